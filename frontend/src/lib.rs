@@ -1,1 +1,22 @@
-//! placeholder
+//! Dockerfile text to build graph and image config.
+//!
+//! The stages, each a module: [`parser`] makes logical lines of physical ones, [`instruction`]
+//! makes typed instructions of those, [`expand`] substitutes variables, [`lower`] dispatches the
+//! instructions of every stage that the target reaches and yields nodes and an image config.
+//!
+//! The frontend does no I/O: images are resolved through [`Images`], files of the build context
+//! read through [`ContextFiles`].
+
+pub mod error;
+pub mod expand;
+pub mod ignore;
+pub mod instruction;
+pub mod lint;
+pub mod lower;
+pub mod parser;
+pub mod resolve;
+
+pub use error::{Error, Span};
+pub use lint::Warning;
+pub use lower::{Lowered, Options, lower};
+pub use resolve::{ContextFiles, ImageRequest, Images, ResolveError, ResolvedImage};

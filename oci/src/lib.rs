@@ -1,1 +1,22 @@
-//! placeholder
+//! The nouns of the OCI image and distribution specifications, as every other crate uses them.
+//!
+//! Digests, platforms, references and the image config are our own types: the config because the
+//! bytes of a config are an image's identity and have to come out the same every time, the others
+//! because hostile input meets them first. Descriptors, manifests and indexes are those of
+//! `oci-spec`, written through [`json::to_vec`], which sorts what `oci-spec` keeps in hash order.
+
+mod config;
+mod digest;
+pub mod json;
+pub mod media_type;
+mod platform;
+mod reference;
+
+pub use config::{ContainerConfig, HealthcheckConfig, History, ImageConfig, RootFs};
+pub use digest::{Digest, DigestHasher, HashingReader, HashingWriter, ParseDigestError};
+pub use oci_spec::image::{
+    Descriptor, DescriptorBuilder, ImageIndex, ImageIndexBuilder, ImageManifest,
+    ImageManifestBuilder, MediaType,
+};
+pub use platform::{ParsePlatformError, Platform};
+pub use reference::{ParseReferenceError, Reference};

@@ -1,0 +1,64 @@
+//! What the frontend asks for: images and files.
+
+use kiln_oci::{Digest, ImageConfig, Platform, Reference};
+
+/// Answers what images are. Implemented by whoever calls the frontend.
+pub trait Images {
+    /// Resolves all `requests`, in parallel where that helps, and returns an answer for each, in
+    /// their order. The same request gets the same answer during a build.
+    fn resolve(&self, requests: &[ImageRequest]) -> Vec<Result<ResolvedImage, ResolveError>>;
+}
+
+/// An image that a Dockerfile names.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ImageRequest {
+    /// Where the image is.
+    pub location: ImageLocation,
+    /// The platform that is wanted.
+    pub platform: Platform,
+    /// What the request is for, for progress and errors, as `docker.io/library/alpine:latest`.
+    pub display: String,
+}
+
+/// Where an image is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ImageLocation {
+    /// A registry, or the local store.
+    Registry(Reference),
+    /// An OCI layout given as a named context: its name there, and what follows the directory
+    /// (`:tag`, `@digest`).
+    OciLayout {
+        /// The named context's value after `oci-layout://`, as typed.
+        layout: String,
+    },
+}
+
+/// What an image reference resolves to.
+#[derive(Clone, Debug)]
+pub struct ResolvedImage {
+    /// The digest of the manifest, or of the index that holds it.
+    pub digest: Digest,
+    /// The image's config.
+    pub config: ImageConfig,
+}
+
+/// Why an image can't be resolved; the text is shown as it is.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct ResolveError(pub String);
+
+/// Answers what is in the build context. Implemented by whoever calls the frontend.
+pub trait ContextFiles {
+    /// Returns the content of the file at `path`, relative to the context's root, or `None` where
+    /// there is none.
+    ///
+    /// # Errors
+    /// Says why the file can't be read.
+    fn read(&self, path: &str) -> Result<Option<Vec<u8>>, ResolveError>;
+
+    /// Tells whether the ignore patterns `patterns` exclude `path`, relative to the context's root.
+    ///
+    /// # Errors
+    /// Says which pattern is malformed.
+    fn is_ignored(&self, patterns: &[String], path: &str) -> Result<bool, ResolveError>;
+}

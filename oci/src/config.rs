@@ -1,0 +1,225 @@
+//! The image config.
+//!
+//! Its JSON is written as BuildKit writes it: members in the order of Go's structs, maps sorted,
+//! empty values left out as Go's `omitempty` leaves them out, and members that we don't know kept.
+//! (OCI image specification, "Image Configuration", with Docker's additions `Healthcheck`,
+//! `OnBuild` and `Shell`.)
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Digest, Platform};
+
+/// An empty JSON object, the value of sets that are written as maps.
+pub type Empty = BTreeMap<String, serde_json::Value>;
+
+/// What an image is besides its layers: platform, defaults for containers, layer identities and
+/// history. The digest of its JSON is the image ID.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ImageConfig {
+    /// When the image was made, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created: Option<String>,
+    /// Who made it (`MAINTAINER`).
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub author: String,
+    /// The processor architecture.
+    #[serde(default)]
+    pub architecture: String,
+    /// The variant of the architecture.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub variant: Option<String>,
+    /// The operating system.
+    #[serde(default)]
+    pub os: String,
+    /// The operating system's version.
+    #[serde(rename = "os.version", default, skip_serializing_if = "Option::is_none")]
+    pub os_version: Option<String>,
+    /// Features of the operating system that are needed.
+    #[serde(rename = "os.features", default, skip_serializing_if = "Vec::is_empty")]
+    pub os_features: Vec<String>,
+    /// Defaults for containers.
+    #[serde(default, deserialize_with = "null_as_default")]
+    pub config: ContainerConfig,
+    /// The layers' diff IDs.
+    #[serde(default, deserialize_with = "null_as_default")]
+    pub rootfs: RootFs,
+    /// How the image was made, oldest first.
+    #[serde(default, deserialize_with = "null_as_default", skip_serializing_if = "Vec::is_empty")]
+    pub history: Vec<History>,
+    /// Members that are not ours.
+    #[serde(flatten)]
+    pub other: BTreeMap<String, serde_json::Value>,
+}
+
+impl ImageConfig {
+    /// Returns the platform that the image is for, in normal form.
+    pub fn platform(&self) -> Platform {
+        let mut platform = Platform::new(&self.os, &self.architecture, self.variant.as_deref());
+        platform.os_version.clone_from(&self.os_version);
+        platform.os_features.clone_from(&self.os_features);
+        platform
+    }
+}
+
+/// Defaults for the containers of an image.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct ContainerConfig {
+    /// User and group, names or numbers.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub user: String,
+    /// Ports that the image listens on, as `80/tcp`.
+    #[serde(
+        default,
+        deserialize_with = "null_as_default",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
+    pub exposed_ports: BTreeMap<String, Empty>,
+    /// The environment, as `NAME=value`.
+    #[serde(default, deserialize_with = "null_as_default", skip_serializing_if = "Vec::is_empty")]
+    pub env: Vec<String>,
+    /// The program that is always run, with its first arguments.
+    #[serde(default, skip_serializing_if = "is_none_or_empty")]
+    pub entrypoint: Option<Vec<String>>,
+    /// The default command, or arguments of the entrypoint.
+    #[serde(default, skip_serializing_if = "is_none_or_empty")]
+    pub cmd: Option<Vec<String>>,
+    /// Paths that are to be volumes.
+    #[serde(
+        default,
+        deserialize_with = "null_as_default",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
+    pub volumes: BTreeMap<String, Empty>,
+    /// The working directory.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub working_dir: String,
+    /// Labels.
+    #[serde(
+        default,
+        deserialize_with = "null_as_default",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
+    pub labels: BTreeMap<String, String>,
+    /// The signal that asks the program to stop.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub stop_signal: String,
+    /// Whether the command was escaped already (Windows).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub args_escaped: bool,
+    /// How to test that a container works.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub healthcheck: Option<HealthcheckConfig>,
+    /// Instructions for images that are built from this one.
+    #[serde(default, deserialize_with = "null_as_default", skip_serializing_if = "Vec::is_empty")]
+    pub on_build: Vec<String>,
+    /// The shell of the shell forms, where it isn't the default.
+    #[serde(default, deserialize_with = "null_as_default", skip_serializing_if = "Vec::is_empty")]
+    pub shell: Vec<String>,
+    /// Members that are not ours.
+    #[serde(flatten)]
+    pub other: BTreeMap<String, serde_json::Value>,
+}
+
+/// How to test that a container works. Times are in nanoseconds; zero stands for the default.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct HealthcheckConfig {
+    /// `["NONE"]`, `["CMD", args…]` or `["CMD-SHELL", command]`.
+    #[serde(default, deserialize_with = "null_as_default", skip_serializing_if = "Vec::is_empty")]
+    pub test: Vec<String>,
+    /// Between two tests.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub interval: i64,
+    /// Until a test counts as failed.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub timeout: i64,
+    /// During which failures don't count.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub start_period: i64,
+    /// Between two tests during the start period.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub start_interval: i64,
+    /// Failures in a row until the container is unhealthy.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub retries: i64,
+}
+
+/// The layers of an image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RootFs {
+    /// Always `layers`.
+    #[serde(rename = "type", default)]
+    pub kind: String,
+    /// The digests of the uncompressed layers, base first. `None` is written as `null`.
+    #[serde(default)]
+    pub diff_ids: Option<Vec<Digest>>,
+}
+
+impl RootFs {
+    /// Returns the diff IDs, base first.
+    pub fn diff_ids(&self) -> &[Digest] {
+        self.diff_ids.as_deref().unwrap_or_default()
+    }
+}
+
+impl Default for RootFs {
+    fn default() -> Self {
+        Self { kind: "layers".to_owned(), diff_ids: None }
+    }
+}
+
+/// One step in the making of an image.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct History {
+    /// When, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created: Option<String>,
+    /// The instruction.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub created_by: String,
+    /// Who.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub author: String,
+    /// A remark, as `buildkit.dockerfile.v0`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub comment: String,
+    /// Whether the step made no layer.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub empty_layer: bool,
+}
+
+fn is_none_or_empty(list: &Option<Vec<String>>) -> bool {
+    list.as_ref().is_none_or(Vec::is_empty)
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(number: &i64) -> bool {
+    *number == 0
+}
+
+fn null_as_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: Default + Deserialize<'de>,
+{
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_members_and_nulls_survive() {
+        let text = r#"{"architecture":"amd64","os":"linux","config":{"Env":null,"Cmd":["sh"],"X":1},"rootfs":{"type":"layers","diff_ids":null},"history":null,"moby.x":[2]}"#;
+        let config: ImageConfig = serde_json::from_str(text).unwrap();
+        assert_eq!(config.config.cmd.as_deref(), Some(&["sh".to_owned()][..]));
+        assert_eq!(
+            serde_json::to_string(&config).unwrap(),
+            r#"{"architecture":"amd64","os":"linux","config":{"Cmd":["sh"],"X":1},"rootfs":{"type":"layers","diff_ids":null},"moby.x":[2]}"#
+        );
+    }
+}
