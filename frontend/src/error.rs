@@ -9,6 +9,13 @@ pub struct Span {
     pub end: u32,
 }
 
+impl Span {
+    /// Returns the span of a single line.
+    pub fn line(line: u32) -> Self {
+        Self { start: line, end: line }
+    }
+}
+
 /// What is wrong with a Dockerfile. The text is BuildKit's, word for word.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
@@ -19,4 +26,34 @@ pub struct Error {
     pub spans: Vec<Span>,
     /// A way out, as "did you mean …", where there is one besides the text.
     pub hint: Option<String>,
+}
+
+impl Error {
+    /// Returns an error that belongs to no line yet.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), spans: Vec::new(), hint: None }
+    }
+
+    /// Adds a place, unless the error has it already.
+    #[must_use]
+    pub fn at(mut self, span: Span) -> Self {
+        if !self.spans.contains(&span) {
+            self.spans.push(span);
+        }
+        self
+    }
+
+    /// Puts `prefix` in front of the text, as `prefix: text`.
+    #[must_use]
+    pub fn context(mut self, prefix: impl std::fmt::Display) -> Self {
+        self.message = format!("{prefix}: {}", self.message);
+        self
+    }
+
+    /// Adds a way out.
+    #[must_use]
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
 }
