@@ -1,9 +1,12 @@
 //! BuildKit's low-level build graph.
 
+mod decode;
 pub mod definition;
+mod encode;
 pub mod graph;
 pub mod node;
 pub mod op;
+mod wire;
 
 pub use bollard_buildkit_proto::pb;
 pub use definition::{Definition, OpMetadata, SourceInfo, SourceLocation};

@@ -458,3 +458,11 @@ pub struct BuildOp {
     /// Options.
     pub attrs: BTreeMap<String, String>,
 }
+
+impl MountKind {
+    /// Tells whether an output of the op may receive the mount's content: files that are never
+    /// part of a result have none, whatever output they name.
+    pub fn has_content(&self) -> bool {
+        !matches!(self, Self::Secret(_) | Self::Ssh(_))
+    }
+}
