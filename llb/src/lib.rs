@@ -1,11 +1,15 @@
 //! BuildKit's low-level build graph.
 
+mod base64;
 mod decode;
 pub mod definition;
+pub mod dump;
 mod encode;
 pub mod graph;
+pub mod json;
 pub mod node;
 pub mod op;
+mod schema;
 mod wire;
 
 pub use bollard_buildkit_proto::pb;
