@@ -1,7 +1,5 @@
 //! Any op survives encoding and decoding, and no bytes make the decoders panic.
 
-#![expect(clippy::unwrap_used, reason = "a test")]
-
 use std::collections::BTreeMap;
 
 use kiln_llb::json::op_to_json;
