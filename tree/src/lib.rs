@@ -1,1 +1,30 @@
-//! placeholder
+//! File trees through directory descriptors: walk, match, digest, copy, pack, unpack.
+//!
+//! Every path that comes from a Dockerfile, an image, a context or an archive is resolved below a
+//! [`Dir`], inside its root, by the kernel (`openat2` with `RESOLVE_IN_ROOT`, or an `O_PATH` walk
+//! where that is blocked). No function here takes a path string to the host's file system except
+//! [`Dir::open`].
+
+pub mod copy;
+pub mod decompress;
+pub mod digest;
+pub mod dir;
+pub mod error;
+pub mod metadata;
+pub mod mode;
+pub mod pack;
+pub mod pattern;
+pub mod unpack;
+pub mod view;
+pub mod walk;
+
+pub use copy::{CopyOptions, copy};
+pub use digest::{Selection, content_digest};
+pub use dir::Dir;
+pub use error::{Error, Result};
+pub use metadata::{FileKind, Metadata, Owner, Timestamp};
+pub use mode::ModeChange;
+pub use pack::{PackOptions, Packed, Whiteouts, pack};
+pub use pattern::PatternMatcher;
+pub use unpack::{UnpackOptions, Unpacked, unpack};
+pub use view::View;

@@ -1,0 +1,94 @@
+//! The port to what the ops mean.
+
+use std::future::Future;
+
+use kiln_llb::graph::Vertex;
+use kiln_oci::Digest;
+use tokio_util::sync::CancellationToken;
+
+use crate::event::{EventSender, VertexId};
+
+/// Gives meaning to ops. Implemented by the worker.
+pub trait Executor: Send + Sync + 'static {
+    /// What an op yields per output: cheap to clone, alive as long as it is held.
+    type Output: Clone + Send + Sync + 'static;
+
+    /// Says how the vertex is keyed. Does no I/O.
+    ///
+    /// # Errors
+    /// Fails where the op can't be run at all, so that a build ends before it begins.
+    fn rule(&self, vertex: &Vertex) -> Result<CacheRule, StepError>;
+
+    /// Digests what the vertex selects of its input `input`, whose result is `output`. Equal
+    /// digests mean that the vertex can't tell the contents apart.
+    fn content_digest(
+        &self,
+        vertex: &Vertex,
+        input: usize,
+        output: &Self::Output,
+    ) -> impl Future<Output = Result<Digest, StepError>> + Send;
+
+    /// Runs the op on the results of its inputs, in their order, and returns its outputs.
+    ///
+    /// Nothing of a failed or cancelled run may be visible afterwards.
+    fn execute(
+        &self,
+        vertex: &Vertex,
+        inputs: Vec<Self::Output>,
+        context: StepContext,
+    ) -> impl Future<Output = Result<Vec<Self::Output>, StepError>> + Send;
+}
+
+/// How a vertex is keyed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CacheRule {
+    /// What stands for the op in its keys: its bytes without what is bound to a session or has no
+    /// influence on the result. `None` stands for the op's digest.
+    pub salt: Option<Vec<u8>>,
+    /// Inputs of which only selected content matters.
+    pub content_inputs: Vec<usize>,
+    /// Whether the result lives for this build only: its key is made unique to the build, and
+    /// nothing is stored (local sources).
+    pub ephemeral: bool,
+    /// Whether the vertex is no step of its own for people (the head of a definition).
+    pub hidden: bool,
+}
+
+/// What a running step is given.
+#[derive(Clone, Debug)]
+pub struct StepContext {
+    /// Which vertex runs.
+    pub vertex: VertexId,
+    /// Where it reports to.
+    pub events: EventSender,
+    /// Cancelled when the step has to stop.
+    pub cancel: CancellationToken,
+}
+
+/// Why a step failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StepError {
+    /// The program of a `RUN` ended with a code that isn't success, or by a signal.
+    #[error("process \"{command}\" did not complete successfully: {status}")]
+    Exit {
+        /// The command line, as people wrote it.
+        command: String,
+        /// As `exit code: 1` or `killed by signal 9 (SIGKILL)`.
+        status: String,
+        /// The exit code, 128 and the signal's number for signals.
+        code: i32,
+    },
+    /// The step was cancelled.
+    #[error("canceled")]
+    Cancelled,
+    /// Anything else, with its causes.
+    #[error(transparent)]
+    Other(#[from] Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl StepError {
+    /// Wraps any error.
+    pub fn other(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Other(error.into())
+    }
+}

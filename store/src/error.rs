@@ -1,0 +1,61 @@
+//! Errors of the store.
+
+use std::io;
+use std::path::PathBuf;
+
+use kiln_oci::Digest;
+
+/// Why the store can't do something.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file system said no.
+    #[error("{action} {path:?}")]
+    Io {
+        /// What was being done, as `create`.
+        action: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// The index can't be read or written.
+    #[error("index: {action}")]
+    Index {
+        /// What was being done.
+        action: &'static str,
+        /// Why it failed.
+        source: rusqlite::Error,
+    },
+    /// Content that isn't what its name says.
+    #[error("content has digest {actual}, expected {expected}")]
+    DigestMismatch {
+        /// What was asked for.
+        expected: Digest,
+        /// What it is.
+        actual: Digest,
+    },
+    /// A tree operation failed.
+    #[error(transparent)]
+    Tree(#[from] kiln_tree::Error),
+    /// Something that is needed isn't there.
+    #[error("no {what} {name} in the store")]
+    Missing {
+        /// Its kind, as `layer`.
+        what: &'static str,
+        /// Its name.
+        name: String,
+    },
+    /// The store was written by a newer kiln.
+    #[error("the store at {root:?} has version {found}, this kiln knows up to {known}")]
+    Version {
+        /// The store's root.
+        root: PathBuf,
+        /// Its version.
+        found: u32,
+        /// The newest that is known here.
+        known: u32,
+    },
+}
+
+/// A result with [`Error`].
+pub type Result<T> = std::result::Result<T, Error>;
