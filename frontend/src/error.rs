@@ -1,5 +1,9 @@
 //! Errors with their place.
 
+mod render;
+
+pub use render::{render, render_warning};
+
 /// A range of lines of the Dockerfile, counted from 1, both ends included.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Span {

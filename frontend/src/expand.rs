@@ -68,6 +68,7 @@ pub struct Expansion {
 
 /// Expands words.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "switches of the scanner, each on its own")]
 pub struct Expander {
     /// The escape character.
     pub escape: char,
@@ -402,7 +403,7 @@ impl<'a> Scan<'a> {
         match operator {
             Some('-') => Ok(value.filter(|_| is_set).unwrap_or(word)),
             Some('+') => Ok(if is_set { word } else { String::new() }),
-            Some('?') => required(name, value, is_set, word),
+            Some('?') => required(name, value, is_set, &word),
             Some(side @ ('#' | '%')) => {
                 let (word, greedy) = match word.strip_prefix(side) {
                     Some(rest) => (rest, true),
@@ -482,7 +483,7 @@ fn required(
     name: &str,
     value: Option<String>,
     is_set: bool,
-    message: String,
+    message: &str,
 ) -> Result<String, String> {
     let missing = if value.is_none() { "unset" } else { "empty" };
     match value {

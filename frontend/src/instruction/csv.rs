@@ -13,27 +13,26 @@ pub(super) fn fields(line: &str) -> Result<Vec<String>, String> {
     let mut rest = Some(line);
     while let Some(text) = rest {
         let at = line.len() - text.len();
-        let field = match text.strip_prefix('"') {
-            Some(quoted) => {
-                let (field, behind) = quoted_field(quoted, at + 1)?;
-                rest = behind;
-                field
-            }
-            None => {
-                let (field, behind) = match text.split_once(',') {
-                    Some((field, behind)) => (field, Some(behind)),
-                    None => (text, None),
-                };
-                if let Some(quote) = field.find('"') {
-                    return Err(error(at + quote, "bare \" in non-quoted-field"));
-                }
-                rest = behind;
-                field.to_owned()
-            }
+        let (field, behind) = match text.strip_prefix('"') {
+            Some(quoted) => quoted_field(quoted, at + 1)?,
+            None => plain_field(text, at)?,
         };
         fields.push(field);
+        rest = behind;
     }
     Ok(fields)
+}
+
+/// Reads a field without quotes, which is at `at`; returns it and what follows its comma.
+fn plain_field(text: &str, at: usize) -> Result<(String, Option<&str>), String> {
+    let (field, behind) = match text.split_once(',') {
+        Some((field, behind)) => (field, Some(behind)),
+        None => (text, None),
+    };
+    match field.find('"') {
+        Some(quote) => Err(error(at + quote, "bare \" in non-quoted-field")),
+        None => Ok((field.to_owned(), behind)),
+    }
 }
 
 /// Reads a quoted field from behind its first quote, which is at `at` - 1; returns it and what

@@ -83,23 +83,8 @@ impl Reader<'_> {
         loop {
             self.skip_blanks();
             let is_complete = match self.peek()? {
-                bracket @ (b'[' | b'{') => {
-                    self.at += 1;
-                    if open.len() + 2 > DEEPEST {
-                        return None;
-                    }
-                    self.skip_blanks();
-                    let close = bracket + 2;
-                    if self.take(close) {
-                        true
-                    } else {
-                        open.push(close);
-                        if close == b'}' {
-                            self.key()?;
-                        }
-                        false
-                    }
-                }
+                b'[' => self.open(b']', &mut open)?,
+                b'{' => self.open(b'}', &mut open)?,
                 _ => {
                     self.scalar()?;
                     true
@@ -109,6 +94,23 @@ impl Reader<'_> {
                 return Some(());
             }
         }
+    }
+
+    /// Opens an array or object; returns whether it is complete already, being empty.
+    fn open(&mut self, close: u8, open: &mut Vec<u8>) -> Option<bool> {
+        self.at += 1;
+        if open.len() + 2 > DEEPEST {
+            return None;
+        }
+        self.skip_blanks();
+        if self.take(close) {
+            return Some(true);
+        }
+        open.push(close);
+        if close == b'}' {
+            self.key()?;
+        }
+        Some(false)
     }
 
     /// Behind a complete value: closes what ends here; returns whether nothing is open any more.
@@ -229,10 +231,11 @@ impl Reader<'_> {
             return Some(char::from_u32(first).unwrap_or(char::REPLACEMENT_CHARACTER));
         }
         let behind = self.at;
-        if self.take(b'\\') && self.take(b'u') {
-            if let Some(second @ 0xdc00..0xe000) = self.hex() {
-                return char::from_u32(0x1_0000 + ((first - 0xd800) << 10) + (second - 0xdc00));
-            }
+        if self.take(b'\\')
+            && self.take(b'u')
+            && let Some(second @ 0xdc00..0xe000) = self.hex()
+        {
+            return char::from_u32(0x1_0000 + ((first - 0xd800) << 10) + (second - 0xdc00));
         }
         self.at = behind;
         Some(char::REPLACEMENT_CHARACTER)

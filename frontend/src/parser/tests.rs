@@ -51,76 +51,79 @@ fn first_errors() {
     }
 }
 
+/// A line that is wrong, and what the error says about it.
+const WRONG: &[(&str, &str)] = &[
+    ("RUM x", "unknown instruction: RUM (did you mean RUN?)"),
+    ("foo", "unknown instruction: foo (did you mean from?)"),
+    ("xyzzy", "unknown instruction: xyzzy"),
+    ("FROM a b", "FROM requires either one or three arguments"),
+    ("FROM a is b", "FROM requires either one or three arguments"),
+    (
+        "FROM a AS 1b",
+        "invalid name for build stage: \"1b\", name can't start with a number or contain symbols",
+    ),
+    ("FROM --platfrm=x a", "unknown flag: --platfrm (did you mean platform?)"),
+    ("COPY --nope a b", "unknown flag: --nope"),
+    ("COPY --form=a a b", "unknown flag: --form (did you mean from?)"),
+    ("COPY --from a b", "missing a value on flag: --from"),
+    ("COPY --link= a b", "missing a value on flag: --link"),
+    ("COPY --link=x a b", "expecting boolean value for flag --link, not: x"),
+    ("COPY --link --link a b", "duplicate flag specified: --link"),
+    (
+        "COPY a",
+        "COPY requires at least two arguments, but only one was provided. Destination could not be determined",
+    ),
+    (
+        "ADD",
+        "ADD requires at least two arguments, but only one was provided. Destination could not be determined",
+    ),
+    (
+        "COPY --nope a",
+        "COPY requires at least two arguments, but only one was provided. Destination could not be determined",
+    ),
+    ("ENV", "ENV requires at least one argument"),
+    ("ENV =x", "ENV names can not be blank"),
+    ("LABEL", "LABEL requires at least one argument"),
+    ("ARG", "ARG requires at least one argument"),
+    ("ARG =x", "ARG names can not be blank"),
+    ("EXPOSE", "EXPOSE requires at least one argument"),
+    ("VOLUME", "VOLUME requires at least one argument"),
+    ("VOLUME [\" \"]", "VOLUME specified can not be an empty string"),
+    ("USER", "USER requires exactly one argument"),
+    ("WORKDIR", "WORKDIR requires exactly one argument"),
+    ("STOPSIGNAL", "STOPSIGNAL requires exactly one argument"),
+    ("MAINTAINER", "MAINTAINER requires exactly one argument"),
+    ("USER --x y", "unknown flag: --x"),
+    ("SHELL", "SHELL requires at least one argument"),
+    ("SHELL []", "SHELL requires at least one argument"),
+    ("SHELL bash -c", "SHELL requires the arguments to be in JSON form"),
+    ("ONBUILD", "ONBUILD requires at least one argument"),
+    ("ONBUILD ONBUILD RUN x", "Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed"),
+    ("ONBUILD from x", "FROM isn't allowed as an ONBUILD trigger"),
+    ("HEALTHCHECK", "HEALTHCHECK requires at least one argument"),
+    ("HEALTHCHECK NONE x", "HEALTHCHECK NONE takes no arguments"),
+    ("HEALTHCHECK foo x", "Unknown type \"FOO\" in HEALTHCHECK (try CMD)"),
+    ("HEALTHCHECK CMD", "Missing command after HEALTHCHECK CMD"),
+    ("HEALTHCHECK CMD []", "Missing command after HEALTHCHECK CMD"),
+    ("HEALTHCHECK --interval=abc CMD x", "time: invalid duration \"abc\""),
+    ("HEALTHCHECK --timeout=1us CMD x", "Interval \"timeout\" cannot be less than 1ms"),
+    ("HEALTHCHECK --retries=-1 CMD x", "--retries cannot be negative (-1)"),
+    ("HEALTHCHECK --retries=x CMD x", "strconv.ParseInt: parsing \"x\": invalid syntax"),
+    (
+        "HEALTHCHECK --retries=99999999999 CMD x",
+        "strconv.ParseInt: parsing \"99999999999\": value out of range",
+    ),
+    ("RUN --network=weird x", "invalid network mode \"weird\""),
+    (
+        "RUN --mount=from=$a,target=/x x",
+        "'from' doesn't support variable expansion, define alias stage instead",
+    ),
+    ("COPY a <<E\nE", "COPY cannot accept a heredoc as a destination"),
+];
+
 #[test]
 fn errors_of_instructions() {
-    for (line, message) in [
-        ("RUM x", "unknown instruction: RUM (did you mean RUN?)"),
-        ("foo", "unknown instruction: foo (did you mean from?)"),
-        ("xyzzy", "unknown instruction: xyzzy"),
-        ("FROM a b", "FROM requires either one or three arguments"),
-        ("FROM a is b", "FROM requires either one or three arguments"),
-        (
-            "FROM a AS 1b",
-            "invalid name for build stage: \"1b\", name can't start with a number or contain symbols",
-        ),
-        ("FROM --platfrm=x a", "unknown flag: --platfrm (did you mean platform?)"),
-        ("COPY --nope a b", "unknown flag: --nope"),
-        ("COPY --form=a a b", "unknown flag: --form (did you mean from?)"),
-        ("COPY --from a b", "missing a value on flag: --from"),
-        ("COPY --link= a b", "missing a value on flag: --link"),
-        ("COPY --link=x a b", "expecting boolean value for flag --link, not: x"),
-        ("COPY --link --link a b", "duplicate flag specified: --link"),
-        (
-            "COPY a",
-            "COPY requires at least two arguments, but only one was provided. Destination could not be determined",
-        ),
-        (
-            "ADD",
-            "ADD requires at least two arguments, but only one was provided. Destination could not be determined",
-        ),
-        (
-            "COPY --nope a",
-            "COPY requires at least two arguments, but only one was provided. Destination could not be determined",
-        ),
-        ("ENV", "ENV requires at least one argument"),
-        ("ENV =x", "ENV names can not be blank"),
-        ("LABEL", "LABEL requires at least one argument"),
-        ("ARG", "ARG requires at least one argument"),
-        ("ARG =x", "ARG names can not be blank"),
-        ("EXPOSE", "EXPOSE requires at least one argument"),
-        ("VOLUME", "VOLUME requires at least one argument"),
-        ("VOLUME [\" \"]", "VOLUME specified can not be an empty string"),
-        ("USER", "USER requires exactly one argument"),
-        ("WORKDIR", "WORKDIR requires exactly one argument"),
-        ("STOPSIGNAL", "STOPSIGNAL requires exactly one argument"),
-        ("MAINTAINER", "MAINTAINER requires exactly one argument"),
-        ("USER --x y", "unknown flag: --x"),
-        ("SHELL", "SHELL requires at least one argument"),
-        ("SHELL []", "SHELL requires at least one argument"),
-        ("SHELL bash -c", "SHELL requires the arguments to be in JSON form"),
-        ("ONBUILD", "ONBUILD requires at least one argument"),
-        ("ONBUILD ONBUILD RUN x", "Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed"),
-        ("ONBUILD from x", "FROM isn't allowed as an ONBUILD trigger"),
-        ("HEALTHCHECK", "HEALTHCHECK requires at least one argument"),
-        ("HEALTHCHECK NONE x", "HEALTHCHECK NONE takes no arguments"),
-        ("HEALTHCHECK foo x", "Unknown type \"FOO\" in HEALTHCHECK (try CMD)"),
-        ("HEALTHCHECK CMD", "Missing command after HEALTHCHECK CMD"),
-        ("HEALTHCHECK CMD []", "Missing command after HEALTHCHECK CMD"),
-        ("HEALTHCHECK --interval=abc CMD x", "time: invalid duration \"abc\""),
-        ("HEALTHCHECK --timeout=1us CMD x", "Interval \"timeout\" cannot be less than 1ms"),
-        ("HEALTHCHECK --retries=-1 CMD x", "--retries cannot be negative (-1)"),
-        ("HEALTHCHECK --retries=x CMD x", "strconv.ParseInt: parsing \"x\": invalid syntax"),
-        (
-            "HEALTHCHECK --retries=99999999999 CMD x",
-            "strconv.ParseInt: parsing \"99999999999\": value out of range",
-        ),
-        ("RUN --network=weird x", "invalid network mode \"weird\""),
-        (
-            "RUN --mount=from=$a,target=/x x",
-            "'from' doesn't support variable expansion, define alias stage instead",
-        ),
-        ("COPY a <<E\nE", "COPY cannot accept a heredoc as a destination"),
-    ] {
+    for (line, message) in WRONG {
         let text = format!("# c\nFROM x\n{line}\n");
         let expected = format!("dockerfile parse error on line 3: {message}");
         assert_eq!(errors(&text)[0], expected, "{line}");
@@ -323,4 +326,26 @@ fn invalid_utf8() {
     let errors = parse(b"FROM x\nRUN \xe9\n").unwrap_err();
     assert_eq!(errors[0].message, "instruction is not valid UTF-8");
     assert_eq!(errors[0].spans, [Span::line(2)]);
+}
+
+proptest::proptest! {
+    #[test]
+    fn any_bytes_are_parsed_or_refused(source in proptest::collection::vec(proptest::num::u8::ANY, 0..200)) {
+        let _ = parse(&source);
+    }
+
+    #[test]
+    fn any_lines_are_parsed_or_refused(
+        lines in proptest::collection::vec(
+            r#"(FROM|RUN|COPY|ENV|LABEL|ARG|ONBUILD|HEALTHCHECK|CMD|SHELL|# ?escape=|#|A|X)? ?(--[a-z]{1,8}=?|a|=|'|"|\\|`|<<-?|A|X|\[|\]|"a"|,|\{|\$| |\t|한|à|\r){0,10}"#,
+            0..8,
+        ),
+    ) {
+        let text = lines.join("\n");
+        match parse(text.as_bytes()) {
+            Ok(dockerfile) => proptest::prop_assert!(!dockerfile.stages.is_empty()),
+            Err(errors) => proptest::prop_assert!(!errors.is_empty()),
+        }
+        let _ = parse_trigger(&text, Span::line(1));
+    }
 }

@@ -143,7 +143,6 @@ impl Mount {
                 None => (to_lower(field), None),
             };
             match (value, expand.as_deref_mut()) {
-                (None, None) => {}
                 (None, Some(_)) => reading.set_word(&key, field).map_err(Error::new)?,
                 (Some(value), Some(expand)) => {
                     let value = expand(value)?;
@@ -158,7 +157,8 @@ impl Mount {
                     }
                     value.clone_into(&mut reading.mount.from);
                 }
-                (Some(_), None) => {}
+                // Read when there is an expander.
+                (_, None) => {}
             }
         }
         let Reading { mut mount, access_is_given } = reading;
