@@ -88,7 +88,7 @@ impl Error {
     }
 
     /// Returns the error that something isn't there.
-    pub(crate) fn missing(what: &'static str, name: impl ToString) -> Self {
+    pub(crate) fn missing(what: &'static str, name: impl std::fmt::Display) -> Self {
         Self::Missing { what, name: name.to_string() }
     }
 }

@@ -12,7 +12,7 @@ use crate::lock::RootLock;
 use crate::schema;
 
 /// How long a writer waits for the writers of other processes, whose transactions take microseconds.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The index. One connection per process is enough: what is asked of it takes microseconds.
 #[derive(Debug)]

@@ -12,9 +12,11 @@ use std::str::FromStr;
 use std::sync::{Arc, PoisonError};
 
 use kiln_oci::Digest;
-use rusqlite::{Connection, OptionalExtension, Row};
 
 use crate::error::{Error, Result};
+use crate::layer_rows::{
+    COLUMNS, NewLayer, insert, insert_blob, layer, select, select_by_chain, spread_chain_ids,
+};
 use crate::lock::KeyGuard;
 use crate::name;
 use crate::pending::PendingTree;
@@ -102,9 +104,6 @@ pub struct LayerBlob {
 pub struct Layers {
     pub(crate) inner: Arc<Inner>,
 }
-
-const COLUMNS: &str = "layers.id, layers.parent, layers.diff_id, layers.chain_id, layers.has_tree,
-                       layers.created_at, layers.description";
 
 /// Returns the identity of the chain that ends in a layer with `diff_id` on top of the chain
 /// `parent`. (OCI image specification, "Layer `ChainID`".)
@@ -345,99 +344,6 @@ impl Layers {
     }
 }
 
-struct NewLayer<'a> {
-    id: &'a LayerId,
-    parent: Option<&'a LayerId>,
-    diff_id: Option<&'a Digest>,
-    tree: bool,
-}
-
-fn insert(
-    transaction: &Connection,
-    row: &NewLayer<'_>,
-    chain: Option<&Digest>,
-) -> rusqlite::Result<()> {
-    let sql = "INSERT INTO layers (id, parent, diff_id, chain_id, has_tree, tree_epoch, created_at)
-               VALUES (?1, ?2, ?3, ?4, ?5, (SELECT value FROM meta WHERE key = 'epoch'), ?6)";
-    transaction.prepare_cached(sql)?.execute((
-        row.id.as_str(),
-        row.parent.map(LayerId::as_str),
-        row.diff_id.map(Digest::as_bytes),
-        chain.map(Digest::as_bytes),
-        row.tree,
-        name::now(),
-    ))?;
-    Ok(())
-}
-
-fn insert_blob(transaction: &Connection, id: &LayerId, blob: &LayerBlob) -> rusqlite::Result<()> {
-    // What is known to be had from somewhere stays known.
-    let sql = "INSERT INTO layer_blobs (layer, digest, media_type, size, origin)
-               VALUES (?1, ?2, ?3, ?4, ?5)
-               ON CONFLICT DO UPDATE SET media_type = excluded.media_type,
-               origin = coalesce(excluded.origin, origin)";
-    transaction.prepare_cached(sql)?.execute((
-        id.as_str(),
-        blob.digest.as_bytes(),
-        &blob.media_type,
-        blob.size.cast_signed(),
-        &blob.origin,
-    ))?;
-    Ok(())
-}
-
-/// Computes the chain IDs of a layer and of those above it, as far as the diff IDs are known.
-fn spread_chain_ids(transaction: &Connection, id: &str) -> rusqlite::Result<()> {
-    let mut waiting = vec![id.to_owned()];
-    while let Some(id) = waiting.pop() {
-        let Some(layer) = select(transaction, &id)? else { continue };
-        let Some(diff_id) = layer.diff_id else { continue };
-        let below = match &layer.parent {
-            Some(parent) => match select(transaction, parent.as_str())?.and_then(|p| p.chain_id) {
-                Some(chain) => Some(chain),
-                None => continue,
-            },
-            None => None,
-        };
-        transaction
-            .prepare_cached("UPDATE layers SET chain_id = ?2 WHERE id = ?1")?
-            .execute((&id, chain_id(below.as_ref(), &diff_id).as_bytes()))?;
-        let above: Vec<String> = transaction
-            .prepare_cached(
-                "SELECT id FROM layers
-                 WHERE parent = ?1 AND diff_id IS NOT NULL AND chain_id IS NULL",
-            )?
-            .query_map([&id], |row| row.get(0))?
-            .collect::<rusqlite::Result<_>>()?;
-        waiting.extend(above);
-    }
-    Ok(())
-}
-
-fn select(connection: &Connection, id: &str) -> rusqlite::Result<Option<Layer>> {
-    let sql = format!("SELECT {COLUMNS} FROM layers WHERE id = ?1");
-    connection.prepare_cached(&sql)?.query_row([id], layer).optional()
-}
-
-fn select_by_chain(connection: &Connection, chain: &Digest) -> rusqlite::Result<Option<Layer>> {
-    let sql = format!(
-        "SELECT {COLUMNS} FROM layers WHERE chain_id = ?1 ORDER BY has_tree DESC, created_at LIMIT 1"
-    );
-    connection.prepare_cached(&sql)?.query_row([chain.as_bytes()], layer).optional()
-}
-
-fn layer(row: &Row<'_>) -> rusqlite::Result<Layer> {
-    Ok(Layer {
-        id: LayerId(row.get(0)?),
-        parent: row.get::<_, Option<String>>(1)?.map(LayerId),
-        diff_id: row.get::<_, Option<[u8; 32]>>(2)?.map(Digest::from_bytes),
-        chain_id: row.get::<_, Option<[u8; 32]>>(3)?.map(Digest::from_bytes),
-        has_tree: row.get(4)?,
-        created_at: row.get(5)?,
-        description: row.get(6)?,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -469,7 +375,7 @@ mod tests {
         // As overlayfs leaves it.
         let inner = base.work().join("work");
         std::fs::create_dir(&inner).unwrap();
-        std::fs::set_permissions(&inner, std::fs::Permissions::from_mode(0)).unwrap();
+        std::fs::set_permissions(&inner, std::fs::Permissions::from_mode(0o000)).unwrap();
         let base = layers.commit(base, None).unwrap();
         let top = layers.commit(layers.begin().unwrap(), Some(&base)).unwrap();
         assert_eq!(std::fs::read_to_string(layers.tree_path(&base).join("a")).unwrap(), "a");

@@ -62,6 +62,7 @@ pub mod lock;
 pub mod volumes;
 
 mod index;
+mod layer_rows;
 mod layout;
 mod name;
 mod pending;
