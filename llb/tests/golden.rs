@@ -1,5 +1,7 @@
 //! Every op of every golden graph encodes to the bytes whose digest BuildKit gives it.
 
+#![expect(clippy::unwrap_used, reason = "a test")]
+
 use std::fs;
 use std::path::Path;
 
