@@ -71,16 +71,21 @@ struct State<O, G> {
     /// What the canonical key is made of.
     parts: Vec<KeyPart>,
     result: ResultState<O>,
-    /// Whether the users were told about the key and about the result. Users count what they miss
-    /// by these, for between arrival and telling there are other moves.
-    key_told: bool,
-    result_told: bool,
+    told: Told,
     guard: Option<G>,
     /// How many users are not done yet.
     open_users: usize,
     started: bool,
     cached: bool,
     tail: Option<LogTail>,
+}
+
+/// What the users of a vertex were told. They count what they miss by this, for between arrival
+/// and telling there are other moves.
+#[derive(Clone, Copy, Debug, Default)]
+struct Told {
+    key: bool,
+    result: bool,
 }
 
 /// Something to be worked off.
@@ -93,6 +98,7 @@ enum Move {
 }
 
 type TaskResult<O, G> = (usize, Result<Report<O, G>, Stop>);
+type TaskEnd<O, G> = Result<(Id, TaskResult<O, G>), JoinError>;
 
 /// Solves one graph.
 pub(crate) struct Driver<E: Executor, C: Cache<Output = E::Output>> {
@@ -126,8 +132,7 @@ where
             taint: Taint::default(),
             parts: Vec::new(),
             result: ResultState::Unasked,
-            key_told: false,
-            result_told: false,
+            told: Told::default(),
             guard: None,
             open_users: step.users.len() + usize::from(number == plan.target),
             started: false,
@@ -249,7 +254,7 @@ where
         }
         let mut missing = 0;
         for input in &self.plan.steps[number].inputs {
-            if !self.states[*input].key_told {
+            if !self.states[*input].told.key {
                 missing += 1;
                 self.moves.push_back(Move::DemandKey(*input));
             }
@@ -261,7 +266,7 @@ where
     }
 
     fn key_known(&mut self, number: usize) {
-        self.states[number].key_told = true;
+        self.states[number].told.key = true;
         for at in 0..self.plan.steps[number].users.len() {
             let user = self.plan.steps[number].users[at];
             if let KeyState::Inputs(missing) = &mut self.states[user].key {
@@ -295,7 +300,7 @@ where
         }
         let mut missing = 0;
         for input in &self.plan.steps[number].content {
-            if !self.states[*input].result_told {
+            if !self.states[*input].told.result {
                 missing += 1;
                 self.moves.push_back(Move::DemandResult(*input));
             }
@@ -392,7 +397,7 @@ where
     fn demand_inputs(&mut self, number: usize) {
         let mut missing = 0;
         for input in &self.plan.steps[number].inputs {
-            if !self.states[*input].result_told {
+            if !self.states[*input].told.result {
                 missing += 1;
                 self.moves.push_back(Move::DemandResult(*input));
             }
@@ -478,7 +483,7 @@ where
     }
 
     fn result_done(&mut self, number: usize) {
-        self.states[number].result_told = true;
+        self.states[number].told.result = true;
         for at in 0..self.plan.steps[number].users.len() {
             let user = self.plan.steps[number].users[at];
             let contents = self.plan.steps[user].content.binary_search(&number).is_ok();
@@ -536,7 +541,7 @@ where
         self.owners.insert(handle.id(), number);
     }
 
-    fn task_ended(&mut self, ended: Result<(Id, TaskResult<E::Output, C::Guard>), JoinError>) {
+    fn task_ended(&mut self, ended: TaskEnd<E::Output, C::Guard>) {
         let (id, number, outcome) = match ended {
             Ok((id, (number, outcome))) => (id, number, outcome),
             Err(error) => {
@@ -590,7 +595,7 @@ where
             name: self.plan.steps[number].name.clone(),
             locations: self.world.graph.vertices()[number].locations.clone(),
             log_tail: tail.to_vec(),
-            error,
+            error: Box::new(error),
         }
     }
 

@@ -53,7 +53,7 @@ pub enum SolveError {
         log_tail: Vec<u8>,
         /// Why.
         #[source]
-        error: StepError,
+        error: Box<StepError>,
     },
     /// The cache could not be read or written.
     #[error("failed to solve: cache")]
@@ -83,7 +83,7 @@ where
         options.events.send(Event::Started { id });
         options.events.send(Event::Failed { id, error: error.to_string() });
         let locations = graph.vertices()[number].locations.clone();
-        SolveError::Step { name, locations, log_tail: Vec::new(), error }
+        SolveError::Step { name, locations, log_tail: Vec::new(), error: Box::new(error) }
     })?;
     let cancel = options.cancel.child_token();
     let world = World { graph, executor, cache, cancel };

@@ -116,10 +116,8 @@ where
         fresh: bool,
     ) -> Result<Report<E::Output, C::Guard>, Stop> {
         let guard = self.unless_cancelled(self.cache.lock(&key)).await??;
-        let found = match fresh {
-            true => None,
-            false => self.unless_cancelled(self.cache.load(&key)).await??,
-        };
+        let found =
+            if fresh { None } else { self.unless_cancelled(self.cache.load(&key)).await?? };
         Ok(Report::Locked(guard, found.filter(|found| found.len() >= outputs)))
     }
 

@@ -75,7 +75,9 @@ impl Executor for FakeExecutor {
         let running = self.running.fetch_add(1, Ordering::SeqCst) + 1;
         self.peak.fetch_max(running, Ordering::SeqCst);
         context.log(LogStream::Stdout, format!("output of {name}\n").into_bytes());
-        tokio::time::sleep(self.delay).await;
+        if !self.delay.is_zero() {
+            tokio::time::sleep(self.delay).await;
+        }
         if self.endless.is_some_and(|prefix| name.starts_with(prefix)) {
             self.waiting.fetch_add(1, Ordering::SeqCst);
             context.cancel.cancelled().await;
