@@ -4,6 +4,8 @@
 //! that isn't known is an error. Code that took an unknown kind of op for a known one has been a
 //! way out of BuildKit's sandbox (CVE-2024-23653).
 
+use std::collections::{BTreeMap, HashSet};
+
 use bollard_buildkit_proto::pb;
 use kiln_oci::{Digest, Platform};
 use prost::Message as _;
@@ -101,6 +103,17 @@ fn known<T: TryFrom<i32>>(value: i32, what: &str) -> Checked<T> {
     T::try_from(value).map_err(|_| format!("{what}: unknown value {value}"))
 }
 
+/// Refuses two results for one output.
+fn distinct(outputs: impl Iterator<Item = u32>) -> Checked<()> {
+    let mut seen = HashSet::new();
+    for output in outputs {
+        if !seen.insert(output) {
+            return Err(format!("output {output} is written twice"));
+        }
+    }
+    Ok(())
+}
+
 fn exec(message: pb::ExecOp, inputs: usize) -> Checked<ExecOp> {
     let meta = meta(message.meta.ok_or("exec without meta")?)?;
     let outputs = message.mounts.len();
@@ -115,6 +128,7 @@ fn exec(message: pb::ExecOp, inputs: usize) -> Checked<ExecOp> {
     if !mounts.iter().any(|mount| mount.dest == "/") {
         return Err("exec without a mount on /".to_owned());
     }
+    distinct(mounts.iter().filter(|m| m.kind.has_content()).filter_map(|m| m.output))?;
     Ok(ExecOp {
         meta,
         mounts,
@@ -243,6 +257,7 @@ fn file(message: pb::FileOp, inputs: usize) -> Checked<FileOp> {
             .map_err(|problem| format!("action {number}: {problem}"))?;
         actions.push(action);
     }
+    distinct(actions.iter().filter_map(|action| action.output))?;
     Ok(FileOp { actions })
 }
 
@@ -341,7 +356,7 @@ fn diff(message: &pb::DiffOp, inputs: usize) -> Checked<DiffOp> {
 }
 
 fn build(message: pb::BuildOp, inputs: usize) -> Checked<BuildOp> {
-    let mut named = std::collections::BTreeMap::new();
+    let mut named = BTreeMap::new();
     for (name, input) in message.inputs {
         let input = index(input.input, inputs, "build input")?;
         named.insert(name, input);

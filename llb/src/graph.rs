@@ -93,25 +93,10 @@ impl Graph {
     pub fn load(definition: &Definition) -> Result<Self, GraphError> {
         let (head, ops) = definition.ops.split_last().ok_or(GraphError::NoTarget)?;
         let head = Op::decode(head)?;
-        let target = match (head.inputs.as_slice(), &head.kind) {
-            (&[target], None) => target,
-            _ => return Err(GraphError::NoTarget),
+        let (&[target], None) = (head.inputs.as_slice(), &head.kind) else {
+            return Err(GraphError::NoTarget);
         };
-        let mut decoded = Vec::new();
-        let mut numbers = HashMap::new();
-        for bytes in ops {
-            let digest = Digest::of(bytes);
-            if numbers.contains_key(&digest) {
-                continue;
-            }
-            let op = Op::decode(bytes)?;
-            if op.kind.is_none() {
-                let problem = "it does nothing, and is not the last op".to_owned();
-                return Err(GraphError::Invalid { op: digest, problem });
-            }
-            numbers.insert(digest, decoded.len());
-            decoded.push((digest, op));
-        }
+        let (decoded, numbers) = decode(ops)?;
         let shape = connect(&decoded, &numbers)?;
         let number = *numbers.get(&target.digest).ok_or_else(|| GraphError::Undefined {
             op: Digest::of(definition.ops.last().map_or(&[], Vec::as_slice)),
@@ -245,6 +230,27 @@ impl FileActionKind {
             Self::Symlink(link) => format!("symlink {} -> {}", link.new_path, link.old_path),
         }
     }
+}
+
+/// Decodes ops, each once, and numbers them by digest.
+#[expect(clippy::type_complexity, reason = "two views of one list")]
+fn decode(ops: &[Vec<u8>]) -> Result<(Vec<(Digest, Op)>, HashMap<Digest, usize>), GraphError> {
+    let mut decoded = Vec::new();
+    let mut numbers = HashMap::new();
+    for bytes in ops {
+        let digest = Digest::of(bytes);
+        if numbers.contains_key(&digest) {
+            continue;
+        }
+        let op = Op::decode(bytes)?;
+        if op.kind.is_none() {
+            let problem = "it does nothing, and is not the last op".to_owned();
+            return Err(GraphError::Invalid { op: digest, problem });
+        }
+        numbers.insert(digest, decoded.len());
+        decoded.push((digest, op));
+    }
+    Ok((decoded, numbers))
 }
 
 /// Connects inputs to their users, and checks that each has the output that is read.

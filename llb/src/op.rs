@@ -28,6 +28,7 @@ pub struct Input {
 
 /// What an op does.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "ops are few, and most of them are executions")]
 pub enum OpKind {
     /// Brings files in from outside the graph.
     Source(SourceOp),
@@ -318,6 +319,7 @@ pub enum FileActionKind {
 
 /// Copies from the secondary input.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "the message has them")]
 pub struct CopyAction {
     /// Source path, or a pattern.
     pub src: String,

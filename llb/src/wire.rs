@@ -18,7 +18,12 @@ impl Writer {
     pub(crate) fn build(fill: impl FnOnce(&mut Self)) -> Vec<u8> {
         let mut writer = Self::default();
         fill(&mut writer);
-        writer.bytes
+        writer.finish()
+    }
+
+    /// Returns what was written.
+    pub(crate) fn finish(self) -> Vec<u8> {
+        self.bytes
     }
 
     /// Writes a bare varint.
