@@ -74,9 +74,8 @@ impl GlobalArgs {
         expander: &Expander,
         checks: &mut Checks,
     ) -> Result<String, Error> {
-        let expansion = expander
-            .process_word(&stage.base, &self.env)
-            .map_err(|error| error.at(stage.span))?;
+        let expansion =
+            expander.process_word(&stage.base, &self.env).map_err(|error| error.at(stage.span))?;
         self.check_undeclared(&expansion, stage.span, checks);
         if expansion.text.is_empty() {
             let message = format!("base name ({}) should not be blank", stage.base);
@@ -127,7 +126,12 @@ impl GlobalArgs {
         }
     }
 
-    fn check_redundant(&self, stage: &instruction::Stage, expansion: &Expansion, checks: &mut Checks) {
+    fn check_redundant(
+        &self,
+        stage: &instruction::Stage,
+        expansion: &Expansion,
+        checks: &mut Checks,
+    ) {
         let target = "TARGETPLATFORM";
         let alone = expansion.matched.len() == 1 && expansion.unmatched.is_empty();
         if alone

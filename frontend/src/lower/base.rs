@@ -134,7 +134,13 @@ impl Lowering<'_> {
         match kind {
             Kind::Image(reference) => match answer {
                 Some(Ok(image)) => {
-                    self.set_image(stage, &written, platform, reference.with_digest(image.digest), image);
+                    self.set_image(
+                        stage,
+                        &written,
+                        platform,
+                        reference.with_digest(image.digest),
+                        image,
+                    );
                     Ok(())
                 }
                 Some(Err(error)) => Err(self.unresolved(&written, &error)),

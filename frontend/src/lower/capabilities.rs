@@ -4,8 +4,7 @@
 use std::collections::BTreeMap;
 
 use kiln_llb::op::{
-    ExecOp, FileActionKind, FileOp, MountKind, NetMode, OpKind, SecurityMode,
-    SourceOp,
+    ExecOp, FileActionKind, FileOp, MountKind, NetMode, OpKind, SecurityMode, SourceOp,
 };
 
 /// Returns the capabilities that an op needs.

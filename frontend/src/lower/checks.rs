@@ -38,9 +38,8 @@ impl Checks {
             return Err(error);
         }
         let place = |warning: &Warning| warning.spans.first().map_or(0, |span| span.start);
-        self.warnings.sort_by(|a, b| {
-            (place(a), a.rule, &a.message).cmp(&(place(b), b.rule, &b.message))
-        });
+        self.warnings
+            .sort_by(|a, b| (place(a), a.rule, &a.message).cmp(&(place(b), b.rule, &b.message)));
         Ok(self.warnings)
     }
 }

@@ -25,11 +25,8 @@ pub(super) fn resolve(
     copying: &Copying<'_>,
     name: &str,
 ) -> Result<Vec<Source>, Error> {
-    let mut options = Options {
-        keep_git_dir: copying.keep_git_dir,
-        checksum: copying.checksum.to_owned(),
-        name,
-    };
+    let mut options =
+        Options { keep_git_dir: copying.keep_git_dir, checksum: copying.checksum.to_owned(), name };
     let can_fetch = copying.keyword == "ADD";
     let mut sources = Vec::new();
     for source in &copying.paths.source_paths {
@@ -169,8 +166,7 @@ fn path_source(
         if !has_wildcard(source) && !has_wildcard(&pattern) {
             action.required_paths = vec![normal(&path::join(source, &pattern))?];
         }
-        action.include_patterns =
-            vec![pattern.strip_prefix('/').unwrap_or(&pattern).to_owned()];
+        action.include_patterns = vec![pattern.strip_prefix('/').unwrap_or(&pattern).to_owned()];
     }
     action.src = path::for_action("/", &normal(source)?, false);
     Ok((output, action))
@@ -200,12 +196,7 @@ fn file_source(site: &mut Site<'_, '_>, file: &Heredoc) -> Result<Source, Error>
 }
 
 /// Adds a file that the Dockerfile holds.
-pub(super) fn inline_file(
-    site: &mut Site<'_, '_>,
-    path: &str,
-    mode: i32,
-    data: Vec<u8>,
-) -> Output {
+pub(super) fn inline_file(site: &mut Site<'_, '_>, path: &str, mode: i32, data: Vec<u8>) -> Output {
     let file = MkFileAction { path: path.to_owned(), mode, data, owner: None, timestamp: -1 };
     let action = Action { from: None, kind: FileActionKind::MkFile(file) };
     let metadata = metadata::named("[internal] preparing inline document");

@@ -1,7 +1,7 @@
 //! Which stages an instruction reads, and which ones the target needs.
 
 use crate::error::{Error, Span};
-use crate::expand::{EmptyEnv, Expander};
+use crate::expand::EmptyEnv;
 use crate::instruction::{Instruction, InstructionKind};
 
 use super::Lowering;
@@ -14,10 +14,7 @@ impl Lowering<'_> {
     ///
     /// # Errors
     /// Fails on stages that don't exist.
-    pub(super) fn sources(
-        &self,
-        instruction: &Instruction,
-    ) -> Result<Vec<Source>, Error> {
+    pub(super) fn sources(&self, instruction: &Instruction) -> Result<Vec<Source>, Error> {
         let mut sources = Vec::new();
         match &instruction.kind {
             InstructionKind::Copy(copy) if !copy.from.is_empty() => {

@@ -19,9 +19,8 @@ pub(super) fn dispatch(site: &mut Site<'_, '_>, ports: &[String]) -> Result<(), 
         specs.extend(site.lowering.expander.process_words(port, &*env)?);
     }
     for spec in &specs {
-        let port = PortSpec::split(spec).map_err(|error| {
-            Error::new(format!("invalid port: {}: {error}", quote(spec)))
-        })?;
+        let port = PortSpec::split(spec)
+            .map_err(|error| Error::new(format!("invalid port: {}: {error}", quote(spec))))?;
         if port.protocol != to_lower(port.protocol) {
             site.report(rules::expose_proto_casing(spec));
         }
@@ -94,9 +93,8 @@ fn check_address(written: &str) -> Result<(), String> {
     }
     let mut ip = written;
     if let Some(rest) = ip.strip_prefix('[') {
-        let missing = || {
-            format!("invalid IP address {written}: address {written}:: missing ']' in address")
-        };
+        let missing =
+            || format!("invalid IP address {written}: address {written}:: missing ']' in address");
         let (inner, behind) = rest.split_once(']').ok_or_else(missing)?;
         if !behind.is_empty() {
             return Err(format!(

@@ -62,8 +62,7 @@ pub(super) fn parse(text: &str) -> Result<Option<GitReference>, String> {
     }
     let mut git = GitReference { remote: remote.url, ..GitReference::default() };
     if !remote.fragment.is_empty() {
-        let (reference, subdir) =
-            remote.fragment.split_once(':').unwrap_or((&remote.fragment, ""));
+        let (reference, subdir) = remote.fragment.split_once(':').unwrap_or((&remote.fragment, ""));
         reference.clone_into(&mut git.reference);
         git.subdir = path::join("/", subdir).trim_start_matches('/').to_owned();
     }
@@ -133,8 +132,9 @@ fn read_query(git: &mut GitReference, query: &str) -> Result<(), String> {
         }
         let flag = || match value.as_str() {
             "" => Ok(true),
-            value => parse_bool(value)
-                .ok_or_else(|| format!("invalid {key} value: {}", quote(value))),
+            value => {
+                parse_bool(value).ok_or_else(|| format!("invalid {key} value: {}", quote(value)))
+            }
         };
         match key.as_str() {
             "ref" => set(&mut git.reference, value, "ref")?,
@@ -230,7 +230,8 @@ mod tests {
 
     #[test]
     fn repositories_are_told_from_other_urls() {
-        for text in ["https://h/a.git", "git@h:a/b", "ssh://git@h/a", "git://h/a", "http://h/a.git#x"]
+        for text in
+            ["https://h/a.git", "git@h:a/b", "ssh://git@h/a", "git://h/a", "http://h/a.git#x"]
         {
             assert!(matches!(parse(text), Ok(Some(_))), "{text}");
         }
@@ -257,9 +258,6 @@ mod tests {
             "query \"ref\" has multiple values"
         );
         assert_eq!(parse("https://h/a.git?x=1").unwrap_err(), "unexpected query \"x\"");
-        assert_eq!(
-            parse("https://h/a.git?ref=a#b").unwrap_err(),
-            "ref conflicts: \"b\" vs \"a\""
-        );
+        assert_eq!(parse("https://h/a.git?ref=a#b").unwrap_err(), "ref conflicts: \"b\" vs \"a\"");
     }
 }

@@ -7,9 +7,7 @@
 
 use std::collections::BTreeSet;
 
-use kiln_llb::op::{
-    ExecOp, FileAction, FileActionKind, FileOp, MergeOp, Mount, OpKind, SourceOp,
-};
+use kiln_llb::op::{ExecOp, FileAction, FileActionKind, FileOp, MergeOp, Mount, OpKind, SourceOp};
 use kiln_llb::{Edge, Node, OpMetadata};
 use kiln_oci::Platform;
 

@@ -9,8 +9,7 @@ const UNIX_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin
 
 /// Returns the config of an image without files.
 pub(super) fn empty(platform: &Platform) -> ImageConfig {
-    let env =
-        if platform.os == "windows" { Vec::new() } else { vec![format!("PATH={UNIX_PATH}")] };
+    let env = if platform.os == "windows" { Vec::new() } else { vec![format!("PATH={UNIX_PATH}")] };
     ImageConfig {
         architecture: platform.architecture.clone(),
         os: platform.os.clone(),

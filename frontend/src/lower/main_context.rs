@@ -41,10 +41,8 @@ impl MainContext {
             return Ok(Self { output, paths, patterns: Vec::new(), is_local: false });
         }
         let patterns = ignore_patterns(options, files)?;
-        let attrs = [
-            ("local.sharedkeyhint", &options.context_name),
-            ("local.unique", &options.session),
-        ];
+        let attrs =
+            [("local.sharedkeyhint", &options.context_name), ("local.unique", &options.session)];
         let mut source = SourceOp {
             identifier: format!("local://{}", options.context_name),
             attrs: attrs.map(|(key, value)| (key.to_owned(), value.clone())).into(),
@@ -75,7 +73,10 @@ fn remote(url: &str, options: &Options) -> Result<(SourceOp, String), Error> {
         return Ok((git.source(keep == Some(true)), name));
     }
     if url.starts_with("http://") || url.starts_with("https://") {
-        return Ok((http_source(url, "context"), "[internal] load remote build context".to_owned()));
+        return Ok((
+            http_source(url, "context"),
+            "[internal] load remote build context".to_owned(),
+        ));
     }
     Err(Error::new(format!("unsupported build context {url}")))
 }

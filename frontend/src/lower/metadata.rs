@@ -25,8 +25,6 @@ pub(super) fn step(name: &str, span: Option<Span>) -> OpMetadata {
 
 /// Adds the instruction's text.
 pub(super) fn with_command(mut metadata: OpMetadata, command: &str) -> OpMetadata {
-    metadata
-        .description
-        .insert("com.docker.dockerfile.v1.command".to_owned(), command.to_owned());
+    metadata.description.insert("com.docker.dockerfile.v1.command".to_owned(), command.to_owned());
     metadata
 }

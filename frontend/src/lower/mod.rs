@@ -248,8 +248,7 @@ impl<'a> Lowering<'a> {
             return Ok(self.stages.len() - 1);
         };
         self.stages.by_name(name).ok_or_else(|| {
-            let message =
-                format!("target stage {} could not be found", crate::text::quote(name));
+            let message = format!("target stage {} could not be found", crate::text::quote(name));
             let case = crate::suggest::Case::Sensitive;
             Error::new(crate::suggest::suggest(message, name, self.stages.names(), case))
         })

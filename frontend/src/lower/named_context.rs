@@ -159,10 +159,7 @@ impl NamedContext {
     fn load_remote(&self, lowering: &mut Lowering<'_>, scheme: &str) -> Result<State, Error> {
         let git = git::parse(&self.value).map_err(Error::new)?;
         let (source, name) = match git {
-            Some(git) => (
-                git.source(false),
-                format!("[internal] load git source {}", self.value),
-            ),
+            Some(git) => (git.source(false), format!("[internal] load git source {}", self.value)),
             None if scheme == "git" => {
                 return Err(Error::new(format!("invalid git context {}", self.value)));
             }
@@ -203,11 +200,7 @@ fn layout_directory(location: &str) -> &str {
 }
 
 /// Returns the state that an image config describes.
-fn state_of_image(
-    output: super::graph::Output,
-    config: &ImageConfig,
-    wanted: &Platform,
-) -> State {
+fn state_of_image(output: super::graph::Output, config: &ImageConfig, wanted: &Platform) -> State {
     let mut state = State::of(Some(output), Some(wanted.clone()));
     for entry in &config.config.env {
         let (key, value) = environment::split(entry);
@@ -255,7 +248,8 @@ mod tests {
 
     #[test]
     fn contexts_are_found_by_short_name_and_platform() {
-        let typed = [("docker.io/library/alpine", "docker-image://busybox"), ("b::linux/arm64", "local:b")];
+        let typed =
+            [("docker.io/library/alpine", "docker-image://busybox"), ("b::linux/arm64", "local:b")];
         let typed = typed.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
         let contexts = NamedContexts::new(&typed);
         let find = |name, platform: &str| {

@@ -2,18 +2,21 @@
 
 use kiln_oci::{ParseReferenceError, Reference};
 
+use crate::text::to_lower;
+
 /// Reads an image reference and completes it.
 ///
 /// # Errors
 /// Says what is wrong with it.
 pub(super) fn parse(text: &str) -> Result<Reference, String> {
-    text.parse().map_err(|error| match error {
-        ParseReferenceError::Uppercase(_) => format!(
-            "invalid reference format: repository name ({}) must be lowercase",
-            repository(text)
-        ),
-        error => error.to_string(),
-    })
+    // What the reference checks before anything else but the length.
+    let repository = repository(text);
+    if repository != to_lower(&repository) {
+        return Err(format!(
+            "invalid reference format: repository name ({repository}) must be lowercase"
+        ));
+    }
+    text.parse().map_err(|error: ParseReferenceError| error.to_string())
 }
 
 /// Returns the repository as it is named in messages: without its registry, and with `library/`
@@ -57,8 +60,9 @@ mod tests {
             ("user/Foo", "user/Foo"),
             ("quay.io/User/x:1", "User/x"),
         ] {
-            let message =
-                format!("invalid reference format: repository name ({repository}) must be lowercase");
+            let message = format!(
+                "invalid reference format: repository name ({repository}) must be lowercase"
+            );
             assert_eq!(parse(text).unwrap_err(), message);
         }
     }

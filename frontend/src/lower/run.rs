@@ -32,11 +32,8 @@ pub(super) fn dispatch(site: &mut Site<'_, '_>, instruction: &RunInstruction) ->
     site.lowering.graph.use_path(site.stage.paths, "/");
     let mut mounts = Mounts::default();
     let (args, remark) = arguments(site, &instruction.command, &mut mounts)?;
-    let args = if instruction.command.prepend_shell {
-        with_shell(&site.stage.image, &args)
-    } else {
-        args
-    };
+    let args =
+        if instruction.command.prepend_shell { with_shell(&site.stage.image, &args) } else { args };
     run_mount::dispatch(site, &flags.mounts, &mut mounts)?;
     let name = name(site, &remark, &flags);
     let text = format!("RUN {}", history_command(site, &args));
@@ -79,8 +76,7 @@ fn arguments(
         }
         return Ok((vec![script], String::new()));
     }
-    let data =
-        if first.chomp { heredoc::chomped(&first.content) } else { first.content.clone() };
+    let data = if first.chomp { heredoc::chomped(&first.content) } else { first.content.clone() };
     let remark = format!(" ({})", summary(&first.content));
     if site.stage.image.os != "windows" && data.starts_with("#!") {
         let file = path::for_action("/", &first.name, false);
@@ -137,8 +133,7 @@ impl Env for Masked<'_> {
 
 fn name(site: &mut Site<'_, '_>, remark: &str, flags: &RunFlags) -> String {
     let env = site.env();
-    let expander =
-        Expander { raw_quotes: true, skip_unset: true, ..site.lowering.expander };
+    let expander = Expander { raw_quotes: true, skip_unset: true, ..site.lowering.expander };
     let secret = |mount: &'_ run::Mount| mount.kind == run::MountKind::Secret;
     let secrets = flags.mounts.iter().filter(|mount| secret(mount));
     let secrets = secrets.filter_map(|mount| mount.env.as_deref()).collect();

@@ -243,11 +243,6 @@ impl Stages {
         self.list.iter().map(|stage| stage.step_name.as_str()).filter(|name| !name.is_empty())
     }
 
-    /// Returns the stages in order.
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Stage> {
-        self.list.iter()
-    }
-
     /// Gives a stage what it inherits from the stage that it is built on.
     pub(super) fn inherit(&mut self, id: StageId) {
         let Some(base) = self.list[id].base else {

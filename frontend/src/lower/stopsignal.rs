@@ -31,10 +31,7 @@ fn is_signal(text: &str) -> bool {
     let real_time = |prefix: &str, last: u32| {
         (1..=last).any(|offset| name.strip_prefix(prefix) == Some(offset.to_string().as_str()))
     };
-    SIGNALS.contains(&name)
-        || name == "RTMAX"
-        || real_time("RTMIN+", 15)
-        || real_time("RTMAX-", 14)
+    SIGNALS.contains(&name) || name == "RTMAX" || real_time("RTMIN+", 15) || real_time("RTMAX-", 14)
 }
 
 #[cfg(test)]

@@ -19,4 +19,3 @@ pub(super) fn dispatch(site: &mut Site<'_, '_>, paths: &[String]) -> Result<(), 
     site.commit(text, false);
     Ok(())
 }
-
