@@ -1,1 +1,34 @@
-fn main() {}
+//! Prints what the frontend makes of a golden case, in the form of its `expected.json`:
+//!
+//! ```text
+//! cargo run -q -p kiln-frontend --example lower -- CASE_DIR
+//! ```
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+#[path = "../tests/support/case.rs"]
+mod case;
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nothing is left to be done where standard error is closed too.
+            let _ = writeln!(std::io::stderr(), "error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<(), Box<dyn std::error::Error>> {
+    let directory = PathBuf::from(std::env::args_os().nth(1).ok_or("usage: lower CASE_DIR")?);
+    let outcome = case::Case::read(&directory)
+        .map_err(|error| format!("{}: {error}", directory.display()))?
+        .outcome();
+    let mut output = std::io::stdout().lock();
+    serde_json::to_writer_pretty(&mut output, &outcome)?;
+    writeln!(output)?;
+    Ok(())
+}

@@ -1,5 +1,9 @@
 //! Errors with their place.
 
+mod render;
+
+pub use render::{render, render_warning};
+
 /// A range of lines of the Dockerfile, counted from 1, both ends included.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Span {
@@ -7,6 +11,13 @@ pub struct Span {
     pub start: u32,
     /// Last line.
     pub end: u32,
+}
+
+impl Span {
+    /// Returns the span of a single line.
+    pub fn line(line: u32) -> Self {
+        Self { start: line, end: line }
+    }
 }
 
 /// What is wrong with a Dockerfile. The text is BuildKit's, word for word.
@@ -19,4 +30,34 @@ pub struct Error {
     pub spans: Vec<Span>,
     /// A way out, as "did you mean …", where there is one besides the text.
     pub hint: Option<String>,
+}
+
+impl Error {
+    /// Returns an error that belongs to no line yet.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), spans: Vec::new(), hint: None }
+    }
+
+    /// Adds a place, unless the error has it already.
+    #[must_use]
+    pub fn at(mut self, span: Span) -> Self {
+        if !self.spans.contains(&span) {
+            self.spans.push(span);
+        }
+        self
+    }
+
+    /// Puts `prefix` in front of the text, as `prefix: text`.
+    #[must_use]
+    pub fn context(mut self, prefix: impl std::fmt::Display) -> Self {
+        self.message = format!("{prefix}: {}", self.message);
+        self
+    }
+
+    /// Adds a way out.
+    #[must_use]
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
 }

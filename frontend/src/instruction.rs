@@ -3,6 +3,11 @@
 //! What stands here is what was written: nothing is expanded yet. Flags are kept as text where
 //! their values may hold variables.
 
+pub mod run;
+
+mod csv;
+mod size;
+
 use crate::error::Span;
 
 /// A parsed Dockerfile.
@@ -18,6 +23,8 @@ pub struct Dockerfile {
     pub escape: char,
     /// Build checks that fired while parsing.
     pub warnings: Vec<crate::lint::Warning>,
+    /// Which build checks are wanted, for those that are made later.
+    pub linter: crate::lint::Linter,
 }
 
 /// A directive: `# name=value` on the first lines.
@@ -54,6 +61,8 @@ pub struct Stage {
     pub span: Span,
     /// The doc comment in front.
     pub doc: String,
+    /// The comment lines in front.
+    pub comments: Vec<String>,
 }
 
 /// An instruction with its place.
@@ -86,7 +95,7 @@ pub enum InstructionKind {
     Entrypoint(CommandLine),
     /// `ENV`.
     Env(Vec<KeyValue>),
-    /// `EXPOSE`: the ports as written.
+    /// `EXPOSE`: the ports as written, sorted.
     Expose(Vec<String>),
     /// `HEALTHCHECK`.
     Healthcheck(HealthcheckInstruction),
@@ -94,7 +103,7 @@ pub enum InstructionKind {
     Label(Vec<KeyValue>),
     /// `MAINTAINER`.
     Maintainer(String),
-    /// `ONBUILD`: the trigger as written.
+    /// `ONBUILD`: the trigger as written, with its heredocs.
     Onbuild(String),
     /// `RUN`.
     Run(RunInstruction),
@@ -155,9 +164,10 @@ pub struct CommandLine {
 /// A heredoc.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Heredoc {
-    /// The word after `<<`.
+    /// The word after `<<`, without quotes.
     pub name: String,
-    /// The lines, tabs stripped where `<<-` was written.
+    /// The lines. In a [`SourcesAndDest`], tabs are stripped where `<<-` was written; in a
+    /// [`CommandLine`] they are as written, since the shell may strip them itself.
     pub content: String,
     /// Whether variables are expanded: the word was not quoted.
     pub expand: bool,

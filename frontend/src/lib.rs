@@ -1,8 +1,8 @@
 //! Dockerfile text to build graph and image config.
 //!
-//! The stages, each a module: [`parser`] makes logical lines of physical ones, [`instruction`]
-//! makes typed instructions of those, [`expand`] substitutes variables, [`lower`] dispatches the
-//! instructions of every stage that the target reaches and yields nodes and an image config.
+//! The stages, each a module: [`parser`] makes logical lines of physical ones, and typed
+//! instructions of those ([`instruction`]); [`expand`] substitutes variables, [`lower`] dispatches
+//! the instructions of every stage that the target reaches and yields nodes and an image config.
 //!
 //! The frontend does no I/O: images are resolved through [`Images`], files of the build context
 //! read through [`ContextFiles`].
@@ -15,6 +15,8 @@ pub mod lint;
 pub mod lower;
 pub mod parser;
 pub mod resolve;
+pub mod suggest;
+pub mod text;
 
 pub use error::{Error, Span};
 pub use lint::Warning;

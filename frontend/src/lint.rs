@@ -1,6 +1,37 @@
 //! Build checks.
+//!
+//! A check that fires is a [`Finding`]; a [`Linter`] knows which are wanted and turns them into
+//! [`Warning`]s. Which checks are wanted is said by the `check` directive (or by a build argument in
+//! its stead), and for one instruction by a comment `# check=skip=…` in front of it.
 
-use crate::error::Span;
+mod config;
+pub mod rules;
+
+use crate::error::{Error, Span};
+
+pub use config::Config;
+
+/// A build check.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// Its name, as `StageNameCasing`.
+    pub name: &'static str,
+    /// What it is about, in a sentence.
+    pub description: &'static str,
+    /// Where it is documented; empty where it isn't.
+    pub url: &'static str,
+    /// Whether it must be asked for.
+    pub is_experimental: bool,
+}
+
+/// A check that fired, without a place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// The check.
+    pub rule: &'static Rule,
+    /// What is wrong.
+    pub message: String,
+}
 
 /// A build check that fired.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,4 +46,137 @@ pub struct Warning {
     pub message: String,
     /// Where.
     pub spans: Vec<Span>,
+}
+
+/// Tells which checks are wanted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Linter {
+    config: Config,
+}
+
+impl Linter {
+    /// Returns a linter with the given settings.
+    pub fn new(config: Config) -> Self {
+        Self { config }
+    }
+
+    /// Returns the linter that a Dockerfile's `check` directive asks for.
+    ///
+    /// # Errors
+    /// Says what is wrong with the directive.
+    pub fn from_directive(source: &[u8]) -> Result<Self, Error> {
+        let value = crate::parser::directive::find("check", source).unwrap_or_default();
+        let config = Config::parse(&value)
+            .map_err(|error| error.context("failed to parse check options"))?;
+        Ok(Self { config })
+    }
+
+    /// Returns the linter that the build argument `BUILDKIT_DOCKERFILE_CHECK` asks for.
+    ///
+    /// # Errors
+    /// Says what is wrong with its value.
+    pub fn from_build_arg(value: &str) -> Result<Self, Error> {
+        let config = Config::parse(value).map_err(|error| {
+            error.context("failed to parse build-arg:BUILDKIT_DOCKERFILE_CHECK")
+        })?;
+        Ok(Self { config })
+    }
+
+    /// Returns the linter for an instruction with `comments` in front.
+    #[must_use]
+    pub fn with_comments(&self, comments: &[String]) -> Self {
+        let mut linter = self.clone();
+        if let Some(Ok(config)) = comments.iter().find_map(|line| config::in_comment(line)) {
+            linter.config.merge(config);
+        }
+        linter
+    }
+
+    /// Tells whether a check is wanted.
+    pub fn wants(&self, rule: &Rule) -> bool {
+        let Config { skip_all, skip, experimental_all, experimental, .. } = &self.config;
+        let is_named = |names: &[String]| names.iter().any(|name| name == rule.name);
+        if rule.is_experimental {
+            *experimental_all || is_named(experimental)
+        } else {
+            !*skip_all && !is_named(skip)
+        }
+    }
+
+    /// Appends a warning, if its check is wanted.
+    pub fn report(&self, warnings: &mut Vec<Warning>, finding: Finding, span: Span) {
+        if self.wants(finding.rule) {
+            warnings.push(finding.at(span));
+        }
+    }
+
+    /// Returns the error that warnings amount to, if they are to be taken for errors.
+    pub fn error(&self, warnings: &[Warning]) -> Option<Error> {
+        if !self.config.is_error || warnings.is_empty() {
+            return None;
+        }
+        let mut names: Vec<&str> = warnings.iter().map(|warning| warning.rule).collect();
+        names.sort_unstable();
+        names.dedup();
+        let message = format!("lint violation found for rules: {}", names.join(", "));
+        let spans = warnings.iter().flat_map(|warning| warning.spans.iter().copied()).collect();
+        Some(Error { message, spans, hint: None })
+    }
+}
+
+impl Finding {
+    /// Returns the warning of this finding at a place.
+    pub fn at(self, span: Span) -> Warning {
+        Warning {
+            rule: self.rule.name,
+            description: self.rule.description,
+            url: self.rule.url,
+            message: self.message,
+            spans: vec![span],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn skips() {
+        let linter = Linter::from_build_arg("skip=StageNameCasing, FromAsCasing").unwrap();
+        assert!(!linter.wants(&rules::STAGE_NAME_CASING));
+        assert!(!linter.wants(&rules::FROM_AS_CASING));
+        assert!(linter.wants(&rules::UNDEFINED_VAR));
+        assert!(!linter.wants(&rules::INVALID_DEFINITION_DESCRIPTION));
+        let all = Linter::from_build_arg("skip=all;experimental=all").unwrap();
+        assert!(!all.wants(&rules::UNDEFINED_VAR));
+        assert!(all.wants(&rules::INVALID_DEFINITION_DESCRIPTION));
+    }
+
+    #[test]
+    fn comments_add_to_the_settings() {
+        let linter = Linter::from_build_arg("skip=UndefinedVar").unwrap();
+        let comments = ["about".to_owned(), "check=skip=FromAsCasing".to_owned()];
+        let merged = linter.with_comments(&comments);
+        assert!(!merged.wants(&rules::UNDEFINED_VAR));
+        assert!(!merged.wants(&rules::FROM_AS_CASING));
+        assert!(linter.wants(&rules::FROM_AS_CASING));
+        assert_eq!(linter.with_comments(&["check=nonsense".into()]), linter);
+    }
+
+    #[test]
+    fn warnings_as_errors() {
+        let warnings = [
+            rules::undefined_var("x", None).at(Span::line(3)),
+            rules::from_as_casing("FROM", "as").at(Span::line(1)),
+            rules::undefined_var("y", None).at(Span::line(4)),
+        ];
+        assert_eq!(Linter::default().error(&warnings), None);
+        let strict = Linter::from_directive(b"# check=error=true\nFROM x\n").unwrap();
+        assert_eq!(strict.error(&[]), None);
+        assert_eq!(
+            strict.error(&warnings).unwrap().message,
+            "lint violation found for rules: FromAsCasing, UndefinedVar"
+        );
+    }
 }

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use bollard_buildkit_proto::pb;
 use kiln_oci::Digest;
+use prost::Message as _;
 
 use crate::graph::GraphError;
 
@@ -32,7 +34,8 @@ pub struct OpMetadata {
     pub caps: BTreeMap<String, bool>,
     /// The group that progress shows the op in: ID, name, and whether it is weak.
     pub progress_group: Option<(String, String, bool)>,
-    /// Where the op came from: indexes into [`Definition::sources`] are filled in on marshalling.
+    /// Where the node that this is said about came from. On marshalling the places go into
+    /// [`Definition::locations`]; the metadata of a [`Definition`] has none.
     pub locations: Vec<SourceLocation>,
 }
 
@@ -40,6 +43,18 @@ impl OpMetadata {
     /// Returns the step's name as progress shows it (`llb.customname`).
     pub fn name(&self) -> Option<&str> {
         self.description.get("llb.customname").map(String::as_str)
+    }
+
+    /// Adds what is said by `other`, which has the last word.
+    pub fn merge(&mut self, other: Self) {
+        self.ignore_cache |= other.ignore_cache;
+        self.description.extend(other.description);
+        self.export_cache = other.export_cache.or(self.export_cache);
+        self.caps.extend(other.caps);
+        if other.progress_group.is_some() {
+            self.progress_group = other.progress_group;
+        }
+        self.locations.extend(other.locations);
     }
 }
 
@@ -66,18 +81,136 @@ pub struct SourceLocation {
 }
 
 impl Definition {
-    /// Returns the definition as a `pb.Definition` message.
+    /// Returns the definition as a `pb.Definition` message. Equal definitions give equal bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
-        todo!()
+        self.to_pb().encode_to_vec()
     }
 
     /// Reads a `pb.Definition` message. The ops keep their bytes; they are checked by
     /// [`crate::Graph::load`].
     ///
     /// # Errors
-    /// Fails on bytes that are no such message.
+    /// Fails on bytes that are no such message, on keys that are no digests, and on places in
+    /// source files that are not there.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, GraphError> {
-        let _ = bytes;
-        todo!()
+        let message = pb::Definition::decode(bytes)
+            .map_err(|source| GraphError::Decode { what: "definition".to_owned(), source })?;
+        Self::from_pb(message)
     }
+
+    /// Returns the definition as protobuf type, as BuildKit's services exchange it.
+    pub fn to_pb(&self) -> pb::Definition {
+        let source = (!self.sources.is_empty() || !self.locations.is_empty()).then(|| pb::Source {
+            locations: self
+                .locations
+                .iter()
+                .map(|(digest, places)| (digest.to_string(), locations_to_pb(places)))
+                .collect(),
+            infos: self.sources.iter().map(source_to_pb).collect(),
+        });
+        pb::Definition {
+            def: self.ops.clone(),
+            metadata: self
+                .metadata
+                .iter()
+                .map(|(digest, said)| (digest.to_string(), metadata_to_pb(said)))
+                .collect(),
+            source,
+        }
+    }
+
+    /// Takes over a definition in its protobuf type.
+    ///
+    /// # Errors
+    /// Fails as [`Definition::from_bytes`].
+    pub fn from_pb(message: pb::Definition) -> Result<Self, GraphError> {
+        let source = message.source.unwrap_or_default();
+        let mut metadata = BTreeMap::new();
+        for (key, said) in message.metadata {
+            metadata.insert(parse_key(&key)?, metadata_from_pb(said));
+        }
+        let mut locations = BTreeMap::new();
+        for (key, places) in source.locations {
+            let digest = parse_key(&key)?;
+            locations.insert(digest, locations_from_pb(digest, &places, source.infos.len())?);
+        }
+        let sources = source.infos.into_iter().map(source_from_pb).collect();
+        Ok(Self { ops: message.def, metadata, sources, locations })
+    }
+}
+
+fn parse_key(key: &str) -> Result<Digest, GraphError> {
+    key.parse().map_err(|source| GraphError::Key { source })
+}
+
+fn metadata_to_pb(said: &OpMetadata) -> pb::OpMetadata {
+    pb::OpMetadata {
+        ignore_cache: said.ignore_cache,
+        description: said.description.clone(),
+        export_cache: said.export_cache.map(|value| pb::ExportCache { value }),
+        caps: said.caps.clone(),
+        progress_group: said.progress_group.clone().map(|(id, name, weak)| pb::ProgressGroup {
+            id,
+            name,
+            weak,
+        }),
+    }
+}
+
+fn metadata_from_pb(said: pb::OpMetadata) -> OpMetadata {
+    OpMetadata {
+        ignore_cache: said.ignore_cache,
+        description: said.description,
+        export_cache: said.export_cache.map(|export| export.value),
+        caps: said.caps,
+        progress_group: said.progress_group.map(|group| (group.id, group.name, group.weak)),
+        locations: Vec::new(),
+    }
+}
+
+fn source_to_pb(source: &SourceInfo) -> pb::SourceInfo {
+    pb::SourceInfo {
+        filename: source.filename.clone(),
+        data: source.data.clone(),
+        definition: None,
+        language: source.language.clone(),
+    }
+}
+
+fn source_from_pb(source: pb::SourceInfo) -> SourceInfo {
+    SourceInfo { filename: source.filename, data: source.data, language: source.language }
+}
+
+fn locations_to_pb(places: &[SourceLocation]) -> pb::Locations {
+    let position = |line: u32| Some(pb::Position { line: line as i32, character: 0 });
+    let location = |place: &SourceLocation| pb::Location {
+        source_index: place.source as i32,
+        ranges: vec![pb::Range { start: position(place.start), end: position(place.end) }],
+    };
+    pb::Locations { locations: places.iter().map(location).collect() }
+}
+
+fn locations_from_pb(
+    digest: Digest,
+    places: &pb::Locations,
+    sources: usize,
+) -> Result<Vec<SourceLocation>, GraphError> {
+    let mut found = Vec::new();
+    for place in &places.locations {
+        let source = u32::try_from(place.source_index)
+            .ok()
+            .filter(|index| (*index as usize) < sources)
+            .ok_or_else(|| GraphError::Invalid {
+                op: digest,
+                problem: format!("location in source {}, which is missing", place.source_index),
+            })?;
+        for range in &place.ranges {
+            let line = |position: Option<pb::Position>| {
+                position.and_then(|position| u32::try_from(position.line).ok()).unwrap_or(0)
+            };
+            let start = line(range.start);
+            found.push(SourceLocation { source, start, end: line(range.end).max(start) });
+        }
+    }
+    Ok(found)
 }

@@ -1,15 +1,27 @@
 //! Graphs to be solved: decoded, checked, in topological order.
+//!
+//! A [`Graph`] holds what its target reaches, and nothing else. Each op is one vertex, however
+//! often the definition lists it, and keeps the digest of the bytes in which it came: an op is
+//! never encoded again, for that would lose what this version doesn't know.
 
-use kiln_oci::Digest;
+use std::collections::HashMap;
 
-use crate::definition::{Definition, OpMetadata};
-use crate::op::Op;
+use kiln_oci::{Digest, ParseDigestError};
+use petgraph::Direction;
+use petgraph::graph::{DiGraph, NodeIndex};
+use petgraph::visit::EdgeRef as _;
+
+use crate::definition::{Definition, OpMetadata, SourceInfo, SourceLocation};
+use crate::op::{FileActionKind, Op, OpKind};
 
 /// A checked graph.
 #[derive(Debug)]
 pub struct Graph {
     vertices: Vec<Vertex>,
+    /// One node per vertex, in the same numbers; edges run from an input to its user.
+    shape: DiGraph<(), u32>,
     target: (usize, u32),
+    sources: Vec<SourceInfo>,
 }
 
 /// A vertex of a graph.
@@ -24,6 +36,8 @@ pub struct Vertex {
     pub inputs: Vec<(usize, u32)>,
     /// What is said about the op.
     pub metadata: OpMetadata,
+    /// Where the op came from; `source` counts in [`Graph::sources`].
+    pub locations: Vec<SourceLocation>,
 }
 
 /// Why a definition is no graph.
@@ -33,7 +47,7 @@ pub enum GraphError {
     #[error("decode {what}")]
     Decode {
         /// What was decoded.
-        what: &'static str,
+        what: String,
         /// Why it failed.
         source: prost::DecodeError,
     },
@@ -44,6 +58,26 @@ pub enum GraphError {
         op: Digest,
         /// What is wrong with it.
         problem: String,
+    },
+    /// Something is said about an op whose name is no digest.
+    #[error("metadata or locations of an op")]
+    Key {
+        /// What is wrong with the name.
+        source: ParseDigestError,
+    },
+    /// An input that is no op of the definition.
+    #[error("op {op}: input {input} is not in the definition")]
+    Undefined {
+        /// The op.
+        op: Digest,
+        /// Its input.
+        input: Digest,
+    },
+    /// Ops that read each other.
+    #[error("op {op}: reads its own result")]
+    Cycle {
+        /// One of the ops.
+        op: Digest,
     },
     /// No ops, or no head.
     #[error("the definition has no target")]
@@ -57,11 +91,58 @@ impl Graph {
     /// # Errors
     /// Names the first op that is wrong.
     pub fn load(definition: &Definition) -> Result<Self, GraphError> {
-        let _ = definition;
-        todo!()
+        let (head, ops) = definition.ops.split_last().ok_or(GraphError::NoTarget)?;
+        let head = Op::decode(head)?;
+        let (&[target], None) = (head.inputs.as_slice(), &head.kind) else {
+            return Err(GraphError::NoTarget);
+        };
+        let (decoded, numbers) = decode(ops)?;
+        let shape = connect(&decoded, &numbers)?;
+        let number = *numbers.get(&target.digest).ok_or_else(|| GraphError::Undefined {
+            op: Digest::of(definition.ops.last().map_or(&[], Vec::as_slice)),
+            input: target.digest,
+        })?;
+        has_output(&decoded[number], target.index)?;
+        let order = topological_order(&shape, number)
+            .map_err(|number| GraphError::Cycle { op: decoded[number].0 })?;
+        Ok(Self::assemble(definition, decoded, &order, target.index))
     }
 
-    /// Returns the vertices, inputs before their users.
+    /// Numbers the vertices by `order`, which ends with the target.
+    fn assemble(
+        definition: &Definition,
+        decoded: Vec<(Digest, Op)>,
+        order: &[usize],
+        target: u32,
+    ) -> Self {
+        let mut decoded: Vec<_> = decoded.into_iter().map(Some).collect();
+        let mut numbers: HashMap<Digest, usize> = HashMap::new();
+        let mut vertices: Vec<Vertex> = Vec::new();
+        let mut shape = DiGraph::new();
+        for (digest, op) in order.iter().filter_map(|number| decoded[*number].take()) {
+            let number = shape.add_node(());
+            let inputs: Vec<_> = op
+                .inputs
+                .iter()
+                .filter_map(|input| Some((*numbers.get(&input.digest)?, input.index)))
+                .collect();
+            for (input, index) in &inputs {
+                shape.add_edge(NodeIndex::new(*input), number, *index);
+            }
+            numbers.insert(digest, number.index());
+            vertices.push(Vertex {
+                digest,
+                op,
+                inputs,
+                metadata: definition.metadata.get(&digest).cloned().unwrap_or_default(),
+                locations: definition.locations.get(&digest).cloned().unwrap_or_default(),
+            });
+        }
+        let target = (vertices.len().saturating_sub(1), target);
+        Self { vertices, shape, target, sources: definition.sources.clone() }
+    }
+
+    /// Returns the vertices, inputs before their users, the target's last.
     pub fn vertices(&self) -> &[Vertex] {
         &self.vertices
     }
@@ -70,4 +151,155 @@ impl Graph {
     pub fn target(&self) -> (usize, u32) {
         self.target
     }
+
+    /// Returns the source files that [`Vertex::locations`] refer to.
+    pub fn sources(&self) -> &[SourceInfo] {
+        &self.sources
+    }
+
+    /// Returns the vertices that read a result of `vertex`, each once, in topological order.
+    pub fn users(&self, vertex: usize) -> Vec<usize> {
+        let users = self.shape.neighbors_directed(NodeIndex::new(vertex), Direction::Outgoing);
+        let mut users: Vec<_> = users.map(NodeIndex::index).collect();
+        users.sort_unstable();
+        users.dedup();
+        users
+    }
+
+    /// Returns the outputs of `vertex` that something reads, in ascending order, the target's
+    /// among them.
+    pub fn used_outputs(&self, vertex: usize) -> Vec<u32> {
+        let edges = self.shape.edges_directed(NodeIndex::new(vertex), Direction::Outgoing);
+        let mut outputs: Vec<_> = edges.map(|edge| *edge.weight()).collect();
+        outputs.extend((self.target.0 == vertex).then_some(self.target.1));
+        outputs.sort_unstable();
+        outputs.dedup();
+        outputs
+    }
+}
+
+impl Vertex {
+    /// Returns the step's name: the one it was given, or what it does.
+    pub fn name(&self) -> String {
+        self.metadata.name().map_or_else(|| self.op.summary(), str::to_owned)
+    }
+}
+
+impl Op {
+    /// Returns how many outputs the op has: one more than the highest that is written to.
+    pub fn output_count(&self) -> u32 {
+        let highest = match &self.kind {
+            None => return 0,
+            Some(OpKind::Exec(exec)) => {
+                let mounts = exec.mounts.iter().filter(|mount| mount.kind.has_content());
+                mounts.filter_map(|mount| mount.output).max()
+            }
+            Some(OpKind::File(file)) => file.actions.iter().filter_map(|a| a.output).max(),
+            Some(OpKind::Source(_) | OpKind::Merge(_) | OpKind::Diff(_) | OpKind::Build(_)) => {
+                Some(0)
+            }
+        };
+        highest.map_or(0, |highest| highest + 1)
+    }
+
+    /// Returns what the op does, in a few words.
+    pub fn summary(&self) -> String {
+        match &self.kind {
+            None => "head".to_owned(),
+            Some(OpKind::Source(source)) => source.identifier.clone(),
+            Some(OpKind::Exec(exec)) => exec.meta.args.join(" "),
+            Some(OpKind::File(file)) => {
+                let actions: Vec<_> = file.actions.iter().map(|a| a.kind.summary()).collect();
+                actions.join(", ")
+            }
+            Some(OpKind::Merge(_)) => "merge".to_owned(),
+            Some(OpKind::Diff(_)) => "diff".to_owned(),
+            Some(OpKind::Build(_)) => "build".to_owned(),
+        }
+    }
+}
+
+impl FileActionKind {
+    /// Returns what the action does, in a few words.
+    fn summary(&self) -> String {
+        match self {
+            Self::Copy(copy) => format!("copy {} {}", copy.src, copy.dest),
+            Self::MkFile(file) => format!("mkfile {}", file.path),
+            Self::MkDir(dir) => format!("mkdir {}", dir.path),
+            Self::Rm(rm) => format!("rm {}", rm.path),
+            Self::Symlink(link) => format!("symlink {} -> {}", link.new_path, link.old_path),
+        }
+    }
+}
+
+/// Decodes ops, each once, and numbers them by digest.
+#[expect(clippy::type_complexity, reason = "two views of one list")]
+fn decode(ops: &[Vec<u8>]) -> Result<(Vec<(Digest, Op)>, HashMap<Digest, usize>), GraphError> {
+    let mut decoded = Vec::new();
+    let mut numbers = HashMap::new();
+    for bytes in ops {
+        let digest = Digest::of(bytes);
+        if numbers.contains_key(&digest) {
+            continue;
+        }
+        let op = Op::decode(bytes)?;
+        if op.kind.is_none() {
+            let problem = "it does nothing, and is not the last op".to_owned();
+            return Err(GraphError::Invalid { op: digest, problem });
+        }
+        numbers.insert(digest, decoded.len());
+        decoded.push((digest, op));
+    }
+    Ok((decoded, numbers))
+}
+
+/// Connects inputs to their users, and checks that each has the output that is read.
+fn connect(
+    ops: &[(Digest, Op)],
+    numbers: &HashMap<Digest, usize>,
+) -> Result<DiGraph<(), u32>, GraphError> {
+    let mut shape = DiGraph::with_capacity(ops.len(), ops.len());
+    for _ in ops {
+        shape.add_node(());
+    }
+    for (number, (digest, op)) in ops.iter().enumerate() {
+        for input in &op.inputs {
+            let from = *numbers
+                .get(&input.digest)
+                .ok_or(GraphError::Undefined { op: *digest, input: input.digest })?;
+            has_output(&ops[from], input.index)?;
+            shape.add_edge(NodeIndex::new(from), NodeIndex::new(number), input.index);
+        }
+    }
+    Ok(shape)
+}
+
+fn has_output((digest, op): &(Digest, Op), index: u32) -> Result<(), GraphError> {
+    if index < op.output_count() {
+        return Ok(());
+    }
+    let problem = format!("output {index} is read, but it has {}", op.output_count());
+    Err(GraphError::Invalid { op: *digest, problem })
+}
+
+/// Returns what `target` reaches, inputs before their users and else in ascending order, `target`
+/// last.
+///
+/// # Errors
+/// Returns a vertex of a cycle.
+fn topological_order(shape: &DiGraph<(), u32>, target: usize) -> Result<Vec<usize>, usize> {
+    let sorted = petgraph::algo::toposort(shape, None).map_err(|cycle| cycle.node_id().index())?;
+    let mut reached = vec![false; shape.node_count()];
+    reached[target] = true;
+    for number in sorted.iter().rev().filter(|number| number.index() != target) {
+        let mut users = shape.neighbors_directed(*number, Direction::Outgoing);
+        reached[number.index()] = users.any(|user| reached[user.index()]);
+    }
+    let ascends = |edge: petgraph::graph::EdgeReference<'_, u32>| edge.source() < edge.target();
+    let order: Vec<usize> = if shape.edge_references().all(ascends) {
+        (0..shape.node_count()).collect()
+    } else {
+        sorted.into_iter().map(NodeIndex::index).collect()
+    };
+    Ok(order.into_iter().filter(|number| reached[*number]).collect())
 }

@@ -1,14 +1,18 @@
 //! Graphs under construction: nodes that own their inputs.
+//!
+//! A graph can be as deep as a Dockerfile is long, so nothing here recurses along inputs:
+//! marshalling and dropping keep their own stacks.
 
+use std::collections::HashSet;
+use std::fmt;
 use std::sync::Arc;
 
 use kiln_oci::{Digest, Platform};
 
 use crate::definition::{Definition, OpMetadata};
-use crate::op::{Op, OpKind};
+use crate::op::{FileOp, Input, Op, OpKind};
 
 /// A vertex with the vertices it reads. Immutable: its digest is known as soon as it is made.
-#[derive(Debug)]
 pub struct Node {
     op: Op,
     digest: Digest,
@@ -18,7 +22,7 @@ pub struct Node {
 }
 
 /// An output of a node. Cheap to clone.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Edge {
     node: Arc<Node>,
     index: u32,
@@ -35,8 +39,14 @@ impl Node {
         platform: Option<Platform>,
         metadata: OpMetadata,
     ) -> Arc<Self> {
-        let _ = (kind, inputs, platform, metadata);
-        todo!()
+        let op = Op {
+            inputs: inputs.iter().map(Edge::input).collect(),
+            platform,
+            constraints: Vec::new(),
+            kind: Some(kind),
+        };
+        let encoded = op.encode();
+        Arc::new(Self { op, digest: Digest::of(&encoded), encoded, inputs, metadata })
     }
 
     /// Returns the op.
@@ -68,6 +78,38 @@ impl Node {
     pub fn output(self: &Arc<Self>, index: u32) -> Edge {
         Edge { node: Arc::clone(self), index }
     }
+
+    /// Returns the node's inputs in the order in which BuildKit's client visits them.
+    fn visiting_order(&self) -> Vec<&Arc<Node>> {
+        match &self.op.kind {
+            Some(OpKind::File(file)) => file_inputs_in_visiting_order(file, self.inputs.len())
+                .into_iter()
+                .filter_map(|index| self.inputs.get(index).map(Edge::node))
+                .collect(),
+            _ => self.inputs.iter().map(Edge::node).collect(),
+        }
+    }
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Node")
+            .field("digest", &self.digest)
+            .field("op", &self.op)
+            .field("metadata", &self.metadata)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let mut orphans = std::mem::take(&mut self.inputs);
+        while let Some(edge) = orphans.pop() {
+            if let Some(mut node) = Arc::into_inner(edge.node) {
+                orphans.append(&mut node.inputs);
+            }
+        }
+    }
 }
 
 impl Edge {
@@ -81,9 +123,124 @@ impl Edge {
         self.index
     }
 
+    /// Returns the edge as another op's input.
+    pub fn input(&self) -> Input {
+        Input { digest: self.node.digest, index: self.index }
+    }
+
     /// Returns everything that this edge needs as a definition: inputs before their users, each op
     /// once, the head last, in the order in which BuildKit's client marshals.
+    ///
+    /// Where two nodes are the same op, what is said about them is merged, and the node visited
+    /// last has the last word. The places of the nodes refer to source files that the caller adds
+    /// as [`Definition::sources`].
     pub fn marshal(&self) -> Definition {
-        todo!()
+        let mut definition = Definition::default();
+        let mut seen = HashSet::new();
+        for node in post_order(&self.node) {
+            let metadata = OpMetadata { locations: Vec::new(), ..node.metadata.clone() };
+            definition.metadata.entry(node.digest).or_default().merge(metadata);
+            if !node.metadata.locations.is_empty() {
+                let locations = definition.locations.entry(node.digest).or_default();
+                locations.extend_from_slice(&node.metadata.locations);
+            }
+            if seen.insert(node.digest) {
+                definition.ops.push(node.encoded.clone());
+            }
+        }
+        let head =
+            Op { inputs: vec![self.input()], platform: None, constraints: Vec::new(), kind: None };
+        let head = head.encode();
+        let metadata = head_metadata(&definition);
+        definition.metadata.insert(Digest::of(&head), metadata);
+        definition.ops.push(head);
+        definition
     }
+}
+
+impl fmt::Debug for Edge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}[{}]", self.node.digest, self.index)
+    }
+}
+
+/// Returns the nodes below and including `root`, each once, inputs before their users.
+fn post_order(root: &Arc<Node>) -> Vec<&Arc<Node>> {
+    let mut done = HashSet::new();
+    let mut order = Vec::new();
+    let mut stack = vec![(root, root.visiting_order().into_iter())];
+    while let Some((node, inputs)) = stack.last_mut() {
+        if let Some(input) = inputs.next() {
+            if !done.contains(&Arc::as_ptr(input)) {
+                stack.push((input, input.visiting_order().into_iter()));
+            }
+        } else {
+            if done.insert(Arc::as_ptr(node)) {
+                order.push(*node);
+            }
+            stack.pop();
+        }
+    }
+    order
+}
+
+/// Returns what a file op reads from the last action back to the first, what is changed before
+/// what is copied: the reverse of the order in which the op numbers its inputs, but for the first.
+fn file_inputs_in_visiting_order(file: &FileOp, count: usize) -> Vec<usize> {
+    let mut order = Vec::new();
+    let mut push = |index: usize| {
+        if !order.contains(&index) {
+            order.push(index);
+        }
+    };
+    // Actions of one chain share their base, which only the chain's first action names.
+    let mut bases: Vec<Option<usize>> = Vec::new();
+    for action in &file.actions {
+        bases.push(match action.input.map(|input| input as usize) {
+            Some(input) if input < count => Some(input),
+            Some(input) => bases.get(input - count).copied().flatten(),
+            None => None,
+        });
+    }
+    let mut pending: Vec<usize> = file.actions.len().checked_sub(1).into_iter().collect();
+    let mut visited = HashSet::new();
+    while let Some(number) = pending.pop() {
+        let Some(action) = file.actions.get(number).filter(|_| visited.insert(number)) else {
+            continue;
+        };
+        bases[number].into_iter().for_each(&mut push);
+        let relative = |index: Option<u32>| {
+            index.and_then(|index| (index as usize).checked_sub(count)).filter(|i| *i < number)
+        };
+        pending.extend(relative(action.input));
+        match action.secondary_input.map(|index| index as usize) {
+            Some(index) if index < count => push(index),
+            _ => pending.extend(relative(action.secondary_input)),
+        }
+    }
+    // Nothing is left out, even where an action's result is used by no other.
+    (0..count).for_each(push);
+    order
+}
+
+/// Returns the capabilities that the definition as a whole needs.
+fn head_metadata(definition: &Definition) -> OpMetadata {
+    let mut metadata = OpMetadata::default();
+    let mut need = |name: &str| {
+        metadata.caps.insert(name.to_owned(), true);
+    };
+    need("constraints");
+    need("platform");
+    for said in definition.metadata.values() {
+        if said.ignore_cache {
+            need("meta.ignorecache");
+        }
+        if !said.description.is_empty() {
+            need("meta.description");
+        }
+        if said.export_cache.is_some() {
+            need("meta.exportcache");
+        }
+    }
+    metadata
 }

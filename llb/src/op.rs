@@ -28,6 +28,7 @@ pub struct Input {
 
 /// What an op does.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "ops are few, and most of them are executions")]
 pub enum OpKind {
     /// Brings files in from outside the graph.
     Source(SourceOp),
@@ -318,6 +319,7 @@ pub enum FileActionKind {
 
 /// Copies from the secondary input.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "the message has them")]
 pub struct CopyAction {
     /// Source path, or a pattern.
     pub src: String,
@@ -457,4 +459,12 @@ pub struct BuildOp {
     pub definition: Option<Vec<u8>>,
     /// Options.
     pub attrs: BTreeMap<String, String>,
+}
+
+impl MountKind {
+    /// Tells whether an output of the op may receive the mount's content: files that are never
+    /// part of a result have none, whatever output they name.
+    pub fn has_content(&self) -> bool {
+        !matches!(self, Self::Secret(_) | Self::Ssh(_))
+    }
 }

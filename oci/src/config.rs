@@ -191,6 +191,7 @@ pub struct History {
     pub empty_layer: bool,
 }
 
+#[expect(clippy::ref_option, reason = "serde passes a reference to the member")]
 fn is_none_or_empty(list: &Option<Vec<String>>) -> bool {
     list.as_ref().is_none_or(Vec::is_empty)
 }

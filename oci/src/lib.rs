@@ -12,7 +12,7 @@ pub mod media_type;
 mod platform;
 mod reference;
 
-pub use config::{ContainerConfig, HealthcheckConfig, History, ImageConfig, RootFs};
+pub use config::{ContainerConfig, Empty, HealthcheckConfig, History, ImageConfig, RootFs};
 pub use digest::{Digest, DigestHasher, HashingReader, HashingWriter, ParseDigestError};
 pub use oci_spec::image::{
     Descriptor, DescriptorBuilder, ImageIndex, ImageIndexBuilder, ImageManifest,

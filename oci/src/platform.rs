@@ -120,7 +120,7 @@ fn normalize(architecture: &str, variant: &str) -> (String, Option<String>) {
     let architecture = architecture.to_ascii_lowercase();
     let variant = variant.to_ascii_lowercase();
     let (architecture, variant) = match (architecture.as_str(), variant.as_str()) {
-        ("i386", _) | ("386", "") | ("x86", _) => ("386", ""),
+        ("i386" | "x86", _) | ("386", "") => ("386", ""),
         ("x86_64" | "x86-64" | "amd64", "v1") => ("amd64", ""),
         ("x86_64" | "x86-64", variant) => ("amd64", variant),
         ("aarch64" | "arm64", "8" | "v8") => ("arm64", ""),

@@ -1,49 +1,218 @@
 //! Cache records: keys and the layers that they lead to.
+//!
+//! A look-up never trusts a record alone: it counts only where every layer is there, and holds the
+//! layers by the process's implicit lease before it answers.
+
+use std::sync::{Arc, PoisonError};
 
 use kiln_oci::Digest;
+use rusqlite::OptionalExtension;
 
 use crate::error::Result;
-use crate::layers::LayerId;
+use crate::layers::{LayerId, Layers};
+use crate::name;
+use crate::store::Inner;
+
+/// How many uses are kept in memory before they are written.
+const USES: usize = 1024;
 
 /// The cache records.
 #[derive(Clone, Debug)]
-pub struct CacheIndex {}
+pub struct CacheIndex {
+    pub(crate) inner: Arc<Inner>,
+}
 
 impl CacheIndex {
     /// Returns the canonical key that a definition key was linked to.
     pub fn canonical(&self, definition: &Digest) -> Result<Option<Digest>> {
-        let _ = definition;
-        todo!()
+        let sql = "SELECT canonical FROM cache_links WHERE definition = ?1";
+        self.inner.index.read("look up a key", |connection| {
+            connection
+                .prepare_cached(sql)?
+                .query_row([definition.as_bytes()], |row| Ok(Digest::from_bytes(row.get(0)?)))
+                .optional()
+        })
     }
 
     /// Links a definition key to a canonical key.
     pub fn link(&self, definition: &Digest, canonical: &Digest) -> Result<()> {
-        let _ = (definition, canonical);
-        todo!()
+        let sql = "INSERT OR REPLACE INTO cache_links VALUES (?1, ?2, ?3)";
+        self.inner.index.write("link a key", |transaction| {
+            transaction.prepare_cached(sql)?.execute((
+                definition.as_bytes(),
+                canonical.as_bytes(),
+                name::now(),
+            ))?;
+            Ok(())
+        })
     }
 
     /// Returns the layers stored under a canonical key, one per output (`None`: an empty file
     /// system), if the record is there and every layer of it, and notes that it was used.
     pub fn get(&self, key: &Digest) -> Result<Option<Vec<Option<LayerId>>>> {
-        let _ = key;
-        todo!()
+        let found = self.inner.index.read("look up a result", |connection| {
+            let record = "SELECT 1 FROM cache_records WHERE key = ?1";
+            if !connection.prepare_cached(record)?.exists([key.as_bytes()])? {
+                return Ok(None);
+            }
+            let outputs = "SELECT layer FROM cache_outputs WHERE key = ?1 ORDER BY number";
+            connection
+                .prepare_cached(outputs)?
+                .query_map([key.as_bytes()], |row| {
+                    Ok(row.get::<_, Option<String>>(0)?.map(LayerId::from_index))
+                })?
+                .collect::<rusqlite::Result<Vec<_>>>()
+                .map(Some)
+        })?;
+        let Some(outputs) = found else { return Ok(None) };
+        let layers = Layers { inner: self.inner.clone() };
+        if !layers.hold(outputs.iter().flatten())? {
+            self.remove(key)?;
+            return Ok(None);
+        }
+        let many = {
+            let mut used = self.inner.used.lock().unwrap_or_else(PoisonError::into_inner);
+            used.insert(*key, name::now());
+            used.len() > USES
+        };
+        if many {
+            self.inner.flush_used()?;
+        }
+        Ok(Some(outputs))
     }
 
     /// Stores the layers of a result under its canonical key. `description` is kept as it is.
     pub fn put(&self, key: &Digest, outputs: &[Option<LayerId>], description: &str) -> Result<()> {
-        let _ = (key, outputs, description);
-        todo!()
+        self.inner.index.write("store a result", |transaction| {
+            transaction
+                .prepare_cached("DELETE FROM cache_outputs WHERE key = ?1")?
+                .execute([key.as_bytes()])?;
+            transaction
+                .prepare_cached("INSERT OR REPLACE INTO cache_records VALUES (?1, ?2, ?3, ?3)")?
+                .execute((key.as_bytes(), description, name::now()))?;
+            let mut output =
+                transaction.prepare_cached("INSERT INTO cache_outputs VALUES (?1, ?2, ?3)")?;
+            for (number, layer) in outputs.iter().enumerate() {
+                let layer = layer.as_ref().map(LayerId::as_str);
+                output.execute((key.as_bytes(), number as i64, layer))?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Removes the record of a key.
+    pub fn remove(&self, key: &Digest) -> Result<()> {
+        self.inner.index.write("remove a result", |transaction| {
+            transaction
+                .prepare_cached("DELETE FROM cache_outputs WHERE key = ?1")?
+                .execute([key.as_bytes()])?;
+            transaction
+                .prepare_cached("DELETE FROM cache_records WHERE key = ?1")?
+                .execute([key.as_bytes()])?;
+            Ok(())
+        })
+    }
+
+    /// Returns the description that a record was stored with.
+    pub fn description(&self, key: &Digest) -> Result<Option<String>> {
+        let sql = "SELECT description FROM cache_records WHERE key = ?1";
+        self.inner.index.read("look up a result", |connection| {
+            connection.prepare_cached(sql)?.query_row([key.as_bytes()], |row| row.get(0)).optional()
+        })
+    }
+
+    /// Removes all records and links, and returns how many records there were. The layers are left
+    /// to garbage collection.
+    pub fn clear(&self) -> Result<u64> {
+        self.inner.index.write("clear the cache", |transaction| {
+            transaction.execute("DELETE FROM cache_links", [])?;
+            transaction.execute("DELETE FROM cache_outputs", [])?;
+            Ok(transaction.execute("DELETE FROM cache_records", [])? as u64)
+        })
     }
 
     /// Returns the digest of a file's content by its fingerprint (device, inode, size, times).
     pub fn file_digest(&self, fingerprint: &[u8]) -> Result<Option<[u8; 32]>> {
-        let _ = fingerprint;
-        todo!()
+        Ok(self.file_digests(&[fingerprint])?.pop().flatten())
+    }
+
+    /// Returns the digests of many files by their fingerprints, in their order.
+    pub fn file_digests<F: AsRef<[u8]>>(
+        &self,
+        fingerprints: &[F],
+    ) -> Result<Vec<Option<[u8; 32]>>> {
+        let sql = "SELECT digest FROM file_digests WHERE fingerprint = ?1";
+        self.inner.index.read("look up file digests", |connection| {
+            // One transaction, so that the index is not looked at for changes each time.
+            let snapshot = connection.unchecked_transaction()?;
+            let mut statement = snapshot.prepare_cached(sql)?;
+            fingerprints
+                .iter()
+                .map(|fingerprint| {
+                    statement.query_row([fingerprint.as_ref()], |row| row.get(0)).optional()
+                })
+                .collect()
+        })
     }
 
     /// Remembers digests of files by fingerprint, in one transaction.
     pub fn put_file_digests(&self, digests: &[(Vec<u8>, [u8; 32])]) -> Result<()> {
-        let _ = digests;
-        todo!()
+        let sql = "INSERT OR REPLACE INTO file_digests
+                   VALUES (?1, ?2, (SELECT value FROM meta WHERE key = 'epoch'))";
+        self.inner.index.write("remember file digests", |transaction| {
+            let mut statement = transaction.prepare_cached(sql)?;
+            for (fingerprint, digest) in digests {
+                statement.execute((fingerprint, digest))?;
+            }
+            Ok(())
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Store;
+
+    #[test]
+    fn records_lead_to_layers() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let (cache, layers) = (store.cache(), store.layers());
+        let (definition, key) = (Digest::of(b"definition"), Digest::of(b"key"));
+        assert_eq!(cache.canonical(&definition).unwrap(), None);
+        cache.link(&definition, &key).unwrap();
+        assert_eq!(cache.canonical(&definition).unwrap(), Some(key));
+        assert_eq!(cache.get(&key).unwrap(), None);
+        let layer = layers.commit(layers.begin().unwrap(), None).unwrap();
+        let outputs = [Some(layer), None];
+        cache.put(&key, &outputs, "RUN x").unwrap();
+        assert_eq!(cache.get(&key).unwrap().as_deref(), Some(&outputs[..]));
+        assert_eq!(cache.description(&key).unwrap().as_deref(), Some("RUN x"));
+        cache.put(&key, &[], "").unwrap();
+        assert_eq!(cache.get(&key).unwrap(), Some(vec![]));
+        assert_eq!(cache.clear().unwrap(), 1);
+        assert_eq!(cache.get(&key).unwrap(), None);
+    }
+
+    #[test]
+    fn a_record_of_a_layer_that_is_gone_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let key = Digest::of(b"key");
+        store.cache().put(&key, &["gone".parse().ok()], "").unwrap();
+        assert_eq!(store.cache().get(&key).unwrap(), None);
+        assert_eq!(store.cache().description(&key).unwrap(), None, "and is removed");
+    }
+
+    #[test]
+    fn file_digests_are_remembered() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let cache = store.cache();
+        cache.put_file_digests(&[(vec![1], [1; 32]), (vec![2], [2; 32])]).unwrap();
+        let found = cache.file_digests(&[&[2][..], &[3], &[1]]).unwrap();
+        assert_eq!(found, [Some([2; 32]), None, Some([1; 32])]);
+        assert_eq!(cache.file_digest(&[1]).unwrap(), Some([1; 32]));
     }
 }

@@ -1,8 +1,27 @@
 //! Cache mounts: directories that outlive builds.
+//!
+//! ```text
+//! mounts/DIGEST OF ID/id      the ID as text, for people
+//! mounts/DIGEST OF ID/N/data  a directory; there are several where private users met
+//! mounts/DIGEST OF ID/N/lock  held shared or exclusively by who uses it
+//! mounts/DIGEST OF ID/N/ready there once it has been filled
+//! ```
+//!
+//! A directory that isn't ready is held exclusively whatever its sharing, until its first user has
+//! filled it; where that user dies, the next begins anew.
 
-use std::path::Path;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use crate::error::Result;
+use kiln_oci::Digest;
+
+use crate::error::{Error, Result};
+use crate::lock;
+use crate::remove::remove_tree;
+use crate::store::Inner;
 
 /// Who may use a cache mount at the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,24 +36,197 @@ pub enum Sharing {
 
 /// The cache mounts.
 #[derive(Clone, Debug)]
-pub struct CacheMounts {}
+pub struct CacheMounts {
+    pub(crate) inner: Arc<Inner>,
+}
 
 /// A cache mount in use.
 #[derive(Debug)]
-pub struct CacheMountGuard {}
+pub struct CacheMountGuard {
+    dir: PathBuf,
+    data: PathBuf,
+    sharing: Sharing,
+    filled: bool,
+    lock: File,
+}
 
 impl CacheMounts {
     /// Takes the directory of cache mount `id`, made empty where there is none. Blocks the thread
     /// where it is locked. The flag tells whether the directory is new.
+    ///
+    /// Who gets a new directory fills it and then calls [`CacheMountGuard::ready`]; users that
+    /// share it wait for that.
     pub fn acquire(&self, id: &str, sharing: Sharing) -> Result<(CacheMountGuard, bool)> {
-        let _ = (id, sharing);
-        todo!()
+        let mount = self.inner.root.join("mounts").join(Digest::of(id.as_bytes()).hex());
+        if !mount.is_dir() {
+            make(&mount)?;
+            let text = mount.join("id");
+            fs::write(&text, id).map_err(Error::io("write", &text))?;
+        }
+        let mut number = 0_u32;
+        loop {
+            let dir = mount.join(number.to_string());
+            make(&dir)?;
+            if let Some(guard) = take(&dir, sharing)? {
+                let new = !guard.filled;
+                if new {
+                    guard.clear()?;
+                }
+                return Ok((guard, new));
+            }
+            number += 1;
+        }
     }
 }
 
 impl CacheMountGuard {
     /// Returns the directory.
     pub fn path(&self) -> &Path {
-        todo!()
+        &self.data
+    }
+
+    /// Says that a new directory has been filled: from now on it is not new any more, and those who
+    /// share it can use it. Implied when the guard is dropped.
+    pub fn ready(&mut self) -> Result<()> {
+        if self.filled {
+            return Ok(());
+        }
+        let mark = self.dir.join("ready");
+        fs::write(&mark, "").map_err(Error::io("write", &mark))?;
+        self.filled = true;
+        if self.sharing == Sharing::Shared {
+            lock::wait(&self.lock, File::lock_shared).map_err(Error::io("lock", &self.dir))?;
+        }
+        Ok(())
+    }
+
+    fn clear(&self) -> Result<()> {
+        remove_tree(&self.data).map_err(Error::io("remove", &self.data))?;
+        make(&self.data)?;
+        fs::set_permissions(&self.data, fs::Permissions::from_mode(0o755))
+            .map_err(Error::io("change the mode of", &self.data))
+    }
+}
+
+impl Drop for CacheMountGuard {
+    fn drop(&mut self) {
+        if !std::thread::panicking()
+            && let Err(error) = self.ready()
+        {
+            tracing::debug!(%error, "can't keep a cache mount");
+        }
+    }
+}
+
+/// Takes one directory, or none where a private user has to go on to the next.
+fn take(dir: &Path, sharing: Sharing) -> Result<Option<CacheMountGuard>> {
+    let path = dir.join("lock");
+    let failed = |error| Error::io("lock", dir)(error);
+    loop {
+        let file = lock::open(&path)?;
+        let filled = dir.join("ready").exists();
+        match (sharing, filled) {
+            (Sharing::Private, _) => {
+                if !lock::try_lock(&file, &path)? {
+                    return Ok(None);
+                }
+            }
+            (Sharing::Locked, _) | (Sharing::Shared, false) => {
+                lock::wait(&file, File::lock).map_err(failed)?;
+            }
+            (Sharing::Shared, true) => {
+                if !lock::try_lock_shared(&file, &path)? {
+                    return Ok(None);
+                }
+            }
+        }
+        // Somebody may have filled it while this one waited for an exclusive lock.
+        let now_filled = dir.join("ready").exists();
+        if filled == now_filled || sharing != Sharing::Shared {
+            let (dir, data) = (dir.to_owned(), dir.join("data"));
+            return Ok(Some(CacheMountGuard {
+                dir,
+                data,
+                sharing,
+                filled: now_filled,
+                lock: file,
+            }));
+        }
+    }
+}
+
+fn make(dir: &Path) -> Result<()> {
+    match fs::create_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        result => result.map_err(Error::io("create", dir)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::Store;
+
+    fn mounts() -> (tempfile::TempDir, CacheMounts) {
+        let dir = tempfile::tempdir().unwrap();
+        let mounts = Store::open(dir.path()).unwrap().cache_mounts();
+        (dir, mounts)
+    }
+
+    #[test]
+    fn content_outlives_its_users() {
+        let (_dir, mounts) = mounts();
+        let (guard, new) = mounts.acquire("../id", Sharing::Locked).unwrap();
+        assert!(new);
+        fs::write(guard.path().join("x"), "1").unwrap();
+        drop(guard);
+        let (guard, new) = mounts.acquire("../id", Sharing::Shared).unwrap();
+        assert!(!new && guard.path().join("x").exists());
+        let (other, new) = mounts.acquire("other", Sharing::Shared).unwrap();
+        assert!(new && other.path() != guard.path());
+    }
+
+    #[test]
+    fn sharing_decides_who_meets() {
+        let (_dir, mounts) = mounts();
+        let (mut first, _) = mounts.acquire("s", Sharing::Shared).unwrap();
+        first.ready().unwrap();
+        let (second, new) = mounts.acquire("s", Sharing::Shared).unwrap();
+        assert!(!new && second.path() == first.path());
+        let (first, _) = mounts.acquire("p", Sharing::Private).unwrap();
+        let (second, new) = mounts.acquire("p", Sharing::Private).unwrap();
+        assert!(new && second.path() != first.path());
+        let path = first.path().to_owned();
+        drop(first);
+        assert_eq!(mounts.acquire("p", Sharing::Private).unwrap().0.path(), path);
+    }
+
+    #[test]
+    fn locked_users_wait() {
+        let (_dir, mounts) = mounts();
+        let (guard, _) = mounts.acquire("l", Sharing::Locked).unwrap();
+        let (sender, receiver) = channel();
+        let thread = std::thread::spawn(move || {
+            sender.send(mounts.acquire("l", Sharing::Locked).unwrap().1).unwrap();
+        });
+        assert!(receiver.recv_timeout(Duration::from_millis(50)).is_err());
+        drop(guard);
+        assert!(!receiver.recv_timeout(Duration::from_secs(10)).unwrap());
+        thread.join().unwrap();
+    }
+
+    #[test]
+    fn what_was_not_filled_is_new_again() {
+        let (_dir, mounts) = mounts();
+        let (guard, _) = mounts.acquire("k", Sharing::Shared).unwrap();
+        fs::write(guard.path().join("half"), "").unwrap();
+        let dir = guard.dir.clone();
+        drop(guard);
+        fs::remove_file(dir.join("ready")).unwrap();
+        let (guard, new) = mounts.acquire("k", Sharing::Shared).unwrap();
+        assert!(new && !guard.path().join("half").exists());
     }
 }

@@ -1,16 +1,26 @@
 //! Blobs: an OCI image layout.
+//!
+//! A blob is in the store when a row of the index names it and its file has the row's size. Its name
+//! is given by the digest of the bytes that were written, computed on the way; nothing gets a name
+//! that wasn't hashed here.
 
-use std::fs::File;
-use std::io::Write;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use kiln_oci::Digest;
+use kiln_oci::{Digest, DigestHasher};
+use rusqlite::OptionalExtension;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::store::Inner;
 
 /// The blobs.
 #[derive(Clone, Debug)]
-pub struct Content {}
+pub struct Content {
+    pub(crate) inner: Arc<Inner>,
+}
 
 /// A blob in the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,60 +33,228 @@ pub struct Blob {
 
 /// A blob that is being written. Dropped unfinished, it leaves nothing.
 #[derive(Debug)]
-pub struct BlobWriter {}
+pub struct BlobWriter {
+    inner: Arc<Inner>,
+    path: PathBuf,
+    file: File,
+    hasher: DigestHasher,
+    size: u64,
+}
 
 impl Content {
     /// Returns the blob's size, or `None` where the store hasn't got it.
     pub fn size(&self, digest: &Digest) -> Result<Option<u64>> {
-        let _ = digest;
-        todo!()
+        let known = self.inner.index.read("look up a blob", |connection| {
+            connection
+                .prepare_cached("SELECT size FROM blobs WHERE digest = ?1")?
+                .query_row([digest.as_bytes()], |row| row.get::<_, i64>(0))
+                .optional()
+        })?;
+        let Some(size) = known else { return Ok(None) };
+        match fs::symlink_metadata(self.path(digest)) {
+            Ok(file) if file.is_file() && file.size() == size.cast_unsigned() => {
+                Ok(Some(file.size()))
+            }
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(Error::io("stat", self.path(digest))(error))
+            }
+            // Somebody else's hands were in the layout: better to make it again.
+            _ => {
+                tracing::warn!(%digest, "the blob's file was removed or changed");
+                self.forget(digest)?;
+                Ok(None)
+            }
+        }
     }
 
     /// Returns where the blob lies.
     pub fn path(&self, digest: &Digest) -> PathBuf {
-        let _ = digest;
-        todo!()
+        self.inner.blobs.join(digest.hex())
     }
 
     /// Opens a blob.
     pub fn open(&self, digest: &Digest) -> Result<File> {
-        let _ = digest;
-        todo!()
+        if self.size(digest)?.is_none() {
+            return Err(Error::missing("blob", digest));
+        }
+        let path = self.path(digest);
+        File::open(&path).map_err(Error::io("open", path))
     }
 
     /// Reads a small blob (a manifest, a config) whole, and verifies it. Fails beyond `limit` bytes.
     pub fn read(&self, digest: &Digest, limit: u64) -> Result<Vec<u8>> {
-        let _ = (digest, limit);
-        todo!()
+        let file = self.open(digest)?;
+        let path = self.path(digest);
+        let size = file.metadata().map_err(Error::io("stat", &path))?.len();
+        if size > limit {
+            return Err(Error::TooLarge { digest: *digest, size, limit });
+        }
+        let mut bytes = Vec::with_capacity(size as usize);
+        file.take(limit).read_to_end(&mut bytes).map_err(Error::io("read", &path))?;
+        let actual = Digest::of(&bytes);
+        if actual != *digest {
+            return Err(Error::DigestMismatch { expected: *digest, actual });
+        }
+        Ok(bytes)
     }
 
     /// Begins a blob.
     pub fn writer(&self) -> Result<BlobWriter> {
-        todo!()
+        let path = self.inner.process.fresh();
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(0o644)
+            .open(&path)
+            .map_err(Error::io("create", &path))?;
+        let inner = self.inner.clone();
+        Ok(BlobWriter { inner, path, file, hasher: DigestHasher::new(), size: 0 })
     }
 
     /// Stores bytes.
     pub fn put(&self, bytes: &[u8]) -> Result<Blob> {
-        let _ = bytes;
-        todo!()
+        let digest = Digest::of(bytes);
+        if let Some(size) = self.size(&digest)?
+            && self.hold(&digest)?
+        {
+            return Ok(Blob { digest, size });
+        }
+        let mut writer = self.writer()?;
+        writer.write_all(bytes).map_err(Error::io("write", &writer.path))?;
+        writer.commit(Some(&digest))
+    }
+
+    /// Holds a blob by the process's implicit lease, and tells whether it is there.
+    pub fn hold(&self, digest: &Digest) -> Result<bool> {
+        self.inner.index.write("hold a blob", |transaction| {
+            let there = transaction
+                .prepare_cached("SELECT 1 FROM blobs WHERE digest = ?1")?
+                .exists([digest.as_bytes()])?;
+            if there {
+                self.inner.hold_blob(transaction, digest)?;
+            }
+            Ok(there)
+        })
+    }
+
+    /// Removes a blob whose bytes turned out not to be what its name says, so that it is made or
+    /// fetched again.
+    pub fn remove_corrupt(&self, digest: &Digest) -> Result<()> {
+        self.forget(digest)?;
+        self.inner.discard(&self.path(digest))
+    }
+
+    fn forget(&self, digest: &Digest) -> Result<()> {
+        self.inner.index.write("forget a blob", |transaction| {
+            transaction
+                .prepare_cached("DELETE FROM blobs WHERE digest = ?1")?
+                .execute([digest.as_bytes()])?;
+            Ok(())
+        })
     }
 }
 
 impl BlobWriter {
     /// Ends the blob: verifies it against `expected` where that is given, and gives it its name.
-    pub fn commit(self, expected: Option<&Digest>) -> Result<Blob> {
-        let _ = expected;
-        todo!()
+    pub fn commit(mut self, expected: Option<&Digest>) -> Result<Blob> {
+        let digest = std::mem::take(&mut self.hasher).finish();
+        if let Some(expected) = expected
+            && *expected != digest
+        {
+            return Err(Error::DigestMismatch { expected: *expected, actual: digest });
+        }
+        let target = self.inner.blobs.join(digest.hex());
+        let _placing = self.inner.placing()?;
+        fs::rename(&self.path, &target).map_err(Error::io("rename", &target))?;
+        self.inner.index.write("store a blob", |transaction| {
+            let sql = "INSERT OR REPLACE INTO blobs
+                       VALUES (?1, ?2, (SELECT value FROM meta WHERE key = 'epoch'))";
+            transaction
+                .prepare_cached(sql)?
+                .execute((digest.as_bytes(), self.size.cast_signed()))?;
+            self.inner.hold_blob(transaction, &digest)
+        })?;
+        Ok(Blob { digest, size: self.size })
+    }
+
+    /// Returns how many bytes were written.
+    pub fn written(&self) -> u64 {
+        self.size
     }
 }
 
 impl Write for BlobWriter {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        let _ = bytes;
-        todo!()
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.file.write(bytes)?;
+        self.hasher.update(&bytes[..count]);
+        self.size += count as u64;
+        Ok(count)
     }
 
-    fn flush(&mut self) -> std::io::Result<()> {
-        todo!()
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl Drop for BlobWriter {
+    fn drop(&mut self) {
+        // Gone already where it was committed.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Store;
+
+    #[test]
+    fn what_is_put_can_be_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let content = store.content();
+        let blob = content.put(b"hello").unwrap();
+        assert_eq!(blob, Blob { digest: Digest::of(b"hello"), size: 5 });
+        assert_eq!(content.put(b"hello").unwrap(), blob);
+        assert_eq!(content.size(&blob.digest).unwrap(), Some(5));
+        assert_eq!(content.read(&blob.digest, 5).unwrap(), b"hello");
+        assert!(matches!(content.read(&blob.digest, 4), Err(Error::TooLarge { .. })));
+        assert_eq!(content.size(&Digest::of(b"other")).unwrap(), None);
+        assert!(matches!(content.open(&Digest::of(b"other")), Err(Error::Missing { .. })));
+    }
+
+    #[test]
+    fn a_wrong_digest_gets_no_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let mut writer = store.content().writer().unwrap();
+        writer.write_all(b"evil").unwrap();
+        let expected = Digest::of(b"good");
+        let error = writer.commit(Some(&expected)).unwrap_err();
+        assert!(matches!(error, Error::DigestMismatch { .. }), "{error}");
+        assert_eq!(store.content().size(&expected).unwrap(), None);
+        assert_eq!(store.content().size(&Digest::of(b"evil")).unwrap(), None);
+        assert_eq!(fs::read_dir(dir.path().join("content/blobs/sha256")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn changed_files_are_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let content = store.content();
+        let short = content.put(b"truncated").unwrap().digest;
+        fs::write(content.path(&short), "trunc").unwrap();
+        assert_eq!(content.size(&short).unwrap(), None);
+        let gone = content.put(b"gone").unwrap().digest;
+        fs::remove_file(content.path(&gone)).unwrap();
+        assert_eq!(content.size(&gone).unwrap(), None);
+        let flipped = content.put(b"flipped").unwrap().digest;
+        fs::write(content.path(&flipped), "flippee").unwrap();
+        assert!(matches!(content.read(&flipped, 99), Err(Error::DigestMismatch { .. })));
+        content.remove_corrupt(&flipped).unwrap();
+        assert_eq!(content.size(&flipped).unwrap(), None);
+        assert_eq!(content.put(b"flipped").unwrap().digest, flipped);
+        assert_eq!(content.read(&flipped, 99).unwrap(), b"flipped");
     }
 }

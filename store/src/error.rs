@@ -45,6 +45,26 @@ pub enum Error {
         /// Its name.
         name: String,
     },
+    /// A name that can't be used.
+    #[error("invalid {what} {name:?}: {problem}")]
+    Invalid {
+        /// Its kind, as `volume name`.
+        what: &'static str,
+        /// The name.
+        name: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// A document that is larger than it may be.
+    #[error("blob {digest} has {size} bytes, more than {limit}")]
+    TooLarge {
+        /// Which.
+        digest: Digest,
+        /// Its size.
+        size: u64,
+        /// The most it may have.
+        limit: u64,
+    },
     /// The store was written by a newer kiln.
     #[error("the store at {root:?} has version {found}, this kiln knows up to {known}")]
     Version {
@@ -55,6 +75,22 @@ pub enum Error {
         /// The newest that is known here.
         known: u32,
     },
+}
+
+impl Error {
+    /// Returns a function that makes an error of the kernel's answer, for `map_err`.
+    pub(crate) fn io<E: Into<io::Error>>(
+        action: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(E) -> Self {
+        let path = path.into();
+        move |source| Self::Io { action, path, source: source.into() }
+    }
+
+    /// Returns the error that something isn't there.
+    pub(crate) fn missing(what: &'static str, name: impl std::fmt::Display) -> Self {
+        Self::Missing { what, name: name.to_string() }
+    }
 }
 
 /// A result with [`Error`].

@@ -1,8 +1,13 @@
 //! Images: names for manifests and indexes.
 
+use std::sync::Arc;
+
 use kiln_oci::Digest;
+use rusqlite::{Connection, OptionalExtension, Row};
 
 use crate::error::Result;
+use crate::layout;
+use crate::store::Inner;
 
 /// A named image.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,36 +27,154 @@ pub struct ImageRow {
 
 /// The images.
 #[derive(Clone, Debug)]
-pub struct Images {}
+pub struct Images {
+    pub(crate) inner: Arc<Inner>,
+}
+
+const COLUMNS: &str = "name, media_type, digest, size, created_at";
 
 impl Images {
     /// Gives an image a name. An image that has it loses it.
     pub fn put(&self, image: &ImageRow) -> Result<()> {
-        let _ = image;
-        todo!()
+        self.inner.index.write("name an image", |transaction| {
+            let loser = match &image.name {
+                Some(name) => by_name(transaction, name)?,
+                None => None,
+            };
+            let sql = "DELETE FROM images WHERE name = ?1 OR (name IS NULL AND digest = ?2)";
+            transaction.prepare_cached(sql)?.execute((&image.name, image.digest.as_bytes()))?;
+            if image.name.is_some() || !is_known(transaction, &image.digest)? {
+                insert(transaction, image)?;
+            }
+            if let Some(loser) = loser
+                && !is_known(transaction, &loser.digest)?
+            {
+                insert(transaction, &ImageRow { name: None, ..loser })?;
+            }
+            Ok(())
+        })?;
+        layout::publish(&self.inner)
     }
 
     /// Returns the image with a name.
     pub fn get(&self, name: &str) -> Result<Option<ImageRow>> {
-        let _ = name;
-        todo!()
+        self.inner.index.read("look up an image", |connection| by_name(connection, name))
     }
 
     /// Returns all images, newest first.
     pub fn list(&self) -> Result<Vec<ImageRow>> {
-        todo!()
+        let sql = format!("SELECT {COLUMNS} FROM images ORDER BY created_at DESC, name");
+        self.inner.index.read("list images", |connection| {
+            connection.prepare_cached(&sql)?.query_map([], image)?.collect()
+        })
     }
 
     /// Takes a name away and tells whether it was there. The image's blobs and layers are left to
     /// garbage collection.
     pub fn remove_name(&self, name: &str) -> Result<bool> {
-        let _ = name;
-        todo!()
+        let removed = self.inner.index.write("remove a name", |transaction| {
+            transaction.prepare_cached("DELETE FROM images WHERE name = ?1")?.execute([name])
+        })?;
+        layout::publish(&self.inner)?;
+        Ok(removed > 0)
     }
 
     /// Removes the image with this manifest or index digest, all its names too, and returns them.
     pub fn remove(&self, digest: &Digest) -> Result<Vec<String>> {
-        let _ = digest;
-        todo!()
+        let sql = "DELETE FROM images WHERE digest = ?1 RETURNING name";
+        let names: Vec<Option<String>> =
+            self.inner.index.write("remove an image", |transaction| {
+                transaction
+                    .prepare_cached(sql)?
+                    .query_map([digest.as_bytes()], |row| row.get(0))?
+                    .collect()
+            })?;
+        layout::publish(&self.inner)?;
+        let mut names: Vec<String> = names.into_iter().flatten().collect();
+        names.sort();
+        Ok(names)
+    }
+}
+
+fn insert(transaction: &Connection, image: &ImageRow) -> rusqlite::Result<()> {
+    let sql = format!("INSERT INTO images ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5)");
+    transaction.prepare_cached(&sql)?.execute((
+        &image.name,
+        &image.media_type,
+        image.digest.as_bytes(),
+        image.size.cast_signed(),
+        image.created_at,
+    ))?;
+    Ok(())
+}
+
+fn by_name(connection: &Connection, name: &str) -> rusqlite::Result<Option<ImageRow>> {
+    let sql = format!("SELECT {COLUMNS} FROM images WHERE name = ?1");
+    connection.prepare_cached(&sql)?.query_row([name], image).optional()
+}
+
+fn is_known(connection: &Connection, digest: &Digest) -> rusqlite::Result<bool> {
+    connection.prepare_cached("SELECT 1 FROM images WHERE digest = ?1")?.exists([digest.as_bytes()])
+}
+
+fn image(row: &Row<'_>) -> rusqlite::Result<ImageRow> {
+    Ok(ImageRow {
+        name: row.get(0)?,
+        media_type: row.get(1)?,
+        digest: Digest::from_bytes(row.get(2)?),
+        size: row.get::<_, i64>(3)?.cast_unsigned(),
+        created_at: row.get(4)?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Store;
+
+    fn row(name: Option<&str>, content: &str, created_at: i64) -> ImageRow {
+        ImageRow {
+            name: name.map(str::to_owned),
+            media_type: kiln_oci::media_type::OCI_MANIFEST.to_owned(),
+            digest: Digest::of(content.as_bytes()),
+            size: content.len() as u64,
+            created_at,
+        }
+    }
+
+    fn names_in_layout(store: &Store) -> Vec<String> {
+        let bytes = std::fs::read(store.root().join("content/index.json")).unwrap();
+        let index: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+        let name = |manifest: &serde_json::Value| {
+            manifest["annotations"]["org.opencontainers.image.ref.name"]
+                .as_str()
+                .unwrap()
+                .to_owned()
+        };
+        index["manifests"].as_array().unwrap().iter().map(name).collect()
+    }
+
+    #[test]
+    fn names_move_and_their_images_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let images = store.images();
+        assert!(names_in_layout(&store).is_empty());
+        images.put(&row(Some("a:1"), "old", 1)).unwrap();
+        images.put(&row(Some("a:1"), "new", 2)).unwrap();
+        images.put(&row(Some("a:2"), "new", 3)).unwrap();
+        let expected =
+            [row(Some("a:2"), "new", 3), row(Some("a:1"), "new", 2), row(None, "old", 1)];
+        assert_eq!(images.list().unwrap(), expected);
+        assert_eq!(names_in_layout(&store), ["a:1", "a:2"]);
+        images.put(&row(None, "new", 4)).unwrap();
+        images.put(&row(None, "old", 5)).unwrap();
+        assert_eq!(images.list().unwrap().len(), 3, "named images need no row without a name");
+        assert!(images.remove_name("a:1").unwrap());
+        assert!(!images.remove_name("a:1").unwrap());
+        assert_eq!(images.remove(&Digest::of(b"new")).unwrap(), ["a:2"]);
+        assert_eq!(images.remove(&Digest::of(b"old")).unwrap(), [""; 0]);
+        assert!(images.list().unwrap().is_empty());
+        assert!(names_in_layout(&store).is_empty());
     }
 }

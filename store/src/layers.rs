@@ -8,19 +8,49 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::{Arc, PoisonError};
 
 use kiln_oci::Digest;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::layer_rows::{
+    COLUMNS, NewLayer, insert, insert_blob, layer, select, select_by_chain, spread_chain_ids,
+};
+use crate::lock::KeyGuard;
+use crate::name;
+use crate::pending::PendingTree;
+use crate::store::Inner;
 
 /// Names a layer in the store.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LayerId(String);
 
+/// Why a text names no layer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("invalid layer ID {0:?}")]
+pub struct ParseLayerIdError(String);
+
 impl LayerId {
     /// Returns the name as text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    pub(crate) fn from_index(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl FromStr for LayerId {
+    type Err = ParseLayerIdError;
+
+    fn from_str(text: &str) -> std::result::Result<Self, Self::Err> {
+        let valid = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+        if text.is_empty() || text.len() > 64 || !text.bytes().all(valid) {
+            return Err(ParseLayerIdError(text.chars().take(100).collect()));
+        }
+        Ok(Self(text.to_owned()))
     }
 }
 
@@ -49,6 +79,10 @@ pub struct Layer {
     pub chain_id: Option<Digest>,
     /// Whether it has a tree.
     pub has_tree: bool,
+    /// When it was made or declared, nanoseconds since 1970.
+    pub created_at: i64,
+    /// What made it, as people are to read it in an image's history.
+    pub description: Option<String>,
 }
 
 /// A packed form of a layer. The blob itself need not be in the store.
@@ -67,30 +101,56 @@ pub struct LayerBlob {
 
 /// The layers.
 #[derive(Clone, Debug)]
-pub struct Layers {}
+pub struct Layers {
+    pub(crate) inner: Arc<Inner>,
+}
 
-/// A tree that is being made, in `tmp/`, beside a work directory for overlayfs. Dropped
-/// uncommitted, it is removed.
-#[derive(Debug)]
-pub struct PendingTree {}
+/// Returns the identity of the chain that ends in a layer with `diff_id` on top of the chain
+/// `parent`. (OCI image specification, "Layer `ChainID`".)
+pub fn chain_id(parent: Option<&Digest>, diff_id: &Digest) -> Digest {
+    match parent {
+        None => *diff_id,
+        Some(parent) => Digest::of(format!("{parent} {diff_id}").as_bytes()),
+    }
+}
 
 impl Layers {
     /// Returns what is known of a layer.
     pub fn get(&self, id: &LayerId) -> Result<Option<Layer>> {
-        let _ = id;
-        todo!()
+        self.inner.index.read("look up a layer", |connection| select(connection, id.as_str()))
+    }
+
+    /// Tells whether the store knows the layer.
+    pub fn exists(&self, id: &LayerId) -> Result<bool> {
+        Ok(self.get(id)?.is_some())
     }
 
     /// Returns the layer and all below it, base first.
     pub fn chain(&self, id: &LayerId) -> Result<Vec<Layer>> {
-        let _ = id;
-        todo!()
+        let sql = format!(
+            "WITH RECURSIVE up(id, depth) AS (
+                 SELECT ?1, 0
+                 UNION ALL
+                 SELECT layers.parent, depth + 1 FROM layers JOIN up ON layers.id = up.id
+                 WHERE layers.parent IS NOT NULL
+             )
+             SELECT {COLUMNS} FROM up LEFT JOIN layers ON layers.id = up.id ORDER BY depth DESC"
+        );
+        let chain = self.inner.index.read("look up a chain", |connection| {
+            connection
+                .prepare_cached(&sql)?
+                .query_map([id.as_str()], |row| {
+                    let known: Option<String> = row.get(0)?;
+                    known.map(|_| layer(row)).transpose()
+                })?
+                .collect::<rusqlite::Result<Option<Vec<Layer>>>>()
+        })?;
+        chain.ok_or_else(|| Error::missing("layer", format!("{id} or one below it")))
     }
 
     /// Returns a layer by its chain ID; one with a tree where there is a choice.
     pub fn by_chain_id(&self, chain_id: &Digest) -> Result<Option<Layer>> {
-        let _ = chain_id;
-        todo!()
+        self.inner.index.read("look up a chain", |connection| select_by_chain(connection, chain_id))
     }
 
     /// Makes a layer known by its diff ID and a blob of it, or returns the one that is known with
@@ -101,59 +161,285 @@ impl Layers {
         diff_id: &Digest,
         blob: &LayerBlob,
     ) -> Result<LayerId> {
-        let _ = (parent, diff_id, blob);
-        todo!()
+        let below = match parent {
+            Some(id) => {
+                let parent = self.get(id)?.ok_or_else(|| Error::missing("layer", id))?;
+                let unpacked = || Error::missing("chain ID of layer", id);
+                Some(parent.chain_id.ok_or_else(unpacked)?)
+            }
+            None => None,
+        };
+        let chain = chain_id(below.as_ref(), diff_id);
+        self.inner.index.write("declare a layer", |transaction| {
+            let id = if let Some(known) = select_by_chain(transaction, &chain)? {
+                known.id
+            } else {
+                let id = LayerId(name::fresh());
+                let row = NewLayer { id: &id, parent, diff_id: Some(diff_id), tree: false };
+                insert(transaction, &row, Some(&chain))?;
+                id
+            };
+            insert_blob(transaction, &id, blob)?;
+            self.inner.hold_layer(transaction, id.as_str())?;
+            Ok(id)
+        })
     }
 
     /// Begins a tree.
     pub fn begin(&self) -> Result<PendingTree> {
-        todo!()
+        PendingTree::create(&self.inner)
     }
 
     /// Makes a layer of a finished tree on top of `parent`.
-    pub fn commit(&self, tree: PendingTree, parent: Option<&LayerId>) -> Result<LayerId> {
-        let _ = (tree, parent);
-        todo!()
+    pub fn commit(&self, mut tree: PendingTree, parent: Option<&LayerId>) -> Result<LayerId> {
+        let _placing = self.inner.placing()?;
+        let id = loop {
+            let id = LayerId(name::fresh());
+            if tree.place(&self.inner.trees.join(id.as_str()))? {
+                break id;
+            }
+        };
+        let row = NewLayer { id: &id, parent, diff_id: None, tree: true };
+        let stored = self.inner.index.write("store a layer", |transaction| {
+            if let Some(parent) = parent
+                && select(transaction, parent.as_str())?.is_none()
+            {
+                return Ok(false);
+            }
+            insert(transaction, &row, None)?;
+            self.inner.hold_layer(transaction, id.as_str())?;
+            Ok(true)
+        });
+        match (stored, parent) {
+            (Ok(true), _) => Ok(id),
+            (Ok(false), parent) => {
+                self.inner.discard(&self.inner.trees.join(id.as_str()))?;
+                Err(Error::missing("layer", parent.map_or("", LayerId::as_str)))
+            }
+            (Err(error), _) => {
+                self.inner.discard(&self.inner.trees.join(id.as_str()))?;
+                Err(error)
+            }
+        }
     }
 
     /// Gives a declared layer its tree. Where it has got one meanwhile, `tree` is dropped.
-    pub fn attach(&self, tree: PendingTree, layer: &LayerId) -> Result<()> {
-        let _ = (tree, layer);
-        todo!()
+    pub fn attach(&self, mut tree: PendingTree, layer: &LayerId) -> Result<()> {
+        let key = format!("attach-{layer}");
+        let _alone = KeyGuard::acquire(&self.inner.root.join("locks"), &key)?;
+        if self.get(layer)?.ok_or_else(|| Error::missing("layer", layer))?.has_tree {
+            return Ok(());
+        }
+        let target = self.inner.trees.join(layer.as_str());
+        let _placing = self.inner.placing()?;
+        if !tree.place(&target)? {
+            // Nobody else is about to name it: a process was killed before it could.
+            self.inner.discard(&target)?;
+            tree.place(&target)?;
+        }
+        let known = self.inner.index.write("attach a tree", |transaction| {
+            let sql = "UPDATE layers SET has_tree = 1,
+                       tree_epoch = (SELECT value FROM meta WHERE key = 'epoch') WHERE id = ?1";
+            let changed = transaction.prepare_cached(sql)?.execute([layer.as_str()])?;
+            if changed == 1 {
+                self.inner.hold_layer(transaction, layer.as_str())?;
+            }
+            Ok(changed == 1)
+        })?;
+        if !known {
+            self.inner.discard(&target)?;
+            return Err(Error::missing("layer", layer));
+        }
+        Ok(())
     }
 
     /// Returns where the layer's tree lies, or would lie.
     pub fn tree_path(&self, id: &LayerId) -> PathBuf {
-        let _ = id;
-        todo!()
+        self.inner.trees.join(id.as_str()).join("fs")
     }
 
     /// Returns the directory that holds all trees as `ID/fs`, for mounts with short names.
     pub fn trees_dir(&self) -> &Path {
-        todo!()
+        &self.inner.trees
     }
 
     /// Records a packed form of the layer, and the digest of its uncompressed tar.
+    ///
+    /// # Errors
+    /// Fails where the layer is known by another diff ID: a tree packs to one tar only.
     pub fn add_blob(&self, id: &LayerId, diff_id: &Digest, blob: &LayerBlob) -> Result<()> {
-        let _ = (id, diff_id, blob);
-        todo!()
+        let known = self.inner.index.write("record a packed layer", |transaction| {
+            let Some(layer) = select(transaction, id.as_str())? else { return Ok(None) };
+            if layer.diff_id.is_none() {
+                transaction
+                    .prepare_cached("UPDATE layers SET diff_id = ?2 WHERE id = ?1")?
+                    .execute((id.as_str(), diff_id.as_bytes()))?;
+                spread_chain_ids(transaction, id.as_str())?;
+            } else if layer.diff_id != Some(*diff_id) {
+                return Ok(layer.diff_id);
+            }
+            insert_blob(transaction, id, blob)?;
+            Ok(Some(*diff_id))
+        })?;
+        match known {
+            None => Err(Error::missing("layer", id)),
+            Some(known) if known != *diff_id => {
+                Err(Error::DigestMismatch { expected: known, actual: *diff_id })
+            }
+            Some(_) => Ok(()),
+        }
     }
 
     /// Returns the packed forms of a layer.
     pub fn blobs(&self, id: &LayerId) -> Result<Vec<LayerBlob>> {
-        let _ = id;
-        todo!()
+        let sql = "SELECT media_type, digest, size, origin FROM layer_blobs
+                   WHERE layer = ?1 ORDER BY media_type, digest";
+        self.inner.index.read("look up packed layers", |connection| {
+            connection
+                .prepare_cached(sql)?
+                .query_map([id.as_str()], |row| {
+                    Ok(LayerBlob {
+                        media_type: row.get(0)?,
+                        digest: Digest::from_bytes(row.get(1)?),
+                        size: row.get::<_, i64>(2)?.cast_unsigned(),
+                        origin: row.get(3)?,
+                    })
+                })?
+                .collect()
+        })
+    }
+
+    /// Notes what made a layer, for histories of images whose config doesn't tell.
+    pub fn describe(&self, id: &LayerId, description: &str) -> Result<()> {
+        self.inner.index.write("describe a layer", |transaction| {
+            transaction
+                .prepare_cached("UPDATE layers SET description = ?2 WHERE id = ?1")?
+                .execute((id.as_str(), description))?;
+            Ok(())
+        })
+    }
+
+    /// Holds layers, and all below them, by the process's implicit lease, and tells whether all are
+    /// there.
+    pub fn hold<'a>(&self, ids: impl IntoIterator<Item = &'a LayerId>) -> Result<bool> {
+        let mut held = self.inner.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let new: Vec<&LayerId> = ids.into_iter().filter(|id| !held.contains(id.as_str())).collect();
+        if new.is_empty() {
+            return Ok(true);
+        }
+        let all = self.inner.index.write("hold layers", |transaction| {
+            let mut there = transaction.prepare_cached("SELECT 1 FROM layers WHERE id = ?1")?;
+            for id in &new {
+                if !there.exists([id.as_str()])? {
+                    return Ok(false);
+                }
+                self.inner.hold_layer(transaction, id.as_str())?;
+            }
+            Ok(true)
+        })?;
+        if all {
+            held.extend(new.iter().map(|id| id.as_str().to_owned()));
+        }
+        Ok(all)
     }
 }
 
-impl PendingTree {
-    /// Returns the directory of the tree.
-    pub fn fs(&self) -> &Path {
-        todo!()
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Store;
+
+    fn blob(text: &str) -> LayerBlob {
+        LayerBlob {
+            media_type: kiln_oci::media_type::OCI_LAYER_GZIP.to_owned(),
+            digest: Digest::of(text.as_bytes()),
+            size: text.len() as u64,
+            origin: Some("example.com/x".to_owned()),
+        }
     }
 
-    /// Returns an empty directory on the same file system, for overlayfs's `workdir`.
-    pub fn work(&self) -> &Path {
-        todo!()
+    fn opened() -> (tempfile::TempDir, Store) {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        (dir, store)
+    }
+
+    #[test]
+    fn trees_become_layers() {
+        use std::os::unix::fs::PermissionsExt;
+
+        let (_dir, store) = opened();
+        let layers = store.layers();
+        let base = layers.begin().unwrap();
+        std::fs::write(base.fs().join("a"), "a").unwrap();
+        // As overlayfs leaves it.
+        let inner = base.work().join("work");
+        std::fs::create_dir(&inner).unwrap();
+        std::fs::set_permissions(&inner, std::fs::Permissions::from_mode(0o000)).unwrap();
+        let base = layers.commit(base, None).unwrap();
+        let top = layers.commit(layers.begin().unwrap(), Some(&base)).unwrap();
+        assert_eq!(std::fs::read_to_string(layers.tree_path(&base).join("a")).unwrap(), "a");
+        let mode = std::fs::metadata(layers.tree_path(&base)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o7777, 0o755);
+        assert!(!layers.trees_dir().join(base.as_str()).join("work").exists());
+        let chain = layers.chain(&top).unwrap();
+        assert_eq!(chain.iter().map(|layer| &layer.id).collect::<Vec<_>>(), [&base, &top]);
+        assert!(chain[1].has_tree && chain[1].chain_id.is_none());
+        let nobody = "0".parse().unwrap();
+        assert!(matches!(layers.chain(&nobody), Err(Error::Missing { .. })));
+        let lost = layers.commit(layers.begin().unwrap(), Some(&nobody));
+        assert!(matches!(lost, Err(Error::Missing { .. })));
+        assert_eq!(std::fs::read_dir(layers.trees_dir()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn chain_ids_follow_from_diff_ids_in_any_order() {
+        let (_dir, store) = opened();
+        let layers = store.layers();
+        let base = layers.commit(layers.begin().unwrap(), None).unwrap();
+        let middle = layers.commit(layers.begin().unwrap(), Some(&base)).unwrap();
+        let top = layers.commit(layers.begin().unwrap(), Some(&middle)).unwrap();
+        let (a, b, c) = (Digest::of(b"a"), Digest::of(b"b"), Digest::of(b"c"));
+        layers.add_blob(&top, &c, &blob("c")).unwrap();
+        layers.add_blob(&middle, &b, &blob("b")).unwrap();
+        assert_eq!(layers.get(&top).unwrap().unwrap().chain_id, None);
+        layers.add_blob(&base, &a, &blob("a")).unwrap();
+        let expected = chain_id(Some(&chain_id(Some(&a), &b)), &c);
+        assert_eq!(
+            expected,
+            Digest::of(format!("{} {c}", Digest::of(format!("{a} {b}").as_bytes())).as_bytes())
+        );
+        assert_eq!(layers.get(&top).unwrap().unwrap().chain_id, Some(expected));
+        assert_eq!(layers.by_chain_id(&expected).unwrap().unwrap().id, top);
+        assert_eq!(layers.blobs(&top).unwrap(), [blob("c")]);
+        assert!(matches!(layers.add_blob(&top, &a, &blob("a")), Err(Error::DigestMismatch { .. })));
+    }
+
+    #[test]
+    fn declared_layers_are_found_again_and_get_trees() {
+        let (_dir, store) = opened();
+        let layers = store.layers();
+        let (a, b) = (Digest::of(b"a"), Digest::of(b"b"));
+        let base = layers.declare(None, &a, &blob("a")).unwrap();
+        assert_eq!(layers.declare(None, &a, &blob("a, smaller")).unwrap(), base);
+        assert_eq!(layers.blobs(&base).unwrap().len(), 2);
+        let top = layers.declare(Some(&base), &b, &blob("b")).unwrap();
+        assert_ne!(layers.declare(None, &b, &blob("b")).unwrap(), top);
+        assert!(!layers.get(&top).unwrap().unwrap().has_tree);
+        let tree = layers.begin().unwrap();
+        std::fs::write(tree.fs().join("x"), "1").unwrap();
+        layers.attach(tree, &top).unwrap();
+        let second = layers.begin().unwrap();
+        std::fs::write(second.fs().join("x"), "2").unwrap();
+        layers.attach(second, &top).unwrap();
+        assert!(layers.get(&top).unwrap().unwrap().has_tree);
+        assert_eq!(std::fs::read(layers.tree_path(&top).join("x")).unwrap(), b"1");
+    }
+
+    #[test]
+    fn hostile_ids_are_refused() {
+        for text in ["", "..", "a/b", "A", &"a".repeat(65)] {
+            assert!(text.parse::<LayerId>().is_err(), "{text}");
+        }
     }
 }

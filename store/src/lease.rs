@@ -1,24 +1,72 @@
 //! Leases: what the living need.
 
+use std::sync::Arc;
+
 use kiln_oci::Digest;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::layers::LayerId;
+use crate::store::Inner;
 
 /// Keeps layers and blobs from being collected while it lives.
 #[derive(Debug)]
-pub struct Lease {}
+pub struct Lease {
+    pub(crate) inner: Arc<Inner>,
+    pub(crate) number: i64,
+}
 
 impl Lease {
     /// Keeps a layer, and all below it.
+    ///
+    /// # Errors
+    /// Fails where it isn't there any more.
     pub fn add_layer(&self, id: &LayerId) -> Result<()> {
-        let _ = id;
-        todo!()
+        let there = self.inner.index.write("lease a layer", |transaction| {
+            let known = "SELECT 1 FROM layers WHERE id = ?1";
+            if !transaction.prepare_cached(known)?.exists([id.as_str()])? {
+                return Ok(false);
+            }
+            transaction
+                .prepare_cached("INSERT OR IGNORE INTO lease_layers VALUES (?1, ?2, ?3)")?
+                .execute((self.inner.process.name(), self.number, id.as_str()))?;
+            Ok(true)
+        })?;
+        if there { Ok(()) } else { Err(Error::missing("layer", id)) }
     }
 
     /// Keeps a blob.
+    ///
+    /// # Errors
+    /// Fails where it isn't there any more.
     pub fn add_blob(&self, digest: &Digest) -> Result<()> {
-        let _ = digest;
-        todo!()
+        let there = self.inner.index.write("lease a blob", |transaction| {
+            let known = "SELECT 1 FROM blobs WHERE digest = ?1";
+            if !transaction.prepare_cached(known)?.exists([digest.as_bytes()])? {
+                return Ok(false);
+            }
+            transaction
+                .prepare_cached("INSERT OR IGNORE INTO lease_blobs VALUES (?1, ?2, ?3)")?
+                .execute((self.inner.process.name(), self.number, digest.as_bytes()))?;
+            Ok(true)
+        })?;
+        if there { Ok(()) } else { Err(Error::missing("blob", digest)) }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let ended = self.inner.index.write("end a lease", |transaction| {
+            let whose = (self.inner.process.name(), self.number);
+            transaction
+                .prepare_cached("DELETE FROM lease_layers WHERE process = ?1 AND lease = ?2")?
+                .execute(whose)?;
+            transaction
+                .prepare_cached("DELETE FROM lease_blobs WHERE process = ?1 AND lease = ?2")?
+                .execute(whose)
+        });
+        // It ends with the process at the latest.
+        if let Err(error) = ended {
+            tracing::debug!(%error, "can't end a lease");
+        }
     }
 }

@@ -3,13 +3,53 @@
 //! ```text
 //! content/            an OCI image layout: oci-layout, index.json, blobs/sha256/…
 //! snapshots/ID/fs     a layer's tree, overlayfs whiteouts included; never changed once committed
-//! kiln.db             SQLite, WAL: blobs, layers, images, cache records, cache mounts, builds
-//! tmp/                everything unfinished; one directory per process, held by a lock
+//! kiln.db             SQLite, WAL: blobs, layers, images, cache records, leases, builds
+//! tmp/PID-X/          everything unfinished of one process, with a file `lock` that it holds
 //! locks/              one file per key that somebody works on
 //! mounts/             cache mounts
 //! volumes/            volumes
+//! lock                the root lock: see below
 //! ```
+//!
+//! # What can be relied upon
+//!
+//! Any number of processes use a store at once, and each may be killed at any instant. Files come
+//! first and the row last: a blob or a tree is made in `tmp/`, verified, renamed to its place, and
+//! only then does a row name it. Nobody looks at files that no row names. So a killed process leaves
+//! garbage at worst: a directory in `tmp/`, which the next process that opens the store removes, and
+//! a tree or a blob without a row, which the same process finds (*sweeping*).
+//!
+//! # The root lock
+//!
+//! Between a rename and its row, a file looks like garbage. So whoever places files holds the root
+//! lock shared from the rename to the row's commit, and whoever looks for garbage (opening a store
+//! after a process died, [`Store::collect`]) holds it exclusively. The same lock orders the making of
+//! process directories and their reaping. It is never held for long.
+//!
+//! # Order of locks
+//!
+//! 1. keys ([`Store::lock`]), in the order the caller chooses, cache mounts among them;
+//! 2. the root lock;
+//! 3. the connection's mutex, and with it SQLite's write lock.
+//!
+//! Who holds one takes none that stands above it.
+//!
+//! # Power loss
+//!
+//! Nothing is flushed to the disk while a build runs; it would cost more than the build. Instead
+//! every row that vouches for files carries an *epoch*. [`Store::sync`] begins a new epoch, flushes
+//! the file system, and then notes that everything up to the old epoch is durable. The index knows
+//! the boot it was last used in; in another boot, rows of epochs that were not noted as durable are
+//! dropped before anybody sees them, and their files swept. The index itself comes through a power
+//! loss consistent (WAL), if perhaps without its last transactions.
+//!
+//! # Leases
+//!
+//! Garbage collection takes nothing that an image, a cache record or a lease of a living process
+//! reaches. What a process stores or gets from the cache it holds by an implicit lease until it
+//! closes the store, so that nothing is collected between being made and being referred to.
 
+pub mod builds;
 pub mod cache;
 pub mod cache_mounts;
 pub mod content;
@@ -21,13 +61,28 @@ pub mod lease;
 pub mod lock;
 pub mod volumes;
 
+mod index;
+mod layer_rows;
+mod layout;
+mod name;
+mod pending;
+mod process;
+mod recovery;
+mod remove;
+mod schema;
 mod store;
+mod trash;
 
+pub use builds::{BuildRow, Builds};
 pub use cache::CacheIndex;
+pub use cache_mounts::{CacheMountGuard, CacheMounts, Sharing};
 pub use content::{Blob, BlobWriter, Content};
 pub use error::{Error, Result};
+pub use gc::Collected;
 pub use images::{ImageRow, Images};
-pub use layers::{Layer, LayerBlob, LayerId, Layers, PendingTree};
+pub use layers::{Layer, LayerBlob, LayerId, Layers, ParseLayerIdError, chain_id};
 pub use lease::Lease;
 pub use lock::KeyGuard;
+pub use pending::PendingTree;
 pub use store::Store;
+pub use volumes::Volumes;

@@ -1,17 +1,32 @@
 //! The store as a whole.
 
-use std::path::Path;
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use kiln_oci::Digest;
+
+use crate::builds::Builds;
 use crate::cache::CacheIndex;
 use crate::cache_mounts::CacheMounts;
 use crate::content::Content;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::images::Images;
+use crate::index::Index;
 use crate::layers::Layers;
 use crate::lease::Lease;
-use crate::lock::KeyGuard;
+use crate::lock::{KeyGuard, RootLock};
+use crate::process::ProcessDir;
+use crate::trash::Trash;
 use crate::volumes::Volumes;
+use crate::{layout, recovery};
+
+/// How long closing waits for removals in the background. The next process goes on with them.
+const CLOSING: Duration = Duration::from_millis(300);
 
 /// The store of a root directory. Cheap to clone; any number of processes may have it open.
 #[derive(Clone, Debug)]
@@ -19,8 +34,21 @@ pub struct Store {
     inner: Arc<Inner>,
 }
 
+/// What all parts of an open store share.
 #[derive(Debug)]
-struct Inner {}
+pub(crate) struct Inner {
+    pub(crate) root: PathBuf,
+    pub(crate) trees: PathBuf,
+    pub(crate) blobs: PathBuf,
+    pub(crate) index: Index,
+    pub(crate) process: ProcessDir,
+    pub(crate) trash: Trash,
+    /// Layers that the process's implicit lease holds for certain.
+    pub(crate) held: Mutex<HashSet<String>>,
+    /// When cache records were last used, not yet written to the index.
+    pub(crate) used: Mutex<HashMap<Digest, i64>>,
+    pub(crate) leases: AtomicI64,
+}
 
 impl Store {
     /// Opens the store at `root`, makes it where there is none, and sweeps up what dead processes
@@ -29,65 +57,197 @@ impl Store {
     /// # Errors
     /// Fails where the directory can't be made or read, or was written by a newer kiln.
     pub fn open(root: &Path) -> Result<Self> {
-        let _ = root;
-        todo!()
+        let root = std::path::absolute(root).map_err(Error::io("resolve", root))?;
+        make_dirs(&root)?;
+        let index = Index::open(&root)?;
+        let process = ProcessDir::create(&root)?;
+        let inner = Inner {
+            trees: root.join("snapshots"),
+            blobs: root.join("content/blobs/sha256"),
+            root,
+            index,
+            process,
+            trash: Trash::default(),
+            held: Mutex::default(),
+            used: Mutex::default(),
+            leases: AtomicI64::new(0),
+        };
+        let inner = Arc::new(inner);
+        recovery::recover(&inner)?;
+        Ok(Self { inner })
     }
 
     /// Returns the root directory.
     pub fn root(&self) -> &Path {
-        let _ = &self.inner;
-        todo!()
+        &self.inner.root
     }
 
     /// Returns the blobs.
     pub fn content(&self) -> Content {
-        todo!()
+        Content { inner: self.inner.clone() }
     }
 
     /// Returns the layers.
     pub fn layers(&self) -> Layers {
-        todo!()
+        Layers { inner: self.inner.clone() }
     }
 
     /// Returns the images.
     pub fn images(&self) -> Images {
-        todo!()
+        Images { inner: self.inner.clone() }
     }
 
     /// Returns the cache records.
     pub fn cache(&self) -> CacheIndex {
-        todo!()
+        CacheIndex { inner: self.inner.clone() }
     }
 
     /// Returns the cache mounts.
     pub fn cache_mounts(&self) -> CacheMounts {
-        todo!()
+        CacheMounts { inner: self.inner.clone() }
     }
 
     /// Returns the volumes.
     pub fn volumes(&self) -> Volumes {
-        todo!()
+        Volumes { inner: self.inner.clone() }
+    }
+
+    /// Returns the history of builds.
+    pub fn builds(&self) -> Builds {
+        Builds { inner: self.inner.clone() }
     }
 
     /// Returns a new lease: what is added to it isn't collected while it lives.
     pub fn lease(&self) -> Result<Lease> {
-        todo!()
+        let number = self.inner.leases.fetch_add(1, Ordering::Relaxed) + 1;
+        Ok(Lease { inner: self.inner.clone(), number })
     }
 
     /// Waits until nobody else, in this process or another, holds `key`. Blocks the thread.
     pub fn lock(&self, key: &str) -> Result<KeyGuard> {
-        let _ = key;
-        todo!()
+        KeyGuard::acquire(&self.inner.root.join("locks"), key)
     }
 
     /// Takes `key` if nobody holds it.
     pub fn try_lock(&self, key: &str) -> Result<Option<KeyGuard>> {
-        let _ = key;
-        todo!()
+        KeyGuard::try_acquire(&self.inner.root.join("locks"), key)
     }
 
     /// Returns a fresh directory in this process's part of `tmp/`; it goes with the process.
-    pub fn temp_dir(&self) -> Result<std::path::PathBuf> {
-        todo!()
+    pub fn temp_dir(&self) -> Result<PathBuf> {
+        self.inner.process.fresh_dir()
     }
+
+    /// Flushes everything stored so far to the disk, and notes that it survives a power loss. To be
+    /// called when a build has ended; what was stored since the last call is distrusted after the
+    /// machine went down.
+    pub fn sync(&self) -> Result<()> {
+        recovery::sync(&self.inner)
+    }
+
+    pub(crate) fn inner(&self) -> &Arc<Inner> {
+        &self.inner
+    }
+}
+
+impl Inner {
+    /// Takes the root lock to place files and name them in the index.
+    pub(crate) fn placing(&self) -> Result<RootLock> {
+        RootLock::shared(&self.root)
+    }
+
+    /// Has the process's implicit lease hold a layer, inside of a transaction.
+    pub(crate) fn hold_layer(
+        &self,
+        transaction: &rusqlite::Connection,
+        layer: &str,
+    ) -> rusqlite::Result<()> {
+        let sql = "INSERT OR IGNORE INTO lease_layers VALUES (?1, 0, ?2)";
+        transaction.prepare_cached(sql)?.execute((self.process.name(), layer))?;
+        Ok(())
+    }
+
+    /// Has the process's implicit lease hold a blob, inside of a transaction.
+    pub(crate) fn hold_blob(
+        &self,
+        transaction: &rusqlite::Connection,
+        digest: &Digest,
+    ) -> rusqlite::Result<()> {
+        let sql = "INSERT OR IGNORE INTO lease_blobs VALUES (?1, 0, ?2)";
+        transaction.prepare_cached(sql)?.execute((self.process.name(), digest.as_bytes()))?;
+        Ok(())
+    }
+
+    /// Has a path of the store's removed in the background, after taking its name away.
+    pub(crate) fn discard(&self, path: &Path) -> Result<()> {
+        let here = self.process.fresh();
+        match fs::rename(path, &here) {
+            Ok(()) => self.trash.add(here),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(Error::io("rename", path)(error)),
+        }
+        Ok(())
+    }
+
+    /// Writes to the index when cache records were last used.
+    pub(crate) fn flush_used(&self) -> Result<()> {
+        let used = std::mem::take(&mut *self.used.lock().unwrap_or_else(PoisonError::into_inner));
+        if used.is_empty() {
+            return Ok(());
+        }
+        self.index.write("note uses", |transaction| {
+            let sql = "UPDATE cache_records SET used_at = max(used_at, ?2) WHERE key = ?1";
+            let mut statement = transaction.prepare_cached(sql)?;
+            for (key, time) in &used {
+                statement.execute((key.as_bytes(), time))?;
+            }
+            Ok(())
+        })
+    }
+
+    fn close(&self) -> Result<()> {
+        self.flush_used()?;
+        self.index.write("end leases", |transaction| {
+            let name = self.process.name();
+            transaction
+                .prepare_cached("DELETE FROM lease_layers WHERE process = ?1")?
+                .execute([name])?;
+            transaction
+                .prepare_cached("DELETE FROM lease_blobs WHERE process = ?1")?
+                .execute([name])?;
+            Ok(())
+        })
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // What fails here is done by the next process that opens the store.
+        if let Err(error) = self.close() {
+            tracing::debug!(%error, "can't close the store");
+            return;
+        }
+        if self.trash.finish(CLOSING) {
+            self.process.close();
+        }
+    }
+}
+
+fn make_dirs(root: &Path) -> Result<()> {
+    if !root.is_dir() {
+        // Others must not reach set-user-ID files of images, nor anything else in here.
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(root)
+            .map_err(Error::io("create", root))?;
+    }
+    for name in ["snapshots", "tmp", "locks", "mounts", "volumes"] {
+        let path = root.join(name);
+        match fs::create_dir(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            result => result.map_err(Error::io("create", &path))?,
+        }
+    }
+    layout::create(root)
 }

@@ -1,28 +1,131 @@
-//! Volumes of `kiln run`.
+//! Volumes of `kiln run`: directories in `volumes/` that go only when somebody says so.
 
-use std::path::PathBuf;
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::name;
+use crate::store::Inner;
 
 /// The volumes.
 #[derive(Clone, Debug)]
-pub struct Volumes {}
+pub struct Volumes {
+    pub(crate) inner: Arc<Inner>,
+}
 
 impl Volumes {
     /// Returns the directory of a named volume, made where there is none, and whether it is new.
     pub fn named(&self, name: &str) -> Result<(PathBuf, bool)> {
-        let _ = name;
-        todo!()
+        self.filled(name, |_| Ok(()))
+    }
+
+    /// Returns the directory of a named volume and whether it is new. Where there is none, `fill`
+    /// puts into it what it is to begin with, and it is seen by nobody before that is done.
+    pub fn filled<E: From<Error>>(
+        &self,
+        name: &str,
+        fill: impl FnOnce(&Path) -> std::result::Result<(), E>,
+    ) -> std::result::Result<(PathBuf, bool), E> {
+        let path = self.path(name)?;
+        if path.is_dir() {
+            return Ok((path, false));
+        }
+        let temporary = self.inner.process.fresh_dir()?;
+        fs::set_permissions(&temporary, fs::Permissions::from_mode(0o755))
+            .map_err(Error::io("change the mode of", &temporary))?;
+        let placed = fill(&temporary).and_then(|()| Ok(place(&temporary, &path)?));
+        if !matches!(placed, Ok(true)) {
+            self.inner.trash.add(temporary);
+        }
+        Ok((path, placed?))
     }
 
     /// Makes an anonymous volume and returns its name and directory.
     pub fn anonymous(&self) -> Result<(String, PathBuf)> {
-        todo!()
+        loop {
+            let name = format!("anonymous-{}{}", name::fresh(), name::fresh());
+            if let (path, true) = self.named(&name)? {
+                return Ok((name, path));
+            }
+        }
+    }
+
+    /// Returns the names of all volumes.
+    pub fn list(&self) -> Result<Vec<String>> {
+        let dir = self.inner.root.join("volumes");
+        let mut names = fs::read_dir(&dir)
+            .map_err(Error::io("read", &dir))?
+            .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+            .collect::<io::Result<Vec<_>>>()
+            .map_err(Error::io("read", &dir))?;
+        names.sort();
+        Ok(names)
     }
 
     /// Removes a volume.
+    ///
+    /// # Errors
+    /// Fails where there is none.
     pub fn remove(&self, name: &str) -> Result<()> {
-        let _ = name;
-        todo!()
+        let path = self.path(name)?;
+        if !path.is_dir() {
+            return Err(Error::missing("volume", name));
+        }
+        self.inner.discard(&path)
+    }
+
+    fn path(&self, name: &str) -> Result<PathBuf> {
+        let valid = |b: u8| b.is_ascii_alphanumeric() || b"_.-".contains(&b);
+        let problem = if name.is_empty() {
+            "it is empty"
+        } else if name.len() > 200 {
+            "it is longer than 200 characters"
+        } else if !name.as_bytes()[0].is_ascii_alphanumeric() || !name.bytes().all(valid) {
+            "only letters, digits, _, . and - are allowed, and it begins with a letter or digit"
+        } else {
+            return Ok(self.inner.root.join("volumes").join(name));
+        };
+        Err(Error::Invalid { what: "volume name", name: name.to_owned(), problem })
+    }
+}
+
+fn place(from: &Path, to: &Path) -> Result<bool> {
+    let (cwd, flags) = (rustix::fs::CWD, rustix::fs::RenameFlags::NOREPLACE);
+    match rustix::fs::renameat_with(cwd, from, cwd, to, flags) {
+        Ok(()) => Ok(true),
+        Err(rustix::io::Errno::EXIST) => Ok(false),
+        Err(error) => Err(Error::io("rename", to)(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Store;
+
+    #[test]
+    fn volumes_are_made_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let volumes = Store::open(dir.path()).unwrap().volumes();
+        let (path, new) = volumes
+            .filled("data", |path| fs::write(path.join("x"), "1").map_err(Error::io("write", path)))
+            .unwrap();
+        assert!(new && path.join("x").exists());
+        assert_eq!(volumes.named("data").unwrap(), (path.clone(), false));
+        let (name, other) = volumes.anonymous().unwrap();
+        assert_ne!(other, path);
+        assert_eq!(volumes.list().unwrap(), [name, "data".to_owned()]);
+        let failed = volumes.filled("bad", |_| Err(Error::missing("thing", "x")));
+        assert!(failed.is_err());
+        assert!(!volumes.list().unwrap().contains(&"bad".to_owned()));
+        volumes.remove("data").unwrap();
+        assert!(!path.exists());
+        assert!(matches!(volumes.remove("data"), Err(Error::Missing { .. })));
+        for name in ["", "..", ".x", "a/b", "a\0", &"a".repeat(201)] {
+            assert!(matches!(volumes.named(name), Err(Error::Invalid { .. })), "{name}");
+        }
     }
 }

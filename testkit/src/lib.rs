@@ -1,1 +1,14 @@
-//! placeholder
+//! What the tests of the other crates share.
+#![expect(
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "tests fail by panicking, and say what they skip"
+)]
+
+pub mod base;
+pub mod environment;
+pub mod needs;
+pub mod peers;
+
+pub use environment::{Kiln, Output};
+pub use needs::{Need, skip};

@@ -1,1 +1,38 @@
-//! placeholder
+//! Sources, file operations and the sandbox: what the ops of a graph mean.
+//!
+//! [`Worker`] implements the solver's [`Executor`](kiln_solver::Executor) and [`StoreCache`] its
+//! [`Cache`](kiln_solver::Cache), both over the store. [`ImageResolver`] answers what image
+//! references are, for the frontend and for the image sources.
+//!
+//! A vertex yields an [`Output`]: a chain of layers in the store, or a build context that is read
+//! where it lies. Trees are made only when an op has to look into them: image sources declare the
+//! layers of their image without fetching anything.
+
+pub mod blobs;
+pub mod cache;
+pub mod error;
+pub mod mount;
+pub mod output;
+pub mod resolve;
+pub mod worker;
+
+mod content;
+mod diff;
+mod exec;
+mod file;
+mod flight;
+mod key;
+mod merge;
+mod progress;
+mod relink;
+mod snapshots;
+mod source;
+mod trees;
+
+pub use blobs::Blobs;
+pub use cache::StoreCache;
+pub use error::{Error, Result};
+pub use output::Output;
+pub use resolve::{ImageResolver, ImageResolverOptions, Resolved};
+pub use source::local::LocalContext;
+pub use worker::{DefaultNetwork, SecretSource, Worker, WorkerOptions};

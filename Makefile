@@ -1,0 +1,39 @@
+# make demo    builds kiln, builds testdata/demo with it, and runs the image
+# make test    formats, lints and tests everything, as CI does
+#
+# Both install the Debian packages that they need and that are missing.
+
+CARGO ?= cargo
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+KILN := $(TARGET)/release/kiln
+BASE := $(TARGET)/demo/base
+
+.PHONY: all build demo test lint clean
+
+all: build
+
+build:
+	testdata/tools/setup demo
+	$(CARGO) build --release --locked -p kiln-cli
+
+demo: build $(BASE)/index.json
+	$(KILN) build --build-context base=oci-layout://$(BASE) -t kiln-demo testdata/demo
+	$(KILN) run --rm kiln-demo
+
+$(BASE)/index.json: testdata/tools/mkbase
+	rm -rf $(BASE)
+	mkdir -p $(BASE)
+	testdata/tools/mkbase $(BASE).tar
+	tar -xf $(BASE).tar -C $(BASE)
+
+lint:
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+
+test:
+	testdata/tools/setup test
+	$(MAKE) lint
+	$(CARGO) test --workspace --locked
+
+clean:
+	$(CARGO) clean

@@ -1,0 +1,276 @@
+//! The patterns of `${v#p}` and `${v/p/r}`: `*` and `?`, with `\` to take them literally.
+//!
+//! A pattern is run as a set of threads, each a place in the pattern, in the order in which a
+//! backtracking matcher would try them. So the result is a backtracking matcher's, in time
+//! proportional to the product of both lengths.
+
+enum Part {
+    Literal(char),
+    /// Any character but a line feed.
+    Any,
+    /// Any number of those.
+    Star,
+}
+
+struct Pattern {
+    parts: Vec<Part>,
+    greedy: bool,
+}
+
+/// A place in the pattern, and where in the text its match began.
+#[derive(Clone, Copy)]
+struct Thread {
+    place: usize,
+    start: usize,
+}
+
+#[derive(Default)]
+struct Threads {
+    list: Vec<Thread>,
+    seen: Vec<bool>,
+}
+
+impl Pattern {
+    fn new(text: &str, greedy: bool) -> Result<Self, String> {
+        let mut parts = Vec::new();
+        let mut chars = text.strip_prefix('\u{feff}').unwrap_or(text).chars().peekable();
+        while let Some(c) = chars.next() {
+            match c {
+                '*' => parts.push(Part::Star),
+                '?' => parts.push(Part::Any),
+                // These end a substitution's parts, and are escaped for that only.
+                '\\' if matches!(chars.peek(), Some('}' | '/')) => {}
+                '\\' => match chars.next() {
+                    Some(kept @ ('*' | '?' | '\\')) => parts.push(Part::Literal(kept)),
+                    other => {
+                        let other = other.unwrap_or(char::REPLACEMENT_CHARACTER);
+                        return Err(format!("invalid escape '\\{other}'"));
+                    }
+                },
+                _ => parts.push(Part::Literal(c)),
+            }
+        }
+        Ok(Self { parts, greedy })
+    }
+
+    /// Returns the first match in `text` at or behind `from`; only at `from` where `anchored`.
+    fn find(&self, text: &[char], from: usize, anchored: bool) -> Option<(usize, usize)> {
+        let mut now = Threads::default();
+        let mut then = Threads::default();
+        let mut found = None;
+        for at in from..=text.len() {
+            if found.is_none() && (at == from || !anchored) {
+                self.add(&mut now, Thread { place: 0, start: at });
+            }
+            if now.list.is_empty() && (found.is_some() || anchored) {
+                break;
+            }
+            then.clear(self.parts.len());
+            for thread in &now.list {
+                let Some(part) = self.parts.get(thread.place) else {
+                    found = Some((thread.start, at));
+                    break;
+                };
+                let Some(&c) = text.get(at) else { continue };
+                let next = match part {
+                    Part::Literal(literal) if *literal == c => thread.place + 1,
+                    Part::Any if c != '\n' => thread.place + 1,
+                    Part::Star if c != '\n' => thread.place,
+                    _ => continue,
+                };
+                self.add(&mut then, Thread { place: next, ..*thread });
+            }
+            std::mem::swap(&mut now, &mut then);
+        }
+        found
+    }
+
+    /// Adds a thread, and those that stars let go on from it without a character.
+    fn add(&self, threads: &mut Threads, thread: Thread) {
+        if threads.seen.len() <= self.parts.len() {
+            threads.seen.resize(self.parts.len() + 1, false);
+        }
+        let first = thread.place;
+        let mut last = first;
+        while matches!(self.parts.get(last), Some(Part::Star)) && !threads.seen[last] {
+            last += 1;
+        }
+        let order: &mut dyn Iterator<Item = usize> =
+            if self.greedy { &mut (first..=last) } else { &mut (first..=last).rev() };
+        for place in order {
+            if !std::mem::replace(&mut threads.seen[place], true) {
+                threads.list.push(Thread { place, ..thread });
+            }
+        }
+    }
+}
+
+impl Threads {
+    fn clear(&mut self, places: usize) {
+        self.list.clear();
+        self.seen.clear();
+        self.seen.resize(places + 1, false);
+    }
+}
+
+fn invalid(pattern: &str, message: &str) -> String {
+    format!("invalid pattern ({pattern}) in substitution: {message}")
+}
+
+/// Returns `value` without what `pattern` matches at its begin.
+pub(super) fn trim_prefix(pattern: &str, value: &str, greedy: bool) -> Result<String, String> {
+    let compiled = Pattern::new(pattern, greedy).map_err(|message| invalid(pattern, &message))?;
+    let text: Vec<char> = value.chars().collect();
+    let end = compiled.find(&text, 0, true).map_or(0, |(_, end)| end);
+    Ok(text[end..].iter().collect())
+}
+
+/// Returns `value` without what `pattern` matches at its end.
+pub(super) fn trim_suffix(pattern: &str, value: &str, greedy: bool) -> Result<String, String> {
+    let backwards: String = value.chars().rev().collect();
+    let rest = trim_prefix(&reversed(pattern), &backwards, greedy)?;
+    Ok(rest.chars().rev().collect())
+}
+
+/// Reverses a pattern; escapes stay in front of what they escape.
+fn reversed(pattern: &str) -> String {
+    let mut units: Vec<(Option<char>, char)> = Vec::new();
+    let mut chars = pattern.chars();
+    while let Some(c) = chars.next() {
+        match (c, chars.as_str().is_empty()) {
+            ('\\', false) => units.extend(chars.next().map(|kept| (Some('\\'), kept))),
+            _ => units.push((None, c)),
+        }
+    }
+    let mut out = String::with_capacity(pattern.len());
+    for (escape, c) in units.into_iter().rev() {
+        out.extend(escape);
+        out.push(c);
+    }
+    out
+}
+
+/// Returns `value` with the first match of `pattern`, or all, replaced.
+pub(super) fn replace(
+    pattern: &str,
+    value: &str,
+    replacement: &str,
+    all: bool,
+) -> Result<String, String> {
+    let compiled = Pattern::new(pattern, true).map_err(|message| invalid(pattern, &message))?;
+    let text: Vec<char> = value.chars().collect();
+    if !all {
+        let Some((start, end)) = compiled.find(&text, 0, false) else {
+            return Ok(value.to_owned());
+        };
+        let mut out: String = text[..start].iter().collect();
+        out.push_str(replacement);
+        out.extend(&text[end..]);
+        return Ok(out);
+    }
+    let mut out = String::new();
+    let mut last_end = 0;
+    let mut from = 0;
+    while from <= text.len() {
+        let Some((start, end)) = compiled.find(&text, from, false) else { break };
+        out.extend(&text[last_end..start]);
+        // An empty match right behind another match is none.
+        if end > last_end || start == 0 {
+            let matched: String = text[start..end].iter().collect();
+            push_template(&mut out, replacement, &matched);
+        }
+        last_end = end;
+        from = end.max(from + 1);
+    }
+    out.extend(&text[last_end.min(text.len())..]);
+    Ok(out)
+}
+
+/// Appends a replacement. Where all matches are replaced, `$0` stands for the match, other numbers
+/// and names for nothing, and `$$` for `$`.
+fn push_template(out: &mut String, template: &str, matched: &str) {
+    let mut rest = template;
+    while let Some((before, after)) = rest.split_once('$') {
+        out.push_str(before);
+        if let Some(behind) = after.strip_prefix('$') {
+            out.push('$');
+            rest = behind;
+        } else if let Some((name, behind)) = template_name(after) {
+            if !name.is_empty() && name.bytes().all(|b| b == b'0') && name.len() == 1 {
+                out.push_str(matched);
+            }
+            rest = behind;
+        } else {
+            out.push('$');
+            rest = after;
+        }
+    }
+    out.push_str(rest);
+}
+
+/// Splits `name…` or `{name}…`; nothing where no name stands there.
+fn template_name(text: &str) -> Option<(&str, &str)> {
+    let braced = text.strip_prefix('{');
+    let body = braced.unwrap_or(text);
+    let length = body.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(body.len());
+    if length == 0 {
+        return None;
+    }
+    let (name, rest) = body.split_at(length);
+    match braced {
+        Some(_) => Some((name, rest.strip_prefix('}')?)),
+        None => Some((name, rest)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prefixes_and_suffixes() {
+        for (pattern, value, greedy, front, back) in [
+            ("*/", "a/b/c/", false, "b/c/", "a/b/c"),
+            ("*/", "a/b/c/", true, "", ""),
+            ("?", "abc", false, "bc", "ab"),
+            ("", "abc", true, "abc", "abc"),
+            ("x", "abc", true, "abc", "abc"),
+            ("\\*", "*a*", false, "a*", "*a"),
+            ("*x*y", "xxyy", false, "y", "x"),
+            ("*", "a\nb", true, "\nb", "a\n"),
+        ] {
+            assert_eq!(trim_prefix(pattern, value, greedy).as_deref(), Ok(front), "{pattern}");
+            assert_eq!(trim_suffix(pattern, value, greedy).as_deref(), Ok(back), "{pattern}");
+        }
+    }
+
+    #[test]
+    fn replacements() {
+        for (pattern, value, replacement, first, every) in [
+            ("o", "foo", "0", "f0o", "f00"),
+            ("", "ab", "-", "-ab", "-a-b-"),
+            ("*", "ab", "x", "x", "x"),
+            ("b*", "abcbd", "x", "ax", "ax"),
+            ("?", "ab", "<$0>", "<$0>b", "<a><b>"),
+            ("a", "aa", "$$ $x. $", "$$ $x. $a", "$ . $$ . $"),
+        ] {
+            assert_eq!(replace(pattern, value, replacement, false).as_deref(), Ok(first));
+            assert_eq!(replace(pattern, value, replacement, true).as_deref(), Ok(every));
+        }
+    }
+
+    #[test]
+    fn bad_escape() {
+        assert_eq!(
+            trim_prefix("a\\b", "", false).unwrap_err(),
+            "invalid pattern (a\\b) in substitution: invalid escape '\\b'"
+        );
+    }
+
+    #[test]
+    fn long_star_patterns_end() {
+        let pattern = "*a".repeat(50);
+        let value = "a".repeat(2000) + "b";
+        assert_eq!(trim_prefix(&(pattern + "c"), &value, true).unwrap(), value);
+    }
+}

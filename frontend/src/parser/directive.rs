@@ -1,0 +1,123 @@
+//! Directives: `# name=value` on the first lines.
+
+use crate::error::{Error, Span};
+use crate::instruction::Directive;
+use crate::text::to_lower;
+
+const NAMES: [&str; 3] = ["syntax", "escape", "check"];
+
+/// Reads directives, line by line, up to the first line that is none.
+#[derive(Debug)]
+pub(crate) struct Directives<'a> {
+    prefix: &'a str,
+    seen: Vec<Directive>,
+    line: u32,
+    done: bool,
+}
+
+impl<'a> Directives<'a> {
+    /// Returns a reader of directives in comments that begin with `prefix`.
+    pub(crate) fn new(prefix: &'a str) -> Self {
+        Self { prefix, seen: Vec::new(), line: 0, done: false }
+    }
+
+    /// Takes a line; returns the directive on it, if it is one.
+    pub(crate) fn take(&mut self, line: &str) -> Result<Option<&Directive>, Error> {
+        self.line += 1;
+        if self.done {
+            return Ok(None);
+        }
+        let Some((name, value)) =
+            line.strip_prefix(self.prefix).and_then(|text| split(text.trim_start()))
+        else {
+            self.done = true;
+            return Ok(None);
+        };
+        let span = Span::line(self.line);
+        if self.seen.iter().any(|seen| seen.name == name) {
+            let message = format!("only one {name} parser directive can be used");
+            return Err(Error::new(message).at(span));
+        }
+        self.seen.push(Directive { name, value: value.to_owned(), span });
+        Ok(self.seen.last())
+    }
+
+    /// Returns the directives that were read.
+    pub(crate) fn into_seen(self) -> Vec<Directive> {
+        self.seen
+    }
+}
+
+/// Splits `name = value`; nothing where that is no directive.
+fn split(text: &str) -> Option<(String, &str)> {
+    let (name, value) = text.split_once('=')?;
+    let name = name.trim_end_matches(is_blank);
+    let mut letters = name.chars();
+    if !letters.next()?.is_ascii_alphabetic() || !letters.all(|c| c.is_ascii_alphanumeric()) {
+        return None;
+    }
+    let name = to_lower(name);
+    if !NAMES.contains(&name.as_str()) {
+        return None;
+    }
+    let trimmed = value.trim_matches(is_blank);
+    // A value of blanks alone is its last blank.
+    let value = if trimmed.is_empty() { &value[value.len().checked_sub(1)?..] } else { trimmed };
+    Some((name, value))
+}
+
+fn is_blank(c: char) -> bool {
+    matches!(c, ' ' | '\t' | '\n' | '\x0c' | '\r')
+}
+
+/// Returns the first word of the value of the directive `name`, as BuildKit looks it up without
+/// parsing the file: a first line with `#!` is skipped, and the directives may not be indented.
+pub fn find(name: &str, source: &[u8]) -> Option<String> {
+    let source = source.strip_prefix(b"\xef\xbb\xbf").unwrap_or(source);
+    let text = String::from_utf8_lossy(source);
+    let body = match text.split_once('\n') {
+        Some((first, rest)) if first.starts_with("#!") => rest,
+        None if text.starts_with("#!") => "",
+        _ => &text,
+    };
+    let mut directives = Directives::new("#");
+    for line in body.split('\n') {
+        let line = line.strip_suffix('\r').unwrap_or(line);
+        if directives.take(line).is_err() || directives.done {
+            break;
+        }
+    }
+    let found = directives.into_seen().into_iter().find(|seen| seen.name == name)?;
+    Some(found.value.split(' ').next().unwrap_or_default().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn splits() {
+        for (text, expected) in [
+            ("escape=`", Some(("escape", "`"))),
+            ("Syntax = docker/dockerfile:1  ", Some(("syntax", "docker/dockerfile:1"))),
+            ("check=skip=all;error=true", Some(("check", "skip=all;error=true"))),
+            ("check=  ", Some(("check", " "))),
+            ("check=", None),
+            ("unknown=1", None),
+            ("es cape=1", None),
+            ("1escape=1", None),
+        ] {
+            let found = split(text);
+            assert_eq!(found.as_ref().map(|(n, v)| (n.as_str(), *v)), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn finds_up_to_the_first_other_line() {
+        let source = b"#!/usr/bin/env x\n# syntax=a\n#check=skip=A rest\nFROM x\n# escape=`\n";
+        assert_eq!(find("check", source).as_deref(), Some("skip=A"));
+        assert_eq!(find("escape", source), None);
+        assert_eq!(find("syntax", b"\xef\xbb\xbf# syntax=a\r\n").as_deref(), Some("a"));
+        assert_eq!(find("syntax", b" # syntax=a\n"), None);
+    }
+}

@@ -1,0 +1,118 @@
+//! Text as Go sees it: BuildKit's messages and comparisons follow Go's rules for quoting, case and
+//! numbers, which differ from Rust's in details.
+
+use std::fmt::Write as _;
+
+/// Returns `text` between double quotes, escaped as Go's `%q` does.
+pub fn quote(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 2);
+    out.push('"');
+    for c in text.chars() {
+        push_quoted(&mut out, c);
+    }
+    out.push('"');
+    out
+}
+
+fn push_quoted(out: &mut String, c: char) {
+    match c {
+        '"' => out.push_str("\\\""),
+        '\\' => out.push_str("\\\\"),
+        '\x07' => out.push_str("\\a"),
+        '\x08' => out.push_str("\\b"),
+        '\x0c' => out.push_str("\\f"),
+        '\n' => out.push_str("\\n"),
+        '\r' => out.push_str("\\r"),
+        '\t' => out.push_str("\\t"),
+        '\x0b' => out.push_str("\\v"),
+        ' '..='~' => out.push(c),
+        '\0'..='\x7f' => drop(write!(out, "\\x{:02x}", c as u32)),
+        _ if is_print(c) => out.push(c),
+        _ if (c as u32) < 0x1_0000 => drop(write!(out, "\\u{:04x}", c as u32)),
+        _ => drop(write!(out, "\\U{:08x}", c as u32)),
+    }
+}
+
+/// Tells whether a character outside of ASCII is printable. The letter in front keeps combining
+/// characters from being escaped for standing first.
+fn is_print(c: char) -> bool {
+    let mut pair = String::from("a");
+    pair.push(c);
+    pair.escape_debug().nth(1) == Some(c)
+}
+
+/// Returns `text` in lower case, each character by its simple mapping.
+pub fn to_lower(text: &str) -> String {
+    text.chars().map(lower).collect()
+}
+
+fn lower(c: char) -> char {
+    // The one character whose full mapping in Unicode is longer than its simple one.
+    if c == '\u{130}' {
+        return 'i';
+    }
+    c.to_lowercase().next().unwrap_or(c)
+}
+
+/// Returns `text` in upper case, each character by its simple mapping.
+pub fn to_upper(text: &str) -> String {
+    text.chars()
+        .map(|c| {
+            let mut upper = c.to_uppercase();
+            match (upper.next(), upper.next()) {
+                (Some(one), None) => one,
+                _ => c,
+            }
+        })
+        .collect()
+}
+
+/// Parses a truth value as Go's `strconv.ParseBool` does.
+pub(crate) fn parse_bool(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "TRUE" | "true" | "True" => Some(true),
+        "0" | "f" | "F" | "FALSE" | "false" | "False" => Some(false),
+        _ => None,
+    }
+}
+
+/// Parses an unsigned number of at most 32 bits; unlike Rust, Go takes no sign.
+pub(crate) fn parse_u32(text: &str, radix: u32) -> Option<u32> {
+    if text.starts_with('+') {
+        return None;
+    }
+    u32::from_str_radix(text, radix).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quotes_as_go() {
+        for (text, expected) in [
+            ("plain", r#""plain""#),
+            ("a\"b\\c", r#""a\"b\\c""#),
+            ("\u{7}\n\t\u{1}\u{7f}", r#""\a\n\t\x01\x7f""#),
+            ("안녕 é", "\"안녕 é\""),
+            ("\u{a0}\u{200b}", "\"\\u00a0\\u200b\""),
+            ("e\u{301}", "\"e\u{301}\""),
+        ] {
+            assert_eq!(quote(text), expected);
+        }
+    }
+
+    #[test]
+    fn case_is_simple() {
+        assert_eq!(to_lower("İSΣ"), "isσ");
+        assert_eq!(to_upper("straße"), "STRAßE");
+    }
+
+    #[test]
+    fn numbers_take_no_sign() {
+        assert_eq!(parse_u32("0755", 8), Some(0o755));
+        assert_eq!(parse_u32("+7", 8), None);
+        assert_eq!(parse_u32("8", 8), None);
+        assert_eq!(parse_u32("4294967296", 10), None);
+    }
+}

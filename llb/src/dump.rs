@@ -1,0 +1,86 @@
+//! Graphs for people to read: JSON and Graphviz.
+
+use std::fmt::Write as _;
+
+use kiln_oci::Digest;
+use serde_json::{Map, Value, json};
+
+use crate::definition::Definition;
+use crate::graph::Graph;
+use crate::json::{JsonError, op_to_json};
+use crate::op::OpKind;
+
+/// Labels of vertices are cut after this many characters.
+const LABEL_LENGTH: usize = 80;
+
+/// Returns the ops of a definition in order, the head last: each with `digest`, `op` (protobuf
+/// JSON), and where they are set `name`, `ignoreCache` and `lines` (first and last).
+///
+/// # Errors
+/// Fails on bytes that are no op.
+pub fn to_json(definition: &Definition) -> Result<Value, JsonError> {
+    let ops = definition.ops.iter().map(|bytes| {
+        let digest = Digest::of(bytes);
+        let mut object = Map::new();
+        object.insert("digest".to_owned(), json!(digest));
+        object.insert("op".to_owned(), op_to_json(bytes)?);
+        if let Some(said) = definition.metadata.get(&digest) {
+            if let Some(name) = said.name() {
+                object.insert("name".to_owned(), json!(name));
+            }
+            if said.ignore_cache {
+                object.insert("ignoreCache".to_owned(), json!(true));
+            }
+        }
+        if let Some(places) = definition.locations.get(&digest) {
+            let lines: Vec<_> = places.iter().map(|place| [place.start, place.end]).collect();
+            object.insert("lines".to_owned(), json!(lines));
+        }
+        Ok(Value::Object(object))
+    });
+    ops.collect::<Result<_, _>>().map(Value::Array)
+}
+
+/// Returns a graph in Graphviz's language: a box per vertex, an arrow from each input to its user.
+pub fn to_dot(graph: &Graph) -> String {
+    let mut text = String::from("digraph {\n  rankdir=LR;\n  node [fontname=\"monospace\"];\n");
+    for (number, vertex) in graph.vertices().iter().enumerate() {
+        let shape = match vertex.op.kind {
+            Some(OpKind::Source(_)) => "ellipse",
+            Some(OpKind::File(_)) => "note",
+            Some(OpKind::Merge(_) | OpKind::Diff(_)) => "invtriangle",
+            Some(OpKind::Exec(_) | OpKind::Build(_)) | None => "box",
+        };
+        let label = label(&vertex.name());
+        let digest = vertex.digest;
+        // Writing to a string can't fail.
+        let _ =
+            writeln!(text, "  n{number} [label=\"{label}\" shape={shape} tooltip=\"{digest}\"];");
+        for (input, output) in &vertex.inputs {
+            let label = if *output == 0 { String::new() } else { format!(" [label=\"{output}\"]") };
+            let _ = writeln!(text, "  n{input} -> n{number}{label};");
+        }
+    }
+    let (target, output) = graph.target();
+    let label = if output == 0 { String::new() } else { format!(" [label=\"{output}\"]") };
+    let _ = writeln!(text, "  target [shape=point];\n  n{target} -> target{label};\n}}");
+    text
+}
+
+/// Escapes a label. Names come from Dockerfiles: they may hold anything.
+fn label(name: &str) -> String {
+    let mut label = String::new();
+    for (count, letter) in name.chars().enumerate() {
+        match letter {
+            _ if count == LABEL_LENGTH => {
+                label.push('…');
+                break;
+            }
+            '"' | '\\' => label.extend(['\\', letter]),
+            '\n' => label.push_str("\\n"),
+            letter if letter.is_control() => label.push(' '),
+            letter => label.push(letter),
+        }
+    }
+    label
+}

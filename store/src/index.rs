@@ -1,0 +1,83 @@
+//! The connection to SQLite.
+
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+
+use crate::error::{Error, Result};
+use crate::lock::RootLock;
+use crate::schema;
+
+/// How long a writer waits for the writers of other processes, whose transactions take microseconds.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// The index. One connection per process is enough: what is asked of it takes microseconds.
+#[derive(Debug)]
+pub(crate) struct Index {
+    connection: Mutex<Connection>,
+}
+
+impl Index {
+    /// Opens the index of the store at `root`, and makes or migrates it where that is needed.
+    pub(crate) fn open(root: &Path) -> Result<Self> {
+        let failed = |source| Error::Index { action: "open", source };
+        let mut connection = connect(&root.join("kiln.db")).map_err(failed)?;
+        let mut found = schema::version(&connection).map_err(failed)?;
+        if found < schema::VERSION {
+            let _alone = RootLock::exclusive(root)?;
+            schema::migrate(&mut connection).map_err(failed)?;
+            found = schema::version(&connection).map_err(failed)?;
+        }
+        if found > schema::VERSION {
+            let known = schema::VERSION;
+            return Err(Error::Version { root: root.to_owned(), found, known });
+        }
+        Ok(Self { connection: Mutex::new(connection) })
+    }
+
+    /// Reads. `read` sees one statement's worth of consistency.
+    pub(crate) fn read<T>(
+        &self,
+        action: &'static str,
+        read: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T> {
+        read(&self.held()).map_err(|source| Error::Index { action, source })
+    }
+
+    /// Reads and writes in one transaction, alone among all processes.
+    pub(crate) fn write<T>(
+        &self,
+        action: &'static str,
+        write: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
+    ) -> Result<T> {
+        let mut connection = self.held();
+        let run = || {
+            let transaction = Transaction::new(&mut connection, TransactionBehavior::Immediate)?;
+            let value = write(&transaction)?;
+            transaction.commit()?;
+            Ok(value)
+        };
+        run().map_err(|source| Error::Index { action, source })
+    }
+
+    fn held(&self) -> MutexGuard<'_, Connection> {
+        // A panic amid a transaction has rolled it back.
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn connect(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+        | OpenFlags::SQLITE_OPEN_CREATE
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(PATIENCE)?;
+    connection.set_prepared_statement_cache_capacity(128);
+    // Closing must not wait for the disk: `Store::sync` does the checkpoints, and this is a bound.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    connection.execute_batch("PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = 8192;")?;
+    Ok(connection)
+}

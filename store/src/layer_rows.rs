@@ -1,0 +1,112 @@
+//! The rows of layers in the index.
+
+use kiln_oci::Digest;
+use rusqlite::{Connection, OptionalExtension, Row};
+
+use crate::layers::{Layer, LayerBlob, LayerId, chain_id};
+use crate::name;
+
+pub(crate) const COLUMNS: &str =
+    "layers.id, layers.parent, layers.diff_id, layers.chain_id, layers.has_tree,
+                       layers.created_at, layers.description";
+
+/// A layer that is to be inserted.
+pub(crate) struct NewLayer<'a> {
+    pub(crate) id: &'a LayerId,
+    pub(crate) parent: Option<&'a LayerId>,
+    pub(crate) diff_id: Option<&'a Digest>,
+    pub(crate) tree: bool,
+}
+
+pub(crate) fn insert(
+    transaction: &Connection,
+    row: &NewLayer<'_>,
+    chain: Option<&Digest>,
+) -> rusqlite::Result<()> {
+    let sql = "INSERT INTO layers (id, parent, diff_id, chain_id, has_tree, tree_epoch, created_at)
+               VALUES (?1, ?2, ?3, ?4, ?5, (SELECT value FROM meta WHERE key = 'epoch'), ?6)";
+    transaction.prepare_cached(sql)?.execute((
+        row.id.as_str(),
+        row.parent.map(LayerId::as_str),
+        row.diff_id.map(Digest::as_bytes),
+        chain.map(Digest::as_bytes),
+        row.tree,
+        name::now(),
+    ))?;
+    Ok(())
+}
+
+pub(crate) fn insert_blob(
+    transaction: &Connection,
+    id: &LayerId,
+    blob: &LayerBlob,
+) -> rusqlite::Result<()> {
+    // What is known to be had from somewhere stays known.
+    let sql = "INSERT INTO layer_blobs (layer, digest, media_type, size, origin)
+               VALUES (?1, ?2, ?3, ?4, ?5)
+               ON CONFLICT DO UPDATE SET media_type = excluded.media_type,
+               origin = coalesce(excluded.origin, origin)";
+    transaction.prepare_cached(sql)?.execute((
+        id.as_str(),
+        blob.digest.as_bytes(),
+        &blob.media_type,
+        blob.size.cast_signed(),
+        &blob.origin,
+    ))?;
+    Ok(())
+}
+
+/// Computes the chain IDs of a layer and of those above it, as far as the diff IDs are known.
+pub(crate) fn spread_chain_ids(transaction: &Connection, id: &str) -> rusqlite::Result<()> {
+    let mut waiting = vec![id.to_owned()];
+    while let Some(id) = waiting.pop() {
+        let Some(layer) = select(transaction, &id)? else { continue };
+        let Some(diff_id) = layer.diff_id else { continue };
+        let below = match &layer.parent {
+            Some(parent) => match select(transaction, parent.as_str())?.and_then(|p| p.chain_id) {
+                Some(chain) => Some(chain),
+                None => continue,
+            },
+            None => None,
+        };
+        transaction
+            .prepare_cached("UPDATE layers SET chain_id = ?2 WHERE id = ?1")?
+            .execute((&id, chain_id(below.as_ref(), &diff_id).as_bytes()))?;
+        let above: Vec<String> = transaction
+            .prepare_cached(
+                "SELECT id FROM layers
+                 WHERE parent = ?1 AND diff_id IS NOT NULL AND chain_id IS NULL",
+            )?
+            .query_map([&id], |row| row.get(0))?
+            .collect::<rusqlite::Result<_>>()?;
+        waiting.extend(above);
+    }
+    Ok(())
+}
+
+pub(crate) fn select(connection: &Connection, id: &str) -> rusqlite::Result<Option<Layer>> {
+    let sql = format!("SELECT {COLUMNS} FROM layers WHERE id = ?1");
+    connection.prepare_cached(&sql)?.query_row([id], layer).optional()
+}
+
+pub(crate) fn select_by_chain(
+    connection: &Connection,
+    chain: &Digest,
+) -> rusqlite::Result<Option<Layer>> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM layers WHERE chain_id = ?1 ORDER BY has_tree DESC, created_at LIMIT 1"
+    );
+    connection.prepare_cached(&sql)?.query_row([chain.as_bytes()], layer).optional()
+}
+
+pub(crate) fn layer(row: &Row<'_>) -> rusqlite::Result<Layer> {
+    Ok(Layer {
+        id: LayerId::from_index(row.get(0)?),
+        parent: row.get::<_, Option<String>>(1)?.map(LayerId::from_index),
+        diff_id: row.get::<_, Option<[u8; 32]>>(2)?.map(Digest::from_bytes),
+        chain_id: row.get::<_, Option<[u8; 32]>>(3)?.map(Digest::from_bytes),
+        has_tree: row.get(4)?,
+        created_at: row.get(5)?,
+        description: row.get(6)?,
+    })
+}

@@ -1,0 +1,89 @@
+//! The OCI image layout that `content/` is: `oci-layout`, `index.json`, `blobs/sha256`.
+//!
+//! The index of SQLite is the truth about images; `index.json` is written from it, for other tools
+//! to read, whenever a name changes and after sweeping.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use kiln_oci::{Digest, media_type};
+use serde_json::json;
+
+use crate::error::{Error, Result};
+use crate::lock::KeyGuard;
+use crate::store::Inner;
+
+/// Makes an empty layout where there is none.
+pub(crate) fn create(root: &Path) -> Result<()> {
+    let content = root.join("content");
+    let blobs = content.join("blobs/sha256");
+    if !blobs.is_dir() {
+        fs::create_dir_all(&blobs).map_err(Error::io("create", &blobs))?;
+    }
+    let version = content.join("oci-layout");
+    if !version.exists() {
+        place(root, &version, br#"{"imageLayoutVersion":"1.0.0"}"#)?;
+    }
+    let index = content.join("index.json");
+    if !index.exists() {
+        place(root, &index, &document(&[])?)?;
+    }
+    Ok(())
+}
+
+/// Writes `index.json` anew, so that it lists the images that have names.
+pub(crate) fn publish(inner: &Inner) -> Result<()> {
+    let _alone = KeyGuard::acquire(&inner.root.join("locks"), "index.json")?;
+    let named = inner.index.read("list images", |connection| {
+        let sql = "SELECT name, media_type, digest, size FROM images
+                   WHERE name IS NOT NULL ORDER BY name";
+        connection
+            .prepare_cached(sql)?
+            .query_map([], |row| {
+                Ok((row.get(0)?, row.get(1)?, Digest::from_bytes(row.get(2)?), row.get(3)?))
+            })?
+            .collect::<rusqlite::Result<Vec<_>>>()
+    })?;
+    let bytes = document(&named)?;
+    let path = inner.root.join("content/index.json");
+    if fs::read(&path).is_ok_and(|there| there == bytes) {
+        return Ok(());
+    }
+    let temporary = inner.process.fresh();
+    fs::write(&temporary, &bytes).map_err(Error::io("write", &temporary))?;
+    fs::rename(&temporary, &path).map_err(Error::io("rename", &path))
+}
+
+fn document(named: &[(String, String, Digest, i64)]) -> Result<Vec<u8>> {
+    let manifests: Vec<_> = named
+        .iter()
+        .map(|(name, media_type, digest, size)| {
+            json!({
+                "mediaType": media_type,
+                "digest": digest,
+                "size": size,
+                "annotations": { "org.opencontainers.image.ref.name": name },
+            })
+        })
+        .collect();
+    let index = json!({
+        "schemaVersion": 2,
+        "mediaType": media_type::OCI_INDEX,
+        "manifests": manifests,
+    });
+    serde_json::to_vec(&index).map_err(|error| Error::io("encode", "index.json")(error))
+}
+
+/// Writes a file under a name of its own first: several processes may make a store at once.
+fn place(root: &Path, path: &Path, bytes: &[u8]) -> Result<()> {
+    let temporary = root.join("content").join(format!(".new-{}", crate::name::fresh()));
+    fs::write(&temporary, bytes).map_err(Error::io("write", &temporary))?;
+    // A link fails where the file has come into being meanwhile, and then that one stays.
+    let linked = match fs::hard_link(&temporary, path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    };
+    let _ = fs::remove_file(&temporary);
+    linked.map_err(Error::io("create", path))
+}

@@ -1,0 +1,71 @@
+//! Trees that are being made.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::remove::remove_tree;
+use crate::store::Inner;
+
+/// A tree that is being made, in `tmp/`, beside a work directory for overlayfs. Dropped
+/// uncommitted, it is removed.
+#[derive(Debug)]
+pub struct PendingTree {
+    inner: Arc<Inner>,
+    dir: PathBuf,
+    fs: PathBuf,
+    work: PathBuf,
+    placed: bool,
+}
+
+impl PendingTree {
+    pub(crate) fn create(inner: &Arc<Inner>) -> Result<Self> {
+        let dir = inner.process.fresh_dir()?;
+        let (fs, work) = (dir.join("fs"), dir.join("work"));
+        let pending = Self { inner: inner.clone(), dir, fs, work, placed: false };
+        for path in [&pending.fs, &pending.work] {
+            fs::create_dir(path).map_err(Error::io("create", path))?;
+        }
+        // The root directory of a container that nobody said anything about; the umask is not asked.
+        fs::set_permissions(&pending.fs, fs::Permissions::from_mode(0o755))
+            .map_err(Error::io("change the mode of", &pending.fs))?;
+        Ok(pending)
+    }
+
+    /// Returns the directory of the tree.
+    pub fn fs(&self) -> &Path {
+        &self.fs
+    }
+
+    /// Returns an empty directory on the same file system, for overlayfs's `workdir`.
+    pub fn work(&self) -> &Path {
+        &self.work
+    }
+
+    /// Moves the tree to its place and tells whether the place was free. The caller holds the root
+    /// lock shared until the tree has its row.
+    pub(crate) fn place(&mut self, target: &Path) -> Result<bool> {
+        // Overlayfs leaves a directory of mode 0 in it.
+        remove_tree(&self.work).map_err(Error::io("remove", &self.work))?;
+        let flags = rustix::fs::RenameFlags::NOREPLACE;
+        let cwd = rustix::fs::CWD;
+        match rustix::fs::renameat_with(cwd, &self.dir, cwd, target, flags) {
+            Ok(()) => {
+                self.placed = true;
+                Ok(true)
+            }
+            Err(rustix::io::Errno::EXIST) => Ok(false),
+            Err(error) => Err(Error::io("rename", target)(error)),
+        }
+    }
+}
+
+impl Drop for PendingTree {
+    fn drop(&mut self) {
+        if !self.placed {
+            self.inner.trash.add(std::mem::take(&mut self.dir));
+        }
+    }
+}

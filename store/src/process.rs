@@ -1,0 +1,124 @@
+//! The directories of processes in `tmp/`.
+//!
+//! Each open store has one, with a file `lock` in it that is held as long as the store is open. A
+//! directory whose lock is free belongs to the dead: the next process that opens the store takes it
+//! away, and with it the leases of that name. Directories are made and locked with the root lock
+//! held shared, and judged with it held exclusively, so that one that was made an instant ago is
+//! never taken for dead.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::error::{Error, Result};
+use crate::lock::{self, RootLock};
+use crate::name;
+
+/// The directory of this process.
+#[derive(Debug)]
+pub(crate) struct ProcessDir {
+    name: String,
+    path: PathBuf,
+    counter: AtomicU64,
+    // Holds the lock.
+    _lock: File,
+}
+
+impl ProcessDir {
+    /// Makes and locks the directory.
+    pub(crate) fn create(root: &Path) -> Result<Self> {
+        let _placing = RootLock::shared(root)?;
+        loop {
+            let name = format!("{}-{}", std::process::id(), name::fresh());
+            let path = root.join("tmp").join(&name);
+            match fs::create_dir(&path) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+                result => result.map_err(Error::io("create", &path))?,
+            }
+            let lock = lock::open(&path.join("lock"))?;
+            lock::wait(&lock, File::lock).map_err(Error::io("lock", &path))?;
+            return Ok(Self { name, path, counter: AtomicU64::new(0), _lock: lock });
+        }
+    }
+
+    /// Returns the name that leases go by.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Returns a path in the directory that is not used yet.
+    pub(crate) fn fresh(&self) -> PathBuf {
+        self.path.join(self.counter.fetch_add(1, Ordering::Relaxed).to_string())
+    }
+
+    /// Makes a directory in the directory.
+    pub(crate) fn fresh_dir(&self) -> Result<PathBuf> {
+        let path = self.fresh();
+        fs::create_dir(&path).map_err(Error::io("create", &path))?;
+        Ok(path)
+    }
+
+    /// Removes the directory, which the caller has emptied but for what may be left to the next
+    /// process.
+    pub(crate) fn close(&self) {
+        if fs::read_dir(&self.path).is_ok_and(|entries| entries.count() == 1) {
+            let _ = fs::remove_file(self.path.join("lock"));
+            let _ = fs::remove_dir(&self.path);
+        }
+    }
+
+    /// Tells whether there seem to be directories of the dead. Needs no lock, and may err.
+    pub(crate) fn some_are_dead(&self, root: &Path) -> Result<bool> {
+        for path in others(root, &self.name)? {
+            if is_dead(&path)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Moves the directories of the dead into this one and returns where they are now. The caller
+    /// holds the root lock exclusively.
+    pub(crate) fn take_dead(&self, root: &Path) -> Result<Vec<PathBuf>> {
+        let mut taken = Vec::new();
+        for path in others(root, &self.name)? {
+            if is_dead(&path)? {
+                let here = self.fresh();
+                fs::rename(&path, &here).map_err(Error::io("rename", &path))?;
+                taken.push(here);
+            }
+        }
+        Ok(taken)
+    }
+}
+
+/// Returns the names of all processes that have a directory.
+pub(crate) fn names(root: &Path) -> Result<Vec<String>> {
+    let name = |path: &PathBuf| Some(path.file_name()?.to_str()?.to_owned());
+    Ok(others(root, "")?.iter().filter_map(name).collect())
+}
+
+fn others(root: &Path, own: &str) -> Result<Vec<PathBuf>> {
+    let tmp = root.join("tmp");
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(&tmp).map_err(Error::io("read", &tmp))? {
+        let entry = entry.map_err(Error::io("read", &tmp))?;
+        if entry.file_name() != own {
+            paths.push(entry.path());
+        }
+    }
+    Ok(paths)
+}
+
+fn is_dead(path: &Path) -> Result<bool> {
+    let lock = path.join("lock");
+    match File::open(&lock) {
+        Ok(file) => lock::try_lock(&file, &lock),
+        Err(error) => match error.kind() {
+            // Killed before it had a lock, or ending just now.
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Ok(true),
+            _ => Err(Error::io("open", lock)(error)),
+        },
+    }
+}

@@ -1,0 +1,128 @@
+//! The tables of the index, and how an older index becomes a newer one.
+//!
+//! Digests are kept as their 32 bytes, times as nanoseconds since 1970. `epoch` columns: see the
+//! crate's essay, "Power loss". There are no foreign keys: who deletes knows in which order, and a
+//! look-up verifies what it finds.
+
+use rusqlite::{Connection, Transaction, TransactionBehavior};
+
+/// The version that this kiln writes: the number of migrations.
+pub(crate) const VERSION: u32 = MIGRATIONS.len() as u32;
+
+/// Each brings an index of the version that is its number to the next one. Never change one that
+/// was released.
+const MIGRATIONS: &[&str] = &["
+CREATE TABLE meta (
+    key   TEXT PRIMARY KEY,
+    value ANY NOT NULL
+) STRICT, WITHOUT ROWID;
+INSERT INTO meta VALUES ('epoch', 1), ('durable', 0), ('boot', '');
+
+CREATE TABLE blobs (
+    digest BLOB PRIMARY KEY,
+    size   INTEGER NOT NULL,
+    epoch  INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE layers (
+    id          TEXT PRIMARY KEY,
+    parent      TEXT,
+    diff_id     BLOB,
+    chain_id    BLOB,
+    has_tree    INTEGER NOT NULL,
+    tree_epoch  INTEGER NOT NULL,
+    created_at  INTEGER NOT NULL,
+    description TEXT
+) STRICT, WITHOUT ROWID;
+CREATE INDEX layers_by_parent ON layers (parent);
+CREATE INDEX layers_by_chain ON layers (chain_id);
+
+CREATE TABLE layer_blobs (
+    layer      TEXT NOT NULL,
+    digest     BLOB NOT NULL,
+    media_type TEXT NOT NULL,
+    size       INTEGER NOT NULL,
+    origin     TEXT,
+    PRIMARY KEY (layer, digest)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE images (
+    row        INTEGER PRIMARY KEY,
+    name       TEXT UNIQUE,
+    media_type TEXT NOT NULL,
+    digest     BLOB NOT NULL,
+    size       INTEGER NOT NULL,
+    created_at INTEGER NOT NULL
+) STRICT;
+CREATE INDEX images_by_digest ON images (digest);
+
+CREATE TABLE cache_links (
+    definition BLOB PRIMARY KEY,
+    canonical  BLOB NOT NULL,
+    created_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE cache_records (
+    key         BLOB PRIMARY KEY,
+    description TEXT NOT NULL,
+    created_at  INTEGER NOT NULL,
+    used_at     INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE cache_outputs (
+    key    BLOB NOT NULL,
+    number INTEGER NOT NULL,
+    layer  TEXT,
+    PRIMARY KEY (key, number)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX cache_outputs_by_layer ON cache_outputs (layer);
+
+CREATE TABLE file_digests (
+    fingerprint BLOB PRIMARY KEY,
+    digest      BLOB NOT NULL,
+    epoch       INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE lease_layers (
+    process TEXT NOT NULL,
+    lease   INTEGER NOT NULL,
+    layer   TEXT NOT NULL,
+    PRIMARY KEY (process, lease, layer)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE lease_blobs (
+    process TEXT NOT NULL,
+    lease   INTEGER NOT NULL,
+    digest  BLOB NOT NULL,
+    PRIMARY KEY (process, lease, digest)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE builds (
+    id         TEXT PRIMARY KEY,
+    started_at INTEGER NOT NULL,
+    ended_at   INTEGER,
+    status     TEXT NOT NULL,
+    reference  TEXT,
+    steps      TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX builds_by_start ON builds (started_at);
+"];
+
+/// Returns the version of an index; 0 for one that has nothing in it yet.
+pub(crate) fn version(connection: &Connection) -> rusqlite::Result<u32> {
+    connection.query_row("PRAGMA user_version", [], |row| row.get(0))
+}
+
+/// Brings an index to [`VERSION`]. The caller sees to it that nobody else does the same.
+pub(crate) fn migrate(connection: &mut Connection) -> rusqlite::Result<()> {
+    connection.pragma_update(None, "journal_mode", "wal")?;
+    let transaction = Transaction::new(connection, TransactionBehavior::Immediate)?;
+    let from = version(&transaction)?;
+    for step in MIGRATIONS.iter().skip(from as usize) {
+        transaction.execute_batch(step)?;
+    }
+    if from < VERSION {
+        transaction.pragma_update(None, "user_version", VERSION)?;
+    }
+    transaction.commit()
+}

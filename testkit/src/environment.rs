@@ -1,0 +1,158 @@
+//! A hermetic place to run `kiln` in.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+use crate::base;
+
+/// A `kiln` binary with a store, a home and a working directory of its own, all removed at the end.
+#[derive(Debug)]
+pub struct Kiln {
+    binary: PathBuf,
+    directory: tempfile::TempDir,
+}
+
+/// What a command did.
+#[derive(Debug)]
+pub struct Output {
+    /// Its exit code; 128 and the signal's number where a signal ended it.
+    pub code: i32,
+    /// Its standard output.
+    pub stdout: String,
+    /// Its standard error.
+    pub stderr: String,
+}
+
+impl Output {
+    /// Returns standard output of a command that has succeeded.
+    ///
+    /// # Panics
+    /// Panics with all that the command said where it failed.
+    #[track_caller]
+    pub fn success(self) -> String {
+        assert_eq!(self.code, 0, "stdout: {}\nstderr: {}", self.stdout, self.stderr);
+        self.stdout
+    }
+
+    /// Returns standard error of a command that has failed.
+    ///
+    /// # Panics
+    /// Panics with all that the command said where it succeeded.
+    #[track_caller]
+    pub fn failure(self) -> String {
+        assert_ne!(self.code, 0, "stdout: {}\nstderr: {}", self.stdout, self.stderr);
+        self.stderr
+    }
+}
+
+impl Kiln {
+    /// Makes a place for the binary at `binary` (`env!("CARGO_BIN_EXE_kiln")`).
+    ///
+    /// # Panics
+    /// Panics where no temporary directory can be made.
+    pub fn new(binary: &str) -> Self {
+        let directory = tempfile::Builder::new().prefix("kiln-test-").tempdir();
+        let directory = directory.expect("make a temporary directory");
+        std::fs::create_dir(directory.path().join("home")).expect("make a home");
+        Self { binary: PathBuf::from(binary), directory }
+    }
+
+    /// Returns a path in the working directory.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Returns the store's root.
+    pub fn root(&self) -> PathBuf {
+        self.path("root")
+    }
+
+    /// Writes a file of the working directory, its parents too, and returns its path.
+    ///
+    /// # Panics
+    /// Panics where it can't be written.
+    pub fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.path(name);
+        let parent = path.parent().expect("the path is below the working directory");
+        std::fs::create_dir_all(parent).expect("make the parents");
+        std::fs::write(&path, content).expect("write the file");
+        path
+    }
+
+    /// Returns a command that runs kiln with nothing of the caller's environment.
+    pub fn command<S: AsRef<std::ffi::OsStr>>(&self, arguments: &[S]) -> Command {
+        let mut command = Command::new(&self.binary);
+        command
+            .env_clear()
+            .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+            .env("HOME", self.path("home"))
+            .env("KILN_ROOT", self.root())
+            .current_dir(self.directory.path())
+            .stdin(Stdio::null())
+            .args(arguments);
+        command
+    }
+
+    /// Runs kiln to its end.
+    ///
+    /// # Panics
+    /// Panics where the binary can't be started.
+    pub fn run<S: AsRef<std::ffi::OsStr>>(&self, arguments: &[S]) -> Output {
+        run(&mut self.command(arguments))
+    }
+
+    /// Builds the directory `context` of the working directory, with the base image named `base`
+    /// at hand, and more arguments.
+    ///
+    /// # Panics
+    /// Panics where the binary can't be started.
+    pub fn build(&self, context: &str, arguments: &[&str]) -> Output {
+        let base = format!("base=oci-layout://{}", base_layout().display());
+        let mut all = vec!["build", "--progress", "plain", "--build-context", &base];
+        all.extend_from_slice(arguments);
+        all.push(context);
+        self.run(&all)
+    }
+
+    /// Builds the text `dockerfile` with an empty context.
+    ///
+    /// # Panics
+    /// Panics where the binary can't be started.
+    pub fn build_text(&self, dockerfile: &str, arguments: &[&str]) -> Output {
+        self.write("text/Dockerfile", dockerfile);
+        self.build("text", arguments)
+    }
+}
+
+/// Runs a command to its end.
+///
+/// # Panics
+/// Panics where it can't be started.
+pub fn run(command: &mut Command) -> Output {
+    use std::os::unix::process::ExitStatusExt;
+    let output = command.output().unwrap_or_else(|error| panic!("run {command:?}: {error}"));
+    let code = output.status.code().unwrap_or(128 + output.status.signal().unwrap_or_default());
+    Output {
+        code,
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+/// Returns the OCI layout of the base image, made once per test program; its archive lies beside
+/// it, as `base.tar`.
+///
+/// # Panics
+/// Panics where the image can't be made.
+pub fn base_layout() -> &'static Path {
+    static LAYOUT: OnceLock<PathBuf> = OnceLock::new();
+    LAYOUT.get_or_init(|| {
+        // Kept for the program's whole life; tests that run side by side share it.
+        let directory = tempfile::Builder::new().prefix("kiln-base-").tempdir();
+        let directory = directory.expect("make a temporary directory").keep();
+        let layout = directory.join("base");
+        base::write_base(&directory.join("base.tar"), &layout);
+        layout
+    })
+}

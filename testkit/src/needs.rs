@@ -1,0 +1,47 @@
+//! What tests need of the machine.
+
+use std::path::Path;
+
+/// Something that a test needs and a machine may lack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// To be root.
+    Root,
+    /// A program on the path.
+    Program(&'static str),
+    /// Debian's package mirror, for debootstrap and apt-get.
+    PackageMirror,
+}
+
+impl Need {
+    fn is_met(self) -> bool {
+        match self {
+            Self::Root => rustix::process::geteuid().is_root(),
+            Self::Program(name) => find_program(name).is_some(),
+            Self::PackageMirror => std::process::Command::new("python3")
+                .args(["-c", "import socket; socket.create_connection(('deb.debian.org', 80), 5)"])
+                .output()
+                .is_ok_and(|output| output.status.success()),
+        }
+    }
+}
+
+/// Returns where a program lies on the path, or among the system's own.
+pub fn find_program(name: &str) -> Option<std::path::PathBuf> {
+    let path = std::env::var("PATH").unwrap_or_default();
+    path.split(':')
+        .chain(["/usr/sbin", "/sbin"])
+        .map(|directory| Path::new(directory).join(name))
+        .find(|candidate| candidate.is_file())
+}
+
+/// Tells whether a test has to be skipped, and says so by name.
+///
+/// # Panics
+/// Panics in CI (`CI=true`): there nothing may be skipped.
+pub fn skip(test: &str, needs: &[Need]) -> bool {
+    let Some(missing) = needs.iter().find(|need| !need.is_met()) else { return false };
+    assert!(std::env::var_os("CI").is_none(), "{test} needs {missing:?}, and CI may skip nothing");
+    eprintln!("skipped: {test} needs {missing:?}");
+    true
+}

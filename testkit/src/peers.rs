@@ -1,0 +1,140 @@
+//! Daemons of others that tests talk to, on loopback ports and sockets in temporary directories.
+
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Debian's docker-registry on a loopback port; stopped when dropped.
+#[derive(Debug)]
+pub struct DockerRegistry {
+    child: Child,
+    port: u16,
+    _data: tempfile::TempDir,
+}
+
+impl DockerRegistry {
+    /// Starts it.
+    ///
+    /// # Panics
+    /// Panics where it doesn't answer in time.
+    pub fn start() -> Self {
+        let data = tempfile::tempdir().expect("make a temporary directory");
+        let port = free_port();
+        let config = data.path().join("config.yml");
+        let text = format!(
+            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\n\
+             http: {{addr: '127.0.0.1:{port}'}}\n",
+            data.path().join("data").display()
+        );
+        std::fs::write(&config, text).expect("write the registry's configuration");
+        let child = Command::new("docker-registry")
+            .arg("serve")
+            .arg(&config)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("start docker-registry");
+        let registry = Self { child, port, _data: data };
+        wait_until("docker-registry answers", || TcpStream::connect(("127.0.0.1", port)).is_ok());
+        registry
+    }
+
+    /// Returns host and port.
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+}
+
+impl Drop for DockerRegistry {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A Docker engine with a data root, socket and containerd of its own; stopped when dropped.
+#[derive(Debug)]
+pub struct DockerEngine {
+    child: Child,
+    socket: PathBuf,
+    data: tempfile::TempDir,
+}
+
+impl DockerEngine {
+    /// Starts it, without networks of its own: nothing of the host's is changed.
+    ///
+    /// # Panics
+    /// Panics with its log where it doesn't answer in time.
+    pub fn start() -> Self {
+        let data = tempfile::Builder::new().prefix("kiln-docker-").tempdir();
+        let data = data.expect("make a temporary directory");
+        let socket = data.path().join("docker.sock");
+        let log = std::fs::File::create(data.path().join("log")).expect("make the log");
+        let child = Command::new(crate::needs::find_program("dockerd").expect("dockerd is there"))
+            .arg("--host")
+            .arg(format!("unix://{}", socket.display()))
+            .arg("--data-root")
+            .arg(data.path().join("data"))
+            .arg("--exec-root")
+            .arg(data.path().join("exec"))
+            .arg("--pidfile")
+            .arg(data.path().join("pid"))
+            .args(["--iptables=false", "--ip6tables=false", "--bridge=none", "--ip-masq=false"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("start dockerd");
+        let engine = Self { child, socket, data };
+        wait_until("the Docker engine answers", || {
+            engine.docker(&["version"]).output().is_ok_and(|output| output.status.success())
+        });
+        engine
+    }
+
+    /// Returns a `docker` command that talks to this engine.
+    pub fn docker(&self, arguments: &[&str]) -> Command {
+        // Debian's client, where another one is first on the path.
+        let client = Path::new("/usr/bin/docker");
+        let mut command = Command::new(if client.exists() { client } else { Path::new("docker") });
+        command.env("DOCKER_CONFIG", self.data.path());
+        command.arg("--host").arg(format!("unix://{}", self.socket.display())).args(arguments);
+        command
+    }
+}
+
+impl Drop for DockerEngine {
+    fn drop(&mut self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while Instant::now() < deadline {
+            if matches!(self.child.try_wait(), Ok(Some(_)) | Err(_)) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Waits until `condition` holds.
+///
+/// # Panics
+/// Panics after a minute.
+pub fn wait_until(what: &str, condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_mins(1);
+    while !condition() {
+        assert!(Instant::now() < deadline, "waited a minute until {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Returns a loopback port that nobody listens on.
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bind a loopback port");
+    listener.local_addr().expect("the listener has an address").port()
+}

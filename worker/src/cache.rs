@@ -1,0 +1,118 @@
+//! The solver's cache over the store.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use kiln_oci::Digest;
+use kiln_solver::{Cache, CacheError, Key, KeyRecord};
+use kiln_store::{KeyGuard, LayerId, Lease, Store};
+
+use crate::flight;
+use crate::output::Output;
+use crate::source::origin::Origin;
+
+/// The solver's cache over the store. What it hands out is kept from being collected until the
+/// process ends.
+#[derive(Clone, Debug)]
+pub struct StoreCache {
+    store: Store,
+    lease: Arc<Lease>,
+}
+
+impl StoreCache {
+    pub(crate) fn new(store: Store, lease: Arc<Lease>) -> Self {
+        Self { store, lease }
+    }
+
+    /// Returns the layers of a record, leased, unless part of them is gone.
+    fn layers(&self, key: &Digest) -> Result<Option<Vec<Option<LayerId>>>, kiln_store::Error> {
+        let Some(layers) = self.store.cache().get(key)? else {
+            return Ok(None);
+        };
+        for layer in layers.iter().flatten() {
+            self.lease.add_layer(layer)?;
+        }
+        // The lease doesn't hold what another process collected between the two questions.
+        if self.store.cache().get(key)?.as_ref() != Some(&layers) {
+            return Ok(None);
+        }
+        for layer in layers.iter().flatten() {
+            if !self.can_be_had(layer)? {
+                return Ok(None);
+            }
+        }
+        Ok(Some(layers))
+    }
+
+    /// Tells whether every layer of a chain has a tree, or a blob that can be read. A layer that
+    /// was only declared may have lost the layout that it was to come from.
+    fn can_be_had(&self, top: &LayerId) -> Result<bool, kiln_store::Error> {
+        for layer in self.store.layers().chain(top)? {
+            if layer.has_tree {
+                continue;
+            }
+            let mut found = false;
+            for blob in self.store.layers().blobs(&layer.id)? {
+                found |= self.store.content().size(&blob.digest)?.is_some();
+                found |= match blob.origin.as_deref().map(Origin::parse) {
+                    Some(Origin::Layout(directory)) => blob_path(&directory, &blob.digest).exists(),
+                    Some(Origin::Registry(_)) => true,
+                    None => false,
+                };
+            }
+            if !found {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// Returns where a layout keeps a blob.
+pub(crate) fn blob_path(layout: &std::path::Path, digest: &Digest) -> PathBuf {
+    layout.join("blobs/sha256").join(digest.hex())
+}
+
+fn error(error: impl std::error::Error + Send + Sync + 'static) -> CacheError {
+    CacheError(Box::new(error))
+}
+
+impl Cache for StoreCache {
+    type Output = Output;
+    type Guard = KeyGuard;
+
+    fn canonical(&self, definition: &Key) -> Result<Option<Key>, CacheError> {
+        Ok(self.store.cache().canonical(&definition.0).map_err(error)?.map(Key))
+    }
+
+    fn link(&self, definition: &Key, canonical: &Key) -> Result<(), CacheError> {
+        self.store.cache().link(&definition.0, &canonical.0).map_err(error)
+    }
+
+    async fn load(&self, key: &Key) -> Result<Option<Vec<Output>>, CacheError> {
+        let layers = self.layers(&key.0).map_err(error)?;
+        Ok(layers.map(|layers| layers.into_iter().map(Output::Layer).collect()))
+    }
+
+    async fn save(
+        &self,
+        key: &Key,
+        outputs: &[Output],
+        record: &KeyRecord,
+    ) -> Result<(), CacheError> {
+        let mut layers = Vec::with_capacity(outputs.len());
+        for output in outputs {
+            match output {
+                Output::Layer(layer) => layers.push(layer.clone()),
+                // A context lives for its build alone: there is nothing to remember.
+                Output::Local(_) => return Ok(()),
+            }
+        }
+        let description = serde_json::to_string(record).map_err(error)?;
+        self.store.cache().put(&key.0, &layers, &description).map_err(error)
+    }
+
+    async fn lock(&self, key: &Key) -> Result<KeyGuard, CacheError> {
+        flight::lock(&self.store, &format!("solve-{key}")).await.map_err(error)
+    }
+}

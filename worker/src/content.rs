@@ -1,0 +1,287 @@
+//! What a vertex can see of its inputs, and its digest.
+//!
+//! Where a step reads no more of an input than certain paths, its key has the content of those
+//! paths in place of the input's identity. An input that is changed or mounted writable with an
+//! output counts as a whole: what isn't selected is part of the result.
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use kiln_llb::op::{
+    ContentCache, CopyAction, ExecOp, FileActionKind, FileOp, MountKind, Op, OpKind, UserRef,
+};
+use kiln_oci::Digest;
+use kiln_store::Store;
+use kiln_tree::digest::FileDigests;
+use kiln_tree::{FileKind, Metadata, Selection, View};
+
+use crate::error::{Error, Result};
+use crate::file::owner_of;
+use crate::output::Output;
+use crate::snapshots::{Snapshots, whole};
+
+/// Files that changed less than this before they were read may change again with the same times.
+const RACY: Duration = Duration::from_secs(2);
+
+/// Returns the inputs of which only some content matters.
+pub(crate) fn content_inputs(op: &Op) -> Result<Vec<usize>> {
+    let mut inputs = Vec::new();
+    for input in 0..op.inputs.len() {
+        if selections(op, input)?.is_some() {
+            inputs.push(input);
+        }
+    }
+    Ok(inputs)
+}
+
+/// Returns what the op selects of an input, or `None` where the input counts as a whole by its key.
+pub(crate) fn selections(op: &Op, input: usize) -> Result<Option<Vec<Selection>>> {
+    match &op.kind {
+        Some(OpKind::File(file)) => Ok(of_file(file, input)),
+        Some(OpKind::Exec(exec)) => of_exec(exec, input),
+        _ => Ok(None),
+    }
+}
+
+fn of_file(file: &FileOp, input: usize) -> Option<Vec<Selection>> {
+    let index = Some(input as u32);
+    if file.actions.iter().any(|action| action.input == index) {
+        return None;
+    }
+    let mut selections = Vec::new();
+    for action in &file.actions {
+        if let Some(chown) = owner_of(&action.kind) {
+            for (user, path) in [(&chown.user, "/etc/passwd"), (&chown.group, "/etc/group")] {
+                if matches!(user, Some(UserRef::Name { input, .. }) if *input == index) {
+                    selections.push(path_selection(path));
+                }
+            }
+        }
+        if let (FileActionKind::Copy(copy), true) = (&action.kind, action.secondary_input == index)
+        {
+            selections.push(copied(copy));
+        }
+    }
+    (!selections.is_empty()).then_some(selections)
+}
+
+fn copied(copy: &CopyAction) -> Selection {
+    Selection {
+        path: copy.src.clone(),
+        wildcard: copy.allow_wildcard && crate::file::has_wildcard(&copy.src),
+        follow: copy.follow_symlink,
+        include: copy.include_patterns.clone(),
+        exclude: copy.exclude_patterns.clone(),
+    }
+}
+
+fn path_selection(path: &str) -> Selection {
+    Selection { path: path.to_owned(), follow: true, ..Selection::default() }
+}
+
+fn of_exec(exec: &ExecOp, input: usize) -> Result<Option<Vec<Selection>>> {
+    let index = Some(input as u32);
+    let mut paths = BTreeSet::new();
+    for mount in exec.mounts.iter().filter(|mount| mount.input == index) {
+        if matches!(mount.kind, MountKind::Secret(_) | MountKind::Ssh(_) | MountKind::Tmpfs { .. })
+        {
+            continue;
+        }
+        let path = absolute(&mount.selector);
+        // What isn't selected must not be able to get into a result.
+        let safe = mount.output.is_none() || mount.readonly || path == "/";
+        let wanted = match mount.content_cache {
+            ContentCache::Off => false,
+            ContentCache::Default => safe && mount.dest != "/",
+            ContentCache::On if safe => true,
+            ContentCache::On => {
+                let problem = format!("mount {} can't be keyed by its content", mount.dest);
+                return Err(Error::Invalid(problem));
+            }
+        };
+        if !wanted {
+            return Ok(None);
+        }
+        paths.insert(path);
+    }
+    Ok((!paths.is_empty()).then(|| paths.iter().map(|path| path_selection(path)).collect()))
+}
+
+/// Returns a selector as a clean absolute path.
+fn absolute(selector: &str) -> String {
+    let mut names: Vec<&str> = Vec::new();
+    for name in selector.split('/') {
+        match name {
+            "" | "." => {}
+            ".." => drop(names.pop()),
+            name => names.push(name),
+        }
+    }
+    format!("/{}", names.join("/"))
+}
+
+/// Digests what is selected of an output whose trees are there.
+pub(crate) fn digest(
+    snapshots: &Snapshots,
+    output: &Output,
+    selections: &[Selection],
+) -> Result<Digest> {
+    match output {
+        Output::Layer(layer) => {
+            let dir = snapshots.read(layer.as_ref())?;
+            checked(whole(&dir), selections, None)
+        }
+        Output::Local(context) => {
+            let index = ContentIndex::new(snapshots.store.clone());
+            let digest = checked(context.view(), selections, Some(&index))?;
+            index.save()?;
+            Ok(digest)
+        }
+    }
+}
+
+fn checked(
+    view: View<'_>,
+    selections: &[Selection],
+    remembered: Option<&dyn FileDigests>,
+) -> Result<Digest> {
+    Ok(kiln_tree::content_digest(view, selections, remembered)?)
+}
+
+/// Digests of the files of a context that were read before, as a version control's index has them:
+/// a file whose identity, size and times are the same has the same content, unless it was so new
+/// when it was read that a change could have gone unnoticed.
+struct ContentIndex {
+    store: Store,
+    learned: Mutex<Vec<(Vec<u8>, [u8; 32])>>,
+}
+
+impl ContentIndex {
+    fn new(store: Store) -> Self {
+        Self { store, learned: Mutex::default() }
+    }
+
+    /// Stores what was learned.
+    fn save(self) -> Result<()> {
+        let learned = self.learned.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if learned.is_empty() {
+            return Ok(());
+        }
+        Ok(self.store.cache().put_file_digests(&learned)?)
+    }
+}
+
+impl FileDigests for ContentIndex {
+    fn get(&self, metadata: &Metadata) -> Option<[u8; 32]> {
+        // An index that can't be read has nothing to say: the file is read instead.
+        self.store.cache().file_digest(&fingerprint(metadata)?).ok().flatten()
+    }
+
+    fn put(&self, metadata: &Metadata, digest: [u8; 32]) {
+        if is_racy(metadata, SystemTime::now()) {
+            return;
+        }
+        if let Some(fingerprint) = fingerprint(metadata) {
+            let mut learned = self.learned.lock().unwrap_or_else(PoisonError::into_inner);
+            learned.push((fingerprint, digest));
+        }
+    }
+}
+
+fn is_racy(metadata: &Metadata, now: SystemTime) -> bool {
+    let newest = metadata.mtime.max(metadata.ctime);
+    let Ok(since) = now.duration_since(SystemTime::UNIX_EPOCH) else { return true };
+    newest.seconds >= since.saturating_sub(RACY).as_secs() as i64
+}
+
+fn fingerprint(metadata: &Metadata) -> Option<Vec<u8>> {
+    if metadata.kind != FileKind::File {
+        return None;
+    }
+    let mut bytes = Vec::with_capacity(48);
+    for number in [metadata.device, metadata.inode, metadata.size] {
+        bytes.extend(number.to_le_bytes());
+    }
+    for time in [metadata.mtime, metadata.ctime] {
+        bytes.extend(time.seconds.to_le_bytes());
+        bytes.extend(time.nanoseconds.to_le_bytes());
+    }
+    Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use kiln_llb::op::{FileAction, Input, Mount};
+    use kiln_tree::{Owner, Timestamp};
+
+    use super::*;
+
+    fn op(kind: OpKind, inputs: u32) -> Op {
+        let inputs = (0..inputs).map(|index| Input { digest: Digest::of(b"x"), index }).collect();
+        Op { inputs, platform: None, constraints: Vec::new(), kind: Some(kind) }
+    }
+
+    fn mount(input: u32, dest: &str, selector: &str, readonly: bool) -> Mount {
+        Mount {
+            input: Some(input),
+            selector: selector.to_owned(),
+            dest: dest.to_owned(),
+            output: (dest == "/").then_some(0),
+            readonly,
+            kind: MountKind::Bind,
+            content_cache: ContentCache::Default,
+            result_id: String::new(),
+        }
+    }
+
+    #[test]
+    fn sources_of_copies_count_by_content() {
+        let copy = CopyAction { src: "/a".to_owned(), ..CopyAction::default() };
+        let action = FileAction {
+            input: Some(0),
+            secondary_input: Some(1),
+            output: Some(0),
+            kind: FileActionKind::Copy(copy),
+        };
+        let op = op(OpKind::File(FileOp { actions: vec![action] }), 2);
+        assert_eq!(content_inputs(&op).unwrap(), [1]);
+        assert_eq!(selections(&op, 1).unwrap().unwrap()[0].path, "/a");
+    }
+
+    #[test]
+    fn mounts_count_by_content_but_the_root() {
+        let mounts = vec![mount(0, "/", "", false), mount(1, "/m", "a/../b", true)];
+        let op = op(OpKind::Exec(ExecOp { mounts, ..ExecOp::default() }), 2);
+        assert_eq!(content_inputs(&op).unwrap(), [1]);
+        assert_eq!(selections(&op, 1).unwrap().unwrap()[0].path, "/b");
+    }
+
+    #[test]
+    fn an_input_that_is_root_and_mount_counts_as_a_whole() {
+        let mounts = vec![mount(0, "/", "", false), mount(0, "/m", "b", true)];
+        let op = op(OpKind::Exec(ExecOp { mounts, ..ExecOp::default() }), 1);
+        assert!(content_inputs(&op).unwrap().is_empty());
+    }
+
+    #[test]
+    fn files_that_just_changed_are_not_remembered() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1000);
+        let at = |seconds| Timestamp { seconds, nanoseconds: 0 };
+        let metadata = |mtime, ctime| Metadata {
+            kind: FileKind::File,
+            mode: 0o644,
+            owner: Owner::default(),
+            size: 1,
+            mtime: at(mtime),
+            ctime: at(ctime),
+            device: 1,
+            inode: 1,
+            links: 1,
+        };
+        assert!(is_racy(&metadata(1, 999), now));
+        assert!(is_racy(&metadata(998, 1), now));
+        assert!(is_racy(&metadata(5000, 1), now));
+        assert!(!is_racy(&metadata(1, 990), now));
+    }
+}

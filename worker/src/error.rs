@@ -1,0 +1,79 @@
+//! Why a step can't be done.
+
+use std::io;
+use std::path::Path;
+
+use kiln_solver::StepError;
+
+/// Why a step can't be done.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] kiln_store::Error),
+    /// A file operation failed.
+    #[error(transparent)]
+    Tree(#[from] kiln_tree::Error),
+    /// The kernel said no.
+    #[error("{action} {name}")]
+    Kernel {
+        /// What was being done, as `mount`.
+        action: &'static str,
+        /// To what.
+        name: String,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// A document of an image that isn't what it should be.
+    #[error("{name}: {problem}")]
+    Image {
+        /// The image, or the document's digest.
+        name: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// Something that kiln doesn't do.
+    #[error("{0} is not supported")]
+    Unsupported(String),
+    /// A graph that asks for something impossible, or something that isn't there.
+    #[error("{0}")]
+    Invalid(String),
+    /// The step was cancelled.
+    #[error("canceled")]
+    Cancelled,
+}
+
+/// A result with [`Error`].
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// Returns a function that names an error of the kernel.
+    pub(crate) fn kernel<E: Into<io::Error>>(
+        action: &'static str,
+        name: impl ToString,
+    ) -> impl FnOnce(E) -> Self {
+        move |source| Self::Kernel { action, name: name.to_string(), source: source.into() }
+    }
+
+    /// Returns a function that names an error about a path.
+    pub(crate) fn path<E: Into<io::Error>>(
+        action: &'static str,
+        path: &Path,
+    ) -> impl FnOnce(E) -> Self {
+        Self::kernel(action, format!("{path:?}"))
+    }
+
+    /// Returns an error about an image.
+    pub(crate) fn image(name: impl ToString, problem: impl ToString) -> Self {
+        Self::Image { name: name.to_string(), problem: problem.to_string() }
+    }
+}
+
+impl From<Error> for StepError {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Cancelled => Self::Cancelled,
+            error => Self::other(error),
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! Copies from one tree into another.
+
+use std::path::PathBuf;
+
+use kiln_llb::op::CopyAction;
+use kiln_tree::{CopyOptions, Dir, ModeChange, Owner, Timestamp, View};
+
+use crate::error::Result;
+
+/// Copies what an action selects of `source` into `target`.
+pub(super) fn copy(
+    source: View<'_>,
+    target: &Dir,
+    action: &CopyAction,
+    owner: Option<Owner>,
+) -> Result<()> {
+    let options = CopyOptions {
+        source: action.src.clone(),
+        dest: action.dest.clone(),
+        owner,
+        mode: mode(action)?,
+        mtime: (action.timestamp != -1).then(|| Timestamp {
+            seconds: action.timestamp.div_euclid(1_000_000_000),
+            nanoseconds: action.timestamp.rem_euclid(1_000_000_000) as u32,
+        }),
+        follow_symlink: action.follow_symlink,
+        dir_copy_contents: action.dir_copy_contents,
+        unpack: action.attempt_unpack_docker_compatibility,
+        create_dest_path: action.create_dest_path,
+        allow_wildcard: action.allow_wildcard,
+        allow_empty_wildcard: action.allow_empty_wildcard,
+        include: action.include_patterns.clone(),
+        exclude: action.exclude_patterns.clone(),
+        always_replace: action.always_replace_existing_dest_paths,
+        required: action.required_paths.iter().map(PathBuf::from).collect(),
+    };
+    Ok(kiln_tree::copy(source, target, &options)?)
+}
+
+fn mode(action: &CopyAction) -> Result<Option<ModeChange>> {
+    match (action.mode_str.as_str(), action.mode) {
+        ("", -1) => Ok(None),
+        ("", bits) => Ok(Some(ModeChange::set(bits as u32))),
+        (text, _) => Ok(Some(ModeChange::parse(text)?)),
+    }
+}

@@ -1,0 +1,235 @@
+//! File ops: chains of changes to files.
+//!
+//! The actions of an op run in their order. The result of an action is a tree that is being made as
+//! long as only the next change will see it, and becomes a layer where it is an output, is used
+//! more than once, or is read from. So a chain of actions with one output makes one layer.
+
+mod copy;
+mod mkdir;
+mod mkfile;
+mod owner;
+mod place;
+mod rm;
+mod symlink;
+
+use std::sync::Arc;
+
+use kiln_llb::op::{Chown, FileAction, FileActionKind, FileOp, InputIndex, UserRef};
+use kiln_solver::StepContext;
+use kiln_tree::{Dir, View};
+use rustix::fs::{AtFlags, Timespec, Timestamps, UTIME_OMIT, utimensat};
+use tokio_util::sync::CancellationToken;
+
+use crate::blobs::blocking;
+use crate::error::{Error, Result};
+use crate::output::Output;
+use crate::snapshots::{Snapshots, Writable, whole};
+use crate::source::local::LocalContext;
+
+pub(crate) use rm::has_wildcard;
+
+/// Runs a file op.
+pub(crate) async fn run(
+    snapshots: &Snapshots,
+    op: &FileOp,
+    inputs: Vec<Output>,
+    context: &StepContext,
+) -> Result<Vec<Output>> {
+    snapshots.materialise(&inputs, Some(context)).await?;
+    let (snapshots, op, cancel) = (snapshots.clone(), op.clone(), context.cancel.clone());
+    blocking(move || Run::new(&snapshots, &op, inputs, cancel).run()).await
+}
+
+/// Checks what can be known of a file op before it runs.
+pub(crate) fn check(op: &FileOp, inputs: usize) -> Result<()> {
+    let mut outputs: Vec<u32> = Vec::new();
+    for (position, action) in op.actions.iter().enumerate() {
+        for index in references(action).flatten() {
+            if index as usize >= inputs + position {
+                let problem = format!("file action {position} refers to {index}, not made yet");
+                return Err(Error::Invalid(problem));
+            }
+        }
+        if let Some(chown) = owner_of(&action.kind) {
+            owner::check(chown)?;
+        }
+        outputs.extend(action.output);
+    }
+    outputs.sort_unstable();
+    if outputs.is_empty() {
+        return Err(Error::Invalid("file op has no output".to_owned()));
+    }
+    if outputs.iter().enumerate().any(|(expected, output)| expected != *output as usize) {
+        return Err(Error::Invalid("outputs of file op are not numbered one by one".to_owned()));
+    }
+    Ok(())
+}
+
+/// Returns the owner that an action gives.
+pub(crate) fn owner_of(kind: &FileActionKind) -> Option<&Chown> {
+    match kind {
+        FileActionKind::Copy(copy) => copy.owner.as_ref(),
+        FileActionKind::MkFile(file) => file.owner.as_ref(),
+        FileActionKind::MkDir(dir) => dir.owner.as_ref(),
+        FileActionKind::Symlink(link) => link.owner.as_ref(),
+        FileActionKind::Rm(_) => None,
+    }
+}
+
+/// Returns what an action refers to: its input, what it copies from, and where its owner's names
+/// are looked up.
+fn references(action: &FileAction) -> impl Iterator<Item = InputIndex> {
+    let names = owner_of(&action.kind).into_iter().flat_map(|chown| {
+        [&chown.user, &chown.group].map(|user| match user {
+            Some(UserRef::Name { input, .. }) => *input,
+            _ => None,
+        })
+    });
+    [action.input, action.secondary_input].into_iter().chain(names)
+}
+
+/// What an index stands for.
+enum Slot {
+    Output(Output),
+    Open(Writable),
+    /// Not made yet, or taken by the only action that uses it.
+    Nothing,
+}
+
+/// A directory to read from.
+enum Source {
+    Dir(Dir),
+    Local(Arc<LocalContext>),
+}
+
+impl Source {
+    fn view(&self) -> View<'_> {
+        match self {
+            Self::Dir(dir) => whole(dir),
+            Self::Local(context) => context.view(),
+        }
+    }
+}
+
+struct Run<'a> {
+    snapshots: &'a Snapshots,
+    op: &'a FileOp,
+    inputs: usize,
+    slots: Vec<Slot>,
+    cancel: CancellationToken,
+}
+
+impl<'a> Run<'a> {
+    fn new(
+        snapshots: &'a Snapshots,
+        op: &'a FileOp,
+        inputs: Vec<Output>,
+        cancel: CancellationToken,
+    ) -> Self {
+        let count = inputs.len();
+        let slots = inputs.into_iter().map(Slot::Output).collect();
+        Self { snapshots, op, inputs: count, slots, cancel }
+    }
+
+    fn run(mut self) -> Result<Vec<Output>> {
+        let mut outputs = Vec::new();
+        for (position, action) in self.op.actions.iter().enumerate() {
+            if self.cancel.is_cancelled() {
+                return Err(Error::Cancelled);
+            }
+            let target = self.target(action.input)?;
+            self.act(action, target.dir())?;
+            let slot = if self.is_shared(position) {
+                Slot::Output(Output::Layer(Some(self.snapshots.commit(target)?)))
+            } else {
+                Slot::Open(target)
+            };
+            if let (Some(number), Slot::Output(output)) = (action.output, &slot) {
+                outputs.push((number, output.clone()));
+            }
+            self.slots.push(slot);
+        }
+        outputs.sort_unstable_by_key(|(number, _)| *number);
+        Ok(outputs.into_iter().map(|(_, output)| output).collect())
+    }
+
+    /// Tells whether the result of an action has to become a layer.
+    fn is_shared(&self, position: usize) -> bool {
+        if self.op.actions[position].output.is_some() {
+            return true;
+        }
+        let index = Some((self.inputs + position) as u32);
+        let later = &self.op.actions[position + 1..];
+        let changed = later.iter().filter(|action| action.input == index).count();
+        let used = later.iter().flat_map(references).filter(|used| *used == index).count();
+        changed > 1 || used > changed
+    }
+
+    /// Returns a tree to change, on top of what an index stands for.
+    fn target(&mut self, index: InputIndex) -> Result<Writable> {
+        let Some(index) = index else { return self.snapshots.write(None) };
+        let slot = self.slots.get_mut(index as usize).ok_or_else(|| unknown(index))?;
+        match slot {
+            Slot::Output(output) => {
+                let layer = self.snapshots.layer(output)?;
+                self.snapshots.write(layer.as_ref())
+            }
+            Slot::Open(_) | Slot::Nothing => match std::mem::replace(slot, Slot::Nothing) {
+                Slot::Open(writable) => Ok(writable),
+                _ => Err(unknown(index)),
+            },
+        }
+    }
+
+    /// Returns what an index stands for, to read from it.
+    fn source(&self, index: InputIndex) -> Result<Source> {
+        let Some(index) = index else { return Ok(Source::Dir(self.snapshots.read(None)?)) };
+        match self.slots.get(index as usize) {
+            Some(Slot::Output(Output::Layer(layer))) => {
+                Ok(Source::Dir(self.snapshots.read(layer.as_ref())?))
+            }
+            Some(Slot::Output(Output::Local(context))) => Ok(Source::Local(Arc::clone(context))),
+            _ => Err(unknown(index)),
+        }
+    }
+
+    fn act(&self, action: &FileAction, target: &Dir) -> Result<()> {
+        let owner = match owner_of(&action.kind) {
+            Some(chown) => Some(owner::resolve(chown, |index| self.source(index))?),
+            None => None,
+        };
+        match &action.kind {
+            FileActionKind::Copy(copy) => {
+                let source = self.source(action.secondary_input)?;
+                copy::copy(source.view(), target, copy, owner)
+            }
+            FileActionKind::MkFile(file) => mkfile::mkfile(target, file, owner),
+            FileActionKind::MkDir(dir) => mkdir::mkdir(target, dir, owner),
+            FileActionKind::Rm(rm) => rm::rm(target, rm),
+            FileActionKind::Symlink(link) => symlink::symlink(target, link, owner),
+        }
+    }
+}
+
+fn unknown(index: u32) -> Error {
+    Error::Invalid(format!("file action refers to {index}, which isn't there"))
+}
+
+/// Sets a modification time given in nanoseconds since 1970; -1 leaves it alone.
+fn set_time(
+    parent: &impl std::os::fd::AsFd,
+    name: &std::ffi::OsStr,
+    nanoseconds: i64,
+) -> Result<()> {
+    if nanoseconds == -1 {
+        return Ok(());
+    }
+    let time = Timespec {
+        tv_sec: nanoseconds.div_euclid(1_000_000_000),
+        tv_nsec: nanoseconds.rem_euclid(1_000_000_000) as _,
+    };
+    let omitted = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT as _ };
+    let times = Timestamps { last_access: omitted, last_modification: time };
+    utimensat(parent, name, &times, AtFlags::SYMLINK_NOFOLLOW)
+        .map_err(Error::kernel("change times of", format!("{name:?}")))
+}

@@ -1,0 +1,23 @@
+//! Waiting for keys of the store without blocking a thread.
+
+use std::time::Duration;
+
+use kiln_store::{KeyGuard, Store};
+
+use crate::error::Result;
+
+/// Waits between two attempts: short at first, since most holders are done within milliseconds.
+const FIRST_WAIT: Duration = Duration::from_millis(2);
+const LONGEST_WAIT: Duration = Duration::from_millis(50);
+
+/// Waits until nobody else, in this process or another, holds `key`. Dropping the future gives up.
+pub(crate) async fn lock(store: &Store, key: &str) -> Result<KeyGuard> {
+    let mut wait = FIRST_WAIT;
+    loop {
+        if let Some(guard) = store.try_lock(key)? {
+            return Ok(guard);
+        }
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(LONGEST_WAIT);
+    }
+}

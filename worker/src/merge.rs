@@ -1,0 +1,73 @@
+//! Merge: the layers of several inputs in one chain.
+
+use std::os::fd::AsFd;
+
+use kiln_llb::op::MergeOp;
+use kiln_solver::StepContext;
+use kiln_store::{Layer, LayerId};
+use kiln_tree::Dir;
+
+use crate::blobs::blocking;
+use crate::error::{Error, Result};
+use crate::output::Output;
+use crate::relink::relink;
+use crate::snapshots::Snapshots;
+
+/// Lays the inputs of a merge one above the other. The lowest chain is used as it is, without a
+/// look at its files.
+pub(crate) async fn merge(
+    snapshots: &Snapshots,
+    op: &MergeOp,
+    inputs: &[Output],
+    context: &StepContext,
+) -> Result<Output> {
+    let mut stacked = Vec::with_capacity(op.inputs.len());
+    for input in op.inputs.iter().flatten() {
+        let output = inputs
+            .get(*input as usize)
+            .ok_or_else(|| Error::Invalid(format!("merge has no input {input}")))?;
+        if !matches!(output, Output::Layer(None)) {
+            stacked.push(output.clone());
+        }
+    }
+    snapshots.materialise(stacked.iter().skip(1), Some(context)).await?;
+    let snapshots = snapshots.clone();
+    blocking(move || {
+        let mut top = None;
+        for output in &stacked {
+            let Some(layer) = snapshots.layer(output)? else { continue };
+            top = Some(match top {
+                None => layer,
+                Some(below) => snapshots.stack(&layer, below)?,
+            });
+        }
+        Ok(Output::Layer(top))
+    })
+    .await
+}
+
+impl Snapshots {
+    /// Repeats the chain of `top` above `below`.
+    fn stack(&self, top: &LayerId, below: LayerId) -> Result<LayerId> {
+        let chain = self.store.layers().chain(top)?;
+        chain.iter().try_fold(below, |below, layer| self.repeat(layer, below))
+    }
+
+    /// Repeats a layer above `below`. Packed forms that it has are those of the new layer, too.
+    fn repeat(&self, layer: &Layer, below: LayerId) -> Result<LayerId> {
+        let layers = self.store.layers();
+        let pending = layers.begin()?;
+        let source = Dir::open(&layers.tree_path(&layer.id))?;
+        let dest = Dir::open(pending.fs())?;
+        relink(source.as_fd(), dest.as_fd())?;
+        drop(dest);
+        let blobs = layers.blobs(&layer.id)?;
+        let (Some(diff_id), [blob, ..]) = (&layer.diff_id, blobs.as_slice()) else {
+            return self.commit_pending(pending, Some(&below));
+        };
+        let repeated = layers.declare(Some(&below), diff_id, blob)?;
+        self.lease.add_layer(&repeated)?;
+        layers.attach(pending, &repeated)?;
+        Ok(repeated)
+    }
+}

@@ -1,0 +1,143 @@
+//! Trees once more, for the price of their directories.
+//!
+//! A layer has one parent. To stand on another one, its tree is repeated: directories are made
+//! anew, everything else is a hard link, whiteouts included. Trees never change once committed, so
+//! that sharing files between them is safe.
+
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{
+    AtFlags, Dir as Entries, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid,
+    XattrFlags, fchmod, fchown, fgetxattr, fgetxattr_query, flistxattr, flistxattr_query,
+    fsetxattr, fstat, futimens, linkat, mkdirat, mknodat, openat, statat,
+};
+use rustix::io::Errno;
+
+use crate::error::{Error, Result};
+
+/// What the names of overlayfs's own attributes begin with, as root and without.
+const OVERLAY_PREFIXES: [&[u8]; 2] = [b"trusted.overlay.", b"user.overlay."];
+/// The attributes of overlayfs that mean something in a lower directory.
+const KEPT_OVERLAY: [&[u8]; 2] = [b"opaque", b"whiteout"];
+
+/// Repeats the tree below `source` in the empty directory `dest`, and tells whether it holds
+/// deletions.
+pub(crate) fn relink(source: BorrowedFd<'_>, dest: BorrowedFd<'_>) -> Result<bool> {
+    let mut deletions = false;
+    let entries = Entries::read_from(source).map_err(Error::kernel("read directory", "tree"))?;
+    for entry in entries {
+        let entry = entry.map_err(Error::kernel("read directory", "tree"))?;
+        let name = entry.file_name();
+        if name == c"." || name == c".." {
+            continue;
+        }
+        let stat = statat(source, name, AtFlags::SYMLINK_NOFOLLOW).map_err(about("stat", name))?;
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => {
+                mkdirat(dest, name, Mode::RWXU).map_err(about("create directory", name))?;
+                let (from, to) = (open_dir(source, name)?, open_dir(dest, name)?);
+                deletions |= relink(from.as_fd(), to.as_fd())?;
+            }
+            kind => {
+                deletions |= kind == FileType::CharacterDevice && stat.st_rdev == 0;
+                link((source, dest), name, &stat).map_err(about("link", name))?;
+            }
+        }
+    }
+    copy_attributes(source, dest)?;
+    Ok(deletions | is_opaque(dest)?)
+}
+
+fn open_dir(parent: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    openat(parent, name, flags, Mode::empty()).map_err(about("open directory", name))
+}
+
+/// Links a file. A whiteout that has too many links already is made anew; a file is copied.
+fn link(
+    (source, dest): (BorrowedFd<'_>, BorrowedFd<'_>),
+    name: &CStr,
+    stat: &Stat,
+) -> io::Result<()> {
+    match linkat(source, name, dest, name, AtFlags::empty()) {
+        Err(Errno::MLINK) => {}
+        result => return Ok(result?),
+    }
+    let kind = FileType::from_raw_mode(stat.st_mode);
+    let mode = Mode::from_raw_mode(stat.st_mode);
+    match kind {
+        FileType::RegularFile => {
+            let read = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let write = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+            let from = openat(source, name, read, Mode::empty())?;
+            let to = openat(dest, name, write, Mode::RUSR | Mode::WUSR)?;
+            io::copy(
+                &mut std::fs::File::from(from.try_clone()?),
+                &mut std::fs::File::from(to.try_clone()?),
+            )?;
+            copy_attributes(from.as_fd(), to.as_fd()).map_err(io::Error::other)
+        }
+        kind if stat.st_rdev == 0 && kind == FileType::CharacterDevice => {
+            Ok(mknodat(dest, name, kind, mode, 0)?)
+        }
+        // Only files and whiteouts come in such numbers.
+        _ => Err(Errno::MLINK.into()),
+    }
+}
+
+/// Gives `dest` the owner, mode, extended attributes and times of `source`.
+pub(crate) fn copy_attributes(source: BorrowedFd<'_>, dest: BorrowedFd<'_>) -> Result<()> {
+    let failed = |errno: Errno| Error::kernel("copy attributes of", "tree")(errno);
+    let stat = fstat(source).map_err(failed)?;
+    if rustix::process::geteuid().is_root() {
+        fchown(dest, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))
+            .map_err(failed)?;
+    }
+    fchmod(dest, Mode::from_raw_mode(stat.st_mode)).map_err(failed)?;
+    for name in xattr_names(source).map_err(failed)? {
+        if is_kept(name.to_bytes()) {
+            let size = fgetxattr_query(source, &*name).map_err(failed)?;
+            let mut value = vec![0; size];
+            let size = fgetxattr(source, &*name, value.as_mut_slice()).map_err(failed)?;
+            fsetxattr(dest, &*name, &value[..size], XattrFlags::empty()).map_err(failed)?;
+        }
+    }
+    let times = Timestamps {
+        last_access: Timespec { tv_sec: stat.st_atime as _, tv_nsec: stat.st_atime_nsec as _ },
+        last_modification: Timespec {
+            tv_sec: stat.st_mtime as _,
+            tv_nsec: stat.st_mtime_nsec as _,
+        },
+    };
+    futimens(dest, &times).map_err(failed)
+}
+
+fn is_opaque(dir: BorrowedFd<'_>) -> Result<bool> {
+    let names = xattr_names(dir).map_err(Error::kernel("list attributes of", "tree"))?;
+    Ok(names.iter().any(|name| overlay_name(name.to_bytes()) == Some(b"opaque")))
+}
+
+fn xattr_names(file: BorrowedFd<'_>) -> rustix::io::Result<Vec<std::ffi::CString>> {
+    let size = match flistxattr_query(file) {
+        Ok(0) | Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
+        result => result?,
+    };
+    let mut list = vec![0; size];
+    let size = flistxattr(file, list.as_mut_slice())?;
+    let names = list[..size].split(|byte| *byte == 0).filter(|name| !name.is_empty());
+    Ok(names.filter_map(|name| std::ffi::CString::new(name).ok()).collect())
+}
+
+fn overlay_name(name: &[u8]) -> Option<&[u8]> {
+    OVERLAY_PREFIXES.iter().find_map(|prefix| name.strip_prefix(*prefix))
+}
+
+fn is_kept(name: &[u8]) -> bool {
+    overlay_name(name).is_none_or(|name| KEPT_OVERLAY.contains(&name))
+}
+
+fn about<E: Into<io::Error>>(action: &'static str, name: &CStr) -> impl FnOnce(E) -> Error {
+    Error::kernel(action, format!("{name:?}"))
+}

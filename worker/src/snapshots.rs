@@ -1,0 +1,154 @@
+//! Chains of layers as directories.
+
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use kiln_store::{LayerId, Lease, PendingTree, Store};
+use kiln_tree::{CopyOptions, Dir, View};
+use rustix::fs::{Mode, Uid};
+
+use crate::blobs::Blobs;
+use crate::error::{Error, Result};
+use crate::mount::Overlay;
+use crate::output::Output;
+use crate::relink::copy_attributes;
+use crate::source::local::LocalContext;
+
+/// Chains of layers as directories. Cheap to clone.
+///
+/// The lowest tree of a chain has no whiteouts: so a chain of one layer is read without a mount.
+#[derive(Clone, Debug)]
+pub(crate) struct Snapshots {
+    pub(crate) store: Store,
+    pub(crate) lease: Arc<Lease>,
+    pub(crate) blobs: Blobs,
+    /// A directory that stays empty.
+    empty: PathBuf,
+}
+
+/// A tree that is being made on top of a chain. Dropped uncommitted, it leaves nothing.
+#[derive(Debug)]
+pub(crate) struct Writable {
+    pub(crate) pending: PendingTree,
+    pub(crate) parent: Option<LayerId>,
+    dir: Dir,
+}
+
+impl Writable {
+    /// Returns the directory, with everything of the chain in it.
+    pub(crate) fn dir(&self) -> &Dir {
+        &self.dir
+    }
+}
+
+impl Snapshots {
+    pub(crate) fn new(store: Store, lease: Arc<Lease>, blobs: Blobs) -> Result<Self> {
+        let empty = store.temp_dir()?;
+        Ok(Self { store, lease, blobs, empty })
+    }
+
+    /// Returns the trees of a chain, uppermost first. All must be there.
+    pub(crate) fn lowers(&self, top: Option<&LayerId>) -> Result<Vec<PathBuf>> {
+        let Some(top) = top else { return Ok(Vec::new()) };
+        let chain = self.store.layers().chain(top)?;
+        Ok(chain.iter().rev().map(|layer| self.store.layers().tree_path(&layer.id)).collect())
+    }
+
+    /// Returns a chain as a directory to read. All its trees must be there.
+    pub(crate) fn read(&self, top: Option<&LayerId>) -> Result<Dir> {
+        match self.lowers(top)?.as_slice() {
+            [] => Ok(Dir::open(&self.empty)?),
+            [only] => Ok(Dir::open(only)?),
+            lowers => Overlay { lowers: lowers.to_vec(), upper: None }.mount(),
+        }
+    }
+
+    /// Begins a tree on top of a chain. All its trees must be there.
+    pub(crate) fn write(&self, parent: Option<&LayerId>) -> Result<Writable> {
+        let pending = self.begin(parent)?;
+        let dir = match self.lowers(parent)? {
+            lowers if lowers.is_empty() => Dir::open(pending.fs())?,
+            lowers => {
+                let upper = Some((pending.fs().to_owned(), pending.work().to_owned()));
+                Overlay { lowers, upper }.mount()?
+            }
+        };
+        Ok(Writable { pending, parent: parent.cloned(), dir })
+    }
+
+    /// Begins a tree whose root looks like the one of the chain below.
+    pub(crate) fn begin(&self, parent: Option<&LayerId>) -> Result<PendingTree> {
+        let pending = self.store.layers().begin()?;
+        let root = Dir::open(pending.fs())?;
+        match parent {
+            Some(parent) => {
+                let below = Dir::open(&self.store.layers().tree_path(parent))?;
+                copy_attributes(below.as_fd(), root.as_fd())?;
+            }
+            None => {
+                rustix::fs::fchmod(&root, Mode::from_raw_mode(0o755))
+                    .map_err(Error::path("change mode of", pending.fs()))?;
+                if rustix::process::geteuid().is_root() {
+                    rustix::fs::fchown(&root, Some(Uid::ROOT), Some(rustix::fs::Gid::ROOT))
+                        .map_err(Error::path("change owner of", pending.fs()))?;
+                }
+            }
+        }
+        Ok(pending)
+    }
+
+    /// Makes a layer of a tree.
+    pub(crate) fn commit(&self, writable: Writable) -> Result<LayerId> {
+        let Writable { pending, parent, dir } = writable;
+        // What the mount still holds back has to be in the directory.
+        drop(dir);
+        self.commit_pending(pending, parent.as_ref())
+    }
+
+    /// Gives a layer that was only declared its tree.
+    pub(crate) fn attach(&self, writable: Writable, layer: &LayerId) -> Result<()> {
+        let Writable { pending, dir, .. } = writable;
+        drop(dir);
+        Ok(self.store.layers().attach(pending, layer)?)
+    }
+
+    /// Makes a layer of a tree that isn't mounted.
+    pub(crate) fn commit_pending(
+        &self,
+        pending: PendingTree,
+        parent: Option<&LayerId>,
+    ) -> Result<LayerId> {
+        let layer = self.store.layers().commit(pending, parent)?;
+        self.lease.add_layer(&layer)?;
+        Ok(layer)
+    }
+
+    /// Returns an output as a chain of layers; a context is copied.
+    pub(crate) fn layer(&self, output: &Output) -> Result<Option<LayerId>> {
+        match output {
+            Output::Layer(layer) => Ok(layer.clone()),
+            Output::Local(context) => self.import(context, &[]).map(Some),
+        }
+    }
+
+    /// Copies a context, or what `include` selects of it, into a layer.
+    pub(crate) fn import(&self, context: &LocalContext, include: &[String]) -> Result<LayerId> {
+        let writable = self.write(None)?;
+        let options = CopyOptions {
+            source: "/".to_owned(),
+            dest: "/".to_owned(),
+            dir_copy_contents: true,
+            create_dest_path: true,
+            include: include.to_vec(),
+            ..CopyOptions::default()
+        };
+        kiln_tree::copy(context.view(), writable.dir(), &options)?;
+        self.commit(writable)
+    }
+}
+
+/// Returns all of a directory, as it is.
+pub(crate) fn whole(dir: &Dir) -> View<'_> {
+    View { dir, excludes: None, owner: None, xattrs: true }
+}

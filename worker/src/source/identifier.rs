@@ -1,0 +1,79 @@
+//! What a source op names.
+
+use kiln_llb::op::SourceOp;
+use kiln_oci::Reference;
+
+use crate::error::{Error, Result};
+
+const IMAGE_LAYER_LIMIT: &str = "image.layerlimit";
+const LAYOUT_LAYER_LIMIT: &str = "oci.layerlimit";
+const LAYOUT_STORE: &str = "oci.store";
+
+/// What a source op names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Identifier {
+    /// An image of a registry, or of the store.
+    Image(Reference),
+    /// An image of an OCI layout: what it is called here, and the layout's name.
+    Layout(Reference, String),
+    /// A build context.
+    Local(String),
+}
+
+impl Identifier {
+    /// Reads the identifier of a source op.
+    pub(crate) fn parse(source: &SourceOp) -> Result<Self> {
+        let identifier = source.identifier.as_str();
+        let (scheme, rest) = identifier.split_once("://").ok_or_else(|| {
+            Error::Invalid(format!("invalid source identifier {identifier:?}: no scheme"))
+        })?;
+        for limit in [IMAGE_LAYER_LIMIT, LAYOUT_LAYER_LIMIT] {
+            if source.attrs.contains_key(limit) {
+                return Err(Error::Unsupported(format!("attribute {limit} of {identifier}")));
+            }
+        }
+        let reference = || rest.parse::<Reference>().map_err(|e| Error::image(identifier, e));
+        match scheme {
+            "docker-image" => Ok(Self::Image(reference()?)),
+            "oci-layout" => {
+                let reference = reference()?;
+                if reference.digest().is_none() {
+                    return Err(Error::image(identifier, "oci-layout source has no digest"));
+                }
+                let store = source.attrs.get(LAYOUT_STORE).cloned().unwrap_or_default();
+                Ok(Self::Layout(reference, store))
+            }
+            "local" => Ok(Self::Local(rest.to_owned())),
+            "http" | "https" => Err(Error::Unsupported(format!("ADD of a URL ({identifier})"))),
+            "git" => Err(Error::Unsupported(format!("a git repository ({identifier})"))),
+            _ => Err(Error::Unsupported(format!("source {identifier}"))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(identifier: &str) -> Result<Identifier> {
+        Identifier::parse(&SourceOp { identifier: identifier.to_owned(), ..SourceOp::default() })
+    }
+
+    #[test]
+    fn known_schemes_are_read() {
+        assert_eq!(parse("local://context").unwrap(), Identifier::Local("context".to_owned()));
+        let Identifier::Image(reference) = parse("docker-image://alpine").unwrap() else {
+            panic!("an image")
+        };
+        assert_eq!(reference.to_string(), "docker.io/library/alpine:latest");
+    }
+
+    #[test]
+    fn others_are_refused() {
+        for identifier in
+            ["nothing", "https://example.com/x", "git://example.com/x", "oci-layout://x", "ftp://x"]
+        {
+            assert!(parse(identifier).is_err(), "{identifier}");
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! OCI layouts given by their directory.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use kiln_oci::{Descriptor, Digest, ImageIndex};
+
+use super::document::{DOCUMENT_LIMIT, digest_of};
+use crate::cache::blob_path;
+use crate::error::{Error, Result};
+
+const REF_NAME: &str = "org.opencontainers.image.ref.name";
+const CONTAINERD_NAME: &str = "io.containerd.image.name";
+
+/// An OCI layout and which of its images is meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LayoutReference {
+    /// The directory.
+    pub(crate) directory: PathBuf,
+    /// The image's tag.
+    pub(crate) tag: Option<String>,
+    /// The digest of its manifest or index.
+    pub(crate) digest: Option<Digest>,
+}
+
+impl LayoutReference {
+    /// Reads `DIR[:TAG][@DIGEST]`. A directory that has a colon in its name is taken as it is
+    /// where it exists.
+    pub(crate) fn parse(text: &str) -> Result<Self> {
+        let (rest, digest) = match text.rsplit_once('@') {
+            Some((rest, digest)) if digest.starts_with("sha256:") => {
+                let digest = digest.parse().map_err(|error| Error::image(text, error))?;
+                (rest, Some(digest))
+            }
+            _ => (text, None),
+        };
+        let (directory, tag) = match rest.rsplit_once(':') {
+            Some((directory, tag)) if !tag.contains('/') && !Path::new(rest).is_dir() => {
+                (directory, Some(tag.to_owned()))
+            }
+            _ => (rest, None),
+        };
+        if directory.is_empty() {
+            return Err(Error::image(text, "oci layout has no directory"));
+        }
+        Ok(Self { directory: PathBuf::from(directory), tag, digest })
+    }
+
+    /// Returns the digest of the image that is meant.
+    pub(crate) fn find(&self) -> Result<Digest> {
+        if let Some(digest) = self.digest {
+            return Ok(digest);
+        }
+        let index = self.index()?;
+        let wanted = self.tag.as_deref().unwrap_or("latest");
+        let named = |descriptor: &&Descriptor| names(descriptor).any(|name| fits(name, wanted));
+        let entries = index.manifests();
+        let found = entries.iter().find(named).or(match (entries.as_slice(), &self.tag) {
+            ([only], None) => Some(only),
+            _ => None,
+        });
+        let found = found.ok_or_else(|| {
+            let name = self.directory.display();
+            Error::image(name, format!("no image is tagged {wanted} in this oci layout"))
+        })?;
+        digest_of(found)
+    }
+
+    fn index(&self) -> Result<ImageIndex> {
+        let path = self.directory.join("index.json");
+        let bytes = read_limited(&path, DOCUMENT_LIMIT)?;
+        serde_json::from_slice(&bytes)
+            .map_err(|error| Error::image(path.display(), format!("invalid index: {error}")))
+    }
+}
+
+fn names(descriptor: &Descriptor) -> impl Iterator<Item = &str> {
+    let annotations = descriptor.annotations().as_ref();
+    [REF_NAME, CONTAINERD_NAME]
+        .into_iter()
+        .filter_map(move |key| annotations.and_then(|a| a.get(key)).map(String::as_str))
+}
+
+/// Tells whether an image's name in a layout is `wanted`, or ends in the tag `wanted`.
+fn fits(name: &str, wanted: &str) -> bool {
+    name == wanted
+        || name.strip_suffix(wanted).is_some_and(|rest| rest.ends_with(':') && !rest.contains('@'))
+}
+
+/// Opens a blob of a layout, if it is there. Its content is still to be verified.
+pub(crate) fn open_blob(directory: &Path, digest: &Digest) -> Result<Option<File>> {
+    let path = blob_path(directory, digest);
+    match File::open(&path) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::path("open", &path)(error)),
+    }
+}
+
+/// Reads a blob of a layout whole, and verifies it.
+pub(crate) fn read_blob(directory: &Path, digest: &Digest, limit: u64) -> Result<Option<Vec<u8>>> {
+    if open_blob(directory, digest)?.is_none() {
+        return Ok(None);
+    }
+    let bytes = read_limited(&blob_path(directory, digest), limit)?;
+    let actual = Digest::of(&bytes);
+    if actual == *digest {
+        Ok(Some(bytes))
+    } else {
+        Err(kiln_store::Error::DigestMismatch { expected: *digest, actual }.into())
+    }
+}
+
+fn read_limited(path: &Path, limit: u64) -> Result<Vec<u8>> {
+    let file = File::open(path).map_err(Error::path("open", path))?;
+    let mut bytes = Vec::new();
+    file.take(limit + 1).read_to_end(&mut bytes).map_err(Error::path("read", path))?;
+    if bytes.len() as u64 > limit {
+        return Err(Error::image(path.display(), format!("is larger than {limit} bytes")));
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layout_references_are_split() {
+        let zeros = format!("sha256:{}", "0".repeat(64));
+        let parse = |text: &str| {
+            let r = LayoutReference::parse(text).unwrap();
+            (r.directory.display().to_string(), r.tag, r.digest.is_some())
+        };
+        assert_eq!(parse("/a/b"), ("/a/b".into(), None, false));
+        assert_eq!(parse("/a/b:v1"), ("/a/b".into(), Some("v1".into()), false));
+        assert_eq!(parse(&format!("/a/b:v1@{zeros}")), ("/a/b".into(), Some("v1".into()), true));
+        assert_eq!(parse(&format!("a@{zeros}")), ("a".into(), None, true));
+        assert_eq!(parse("/x:y/b"), ("/x:y/b".into(), None, false));
+        assert!(LayoutReference::parse("").is_err());
+        assert!(LayoutReference::parse("/a@sha256:../x").is_err());
+    }
+
+    #[test]
+    fn names_end_in_tags() {
+        assert!(fits("latest", "latest"));
+        assert!(fits("docker.io/library/base:latest", "latest"));
+        assert!(!fits("notlatest", "latest"));
+    }
+}

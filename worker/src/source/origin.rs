@@ -1,0 +1,46 @@
+//! Where blobs come from.
+
+use std::fmt;
+use std::path::PathBuf;
+
+/// Where blobs come from, in the index as text: a directory starts with a slash, a repository's
+/// name doesn't.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// A repository of a registry, as `docker.io/library/alpine`.
+    Registry(String),
+    /// An OCI layout's directory.
+    Layout(PathBuf),
+}
+
+impl Origin {
+    pub(crate) fn parse(text: &str) -> Self {
+        if text.starts_with('/') {
+            Self::Layout(PathBuf::from(text))
+        } else {
+            Self::Registry(text.to_owned())
+        }
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Registry(name) => f.write_str(name),
+            Self::Layout(directory) => write!(f, "{}", directory.display()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn origins_survive_as_text() {
+        for text in ["docker.io/library/alpine", "localhost:5000/x", "/var/lib/layout"] {
+            assert_eq!(Origin::parse(text).to_string(), text);
+        }
+        assert_eq!(Origin::parse("/x"), Origin::Layout("/x".into()));
+    }
+}

@@ -1,0 +1,113 @@
+//! Trees for layers that have none yet.
+//!
+//! The layers of an image are declared with nothing but digests. Here they get their trees: blobs
+//! that are far away are fetched in parallel, then each layer is unpacked on an overlay of those
+//! below, so that deletions become what the kernel takes for deletions. A tree gets its name when
+//! the blob and the uncompressed archive have turned out to be what their digests say.
+
+use kiln_oci::HashingReader;
+use kiln_solver::StepContext;
+use kiln_store::{Layer, LayerBlob, LayerId};
+use kiln_tree::UnpackOptions;
+use kiln_tree::decompress::decompress;
+use tokio::task::JoinSet;
+
+use crate::blobs::{VerifiedReader, blocking};
+use crate::error::{Error, Result};
+use crate::flight;
+use crate::output::Output;
+use crate::progress::{Part, Progress, ReportingReader};
+use crate::snapshots::Snapshots;
+
+impl Snapshots {
+    /// Makes sure that all layers of all `outputs` have trees.
+    pub(crate) async fn materialise<'a>(
+        &self,
+        outputs: impl IntoIterator<Item = &'a Output>,
+        context: Option<&StepContext>,
+    ) -> Result<()> {
+        let progress = context.map_or_else(Progress::silent, Progress::of);
+        for output in outputs {
+            if let Some(Some(top)) = output.layer() {
+                self.materialise_chain(top, &progress).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn materialise_chain(&self, top: &LayerId, progress: &Progress) -> Result<()> {
+        let layers = self.store.layers();
+        let chain = layers.chain(top)?;
+        let missing: Vec<_> = chain.into_iter().filter(|layer| !layer.has_tree).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let mut work = Vec::with_capacity(missing.len());
+        let mut fetches = JoinSet::new();
+        for layer in missing {
+            let blob = self.readable_blob(&layer)?;
+            if self.blobs.open(&blob)?.is_none() {
+                let (blobs, blob, progress) = (self.blobs.clone(), blob.clone(), progress.clone());
+                fetches.spawn(async move { blobs.ensure(&blob, &progress).await });
+            }
+            work.push((layer, blob));
+        }
+        while let Some(fetched) = fetches.join_next().await {
+            fetched.map_err(|error| Error::Invalid(format!("internal error: {error}")))??;
+        }
+        for (layer, blob) in work {
+            let _guard = flight::lock(&self.store, &format!("unpack-{}", layer.id)).await?;
+            if layers.get(&layer.id)?.is_some_and(|layer| layer.has_tree) {
+                continue;
+            }
+            let part = progress.part(format!("extracting {}", blob.digest), Some(blob.size));
+            let this = self.clone();
+            blocking(move || this.unpack(&layer, &blob, part)).await?;
+        }
+        Ok(())
+    }
+
+    /// Returns the packed form that is the easiest to get.
+    fn readable_blob(&self, layer: &Layer) -> Result<LayerBlob> {
+        let blobs = self.store.layers().blobs(&layer.id)?;
+        for blob in &blobs {
+            if self.blobs.open(blob)?.is_some() {
+                return Ok(blob.clone());
+            }
+        }
+        let distant = blobs.into_iter().find(|blob| blob.origin.is_some());
+        distant.ok_or_else(|| {
+            let name = layer.diff_id.map_or_else(|| layer.id.to_string(), |id| id.to_string());
+            kiln_store::Error::Missing { what: "blob of layer", name }.into()
+        })
+    }
+
+    fn unpack(&self, layer: &Layer, blob: &LayerBlob, mut part: Part) -> Result<()> {
+        let expected = layer.diff_id.ok_or_else(|| {
+            Error::Invalid(format!("layer {} has neither a tree nor a diff ID", layer.id))
+        })?;
+        let file = self.blobs.open(blob)?.ok_or_else(|| {
+            Error::from(kiln_store::Error::Missing { what: "blob", name: blob.digest.to_string() })
+        })?;
+        let writable = self.write(layer.parent.as_ref())?;
+        let reader =
+            ReportingReader::new(std::io::BufReader::with_capacity(1 << 17, file), &mut part);
+        let mut packed = VerifiedReader::new(reader, blob.digest);
+        let (plain, _) =
+            decompress(&mut packed).map_err(Error::kernel("decompress", blob.digest))?;
+        let mut archive = HashingReader::new(plain);
+        let options = UnpackOptions { whiteouts: true, ..UnpackOptions::default() };
+        kiln_tree::unpack(&mut archive, writable.dir(), options)?;
+        // What follows the archive's end is part of the layer's identity as well.
+        std::io::copy(&mut archive, &mut std::io::sink())
+            .map_err(Error::kernel("decompress", blob.digest))?;
+        let (actual, _) = archive.finish();
+        packed.verify()?;
+        if actual != expected {
+            return Err(kiln_store::Error::DigestMismatch { expected, actual }.into());
+        }
+        self.attach(writable, &layer.id)?;
+        part.finish();
+        Ok(())
+    }
+}

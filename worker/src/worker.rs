@@ -1,0 +1,285 @@
+//! The executor: which module does which op.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use kiln_llb::graph::Vertex;
+use kiln_llb::op::{OpKind, SourceOp};
+use kiln_oci::{Digest, Platform};
+use kiln_solver::{CacheRule, Executor, StepContext, StepError};
+use kiln_store::{Lease, Store};
+
+use crate::blobs::{Blobs, blocking};
+use crate::cache::StoreCache;
+use crate::error::{Error, Result};
+use crate::exec::Exec;
+use crate::output::Output;
+use crate::resolve::ImageResolver;
+use crate::snapshots::Snapshots;
+use crate::source::identifier::Identifier;
+use crate::source::local::{LocalAttributes, LocalContext};
+use crate::source::origin::Origin;
+use crate::{content, diff, file, key, merge, source};
+
+/// What a [`Worker`] works with.
+#[derive(Debug)]
+pub struct WorkerOptions {
+    /// The store.
+    pub store: Store,
+    /// Answers what images are: the one that the frontend asked.
+    pub images: Arc<ImageResolver>,
+    /// The directories of local sources, by the sources' names.
+    pub contexts: BTreeMap<String, PathBuf>,
+    /// The network of `RUN` steps that ask for none in particular.
+    pub network: DefaultNetwork,
+    /// What `RUN` steps see as `/etc/resolv.conf`.
+    pub resolv_conf: Vec<u8>,
+    /// Secrets by id.
+    pub secrets: BTreeMap<String, SecretSource>,
+    /// The cgroup below which `RUN` steps get theirs.
+    pub cgroup_parent: Option<String>,
+}
+
+/// The network of steps that ask for none in particular.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DefaultNetwork {
+    /// The host's.
+    #[default]
+    Host,
+    /// None but a loopback device.
+    None,
+}
+
+/// Where the value of a secret is.
+#[derive(Clone, PartialEq, Eq)]
+pub enum SecretSource {
+    /// In a file, read when a step needs it.
+    File(PathBuf),
+    /// Here.
+    Value(Vec<u8>),
+}
+
+impl fmt::Debug for SecretSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => f.debug_tuple("File").field(path).finish(),
+            Self::Value(_) => f.write_str("Value(…)"),
+        }
+    }
+}
+
+/// Gives meaning to ops over a store.
+#[derive(Debug)]
+pub struct Worker {
+    images: Arc<ImageResolver>,
+    contexts: BTreeMap<String, PathBuf>,
+    snapshots: Snapshots,
+    exec: Exec,
+}
+
+impl Worker {
+    /// Makes a worker.
+    ///
+    /// # Errors
+    /// Fails where the store can't give a lease.
+    pub fn new(options: WorkerOptions) -> Result<Self> {
+        let lease = Arc::new(options.store.lease()?);
+        let blobs = Blobs::new(options.store.clone());
+        let snapshots = Snapshots::new(options.store.clone(), lease, blobs)?;
+        Ok(Self {
+            images: Arc::clone(&options.images),
+            contexts: options.contexts.clone(),
+            exec: Exec::new(snapshots.clone(), options)?,
+            snapshots,
+        })
+    }
+
+    /// Returns the solver's cache over the same store. What it hands out lives as long as the
+    /// worker or the cache.
+    pub fn cache(&self) -> StoreCache {
+        StoreCache::new(self.snapshots.store.clone(), self.lease())
+    }
+
+    /// Returns the lease that keeps what the worker has made.
+    pub fn lease(&self) -> Arc<Lease> {
+        Arc::clone(&self.snapshots.lease)
+    }
+
+    /// Makes sure that all layers of an output have trees, as outputs of files need it.
+    ///
+    /// # Errors
+    /// Fails where a layer can't be fetched, or isn't what its digests say.
+    pub async fn materialise(&self, output: &Output) -> Result<()> {
+        self.snapshots.materialise([output], None).await
+    }
+
+    /// Returns an output's files as a directory to read. Its trees must be there.
+    ///
+    /// # Errors
+    /// Fails where it can't be mounted.
+    pub fn read(&self, layer: Option<&kiln_store::LayerId>) -> Result<kiln_tree::Dir> {
+        self.snapshots.read(layer)
+    }
+
+    fn checked_rule(&self, vertex: &Vertex) -> Result<CacheRule> {
+        let Some(kind) = &vertex.op.kind else {
+            return Ok(CacheRule { hidden: true, ..CacheRule::default() });
+        };
+        let mut rule = CacheRule { salt: Some(key::op(&vertex.op)), ..CacheRule::default() };
+        match kind {
+            OpKind::Source(source) => self.source_rule(source, vertex, &mut rule)?,
+            OpKind::Exec(exec) => self.exec.check(exec)?,
+            OpKind::File(file) => file::check(file, vertex.op.inputs.len())?,
+            OpKind::Merge(_) | OpKind::Diff(_) => {}
+            OpKind::Build(_) => return Err(Error::Unsupported("a build op".to_owned())),
+        }
+        rule.content_inputs = content::content_inputs(&vertex.op)?;
+        Ok(rule)
+    }
+
+    fn source_rule(&self, source: &SourceOp, vertex: &Vertex, rule: &mut CacheRule) -> Result<()> {
+        match Identifier::parse(source)? {
+            Identifier::Image(reference) | Identifier::Layout(reference, _) => {
+                match reference.digest() {
+                    Some(digest) => rule.salt = Some(key::image(&digest, &platform(vertex))),
+                    // What a tag stands for isn't known before somebody has been asked.
+                    None => rule.ephemeral = true,
+                }
+            }
+            Identifier::Local(name) => {
+                LocalAttributes::parse(source)?;
+                self.context(&name)?;
+                rule.ephemeral = true;
+            }
+        }
+        Ok(())
+    }
+
+    fn context(&self, name: &str) -> Result<&PathBuf> {
+        self.contexts
+            .get(name)
+            .ok_or_else(|| Error::Invalid(format!("no directory is known as context {name}")))
+    }
+
+    async fn run(
+        &self,
+        vertex: &Vertex,
+        inputs: Vec<Output>,
+        context: &StepContext,
+    ) -> std::result::Result<Vec<Output>, StepError> {
+        let work = self.work(vertex, &inputs, context);
+        match &vertex.op.kind {
+            Some(OpKind::Exec(exec)) => self.exec.run(exec, vertex, &inputs, context).await,
+            _ => Ok(cancellable(context, work).await?),
+        }
+    }
+
+    async fn work(
+        &self,
+        vertex: &Vertex,
+        inputs: &[Output],
+        context: &StepContext,
+    ) -> Result<Vec<Output>> {
+        match &vertex.op.kind {
+            Some(OpKind::Source(source)) => Ok(vec![self.load(source, vertex).await?]),
+            Some(OpKind::File(op)) => {
+                file::run(&self.snapshots, op, inputs.to_vec(), context).await
+            }
+            Some(OpKind::Merge(op)) => {
+                Ok(vec![merge::merge(&self.snapshots, op, inputs, context).await?])
+            }
+            Some(OpKind::Diff(op)) => {
+                Ok(vec![diff::diff(&self.snapshots, op, inputs, context).await?])
+            }
+            Some(OpKind::Build(_)) => Err(Error::Unsupported("a build op".to_owned())),
+            Some(OpKind::Exec(_)) | None => Ok(inputs.to_vec()),
+        }
+    }
+
+    async fn load(&self, source: &SourceOp, vertex: &Vertex) -> Result<Output> {
+        let (origin, digest) = match Identifier::parse(source)? {
+            Identifier::Local(name) => return self.load_local(&name, source).await,
+            Identifier::Image(reference) => {
+                let digest = self.images.digest_of(&reference).await?;
+                (Origin::Registry(reference.name()), digest)
+            }
+            Identifier::Layout(reference, name) => {
+                let digest = reference.digest().ok_or_else(|| {
+                    Error::image(&source.identifier, "oci-layout source has no digest")
+                })?;
+                let directory = self.images.layout(&name, &digest).ok_or_else(|| {
+                    Error::image(&source.identifier, format!("no oci layout is known as {name:?}"))
+                })?;
+                (Origin::Layout(directory), digest)
+            }
+        };
+        let platform = platform(vertex);
+        let store = &self.snapshots.store;
+        let top = source::image::load(&self.images, store, (&origin, &digest), &platform).await?;
+        if let Some(top) = &top {
+            self.snapshots.lease.add_layer(top)?;
+        }
+        Ok(Output::Layer(top))
+    }
+
+    async fn load_local(&self, name: &str, source: &SourceOp) -> Result<Output> {
+        let attributes = LocalAttributes::parse(source)?;
+        let context = Arc::new(LocalContext::open(name, self.context(name)?, &attributes)?);
+        if attributes.include.is_empty() {
+            return Ok(Output::Local(context));
+        }
+        let snapshots = self.snapshots.clone();
+        let copy = blocking(move || snapshots.import(&context, &attributes.include)).await?;
+        Ok(Output::Layer(Some(copy)))
+    }
+
+    async fn digest(&self, vertex: &Vertex, input: usize, output: &Output) -> Result<Digest> {
+        let selections = content::selections(&vertex.op, input)?.unwrap_or_default();
+        self.snapshots.materialise([output], None).await?;
+        let (snapshots, output) = (self.snapshots.clone(), output.clone());
+        blocking(move || content::digest(&snapshots, &output, &selections)).await
+    }
+}
+
+/// Returns the platform that a source is asked for.
+fn platform(vertex: &Vertex) -> Platform {
+    vertex.op.platform.as_ref().map_or_else(Platform::host, |platform| {
+        Platform::new(&platform.os, &platform.architecture, platform.variant.as_deref())
+    })
+}
+
+async fn cancellable<T>(context: &StepContext, work: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::select! {
+        result = work => result,
+        () = context.cancel.cancelled() => Err(Error::Cancelled),
+    }
+}
+
+impl Executor for Worker {
+    type Output = Output;
+
+    fn rule(&self, vertex: &Vertex) -> std::result::Result<CacheRule, StepError> {
+        Ok(self.checked_rule(vertex)?)
+    }
+
+    async fn content_digest(
+        &self,
+        vertex: &Vertex,
+        input: usize,
+        output: &Output,
+    ) -> std::result::Result<Digest, StepError> {
+        Ok(self.digest(vertex, input, output).await?)
+    }
+
+    async fn execute(
+        &self,
+        vertex: &Vertex,
+        inputs: Vec<Output>,
+        context: StepContext,
+    ) -> std::result::Result<Vec<Output>, StepError> {
+        self.run(vertex, inputs, &context).await
+    }
+}
