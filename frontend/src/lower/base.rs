@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use kiln_llb::op::SourceOp;
-use kiln_oci::{Platform, Reference};
+use kiln_oci::{ImageConfig, Platform, Reference};
 
 use crate::error::Error;
 use crate::expand::EmptyEnv;
@@ -134,13 +134,8 @@ impl Lowering<'_> {
         match kind {
             Kind::Image(reference) => match answer {
                 Some(Ok(image)) => {
-                    self.set_image(
-                        stage,
-                        &written,
-                        platform,
-                        reference.with_digest(image.digest),
-                        image,
-                    );
+                    self.stages[stage].base_name = reference.with_digest(image.digest).to_string();
+                    self.set_image(stage, &written, platform, image.config);
                     Ok(())
                 }
                 Some(Err(error)) => Err(self.unresolved(&written, &error)),
@@ -190,14 +185,11 @@ impl Lowering<'_> {
         id: StageId,
         written: &str,
         platform: Platform,
-        pinned: Reference,
-        image: ResolvedImage,
+        mut config: ImageConfig,
     ) {
-        let mut config = image.config;
         config.created = None;
         let named = self.named_platform(&platform);
         let stage = &mut self.stages[id];
-        stage.base_name = pinned.to_string();
         if image::is_empty(&config) {
             stage.state = State::of(None, None);
         } else {

@@ -235,8 +235,7 @@ fn link(site: &mut Site<'_, '_>, plan: Plan, name: &str) -> Output {
         return files;
     };
     let env = site.env();
-    let text =
-        step_name::of_instruction(&site.instruction.original, &site.lowering.expander, &*env);
+    let text = step_name::of_instruction(&site.instruction.original, site.lowering.expander, &*env);
     let platform = site.stage.platform.clone();
     let platform = platform.and_then(|platform| site.lowering.named_platform(&platform));
     let name = step_name::current(site.stage, &format!("LINK {text}"), platform.as_ref(), &*env);

@@ -142,7 +142,7 @@ impl Site<'_, '_> {
     /// Fails on malformed words.
     pub(super) fn expand(&mut self, word: &str) -> Result<String, Error> {
         let expander = self.lowering.expander;
-        self.expand_with(&expander, word)
+        self.expand_with(expander, word)
     }
 
     /// Expands the text of a heredoc: quotes stay, and a backslash escapes whatever the directive
@@ -152,7 +152,7 @@ impl Site<'_, '_> {
     /// Fails on malformed substitutions.
     pub(super) fn expand_text(&mut self, text: &str) -> Result<String, Error> {
         let expander = Expander { skip_quotes: true, ..Expander::new('\\') };
-        self.expand_with(&expander, text)
+        self.expand_with(expander, text)
     }
 
     /// Expands several words.
@@ -163,7 +163,7 @@ impl Site<'_, '_> {
         words.iter().map(|word| self.expand(word)).collect()
     }
 
-    fn expand_with(&mut self, expander: &Expander, word: &str) -> Result<String, Error> {
+    fn expand_with(&mut self, expander: Expander, word: &str) -> Result<String, Error> {
         let env = self.env();
         let expansion = expander.process_word(word, &*env)?;
         self.report_undefined(&expansion.unmatched, &env);
@@ -200,7 +200,7 @@ impl Site<'_, '_> {
     pub(super) fn step_name(&mut self) -> String {
         let env = self.env();
         let text =
-            step_name::of_instruction(&self.instruction.original, &self.lowering.expander, &*env);
+            step_name::of_instruction(&self.instruction.original, self.lowering.expander, &*env);
         let platform = self.stage.platform.clone();
         let platform = platform.and_then(|platform| self.lowering.named_platform(&platform));
         step_name::next(self.stage, &text, platform.as_ref(), &*env)

@@ -74,6 +74,7 @@ pub(super) struct BuildArg {
 
 /// A stage.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub(super) struct Stage {
     /// The name given by `AS`, in lower case, or empty.
     pub name: String,
