@@ -152,7 +152,7 @@ impl Lowering<'_> {
                 let (state, config) = context.load(self, answer.and_then(Result::ok), paths)?;
                 let config = config.unwrap_or_else(|| image::empty(&platform));
                 let stage = &mut self.stages[stage];
-                stage.state = State { platform: Some(platform.clone()), ..state };
+                stage.state = State { platform: Some(platform::normal(&platform)), ..state };
                 *stage.image_mut() = config;
                 stage.platform = Some(platform);
                 Ok(())
@@ -202,7 +202,7 @@ impl Lowering<'_> {
                 ..SourceOp::default()
             };
             let output = self.graph.add(Plan::Source(source), Some(platform.clone()), metadata);
-            stage.state = State::of(Some(output), Some(platform.clone()));
+            stage.state = State::of(Some(output), Some(&platform));
             if platform.os != config.os || platform.architecture != config.architecture {
                 let text = |p: &Platform| platform::format_all(&platform::normal(p));
                 let actual = text(&image::platform_of(&config));
