@@ -1,6 +1,10 @@
 //! Every output type, judged by the tools that others use.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by it")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test fails by it, or says why not"
+)]
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -21,13 +25,13 @@ use kiln_store::{LayerBlob, LayerId, Store};
 #[derive(Default)]
 struct Blobs {
     store: Option<Store>,
-    blobs: BTreeMap<Digest, Vec<u8>>,
+    held: BTreeMap<Digest, Vec<u8>>,
     fetched: Mutex<Vec<Digest>>,
 }
 
 impl BlobFetcher for Blobs {
     fn fetch(&self, blob: &LayerBlob) -> Result<(), Box<dyn Error + Send + Sync>> {
-        let bytes = self.blobs.get(&blob.digest).ok_or("nobody has it")?;
+        let bytes = self.held.get(&blob.digest).ok_or("nobody has it")?;
         self.store.as_ref().unwrap().content().put(bytes)?;
         self.fetched.lock().unwrap().push(blob.digest);
         Ok(())
@@ -77,7 +81,7 @@ impl Fixture {
             if rustix::process::geteuid().is_root() {
                 use rustix::fs::{CWD, FileType, Mode, mknodat};
                 let kind = FileType::CharacterDevice;
-                mknodat(CWD, &fs.join("etc/delete"), kind, Mode::empty(), 0).unwrap();
+                mknodat(CWD, fs.join("etc/delete"), kind, Mode::empty(), 0).unwrap();
             }
         })
     }
@@ -302,7 +306,7 @@ fn distant_layer(fixture: &mut Fixture) -> (LayerId, Digest) {
         origin: Some("example.com/base".to_owned()),
     };
     let id = fixture.store.layers().declare(None, &Digest::of(&tar), &blob).unwrap();
-    fixture.fetcher.blobs.insert(blob.digest, gzip);
+    fixture.fetcher.held.insert(blob.digest, gzip);
     fixture.fetcher.store = Some(fixture.store.clone());
     (id, blob.digest)
 }
@@ -355,7 +359,7 @@ fn forced_compression_keeps_diff_ids() {
 fn a_layer_that_nobody_has_is_an_error() {
     let mut fixture = Fixture::new();
     let (base, digest) = distant_layer(&mut fixture);
-    fixture.fetcher.blobs.clear();
+    fixture.fetcher.held.clear();
     let request = ExportRequest {
         images: vec![source(Some(base))],
         outputs: vec![Output::new(OutputKind::Oci {
