@@ -14,6 +14,9 @@ pub enum Error {
     /// A file operation failed.
     #[error(transparent)]
     Tree(#[from] kiln_tree::Error),
+    /// The sandbox can't run anything.
+    #[error(transparent)]
+    Sandbox(#[from] crate::sandbox::SandboxError),
     /// The kernel said no.
     #[error("{action} {name}")]
     Kernel {

@@ -14,6 +14,7 @@ pub mod error;
 pub mod mount;
 pub mod output;
 pub mod resolve;
+pub mod sandbox;
 pub mod worker;
 
 mod content;

@@ -61,13 +61,12 @@ impl Snapshots {
         let dest = Dir::open(pending.fs())?;
         relink(source.as_fd(), dest.as_fd())?;
         drop(dest);
-        let blobs = layers.blobs(&layer.id)?;
-        let (Some(diff_id), [blob, ..]) = (&layer.diff_id, blobs.as_slice()) else {
-            return self.commit_pending(pending, Some(&below));
-        };
-        let repeated = layers.declare(Some(&below), diff_id, blob)?;
-        self.lease.add_layer(&repeated)?;
-        layers.attach(pending, &repeated)?;
+        let repeated = self.commit_pending(pending, Some(&below))?;
+        if let Some(diff_id) = &layer.diff_id {
+            for blob in layers.blobs(&layer.id)? {
+                layers.add_blob(&repeated, diff_id, &blob)?;
+            }
+        }
         Ok(repeated)
     }
 }

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use kiln_oci::{Descriptor, Digest, ImageConfig, Platform, Reference};
-use kiln_store::{Lease, Store};
+use kiln_store::Store;
 
 use crate::error::{Error, Result};
 use crate::source::document::{CONFIG_LIMIT, DOCUMENT_LIMIT, Document, digest_of, select};
@@ -50,7 +50,6 @@ pub(crate) struct Image {
 #[derive(Debug)]
 pub struct ImageResolver {
     store: Store,
-    lease: Lease,
     layouts: BTreeMap<String, PathBuf>,
     remembered: Mutex<Remembered>,
 }
@@ -63,13 +62,9 @@ struct Remembered {
 
 impl ImageResolver {
     /// Makes a resolver.
-    ///
-    /// # Errors
-    /// Fails where the store can't give a lease.
-    pub fn new(options: ImageResolverOptions) -> Result<Self> {
-        let lease = options.store.lease()?;
+    pub fn new(options: ImageResolverOptions) -> Self {
         let ImageResolverOptions { store, layouts } = options;
-        Ok(Self { store, lease, layouts, remembered: Mutex::default() })
+        Self { store, layouts, remembered: Mutex::default() }
     }
 
     /// Resolves a reference, as `FROM` has it.
@@ -158,9 +153,13 @@ impl ImageResolver {
     /// it is stored.
     async fn document(&self, origin: &Origin, digest: &Digest, limit: u64) -> Result<Vec<u8>> {
         let content = self.store.content();
-        if content.size(digest)?.is_some() {
-            self.lease.add_blob(digest)?;
-            return Ok(content.read(digest, limit)?);
+        if content.hold(digest)? {
+            match content.read(digest, limit) {
+                // It is fetched once more.
+                Err(kiln_store::Error::DigestMismatch { .. }) => content.remove_corrupt(digest)?,
+                Err(kiln_store::Error::Missing { .. }) => {}
+                result => return Ok(result?),
+            }
         }
         let bytes = match origin {
             Origin::Layout(directory) => read_blob(directory, digest, limit)?
@@ -168,7 +167,6 @@ impl ImageResolver {
             Origin::Registry(name) => self.fetch_document(name, digest, limit).await?,
         };
         content.put(&bytes)?;
-        self.lease.add_blob(digest)?;
         Ok(bytes)
     }
 
