@@ -61,4 +61,11 @@ pub trait ContextFiles {
     /// # Errors
     /// Says which pattern is malformed.
     fn is_ignored(&self, patterns: &[String], path: &str) -> Result<bool, ResolveError>;
+
+    /// Returns the files of a named context that is a directory (`local:NAME`), if they can be
+    /// read here; its ignore file counts.
+    fn named(&self, name: &str) -> Option<&dyn ContextFiles> {
+        let _ = name;
+        None
+    }
 }

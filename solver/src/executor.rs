@@ -6,7 +6,7 @@ use kiln_llb::graph::Vertex;
 use kiln_oci::Digest;
 use tokio_util::sync::CancellationToken;
 
-use crate::event::{EventSender, VertexId};
+use crate::event::{Event, EventSender, LogStream, VertexId};
 
 /// Gives meaning to ops. Implemented by the worker.
 pub trait Executor: Send + Sync + 'static {
@@ -43,7 +43,8 @@ pub trait Executor: Send + Sync + 'static {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CacheRule {
     /// What stands for the op in its keys: its bytes without what is bound to a session or has no
-    /// influence on the result. `None` stands for the op's digest.
+    /// influence on the result, and without the digests of its inputs, for these change with
+    /// everything that came before. `None` stands for all of the op but its inputs.
     pub salt: Option<Vec<u8>>,
     /// Inputs of which only selected content matters.
     pub content_inputs: Vec<usize>,
@@ -63,6 +64,24 @@ pub struct StepContext {
     pub events: EventSender,
     /// Cancelled when the step has to stop.
     pub cancel: CancellationToken,
+}
+
+impl StepContext {
+    /// Reports output of the step's process, as it came.
+    pub fn log(&self, stream: LogStream, bytes: Vec<u8>) {
+        self.events.send(Event::Log { id: self.vertex, stream, bytes });
+    }
+
+    /// Reports how far the part `name` of the step is: bytes done, and all where that is known.
+    pub fn status(&self, name: &str, current: u64, total: Option<u64>, done: bool) {
+        let name = name.to_owned();
+        self.events.send(Event::Status { id: self.vertex, name, current, total, done });
+    }
+
+    /// Reports something that people should know, though the step goes on.
+    pub fn warn(&self, message: impl Into<String>) {
+        self.events.send(Event::Warning { id: Some(self.vertex), message: message.into() });
+    }
 }
 
 /// Why a step failed.

@@ -1,4 +1,4 @@
-//! The scheduler.
+//! What is asked of the solver, and what it answers.
 
 use std::sync::Arc;
 
@@ -7,14 +7,17 @@ use kiln_llb::definition::SourceLocation;
 use tokio_util::sync::CancellationToken;
 
 use crate::cache::{Cache, CacheError};
-use crate::event::EventSender;
+use crate::drive::Driver;
+use crate::event::{Event, EventSender, VertexId};
 use crate::executor::{Executor, StepError};
 use crate::key::Key;
+use crate::plan::Plan;
+use crate::task::World;
 
 /// What a build asks of the solver.
 #[derive(Clone, Debug)]
 pub struct SolveOptions {
-    /// How many vertices may run at once.
+    /// How many vertices may run at once; zero counts as one.
     pub jobs: usize,
     /// Where events go.
     pub events: EventSender,
@@ -29,7 +32,8 @@ pub struct Solved<O> {
     pub output: O,
     /// The target's canonical key.
     pub key: Key,
-    /// How many vertices of the graph are steps for people.
+    /// How many vertices of the graph are steps for people that can be cached: neither hidden nor
+    /// ephemeral.
     pub steps: usize,
     /// How many of them were known.
     pub cached: usize,
@@ -49,7 +53,7 @@ pub enum SolveError {
         log_tail: Vec<u8>,
         /// Why.
         #[source]
-        error: StepError,
+        error: Box<StepError>,
     },
     /// The cache could not be read or written.
     #[error("failed to solve: cache")]
@@ -73,6 +77,15 @@ where
     E: Executor,
     C: Cache<Output = E::Output>,
 {
-    let _ = (graph, executor, cache, options);
-    todo!()
+    let plan = Plan::new(&graph, executor.as_ref()).map_err(|(number, name, error)| {
+        let id = number as VertexId;
+        options.events.send(Event::Vertex { id, name: name.clone() });
+        options.events.send(Event::Started { id });
+        options.events.send(Event::Failed { id, error: error.to_string() });
+        let locations = graph.vertices()[number].locations.clone();
+        SolveError::Step { name, locations, log_tail: Vec::new(), error: Box::new(error) }
+    })?;
+    let cancel = options.cancel.child_token();
+    let world = World { graph, executor, cache, cancel };
+    Driver::new(plan, world, options).run().await
 }

@@ -1,0 +1,44 @@
+//! `ARG`: arguments of a stage.
+
+use std::rc::Rc;
+
+use crate::error::Error;
+use crate::instruction::{ArgInstruction, ArgValue};
+use crate::lint::rules;
+
+use super::checks;
+use super::dispatch::{SCAN_ARGS, Site};
+use super::stage::BuildArg;
+
+/// Declares arguments, one after the other: each sees the ones before.
+pub(super) fn dispatch(site: &mut Site<'_, '_>, instruction: &ArgInstruction) -> Result<(), Error> {
+    let mut text = "ARG".to_owned();
+    for arg in &instruction.args {
+        if checks::is_secret(&arg.key) {
+            site.report(rules::secrets_used_in_arg_or_env("ARG", &arg.key));
+        }
+        let value = value(site, arg)?;
+        text = text + " " + &arg.key;
+        if let Some(value) = &value {
+            text = text + "=" + value;
+            if !SCAN_ARGS.contains(&arg.key.as_str()) {
+                site.stage.state.set_env(&arg.key, value);
+            }
+        }
+        let value = value.map(Rc::from);
+        site.stage.build_args.push(BuildArg { key: Rc::from(arg.key.as_str()), value });
+    }
+    site.commit(text, false);
+    Ok(())
+}
+
+/// Returns an argument's value: the one given to the build, else the default, else the global one.
+fn value(site: &mut Site<'_, '_>, arg: &ArgValue) -> Result<Option<String>, Error> {
+    if let Some(given) = site.lowering.build_args.get(&arg.key) {
+        return Ok(Some(given.clone()));
+    }
+    match &arg.value {
+        Some(default) => site.expand(default).map(Some),
+        None => Ok(site.lowering.global_args.env.get(&arg.key).map(str::to_owned)),
+    }
+}

@@ -1,0 +1,200 @@
+//! Arguments outside of stages: `ARG` before the first `FROM`, and what `FROM` makes of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kiln_llb::op::ProxyEnv;
+
+use crate::error::{Error, Span};
+use crate::expand::{Expander, Expansion};
+use crate::instruction::{self, ArgInstruction};
+use crate::lint::rules;
+use crate::suggest::{self, Case};
+
+use super::checks::Checks;
+use super::environment::Environment;
+use super::{platform, reference};
+
+/// The arguments that `FROM` and, where declared again, stages see.
+#[derive(Clone, Debug, Default)]
+pub(super) struct GlobalArgs {
+    /// Names and values; those without a value are left out.
+    pub env: Environment,
+    /// All names that are declared, with a value or not.
+    pub declared: BTreeSet<String>,
+}
+
+impl GlobalArgs {
+    /// Evaluates the declarations in order. `given` values replace defaults.
+    ///
+    /// # Errors
+    /// Fails on a malformed default.
+    pub(super) fn new(
+        mut env: Environment,
+        declarations: &[ArgInstruction],
+        given: &BTreeMap<String, String>,
+        expander: &Expander,
+    ) -> Result<Self, Error> {
+        let mut declared = BTreeSet::new();
+        for instruction in declarations {
+            for arg in &instruction.args {
+                let value = match (given.get(&arg.key), &arg.value) {
+                    (Some(given), _) => Some(given.clone()),
+                    (None, Some(default)) => {
+                        let expanded = expander.process_word(default, &env);
+                        Some(expanded.map_err(|error| error.at(instruction.span))?.text)
+                    }
+                    (None, None) => None,
+                };
+                if let Some(value) = value {
+                    env.set(&arg.key, &value);
+                }
+                declared.insert(arg.key.clone());
+            }
+        }
+        Ok(Self { env, declared })
+    }
+
+    /// Reports variables of a `FROM` that no argument declares.
+    fn check_undeclared(&self, expansion: &Expansion, span: Span, checks: &mut Checks) {
+        let known: Vec<&str> =
+            self.declared.iter().map(String::as_str).chain(self.env.keys()).collect();
+        for name in expansion.unmatched.iter().filter(|name| !known.contains(&name.as_str())) {
+            let nearest = suggest::nearest(name, known.iter().copied(), Case::Sensitive);
+            checks.report(rules::undefined_arg_in_from(name, nearest.as_deref()), Some(span));
+        }
+    }
+
+    /// Expands what a stage is built on.
+    ///
+    /// # Errors
+    /// Fails if it is malformed, or nothing remains of it.
+    pub(super) fn base_name(
+        &self,
+        stage: &instruction::Stage,
+        expander: &Expander,
+        checks: &mut Checks,
+    ) -> Result<String, Error> {
+        let expansion =
+            expander.process_word(&stage.base, &self.env).map_err(|error| error.at(stage.span))?;
+        self.check_undeclared(&expansion, stage.span, checks);
+        if expansion.text.is_empty() {
+            let message = format!("base name ({}) should not be blank", stage.base);
+            return Err(Error::new(message).at(stage.span));
+        }
+        Ok(expansion.text)
+    }
+
+    /// Expands and reads a stage's `--platform`.
+    ///
+    /// # Errors
+    /// Fails if it is malformed, or nothing remains of it.
+    pub(super) fn platform(
+        &self,
+        stage: &instruction::Stage,
+        expander: &Expander,
+        checks: &mut Checks,
+    ) -> Result<Option<kiln_oci::Platform>, Error> {
+        if stage.platform.is_empty() {
+            return Ok(None);
+        }
+        let expansion = expander.process_word(&stage.platform, &self.env).map_err(|error| {
+            error.context("failed to process arguments for platform ").at(stage.span)
+        })?;
+        self.check_undeclared(&expansion, stage.span, checks);
+        self.check_redundant(stage, &expansion, checks);
+        check_constant(stage, &expansion, checks);
+        if expansion.text.is_empty() {
+            let message = format!("empty platform value from expression {}", stage.platform);
+            return Err(Error::new(self.suggest(message, &expansion)).at(stage.span));
+        }
+        let platform = platform::parse(&expansion.text).map_err(|error| {
+            let error = self.suggest(error, &expansion);
+            let message = format!("failed to parse platform {}: {error}", stage.platform);
+            Error::new(message).at(stage.span)
+        })?;
+        Ok(Some(platform))
+    }
+
+    fn suggest(&self, message: String, expansion: &Expansion) -> String {
+        let nearest = expansion
+            .unmatched
+            .iter()
+            .find_map(|name| suggest::nearest(name, self.env.keys(), Case::Sensitive));
+        match nearest {
+            Some(nearest) => format!("{message} (did you mean {nearest}?)"),
+            None => message,
+        }
+    }
+
+    fn check_redundant(
+        &self,
+        stage: &instruction::Stage,
+        expansion: &Expansion,
+        checks: &mut Checks,
+    ) {
+        let target = "TARGETPLATFORM";
+        let alone = expansion.matched.len() == 1 && expansion.unmatched.is_empty();
+        if alone
+            && expansion.matched.contains(target)
+            && self.env.get(target).unwrap_or_default() == expansion.text
+        {
+            checks.report(rules::redundant_target_platform(&stage.platform), Some(stage.span));
+        }
+    }
+}
+
+/// Reports a platform without variables, unless the stage's name says that it is meant.
+fn check_constant(stage: &instruction::Stage, expansion: &Expansion, checks: &mut Checks) {
+    if !expansion.matched.is_empty() || !expansion.unmatched.is_empty() {
+        return;
+    }
+    let Ok(platform) = platform::parse(&expansion.text) else {
+        return;
+    };
+    if stage.name.contains(&platform.os) || stage.name.contains(&platform.architecture) {
+        return;
+    }
+    let finding = rules::from_platform_flag_const_disallowed(&expansion.text);
+    checks.report(finding, Some(stage.span));
+}
+
+/// Reports base names that are no image references when no value is given to any argument.
+pub(super) fn check_defaults(
+    stages: &[instruction::Stage],
+    env: Environment,
+    declarations: &[ArgInstruction],
+    expander: &Expander,
+    checks: &mut Checks,
+) {
+    // Malformed declarations are reported as errors later.
+    let Ok(args) = GlobalArgs::new(env, declarations, &BTreeMap::new(), expander) else {
+        return;
+    };
+    for stage in stages {
+        let Ok(expansion) = expander.process_word(&stage.base, &args.env) else {
+            return;
+        };
+        if reference::parse(&expansion.text).is_err() {
+            checks.report(rules::invalid_default_arg_in_from(&stage.base), Some(stage.span));
+        }
+    }
+}
+
+/// Returns the proxies among the values given to arguments.
+pub(super) fn proxies(given: &BTreeMap<String, String>) -> Option<ProxyEnv> {
+    let mut proxies = ProxyEnv::default();
+    let mut found = false;
+    for (key, value) in given {
+        let field = match key.to_ascii_lowercase().as_str() {
+            "http_proxy" => &mut proxies.http_proxy,
+            "https_proxy" => &mut proxies.https_proxy,
+            "ftp_proxy" => &mut proxies.ftp_proxy,
+            "no_proxy" => &mut proxies.no_proxy,
+            "all_proxy" => &mut proxies.all_proxy,
+            _ => continue,
+        };
+        field.clone_from(value);
+        found = true;
+    }
+    found.then_some(proxies)
+}

@@ -1,0 +1,253 @@
+//! What stages are built on: images, named contexts, nothing.
+
+use std::collections::HashMap;
+
+use kiln_llb::op::SourceOp;
+use kiln_oci::{Platform, Reference};
+
+use crate::error::Error;
+use crate::expand::EmptyEnv;
+use crate::lint::rules;
+use crate::resolve::{ImageLocation, ImageRequest, ResolveError, ResolvedImage};
+use crate::suggest::{Case, suggest};
+use crate::text::quote;
+
+use super::graph::Plan;
+use super::named_context::NamedContext;
+use super::stage::{StageId, State};
+use super::{Lowering, image, metadata, platform, reference, step_name};
+
+/// Images that are probably meant where a name can't be resolved.
+const COMMON_IMAGES: [&str; 7] =
+    ["alpine", "busybox", "centos", "debian", "golang", "ubuntu", "fedora"];
+
+/// How a stage's base is to be found.
+struct Pending {
+    stage: StageId,
+    /// The base as the `FROM` names it.
+    written: String,
+    platform: Platform,
+    kind: Kind,
+}
+
+enum Kind {
+    /// A named context in the place of the stage.
+    Stage(NamedContext),
+    /// A named context in the place of the base image.
+    Base(NamedContext),
+    /// An image.
+    Image(Reference),
+}
+
+type Answers = HashMap<ImageRequest, Result<ResolvedImage, ResolveError>>;
+
+impl Lowering<'_> {
+    /// Resolves the bases of all stages that are built on no other one.
+    ///
+    /// # Errors
+    /// Fails on malformed names, even in stages that nobody needs, and on images that can't be
+    /// resolved.
+    pub(super) fn resolve_bases(&mut self, reachable: &[bool]) -> Result<(), Error> {
+        let mut pending = Vec::new();
+        for (id, reached) in reachable.iter().enumerate() {
+            let stage = &mut self.stages[id];
+            if stage.base.is_some() || stage.dispatched || stage.resolved {
+                continue;
+            }
+            // What isn't reached now may be after triggers were added.
+            stage.resolved = *reached;
+            if stage.base_name == "scratch" && stage.named_context.is_none() {
+                self.set_scratch(id);
+            } else if let Some(found) = self.find_base(id, *reached)? {
+                pending.push(found);
+            }
+        }
+        let answers = self.ask(&pending)?;
+        for base in pending {
+            let id = base.stage;
+            let result = self.set_base(base, &answers);
+            result.map_err(|error| self.stages[id].error_at(error))?;
+            let stage = &mut self.stages[id];
+            stage.dispatched |= stage.unregistered;
+        }
+        Ok(())
+    }
+
+    fn set_scratch(&mut self, id: StageId) {
+        let target = &self.options.platform;
+        let stage = &mut self.stages[id];
+        stage.state = State::of(None, None);
+        *stage.image_mut() = image::empty(target);
+        stage.platform = Some(target.clone());
+        stage.dispatched |= stage.unregistered;
+    }
+
+    fn find_base(&mut self, id: StageId, reached: bool) -> Result<Option<Pending>, Error> {
+        let stage = &mut self.stages[id];
+        let written = stage.base_name.clone();
+        let parsed = reference::parse(&written).map_err(|error| {
+            let message = format!("failed to parse stage name {}: {error}", quote(&written));
+            stage.error_at(Error::new(message))
+        })?;
+        let platform = stage.platform.clone().unwrap_or_else(|| self.options.platform.clone());
+        stage.base_name = parsed.to_string();
+        if !reached {
+            // The reference names the step although nobody will see it, and so counts it.
+            step_name::next(stage, "FROM", None, &EmptyEnv);
+            stage.platform = Some(platform);
+            stage.dispatched |= stage.unregistered;
+            return Ok(None);
+        }
+        let kind = match stage.named_context.take() {
+            Some(context) => Kind::Stage(context),
+            None => match self.contexts.find(&self.stages[id].base_name, &platform) {
+                Ok(Some(context)) => Kind::Base(context),
+                Ok(None) => Kind::Image(parsed),
+                Err(error) => return Err(self.stages[id].error_at(error)),
+            },
+        };
+        Ok(Some(Pending { stage: id, written, platform, kind }))
+    }
+
+    /// Resolves all images at once.
+    fn ask(&self, pending: &[Pending]) -> Result<Answers, Error> {
+        let mut requests: Vec<ImageRequest> = Vec::new();
+        let mut seen = std::collections::HashSet::new();
+        for base in pending {
+            let request =
+                base.request().map_err(|error| self.stages[base.stage].error_at(error))?;
+            requests.extend(request.filter(|request| seen.insert(request.clone())));
+        }
+        if requests.is_empty() {
+            return Ok(Answers::new());
+        }
+        let answers = self.images.resolve(&requests);
+        Ok(requests.into_iter().zip(answers).collect())
+    }
+
+    fn set_base(&mut self, base: Pending, answers: &Answers) -> Result<(), Error> {
+        let answer = base.request()?.map(|request| {
+            let missing = || Err(ResolveError(format!("no answer for {}", request.display)));
+            answers.get(&request).cloned().unwrap_or_else(missing)
+        });
+        let Pending { stage, written, platform, kind } = base;
+        match kind {
+            Kind::Image(reference) => match answer {
+                Some(Ok(image)) => {
+                    self.set_image(
+                        stage,
+                        &written,
+                        platform,
+                        reference.with_digest(image.digest),
+                        image,
+                    );
+                    Ok(())
+                }
+                Some(Err(error)) => Err(self.unresolved(&written, &error)),
+                None => Err(Error::new(format!("{written}: not resolved"))),
+            },
+            Kind::Stage(context) | Kind::Base(context) if matches!(answer, Some(Err(_))) => {
+                let error = answer.and_then(Result::err);
+                let text = error.map_or_else(|| context.value.clone(), |error| error.to_string());
+                Err(Error::new(text))
+            }
+            Kind::Stage(context) => self.set_stage(stage, &context, answer.and_then(Result::ok)),
+            Kind::Base(context) => {
+                let paths = self.stages[stage].paths;
+                let (state, config) = context.load(self, answer.and_then(Result::ok), paths)?;
+                let config = config.unwrap_or_else(|| image::empty(&platform));
+                let stage = &mut self.stages[stage];
+                stage.state = State { platform: Some(platform.clone()), ..state };
+                *stage.image_mut() = config;
+                stage.platform = Some(platform);
+                Ok(())
+            }
+        }
+    }
+
+    fn set_stage(
+        &mut self,
+        id: StageId,
+        context: &NamedContext,
+        image: Option<ResolvedImage>,
+    ) -> Result<(), Error> {
+        let paths = self.stages[id].paths;
+        let (state, config) = context.load(self, image, paths)?;
+        let stage = &mut self.stages[id];
+        stage.dispatched = true;
+        stage.state = state;
+        if let Some(config) = config {
+            if !config.architecture.is_empty() && !config.os.is_empty() {
+                stage.platform = Some(image::platform_of(&config));
+            }
+            *stage.image_mut() = config;
+        }
+        Ok(())
+    }
+
+    fn set_image(
+        &mut self,
+        id: StageId,
+        written: &str,
+        platform: Platform,
+        pinned: Reference,
+        image: ResolvedImage,
+    ) {
+        let mut config = image.config;
+        config.created = None;
+        let named = self.named_platform(&platform);
+        let stage = &mut self.stages[id];
+        stage.base_name = pinned.to_string();
+        if image::is_empty(&config) {
+            stage.state = State::of(None, None);
+        } else {
+            let text = format!("FROM {}", stage.base_name);
+            let name = step_name::next(stage, &text, named.as_ref(), &EmptyEnv);
+            let metadata = metadata::step(&name, stage.span);
+            let metadata = metadata::with_command(metadata, &stage.original);
+            let source = SourceOp {
+                identifier: format!("docker-image://{}", stage.base_name),
+                ..SourceOp::default()
+            };
+            let output = self.graph.add(Plan::Source(source), Some(platform.clone()), metadata);
+            stage.state = State::of(Some(output), Some(platform.clone()));
+            if platform.os != config.os || platform.architecture != config.architecture {
+                let text = |p: &Platform| platform::format_all(&platform::normal(p));
+                let actual = text(&image::platform_of(&config));
+                let finding =
+                    rules::invalid_base_image_platform(written, &text(&platform), &actual);
+                self.checks.report(finding, stage.span);
+            }
+        }
+        *stage.image_mut() = config;
+        stage.platform = Some(platform);
+    }
+
+    fn unresolved(&self, written: &str, error: &ResolveError) -> Error {
+        let common = COMMON_IMAGES.iter().flat_map(|name| {
+            [
+                (*name).to_owned(),
+                format!("docker.io/library{name}"),
+                format!("{name}:latest"),
+                format!("docker.io/library{name}:latest"),
+            ]
+        });
+        let names: Vec<String> = self.stages.names().map(str::to_owned).chain(common).collect();
+        let message = format!("{written}: {error}");
+        let names = names.iter().map(String::as_str);
+        Error::new(suggest(message, written, names, Case::Sensitive))
+    }
+}
+
+impl Pending {
+    fn request(&self) -> Result<Option<ImageRequest>, Error> {
+        match &self.kind {
+            Kind::Stage(context) | Kind::Base(context) => context.request(),
+            Kind::Image(reference) => Ok(Some(ImageRequest {
+                location: ImageLocation::Registry(reference.clone()),
+                platform: self.platform.clone(),
+                display: reference.to_string(),
+            })),
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! Instructions, one after the other.
+
+use std::collections::BTreeSet;
+use std::rc::Rc;
+
+use crate::error::Error;
+use crate::expand::Expander;
+use crate::instruction::{Instruction, InstructionKind};
+use crate::lint::{Finding, rules};
+use crate::suggest::{self, Case};
+
+use super::environment::{self, Environment};
+use super::image;
+use super::stage::{Command, Stage, StageId};
+use super::{Lowering, step_name};
+use super::{
+    add, arg, cmd, copy, entrypoint, env, expose, healthcheck, label, maintainer, onbuild, run,
+    shell, stopsignal, user, volume, workdir,
+};
+
+/// Arguments that say what is scanned; they are no part of any environment.
+pub(super) const SCAN_ARGS: [&str; 2] = ["BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"];
+
+/// An instruction at its place: the build, the stage and the stages that it reads.
+pub(super) struct Site<'s, 'l> {
+    /// The build.
+    pub lowering: &'s mut Lowering<'l>,
+    /// The stage; it is not among the build's stages meanwhile.
+    pub stage: &'s mut Stage,
+    /// The instruction.
+    pub instruction: &'s Instruction,
+    /// The stages that it reads.
+    pub sources: &'s [StageId],
+}
+
+impl Lowering<'_> {
+    /// Dispatches the instructions of every stage that is needed.
+    ///
+    /// # Errors
+    /// Returns the first error.
+    pub(super) fn dispatch_stages(&mut self, reachable: &[bool]) -> Result<(), Error> {
+        for (id, _) in reachable.iter().enumerate().filter(|(_, reached)| **reached) {
+            if self.stages[id].dispatched {
+                continue;
+            }
+            self.stages.inherit(id);
+            let placeholder = Stage::new(String::new(), None, self.stages[id].paths);
+            let mut stage = std::mem::replace(&mut self.stages[id], placeholder);
+            let result = self.dispatch_stage(&mut stage);
+            stage.dispatched = true;
+            self.stages[id] = stage;
+            result?;
+        }
+        Ok(())
+    }
+
+    fn dispatch_stage(&mut self, stage: &mut Stage) -> Result<(), Error> {
+        begin(stage, self).map_err(|error| stage.error_at(error))?;
+        let commands = std::mem::take(&mut stage.commands);
+        for Command { instruction, sources, onbuild } in &commands {
+            stage.in_trigger = *onbuild;
+            self.checks.enter(&instruction.comments);
+            let mut site = Site { lowering: self, stage, instruction, sources };
+            site.dispatch().map_err(|error| error.at(instruction.span))?;
+        }
+        stage.commands = commands;
+        self.checks.enter(&[]);
+        Ok(())
+    }
+}
+
+/// Gives a stage what its image config says.
+fn begin(stage: &mut Stage, lowering: &Lowering<'_>) -> Result<(), Error> {
+    let target = &lowering.options.platform;
+    let platform = stage.platform.get_or_insert_with(|| target.clone());
+    let os = platform.os.clone();
+    image::ensure_path(Rc::make_mut(&mut stage.image), &os);
+    let config = Rc::clone(&stage.image);
+    for entry in &config.config.env {
+        let (key, value) = environment::split(entry);
+        stage.state.set_env(key, value);
+    }
+    if !config.config.working_dir.is_empty() {
+        workdir::change(stage, &config.config.working_dir)?;
+    }
+    if !config.config.user.is_empty() {
+        stage.state.user.clone_from(&config.config.user);
+    }
+    stage.state.network = lowering.network;
+    Ok(())
+}
+
+impl Site<'_, '_> {
+    fn dispatch(&mut self) -> Result<(), Error> {
+        match &self.instruction.kind {
+            InstructionKind::Add(add) => add::dispatch(self, add),
+            InstructionKind::Arg(arg) => arg::dispatch(self, arg),
+            InstructionKind::Cmd(command) => {
+                cmd::dispatch(self, command);
+                Ok(())
+            }
+            InstructionKind::Copy(copy) => copy::dispatch(self, copy),
+            InstructionKind::Entrypoint(command) => {
+                entrypoint::dispatch(self, command);
+                Ok(())
+            }
+            InstructionKind::Env(pairs) => env::dispatch(self, pairs),
+            InstructionKind::Expose(ports) => expose::dispatch(self, ports),
+            InstructionKind::Healthcheck(check) => {
+                healthcheck::dispatch(self, check);
+                Ok(())
+            }
+            InstructionKind::Label(pairs) => label::dispatch(self, pairs),
+            InstructionKind::Maintainer(name) => {
+                maintainer::dispatch(self, name);
+                Ok(())
+            }
+            InstructionKind::Onbuild(trigger) => {
+                onbuild::dispatch(self, trigger);
+                Ok(())
+            }
+            InstructionKind::Run(run) => run::dispatch(self, run),
+            InstructionKind::Shell(words) => {
+                shell::dispatch(self, words);
+                Ok(())
+            }
+            InstructionKind::Stopsignal(signal) => stopsignal::dispatch(self, signal),
+            InstructionKind::User(name) => user::dispatch(self, name),
+            InstructionKind::Volume(paths) => volume::dispatch(self, paths),
+            InstructionKind::Workdir(path) => workdir::dispatch(self, path),
+        }
+    }
+
+    /// Returns the stage's environment as it is now.
+    pub(super) fn env(&self) -> Rc<Environment> {
+        Rc::clone(&self.stage.state.env)
+    }
+
+    /// Expands a word, and reports variables that nothing defines.
+    ///
+    /// # Errors
+    /// Fails on malformed words.
+    pub(super) fn expand(&mut self, word: &str) -> Result<String, Error> {
+        let expander = self.lowering.expander;
+        self.expand_with(&expander, word)
+    }
+
+    /// Expands the text of a heredoc: quotes stay, and a backslash escapes whatever the directive
+    /// says.
+    ///
+    /// # Errors
+    /// Fails on malformed substitutions.
+    pub(super) fn expand_text(&mut self, text: &str) -> Result<String, Error> {
+        let expander = Expander { skip_quotes: true, ..Expander::new('\\') };
+        self.expand_with(&expander, text)
+    }
+
+    /// Expands several words.
+    ///
+    /// # Errors
+    /// Fails on malformed words.
+    pub(super) fn expand_all(&mut self, words: &[String]) -> Result<Vec<String>, Error> {
+        words.iter().map(|word| self.expand(word)).collect()
+    }
+
+    fn expand_with(&mut self, expander: &Expander, word: &str) -> Result<String, Error> {
+        let env = self.env();
+        let expansion = expander.process_word(word, &*env)?;
+        self.report_undefined(&expansion.unmatched, &env);
+        Ok(expansion.text)
+    }
+
+    fn report_undefined(&mut self, unmatched: &BTreeSet<String>, env: &Environment) {
+        for name in unmatched {
+            let declared = self.stage.build_args.iter().any(|arg| *arg.key == **name);
+            if !declared && !SCAN_ARGS.contains(&name.as_str()) {
+                let nearest = suggest::nearest(name, env.keys(), Case::Sensitive);
+                self.report(rules::undefined_var(name, nearest.as_deref()));
+            }
+        }
+    }
+
+    /// Reports what a check found, at the instruction.
+    pub(super) fn report(&mut self, finding: Finding) {
+        self.lowering.checks.report(finding, Some(self.instruction.span));
+    }
+
+    /// Adds a history entry.
+    pub(super) fn commit(&mut self, text: String, has_layer: bool) {
+        let created = self.lowering.epoch.as_ref().map(|epoch| epoch.text.as_str());
+        self.stage.history.push(image::history(text, has_layer, created));
+    }
+
+    /// Adds the history entry of an instruction that ran or copied something.
+    pub(super) fn commit_layer(&mut self, text: &str) {
+        self.commit(format!("{text} # buildkit"), true);
+    }
+
+    /// Numbers and names the instruction's step.
+    pub(super) fn step_name(&mut self) -> String {
+        let env = self.env();
+        let text =
+            step_name::of_instruction(&self.instruction.original, &self.lowering.expander, &*env);
+        let platform = self.stage.platform.clone();
+        let platform = platform.and_then(|platform| self.lowering.named_platform(&platform));
+        step_name::next(self.stage, &text, platform.as_ref(), &*env)
+    }
+}

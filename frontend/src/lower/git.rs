@@ -1,0 +1,263 @@
+//! Git repositories as sources.
+//!
+//! A repository is an `http(s)` URL whose path ends in `.git`, an `ssh` or `git` URL, or
+//! `user@host:path`. What to check out stands in the fragment (`#ref:directory`), or in the query
+//! (`?ref=`, `?tag=`, `?branch=`, `?subdir=`, `?checksum=`, …).
+
+use std::collections::BTreeMap;
+
+use kiln_llb::op::SourceOp;
+
+use crate::text::{parse_bool, quote};
+
+use super::path;
+use super::url::{self, Url};
+
+/// What a Git reference names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct GitReference {
+    /// The repository, without fragment and query.
+    pub remote: String,
+    /// Commit, tag or branch; empty for the default branch.
+    pub reference: String,
+    /// Directory in the repository; empty for its root.
+    pub subdir: String,
+    /// The commit that the reference must be at; empty where any will do.
+    pub checksum: String,
+    /// Whether the `.git` directory stays, where the reference says so.
+    pub keep_git_dir: Option<bool>,
+    /// Whether submodules are checked out, where the reference says so.
+    pub submodules: Option<bool>,
+    /// `commit` where files get the commit's time.
+    pub mtime: String,
+    /// Whether the checksum is fetched without asking what the reference is at.
+    pub fetch_by_commit: bool,
+}
+
+/// Where a repository is, in the parts that identify it.
+struct Remote {
+    ssh: bool,
+    host: String,
+    path: String,
+    query: String,
+    fragment: String,
+    /// The repository's URL without options.
+    url: String,
+    http: bool,
+}
+
+/// Reads a Git reference: `None` where the text is none.
+///
+/// # Errors
+/// Says what is wrong with the options of a Git reference.
+pub(super) fn parse(text: &str) -> Result<Option<GitReference>, String> {
+    if text.starts_with("./") || text.starts_with("../") {
+        return Ok(None);
+    }
+    let Some(remote) = parse_remote(text) else {
+        return Ok(None);
+    };
+    if remote.http && !remote.path.ends_with(".git") {
+        return Ok(None);
+    }
+    let mut git = GitReference { remote: remote.url, ..GitReference::default() };
+    if !remote.fragment.is_empty() {
+        let (reference, subdir) = remote.fragment.split_once(':').unwrap_or((&remote.fragment, ""));
+        reference.clone_into(&mut git.reference);
+        git.subdir = path::join("/", subdir).trim_start_matches('/').to_owned();
+    }
+    read_query(&mut git, &remote.query)?;
+    Ok(Some(git))
+}
+
+fn parse_remote(text: &str) -> Option<Remote> {
+    if let Some((scheme, _)) = text.split_once("://")
+        && !scheme.is_empty()
+        && scheme.bytes().all(|b| b.is_ascii_alphanumeric())
+    {
+        let scheme = scheme.to_ascii_lowercase();
+        if !["http", "https", "ssh", "git"].contains(&scheme.as_str()) {
+            return None;
+        }
+        let url = Url::parse(text).ok()?;
+        return Some(Remote {
+            ssh: scheme == "ssh",
+            http: scheme.starts_with("http"),
+            url: url.without_options(),
+            host: url.host,
+            path: url.path,
+            query: url.query,
+            fragment: url.fragment,
+        });
+    }
+    parse_scp_style(text)
+}
+
+/// Reads `user@host:path?query#fragment`.
+fn parse_scp_style(text: &str) -> Option<Remote> {
+    let (user, rest) = text.split_once('@')?;
+    let (host, rest) = rest.split_once(':')?;
+    let word = |text: &str, extra: &[u8]| {
+        !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || extra.contains(&b))
+    };
+    if !word(user, b"-_") || !word(host, b"-.") || text.contains('\n') {
+        return None;
+    }
+    let (rest, fragment) = rest.split_once('#').unwrap_or((rest, ""));
+    let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
+    Some(Remote {
+        ssh: true,
+        http: false,
+        url: format!("{user}@{host}:{path}"),
+        host: host.to_owned(),
+        path: path.to_owned(),
+        query: query.to_owned(),
+        fragment: fragment.to_owned(),
+    })
+}
+
+fn read_query(git: &mut GitReference, query: &str) -> Result<(), String> {
+    let mut values: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (key, value) in url::query_pairs(query) {
+        values.entry(key).or_default().push(value);
+    }
+    let (mut tag, mut branch) = (None, None);
+    for (key, values) in values {
+        let [value] = values.as_slice() else {
+            return Err(format!("query {} has multiple values", quote(&key)));
+        };
+        let switch = matches!(key.as_str(), "submodules" | "keep-git-dir" | "fetch-by-commit");
+        if value.is_empty() && !switch {
+            return Err(format!("query {} has no value", quote(&key)));
+        }
+        let flag = || match value.as_str() {
+            "" => Ok(true),
+            value => {
+                parse_bool(value).ok_or_else(|| format!("invalid {key} value: {}", quote(value)))
+            }
+        };
+        match key.as_str() {
+            "ref" => set(&mut git.reference, value, "ref")?,
+            "subdir" => set(&mut git.subdir, value, "subdir")?,
+            "tag" => tag = Some(value.clone()),
+            "branch" => branch = Some(value.clone()),
+            "checksum" | "commit" => git.checksum.clone_from(value),
+            "keep-git-dir" => git.keep_git_dir = Some(flag()?),
+            "submodules" => git.submodules = Some(flag()?),
+            "fetch-by-commit" => git.fetch_by_commit = flag()?,
+            "mtime" if matches!(value.as_str(), "checkout" | "commit") => {
+                git.mtime.clone_from(value);
+            }
+            "mtime" => {
+                return Err(format!(
+                    "invalid mtime value: {} (must be \"checkout\" or \"commit\")",
+                    quote(value)
+                ));
+            }
+            key => return Err(format!("unexpected query {}", quote(key))),
+        }
+    }
+    if let Some(tag) = &tag {
+        set(&mut git.reference, &qualified(tag, "refs/tags/"), "ref")?;
+    }
+    if let Some(branch) = branch {
+        if tag.is_some() {
+            return Err("branch conflicts with tag".to_owned());
+        }
+        set(&mut git.reference, &qualified(&branch, "refs/heads/"), "ref")?;
+    }
+    Ok(())
+}
+
+fn set(target: &mut String, value: &str, name: &str) -> Result<(), String> {
+    if !target.is_empty() && target != value {
+        return Err(format!("{name} conflicts: {} vs {}", quote(target), quote(value)));
+    }
+    value.clone_into(target);
+    Ok(())
+}
+
+fn qualified(name: &str, prefix: &str) -> String {
+    if name.starts_with(prefix) { name.to_owned() } else { format!("{prefix}{name}") }
+}
+
+/// Tells whether a text is an `http(s)` URL and no Git repository.
+pub(super) fn is_http(text: &str) -> bool {
+    (text.starts_with("http://") || text.starts_with("https://")) && !is_git(text)
+}
+
+/// Tells whether a text names a Git repository, in the short form for GitHub too.
+pub(super) fn is_git(text: &str) -> bool {
+    text.starts_with("github.com/") || matches!(parse(text), Ok(Some(_)))
+}
+
+impl GitReference {
+    /// Returns the source op. `keep_git_dir` is what the instruction says besides.
+    pub(super) fn source(&self, keep_git_dir: bool) -> SourceOp {
+        let remote = parse_remote(&self.remote);
+        let mut identifier = match &remote {
+            Some(remote) => format!("git://{}{}", remote.host, path::join("/", &remote.path)),
+            None => format!("git://{}", self.remote),
+        };
+        if !self.reference.is_empty() || !self.subdir.is_empty() {
+            identifier = identifier + "#" + &self.reference;
+            if !self.subdir.is_empty() {
+                identifier = identifier + ":" + &self.subdir;
+            }
+        }
+        let mut attrs = BTreeMap::new();
+        let mut set = |key: &str, value: &str, wanted: bool| {
+            if wanted {
+                attrs.insert(key.to_owned(), value.to_owned());
+            }
+        };
+        set("git.keepgitdir", "true", keep_git_dir || self.keep_git_dir == Some(true));
+        set("git.fullurl", &self.remote, true);
+        set("git.authtokensecret", "GIT_AUTH_TOKEN", true);
+        set("git.authheadersecret", "GIT_AUTH_HEADER", true);
+        set("git.mountsshsock", "default", remote.is_some_and(|remote| remote.ssh));
+        set("git.checksum", &self.checksum, !self.checksum.is_empty());
+        set("git.skipsubmodules", "true", self.submodules == Some(false));
+        set("git.mtime", &self.mtime, !self.mtime.is_empty());
+        set("git.fetchbycommit", "true", self.fetch_by_commit);
+        SourceOp { identifier, attrs }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn repositories_are_told_from_other_urls() {
+        for text in
+            ["https://h/a.git", "git@h:a/b", "ssh://git@h/a", "git://h/a", "http://h/a.git#x"]
+        {
+            assert!(matches!(parse(text), Ok(Some(_))), "{text}");
+        }
+        for text in ["https://h/a.tar", "./a.git", "a.git", "ftp://h/a.git", "dir/git@h:x", ""] {
+            assert!(matches!(parse(text), Ok(None)), "{text}");
+        }
+        assert!(is_http("https://h/a.tar") && !is_http("https://h/a.git") && !is_http("x"));
+    }
+
+    #[test]
+    fn options_stand_in_fragment_or_query() {
+        let git = parse("https://u@h/a.git#main:docs/../x").unwrap().unwrap();
+        assert_eq!((git.reference.as_str(), git.subdir.as_str()), ("main", "x"));
+        assert_eq!(git.source(false).identifier, "git://h/a.git#main:x");
+        assert_eq!(git.source(false).attrs["git.fullurl"], "https://u@h/a.git");
+        let git = parse("git@h:a.git?tag=v1&submodules=0&keep-git-dir").unwrap().unwrap();
+        assert_eq!(git.source(false).identifier, "git://h/a.git#refs/tags/v1");
+        let attrs = git.source(false).attrs;
+        assert_eq!(attrs["git.skipsubmodules"], "true");
+        assert_eq!(attrs["git.keepgitdir"], "true");
+        assert_eq!(attrs["git.mountsshsock"], "default");
+        assert_eq!(
+            parse("https://h/a.git?ref=a&ref=b").unwrap_err(),
+            "query \"ref\" has multiple values"
+        );
+        assert_eq!(parse("https://h/a.git?x=1").unwrap_err(), "unexpected query \"x\"");
+        assert_eq!(parse("https://h/a.git?ref=a#b").unwrap_err(), "ref conflicts: \"b\" vs \"a\"");
+    }
+}

@@ -1,0 +1,252 @@
+//! The graph while instructions are dispatched.
+//!
+//! Which files of a local context are used is known only when every stage has been dispatched, but
+//! a [`Node`] has its digest from the start. So dispatch collects *plans*, whose inputs are numbers
+//! of earlier plans, and [`Graph::finish`] makes nodes of those that the target reaches. A plan's
+//! inputs are always older than itself: one pass in order, no recursion.
+
+use std::collections::BTreeSet;
+
+use kiln_llb::op::{ExecOp, FileAction, FileActionKind, FileOp, MergeOp, Mount, OpKind, SourceOp};
+use kiln_llb::{Edge, Node, OpMetadata};
+use kiln_oci::Platform;
+
+use super::capabilities;
+use super::go_text;
+use super::path;
+
+/// An output of a plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Output {
+    plan: usize,
+}
+
+/// Which set of paths of a local context is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct PathSet(usize);
+
+/// What an op will do.
+#[derive(Debug)]
+pub(super) enum Plan {
+    /// A source whose attributes are known.
+    Source(SourceOp),
+    /// A directory of the client; the paths that are used become its `local.followpaths`.
+    Local(SourceOp, PathSet),
+    /// A process, and what is mounted by position in [`ExecOp::mounts`].
+    Exec(Box<ExecOp>, Vec<Option<Output>>),
+    /// Actions one after the other, beginning with what is changed.
+    File(Option<Output>, Vec<Action>),
+    /// Inputs one above the other.
+    Merge(Vec<Output>),
+}
+
+/// One change to files, and what it copies from.
+#[derive(Debug)]
+pub(super) struct Action {
+    /// What is copied from; `None` for actions that don't copy, and for an empty file system.
+    pub from: Option<Output>,
+    /// The change.
+    pub kind: FileActionKind,
+}
+
+struct Entry {
+    plan: Plan,
+    platform: Option<Platform>,
+    metadata: OpMetadata,
+}
+
+/// Plans, and the paths of contexts that are used.
+#[derive(Default)]
+pub(super) struct Graph {
+    entries: Vec<Entry>,
+    path_sets: Vec<BTreeSet<String>>,
+}
+
+impl Graph {
+    /// Adds an op. `platform` counts for processes and images only.
+    pub(super) fn add(
+        &mut self,
+        plan: Plan,
+        platform: Option<Platform>,
+        metadata: OpMetadata,
+    ) -> Output {
+        self.entries.push(Entry { plan, platform, metadata });
+        Output { plan: self.entries.len() - 1 }
+    }
+
+    /// Returns a new, empty set of paths.
+    pub(super) fn new_path_set(&mut self) -> PathSet {
+        self.path_sets.push(BTreeSet::new());
+        PathSet(self.path_sets.len() - 1)
+    }
+
+    /// Says that a path, relative to the root of a context, is used.
+    pub(super) fn use_path(&mut self, set: PathSet, used: &str) {
+        self.path_sets[set.0].insert(path::join("/", used));
+    }
+
+    /// Makes nodes of everything that `target` reaches.
+    pub(super) fn finish(self, target: Output) -> Edge {
+        let mut reached = vec![false; self.entries.len()];
+        reached[target.plan] = true;
+        for index in (0..=target.plan).rev() {
+            if reached[index] {
+                self.entries[index].plan.for_each_input(|input| reached[input.plan] = true);
+            }
+        }
+        let mut edges: Vec<Option<Edge>> = Vec::with_capacity(target.plan + 1);
+        for (entry, reached) in self.entries.into_iter().zip(reached).take(target.plan + 1) {
+            let edge = reached.then(|| entry.into_edge(&edges, &self.path_sets));
+            edges.push(edge);
+        }
+        let last = edges.pop().flatten();
+        // The target is the last entry and reached by definition; an empty file system stands in
+        // for what can't be.
+        last.unwrap_or_else(|| {
+            Node::new(OpKind::File(FileOp::default()), Vec::new(), None, OpMetadata::default())
+                .output(0)
+        })
+    }
+}
+
+impl Plan {
+    fn for_each_input(&self, mut visit: impl FnMut(Output)) {
+        match self {
+            Self::Source(_) | Self::Local(..) => {}
+            Self::Exec(_, inputs) => inputs.iter().flatten().copied().for_each(visit),
+            Self::File(base, actions) => {
+                base.iter().copied().for_each(&mut visit);
+                actions.iter().filter_map(|action| action.from).for_each(visit);
+            }
+            Self::Merge(inputs) => inputs.iter().copied().for_each(visit),
+        }
+    }
+}
+
+impl Entry {
+    fn into_edge(self, edges: &[Option<Edge>], path_sets: &[BTreeSet<String>]) -> Edge {
+        let mut inputs = Inputs { edges, list: Vec::new() };
+        let kind = match self.plan {
+            Plan::Source(source) => OpKind::Source(source),
+            Plan::Local(source, set) => OpKind::Source(followed(source, &path_sets[set.0])),
+            Plan::Exec(exec, sources) => OpKind::Exec(mounted(*exec, &sources, &mut inputs)),
+            Plan::File(base, actions) => OpKind::File(changed(base, actions, &mut inputs)),
+            Plan::Merge(layers) => OpKind::Merge(MergeOp {
+                // The reference lists every layer, even one that was there already.
+                inputs: layers.into_iter().map(|layer| inputs.push(layer)).collect(),
+            }),
+        };
+        let specific = match &kind {
+            OpKind::Exec(_) => true,
+            OpKind::Source(source) => {
+                source.identifier.starts_with("docker-image://")
+                    || source.identifier.starts_with("oci-layout://")
+            }
+            _ => false,
+        };
+        let mut metadata = self.metadata;
+        metadata.caps = capabilities::of(&kind);
+        Node::new(kind, inputs.list, self.platform.filter(|_| specific), metadata).output(0)
+    }
+}
+
+/// The inputs of an op under construction.
+struct Inputs<'a> {
+    edges: &'a [Option<Edge>],
+    list: Vec<Edge>,
+}
+
+impl Inputs<'_> {
+    fn edge(&self, output: Output) -> Option<Edge> {
+        self.edges.get(output.plan).cloned().flatten()
+    }
+
+    fn push(&mut self, output: Output) -> Option<u32> {
+        let edge = self.edge(output)?;
+        self.list.push(edge);
+        Some(self.list.len() as u32 - 1)
+    }
+
+    /// Returns an input's number. Of two nodes that are the same op, `keep` tells which one stays:
+    /// the one that the reference visits last names the step.
+    fn number(&mut self, output: Option<Output>, keep: Keep) -> Option<u32> {
+        let edge = self.edge(output?)?;
+        let same = |other: &Edge| other.input() == edge.input();
+        match self.list.iter().position(same) {
+            Some(index) => {
+                if keep == Keep::Later {
+                    self.list[index] = edge;
+                }
+                Some(index as u32)
+            }
+            None => {
+                self.list.push(edge);
+                Some(self.list.len() as u32 - 1)
+            }
+        }
+    }
+}
+
+/// Which of two nodes for the same op stays.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Keep {
+    Earlier,
+    Later,
+}
+
+fn mounted(mut exec: ExecOp, sources: &[Option<Output>], inputs: &mut Inputs<'_>) -> ExecOp {
+    let mut outputs = 0;
+    for (mount, source) in exec.mounts.iter_mut().zip(sources) {
+        mount.input = inputs.number(*source, Keep::Later);
+        if is_result(mount) {
+            mount.output = Some(outputs);
+            outputs += 1;
+        }
+    }
+    exec
+}
+
+/// Tells whether a mount's final content is an output of the op: those of the root and of nothing
+/// else that a Dockerfile mounts.
+fn is_result(mount: &Mount) -> bool {
+    mount.output.is_some() && mount.kind == kiln_llb::op::MountKind::Bind
+}
+
+fn changed(base: Option<Output>, actions: Vec<Action>, inputs: &mut Inputs<'_>) -> FileOp {
+    let base = inputs.number(base, Keep::Earlier);
+    let secondary: Vec<Option<u32>> = actions
+        .iter()
+        .map(|action| {
+            let before = inputs.list.len();
+            let number = inputs.number(action.from, Keep::Earlier);
+            if number.is_some() && number == base && before == 1 {
+                return inputs.number(action.from, Keep::Later);
+            }
+            number
+        })
+        .collect();
+    let count = inputs.list.len() as u32;
+    let last = actions.len().saturating_sub(1);
+    let actions = actions.into_iter().zip(secondary).enumerate();
+    FileOp {
+        actions: actions
+            .map(|(number, (action, secondary_input))| FileAction {
+                input: number.checked_sub(1).map_or(base, |before| Some(count + before as u32)),
+                secondary_input,
+                output: (number == last).then_some(0),
+                kind: action.kind,
+            })
+            .collect(),
+    }
+}
+
+/// Adds the paths that are used to a local source, unless that is everything.
+fn followed(mut source: SourceOp, paths: &BTreeSet<String>) -> SourceOp {
+    if !paths.is_empty() && !paths.contains("/") {
+        let mut paths: Vec<String> =
+            paths.iter().map(|used| path::clean(used.trim_start_matches('/'))).collect();
+        paths.sort();
+        source.attrs.insert("local.followpaths".to_owned(), go_text::json_list(&paths));
+    }
+    source
+}

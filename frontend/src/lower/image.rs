@@ -1,0 +1,116 @@
+//! Image configs.
+
+use kiln_oci::{ContainerConfig, History, ImageConfig, Platform, RootFs};
+
+use super::platform;
+
+/// Where programs are searched for, where neither the image nor the Dockerfile says it.
+const UNIX_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Returns the config of an image without files.
+pub(super) fn empty(platform: &Platform) -> ImageConfig {
+    let env = if platform.os == "windows" { Vec::new() } else { vec![format!("PATH={UNIX_PATH}")] };
+    ImageConfig {
+        architecture: platform.architecture.clone(),
+        os: platform.os.clone(),
+        os_version: platform.os_version.clone(),
+        os_features: platform.os_features.clone(),
+        variant: platform.variant.clone(),
+        rootfs: RootFs::default(),
+        config: ContainerConfig { working_dir: "/".to_owned(), env, ..ContainerConfig::default() },
+        ..ImageConfig::default()
+    }
+}
+
+/// Returns the platform that a config names, as it names it.
+pub(super) fn platform_of(config: &ImageConfig) -> Platform {
+    Platform {
+        architecture: config.architecture.clone(),
+        os: config.os.clone(),
+        os_version: config.os_version.clone(),
+        os_features: config.os_features.clone(),
+        variant: config.variant.clone(),
+    }
+}
+
+/// Tells whether an image has no files at all.
+pub(super) fn is_empty(config: &ImageConfig) -> bool {
+    // Where the diff IDs are missing, the history has the last word.
+    config.rootfs.diff_ids().is_empty() && config.history.iter().all(|entry| entry.empty_layer)
+}
+
+/// Makes sure that programs are found.
+pub(super) fn ensure_path(config: &mut ImageConfig, os: &str) {
+    let is_path = |entry: &String| entry == "PATH" || entry.starts_with("PATH=");
+    if os != "windows" && !config.config.env.iter().any(is_path) {
+        config.config.env.push(format!("PATH={UNIX_PATH}"));
+    }
+}
+
+/// Sets a variable of containers; it keeps its place if it is there already.
+pub(super) fn set_env(config: &mut ImageConfig, key: &str, value: &str) {
+    let same = |entry: &&mut String| {
+        let rest = entry.strip_prefix(key);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('='))
+    };
+    let entry = format!("{key}={value}");
+    match config.config.env.iter_mut().find(same) {
+        Some(old) => *old = entry,
+        None => config.config.env.push(entry),
+    }
+}
+
+/// Gives a config the platform of the build.
+pub(super) fn set_platform(config: &mut ImageConfig, target: &Platform) {
+    let same = target.os == config.os && target.architecture == config.architecture;
+    config.os.clone_from(&target.os);
+    config.architecture.clone_from(&target.architecture);
+    if target.variant.is_some() || !same {
+        config.variant.clone_from(&target.variant);
+    }
+    if target.os_version.is_some() || !same {
+        config.os_version.clone_from(&target.os_version);
+    }
+    if !target.os_features.is_empty() {
+        config.os_features.clone_from(&target.os_features);
+    }
+    let normal = platform::normal(&platform_of(config));
+    config.os = normal.os;
+    config.architecture = normal.architecture;
+    config.variant = normal.variant;
+    config.os_features = normal.os_features;
+}
+
+/// Returns a history entry.
+pub(super) fn history(created_by: String, has_layer: bool, created: Option<&str>) -> History {
+    History {
+        created: created.map(str::to_owned),
+        created_by,
+        comment: "buildkit.dockerfile.v0".to_owned(),
+        empty_layer: !has_layer,
+        ..History::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variables_keep_their_place() {
+        let mut config = ImageConfig::default();
+        for (key, value) in [("A", "1"), ("AB", "2"), ("A", "3")] {
+            set_env(&mut config, key, value);
+        }
+        ensure_path(&mut config, "linux");
+        assert_eq!(config.config.env[..2], ["A=3", "AB=2"]);
+        assert_eq!(config.config.env[2], format!("PATH={UNIX_PATH}"));
+    }
+
+    #[test]
+    fn the_variant_of_another_platform_goes() {
+        let mut config = empty(&"linux/arm/v6".parse().unwrap());
+        set_platform(&mut config, &"linux/arm64".parse().unwrap());
+        assert_eq!((config.architecture.as_str(), config.variant), ("arm64", None));
+    }
+}

@@ -1,0 +1,98 @@
+//! The build context.
+
+use kiln_llb::op::SourceOp;
+
+use crate::error::Error;
+use crate::ignore;
+use crate::resolve::ContextFiles;
+
+use super::git;
+use super::graph::{Graph, Output, PathSet, Plan};
+use super::metadata;
+use super::named_context::{exclude, http_source};
+use super::{Lowering, Options};
+
+/// The build context.
+#[derive(Clone, Debug)]
+pub(super) struct MainContext {
+    /// Its files.
+    pub output: Output,
+    /// Which of them are used.
+    pub paths: PathSet,
+    /// The patterns of its ignore file.
+    pub patterns: Vec<String>,
+    is_local: bool,
+}
+
+impl MainContext {
+    /// Reads the context's ignore file and adds the context to the graph.
+    ///
+    /// # Errors
+    /// Fails if the ignore file can't be read, or a remote context is malformed.
+    pub(super) fn new(
+        options: &Options,
+        files: &dyn ContextFiles,
+        graph: &mut Graph,
+    ) -> Result<Self, Error> {
+        let paths = graph.new_path_set();
+        if let Some(url) = options.named_contexts.get("context") {
+            let (source, name) = remote(url, options)?;
+            let output = graph.add(Plan::Source(source), None, metadata::named(&name));
+            return Ok(Self { output, paths, patterns: Vec::new(), is_local: false });
+        }
+        let patterns = ignore_patterns(options, files)?;
+        let attrs =
+            [("local.sharedkeyhint", &options.context_name), ("local.unique", &options.session)];
+        let mut source = SourceOp {
+            identifier: format!("local://{}", options.context_name),
+            attrs: attrs.map(|(key, value)| (key.to_owned(), value.clone())).into(),
+        };
+        exclude(&mut source, &patterns);
+        let name = metadata::named("[internal] load build context");
+        let output = graph.add(Plan::Local(source, paths), None, name);
+        Ok(Self { output, paths, patterns, is_local: true })
+    }
+}
+
+impl Lowering<'_> {
+    /// Tells whether the build context is a directory of the client.
+    pub(super) fn main_context_is_local(&self) -> bool {
+        self.main_context.is_local
+    }
+}
+
+/// Returns the source of a context that is a URL, and its name.
+fn remote(url: &str, options: &Options) -> Result<(SourceOp, String), Error> {
+    let given = |key: &str| options.build_args.get(key).map(String::as_str).unwrap_or_default();
+    if let Some(mut git) = git::parse(url).map_err(Error::new)? {
+        let keep = crate::text::parse_bool(given("BUILDKIT_CONTEXT_KEEP_GIT_DIR"));
+        if git.mtime.is_empty() && !given("SOURCE_DATE_EPOCH").is_empty() {
+            "commit".clone_into(&mut git.mtime);
+        }
+        let name = format!("[internal] load git source {url}");
+        return Ok((git.source(keep == Some(true)), name));
+    }
+    if url.starts_with("http://") || url.starts_with("https://") {
+        return Ok((
+            http_source(url, "context"),
+            "[internal] load remote build context".to_owned(),
+        ));
+    }
+    Err(Error::new(format!("unsupported build context {url}")))
+}
+
+/// Reads the ignore file: the Dockerfile's own one goes first.
+fn ignore_patterns(options: &Options, files: &dyn ContextFiles) -> Result<Vec<String>, Error> {
+    let failed = |error| Error::new(format!("failed to read dockerignore patterns: {error}"));
+    for name in [format!("{}.dockerignore", options.filename), ".dockerignore".to_owned()] {
+        if let Some(text) = files.read(&name).map_err(failed)? {
+            let patterns = ignore::parse(&text);
+            if !patterns.is_empty() {
+                // Malformed patterns are found here, not at the first instruction that copies.
+                files.is_ignored(&patterns, "Dockerfile").map_err(failed)?;
+            }
+            return Ok(patterns);
+        }
+    }
+    Ok(Vec::new())
+}

@@ -1,0 +1,271 @@
+//! Named contexts: what `--build-context NAME=VALUE` puts in the place of a stage or an image.
+//!
+//! | value | what it is |
+//! | --- | --- |
+//! | `docker-image://REFERENCE` | an image; `scratch` is the empty one |
+//! | `oci-layout://DIRECTORY[:TAG][@DIGEST]` | an image in a directory |
+//! | `local:NAME` | a local source that the caller knows |
+//! | `git@…`, `git://…`, `https://….git` | a repository |
+//! | `http://…`, `https://…` | a file |
+
+use std::collections::BTreeMap;
+
+use kiln_llb::op::SourceOp;
+use kiln_oci::{ImageConfig, Platform};
+
+use crate::error::Error;
+use crate::ignore;
+use crate::resolve::{ImageLocation, ImageRequest, ResolvedImage};
+
+use super::environment;
+use super::go_text;
+use super::graph::{PathSet, Plan};
+use super::metadata;
+use super::stage::State;
+use super::{Lowering, git, platform, reference};
+
+/// A named context that was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct NamedContext {
+    /// Its name in short form.
+    pub name: String,
+    /// Its name as it was found, with the platform where it was given for that one only.
+    pub key: String,
+    /// What it is, as typed.
+    pub value: String,
+    /// The platform that is wanted.
+    pub platform: Platform,
+}
+
+/// All named contexts, by name in short form.
+#[derive(Clone, Debug, Default)]
+pub(super) struct NamedContexts(BTreeMap<String, String>);
+
+impl NamedContexts {
+    /// Takes in names and values as typed.
+    pub(super) fn new(typed: &BTreeMap<String, String>) -> Self {
+        let short = |name: &String| reference::context_name(name).unwrap_or_else(|_| name.clone());
+        Self(typed.iter().map(|(name, value)| (short(name), value.clone())).collect())
+    }
+
+    /// Finds the context that stands in for `name` on a platform.
+    ///
+    /// # Errors
+    /// Fails if `name` can't be a context's name.
+    pub(super) fn find(
+        &self,
+        name: &str,
+        platform: &Platform,
+    ) -> Result<Option<NamedContext>, Error> {
+        let reserved = ["scratch", "context"].iter().any(|word| name.eq_ignore_ascii_case(word));
+        if self.0.is_empty() || reserved {
+            return Ok(None);
+        }
+        let name = reference::context_name(name)
+            .map_err(|error| Error::new(format!("invalid context name {name}: {error}")))?;
+        let normal = platform::normal(platform);
+        let keys = [format!("{name}::{}", platform::format_all(&normal)), name.clone()];
+        Ok(keys.into_iter().find_map(|key| {
+            let value = self.0.get(&key)?.clone();
+            Some(NamedContext { name: name.clone(), key, value, platform: platform.clone() })
+        }))
+    }
+}
+
+impl NamedContext {
+    fn scheme(&self) -> Result<(&str, &str), Error> {
+        let (scheme, rest) = self.value.split_once(':').ok_or_else(|| {
+            Error::new(format!("invalid context specifier {} for {}", self.value, self.key))
+        })?;
+        Ok((if scheme.starts_with("git@") { "git" } else { scheme }, rest))
+    }
+
+    /// Returns the image to be resolved, if the context is one.
+    ///
+    /// # Errors
+    /// Says what is wrong with the value.
+    pub(super) fn request(&self) -> Result<Option<ImageRequest>, Error> {
+        let (scheme, rest) = self.scheme()?;
+        let location = rest.strip_prefix("//").unwrap_or(rest);
+        let (location, display) = match scheme {
+            "docker-image" if location != "scratch" => {
+                let reference = reference::parse(location).map_err(Error::new)?;
+                let display = reference.to_string();
+                (ImageLocation::Registry(reference), display)
+            }
+            "oci-layout" => {
+                let display = format!("oci-layout://{location}");
+                (ImageLocation::OciLayout { layout: location.to_owned() }, display)
+            }
+            _ => return Ok(None),
+        };
+        Ok(Some(ImageRequest { location, platform: self.platform.clone(), display }))
+    }
+
+    /// Adds the context's files to the graph. `paths` are those of the stage that it becomes.
+    ///
+    /// # Errors
+    /// Says what is wrong with the value.
+    pub(super) fn load(
+        &self,
+        lowering: &mut Lowering<'_>,
+        image: Option<ResolvedImage>,
+        paths: PathSet,
+    ) -> Result<(State, Option<ImageConfig>), Error> {
+        let (scheme, rest) = self.scheme()?;
+        let location = rest.strip_prefix("//").unwrap_or(rest);
+        match (scheme, image) {
+            ("docker-image" | "oci-layout", Some(image)) => {
+                Ok(self.load_image(lowering, scheme, location, image))
+            }
+            ("docker-image", None) => Ok((State::of(None, None), None)),
+            ("git" | "http" | "https", _) => Ok((self.load_remote(lowering, scheme)?, None)),
+            ("local", _) => Ok((self.load_local(lowering, rest, paths)?, None)),
+            _ => Err(Error::new(format!("unsupported context source {scheme} for {}", self.key))),
+        }
+    }
+
+    fn load_image(
+        &self,
+        lowering: &mut Lowering<'_>,
+        scheme: &str,
+        location: &str,
+        image: ResolvedImage,
+    ) -> (State, Option<ImageConfig>) {
+        let mut attrs = BTreeMap::new();
+        let (name, identifier) = if scheme == "oci-layout" {
+            attrs.insert("oci.store".to_owned(), layout_directory(location).to_owned());
+            // The name says nothing about where the image is; the store does.
+            let full = reference::parse(&self.name)
+                .map_or_else(|_| self.name.clone(), |reference| reference.name());
+            ("OCI load from client".to_owned(), format!("oci-layout://{full}@{}", image.digest))
+        } else {
+            let pinned = reference::parse(location)
+                .map_or_else(|_| location.to_owned(), |r| r.with_digest(image.digest).to_string());
+            (location.to_owned(), format!("docker-image://{pinned}"))
+        };
+        let source = SourceOp { identifier, attrs };
+        let name = format!("[context {}] {name}", self.key);
+        let output = lowering.graph.add(
+            Plan::Source(source),
+            Some(self.platform.clone()),
+            metadata::named(&name),
+        );
+        let mut config = image.config;
+        config.created = None;
+        (state_of_image(output, &config, &self.platform), Some(config))
+    }
+
+    fn load_remote(&self, lowering: &mut Lowering<'_>, scheme: &str) -> Result<State, Error> {
+        let git = git::parse(&self.value).map_err(Error::new)?;
+        let (source, name) = match git {
+            Some(git) => (git.source(false), format!("[internal] load git source {}", self.value)),
+            None if scheme == "git" => {
+                return Err(Error::new(format!("invalid git context {}", self.value)));
+            }
+            None => (
+                http_source(&self.value, "context"),
+                format!("[context {}] {}", self.key, self.value),
+            ),
+        };
+        let output = lowering.graph.add(Plan::Source(source), None, metadata::named(&name));
+        Ok(State::of(Some(output), None))
+    }
+
+    fn load_local(
+        &self,
+        lowering: &mut Lowering<'_>,
+        local: &str,
+        paths: PathSet,
+    ) -> Result<State, Error> {
+        let ignored = lowering
+            .context
+            .named(local)
+            .map_or(Ok(None), |files| files.read(".dockerignore"))
+            .map_err(|error| Error::new(format!("failed parsing .dockerignore: {error}")))?;
+        let patterns = ignored.map(|text| ignore::parse(&text)).unwrap_or_default();
+        let mut source = local_source(local, &format!("context:{}-", self.key), lowering);
+        exclude(&mut source, &patterns);
+        let name = format!("[context {}] load from client", self.key);
+        let output = lowering.graph.add(Plan::Local(source, paths), None, metadata::named(&name));
+        Ok(State::of(Some(output), None))
+    }
+}
+
+/// Returns the directory of `DIRECTORY[:TAG][@DIGEST]`.
+fn layout_directory(location: &str) -> &str {
+    let path = location.split("@sha256:").next().unwrap_or(location);
+    let name = path.rfind('/').map_or(0, |slash| slash + 1);
+    path[name..].rfind(':').map_or(path, |colon| &path[..name + colon])
+}
+
+/// Returns the state that an image config describes.
+fn state_of_image(output: super::graph::Output, config: &ImageConfig, wanted: &Platform) -> State {
+    let mut state = State::of(Some(output), Some(wanted.clone()));
+    for entry in &config.config.env {
+        let (key, value) = environment::split(entry);
+        if !key.is_empty() {
+            state.set_env(key, value);
+        }
+    }
+    if config.config.working_dir.starts_with('/') {
+        state.dir.clone_from(&config.config.working_dir);
+    } else {
+        state.dir = super::path::join("/", &config.config.working_dir);
+    }
+    if !config.architecture.is_empty() && !config.os.is_empty() {
+        state.platform = Some(super::image::platform_of(config));
+    }
+    state
+}
+
+/// Returns a source for a file behind a URL.
+pub(super) fn http_source(url: &str, filename: &str) -> SourceOp {
+    let attrs = BTreeMap::from([("http.filename".to_owned(), filename.to_owned())]);
+    SourceOp { identifier: url.to_owned(), attrs }
+}
+
+/// Returns a source for a directory of the client.
+pub(super) fn local_source(name: &str, hint: &str, lowering: &Lowering<'_>) -> SourceOp {
+    let attrs = [("local.sharedkeyhint", hint), ("local.unique", &lowering.options.session)];
+    SourceOp {
+        identifier: format!("local://{name}"),
+        attrs: attrs.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
+    }
+}
+
+/// Leaves out what ignore patterns match.
+pub(super) fn exclude(source: &mut SourceOp, patterns: &[String]) {
+    if !patterns.is_empty() {
+        let patterns = go_text::json_list(patterns);
+        source.attrs.insert("local.excludepatterns".to_owned(), patterns);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn contexts_are_found_by_short_name_and_platform() {
+        let typed =
+            [("docker.io/library/alpine", "docker-image://busybox"), ("b::linux/arm64", "local:b")];
+        let typed = typed.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        let contexts = NamedContexts::new(&typed);
+        let find = |name, platform: &str| {
+            let platform = platform::parse(platform).unwrap();
+            contexts.find(name, &platform).unwrap().map(|context| context.key)
+        };
+        assert_eq!(find("alpine:latest", "linux/amd64").as_deref(), Some("alpine"));
+        assert_eq!(find("alpine:3", "linux/amd64"), None);
+        assert_eq!(find("b", "linux/arm64/v8").as_deref(), Some("b::linux/arm64"));
+        assert_eq!(find("b", "linux/amd64"), None);
+    }
+
+    #[test]
+    fn layouts_have_a_directory() {
+        assert_eq!(layout_directory("/a/b:1"), "/a/b");
+        assert_eq!(layout_directory("/a:b/c"), "/a:b/c");
+        assert_eq!(layout_directory("/a@sha256:00"), "/a");
+    }
+}

@@ -1,0 +1,85 @@
+//! `ONBUILD`: recorded in the image config, and run in the stages that are built on it.
+
+use std::rc::Rc;
+
+use crate::error::Error;
+use crate::instruction::InstructionKind;
+use crate::parser;
+
+use super::Lowering;
+use super::dispatch::Site;
+use super::stage::{Command, StageId};
+
+/// Records a trigger.
+pub(super) fn dispatch(site: &mut Site<'_, '_>, trigger: &str) {
+    site.stage.image_mut().config.on_build.push(trigger.to_owned());
+}
+
+impl Lowering<'_> {
+    /// Resolves what the target reaches, until triggers ask for nothing more.
+    ///
+    /// # Errors
+    /// Fails on images that can't be resolved, and on malformed triggers.
+    pub(super) fn resolve(&mut self, target: StageId) -> Result<Vec<bool>, Error> {
+        loop {
+            let reachable = self.reachable(target);
+            self.resolve_bases(&reachable)?;
+            let mut is_complete = true;
+            for (id, _) in reachable.iter().enumerate().filter(|(_, reached)| **reached) {
+                self.stages.inherit(id);
+                let triggers = self.take_triggers(id);
+                if !triggers.is_empty() {
+                    let result = self.add_triggers(id, &triggers);
+                    is_complete &= !result.map_err(|error| {
+                        let spans = self.stages[id].span.into_iter().collect();
+                        Error { spans, ..error }
+                    })?;
+                }
+            }
+            if is_complete {
+                return Ok(reachable);
+            }
+        }
+    }
+
+    /// Takes the triggers that run in a stage: those of its base image, and those that the stage
+    /// it is built on will record.
+    fn take_triggers(&mut self, id: StageId) -> Vec<String> {
+        let stage = &mut self.stages[id];
+        let mut triggers = stage.image.config.on_build.clone();
+        if !triggers.is_empty() {
+            stage.image_mut().config.on_build.clear();
+        }
+        let (base, triggered) = (stage.base, stage.triggered);
+        if let (Some(base), false) = (base, triggered) {
+            self.stages[id].triggered = true;
+            triggers.extend(self.stages[base].commands.iter().filter_map(|command| {
+                match &command.instruction.kind {
+                    InstructionKind::Onbuild(trigger) => Some(trigger.clone()),
+                    _ => None,
+                }
+            }));
+        }
+        triggers
+    }
+
+    /// Puts triggers in front of a stage's instructions. Tells whether they read other stages.
+    fn add_triggers(&mut self, id: StageId, triggers: &[String]) -> Result<bool, Error> {
+        let span = self.stages[id].span.unwrap_or_default();
+        let mut commands = Vec::with_capacity(triggers.len());
+        let mut has_sources = false;
+        for trigger in triggers {
+            let instruction = parser::parse_trigger(trigger, span)?;
+            let sources = self.sources(&instruction)?;
+            let sources = self.register(sources);
+            has_sources |= !sources.is_empty();
+            self.stages[id].deps.extend(sources.iter().map(|source| (*source, span)));
+            commands.push(Command { instruction: Rc::new(instruction), sources, onbuild: true });
+        }
+        let stage = &mut self.stages[id];
+        stage.steps += commands.len();
+        commands.append(&mut stage.commands);
+        stage.commands = commands;
+        Ok(has_sources)
+    }
+}

@@ -1,0 +1,243 @@
+//! `RUN`: a process in the stage's files.
+
+use std::net::IpAddr;
+
+use kiln_llb::op::{
+    CdiDevice, ContentCache, ExecOp, HostIp, Meta, Mount, MountKind, NetMode, SecurityMode,
+};
+use kiln_llb::{OpMetadata, op};
+
+use crate::error::Error;
+use crate::expand::{Env, Expander};
+use crate::instruction::run::{self, Network, RunFlags, Security, parse_run_flags};
+use crate::instruction::{CommandLine, RunInstruction};
+use crate::parser::heredoc;
+
+use super::copy_sources::inline_file;
+use super::dispatch::Site;
+use super::go_text;
+use super::graph::{Output, Plan};
+use super::run_mount::{self, Mounts};
+use super::shell::with_shell;
+use super::stage::BuildArg;
+use super::{Lowering, metadata, path, step_name};
+
+/// Where scripts are mounted that the Dockerfile holds.
+const SCRIPTS: &str = "/dev/pipes/";
+
+/// Adds the process.
+pub(super) fn dispatch(site: &mut Site<'_, '_>, instruction: &RunInstruction) -> Result<(), Error> {
+    let flags = flags(site, instruction)?;
+    // A process may read anything.
+    site.lowering.graph.use_path(site.stage.paths, "/");
+    let mut mounts = Mounts::default();
+    let (args, remark) = arguments(site, &instruction.command, &mut mounts)?;
+    let args =
+        if instruction.command.prepend_shell { with_shell(&site.stage.image, &args) } else { args };
+    run_mount::dispatch(site, &flags.mounts, &mut mounts)?;
+    let name = name(site, &remark, &flags);
+    let text = format!("RUN {}", history_command(site, &args));
+    let (exec, inputs) = process(site, &flags, args, mounts)?;
+    let metadata = metadata::step(&name, Some(site.instruction.span));
+    let metadata = metadata::with_command(metadata, &site.instruction.original);
+    let metadata = OpMetadata { ignore_cache: site.stage.ignore_cache, ..metadata };
+    let platform = site.stage.state.platform.clone();
+    let platform = platform.unwrap_or_else(|| site.lowering.options.platform.clone());
+    let plan = Plan::Exec(Box::new(exec), inputs);
+    site.stage.state.output = Some(site.lowering.graph.add(plan, Some(platform), metadata));
+    site.commit_layer(&text);
+    Ok(())
+}
+
+fn flags(site: &mut Site<'_, '_>, instruction: &RunInstruction) -> Result<RunFlags, Error> {
+    parse_run_flags(&instruction.flags, Some(&mut |word: &str| site.expand(word)))
+}
+
+/// Returns the words of the command, and what the step's name says about a heredoc.
+fn arguments(
+    site: &mut Site<'_, '_>,
+    command: &CommandLine,
+    mounts: &mut Mounts,
+) -> Result<(Vec<String>, String), Error> {
+    let Some(first) = command.files.first() else {
+        return Ok((command.args.clone(), String::new()));
+    };
+    let [line] = command.args.as_slice() else {
+        return Err(invalid_command(command));
+    };
+    if !command.prepend_shell {
+        return Err(invalid_command(command));
+    }
+    if heredoc::parse(line).is_none() {
+        // The shell reads the heredocs itself.
+        let mut script = line.clone();
+        for file in &command.files {
+            script = script + "\n" + &file.content + &file.name;
+        }
+        return Ok((vec![script], String::new()));
+    }
+    let data = if first.chomp { heredoc::chomped(&first.content) } else { first.content.clone() };
+    let remark = format!(" ({})", summary(&first.content));
+    if site.stage.image.os != "windows" && data.starts_with("#!") {
+        let file = path::for_action("/", &first.name, false);
+        let output = inline_file(site, &file, 0o755, data.into_bytes());
+        mounts.add(read_only_directory(SCRIPTS), Some(output));
+        return Ok((vec![path::join(SCRIPTS, &first.name)], remark));
+    }
+    Ok((vec![data], remark))
+}
+
+fn invalid_command(command: &CommandLine) -> Error {
+    let args = go_text::list(&command.args);
+    Error::new(format!("parsing produced an invalid run command: {args}"))
+}
+
+/// Returns the first line of a script.
+fn summary(script: &str) -> String {
+    let script = script.trim().replace("\r\n", "\n");
+    match script.split_once('\n') {
+        Some((first, _)) => format!("{first}..."),
+        None => script,
+    }
+}
+
+fn read_only_directory(dest: &str) -> Mount {
+    Mount {
+        input: None,
+        selector: "/".to_owned(),
+        dest: dest.to_owned(),
+        output: None,
+        readonly: true,
+        kind: MountKind::Bind,
+        content_cache: ContentCache::Default,
+        result_id: String::new(),
+    }
+}
+
+/// The environment as step names show it: secrets are masked.
+struct Masked<'a> {
+    env: &'a dyn Env,
+    secrets: Vec<&'a str>,
+}
+
+impl Env for Masked<'_> {
+    fn get(&self, name: &str) -> Option<&str> {
+        if self.secrets.contains(&name) { Some("****") } else { self.env.get(name) }
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        let others = self.env.keys().into_iter().filter(|key| !self.secrets.contains(key));
+        others.chain(self.secrets.iter().copied()).collect()
+    }
+}
+
+fn name(site: &mut Site<'_, '_>, remark: &str, flags: &RunFlags) -> String {
+    let env = site.env();
+    let expander = Expander { raw_quotes: true, skip_unset: true, ..site.lowering.expander };
+    let secret = |mount: &'_ run::Mount| mount.kind == run::MountKind::Secret;
+    let secrets = flags.mounts.iter().filter(|mount| secret(mount));
+    let secrets = secrets.filter_map(|mount| mount.env.as_deref()).collect();
+    let masked = Masked { env: &*env, secrets };
+    let text = format!("{}{remark}", site.instruction.original);
+    let text = step_name::of_instruction(&text, &expander, &masked);
+    let platform = site.stage.state.platform.clone();
+    let platform = platform.and_then(|platform| site.lowering.named_platform(&platform));
+    step_name::next(site.stage, &text, platform.as_ref(), &*env)
+}
+
+/// Returns the command as the history has it: with the build arguments in front.
+fn history_command(site: &Site<'_, '_>, args: &[String]) -> String {
+    let env = &site.stage.state.env;
+    let mut values: Vec<(&str, String)> = Vec::new();
+    let mut places = std::collections::HashMap::new();
+    for BuildArg { key, value } in &site.stage.build_args {
+        let value = env.get(key).or(value.as_deref()).unwrap_or_default();
+        let entry = format!("{key}={value}");
+        match places.get(key) {
+            Some(place) => {
+                let slot: &mut (&str, String) = &mut values[*place];
+                slot.1 = entry;
+            }
+            None => {
+                places.insert(key, values.len());
+                values.push((key, entry));
+            }
+        }
+    }
+    let mut words = Vec::with_capacity(values.len() + args.len() + 1);
+    if !values.is_empty() {
+        words.push(format!("|{}", values.len()));
+    }
+    words.extend(values.into_iter().map(|(_, entry)| entry));
+    words.extend_from_slice(args);
+    words.join(" ")
+}
+
+/// Returns the op and what is mounted.
+fn process(
+    site: &Site<'_, '_>,
+    flags: &RunFlags,
+    args: Vec<String>,
+    mounts: Mounts,
+) -> Result<(ExecOp, Vec<Option<Output>>), Error> {
+    let state = &site.stage.state;
+    let lowering = &site.lowering;
+    let mut env = state.env.to_strings();
+    let (mounts, inputs, agent) = mounts.finish(state.output);
+    if let Some(agent) = agent
+        && state.env.get("SSH_AUTH_SOCK").is_none()
+    {
+        env.push(format!("SSH_AUTH_SOCK={agent}"));
+    }
+    let device = |device: &run::Device| CdiDevice {
+        name: device.name.clone(),
+        optional: !device.is_required,
+    };
+    let exec = ExecOp {
+        meta: Meta {
+            args,
+            env,
+            cwd: state.dir.clone(),
+            user: state.user.clone(),
+            proxy_env: lowering.proxies.clone(),
+            extra_hosts: extra_hosts(lowering)?,
+            hostname: lowering.hostname.clone(),
+            remove_mount_stubs_recursive: true,
+            ..Meta::default()
+        },
+        mounts,
+        network: match flags.network {
+            Network::Default => state.network,
+            Network::None => NetMode::None,
+            Network::Host => NetMode::Host,
+        },
+        security: match flags.security {
+            Security::Sandbox => SecurityMode::Sandbox,
+            Security::Insecure => SecurityMode::Insecure,
+        },
+        secret_env: run_mount::secret_env(&flags.mounts),
+        cdi_devices: flags.devices.iter().map(device).collect(),
+    };
+    Ok((exec, inputs))
+}
+
+fn extra_hosts(lowering: &Lowering<'_>) -> Result<Vec<op::HostIp>, Error> {
+    let host = |(host, ip): &(String, String)| {
+        let address = ip.parse::<IpAddr>();
+        let address = address.map_err(|_| Error::new(format!("failed to parse IP {ip}")))?;
+        Ok(HostIp { host: host.to_lowercase(), ip: address.to_canonical().to_string() })
+    };
+    lowering.options.extra_hosts.iter().map(host).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scripts_are_summed_up() {
+        assert_eq!(summary("\nset -e\r\necho\n"), "set -e...");
+        assert_eq!(summary("one\n"), "one");
+        assert_eq!(summary(""), "");
+    }
+}

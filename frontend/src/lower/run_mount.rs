@@ -1,0 +1,201 @@
+//! `RUN --mount`.
+
+use kiln_llb::op::{
+    CacheMount, CacheSharing, Chown, ContentCache, FileActionKind, MkDirAction, Mount, MountKind,
+    SecretEnv, UserRef,
+};
+
+use crate::error::Error;
+use crate::instruction::RunInstruction;
+use crate::instruction::run::{self, Sharing, parse_run_flags};
+use crate::text::quote;
+
+use super::dispatch::Site;
+use super::graph::{Action, Output, Plan};
+use super::{metadata, path, run_secret, run_ssh};
+
+/// The mounts of a process under construction.
+#[derive(Debug, Default)]
+pub(super) struct Mounts {
+    /// Files, with what is mounted.
+    files: Vec<(Mount, Option<Output>)>,
+    secrets: Vec<Mount>,
+    agents: Vec<Mount>,
+}
+
+impl Mounts {
+    /// Adds a mount of files.
+    pub(super) fn add(&mut self, mount: Mount, from: Option<Output>) {
+        self.files.push((mount, from));
+    }
+
+    /// Returns all mounts in the order of the op, what is mounted, and the socket of the first
+    /// SSH agent.
+    ///
+    /// Files come first, by target, the root `base` among them; then secrets, then sockets.
+    pub(super) fn finish(
+        mut self,
+        base: Option<Output>,
+    ) -> (Vec<Mount>, Vec<Option<Output>>, Option<String>) {
+        let root = Mount { output: Some(0), ..empty_mount("/", MountKind::Bind) };
+        self.files.insert(0, (root, base));
+        self.files.sort_by(|(a, _), (b, _)| a.dest.cmp(&b.dest));
+        for (number, agent) in self.agents.iter_mut().enumerate() {
+            if agent.dest.is_empty() {
+                agent.dest = format!("/run/buildkit/ssh_agent.{number}");
+            }
+        }
+        let socket = self.agents.first().map(|agent| agent.dest.clone());
+        let (mut mounts, mut inputs): (Vec<Mount>, Vec<Option<Output>>) =
+            self.files.into_iter().unzip();
+        mounts.append(&mut self.secrets);
+        mounts.append(&mut self.agents);
+        inputs.resize(mounts.len(), None);
+        (mounts, inputs, socket)
+    }
+}
+
+/// Returns a mount of nothing.
+pub(super) fn empty_mount(dest: &str, kind: MountKind) -> Mount {
+    Mount {
+        input: None,
+        selector: String::new(),
+        dest: dest.to_owned(),
+        output: None,
+        readonly: false,
+        kind,
+        content_cache: ContentCache::Default,
+        result_id: String::new(),
+    }
+}
+
+/// Returns where each mount of a `RUN` comes from, before variables are replaced: `from` has none.
+pub(super) fn origins(run: &RunInstruction) -> Vec<String> {
+    // Malformed flags were errors when the instruction was parsed.
+    let flags = parse_run_flags(&run.flags, None).unwrap_or_default();
+    flags.mounts.into_iter().map(|mount| mount.from).collect()
+}
+
+/// Adds mounts.
+///
+/// # Errors
+/// Fails on targets that can't be mounted on, and stages that come later.
+pub(super) fn dispatch(
+    site: &mut Site<'_, '_>,
+    flags: &[run::Mount],
+    mounts: &mut Mounts,
+) -> Result<(), Error> {
+    for (number, flag) in flags.iter().enumerate() {
+        let origin = Origin::find(site, flag, number)?;
+        match flag.kind {
+            run::MountKind::Secret => mounts.secrets.extend(run_secret::mount(flag)?),
+            run::MountKind::Ssh => mounts.agents.push(run_ssh::mount(flag)?),
+            _ => {
+                let (mount, from) = file_mount(site, flag, &origin)?;
+                mounts.add(mount, from);
+                site.lowering.graph.use_path(origin.paths, &flag.source);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Returns the secrets that are given as variables.
+pub(super) fn secret_env(flags: &[run::Mount]) -> Vec<SecretEnv> {
+    let secrets = flags.iter().filter(|flag| flag.kind == run::MountKind::Secret);
+    secrets.filter_map(run_secret::variable).collect()
+}
+
+/// What a mount shows.
+struct Origin {
+    output: Option<Output>,
+    paths: super::graph::PathSet,
+}
+
+impl Origin {
+    fn find(site: &Site<'_, '_>, flag: &run::Mount, number: usize) -> Result<Self, Error> {
+        let context = &site.lowering.main_context;
+        let is_cache = flag.kind == run::MountKind::Cache;
+        let source = site.sources.get(number);
+        let Some(source) = source.filter(|_| is_cache || !flag.from.is_empty()) else {
+            return Ok(Self { output: Some(context.output), paths: context.paths });
+        };
+        let stage = &site.lowering.stages[*source];
+        if !stage.dispatched {
+            let from = if flag.from.is_empty() { "scratch" } else { &flag.from };
+            return Err(Error::new(format!(
+                "cannot mount from stage {} to {}, stage needs to be defined before current command",
+                quote(from),
+                quote(&flag.target)
+            )));
+        }
+        Ok(Self { output: stage.state.output, paths: stage.paths })
+    }
+}
+
+fn file_mount(
+    site: &mut Site<'_, '_>,
+    flag: &run::Mount,
+    origin: &Origin,
+) -> Result<(Mount, Option<Output>), Error> {
+    let kind = match flag.kind {
+        run::MountKind::Tmpfs => MountKind::Tmpfs { size: flag.size_limit, explicit: true },
+        run::MountKind::Cache => MountKind::Cache(cache(site, flag)),
+        _ => MountKind::Bind,
+    };
+    let is_tmpfs = flag.kind == run::MountKind::Tmpfs;
+    let mut mount = empty_mount(&target(site, &flag.target)?, kind);
+    mount.readonly = flag.read_only;
+    let mut from = origin.output.filter(|_| !is_tmpfs);
+    let selector = path::join("/", &flag.source);
+    if selector != "/" {
+        mount.selector = selector;
+    } else if flag.uid.is_some() || flag.gid.is_some() || flag.mode.is_some() {
+        from = Some(owned_directory(site, flag, from));
+        "/cache".clone_into(&mut mount.selector);
+    }
+    Ok((mount, from))
+}
+
+fn target(site: &Site<'_, '_>, written: &str) -> Result<String, Error> {
+    let target = if written.starts_with('/') {
+        written.to_owned()
+    } else {
+        path::join("/", &format!("{}/{written}", site.stage.state.dir))
+    };
+    if target == "/" {
+        return Err(Error::new(format!("invalid mount target {}", quote(&target))));
+    }
+    Ok(target)
+}
+
+fn cache(site: &Site<'_, '_>, flag: &run::Mount) -> CacheMount {
+    let id =
+        if flag.cache_id.is_empty() { path::clean(&flag.target) } else { flag.cache_id.clone() };
+    let namespace = site.lowering.build_args.get("BUILDKIT_CACHE_MOUNT_NS");
+    CacheMount {
+        id: format!("{}/{id}", namespace.map(String::as_str).unwrap_or_default()),
+        sharing: match flag.sharing {
+            None | Some(Sharing::Shared) => CacheSharing::Shared,
+            Some(Sharing::Private) => CacheSharing::Private,
+            Some(Sharing::Locked) => CacheSharing::Locked,
+        },
+    }
+}
+
+/// Adds the directory that a cache with an owner or permission bits begins with.
+fn owned_directory(site: &mut Site<'_, '_>, flag: &run::Mount, from: Option<Output>) -> Output {
+    let action = MkDirAction {
+        path: "/cache".to_owned(),
+        mode: flag.mode.unwrap_or(0o755) as i32 & 0o777,
+        make_parents: false,
+        owner: Some(Chown {
+            user: Some(UserRef::Id(flag.uid.unwrap_or(0))),
+            group: Some(UserRef::Id(flag.gid.unwrap_or(0))),
+        }),
+        timestamp: -1,
+    };
+    let action = Action { from: None, kind: FileActionKind::MkDir(action) };
+    let metadata = metadata::named("[internal] setting cache mount permissions");
+    site.lowering.graph.add(Plan::File(from, vec![action]), None, metadata)
+}

@@ -1,0 +1,446 @@
+//! The solver against an executor that only counts, and a cache in memory.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use kiln_llb::graph::Vertex;
+use kiln_llb::op::{ContentCache, ExecOp, Meta, Mount, MountKind, OpKind};
+use kiln_llb::{Edge, Graph, Node, OpMetadata};
+use kiln_oci::Digest;
+use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, Semaphore};
+use tokio_util::sync::CancellationToken;
+
+use crate::*;
+
+/// What a vertex yields: its name and those of its inputs, unless `contents` says otherwise.
+type Content = String;
+
+#[derive(Default)]
+struct FakeExecutor {
+    runs: Mutex<Vec<String>>,
+    running: AtomicUsize,
+    peak: AtomicUsize,
+    /// What a vertex yields instead of its name.
+    contents: HashMap<&'static str, &'static str>,
+    failing: Option<&'static str>,
+    /// Vertices that run until they are cancelled, and how many do.
+    endless: Option<&'static str>,
+    waiting: AtomicUsize,
+    delay: Duration,
+}
+
+fn exec(vertex: &Vertex) -> &ExecOp {
+    match &vertex.op.kind {
+        Some(OpKind::Exec(exec)) => exec,
+        other => panic!("unexpected op {other:?}"),
+    }
+}
+
+impl Executor for FakeExecutor {
+    type Output = Content;
+
+    fn rule(&self, vertex: &Vertex) -> Result<CacheRule, StepError> {
+        let mut rule = CacheRule::default();
+        for flag in &exec(vertex).meta.env {
+            match flag.split_once('=') {
+                Some(("content", input)) => rule.content_inputs.push(input.parse().unwrap()),
+                Some(("impossible", why)) => return Err(StepError::other(why.to_owned())),
+                _ if flag == "ephemeral" => rule.ephemeral = true,
+                _ if flag == "hidden" => rule.hidden = true,
+                _ => {}
+            }
+        }
+        Ok(rule)
+    }
+
+    async fn content_digest(
+        &self,
+        _vertex: &Vertex,
+        _input: usize,
+        output: &Content,
+    ) -> Result<Digest, StepError> {
+        Ok(Digest::of(output.as_bytes()))
+    }
+
+    async fn execute(
+        &self,
+        vertex: &Vertex,
+        inputs: Vec<Content>,
+        context: StepContext,
+    ) -> Result<Vec<Content>, StepError> {
+        let name = exec(vertex).meta.args[0].as_str();
+        self.runs.lock().unwrap().push(name.to_owned());
+        let running = self.running.fetch_add(1, Ordering::SeqCst) + 1;
+        self.peak.fetch_max(running, Ordering::SeqCst);
+        context.log(LogStream::Stdout, format!("output of {name}\n").into_bytes());
+        if !self.delay.is_zero() {
+            tokio::time::sleep(self.delay).await;
+        }
+        if self.endless.is_some_and(|prefix| name.starts_with(prefix)) {
+            self.waiting.fetch_add(1, Ordering::SeqCst);
+            context.cancel.cancelled().await;
+            self.waiting.fetch_sub(1, Ordering::SeqCst);
+            return Err(StepError::Cancelled);
+        }
+        self.running.fetch_sub(1, Ordering::SeqCst);
+        if self.failing == Some(name) {
+            while self.endless.is_some() && self.waiting.load(Ordering::SeqCst) < 2 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            let (command, status) = (name.to_owned(), "exit code: 3".to_owned());
+            return Err(StepError::Exit { command, status, code: 3 });
+        }
+        let content = self.contents.get(name).map(|content| (*content).to_owned());
+        Ok(vec![content.unwrap_or_else(|| format!("{name}({})", inputs.join(",")))])
+    }
+}
+
+#[derive(Default)]
+struct FakeCache {
+    links: Mutex<BTreeMap<Key, Key>>,
+    records: Mutex<BTreeMap<Key, (Vec<Content>, KeyRecord)>>,
+    locks: Mutex<BTreeMap<Key, Arc<AsyncMutex<()>>>>,
+    loads: AtomicUsize,
+    hits: AtomicUsize,
+}
+
+impl Cache for FakeCache {
+    type Output = Content;
+    type Guard = OwnedMutexGuard<()>;
+
+    fn canonical(&self, definition: &Key) -> Result<Option<Key>, CacheError> {
+        Ok(self.links.lock().unwrap().get(definition).copied())
+    }
+
+    fn link(&self, definition: &Key, canonical: &Key) -> Result<(), CacheError> {
+        self.links.lock().unwrap().insert(*definition, *canonical);
+        Ok(())
+    }
+
+    async fn load(&self, key: &Key) -> Result<Option<Vec<Content>>, CacheError> {
+        self.loads.fetch_add(1, Ordering::SeqCst);
+        let found = self.records.lock().unwrap().get(key).map(|(outputs, _)| outputs.clone());
+        self.hits.fetch_add(usize::from(found.is_some()), Ordering::SeqCst);
+        Ok(found)
+    }
+
+    async fn save(
+        &self,
+        key: &Key,
+        outputs: &[Content],
+        record: &KeyRecord,
+    ) -> Result<(), CacheError> {
+        self.records.lock().unwrap().insert(*key, (outputs.to_vec(), record.clone()));
+        Ok(())
+    }
+
+    async fn lock(&self, key: &Key) -> Result<OwnedMutexGuard<()>, CacheError> {
+        let lock = Arc::clone(self.locks.lock().unwrap().entry(*key).or_default());
+        Ok(lock.lock_owned().await)
+    }
+}
+
+fn vertex(name: &str, inputs: &[&Edge], flags: &[&str]) -> Edge {
+    let mount = |index: usize, input: Option<u32>| Mount {
+        input,
+        selector: String::new(),
+        dest: if index == 0 { "/".to_owned() } else { format!("/{index}") },
+        output: (index == 0).then_some(0),
+        readonly: index > 0,
+        kind: MountKind::Bind,
+        content_cache: ContentCache::Default,
+        result_id: String::new(),
+    };
+    let mut mounts: Vec<_> =
+        inputs.iter().enumerate().map(|(index, _)| mount(index, Some(index as u32))).collect();
+    if mounts.is_empty() {
+        mounts.push(mount(0, None));
+    }
+    let env = flags.iter().map(|flag| (*flag).to_owned()).collect();
+    let meta = Meta { args: vec![name.to_owned()], env, cwd: "/".to_owned(), ..Meta::default() };
+    let op = ExecOp { meta, mounts, ..ExecOp::default() };
+    let metadata =
+        OpMetadata { ignore_cache: flags.contains(&"ignore-cache"), ..OpMetadata::default() };
+    let inputs = inputs.iter().map(|edge| (*edge).clone()).collect();
+    Node::new(OpKind::Exec(op), inputs, None, metadata).output(0)
+}
+
+fn graph(target: &Edge) -> Arc<Graph> {
+    Arc::new(Graph::load(&target.marshal()).unwrap())
+}
+
+struct Outcome {
+    result: Result<Solved<Content>, SolveError>,
+    /// What ran, sorted.
+    ran: Vec<String>,
+    events: Vec<Event>,
+}
+
+impl Outcome {
+    fn solved(&self) -> &Solved<Content> {
+        self.result.as_ref().unwrap()
+    }
+
+    fn count(&self, wanted: impl Fn(&Event) -> bool) -> usize {
+        self.events.iter().filter(|event| wanted(event)).count()
+    }
+
+    fn cached_events(&self) -> usize {
+        self.count(|event| matches!(event, Event::Cached { .. }))
+    }
+}
+
+async fn build_with(executor: FakeExecutor, cache: &Arc<FakeCache>, target: &Edge) -> Outcome {
+    let (events, mut receiver) = EventSender::channel();
+    let options = SolveOptions { jobs: 4, events, cancel: CancellationToken::new() };
+    let executor = Arc::new(executor);
+    let solving = solve(graph(target), Arc::clone(&executor), Arc::clone(cache), options);
+    let result = tokio::time::timeout(Duration::from_mins(1), solving).await.unwrap();
+    let mut ran = executor.runs.lock().unwrap().clone();
+    ran.sort();
+    let events = std::iter::from_fn(|| receiver.try_recv().ok()).collect();
+    Outcome { result, ran, events }
+}
+
+async fn build(cache: &Arc<FakeCache>, target: &Edge) -> Outcome {
+    build_with(FakeExecutor::default(), cache, target).await
+}
+
+#[tokio::test]
+async fn a_diamond_runs_each_vertex_once() {
+    let base = vertex("base", &[], &[]);
+    let (left, right) = (vertex("left", &[&base], &[]), vertex("right", &[&base], &[]));
+    let top = vertex("top", &[&left, &right], &[]);
+    let outcome = build(&Arc::default(), &top).await;
+    assert_eq!(outcome.ran, ["base", "left", "right", "top"]);
+    assert_eq!(outcome.solved().output, "top(left(base()),right(base()))");
+    assert_eq!((outcome.solved().steps, outcome.solved().cached), (4, 0));
+    assert_eq!(outcome.count(|event| matches!(event, Event::Vertex { .. })), 4);
+    assert_eq!(outcome.count(|event| matches!(event, Event::Started { .. })), 4);
+    assert_eq!(outcome.count(|event| matches!(event, Event::Completed { .. })), 4);
+}
+
+fn chain(length: usize) -> Edge {
+    let mut edge = vertex("0", &[], &[]);
+    for number in 1..length {
+        edge = vertex(&number.to_string(), &[&edge], &[]);
+    }
+    edge
+}
+
+#[tokio::test]
+async fn a_cached_chain_loads_one_result() {
+    let cache = Arc::default();
+    let chain = chain(50);
+    build(&cache, &chain).await;
+    cache.loads.store(0, Ordering::SeqCst);
+    let outcome = build(&cache, &chain).await;
+    assert_eq!(cache.loads.load(Ordering::SeqCst), 1);
+    assert_eq!(outcome.ran.len(), 0);
+    assert_eq!((outcome.solved().steps, outcome.solved().cached), (50, 50));
+    assert_eq!(outcome.cached_events(), 50);
+}
+
+#[tokio::test]
+async fn five_thousand_steps_are_no_deeper_than_one() {
+    let cache = Arc::default();
+    let chain = chain(5000);
+    assert_eq!(build(&cache, &chain).await.ran.len(), 5000);
+    assert_eq!(build(&cache, &chain).await.cached_events(), 5000);
+}
+
+#[tokio::test]
+async fn equal_content_is_found_in_spite_of_another_definition() {
+    let cache = Arc::default();
+    let copy_of = |source: &str| {
+        let (root, source) = (vertex("root", &[], &[]), vertex(source, &[], &[]));
+        vertex("last", &[&vertex("copy", &[&root, &source], &["content=1"])], &[])
+    };
+    let executor = || FakeExecutor {
+        contents: HashMap::from([("one", "same"), ("two", "same")]),
+        ..FakeExecutor::default()
+    };
+    build_with(executor(), &cache, &copy_of("one")).await;
+    let second = build_with(executor(), &cache, &copy_of("two")).await;
+    assert_eq!(second.ran, ["two"]);
+    assert_eq!(second.solved().cached, 3);
+    // Now the second definition leads there too, without the content.
+    let third = build_with(executor(), &cache, &copy_of("two")).await;
+    assert_eq!(third.ran.len(), 0);
+    let changed = build_with(executor(), &cache, &copy_of("three")).await;
+    assert_eq!(changed.ran, ["copy", "last", "three"]);
+}
+
+#[tokio::test]
+async fn ephemeral_results_are_made_anew_and_found_by_content() {
+    let cache = Arc::default();
+    let context = vertex("context", &[], &["ephemeral"]);
+    let root = vertex("root", &[], &[]);
+    let copy = vertex("copy", &[&root, &context], &["content=1"]);
+    let last = vertex("last", &[&copy], &[]);
+    let first = build(&cache, &last).await;
+    assert_eq!(first.ran, ["context", "copy", "last", "root"]);
+    let (links, records) = (cache.links.lock().unwrap().len(), cache.records.lock().unwrap().len());
+    assert_eq!((links, records), (0, 3));
+    let second = build(&cache, &last).await;
+    assert_eq!(second.ran, ["context"]);
+    assert_eq!((second.solved().steps, second.solved().cached), (3, 3));
+    // What reads an ephemeral result as a whole is as ephemeral.
+    let whole = vertex("whole", &[&context], &[]);
+    build(&cache, &whole).await;
+    assert_eq!(build(&cache, &whole).await.ran, ["context", "whole"]);
+    assert_eq!(cache.records.lock().unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn what_is_made_of_an_ignored_result_is_made_anew() {
+    let cache = Arc::default();
+    let with = |flags: &[&str]| {
+        let middle = vertex("middle", &[&vertex("root", &[], &[])], flags);
+        let copy = vertex("copy", &[&vertex("base", &[], &[]), &middle], &["content=1"]);
+        vertex("last", &[&copy, &vertex("user", &[&middle], &[])], &[])
+    };
+    // The flag is part of the fake op; a real op is the same with and without it.
+    let graph = with(&["ignore-cache"]);
+    build(&cache, &graph).await;
+    let again = build(&cache, &graph).await;
+    assert_eq!(again.ran, ["last", "middle", "user"]);
+    let changed = FakeExecutor {
+        contents: HashMap::from([("middle", "changed")]),
+        ..FakeExecutor::default()
+    };
+    let changed = build_with(changed, &cache, &graph).await;
+    assert_eq!(changed.ran, ["copy", "last", "middle", "user"]);
+    assert_eq!(changed.solved().output, "last(copy(base(),changed),user(changed))");
+}
+
+#[tokio::test]
+async fn the_first_failure_cancels_the_rest_and_is_reported() {
+    let bad = vertex("bad", &[], &[]);
+    let (one, two) = (vertex("endless 1", &[], &[]), vertex("endless 2", &[], &[]));
+    let after = vertex("after", &[&bad], &[]);
+    let top = vertex("top", &[&after, &one, &two], &[]);
+    let executor =
+        FakeExecutor { failing: Some("bad"), endless: Some("endless"), ..FakeExecutor::default() };
+    let outcome = build_with(executor, &Arc::default(), &top).await;
+    assert_eq!(outcome.ran, ["bad", "endless 1", "endless 2"]);
+    assert_eq!(outcome.count(|event| matches!(event, Event::Cancelled { .. })), 2);
+    assert_eq!(outcome.count(|event| matches!(event, Event::Failed { .. })), 1);
+    let error = outcome.result.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "failed to solve: process \"bad\" did not complete successfully: exit code: 3"
+    );
+    let SolveError::Step { name, log_tail, .. } = error else { panic!("{error:?}") };
+    assert_eq!((name.as_str(), log_tail.as_slice()), ("bad", &b"output of bad\n"[..]));
+}
+
+#[tokio::test]
+async fn a_user_can_cancel() {
+    let (events, mut receiver) = EventSender::channel();
+    let cancel = CancellationToken::new();
+    let options = SolveOptions { jobs: 1, events, cancel: cancel.clone() };
+    let executor = Arc::new(FakeExecutor { endless: Some("endless"), ..FakeExecutor::default() });
+    let target = graph(&vertex("endless", &[], &[]));
+    let solving = solve(target, Arc::clone(&executor), Arc::<FakeCache>::default(), options);
+    let cancelling = async {
+        while !matches!(receiver.recv().await, Some(Event::Log { .. })) {}
+        cancel.cancel();
+    };
+    let (result, ()) = tokio::join!(solving, cancelling);
+    assert!(matches!(result, Err(SolveError::Cancelled)));
+    assert_eq!(executor.waiting.load(Ordering::SeqCst), 0);
+    assert_eq!(receiver.recv().await, Some(Event::Cancelled { id: 0 }));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_builds_at_once_run_each_step_once() {
+    let cache: Arc<FakeCache> = Arc::default();
+    let shared = FakeExecutor { delay: Duration::from_millis(5), ..FakeExecutor::default() };
+    let executor = Arc::new(shared);
+    let base = vertex("base", &[], &[]);
+    let steps: Vec<_> =
+        (0..10).map(|number| vertex(&format!("step {number}"), &[&base], &[])).collect();
+    let top = vertex("top", &steps.iter().collect::<Vec<_>>(), &[]);
+    let solving = || {
+        let (events, _) = EventSender::channel();
+        let options = SolveOptions { jobs: 2, events, cancel: CancellationToken::new() };
+        solve(graph(&top), Arc::clone(&executor), Arc::clone(&cache), options)
+    };
+    let (one, two) = tokio::join!(solving(), solving());
+    let (one, two) = (one.unwrap(), two.unwrap());
+    assert_eq!((one.output, one.key), (two.output, two.key));
+    assert_eq!(executor.runs.lock().unwrap().len(), 12);
+    assert_eq!(one.cached + two.cached, 12);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_are_limited_and_long_paths_go_first() {
+    let executor =
+        Arc::new(FakeExecutor { delay: Duration::from_millis(5), ..FakeExecutor::default() });
+    let long = vertex("long 2", &[&vertex("long 1", &[&vertex("long 0", &[], &[])], &[])], &[]);
+    let short: Vec<_> =
+        (0..200).map(|number| vertex(&format!("short {number}"), &[], &[])).collect();
+    let mut inputs: Vec<_> = short.iter().collect();
+    inputs.push(&long);
+    let (events, _) = EventSender::channel();
+    let options = SolveOptions { jobs: 3, events, cancel: CancellationToken::new() };
+    let top = graph(&vertex("top", &inputs, &[]));
+    let solved = solve(top, Arc::clone(&executor), Arc::<FakeCache>::default(), options).await;
+    assert_eq!(solved.unwrap().steps, 204);
+    assert_eq!(executor.peak.load(Ordering::SeqCst), 3);
+    let runs = executor.runs.lock().unwrap();
+    let place = runs.iter().position(|name| name == "long 1").unwrap();
+    assert!(place < 100, "the longest path had to wait for {place} others");
+}
+
+#[tokio::test]
+async fn hidden_vertices_are_not_seen_and_impossible_ones_end_the_build() {
+    let hidden = vertex("hidden", &[&vertex("seen", &[], &[])], &["hidden"]);
+    let outcome = build(&Arc::default(), &hidden).await;
+    assert_eq!(outcome.solved().steps, 1);
+    assert_eq!(outcome.count(|event| matches!(event, Event::Started { .. })), 1);
+    let impossible = vertex("bad", &[&hidden], &["impossible=no such mount"]);
+    let outcome = build(&Arc::default(), &impossible).await;
+    assert_eq!(outcome.ran.len(), 0);
+    assert_eq!(outcome.result.unwrap_err().to_string(), "failed to solve: no such mount");
+}
+
+/// Unlike the rest, a semaphore would be needed to hold a panic back; the point is that it is
+/// reported as the failure of its step.
+#[tokio::test]
+async fn a_panic_is_a_failure_of_its_step() {
+    struct Panicking(Semaphore);
+    impl Executor for Panicking {
+        type Output = Content;
+        fn rule(&self, _: &Vertex) -> Result<CacheRule, StepError> {
+            Ok(CacheRule::default())
+        }
+        async fn content_digest(
+            &self,
+            _: &Vertex,
+            _: usize,
+            _: &Content,
+        ) -> Result<Digest, StepError> {
+            Ok(Digest::of(b""))
+        }
+        async fn execute(
+            &self,
+            _: &Vertex,
+            _: Vec<Content>,
+            _: StepContext,
+        ) -> Result<Vec<Content>, StepError> {
+            let _permit = self.0.acquire().await;
+            panic!("on purpose")
+        }
+    }
+    let (events, _) = EventSender::channel();
+    let options = SolveOptions { jobs: 1, events, cancel: CancellationToken::new() };
+    let executor = Arc::new(Panicking(Semaphore::new(1)));
+    let target = graph(&vertex("it", &[], &[]));
+    let result = solve(target, executor, Arc::<FakeCache>::default(), options).await;
+    let Err(SolveError::Step { name, .. }) = result else { panic!("{result:?}") };
+    assert_eq!(name, "it");
+}
