@@ -15,6 +15,7 @@ pub mod mount;
 pub mod output;
 pub mod resolve;
 pub mod sandbox;
+pub mod users;
 pub mod worker;
 
 mod content;

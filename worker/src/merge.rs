@@ -50,18 +50,18 @@ impl Snapshots {
     /// Repeats the chain of `top` above `below`.
     fn stack(&self, top: &LayerId, below: LayerId) -> Result<LayerId> {
         let chain = self.store.layers().chain(top)?;
-        chain.iter().try_fold(below, |below, layer| self.repeat(layer, below))
+        chain.iter().try_fold(below, |below, layer| self.repeat(layer, &below))
     }
 
     /// Repeats a layer above `below`. Packed forms that it has are those of the new layer, too.
-    fn repeat(&self, layer: &Layer, below: LayerId) -> Result<LayerId> {
+    fn repeat(&self, layer: &Layer, below: &LayerId) -> Result<LayerId> {
         let layers = self.store.layers();
         let pending = layers.begin()?;
         let source = Dir::open(&layers.tree_path(&layer.id))?;
         let dest = Dir::open(pending.fs())?;
         relink(source.as_fd(), dest.as_fd())?;
         drop(dest);
-        let repeated = self.commit_pending(pending, Some(&below))?;
+        let repeated = self.commit_pending(pending, Some(below))?;
         if let Some(diff_id) = &layer.diff_id {
             for blob in layers.blobs(&layer.id)? {
                 layers.add_blob(&repeated, diff_id, &blob)?;

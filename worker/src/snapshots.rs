@@ -5,10 +5,9 @@ use std::path::{Path, PathBuf};
 
 use kiln_store::{LayerId, PendingTree, Store};
 use kiln_tree::{CopyOptions, Dir, View};
-use rustix::fs::{Mode, Uid};
 
 use crate::blobs::Blobs;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::mount::Overlay;
 use crate::output::Output;
 use crate::relink::copy_attributes;
@@ -78,20 +77,9 @@ impl Snapshots {
     /// Begins a tree whose root looks like the one of the chain below.
     pub(crate) fn begin(&self, parent: Option<&LayerId>) -> Result<PendingTree> {
         let pending = self.store.layers().begin()?;
-        let root = Dir::open(pending.fs())?;
-        match parent {
-            Some(parent) => {
-                let below = Dir::open(&self.store.layers().tree_path(parent))?;
-                copy_attributes(below.as_fd(), root.as_fd())?;
-            }
-            None => {
-                rustix::fs::fchmod(&root, Mode::from_raw_mode(0o755))
-                    .map_err(Error::path("change mode of", pending.fs()))?;
-                if rustix::process::geteuid().is_root() {
-                    rustix::fs::fchown(&root, Some(Uid::ROOT), Some(rustix::fs::Gid::ROOT))
-                        .map_err(Error::path("change owner of", pending.fs()))?;
-                }
-            }
+        if let Some(parent) = parent {
+            let below = Dir::open(&self.store.layers().tree_path(parent))?;
+            copy_attributes(below.as_fd(), Dir::open(pending.fs())?.as_fd())?;
         }
         Ok(pending)
     }

@@ -10,8 +10,8 @@ use std::io::Read;
 use kiln_oci::{Digest, HashingReader};
 use kiln_solver::StepContext;
 use kiln_store::{Layer, LayerBlob, LayerId};
-use kiln_tree::{Dir, UnpackOptions};
 use kiln_tree::decompress::decompress;
+use kiln_tree::{Dir, UnpackOptions};
 use tokio::task::JoinSet;
 
 use crate::blobs::{VerifiedReader, blocking};

@@ -214,7 +214,9 @@ impl Worker {
             return Ok(Output::Local(context));
         }
         let snapshots = self.snapshots.clone();
-        let copy = blocking(move || snapshots.import(&context, Path::new("/"), &attributes.include)).await?;
+        let copy =
+            blocking(move || snapshots.import(&context, Path::new("/"), &attributes.include))
+                .await?;
         Ok(Output::Layer(Some(copy)))
     }
 

@@ -6,9 +6,8 @@ use kiln_llb::op::HostIp;
 
 /// Returns what a program sees as `/etc/hosts`.
 pub(super) fn hosts(hostname: &str, extra: &[HostIp]) -> String {
-    let mut text = format!(
-        "127.0.0.1\tlocalhost {hostname}\n::1\tlocalhost ip6-localhost ip6-loopback\n"
-    );
+    let mut text =
+        format!("127.0.0.1\tlocalhost {hostname}\n::1\tlocalhost ip6-localhost ip6-loopback\n");
     for host in extra {
         // Writing to a string doesn't fail.
         let _ = writeln!(text, "{}\t{}", host.ip, host.host);

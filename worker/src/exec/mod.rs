@@ -175,7 +175,9 @@ fn judge(
         Ok(Exit::Signal(signal)) => {
             (128 + signal, format!("killed by signal {signal}{}", signal_name(signal)))
         }
-        Err(SandboxError::Exec { message, code }) => (code, format!("exit code: {code}: {message}")),
+        Err(SandboxError::Exec { message, code }) => {
+            (code, format!("exit code: {code}: {message}"))
+        }
         Err(SandboxError::Cancelled) => return Err(StepError::Cancelled),
         Err(error) => return Err(StepError::other(error)),
     };

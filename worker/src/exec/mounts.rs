@@ -96,9 +96,10 @@ impl Preparation<'_> {
                     prepared.outputs.push((output, Outcome::Unchanged(input)));
                 }
                 let key = self.cache_key(cache, mount)?;
-                let guard = prepared.caches.get(&key).ok_or_else(|| {
-                    Error::Invalid(format!("cache mount {key:?} was not taken"))
-                })?;
+                let guard = prepared
+                    .caches
+                    .get(&key)
+                    .ok_or_else(|| Error::Invalid(format!("cache mount {key:?} was not taken")))?;
                 bind(Tree::Directory(guard.path().to_owned()))
             }
             MountKind::Tmpfs { size, .. } => SandboxKind::Tmpfs {
@@ -225,9 +226,9 @@ impl Prepared {
         self.outputs.sort_unstable_by_key(|(number, _)| *number);
         let outputs = self.outputs.into_iter().map(|(_, outcome)| match outcome {
             Outcome::Unchanged(layer) => Ok(Output::Layer(layer)),
-            Outcome::Written(pending, parent) => {
-                snapshots.commit_pending(pending, parent.as_ref()).map(|layer| Output::Layer(Some(layer)))
-            }
+            Outcome::Written(pending, parent) => snapshots
+                .commit_pending(pending, parent.as_ref())
+                .map(|layer| Output::Layer(Some(layer))),
         });
         outputs.collect()
     }

@@ -14,7 +14,7 @@ pub(crate) const CONFIG_LIMIT: u64 = 16 << 20;
 #[derive(Debug)]
 pub(crate) enum Document {
     /// Several images, told apart by platform.
-    Index(ImageIndex),
+    Index(Box<ImageIndex>),
     /// One image.
     Manifest(Box<ImageManifest>),
 }
@@ -31,7 +31,9 @@ impl Document {
                 return Err(Error::image(name, "document is both a manifest and an index"));
             }
             (true, None) => serde_json::from_value(value).map(|m| Self::Manifest(Box::new(m))),
-            (false, Some(_)) => serde_json::from_value(value).map(Self::Index),
+            (false, Some(_)) => {
+                serde_json::from_value(value).map(|index| Self::Index(Box::new(index)))
+            }
             (false, None) => {
                 return Err(Error::image(name, "document is neither a manifest nor an index"));
             }
