@@ -1,6 +1,6 @@
-//! Compressed streams.
+//! Compressed streams. All decoders run in this process, and hold a bounded part of the stream.
 
-use std::io::Read;
+use std::io::{BufRead as _, BufReader, Cursor, Read};
 
 /// Compressions that are recognised by their first bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,13 +17,133 @@ pub enum Compression {
     Zstd,
 }
 
+/// Memory that an xz stream may ask for: the format's largest preset needs 65 MiB.
+const XZ_MEMORY: u64 = 128 << 20;
+/// Largest window of a zstd stream, as a power of two: what `zstd -d` takes without being asked.
+const ZSTD_WINDOW: u32 = 27;
+
+impl Compression {
+    /// Recognises a compression by a stream's first bytes; ten are enough.
+    pub fn detect(first: &[u8]) -> Self {
+        if first.starts_with(&[0x1f, 0x8b, 0x08]) {
+            Self::Gzip
+        } else if first.starts_with(b"BZh") {
+            Self::Bzip2
+        } else if first.starts_with(&[0xfd, b'7', b'z', b'X', b'Z', 0]) {
+            Self::Xz
+        } else if is_zstd(first) {
+            Self::Zstd
+        } else {
+            Self::None
+        }
+    }
+}
+
+/// Tells whether a stream begins with a zstd frame, or one that zstd skips (RFC 8878, 3.1.2).
+fn is_zstd(first: &[u8]) -> bool {
+    match first {
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => true,
+        [low, 0x2a, 0x4d, 0x18, _, _, _, _, ..] => low & 0xf0 == 0x50,
+        _ => false,
+    }
+}
+
 /// Returns a reader of the uncompressed bytes of `reader`, and what compression it has.
 ///
 /// # Errors
 /// Fails where the first bytes can't be read.
 pub fn decompress<'a, R: Read + Send + 'a>(
-    reader: R,
+    mut reader: R,
 ) -> std::io::Result<(Box<dyn Read + Send + 'a>, Compression)> {
-    let _ = reader;
-    todo!()
+    let mut first = Vec::with_capacity(10);
+    (&mut reader).take(10).read_to_end(&mut first)?;
+    let compression = Compression::detect(&first);
+    let whole = BufReader::with_capacity(128 * 1024, Cursor::new(first).chain(reader));
+    let plain: Box<dyn Read + Send + 'a> = match compression {
+        Compression::None => Box::new(whole),
+        Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(whole)),
+        Compression::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(whole)),
+        Compression::Xz => {
+            let flags = liblzma::stream::CONCATENATED;
+            let stream = liblzma::stream::Stream::new_stream_decoder(XZ_MEMORY, flags)
+                .map_err(std::io::Error::from)?;
+            Box::new(liblzma::bufread::XzDecoder::new_stream(whole, stream))
+        }
+        Compression::Zstd => {
+            let mut decoder = zstd::stream::read::Decoder::with_buffer(whole)?;
+            decoder.window_log_max(ZSTD_WINDOW)?;
+            Box::new(decoder)
+        }
+    };
+    Ok((plain, compression))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn bzip2(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn xz(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = liblzma::write::XzEncoder::new(Vec::new(), 1);
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn zstd(bytes: &[u8]) -> Vec<u8> {
+        zstd::encode_all(bytes, 1).unwrap()
+    }
+
+    fn plain(bytes: &[u8]) -> Vec<u8> {
+        bytes.to_vec()
+    }
+
+    #[test]
+    fn every_compression_is_recognised_and_joined() {
+        let encoders: [(fn(&[u8]) -> Vec<u8>, Compression); 5] = [
+            (plain, Compression::None),
+            (gzip, Compression::Gzip),
+            (bzip2, Compression::Bzip2),
+            (xz, Compression::Xz),
+            (zstd, Compression::Zstd),
+        ];
+        for (encode, expected) in encoders {
+            let stream = [encode(b"first "), encode(b"second")].concat();
+            let (mut reader, compression) = decompress(&stream[..]).unwrap();
+            let mut text = String::new();
+            reader.read_to_string(&mut text).unwrap();
+            assert_eq!((text.as_str(), compression), ("first second", expected));
+        }
+    }
+
+    #[test]
+    fn short_streams_are_plain() {
+        for stream in [&b""[..], b"x", &[0x1f, 0x8b]] {
+            let (mut reader, compression) = decompress(stream).unwrap();
+            let mut bytes = Vec::new();
+            reader.read_to_end(&mut bytes).unwrap();
+            assert_eq!((bytes.as_slice(), compression), (stream, Compression::None));
+        }
+    }
+
+    #[test]
+    fn truncated_streams_are_errors() {
+        for encode in [gzip, bzip2, xz, zstd] {
+            let stream = encode(&[7; 100_000]);
+            let (mut reader, _) = decompress(&stream[..stream.len() - 3]).unwrap();
+            assert!(std::io::copy(&mut reader, &mut std::io::sink()).is_err());
+        }
+    }
 }

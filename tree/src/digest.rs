@@ -1,3 +1,4 @@
+// COLLEAGUE tree2 (worktree /work/wt/tree2) writes this file: engineer tree, leave it to them and merge main.
 //! Content digests: what a step can tell of a tree.
 
 use kiln_oci::Digest;

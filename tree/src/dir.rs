@@ -1,12 +1,24 @@
 //! Directories held open.
 
+use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::{Path, PathBuf};
 
-use crate::error::Result;
+use rustix::fs::{Mode, OFlags, readlinkat};
+use rustix::io::Errno;
+
+use crate::attributes::{self, Xattr};
+use crate::error::{Error, Result};
+use crate::metadata::Metadata;
+use crate::{names, resolve};
 
 /// A directory held open. Paths given to its methods are resolved inside it: `/`, `..` and
 /// symbolic links can't lead out.
+///
+/// Paths are cleaned by their text first (`a/../b` is `b` whatever `a` is), as BuildKit does.
+/// Methods that look at a path or open it follow links inside the root; those that change an entry
+/// follow links on the way to it, but never a link that is the entry itself, unless they say so.
 #[derive(Debug)]
 pub struct Dir {
     fd: OwnedFd,
@@ -15,8 +27,10 @@ pub struct Dir {
 impl Dir {
     /// Opens a directory by a path of the host that is trusted.
     pub fn open(path: &Path) -> Result<Self> {
-        let _ = path;
-        todo!()
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = rustix::fs::open(path, flags, Mode::empty())
+            .map_err(|errno| Error::at("open", path, errno))?;
+        Ok(Self { fd })
     }
 
     /// Takes over a descriptor of a directory.
@@ -24,15 +38,203 @@ impl Dir {
         Self { fd }
     }
 
+    /// Returns another descriptor of the same directory.
+    pub fn try_clone(&self) -> Result<Self> {
+        let fd =
+            self.fd.try_clone().map_err(|error| Error::io("duplicate", Path::new("/"), error))?;
+        Ok(Self { fd })
+    }
+
     /// Opens the directory at `path` inside this one, following links inside.
     pub fn open_dir(&self, path: &Path) -> Result<Self> {
-        let _ = path;
-        todo!()
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        Ok(Self { fd: self.open_at("open", &rooted(path), flags)? })
+    }
+
+    /// Opens the regular file at `path` for reading, following links inside. Whatever is not a
+    /// regular file is refused, and a fifo never blocks.
+    pub fn open_file(&self, path: &Path) -> Result<File> {
+        let path = rooted(path);
+        let fd = self.open_at("open", &path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?;
+        let metadata =
+            Metadata::of_fd(fd.as_fd()).map_err(|errno| Error::io("stat", &path, errno))?;
+        if metadata.is_file() {
+            Ok(File::from(fd))
+        } else {
+            Err(Error::invalid(&path, "not a regular file"))
+        }
+    }
+
+    /// Returns the metadata of what is at `path`, or `None` where nothing is. `follow` tells whether
+    /// a link at its end is followed.
+    pub fn metadata(&self, path: &Path, follow: bool) -> Result<Option<Metadata>> {
+        let path = rooted(path);
+        let flags = if follow { OFlags::PATH } else { OFlags::PATH | OFlags::NOFOLLOW };
+        match resolve::open(self.as_fd(), &path, flags, Mode::empty()) {
+            Ok(fd) => Metadata::of_fd(fd.as_fd())
+                .map(Some)
+                .map_err(|errno| Error::io("stat", &path, errno)),
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+            Err(errno) => Err(Error::io("stat", &path, errno)),
+        }
+    }
+
+    /// Returns what the link at `path` holds.
+    pub fn read_link(&self, path: &Path) -> Result<PathBuf> {
+        let path = rooted(path);
+        let fd = self.open_at("read link", &path, OFlags::PATH | OFlags::NOFOLLOW)?;
+        let target = readlinkat(&fd, "", Vec::new())
+            .map_err(|errno| Error::io("read link", &path, errno))?;
+        Ok(PathBuf::from(std::ffi::OsString::from_vec(target.into_bytes())))
+    }
+
+    /// Returns where `path` really is inside this directory: absolute, without links. A tail that
+    /// isn't there is kept as it is.
+    pub fn real_path(&self, path: &Path) -> Result<PathBuf> {
+        let path = rooted(path);
+        resolve::real_path(self.as_fd(), &path, None)
+            .map_err(|errno| Error::io("resolve", &path, errno))
+    }
+
+    /// Returns the names of the entries of this very directory, sorted by bytes.
+    pub fn names(&self) -> Result<Vec<Vec<u8>>> {
+        entry_names(self.as_fd()).map_err(|errno| Error::io("read", Path::new("/"), errno))
+    }
+
+    /// Returns the extended attributes of the file or directory at `path`, sorted by name; links
+    /// are not followed, and have none.
+    pub fn xattrs(&self, path: &Path) -> Result<Vec<Xattr>> {
+        let path = rooted(path);
+        match self.metadata(&path, false)? {
+            Some(metadata) if metadata.is_file() || metadata.is_dir() => {}
+            Some(_) => return Ok(Vec::new()),
+            None => return Err(Error::NotFound { path }),
+        }
+        let fd =
+            self.open_at("open", &path, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK)?;
+        attributes::xattrs(fd.as_fd())
+            .map_err(|errno| Error::io("read attributes of", &path, errno))
+    }
+
+    /// Opens a path that is absolute and clean.
+    pub(crate) fn open_at(
+        &self,
+        action: &'static str,
+        path: &Path,
+        flags: OFlags,
+    ) -> Result<OwnedFd> {
+        resolve::open(self.as_fd(), path, flags, Mode::empty())
+            .map_err(|errno| Error::at(action, path, errno))
     }
 }
 
 impl AsFd for Dir {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+}
+
+/// Returns a path as seen from the root.
+pub(crate) fn rooted(path: &Path) -> PathBuf {
+    names::rooted(names::bytes(path))
+}
+
+/// Returns the names in an open directory, sorted by bytes.
+pub(crate) fn entry_names(dir: BorrowedFd<'_>) -> Result<Vec<Vec<u8>>, Errno> {
+    let mut found = Vec::new();
+    for entry in rustix::fs::Dir::read_from(dir)? {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if name != b"." && name != b".." {
+            found.push(name.to_vec());
+        }
+    }
+    found.sort_unstable();
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    /// A root with links that try to leave it, beside a canary.
+    fn hostile() -> (tempfile::TempDir, Dir) {
+        let temp = tempfile::tempdir().unwrap();
+        std::fs::write(temp.path().join("secret"), "secret").unwrap();
+        let root = temp.path().join("root");
+        std::fs::create_dir_all(root.join("a/b")).unwrap();
+        std::fs::write(root.join("a/b/f"), "inside").unwrap();
+        std::fs::write(root.join("secret"), "mine").unwrap();
+        symlink("/a", root.join("abs")).unwrap();
+        symlink("../../../../../..", root.join("a/up")).unwrap();
+        symlink("../../../secret", root.join("a/out")).unwrap();
+        symlink(temp.path().join("secret"), root.join("host")).unwrap();
+        symlink("loop2", root.join("loop1")).unwrap();
+        symlink("loop1", root.join("loop2")).unwrap();
+        symlink("/proc/self/root", root.join("magic")).unwrap();
+        let dir = Dir::open(&root).unwrap();
+        (temp, dir)
+    }
+
+    fn read(dir: &Dir, path: &str, open: Opener) -> std::result::Result<String, Errno> {
+        let fd = open(dir.as_fd(), &rooted(Path::new(path)), OFlags::RDONLY, Mode::empty())?;
+        std::io::read_to_string(File::from(fd)).map_err(|_| Errno::IO)
+    }
+
+    type Opener = fn(BorrowedFd<'_>, &Path, OFlags, Mode) -> std::result::Result<OwnedFd, Errno>;
+
+    #[test]
+    fn nothing_leads_out_with_and_without_openat2() {
+        let (_temp, dir) = hostile();
+        for open in [resolve::open as Opener, resolve::open_by_walk as Opener] {
+            assert_eq!(read(&dir, "abs/b/f", open).unwrap(), "inside");
+            assert_eq!(read(&dir, "a/up/a/b/f", open).unwrap(), "inside");
+            assert_eq!(read(&dir, "a/out", open).unwrap(), "mine");
+            assert_eq!(read(&dir, "../../secret", open).unwrap(), "mine");
+            assert_eq!(read(&dir, "host", open), Err(Errno::NOENT));
+            assert_eq!(read(&dir, "loop1", open), Err(Errno::LOOP));
+            assert_eq!(read(&dir, "secret/x", open), Err(Errno::NOTDIR));
+            assert_eq!(read(&dir, "magic", open), Err(Errno::NOENT));
+        }
+    }
+
+    #[test]
+    fn real_paths_keep_missing_tails() {
+        let (_temp, dir) = hostile();
+        for (path, real) in [
+            ("abs/b/f", "/a/b/f"),
+            ("abs/nope/../x/y", "/a/x/y"),
+            ("a/up/new/deep", "/new/deep"),
+            ("a/out", "/secret"),
+            ("", "/"),
+        ] {
+            assert_eq!(dir.real_path(Path::new(path)).unwrap(), Path::new(real), "{path}");
+        }
+        assert!(dir.real_path(Path::new("loop1")).is_err());
+        assert!(dir.real_path(Path::new("secret/x")).is_err());
+    }
+
+    #[test]
+    fn paths_longer_than_the_kernel_takes_are_opened() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = Dir::open(temp.path()).unwrap();
+        let path = PathBuf::from("/0123456789".repeat(600));
+        dir.mkdir_all(&path, &crate::Attributes::default()).unwrap();
+        assert!(dir.metadata(&path, true).unwrap().unwrap().is_dir());
+        dir.remove_all(Path::new("/0123456789")).unwrap();
+        assert!(dir.names().unwrap().is_empty());
+    }
+
+    #[test]
+    fn metadata_tells_links_from_their_targets() {
+        let (_temp, dir) = hostile();
+        assert!(dir.metadata(Path::new("abs"), false).unwrap().unwrap().is_symlink());
+        assert!(dir.metadata(Path::new("abs"), true).unwrap().unwrap().is_dir());
+        assert_eq!(dir.metadata(Path::new("nope/x"), true).unwrap(), None);
+        assert_eq!(dir.read_link(Path::new("abs")).unwrap(), Path::new("/a"));
+        assert!(matches!(dir.open_file(Path::new("nope")), Err(Error::NotFound { .. })));
+        assert!(dir.open_file(Path::new("a")).is_err());
     }
 }

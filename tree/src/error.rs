@@ -1,7 +1,9 @@
 //! Errors with the path they are about.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
 
 /// Why a file operation failed.
 #[derive(Debug, thiserror::Error)]
@@ -22,7 +24,25 @@ pub enum Error {
         /// The path, as asked for.
         path: PathBuf,
     },
-    /// Input that breaks a rule, as an archive entry with `..` in its name.
+    /// A pattern that must match something matches nothing: BuildKit's text.
+    #[error("{pattern} not found")]
+    NoMatch {
+        /// The pattern.
+        pattern: String,
+    },
+    /// A directory is to be copied over something else: BuildKit's text.
+    #[error("cannot copy to non-directory: {}", path.display())]
+    NotDirectory {
+        /// What is in the way.
+        path: PathBuf,
+    },
+    /// Something else is to be copied over a directory: BuildKit's text.
+    #[error("cannot replace to directory {} with file", path.display())]
+    IsDirectory {
+        /// What is in the way.
+        path: PathBuf,
+    },
+    /// Input that breaks a rule, as an archive entry with NUL in its name.
     #[error("{path:?}: {problem}")]
     Invalid {
         /// The path, entry or pattern.
@@ -32,5 +52,25 @@ pub enum Error {
     },
 }
 
-/// A result with [`Error`].
-pub type Result<T> = std::result::Result<T, Error>;
+impl Error {
+    /// Returns the error for what the kernel said about `path`.
+    pub(crate) fn io(action: &'static str, path: &Path, source: impl Into<io::Error>) -> Self {
+        Self::Io { action, path: path.to_path_buf(), source: source.into() }
+    }
+
+    /// Like [`Error::io`], but says "not found" where that is the case.
+    pub(crate) fn at(action: &'static str, path: &Path, errno: Errno) -> Self {
+        match errno {
+            Errno::NOENT => Self::NotFound { path: path.to_path_buf() },
+            errno => Self::io(action, path, errno),
+        }
+    }
+
+    /// Returns the error for input that breaks a rule.
+    pub(crate) fn invalid(path: impl AsRef<Path>, problem: impl Into<String>) -> Self {
+        Self::Invalid { path: path.as_ref().to_path_buf(), problem: problem.into() }
+    }
+}
+
+/// A result with [`Error`], or another error.
+pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -5,6 +5,7 @@
 //! where that is blocked). No function here takes a path string to the host's file system except
 //! [`Dir::open`].
 
+pub mod attributes;
 pub mod copy;
 pub mod decompress;
 pub mod digest;
@@ -18,6 +19,15 @@ pub mod unpack;
 pub mod view;
 pub mod walk;
 
+mod chars;
+mod edit;
+mod names;
+mod regex;
+mod remove;
+mod resolve;
+mod wildcard;
+
+pub use attributes::{Attributes, Xattr};
 pub use copy::{CopyOptions, copy};
 pub use digest::{Selection, content_digest};
 pub use dir::Dir;

@@ -1,3 +1,4 @@
+// COLLEAGUE tree2 (worktree /work/wt/tree2) writes this file: engineer tree, leave it to them and merge main.
 //! Packing a tree into a tar.
 
 use std::io::Write;

@@ -1,0 +1,148 @@
+//! Owners, modes, times and extended attributes.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+
+use rustix::fs::{
+    AtFlags, Gid, Mode, OFlags, Timestamps, Uid, XattrFlags, chmod, chownat, fchmod, fchown,
+    fgetxattr, flistxattr, fsetxattr, futimens, openat, utimensat,
+};
+use rustix::io::Errno;
+
+use crate::metadata::{FileKind, Owner, Timestamp};
+use crate::names;
+
+/// What a new file gets; `None` leaves what the kernel gives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Attributes {
+    /// Permission bits.
+    pub mode: Option<u32>,
+    /// Owner.
+    pub owner: Option<Owner>,
+    /// Modification time.
+    pub mtime: Option<Timestamp>,
+}
+
+/// The most bytes that Linux keeps in an extended attribute, and in a list of their names.
+const LARGEST_XATTR: usize = 64 * 1024;
+
+/// An extended attribute: its full name and its value.
+pub type Xattr = (Vec<u8>, Vec<u8>);
+
+impl Attributes {
+    /// Gives them to an open file or directory. The owner comes first, because a change of owner
+    /// clears setuid and setgid.
+    pub(crate) fn apply_to_fd(&self, fd: BorrowedFd<'_>) -> Result<(), Errno> {
+        if let Some(owner) = self.owner {
+            let (uid, gid) = ids(owner)?;
+            fchown(fd, Some(uid), Some(gid))?;
+        }
+        if let Some(mode) = self.mode {
+            fchmod(fd, Mode::from_raw_mode(mode & 0o7777))?;
+        }
+        if let Some(mtime) = self.mtime {
+            futimens(fd, &times(mtime))?;
+        }
+        Ok(())
+    }
+
+    /// Gives them to a directory's entry of any kind, never following a link. Links have no mode.
+    pub(crate) fn apply_to_entry(
+        &self,
+        dir: BorrowedFd<'_>,
+        name: &[u8],
+        kind: FileKind,
+    ) -> Result<(), Errno> {
+        let path = names::path(name);
+        if let Some(owner) = self.owner {
+            let (uid, gid) = ids(owner)?;
+            chownat(dir, path, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+        }
+        if let Some(mode) = self.mode
+            && kind != FileKind::Symlink
+        {
+            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let fd = openat(dir, path, flags, Mode::empty())?;
+            // There is no fchmod for O_PATH descriptors; this link can't be led astray.
+            chmod(proc_path(fd.as_fd()), Mode::from_raw_mode(mode & 0o7777))?;
+        }
+        if let Some(mtime) = self.mtime {
+            utimensat(dir, path, &times(mtime), AtFlags::SYMLINK_NOFOLLOW)?;
+        }
+        Ok(())
+    }
+}
+
+fn proc_path(fd: BorrowedFd<'_>) -> String {
+    format!("/proc/self/fd/{}", fd.as_raw_fd())
+}
+
+/// Returns the ids as the kernel takes them; the highest, which means "as it was", is refused.
+fn ids(owner: Owner) -> Result<(Uid, Gid), Errno> {
+    if owner.uid == u32::MAX || owner.gid == u32::MAX {
+        return Err(Errno::INVAL);
+    }
+    Ok((Uid::from_raw(owner.uid), Gid::from_raw(owner.gid)))
+}
+
+fn times(mtime: Timestamp) -> Timestamps {
+    Timestamps { last_access: mtime.to_timespec(), last_modification: mtime.to_timespec() }
+}
+
+/// Returns the names of an open file's extended attributes, sorted; none where the file system has
+/// none.
+fn xattr_names(fd: BorrowedFd<'_>) -> Result<Vec<Vec<u8>>, Errno> {
+    let mut small = [0_u8; 512];
+    let mut large;
+    let list = match flistxattr(fd, &mut small[..]) {
+        Ok(length) => &small[..length],
+        Err(Errno::RANGE) => {
+            large = vec![0; LARGEST_XATTR];
+            let length = flistxattr(fd, &mut large[..])?;
+            &large[..length]
+        }
+        Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
+        Err(errno) => return Err(errno),
+    };
+    let mut found: Vec<Vec<u8>> =
+        list.split(|byte| *byte == 0).filter(|name| !name.is_empty()).map(<[u8]>::to_vec).collect();
+    found.sort_unstable();
+    Ok(found)
+}
+
+/// Returns an open file's extended attribute, if it has it.
+pub(crate) fn xattr(fd: BorrowedFd<'_>, name: &[u8]) -> Result<Option<Vec<u8>>, Errno> {
+    let mut small = [0_u8; 512];
+    match fgetxattr(fd, names::path(name), &mut small[..]) {
+        Ok(length) => Ok(Some(small[..length].to_vec())),
+        Err(Errno::RANGE) => {
+            let mut large = vec![0; LARGEST_XATTR];
+            let length = fgetxattr(fd, names::path(name), &mut large[..])?;
+            large.truncate(length);
+            Ok(Some(large))
+        }
+        Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(None),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// Returns an open file's extended attributes, sorted by name.
+pub(crate) fn xattrs(fd: BorrowedFd<'_>) -> Result<Vec<Xattr>, Errno> {
+    let mut found = Vec::new();
+    for name in xattr_names(fd)? {
+        if let Some(value) = xattr(fd, &name)? {
+            found.push((name, value));
+        }
+    }
+    Ok(found)
+}
+
+/// Sets an open file's extended attribute.
+pub(crate) fn set_xattr(fd: BorrowedFd<'_>, name: &[u8], value: &[u8]) -> Result<(), Errno> {
+    fsetxattr(fd, names::path(name), value, XattrFlags::empty())
+}
+
+/// Tells whether an attribute belongs to overlayfs, and must never enter or leave a tree as an
+/// ordinary one.
+pub(crate) fn is_overlay_xattr(name: &[u8]) -> bool {
+    name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.")
+}

@@ -1,0 +1,106 @@
+//! Paths as bytes: lexical cleaning, splitting and ordering.
+
+use std::cmp::Ordering;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+/// Returns a path's bytes.
+pub(crate) fn bytes(path: &(impl AsRef<OsStr> + ?Sized)) -> &[u8] {
+    path.as_ref().as_bytes()
+}
+
+/// Returns bytes as a path.
+pub(crate) fn path(bytes: &[u8]) -> &Path {
+    Path::new(OsStr::from_bytes(bytes))
+}
+
+/// Yields the components of a path, `.` and empty ones left out.
+pub(crate) fn components(path: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
+    path.split(|byte| *byte == b'/').filter(|name| !name.is_empty() && *name != b".")
+}
+
+/// Returns the path as seen from a root: absolute, without `.` and `..`, by its text alone.
+pub(crate) fn rooted(path: &[u8]) -> PathBuf {
+    let mut kept: Vec<&[u8]> = Vec::new();
+    for name in components(path) {
+        if name == b".." {
+            kept.pop();
+        } else {
+            kept.push(name);
+        }
+    }
+    from_components(&kept)
+}
+
+/// Returns the absolute path of these components.
+pub(crate) fn from_components<T: AsRef<[u8]>>(names: &[T]) -> PathBuf {
+    let mut text = Vec::with_capacity(names.iter().map(|name| name.as_ref().len() + 1).sum());
+    for name in names {
+        text.push(b'/');
+        text.extend_from_slice(name.as_ref());
+    }
+    if text.is_empty() {
+        text.push(b'/');
+    }
+    path(&text).to_path_buf()
+}
+
+/// Returns the path that `openat` takes for an absolute one: without its leading slash, `.` for
+/// the root.
+pub(crate) fn relative(rooted: &Path) -> &Path {
+    match bytes(rooted).strip_prefix(b"/") {
+        Some(b"") => Path::new("."),
+        Some(rest) => path(rest),
+        None => rooted,
+    }
+}
+
+/// Splits an absolute clean path into its parent and its name; `None` for the root.
+pub(crate) fn split(rooted: &Path) -> Option<(&Path, &OsStr)> {
+    Some((rooted.parent()?, rooted.file_name()?))
+}
+
+/// Joins a name to a relative path.
+pub(crate) fn join(parent: &[u8], name: &[u8]) -> Vec<u8> {
+    let mut joined = Vec::with_capacity(parent.len() + name.len() + 1);
+    joined.extend_from_slice(parent);
+    if !parent.is_empty() && !parent.ends_with(b"/") {
+        joined.push(b'/');
+    }
+    joined.extend_from_slice(name);
+    joined
+}
+
+/// Orders paths as a depth-first walk with sorted names meets them: `a`, `a/b`, `a-b`.
+pub(crate) fn compare(a: &[u8], b: &[u8]) -> Ordering {
+    // No name holds a NUL byte, so that a slash that sorts as one sorts before everything else.
+    let key = |byte: &u8| if *byte == b'/' { 0 } else { *byte };
+    a.iter().map(key).cmp(b.iter().map(key))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_cleaned_within_their_root() {
+        for (given, cleaned) in [
+            ("", "/"),
+            (".", "/"),
+            ("a/./b//c/", "/a/b/c"),
+            ("../../etc/passwd", "/etc/passwd"),
+            ("/a/../../b", "/b"),
+            ("/..", "/"),
+        ] {
+            assert_eq!(rooted(given.as_bytes()), Path::new(cleaned), "{given}");
+        }
+    }
+
+    #[test]
+    fn paths_sort_by_components() {
+        let mut paths = ["a-b", "a", "a/c", "a/b/c", "a.b", "a/b"];
+        paths.sort_by(|a, b| compare(a.as_bytes(), b.as_bytes()));
+        assert_eq!(paths, ["a", "a/b", "a/b/c", "a/c", "a-b", "a.b"]);
+    }
+}
