@@ -14,6 +14,9 @@ pub enum Error {
     /// A file operation failed.
     #[error(transparent)]
     Tree(#[from] kiln_tree::Error),
+    /// A registry can't be asked.
+    #[error(transparent)]
+    Registry(#[from] kiln_registry::Error),
     /// The users of an image can't be told.
     #[error(transparent)]
     Users(#[from] crate::users::UserError),

@@ -12,7 +12,7 @@ use kiln_oci::{Digest, Platform};
 use kiln_solver::{CacheRule, Executor, StepContext, StepError};
 use kiln_store::Store;
 
-use crate::blobs::{Blobs, blocking};
+use crate::blobs::blocking;
 use crate::error::{Error, Result};
 use crate::exec::Exec;
 use crate::output::Output;
@@ -83,7 +83,7 @@ impl Worker {
     /// # Errors
     /// Fails where the store can't be written.
     pub fn new(options: WorkerOptions) -> Result<Self> {
-        let blobs = Blobs::new(options.store.clone());
+        let blobs = options.images.blobs();
         let snapshots = Snapshots::new(options.store.clone(), blobs)?;
         Ok(Self {
             images: Arc::clone(&options.images),

@@ -71,7 +71,11 @@ impl Bench {
 
     fn open(temp: tempfile::TempDir) -> Self {
         let store = Store::open(&temp.path().join("store")).unwrap();
-        let options = ImageResolverOptions { store: store.clone(), layouts: BTreeMap::new() };
+        let options = ImageResolverOptions {
+            store: store.clone(),
+            layouts: BTreeMap::new(),
+            registry: kiln_registry::Client::default(),
+        };
         let images = Arc::new(ImageResolver::new(options));
         let contexts = BTreeMap::from([("context".to_owned(), temp.path().join("context"))]);
         let worker = Worker::new(WorkerOptions {
