@@ -29,6 +29,7 @@ mod progress;
 mod relink;
 mod snapshots;
 mod source;
+mod sys;
 mod trees;
 
 pub use blobs::Blobs;
