@@ -56,6 +56,11 @@ pub(crate) fn relative(rooted: &Path) -> &Path {
     }
 }
 
+/// Returns an absolute clean path's text from the root on, empty for the root.
+pub(crate) fn below_root(rooted: &Path) -> &[u8] {
+    bytes(rooted).strip_prefix(b"/").unwrap_or_default()
+}
+
 /// Splits an absolute clean path into its parent and its name; `None` for the root.
 pub(crate) fn split(rooted: &Path) -> Option<(&Path, &OsStr)> {
     Some((rooted.parent()?, rooted.file_name()?))
