@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use rustix::fs::{
     AtFlags, Gid, Mode, OFlags, Timestamps, Uid, XattrFlags, chmod, chownat, fchmod, fchown,
-    fgetxattr, flistxattr, fsetxattr, futimens, lgetxattr, llistxattr, openat, utimensat,
+    fgetxattr, flistxattr, fsetxattr, futimens, openat, utimensat,
 };
 use rustix::io::Errno;
 
@@ -123,30 +123,6 @@ fn collect(
 pub(crate) fn xattrs(fd: BorrowedFd<'_>) -> Result<Vec<Xattr>, Errno> {
     let list = fill(|buffer| flistxattr(fd, buffer))?;
     collect(list, |name| fill(|buffer| fgetxattr(fd, names::path(name), buffer)))
-}
-
-/// Like [`xattrs`], of the file at a path through `/proc/self/fd`; a link isn't followed.
-pub(crate) fn xattrs_at(path: &[u8]) -> Result<Vec<Xattr>, Errno> {
-    let list = fill(|buffer| llistxattr(path, buffer))?;
-    collect(list, |name| fill(|buffer| lgetxattr(path, names::path(name), buffer)))
-}
-
-/// Returns `security.capability` of the file at a path through `/proc/self/fd`, if it has it.
-pub(crate) fn capability(path: &[u8]) -> Result<Vec<Xattr>, Errno> {
-    let name = b"security.capability";
-    let value = fill(|buffer| lgetxattr(path, names::path(name), buffer))?;
-    Ok(value.map(|value| (name.to_vec(), value)).into_iter().collect())
-}
-
-/// Returns overlayfs's attribute `mark`, whichever of its two names it has.
-pub(crate) fn overlay_mark(path: &[u8], mark: &str) -> Result<Option<Vec<u8>>, Errno> {
-    for class in ["trusted", "user"] {
-        let name = format!("{class}.overlay.{mark}");
-        if let Some(value) = fill(|buffer| lgetxattr(path, name.as_str(), buffer))? {
-            return Ok(Some(value));
-        }
-    }
-    Ok(None)
 }
 
 /// Sets an open file's extended attribute.

@@ -25,10 +25,11 @@ mod names;
 mod regex;
 mod remove;
 mod resolve;
-mod scan;
-mod tar_header;
+
 mod tar_reader;
 mod tar_sparse;
+#[cfg(test)]
+mod tar_writer;
 mod wildcard;
 
 pub use attributes::{Attributes, Xattr};
@@ -38,8 +39,7 @@ pub use dir::Dir;
 pub use error::{Error, Result};
 pub use metadata::{FileKind, Metadata, Owner, Timestamp};
 pub use mode::ModeChange;
-pub use pack::{PackOptions, PackPlan, Packed, Whiteouts, pack};
+pub use pack::{PackOptions, Packed, Whiteouts, pack};
 pub use pattern::PatternMatcher;
 pub use unpack::{UnpackOptions, Unpacked, unpack};
 pub use view::View;
-pub use walk::{WalkEntry, walk};

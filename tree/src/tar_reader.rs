@@ -11,9 +11,12 @@ use std::io::{self, Read};
 use tar::{EntryType, Header};
 
 use crate::metadata::Timestamp;
-use crate::tar_header::{BLOCK, XATTR_RECORD};
 use crate::tar_sparse::{Segment, SparseFormat};
 
+/// Size of a block.
+const BLOCK: usize = 512;
+/// Prefix of the PAX records that hold extended attributes.
+const XATTR_RECORD: &[u8] = b"SCHILY.xattr.";
 /// Most bytes of the extended headers of an entry.
 const LARGEST_EXTENDED: u64 = 1 << 20;
 /// Most bytes of a name or a link target.

@@ -20,7 +20,6 @@ use crate::attributes::{self, Attributes};
 use crate::dir::{Dir, entry_names};
 use crate::error::{Error, Result};
 use crate::metadata::{FileKind, Metadata, Owner, Timestamp};
-use crate::pack::OPAQUE;
 use crate::tar_reader::{TarEntry, TarReader};
 use crate::{edit, names, remove, resolve};
 
@@ -45,6 +44,9 @@ pub struct Unpacked {
     /// How many bytes of files.
     pub bytes: u64,
 }
+
+/// Says in a directory that it hides what layers below have in it.
+const OPAQUE: &[u8] = b".wh..wh..opq";
 
 /// Bytes copied at a time.
 const CHUNK: usize = 128 * 1024;

@@ -4,7 +4,8 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt, symlink};
 
 use super::*;
 use crate::pack::{PackOptions, Whiteouts, pack};
-use crate::tar_header::{Fields, encode};
+use crate::tar_writer::{Fields, encode};
+use crate::walk::{self, Entry};
 
 /// An archive in the making.
 #[derive(Default)]
@@ -72,18 +73,23 @@ struct Field {
     canary: Vec<String>,
 }
 
+/// Returns all entries of a tree, without its root.
+fn everything(dir: &Dir) -> Vec<Entry> {
+    walk::entries(crate::View::of(dir), Path::new("/")).unwrap().split_off(1)
+}
+
 fn describe(root: &Path) -> Vec<String> {
     let dir = Dir::open(root).unwrap();
-    let found = crate::walk(crate::View::of(&dir)).unwrap();
-    let line = |entry: &crate::WalkEntry| {
-        let path = root.join(&entry.path);
+    let found = everything(&dir);
+    let line = |entry: &Entry| {
+        let path = root.join(names::path(&entry.path));
         let content =
             if entry.metadata.is_file() { std::fs::read(&path).unwrap() } else { Vec::new() };
         let metadata = &entry.metadata;
         let (kind, mode, owner) = (metadata.kind, metadata.mode, metadata.owner);
         format!(
             "{} {kind:?} {mode:o} {owner:?} {:?} {content:?}",
-            entry.path.display(),
+            names::path(&entry.path).display(),
             metadata.mtime
         )
     };
@@ -130,9 +136,9 @@ impl Field {
         let result = unpack(&mut &archive[..], &self.dir, options);
         assert_eq!(self.outside(), self.canary, "the canary has changed");
         let secret = b"the secret";
-        for entry in crate::walk(crate::View::of(&self.dir)).unwrap() {
+        for entry in everything(&self.dir) {
             if entry.metadata.is_file() {
-                let content = std::fs::read(self.root().join(&entry.path)).unwrap();
+                let content = std::fs::read(self.root().join(names::path(&entry.path))).unwrap();
                 assert!(
                     !content.windows(secret.len()).any(|part| part == secret),
                     "a secret leaked"
@@ -147,8 +153,8 @@ impl Field {
     }
 
     fn names(&self) -> Vec<String> {
-        let found = crate::walk(crate::View::of(&self.dir)).unwrap();
-        found.into_iter().map(|entry| entry.path.to_str().unwrap().to_owned()).collect()
+        let found = everything(&self.dir);
+        found.into_iter().map(|entry| String::from_utf8(entry.path).unwrap()).collect()
     }
 }
 

@@ -1,14 +1,10 @@
-//! Tar headers as Go's `archive/tar` writes them in its PAX format, so that layers come out as
-//! BuildKit's do: a ustar header, and before it, only where a field doesn't fit, an extended header
-//! named `PaxHeaders.0`.
+//! Headers of tars for tests: what they say need not make sense.
 
 use std::collections::BTreeMap;
 
-/// Size of a block.
-pub(crate) const BLOCK: usize = 512;
+const BLOCK: usize = 512;
 
-/// Prefix of the PAX records that hold extended attributes.
-pub(crate) const XATTR_RECORD: &[u8] = b"SCHILY.xattr.";
+const XATTR_RECORD: &[u8] = b"SCHILY.xattr.";
 
 /// What a header says.
 #[derive(Clone, Debug)]
@@ -132,47 +128,5 @@ impl Block {
         let sum: u64 = self.0.iter().map(|byte| u64::from(*byte)).sum();
         self.octal(148..155, sum);
         self.0
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn fields<'a>(name: &'a [u8], xattrs: &'a [(Vec<u8>, Vec<u8>)]) -> Fields<'a> {
-        Fields {
-            name,
-            kind: b'0',
-            link: b"",
-            mode: 0o644,
-            uid: 1,
-            gid: 2,
-            size: 5,
-            mtime: 1_000_000_000,
-            device: (0, 0),
-            xattrs,
-        }
-    }
-
-    #[test]
-    fn plain_headers_are_one_block() {
-        let encoded = encode(&fields(b"a/b", &[]));
-        assert_eq!(encoded.len(), BLOCK);
-        let header = tar::Header::from_byte_slice(&encoded);
-        assert_eq!(&*header.path_bytes(), b"a/b");
-        assert_eq!(header.mtime().unwrap(), 1_000_000_000);
-    }
-
-    #[test]
-    fn what_does_not_fit_goes_into_records() {
-        let mut wanted = fields("größe".as_bytes(), &[]);
-        wanted.uid = 3_000_000;
-        wanted.size = 1 << 40;
-        wanted.mtime = -1;
-        let encoded = encode(&wanted);
-        assert_eq!(encoded.len(), 3 * BLOCK);
-        let records = String::from_utf8_lossy(&encoded[BLOCK..2 * BLOCK]);
-        let records = records.trim_end_matches('\0');
-        assert_eq!(records, "12 mtime=-1\n16 path=größe\n22 size=1099511627776\n15 uid=3000000\n");
     }
 }
