@@ -97,6 +97,10 @@ impl FromStr for Reference {
             }
             _ => ParseReferenceError::Format,
         })?;
+        // The parser takes letters of any script for letters.
+        if !text.is_ascii() {
+            return Err(ParseReferenceError::Format);
+        }
         let digest = match parsed.digest() {
             Some(digest) => Some(digest.parse().map_err(|_| ParseReferenceError::Format)?),
             None => None,
@@ -141,7 +145,7 @@ mod tests {
 
     #[test]
     fn bad_references_are_refused() {
-        for text in ["", "a:", ":b", "UPPER", "a//b", "a b", "-x", "x@sha256:12", &"a".repeat(64)] {
+        for text in ["", "a:é", "a:", ":b", "UPPER", "a//b", "a b", "-x", "x@sha256:12", &"a".repeat(64)] {
             assert!(text.parse::<Reference>().is_err(), "{text}");
         }
     }

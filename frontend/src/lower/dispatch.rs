@@ -46,7 +46,7 @@ impl Lowering<'_> {
             self.stages.inherit(id);
             let placeholder = Stage::new(String::new(), None, self.stages[id].paths);
             let mut stage = std::mem::replace(&mut self.stages[id], placeholder);
-            let result = self.dispatch_stage(&mut stage);
+            let result = self.dispatch_stage(id, &mut stage);
             stage.dispatched = true;
             self.stages[id] = stage;
             result?;
@@ -54,12 +54,17 @@ impl Lowering<'_> {
         Ok(())
     }
 
-    fn dispatch_stage(&mut self, stage: &mut Stage) -> Result<(), Error> {
+    fn dispatch_stage(&mut self, id: StageId, stage: &mut Stage) -> Result<(), Error> {
         begin(stage, self).map_err(|error| stage.error_at(error))?;
         let commands = std::mem::take(&mut stage.commands);
         for Command { instruction, sources, onbuild } in &commands {
             stage.in_trigger = *onbuild;
             self.checks.enter(&instruction.comments);
+            if sources.contains(&id) {
+                // A trigger of the base image may name the stage that it ends up in.
+                self.stages[id].state = stage.state.clone();
+                self.stages[id].dispatched = true;
+            }
             let mut site = Site { lowering: self, stage, instruction, sources };
             site.dispatch().map_err(|error| error.at(instruction.span))?;
         }
