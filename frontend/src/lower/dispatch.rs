@@ -10,6 +10,7 @@ use crate::lint::{Finding, rules};
 use crate::suggest::{self, Case};
 
 use super::environment::{self, Environment};
+use super::graph::{Output, PathSet};
 use super::image;
 use super::stage::{Command, Stage, StageId};
 use super::{Lowering, step_name};
@@ -27,6 +28,8 @@ pub(super) struct Site<'s, 'l> {
     pub lowering: &'s mut Lowering<'l>,
     /// The stage; it is not among the build's stages meanwhile.
     pub stage: &'s mut Stage,
+    /// The stage's number.
+    pub id: StageId,
     /// The instruction.
     pub instruction: &'s Instruction,
     /// The stages that it reads.
@@ -60,12 +63,7 @@ impl Lowering<'_> {
         for Command { instruction, sources, onbuild } in &commands {
             stage.in_trigger = *onbuild;
             self.checks.enter(&instruction.comments);
-            if sources.contains(&id) {
-                // A trigger of the base image may name the stage that it ends up in.
-                self.stages[id].state = stage.state.clone();
-                self.stages[id].dispatched = true;
-            }
-            let mut site = Site { lowering: self, stage, instruction, sources };
+            let mut site = Site { lowering: self, stage, id, instruction, sources };
             site.dispatch().map_err(|error| error.at(instruction.span))?;
         }
         stage.commands = commands;
@@ -136,6 +134,16 @@ impl Site<'_, '_> {
         }
     }
 
+    /// Returns the files of a stage that the instruction reads, and which paths of them are used;
+    /// `None` where they aren't known yet. A trigger may read the very stage that it runs in.
+    pub(super) fn source(&self, id: StageId) -> Option<(Option<Output>, PathSet)> {
+        if id == self.id {
+            return Some((self.stage.state.output, self.stage.paths));
+        }
+        let source = &self.lowering.stages[id];
+        source.dispatched.then_some((source.state.output, source.paths))
+    }
+
     /// Returns the stage's environment as it is now.
     pub(super) fn env(&self) -> Rc<Environment> {
         Rc::clone(&self.stage.state.env)
@@ -147,7 +155,7 @@ impl Site<'_, '_> {
     /// Fails on malformed words.
     pub(super) fn expand(&mut self, word: &str) -> Result<String, Error> {
         let expander = self.lowering.expander;
-        self.expand_with(&expander, word)
+        self.expand_with(expander, word)
     }
 
     /// Expands the text of a heredoc: quotes stay, and a backslash escapes whatever the directive
@@ -157,7 +165,7 @@ impl Site<'_, '_> {
     /// Fails on malformed substitutions.
     pub(super) fn expand_text(&mut self, text: &str) -> Result<String, Error> {
         let expander = Expander { skip_quotes: true, ..Expander::new('\\') };
-        self.expand_with(&expander, text)
+        self.expand_with(expander, text)
     }
 
     /// Expands several words.
@@ -168,7 +176,7 @@ impl Site<'_, '_> {
         words.iter().map(|word| self.expand(word)).collect()
     }
 
-    fn expand_with(&mut self, expander: &Expander, word: &str) -> Result<String, Error> {
+    fn expand_with(&mut self, expander: Expander, word: &str) -> Result<String, Error> {
         let env = self.env();
         let expansion = expander.process_word(word, &*env)?;
         self.report_undefined(&expansion.unmatched, &env);
@@ -205,7 +213,7 @@ impl Site<'_, '_> {
     pub(super) fn step_name(&mut self) -> String {
         let env = self.env();
         let text =
-            step_name::of_instruction(&self.instruction.original, &self.lowering.expander, &*env);
+            step_name::of_instruction(&self.instruction.original, self.lowering.expander, &*env);
         let platform = self.stage.platform.clone();
         let platform = platform.and_then(|platform| self.lowering.named_platform(&platform));
         step_name::next(self.stage, &text, platform.as_ref(), &*env)

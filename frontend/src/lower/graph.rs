@@ -189,18 +189,13 @@ impl Inputs<'_> {
     fn number(&mut self, output: Option<Output>, keep: Keep) -> Option<u32> {
         let edge = self.edge(output?)?;
         let same = |other: &Edge| other.input() == edge.input();
-        match self.list.iter().position(same) {
-            Some(index) => {
-                if keep == Keep::Later {
-                    self.list[index] = edge;
-                }
-                Some(index as u32)
-            }
-            None => {
-                self.list.push(edge);
-                Some(self.list.len() as u32 - 1)
-            }
+        let index = self.list.iter().position(same).unwrap_or(self.list.len());
+        if index == self.list.len() {
+            self.list.push(edge);
+        } else if keep == Keep::Later {
+            self.list[index] = edge;
         }
+        Some(index as u32)
     }
 }
 

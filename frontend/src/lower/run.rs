@@ -142,7 +142,7 @@ fn name(site: &mut Site<'_, '_>, remark: &str, flags: &RunFlags) -> String {
     let secrets = secrets.filter_map(|mount| mount.env.as_deref()).collect();
     let masked = Masked { env: &*env, secrets };
     let text = format!("{}{remark}", site.instruction.original);
-    let text = step_name::of_instruction(&text, &expander, &masked);
+    let text = step_name::of_instruction(&text, expander, &masked);
     let platform = site.stage.state.platform.clone();
     let platform = platform.and_then(|platform| site.lowering.named_platform(&platform));
     step_name::next(site.stage, &text, platform.as_ref(), &*env)
@@ -151,27 +151,23 @@ fn name(site: &mut Site<'_, '_>, remark: &str, flags: &RunFlags) -> String {
 /// Returns the command as the history has it: with the build arguments in front.
 fn history_command(site: &Site<'_, '_>, args: &[String]) -> String {
     let env = &site.stage.state.env;
-    let mut values: Vec<(&str, String)> = Vec::new();
+    let mut values: Vec<String> = Vec::new();
     let mut places = std::collections::HashMap::new();
     for BuildArg { key, value } in &site.stage.build_args {
         let value = env.get(key).or(value.as_deref()).unwrap_or_default();
         let entry = format!("{key}={value}");
-        match places.get(key) {
-            Some(place) => {
-                let slot: &mut (&str, String) = &mut values[*place];
-                slot.1 = entry;
-            }
-            None => {
-                places.insert(key, values.len());
-                values.push((key, entry));
-            }
+        let place = *places.entry(key).or_insert(values.len());
+        if place < values.len() {
+            values[place] = entry;
+        } else {
+            values.push(entry);
         }
     }
     let mut words = Vec::with_capacity(values.len() + args.len() + 1);
     if !values.is_empty() {
         words.push(format!("|{}", values.len()));
     }
-    words.extend(values.into_iter().map(|(_, entry)| entry));
+    words.append(&mut values);
     words.extend_from_slice(args);
     words.join(" ")
 }
