@@ -14,6 +14,8 @@ pub mod error;
 pub mod mount;
 pub mod output;
 pub mod resolve;
+pub mod sandbox;
+pub mod users;
 pub mod worker;
 
 mod content;
@@ -27,6 +29,7 @@ mod progress;
 mod relink;
 mod snapshots;
 mod source;
+mod sys;
 mod trees;
 
 pub use blobs::Blobs;
