@@ -10,6 +10,7 @@
 
 pub mod blobs;
 pub mod cache;
+pub mod container;
 pub mod error;
 pub mod mount;
 pub mod output;
