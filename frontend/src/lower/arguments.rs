@@ -32,7 +32,7 @@ impl GlobalArgs {
         mut env: Environment,
         declarations: &[ArgInstruction],
         given: &BTreeMap<String, String>,
-        expander: &Expander,
+        expander: Expander,
     ) -> Result<Self, Error> {
         let mut declared = BTreeSet::new();
         for instruction in declarations {
@@ -71,7 +71,7 @@ impl GlobalArgs {
     pub(super) fn base_name(
         &self,
         stage: &instruction::Stage,
-        expander: &Expander,
+        expander: Expander,
         checks: &mut Checks,
     ) -> Result<String, Error> {
         let expansion =
@@ -91,7 +91,7 @@ impl GlobalArgs {
     pub(super) fn platform(
         &self,
         stage: &instruction::Stage,
-        expander: &Expander,
+        expander: Expander,
         checks: &mut Checks,
     ) -> Result<Option<kiln_oci::Platform>, Error> {
         if stage.platform.is_empty() {
@@ -163,7 +163,7 @@ pub(super) fn check_defaults(
     stages: &[instruction::Stage],
     env: Environment,
     declarations: &[ArgInstruction],
-    expander: &Expander,
+    expander: Expander,
     checks: &mut Checks,
 ) {
     // Malformed declarations are reported as errors later.

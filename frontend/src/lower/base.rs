@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use kiln_llb::op::SourceOp;
-use kiln_oci::{Platform, Reference};
+use kiln_oci::{ImageConfig, Platform, Reference};
 
 use crate::error::Error;
 use crate::expand::EmptyEnv;
@@ -134,13 +134,8 @@ impl Lowering<'_> {
         match kind {
             Kind::Image(reference) => match answer {
                 Some(Ok(image)) => {
-                    self.set_image(
-                        stage,
-                        &written,
-                        platform,
-                        reference.with_digest(image.digest),
-                        image,
-                    );
+                    self.stages[stage].base_name = reference.with_digest(image.digest).to_string();
+                    self.set_image(stage, &written, platform, image.config);
                     Ok(())
                 }
                 Some(Err(error)) => Err(self.unresolved(&written, &error)),
@@ -157,7 +152,7 @@ impl Lowering<'_> {
                 let (state, config) = context.load(self, answer.and_then(Result::ok), paths)?;
                 let config = config.unwrap_or_else(|| image::empty(&platform));
                 let stage = &mut self.stages[stage];
-                stage.state = State { platform: Some(platform.clone()), ..state };
+                stage.state = State { platform: Some(platform::normal(&platform)), ..state };
                 *stage.image_mut() = config;
                 stage.platform = Some(platform);
                 Ok(())
@@ -190,14 +185,11 @@ impl Lowering<'_> {
         id: StageId,
         written: &str,
         platform: Platform,
-        pinned: Reference,
-        image: ResolvedImage,
+        mut config: ImageConfig,
     ) {
-        let mut config = image.config;
         config.created = None;
         let named = self.named_platform(&platform);
         let stage = &mut self.stages[id];
-        stage.base_name = pinned.to_string();
         if image::is_empty(&config) {
             stage.state = State::of(None, None);
         } else {
@@ -210,7 +202,7 @@ impl Lowering<'_> {
                 ..SourceOp::default()
             };
             let output = self.graph.add(Plan::Source(source), Some(platform.clone()), metadata);
-            stage.state = State::of(Some(output), Some(platform.clone()));
+            stage.state = State::of(Some(output), Some(&platform));
             if platform.os != config.os || platform.architecture != config.architecture {
                 let text = |p: &Platform| platform::format_all(&platform::normal(p));
                 let actual = text(&image::platform_of(&config));

@@ -6,12 +6,12 @@ use kiln_oci::Digest;
 
 use crate::error::Error;
 use crate::instruction::{CopyInstruction, SourcesAndDest};
+use crate::text::quote;
 
 use super::chmod::{self, Chmod};
 use super::copy_sources;
 use super::dispatch::Site;
 use super::graph::{Action, Output, Plan};
-use super::stage::StageId;
 use super::{git, metadata, path, step_name};
 
 /// Where paths without a scheme are.
@@ -19,8 +19,8 @@ use super::{git, metadata, path, step_name};
 pub(super) enum Origin {
     /// In the build context.
     Context,
-    /// In another stage.
-    Stage(StageId),
+    /// In a stage.
+    Stage(Option<Output>),
 }
 
 /// A `COPY` or `ADD` whose variables are replaced.
@@ -55,19 +55,18 @@ pub(super) fn dispatch(site: &mut Site<'_, '_>, copy: &CopyInstruction) -> Resul
     let chown = site.expand(&copy.chown)?;
     let chmod = site.expand(&copy.chmod)?;
     let paths = expand_paths(site, &copy.paths)?;
-    let origin = site.sources.first().map_or(Origin::Context, |id| Origin::Stage(*id));
-    let used = match origin {
-        Origin::Context => site.lowering.main_context.paths,
-        Origin::Stage(id) => {
-            let source = &site.lowering.stages[id];
-            if !source.dispatched {
-                return Err(Error::new(format!(
+    let context = &site.lowering.main_context;
+    let (origin, used) = match site.sources.first() {
+        None => (Origin::Context, context.paths),
+        Some(id) => {
+            let (files, used) = site.source(*id).ok_or_else(|| {
+                Error::new(format!(
                     "cannot copy from stage {}, it needs to be defined before current stage {}",
-                    crate::text::quote(&copy.from),
-                    crate::text::quote(&site.stage.step_name)
-                )));
-            }
-            source.paths
+                    quote(&copy.from),
+                    quote(&site.stage.step_name)
+                ))
+            })?;
+            (Origin::Stage(files), used)
         }
     };
     let copying = Copying {
@@ -235,8 +234,7 @@ fn link(site: &mut Site<'_, '_>, plan: Plan, name: &str) -> Output {
         return files;
     };
     let env = site.env();
-    let text =
-        step_name::of_instruction(&site.instruction.original, &site.lowering.expander, &*env);
+    let text = step_name::of_instruction(&site.instruction.original, site.lowering.expander, &*env);
     let platform = site.stage.platform.clone();
     let platform = platform.and_then(|platform| site.lowering.named_platform(&platform));
     let name = step_name::current(site.stage, &format!("LINK {text}"), platform.as_ref(), &*env);

@@ -142,7 +142,7 @@ fn path_source(
             check_ignored(site, copying.keyword, written);
             Some(site.lowering.main_context.output)
         }
-        Origin::Stage(id) => site.lowering.stages[id].state.output,
+        Origin::Stage(files) => files,
     };
     let os = site.stage.os();
     let normal = |path: &str| {

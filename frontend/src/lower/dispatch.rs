@@ -10,6 +10,7 @@ use crate::lint::{Finding, rules};
 use crate::suggest::{self, Case};
 
 use super::environment::{self, Environment};
+use super::graph::{Output, PathSet};
 use super::image;
 use super::stage::{Command, Stage, StageId};
 use super::{Lowering, step_name};
@@ -27,6 +28,8 @@ pub(super) struct Site<'s, 'l> {
     pub lowering: &'s mut Lowering<'l>,
     /// The stage; it is not among the build's stages meanwhile.
     pub stage: &'s mut Stage,
+    /// The stage's number.
+    pub id: StageId,
     /// The instruction.
     pub instruction: &'s Instruction,
     /// The stages that it reads.
@@ -46,7 +49,7 @@ impl Lowering<'_> {
             self.stages.inherit(id);
             let placeholder = Stage::new(String::new(), None, self.stages[id].paths);
             let mut stage = std::mem::replace(&mut self.stages[id], placeholder);
-            let result = self.dispatch_stage(&mut stage);
+            let result = self.dispatch_stage(id, &mut stage);
             stage.dispatched = true;
             self.stages[id] = stage;
             result?;
@@ -54,13 +57,13 @@ impl Lowering<'_> {
         Ok(())
     }
 
-    fn dispatch_stage(&mut self, stage: &mut Stage) -> Result<(), Error> {
+    fn dispatch_stage(&mut self, id: StageId, stage: &mut Stage) -> Result<(), Error> {
         begin(stage, self).map_err(|error| stage.error_at(error))?;
         let commands = std::mem::take(&mut stage.commands);
         for Command { instruction, sources, onbuild } in &commands {
             stage.in_trigger = *onbuild;
             self.checks.enter(&instruction.comments);
-            let mut site = Site { lowering: self, stage, instruction, sources };
+            let mut site = Site { lowering: self, stage, id, instruction, sources };
             site.dispatch().map_err(|error| error.at(instruction.span))?;
         }
         stage.commands = commands;
@@ -131,6 +134,16 @@ impl Site<'_, '_> {
         }
     }
 
+    /// Returns the files of a stage that the instruction reads, and which paths of them are used;
+    /// `None` where they aren't known yet. A trigger may read the very stage that it runs in.
+    pub(super) fn source(&self, id: StageId) -> Option<(Option<Output>, PathSet)> {
+        if id == self.id {
+            return Some((self.stage.state.output, self.stage.paths));
+        }
+        let source = &self.lowering.stages[id];
+        source.dispatched.then_some((source.state.output, source.paths))
+    }
+
     /// Returns the stage's environment as it is now.
     pub(super) fn env(&self) -> Rc<Environment> {
         Rc::clone(&self.stage.state.env)
@@ -142,7 +155,7 @@ impl Site<'_, '_> {
     /// Fails on malformed words.
     pub(super) fn expand(&mut self, word: &str) -> Result<String, Error> {
         let expander = self.lowering.expander;
-        self.expand_with(&expander, word)
+        self.expand_with(expander, word)
     }
 
     /// Expands the text of a heredoc: quotes stay, and a backslash escapes whatever the directive
@@ -152,7 +165,7 @@ impl Site<'_, '_> {
     /// Fails on malformed substitutions.
     pub(super) fn expand_text(&mut self, text: &str) -> Result<String, Error> {
         let expander = Expander { skip_quotes: true, ..Expander::new('\\') };
-        self.expand_with(&expander, text)
+        self.expand_with(expander, text)
     }
 
     /// Expands several words.
@@ -163,7 +176,7 @@ impl Site<'_, '_> {
         words.iter().map(|word| self.expand(word)).collect()
     }
 
-    fn expand_with(&mut self, expander: &Expander, word: &str) -> Result<String, Error> {
+    fn expand_with(&mut self, expander: Expander, word: &str) -> Result<String, Error> {
         let env = self.env();
         let expansion = expander.process_word(word, &*env)?;
         self.report_undefined(&expansion.unmatched, &env);
@@ -200,7 +213,7 @@ impl Site<'_, '_> {
     pub(super) fn step_name(&mut self) -> String {
         let env = self.env();
         let text =
-            step_name::of_instruction(&self.instruction.original, &self.lowering.expander, &*env);
+            step_name::of_instruction(&self.instruction.original, self.lowering.expander, &*env);
         let platform = self.stage.platform.clone();
         let platform = platform.and_then(|platform| self.lowering.named_platform(&platform));
         step_name::next(self.stage, &text, platform.as_ref(), &*env)

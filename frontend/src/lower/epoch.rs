@@ -46,10 +46,6 @@ impl Lowering<'_> {
         let Some(value) = given.or_else(|| self.global_args.env.get(key)) else {
             return Ok(());
         };
-        if value.is_empty() {
-            self.build_args.remove(key);
-            return Ok(());
-        }
         if let Ok(seconds) = value.parse::<i64>() {
             let epoch = Epoch::new(seconds)?;
             let text = seconds.to_string();
@@ -62,7 +58,10 @@ impl Lowering<'_> {
             self.epoch = Some(epoch);
             return Ok(());
         }
-        if value == "context" && self.main_context_is_local() {
+        if value.is_empty() && given.is_none() {
+            return Ok(());
+        }
+        if value.is_empty() || (value == "context" && self.main_context_is_local()) {
             self.build_args.remove(key);
             self.global_args.env.remove(key);
             return Ok(());

@@ -57,14 +57,14 @@ pub(super) fn parse(text: &str) -> Result<Option<GitReference>, String> {
     let Some(remote) = parse_remote(text) else {
         return Ok(None);
     };
-    if remote.http && !remote.path.ends_with(".git") {
+    if remote.http && !remote.path.as_bytes().ends_with(b".git") {
         return Ok(None);
     }
     let mut git = GitReference { remote: remote.url, ..GitReference::default() };
     if !remote.fragment.is_empty() {
         let (reference, subdir) = remote.fragment.split_once(':').unwrap_or((&remote.fragment, ""));
         reference.clone_into(&mut git.reference);
-        git.subdir = path::join("/", subdir).trim_start_matches('/').to_owned();
+        path::join("/", subdir).trim_start_matches('/').clone_into(&mut git.subdir);
     }
     read_query(&mut git, &remote.query)?;
     Ok(Some(git))

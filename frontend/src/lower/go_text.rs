@@ -22,9 +22,9 @@ pub(super) fn duration(nanoseconds: i64) -> String {
     let sign = if nanoseconds < 0 { "-" } else { "" };
     let text = match total {
         0 => "0s".to_owned(),
-        ..1_000 => format!("{total}ns"),
-        ..1_000_000 => fraction(total, 1_000, "µs"),
-        ..1_000_000_000 => fraction(total, 1_000_000, "ms"),
+        1..1_000 => format!("{total}ns"),
+        1_000..1_000_000 => fraction(total, 1_000, "µs"),
+        1_000_000..1_000_000_000 => fraction(total, 1_000_000, "ms"),
         _ => {
             let minutes = total / 60_000_000_000;
             let seconds = fraction(total % 60_000_000_000, 1_000_000_000, "s");

@@ -201,7 +201,7 @@ fn layout_directory(location: &str) -> &str {
 
 /// Returns the state that an image config describes.
 fn state_of_image(output: super::graph::Output, config: &ImageConfig, wanted: &Platform) -> State {
-    let mut state = State::of(Some(output), Some(wanted.clone()));
+    let mut state = State::of(Some(output), Some(wanted));
     for entry in &config.config.env {
         let (key, value) = environment::split(entry);
         if !key.is_empty() {
@@ -214,7 +214,7 @@ fn state_of_image(output: super::graph::Output, config: &ImageConfig, wanted: &P
         state.dir = super::path::join("/", &config.config.working_dir);
     }
     if !config.architecture.is_empty() && !config.os.is_empty() {
-        state.platform = Some(super::image::platform_of(config));
+        state.platform = Some(platform::normal(&super::image::platform_of(config)));
     }
     state
 }

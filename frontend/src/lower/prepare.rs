@@ -28,11 +28,11 @@ impl Lowering<'_> {
             &stages,
             defaults.clone(),
             &declarations,
-            &self.expander,
+            self.expander,
             &mut self.checks,
         );
         self.global_args =
-            GlobalArgs::new(defaults, &declarations, &self.build_args, &self.expander)?;
+            GlobalArgs::new(defaults, &declarations, &self.build_args, self.expander)?;
         self.read_epoch(&stages)?;
         for (number, stage) in stages.into_iter().enumerate() {
             self.add_stage(number, stage)?;
@@ -42,8 +42,8 @@ impl Lowering<'_> {
 
     fn add_stage(&mut self, number: usize, from: instruction::Stage) -> Result<(), Error> {
         self.checks.enter(&from.comments);
-        let base_name = self.global_args.base_name(&from, &self.expander, &mut self.checks)?;
-        let platform = self.global_args.platform(&from, &self.expander, &mut self.checks)?;
+        let base_name = self.global_args.base_name(&from, self.expander, &mut self.checks)?;
+        let platform = self.global_args.platform(&from, self.expander, &mut self.checks)?;
         self.checks.enter(&[]);
         let paths = self.graph.new_path_set();
         let mut stage = Stage::from_instruction(&from, base_name, paths);

@@ -1,40 +1,13 @@
-//! Image references in Dockerfiles, with the reference's messages.
+//! Image references in Dockerfiles.
 
 use kiln_oci::{ParseReferenceError, Reference};
-
-use crate::text::to_lower;
 
 /// Reads an image reference and completes it.
 ///
 /// # Errors
 /// Says what is wrong with it.
 pub(super) fn parse(text: &str) -> Result<Reference, String> {
-    // What the reference checks before anything else but the length.
-    let repository = repository(text);
-    if repository != to_lower(&repository) {
-        return Err(format!(
-            "invalid reference format: repository name ({repository}) must be lowercase"
-        ));
-    }
     text.parse().map_err(|error: ParseReferenceError| error.to_string())
-}
-
-/// Returns the repository as it is named in messages: without its registry, and with `library/`
-/// where that is left out.
-fn repository(text: &str) -> String {
-    let (registry, rest) = match text.split_once('/') {
-        Some((first, rest))
-            if first.contains(['.', ':'])
-                || first == "localhost"
-                || first.chars().any(char::is_uppercase) =>
-        {
-            (first, rest)
-        }
-        _ => ("docker.io", text),
-    };
-    let name = rest.split(':').next().unwrap_or(rest);
-    let official = matches!(registry, "docker.io" | "index.docker.io") && !rest.contains('/');
-    if official { format!("library/{name}") } else { name.to_owned() }
 }
 
 /// Returns the short form of a name under which a named context is known: without registry and

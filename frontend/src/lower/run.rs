@@ -2,9 +2,7 @@
 
 use std::net::IpAddr;
 
-use kiln_llb::op::{
-    CdiDevice, ContentCache, ExecOp, HostIp, Meta, Mount, MountKind, NetMode, SecurityMode,
-};
+use kiln_llb::op::{ContentCache, ExecOp, HostIp, Meta, Mount, MountKind, NetMode, SecurityMode};
 use kiln_llb::{OpMetadata, op};
 
 use crate::error::Error;
@@ -35,6 +33,11 @@ pub(super) fn dispatch(site: &mut Site<'_, '_>, instruction: &RunInstruction) ->
     let args =
         if instruction.command.prepend_shell { with_shell(&site.stage.image, &args) } else { args };
     run_mount::dispatch(site, &flags.mounts, &mut mounts)?;
+    if !flags.devices.is_empty() {
+        return Err(Error::new(
+            "device feature is only supported in Dockerfile frontend 1.14.0-labs or later",
+        ));
+    }
     let name = name(site, &remark, &flags);
     let text = format!("RUN {}", history_command(site, &args));
     let (exec, inputs) = process(site, &flags, args, mounts)?;
@@ -139,7 +142,7 @@ fn name(site: &mut Site<'_, '_>, remark: &str, flags: &RunFlags) -> String {
     let secrets = secrets.filter_map(|mount| mount.env.as_deref()).collect();
     let masked = Masked { env: &*env, secrets };
     let text = format!("{}{remark}", site.instruction.original);
-    let text = step_name::of_instruction(&text, &expander, &masked);
+    let text = step_name::of_instruction(&text, expander, &masked);
     let platform = site.stage.state.platform.clone();
     let platform = platform.and_then(|platform| site.lowering.named_platform(&platform));
     step_name::next(site.stage, &text, platform.as_ref(), &*env)
@@ -148,27 +151,23 @@ fn name(site: &mut Site<'_, '_>, remark: &str, flags: &RunFlags) -> String {
 /// Returns the command as the history has it: with the build arguments in front.
 fn history_command(site: &Site<'_, '_>, args: &[String]) -> String {
     let env = &site.stage.state.env;
-    let mut values: Vec<(&str, String)> = Vec::new();
+    let mut values: Vec<String> = Vec::new();
     let mut places = std::collections::HashMap::new();
     for BuildArg { key, value } in &site.stage.build_args {
         let value = env.get(key).or(value.as_deref()).unwrap_or_default();
         let entry = format!("{key}={value}");
-        match places.get(key) {
-            Some(place) => {
-                let slot: &mut (&str, String) = &mut values[*place];
-                slot.1 = entry;
-            }
-            None => {
-                places.insert(key, values.len());
-                values.push((key, entry));
-            }
+        let place = *places.entry(key).or_insert(values.len());
+        if place < values.len() {
+            values[place] = entry;
+        } else {
+            values.push(entry);
         }
     }
     let mut words = Vec::with_capacity(values.len() + args.len() + 1);
     if !values.is_empty() {
         words.push(format!("|{}", values.len()));
     }
-    words.extend(values.into_iter().map(|(_, entry)| entry));
+    words.append(&mut values);
     words.extend_from_slice(args);
     words.join(" ")
 }
@@ -189,10 +188,6 @@ fn process(
     {
         env.push(format!("SSH_AUTH_SOCK={agent}"));
     }
-    let device = |device: &run::Device| CdiDevice {
-        name: device.name.clone(),
-        optional: !device.is_required,
-    };
     let exec = ExecOp {
         meta: Meta {
             args,
@@ -216,7 +211,7 @@ fn process(
             Security::Insecure => SecurityMode::Insecure,
         },
         secret_env: run_mount::secret_env(&flags.mounts),
-        cdi_devices: flags.devices.iter().map(device).collect(),
+        cdi_devices: Vec::new(),
     };
     Ok((exec, inputs))
 }

@@ -120,16 +120,15 @@ impl Origin {
         let Some(source) = source.filter(|_| is_cache || !flag.from.is_empty()) else {
             return Ok(Self { output: Some(context.output), paths: context.paths });
         };
-        let stage = &site.lowering.stages[*source];
-        if !stage.dispatched {
+        let (output, paths) = site.source(*source).ok_or_else(|| {
             let from = if flag.from.is_empty() { "scratch" } else { &flag.from };
-            return Err(Error::new(format!(
+            Error::new(format!(
                 "cannot mount from stage {} to {}, stage needs to be defined before current command",
                 quote(from),
                 quote(&flag.target)
-            )));
-        }
-        Ok(Self { output: stage.state.output, paths: stage.paths })
+            ))
+        })?;
+        Ok(Self { output, paths })
     }
 }
 

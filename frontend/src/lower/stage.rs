@@ -19,6 +19,7 @@ use crate::text::to_lower;
 use super::environment::Environment;
 use super::graph::{Output, PathSet};
 use super::named_context::NamedContext;
+use super::platform;
 
 /// Number of a stage.
 pub(super) type StageId = usize;
@@ -34,7 +35,7 @@ pub(super) struct State {
     pub dir: String,
     /// The user.
     pub user: String,
-    /// The platform, where the files' origin has one.
+    /// The platform in normal form, where the files' origin has one.
     pub platform: Option<Platform>,
     /// The network of processes.
     pub network: NetMode,
@@ -42,7 +43,8 @@ pub(super) struct State {
 
 impl State {
     /// Returns a state with the given files, at the root.
-    pub(super) fn of(output: Option<Output>, platform: Option<Platform>) -> Self {
+    pub(super) fn of(output: Option<Output>, platform: Option<&Platform>) -> Self {
+        let platform = platform.map(platform::normal);
         Self { output, dir: "/".to_owned(), platform, ..Self::default() }
     }
 
@@ -74,6 +76,7 @@ pub(super) struct BuildArg {
 
 /// A stage.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub(super) struct Stage {
     /// The name given by `AS`, in lower case, or empty.
     pub name: String,

@@ -1,5 +1,7 @@
 //! Step names, as progress shows them: `[stage 2/5] RUN make`.
 
+use std::fmt::Write as _;
+
 use kiln_oci::Platform;
 
 use crate::expand::{Env, Expander};
@@ -45,7 +47,8 @@ pub(super) fn current(
         out.push(' ');
     }
     let width = stage.steps.ilog10() as usize + 1;
-    out += &format!("{:width$}/{}] ", stage.step, stage.steps);
+    // Writing to a string can't fail.
+    let _ = write!(out, "{:width$}/{}] ", stage.step, stage.steps);
     if stage.in_trigger {
         out += "ONBUILD ";
     }
@@ -54,7 +57,7 @@ pub(super) fn current(
 
 /// Returns an instruction as step names show it: the keyword in upper case, variables replaced
 /// where that works.
-pub(super) fn of_instruction(text: &str, expander: &Expander, env: &dyn Env) -> String {
+pub(super) fn of_instruction(text: &str, expander: Expander, env: &dyn Env) -> String {
     let expanded = expander.process_word(text, env).map_or_else(|_| text.to_owned(), |e| e.text);
     match expanded.split_once(' ') {
         Some((keyword, rest)) => format!("{} {rest}", to_upper(keyword)),

@@ -3,6 +3,8 @@
 //! What counts as a URL, and how one is written again, follows Go's `net/url`: both end up in
 //! digests.
 
+use std::fmt::Write as _;
+
 /// A URL in parts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Url {
@@ -129,7 +131,8 @@ fn encode_path(written: &str, decoded: &str) -> String {
         if plain(byte) {
             out.push(char::from(byte));
         } else {
-            out.push_str(&format!("%{byte:02X}"));
+            // Writing to a string can't fail.
+            let _ = write!(out, "%{byte:02X}");
         }
     }
     out
