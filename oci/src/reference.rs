@@ -91,6 +91,10 @@ impl FromStr for Reference {
         if text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
             return Err(ParseReferenceError::Identifier(text.to_owned()));
         }
+        // The grammar has no other letters; the parser's classes have.
+        if !text.is_ascii() {
+            return Err(ParseReferenceError::Format);
+        }
         let parsed: Parsed = text.parse().map_err(|error| match error {
             oci_spec::distribution::ParseError::NameContainsUppercase => {
                 ParseReferenceError::Uppercase(repository_of(text).to_owned())
@@ -141,7 +145,9 @@ mod tests {
 
     #[test]
     fn bad_references_are_refused() {
-        for text in ["", "a:", ":b", "UPPER", "a//b", "a b", "-x", "x@sha256:12", &"a".repeat(64)] {
+        for text in
+            ["", "a:", ":b", "UPPER", "a//b", "a b", "-x", "x@sha256:12", "x:é", &"a".repeat(64)]
+        {
             assert!(text.parse::<Reference>().is_err(), "{text}");
         }
     }

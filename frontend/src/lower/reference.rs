@@ -16,7 +16,28 @@ pub(super) fn parse(text: &str) -> Result<Reference, String> {
             "invalid reference format: repository name ({repository}) must be lowercase"
         ));
     }
-    text.parse().map_err(|error: ParseReferenceError| error.to_string())
+    text.parse().map_err(|error: ParseReferenceError| {
+        digest_problem(text).map_or_else(|| error.to_string(), str::to_owned)
+    })
+}
+
+/// Tells what is wrong with a digest whose form is right.
+fn digest_problem(text: &str) -> Option<&'static str> {
+    let (name, digest) = text.rsplit_once('@')?;
+    name.parse::<Reference>().ok()?;
+    let (algorithm, hex) = digest.split_once(':')?;
+    let is_word = |word: &str| {
+        word.starts_with(|c: char| c.is_ascii_alphabetic())
+            && word.bytes().all(|b| b.is_ascii_alphanumeric())
+    };
+    let has_form = algorithm.split(['-', '_', '+', '.']).all(is_word)
+        && hex.len() >= 32
+        && hex.bytes().all(|b| b.is_ascii_hexdigit());
+    has_form.then_some(match (algorithm, hex.len()) {
+        ("sha256", 64) => "invalid checksum digest format",
+        ("sha256", _) => "invalid checksum digest length",
+        _ => "unsupported digest algorithm",
+    })
 }
 
 /// Returns the repository as it is named in messages: without its registry, and with `library/`
@@ -54,6 +75,15 @@ mod tests {
     #[test]
     fn messages_name_the_repository() {
         assert_eq!(parse("alpine:").unwrap_err(), "invalid reference format");
+        let hex = "0".repeat(63);
+        for (text, message) in [
+            (format!("a@sha256:{hex}"), "invalid checksum digest length"),
+            (format!("a:1@sha256:{hex}A"), "invalid checksum digest format"),
+            (format!("a@ha256:{hex}"), "unsupported digest algorithm"),
+            ("a@sha256:00".to_owned(), "invalid reference format"),
+        ] {
+            assert_eq!(parse(&text).unwrap_err(), message, "{text}");
+        }
         for (text, repository) in [
             ("Foo", "library/Foo"),
             ("Foo:1", "library/Foo"),
