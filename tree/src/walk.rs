@@ -32,7 +32,7 @@ use crate::attributes::Xattr;
 use crate::error::{Error, Result};
 use crate::metadata::Metadata;
 use crate::names;
-use crate::pattern::ParentMatches;
+use crate::pattern::{ParentMatches, PatternMatcher};
 use crate::view::View;
 
 pub(crate) use beneath::Opener;
@@ -103,6 +103,36 @@ pub fn entries(view: View<'_>, path: &Path) -> Result<Vec<Entry>> {
     }
 }
 
+/// Tells whether the view's patterns exclude `path`, whatever is below it.
+pub(crate) fn is_excluded(view: View<'_>, path: &[u8]) -> bool {
+    let path = path.strip_prefix(b"/").unwrap_or(path);
+    let Some(excludes) = view.excludes else { return false };
+    let parent = matches_above(excludes, path);
+    !path.is_empty() && excludes.matches_below(path, &parent).0
+}
+
+/// Returns the names in the directory at `path`, a real path without a slash in front, sorted by
+/// bytes; those that are excluded among them. None where there is no directory to be seen.
+pub(crate) fn names(view: View<'_>, path: &[u8]) -> Result<Vec<Vec<u8>>> {
+    if is_excluded(view, path) && view.excludes.is_some_and(|some| !some.may_except_below(path)) {
+        return Ok(Vec::new());
+    }
+    match beneath::open(view.dir.as_fd(), path, OFlags::RDONLY | OFlags::DIRECTORY) {
+        Ok(fd) => list_names(fd.as_fd()),
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(Vec::new()),
+        Err(errno) => Err(errno),
+    }
+    .map_err(|errno| Error::io("read", names::path(path), errno))
+}
+
+/// Returns which patterns match the parent of `path`, as a walk from the root finds them.
+fn matches_above(excludes: &PatternMatcher, path: &[u8]) -> ParentMatches {
+    let slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
+    slashes.fold(ParentMatches::default(), |parent, (end, _)| {
+        excludes.matches_below(&path[..end], &parent).1
+    })
+}
+
 /// A directory that is to be listed.
 struct Place {
     /// Its number.
@@ -158,13 +188,8 @@ impl Walk<'_> {
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
             Err(errno) => return Err(Error::io("open", names::path(parent), errno)),
         };
-        let mut matches = ParentMatches::default();
-        if let Some(excludes) = self.view.excludes {
-            let slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
-            for (end, _) in slashes {
-                matches = excludes.matches_below(&path[..end], &matches).1;
-            }
-        }
+        let matches = self.view.excludes.map(|excludes| matches_above(excludes, path));
+        let matches = matches.unwrap_or_default();
         self.look_at(fd.as_fd(), parent, name, &matches)
     }
 
@@ -266,7 +291,7 @@ impl Walk<'_> {
         }
         let entry = match self.inspect(dir, name) {
             Ok((metadata, target, xattrs)) => Entry { path, metadata, target, xattrs },
-            Err(Errno::NOENT) => return Ok(None),
+            Err(Errno::NOENT | Errno::NAMETOOLONG) => return Ok(None),
             Err(errno) => return Err(Error::io("stat", names::path(&path), errno)),
         };
         if !entry.metadata.is_dir() {

@@ -75,7 +75,7 @@ impl Containers {
     /// # Errors
     /// Fails where the store hasn't got it, or not for `platform`.
     pub async fn local(&self, digest: &Digest, platform: &Platform) -> Result<ContainerImage> {
-        self.load(&Origin::Registry("local".to_owned()), digest, platform).await
+        self.load(&Origin::Store, digest, platform).await
     }
 
     async fn load(
@@ -87,7 +87,6 @@ impl Containers {
         let config = self.images.image(origin, digest, platform).await?.config;
         let store = &self.snapshots.store;
         let layer = source::image::load(&self.images, store, (origin, digest), platform).await?;
-        store.layers().hold(&layer)?;
         self.snapshots.materialise([&Output::Layer(layer.clone())], None).await?;
         Ok(ContainerImage { config, layer })
     }

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,6 +14,7 @@ use kiln_store::Store;
 use crate::blobs::blocking;
 use crate::error::{Error, Result};
 use crate::exec::Exec;
+use crate::flight::cancellable;
 use crate::output::Output;
 use crate::resolve::ImageResolver;
 use crate::snapshots::Snapshots;
@@ -233,13 +233,6 @@ fn platform(vertex: &Vertex) -> Platform {
     vertex.op.platform.as_ref().map_or_else(Platform::host, |platform| {
         Platform::new(&platform.os, &platform.architecture, platform.variant.as_deref())
     })
-}
-
-async fn cancellable<T>(context: &StepContext, work: impl Future<Output = Result<T>>) -> Result<T> {
-    tokio::select! {
-        result = work => result,
-        () = context.cancel.cancelled() => Err(Error::Cancelled),
-    }
 }
 
 impl Executor for Worker {
