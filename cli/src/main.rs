@@ -1,1 +1,56 @@
-fn main() {}
+//! The kiln command.
+//!
+//! What was typed ([`arguments`]) becomes what it means ([`settings`]), and a command under
+//! [`commands`] does it. The environment, the home directory and the terminal are met here alone.
+
+mod arguments;
+mod build;
+mod commands;
+mod container;
+mod image;
+mod printer;
+mod progress;
+mod settings;
+mod signals;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::arguments::{Arguments, Command};
+use crate::printer::Printer;
+use crate::settings::Settings;
+
+fn main() -> ExitCode {
+    kiln_worker::sandbox::init_if_asked();
+    let arguments = Arguments::parse();
+    let printer = Printer::new();
+    let settings = match Settings::resolve(&arguments.global) {
+        Ok(settings) => settings,
+        Err(error) => return commands::report(&printer, &error),
+    };
+    settings::init_tracing(arguments.global.debug);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(settings.threads)
+        .enable_all()
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => return commands::report(&printer, &error.into()),
+    };
+    let code = runtime.block_on(run(arguments.command, &settings, &printer));
+    // Blocking threads that wait for nothing of use any more must not hold the exit up.
+    runtime.shutdown_background();
+    code
+}
+
+async fn run(command: Command, settings: &Settings, printer: &Printer) -> ExitCode {
+    let result = match command {
+        Command::Build(arguments) => commands::build::run(*arguments, settings, printer).await,
+        Command::Run(arguments) => return commands::run::run(*arguments, settings, printer).await,
+        Command::Images(arguments) => commands::images::run(&arguments, settings, printer),
+        Command::Rmi(arguments) => commands::rmi::run(&arguments, settings, printer),
+        Command::Inspect(arguments) => commands::inspect::run(&arguments, settings, printer),
+    };
+    result.unwrap_or_else(|error| commands::report(printer, &error))
+}

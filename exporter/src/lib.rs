@@ -1,1 +1,50 @@
-//! placeholder
+//! Layer packing and every output type.
+//!
+//! [`export`] takes what a build has made (an image config and a chain of layers for each platform)
+//! and writes it where the outputs say. Work is done once, however many outputs there are: a layer
+//! is packed into a blob of the store's content the first time that anybody needs it, and the blob is
+//! recorded with the layer, so that the next export of any build finds it. [`pack_layer`] does the
+//! same for a single layer while the build still runs.
+//!
+//! | module | what it makes |
+//! | --- | --- |
+//! | [`gzip`] | gzip in parallel, with bytes that don't depend on the number of threads |
+//! | [`pack`] | a blob of a layer |
+//! | `config` | the final config: layers, history, times |
+//! | `assemble` | config, manifest and index, as bytes |
+//! | `oci`, `docker`, `image`, `local`, `tarball` | one output type each |
+//! | [`spec`] | outputs out of what is typed after `--output` |
+//!
+//! Everything here blocks, and is to be called on a thread that may. Fetching and unpacking layers of
+//! base images is not this crate's work: the caller lends a [`BlobFetcher`].
+//!
+//! Files appear whole: an output is written beside its destination and renamed when it is complete.
+//! All bytes are a function of layers, configs and options; times come from the config's history, the
+//! layers, or `SOURCE_DATE_EPOCH`.
+
+pub mod compression;
+pub mod error;
+pub mod export;
+pub mod gzip;
+pub mod pack;
+pub mod progress;
+pub mod spec;
+
+mod archive;
+mod assemble;
+mod config;
+mod csv;
+mod destination;
+mod docker;
+mod image;
+mod local;
+mod merged;
+mod oci;
+mod tarball;
+
+pub use compression::{Compression, Packing};
+pub use error::{Error, Result};
+pub use export::{ExportContext, ExportRequest, Exported, ImageSource, export};
+pub use pack::{PackedLayer, pack_layer};
+pub use progress::{BlobFetcher, Progress, Silent};
+pub use spec::{Destination, Output, OutputKind};

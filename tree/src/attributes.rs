@@ -88,35 +88,14 @@ fn times(mtime: Timestamp) -> Timestamps {
     Timestamps { last_access: mtime.to_timespec(), last_modification: mtime.to_timespec() }
 }
 
-/// Returns the names of an open file's extended attributes, sorted; none where the file system has
-/// none.
-fn xattr_names(fd: BorrowedFd<'_>) -> Result<Vec<Vec<u8>>, Errno> {
+/// Calls a system call that fills a buffer, with a small one first; `None` where there is nothing.
+fn fill(call: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Result<Option<Vec<u8>>, Errno> {
     let mut small = [0_u8; 512];
-    let mut large;
-    let list = match flistxattr(fd, &mut small[..]) {
-        Ok(length) => &small[..length],
-        Err(Errno::RANGE) => {
-            large = vec![0; LARGEST_XATTR];
-            let length = flistxattr(fd, &mut large[..])?;
-            &large[..length]
-        }
-        Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
-        Err(errno) => return Err(errno),
-    };
-    let mut found: Vec<Vec<u8>> =
-        list.split(|byte| *byte == 0).filter(|name| !name.is_empty()).map(<[u8]>::to_vec).collect();
-    found.sort_unstable();
-    Ok(found)
-}
-
-/// Returns an open file's extended attribute, if it has it.
-pub(crate) fn xattr(fd: BorrowedFd<'_>, name: &[u8]) -> Result<Option<Vec<u8>>, Errno> {
-    let mut small = [0_u8; 512];
-    match fgetxattr(fd, names::path(name), &mut small[..]) {
+    match call(&mut small) {
         Ok(length) => Ok(Some(small[..length].to_vec())),
         Err(Errno::RANGE) => {
             let mut large = vec![0; LARGEST_XATTR];
-            let length = fgetxattr(fd, names::path(name), &mut large[..])?;
+            let length = call(&mut large)?;
             large.truncate(length);
             Ok(Some(large))
         }
@@ -125,15 +104,25 @@ pub(crate) fn xattr(fd: BorrowedFd<'_>, name: &[u8]) -> Result<Option<Vec<u8>>, 
     }
 }
 
-/// Returns an open file's extended attributes, sorted by name.
-pub(crate) fn xattrs(fd: BorrowedFd<'_>) -> Result<Vec<Xattr>, Errno> {
+fn collect(
+    list: Option<Vec<u8>>,
+    get: impl Fn(&[u8]) -> Result<Option<Vec<u8>>, Errno>,
+) -> Result<Vec<Xattr>, Errno> {
+    let list = list.unwrap_or_default();
     let mut found = Vec::new();
-    for name in xattr_names(fd)? {
-        if let Some(value) = xattr(fd, &name)? {
-            found.push((name, value));
+    for name in list.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+        if let Some(value) = get(name)? {
+            found.push((name.to_vec(), value));
         }
     }
+    found.sort_unstable();
     Ok(found)
+}
+
+/// Returns an open file's extended attributes, sorted by name; none where the file system has none.
+pub(crate) fn xattrs(fd: BorrowedFd<'_>) -> Result<Vec<Xattr>, Errno> {
+    let list = fill(|buffer| flistxattr(fd, buffer))?;
+    collect(list, |name| fill(|buffer| fgetxattr(fd, names::path(name), buffer)))
 }
 
 /// Sets an open file's extended attribute.

@@ -1,6 +1,6 @@
 //! Compressed streams. All decoders run in this process, and hold a bounded part of the stream.
 
-use std::io::{BufRead as _, BufReader, Cursor, Read};
+use std::io::{BufReader, Cursor, Read};
 
 /// Compressions that are recognised by their first bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -25,6 +25,11 @@ mod names;
 mod regex;
 mod remove;
 mod resolve;
+
+mod tar_reader;
+mod tar_sparse;
+#[cfg(test)]
+mod tar_writer;
 mod wildcard;
 
 pub use attributes::{Attributes, Xattr};

@@ -1,6 +1,5 @@
 //! Paths as bytes: lexical cleaning, splitting and ordering.
 
-use std::cmp::Ordering;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -72,13 +71,6 @@ pub(crate) fn join(parent: &[u8], name: &[u8]) -> Vec<u8> {
     joined
 }
 
-/// Orders paths as a depth-first walk with sorted names meets them: `a`, `a/b`, `a-b`.
-pub(crate) fn compare(a: &[u8], b: &[u8]) -> Ordering {
-    // No name holds a NUL byte, so that a slash that sorts as one sorts before everything else.
-    let key = |byte: &u8| if *byte == b'/' { 0 } else { *byte };
-    a.iter().map(key).cmp(b.iter().map(key))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -95,12 +87,5 @@ mod tests {
         ] {
             assert_eq!(rooted(given.as_bytes()), Path::new(cleaned), "{given}");
         }
-    }
-
-    #[test]
-    fn paths_sort_by_components() {
-        let mut paths = ["a-b", "a", "a/c", "a/b/c", "a.b", "a/b"];
-        paths.sort_by(|a, b| compare(a.as_bytes(), b.as_bytes()));
-        assert_eq!(paths, ["a", "a/b", "a/b/c", "a/c", "a-b", "a.b"]);
     }
 }

@@ -1,10 +1,27 @@
 //! Unpacking a tar into a tree.
+//!
+//! What comes of an archive is what containerd's apply makes of it. The archive is hostile: its
+//! names and links are resolved inside the root by the kernel, entries are made relative to the
+//! descriptor of their parent, never through a link that is the entry itself, and what is read into
+//! memory is bounded ([`crate::tar_reader`]).
 
-use std::io::Read;
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
 
-use crate::dir::Dir;
-use crate::error::Result;
-use crate::metadata::Owner;
+use rustix::fs::{AtFlags, Mode, OFlags, linkat, openat, symlinkat};
+use rustix::io::Errno;
+use tar::EntryType;
+
+use crate::attributes::{self, Attributes};
+use crate::dir::{Dir, entry_names};
+use crate::error::{Error, Result};
+use crate::metadata::{FileKind, Metadata, Owner, Timestamp};
+use crate::tar_reader::{TarEntry, TarReader};
+use crate::{edit, names, remove, resolve};
 
 /// How to unpack.
 #[derive(Clone, Copy, Debug, Default)]
@@ -28,13 +45,338 @@ pub struct Unpacked {
     pub bytes: u64,
 }
 
+/// Says in a directory that it hides what layers below have in it.
+const OPAQUE: &[u8] = b".wh..wh..opq";
+
+/// Bytes copied at a time.
+const CHUNK: usize = 128 * 1024;
+
 /// Unpacks an uncompressed tar into the root file system `dest`, as the kernel and containerd see
 /// it: links of the tree are followed inside it, deletions are made (on an overlay mount the kernel
 /// turns them into whiteouts), missing parents are made.
 ///
+/// The archive is read up to its end marker: who digests the stream must read the rest of it.
+///
 /// # Errors
 /// Fails on archives that are malformed, lead outside or exceed the limits.
 pub fn unpack(archive: &mut dyn Read, dest: &Dir, options: UnpackOptions) -> Result<Unpacked> {
-    let _ = (archive, dest, options);
-    todo!()
+    let mut reader = TarReader::new(archive);
+    let mut unpacker = Unpacker {
+        dest,
+        options,
+        done: Unpacked::default(),
+        parent: None,
+        stale: false,
+        made: HashSet::new(),
+        directories: Vec::new(),
+        buffer: vec![0; CHUNK],
+    };
+    loop {
+        let last = unpacker.done.entries;
+        let next = reader.next();
+        let error = |error| Error::io("read", Path::new(&format!("entry {}", last + 1)), error);
+        let Some(entry) = next.map_err(error)? else { break };
+        unpacker.entry(&entry, &mut reader)?;
+    }
+    unpacker.finish()
 }
+
+struct Unpacker<'a> {
+    dest: &'a Dir,
+    options: UnpackOptions,
+    done: Unpacked,
+    /// The parent of the last entry, which the next one mostly shares.
+    parent: Option<Parent>,
+    /// Whether the parent may be elsewhere now, because a directory or link was removed.
+    stale: bool,
+    /// Hashes of the real paths that came from this archive, with their parents.
+    made: HashSet<[u8; 16]>,
+    /// The times of directories, set at the end since what is made in them changes them.
+    directories: Vec<(PathBuf, Timestamp)>,
+    buffer: Vec<u8>,
+}
+
+struct Parent {
+    /// As the archive names it.
+    named: Vec<u8>,
+    real: PathBuf,
+    fd: OwnedFd,
+}
+
+impl Unpacker<'_> {
+    fn entry(&mut self, entry: &TarEntry, reader: &mut TarReader<'_>) -> Result<()> {
+        self.done.entries += 1;
+        self.done.bytes = self.done.bytes.saturating_add(entry.size);
+        let beyond = |done: u64, limit: Option<u64>| limit.is_some_and(|limit| done > limit);
+        if beyond(self.done.entries, self.options.max_entries)
+            || beyond(self.done.bytes, self.options.max_bytes)
+        {
+            return Err(Error::invalid(names::path(&entry.name), "the archive exceeds the limit"));
+        }
+        if entry.name.contains(&0) || entry.link.contains(&0) {
+            return Err(Error::invalid(names::path(&entry.name), "name with a NUL byte"));
+        }
+        let path = names::rooted(&entry.name);
+        // The root is what it is.
+        let Some((parent, name)) = names::split(&path) else { return Ok(()) };
+        let parent = self.enter(names::bytes(parent))?;
+        let (name, path) = (names::bytes(name), parent.real.join(name));
+        let made = self.make(&parent, name, (entry, &path), reader);
+        self.parent = (!std::mem::take(&mut self.stale)).then_some(parent);
+        made
+    }
+
+    /// Opens the directory that an entry is in, and makes it where it isn't there.
+    fn enter(&mut self, named: &[u8]) -> Result<Parent> {
+        if let Some(parent) = self.parent.take().filter(|parent| parent.named == named) {
+            return Ok(parent);
+        }
+        let path = names::path(named);
+        let real = self.dest.real_path(path)?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        let fd = match resolve::open(self.dest.as_fd(), &real, flags, Mode::empty()) {
+            Err(Errno::NOENT) => {
+                self.dest
+                    .mkdir_all(&real, &Attributes { mode: Some(0o755), ..Default::default() })?;
+                resolve::open(self.dest.as_fd(), &real, flags, Mode::empty())
+            }
+            result => result,
+        };
+        let fd = fd.map_err(|errno| Error::at("open", path, errno))?;
+        Ok(Parent { named: named.to_vec(), real, fd })
+    }
+
+    fn make(
+        &mut self,
+        parent: &Parent,
+        name: &[u8],
+        (entry, path): (&TarEntry, &Path),
+        reader: &mut TarReader<'_>,
+    ) -> Result<()> {
+        if self.options.whiteouts
+            && let Some(hidden) = name.strip_prefix(b".wh.")
+        {
+            return self.whiteout(parent, name, hidden);
+        }
+        let error = |errno| Error::io("unpack", path, errno);
+        let dir = parent.fd.as_fd();
+        let existing = match Metadata::of_entry(dir, name) {
+            Ok(existing) => Some(existing),
+            Err(Errno::NOENT) => None,
+            Err(errno) => return Err(error(errno)),
+        };
+        if let Some(found) = existing
+            && !(found.is_dir() && entry.kind == EntryType::Directory)
+        {
+            remove::remove_all(dir, name).map_err(error)?;
+            self.stale = found.is_dir() || found.is_symlink();
+        }
+        let mtime = bounded_time(entry.mtime);
+        let attributes = Attributes {
+            mode: Some(entry.mode),
+            owner: Some(self.options.owner.unwrap_or(Owner { uid: entry.uid, gid: entry.gid })),
+            mtime: Some(mtime),
+        };
+        match entry.kind {
+            EntryType::Directory => {
+                self.directory((dir, name), entry, &attributes).map_err(error)?;
+                self.directories.push((path.to_path_buf(), mtime));
+            }
+            EntryType::Regular | EntryType::Continuous => {
+                let file = File::from(edit::create(dir, name).map_err(error)?);
+                self.content(&file, entry, reader)
+                    .map_err(|source| Error::io("unpack", path, source))?;
+                finish_open(file.as_fd(), entry, &attributes).map_err(error)?;
+            }
+            EntryType::Symlink => {
+                symlinkat(names::path(&entry.link), dir, names::path(name))
+                    .and_then(|()| attributes.apply_to_entry(dir, name, FileKind::Symlink))
+                    .map_err(error)?;
+            }
+            EntryType::Link => self.hard_link((dir, name), entry, &attributes)?,
+            EntryType::Fifo | EntryType::Char | EntryType::Block => {
+                let (major, minor) = entry.device;
+                let kind = match entry.kind {
+                    EntryType::Char => FileKind::CharDevice { major, minor },
+                    EntryType::Block => FileKind::BlockDevice { major, minor },
+                    _ => FileKind::Fifo,
+                };
+                edit::make_node(dir, name, kind, &attributes).map_err(error)?;
+            }
+            kind => {
+                let kind = char::from(kind.as_byte()).escape_default().to_string();
+                return Err(Error::invalid(
+                    path,
+                    format!("entries of type {kind:?} are not supported"),
+                ));
+            }
+        }
+        self.remember(path);
+        Ok(())
+    }
+
+    fn directory(
+        &self,
+        (dir, name): (BorrowedFd<'_>, &[u8]),
+        entry: &TarEntry,
+        attributes: &Attributes,
+    ) -> Result<(), Errno> {
+        edit::make_dir(dir, name, &Attributes { mode: Some(0o700), ..Attributes::default() })?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = openat(dir, names::path(name), flags, Mode::empty())?;
+        finish_open(fd.as_fd(), entry, attributes)
+    }
+
+    /// Makes another name for a file. The target's parents may be links inside the root; the target
+    /// itself is what it is, a link, too.
+    fn hard_link(
+        &mut self,
+        (dir, name): (BorrowedFd<'_>, &[u8]),
+        entry: &TarEntry,
+        attributes: &Attributes,
+    ) -> Result<()> {
+        let target = names::rooted(&entry.link);
+        let error = |errno| Error::at("link", &target, errno);
+        let Some((from, old)) = self.dest.parent_of(&target)? else {
+            return Err(Error::io("link", &target, Errno::PERM));
+        };
+        linkat(&from, old, dir, names::path(name), AtFlags::empty()).map_err(error)?;
+        let found = Metadata::of_entry(dir, name).map_err(error)?;
+        let mut attributes = *attributes;
+        if attributes.owner == Some(found.owner) {
+            // Even a change to the same owner would take away `security.capability`.
+            attributes.owner = None;
+        }
+        if !found.is_file() {
+            return attributes.apply_to_entry(dir, name, found.kind).map_err(error);
+        }
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let fd = openat(dir, names::path(name), flags, Mode::empty()).map_err(error)?;
+        finish_open(fd.as_fd(), entry, &attributes).map_err(error)
+    }
+
+    fn content(
+        &mut self,
+        file: &File,
+        entry: &TarEntry,
+        reader: &mut TarReader<'_>,
+    ) -> io::Result<()> {
+        let Some(segments) = &entry.segments else {
+            return copy_at(file, (0, entry.size), reader, &mut self.buffer);
+        };
+        for segment in segments {
+            copy_at(file, (segment.offset, segment.length), reader, &mut self.buffer)?;
+        }
+        file.set_len(entry.size)
+    }
+
+    fn whiteout(&mut self, parent: &Parent, name: &[u8], hidden: &[u8]) -> Result<()> {
+        let path = parent.real.join(names::path(name));
+        let error = |errno| Error::io("remove", &path, errno);
+        self.stale = true;
+        if name == OPAQUE {
+            return self.make_opaque(&parent.real).map_err(error);
+        }
+        if hidden.is_empty() || hidden == b"." || hidden == b".." {
+            return Err(Error::invalid(&path, "whiteout of nothing"));
+        }
+        remove::remove_all(parent.fd.as_fd(), hidden).map_err(error)
+    }
+
+    /// Removes from a directory what didn't come from this archive.
+    fn make_opaque(&self, path: &Path) -> Result<(), Errno> {
+        let mut pending = vec![path.to_path_buf()];
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
+        while let Some(path) = pending.pop() {
+            let dir = resolve::open(self.dest.as_fd(), &path, flags, Mode::empty())?;
+            for name in entry_names(dir.as_fd())? {
+                let path = path.join(names::path(&name));
+                if !self.made.contains(&hash(&path)) {
+                    remove::remove_all(dir.as_fd(), &name)?;
+                } else if Metadata::of_entry(dir.as_fd(), &name)?.is_dir() {
+                    pending.push(path);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn remember(&mut self, path: &Path) {
+        if self.options.whiteouts {
+            for path in path.ancestors() {
+                if !self.made.insert(hash(path)) {
+                    break;
+                }
+            }
+        }
+    }
+
+    fn finish(self) -> Result<Unpacked> {
+        for (path, mtime) in self.directories.iter().rev() {
+            // It may have been removed or replaced by a later entry.
+            match self.dest.metadata(path, false)? {
+                Some(found) if found.is_dir() => {
+                    let attributes = Attributes { mtime: Some(*mtime), ..Attributes::default() };
+                    self.dest.set_attributes(path, &attributes)?;
+                }
+                _ => {}
+            }
+        }
+        Ok(self.done)
+    }
+}
+
+fn hash(path: &Path) -> [u8; 16] {
+    let mut hash = [0; 16];
+    hash.copy_from_slice(&blake3::hash(names::bytes(path)).as_bytes()[..16]);
+    hash
+}
+
+/// Returns a time that all file systems can hold: containerd's bounds, 1970 and 2262.
+fn bounded_time(time: Timestamp) -> Timestamp {
+    const LATEST: i64 = i64::MAX / 1_000_000_000;
+    if (0..LATEST).contains(&time.seconds) { time } else { Timestamp::default() }
+}
+
+fn copy_at(
+    file: &File,
+    (offset, length): (u64, u64),
+    reader: &mut TarReader<'_>,
+    buffer: &mut [u8],
+) -> io::Result<()> {
+    let mut done = 0;
+    while done < length {
+        let wanted = buffer.len().min(usize::try_from(length - done).unwrap_or(usize::MAX));
+        reader.read_exact(&mut buffer[..wanted])?;
+        file.write_all_at(&buffer[..wanted], offset + done)?;
+        done += wanted as u64;
+    }
+    Ok(())
+}
+
+/// Gives an open file or directory its owner, extended attributes, mode and time, in this order:
+/// a change of owner takes away `security.capability` and the setuid bit.
+fn finish_open(fd: BorrowedFd<'_>, entry: &TarEntry, attributes: &Attributes) -> Result<(), Errno> {
+    let owner = Attributes { owner: attributes.owner, ..Attributes::default() };
+    owner.apply_to_fd(fd)?;
+    for (name, value) in &entry.xattrs {
+        // They speak to the kernel of this host, not of the image.
+        if name.starts_with(b"trusted.") || attributes::is_overlay_xattr(name) {
+            continue;
+        }
+        match attributes::set_xattr(fd, name, value) {
+            Ok(()) | Err(Errno::OPNOTSUPP) => {}
+            // Namespaces that only some kernels and users may write.
+            Err(Errno::PERM) if !name.starts_with(b"security.capability") => {
+                let name = String::from_utf8_lossy(name);
+                tracing::debug!(%name, "extended attribute left out");
+            }
+            Err(errno) => return Err(errno),
+        }
+    }
+    Attributes { owner: None, ..*attributes }.apply_to_fd(fd)
+}
+
+#[cfg(test)]
+#[path = "unpack_tests.rs"]
+mod tests;

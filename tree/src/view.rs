@@ -17,3 +17,10 @@ pub struct View<'a> {
     /// Whether extended attributes are seen.
     pub xattrs: bool,
 }
+
+impl<'a> View<'a> {
+    /// Returns the view of a directory as it is.
+    pub fn of(dir: &'a Dir) -> Self {
+        Self { dir, excludes: None, owner: None, xattrs: true }
+    }
+}

@@ -1,2 +1,341 @@
-// COLLEAGUE tree2 (worktree /work/wt/tree2) writes this file: engineer tree, leave it to them and merge main.
-//! Walking a tree.
+//! Walking a tree, in parallel.
+//!
+//! A walk is a list: every entry that a [`View`] shows below a path, depth first, parents before
+//! their children, the names in a directory sorted by their bytes. The list is the same however many
+//! threads made it.
+//!
+//! Directories are tasks of rayon's scope and not recursion, and lists are joined with a stack of
+//! their own, so that a tree may be deeper than any thread's stack. A task opens its directory by
+//! its path from the root, with the kernel refusing links on the way: no descriptor is held for a
+//! directory that merely waits, so that neither depth nor width uses them up.
+//!
+//! What a view excludes is left out; an excluded directory is listed where something below it is
+//! not excluded. It is not read where no pattern could bring anything below it back.
+//!
+//! Trees may change while they are walked. What disappears between the listing of its directory and
+//! the look at it was never there; what becomes a link is not followed.
+
+mod beneath;
+mod join;
+mod xattrs;
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use rayon::Scope;
+use rustix::fs::{OFlags, RawDir, readlinkat};
+use rustix::io::Errno;
+
+use crate::attributes::Xattr;
+use crate::error::{Error, Result};
+use crate::metadata::Metadata;
+use crate::names;
+use crate::pattern::{ParentMatches, PatternMatcher};
+use crate::view::View;
+
+pub(crate) use beneath::Opener;
+
+/// So many entries of one directory are looked at by one task.
+const CHUNK: usize = 512;
+
+/// The mode of a build context's root: the root itself is no part of what BuildKit transfers.
+const CONTEXT_ROOT_MODE: u32 = 0o755;
+
+/// What a walk meets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its path from the view's root, without a slash in front; empty for the root.
+    pub path: Vec<u8>,
+    /// Its metadata, with the owner that the view gives it.
+    pub metadata: Metadata,
+    /// What it holds, if it is a symbolic link; else empty.
+    pub target: Vec<u8>,
+    /// Its extended attributes, sorted by name, if the view shows them; overlayfs's among them.
+    pub xattrs: Vec<Xattr>,
+}
+
+impl Entry {
+    /// Returns its name; empty for the root.
+    pub fn name(&self) -> &[u8] {
+        beneath::split(&self.path).1
+    }
+
+    /// Returns its path as errors name it.
+    pub(crate) fn shown(&self) -> &Path {
+        names::path(&self.path)
+    }
+
+    /// Returns the extended attribute `name`.
+    pub fn xattr(&self, name: &[u8]) -> Option<&[u8]> {
+        let found = self.xattrs.iter().find(|(known, _)| known == name);
+        found.map(|(_, value)| value.as_slice())
+    }
+}
+
+/// Returns what `view` shows at `path` and below: the entry at `path` comes first. Nothing, where
+/// nothing is there to be seen. `path` is a real path inside the view's directory: a link on the way
+/// is not followed and hides what it leads to.
+///
+/// # Errors
+/// Fails where a directory or an entry's attributes can't be read.
+pub fn entries(view: View<'_>, path: &Path) -> Result<Vec<Entry>> {
+    let walk = Walk {
+        view,
+        root: view.dir.as_fd(),
+        directories: AtomicUsize::new(1),
+        parts: Mutex::new(Vec::new()),
+        failure: OnceLock::new(),
+    };
+    let start = names::rooted(names::bytes(path));
+    let start = names::bytes(&start).strip_prefix(b"/").unwrap_or_default();
+    let Some((seen, below)) = walk.start(start)? else {
+        return Ok(Vec::new());
+    };
+    walk.keep(Part { directory: 0, chunk: 0, seen: vec![seen] });
+    if let Some(below) = below {
+        rayon::scope(|scope| walk.list(scope, below));
+    }
+    match walk.failure.into_inner() {
+        Some(error) => Err(error),
+        None => Ok(join::join(walk.parts.into_inner().unwrap_or_else(PoisonError::into_inner))),
+    }
+}
+
+/// Tells whether the view's patterns exclude `path`, whatever is below it.
+pub(crate) fn is_excluded(view: View<'_>, path: &[u8]) -> bool {
+    let path = path.strip_prefix(b"/").unwrap_or(path);
+    let Some(excludes) = view.excludes else { return false };
+    let parent = matches_above(excludes, path);
+    !path.is_empty() && excludes.matches_below(path, &parent).0
+}
+
+/// Returns the names in the directory at `path`, a real path without a slash in front, sorted by
+/// bytes; those that are excluded among them. None where there is no directory to be seen.
+pub(crate) fn names(view: View<'_>, path: &[u8]) -> Result<Vec<Vec<u8>>> {
+    if is_excluded(view, path) && view.excludes.is_some_and(|some| !some.may_except_below(path)) {
+        return Ok(Vec::new());
+    }
+    match beneath::open(view.dir.as_fd(), path, OFlags::RDONLY | OFlags::DIRECTORY) {
+        Ok(fd) => list_names(fd.as_fd()),
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(Vec::new()),
+        Err(errno) => Err(errno),
+    }
+    .map_err(|errno| Error::io("read", names::path(path), errno))
+}
+
+/// Returns which patterns match the parent of `path`, as a walk from the root finds them.
+fn matches_above(excludes: &PatternMatcher, path: &[u8]) -> ParentMatches {
+    let slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
+    slashes.fold(ParentMatches::default(), |parent, (end, _)| {
+        excludes.matches_below(&path[..end], &parent).1
+    })
+}
+
+/// A directory that is to be listed.
+struct Place {
+    /// Its number.
+    directory: usize,
+    path: Vec<u8>,
+    /// What the view's patterns make of it.
+    matches: ParentMatches,
+    hidden: bool,
+}
+
+/// A directory that was listed.
+struct Listed {
+    place: Place,
+    fd: OwnedFd,
+    names: Vec<Vec<u8>>,
+}
+
+/// An entry, before it is clear whether it is shown.
+struct Seen {
+    entry: Entry,
+    /// Whether it is excluded, and shown only if something below it is.
+    hidden: bool,
+    /// The number of the directory that it is.
+    below: Option<usize>,
+}
+
+/// A stretch of a directory's entries.
+struct Part {
+    directory: usize,
+    chunk: usize,
+    seen: Vec<Seen>,
+}
+
+struct Walk<'a> {
+    view: View<'a>,
+    root: BorrowedFd<'a>,
+    /// How many directories have a number.
+    directories: AtomicUsize,
+    parts: Mutex<Vec<Part>>,
+    failure: OnceLock<Error>,
+}
+
+impl Walk<'_> {
+    /// Looks at where the walk starts.
+    fn start(&self, path: &[u8]) -> Result<Option<(Seen, Option<Place>)>> {
+        if path.is_empty() {
+            return self.start_at_root().map(Some);
+        }
+        let (parent, name) = beneath::split(path);
+        let flags = OFlags::PATH | OFlags::DIRECTORY;
+        let fd = match beneath::open(self.root, parent, flags) {
+            Ok(fd) => fd,
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
+            Err(errno) => return Err(Error::io("open", names::path(parent), errno)),
+        };
+        let matches = self.view.excludes.map(|excludes| matches_above(excludes, path));
+        let matches = matches.unwrap_or_default();
+        self.look_at(fd.as_fd(), parent, name, &matches)
+    }
+
+    fn start_at_root(&self) -> Result<(Seen, Option<Place>)> {
+        let failed = |errno| Error::io("stat", Path::new("/"), errno);
+        let mut metadata = Metadata::of_fd(self.root).map_err(failed)?;
+        if let Some(owner) = self.view.owner {
+            metadata.owner = owner;
+            metadata.mode = CONTEXT_ROOT_MODE;
+        }
+        let xattrs = if self.view.xattrs { xattrs::read(self.root, b".") } else { Ok(Vec::new()) };
+        let xattrs =
+            xattrs.map_err(|errno| Error::io("read attributes of", Path::new("/"), errno))?;
+        let directory = self.number();
+        let entry = Entry { path: Vec::new(), metadata, target: Vec::new(), xattrs };
+        let matches = ParentMatches::default();
+        let place = Place { directory, path: Vec::new(), matches, hidden: false };
+        Ok((Seen { entry, hidden: false, below: Some(directory) }, Some(place)))
+    }
+
+    fn number(&self) -> usize {
+        self.directories.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn keep(&self, part: Part) {
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner).push(part);
+    }
+
+    /// Lists a directory.
+    fn list<'scope>(&'scope self, scope: &Scope<'scope>, place: Place) {
+        match self.read(place) {
+            Ok(Some(listed)) => {
+                let listed = Arc::new(listed);
+                for chunk in 1..listed.names.len().div_ceil(CHUNK) {
+                    let listed = listed.clone();
+                    scope.spawn(move |scope| self.look(scope, &listed, chunk));
+                }
+                self.look(scope, &listed, 0);
+            }
+            Ok(None) => {}
+            Err(error) => drop(self.failure.set(error)),
+        }
+    }
+
+    fn read(&self, place: Place) -> Result<Option<Listed>> {
+        if self.failure.get().is_some() {
+            return Ok(None);
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        let fd = match beneath::open(self.root, &place.path, flags) {
+            Ok(fd) => fd,
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
+            // What nobody asked to see needs no permission.
+            Err(Errno::ACCESS) if place.hidden => return Ok(None),
+            Err(errno) => return Err(Error::io("open", names::path(&place.path), errno)),
+        };
+        let names = list_names(fd.as_fd())
+            .map_err(|errno| Error::io("read", names::path(&place.path), errno))?;
+        Ok(Some(Listed { place, fd, names }))
+    }
+
+    /// Looks at a stretch of a directory's entries.
+    fn look<'scope>(&'scope self, scope: &Scope<'scope>, listed: &Arc<Listed>, chunk: usize) {
+        let start = chunk * CHUNK;
+        let end = listed.names.len().min(start + CHUNK);
+        let mut kept = Vec::with_capacity(end - start);
+        for name in &listed.names[start..end] {
+            let place = &listed.place;
+            match self.look_at(listed.fd.as_fd(), &place.path, name, &place.matches) {
+                Ok(Some((seen, below))) => {
+                    kept.push(seen);
+                    if let Some(below) = below {
+                        scope.spawn(move |scope| self.list(scope, below));
+                    }
+                }
+                Ok(None) => {}
+                Err(error) => return drop(self.failure.set(error)),
+            }
+        }
+        self.keep(Part { directory: listed.place.directory, chunk, seen: kept });
+    }
+
+    /// Looks at an entry, and returns with it the directory that it is.
+    fn look_at(
+        &self,
+        dir: BorrowedFd<'_>,
+        parent: &[u8],
+        name: &[u8],
+        matches: &ParentMatches,
+    ) -> Result<Option<(Seen, Option<Place>)>> {
+        let path = names::join(parent, name);
+        let mut matches_here = ParentMatches::default();
+        let mut hidden = false;
+        if let Some(excludes) = self.view.excludes {
+            (hidden, matches_here) = excludes.matches_below(&path, matches);
+            if hidden && !excludes.may_except_below(&path) {
+                return Ok(None);
+            }
+        }
+        let entry = match self.inspect(dir, name) {
+            Ok((metadata, target, xattrs)) => Entry { path, metadata, target, xattrs },
+            Err(Errno::NOENT | Errno::NAMETOOLONG) => return Ok(None),
+            Err(errno) => return Err(Error::io("stat", names::path(&path), errno)),
+        };
+        if !entry.metadata.is_dir() {
+            return Ok((!hidden).then_some((Seen { entry, hidden, below: None }, None)));
+        }
+        let directory = self.number();
+        let place = Place { directory, path: entry.path.clone(), matches: matches_here, hidden };
+        Ok(Some((Seen { entry, hidden, below: Some(directory) }, Some(place))))
+    }
+
+    fn inspect(
+        &self,
+        dir: BorrowedFd<'_>,
+        name: &[u8],
+    ) -> Result<(Metadata, Vec<u8>, Vec<Xattr>), Errno> {
+        let mut metadata = Metadata::of_entry(dir, name)?;
+        if let Some(owner) = self.view.owner {
+            metadata.owner = owner;
+        }
+        let target = if metadata.is_symlink() {
+            readlinkat(dir, name, Vec::with_capacity(metadata.size as usize + 1))?.into_bytes()
+        } else {
+            Vec::new()
+        };
+        let xattrs = if self.view.xattrs { xattrs::read(dir, name)? } else { Vec::new() };
+        Ok((metadata, target, xattrs))
+    }
+}
+
+/// Returns the names in a directory that was opened for this, sorted by bytes.
+fn list_names(dir: BorrowedFd<'_>) -> Result<Vec<Vec<u8>>, Errno> {
+    let mut buffer = Vec::with_capacity(32 * 1024);
+    let mut listing = RawDir::new(dir, buffer.spare_capacity_mut());
+    let mut found = Vec::new();
+    while let Some(entry) = listing.next() {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if name != b"." && name != b".." {
+            found.push(name.to_vec());
+        }
+    }
+    found.sort_unstable();
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests;

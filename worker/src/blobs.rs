@@ -4,6 +4,7 @@ use std::fs::File;
 use std::path::Path;
 
 use kiln_oci::{Digest, HashingReader};
+use kiln_registry::{Client, Length, Repository};
 use kiln_store::{LayerBlob, Store};
 
 use crate::error::{Error, Result};
@@ -16,12 +17,13 @@ use crate::source::origin::Origin;
 #[derive(Clone, Debug)]
 pub struct Blobs {
     store: Store,
+    registry: Client,
 }
 
 impl Blobs {
     /// Makes an access to blobs.
-    pub fn new(store: Store) -> Self {
-        Self { store }
+    pub fn new(store: Store, registry: Client) -> Self {
+        Self { store, registry }
     }
 
     /// Brings a blob into the store, unless it is there. Asked by several at once, in this process
@@ -49,7 +51,7 @@ impl Blobs {
                 blocking(move || this.import(&directory, &blob, part)).await
             }
             Some(Origin::Registry(name)) => self.download(&name, blob, part).await,
-            None => Err(missing(&blob.digest)),
+            Some(Origin::Store) | None => Err(missing(&blob.digest)),
         }
     }
 
@@ -75,10 +77,15 @@ impl Blobs {
         Ok(())
     }
 
-    async fn download(&self, name: &str, blob: &LayerBlob, part: Part) -> Result<()> {
-        drop(part);
-        std::future::ready(()).await;
-        Err(Error::Unsupported(format!("pulling {name}@{}", blob.digest)))
+    async fn download(&self, name: &str, blob: &LayerBlob, mut part: Part) -> Result<()> {
+        let repository: Repository = name.parse().map_err(|error| Error::image(name, error))?;
+        let length = Length::Exactly(blob.size);
+        let stream = self.registry.blob(&repository, &blob.digest, length).await?;
+        let mut writer = self.store.content().writer()?;
+        stream.copy_to(&mut writer, |bytes| part.advance(bytes)).await?;
+        writer.commit(Some(&blob.digest))?;
+        part.finish();
+        Ok(())
     }
 }
 

@@ -1,41 +1,33 @@
 //! The solver's cache over the store.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use kiln_oci::Digest;
 use kiln_solver::{Cache, CacheError, Key, KeyRecord};
-use kiln_store::{KeyGuard, LayerId, Lease, Store};
+use kiln_store::{KeyGuard, LayerId, Store};
 
 use crate::flight;
 use crate::output::Output;
 use crate::source::origin::Origin;
 
 /// The solver's cache over the store. What it hands out is kept from being collected until the
-/// process ends.
+/// store is closed.
 #[derive(Clone, Debug)]
 pub struct StoreCache {
     store: Store,
-    lease: Arc<Lease>,
 }
 
 impl StoreCache {
-    pub(crate) fn new(store: Store, lease: Arc<Lease>) -> Self {
-        Self { store, lease }
+    /// Makes a cache over a store.
+    pub fn new(store: Store) -> Self {
+        Self { store }
     }
 
-    /// Returns the layers of a record, leased, unless part of them is gone.
+    /// Returns the layers of a record, unless part of them is gone.
     fn layers(&self, key: &Digest) -> Result<Option<Vec<Option<LayerId>>>, kiln_store::Error> {
         let Some(layers) = self.store.cache().get(key)? else {
             return Ok(None);
         };
-        for layer in layers.iter().flatten() {
-            self.lease.add_layer(layer)?;
-        }
-        // The lease doesn't hold what another process collected between the two questions.
-        if self.store.cache().get(key)?.as_ref() != Some(&layers) {
-            return Ok(None);
-        }
         for layer in layers.iter().flatten() {
             if !self.can_be_had(layer)? {
                 return Ok(None);
@@ -57,7 +49,7 @@ impl StoreCache {
                 found |= match blob.origin.as_deref().map(Origin::parse) {
                     Some(Origin::Layout(directory)) => blob_path(&directory, &blob.digest).exists(),
                     Some(Origin::Registry(_)) => true,
-                    None => false,
+                    Some(Origin::Store) | None => false,
                 };
             }
             if !found {

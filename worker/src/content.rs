@@ -278,6 +278,7 @@ mod tests {
             device: 1,
             inode: 1,
             links: 1,
+            blocks: 1,
         };
         assert!(is_racy(&metadata(1, 999), now));
         assert!(is_racy(&metadata(998, 1), now));

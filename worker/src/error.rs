@@ -14,6 +14,15 @@ pub enum Error {
     /// A file operation failed.
     #[error(transparent)]
     Tree(#[from] kiln_tree::Error),
+    /// A registry can't be asked.
+    #[error(transparent)]
+    Registry(#[from] kiln_registry::Error),
+    /// The users of an image can't be told.
+    #[error(transparent)]
+    Users(#[from] crate::users::UserError),
+    /// The sandbox can't run anything.
+    #[error(transparent)]
+    Sandbox(#[from] crate::sandbox::SandboxError),
     /// The kernel said no.
     #[error("{action} {name}")]
     Kernel {
@@ -60,10 +69,11 @@ impl Error {
         action: &'static str,
         path: &Path,
     ) -> impl FnOnce(E) -> Self {
-        Self::kernel(action, format!("{path:?}"))
+        Self::kernel(action, path.display())
     }
 
     /// Returns an error about an image.
+    #[expect(clippy::needless_pass_by_value, reason = "texts and errors are passed as they come")]
     pub(crate) fn image(name: impl ToString, problem: impl ToString) -> Self {
         Self::Image { name: name.to_string(), problem: problem.to_string() }
     }

@@ -10,10 +10,13 @@
 
 pub mod blobs;
 pub mod cache;
+pub mod container;
 pub mod error;
 pub mod mount;
 pub mod output;
 pub mod resolve;
+pub mod sandbox;
+pub mod users;
 pub mod worker;
 
 mod content;
@@ -27,6 +30,7 @@ mod progress;
 mod relink;
 mod snapshots;
 mod source;
+mod sys;
 mod trees;
 
 pub use blobs::Blobs;

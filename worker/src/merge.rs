@@ -50,24 +50,23 @@ impl Snapshots {
     /// Repeats the chain of `top` above `below`.
     fn stack(&self, top: &LayerId, below: LayerId) -> Result<LayerId> {
         let chain = self.store.layers().chain(top)?;
-        chain.iter().try_fold(below, |below, layer| self.repeat(layer, below))
+        chain.iter().try_fold(below, |below, layer| self.repeat(layer, &below))
     }
 
     /// Repeats a layer above `below`. Packed forms that it has are those of the new layer, too.
-    fn repeat(&self, layer: &Layer, below: LayerId) -> Result<LayerId> {
+    fn repeat(&self, layer: &Layer, below: &LayerId) -> Result<LayerId> {
         let layers = self.store.layers();
         let pending = layers.begin()?;
         let source = Dir::open(&layers.tree_path(&layer.id))?;
         let dest = Dir::open(pending.fs())?;
         relink(source.as_fd(), dest.as_fd())?;
         drop(dest);
-        let blobs = layers.blobs(&layer.id)?;
-        let (Some(diff_id), [blob, ..]) = (&layer.diff_id, blobs.as_slice()) else {
-            return self.commit_pending(pending, Some(&below));
-        };
-        let repeated = layers.declare(Some(&below), diff_id, blob)?;
-        self.lease.add_layer(&repeated)?;
-        layers.attach(pending, &repeated)?;
+        let repeated = self.commit_pending(pending, Some(below))?;
+        if let Some(diff_id) = &layer.diff_id {
+            for blob in layers.blobs(&layer.id)? {
+                layers.add_blob(&repeated, diff_id, &blob)?;
+            }
+        }
         Ok(repeated)
     }
 }

@@ -98,3 +98,54 @@ fn explain(context: impl AsFd, key: &'static str, errno: Errno) -> Error {
     };
     Error::kernel("mount", name)(errno)
 }
+
+#[cfg(test)]
+mod tests {
+    use kiln_testkit::{Need, skip};
+
+    use super::*;
+
+    #[test]
+    fn mounts_are_seen_through_their_descriptor_alone() {
+        if skip("mounts_are_seen_through_their_descriptor_alone", &[Need::Root]) {
+            return;
+        }
+        let temp = tempfile::tempdir().unwrap();
+        let dir = |name: &str| {
+            let path = temp.path().join(name);
+            std::fs::create_dir(&path).unwrap();
+            path
+        };
+        let (low, high, upper, work) = (dir("low"), dir("high,:\\"), dir("upper"), dir("work"));
+        std::fs::write(low.join("a"), "low").unwrap();
+        std::fs::write(high.join("a"), "high").unwrap();
+        std::fs::write(low.join("b"), "low").unwrap();
+        let lowers = vec![high, low.clone()];
+        let mounts = || std::fs::read_to_string("/proc/self/mounts").unwrap();
+        let before = mounts();
+        let overlay = Overlay { lowers: lowers.clone(), upper: Some((upper.clone(), work)) };
+        let root = overlay.mount().unwrap();
+        let read =
+            |path: &str| std::io::read_to_string(root.open_file(Path::new(path)).unwrap()).unwrap();
+        assert_eq!((read("a").as_str(), read("b").as_str()), ("high", "low"));
+        root.remove_all(Path::new("b")).unwrap();
+        root.write_file(Path::new("c"), b"new", &kiln_tree::Attributes::default()).unwrap();
+        assert_eq!(mounts(), before);
+        drop(root);
+        assert!(upper.join("c").exists() && upper.join("b").symlink_metadata().is_ok());
+
+        let readonly = Overlay { lowers, upper: None }.mount().unwrap();
+        let written = readonly.write_file(Path::new("c"), b"", &kiln_tree::Attributes::default());
+        assert!(written.is_err());
+    }
+
+    #[test]
+    fn the_kernel_says_what_is_wrong() {
+        if skip("the_kernel_says_what_is_wrong", &[Need::Root]) {
+            return;
+        }
+        let overlay = Overlay { lowers: vec!["/does/not/exist".into()], upper: None };
+        let error = overlay.mount().unwrap_err().to_string();
+        assert!(error.starts_with("mount overlay (lowerdir+"), "{error}");
+    }
+}

@@ -6,7 +6,7 @@ use kiln_store::LayerId;
 
 use crate::source::local::LocalContext;
 
-/// What an edge yields. Cheap to clone; the layers are kept by the worker's lease.
+/// What an edge yields. Cheap to clone; the store keeps the layers until it is closed.
 #[derive(Clone, Debug)]
 pub enum Output {
     /// A chain of layers by its uppermost; `None` for an empty file system.

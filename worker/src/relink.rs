@@ -141,3 +141,58 @@ fn is_kept(name: &[u8]) -> bool {
 fn about<E: Into<io::Error>>(action: &'static str, name: &CStr) -> impl FnOnce(E) -> Error {
     Error::kernel(action, format!("{name:?}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
+    use std::path::Path;
+
+    use kiln_testkit::{Need, skip};
+    use kiln_tree::Dir;
+
+    use super::*;
+
+    fn repeat(from: &Path, to: &Path) -> bool {
+        std::fs::create_dir(to).unwrap();
+        relink(Dir::open(from).unwrap().as_fd(), Dir::open(to).unwrap().as_fd()).unwrap()
+    }
+
+    #[test]
+    fn trees_are_repeated_with_links() {
+        let temp = tempfile::tempdir().unwrap();
+        let (from, to) = (temp.path().join("from"), temp.path().join("to"));
+        std::fs::create_dir_all(from.join("d")).unwrap();
+        std::fs::write(from.join("d/f"), "x").unwrap();
+        symlink("/etc/passwd", from.join("link")).unwrap();
+        std::fs::set_permissions(from.join("d"), PermissionsExt::from_mode(0o2750)).unwrap();
+        std::fs::File::open(from.join("d")).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
+        assert!(!repeat(&from, &to));
+        let (old, new) = (from.join("d/f").metadata().unwrap(), to.join("d/f").metadata().unwrap());
+        assert_eq!(old.ino(), new.ino());
+        let dir = to.join("d").metadata().unwrap();
+        assert_eq!((dir.mode() & 0o7777, dir.mtime()), (0o2750, 0));
+        assert_eq!(std::fs::read_link(to.join("link")).unwrap(), Path::new("/etc/passwd"));
+    }
+
+    #[test]
+    fn deletions_are_kept_and_told() {
+        if skip("deletions_are_kept_and_told", &[Need::Root]) {
+            return;
+        }
+        let temp = tempfile::tempdir().unwrap();
+        let (from, to) = (temp.path().join("from"), temp.path().join("to"));
+        std::fs::create_dir_all(from.join("d")).unwrap();
+        let dir = Dir::open(&from.join("d")).unwrap();
+        mknodat(&dir, "gone", FileType::CharacterDevice, Mode::empty(), 0).unwrap();
+        assert!(repeat(&from, &to));
+        assert!(to.join("d/gone").symlink_metadata().unwrap().file_type().is_char_device());
+
+        std::fs::remove_file(from.join("d/gone")).unwrap();
+        fsetxattr(&dir, "trusted.overlay.opaque", b"y", XattrFlags::empty()).unwrap();
+        fsetxattr(&dir, "trusted.overlay.origin", b"x", XattrFlags::empty()).unwrap();
+        let again = temp.path().join("again");
+        assert!(repeat(&from, &again));
+        let names = xattr_names(Dir::open(&again.join("d")).unwrap().as_fd()).unwrap();
+        assert_eq!(names, [c"trusted.overlay.opaque".to_owned()]);
+    }
+}

@@ -11,10 +11,12 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use kiln_oci::{Descriptor, Digest, ImageConfig, Platform, Reference};
-use kiln_store::{Lease, Store};
+use kiln_registry::{Client, Repository, select_platform};
+use kiln_store::Store;
 
+use crate::blobs::Blobs;
 use crate::error::{Error, Result};
-use crate::source::document::{CONFIG_LIMIT, DOCUMENT_LIMIT, Document, digest_of, select};
+use crate::source::document::{CONFIG_LIMIT, DOCUMENT_LIMIT, Document, digest_of};
 use crate::source::oci_layout::{LayoutReference, read_blob};
 use crate::source::origin::Origin;
 
@@ -28,6 +30,8 @@ pub struct ImageResolverOptions {
     pub store: Store,
     /// OCI layouts that graphs may name (`oci.store`), by name.
     pub layouts: BTreeMap<String, PathBuf>,
+    /// Who speaks to registries.
+    pub registry: Client,
 }
 
 /// What an image reference resolves to.
@@ -50,8 +54,8 @@ pub(crate) struct Image {
 #[derive(Debug)]
 pub struct ImageResolver {
     store: Store,
-    lease: Lease,
     layouts: BTreeMap<String, PathBuf>,
+    registry: Client,
     remembered: Mutex<Remembered>,
 }
 
@@ -61,15 +65,32 @@ struct Remembered {
     layouts: BTreeMap<Digest, PathBuf>,
 }
 
+/// What a document is: registries keep the two kinds apart.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Manifest,
+    Config,
+}
+
+impl Kind {
+    fn limit(self) -> u64 {
+        match self {
+            Self::Manifest => DOCUMENT_LIMIT,
+            Self::Config => CONFIG_LIMIT,
+        }
+    }
+}
+
 impl ImageResolver {
     /// Makes a resolver.
-    ///
-    /// # Errors
-    /// Fails where the store can't give a lease.
-    pub fn new(options: ImageResolverOptions) -> Result<Self> {
-        let lease = options.store.lease()?;
-        let ImageResolverOptions { store, layouts } = options;
-        Ok(Self { store, lease, layouts, remembered: Mutex::default() })
+    pub fn new(options: ImageResolverOptions) -> Self {
+        let ImageResolverOptions { store, layouts, registry } = options;
+        Self { store, layouts, registry, remembered: Mutex::default() }
+    }
+
+    /// Returns an access to the blobs of images.
+    pub fn blobs(&self) -> Blobs {
+        Blobs::new(self.store.clone(), self.registry.clone())
     }
 
     /// Resolves a reference, as `FROM` has it.
@@ -114,7 +135,7 @@ impl ImageResolver {
         }
         let digest = match self.store.images().get(&name)? {
             Some(image) => image.digest,
-            None => self.ask_registry(reference).await?,
+            None => self.registry.resolve_digest(reference).await?,
         };
         self.remember(|memory| memory.digests.insert(name, digest));
         Ok(digest)
@@ -130,10 +151,10 @@ impl ImageResolver {
         let mut current = *digest;
         for _ in 0..MAX_DEPTH {
             let name = format!("{origin}@{current}");
-            let bytes = self.document(origin, &current, DOCUMENT_LIMIT).await?;
+            let bytes = self.document(origin, &current, Kind::Manifest).await?;
             match Document::parse(&name, &bytes)? {
                 Document::Index(index) => {
-                    let entry = select(&index, platform).ok_or_else(|| {
+                    let entry = select_platform(&index, platform).ok_or_else(|| {
                         Error::image(
                             &name,
                             format!("no match for platform in manifest: not found ({platform})"),
@@ -143,7 +164,7 @@ impl ImageResolver {
                 }
                 Document::Manifest(manifest) => {
                     let config = digest_of(manifest.config())?;
-                    let bytes = self.document(origin, &config, CONFIG_LIMIT).await?;
+                    let bytes = self.document(origin, &config, Kind::Config).await?;
                     let config = serde_json::from_slice(&bytes).map_err(|error| {
                         Error::image(&name, format!("invalid image config: {error}"))
                     })?;
@@ -156,31 +177,35 @@ impl ImageResolver {
 
     /// Returns a manifest, index or config: from the store, else from where it can be had, and then
     /// it is stored.
-    async fn document(&self, origin: &Origin, digest: &Digest, limit: u64) -> Result<Vec<u8>> {
+    async fn document(&self, origin: &Origin, digest: &Digest, kind: Kind) -> Result<Vec<u8>> {
+        let limit = kind.limit();
         let content = self.store.content();
-        if content.size(digest)?.is_some() {
-            self.lease.add_blob(digest)?;
-            return Ok(content.read(digest, limit)?);
+        if content.hold(digest)? {
+            match content.read(digest, limit) {
+                // It is fetched once more.
+                Err(kiln_store::Error::DigestMismatch { .. }) => content.remove_corrupt(digest)?,
+                Err(kiln_store::Error::Missing { .. }) => {}
+                result => return Ok(result?),
+            }
         }
         let bytes = match origin {
+            Origin::Store => {
+                let name = digest.to_string();
+                return Err(kiln_store::Error::Missing { what: "blob", name }.into());
+            }
             Origin::Layout(directory) => read_blob(directory, digest, limit)?
                 .ok_or_else(|| Error::image(origin, format!("no blob {digest} in oci layout")))?,
-            Origin::Registry(name) => self.fetch_document(name, digest, limit).await?,
+            Origin::Registry(name) => {
+                let repository: Repository =
+                    name.parse().map_err(|error| Error::image(name, error))?;
+                match kind {
+                    Kind::Manifest => self.registry.manifest(&repository, digest).await?.bytes,
+                    Kind::Config => self.registry.small_blob(&repository, digest, limit).await?,
+                }
+            }
         };
         content.put(&bytes)?;
-        self.lease.add_blob(digest)?;
         Ok(bytes)
-    }
-
-    async fn ask_registry(&self, reference: &Reference) -> Result<Digest> {
-        std::future::ready(()).await;
-        Err(Error::Unsupported(format!("pulling {reference}")))
-    }
-
-    async fn fetch_document(&self, name: &str, digest: &Digest, limit: u64) -> Result<Vec<u8>> {
-        let _ = limit;
-        std::future::ready(()).await;
-        Err(Error::Unsupported(format!("pulling {name}@{digest}")))
     }
 
     fn remember<T>(&self, action: impl FnOnce(&mut Remembered) -> T) -> T {

@@ -1,15 +1,13 @@
 //! Chains of layers as directories.
 
 use std::os::fd::AsFd;
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 
-use kiln_store::{LayerId, Lease, PendingTree, Store};
+use kiln_store::{LayerId, PendingTree, Store};
 use kiln_tree::{CopyOptions, Dir, View};
-use rustix::fs::{Mode, Uid};
 
 use crate::blobs::Blobs;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::mount::Overlay;
 use crate::output::Output;
 use crate::relink::copy_attributes;
@@ -21,7 +19,6 @@ use crate::source::local::LocalContext;
 #[derive(Clone, Debug)]
 pub(crate) struct Snapshots {
     pub(crate) store: Store,
-    pub(crate) lease: Arc<Lease>,
     pub(crate) blobs: Blobs,
     /// A directory that stays empty.
     empty: PathBuf,
@@ -43,9 +40,9 @@ impl Writable {
 }
 
 impl Snapshots {
-    pub(crate) fn new(store: Store, lease: Arc<Lease>, blobs: Blobs) -> Result<Self> {
+    pub(crate) fn new(store: Store, blobs: Blobs) -> Result<Self> {
         let empty = store.temp_dir()?;
-        Ok(Self { store, lease, blobs, empty })
+        Ok(Self { store, blobs, empty })
     }
 
     /// Returns the trees of a chain, uppermost first. All must be there.
@@ -80,20 +77,9 @@ impl Snapshots {
     /// Begins a tree whose root looks like the one of the chain below.
     pub(crate) fn begin(&self, parent: Option<&LayerId>) -> Result<PendingTree> {
         let pending = self.store.layers().begin()?;
-        let root = Dir::open(pending.fs())?;
-        match parent {
-            Some(parent) => {
-                let below = Dir::open(&self.store.layers().tree_path(parent))?;
-                copy_attributes(below.as_fd(), root.as_fd())?;
-            }
-            None => {
-                rustix::fs::fchmod(&root, Mode::from_raw_mode(0o755))
-                    .map_err(Error::path("change mode of", pending.fs()))?;
-                if rustix::process::geteuid().is_root() {
-                    rustix::fs::fchown(&root, Some(Uid::ROOT), Some(rustix::fs::Gid::ROOT))
-                        .map_err(Error::path("change owner of", pending.fs()))?;
-                }
-            }
+        if let Some(parent) = parent {
+            let below = Dir::open(&self.store.layers().tree_path(parent))?;
+            copy_attributes(below.as_fd(), Dir::open(pending.fs())?.as_fd())?;
         }
         Ok(pending)
     }
@@ -119,25 +105,29 @@ impl Snapshots {
         pending: PendingTree,
         parent: Option<&LayerId>,
     ) -> Result<LayerId> {
-        let layer = self.store.layers().commit(pending, parent)?;
-        self.lease.add_layer(&layer)?;
-        Ok(layer)
+        Ok(self.store.layers().commit(pending, parent)?)
     }
 
     /// Returns an output as a chain of layers; a context is copied.
     pub(crate) fn layer(&self, output: &Output) -> Result<Option<LayerId>> {
         match output {
             Output::Layer(layer) => Ok(layer.clone()),
-            Output::Local(context) => self.import(context, &[]).map(Some),
+            Output::Local(context) => context.imported(self, "/").map(Some),
         }
     }
 
-    /// Copies a context, or what `include` selects of it, into a layer.
-    pub(crate) fn import(&self, context: &LocalContext, include: &[String]) -> Result<LayerId> {
+    /// Copies what is at `path` in a context into a layer, or what `include` selects of it.
+    pub(crate) fn import(
+        &self,
+        context: &LocalContext,
+        path: &Path,
+        include: &[String],
+    ) -> Result<LayerId> {
         let writable = self.write(None)?;
+        let path = path.to_string_lossy().into_owned();
         let options = CopyOptions {
-            source: "/".to_owned(),
-            dest: "/".to_owned(),
+            source: path.clone(),
+            dest: path,
             dir_copy_contents: true,
             create_dest_path: true,
             include: include.to_vec(),
@@ -145,6 +135,11 @@ impl Snapshots {
         };
         kiln_tree::copy(context.view(), writable.dir(), &options)?;
         self.commit(writable)
+    }
+
+    /// Returns a directory that stays empty.
+    pub(crate) fn empty(&self) -> &Path {
+        &self.empty
     }
 }
 

@@ -5,11 +5,13 @@
 //! below, so that deletions become what the kernel takes for deletions. A tree gets its name when
 //! the blob and the uncompressed archive have turned out to be what their digests say.
 
-use kiln_oci::HashingReader;
+use std::io::Read;
+
+use kiln_oci::{Digest, HashingReader};
 use kiln_solver::StepContext;
 use kiln_store::{Layer, LayerBlob, LayerId};
-use kiln_tree::UnpackOptions;
 use kiln_tree::decompress::decompress;
+use kiln_tree::{Dir, UnpackOptions};
 use tokio::task::JoinSet;
 
 use crate::blobs::{VerifiedReader, blocking};
@@ -90,19 +92,12 @@ impl Snapshots {
             Error::from(kiln_store::Error::Missing { what: "blob", name: blob.digest.to_string() })
         })?;
         let writable = self.write(layer.parent.as_ref())?;
-        let reader =
-            ReportingReader::new(std::io::BufReader::with_capacity(1 << 17, file), &mut part);
-        let mut packed = VerifiedReader::new(reader, blob.digest);
-        let (plain, _) =
-            decompress(&mut packed).map_err(Error::kernel("decompress", blob.digest))?;
-        let mut archive = HashingReader::new(plain);
-        let options = UnpackOptions { whiteouts: true, ..UnpackOptions::default() };
-        kiln_tree::unpack(&mut archive, writable.dir(), options)?;
-        // What follows the archive's end is part of the layer's identity as well.
-        std::io::copy(&mut archive, &mut std::io::sink())
-            .map_err(Error::kernel("decompress", blob.digest))?;
-        let (actual, _) = archive.finish();
-        packed.verify()?;
+        let file = std::io::BufReader::with_capacity(1 << 17, file);
+        let mut packed = VerifiedReader::new(ReportingReader::new(file, &mut part), blob.digest);
+        let extracted = extract(&mut packed, blob, writable.dir());
+        // A blob that isn't what it should be explains whatever else went wrong.
+        self.verified(packed, blob)?;
+        let actual = extracted?;
         if actual != expected {
             return Err(kiln_store::Error::DigestMismatch { expected, actual }.into());
         }
@@ -110,4 +105,30 @@ impl Snapshots {
         part.finish();
         Ok(())
     }
+
+    /// Verifies a blob that was read. One of the store's that isn't what it should be is removed,
+    /// so that it is fetched again.
+    fn verified<R: std::io::Read>(
+        &self,
+        packed: VerifiedReader<R>,
+        blob: &LayerBlob,
+    ) -> Result<()> {
+        let verified = packed.verify();
+        if verified.is_err() && self.store.content().size(&blob.digest)?.is_some() {
+            self.store.content().remove_corrupt(&blob.digest)?;
+        }
+        verified
+    }
+}
+
+/// Unpacks a blob and returns the digest of the uncompressed archive.
+fn extract(packed: &mut (impl Read + Send), blob: &LayerBlob, dest: &Dir) -> Result<Digest> {
+    let (plain, _) = decompress(packed).map_err(Error::kernel("decompress", blob.digest))?;
+    let mut archive = HashingReader::new(plain);
+    let options = UnpackOptions { whiteouts: true, ..UnpackOptions::default() };
+    kiln_tree::unpack(&mut archive, dest, options)?;
+    // What follows the archive's end is part of the layer's identity as well.
+    std::io::copy(&mut archive, &mut std::io::sink())
+        .map_err(Error::kernel("decompress", blob.digest))?;
+    Ok(archive.finish().0)
 }

@@ -2,20 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::future::Future;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kiln_llb::graph::Vertex;
 use kiln_llb::op::{OpKind, SourceOp};
 use kiln_oci::{Digest, Platform};
 use kiln_solver::{CacheRule, Executor, StepContext, StepError};
-use kiln_store::{Lease, Store};
+use kiln_store::Store;
 
-use crate::blobs::{Blobs, blocking};
-use crate::cache::StoreCache;
+use crate::blobs::blocking;
 use crate::error::{Error, Result};
 use crate::exec::Exec;
+use crate::flight::cancellable;
 use crate::output::Output;
 use crate::resolve::ImageResolver;
 use crate::snapshots::Snapshots;
@@ -39,8 +38,6 @@ pub struct WorkerOptions {
     pub resolv_conf: Vec<u8>,
     /// Secrets by id.
     pub secrets: BTreeMap<String, SecretSource>,
-    /// The cgroup below which `RUN` steps get theirs.
-    pub cgroup_parent: Option<String>,
 }
 
 /// The network of steps that ask for none in particular.
@@ -84,28 +81,16 @@ impl Worker {
     /// Makes a worker.
     ///
     /// # Errors
-    /// Fails where the store can't give a lease.
+    /// Fails where the store can't be written.
     pub fn new(options: WorkerOptions) -> Result<Self> {
-        let lease = Arc::new(options.store.lease()?);
-        let blobs = Blobs::new(options.store.clone());
-        let snapshots = Snapshots::new(options.store.clone(), lease, blobs)?;
+        let blobs = options.images.blobs();
+        let snapshots = Snapshots::new(options.store.clone(), blobs)?;
         Ok(Self {
             images: Arc::clone(&options.images),
             contexts: options.contexts.clone(),
-            exec: Exec::new(snapshots.clone(), options)?,
+            exec: Exec::new(snapshots.clone(), options),
             snapshots,
         })
-    }
-
-    /// Returns the solver's cache over the same store. What it hands out lives as long as the
-    /// worker or the cache.
-    pub fn cache(&self) -> StoreCache {
-        StoreCache::new(self.snapshots.store.clone(), self.lease())
-    }
-
-    /// Returns the lease that keeps what the worker has made.
-    pub fn lease(&self) -> Arc<Lease> {
-        Arc::clone(&self.snapshots.lease)
     }
 
     /// Makes sure that all layers of an output have trees, as outputs of files need it.
@@ -131,7 +116,7 @@ impl Worker {
         let mut rule = CacheRule { salt: Some(key::op(&vertex.op)), ..CacheRule::default() };
         match kind {
             OpKind::Source(source) => self.source_rule(source, vertex, &mut rule)?,
-            OpKind::Exec(exec) => self.exec.check(exec)?,
+            OpKind::Exec(exec) => Exec::check(exec)?,
             OpKind::File(file) => file::check(file, vertex.op.inputs.len())?,
             OpKind::Merge(_) | OpKind::Diff(_) => {}
             OpKind::Build(_) => return Err(Error::Unsupported("a build op".to_owned())),
@@ -172,7 +157,7 @@ impl Worker {
     ) -> std::result::Result<Vec<Output>, StepError> {
         let work = self.work(vertex, &inputs, context);
         match &vertex.op.kind {
-            Some(OpKind::Exec(exec)) => self.exec.run(exec, vertex, &inputs, context).await,
+            Some(OpKind::Exec(exec)) => self.exec.run(exec, &inputs, context).await,
             _ => Ok(cancellable(context, work).await?),
         }
     }
@@ -219,9 +204,6 @@ impl Worker {
         let platform = platform(vertex);
         let store = &self.snapshots.store;
         let top = source::image::load(&self.images, store, (&origin, &digest), &platform).await?;
-        if let Some(top) = &top {
-            self.snapshots.lease.add_layer(top)?;
-        }
         Ok(Output::Layer(top))
     }
 
@@ -232,7 +214,9 @@ impl Worker {
             return Ok(Output::Local(context));
         }
         let snapshots = self.snapshots.clone();
-        let copy = blocking(move || snapshots.import(&context, &attributes.include)).await?;
+        let copy =
+            blocking(move || snapshots.import(&context, Path::new("/"), &attributes.include))
+                .await?;
         Ok(Output::Layer(Some(copy)))
     }
 
@@ -249,13 +233,6 @@ fn platform(vertex: &Vertex) -> Platform {
     vertex.op.platform.as_ref().map_or_else(Platform::host, |platform| {
         Platform::new(&platform.os, &platform.architecture, platform.variant.as_deref())
     })
-}
-
-async fn cancellable<T>(context: &StepContext, work: impl Future<Output = Result<T>>) -> Result<T> {
-    tokio::select! {
-        result = work => result,
-        () = context.cancel.cancelled() => Err(Error::Cancelled),
-    }
 }
 
 impl Executor for Worker {

@@ -11,6 +11,8 @@ use kiln_llb::op::{ExecOp, FileAction, FileActionKind, FileOp, MergeOp, Mount, O
 use kiln_llb::{Edge, Node, OpMetadata};
 use kiln_oci::Platform;
 
+use crate::error::{Error, Span};
+
 use super::capabilities;
 use super::go_text;
 use super::path;
@@ -86,11 +88,15 @@ impl Graph {
     }
 
     /// Makes nodes of everything that `target` reaches.
-    pub(super) fn finish(self, target: Output) -> Edge {
+    ///
+    /// # Errors
+    /// Fails on a process without a program; one that isn't reached may lack it.
+    pub(super) fn finish(self, target: Output) -> Result<Edge, Error> {
         let mut reached = vec![false; self.entries.len()];
         reached[target.plan] = true;
         for index in (0..=target.plan).rev() {
             if reached[index] {
+                self.entries[index].check()?;
                 self.entries[index].plan.for_each_input(|input| reached[input.plan] = true);
             }
         }
@@ -102,10 +108,10 @@ impl Graph {
         let last = edges.pop().flatten();
         // The target is the last entry and reached by definition; an empty file system stands in
         // for what can't be.
-        last.unwrap_or_else(|| {
+        Ok(last.unwrap_or_else(|| {
             Node::new(OpKind::File(FileOp::default()), Vec::new(), None, OpMetadata::default())
                 .output(0)
-        })
+        }))
     }
 }
 
@@ -124,6 +130,17 @@ impl Plan {
 }
 
 impl Entry {
+    fn check(&self) -> Result<(), Error> {
+        match &self.plan {
+            Plan::Exec(exec, _) if exec.meta.args.is_empty() => {
+                let spans = self.metadata.locations.iter();
+                let spans = spans.map(|place| Span { start: place.start, end: place.end });
+                Err(spans.fold(Error::new("arguments are required"), Error::at))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn into_edge(self, edges: &[Option<Edge>], path_sets: &[BTreeSet<String>]) -> Edge {
         let mut inputs = Inputs { edges, list: Vec::new() };
         let kind = match self.plan {

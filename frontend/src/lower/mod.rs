@@ -238,7 +238,8 @@ impl<'a> Lowering<'a> {
         image.history.extend(history);
         image.config.labels.extend(self.options.labels.clone());
         image::set_platform(&mut image, &self.options.platform);
-        let edge = stage.state.output.map(|output| self.graph.finish(output));
+        let output = stage.state.output;
+        let edge = output.map(|output| self.graph.finish(output)).transpose()?;
         let epoch = self.epoch.map(|epoch| epoch.seconds);
         Ok(Lowered { edge, image, warnings, epoch, source })
     }

@@ -1,61 +1,13 @@
-//! Image references in Dockerfiles, with the reference's messages.
+//! Image references in Dockerfiles.
 
 use kiln_oci::{ParseReferenceError, Reference};
-
-use crate::text::to_lower;
 
 /// Reads an image reference and completes it.
 ///
 /// # Errors
 /// Says what is wrong with it.
 pub(super) fn parse(text: &str) -> Result<Reference, String> {
-    // What the reference checks before anything else but the length.
-    let repository = repository(text);
-    if repository != to_lower(&repository) {
-        return Err(format!(
-            "invalid reference format: repository name ({repository}) must be lowercase"
-        ));
-    }
-    text.parse().map_err(|error: ParseReferenceError| {
-        digest_problem(text).map_or_else(|| error.to_string(), str::to_owned)
-    })
-}
-
-/// Tells what is wrong with a digest whose form is right.
-fn digest_problem(text: &str) -> Option<&'static str> {
-    let (name, digest) = text.rsplit_once('@')?;
-    name.parse::<Reference>().ok()?;
-    let (algorithm, hex) = digest.split_once(':')?;
-    let is_word = |word: &str| {
-        word.starts_with(|c: char| c.is_ascii_alphabetic())
-            && word.bytes().all(|b| b.is_ascii_alphanumeric())
-    };
-    let has_form = algorithm.split(['-', '_', '+', '.']).all(is_word)
-        && hex.len() >= 32
-        && hex.bytes().all(|b| b.is_ascii_hexdigit());
-    has_form.then_some(match (algorithm, hex.len()) {
-        ("sha256", 64) => "invalid checksum digest format",
-        ("sha256", _) => "invalid checksum digest length",
-        _ => "unsupported digest algorithm",
-    })
-}
-
-/// Returns the repository as it is named in messages: without its registry, and with `library/`
-/// where that is left out.
-fn repository(text: &str) -> String {
-    let (registry, rest) = match text.split_once('/') {
-        Some((first, rest))
-            if first.contains(['.', ':'])
-                || first == "localhost"
-                || first.chars().any(char::is_uppercase) =>
-        {
-            (first, rest)
-        }
-        _ => ("docker.io", text),
-    };
-    let name = rest.split(':').next().unwrap_or(rest);
-    let official = matches!(registry, "docker.io" | "index.docker.io") && !rest.contains('/');
-    if official { format!("library/{name}") } else { name.to_owned() }
+    text.parse().map_err(|error: ParseReferenceError| error.to_string())
 }
 
 /// Returns the short form of a name under which a named context is known: without registry and

@@ -2,9 +2,7 @@
 
 use std::net::IpAddr;
 
-use kiln_llb::op::{
-    CdiDevice, ContentCache, ExecOp, HostIp, Meta, Mount, MountKind, NetMode, SecurityMode,
-};
+use kiln_llb::op::{ContentCache, ExecOp, HostIp, Meta, Mount, MountKind, NetMode, SecurityMode};
 use kiln_llb::{OpMetadata, op};
 
 use crate::error::Error;
@@ -35,6 +33,11 @@ pub(super) fn dispatch(site: &mut Site<'_, '_>, instruction: &RunInstruction) ->
     let args =
         if instruction.command.prepend_shell { with_shell(&site.stage.image, &args) } else { args };
     run_mount::dispatch(site, &flags.mounts, &mut mounts)?;
+    if !flags.devices.is_empty() {
+        return Err(Error::new(
+            "device feature is only supported in Dockerfile frontend 1.14.0-labs or later",
+        ));
+    }
     let name = name(site, &remark, &flags);
     let text = format!("RUN {}", history_command(site, &args));
     let (exec, inputs) = process(site, &flags, args, mounts)?;
@@ -185,10 +188,6 @@ fn process(
     {
         env.push(format!("SSH_AUTH_SOCK={agent}"));
     }
-    let device = |device: &run::Device| CdiDevice {
-        name: device.name.clone(),
-        optional: !device.is_required,
-    };
     let exec = ExecOp {
         meta: Meta {
             args,
@@ -212,7 +211,7 @@ fn process(
             Security::Insecure => SecurityMode::Insecure,
         },
         secret_env: run_mount::secret_env(&flags.mounts),
-        cdi_devices: flags.devices.iter().map(device).collect(),
+        cdi_devices: Vec::new(),
     };
     Ok((exec, inputs))
 }

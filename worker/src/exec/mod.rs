@@ -1,28 +1,54 @@
 //! Exec ops: programs in the sandbox.
+//!
+//! The root is an overlay of the input's layers with a fresh upper directory, which becomes the
+//! step's layer as it is when the program has succeeded, and is thrown away otherwise.
 
-use kiln_llb::graph::Vertex;
-use kiln_llb::op::{ExecOp, MountKind, SecurityMode};
-use kiln_solver::{StepContext, StepError};
+mod env;
+mod hosts;
+mod mounts;
+mod secret;
 
+use std::sync::OnceLock;
+
+use kiln_llb::op::{ExecOp, MountKind, NetMode, SecretEnv, SecurityMode};
+use kiln_solver::{Event, StepContext, StepError};
+
+use self::mounts::{Preparation, Prepared};
+use self::secret::Secrets;
+use crate::blobs::blocking;
 use crate::error::{Error, Result};
+use crate::flight::cancellable;
 use crate::output::Output;
+use crate::sandbox::{
+    DEFAULT_HOSTNAME, Exit, Io, Mount, MountKind as SandboxKind, Network, Rlimit, Sandbox,
+    SandboxError, Spec, User,
+};
 use crate::snapshots::Snapshots;
-use crate::worker::WorkerOptions;
+use crate::worker::{DefaultNetwork, WorkerOptions};
 
-/// Runs programs in the sandbox.
-#[derive(Debug)]
+/// Runs programs in the sandbox. Cheap to clone but for the secrets.
+#[derive(Clone, Debug)]
 pub(crate) struct Exec {
     snapshots: Snapshots,
-    options: WorkerOptions,
+    sandbox: OnceLock<Sandbox>,
+    secrets: Secrets,
+    network: DefaultNetwork,
+    resolv_conf: Vec<u8>,
 }
 
 impl Exec {
-    pub(crate) fn new(snapshots: Snapshots, options: WorkerOptions) -> Result<Self> {
-        Ok(Self { snapshots, options })
+    pub(crate) fn new(snapshots: Snapshots, options: WorkerOptions) -> Self {
+        Self {
+            snapshots,
+            sandbox: OnceLock::new(),
+            secrets: Secrets::new(options.secrets),
+            network: options.network,
+            resolv_conf: options.resolv_conf,
+        }
     }
 
     /// Checks what can be known of an exec op before it runs.
-    pub(crate) fn check(&self, exec: &ExecOp) -> Result<()> {
+    pub(crate) fn check(exec: &ExecOp) -> Result<()> {
         if exec.meta.args.is_empty() {
             return Err(Error::Invalid("exec op has no program".to_owned()));
         }
@@ -31,6 +57,9 @@ impl Exec {
         }
         if let Some(device) = exec.cdi_devices.iter().find(|device| !device.optional) {
             return Err(Error::Unsupported(format!("RUN --device ({})", device.name)));
+        }
+        if !exec.meta.cgroup_parent.is_empty() {
+            return Err(Error::Unsupported("a cgroup parent".to_owned()));
         }
         let root = exec.mounts.iter().find(|mount| mount.dest == "/");
         if !root.is_some_and(|root| root.kind == MountKind::Bind) {
@@ -47,15 +76,172 @@ impl Exec {
         Ok(())
     }
 
+    /// Runs an exec op.
     pub(crate) async fn run(
         &self,
         exec: &ExecOp,
-        vertex: &Vertex,
         inputs: &[Output],
         context: &StepContext,
     ) -> std::result::Result<Vec<Output>, StepError> {
-        let _ = (vertex, &self.options, exec);
-        self.snapshots.materialise(inputs, Some(context)).await?;
-        Err(Error::Unsupported("RUN".to_owned()).into())
+        let prepared = cancellable(context, async {
+            self.snapshots.materialise(inputs, Some(context)).await?;
+            self.prepare(exec, inputs).await
+        });
+        let prepared = prepared.await?;
+        let spec = self.spec(exec, &prepared)?;
+        let (id, events) = (context.vertex, context.events.clone());
+        let io = Io::to(move |stream, bytes| {
+            events.send(Event::Log { id, stream, bytes: bytes.to_vec() });
+        });
+        let exit = self.sandbox()?.run(&spec, io, &context.cancel).await;
+        judge(exec, exit)?;
+        let snapshots = self.snapshots.clone();
+        Ok(blocking(move || prepared.commit(&snapshots)).await?)
+    }
+
+    async fn prepare(&self, exec: &ExecOp, inputs: &[Output]) -> Result<Prepared> {
+        let (this, exec, inputs) = (self.clone(), exec.clone(), inputs.to_vec());
+        blocking(move || {
+            let preparation = Preparation {
+                snapshots: &this.snapshots,
+                secrets: &this.secrets,
+                exec: &exec,
+                inputs: &inputs,
+            };
+            preparation.prepare()
+        })
+        .await
+    }
+
+    /// Returns the sandbox, which a build of nothing but copies never needs.
+    fn sandbox(&self) -> Result<&Sandbox> {
+        if let Some(sandbox) = self.sandbox.get() {
+            return Ok(sandbox);
+        }
+        let sandbox = Sandbox::new(&self.snapshots.store.temp_dir()?)?;
+        Ok(self.sandbox.get_or_init(|| sandbox))
+    }
+
+    fn spec(&self, exec: &ExecOp, prepared: &Prepared) -> Result<Spec> {
+        let meta = &exec.meta;
+        let mut spec = Spec::new(prepared.rootfs.clone(), meta.args.clone());
+        let root = exec.mounts.iter().find(|mount| mount.dest == "/");
+        spec.readonly_rootfs = root.is_some_and(|root| root.readonly);
+        spec.hostname = match meta.hostname.as_str() {
+            "" => DEFAULT_HOSTNAME.to_owned(),
+            hostname => hostname.to_owned(),
+        };
+        let hosts = hosts::hosts(&spec.hostname, &meta.extra_hosts);
+        spec.mounts.push(provided("/etc/resolv.conf", self.resolv_conf.clone()));
+        spec.mounts.push(provided("/etc/hosts", hosts.into_bytes()));
+        spec.mounts.extend(prepared.mounts.iter().cloned());
+        spec.network = match (exec.network, self.network) {
+            (NetMode::None, _) | (NetMode::Unset, DefaultNetwork::None) => Network::None,
+            (NetMode::Host, _) | (NetMode::Unset, DefaultNetwork::Host) => Network::Host,
+        };
+        spec.process.env = env::environment(meta);
+        for secret in &exec.secret_env {
+            spec.process.env.extend(self.secret_variable(secret)?);
+        }
+        spec.process.cwd = if meta.cwd.is_empty() { "/".into() } else { meta.cwd.clone().into() };
+        spec.process.user = User::Named(meta.user.clone());
+        let limit = |value: i64| u64::try_from(value).ok();
+        let rlimits = meta.ulimit.iter().map(|ulimit| Rlimit {
+            name: ulimit.name.clone(),
+            soft: limit(ulimit.soft),
+            hard: limit(ulimit.hard),
+        });
+        spec.process.rlimits = rlimits.collect();
+        Ok(spec)
+    }
+
+    fn secret_variable(&self, secret: &SecretEnv) -> Result<Option<String>> {
+        let Some(value) = self.secrets.get(&secret.id, secret.optional)? else { return Ok(None) };
+        let value = String::from_utf8(value)
+            .map_err(|_| Error::Invalid(format!("secret {}: not text", secret.id)))?;
+        Ok(Some(format!("{}={value}", secret.name)))
+    }
+}
+
+fn provided(target: &str, contents: Vec<u8>) -> Mount {
+    let kind = SandboxKind::File { contents, mode: 0o644, uid: 0, gid: 0 };
+    Mount { target: target.into(), kind }
+}
+
+/// Turns the end of a program into the step's.
+fn judge(
+    exec: &ExecOp,
+    exit: std::result::Result<Exit, SandboxError>,
+) -> std::result::Result<(), StepError> {
+    let (code, status) = match exit {
+        Ok(exit) if is_success(exec, exit) => return Ok(()),
+        Ok(Exit::Code(code)) => (code, format!("exit code: {code}")),
+        Ok(Exit::Signal(signal)) => {
+            (128 + signal, format!("killed by signal {signal}{}", signal_name(signal)))
+        }
+        Err(SandboxError::Exec { message, code }) => {
+            (code, format!("exit code: {code}: {message}"))
+        }
+        Err(SandboxError::Cancelled) => return Err(StepError::Cancelled),
+        Err(error) => return Err(StepError::other(error)),
+    };
+    Err(StepError::Exit { command: exec.meta.args.join(" "), status, code })
+}
+
+fn is_success(exec: &ExecOp, exit: Exit) -> bool {
+    match exec.meta.valid_exit_codes.as_slice() {
+        [] => exit == Exit::Code(0),
+        valid => valid.contains(&exit.code()),
+    }
+}
+
+fn signal_name(signal: i32) -> String {
+    nix::sys::signal::Signal::try_from(signal)
+        .map_or_else(|_| String::new(), |signal| format!(" ({})", signal.as_str()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn exec(valid: &[i32]) -> ExecOp {
+        let mut exec = ExecOp::default();
+        exec.meta.args = vec!["/bin/sh".to_owned(), "-c".to_owned(), "exit 3".to_owned()];
+        exec.meta.valid_exit_codes = valid.to_vec();
+        exec
+    }
+
+    #[test]
+    fn exits_are_told_as_people_know_them() {
+        assert!(judge(&exec(&[]), Ok(Exit::Code(0))).is_ok());
+        assert!(judge(&exec(&[3]), Ok(Exit::Code(3))).is_ok());
+        assert!(judge(&exec(&[3]), Ok(Exit::Code(0))).is_err());
+        assert_eq!(
+            judge(&exec(&[]), Ok(Exit::Code(3))).unwrap_err().to_string(),
+            r#"process "/bin/sh -c exit 3" did not complete successfully: exit code: 3"#
+        );
+        let killed = judge(&exec(&[]), Ok(Exit::Signal(9))).unwrap_err();
+        assert!(killed.to_string().ends_with(": killed by signal 9 (SIGKILL)"), "{killed}");
+        let StepError::Exit { code, .. } = killed else { panic!("an exit") };
+        assert_eq!(code, 137);
+    }
+
+    #[test]
+    fn what_is_not_there_is_refused_before_the_build() {
+        let mut op = exec(&[]);
+        assert!(Exec::check(&op).is_err(), "no root");
+        op.mounts.push(kiln_llb::op::Mount {
+            input: None,
+            selector: String::new(),
+            dest: "/".to_owned(),
+            output: Some(0),
+            readonly: false,
+            kind: MountKind::Bind,
+            content_cache: kiln_llb::op::ContentCache::Default,
+            result_id: String::new(),
+        });
+        assert!(Exec::check(&op).is_ok());
+        op.security = SecurityMode::Insecure;
+        assert!(Exec::check(&op).is_err());
     }
 }

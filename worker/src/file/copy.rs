@@ -19,10 +19,7 @@ pub(super) fn copy(
         dest: action.dest.clone(),
         owner,
         mode: mode(action)?,
-        mtime: (action.timestamp != -1).then(|| Timestamp {
-            seconds: action.timestamp.div_euclid(1_000_000_000),
-            nanoseconds: action.timestamp.rem_euclid(1_000_000_000) as u32,
-        }),
+        mtime: (action.timestamp != -1).then(|| Timestamp::from_nanoseconds(action.timestamp)),
         follow_symlink: action.follow_symlink,
         dir_copy_contents: action.dir_copy_contents,
         unpack: action.attempt_unpack_docker_compatibility,

@@ -8,7 +8,6 @@ mod copy;
 mod mkdir;
 mod mkfile;
 mod owner;
-mod place;
 mod rm;
 mod symlink;
 
@@ -16,8 +15,7 @@ use std::sync::Arc;
 
 use kiln_llb::op::{Chown, FileAction, FileActionKind, FileOp, InputIndex, UserRef};
 use kiln_solver::StepContext;
-use kiln_tree::{Dir, View};
-use rustix::fs::{AtFlags, Timespec, Timestamps, UTIME_OMIT, utimensat};
+use kiln_tree::{Attributes, Dir, Owner, Timestamp, View};
 use tokio_util::sync::CancellationToken;
 
 use crate::blobs::blocking;
@@ -52,6 +50,9 @@ pub(crate) fn check(op: &FileOp, inputs: usize) -> Result<()> {
         }
         if let Some(chown) = owner_of(&action.kind) {
             owner::check(chown)?;
+        }
+        if let FileActionKind::Rm(action) = &action.kind {
+            rm::check(action)?;
         }
         outputs.extend(action.output);
     }
@@ -215,21 +216,11 @@ fn unknown(index: u32) -> Error {
     Error::Invalid(format!("file action refers to {index}, which isn't there"))
 }
 
-/// Sets a modification time given in nanoseconds since 1970; -1 leaves it alone.
-fn set_time(
-    parent: &impl std::os::fd::AsFd,
-    name: &std::ffi::OsStr,
-    nanoseconds: i64,
-) -> Result<()> {
-    if nanoseconds == -1 {
-        return Ok(());
+/// Returns what something new gets: mode, owner and a time in nanoseconds since 1970, -1 for now.
+fn attributes(mode: Option<i32>, owner: Option<Owner>, time: i64) -> Attributes {
+    Attributes {
+        mode: mode.map(|mode| mode as u32 & 0o777),
+        owner,
+        mtime: (time != -1).then(|| Timestamp::from_nanoseconds(time)),
     }
-    let time = Timespec {
-        tv_sec: nanoseconds.div_euclid(1_000_000_000),
-        tv_nsec: nanoseconds.rem_euclid(1_000_000_000) as _,
-    };
-    let omitted = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT as _ };
-    let times = Timestamps { last_access: omitted, last_modification: time };
-    utimensat(parent, name, &times, AtFlags::SYMLINK_NOFOLLOW)
-        .map_err(Error::kernel("change times of", format!("{name:?}")))
 }

@@ -3,25 +3,29 @@
 //! The directory that holds what is removed is resolved inside of the tree; what is removed is
 //! never followed, nor is anything below it.
 
-use std::ffi::{CStr, CString, OsStr};
-use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Component, Path};
+use std::path::Path;
 
 use kiln_llb::op::RmAction;
 use kiln_tree::Dir;
-use rustix::fs::{AtFlags, Dir as Entries, Mode, OFlags, openat, unlinkat};
-use rustix::io::Errno;
 
-use super::place::{open, resolve};
 use crate::error::{Error, Result};
 
-/// Removes a path, or what a pattern matches.
-pub(super) fn rm(target: &Dir, action: &RmAction) -> Result<()> {
-    if !action.allow_wildcard || !has_wildcard(&action.path) {
-        return remove(target, &action.path, action.allow_not_found);
+/// Checks a removal before anything runs.
+pub(super) fn check(action: &RmAction) -> Result<()> {
+    if action.allow_wildcard && has_wildcard(&action.path) {
+        let what = format!("removal of what a pattern matches ({})", action.path);
+        return Err(Error::Unsupported(what));
     }
-    Err(Error::Unsupported(format!("removal of what a pattern matches ({})", action.path)))
+    Ok(())
+}
+
+/// Removes a path with all that is below it.
+pub(super) fn rm(target: &Dir, action: &RmAction) -> Result<()> {
+    let path = Path::new(&action.path);
+    if !action.allow_not_found && target.metadata(path, false)?.is_none() {
+        return Err(kiln_tree::Error::NotFound { path: path.to_owned() }.into());
+    }
+    Ok(target.remove_all(path)?)
 }
 
 /// Tells whether a path is a pattern.
@@ -37,55 +41,45 @@ pub(crate) fn has_wildcard(path: &str) -> bool {
     false
 }
 
-fn remove(target: &Dir, path: &str, allow_not_found: bool) -> Result<()> {
-    let clean = clean(path);
-    let shown = Path::new("/").join(&clean);
-    let (Some(parent), Some(name)) = (clean.parent(), clean.file_name()) else {
-        return Err(Error::Invalid(format!("cannot remove {path:?}: the root of the file system")));
-    };
-    let resolved = resolve(target, parent)?;
-    let removed = open(target, &resolved).and_then(|parent| {
-        let name = CString::new(name.as_bytes()).map_err(|_| Errno::INVAL)?;
-        remove_entry(parent.as_fd(), &name)
-    });
-    match removed {
-        Err(Errno::NOENT | Errno::NOTDIR) if allow_not_found => Ok(()),
-        removed => removed.map_err(Error::path("remove", &shown)),
-    }
-}
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
 
-/// Cleans a path lexically: `..` can't lead above the root.
-fn clean(path: &str) -> std::path::PathBuf {
-    let mut clean = std::path::PathBuf::new();
-    for component in Path::new(path).components() {
-        match component {
-            Component::Normal(name) => clean.push(name),
-            Component::ParentDir => drop(clean.pop()),
-            _ => {}
-        }
-    }
-    clean
-}
+    use super::*;
 
-fn remove_entry(parent: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<()> {
-    match unlinkat(parent, name, AtFlags::empty()) {
-        Err(Errno::ISDIR | Errno::PERM) => {}
-        result => return result,
-    }
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let dir = openat(parent, name, flags, Mode::empty())?;
-    let mut entries = Vec::new();
-    for entry in Entries::read_from(&dir)? {
-        let entry = entry?;
-        if ![OsStr::new("."), OsStr::new("..")]
-            .iter()
-            .any(|dots| dots.as_bytes() == entry.file_name().to_bytes())
-        {
-            entries.push(entry.file_name().to_owned());
+    #[test]
+    fn nothing_outside_is_removed() {
+        let temp = tempfile::tempdir().unwrap();
+        let root = temp.path().join("root");
+        std::fs::create_dir_all(root.join("a/b")).unwrap();
+        std::fs::create_dir(temp.path().join("canary")).unwrap();
+        std::fs::write(temp.path().join("canary/f"), "x").unwrap();
+        symlink(temp.path().join("canary"), root.join("link")).unwrap();
+        symlink("../..", root.join("a/up")).unwrap();
+        let dir = Dir::open(&root).unwrap();
+        let remove = |path: &str| {
+            rm(
+                &dir,
+                &RmAction { path: path.to_owned(), allow_not_found: true, ..Default::default() },
+            )
+        };
+        for path in ["../canary", "a/../../canary", "a/up/canary", "link/f", "a/up/../canary/f"] {
+            let _ = remove(path);
+            assert!(temp.path().join("canary/f").exists(), "{path}");
         }
+        assert!(remove("..").is_err());
+        assert!(remove("/").is_err());
+        remove("link").unwrap();
+        remove("a").unwrap();
+        assert!(!root.join("a").exists() && !root.join("link").exists());
+        assert!(temp.path().join("canary/f").exists());
+        let missing = RmAction { path: "/nope".to_owned(), ..RmAction::default() };
+        assert_eq!(rm(&dir, &missing).unwrap_err().to_string(), "\"/nope\": not found");
     }
-    for entry in &entries {
-        remove_entry(dir.as_fd(), entry)?;
+
+    #[test]
+    fn patterns_are_told_from_paths() {
+        assert!(has_wildcard("/a*") && has_wildcard("[a]") && has_wildcard("x?"));
+        assert!(!has_wildcard("/a\\*b") && !has_wildcard("/a/b"));
     }
-    unlinkat(parent, name, AtFlags::REMOVEDIR)
 }

@@ -4,16 +4,14 @@ use std::path::Path;
 
 use kiln_llb::op::SymlinkAction;
 use kiln_tree::{Dir, Owner};
-use rustix::fs::symlinkat;
 
-use super::place::{Look, apply, open_parent, resolve};
-use crate::error::{Error, Result};
+use super::attributes;
+use crate::error::Result;
 
-/// Makes a symbolic link. Something that is there already is an error.
+/// Makes a symbolic link. Something that is there already is an error; a link whose target isn't
+/// there is followed to where it leads.
 pub(super) fn symlink(target: &Dir, action: &SymlinkAction, owner: Option<Owner>) -> Result<()> {
-    let resolved = resolve(target, Path::new(&action.new_path))?;
-    let (parent, name) = open_parent(target, &resolved)?;
-    let shown = Path::new("/").join(&resolved);
-    symlinkat(&action.old_path, &parent, name).map_err(Error::path("create link", &shown))?;
-    apply(&parent, name, Look { mode: None, owner, time: action.timestamp })
+    let attributes = attributes(None, owner, action.timestamp);
+    let path = target.real_path(Path::new(&action.new_path))?;
+    Ok(target.symlink(Path::new(&action.old_path), &path, &attributes)?)
 }

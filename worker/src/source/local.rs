@@ -3,16 +3,20 @@
 //! Nothing is transferred or copied: a [`LocalContext`] is the directory and the patterns that hide
 //! part of it. `local.followpaths`, which names what the steps will need, so that a client sends no
 //! more, has no influence: everything is here already. Only `local.includepattern`, which hides
-//! what the steps could otherwise see, makes a copy.
+//! what the steps could otherwise see, makes a copy, and so does a mount into `RUN`, which must see
+//! neither what is excluded nor the host's owners.
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use kiln_llb::op::SourceOp;
+use kiln_store::LayerId;
 use kiln_tree::{Dir, Owner, PatternMatcher, View};
 
 use crate::error::{Error, Result};
+use crate::snapshots::Snapshots;
 
 const INCLUDE: &str = "local.includepattern";
 const EXCLUDE: &str = "local.excludepatterns";
@@ -24,6 +28,8 @@ pub struct LocalContext {
     name: String,
     dir: Dir,
     excludes: Option<PatternMatcher>,
+    /// Copies that were made for mounts, by what was copied.
+    imports: Mutex<BTreeMap<PathBuf, LayerId>>,
 }
 
 /// Attributes of a local source.
@@ -60,7 +66,8 @@ impl LocalContext {
             [] => None,
             patterns => Some(PatternMatcher::new(patterns)?),
         };
-        Ok(Self { name: name.to_owned(), dir: Dir::open(path)?, excludes })
+        let dir = Dir::open(path)?;
+        Ok(Self { name: name.to_owned(), dir, excludes, imports: Mutex::default() })
     }
 
     /// Returns the context as it is to be seen.
@@ -71,6 +78,27 @@ impl LocalContext {
             owner: Some(Owner::default()),
             xattrs: false,
         }
+    }
+}
+
+impl LocalContext {
+    /// Returns a copy of the context that has at least what is at `selector`, made once.
+    pub(crate) fn imported(&self, snapshots: &Snapshots, selector: &str) -> Result<LayerId> {
+        let whole = PathBuf::from("/");
+        let path = Path::new("/").join(selector);
+        // A path through links needs what they lead to.
+        let real = self.dir.real_path(&path)?;
+        let part = if real == path { path } else { whole };
+        if let Some(layer) = self.lock().get(&part) {
+            return Ok(layer.clone());
+        }
+        let layer = snapshots.import(self, &part, &[])?;
+        self.lock().insert(part, layer.clone());
+        Ok(layer)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<PathBuf, LayerId>> {
+        self.imports.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,0 +1,65 @@
+//! What can be typed.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::commands::build::BuildArguments;
+use crate::commands::images::ImagesArguments;
+use crate::commands::inspect::InspectArguments;
+use crate::commands::rmi::RmiArguments;
+use crate::commands::run::RunArguments;
+
+/// Builds container images from Dockerfiles and runs them, without a daemon
+#[derive(Debug, Parser)]
+#[command(name = "kiln", version, propagate_version = true, max_term_width = 100)]
+#[command(after_help = "Examples:
+  kiln build -t app .                                   build an image and keep it
+  kiln build --output type=oci,dest=app.tar .           write it to an OCI archive
+  kiln build --build-context base=oci-layout://./base . take an image from a directory
+  kiln run --rm -it app sh                              run it")]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) global: GlobalArguments,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Args)]
+pub(crate) struct GlobalArguments {
+    /// Directory that holds images, layers and the cache [default: /var/lib/kiln as root, else
+    /// `$XDG_DATA_HOME/kiln`]
+    #[arg(long, global = true, env = "KILN_ROOT", value_name = "DIR", hide_env_values = true)]
+    pub(crate) root: Option<PathBuf>,
+    /// Log what kiln does to standard error
+    #[arg(long, short = 'D', global = true)]
+    pub(crate) debug: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Build an image from a Dockerfile
+    #[command(visible_alias = "b")]
+    Build(Box<BuildArguments>),
+    /// Run a command in a new container
+    Run(Box<RunArguments>),
+    /// List images
+    Images(ImagesArguments),
+    /// Remove images
+    Rmi(RmiArguments),
+    /// Show everything about images, as JSON
+    Inspect(InspectArguments),
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_commands_are_well_formed() {
+        Arguments::command().debug_assert();
+    }
+}

@@ -1,0 +1,106 @@
+//! What is done with what was built.
+
+use std::error::Error;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use kiln_exporter::{
+    BlobFetcher, ExportContext, ExportRequest, Exported, ImageSource, Output, OutputKind, Progress,
+};
+use kiln_oci::Reference;
+use kiln_solver::{Event, EventSender, VertexId};
+use kiln_store::{LayerBlob, LayerId, Store};
+use kiln_worker::{Blobs, Worker};
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+
+use super::images::Step;
+
+/// Makes out where the image goes: where the arguments say, else into the store.
+pub(super) fn resolve(texts: &[String], tags: &[Reference]) -> Result<Vec<Output>> {
+    let mut outputs =
+        texts.iter().map(|text| Output::parse(text)).collect::<Result<Vec<_>, _>>()?;
+    if outputs.is_empty() {
+        outputs.push(Output::new(OutputKind::Image));
+    }
+    for output in &mut outputs {
+        for tag in tags {
+            if !output.names.contains(tag) {
+                output.names.push(tag.clone());
+            }
+        }
+    }
+    Ok(outputs)
+}
+
+/// What an export works with.
+pub(super) struct Exporting {
+    pub(super) store: Store,
+    pub(super) worker: Arc<Worker>,
+    pub(super) blobs: Blobs,
+    pub(super) events: EventSender,
+    pub(super) cancel: CancellationToken,
+}
+
+impl Exporting {
+    /// Writes every output.
+    pub(super) async fn export(
+        self,
+        source: ImageSource,
+        outputs: Vec<Output>,
+        epoch: Option<i64>,
+    ) -> Result<Exported> {
+        let request = ExportRequest { images: vec![source], outputs, epoch };
+        let runtime = Handle::current();
+        let work = move || {
+            let step = Step::begin(&self.events, "exporting".to_owned());
+            let id = step.id();
+            let reporter = Reporter { id, events: &self.events, cancel: &self.cancel };
+            let fetcher = Fetcher { blobs: &self.blobs, worker: &self.worker, runtime };
+            let mut context = ExportContext {
+                store: &self.store,
+                fetcher: &fetcher,
+                progress: &reporter,
+                stdout: &mut std::io::stdout(),
+            };
+            step.end(kiln_exporter::export(&request, &mut context))
+        };
+        Ok(tokio::task::spawn_blocking(work).await.context("export")??)
+    }
+}
+
+/// Reports an export as a step.
+struct Reporter<'a> {
+    id: VertexId,
+    events: &'a EventSender,
+    cancel: &'a CancellationToken,
+}
+
+impl Progress for Reporter<'_> {
+    fn status(&self, name: &str, current: u64, total: Option<u64>, done: bool) {
+        let name = name.to_owned();
+        self.events.send(Event::Status { id: self.id, name, current, total, done });
+    }
+
+    fn cancelled(&self) -> bool {
+        self.cancel.is_cancelled()
+    }
+}
+
+/// Gets layers of base images, from a thread that may block.
+struct Fetcher<'a> {
+    blobs: &'a Blobs,
+    worker: &'a Worker,
+    runtime: Handle,
+}
+
+impl BlobFetcher for Fetcher<'_> {
+    fn fetch(&self, blob: &LayerBlob) -> Result<(), Box<dyn Error + Send + Sync>> {
+        Ok(self.runtime.block_on(self.blobs.fetch(blob))?)
+    }
+
+    fn unpack(&self, layer: &LayerId) -> Result<(), Box<dyn Error + Send + Sync>> {
+        let output = kiln_worker::Output::Layer(Some(layer.clone()));
+        Ok(self.runtime.block_on(self.worker.materialise(&output))?)
+    }
+}

@@ -1,0 +1,302 @@
+//! What a build was asked for.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use kiln_exporter::Output;
+use kiln_oci::{Platform, Reference};
+use kiln_worker::SecretSource;
+
+use super::output;
+use crate::commands::build::{BuildArguments, Network};
+
+/// The name by which a graph refers to the main context.
+pub(super) const CONTEXT_NAME: &str = "context";
+
+/// What a build was asked for.
+#[derive(Debug)]
+pub(crate) struct BuildRequest {
+    /// The main context's directory.
+    pub(super) context: PathBuf,
+    /// Where the Dockerfile is.
+    pub(super) dockerfile: DockerfilePlace,
+    /// The stage to build.
+    pub(super) target: Option<String>,
+    /// Build arguments.
+    pub(super) build_args: BTreeMap<String, String>,
+    /// Labels.
+    pub(super) labels: BTreeMap<String, String>,
+    /// Named contexts that are directories, by the name of their local source.
+    pub(super) directories: BTreeMap<String, PathBuf>,
+    /// Directories of OCI layouts.
+    pub(super) layouts: BTreeMap<String, PathBuf>,
+    /// Named contexts as the frontend takes them.
+    pub(super) named_contexts: BTreeMap<String, String>,
+    /// The platform to build for.
+    pub(super) platform: Platform,
+    /// The network of steps that name none.
+    pub(super) network: Network,
+    /// More hosts: name and address.
+    pub(super) hosts: Vec<(String, String)>,
+    /// Secrets by ID.
+    pub(super) secrets: BTreeMap<String, SecretSource>,
+    /// Stages whose steps run in any case; all where it is empty.
+    pub(super) no_cache: Option<Vec<String>>,
+    /// Where the image goes.
+    pub(super) outputs: Vec<Output>,
+}
+
+/// Where a Dockerfile is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum DockerfilePlace {
+    /// In the context, under its usual name.
+    Context,
+    /// At a path that the user has given.
+    Path(PathBuf),
+    /// On standard input.
+    StandardInput,
+}
+
+impl BuildRequest {
+    /// Makes out what was asked for.
+    pub(crate) fn resolve(arguments: BuildArguments) -> Result<Self> {
+        let context = context_directory(&arguments.context)?;
+        let dockerfile = match arguments.file {
+            None => DockerfilePlace::Context,
+            Some(path) if path.as_os_str() == "-" => DockerfilePlace::StandardInput,
+            Some(path) => DockerfilePlace::Path(path),
+        };
+        let tags = arguments.tags.iter().map(|tag| parse_tag(tag)).collect::<Result<Vec<_>>>()?;
+        let mut named = NamedContexts::default();
+        for text in &arguments.build_contexts {
+            named.add(text)?;
+        }
+        let no_cache = match (arguments.no_cache, arguments.no_cache_filter) {
+            (true, _) => Some(Vec::new()),
+            (false, stages) => (!stages.is_empty()).then_some(stages),
+        };
+        Ok(Self {
+            context,
+            dockerfile,
+            outputs: output::resolve(&arguments.outputs, &tags)?,
+            target: arguments.target.filter(|target| !target.is_empty()),
+            build_args: build_args(&arguments.build_args)?,
+            labels: labels(&arguments.labels)?,
+            directories: named.directories,
+            layouts: named.layouts,
+            named_contexts: named.values,
+            platform: platform(arguments.platform.as_deref())?,
+            network: arguments.network,
+            hosts: arguments
+                .add_hosts
+                .iter()
+                .map(|host| parse_host(host))
+                .collect::<Result<_>>()?,
+            secrets: secrets(&arguments.secrets)?,
+            no_cache,
+        })
+    }
+}
+
+fn context_directory(path: &Path) -> Result<PathBuf> {
+    if path.as_os_str() == "-" {
+        bail!("a context on standard input is not supported yet: give a directory");
+    }
+    let text = path.to_string_lossy();
+    if text.contains("://") || text.starts_with("git@") {
+        bail!("the context {text:?} is remote, which is not supported yet: give a directory");
+    }
+    let metadata = std::fs::metadata(path)
+        .with_context(|| format!("unable to prepare context: path {text:?} not found"))?;
+    if !metadata.is_dir() {
+        bail!("unable to prepare context: {text:?} is not a directory");
+    }
+    std::path::absolute(path).with_context(|| format!("resolve {text:?}"))
+}
+
+fn parse_tag(text: &str) -> Result<Reference> {
+    let tag: Reference = text.parse().with_context(|| format!("invalid tag {text:?}"))?;
+    if tag.digest().is_some() {
+        bail!("invalid tag {text:?}: a name for a new image can't have a digest");
+    }
+    Ok(tag)
+}
+
+fn platform(text: Option<&str>) -> Result<Platform> {
+    let host = Platform::host();
+    let Some(text) = text else { return Ok(host) };
+    if text.contains(',') {
+        bail!("several platforms at once ({text}) are not supported yet");
+    }
+    let platform: Platform = text.parse().with_context(|| format!("invalid platform {text:?}"))?;
+    if platform != host {
+        bail!("building for {platform} is not supported yet: this machine is {host}");
+    }
+    Ok(platform)
+}
+
+fn build_args(texts: &[String]) -> Result<BTreeMap<String, String>> {
+    let mut arguments = BTreeMap::new();
+    for text in texts {
+        let (name, value) = match text.split_once('=') {
+            Some((name, value)) => (name, Some(value.to_owned())),
+            // Without a value it is the environment's; a variable that isn't set is no argument.
+            None => (text.as_str(), std::env::var(text).ok()),
+        };
+        if name.is_empty() {
+            bail!("invalid build argument {text:?}: expected NAME=VALUE");
+        }
+        if let Some(value) = value {
+            arguments.insert(name.to_owned(), value);
+        }
+    }
+    Ok(arguments)
+}
+
+fn labels(texts: &[String]) -> Result<BTreeMap<String, String>> {
+    let parse = |text: &String| {
+        let (name, value) = text.split_once('=').unwrap_or((text, ""));
+        if name.is_empty() {
+            bail!("invalid label {text:?}: expected NAME=VALUE");
+        }
+        Ok((name.to_owned(), value.to_owned()))
+    };
+    texts.iter().map(parse).collect()
+}
+
+fn parse_host(text: &str) -> Result<(String, String)> {
+    let parts = text.split_once('=').or_else(|| text.split_once(':'));
+    let Some((name, address)) = parts.filter(|(name, _)| !name.is_empty()) else {
+        bail!("invalid host {text:?}: expected NAME:ADDRESS");
+    };
+    let address = address.trim_start_matches('[').trim_end_matches(']');
+    if address.parse::<std::net::IpAddr>().is_err() {
+        bail!("invalid host {text:?}: {address:?} is no IP address");
+    }
+    Ok((name.to_owned(), address.to_owned()))
+}
+
+fn secrets(texts: &[String]) -> Result<BTreeMap<String, SecretSource>> {
+    texts.iter().map(|text| parse_secret(text)).collect()
+}
+
+fn parse_secret(text: &str) -> Result<(String, SecretSource)> {
+    let (mut id, mut file, mut variable, mut kind) = (None, None, None, None);
+    for field in text.split(',') {
+        let Some((key, value)) = field.split_once('=') else {
+            bail!("invalid secret {text:?}: {field:?} must be KEY=VALUE");
+        };
+        match key.to_ascii_lowercase().as_str() {
+            "id" => id = Some(value.to_owned()),
+            "src" | "source" => file = Some(PathBuf::from(value)),
+            "env" => variable = Some(value.to_owned()),
+            "type" if matches!(value, "file" | "env") => kind = Some(value.to_owned()),
+            _ => bail!("invalid secret {text:?}: unexpected {field:?}"),
+        }
+    }
+    let Some(id) = id.filter(|id| !id.is_empty()) else { bail!("invalid secret {text:?}: no id") };
+    if kind.as_deref() == Some("env") && variable.is_none() {
+        // With `type=env`, a source is the name of a variable.
+        variable = file.take().map(|path| path.to_string_lossy().into_owned());
+    }
+    let from_file = |path: PathBuf| {
+        std::path::absolute(&path)
+            .map(SecretSource::File)
+            .with_context(|| format!("resolve the secret's file {}", path.display()))
+    };
+    let from_environment =
+        |name: &str| std::env::var(name).map(|value| SecretSource::Value(value.into_bytes()));
+    let source = match (file, variable) {
+        (Some(_), Some(_)) => bail!("invalid secret {text:?}: give src or env, not both"),
+        (Some(path), None) => from_file(path)?,
+        (None, Some(name)) => from_environment(&name)
+            .with_context(|| format!("secret {id}: environment variable {name}"))?,
+        // Neither: the variable of that name where it is set, else the file.
+        (None, None) => match from_environment(&id) {
+            Ok(value) if kind.as_deref() != Some("file") => value,
+            _ => from_file(PathBuf::from(&id))?,
+        },
+    };
+    Ok((id, source))
+}
+
+/// Named contexts, told apart by what they are.
+#[derive(Debug, Default)]
+struct NamedContexts {
+    directories: BTreeMap<String, PathBuf>,
+    layouts: BTreeMap<String, PathBuf>,
+    values: BTreeMap<String, String>,
+}
+
+impl NamedContexts {
+    fn add(&mut self, text: &str) -> Result<()> {
+        let Some((name, value)) = text.split_once('=') else {
+            bail!("invalid build context {text:?}: expected NAME=VALUE");
+        };
+        let name = name.to_owned();
+        let meaning = if let Some(layout) = value.strip_prefix("oci-layout://") {
+            format!("oci-layout://{}", self.layout(layout)?)
+        } else if value.starts_with("docker-image://") || value.starts_with("target:") {
+            value.to_owned()
+        } else if value.contains("://") || value.starts_with("git@") {
+            bail!("the build context {text:?} is remote, which is not supported yet");
+        } else {
+            let directory = context_directory(Path::new(value))
+                .with_context(|| format!("build context {name}"))?;
+            self.directories.insert(name.clone(), directory);
+            format!("local:{name}")
+        };
+        self.values.insert(name, meaning);
+        Ok(())
+    }
+
+    /// Makes the directory of `DIR[:TAG][@DIGEST]` absolute and remembers it.
+    fn layout(&mut self, text: &str) -> Result<String> {
+        let digest = text.find("@sha256:").unwrap_or(text.len());
+        let tag = match text[..digest].rfind(':') {
+            Some(colon) if !text[colon..digest].contains('/') && !Path::new(text).is_dir() => colon,
+            _ => digest,
+        };
+        let (directory, suffix) = text.split_at(tag);
+        let directory = std::fs::canonicalize(directory)
+            .with_context(|| format!("open the OCI layout {directory:?}"))?;
+        let name = directory.to_string_lossy().into_owned();
+        self.layouts.insert(name.clone(), directory);
+        Ok(name + suffix)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_are_checked() {
+        let parsed = parse_host("db:10.0.0.1").unwrap();
+        assert_eq!(parsed, ("db".to_owned(), "10.0.0.1".to_owned()));
+        assert_eq!(parse_host("db=[::1]").unwrap().1, "::1");
+        for text in ["db", ":1.2.3.4", "db:nowhere"] {
+            assert!(parse_host(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn secrets_are_files_or_variables() {
+        assert!(matches!(parse_secret("id=a,src=/x").unwrap().1, SecretSource::File(_)));
+        assert!(matches!(parse_secret("id=a,env=PATH").unwrap().1, SecretSource::Value(_)));
+        for text in ["", "src=/x", "id=a,src=/x,env=PATH", "id=a,colour=red", "id=a,env=NOT_SET_X"]
+        {
+            assert!(parse_secret(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn other_platforms_are_refused() {
+        assert_eq!(platform(None).unwrap(), Platform::host());
+        assert_eq!(platform(Some(&Platform::host().to_string())).unwrap(), Platform::host());
+        for text in ["linux/s390x", "linux/amd64,linux/arm64", "a/b/c/d"] {
+            assert!(platform(Some(text)).is_err(), "{text}");
+        }
+    }
+}

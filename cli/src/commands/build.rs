@@ -1,0 +1,126 @@
+//! `kiln build`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::{Args, ValueEnum};
+
+use crate::build::{self, BuildRequest};
+use crate::printer::Printer;
+use crate::settings::Settings;
+
+/// Build an image from a Dockerfile
+///
+/// Reads CONTEXT/Dockerfile (or --file), builds it with the files of CONTEXT, and keeps the image
+/// in the local store, or writes it where --output says.
+#[derive(Debug, Args)]
+pub(crate) struct BuildArguments {
+    /// Directory whose files COPY and ADD take
+    #[arg(value_name = "CONTEXT")]
+    pub(crate) context: PathBuf,
+    /// Name of the Dockerfile, `-` for standard input [default: CONTEXT/Dockerfile]
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// Name and optional tag of the image, as `name:tag`; several times for several names
+    #[arg(short, long = "tag", value_name = "NAME")]
+    pub(crate) tags: Vec<String>,
+    /// Stage to build [default: the last]
+    #[arg(long, value_name = "STAGE")]
+    pub(crate) target: Option<String>,
+    /// Value of a build argument; NAME alone takes it from the environment
+    #[arg(long = "build-arg", value_name = "NAME=VALUE")]
+    pub(crate) build_args: Vec<String>,
+    /// Additional build context: a directory, `docker-image://REF` or `oci-layout://DIR[:TAG|@DIGEST]`
+    #[arg(long = "build-context", value_name = "NAME=VALUE")]
+    pub(crate) build_contexts: Vec<String>,
+    /// Label of the image
+    #[arg(long = "label", value_name = "NAME=VALUE")]
+    pub(crate) labels: Vec<String>,
+    /// Where the image goes: type=image|oci|docker|local|tar[,dest=PATH][,…], or a directory; `-`
+    /// writes a tar of the files to standard output
+    #[arg(short, long = "output", value_name = "OUTPUT")]
+    pub(crate) outputs: Vec<String>,
+    /// Platform to build for; only this machine's own
+    #[arg(long, value_name = "OS/ARCH")]
+    pub(crate) platform: Option<String>,
+    /// Network of RUN steps that name none
+    #[arg(long, value_enum, default_value = "default")]
+    pub(crate) network: Network,
+    /// More lines for /etc/hosts in RUN steps, as `name:address`
+    #[arg(long = "add-host", value_name = "HOST:IP")]
+    pub(crate) add_hosts: Vec<String>,
+    /// Secret for RUN --mount=type=secret, as `id=ID[,src=FILE|,env=NAME]`
+    #[arg(long = "secret", value_name = "SECRET")]
+    pub(crate) secrets: Vec<String>,
+    /// Run every step, whether its result is known or not
+    #[arg(long)]
+    pub(crate) no_cache: bool,
+    /// Run the steps of these stages, whether their results are known or not
+    #[arg(long, value_name = "STAGE", value_delimiter = ',')]
+    pub(crate) no_cache_filter: Vec<String>,
+    /// How progress is shown
+    #[arg(long, value_enum, default_value = "auto", env = "BUILDKIT_PROGRESS")]
+    pub(crate) progress: ProgressMode,
+    /// Print nothing but the image ID
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// Write the image ID to a file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) iidfile: Option<PathBuf>,
+}
+
+/// The network of `RUN` steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Network {
+    /// What kiln gives when nothing is asked for: the host's
+    Default,
+    /// The host's
+    Host,
+    /// None
+    None,
+}
+
+/// How progress is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ProgressMode {
+    /// Live in a terminal, plain otherwise
+    Auto,
+    /// One line for everything that happens
+    Plain,
+    /// A live display
+    Tty,
+    /// Nothing
+    Quiet,
+}
+
+/// Builds.
+pub(crate) async fn run(
+    arguments: BuildArguments,
+    settings: &Settings,
+    printer: &Printer,
+) -> Result<ExitCode> {
+    let quiet = arguments.quiet;
+    let progress = if quiet { ProgressMode::Quiet } else { arguments.progress };
+    let iidfile = arguments.iidfile.clone();
+    let request = BuildRequest::resolve(arguments)?;
+    if let Some(path) = &iidfile {
+        // The file of an earlier build must not pass for this one's.
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            other => other.with_context(|| format!("remove {}", path.display()))?,
+        }
+    }
+    let Some(built) = build::build(request, progress, settings, printer).await? else {
+        return Ok(ExitCode::FAILURE);
+    };
+    let Some(id) = built.image_id else { return Ok(ExitCode::SUCCESS) };
+    if let Some(path) = &iidfile {
+        std::fs::write(path, id.to_string())
+            .with_context(|| format!("write {}", path.display()))?;
+    }
+    if quiet {
+        printer.line(id);
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,17 @@
+//! The commands, one a file.
+
+pub(crate) mod build;
+pub(crate) mod images;
+pub(crate) mod inspect;
+pub(crate) mod rmi;
+pub(crate) mod run;
+
+use std::process::ExitCode;
+
+use crate::printer::Printer;
+
+/// Reports why a command failed, and returns its exit code.
+pub(crate) fn report(printer: &Printer, error: &anyhow::Error) -> ExitCode {
+    printer.error(error);
+    ExitCode::FAILURE
+}

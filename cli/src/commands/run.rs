@@ -1,0 +1,83 @@
+//! `kiln run`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, ValueEnum};
+
+use crate::container;
+use crate::printer::Printer;
+use crate::settings::Settings;
+
+/// Run a command in a new container
+///
+/// Prepares the image's files with a fresh layer on top, and runs the image's entrypoint and
+/// command, or COMMAND, with its environment, user and working directory. The container and its
+/// anonymous volumes are gone when the command ends; the exit status is the command's, 125 where
+/// kiln itself fails, 126 and 127 where the command can't be executed or isn't there.
+#[derive(Debug, Args)]
+pub(crate) struct RunArguments {
+    /// Remove the container at its end. Containers are never kept: this is for the habit's sake
+    #[arg(long)]
+    pub(crate) rm: bool,
+    /// Pass standard input to the command
+    #[arg(short, long)]
+    pub(crate) interactive: bool,
+    /// Give the command a terminal
+    #[arg(short, long)]
+    pub(crate) tty: bool,
+    /// Set an environment variable; NAME alone takes it from the environment
+    #[arg(short, long = "env", value_name = "NAME=VALUE")]
+    pub(crate) env: Vec<String>,
+    /// Mount a directory or file of the host, or a named volume
+    #[arg(short, long = "volume", value_name = "SRC:DST[:ro]")]
+    pub(crate) volumes: Vec<String>,
+    /// Working directory of the command
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) workdir: Option<PathBuf>,
+    /// User, and group, of the command: names or numbers
+    #[arg(short, long, value_name = "USER[:GROUP]")]
+    pub(crate) user: Option<String>,
+    /// Program to run in place of the image's entrypoint; the image's command is dropped with it
+    #[arg(long, value_name = "PROGRAM")]
+    pub(crate) entrypoint: Option<String>,
+    /// Network of the container
+    #[arg(long, value_enum, default_value = "host")]
+    pub(crate) network: RunNetwork,
+    /// Host name of the container [default: its ID]
+    #[arg(short = 'H', long, value_name = "NAME")]
+    pub(crate) hostname: Option<String>,
+    /// Name or ID of the image; one that the store hasn't got is pulled
+    #[arg(value_name = "IMAGE")]
+    pub(crate) image: String,
+    /// Command and arguments in place of the image's command
+    #[arg(value_name = "COMMAND", trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) command: Vec<String>,
+}
+
+/// The network of a container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RunNetwork {
+    /// The host's
+    Host,
+    /// A loopback device alone
+    None,
+}
+
+/// Exit status where kiln itself fails, as docker's.
+const OWN_FAILURE: u8 = 125;
+
+/// Runs a container and returns its exit status.
+pub(crate) async fn run(
+    arguments: RunArguments,
+    settings: &Settings,
+    printer: &Printer,
+) -> ExitCode {
+    match container::run(&arguments, settings).await {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            printer.error(&error.error);
+            ExitCode::from(error.code.unwrap_or(OWN_FAILURE))
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! A container, from arguments to exit status.
+
+mod process;
+mod signals;
+mod terminal;
+mod volumes;
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use kiln_oci::{Platform, Reference};
+use kiln_registry::Client;
+use kiln_solver::LogStream;
+use kiln_store::Store;
+use kiln_worker::container::{ContainerImage, Containers};
+use kiln_worker::sandbox::{
+    Exit, Input, Io, Mount, MountKind, Network, Running, Sandbox, SandboxError, Spec, Tree,
+};
+use kiln_worker::{ImageResolver, ImageResolverOptions};
+use tokio_util::sync::CancellationToken;
+
+use crate::commands::run::{RunArguments, RunNetwork};
+use crate::image;
+use crate::settings::Settings;
+use terminal::Terminal;
+use volumes::Volumes;
+
+/// Why a container could not be run.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    /// The reason.
+    pub(crate) error: anyhow::Error,
+    /// The exit status where the command can't be executed.
+    pub(crate) code: Option<u8>,
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self { error, code: None }
+    }
+}
+
+impl From<SandboxError> for Failure {
+    fn from(error: SandboxError) -> Self {
+        let code = match &error {
+            SandboxError::Exec { code, .. } => u8::try_from(*code).ok(),
+            _ => None,
+        };
+        Self { error: error.into(), code }
+    }
+}
+
+/// Runs a container to its end and returns the command's exit status.
+pub(crate) async fn run(arguments: &RunArguments, settings: &Settings) -> Result<u8, Failure> {
+    let terminal = Terminal::open(arguments.tty, arguments.interactive)?;
+    let store = settings.store()?;
+    let (layouts, registry) = (BTreeMap::new(), Client::default());
+    let options = ImageResolverOptions { store: store.clone(), layouts, registry };
+    let images = Arc::new(ImageResolver::new(options));
+    let containers = Containers::new(store.clone(), images).context("open the store")?;
+    let image = find_image(&containers, &store, &arguments.image).await?;
+
+    let root = containers.root(&image).context("prepare the container's files")?;
+    let volumes = Volumes::prepare(&containers, &image, &store, &arguments.volumes)?;
+    let id = root.upper().to_string_lossy().into_owned();
+    let id = kiln_oci::Digest::of(format!("{id} {}", std::process::id()).as_bytes()).short();
+    let hostname = arguments.hostname.clone().unwrap_or(id);
+    let process = process::resolve(&image.config.config, arguments, &hostname)?;
+    let mut spec = Spec::new(root.tree().clone(), Vec::new());
+    spec.process = process;
+    spec.process.terminal = terminal.as_ref().map(Terminal::size);
+    spec.network = match arguments.network {
+        RunNetwork::Host => Network::Host,
+        RunNetwork::None => Network::None,
+    };
+    spec.mounts = network_files(&store, settings, &hostname)?;
+    spec.mounts.extend(volumes.mounts());
+    spec.hostname = hostname;
+
+    let sandbox = Sandbox::new(&store.temp_dir().context("make a temporary directory")?)?;
+    let io = Io { input: input(arguments)?, output: Box::new(write_through) };
+    let running = sandbox.start(&spec, io).await?;
+    let exit = attend(running, terminal).await?;
+    Ok(u8::try_from(exit.code()).unwrap_or(u8::MAX))
+}
+
+/// Waits for the command to end, and passes signals and the terminal through meanwhile.
+async fn attend(mut running: Running, terminal: Option<Terminal>) -> Result<Exit, Failure> {
+    let signaller = running.signaller();
+    let mut tasks = tokio::task::JoinSet::new();
+    tasks.spawn(signals::forward(signaller));
+    let cancel = CancellationToken::new();
+    let exit = match (terminal, running.take_terminal()) {
+        (Some(terminal), Some(theirs)) => {
+            let session = terminal.connect(theirs)?;
+            let exit = running.wait(&cancel).await;
+            session.finish().await;
+            exit
+        }
+        _ => running.wait(&cancel).await,
+    };
+    tasks.abort_all();
+    Ok(exit?)
+}
+
+async fn find_image(
+    containers: &Containers,
+    store: &Store,
+    text: &str,
+) -> Result<ContainerImage, Failure> {
+    let platform = Platform::host();
+    if let Ok(found) = image::find(store, text)
+        && let Some(found) = found.first()
+    {
+        let digest = &found.row.digest;
+        let image = containers.local(digest, &platform).await;
+        return Ok(image.with_context(|| format!("prepare the image {text}"))?);
+    }
+    let reference: Reference =
+        text.parse().with_context(|| format!("invalid image name {text:?}"))?;
+    let pulled = containers.pull(&reference, &platform).await;
+    Ok(pulled.with_context(|| format!("no image {text} in the store; pull it"))?)
+}
+
+fn input(arguments: &RunArguments) -> Result<Input> {
+    if !arguments.interactive || arguments.tty {
+        return Ok(Input::Null);
+    }
+    let stdin = std::io::stdin().as_fd().try_clone_to_owned().context("pass standard input on")?;
+    Ok(Input::Fd(stdin))
+}
+
+/// Passes what the command writes on; a reader that has gone away is the command's business, which
+/// finds out when its pipe fills.
+fn write_through(stream: LogStream, bytes: &[u8]) {
+    let _ = match stream {
+        LogStream::Stdout => {
+            let mut stdout = std::io::stdout().lock();
+            stdout.write_all(bytes).and_then(|()| stdout.flush())
+        }
+        LogStream::Stderr => std::io::stderr().lock().write_all(bytes),
+    };
+}
+
+/// Returns `/etc/resolv.conf`, `/etc/hosts` and `/etc/hostname` as files of the container's own.
+fn network_files(store: &Store, settings: &Settings, hostname: &str) -> Result<Vec<Mount>> {
+    let directory = store.temp_dir().context("make a temporary directory")?;
+    let mut hosts = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
+    if !hosts.contains("localhost") {
+        hosts.push_str("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n");
+    }
+    hosts = format!("{}\n127.0.0.1\t{hostname}\n", hosts.trim_end());
+    let files = [
+        ("resolv.conf", settings.resolv_conf()?),
+        ("hosts", hosts.into_bytes()),
+        ("hostname", format!("{hostname}\n").into_bytes()),
+    ];
+    let mount = |(name, content): (&str, Vec<u8>)| {
+        let path = directory.join(name);
+        std::fs::write(&path, content).with_context(|| format!("write {}", path.display()))?;
+        let target = PathBuf::from("/etc").join(name);
+        Ok(Mount { target, kind: bind(path, false) })
+    };
+    files.into_iter().map(mount).collect()
+}
+
+/// Returns a mount of a file or directory of the host.
+fn bind(path: PathBuf, readonly: bool) -> MountKind {
+    let tree = Tree::Directory(path);
+    MountKind::Bind { tree, selector: PathBuf::new(), readonly, recursive: true }
+}
+
+/// Refuses arguments that name no absolute path of the container.
+fn container_path(text: &str) -> Result<PathBuf> {
+    let path = PathBuf::from(text);
+    if !path.is_absolute() {
+        bail!("{text:?} is no absolute path in the container");
+    }
+    Ok(path)
+}

@@ -1,0 +1,144 @@
+//! What runs in a container: the image's defaults, and what was asked for instead.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use kiln_oci::ContainerConfig;
+use kiln_worker::sandbox::{Process, User};
+
+use crate::commands::run::RunArguments;
+
+/// The `PATH` of images that name none, docker's.
+const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Combines the image's defaults with the arguments, as docker does.
+pub(super) fn resolve(
+    config: &ContainerConfig,
+    arguments: &RunArguments,
+    hostname: &str,
+) -> Result<Process> {
+    let args = command(config, arguments);
+    if args.is_empty() {
+        bail!("no command specified: the image has none, and none was given");
+    }
+    let cwd = match &arguments.workdir {
+        Some(directory) if !directory.is_absolute() => {
+            bail!("the working directory {:?} is no absolute path", directory.display())
+        }
+        Some(directory) => directory.clone(),
+        None if config.working_dir.is_empty() => PathBuf::from("/"),
+        None => PathBuf::from(&config.working_dir),
+    };
+    let user = arguments.user.clone().unwrap_or_else(|| config.user.clone());
+    Ok(Process {
+        args,
+        env: environment(config, arguments, hostname)?,
+        cwd,
+        user: User::Named(user),
+        terminal: None,
+        rlimits: Vec::new(),
+    })
+}
+
+fn command(config: &ContainerConfig, arguments: &RunArguments) -> Vec<String> {
+    let entrypoint = match &arguments.entrypoint {
+        Some(program) if program.is_empty() => Vec::new(),
+        Some(program) => vec![program.clone()],
+        None => config.entrypoint.clone().unwrap_or_default(),
+    };
+    let command = if !arguments.command.is_empty() {
+        arguments.command.clone()
+    } else if arguments.entrypoint.is_some() {
+        // The image's command belongs to the image's entrypoint.
+        Vec::new()
+    } else {
+        config.cmd.clone().unwrap_or_default()
+    };
+    entrypoint.into_iter().chain(command).collect()
+}
+
+fn environment(
+    config: &ContainerConfig,
+    arguments: &RunArguments,
+    hostname: &str,
+) -> Result<Vec<String>> {
+    let mut environment = vec![DEFAULT_PATH.to_owned(), format!("HOSTNAME={hostname}")];
+    if arguments.tty {
+        environment.push("TERM=xterm".to_owned());
+    }
+    for variable in &config.env {
+        set(&mut environment, variable);
+    }
+    for text in &arguments.env {
+        match text.split_once('=') {
+            Some(("", _)) => bail!("invalid environment variable {text:?}"),
+            Some(_) => set(&mut environment, text),
+            None => {
+                if let Ok(value) = std::env::var(text) {
+                    set(&mut environment, &format!("{text}={value}"));
+                }
+            }
+        }
+    }
+    Ok(environment)
+}
+
+/// Sets a variable, in the place of an earlier one of that name.
+fn set(environment: &mut Vec<String>, variable: &str) {
+    let name = |text: &str| text.split('=').next().unwrap_or_default().to_owned();
+    let wanted = name(variable);
+    match environment.iter_mut().find(|earlier| name(earlier) == wanted) {
+        Some(earlier) => variable.clone_into(earlier),
+        None => environment.push(variable.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Typed {
+        #[command(flatten)]
+        run: RunArguments,
+    }
+
+    fn process(typed: &[&str]) -> Result<Process> {
+        let arguments = Typed::parse_from(["run"].iter().chain(typed)).run;
+        let config = ContainerConfig {
+            entrypoint: Some(vec!["ep".to_owned()]),
+            cmd: Some(vec!["image".to_owned(), "cmd".to_owned()]),
+            env: vec!["A=1".to_owned(), "PATH=/p".to_owned()],
+            working_dir: "/w".to_owned(),
+            user: "u".to_owned(),
+            ..ContainerConfig::default()
+        };
+        resolve(&config, &arguments, "box")
+    }
+
+    #[test]
+    fn commands_are_combined_as_docker_does() {
+        let args = |typed: &[&str]| process(typed).unwrap().args.join(" ");
+        assert_eq!(args(&["img"]), "ep image cmd");
+        assert_eq!(args(&["img", "x", "-y"]), "ep x -y");
+        assert_eq!(args(&["--entrypoint", "e", "img"]), "e");
+        assert_eq!(args(&["--entrypoint", "e", "img", "x"]), "e x");
+        assert_eq!(args(&["--entrypoint", "", "img", "x"]), "x");
+        assert!(process(&["--entrypoint", "", "img"]).is_err());
+    }
+
+    #[test]
+    fn what_was_asked_for_comes_before_the_images_defaults() {
+        let defaults = process(&["img"]).unwrap();
+        assert_eq!(defaults.env, ["PATH=/p", "HOSTNAME=box", "A=1"]);
+        assert_eq!(defaults.cwd, PathBuf::from("/w"));
+        assert_eq!(defaults.user, User::Named("u".to_owned()));
+        let asked = process(&["-e", "A=2", "-e", "B=3", "-w", "/x", "-u", "0", "img"]).unwrap();
+        assert_eq!(asked.env, ["PATH=/p", "HOSTNAME=box", "A=2", "B=3"]);
+        assert_eq!(asked.cwd, PathBuf::from("/x"));
+        assert_eq!(asked.user, User::Named("0".to_owned()));
+        assert!(process(&["-w", "relative", "img"]).is_err());
+    }
+}

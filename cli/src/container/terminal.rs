@@ -1,0 +1,141 @@
+//! The user's terminal, connected to a container's.
+
+use std::fs::File;
+use std::io::{IsTerminal, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+
+use anyhow::{Context, Result, bail};
+use kiln_worker::sandbox::TerminalSize;
+use rustix::termios::{OptionalActions, Termios, Winsize, tcgetattr, tcgetwinsize, tcsetattr};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+
+/// The user's terminal.
+#[derive(Debug)]
+pub(super) struct Terminal {
+    interactive: bool,
+}
+
+impl Terminal {
+    /// Returns the terminal where one is asked for.
+    ///
+    /// # Errors
+    /// Fails where input is to come from a terminal, and there is none.
+    pub(super) fn open(asked: bool, interactive: bool) -> Result<Option<Self>> {
+        if !asked {
+            return Ok(None);
+        }
+        if interactive && !std::io::stdin().is_terminal() {
+            bail!("the input device is not a TTY");
+        }
+        Ok(Some(Self { interactive }))
+    }
+
+    /// Returns the terminal's size.
+    #[expect(clippy::unused_self, reason = "there is a size only where there is a terminal")]
+    pub(super) fn size(&self) -> TerminalSize {
+        let size =
+            window_size().unwrap_or(Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 });
+        TerminalSize { rows: size.ws_row, columns: size.ws_col }
+    }
+
+    /// Connects the terminal with the container's until the session is finished.
+    pub(super) fn connect(self, theirs: OwnedFd) -> Result<Session> {
+        let share = || theirs.try_clone().context("share the container's terminal");
+        let (input, resized) = (share()?, share()?);
+        let raw = if self.interactive { Some(RawMode::enter()?) } else { None };
+        let mut tasks = JoinSet::new();
+        tasks.spawn(follow_size(resized));
+        if self.interactive {
+            // A read that waits for a key can't be called off: the thread ends with the process.
+            thread("terminal input", move || copy(std::io::stdin(), File::from(input)))?;
+        }
+        let (done, shown) = oneshot::channel();
+        thread("terminal output", move || {
+            copy(File::from(theirs), std::io::stdout());
+            // Whoever waited may have gone.
+            let _ = done.send(());
+        })?;
+        Ok(Session { shown, _tasks: tasks, _raw: raw })
+    }
+}
+
+/// A connection of terminals. The user's has its old settings back when it is dropped.
+pub(super) struct Session {
+    shown: oneshot::Receiver<()>,
+    _tasks: JoinSet<()>,
+    _raw: Option<RawMode>,
+}
+
+impl Session {
+    /// Waits until all that the container has written is shown.
+    pub(super) async fn finish(self) {
+        // A thread that is gone has nothing to show any more.
+        let _ = self.shown.await;
+    }
+}
+
+fn window_size() -> Option<Winsize> {
+    [tcgetwinsize(std::io::stdin()), tcgetwinsize(std::io::stdout())]
+        .into_iter()
+        .flatten()
+        .find(|size| size.ws_col > 0)
+}
+
+async fn follow_size(theirs: OwnedFd) {
+    let Ok(mut changes) = signal(SignalKind::window_change()) else { return };
+    while changes.recv().await.is_some() {
+        if let Some(size) = window_size() {
+            // A container that has ended needs no size any more.
+            let _ = rustix::termios::tcsetwinsize(&theirs, size);
+        }
+    }
+}
+
+fn thread(name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
+    let thread = std::thread::Builder::new().name(name.to_owned()).spawn(work);
+    thread.with_context(|| format!("start the thread for {name}")).map(drop)
+}
+
+/// Copies what comes as it comes, up to the end: a terminal whose other side nobody holds any more
+/// reads as an error.
+fn copy(mut from: impl Read, mut to: impl Write) {
+    let mut buffer = vec![0; 16 << 10];
+    loop {
+        match from.read(&mut buffer) {
+            Ok(length @ 1..) => {
+                if to.write_all(&buffer[..length]).and_then(|()| to.flush()).is_err() {
+                    return;
+                }
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Ok(0) | Err(_) => return,
+        }
+    }
+}
+
+/// Standard input without line editing, echo and signal keys, until it is dropped.
+#[derive(Debug)]
+struct RawMode {
+    saved: Termios,
+}
+
+impl RawMode {
+    fn enter() -> Result<Self> {
+        let stdin = std::io::stdin();
+        let saved = tcgetattr(stdin.as_fd()).context("read the terminal's settings")?;
+        let mut raw = saved.clone();
+        raw.make_raw();
+        tcsetattr(stdin.as_fd(), OptionalActions::Drain, &raw)
+            .context("change the terminal's settings")?;
+        Ok(Self { saved })
+    }
+}
+
+impl Drop for RawMode {
+    fn drop(&mut self) {
+        // A terminal that has gone away needs no settings.
+        let _ = tcsetattr(std::io::stdin().as_fd(), OptionalActions::Drain, &self.saved);
+    }
+}

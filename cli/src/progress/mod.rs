@@ -1,0 +1,52 @@
+//! What people see of a build while it runs.
+//!
+//! Renderers are consumers of the solver's events. Each runs on a thread of its own: a terminal
+//! that doesn't take what is written to it holds up nothing but what is shown. What steps print is
+//! hostile: [`text::clean`] takes everything out that could drive a terminal.
+
+mod failure;
+mod plain;
+mod steps;
+mod summary;
+mod text;
+mod tty;
+
+use std::io::IsTerminal;
+
+use anyhow::{Result, anyhow};
+use kiln_solver::EventReceiver;
+use tokio::sync::oneshot;
+
+use crate::commands::build::ProgressMode;
+
+pub(crate) use failure::failure;
+pub(crate) use summary::summary;
+
+/// Shows events until the last sender is gone. The result is ready when everything was shown.
+///
+/// # Errors
+/// Fails where the thread can't be started, or has panicked.
+pub(crate) fn run(
+    mode: ProgressMode,
+    events: EventReceiver,
+) -> Result<impl Future<Output = Result<()>>> {
+    let live = match mode {
+        ProgressMode::Auto => std::io::stderr().is_terminal(),
+        ProgressMode::Tty => true,
+        ProgressMode::Plain | ProgressMode::Quiet => false,
+    };
+    let (done, finished) = oneshot::channel();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+    let renderer = move || {
+        let stderr = std::io::stderr();
+        match mode {
+            ProgressMode::Quiet => drop(events),
+            _ if live => runtime.block_on(tty::render(events, &mut tty::Screen::new(stderr))),
+            _ => runtime.block_on(plain::render(events, &mut std::io::LineWriter::new(stderr))),
+        }
+        // Whoever waited may have gone.
+        let _ = done.send(());
+    };
+    std::thread::Builder::new().name("progress".to_owned()).spawn(renderer)?;
+    Ok(async { finished.await.map_err(|_| anyhow!("the progress display has failed")) })
+}

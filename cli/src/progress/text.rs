@@ -1,0 +1,151 @@
+//! Text that is safe to show.
+
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+
+/// Returns a line of output without what could drive a terminal: escape sequences, control and
+/// formatting characters; tabs become blanks.
+pub(super) fn clean(line: &[u8]) -> String {
+    let text = String::from_utf8_lossy(line);
+    let mut clean = String::with_capacity(text.len());
+    let mut characters = text.chars().peekable();
+    while let Some(character) = characters.next() {
+        match character {
+            '\u{1b}' => skip_escape(&mut characters),
+            '\u{9b}' => skip_control_sequence(&mut characters),
+            '\t' => clean.push_str("    "),
+            _ if character.is_control() || is_formatting(character) => {}
+            _ => clean.push(character),
+        }
+    }
+    clean
+}
+
+fn skip_escape(characters: &mut std::iter::Peekable<std::str::Chars<'_>>) {
+    match characters.next() {
+        Some('[') => skip_control_sequence(characters),
+        // Operating system commands and strings end with BEL or ESC \.
+        Some(']' | 'P' | 'X' | '^' | '_') => {
+            while let Some(character) = characters.next() {
+                match character {
+                    '\u{7}' | '\u{9c}' => return,
+                    '\u{1b}' => {
+                        characters.next_if_eq(&'\\');
+                        return;
+                    }
+                    _ => {}
+                }
+            }
+        }
+        // Sequences with intermediate bytes, as the choice of a character set.
+        Some(' '..='/') => {
+            characters.next();
+        }
+        _ => {}
+    }
+}
+
+fn skip_control_sequence(characters: &mut std::iter::Peekable<std::str::Chars<'_>>) {
+    while characters.next_if(|c| matches!(c, ' '..='?')).is_some() {}
+    characters.next_if(|c| matches!(c, '@'..='~'));
+}
+
+/// Tells whether a character changes how others are shown, as by reversing their direction.
+fn is_formatting(character: char) -> bool {
+    matches!(character, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
+/// Returns the longest beginning of `text` that isn't wider than `width` columns.
+pub(super) fn fit(text: &str, width: usize) -> &str {
+    if text.width() <= width {
+        return text;
+    }
+    let mut used = 0;
+    for (position, character) in text.char_indices() {
+        used += character.width().unwrap_or_default();
+        if used > width {
+            return &text[..position];
+        }
+    }
+    text
+}
+
+/// Cuts a stream into lines. Carriage returns end lines, too: a progress bar becomes lines.
+#[derive(Debug, Default)]
+pub(super) struct Lines {
+    rest: Vec<u8>,
+}
+
+/// How long a line may become before it is shown in pieces.
+const LONGEST_LINE: usize = 64 << 10;
+
+impl Lines {
+    /// Takes more of the stream and returns the lines that are complete.
+    pub(super) fn push(&mut self, bytes: &[u8]) -> Vec<String> {
+        let mut lines = Vec::new();
+        for &byte in bytes {
+            match byte {
+                b'\n' => lines.push(self.take()),
+                // Of `\r\n` the newline counts; what a lone one ends is complete.
+                b'\r' => self.rest.push(b'\r'),
+                _ => {
+                    if self.rest.last() == Some(&b'\r') || self.rest.len() >= LONGEST_LINE {
+                        lines.push(self.take());
+                    }
+                    self.rest.push(byte);
+                }
+            }
+        }
+        lines
+    }
+
+    /// Returns what is left at the end of the stream.
+    pub(super) fn finish(&mut self) -> Option<String> {
+        (!self.rest.is_empty()).then(|| self.take())
+    }
+
+    fn take(&mut self) -> String {
+        clean(&std::mem::take(&mut self.rest))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_that_drives_a_terminal_is_left() {
+        for (hostile, clean_text) in [
+            ("\x1b[31mred\x1b[0m", "red"),
+            ("\x1b]0;title\x07x", "x"),
+            ("\x1b]52;c;aGk=\x1b\\x", "x"),
+            ("\x1bPsixel\x1b\\x", "x"),
+            ("a\x08\x08b\x07", "ab"),
+            ("\x1b(Bx\x1bc", "x"),
+            ("\u{9b}2Jx", "x"),
+            ("a\tb", "a    b"),
+            ("user\u{202e}txt", "usertxt"),
+            ("\x1b[", ""),
+            ("\x1b", ""),
+            ("naïve ✓", "naïve ✓"),
+        ] {
+            assert_eq!(clean(hostile.as_bytes()), clean_text, "{hostile:?}");
+        }
+        assert_eq!(clean(b"\xff\xfe"), "\u{fffd}\u{fffd}");
+    }
+
+    #[test]
+    fn lines_are_cut_where_they_end() {
+        let mut lines = Lines::default();
+        assert_eq!(lines.push(b"one\ntw"), ["one"]);
+        assert_eq!(lines.push(b"o\r\nthree\rfour"), ["two", "three"]);
+        assert_eq!(lines.finish().as_deref(), Some("four"));
+        assert_eq!(lines.finish(), None);
+    }
+
+    #[test]
+    fn wide_characters_take_two_columns() {
+        assert_eq!(fit("漢字x", 4), "漢字");
+        assert_eq!(fit("漢字x", 3), "漢");
+        assert_eq!(fit("abc", 3), "abc");
+    }
+}

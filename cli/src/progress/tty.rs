@@ -1,0 +1,240 @@
+//! Progress on a terminal.
+//!
+//! What has ended is written once and scrolls away; below it a few lines live: the state of the
+//! build, and for each running step a line with its time, its parts, and the last of its output.
+//! Every change is one write, between the marks of a synchronized update, so that nothing flickers.
+
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use kiln_solver::{Event, EventReceiver, VertexId};
+use unicode_width::UnicodeWidthStr;
+
+use super::steps::{Part, Steps, extent, seconds};
+use super::text::{clean, fit};
+
+/// How often the display changes at most.
+const FRAME: Duration = Duration::from_millis(100);
+/// How many lines of a running step's output are shown.
+const LOG_LINES: usize = 6;
+
+/// A terminal.
+pub(super) struct Screen<W> {
+    writer: W,
+    size: fn() -> Option<(usize, usize)>,
+}
+
+impl Screen<std::io::Stderr> {
+    /// Returns the terminal on standard error.
+    pub(super) fn new(writer: std::io::Stderr) -> Self {
+        let size = || {
+            let size = rustix::termios::tcgetwinsize(std::io::stderr()).ok()?;
+            (size.ws_col > 0).then_some((size.ws_col.into(), size.ws_row.into()))
+        };
+        Self { writer, size }
+    }
+}
+
+/// Shows events until the last sender is gone.
+pub(super) async fn render<W: Write>(mut events: EventReceiver, screen: &mut Screen<W>) {
+    let mut display = Display::new();
+    let mut ticks = tokio::time::interval(FRAME);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            event = events.recv() => match event {
+                Some(event) => display.take(event),
+                None => break,
+            },
+            _ = ticks.tick() => display.draw(screen, false),
+        }
+    }
+    display.draw(screen, true);
+}
+
+struct Running {
+    id: VertexId,
+    begun: Instant,
+    log: std::collections::VecDeque<String>,
+}
+
+struct Display {
+    begun: Instant,
+    steps: Steps,
+    running: Vec<Running>,
+    /// Lines that have ended and are still to be written.
+    ended: Vec<String>,
+    finished: usize,
+    /// How many lines live below what has been written.
+    live: usize,
+}
+
+impl Display {
+    fn new() -> Self {
+        Self {
+            begun: Instant::now(),
+            steps: Steps::default(),
+            running: Vec::new(),
+            ended: Vec::new(),
+            finished: 0,
+            live: 0,
+        }
+    }
+
+    fn take(&mut self, event: Event) {
+        match event {
+            Event::Vertex { id, name } => self.steps.add(id, &name),
+            Event::Started { id } => {
+                let log = std::collections::VecDeque::new();
+                self.running.push(Running { id, begun: Instant::now(), log });
+            }
+            Event::Cached { id } => self.end(id, "CACHED ", Duration::ZERO),
+            Event::Completed { id, duration } => self.end(id, "", duration),
+            Event::Failed { id, .. } => self.end(id, "ERROR ", self.age(id)),
+            Event::Cancelled { id } => self.end(id, "CANCELED ", self.age(id)),
+            Event::Status { id, name, current, total, done } => {
+                let parts = &mut self.steps.get(id).parts;
+                let begun = Instant::now();
+                let new = || Part { current, total, begun, shown: None };
+                let part = parts.entry(clean(name.as_bytes())).or_insert_with(new);
+                (part.current, part.total) = (current, total);
+                if done {
+                    parts.remove(&clean(name.as_bytes()));
+                }
+            }
+            Event::Log { id, bytes, .. } => {
+                let lines = self.steps.get(id).lines.push(&bytes);
+                if let Some(running) = self.running.iter_mut().find(|running| running.id == id) {
+                    running.log.extend(lines);
+                    let excess = running.log.len().saturating_sub(LOG_LINES);
+                    running.log.drain(..excess);
+                }
+            }
+            Event::Warning { message, .. } => {
+                self.ended.push(format!(" WARN: {}", clean(message.as_bytes())));
+            }
+        }
+    }
+
+    fn age(&self, id: VertexId) -> Duration {
+        let running = self.running.iter().find(|running| running.id == id);
+        running.map_or(Duration::ZERO, |running| running.begun.elapsed())
+    }
+
+    fn end(&mut self, id: VertexId, state: &str, duration: Duration) {
+        self.running.retain(|running| running.id != id);
+        let step = self.steps.get(id);
+        let line = format!(" => {state}{}\u{0}{}", step.name, seconds(duration));
+        self.finished += 1;
+        self.ended.push(line);
+    }
+
+    fn draw<W: Write>(&mut self, screen: &mut Screen<W>, last: bool) {
+        let (width, height) = (screen.size)().unwrap_or((80, 24));
+        let up = if self.live > 0 { format!("\u{1b}[{}A", self.live) } else { String::new() };
+        let mut frame = format!("\u{1b}[?2026h{up}\r\u{1b}[J");
+        for line in self.ended.drain(..) {
+            frame += &spread(&line, width);
+            frame.push('\n');
+        }
+        let mut live = if last { Vec::new() } else { self.live_lines() };
+        live.truncate(height.saturating_sub(1));
+        for line in &live {
+            frame += &spread(line, width);
+            frame.push('\n');
+        }
+        self.live = live.len();
+        frame += "\u{1b}[?2026l";
+        // A terminal that has gone away is no reason to end a build.
+        let _ = screen.writer.write_all(frame.as_bytes());
+        let _ = screen.writer.flush();
+    }
+
+    fn live_lines(&mut self) -> Vec<String> {
+        let mut lines = vec![format!(
+            "[+] Building {} ({}/{})",
+            seconds(self.begun.elapsed()),
+            self.finished,
+            self.steps.len()
+        )];
+        for running in &self.running {
+            let step = self.steps.get(running.id);
+            lines.push(format!(" => {}\u{0}{}", step.name, seconds(running.begun.elapsed())));
+            for (name, part) in &step.parts {
+                let size = extent(part.current, part.total);
+                lines.push(format!(" => => {name} {size}\u{0}{}", seconds(part.begun.elapsed())));
+            }
+            lines.extend(running.log.iter().map(|line| format!(" => => # {line}")));
+        }
+        lines
+    }
+}
+
+/// Fits a line into `width` columns; what follows a NUL stands at the right edge.
+fn spread(line: &str, width: usize) -> String {
+    // The last column stays free: some terminals wrap when it is written.
+    let width = width.saturating_sub(1);
+    let Some((left, right)) = line.split_once('\u{0}') else { return fit(line, width).to_owned() };
+    let room = width.saturating_sub(right.width() + 1);
+    let left = fit(left, room);
+    let gap = width.saturating_sub(left.width() + right.width());
+    format!("{left}{}{right}", " ".repeat(gap))
+}
+
+#[cfg(test)]
+mod tests {
+    use kiln_solver::LogStream;
+
+    use super::*;
+
+    fn screen() -> Screen<Vec<u8>> {
+        Screen { writer: Vec::new(), size: || Some((40, 10)) }
+    }
+
+    fn shown(screen: &Screen<Vec<u8>>) -> Vec<String> {
+        let size = |size| std::num::NonZero::new(size).unwrap();
+        let mut terminal = vt100::Parser::new(size(10), size(40), 0);
+        let text = String::from_utf8(screen.writer.clone()).unwrap().replace('\n', "\r\n");
+        terminal.process(text.as_bytes());
+        let rows: Vec<String> = terminal.screen().rows(0, 40).collect();
+        rows.into_iter()
+            .map(|row| row.trim_end().to_owned())
+            .filter(|row| !row.is_empty())
+            .collect()
+    }
+
+    #[test]
+    fn what_runs_lives_below_what_has_ended() {
+        let (mut display, mut screen) = (Display::new(), screen());
+        display.take(Event::Vertex { id: 1, name: "[1/2] FROM base".to_owned() });
+        display.take(Event::Vertex { id: 2, name: "[2/2] RUN make".to_owned() });
+        display.take(Event::Cached { id: 1 });
+        display.take(Event::Started { id: 2 });
+        let bytes = b"compiling\x1b[H\x1b[2J\nlinking\n".to_vec();
+        display.take(Event::Log { id: 2, stream: LogStream::Stdout, bytes });
+        display.draw(&mut screen, false);
+        display.draw(&mut screen, false);
+        assert_eq!(
+            shown(&screen),
+            [
+                " => CACHED [1/2] FROM base         0.0s",
+                "[+] Building 0.0s (1/2)",
+                " => [2/2] RUN make                 0.0s",
+                " => => # compiling",
+                " => => # linking",
+            ]
+        );
+        display.take(Event::Completed { id: 2, duration: Duration::from_secs(3) });
+        display.draw(&mut screen, true);
+        let rows = shown(&screen);
+        assert_eq!(rows.len(), 2, "{rows:?}");
+        assert!(rows[1].starts_with(" => [2/2] RUN make") && rows[1].ends_with("3.0s"), "{rows:?}");
+    }
+
+    #[test]
+    fn long_names_leave_room_for_the_time() {
+        let line = spread(&format!("{}\u{0}12.3s", "x".repeat(100)), 40);
+        assert_eq!(line.width(), 39);
+        assert!(line.ends_with("x 12.3s"));
+    }
+}

@@ -1,0 +1,74 @@
+//! What was meant: the arguments with the environment's say.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use kiln_store::Store;
+
+use crate::arguments::GlobalArguments;
+
+/// What every command goes by.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    /// The store's root directory.
+    pub(crate) root: PathBuf,
+    /// How many processors there are.
+    pub(crate) threads: usize,
+}
+
+impl Settings {
+    /// Combines arguments and environment.
+    pub(crate) fn resolve(arguments: &GlobalArguments) -> Result<Self> {
+        let root = match &arguments.root {
+            Some(root) => std::path::absolute(root)
+                .with_context(|| format!("resolve the store's directory {}", root.display()))?,
+            None => default_root()?,
+        };
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        Ok(Self { root, threads })
+    }
+
+    /// Returns how many steps may run at once: more than there are processors, because many wait.
+    pub(crate) fn jobs(&self) -> usize {
+        (self.threads * 2).max(8)
+    }
+
+    /// Returns what steps see as `/etc/resolv.conf`: what this machine has.
+    #[expect(clippy::unused_self, reason = "settings may name other resolvers")]
+    pub(crate) fn resolv_conf(&self) -> Result<Vec<u8>> {
+        match std::fs::read("/etc/resolv.conf") {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+            other => other.context("read /etc/resolv.conf"),
+        }
+    }
+
+    /// Opens the store.
+    pub(crate) fn store(&self) -> Result<Store> {
+        Store::open(&self.root).with_context(|| format!("open the store {}", self.root.display()))
+    }
+}
+
+fn default_root() -> Result<PathBuf> {
+    if rustix::process::geteuid().is_root() {
+        return Ok(PathBuf::from("/var/lib/kiln"));
+    }
+    let absolute = |name: &str| {
+        std::env::var_os(name).map(PathBuf::from).filter(|directory| directory.is_absolute())
+    };
+    absolute("XDG_DATA_HOME")
+        .or_else(|| absolute("HOME").map(|home| home.join(".local/share")))
+        .map(|data| data.join("kiln"))
+        .context("no directory for the store: set --root, $KILN_ROOT, $XDG_DATA_HOME or $HOME")
+}
+
+/// Sends what is traced to standard error: everything of ours with `debug`, else warnings;
+/// `$KILN_LOG` overrides both.
+pub(crate) fn init_tracing(debug: bool) {
+    let default = if debug { "kiln=debug" } else { "off" };
+    let filter = std::env::var("KILN_LOG").unwrap_or_else(|_| default.to_owned());
+    if filter == "off" {
+        return;
+    }
+    let filter = tracing_subscriber::EnvFilter::new(filter.replace("kiln=", "kiln_cli=").as_str());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}

@@ -1,0 +1,169 @@
+//! `kiln build`: arguments, contexts, stages, failures.
+
+use kiln_testkit::{Need, skip};
+
+use crate::{kiln, steps};
+
+/// Returns a file of an image, by running `cat` in it.
+fn cat(kiln: &kiln_testkit::Kiln, image: &str, path: &str) -> String {
+    kiln.run(&["run", "--rm", "--entrypoint", "cat", image, path]).success()
+}
+
+#[test]
+fn arguments_files_and_targets_are_taken() {
+    if skip("arguments_files_and_targets_are_taken", &[Need::Root]) {
+        return;
+    }
+    let kiln = kiln();
+    kiln.write("ctx/a.txt", "a\n");
+    kiln.write(
+        "ctx/Other.Dockerfile",
+        "FROM base AS one\nARG WHO=nobody\nCOPY a.txt /a.txt\nRUN echo \"$WHO\" > /who\n\
+         FROM base AS two\nRUN exit 3\n",
+    );
+    let file = kiln.path("ctx/Other.Dockerfile");
+    let arguments =
+        ["-f", file.to_str().unwrap(), "--target", "one", "--build-arg", "WHO=me", "-t", "img"];
+    kiln.build("ctx", &arguments).success();
+    assert_eq!(cat(&kiln, "img", "/who"), "me\n");
+    assert_eq!(cat(&kiln, "img", "/a.txt"), "a\n");
+}
+
+#[test]
+fn named_contexts_are_directories_too() {
+    if skip("named_contexts_are_directories_too", &[Need::Root]) {
+        return;
+    }
+    let kiln = kiln();
+    kiln.write("more/x", "named\n");
+    let more = format!("more={}", kiln.path("more").display());
+    let dockerfile = "FROM base\nCOPY --from=more x /x\n";
+    kiln.build_text(dockerfile, &["-t", "img", "--build-context", &more]).success();
+    assert_eq!(cat(&kiln, "img", "/x"), "named\n");
+}
+
+#[test]
+fn a_failing_step_is_shown_with_its_lines_and_its_output() {
+    if skip("a_failing_step_is_shown_with_its_lines_and_its_output", &[Need::Root]) {
+        return;
+    }
+    let kiln = kiln();
+    let dockerfile =
+        "FROM base\nRUN echo fine\nRUN echo some output && \\\n    exit 42\nRUN echo never\n";
+    let stderr = kiln.build_text(dockerfile, &["-t", "img"]).failure();
+    assert!(stderr.contains("some output"), "{stderr}");
+    assert!(stderr.contains("exit code: 42"), "{stderr}");
+    assert!(stderr.contains("Dockerfile:3"), "{stderr}");
+    assert!(!stderr.contains("echo never\n#"), "{stderr}");
+    assert_eq!(kiln.run(&["images", "-q"]).success(), "\n".trim_start());
+    // What succeeded before the failure is not run again.
+    let again = kiln.build_text(dockerfile, &["-t", "img"]).failure();
+    assert!(steps(&again).0 >= 1, "{again}");
+}
+
+#[test]
+fn a_mistake_in_the_dockerfile_names_its_line() {
+    let kiln = kiln();
+    let stderr = kiln.build_text("FROM scratch\nRUM echo\n", &[]).failure();
+    assert!(
+        stderr.contains("dockerfile parse error on line 2: unknown instruction: RUM"),
+        "{stderr}"
+    );
+}
+
+#[test]
+fn what_is_not_there_yet_is_refused_with_its_line() {
+    let kiln = kiln();
+    for (dockerfile, word) in [
+        ("FROM scratch\nADD https://example.com/f /f\n", "https://example.com/f"),
+        ("FROM scratch\nADD https://github.com/moby/buildkit.git /f\n", "git"),
+    ] {
+        let stderr = kiln.build_text(dockerfile, &[]).failure();
+        assert!(stderr.contains(word) && stderr.contains("Dockerfile:2"), "{stderr}");
+    }
+    let stderr = kiln.build_text("FROM scratch\n", &["--platform", "linux/s390x"]).failure();
+    assert!(stderr.contains("linux/s390x"), "{stderr}");
+}
+
+#[test]
+fn a_changed_file_reruns_what_needs_it_and_nothing_else() {
+    if skip("a_changed_file_reruns_what_needs_it_and_nothing_else", &[Need::Root]) {
+        return;
+    }
+    let kiln = kiln();
+    kiln.write("ctx/a", "1");
+    kiln.write("ctx/b", "1");
+    kiln.write(
+        "ctx/Dockerfile",
+        "FROM base AS x\nCOPY a /a\nRUN echo x > /out\nFROM base AS y\nCOPY b /b\nRUN echo y > /out\n\
+         FROM scratch\nCOPY --from=x /out /x\nCOPY --from=y /out /y\n",
+    );
+    kiln.build("ctx", &["-t", "img"]).success();
+    let touched = std::fs::File::options().append(true).open(kiln.path("ctx/a")).unwrap();
+    touched.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
+    let report = kiln.build("ctx", &["-t", "img"]);
+    assert!(!report.stderr.contains("RUN echo x > /out\n#") || steps(&report.stderr).0 >= 6);
+    let done = |report: &str, step: &str| {
+        let line = report.lines().find(|line| line.contains(step)).expect("the step is shown");
+        let number = line.split(' ').next().unwrap().to_owned();
+        report.contains(&format!("{number} DONE"))
+    };
+    assert!(!done(&report.stderr, "RUN echo x"), "{}", report.stderr);
+
+    kiln.write("ctx/a", "2");
+    let report = kiln.build("ctx", &["-t", "img"]).stderr;
+    assert!(done(&report, "RUN echo x"), "{report}");
+    assert!(!done(&report, "RUN echo y"), "{report}");
+    // What x makes is what it was: the copy finds that out by content.
+    assert!(!done(&report, "COPY --from=x"), "{report}");
+}
+
+#[test]
+fn no_cache_runs_everything_again() {
+    if skip("no_cache_runs_everything_again", &[Need::Root]) {
+        return;
+    }
+    let kiln = kiln();
+    let dockerfile = "FROM base\nRUN head -c 16 /dev/urandom | od -An -tx1 > /id\n";
+    let id = || cat(&kiln, "img", "/id");
+    kiln.build_text(dockerfile, &["-t", "img"]).success();
+    let first = id();
+    kiln.build_text(dockerfile, &["-t", "img"]).success();
+    assert_eq!(id(), first);
+    kiln.build_text(dockerfile, &["-t", "img", "--no-cache"]).success();
+    assert_ne!(id(), first);
+}
+
+#[test]
+fn quiet_prints_the_image_id_alone_and_the_iidfile_holds_it() {
+    if skip("quiet_prints_the_image_id_alone_and_the_iidfile_holds_it", &[Need::Root]) {
+        return;
+    }
+    let kiln = kiln();
+    let iidfile = kiln.path("iid");
+    let output =
+        kiln.build_text("FROM base\n", &["-q", "--iidfile", iidfile.to_str().unwrap(), "-t", "i"]);
+    assert_eq!(output.stderr, "");
+    let id = output.success();
+    assert!(id.starts_with("sha256:") && id.len() == 72, "{id}");
+    assert_eq!(std::fs::read_to_string(iidfile).unwrap(), id.trim());
+}
+
+#[test]
+fn steps_leave_no_trace_of_what_they_were_given() {
+    if skip("steps_leave_no_trace_of_what_they_were_given", &[Need::Root]) {
+        return;
+    }
+    let kiln = kiln();
+    let dockerfile = "FROM base\nRUN test -s /etc/resolv.conf && test -s /etc/hosts\n";
+    let tar = kiln.path("out.tar");
+    let output = format!("type=tar,dest={}", tar.display());
+    kiln.build_text(dockerfile, &["--output", &output]).success();
+    let listing =
+        kiln_testkit::environment::run(std::process::Command::new("tar").arg("-tf").arg(&tar))
+            .success();
+    assert!(listing.contains("bin/busybox"), "{listing}");
+    for name in ["etc/resolv.conf", "etc/hosts", "dev/null", "proc/1"] {
+        assert!(!listing.lines().any(|line| line == name), "{name} in {listing}");
+    }
+}

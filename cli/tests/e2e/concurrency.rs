@@ -1,0 +1,41 @@
+//! Several builds at once.
+
+use std::process::Stdio;
+
+use kiln_testkit::environment::base_layout;
+use kiln_testkit::{Need, skip};
+
+use crate::kiln;
+
+#[test]
+fn two_builds_at_once_run_each_step_once() {
+    if skip("two_builds_at_once_run_each_step_once", &[Need::Root]) {
+        return;
+    }
+    let kiln = kiln();
+    // Each step makes something that no other run of it would make.
+    let step = |step| format!("RUN sleep 0.2 && head -c 16 /dev/urandom > /id{step}\n");
+    let steps = (0..6).map(step).collect::<Vec<_>>().concat();
+    let other = "COPY --from=0 /id5 /\nRUN head -c 16 /dev/urandom > /x\n";
+    kiln.write("ctx/Dockerfile", format!("FROM base\n{steps}FROM base\n{other}"));
+    let base = format!("base=oci-layout://{}", base_layout().display());
+    let start = |name: &str| {
+        kiln.command(&["build", "--progress=plain", "--build-context", &base, "-t", name, "ctx"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
+    };
+    let builds = [start("one"), start("two")];
+    for build in builds {
+        let output = build.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    let layers = |name: &str| {
+        let inspected = kiln.run(&["inspect", name]).success();
+        let images: serde_json::Value = serde_json::from_str(&inspected).unwrap();
+        images[0]["RootFS"]["Layers"].clone()
+    };
+    assert_eq!(layers("one").as_array().unwrap().len(), 3);
+    assert_eq!(layers("one"), layers("two"));
+}

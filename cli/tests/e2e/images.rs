@@ -1,0 +1,54 @@
+//! `kiln images`, `rmi` and `inspect`.
+
+use kiln_testkit::{Need, skip};
+
+use crate::kiln;
+
+#[test]
+fn images_are_listed_inspected_and_removed() {
+    if skip("images_are_listed_inspected_and_removed", &[Need::Root]) {
+        return;
+    }
+    let kiln = kiln();
+    let dockerfile = "FROM base\nLABEL a=b\nENV X=1\nRUN echo 1 > /f\n";
+    kiln.build_text(dockerfile, &["-t", "one:a", "-t", "registry.example/two"]).success();
+
+    let listing = kiln.run(&["images"]).success();
+    let mut lines = listing.lines();
+    let heading = lines.next().unwrap();
+    assert!(heading.starts_with("REPOSITORY") && heading.ends_with("SIZE"), "{heading}");
+    let rows: Vec<Vec<&str>> = lines.map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(rows.len(), 2, "{listing}");
+    assert!(rows.iter().any(|row| row[..2] == ["one", "a"]), "{listing}");
+    assert!(rows.iter().any(|row| row[..2] == ["registry.example/two", "latest"]), "{listing}");
+
+    let id = kiln.run(&["images", "-q", "--no-trunc", "one:a"]).success();
+    let id = id.trim();
+    let inspected = kiln.run(&["inspect", "one:a"]).success();
+    let images: serde_json::Value = serde_json::from_str(&inspected).unwrap();
+    assert_eq!(images[0]["Id"], id);
+    assert_eq!(images[0]["Config"]["Labels"]["a"], "b");
+    assert_eq!(images[0]["RootFS"]["Layers"].as_array().unwrap().len(), 2);
+
+    let short = &id["sha256:".len()..][..12];
+    assert!(kiln.run(&["rmi", short]).failure().contains("2 names"));
+    assert_eq!(kiln.run(&["rmi", "one:a"]).success(), "Untagged: one:a\n");
+    let removed = kiln.run(&["rmi", short]).success();
+    assert!(removed.ends_with(&format!("Deleted: {id}\n")), "{removed}");
+    assert!(kiln.run(&["rmi", "one:a"]).failure().contains("no such image: one:a"));
+    assert_eq!(kiln.run(&["images", "-q"]).success(), "");
+    // The cache still knows the steps.
+    let again = kiln.build_text(dockerfile, &["-t", "one:a"]);
+    assert!(crate::steps(&again.stderr).0 >= 1, "{}", again.stderr);
+    assert_eq!(kiln.run(&["run", "--rm", "one:a", "cat", "/f"]).success(), "1\n");
+}
+
+#[test]
+fn help_is_there_for_every_command() {
+    let kiln = kiln();
+    let help = kiln.run(&["--help"]).success();
+    for command in ["build", "run", "images", "rmi", "inspect"] {
+        assert!(help.contains(command), "{help}");
+        assert!(kiln.run(&[command, "--help"]).success().contains("Usage: kiln"));
+    }
+}

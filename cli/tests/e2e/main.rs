@@ -1,0 +1,32 @@
+//! kiln as a user drives it, judged by real peers where there are any.
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+mod build;
+mod concurrency;
+mod crash;
+mod debian;
+mod demo;
+mod engine;
+mod images;
+mod outputs;
+mod registry;
+mod run;
+
+use kiln_testkit::Kiln;
+
+/// Returns a hermetic kiln.
+fn kiln() -> Kiln {
+    Kiln::new(env!("CARGO_BIN_EXE_kiln"))
+}
+
+/// Returns how many steps a plain progress report shows as taken from the cache, and how many as
+/// done.
+fn steps(progress: &str) -> (usize, usize) {
+    let count = |word: &str| {
+        progress
+            .lines()
+            .filter(|line| line.starts_with('#') && line.split(' ').nth(1) == Some(word))
+            .count()
+    };
+    (count("CACHED"), count("DONE"))
+}

@@ -1,0 +1,110 @@
+//! Outputs, judged by skopeo, umoci and tar.
+
+use std::process::Command;
+
+use kiln_testkit::environment::run;
+use kiln_testkit::{Need, skip};
+
+use crate::kiln;
+
+const DOCKERFILE: &str = "FROM base\nRUN mkdir /d && echo x > /d/x && rm /bin/vi\nENV K=v\n\
+                          ENTRYPOINT [\"cat\"]\nCMD [\"/d/x\"]\n";
+
+#[test]
+fn an_oci_archive_is_read_by_skopeo_and_umoci() {
+    let needs = [Need::Root, Need::Program("skopeo"), Need::Program("umoci")];
+    if skip("an_oci_archive_is_read_by_skopeo_and_umoci", &needs) {
+        return;
+    }
+    let kiln = kiln();
+    let archive = kiln.path("image.tar");
+    let output = format!("type=oci,dest={}", archive.display());
+    kiln.build_text(DOCKERFILE, &["--output", &output, "-t", "app:1"]).success();
+    let archive = format!("oci-archive:{}", archive.display());
+
+    let inspected = run(Command::new("skopeo").args(["inspect", "--config", &archive])).success();
+    let config: serde_json::Value = serde_json::from_str(&inspected).unwrap();
+    assert_eq!(config["config"]["Entrypoint"][0], "cat");
+    assert_eq!(config["rootfs"]["diff_ids"].as_array().unwrap().len(), 2);
+
+    let directory = format!("dir:{}", kiln.path("copied").display());
+    run(Command::new("skopeo").args(["copy", "--insecure-policy", &archive, &directory])).success();
+
+    let layout = kiln.path("layout");
+    let target = format!("oci:{}:app", layout.display());
+    run(Command::new("skopeo").args(["copy", "--insecure-policy", &archive, &target])).success();
+    let image = format!("{}:app", layout.display());
+    let bundle = kiln.path("bundle");
+    run(Command::new("umoci").args(["unpack", "--image", &image]).arg(&bundle)).success();
+    assert_eq!(std::fs::read_to_string(bundle.join("rootfs/d/x")).unwrap(), "x\n");
+    assert!(!bundle.join("rootfs/bin/vi").exists());
+    assert!(bundle.join("rootfs/bin/busybox").exists());
+}
+
+#[test]
+fn an_archive_goes_to_standard_output() {
+    if skip("an_archive_goes_to_standard_output", &[Need::Root]) {
+        return;
+    }
+    let kiln = kiln();
+    let file = kiln.path("image.tar");
+    kiln.write("text/Dockerfile", DOCKERFILE);
+    let base = format!("base=oci-layout://{}", kiln_testkit::environment::base_layout().display());
+    let status = kiln
+        .command(&["build", "--build-context", &base, "--output", "type=oci,dest=-", "text"])
+        .stdout(std::fs::File::create(&file).unwrap())
+        .stderr(std::process::Stdio::null())
+        .status()
+        .unwrap();
+    assert!(status.success());
+    let listing = run(Command::new("tar").arg("-tf").arg(&file)).success();
+    assert!(listing.lines().any(|line| line == "index.json"), "{listing}");
+}
+
+#[test]
+fn files_go_to_a_directory_and_a_tar() {
+    if skip("files_go_to_a_directory_and_a_tar", &[Need::Root]) {
+        return;
+    }
+    let kiln = kiln();
+    let (directory, tar) = (kiln.path("out"), kiln.path("out.tar"));
+    let local = format!("type=local,dest={}", directory.display());
+    let archive = format!("type=tar,dest={}", tar.display());
+    kiln.build_text(DOCKERFILE, &["--output", &local, "--output", &archive]).success();
+    assert_eq!(std::fs::read_to_string(directory.join("d/x")).unwrap(), "x\n");
+    assert!(!directory.join("bin/vi").exists());
+    assert!(std::fs::symlink_metadata(directory.join("bin/sh")).unwrap().is_symlink());
+    let listing = run(Command::new("tar").arg("-tf").arg(&tar)).success();
+    assert!(listing.lines().any(|line| line.trim_start_matches("./") == "d/x"), "{listing}");
+    assert!(!listing.contains("bin/vi\n") && !listing.contains(".wh."), "{listing}");
+}
+
+#[test]
+fn the_same_build_gives_the_same_bytes() {
+    if skip("the_same_build_gives_the_same_bytes", &[Need::Root]) {
+        return;
+    }
+    let archive = |name: &str| {
+        let kiln = kiln();
+        kiln.write("ctx/f", "content");
+        let file = std::fs::File::options().append(true).open(kiln.path("ctx/f")).unwrap();
+        file.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
+        kiln.write("ctx/Dockerfile", "FROM scratch\nCOPY f /\n");
+        let path = kiln.path(name);
+        let output = format!("type=oci,dest={}", path.display());
+        let epoch = ["--build-arg", "SOURCE_DATE_EPOCH=1700000000"];
+        kiln.build("ctx", &["--output", &output, epoch[0], epoch[1]]).success();
+        std::fs::read(path).unwrap()
+    };
+    assert!(archive("a.tar") == archive("b.tar"));
+}
+
+#[test]
+fn unknown_outputs_and_attributes_are_refused() {
+    let kiln = kiln();
+    let stderr = kiln.build_text("FROM scratch\n", &["--output", "type=zip,dest=x"]).failure();
+    assert!(stderr.contains("zip"), "{stderr}");
+    let stderr =
+        kiln.build_text("FROM scratch\n", &["--output", "type=oci,dest=x,colour=red"]).failure();
+    assert!(stderr.contains("colour"), "{stderr}");
+}

@@ -1,0 +1,85 @@
+//! The images that BuildKit built of `testdata/golden/image`, and ours.
+//!
+//! Cases that don't pass yet stand in `testdata/golden/image-pending.txt`: one that begins to pass
+//! fails here until it is taken off the list.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use kiln_testkit::base::{repository, tool};
+use kiln_testkit::environment::{base_layout, run};
+use kiln_testkit::{Kiln, Need, skip};
+use libtest_mimic::{Arguments, Failed, Trial};
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    let golden = repository().join("testdata/golden");
+    let pending = std::fs::read_to_string(golden.join("image-pending.txt")).unwrap_or_default();
+    let pending: Vec<&str> =
+        pending.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
+    let mut cases: Vec<PathBuf> = std::fs::read_dir(golden.join("image"))
+        .expect("read testdata/golden/image")
+        .map(|entry| entry.expect("read testdata/golden/image").path())
+        .collect();
+    cases.sort();
+    let trials = cases
+        .into_iter()
+        .map(|case| {
+            let name = case.file_name().expect("a case has a name").to_string_lossy().into_owned();
+            let is_pending = pending.contains(&name.as_str());
+            Trial::test(name, move || match (judge(&case), is_pending) {
+                (Ok(()), true) => Err("it passes: take it off image-pending.txt".into()),
+                (Err(_), true) | (Ok(()), false) => Ok(()),
+                (Err(difference), false) => Err(difference),
+            })
+        })
+        .collect();
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+/// Builds a case and compares the image with what BuildKit built.
+fn judge(case: &Path) -> Result<(), Failed> {
+    if skip(&case.display().to_string(), &[Need::Root, Need::Program("python3")]) {
+        return Ok(());
+    }
+    let kiln = Kiln::new(env!("CARGO_BIN_EXE_kiln"));
+    let context = kiln.path("context");
+    std::fs::create_dir(&context)?;
+    let script = case.join("context.sh");
+    if script.exists() {
+        let mut make = Command::new("bash");
+        make.arg("-c").arg("umask 022 && . \"$0\"").arg(&script).current_dir(&context);
+        run(&mut make).success();
+    }
+    let archive = kiln.path("image.tar");
+    let base = format!("base=oci-layout://{}", base_layout().display());
+    let output = format!("type=oci,dest={}", archive.display());
+    let file = case.join("Dockerfile");
+    let file = file.to_string_lossy();
+    let more = std::fs::read_to_string(case.join("args")).unwrap_or_default();
+    let mut arguments =
+        vec!["build", "-q", "-f", &file, "--build-context", &base, "--output", &output];
+    arguments.extend(more.split_whitespace());
+    arguments.push("context");
+    let built = kiln.run(&arguments);
+    let seen = if built.code == 0 {
+        let base_archive = base_layout().with_extension("tar");
+        run(Command::new(tool("image-listing")).arg(&archive).arg(base_archive)).success()
+    } else {
+        "build failed\n".to_owned()
+    };
+    let expected = std::fs::read_to_string(case.join("expected.txt"))?;
+    if seen == expected {
+        return Ok(());
+    }
+    Err(format!("{}{}", difference(&expected, &seen), built.stderr).into())
+}
+
+/// Returns the lines that only one side has.
+fn difference(expected: &str, seen: &str) -> String {
+    let missing = |of: &str, from: &str, sign: char| -> String {
+        let lines = of.lines().filter(|line| !from.lines().any(|other| other == *line));
+        lines.map(|line| format!("{sign} {line}\n")).collect::<Vec<_>>().concat()
+    };
+    missing(expected, seen, '-') + &missing(seen, expected, '+')
+}

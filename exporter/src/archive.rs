@@ -1,0 +1,150 @@
+//! Tars of files whose bytes lie in the store.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use kiln_oci::Digest;
+use kiln_store::Store;
+
+use crate::destination::NewFile;
+use crate::error::{Error, Result};
+use crate::export::ExportContext;
+use crate::spec::Destination;
+
+/// A file of an archive or a layout.
+pub(crate) enum Body {
+    /// These bytes.
+    Bytes(Vec<u8>),
+    /// A blob of the store.
+    Blob(Digest),
+}
+
+/// The files of an archive or a layout, by path. Each is there once, whatever refers to it.
+#[derive(Default)]
+pub(crate) struct Files(BTreeMap<String, Body>);
+
+impl Files {
+    pub(crate) fn insert(&mut self, path: &str, bytes: Vec<u8>) {
+        self.0.insert(path.to_owned(), Body::Bytes(bytes));
+    }
+
+    pub(crate) fn insert_blob(&mut self, digest: &Digest, body: Body) {
+        self.0.insert(blob_path(digest), body);
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &Body)> {
+        self.0.iter().map(|(path, body)| (path.as_str(), body))
+    }
+}
+
+/// Returns where a blob lies in a layout.
+pub(crate) fn blob_path(digest: &Digest) -> String {
+    format!("blobs/sha256/{}", digest.hex())
+}
+
+/// Writes the files as a tar.
+pub(crate) fn write(
+    files: &Files,
+    dest: &Destination,
+    context: &mut ExportContext<'_>,
+) -> Result<()> {
+    to_destination(dest, context, |mut sink, store| {
+        for dir in ["blobs/", "blobs/sha256/"] {
+            let header = header(dir, tar::EntryType::Directory, 0o755, 0)?;
+            sink.write(header.as_bytes())?;
+        }
+        for (path, body) in files.iter() {
+            match body {
+                Body::Bytes(bytes) => {
+                    let size = bytes.len() as u64;
+                    let header = header(path, tar::EntryType::Regular, 0o644, size)?;
+                    sink.write(header.as_bytes())?;
+                    sink.write(bytes)?;
+                    sink.pad(size)?;
+                }
+                Body::Blob(digest) => {
+                    let mut file = store.content().open(digest).map_err(io::Error::other)?;
+                    let size = file.metadata()?.len();
+                    let header = header(path, tar::EntryType::Regular, 0o644, size)?;
+                    sink.write(header.as_bytes())?;
+                    sink.copy(&mut file, size)?;
+                    sink.pad(size)?;
+                }
+            }
+        }
+        sink.write(&[0; 1024])
+    })
+}
+
+/// Lets `fill` write to a file that appears whole, or to standard output.
+pub(crate) fn to_destination(
+    dest: &Destination,
+    context: &mut ExportContext<'_>,
+    fill: impl FnOnce(Sink<'_>, &Store) -> io::Result<()>,
+) -> Result<()> {
+    match dest {
+        Destination::Path(path) => {
+            let mut new = NewFile::create(path)?;
+            let target = new.target().to_owned();
+            fill(Sink::File(new.file()), context.store).map_err(Error::io("write", target))?;
+            new.commit()
+        }
+        Destination::Stdout => {
+            let failed = Error::io("write", PathBuf::from("standard output"));
+            let store = context.store;
+            fill(Sink::Stream(&mut *context.stdout), store)
+                .and_then(|()| context.stdout.flush())
+                .map_err(failed)
+        }
+    }
+}
+
+/// Where an archive goes. Files are kept apart: the kernel copies into them by itself.
+pub(crate) enum Sink<'a> {
+    File(&'a mut File),
+    Stream(&'a mut (dyn Write + Send)),
+}
+
+impl Sink<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream().write_all(bytes)
+    }
+
+    pub(crate) fn stream(&mut self) -> &mut dyn Write {
+        match self {
+            Self::File(file) => file,
+            Self::Stream(stream) => stream,
+        }
+    }
+
+    /// Copies exactly `size` bytes.
+    fn copy(&mut self, from: &mut File, size: u64) -> io::Result<()> {
+        let mut from = from.take(size);
+        let copied = match self {
+            Self::File(file) => io::copy(&mut from, *file)?,
+            Self::Stream(stream) => io::copy(&mut from, *stream)?,
+        };
+        if copied == size { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+    }
+
+    fn pad(&mut self, size: u64) -> io::Result<()> {
+        let over = (size % 512) as usize;
+        if over == 0 { Ok(()) } else { self.write(&[0; 512][over..]) }
+    }
+}
+
+/// Returns a header with nothing in it that isn't a function of its arguments.
+fn header(path: &str, kind: tar::EntryType, mode: u32, size: u64) -> io::Result<tar::Header> {
+    let mut header = tar::Header::new_gnu();
+    header.set_path(Path::new(path))?;
+    header.set_entry_type(kind);
+    header.set_mode(mode);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
+    header.set_size(size);
+    header.set_cksum();
+    Ok(header)
+}

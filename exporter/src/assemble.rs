@@ -1,0 +1,151 @@
+//! Config, manifest and index, as bytes.
+//!
+//! Members stand in the order of the specifications, so that the same image has the same bytes.
+
+use std::collections::BTreeMap;
+
+use kiln_oci::{Digest, ImageConfig, Platform, media_type};
+use serde::Serialize;
+
+use crate::error::{Error, Result};
+use crate::pack::PackedLayer;
+
+/// A reference from one document to another.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Descriptor {
+    pub(crate) media_type: &'static str,
+    pub(crate) digest: Digest,
+    pub(crate) size: u64,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) annotations: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) platform: Option<Platform>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Manifest<'a> {
+    schema_version: u32,
+    media_type: &'static str,
+    config: Descriptor,
+    layers: Vec<Descriptor>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    annotations: &'a BTreeMap<String, String>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Index<'a> {
+    schema_version: u32,
+    media_type: &'static str,
+    manifests: &'a [Descriptor],
+}
+
+/// A document: its bytes and the reference to it.
+#[derive(Clone, Debug)]
+pub(crate) struct Document {
+    pub(crate) descriptor: Descriptor,
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// The image of one platform.
+#[derive(Clone, Debug)]
+pub(crate) struct Image {
+    pub(crate) config: Document,
+    pub(crate) manifest: Document,
+    pub(crate) layers: Vec<PackedLayer>,
+}
+
+/// The images of a build: one, or several with an index.
+#[derive(Clone, Debug)]
+pub(crate) struct Assembled {
+    pub(crate) images: Vec<Image>,
+    pub(crate) index: Option<Document>,
+}
+
+impl Assembled {
+    /// Makes the documents. There is at least one image.
+    pub(crate) fn new(images: Vec<Image>, oci: bool) -> Result<Self> {
+        let index = match images.as_slice() {
+            [_] => None,
+            images => {
+                let manifests: Vec<Descriptor> =
+                    images.iter().map(|image| image.manifest.descriptor.clone()).collect();
+                Some(index(&manifests, oci)?)
+            }
+        };
+        Ok(Self { images, index })
+    }
+
+    /// Returns what names the whole: the index, or the only manifest.
+    pub(crate) fn top(&self) -> Result<&Document> {
+        let only = self.images.first().map(|image| &image.manifest);
+        self.index.as_ref().or(only).ok_or_else(|| Error::Config("there is no image".to_owned()))
+    }
+
+    /// Returns how many bytes all of it has, each blob once.
+    pub(crate) fn size(&self) -> u64 {
+        let mut sizes = BTreeMap::new();
+        for image in &self.images {
+            for document in [&image.config, &image.manifest] {
+                sizes.insert(document.descriptor.digest, document.descriptor.size);
+            }
+            sizes.extend(image.layers.iter().map(|layer| (layer.digest, layer.size)));
+        }
+        let index = self.index.as_ref().map_or(0, |index| index.descriptor.size);
+        sizes.values().sum::<u64>() + index
+    }
+}
+
+impl Image {
+    pub(crate) fn new(
+        config: &ImageConfig,
+        platform: &Platform,
+        layers: Vec<PackedLayer>,
+        oci: bool,
+        annotations: &BTreeMap<String, String>,
+    ) -> Result<Self> {
+        let kind = if oci { media_type::OCI_CONFIG } else { media_type::DOCKER_CONFIG };
+        let config = document(config, kind)?;
+        let kind = if oci { media_type::OCI_MANIFEST } else { media_type::DOCKER_MANIFEST };
+        let manifest = Manifest {
+            schema_version: 2,
+            media_type: kind,
+            config: config.descriptor.clone(),
+            layers: layers.iter().map(|layer| descriptor_of(layer, oci)).collect(),
+            annotations,
+        };
+        let mut manifest = document(&manifest, kind)?;
+        manifest.descriptor.platform = Some(platform.clone());
+        Ok(Self { config, manifest, layers })
+    }
+}
+
+/// Returns an index of manifests.
+pub(crate) fn index(manifests: &[Descriptor], oci: bool) -> Result<Document> {
+    let kind = if oci { media_type::OCI_INDEX } else { media_type::DOCKER_MANIFEST_LIST };
+    document(&Index { schema_version: 2, media_type: kind, manifests }, kind)
+}
+
+fn descriptor_of(layer: &PackedLayer, oci: bool) -> Descriptor {
+    Descriptor {
+        media_type: layer.compression.media_type(oci),
+        digest: layer.digest,
+        size: layer.size,
+        annotations: BTreeMap::new(),
+        platform: None,
+    }
+}
+
+fn document<T: Serialize>(value: &T, media_type: &'static str) -> Result<Document> {
+    let bytes = json(value)?;
+    let (digest, size) = (Digest::of(&bytes), bytes.len() as u64);
+    let annotations = BTreeMap::new();
+    let descriptor = Descriptor { media_type, digest, size, annotations, platform: None };
+    Ok(Document { descriptor, bytes })
+}
+
+pub(crate) fn json<T: Serialize>(value: &T) -> Result<Vec<u8>> {
+    serde_json::to_vec(value).map_err(|error| Error::Config(error.to_string()))
+}

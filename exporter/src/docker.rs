@@ -1,0 +1,65 @@
+//! Tars that `docker load` takes.
+//!
+//! Such a tar is an OCI layout with one more file, `manifest.json`, that says where config and layers
+//! lie. Engines before the containerd image store read that file alone, newer ones the layout.
+
+use kiln_oci::Reference;
+use serde::Serialize;
+
+use crate::archive::{Files, blob_path};
+use crate::assemble::{self, Assembled};
+use crate::error::{Error, Result};
+use crate::oci;
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Entry {
+    config: String,
+    repo_tags: Option<Vec<String>>,
+    layers: Vec<String>,
+}
+
+/// Returns the files of the archive.
+pub(crate) fn archive(assembled: &Assembled, names: &[Reference]) -> Result<Files> {
+    let [image] = assembled.images.as_slice() else {
+        let problem = "type docker holds one platform only, and several were built";
+        return Err(Error::Unsupported(problem.to_owned()));
+    };
+    let mut files = oci::layout(assembled, names)?;
+    let entry = Entry {
+        config: blob_path(&image.config.descriptor.digest),
+        // Null where there are none, as docker itself writes it.
+        repo_tags: (!names.is_empty()).then(|| names.iter().filter_map(tag).collect()),
+        layers: image.layers.iter().map(|layer| blob_path(&layer.digest)).collect(),
+    };
+    files.insert("manifest.json", assemble::json(&[entry])?);
+    Ok(files)
+}
+
+/// Returns a name as docker shows it: short, with a tag, without a digest.
+fn tag(name: &Reference) -> Option<String> {
+    name.tag().map(|tag| {
+        let full = name.name();
+        let short = full.strip_prefix("docker.io/").unwrap_or(&full);
+        format!("{}:{tag}", short.strip_prefix("library/").unwrap_or(short))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tags_are_as_docker_shows_them() {
+        for (text, expected) in [
+            ("a", Some("a:latest")),
+            ("user/a:1", Some("user/a:1")),
+            ("localhost:5000/a:1", Some("localhost:5000/a:1")),
+        ] {
+            let name: Reference = text.parse().unwrap();
+            assert_eq!(tag(&name).as_deref(), expected);
+        }
+        let digest = format!("a@sha256:{}", "0".repeat(64));
+        assert_eq!(tag(&digest.parse().unwrap()), None);
+    }
+}

@@ -1,0 +1,247 @@
+//! Exporting: one request, any number of outputs.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::io::Write;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use kiln_oci::{Digest, ImageConfig, Platform};
+use kiln_store::{Layer, LayerId, Store};
+
+use crate::assemble::{Assembled, Image};
+use crate::error::{Error, Result};
+use crate::pack::{PackedLayer, pack_layer};
+use crate::progress::{BlobFetcher, Progress};
+use crate::spec::{Output, OutputKind};
+use crate::{archive, config, docker, image, local, oci, tarball};
+
+/// How many layers are packed at once. Large ones are parallel by themselves; this is for many small
+/// ones, whose time goes into waiting.
+const LAYERS_AT_ONCE: usize = 4;
+
+/// What a build has made for one platform.
+#[derive(Clone, Debug)]
+pub struct ImageSource {
+    /// The image config, as the frontend made it: diff IDs and times of what is new are filled in
+    /// here.
+    pub config: ImageConfig,
+    /// The uppermost layer; `None` for an image without files.
+    pub layer: Option<LayerId>,
+    /// The platform.
+    pub platform: Platform,
+}
+
+/// What is to be exported, and how.
+#[derive(Clone, Debug)]
+pub struct ExportRequest {
+    /// The images, one for each platform.
+    pub images: Vec<ImageSource>,
+    /// The outputs, in their order.
+    pub outputs: Vec<Output>,
+    /// `SOURCE_DATE_EPOCH`, in seconds.
+    pub epoch: Option<i64>,
+}
+
+/// What an export works with.
+pub struct ExportContext<'a> {
+    /// Where layers are, and images of type `image` go.
+    pub store: &'a Store,
+    /// Gets layers of base images.
+    pub fetcher: &'a dyn BlobFetcher,
+    /// Is told how far it is.
+    pub progress: &'a dyn Progress,
+    /// Where outputs go whose destination is `-`.
+    pub stdout: &'a mut (dyn Write + Send),
+}
+
+impl fmt::Debug for ExportContext<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ExportContext").field("store", &self.store).finish_non_exhaustive()
+    }
+}
+
+/// What was exported. Outputs of files alone (`local`, `tar`) have no digests: nothing was packed for
+/// them. Where outputs differ in options, the first of them is told of.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Exported {
+    /// The digest of the config: the image's ID. Of several platforms, the first's.
+    pub image_id: Option<Digest>,
+    /// The digest of the manifest, or of the index where there are several platforms.
+    pub manifest: Option<Digest>,
+    /// How many bytes the image has, compressed, with its documents.
+    pub size: Option<u64>,
+    /// The names that the image has got.
+    pub names: Vec<String>,
+}
+
+/// Writes every output of a request.
+///
+/// # Errors
+/// Returns the first failure; outputs that come before it are complete, and the failed one has left
+/// nothing where it goes (but in a directory).
+pub fn export(request: &ExportRequest, context: &mut ExportContext<'_>) -> Result<Exported> {
+    check(request)?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let now = now.cast_signed();
+    let mut exported = Exported::default();
+    for output in &request.outputs {
+        if context.progress.cancelled() {
+            return Err(Error::Cancelled);
+        }
+        if let OutputKind::Local { dest, split } = &output.kind {
+            let name = format!("copying files to {}", dest.display());
+            context.progress.status(&name, 0, None, false);
+            let split = split.unwrap_or(request.images.len() > 1);
+            local::write(request, dest, split, context)?;
+            context.progress.status(&name, 0, None, true);
+            continue;
+        }
+        if let OutputKind::Tar { dest, split } = &output.kind {
+            context.progress.status("writing tar", 0, None, false);
+            tarball::write(request, dest, split.unwrap_or_default(), context)?;
+            context.progress.status("writing tar", 0, None, true);
+            continue;
+        }
+        let assembled = assemble(request, output, now, context)?;
+        write(&assembled, output, now, context)?;
+        note(&mut exported, &assembled, output)?;
+    }
+    Ok(exported)
+}
+
+fn check(request: &ExportRequest) -> Result<()> {
+    if request.images.is_empty() {
+        return Err(Error::Config("there is no image".to_owned()));
+    }
+    if request.outputs.iter().filter(|output| output.is_stdout()).count() > 1 {
+        let problem = "only one output can go to standard output";
+        return Err(Error::Unsupported(problem.to_owned()));
+    }
+    Ok(())
+}
+
+/// Packs what isn't packed yet and makes the documents.
+fn assemble(
+    request: &ExportRequest,
+    output: &Output,
+    now: i64,
+    context: &ExportContext<'_>,
+) -> Result<Assembled> {
+    let mut images = Vec::with_capacity(request.images.len());
+    for source in &request.images {
+        let layers = match &source.layer {
+            Some(layer) => pack_chain(layer, output, context)?,
+            None => Vec::new(),
+        };
+        let config = config::complete(source, &layers, request.epoch, now)?;
+        let oci = output.oci_types;
+        images.push(Image::new(&config, &source.platform, layers, oci, &output.annotations)?);
+    }
+    let assembled = Assembled::new(images, output.oci_types)?;
+    for image in &assembled.images {
+        for (what, document) in [("manifest", &image.manifest), ("config", &image.config)] {
+            let name = format!("exporting {what} {}", document.descriptor.digest);
+            context.progress.status(&name, 0, None, true);
+        }
+    }
+    Ok(assembled)
+}
+
+/// Packs all layers of a chain, several at once, and returns them base first.
+fn pack_chain(
+    top: &LayerId,
+    output: &Output,
+    context: &ExportContext<'_>,
+) -> Result<Vec<PackedLayer>> {
+    context.store.layers().hold([top])?;
+    let chain: Vec<Layer> = context.store.layers().chain(top)?;
+    let (store, fetcher, progress) = (context.store, context.fetcher, context.progress);
+    let next = AtomicUsize::new(0);
+    let results: Mutex<Vec<Option<Result<PackedLayer>>>> =
+        Mutex::new(chain.iter().map(|_| None).collect());
+    let work = || {
+        while let Some((number, layer)) = {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            chain.get(number).map(|layer| (number, layer))
+        } {
+            let result = pack_layer(store, &layer.id, output.packing, fetcher, progress);
+            if result.is_err() {
+                next.store(chain.len(), Ordering::Relaxed);
+            }
+            results.lock().unwrap_or_else(PoisonError::into_inner)[number] = Some(result);
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..LAYERS_AT_ONCE.min(chain.len()) {
+            scope.spawn(work);
+        }
+        work();
+    });
+    let results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
+    // Where one is missing, another has failed: errors come first.
+    let (failed, rest): (Vec<_>, Vec<_>) =
+        results.into_iter().flatten().partition(std::result::Result::is_err);
+    failed.into_iter().chain(rest).collect()
+}
+
+fn write(
+    assembled: &Assembled,
+    output: &Output,
+    now: i64,
+    context: &mut ExportContext<'_>,
+) -> Result<()> {
+    match &output.kind {
+        OutputKind::Oci { dest } => {
+            let files = oci::layout(assembled, &output.names)?;
+            reported("writing oci archive", context, |context| {
+                oci::write_tar(&files, dest, context)
+            })
+        }
+        OutputKind::OciLayout { dest } => {
+            let files = oci::layout(assembled, &output.names)?;
+            reported("writing oci layout", context, |context| {
+                oci::write_directory(&files, dest, context)
+            })
+        }
+        OutputKind::Docker { dest } => {
+            let files = docker::archive(assembled, &output.names)?;
+            reported("writing docker archive", context, |context| {
+                archive::write(&files, dest, context)
+            })
+        }
+        OutputKind::Image => {
+            image::store(assembled, &output.names, now, context)?;
+            for name in &output.names {
+                context.progress.status(&format!("naming to {name}"), 0, None, true);
+            }
+            Ok(())
+        }
+        // Written from trees.
+        OutputKind::Local { .. } | OutputKind::Tar { .. } => Ok(()),
+    }
+}
+
+fn reported(
+    name: &str,
+    context: &mut ExportContext<'_>,
+    work: impl FnOnce(&mut ExportContext<'_>) -> Result<()>,
+) -> Result<()> {
+    context.progress.status(name, 0, None, false);
+    work(context)?;
+    context.progress.status(name, 0, None, true);
+    Ok(())
+}
+
+fn note(exported: &mut Exported, assembled: &Assembled, output: &Output) -> Result<()> {
+    if exported.manifest.is_none() {
+        exported.image_id = assembled.images.first().map(|image| image.config.descriptor.digest);
+        exported.manifest = Some(assembled.top()?.descriptor.digest);
+        exported.size = Some(assembled.size());
+    }
+    let mut names: BTreeSet<String> = exported.names.drain(..).collect();
+    names.extend(output.names.iter().map(ToString::to_string));
+    exported.names = names.into_iter().collect();
+    Ok(())
+}

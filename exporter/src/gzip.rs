@@ -1,0 +1,294 @@
+//! gzip in parallel.
+//!
+//! The stream is cut into blocks of fixed size. Each is deflated for itself, with the end of the one
+//! before as its dictionary, so that hardly any ratio is lost, and flushed to a byte boundary, so that
+//! the results can be put one behind the other. Where the cuts are depends on nothing but the
+//! content; so the bytes are the same for any number of threads. The header holds no time and no
+//! name.
+//!
+//! Blocks are compressed on rayon's threads. At most a few per thread are under way; who writes more
+//! waits for the oldest. So memory is bounded.
+
+use std::collections::VecDeque;
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, channel};
+use std::time::Duration;
+
+use flate2::{Compress, FlushCompress, Status};
+
+/// How much is compressed at once.
+const BLOCK: usize = 512 << 10;
+/// How far back deflate looks.
+const WINDOW: usize = 32 << 10;
+/// Magic, deflate, no flags, no time, nothing of the compressor, unknown system.
+const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
+
+/// Compresses what is written to it with gzip.
+#[derive(Debug)]
+pub struct GzipWriter<W> {
+    sink: W,
+    level: u32,
+    /// The block that is being filled, and the one before.
+    buffer: Vec<u8>,
+    before: Arc<Vec<u8>>,
+    under_way: VecDeque<Receiver<io::Result<Block>>>,
+    most: usize,
+    begun: bool,
+    crc: crc32fast::Hasher,
+    length: u64,
+}
+
+/// A compressed block.
+#[derive(Debug)]
+struct Block {
+    bytes: Vec<u8>,
+    crc: u32,
+    length: u64,
+}
+
+impl<W: Write> GzipWriter<W> {
+    /// Wraps `sink`. `level` goes from 0 to 9.
+    pub fn new(sink: W, level: u32) -> Self {
+        Self {
+            sink,
+            level: level.min(9),
+            buffer: Vec::new(),
+            before: Arc::default(),
+            under_way: VecDeque::new(),
+            most: 2 * rayon::current_num_threads() + 1,
+            begun: false,
+            crc: crc32fast::Hasher::new(),
+            length: 0,
+        }
+    }
+
+    /// Ends the stream and returns what it was written to.
+    ///
+    /// # Errors
+    /// Fails where writing to it fails.
+    pub fn finish(mut self) -> io::Result<W> {
+        let last = deflate(&self.buffer, &self.before, self.level, FlushCompress::Finish)?;
+        while let Some(block) = self.oldest()? {
+            self.put(&block)?;
+        }
+        self.put(&last)?;
+        self.sink.write_all(&std::mem::take(&mut self.crc).finalize().to_le_bytes())?;
+        self.sink.write_all(&(self.length as u32).to_le_bytes())?;
+        Ok(self.sink)
+    }
+
+    /// Has the full buffer compressed.
+    fn submit(&mut self) -> io::Result<()> {
+        if self.under_way.len() >= self.most
+            && let Some(block) = self.oldest()?
+        {
+            self.put(&block)?;
+        }
+        let block = Arc::new(std::mem::replace(&mut self.buffer, Vec::with_capacity(BLOCK)));
+        let before = std::mem::replace(&mut self.before, block.clone());
+        let (sender, receiver) = channel();
+        let level = self.level;
+        rayon::spawn(move || {
+            // Nobody listens where the writer was dropped.
+            let _ = sender.send(deflate(&block, &before, level, FlushCompress::Sync));
+        });
+        self.under_way.push_back(receiver);
+        Ok(())
+    }
+
+    /// Waits for the oldest block that is under way.
+    fn oldest(&mut self) -> io::Result<Option<Block>> {
+        self.under_way.pop_front().map(|block| wait(&block)).transpose()
+    }
+
+    fn put(&mut self, block: &Block) -> io::Result<()> {
+        if !self.begun {
+            self.sink.write_all(&HEADER)?;
+            self.begun = true;
+        }
+        self.sink.write_all(&block.bytes)?;
+        self.crc.combine(&crc32fast::Hasher::new_with_initial_len(block.crc, block.length));
+        self.length += block.length;
+        Ok(())
+    }
+}
+
+impl<W: Write> Write for GzipWriter<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        // A full block waits until there is more, so that the last one is never empty but alone.
+        if self.buffer.len() == BLOCK {
+            self.submit()?;
+        }
+        let count = bytes.len().min(BLOCK - self.buffer.len());
+        self.buffer.extend_from_slice(&bytes[..count]);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Waits for a block. A thread of the pool works meanwhile, lest all of them wait for one another.
+fn wait(block: &Receiver<io::Result<Block>>) -> io::Result<Block> {
+    let died = || io::Error::other("the compressor ended early");
+    loop {
+        match block.try_recv() {
+            Ok(result) => return result,
+            Err(TryRecvError::Disconnected) => return Err(died()),
+            Err(TryRecvError::Empty) => {}
+        }
+        match rayon::yield_now() {
+            Some(rayon::Yield::Executed) => {}
+            Some(rayon::Yield::Idle) => match block.recv_timeout(Duration::from_millis(1)) {
+                Ok(result) => return result,
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return Err(died()),
+            },
+            None => return block.recv().map_err(|_| died())?,
+        }
+    }
+}
+
+fn deflate(block: &[u8], before: &[u8], level: u32, flush: FlushCompress) -> io::Result<Block> {
+    // Always a new one: with a dictionary, one of zlib-rs that was used before and reset gives bytes
+    // that depend on what it compressed then.
+    let mut compress = Compress::new(flate2::Compression::new(level), false);
+    let bytes = deflate_with(&mut compress, block, before, flush)?;
+    Ok(Block { bytes, crc: crc32fast::hash(block), length: block.len() as u64 })
+}
+
+fn deflate_with(
+    compress: &mut Compress,
+    block: &[u8],
+    before: &[u8],
+    flush: FlushCompress,
+) -> io::Result<Vec<u8>> {
+    let dictionary = &before[before.len().saturating_sub(WINDOW)..];
+    if !dictionary.is_empty() {
+        compress.set_dictionary(dictionary).map_err(io::Error::other)?;
+    }
+    let mut bytes = Vec::with_capacity(block.len() / 2 + 1024);
+    loop {
+        let done = compress.total_in() as usize;
+        let status = compress
+            .compress_vec(block.get(done..).unwrap_or_default(), &mut bytes, flush)
+            .map_err(io::Error::other)?;
+        let ended = match flush {
+            FlushCompress::Finish => status == Status::StreamEnd,
+            // Room that is left means that nothing is held back.
+            _ => compress.total_in() as usize == block.len() && bytes.len() < bytes.capacity(),
+        };
+        if ended {
+            return Ok(bytes);
+        }
+        bytes.reserve(64 << 10);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+
+    /// Something between text and noise.
+    fn content(size: usize) -> Vec<u8> {
+        let mut state = 1_u64;
+        let mut bytes = Vec::with_capacity(size + 16);
+        while bytes.len() < size {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let word = state >> 33;
+            if word.is_multiple_of(3) {
+                bytes.extend_from_slice(&word.to_le_bytes());
+            } else {
+                bytes.extend_from_slice(format!("{} ", word % 977).as_bytes());
+            }
+        }
+        bytes.truncate(size);
+        bytes
+    }
+
+    fn gzip(content: &[u8], step: usize) -> Vec<u8> {
+        let mut writer = GzipWriter::new(Vec::new(), 6);
+        for piece in content.chunks(step) {
+            writer.write_all(piece).unwrap();
+        }
+        writer.finish().unwrap()
+    }
+
+    fn with_threads<T: Send>(threads: usize, work: impl FnOnce() -> T + Send) -> T {
+        rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(work)
+    }
+
+    #[test]
+    fn reads_back() {
+        for size in [0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK, 5 * BLOCK + 12_345] {
+            let content = content(size);
+            let packed = gzip(&content, 10_000);
+            let mut unpacked = Vec::new();
+            let mut reader = flate2::read::GzDecoder::new(&packed[..]);
+            reader.read_to_end(&mut unpacked).unwrap();
+            assert!(unpacked == content, "{size}");
+            assert!(reader.into_inner().is_empty(), "one member, nothing behind it");
+        }
+    }
+
+    #[test]
+    fn bytes_depend_on_the_content_alone() {
+        let content = content(9 * BLOCK + 1);
+        let expected = gzip(&content, BLOCK);
+        for threads in [1, 2, 8] {
+            for step in [1000, BLOCK, 3 * BLOCK] {
+                let packed = with_threads(threads, || gzip(&content, step));
+                assert!(packed == expected, "{threads} threads, {step} at once");
+            }
+        }
+    }
+
+    #[test]
+    fn many_writers_on_one_thread_end() {
+        let content = content(4 * BLOCK);
+        with_threads(1, || {
+            rayon::scope(|scope| {
+                for _ in 0..4 {
+                    scope.spawn(|_| drop(gzip(&content, BLOCK)));
+                }
+            });
+        });
+    }
+
+    #[test]
+    fn dictionaries_help() {
+        // The second block begins with what the first one ends with.
+        let unit = content(20_000);
+        let mut both = vec![0; BLOCK - unit.len()];
+        both.extend_from_slice(&unit);
+        both.extend_from_slice(&unit);
+        both.resize(2 * BLOCK, 0);
+        let once = gzip(&unit, BLOCK).len();
+        let packed = gzip(&both, BLOCK).len();
+        assert!(packed < once + once / 2, "{packed}, {once} for one of the two");
+    }
+
+    #[test]
+    fn gzip_itself_is_content() {
+        use std::process::{Command, Stdio};
+
+        let mut child = Command::new("gzip")
+            .arg("-dc")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let content = content(3 * BLOCK + 5);
+        let packed = gzip(&content, BLOCK);
+        let mut stdin = child.stdin.take().unwrap();
+        let writer = std::thread::spawn(move || stdin.write_all(&packed));
+        let output = child.wait_with_output().unwrap();
+        writer.join().unwrap().unwrap();
+        assert!(output.status.success());
+        assert!(output.stdout == content);
+    }
+}

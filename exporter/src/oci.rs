@@ -1,0 +1,80 @@
+//! OCI image layouts, in a tar or a directory. (OCI image specification, "Image Layout".)
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+
+use kiln_oci::Reference;
+
+use crate::archive::{self, Body, Files};
+use crate::assemble::{self, Assembled, Descriptor};
+use crate::destination::NewFile;
+use crate::error::{Error, Result};
+use crate::export::ExportContext;
+
+/// The name in full, as containerd reads it.
+const IMAGE_NAME: &str = "io.containerd.image.name";
+/// The name in the layout: a tag, as tools expect it.
+const REF_NAME: &str = "org.opencontainers.image.ref.name";
+
+/// Returns the files of a layout that holds the images under these names.
+pub(crate) fn layout(assembled: &Assembled, names: &[Reference]) -> Result<Files> {
+    let mut files = Files::default();
+    for image in &assembled.images {
+        for layer in &image.layers {
+            files.insert_blob(&layer.digest, Body::Blob(layer.digest));
+        }
+        for document in [&image.config, &image.manifest] {
+            let bytes = document.bytes.clone();
+            files.insert_blob(&document.descriptor.digest, Body::Bytes(bytes));
+        }
+    }
+    if let Some(index) = &assembled.index {
+        files.insert_blob(&index.descriptor.digest, Body::Bytes(index.bytes.clone()));
+    }
+    let top = &assembled.top()?.descriptor;
+    let mut manifests: Vec<Descriptor> = names.iter().map(|name| named(top, name)).collect();
+    if manifests.is_empty() {
+        manifests.push(top.clone());
+    }
+    files.insert("index.json", assemble::index(&manifests, true)?.bytes);
+    files.insert("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec());
+    Ok(files)
+}
+
+fn named(top: &Descriptor, name: &Reference) -> Descriptor {
+    let mut descriptor = top.clone();
+    descriptor.annotations.insert(IMAGE_NAME.to_owned(), name.to_string());
+    if let Some(tag) = name.tag() {
+        descriptor.annotations.insert(REF_NAME.to_owned(), tag.to_owned());
+    }
+    descriptor
+}
+
+/// Writes a layout into a directory: blobs first and the index last, so that a reader never misses
+/// what the index names.
+pub(crate) fn write_directory(
+    files: &Files,
+    dest: &Path,
+    context: &ExportContext<'_>,
+) -> Result<()> {
+    let blobs = dest.join("blobs/sha256");
+    fs::create_dir_all(&blobs).map_err(Error::io("create", &blobs))?;
+    let (late, early): (Vec<_>, Vec<_>) = files.iter().partition(|(path, _)| *path == "index.json");
+    for (path, body) in early.into_iter().chain(late) {
+        let path = dest.join(path);
+        let mut new = NewFile::create(&path)?;
+        match body {
+            Body::Bytes(bytes) => new.file().write_all(bytes).map_err(Error::io("write", path))?,
+            Body::Blob(digest) => {
+                let mut blob = context.store.content().open(digest)?;
+                std::io::copy(&mut blob, new.file()).map_err(Error::io("write", path))?;
+            }
+        }
+        new.commit()?;
+    }
+    Ok(())
+}
+
+/// Writes a layout as a tar.
+pub(crate) use archive::write as write_tar;

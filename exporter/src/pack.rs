@@ -1,0 +1,287 @@
+//! A blob of a layer.
+//!
+//! | the layer has | what is done |
+//! | --- | --- |
+//! | a blob with the wanted compression in the content | it is used |
+//! | a blob that came with a base image | it is fetched and used as it is, unless compression is forced |
+//! | another blob in the content | it is decompressed and compressed anew: the same diff ID |
+//! | a tree | it is packed |
+//!
+//! What is made is recorded with the layer. A layer is packed once, whoever asks for it: others, in
+//! this process or another, wait for a lock and find the blob.
+
+use std::io::{self, Read, Write};
+
+use kiln_oci::{Digest, HashingWriter};
+use kiln_store::{BlobWriter, Layer, LayerBlob, LayerId, Store};
+use kiln_tree::decompress::decompress;
+use kiln_tree::{Dir, PackOptions, Whiteouts};
+
+use crate::compression::{Compression, Compressor, Packing};
+use crate::error::{Error, Result};
+use crate::progress::{BlobFetcher, Progress};
+
+/// How many bytes go by between two reports.
+const REPORT: u64 = 1 << 20;
+
+/// A layer as a blob in the store's content.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PackedLayer {
+    /// Which layer.
+    pub layer: LayerId,
+    /// The digest of its uncompressed tar.
+    pub diff_id: Digest,
+    /// The blob's digest.
+    pub digest: Digest,
+    /// The blob's size in bytes.
+    pub size: u64,
+    /// The blob's compression.
+    pub compression: Compression,
+    /// When the layer was made, nanoseconds since 1970.
+    pub created_at: i64,
+    /// What made it, where that is known.
+    pub description: Option<String>,
+}
+
+/// Returns a blob of a layer, made or fetched where there is none. It is held by the store's
+/// implicit lease.
+///
+/// # Errors
+/// Fails where the layer has neither tree nor a blob that can be had, and where reading or writing
+/// fails.
+pub fn pack_layer(
+    store: &Store,
+    id: &LayerId,
+    packing: Packing,
+    fetcher: &dyn BlobFetcher,
+    progress: &dyn Progress,
+) -> Result<PackedLayer> {
+    let packer = Packer { store, packing, fetcher, progress };
+    let layer = packer.layer(id)?;
+    if let Some(found) = packer.find(&layer)? {
+        return Ok(found);
+    }
+    let _guard = store.lock(&format!("pack-{id}-{}", packing.compression.name()))?;
+    // Somebody else may have made it meanwhile.
+    let layer = packer.layer(id)?;
+    if let Some(found) = packer.find(&layer)? {
+        return Ok(found);
+    }
+    packer.make(&layer)
+}
+
+struct Packer<'a> {
+    store: &'a Store,
+    packing: Packing,
+    fetcher: &'a dyn BlobFetcher,
+    progress: &'a dyn Progress,
+}
+
+impl Packer<'_> {
+    fn layer(&self, id: &LayerId) -> Result<Layer> {
+        let missing = || kiln_store::Error::Missing { what: "layer", name: id.to_string() };
+        Ok(self.store.layers().get(id)?.ok_or_else(missing)?)
+    }
+
+    /// Returns a blob that can be used as it is, fetched where it is far away.
+    fn find(&self, layer: &Layer) -> Result<Option<PackedLayer>> {
+        let Some(diff_id) = layer.diff_id else { return Ok(None) };
+        let wanted = self.packing.compression;
+        let mut usable: Vec<(Compression, LayerBlob)> = self.blobs(layer)?;
+        usable.retain(|(compression, blob)| {
+            *compression == wanted || (blob.origin.is_some() && !self.packing.force)
+        });
+        // What is near comes first, and then what is as it should be.
+        usable.sort_by_key(|(compression, _)| *compression != wanted);
+        for (compression, blob) in &usable {
+            if self.is_near(blob)? {
+                return Ok(Some(packed(layer, diff_id, *compression, blob)));
+            }
+        }
+        for (compression, blob) in usable.iter().filter(|(_, blob)| blob.origin.is_some()) {
+            self.fetch(blob)?;
+            if self.is_near(blob)? {
+                return Ok(Some(packed(layer, diff_id, *compression, blob)));
+            }
+        }
+        Ok(None)
+    }
+
+    fn make(&self, layer: &Layer) -> Result<PackedLayer> {
+        let name = format!("packing layer {}", layer.id);
+        let (diff_id, blob) = if let Some(blob) = self.source_blob(layer)? {
+            let file = self.store.content().open(&blob.digest)?;
+            self.compress(&name, |sink| {
+                let (mut plain, _) = decompress(file)?;
+                copy(&mut plain, sink).map_err(Into::into)
+            })?
+        } else if layer.has_tree {
+            let dir = Dir::open(&self.store.layers().tree_path(&layer.id))?;
+            let options = PackOptions { whiteouts: Whiteouts::Overlay, clamp_mtime: None };
+            self.compress(&name, |sink| {
+                kiln_tree::pack(&dir, sink, options)?;
+                Ok(())
+            })?
+        } else {
+            let name = format!(
+                "of layer {}",
+                layer.diff_id.map_or_else(|| layer.id.to_string(), |id| id.to_string())
+            );
+            return Err(kiln_store::Error::Missing { what: "tree or blob", name }.into());
+        };
+        if let Some(expected) = layer.diff_id
+            && expected != diff_id
+        {
+            return Err(kiln_store::Error::DigestMismatch { expected, actual: diff_id }.into());
+        }
+        self.store.layers().add_blob(&layer.id, &diff_id, &blob)?;
+        Ok(packed(layer, diff_id, self.packing.compression, &blob))
+    }
+
+    /// Compresses what `fill` writes into a blob, and returns the digest of what was written too.
+    fn compress(
+        &self,
+        name: &str,
+        fill: impl FnOnce(&mut dyn Write) -> std::result::Result<(), Failure>,
+    ) -> Result<(Digest, LayerBlob)> {
+        let failed = |source| Error::Pack { layer: name.to_owned(), source };
+        let compressor = Compressor::new(self.store.content().writer()?, self.packing);
+        let mut sink = Meter::new(compressor, name, self.progress);
+        if let Err(failure) = fill(&mut sink) {
+            if self.progress.cancelled() {
+                return Err(Error::Cancelled);
+            }
+            return Err(match failure {
+                Failure::Tree(error) => error.into(),
+                Failure::Io(error) => failed(error),
+            });
+        }
+        let (compressor, diff_id, bytes) = sink.finish();
+        let blob = compressor.finish().map_err(failed)?.commit(None)?;
+        self.progress.status(name, bytes, None, true);
+        let media_type = self.packing.compression.media_type(true).to_owned();
+        Ok((diff_id, LayerBlob { media_type, digest: blob.digest, size: blob.size, origin: None }))
+    }
+
+    /// Returns a blob with another compression than the wanted one; one of a base image is fetched,
+    /// since its tree would not pack to the same bytes.
+    fn source_blob(&self, layer: &Layer) -> Result<Option<LayerBlob>> {
+        let blobs = self.blobs(layer)?;
+        for (_, blob) in &blobs {
+            if self.is_near(blob)? {
+                return Ok(Some(blob.clone()));
+            }
+        }
+        for (_, blob) in blobs.iter().filter(|(_, blob)| blob.origin.is_some()) {
+            self.fetch(blob)?;
+            if self.is_near(blob)? {
+                return Ok(Some(blob.clone()));
+            }
+        }
+        Ok(None)
+    }
+
+    fn blobs(&self, layer: &Layer) -> Result<Vec<(Compression, LayerBlob)>> {
+        let blobs = self.store.layers().blobs(&layer.id)?;
+        let known = |blob: LayerBlob| Some((Compression::of(&blob.media_type)?, blob));
+        Ok(blobs.into_iter().filter_map(known).collect())
+    }
+
+    /// Tells whether a blob is in the content, and holds it.
+    fn is_near(&self, blob: &LayerBlob) -> Result<bool> {
+        let content = self.store.content();
+        Ok(content.size(&blob.digest)?.is_some() && content.hold(&blob.digest)?)
+    }
+
+    fn fetch(&self, blob: &LayerBlob) -> Result<()> {
+        self.fetcher
+            .fetch(blob)
+            .map_err(|source| Error::Fetch { layer: blob.digest.to_string(), source })
+    }
+}
+
+fn packed(
+    layer: &Layer,
+    diff_id: Digest,
+    compression: Compression,
+    blob: &LayerBlob,
+) -> PackedLayer {
+    PackedLayer {
+        layer: layer.id.clone(),
+        diff_id,
+        digest: blob.digest,
+        size: blob.size,
+        compression,
+        created_at: layer.created_at,
+        description: layer.description.clone(),
+    }
+}
+
+/// Why filling failed.
+enum Failure {
+    Tree(kiln_tree::Error),
+    Io(io::Error),
+}
+
+impl From<kiln_tree::Error> for Failure {
+    fn from(error: kiln_tree::Error) -> Self {
+        Self::Tree(error)
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+/// Copies with a buffer that is large enough for layers.
+fn copy(from: &mut dyn Read, to: &mut dyn Write) -> io::Result<()> {
+    let mut buffer = vec![0; 128 << 10];
+    loop {
+        match from.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(count) => to.write_all(&buffer[..count])?,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Digests what is written, reports how much it is, and stops when the export is cancelled.
+struct Meter<'a> {
+    inner: HashingWriter<Compressor<BlobWriter>>,
+    name: &'a str,
+    progress: &'a dyn Progress,
+    written: u64,
+    reported: u64,
+}
+
+impl<'a> Meter<'a> {
+    fn new(inner: Compressor<BlobWriter>, name: &'a str, progress: &'a dyn Progress) -> Self {
+        Self { inner: HashingWriter::new(inner), name, progress, written: 0, reported: 0 }
+    }
+
+    fn finish(self) -> (Compressor<BlobWriter>, Digest, u64) {
+        self.inner.finish()
+    }
+}
+
+impl Write for Meter<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.inner.write(bytes)?;
+        self.written += count as u64;
+        if self.written - self.reported >= REPORT {
+            if self.progress.cancelled() {
+                return Err(io::Error::other("canceled"));
+            }
+            self.reported = self.written;
+            self.progress.status(self.name, self.written, None, false);
+        }
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}

@@ -1,0 +1,240 @@
+//! Blobs as verified streams.
+
+use std::io::Write;
+
+use bytes::Bytes;
+use kiln_oci::{Digest, DigestHasher};
+use reqwest::header::{CONTENT_RANGE, HeaderMap, HeaderValue, RANGE};
+use reqwest::{Method, Response, StatusCode};
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::client::Client;
+use crate::error::{Error, Problem};
+use crate::repository::Repository;
+use crate::transport::{Access, Call, Target};
+
+/// How far a blob has to come for its earlier failures to be forgotten.
+const PROGRESS: u64 = 1 << 20;
+
+/// How long a blob is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Length {
+    /// As its descriptor says.
+    Exactly(u64),
+    /// Unknown, but no longer than this.
+    AtMost(u64),
+}
+
+/// A blob on its way. Its end is only reached when digest and size are right; what came before an
+/// error is worth nothing.
+#[derive(Debug)]
+pub struct BlobStream {
+    client: Client,
+    repository: Repository,
+    digest: Digest,
+    length: Length,
+    hasher: DigestHasher,
+    received: u64,
+    response: Option<Response>,
+    /// Bytes at the start of the response that are there already.
+    skip: u64,
+    failures: u32,
+    failed_at: u64,
+    finished: bool,
+    /// Keeps the number of blobs under way in its limits.
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Client {
+    /// Returns a blob as a stream; waits where too many are under way.
+    pub async fn blob(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        length: Length,
+    ) -> Result<BlobStream, Error> {
+        let downloads = std::sync::Arc::clone(&self.transport.downloads);
+        let mut blob = BlobStream {
+            client: self.clone(),
+            repository: repository.clone(),
+            digest: *digest,
+            length,
+            hasher: DigestHasher::new(),
+            received: 0,
+            response: None,
+            skip: 0,
+            failures: 0,
+            failed_at: 0,
+            finished: false,
+            // The semaphore is never closed.
+            _permit: downloads.acquire_owned().await.ok(),
+        };
+        blob.open().await.map_err(|problem| blob.error(problem))?;
+        Ok(blob)
+    }
+
+    /// Returns a blob of at most `limit` bytes, as a config.
+    pub async fn small_blob(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        limit: u64,
+    ) -> Result<Vec<u8>, Error> {
+        let mut bytes = Vec::new();
+        let blob = self.blob(repository, digest, Length::AtMost(limit)).await?;
+        blob.copy_to(&mut bytes, |_| ()).await?;
+        Ok(bytes)
+    }
+}
+
+impl BlobStream {
+    /// Returns the next bytes; `None` after all were verified.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, Error> {
+        if self.finished {
+            return Ok(None);
+        }
+        match self.advance().await {
+            Ok(Some(chunk)) => Ok(Some(chunk)),
+            Ok(None) => {
+                self.finished = true;
+                Ok(None)
+            }
+            Err(problem) => Err(self.error(problem)),
+        }
+    }
+
+    /// Writes all of the blob, and tells `progress` of each number of bytes that came. Returns the
+    /// blob's size.
+    pub async fn copy_to<W: Write>(
+        mut self,
+        writer: &mut W,
+        mut progress: impl FnMut(u64),
+    ) -> Result<u64, Error> {
+        while let Some(chunk) = self.next().await? {
+            writer.write_all(&chunk).map_err(|error| self.error(error.into()))?;
+            progress(chunk.len() as u64);
+        }
+        Ok(self.received)
+    }
+
+    fn error(&self, problem: Problem) -> Error {
+        problem.of(&format!("{}@{}", self.repository, self.digest))
+    }
+
+    fn limit(&self) -> u64 {
+        match self.length {
+            Length::Exactly(limit) | Length::AtMost(limit) => limit,
+        }
+    }
+
+    async fn advance(&mut self) -> Result<Option<Bytes>, Problem> {
+        loop {
+            let Some(response) = &mut self.response else {
+                self.open().await?;
+                continue;
+            };
+            match response.chunk().await {
+                Ok(Some(chunk)) => {
+                    let skipped = self.skip.min(chunk.len() as u64);
+                    self.skip -= skipped;
+                    let chunk = chunk.slice(skipped as usize..);
+                    if !chunk.is_empty() {
+                        self.take(&chunk)?;
+                        return Ok(Some(chunk));
+                    }
+                }
+                Ok(None) => match self.length {
+                    // Less is a connection that was cut off, if it says so or not.
+                    Length::Exactly(size) if self.received < size => {
+                        let (expected, actual) = (size, self.received);
+                        self.interrupted(Problem::Size { expected, actual }).await?;
+                    }
+                    _ => return self.verify().map(|()| None),
+                },
+                Err(error) => self.interrupted(error.into()).await?,
+            }
+        }
+    }
+
+    fn take(&mut self, chunk: &Bytes) -> Result<(), Problem> {
+        self.received += chunk.len() as u64;
+        match self.length {
+            Length::Exactly(expected) if self.received > expected => {
+                Err(Problem::Size { expected, actual: self.received })
+            }
+            Length::AtMost(limit) if self.received > limit => Err(Problem::TooLarge(limit)),
+            _ => {
+                self.hasher.update(chunk);
+                Ok(())
+            }
+        }
+    }
+
+    fn verify(&mut self) -> Result<(), Problem> {
+        let actual = std::mem::take(&mut self.hasher).finish();
+        if actual == self.digest {
+            return Ok(());
+        }
+        Err(Problem::Digest { expected: self.digest, actual })
+    }
+
+    /// Notes that the connection broke; the next one goes on from there.
+    async fn interrupted(&mut self, problem: Problem) -> Result<(), Problem> {
+        self.response = None;
+        if self.received >= self.failed_at + PROGRESS {
+            self.failures = 0;
+        }
+        self.failed_at = self.received;
+        self.failures += 1;
+        let transport = &self.client.transport;
+        if self.failures >= transport.options.attempts {
+            return Err(problem);
+        }
+        tracing::debug!(%problem, received = self.received, "blob was cut off, going on");
+        tokio::time::sleep(transport.pause(self.failures)).await;
+        Ok(())
+    }
+
+    async fn open(&mut self) -> Result<(), Problem> {
+        let path = format!("blobs/{}", self.digest);
+        let mut headers = HeaderMap::new();
+        if self.received > 0 {
+            let range = HeaderValue::from_str(&format!("bytes={}-", self.received));
+            headers.extend(range.ok().map(|range| (RANGE, range)));
+        }
+        let call = Call {
+            repository: &self.repository,
+            access: Access::Pull,
+            method: Method::GET,
+            target: Target::Path(&path),
+            headers,
+            body: None,
+        };
+        let response = self.client.transport.send(&call).await?;
+        let start = if response.status() == StatusCode::PARTIAL_CONTENT {
+            range_start(response.headers())
+        } else {
+            Some(0)
+        };
+        let Some(start) = start.filter(|start| *start <= self.received) else {
+            let problem = "the registry answers with another part than asked for";
+            return Err(Problem::Document(problem.to_owned()));
+        };
+        self.skip = self.received - start;
+        let whole = response.content_length().map(|length| start + length);
+        if let Some(whole) = whole.filter(|whole| *whole > self.limit()) {
+            return Err(match self.length {
+                Length::Exactly(expected) => Problem::Size { expected, actual: whole },
+                Length::AtMost(limit) => Problem::TooLarge(limit),
+            });
+        }
+        self.response = Some(response);
+        Ok(())
+    }
+}
+
+/// Returns where a partial answer starts.
+fn range_start(headers: &HeaderMap) -> Option<u64> {
+    let range = headers.get(CONTENT_RANGE)?.to_str().ok()?;
+    range.strip_prefix("bytes ")?.split_once('-')?.0.parse().ok()
+}

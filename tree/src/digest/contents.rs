@@ -1,0 +1,124 @@
+//! Hashing files.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rayon::prelude::*;
+
+use super::FileDigests;
+use crate::dir::Dir;
+use crate::error::{Error, Result};
+use crate::metadata::{Metadata, Timestamp};
+use crate::walk::{Entry, Opener};
+
+/// So large that most files are read by one call, and that BLAKE3 uses all lanes of the processor.
+const BUFFER: usize = 128 * 1024;
+
+/// A file that was changed this recently may be changed again within the same tick of the clock
+/// that stamps it.
+const TICK_NANOSECONDS: i128 = 50_000_000;
+/// The same for file systems that keep seconds only, or two of them.
+const COARSE_TICK_NANOSECONDS: i128 = 2_000_000_000;
+
+/// What a file holds.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Contents {
+    pub(super) size: u64,
+    pub(super) hash: [u8; 32],
+}
+
+/// Returns what each of the files holds, in order. Files that are remembered aren't read.
+pub(super) fn read(
+    root: &Dir,
+    files: &[&Entry],
+    remembered: Option<&dyn FileDigests>,
+) -> Result<Vec<Contents>> {
+    let before = SystemTime::now().duration_since(UNIX_EPOCH);
+    let before = before.map_or(0, |since| since.as_nanos() as i128);
+    let start = || (Opener::new(root), vec![0_u8; BUFFER]);
+    let hash = |(opener, buffer): &mut (Opener<'_>, Vec<u8>), entry: &&Entry| {
+        let metadata = &entry.metadata;
+        if let Some(hash) = remembered.and_then(|remembered| remembered.get(metadata)) {
+            return Ok(Contents { size: metadata.size, hash });
+        }
+        let contents = if metadata.size == 0 {
+            Contents { size: 0, hash: blake3::hash(b"").into() }
+        } else {
+            let file = opener.open(&entry.path)?;
+            hash_file(&file, metadata.size, buffer)
+                .map_err(|error| Error::io("read", entry.shown(), error))?
+        };
+        if let Some(remembered) = remembered
+            && contents.size == metadata.size
+            && is_settled(metadata, before)
+        {
+            remembered.put(metadata, contents.hash);
+        }
+        Ok(contents)
+    };
+    files.par_iter().map_init(start, hash).collect()
+}
+
+/// Hashes a file; `expected` bytes are expected, but what is there counts.
+fn hash_file(mut file: &File, expected: u64, buffer: &mut [u8]) -> io::Result<Contents> {
+    let mut hasher = blake3::Hasher::new();
+    let mut size = 0;
+    loop {
+        let count = match file.read(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            result => result?,
+        };
+        hasher.update(&buffer[..count]);
+        size += count as u64;
+        // A read that falls short where the end is expected has met it.
+        if count == 0 || (size == expected && count < buffer.len()) {
+            return Ok(Contents { size, hash: hasher.finalize().into() });
+        }
+    }
+}
+
+/// Tells whether any change after `before` (nanoseconds since 1970) would show in the metadata.
+fn is_settled(metadata: &Metadata, before: i128) -> bool {
+    let last = metadata.ctime.max(metadata.mtime);
+    let is_coarse = metadata.ctime.nanoseconds == 0;
+    let tick = if is_coarse { COARSE_TICK_NANOSECONDS } else { TICK_NANOSECONDS };
+    nanoseconds(last) + tick < before
+}
+
+fn nanoseconds(time: Timestamp) -> i128 {
+    i128::from(time.seconds) * 1_000_000_000 + i128::from(time.nanoseconds)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metadata::{FileKind, Owner};
+
+    #[test]
+    fn files_settle_after_a_tick_of_their_clock() {
+        let at = |seconds, nanoseconds| {
+            let time = Timestamp { seconds, nanoseconds };
+            Metadata {
+                kind: FileKind::File,
+                mode: 0o644,
+                owner: Owner::default(),
+                size: 1,
+                mtime: Timestamp::default(),
+                ctime: time,
+                device: 1,
+                inode: 1,
+                links: 1,
+                blocks: 8,
+            }
+        };
+        let now = 100_000_000_000;
+        assert!(is_settled(&at(99, 900_000_000), now));
+        assert!(!is_settled(&at(99, 990_000_000), now));
+        assert!(!is_settled(&at(100, 1), now));
+        assert!(!is_settled(&at(99, 0), now), "a clock of seconds");
+        assert!(is_settled(&at(97, 0), now));
+        let future = Timestamp { seconds: 200, nanoseconds: 0 };
+        assert!(!is_settled(&Metadata { mtime: future, ..at(10, 5) }, now));
+    }
+}

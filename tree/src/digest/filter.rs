@@ -1,0 +1,91 @@
+//! Include and exclude patterns of a selection.
+
+use crate::error::Result;
+use crate::pattern::{ParentMatches, PatternMatcher};
+use crate::walk::Entry;
+
+/// Which entries below a path are selected.
+pub(super) struct Filter {
+    include: Option<PatternMatcher>,
+    exclude: Option<PatternMatcher>,
+}
+
+/// A directory on the way to the current entry.
+struct Above {
+    path: Vec<u8>,
+    matches: Matches,
+    /// The directory, if it isn't selected: it is once something below it is.
+    waiting: Option<Entry>,
+}
+
+#[derive(Default)]
+struct Matches {
+    include: ParentMatches,
+    exclude: ParentMatches,
+}
+
+impl Filter {
+    pub(super) fn new(include: &[String], exclude: &[String]) -> Result<Self> {
+        let compile = |patterns: &[String]| {
+            (!patterns.is_empty()).then(|| PatternMatcher::new(patterns)).transpose()
+        };
+        Ok(Self { include: compile(include)?, exclude: compile(exclude)? })
+    }
+
+    /// Returns the selected entries of a walk, with their paths below its first one. That one is
+    /// always selected: patterns are about what is below it.
+    pub(super) fn apply(&self, entries: Vec<Entry>) -> Vec<(Vec<u8>, Entry)> {
+        let mut entries = entries.into_iter();
+        let Some(first) = entries.next() else { return Vec::new() };
+        let cut = if first.path.is_empty() { 0 } else { first.path.len() + 1 };
+        let mut selected = vec![(Vec::new(), first)];
+        if self.include.is_none() && self.exclude.is_none() {
+            selected.extend(entries.map(|entry| (entry.path[cut..].to_vec(), entry)));
+            return selected;
+        }
+        let mut way: Vec<Above> = Vec::new();
+        let start = Matches::default();
+        for entry in entries {
+            let path = entry.path[cut..].to_vec();
+            while way.last().is_some_and(|above| !is_below(&path, &above.path)) {
+                way.pop();
+            }
+            let parent = way.last().map_or(&start, |above| &above.matches);
+            let (is_selected, matches) = self.decide(&path, parent);
+            if is_selected {
+                for above in &mut way {
+                    let waiting = above.waiting.take();
+                    selected.extend(waiting.map(|entry| (above.path.clone(), entry)));
+                }
+            }
+            let is_dir = entry.metadata.is_dir();
+            let waiting = if is_selected {
+                selected.push((path.clone(), entry));
+                None
+            } else {
+                Some(entry)
+            };
+            if is_dir {
+                way.push(Above { path, matches, waiting });
+            }
+        }
+        selected
+    }
+
+    fn decide(&self, path: &[u8], parent: &Matches) -> (bool, Matches) {
+        let (included, include) = match &self.include {
+            Some(patterns) => patterns.matches_below(path, &parent.include),
+            None => (true, ParentMatches::default()),
+        };
+        let (excluded, exclude) = match &self.exclude {
+            Some(patterns) => patterns.matches_below(path, &parent.exclude),
+            None => (false, ParentMatches::default()),
+        };
+        (included && !excluded, Matches { include, exclude })
+    }
+}
+
+/// Tells whether a path is below another.
+pub(super) fn is_below(path: &[u8], parent: &[u8]) -> bool {
+    path.strip_prefix(parent).is_some_and(|rest| rest.starts_with(b"/"))
+}

@@ -1,0 +1,161 @@
+//! From selections to entries.
+
+use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
+
+use super::Selection;
+use super::filter::{Filter, is_below};
+use crate::error::{Error, Result};
+use crate::metadata::Metadata;
+use crate::names;
+use crate::resolve;
+use crate::view::View;
+use crate::walk::{self, Entry};
+use crate::wildcard;
+
+/// A path that a selection selects.
+pub(super) struct Selected {
+    /// What its wildcards matched; empty without wildcards.
+    pub(super) path: Vec<u8>,
+    /// What is selected there, each with its path below; nothing where nothing is there.
+    pub(super) entries: Vec<(Vec<u8>, Entry)>,
+}
+
+/// Returns what a selection selects, in order.
+pub(super) fn select(view: View<'_>, selection: &Selection) -> Result<Vec<Selected>> {
+    let filter = Filter::new(&selection.include, &selection.exclude)?;
+    let path = names::rooted(selection.path.as_bytes());
+    if selection.wildcard && wildcard::has_wildcards(names::bytes(&path)) {
+        return select_matches(view, &path, selection.follow, &filter);
+    }
+    let entries = match real_path(view, &path, selection.follow)? {
+        Some(real) => filter.apply(walk::entries(view, &real)?),
+        None => Vec::new(),
+    };
+    Ok(vec![Selected { path: Vec::new(), entries }])
+}
+
+/// Returns where `path`, absolute and clean, really is; `None` where it can't be anywhere.
+fn real_path(view: View<'_>, path: &Path, follow: bool) -> Result<Option<PathBuf>> {
+    let (followed, last) = match names::split(path) {
+        Some((parent, name)) if !follow => (parent, Some(name)),
+        _ => (path, None),
+    };
+    // A directory is seen if something below it is, which the walk finds out.
+    let visible = |path: &Path, metadata: &Metadata| {
+        Ok(metadata.is_dir() || !walk::is_excluded(view, names::bytes(path)))
+    };
+    match resolve::real_path(view.dir.as_fd(), followed, Some(&visible)) {
+        Ok(mut real) => {
+            real.extend(last);
+            Ok(Some(real))
+        }
+        Err(Errno::NOTDIR | Errno::NOENT | Errno::NAMETOOLONG) => Ok(None),
+        Err(errno) => Err(Error::io("resolve", path, errno)),
+    }
+}
+
+/// Returns what is selected at each path that matches `pattern`, absolute and clean.
+///
+/// Links in front of the first wildcard are followed, those behind are not.
+fn select_matches(
+    view: View<'_>,
+    pattern: &Path,
+    follow: bool,
+    filter: &Filter,
+) -> Result<Vec<Selected>> {
+    let parts: Vec<&[u8]> = names::components(names::bytes(pattern)).collect();
+    let literal = parts.iter().take_while(|part| !wildcard::has_wildcards(part)).count();
+    let base = names::from_components(&parts[..literal]);
+    let Some(base) = real_path(view, &base, true)? else { return Ok(Vec::new()) };
+    let base = names::bytes(&base).strip_prefix(b"/").unwrap_or_default();
+    let rest = Pattern { whole: pattern, parts: &parts[literal..] };
+    let mut selected = Vec::new();
+    for path in rest.matches_below(view, base)? {
+        let mut entries = walk::entries(view, names::path(&path))?;
+        let Some(first) = entries.first() else { continue };
+        if follow && first.metadata.is_symlink() {
+            entries = match real_path(view, &names::rooted(&path), true)? {
+                Some(real) => walk::entries(view, &real)?,
+                None => Vec::new(),
+            };
+        }
+        let matched = path.strip_prefix(base).unwrap_or(&path).to_vec();
+        selected.push(Selected { path: matched, entries: filter.apply(entries) });
+    }
+    Ok(selected)
+}
+
+/// A pattern from its first wildcard on.
+struct Pattern<'a> {
+    whole: &'a Path,
+    parts: &'a [&'a [u8]],
+}
+
+impl Pattern<'_> {
+    /// Returns the paths that match below the directory `base`, sorted as a walk is. Some of them may
+    /// not be there, or not be visible.
+    fn matches_below(&self, view: View<'_>, base: &[u8]) -> Result<Vec<Vec<u8>>> {
+        let joined = self.parts.join(&b'/');
+        self.is_match(&joined, b"")?;
+        if joined.contains(&b'[') {
+            return self.matches_anywhere(view, base, &joined);
+        }
+        let mut paths = vec![base.to_vec()];
+        for part in self.parts {
+            let mut next = Vec::new();
+            for path in paths {
+                if !wildcard::has_wildcards(part) {
+                    next.push(names::join(&path, &unescaped(part)));
+                    continue;
+                }
+                for name in walk::names(view, &path)? {
+                    if self.is_match(part, &name)? {
+                        next.push(names::join(&path, &name));
+                    }
+                }
+            }
+            paths = next;
+        }
+        Ok(paths)
+    }
+
+    /// Does the same for patterns with classes: a class may match a slash.
+    fn matches_anywhere(
+        &self,
+        view: View<'_>,
+        base: &[u8],
+        pattern: &[u8],
+    ) -> Result<Vec<Vec<u8>>> {
+        let mut found: Vec<Vec<u8>> = Vec::new();
+        for entry in walk::entries(view, names::path(base))? {
+            let path = entry.path.strip_prefix(base).unwrap_or(&entry.path);
+            let path = path.strip_prefix(b"/").unwrap_or(path);
+            let is_below = |found: &Vec<u8>| is_below(&entry.path, found);
+            if !path.is_empty()
+                && !found.last().is_some_and(is_below)
+                && self.is_match(pattern, path)?
+            {
+                found.push(entry.path);
+            }
+        }
+        Ok(found)
+    }
+
+    fn is_match(&self, pattern: &[u8], name: &[u8]) -> Result<bool> {
+        wildcard::matches(pattern, name)
+            .map_err(|_| Error::invalid(self.whole, "malformed pattern"))
+    }
+}
+
+/// Returns the name that a part without wildcards matches.
+fn unescaped(part: &[u8]) -> Vec<u8> {
+    let mut name = Vec::with_capacity(part.len());
+    let mut bytes = part.iter();
+    while let Some(byte) = bytes.next() {
+        name.extend(if *byte == b'\\' { bytes.next() } else { Some(byte) });
+    }
+    name
+}

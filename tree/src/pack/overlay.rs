@@ -1,0 +1,58 @@
+//! How overlayfs keeps deletions in an upper directory, and how a layer's tar does.
+
+use crate::error::{Error, Result};
+use crate::metadata::FileKind;
+use crate::names;
+use crate::walk::Entry;
+
+/// What an entry of an upper directory deletes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Deletion {
+    /// Nothing.
+    None,
+    /// What has its name in the layers below.
+    Whiteout,
+    /// All that the layers below have in this directory.
+    Opaque,
+}
+
+/// Tells what an entry deletes.
+///
+/// # Errors
+/// Fails on entries that are not whole: with `redirect_dir` a directory's entries, with `metacopy` a
+/// file's bytes are elsewhere.
+pub(super) fn deletion(entry: &Entry) -> Result<Deletion> {
+    if entry.metadata.kind == (FileKind::CharDevice { major: 0, minor: 0 }) {
+        return Ok(Deletion::Whiteout);
+    }
+    for elsewhere in ["redirect", "metacopy"] {
+        if attribute(entry, elsewhere.as_bytes()).is_some() {
+            let problem = format!("overlayfs keeps it elsewhere ({elsewhere}), it can't be packed");
+            return Err(Error::invalid(entry.shown(), problem));
+        }
+    }
+    if entry.metadata.is_dir() && attribute(entry, b"opaque") == Some(b"y") {
+        return Ok(Deletion::Opaque);
+    }
+    Ok(Deletion::None)
+}
+
+/// Returns an attribute of overlayfs, with either of its prefixes.
+fn attribute<'a>(entry: &'a Entry, name: &[u8]) -> Option<&'a [u8]> {
+    if entry.xattrs.is_empty() {
+        return None;
+    }
+    let prefixes = [&b"trusted.overlay."[..], b"user.overlay."];
+    prefixes.iter().find_map(|prefix| entry.xattr(&[prefix, name].concat()))
+}
+
+/// Returns the path of the mark that deletes `path`.
+pub(super) fn whiteout(path: &[u8]) -> Vec<u8> {
+    let name = path.iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
+    [&path[..name], b".wh.", &path[name..]].concat()
+}
+
+/// Returns the path of the mark that makes the directory `path` opaque.
+pub(super) fn opaque(path: &[u8]) -> Vec<u8> {
+    names::join(path, b".wh..wh..opq")
+}

@@ -1,0 +1,591 @@
+//! Archives that have led others astray, each beside an innocent twin.
+
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt, symlink};
+
+use super::*;
+use crate::pack::{PackOptions, Whiteouts, pack};
+use crate::tar_writer::{Fields, encode};
+use crate::walk::{self, Entry};
+
+/// An archive in the making.
+#[derive(Default)]
+struct Archive(Vec<u8>);
+
+fn fields<'a>(kind: u8, name: &'a [u8], link: &'a [u8]) -> Fields<'a> {
+    Fields {
+        name,
+        kind,
+        link,
+        mode: if kind == b'5' { 0o755 } else { 0o644 },
+        uid: 0,
+        gid: 0,
+        size: 0,
+        mtime: 1_000_000_000,
+        device: (0, 0),
+        xattrs: &[],
+    }
+}
+
+impl Archive {
+    fn add(mut self, fields: &Fields<'_>, content: &[u8]) -> Self {
+        self.0.extend(encode(&Fields { size: content.len() as u64, ..fields.clone() }));
+        self.0.extend(content);
+        self.0.resize(self.0.len().next_multiple_of(512), 0);
+        self
+    }
+
+    fn file(self, name: &str, content: &str) -> Self {
+        self.add(&fields(b'0', name.as_bytes(), b""), content.as_bytes())
+    }
+
+    fn dir(self, name: &str, mode: u32) -> Self {
+        self.add(&Fields { mode, ..fields(b'5', name.as_bytes(), b"") }, b"")
+    }
+
+    fn symlink(self, name: &str, target: &str) -> Self {
+        self.add(&fields(b'2', name.as_bytes(), target.as_bytes()), b"")
+    }
+
+    fn link(self, name: &str, target: &str) -> Self {
+        self.add(&fields(b'1', name.as_bytes(), target.as_bytes()), b"")
+    }
+
+    fn raw(mut self, bytes: &[u8]) -> Self {
+        self.0.extend(bytes);
+        self
+    }
+
+    fn pax(self, records: &[u8]) -> Self {
+        let data: Vec<u8> = records.to_vec();
+        self.add(&fields(b'x', b"PaxHeaders.0/x", b""), &data)
+    }
+
+    fn end(mut self) -> Vec<u8> {
+        self.0.extend([0; 1024]);
+        self.0
+    }
+}
+
+/// A root with a canary beside it.
+struct Field {
+    temp: tempfile::TempDir,
+    dir: Dir,
+    canary: Vec<String>,
+}
+
+/// Returns all entries of a tree, without its root.
+fn everything(dir: &Dir) -> Vec<Entry> {
+    walk::entries(crate::View::of(dir), Path::new("/")).unwrap().split_off(1)
+}
+
+fn describe(root: &Path) -> Vec<String> {
+    let dir = Dir::open(root).unwrap();
+    let found = everything(&dir);
+    let line = |entry: &Entry| {
+        let path = root.join(names::path(&entry.path));
+        let content =
+            if entry.metadata.is_file() { std::fs::read(&path).unwrap() } else { Vec::new() };
+        let metadata = &entry.metadata;
+        let (kind, mode, owner) = (metadata.kind, metadata.mode, metadata.owner);
+        format!(
+            "{} {kind:?} {mode:o} {owner:?} {:?} {content:?}",
+            names::path(&entry.path).display(),
+            metadata.mtime
+        )
+    };
+    found.iter().map(line).collect()
+}
+
+impl Field {
+    fn new() -> Self {
+        let temp = tempfile::tempdir().unwrap();
+        let canary = temp.path().join("canary");
+        std::fs::create_dir_all(canary.join("sub")).unwrap();
+        std::fs::write(canary.join("secret"), "the secret").unwrap();
+        std::fs::set_permissions(canary.join("secret"), PermissionsExt::from_mode(0o4700)).unwrap();
+        std::fs::set_permissions(&canary, PermissionsExt::from_mode(0o700)).unwrap();
+        std::fs::create_dir(temp.path().join("root")).unwrap();
+        let dir = Dir::open(&temp.path().join("root")).unwrap();
+        let mut field = Self { temp, dir, canary: Vec::new() };
+        field.canary = field.outside();
+        field
+    }
+
+    fn root(&self) -> PathBuf {
+        self.temp.path().join("root")
+    }
+
+    /// Returns what is outside of the root, and the mode of the canary itself.
+    fn outside(&self) -> Vec<String> {
+        let mut lines = describe(&self.temp.path().join("canary"));
+        let canary = std::fs::metadata(self.temp.path().join("canary")).unwrap();
+        lines.push(format!("{:o} {} {}", canary.mode(), canary.mtime(), canary.nlink()));
+        lines.extend(
+            std::fs::read_dir(self.temp.path())
+                .unwrap()
+                .map(|entry| format!("{:?}", entry.unwrap())),
+        );
+        lines
+    }
+
+    fn unpack(&self, archive: Archive) -> Result<Unpacked> {
+        self.unpack_with(&archive.end(), UnpackOptions { whiteouts: true, ..Default::default() })
+    }
+
+    fn unpack_with(&self, archive: &[u8], options: UnpackOptions) -> Result<Unpacked> {
+        let result = unpack(&mut &archive[..], &self.dir, options);
+        assert_eq!(self.outside(), self.canary, "the canary has changed");
+        let secret = b"the secret";
+        for entry in everything(&self.dir) {
+            if entry.metadata.is_file() {
+                let content = std::fs::read(self.root().join(names::path(&entry.path))).unwrap();
+                assert!(
+                    !content.windows(secret.len()).any(|part| part == secret),
+                    "a secret leaked"
+                );
+            }
+        }
+        result
+    }
+
+    fn read(&self, path: &str) -> String {
+        std::fs::read_to_string(self.root().join(path)).unwrap()
+    }
+
+    fn names(&self) -> Vec<String> {
+        let found = everything(&self.dir);
+        found.into_iter().map(|entry| String::from_utf8(entry.path).unwrap()).collect()
+    }
+}
+
+#[test]
+fn links_lead_nowhere_outside() {
+    let canary = |field: &Field| field.temp.path().join("canary").to_str().unwrap().to_owned();
+    let field = Field::new();
+    let outside = canary(&field);
+    // A link, absolute or by `..`, then files through it: they stay inside.
+    field
+        .unpack(
+            Archive::default()
+                .symlink("abs", &outside)
+                .file("abs/secret", "mine")
+                .symlink("up", "../../../../../../../../..")
+                .file("up/up-file", "x")
+                .symlink("rel", "../canary")
+                .file("rel/secret", "own"),
+        )
+        .unwrap();
+    assert_eq!(field.read(&format!(".{outside}/secret")), "mine");
+    assert_eq!(field.read("up-file"), "x");
+    assert_eq!(field.read("canary/secret"), "own");
+    // A chain of links.
+    let field = Field::new();
+    field
+        .unpack(
+            Archive::default()
+                .symlink("a", "b")
+                .symlink("b", "c")
+                .symlink("c", "../../canary")
+                .file("a/secret", "mine"),
+        )
+        .unwrap();
+    assert_eq!(field.read("canary/secret"), "mine");
+    // The innocent: links with many `..` that stay inside.
+    let field = Field::new();
+    field
+        .unpack(
+            Archive::default().dir("x/y/z", 0o755).symlink("x/y/z/l", "../../../t").file("t", "t"),
+        )
+        .unwrap();
+    assert_eq!(field.read("x/y/z/l"), "t");
+}
+
+#[test]
+fn files_replace_links_and_never_go_through_them() {
+    let field = Field::new();
+    let outside = field.temp.path().join("canary/secret");
+    field
+        .unpack(
+            Archive::default()
+                .symlink("l", outside.to_str().unwrap())
+                .file("l", "content")
+                .dir("d", 0o755),
+        )
+        .unwrap();
+    assert_eq!(field.read("l"), "content");
+    // A link, then a directory entry of the same name and mode 0777.
+    let outside = field.temp.path().join("canary");
+    field
+        .unpack(
+            Archive::default()
+                .symlink("foo", outside.to_str().unwrap())
+                .dir("foo/", 0o777)
+                .file("foo/x", "x"),
+        )
+        .unwrap();
+    assert!(std::fs::symlink_metadata(field.root().join("foo")).unwrap().is_dir());
+    // A link that was there before the archive came.
+    symlink(&outside, field.root().join("old")).unwrap();
+    field.unpack(Archive::default().dir("old", 0o777)).unwrap();
+    assert!(std::fs::symlink_metadata(field.root().join("old")).unwrap().is_dir());
+    // The innocent: a directory is merged.
+    field.unpack(Archive::default().dir("foo", 0o700)).unwrap();
+    assert_eq!(field.read("foo/x"), "x");
+    assert_eq!(std::fs::metadata(field.root().join("foo")).unwrap().mode() & 0o7777, 0o700);
+}
+
+#[test]
+fn hard_links_stay_inside() {
+    let field = Field::new();
+    let secret = field.temp.path().join("canary/secret");
+    let secret = secret.to_str().unwrap();
+    // Outside by name: inside there is no such file.
+    assert!(field.unpack(Archive::default().link("l", "../canary/secret")).is_err());
+    assert!(field.unpack(Archive::default().link("l", secret)).is_err());
+    // To a link: the link gets another name, its target is not touched.
+    field.unpack(Archive::default().symlink("s", secret).link("h", "s")).unwrap();
+    assert_eq!(std::fs::read_link(field.root().join("h")).unwrap(), Path::new(secret));
+    field.unpack(Archive::default().link("h2", "h").file("h2", "x")).unwrap();
+    // To itself, to the root, to a directory.
+    assert!(field.unpack(Archive::default().file("me", "").link("me", "me")).is_err());
+    assert!(field.unpack(Archive::default().link("r", "/")).is_err());
+    assert!(field.unpack(Archive::default().dir("d", 0o755).link("r", "d")).is_err());
+    // The innocent: an absolute target, and one through a link inside.
+    field
+        .unpack(
+            Archive::default()
+                .file("a/f", "f")
+                .symlink("via", "/a")
+                .link("x", "/a/f")
+                .link("y", "via/f"),
+        )
+        .unwrap();
+    let inode = |name: &str| std::fs::metadata(field.root().join(name)).unwrap().ino();
+    assert_eq!((inode("x"), inode("y")), (inode("a/f"), inode("a/f")));
+}
+
+#[test]
+fn names_are_confined() {
+    let field = Field::new();
+    field
+        .unpack(
+            Archive::default()
+                .file("../../canary/secret", "1")
+                .file("/absolute", "2")
+                .file("a/../../../b", "3")
+                .dir("..", 0o777)
+                .dir("./", 0o777)
+                .dir("/", 0o777),
+        )
+        .unwrap();
+    assert_eq!(field.names(), ["absolute", "b", "canary", "canary/secret"]);
+    assert_eq!(std::fs::metadata(field.root()).unwrap().mode() & 0o7777, 0o755);
+    let long = "n/".repeat(3000);
+    assert!(field.unpack(Archive::default().file(&long, "")).is_err());
+    assert!(field.unpack(Archive::default().pax(b"12 path=a\0b\n").file("x", "")).is_err());
+    assert!(field.unpack(Archive::default().file("absolute/below-a-file", "")).is_err());
+}
+
+#[test]
+fn loops_are_errors() {
+    let field = Field::new();
+    assert!(field.unpack(Archive::default().symlink("l", "l").file("l/x", "")).is_err());
+    assert!(
+        field
+            .unpack(Archive::default().symlink("a", "b").symlink("b", "a").file("a/x", ""))
+            .is_err()
+    );
+}
+
+#[test]
+fn whiteouts_remove_inside_only() {
+    let field = Field::new();
+    let outside = field.temp.path().join("canary");
+    symlink(&outside, field.root().join("out")).unwrap();
+    std::fs::create_dir(field.root().join("d")).unwrap();
+    for name in ["d/a", "d/b", "d/c", "keep"] {
+        std::fs::write(field.root().join(name), "").unwrap();
+    }
+    // Through a link: inside there is nothing where it leads.
+    field.unpack(Archive::default().file("out/.wh.secret", "")).unwrap();
+    field.unpack(Archive::default().file("out/.wh..wh..opq", "")).unwrap();
+    for name in [".wh.", ".wh..", ".wh...", "d/.wh.."] {
+        assert!(field.unpack(Archive::default().file(name, "")).is_err(), "{name}");
+    }
+    // The link itself.
+    field.unpack(Archive::default().file(".wh.out", "").file("d/.wh.a", "")).unwrap();
+    assert_eq!(
+        field.names().iter().filter(|name| name.starts_with("d") || *name == "out").count(),
+        3
+    );
+    // Opaque hides what was there, not what this archive brought, before or after.
+    field
+        .unpack(
+            Archive::default()
+                .file("d/new", "")
+                .file("d/sub/x", "")
+                .file("d/.wh..wh..opq", "")
+                .file("d/late", ""),
+        )
+        .unwrap();
+    let names = field.names();
+    let below: Vec<_> = names.iter().filter(|name| name.starts_with('d')).collect();
+    assert_eq!(below, ["d", "d/late", "d/new", "d/sub", "d/sub/x"]);
+    assert!(names.contains(&"keep".to_owned()));
+    // Not for ADD.
+    let archive = Archive::default().file(".wh.keep", "").end();
+    field.unpack_with(&archive, UnpackOptions::default()).unwrap();
+    assert!(field.root().join(".wh.keep").exists() && field.root().join("keep").exists());
+}
+
+#[test]
+fn everything_about_an_entry_is_set() {
+    let field = Field::new();
+    let capability = vec![(b"security.capability".to_vec(), {
+        let mut value = vec![1, 0, 0, 2];
+        value.extend([0, 4, 0, 0]);
+        value.resize(20, 0);
+        value
+    })];
+    let file = fields(b'0', b"bin/ping", b"");
+    let file = Fields { mode: 0o4711, uid: 7, gid: 3_000_000, xattrs: &capability, ..file };
+    let device = Fields { device: (1, 3), mode: 0o666, ..fields(b'3', b"dev/null", b"") };
+    field
+        .unpack(
+            Archive::default()
+                .dir("bin", 0o2775)
+                .add(&file, b"ping")
+                .link("bin/pong", "bin/ping")
+                .add(&device, b"")
+                .add(&fields(b'6', b"dev/fifo", b""), b"")
+                .symlink("bin/sh", "busybox"),
+        )
+        .unwrap();
+    let found = std::fs::metadata(field.root().join("bin/ping")).unwrap();
+    assert_eq!((found.mode() & 0o7777, found.uid(), found.gid(), found.nlink()), (0o644, 0, 0, 2));
+    assert_eq!(std::fs::metadata(field.root().join("bin")).unwrap().mtime(), 1_000_000_000);
+    assert_eq!(std::fs::metadata(field.root().join("bin")).unwrap().mode() & 0o7777, 0o2775);
+    assert_eq!(std::fs::metadata(field.root().join("dev")).unwrap().mode() & 0o7777, 0o755);
+    let link = std::fs::symlink_metadata(field.root().join("bin/sh")).unwrap();
+    assert_eq!(link.mtime(), 1_000_000_000);
+    let null = field.dir.metadata(Path::new("dev/null"), false).unwrap().unwrap();
+    assert_eq!((null.kind, null.mode), (FileKind::CharDevice { major: 1, minor: 3 }, 0o666));
+    // Alone it keeps owner, setuid and capability.
+    field.unpack(Archive::default().add(&file, b"ping")).unwrap();
+    let found = std::fs::metadata(field.root().join("bin/ping")).unwrap();
+    assert_eq!((found.mode() & 0o7777, found.uid(), found.gid()), (0o4711, 7, 3_000_000));
+    assert_eq!(field.dir.xattrs(Path::new("bin/ping")).unwrap(), capability);
+    // As does a second name, whose header tells the same owner.
+    let again = Fields { kind: b'1', name: b"bin/peng", link: b"bin/ping", ..file.clone() };
+    field.unpack(Archive::default().add(&again, b"")).unwrap();
+    assert_eq!(field.dir.xattrs(Path::new("bin/peng")).unwrap(), capability);
+    // The owner of ADD --chown.
+    let owner = Some(Owner { uid: 5, gid: 6 });
+    let options = UnpackOptions { owner, ..UnpackOptions::default() };
+    field.unpack_with(&Archive::default().file("x", "").end(), options).unwrap();
+    assert_eq!(std::fs::metadata(field.root().join("x")).unwrap().uid(), 5);
+}
+
+#[test]
+fn overlay_and_trusted_attributes_are_left_out() {
+    let field = Field::new();
+    let xattrs = [
+        (b"trusted.overlay.opaque".to_vec(), b"y".to_vec()),
+        (b"user.overlay.redirect".to_vec(), b"/etc".to_vec()),
+        (b"user.note".to_vec(), b"kept".to_vec()),
+    ];
+    let dir = Fields { xattrs: &xattrs, ..fields(b'5', b"d", b"") };
+    field.unpack(Archive::default().add(&dir, b"")).unwrap();
+    let found = field.dir.xattrs(Path::new("d")).unwrap();
+    assert_eq!(found, [(b"user.note".to_vec(), b"kept".to_vec())]);
+}
+
+#[test]
+fn sizes_that_disagree_are_refused() {
+    // The attack: a header of size 0, a PAX record of 1024, and an archive inside the content.
+    let inner = Archive::default().file("smuggled", "x");
+    for header_size in [0, 512] {
+        let mut archive = Archive::default().pax(b"13 size=1024\n");
+        let outer = Fields { size: header_size, ..fields(b'0', b"outer", b"") };
+        archive.0.extend(encode(&outer));
+        let field = Field::new();
+        assert!(field.unpack(archive.raw(&inner.0)).is_err());
+        assert!(field.names().is_empty());
+    }
+    // The innocent: both say the same.
+    let field = Field::new();
+    field.unpack(Archive::default().pax(b"10 size=1\n").file("f", "x").file("g", "y")).unwrap();
+    assert_eq!(field.names(), ["f", "g"]);
+    // Content of what has none.
+    let field = Field::new();
+    let dir = Fields { ..fields(b'5', b"d", b"") };
+    assert!(field.unpack(Archive::default().add(&dir, &inner.0)).is_err());
+}
+
+#[test]
+fn malformed_archives_are_errors() {
+    let whole = Archive::default().file("f", "content").end();
+    let options = UnpackOptions::default();
+    for cut in [1, 511, 513, 518] {
+        assert!(Field::new().unpack_with(&whole[..cut], options).is_err(), "cut at {cut}");
+    }
+    // Without an end marker, or with half of it, it is as good as any.
+    assert!(Field::new().unpack_with(&whole[..1024], options).is_ok());
+    assert!(Field::new().unpack_with(&whole[..1536], options).is_ok());
+    assert!(Field::new().unpack_with(b"", options).is_ok());
+    let mut flipped = whole.clone();
+    flipped[0] = b'g';
+    assert!(Field::new().unpack_with(&flipped, options).is_err());
+    let lone = [&[0; 512][..], &whole].concat();
+    assert!(Field::new().unpack_with(&lone, options).is_err());
+    for kind in [b'V', b'M', b'?'] {
+        let entry = fields(kind, b"x", b"");
+        assert!(Field::new().unpack(Archive::default().add(&entry, b"")).is_err());
+    }
+    for records in [
+        &b"9 path=a"[..],
+        b"99 path=a\n",
+        b"0 a=b\n",
+        b"x path=a\n",
+        b"6 ab\n\n",
+        b"12 size=-1\n\n",
+    ] {
+        assert!(Field::new().unpack(Archive::default().pax(records).file("f", "")).is_err());
+    }
+    assert!(Field::new().unpack(Archive::default().pax(b"10 path=b\n")).is_err());
+}
+
+#[test]
+fn memory_and_amounts_are_bounded() {
+    let field = Field::new();
+    // An extended header of 1 GiB, that isn't even there.
+    let mut archive = Archive::default();
+    archive.0.extend(encode(&Fields { size: 1 << 30, ..fields(b'x', b"x", b"") }));
+    assert!(field.unpack(archive).is_err());
+    let mut archive = Archive::default();
+    archive.0.extend(encode(&Fields { size: 1 << 30, ..fields(b'L', b"x", b"") }));
+    assert!(field.unpack(archive).is_err());
+    // Extended headers without end.
+    let mut archive = Archive::default();
+    for _ in 0..3000 {
+        archive = archive.pax(b"");
+    }
+    assert!(field.unpack(archive.file("f", "")).is_err());
+    let archive = Archive::default().file("a", "12345").file("b", "6").end();
+    for (limits, good) in
+        [((Some(6), Some(2)), true), ((Some(5), None), false), ((None, Some(1)), false)]
+    {
+        let (max_bytes, max_entries) = limits;
+        let options = UnpackOptions { max_bytes, max_entries, ..UnpackOptions::default() };
+        assert_eq!(Field::new().unpack_with(&archive, options).is_ok(), good);
+    }
+}
+
+#[test]
+fn a_tree_of_a_thousand_levels_is_unpacked_and_removed() {
+    let field = Field::new();
+    let mut archive = Archive::default();
+    let mut path = String::new();
+    for _ in 0..1000 {
+        path.push_str("d/");
+        archive = archive.dir(&path, 0o755);
+    }
+    field.unpack(archive.file(&format!("{path}f"), "deep")).unwrap();
+    assert_eq!(field.names().len(), 1001);
+    field.dir.remove_all(Path::new("d")).unwrap();
+    assert!(field.names().is_empty());
+}
+
+/// Runs GNU tar in a directory.
+fn gnu_tar(dir: &Path, args: &[&str]) -> Vec<u8> {
+    let output = std::process::Command::new("tar").current_dir(dir).args(args).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    output.stdout
+}
+
+#[test]
+fn archives_of_gnu_tar_are_read() {
+    let temp = tempfile::tempdir().unwrap();
+    let root = temp.path();
+    let long = format!("{}/{}", "d".repeat(120), "f".repeat(120));
+    std::fs::create_dir(root.join("d".repeat(120))).unwrap();
+    std::fs::write(root.join(&long), "long").unwrap();
+    symlink(&long, root.join("link")).unwrap();
+    let sparse = File::create(root.join("sparse")).unwrap();
+    for at in 0..30_u64 {
+        sparse.write_all_at(b"data", at * 1_000_000).unwrap();
+    }
+    sparse.set_len(40_000_000).unwrap();
+    let expected = std::fs::read(root.join("sparse")).unwrap();
+    for format in [
+        &["--format=gnu"][..],
+        &["--format=pax"],
+        &["--format=gnu", "--sparse"],
+        &["--format=pax", "--sparse", "--sparse-version=0.0"],
+        &["--format=pax", "--sparse", "--sparse-version=0.1"],
+        &["--format=pax", "--sparse", "--sparse-version=1.0"],
+    ] {
+        let archive = gnu_tar(root, &[&["-c"], format, &["."]].concat());
+        let field = Field::new();
+        field.unpack_with(&archive, UnpackOptions::default()).unwrap();
+        assert_eq!(field.read(&long), "long", "{format:?}");
+        assert_eq!(field.read("link"), "long");
+        assert!(std::fs::read(field.root().join("sparse")).unwrap() == expected, "{format:?}");
+        let blocks = std::fs::metadata(field.root().join("sparse")).unwrap().blocks();
+        assert!(blocks < 10_000 || format.len() == 1, "{format:?}: holes are filled");
+        let mtime = |root: &Path| std::fs::metadata(root.join("sparse")).unwrap().mtime();
+        assert_eq!(mtime(&field.root()), mtime(root));
+    }
+}
+
+#[test]
+fn a_tree_survives_packing_and_unpacking() {
+    let field = Field::new();
+    let archive = Archive::default()
+        .dir("a", 0o1777)
+        .file("a/f", "content")
+        .link("a/g", "a/f")
+        .symlink("a/l", "f")
+        .file(&format!("a/{}", "x".repeat(200)), "long")
+        .file("größe", "")
+        .add(&Fields { device: (0, 0), ..fields(b'6', b"fifo", b"") }, b"")
+        .add(&Fields { uid: 1 << 30, mtime: 1 << 34, ..fields(b'0', b"big", b"") }, b"");
+    field.unpack(archive).unwrap();
+    let mut packed = Vec::new();
+    let options = PackOptions { whiteouts: Whiteouts::None, clamp_mtime: None };
+    pack(&field.dir, &mut packed, options).unwrap();
+    let second = Field::new();
+    second.unpack_with(&packed, UnpackOptions::default()).unwrap();
+    assert_eq!(describe(&second.root()), describe(&field.root()));
+    let mut again = Vec::new();
+    pack(&second.dir, &mut again, options).unwrap();
+    assert!(again == packed);
+}
+
+mod random {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(300))]
+
+        /// Whatever is flipped in an archive: no panic, and nothing outside is touched.
+        #[test]
+        fn mutated_archives_are_survived(flips in proptest::collection::vec((0..6000_usize, any::<u8>()), 1..6)) {
+            let mut archive = Archive::default()
+                .pax(b"11 path=xy\n")
+                .file("x", "content")
+                .symlink("l", "../../canary")
+                .dir("l", 0o777)
+                .link("h", "x")
+                .file("l/secret", "y")
+                .end();
+            for (at, value) in flips {
+                let length = archive.len();
+                archive[at % length] = value;
+            }
+            drop(Field::new().unpack_with(&archive, UnpackOptions { whiteouts: true, ..Default::default() }));
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! Opening by a path that has no links.
+
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::fs::{Mode, OFlags, ResolveFlags, openat, openat2};
+use rustix::io::Errno;
+
+use crate::dir::Dir;
+use crate::error::{Error, Result};
+use crate::names;
+
+/// Longest path that is handed to the kernel in one piece.
+const LONGEST_PATH: usize = 4000;
+
+static NO_OPENAT2: AtomicBool = AtomicBool::new(false);
+
+/// Splits a path without a leading slash into its parent and its name.
+pub(super) fn split(path: &[u8]) -> (&[u8], &[u8]) {
+    match path.iter().rposition(|byte| *byte == b'/') {
+        Some(slash) => (&path[..slash], &path[slash + 1..]),
+        None => (b"", path),
+    }
+}
+
+/// Opens `path`, which has no leading slash, no `.` and no `..`, below `root`. A link in it, at its
+/// end too, is an error.
+pub(super) fn open(root: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
+    let mut current: Option<OwnedFd> = None;
+    let mut rest = path;
+    while rest.len() > LONGEST_PATH {
+        let end = rest[..LONGEST_PATH].iter().rposition(|byte| *byte == b'/');
+        let end = end.ok_or(Errno::NAMETOOLONG)?;
+        let parent = current.as_ref().map_or(root, AsFd::as_fd);
+        let next = open_piece(parent, &rest[..end], OFlags::PATH | OFlags::DIRECTORY)?;
+        current = Some(next);
+        rest = &rest[end + 1..];
+    }
+    open_piece(current.as_ref().map_or(root, AsFd::as_fd), rest, flags)
+}
+
+fn open_piece(dir: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
+    let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    if path.is_empty() {
+        return openat(dir, ".", flags, Mode::empty());
+    }
+    if !path.contains(&b'/') {
+        return openat(dir, path, flags, Mode::empty());
+    }
+    if !NO_OPENAT2.load(Ordering::Relaxed) {
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        match openat2(dir, path, flags, Mode::empty(), resolve) {
+            Err(Errno::NOSYS) => NO_OPENAT2.store(true, Ordering::Relaxed),
+            // A sandbox that doesn't know the call; or the file's own refusal, told again below.
+            Err(Errno::PERM | Errno::AGAIN | Errno::INTR) => {}
+            result => return result,
+        }
+    }
+    open_by_names(dir, path, flags)
+}
+
+/// Does what `openat2` does, a name at a time.
+fn open_by_names(dir: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
+    let (parent, last) = split(path);
+    let mut current: Option<OwnedFd> = None;
+    let through = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    for name in names::components(parent) {
+        let here = current.as_ref().map_or(dir, AsFd::as_fd);
+        current = Some(openat(here, name, through, Mode::empty())?);
+    }
+    openat(current.as_ref().map_or(dir, AsFd::as_fd), last, flags, Mode::empty())
+}
+
+/// Opens the regular files of a walk one after the other. Their directory stays open from one to
+/// the next, so that a file costs one lookup of its name.
+pub(crate) struct Opener<'a> {
+    root: BorrowedFd<'a>,
+    parent: Vec<u8>,
+    directory: Option<OwnedFd>,
+}
+
+impl<'a> Opener<'a> {
+    pub(crate) fn new(root: &'a Dir) -> Self {
+        Self { root: root.as_fd(), parent: Vec::new(), directory: None }
+    }
+
+    /// Opens the file at `path`, as a walk has it. Links are not followed, and a fifo that took the
+    /// file's place doesn't block.
+    pub(crate) fn open(&mut self, path: &[u8]) -> Result<File> {
+        let (parent, name) = split(path);
+        let failed = |errno| Error::io("open", names::path(path), errno);
+        if parent != self.parent.as_slice() || self.directory.is_none() {
+            let flags = OFlags::PATH | OFlags::DIRECTORY;
+            self.directory = None;
+            self.directory = Some(open(self.root, parent, flags).map_err(failed)?);
+            parent.clone_into(&mut self.parent);
+        }
+        let directory = self.directory.as_ref().map_or(self.root, AsFd::as_fd);
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let fd = openat(directory, name, flags | OFlags::CLOEXEC, Mode::empty()).map_err(failed)?;
+        Ok(File::from(fd))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn links_are_refused_with_and_without_openat2() {
+        let temp = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(temp.path().join("a/b")).unwrap();
+        std::fs::write(temp.path().join("a/b/f"), "text").unwrap();
+        symlink("a", temp.path().join("link")).unwrap();
+        symlink("f", temp.path().join("a/b/last")).unwrap();
+        let dir = Dir::open(temp.path()).unwrap();
+        for open in [open, open_by_names] {
+            let open =
+                |path: &[u8]| open(dir.as_fd(), path, OFlags::RDONLY | OFlags::NOFOLLOW).map(drop);
+            assert_eq!(open(b"a/b/f"), Ok(()));
+            assert!(matches!(open(b"link/b/f"), Err(Errno::LOOP | Errno::NOTDIR)));
+            assert_eq!(open(b"a/b/last"), Err(Errno::LOOP));
+            assert_eq!(open(b"a/b/none"), Err(Errno::NOENT));
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! Reading extended attributes of entries that are not open.
+
+use std::io::Write as _;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use rustix::fs::{lgetxattr, llistxattr};
+use rustix::io::Errno;
+
+use crate::attributes::Xattr;
+use crate::names;
+
+/// The most bytes that Linux keeps in an extended attribute, and in a list of their names.
+const LARGEST: usize = 64 * 1024;
+
+/// Returns the attributes of `name` in `dir`, sorted by name; links are not followed. None where
+/// the file system has none.
+///
+/// There is no such call relative to a directory before Linux 6.13, but `/proc` leads to where the
+/// descriptor leads, and only `name` is looked up from there. Unlike through a descriptor of the
+/// file, this works on links and on what can't be opened.
+pub(super) fn read(dir: BorrowedFd<'_>, name: &[u8]) -> Result<Vec<Xattr>, Errno> {
+    let mut path = Vec::with_capacity(32 + name.len());
+    // Writing to a vector can't fail.
+    let _ = write!(path, "/proc/self/fd/{}/", dir.as_raw_fd());
+    path.extend_from_slice(name);
+    let list = filled(|buffer| llistxattr(path.as_slice(), buffer));
+    let list = match list {
+        Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
+        list => list?,
+    };
+    let mut found = Vec::new();
+    for name in list.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+        match filled(|buffer| lgetxattr(path.as_slice(), names::path(name), buffer)) {
+            Ok(value) => found.push((name.to_vec(), value)),
+            Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    found.sort_unstable();
+    Ok(found)
+}
+
+/// Returns what `read` puts into a buffer that is large enough.
+fn filled(read: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u8>, Errno> {
+    let mut small = [0_u8; 512];
+    match read(&mut small) {
+        Ok(length) => Ok(small[..length].to_vec()),
+        Err(Errno::RANGE) => {
+            let mut large = vec![0; LARGEST];
+            let length = read(&mut large)?;
+            large.truncate(length);
+            Ok(large)
+        }
+        Err(errno) => Err(errno),
+    }
+}

@@ -1,0 +1,124 @@
+//! Images as root file systems of containers.
+
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::sync::Arc;
+
+use kiln_oci::{Digest, ImageConfig, Platform, Reference};
+use kiln_store::{LayerId, PendingTree, Store};
+use kiln_tree::{CopyOptions, Dir};
+
+use crate::error::Result;
+use crate::output::Output;
+use crate::relink::copy_attributes;
+use crate::resolve::ImageResolver;
+use crate::sandbox::{Tree, Upper};
+use crate::snapshots::{Snapshots, whole};
+use crate::source;
+use crate::source::origin::Origin;
+
+/// Prepares the file systems of containers.
+#[derive(Debug)]
+pub struct Containers {
+    images: Arc<ImageResolver>,
+    snapshots: Snapshots,
+}
+
+/// An image whose layers all have trees.
+#[derive(Clone, Debug)]
+pub struct ContainerImage {
+    /// The image's config.
+    pub config: ImageConfig,
+    layer: Option<LayerId>,
+}
+
+/// The root file system of a container; what was written to it goes when it is dropped.
+#[derive(Debug)]
+pub struct ContainerRoot {
+    pending: PendingTree,
+    tree: Tree,
+}
+
+impl ContainerRoot {
+    /// Returns what the sandbox is to mount as root.
+    pub fn tree(&self) -> &Tree {
+        &self.tree
+    }
+
+    /// Returns the directory that receives changes.
+    pub fn upper(&self) -> &Path {
+        self.pending.fs()
+    }
+}
+
+impl Containers {
+    /// Makes a place for containers.
+    ///
+    /// # Errors
+    /// Fails where the store can't be written.
+    pub fn new(store: Store, images: Arc<ImageResolver>) -> Result<Self> {
+        let blobs = images.blobs();
+        Ok(Self { images, snapshots: Snapshots::new(store, blobs)? })
+    }
+
+    /// Returns an image by its reference: from the store, else from its registry.
+    ///
+    /// # Errors
+    /// Fails where nobody has the image, or not for `platform`.
+    pub async fn pull(&self, reference: &Reference, platform: &Platform) -> Result<ContainerImage> {
+        let digest = self.images.digest_of(reference).await?;
+        self.load(&Origin::Registry(reference.name()), &digest, platform).await
+    }
+
+    /// Returns an image of the store by the digest of its manifest or index.
+    ///
+    /// # Errors
+    /// Fails where the store hasn't got it, or not for `platform`.
+    pub async fn local(&self, digest: &Digest, platform: &Platform) -> Result<ContainerImage> {
+        self.load(&Origin::Store, digest, platform).await
+    }
+
+    async fn load(
+        &self,
+        origin: &Origin,
+        digest: &Digest,
+        platform: &Platform,
+    ) -> Result<ContainerImage> {
+        let config = self.images.image(origin, digest, platform).await?.config;
+        let store = &self.snapshots.store;
+        let layer = source::image::load(&self.images, store, (origin, digest), platform).await?;
+        self.snapshots.materialise([&Output::Layer(layer.clone())], None).await?;
+        Ok(ContainerImage { config, layer })
+    }
+
+    /// Makes a root file system of an image with a fresh layer on top.
+    ///
+    /// # Errors
+    /// Fails where the store can't be written.
+    pub fn root(&self, image: &ContainerImage) -> Result<ContainerRoot> {
+        let pending = self.snapshots.begin(image.layer.as_ref())?;
+        let upper = Upper { fs: pending.fs().to_owned(), work: pending.work().to_owned() };
+        let lowers = self.snapshots.lowers(image.layer.as_ref())?;
+        Ok(ContainerRoot { pending, tree: Tree::Overlay { lowers, upper: Some(upper) } })
+    }
+
+    /// Fills a new volume with what the image has at `path`: content, owner and mode. A path that
+    /// isn't a directory of the image leaves the volume empty.
+    ///
+    /// # Errors
+    /// Fails where something can't be copied.
+    pub fn fill_volume(&self, image: &ContainerImage, path: &Path, volume: &Path) -> Result<()> {
+        let root = self.snapshots.read(image.layer.as_ref())?;
+        let Ok(source) = root.open_dir(path) else { return Ok(()) };
+        let dest = Dir::open(volume)?;
+        let options = CopyOptions {
+            source: "/".to_owned(),
+            dest: "/".to_owned(),
+            dir_copy_contents: true,
+            create_dest_path: true,
+            ..CopyOptions::default()
+        };
+        kiln_tree::copy(whole(&source), &dest, &options)?;
+        copy_attributes(source.as_fd(), dest.as_fd())
+    }
+}

@@ -1,0 +1,235 @@
+//! What a program sees besides its root: mounts of the op as mounts of the sandbox.
+//!
+//! | mount | what is mounted | what becomes of it |
+//! | --- | --- | --- |
+//! | bind, read-only | the input | nothing; an output is the input itself |
+//! | bind, writable | a fresh tree on top of the input | a layer where it has an output, else thrown away |
+//! | cache | a directory of the store | stays |
+//! | tmpfs, secret | memory | gone |
+//!
+//! Everything is prepared before anything runs. Cache mounts are taken in the order of their keys,
+//! so that two steps that lock the same ones can't wait for each other.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use kiln_llb::op::{CacheMount, CacheSharing, ExecOp, Mount, MountKind, SecretMount};
+use kiln_store::{CacheMountGuard, LayerId, PendingTree, Sharing};
+use kiln_tree::{CopyOptions, Dir};
+
+use super::secret::Secrets;
+use crate::error::{Error, Result};
+use crate::output::Output;
+use crate::sandbox::{Mount as SandboxMount, MountKind as SandboxKind, Tree, Upper};
+use crate::snapshots::{Snapshots, whole};
+
+/// The mode of a tmpfs's root, as everybody expects of `/tmp`.
+const TMPFS_MODE: u32 = 0o1777;
+
+/// What was prepared for a program.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    /// The root file system.
+    pub(super) rootfs: Tree,
+    /// The mounts, parents first.
+    pub(super) mounts: Vec<SandboxMount>,
+    /// The trees and layers that the outputs come from.
+    outputs: Vec<(u32, Outcome)>,
+    /// Trees that are thrown away in the end.
+    discarded: Vec<PendingTree>,
+    /// Cache mounts in use.
+    caches: BTreeMap<String, CacheMountGuard>,
+}
+
+/// Where an output comes from.
+#[derive(Debug)]
+enum Outcome {
+    Written(PendingTree, Option<LayerId>),
+    Unchanged(Option<LayerId>),
+}
+
+/// What mounts are prepared with.
+pub(super) struct Preparation<'a> {
+    pub(super) snapshots: &'a Snapshots,
+    pub(super) secrets: &'a Secrets,
+    pub(super) exec: &'a ExecOp,
+    pub(super) inputs: &'a [Output],
+}
+
+impl Preparation<'_> {
+    /// Prepares the root and all mounts. The trees of the inputs must be there. Blocks where a
+    /// cache mount is locked.
+    pub(super) fn prepare(&self) -> Result<Prepared> {
+        let nothing = Tree::Directory(PathBuf::new());
+        let mut prepared = Prepared {
+            rootfs: nothing,
+            mounts: Vec::new(),
+            outputs: Vec::new(),
+            discarded: Vec::new(),
+            caches: self.caches()?,
+        };
+        for mount in &self.exec.mounts {
+            match &mount.kind {
+                MountKind::Bind if mount.dest == "/" => {
+                    prepared.rootfs = self.writable(mount, "/", &mut prepared)?;
+                }
+                _ => self.add(mount, &mut prepared)?,
+            }
+        }
+        prepared.mounts.sort_by(|a, b| a.target.cmp(&b.target));
+        Ok(prepared)
+    }
+
+    fn add(&self, mount: &Mount, prepared: &mut Prepared) -> Result<()> {
+        let selector = PathBuf::from(mount.selector.trim_start_matches('/'));
+        let bind = |tree| SandboxKind::Bind {
+            tree,
+            selector: selector.clone(),
+            readonly: mount.readonly,
+            recursive: false,
+        };
+        let kind = match &mount.kind {
+            MountKind::Bind => bind(self.bound(mount, prepared)?),
+            MountKind::Cache(cache) => {
+                if let (Some(output), Some(_)) = (mount.output, mount.input) {
+                    let input = self.layer(mount, "/")?;
+                    prepared.outputs.push((output, Outcome::Unchanged(input)));
+                }
+                let key = self.cache_key(cache, mount)?;
+                let guard = prepared
+                    .caches
+                    .get(&key)
+                    .ok_or_else(|| Error::Invalid(format!("cache mount {key:?} was not taken")))?;
+                bind(Tree::Directory(guard.path().to_owned()))
+            }
+            MountKind::Tmpfs { size, .. } => SandboxKind::Tmpfs {
+                size: u64::try_from(*size).ok().filter(|size| *size > 0),
+                mode: TMPFS_MODE,
+            },
+            MountKind::Secret(secret) => match self.secret(secret)? {
+                Some(kind) => kind,
+                None => return Ok(()),
+            },
+            // Those that are not optional were refused before.
+            MountKind::Ssh(_) => return Ok(()),
+        };
+        let target = Path::new("/").join(&self.exec.meta.cwd).join(&mount.dest);
+        prepared.mounts.push(SandboxMount { target, kind });
+        Ok(())
+    }
+
+    /// Returns the tree of a bind mount.
+    fn bound(&self, mount: &Mount, prepared: &mut Prepared) -> Result<Tree> {
+        if !mount.readonly {
+            return self.writable(mount, &mount.selector, prepared);
+        }
+        let layer = self.layer(mount, &mount.selector)?;
+        let tree = self.readable(layer.as_ref())?;
+        if let Some(output) = mount.output {
+            prepared.outputs.push((output, Outcome::Unchanged(self.layer(mount, "/")?)));
+        }
+        Ok(tree)
+    }
+
+    fn readable(&self, layer: Option<&LayerId>) -> Result<Tree> {
+        let mut lowers = self.snapshots.lowers(layer)?;
+        Ok(match lowers.len() {
+            0 => Tree::Directory(self.snapshots.empty().to_owned()),
+            1 => Tree::Directory(lowers.remove(0)),
+            _ => Tree::Overlay { lowers, upper: None },
+        })
+    }
+
+    /// Returns a fresh tree on top of a mount's input.
+    fn writable(&self, mount: &Mount, selector: &str, prepared: &mut Prepared) -> Result<Tree> {
+        // What a layer is made of has to be whole.
+        let selector = if mount.output.is_some() { "/" } else { selector };
+        let parent = self.layer(mount, selector)?;
+        let pending = self.snapshots.begin(parent.as_ref())?;
+        let upper = Upper { fs: pending.fs().to_owned(), work: pending.work().to_owned() };
+        let lowers = self.snapshots.lowers(parent.as_ref())?;
+        match mount.output {
+            Some(output) => prepared.outputs.push((output, Outcome::Written(pending, parent))),
+            None => prepared.discarded.push(pending),
+        }
+        Ok(Tree::Overlay { lowers, upper: Some(upper) })
+    }
+
+    /// Returns a mount's input as layers; of a context, at least what `selector` selects.
+    fn layer(&self, mount: &Mount, selector: &str) -> Result<Option<LayerId>> {
+        let Some(input) = mount.input else { return Ok(None) };
+        match self.inputs.get(input as usize) {
+            Some(Output::Layer(layer)) => Ok(layer.clone()),
+            Some(Output::Local(context)) => context.imported(self.snapshots, selector).map(Some),
+            None => Err(Error::Invalid(format!("mount {} has no input {input}", mount.dest))),
+        }
+    }
+
+    fn caches(&self) -> Result<BTreeMap<String, CacheMountGuard>> {
+        let mut wanted = BTreeMap::new();
+        for mount in &self.exec.mounts {
+            if let MountKind::Cache(cache) = &mount.kind {
+                wanted.entry(self.cache_key(cache, mount)?).or_insert((cache, mount));
+            }
+        }
+        let mut taken = BTreeMap::new();
+        for (key, (cache, mount)) in wanted {
+            let sharing = match cache.sharing {
+                CacheSharing::Shared => Sharing::Shared,
+                CacheSharing::Private => Sharing::Private,
+                CacheSharing::Locked => Sharing::Locked,
+            };
+            let (mut guard, new) = self.snapshots.store.cache_mounts().acquire(&key, sharing)?;
+            if new {
+                self.fill(&guard, mount)?;
+                guard.ready()?;
+            }
+            taken.insert(key, guard);
+        }
+        Ok(taken)
+    }
+
+    /// A cache that starts with an input's files is another one for other files.
+    fn cache_key(&self, cache: &CacheMount, mount: &Mount) -> Result<String> {
+        Ok(match self.layer(mount, "/")? {
+            Some(layer) => format!("{}:{layer}", cache.id),
+            None => cache.id.clone(),
+        })
+    }
+
+    fn fill(&self, guard: &CacheMountGuard, mount: &Mount) -> Result<()> {
+        let Some(layer) = self.layer(mount, "/")? else { return Ok(()) };
+        let source = self.snapshots.read(Some(&layer))?;
+        let options = CopyOptions {
+            source: "/".to_owned(),
+            dest: "/".to_owned(),
+            dir_copy_contents: true,
+            ..CopyOptions::default()
+        };
+        Ok(kiln_tree::copy(whole(&source), &Dir::open(guard.path())?, &options)?)
+    }
+
+    fn secret(&self, secret: &SecretMount) -> Result<Option<SandboxKind>> {
+        let contents = self.secrets.get(&secret.id, secret.optional)?;
+        Ok(contents.map(|contents| SandboxKind::File {
+            contents,
+            mode: secret.mode & 0o777,
+            uid: secret.uid,
+            gid: secret.gid,
+        }))
+    }
+}
+
+impl Prepared {
+    /// Makes layers of what was written, and returns the outputs in their order.
+    pub(super) fn commit(mut self, snapshots: &Snapshots) -> Result<Vec<Output>> {
+        self.outputs.sort_unstable_by_key(|(number, _)| *number);
+        let outputs = self.outputs.into_iter().map(|(_, outcome)| match outcome {
+            Outcome::Unchanged(layer) => Ok(Output::Layer(layer)),
+            Outcome::Written(pending, parent) => snapshots
+                .commit_pending(pending, parent.as_ref())
+                .map(|layer| Output::Layer(Some(layer))),
+        });
+        outputs.collect()
+    }
+}

@@ -1,0 +1,249 @@
+//! The child: builds what the program is to see, and becomes it.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{CWD, Mode, OFlags, Uid};
+use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
+use rustix::process::{Signal, fchdir, pivot_root, set_parent_process_death_signal};
+
+use super::devices::{OwnMounts, Terminal};
+use super::helper::Task;
+use super::program::{self, Image};
+use super::root::{Missing, Root, is_pipe};
+use super::sources::{Detached, Sources, open_inside};
+use super::spec::{Network, Spec, User};
+use super::stubs::Made;
+use super::wire::{self, Failure, Report};
+use super::{identity, seccomp};
+use crate::sys::{self, MountAttributes};
+use crate::users::{ResolvedUser, UserDatabase};
+
+/// The status of a child that never became the program; nobody sees it.
+const FAILED: i32 = 125;
+
+/// Sets everything up and becomes the program.
+#[expect(
+    clippy::exit,
+    reason = "the child is a process of its own, and has no caller to return to"
+)]
+pub(super) fn run(task: Task) -> ! {
+    let control = task.control.try_clone();
+    let failure = match become_program(task) {
+        Ok(never) => match never {},
+        Err(failure) => failure,
+    };
+    if let Ok(control) = control {
+        // Without a listener there is nobody to be told.
+        let _ = wire::send(control, &Report::Failed(failure), &[]);
+    }
+    std::process::exit(FAILED)
+}
+
+/// The root file system and everything in it, ready to be entered.
+struct Furnished {
+    root: Root,
+    stdin: OwnedFd,
+    terminal: Option<Terminal>,
+    user: ResolvedUser,
+    home: Option<String>,
+}
+
+fn become_program(task: Task) -> Result<std::convert::Infallible, Failure> {
+    rustix::process::umask(Mode::empty());
+    if task.spec.network == Network::None {
+        raise_loopback()?;
+    }
+    let Task { spec, anchor, filter, input, control, helper } = task;
+    let furnished = furnish(&spec, &anchor, input)?;
+    if let Some(terminal) = &furnished.terminal {
+        let controller = terminal.controller.as_fd();
+        wire::send(&control, &Report::Terminal, &[controller])
+            .map_err(Failure::doing("hand the terminal over"))?;
+    }
+    enter(&furnished.root, &spec)?;
+    rustix::system::sethostname(spec.hostname.as_bytes())
+        .map_err(Failure::doing("set host name"))?;
+    let Furnished { root, stdin, terminal, user, home } = furnished;
+    let made = root.into_made();
+    connect(&stdin, terminal.as_ref(), &user)?;
+    identity::set_limits(&spec.process.rlimits)?;
+    rustix::process::umask(Mode::from_raw_mode(0o022));
+    identity::assume(&user)?;
+    die_with(&helper)?;
+    execute(&spec, home.as_deref(), &made, &control, &filter)
+}
+
+fn execute(
+    spec: &Spec,
+    home: Option<&str>,
+    made: &Made,
+    control: &OwnedFd,
+    filter: &[seccompiler::BpfProgram],
+) -> Result<std::convert::Infallible, Failure> {
+    let process = &spec.process;
+    let name = process.args.first().ok_or_else(|| Failure::new("no program to execute"))?;
+    let path = program::find(name, &process.env)?;
+    let mut env = process.env.clone();
+    if !env.iter().any(|entry| entry.starts_with("HOME=")) {
+        env.push(format!("HOME={}", home.unwrap_or("/")));
+    }
+    let image = Image::new(&path, &process.args, &env)?;
+    wire::send(control, &Report::Ready(made.clone()), &[])
+        .map_err(Failure::doing("report to kiln"))?;
+    sys::reset_signals();
+    sys::close_on_exec_above().map_err(Failure::doing("close descriptors"))?;
+    seccomp::install(filter).map_err(Failure::doing("install the system call filter"))?;
+    Err(image.execute())
+}
+
+/// Makes all mounts.
+fn furnish(spec: &Spec, anchor: &Path, input: Option<OwnedFd>) -> Result<Furnished, Failure> {
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    mount_change("/", private).map_err(Failure::doing("make mounts private"))?;
+    let mut sources = Sources::new(anchor)?;
+    let own = OwnMounts::new(&sources, spec)?;
+    let mounts = spec
+        .mounts
+        .iter()
+        .map(|mount| {
+            sources.mount(&mount.kind).map_err(|failure| Failure {
+                message: format!("mount at {}: {}", mount.target.display(), failure.message),
+                ..failure
+            })
+        })
+        .collect::<Result<Vec<Detached>, _>>()?;
+    let tree = sources.tree(&spec.rootfs)?;
+    let upper = spec.rootfs.upper().map(std::path::PathBuf::as_path);
+    let mut root = Root::attach(&tree, anchor, upper)?;
+    let (user, home) = resolve_user(&root, &spec.process.user)?;
+    let terminal = own.attach(&mut root, spec.process.terminal)?;
+    for (mount, plan) in mounts.iter().zip(&spec.mounts) {
+        root.mount(mount, &plan.target)?;
+    }
+    let missing = Missing::Directory { uid: user.uid, gid: user.gid };
+    if spec.process.cwd != Path::new("/") {
+        root.open_or_make(&spec.process.cwd, missing)?;
+    }
+    let stdin = match input {
+        Some(input) => input,
+        None => own.open_null()?,
+    };
+    Ok(Furnished { root, stdin, terminal, user, home })
+}
+
+fn resolve_user(root: &Root, user: &User) -> Result<(ResolvedUser, Option<String>), Failure> {
+    // A broken file is no reason to fail where nothing of it is needed.
+    let users = UserDatabase::read(root.fd());
+    let home = |uid| {
+        let home = users.as_ref().ok()?.home(uid)?;
+        home.into_os_string().into_string().ok()
+    };
+    let resolved = match user {
+        User::Ids { uid, gid, groups } => {
+            ResolvedUser { uid: *uid, gid: *gid, groups: groups.clone() }
+        }
+        User::Named(name) => match &users {
+            Ok(users) => users.resolve(name),
+            Err(_) if name.is_empty() => UserDatabase::default().resolve(name),
+            Err(error) => return Err(Failure::new(chain(error))),
+        }
+        .map_err(|error| Failure::new(chain(&error)))?,
+    };
+    let home = home(resolved.uid);
+    Ok((resolved, home))
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}
+
+/// Makes the new root the root, lets go of the old one, and enters the working directory.
+fn enter(root: &Root, spec: &Spec) -> Result<(), Failure> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let old = rustix::fs::open("/", flags, Mode::empty()).map_err(Failure::doing("open /"))?;
+    let change = || -> rustix::io::Result<()> {
+        fchdir(root.fd())?;
+        pivot_root(".", ".")?;
+        fchdir(&old)?;
+        unmount(".", UnmountFlags::DETACH)?;
+        rustix::process::chdir("/")
+    };
+    change().map_err(Failure::doing("change the root"))?;
+    drop(old);
+    if spec.readonly_rootfs {
+        let attributes = MountAttributes { readonly: true, ..MountAttributes::default() };
+        let root = rustix::fs::openat(CWD, "/", flags, Mode::empty())
+            .map_err(Failure::doing("open the new root"))?;
+        sys::set_mount_attributes(root, attributes)
+            .map_err(Failure::doing("make the root file system read-only"))?;
+    }
+    enter_directory(&spec.process.cwd)
+}
+
+fn enter_directory(path: &Path) -> Result<(), Failure> {
+    let action = format!("enter working directory {}", path.display());
+    let flags = OFlags::PATH | OFlags::DIRECTORY;
+    let root = rustix::fs::open("/", flags | OFlags::CLOEXEC, Mode::empty())
+        .map_err(Failure::doing(&action))?;
+    let path = super::root::clean(path);
+    let directory = open_inside(&root, &path, flags).map_err(Failure::doing(&action))?;
+    fchdir(&directory).map_err(Failure::doing(&action))?;
+    // The kernel says so where a directory can't be reached from the root.
+    let inside = rustix::process::getcwd(Vec::new())
+        .is_ok_and(|directory| directory.to_bytes().starts_with(b"/"));
+    if inside { Ok(()) } else { Err(Failure::new(format!("{action}: it is outside of the root"))) }
+}
+
+/// Connects standard input, and everything where there is a terminal, and starts a session.
+fn connect(
+    stdin: &OwnedFd,
+    terminal: Option<&Terminal>,
+    user: &ResolvedUser,
+) -> Result<(), Failure> {
+    let doing = |errno| Failure::doing::<rustix::io::Errno>("connect input and output")(errno);
+    rustix::process::setsid().map_err(Failure::doing("start a session"))?;
+    if let Some(terminal) = terminal {
+        rustix::stdio::dup2_stdin(&terminal.peer).map_err(doing)?;
+        rustix::stdio::dup2_stdout(&terminal.peer).map_err(doing)?;
+        rustix::stdio::dup2_stderr(&terminal.peer).map_err(doing)?;
+        rustix::process::ioctl_tiocsctty(&terminal.peer)
+            .map_err(Failure::doing("take the terminal"))?;
+        return rustix::fs::fchown(&terminal.peer, Some(Uid::from_raw(user.uid)), None)
+            .map_err(doing);
+    }
+    rustix::stdio::dup2_stdin(stdin).map_err(doing)?;
+    // The program's user may open its pipes once more, through /dev/stdout.
+    for fd in [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()] {
+        if is_pipe(fd) {
+            rustix::fs::fchown(fd, Some(Uid::from_raw(user.uid)), None).map_err(doing)?;
+        }
+    }
+    Ok(())
+}
+
+/// Has the kernel kill this process, and with it its namespace, when the helper dies.
+fn die_with(helper: &OwnedFd) -> Result<(), Failure> {
+    set_parent_process_death_signal(Some(Signal::KILL))
+        .map_err(Failure::doing("bind the program to its helper"))?;
+    // It may have died already.
+    let mut watched = [PollFd::new(helper, PollFlags::IN)];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    rustix::io::retry_on_intr(|| poll(&mut watched, Some(&now)))
+        .map_err(Failure::doing("watch the helper"))?;
+    if watched[0].revents().is_empty() { Ok(()) } else { Err(Failure::new("the helper died")) }
+}
+
+fn raise_loopback() -> Result<(), Failure> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+    let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)
+        .map_err(Failure::doing("open socket"))?;
+    sys::raise_loopback(socket).map_err(Failure::doing("raise the loopback interface"))
+}

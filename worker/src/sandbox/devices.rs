@@ -1,0 +1,168 @@
+//! `/proc`, `/sys` and `/dev`.
+//!
+//! Device nodes are made in a file system in memory that nobody sees, and mounted one by one into a
+//! `/dev` that is `nodev` itself, as everything else is. So a program may make device nodes where
+//! it likes, and change the owner and mode of those in `/dev`, but open none of its own.
+
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::mount::MountAttrFlags;
+use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
+use rustix::termios::{Winsize, tcsetwinsize};
+
+use super::masks;
+use super::root::Root;
+use super::sources::{Detached, Sources, attach, clone_of, new_file_system};
+use super::spec::{Spec, TerminalSize};
+use super::wire::Failure;
+
+const DEVICES: [(&str, u32, u32); 6] = [
+    ("null", 1, 3),
+    ("zero", 1, 5),
+    ("full", 1, 7),
+    ("random", 1, 8),
+    ("urandom", 1, 9),
+    ("tty", 5, 0),
+];
+
+const LINKS: [(&str, &str); 6] = [
+    ("pts/ptmx", "ptmx"),
+    ("/proc/self/fd", "fd"),
+    ("/proc/self/fd/0", "stdin"),
+    ("/proc/self/fd/1", "stdout"),
+    ("/proc/self/fd/2", "stderr"),
+    ("/proc/kcore", "core"),
+];
+
+const CGROUP2_SUPER_MAGIC: u64 = 0x6367_7270;
+
+/// The mounts that every container has.
+pub(super) struct OwnMounts {
+    proc: Detached,
+    sys: Detached,
+    cgroup: Option<Detached>,
+    dev: Detached,
+    devices: Vec<(&'static str, Detached)>,
+    pts: Detached,
+    shm: Detached,
+    mqueue: Detached,
+}
+
+/// A terminal: the side that kiln gets, and the program's.
+pub(super) struct Terminal {
+    pub(super) controller: OwnedFd,
+    pub(super) peer: OwnedFd,
+}
+
+impl OwnMounts {
+    /// Makes them, attached nowhere.
+    pub(super) fn new(sources: &Sources, spec: &Spec) -> Result<Self, Failure> {
+        let nosuid = MountAttrFlags::MOUNT_ATTR_NOSUID;
+        let inert = nosuid | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+        let readonly = inert | MountAttrFlags::MOUNT_ATTR_RDONLY;
+        let mut devices = Vec::new();
+        for (name, major, minor) in DEVICES {
+            devices.push((name, sources.device(name, major, minor)?));
+        }
+        let pts = [("newinstance", ""), ("ptmxmode", "0666"), ("mode", "0620"), ("gid", "5")];
+        let shm_size = spec.shm_size.to_string();
+        Ok(Self {
+            proc: new_file_system("proc", &[], inert)?,
+            sys: new_file_system("sysfs", &[], readonly)?,
+            cgroup: has_cgroup2().then(|| new_file_system("cgroup2", &[], readonly)).transpose()?,
+            dev: new_file_system(
+                "tmpfs",
+                &[("mode", "755"), ("size", "64m")],
+                nosuid | MountAttrFlags::MOUNT_ATTR_NODEV,
+            )?,
+            devices,
+            pts: new_file_system("devpts", &pts[1..], nosuid | MountAttrFlags::MOUNT_ATTR_NOEXEC)?,
+            shm: new_file_system("tmpfs", &[("mode", "1777"), ("size", &shm_size)], inert)?,
+            mqueue: new_file_system("mqueue", &[], inert)?,
+        })
+    }
+
+    /// Attaches them, masks what is to be hidden, and opens a terminal of a size that is asked
+    /// for.
+    pub(super) fn attach(
+        &self,
+        root: &mut Root,
+        terminal: Option<TerminalSize>,
+    ) -> Result<Option<Terminal>, Failure> {
+        root.mount_own(&self.proc, "proc")?;
+        root.mount_own(&self.sys, "sys")?;
+        if let Some(cgroup) = &self.cgroup {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let place = rustix::fs::openat(&self.sys, "fs/cgroup", flags, Mode::empty());
+            if let Ok(place) = place {
+                attach(cgroup, &place).map_err(Failure::doing("mount /sys/fs/cgroup"))?;
+            }
+        }
+        masks::apply(&self.proc, &self.sys, self.null()?)?;
+        root.mount_own(&self.dev, "dev")?;
+        self.fill_dev().map_err(Failure::doing("furnish /dev"))?;
+        terminal.map(|size| self.open_terminal(size)).transpose()
+    }
+
+    /// Returns `/dev/null`, to be read by the program.
+    pub(super) fn open_null(&self) -> Result<OwnedFd, Failure> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        rustix::fs::openat(&self.dev, "null", flags, Mode::empty())
+            .map_err(Failure::doing("open /dev/null"))
+    }
+
+    fn null(&self) -> Result<&Detached, Failure> {
+        let null = self.devices.first().ok_or_else(|| Failure::new("no /dev/null"))?;
+        Ok(&null.1)
+    }
+
+    fn fill_dev(&self) -> rustix::io::Result<()> {
+        for (name, device) in &self.devices {
+            attach(device, &self.make_file(name)?)?;
+        }
+        for (target, name) in LINKS {
+            rustix::fs::symlinkat(target, &self.dev, name)?;
+        }
+        for (name, mount) in [("pts", &self.pts), ("shm", &self.shm), ("mqueue", &self.mqueue)] {
+            rustix::fs::mkdirat(&self.dev, name, Mode::from_raw_mode(0o755))?;
+            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let place = rustix::fs::openat(&self.dev, name, flags, Mode::empty())?;
+            attach(mount, &place)?;
+        }
+        Ok(())
+    }
+
+    fn make_file(&self, name: &str) -> rustix::io::Result<OwnedFd> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let mode = Mode::from_raw_mode(0o600);
+        drop(rustix::fs::openat(&self.dev, name, flags, mode)?);
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::openat(&self.dev, name, flags, Mode::empty())
+    }
+
+    fn open_terminal(&self, size: TerminalSize) -> Result<Terminal, Failure> {
+        let open = || -> rustix::io::Result<Terminal> {
+            let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+            let controller = rustix::fs::openat(&self.pts, "ptmx", flags, Mode::empty())?;
+            unlockpt(&controller)?;
+            let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+            // By descriptor: whatever is at /dev/pts by now has no say.
+            let peer = ioctl_tiocgptpeer(&controller, flags)?;
+            let size =
+                Winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 };
+            tcsetwinsize(&controller, size)?;
+            attach(&clone_of(&peer)?, &self.make_file("console")?)?;
+            Ok(Terminal { controller, peer })
+        };
+        open().map_err(Failure::doing("open a terminal"))
+    }
+}
+
+/// Tells whether the host has version 2 of control groups alone.
+fn has_cgroup2() -> bool {
+    rustix::fs::openat(CWD, Path::new("/sys/fs/cgroup"), OFlags::PATH, Mode::empty())
+        .and_then(rustix::fs::fstatfs)
+        .is_ok_and(|kind| kind.f_type as u64 == CGROUP2_SUPER_MAGIC)
+}

@@ -1,0 +1,105 @@
+//! What the program is and may: limits, user, groups, capabilities.
+
+use rustix::process::{Gid, Resource, Rlimit, Uid, setrlimit};
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, clear_ambient_capability_set,
+    remove_capability_from_bounding_set, set_capabilities, set_no_new_privs, set_thread_groups,
+    set_thread_res_gid, set_thread_res_uid,
+};
+
+use super::spec;
+use super::wire::Failure;
+use crate::users::ResolvedUser;
+
+/// Docker's default set.
+const DEFAULT_CAPABILITIES: CapabilitySet = CapabilitySet::CHOWN
+    .union(CapabilitySet::DAC_OVERRIDE)
+    .union(CapabilitySet::FSETID)
+    .union(CapabilitySet::FOWNER)
+    .union(CapabilitySet::MKNOD)
+    .union(CapabilitySet::NET_RAW)
+    .union(CapabilitySet::SETGID)
+    .union(CapabilitySet::SETUID)
+    .union(CapabilitySet::SETFCAP)
+    .union(CapabilitySet::SETPCAP)
+    .union(CapabilitySet::NET_BIND_SERVICE)
+    .union(CapabilitySet::SYS_CHROOT)
+    .union(CapabilitySet::KILL)
+    .union(CapabilitySet::AUDIT_WRITE);
+
+/// Sets resource limits.
+pub(super) fn set_limits(limits: &[spec::Rlimit]) -> Result<(), Failure> {
+    for limit in limits {
+        let action = format!("set limit {}", limit.name);
+        let resource =
+            resource(&limit.name).ok_or_else(|| Failure::new(format!("{action}: unknown")))?;
+        let value = Rlimit { current: limit.soft, maximum: limit.hard };
+        setrlimit(resource, value).map_err(Failure::doing(&action))?;
+    }
+    Ok(())
+}
+
+fn resource(name: &str) -> Option<Resource> {
+    Some(match name.to_ascii_lowercase().as_str() {
+        "as" => Resource::As,
+        "core" => Resource::Core,
+        "cpu" => Resource::Cpu,
+        "data" => Resource::Data,
+        "fsize" => Resource::Fsize,
+        "locks" => Resource::Locks,
+        "memlock" => Resource::Memlock,
+        "msgqueue" => Resource::Msgqueue,
+        "nice" => Resource::Nice,
+        "nofile" => Resource::Nofile,
+        "nproc" => Resource::Nproc,
+        "rss" => Resource::Rss,
+        "rtprio" => Resource::Rtprio,
+        "rttime" => Resource::Rttime,
+        "sigpending" => Resource::Sigpending,
+        "stack" => Resource::Stack,
+        _ => return None,
+    })
+}
+
+/// Becomes `user`, keeps no more than the default capabilities, and gives up gaining any.
+///
+/// A user other than root loses all of them with the change of user, as the kernel has it.
+pub(super) fn assume(user: &ResolvedUser) -> Result<(), Failure> {
+    drop_bounding().map_err(Failure::doing("limit capabilities"))?;
+    let groups: Vec<Gid> = user.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
+    let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
+    set_thread_groups(&groups).map_err(Failure::doing("set groups"))?;
+    set_thread_res_gid(gid, gid, gid).map_err(Failure::doing("set group"))?;
+    set_thread_res_uid(uid, uid, uid).map_err(Failure::doing("set user"))?;
+    let kept = if user.uid == 0 { DEFAULT_CAPABILITIES } else { CapabilitySet::empty() };
+    let sets =
+        CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
+    set_capabilities(None, sets).map_err(Failure::doing("set capabilities"))?;
+    clear_ambient_capability_set().map_err(Failure::doing("clear ambient capabilities"))?;
+    set_no_new_privs(true).map_err(Failure::doing("set no_new_privs"))
+}
+
+fn drop_bounding() -> rustix::io::Result<()> {
+    for number in 0..u64::BITS {
+        let capability = CapabilitySet::from_bits_retain(1 << number);
+        if DEFAULT_CAPABILITIES.contains(capability) {
+            continue;
+        }
+        match remove_capability_from_bounding_set(capability) {
+            // Beyond the last one that this kernel knows.
+            Err(rustix::io::Errno::INVAL) => return Ok(()),
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_capabilities_are_dockers() {
+        assert_eq!(DEFAULT_CAPABILITIES.bits(), 0x0000_0000_a804_25fb);
+    }
+}

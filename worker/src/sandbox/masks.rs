@@ -1,0 +1,84 @@
+//! Parts of `/proc` and `/sys` that a container can't see or can't write, as Docker has them.
+//!
+//! They are opened below the descriptors of the file systems that were just mounted, without
+//! following any link: whatever an image has made of the path `/proc` plays no part.
+
+use std::os::fd::OwnedFd;
+
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+use rustix::mount::MountAttrFlags;
+
+use super::sources::{Detached, attach, clone_of, is_directory, new_file_system};
+use super::wire::Failure;
+use crate::sys::{MountAttributes, set_mount_attributes};
+
+const MASKED_IN_PROC: [&str; 10] = [
+    "acpi",
+    "asound",
+    "interrupts",
+    "kcore",
+    "keys",
+    "latency_stats",
+    "sched_debug",
+    "scsi",
+    "timer_list",
+    "timer_stats",
+];
+
+const MASKED_IN_SYS: [&str; 2] = ["firmware", "devices/virtual/powercap"];
+
+const READONLY_IN_PROC: [&str; 5] = ["bus", "fs", "irq", "sys", "sysrq-trigger"];
+
+/// Applies the masks to a fresh `/proc` and `/sys`. `null` is mounted over files.
+pub(super) fn apply(proc: &OwnedFd, sys: &OwnedFd, null: &Detached) -> Result<(), Failure> {
+    let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY
+        | MountAttrFlags::MOUNT_ATTR_NOSUID
+        | MountAttrFlags::MOUNT_ATTR_NODEV
+        | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    let empty = new_file_system("tmpfs", &[("size", "4k")], attributes)?;
+    let mut empty = Some(empty);
+    let masked = MASKED_IN_PROC
+        .iter()
+        .map(|path| (proc, *path))
+        .chain(MASKED_IN_SYS.iter().map(|path| (sys, *path)));
+    for (root, path) in masked {
+        let doing = |errno| Failure::doing::<Errno>(&format!("mask {path}"))(errno);
+        let Some(place) = open(root, path).map_err(doing)? else { continue };
+        if !is_directory(&place)? {
+            attach(&clone_of(null).map_err(doing)?, &place).map_err(doing)?;
+            continue;
+        }
+        let mask = match empty.take() {
+            Some(mask) => mask,
+            None => new_file_system("tmpfs", &[("size", "4k")], attributes)?,
+        };
+        attach(&mask, &place).map_err(doing)?;
+    }
+    for path in READONLY_IN_PROC {
+        let doing = |errno| Failure::doing::<Errno>(&format!("protect {path}"))(errno);
+        let Some(place) = open(proc, path).map_err(doing)? else { continue };
+        let same = clone_of(&place).map_err(doing)?;
+        let attributes = MountAttributes {
+            readonly: true,
+            nodev: true,
+            nosuid: true,
+            noexec: true,
+            recursive: true,
+        };
+        set_mount_attributes(&same, attributes)
+            .map_err(Failure::doing(&format!("protect {path}")))?;
+        attach(&same, &place).map_err(doing)?;
+    }
+    Ok(())
+}
+
+fn open(root: &OwnedFd, path: &str) -> rustix::io::Result<Option<OwnedFd>> {
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    match rustix::fs::openat2(root, path, flags, Mode::empty(), resolve) {
+        Ok(fd) => Ok(Some(fd)),
+        Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+        Err(errno) => Err(errno),
+    }
+}

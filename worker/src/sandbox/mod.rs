@@ -1,0 +1,64 @@
+//! The sandbox: runs one program in a root file system of its own.
+//!
+//! # Who does what
+//!
+//! ```text
+//! kiln ──spawn──▶ helper ──clone3──▶ child ──execve──▶ the program
+//!  ▲                │ waits            │ namespaces, mounts, limits
+//!  └──control──────┴──────────────────┘
+//! ```
+//!
+//! kiln itself has many threads, and between `fork` and `execve` such a process may do next to
+//! nothing. So it starts itself once more: the *helper* is the same binary, executed from a sealed
+//! copy in memory, with one thread and an empty environment ([`init_if_asked`]). The helper starts
+//! the *child* with all its namespaces in one `clone3`, waits for it, and passes signals on. The
+//! child builds what the program is to see, gives up what the program may not have, and becomes it,
+//! as process 1 of its namespace: when it ends, the kernel ends every process that it started.
+//!
+//! One socket, *control*, connects the three. It carries the specification (in a memory file) and
+//! descriptors to the helper, signals to pass on, and reports back: a setup error with its context,
+//! the mount points that were made, the terminal, the exit status. When it closes at kiln's end,
+//! because kiln cancels the step or dies, the helper kills the child; when the helper dies, the
+//! kernel kills the child.
+//!
+//! # What has to hold
+//!
+//! - The program never sees a descriptor, a path or an environment variable of the host. The binary
+//!   that its `/proc/self/exe` may lead to for a moment is a sealed copy, not kiln's file.
+//! - Paths that come from a Dockerfile or an image are resolved by `openat2` below the root that
+//!   they belong to, never through links of `/proc`, and what is mounted there is attached to the
+//!   descriptor that was resolved, not to its name.
+//! - No device node can be opened but those of the sandbox's own `/dev`: every other mount is
+//!   `nodev`.
+//! - What the sandbox had to make to mount on (stubs) is gone from the upper directory afterwards.
+//!
+//! # Order in the child
+//!
+//! Mounts private; trees attached outside of the new root; root; `/proc`, `/dev`, `/sys`; the
+//! specification's mounts; masks; `pivot_root`; host name, session, terminal; limits; user and
+//! groups; capabilities; `no_new_privs`; descriptors closed at exec; seccomp; `execve`.
+
+mod child;
+mod devices;
+mod error;
+mod helper;
+mod identity;
+mod masks;
+mod overlay;
+mod program;
+mod root;
+mod run;
+mod seccomp;
+mod sources;
+mod spec;
+mod stubs;
+mod syscalls;
+mod wire;
+
+pub use error::SandboxError;
+pub use helper::init_if_asked;
+pub use run::{Exit, Input, Io, OutputSink, Running, Sandbox, Signaller};
+pub use spec::{
+    DEFAULT_HOSTNAME, DEFAULT_SHM_SIZE, Mount, MountKind, Network, Process, Rlimit, Security, Spec,
+    TerminalSize, Tree, Upper, User,
+};

@@ -1,0 +1,277 @@
+//! The container's root, while it is furnished.
+
+use std::collections::BTreeSet;
+use std::ffi::{CString, OsString};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
+use rustix::io::Errno;
+use rustix::mount::MoveMountFlags;
+
+use super::sources::{Detached, attach, is_directory, open_inside};
+use super::stubs::{CopiedUp, Look, Made, keeping_times, open_below};
+use super::wire::Failure;
+
+/// Most links that are followed while something is made.
+const MAX_LINKS: u32 = 40;
+
+/// What is made where nothing is.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Missing {
+    /// A directory that is to go again.
+    StubDirectory,
+    /// A file that is to go again.
+    StubFile,
+    /// A directory that stays, of this owner.
+    Directory {
+        /// User.
+        uid: u32,
+        /// Group.
+        gid: u32,
+    },
+}
+
+/// The container's root.
+pub(super) struct Root {
+    fd: OwnedFd,
+    /// Where it is attached, a real path.
+    anchor: PathBuf,
+    device: u64,
+    /// The directory that changes of an overlay go to.
+    upper: Option<OwnedFd>,
+    made: Made,
+    /// Directories that needn't be looked at again.
+    known: BTreeSet<PathBuf>,
+}
+
+impl Root {
+    /// Attaches a root file system at `anchor`.
+    pub(super) fn attach(
+        mount: &Detached,
+        anchor: &Path,
+        upper: Option<&Path>,
+    ) -> Result<Self, Failure> {
+        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+        rustix::mount::move_mount(mount, "", CWD, anchor, flags)
+            .map_err(Failure::doing("attach the root file system"))?;
+        let open = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = rustix::fs::open(anchor, open, Mode::empty())
+            .map_err(Failure::doing("open the root file system"))?;
+        let upper = upper
+            .map(|path| rustix::fs::open(path, open, Mode::empty()))
+            .transpose()
+            .map_err(Failure::doing("open upper directory"))?;
+        let device = device_of(&fd)?;
+        let anchor = anchor.to_owned();
+        Ok(Self { fd, anchor, device, upper, made: Made::default(), known: BTreeSet::new() })
+    }
+
+    /// Returns the root itself.
+    pub(super) fn fd(&self) -> &OwnedFd {
+        &self.fd
+    }
+
+    /// Returns what had to be made.
+    pub(super) fn into_made(self) -> Made {
+        self.made
+    }
+
+    /// Attaches a mount at `target`, a path in the container, and makes `target` where it isn't.
+    pub(super) fn mount(&mut self, mount: &Detached, target: &Path) -> Result<(), Failure> {
+        let target = clean(target);
+        if target == Path::new("/") {
+            return Err(Failure::new("nothing can be mounted over the root file system"));
+        }
+        let missing = if is_directory(mount)? { Missing::StubDirectory } else { Missing::StubFile };
+        let place = self.open_or_make(&target, missing)?;
+        let action = format!("mount at {}", target.display());
+        let kind = rustix::fs::fstatfs(&place).map_err(Failure::doing(&action))?;
+        if kind.f_type as u64 == PROC_SUPER_MAGIC {
+            return Err(Failure::new(format!("{action}: nothing can be mounted in /proc")));
+        }
+        attach(mount, &place).map_err(Failure::doing(&action))
+    }
+
+    /// Attaches one of the sandbox's own mounts at a directory of the root that is no link.
+    pub(super) fn mount_own(&mut self, mount: &Detached, name: &str) -> Result<(), Failure> {
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let action = format!("mount /{name}");
+        let place = match rustix::fs::openat2(&self.fd, name, flags, Mode::empty(), resolve) {
+            Err(Errno::NOENT) => {
+                self.open_or_make(&Path::new("/").join(name), Missing::StubDirectory)?
+            }
+            Err(Errno::LOOP | Errno::NOTDIR) => {
+                return Err(Failure::new(format!("{action}: it is no directory in the image")));
+            }
+            other => other.map_err(Failure::doing(&action))?,
+        };
+        attach(mount, &place).map_err(Failure::doing(&action))
+    }
+
+    /// Opens a path in the container, and makes what is missing of it.
+    pub(super) fn open_or_make(
+        &mut self,
+        path: &Path,
+        missing: Missing,
+    ) -> Result<OwnedFd, Failure> {
+        let path = clean(path);
+        self.walk(&path, missing, &mut 0)
+            .map_err(Failure::doing(&format!("create {} in the root file system", path.display())))
+    }
+
+    fn walk(
+        &mut self,
+        path: &Path,
+        missing: Missing,
+        links: &mut u32,
+    ) -> rustix::io::Result<OwnedFd> {
+        match open_inside(&self.fd, path, OFlags::PATH) {
+            Err(Errno::NOENT) => {}
+            other => return other,
+        }
+        let (Some(parent_path), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(Errno::NOENT);
+        };
+        let parent_missing = match missing {
+            Missing::StubFile => Missing::StubDirectory,
+            other => other,
+        };
+        let parent = self.walk(parent_path, parent_missing, links)?;
+        match self.make(&parent, Path::new(name), missing) {
+            Err(Errno::EXIST) => {}
+            other => return other,
+        }
+        // It is there and can't be opened: a link to nowhere. What it leads to is made.
+        *links += 1;
+        if *links > MAX_LINKS {
+            return Err(Errno::LOOP);
+        }
+        let link = rustix::fs::readlinkat(&parent, name, Vec::new())?;
+        let target = clean(&parent_path.join(path_from(link)));
+        self.walk(&target, missing, links)
+    }
+
+    /// Makes `name` in `parent`, which is inside the root.
+    fn make(
+        &mut self,
+        parent: &OwnedFd,
+        name: &Path,
+        missing: Missing,
+    ) -> rustix::io::Result<OwnedFd> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let parent = rustix::fs::openat(parent, ".", flags, Mode::empty())?;
+        let place = self.place_of(&parent)?;
+        match missing {
+            Missing::StubDirectory | Missing::StubFile => {
+                if let Some(place) = &place {
+                    self.note_copied_up(place)?;
+                }
+                keeping_times(&parent, || match missing {
+                    Missing::StubFile => {
+                        let flags =
+                            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+                        let mode = Mode::from_raw_mode(0o644);
+                        rustix::fs::openat(&parent, name, flags, mode).map(drop)
+                    }
+                    _ => rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o755)),
+                })?;
+                if let Some(place) = place {
+                    self.made.stubs.push(place.join(name));
+                }
+            }
+            Missing::Directory { uid, gid } => {
+                rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o755))?;
+                let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+                let flags = AtFlags::SYMLINK_NOFOLLOW;
+                rustix::fs::chownat(&parent, name, Some(uid), Some(gid), flags)?;
+            }
+        }
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        let flags = OFlags::PATH | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        rustix::fs::openat2(&parent, name, flags, Mode::empty(), resolve)
+    }
+
+    /// Returns where in the root file system a directory is, as a real path relative to the root;
+    /// `None` where it is in another mount, as a volume, which is no part of the layer.
+    fn place_of(&self, directory: &OwnedFd) -> rustix::io::Result<Option<PathBuf>> {
+        if rustix::fs::fstat(directory)?.st_dev != self.device {
+            return Ok(None);
+        }
+        let link = format!("/proc/self/fd/{}", directory.as_raw_fd());
+        let real = rustix::fs::readlinkat(CWD, link, Vec::new())?;
+        let real = path_from(real);
+        Ok(real.strip_prefix(&self.anchor).ok().map(Path::to_owned))
+    }
+
+    /// Remembers how a directory and those above it look, where they are about to be copied up.
+    fn note_copied_up(&mut self, place: &Path) -> rustix::io::Result<()> {
+        let Some(upper) = &self.upper else { return Ok(()) };
+        let mut found = Vec::new();
+        for path in place.ancestors().filter(|path| !path.as_os_str().is_empty()) {
+            if self.known.contains(path) || self.made.stubs.iter().any(|stub| stub == path) {
+                continue;
+            }
+            match open_below(upper, path) {
+                Err(Errno::NOENT) => {
+                    let directory = open_below(&self.fd, path)?;
+                    let look = Look::of(&directory)?;
+                    found.push(CopiedUp { path: path.to_owned(), look });
+                }
+                other => drop(other?),
+            }
+            self.known.insert(path.to_owned());
+        }
+        found.reverse();
+        self.made.copied_up.extend(found);
+        Ok(())
+    }
+}
+
+const PROC_SUPER_MAGIC: u64 = 0x9fa0;
+
+fn device_of(fd: impl AsFd) -> Result<u64, Failure> {
+    rustix::fs::statat(fd, "", AtFlags::EMPTY_PATH)
+        .map(|stat| stat.st_dev)
+        .map_err(Failure::doing("look at the root file system"))
+}
+
+/// Makes a path absolute and takes `.` and `..` out of it by their text alone, as BuildKit does.
+pub(super) fn clean(path: &Path) -> PathBuf {
+    let mut clean = PathBuf::from("/");
+    for component in path.components() {
+        match component {
+            Component::Normal(name) => clean.push(name),
+            Component::ParentDir => {
+                clean.pop();
+            }
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+    clean
+}
+
+fn path_from(text: CString) -> PathBuf {
+    OsString::from_vec(text.into_bytes()).into()
+}
+
+/// Tells whether `fd` is a pipe.
+pub(super) fn is_pipe(fd: impl AsFd) -> bool {
+    rustix::fs::fstat(fd).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_cleaned_by_text() {
+        for (path, expected) in
+            [("a/b", "/a/b"), ("/a/../../b/.", "/b"), ("", "/"), ("/..", "/"), ("//x//y/", "/x/y")]
+        {
+            assert_eq!(clean(Path::new(path)), Path::new(expected));
+        }
+    }
+}

@@ -1,0 +1,391 @@
+//! Running programs, seen from kiln.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Seek, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::{Arc, OnceLock};
+
+use kiln_solver::LogStream;
+use rustix::pipe::{PipeFlags, pipe_with};
+use serde::{Deserialize, Serialize};
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::net::unix::pipe::Receiver;
+use tokio::process::{Child, Command};
+use tokio_util::sync::CancellationToken;
+
+use super::error::SandboxError;
+use super::spec::{Security, Spec};
+use super::wire::{self, Report, Request};
+use super::{helper, program, seccomp, stubs};
+use crate::sys;
+
+/// How much output is read at once.
+const CHUNK: usize = 64 << 10;
+
+/// How a program ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Exit {
+    /// By itself, with a status.
+    Code(i32),
+    /// By a signal.
+    Signal(i32),
+}
+
+impl Exit {
+    /// Tells whether the program succeeded.
+    pub fn success(self) -> bool {
+        self == Self::Code(0)
+    }
+
+    /// Returns the status as shells have it: 128 and the signal's number for signals.
+    pub fn code(self) -> i32 {
+        match self {
+            Self::Code(code) => code,
+            Self::Signal(signal) => 128 + signal,
+        }
+    }
+}
+
+/// Receives what a program writes, as it comes.
+pub type OutputSink = Box<dyn FnMut(LogStream, &[u8]) + Send>;
+
+/// Where a program reads from.
+#[derive(Debug, Default)]
+pub enum Input {
+    /// Nothing to read.
+    #[default]
+    Null,
+    /// This, most likely a pipe.
+    Fd(OwnedFd),
+}
+
+/// A program's input and output. Without meaning where it has a terminal.
+pub struct Io {
+    /// Where it reads from.
+    pub input: Input,
+    /// Where its output goes.
+    pub output: OutputSink,
+}
+
+impl Io {
+    /// Returns an empty input and an output that goes to `output`.
+    pub fn to(output: impl FnMut(LogStream, &[u8]) + Send + 'static) -> Self {
+        Self { input: Input::Null, output: Box::new(output) }
+    }
+}
+
+impl fmt::Debug for Io {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Io").field("input", &self.input).finish_non_exhaustive()
+    }
+}
+
+/// Runs programs. Cheap to clone: what is made once is shared.
+#[derive(Clone, Debug)]
+pub struct Sandbox {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    anchor: PathBuf,
+    program: OnceLock<OwnedFd>,
+    filter: OnceLock<OwnedFd>,
+}
+
+impl Sandbox {
+    /// Returns a sandbox that uses `dir`, a directory of this process, for mount points that only
+    /// the programs' namespaces see.
+    ///
+    /// # Errors
+    /// Fails where the directory can't be used, and where the process may not make namespaces.
+    pub fn new(dir: &Path) -> Result<Self, SandboxError> {
+        if !rustix::process::geteuid().is_root() {
+            return Err(SandboxError::Unsupported(
+                "running programs without root privileges is not supported yet",
+            ));
+        }
+        let anchor = dir.join("anchor");
+        match std::fs::create_dir(&anchor) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(SandboxError::host("create mount point")(error));
+            }
+            _ => {}
+        }
+        // Mount points are told by their real path.
+        let anchor = anchor.canonicalize().map_err(SandboxError::host("resolve mount point"))?;
+        let inner = Inner { anchor, program: OnceLock::new(), filter: OnceLock::new() };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Runs a program to its end.
+    ///
+    /// Returns when the program and everything that it started is gone and its output has been
+    /// read to the end. On cancellation all of it is killed first.
+    ///
+    /// # Errors
+    /// Fails where the program can't be run or is cancelled; a program that fails is no error.
+    pub async fn run(
+        &self,
+        spec: &Spec,
+        io: Io,
+        cancel: &CancellationToken,
+    ) -> Result<Exit, SandboxError> {
+        self.spawn(spec, io)?.wait(cancel).await
+    }
+
+    /// Starts a program and returns when it is about to be executed.
+    ///
+    /// # Errors
+    /// Fails where the sandbox can't be set up, or the program can't be found.
+    pub async fn start(&self, spec: &Spec, io: Io) -> Result<Running, SandboxError> {
+        let mut running = self.spawn(spec, io)?;
+        while running.state == State::SettingUp {
+            running.next_report().await?;
+        }
+        if let State::Failed(_) = running.state {
+            return Err(running
+                .wait(&CancellationToken::new())
+                .await
+                .err()
+                .unwrap_or(SandboxError::Setup("the sandbox could not be set up".to_owned())));
+        }
+        Ok(running)
+    }
+
+    fn spawn(&self, spec: &Spec, io: Io) -> Result<Running, SandboxError> {
+        if spec.security == Security::Insecure {
+            return Err(SandboxError::Unsupported("security mode insecure is not supported yet"));
+        }
+        let (control, theirs) = wire::pair().map_err(SandboxError::host("create socket"))?;
+        let spec_file = memory_file(&serde_json::to_vec(spec).map_err(|error| {
+            SandboxError::Setup(format!("the specification can't be passed on: {error}"))
+        })?)
+        .map_err(SandboxError::host("pass on the specification"))?;
+        let filter = self.filter()?;
+        let mut fds = vec![spec_file.as_fd(), filter.as_fd()];
+        if let Input::Fd(input) = &io.input {
+            fds.push(input.as_fd());
+        }
+        wire::send(&control, &Request::Run { anchor: self.inner.anchor.clone() }, &fds)
+            .map_err(SandboxError::host("pass on the specification"))?;
+        let (stdout, stdout_end) = output_pipe()?;
+        let (stderr, stderr_end) = output_pipe()?;
+        let helper = self.spawn_helper([theirs, stdout_end, stderr_end])?;
+        let control = sys::watch(control).map_err(SandboxError::host("watch socket"))?;
+        Ok(Running {
+            helper,
+            control: Arc::new(control),
+            connected: true,
+            stdout: Some(stdout),
+            stderr: Some(stderr),
+            sink: io.output,
+            terminal: None,
+            state: State::SettingUp,
+            made: stubs::Made::default(),
+            cleanup: stubs::Cleanup::of(&spec.rootfs),
+        })
+    }
+
+    fn spawn_helper(&self, stdio: [OwnedFd; 3]) -> Result<Child, SandboxError> {
+        let program = self.program()?;
+        // Started through its descriptor's name: the sealed copy has no other. Only the three
+        // standard descriptors are handed over, so that no other child of this process, started
+        // at the same time, can inherit one of them.
+        let mut command =
+            std::process::Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()));
+        let [control, stdout, stderr] = stdio.map(Stdio::from);
+        command.arg0(helper::MARKER).env_clear().stdin(control).stdout(stdout).stderr(stderr);
+        Command::from(command).spawn().map_err(SandboxError::host("start the sandbox"))
+    }
+
+    fn program(&self) -> Result<&OwnedFd, SandboxError> {
+        once(&self.inner.program, program::sealed_copy, "copy kiln's program into memory")
+    }
+
+    fn filter(&self) -> Result<&OwnedFd, SandboxError> {
+        let make = || memory_file(&seccomp::default_filter()?);
+        once(&self.inner.filter, make, "compile the system call filter")
+    }
+}
+
+fn once<'a>(
+    cell: &'a OnceLock<OwnedFd>,
+    make: impl FnOnce() -> io::Result<OwnedFd>,
+    action: &'static str,
+) -> Result<&'a OwnedFd, SandboxError> {
+    if let Some(fd) = cell.get() {
+        return Ok(fd);
+    }
+    // Two steps at once may both make it; one of the two is kept.
+    let fd = make().map_err(SandboxError::host(action))?;
+    Ok(cell.get_or_init(|| fd))
+}
+
+fn memory_file(bytes: &[u8]) -> io::Result<OwnedFd> {
+    let fd = rustix::fs::memfd_create("kiln", rustix::fs::MemfdFlags::CLOEXEC)?;
+    let mut file = File::from(fd);
+    file.write_all(bytes)?;
+    file.rewind()?;
+    Ok(file.into())
+}
+
+fn output_pipe() -> Result<(Receiver, OwnedFd), SandboxError> {
+    let (read, write) = pipe_with(PipeFlags::CLOEXEC)
+        .map_err(|errno| SandboxError::host("create pipe")(errno.into()))?;
+    let receiver = Receiver::from_owned_fd(read).map_err(SandboxError::host("watch pipe"))?;
+    Ok((receiver, write))
+}
+
+/// How far a run has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum State {
+    SettingUp,
+    Running,
+    Failed(wire::Failure),
+    Exited(Exit),
+}
+
+/// A program in its sandbox. Dropped, it is killed, and not waited for.
+pub struct Running {
+    helper: Child,
+    control: Arc<AsyncFd<OwnedFd>>,
+    connected: bool,
+    stdout: Option<Receiver>,
+    stderr: Option<Receiver>,
+    sink: OutputSink,
+    terminal: Option<OwnedFd>,
+    state: State,
+    made: stubs::Made,
+    cleanup: Option<stubs::Cleanup>,
+}
+
+impl fmt::Debug for Running {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Running").field("state", &self.state).finish_non_exhaustive()
+    }
+}
+
+/// Sends signals to a running program.
+#[derive(Clone, Debug)]
+pub struct Signaller {
+    control: Arc<AsyncFd<OwnedFd>>,
+}
+
+impl Signaller {
+    /// Sends a signal. As the first process of its namespace, the program gets only those that it
+    /// has a handler for, and SIGKILL and SIGSTOP.
+    pub fn send(&self, signal: i32) {
+        // A program that has ended needs no signal any more.
+        let _ = wire::send(self.control.get_ref(), &Request::Signal(signal), &[]);
+    }
+}
+
+impl Running {
+    /// Returns the terminal's other side, where the specification asks for a terminal; once.
+    pub fn take_terminal(&mut self) -> Option<OwnedFd> {
+        self.terminal.take()
+    }
+
+    /// Returns what sends signals to the program.
+    pub fn signaller(&self) -> Signaller {
+        Signaller { control: Arc::clone(&self.control) }
+    }
+
+    /// Passes on what the program writes until it has ended; see [`Sandbox::run`].
+    ///
+    /// # Errors
+    /// Fails where the program could not be executed, was cancelled, or its helper died.
+    pub async fn wait(mut self, cancel: &CancellationToken) -> Result<Exit, SandboxError> {
+        let mut cancelled = false;
+        let (mut out, mut err) = (vec![0; CHUNK], vec![0; CHUNK]);
+        while self.connected || self.stdout.is_some() || self.stderr.is_some() {
+            tokio::select! {
+                biased;
+                () = cancel.cancelled(), if !cancelled => {
+                    cancelled = true;
+                    self.signaller().send(libc::SIGKILL);
+                }
+                length = read(&mut self.stdout, &mut out) => {
+                    self.output(LogStream::Stdout, &out[..length]);
+                }
+                length = read(&mut self.stderr, &mut err) => {
+                    self.output(LogStream::Stderr, &err[..length]);
+                }
+                report = receive(&self.control), if self.connected => self.note(report?),
+            }
+        }
+        self.helper.wait().await.map_err(SandboxError::host("wait for the sandbox"))?;
+        let outcome = match self.state {
+            State::Exited(exit) => Ok(exit),
+            State::Failed(failure) => match failure.code {
+                Some(code) => Err(SandboxError::Exec { message: failure.message, code }),
+                None => Err(SandboxError::Setup(failure.message)),
+            },
+            State::SettingUp | State::Running => {
+                Err(SandboxError::Setup("the sandbox was killed".to_owned()))
+            }
+        };
+        if let Some(cleanup) = &self.cleanup {
+            cleanup.remove(&self.made)?;
+        }
+        if cancelled { Err(SandboxError::Cancelled) } else { outcome }
+    }
+
+    async fn next_report(&mut self) -> Result<(), SandboxError> {
+        let report = receive(&self.control).await?;
+        self.note(report);
+        if !self.connected && self.state == State::SettingUp {
+            return Err(SandboxError::Setup("the sandbox was killed".to_owned()));
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, report: Option<(Report, Vec<OwnedFd>)>) {
+        match report {
+            None => self.connected = false,
+            Some((Report::Terminal, fds)) => self.terminal = fds.into_iter().next(),
+            Some((Report::Ready(made), _)) => {
+                self.made = made;
+                self.state = State::Running;
+            }
+            Some((Report::Failed(failure), _)) => self.state = State::Failed(failure),
+            // What failed exits as well.
+            Some((Report::Exited(exit), _)) => {
+                if !matches!(self.state, State::Failed(_)) {
+                    self.state = State::Exited(exit);
+                }
+            }
+        }
+    }
+
+    fn output(&mut self, stream: LogStream, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            (self.sink)(stream, bytes);
+        }
+    }
+}
+
+/// Reads from a pipe, for ever where there is none, and takes it away at its end.
+async fn read<R: AsyncRead + Unpin>(pipe: &mut Option<R>, buffer: &mut [u8]) -> usize {
+    let Some(reader) = pipe else { return std::future::pending().await };
+    let length = reader.read(buffer).await.unwrap_or(0);
+    if length == 0 {
+        *pipe = None;
+    }
+    length
+}
+
+async fn receive(
+    control: &AsyncFd<OwnedFd>,
+) -> Result<Option<(Report, Vec<OwnedFd>)>, SandboxError> {
+    control
+        .async_io(tokio::io::Interest::READABLE, |socket| wire::receive(socket))
+        .await
+        .map_err(SandboxError::host("hear from the sandbox"))
+}

@@ -1,0 +1,230 @@
+//! What is mounted: trees and files, as mounts that are attached nowhere in the container yet.
+//!
+//! Everything is made before the new root is, so that no path of the host is looked up once there
+//! is something of the container in its place.
+
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags};
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
+    fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
+};
+
+use super::overlay::mount_overlay;
+use super::spec::{MountKind, Tree};
+use super::wire::Failure;
+use crate::sys::{MountAttributes, set_mount_attributes};
+
+/// A mount that is attached nowhere, with what it is called in messages.
+pub(super) type Detached = OwnedFd;
+
+/// Makes mounts, outside of the container's root.
+pub(super) struct Sources {
+    /// An empty directory that this mount namespace can attach things to.
+    anchor: PathBuf,
+    /// A file system in memory for single files and devices. Its root is seen by nobody.
+    store: OwnedFd,
+    files: u32,
+}
+
+impl Sources {
+    pub(super) fn new(anchor: &Path) -> Result<Self, Failure> {
+        let store = new_file_system("tmpfs", &[("mode", "700")], MountAttrFlags::empty())?;
+        // Parts of a mount can be cloned only where it is attached somewhere.
+        attach_at(&store, anchor)?;
+        Ok(Self { anchor: anchor.to_owned(), store, files: 0 })
+    }
+
+    /// Makes a character device and returns a mount of it.
+    pub(super) fn device(&self, name: &str, major: u32, minor: u32) -> Result<Detached, Failure> {
+        let action = format!("create device {name}");
+        let device = rustix::fs::makedev(major, minor);
+        let mode = Mode::from_raw_mode(0o666);
+        rustix::fs::mknodat(&self.store, name, FileType::CharacterDevice, mode, device)
+            .map_err(Failure::doing(&action))?;
+        open_tree(&self.store, name, clone_flags(false)).map_err(Failure::doing(&action))
+    }
+
+    /// Makes what `kind` asks for.
+    pub(super) fn mount(&mut self, kind: &MountKind) -> Result<Detached, Failure> {
+        match kind {
+            MountKind::Bind { tree, selector, readonly, recursive } => {
+                let mount = self.part(tree, selector, *recursive)?;
+                let attributes = MountAttributes {
+                    readonly: *readonly,
+                    nodev: true,
+                    recursive: *recursive,
+                    ..MountAttributes::default()
+                };
+                set_mount_attributes(&mount, attributes)
+                    .map_err(Failure::doing("set attributes of mount"))?;
+                Ok(mount)
+            }
+            MountKind::Tmpfs { size, mode } => {
+                let size = size.map(|size| size.to_string());
+                let mode = format!("{mode:o}");
+                let mut options = vec![("mode", mode.as_str())];
+                options.extend(size.as_deref().map(|size| ("size", size)));
+                let attributes =
+                    MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+                new_file_system("tmpfs", &options, attributes)
+            }
+            MountKind::File { contents, mode, uid, gid } => {
+                self.file(contents, *mode, (*uid, *gid))
+            }
+        }
+    }
+
+    /// Mounts a whole tree, as it is to be the container's root.
+    pub(super) fn tree(&mut self, tree: &Tree) -> Result<Detached, Failure> {
+        let mount = self.part(tree, Path::new(""), false)?;
+        let attributes = MountAttributes { nodev: true, ..MountAttributes::default() };
+        set_mount_attributes(&mount, attributes)
+            .map_err(Failure::doing("set attributes of the root file system"))?;
+        Ok(mount)
+    }
+
+    fn part(&mut self, tree: &Tree, selector: &Path, recursive: bool) -> Result<Detached, Failure> {
+        let flags = clone_flags(recursive);
+        match directory(tree)? {
+            Some(path) if is_whole(selector) => open_tree(CWD, path, flags)
+                .map_err(Failure::doing(&format!("open {}", path.display()))),
+            Some(path) => {
+                let open = OFlags::PATH | OFlags::CLOEXEC;
+                let root = rustix::fs::open(path, open, Mode::empty())
+                    .map_err(Failure::doing(&format!("open {}", path.display())))?;
+                select(&root, selector, flags)
+            }
+            None => {
+                let Tree::Overlay { lowers, upper } = tree else {
+                    return Err(Failure::new("a tree that is neither directory nor overlay"));
+                };
+                let root = mount_overlay(lowers, upper.as_ref(), &self.anchor)?;
+                if is_whole(selector) {
+                    return Ok(root);
+                }
+                attach_at(&root, &self.anchor)?;
+                select(&root, selector, flags)
+            }
+        }
+    }
+
+    fn file(&mut self, contents: &[u8], mode: u32, owner: (u32, u32)) -> Result<Detached, Failure> {
+        let name = format!("file{}", self.files);
+        self.files += 1;
+        let action = "create file";
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let mode = Mode::from_raw_mode(mode & 0o7777);
+        let file =
+            rustix::fs::openat(&self.store, &name, flags, mode).map_err(Failure::doing(action))?;
+        let mut file = File::from(file);
+        file.write_all(contents).map_err(Failure::doing(action))?;
+        let (uid, gid) = (rustix::fs::Uid::from_raw(owner.0), rustix::fs::Gid::from_raw(owner.1));
+        rustix::fs::fchown(&file, Some(uid), Some(gid)).map_err(Failure::doing(action))?;
+        // A changed owner takes setuid bits away; nobody else counts on the mode given at first.
+        rustix::fs::fchmod(&file, mode).map_err(Failure::doing(action))?;
+        drop(file);
+        let mount =
+            open_tree(&self.store, &name, clone_flags(false)).map_err(Failure::doing(action))?;
+        let attributes = MountAttributes {
+            readonly: true,
+            nodev: true,
+            nosuid: true,
+            noexec: true,
+            recursive: false,
+        };
+        set_mount_attributes(&mount, attributes).map_err(Failure::doing(action))?;
+        Ok(mount)
+    }
+}
+
+/// Returns the directory that a tree is, where it is a single one.
+fn directory(tree: &Tree) -> Result<Option<&PathBuf>, Failure> {
+    match tree {
+        Tree::Directory(path) => Ok(Some(path)),
+        Tree::Overlay { lowers, upper } => match (lowers.as_slice(), upper) {
+            ([], Some(upper)) => Ok(Some(&upper.fs)),
+            // The kernel makes no overlay of one directory.
+            ([lower], None) => Ok(Some(lower)),
+            ([], None) => Err(Failure::new("a tree of no directories")),
+            _ => Ok(None),
+        },
+    }
+}
+
+fn is_whole(selector: &Path) -> bool {
+    selector.as_os_str().is_empty() || selector == Path::new("/")
+}
+
+/// Clones the part of `root` that `selector` names, inside it.
+fn select(root: &OwnedFd, selector: &Path, flags: OpenTreeFlags) -> Result<Detached, Failure> {
+    let action = format!("open {}", selector.display());
+    let part = open_inside(root, selector, OFlags::PATH).map_err(Failure::doing(&action))?;
+    open_tree(&part, "", flags | OpenTreeFlags::AT_EMPTY_PATH).map_err(Failure::doing(&action))
+}
+
+/// Opens a path inside a root: links, `..` and `/` can't lead out, and links of `/proc` that are
+/// none in truth aren't followed.
+pub(super) fn open_inside(
+    root: &OwnedFd,
+    path: &Path,
+    flags: OFlags,
+) -> rustix::io::Result<OwnedFd> {
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    loop {
+        match rustix::fs::openat2(root, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
+            // Something was renamed elsewhere in the system while `..` was followed.
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
+            other => return other,
+        }
+    }
+}
+
+/// Makes an instance of a file system, attached nowhere.
+pub(super) fn new_file_system(
+    kind: &str,
+    options: &[(&str, &str)],
+    attributes: MountAttrFlags,
+) -> Result<Detached, Failure> {
+    let action = format!("mount {kind}");
+    let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC).map_err(Failure::doing(&action))?;
+    for (key, value) in options {
+        fsconfig_set_string(&context, *key, *value)
+            .map_err(Failure::doing(&format!("{action} with {key}={value}")))?;
+    }
+    fsconfig_create(&context).map_err(Failure::doing(&action))?;
+    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes).map_err(Failure::doing(&action))
+}
+
+fn clone_flags(recursive: bool) -> OpenTreeFlags {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    if recursive { flags | OpenTreeFlags::AT_RECURSIVE } else { flags }
+}
+
+/// Clones the mount that `fd` is in, from `fd` downwards.
+pub(super) fn clone_of(fd: &OwnedFd) -> rustix::io::Result<Detached> {
+    open_tree(fd, "", clone_flags(true) | OpenTreeFlags::AT_EMPTY_PATH)
+}
+
+/// Attaches a mount to what `target` refers to: no name is looked up.
+pub(super) fn attach(mount: &Detached, target: &OwnedFd) -> rustix::io::Result<()> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    move_mount(mount, "", target, "", flags)
+}
+
+/// Attaches a mount to a trusted path of the host.
+pub(super) fn attach_at(mount: &Detached, path: &Path) -> Result<(), Failure> {
+    move_mount(mount, "", CWD, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+        .map_err(Failure::doing(&format!("mount at {}", path.display())))
+}
+
+/// Tells whether `fd` is a directory.
+pub(super) fn is_directory(fd: &OwnedFd) -> Result<bool, Failure> {
+    let stat =
+        rustix::fs::statat(fd, "", AtFlags::EMPTY_PATH).map_err(Failure::doing("look at mount"))?;
+    Ok(FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
+}

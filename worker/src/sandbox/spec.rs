@@ -1,0 +1,258 @@
+//! What is to run, and what it is to see: plain data that a test can read.
+//!
+//! Paths of the host (layers, sources) are trusted. Everything that names something inside the
+//! container (targets, selectors, the working directory, the user) may come from a hostile
+//! Dockerfile or image and is resolved by the sandbox inside the root it belongs to.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// What runs in a sandbox.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spec {
+    /// The root file system.
+    pub rootfs: Tree,
+    /// Whether the root file system can't be written.
+    pub readonly_rootfs: bool,
+    /// Mounts besides `/proc`, `/dev` and `/sys`, made in this order.
+    pub mounts: Vec<Mount>,
+    /// The process.
+    pub process: Process,
+    /// The host name.
+    pub hostname: String,
+    /// What the process can reach.
+    pub network: Network,
+    /// How much the process may do.
+    pub security: Security,
+    /// Size of `/dev/shm` in bytes.
+    pub shm_size: u64,
+}
+
+impl Spec {
+    /// Returns the specification of `args` in `rootfs`, run by root in `/` with the host's network,
+    /// no environment and no further mounts.
+    pub fn new(rootfs: Tree, args: Vec<String>) -> Self {
+        Self {
+            rootfs,
+            readonly_rootfs: false,
+            mounts: Vec::new(),
+            process: Process {
+                args,
+                env: Vec::new(),
+                cwd: "/".into(),
+                user: User::Named(String::new()),
+                terminal: None,
+                rlimits: Vec::new(),
+            },
+            hostname: DEFAULT_HOSTNAME.to_owned(),
+            network: Network::Host,
+            security: Security::Sandbox,
+            shm_size: DEFAULT_SHM_SIZE,
+        }
+    }
+}
+
+/// The host name of steps that don't ask for one, BuildKit's.
+pub const DEFAULT_HOSTNAME: &str = "buildkitsandbox";
+
+/// The size of `/dev/shm` where nobody asks for another.
+pub const DEFAULT_SHM_SIZE: u64 = 64 << 20;
+
+/// A file tree.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Tree {
+    /// A directory of the host as it is.
+    Directory(PathBuf),
+    /// Directories on top of each other.
+    Overlay {
+        /// The read-only directories, uppermost first. None at all is the same as
+        /// [`Tree::Directory`] of the upper one.
+        lowers: Vec<PathBuf>,
+        /// Where changes go; `None` for a tree that can't be written.
+        upper: Option<Upper>,
+    },
+}
+
+impl Tree {
+    /// Returns the directory that receives changes.
+    pub fn upper(&self) -> Option<&PathBuf> {
+        match self {
+            Self::Directory(_) => None,
+            Self::Overlay { upper, .. } => upper.as_ref().map(|upper| &upper.fs),
+        }
+    }
+}
+
+/// Where an overlay's changes go.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Upper {
+    /// The directory that receives them.
+    pub fs: PathBuf,
+    /// An empty directory on the same file system, for the kernel's use.
+    pub work: PathBuf,
+}
+
+/// A mount inside the root.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mount {
+    /// Where: an absolute path in the container. Links on the way are followed inside it. What is
+    /// missing is made, and in the root file system removed again afterwards.
+    pub target: PathBuf,
+    /// What.
+    pub kind: MountKind,
+}
+
+/// What is mounted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MountKind {
+    /// A file or directory.
+    Bind {
+        /// The tree that it is in.
+        tree: Tree,
+        /// Which part of the tree, resolved inside it; empty for all of it. (A file of the host is
+        /// `Directory(its path)` with an empty selector.)
+        selector: PathBuf,
+        /// Whether it can't be written.
+        readonly: bool,
+        /// Whether what is mounted below it comes along.
+        recursive: bool,
+    },
+    /// An empty file system in memory.
+    Tmpfs {
+        /// Most bytes that it may hold; `None` for the kernel's default, half of the memory.
+        size: Option<u64>,
+        /// Permission bits of its root.
+        mode: u32,
+    },
+    /// A file with this content, kept in memory: it never gets to a disk. Read-only.
+    File {
+        /// The content.
+        #[serde(with = "hex_bytes")]
+        contents: Vec<u8>,
+        /// Permission bits.
+        mode: u32,
+        /// Owner.
+        uid: u32,
+        /// Group.
+        gid: u32,
+    },
+}
+
+/// The process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Process {
+    /// The program, looked up in the `PATH` of `env`, and its arguments.
+    pub args: Vec<String>,
+    /// The whole environment, as `NAME=value`. `HOME` is added where it is missing.
+    pub env: Vec<String>,
+    /// The working directory; made, and given to the user, where it is missing.
+    pub cwd: PathBuf,
+    /// Who runs it.
+    pub user: User,
+    /// A terminal of this size for standard input, output and error; `None` for pipes.
+    pub terminal: Option<TerminalSize>,
+    /// Resource limits that differ from the caller's.
+    pub rlimits: Vec<Rlimit>,
+}
+
+/// Who runs a process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum User {
+    /// As in `USER`: looked up in the root file system; empty for root.
+    Named(String),
+    /// By numbers.
+    Ids {
+        /// User.
+        uid: u32,
+        /// Group.
+        gid: u32,
+        /// Supplementary groups.
+        groups: Vec<u32>,
+    },
+}
+
+/// Size of a terminal in characters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TerminalSize {
+    /// Lines.
+    pub rows: u16,
+    /// Characters of a line.
+    pub columns: u16,
+}
+
+/// A resource limit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rlimit {
+    /// Its name, as `nofile`.
+    pub name: String,
+    /// What is enforced; `None` for no limit.
+    pub soft: Option<u64>,
+    /// What the process may raise it to.
+    pub hard: Option<u64>,
+}
+
+/// What a process can reach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Network {
+    /// The network as kiln itself sees it.
+    Host,
+    /// Its own loopback interface.
+    None,
+}
+
+/// How much a process may do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Security {
+    /// What Docker lets a container do by default.
+    #[default]
+    Sandbox,
+    /// Nearly everything (`RUN --security=insecure`). Not supported yet.
+    Insecure,
+}
+
+/// Bytes as a string of hexadecimal digits, which JSON can carry whatever they are.
+mod hex_bytes {
+    use std::fmt::Write as _;
+
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(bytes: &[u8], to: S) -> Result<S::Ok, S::Error> {
+        let mut text = String::with_capacity(bytes.len() * 2);
+        for byte in bytes {
+            // Writing to a string doesn't fail.
+            let _ = write!(text, "{byte:02x}");
+        }
+        to.serialize_str(&text)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
+        let text = String::deserialize(from)?;
+        let digit = |byte: u8| {
+            char::from(byte).to_digit(16).ok_or_else(|| D::Error::custom("no hexadecimal digit"))
+        };
+        text.as_bytes()
+            .chunks(2)
+            .map(|pair| match pair {
+                [high, low] => Ok((digit(*high)? << 4 | digit(*low)?) as u8),
+                _ => Err(D::Error::custom("half a byte")),
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_spec_survives_the_way_to_the_sandbox() {
+        let mut spec = Spec::new(Tree::Directory("/r".into()), vec!["true".into()]);
+        spec.mounts.push(Mount {
+            target: "/run/secret".into(),
+            kind: MountKind::File { contents: vec![0, 255, 10], mode: 0o400, uid: 0, gid: 0 },
+        });
+        let text = serde_json::to_string(&spec).unwrap();
+        assert_eq!(serde_json::from_str::<Spec>(&text).unwrap(), spec);
+    }
+}

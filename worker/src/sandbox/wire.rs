@@ -1,0 +1,158 @@
+//! The control socket: whole messages, some with descriptors.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::run::Exit;
+use super::stubs::Made;
+
+/// The largest message that is received. What kiln sends is small, and the specification comes in
+/// a memory file.
+const MAX_MESSAGE: usize = 256 << 10;
+
+/// Most descriptors that come with a message.
+const MAX_FDS: usize = 4;
+
+/// What kiln tells the helper.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Request {
+    /// Run. Comes with the specification's memory file, the seccomp filter's, and standard input
+    /// where there is one.
+    Run {
+        /// An empty directory to attach mounts to.
+        anchor: PathBuf,
+    },
+    /// Send the program a signal.
+    Signal(i32),
+}
+
+/// What kiln is told.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Report {
+    /// The terminal, which comes with the message.
+    Terminal,
+    /// Everything is set up; the program is about to be executed.
+    Ready(Made),
+    /// It can't be done.
+    Failed(Failure),
+    /// The program has ended, and everything that it started.
+    Exited(Exit),
+}
+
+/// Why it can't be done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Failure {
+    /// What was being done, to what, and why it failed.
+    pub(super) message: String,
+    /// The status of a program that can't be executed; `None` for a failed set-up.
+    pub(super) code: Option<i32>,
+}
+
+impl Failure {
+    /// Returns a failure of the set-up.
+    pub(super) fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), code: None }
+    }
+
+    /// Returns a function that says what failed.
+    pub(super) fn doing<E: Into<io::Error>>(action: &str) -> impl FnOnce(E) -> Self {
+        move |error| Self::new(format!("{action}: {}", describe(&error.into())))
+    }
+}
+
+/// Describes an error as the rest of the message is written: lower case, without numbers.
+pub(super) fn describe(error: &io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error ").next().unwrap_or_default();
+    let mut letters = text.chars();
+    letters.next().map_or_else(String::new, |first| first.to_lowercase().chain(letters).collect())
+}
+
+/// Returns a connected pair of control sockets; the first one doesn't block.
+pub(super) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (ours, theirs) =
+        socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+    rustix::io::ioctl_fionbio(&ours, true)?;
+    Ok((ours, theirs))
+}
+
+/// Sends a message.
+pub(super) fn send<M: Serialize>(
+    socket: impl AsFd,
+    message: &M,
+    fds: &[BorrowedFd<'_>],
+) -> io::Result<()> {
+    let bytes = serde_json::to_vec(message)?;
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
+        return Err(io::Error::other("too many descriptors"));
+    }
+    rustix::io::retry_on_intr(|| {
+        sendmsg(socket.as_fd(), &[IoSlice::new(&bytes)], &mut control, SendFlags::NOSIGNAL)
+    })?;
+    Ok(())
+}
+
+/// Receives a message; `None` where the other side is gone.
+pub(super) fn receive<M: DeserializeOwned>(
+    socket: impl AsFd,
+) -> io::Result<Option<(M, Vec<OwnedFd>)>> {
+    let mut bytes = vec![0; MAX_MESSAGE];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let received = rustix::io::retry_on_intr(|| {
+        let mut parts = [IoSliceMut::new(&mut bytes)];
+        recvmsg(socket.as_fd(), &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC)
+    });
+    let length = match received {
+        Ok(message) => message.bytes,
+        Err(rustix::io::Errno::CONNRESET) => 0,
+        Err(errno) => return Err(errno.into()),
+    };
+    if length == 0 {
+        return Ok(None);
+    }
+    let mut fds = Vec::new();
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(rights) = message {
+            fds.extend(rights);
+        }
+    }
+    Ok(Some((serde_json::from_slice(&bytes[..length])?, fds)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_and_descriptors_arrive_whole() {
+        let (ours, theirs) = pair().unwrap();
+        let file = tempfile::tempfile().unwrap();
+        send(&theirs, &Report::Terminal, &[file.as_fd()]).unwrap();
+        send(&theirs, &Report::Exited(Exit::Code(3)), &[]).unwrap();
+        let (message, fds) = receive::<Report>(&ours).unwrap().unwrap();
+        assert!(matches!(message, Report::Terminal));
+        assert_eq!(fds.len(), 1);
+        let (message, _) = receive::<Report>(&ours).unwrap().unwrap();
+        assert!(matches!(message, Report::Exited(Exit::Code(3))));
+        drop(theirs);
+        assert!(receive::<Report>(&ours).unwrap().is_none());
+    }
+
+    #[test]
+    fn errors_read_as_part_of_a_sentence() {
+        let failure = Failure::doing("open \"x\"")(rustix::io::Errno::NOENT);
+        assert_eq!(failure.message, "open \"x\": no such file or directory");
+    }
+}

@@ -1,0 +1,110 @@
+//! Processes: `clone3`, what they inherit.
+
+use std::io;
+use std::os::fd::{FromRawFd, OwnedFd};
+
+/// Which namespaces a child gets of its own, besides mount, pid, ipc, uts and cgroup.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Namespaces {
+    /// Network.
+    pub(crate) network: bool,
+}
+
+/// Where [`clone`] returns.
+#[derive(Debug)]
+pub(crate) enum CloneResult {
+    /// In the parent, with a descriptor of the child.
+    Parent(OwnedFd),
+    /// In the child.
+    Child,
+}
+
+/// The kernel's `struct clone_args`, first version.
+#[repr(C)]
+#[derive(Default)]
+struct CloneArguments {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+}
+
+/// Forks a child into new namespaces.
+///
+/// # Errors
+/// Fails where the process has more than one thread, since a child of such a process can't do
+/// anything safely, and where the kernel refuses.
+pub(crate) fn clone(namespaces: Namespaces) -> io::Result<CloneResult> {
+    if std::fs::read_dir("/proc/self/task")?.count() != 1 {
+        return Err(io::Error::other("the process has more than one thread"));
+    }
+    let mut flags = libc::CLONE_NEWNS
+        | libc::CLONE_NEWPID
+        | libc::CLONE_NEWIPC
+        | libc::CLONE_NEWUTS
+        | libc::CLONE_NEWCGROUP
+        | libc::CLONE_PIDFD;
+    if namespaces.network {
+        flags |= libc::CLONE_NEWNET;
+    }
+    let mut pidfd: libc::c_int = -1;
+    let arguments = CloneArguments {
+        flags: u64::from(flags.cast_unsigned()),
+        pidfd: (&raw mut pidfd) as u64,
+        exit_signal: libc::SIGCHLD as u64,
+        ..CloneArguments::default()
+    };
+    // SAFETY: without CLONE_VM and with no stack given this is a fork: the child goes on with a
+    // copy of the memory. The process has one thread (checked above), so that no lock can be held
+    // by a thread that the child hasn't got. `pidfd` lives until the call returns.
+    let result = unsafe {
+        libc::syscall(libc::SYS_clone3, &raw const arguments, size_of::<CloneArguments>())
+    };
+    match result {
+        0 => Ok(CloneResult::Child),
+        // SAFETY: the kernel has just put a new descriptor here, which nobody else knows of.
+        1.. => Ok(CloneResult::Parent(unsafe { OwnedFd::from_raw_fd(pidfd) })),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Marks every descriptor above 2 to be closed by `execve`.
+pub(crate) fn close_on_exec_above() -> io::Result<()> {
+    // SAFETY: takes three integers; descriptors stay open and owned as they were.
+    let result = unsafe {
+        libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC)
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Gives every signal its default disposition, and blocks none.
+pub(crate) fn reset_signals() {
+    // The kernel's own structure: no handler, no flags, no restorer, an empty mask.
+    let default = [0_u64; 4];
+    for signal in 1..=libc::SIGRTMAX() {
+        // SAFETY: the structure lives until the call returns and is as long as the kernel's on
+        // 64-bit architectures; the default disposition runs no code of this process. Made
+        // directly, because the C library refuses the two signals that it keeps to itself.
+        // SIGKILL and SIGSTOP are refused by the kernel, and always have the default.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                default.as_ptr(),
+                std::ptr::null_mut::<u64>(),
+                size_of::<u64>(),
+            )
+        };
+    }
+    // SAFETY: the set is initialised by `sigemptyset` before it is read, and lives until the
+    // calls return.
+    unsafe {
+        let mut none = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
+        libc::sigemptyset(none.as_mut_ptr());
+        libc::sigprocmask(libc::SIG_SETMASK, none.as_ptr(), std::ptr::null_mut());
+    }
+}
