@@ -12,6 +12,7 @@ use kiln_solver::{CacheRule, Executor, StepContext, StepError};
 use kiln_store::Store;
 
 use crate::blobs::blocking;
+use crate::cache::StoreCache;
 use crate::error::{Error, Result};
 use crate::exec::Exec;
 use crate::flight::cancellable;
@@ -91,6 +92,11 @@ impl Worker {
             exec: Exec::new(snapshots.clone(), options),
             snapshots,
         })
+    }
+
+    /// Returns the solver's cache over the same store.
+    pub fn cache(&self) -> StoreCache {
+        StoreCache::new(self.snapshots.store.clone())
     }
 
     /// Makes sure that all layers of an output have trees, as outputs of files need it.
