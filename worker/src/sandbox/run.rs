@@ -22,6 +22,7 @@ use super::error::SandboxError;
 use super::spec::{Security, Spec};
 use super::wire::{self, Report, Request};
 use super::{helper, program, seccomp, stubs};
+use crate::sys;
 
 /// How much output is read at once.
 const CHUNK: usize = 64 << 10;
@@ -176,7 +177,7 @@ impl Sandbox {
         let (stdout, stdout_end) = output_pipe()?;
         let (stderr, stderr_end) = output_pipe()?;
         let helper = self.spawn_helper([theirs, stdout_end, stderr_end])?;
-        let control = AsyncFd::new(control).map_err(SandboxError::host("watch socket"))?;
+        let control = sys::watch(control).map_err(SandboxError::host("watch socket"))?;
         Ok(Running {
             helper,
             control: Arc::new(control),
@@ -316,7 +317,7 @@ impl Running {
                 length = read(&mut self.stderr, &mut err) => {
                     self.output(LogStream::Stderr, &err[..length]);
                 }
-                report = receive(&self.control), if self.connected => self.note(report?)?,
+                report = receive(&self.control), if self.connected => self.note(report?),
             }
         }
         self.helper.wait().await.map_err(SandboxError::host("wait for the sandbox"))?;
@@ -338,14 +339,14 @@ impl Running {
 
     async fn next_report(&mut self) -> Result<(), SandboxError> {
         let report = receive(&self.control).await?;
-        self.note(report)?;
+        self.note(report);
         if !self.connected && self.state == State::SettingUp {
             return Err(SandboxError::Setup("the sandbox was killed".to_owned()));
         }
         Ok(())
     }
 
-    fn note(&mut self, report: Option<(Report, Vec<OwnedFd>)>) -> Result<(), SandboxError> {
+    fn note(&mut self, report: Option<(Report, Vec<OwnedFd>)>) {
         match report {
             None => self.connected = false,
             Some((Report::Terminal, fds)) => self.terminal = fds.into_iter().next(),
@@ -361,7 +362,6 @@ impl Running {
                 }
             }
         }
-        Ok(())
     }
 
     fn output(&mut self, stream: LogStream, bytes: &[u8]) {
