@@ -179,7 +179,7 @@ impl Unpacker<'_> {
         };
         match entry.kind {
             EntryType::Directory => {
-                self.directory((dir, name), entry, &attributes).map_err(error)?;
+                make_directory((dir, name), entry, &attributes).map_err(error)?;
                 self.directories.push((path.to_path_buf(), mtime));
             }
             EntryType::Regular | EntryType::Continuous => {
@@ -213,18 +213,6 @@ impl Unpacker<'_> {
         }
         self.remember(path);
         Ok(())
-    }
-
-    fn directory(
-        &self,
-        (dir, name): (BorrowedFd<'_>, &[u8]),
-        entry: &TarEntry,
-        attributes: &Attributes,
-    ) -> Result<(), Errno> {
-        edit::make_dir(dir, name, &Attributes { mode: Some(0o700), ..Attributes::default() })?;
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = openat(dir, names::path(name), flags, Mode::empty())?;
-        finish_open(fd.as_fd(), entry, attributes)
     }
 
     /// Makes another name for a file. The target's parents may be links inside the root; the target
@@ -375,6 +363,18 @@ fn finish_open(fd: BorrowedFd<'_>, entry: &TarEntry, attributes: &Attributes) ->
         }
     }
     Attributes { owner: None, ..*attributes }.apply_to_fd(fd)
+}
+
+/// Makes a directory, or takes the one that is there, and gives it what the archive tells.
+fn make_directory(
+    (dir, name): (BorrowedFd<'_>, &[u8]),
+    entry: &TarEntry,
+    attributes: &Attributes,
+) -> Result<(), Errno> {
+    edit::make_dir(dir, name, &Attributes { mode: Some(0o700), ..Attributes::default() })?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let fd = openat(dir, names::path(name), flags, Mode::empty())?;
+    finish_open(fd.as_fd(), entry, attributes)
 }
 
 #[cfg(test)]

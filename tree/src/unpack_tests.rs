@@ -315,7 +315,7 @@ fn whiteouts_remove_inside_only() {
     // The link itself.
     field.unpack(Archive::default().file(".wh.out", "").file("d/.wh.a", "")).unwrap();
     assert_eq!(
-        field.names().iter().filter(|name| name.starts_with("d") || *name == "out").count(),
+        field.names().iter().filter(|name| name.starts_with('d') || *name == "out").count(),
         3
     );
     // Opaque hides what was there, not what this archive brought, before or after.

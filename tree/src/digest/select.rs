@@ -6,25 +6,26 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 
 use super::Selection;
+pub(crate) use super::filter::Picked;
 use super::filter::{Filter, is_below};
 use crate::error::{Error, Result};
 use crate::metadata::Metadata;
 use crate::names;
 use crate::resolve;
 use crate::view::View;
-use crate::walk::{self, Entry};
+use crate::walk;
 use crate::wildcard;
 
 /// A path that a selection selects.
-pub(super) struct Selected {
+pub(crate) struct Selected {
     /// What its wildcards matched; empty without wildcards.
-    pub(super) path: Vec<u8>,
+    pub(crate) path: Vec<u8>,
     /// What is selected there, each with its path below; nothing where nothing is there.
-    pub(super) entries: Vec<(Vec<u8>, Entry)>,
+    pub(crate) entries: Vec<Picked>,
 }
 
 /// Returns what a selection selects, in order.
-pub(super) fn select(view: View<'_>, selection: &Selection) -> Result<Vec<Selected>> {
+pub(crate) fn select(view: View<'_>, selection: &Selection) -> Result<Vec<Selected>> {
     let filter = Filter::new(&selection.include, &selection.exclude)?;
     let path = names::rooted(selection.path.as_bytes());
     if selection.wildcard && wildcard::has_wildcards(names::bytes(&path)) {
