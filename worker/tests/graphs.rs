@@ -3,6 +3,8 @@
 //! The sandbox executes the program that it is part of once more, so that this one has a `main` of
 //! its own.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
+
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::MetadataExt;
