@@ -50,7 +50,8 @@ pub struct ResolveError(pub String);
 /// Answers what is in the build context. Implemented by whoever calls the frontend.
 pub trait ContextFiles {
     /// Returns the content of the file at `path`, relative to the context's root, or `None` where
-    /// there is none.
+    /// there is none. For `.dockerignore` that is the Dockerfile's own ignore file (`NAME` and
+    /// `.dockerignore`), where there is one beside it.
     ///
     /// # Errors
     /// Says why the file can't be read.

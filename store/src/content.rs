@@ -1,8 +1,10 @@
 //! Blobs: an OCI image layout.
 //!
-//! A blob is in the store when a row of the index names it and its file has the row's size. Its name
-//! is given by the digest of the bytes that were written, computed on the way; nothing gets a name
-//! that wasn't hashed here.
+//! A blob is in the store when a row of the index names it and its file is the one that the row was
+//! written for: it has the size and the time of last change (ctime) that it had then. A file that was
+//! touched since is hashed again before anybody gets it, and forgotten where it isn't what its name
+//! says. Its name is given by the digest of the bytes that were written, computed on the way; nothing
+//! gets a name that wasn't hashed here.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -10,7 +12,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use kiln_oci::{Digest, DigestHasher};
+use kiln_oci::{Digest, DigestHasher, HashingReader};
 use rusqlite::OptionalExtension;
 
 use crate::error::{Error, Result};
@@ -46,18 +48,17 @@ impl Content {
     pub fn size(&self, digest: &Digest) -> Result<Option<u64>> {
         let known = self.inner.index.read("look up a blob", |connection| {
             connection
-                .prepare_cached("SELECT size FROM blobs WHERE digest = ?1")?
-                .query_row([digest.as_bytes()], |row| row.get::<_, i64>(0))
+                .prepare_cached("SELECT size, changed_at FROM blobs WHERE digest = ?1")?
+                .query_row([digest.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?)))
                 .optional()
         })?;
-        let Some(size) = known else { return Ok(None) };
+        let Some(known) = known else { return Ok(None) };
         match fs::symlink_metadata(self.path(digest)) {
-            Ok(file) if file.is_file() && file.size() == size.cast_unsigned() => {
-                Ok(Some(file.size()))
-            }
+            Ok(file) if file.is_file() && identity(&file) == known => Ok(Some(file.size())),
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(Error::io("stat", self.path(digest))(error))
             }
+            Ok(file) if file.is_file() && self.verify(digest)? => Ok(Some(file.size())),
             // Somebody else's hands were in the layout: better to make it again.
             _ => {
                 tracing::warn!(%digest, "the blob's file was removed or changed");
@@ -65,6 +66,23 @@ impl Content {
                 Ok(None)
             }
         }
+    }
+
+    /// Hashes a file that was touched, and notes how it is now where it is the blob still.
+    fn verify(&self, digest: &Digest) -> Result<bool> {
+        let path = self.path(digest);
+        let file = File::open(&path).map_err(Error::io("open", &path))?;
+        let now = identity(&file.metadata().map_err(Error::io("stat", &path))?);
+        let mut reader = HashingReader::new(file);
+        io::copy(&mut reader, &mut io::sink()).map_err(Error::io("read", &path))?;
+        if reader.finish().0 != *digest {
+            return Ok(false);
+        }
+        self.inner.index.write("verify a blob", |transaction| {
+            let sql = "UPDATE blobs SET size = ?2, changed_at = ?3 WHERE digest = ?1";
+            transaction.prepare_cached(sql)?.execute((digest.as_bytes(), now.0, now.1))?;
+            Ok(true)
+        })
     }
 
     /// Returns where the blob lies.
@@ -167,12 +185,12 @@ impl BlobWriter {
         let target = self.inner.blobs.join(digest.hex());
         let _placing = self.inner.placing()?;
         fs::rename(&self.path, &target).map_err(Error::io("rename", &target))?;
+        // The rename has changed it for the last time.
+        let placed = identity(&self.file.metadata().map_err(Error::io("stat", &target))?);
         self.inner.index.write("store a blob", |transaction| {
-            let sql = "INSERT OR REPLACE INTO blobs
-                       VALUES (?1, ?2, (SELECT value FROM meta WHERE key = 'epoch'))";
-            transaction
-                .prepare_cached(sql)?
-                .execute((digest.as_bytes(), self.size.cast_signed()))?;
+            let sql = "INSERT OR REPLACE INTO blobs (digest, size, changed_at, epoch)
+                       VALUES (?1, ?2, ?3, (SELECT value FROM meta WHERE key = 'epoch'))";
+            transaction.prepare_cached(sql)?.execute((digest.as_bytes(), placed.0, placed.1))?;
             self.inner.hold_blob(transaction, &digest)
         })?;
         Ok(Blob { digest, size: self.size })
@@ -182,6 +200,12 @@ impl BlobWriter {
     pub fn written(&self) -> u64 {
         self.size
     }
+}
+
+/// Returns what tells that a file is the one it was: its size, and when it was changed last.
+fn identity(file: &fs::Metadata) -> (i64, i64) {
+    let changed = file.ctime().wrapping_mul(1_000_000_000).wrapping_add(file.ctime_nsec());
+    (file.size().cast_signed(), changed)
 }
 
 impl Write for BlobWriter {
@@ -251,10 +275,12 @@ mod tests {
         assert_eq!(content.size(&gone).unwrap(), None);
         let flipped = content.put(b"flipped").unwrap().digest;
         fs::write(content.path(&flipped), "flippee").unwrap();
-        assert!(matches!(content.read(&flipped, 99), Err(Error::DigestMismatch { .. })));
-        content.remove_corrupt(&flipped).unwrap();
         assert_eq!(content.size(&flipped).unwrap(), None);
         assert_eq!(content.put(b"flipped").unwrap().digest, flipped);
         assert_eq!(content.read(&flipped, 99).unwrap(), b"flipped");
+        fs::write(content.path(&flipped), "flipped").unwrap();
+        assert_eq!(content.size(&flipped).unwrap(), Some(7), "touched, and still the same");
+        content.remove_corrupt(&flipped).unwrap();
+        assert_eq!(content.size(&flipped).unwrap(), None);
     }
 }

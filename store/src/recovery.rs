@@ -6,6 +6,7 @@
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::path::Path;
+use std::sync::atomic::Ordering;
 
 use kiln_oci::Digest;
 use rusqlite::Connection;
@@ -58,6 +59,7 @@ pub(crate) fn reap(inner: &Inner) -> Result<()> {
 /// Begins a new epoch, flushes the file system, and notes that the old epoch is durable.
 pub(crate) fn sync(inner: &Inner) -> Result<()> {
     inner.flush_used()?;
+    inner.unsynced.store(false, Ordering::Relaxed);
     // Whatever carries this epoch or an older one has its files in place: they came before the row.
     let epoch: i64 = inner.index.write("begin an epoch", |transaction| {
         let sql = "UPDATE meta SET value = value + 1 WHERE key = 'epoch' RETURNING value - 1";

@@ -11,7 +11,8 @@ pub(crate) const VERSION: u32 = MIGRATIONS.len() as u32;
 
 /// Each brings an index of the version that is its number to the next one. Never change one that
 /// was released.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
 CREATE TABLE meta (
     key   TEXT PRIMARY KEY,
     value ANY NOT NULL
@@ -106,7 +107,11 @@ CREATE TABLE builds (
     steps      TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX builds_by_start ON builds (started_at);
-"];
+",
+    "
+ALTER TABLE blobs ADD COLUMN changed_at INTEGER NOT NULL DEFAULT 0;
+",
+];
 
 /// Returns the version of an index; 0 for one that has nothing in it yet.
 pub(crate) fn version(connection: &Connection) -> rusqlite::Result<u32> {
@@ -125,4 +130,32 @@ pub(crate) fn migrate(connection: &mut Connection) -> rusqlite::Result<()> {
         transaction.pragma_update(None, "user_version", VERSION)?;
     }
     transaction.commit()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_older_version_becomes_the_newest() {
+        let dir = tempfile::tempdir().unwrap();
+        for from in 0..=VERSION {
+            let path = dir.path().join(from.to_string());
+            let mut connection = Connection::open(&path).unwrap();
+            for step in MIGRATIONS.iter().take(from as usize) {
+                connection.execute_batch(step).unwrap();
+            }
+            if from > 0 {
+                let blob = "INSERT INTO blobs (digest, size, epoch) VALUES (x'00', 1, 1)";
+                connection.execute(blob, []).unwrap();
+            }
+            connection.pragma_update(None, "user_version", from).unwrap();
+            migrate(&mut connection).unwrap();
+            migrate(&mut connection).unwrap();
+            assert_eq!(version(&connection).unwrap(), VERSION);
+            let count = "SELECT count(changed_at) FROM blobs";
+            let kept: u32 = connection.query_row(count, [], |row| row.get(0)).unwrap();
+            assert_eq!(kept, u32::from(from > 0));
+        }
+    }
 }

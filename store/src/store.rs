@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -48,6 +48,8 @@ pub(crate) struct Inner {
     /// When cache records were last used, not yet written to the index.
     pub(crate) used: Mutex<HashMap<Digest, i64>>,
     pub(crate) leases: AtomicI64,
+    /// Whether files were placed since the last sync by this process.
+    pub(crate) unsynced: AtomicBool,
 }
 
 impl Store {
@@ -71,6 +73,7 @@ impl Store {
             held: Mutex::default(),
             used: Mutex::default(),
             leases: AtomicI64::new(0),
+            unsynced: AtomicBool::new(false),
         };
         let inner = Arc::new(inner);
         recovery::recover(&inner)?;
@@ -138,9 +141,15 @@ impl Store {
         self.inner.process.fresh_dir()
     }
 
-    /// Flushes everything stored so far to the disk, and notes that it survives a power loss. To be
-    /// called when a build has ended; what was stored since the last call is distrusted after the
-    /// machine went down.
+    /// Tells whether this handle has stored files that are not known to be durable yet.
+    pub fn has_unsynced(&self) -> bool {
+        self.inner.unsynced.load(Ordering::Relaxed)
+    }
+
+    /// Flushes everything stored so far, by anybody, to the disk, and notes that it survives a power
+    /// loss. What is stored and never synced is dropped when the machine has been started anew,
+    /// however it went down. So somebody has to call this after a build that stored something; it may
+    /// take as long as the disk does, and any process can do it, one that outlives the build too.
     pub fn sync(&self) -> Result<()> {
         recovery::sync(&self.inner)
     }
@@ -153,6 +162,7 @@ impl Store {
 impl Inner {
     /// Takes the root lock to place files and name them in the index.
     pub(crate) fn placing(&self) -> Result<RootLock> {
+        self.unsynced.store(true, Ordering::Relaxed);
         RootLock::shared(&self.root)
     }
 

@@ -236,7 +236,9 @@ fn what_was_not_synced_is_distrusted_after_a_power_loss() {
     cache.put_file_digests(&[(vec![1], [1; 32])]).unwrap();
     let blob = content.put(b"early").unwrap();
     store.images().put(&image("early", &blob.digest, blob.size)).unwrap();
+    assert!(store.has_unsynced());
     store.sync().unwrap();
+    assert!(!store.has_unsynced());
     let top = commit(&store, Some(&base), "late");
     cache.put(&late, &[Some(top)], "").unwrap();
     cache.put_file_digests(&[(vec![2], [2; 32])]).unwrap();

@@ -7,8 +7,10 @@
 
 pub mod base;
 pub mod environment;
+pub mod fake_registry;
 pub mod needs;
 pub mod peers;
 
 pub use environment::{Kiln, Output};
+pub use fake_registry::FakeRegistry;
 pub use needs::{Need, skip};

@@ -1,15 +1,46 @@
 //! Copying between trees, as BuildKit's file op does.
+//!
+//! What is copied is what [`crate::digest`] digests for the same source, pattern and rules: both
+//! ask [`select`]. Where it goes follows from the destination's text (a slash at its end), from what
+//! is there already, and from what the source is; links of the destination are followed inside its
+//! root before anything is made, and never again after: what is made is made by name in the open
+//! directory that it goes into, replacing links, not following them.
+//!
+//! A copy has three passes:
+//! 1. in order and alone: directories are made, conflicts found;
+//! 2. in parallel: files, links and nodes are made, each complete with owner, mode and time;
+//! 3. in order and alone: further names of files that were copied; and directories, deepest first,
+//!    get what they are to have, since what was made in them has changed their times.
+//!
+//! Differences from BuildKit, all on purpose: a block device stays one, a directory that came along
+//! only because something below it was selected keeps its time, and so does one that an archive was
+//! unpacked into.
 
-use std::path::PathBuf;
+mod content;
+mod place;
+mod source;
 
+use std::path::{Path, PathBuf};
+
+use crate::attributes::Attributes;
+use crate::decompress::decompress;
+use crate::digest::Selection;
+use crate::digest::select::{self, Selected};
 use crate::dir::Dir;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::metadata::{Owner, Timestamp};
 use crate::mode::ModeChange;
+use crate::tar_reader::TarReader;
+use crate::unpack::{UnpackOptions, unpack};
 use crate::view::View;
+use crate::{names, wildcard};
+
+/// Mode of directories that are made on the way to the destination, unless the copy sets one.
+const PARENT_MODE: u32 = 0o755;
 
 /// How to copy.
 #[derive(Clone, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "the switches of BuildKit's copy action")]
 pub struct CopyOptions {
     /// Source path or pattern.
     pub source: String,
@@ -49,6 +80,124 @@ pub struct CopyOptions {
 /// # Errors
 /// Fails with BuildKit's texts where paths are missing or in the way.
 pub fn copy(source: View<'_>, dest: &Dir, options: &CopyOptions) -> Result<()> {
-    let _ = (source, dest, options);
-    todo!()
+    let asked = names::rooted(options.source.as_bytes());
+    if !options.create_dest_path {
+        let path = dest.real_path(Path::new(&options.dest))?;
+        let parent = path.parent().unwrap_or(&path);
+        if dest.metadata(parent, false)?.is_none() {
+            return Err(Error::NotFound { path: PathBuf::from(&options.dest) });
+        }
+    }
+    let selection = Selection {
+        path: options.source.clone(),
+        wildcard: options.allow_wildcard,
+        follow: options.follow_symlink,
+        include: options.include.clone(),
+        exclude: options.exclude.clone(),
+    };
+    let selected = select::select(source, &selection)?;
+    let is_pattern = options.allow_wildcard && wildcard::has_wildcards(names::bytes(&asked));
+    if selected.is_empty() && is_pattern && !options.allow_empty_wildcard {
+        return Err(Error::NoMatch { pattern: asked.to_string_lossy().into_owned() });
+    }
+    check_required(&options.required, &asked, &selected)?;
+    for selected in selected {
+        let path = if is_pattern { names::rooted(&selected.path) } else { asked.clone() };
+        let Some(first) = selected.entries.first() else {
+            return Err(Error::NotFound { path });
+        };
+        if options.unpack
+            && first.entry.metadata.is_file()
+            && is_archive(source.dir, &first.entry.path)
+        {
+            unpack_archive((source.dir, &first.entry.path), dest, options)?;
+            continue;
+        }
+        // `dir/.` names no entry of its own.
+        let nameless = !options.allow_wildcard && options.source.ends_with("/.");
+        let name = path.file_name().filter(|_| !nameless).map(names::bytes).unwrap_or_default();
+        copy_selected((source, selected), (dest, name), options)?;
+    }
+    Ok(())
 }
+
+/// Checks that each required path begins the path of something selected.
+fn check_required(required: &[PathBuf], asked: &Path, selected: &[Selected]) -> Result<()> {
+    let begins = |path: &[u8], selected: &Selected| {
+        let base = [names::bytes(asked), &selected.path].concat();
+        let mut entries = selected.entries.iter();
+        entries.any(|picked| names::join(&base, &picked.path).starts_with(path))
+    };
+    for path in required {
+        let wanted = names::rooted(names::bytes(path));
+        if !selected.iter().any(|selected| begins(names::bytes(&wanted), selected)) {
+            return Err(Error::NotFound { path: wanted });
+        }
+    }
+    Ok(())
+}
+
+/// Copies what is selected at one source path, whose last name is `name`.
+fn copy_selected(
+    (source, selected): (View<'_>, Selected),
+    (dest, name): (&Dir, &[u8]),
+    options: &CopyOptions,
+) -> Result<()> {
+    let parents = Attributes {
+        mode: Some(options.mode.as_ref().and_then(ModeChange::bits).unwrap_or(PARENT_MODE)),
+        owner: options.owner,
+        mtime: options.mtime,
+    };
+    let is_dir = selected.entries.first().is_some_and(|first| first.entry.metadata.is_dir());
+    let text = Path::new(&options.dest);
+    let is_slashed = options.dest.ends_with('/') || options.dest.ends_with("/.");
+    let holder = if is_slashed { Some(text) } else { text.parent() };
+    let mut made = match holder {
+        Some(holder) => dest.mkdir_all(holder, &parents)?,
+        None => Vec::new(),
+    };
+    let mut target = dest.real_path(text)?;
+    let existing = dest.metadata(&target, false)?;
+    let nested = if is_dir {
+        !options.dir_copy_contents && existing.is_some()
+    } else {
+        existing.as_ref().is_some_and(crate::Metadata::is_dir)
+    };
+    if nested {
+        target.push(names::path(name));
+    }
+    let holder = if is_dir && options.dir_copy_contents && existing.is_none() {
+        Some(target.as_path())
+    } else {
+        target.parent()
+    };
+    if let Some(holder) = holder {
+        made.extend(dest.mkdir_all(holder, &parents)?);
+    }
+    source::Copier::new(source, dest, options).copy(selected, &target)?;
+    dest.stamp(&made, options.mtime)
+}
+
+/// Tells whether a file is an archive that `ADD` unpacks: a tar, compressed or not, whose first
+/// entry can be read.
+fn is_archive(root: &Dir, path: &[u8]) -> bool {
+    let Ok(file) = crate::walk::Opener::new(root).open(path) else { return false };
+    let Ok((mut plain, _)) = decompress(file) else { return false };
+    matches!(TarReader::new(&mut plain).next(), Ok(Some(_)))
+}
+
+fn unpack_archive((source, path): (&Dir, &[u8]), dest: &Dir, options: &CopyOptions) -> Result<()> {
+    let text = Path::new(&options.dest);
+    let (owner, mtime) = (options.owner, options.mtime);
+    let made = dest.mkdir_all(text, &Attributes { mode: Some(PARENT_MODE), owner, mtime })?;
+    let file = crate::walk::Opener::new(source).open(path)?;
+    let (mut plain, _) =
+        decompress(file).map_err(|error| Error::io("read", names::path(path), error))?;
+    let into = dest.open_dir(text)?;
+    unpack(&mut plain, &into, UnpackOptions { owner, ..UnpackOptions::default() })?;
+    dest.stamp(&made, mtime)
+}
+
+#[cfg(test)]
+#[path = "copy/tests.rs"]
+mod tests;

@@ -84,6 +84,8 @@ mod tests {
 
     use super::*;
 
+    type Encoder = fn(&[u8]) -> Vec<u8>;
+
     fn gzip(bytes: &[u8]) -> Vec<u8> {
         let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         encoder.write_all(bytes).unwrap();
@@ -112,7 +114,7 @@ mod tests {
 
     #[test]
     fn every_compression_is_recognised_and_joined() {
-        let encoders: [(fn(&[u8]) -> Vec<u8>, Compression); 5] = [
+        let encoders: [(Encoder, Compression); 5] = [
             (plain, Compression::None),
             (gzip, Compression::Gzip),
             (bzip2, Compression::Bzip2),
@@ -141,7 +143,7 @@ mod tests {
     #[test]
     fn truncated_streams_are_errors() {
         for encode in [gzip, bzip2, xz, zstd] {
-            let stream = encode(&[7; 100_000]);
+            let stream = encode(&vec![7; 100_000]);
             let (mut reader, _) = decompress(&stream[..stream.len() - 3]).unwrap();
             assert!(std::io::copy(&mut reader, &mut std::io::sink()).is_err());
         }

@@ -21,7 +21,7 @@
 
 mod contents;
 mod filter;
-mod select;
+pub(crate) mod select;
 #[cfg(test)]
 mod tests;
 
@@ -33,7 +33,7 @@ use crate::metadata::{FileKind, Metadata};
 use crate::view::View;
 use crate::walk::Entry;
 use contents::Contents;
-use select::Selected;
+use select::{Picked, Selected};
 
 /// Changes with the form of the stream, so that digests of different forms never meet.
 const FORM: &[u8] = b"kiln content digest 1";
@@ -80,7 +80,7 @@ pub fn content_digest(
         selected.push(select::select(view, selection)?);
     }
     let files = selected.iter().flatten().flat_map(|selected| &selected.entries);
-    let files = files.map(|(_, entry)| entry).filter(|entry| entry.metadata.is_file());
+    let files = files.map(|picked| &picked.entry).filter(|entry| entry.metadata.is_file());
     let contents = contents::read(view.dir, &files.collect::<Vec<_>>(), remembered)?;
     let mut contents = contents.into_iter();
     let mut stream = Stream(DigestHasher::new());
@@ -112,7 +112,7 @@ impl Stream {
     fn selected(&mut self, selected: &Selected, contents: &mut impl Iterator<Item = Contents>) {
         self.bytes(&selected.path);
         self.number(selected.entries.len() as u64);
-        for (path, entry) in &selected.entries {
+        for Picked { path, entry, .. } in &selected.entries {
             self.bytes(path);
             self.entry(entry);
             if entry.metadata.is_file() {

@@ -80,7 +80,7 @@ impl ModeChange {
                 Command::AddExecute(bits) if executable => new |= bits,
                 Command::AddExecute(_) => {}
                 Command::Copy { shift, classes, operator } => {
-                    let value = (new >> shift & OTHERS) * 0o111 & classes;
+                    let value = ((new >> shift & OTHERS) * 0o111) & classes;
                     match operator {
                         Operator::Add => new |= value,
                         Operator::Remove => new &= !value,

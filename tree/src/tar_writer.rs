@@ -79,10 +79,8 @@ fn extended_header(encoded: &mut Vec<u8>, name: &[u8], records: &BTreeMap<Vec<u8
     }
     let trimmed = name.strip_suffix(b"/").unwrap_or(name);
     let directory = name.iter().rposition(|byte| *byte == b'/').map_or(0, |at| at + 1);
-    let (directory, file) = match name.len() == trimmed.len() {
-        true => name.split_at(directory),
-        false => (name, &b""[..]),
-    };
+    let (directory, file) =
+        if name.len() == trimmed.len() { name.split_at(directory) } else { (name, &b""[..]) };
     let mut path = [directory, b"PaxHeaders.0/", file].concat();
     path.retain(u8::is_ascii);
     path.truncate(100);

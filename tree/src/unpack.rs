@@ -21,7 +21,7 @@ use crate::dir::{Dir, entry_names};
 use crate::error::{Error, Result};
 use crate::metadata::{FileKind, Metadata, Owner, Timestamp};
 use crate::tar_reader::{TarEntry, TarReader};
-use crate::{edit, names, remove, resolve};
+use crate::{edit, names, remove, resolve, walk};
 
 /// How to unpack.
 #[derive(Clone, Copy, Debug, Default)]
@@ -132,8 +132,13 @@ impl Unpacker<'_> {
             return Ok(parent);
         }
         let path = names::path(named);
-        let real = self.dest.real_path(path)?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        // Mostly there is no link on the way, and the name is the real path.
+        let below = named.strip_prefix(b"/").unwrap_or(named);
+        if let Ok(fd) = walk::open_without_links(self.dest.as_fd(), below, flags) {
+            return Ok(Parent { named: named.to_vec(), real: path.to_path_buf(), fd });
+        }
+        let real = self.dest.real_path(path)?;
         let fd = match resolve::open(self.dest.as_fd(), &real, flags, Mode::empty()) {
             Err(Errno::NOENT) => {
                 self.dest
@@ -179,7 +184,7 @@ impl Unpacker<'_> {
         };
         match entry.kind {
             EntryType::Directory => {
-                self.directory((dir, name), entry, &attributes).map_err(error)?;
+                make_directory((dir, name), entry, &attributes).map_err(error)?;
                 self.directories.push((path.to_path_buf(), mtime));
             }
             EntryType::Regular | EntryType::Continuous => {
@@ -213,18 +218,6 @@ impl Unpacker<'_> {
         }
         self.remember(path);
         Ok(())
-    }
-
-    fn directory(
-        &self,
-        (dir, name): (BorrowedFd<'_>, &[u8]),
-        entry: &TarEntry,
-        attributes: &Attributes,
-    ) -> Result<(), Errno> {
-        edit::make_dir(dir, name, &Attributes { mode: Some(0o700), ..Attributes::default() })?;
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = openat(dir, names::path(name), flags, Mode::empty())?;
-        finish_open(fd.as_fd(), entry, attributes)
     }
 
     /// Makes another name for a file. The target's parents may be links inside the root; the target
@@ -375,6 +368,18 @@ fn finish_open(fd: BorrowedFd<'_>, entry: &TarEntry, attributes: &Attributes) ->
         }
     }
     Attributes { owner: None, ..*attributes }.apply_to_fd(fd)
+}
+
+/// Makes a directory, or takes the one that is there, and gives it what the archive tells.
+fn make_directory(
+    (dir, name): (BorrowedFd<'_>, &[u8]),
+    entry: &TarEntry,
+    attributes: &Attributes,
+) -> Result<(), Errno> {
+    edit::make_dir(dir, name, &Attributes { mode: Some(0o700), ..Attributes::default() })?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let fd = openat(dir, names::path(name), flags, Mode::empty())?;
+    finish_open(fd.as_fd(), entry, attributes)
 }
 
 #[cfg(test)]

@@ -51,7 +51,7 @@ impl Blobs {
                 blocking(move || this.import(&directory, &blob, part)).await
             }
             Some(Origin::Registry(name)) => self.download(&name, blob, part).await,
-            None => Err(missing(&blob.digest)),
+            Some(Origin::Store) | None => Err(missing(&blob.digest)),
         }
     }
 

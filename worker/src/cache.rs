@@ -49,7 +49,7 @@ impl StoreCache {
                 found |= match blob.origin.as_deref().map(Origin::parse) {
                     Some(Origin::Layout(directory)) => blob_path(&directory, &blob.digest).exists(),
                     Some(Origin::Registry(_)) => true,
-                    None => false,
+                    Some(Origin::Store) | None => false,
                 };
             }
             if !found {

@@ -8,7 +8,6 @@ use kiln_oci::{Digest, ImageConfig, Platform, Reference};
 use kiln_store::{LayerId, PendingTree, Store};
 use kiln_tree::{CopyOptions, Dir};
 
-use crate::blobs::Blobs;
 use crate::error::Result;
 use crate::output::Output;
 use crate::relink::copy_attributes;
@@ -58,9 +57,8 @@ impl Containers {
     /// # Errors
     /// Fails where the store can't be written.
     pub fn new(store: Store, images: Arc<ImageResolver>) -> Result<Self> {
-        let lease = Arc::new(store.lease()?);
-        let blobs = Blobs::new(store.clone());
-        Ok(Self { images, snapshots: Snapshots::new(store, lease, blobs)? })
+        let blobs = images.blobs();
+        Ok(Self { images, snapshots: Snapshots::new(store, blobs)? })
     }
 
     /// Returns an image by its reference: from the store, else from its registry.
@@ -77,7 +75,7 @@ impl Containers {
     /// # Errors
     /// Fails where the store hasn't got it, or not for `platform`.
     pub async fn local(&self, digest: &Digest, platform: &Platform) -> Result<ContainerImage> {
-        self.load(&Origin::Registry("local".to_owned()), digest, platform).await
+        self.load(&Origin::Store, digest, platform).await
     }
 
     async fn load(
@@ -89,9 +87,6 @@ impl Containers {
         let config = self.images.image(origin, digest, platform).await?.config;
         let store = &self.snapshots.store;
         let layer = source::image::load(&self.images, store, (origin, digest), platform).await?;
-        if let Some(layer) = &layer {
-            self.snapshots.lease.add_layer(layer)?;
-        }
         self.snapshots.materialise([&Output::Layer(layer.clone())], None).await?;
         Ok(ContainerImage { config, layer })
     }

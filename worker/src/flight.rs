@@ -1,10 +1,12 @@
-//! Waiting for keys of the store without blocking a thread.
+//! Waiting for keys of the store without blocking a thread, and not longer than the step lives.
 
+use std::future::Future;
 use std::time::Duration;
 
+use kiln_solver::StepContext;
 use kiln_store::{KeyGuard, Store};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Waits between two attempts: short at first, since most holders are done within milliseconds.
 const FIRST_WAIT: Duration = Duration::from_millis(2);
@@ -19,5 +21,16 @@ pub(crate) async fn lock(store: &Store, key: &str) -> Result<KeyGuard> {
         }
         tokio::time::sleep(wait).await;
         wait = (wait * 2).min(LONGEST_WAIT);
+    }
+}
+
+/// Does work of a step, unless the step is cancelled.
+pub(crate) async fn cancellable<T>(
+    context: &StepContext,
+    work: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    tokio::select! {
+        result = work => result,
+        () = context.cancel.cancelled() => Err(Error::Cancelled),
     }
 }

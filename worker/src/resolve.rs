@@ -189,6 +189,10 @@ impl ImageResolver {
             }
         }
         let bytes = match origin {
+            Origin::Store => {
+                let name = digest.to_string();
+                return Err(kiln_store::Error::Missing { what: "blob", name }.into());
+            }
             Origin::Layout(directory) => read_blob(directory, digest, limit)?
                 .ok_or_else(|| Error::image(origin, format!("no blob {digest} in oci layout")))?,
             Origin::Registry(name) => {

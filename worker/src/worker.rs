@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,8 +12,10 @@ use kiln_solver::{CacheRule, Executor, StepContext, StepError};
 use kiln_store::Store;
 
 use crate::blobs::blocking;
+use crate::cache::StoreCache;
 use crate::error::{Error, Result};
 use crate::exec::Exec;
+use crate::flight::cancellable;
 use crate::output::Output;
 use crate::resolve::ImageResolver;
 use crate::snapshots::Snapshots;
@@ -91,6 +92,11 @@ impl Worker {
             exec: Exec::new(snapshots.clone(), options),
             snapshots,
         })
+    }
+
+    /// Returns the solver's cache over the same store.
+    pub fn cache(&self) -> StoreCache {
+        StoreCache::new(self.snapshots.store.clone())
     }
 
     /// Makes sure that all layers of an output have trees, as outputs of files need it.
@@ -233,13 +239,6 @@ fn platform(vertex: &Vertex) -> Platform {
     vertex.op.platform.as_ref().map_or_else(Platform::host, |platform| {
         Platform::new(&platform.os, &platform.architecture, platform.variant.as_deref())
     })
-}
-
-async fn cancellable<T>(context: &StepContext, work: impl Future<Output = Result<T>>) -> Result<T> {
-    tokio::select! {
-        result = work => result,
-        () = context.cancel.cancelled() => Err(Error::Cancelled),
-    }
 }
 
 impl Executor for Worker {

@@ -37,6 +37,7 @@ pub(super) fn resolve(texts: &[String], tags: &[Reference]) -> Result<Vec<Output
 pub(super) struct Exporting {
     pub(super) store: Store,
     pub(super) worker: Arc<Worker>,
+    pub(super) blobs: Blobs,
     pub(super) events: EventSender,
     pub(super) cancel: CancellationToken,
 }
@@ -55,8 +56,7 @@ impl Exporting {
             let step = Step::begin(&self.events, "exporting".to_owned());
             let id = step.id();
             let reporter = Reporter { id, events: &self.events, cancel: &self.cancel };
-            let blobs = Blobs::new(self.store.clone());
-            let fetcher = Fetcher { blobs, worker: &self.worker, runtime };
+            let fetcher = Fetcher { blobs: &self.blobs, worker: &self.worker, runtime };
             let mut context = ExportContext {
                 store: &self.store,
                 fetcher: &fetcher,
@@ -89,7 +89,7 @@ impl Progress for Reporter<'_> {
 
 /// Gets layers of base images, from a thread that may block.
 struct Fetcher<'a> {
-    blobs: Blobs,
+    blobs: &'a Blobs,
     worker: &'a Worker,
     runtime: Handle,
 }

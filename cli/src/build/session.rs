@@ -8,10 +8,11 @@ use kiln_exporter::ImageSource;
 use kiln_frontend::{Lowered, Options};
 use kiln_llb::Graph;
 use kiln_oci::Platform;
+use kiln_registry::Client;
 use kiln_solver::{Event, EventSender, SolveError, SolveOptions, Solved, solve};
 use kiln_store::{LayerId, Store};
 use kiln_worker::{
-    DefaultNetwork, ImageResolver, ImageResolverOptions, Output, Worker, WorkerOptions,
+    DefaultNetwork, ImageResolver, ImageResolverOptions, Output, StoreCache, Worker, WorkerOptions,
 };
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
@@ -64,19 +65,23 @@ impl Session<'_> {
     /// Lowers, solves and exports.
     pub(super) async fn run(&self) -> Result<Done, Failure> {
         let store = self.settings.store()?;
-        let options =
-            ImageResolverOptions { store: store.clone(), layouts: self.request.layouts.clone() };
-        let resolver = Arc::new(ImageResolver::new(options).context("open the store")?);
+        let options = ImageResolverOptions {
+            store: store.clone(),
+            layouts: self.request.layouts.clone(),
+            registry: Client::default(),
+        };
+        let resolver = Arc::new(ImageResolver::new(options));
         let lowered = self.lower(&resolver)?;
         for warning in &lowered.warnings {
             let place = warning.spans.first().map_or(0, |span| span.start);
             let message = format!("{}: {} (line {place})", warning.rule, warning.message);
             self.events.send(Event::Warning { id: None, message });
         }
+        let blobs = resolver.blobs();
         let worker = self.worker(&store, resolver)?;
         // An image without files needs no graph.
         let (layer, steps, cached) = if lowered.edge.is_some() {
-            let solved = self.solve(&worker, &lowered).await?;
+            let solved = self.solve(&store, &worker, &lowered).await?;
             (layer_of(&solved.output)?, solved.steps, solved.cached)
         } else {
             (None, 0, 0)
@@ -84,6 +89,7 @@ impl Session<'_> {
         let exporting = Exporting {
             store: store.clone(),
             worker,
+            blobs,
             events: self.events.clone(),
             cancel: self.cancel.clone(),
         };
@@ -141,13 +147,13 @@ impl Session<'_> {
             network: DefaultNetwork::Host,
             resolv_conf: self.settings.resolv_conf()?,
             secrets: self.request.secrets.clone(),
-            cgroup_parent: None,
         };
         Ok(Arc::new(Worker::new(options).context("prepare the worker")?))
     }
 
     async fn solve(
         &self,
+        store: &Store,
         worker: &Arc<Worker>,
         lowered: &Lowered,
     ) -> Result<Solved<Output>, Failure> {
@@ -157,9 +163,14 @@ impl Session<'_> {
             events: self.events.clone(),
             cancel: self.cancel.clone(),
         };
-        solve(Arc::new(graph), Arc::clone(worker), Arc::new(worker.cache()), options)
-            .await
-            .map_err(Failure::Solve)
+        solve(
+            Arc::new(graph),
+            Arc::clone(worker),
+            Arc::new(StoreCache::new(store.clone())),
+            options,
+        )
+        .await
+        .map_err(Failure::Solve)
     }
 }
 

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use kiln_oci::{Platform, Reference};
+use kiln_registry::Client;
 use kiln_solver::LogStream;
 use kiln_store::Store;
 use kiln_worker::container::{ContainerImage, Containers};
@@ -57,8 +58,9 @@ impl From<SandboxError> for Failure {
 pub(crate) async fn run(arguments: &RunArguments, settings: &Settings) -> Result<u8, Failure> {
     let terminal = Terminal::open(arguments.tty, arguments.interactive)?;
     let store = settings.store()?;
-    let options = ImageResolverOptions { store: store.clone(), layouts: BTreeMap::new() };
-    let images = Arc::new(ImageResolver::new(options).context("open the store")?);
+    let (layouts, registry) = (BTreeMap::new(), Client::default());
+    let options = ImageResolverOptions { store: store.clone(), layouts, registry };
+    let images = Arc::new(ImageResolver::new(options));
     let containers = Containers::new(store.clone(), images).context("open the store")?;
     let image = find_image(&containers, &store, &arguments.image).await?;
 

@@ -49,6 +49,7 @@ impl Lowering<'_> {
     /// resolved.
     pub(super) fn resolve_bases(&mut self, reachable: &[bool]) -> Result<(), Error> {
         let mut pending = Vec::new();
+        let mut malformed = None;
         for (id, reached) in reachable.iter().enumerate() {
             let stage = &mut self.stages[id];
             if stage.base.is_some() || stage.dispatched || stage.resolved {
@@ -58,9 +59,16 @@ impl Lowering<'_> {
             stage.resolved = *reached;
             if stage.base_name == "scratch" && stage.named_context.is_none() {
                 self.set_scratch(id);
-            } else if let Some(found) = self.find_base(id, *reached)? {
-                pending.push(found);
+            } else {
+                match self.find_base(id, *reached) {
+                    Ok(found) => pending.extend(found),
+                    // The reference looks at all names at once; the last one is told.
+                    Err(error) => malformed = Some(error),
+                }
             }
+        }
+        if let Some(error) = malformed {
+            return Err(error);
         }
         let answers = self.ask(&pending)?;
         for base in pending {

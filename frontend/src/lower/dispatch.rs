@@ -187,7 +187,9 @@ impl Site<'_, '_> {
         for name in unmatched {
             let declared = self.stage.build_args.iter().any(|arg| *arg.key == **name);
             if !declared && !SCAN_ARGS.contains(&name.as_str()) {
-                let nearest = suggest::nearest(name, env.keys(), Case::Sensitive);
+                // A variable may be called nothing; nobody means that one.
+                let nearest = suggest::nearest(name, env.keys(), Case::Sensitive)
+                    .filter(|nearest| !nearest.is_empty());
                 self.report(rules::undefined_var(name, nearest.as_deref()));
             }
         }

@@ -40,7 +40,7 @@ impl MainContext {
             let output = graph.add(Plan::Source(source), None, metadata::named(&name));
             return Ok(Self { output, paths, patterns: Vec::new(), is_local: false });
         }
-        let patterns = ignore_patterns(options, files)?;
+        let patterns = ignore_patterns(files)?;
         let attrs =
             [("local.sharedkeyhint", &options.context_name), ("local.unique", &options.session)];
         let mut source = SourceOp {
@@ -81,18 +81,14 @@ fn remote(url: &str, options: &Options) -> Result<(SourceOp, String), Error> {
     Err(Error::new(format!("unsupported build context {url}")))
 }
 
-/// Reads the ignore file: the Dockerfile's own one goes first.
-fn ignore_patterns(options: &Options, files: &dyn ContextFiles) -> Result<Vec<String>, Error> {
+/// Reads the ignore file.
+fn ignore_patterns(files: &dyn ContextFiles) -> Result<Vec<String>, Error> {
     let failed = |error| Error::new(format!("failed to read dockerignore patterns: {error}"));
-    for name in [format!("{}.dockerignore", options.filename), ".dockerignore".to_owned()] {
-        if let Some(text) = files.read(&name).map_err(failed)? {
-            let patterns = ignore::parse(&text);
-            if !patterns.is_empty() {
-                // Malformed patterns are found here, not at the first instruction that copies.
-                files.is_ignored(&patterns, "Dockerfile").map_err(failed)?;
-            }
-            return Ok(patterns);
-        }
+    let text = files.read(".dockerignore").map_err(failed)?;
+    let patterns = text.map(|text| ignore::parse(&text)).unwrap_or_default();
+    if !patterns.is_empty() {
+        // Malformed patterns are found here, not at the first instruction that copies.
+        files.is_ignored(&patterns, "Dockerfile").map_err(failed)?;
     }
-    Ok(Vec::new())
+    Ok(patterns)
 }

@@ -121,6 +121,7 @@ impl NamedContext {
             ("docker-image", None) => Ok((State::of(None, None), None)),
             ("git" | "http" | "https", _) => Ok((self.load_remote(lowering, scheme)?, None)),
             ("local", _) => Ok((self.load_local(lowering, rest, paths)?, None)),
+            ("input", _) => Err(Error::new(format!("invalid input {rest} for {}", self.key))),
             _ => Err(Error::new(format!("unsupported context source {scheme} for {}", self.key))),
         }
     }

@@ -27,6 +27,15 @@ mod tests {
     #[test]
     fn messages_name_the_repository() {
         assert_eq!(parse("alpine:").unwrap_err(), "invalid reference format");
+        let hex = "0".repeat(63);
+        for (text, message) in [
+            (format!("a@sha256:{hex}"), "invalid checksum digest length"),
+            (format!("a:1@sha256:{hex}A"), "invalid checksum digest format"),
+            (format!("a@ha256:{hex}"), "unsupported digest algorithm"),
+            ("a@sha256:00".to_owned(), "invalid reference format"),
+        ] {
+            assert_eq!(parse(&text).unwrap_err(), message, "{text}");
+        }
         for (text, repository) in [
             ("Foo", "library/Foo"),
             ("Foo:1", "library/Foo"),

@@ -44,6 +44,7 @@ impl Url {
         let (authority, path) = rest.split_at(path_start);
         let host_start = authority.rfind('@').map_or(0, |at| at + 1);
         let (user, host) = authority.split_at(host_start);
+        check_user(user)?;
         check_host(host)?;
         let decoded = unescape(path)?;
         Ok(Self {
@@ -63,15 +64,20 @@ impl Url {
     }
 }
 
+fn check_user(user: &str) -> Result<(), String> {
+    let is_valid = |b: u8| b.is_ascii_alphanumeric() || b"-._:~!$&'()*+,;=%@".contains(&b);
+    if user.bytes().all(is_valid) { Ok(()) } else { Err("net/url: invalid userinfo".to_owned()) }
+}
+
 fn check_host(host: &str) -> Result<(), String> {
-    let port = match host.rfind(']') {
-        Some(end) => &host[end + 1..],
-        None if host.starts_with('[') => return Err("missing ']' in host".to_owned()),
+    let port = match host.strip_prefix('[').map(|_| host.rfind(']')) {
+        Some(Some(end)) => &host[end + 1..],
+        Some(None) => return Err("missing ']' in host".to_owned()),
         None => host.rfind(':').map_or("", |colon| &host[colon..]),
     };
     let digits = port.strip_prefix(':').unwrap_or(port);
     if digits.bytes().all(|b| b.is_ascii_digit()) && (port.is_empty() || port.starts_with(':')) {
-        let bad = host.chars().find(|c| " <>\"\\^`{|}".contains(*c));
+        let bad = host.chars().find(|c| " \\^`{|}".contains(*c));
         return bad.map_or(Ok(()), |c| {
             Err(format!("invalid character {} in host name", crate::text::quote(&c.to_string())))
         });
@@ -149,7 +155,9 @@ mod tests {
         assert_eq!((url.host.as_str(), url.path.as_str()), ("host:80", "/a b/c d"));
         assert_eq!((url.query.as_str(), url.fragment.as_str()), ("x=1&y", "f:g"));
         assert_eq!(url.without_options(), "https://me:pw@host:80/a%20b/c%20d");
-        for text in ["no scheme", "http://h:x/", "http://h/%zz", "http://h/\n", "1a://x"] {
+        for text in
+            ["no scheme", "http://h:x/", "http://h/%zz", "http://h/\n", "1a://x", "http://a b@h/"]
+        {
             assert!(Url::parse(text).is_err(), "{text}");
         }
     }

@@ -1,5 +1,7 @@
 //! Build checks of the text alone. Those that need values are made when instructions are lowered.
 
+use std::collections::HashSet;
+
 use super::node::Node;
 use crate::error::Span;
 use crate::instruction::{Instruction, InstructionKind, Stage};
@@ -69,15 +71,14 @@ fn description(keyword: &str, keys: &[&str], comments: &[String]) -> Option<Find
 
 /// Checks stage names against each other, and against those that mean something.
 pub(super) fn stage_names(stages: &[Stage], linter: &Linter, warnings: &mut Vec<Warning>) {
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen = HashSet::new();
     for stage in stages.iter().filter(|stage| !stage.name.is_empty()) {
         if matches!(stage.name.as_str(), "context" | "scratch") {
             linter.report(warnings, rules::reserved_stage_name(&stage.name), stage.span);
         }
-        if seen.contains(&stage.name.as_str()) {
+        if !seen.insert(stage.name.as_str()) {
             linter.report(warnings, rules::duplicate_stage_name(&stage.name), stage.span);
         }
-        seen.push(&stage.name);
     }
 }
 

@@ -4,6 +4,16 @@ use crate::error::Result;
 use crate::pattern::{ParentMatches, PatternMatcher};
 use crate::walk::Entry;
 
+/// An entry that is selected.
+pub(crate) struct Picked {
+    /// Its path below what was asked for; empty for that itself.
+    pub(crate) path: Vec<u8>,
+    /// The entry.
+    pub(crate) entry: Entry,
+    /// Whether it is a directory that is only there because something below it is.
+    pub(crate) passed: bool,
+}
+
 /// Which entries below a path are selected.
 pub(super) struct Filter {
     include: Option<PatternMatcher>,
@@ -34,13 +44,14 @@ impl Filter {
 
     /// Returns the selected entries of a walk, with their paths below its first one. That one is
     /// always selected: patterns are about what is below it.
-    pub(super) fn apply(&self, entries: Vec<Entry>) -> Vec<(Vec<u8>, Entry)> {
+    pub(super) fn apply(&self, entries: Vec<Entry>) -> Vec<Picked> {
         let mut entries = entries.into_iter();
         let Some(first) = entries.next() else { return Vec::new() };
         let cut = if first.path.is_empty() { 0 } else { first.path.len() + 1 };
-        let mut selected = vec![(Vec::new(), first)];
+        let picked = |path, entry| Picked { path, entry, passed: false };
+        let mut selected = vec![picked(Vec::new(), first)];
         if self.include.is_none() && self.exclude.is_none() {
-            selected.extend(entries.map(|entry| (entry.path[cut..].to_vec(), entry)));
+            selected.extend(entries.map(|entry| picked(entry.path[cut..].to_vec(), entry)));
             return selected;
         }
         let mut way: Vec<Above> = Vec::new();
@@ -55,12 +66,13 @@ impl Filter {
             if is_selected {
                 for above in &mut way {
                     let waiting = above.waiting.take();
-                    selected.extend(waiting.map(|entry| (above.path.clone(), entry)));
+                    let path = above.path.clone();
+                    selected.extend(waiting.map(|entry| Picked { path, entry, passed: true }));
                 }
             }
             let is_dir = entry.metadata.is_dir();
             let waiting = if is_selected {
-                selected.push((path.clone(), entry));
+                selected.push(picked(path.clone(), entry));
                 None
             } else {
                 Some(entry)

@@ -17,6 +17,7 @@ use self::mounts::{Preparation, Prepared};
 use self::secret::Secrets;
 use crate::blobs::blocking;
 use crate::error::{Error, Result};
+use crate::flight::cancellable;
 use crate::output::Output;
 use crate::sandbox::{
     DEFAULT_HOSTNAME, Exit, Io, Mount, MountKind as SandboxKind, Network, Rlimit, Sandbox,
@@ -82,8 +83,11 @@ impl Exec {
         inputs: &[Output],
         context: &StepContext,
     ) -> std::result::Result<Vec<Output>, StepError> {
-        self.snapshots.materialise(inputs, Some(context)).await?;
-        let prepared = self.prepare(exec, inputs).await?;
+        let prepared = cancellable(context, async {
+            self.snapshots.materialise(inputs, Some(context)).await?;
+            self.prepare(exec, inputs).await
+        });
+        let prepared = prepared.await?;
         let spec = self.spec(exec, &prepared)?;
         let (id, events) = (context.vertex, context.events.clone());
         let io = Io::to(move |stream, bytes| {

@@ -67,17 +67,17 @@ fn become_program(task: Task) -> Result<std::convert::Infallible, Failure> {
         .map_err(Failure::doing("set host name"))?;
     let Furnished { root, stdin, terminal, user, home } = furnished;
     let made = root.into_made();
-    connect(stdin, terminal, &user)?;
+    connect(&stdin, terminal.as_ref(), &user)?;
     identity::set_limits(&spec.process.rlimits)?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
     identity::assume(&user)?;
     die_with(&helper)?;
-    execute(&spec, home, &made, &control, &filter)
+    execute(&spec, home.as_deref(), &made, &control, &filter)
 }
 
 fn execute(
     spec: &Spec,
-    home: Option<String>,
+    home: Option<&str>,
     made: &Made,
     control: &OwnedFd,
     filter: &[seccompiler::BpfProgram],
@@ -87,7 +87,7 @@ fn execute(
     let path = program::find(name, &process.env)?;
     let mut env = process.env.clone();
     if !env.iter().any(|entry| entry.starts_with("HOME=")) {
-        env.push(format!("HOME={}", home.as_deref().unwrap_or("/")));
+        env.push(format!("HOME={}", home.unwrap_or("/")));
     }
     let image = Image::new(&path, &process.args, &env)?;
     wire::send(control, &Report::Ready(made.clone()), &[])
@@ -109,7 +109,7 @@ fn furnish(spec: &Spec, anchor: &Path, input: Option<OwnedFd>) -> Result<Furnish
         .iter()
         .map(|mount| {
             sources.mount(&mount.kind).map_err(|failure| Failure {
-                message: format!("mount at {:?}: {}", mount.target, failure.message),
+                message: format!("mount at {}: {}", mount.target.display(), failure.message),
                 ..failure
             })
         })
@@ -189,7 +189,7 @@ fn enter(root: &Root, spec: &Spec) -> Result<(), Failure> {
 }
 
 fn enter_directory(path: &Path) -> Result<(), Failure> {
-    let action = format!("enter working directory {path:?}");
+    let action = format!("enter working directory {}", path.display());
     let flags = OFlags::PATH | OFlags::DIRECTORY;
     let root = rustix::fs::open("/", flags | OFlags::CLOEXEC, Mode::empty())
         .map_err(Failure::doing(&action))?;
@@ -203,7 +203,11 @@ fn enter_directory(path: &Path) -> Result<(), Failure> {
 }
 
 /// Connects standard input, and everything where there is a terminal, and starts a session.
-fn connect(stdin: OwnedFd, terminal: Option<Terminal>, user: &ResolvedUser) -> Result<(), Failure> {
+fn connect(
+    stdin: &OwnedFd,
+    terminal: Option<&Terminal>,
+    user: &ResolvedUser,
+) -> Result<(), Failure> {
     let doing = |errno| Failure::doing::<rustix::io::Errno>("connect input and output")(errno);
     rustix::process::setsid().map_err(Failure::doing("start a session"))?;
     if let Some(terminal) = terminal {
@@ -215,7 +219,7 @@ fn connect(stdin: OwnedFd, terminal: Option<Terminal>, user: &ResolvedUser) -> R
         return rustix::fs::fchown(&terminal.peer, Some(Uid::from_raw(user.uid)), None)
             .map_err(doing);
     }
-    rustix::stdio::dup2_stdin(&stdin).map_err(doing)?;
+    rustix::stdio::dup2_stdin(stdin).map_err(doing)?;
     // The program's user may open its pipes once more, through /dev/stdout.
     for fd in [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()] {
         if is_pipe(fd) {

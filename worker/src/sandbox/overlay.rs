@@ -67,7 +67,7 @@ fn set_path(
     path: &Path,
     held: &mut Vec<OwnedFd>,
 ) -> Result<(), (Errno, Failure)> {
-    let action = || format!("set {key} of overlay to {path:?}");
+    let action = || format!("set {key} of overlay to {}", path.display());
     let set = if path.as_os_str().len() > MAX_VALUE {
         open_path(path).and_then(|fd| {
             let set =
@@ -109,7 +109,7 @@ pub(super) fn legacy(
 ) -> Result<OwnedFd, Failure> {
     let mut held = Vec::new();
     let mut name = |path: &Path| {
-        let fd = open_path(path).map_err(Failure::doing(&format!("open {path:?}")))?;
+        let fd = open_path(path).map_err(Failure::doing(&format!("open {}", path.display())))?;
         held.push(fd);
         Ok::<_, Failure>(held.last().map_or(-1, AsRawFd::as_raw_fd).to_string())
     };
@@ -118,7 +118,7 @@ pub(super) fn legacy(
     let mut options = format!("lowerdir={lowers},redirect_dir=nofollow,index=off,metacopy=off");
     if let Some(upper) = upper {
         let (fs, work) = (name(&upper.fs)?, name(&upper.work)?);
-        options.push_str(&format!(",upperdir={fs},workdir={work},volatile"));
+        options = format!("{options},upperdir={fs},workdir={work},volatile");
     }
     let options = std::ffi::CString::new(options)
         .map_err(|_| Failure::new("options of overlay contain a zero byte"))?;
@@ -130,4 +130,75 @@ pub(super) fn legacy(
     let root = open_tree(CWD, anchor, flags).map_err(Failure::doing("open overlay"))?;
     unmount(anchor, UnmountFlags::DETACH).map_err(Failure::doing("detach overlay"))?;
     Ok(root)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs in a thread with mounts of its own.
+    fn apart(test: impl FnOnce(&Path) + Send + 'static) {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let thread = std::thread::spawn(|| {
+            use nix::sched::{CloneFlags, unshare};
+            use rustix::mount::{MountPropagationFlags, mount_change};
+            unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_FS).unwrap();
+            let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+            mount_change("/", private).unwrap();
+            let dir = tempfile::tempdir().unwrap();
+            for name in ["a:,b", "c", "fs", "work", "anchor"] {
+                std::fs::create_dir(dir.path().join(name)).unwrap();
+            }
+            std::fs::write(dir.path().join("a:,b/file"), "upper layer").unwrap();
+            std::fs::write(dir.path().join("c/file"), "lower layer").unwrap();
+            std::fs::write(dir.path().join("c/other"), "").unwrap();
+            test(dir.path());
+        });
+        thread.join().unwrap();
+    }
+
+    fn check(dir: &Path, root: &OwnedFd) {
+        let read = |name: &str| {
+            let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+            let file = rustix::fs::openat(root, name, flags, Mode::empty())?;
+            Ok::<_, Errno>(std::io::read_to_string(std::fs::File::from(file)).unwrap())
+        };
+        assert_eq!(read("file").unwrap(), "upper layer");
+        assert_eq!(read("other").unwrap(), "");
+        rustix::fs::mkdirat(root, "made", Mode::RWXU).unwrap();
+        assert!(dir.join("fs/made").is_dir());
+    }
+
+    fn parts(dir: &Path) -> ([std::path::PathBuf; 2], Upper) {
+        let upper = Upper { fs: dir.join("fs"), work: dir.join("work") };
+        ([dir.join("a:,b"), dir.join("c")], upper)
+    }
+
+    #[test]
+    fn layers_are_stacked() {
+        apart(|dir| {
+            let (lowers, upper) = parts(dir);
+            check(dir, &mount_overlay(&lowers, Some(&upper), &dir.join("anchor")).unwrap());
+        });
+    }
+
+    #[test]
+    fn layers_are_stacked_with_the_old_call() {
+        apart(|dir| {
+            let (lowers, upper) = parts(dir);
+            check(dir, &legacy(&lowers, Some(&upper), &dir.join("anchor")).unwrap());
+        });
+    }
+
+    #[test]
+    fn a_failure_names_what_is_missing() {
+        apart(|dir| {
+            let (_, upper) = parts(dir);
+            let missing = [dir.join("missing"), dir.join("c")];
+            let failure = mount_overlay(&missing, Some(&upper), dir).unwrap_err();
+            assert!(failure.message.contains("missing"), "{}", failure.message);
+        });
+    }
 }

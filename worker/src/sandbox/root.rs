@@ -86,7 +86,7 @@ impl Root {
         }
         let missing = if is_directory(mount)? { Missing::StubDirectory } else { Missing::StubFile };
         let place = self.open_or_make(&target, missing)?;
-        let action = format!("mount at {target:?}");
+        let action = format!("mount at {}", target.display());
         let kind = rustix::fs::fstatfs(&place).map_err(Failure::doing(&action))?;
         if kind.f_type as u64 == PROC_SUPER_MAGIC {
             return Err(Failure::new(format!("{action}: nothing can be mounted in /proc")));
@@ -119,7 +119,7 @@ impl Root {
     ) -> Result<OwnedFd, Failure> {
         let path = clean(path);
         self.walk(&path, missing, &mut 0)
-            .map_err(Failure::doing(&format!("create {path:?} in the root file system")))
+            .map_err(Failure::doing(&format!("create {} in the root file system", path.display())))
     }
 
     fn walk(

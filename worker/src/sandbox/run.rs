@@ -21,7 +21,8 @@ use tokio_util::sync::CancellationToken;
 use super::error::SandboxError;
 use super::spec::{Security, Spec};
 use super::wire::{self, Report, Request};
-use super::{helper, program, seccomp, stubs};
+use super::{helper, input, program, seccomp, stubs};
+use crate::sys;
 
 /// How much output is read at once.
 const CHUNK: usize = 64 << 10;
@@ -59,7 +60,7 @@ pub enum Input {
     /// Nothing to read.
     #[default]
     Null,
-    /// This, most likely a pipe.
+    /// What comes from this. The program itself doesn't get it, but a pipe.
     Fd(OwnedFd),
 }
 
@@ -168,15 +169,19 @@ impl Sandbox {
         .map_err(SandboxError::host("pass on the specification"))?;
         let filter = self.filter()?;
         let mut fds = vec![spec_file.as_fd(), filter.as_fd()];
-        if let Input::Fd(input) = &io.input {
-            fds.push(input.as_fd());
-        }
+        let input = match io.input {
+            Input::Null => None,
+            Input::Fd(source) => {
+                Some(input::isolate(source).map_err(SandboxError::host("pass input on"))?)
+            }
+        };
+        fds.extend(input.as_ref().map(AsFd::as_fd));
         wire::send(&control, &Request::Run { anchor: self.inner.anchor.clone() }, &fds)
             .map_err(SandboxError::host("pass on the specification"))?;
         let (stdout, stdout_end) = output_pipe()?;
         let (stderr, stderr_end) = output_pipe()?;
         let helper = self.spawn_helper([theirs, stdout_end, stderr_end])?;
-        let control = AsyncFd::new(control).map_err(SandboxError::host("watch socket"))?;
+        let control = sys::watch(control).map_err(SandboxError::host("watch socket"))?;
         Ok(Running {
             helper,
             control: Arc::new(control),
@@ -316,7 +321,7 @@ impl Running {
                 length = read(&mut self.stderr, &mut err) => {
                     self.output(LogStream::Stderr, &err[..length]);
                 }
-                report = receive(&self.control), if self.connected => self.note(report?)?,
+                report = receive(&self.control), if self.connected => self.note(report?),
             }
         }
         self.helper.wait().await.map_err(SandboxError::host("wait for the sandbox"))?;
@@ -338,14 +343,14 @@ impl Running {
 
     async fn next_report(&mut self) -> Result<(), SandboxError> {
         let report = receive(&self.control).await?;
-        self.note(report)?;
+        self.note(report);
         if !self.connected && self.state == State::SettingUp {
             return Err(SandboxError::Setup("the sandbox was killed".to_owned()));
         }
         Ok(())
     }
 
-    fn note(&mut self, report: Option<(Report, Vec<OwnedFd>)>) -> Result<(), SandboxError> {
+    fn note(&mut self, report: Option<(Report, Vec<OwnedFd>)>) {
         match report {
             None => self.connected = false,
             Some((Report::Terminal, fds)) => self.terminal = fds.into_iter().next(),
@@ -361,7 +366,6 @@ impl Running {
                 }
             }
         }
-        Ok(())
     }
 
     fn output(&mut self, stream: LogStream, bytes: &[u8]) {

@@ -50,15 +50,15 @@ pub(super) fn from_bytes(mut bytes: &[u8]) -> Vec<BpfProgram> {
     while let Some((length, rest)) = bytes.split_first_chunk::<4>() {
         let length = (u32::from_ne_bytes(*length) as usize).saturating_mul(8).min(rest.len());
         let (program, rest) = rest.split_at(length);
-        programs.push(program.as_chunks::<8>().0.iter().map(instruction).collect());
+        programs.push(program.as_chunks::<8>().0.iter().copied().map(instruction).collect());
         bytes = rest;
     }
     programs
 }
 
-fn instruction([a, b, jt, jf, k @ ..]: &[u8; 8]) -> sock_filter {
-    let code = u16::from_ne_bytes([*a, *b]);
-    sock_filter { code, jt: *jt, jf: *jf, k: u32::from_ne_bytes(*k) }
+fn instruction([a, b, jt, jf, k @ ..]: [u8; 8]) -> sock_filter {
+    let code = u16::from_ne_bytes([a, b]);
+    sock_filter { code, jt, jf, k: u32::from_ne_bytes(k) }
 }
 
 /// Installs the filters for this thread and everything that it becomes.

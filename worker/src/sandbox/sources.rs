@@ -91,13 +91,12 @@ impl Sources {
     fn part(&mut self, tree: &Tree, selector: &Path, recursive: bool) -> Result<Detached, Failure> {
         let flags = clone_flags(recursive);
         match directory(tree)? {
-            Some(path) if is_whole(selector) => {
-                open_tree(CWD, path, flags).map_err(Failure::doing(&format!("open {path:?}")))
-            }
+            Some(path) if is_whole(selector) => open_tree(CWD, path, flags)
+                .map_err(Failure::doing(&format!("open {}", path.display()))),
             Some(path) => {
                 let open = OFlags::PATH | OFlags::CLOEXEC;
                 let root = rustix::fs::open(path, open, Mode::empty())
-                    .map_err(Failure::doing(&format!("open {path:?}")))?;
+                    .map_err(Failure::doing(&format!("open {}", path.display())))?;
                 select(&root, selector, flags)
             }
             None => {
@@ -163,7 +162,7 @@ fn is_whole(selector: &Path) -> bool {
 
 /// Clones the part of `root` that `selector` names, inside it.
 fn select(root: &OwnedFd, selector: &Path, flags: OpenTreeFlags) -> Result<Detached, Failure> {
-    let action = format!("open {selector:?}");
+    let action = format!("open {}", selector.display());
     let part = open_inside(root, selector, OFlags::PATH).map_err(Failure::doing(&action))?;
     open_tree(&part, "", flags | OpenTreeFlags::AT_EMPTY_PATH).map_err(Failure::doing(&action))
 }
@@ -220,7 +219,7 @@ pub(super) fn attach(mount: &Detached, target: &OwnedFd) -> rustix::io::Result<(
 /// Attaches a mount to a trusted path of the host.
 pub(super) fn attach_at(mount: &Detached, path: &Path) -> Result<(), Failure> {
     move_mount(mount, "", CWD, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
-        .map_err(Failure::doing(&format!("mount at {path:?}")))
+        .map_err(Failure::doing(&format!("mount at {}", path.display())))
 }
 
 /// Tells whether `fd` is a directory.

@@ -33,7 +33,7 @@ pub(crate) async fn load(
             media_type,
             digest: digest_of(descriptor)?,
             size: descriptor.size(),
-            origin: Some(origin.to_string()),
+            origin: origin.text(),
         };
         top = Some(store.layers().declare(top.as_ref(), diff_id, &blob)?);
     }

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 /// name doesn't.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Origin {
+    /// Nowhere but in the store.
+    Store,
     /// A repository of a registry, as `docker.io/library/alpine`.
     Registry(String),
     /// An OCI layout's directory.
@@ -14,6 +16,11 @@ pub(crate) enum Origin {
 }
 
 impl Origin {
+    /// Returns what the index keeps.
+    pub(crate) fn text(&self) -> Option<String> {
+        (*self != Self::Store).then(|| self.to_string())
+    }
+
     pub(crate) fn parse(text: &str) -> Self {
         if text.starts_with('/') {
             Self::Layout(PathBuf::from(text))
@@ -26,6 +33,7 @@ impl Origin {
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Store => f.write_str("the store"),
             Self::Registry(name) => f.write_str(name),
             Self::Layout(directory) => write!(f, "{}", directory.display()),
         }

@@ -5,8 +5,10 @@ mod mount;
 mod net;
 mod process;
 mod seccomp;
+mod watch;
 
 pub(crate) use mount::{MountAttributes, set_mount_attributes};
 pub(crate) use net::raise_loopback;
 pub(crate) use process::{CloneResult, Namespaces, clone, close_on_exec_above, reset_signals};
 pub(crate) use seccomp::install_filter;
+pub(crate) use watch::watch;

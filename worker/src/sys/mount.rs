@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, AsRawFd};
 
 /// What to turn on for a mount.
 #[derive(Clone, Copy, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a bit of the kernel's")]
 pub(crate) struct MountAttributes {
     /// Nothing can be written.
     pub(crate) readonly: bool,

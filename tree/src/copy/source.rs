@@ -1,0 +1,220 @@
+//! The passes of a copy.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+use rustix::fs::{AtFlags, linkat, symlinkat};
+use rustix::io::Errno;
+
+use super::CopyOptions;
+use super::content::{self, Abilities};
+use super::place::{Place, finish};
+use crate::attributes::{Attributes, Xattr};
+use crate::digest::select::{Picked, Selected};
+use crate::dir::Dir;
+use crate::edit;
+use crate::error::{Error, Result};
+use crate::metadata::{FileKind, Metadata};
+use crate::names;
+use crate::view::View;
+use crate::walk::{Entry, Opener};
+
+/// So many files are one task.
+const TASK: usize = 32;
+
+/// Copies what is selected at one source path.
+pub(super) struct Copier<'a> {
+    source: View<'a>,
+    dest: &'a Dir,
+    options: &'a CopyOptions,
+    abilities: Abilities,
+}
+
+/// A file to be made.
+struct Job {
+    entry: Entry,
+    path: PathBuf,
+    /// Whether something may be there already.
+    occupied: bool,
+}
+
+/// A directory to be finished.
+struct Finish {
+    path: PathBuf,
+    attributes: Attributes,
+    xattrs: Vec<Xattr>,
+}
+
+/// What the first pass finds to be done.
+#[derive(Default)]
+struct Work {
+    jobs: Vec<Job>,
+    /// Files, and the path that was copied from the same inode.
+    links: Vec<(Job, PathBuf)>,
+    directories: Vec<Finish>,
+}
+
+/// What a task keeps from file to file.
+struct Hands<'a> {
+    opener: Opener<'a>,
+    place: Place<'a>,
+    buffer: Vec<u8>,
+}
+
+impl<'a> Copier<'a> {
+    pub(super) fn new(source: View<'a>, dest: &'a Dir, options: &'a CopyOptions) -> Self {
+        Self { source, dest, options, abilities: Abilities::default() }
+    }
+
+    /// Copies to `target`, a real path whose parent is there.
+    pub(super) fn copy(&self, selected: Selected, target: &Path) -> Result<()> {
+        let work = self.prepare(selected, target)?;
+        let hands = || Hands {
+            opener: Opener::new(self.source.dir),
+            place: Place::new(self.dest),
+            buffer: vec![0; content::CHUNK],
+        };
+        let make = |hands: &mut Hands<'a>, jobs: &[Job]| {
+            jobs.iter().try_for_each(|job| self.make(hands, job))
+        };
+        if work.jobs.len() > TASK {
+            let tasks: Vec<Result<()>> = work.jobs.par_chunks(TASK).map_init(hands, make).collect();
+            // Of several errors the first in the order of the tree.
+            tasks.into_iter().collect::<Result<()>>()?;
+        } else {
+            make(&mut hands(), &work.jobs)?;
+        }
+        let mut place = Place::new(self.dest);
+        for (job, first) in &work.links {
+            self.link(&mut place, job, first)?;
+        }
+        for Finish { path, attributes, xattrs } in work.directories.iter().rev() {
+            place.finish_directory(path, attributes, xattrs)?;
+        }
+        Ok(())
+    }
+
+    /// The first pass: makes the directories, and finds out what goes where.
+    fn prepare(&self, selected: Selected, target: &Path) -> Result<Work> {
+        let mut work = Work::default();
+        let mut place = Place::new(self.dest);
+        let mut inodes: HashMap<(u64, u64), PathBuf> = HashMap::new();
+        // The directory that was made last, while the entries are below it: nothing is there yet.
+        let mut fresh: Option<PathBuf> = None;
+        for Picked { path, entry, passed } in selected.entries {
+            let is_root = path.is_empty();
+            let to = if is_root { target.to_path_buf() } else { target.join(names::path(&path)) };
+            let is_fresh = fresh.as_ref().is_some_and(|fresh| to.starts_with(fresh));
+            if self.options.always_replace && !passed && !is_fresh {
+                place.replace(&to, entry.metadata.is_dir())?;
+            }
+            if !entry.metadata.is_dir() {
+                let job = Job { path: to, occupied: !is_fresh, entry };
+                let inode = (job.entry.metadata.device, job.entry.metadata.inode);
+                if !job.entry.metadata.is_file() || job.entry.metadata.links < 2 {
+                    work.jobs.push(job);
+                } else if let Some(first) = inodes.get(&inode) {
+                    work.links.push((job, first.clone()));
+                } else {
+                    inodes.insert(inode, job.path.clone());
+                    work.jobs.push(job);
+                }
+                continue;
+            }
+            let made = place.directory(&to)?;
+            if made && !is_fresh {
+                fresh = Some(to.clone());
+            }
+            work.directories.push(self.finish_of(to, entry, (made, is_root, passed)));
+        }
+        Ok(work)
+    }
+
+    /// Returns what a directory is to have in the end: all that the source has where it was made, or
+    /// was selected below the source path; else as little as BuildKit changes.
+    fn finish_of(
+        &self,
+        path: PathBuf,
+        entry: Entry,
+        (made, is_root, passed): (bool, bool, bool),
+    ) -> Finish {
+        let all = self.attributes(&entry.metadata);
+        let (attributes, xattrs) = match (made, is_root, passed) {
+            (true, ..) | (false, false, false) => (all, entry.xattrs),
+            (false, true, _) => (Attributes { mtime: all.mtime, ..Default::default() }, Vec::new()),
+            (false, false, true) => {
+                let mode = Some(entry.metadata.mode);
+                (Attributes { mode, ..Default::default() }, Vec::new())
+            }
+        };
+        Finish { path, attributes, xattrs }
+    }
+
+    fn attributes(&self, metadata: &Metadata) -> Attributes {
+        let mode = match &self.options.mode {
+            Some(change) => change.apply(metadata.mode, metadata.is_dir()),
+            None => metadata.mode,
+        };
+        Attributes {
+            mode: Some(mode),
+            owner: Some(self.options.owner.unwrap_or(metadata.owner)),
+            mtime: Some(self.options.mtime.unwrap_or(metadata.mtime)),
+        }
+    }
+
+    /// The second pass: makes one file, link or node.
+    fn make(&self, hands: &mut Hands<'a>, job: &Job) -> Result<()> {
+        if job.occupied {
+            hands.place.clear(&job.path)?;
+        }
+        let attributes = self.attributes(&job.entry.metadata);
+        let error = |errno| Error::io("copy to", &job.path, errno);
+        let (dir, name) = hands.place.of(&job.path)?;
+        match job.entry.metadata.kind {
+            FileKind::File => {
+                let from = hands.opener.open(&job.entry.path)?;
+                let to = File::from(edit::create(dir, name).map_err(error)?);
+                let metadata = Metadata::of_fd(from.as_fd()).map_err(error)?;
+                if !metadata.is_file() {
+                    return Err(Error::invalid(&job.path, "changed its type while it was copied"));
+                }
+                content::copy((&from, &metadata), &to, &self.abilities, &mut hands.buffer)
+                    .map_err(|error| Error::io("copy to", &job.path, error))?;
+                finish(to.as_fd(), &attributes, &job.entry.xattrs).map_err(error)
+            }
+            FileKind::Symlink => {
+                make_link((dir, name), &job.entry.target, &attributes).map_err(error)
+            }
+            // As in BuildKit a socket leaves an empty file.
+            FileKind::Socket => edit::create(dir, name)
+                .and_then(|fd| attributes.apply_to_fd(fd.as_fd()))
+                .map_err(error),
+            kind => edit::make_node(dir, name, kind, &attributes).map_err(error),
+        }
+    }
+
+    /// Gives a file that was copied another name.
+    fn link(&self, place: &mut Place<'_>, job: &Job, first: &Path) -> Result<()> {
+        if job.occupied {
+            place.clear(&job.path)?;
+        }
+        let error = |errno| Error::at("link", &job.path, errno);
+        let Some((parent, old)) = self.dest.parent_of(first)? else {
+            return Err(error(Errno::PERM));
+        };
+        let (dir, name) = place.of(&job.path)?;
+        linkat(&parent, old, dir, names::path(name), AtFlags::empty()).map_err(error)
+    }
+}
+
+fn make_link(
+    (dir, name): (BorrowedFd<'_>, &[u8]),
+    target: &[u8],
+    attributes: &Attributes,
+) -> Result<(), Errno> {
+    symlinkat(names::path(target), dir, names::path(name))?;
+    attributes.apply_to_entry(dir, name, FileKind::Symlink)
+}
