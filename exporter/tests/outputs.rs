@@ -271,6 +271,26 @@ fn files_are_merged_into_a_tar() {
 }
 
 #[test]
+fn files_are_copied_into_a_directory() {
+    if !rustix::process::geteuid().is_root() {
+        return println!("skipped: mounting needs root");
+    }
+    let fixture = Fixture::new();
+    let layer = fixture.two_layers();
+    let dest = fixture.path("out/deep");
+    fs::create_dir_all(&dest).unwrap();
+    fs::write(Path::new(&dest).join("stays"), "").unwrap();
+    for round in 0..2 {
+        fixture.export(&layer, vec![output(&dest)]);
+        let etc = Path::new(&dest).join("etc");
+        assert_eq!(fs::read_to_string(etc.join("change")).unwrap(), "new", "{round}");
+        assert_eq!(fs::read_link(etc.join("link")).unwrap(), Path::new("keep"));
+        assert_eq!(fs::metadata(etc.join("sub/large")).unwrap().len(), 3_000_000);
+        assert!(!etc.join("delete").exists() && Path::new(&dest).join("stays").exists());
+    }
+}
+
+#[test]
 fn an_image_without_files_can_be_exported() {
     let fixture = Fixture::new();
     let outputs = vec![

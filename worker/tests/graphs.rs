@@ -3,6 +3,8 @@
 //! The sandbox executes the program that it is part of once more, so that this one has a `main` of
 //! its own.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
+
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::MetadataExt;
@@ -10,8 +12,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kiln_llb::op::{
-    Chown, ContentCache, CopyAction, DiffOp, ExecOp, FileAction, FileActionKind, FileOp, MergeOp,
-    Meta, MkDirAction, MkFileAction, Mount, MountKind, OpKind, RmAction, SourceOp, UserRef,
+    CacheMount, Chown, ContentCache, CopyAction, DiffOp, ExecOp, FileAction, FileActionKind,
+    FileOp, MergeOp, Meta, MkDirAction, MkFileAction, Mount, MountKind, OpKind, RmAction, SourceOp,
+    UserRef,
 };
 use kiln_llb::{Edge, Graph, Node, OpMetadata};
 use kiln_oci::Platform;
@@ -380,7 +383,7 @@ async fn merges_stack_and_diffs_take_apart() {
 async fn programs_run_and_leave_what_they_wrote() {
     let bench = Bench::new();
     bench.write("input", "from the context");
-    let cache = || mount("/m/cache", MountKind::Cache(Default::default()));
+    let cache = || mount("/m/cache", MountKind::Cache(CacheMount::default()));
     let tmpfs = mount("/m/tmp", MountKind::Tmpfs { size: 0, explicit: false });
     let bound = Mount { readonly: true, ..mount("/ctx", MountKind::Bind) };
     let first = run(

@@ -72,6 +72,7 @@ const TESTS: &[(&str, Test)] = &[
     ("many_layers_are_mounted", many_layers),
     ("the_host_sees_no_mount", host_mounts),
     ("standard_input_is_passed_on", input),
+    ("the_source_of_input_can_not_be_written", input_source),
     ("a_terminal_is_a_terminal", terminal),
     ("signals_are_passed_on", signals),
     ("limits_are_set", limits),
@@ -697,6 +698,24 @@ fn input(room: &Room) {
     assert_eq!(*output.lock().unwrap(), b"typed\n");
 }
 
+fn input_source(room: &Room) {
+    let canary = room.canary();
+    let source = std::fs::File::open(canary.path.join("secret")).unwrap();
+    let output = Arc::new(Mutex::new(Vec::new()));
+    let sink = Arc::clone(&output);
+    let mut io = Io::to(move |_, bytes| sink.lock().unwrap().extend_from_slice(bytes));
+    io.input = Input::Fd(source.into());
+    let script = "cat; for n in 0 1 2; do readlink /proc/self/fd/$n | grep -v ^pipe:; done; \
+                  chmod 777 /proc/self/fd/0; echo x 1<>/proc/self/fd/0 >&0; true";
+    let spec = room.script(script);
+    let exit = room.runtime.block_on(room.sandbox.run(&spec, io, &CancellationToken::new()));
+    assert_eq!(exit.unwrap(), Exit::Code(0));
+    let seen = String::from_utf8_lossy(&output.lock().unwrap()).into_owned();
+    assert!(seen.starts_with("canary secret"), "{seen}");
+    assert!(!seen.contains("canary/secret") && !seen.contains("/tmp/"), "{seen}");
+    canary.check();
+}
+
 fn terminal(room: &Room) {
     let script = "tty; stat -c '%t:%T' /dev/console | grep -q : && echo console; \
                   test -t 0 && test -t 1 && test -t 2 && echo all; read x; echo got $x; exit 3";
@@ -836,6 +855,6 @@ fn overhead(room: &Room) {
         .collect();
     times.sort();
     println!("a step takes {:?} (median), {:?} at best", times[25], times[0]);
-    // A broken machine-wide budget shows; a busy machine doesn't.
-    assert!(times[0] < Duration::from_millis(50), "{:?}", times[0]);
+    // Something that costs a step seconds shows; a busy machine doesn't.
+    assert!(times[0] < Duration::from_millis(500), "{:?}", times[0]);
 }

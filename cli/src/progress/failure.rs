@@ -26,7 +26,8 @@ pub(crate) fn failure(printer: &Printer, failure: &Failure, dockerfile: &Dockerf
             }
             if let Some(place) = locations.first() {
                 let lines = (place.start as usize, place.end as usize);
-                printer.note(excerpt(dockerfile, lines));
+                let text = String::from_utf8_lossy(&dockerfile.text);
+                printer.note(excerpt(&dockerfile.name, &text, lines));
             }
             let error = anyhow::Error::msg(causes(error));
             printer.error(&error.context("failed to solve"));
@@ -48,18 +49,21 @@ fn log(name: &str, tail: &[u8]) -> String {
 
 /// Returns the lines from `start` to `end`, counted from 1, and a few around them, with a mark at
 /// those that are meant.
-fn excerpt(dockerfile: &Dockerfile, (start, end): (usize, usize)) -> String {
-    let text = String::from_utf8_lossy(&dockerfile.text);
+fn excerpt(name: &str, text: &str, (start, end): (usize, usize)) -> String {
     let rule = "--------------------";
     let first = start.saturating_sub(MARGIN).max(1);
-    let lines = text.lines().enumerate().skip(first - 1).take(end + MARGIN + 1 - first);
+    let lines = text
+        .lines()
+        .enumerate()
+        .skip(first - 1)
+        .take((end.max(start) + MARGIN + 1).saturating_sub(first));
     let shown = lines.map(|(index, line)| {
         let number = index + 1;
         let mark = if (start..=end).contains(&number) { ">>>" } else { "   " };
         format!("{number:4} | {mark} {}", clean(line.as_bytes()))
     });
     let shown = shown.collect::<Vec<_>>().join("\n");
-    format!("{}:{start}\n{rule}\n{shown}\n{rule}", dockerfile.name)
+    format!("{name}:{start}\n{rule}\n{shown}\n{rule}")
 }
 
 /// Returns an error and its causes on one line.
@@ -74,4 +78,47 @@ fn causes(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_failed_lines_are_marked() {
+        let text = "FROM base\nRUN one\nRUN two \\\n  three\nRUN\tfour\nCMD x\nUSER y\n";
+        let expected = "\
+Dockerfile:3
+--------------------
+   1 |     FROM base
+   2 |     RUN one
+   3 | >>> RUN two \\
+   4 | >>>   three
+   5 |     RUN    four
+   6 |     CMD x
+--------------------";
+        assert_eq!(excerpt("Dockerfile", text, (3, 4)), expected);
+        assert!(excerpt("Dockerfile", text, (1, 1)).contains("   1 | >>> FROM base"));
+        assert!(excerpt("Dockerfile", text, (7, 7)).contains("   7 | >>> USER y"));
+        // Graphs of others may say anything.
+        for lines in [(0, 0), (9, 3), (1000, 2000)] {
+            assert!(excerpt("Dockerfile", text, lines).starts_with("Dockerfile:"));
+        }
+    }
+
+    #[test]
+    fn the_end_of_the_output_is_shown_without_its_tricks() {
+        let tail: String = (0..30).map(|number| format!("line {number}\x1b[2J\r\n")).collect();
+        let shown = log("[2/2] RUN make", format!("{tail}\n\n").as_bytes());
+        let lines: Vec<&str> = shown.lines().collect();
+        assert_eq!(lines[..3], ["------", " > [2/2] RUN make:", "line 10"]);
+        assert_eq!(lines[lines.len() - 2..], ["line 29", "------"]);
+    }
+
+    #[test]
+    fn causes_are_told_once() {
+        let inner = std::io::Error::other("no space");
+        let error = StepError::other(anyhow::Error::new(inner).context("write x"));
+        assert_eq!(causes(&error), "write x: no space");
+    }
 }

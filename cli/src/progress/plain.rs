@@ -21,6 +21,7 @@ pub(super) async fn render(mut events: EventReceiver, writer: &mut dyn Write) {
         // A log that nobody takes any more is no reason to end a build.
         let _ = plain.show(event);
     }
+    let _ = plain.rest();
 }
 
 struct Plain<'a> {
@@ -60,10 +61,10 @@ impl Plain<'_> {
                 }
             }
             Event::Warning { id: Some(id), message } => {
-                self.line(id, &format!("WARN: {}", clean(message.as_bytes())))?;
+                self.line(id, &format!("WARN: {}", clean(message.replace('\n', " ").as_bytes())))?;
             }
             Event::Warning { id: None, message } => {
-                writeln!(self.writer, "WARN: {}", clean(message.as_bytes()))?;
+                writeln!(self.writer, "WARN: {}", clean(message.replace('\n', " ").as_bytes()))?;
             }
         }
         Ok(())
@@ -99,6 +100,14 @@ impl Plain<'_> {
             Some(line) => self.log(id, &line),
             None => Ok(()),
         }
+    }
+
+    /// Shows the output that nothing has come after.
+    fn rest(&mut self) -> std::io::Result<()> {
+        for id in self.steps.ids() {
+            self.end_log(id)?;
+        }
+        self.writer.flush()
     }
 
     fn part(
@@ -137,6 +146,45 @@ mod tests {
 
     use super::*;
 
+    async fn rendered(events: Vec<Event>) -> String {
+        let (sender, receiver) = EventSender::channel();
+        events.into_iter().for_each(|event| sender.send(event));
+        drop(sender);
+        let mut shown = Vec::new();
+        render(receiver, &mut shown).await;
+        String::from_utf8(shown).unwrap()
+    }
+
+    #[tokio::test]
+    async fn output_without_an_end_is_shown() {
+        let bytes = b"no newline".to_vec();
+        let shown = rendered(vec![
+            Event::Vertex { id: 1, name: "RUN x".to_owned() },
+            Event::Started { id: 1 },
+            Event::Log { id: 1, stream: LogStream::Stdout, bytes },
+        ])
+        .await;
+        assert!(shown.ends_with(" no newline\n"), "{shown}");
+    }
+
+    #[tokio::test]
+    async fn parts_are_shown_at_their_start_and_end() {
+        let part = |current, done| Event::Status {
+            id: 1,
+            name: "layer\x1b[2J".to_owned(),
+            current,
+            total: Some(2000),
+            done,
+        };
+        let mut events = vec![Event::Vertex { id: 1, name: "FROM x".to_owned() }];
+        events.extend((0..10).map(|step| part(step * 100, false)));
+        events.push(part(2000, true));
+        events.push(Event::Completed { id: 1, duration: Duration::from_millis(1250) });
+        let shown = rendered(events).await;
+        let expected = "#1 FROM x\n#1 layer 0B / 2kB\n#1 layer 2kB / 2kB 0.0s done\n#1 DONE 1.2s\n";
+        assert_eq!(shown, expected);
+    }
+
     #[tokio::test]
     async fn steps_are_shown_as_they_go() {
         let (sender, receiver) = EventSender::channel();
@@ -165,7 +213,7 @@ mod tests {
             .lines()
             .map(|line| {
                 line.split(' ')
-                    .filter(|word| word.parse::<f64>().is_err())
+                    .filter(|word| !word.contains('.') || word.parse::<f64>().is_err())
                     .collect::<Vec<_>>()
                     .join(" ")
             })

@@ -66,6 +66,11 @@ impl Steps {
         (next, true)
     }
 
+    /// Returns the vertices.
+    pub(super) fn ids(&self) -> Vec<VertexId> {
+        self.steps.keys().copied().collect()
+    }
+
     /// Returns how many steps there are.
     pub(super) fn len(&self) -> usize {
         self.steps.len()

@@ -1,6 +1,6 @@
 //! Text that is safe to show.
 
-use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+use unicode_width::UnicodeWidthChar;
 
 /// Returns a line of output without what could drive a terminal: escape sequences, control and
 /// formatting characters; tabs become blanks.
@@ -49,16 +49,26 @@ fn skip_control_sequence(characters: &mut std::iter::Peekable<std::str::Chars<'_
     characters.next_if(|c| matches!(c, '@'..='~'));
 }
 
-/// Tells whether a character changes how others are shown, as by reversing their direction.
+/// Tells whether a character changes how others are shown, as by reversing their direction, by
+/// ending a line, or by making a character wider than its own width says.
 fn is_formatting(character: char) -> bool {
-    matches!(character, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+    matches!(character,
+        '\u{61c}'
+        | '\u{200b}'..='\u{200f}'
+        | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}'
+        | '\u{fe00}'..='\u{fe0f}'
+        | '\u{feff}')
+}
+
+/// Returns how many columns a text takes at most. Terminals that draw several characters as one
+/// take fewer; to believe them would let a line wrap on those that don't.
+pub(super) fn columns(text: &str) -> usize {
+    text.chars().map(|character| character.width().unwrap_or_default()).sum()
 }
 
 /// Returns the longest beginning of `text` that isn't wider than `width` columns.
 pub(super) fn fit(text: &str, width: usize) -> &str {
-    if text.width() <= width {
-        return text;
-    }
     let mut used = 0;
     for (position, character) in text.char_indices() {
         used += character.width().unwrap_or_default();
@@ -85,7 +95,9 @@ impl Lines {
         for &byte in bytes {
             match byte {
                 b'\n' => lines.push(self.take()),
-                // Of `\r\n` the newline counts; what a lone one ends is complete.
+                // Of `\r\n` the newline counts; what a lone one ends is complete. Several are as one,
+                // or a stream of nothing else would be kept whole.
+                b'\r' if self.rest.last() == Some(&b'\r') => {}
                 b'\r' => self.rest.push(b'\r'),
                 _ => {
                     if self.rest.last() == Some(&b'\r') || self.rest.len() >= LONGEST_LINE {
@@ -124,6 +136,7 @@ mod tests {
             ("\u{9b}2Jx", "x"),
             ("a\tb", "a    b"),
             ("user\u{202e}txt", "usertxt"),
+            ("a\u{2028}b\u{61c}c", "abc"),
             ("\x1b[", ""),
             ("\x1b", ""),
             ("naïve ✓", "naïve ✓"),
@@ -143,9 +156,22 @@ mod tests {
     }
 
     #[test]
+    fn no_stream_is_kept_whole() {
+        let mut lines = Lines::default();
+        assert_eq!(lines.push(&vec![b'\r'; 1 << 20]).len(), 0);
+        assert_eq!(lines.rest.len(), 1);
+        let pieces = lines.push(&vec![b'x'; 1 << 20]);
+        assert!(pieces.iter().all(|piece| piece.len() <= LONGEST_LINE));
+        assert!(lines.rest.len() <= LONGEST_LINE);
+    }
+
+    #[test]
     fn wide_characters_take_two_columns() {
         assert_eq!(fit("漢字x", 4), "漢字");
         assert_eq!(fit("漢字x", 3), "漢");
         assert_eq!(fit("abc", 3), "abc");
+        let hearts = clean("❤\u{fe0f}".repeat(50).as_bytes());
+        assert!(columns(fit(&hearts, 9)) <= 9);
+        assert_eq!(unicode_width::UnicodeWidthStr::width(fit(&hearts, 9)), 9);
     }
 }

@@ -8,10 +8,9 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 
 use kiln_solver::{Event, EventReceiver, VertexId};
-use unicode_width::UnicodeWidthStr;
 
 use super::steps::{Part, Steps, extent, seconds};
-use super::text::{clean, fit};
+use super::text::{clean, columns, fit};
 
 /// How often the display changes at most.
 const FRAME: Duration = Duration::from_millis(100);
@@ -111,7 +110,8 @@ impl Display {
                 }
             }
             Event::Warning { message, .. } => {
-                self.ended.push(format!(" WARN: {}", clean(message.as_bytes())));
+                let message = clean(message.replace('\n', " ").as_bytes());
+                self.ended.push(format!(" WARN: {message}"));
             }
         }
     }
@@ -137,8 +137,9 @@ impl Display {
             frame += &spread(&line, width);
             frame.push('\n');
         }
-        let mut live = if last { Vec::new() } else { self.live_lines() };
-        live.truncate(height.saturating_sub(1));
+        // The cursor stands below, and what scrolled away could not be drawn over.
+        let room = height.saturating_sub(1);
+        let live = if last { Vec::new() } else { self.live_lines(room) };
         for line in &live {
             frame += &spread(line, width);
             frame.push('\n');
@@ -150,21 +151,35 @@ impl Display {
         let _ = screen.writer.flush();
     }
 
-    fn live_lines(&mut self) -> Vec<String> {
+    /// Returns at most `room` lines. Every running step has its line before any has more; what
+    /// they print shares the rest.
+    fn live_lines(&mut self, room: usize) -> Vec<String> {
         let mut lines = vec![format!(
             "[+] Building {} ({}/{})",
             seconds(self.begun.elapsed()),
             self.finished,
             self.steps.len()
         )];
+        let parts: usize =
+            self.running.iter().map(|running| self.steps.get(running.id).parts.len()).sum();
+        let mut spare = room.saturating_sub(1 + self.running.len());
+        let with_parts = parts <= spare;
+        spare -= if with_parts { parts } else { 0 };
+        let log_lines = spare.checked_div(self.running.len()).unwrap_or_default().min(LOG_LINES);
         for running in &self.running {
             let step = self.steps.get(running.id);
             lines.push(format!(" => {}\u{0}{}", step.name, seconds(running.begun.elapsed())));
-            for (name, part) in &step.parts {
+            for (name, part) in step.parts.iter().filter(|_| with_parts) {
                 let size = extent(part.current, part.total);
                 lines.push(format!(" => => {name} {size}\u{0}{}", seconds(part.begun.elapsed())));
             }
-            lines.extend(running.log.iter().map(|line| format!(" => => # {line}")));
+            let skipped = running.log.len().saturating_sub(log_lines);
+            lines.extend(running.log.iter().skip(skipped).map(|line| format!(" => => # {line}")));
+        }
+        if lines.len() > room {
+            let hidden = lines.len() + 1 - room.max(1);
+            lines.truncate(room.saturating_sub(1));
+            lines.extend((room > 0).then(|| format!(" => and {hidden} more")));
         }
         lines
     }
@@ -175,9 +190,9 @@ fn spread(line: &str, width: usize) -> String {
     // The last column stays free: some terminals wrap when it is written.
     let width = width.saturating_sub(1);
     let Some((left, right)) = line.split_once('\u{0}') else { return fit(line, width).to_owned() };
-    let room = width.saturating_sub(right.width() + 1);
+    let room = width.saturating_sub(columns(right) + 1);
     let left = fit(left, room);
-    let gap = width.saturating_sub(left.width() + right.width());
+    let gap = width.saturating_sub(columns(left) + columns(right));
     format!("{left}{}{right}", " ".repeat(gap))
 }
 
@@ -231,10 +246,116 @@ mod tests {
         assert!(rows[1].starts_with(" => [2/2] RUN make") && rows[1].ends_with("3.0s"), "{rows:?}");
     }
 
+    fn log(id: VertexId, text: &str) -> Event {
+        Event::Log { id, stream: LogStream::Stderr, bytes: text.as_bytes().to_vec() }
+    }
+
+    #[test]
+    fn every_running_step_has_its_line() {
+        let (mut display, mut screen) = (Display::new(), screen());
+        for id in 1..=3 {
+            display.take(Event::Vertex { id, name: format!("step {id}") });
+            display.take(Event::Started { id });
+            display.take(log(id, "one\ntwo\nthree\nfour\n"));
+        }
+        display.draw(&mut screen, false);
+        let rows = shown(&screen);
+        // Nine lines: the state, three steps, and one line of output for each.
+        assert_eq!(rows.iter().filter(|row| row.starts_with(" => step")).count(), 3, "{rows:?}");
+        assert_eq!(rows.iter().filter(|row| row.ends_with("# four")).count(), 3, "{rows:?}");
+        for id in 4..=20 {
+            display.take(Event::Vertex { id, name: format!("step {id}") });
+            display.take(Event::Started { id });
+        }
+        display.draw(&mut screen, false);
+        let rows = shown(&screen);
+        assert_eq!(rows.len(), 9, "{rows:?}");
+        assert_eq!(rows[0], "[+] Building 0.0s (0/20)");
+        assert_eq!(rows[8], " => and 13 more");
+    }
+
+    #[test]
+    fn parts_are_shown_until_they_are_done() {
+        let (mut display, mut screen) = (Display::new(), screen());
+        display.take(Event::Vertex { id: 1, name: "FROM base".to_owned() });
+        display.take(Event::Started { id: 1 });
+        let part = |current, done| Event::Status {
+            id: 1,
+            name: "layer".to_owned(),
+            current,
+            total: Some(2_000_000),
+            done,
+        };
+        display.take(part(1_000_000, false));
+        display.draw(&mut screen, false);
+        assert_eq!(shown(&screen)[2], " => => layer 1MB / 2MB             0.0s");
+        display.take(part(2_000_000, true));
+        display.draw(&mut screen, false);
+        assert_eq!(shown(&screen).len(), 2);
+    }
+
+    #[test]
+    fn nothing_hostile_wraps_or_moves() {
+        let (mut display, mut screen) = (Display::new(), screen());
+        display.take(Event::Vertex { id: 0, name: "kept".to_owned() });
+        display.take(Event::Cached { id: 0 });
+        let name = format!("\u{1b}[1Aname\u{0}\u{202e} {}", "漢".repeat(60));
+        display.take(Event::Vertex { id: 1, name });
+        display.take(Event::Started { id: 1 });
+        let text =
+            format!("\u{1b}[5A\u{1b}[2K{}\n\u{9b}H❤\u{fe0f}\u{0}x\n", "❤\u{fe0f}".repeat(50));
+        display.take(log(1, &text));
+        let message = "two\nlines\u{1b}c".to_owned();
+        display.take(Event::Warning { id: Some(1), message });
+        for _ in 0..5 {
+            display.draw(&mut screen, false);
+        }
+        let rows = shown(&screen);
+        assert_eq!(rows.len(), 6, "{rows:?}");
+        assert!(rows[0].starts_with(" => CACHED kept"), "{rows:?}");
+        assert_eq!(rows[1], " WARN: two lines");
+        assert!(rows[3].starts_with(" => name 漢"), "{rows:?}");
+        assert_eq!(rows[5], " => => # ❤x");
+    }
+
+    #[test]
+    fn a_terminal_may_become_narrower() {
+        let (mut display, mut screen) = (Display::new(), screen());
+        display.take(Event::Vertex { id: 1, name: "x".repeat(100) });
+        display.take(Event::Started { id: 1 });
+        display.draw(&mut screen, false);
+        screen.size = || Some((20, 10));
+        screen.writer.clear();
+        display.draw(&mut screen, false);
+        let rows = shown(&screen);
+        assert!(rows.iter().all(|row| columns(row) < 20), "{rows:?}");
+        assert!(rows[1].ends_with("x 0.0s"), "{rows:?}");
+        // Terminals without any room are no reason to fail.
+        screen.size = || Some((1, 1));
+        display.draw(&mut screen, false);
+        display.draw(&mut screen, true);
+    }
+
+    #[tokio::test]
+    async fn what_ends_last_is_shown() {
+        let (sender, receiver) = kiln_solver::EventSender::channel();
+        for id in 1..=3 {
+            sender.send(Event::Vertex { id, name: format!("step {id}") });
+            sender.send(Event::Started { id });
+            sender.send(Event::Failed { id, error: "no".to_owned() });
+        }
+        drop(sender);
+        let mut screen = screen();
+        render(receiver, &mut screen).await;
+        let rows = shown(&screen);
+        assert_eq!(rows.len(), 3, "{rows:?}");
+        assert!(rows[2].starts_with(" => ERROR step 3"), "{rows:?}");
+    }
+
     #[test]
     fn long_names_leave_room_for_the_time() {
         let line = spread(&format!("{}\u{0}12.3s", "x".repeat(100)), 40);
-        assert_eq!(line.width(), 39);
+        assert_eq!(columns(&line), 39);
         assert!(line.ends_with("x 12.3s"));
     }
 }

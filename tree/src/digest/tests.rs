@@ -111,7 +111,8 @@ fn equal_trees_have_equal_digests() {
 
 #[test]
 fn whatever_a_copy_could_tell_is_noticed() {
-    let changes: [(&str, fn(&Tree)); 12] = [
+    type Change = (&'static str, fn(&Tree));
+    let changes: [Change; 12] = [
         ("bytes", |tree| tree.write("a/three.txt", "a/three.tx_")),
         ("size", |tree| tree.write("a/three.txt", "")),
         ("new file", |tree| tree.write("a/new", "")),
@@ -119,7 +120,7 @@ fn whatever_a_copy_could_tell_is_noticed() {
         ("removal", |tree| fs::remove_file(tree.at("a/three.txt")).unwrap()),
         ("other name", |tree| fs::rename(tree.at("a/three.txt"), tree.at("a/3.txt")).unwrap()),
         ("other place", |tree| {
-            fs::rename(tree.at("a/three.txt"), tree.at("a/b/three.txt")).unwrap()
+            fs::rename(tree.at("a/three.txt"), tree.at("a/b/three.txt")).unwrap();
         }),
         ("mode of a file", |tree| {
             fs::set_permissions(tree.at("a/three.txt"), fs::Permissions::from_mode(0o600)).unwrap();
@@ -223,7 +224,10 @@ fn malformed_patterns_are_errors() {
     let dir = Dir::open(tree.temp.path()).unwrap();
     let view = View { dir: &dir, excludes: None, owner: None, xattrs: true };
     for selection in [wildcard("a/[z"), filtered("a", &["[z"], &[]), filtered("a", &[], &["!"])] {
-        assert!(content_digest(view, &[selection.clone()], None).is_err(), "{selection:?}");
+        assert!(
+            content_digest(view, std::slice::from_ref(&selection), None).is_err(),
+            "{selection:?}"
+        );
     }
 }
 

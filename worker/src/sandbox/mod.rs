@@ -23,7 +23,8 @@
 //!
 //! # What has to hold
 //!
-//! - The program never sees a descriptor, a path or an environment variable of the host. The binary
+//! - The program never sees a descriptor, a path or an environment variable of the host; even its
+//!   input and output are pipes of its own. The binary
 //!   that its `/proc/self/exe` may lead to for a moment is a sealed copy, not kiln's file.
 //! - Paths that come from a Dockerfile or an image are resolved by `openat2` below the root that
 //!   they belong to, never through links of `/proc`, and what is mounted there is attached to the
@@ -43,6 +44,7 @@ mod devices;
 mod error;
 mod helper;
 mod identity;
+mod input;
 mod masks;
 mod overlay;
 mod program;

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::error::SandboxError;
 use super::spec::{Security, Spec};
 use super::wire::{self, Report, Request};
-use super::{helper, program, seccomp, stubs};
+use super::{helper, input, program, seccomp, stubs};
 use crate::sys;
 
 /// How much output is read at once.
@@ -60,7 +60,7 @@ pub enum Input {
     /// Nothing to read.
     #[default]
     Null,
-    /// This, most likely a pipe.
+    /// What comes from this. The program itself doesn't get it, but a pipe.
     Fd(OwnedFd),
 }
 
@@ -169,9 +169,13 @@ impl Sandbox {
         .map_err(SandboxError::host("pass on the specification"))?;
         let filter = self.filter()?;
         let mut fds = vec![spec_file.as_fd(), filter.as_fd()];
-        if let Input::Fd(input) = &io.input {
-            fds.push(input.as_fd());
-        }
+        let input = match io.input {
+            Input::Null => None,
+            Input::Fd(source) => {
+                Some(input::isolate(source).map_err(SandboxError::host("pass input on"))?)
+            }
+        };
+        fds.extend(input.as_ref().map(AsFd::as_fd));
         wire::send(&control, &Request::Run { anchor: self.inner.anchor.clone() }, &fds)
             .map_err(SandboxError::host("pass on the specification"))?;
         let (stdout, stdout_end) = output_pipe()?;

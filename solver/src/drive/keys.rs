@@ -1,0 +1,149 @@
+//! How a key comes to be known.
+
+use kiln_oci::Digest;
+
+use super::{Driver, KeyState, Move, ResultState};
+use crate::cache::Cache;
+use crate::executor::Executor;
+use crate::key::{Key, KeyPart, Taint};
+
+impl<E, C> Driver<E, C>
+where
+    E: Executor,
+    C: Cache<Output = E::Output>,
+{
+    pub(super) fn demand_key(&mut self, number: usize) {
+        if !matches!(self.states[number].key, KeyState::Unasked) {
+            return;
+        }
+        if self.plan.steps[number].rule.ephemeral {
+            let digest = self.world.graph.vertices()[number].digest;
+            let key = Key::of("ephemeral", &self.nonce, &[KeyPart::Content(digest)]);
+            let taint = Taint { ephemeral: true, fresh: false };
+            self.set_key(number, key, taint, Vec::new());
+            return;
+        }
+        let mut missing = 0;
+        for input in &self.plan.steps[number].inputs {
+            if !self.states[*input].told.key {
+                missing += 1;
+                self.moves.push_back(Move::DemandKey(*input));
+            }
+        }
+        self.states[number].key = KeyState::Inputs(missing);
+        if missing == 0 {
+            self.input_keys_known(number);
+        }
+    }
+
+    pub(super) fn key_known(&mut self, number: usize) {
+        self.states[number].told.key = true;
+        for at in 0..self.plan.steps[number].users.len() {
+            let user = self.plan.steps[number].users[at];
+            if let KeyState::Inputs(missing) = &mut self.states[user].key {
+                *missing -= 1;
+                if *missing == 0 {
+                    self.input_keys_known(user);
+                }
+            }
+        }
+        if matches!(self.states[number].result, ResultState::Key) {
+            self.load(number);
+        }
+    }
+
+    pub(super) fn input_keys_known(&mut self, number: usize) {
+        let (parts, taint) = self.parts(number, None);
+        let definition = Key::of("definition", self.salt(number), &parts);
+        if self.plan.steps[number].content.is_empty() {
+            self.set_key(number, definition, taint, parts);
+            return;
+        }
+        if taint.is_none() {
+            match self.world.cache.canonical(&definition) {
+                Ok(Some(canonical)) => {
+                    self.set_key(number, canonical, taint, parts);
+                    return;
+                }
+                Ok(None) => {}
+                Err(error) => return self.fail(error.into()),
+            }
+        }
+        let mut missing = 0;
+        for input in &self.plan.steps[number].content {
+            if !self.states[*input].told.result {
+                missing += 1;
+                self.moves.push_back(Move::DemandResult(*input));
+            }
+        }
+        self.states[number].key = KeyState::Contents(missing);
+        if missing == 0 {
+            self.digest(number);
+        }
+    }
+
+    /// Starts digesting the contents that settle the key.
+    pub(super) fn digest(&mut self, number: usize) {
+        let inputs = self.plan.steps[number].rule.content_inputs.iter().filter_map(|index| {
+            let (input, output) = self.world.graph.vertices()[number].inputs.get(*index)?;
+            let ResultState::Done(outputs) = &self.states[*input].result else { return None };
+            Some((*index, outputs.get(*output as usize)?.clone()))
+        });
+        let inputs = inputs.collect();
+        self.states[number].key = KeyState::Digesting;
+        let world = self.world.clone();
+        self.spawn(number, world.digest(number, inputs));
+    }
+
+    pub(super) fn digested(&mut self, number: usize, digests: &[Digest]) {
+        let (definition_parts, definition_taint) = self.parts(number, None);
+        let (parts, taint) = self.parts(number, Some(digests));
+        let canonical = Key::of("content", self.salt(number), &parts);
+        if !definition_taint.ephemeral {
+            let definition = Key::of("definition", self.salt(number), &definition_parts);
+            if let Err(error) = self.world.cache.link(&definition, &canonical) {
+                return self.fail(error.into());
+            }
+        }
+        self.set_key(number, canonical, taint, parts);
+    }
+
+    pub(super) fn set_key(&mut self, number: usize, key: Key, taint: Taint, parts: Vec<KeyPart>) {
+        let fresh = self.plan.steps[number].ignore_cache;
+        let state = &mut self.states[number];
+        state.key = KeyState::Known;
+        state.canonical = key;
+        state.taint = taint.and(Taint { fresh, ephemeral: false });
+        state.parts = parts;
+        self.moves.push_back(Move::KeyKnown(number));
+    }
+
+    /// Returns what a key is made of and what it depends on; `contents` are the digests of the
+    /// inputs of which content matters, in the rule's order.
+    pub(super) fn parts(
+        &self,
+        number: usize,
+        contents: Option<&[Digest]>,
+    ) -> (Vec<KeyPart>, Taint) {
+        let rule = &self.plan.steps[number].rule;
+        let mut taint = Taint::default();
+        let inputs = self.world.graph.vertices()[number].inputs.iter().enumerate();
+        let parts = inputs.map(|(index, (input, output))| {
+            let place = rule.content_inputs.iter().position(|content| *content == index);
+            if let (Some(digests), Some(place)) = (contents, place)
+                && let Some(digest) = digests.get(place)
+            {
+                return KeyPart::Content(*digest);
+            }
+            let state = &self.states[*input];
+            taint = taint.and(state.taint);
+            KeyPart::Output(state.canonical, *output)
+        });
+        let parts = parts.collect();
+        (parts, taint)
+    }
+
+    pub(super) fn salt(&self, number: usize) -> &[u8] {
+        &self.plan.steps[number].salt
+    }
+}

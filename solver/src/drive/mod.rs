@@ -1,0 +1,326 @@
+//! The driver: who is waited for by whom, and what can go on now.
+//!
+//! Every vertex has two things that can be demanded, its key and its result, and a state for each.
+//! A demand or an arrival is a [`Move`] on a queue; working off the queue never waits, and starts
+//! tasks; when the queue is empty the driver waits for the next task to end. So depth costs queue
+//! entries and not stack.
+
+mod keys;
+mod results;
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
+
+use kiln_oci::Digest;
+use tokio::task::{Id, JoinError, JoinSet};
+
+use crate::cache::Cache;
+use crate::event::{Event, LogTail, VertexId};
+use crate::executor::{Executor, StepError};
+use crate::key::{Key, KeyPart, Taint, nonce};
+use crate::plan::Plan;
+use crate::solve::{SolveError, SolveOptions, Solved};
+use crate::task::{Outputs, Report, Stop, World};
+
+/// How many vertices may wait for or hold a lock without running: each may cost a descriptor.
+const LOCKS: usize = 64;
+
+/// Whether a key is known.
+#[derive(Debug)]
+enum KeyState {
+    /// Nobody asked.
+    Unasked,
+    /// The keys of so many inputs are missing.
+    Inputs(usize),
+    /// The results of so many inputs, of which content matters, are missing.
+    Contents(usize),
+    /// Contents are being digested.
+    Digesting,
+    /// It is known.
+    Known,
+}
+
+/// Whether a result is there.
+#[derive(Debug)]
+enum ResultState<O> {
+    /// Nobody asked.
+    Unasked,
+    /// The key comes first.
+    Key,
+    /// The cache is being asked.
+    Loading,
+    /// The results of so many inputs are missing.
+    Inputs(usize),
+    /// It can be locked.
+    Lockable,
+    /// The lock is waited for.
+    Locking,
+    /// It can run.
+    Runnable,
+    /// It runs.
+    Running,
+    /// It is there.
+    Done(Outputs<O>),
+    /// Nobody will ask: all its users are done.
+    Unneeded,
+}
+
+/// A vertex in progress.
+struct State<O, G> {
+    key: KeyState,
+    /// The canonical key, once `key` is known, and the taint of what is made of it.
+    canonical: Key,
+    taint: Taint,
+    /// What the canonical key is made of.
+    parts: Vec<KeyPart>,
+    result: ResultState<O>,
+    told: Told,
+    guard: Option<G>,
+    /// How many users are not done yet.
+    open_users: usize,
+    started: bool,
+    cached: bool,
+    tail: Option<LogTail>,
+}
+
+/// What the users of a vertex were told. They count what they miss by this, for between arrival
+/// and telling there are other moves.
+#[derive(Clone, Copy, Debug, Default)]
+struct Told {
+    key: bool,
+    result: bool,
+}
+
+/// Something to be worked off.
+#[derive(Clone, Copy, Debug)]
+enum Move {
+    DemandKey(usize),
+    DemandResult(usize),
+    KeyKnown(usize),
+    ResultDone(usize),
+}
+
+type TaskResult<O, G> = (usize, Result<Report<O, G>, Stop>);
+type TaskEnd<O, G> = Result<(Id, TaskResult<O, G>), JoinError>;
+
+/// Solves one graph.
+pub(crate) struct Driver<E: Executor, C: Cache<Output = E::Output>> {
+    plan: Plan,
+    world: World<E, C>,
+    options: SolveOptions,
+    nonce: Vec<u8>,
+    states: Vec<State<E::Output, C::Guard>>,
+    moves: VecDeque<Move>,
+    /// What can be locked and what can run, longest remaining path first.
+    lockable: BinaryHeap<(u32, Reverse<usize>)>,
+    runnable: BinaryHeap<(u32, Reverse<usize>)>,
+    locks: usize,
+    running: usize,
+    tasks: JoinSet<TaskResult<E::Output, C::Guard>>,
+    /// The vertices of tasks, for those that panic.
+    owners: HashMap<Id, usize>,
+    failure: Option<SolveError>,
+}
+
+impl<E, C> Driver<E, C>
+where
+    E: Executor,
+    C: Cache<Output = E::Output>,
+{
+    /// Prepares to solve `plan`.
+    pub(crate) fn new(plan: Plan, world: World<E, C>, options: SolveOptions) -> Self {
+        let states = plan.steps.iter().enumerate().map(|(number, step)| State {
+            key: KeyState::Unasked,
+            canonical: Key(Digest::from_bytes([0; 32])),
+            taint: Taint::default(),
+            parts: Vec::new(),
+            result: ResultState::Unasked,
+            told: Told::default(),
+            guard: None,
+            open_users: step.users.len() + usize::from(number == plan.target),
+            started: false,
+            cached: false,
+            tail: None,
+        });
+        Self {
+            states: states.collect(),
+            plan,
+            world,
+            options,
+            nonce: nonce(),
+            moves: VecDeque::new(),
+            lockable: BinaryHeap::new(),
+            runnable: BinaryHeap::new(),
+            locks: 0,
+            running: 0,
+            tasks: JoinSet::new(),
+            owners: HashMap::new(),
+            failure: None,
+        }
+    }
+
+    /// Solves the graph; returns when no task is left.
+    pub(crate) async fn run(mut self) -> Result<Solved<E::Output>, SolveError> {
+        for (number, step) in self.plan.steps.iter().enumerate() {
+            if step.visible() {
+                let (id, name) = (number as VertexId, step.name.clone());
+                self.options.events.send(Event::Vertex { id, name });
+            }
+        }
+        self.moves.push_back(Move::DemandResult(self.plan.target));
+        let cancel = self.options.cancel.clone();
+        loop {
+            self.work_off();
+            tokio::select! {
+                biased;
+                () = cancel.cancelled(), if self.failure.is_none() => {
+                    self.fail(SolveError::Cancelled);
+                }
+                ended = self.tasks.join_next_with_id() => match ended {
+                    Some(ended) => self.task_ended(ended),
+                    None => break,
+                },
+            }
+        }
+        self.finish()
+    }
+
+    fn finish(mut self) -> Result<Solved<E::Output>, SolveError> {
+        if let Some(failure) = self.failure.take() {
+            for number in 0..self.states.len() {
+                let state = &self.states[number];
+                if state.started && !matches!(state.result, ResultState::Done(_)) {
+                    self.tell(number, |id| Event::Cancelled { id });
+                }
+            }
+            return Err(failure);
+        }
+        let target = &self.states[self.plan.target];
+        let ResultState::Done(outputs) = &target.result else {
+            // Graphs have no cycles, so everything demanded arrives or fails.
+            let error = StepError::other("the scheduler has nothing left to do");
+            return Err(self.step_error(self.plan.target, error, &[]));
+        };
+        let output = outputs[self.plan.output as usize].clone();
+        let counted = |(step, _): &(&crate::plan::Step, &State<_, _>)| step.counted();
+        let steps = self.plan.steps.iter().zip(&self.states).filter(counted);
+        let cached = steps.clone().filter(|(_, state)| state.cached).count();
+        Ok(Solved { output, key: target.canonical, steps: steps.count(), cached })
+    }
+
+    /// Does all that can be done without waiting.
+    fn work_off(&mut self) {
+        loop {
+            while self.failure.is_none()
+                && let Some(next) = self.moves.pop_front()
+            {
+                match next {
+                    Move::DemandKey(number) => self.demand_key(number),
+                    Move::DemandResult(number) => self.demand_result(number),
+                    Move::KeyKnown(number) => self.key_known(number),
+                    Move::ResultDone(number) => self.result_done(number),
+                }
+            }
+            if self.failure.is_some() || !self.start_next() {
+                return;
+            }
+        }
+    }
+
+    /// Starts what waits for a lock or a job, and tells whether that made moves.
+    fn start_next(&mut self) -> bool {
+        while self.running < self.options.jobs.max(1)
+            && let Some((_, Reverse(number))) = self.runnable.pop()
+        {
+            self.start_run(number);
+        }
+        while self.locks < LOCKS
+            && let Some((_, Reverse(number))) = self.lockable.pop()
+        {
+            self.start_lock(number);
+        }
+        !self.moves.is_empty()
+    }
+
+    fn spawn(
+        &mut self,
+        number: usize,
+        task: impl Future<Output = Result<Report<E::Output, C::Guard>, Stop>> + Send + 'static,
+    ) {
+        let handle = self.tasks.spawn(async move { (number, task.await) });
+        self.owners.insert(handle.id(), number);
+    }
+
+    fn task_ended(&mut self, ended: TaskEnd<E::Output, C::Guard>) {
+        let (id, number, outcome) = match ended {
+            Ok((id, (number, outcome))) => (id, number, outcome),
+            Err(error) => {
+                let number = self.owners.get(&error.id()).copied().unwrap_or(self.plan.target);
+                (error.id(), number, Err(Stop::Step(StepError::other(error), None)))
+            }
+        };
+        self.owners.remove(&id);
+        self.running -= usize::from(matches!(self.states[number].result, ResultState::Running));
+        match outcome {
+            Ok(report) => self.reported(number, report),
+            Err(stop) => self.stopped(number, stop),
+        }
+    }
+
+    fn reported(&mut self, number: usize, report: Report<E::Output, C::Guard>) {
+        match report {
+            Report::Loaded(Some(outputs)) => self.known(number, outputs),
+            Report::Loaded(None) => self.demand_inputs(number),
+            Report::Digested(digests) => self.digested(number, &digests),
+            Report::Locked(guard, found) => self.locked(number, guard, found),
+            Report::Ran(outputs, duration) => {
+                self.tell(number, |id| Event::Completed { id, duration });
+                self.done(number, outputs);
+            }
+        }
+    }
+
+    fn stopped(&mut self, number: usize, stop: Stop) {
+        match stop {
+            Stop::Cancelled => {}
+            // What fails while the build stops fails because it stops.
+            _ if self.failure.is_some() => {}
+            Stop::Cache(error) => self.fail(error.into()),
+            Stop::Step(error, tail) => {
+                if !self.states[number].started {
+                    self.tell(number, |id| Event::Started { id });
+                }
+                self.states[number].started = false;
+                let message = error.to_string();
+                self.tell(number, |id| Event::Failed { id, error: message });
+                let tail = tail.or_else(|| self.states[number].tail.take());
+                let tail = tail.map(|tail| tail.bytes()).unwrap_or_default();
+                self.fail(self.step_error(number, error, &tail));
+            }
+        }
+    }
+
+    fn step_error(&self, number: usize, error: StepError, tail: &[u8]) -> SolveError {
+        SolveError::Step {
+            name: self.plan.steps[number].name.clone(),
+            locations: self.world.graph.vertices()[number].locations.clone(),
+            log_tail: tail.to_vec(),
+            error: Box::new(error),
+        }
+    }
+
+    /// Stops everything: nothing more is started, and what runs is told.
+    fn fail(&mut self, failure: SolveError) {
+        if self.failure.is_none() {
+            self.failure = Some(failure);
+        }
+        self.moves.clear();
+        self.world.cancel.cancel();
+    }
+
+    fn tell(&self, number: usize, event: impl FnOnce(VertexId) -> Event) {
+        if self.plan.steps[number].visible() {
+            self.options.events.send(event(number as VertexId));
+        }
+    }
+}

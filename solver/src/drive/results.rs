@@ -1,0 +1,171 @@
+//! How a result comes to be there.
+
+use std::cmp::Reverse;
+
+use super::{Driver, KeyState, Move, ResultState};
+use crate::cache::{Cache, KeyRecord};
+use crate::event::{Event, VertexId};
+use crate::executor::{Executor, StepContext};
+use crate::task::Run;
+
+impl<E, C> Driver<E, C>
+where
+    E: Executor,
+    C: Cache<Output = E::Output>,
+{
+    pub(super) fn demand_result(&mut self, number: usize) {
+        if !matches!(self.states[number].result, ResultState::Unasked) {
+            return;
+        }
+        self.states[number].result = ResultState::Key;
+        match self.states[number].key {
+            KeyState::Known => self.load(number),
+            _ => self.moves.push_back(Move::DemandKey(number)),
+        }
+    }
+
+    pub(super) fn load(&mut self, number: usize) {
+        if !self.states[number].taint.is_none() {
+            return self.demand_inputs(number);
+        }
+        self.states[number].result = ResultState::Loading;
+        let load = self.world.clone().load(self.states[number].canonical, self.outputs(number));
+        self.spawn(number, load);
+    }
+
+    pub(super) fn demand_inputs(&mut self, number: usize) {
+        let mut missing = 0;
+        for input in &self.plan.steps[number].inputs {
+            if !self.states[*input].told.result {
+                missing += 1;
+                self.moves.push_back(Move::DemandResult(*input));
+            }
+        }
+        self.states[number].result = ResultState::Inputs(missing);
+        if missing == 0 {
+            self.inputs_done(number);
+        }
+    }
+
+    pub(super) fn inputs_done(&mut self, number: usize) {
+        let entry = (self.plan.steps[number].height, Reverse(number));
+        let state = &mut self.states[number];
+        if state.taint.ephemeral {
+            state.result = ResultState::Runnable;
+            self.runnable.push(entry);
+        } else {
+            state.result = ResultState::Lockable;
+            self.lockable.push(entry);
+        }
+    }
+
+    pub(super) fn start_lock(&mut self, number: usize) {
+        self.locks += 1;
+        self.states[number].result = ResultState::Locking;
+        let (key, fresh) = (self.states[number].canonical, self.states[number].taint.fresh);
+        let lock = self.world.clone().lock(key, self.outputs(number), fresh);
+        self.spawn(number, lock);
+    }
+
+    pub(super) fn locked(&mut self, number: usize, guard: C::Guard, found: Option<Vec<E::Output>>) {
+        if let Some(outputs) = found {
+            self.locks -= 1;
+            return self.known(number, outputs);
+        }
+        let state = &mut self.states[number];
+        state.guard = Some(guard);
+        state.result = ResultState::Runnable;
+        self.runnable.push((self.plan.steps[number].height, Reverse(number)));
+    }
+
+    pub(super) fn start_run(&mut self, number: usize) {
+        let inputs = self.world.graph.vertices()[number].inputs.iter().filter_map(|input| {
+            let ResultState::Done(outputs) = &self.states[input.0].result else { return None };
+            outputs.get(input.1 as usize).cloned()
+        });
+        let inputs = inputs.collect();
+        let outputs = self.outputs(number);
+        let (events, tail) = self.options.events.tap(number as VertexId);
+        let state = &mut self.states[number];
+        let record = || KeyRecord {
+            name: self.plan.steps[number].name.clone(),
+            op: self.world.graph.vertices()[number].digest.to_string(),
+            inputs: state.parts.iter().map(ToString::to_string).collect(),
+            duration_ms: 0,
+        };
+        let save = (!state.taint.ephemeral).then(|| (state.canonical, record()));
+        let cancel = self.world.cancel.clone();
+        let context = StepContext { vertex: number as VertexId, events, cancel };
+        state.result = ResultState::Running;
+        state.started = true;
+        state.tail = Some(tail.clone());
+        let guard = state.guard.take();
+        self.running += 1;
+        self.locks -= usize::from(guard.is_some());
+        self.tell(number, |id| Event::Started { id });
+        let run = Run { number, inputs, context, tail, save, guard, outputs };
+        let run = self.world.clone().run(run);
+        self.spawn(number, run);
+    }
+
+    /// The cache had the result.
+    pub(super) fn known(&mut self, number: usize, outputs: Vec<E::Output>) {
+        self.states[number].cached = true;
+        self.tell(number, |id| Event::Cached { id });
+        self.done(number, outputs);
+    }
+
+    pub(super) fn done(&mut self, number: usize, outputs: Vec<E::Output>) {
+        self.states[number].result = ResultState::Done(outputs.into());
+        self.moves.push_back(Move::ResultDone(number));
+        self.settle(number);
+    }
+
+    pub(super) fn result_done(&mut self, number: usize) {
+        self.states[number].told.result = true;
+        for at in 0..self.plan.steps[number].users.len() {
+            let user = self.plan.steps[number].users[at];
+            let contents = self.plan.steps[user].content.binary_search(&number).is_ok();
+            if let KeyState::Contents(missing) = &mut self.states[user].key
+                && contents
+            {
+                *missing -= 1;
+                if *missing == 0 {
+                    self.digest(user);
+                }
+            }
+            if let ResultState::Inputs(missing) = &mut self.states[user].result {
+                *missing -= 1;
+                if *missing == 0 {
+                    self.inputs_done(user);
+                }
+            }
+        }
+    }
+
+    /// Reports as cached what nobody will ask for, now that `number` is done.
+    pub(super) fn settle(&mut self, number: usize) {
+        let mut settled = vec![number];
+        let mut unneeded = Vec::new();
+        while let Some(number) = settled.pop() {
+            for input in &self.plan.steps[number].inputs {
+                let state = &mut self.states[*input];
+                state.open_users -= 1;
+                if state.open_users == 0 && matches!(state.result, ResultState::Unasked) {
+                    state.result = ResultState::Unneeded;
+                    state.cached = true;
+                    settled.push(*input);
+                    unneeded.push(*input);
+                }
+            }
+        }
+        unneeded.sort_unstable();
+        for number in unneeded {
+            self.tell(number, |id| Event::Cached { id });
+        }
+    }
+
+    pub(super) fn outputs(&self, number: usize) -> usize {
+        self.plan.steps[number].outputs
+    }
+}
