@@ -24,6 +24,7 @@ use crate::output::Output;
 use crate::snapshots::{Snapshots, Writable, whole};
 use crate::source::local::LocalContext;
 
+pub(crate) use copy::missing;
 pub(crate) use rm::has_wildcard;
 
 /// Runs a file op.
@@ -50,9 +51,6 @@ pub(crate) fn check(op: &FileOp, inputs: usize) -> Result<()> {
         }
         if let Some(chown) = owner_of(&action.kind) {
             owner::check(chown)?;
-        }
-        if let FileActionKind::Rm(action) = &action.kind {
-            rm::check(action)?;
         }
         outputs.extend(action.output);
     }
