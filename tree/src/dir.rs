@@ -9,9 +9,11 @@ use rustix::fs::{Mode, OFlags, readlinkat};
 use rustix::io::Errno;
 
 use crate::attributes::{self, Xattr};
+use crate::digest::select;
 use crate::error::{Error, Result};
 use crate::metadata::Metadata;
-use crate::{names, resolve};
+use crate::view::View;
+use crate::{names, resolve, wildcard};
 
 /// A directory held open. Paths given to its methods are resolved inside it: `/`, `..` and
 /// symbolic links can't lead out.
@@ -94,6 +96,28 @@ impl Dir {
         let path = rooted(path);
         resolve::real_path(self.as_fd(), &path, None)
             .map_err(|errno| Error::io("resolve", &path, errno))
+    }
+
+    /// Returns the paths that match `pattern`, as Go's `filepath.Match` reads it, sorted. Links on the
+    /// way to its first wildcard are followed, none behind it. A pattern without wildcards is
+    /// returned as it is, whether or not something is there.
+    pub fn matching(&self, pattern: &Path) -> Result<Vec<PathBuf>> {
+        let pattern = rooted(pattern);
+        if !wildcard::has_wildcards(names::bytes(&pattern)) {
+            return Ok(vec![pattern]);
+        }
+        let (_, found) = select::matching(View::of(self), &pattern, false)?;
+        let mut matching = Vec::with_capacity(found.len());
+        for path in found.iter().map(|path| names::rooted(path)) {
+            let is_real = match path.parent() {
+                Some(parent) => self.real_path(parent).is_ok_and(|real| real == parent),
+                None => true,
+            };
+            if is_real && self.metadata(&path, false)?.is_some() {
+                matching.push(path);
+            }
+        }
+        Ok(matching)
     }
 
     /// Returns the names of the entries of this very directory, sorted by bytes.
@@ -225,6 +249,20 @@ mod tests {
         assert!(dir.metadata(&path, true).unwrap().unwrap().is_dir());
         dir.remove_all(Path::new("/0123456789")).unwrap();
         assert!(dir.names().unwrap().is_empty());
+    }
+
+    #[test]
+    fn patterns_find_what_matches() {
+        let (_temp, dir) = hostile();
+        let find = |pattern: &str| -> Vec<String> {
+            let found = dir.matching(Path::new(pattern)).unwrap();
+            found.iter().map(|path| path.to_str().unwrap().to_owned()).collect()
+        };
+        assert_eq!(find("a/*"), ["/a/b", "/a/out", "/a/up"]);
+        assert_eq!(find("?/b/[f]"), ["/a/b/f"]);
+        assert_eq!(find("a*/b"), ["/a/b"]);
+        assert!(find("abs/*").is_empty() && find("*/nope").is_empty());
+        assert_eq!(find("nope"), ["/nope"]);
     }
 
     #[test]

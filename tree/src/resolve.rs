@@ -142,6 +142,14 @@ pub(crate) fn real_path(
     Ok(names::from_components(&walk.names))
 }
 
+/// Runs tests as on a machine that has no `openat2`. Other tests may meet it, and must pass.
+#[cfg(test)]
+pub(crate) fn without_openat2(tests: impl FnOnce()) {
+    NO_OPENAT2.store(true, Ordering::Relaxed);
+    tests();
+    NO_OPENAT2.store(false, Ordering::Relaxed);
+}
+
 enum Found {
     Link,
     Directory,

@@ -21,7 +21,7 @@ use crate::dir::{Dir, entry_names};
 use crate::error::{Error, Result};
 use crate::metadata::{FileKind, Metadata, Owner, Timestamp};
 use crate::tar_reader::{TarEntry, TarReader};
-use crate::{edit, names, remove, resolve};
+use crate::{edit, names, remove, resolve, walk};
 
 /// How to unpack.
 #[derive(Clone, Copy, Debug, Default)]
@@ -132,8 +132,13 @@ impl Unpacker<'_> {
             return Ok(parent);
         }
         let path = names::path(named);
-        let real = self.dest.real_path(path)?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        // Mostly there is no link on the way, and the name is the real path.
+        let below = named.strip_prefix(b"/").unwrap_or(named);
+        if let Ok(fd) = walk::open_without_links(self.dest.as_fd(), below, flags) {
+            return Ok(Parent { named: named.to_vec(), real: path.to_path_buf(), fd });
+        }
+        let real = self.dest.real_path(path)?;
         let fd = match resolve::open(self.dest.as_fd(), &real, flags, Mode::empty()) {
             Err(Errno::NOENT) => {
                 self.dest

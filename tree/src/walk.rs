@@ -36,6 +36,7 @@ use crate::pattern::{ParentMatches, PatternMatcher};
 use crate::view::View;
 
 pub(crate) use beneath::Opener;
+pub(crate) use beneath::open as open_without_links;
 
 /// So many entries of one directory are looked at by one task.
 const CHUNK: usize = 512;

@@ -8,6 +8,7 @@ use kiln_tree::{CopyOptions, Dir, View};
 
 use crate::blobs::Blobs;
 use crate::error::Result;
+use crate::file::missing;
 use crate::mount::Overlay;
 use crate::output::Output;
 use crate::relink::copy_attributes;
@@ -133,7 +134,7 @@ impl Snapshots {
             include: include.to_vec(),
             ..CopyOptions::default()
         };
-        kiln_tree::copy(context.view(), writable.dir(), &options)?;
+        kiln_tree::copy(context.view(), writable.dir(), &options).map_err(missing)?;
         self.commit(writable)
     }
 

@@ -126,47 +126,23 @@ fn read_query(git: &mut GitReference, query: &str) -> Result<(), String> {
         let [value] = values.as_slice() else {
             return Err(format!("query {} has multiple values", quote(&key)));
         };
-        let switch = matches!(key.as_str(), "submodules" | "keep-git-dir" | "fetch-by-commit");
-        if value.is_empty() && !switch {
+        let is_switch = matches!(key.as_str(), "submodules" | "keep-git-dir" | "fetch-by-commit");
+        if value.is_empty() && !is_switch {
             return Err(format!("query {} has no value", quote(&key)));
         }
-        let flag = || match value.as_str() {
-            "" => Ok(true),
-            value => {
-                parse_bool(value).ok_or_else(|| format!("invalid {key} value: {}", quote(value)))
-            }
-        };
         match key.as_str() {
-            "ref" => set(&mut git.reference, value, "ref")?,
-            "subdir" => set(&mut git.subdir, value, "subdir")?,
-            "tag" => tag = Some(value.clone()),
-            "branch" => branch = Some(value.clone()),
-            "checksum" | "commit" => git.checksum.clone_from(value),
-            "keep-git-dir" => git.keep_git_dir = Some(flag()?),
-            "submodules" => git.submodules = Some(flag()?),
-            "fetch-by-commit" => git.fetch_by_commit = flag()?,
-            "mtime" if matches!(value.as_str(), "checkout" | "commit") => {
-                git.mtime.clone_from(value);
-            }
-            "mtime" => {
-                return Err(format!(
-                    "invalid mtime value: {} (must be \"checkout\" or \"commit\")",
-                    quote(value)
-                ));
-            }
-            key => return Err(format!("unexpected query {}", quote(key))),
+            "tag" => tag = Some(qualified(value, "refs/tags/")),
+            "branch" => branch = Some(qualified(value, "refs/heads/")),
+            key if is_switch => git.set_switch(key, value)?,
+            key => git.set_option(key, value)?,
         }
     }
-    if let Some(tag) = &tag {
-        set(&mut git.reference, &qualified(tag, "refs/tags/"), "ref")?;
+    if tag.is_some() && branch.is_some() {
+        // A tag that contradicts what was asked for besides is told first.
+        set(&mut git.reference, tag.as_deref().unwrap_or_default(), "ref")?;
+        return Err("branch conflicts with tag".to_owned());
     }
-    if let Some(branch) = branch {
-        if tag.is_some() {
-            return Err("branch conflicts with tag".to_owned());
-        }
-        set(&mut git.reference, &qualified(&branch, "refs/heads/"), "ref")?;
-    }
-    Ok(())
+    tag.or(branch).map_or(Ok(()), |reference| set(&mut git.reference, &reference, "ref"))
 }
 
 fn set(target: &mut String, value: &str, name: &str) -> Result<(), String> {
@@ -192,6 +168,34 @@ pub(super) fn is_git(text: &str) -> bool {
 }
 
 impl GitReference {
+    fn set_switch(&mut self, key: &str, value: &str) -> Result<(), String> {
+        let is_on = if value.is_empty() { Some(true) } else { parse_bool(value) };
+        let is_on = is_on.ok_or_else(|| format!("invalid {key} value: {}", quote(value)))?;
+        match key {
+            "keep-git-dir" => self.keep_git_dir = Some(is_on),
+            "submodules" => self.submodules = Some(is_on),
+            _ => self.fetch_by_commit = is_on,
+        }
+        Ok(())
+    }
+
+    fn set_option(&mut self, key: &str, value: &str) -> Result<(), String> {
+        match key {
+            "ref" => set(&mut self.reference, value, "ref")?,
+            "subdir" => set(&mut self.subdir, value, "subdir")?,
+            "checksum" | "commit" => value.clone_into(&mut self.checksum),
+            "mtime" if matches!(value, "checkout" | "commit") => value.clone_into(&mut self.mtime),
+            "mtime" => {
+                let value = quote(value);
+                return Err(format!(
+                    "invalid mtime value: {value} (must be \"checkout\" or \"commit\")"
+                ));
+            }
+            key => return Err(format!("unexpected query {}", quote(key))),
+        }
+        Ok(())
+    }
+
     /// Returns the source op. `keep_git_dir` is what the instruction says besides.
     pub(super) fn source(&self, keep_git_dir: bool) -> SourceOp {
         let remote = parse_remote(&self.remote);

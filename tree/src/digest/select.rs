@@ -67,14 +67,10 @@ fn select_matches(
     follow: bool,
     filter: &Filter,
 ) -> Result<Vec<Selected>> {
-    let parts: Vec<&[u8]> = names::components(names::bytes(pattern)).collect();
-    let literal = parts.iter().take_while(|part| !wildcard::has_wildcards(part)).count();
-    let base = names::from_components(&parts[..literal]);
-    let Some(base) = real_path(view, &base, true)? else { return Ok(Vec::new()) };
-    let base = names::bytes(&base).strip_prefix(b"/").unwrap_or_default();
-    let rest = Pattern { whole: pattern, parts: &parts[literal..] };
+    let (base, paths) = matching(view, pattern, true)?;
+    let base = base.as_slice();
     let mut selected = Vec::new();
-    for path in rest.matches_below(view, base)? {
+    for path in paths {
         let mut entries = walk::entries(view, names::path(&path))?;
         let Some(first) = entries.first() else { continue };
         if follow && first.metadata.is_symlink() {
@@ -87,6 +83,23 @@ fn select_matches(
         selected.push(Selected { path: matched, entries: filter.apply(entries) });
     }
     Ok(selected)
+}
+
+/// Returns where the wildcards of `pattern`, absolute and clean, begin, and the paths that match, in
+/// order, all without a slash in front. Some of them may not be there, or not be visible. `follow`
+/// tells whether a link right in front of the wildcards is followed; those on the way to it are.
+pub(crate) fn matching(
+    view: View<'_>,
+    pattern: &Path,
+    follow: bool,
+) -> Result<(Vec<u8>, Vec<Vec<u8>>)> {
+    let parts: Vec<&[u8]> = names::components(names::bytes(pattern)).collect();
+    let literal = parts.iter().take_while(|part| !wildcard::has_wildcards(part)).count();
+    let base = names::from_components(&parts[..literal]);
+    let Some(base) = real_path(view, &base, follow)? else { return Ok(Default::default()) };
+    let base = names::bytes(&base).strip_prefix(b"/").unwrap_or_default();
+    let rest = Pattern { whole: pattern, parts: &parts[literal..] };
+    Ok((base.to_vec(), rest.matches_below(view, base)?))
 }
 
 /// A pattern from its first wildcard on.

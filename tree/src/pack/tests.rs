@@ -379,3 +379,35 @@ fn capabilities_are_the_only_attributes() {
     assert!(lines.iter().all(|line| line.ends_with(" 20")), "{lines:?}");
     assert!(!tar.windows(7).any(|bytes| bytes == b"private"));
 }
+
+#[test]
+fn a_tree_that_changes_never_shows_what_is_outside() {
+    let temp = tempfile::tempdir().unwrap();
+    let (root, outside) = (temp.path().join("root"), temp.path().join("outside"));
+    for directory in [root.join("flip"), outside.clone()] {
+        fs::create_dir_all(directory).unwrap();
+    }
+    fs::write(root.join("flip/file"), "inside").unwrap();
+    fs::write(outside.join("file"), "canary").unwrap();
+    symlink(&outside, root.join("other")).unwrap();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let mut whole = 0;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                let (one, two) = (root.join("flip"), root.join("other"));
+                let exchange = rustix::fs::RenameFlags::EXCHANGE;
+                rustix::fs::renameat_with(CWD, &one, CWD, &two, exchange).unwrap();
+            }
+        });
+        let dir = Dir::open(&root).unwrap();
+        for _ in 0..10_000 {
+            let mut out = Vec::new();
+            // Whether it succeeds depends on when it looks.
+            whole += u32::from(pack(&dir, &mut out, OVERLAY).is_ok());
+            assert!(!out.windows(6).any(|bytes| bytes == b"canary"));
+        }
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    assert!(whole > 0, "no pack was ever undisturbed");
+}

@@ -26,7 +26,7 @@ pub(super) fn split(path: &[u8]) -> (&[u8], &[u8]) {
 
 /// Opens `path`, which has no leading slash, no `.` and no `..`, below `root`. A link in it, at its
 /// end too, is an error.
-pub(super) fn open(root: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
+pub(crate) fn open(root: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
     let mut current: Option<OwnedFd> = None;
     let mut rest = path;
     while rest.len() > LONGEST_PATH {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use kiln_llb::op::CopyAction;
 use kiln_tree::{CopyOptions, Dir, ModeChange, Owner, Timestamp, View};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Copies what an action selects of `source` into `target`.
 pub(super) fn copy(
@@ -31,7 +31,18 @@ pub(super) fn copy(
         always_replace: action.always_replace_existing_dest_paths,
         required: action.required_paths.iter().map(PathBuf::from).collect(),
     };
-    Ok(kiln_tree::copy(source, target, &options)?)
+    kiln_tree::copy(source, target, &options).map_err(missing)
+}
+
+/// Says of a missing source what people know from BuildKit, where it is missed when the step's key
+/// is computed.
+pub(crate) fn missing(error: kiln_tree::Error) -> Error {
+    match error {
+        error @ kiln_tree::Error::NotFound { .. } => {
+            Error::Invalid(format!("failed to compute cache key: {error}"))
+        }
+        error => error.into(),
+    }
 }
 
 fn mode(action: &CopyAction) -> Result<Option<ModeChange>> {

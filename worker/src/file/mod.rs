@@ -24,6 +24,7 @@ use crate::output::Output;
 use crate::snapshots::{Snapshots, Writable, whole};
 use crate::source::local::LocalContext;
 
+pub(crate) use copy::missing;
 pub(crate) use rm::has_wildcard;
 
 /// Runs a file op.
