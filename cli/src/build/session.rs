@@ -1,12 +1,13 @@
 //! One build at work.
 
+use std::cell::RefCell;
 use std::fmt::Display;
 use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
 use kiln_exporter::ImageSource;
-use kiln_frontend::{Lowered, Options};
-use kiln_llb::Graph;
+use kiln_frontend::{ContextFiles, Images, Lowered, Options, Warning};
+use kiln_llb::{Definition, Graph};
 use kiln_oci::Platform;
 use kiln_registry::Client;
 use kiln_solver::{Event, EventSender, SolveError, SolveOptions, Solved, solve};
@@ -25,6 +26,9 @@ use crate::commands::build::Network;
 use crate::commands::sync;
 use crate::settings::Settings;
 
+/// What the frontend answers.
+type Answer<T> = Result<T, Vec<kiln_frontend::Error>>;
+
 /// What a build works with.
 pub(super) struct Session<'a> {
     pub(super) request: &'a BuildRequest,
@@ -32,6 +36,8 @@ pub(super) struct Session<'a> {
     pub(super) settings: &'a Settings,
     pub(super) events: EventSender,
     pub(super) cancel: CancellationToken,
+    /// Build checks that fired, to be shown at the end.
+    pub(super) warnings: RefCell<Vec<Warning>>,
 }
 
 /// What a build has come to.
@@ -66,18 +72,8 @@ impl Session<'_> {
     /// Lowers, solves and exports.
     pub(super) async fn run(&self) -> Result<Done, Failure> {
         let store = self.settings.store()?;
-        let options = ImageResolverOptions {
-            store: store.clone(),
-            layouts: self.request.layouts.clone(),
-            registry: Client::default(),
-        };
-        let resolver = Arc::new(ImageResolver::new(options));
+        let resolver = self.resolver(&store);
         let lowered = self.lower(&resolver)?;
-        for warning in &lowered.warnings {
-            let place = warning.spans.first().map_or(0, |span| span.start);
-            let message = format!("{}: {} (line {place})", warning.rule, warning.message);
-            self.events.send(Event::Warning { id: None, message });
-        }
         let blobs = resolver.blobs();
         let worker = self.worker(&store, resolver)?;
         // An image without files needs no graph.
@@ -104,12 +100,52 @@ impl Session<'_> {
         Ok(Done { exported, steps, cached })
     }
 
+    /// Lowers, and returns the graph.
+    pub(super) fn graph(&self) -> Result<Definition, Failure> {
+        let resolver = self.resolver(&self.settings.store()?);
+        Ok(self.lower(&resolver)?.definition())
+    }
+
+    fn resolver(&self, store: &Store) -> Arc<ImageResolver> {
+        Arc::new(ImageResolver::new(ImageResolverOptions {
+            store: store.clone(),
+            layouts: self.request.layouts.clone(),
+            registry: Client::default(),
+        }))
+    }
+
     fn lower(&self, resolver: &ImageResolver) -> Result<Lowered, Failure> {
+        let lowered = self.ask(resolver, kiln_frontend::lower)?;
+        self.warnings.borrow_mut().extend(lowered.warnings.iter().cloned());
+        Ok(lowered)
+    }
+
+    /// Asks the frontend a question about the Dockerfile, with the images and files at hand.
+    fn ask<T>(
+        &self,
+        resolver: &ImageResolver,
+        question: impl FnOnce(&[u8], &Options, &dyn Images, &dyn ContextFiles) -> Answer<T>,
+    ) -> Result<T, Failure> {
         let request = self.request;
         let files = Files::open(&request.context, self.dockerfile, &request.directories)?;
         let images =
             Resolver { images: resolver, events: &self.events, runtime: Handle::current() };
-        let options = Options {
+        let options = self.options();
+        let step = Step::begin(&self.events, format!("[internal] load {}", self.dockerfile.name));
+        // Resolving images blocks this thread until the registries answer.
+        let answer = tokio::task::block_in_place(|| {
+            question(&self.dockerfile.text, &options, &images, &files)
+        });
+        match &answer {
+            Ok(_) => step.complete(),
+            Err(errors) => step.fail(&errors.first().map_or(&"" as &dyn Display, |error| error)),
+        }
+        answer.map_err(Failure::Dockerfile)
+    }
+
+    fn options(&self) -> Options {
+        let request = self.request;
+        Options {
             target: request.target.clone(),
             build_args: request.build_args.clone(),
             labels: request.labels.clone(),
@@ -128,17 +164,7 @@ impl Session<'_> {
             no_cache: request.no_cache.clone(),
             context_name: CONTEXT_NAME.to_owned(),
             multi_platform: false,
-        };
-        let step = Step::begin(&self.events, format!("[internal] load {}", self.dockerfile.name));
-        // Resolving images blocks this thread until the registries answer.
-        let lowered = tokio::task::block_in_place(|| {
-            kiln_frontend::lower(&self.dockerfile.text, &options, &images, &files)
-        });
-        match &lowered {
-            Ok(_) => step.complete(),
-            Err(errors) => step.fail(&errors.first().map_or(&"" as &dyn Display, |error| error)),
         }
-        lowered.map_err(Failure::Dockerfile)
     }
 
     fn worker(&self, store: &Store, images: Arc<ImageResolver>) -> Result<Arc<Worker>, Failure> {
