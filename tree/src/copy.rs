@@ -145,7 +145,7 @@ fn copy_selected(
     options: &CopyOptions,
 ) -> Result<()> {
     let parents = Attributes {
-        mode: Some(options.mode.as_ref().and_then(ModeChange::bits).unwrap_or(PARENT_MODE)),
+        mode: Some(options.mode.as_ref().and_then(ModeChange::bits).unwrap_or(PARENT_MODE) & 0o777),
         owner: options.owner,
         mtime: options.mtime,
     };
