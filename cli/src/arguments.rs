@@ -9,6 +9,7 @@ use crate::commands::images::ImagesArguments;
 use crate::commands::inspect::InspectArguments;
 use crate::commands::rmi::RmiArguments;
 use crate::commands::run::RunArguments;
+use crate::commands::sync;
 
 /// Builds container images from Dockerfiles and runs them, without a daemon
 #[derive(Debug, Parser)]
@@ -50,6 +51,9 @@ pub(crate) enum Command {
     Rmi(RmiArguments),
     /// Show everything about images, as JSON
     Inspect(InspectArguments),
+    /// Make what is stored survive a power loss; builds do so by themselves
+    #[command(name = sync::NAME, hide = true)]
+    Sync,
 }
 
 #[cfg(test)]

@@ -124,9 +124,10 @@ pub fn copy(source: View<'_>, dest: &Dir, options: &CopyOptions) -> Result<()> {
 /// Checks that each required path begins the path of something selected.
 fn check_required(required: &[PathBuf], asked: &Path, selected: &[Selected]) -> Result<()> {
     let begins = |path: &[u8], selected: &Selected| {
-        let base = [names::bytes(asked), &selected.path].concat();
+        let matched = names::rooted(&selected.path);
+        let base = if selected.path.is_empty() { asked } else { matched.as_path() };
         let mut entries = selected.entries.iter();
-        entries.any(|picked| names::join(&base, &picked.path).starts_with(path))
+        entries.any(|picked| names::join(names::bytes(base), &picked.path).starts_with(path))
     };
     for path in required {
         let wanted = names::rooted(names::bytes(path));
@@ -199,5 +200,4 @@ fn unpack_archive((source, path): (&Dir, &[u8]), dest: &Dir, options: &CopyOptio
 }
 
 #[cfg(test)]
-#[path = "copy/tests.rs"]
 mod tests;

@@ -104,8 +104,9 @@ impl<'a> TarReader<'a> {
                         _ => extended.long_link = Some(text(&data)?),
                     }
                 }
-                // Its records are for all entries; as in Go's reader they say nothing here.
-                EntryType::XGlobalHeader => drop(self.extended_data(size, &mut extended)?),
+                EntryType::XGlobalHeader => {
+                    check_global(&self.extended_data(size, &mut extended)?)?;
+                }
                 _ => return self.entry(&header, size, extended).map(Some),
             }
         }
@@ -346,6 +347,20 @@ fn record(data: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     (!key.is_empty() && !key.contains(&0)).then_some((key, &record[equals + 1..], rest))
 }
 
+/// Checks a header that speaks of all entries, as `git archive` writes one with a comment. Go's reader
+/// takes nothing from it; others take names and sizes, so that there may be none.
+fn check_global(data: &[u8]) -> io::Result<()> {
+    let mut rest = data;
+    while rest.first().is_some_and(|byte| *byte != 0) {
+        let (key, _, after) = record(rest).ok_or_else(|| malformed("PAX record"))?;
+        if matches!(key, b"path" | b"linkpath" | b"size") || key.starts_with(b"GNU.sparse.") {
+            return Err(malformed("global PAX header with names or sizes"));
+        }
+        rest = after;
+    }
+    Ok(())
+}
+
 /// Returns the text up to the first NUL.
 fn text(data: &[u8]) -> io::Result<Vec<u8>> {
     let end = data.iter().position(|byte| *byte == 0).unwrap_or(data.len());
@@ -457,3 +472,6 @@ fn numeric(field: &[u8]) -> Option<i64> {
     }
     Some(number)
 }
+
+#[cfg(test)]
+mod tests;

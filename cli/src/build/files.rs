@@ -1,5 +1,6 @@
 //! The Dockerfile and the files of the context that the frontend asks for.
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -60,34 +61,48 @@ impl Dockerfile {
     }
 }
 
-/// Answers the frontend's questions about the context.
+/// Answers the frontend's questions about a context, and about named ones.
 #[derive(Debug)]
-pub(super) struct Files<'a> {
-    context: Dir,
-    dockerfile: &'a Dockerfile,
+pub(super) struct Files {
+    root: Dir,
+    /// The Dockerfile's own ignore file, which counts in place of the context's.
+    ignore: Option<Vec<u8>>,
+    named: BTreeMap<String, Self>,
 }
 
-impl<'a> Files<'a> {
-    /// Opens the context.
-    pub(super) fn open(context: &Path, dockerfile: &'a Dockerfile) -> Result<Self> {
-        Ok(Self { context: Dir::open(context)?, dockerfile })
+impl Files {
+    /// Opens the context and the named ones.
+    pub(super) fn open(
+        context: &Path,
+        dockerfile: &Dockerfile,
+        named: &BTreeMap<String, PathBuf>,
+    ) -> Result<Self> {
+        let open = |root: &Path, ignore, named| Ok(Self { root: Dir::open(root)?, ignore, named });
+        let named = named
+            .iter()
+            .map(|(name, root)| Ok((name.clone(), open(root, None, BTreeMap::new())?)))
+            .collect::<Result<_>>()?;
+        open(context, dockerfile.ignore.clone(), named)
     }
 }
 
-impl ContextFiles for Files<'_> {
+impl ContextFiles for Files {
     fn read(&self, path: &str) -> Result<Option<Vec<u8>>, ResolveError> {
         if path == ".dockerignore"
-            && let Some(text) = &self.dockerfile.ignore
+            && let Some(text) = &self.ignore
         {
             return Ok(Some(text.clone()));
         }
-        read_file(&self.context, Path::new(path))
-            .map_err(|error| ResolveError(format!("{error:#}")))
+        read_file(&self.root, Path::new(path)).map_err(|error| ResolveError(format!("{error:#}")))
     }
 
     fn is_ignored(&self, patterns: &[String], path: &str) -> Result<bool, ResolveError> {
         let matcher = PatternMatcher::new(patterns).map_err(|e| ResolveError(e.to_string()))?;
         Ok(matcher.matches(path.as_bytes()))
+    }
+
+    fn named(&self, name: &str) -> Option<&dyn ContextFiles> {
+        self.named.get(name).map(|files| files as &dyn ContextFiles)
     }
 }
 

@@ -22,6 +22,7 @@ use super::images::{Resolver, Step};
 use super::output::Exporting;
 use super::request::{BuildRequest, CONTEXT_NAME};
 use crate::commands::build::Network;
+use crate::commands::sync;
 use crate::settings::Settings;
 
 /// What a build works with.
@@ -97,12 +98,15 @@ impl Session<'_> {
         let source = ImageSource { config: lowered.image, layer, platform };
         let outputs = self.request.outputs.clone();
         let exported = exporting.export(source, outputs, lowered.epoch).await?;
+        if let Err(error) = sync::start(&store) {
+            self.events.send(Event::Warning { id: None, message: format!("{error:#}") });
+        }
         Ok(Done { exported, steps, cached })
     }
 
     fn lower(&self, resolver: &ImageResolver) -> Result<Lowered, Failure> {
         let request = self.request;
-        let files = Files::open(&request.context, self.dockerfile)?;
+        let files = Files::open(&request.context, self.dockerfile, &request.directories)?;
         let images =
             Resolver { images: resolver, events: &self.events, runtime: Handle::current() };
         let options = Options {

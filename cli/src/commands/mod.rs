@@ -5,6 +5,7 @@ pub(crate) mod images;
 pub(crate) mod inspect;
 pub(crate) mod rmi;
 pub(crate) mod run;
+pub(crate) mod sync;
 
 use std::process::ExitCode;
 

@@ -108,7 +108,8 @@ Dockerfile:3
 
     #[test]
     fn the_end_of_the_output_is_shown_without_its_tricks() {
-        let tail: String = (0..30).map(|number| format!("line {number}\x1b[2J\r\n")).collect();
+        let lines = (0..30).map(|number| format!("line {number}\x1b[2J\r\n"));
+        let tail = lines.collect::<Vec<_>>().concat();
         let shown = log("[2/2] RUN make", format!("{tail}\n\n").as_bytes());
         let lines: Vec<&str> = shown.lines().collect();
         assert_eq!(lines[..3], ["------", " > [2/2] RUN make:", "line 10"]);

@@ -148,7 +148,9 @@ mod tests {
 
     async fn rendered(events: Vec<Event>) -> String {
         let (sender, receiver) = EventSender::channel();
-        events.into_iter().for_each(|event| sender.send(event));
+        for event in events {
+            sender.send(event);
+        }
         drop(sender);
         let mut shown = Vec::new();
         render(receiver, &mut shown).await;

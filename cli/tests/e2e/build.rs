@@ -36,10 +36,12 @@ fn named_contexts_are_directories_too() {
     }
     let kiln = kiln();
     kiln.write("more/x", "named\n");
+    kiln.write("more/y", "ignored\n");
+    kiln.write("more/.dockerignore", "y\n");
     let more = format!("more={}", kiln.path("more").display());
-    let dockerfile = "FROM base\nCOPY --from=more x /x\n";
+    let dockerfile = "FROM base\nCOPY --from=more . /more\nRUN test ! -e /more/y\n";
     kiln.build_text(dockerfile, &["-t", "img", "--build-context", &more]).success();
-    assert_eq!(cat(&kiln, "img", "/x"), "named\n");
+    assert_eq!(cat(&kiln, "img", "/more/x"), "named\n");
 }
 
 #[test]

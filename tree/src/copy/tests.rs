@@ -335,6 +335,12 @@ fn includes_and_excludes_select() {
         ]
     );
     assert_eq!(trees.error(&parents("src/no", "/src/no")), "\"/src/no\": not found");
+    let matched = |required: &str| CopyOptions {
+        required: vec![PathBuf::from(required)],
+        ..instruction("src/*.md", "/q/")
+    };
+    trees.copy(&matched("/src/b.md")).unwrap();
+    assert_eq!(trees.error(&matched("/src/a.txt")), "\"/src/a.txt\": not found");
 }
 
 #[test]

@@ -18,7 +18,8 @@ use crate::wildcard;
 
 /// A path that a selection selects.
 pub(crate) struct Selected {
-    /// What its wildcards matched; empty without wildcards.
+    /// The path that its wildcards matched, from the view's root and with the links that were asked
+    /// for; empty without wildcards.
     pub(crate) path: Vec<u8>,
     /// What is selected there, each with its path below; nothing where nothing is there.
     pub(crate) entries: Vec<Picked>,
@@ -68,7 +69,8 @@ fn select_matches(
     filter: &Filter,
 ) -> Result<Vec<Selected>> {
     let (base, paths) = matching(view, pattern, true)?;
-    let base = base.as_slice();
+    let asked = without_wildcards(pattern);
+    let asked = names::bytes(&asked);
     let mut selected = Vec::new();
     for path in paths {
         let mut entries = walk::entries(view, names::path(&path))?;
@@ -79,8 +81,10 @@ fn select_matches(
                 None => Vec::new(),
             };
         }
-        let matched = path.strip_prefix(base).unwrap_or(&path).to_vec();
-        selected.push(Selected { path: matched, entries: filter.apply(entries) });
+        let matched = path.strip_prefix(base.as_slice()).unwrap_or(&path);
+        let matched = names::rooted(&names::join(asked, matched));
+        let path = names::bytes(&matched)[1..].to_vec();
+        selected.push(Selected { path, entries: filter.apply(entries) });
     }
     Ok(selected)
 }
@@ -94,12 +98,19 @@ pub(crate) fn matching(
     follow: bool,
 ) -> Result<(Vec<u8>, Vec<Vec<u8>>)> {
     let parts: Vec<&[u8]> = names::components(names::bytes(pattern)).collect();
-    let literal = parts.iter().take_while(|part| !wildcard::has_wildcards(part)).count();
-    let base = names::from_components(&parts[..literal]);
-    let Some(base) = real_path(view, &base, follow)? else { return Ok(Default::default()) };
+    let literal = without_wildcards(pattern);
+    let Some(base) = real_path(view, &literal, follow)? else { return Ok(Default::default()) };
+    let literal = names::components(names::bytes(&literal)).count();
     let base = names::bytes(&base).strip_prefix(b"/").unwrap_or_default();
     let rest = Pattern { whole: pattern, parts: &parts[literal..] };
     Ok((base.to_vec(), rest.matches_below(view, base)?))
+}
+
+/// Returns what of a pattern is in front of its first component with wildcards.
+fn without_wildcards(pattern: &Path) -> PathBuf {
+    let parts = names::components(names::bytes(pattern));
+    let literal = parts.take_while(|part| !wildcard::has_wildcards(part));
+    names::from_components(&literal.collect::<Vec<_>>())
 }
 
 /// A pattern from its first wildcard on.

@@ -112,13 +112,16 @@ fn equal_trees_have_equal_digests() {
 #[test]
 fn whatever_a_copy_could_tell_is_noticed() {
     type Change = (&'static str, fn(&Tree));
-    let changes: [Change; 12] = [
+    let changes: [Change; 13] = [
         ("bytes", |tree| tree.write("a/three.txt", "a/three.tx_")),
         ("size", |tree| tree.write("a/three.txt", "")),
         ("new file", |tree| tree.write("a/new", "")),
         ("new empty directory", |tree| fs::create_dir(tree.at("a/new")).unwrap()),
         ("removal", |tree| fs::remove_file(tree.at("a/three.txt")).unwrap()),
         ("other name", |tree| fs::rename(tree.at("a/three.txt"), tree.at("a/3.txt")).unwrap()),
+        ("other name in the same order", |tree| {
+            fs::rename(tree.at("a/three.txt"), tree.at("a/thref.txt")).unwrap();
+        }),
         ("other place", |tree| {
             fs::rename(tree.at("a/three.txt"), tree.at("a/b/three.txt")).unwrap();
         }),
@@ -365,4 +368,16 @@ fn remembered_files_are_not_read() {
     assert_ne!(first, digest(&dir));
     assert_eq!(memory.puts.load(Ordering::Relaxed), 5);
     assert!(Path::new(&tree.at("fresh")).exists());
+}
+
+#[test]
+fn types_count_where_nothing_else_differs() {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    let digest = |kind| {
+        let tree = Tree::new();
+        mknodat(CWD, tree.at("node"), kind, Mode::RUSR, 0).unwrap();
+        tree.digest(&[path("node")])
+    };
+    assert_eq!(digest(FileType::Fifo), digest(FileType::Fifo));
+    assert_ne!(digest(FileType::Fifo), digest(FileType::Socket));
 }

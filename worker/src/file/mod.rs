@@ -52,9 +52,6 @@ pub(crate) fn check(op: &FileOp, inputs: usize) -> Result<()> {
         if let Some(chown) = owner_of(&action.kind) {
             owner::check(chown)?;
         }
-        if let FileActionKind::Rm(action) = &action.kind {
-            rm::check(action)?;
-        }
         outputs.extend(action.output);
     }
     outputs.sort_unstable();

@@ -8,21 +8,20 @@ use std::path::Path;
 use kiln_llb::op::RmAction;
 use kiln_tree::Dir;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 
-/// Checks a removal before anything runs.
-pub(super) fn check(action: &RmAction) -> Result<()> {
-    if action.allow_wildcard && has_wildcard(&action.path) {
-        let what = format!("removal of what a pattern matches ({})", action.path);
-        return Err(Error::Unsupported(what));
-    }
-    Ok(())
-}
-
-/// Removes a path with all that is below it.
+/// Removes a path with all that is below it, or everything that a pattern matches.
 pub(super) fn rm(target: &Dir, action: &RmAction) -> Result<()> {
     let path = Path::new(&action.path);
-    if !action.allow_not_found && target.metadata(path, false)?.is_none() {
+    if !action.allow_wildcard || !has_wildcard(&action.path) {
+        return remove(target, path, action.allow_not_found);
+    }
+    // A match may be below another one, which has taken it away.
+    target.matching(path)?.iter().try_for_each(|path| remove(target, path, true))
+}
+
+fn remove(target: &Dir, path: &Path, allow_not_found: bool) -> Result<()> {
+    if !allow_not_found && target.metadata(path, false)?.is_none() {
         return Err(kiln_tree::Error::NotFound { path: path.to_owned() }.into());
     }
     Ok(target.remove_all(path)?)
@@ -75,6 +74,27 @@ mod tests {
         assert!(temp.path().join("canary/f").exists());
         let missing = RmAction { path: "/nope".to_owned(), ..RmAction::default() };
         assert_eq!(rm(&dir, &missing).unwrap_err().to_string(), "\"/nope\": not found");
+    }
+
+    #[test]
+    fn what_a_pattern_matches_is_removed() {
+        let temp = tempfile::tempdir().unwrap();
+        for path in ["a/x.log", "a/keep", "b/x.log", "c.log/deep/x.log"] {
+            let path = temp.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "").unwrap();
+        }
+        let dir = Dir::open(temp.path()).unwrap();
+        let remove = |path: &str| {
+            let path = path.to_owned();
+            rm(&dir, &RmAction { path, allow_wildcard: true, ..RmAction::default() }).unwrap();
+        };
+        remove("/*/x.log");
+        assert!(temp.path().join("a/keep").exists() && !temp.path().join("a/x.log").exists());
+        assert!(!temp.path().join("b/x.log").exists());
+        remove("*.log");
+        assert!(!temp.path().join("c.log").exists());
+        remove("/nothing*");
     }
 
     #[test]
