@@ -170,4 +170,19 @@ mod tests {
             assert!(std::io::copy(&mut reader, &mut std::io::sink()).is_err());
         }
     }
+
+    #[test]
+    fn archives_are_told_from_texts() {
+        let mut header = tar::Header::new_gnu();
+        header.set_path("x").unwrap();
+        header.set_size(0);
+        header.set_cksum();
+        let tar = [&header.as_bytes()[..], &[0; 1024]].concat();
+        assert!(is_archive_start(&tar) && is_archive_start(&gzip(&tar)));
+        let mut broken = tar.clone();
+        broken[0] ^= 1;
+        for text in [&b"FROM scratch\n"[..], &[b'#'; 600], &[0; 512], b"", &broken] {
+            assert!(!is_archive_start(text));
+        }
+    }
 }
