@@ -77,10 +77,14 @@ impl Snapshots {
 
     /// Begins a tree whose root looks like the one of the chain below.
     pub(crate) fn begin(&self, parent: Option<&LayerId>) -> Result<PendingTree> {
+        self.begin_above(parent.map(|parent| self.store.layers().tree_path(parent)).as_ref())
+    }
+
+    /// Begins a tree whose root looks like the directory `below`.
+    pub(crate) fn begin_above(&self, below: Option<&PathBuf>) -> Result<PendingTree> {
         let pending = self.store.layers().begin()?;
-        if let Some(parent) = parent {
-            let below = Dir::open(&self.store.layers().tree_path(parent))?;
-            copy_attributes(below.as_fd(), Dir::open(pending.fs())?.as_fd())?;
+        if let Some(below) = below {
+            copy_attributes(Dir::open(below)?.as_fd(), Dir::open(pending.fs())?.as_fd())?;
         }
         Ok(pending)
     }
@@ -113,18 +117,21 @@ impl Snapshots {
     pub(crate) fn layer(&self, output: &Output) -> Result<Option<LayerId>> {
         match output {
             Output::Layer(layer) => Ok(layer.clone()),
-            Output::Local(context) => context.imported(self, "/").map(Some),
+            Output::Local(context) => {
+                let copy = self.copy_of(context, Path::new("/"), &[])?;
+                self.commit_pending(copy, None).map(Some)
+            }
         }
     }
 
-    /// Copies what is at `path` in a context into a layer, or what `include` selects of it.
-    pub(crate) fn import(
+    /// Copies what is at `path` in a context, or what `include` selects of it.
+    pub(crate) fn copy_of(
         &self,
         context: &LocalContext,
         path: &Path,
         include: &[String],
-    ) -> Result<LayerId> {
-        let writable = self.write(None)?;
+    ) -> Result<PendingTree> {
+        let pending = self.begin(None)?;
         let path = path.to_string_lossy().into_owned();
         let options = CopyOptions {
             source: path.clone(),
@@ -134,8 +141,8 @@ impl Snapshots {
             include: include.to_vec(),
             ..CopyOptions::default()
         };
-        kiln_tree::copy(context.view(), writable.dir(), &options).map_err(missing)?;
-        self.commit(writable)
+        kiln_tree::copy(context.view(), &Dir::open(pending.fs())?, &options).map_err(missing)?;
+        Ok(pending)
     }
 
     /// Returns a directory that stays empty.
