@@ -34,6 +34,7 @@ mod wildcard;
 
 pub use attributes::{Attributes, Xattr};
 pub use copy::{CopyOptions, copy};
+pub use decompress::{decompress, is_archive_start};
 pub use digest::{Selection, content_digest};
 pub use dir::Dir;
 pub use error::{Error, Result};

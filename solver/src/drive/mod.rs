@@ -303,7 +303,7 @@ where
     fn step_error(&self, number: usize, error: StepError, tail: &[u8]) -> SolveError {
         SolveError::Step {
             name: self.plan.steps[number].name.clone(),
-            locations: self.world.graph.vertices()[number].locations.clone(),
+            locations: self.world.graph.locations(number).to_vec(),
             log_tail: tail.to_vec(),
             error: Box::new(error),
         }
