@@ -3,7 +3,7 @@
 //! What comes of an archive is what containerd's apply makes of it. The archive is hostile: its
 //! names and links are resolved inside the root by the kernel, entries are made relative to the
 //! descriptor of their parent, never through a link that is the entry itself, and what is read into
-//! memory is bounded ([`crate::tar_reader`]).
+//! memory is bounded (`tar_reader`).
 
 use std::collections::HashSet;
 use std::fs::File;
