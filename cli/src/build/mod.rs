@@ -1,5 +1,6 @@
 //! A build, from arguments to image: read, lower, solve, export.
 
+mod context;
 mod files;
 mod images;
 mod output;
@@ -24,6 +25,7 @@ use crate::printer::Printer;
 use crate::progress;
 use crate::settings::Settings;
 use crate::signals;
+use context::Input;
 use session::Session;
 
 /// What a build has made.
@@ -71,7 +73,8 @@ async fn with_session<T>(
     (settings, printer): (&Settings, &Printer),
     work: impl AsyncFnOnce(&Session<'_>) -> Result<T, Failure>,
 ) -> Result<Option<T>> {
-    let dockerfile = Dockerfile::read(&request.dockerfile, &request.context)?;
+    let store = settings.store()?;
+    let input = tokio::task::block_in_place(|| Input::local(request, &store))?;
     let (events, receiver) = EventSender::channel();
     let cancel = CancellationToken::new();
     let mut tasks = tokio::task::JoinSet::new();
@@ -80,8 +83,9 @@ async fn with_session<T>(
 
     let session = Session {
         request,
-        dockerfile: &dockerfile,
+        input: &input,
         settings,
+        store,
         events,
         cancel,
         warnings: RefCell::default(),
@@ -93,10 +97,10 @@ async fn with_session<T>(
     renderer.await?;
     watcher.abort();
     if mode != ProgressMode::Quiet {
-        progress::warnings(printer, &warnings, &dockerfile);
+        progress::warnings(printer, &warnings, &input.dockerfile);
     }
     outcome.map(Some).or_else(|failure| {
-        progress::failure(printer, &failure, &dockerfile);
+        progress::failure(printer, &failure, &input.dockerfile);
         Ok(None)
     })
 }

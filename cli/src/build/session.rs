@@ -18,7 +18,8 @@ use kiln_worker::{
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-use super::files::{Dockerfile, Files};
+use super::context::Input;
+use super::files::Files;
 use super::images::{Resolver, Step};
 use super::output::Exporting;
 use super::request::{BuildRequest, CONTEXT_NAME};
@@ -32,8 +33,9 @@ type Answer<T> = Result<T, Vec<kiln_frontend::Error>>;
 /// What a build works with.
 pub(super) struct Session<'a> {
     pub(super) request: &'a BuildRequest,
-    pub(super) dockerfile: &'a Dockerfile,
+    pub(super) input: &'a Input,
     pub(super) settings: &'a Settings,
+    pub(super) store: Store,
     pub(super) events: EventSender,
     pub(super) cancel: CancellationToken,
     /// Build checks that fired, to be shown at the end.
@@ -71,14 +73,14 @@ impl From<anyhow::Error> for Failure {
 impl Session<'_> {
     /// Lowers, solves and exports.
     pub(super) async fn run(&self) -> Result<Done, Failure> {
-        let store = self.settings.store()?;
-        let resolver = self.resolver(&store);
+        let store = &self.store;
+        let resolver = self.resolver();
         let lowered = self.lower(&resolver)?;
         let blobs = resolver.blobs();
-        let worker = self.worker(&store, resolver)?;
+        let worker = self.worker(store, resolver)?;
         // An image without files needs no graph.
         let (layer, steps, cached) = if lowered.edge.is_some() {
-            let solved = self.solve(&store, &worker, &lowered).await?;
+            let solved = self.solve(store, &worker, &lowered).await?;
             (layer_of(&solved.output)?, solved.steps, solved.cached)
         } else {
             (None, 0, 0)
@@ -94,7 +96,7 @@ impl Session<'_> {
         let source = ImageSource { config: lowered.image, layer, platform };
         let outputs = self.request.outputs.clone();
         let exported = exporting.export(source, outputs, lowered.epoch).await?;
-        if let Err(error) = sync::start(&store) {
+        if let Err(error) = sync::start(store) {
             self.events.send(Event::Warning { id: None, message: format!("{error:#}") });
         }
         Ok(Done { exported, steps, cached })
@@ -102,13 +104,12 @@ impl Session<'_> {
 
     /// Lowers, and returns the graph.
     pub(super) fn graph(&self) -> Result<Definition, Failure> {
-        let resolver = self.resolver(&self.settings.store()?);
-        Ok(self.lower(&resolver)?.definition())
+        Ok(self.lower(&self.resolver())?.definition())
     }
 
-    fn resolver(&self, store: &Store) -> Arc<ImageResolver> {
+    fn resolver(&self) -> Arc<ImageResolver> {
         Arc::new(ImageResolver::new(ImageResolverOptions {
-            store: store.clone(),
+            store: self.store.clone(),
             layouts: self.request.layouts.clone(),
             registry: Client::default(),
         }))
@@ -126,16 +127,15 @@ impl Session<'_> {
         resolver: &ImageResolver,
         question: impl FnOnce(&[u8], &Options, &dyn Images, &dyn ContextFiles) -> Answer<T>,
     ) -> Result<T, Failure> {
-        let request = self.request;
-        let files = Files::open(&request.context, self.dockerfile, &request.directories)?;
+        let (request, dockerfile) = (self.request, &self.input.dockerfile);
+        let files = Files::open(&self.input.directory, dockerfile, &request.directories)?;
         let images =
             Resolver { images: resolver, events: &self.events, runtime: Handle::current() };
         let options = self.options();
-        let step = Step::begin(&self.events, format!("[internal] load {}", self.dockerfile.name));
+        let step = Step::begin(&self.events, format!("[internal] load {}", dockerfile.name));
         // Resolving images blocks this thread until the registries answer.
-        let answer = tokio::task::block_in_place(|| {
-            question(&self.dockerfile.text, &options, &images, &files)
-        });
+        let answer =
+            tokio::task::block_in_place(|| question(&dockerfile.text, &options, &images, &files));
         match &answer {
             Ok(_) => step.complete(),
             Err(errors) => step.fail(&errors.first().map_or(&"" as &dyn Display, |error| error)),
@@ -157,7 +157,7 @@ impl Session<'_> {
                 Network::None => Some("none".to_owned()),
             },
             named_contexts: request.named_contexts.clone(),
-            filename: self.dockerfile.name.clone(),
+            filename: self.input.dockerfile.name.clone(),
             session: "kiln".to_owned(),
             extra_hosts: request.hosts.clone(),
             hostname: None,
@@ -169,7 +169,7 @@ impl Session<'_> {
 
     fn worker(&self, store: &Store, images: Arc<ImageResolver>) -> Result<Arc<Worker>, Failure> {
         let mut contexts = self.request.directories.clone();
-        contexts.insert(CONTEXT_NAME.to_owned(), self.request.context.clone());
+        contexts.insert(CONTEXT_NAME.to_owned(), self.input.directory.clone());
         let options = WorkerOptions {
             store: store.clone(),
             images,

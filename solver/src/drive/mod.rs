@@ -78,6 +78,9 @@ struct State<O, G> {
     guard: Option<G>,
     /// How many users are not done yet.
     open_users: usize,
+    /// Whether the results that settle the key were demanded before the keys of all inputs were
+    /// known.
+    anticipated: bool,
     started: bool,
     cached: bool,
     tail: Option<LogTail>,
@@ -138,6 +141,7 @@ where
             told: Told::default(),
             guard: None,
             open_users: step.users.len() + usize::from(number == plan.target),
+            anticipated: false,
             started: false,
             cached: false,
             tail: None,
