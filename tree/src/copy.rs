@@ -200,5 +200,4 @@ fn unpack_archive((source, path): (&Dir, &[u8]), dest: &Dir, options: &CopyOptio
 }
 
 #[cfg(test)]
-#[path = "copy/tests.rs"]
 mod tests;

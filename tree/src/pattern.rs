@@ -224,5 +224,4 @@ fn compile(pattern: &str) -> Option<Test> {
 }
 
 #[cfg(test)]
-#[path = "pattern_tests.rs"]
 mod tests;

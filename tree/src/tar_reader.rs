@@ -474,5 +474,4 @@ fn numeric(field: &[u8]) -> Option<i64> {
 }
 
 #[cfg(test)]
-#[path = "tar_reader_tests.rs"]
 mod tests;

@@ -383,5 +383,4 @@ fn make_directory(
 }
 
 #[cfg(test)]
-#[path = "unpack_tests.rs"]
 mod tests;

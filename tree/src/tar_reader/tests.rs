@@ -21,6 +21,11 @@ for line in sys.stdin:
         print(json.dumps("refused"))
 "#;
 
+fn hex(bytes: &[u8]) -> String {
+    let digit = |value: u8| char::from(b"0123456789abcdef"[usize::from(value)]);
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+}
+
 /// Returns what we make of an archive, in the same form; `None` where we refuse it.
 fn ours(mut archive: &[u8]) -> Option<String> {
     let mut reader = TarReader::new(&mut archive);
@@ -28,7 +33,7 @@ fn ours(mut archive: &[u8]) -> Option<String> {
     while let Some(entry) = reader.next().ok()? {
         let end = entry.name.iter().rposition(|byte| *byte != b'/').map_or(0, |at| at + 1);
         let size = if entry.kind == EntryType::Link { 0 } else { entry.size };
-        let name: String = entry.name[..end].iter().map(|byte| format!("{byte:02x}")).collect();
+        let name = hex(&entry.name[..end]);
         lines.push(format!("[\"{name}\", {size}]"));
     }
     Some(format!("[{}]", lines.join(", ")))
@@ -59,7 +64,7 @@ fn gnu_count(archive: &[u8]) -> usize {
     let list =
         Command::new("tar").args(["--quoting-style=escape", "-tf"]).arg(file.path()).output();
     let list = list.unwrap();
-    list.stdout.iter().filter(|byte| **byte == b'\n').count()
+    list.stdout.split(|byte| *byte == b'\n').count() - 1
 }
 
 /// Makes the checksums of all blocks that look like headers right.
@@ -98,10 +103,7 @@ fn what_we_read_is_what_python_reads() {
         .spawn()
         .unwrap();
     let mut input = python.stdin.take().unwrap();
-    let lines: Vec<String> = tried
-        .iter()
-        .map(|archive| archive.iter().map(|byte| format!("{byte:02x}")).collect::<String>() + "\n")
-        .collect();
+    let lines: Vec<String> = tried.iter().map(|archive| hex(archive) + "\n").collect();
     let writer = std::thread::spawn(move || {
         for line in lines {
             input.write_all(line.as_bytes()).unwrap();
