@@ -178,6 +178,22 @@ impl Graph {
     }
 }
 
+impl Graph {
+    /// Returns where a vertex came from; where nobody has said that of it, as of what `ADD` reads,
+    /// where the nearest that uses it came from.
+    pub fn locations(&self, vertex: usize) -> &[SourceLocation] {
+        let mut current = vertex;
+        loop {
+            let own = self.vertices[current].locations.as_slice();
+            // Users come after what they use, so that this ends.
+            match self.users(current).into_iter().find(|user| *user > current) {
+                Some(user) if own.is_empty() => current = user,
+                _ => return own,
+            }
+        }
+    }
+}
+
 impl Vertex {
     /// Returns the step's name: the one it was given, or what it does.
     pub fn name(&self) -> String {

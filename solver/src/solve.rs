@@ -82,7 +82,7 @@ where
         options.events.send(Event::Vertex { id, name: name.clone() });
         options.events.send(Event::Started { id });
         options.events.send(Event::Failed { id, error: error.to_string() });
-        let locations = graph.vertices()[number].locations.clone();
+        let locations = graph.locations(number).to_vec();
         SolveError::Step { name, locations, log_tail: Vec::new(), error: Box::new(error) }
     })?;
     let cancel = options.cancel.child_token();

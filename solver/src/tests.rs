@@ -274,6 +274,24 @@ async fn equal_content_is_found_in_spite_of_another_definition() {
 }
 
 #[tokio::test]
+async fn contents_that_are_copied_one_after_the_other_are_made_side_by_side() {
+    let mut copies = vertex("root", &[], &[]);
+    for number in 0..3 {
+        let stage = vertex(&format!("stage {number}"), &[], &[]);
+        copies = vertex(&format!("copy {number}"), &[&copies, &stage], &["content=1"]);
+    }
+    let cache = Arc::default();
+    let executor =
+        Arc::new(FakeExecutor { delay: Duration::from_millis(50), ..FakeExecutor::default() });
+    let (events, _receiver) = EventSender::channel();
+    let options = SolveOptions { jobs: 4, events, cancel: CancellationToken::new() };
+    solve(graph(&copies), Arc::clone(&executor), Arc::clone(&cache), options).await.unwrap();
+    assert!(executor.peak.load(Ordering::SeqCst) >= 3);
+    assert_eq!(executor.runs.lock().unwrap().len(), 7);
+    assert_eq!(build(&cache, &copies).await.ran.len(), 0);
+}
+
+#[tokio::test]
 async fn ephemeral_results_are_made_anew_and_found_by_content() {
     let cache = Arc::default();
     let context = vertex("context", &[], &["ephemeral"]);

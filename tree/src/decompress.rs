@@ -39,6 +39,28 @@ impl Compression {
     }
 }
 
+/// Tells by the first 512 bytes of a stream, or all where it is shorter, whether it is an archive:
+/// something compressed, or a tar.
+pub fn is_archive_start(first: &[u8]) -> bool {
+    Compression::detect(first) != Compression::None || is_tar_header(first)
+}
+
+/// Tells whether a block is the header of a tar's entry, by its checksum: the sum of its bytes,
+/// where those of the checksum itself count as blanks.
+fn is_tar_header(first: &[u8]) -> bool {
+    let Some(block) = first.get(..512) else { return false };
+    let (before, rest) = block.split_at(148);
+    let (field, after) = rest.split_at(8);
+    let sum: u64 = before.iter().chain(after).map(|byte| u64::from(*byte)).sum();
+    let digits: String = field
+        .iter()
+        .map(|byte| char::from(*byte))
+        .skip_while(|c| *c == ' ')
+        .take_while(char::is_ascii_digit)
+        .collect();
+    u64::from_str_radix(&digits, 8).is_ok_and(|stored| stored == sum + 8 * u64::from(b' '))
+}
+
 /// Tells whether a stream begins with a zstd frame, or one that zstd skips (RFC 8878, 3.1.2).
 fn is_zstd(first: &[u8]) -> bool {
     match first {
@@ -146,6 +168,21 @@ mod tests {
             let stream = encode(&vec![7; 100_000]);
             let (mut reader, _) = decompress(&stream[..stream.len() - 3]).unwrap();
             assert!(std::io::copy(&mut reader, &mut std::io::sink()).is_err());
+        }
+    }
+
+    #[test]
+    fn archives_are_told_from_texts() {
+        let mut header = tar::Header::new_gnu();
+        header.set_path("x").unwrap();
+        header.set_size(0);
+        header.set_cksum();
+        let tar = [&header.as_bytes()[..], &[0; 1024]].concat();
+        assert!(is_archive_start(&tar) && is_archive_start(&gzip(&tar)));
+        let mut broken = tar.clone();
+        broken[0] ^= 1;
+        for text in [&b"FROM scratch\n"[..], &[b'#'; 600], &[0; 512], b"", &broken] {
+            assert!(!is_archive_start(text));
         }
     }
 }

@@ -25,7 +25,6 @@ mod names;
 mod regex;
 mod remove;
 mod resolve;
-
 mod tar_reader;
 mod tar_sparse;
 #[cfg(test)]
@@ -34,6 +33,7 @@ mod wildcard;
 
 pub use attributes::{Attributes, Xattr};
 pub use copy::{CopyOptions, copy};
+pub use decompress::{decompress, is_archive_start};
 pub use digest::{Selection, content_digest};
 pub use dir::Dir;
 pub use error::{Error, Result};

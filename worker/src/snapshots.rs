@@ -2,6 +2,7 @@
 
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use kiln_store::{LayerId, PendingTree, Store};
 use kiln_tree::{CopyOptions, Dir, View};
@@ -21,8 +22,8 @@ use crate::source::local::LocalContext;
 pub(crate) struct Snapshots {
     pub(crate) store: Store,
     pub(crate) blobs: Blobs,
-    /// A directory that stays empty.
-    empty: PathBuf,
+    /// A tree that stays empty.
+    empty: Arc<PendingTree>,
 }
 
 /// A tree that is being made on top of a chain. Dropped uncommitted, it leaves nothing.
@@ -42,7 +43,7 @@ impl Writable {
 
 impl Snapshots {
     pub(crate) fn new(store: Store, blobs: Blobs) -> Result<Self> {
-        let empty = store.temp_dir()?;
+        let empty = Arc::new(store.layers().begin()?);
         Ok(Self { store, blobs, empty })
     }
 
@@ -56,7 +57,7 @@ impl Snapshots {
     /// Returns a chain as a directory to read. All its trees must be there.
     pub(crate) fn read(&self, top: Option<&LayerId>) -> Result<Dir> {
         match self.lowers(top)?.as_slice() {
-            [] => Ok(Dir::open(&self.empty)?),
+            [] => Ok(Dir::open(self.empty())?),
             [only] => Ok(Dir::open(only)?),
             lowers => Overlay { lowers: lowers.to_vec(), upper: None }.mount(),
         }
@@ -77,10 +78,14 @@ impl Snapshots {
 
     /// Begins a tree whose root looks like the one of the chain below.
     pub(crate) fn begin(&self, parent: Option<&LayerId>) -> Result<PendingTree> {
+        self.begin_above(parent.map(|parent| self.store.layers().tree_path(parent)).as_ref())
+    }
+
+    /// Begins a tree whose root looks like the directory `below`.
+    pub(crate) fn begin_above(&self, below: Option<&PathBuf>) -> Result<PendingTree> {
         let pending = self.store.layers().begin()?;
-        if let Some(parent) = parent {
-            let below = Dir::open(&self.store.layers().tree_path(parent))?;
-            copy_attributes(below.as_fd(), Dir::open(pending.fs())?.as_fd())?;
+        if let Some(below) = below {
+            copy_attributes(Dir::open(below)?.as_fd(), Dir::open(pending.fs())?.as_fd())?;
         }
         Ok(pending)
     }
@@ -113,18 +118,21 @@ impl Snapshots {
     pub(crate) fn layer(&self, output: &Output) -> Result<Option<LayerId>> {
         match output {
             Output::Layer(layer) => Ok(layer.clone()),
-            Output::Local(context) => context.imported(self, "/").map(Some),
+            Output::Local(context) => {
+                let copy = self.copy_of(context, Path::new("/"), &[])?;
+                self.commit_pending(copy, None).map(Some)
+            }
         }
     }
 
-    /// Copies what is at `path` in a context into a layer, or what `include` selects of it.
-    pub(crate) fn import(
+    /// Copies what is at `path` in a context, or what `include` selects of it.
+    pub(crate) fn copy_of(
         &self,
         context: &LocalContext,
         path: &Path,
         include: &[String],
-    ) -> Result<LayerId> {
-        let writable = self.write(None)?;
+    ) -> Result<PendingTree> {
+        let pending = self.begin(None)?;
         let path = path.to_string_lossy().into_owned();
         let options = CopyOptions {
             source: path.clone(),
@@ -134,13 +142,13 @@ impl Snapshots {
             include: include.to_vec(),
             ..CopyOptions::default()
         };
-        kiln_tree::copy(context.view(), writable.dir(), &options).map_err(missing)?;
-        self.commit(writable)
+        kiln_tree::copy(context.view(), &Dir::open(pending.fs())?, &options).map_err(missing)?;
+        Ok(pending)
     }
 
     /// Returns a directory that stays empty.
     pub(crate) fn empty(&self) -> &Path {
-        &self.empty
+        self.empty.fs()
     }
 }
 

@@ -220,10 +220,11 @@ impl Worker {
             return Ok(Output::Local(context));
         }
         let snapshots = self.snapshots.clone();
-        let copy =
-            blocking(move || snapshots.import(&context, Path::new("/"), &attributes.include))
-                .await?;
-        Ok(Output::Layer(Some(copy)))
+        let copy = blocking(move || {
+            let copy = snapshots.copy_of(&context, Path::new("/"), &attributes.include)?;
+            snapshots.commit_pending(copy, None)
+        });
+        Ok(Output::Layer(Some(copy.await?)))
     }
 
     async fn digest(&self, vertex: &Vertex, input: usize, output: &Output) -> Result<Digest> {

@@ -28,19 +28,24 @@ impl Dockerfile {
     /// Reads the Dockerfile.
     pub(super) fn read(place: &DockerfilePlace, context: &Path) -> Result<Self> {
         match place {
-            DockerfilePlace::StandardInput => {
-                let text = read_limited(std::io::stdin().lock(), "standard input")?;
-                Ok(Self { name: "Dockerfile".to_owned(), text, ignore: None })
-            }
+            DockerfilePlace::StandardInput => Self::of_stream(std::io::stdin().lock()),
             // Its name in the context is not trusted: a link there must not lead out.
-            DockerfilePlace::Context => Self::read_in(context, Path::new("Dockerfile")),
+            DockerfilePlace::Context => {
+                Self::read_in(&Dir::open(context)?, Path::new("Dockerfile"))
+            }
             DockerfilePlace::Path(path) => {
                 let real = Self::find(path, context)?;
                 let directory = real.parent().unwrap_or(Path::new("/"));
                 let Some(name) = real.file_name() else { bail!("{} is no file", path.display()) };
-                Self::read_in(directory, Path::new(name))
+                Self::read_in(&Dir::open(directory)?, Path::new(name))
             }
         }
+    }
+
+    /// Reads a Dockerfile that has no name and nothing beside it.
+    pub(super) fn of_stream(stream: impl Read) -> Result<Self> {
+        let text = read_limited(stream, "standard input")?;
+        Ok(Self { name: "Dockerfile".to_owned(), text, ignore: None })
     }
 
     /// Finds the file that `--file` names: relative to the working directory, or to the context.
@@ -50,13 +55,13 @@ impl Dockerfile {
             .with_context(|| format!("failed to read dockerfile: open {}", path.display()))
     }
 
-    fn read_in(directory: &Path, name: &Path) -> Result<Self> {
-        let root = Dir::open(directory)?;
+    /// Reads a Dockerfile inside `root`.
+    pub(super) fn read_in(root: &Dir, name: &Path) -> Result<Self> {
         let shown = name.display();
-        let Some(text) = read_file(&root, name)? else {
+        let Some(text) = read_file(root, name)? else {
             bail!("failed to read dockerfile: open {shown}: no such file or directory");
         };
-        let ignore = read_file(&root, Path::new(&format!("{shown}.dockerignore")))?;
+        let ignore = read_file(root, Path::new(&format!("{shown}.dockerignore")))?;
         Ok(Self { name: shown.to_string(), text, ignore })
     }
 }

@@ -1,5 +1,6 @@
 //! A build, from arguments to image: read, lower, solve, export.
 
+mod context;
 mod files;
 mod images;
 mod output;
@@ -22,6 +23,7 @@ use crate::printer::Printer;
 use crate::progress;
 use crate::settings::Settings;
 use crate::signals;
+use context::Input;
 use session::Session;
 
 /// What a build has made.
@@ -39,14 +41,15 @@ pub(crate) async fn build(
     printer: &Printer,
 ) -> Result<Option<Built>> {
     let begun = Instant::now();
-    let dockerfile = Dockerfile::read(&request.dockerfile, &request.context)?;
+    let store = settings.store()?;
+    let input = tokio::task::block_in_place(|| Input::local(&request, &store))?;
     let (events, receiver) = EventSender::channel();
     let cancel = CancellationToken::new();
     let mut tasks = tokio::task::JoinSet::new();
     let renderer = progress::run(mode, receiver).context("show progress")?;
     let watcher = tasks.spawn(signals::watch(cancel.clone()));
 
-    let session = Session { request: &request, dockerfile: &dockerfile, settings, events, cancel };
+    let session = Session { request: &request, input: &input, settings, store, events, cancel };
     let outcome = session.run().await;
     // The renderer ends with the last sender; what it hasn't shown must not mix with what follows.
     drop(session);
@@ -60,7 +63,7 @@ pub(crate) async fn build(
             Ok(Some(Built { image_id: done.exported.image_id }))
         }
         Err(failure) => {
-            progress::failure(printer, &failure, &dockerfile);
+            progress::failure(printer, &failure, &input.dockerfile);
             Ok(None)
         }
     }

@@ -17,8 +17,10 @@ pub(super) const CONTEXT_NAME: &str = "context";
 /// What a build was asked for.
 #[derive(Debug)]
 pub(crate) struct BuildRequest {
-    /// The main context's directory.
-    pub(super) context: PathBuf,
+    /// Where the main context is.
+    pub(super) context: ContextPlace,
+    /// Most bytes of the files of a context that is an archive; `None` for no limit.
+    pub(super) context_limit: Option<u64>,
     /// Where the Dockerfile is.
     pub(super) dockerfile: DockerfilePlace,
     /// The stage to build.
@@ -47,6 +49,15 @@ pub(crate) struct BuildRequest {
     pub(super) outputs: Vec<Output>,
 }
 
+/// Where the main context is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum ContextPlace {
+    /// A directory.
+    Directory(PathBuf),
+    /// An archive on standard input, or no context but a Dockerfile there.
+    StandardInput,
+}
+
 /// Where a Dockerfile is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum DockerfilePlace {
@@ -61,12 +72,15 @@ pub(super) enum DockerfilePlace {
 impl BuildRequest {
     /// Makes out what was asked for.
     pub(crate) fn resolve(arguments: BuildArguments) -> Result<Self> {
-        let context = context_directory(&arguments.context)?;
+        let context = context_place(&arguments.context)?;
         let dockerfile = match arguments.file {
             None => DockerfilePlace::Context,
             Some(path) if path.as_os_str() == "-" => DockerfilePlace::StandardInput,
             Some(path) => DockerfilePlace::Path(path),
         };
+        if context == ContextPlace::StandardInput && dockerfile == DockerfilePlace::StandardInput {
+            bail!("invalid argument: can't use stdin for both build context and dockerfile");
+        }
         let tags = arguments.tags.iter().map(|tag| parse_tag(tag)).collect::<Result<Vec<_>>>()?;
         let mut named = NamedContexts::default();
         for text in &arguments.build_contexts {
@@ -78,6 +92,7 @@ impl BuildRequest {
         };
         Ok(Self {
             context,
+            context_limit: size_limit(&arguments.context_limit)?,
             dockerfile,
             outputs: output::resolve(&arguments.outputs, &tags)?,
             target: arguments.target.filter(|target| !target.is_empty()),
@@ -99,10 +114,32 @@ impl BuildRequest {
     }
 }
 
-fn context_directory(path: &Path) -> Result<PathBuf> {
+fn context_place(path: &Path) -> Result<ContextPlace> {
     if path.as_os_str() == "-" {
-        bail!("a context on standard input is not supported yet: give a directory");
+        return Ok(ContextPlace::StandardInput);
     }
+    context_directory(path).map(ContextPlace::Directory)
+}
+
+/// Reads a number of bytes with `k`, `m`, `g` or `t` behind it; 0 stands for no limit.
+fn size_limit(text: &str) -> Result<Option<u64>> {
+    let lower = text.to_ascii_lowercase();
+    let number = lower.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let shift = match &lower[number.len()..] {
+        "" | "b" => 0,
+        "k" | "kb" | "kib" => 10,
+        "m" | "mb" | "mib" => 20,
+        "g" | "gb" | "gib" => 30,
+        "t" | "tb" | "tib" => 40,
+        _ => bail!("invalid size {text:?}: expected a number and k, m, g or t"),
+    };
+    let number: u64 = number.parse().with_context(|| format!("invalid size {text:?}"))?;
+    let bytes =
+        number.checked_mul(1 << shift).with_context(|| format!("size {text} is too large"))?;
+    Ok((bytes > 0).then_some(bytes))
+}
+
+fn context_directory(path: &Path) -> Result<PathBuf> {
     let text = path.to_string_lossy();
     if text.contains("://") || text.starts_with("git@") {
         bail!("the context {text:?} is remote, which is not supported yet: give a directory");
@@ -270,6 +307,17 @@ impl NamedContexts {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn limits_are_sizes() {
+        assert_eq!(size_limit("0").unwrap(), None);
+        assert_eq!(size_limit("12").unwrap(), Some(12));
+        assert_eq!(size_limit("16G").unwrap(), Some(16 << 30));
+        assert_eq!(size_limit("3mb").unwrap(), Some(3 << 20));
+        for text in ["", "g", "-1", "1x", "99999999999t", "1.5g"] {
+            assert!(size_limit(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn hosts_are_checked() {

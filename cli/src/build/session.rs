@@ -17,7 +17,8 @@ use kiln_worker::{
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-use super::files::{Dockerfile, Files};
+use super::context::Input;
+use super::files::Files;
 use super::images::{Resolver, Step};
 use super::output::Exporting;
 use super::request::{BuildRequest, CONTEXT_NAME};
@@ -28,8 +29,9 @@ use crate::settings::Settings;
 /// What a build works with.
 pub(super) struct Session<'a> {
     pub(super) request: &'a BuildRequest,
-    pub(super) dockerfile: &'a Dockerfile,
+    pub(super) input: &'a Input,
     pub(super) settings: &'a Settings,
+    pub(super) store: Store,
     pub(super) events: EventSender,
     pub(super) cancel: CancellationToken,
 }
@@ -65,7 +67,7 @@ impl From<anyhow::Error> for Failure {
 impl Session<'_> {
     /// Lowers, solves and exports.
     pub(super) async fn run(&self) -> Result<Done, Failure> {
-        let store = self.settings.store()?;
+        let store = &self.store;
         let options = ImageResolverOptions {
             store: store.clone(),
             layouts: self.request.layouts.clone(),
@@ -79,10 +81,10 @@ impl Session<'_> {
             self.events.send(Event::Warning { id: None, message });
         }
         let blobs = resolver.blobs();
-        let worker = self.worker(&store, resolver)?;
+        let worker = self.worker(store, resolver)?;
         // An image without files needs no graph.
         let (layer, steps, cached) = if lowered.edge.is_some() {
-            let solved = self.solve(&store, &worker, &lowered).await?;
+            let solved = self.solve(store, &worker, &lowered).await?;
             (layer_of(&solved.output)?, solved.steps, solved.cached)
         } else {
             (None, 0, 0)
@@ -98,15 +100,15 @@ impl Session<'_> {
         let source = ImageSource { config: lowered.image, layer, platform };
         let outputs = self.request.outputs.clone();
         let exported = exporting.export(source, outputs, lowered.epoch).await?;
-        if let Err(error) = sync::start(&store) {
+        if let Err(error) = sync::start(store) {
             self.events.send(Event::Warning { id: None, message: format!("{error:#}") });
         }
         Ok(Done { exported, steps, cached })
     }
 
     fn lower(&self, resolver: &ImageResolver) -> Result<Lowered, Failure> {
-        let request = self.request;
-        let files = Files::open(&request.context, self.dockerfile, &request.directories)?;
+        let (request, dockerfile) = (self.request, &self.input.dockerfile);
+        let files = Files::open(&self.input.directory, dockerfile, &request.directories)?;
         let images =
             Resolver { images: resolver, events: &self.events, runtime: Handle::current() };
         let options = Options {
@@ -121,7 +123,7 @@ impl Session<'_> {
                 Network::None => Some("none".to_owned()),
             },
             named_contexts: request.named_contexts.clone(),
-            filename: self.dockerfile.name.clone(),
+            filename: dockerfile.name.clone(),
             session: "kiln".to_owned(),
             extra_hosts: request.hosts.clone(),
             hostname: None,
@@ -129,10 +131,10 @@ impl Session<'_> {
             context_name: CONTEXT_NAME.to_owned(),
             multi_platform: false,
         };
-        let step = Step::begin(&self.events, format!("[internal] load {}", self.dockerfile.name));
+        let step = Step::begin(&self.events, format!("[internal] load {}", dockerfile.name));
         // Resolving images blocks this thread until the registries answer.
         let lowered = tokio::task::block_in_place(|| {
-            kiln_frontend::lower(&self.dockerfile.text, &options, &images, &files)
+            kiln_frontend::lower(&dockerfile.text, &options, &images, &files)
         });
         match &lowered {
             Ok(_) => step.complete(),
@@ -143,7 +145,7 @@ impl Session<'_> {
 
     fn worker(&self, store: &Store, images: Arc<ImageResolver>) -> Result<Arc<Worker>, Failure> {
         let mut contexts = self.request.directories.clone();
-        contexts.insert(CONTEXT_NAME.to_owned(), self.request.context.clone());
+        contexts.insert(CONTEXT_NAME.to_owned(), self.input.directory.clone());
         let options = WorkerOptions {
             store: store.clone(),
             images,

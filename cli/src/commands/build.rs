@@ -16,12 +16,16 @@ use crate::settings::Settings;
 /// in the local store, or writes it where --output says.
 #[derive(Debug, Args)]
 pub(crate) struct BuildArguments {
-    /// Directory whose files COPY and ADD take
+    /// Directory whose files COPY and ADD take; `-` for an archive on standard input, or a
+    /// Dockerfile there and no files
     #[arg(value_name = "CONTEXT")]
     pub(crate) context: PathBuf,
     /// Name of the Dockerfile, `-` for standard input [default: CONTEXT/Dockerfile]
     #[arg(short, long, value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
+    /// Most bytes of a context that is an archive, as 16g; 0 for no limit
+    #[arg(long, value_name = "SIZE", default_value = "64g")]
+    pub(crate) context_limit: String,
     /// Name and optional tag of the image, as `name:tag`; several times for several names
     #[arg(short, long = "tag", value_name = "NAME")]
     pub(crate) tags: Vec<String>,

@@ -3,6 +3,7 @@
 
 mod build;
 mod concurrency;
+mod contexts;
 mod crash;
 mod debian;
 mod demo;

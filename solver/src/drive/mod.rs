@@ -78,6 +78,9 @@ struct State<O, G> {
     guard: Option<G>,
     /// How many users are not done yet.
     open_users: usize,
+    /// Whether the results that settle the key were demanded before the keys of all inputs were
+    /// known.
+    anticipated: bool,
     started: bool,
     cached: bool,
     tail: Option<LogTail>,
@@ -138,6 +141,7 @@ where
             told: Told::default(),
             guard: None,
             open_users: step.users.len() + usize::from(number == plan.target),
+            anticipated: false,
             started: false,
             cached: false,
             tail: None,
@@ -303,7 +307,7 @@ where
     fn step_error(&self, number: usize, error: StepError, tail: &[u8]) -> SolveError {
         SolveError::Step {
             name: self.plan.steps[number].name.clone(),
-            locations: self.world.graph.vertices()[number].locations.clone(),
+            locations: self.world.graph.locations(number).to_vec(),
             log_tail: tail.to_vec(),
             error: Box::new(error),
         }

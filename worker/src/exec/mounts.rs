@@ -18,6 +18,7 @@ use kiln_store::{CacheMountGuard, LayerId, PendingTree, Sharing};
 use kiln_tree::{CopyOptions, Dir};
 
 use super::secret::Secrets;
+use crate::content;
 use crate::error::{Error, Result};
 use crate::output::Output;
 use crate::sandbox::{Mount as SandboxMount, MountKind as SandboxKind, Tree, Upper};
@@ -71,7 +72,7 @@ impl Preparation<'_> {
         for mount in &self.exec.mounts {
             match &mount.kind {
                 MountKind::Bind if mount.dest == "/" => {
-                    prepared.rootfs = self.writable(mount, "/", &mut prepared)?;
+                    prepared.rootfs = self.writable(mount, &mut prepared)?;
                 }
                 _ => self.add(mount, &mut prepared)?,
             }
@@ -92,8 +93,7 @@ impl Preparation<'_> {
             MountKind::Bind => bind(self.bound(mount, prepared)?),
             MountKind::Cache(cache) => {
                 if let (Some(output), Some(_)) = (mount.output, mount.input) {
-                    let input = self.layer(mount, "/")?;
-                    prepared.outputs.push((output, Outcome::Unchanged(input)));
+                    prepared.outputs.push((output, Outcome::Unchanged(self.layer(mount)?)));
                 }
                 let key = self.cache_key(cache, mount)?;
                 let guard = prepared
@@ -121,18 +121,12 @@ impl Preparation<'_> {
     /// Returns the tree of a bind mount.
     fn bound(&self, mount: &Mount, prepared: &mut Prepared) -> Result<Tree> {
         if !mount.readonly {
-            return self.writable(mount, &mount.selector, prepared);
+            return self.writable(mount, prepared);
         }
-        let layer = self.layer(mount, &mount.selector)?;
-        let tree = self.readable(layer.as_ref())?;
         if let Some(output) = mount.output {
-            prepared.outputs.push((output, Outcome::Unchanged(self.layer(mount, "/")?)));
+            prepared.outputs.push((output, Outcome::Unchanged(self.layer(mount)?)));
         }
-        Ok(tree)
-    }
-
-    fn readable(&self, layer: Option<&LayerId>) -> Result<Tree> {
-        let mut lowers = self.snapshots.lowers(layer)?;
+        let mut lowers = self.lowers(mount)?;
         Ok(match lowers.len() {
             0 => Tree::Directory(self.snapshots.empty().to_owned()),
             1 => Tree::Directory(lowers.remove(0)),
@@ -141,27 +135,41 @@ impl Preparation<'_> {
     }
 
     /// Returns a fresh tree on top of a mount's input.
-    fn writable(&self, mount: &Mount, selector: &str, prepared: &mut Prepared) -> Result<Tree> {
-        // What a layer is made of has to be whole.
-        let selector = if mount.output.is_some() { "/" } else { selector };
-        let parent = self.layer(mount, selector)?;
-        let pending = self.snapshots.begin(parent.as_ref())?;
-        let upper = Upper { fs: pending.fs().to_owned(), work: pending.work().to_owned() };
+    fn writable(&self, mount: &Mount, prepared: &mut Prepared) -> Result<Tree> {
+        let upper_of =
+            |tree: &PendingTree| Upper { fs: tree.fs().to_owned(), work: tree.work().to_owned() };
+        let Some(output) = mount.output else {
+            let lowers = self.lowers(mount)?;
+            let pending = self.snapshots.begin_above(lowers.first())?;
+            let upper = Some(upper_of(&pending));
+            prepared.discarded.push(pending);
+            return Ok(Tree::Overlay { lowers, upper });
+        };
+        let parent = self.layer(mount)?;
         let lowers = self.snapshots.lowers(parent.as_ref())?;
-        match mount.output {
-            Some(output) => prepared.outputs.push((output, Outcome::Written(pending, parent))),
-            None => prepared.discarded.push(pending),
-        }
-        Ok(Tree::Overlay { lowers, upper: Some(upper) })
+        let pending = self.snapshots.begin(parent.as_ref())?;
+        let upper = Some(upper_of(&pending));
+        prepared.outputs.push((output, Outcome::Written(pending, parent)));
+        Ok(Tree::Overlay { lowers, upper })
     }
 
-    /// Returns a mount's input as layers; of a context, at least what `selector` selects.
-    fn layer(&self, mount: &Mount, selector: &str) -> Result<Option<LayerId>> {
-        let Some(input) = mount.input else { return Ok(None) };
-        match self.inputs.get(input as usize) {
-            Some(Output::Layer(layer)) => Ok(layer.clone()),
-            Some(Output::Local(context)) => context.imported(self.snapshots, selector).map(Some),
-            None => Err(Error::Invalid(format!("mount {} has no input {input}", mount.dest))),
+    fn input(&self, mount: &Mount) -> Result<&Output> {
+        let Some(input) = mount.input else { return Ok(&Output::Layer(None)) };
+        self.inputs
+            .get(input as usize)
+            .ok_or_else(|| Error::Invalid(format!("mount {} has no input {input}", mount.dest)))
+    }
+
+    /// Returns a mount's input as layers.
+    fn layer(&self, mount: &Mount) -> Result<Option<LayerId>> {
+        self.snapshots.layer(self.input(mount)?)
+    }
+
+    /// Returns a mount's input as directories; of a context, a copy of what is selected.
+    fn lowers(&self, mount: &Mount) -> Result<Vec<PathBuf>> {
+        match self.input(mount)? {
+            Output::Layer(layer) => self.snapshots.lowers(layer.as_ref()),
+            Output::Local(context) => Ok(vec![context.copied(self.snapshots, &mount.selector)?]),
         }
     }
 
@@ -191,22 +199,33 @@ impl Preparation<'_> {
 
     /// A cache that starts with an input's files is another one for other files.
     fn cache_key(&self, cache: &CacheMount, mount: &Mount) -> Result<String> {
-        Ok(match self.layer(mount, "/")? {
-            Some(layer) => format!("{}:{layer}", cache.id),
-            None => cache.id.clone(),
+        Ok(match self.input(mount)? {
+            Output::Layer(None) => cache.id.clone(),
+            Output::Layer(Some(layer)) => format!("{}:{layer}", cache.id),
+            local @ Output::Local(_) => {
+                let content = content::digest(self.snapshots, local, &[])?;
+                format!("{}:{content}", cache.id)
+            }
         })
     }
 
     fn fill(&self, guard: &CacheMountGuard, mount: &Mount) -> Result<()> {
-        let Some(layer) = self.layer(mount, "/")? else { return Ok(()) };
-        let source = self.snapshots.read(Some(&layer))?;
         let options = CopyOptions {
             source: "/".to_owned(),
             dest: "/".to_owned(),
             dir_copy_contents: true,
             ..CopyOptions::default()
         };
-        Ok(kiln_tree::copy(whole(&source), &Dir::open(guard.path())?, &options)?)
+        let dest = Dir::open(guard.path())?;
+        match self.input(mount)? {
+            Output::Layer(None) => {}
+            Output::Layer(layer) => {
+                let source = self.snapshots.read(layer.as_ref())?;
+                kiln_tree::copy(whole(&source), &dest, &options)?;
+            }
+            Output::Local(context) => kiln_tree::copy(context.view(), &dest, &options)?,
+        }
+        Ok(())
     }
 
     fn secret(&self, secret: &SecretMount) -> Result<Option<SandboxKind>> {

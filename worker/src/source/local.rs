@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use kiln_llb::op::SourceOp;
-use kiln_store::LayerId;
+use kiln_store::PendingTree;
 use kiln_tree::{Dir, Owner, PatternMatcher, View};
 
 use crate::error::{Error, Result};
@@ -29,7 +29,7 @@ pub struct LocalContext {
     dir: Dir,
     excludes: Option<PatternMatcher>,
     /// Copies that were made for mounts, by what was copied.
-    imports: Mutex<BTreeMap<PathBuf, LayerId>>,
+    copies: Mutex<BTreeMap<PathBuf, PendingTree>>,
 }
 
 /// Attributes of a local source.
@@ -67,7 +67,7 @@ impl LocalContext {
             patterns => Some(PatternMatcher::new(patterns)?),
         };
         let dir = Dir::open(path)?;
-        Ok(Self { name: name.to_owned(), dir, excludes, imports: Mutex::default() })
+        Ok(Self { name: name.to_owned(), dir, excludes, copies: Mutex::default() })
     }
 
     /// Returns the context as it is to be seen.
@@ -82,23 +82,24 @@ impl LocalContext {
 }
 
 impl LocalContext {
-    /// Returns a copy of the context that has at least what is at `selector`, made once.
-    pub(crate) fn imported(&self, snapshots: &Snapshots, selector: &str) -> Result<LayerId> {
-        let whole = PathBuf::from("/");
+    /// Returns the directory of a copy of the context that has at least what is at `selector`. It
+    /// is made once and lives as long as the context.
+    pub(crate) fn copied(&self, snapshots: &Snapshots, selector: &str) -> Result<PathBuf> {
         let path = Path::new("/").join(selector);
         // A path through links needs what they lead to.
-        let real = self.dir.real_path(&path)?;
-        let part = if real == path { path } else { whole };
-        if let Some(layer) = self.lock().get(&part) {
-            return Ok(layer.clone());
+        let part = match self.dir.real_path(&path)? {
+            real if real == path => path,
+            _ => PathBuf::from("/"),
+        };
+        if let Some(copy) = self.lock().get(&part) {
+            return Ok(copy.fs().to_owned());
         }
-        let layer = snapshots.import(self, &part, &[])?;
-        self.lock().insert(part, layer.clone());
-        Ok(layer)
+        let copy = snapshots.copy_of(self, &part, &[])?;
+        Ok(self.lock().entry(part).or_insert(copy).fs().to_owned())
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<PathBuf, LayerId>> {
-        self.imports.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<PathBuf, PendingTree>> {
+        self.copies.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
