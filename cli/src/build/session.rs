@@ -12,7 +12,8 @@ use kiln_registry::Client;
 use kiln_solver::{Event, EventSender, SolveError, SolveOptions, Solved, solve};
 use kiln_store::{LayerId, Store};
 use kiln_worker::{
-    DefaultNetwork, ImageResolver, ImageResolverOptions, Output, StoreCache, Worker, WorkerOptions,
+    DefaultNetwork, ImageResolver, ImageResolverOptions, Output, RemoteOptions, StoreCache, Worker,
+    WorkerOptions,
 };
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
@@ -153,6 +154,12 @@ impl Session<'_> {
             network: DefaultNetwork::Host,
             resolv_conf: self.settings.resolv_conf()?,
             secrets: self.request.secrets.clone(),
+            remote: RemoteOptions {
+                max_bytes: self.request.input_limit,
+                environment: self.settings.git_environment(),
+                // Only who builds may lend keys, not a Dockerfile.
+                ssh_agent: self.settings.ssh_agent().filter(|_| self.request.uses_ssh),
+            },
         };
         Ok(Arc::new(Worker::new(options).context("prepare the worker")?))
     }

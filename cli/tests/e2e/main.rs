@@ -12,6 +12,7 @@ mod images;
 mod outputs;
 mod registry;
 mod run;
+mod sources;
 
 use kiln_testkit::Kiln;
 
