@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::build::BuildArguments;
+use crate::commands::debug::DebugArguments;
 use crate::commands::images::ImagesArguments;
 use crate::commands::inspect::InspectArguments;
 use crate::commands::rmi::RmiArguments;
@@ -51,6 +52,8 @@ pub(crate) enum Command {
     Rmi(RmiArguments),
     /// Show everything about images, as JSON
     Inspect(InspectArguments),
+    /// Look into what kiln works with
+    Debug(DebugArguments),
     /// Make what is stored survive a power loss; builds do so by themselves
     #[command(name = sync::NAME, hide = true)]
     Sync,

@@ -19,6 +19,14 @@ impl Printer {
         let _ = writeln!(anstream::stdout(), "{text}");
     }
 
+    /// Writes a result that is no text to standard output.
+    #[expect(clippy::unused_self, reason = "printing is the privilege of who holds a printer")]
+    pub(crate) fn bytes(&self, bytes: &[u8]) -> std::io::Result<()> {
+        let mut stdout = std::io::stdout().lock();
+        stdout.write_all(bytes)?;
+        stdout.flush()
+    }
+
     /// Prints a line for people to standard error.
     #[expect(clippy::unused_self, reason = "printing is the privilege of who holds a printer")]
     pub(crate) fn note(&self, text: impl Display) {

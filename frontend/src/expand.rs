@@ -12,6 +12,7 @@
 //! The words share one buffer with the substitutions inside of them, as they do in BuildKit: a word
 //! that was begun in front of a substitution with an operator is forgotten.
 
+mod limits;
 mod pattern;
 mod scan;
 

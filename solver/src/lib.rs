@@ -28,6 +28,13 @@
 //!   its old result is out of date. Such a key is not looked up, but stored and linked: the new
 //!   record takes the place of the old.
 //!
+//! # Looking ahead
+//!
+//! Where a definition key leads nowhere, results have to be made before the content key is known,
+//! and so before the keys of whatever is built on the vertex are. Those are likely to lead nowhere
+//! as well: the results that they will be settled by are demanded at once, so that what could run
+//! side by side isn't found out step by step.
+//!
 //! # The order of waiting
 //!
 //! The results of all inputs first, then the lock on the key, then another look into the cache

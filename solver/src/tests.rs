@@ -106,6 +106,13 @@ struct FakeCache {
     hits: AtomicUsize,
 }
 
+impl FakeCache {
+    /// Drops the results with this content.
+    fn forget(&self, content: &str) {
+        self.records.lock().unwrap().retain(|_, (outputs, _)| outputs != &[content]);
+    }
+}
+
 impl Cache for FakeCache {
     type Output = Content;
     type Guard = OwnedMutexGuard<()>;
@@ -274,6 +281,24 @@ async fn equal_content_is_found_in_spite_of_another_definition() {
 }
 
 #[tokio::test]
+async fn contents_that_are_copied_one_after_the_other_are_made_side_by_side() {
+    let mut copies = vertex("root", &[], &[]);
+    for number in 0..3 {
+        let stage = vertex(&format!("stage {number}"), &[], &[]);
+        copies = vertex(&format!("copy {number}"), &[&copies, &stage], &["content=1"]);
+    }
+    let cache = Arc::default();
+    let executor =
+        Arc::new(FakeExecutor { delay: Duration::from_millis(50), ..FakeExecutor::default() });
+    let (events, _receiver) = EventSender::channel();
+    let options = SolveOptions { jobs: 4, events, cancel: CancellationToken::new() };
+    solve(graph(&copies), Arc::clone(&executor), Arc::clone(&cache), options).await.unwrap();
+    assert!(executor.peak.load(Ordering::SeqCst) >= 3);
+    assert_eq!(executor.runs.lock().unwrap().len(), 7);
+    assert_eq!(build(&cache, &copies).await.ran.len(), 0);
+}
+
+#[tokio::test]
 async fn ephemeral_results_are_made_anew_and_found_by_content() {
     let cache = Arc::default();
     let context = vertex("context", &[], &["ephemeral"]);
@@ -292,6 +317,49 @@ async fn ephemeral_results_are_made_anew_and_found_by_content() {
     build(&cache, &whole).await;
     assert_eq!(build(&cache, &whole).await.ran, ["context", "whole"]);
     assert_eq!(cache.records.lock().unwrap().len(), 3);
+}
+
+/// Returns a chain of copies from independent stages, and a last step.
+fn copies_from(stages: &[&str]) -> Edge {
+    let mut edge = vertex("root", &[], &[]);
+    for stage in stages {
+        let stage = vertex(stage, &[], &[]);
+        edge = vertex("copy", &[&edge, &stage], &["content=1"]);
+    }
+    vertex("last", &[&edge], &[])
+}
+
+#[tokio::test]
+async fn what_was_started_in_vain_is_stopped() {
+    let cache = Arc::default();
+    build(&cache, &copies_from(&["a", "b"])).await;
+    // The first stage is made anew and turns out equal; the second one's result is gone, and the
+    // copy of it isn't.
+    let anew = |first: &str, second: &str| copies_from(&[first, second]);
+    let executor = FakeExecutor {
+        contents: HashMap::from([("anew", "a()")]),
+        endless: Some("b"),
+        ..FakeExecutor::default()
+    };
+    cache.forget("b()");
+    let outcome = build_with(executor, &cache, &anew("anew", "b")).await;
+    assert_eq!(outcome.solved().output, "last(copy(copy(root(),a()),b()))");
+    assert!(outcome.ran.contains(&"anew".to_owned()), "{:?}", outcome.ran);
+}
+
+#[tokio::test]
+async fn nothing_is_loaded_in_vain_where_no_step_runs() {
+    let cache = Arc::default();
+    let target = || {
+        let context = vertex("context", &[], &["ephemeral"]);
+        let copied = vertex("copy", &[&vertex("root", &[], &[]), &context], &["content=1"]);
+        vertex("last", &[&copied], &[])
+    };
+    build(&cache, &target()).await;
+    cache.loads.store(0, Ordering::SeqCst);
+    let outcome = build(&cache, &target()).await;
+    assert_eq!(outcome.ran, ["context"]);
+    assert_eq!(cache.loads.load(Ordering::SeqCst), 1);
 }
 
 #[tokio::test]

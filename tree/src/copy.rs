@@ -1,7 +1,7 @@
 //! Copying between trees, as BuildKit's file op does.
 //!
-//! What is copied is what [`crate::digest`] digests for the same source, pattern and rules: both
-//! ask [`select`]. Where it goes follows from the destination's text (a slash at its end), from what
+//! What is copied is what [`mod@crate::digest`] digests for the same source, pattern and rules: both
+//! ask `digest::select`. Where it goes follows from the destination's text (a slash at its end), from what
 //! is there already, and from what the source is; links of the destination are followed inside its
 //! root before anything is made, and never again after: what is made is made by name in the open
 //! directory that it goes into, replacing links, not following them.
@@ -145,7 +145,7 @@ fn copy_selected(
     options: &CopyOptions,
 ) -> Result<()> {
     let parents = Attributes {
-        mode: Some(options.mode.as_ref().and_then(ModeChange::bits).unwrap_or(PARENT_MODE)),
+        mode: Some(options.mode.as_ref().and_then(ModeChange::bits).unwrap_or(PARENT_MODE) & 0o777),
         owner: options.owner,
         mtime: options.mtime,
     };

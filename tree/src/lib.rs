@@ -25,7 +25,6 @@ mod names;
 mod regex;
 mod remove;
 mod resolve;
-
 mod tar_reader;
 mod tar_sparse;
 #[cfg(test)]

@@ -60,6 +60,21 @@ pub(crate) fn split(rooted: &Path) -> Option<(&Path, &OsStr)> {
     Some((rooted.parent()?, rooted.file_name()?))
 }
 
+/// Tells whether a path's text says that it is where it starts: `.`, `a/..`, but not `/` or `..`.
+pub(crate) fn is_dot(path: &[u8]) -> bool {
+    let mut depth = 0_usize;
+    for name in components(path) {
+        if name != b".." {
+            depth += 1;
+        } else if depth == 0 {
+            return false;
+        } else {
+            depth -= 1;
+        }
+    }
+    depth == 0 && !path.starts_with(b"/")
+}
+
 /// Joins a name to a relative path.
 pub(crate) fn join(parent: &[u8], name: &[u8]) -> Vec<u8> {
     let mut joined = Vec::with_capacity(parent.len() + name.len() + 1);

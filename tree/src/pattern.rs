@@ -2,7 +2,7 @@
 //!
 //! That matcher turns a pattern into a regular expression of Go, without much care: `^` at its
 //! beginning is an anchor, `\d` a digit, and what is in brackets is what Go's syntax makes of it.
-//! [`crate::regex`] reads and runs what can come of it.
+//! The module `regex` reads and runs what can come of it.
 
 use crate::error::{Error, Result};
 use crate::regex::Regex;

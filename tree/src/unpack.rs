@@ -3,7 +3,7 @@
 //! What comes of an archive is what containerd's apply makes of it. The archive is hostile: its
 //! names and links are resolved inside the root by the kernel, entries are made relative to the
 //! descriptor of their parent, never through a link that is the entry itself, and what is read into
-//! memory is bounded ([`crate::tar_reader`]).
+//! memory is bounded (`tar_reader`).
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -117,13 +117,34 @@ impl Unpacker<'_> {
             return Err(Error::invalid(names::path(&entry.name), "name with a NUL byte"));
         }
         let path = names::rooted(&entry.name);
-        // The root is what it is.
-        let Some((parent, name)) = names::split(&path) else { return Ok(()) };
+        let Some((parent, name)) = names::split(&path) else { return self.root(entry) };
         let parent = self.enter(names::bytes(parent))?;
         let (name, path) = (names::bytes(name), parent.real.join(name));
         let made = self.make(&parent, name, (entry, &path), reader);
         self.parent = (!std::mem::take(&mut self.stale)).then_some(parent);
         made
+    }
+
+    /// The root is what it is, except that Docker's `ADD` takes it from an entry that doesn't call it
+    /// `.`, but `/` or `..`.
+    fn root(&self, entry: &TarEntry) -> Result<()> {
+        if self.options.whiteouts || names::is_dot(&entry.name) {
+            return Ok(());
+        }
+        let root = Path::new("/");
+        if entry.kind != EntryType::Directory {
+            return Err(Error::invalid(root, "the root can't be replaced"));
+        }
+        finish_open(self.dest.as_fd(), entry, &self.attributes(entry))
+            .map_err(|errno| Error::io("unpack", root, errno))
+    }
+
+    fn attributes(&self, entry: &TarEntry) -> Attributes {
+        Attributes {
+            mode: Some(entry.mode),
+            owner: Some(self.options.owner.unwrap_or(Owner { uid: entry.uid, gid: entry.gid })),
+            mtime: Some(bounded_time(entry.mtime)),
+        }
     }
 
     /// Opens the directory that an entry is in, and makes it where it isn't there.
@@ -141,6 +162,9 @@ impl Unpacker<'_> {
         let real = self.dest.real_path(path)?;
         let fd = match resolve::open(self.dest.as_fd(), &real, flags, Mode::empty()) {
             Err(Errno::NOENT) => {
+                if !self.options.whiteouts {
+                    self.check_no_dangling_link(path)?;
+                }
                 self.dest
                     .mkdir_all(&real, &Attributes { mode: Some(0o755), ..Default::default() })?;
                 resolve::open(self.dest.as_fd(), &real, flags, Mode::empty())
@@ -149,6 +173,20 @@ impl Unpacker<'_> {
         };
         let fd = fd.map_err(|errno| Error::at("open", path, errno))?;
         Ok(Parent { named: named.to_vec(), real, fd })
+    }
+
+    /// Checks that no link on the way to `path` leads to nothing. In layers such a link gets what it
+    /// leads to; Docker's `ADD` refuses it.
+    fn check_no_dangling_link(&self, path: &Path) -> Result<()> {
+        for path in path.ancestors() {
+            if self.dest.metadata(path, false)?.is_some() {
+                return match self.dest.metadata(path, true)? {
+                    Some(_) => Ok(()),
+                    None => Err(Error::NotFound { path: path.to_path_buf() }),
+                };
+            }
+        }
+        Ok(())
     }
 
     fn make(
@@ -176,16 +214,11 @@ impl Unpacker<'_> {
             remove::remove_all(dir, name).map_err(error)?;
             self.stale = found.is_dir() || found.is_symlink();
         }
-        let mtime = bounded_time(entry.mtime);
-        let attributes = Attributes {
-            mode: Some(entry.mode),
-            owner: Some(self.options.owner.unwrap_or(Owner { uid: entry.uid, gid: entry.gid })),
-            mtime: Some(mtime),
-        };
+        let attributes = self.attributes(entry);
         match entry.kind {
             EntryType::Directory => {
                 make_directory((dir, name), entry, &attributes).map_err(error)?;
-                self.directories.push((path.to_path_buf(), mtime));
+                self.directories.push((path.to_path_buf(), bounded_time(entry.mtime)));
             }
             EntryType::Regular | EntryType::Continuous => {
                 let file = File::from(edit::create(dir, name).map_err(error)?);

@@ -2,6 +2,7 @@
 
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use kiln_store::{LayerId, PendingTree, Store};
 use kiln_tree::{CopyOptions, Dir, View};
@@ -21,8 +22,8 @@ use crate::source::local::LocalContext;
 pub(crate) struct Snapshots {
     pub(crate) store: Store,
     pub(crate) blobs: Blobs,
-    /// A directory that stays empty.
-    empty: PathBuf,
+    /// A tree that stays empty.
+    empty: Arc<PendingTree>,
 }
 
 /// A tree that is being made on top of a chain. Dropped uncommitted, it leaves nothing.
@@ -42,7 +43,7 @@ impl Writable {
 
 impl Snapshots {
     pub(crate) fn new(store: Store, blobs: Blobs) -> Result<Self> {
-        let empty = store.temp_dir()?;
+        let empty = Arc::new(store.layers().begin()?);
         Ok(Self { store, blobs, empty })
     }
 
@@ -56,7 +57,7 @@ impl Snapshots {
     /// Returns a chain as a directory to read. All its trees must be there.
     pub(crate) fn read(&self, top: Option<&LayerId>) -> Result<Dir> {
         match self.lowers(top)?.as_slice() {
-            [] => Ok(Dir::open(&self.empty)?),
+            [] => Ok(Dir::open(self.empty())?),
             [only] => Ok(Dir::open(only)?),
             lowers => Overlay { lowers: lowers.to_vec(), upper: None }.mount(),
         }
@@ -147,7 +148,7 @@ impl Snapshots {
 
     /// Returns a directory that stays empty.
     pub(crate) fn empty(&self) -> &Path {
-        &self.empty
+        self.empty.fs()
     }
 }
 

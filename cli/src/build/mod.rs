@@ -7,9 +7,11 @@ mod output;
 mod request;
 mod session;
 
+use std::cell::RefCell;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
+use kiln_llb::Definition;
 use kiln_oci::Digest;
 use kiln_solver::EventSender;
 use tokio_util::sync::CancellationToken;
@@ -41,30 +43,64 @@ pub(crate) async fn build(
     printer: &Printer,
 ) -> Result<Option<Built>> {
     let begun = Instant::now();
+    let work = async |session: &Session<'_>| session.run().await;
+    let done = with_session(&request, mode, (settings, printer), work).await?;
+    Ok(done.map(|done| {
+        if mode != ProgressMode::Quiet {
+            progress::summary(printer, &done, begun.elapsed());
+        }
+        Built { image_id: done.exported.image_id }
+    }))
+}
+
+/// Makes the build graph and builds nothing; reports progress and failure, `None` where it has
+/// failed.
+pub(crate) async fn graph(
+    request: BuildRequest,
+    mode: ProgressMode,
+    settings: &Settings,
+    printer: &Printer,
+) -> Result<Option<Definition>> {
+    let work = async |session: &Session<'_>| session.graph();
+    with_session(&request, mode, (settings, printer), work).await
+}
+
+/// Does some of a build's work while progress is shown, and reports warnings and failure; `None`
+/// where it has failed.
+async fn with_session<T>(
+    request: &BuildRequest,
+    mode: ProgressMode,
+    (settings, printer): (&Settings, &Printer),
+    work: impl AsyncFnOnce(&Session<'_>) -> Result<T, Failure>,
+) -> Result<Option<T>> {
     let store = settings.store()?;
-    let input = tokio::task::block_in_place(|| Input::local(&request, &store))?;
+    let input = tokio::task::block_in_place(|| Input::local(request, &store))?;
     let (events, receiver) = EventSender::channel();
     let cancel = CancellationToken::new();
     let mut tasks = tokio::task::JoinSet::new();
     let renderer = progress::run(mode, receiver).context("show progress")?;
     let watcher = tasks.spawn(signals::watch(cancel.clone()));
 
-    let session = Session { request: &request, input: &input, settings, store, events, cancel };
-    let outcome = session.run().await;
+    let session = Session {
+        request,
+        input: &input,
+        settings,
+        store,
+        events,
+        cancel,
+        warnings: RefCell::default(),
+    };
+    let outcome = work(&session).await;
+    let warnings = session.warnings.take();
     // The renderer ends with the last sender; what it hasn't shown must not mix with what follows.
     drop(session);
     renderer.await?;
     watcher.abort();
-    match outcome {
-        Ok(done) => {
-            if mode != ProgressMode::Quiet {
-                progress::summary(printer, &done, begun.elapsed());
-            }
-            Ok(Some(Built { image_id: done.exported.image_id }))
-        }
-        Err(failure) => {
-            progress::failure(printer, &failure, &input.dockerfile);
-            Ok(None)
-        }
+    if mode != ProgressMode::Quiet {
+        progress::warnings(printer, &warnings, &input.dockerfile);
     }
+    outcome.map(Some).or_else(|failure| {
+        progress::failure(printer, &failure, &input.dockerfile);
+        Ok(None)
+    })
 }

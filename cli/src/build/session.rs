@@ -1,12 +1,13 @@
 //! One build at work.
 
+use std::cell::RefCell;
 use std::fmt::Display;
 use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
 use kiln_exporter::ImageSource;
-use kiln_frontend::{Lowered, Options};
-use kiln_llb::Graph;
+use kiln_frontend::{ContextFiles, Images, Lowered, Options, Warning};
+use kiln_llb::{Definition, Graph};
 use kiln_oci::Platform;
 use kiln_registry::Client;
 use kiln_solver::{Event, EventSender, SolveError, SolveOptions, Solved, solve};
@@ -27,6 +28,9 @@ use crate::commands::build::Network;
 use crate::commands::sync;
 use crate::settings::Settings;
 
+/// What the frontend answers.
+type Answer<T> = Result<T, Vec<kiln_frontend::Error>>;
+
 /// What a build works with.
 pub(super) struct Session<'a> {
     pub(super) request: &'a BuildRequest,
@@ -35,6 +39,8 @@ pub(super) struct Session<'a> {
     pub(super) store: Store,
     pub(super) events: EventSender,
     pub(super) cancel: CancellationToken,
+    /// Build checks that fired, to be shown at the end.
+    pub(super) warnings: RefCell<Vec<Warning>>,
 }
 
 /// What a build has come to.
@@ -69,18 +75,8 @@ impl Session<'_> {
     /// Lowers, solves and exports.
     pub(super) async fn run(&self) -> Result<Done, Failure> {
         let store = &self.store;
-        let options = ImageResolverOptions {
-            store: store.clone(),
-            layouts: self.request.layouts.clone(),
-            registry: Client::default(),
-        };
-        let resolver = Arc::new(ImageResolver::new(options));
+        let resolver = self.resolver();
         let lowered = self.lower(&resolver)?;
-        for warning in &lowered.warnings {
-            let place = warning.spans.first().map_or(0, |span| span.start);
-            let message = format!("{}: {} (line {place})", warning.rule, warning.message);
-            self.events.send(Event::Warning { id: None, message });
-        }
         let blobs = resolver.blobs();
         let worker = self.worker(store, resolver)?;
         // An image without files needs no graph.
@@ -107,12 +103,50 @@ impl Session<'_> {
         Ok(Done { exported, steps, cached })
     }
 
+    /// Lowers, and returns the graph.
+    pub(super) fn graph(&self) -> Result<Definition, Failure> {
+        Ok(self.lower(&self.resolver())?.definition())
+    }
+
+    fn resolver(&self) -> Arc<ImageResolver> {
+        Arc::new(ImageResolver::new(ImageResolverOptions {
+            store: self.store.clone(),
+            layouts: self.request.layouts.clone(),
+            registry: Client::default(),
+        }))
+    }
+
     fn lower(&self, resolver: &ImageResolver) -> Result<Lowered, Failure> {
+        let lowered = self.ask(resolver, kiln_frontend::lower)?;
+        self.warnings.borrow_mut().extend(lowered.warnings.iter().cloned());
+        Ok(lowered)
+    }
+
+    /// Asks the frontend a question about the Dockerfile, with the images and files at hand.
+    fn ask<T>(
+        &self,
+        resolver: &ImageResolver,
+        question: impl FnOnce(&[u8], &Options, &dyn Images, &dyn ContextFiles) -> Answer<T>,
+    ) -> Result<T, Failure> {
         let (request, dockerfile) = (self.request, &self.input.dockerfile);
         let files = Files::open(&self.input.directory, dockerfile, &request.directories)?;
         let images =
             Resolver { images: resolver, events: &self.events, runtime: Handle::current() };
-        let options = Options {
+        let options = self.options();
+        let step = Step::begin(&self.events, format!("[internal] load {}", dockerfile.name));
+        // Resolving images blocks this thread until the registries answer.
+        let answer =
+            tokio::task::block_in_place(|| question(&dockerfile.text, &options, &images, &files));
+        match &answer {
+            Ok(_) => step.complete(),
+            Err(errors) => step.fail(&errors.first().map_or(&"" as &dyn Display, |error| error)),
+        }
+        answer.map_err(Failure::Dockerfile)
+    }
+
+    fn options(&self) -> Options {
+        let request = self.request;
+        Options {
             target: request.target.clone(),
             build_args: request.build_args.clone(),
             labels: request.labels.clone(),
@@ -124,24 +158,14 @@ impl Session<'_> {
                 Network::None => Some("none".to_owned()),
             },
             named_contexts: request.named_contexts.clone(),
-            filename: dockerfile.name.clone(),
+            filename: self.input.dockerfile.name.clone(),
             session: "kiln".to_owned(),
             extra_hosts: request.hosts.clone(),
             hostname: None,
             no_cache: request.no_cache.clone(),
             context_name: CONTEXT_NAME.to_owned(),
             multi_platform: false,
-        };
-        let step = Step::begin(&self.events, format!("[internal] load {}", dockerfile.name));
-        // Resolving images blocks this thread until the registries answer.
-        let lowered = tokio::task::block_in_place(|| {
-            kiln_frontend::lower(&dockerfile.text, &options, &images, &files)
-        });
-        match &lowered {
-            Ok(_) => step.complete(),
-            Err(errors) => step.fail(&errors.first().map_or(&"" as &dyn Display, |error| error)),
         }
-        lowered.map_err(Failure::Dockerfile)
     }
 
     fn worker(&self, store: &Store, images: Arc<ImageResolver>) -> Result<Arc<Worker>, Failure> {

@@ -1,6 +1,6 @@
 //! `kiln build`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
@@ -57,6 +57,9 @@ pub(crate) struct BuildArguments {
     /// Secret for RUN --mount=type=secret, as `id=ID[,src=FILE|,env=NAME]`
     #[arg(long = "secret", value_name = "SECRET")]
     pub(crate) secrets: Vec<String>,
+    /// Write the build graph to a file, `-` for standard output, and build nothing
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["outputs", "iidfile"])]
+    pub(crate) dump_llb: Option<PathBuf>,
     /// Run every step, whether its result is known or not
     #[arg(long)]
     pub(crate) no_cache: bool,
@@ -107,7 +110,14 @@ pub(crate) async fn run(
     let quiet = arguments.quiet;
     let progress = if quiet { ProgressMode::Quiet } else { arguments.progress };
     let iidfile = arguments.iidfile.clone();
+    let dump = arguments.dump_llb.clone();
     let request = BuildRequest::resolve(arguments)?;
+    if let Some(path) = dump {
+        let graph = build::graph(request, progress, settings, printer).await?;
+        let Some(graph) = graph else { return Ok(ExitCode::FAILURE) };
+        write_graph(&path, &graph.to_bytes(), printer)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     if let Some(path) = &iidfile {
         // The file of an earlier build must not pass for this one's.
         match std::fs::remove_file(path) {
@@ -127,4 +137,11 @@ pub(crate) async fn run(
         printer.line(id);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn write_graph(path: &Path, bytes: &[u8], printer: &Printer) -> Result<()> {
+    if path.as_os_str() == "-" {
+        return printer.bytes(bytes).context("write the graph to standard output");
+    }
+    std::fs::write(path, bytes).with_context(|| format!("write the graph to {}", path.display()))
 }

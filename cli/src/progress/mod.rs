@@ -10,6 +10,7 @@ mod steps;
 mod summary;
 mod text;
 mod tty;
+mod warnings;
 
 use std::io::IsTerminal;
 
@@ -21,6 +22,7 @@ use crate::commands::build::ProgressMode;
 
 pub(crate) use failure::failure;
 pub(crate) use summary::summary;
+pub(crate) use warnings::warnings;
 
 /// Shows events until the last sender is gone. The result is ready when everything was shown.
 ///

@@ -9,6 +9,7 @@ mod debian;
 mod demo;
 mod engine;
 mod images;
+mod llb;
 mod outputs;
 mod registry;
 mod run;

@@ -2,7 +2,9 @@
 //!
 //! A pattern is run as a set of threads, each a place in the pattern, in the order in which a
 //! backtracking matcher would try them. So the result is a backtracking matcher's, in time
-//! proportional to the product of both lengths.
+//! proportional to the product of both lengths; [`Limits`] see to it that it ends soon.
+
+use super::limits::Limits;
 
 enum Part {
     Literal(char),
@@ -118,17 +120,28 @@ fn invalid(pattern: &str, message: &str) -> String {
 }
 
 /// Returns `value` without what `pattern` matches at its begin.
-pub(super) fn trim_prefix(pattern: &str, value: &str, greedy: bool) -> Result<String, String> {
+pub(super) fn trim_prefix(
+    pattern: &str,
+    value: &str,
+    greedy: bool,
+    limits: &mut Limits,
+) -> Result<String, String> {
     let compiled = Pattern::new(pattern, greedy).map_err(|message| invalid(pattern, &message))?;
     let text: Vec<char> = value.chars().collect();
+    limits.matching(compiled.parts.len(), text.len())?;
     let end = compiled.find(&text, 0, true).map_or(0, |(_, end)| end);
     Ok(text[end..].iter().collect())
 }
 
 /// Returns `value` without what `pattern` matches at its end.
-pub(super) fn trim_suffix(pattern: &str, value: &str, greedy: bool) -> Result<String, String> {
+pub(super) fn trim_suffix(
+    pattern: &str,
+    value: &str,
+    greedy: bool,
+    limits: &mut Limits,
+) -> Result<String, String> {
     let backwards: String = value.chars().rev().collect();
-    let rest = trim_prefix(&reversed(pattern), &backwards, greedy)?;
+    let rest = trim_prefix(&reversed(pattern), &backwards, greedy, limits)?;
     Ok(rest.chars().rev().collect())
 }
 
@@ -150,24 +163,32 @@ fn reversed(pattern: &str) -> String {
     out
 }
 
-/// Returns `value` with the first match of `pattern`, or all, replaced.
-pub(super) fn replace(
+/// Returns `value` with the first match of `pattern` replaced.
+pub(super) fn replace_first(
     pattern: &str,
     value: &str,
     replacement: &str,
-    all: bool,
+    limits: &mut Limits,
 ) -> Result<String, String> {
-    let compiled = Pattern::new(pattern, true).map_err(|message| invalid(pattern, &message))?;
-    let text: Vec<char> = value.chars().collect();
-    if !all {
-        let Some((start, end)) = compiled.find(&text, 0, false) else {
-            return Ok(value.to_owned());
-        };
-        let mut out: String = text[..start].iter().collect();
-        out.push_str(replacement);
-        out.extend(&text[end..]);
-        return Ok(out);
-    }
+    let (compiled, text) = prepare(pattern, value, limits)?;
+    let Some((start, end)) = compiled.find(&text, 0, false) else {
+        return Ok(value.to_owned());
+    };
+    limits.bytes(replacement.len())?;
+    let mut out: String = text[..start].iter().collect();
+    out.push_str(replacement);
+    out.extend(&text[end..]);
+    Ok(out)
+}
+
+/// Returns `value` with all matches of `pattern` replaced.
+pub(super) fn replace_all(
+    pattern: &str,
+    value: &str,
+    replacement: &str,
+    limits: &mut Limits,
+) -> Result<String, String> {
+    let (compiled, text) = prepare(pattern, value, limits)?;
     let mut out = String::new();
     let mut last_end = 0;
     let mut from = 0;
@@ -177,7 +198,7 @@ pub(super) fn replace(
         // An empty match right behind another match is none.
         if end > last_end || start == 0 {
             let matched: String = text[start..end].iter().collect();
-            push_template(&mut out, replacement, &matched);
+            push_template(&mut out, replacement, &matched, limits)?;
         }
         last_end = end;
         from = end.max(from + 1);
@@ -186,9 +207,26 @@ pub(super) fn replace(
     Ok(out)
 }
 
+fn prepare(
+    pattern: &str,
+    value: &str,
+    limits: &mut Limits,
+) -> Result<(Pattern, Vec<char>), String> {
+    let compiled = Pattern::new(pattern, true).map_err(|message| invalid(pattern, &message))?;
+    let text: Vec<char> = value.chars().collect();
+    limits.matching(compiled.parts.len(), text.len())?;
+    Ok((compiled, text))
+}
+
 /// Appends a replacement. Where all matches are replaced, `$0` stands for the match, other numbers
 /// and names for nothing, and `$$` for `$`.
-fn push_template(out: &mut String, template: &str, matched: &str) {
+fn push_template(
+    out: &mut String,
+    template: &str,
+    matched: &str,
+    limits: &mut Limits,
+) -> Result<(), String> {
+    limits.bytes(template.len())?;
     let mut rest = template;
     while let Some((before, after)) = rest.split_once('$') {
         out.push_str(before);
@@ -196,7 +234,8 @@ fn push_template(out: &mut String, template: &str, matched: &str) {
             out.push('$');
             rest = behind;
         } else if let Some((name, behind)) = template_name(after) {
-            if !name.is_empty() && name.bytes().all(|b| b == b'0') && name.len() == 1 {
+            if name == "0" {
+                limits.bytes(matched.len())?;
                 out.push_str(matched);
             }
             rest = behind;
@@ -206,6 +245,7 @@ fn push_template(out: &mut String, template: &str, matched: &str) {
         }
     }
     out.push_str(rest);
+    Ok(())
 }
 
 /// Splits `name…` or `{name}…`; nothing where no name stands there.
@@ -239,8 +279,11 @@ mod tests {
             ("*x*y", "xxyy", false, "y", "x"),
             ("*", "a\nb", true, "\nb", "a\n"),
         ] {
-            assert_eq!(trim_prefix(pattern, value, greedy).as_deref(), Ok(front), "{pattern}");
-            assert_eq!(trim_suffix(pattern, value, greedy).as_deref(), Ok(back), "{pattern}");
+            let limits = &mut Limits::of(0);
+            let trimmed = trim_prefix(pattern, value, greedy, limits);
+            assert_eq!(trimmed.as_deref(), Ok(front), "{pattern}");
+            let trimmed = trim_suffix(pattern, value, greedy, limits);
+            assert_eq!(trimmed.as_deref(), Ok(back), "{pattern}");
         }
     }
 
@@ -254,15 +297,18 @@ mod tests {
             ("?", "ab", "<$0>", "<$0>b", "<a><b>"),
             ("a", "aa", "$$ $x. $", "$$ $x. $a", "$ . $$ . $"),
         ] {
-            assert_eq!(replace(pattern, value, replacement, false).as_deref(), Ok(first));
-            assert_eq!(replace(pattern, value, replacement, true).as_deref(), Ok(every));
+            let limits = &mut Limits::of(0);
+            let replaced = replace_first(pattern, value, replacement, limits);
+            assert_eq!(replaced.as_deref(), Ok(first));
+            let replaced = replace_all(pattern, value, replacement, limits);
+            assert_eq!(replaced.as_deref(), Ok(every));
         }
     }
 
     #[test]
     fn bad_escape() {
         assert_eq!(
-            trim_prefix("a\\b", "", false).unwrap_err(),
+            trim_prefix("a\\b", "", false, &mut Limits::of(0)).unwrap_err(),
             "invalid pattern (a\\b) in substitution: invalid escape '\\b'"
         );
     }
@@ -271,6 +317,19 @@ mod tests {
     fn long_star_patterns_end() {
         let pattern = "*a".repeat(50);
         let value = "a".repeat(2000) + "b";
-        assert_eq!(trim_prefix(&(pattern + "c"), &value, true).unwrap(), value);
+        let limits = &mut Limits::of(0);
+        assert_eq!(trim_prefix(&(pattern + "c"), &value, true, limits).unwrap(), value);
+    }
+
+    #[test]
+    fn what_costs_too_much_is_refused() {
+        let long = "a".repeat(1 << 16);
+        let limits = || Limits::of(0);
+        assert!(trim_prefix(&long, &long, true, &mut limits()).is_err());
+        assert!(replace_all("", &long, &long, &mut limits()).is_err());
+        assert!(replace_all("*", &long, &"$0".repeat(100), &mut limits()).is_err());
+        let mut spent = limits();
+        let result = (0..100).try_for_each(|_| replace_first("", "", &long, &mut spent).map(drop));
+        assert!(result.is_err());
     }
 }

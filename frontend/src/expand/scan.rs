@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::limits::Limits;
 use super::{Env, Expander, pattern};
 use crate::error::Error;
 use crate::text::quote;
@@ -47,6 +48,7 @@ pub(super) struct Scan<'a> {
     position: usize,
     raw_escapes: bool,
     depth: usize,
+    limits: Limits,
     buffer: String,
     pub(super) matched: BTreeSet<String>,
     pub(super) unmatched: BTreeSet<String>,
@@ -62,6 +64,7 @@ impl<'a> Scan<'a> {
             position: 0,
             raw_escapes: options.raw_escapes,
             depth: 0,
+            limits: Limits::of(word.len()),
             buffer: String::new(),
             matched: BTreeSet::new(),
             unmatched: BTreeSet::new(),
@@ -246,7 +249,7 @@ impl<'a> Scan<'a> {
             if name.is_empty() {
                 return Ok("$".into());
             }
-            return Ok(match self.lookup(&name) {
+            return Ok(match self.lookup(&name)? {
                 None if self.options.skip_unset => format!("${name}"),
                 value => value.unwrap_or_default(),
             });
@@ -259,7 +262,7 @@ impl<'a> Scan<'a> {
         }
         let name = self.name();
         match self.next() {
-            Some('}') => Ok(match self.lookup(&name) {
+            Some('}') => Ok(match self.lookup(&name)? {
                 None if self.options.skip_unset => format!("${{{name}}}"),
                 value => value.unwrap_or_default(),
             }),
@@ -290,7 +293,7 @@ impl<'a> Scan<'a> {
         let (word, _) = self.scan_until(Some('}'), is_pattern).map_err(|message| {
             if self.peek().is_none() { "syntax error: missing '}'".into() } else { message }
         })?;
-        let value = self.lookup(name);
+        let value = self.lookup(name)?;
         let shown = operator.unwrap_or(char::REPLACEMENT_CHARACTER);
         if self.options.skip_unset && value.is_none() {
             return Ok(format!("${{{name}{colon}{shown}{word}}}"));
@@ -307,7 +310,7 @@ impl<'a> Scan<'a> {
                 };
                 let value = value.unwrap_or_default();
                 let trim = if side == '%' { pattern::trim_suffix } else { pattern::trim_prefix };
-                trim(word, &value, greedy)
+                trim(word, &value, greedy, &mut self.limits)
             }
             _ => Err(unsupported(colon, operator)),
         }
@@ -325,11 +328,12 @@ impl<'a> Scan<'a> {
         let (replacement, _) = self.scan_until(Some('}'), true).map_err(|message| {
             if self.peek().is_none() { "syntax error: missing '}'".into() } else { message }
         })?;
-        let value = self.lookup(name);
+        let value = self.lookup(name)?;
         if self.options.skip_unset && value.is_none() {
             return Ok(format!("${{{name}/{pattern}/{replacement}}}"));
         }
-        pattern::replace(&pattern, &value.unwrap_or_default(), &replacement, all)
+        let replace = if all { pattern::replace_all } else { pattern::replace_first };
+        replace(&pattern, &value.unwrap_or_default(), &replacement, &mut self.limits)
     }
 
     /// Takes a name: digits, one special parameter, or letters, digits and underscores.
@@ -356,13 +360,14 @@ impl<'a> Scan<'a> {
         name
     }
 
-    fn lookup(&mut self, name: &str) -> Option<String> {
+    fn lookup(&mut self, name: &str) -> Result<Option<String>, String> {
         let value = self.env.get(name);
+        self.limits.bytes(value.map_or(0, str::len))?;
         let names = if value.is_some() { &mut self.matched } else { &mut self.unmatched };
         if !names.contains(name) {
             names.insert(name.to_owned());
         }
-        value.map(str::to_owned)
+        Ok(value.map(str::to_owned))
     }
 }
 

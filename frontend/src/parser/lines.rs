@@ -40,7 +40,8 @@ pub(super) fn read(source: &[u8]) -> Lines {
     }
     let Reader { physical, directives, mut lines, .. } = reader;
     if lines.nodes.is_empty() && lines.errors.is_empty() {
-        lines.errors.push(Error::new("file with no instructions").at(Span::line(physical.line)));
+        let last = physical.line.max(1);
+        lines.errors.push(Error::new("file with no instructions").at(Span::line(last)));
     }
     if physical.is_too_long {
         let message = format!("dockerfile line greater than max allowed size of {LONGEST}");

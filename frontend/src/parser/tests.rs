@@ -349,3 +349,10 @@ proptest::proptest! {
         let _ = parse_trigger(&text, Span::line(1));
     }
 }
+
+#[test]
+fn a_byte_order_mark_alone_is_a_line() {
+    let errors = parse(b"\xef\xbb\xbf").unwrap_err();
+    assert_eq!(errors[0].message, "file with no instructions");
+    assert_eq!(errors[0].spans, [Span::line(1)]);
+}

@@ -79,6 +79,29 @@ where
         self.states[number].key = KeyState::Contents(missing);
         if missing == 0 {
             self.digest(number);
+        } else if !taint.ephemeral {
+            self.anticipate(number);
+        }
+    }
+
+    /// Demands the results that settle the keys of whatever waits for the key of `number`, which
+    /// nobody knows before something has run. What stands on a changed vertex has mostly changed,
+    /// too: so several stages whose files are copied one after the other run side by side. (A
+    /// context's content has no such meaning. It is told in a moment, and mostly hasn't changed.)
+    fn anticipate(&mut self, number: usize) {
+        let mut settled = vec![number];
+        while let Some(number) = settled.pop() {
+            for at in 0..self.plan.steps[number].users.len() {
+                let user = self.plan.steps[number].users[at];
+                let state = &mut self.states[user];
+                if !matches!(state.key, KeyState::Inputs(_)) || state.anticipated {
+                    continue;
+                }
+                state.anticipated = true;
+                let contents = self.plan.steps[user].content.iter().copied();
+                self.moves.extend(contents.map(Move::DemandResult));
+                settled.push(user);
+            }
         }
     }
 

@@ -78,6 +78,9 @@ struct State<O, G> {
     guard: Option<G>,
     /// How many users are not done yet.
     open_users: usize,
+    /// Whether the results that settle the key were demanded before the keys of all inputs were
+    /// known.
+    anticipated: bool,
     started: bool,
     cached: bool,
     tail: Option<LogTail>,
@@ -120,6 +123,8 @@ pub(crate) struct Driver<E: Executor, C: Cache<Output = E::Output>> {
     /// The vertices of tasks, for those that panic.
     owners: HashMap<Id, usize>,
     failure: Option<SolveError>,
+    /// Whether the target is done: what still runs was demanded ahead, and in vain.
+    over: bool,
 }
 
 impl<E, C> Driver<E, C>
@@ -138,6 +143,7 @@ where
             told: Told::default(),
             guard: None,
             open_users: step.users.len() + usize::from(number == plan.target),
+            anticipated: false,
             started: false,
             cached: false,
             tail: None,
@@ -156,6 +162,7 @@ where
             tasks: JoinSet::new(),
             owners: HashMap::new(),
             failure: None,
+            over: false,
         }
     }
 
@@ -173,7 +180,7 @@ where
             self.work_off();
             tokio::select! {
                 biased;
-                () = cancel.cancelled(), if self.failure.is_none() => {
+                () = cancel.cancelled(), if self.goes_on() => {
                     self.fail(SolveError::Cancelled);
                 }
                 ended = self.tasks.join_next_with_id() => match ended {
@@ -186,13 +193,13 @@ where
     }
 
     fn finish(mut self) -> Result<Solved<E::Output>, SolveError> {
-        if let Some(failure) = self.failure.take() {
-            for number in 0..self.states.len() {
-                let state = &self.states[number];
-                if state.started && !matches!(state.result, ResultState::Done(_)) {
-                    self.tell(number, |id| Event::Cancelled { id });
-                }
+        for number in 0..self.states.len() {
+            let state = &self.states[number];
+            if state.started && !matches!(state.result, ResultState::Done(_)) {
+                self.tell(number, |id| Event::Cancelled { id });
             }
+        }
+        if let Some(failure) = self.failure.take() {
             return Err(failure);
         }
         let target = &self.states[self.plan.target];
@@ -211,7 +218,7 @@ where
     /// Does all that can be done without waiting.
     fn work_off(&mut self) {
         loop {
-            while self.failure.is_none()
+            while self.goes_on()
                 && let Some(next) = self.moves.pop_front()
             {
                 match next {
@@ -221,7 +228,7 @@ where
                     Move::ResultDone(number) => self.result_done(number),
                 }
             }
-            if self.failure.is_some() || !self.start_next() {
+            if !self.goes_on() || !self.start_next() {
                 return;
             }
         }
@@ -284,7 +291,7 @@ where
         match stop {
             Stop::Cancelled => {}
             // What fails while the build stops fails because it stops.
-            _ if self.failure.is_some() => {}
+            _ if !self.goes_on() => {}
             Stop::Cache(error) => self.fail(error.into()),
             Stop::Step(error, tail) => {
                 if !self.states[number].started {
@@ -316,6 +323,17 @@ where
         }
         self.moves.clear();
         self.world.cancel.cancel();
+    }
+
+    /// Stops what was demanded in vain.
+    fn end(&mut self) {
+        self.over = true;
+        self.moves.clear();
+        self.world.cancel.cancel();
+    }
+
+    fn goes_on(&self) -> bool {
+        self.failure.is_none() && !self.over
     }
 
     fn tell(&self, number: usize, event: impl FnOnce(VertexId) -> Event) {

@@ -119,6 +119,9 @@ where
         self.states[number].result = ResultState::Done(outputs.into());
         self.moves.push_back(Move::ResultDone(number));
         self.settle(number);
+        if number == self.plan.target {
+            self.end();
+        }
     }
 
     pub(super) fn result_done(&mut self, number: usize) {

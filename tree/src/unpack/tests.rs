@@ -139,6 +139,24 @@ fn names_are_confined() {
 }
 
 #[test]
+fn add_takes_roots_and_links_as_docker_does() {
+    let field = Field::new();
+    let add = |archive: Archive| field.unpack_with(&archive.end(), UnpackOptions::default());
+    let mode = || std::fs::metadata(field.root()).unwrap().mode() & 0o7777;
+    add(Archive::default().dir("./", 0o700).dir("a/..", 0o701)).unwrap();
+    assert_eq!(mode(), 0o755);
+    add(Archive::default().dir("/", 0o711)).unwrap();
+    assert_eq!(mode(), 0o711);
+    add(Archive::default().dir("../", 0o755)).unwrap();
+    assert_eq!(mode(), 0o755);
+    assert!(add(Archive::default().file("/", "")).is_err());
+    assert!(add(Archive::default().symlink("ln", "/nowhere").file("ln/x/f", "")).is_err());
+    let inside = Archive::default().dir("there", 0o755).symlink("l", "/there").file("l/x/f", "");
+    add(inside).unwrap();
+    assert_eq!(field.names(), ["l", "ln", "there", "there/x", "there/x/f"]);
+}
+
+#[test]
 fn loops_are_errors() {
     let field = Field::new();
     assert!(field.unpack(Archive::default().symlink("l", "l").file("l/x", "")).is_err());

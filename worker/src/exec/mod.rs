@@ -8,10 +8,11 @@ mod hosts;
 mod mounts;
 pub(crate) mod secret;
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use kiln_llb::op::{ExecOp, MountKind, NetMode, SecretEnv, SecurityMode};
 use kiln_solver::{Event, StepContext, StepError};
+use kiln_store::PendingTree;
 
 use self::mounts::{Preparation, Prepared};
 use self::secret::Secrets;
@@ -30,7 +31,8 @@ use crate::worker::{DefaultNetwork, WorkerOptions};
 #[derive(Clone, Debug)]
 pub(crate) struct Exec {
     snapshots: Snapshots,
-    sandbox: OnceLock<Sandbox>,
+    /// The sandbox, and the directory that it uses.
+    sandbox: Arc<OnceLock<(Sandbox, PendingTree)>>,
     secrets: Secrets,
     network: DefaultNetwork,
     resolv_conf: Vec<u8>,
@@ -40,7 +42,7 @@ impl Exec {
     pub(crate) fn new(snapshots: Snapshots, options: WorkerOptions) -> Self {
         Self {
             snapshots,
-            sandbox: OnceLock::new(),
+            sandbox: Arc::default(),
             secrets: Secrets::new(options.secrets),
             network: options.network,
             resolv_conf: options.resolv_conf,
@@ -115,11 +117,12 @@ impl Exec {
 
     /// Returns the sandbox, which a build of nothing but copies never needs.
     fn sandbox(&self) -> Result<&Sandbox> {
-        if let Some(sandbox) = self.sandbox.get() {
+        if let Some((sandbox, _)) = self.sandbox.get() {
             return Ok(sandbox);
         }
-        let sandbox = Sandbox::new(&self.snapshots.store.temp_dir()?)?;
-        Ok(self.sandbox.get_or_init(|| sandbox))
+        let place = self.snapshots.store.layers().begin()?;
+        let sandbox = Sandbox::new(place.work())?;
+        Ok(&self.sandbox.get_or_init(|| (sandbox, place)).0)
     }
 
     fn spec(&self, exec: &ExecOp, prepared: &Prepared) -> Result<Spec> {

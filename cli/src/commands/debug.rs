@@ -1,0 +1,73 @@
+//! `kiln debug`: what kiln works with, for people to read.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, Subcommand};
+use kiln_llb::{Definition, Graph, dump};
+
+use crate::printer::Printer;
+
+/// Most bytes of a graph.
+const GRAPH_LIMIT: u64 = 256 << 20;
+
+#[derive(Debug, Args)]
+pub(crate) struct DebugArguments {
+    #[command(subcommand)]
+    command: DebugCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum DebugCommand {
+    /// Show a build graph, as `kiln build --dump-llb` writes it
+    Llb(LlbArguments),
+}
+
+/// Prints a JSON array with an object for each op, inputs first, the head last; any marshalled
+/// definition will do, whoever wrote it.
+#[derive(Debug, Args)]
+struct LlbArguments {
+    /// The graph's file, `-` for standard input
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Print the graph in Graphviz's language instead
+    #[arg(long)]
+    dot: bool,
+}
+
+/// Looks.
+pub(crate) fn run(arguments: &DebugArguments, printer: &Printer) -> Result<ExitCode> {
+    match &arguments.command {
+        DebugCommand::Llb(arguments) => llb(arguments, printer),
+    }
+}
+
+fn llb(arguments: &LlbArguments, printer: &Printer) -> Result<ExitCode> {
+    let name = &arguments.file.display().to_string();
+    let bytes = read(&arguments.file).with_context(|| format!("read {name}"))?;
+    let definition =
+        Definition::from_bytes(&bytes).with_context(|| format!("{name} is no build graph"))?;
+    if arguments.dot {
+        let graph = Graph::load(&definition).with_context(|| format!("check {name}"))?;
+        printer.line(dump::to_dot(&graph).trim_end());
+    } else {
+        let ops = dump::to_json(&definition).with_context(|| format!("show {name}"))?;
+        printer.line(serde_json::to_string_pretty(&ops)?);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    if path.as_os_str() == "-" {
+        std::io::stdin().lock().take(GRAPH_LIMIT + 1).read_to_end(&mut bytes)?;
+    } else {
+        std::fs::File::open(path)?.take(GRAPH_LIMIT + 1).read_to_end(&mut bytes)?;
+    }
+    if bytes.len() as u64 > GRAPH_LIMIT {
+        bail!("larger than {} MiB", GRAPH_LIMIT >> 20);
+    }
+    Ok(bytes)
+}

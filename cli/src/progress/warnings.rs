@@ -1,0 +1,23 @@
+//! What the build checks have found, at the end of a build.
+
+use kiln_frontend::Warning;
+use kiln_frontend::error::render_warning;
+
+use super::text::clean;
+use crate::build::Dockerfile;
+use crate::printer::Printer;
+
+/// Shows warnings with their lines, below their number.
+pub(crate) fn warnings(printer: &Printer, warnings: &[Warning], dockerfile: &Dockerfile) {
+    if warnings.is_empty() {
+        return;
+    }
+    let noun = if warnings.len() == 1 { "warning" } else { "warnings" };
+    printer.note(format_args!("\n{} {noun} found:", warnings.len()));
+    let source = String::from_utf8_lossy(&dockerfile.text);
+    for warning in warnings {
+        let text = render_warning(warning, &dockerfile.name, &source);
+        let lines: Vec<String> = text.lines().map(|line| clean(line.as_bytes())).collect();
+        printer.note(format_args!("\n{}", lines.join("\n")));
+    }
+}
