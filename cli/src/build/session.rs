@@ -194,6 +194,10 @@ impl Session<'_> {
         worker: &Arc<Worker>,
         lowered: &Lowered,
     ) -> Result<Solved<Output>, Failure> {
+        if !rustix::process::geteuid().is_root() {
+            let problem = "building without root privileges is not supported yet: run kiln as root";
+            return Err(Failure::Other(anyhow!(problem)));
+        }
         let graph = Graph::load(&lowered.definition()).context("check the build graph")?;
         let options = SolveOptions {
             jobs: self.settings.jobs(),
