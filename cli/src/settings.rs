@@ -1,5 +1,6 @@
 //! What was meant: the arguments with the environment's say.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
@@ -40,6 +41,24 @@ impl Settings {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
             other => other.context("read /etc/resolv.conf"),
         }
+    }
+
+    /// Returns the environment of the host's git: where programs are, proxies and certificates.
+    #[expect(clippy::unused_self, reason = "settings may name other proxies")]
+    pub(crate) fn git_environment(&self) -> Vec<(OsString, OsString)> {
+        let proxies = ["http_proxy", "https_proxy", "no_proxy", "all_proxy"];
+        let upper = proxies.map(str::to_uppercase);
+        let names = ["PATH", "SSL_CERT_FILE", "SSL_CERT_DIR"].into_iter().chain(proxies);
+        names
+            .chain(upper.iter().map(String::as_str))
+            .filter_map(|name| Some((name.into(), std::env::var_os(name)?)))
+            .collect()
+    }
+
+    /// Returns the socket of the user's SSH agent.
+    #[expect(clippy::unused_self, reason = "settings may name another agent")]
+    pub(crate) fn ssh_agent(&self) -> Option<PathBuf> {
+        std::env::var_os("SSH_AUTH_SOCK").filter(|path| !path.is_empty()).map(PathBuf::from)
     }
 
     /// Opens the store.

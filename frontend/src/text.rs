@@ -84,6 +84,25 @@ pub(crate) fn parse_u32(text: &str, radix: u32) -> Option<u32> {
     u32::from_str_radix(text, radix).ok()
 }
 
+/// Returns a text without the user and password of the URLs in it: names of steps and the history
+/// of an image are kept, and shown to anybody.
+pub(crate) fn without_credentials(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find("://") {
+        let (before, after) = rest.split_at(at + 3);
+        out += before;
+        let ends = |c: char| c.is_whitespace() || "/?#\"'".contains(c);
+        let end = after.find(ends).unwrap_or(after.len());
+        let host = after[..end].rfind('@').filter(|at| after[..*at].contains(':'));
+        if host.is_some() {
+            out += "xxxxx:xxxxx";
+        }
+        rest = &after[host.unwrap_or_default()..];
+    }
+    out + rest
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -114,5 +133,20 @@ mod tests {
         assert_eq!(parse_u32("+7", 8), None);
         assert_eq!(parse_u32("8", 8), None);
         assert_eq!(parse_u32("4294967296", 10), None);
+    }
+
+    #[test]
+    fn passwords_are_not_shown() {
+        for (text, shown) in [
+            ("ADD https://u:p@h/a@b /x", "ADD https://xxxxx:xxxxx@h/a@b /x"),
+            (
+                "a://u:p@h ssh://git@h/x b://:p@h",
+                "a://xxxxx:xxxxx@h ssh://git@h/x b://xxxxx:xxxxx@h",
+            ),
+            ("http://h:1/a:b@c", "http://h:1/a:b@c"),
+            ("no url: a@b", "no url: a@b"),
+        ] {
+            assert_eq!(without_credentials(text), shown);
+        }
     }
 }

@@ -42,10 +42,10 @@ pub(crate) fn forbidden(from: &Url, to: &Url) -> Option<String> {
         "https" => None,
         "http" if from.scheme() == "http" || is_loopback(to) => None,
         "http" => Some(format!(
-            "the registry leads from https to plain http at {}",
+            "the server leads from https to plain http at {}",
             to.host_str().unwrap_or_default()
         )),
-        other => Some(format!("the registry leads to a {other} address")),
+        other => Some(format!("the server leads to a {other} address")),
     }
 }
 

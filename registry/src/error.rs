@@ -115,6 +115,11 @@ impl Error {
         }
     }
 
+    /// Tells whether the same request may succeed soon.
+    pub fn is_transient(&self) -> bool {
+        self.problem.is_transient()
+    }
+
     /// Tells whether the registry says that there is no such thing.
     pub fn is_not_found(&self) -> bool {
         matches!(*self.problem, Problem::NotFound)

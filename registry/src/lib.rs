@@ -22,6 +22,7 @@
 //! | [`client`] | the client, its options, resolving and fetching documents |
 //! | [`blob`] | blobs as verified streams |
 //! | [`push`] | uploads |
+//! | [`fetch`] | files behind plain URLs |
 //! | [`document`] | what is a manifest, what an index |
 //! | [`platform`] | which manifest of an index a platform gets |
 //! | `transport` | requests: redirects, retries, the choice of scheme |
@@ -31,6 +32,7 @@ pub mod blob;
 pub mod client;
 pub mod document;
 pub mod error;
+pub mod fetch;
 pub mod platform;
 pub mod push;
 pub mod repository;
@@ -47,5 +49,6 @@ pub use blob::{BlobStream, Length};
 pub use client::{Client, ManifestResponse, Options};
 pub use document::check_document;
 pub use error::{Error, Problem};
+pub use fetch::{FetchAnswer, FetchRequest, FetchedFile};
 pub use platform::select_platform;
 pub use repository::Repository;

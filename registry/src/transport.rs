@@ -18,7 +18,7 @@ use crate::repository::Repository;
 use crate::tls::HttpClients;
 
 /// How many redirects are followed.
-const REDIRECTS: usize = 10;
+pub(crate) const REDIRECTS: usize = 10;
 
 /// Most bytes of a registry's complaint that are read.
 const COMPLAINT: u64 = 64 << 10;
@@ -54,7 +54,7 @@ pub(crate) enum Target<'a> {
 #[derive(Debug)]
 pub(crate) struct Transport {
     pub(crate) options: Options,
-    clients: HttpClients,
+    pub(crate) clients: HttpClients,
     tokens: Tokens,
     bases: Mutex<HashMap<String, Arc<OnceCell<Url>>>>,
     /// Blobs under way.
@@ -185,7 +185,7 @@ impl Transport {
     }
 }
 
-fn is_redirect(response: &Response, method: &Method) -> bool {
+pub(crate) fn is_redirect(response: &Response, method: &Method) -> bool {
     let status = response.status().as_u16();
     let repeatable = *method == Method::GET || *method == Method::HEAD;
     matches!(status, 307 | 308) || (repeatable && matches!(status, 301..=303))
@@ -195,9 +195,8 @@ fn is_redirect(response: &Response, method: &Method) -> bool {
 pub(crate) fn redirect_target(response: &Response) -> Result<Url, Problem> {
     let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
     let target = location.and_then(|location| response.url().join(location).ok());
-    let target = target.ok_or_else(|| {
-        Problem::Redirect("the registry leads on without saying where".to_owned())
-    })?;
+    let target = target
+        .ok_or_else(|| Problem::Redirect("the server leads on without saying where".to_owned()))?;
     match forbidden(response.url(), &target) {
         Some(problem) => Err(Problem::Redirect(problem)),
         None => Ok(target),

@@ -8,9 +8,11 @@
 pub mod base;
 pub mod environment;
 pub mod fake_registry;
+pub mod file_server;
 pub mod needs;
 pub mod peers;
 
 pub use environment::{Kiln, Output};
 pub use fake_registry::FakeRegistry;
+pub use file_server::{Answer, FileServer};
 pub use needs::{Need, skip};

@@ -54,6 +54,53 @@ impl Drop for DockerRegistry {
     }
 }
 
+/// Git's own daemon, which serves the repositories below a directory on a loopback port; stopped
+/// when dropped.
+#[derive(Debug)]
+pub struct GitDaemon {
+    child: Child,
+    port: u16,
+}
+
+impl GitDaemon {
+    /// Starts it.
+    ///
+    /// # Panics
+    /// Panics where it doesn't answer in time.
+    pub fn start(directory: &Path) -> Self {
+        let port = free_port();
+        // Not through `git`, which would start it as a child that outlives its parent.
+        let programs = Command::new("git").arg("--exec-path").output().expect("run git").stdout;
+        let programs = PathBuf::from(String::from_utf8_lossy(&programs).trim());
+        let child = Command::new(programs.join("git-daemon"))
+            .args(["--export-all", "--reuseaddr", "--listen=127.0.0.1"])
+            .arg(format!("--port={port}"))
+            .arg(format!("--base-path={}", directory.display()))
+            .arg(directory)
+            .env("HOME", "/dev/null")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("start git daemon");
+        let daemon = Self { child, port };
+        wait_until("git daemon answers", || TcpStream::connect(("127.0.0.1", port)).is_ok());
+        daemon
+    }
+
+    /// Returns the URL of a repository.
+    pub fn url(&self, name: &str) -> String {
+        format!("git://127.0.0.1:{}/{name}", self.port)
+    }
+}
+
+impl Drop for GitDaemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 /// A Docker engine with a data root, socket and containerd of its own; stopped when dropped.
 #[derive(Debug)]
 pub struct DockerEngine {

@@ -26,6 +26,11 @@ impl Blobs {
         Self { store, registry }
     }
 
+    /// Returns who speaks to registries.
+    pub(crate) fn client(&self) -> &Client {
+        &self.registry
+    }
+
     /// Brings a blob into the store, unless it is there. Asked by several at once, in this process
     /// or others, it is fetched once.
     ///

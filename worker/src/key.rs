@@ -4,6 +4,9 @@
 //! | --- | --- | --- |
 //! | image source | the manifest's or index's digest, the platform | the name and where the image is: the digest settles its content |
 //! | local source | nothing: its key belongs to one build | – |
+//! | http source with a checksum | the checksum, the file's name, mode and owner | the URL: the checksum settles the content |
+//! | git source with a commit | the commit, the subdirectory, what is kept; the URL and the reference only with `.git` | where the repository is: the commit settles its files |
+//! | other http and git sources | nothing: their keys belong to one build, and users go by content | – |
 //! | exec | the process, mounts, network, security, the platform | proxies and addresses of extra hosts: they say how, not what; ids of cache mounts; values of secrets |
 //! | file | the actions | – |
 //! | merge, diff | the op | – |

@@ -39,4 +39,5 @@ pub use error::{Error, Result};
 pub use output::Output;
 pub use resolve::{ImageResolver, ImageResolverOptions, Resolved};
 pub use source::local::LocalContext;
+pub use source::remote::RemoteOptions;
 pub use worker::{DefaultNetwork, SecretSource, Worker, WorkerOptions};

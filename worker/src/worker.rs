@@ -15,6 +15,7 @@ use crate::blobs::blocking;
 use crate::cache::StoreCache;
 use crate::error::{Error, Result};
 use crate::exec::Exec;
+use crate::exec::secret::Secrets;
 use crate::flight::cancellable;
 use crate::output::Output;
 use crate::resolve::ImageResolver;
@@ -22,6 +23,7 @@ use crate::snapshots::Snapshots;
 use crate::source::identifier::Identifier;
 use crate::source::local::{LocalAttributes, LocalContext};
 use crate::source::origin::Origin;
+use crate::source::remote::{RemoteOptions, Remotes};
 use crate::{content, diff, file, key, merge, source};
 
 /// What a [`Worker`] works with.
@@ -39,6 +41,8 @@ pub struct WorkerOptions {
     pub resolv_conf: Vec<u8>,
     /// Secrets by id.
     pub secrets: BTreeMap<String, SecretSource>,
+    /// What files and repositories elsewhere are fetched with.
+    pub remote: RemoteOptions,
 }
 
 /// The network of steps that ask for none in particular.
@@ -75,6 +79,7 @@ pub struct Worker {
     images: Arc<ImageResolver>,
     contexts: BTreeMap<String, PathBuf>,
     snapshots: Snapshots,
+    remotes: Remotes,
     exec: Exec,
 }
 
@@ -86,8 +91,10 @@ impl Worker {
     pub fn new(options: WorkerOptions) -> Result<Self> {
         let blobs = options.images.blobs();
         let snapshots = Snapshots::new(options.store.clone(), blobs)?;
+        let secrets = Secrets::new(options.secrets.clone());
         Ok(Self {
             images: Arc::clone(&options.images),
+            remotes: Remotes::new(snapshots.clone(), secrets, options.remote.clone()),
             contexts: options.contexts.clone(),
             exec: Exec::new(snapshots.clone(), options),
             snapshots,
@@ -105,6 +112,15 @@ impl Worker {
     /// Fails where a layer can't be fetched, or isn't what its digests say.
     pub async fn materialise(&self, output: &Output) -> Result<()> {
         self.snapshots.materialise([output], None).await
+    }
+
+    /// Brings in what a source names, outside of a graph; a graph that names the same finds it.
+    ///
+    /// # Errors
+    /// Fails where it can't be had, or the step is cancelled.
+    pub async fn fetch(&self, source: &SourceOp, context: &StepContext) -> Result<Output> {
+        let platform = Platform::host();
+        cancellable(context, self.load(source, &platform, context)).await
     }
 
     /// Returns an output's files as a directory to read. Its trees must be there.
@@ -145,6 +161,10 @@ impl Worker {
                 self.context(&name)?;
                 rule.ephemeral = true;
             }
+            Identifier::Remote(source) => match source.key() {
+                Some(key) => rule.salt = Some(key),
+                None => rule.ephemeral = true,
+            },
         }
         Ok(())
     }
@@ -175,7 +195,10 @@ impl Worker {
         context: &StepContext,
     ) -> Result<Vec<Output>> {
         match &vertex.op.kind {
-            Some(OpKind::Source(source)) => Ok(vec![self.load(source, vertex).await?]),
+            Some(OpKind::Source(source)) => {
+                let platform = platform(vertex);
+                Ok(vec![self.load(source, &platform, context).await?])
+            }
             Some(OpKind::File(op)) => {
                 file::run(&self.snapshots, op, inputs.to_vec(), context).await
             }
@@ -190,9 +213,18 @@ impl Worker {
         }
     }
 
-    async fn load(&self, source: &SourceOp, vertex: &Vertex) -> Result<Output> {
+    async fn load(
+        &self,
+        source: &SourceOp,
+        platform: &Platform,
+        context: &StepContext,
+    ) -> Result<Output> {
         let (origin, digest) = match Identifier::parse(source)? {
             Identifier::Local(name) => return self.load_local(&name, source).await,
+            Identifier::Remote(remote) => {
+                let layer = self.remotes.load(source, &remote, context).await?;
+                return Ok(Output::Layer(Some(layer)));
+            }
             Identifier::Image(reference) => {
                 let digest = self.images.digest_of(&reference).await?;
                 (Origin::Registry(reference.name()), digest)
@@ -207,9 +239,8 @@ impl Worker {
                 (Origin::Layout(directory), digest)
             }
         };
-        let platform = platform(vertex);
         let store = &self.snapshots.store;
-        let top = source::image::load(&self.images, store, (&origin, &digest), &platform).await?;
+        let top = source::image::load(&self.images, store, (&origin, &digest), platform).await?;
         Ok(Output::Layer(top))
     }
 

@@ -88,6 +88,7 @@ impl Bench {
             network: DefaultNetwork::Host,
             resolv_conf: b"nameserver 192.0.2.1\n".to_vec(),
             secrets: BTreeMap::new(),
+            remote: kiln_worker::RemoteOptions::default(),
         });
         Self { temp, store, images, worker: Arc::new(worker.unwrap()) }
     }

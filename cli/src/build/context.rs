@@ -36,7 +36,7 @@ impl Input {
                 directory: directory.clone(),
             }),
             ContextPlace::StandardInput => {
-                let limit = request.context_limit;
+                let limit = request.input_limit;
                 Self::of_stream(std::io::stdin(), store, (&request.dockerfile, limit))
             }
         }
@@ -80,7 +80,7 @@ fn unpack_context(
     let options = UnpackOptions { whiteouts: false, owner, max_bytes, max_entries };
     let read = "read the context on standard input";
     let (mut plain, _) = decompress(archive).context(read)?;
-    let hint = || format!("{read} (--context-limit sets how large it may be)");
+    let hint = || format!("{read} (--input-limit sets how large it may be)");
     unpack(&mut plain, &Dir::open(directory)?, options).with_context(hint)?;
     // Who writes must not be cut off: what follows the archive's end is read, too.
     std::io::copy(&mut plain, &mut std::io::sink()).context(read)?;

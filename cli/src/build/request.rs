@@ -19,8 +19,8 @@ pub(super) const CONTEXT_NAME: &str = "context";
 pub(crate) struct BuildRequest {
     /// Where the main context is.
     pub(super) context: ContextPlace,
-    /// Most bytes of the files of a context that is an archive; `None` for no limit.
-    pub(super) context_limit: Option<u64>,
+    /// Most bytes of an archive on standard input, and of a file from a URL; `None` for no limit.
+    pub(super) input_limit: Option<u64>,
     /// Where the Dockerfile is.
     pub(super) dockerfile: DockerfilePlace,
     /// The stage to build.
@@ -35,6 +35,8 @@ pub(crate) struct BuildRequest {
     pub(super) layouts: BTreeMap<String, PathBuf>,
     /// Named contexts as the frontend takes them.
     pub(super) named_contexts: BTreeMap<String, String>,
+    /// Whether a context is a repository that is reached by SSH.
+    pub(super) uses_ssh: bool,
     /// The platform to build for.
     pub(super) platform: Platform,
     /// The network of steps that name none.
@@ -92,7 +94,7 @@ impl BuildRequest {
         };
         Ok(Self {
             context,
-            context_limit: size_limit(&arguments.context_limit)?,
+            input_limit: size_limit(&arguments.input_limit)?,
             dockerfile,
             outputs: output::resolve(&arguments.outputs, &tags)?,
             target: arguments.target.filter(|target| !target.is_empty()),
@@ -101,6 +103,7 @@ impl BuildRequest {
             directories: named.directories,
             layouts: named.layouts,
             named_contexts: named.values,
+            uses_ssh: false,
             platform: platform(arguments.platform.as_deref())?,
             network: arguments.network,
             hosts: arguments

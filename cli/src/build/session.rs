@@ -14,7 +14,8 @@ use kiln_registry::Client;
 use kiln_solver::{Event, EventSender, SolveError, SolveOptions, Solved, solve};
 use kiln_store::{LayerId, Store};
 use kiln_worker::{
-    DefaultNetwork, ImageResolver, ImageResolverOptions, Output, StoreCache, Worker, WorkerOptions,
+    DefaultNetwork, ImageResolver, ImageResolverOptions, Output, RemoteOptions, StoreCache, Worker,
+    WorkerOptions,
 };
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
@@ -196,6 +197,12 @@ impl Session<'_> {
             network: DefaultNetwork::Host,
             resolv_conf: self.settings.resolv_conf()?,
             secrets: self.request.secrets.clone(),
+            remote: RemoteOptions {
+                max_bytes: self.request.input_limit,
+                environment: self.settings.git_environment(),
+                // Only who builds may lend keys, not a Dockerfile.
+                ssh_agent: self.settings.ssh_agent().filter(|_| self.request.uses_ssh),
+            },
         };
         Ok(Arc::new(Worker::new(options).context("prepare the worker")?))
     }
@@ -206,6 +213,10 @@ impl Session<'_> {
         worker: &Arc<Worker>,
         lowered: &Lowered,
     ) -> Result<Solved<Output>, Failure> {
+        if !rustix::process::geteuid().is_root() {
+            let problem = "building without root privileges is not supported yet: run kiln as root";
+            return Err(Failure::Other(anyhow!(problem)));
+        }
         let graph = Graph::load(&lowered.definition()).context("check the build graph")?;
         let options = SolveOptions {
             jobs: self.settings.jobs(),

@@ -23,9 +23,9 @@ pub(crate) struct BuildArguments {
     /// Name of the Dockerfile, `-` for standard input [default: CONTEXT/Dockerfile]
     #[arg(short, long, value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
-    /// Most bytes of a context that is an archive, as 16g; 0 for no limit
+    /// Most bytes of an archive on standard input and of a file from a URL, as 16g; 0 for no limit
     #[arg(long, value_name = "SIZE", default_value = "64g")]
-    pub(crate) context_limit: String,
+    pub(crate) input_limit: String,
     /// Name and optional tag of the image, as `name:tag`; several times for several names
     #[arg(short, long = "tag", value_name = "NAME")]
     pub(crate) tags: Vec<String>,

@@ -123,7 +123,7 @@ fn archives_on_standard_input_are_hostile() {
     kiln.write("ctx/Dockerfile", "FROM scratch\nCOPY big /\n");
     std::fs::File::create(kiln.path("ctx/big")).unwrap().set_len(64 << 20).unwrap();
     let archive = tar(&kiln.path("ctx"), &["-z"]);
-    let limited = build_stream(&kiln, &archive, &["--context-limit", "32m", "-"]).failure();
+    let limited = build_stream(&kiln, &archive, &["--input-limit", "32m", "-"]).failure();
     assert!(limited.contains("exceeds the limit"), "{limited}");
-    build_stream(&kiln, &archive, &["--context-limit", "65m", "-"]).success();
+    build_stream(&kiln, &archive, &["--input-limit", "65m", "-"]).success();
 }

@@ -14,6 +14,7 @@ mod llb;
 mod outputs;
 mod registry;
 mod run;
+mod sources;
 
 use kiln_testkit::Kiln;
 

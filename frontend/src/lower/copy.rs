@@ -114,7 +114,7 @@ impl Copying<'_> {
             text => Some(chmod::parse(text).map_err(Error::new)?),
         };
         self.check_checksum()?;
-        let name = site.step_name();
+        let name = crate::text::without_credentials(&site.step_name());
         let sources = copy_sources::resolve(site, self, &name)?;
         // With --link the files are laid above the stage's, without a look at those.
         let is_linked = self.link && chmod.is_none();
@@ -176,7 +176,7 @@ impl Copying<'_> {
         for file in &self.paths.source_contents {
             text = text + " <<" + &file.name;
         }
-        text + " " + &self.paths.dest
+        crate::text::without_credentials(&(text + " " + &self.paths.dest))
     }
 }
 

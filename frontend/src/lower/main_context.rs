@@ -69,7 +69,8 @@ fn remote(url: &str, options: &Options) -> Result<(SourceOp, String), Error> {
         if git.mtime.is_empty() && !given("SOURCE_DATE_EPOCH").is_empty() {
             "commit".clone_into(&mut git.mtime);
         }
-        let name = format!("[internal] load git source {url}");
+        let shown = crate::text::without_credentials(url);
+        let name = format!("[internal] load git source {shown}");
         return Ok((git.source(keep == Some(true)), name));
     }
     if url.starts_with("http://") || url.starts_with("https://") {

@@ -159,15 +159,15 @@ impl NamedContext {
 
     fn load_remote(&self, lowering: &mut Lowering<'_>, scheme: &str) -> Result<State, Error> {
         let git = git::parse(&self.value).map_err(Error::new)?;
+        let shown = crate::text::without_credentials(&self.value);
         let (source, name) = match git {
-            Some(git) => (git.source(false), format!("[internal] load git source {}", self.value)),
+            Some(git) => (git.source(false), format!("[internal] load git source {shown}")),
             None if scheme == "git" => {
                 return Err(Error::new(format!("invalid git context {}", self.value)));
             }
-            None => (
-                http_source(&self.value, "context"),
-                format!("[context {}] {}", self.key, self.value),
-            ),
+            None => {
+                (http_source(&self.value, "context"), format!("[context {}] {shown}", self.key))
+            }
         };
         let output = lowering.graph.add(Plan::Source(source), None, metadata::named(&name));
         Ok(State::of(Some(output), None))

@@ -6,7 +6,7 @@
 mod env;
 mod hosts;
 mod mounts;
-mod secret;
+pub(crate) mod secret;
 
 use std::sync::{Arc, OnceLock};
 

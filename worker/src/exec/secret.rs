@@ -11,15 +11,15 @@ const LIMIT: u64 = 500 * 1024;
 
 /// Secrets by id.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Secrets(BTreeMap<String, SecretSource>);
+pub(crate) struct Secrets(BTreeMap<String, SecretSource>);
 
 impl Secrets {
-    pub(super) fn new(secrets: BTreeMap<String, SecretSource>) -> Self {
+    pub(crate) fn new(secrets: BTreeMap<String, SecretSource>) -> Self {
         Self(secrets)
     }
 
     /// Returns a secret's value; `None` for one that isn't there and that the step can do without.
-    pub(super) fn get(&self, id: &str, optional: bool) -> Result<Option<Vec<u8>>> {
+    pub(crate) fn get(&self, id: &str, optional: bool) -> Result<Option<Vec<u8>>> {
         match self.0.get(id) {
             Some(SecretSource::Value(value)) => Ok(Some(value.clone())),
             Some(SecretSource::File(path)) => read(id, path).map(Some),

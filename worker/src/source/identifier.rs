@@ -3,6 +3,9 @@
 use kiln_llb::op::SourceOp;
 use kiln_oci::Reference;
 
+use super::git::GitSource;
+use super::http::HttpSource;
+use super::remote::RemoteSource;
 use crate::error::{Error, Result};
 
 const IMAGE_LAYER_LIMIT: &str = "image.layerlimit";
@@ -18,6 +21,8 @@ pub(crate) enum Identifier {
     Layout(Reference, String),
     /// A build context.
     Local(String),
+    /// A file or a repository elsewhere.
+    Remote(RemoteSource),
 }
 
 impl Identifier {
@@ -44,8 +49,10 @@ impl Identifier {
                 Ok(Self::Layout(reference, store))
             }
             "local" => Ok(Self::Local(rest.to_owned())),
-            "http" | "https" => Err(Error::Unsupported(format!("ADD of a URL ({identifier})"))),
-            "git" => Err(Error::Unsupported(format!("a git repository ({identifier})"))),
+            "http" | "https" => {
+                Ok(Self::Remote(RemoteSource::Http(Box::new(HttpSource::parse(source)?))))
+            }
+            "git" => Ok(Self::Remote(RemoteSource::Git(Box::new(GitSource::parse(source)?)))),
             _ => Err(Error::Unsupported(format!("source {identifier}"))),
         }
     }
@@ -70,9 +77,7 @@ mod tests {
 
     #[test]
     fn others_are_refused() {
-        for identifier in
-            ["nothing", "https://example.com/x", "git://example.com/x", "oci-layout://x", "ftp://x"]
-        {
+        for identifier in ["nothing", "git://", "git://h/x#-x", "oci-layout://x", "ftp://x"] {
             assert!(parse(identifier).is_err(), "{identifier}");
         }
     }

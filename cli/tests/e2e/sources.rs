@@ -1,0 +1,401 @@
+//! Files behind URLs, and repositories.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use kiln_testkit::environment::run;
+use kiln_testkit::peers::GitDaemon;
+use kiln_testkit::{Answer, FileServer, Kiln, Need, skip};
+
+use crate::kiln;
+
+fn cat(kiln: &Kiln, image: &str, path: &str) -> String {
+    kiln.run(&["run", "--rm", "--entrypoint", "cat", image, path]).success()
+}
+
+fn shell(kiln: &Kiln, image: &str, script: &str) -> String {
+    kiln.run(&["run", "--rm", image, "sh", "-c", script]).success()
+}
+
+/// Tells whether a plain report shows a step as run.
+fn ran(report: &str, step: &str) -> bool {
+    let line = report.lines().find(|line| line.contains(step)).expect("the step is shown");
+    let number = line.split(' ').next().unwrap();
+    report.contains(&format!("{number} DONE"))
+}
+
+#[test]
+fn files_are_downloaded_once_and_asked_for_again() {
+    if skip("files_are_downloaded_once_and_asked_for_again", &[Need::Root]) {
+        return;
+    }
+    let (kiln, server) = (kiln(), FileServer::start());
+    let file = |content: &str, etag: &str| {
+        Answer::of(content)
+            .with("ETag", etag)
+            .with("Last-Modified", "Sun, 06 Nov 1994 08:49:37 GMT")
+    };
+    server.put("/d/f.txt", file("one\n", "\"1\""));
+    server.put("/away", Answer::redirect(&server.url("/d/f.txt")));
+    let dockerfile = format!(
+        "FROM base\nADD {} /got/\nADD --chmod=640 {} /other\nRUN cat /got/f.txt > /copy\n",
+        server.url("/d/f.txt?x=1#y").split('?').next().unwrap(),
+        server.url("/away"),
+    );
+    kiln.build_text(&dockerfile, &["-t", "a"]).success();
+    assert_eq!(cat(&kiln, "a", "/copy"), "one\n");
+    let seen = shell(&kiln, "a", "stat -c '%a %u %Y' /got/f.txt; stat -c %a /other");
+    assert_eq!(seen, "600 0 784111777\n640\n");
+
+    server.take_requests();
+    let again = kiln.build_text(&dockerfile, &["-t", "a"]);
+    assert!(!ran(&again.stderr, "RUN cat"), "{}", again.stderr);
+    let asked = server.take_requests();
+    assert!(asked.iter().any(|r| r.headers.get("if-none-match").is_some_and(|tag| tag == "\"1\"")));
+
+    server.put("/d/f.txt", file("two\n", "\"2\""));
+    let again = kiln.build_text(&dockerfile, &["-t", "a"]);
+    assert!(ran(&again.stderr, "RUN cat"), "{}", again.stderr);
+    assert_eq!(cat(&kiln, "a", "/copy"), "two\n");
+}
+
+#[test]
+fn checksums_are_verified_and_spare_the_network() {
+    if skip("checksums_are_verified_and_spare_the_network", &[Need::Root]) {
+        return;
+    }
+    let (kiln, server) = (kiln(), FileServer::start());
+    server.put("/f", Answer { cuts: 1, ..Answer::of("content\n") });
+    let digest = "sha256:434728a410a78f56fc1b5899c3593436e61ab0c731e9072d95e96db290205e53";
+    let dockerfile = format!("FROM base\nADD --checksum={digest} {} /f\n", server.url("/f"));
+    kiln.build_text(&dockerfile, &["-t", "a"]).success();
+    assert_eq!(cat(&kiln, "a", "/f"), "content\n");
+    server.take_requests();
+    kiln.build_text(&dockerfile, &["-t", "a"]).success();
+    assert!(server.take_requests().is_empty());
+
+    server.put("/g", Answer::of("something else\n"));
+    let dockerfile = format!("FROM base\nADD --checksum={digest} {} /f\n", server.url("/g"));
+    for _ in 0..2 {
+        let stderr = kiln.build_text(&dockerfile, &[]).failure();
+        assert!(stderr.contains("digest mismatch") && stderr.contains("Dockerfile:2"), "{stderr}");
+    }
+}
+
+#[test]
+fn servers_are_hostile() {
+    if skip("servers_are_hostile", &[Need::Root]) {
+        return;
+    }
+    let (kiln, server) = (kiln(), FileServer::start());
+    let secret = kiln.write("canary", "canary-secret\n");
+    server.put("/file", Answer::redirect(&format!("file://{}", secret.display())));
+    server.put("/loop", Answer::redirect(&server.url("/loop")));
+    server.put("/gone", Answer { status: 410, ..Answer::default() });
+    server.put("/endless", Answer { is_endless: true, ..Answer::of([b'x'; 4096]) });
+    for (path, word) in [
+        ("/file", "file address"),
+        ("/loop", "redirects"),
+        ("/gone", "410"),
+        ("/endless", "larger than the limit"),
+        ("/none", "404"),
+    ] {
+        let url = server.url(path);
+        let dockerfile = format!("FROM base\nADD {url} /f\n");
+        let stderr = kiln.build_text(&dockerfile, &["--input-limit", "8m"]).failure();
+        assert!(stderr.contains(word) && stderr.contains(&url), "{path}: {stderr}");
+    }
+    // The name in the URL counts, whatever the server says.
+    let disposition = "attachment; filename=\"../../../../x\"";
+    server.put("/named", Answer::of("named\n").with("Content-Disposition", disposition));
+    let dockerfile = format!("FROM base\nADD {} /d/\n", server.url("/named"));
+    kiln.build_text(&dockerfile, &["-t", "a"]).success();
+    assert_eq!(shell(&kiln, "a", "ls /d"), "named\n");
+    assert!(!kiln.path("x").exists());
+}
+
+#[test]
+fn credentials_go_to_their_server_only() {
+    if skip("credentials_go_to_their_server_only", &[Need::Root]) {
+        return;
+    }
+    let (kiln, server, foreign) = (kiln(), FileServer::start(), FileServer::start());
+    foreign.put("/f", Answer::of("x"));
+    server.put("/f", Answer::redirect(&foreign.url("/f")));
+    let token = kiln.write("token", "canary-token\n");
+    let secret = format!("id=HTTP_AUTH_TOKEN_127.0.0.1,src={}", token.display());
+    let dockerfile = format!("FROM base\nADD {} /f\n", server.url("/f"));
+    kiln.build_text(&dockerfile, &["--secret", &secret]).success();
+    let asked = server.take_requests();
+    assert_eq!(asked[0].headers["authorization"], "Bearer canary-token");
+    assert!(!foreign.take_requests()[0].headers.contains_key("authorization"));
+}
+
+/// A repository in the making, and the daemon that serves it.
+struct Repository {
+    work: PathBuf,
+    served: tempfile::TempDir,
+    daemon: GitDaemon,
+}
+
+impl Repository {
+    fn new(kiln: &Kiln) -> Self {
+        let served = tempfile::tempdir().unwrap();
+        let work = kiln.path("repository");
+        std::fs::create_dir(&work).unwrap();
+        let daemon = GitDaemon::start(served.path());
+        let repository = Self { work, served, daemon };
+        repository.git(&["init", "--quiet", "--initial-branch=main"]);
+        repository
+    }
+
+    fn git(&self, arguments: &[&str]) -> String {
+        let mut git = Command::new("git");
+        git.current_dir(&self.work).env("GIT_CONFIG_GLOBAL", "/dev/null");
+        git.args(["-c", "user.name=x", "-c", "user.email=x@example.com"]);
+        git.args(["-c", "protocol.file.allow=always"]).args(arguments);
+        run(&mut git).success().trim().to_owned()
+    }
+
+    fn write(&self, name: &str, content: &str) {
+        let path = self.work.join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, content).unwrap();
+    }
+
+    /// Commits everything, brings it to the daemon, and returns the commit.
+    fn commit(&self) -> String {
+        self.git(&["add", "--all"]);
+        self.git(&["commit", "--quiet", "--allow-empty", "--message=x"]);
+        self.publish("r.git");
+        self.git(&["rev-parse", "HEAD"])
+    }
+
+    fn publish(&self, name: &str) -> PathBuf {
+        let bare = self.served.path().join(name);
+        let _ = std::fs::remove_dir_all(&bare);
+        let bare_text = bare.to_str().unwrap();
+        self.git(&["clone", "--quiet", "--bare", ".", bare_text]);
+        bare
+    }
+
+    fn url(&self) -> String {
+        self.daemon.url("r.git")
+    }
+}
+
+const GIT: [Need; 2] = [Need::Root, Need::Program("git")];
+
+#[test]
+fn repositories_are_checked_out() {
+    if skip("repositories_are_checked_out", &GIT) {
+        return;
+    }
+    let kiln = kiln();
+    let repository = Repository::new(&kiln);
+    repository.write("f", "one\n");
+    repository.write("d/e/g", "deep\n");
+    repository.write("run", "#!/bin/sh\n");
+    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+    std::fs::set_permissions(repository.work.join("run"), executable).unwrap();
+    let first = repository.commit();
+    repository.git(&["tag", "--annotate", "--message=x", "v1"]);
+    repository.write("f", "two\n");
+    repository.commit();
+
+    let url = repository.url();
+    let dockerfile = format!(
+        "FROM base\nADD {url} /head\nADD {url}#v1 /tag\nADD {url}#{first} /commit\n\
+         ADD {url}#main:d/e /sub\nADD --keep-git-dir=true {url}#main /kept\n\
+         RUN ls -A /head /sub > /list\n"
+    );
+    kiln.build_text(&dockerfile, &["-t", "a"]).success();
+    let script = "cat /head/f /tag/f /commit/f /kept/f; stat -c '%a %u' /head/run /head/f /head/d; \
+                  ls -d /kept/.git/HEAD; cat /list";
+    let expected = "two\none\none\ntwo\n755 0\n644 0\n755 0\n/kept/.git/HEAD\n\
+                    /head:\nd\nf\nrun\n\n/sub:\ng\n";
+    assert_eq!(shell(&kiln, "a", script), expected);
+    let again = kiln.build_text(&dockerfile, &["-t", "a"]);
+    assert!(!ran(&again.stderr, "RUN ls -A"), "{}", again.stderr);
+
+    repository.write("new", "x");
+    repository.commit();
+    let again = kiln.build_text(&dockerfile, &["-t", "a"]);
+    assert!(ran(&again.stderr, "RUN ls -A"), "{}", again.stderr);
+    assert!(cat(&kiln, "a", "/list").contains("new"));
+
+    // A commit is enough: nobody is asked any more.
+    let pinned = format!("FROM base\nADD {url}#{first} /commit\n");
+    drop(repository);
+    kiln.build_text(&pinned, &["-t", "a"]).success();
+    let gone = kiln.build_text(&dockerfile, &["-t", "a"]).failure();
+    assert!(gone.contains(&url), "{gone}");
+}
+
+#[test]
+fn submodules_and_long_commits_are_taken() {
+    if skip("submodules_and_long_commits_are_taken", &GIT) {
+        return;
+    }
+    let kiln = kiln();
+    let repository = Repository::new(&kiln);
+    repository.write("f", "inner\n");
+    repository.commit();
+    repository.publish("inner.git");
+    repository.git(&["submodule", "--quiet", "add", &repository.daemon.url("inner.git"), "sub"]);
+    repository.git(&["config", "--file=.gitmodules", "submodule.sub.url", "../inner.git"]);
+    repository.commit();
+    let url = repository.url();
+    let dockerfile = format!("FROM base\nADD {url} /r\nADD {url}?submodules=false /without\n");
+    kiln.build_text(&dockerfile, &["-t", "a"]).success();
+    assert_eq!(cat(&kiln, "a", "/r/sub/f"), "inner\n");
+    assert_eq!(shell(&kiln, "a", "ls -A /r/sub /without/sub"), "/r/sub:\nf\n\n/without/sub:\n");
+
+    // A repository whose ids are SHA-256.
+    let other = repository.served.path().join("long");
+    let mut init = Command::new("git");
+    run(init.args(["init", "--quiet", "--object-format=sha256"]).arg(&other)).success();
+    std::fs::write(other.join("f"), "long\n").unwrap();
+    let git = |arguments: &[&str]| {
+        let mut git = Command::new("git");
+        git.arg("-C").arg(&other).args(["-c", "user.name=x", "-c", "user.email=x"]).args(arguments);
+        run(&mut git).success()
+    };
+    git(&["add", "f"]);
+    git(&["commit", "--quiet", "--message=x"]);
+    let dockerfile = format!("FROM base\nADD {} /r\n", repository.daemon.url("long/.git"));
+    kiln.build_text(&dockerfile, &["-t", "b"]).success();
+    assert_eq!(cat(&kiln, "b", "/r/f"), "long\n");
+}
+
+#[test]
+fn references_and_directories_are_hostile() {
+    if skip("references_and_directories_are_hostile", &GIT) {
+        return;
+    }
+    let kiln = kiln();
+    let canary = kiln.write("canary/secret", "canary-secret\n");
+    let touched = kiln.path("touched");
+    let repository = Repository::new(&kiln);
+    repository.write("d/f", "inside\n");
+    let link = |target: &Path, name: &str| {
+        std::os::unix::fs::symlink(target, repository.work.join(name)).unwrap();
+    };
+    link(canary.parent().unwrap(), "out");
+    link(Path::new("d"), "in");
+    link(Path::new("../../../../../../../.."), "up");
+    repository.commit();
+    let url = repository.url();
+    let upload = format!("--upload-pack=touch${{IFS}}{}", touched.display());
+    for fragment in [
+        upload.as_str(),
+        "-x",
+        "main:out",
+        "main:in",
+        "main:up/etc",
+        "main:d/f",
+        "main:.git",
+        "main:none",
+        "no-such-branch",
+        "0123456789012345678901234567890123456789",
+    ] {
+        let dockerfile = format!("FROM base\nADD {url}#{} /r\n", fragment.replace('$', "\\$"));
+        let stderr = kiln.build_text(&dockerfile, &[]).failure();
+        assert!(!stderr.contains("canary-secret"), "{fragment}: {stderr}");
+    }
+    assert!(!touched.exists());
+    // What climbs ends at the root, and a link is a link.
+    let dockerfile = format!("FROM base\nADD {url}#main:../../d /up\nADD {url}#main /r\n");
+    kiln.build_text(&dockerfile, &["-t", "a"]).success();
+    assert_eq!(
+        shell(&kiln, "a", "cat /up/f; readlink /r/in; test -e /r/out || echo nothing"),
+        "inside\nd\nnothing\n"
+    );
+}
+
+#[test]
+fn nothing_of_the_hosts_git_counts_and_nothing_of_the_repositorys_runs() {
+    if skip("nothing_of_the_hosts_git_counts_and_nothing_of_the_repositorys_runs", &GIT) {
+        return;
+    }
+    let kiln = kiln();
+    let touched = kiln.path("touched");
+    let touch = format!("touch {}", touched.display());
+    let hook = kiln.write("home/hooks/post-checkout", format!("#!/bin/sh\n{touch}\n"));
+    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&hook, executable).unwrap();
+    let hooks = hook.parent().unwrap().display().to_string();
+    let configuration = format!(
+        "[core]\n\thooksPath = {hooks}\n[filter \"evil\"]\n\tsmudge = {touch}\n\
+         [url \"git://127.0.0.1:1/\"]\n\tinsteadOf = git://\n"
+    );
+    kiln.write("home/.gitconfig", configuration);
+    let repository = Repository::new(&kiln);
+    repository.write("f", "content\n");
+    repository.write(".gitattributes", "f filter=evil\n");
+    repository.commit();
+    let url = repository.url();
+    kiln.build_text(&format!("FROM base\nADD {url} /r\n"), &["-t", "a"]).success();
+    assert_eq!(cat(&kiln, "a", "/r/f"), "content\n");
+
+    // Submodules are fetched as the repository is: not from files, and not by programs.
+    let canary = kiln.path("canary.git");
+    repository.git(&["clone", "--quiet", "--bare", ".", canary.to_str().unwrap()]);
+    for address in [
+        canary.display().to_string(),
+        format!("file://{}", canary.display()),
+        format!("ext::sh -c {}", touch.replace(' ', "% ")),
+    ] {
+        let head = repository.git(&["rev-parse", "HEAD"]);
+        let modules = format!("[submodule \"s\"]\n\tpath = s\n\turl = {address}\n");
+        repository.write(".gitmodules", &modules);
+        repository.git(&["update-index", "--add", "--cacheinfo", &format!("160000,{head},s")]);
+        repository.git(&["add", ".gitmodules"]);
+        repository.git(&["commit", "--quiet", "--message=x"]);
+        repository.publish("r.git");
+        let stderr = kiln.build_text(&format!("FROM base\nADD {url} /r\n"), &[]).failure();
+        assert!(stderr.contains("not allowed"), "{stderr}");
+    }
+    assert!(!touched.exists());
+}
+
+#[test]
+fn passwords_reach_git_and_nobody_else() {
+    if skip("passwords_reach_git_and_nobody_else", &GIT) {
+        return;
+    }
+    let (kiln, server) = (kiln(), FileServer::start());
+    let repository = Repository::new(&kiln);
+    repository.write("f", "content\n");
+    repository.commit();
+    let bare = repository.served.path().join("r.git");
+    run(Command::new("git").arg("-C").arg(&bare).arg("update-server-info")).success();
+    server.serve_directory(repository.served.path().to_owned());
+    let url = server.url("/r.git");
+    let with_password = url.replace("http://", "http://user:canary-password@");
+    let tar = kiln.path("out.tar");
+    let output = format!("type=tar,dest={}", tar.display());
+    kiln.write(
+        "text/Dockerfile",
+        format!("FROM base\nADD --keep-git-dir=true {with_password} /r\n"),
+    );
+    kiln.build("text", &["--output", &output]).success();
+    let asked = server.take_requests();
+    // user:canary-password
+    let expected = "basic dXNlcjpjYW5hcnktcGFzc3dvcmQ=";
+    assert!(asked.iter().all(|request| request.headers["authorization"] == expected));
+    for place in [tar, kiln.root()] {
+        let mut grep = Command::new("grep");
+        let found = run(grep.args(["-rl", "canary-password"]).arg(&place));
+        assert_eq!(found.stdout, "", "{}", place.display());
+    }
+    let token = kiln.write("token", "canary-token");
+    let secret = format!("id=GIT_AUTH_TOKEN,src={}", token.display());
+    let dockerfile = format!("FROM base\nADD {url} /r\n");
+    kiln.build_text(&dockerfile, &["--secret", &secret, "-t", "b"]).success();
+    // x-access-token:canary-token
+    let expected = "basic eC1hY2Nlc3MtdG9rZW46Y2FuYXJ5LXRva2Vu";
+    assert!(
+        server.take_requests().iter().all(|request| request.headers["authorization"] == expected)
+    );
+}

@@ -1,0 +1,248 @@
+//! Files behind plain URLs, as `ADD` and contexts name them.
+//!
+//! Redirects lead to `http` and `https` only, never from `https` to plain `http` but on this
+//! machine, and there may be ten of them. Credentials go to the first URL's origin alone.
+
+use std::fmt;
+use std::io::Write;
+
+use reqwest::header::{
+    AUTHORIZATION, CONTENT_DISPOSITION, DATE, ETAG, HeaderMap, HeaderName, HeaderValue,
+    IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED,
+};
+use reqwest::{Method, Response, StatusCode, Url};
+
+use crate::client::Client;
+use crate::endpoint::same_origin;
+use crate::error::{Error, Problem, retry_after};
+use crate::transport::{REDIRECTS, is_redirect, redirect_target};
+
+/// A file that is asked for.
+#[derive(Clone, Default)]
+pub struct FetchRequest {
+    /// Where it is; user and password may be part of it.
+    pub url: String,
+    /// More headers: names and values.
+    pub headers: Vec<(String, String)>,
+    /// Value of the header `Authorization`.
+    pub authorization: Option<String>,
+    /// The entity tag of what is known already.
+    pub etag: Option<String>,
+    /// The time of what is known already, as the server wrote it.
+    pub last_modified: Option<String>,
+}
+
+impl fmt::Debug for FetchRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FetchRequest").field("url", &redacted(&self.url)).finish_non_exhaustive()
+    }
+}
+
+/// What a server says.
+#[derive(Debug)]
+pub enum FetchAnswer {
+    /// It has what is known already.
+    Unchanged,
+    /// A file.
+    File(Box<FetchedFile>),
+}
+
+/// A file on its way.
+#[derive(Debug)]
+pub struct FetchedFile {
+    target: String,
+    response: Response,
+}
+
+/// Returns a URL without user and password, for people.
+pub fn redacted(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    format!("{scheme}://{host}{path}")
+}
+
+impl Client {
+    /// Asks for a file; what is transient is tried again.
+    ///
+    /// # Errors
+    /// Fails where the server can't be asked, doesn't have the file, or leads where nobody should
+    /// go.
+    pub async fn fetch(&self, request: &FetchRequest) -> Result<FetchAnswer, Error> {
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            let (problem, pause) = match self.fetch_once(request).await {
+                Ok(response) => match answer(request, response) {
+                    Ok(answer) => return Ok(answer),
+                    Err(refused) => refused,
+                },
+                Err(problem) => (problem, None),
+            };
+            let transport = &self.transport;
+            if attempt >= transport.options.attempts || !problem.is_transient() {
+                return Err(problem.of(&redacted(&request.url)));
+            }
+            tracing::debug!(%problem, attempt, "download failed, trying again");
+            tokio::time::sleep(pause.unwrap_or_else(|| transport.pause(attempt))).await;
+        }
+    }
+
+    /// Asks once, and follows redirects.
+    async fn fetch_once(&self, request: &FetchRequest) -> Result<Response, Problem> {
+        let invalid = |_| Problem::Document("invalid URL".to_owned());
+        let first = Url::parse(&request.url).map_err(invalid)?;
+        if !matches!(first.scheme(), "http" | "https") {
+            return Err(Problem::Document(format!(
+                "{} is no scheme of a download",
+                first.scheme()
+            )));
+        }
+        let headers = headers(request)?;
+        let authorization = request.authorization.as_deref().map(secret_value).transpose()?;
+        let mut url = first.clone();
+        for _ in 0..=REDIRECTS {
+            let client = self.transport.clients.of(url.scheme())?;
+            let mut call = client.get(url.clone()).headers(headers.clone());
+            if let Some(value) = &authorization
+                && same_origin(&url, &first)
+            {
+                call = call.header(AUTHORIZATION, value.clone());
+            }
+            let response = call.send().await?;
+            if !is_redirect(&response, &Method::GET) {
+                return Ok(response);
+            }
+            url = redirect_target(&response)?;
+        }
+        Err(Problem::Redirect(format!("more than {REDIRECTS} redirects")))
+    }
+}
+
+fn headers(request: &FetchRequest) -> Result<HeaderMap, Problem> {
+    let invalid = |name: &str| Problem::Document(format!("invalid header {name:?}"));
+    let mut headers = HeaderMap::new();
+    for (name, value) in &request.headers {
+        let key: HeaderName = name.parse().map_err(|_| invalid(name))?;
+        headers.insert(key, HeaderValue::from_str(value).map_err(|_| invalid(name))?);
+    }
+    // These come from servers: one that can't be sent back isn't.
+    for (key, value) in
+        [(IF_NONE_MATCH, &request.etag), (IF_MODIFIED_SINCE, &request.last_modified)]
+    {
+        let value = value.as_deref().and_then(|value| HeaderValue::from_str(value).ok());
+        headers.extend(value.map(|value| (key, value)));
+    }
+    Ok(headers)
+}
+
+/// Returns a header that isn't shown in logs.
+fn secret_value(text: &str) -> Result<HeaderValue, Problem> {
+    let mut value = HeaderValue::from_str(text.trim_end())
+        .map_err(|_| Problem::Document("the secret for Authorization is no header".to_owned()))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+/// Judges an answer; a refusal comes with the pause that the server asks for.
+fn answer(
+    request: &FetchRequest,
+    response: Response,
+) -> Result<FetchAnswer, (Problem, Option<std::time::Duration>)> {
+    let status = response.status();
+    let known = request.etag.as_deref().map(strength_aside);
+    if status == StatusCode::NOT_MODIFIED && (known.is_some() || request.last_modified.is_some()) {
+        return Ok(FetchAnswer::Unchanged);
+    }
+    if !status.is_success() {
+        let pause = retry_after(response.headers());
+        return Err((Problem::Status { status, message: String::new() }, pause));
+    }
+    let file = FetchedFile { target: redacted(&request.url), response };
+    // Some servers tag their answers and pay no heed to conditions.
+    if known.is_some() && file.etag().map(strength_aside) == known {
+        return Ok(FetchAnswer::Unchanged);
+    }
+    Ok(FetchAnswer::File(Box::new(file)))
+}
+
+fn strength_aside(etag: &str) -> &str {
+    etag.strip_prefix("W/").unwrap_or(etag)
+}
+
+impl FetchedFile {
+    fn header(&self, name: HeaderName) -> Option<&str> {
+        self.response.headers().get(name)?.to_str().ok()
+    }
+
+    /// Returns the entity tag.
+    pub fn etag(&self) -> Option<&str> {
+        self.header(ETAG)
+    }
+
+    /// Returns when it was changed, as the server wrote it.
+    pub fn last_modified(&self) -> Option<&str> {
+        self.header(LAST_MODIFIED)
+    }
+
+    /// Returns when the server answered, as it wrote it.
+    pub fn date(&self) -> Option<&str> {
+        self.header(DATE)
+    }
+
+    /// Returns the header `Content-Disposition`.
+    pub fn content_disposition(&self) -> Option<&str> {
+        self.header(CONTENT_DISPOSITION)
+    }
+
+    /// Returns how long the server says that it is.
+    pub fn length(&self) -> Option<u64> {
+        self.response.content_length()
+    }
+
+    /// Writes all of it, and tells `progress` of each number of bytes that came. Returns its size.
+    ///
+    /// # Errors
+    /// Fails where it has more than `limit` bytes, or the connection breaks.
+    pub async fn copy_to<W: Write>(
+        self,
+        writer: &mut W,
+        limit: Option<u64>,
+        mut progress: impl FnMut(u64),
+    ) -> Result<u64, Error> {
+        let Self { target, mut response } = self;
+        let failed = |problem: Problem| problem.of(&target);
+        let limit = limit.unwrap_or(u64::MAX);
+        if response.content_length().is_some_and(|length| length > limit) {
+            return Err(failed(Problem::TooLarge(limit)));
+        }
+        let mut received = 0;
+        while let Some(chunk) = response.chunk().await.map_err(|e| failed(e.into()))? {
+            received += chunk.len() as u64;
+            if received > limit {
+                return Err(failed(Problem::TooLarge(limit)));
+            }
+            writer.write_all(&chunk).map_err(|error| failed(error.into()))?;
+            progress(chunk.len() as u64);
+        }
+        Ok(received)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_are_not_shown() {
+        assert_eq!(redacted("https://u:p@h:1/a@b?x#y"), "https://h:1/a@b?x#y");
+        assert_eq!(redacted("http://h"), "http://h");
+        assert_eq!(redacted("git@h:x"), "git@h:x");
+        let url = "https://u:password@h/".to_owned();
+        let authorization = Some("Bearer token".to_owned());
+        let request = FetchRequest { url, authorization, ..FetchRequest::default() };
+        let shown = format!("{request:?}");
+        assert!(!shown.contains("password") && !shown.contains("token"), "{shown}");
+    }
+}

@@ -1,0 +1,220 @@
+//! Repositories: a layer with the files of a commit.
+//!
+//! The host's `git` does the work, with nothing of the host's configuration and without running
+//! anything that a repository brings ([`program`]). It is asked what the reference is at; where that
+//! commit isn't here, the commit alone is fetched into a repository in the store's temporary area
+//! and checked out there, and what is wanted of it is copied into the layer: the files below the
+//! subdirectory, which must not be reached through a link; modes as a umask of 022 makes them; owned
+//! by root. Everything that git keeps (`.git`) stays behind, of submodules too, unless it is asked
+//! for.
+//!
+//! User and password in a URL, and tokens, are handed to git in its environment: neither is ever in
+//! an argument, a message or a file.
+
+mod checkout;
+mod find;
+mod program;
+mod reference;
+
+use std::collections::BTreeMap;
+
+use kiln_llb::op::SourceOp;
+use kiln_oci::Digest;
+use kiln_solver::{LogStream, StepContext};
+use kiln_store::LayerId;
+
+use self::find::Found;
+use self::program::Git;
+use self::reference::{check_reference, is_commit};
+use super::remote::Remotes;
+use crate::error::{Error, Result};
+use crate::flight;
+
+/// A commit of a repository.
+#[expect(clippy::struct_excessive_bools, reason = "the switches of a source op")]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct GitSource {
+    remote: reference::Remote,
+    /// Commit, tag or branch; empty for the default branch.
+    reference: String,
+    /// The names of the directories that lead to what is wanted.
+    subdir: Vec<String>,
+    /// The beginning of the commit that the reference must be at.
+    checksum: String,
+    keep_git_dir: bool,
+    skip_submodules: bool,
+    commit_times: bool,
+    fetch_by_commit: bool,
+    token_secret: String,
+    header_secret: String,
+    uses_agent: bool,
+    known_hosts: String,
+}
+
+impl GitSource {
+    /// Reads a source op.
+    pub(crate) fn parse(op: &SourceOp) -> Result<Self> {
+        let rest = op.identifier.strip_prefix("git://").unwrap_or(&op.identifier);
+        let (address, fragment) = rest.split_once('#').unwrap_or((rest, ""));
+        let (reference, subdir) = fragment.split_once(':').unwrap_or((fragment, ""));
+        let url = op.attrs.get("git.fullurl").map_or(address, String::as_str);
+        let mut source = Self {
+            remote: reference::Remote::parse(url)?,
+            reference: if reference == "HEAD" { String::new() } else { reference.to_owned() },
+            subdir: reference::directories(subdir),
+            ..Self::default()
+        };
+        if !source.reference.is_empty() {
+            check_reference(&source.reference)?;
+        }
+        source.read_attributes(&op.attrs)?;
+        source.check()?;
+        Ok(source)
+    }
+
+    fn read_attributes(&mut self, attrs: &BTreeMap<String, String>) -> Result<()> {
+        for (key, value) in attrs {
+            match key.as_str() {
+                "git.fullurl" => {}
+                "git.keepgitdir" => self.keep_git_dir = value == "true",
+                "git.skipsubmodules" => self.skip_submodules = value == "true",
+                "git.fetchbycommit" => self.fetch_by_commit = value == "true",
+                "git.mtime" => self.commit_times = value == "commit",
+                "git.checksum" => self.checksum = value.to_ascii_lowercase(),
+                "git.authtokensecret" => self.token_secret.clone_from(value),
+                "git.authheadersecret" => self.header_secret.clone_from(value),
+                "git.mountsshsock" => self.uses_agent = !value.is_empty(),
+                "git.knownsshhosts" => self.known_hosts.clone_from(value),
+                key => {
+                    return Err(Error::Unsupported(format!("attribute {key} of {}", self.remote)));
+                }
+            }
+        }
+        // The repository is that of the root, and of nothing below it.
+        self.keep_git_dir &= self.subdir.is_empty();
+        Ok(())
+    }
+
+    fn check(&self) -> Result<()> {
+        if !self.checksum.bytes().all(|b| b.is_ascii_hexdigit()) {
+            let problem = format!("invalid checksum {:?}: expected a commit", self.checksum);
+            return Err(self.error(problem));
+        }
+        if is_commit(&self.reference) && !self.reference.starts_with(&self.checksum) {
+            return Err(self.mismatch(&self.reference));
+        }
+        if self.fetch_by_commit && !is_commit(&self.checksum) && !is_commit(&self.reference) {
+            return Err(self.error("fetching by commit needs a full commit as checksum"));
+        }
+        Ok(())
+    }
+
+    /// Returns what stands for the source in keys, where it names its commit.
+    pub(crate) fn key(&self) -> Option<Vec<u8>> {
+        self.named().map(|found| self.identity(&found))
+    }
+
+    /// Returns the commit, where the source itself names it.
+    fn named(&self) -> Option<Found> {
+        if is_commit(&self.reference) {
+            return Some(Found { object: self.reference.clone(), ..Found::default() });
+        }
+        let reference = match self.reference.as_str() {
+            "" => None,
+            name if name.starts_with("refs/") => Some(name.to_owned()),
+            name => Some(format!("refs/heads/{name}")),
+        };
+        let named = self.fetch_by_commit.then(|| self.checksum.clone());
+        named.map(|object| Found { object, reference, commit: None })
+    }
+
+    /// Returns what a result depends on: the commit, and what of it is wanted.
+    fn identity(&self, found: &Found) -> Vec<u8> {
+        let kept = self.keep_git_dir.then(|| (self.remote.url(), &found.reference, &found.object));
+        let times = self.commit_times;
+        let what = (found.commit(), kept, &self.subdir, self.skip_submodules, times);
+        format!("git {what:?}").into_bytes()
+    }
+
+    /// Brings the files in.
+    pub(super) async fn load(&self, remotes: &Remotes, context: &StepContext) -> Result<LayerId> {
+        let git = Git::prepare(self, remotes)?;
+        let found = match self.named() {
+            Some(found) => found,
+            None => find::find(&git, self).await?,
+        };
+        let name = found.reference.as_deref().unwrap_or_default();
+        let line = format!("{}\t{name}\n", found.commit());
+        context.log(LogStream::Stdout, line.into_bytes());
+
+        let store = &remotes.snapshots.store;
+        let key = Digest::of(&self.identity(&found));
+        let _guard = flight::lock(store, &format!("git-{}", key.hex())).await?;
+        if let Some(layers) = store.cache().get(&key)?
+            && let [Some(layer)] = layers.as_slice()
+        {
+            return Ok(layer.clone());
+        }
+        let layer = checkout::check_out(&git, self, &found, &remotes.snapshots).await?;
+        store.cache().put(&key, &[Some(layer.clone())], &format!("git {}", found.commit()))?;
+        Ok(layer)
+    }
+
+    /// Returns an error that names the repository and the reference.
+    fn error(&self, problem: impl std::fmt::Display) -> Error {
+        let reference = if self.reference.is_empty() { "HEAD" } else { &self.reference };
+        Error::Invalid(format!("{}#{reference}: {problem}", self.remote))
+    }
+
+    fn mismatch(&self, actual: &str) -> Error {
+        self.error(format!("expected checksum to match {}, got {actual}", self.checksum))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(identifier: &str, attrs: &[(&str, &str)]) -> Result<GitSource> {
+        let attrs = attrs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        GitSource::parse(&SourceOp { identifier: identifier.to_owned(), attrs })
+    }
+
+    const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+
+    #[test]
+    fn attributes_are_read() {
+        let full = ("git.fullurl", "https://u:p@h/a.git");
+        let source = parse("git://h/a.git#main:x/../y", &[full, ("git.keepgitdir", "true")]);
+        let source = source.unwrap();
+        assert_eq!((source.reference.as_str(), source.subdir.join("/")), ("main", "y".to_owned()));
+        assert!(!source.keep_git_dir, "there is no repository of a subdirectory");
+        assert_eq!(source.key(), None);
+        assert!(!source.error("x").to_string().contains("u:p"));
+        assert!(parse(&format!("git://h/a.git#{COMMIT}"), &[]).unwrap().key().is_some());
+        let by_commit = [("git.checksum", COMMIT), ("git.fetchbycommit", "true")];
+        assert!(parse("git://h/a.git#main", &by_commit).unwrap().key().is_some());
+    }
+
+    #[test]
+    fn options_are_no_references() {
+        for fragment in ["--upload-pack=touch /x", "-x", "a..b", "a b", "a\nb", "@{1}", "a~1", "*"]
+        {
+            assert!(parse(&format!("git://h/a.git#{fragment}"), &[]).is_err(), "{fragment}");
+        }
+        for (key, value) in [
+            ("git.fullurl", "ext::sh -c x"),
+            ("git.fullurl", "file:///etc"),
+            ("git.fullurl", "/etc"),
+            ("git.fullurl", "ssh://-oProxyCommand=x/y"),
+            ("git.fullurl", "-oProxyCommand=x:y"),
+            ("git.fullurl", "git@h:-x"),
+            ("git.checksum", "--x"),
+            ("git.fetchbycommit", "true"),
+            ("git.bundle", "x"),
+        ] {
+            assert!(parse("git://h/a.git#main", &[(key, value)]).is_err(), "{key}={value}");
+        }
+        assert!(parse(&format!("git://h/a.git#{COMMIT}"), &[("git.checksum", "ff")]).is_err());
+    }
+}

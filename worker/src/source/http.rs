@@ -1,0 +1,307 @@
+//! Files behind URLs: a layer with one file.
+//!
+//! The file has mode 0600 unless the op says otherwise, belongs to root, and has the time at which
+//! the server says that it was changed, else that of 1970. A checksum is compared with what came
+//! before anybody can see the file.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use kiln_llb::op::SourceOp;
+use kiln_oci::{Digest, HashingWriter};
+use kiln_registry::fetch::redacted;
+use kiln_registry::{FetchAnswer, FetchRequest, FetchedFile};
+use kiln_solver::StepContext;
+use kiln_store::LayerId;
+use kiln_tree::{Attributes, Dir, Owner, Timestamp};
+use serde::{Deserialize, Serialize};
+use time::PrimitiveDateTime;
+use time::macros::format_description;
+
+use super::file_name;
+use super::remote::Remotes;
+use crate::error::{Error, Result};
+use crate::flight;
+use crate::progress::Progress;
+
+/// How old a file has to be for its time to tell its versions apart, in seconds (RFC 9110, 8.8.2.2).
+const SETTLED: i64 = 60;
+/// How often a download is begun.
+const ATTEMPTS: u32 = 3;
+/// Headers that a graph may set.
+const HEADERS: [&str; 2] = ["accept", "user-agent"];
+
+/// A file behind a URL.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct HttpSource {
+    url: String,
+    checksum: Option<Digest>,
+    /// The name that is asked for; empty where none is.
+    filename: String,
+    mode: u32,
+    owner: Owner,
+    headers: BTreeMap<String, String>,
+    /// The secret that has to be there; empty where any will do.
+    secret: String,
+}
+
+/// What is known of a file that is here.
+#[derive(Debug, Default, Deserialize, Serialize)]
+struct Known {
+    digest: String,
+    etag: Option<String>,
+    /// Kept only where it tells versions apart.
+    last_modified: Option<String>,
+}
+
+impl HttpSource {
+    /// Reads a source op.
+    pub(crate) fn parse(op: &SourceOp) -> Result<Self> {
+        let url = op.identifier.clone();
+        let mut source = Self { url, mode: 0o600, ..Self::default() };
+        for (key, value) in &op.attrs {
+            let invalid = || Error::Invalid(format!("{}: invalid {key} {value:?}", source.name()));
+            match key.as_str() {
+                "http.checksum" if value.starts_with("sha384:") || value.starts_with("sha512:") => {
+                    return Err(Error::Unsupported(format!("checksum {value}")));
+                }
+                "http.checksum" => source.checksum = Some(value.parse().map_err(|_| invalid())?),
+                "http.filename" => source.filename.clone_from(value),
+                "http.perm" => match number(value).ok_or_else(invalid)? {
+                    // Zero stands for what is given by default.
+                    0 => {}
+                    mode => source.mode = mode & 0o7777,
+                },
+                "http.uid" => source.owner.uid = number(value).ok_or_else(invalid)?,
+                "http.gid" => source.owner.gid = number(value).ok_or_else(invalid)?,
+                "http.authheadersecret" => source.secret.clone_from(value),
+                key => match key.strip_prefix("http.header.").map(str::to_ascii_lowercase) {
+                    Some(name) if HEADERS.contains(&name.as_str()) => {
+                        source.headers.insert(name, value.clone());
+                    }
+                    _ => {
+                        let what = format!("attribute {key} of {}", source.name());
+                        return Err(Error::Unsupported(what));
+                    }
+                },
+            }
+        }
+        Ok(source)
+    }
+
+    /// Returns what stands for the source in keys, where its content is known.
+    pub(crate) fn key(&self) -> Option<Vec<u8>> {
+        let Self { checksum, mode, owner, .. } = self;
+        let name = file_name::of_download(&self.filename, None, &self.url);
+        let Owner { uid, gid } = owner;
+        checksum.map(|checksum| format!("http\n{checksum}\n{mode:o}\n{uid}:{gid}\n{name}").into())
+    }
+
+    /// Returns the URL without credentials.
+    fn name(&self) -> String {
+        redacted(&self.url)
+    }
+
+    /// Returns the key of the record of what was downloaded before.
+    fn record(&self) -> Digest {
+        let Self { url, filename, mode, owner, headers, secret, .. } = self;
+        let whole = (url, filename, mode, (owner.uid, owner.gid), headers, secret);
+        Digest::of(format!("http-source {whole:?}").as_bytes())
+    }
+
+    /// Brings the file in.
+    pub(super) async fn load(&self, remotes: &Remotes, context: &StepContext) -> Result<LayerId> {
+        let key = self.record();
+        let _guard = flight::lock(&remotes.snapshots.store, &format!("http-{}", key.hex())).await?;
+        let known = known(remotes, &key)?;
+        if let (Some(checksum), Some((layer, known))) = (self.checksum, &known)
+            && known.digest == checksum.to_string()
+        {
+            return Ok(layer.clone());
+        }
+        let mut request = self.request(remotes)?;
+        // A file with another checksum than the one that is wanted is no use.
+        if let (None, Some((_, known))) = (self.checksum, &known) {
+            request.etag.clone_from(&known.etag);
+            request.last_modified.clone_from(&known.last_modified);
+        }
+        let fetched = self.fetch(remotes, &request, context).await?;
+        match (fetched, known) {
+            (Some((layer, known)), _) => {
+                let description = serde_json::to_string(&known).unwrap_or_default();
+                let cache = remotes.snapshots.store.cache();
+                cache.put(&key, &[Some(layer.clone())], &description)?;
+                Ok(layer)
+            }
+            (None, Some((layer, _))) => Ok(layer),
+            (None, None) => {
+                let problem = "the server leaves out what it was asked for";
+                Err(Error::Invalid(format!("{}: {problem}", self.name())))
+            }
+        }
+    }
+
+    /// Fetches the file; `None` where the server has what is known already.
+    async fn fetch(
+        &self,
+        remotes: &Remotes,
+        request: &FetchRequest,
+        context: &StepContext,
+    ) -> Result<Option<(LayerId, Known)>> {
+        let mut attempt = 1;
+        loop {
+            let FetchAnswer::File(file) = remotes.client.fetch(request).await? else {
+                return Ok(None);
+            };
+            match self.download(remotes, *file, context).await {
+                Err(Error::Registry(error)) if error.is_transient() && attempt < ATTEMPTS => {
+                    tracing::debug!(%error, attempt, "download was cut off, trying again");
+                    attempt += 1;
+                }
+                result => return result.map(Some),
+            }
+        }
+    }
+
+    fn request(&self, remotes: &Remotes) -> Result<FetchRequest> {
+        let headers = self.headers.iter().map(|(name, value)| (name.clone(), value.clone()));
+        let authorization = self.authorization(remotes)?;
+        let (url, headers) = (self.url.clone(), headers.collect());
+        Ok(FetchRequest { url, headers, authorization, ..FetchRequest::default() })
+    }
+
+    /// Returns the header that a secret gives: the one that the op names, else that of the host.
+    fn authorization(&self, remotes: &Remotes) -> Result<Option<String>> {
+        let text = |name: &str, optional: bool| -> Result<Option<String>> {
+            let value = remotes.secrets.get(name, optional)?;
+            Ok(value.map(|value| String::from_utf8_lossy(&value).into_owned()))
+        };
+        if !self.secret.is_empty() {
+            return text(&self.secret, false);
+        }
+        let host = host(&self.url);
+        if let Some(token) = text(&format!("HTTP_AUTH_TOKEN_{host}"), true)? {
+            return Ok(Some(format!("Bearer {token}")));
+        }
+        text(&format!("HTTP_AUTH_HEADER_{host}"), true)
+    }
+
+    async fn download(
+        &self,
+        remotes: &Remotes,
+        file: FetchedFile,
+        context: &StepContext,
+    ) -> Result<(LayerId, Known)> {
+        let name = file_name::of_download(&self.filename, file.content_disposition(), &self.url);
+        let time = file.last_modified().and_then(seconds);
+        let is_settled =
+            time.zip(file.date().and_then(seconds)).is_some_and(|(then, now)| now - then > SETTLED);
+        let etag = file.etag().map(str::to_owned);
+        let last_modified =
+            file.last_modified().filter(|_| is_settled && etag.is_none()).map(str::to_owned);
+
+        let snapshots = &remotes.snapshots;
+        let pending = snapshots.begin(None)?;
+        let dir = Dir::open(pending.fs())?;
+        let path = Path::new("/").join(&name);
+        let mut writer = HashingWriter::new(dir.create_file(&path, 0o600)?);
+        let mut part = Progress::of(context).part(format!("downloading {name}"), file.length());
+        let limit = remotes.options.max_bytes;
+        file.copy_to(&mut writer, limit, |bytes| part.advance(bytes)).await?;
+        let (_, digest, _) = writer.finish();
+        if let Some(expected) = self.checksum.filter(|expected| *expected != digest) {
+            let problem = format!("digest mismatch {digest}: {expected}");
+            return Err(Error::Invalid(format!("{}: {problem}", self.name())));
+        }
+        part.finish();
+        let mtime = Timestamp { seconds: time.unwrap_or_default(), nanoseconds: 0 };
+        let (mode, owner) = (Some(self.mode), Some(self.owner));
+        dir.set_attributes(&path, &Attributes { mode, owner, mtime: Some(mtime) })?;
+        let epoch = Some(Timestamp::default());
+        dir.set_attributes(Path::new("/"), &Attributes { mtime: epoch, ..Attributes::default() })?;
+        let layer = snapshots.commit_pending(pending, None)?;
+        Ok((layer, Known { digest: digest.to_string(), etag, last_modified }))
+    }
+}
+
+/// Returns what was downloaded before, if it is still there.
+fn known(remotes: &Remotes, key: &Digest) -> Result<Option<(LayerId, Known)>> {
+    let cache = remotes.snapshots.store.cache();
+    let layer = cache.get(key)?.and_then(|mut layers| layers.pop().flatten());
+    let Some(layer) = layer else { return Ok(None) };
+    let known = cache.description(key)?.and_then(|text| serde_json::from_str(&text).ok());
+    Ok(known.map(|known| (layer, known)))
+}
+
+/// Reads a number as Go does: decimal, or with `0x`, `0o`, `0` in front.
+fn number(text: &str) -> Option<u32> {
+    let prefixes = [("0x", 16), ("0X", 16), ("0o", 8), ("0O", 8), ("0b", 2), ("0B", 2), ("0", 8)];
+    for (prefix, radix) in prefixes {
+        if let Some(digits) = text.strip_prefix(prefix).filter(|digits| !digits.is_empty()) {
+            return digits
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric())
+                .then_some(digits)
+                .and_then(|digits| u32::from_str_radix(digits, radix).ok());
+        }
+    }
+    text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+}
+
+/// Returns the host of a URL, without port.
+pub(super) fn host(url: &str) -> &str {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    match host.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => host.split(':').next().unwrap_or_default(),
+    }
+}
+
+/// Reads the time of a header (RFC 9110, 5.6.7), in seconds since 1970.
+fn seconds(text: &str) -> Option<i64> {
+    let format = format_description!(
+        "[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT"
+    );
+    PrimitiveDateTime::parse(text, &format).ok().map(|time| time.assume_utc().unix_timestamp())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(attrs: &[(&str, &str)]) -> Result<HttpSource> {
+        let attrs = attrs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        HttpSource::parse(&SourceOp { identifier: "https://u:p@h:1/a".to_owned(), attrs })
+    }
+
+    #[test]
+    fn attributes_are_read() {
+        let source = parse(&[("http.perm", "0755"), ("http.uid", "7"), ("http.gid", "0x10")]);
+        let source = source.unwrap();
+        assert_eq!((source.mode, source.owner), (0o755, Owner { uid: 7, gid: 16 }));
+        assert_eq!(source.key(), None);
+        let checksum = Digest::of(b"x").to_string();
+        assert!(parse(&[("http.checksum", &checksum)]).unwrap().key().is_some());
+        for (key, value) in [
+            ("http.perm", "rw"),
+            ("http.uid", "-1"),
+            ("http.checksum", "sha256:00"),
+            ("http.checksum", "sha512:00"),
+            ("http.header.cookie", "x"),
+            ("http.signatureverify", "x"),
+        ] {
+            let error = parse(&[(key, value)]).unwrap_err().to_string();
+            assert!(!error.contains("u:p"), "{error}");
+        }
+    }
+
+    #[test]
+    fn hosts_and_times_are_read() {
+        assert_eq!(host("https://u:p@h.example:1/a@b"), "h.example");
+        assert_eq!(host("https://[::1]:2"), "::1");
+        assert_eq!(seconds("Sun, 06 Nov 1994 08:49:37 GMT"), Some(784_111_777));
+        assert_eq!(seconds("yesterday"), None);
+    }
+}
