@@ -35,7 +35,8 @@ struct Unreachable;
 
 impl Images for Unreachable {
     fn resolve(&self, requests: &[ImageRequest]) -> Vec<Result<ResolvedImage, ResolveError>> {
-        panic!("asked for {requests:?}")
+        assert!(requests.is_empty(), "asked for {requests:?}");
+        Vec::new()
     }
 }
 
