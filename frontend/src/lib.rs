@@ -22,5 +22,5 @@ pub mod text;
 pub use call::targets;
 pub use error::{Error, Span};
 pub use lint::Warning;
-pub use lower::{Lowered, Options, check, lower, lower_or_warn, outline};
+pub use lower::{Lowered, Options, ProcessLimits, check, lower, lower_or_warn, outline};
 pub use resolve::{ContextFiles, ImageRequest, Images, ResolveError, ResolvedImage};

@@ -180,6 +180,7 @@ impl Session<'_> {
             filename: self.input.dockerfile.name.clone(),
             session: "kiln".to_owned(),
             extra_hosts: request.hosts.clone(),
+            limits: request.limits.clone(),
             hostname: None,
             no_cache: request.no_cache.clone(),
             context_name: CONTEXT_NAME.to_owned(),
