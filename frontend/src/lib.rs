@@ -20,5 +20,5 @@ pub mod text;
 
 pub use error::{Error, Span};
 pub use lint::Warning;
-pub use lower::{Lowered, Options, lower};
+pub use lower::{Lowered, Options, is_remote_context, lower, remote_context};
 pub use resolve::{ContextFiles, ImageRequest, Images, ResolveError, ResolvedImage};

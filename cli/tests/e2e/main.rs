@@ -12,6 +12,7 @@ mod images;
 mod llb;
 mod outputs;
 mod registry;
+mod repository;
 mod run;
 mod sources;
 
