@@ -19,6 +19,13 @@ impl Printer {
         let _ = writeln!(anstream::stdout(), "{text}");
     }
 
+    /// Prints a result of several lines, or of none, to standard output.
+    pub(crate) fn text(&self, text: &str) {
+        if !text.is_empty() {
+            self.line(text);
+        }
+    }
+
     /// Writes a result that is no text to standard output.
     #[expect(clippy::unused_self, reason = "printing is the privilege of who holds a printer")]
     pub(crate) fn bytes(&self, bytes: &[u8]) -> std::io::Result<()> {
@@ -35,19 +42,20 @@ impl Printer {
 
     /// Prints an error with its causes, and its hints, to standard error.
     pub(crate) fn error(&self, error: &anyhow::Error) {
-        self.note(format_args!("ERROR: {}", chain(error)));
+        self.note(format_args!("ERROR: {}", causes(error.as_ref())));
     }
 }
 
-/// Returns an error and its causes on one line, leaving out causes that their effect repeats.
-fn chain(error: &anyhow::Error) -> String {
+/// Returns an error and its causes on one line, leaving out causes that their effects repeat.
+pub(crate) fn causes(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
-    for cause in error.chain().skip(1) {
-        let cause = cause.to_string();
-        if !text.ends_with(&cause) {
-            text.push_str(": ");
-            text.push_str(&cause);
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let words = cause.to_string();
+        if !text.contains(&words) {
+            text = format!("{text}: {words}");
         }
+        source = cause.source();
     }
     text
 }
@@ -120,7 +128,8 @@ mod tests {
     #[test]
     fn causes_that_repeat_are_left_out() {
         let error = anyhow::anyhow!("no such file").context("open x: no such file");
-        assert_eq!(chain(&error), "open x: no such file");
-        assert_eq!(chain(&anyhow::anyhow!("b").context("a")), "a: b");
+        assert_eq!(causes(error.as_ref()), "open x: no such file");
+        let error = anyhow::anyhow!("b").context("a");
+        assert_eq!(causes(error.as_ref()), "a: b");
     }
 }

@@ -140,19 +140,30 @@ pub fn run(command: &mut Command) -> Output {
     }
 }
 
-/// Returns the OCI layout of the base image, made once per test program; its archive lies beside
-/// it, as `base.tar`.
+/// Returns the OCI layout of the base image, made once and kept beside the test programs; its
+/// archive lies beside it, as `base.tar`.
 ///
 /// # Panics
 /// Panics where the image can't be made.
 pub fn base_layout() -> &'static Path {
     static LAYOUT: OnceLock<PathBuf> = OnceLock::new();
     LAYOUT.get_or_init(|| {
-        // Kept for the program's whole life; tests that run side by side share it.
-        let directory = tempfile::Builder::new().prefix("kiln-base-").tempdir();
-        let directory = directory.expect("make a temporary directory").keep();
-        let layout = directory.join("base");
-        base::write_base(&directory.join("base.tar"), &layout);
-        layout
+        // Another busybox, or another tool, is another image.
+        let inputs = [PathBuf::from("/bin/busybox"), base::tool("mkbase")];
+        let inputs = inputs.map(|path| std::fs::read(path).expect("read what the base is made of"));
+        let name = format!("base-{}", kiln_oci::Digest::of(&inputs.concat()).short());
+        let program = std::env::current_exe().expect("find the test program");
+        let kept = program.parent().expect("programs lie in a directory").join(name);
+        if !kept.exists() {
+            let parent = kept.parent().expect("it lies beside the program");
+            let directory = tempfile::tempdir_in(parent).expect("make a temporary directory");
+            base::write_base(&directory.path().join("base.tar"), &directory.path().join("base"));
+            // Test programs that run side by side may both make it; the first one's is kept.
+            match std::fs::rename(directory.path(), &kept) {
+                Ok(()) => drop(directory.keep()),
+                Err(error) => assert!(kept.exists(), "keep the base image: {error}"),
+            }
+        }
+        kept.join("base")
     })
 }

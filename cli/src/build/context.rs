@@ -22,7 +22,7 @@ use super::files::Dockerfile;
 use super::images::Step;
 use super::request::{BuildRequest, CONTEXT_NAME, ContextPlace, DockerfilePlace};
 use super::session::Failure;
-use super::tools::Tools;
+use super::tools::{Tools, check_privileges};
 
 /// How much of standard input tells whether it is an archive.
 const START: u64 = 1024;
@@ -70,6 +70,7 @@ impl Input {
         tools: &Tools,
         (events, cancel): (&EventSender, &CancellationToken),
     ) -> Result<Self> {
+        check_privileges()?;
         let step = Step::begin(events, "[internal] load remote build context".to_owned());
         let id = step.id();
         let context = StepContext { vertex: id, events: events.clone(), cancel: cancel.clone() };

@@ -10,6 +10,8 @@ use kiln_solver::{Event, EventSender, VertexId};
 use kiln_worker::ImageResolver;
 use tokio::runtime::Handle;
 
+use crate::printer::causes;
+
 /// Numbers of steps that stand in no graph, above those of any graph.
 static NEXT_STEP: AtomicU32 = AtomicU32::new(1 << 24);
 
@@ -85,21 +87,14 @@ impl Resolver<'_> {
         };
         let result = result
             .map(|image| ResolvedImage { digest: image.digest, config: image.config })
-            .map_err(|error| ResolveError(format!("{}: {}", request.display, causes(&error))));
+            .map_err(|error| ResolveError(unresolved(&request.display, &causes(&error))));
         step.end(result)
     }
 }
 
-/// Returns an error and its causes on one line.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.ends_with(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
+/// Returns the text for an image that can't be resolved; the cause need not name it again.
+fn unresolved(display: &str, cause: &str) -> String {
+    let repeated = format!("{display}: ");
+    let cause = cause.strip_prefix(&repeated).unwrap_or(cause);
+    format!("failed to resolve source metadata for {display}: {cause}")
 }

@@ -1,5 +1,6 @@
 //! A build, from arguments to image: read, lower, solve, export.
 
+mod call;
 mod context;
 mod files;
 mod images;
@@ -17,6 +18,7 @@ use kiln_oci::Digest;
 use kiln_solver::EventSender;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use call::{Call, call};
 pub(crate) use files::Dockerfile;
 pub(crate) use request::BuildRequest;
 pub(crate) use session::{Done, Failure};

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
 use kiln_exporter::ImageSource;
+use kiln_frontend::call::{Outline, Report, Targets};
 use kiln_frontend::{ContextFiles, Images, Lowered, Options, Warning};
 use kiln_llb::Definition;
 use kiln_oci::Platform;
@@ -102,9 +103,27 @@ impl Session<'_> {
     }
 
     fn lower(&self) -> Result<Lowered, Failure> {
-        let lowered = self.ask(kiln_frontend::lower)?;
-        self.warnings.borrow_mut().extend(lowered.warnings.iter().cloned());
-        Ok(lowered)
+        self.ask(|source, options, images, files| {
+            let warnings = &mut *self.warnings.borrow_mut();
+            kiln_frontend::lower_or_warn(source, options, (images, files), warnings)
+        })
+    }
+
+    /// Lists the stages.
+    pub(super) fn targets(&self) -> Result<Targets, Failure> {
+        kiln_frontend::targets(&self.input.dockerfile.text).map_err(Failure::Dockerfile)
+    }
+
+    /// Tells what a build can be given.
+    pub(super) fn outline(&self) -> Result<Outline, Failure> {
+        self.ask(kiln_frontend::outline)
+    }
+
+    /// Runs the build checks.
+    pub(super) fn check(&self) -> Result<Report, Failure> {
+        self.ask(|source, options, images, files| {
+            Ok(kiln_frontend::check(source, options, images, files))
+        })
     }
 
     /// Asks the frontend a question about the Dockerfile, with the images and files at hand.

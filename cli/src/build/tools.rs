@@ -66,6 +66,7 @@ impl Tools {
         definition: &Definition,
         (events, cancel): (&EventSender, &CancellationToken),
     ) -> Result<Solved<Output>, Failure> {
+        check_privileges()?;
         let graph = Graph::load(definition).context("check the build graph")?;
         let (events, cancel) = (events.clone(), cancel.clone());
         let options = SolveOptions { jobs: self.jobs, events, cancel };
@@ -80,4 +81,12 @@ impl Tools {
         self.worker.materialise(output).await?;
         Ok(self.worker.read(layer)?)
     }
+}
+
+/// Refuses to work without the privileges that layers need.
+pub(super) fn check_privileges() -> Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        bail!("building without root privileges is not supported yet: run kiln as root");
+    }
+    Ok(())
 }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 
-use crate::build::{self, BuildRequest};
+use crate::build::{self, BuildRequest, Call};
 use crate::printer::Printer;
 use crate::settings::Settings;
 
@@ -61,6 +61,19 @@ pub(crate) struct BuildArguments {
     /// Write the build graph to a file, `-` for standard output, and build nothing
     #[arg(long, value_name = "FILE", conflicts_with_all = ["outputs", "iidfile"])]
     pub(crate) dump_llb: Option<PathBuf>,
+    /// Run the build checks and build nothing; the same as --call=check
+    #[arg(long, conflicts_with_all = ["call", "dump_llb", "outputs", "iidfile"])]
+    pub(crate) check: bool,
+    /// What is asked of the Dockerfile: build, check (or lint), outline (what the target can be
+    /// given), targets; `,format=json` for programs
+    #[arg(
+        long,
+        value_name = "METHOD[,format=json]",
+        default_value = "build",
+        hide_default_value = true
+    )]
+    #[arg(conflicts_with_all = ["dump_llb", "outputs", "iidfile"])]
+    pub(crate) call: Call,
     /// Run every step, whether its result is known or not
     #[arg(long)]
     pub(crate) no_cache: bool,
@@ -112,7 +125,11 @@ pub(crate) async fn run(
     let progress = if quiet { ProgressMode::Quiet } else { arguments.progress };
     let iidfile = arguments.iidfile.clone();
     let dump = arguments.dump_llb.clone();
+    let call = if arguments.check { Call::CHECK } else { arguments.call };
     let request = BuildRequest::resolve(arguments)?;
+    if call != Call::BUILD {
+        return build::call(request, call, progress, (settings, printer)).await;
+    }
     if let Some(path) = dump {
         let graph = build::graph(request, progress, settings, printer).await?;
         let Some(graph) = graph else { return Ok(ExitCode::FAILURE) };

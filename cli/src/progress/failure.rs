@@ -2,9 +2,9 @@
 
 use kiln_solver::{SolveError, StepError};
 
-use super::text::clean;
+use super::text::{clean, clean_text};
 use crate::build::{Dockerfile, Failure};
-use crate::printer::Printer;
+use crate::printer::{Printer, causes};
 
 /// How many lines of a failed step's output are shown again.
 const LOG_LINES: usize = 20;
@@ -17,7 +17,8 @@ pub(crate) fn failure(printer: &Printer, failure: &Failure, dockerfile: &Dockerf
         Failure::Dockerfile(errors) => {
             let source = String::from_utf8_lossy(&dockerfile.text);
             for error in errors {
-                printer.note(kiln_frontend::error::render(error, &dockerfile.name, &source));
+                let text = kiln_frontend::error::render(error, &dockerfile.name, &source);
+                printer.note(format_args!("\n{}", clean_text(&text)));
             }
         }
         Failure::Solve(SolveError::Step { name, locations, log_tail, error }) => {
@@ -64,20 +65,6 @@ fn excerpt(name: &str, text: &str, (start, end): (usize, usize)) -> String {
     });
     let shown = shown.collect::<Vec<_>>().join("\n");
     format!("{name}:{start}\n{rule}\n{shown}\n{rule}")
-}
-
-/// Returns an error and its causes on one line.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let words = cause.to_string();
-        if !text.contains(&words) {
-            text = format!("{text}: {words}");
-        }
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]
