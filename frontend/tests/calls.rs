@@ -67,6 +67,7 @@ fn options(target: Option<&str>, build_args: &[(&str, &str)]) -> Options {
         filename: "Dockerfile".to_owned(),
         session: "test".to_owned(),
         extra_hosts: Vec::new(),
+        limits: kiln_frontend::ProcessLimits::default(),
         hostname: None,
         no_cache: None,
         context_name: "context".to_owned(),

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use call::{Call, call};
 pub(crate) use files::Dockerfile;
-pub(crate) use request::BuildRequest;
+pub(crate) use request::{BuildRequest, parse_host};
 pub(crate) use session::{Done, Failure};
 
 use crate::commands::build::ProgressMode;

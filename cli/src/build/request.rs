@@ -5,11 +5,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use kiln_exporter::Output;
+use kiln_frontend::ProcessLimits;
 use kiln_oci::{Platform, Reference};
 use kiln_worker::SecretSource;
 
 use super::output;
 use crate::commands::build::{BuildArguments, Network};
+use crate::limits;
 
 /// The name by which a graph refers to the main context.
 pub(super) const CONTEXT_NAME: &str = "context";
@@ -43,6 +45,8 @@ pub(crate) struct BuildRequest {
     pub(super) network: Network,
     /// More hosts: name and address.
     pub(super) hosts: Vec<(String, String)>,
+    /// What steps may use.
+    pub(super) limits: ProcessLimits,
     /// Secrets by ID.
     pub(super) secrets: BTreeMap<String, SecretSource>,
     /// Stages whose steps run in any case; all where it is empty.
@@ -117,6 +121,7 @@ impl BuildRequest {
                 .iter()
                 .map(|host| parse_host(host))
                 .collect::<Result<_>>()?,
+            limits: process_limits(arguments.shm_size.as_deref(), &arguments.ulimits)?,
             secrets: secrets(&arguments.secrets)?,
             no_cache,
         })
@@ -228,7 +233,21 @@ fn labels(texts: &[String]) -> Result<BTreeMap<String, String>> {
     texts.iter().map(parse).collect()
 }
 
-fn parse_host(text: &str) -> Result<(String, String)> {
+fn process_limits(shm_size: Option<&str>, ulimits: &[String]) -> Result<ProcessLimits> {
+    let shm_size = shm_size.map(limits::size).transpose().context("invalid --shm-size")?;
+    let ulimit = |limit: limits::Ulimit| kiln_llb::op::Ulimit {
+        name: limit.name,
+        soft: limit.soft,
+        hard: limit.hard,
+    };
+    Ok(ProcessLimits {
+        shm_size: shm_size.unwrap_or_default(),
+        ulimits: limits::ulimits(ulimits)?.into_iter().map(ulimit).collect(),
+        cgroup_parent: String::new(),
+    })
+}
+
+pub(crate) fn parse_host(text: &str) -> Result<(String, String)> {
     let parts = text.split_once('=').or_else(|| text.split_once(':'));
     let Some((name, address)) = parts.filter(|(name, _)| !name.is_empty()) else {
         bail!("invalid host {text:?}: expected NAME:ADDRESS");

@@ -177,6 +177,7 @@ pub(super) fn options(request: &BuildRequest) -> Options {
         filename: String::new(),
         session: "kiln".to_owned(),
         extra_hosts: request.hosts.clone(),
+        limits: request.limits.clone(),
         hostname: None,
         no_cache: request.no_cache.clone(),
         context_name: CONTEXT_NAME.to_owned(),

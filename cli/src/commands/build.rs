@@ -55,6 +55,12 @@ pub(crate) struct BuildArguments {
     /// More lines for /etc/hosts in RUN steps, as `name:address`
     #[arg(long = "add-host", value_name = "HOST:IP")]
     pub(crate) add_hosts: Vec<String>,
+    /// Size of /dev/shm in RUN steps, as 64m
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) shm_size: Option<String>,
+    /// Resource limit of RUN steps, as `nofile=1024:2048`; -1 for none
+    #[arg(long = "ulimit", value_name = "NAME=SOFT[:HARD]")]
+    pub(crate) ulimits: Vec<String>,
     /// Secret for RUN --mount=type=secret, as `id=ID[,src=FILE|,env=NAME]`
     #[arg(long = "secret", value_name = "SECRET")]
     pub(crate) secrets: Vec<String>,

@@ -10,6 +10,7 @@ mod debian;
 mod demo;
 mod engine;
 mod images;
+mod limits;
 mod llb;
 mod outputs;
 mod registry;

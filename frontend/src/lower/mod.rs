@@ -37,6 +37,7 @@ mod graph;
 mod healthcheck;
 mod image;
 mod label;
+mod limits;
 mod main_context;
 mod maintainer;
 mod metadata;
@@ -68,6 +69,8 @@ use std::collections::BTreeMap;
 use kiln_llb::op::{NetMode, ProxyEnv};
 use kiln_llb::{Definition, Edge, SourceInfo};
 use kiln_oci::{ImageConfig, Platform};
+
+pub use limits::ProcessLimits;
 
 use crate::call::{Outline, Report};
 use crate::error::Error;
@@ -114,6 +117,8 @@ pub struct Options {
     pub session: String,
     /// More hosts for `RUN` (`--add-host`): name and address.
     pub extra_hosts: Vec<(String, String)>,
+    /// What `RUN` steps may use.
+    pub limits: ProcessLimits,
     /// Host name of `RUN` steps.
     pub hostname: Option<String>,
     /// Stages whose steps run even when cached; `Some` and empty stands for all (`--no-cache`).

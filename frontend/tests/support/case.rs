@@ -92,6 +92,7 @@ impl Case {
             filename: "Dockerfile".to_owned(),
             session: "golden".to_owned(),
             extra_hosts: Vec::new(),
+            limits: kiln_frontend::ProcessLimits::default(),
             hostname: None,
             no_cache: None,
             context_name: "context".to_owned(),
