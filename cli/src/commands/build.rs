@@ -16,8 +16,8 @@ use crate::settings::Settings;
 /// in the local store, or writes it where --output says.
 #[derive(Debug, Args)]
 pub(crate) struct BuildArguments {
-    /// Directory whose files COPY and ADD take; `-` for an archive on standard input, or a
-    /// Dockerfile there and no files
+    /// Directory whose files COPY and ADD take, or the URL of a repository, an archive or a
+    /// Dockerfile; `-` for an archive on standard input, or a Dockerfile there and no files
     #[arg(value_name = "CONTEXT")]
     pub(crate) context: PathBuf,
     /// Name of the Dockerfile, `-` for standard input [default: CONTEXT/Dockerfile]
@@ -35,7 +35,8 @@ pub(crate) struct BuildArguments {
     /// Value of a build argument; NAME alone takes it from the environment
     #[arg(long = "build-arg", value_name = "NAME=VALUE")]
     pub(crate) build_args: Vec<String>,
-    /// Additional build context: a directory, `docker-image://REF` or `oci-layout://DIR[:TAG|@DIGEST]`
+    /// Additional build context: a directory, a URL, `docker-image://REF` or
+    /// `oci-layout://DIR[:TAG|@DIGEST]`
     #[arg(long = "build-context", value_name = "NAME=VALUE")]
     pub(crate) build_contexts: Vec<String>,
     /// Label of the image
@@ -54,6 +55,12 @@ pub(crate) struct BuildArguments {
     /// More lines for /etc/hosts in RUN steps, as `name:address`
     #[arg(long = "add-host", value_name = "HOST:IP")]
     pub(crate) add_hosts: Vec<String>,
+    /// Size of /dev/shm in RUN steps, as 64m
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) shm_size: Option<String>,
+    /// Resource limit of RUN steps, as `nofile=1024:2048`; -1 for none
+    #[arg(long = "ulimit", value_name = "NAME=SOFT[:HARD]")]
+    pub(crate) ulimits: Vec<String>,
     /// Secret for RUN --mount=type=secret, as `id=ID[,src=FILE|,env=NAME]`
     #[arg(long = "secret", value_name = "SECRET")]
     pub(crate) secrets: Vec<String>,

@@ -10,9 +10,11 @@ mod debian;
 mod demo;
 mod engine;
 mod images;
+mod limits;
 mod llb;
 mod outputs;
 mod registry;
+mod repository;
 mod run;
 mod sources;
 

@@ -37,6 +37,7 @@ mod graph;
 mod healthcheck;
 mod image;
 mod label;
+mod limits;
 mod main_context;
 mod maintainer;
 mod metadata;
@@ -69,6 +70,8 @@ use kiln_llb::op::{NetMode, ProxyEnv};
 use kiln_llb::{Definition, Edge, SourceInfo};
 use kiln_oci::{ImageConfig, Platform};
 
+pub use limits::ProcessLimits;
+
 use crate::call::{Outline, Report};
 use crate::error::Error;
 use crate::expand::Expander;
@@ -83,6 +86,7 @@ use checks::Checks;
 use epoch::Epoch;
 use graph::Graph;
 use main_context::MainContext;
+pub use main_context::{is_remote_context, remote_context};
 use named_context::NamedContexts;
 use stage::{StageId, Stages};
 
@@ -105,12 +109,16 @@ pub struct Options {
     /// caller into `local:NAME`, the name of a local source that it knows. A value for `context`,
     /// a URL, stands in for the build context.
     pub named_contexts: BTreeMap<String, String>,
+    /// Whether that URL leads to an archive, whose files are the context.
+    pub archive_context: bool,
     /// The name of the Dockerfile, for messages.
     pub filename: String,
     /// `local.unique` of local sources: what ties them to this build.
     pub session: String,
     /// More hosts for `RUN` (`--add-host`): name and address.
     pub extra_hosts: Vec<(String, String)>,
+    /// What `RUN` steps may use.
+    pub limits: ProcessLimits,
     /// Host name of `RUN` steps.
     pub hostname: Option<String>,
     /// Stages whose steps run even when cached; `Some` and empty stands for all (`--no-cache`).
