@@ -196,6 +196,7 @@ impl Session<'_> {
             images,
             contexts,
             network: DefaultNetwork::Host,
+            allowed: self.request.allowed,
             resolv_conf: self.settings.resolv_conf()?,
             secrets: self.request.secrets.clone(),
             remote: RemoteOptions {
