@@ -22,5 +22,8 @@ pub mod text;
 pub use call::targets;
 pub use error::{Error, Span};
 pub use lint::Warning;
-pub use lower::{Lowered, Options, ProcessLimits, check, lower, lower_or_warn, outline};
+pub use lower::{
+    Lowered, Options, ProcessLimits, check, is_remote_context, lower, lower_or_warn, outline,
+    remote_context,
+};
 pub use resolve::{ContextFiles, ImageRequest, Images, ResolveError, ResolvedImage};

@@ -63,6 +63,7 @@ fn options(target: Option<&str>, build_args: &[(&str, &str)]) -> Options {
         build_platform: platform,
         network: None,
         named_contexts: BTreeMap::new(),
+        archive_context: false,
         filename: "Dockerfile".to_owned(),
         session: "test".to_owned(),
         extra_hosts: Vec::new(),

@@ -64,6 +64,8 @@ pub(super) enum ContextPlace {
     Directory(PathBuf),
     /// An archive on standard input, or no context but a Dockerfile there.
     StandardInput,
+    /// A repository or a file behind a URL.
+    Remote(String),
 }
 
 /// Where a Dockerfile is.
@@ -94,6 +96,10 @@ impl BuildRequest {
         for text in &arguments.build_contexts {
             named.add(text)?;
         }
+        if let ContextPlace::Remote(url) = &context {
+            named.uses_ssh |= is_ssh(url);
+            named.values.insert(CONTEXT_NAME.to_owned(), url.clone());
+        }
         let no_cache = match (arguments.no_cache, arguments.no_cache_filter) {
             (true, _) => Some(Vec::new()),
             (false, stages) => (!stages.is_empty()).then_some(stages),
@@ -109,7 +115,7 @@ impl BuildRequest {
             directories: named.directories,
             layouts: named.layouts,
             named_contexts: named.values,
-            uses_ssh: false,
+            uses_ssh: named.uses_ssh,
             platform: platform(arguments.platform.as_deref())?,
             network: arguments.network,
             allowed: Allowed {
@@ -133,7 +139,27 @@ fn context_place(path: &Path) -> Result<ContextPlace> {
     if path.as_os_str() == "-" {
         return Ok(ContextPlace::StandardInput);
     }
-    context_directory(path).map(ContextPlace::Directory)
+    let text = path.to_string_lossy();
+    match remote(&text) {
+        Some(url) if !path.is_dir() => Ok(ContextPlace::Remote(url)),
+        _ => context_directory(path).map(ContextPlace::Directory),
+    }
+}
+
+/// Returns the address of a context that is elsewhere.
+fn remote(text: &str) -> Option<String> {
+    // Docker's old way to name a repository, as import paths of Go are.
+    let Some(path) = text.strip_prefix("github.com/") else {
+        return kiln_frontend::is_remote_context(text).then(|| text.to_owned());
+    };
+    let (path, options) = path.split_at(path.find(['#', '?']).unwrap_or(path.len()));
+    let path = path.trim_end_matches('/');
+    Some(format!("https://github.com/{}.git{options}", path.strip_suffix(".git").unwrap_or(path)))
+}
+
+/// Tells whether an address elsewhere is reached by SSH: that of a repository without scheme is.
+fn is_ssh(url: &str) -> bool {
+    url.split_once("://").is_none_or(|(scheme, _)| scheme.eq_ignore_ascii_case("ssh"))
 }
 
 /// Reads a number of bytes with `k`, `m`, `g` or `t` behind it; 0 stands for no limit.
@@ -156,9 +182,6 @@ fn size_limit(text: &str) -> Result<Option<u64>> {
 
 fn context_directory(path: &Path) -> Result<PathBuf> {
     let text = path.to_string_lossy();
-    if text.contains("://") || text.starts_with("git@") {
-        bail!("the context {text:?} is remote, which is not supported yet: give a directory");
-    }
     let metadata = std::fs::metadata(path)
         .with_context(|| format!("unable to prepare context: path {text:?} not found"))?;
     if !metadata.is_dir() {
@@ -293,6 +316,7 @@ struct NamedContexts {
     directories: BTreeMap<String, PathBuf>,
     layouts: BTreeMap<String, PathBuf>,
     values: BTreeMap<String, String>,
+    uses_ssh: bool,
 }
 
 impl NamedContexts {
@@ -305,8 +329,9 @@ impl NamedContexts {
             format!("oci-layout://{}", self.layout(layout)?)
         } else if value.starts_with("docker-image://") || value.starts_with("target:") {
             value.to_owned()
-        } else if value.contains("://") || value.starts_with("git@") {
-            bail!("the build context {text:?} is remote, which is not supported yet");
+        } else if let Some(url) = remote(value).filter(|_| !Path::new(value).is_dir()) {
+            self.uses_ssh |= is_ssh(&url);
+            url
         } else {
             let directory = context_directory(Path::new(value))
                 .with_context(|| format!("build context {name}"))?;
@@ -336,6 +361,26 @@ impl NamedContexts {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn contexts_elsewhere_are_told_from_directories() {
+        let github = "https://github.com/a/b.git".to_owned();
+        assert_eq!(remote("github.com/a/b"), Some(github.clone()));
+        assert_eq!(remote("github.com/a/b.git#main:d"), Some(github + "#main:d"));
+        for (text, ssh) in [
+            ("https://h/x.tar.gz", false),
+            ("http://h/a.git#x", false),
+            ("git://h/a", false),
+            ("ssh://git@h/a", true),
+            ("git@h:a/b.git", true),
+        ] {
+            assert_eq!(remote(text).as_deref(), Some(text));
+            assert_eq!(is_ssh(text), ssh, "{text}");
+        }
+        for text in [".", "./a.git", "/x", "a:b", "ftp://h/x", "file:///x"] {
+            assert_eq!(remote(text), None, "{text}");
+        }
+    }
 
     #[test]
     fn limits_are_sizes() {

@@ -17,8 +17,8 @@ use crate::settings::Settings;
 /// in the local store, or writes it where --output says.
 #[derive(Debug, Args)]
 pub(crate) struct BuildArguments {
-    /// Directory whose files COPY and ADD take; `-` for an archive on standard input, or a
-    /// Dockerfile there and no files
+    /// Directory whose files COPY and ADD take, or the URL of a repository, an archive or a
+    /// Dockerfile; `-` for an archive on standard input, or a Dockerfile there and no files
     #[arg(value_name = "CONTEXT")]
     pub(crate) context: PathBuf,
     /// Name of the Dockerfile, `-` for standard input [default: CONTEXT/Dockerfile]
@@ -36,7 +36,8 @@ pub(crate) struct BuildArguments {
     /// Value of a build argument; NAME alone takes it from the environment
     #[arg(long = "build-arg", value_name = "NAME=VALUE")]
     pub(crate) build_args: Vec<String>,
-    /// Additional build context: a directory, `docker-image://REF` or `oci-layout://DIR[:TAG|@DIGEST]`
+    /// Additional build context: a directory, a URL, `docker-image://REF` or
+    /// `oci-layout://DIR[:TAG|@DIGEST]`
     #[arg(long = "build-context", value_name = "NAME=VALUE")]
     pub(crate) build_contexts: Vec<String>,
     /// Label of the image

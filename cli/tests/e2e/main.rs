@@ -14,6 +14,7 @@ mod limits;
 mod llb;
 mod outputs;
 mod registry;
+mod repository;
 mod run;
 mod sources;
 

@@ -86,6 +86,7 @@ use checks::Checks;
 use epoch::Epoch;
 use graph::Graph;
 use main_context::MainContext;
+pub use main_context::{is_remote_context, remote_context};
 use named_context::NamedContexts;
 use stage::{StageId, Stages};
 
@@ -108,6 +109,8 @@ pub struct Options {
     /// caller into `local:NAME`, the name of a local source that it knows. A value for `context`,
     /// a URL, stands in for the build context.
     pub named_contexts: BTreeMap<String, String>,
+    /// Whether that URL leads to an archive, whose files are the context.
+    pub archive_context: bool,
     /// The name of the Dockerfile, for messages.
     pub filename: String,
     /// `local.unique` of local sources: what ties them to this build.

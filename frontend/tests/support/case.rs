@@ -88,6 +88,7 @@ impl Case {
             build_platform: platform(&self.settings.build_platform)?,
             network: self.settings.network.clone(),
             named_contexts: BTreeMap::new(),
+            archive_context: false,
             filename: "Dockerfile".to_owned(),
             session: "golden".to_owned(),
             extra_hosts: Vec::new(),
