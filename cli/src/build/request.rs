@@ -7,10 +7,10 @@ use anyhow::{Context, Result, bail};
 use kiln_exporter::Output;
 use kiln_frontend::ProcessLimits;
 use kiln_oci::{Platform, Reference};
-use kiln_worker::SecretSource;
+use kiln_worker::{Allowed, SecretSource};
 
-use super::output;
-use crate::commands::build::{BuildArguments, Network};
+use super::{output, ssh};
+use crate::commands::build::{BuildArguments, Network, Right};
 use crate::limits;
 
 /// The name by which a graph refers to the main context.
@@ -43,12 +43,16 @@ pub(crate) struct BuildRequest {
     pub(super) platform: Platform,
     /// The network of steps that name none.
     pub(super) network: Network,
+    /// What steps may do beyond the sandbox.
+    pub(super) allowed: Allowed,
     /// More hosts: name and address.
     pub(super) hosts: Vec<(String, String)>,
     /// What steps may use.
     pub(super) limits: ProcessLimits,
     /// Secrets by ID.
     pub(super) secrets: BTreeMap<String, SecretSource>,
+    /// The sockets of SSH agents that are lent to the build, by ID.
+    pub(super) agents: BTreeMap<String, PathBuf>,
     /// Stages whose steps run in any case; all where it is empty.
     pub(super) no_cache: Option<Vec<String>>,
     /// Where the image goes.
@@ -116,6 +120,11 @@ impl BuildRequest {
             uses_ssh: named.uses_ssh,
             platform: platform(arguments.platform.as_deref())?,
             network: arguments.network,
+            allowed: Allowed {
+                host_network: arguments.network == Network::Host
+                    || arguments.allow.contains(&Right::NetworkHost),
+                insecure: arguments.allow.contains(&Right::SecurityInsecure),
+            },
             hosts: arguments
                 .add_hosts
                 .iter()
@@ -123,6 +132,7 @@ impl BuildRequest {
                 .collect::<Result<_>>()?,
             limits: process_limits(arguments.shm_size.as_deref(), &arguments.ulimits)?,
             secrets: secrets(&arguments.secrets)?,
+            agents: ssh::agents(&arguments.agents)?,
             no_cache,
         })
     }

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
+use kiln_worker::{NETWORK_HOST, SECURITY_INSECURE};
 
 use crate::build::{self, BuildRequest, Call};
 use crate::printer::Printer;
@@ -52,6 +53,9 @@ pub(crate) struct BuildArguments {
     /// Network of RUN steps that name none
     #[arg(long, value_enum, default_value = "default")]
     pub(crate) network: Network,
+    /// What RUN steps may do beyond the sandbox; --network=host allows network.host too
+    #[arg(long = "allow", value_enum, value_name = "RIGHT")]
+    pub(crate) allow: Vec<Right>,
     /// More lines for /etc/hosts in RUN steps, as `name:address`
     #[arg(long = "add-host", value_name = "HOST:IP")]
     pub(crate) add_hosts: Vec<String>,
@@ -64,6 +68,10 @@ pub(crate) struct BuildArguments {
     /// Secret for RUN --mount=type=secret, as `id=ID[,src=FILE|,env=NAME]`
     #[arg(long = "secret", value_name = "SECRET")]
     pub(crate) secrets: Vec<String>,
+    /// SSH agent for RUN --mount=type=ssh and for repositories: `default`, or ID with its socket
+    /// [default socket: `$SSH_AUTH_SOCK`]
+    #[arg(long = "ssh", value_name = "ID[=SOCKET]")]
+    pub(crate) agents: Vec<String>,
     /// Write the build graph to a file, `-` for standard output, and build nothing
     #[arg(long, value_name = "FILE", conflicts_with_all = ["outputs", "iidfile"])]
     pub(crate) dump_llb: Option<PathBuf>,
@@ -106,6 +114,17 @@ pub(crate) enum Network {
     Host,
     /// None
     None,
+}
+
+/// What a Dockerfile can't decide by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Right {
+    /// RUN --network=host
+    #[value(name = NETWORK_HOST)]
+    NetworkHost,
+    /// RUN --security=insecure, by which a step can take the machine over
+    #[value(name = SECURITY_INSECURE)]
+    SecurityInsecure,
 }
 
 /// How progress is shown.
