@@ -30,6 +30,7 @@ use crate::commands::run::{RunArguments, RunNetwork};
 use crate::image;
 use crate::limits;
 use crate::settings::Settings;
+use signals::Signals;
 use terminal::Terminal;
 use volumes::Volumes;
 
@@ -91,8 +92,9 @@ pub(crate) async fn run(arguments: &RunArguments, settings: &Settings) -> Result
 
     let sandbox = Sandbox::new(&store.temp_dir().context("make a temporary directory")?)?;
     let io = Io { input: input(arguments)?, output: Box::new(write_through) };
+    let signals = Signals::catch();
     let running = sandbox.start(&spec, io).await?;
-    let exit = attend(running, terminal).await?;
+    let exit = attend(running, signals, terminal).await?;
     Ok(u8::try_from(exit.code()).unwrap_or(u8::MAX))
 }
 
@@ -118,10 +120,14 @@ fn mounts(volumes: &Volumes, tmpfs: &[String]) -> Result<Vec<Mount>> {
 }
 
 /// Waits for the command to end, and passes signals and the terminal through meanwhile.
-async fn attend(mut running: Running, terminal: Option<Terminal>) -> Result<Exit, Failure> {
+async fn attend(
+    mut running: Running,
+    signals: Signals,
+    terminal: Option<Terminal>,
+) -> Result<Exit, Failure> {
     let signaller = running.signaller();
     let mut tasks = tokio::task::JoinSet::new();
-    tasks.spawn(signals::forward(signaller));
+    tasks.spawn(signals.forward(signaller));
     let cancel = CancellationToken::new();
     let exit = match (terminal, running.take_terminal()) {
         (Some(terminal), Some(theirs)) => {

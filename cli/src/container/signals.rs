@@ -22,24 +22,40 @@ const FORWARDED: [Signal; 9] = [
 /// all that it has no handler for.
 const PATIENCE: u32 = 3;
 
-/// Passes signals on until it is aborted.
-pub(super) async fn forward(signaller: Signaller) {
-    let (sender, mut received) = mpsc::channel(8);
-    let mut listeners = tokio::task::JoinSet::new();
-    for forwarded in FORWARDED {
-        // A signal that can't be listened to keeps its usual effect.
-        if let Ok(stream) = signal(SignalKind::from_raw(forwarded as i32)) {
-            listeners.spawn(listen(stream, forwarded, sender.clone()));
+/// Signals that are caught and wait to be passed on.
+#[derive(Debug)]
+pub(super) struct Signals {
+    received: mpsc::Receiver<Signal>,
+    /// The tasks that listen; they end with this.
+    _listeners: tokio::task::JoinSet<()>,
+}
+
+impl Signals {
+    /// Catches signals from now on. To be called before the container starts: one that comes when
+    /// nobody listens yet has its usual effect, on kiln.
+    pub(super) fn catch() -> Self {
+        let (sender, received) = mpsc::channel(8);
+        let mut listeners = tokio::task::JoinSet::new();
+        for forwarded in FORWARDED {
+            // A signal that can't be listened to keeps its usual effect.
+            if let Ok(stream) = signal(SignalKind::from_raw(forwarded as i32)) {
+                listeners.spawn(listen(stream, forwarded, sender.clone()));
+            }
         }
+        Self { received, _listeners: listeners }
     }
-    let mut requests = 0;
-    while let Some(received) = received.recv().await {
-        signaller.send(received as i32);
-        if matches!(received, Signal::SIGINT | Signal::SIGTERM) {
-            requests += 1;
-        }
-        if requests >= PATIENCE {
-            signaller.send(Signal::SIGKILL as i32);
+
+    /// Passes signals on until it is aborted.
+    pub(super) async fn forward(mut self, signaller: Signaller) {
+        let mut requests = 0;
+        while let Some(received) = self.received.recv().await {
+            signaller.send(received as i32);
+            if matches!(received, Signal::SIGINT | Signal::SIGTERM) {
+                requests += 1;
+            }
+            if requests >= PATIENCE {
+                signaller.send(Signal::SIGKILL as i32);
+            }
         }
     }
 }

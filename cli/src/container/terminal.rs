@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use anyhow::{Context, Result, bail};
 use kiln_worker::sandbox::TerminalSize;
 use rustix::termios::{OptionalActions, Termios, Winsize, tcgetattr, tcgetwinsize, tcsetattr};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
@@ -46,7 +46,10 @@ impl Terminal {
         let (input, resized) = (share()?, share()?);
         let raw = if self.interactive { Some(RawMode::enter()?) } else { None };
         let mut tasks = JoinSet::new();
-        tasks.spawn(follow_size(resized));
+        // From now on no change is missed; one that came since the container started is made up for.
+        let changes = signal(SignalKind::window_change()).context("watch the terminal's size")?;
+        pass_size(&resized);
+        tasks.spawn(follow_size(changes, resized));
         if self.interactive {
             // A read that waits for a key can't be called off: the thread ends with the process.
             thread("terminal input", move || copy(std::io::stdin(), File::from(input)))?;
@@ -83,13 +86,17 @@ fn window_size() -> Option<Winsize> {
         .find(|size| size.ws_col > 0)
 }
 
-async fn follow_size(theirs: OwnedFd) {
-    let Ok(mut changes) = signal(SignalKind::window_change()) else { return };
+async fn follow_size(mut changes: Signal, theirs: OwnedFd) {
     while changes.recv().await.is_some() {
-        if let Some(size) = window_size() {
-            // A container that has ended needs no size any more.
-            let _ = rustix::termios::tcsetwinsize(&theirs, size);
-        }
+        pass_size(&theirs);
+    }
+}
+
+/// Gives the container's terminal the size of the user's.
+fn pass_size(theirs: &OwnedFd) {
+    if let Some(size) = window_size() {
+        // A container that has ended needs no size any more.
+        let _ = rustix::termios::tcsetwinsize(theirs, size);
     }
 }
 
