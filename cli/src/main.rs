@@ -8,6 +8,7 @@ mod build;
 mod commands;
 mod container;
 mod image;
+mod limits;
 mod printer;
 mod progress;
 mod settings;

@@ -10,6 +10,7 @@ use kiln_worker::SecretSource;
 
 use super::output;
 use crate::commands::build::{BuildArguments, Network};
+use crate::limits;
 
 /// The name by which a graph refers to the main context.
 pub(super) const CONTEXT_NAME: &str = "context";
@@ -94,7 +95,7 @@ impl BuildRequest {
         };
         Ok(Self {
             context,
-            input_limit: size_limit(&arguments.input_limit)?,
+            input_limit: limits::size(&arguments.input_limit)?,
             dockerfile,
             outputs: output::resolve(&arguments.outputs, &tags)?,
             target: arguments.target.filter(|target| !target.is_empty()),
@@ -122,24 +123,6 @@ fn context_place(path: &Path) -> Result<ContextPlace> {
         return Ok(ContextPlace::StandardInput);
     }
     context_directory(path).map(ContextPlace::Directory)
-}
-
-/// Reads a number of bytes with `k`, `m`, `g` or `t` behind it; 0 stands for no limit.
-fn size_limit(text: &str) -> Result<Option<u64>> {
-    let lower = text.to_ascii_lowercase();
-    let number = lower.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let shift = match &lower[number.len()..] {
-        "" | "b" => 0,
-        "k" | "kb" | "kib" => 10,
-        "m" | "mb" | "mib" => 20,
-        "g" | "gb" | "gib" => 30,
-        "t" | "tb" | "tib" => 40,
-        _ => bail!("invalid size {text:?}: expected a number and k, m, g or t"),
-    };
-    let number: u64 = number.parse().with_context(|| format!("invalid size {text:?}"))?;
-    let bytes =
-        number.checked_mul(1 << shift).with_context(|| format!("size {text} is too large"))?;
-    Ok((bytes > 0).then_some(bytes))
 }
 
 fn context_directory(path: &Path) -> Result<PathBuf> {
@@ -310,17 +293,6 @@ impl NamedContexts {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn limits_are_sizes() {
-        assert_eq!(size_limit("0").unwrap(), None);
-        assert_eq!(size_limit("12").unwrap(), Some(12));
-        assert_eq!(size_limit("16G").unwrap(), Some(16 << 30));
-        assert_eq!(size_limit("3mb").unwrap(), Some(3 << 20));
-        for text in ["", "g", "-1", "1x", "99999999999t", "1.5g"] {
-            assert!(size_limit(text).is_err(), "{text}");
-        }
-    }
 
     #[test]
     fn hosts_are_checked() {

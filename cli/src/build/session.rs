@@ -113,6 +113,7 @@ impl Session<'_> {
             store: self.store.clone(),
             layouts: self.request.layouts.clone(),
             registry: Client::default(),
+            archive_limits: self.settings.archive_limits,
         }))
     }
 

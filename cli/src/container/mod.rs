@@ -59,7 +59,8 @@ pub(crate) async fn run(arguments: &RunArguments, settings: &Settings) -> Result
     let terminal = Terminal::open(arguments.tty, arguments.interactive)?;
     let store = settings.store()?;
     let (layouts, registry) = (BTreeMap::new(), Client::default());
-    let options = ImageResolverOptions { store: store.clone(), layouts, registry };
+    let archive_limits = settings.archive_limits;
+    let options = ImageResolverOptions { store: store.clone(), layouts, registry, archive_limits };
     let images = Arc::new(ImageResolver::new(options));
     let containers = Containers::new(store.clone(), images).context("open the store")?;
     let image = find_image(&containers, &store, &arguments.image).await?;
