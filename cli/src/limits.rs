@@ -1,44 +1,87 @@
-//! Sizes and limits, as they are typed.
+//! Sizes and limits as they are typed, which is as docker takes them.
+
+use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, bail};
-use kiln_tree::ArchiveLimits;
 
-/// Parses a size, as `64m`; 0 stands for no limit.
-pub(crate) fn size(text: &str) -> Result<Option<u64>> {
-    let lower = text.to_ascii_lowercase();
-    let number = lower.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let shift = match &lower[number.len()..] {
-        "" | "b" => 0,
-        "k" | "kb" | "kib" => 10,
-        "m" | "mb" | "mib" => 20,
-        "g" | "gb" | "gib" => 30,
-        "t" | "tb" | "tib" => 40,
-        _ => bail!("invalid size {text:?}: expected a number and k, m, g or t"),
-    };
-    let number: u64 = number.parse().with_context(|| format!("invalid size {text:?}"))?;
-    let bytes =
-        number.checked_mul(1 << shift).with_context(|| format!("size {text} is too large"))?;
-    Ok((bytes > 0).then_some(bytes))
+/// The limits that can be set.
+const NAMES: [&str; 15] = [
+    "core",
+    "cpu",
+    "data",
+    "fsize",
+    "locks",
+    "memlock",
+    "msgqueue",
+    "nice",
+    "nofile",
+    "nproc",
+    "rss",
+    "rtprio",
+    "rttime",
+    "sigpending",
+    "stack",
+];
+
+/// A resource limit; -1 stands for none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Ulimit {
+    /// Its name, as `nofile`.
+    pub(crate) name: String,
+    /// What is enforced.
+    pub(crate) soft: i64,
+    /// What a process may raise it to.
+    pub(crate) hard: i64,
 }
 
-/// Parses `ratio=N,from=SIZE,entries=N`, of which each may be left out.
-pub(crate) fn archive(text: &str) -> Result<ArchiveLimits> {
-    let mut limits = ArchiveLimits::default();
-    for field in text.split(',') {
-        let invalid = || format!("invalid archive limit {field:?}");
-        let (name, value) = field.split_once('=').with_context(invalid)?;
-        let count = || -> Result<Option<u64>> {
-            let count: u64 = value.parse().with_context(invalid)?;
-            Ok((count > 0).then_some(count))
-        };
-        match name {
-            "ratio" => limits.max_ratio = count()?,
-            "entries" => limits.max_entries = count()?,
-            "from" => limits.free_bytes = size(value)?.unwrap_or_default(),
-            _ => bail!("{}: expected ratio, from or entries", invalid()),
-        }
+/// Reads limits; of those of one name the last counts. They come by name.
+pub(crate) fn ulimits(texts: &[String]) -> Result<Vec<Ulimit>> {
+    let mut limits = BTreeMap::new();
+    for text in texts {
+        let limit = ulimit(text)?;
+        limits.insert(limit.name.clone(), limit);
     }
-    Ok(limits)
+    Ok(limits.into_values().collect())
+}
+
+fn ulimit(text: &str) -> Result<Ulimit> {
+    let Some((name, values)) = text.split_once('=') else {
+        bail!("invalid ulimit {text:?}: expected NAME=SOFT[:HARD]");
+    };
+    if !NAMES.contains(&name) {
+        bail!("invalid ulimit {text:?}: there is no limit {name:?}");
+    }
+    let (soft, hard) = values.split_once(':').unwrap_or((values, values));
+    let number = |value: &str| -> Result<i64> {
+        let number = value.parse().ok().filter(|number| *number >= -1);
+        number.with_context(|| format!("invalid ulimit {text:?}: {value:?} is no limit"))
+    };
+    let (soft, hard) = (number(soft)?, number(hard)?);
+    if hard != -1 && (soft == -1 || soft > hard) {
+        bail!("invalid ulimit {text:?}: the soft limit is above the hard one");
+    }
+    Ok(Ulimit { name: name.to_owned(), soft, hard })
+}
+
+/// Reads a number of bytes, which may have a fraction, and `k`, `m`, `g`, `t` or `p` behind it.
+pub(crate) fn size(text: &str) -> Result<i64> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic() || c == ' ');
+    let scale: u64 = match text[digits.len()..].trim_start().to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "k" | "kb" | "kib" => 1 << 10,
+        "m" | "mb" | "mib" => 1 << 20,
+        "g" | "gb" | "gib" => 1 << 30,
+        "t" | "tb" | "tib" => 1 << 40,
+        "p" | "pb" | "pib" => 1 << 50,
+        _ => bail!("invalid size {text:?}: expected a number and k, m, g, t or p"),
+    };
+    let number = digits.parse().ok().filter(|number: &f64| number.is_finite() && *number >= 0.0);
+    let number = number.with_context(|| format!("invalid size {text:?}"))?;
+    let bytes = number * scale as f64;
+    if bytes >= i64::MAX as f64 {
+        bail!("size {text} is too large");
+    }
+    Ok(bytes as i64)
 }
 
 #[cfg(test)]
@@ -46,26 +89,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn limits_are_sizes() {
-        assert_eq!(size("0").unwrap(), None);
-        assert_eq!(size("12").unwrap(), Some(12));
-        assert_eq!(size("16G").unwrap(), Some(16 << 30));
-        assert_eq!(size("3mb").unwrap(), Some(3 << 20));
-        for text in ["", "g", "-1", "1x", "99999999999t", "1.5g"] {
+    fn sizes_may_have_units_and_fractions() {
+        for (text, bytes) in
+            [("0", 0), ("64m", 64 << 20), ("1.5 GiB", 3 << 29), ("5B", 5), ("2k", 2048)]
+        {
+            assert_eq!(size(text).unwrap(), bytes, "{text}");
+        }
+        for text in ["", "m", "-1", "inf", "1x", "9000p", "1m1"] {
             assert!(size(text).is_err(), "{text}");
         }
     }
 
     #[test]
-    fn archive_limits_are_raised_one_by_one() {
-        let default = ArchiveLimits::default();
-        assert_eq!(archive("ratio=9").unwrap(), ArchiveLimits { max_ratio: Some(9), ..default });
-        assert_eq!(
-            archive("entries=0,from=2m,ratio=0").unwrap(),
-            ArchiveLimits { max_ratio: None, free_bytes: 2 << 20, max_entries: None }
-        );
-        for text in ["", "ratio", "ratio=x", "ratio=-1", "from=1y", "bytes=1", "ratio=1,"] {
-            assert!(archive(text).is_err(), "{text}");
+    fn ulimits_are_pairs_by_name() {
+        let read =
+            |texts: &[&str]| ulimits(&texts.iter().map(ToString::to_string).collect::<Vec<_>>());
+        let limit = |name: &str, soft, hard| Ulimit { name: name.to_owned(), soft, hard };
+        let found = read(&["nofile=1", "core=0:-1", "nofile=5:7", "nproc=-1"]).unwrap();
+        let expected = [limit("core", 0, -1), limit("nofile", 5, 7), limit("nproc", -1, -1)];
+        assert_eq!(found, expected);
+        for text in ["nofile", "colour=1", "nofile=x", "nofile=2:1", "nofile=-1:5", "nofile=1:2:3"]
+        {
+            assert!(read(&[text]).is_err(), "{text}");
         }
     }
 }

@@ -19,6 +19,13 @@ impl Printer {
         let _ = writeln!(anstream::stdout(), "{text}");
     }
 
+    /// Prints a result of several lines, or of none, to standard output.
+    pub(crate) fn text(&self, text: &str) {
+        if !text.is_empty() {
+            self.line(text);
+        }
+    }
+
     /// Writes a result that is no text to standard output.
     #[expect(clippy::unused_self, reason = "printing is the privilege of who holds a printer")]
     pub(crate) fn bytes(&self, bytes: &[u8]) -> std::io::Result<()> {

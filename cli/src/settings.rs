@@ -7,8 +7,8 @@ use anyhow::{Context, Result};
 use kiln_store::Store;
 use kiln_tree::ArchiveLimits;
 
+use crate::archive_limits;
 use crate::arguments::GlobalArguments;
-use crate::limits;
 
 /// What every command goes by.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ impl Settings {
             None => default_root()?,
         };
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let archive_limits = limits::archive(&arguments.archive_limits)?;
+        let archive_limits = archive_limits::parse(&arguments.archive_limits)?;
         Ok(Self { root, threads, archive_limits })
     }
 

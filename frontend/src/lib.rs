@@ -7,6 +7,7 @@
 //! The frontend does no I/O: images are resolved through [`Images`], files of the build context
 //! read through [`ContextFiles`].
 
+pub mod call;
 pub mod error;
 pub mod expand;
 pub mod ignore;
@@ -18,7 +19,11 @@ pub mod resolve;
 pub mod suggest;
 pub mod text;
 
+pub use call::targets;
 pub use error::{Error, Span};
 pub use lint::Warning;
-pub use lower::{Lowered, Options, lower};
+pub use lower::{
+    Lowered, Options, ProcessLimits, check, is_remote_context, lower, lower_or_warn, outline,
+    remote_context,
+};
 pub use resolve::{ContextFiles, ImageRequest, Images, ResolveError, ResolvedImage};

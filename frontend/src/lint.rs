@@ -120,7 +120,8 @@ impl Linter {
         names.dedup();
         let message = format!("lint violation found for rules: {}", names.join(", "));
         let spans = warnings.iter().flat_map(|warning| warning.spans.iter().copied()).collect();
-        Some(Error { message, spans, hint: None })
+        let hint = Some("`error=true` makes the build checks errors".to_owned());
+        Some(Error { message, spans, hint })
     }
 }
 

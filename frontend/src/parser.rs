@@ -19,6 +19,7 @@ pub mod directive;
 mod duration;
 mod flags;
 pub mod heredoc;
+mod hints;
 mod json;
 mod lines;
 mod node;
@@ -49,8 +50,26 @@ pub fn parse(source: &[u8]) -> Result<Dockerfile, Vec<Error>> {
 /// # Errors
 /// As [`parse`].
 pub fn parse_with(source: &[u8], linter: Linter) -> Result<Dockerfile, Vec<Error>> {
+    let Parsed { dockerfile, errors, .. } = parse_all(source, linter);
+    if errors.is_empty() { Ok(dockerfile) } else { Err(errors) }
+}
+
+/// A Dockerfile, right or wrong.
+#[derive(Clone, Debug, Default)]
+pub struct Parsed {
+    /// What could be read of it.
+    pub dockerfile: Dockerfile,
+    /// All that is wrong with it; the first is what BuildKit reports.
+    pub errors: Vec<Error>,
+    /// Whether every `FROM` could be read, so that what could be read is worth a look.
+    pub has_all_stages: bool,
+}
+
+/// Parses as much as can be parsed.
+pub fn parse_all(source: &[u8], linter: Linter) -> Parsed {
     if source.is_empty() {
-        return Err(vec![Error::new("the Dockerfile cannot be empty")]);
+        let errors = vec![Error::new("the Dockerfile cannot be empty")];
+        return Parsed { errors, ..Parsed::default() };
     }
     let lines = lines::read(source);
     let mut building = Building::new(&linter);
@@ -61,23 +80,18 @@ pub fn parse_with(source: &[u8], linter: Linter) -> Result<Dockerfile, Vec<Error
     for node in &lines.nodes {
         building.push(node);
     }
-    let Building { stages, global_args, mut warnings, mut errors, .. } = building;
+    let Building { stages, global_args, mut warnings, mut errors, has_bad_stage, .. } = building;
     if errors.is_empty() && stages.is_empty() {
         errors.push(Error::new("dockerfile contains no stages to build"));
     }
-    if !errors.is_empty() {
-        return Err(errors);
+    if errors.is_empty() {
+        checks::stage_names(&stages, &linter, &mut warnings);
+        checks::casing(&stages, &linter, &mut warnings);
     }
-    checks::stage_names(&stages, &linter, &mut warnings);
-    checks::casing(&stages, &linter, &mut warnings);
-    Ok(Dockerfile {
-        global_args,
-        stages,
-        directives: lines.directives,
-        escape: lines.escape,
-        warnings,
-        linter,
-    })
+    let has_all_stages = !stages.is_empty() && !has_bad_stage;
+    let (directives, escape) = (lines.directives, lines.escape);
+    let dockerfile = Dockerfile { global_args, stages, directives, escape, warnings, linter };
+    Parsed { dockerfile, errors, has_all_stages }
 }
 
 /// Parses one `ONBUILD` trigger of a base image, heredocs included; `span` is where it takes
@@ -108,6 +122,8 @@ struct Building<'a> {
     errors: Vec<Error>,
     /// Whether a `FROM` was seen, be it erroneous, or its lack reported.
     has_stage: bool,
+    /// Whether a `FROM` was erroneous.
+    has_bad_stage: bool,
 }
 
 impl<'a> Building<'a> {
@@ -119,6 +135,7 @@ impl<'a> Building<'a> {
             warnings: Vec::new(),
             errors: Vec::new(),
             has_stage: false,
+            has_bad_stage: false,
         }
     }
 
@@ -133,10 +150,13 @@ impl<'a> Building<'a> {
         }
         match typed::instruction(node) {
             Err(message) => {
-                self.has_stage |= node.keyword.eq_ignore_ascii_case("from");
+                let is_stage = node.keyword.eq_ignore_ascii_case("from");
+                self.has_stage |= is_stage;
+                self.has_bad_stage |= is_stage;
                 let line = node.span.start;
+                let hint = hints::way_out(&node.keyword, &message);
                 let message = format!("dockerfile parse error on line {line}: {message}");
-                self.errors.push(Error::new(message).at(node.span));
+                self.errors.push(Error { hint, ..Error::new(message).at(node.span) });
             }
             Ok(Typed::Stage(stage)) => {
                 if let Some(finding) = checks::stage_description(&stage) {
@@ -161,8 +181,9 @@ impl<'a> Building<'a> {
             (None, _) if self.has_stage => {}
             (None, _) => {
                 self.has_stage = true;
-                self.errors
-                    .push(Error::new("no build stage in current context").at(instruction.span));
+                self.has_bad_stage = true;
+                let error = Error::new("no build stage in current context").at(instruction.span);
+                self.errors.push(error.with_hint("begin with FROM; only ARG may stand in front"));
             }
             (Some(stage), kind) => stage.commands.push(Instruction { kind, ..instruction }),
         }

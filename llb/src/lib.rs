@@ -40,7 +40,7 @@
 //! inputs before their users, each op once. A node's inputs are visited in the op's own order,
 //! except below a file op, whose actions are visited from the last to the first.
 
-mod base64;
+pub mod base64;
 mod decode;
 pub mod definition;
 pub mod dump;

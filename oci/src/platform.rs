@@ -47,53 +47,55 @@ pub enum ParsePlatformError {
     Unknown(String),
 }
 
-const SYSTEMS: &[&str] = &[
-    "aix",
-    "android",
-    "darwin",
-    "dragonfly",
-    "freebsd",
-    "hurd",
-    "illumos",
-    "ios",
-    "js",
-    "linux",
-    "nacl",
-    "netbsd",
-    "openbsd",
-    "plan9",
-    "solaris",
-    "windows",
-    "zos",
-];
-const ARCHITECTURES: &[&str] = &[
-    "386",
-    "amd64",
-    "amd64p32",
-    "arm",
-    "arm64",
-    "arm64be",
-    "armbe",
-    "loong64",
-    "mips",
-    "mips64",
-    "mips64le",
-    "mips64p32",
-    "mips64p32le",
-    "mipsle",
-    "ppc",
-    "ppc64",
-    "ppc64le",
-    "riscv",
-    "riscv64",
-    "s390",
-    "s390x",
-    "sparc",
-    "sparc64",
-    "wasm",
-];
-
 impl Platform {
+    /// The operating systems that there are: Go's `GOOS` values.
+    pub const SYSTEMS: &[&str] = &[
+        "aix",
+        "android",
+        "darwin",
+        "dragonfly",
+        "freebsd",
+        "hurd",
+        "illumos",
+        "ios",
+        "js",
+        "linux",
+        "nacl",
+        "netbsd",
+        "openbsd",
+        "plan9",
+        "solaris",
+        "windows",
+        "zos",
+    ];
+    /// The processor architectures that there are: Go's `GOARCH` values.
+    pub const ARCHITECTURES: &[&str] = &[
+        "386",
+        "amd64",
+        "amd64p32",
+        "arm",
+        "arm64",
+        "arm64be",
+        "armbe",
+        "loong64",
+        "mips",
+        "mips64",
+        "mips64le",
+        "mips64p32",
+        "mips64p32le",
+        "mipsle",
+        "ppc",
+        "ppc64",
+        "ppc64le",
+        "riscv",
+        "riscv64",
+        "s390",
+        "s390x",
+        "sparc",
+        "sparc64",
+        "wasm",
+    ];
+
     /// Returns the platform with these parts, in normal form.
     pub fn new(os: &str, architecture: &str, variant: Option<&str>) -> Self {
         let os = os.to_ascii_lowercase();
@@ -160,11 +162,11 @@ impl FromStr for Platform {
         match *parts.as_slice() {
             [word] => {
                 let system = word.to_ascii_lowercase();
-                if system == "macos" || SYSTEMS.contains(&system.as_str()) {
+                if system == "macos" || Self::SYSTEMS.contains(&system.as_str()) {
                     return Ok(Self::new(word, std::env::consts::ARCH, None));
                 }
                 let (architecture, variant) = normalize(word, "");
-                if ARCHITECTURES.contains(&architecture.as_str()) {
+                if Self::ARCHITECTURES.contains(&architecture.as_str()) {
                     return Ok(Self::new("linux", &architecture, variant.as_deref()));
                 }
                 Err(ParsePlatformError::Unknown(text.to_owned()))

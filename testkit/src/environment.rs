@@ -82,7 +82,18 @@ impl Kiln {
 
     /// Returns a command that runs kiln with nothing of the caller's environment.
     pub fn command<S: AsRef<std::ffi::OsStr>>(&self, arguments: &[S]) -> Command {
-        let mut command = Command::new(&self.binary);
+        self.prepare(Command::new(&self.binary), arguments)
+    }
+
+    /// Returns a command that runs kiln in a session of its own, whose terminal is the one on its
+    /// standard input.
+    pub fn command_on_terminal<S: AsRef<std::ffi::OsStr>>(&self, arguments: &[S]) -> Command {
+        let mut command = Command::new("setsid");
+        command.args(["--ctty", "--wait"]).arg(&self.binary);
+        self.prepare(command, arguments)
+    }
+
+    fn prepare<S: AsRef<std::ffi::OsStr>>(&self, mut command: Command, arguments: &[S]) -> Command {
         command
             .env_clear()
             .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")

@@ -428,9 +428,12 @@ async fn failures_leave_nothing_and_say_why() {
 
 async fn what_cannot_be_done_is_refused_before_anything_runs() {
     let bench = Bench::new();
-    let url = SourceOp { identifier: "https://example.com/x".to_owned(), ..SourceOp::default() };
-    let url = node(OpKind::Source(url), vec![]);
-    let error = bench.error(&mkfile(Some(url), "/x", "x")).await;
+    let bundle = SourceOp {
+        identifier: "git://example.com/x".to_owned(),
+        attrs: BTreeMap::from([("git.bundle".to_owned(), "x".to_owned())]),
+    };
+    let bundle = node(OpKind::Source(bundle), vec![]);
+    let error = bench.error(&mkfile(Some(bundle), "/x", "x")).await;
     assert!(error.contains("not supported"), "{error}");
     let unknown = SourceOp { identifier: "local://nope".to_owned(), ..SourceOp::default() };
     let error = bench.error(&node(OpKind::Source(unknown), vec![])).await;

@@ -2,16 +2,27 @@
 //!
 //! A context on standard input is an archive, which is unpacked into the store's temporary area and
 //! is a directory from then on, or a Dockerfile without a context.
+//!
+//! A context elsewhere is fetched before the Dockerfile can be read. The graph still names where it
+//! is, and the worker, which has it already, brings in nothing twice.
 
 use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
+use kiln_frontend::Options;
+use kiln_llb::Edge;
+use kiln_llb::op::OpKind;
+use kiln_solver::{EventSender, StepContext};
 use kiln_store::Store;
 use kiln_tree::{Dir, Owner, UnpackOptions, decompress, is_archive_start, unpack};
+use tokio_util::sync::CancellationToken;
 
 use super::files::Dockerfile;
-use super::request::{BuildRequest, ContextPlace, DockerfilePlace};
+use super::images::Step;
+use super::request::{BuildRequest, CONTEXT_NAME, ContextPlace, DockerfilePlace};
+use super::session::Failure;
+use super::tools::{Tools, check_privileges};
 
 /// How much of standard input tells whether it is an archive.
 const START: u64 = 1024;
@@ -23,23 +34,99 @@ const MAX_ENTRIES: u64 = 4_000_000;
 #[derive(Debug)]
 pub(super) struct Input {
     pub(super) dockerfile: Dockerfile,
-    /// The directory of the main context.
-    pub(super) directory: PathBuf,
+    /// The files of the main context.
+    pub(super) root: Dir,
+    /// Where they are, unless the context is elsewhere.
+    pub(super) directory: Option<PathBuf>,
+    /// Whether the context is an archive elsewhere.
+    pub(super) is_archive: bool,
 }
 
 impl Input {
-    /// Reads what is here already.
-    pub(super) fn local(request: &BuildRequest, store: &Store) -> Result<Self> {
+    /// Reads what is here already; `None` for a context that is elsewhere.
+    pub(super) fn local(request: &BuildRequest, store: &Store) -> Result<Option<Self>> {
         match &request.context {
-            ContextPlace::Directory(directory) => Ok(Self {
-                dockerfile: Dockerfile::read(&request.dockerfile, directory)?,
-                directory: directory.clone(),
-            }),
+            ContextPlace::Directory(directory) => {
+                let dockerfile = Dockerfile::read(&request.dockerfile, directory)?;
+                Self::of_directory(dockerfile, directory.clone()).map(Some)
+            }
             ContextPlace::StandardInput => {
                 let limit = request.input_limit;
-                Self::of_stream(std::io::stdin(), store, (&request.dockerfile, limit))
+                Self::of_stream(std::io::stdin(), store, (&request.dockerfile, limit)).map(Some)
             }
+            ContextPlace::Remote(_) => Ok(None),
         }
+    }
+
+    fn of_directory(dockerfile: Dockerfile, directory: PathBuf) -> Result<Self> {
+        let root = Dir::open(&directory)?;
+        Ok(Self { dockerfile, root, directory: Some(directory), is_archive: false })
+    }
+
+    /// Fetches a context that is elsewhere, and reads the Dockerfile in it. A file that is no
+    /// archive is the Dockerfile itself.
+    pub(super) async fn fetch(
+        (request, options): (&BuildRequest, Options),
+        tools: &Tools,
+        (events, cancel): (&EventSender, &CancellationToken),
+    ) -> Result<Self> {
+        check_privileges()?;
+        let step = Step::begin(events, "[internal] load remote build context".to_owned());
+        let id = step.id();
+        let context = StepContext { vertex: id, events: events.clone(), cancel: cancel.clone() };
+        let fetched = Self::fetch_files(options, tools, &context).await;
+        let (root, place) = match fetched {
+            Ok(fetched) => fetched,
+            Err(error) => {
+                step.fail(&format!("{error:#}"));
+                return Err(error.context("load the remote build context"));
+            }
+        };
+        step.complete();
+        let is_archive = matches!(place, Place::Archive);
+        let dockerfile = match (&request.dockerfile, place) {
+            (DockerfilePlace::StandardInput, _) => {
+                tokio::task::block_in_place(|| Dockerfile::of_stream(std::io::stdin()))?
+            }
+            (_, Place::File) => Dockerfile::read_in(&root, Path::new(CONTEXT_NAME))?,
+            (DockerfilePlace::Path(path), _) => Dockerfile::read_in(&root, path)?,
+            (DockerfilePlace::Context, _) => Dockerfile::read_in(&root, Path::new("Dockerfile"))?,
+        };
+        Ok(Self { dockerfile, root, directory: None, is_archive })
+    }
+
+    async fn fetch_files(
+        mut options: Options,
+        tools: &Tools,
+        context: &StepContext,
+    ) -> Result<(Dir, Place)> {
+        let source = remote(&options)?;
+        let Some(OpKind::Source(op)) = &source.node().op().kind else {
+            bail!("the build context is no source");
+        };
+        let files = tools.worker.fetch(op, context).await?;
+        let root = tools.open(&files).await?;
+        if op.identifier.starts_with("git://") {
+            return Ok((root, Place::Repository));
+        }
+        let mut start = Vec::new();
+        let file = root.open_file(Path::new(CONTEXT_NAME))?;
+        file.take(START).read_to_end(&mut start).context("read the remote build context")?;
+        if !is_archive_start(&start) {
+            return Ok((root, Place::File));
+        }
+        options.archive_context = true;
+        // The build's graph has the same op, and finds its result in the cache; nobody needs to see
+        // it twice.
+        let (events, _) = EventSender::channel();
+        let definition = remote(&options)?.marshal();
+        let solved = tools.solve(&definition, (&events, &context.cancel)).await;
+        let solved = solved.map_err(|failure| match failure {
+            Failure::Solve(error) => error.into(),
+            Failure::Other(error) => error,
+            Failure::Dockerfile(_) => anyhow!("the build context needs no Dockerfile"),
+        })?;
+        Ok((tools.open(&solved.output).await?, Place::Archive))
     }
 
     fn of_stream(
@@ -60,13 +147,25 @@ impl Input {
                 DockerfilePlace::Path(path) => Dockerfile::read_in(&root, path)?,
                 _ => Dockerfile::read_in(&root, Path::new("Dockerfile"))?,
             };
-            return Ok(Self { dockerfile, directory });
+            return Self::of_directory(dockerfile, directory);
         }
         if *place != DockerfilePlace::Context {
             bail!("ambiguous Dockerfile source: both stdin and flag correspond to Dockerfiles");
         }
-        Ok(Self { dockerfile: Dockerfile::of_stream(whole)?, directory })
+        Self::of_directory(Dockerfile::of_stream(whole)?, directory)
     }
+}
+
+/// What a context elsewhere is.
+enum Place {
+    Repository,
+    Archive,
+    File,
+}
+
+/// Returns the files of the context that the options name.
+fn remote(options: &Options) -> Result<Edge> {
+    kiln_frontend::remote_context(options)?.context("the build context is not elsewhere")
 }
 
 /// Unpacks a context into an empty directory.

@@ -14,7 +14,7 @@ use super::request::DockerfilePlace;
 const TEXT_LIMIT: u64 = 8 << 20;
 
 /// A Dockerfile with its name, and its own ignore file where it has one.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Dockerfile {
     /// Its name, as messages show it.
     pub(crate) name: String,
@@ -76,18 +76,18 @@ pub(super) struct Files {
 }
 
 impl Files {
-    /// Opens the context and the named ones.
+    /// Takes the context, and opens the named ones.
     pub(super) fn open(
-        context: &Path,
+        context: Dir,
         dockerfile: &Dockerfile,
         named: &BTreeMap<String, PathBuf>,
     ) -> Result<Self> {
-        let open = |root: &Path, ignore, named| Ok(Self { root: Dir::open(root)?, ignore, named });
-        let named = named
-            .iter()
-            .map(|(name, root)| Ok((name.clone(), open(root, None, BTreeMap::new())?)))
-            .collect::<Result<_>>()?;
-        open(context, dockerfile.ignore.clone(), named)
+        let open = |(name, root): (&String, &PathBuf)| -> Result<_> {
+            let root = Dir::open(root)?;
+            Ok((name.clone(), Self { root, ignore: None, named: BTreeMap::new() }))
+        };
+        let named = named.iter().map(open).collect::<Result<_>>()?;
+        Ok(Self { root: context, ignore: dockerfile.ignore.clone(), named })
     }
 }
 

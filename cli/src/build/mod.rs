@@ -1,11 +1,13 @@
 //! A build, from arguments to image: read, lower, solve, export.
 
+mod call;
 mod context;
 mod files;
 mod images;
 mod output;
 mod request;
 mod session;
+mod tools;
 
 use std::cell::RefCell;
 use std::time::Instant;
@@ -16,8 +18,9 @@ use kiln_oci::Digest;
 use kiln_solver::EventSender;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use call::{Call, call};
 pub(crate) use files::Dockerfile;
-pub(crate) use request::BuildRequest;
+pub(crate) use request::{BuildRequest, parse_host};
 pub(crate) use session::{Done, Failure};
 
 use crate::commands::build::ProgressMode;
@@ -26,7 +29,8 @@ use crate::progress;
 use crate::settings::Settings;
 use crate::signals;
 use context::Input;
-use session::Session;
+use session::{Session, options};
+use tools::Tools;
 
 /// What a build has made.
 #[derive(Debug)]
@@ -75,17 +79,30 @@ async fn with_session<T>(
 ) -> Result<Option<T>> {
     let store = settings.store()?;
     let input = tokio::task::block_in_place(|| Input::local(request, &store))?;
+    let directory = input.as_ref().and_then(|input| input.directory.as_deref());
+    let tools = Tools::new(request, settings, store, directory)?;
     let (events, receiver) = EventSender::channel();
     let cancel = CancellationToken::new();
     let mut tasks = tokio::task::JoinSet::new();
     let renderer = progress::run(mode, receiver).context("show progress")?;
     let watcher = tasks.spawn(signals::watch(cancel.clone()));
 
+    let input = match input {
+        Some(input) => Ok(input),
+        None => Input::fetch((request, options(request)), &tools, (&events, &cancel)).await,
+    };
+    let input = match input {
+        Ok(input) => input,
+        Err(error) => {
+            drop(events);
+            renderer.await?;
+            return Err(error);
+        }
+    };
     let session = Session {
         request,
         input: &input,
-        settings,
-        store,
+        tools: &tools,
         events,
         cancel,
         warnings: RefCell::default(),

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use kiln_exporter::Output;
+use kiln_frontend::ProcessLimits;
 use kiln_oci::{Platform, Reference};
 use kiln_worker::SecretSource;
 
@@ -44,6 +45,8 @@ pub(crate) struct BuildRequest {
     pub(super) network: Network,
     /// More hosts: name and address.
     pub(super) hosts: Vec<(String, String)>,
+    /// What steps may use.
+    pub(super) limits: ProcessLimits,
     /// Secrets by ID.
     pub(super) secrets: BTreeMap<String, SecretSource>,
     /// Stages whose steps run in any case; all where it is empty.
@@ -59,6 +62,8 @@ pub(super) enum ContextPlace {
     Directory(PathBuf),
     /// An archive on standard input, or no context but a Dockerfile there.
     StandardInput,
+    /// A repository or a file behind a URL.
+    Remote(String),
 }
 
 /// Where a Dockerfile is.
@@ -89,13 +94,17 @@ impl BuildRequest {
         for text in &arguments.build_contexts {
             named.add(text)?;
         }
+        if let ContextPlace::Remote(url) = &context {
+            named.uses_ssh |= is_ssh(url);
+            named.values.insert(CONTEXT_NAME.to_owned(), url.clone());
+        }
         let no_cache = match (arguments.no_cache, arguments.no_cache_filter) {
             (true, _) => Some(Vec::new()),
             (false, stages) => (!stages.is_empty()).then_some(stages),
         };
         Ok(Self {
             context,
-            input_limit: limits::size(&arguments.input_limit)?,
+            input_limit: size_limit(&arguments.input_limit)?,
             dockerfile,
             outputs: output::resolve(&arguments.outputs, &tags)?,
             target: arguments.target.filter(|target| !target.is_empty()),
@@ -104,7 +113,7 @@ impl BuildRequest {
             directories: named.directories,
             layouts: named.layouts,
             named_contexts: named.values,
-            uses_ssh: false,
+            uses_ssh: named.uses_ssh,
             platform: platform(arguments.platform.as_deref())?,
             network: arguments.network,
             hosts: arguments
@@ -112,6 +121,7 @@ impl BuildRequest {
                 .iter()
                 .map(|host| parse_host(host))
                 .collect::<Result<_>>()?,
+            limits: process_limits(arguments.shm_size.as_deref(), &arguments.ulimits)?,
             secrets: secrets(&arguments.secrets)?,
             no_cache,
         })
@@ -122,14 +132,49 @@ fn context_place(path: &Path) -> Result<ContextPlace> {
     if path.as_os_str() == "-" {
         return Ok(ContextPlace::StandardInput);
     }
-    context_directory(path).map(ContextPlace::Directory)
+    let text = path.to_string_lossy();
+    match remote(&text) {
+        Some(url) if !path.is_dir() => Ok(ContextPlace::Remote(url)),
+        _ => context_directory(path).map(ContextPlace::Directory),
+    }
+}
+
+/// Returns the address of a context that is elsewhere.
+fn remote(text: &str) -> Option<String> {
+    // Docker's old way to name a repository, as import paths of Go are.
+    let Some(path) = text.strip_prefix("github.com/") else {
+        return kiln_frontend::is_remote_context(text).then(|| text.to_owned());
+    };
+    let (path, options) = path.split_at(path.find(['#', '?']).unwrap_or(path.len()));
+    let path = path.trim_end_matches('/');
+    Some(format!("https://github.com/{}.git{options}", path.strip_suffix(".git").unwrap_or(path)))
+}
+
+/// Tells whether an address elsewhere is reached by SSH: that of a repository without scheme is.
+fn is_ssh(url: &str) -> bool {
+    url.split_once("://").is_none_or(|(scheme, _)| scheme.eq_ignore_ascii_case("ssh"))
+}
+
+/// Reads a number of bytes with `k`, `m`, `g` or `t` behind it; 0 stands for no limit.
+fn size_limit(text: &str) -> Result<Option<u64>> {
+    let lower = text.to_ascii_lowercase();
+    let number = lower.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let shift = match &lower[number.len()..] {
+        "" | "b" => 0,
+        "k" | "kb" | "kib" => 10,
+        "m" | "mb" | "mib" => 20,
+        "g" | "gb" | "gib" => 30,
+        "t" | "tb" | "tib" => 40,
+        _ => bail!("invalid size {text:?}: expected a number and k, m, g or t"),
+    };
+    let number: u64 = number.parse().with_context(|| format!("invalid size {text:?}"))?;
+    let bytes =
+        number.checked_mul(1 << shift).with_context(|| format!("size {text} is too large"))?;
+    Ok((bytes > 0).then_some(bytes))
 }
 
 fn context_directory(path: &Path) -> Result<PathBuf> {
     let text = path.to_string_lossy();
-    if text.contains("://") || text.starts_with("git@") {
-        bail!("the context {text:?} is remote, which is not supported yet: give a directory");
-    }
     let metadata = std::fs::metadata(path)
         .with_context(|| format!("unable to prepare context: path {text:?} not found"))?;
     if !metadata.is_dir() {
@@ -188,7 +233,21 @@ fn labels(texts: &[String]) -> Result<BTreeMap<String, String>> {
     texts.iter().map(parse).collect()
 }
 
-fn parse_host(text: &str) -> Result<(String, String)> {
+fn process_limits(shm_size: Option<&str>, ulimits: &[String]) -> Result<ProcessLimits> {
+    let shm_size = shm_size.map(limits::size).transpose().context("invalid --shm-size")?;
+    let ulimit = |limit: limits::Ulimit| kiln_llb::op::Ulimit {
+        name: limit.name,
+        soft: limit.soft,
+        hard: limit.hard,
+    };
+    Ok(ProcessLimits {
+        shm_size: shm_size.unwrap_or_default(),
+        ulimits: limits::ulimits(ulimits)?.into_iter().map(ulimit).collect(),
+        cgroup_parent: String::new(),
+    })
+}
+
+pub(crate) fn parse_host(text: &str) -> Result<(String, String)> {
     let parts = text.split_once('=').or_else(|| text.split_once(':'));
     let Some((name, address)) = parts.filter(|(name, _)| !name.is_empty()) else {
         bail!("invalid host {text:?}: expected NAME:ADDRESS");
@@ -250,6 +309,7 @@ struct NamedContexts {
     directories: BTreeMap<String, PathBuf>,
     layouts: BTreeMap<String, PathBuf>,
     values: BTreeMap<String, String>,
+    uses_ssh: bool,
 }
 
 impl NamedContexts {
@@ -262,8 +322,9 @@ impl NamedContexts {
             format!("oci-layout://{}", self.layout(layout)?)
         } else if value.starts_with("docker-image://") || value.starts_with("target:") {
             value.to_owned()
-        } else if value.contains("://") || value.starts_with("git@") {
-            bail!("the build context {text:?} is remote, which is not supported yet");
+        } else if let Some(url) = remote(value).filter(|_| !Path::new(value).is_dir()) {
+            self.uses_ssh |= is_ssh(&url);
+            url
         } else {
             let directory = context_directory(Path::new(value))
                 .with_context(|| format!("build context {name}"))?;
@@ -293,6 +354,37 @@ impl NamedContexts {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn contexts_elsewhere_are_told_from_directories() {
+        let github = "https://github.com/a/b.git".to_owned();
+        assert_eq!(remote("github.com/a/b"), Some(github.clone()));
+        assert_eq!(remote("github.com/a/b.git#main:d"), Some(github + "#main:d"));
+        for (text, ssh) in [
+            ("https://h/x.tar.gz", false),
+            ("http://h/a.git#x", false),
+            ("git://h/a", false),
+            ("ssh://git@h/a", true),
+            ("git@h:a/b.git", true),
+        ] {
+            assert_eq!(remote(text).as_deref(), Some(text));
+            assert_eq!(is_ssh(text), ssh, "{text}");
+        }
+        for text in [".", "./a.git", "/x", "a:b", "ftp://h/x", "file:///x"] {
+            assert_eq!(remote(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn limits_are_sizes() {
+        assert_eq!(size_limit("0").unwrap(), None);
+        assert_eq!(size_limit("12").unwrap(), Some(12));
+        assert_eq!(size_limit("16G").unwrap(), Some(16 << 30));
+        assert_eq!(size_limit("3mb").unwrap(), Some(3 << 20));
+        for text in ["", "g", "-1", "1x", "99999999999t", "1.5g"] {
+            assert!(size_limit(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn hosts_are_checked() {

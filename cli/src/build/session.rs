@@ -6,16 +6,13 @@ use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
 use kiln_exporter::ImageSource;
+use kiln_frontend::call::{Outline, Report, Targets};
 use kiln_frontend::{ContextFiles, Images, Lowered, Options, Warning};
-use kiln_llb::{Definition, Graph};
+use kiln_llb::Definition;
 use kiln_oci::Platform;
-use kiln_registry::Client;
-use kiln_solver::{Event, EventSender, SolveError, SolveOptions, Solved, solve};
-use kiln_store::{LayerId, Store};
-use kiln_worker::{
-    DefaultNetwork, ImageResolver, ImageResolverOptions, Output, RemoteOptions, StoreCache, Worker,
-    WorkerOptions,
-};
+use kiln_solver::{Event, EventSender, SolveError};
+use kiln_store::LayerId;
+use kiln_worker::Output;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
@@ -24,9 +21,9 @@ use super::files::Files;
 use super::images::{Resolver, Step};
 use super::output::Exporting;
 use super::request::{BuildRequest, CONTEXT_NAME};
+use super::tools::Tools;
 use crate::commands::build::Network;
 use crate::commands::sync;
-use crate::settings::Settings;
 
 /// What the frontend answers.
 type Answer<T> = Result<T, Vec<kiln_frontend::Error>>;
@@ -35,8 +32,7 @@ type Answer<T> = Result<T, Vec<kiln_frontend::Error>>;
 pub(super) struct Session<'a> {
     pub(super) request: &'a BuildRequest,
     pub(super) input: &'a Input,
-    pub(super) settings: &'a Settings,
-    pub(super) store: Store,
+    pub(super) tools: &'a Tools,
     pub(super) events: EventSender,
     pub(super) cancel: CancellationToken,
     /// Build checks that fired, to be shown at the end.
@@ -74,22 +70,20 @@ impl From<anyhow::Error> for Failure {
 impl Session<'_> {
     /// Lowers, solves and exports.
     pub(super) async fn run(&self) -> Result<Done, Failure> {
-        let store = &self.store;
-        let resolver = self.resolver();
-        let lowered = self.lower(&resolver)?;
-        let blobs = resolver.blobs();
-        let worker = self.worker(store, resolver)?;
+        let Tools { store, resolver, worker, .. } = self.tools;
+        let lowered = self.lower()?;
         // An image without files needs no graph.
         let (layer, steps, cached) = if lowered.edge.is_some() {
-            let solved = self.solve(store, &worker, &lowered).await?;
+            let (events, cancel) = (&self.events, &self.cancel);
+            let solved = self.tools.solve(&lowered.definition(), (events, cancel)).await?;
             (layer_of(&solved.output)?, solved.steps, solved.cached)
         } else {
             (None, 0, 0)
         };
         let exporting = Exporting {
             store: store.clone(),
-            worker,
-            blobs,
+            worker: Arc::clone(worker),
+            blobs: resolver.blobs(),
             events: self.events.clone(),
             cancel: self.cancel.clone(),
         };
@@ -105,35 +99,54 @@ impl Session<'_> {
 
     /// Lowers, and returns the graph.
     pub(super) fn graph(&self) -> Result<Definition, Failure> {
-        Ok(self.lower(&self.resolver())?.definition())
+        Ok(self.lower()?.definition())
     }
 
-    fn resolver(&self) -> Arc<ImageResolver> {
-        Arc::new(ImageResolver::new(ImageResolverOptions {
-            store: self.store.clone(),
-            layouts: self.request.layouts.clone(),
-            registry: Client::default(),
-            archive_limits: self.settings.archive_limits,
-        }))
+    fn lower(&self) -> Result<Lowered, Failure> {
+        self.ask(|source, options, images, files| {
+            let warnings = &mut *self.warnings.borrow_mut();
+            kiln_frontend::lower_or_warn(source, options, (images, files), warnings)
+        })
     }
 
-    fn lower(&self, resolver: &ImageResolver) -> Result<Lowered, Failure> {
-        let lowered = self.ask(resolver, kiln_frontend::lower)?;
-        self.warnings.borrow_mut().extend(lowered.warnings.iter().cloned());
-        Ok(lowered)
+    /// Lists the stages.
+    pub(super) fn targets(&self) -> Result<Targets, Failure> {
+        kiln_frontend::targets(&self.input.dockerfile.text).map_err(Failure::Dockerfile)
+    }
+
+    /// Tells what a build can be given.
+    pub(super) fn outline(&self) -> Result<Outline, Failure> {
+        self.ask(kiln_frontend::outline)
+    }
+
+    /// Runs the build checks.
+    pub(super) fn check(&self) -> Result<Report, Failure> {
+        self.ask(|source, options, images, files| {
+            Ok(kiln_frontend::check(source, options, images, files))
+        })
     }
 
     /// Asks the frontend a question about the Dockerfile, with the images and files at hand.
     fn ask<T>(
         &self,
-        resolver: &ImageResolver,
         question: impl FnOnce(&[u8], &Options, &dyn Images, &dyn ContextFiles) -> Answer<T>,
     ) -> Result<T, Failure> {
         let (request, dockerfile) = (self.request, &self.input.dockerfile);
-        let files = Files::open(&self.input.directory, dockerfile, &request.directories)?;
-        let images =
-            Resolver { images: resolver, events: &self.events, runtime: Handle::current() };
-        let options = self.options();
+        let files = Files::open(
+            self.input.root.try_clone().context("open the context")?,
+            dockerfile,
+            &request.directories,
+        )?;
+        let images = Resolver {
+            images: &self.tools.resolver,
+            events: &self.events,
+            runtime: Handle::current(),
+        };
+        let options = Options {
+            filename: dockerfile.name.clone(),
+            archive_context: self.input.is_archive,
+            ..options(request)
+        };
         let step = Step::begin(&self.events, format!("[internal] load {}", dockerfile.name));
         // Resolving images blocks this thread until the registries answer.
         let answer =
@@ -144,75 +157,31 @@ impl Session<'_> {
         }
         answer.map_err(Failure::Dockerfile)
     }
+}
 
-    fn options(&self) -> Options {
-        let request = self.request;
-        Options {
-            target: request.target.clone(),
-            build_args: request.build_args.clone(),
-            labels: request.labels.clone(),
-            platform: request.platform.clone(),
-            build_platform: Platform::host(),
-            network: match request.network {
-                Network::Default => None,
-                Network::Host => Some("host".to_owned()),
-                Network::None => Some("none".to_owned()),
-            },
-            named_contexts: request.named_contexts.clone(),
-            filename: self.input.dockerfile.name.clone(),
-            session: "kiln".to_owned(),
-            extra_hosts: request.hosts.clone(),
-            hostname: None,
-            no_cache: request.no_cache.clone(),
-            context_name: CONTEXT_NAME.to_owned(),
-            multi_platform: false,
-        }
-    }
-
-    fn worker(&self, store: &Store, images: Arc<ImageResolver>) -> Result<Arc<Worker>, Failure> {
-        let mut contexts = self.request.directories.clone();
-        contexts.insert(CONTEXT_NAME.to_owned(), self.input.directory.clone());
-        let options = WorkerOptions {
-            store: store.clone(),
-            images,
-            contexts,
-            network: DefaultNetwork::Host,
-            resolv_conf: self.settings.resolv_conf()?,
-            secrets: self.request.secrets.clone(),
-            remote: RemoteOptions {
-                max_bytes: self.request.input_limit,
-                environment: self.settings.git_environment(),
-                // Only who builds may lend keys, not a Dockerfile.
-                ssh_agent: self.settings.ssh_agent().filter(|_| self.request.uses_ssh),
-            },
-        };
-        Ok(Arc::new(Worker::new(options).context("prepare the worker")?))
-    }
-
-    async fn solve(
-        &self,
-        store: &Store,
-        worker: &Arc<Worker>,
-        lowered: &Lowered,
-    ) -> Result<Solved<Output>, Failure> {
-        if !rustix::process::geteuid().is_root() {
-            let problem = "building without root privileges is not supported yet: run kiln as root";
-            return Err(Failure::Other(anyhow!(problem)));
-        }
-        let graph = Graph::load(&lowered.definition()).context("check the build graph")?;
-        let options = SolveOptions {
-            jobs: self.settings.jobs(),
-            events: self.events.clone(),
-            cancel: self.cancel.clone(),
-        };
-        solve(
-            Arc::new(graph),
-            Arc::clone(worker),
-            Arc::new(StoreCache::new(store.clone())),
-            options,
-        )
-        .await
-        .map_err(Failure::Solve)
+/// Returns what the frontend is asked for, but for what the Dockerfile says.
+pub(super) fn options(request: &BuildRequest) -> Options {
+    Options {
+        target: request.target.clone(),
+        build_args: request.build_args.clone(),
+        labels: request.labels.clone(),
+        platform: request.platform.clone(),
+        build_platform: Platform::host(),
+        network: match request.network {
+            Network::Default => None,
+            Network::Host => Some("host".to_owned()),
+            Network::None => Some("none".to_owned()),
+        },
+        named_contexts: request.named_contexts.clone(),
+        archive_context: false,
+        filename: String::new(),
+        session: "kiln".to_owned(),
+        extra_hosts: request.hosts.clone(),
+        limits: request.limits.clone(),
+        hostname: None,
+        no_cache: request.no_cache.clone(),
+        context_name: CONTEXT_NAME.to_owned(),
+        multi_platform: false,
     }
 }
 

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 
-use crate::build::{self, BuildRequest};
+use crate::build::{self, BuildRequest, Call};
 use crate::printer::Printer;
 use crate::settings::Settings;
 
@@ -16,8 +16,8 @@ use crate::settings::Settings;
 /// in the local store, or writes it where --output says.
 #[derive(Debug, Args)]
 pub(crate) struct BuildArguments {
-    /// Directory whose files COPY and ADD take; `-` for an archive on standard input, or a
-    /// Dockerfile there and no files
+    /// Directory whose files COPY and ADD take, or the URL of a repository, an archive or a
+    /// Dockerfile; `-` for an archive on standard input, or a Dockerfile there and no files
     #[arg(value_name = "CONTEXT")]
     pub(crate) context: PathBuf,
     /// Name of the Dockerfile, `-` for standard input [default: CONTEXT/Dockerfile]
@@ -35,7 +35,8 @@ pub(crate) struct BuildArguments {
     /// Value of a build argument; NAME alone takes it from the environment
     #[arg(long = "build-arg", value_name = "NAME=VALUE")]
     pub(crate) build_args: Vec<String>,
-    /// Additional build context: a directory, `docker-image://REF` or `oci-layout://DIR[:TAG|@DIGEST]`
+    /// Additional build context: a directory, a URL, `docker-image://REF` or
+    /// `oci-layout://DIR[:TAG|@DIGEST]`
     #[arg(long = "build-context", value_name = "NAME=VALUE")]
     pub(crate) build_contexts: Vec<String>,
     /// Label of the image
@@ -54,12 +55,31 @@ pub(crate) struct BuildArguments {
     /// More lines for /etc/hosts in RUN steps, as `name:address`
     #[arg(long = "add-host", value_name = "HOST:IP")]
     pub(crate) add_hosts: Vec<String>,
+    /// Size of /dev/shm in RUN steps, as 64m
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) shm_size: Option<String>,
+    /// Resource limit of RUN steps, as `nofile=1024:2048`; -1 for none
+    #[arg(long = "ulimit", value_name = "NAME=SOFT[:HARD]")]
+    pub(crate) ulimits: Vec<String>,
     /// Secret for RUN --mount=type=secret, as `id=ID[,src=FILE|,env=NAME]`
     #[arg(long = "secret", value_name = "SECRET")]
     pub(crate) secrets: Vec<String>,
     /// Write the build graph to a file, `-` for standard output, and build nothing
     #[arg(long, value_name = "FILE", conflicts_with_all = ["outputs", "iidfile"])]
     pub(crate) dump_llb: Option<PathBuf>,
+    /// Run the build checks and build nothing; the same as --call=check
+    #[arg(long, conflicts_with_all = ["call", "dump_llb", "outputs", "iidfile"])]
+    pub(crate) check: bool,
+    /// What is asked of the Dockerfile: build, check (or lint), outline (what the target can be
+    /// given), targets; `,format=json` for programs
+    #[arg(
+        long,
+        value_name = "METHOD[,format=json]",
+        default_value = "build",
+        hide_default_value = true
+    )]
+    #[arg(conflicts_with_all = ["dump_llb", "outputs", "iidfile"])]
+    pub(crate) call: Call,
     /// Run every step, whether its result is known or not
     #[arg(long)]
     pub(crate) no_cache: bool,
@@ -111,7 +131,11 @@ pub(crate) async fn run(
     let progress = if quiet { ProgressMode::Quiet } else { arguments.progress };
     let iidfile = arguments.iidfile.clone();
     let dump = arguments.dump_llb.clone();
+    let call = if arguments.check { Call::CHECK } else { arguments.call };
     let request = BuildRequest::resolve(arguments)?;
+    if call != Call::BUILD {
+        return build::call(request, call, progress, (settings, printer)).await;
+    }
     if let Some(path) = dump {
         let graph = build::graph(request, progress, settings, printer).await?;
         let Some(graph) = graph else { return Ok(ExitCode::FAILURE) };

@@ -16,6 +16,7 @@ use crate::settings::Settings;
 /// anonymous volumes are gone when the command ends; the exit status is the command's, 125 where
 /// kiln itself fails, 126 and 127 where the command can't be executed or isn't there.
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(crate) struct RunArguments {
     /// Remove the container at its end. Containers are never kept: this is for the habit's sake
     #[arg(long)]
@@ -29,9 +30,27 @@ pub(crate) struct RunArguments {
     /// Set an environment variable; NAME alone takes it from the environment
     #[arg(short, long = "env", value_name = "NAME=VALUE")]
     pub(crate) env: Vec<String>,
+    /// Read environment variables from a file, a line each; --env comes before it
+    #[arg(long = "env-file", value_name = "FILE")]
+    pub(crate) env_files: Vec<PathBuf>,
     /// Mount a directory or file of the host, or a named volume
     #[arg(short, long = "volume", value_name = "SRC:DST[:ro]")]
     pub(crate) volumes: Vec<String>,
+    /// Mount an empty directory in memory; options are size=SIZE and mode=MODE
+    #[arg(long = "tmpfs", value_name = "DST[:OPTIONS]")]
+    pub(crate) tmpfs: Vec<String>,
+    /// Make the container's files read-only, but for what is mounted
+    #[arg(long)]
+    pub(crate) read_only: bool,
+    /// Size of /dev/shm, as 64m
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) shm_size: Option<String>,
+    /// Resource limit, as `nofile=1024:2048`; -1 for none
+    #[arg(long = "ulimit", value_name = "NAME=SOFT[:HARD]")]
+    pub(crate) ulimits: Vec<String>,
+    /// Add a line to /etc/hosts, as `name:address`
+    #[arg(long = "add-host", value_name = "HOST:IP")]
+    pub(crate) add_hosts: Vec<String>,
     /// Working directory of the command
     #[arg(short, long, value_name = "DIR")]
     pub(crate) workdir: Option<PathBuf>,

@@ -1,8 +1,10 @@
 //! A container, from arguments to exit status.
 
+mod environment;
 mod process;
 mod signals;
 mod terminal;
+mod tmpfs;
 mod volumes;
 
 use std::collections::BTreeMap;
@@ -23,8 +25,10 @@ use kiln_worker::sandbox::{
 use kiln_worker::{ImageResolver, ImageResolverOptions};
 use tokio_util::sync::CancellationToken;
 
+use crate::build::parse_host;
 use crate::commands::run::{RunArguments, RunNetwork};
 use crate::image;
+use crate::limits;
 use crate::settings::Settings;
 use terminal::Terminal;
 use volumes::Volumes;
@@ -78,8 +82,12 @@ pub(crate) async fn run(arguments: &RunArguments, settings: &Settings) -> Result
         RunNetwork::Host => Network::Host,
         RunNetwork::None => Network::None,
     };
-    spec.mounts = network_files(&store, settings, &hostname)?;
-    spec.mounts.extend(volumes.mounts());
+    spec.readonly_rootfs = arguments.read_only;
+    if let Some(size) = &arguments.shm_size {
+        spec.shm_size = shm_size(size)?;
+    }
+    spec.mounts = network_files(&store, settings, (&hostname, &arguments.add_hosts))?;
+    spec.mounts.extend(mounts(&volumes, &arguments.tmpfs)?);
     spec.hostname = hostname;
 
     let sandbox = Sandbox::new(&store.temp_dir().context("make a temporary directory")?)?;
@@ -87,6 +95,27 @@ pub(crate) async fn run(arguments: &RunArguments, settings: &Settings) -> Result
     let running = sandbox.start(&spec, io).await?;
     let exit = attend(running, terminal).await?;
     Ok(u8::try_from(exit.code()).unwrap_or(u8::MAX))
+}
+
+fn shm_size(text: &str) -> Result<u64> {
+    let size = limits::size(text).context("invalid --shm-size")?;
+    if size == 0 {
+        bail!("invalid --shm-size: it can't be 0");
+    }
+    Ok(size.unsigned_abs())
+}
+
+/// Returns volumes and directories in memory, those that others lie in first.
+fn mounts(volumes: &Volumes, tmpfs: &[String]) -> Result<Vec<Mount>> {
+    let mut mounts: Vec<Mount> = volumes.mounts().collect();
+    for text in tmpfs {
+        let mount = tmpfs::parse(text)?;
+        // It takes the place of a volume that the image declares.
+        mounts.retain(|other| other.target != mount.target);
+        mounts.push(mount);
+    }
+    mounts.sort_by(|a, b| a.target.cmp(&b.target));
+    Ok(mounts)
 }
 
 /// Waits for the command to end, and passes signals and the terminal through meanwhile.
@@ -148,13 +177,21 @@ fn write_through(stream: LogStream, bytes: &[u8]) {
 }
 
 /// Returns `/etc/resolv.conf`, `/etc/hosts` and `/etc/hostname` as files of the container's own.
-fn network_files(store: &Store, settings: &Settings, hostname: &str) -> Result<Vec<Mount>> {
+fn network_files(
+    store: &Store,
+    settings: &Settings,
+    (hostname, more): (&str, &[String]),
+) -> Result<Vec<Mount>> {
     let directory = store.temp_dir().context("make a temporary directory")?;
     let mut hosts = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
     if !hosts.contains("localhost") {
         hosts.push_str("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n");
     }
     hosts = format!("{}\n127.0.0.1\t{hostname}\n", hosts.trim_end());
+    for text in more {
+        let (name, address) = parse_host(text)?;
+        hosts = format!("{hosts}{address}\t{name}\n");
+    }
     let files = [
         ("resolv.conf", settings.resolv_conf()?),
         ("hosts", hosts.into_bytes()),

@@ -4,12 +4,11 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use kiln_oci::ContainerConfig;
-use kiln_worker::sandbox::{Process, User};
+use kiln_worker::sandbox::{Process, Rlimit, User};
 
+use super::environment;
 use crate::commands::run::RunArguments;
-
-/// The `PATH` of images that name none, docker's.
-const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+use crate::limits::{self, Ulimit};
 
 /// Combines the image's defaults with the arguments, as docker does.
 pub(super) fn resolve(
@@ -32,12 +31,18 @@ pub(super) fn resolve(
     let user = arguments.user.clone().unwrap_or_else(|| config.user.clone());
     Ok(Process {
         args,
-        env: environment(config, arguments, hostname)?,
+        env: environment::resolve(config, arguments, hostname)?,
         cwd,
         user: User::Named(user),
         terminal: None,
-        rlimits: Vec::new(),
+        rlimits: limits::ulimits(&arguments.ulimits)?.into_iter().map(rlimit).collect(),
     })
+}
+
+fn rlimit(limit: Ulimit) -> Rlimit {
+    // -1 stands for none.
+    let value = |value: i64| u64::try_from(value).ok();
+    Rlimit { name: limit.name, soft: value(limit.soft), hard: value(limit.hard) }
 }
 
 fn command(config: &ContainerConfig, arguments: &RunArguments) -> Vec<String> {
@@ -55,42 +60,6 @@ fn command(config: &ContainerConfig, arguments: &RunArguments) -> Vec<String> {
         config.cmd.clone().unwrap_or_default()
     };
     entrypoint.into_iter().chain(command).collect()
-}
-
-fn environment(
-    config: &ContainerConfig,
-    arguments: &RunArguments,
-    hostname: &str,
-) -> Result<Vec<String>> {
-    let mut environment = vec![DEFAULT_PATH.to_owned(), format!("HOSTNAME={hostname}")];
-    if arguments.tty {
-        environment.push("TERM=xterm".to_owned());
-    }
-    for variable in &config.env {
-        set(&mut environment, variable);
-    }
-    for text in &arguments.env {
-        match text.split_once('=') {
-            Some(("", _)) => bail!("invalid environment variable {text:?}"),
-            Some(_) => set(&mut environment, text),
-            None => {
-                if let Ok(value) = std::env::var(text) {
-                    set(&mut environment, &format!("{text}={value}"));
-                }
-            }
-        }
-    }
-    Ok(environment)
-}
-
-/// Sets a variable, in the place of an earlier one of that name.
-fn set(environment: &mut Vec<String>, variable: &str) {
-    let name = |text: &str| text.split('=').next().unwrap_or_default().to_owned();
-    let wanted = name(variable);
-    match environment.iter_mut().find(|earlier| name(earlier) == wanted) {
-        Some(earlier) => variable.clone_into(earlier),
-        None => environment.push(variable.to_owned()),
-    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use kiln_solver::{SolveError, StepError};
 
-use super::text::clean;
+use super::text::{clean, clean_text};
 use crate::build::{Dockerfile, Failure};
 use crate::printer::{Printer, causes};
 
@@ -17,7 +17,8 @@ pub(crate) fn failure(printer: &Printer, failure: &Failure, dockerfile: &Dockerf
         Failure::Dockerfile(errors) => {
             let source = String::from_utf8_lossy(&dockerfile.text);
             for error in errors {
-                printer.note(kiln_frontend::error::render(error, &dockerfile.name, &source));
+                let text = kiln_frontend::error::render(error, &dockerfile.name, &source);
+                printer.note(format_args!("\n{}", clean_text(&text)));
             }
         }
         Failure::Solve(SolveError::Step { name, locations, log_tail, error }) => {

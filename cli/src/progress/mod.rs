@@ -22,6 +22,7 @@ use crate::commands::build::ProgressMode;
 
 pub(crate) use failure::failure;
 pub(crate) use summary::summary;
+pub(crate) use text::clean_text;
 pub(crate) use warnings::warnings;
 
 /// Shows events until the last sender is gone. The result is ready when everything was shown.

@@ -20,6 +20,11 @@ pub(super) fn clean(line: &[u8]) -> String {
     clean
 }
 
+/// Returns lines without what could drive a terminal.
+pub(crate) fn clean_text(text: &str) -> String {
+    text.split('\n').map(|line| clean(line.as_bytes())).collect::<Vec<_>>().join("\n")
+}
+
 fn skip_escape(characters: &mut std::iter::Peekable<std::str::Chars<'_>>) {
     match characters.next() {
         Some('[') => skip_control_sequence(characters),

@@ -3,7 +3,7 @@
 use kiln_frontend::Warning;
 use kiln_frontend::error::render_warning;
 
-use super::text::clean;
+use super::text::clean_text;
 use crate::build::Dockerfile;
 use crate::printer::Printer;
 
@@ -17,7 +17,6 @@ pub(crate) fn warnings(printer: &Printer, warnings: &[Warning], dockerfile: &Doc
     let source = String::from_utf8_lossy(&dockerfile.text);
     for warning in warnings {
         let text = render_warning(warning, &dockerfile.name, &source);
-        let lines: Vec<String> = text.lines().map(|line| clean(line.as_bytes())).collect();
-        printer.note(format_args!("\n{}", lines.join("\n")));
+        printer.note(format_args!("\n{}", clean_text(&text)));
     }
 }

@@ -5,9 +5,10 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use kiln_testkit::environment::{Output, base_layout, run};
-use kiln_testkit::{Kiln, Need, skip};
+use kiln_testkit::{Answer, FileServer, Kiln, Need, skip};
 
-use crate::kiln;
+use crate::repository::{GIT, Repository};
+use crate::{kiln, steps};
 
 /// Builds with something on standard input.
 fn build_stream(kiln: &Kiln, input: &[u8], arguments: &[&str]) -> Output {
@@ -126,4 +127,96 @@ fn archives_on_standard_input_are_hostile() {
     let limited = build_stream(&kiln, &archive, &["--input-limit", "32m", "-"]).failure();
     assert!(limited.contains("exceeds the limit"), "{limited}");
     build_stream(&kiln, &archive, &["--input-limit", "65m", "-"]).success();
+}
+
+/// Builds what is elsewhere.
+fn build_url(kiln: &Kiln, url: &str, arguments: &[&str]) -> Output {
+    build_stream(kiln, b"", &[arguments, &[url]].concat())
+}
+
+#[test]
+fn repositories_are_contexts() {
+    if skip("repositories_are_contexts", &GIT) {
+        return;
+    }
+    let kiln = kiln();
+    let repository = Repository::new(&kiln);
+    let dockerfile = "FROM base\nCOPY . /c/\nRUN ls -A /c > /list\n";
+    repository.write("Dockerfile", dockerfile);
+    repository.write("f", "one\n");
+    repository.write("d/Dockerfile", "FROM base\nCOPY g /g\n");
+    repository.write("d/g", "deep\n");
+    repository.write("d/Other", "FROM base\nCOPY g /other\n");
+    repository.commit();
+    let url = repository.url();
+    build_url(&kiln, &url, &["-t", "a"]).success();
+    assert_eq!(cat(&kiln, "a", "/list"), "Dockerfile\nd\nf\n");
+    let again = build_url(&kiln, &url, &["-t", "a"]);
+    assert!(steps(&again.stderr).0 >= 1, "{}", again.stderr);
+
+    let sub = format!("{url}#main:d");
+    build_url(&kiln, &sub, &["-t", "b"]).success();
+    assert_eq!(cat(&kiln, "b", "/g"), "deep\n");
+    build_url(&kiln, &sub, &["-t", "b", "-f", "Other"]).success();
+    assert_eq!(cat(&kiln, "b", "/other"), "deep\n");
+    build_stream(&kiln, b"FROM base\nCOPY g /typed\n", &["-t", "c", "-f", "-", &sub]).success();
+    assert_eq!(cat(&kiln, "c", "/typed"), "deep\n");
+
+    let named = format!("more={sub}");
+    let dockerfile = "FROM base\nCOPY --from=more g /named\n";
+    kiln.build_text(dockerfile, &["-t", "d", "--build-context", &named]).success();
+    assert_eq!(cat(&kiln, "d", "/named"), "deep\n");
+
+    let missing = build_url(&kiln, &format!("{url}#none"), &[]).failure();
+    assert!(missing.contains("does not contain ref none") && missing.contains(&url), "{missing}");
+    let missing = build_url(&kiln, &url, &["-f", "no/such"]).failure();
+    assert!(missing.contains("no/such"), "{missing}");
+}
+
+#[test]
+fn a_dockerfile_that_is_a_link_stays_in_its_context() {
+    if skip("a_dockerfile_that_is_a_link_stays_in_its_context", &GIT) {
+        return;
+    }
+    let kiln = kiln();
+    let canary = kiln.write("canary", "FROM base\nRUN echo canary-secret\n");
+    let repository = Repository::new(&kiln);
+    repository.write("real", "FROM base\nRUN echo inside > /f\n");
+    std::os::unix::fs::symlink("real", repository.work.join("Dockerfile")).unwrap();
+    std::os::unix::fs::symlink(&canary, repository.work.join("out")).unwrap();
+    repository.commit();
+    build_url(&kiln, &repository.url(), &["-t", "a"]).success();
+    assert_eq!(cat(&kiln, "a", "/f"), "inside\n");
+    let stderr = build_url(&kiln, &repository.url(), &["-f", "out"]).failure();
+    assert!(!stderr.contains("canary-secret"), "{stderr}");
+}
+
+#[test]
+fn urls_are_contexts_or_dockerfiles() {
+    if skip("urls_are_contexts_or_dockerfiles", &[Need::Root]) {
+        return;
+    }
+    let (kiln, server) = (kiln(), FileServer::start());
+    server.put("/d", Answer::of("FROM base\nRUN echo fetched > /f\n"));
+    build_url(&kiln, &server.url("/d"), &["-t", "a"]).success();
+    assert_eq!(cat(&kiln, "a", "/f"), "fetched\n");
+
+    kiln.write("ctx/Dockerfile", "FROM base\nCOPY f /f\nRUN cat /f > /g\n");
+    kiln.write("ctx/f", "archived\n");
+    for compression in [&[][..], &["-z"]] {
+        server.put("/x.tar", Answer::of(tar(&kiln.path("ctx"), compression)));
+        build_url(&kiln, &server.url("/x.tar"), &["-t", "b"]).success();
+        assert_eq!(cat(&kiln, "b", "/g"), "archived\n");
+    }
+    let again = build_url(&kiln, &server.url("/x.tar"), &["-t", "b"]);
+    assert!(!again.stderr.contains("failed") && steps(&again.stderr).0 >= 1, "{}", again.stderr);
+
+    // Named, a file is a file.
+    let named = format!("more={}", server.url("/d"));
+    let dockerfile = "FROM base\nCOPY --from=more context /c\n";
+    kiln.build_text(dockerfile, &["-t", "c", "--build-context", &named]).success();
+    assert!(cat(&kiln, "c", "/c").contains("fetched"));
+
+    let gone = build_url(&kiln, &server.url("/none"), &[]).failure();
+    assert!(gone.contains("404") && gone.contains("/none"), "{gone}");
 }

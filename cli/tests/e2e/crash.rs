@@ -106,3 +106,32 @@ fn assert_store_is_whole(root: &Path) {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
     assert!(!mounts.contains(root.to_str().unwrap()), "{mounts}");
 }
+
+#[test]
+fn an_interrupted_build_stops_what_runs() {
+    if skip("an_interrupted_build_stops_what_runs", &[Need::Root]) {
+        return;
+    }
+    let kiln = kiln();
+    // A number that no other process has on its command line.
+    let seconds = format!("1{:06}", std::process::id());
+    kiln.write("ctx/Dockerfile", format!("FROM base\nRUN echo before\nRUN sleep {seconds}\n"));
+    let base = format!("base=oci-layout://{}", base_layout().display());
+    let log = std::fs::File::create(kiln.path("log")).unwrap();
+    let mut build = kiln
+        .command(&["build", "--progress=plain", "--build-context", &base, "ctx"])
+        .stderr(log)
+        .spawn()
+        .unwrap();
+    let shown = || std::fs::read_to_string(kiln.path("log")).unwrap();
+    let sleeps = || {
+        let mut find = std::process::Command::new("pgrep");
+        find.args(["-f", &format!("sleep {seconds}")]).output().unwrap().status.success()
+    };
+    kiln_testkit::peers::wait_until("the step runs", sleeps);
+    let pid = rustix::process::Pid::from_child(&build);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    assert!(!build.wait().unwrap().success());
+    assert!(!sleeps(), "the step still runs");
+    assert!(shown().contains("CANCELED") && shown().contains("ERROR: canceled"), "{}", shown());
+}

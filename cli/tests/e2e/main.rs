@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 mod build;
+mod call;
 mod concurrency;
 mod contexts;
 mod crash;
@@ -9,9 +10,11 @@ mod debian;
 mod demo;
 mod engine;
 mod images;
+mod limits;
 mod llb;
 mod outputs;
 mod registry;
+mod repository;
 mod run;
 mod sources;
 

@@ -116,3 +116,93 @@ fn a_signal_reaches_the_command() {
     assert_eq!(rest, "got it\n");
     assert_eq!(child.wait().unwrap().code(), Some(3));
 }
+
+/// A terminal that a test types on and reads from.
+struct Terminal {
+    keyboard: std::fs::File,
+    shown: String,
+}
+
+impl Terminal {
+    /// Returns a terminal, and the descriptor of its other side.
+    fn open() -> (Self, std::fs::File) {
+        use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+        let side = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&side).unwrap();
+        unlockpt(&side).unwrap();
+        let name = ptsname(&side, Vec::new()).unwrap();
+        let other =
+            std::fs::File::options().read(true).write(true).open(name.to_str().unwrap()).unwrap();
+        let terminal = Self { keyboard: side.into(), shown: String::new() };
+        terminal.resize(30, 100);
+        (terminal, other)
+    }
+
+    fn resize(&self, rows: u16, columns: u16) {
+        let size =
+            rustix::termios::Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        rustix::termios::tcsetwinsize(&self.keyboard, size).unwrap();
+    }
+
+    fn press(&mut self, keys: &str) {
+        std::io::Write::write_all(&mut self.keyboard, keys.as_bytes()).unwrap();
+    }
+
+    /// Reads until `text` is shown, after what was waited for before.
+    fn expect(&mut self, text: &str) {
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+        while !self.shown.contains(text) {
+            assert!(std::time::Instant::now() < deadline, "{text:?} in {:?}", self.shown);
+            let mut ready =
+                [rustix::event::PollFd::new(&self.keyboard, rustix::event::PollFlags::IN)];
+            let second = rustix::event::Timespec { tv_sec: 1, tv_nsec: 0 };
+            if rustix::event::poll(&mut ready, Some(&second)).unwrap() == 0 {
+                continue;
+            }
+            let mut buffer = [0; 4096];
+            // A terminal that nobody is connected to any more reads as an error.
+            let read = std::io::Read::read(&mut self.keyboard, &mut buffer).unwrap_or(0);
+            assert!(read > 0, "the terminal was closed after {:?}", self.shown);
+            self.shown.push_str(&String::from_utf8_lossy(&buffer[..read]));
+        }
+        let end = self.shown.find(text).unwrap() + text.len();
+        self.shown.drain(..end);
+    }
+}
+
+#[test]
+fn a_terminal_is_passed_through() {
+    let needs = [Need::Root, Need::Program("setsid")];
+    if skip("a_terminal_is_passed_through", &needs) {
+        return;
+    }
+    let kiln = prepared();
+    let (mut terminal, other) = Terminal::open();
+    let before = rustix::termios::tcgetattr(&other).unwrap();
+    let streams = [other.try_clone().unwrap(), other.try_clone().unwrap()];
+    let [stdin, stdout] = streams;
+    let stderr = other.try_clone().unwrap();
+    let mut child = kiln
+        .command_on_terminal(&["run", "--rm", "-it", "img", "sh"])
+        .stdin(stdin)
+        .stdout(stdout)
+        .stderr(stderr)
+        .spawn()
+        .unwrap();
+    terminal.expect("$ ");
+    terminal.press("echo $(tty) $(stty size) done\r");
+    terminal.expect("/dev/pts/0 30 100 done");
+    terminal.resize(40, 120);
+    terminal.expect("$ ");
+    // The size has to arrive on its way through kiln.
+    terminal.press("while test \"$(stty size)\" != '40 120'; do :; done; echo resi''zed\r");
+    terminal.expect("resized");
+    terminal.press("sleep 1000; echo inter''rupted\r");
+    terminal.press("\u{3}");
+    terminal.expect("$ ");
+    terminal.press("exit 5\r");
+    assert_eq!(child.wait().unwrap().code(), Some(5));
+    // The user's terminal is what it was.
+    let after = rustix::termios::tcgetattr(&other).unwrap();
+    assert_eq!(format!("{before:?}"), format!("{after:?}"));
+}

@@ -1,13 +1,13 @@
 //! Files behind URLs, and repositories.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use kiln_testkit::environment::run;
-use kiln_testkit::peers::GitDaemon;
 use kiln_testkit::{Answer, FileServer, Kiln, Need, skip};
 
 use crate::kiln;
+use crate::repository::{GIT, Repository};
 
 fn cat(kiln: &Kiln, image: &str, path: &str) -> String {
     kiln.run(&["run", "--rm", "--entrypoint", "cat", image, path]).success()
@@ -130,61 +130,6 @@ fn credentials_go_to_their_server_only() {
     assert_eq!(asked[0].headers["authorization"], "Bearer canary-token");
     assert!(!foreign.take_requests()[0].headers.contains_key("authorization"));
 }
-
-/// A repository in the making, and the daemon that serves it.
-struct Repository {
-    work: PathBuf,
-    served: tempfile::TempDir,
-    daemon: GitDaemon,
-}
-
-impl Repository {
-    fn new(kiln: &Kiln) -> Self {
-        let served = tempfile::tempdir().unwrap();
-        let work = kiln.path("repository");
-        std::fs::create_dir(&work).unwrap();
-        let daemon = GitDaemon::start(served.path());
-        let repository = Self { work, served, daemon };
-        repository.git(&["init", "--quiet", "--initial-branch=main"]);
-        repository
-    }
-
-    fn git(&self, arguments: &[&str]) -> String {
-        let mut git = Command::new("git");
-        git.current_dir(&self.work).env("GIT_CONFIG_GLOBAL", "/dev/null");
-        git.args(["-c", "user.name=x", "-c", "user.email=x@example.com"]);
-        git.args(["-c", "protocol.file.allow=always"]).args(arguments);
-        run(&mut git).success().trim().to_owned()
-    }
-
-    fn write(&self, name: &str, content: &str) {
-        let path = self.work.join(name);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, content).unwrap();
-    }
-
-    /// Commits everything, brings it to the daemon, and returns the commit.
-    fn commit(&self) -> String {
-        self.git(&["add", "--all"]);
-        self.git(&["commit", "--quiet", "--allow-empty", "--message=x"]);
-        self.publish("r.git");
-        self.git(&["rev-parse", "HEAD"])
-    }
-
-    fn publish(&self, name: &str) -> PathBuf {
-        let bare = self.served.path().join(name);
-        let _ = std::fs::remove_dir_all(&bare);
-        let bare_text = bare.to_str().unwrap();
-        self.git(&["clone", "--quiet", "--bare", ".", bare_text]);
-        bare
-    }
-
-    fn url(&self) -> String {
-        self.daemon.url("r.git")
-    }
-}
-
-const GIT: [Need; 2] = [Need::Root, Need::Program("git")];
 
 #[test]
 fn repositories_are_checked_out() {

@@ -8,6 +8,7 @@ use crate::lint::rules;
 
 use super::checks;
 use super::dispatch::{SCAN_ARGS, Site};
+use super::outline::DeclaredArg;
 use super::stage::BuildArg;
 
 /// Declares arguments, one after the other: each sees the ones before.
@@ -17,7 +18,15 @@ pub(super) fn dispatch(site: &mut Site<'_, '_>, instruction: &ArgInstruction) ->
         if checks::is_secret(&arg.key) {
             site.report(rules::secrets_used_in_arg_or_env("ARG", &arg.key));
         }
+        let inherited = is_inherited(site, arg);
         let value = value(site, arg)?;
+        let needs = &mut site.stage.needs;
+        needs.args.insert(arg.key.clone());
+        if !inherited {
+            let declared = DeclaredArg::new(arg, instruction.span);
+            let declared = DeclaredArg { value: value.clone(), ..declared };
+            needs.declared.insert(arg.key.clone(), declared);
+        }
         text = text + " " + &arg.key;
         if let Some(value) = &value {
             text = text + "=" + value;
@@ -30,6 +39,13 @@ pub(super) fn dispatch(site: &mut Site<'_, '_>, instruction: &ArgInstruction) ->
     }
     site.commit(text, false);
     Ok(())
+}
+
+/// Tells whether an argument has nothing but its global declaration.
+fn is_inherited(site: &Site<'_, '_>, arg: &ArgValue) -> bool {
+    arg.value.is_none()
+        && !site.lowering.build_args.contains_key(&arg.key)
+        && site.lowering.global_args.env.get(&arg.key).is_some()
 }
 
 /// Returns an argument's value: the one given to the build, else the default, else the global one.

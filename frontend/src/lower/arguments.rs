@@ -12,6 +12,7 @@ use crate::suggest::{self, Case};
 
 use super::checks::Checks;
 use super::environment::Environment;
+use super::outline::DeclaredArg;
 use super::{platform, reference};
 
 /// The arguments that `FROM` and, where declared again, stages see.
@@ -19,8 +20,8 @@ use super::{platform, reference};
 pub(super) struct GlobalArgs {
     /// Names and values; those without a value are left out.
     pub env: Environment,
-    /// All names that are declared, with a value or not.
-    pub declared: BTreeSet<String>,
+    /// All that are declared, with a value or not.
+    pub declared: BTreeMap<String, DeclaredArg>,
 }
 
 impl GlobalArgs {
@@ -34,21 +35,28 @@ impl GlobalArgs {
         given: &BTreeMap<String, String>,
         expander: Expander,
     ) -> Result<Self, Error> {
-        let mut declared = BTreeSet::new();
+        let mut declared: BTreeMap<String, DeclaredArg> = BTreeMap::new();
         for instruction in declarations {
             for arg in &instruction.args {
-                let value = match (given.get(&arg.key), &arg.value) {
-                    (Some(given), _) => Some(given.clone()),
-                    (None, Some(default)) => {
-                        let expanded = expander.process_word(default, &env);
-                        Some(expanded.map_err(|error| error.at(instruction.span))?.text)
+                let mut found = DeclaredArg::new(arg, instruction.span);
+                if let Some(given) = given.get(&arg.key) {
+                    found.value = Some(given.clone());
+                } else if let Some(default) = &arg.value {
+                    let expanded = expander.process_word(default, &env);
+                    let expanded = expanded.map_err(|error| error.at(instruction.span))?;
+                    found.value = Some(expanded.text);
+                    found.uses = expanded.matched;
+                    // One that is built on its own earlier value needs what that one needed.
+                    if found.uses.remove(&arg.key)
+                        && let Some(earlier) = declared.get(&arg.key)
+                    {
+                        found.uses.extend(earlier.uses.iter().cloned());
                     }
-                    (None, None) => None,
-                };
-                if let Some(value) = value {
-                    env.set(&arg.key, &value);
                 }
-                declared.insert(arg.key.clone());
+                if let Some(value) = &found.value {
+                    env.set(&arg.key, value);
+                }
+                declared.insert(arg.key.clone(), found);
             }
         }
         Ok(Self { env, declared })
@@ -57,14 +65,14 @@ impl GlobalArgs {
     /// Reports variables of a `FROM` that no argument declares.
     fn check_undeclared(&self, expansion: &Expansion, span: Span, checks: &mut Checks) {
         let known: Vec<&str> =
-            self.declared.iter().map(String::as_str).chain(self.env.keys()).collect();
+            self.declared.keys().map(String::as_str).chain(self.env.keys()).collect();
         for name in expansion.unmatched.iter().filter(|name| !known.contains(&name.as_str())) {
             let nearest = suggest::nearest(name, known.iter().copied(), Case::Sensitive);
             checks.report(rules::undefined_arg_in_from(name, nearest.as_deref()), Some(span));
         }
     }
 
-    /// Expands what a stage is built on.
+    /// Expands what a stage is built on; adds the arguments that it takes to `used`.
     ///
     /// # Errors
     /// Fails if it is malformed, or nothing remains of it.
@@ -73,18 +81,20 @@ impl GlobalArgs {
         stage: &instruction::Stage,
         expander: Expander,
         checks: &mut Checks,
+        used: &mut BTreeSet<String>,
     ) -> Result<String, Error> {
-        let expansion =
+        let mut expansion =
             expander.process_word(&stage.base, &self.env).map_err(|error| error.at(stage.span))?;
         self.check_undeclared(&expansion, stage.span, checks);
         if expansion.text.is_empty() {
             let message = format!("base name ({}) should not be blank", stage.base);
             return Err(Error::new(message).at(stage.span));
         }
+        used.append(&mut expansion.matched);
         Ok(expansion.text)
     }
 
-    /// Expands and reads a stage's `--platform`.
+    /// Expands and reads a stage's `--platform`; adds the arguments that it takes to `used`.
     ///
     /// # Errors
     /// Fails if it is malformed, or nothing remains of it.
@@ -93,11 +103,12 @@ impl GlobalArgs {
         stage: &instruction::Stage,
         expander: Expander,
         checks: &mut Checks,
+        used: &mut BTreeSet<String>,
     ) -> Result<Option<kiln_oci::Platform>, Error> {
         if stage.platform.is_empty() {
             return Ok(None);
         }
-        let expansion = expander.process_word(&stage.platform, &self.env).map_err(|error| {
+        let mut expansion = expander.process_word(&stage.platform, &self.env).map_err(|error| {
             error.context("failed to process arguments for platform ").at(stage.span)
         })?;
         self.check_undeclared(&expansion, stage.span, checks);
@@ -112,6 +123,7 @@ impl GlobalArgs {
             let message = format!("failed to parse platform {}: {error}", stage.platform);
             Error::new(message).at(stage.span)
         })?;
+        used.append(&mut expansion.matched);
         Ok(Some(platform))
     }
 

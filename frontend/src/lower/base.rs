@@ -49,7 +49,7 @@ impl Lowering<'_> {
     /// resolved.
     pub(super) fn resolve_bases(&mut self, reachable: &[bool]) -> Result<(), Error> {
         let mut pending = Vec::new();
-        let mut malformed = None;
+        let mut malformed: Option<Error> = None;
         for (id, reached) in reachable.iter().enumerate() {
             let stage = &mut self.stages[id];
             if stage.base.is_some() || stage.dispatched || stage.resolved {
@@ -63,7 +63,7 @@ impl Lowering<'_> {
                 match self.find_base(id, *reached) {
                     Ok(found) => pending.extend(found),
                     // The reference looks at all names at once; the last one is told.
-                    Err(error) => malformed = Some(error),
+                    Err(error) => drop(malformed.replace(error)),
                 }
             }
         }
@@ -71,14 +71,16 @@ impl Lowering<'_> {
             return Err(error);
         }
         let answers = self.ask(&pending)?;
+        let mut last = None;
         for base in pending {
             let id = base.stage;
-            let result = self.set_base(base, &answers);
-            result.map_err(|error| self.stages[id].error_at(error))?;
+            if let Err(error) = self.set_base(base, &answers) {
+                self.errors.extend(last.replace(self.stages[id].error_at(error)));
+            }
             let stage = &mut self.stages[id];
             stage.dispatched |= stage.unregistered;
         }
-        Ok(())
+        last.map_or(Ok(()), Err)
     }
 
     fn set_scratch(&mut self, id: StageId) {

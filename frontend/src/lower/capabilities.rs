@@ -58,6 +58,8 @@ fn exec_needs(exec: &ExecOp, needed: &mut Vec<&'static str>) {
     when(exec.network != NetMode::Unset, "exec.meta.network");
     when(exec.security == SecurityMode::Insecure, "exec.meta.security");
     when(exec.meta.proxy_env.is_some(), "exec.meta.proxyenv");
+    when(!exec.meta.ulimit.is_empty(), "exec.meta.ulimit");
+    when(!exec.meta.cgroup_parent.is_empty(), "exec.meta.cgroup.parent");
     when(!exec.cdi_devices.is_empty(), "exec.meta.cdi");
     when(!exec.secret_env.is_empty(), "exec.secretenv");
     when(!exec.secret_env.is_empty(), "exec.mount.secret");

@@ -29,18 +29,14 @@ impl Checks {
         linter.report(&mut self.warnings, finding, span.unwrap_or_default());
     }
 
-    /// Returns the warnings by line and rule.
-    ///
-    /// # Errors
-    /// Fails if there are warnings and they are to be errors.
-    pub(super) fn finish(mut self) -> Result<Vec<Warning>, Error> {
-        if let Some(error) = self.linter.error(&self.warnings) {
-            return Err(error);
-        }
-        let place = |warning: &Warning| warning.spans.first().map_or(0, |span| span.start);
+    /// Returns the error that the warnings amount to, if they are to be errors.
+    pub(super) fn error(&self) -> Option<Error> {
+        self.linter.error(&self.warnings)
+    }
+
+    /// Returns the warnings in the order in which they were found.
+    pub(super) fn into_warnings(self) -> Vec<Warning> {
         self.warnings
-            .sort_by(|a, b| (place(a), a.rule, &a.message).cmp(&(place(b), b.rule, &b.message)));
-        Ok(self.warnings)
     }
 }
 

@@ -4,9 +4,9 @@ use crate::error::{Error, Span};
 use crate::expand::EmptyEnv;
 use crate::instruction::{Instruction, InstructionKind};
 
-use super::Lowering;
 use super::run_mount;
 use super::stage::{Stage, StageId, Stages};
+use super::{Lowering, Scope};
 
 impl Lowering<'_> {
     /// Finds the stages that an instruction reads. Images that it names itself get a stage that
@@ -66,20 +66,28 @@ impl Lowering<'_> {
             .collect()
     }
 
-    /// Finds what all instructions of all stages read.
+    /// Finds what all instructions of all stages read. Instructions that read what doesn't exist
+    /// are errors, and left out.
     ///
     /// # Errors
-    /// Fails on stages that don't exist, and on stages that need each other.
+    /// Fails on stages that need each other.
     pub(super) fn connect(&mut self) -> Result<(), Error> {
         for id in 0..self.stages.len() {
             let mut commands = std::mem::take(&mut self.stages[id].commands);
-            for command in &mut commands {
-                let sources = self.sources(&command.instruction)?;
+            commands.retain_mut(|command| {
+                let sources = match self.sources(&command.instruction) {
+                    Ok(sources) => sources,
+                    Err(error) => {
+                        self.fail(error.at(command.instruction.span), true);
+                        return false;
+                    }
+                };
                 command.sources = self.register(sources);
                 let span = command.instruction.span;
                 let deps = command.sources.iter().map(|source| (*source, span));
                 self.stages[id].deps.extend(deps);
-            }
+                true
+            });
             self.stages[id].commands = commands;
         }
         check_cycles(&self.stages)?;
@@ -91,8 +99,8 @@ impl Lowering<'_> {
 
     /// Tells for each stage whether the target needs it.
     pub(super) fn reachable(&self, target: StageId) -> Vec<bool> {
-        let mut reached = vec![false; self.stages.len()];
-        let mut pending = vec![target];
+        let mut reached = vec![self.scope == Scope::All; self.stages.len()];
+        let mut pending = if self.scope == Scope::All { Vec::new() } else { vec![target] };
         while let Some(id) = pending.pop() {
             if !std::mem::replace(&mut reached[id], true) {
                 pending.extend(self.stages[id].base);

@@ -34,14 +34,13 @@ pub(super) struct Site<'s, 'l> {
     pub instruction: &'s Instruction,
     /// The stages that it reads.
     pub sources: &'s [StageId],
+    /// Whether it uses variables that nothing defines.
+    pub has_undefined: bool,
 }
 
 impl Lowering<'_> {
-    /// Dispatches the instructions of every stage that is needed.
-    ///
-    /// # Errors
-    /// Returns the first error.
-    pub(super) fn dispatch_stages(&mut self, reachable: &[bool]) -> Result<(), Error> {
+    /// Dispatches the instructions of every stage that is needed; goes on after errors.
+    pub(super) fn dispatch_stages(&mut self, reachable: &[bool]) {
         for (id, _) in reachable.iter().enumerate().filter(|(_, reached)| **reached) {
             if self.stages[id].dispatched {
                 continue;
@@ -49,26 +48,30 @@ impl Lowering<'_> {
             self.stages.inherit(id);
             let placeholder = Stage::new(String::new(), None, self.stages[id].paths);
             let mut stage = std::mem::replace(&mut self.stages[id], placeholder);
-            let result = self.dispatch_stage(id, &mut stage);
+            self.dispatch_stage(id, &mut stage);
             stage.dispatched = true;
             self.stages[id] = stage;
-            result?;
         }
-        Ok(())
     }
 
-    fn dispatch_stage(&mut self, id: StageId, stage: &mut Stage) -> Result<(), Error> {
-        begin(stage, self).map_err(|error| stage.error_at(error))?;
+    fn dispatch_stage(&mut self, id: StageId, stage: &mut Stage) {
+        if let Err(error) = begin(stage, self) {
+            self.fail(stage.error_at(error), true);
+            return;
+        }
         let commands = std::mem::take(&mut stage.commands);
         for Command { instruction, sources, onbuild } in &commands {
             stage.in_trigger = *onbuild;
             self.checks.enter(&instruction.comments);
-            let mut site = Site { lowering: self, stage, id, instruction, sources };
-            site.dispatch().map_err(|error| error.at(instruction.span))?;
+            let mut site =
+                Site { lowering: self, stage, id, instruction, sources, has_undefined: false };
+            if let Err(error) = site.dispatch() {
+                let is_certain = !site.has_undefined;
+                self.fail(error.at(instruction.span), is_certain);
+            }
         }
         stage.commands = commands;
         self.checks.enter(&[]);
-        Ok(())
     }
 }
 
@@ -176,9 +179,19 @@ impl Site<'_, '_> {
         words.iter().map(|word| self.expand(word)).collect()
     }
 
+    /// Notes whether a word uses variables that nothing defines, without reporting them.
+    pub(super) fn note_variables(&mut self, word: &str) {
+        let expansion = self.lowering.expander.process_word(word, &*self.env());
+        self.has_undefined |= expansion.is_ok_and(|expansion| !expansion.unmatched.is_empty());
+    }
+
     fn expand_with(&mut self, expander: Expander, word: &str) -> Result<String, Error> {
         let env = self.env();
-        let expansion = expander.process_word(word, &*env)?;
+        let expansion = expander.process_word(word, &*env).inspect_err(|_| {
+            // A variable that is required may be missing because of an earlier error.
+            self.has_undefined |= word.contains('?');
+        })?;
+        self.has_undefined |= !expansion.unmatched.is_empty();
         self.report_undefined(&expansion.unmatched, &env);
         Ok(expansion.text)
     }

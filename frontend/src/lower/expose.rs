@@ -16,6 +16,7 @@ pub(super) fn dispatch(site: &mut Site<'_, '_>, ports: &[String]) -> Result<(), 
     let mut exposed = Vec::new();
     let mut specs = Vec::new();
     for port in ports {
+        site.note_variables(port);
         specs.extend(site.lowering.expander.process_words(port, &*env)?);
     }
     for spec in &specs {

@@ -1,16 +1,20 @@
 //! The build context.
 
-use kiln_llb::op::SourceOp;
+use kiln_llb::op::{CopyAction, FileActionKind, SourceOp};
+use kiln_llb::{Edge, OpMetadata};
 
 use crate::error::Error;
 use crate::ignore;
 use crate::resolve::ContextFiles;
 
 use super::git;
-use super::graph::{Graph, Output, PathSet, Plan};
+use super::graph::{Action, Graph, Output, PathSet, Plan};
 use super::metadata;
 use super::named_context::{exclude, http_source};
 use super::{Lowering, Options};
+
+/// The name of a context that is a file.
+const FILENAME: &str = "context";
 
 /// The build context.
 #[derive(Clone, Debug)]
@@ -36,8 +40,7 @@ impl MainContext {
     ) -> Result<Self, Error> {
         let paths = graph.new_path_set();
         if let Some(url) = options.named_contexts.get("context") {
-            let (source, name) = remote(url, options)?;
-            let output = graph.add(Plan::Source(source), None, metadata::named(&name));
+            let output = add_remote(url, options, graph)?;
             return Ok(Self { output, paths, patterns: Vec::new(), is_local: false });
         }
         let patterns = ignore_patterns(files)?;
@@ -61,6 +64,45 @@ impl Lowering<'_> {
     }
 }
 
+/// Tells whether a text names a context elsewhere: a repository, or a file behind a URL.
+pub fn is_remote_context(text: &str) -> bool {
+    // What is wrong with a repository's options is said when it is used.
+    !matches!(git::parse(text), Ok(None))
+        || text.starts_with("http://")
+        || text.starts_with("https://")
+}
+
+/// Returns the files of the URL that stands in for the build context, as the graph of a Dockerfile
+/// has them; `None` where none does.
+///
+/// # Errors
+/// Fails if the URL is malformed.
+pub fn remote_context(options: &Options) -> Result<Option<Edge>, Error> {
+    let Some(url) = options.named_contexts.get("context") else { return Ok(None) };
+    let mut graph = Graph::default();
+    let output = add_remote(url, options, &mut graph)?;
+    graph.finish(output).map(Some)
+}
+
+/// Adds a context that is a URL.
+fn add_remote(url: &str, options: &Options, graph: &mut Graph) -> Result<Output, Error> {
+    let (source, name) = remote(url, options)?;
+    let output = graph.add(Plan::Source(source), None, metadata::named(&name));
+    if !options.archive_context {
+        return Ok(output);
+    }
+    let unpack = CopyAction {
+        src: format!("/{FILENAME}"),
+        dest: "/".to_owned(),
+        mode: -1,
+        attempt_unpack_docker_compatibility: true,
+        timestamp: -1,
+        ..CopyAction::default()
+    };
+    let action = Action { from: Some(output), kind: FileActionKind::Copy(unpack) };
+    Ok(graph.add(Plan::File(None, vec![action]), None, OpMetadata::default()))
+}
+
 /// Returns the source of a context that is a URL, and its name.
 fn remote(url: &str, options: &Options) -> Result<(SourceOp, String), Error> {
     let given = |key: &str| options.build_args.get(key).map(String::as_str).unwrap_or_default();
@@ -74,10 +116,7 @@ fn remote(url: &str, options: &Options) -> Result<(SourceOp, String), Error> {
         return Ok((git.source(keep == Some(true)), name));
     }
     if url.starts_with("http://") || url.starts_with("https://") {
-        return Ok((
-            http_source(url, "context"),
-            "[internal] load remote build context".to_owned(),
-        ));
+        return Ok((http_source(url, FILENAME), "[internal] load remote build context".to_owned()));
     }
     Err(Error::new(format!("unsupported build context {url}")))
 }

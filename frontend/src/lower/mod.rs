@@ -37,11 +37,14 @@ mod graph;
 mod healthcheck;
 mod image;
 mod label;
+mod limits;
 mod main_context;
 mod maintainer;
 mod metadata;
 mod named_context;
+mod offline;
 mod onbuild;
+mod outline;
 mod path;
 mod platform;
 mod prepare;
@@ -67,11 +70,14 @@ use kiln_llb::op::{NetMode, ProxyEnv};
 use kiln_llb::{Definition, Edge, SourceInfo};
 use kiln_oci::{ImageConfig, Platform};
 
+pub use limits::ProcessLimits;
+
+use crate::call::{Outline, Report};
 use crate::error::Error;
 use crate::expand::Expander;
 use crate::instruction::Dockerfile;
 use crate::lint::{Linter, Warning};
-use crate::parser;
+use crate::parser::{self, Parsed};
 use crate::resolve::{ContextFiles, Images};
 use crate::text::parse_bool;
 
@@ -80,6 +86,7 @@ use checks::Checks;
 use epoch::Epoch;
 use graph::Graph;
 use main_context::MainContext;
+pub use main_context::{is_remote_context, remote_context};
 use named_context::NamedContexts;
 use stage::{StageId, Stages};
 
@@ -102,12 +109,16 @@ pub struct Options {
     /// caller into `local:NAME`, the name of a local source that it knows. A value for `context`,
     /// a URL, stands in for the build context.
     pub named_contexts: BTreeMap<String, String>,
+    /// Whether that URL leads to an archive, whose files are the context.
+    pub archive_context: bool,
     /// The name of the Dockerfile, for messages.
     pub filename: String,
     /// `local.unique` of local sources: what ties them to this build.
     pub session: String,
     /// More hosts for `RUN` (`--add-host`): name and address.
     pub extra_hosts: Vec<(String, String)>,
+    /// What `RUN` steps may use.
+    pub limits: ProcessLimits,
     /// Host name of `RUN` steps.
     pub hostname: Option<String>,
     /// Stages whose steps run even when cached; `Some` and empty stands for all (`--no-cache`).
@@ -153,20 +164,130 @@ pub fn lower(
     images: &dyn Images,
     context: &dyn ContextFiles,
 ) -> Result<Lowered, Vec<Error>> {
-    let dockerfile = match options.build_args.get("BUILDKIT_DOCKERFILE_CHECK") {
-        Some(value) => {
-            let linter = Linter::from_build_arg(value).map_err(|error| vec![error])?;
-            parser::parse_with(source, linter)?
-        }
-        None => parser::parse(source)?,
+    lower_or_warn(source, options, (images, context), &mut Vec::new())
+}
+
+/// Makes a graph and an image config of a Dockerfile. What the build checks find is added to
+/// `warnings` whether there are errors or not.
+///
+/// # Errors
+/// As [`lower`].
+pub fn lower_or_warn(
+    source: &[u8],
+    options: &Options,
+    (images, context): (&dyn Images, &dyn ContextFiles),
+    warnings: &mut Vec<Warning>,
+) -> Result<Lowered, Vec<Error>> {
+    let attempt = attempt(source, options, images, context, Scope::Target);
+    let (lowering, target) = attempt.reached.inspect_err(|_| {
+        warnings.extend(in_order(attempt.warnings));
+    })?;
+    let lowered = lowering.finish(target, source_info(source, options));
+    let lowered = lowered.map_err(|error| vec![error])?;
+    warnings.extend(lowered.warnings.iter().cloned());
+    Ok(lowered)
+}
+
+/// Returns warnings by line and rule.
+fn in_order(mut warnings: Vec<Warning>) -> Vec<Warning> {
+    let place = |warning: &Warning| warning.spans.first().map_or(0, |span| span.start);
+    warnings.sort_by(|a, b| (place(a), a.rule, &a.message).cmp(&(place(b), b.rule, &b.message)));
+    warnings
+}
+
+/// Tells what a build of a Dockerfile can be given.
+///
+/// # Errors
+/// As [`lower`].
+pub fn outline(
+    source: &[u8],
+    options: &Options,
+    images: &dyn Images,
+    context: &dyn ContextFiles,
+) -> Result<Outline, Vec<Error>> {
+    let (lowering, target) = attempt(source, options, images, context, Scope::Target).reached?;
+    Ok(lowering.outline(target, source))
+}
+
+/// Runs the build checks on what the target needs, or on all stages where no target is named.
+pub fn check(
+    source: &[u8],
+    options: &Options,
+    images: &dyn Images,
+    context: &dyn ContextFiles,
+) -> Report {
+    let named = options.target.as_ref().is_some_and(|name| !name.is_empty());
+    let scope = if named { Scope::Target } else { Scope::All };
+    let Attempt { reached, warnings } = attempt(source, options, images, context, scope);
+    let (warnings, errors) = match reached {
+        Ok((lowering, _)) => (lowering.checks.into_warnings(), Vec::new()),
+        Err(errors) => (warnings, errors),
     };
-    let info = SourceInfo {
+    Report { warnings, errors, source: source_info(source, options) }
+}
+
+fn source_info(source: &[u8], options: &Options) -> SourceInfo {
+    SourceInfo {
         filename: options.filename.clone(),
         data: source.to_vec(),
         language: "Dockerfile".to_owned(),
+    }
+}
+
+/// Which stages are lowered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scope {
+    /// Those that the target needs.
+    Target,
+    /// All.
+    All,
+}
+
+/// How far lowering has come.
+struct Attempt<'a> {
+    /// The lowering, at its target, or all that is wrong.
+    reached: Result<(Lowering<'a>, StageId), Vec<Error>>,
+    /// Where something is wrong, the checks that fired until then.
+    warnings: Vec<Warning>,
+}
+
+/// Lowers as far as possible. Where parsing finds errors, the instructions that are left are
+/// lowered without asking for images, to find what else is wrong.
+fn attempt<'a>(
+    source: &[u8],
+    options: &'a Options,
+    images: &'a dyn Images,
+    context: &'a dyn ContextFiles,
+    scope: Scope,
+) -> Attempt<'a> {
+    let failed = |errors, warnings| Attempt { reached: Err(errors), warnings };
+    let linter = match options.build_args.get("BUILDKIT_DOCKERFILE_CHECK") {
+        Some(value) => Linter::from_build_arg(value),
+        None => Linter::from_directive(source),
     };
-    let lowering = Lowering::new(&dockerfile, options, images, context);
-    lowering.and_then(|lowering| lowering.run(dockerfile, info)).map_err(|error| vec![error])
+    let linter = match linter {
+        Ok(linter) => linter,
+        // That there is nothing to be checked is told first.
+        Err(_) if source.is_empty() => Linter::default(),
+        Err(error) => return failed(vec![error], Vec::new()),
+    };
+    let Parsed { dockerfile, mut errors, has_all_stages } = parser::parse_all(source, linter);
+    if !has_all_stages && !errors.is_empty() {
+        return failed(errors, dockerfile.warnings);
+    }
+    let mut lowering = match Lowering::new(&dockerfile, options, images, context) {
+        Ok(lowering) => lowering,
+        Err(error) => {
+            errors.push(error);
+            return failed(errors, dockerfile.warnings);
+        }
+    };
+    lowering.scope = scope;
+    lowering.errors = errors;
+    match lowering.run(dockerfile) {
+        Ok(target) => Attempt { reached: Ok((lowering, target)), warnings: Vec::new() },
+        Err(errors) => failed(errors, lowering.checks.into_warnings()),
+    }
 }
 
 /// A Dockerfile on its way to a graph.
@@ -188,6 +309,9 @@ struct Lowering<'a> {
     multi_platform: bool,
     graph: Graph,
     stages: Stages,
+    scope: Scope,
+    /// What is wrong, as far as it is known.
+    errors: Vec<Error>,
 }
 
 impl<'a> Lowering<'a> {
@@ -221,17 +345,53 @@ impl<'a> Lowering<'a> {
             multi_platform,
             graph,
             stages: Stages::default(),
+            scope: Scope::Target,
+            errors: Vec::new(),
         })
     }
 
-    fn run(mut self, dockerfile: Dockerfile, source: SourceInfo) -> Result<Lowered, Error> {
+    /// Dispatches what is to be lowered.
+    ///
+    /// # Errors
+    /// Returns all that is wrong.
+    fn run(&mut self, dockerfile: Dockerfile) -> Result<StageId, Vec<Error>> {
+        let target = self.stages_to_target(dockerfile);
+        let target = target.map_err(|error| self.errors.push(error));
+        match target {
+            Ok(target) if self.errors.is_empty() => Ok(target),
+            _ => Err(std::mem::take(&mut self.errors)),
+        }
+    }
+
+    /// Goes on after errors where that makes sense; the last one that doesn't let it is returned.
+    fn stages_to_target(&mut self, dockerfile: Dockerfile) -> Result<StageId, Error> {
         self.prepare(dockerfile)?;
         let target = self.target()?;
         self.connect()?;
+        if !self.errors.is_empty() {
+            // There will be no build; what is left to be found doesn't take a network.
+            self.images = &offline::NoImages;
+        }
         let reachable = self.resolve(target)?;
-        self.dispatch_stages(&reachable)?;
+        self.dispatch_stages(&reachable);
+        match self.checks.error() {
+            Some(error) if self.errors.is_empty() => Err(error),
+            _ => Ok(target),
+        }
+    }
+
+    /// Takes in an error, unless it may come of an earlier one: after an error, what a variable
+    /// stands for is not certain.
+    fn fail(&mut self, error: Error, is_certain: bool) {
+        if is_certain || self.errors.is_empty() {
+            self.errors.push(error);
+        }
+    }
+
+    /// Returns the graph and the image config of the target.
+    fn finish(mut self, target: StageId, source: SourceInfo) -> Result<Lowered, Error> {
         self.graph.use_path(self.stages[target].paths, "/");
-        let warnings = self.checks.finish()?;
+        let warnings = in_order(self.checks.into_warnings());
         let history = self.stages.history(target);
         let stage = &mut self.stages[target];
         let mut image = std::mem::take(stage.image_mut());
@@ -251,7 +411,10 @@ impl<'a> Lowering<'a> {
         self.stages.by_name(name).ok_or_else(|| {
             let message = format!("target stage {} could not be found", crate::text::quote(name));
             let case = crate::suggest::Case::Sensitive;
-            Error::new(crate::suggest::suggest(message, name, self.stages.names(), case))
+            let error =
+                Error::new(crate::suggest::suggest(message, name, self.stages.names(), case));
+            let names: Vec<&str> = self.stages.names().collect();
+            error.with_hint(format!("the stages are {}", names.join(", ")))
         })
     }
 

@@ -11,52 +11,6 @@ use crate::text::quote;
 use super::environment::Environment;
 use super::path;
 
-const SYSTEMS: &[&str] = &[
-    "aix",
-    "android",
-    "darwin",
-    "dragonfly",
-    "freebsd",
-    "hurd",
-    "illumos",
-    "ios",
-    "js",
-    "linux",
-    "nacl",
-    "netbsd",
-    "openbsd",
-    "plan9",
-    "solaris",
-    "windows",
-    "zos",
-];
-const ARCHITECTURES: &[&str] = &[
-    "386",
-    "amd64",
-    "amd64p32",
-    "arm",
-    "armbe",
-    "arm64",
-    "arm64be",
-    "ppc64",
-    "ppc64le",
-    "loong64",
-    "mips",
-    "mipsle",
-    "mips64",
-    "mips64le",
-    "mips64p32",
-    "mips64p32le",
-    "ppc",
-    "riscv",
-    "riscv64",
-    "s390",
-    "s390x",
-    "sparc",
-    "sparc64",
-    "wasm",
-];
-
 /// Reads a platform specifier: `OS`, `ARCHITECTURE`, `OS/ARCHITECTURE[/VARIANT]`, the system with
 /// a version and features in parentheses where it has some.
 ///
@@ -86,12 +40,12 @@ pub(super) fn parse(text: &str) -> Result<Platform, String> {
         variant,
     };
     match *parts.as_slice() {
-        [_] if SYSTEMS.contains(&system.name.as_str()) => {
+        [_] if Platform::SYSTEMS.contains(&system.name.as_str()) => {
             Ok(with(system.name.clone(), normal_architecture(host_architecture(), "")))
         }
         [word] => {
             let architecture = without_default_variant(normal_architecture(word, ""));
-            if !ARCHITECTURES.contains(&architecture.0.as_str()) {
+            if !Platform::ARCHITECTURES.contains(&architecture.0.as_str()) {
                 return Err(format!(
                     "{quoted}: unknown operating system or architecture: invalid argument"
                 ));

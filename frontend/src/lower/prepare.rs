@@ -1,5 +1,6 @@
 //! Stages before anything in them is looked at.
 
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use crate::error::Error;
@@ -34,16 +35,21 @@ impl Lowering<'_> {
         self.global_args =
             GlobalArgs::new(defaults, &declarations, &self.build_args, self.expander)?;
         self.read_epoch(&stages)?;
+        let mut last = None;
         for (number, stage) in stages.into_iter().enumerate() {
-            self.add_stage(number, stage)?;
+            if let Err(error) = self.add_stage(number, stage) {
+                self.errors.extend(last.replace(error));
+            }
         }
-        Ok(())
+        last.map_or(Ok(()), Err)
     }
 
     fn add_stage(&mut self, number: usize, from: instruction::Stage) -> Result<(), Error> {
         self.checks.enter(&from.comments);
-        let base_name = self.global_args.base_name(&from, self.expander, &mut self.checks)?;
-        let platform = self.global_args.platform(&from, self.expander, &mut self.checks)?;
+        let (expander, checks) = (self.expander, &mut self.checks);
+        let mut used = BTreeSet::new();
+        let base_name = self.global_args.base_name(&from, expander, checks, &mut used)?;
+        let platform = self.global_args.platform(&from, expander, checks, &mut used)?;
         self.checks.enter(&[]);
         let paths = self.graph.new_path_set();
         let mut stage = Stage::from_instruction(&from, base_name, paths);
@@ -61,6 +67,7 @@ impl Lowering<'_> {
         if stage.name.is_empty() {
             stage.step_name = format!("stage-{number}");
         }
+        stage.needs.from_args = used;
         stage.ignore_cache = self.ignores_cache(&stage.name);
         let steps = stage.commands.iter().filter(|command| is_step(command)).count();
         let has_image = stage.base_name != "scratch";

@@ -177,11 +177,22 @@ fn process(
     site: &Site<'_, '_>,
     flags: &RunFlags,
     args: Vec<String>,
-    mounts: Mounts,
+    mut mounts: Mounts,
 ) -> Result<(ExecOp, Vec<Option<Output>>), Error> {
     let state = &site.stage.state;
     let lowering = &site.lowering;
     let mut env = state.env.to_strings();
+    let mut meta = Meta {
+        args,
+        cwd: state.dir.clone(),
+        user: state.user.clone(),
+        proxy_env: lowering.proxies.clone(),
+        extra_hosts: extra_hosts(lowering)?,
+        hostname: lowering.hostname.clone(),
+        remove_mount_stubs_recursive: true,
+        ..Meta::default()
+    };
+    lowering.options.limits.apply(&mut meta, &mut mounts);
     let (mounts, inputs, agent) = mounts.finish(state.output);
     if let Some(agent) = agent
         && state.env.get("SSH_AUTH_SOCK").is_none()
@@ -189,17 +200,7 @@ fn process(
         env.push(format!("SSH_AUTH_SOCK={agent}"));
     }
     let exec = ExecOp {
-        meta: Meta {
-            args,
-            env,
-            cwd: state.dir.clone(),
-            user: state.user.clone(),
-            proxy_env: lowering.proxies.clone(),
-            extra_hosts: extra_hosts(lowering)?,
-            hostname: lowering.hostname.clone(),
-            remove_mount_stubs_recursive: true,
-            ..Meta::default()
-        },
+        meta: Meta { env, ..meta },
         mounts,
         network: match flags.network {
             Network::Default => state.network,

@@ -88,8 +88,17 @@ pub(super) fn dispatch(
     for (number, flag) in flags.iter().enumerate() {
         let origin = Origin::find(site, flag, number)?;
         match flag.kind {
-            run::MountKind::Secret => mounts.secrets.extend(run_secret::mount(flag)?),
-            run::MountKind::Ssh => mounts.agents.push(run_ssh::mount(flag)?),
+            run::MountKind::Secret => {
+                mounts.secrets.extend(run_secret::mount(flag)?);
+                let id = run_secret::id(flag).unwrap_or_default();
+                site.stage.needs.add_secret(id, flag.required, site.instruction.span);
+            }
+            run::MountKind::Ssh => {
+                mounts.agents.push(run_ssh::mount(flag)?);
+                let id = flag.cache_id.as_str();
+                let id = if id.is_empty() { "default" } else { id };
+                site.stage.needs.add_agent(id.to_owned(), flag.required, site.instruction.span);
+            }
             _ => {
                 let (mount, from) = file_mount(site, flag, &origin)?;
                 mounts.add(mount, from);

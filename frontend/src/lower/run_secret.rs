@@ -38,7 +38,8 @@ pub(super) fn variable(flag: &run::Mount) -> Option<SecretEnv> {
     Some(SecretEnv { id: id(flag)?, name, optional: !flag.required })
 }
 
-fn id(flag: &run::Mount) -> Option<String> {
+/// Returns the secret's name, if it has one.
+pub(super) fn id(flag: &run::Mount) -> Option<String> {
     [&flag.source, &flag.cache_id]
         .into_iter()
         .find(|id| !id.is_empty())

@@ -19,6 +19,7 @@ use crate::text::to_lower;
 use super::environment::Environment;
 use super::graph::{Output, PathSet};
 use super::named_context::NamedContext;
+use super::outline::Needs;
 use super::platform;
 
 /// Number of a stage.
@@ -80,6 +81,10 @@ pub(super) struct BuildArg {
 pub(super) struct Stage {
     /// The name given by `AS`, in lower case, or empty.
     pub name: String,
+    /// The comment about it.
+    pub doc: String,
+    /// What it can be given.
+    pub needs: Needs,
     /// The name in messages and steps.
     pub step_name: String,
     /// What it is built on: expanded, then resolved.
@@ -139,6 +144,8 @@ impl Stage {
     pub(super) fn new(base_name: String, span: Option<Span>, paths: PathSet) -> Self {
         Self {
             name: String::new(),
+            doc: String::new(),
+            needs: Needs::default(),
             step_name: String::new(),
             base_name,
             original: String::new(),
@@ -176,6 +183,7 @@ impl Stage {
     ) -> Self {
         Self {
             name: stage.name.clone(),
+            doc: stage.doc.clone(),
             step_name: stage.name.clone(),
             original: stage.original.clone(),
             ..Self::new(base_name, Some(stage.span), paths)
@@ -212,6 +220,9 @@ impl Stages {
     /// Adds a stage. It is built on an earlier one if that has the name of its base.
     pub(super) fn add(&mut self, mut stage: Stage) -> StageId {
         stage.base = self.by_name.get(&stage.base_name).copied();
+        if let Some(base) = stage.base {
+            stage.needs.from_args.extend(self.list[base].needs.from_args.iter().cloned());
+        }
         let id = self.list.len();
         if !stage.name.is_empty() {
             self.by_name.insert(to_lower(&stage.name), id);

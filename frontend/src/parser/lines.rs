@@ -9,6 +9,7 @@ use super::heredoc::{self, chomped};
 use super::node::Node;
 use crate::error::{Error, Span};
 use crate::instruction::{Directive, Heredoc};
+use crate::text::quote;
 
 /// A physical line is at most this long, its line feed not counted.
 const LONGEST: usize = 65_535;
@@ -181,7 +182,12 @@ impl Reader<'_> {
         }
         let comments = std::mem::take(&mut self.comments);
         let node = Node::parse(&logical, self.lines.escape, comments);
-        let node = node.map_err(Error::new).and_then(|mut node| {
+        let keyword = first.split_whitespace().next().unwrap_or_default();
+        let node = node.map_err(|message| {
+            let hint = super::hints::way_out(keyword, &message);
+            Error { hint, ..Error::new(message) }
+        });
+        let node = node.and_then(|mut node| {
             is_utf8 &= self.take_heredocs(&mut node)?;
             if !is_utf8 {
                 return Err(Error::new("instruction is not valid UTF-8"));
@@ -219,7 +225,8 @@ impl Reader<'_> {
             is_utf8 &= line.is_utf8;
             heredoc.content.push_str(&line.text);
         }
-        Err(Error::new("unterminated heredoc"))
+        let hint = format!("no line behind it is {} and nothing else", quote(&heredoc.name));
+        Err(Error::new("unterminated heredoc").with_hint(hint))
     }
 }
 

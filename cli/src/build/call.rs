@@ -1,0 +1,160 @@
+//! Questions about a Dockerfile that take no build: `--call`.
+
+use std::process::ExitCode;
+use std::str::FromStr;
+
+use anyhow::{Result, bail};
+use kiln_frontend::call::Report;
+
+use super::session::{Failure, Session};
+use super::{BuildRequest, with_session};
+use crate::commands::build::ProgressMode;
+use crate::printer::Printer;
+use crate::progress;
+use crate::settings::Settings;
+
+/// What is asked, and how the answer looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Call {
+    method: Method,
+    is_json: bool,
+    /// Whether what the build checks find makes no difference to the exit code.
+    ignores_status: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Method {
+    Build,
+    Check,
+    Outline,
+    Targets,
+}
+
+impl Call {
+    /// A build.
+    pub(crate) const BUILD: Self = Self::of(Method::Build);
+    /// The build checks.
+    pub(crate) const CHECK: Self = Self::of(Method::Check);
+
+    const fn of(method: Method) -> Self {
+        Self { method, is_json: false, ignores_status: false }
+    }
+}
+
+impl FromStr for Call {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let mut fields = text.split(',');
+        let method = match fields.next().unwrap_or_default() {
+            "" | "build" => Method::Build,
+            "check" | "lint" => Method::Check,
+            "outline" => Method::Outline,
+            "targets" => Method::Targets,
+            other => bail!("{other:?} is none of build, check, lint, outline, targets"),
+        };
+        let mut call = Self::of(method);
+        for field in fields {
+            let (key, value) = field.split_once('=').unwrap_or((field, ""));
+            match (key, value) {
+                ("format", "json") => call.is_json = true,
+                ("format", "text") => call.is_json = false,
+                ("ignorestatus", "" | "true" | "1") => call.ignores_status = true,
+                ("ignorestatus", "false" | "0") => call.ignores_status = false,
+                ("format", _) => bail!("format {value:?} is neither json nor text"),
+                _ => bail!("unknown field {field:?}: expected format=json or ignorestatus"),
+            }
+        }
+        if call.is_json && method == Method::Build {
+            bail!("a build has no format");
+        }
+        Ok(call)
+    }
+}
+
+/// An answer to be printed.
+struct Answer {
+    /// The answer itself.
+    text: String,
+    /// What is wrong with the Dockerfile, where the answer doesn't say it to people.
+    errors: Vec<String>,
+    /// Whether something was found that should not be.
+    has_findings: bool,
+}
+
+impl From<String> for Answer {
+    fn from(text: String) -> Self {
+        Self { text, errors: Vec::new(), has_findings: false }
+    }
+}
+
+/// Asks, and prints the answer.
+pub(crate) async fn call(
+    request: BuildRequest,
+    call: Call,
+    mode: ProgressMode,
+    (settings, printer): (&Settings, &Printer),
+) -> Result<ExitCode> {
+    let work = async |session: &Session<'_>| answer(session, call);
+    let answer = with_session(&request, mode, (settings, printer), work).await?;
+    let Some(answer) = answer else { return Ok(ExitCode::FAILURE) };
+    // JSON is for programs; they know what to do with control characters.
+    let text = if call.is_json { answer.text } else { progress::clean_text(&answer.text) };
+    printer.text(text.trim_end_matches('\n'));
+    for error in &answer.errors {
+        printer.note(format_args!("\n{}", progress::clean_text(error)));
+    }
+    let failed = answer.has_findings && !call.ignores_status;
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn answer(session: &Session<'_>, call: Call) -> Result<Answer, Failure> {
+    match call.method {
+        Method::Build => Ok(Answer::from(String::new())),
+        Method::Targets => {
+            let targets = session.targets()?;
+            Ok(if call.is_json { targets.to_json() } else { targets.to_text() }.into())
+        }
+        Method::Outline => {
+            let outline = session.outline()?;
+            Ok(if call.is_json { outline.to_json() } else { outline.to_text() }.into())
+        }
+        Method::Check => Ok(check_answer(&session.check()?, call)),
+    }
+}
+
+fn check_answer(report: &Report, call: Call) -> Answer {
+    let source = String::from_utf8_lossy(&report.source.data);
+    let render = |error| kiln_frontend::error::render(error, &report.source.filename, &source);
+    let text = match report.warnings.len() {
+        _ if call.is_json => report.to_json(),
+        0 if !report.errors.is_empty() => String::new(),
+        0 => "Check complete, no warnings found.".to_owned(),
+        1 => format!("Check complete, 1 warning has been found!\n{}", report.to_text()),
+        count => {
+            format!("Check complete, {count} warnings have been found!\n{}", report.to_text())
+        }
+    };
+    Answer {
+        text,
+        errors: report.errors.iter().map(render).collect(),
+        has_findings: !report.is_clean(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_have_a_method_and_a_format() {
+        assert_eq!("build".parse::<Call>().unwrap(), Call::BUILD);
+        assert_eq!("check".parse::<Call>().unwrap(), Call::CHECK);
+        assert_eq!("lint".parse::<Call>().unwrap(), Call::CHECK);
+        let call: Call = "lint,format=json,ignorestatus=true".parse().unwrap();
+        assert_eq!(call, Call { is_json: true, ignores_status: true, ..Call::CHECK });
+        for text in ["nothing", "check,format=xml", "check,colour=red", "build,format=json"] {
+            assert!(text.parse::<Call>().is_err(), "{text}");
+        }
+    }
+}

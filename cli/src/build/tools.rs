@@ -1,0 +1,93 @@
+//! What turns graphs into files: made once for a build.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use kiln_llb::{Definition, Graph};
+use kiln_registry::Client;
+use kiln_solver::{EventSender, SolveOptions, Solved, solve};
+use kiln_store::Store;
+use kiln_tree::Dir;
+use kiln_worker::{
+    DefaultNetwork, ImageResolver, ImageResolverOptions, Output, RemoteOptions, StoreCache, Worker,
+    WorkerOptions,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::request::{BuildRequest, CONTEXT_NAME};
+use super::session::Failure;
+use crate::settings::Settings;
+
+/// What turns graphs into files.
+pub(super) struct Tools {
+    pub(super) store: Store,
+    pub(super) resolver: Arc<ImageResolver>,
+    pub(super) worker: Arc<Worker>,
+    jobs: usize,
+}
+
+impl Tools {
+    /// Makes them. `directory` is the main context, where that is one.
+    pub(super) fn new(
+        request: &BuildRequest,
+        settings: &Settings,
+        store: Store,
+        directory: Option<&Path>,
+    ) -> Result<Self> {
+        let resolver = Arc::new(ImageResolver::new(ImageResolverOptions {
+            store: store.clone(),
+            layouts: request.layouts.clone(),
+            registry: Client::default(),
+            archive_limits: settings.archive_limits,
+        }));
+        let mut contexts = request.directories.clone();
+        contexts.extend(directory.map(|path| (CONTEXT_NAME.to_owned(), path.to_owned())));
+        let options = WorkerOptions {
+            store: store.clone(),
+            images: Arc::clone(&resolver),
+            contexts,
+            network: DefaultNetwork::Host,
+            resolv_conf: settings.resolv_conf()?,
+            secrets: request.secrets.clone(),
+            remote: RemoteOptions {
+                max_bytes: request.input_limit,
+                environment: settings.git_environment(),
+                // Only who builds may lend keys, not a Dockerfile.
+                ssh_agent: settings.ssh_agent().filter(|_| request.uses_ssh),
+            },
+        };
+        let worker = Arc::new(Worker::new(options).context("prepare the worker")?);
+        Ok(Self { store, resolver, worker, jobs: settings.jobs() })
+    }
+
+    /// Solves a graph.
+    pub(super) async fn solve(
+        &self,
+        definition: &Definition,
+        (events, cancel): (&EventSender, &CancellationToken),
+    ) -> Result<Solved<Output>, Failure> {
+        check_privileges()?;
+        let graph = Graph::load(definition).context("check the build graph")?;
+        let (events, cancel) = (events.clone(), cancel.clone());
+        let options = SolveOptions { jobs: self.jobs, events, cancel };
+        let cache = Arc::new(StoreCache::new(self.store.clone()));
+        let solved = solve(Arc::new(graph), Arc::clone(&self.worker), cache, options);
+        solved.await.map_err(Failure::Solve)
+    }
+
+    /// Opens the files of an output.
+    pub(super) async fn open(&self, output: &Output) -> Result<Dir> {
+        let Some(layer) = output.layer() else { bail!("a directory of the host is no layer") };
+        self.worker.materialise(output).await?;
+        Ok(self.worker.read(layer)?)
+    }
+}
+
+/// Refuses to work without the privileges that layers need.
+pub(super) fn check_privileges() -> Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        bail!("building without root privileges is not supported yet: run kiln as root");
+    }
+    Ok(())
+}

@@ -1,0 +1,118 @@
+//! How long a Dockerfile of 1,000 instructions takes, from its text to the bytes of its graph.
+//!
+//! `docs/performance.md` has the figures.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::hint::black_box;
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use kiln_frontend::{
+    ContextFiles, ImageRequest, Images, Lowered, Options, ResolveError, ResolvedImage, lower,
+    parser,
+};
+use kiln_oci::{Digest, ImageConfig, Platform};
+
+/// How many instructions there are.
+const INSTRUCTIONS: usize = 1000;
+
+/// Knows every image.
+struct Registry;
+
+impl Images for Registry {
+    fn resolve(&self, requests: &[ImageRequest]) -> Vec<Result<ResolvedImage, ResolveError>> {
+        let answer = |request: &ImageRequest| {
+            let platform = &request.platform;
+            let config = ImageConfig {
+                architecture: platform.architecture.clone(),
+                os: platform.os.clone(),
+                ..ImageConfig::default()
+            };
+            Ok(ResolvedImage { digest: Digest::of(request.display.as_bytes()), config })
+        };
+        requests.iter().map(answer).collect()
+    }
+}
+
+struct NoFiles;
+
+impl ContextFiles for NoFiles {
+    fn read(&self, _path: &str) -> Result<Option<Vec<u8>>, ResolveError> {
+        Ok(None)
+    }
+
+    fn is_ignored(&self, _patterns: &[String], _path: &str) -> Result<bool, ResolveError> {
+        Ok(false)
+    }
+}
+
+/// Returns ten stages, each built on the one before and copying from it, with instructions as
+/// people write them: a third of them run or copy something.
+fn dockerfile() -> String {
+    let mut text = String::from("FROM docker.io/library/alpine:3.20 AS stage0\n");
+    for number in 1..INSTRUCTIONS {
+        let stage = number / 100;
+        // Writing to a text can't fail.
+        let _ = match number % 100 {
+            0 => writeln!(text, "FROM stage{} AS stage{stage}", stage - 1),
+            1 if stage > 0 => writeln!(text, "COPY --from=stage{} /out /in{stage}", stage - 1),
+            n if n % 6 == 0 => writeln!(text, "RUN make target{number} $VERSION {number}"),
+            n if n % 6 == 1 => writeln!(text, "COPY --chown=1000 src{number}/*.c /src/{number}/"),
+            n if n % 6 == 2 => writeln!(text, "ENV NAME{number}=\"${{VERSION:-none}} {number}\""),
+            n if n % 6 == 3 => writeln!(text, "ARG VERSION=1.{number}"),
+            n if n % 6 == 4 => writeln!(text, "LABEL org.example.label{number}=$VERSION"),
+            _ => writeln!(text, "WORKDIR /work/${{VERSION%.*}}/{number}"),
+        };
+    }
+    text
+}
+
+fn options() -> Options {
+    let platform = Platform::host();
+    Options {
+        target: None,
+        build_args: BTreeMap::new(),
+        labels: BTreeMap::new(),
+        platform: platform.clone(),
+        build_platform: platform,
+        network: None,
+        named_contexts: BTreeMap::new(),
+        filename: "Dockerfile".to_owned(),
+        session: "bench".to_owned(),
+        extra_hosts: Vec::new(),
+        hostname: None,
+        no_cache: None,
+        context_name: "context".to_owned(),
+        multi_platform: false,
+    }
+}
+
+fn lowered(text: &str, options: &Options) -> Lowered {
+    match lower(text.as_bytes(), options, &Registry, &NoFiles) {
+        Ok(lowered) => lowered,
+        Err(errors) => unreachable!("{errors:?}"),
+    }
+}
+
+fn benchmark(criterion: &mut Criterion) {
+    let text = dockerfile();
+    let options = options();
+    assert_eq!(text.lines().count(), INSTRUCTIONS);
+    let steps = lowered(&text, &options).definition().ops.len();
+    assert!(steps > INSTRUCTIONS / 3, "only {steps} ops");
+
+    let mut group = criterion.benchmark_group("1000 instructions");
+    group.bench_function("parse", |bencher| {
+        bencher.iter(|| parser::parse(black_box(text.as_bytes())));
+    });
+    group.bench_function("lower", |bencher| {
+        bencher.iter(|| lowered(black_box(&text), &options));
+    });
+    group.bench_function("lower and marshal", |bencher| {
+        bencher.iter(|| lowered(black_box(&text), &options).definition().to_bytes());
+    });
+    group.finish();
+}
+
+criterion_group!(benches, benchmark);
+criterion_main!(benches);

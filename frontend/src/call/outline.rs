@@ -1,0 +1,99 @@
+//! What a build can be given.
+
+use serde::Serialize;
+
+use super::json::{self, Location};
+use super::table;
+
+/// What a build of a target can be given.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Outline {
+    /// The target's name, or nothing.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    /// The comment about it.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub description: String,
+    /// The arguments, by line.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub args: Vec<OutlineArg>,
+    /// The secrets, by line.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<OutlineNeed>,
+    /// The SSH agents, by line.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ssh: Vec<OutlineNeed>,
+    /// The Dockerfile.
+    #[serde(serialize_with = "json::byte_lists")]
+    pub sources: Vec<Vec<u8>>,
+}
+
+/// An argument.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct OutlineArg {
+    /// Its name.
+    pub name: String,
+    /// The comment about it.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub description: String,
+    /// The value that it has, by default or because it was given.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub value: String,
+    /// Where it is declared.
+    pub location: Location,
+}
+
+/// A secret or an SSH agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct OutlineNeed {
+    /// Its name.
+    pub name: String,
+    /// Whether the build fails without.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub required: bool,
+    /// Where it is first used.
+    pub location: Location,
+}
+
+impl Outline {
+    /// Returns the outline as JSON.
+    pub fn to_json(&self) -> String {
+        json::to_string(self)
+    }
+
+    /// Returns the outline as tables, each with an empty line behind.
+    pub fn to_text(&self) -> String {
+        let mut out = String::new();
+        if !self.name.is_empty() || !self.description.is_empty() {
+            let name = if self.name.is_empty() { "(default)" } else { &self.name };
+            let mut rows = vec![vec!["TARGET:", name]];
+            if !self.description.is_empty() {
+                rows.push(vec!["DESCRIPTION:", &self.description]);
+            }
+            table::push(&mut out, 1, &rows);
+            out.push('\n');
+        }
+        if !self.args.is_empty() {
+            let mut rows = vec![vec!["BUILD ARG", "VALUE", "DESCRIPTION"]];
+            rows.extend(
+                self.args.iter().map(|arg| vec![&*arg.name, &*arg.value, &*arg.description]),
+            );
+            table::push(&mut out, 3, &rows);
+            out.push('\n');
+        }
+        push_needs(&mut out, "SECRET", &self.secrets);
+        push_needs(&mut out, "SSH", &self.ssh);
+        out
+    }
+}
+
+fn push_needs(out: &mut String, heading: &str, needs: &[OutlineNeed]) {
+    if needs.is_empty() {
+        return;
+    }
+    let mut rows = vec![vec![heading, "REQUIRED"]];
+    let required = |need: &OutlineNeed| if need.required { "true" } else { "" };
+    rows.extend(needs.iter().map(|need| vec![need.name.as_str(), required(need)]));
+    table::push(out, 3, &rows);
+    out.push('\n');
+}

@@ -1,0 +1,23 @@
+//! Images that nobody asks for, because there will be no build anyway.
+
+use kiln_oci::{Digest, ImageConfig};
+
+use crate::resolve::{ImageRequest, Images, ResolveError, ResolvedImage};
+
+/// Answers that every image is there and says nothing.
+pub(super) struct NoImages;
+
+impl Images for NoImages {
+    fn resolve(&self, requests: &[ImageRequest]) -> Vec<Result<ResolvedImage, ResolveError>> {
+        let answer = |request: &ImageRequest| {
+            let digest = Digest::of(request.display.as_bytes());
+            let config = ImageConfig {
+                architecture: request.platform.architecture.clone(),
+                os: request.platform.os.clone(),
+                ..ImageConfig::default()
+            };
+            Ok(ResolvedImage { digest, config })
+        };
+        requests.iter().map(answer).collect()
+    }
+}
