@@ -1,5 +1,6 @@
 //! Archives, as layers and through `ADD`.
 
+use std::fmt::Write as _;
 use std::process::Command;
 
 use kiln_testkit::environment::run;
@@ -161,12 +162,8 @@ fn four_thousand_levels_are_survived() {
     arena.finish();
 }
 
-/// What GNU tar and Python find in an archive is what is found here, or it is refused: no entry can
-/// be smuggled past those who look into archives with them.
-#[test]
-fn no_entry_is_seen_here_alone() {
-    let Some(arena) = Arena::new("no_entry_is_seen_here_alone") else { return };
-    let script = "import io, sys, tarfile, random\n\
+/// Writes archives whose headers disagree with each other, or are damaged.
+const ARCHIVES: &str = "import io, sys, tarfile, random\n\
         def tar(fmt, name, size_record=None, size=None):\n\
         \x20 b = io.BytesIO()\n\
         \x20 t = tarfile.open(fileobj=b, mode='w', format=fmt)\n\
@@ -193,14 +190,22 @@ fn no_entry_is_seen_here_alone() {
         \x20\x20 b[at] = random.choice([0, 32, 0x30, 0x37, 0x35, 0x80, 0xff]); fix(b, 0); put(bytes(b))\n\
         for record in ('0', '512', '1', '1024', '-1', '99999999999999999999', 'x', '0512', ' 512', '5_12'):\n\
         \x20 put(tar(tarfile.PAX_FORMAT, 'pax', record))\n";
-    let archives = arena.kiln.path("archives");
-    std::fs::create_dir(&archives).unwrap();
-    run(Command::new("python3").args(["-c", script]).arg(&archives)).success();
-    let listed = "import sys, tarfile\n\
+
+/// Lists an archive.
+const LISTING: &str = "import sys, tarfile\n\
         try:\n\
         \x20 t = tarfile.open(sys.argv[1])\n\
         \x20 for i in t: print(i.name)\n\
         except Exception: print('REFUSED')\n";
+
+/// What GNU tar and Python find in an archive is what is found here, or it is refused: no entry can
+/// be smuggled past those who look into archives with them.
+#[test]
+fn no_entry_is_seen_here_alone() {
+    let Some(arena) = Arena::new("no_entry_is_seen_here_alone") else { return };
+    let archives = arena.kiln.path("archives");
+    std::fs::create_dir(&archives).unwrap();
+    run(Command::new("python3").args(["-c", ARCHIVES]).arg(&archives)).success();
     let mut agreed = 0;
     for entry in std::fs::read_dir(&archives).unwrap() {
         let path = entry.unwrap().path();
@@ -213,7 +218,7 @@ fn no_entry_is_seen_here_alone() {
         let ours = dir.names().unwrap();
         let ours: Vec<_> = ours.iter().map(|name| String::from_utf8_lossy(name)).collect();
         let gnu = run(Command::new("tar").args(["--quoting-style=literal", "-tf"]).arg(&path));
-        let python = run(Command::new("python3").args(["-c", listed]).arg(&path));
+        let python = run(Command::new("python3").args(["-c", LISTING]).arg(&path));
         for (who, theirs) in [("GNU tar", gnu), ("Python", python)] {
             if theirs.code != 0 || theirs.stdout.contains("REFUSED") {
                 continue;
@@ -250,7 +255,7 @@ fn programs_of_the_image_decompress_nothing() {
     run(Command::new("bzip2").arg("-k").arg(&plain)).success();
     let mut dockerfile = "FROM evil\n".to_owned();
     for name in ["a.tar", "a.tar.gz", "a.tar.xz", "a.tar.bz2"] {
-        dockerfile += &format!("ADD {name} /{name}.d/\n");
+        writeln!(dockerfile, "ADD {name} /{name}.d/").unwrap();
     }
     dockerfile += "RUN test ! -e /trapped && cat /a.*.d/f > /all && test $(wc -l < /all) = 4\n";
     arena.build(&dockerfile, &[&image]).success();

@@ -6,12 +6,7 @@
 //! that kiln has written. `docs/security.md` says which test stands for which promise.
 //!
 //! Races are lost or won by chance: `KILN_SECURITY_ROUNDS` multiplies how often they are run.
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::print_stderr,
-    reason = "tests fail by panicking, and say what they measure"
-)]
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 mod archives;
 mod arena;

@@ -43,7 +43,6 @@ fn a_context_that_changes_leads_nowhere() {
             }
         });
     }
-    eprintln!("{swaps} swaps");
     assert!(swaps >= 10_000, "only {swaps} swaps");
     arena.finish();
 }

@@ -15,7 +15,7 @@ fn secrets_are_kept() {
     let dockerfile = format!(
         "FROM base\nARG NO_PROXY\n\
          RUN --mount=type=secret,id=file cat /run/secrets/file | wc -c > /length\n\
-         RUN --mount=type=secret,id=env,env=TOKEN test ${{#TOKEN}} = 24\n\
+         RUN --mount=type=secret,id=env,env=TOKEN test ${{#TOKEN}} = 23\n\
          RUN --mount=type=secret,id=other,target=/a/b/key,mode=0444,uid=7 test -s /a/b/key\n\
          RUN test -n \"$HTTP_PROXY$https_proxy\"\n\
          ADD {with_password} /f\nRUN test -s /f && test ! -e /run/secrets && cat /length\n"
