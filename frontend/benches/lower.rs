@@ -2,7 +2,6 @@
 //!
 //! `docs/performance.md` has the figures.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::hint::black_box;
 
@@ -11,7 +10,7 @@ use kiln_frontend::{
     ContextFiles, ImageRequest, Images, Lowered, Options, ResolveError, ResolvedImage, lower,
     parser,
 };
-use kiln_oci::{Digest, ImageConfig, Platform};
+use kiln_oci::{Digest, ImageConfig};
 
 /// How many instructions there are.
 const INSTRUCTIONS: usize = 1000;
@@ -67,26 +66,6 @@ fn dockerfile() -> String {
     text
 }
 
-fn options() -> Options {
-    let platform = Platform::host();
-    Options {
-        target: None,
-        build_args: BTreeMap::new(),
-        labels: BTreeMap::new(),
-        platform: platform.clone(),
-        build_platform: platform,
-        network: None,
-        named_contexts: BTreeMap::new(),
-        filename: "Dockerfile".to_owned(),
-        session: "bench".to_owned(),
-        extra_hosts: Vec::new(),
-        hostname: None,
-        no_cache: None,
-        context_name: "context".to_owned(),
-        multi_platform: false,
-    }
-}
-
 fn lowered(text: &str, options: &Options) -> Lowered {
     match lower(text.as_bytes(), options, &Registry, &NoFiles) {
         Ok(lowered) => lowered,
@@ -96,7 +75,7 @@ fn lowered(text: &str, options: &Options) -> Lowered {
 
 fn benchmark(criterion: &mut Criterion) {
     let text = dockerfile();
-    let options = options();
+    let options = Options::default();
     assert_eq!(text.lines().count(), INSTRUCTIONS);
     let steps = lowered(&text, &options).definition().ops.len();
     assert!(steps > INSTRUCTIONS / 3, "only {steps} ops");

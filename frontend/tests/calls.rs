@@ -1,8 +1,6 @@
 //! What is answered about a Dockerfile without a build, and all errors of one at once.
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
-use std::collections::BTreeMap;
-
 use kiln_frontend::{
     ContextFiles, Error, ImageRequest, Images, Options, ResolveError, ResolvedImage, check, lower,
     lower_or_warn, outline,
@@ -58,20 +56,9 @@ fn options(target: Option<&str>, build_args: &[(&str, &str)]) -> Options {
     Options {
         target: target.map(str::to_owned),
         build_args: build_args.iter().map(pair).collect(),
-        labels: BTreeMap::new(),
         platform: platform.clone(),
         build_platform: platform,
-        network: None,
-        named_contexts: BTreeMap::new(),
-        archive_context: false,
-        filename: "Dockerfile".to_owned(),
-        session: "test".to_owned(),
-        extra_hosts: Vec::new(),
-        limits: kiln_frontend::ProcessLimits::default(),
-        hostname: None,
-        no_cache: None,
-        context_name: "context".to_owned(),
-        multi_platform: false,
+        ..Options::default()
     }
 }
 

@@ -44,6 +44,9 @@ pub enum Error {
     /// Something that kiln doesn't do.
     #[error("{0} is not supported")]
     Unsupported(String),
+    /// Something that steps may do only where it was allowed.
+    #[error("{0} is not allowed")]
+    NotAllowed(&'static str),
     /// A graph that asks for something impossible, or something that isn't there.
     #[error("{0}")]
     Invalid(String),

@@ -15,6 +15,7 @@ use crate::blobs::blocking;
 use crate::cache::StoreCache;
 use crate::error::{Error, Result};
 use crate::exec::Exec;
+use crate::exec::allowed::Allowed;
 use crate::exec::secret::Secrets;
 use crate::flight::cancellable;
 use crate::output::Output;
@@ -37,6 +38,8 @@ pub struct WorkerOptions {
     pub contexts: BTreeMap<String, PathBuf>,
     /// The network of `RUN` steps that ask for none in particular.
     pub network: DefaultNetwork,
+    /// What steps may do that a Dockerfile can't decide by itself.
+    pub allowed: Allowed,
     /// What `RUN` steps see as `/etc/resolv.conf`.
     pub resolv_conf: Vec<u8>,
     /// Secrets by id.
@@ -137,7 +140,7 @@ impl Worker {
         let mut rule = CacheRule { salt: Some(key::op(&vertex.op)), ..CacheRule::default() };
         match kind {
             OpKind::Source(source) => self.source_rule(source, vertex, &mut rule)?,
-            OpKind::Exec(exec) => Exec::check(exec)?,
+            OpKind::Exec(exec) => self.exec.check(exec)?,
             OpKind::File(file) => file::check(file, vertex.op.inputs.len())?,
             OpKind::Merge(_) | OpKind::Diff(_) => {}
             OpKind::Build(_) => return Err(Error::Unsupported("a build op".to_owned())),

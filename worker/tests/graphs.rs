@@ -87,6 +87,7 @@ impl Bench {
             images: Arc::clone(&images),
             contexts,
             network: DefaultNetwork::Host,
+            allowed: kiln_worker::Allowed::default(),
             resolv_conf: b"nameserver 192.0.2.1\n".to_vec(),
             secrets: BTreeMap::new(),
             remote: kiln_worker::RemoteOptions::default(),

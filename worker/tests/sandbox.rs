@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 
 use kiln_solver::LogStream;
 use kiln_worker::sandbox::{
-    Exit, Input, Io, Mount, MountKind, Network, Rlimit, Sandbox, SandboxError, Spec, TerminalSize,
-    Tree, Upper, User, init_if_asked,
+    Exit, Input, Io, Mount, MountKind, Network, Rlimit, Sandbox, SandboxError, Security, Spec,
+    TerminalSize, Tree, Upper, User, init_if_asked,
 };
 use libtest_mimic::{Arguments, Failed, Trial};
 use tokio_util::sync::CancellationToken;
@@ -76,6 +76,7 @@ const TESTS: &[(&str, Test)] = &[
     ("a_terminal_is_a_terminal", terminal),
     ("signals_are_passed_on", signals),
     ("limits_are_set", limits),
+    ("an_insecure_program_has_everything", insecure),
     ("steps_run_side_by_side", side_by_side),
     ("everything_dies_with_kiln", dies_with_kiln),
     ("a_dropped_program_is_killed", dropped),
@@ -773,6 +774,37 @@ fn limits(room: &Room) {
     assert_eq!(room.run(&spec).ok(), "64\n128\n");
     spec.process.rlimits = vec![limit("nonsense")];
     assert_eq!(room.run(&spec).setup_error(), "set limit nonsense: unknown");
+}
+
+fn insecure(room: &Room) {
+    let script = "grep -E 'CapEff|NoNewPrivs|Seccomp:' /proc/self/status; \
+                  mount -t tmpfs none /tmp && echo mounted; \
+                  grep -q ' /sys sysfs rw' /proc/mounts && mknod /dev/mine c 1 3 && echo x > /dev/mine && echo open; \
+                  test -c /dev/net/tun -a -b /dev/loop7 && echo devices; \
+                  mount | grep -c ' on /proc/'";
+    let mut spec = room.script(script);
+    let all = own_capabilities();
+    for user in ["", "bob"] {
+        spec.process.user = User::Named(user.to_owned());
+        spec.security = Security::Sandbox;
+        let confined = room.run(&spec).stdout;
+        assert!(!confined.contains(&all) && confined.contains("NoNewPrivs:\t1"), "{confined}");
+        for word in ["mounted", "open", "devices"] {
+            assert!(!confined.contains(word), "{confined}");
+        }
+        spec.security = Security::Insecure;
+        let free = room.run(&spec).stdout;
+        let expected =
+            format!("CapEff:\t{all}\nNoNewPrivs:\t0\nSeccomp:\t0\nmounted\nopen\ndevices\n0\n");
+        assert_eq!(free, expected, "{user}");
+    }
+}
+
+/// Returns the capabilities of this process.
+fn own_capabilities() -> String {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:\t"));
+    line.unwrap().to_owned()
 }
 
 fn side_by_side(room: &Room) {

@@ -7,10 +7,10 @@ use anyhow::{Context, Result, bail};
 use kiln_exporter::Output;
 use kiln_frontend::ProcessLimits;
 use kiln_oci::{Platform, Reference};
-use kiln_worker::SecretSource;
+use kiln_worker::{Allowed, SecretSource};
 
 use super::output;
-use crate::commands::build::{BuildArguments, Network};
+use crate::commands::build::{BuildArguments, Network, Right};
 use crate::limits;
 
 /// The name by which a graph refers to the main context.
@@ -43,6 +43,8 @@ pub(crate) struct BuildRequest {
     pub(super) platform: Platform,
     /// The network of steps that name none.
     pub(super) network: Network,
+    /// What steps may do beyond the sandbox.
+    pub(super) allowed: Allowed,
     /// More hosts: name and address.
     pub(super) hosts: Vec<(String, String)>,
     /// What steps may use.
@@ -116,6 +118,11 @@ impl BuildRequest {
             uses_ssh: named.uses_ssh,
             platform: platform(arguments.platform.as_deref())?,
             network: arguments.network,
+            allowed: Allowed {
+                host_network: arguments.network == Network::Host
+                    || arguments.allow.contains(&Right::NetworkHost),
+                insecure: arguments.allow.contains(&Right::SecurityInsecure),
+            },
             hosts: arguments
                 .add_hosts
                 .iter()

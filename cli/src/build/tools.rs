@@ -48,6 +48,7 @@ impl Tools {
             images: Arc::clone(&resolver),
             contexts,
             network: DefaultNetwork::Host,
+            allowed: request.allowed,
             resolv_conf: settings.resolv_conf()?,
             secrets: request.secrets.clone(),
             remote: RemoteOptions {

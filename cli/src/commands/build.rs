@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
+use kiln_worker::{NETWORK_HOST, SECURITY_INSECURE};
 
 use crate::build::{self, BuildRequest, Call};
 use crate::printer::Printer;
@@ -52,6 +53,9 @@ pub(crate) struct BuildArguments {
     /// Network of RUN steps that name none
     #[arg(long, value_enum, default_value = "default")]
     pub(crate) network: Network,
+    /// What RUN steps may do beyond the sandbox; --network=host allows network.host too
+    #[arg(long = "allow", value_enum, value_name = "RIGHT")]
+    pub(crate) allow: Vec<Right>,
     /// More lines for /etc/hosts in RUN steps, as `name:address`
     #[arg(long = "add-host", value_name = "HOST:IP")]
     pub(crate) add_hosts: Vec<String>,
@@ -106,6 +110,17 @@ pub(crate) enum Network {
     Host,
     /// None
     None,
+}
+
+/// What a Dockerfile can't decide by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Right {
+    /// RUN --network=host
+    #[value(name = NETWORK_HOST)]
+    NetworkHost,
+    /// RUN --security=insecure, by which a step can take the machine over
+    #[value(name = SECURITY_INSECURE)]
+    SecurityInsecure,
 }
 
 /// How progress is shown.

@@ -30,11 +30,26 @@ pub(crate) fn failure(printer: &Printer, failure: &Failure, dockerfile: &Dockerf
                 let text = String::from_utf8_lossy(&dockerfile.text);
                 printer.note(excerpt(&dockerfile.name, &text, lines));
             }
+            let hint = hint(error);
             let error = anyhow::Error::msg(causes(error));
             printer.error(&error.context("failed to solve"));
+            if let Some(hint) = hint {
+                printer.note(format_args!("hint: {hint}"));
+            }
         }
         Failure::Solve(error) => printer.error(&anyhow::Error::msg(causes(error))),
         Failure::Other(error) => printer.error(error),
+    }
+}
+
+/// Returns what helps against an error.
+fn hint(error: &StepError) -> Option<String> {
+    let StepError::Other(error) = error else { return None };
+    match error.downcast_ref::<kiln_worker::Error>()? {
+        kiln_worker::Error::NotAllowed(right) => {
+            Some(format!("--allow {right} lets the steps of this build do it"))
+        }
+        _ => None,
     }
 }
 

@@ -50,3 +50,27 @@ fn containers_have_what_was_asked_for() {
     let vars = ["--env-file", "vars", "-e", "B=typed", "a", "sh", "-c", "echo $A $B"];
     assert_eq!(run(&vars).success(), "file typed\n");
 }
+
+#[test]
+fn rights_are_given_by_who_builds() {
+    if skip("rights_are_given_by_who_builds", &[Need::Root]) {
+        return;
+    }
+    let kiln = kiln();
+    let host = "FROM base\nRUN --network=host true\n";
+    let refused = kiln.build_text(host, &[]).failure();
+    assert!(refused.contains("network.host is not allowed"), "{refused}");
+    assert!(refused.contains(">>> RUN --network=host true"), "{refused}");
+    assert!(refused.contains("hint: --allow network.host"), "{refused}");
+    kiln.build_text(host, &["--allow", "network.host"]).success();
+    kiln.build_text(host, &["--network", "host"]).success();
+
+    let insecure = "# syntax=docker/dockerfile:1-labs\nFROM base\n\
+                    RUN --security=insecure mount -t tmpfs none /tmp && echo yes > /seen\n";
+    let refused = kiln.build_text(insecure, &["--allow", "network.host"]).failure();
+    assert!(refused.contains("security.insecure is not allowed"), "{refused}");
+    kiln.build_text(insecure, &["--allow", "security.insecure", "-t", "a"]).success();
+    assert_eq!(kiln.run(&["run", "a", "cat", "/seen"]).success(), "yes\n");
+    let unknown = kiln.build_text(host, &["--allow", "device.all"]).failure();
+    assert!(unknown.contains("possible values: network.host, security.insecure"), "{unknown}");
+}

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use kiln_testkit::environment::run;
+use kiln_testkit::environment::{base_layout, run};
 use kiln_testkit::{Answer, FileServer, Kiln, Need, skip};
 
 use crate::kiln;
@@ -343,4 +343,45 @@ fn passwords_reach_git_and_nobody_else() {
     assert!(
         server.take_requests().iter().all(|request| request.headers["authorization"] == expected)
     );
+}
+
+#[test]
+fn keys_are_lent_by_who_builds_and_not_by_a_dockerfile() {
+    if skip("keys_are_lent_by_who_builds_and_not_by_a_dockerfile", &GIT) {
+        return;
+    }
+    let kiln = kiln();
+    let repository = Repository::new(&kiln);
+    repository.write("Dockerfile", "FROM base\nCOPY Dockerfile /f\n");
+    repository.commit();
+    // It runs here what the real one would run on the other side.
+    let log = kiln.path("ssh.log");
+    let script = format!(
+        "#!/bin/sh\necho \"$SSH_AUTH_SOCK $*\" >> {}\nfor last; do :; done\nexec sh -c \"$last\"\n",
+        log.display()
+    );
+    let ssh = kiln.write("bin/ssh", script);
+    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&ssh, executable).unwrap();
+    let path = format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", ssh.parent().unwrap().display());
+    let url = format!("git@host.example:{}/r.git", repository.served.path().display());
+    let base = format!("base=oci-layout://{}", base_layout().display());
+    let build = |context: &str| {
+        let mut command = kiln.command(&["build", "--build-context", &base, "-t", "a", context]);
+        run(command.env("PATH", &path).env("SSH_AUTH_SOCK", "/agent"))
+    };
+    kiln.write("ctx/Dockerfile", format!("FROM base\nADD {url} /r\n"));
+    let refused = build("ctx").failure();
+    assert!(refused.contains("SSH agent") && !log.exists(), "{refused}");
+
+    build(&url).success();
+    assert!(cat(&kiln, "a", "/f").contains("COPY"));
+    let log = std::fs::read_to_string(log).unwrap();
+    for line in log.lines() {
+        assert!(
+            line.starts_with("/agent -F /dev/null") && line.contains("git@host.example"),
+            "{line}"
+        );
+        assert!(line.contains("IdentityFile=none") && line.contains("BatchMode=yes"), "{line}");
+    }
 }

@@ -129,6 +129,30 @@ pub struct Options {
     pub multi_platform: bool,
 }
 
+impl Default for Options {
+    /// A build of the last stage for this machine, with nothing given.
+    fn default() -> Self {
+        Self {
+            target: None,
+            build_args: BTreeMap::new(),
+            labels: BTreeMap::new(),
+            platform: Platform::host(),
+            build_platform: Platform::host(),
+            network: None,
+            named_contexts: BTreeMap::new(),
+            archive_context: false,
+            filename: "Dockerfile".to_owned(),
+            session: String::new(),
+            extra_hosts: Vec::new(),
+            limits: ProcessLimits::default(),
+            hostname: None,
+            no_cache: None,
+            context_name: "context".to_owned(),
+            multi_platform: false,
+        }
+    }
+}
+
 /// What the frontend makes of a Dockerfile.
 #[derive(Clone, Debug)]
 pub struct Lowered {

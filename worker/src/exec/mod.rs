@@ -3,6 +3,7 @@
 //! The root is an overlay of the input's layers with a fresh upper directory, which becomes the
 //! step's layer as it is when the program has succeeded, and is thrown away otherwise.
 
+pub(crate) mod allowed;
 mod env;
 mod hosts;
 mod mounts;
@@ -14,6 +15,7 @@ use kiln_llb::op::{ExecOp, MountKind, NetMode, SecretEnv, SecurityMode};
 use kiln_solver::{Event, StepContext, StepError};
 use kiln_store::PendingTree;
 
+use self::allowed::Allowed;
 use self::mounts::{Preparation, Prepared};
 use self::secret::Secrets;
 use crate::blobs::blocking;
@@ -22,7 +24,7 @@ use crate::flight::cancellable;
 use crate::output::Output;
 use crate::sandbox::{
     DEFAULT_HOSTNAME, Exit, Io, Mount, MountKind as SandboxKind, Network, Rlimit, Sandbox,
-    SandboxError, Spec, User,
+    SandboxError, Security, Spec, User,
 };
 use crate::snapshots::Snapshots;
 use crate::worker::{DefaultNetwork, WorkerOptions};
@@ -35,6 +37,7 @@ pub(crate) struct Exec {
     sandbox: Arc<OnceLock<(Sandbox, PendingTree)>>,
     secrets: Secrets,
     network: DefaultNetwork,
+    allowed: Allowed,
     resolv_conf: Vec<u8>,
 }
 
@@ -45,37 +48,15 @@ impl Exec {
             sandbox: Arc::default(),
             secrets: Secrets::new(options.secrets),
             network: options.network,
+            allowed: options.allowed,
             resolv_conf: options.resolv_conf,
         }
     }
 
     /// Checks what can be known of an exec op before it runs.
-    pub(crate) fn check(exec: &ExecOp) -> Result<()> {
-        if exec.meta.args.is_empty() {
-            return Err(Error::Invalid("exec op has no program".to_owned()));
-        }
-        if exec.security == SecurityMode::Insecure {
-            return Err(Error::Unsupported("RUN --security=insecure".to_owned()));
-        }
-        if let Some(device) = exec.cdi_devices.iter().find(|device| !device.optional) {
-            return Err(Error::Unsupported(format!("RUN --device ({})", device.name)));
-        }
-        if !exec.meta.cgroup_parent.is_empty() {
-            return Err(Error::Unsupported("a cgroup parent".to_owned()));
-        }
-        let root = exec.mounts.iter().find(|mount| mount.dest == "/");
-        if !root.is_some_and(|root| root.kind == MountKind::Bind) {
-            return Err(Error::Invalid("exec op has no root file system".to_owned()));
-        }
-        for mount in &exec.mounts {
-            if let MountKind::Ssh(ssh) = &mount.kind
-                && !ssh.optional
-            {
-                let what = format!("an SSH agent in RUN (--mount=type=ssh, id {:?})", ssh.id);
-                return Err(Error::Unsupported(what));
-            }
-        }
-        Ok(())
+    pub(crate) fn check(&self, exec: &ExecOp) -> Result<()> {
+        self.allowed.check(exec)?;
+        is_possible(exec)
     }
 
     /// Runs an exec op.
@@ -142,6 +123,10 @@ impl Exec {
             (NetMode::None, _) | (NetMode::Unset, DefaultNetwork::None) => Network::None,
             (NetMode::Host, _) | (NetMode::Unset, DefaultNetwork::Host) => Network::Host,
         };
+        spec.security = match exec.security {
+            SecurityMode::Sandbox => Security::Sandbox,
+            SecurityMode::Insecure => Security::Insecure,
+        };
         spec.process.env = env::environment(meta);
         for secret in &exec.secret_env {
             spec.process.env.extend(self.secret_variable(secret)?);
@@ -169,6 +154,32 @@ impl Exec {
 fn provided(target: &str, contents: Vec<u8>) -> Mount {
     let kind = SandboxKind::File { contents, mode: 0o644, uid: 0, gid: 0 };
     Mount { target: target.into(), kind }
+}
+
+/// Refuses an op that can't be run.
+fn is_possible(exec: &ExecOp) -> Result<()> {
+    if exec.meta.args.is_empty() {
+        return Err(Error::Invalid("exec op has no program".to_owned()));
+    }
+    if let Some(device) = exec.cdi_devices.iter().find(|device| !device.optional) {
+        return Err(Error::Unsupported(format!("RUN --device ({})", device.name)));
+    }
+    if !exec.meta.cgroup_parent.is_empty() {
+        return Err(Error::Unsupported("a cgroup parent".to_owned()));
+    }
+    let root = exec.mounts.iter().find(|mount| mount.dest == "/");
+    if !root.is_some_and(|root| root.kind == MountKind::Bind) {
+        return Err(Error::Invalid("exec op has no root file system".to_owned()));
+    }
+    for mount in &exec.mounts {
+        if let MountKind::Ssh(ssh) = &mount.kind
+            && !ssh.optional
+        {
+            let what = format!("an SSH agent in RUN (--mount=type=ssh, id {:?})", ssh.id);
+            return Err(Error::Unsupported(what));
+        }
+    }
+    Ok(())
 }
 
 /// Turns the end of a program into the step's.
@@ -232,7 +243,7 @@ mod tests {
     #[test]
     fn what_is_not_there_is_refused_before_the_build() {
         let mut op = exec(&[]);
-        assert!(Exec::check(&op).is_err(), "no root");
+        assert!(is_possible(&op).is_err(), "no root");
         op.mounts.push(kiln_llb::op::Mount {
             input: None,
             selector: String::new(),
@@ -243,8 +254,8 @@ mod tests {
             content_cache: kiln_llb::op::ContentCache::Default,
             result_id: String::new(),
         });
-        assert!(Exec::check(&op).is_ok());
-        op.security = SecurityMode::Insecure;
-        assert!(Exec::check(&op).is_err());
+        assert!(is_possible(&op).is_ok());
+        op.meta.args.clear();
+        assert!(is_possible(&op).is_err(), "no program");
     }
 }

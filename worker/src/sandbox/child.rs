@@ -13,7 +13,7 @@ use super::helper::Task;
 use super::program::{self, Image};
 use super::root::{Missing, Root, is_pipe};
 use super::sources::{Detached, Sources, open_inside};
-use super::spec::{Network, Spec, User};
+use super::spec::{Network, Security, Spec, User};
 use super::stubs::Made;
 use super::wire::{self, Failure, Report};
 use super::{identity, seccomp};
@@ -70,7 +70,7 @@ fn become_program(task: Task) -> Result<std::convert::Infallible, Failure> {
     connect(&stdin, terminal.as_ref(), &user)?;
     identity::set_limits(&spec.process.rlimits)?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
-    identity::assume(&user)?;
+    identity::assume(&user, spec.security)?;
     die_with(&helper)?;
     execute(&spec, home.as_deref(), &made, &control, &filter)
 }
@@ -94,7 +94,9 @@ fn execute(
         .map_err(Failure::doing("report to kiln"))?;
     sys::reset_signals();
     sys::close_on_exec_above().map_err(Failure::doing("close descriptors"))?;
-    seccomp::install(filter).map_err(Failure::doing("install the system call filter"))?;
+    if spec.security == Security::Sandbox {
+        seccomp::install(filter).map_err(Failure::doing("install the system call filter"))?;
+    }
     Err(image.execute())
 }
 
@@ -114,11 +116,11 @@ fn furnish(spec: &Spec, anchor: &Path, input: Option<OwnedFd>) -> Result<Furnish
             })
         })
         .collect::<Result<Vec<Detached>, _>>()?;
-    let tree = sources.tree(&spec.rootfs)?;
+    let tree = sources.tree(&spec.rootfs, spec.security)?;
     let upper = spec.rootfs.upper().map(std::path::PathBuf::as_path);
     let mut root = Root::attach(&tree, anchor, upper)?;
     let (user, home) = resolve_user(&root, &spec.process.user)?;
-    let terminal = own.attach(&mut root, spec.process.terminal)?;
+    let terminal = own.attach(&mut root, spec)?;
     for (mount, plan) in mounts.iter().zip(&spec.mounts) {
         root.mount(mount, &plan.target)?;
     }

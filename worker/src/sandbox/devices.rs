@@ -12,10 +12,11 @@ use rustix::mount::MountAttrFlags;
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
+use super::insecure::{self, Device};
 use super::masks;
 use super::root::Root;
 use super::sources::{Detached, Sources, attach, clone_of, new_file_system};
-use super::spec::{Spec, TerminalSize};
+use super::spec::{Security, Spec, TerminalSize};
 use super::wire::Failure;
 
 const DEVICES: [(&str, u32, u32); 6] = [
@@ -61,7 +62,9 @@ impl OwnMounts {
     pub(super) fn new(sources: &Sources, spec: &Spec) -> Result<Self, Failure> {
         let nosuid = MountAttrFlags::MOUNT_ATTR_NOSUID;
         let inert = nosuid | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-        let readonly = inert | MountAttrFlags::MOUNT_ATTR_RDONLY;
+        let is_sandbox = spec.security == Security::Sandbox;
+        let readonly = when(is_sandbox, MountAttrFlags::MOUNT_ATTR_RDONLY) | inert;
+        let nodev = when(is_sandbox, MountAttrFlags::MOUNT_ATTR_NODEV);
         let mut devices = Vec::new();
         for (name, major, minor) in DEVICES {
             devices.push((name, sources.device(name, major, minor)?));
@@ -72,11 +75,7 @@ impl OwnMounts {
             proc: new_file_system("proc", &[], inert)?,
             sys: new_file_system("sysfs", &[], readonly)?,
             cgroup: has_cgroup2().then(|| new_file_system("cgroup2", &[], readonly)).transpose()?,
-            dev: new_file_system(
-                "tmpfs",
-                &[("mode", "755"), ("size", "64m")],
-                nosuid | MountAttrFlags::MOUNT_ATTR_NODEV,
-            )?,
+            dev: new_file_system("tmpfs", &[("mode", "755"), ("size", "64m")], nosuid | nodev)?,
             devices,
             pts: new_file_system("devpts", &pts[1..], nosuid | MountAttrFlags::MOUNT_ATTR_NOEXEC)?,
             shm: new_file_system("tmpfs", &[("mode", "1777"), ("size", &shm_size)], inert)?,
@@ -86,11 +85,7 @@ impl OwnMounts {
 
     /// Attaches them, masks what is to be hidden, and opens a terminal of a size that is asked
     /// for.
-    pub(super) fn attach(
-        &self,
-        root: &mut Root,
-        terminal: Option<TerminalSize>,
-    ) -> Result<Option<Terminal>, Failure> {
+    pub(super) fn attach(&self, root: &mut Root, spec: &Spec) -> Result<Option<Terminal>, Failure> {
         root.mount_own(&self.proc, "proc")?;
         root.mount_own(&self.sys, "sys")?;
         if let Some(cgroup) = &self.cgroup {
@@ -100,10 +95,15 @@ impl OwnMounts {
                 attach(cgroup, &place).map_err(Failure::doing("mount /sys/fs/cgroup"))?;
             }
         }
-        masks::apply(&self.proc, &self.sys, self.null()?)?;
+        if spec.security == Security::Sandbox {
+            masks::apply(&self.proc, &self.sys, self.null()?)?;
+        }
         root.mount_own(&self.dev, "dev")?;
         self.fill_dev().map_err(Failure::doing("furnish /dev"))?;
-        terminal.map(|size| self.open_terminal(size)).transpose()
+        if spec.security == Security::Insecure {
+            self.add_devices().map_err(Failure::doing("add devices"))?;
+        }
+        spec.process.terminal.map(|size| self.open_terminal(size)).transpose()
     }
 
     /// Returns `/dev/null`, to be read by the program.
@@ -134,6 +134,16 @@ impl OwnMounts {
         Ok(())
     }
 
+    /// Adds the devices of programs that run without limits; this `/dev` lets them be opened.
+    fn add_devices(&self) -> rustix::io::Result<()> {
+        rustix::fs::mkdirat(&self.dev, "net", Mode::from_raw_mode(0o755))?;
+        for Device { path, kind, number: (major, minor) } in insecure::devices() {
+            let device = rustix::fs::makedev(major, minor);
+            rustix::fs::mknodat(&self.dev, path, kind, Mode::from_raw_mode(0o666), device)?;
+        }
+        Ok(())
+    }
+
     fn make_file(&self, name: &str) -> rustix::io::Result<OwnedFd> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let mode = Mode::from_raw_mode(0o600);
@@ -158,6 +168,10 @@ impl OwnMounts {
         };
         open().map_err(Failure::doing("open a terminal"))
     }
+}
+
+fn when(condition: bool, flag: MountAttrFlags) -> MountAttrFlags {
+    if condition { flag } else { MountAttrFlags::empty() }
 }
 
 /// Tells whether the host has version 2 of control groups alone.

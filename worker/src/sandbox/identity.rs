@@ -1,13 +1,16 @@
 //! What the program is and may: limits, user, groups, capabilities.
 
+use std::io;
+
 use rustix::process::{Gid, Resource, Rlimit, Uid, setrlimit};
 use rustix::thread::{
-    CapabilitySet, CapabilitySets, clear_ambient_capability_set,
-    remove_capability_from_bounding_set, set_capabilities, set_no_new_privs, set_thread_groups,
-    set_thread_res_gid, set_thread_res_uid,
+    CapabilitySet, CapabilitySets, capabilities, clear_ambient_capability_set,
+    configure_capability_in_ambient_set, remove_capability_from_bounding_set, set_capabilities,
+    set_keep_capabilities, set_no_new_privs, set_thread_groups, set_thread_res_gid,
+    set_thread_res_uid,
 };
 
-use super::spec;
+use super::spec::{self, Security};
 use super::wire::Failure;
 use crate::users::ResolvedUser;
 
@@ -61,22 +64,48 @@ fn resource(name: &str) -> Option<Resource> {
     })
 }
 
+/// Becomes `user`, with the capabilities that `security` leaves.
+pub(super) fn assume(user: &ResolvedUser, security: Security) -> Result<(), Failure> {
+    match security {
+        Security::Sandbox => confine(user),
+        Security::Insecure => keep_everything(user).map_err(Failure::doing("keep capabilities")),
+    }
+}
+
 /// Becomes `user`, keeps no more than the default capabilities, and gives up gaining any.
 ///
 /// A user other than root loses all of them with the change of user, as the kernel has it.
-pub(super) fn assume(user: &ResolvedUser) -> Result<(), Failure> {
+fn confine(user: &ResolvedUser) -> Result<(), Failure> {
     drop_bounding().map_err(Failure::doing("limit capabilities"))?;
-    let groups: Vec<Gid> = user.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
-    let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
-    set_thread_groups(&groups).map_err(Failure::doing("set groups"))?;
-    set_thread_res_gid(gid, gid, gid).map_err(Failure::doing("set group"))?;
-    set_thread_res_uid(uid, uid, uid).map_err(Failure::doing("set user"))?;
+    become_user(user)?;
     let kept = if user.uid == 0 { DEFAULT_CAPABILITIES } else { CapabilitySet::empty() };
     let sets =
         CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
     set_capabilities(None, sets).map_err(Failure::doing("set capabilities"))?;
     clear_ambient_capability_set().map_err(Failure::doing("clear ambient capabilities"))?;
     set_no_new_privs(true).map_err(Failure::doing("set no_new_privs"))
+}
+
+/// Becomes `user`, and keeps all capabilities, whoever that is, for the programs that are executed
+/// too.
+fn keep_everything(user: &ResolvedUser) -> io::Result<()> {
+    let all = capabilities(None)?.permitted;
+    set_keep_capabilities(true)?;
+    become_user(user).map_err(|failure| io::Error::other(failure.message))?;
+    set_capabilities(None, CapabilitySets { effective: all, permitted: all, inheritable: all })?;
+    set_keep_capabilities(false)?;
+    for capability in all.iter() {
+        configure_capability_in_ambient_set(capability, true)?;
+    }
+    Ok(())
+}
+
+fn become_user(user: &ResolvedUser) -> Result<(), Failure> {
+    let groups: Vec<Gid> = user.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
+    let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
+    set_thread_groups(&groups).map_err(Failure::doing("set groups"))?;
+    set_thread_res_gid(gid, gid, gid).map_err(Failure::doing("set group"))?;
+    set_thread_res_uid(uid, uid, uid).map_err(Failure::doing("set user"))
 }
 
 fn drop_bounding() -> rustix::io::Result<()> {

@@ -45,6 +45,7 @@ mod error;
 mod helper;
 mod identity;
 mod input;
+mod insecure;
 mod masks;
 mod overlay;
 mod program;

@@ -207,7 +207,9 @@ pub enum Security {
     /// What Docker lets a container do by default.
     #[default]
     Sandbox,
-    /// Nearly everything (`RUN --security=insecure`). Not supported yet.
+    /// Everything that kiln itself may (`RUN --security=insecure`): all capabilities and system
+    /// calls, device nodes, a `/proc` and a `/sys` that can be written. It's no sandbox: such a
+    /// program can take the machine over.
     Insecure,
 }
 

@@ -1,0 +1,68 @@
+//! Any bytes as a Dockerfile that is lowered, checked and outlined, with every image at hand.
+//!
+//! What can be lowered has no errors in the checks of its target, and an outline. Images have a
+//! trigger: whatever follows the first zero byte.
+
+#![no_main]
+
+use kiln_frontend::{
+    ContextFiles, ImageRequest, Images, Options, ResolveError, ResolvedImage, check, lower,
+    outline, targets,
+};
+use kiln_oci::{ContainerConfig, Digest, ImageConfig};
+use libfuzzer_sys::fuzz_target;
+
+struct Registry(Option<String>);
+
+impl Images for Registry {
+    fn resolve(&self, requests: &[ImageRequest]) -> Vec<Result<ResolvedImage, ResolveError>> {
+        let answer = |request: &ImageRequest| {
+            let on_build = self.0.iter().cloned().collect();
+            let config = ImageConfig {
+                architecture: request.platform.architecture.clone(),
+                os: request.platform.os.clone(),
+                config: ContainerConfig { on_build, ..ContainerConfig::default() },
+                ..ImageConfig::default()
+            };
+            Ok(ResolvedImage { digest: Digest::of(request.display.as_bytes()), config })
+        };
+        requests.iter().map(answer).collect()
+    }
+}
+
+struct NoFiles;
+
+impl ContextFiles for NoFiles {
+    fn read(&self, _path: &str) -> Result<Option<Vec<u8>>, ResolveError> {
+        Ok(None)
+    }
+
+    fn is_ignored(&self, _patterns: &[String], _path: &str) -> Result<bool, ResolveError> {
+        Ok(false)
+    }
+}
+
+fuzz_target!(|input: &[u8]| {
+    let mut parts = input.splitn(2, |byte| *byte == 0);
+    let source = parts.next().unwrap_or_default();
+    let images = Registry(parts.next().map(|text| String::from_utf8_lossy(text).into_owned()));
+    let options = Options {
+        build_args: [("GIVEN".to_owned(), "given".to_owned())].into(),
+        named_contexts: [("named".to_owned(), "docker-image://other".to_owned())].into(),
+        ..Options::default()
+    };
+    let lowered = lower(source, &options, &images, &NoFiles);
+    let outlined = outline(source, &options, &images, &NoFiles);
+    assert_eq!(lowered.is_ok(), outlined.is_ok());
+    let report = check(source, &options, &images, &NoFiles);
+    let _ = (report.to_json(), report.to_text());
+    match lowered {
+        Ok(lowered) => {
+            assert!(targets(source).is_ok());
+            // The checks look at all stages, and so find no less than the target's.
+            assert!(report.warnings.len() >= lowered.warnings.len());
+            lowered.definition().to_bytes();
+        }
+        Err(errors) => assert!(!errors.is_empty() && !report.errors.is_empty()),
+    }
+});
