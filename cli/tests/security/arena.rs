@@ -214,3 +214,18 @@ pub(crate) fn rounds(few: u32) -> u32 {
 pub(crate) fn host(program: &str, arguments: &[&str]) -> Output {
     run(Command::new(program).args(arguments))
 }
+
+/// The harness finds what it looks for: otherwise all the other tests would pass, too.
+#[test]
+fn a_leak_would_be_found() {
+    let Some(arena) = Arena::new("a_leak_would_be_found") else { return };
+    arena.kiln.write("ctx/leak", format!("{SECRET}\n"));
+    let out = arena.kiln.path("out");
+    let output = format!("type=oci,dest={},tar=false", out.display());
+    arena.build("FROM scratch\nCOPY leak /\n", &["--output", &output]).success();
+    let found = search(&out, SECRET);
+    assert_eq!(found.len(), 1, "the compressed layer, and nothing else: {found:?}");
+    assert!(search(&arena.kiln.root(), SECRET).len() >= 2, "the tree and the layer");
+    std::fs::set_permissions(arena.canary("dir/secret"), PermissionsExt::from_mode(0o600)).unwrap();
+    assert_ne!(look(arena.outside.path()), arena.before);
+}

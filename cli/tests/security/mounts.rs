@@ -66,9 +66,8 @@ fn targets_of_mounts_stay_inside() {
         }
         arena.build(&format!("FROM evil\nWORKDIR {target}\nRUN touch planted; true\n"), &[&image]);
     }
-    let innocent = "FROM evil\nRUN --mount=type=tmpfs,target=/inner/m touch /inside/deep/m/f\n\
-                    RUN test -d /inside/deep\n";
-    arena.build(innocent, &[&image]);
+    let innocent = "FROM evil\nRUN --mount=type=tmpfs,target=/inner/m touch /inside/deep/m/f\n";
+    arena.build(innocent, &[&image]).success();
     let innocent = "FROM base\nRUN --mount=type=cache,target=/c/d echo x > /c/d/f\n\
                     RUN --mount=type=cache,target=/c/d test -s /c/d/f\n";
     arena.build(innocent, &[]).success();
