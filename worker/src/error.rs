@@ -47,6 +47,9 @@ pub enum Error {
     /// Something that steps may do only where it was allowed.
     #[error("{0} is not allowed")]
     NotAllowed(&'static str),
+    /// An SSH agent that steps ask for and nobody has lent.
+    #[error("ssh agent {0}: not found")]
+    NoAgent(String),
     /// A graph that asks for something impossible, or something that isn't there.
     #[error("{0}")]
     Invalid(String),

@@ -44,6 +44,8 @@ pub struct WorkerOptions {
     pub resolv_conf: Vec<u8>,
     /// Secrets by id.
     pub secrets: BTreeMap<String, SecretSource>,
+    /// The sockets of SSH agents that are lent to steps, by id.
+    pub agents: BTreeMap<String, PathBuf>,
     /// What files and repositories elsewhere are fetched with.
     pub remote: RemoteOptions,
 }

@@ -90,6 +90,7 @@ impl Bench {
             allowed: kiln_worker::Allowed::default(),
             resolv_conf: b"nameserver 192.0.2.1\n".to_vec(),
             secrets: BTreeMap::new(),
+            agents: BTreeMap::new(),
             remote: kiln_worker::RemoteOptions::default(),
         });
         Self { temp, store, images, worker: Arc::new(worker.unwrap()) }

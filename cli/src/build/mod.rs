@@ -7,6 +7,7 @@ mod images;
 mod output;
 mod request;
 mod session;
+mod ssh;
 mod tools;
 
 use std::cell::RefCell;

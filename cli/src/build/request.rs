@@ -9,7 +9,7 @@ use kiln_frontend::ProcessLimits;
 use kiln_oci::{Platform, Reference};
 use kiln_worker::{Allowed, SecretSource};
 
-use super::output;
+use super::{output, ssh};
 use crate::commands::build::{BuildArguments, Network, Right};
 use crate::limits;
 
@@ -51,6 +51,8 @@ pub(crate) struct BuildRequest {
     pub(super) limits: ProcessLimits,
     /// Secrets by ID.
     pub(super) secrets: BTreeMap<String, SecretSource>,
+    /// The sockets of SSH agents that are lent to the build, by ID.
+    pub(super) agents: BTreeMap<String, PathBuf>,
     /// Stages whose steps run in any case; all where it is empty.
     pub(super) no_cache: Option<Vec<String>>,
     /// Where the image goes.
@@ -130,6 +132,7 @@ impl BuildRequest {
                 .collect::<Result<_>>()?,
             limits: process_limits(arguments.shm_size.as_deref(), &arguments.ulimits)?,
             secrets: secrets(&arguments.secrets)?,
+            agents: ssh::agents(&arguments.agents)?,
             no_cache,
         })
     }

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::request::{BuildRequest, CONTEXT_NAME};
 use super::session::Failure;
+use super::ssh;
 use crate::settings::Settings;
 
 /// What turns graphs into files.
@@ -51,11 +52,16 @@ impl Tools {
             allowed: request.allowed,
             resolv_conf: settings.resolv_conf()?,
             secrets: request.secrets.clone(),
+            agents: request.agents.clone(),
             remote: RemoteOptions {
                 max_bytes: request.input_limit,
                 environment: settings.git_environment(),
                 // Only who builds may lend keys, not a Dockerfile.
-                ssh_agent: settings.ssh_agent().filter(|_| request.uses_ssh),
+                ssh_agent: request
+                    .agents
+                    .get(ssh::DEFAULT)
+                    .cloned()
+                    .or_else(|| settings.ssh_agent().filter(|_| request.uses_ssh)),
             },
         };
         let worker = Arc::new(Worker::new(options).context("prepare the worker")?);

@@ -68,6 +68,10 @@ pub(crate) struct BuildArguments {
     /// Secret for RUN --mount=type=secret, as `id=ID[,src=FILE|,env=NAME]`
     #[arg(long = "secret", value_name = "SECRET")]
     pub(crate) secrets: Vec<String>,
+    /// SSH agent for RUN --mount=type=ssh and for repositories: `default`, or ID with its socket
+    /// [default socket: `$SSH_AUTH_SOCK`]
+    #[arg(long = "ssh", value_name = "ID[=SOCKET]")]
+    pub(crate) agents: Vec<String>,
     /// Write the build graph to a file, `-` for standard output, and build nothing
     #[arg(long, value_name = "FILE", conflicts_with_all = ["outputs", "iidfile"])]
     pub(crate) dump_llb: Option<PathBuf>,

@@ -49,6 +49,9 @@ fn hint(error: &StepError) -> Option<String> {
         kiln_worker::Error::NotAllowed(right) => {
             Some(format!("--allow {right} lets the steps of this build do it"))
         }
+        kiln_worker::Error::NoAgent(id) => {
+            Some(format!("--ssh {id}[=SOCKET] lends an agent to this build"))
+        }
         _ => None,
     }
 }

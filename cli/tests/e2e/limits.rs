@@ -1,5 +1,9 @@
 //! What steps and containers may use.
 
+use std::path::Path;
+use std::process::Command;
+
+use kiln_testkit::environment::run;
 use kiln_testkit::{Need, skip};
 
 use crate::kiln;
@@ -73,4 +77,67 @@ fn rights_are_given_by_who_builds() {
     assert_eq!(kiln.run(&["run", "a", "cat", "/seen"]).success(), "yes\n");
     let unknown = kiln.build_text(host, &["--allow", "device.all"]).failure();
     assert!(unknown.contains("possible values: network.host, security.insecure"), "{unknown}");
+}
+
+#[test]
+fn steps_reach_the_agent_that_is_lent() {
+    if skip("steps_reach_the_agent_that_is_lent", &[Need::Root]) {
+        return;
+    }
+    let kiln = kiln();
+    let socket = kiln.path("agent");
+    let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let dockerfile = "FROM base\nRUN --mount=type=ssh,mode=640,uid=5,gid=6,required \
+                      stat -c '%F %a %u:%g' $SSH_AUTH_SOCK > /seen; echo $SSH_AUTH_SOCK >> /seen\n\
+                      RUN --mount=type=ssh,id=other test ! -e /run/buildkit/ssh_agent.0\n\
+                      RUN test ! -e /run/buildkit\n";
+    let refused = kiln.build_text(dockerfile, &[]).failure();
+    assert!(refused.contains("ssh agent default: not found"), "{refused}");
+    assert!(refused.contains("hint: --ssh default"), "{refused}");
+    let agent = format!("default={}", socket.display());
+    kiln.build_text(dockerfile, &["--ssh", &agent, "-t", "a"]).success();
+    let seen = kiln.run(&["run", "a", "cat", "/seen"]).success();
+    assert_eq!(seen, "socket 640 5:6\n/run/buildkit/ssh_agent.0\n");
+    let refused = kiln.build_text(dockerfile, &["--ssh", "default"]).failure();
+    assert!(refused.contains("SSH_AUTH_SOCK isn't set"), "{refused}");
+}
+
+/// Copies a program of the host, and the libraries that it needs, below a directory.
+fn copy_program(program: &str, to: &Path) {
+    let libraries = run(Command::new("ldd").arg(program)).success();
+    let paths = libraries.split_whitespace().filter(|word| word.starts_with('/'));
+    for path in paths.chain([program]) {
+        let place = to.join(&path[1..]);
+        std::fs::create_dir_all(place.parent().unwrap()).unwrap();
+        std::fs::copy(path, place).unwrap();
+    }
+}
+
+#[test]
+fn a_step_asks_an_agent_for_its_keys() {
+    use std::io::{Read, Write};
+    let needs = [Need::Root, Need::Program("ssh-add"), Need::Program("ldd")];
+    if skip("a_step_asks_an_agent_for_its_keys", &needs) {
+        return;
+    }
+    let kiln = kiln();
+    copy_program("/usr/bin/ssh-add", &kiln.path("context/files"));
+    let socket = kiln.path("agent");
+    let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    // An agent without keys, which counts what it is asked.
+    let agent = std::thread::spawn(move || {
+        let (mut client, _) = listener.accept().unwrap();
+        let mut request = [0; 5];
+        client.read_exact(&mut request).unwrap();
+        client.write_all(&[0, 0, 0, 5, 12, 0, 0, 0, 0]).unwrap();
+        request
+    });
+    let dockerfile = "FROM base\nCOPY files /\n\
+                      RUN --mount=type=ssh ssh-add -l > /seen; true\n";
+    kiln.write("context/Dockerfile", dockerfile);
+    let agent_flag = format!("default={}", socket.display());
+    kiln.build("context", &["--ssh", &agent_flag, "-t", "a"]).success();
+    assert_eq!(agent.join().unwrap(), [0, 0, 0, 1, 11]);
+    let seen = kiln.run(&["run", "a", "cat", "/seen"]).success();
+    assert_eq!(seen, "The agent has no identities.\n");
 }

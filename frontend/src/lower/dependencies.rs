@@ -4,9 +4,9 @@ use crate::error::{Error, Span};
 use crate::expand::EmptyEnv;
 use crate::instruction::{Instruction, InstructionKind};
 
+use super::Lowering;
 use super::run_mount;
 use super::stage::{Stage, StageId, Stages};
-use super::{Lowering, Scope};
 
 impl Lowering<'_> {
     /// Finds the stages that an instruction reads. Images that it names itself get a stage that
@@ -99,8 +99,8 @@ impl Lowering<'_> {
 
     /// Tells for each stage whether the target needs it.
     pub(super) fn reachable(&self, target: StageId) -> Vec<bool> {
-        let mut reached = vec![self.scope == Scope::All; self.stages.len()];
-        let mut pending = if self.scope == Scope::All { Vec::new() } else { vec![target] };
+        let mut reached = vec![false; self.stages.len()];
+        let mut pending = vec![target];
         while let Some(id) = pending.pop() {
             if !std::mem::replace(&mut reached[id], true) {
                 pending.extend(self.stages[id].base);

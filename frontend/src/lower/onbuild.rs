@@ -6,9 +6,9 @@ use crate::error::Error;
 use crate::instruction::InstructionKind;
 use crate::parser;
 
-use super::Lowering;
 use super::dispatch::Site;
 use super::stage::{Command, StageId};
+use super::{Lowering, Scope};
 
 /// Records a trigger.
 pub(super) fn dispatch(site: &mut Site<'_, '_>, trigger: &str) {
@@ -23,7 +23,12 @@ impl Lowering<'_> {
     pub(super) fn resolve(&mut self, target: StageId) -> Result<Vec<bool>, Error> {
         loop {
             let reachable = self.reachable(target);
-            self.resolve_bases(&reachable)?;
+            let wanted = match self.scope {
+                Scope::Target => reachable.clone(),
+                // Triggers run in what the target needs all the same.
+                Scope::All => vec![true; self.stages.len()],
+            };
+            self.resolve_bases(&wanted)?;
             let mut is_complete = true;
             for (id, _) in reachable.iter().enumerate().filter(|(_, reached)| **reached) {
                 self.stages.inherit(id);
@@ -37,7 +42,7 @@ impl Lowering<'_> {
                 }
             }
             if is_complete {
-                return Ok(reachable);
+                return Ok(wanted);
             }
         }
     }

@@ -8,6 +8,7 @@ mod env;
 mod hosts;
 mod mounts;
 pub(crate) mod secret;
+mod ssh;
 
 use std::sync::{Arc, OnceLock};
 
@@ -18,6 +19,7 @@ use kiln_store::PendingTree;
 use self::allowed::Allowed;
 use self::mounts::{Preparation, Prepared};
 use self::secret::Secrets;
+use self::ssh::Agents;
 use crate::blobs::blocking;
 use crate::error::{Error, Result};
 use crate::flight::cancellable;
@@ -36,6 +38,7 @@ pub(crate) struct Exec {
     /// The sandbox, and the directory that it uses.
     sandbox: Arc<OnceLock<(Sandbox, PendingTree)>>,
     secrets: Secrets,
+    agents: Agents,
     network: DefaultNetwork,
     allowed: Allowed,
     resolv_conf: Vec<u8>,
@@ -47,6 +50,7 @@ impl Exec {
             snapshots,
             sandbox: Arc::default(),
             secrets: Secrets::new(options.secrets),
+            agents: Agents::new(options.agents),
             network: options.network,
             allowed: options.allowed,
             resolv_conf: options.resolv_conf,
@@ -88,6 +92,7 @@ impl Exec {
             let preparation = Preparation {
                 snapshots: &this.snapshots,
                 secrets: &this.secrets,
+                agents: &this.agents,
                 exec: &exec,
                 inputs: &inputs,
             };
@@ -170,14 +175,6 @@ fn is_possible(exec: &ExecOp) -> Result<()> {
     let root = exec.mounts.iter().find(|mount| mount.dest == "/");
     if !root.is_some_and(|root| root.kind == MountKind::Bind) {
         return Err(Error::Invalid("exec op has no root file system".to_owned()));
-    }
-    for mount in &exec.mounts {
-        if let MountKind::Ssh(ssh) = &mount.kind
-            && !ssh.optional
-        {
-            let what = format!("an SSH agent in RUN (--mount=type=ssh, id {:?})", ssh.id);
-            return Err(Error::Unsupported(what));
-        }
     }
     Ok(())
 }

@@ -6,6 +6,7 @@
 //! | bind, writable | a fresh tree on top of the input | a layer where it has an output, else thrown away |
 //! | cache | a directory of the store | stays |
 //! | tmpfs, secret | memory | gone |
+//! | ssh | a socket that leads to an agent of the host | gone |
 //!
 //! Everything is prepared before anything runs. Cache mounts are taken in the order of their keys,
 //! so that two steps that lock the same ones can't wait for each other.
@@ -18,6 +19,7 @@ use kiln_store::{CacheMountGuard, LayerId, PendingTree, Sharing};
 use kiln_tree::{CopyOptions, Dir};
 
 use super::secret::Secrets;
+use super::ssh::{Agents, Forwarding};
 use crate::content;
 use crate::error::{Error, Result};
 use crate::output::Output;
@@ -38,6 +40,8 @@ pub(super) struct Prepared {
     outputs: Vec<(u32, Outcome)>,
     /// Trees that are thrown away in the end.
     discarded: Vec<PendingTree>,
+    /// SSH agents in use.
+    agents: Vec<Forwarding>,
     /// Cache mounts in use.
     caches: BTreeMap<String, CacheMountGuard>,
 }
@@ -53,6 +57,7 @@ enum Outcome {
 pub(super) struct Preparation<'a> {
     pub(super) snapshots: &'a Snapshots,
     pub(super) secrets: &'a Secrets,
+    pub(super) agents: &'a Agents,
     pub(super) exec: &'a ExecOp,
     pub(super) inputs: &'a [Output],
 }
@@ -67,6 +72,7 @@ impl Preparation<'_> {
             mounts: Vec::new(),
             outputs: Vec::new(),
             discarded: Vec::new(),
+            agents: Vec::new(),
             caches: self.caches()?,
         };
         for mount in &self.exec.mounts {
@@ -110,8 +116,20 @@ impl Preparation<'_> {
                 Some(kind) => kind,
                 None => return Ok(()),
             },
-            // Those that are not optional were refused before.
-            MountKind::Ssh(_) => return Ok(()),
+            MountKind::Ssh(agent) => {
+                let directory = self.snapshots.store.temp_dir()?;
+                let Some(forwarding) = self.agents.forward(agent, &directory)? else {
+                    return Ok(());
+                };
+                let tree = Tree::Directory(forwarding.socket().to_owned());
+                prepared.agents.push(forwarding);
+                SandboxKind::Bind {
+                    tree,
+                    selector: PathBuf::new(),
+                    readonly: false,
+                    recursive: false,
+                }
+            }
         };
         let target = Path::new("/").join(&self.exec.meta.cwd).join(&mount.dest);
         prepared.mounts.push(SandboxMount { target, kind });
