@@ -136,6 +136,19 @@ impl Kiln {
     }
 }
 
+impl Drop for Kiln {
+    fn drop(&mut self) {
+        // A build's last act, flushing the store, may still be under way.
+        let gone = |path: &Path| std::fs::remove_dir_all(path).is_ok() || !path.exists();
+        for _ in 0..250 {
+            if gone(self.directory.path()) {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+    }
+}
+
 /// Runs a command to its end.
 ///
 /// # Panics

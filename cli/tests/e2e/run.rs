@@ -127,7 +127,8 @@ impl Terminal {
     /// Returns a terminal, and the descriptor of its other side.
     fn open() -> (Self, std::fs::File) {
         use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-        let side = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+        let side = openpt(flags).unwrap();
         grantpt(&side).unwrap();
         unlockpt(&side).unwrap();
         let name = ptsname(&side, Vec::new()).unwrap();
@@ -197,7 +198,9 @@ fn a_terminal_is_passed_through() {
     // The size has to arrive on its way through kiln.
     terminal.press("while test \"$(stty size)\" != '40 120'; do :; done; echo resi''zed\r");
     terminal.expect("resized");
-    terminal.press("sleep 1000; echo inter''rupted\r");
+    terminal.expect("$ ");
+    terminal.press("echo be''gun; sleep 1000; echo never\r");
+    terminal.expect("begun");
     terminal.press("\u{3}");
     terminal.expect("$ ");
     terminal.press("exit 5\r");
