@@ -34,6 +34,15 @@ pub(crate) struct GlobalArguments {
     /// `$XDG_DATA_HOME/kiln`]
     #[arg(long, global = true, env = "KILN_ROOT", value_name = "DIR", hide_env_values = true)]
     pub(crate) root: Option<PathBuf>,
+    /// How much an archive may become, of a layer or of ADD: RATIO times its size where it grows
+    /// beyond SIZE, and so many entries; 0 for no limit
+    #[arg(
+        long,
+        global = true,
+        value_name = "ratio=N,from=SIZE,entries=N",
+        default_value = "ratio=500,from=1g,entries=10000000"
+    )]
+    pub(crate) archive_limits: String,
     /// Log what kiln does to standard error
     #[arg(long, short = 'D', global = true)]
     pub(crate) debug: bool,

@@ -3,6 +3,7 @@
 //! What was typed ([`arguments`]) becomes what it means ([`settings`]), and a command under
 //! [`commands`] does it. The environment, the home directory and the terminal are met here alone.
 
+mod archive_limits;
 mod arguments;
 mod build;
 mod commands;

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use kiln_store::Store;
+use kiln_tree::ArchiveLimits;
 
+use crate::archive_limits;
 use crate::arguments::GlobalArguments;
 
 /// What every command goes by.
@@ -15,6 +17,8 @@ pub(crate) struct Settings {
     pub(crate) root: PathBuf,
     /// How many processors there are.
     pub(crate) threads: usize,
+    /// How much an archive may become.
+    pub(crate) archive_limits: ArchiveLimits,
 }
 
 impl Settings {
@@ -26,7 +30,8 @@ impl Settings {
             None => default_root()?,
         };
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        Ok(Self { root, threads })
+        let archive_limits = archive_limits::parse(&arguments.archive_limits)?;
+        Ok(Self { root, threads, archive_limits })
     }
 
     /// Returns how many steps may run at once: more than there are processors, because many wait.

@@ -22,6 +22,7 @@ mod source;
 
 use std::path::{Path, PathBuf};
 
+use crate::archive_limits::ArchiveLimits;
 use crate::attributes::Attributes;
 use crate::decompress::decompress;
 use crate::digest::Selection;
@@ -72,6 +73,8 @@ pub struct CopyOptions {
     pub always_replace: bool,
     /// Paths that must be there.
     pub required: Vec<PathBuf>,
+    /// How much an archive that is unpacked may become.
+    pub limits: ArchiveLimits,
 }
 
 /// Copies from `source` into `dest`, in parallel: reflinks or `copy_file_range` where the file
@@ -192,10 +195,13 @@ fn unpack_archive((source, path): (&Dir, &[u8]), dest: &Dir, options: &CopyOptio
     let (owner, mtime) = (options.owner, options.mtime);
     let made = dest.mkdir_all(text, &Attributes { mode: Some(PARENT_MODE), owner, mtime })?;
     let file = crate::walk::Opener::new(source).open(path)?;
-    let (mut plain, _) =
-        decompress(file).map_err(|error| Error::io("read", names::path(path), error))?;
+    let (mut plain, _) = options
+        .limits
+        .decompress(file)
+        .map_err(|error| Error::io("read", names::path(path), error))?;
     let into = dest.open_dir(text)?;
-    unpack(&mut plain, &into, UnpackOptions { owner, ..UnpackOptions::default() })?;
+    let max_entries = options.limits.max_entries;
+    unpack(&mut plain, &into, UnpackOptions { owner, max_entries, ..UnpackOptions::default() })?;
     dest.stamp(&made, mtime)
 }
 

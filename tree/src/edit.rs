@@ -13,7 +13,7 @@ use crate::attributes::{self, Attributes};
 use crate::dir::{Dir, rooted};
 use crate::error::{Error, Result};
 use crate::metadata::{FileKind, Metadata, Timestamp};
-use crate::{names, remove, resolve};
+use crate::{names, remove};
 
 impl Dir {
     /// Makes a directory in a parent that is there, and tells whether it was made: one that is
@@ -30,24 +30,25 @@ impl Dir {
     pub fn mkdir_all(&self, path: &Path, attributes: &Attributes) -> Result<Vec<PathBuf>> {
         let path = self.real_path(path)?;
         let error = |errno| Error::io("mkdir", &path, errno);
-        let mut missing = Vec::new();
-        let mut existing = path.as_path();
-        while self.metadata(existing, false)?.is_none() {
-            let Some((parent, name)) = names::split(existing) else { break };
-            missing.push(name);
-            existing = parent;
-        }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mut current =
-            resolve::open(self.as_fd(), existing, flags, Mode::empty()).map_err(error)?;
-        let mut here = existing.to_path_buf();
+        let open = |dir: BorrowedFd<'_>, name| openat(dir, name, flags, Mode::empty());
+        let mut current = open(self.as_fd(), Path::new(".")).map_err(error)?;
+        let mut here = PathBuf::from("/");
         let mut made = Vec::new();
-        for name in missing.into_iter().rev() {
-            here.push(name);
-            if make_dir(current.as_fd(), names::bytes(name), attributes).map_err(error)? {
-                made.push(here.clone());
-            }
-            current = openat(&current, name, flags, Mode::empty()).map_err(error)?;
+        // Downwards: a path may be thousands of names long, and to resolve each of its parents would
+        // take the square of that.
+        for name in names::components(names::bytes(&path)) {
+            let next = match open(current.as_fd(), names::path(name)) {
+                Err(Errno::NOENT) => {
+                    if make_dir(current.as_fd(), name, attributes).map_err(error)? {
+                        made.push(here.join(names::path(name)));
+                    }
+                    open(current.as_fd(), names::path(name))
+                }
+                result => result,
+            };
+            current = next.map_err(error)?;
+            here.push(names::path(name));
         }
         self.stamp(&made, attributes.mtime)?;
         Ok(made)

@@ -19,6 +19,7 @@ pub mod unpack;
 pub mod view;
 pub mod walk;
 
+mod archive_limits;
 mod chars;
 mod edit;
 mod names;
@@ -31,6 +32,7 @@ mod tar_sparse;
 mod tar_writer;
 mod wildcard;
 
+pub use archive_limits::ArchiveLimits;
 pub use attributes::{Attributes, Xattr};
 pub use copy::{CopyOptions, copy};
 pub use decompress::{decompress, is_archive_start};

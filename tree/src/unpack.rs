@@ -32,7 +32,7 @@ pub struct UnpackOptions {
     pub owner: Option<Owner>,
     /// Most bytes that files may have in all; `None` for no limit.
     pub max_bytes: Option<u64>,
-    /// Most entries; `None` for no limit.
+    /// Most files and directories, parents that no entry names included; `None` for no limit.
     pub max_entries: Option<u64>,
 }
 
@@ -47,6 +47,13 @@ pub struct Unpacked {
 
 /// Says in a directory that it hides what layers below have in it.
 const OPAQUE: &[u8] = b".wh..wh..opq";
+
+/// Memory for a directory that the limit of entries allows for: what is remembered of one, with a
+/// path as they are on average. Paths as long as they can be are no way around the limit.
+const DIRECTORY: u64 = 128;
+
+/// Memory for directories that is there in any case.
+const LEAST_NAMES: u64 = 4 << 20;
 
 /// Bytes copied at a time.
 const CHUNK: usize = 128 * 1024;
@@ -69,6 +76,8 @@ pub fn unpack(archive: &mut dyn Read, dest: &Dir, options: UnpackOptions) -> Res
         stale: false,
         made: HashSet::new(),
         directories: Vec::new(),
+        directory_bytes: 0,
+        nodes: 0,
         buffer: vec![0; CHUNK],
     };
     loop {
@@ -93,6 +102,10 @@ struct Unpacker<'a> {
     made: HashSet<[u8; 16]>,
     /// The times of directories, set at the end since what is made in them changes them.
     directories: Vec<(PathBuf, Timestamp)>,
+    /// Memory that these take.
+    directory_bytes: u64,
+    /// How many entries and parents of entries there were.
+    nodes: u64,
     buffer: Vec<u8>,
 }
 
@@ -106,13 +119,9 @@ struct Parent {
 impl Unpacker<'_> {
     fn entry(&mut self, entry: &TarEntry, reader: &mut TarReader<'_>) -> Result<()> {
         self.done.entries += 1;
+        self.nodes += 1;
         self.done.bytes = self.done.bytes.saturating_add(entry.size);
-        let beyond = |done: u64, limit: Option<u64>| limit.is_some_and(|limit| done > limit);
-        if beyond(self.done.entries, self.options.max_entries)
-            || beyond(self.done.bytes, self.options.max_bytes)
-        {
-            return Err(Error::invalid(names::path(&entry.name), "the archive exceeds the limit"));
-        }
+        self.check_limits(&entry.name)?;
         if entry.name.contains(&0) || entry.link.contains(&0) {
             return Err(Error::invalid(names::path(&entry.name), "name with a NUL byte"));
         }
@@ -123,6 +132,23 @@ impl Unpacker<'_> {
         let made = self.make(&parent, name, (entry, &path), reader);
         self.parent = (!std::mem::take(&mut self.stale)).then_some(parent);
         made
+    }
+
+    /// Checks that neither disk nor memory is filled.
+    fn check_limits(&self, name: &[u8]) -> Result<()> {
+        let beyond = |done: u64, limit: Option<u64>| limit.is_some_and(|limit| done > limit);
+        let max_entries = self.options.max_entries;
+        let max_names = max_entries.map(|most| most.saturating_mul(DIRECTORY).max(LEAST_NAMES));
+        let problem = if beyond(self.nodes, max_entries) {
+            "the archive exceeds the limit of entries"
+        } else if beyond(self.done.bytes, self.options.max_bytes) {
+            "the archive exceeds the limit of bytes"
+        } else if beyond(self.directory_bytes, max_names) {
+            "the archive exceeds the limit of directories"
+        } else {
+            return Ok(());
+        };
+        Err(Error::invalid(names::path(name), problem))
     }
 
     /// The root is what it is, except that Docker's `ADD` takes it from an entry that doesn't call it
@@ -165,8 +191,9 @@ impl Unpacker<'_> {
                 if !self.options.whiteouts {
                     self.check_no_dangling_link(path)?;
                 }
-                self.dest
-                    .mkdir_all(&real, &Attributes { mode: Some(0o755), ..Default::default() })?;
+                let attributes = Attributes { mode: Some(0o755), ..Attributes::default() };
+                self.nodes += self.dest.mkdir_all(&real, &attributes)?.len() as u64;
+                self.check_limits(named)?;
                 resolve::open(self.dest.as_fd(), &real, flags, Mode::empty())
             }
             result => result,
@@ -218,6 +245,8 @@ impl Unpacker<'_> {
         match entry.kind {
             EntryType::Directory => {
                 make_directory((dir, name), entry, &attributes).map_err(error)?;
+                let size = names::bytes(path).len() + size_of::<(PathBuf, Timestamp)>();
+                self.directory_bytes += size as u64;
                 self.directories.push((path.to_path_buf(), bounded_time(entry.mtime)));
             }
             EntryType::Regular | EntryType::Continuous => {

@@ -57,8 +57,8 @@ impl Containers {
     /// # Errors
     /// Fails where the store can't be written.
     pub fn new(store: Store, images: Arc<ImageResolver>) -> Result<Self> {
-        let blobs = images.blobs();
-        Ok(Self { images, snapshots: Snapshots::new(store, blobs)? })
+        let snapshots = Snapshots::new(store, &images)?;
+        Ok(Self { images, snapshots })
     }
 
     /// Returns an image by its reference: from the store, else from its registry.

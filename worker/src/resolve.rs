@@ -13,6 +13,7 @@ use std::sync::{Mutex, PoisonError};
 use kiln_oci::{Descriptor, Digest, ImageConfig, Platform, Reference};
 use kiln_registry::{Client, Repository, select_platform};
 use kiln_store::Store;
+use kiln_tree::ArchiveLimits;
 
 use crate::blobs::Blobs;
 use crate::error::{Error, Result};
@@ -32,6 +33,8 @@ pub struct ImageResolverOptions {
     pub layouts: BTreeMap<String, PathBuf>,
     /// Who speaks to registries.
     pub registry: Client,
+    /// How much the archives of layers and of `ADD` may become.
+    pub archive_limits: ArchiveLimits,
 }
 
 /// What an image reference resolves to.
@@ -56,6 +59,7 @@ pub struct ImageResolver {
     store: Store,
     layouts: BTreeMap<String, PathBuf>,
     registry: Client,
+    archive_limits: ArchiveLimits,
     remembered: Mutex<Remembered>,
 }
 
@@ -84,8 +88,12 @@ impl Kind {
 impl ImageResolver {
     /// Makes a resolver.
     pub fn new(options: ImageResolverOptions) -> Self {
-        let ImageResolverOptions { store, layouts, registry } = options;
-        Self { store, layouts, registry, remembered: Mutex::default() }
+        let ImageResolverOptions { store, layouts, registry, archive_limits } = options;
+        Self { store, layouts, registry, archive_limits, remembered: Mutex::default() }
+    }
+
+    pub(crate) fn archive_limits(&self) -> ArchiveLimits {
+        self.archive_limits
     }
 
     /// Returns an access to the blobs of images.

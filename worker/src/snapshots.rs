@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kiln_store::{LayerId, PendingTree, Store};
-use kiln_tree::{CopyOptions, Dir, View};
+use kiln_tree::{ArchiveLimits, CopyOptions, Dir, View};
 
 use crate::blobs::Blobs;
 use crate::error::Result;
@@ -13,6 +13,7 @@ use crate::file::missing;
 use crate::mount::Overlay;
 use crate::output::Output;
 use crate::relink::copy_attributes;
+use crate::resolve::ImageResolver;
 use crate::source::local::LocalContext;
 
 /// Chains of layers as directories. Cheap to clone.
@@ -22,6 +23,8 @@ use crate::source::local::LocalContext;
 pub(crate) struct Snapshots {
     pub(crate) store: Store,
     pub(crate) blobs: Blobs,
+    /// How much an archive may become.
+    pub(crate) limits: ArchiveLimits,
     /// A tree that stays empty.
     empty: Arc<PendingTree>,
 }
@@ -42,9 +45,9 @@ impl Writable {
 }
 
 impl Snapshots {
-    pub(crate) fn new(store: Store, blobs: Blobs) -> Result<Self> {
+    pub(crate) fn new(store: Store, images: &ImageResolver) -> Result<Self> {
         let empty = Arc::new(store.layers().begin()?);
-        Ok(Self { store, blobs, empty })
+        Ok(Self { store, blobs: images.blobs(), limits: images.archive_limits(), empty })
     }
 
     /// Returns the trees of a chain, uppermost first. All must be there.

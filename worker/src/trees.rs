@@ -10,8 +10,7 @@ use std::io::Read;
 use kiln_oci::{Digest, HashingReader};
 use kiln_solver::StepContext;
 use kiln_store::{Layer, LayerBlob, LayerId};
-use kiln_tree::decompress::decompress;
-use kiln_tree::{Dir, UnpackOptions};
+use kiln_tree::{ArchiveLimits, Dir, UnpackOptions};
 use tokio::task::JoinSet;
 
 use crate::blobs::{VerifiedReader, blocking};
@@ -94,7 +93,7 @@ impl Snapshots {
         let writable = self.write(layer.parent.as_ref())?;
         let file = std::io::BufReader::with_capacity(1 << 17, file);
         let mut packed = VerifiedReader::new(ReportingReader::new(file, &mut part), blob.digest);
-        let extracted = extract(&mut packed, blob, writable.dir());
+        let extracted = extract(&mut packed, blob, (writable.dir(), self.limits));
         // A blob that isn't what it should be explains whatever else went wrong.
         self.verified(packed, blob)?;
         let actual = extracted?;
@@ -122,10 +121,15 @@ impl Snapshots {
 }
 
 /// Unpacks a blob and returns the digest of the uncompressed archive.
-fn extract(packed: &mut (impl Read + Send), blob: &LayerBlob, dest: &Dir) -> Result<Digest> {
-    let (plain, _) = decompress(packed).map_err(Error::kernel("decompress", blob.digest))?;
+fn extract(
+    packed: &mut (impl Read + Send),
+    blob: &LayerBlob,
+    (dest, limits): (&Dir, ArchiveLimits),
+) -> Result<Digest> {
+    let (plain, _) = limits.decompress(packed).map_err(Error::kernel("decompress", blob.digest))?;
     let mut archive = HashingReader::new(plain);
-    let options = UnpackOptions { whiteouts: true, ..UnpackOptions::default() };
+    let max_entries = limits.max_entries;
+    let options = UnpackOptions { whiteouts: true, max_entries, ..UnpackOptions::default() };
     kiln_tree::unpack(&mut archive, dest, options)?;
     // What follows the archive's end is part of the layer's identity as well.
     std::io::copy(&mut archive, &mut std::io::sink())

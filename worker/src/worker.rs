@@ -94,8 +94,7 @@ impl Worker {
     /// # Errors
     /// Fails where the store can't be written.
     pub fn new(options: WorkerOptions) -> Result<Self> {
-        let blobs = options.images.blobs();
-        let snapshots = Snapshots::new(options.store.clone(), blobs)?;
+        let snapshots = Snapshots::new(options.store.clone(), &options.images)?;
         let secrets = Secrets::new(options.secrets.clone());
         Ok(Self {
             images: Arc::clone(&options.images),

@@ -40,6 +40,7 @@ impl Tools {
             store: store.clone(),
             layouts: request.layouts.clone(),
             registry: Client::default(),
+            archive_limits: settings.archive_limits,
         }));
         let mut contexts = request.directories.clone();
         contexts.extend(directory.map(|path| (CONTEXT_NAME.to_owned(), path.to_owned())));

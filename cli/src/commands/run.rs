@@ -45,6 +45,15 @@ pub(crate) struct RunArguments {
     /// Size of /dev/shm, as 64m
     #[arg(long, value_name = "SIZE")]
     pub(crate) shm_size: Option<String>,
+    /// Most memory, as 512m; at least 6m
+    #[arg(short, long, value_name = "SIZE")]
+    pub(crate) memory: Option<String>,
+    /// Most processors' time, as 1.5
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) cpus: Option<f64>,
+    /// Most processes and threads; -1 for no limit
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true)]
+    pub(crate) pids_limit: Option<i64>,
     /// Resource limit, as `nofile=1024:2048`; -1 for none
     #[arg(long = "ulimit", value_name = "NAME=SOFT[:HARD]")]
     pub(crate) ulimits: Vec<String>,
@@ -92,7 +101,7 @@ pub(crate) async fn run(
     settings: &Settings,
     printer: &Printer,
 ) -> ExitCode {
-    match container::run(&arguments, settings).await {
+    match container::run(&arguments, settings, printer).await {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             printer.error(&error.error);

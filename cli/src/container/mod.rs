@@ -2,6 +2,7 @@
 
 mod environment;
 mod process;
+mod resources;
 mod signals;
 mod terminal;
 mod tmpfs;
@@ -29,6 +30,7 @@ use crate::build::parse_host;
 use crate::commands::run::{RunArguments, RunNetwork};
 use crate::image;
 use crate::limits;
+use crate::printer::Printer;
 use crate::settings::Settings;
 use signals::Signals;
 use terminal::Terminal;
@@ -60,11 +62,17 @@ impl From<SandboxError> for Failure {
 }
 
 /// Runs a container to its end and returns the command's exit status.
-pub(crate) async fn run(arguments: &RunArguments, settings: &Settings) -> Result<u8, Failure> {
+pub(crate) async fn run(
+    arguments: &RunArguments,
+    settings: &Settings,
+    printer: &Printer,
+) -> Result<u8, Failure> {
+    let limits = resources::limits(arguments)?;
     let terminal = Terminal::open(arguments.tty, arguments.interactive)?;
     let store = settings.store()?;
     let (layouts, registry) = (BTreeMap::new(), Client::default());
-    let options = ImageResolverOptions { store: store.clone(), layouts, registry };
+    let archive_limits = settings.archive_limits;
+    let options = ImageResolverOptions { store: store.clone(), layouts, registry, archive_limits };
     let images = Arc::new(ImageResolver::new(options));
     let containers = Containers::new(store.clone(), images).context("open the store")?;
     let image = find_image(&containers, &store, &arguments.image).await?;
@@ -73,6 +81,7 @@ pub(crate) async fn run(arguments: &RunArguments, settings: &Settings) -> Result
     let volumes = Volumes::prepare(&containers, &image, &store, &arguments.volumes)?;
     let id = root.upper().to_string_lossy().into_owned();
     let id = kiln_oci::Digest::of(format!("{id} {}", std::process::id()).as_bytes()).short();
+    let groups = resources::groups(&id, &limits, printer);
     let hostname = arguments.hostname.clone().unwrap_or(id);
     let process = process::resolve(&image.config.config, arguments, &hostname)?;
     let mut spec = Spec::new(root.tree().clone(), Vec::new());
@@ -89,12 +98,14 @@ pub(crate) async fn run(arguments: &RunArguments, settings: &Settings) -> Result
     spec.mounts = network_files(&store, settings, (&hostname, &arguments.add_hosts))?;
     spec.mounts.extend(mounts(&volumes, &arguments.tmpfs)?);
     spec.hostname = hostname;
+    spec.cgroups = groups.directories().cloned().collect();
 
     let sandbox = Sandbox::new(&store.temp_dir().context("make a temporary directory")?)?;
     let io = Io { input: input(arguments)?, output: Box::new(write_through) };
     let signals = Signals::catch();
     let running = sandbox.start(&spec, io).await?;
     let exit = attend(running, signals, terminal).await?;
+    resources::report(&groups, printer);
     Ok(u8::try_from(exit.code()).unwrap_or(u8::MAX))
 }
 

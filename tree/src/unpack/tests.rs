@@ -349,21 +349,38 @@ fn memory_and_amounts_are_bounded() {
         let options = UnpackOptions { max_bytes, max_entries, ..UnpackOptions::default() };
         assert_eq!(Field::new().unpack_with(&archive, options).is_ok(), good);
     }
+    // Parents that no entry names count, too.
+    let archive = Archive::default().file("a/b/c/d", "").end();
+    for (most, good) in [(4, true), (3, false)] {
+        let options = UnpackOptions { max_entries: Some(most), ..UnpackOptions::default() };
+        assert_eq!(Field::new().unpack_with(&archive, options).is_ok(), good);
+    }
+    // So do the names of directories: those of these are longer than what remembers them.
+    let long = "d/".repeat(1900);
+    let mut archive = Archive::default();
+    for number in 0..1200 {
+        archive = archive.dir(&format!("{long}{number}"), 0o755);
+    }
+    let options = UnpackOptions { max_entries: Some(1 << 15), ..UnpackOptions::default() };
+    let error = Field::in_memory().unpack_with(&archive.end(), options).unwrap_err().to_string();
+    assert!(error.contains("limit of directories"), "{error}");
 }
 
 #[test]
-fn a_tree_of_a_thousand_levels_is_unpacked_and_removed() {
-    let field = Field::new();
-    let mut archive = Archive::default();
-    let mut path = String::new();
-    for _ in 0..1000 {
-        path.push_str("d/");
-        archive = archive.dir(&path, 0o755);
-    }
-    field.unpack(archive.file(&format!("{path}f"), "deep")).unwrap();
-    assert_eq!(field.names().len(), 1001);
+fn a_tree_of_four_thousand_levels_is_unpacked_and_removed() {
+    let field = Field::in_memory();
+    let deep = "d/".repeat(2000);
+    // Names are as long as the kernel takes them, and links lead further.
+    let archive = Archive::default()
+        .file(&format!("{deep}f"), "deep")
+        .symlink("l", deep.trim_end_matches('/'))
+        .file(&format!("l/{deep}f"), "deeper");
+    // The field itself can't read a path as long as this one.
+    unpack(&mut &archive.end()[..], &field.dir, UnpackOptions::default()).unwrap();
+    assert_eq!(field.names().len(), 4003);
     field.dir.remove_all(Path::new("d")).unwrap();
-    assert!(field.names().is_empty());
+    assert_eq!(field.names(), ["l"]);
+    assert!(field.unpack(Archive::default().dir(&"d/".repeat(4000), 0o755)).is_err());
 }
 
 /// Runs GNU tar in a directory.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use kiln_llb::op::CopyAction;
-use kiln_tree::{CopyOptions, Dir, ModeChange, Owner, Timestamp, View};
+use kiln_tree::{ArchiveLimits, CopyOptions, Dir, ModeChange, Owner, Timestamp, View};
 
 use crate::error::{Error, Result};
 
@@ -12,7 +12,7 @@ pub(super) fn copy(
     source: View<'_>,
     target: &Dir,
     action: &CopyAction,
-    owner: Option<Owner>,
+    (owner, limits): (Option<Owner>, ArchiveLimits),
 ) -> Result<()> {
     let options = CopyOptions {
         source: action.src.clone(),
@@ -30,6 +30,7 @@ pub(super) fn copy(
         exclude: action.exclude_patterns.clone(),
         always_replace: action.always_replace_existing_dest_paths,
         required: action.required_paths.iter().map(PathBuf::from).collect(),
+        limits,
     };
     kiln_tree::copy(source, target, &options).map_err(missing)
 }

@@ -200,7 +200,7 @@ impl<'a> Run<'a> {
         match &action.kind {
             FileActionKind::Copy(copy) => {
                 let source = self.source(action.secondary_input)?;
-                copy::copy(source.view(), target, copy, owner)
+                copy::copy(source.view(), target, copy, (owner, self.snapshots.limits))
             }
             FileActionKind::MkFile(file) => mkfile::mkfile(target, file, owner),
             FileActionKind::MkDir(dir) => mkdir::mkdir(target, dir, owner),

@@ -1,7 +1,8 @@
 //! The child: builds what the program is to see, and becomes it.
 
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, Mode, OFlags, Uid};
@@ -52,6 +53,7 @@ struct Furnished {
 
 fn become_program(task: Task) -> Result<std::convert::Infallible, Failure> {
     rustix::process::umask(Mode::empty());
+    join(&task.spec.cgroups)?;
     if task.spec.network == Network::None {
         raise_loopback()?;
     }
@@ -73,6 +75,20 @@ fn become_program(task: Task) -> Result<std::convert::Infallible, Failure> {
     identity::assume(&user, spec.security)?;
     die_with(&helper)?;
     execute(&spec, home.as_deref(), &made, &control, &filter)
+}
+
+/// Joins control groups, which are then all that the program sees of them.
+fn join(groups: &[PathBuf]) -> Result<(), Failure> {
+    for group in groups {
+        let action = format!("join the control group {}", group.display());
+        // Zero stands for the process that writes.
+        std::fs::write(group.join("cgroup.procs"), "0").map_err(Failure::doing(&action))?;
+    }
+    if groups.is_empty() {
+        return Ok(());
+    }
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWCGROUP)
+        .map_err(|errno| Failure::doing("enter a cgroup namespace")(io::Error::from(errno)))
 }
 
 fn execute(

@@ -39,6 +39,7 @@
 //! specification's mounts; masks; `pivot_root`; host name, session, terminal; limits; user and
 //! groups; capabilities; `no_new_privs`; descriptors closed at exec; seccomp; `execve`.
 
+pub mod cgroup;
 mod child;
 mod devices;
 mod error;

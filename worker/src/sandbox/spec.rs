@@ -25,6 +25,8 @@ pub struct Spec {
     pub network: Network,
     /// How much the process may do.
     pub security: Security,
+    /// Directories of the control groups that the process joins.
+    pub cgroups: Vec<PathBuf>,
     /// Size of `/dev/shm` in bytes.
     pub shm_size: u64,
 }
@@ -48,6 +50,7 @@ impl Spec {
             hostname: DEFAULT_HOSTNAME.to_owned(),
             network: Network::Host,
             security: Security::Sandbox,
+            cgroups: Vec::new(),
             shm_size: DEFAULT_SHM_SIZE,
         }
     }

@@ -1,0 +1,20 @@
+//! Attacks that have worked against other builders and runtimes, through the `kiln` binary.
+//!
+//! Each test plays in an [`arena::Arena`]: beside the store lies a canary, a tree that no build may
+//! change and whose secret none may see. A test attacks, shows that the innocent twin of the attack
+//! works, and ends with [`arena::Arena::finish`], which looks at the canary and searches everything
+//! that kiln has written. `docs/security.md` says which test stands for which promise.
+//!
+//! Races are lost or won by chance: `KILN_SECURITY_ROUNDS` multiplies how often they are run.
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+mod archives;
+mod arena;
+mod contexts;
+mod documents;
+mod images;
+mod mounts;
+mod races;
+mod runtime;
+mod secrets;
+mod users;
