@@ -76,9 +76,12 @@ fn a_mistake_in_the_dockerfile_names_its_line() {
 #[test]
 fn what_is_not_there_yet_is_refused_with_its_line() {
     let kiln = kiln();
-    let dockerfile = "FROM base\nRUN --device=vendor.com/class=name true\n";
+    let dockerfile = "FROM base\nRUN --mount=type=ssh,required=true true\n";
     let stderr = kiln.build_text(dockerfile, &[]).failure();
-    assert!(stderr.contains("device") && stderr.contains("Dockerfile:2"), "{stderr}");
+    assert!(
+        stderr.contains("ssh agent default: not found") && stderr.contains("Dockerfile:2"),
+        "{stderr}"
+    );
     let stderr = kiln.build_text("FROM scratch\n", &["--platform", "linux/s390x"]).failure();
     assert!(stderr.contains("linux/s390x"), "{stderr}");
 }
