@@ -7,16 +7,26 @@ use kiln_oci::{Digest, Reference, media_type};
 use reqwest::Method;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
 
+use crate::auth::Scopes;
+use crate::body::Body;
+use crate::credentials::{Anonymous, Credentials};
 use crate::document::{DOCUMENT_LIMIT, check_document};
+use crate::endpoint::Endpoint;
 use crate::error::{Error, Problem};
+use crate::hosts::HostSources;
+use crate::http::Proxies;
 use crate::repository::Repository;
-use crate::transport::{Access, Call, Target, Transport, read_limited};
+use crate::transport::{Call, Target, Transport, read_limited};
 
 /// How a client behaves.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// How many blobs are under way at once.
+    /// How many blobs are on their way here at once.
     pub downloads: usize,
+    /// How many blobs are on their way to registries at once.
+    pub uploads: usize,
+    /// How many of these are of the same registry.
+    pub per_registry: usize,
     /// How often a request is tried.
     pub attempts: u32,
     /// The pause before the second try; it doubles with each further one.
@@ -25,16 +35,34 @@ pub struct Options {
     pub connect_timeout: Duration,
     /// How long nothing may arrive.
     pub read_timeout: Duration,
+    /// The largest blob that is sent in one request; of larger ones every interruption would cost
+    /// too much.
+    pub monolithic: u64,
+    /// How much of a larger one goes into a request.
+    pub chunk: u64,
+    /// Who asks.
+    pub credentials: Arc<dyn Credentials>,
+    /// Where registries are configured.
+    pub hosts: HostSources,
+    /// Through whom requests go.
+    pub proxies: Proxies,
 }
 
 impl Default for Options {
     fn default() -> Self {
         Self {
-            downloads: 6,
+            downloads: 12,
+            uploads: 8,
+            per_registry: 6,
             attempts: 5,
             backoff: Duration::from_millis(300),
             connect_timeout: Duration::from_secs(20),
             read_timeout: Duration::from_mins(1),
+            monolithic: 1 << 30,
+            chunk: 64 << 20,
+            credentials: Arc::new(Anonymous),
+            hosts: HostSources::default(),
+            proxies: Proxies::default(),
         }
     }
 }
@@ -81,7 +109,7 @@ impl Client {
             }
             (None, tag) => self.document(&repository, tag.unwrap_or("latest"), None).await,
         };
-        found.map_err(|problem| problem.of(reference))
+        found.map_err(|problem| problem.of(&repository, reference))
     }
 
     /// Returns the digest of what a reference leads to. Cheaper than [`Self::resolve`] where the
@@ -93,17 +121,24 @@ impl Client {
         }
         let repository = Repository::from(reference);
         let path = format!("manifests/{}", reference.tag().unwrap_or("latest"));
-        let call = manifest_call(&repository, Method::HEAD, &path);
-        match self.transport.send(&call).await {
-            Ok(response) => {
-                if let Some(digest) = announced(response.headers()) {
-                    return Ok(digest);
+        let endpoints = self.transport.sources(repository.registry(), true);
+        for (left, endpoint) in
+            countdown(endpoints.map_err(|problem| problem.of(&repository, reference))?)
+        {
+            let name = endpoint.name(repository.name());
+            let call = self.manifest_call(&endpoint, (&name, Method::HEAD), &path, left);
+            match self.transport.send(&call).await {
+                Ok(response) => match announced(response.headers()) {
+                    Some(digest) => return Ok(digest),
+                    None => break,
+                },
+                Err(problem) if left > 0 => problem.log_mirror(&endpoint),
+                // Some registries know no HEAD; the whole answer says more than an empty one.
+                Err(Problem::Transport(error)) => {
+                    return Err(Problem::from(error).of(&repository, reference));
                 }
+                Err(_) => break,
             }
-            // Some registries know no HEAD; the whole answer says more than an empty one.
-            Err(Problem::Transport(error)) => return Err(Problem::from(error).of(reference)),
-            Err(problem @ Problem::NotFound) => return Err(problem.of(reference)),
-            Err(_) => {}
         }
         self.resolve(reference).await.map(|found| found.digest)
     }
@@ -115,7 +150,7 @@ impl Client {
         digest: &Digest,
     ) -> Result<ManifestResponse, Error> {
         let found = self.document(repository, &digest.to_string(), Some(*digest)).await;
-        found.map_err(|problem| problem.of(&format!("{repository}@{digest}")))
+        found.map_err(|problem| problem.of(repository, &format!("{repository}@{digest}")))
     }
 
     async fn document(
@@ -125,7 +160,25 @@ impl Client {
         expected: Option<Digest>,
     ) -> Result<ManifestResponse, Problem> {
         let path = format!("manifests/{tag}");
-        let response = self.transport.send(&manifest_call(repository, Method::GET, &path)).await?;
+        for (left, endpoint) in
+            countdown(self.transport.sources(repository.registry(), expected.is_none())?)
+        {
+            let name = endpoint.name(repository.name());
+            let call = self.manifest_call(&endpoint, (&name, Method::GET), &path, left);
+            match self.read_document(&call, expected).await {
+                Err(problem) if left > 0 => problem.log_mirror(&endpoint),
+                result => return result,
+            }
+        }
+        Err(Problem::Config("there is nobody to ask".to_owned()))
+    }
+
+    async fn read_document(
+        &self,
+        call: &Call<'_>,
+        expected: Option<Digest>,
+    ) -> Result<ManifestResponse, Problem> {
+        let response = self.transport.send(call).await?;
         let announced = announced(response.headers());
         let declared = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let declared = declared.map(str::to_owned);
@@ -139,20 +192,47 @@ impl Client {
         let media_type = check_document(&bytes, declared.as_deref()).map_err(Problem::Document)?;
         Ok(ManifestResponse { digest: actual, media_type, bytes })
     }
+
+    /// Returns a request for a manifest; `left` endpoints are there to be asked after this one.
+    fn manifest_call<'a>(
+        &self,
+        endpoint: &'a Endpoint,
+        (name, method): (&'a str, Method),
+        path: &'a str,
+        left: usize,
+    ) -> Call<'a> {
+        let mut headers = HeaderMap::new();
+        for accepted in [
+            media_type::OCI_INDEX,
+            media_type::DOCKER_MANIFEST_LIST,
+            media_type::OCI_MANIFEST,
+            media_type::DOCKER_MANIFEST,
+        ] {
+            headers.append(ACCEPT, HeaderValue::from_static(accepted));
+        }
+        Call {
+            endpoint,
+            repository: name,
+            scopes: Scopes::pull(name),
+            method,
+            target: Target::Path(path),
+            headers,
+            body: Body::Empty,
+            attempts: self.attempts(left),
+        }
+    }
+
+    /// Returns how often something is tried where `left` others can be asked after it.
+    pub(crate) fn attempts(&self, left: usize) -> u32 {
+        let attempts = self.transport.options.attempts;
+        if left > 0 { attempts.min(2) } else { attempts }
+    }
 }
 
-fn manifest_call<'a>(repository: &'a Repository, method: Method, path: &'a str) -> Call<'a> {
-    let mut headers = HeaderMap::new();
-    for accepted in [
-        media_type::OCI_INDEX,
-        media_type::DOCKER_MANIFEST_LIST,
-        media_type::OCI_MANIFEST,
-        media_type::DOCKER_MANIFEST,
-    ] {
-        headers.append(ACCEPT, HeaderValue::from_static(accepted));
-    }
-    let target = Target::Path(path);
-    Call { repository, access: Access::Pull, method, target, headers, body: None }
+/// Returns each of the items with the number of those after it.
+pub(crate) fn countdown<T>(items: Vec<T>) -> impl Iterator<Item = (usize, T)> {
+    let count = items.len();
+    items.into_iter().enumerate().map(move |(number, item)| (count - number - 1, item))
 }
 
 /// Returns the digest that a registry announces.

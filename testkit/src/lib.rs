@@ -6,6 +6,7 @@
 )]
 
 pub mod base;
+pub mod docker_registry;
 pub mod environment;
 pub mod fake_registry;
 pub mod file_server;
