@@ -19,6 +19,7 @@ use tar::EntryType;
 use crate::attributes::{self, Attributes};
 use crate::dir::{Dir, entry_names};
 use crate::error::{Error, Result};
+use crate::ids::Ids;
 use crate::metadata::{FileKind, Metadata, Owner, Timestamp};
 use crate::tar_reader::{TarEntry, TarReader};
 use crate::{edit, names, remove, resolve, walk};
@@ -228,6 +229,13 @@ impl Unpacker<'_> {
         {
             return self.whiteout(parent, name, hidden);
         }
+        // In a user namespace devices can't be made, and are left out: of layers before anything is
+        // removed in their favour, as containerd does, and of archives after it, as Docker's ADD.
+        let is_device = matches!(entry.kind, EntryType::Char | EntryType::Block);
+        let is_left_out = is_device && Ids::current().is_namespace();
+        if is_left_out && self.options.whiteouts {
+            return Ok(());
+        }
         let error = |errno| Error::io("unpack", path, errno);
         let dir = parent.fd.as_fd();
         let existing = match Metadata::of_entry(dir, name) {
@@ -240,6 +248,9 @@ impl Unpacker<'_> {
         {
             remove::remove_all(dir, name).map_err(error)?;
             self.stale = found.is_dir() || found.is_symlink();
+        }
+        if is_left_out {
+            return Ok(());
         }
         let attributes = self.attributes(entry);
         match entry.kind {
@@ -416,7 +427,7 @@ fn finish_open(fd: BorrowedFd<'_>, entry: &TarEntry, attributes: &Attributes) ->
     owner.apply_to_fd(fd)?;
     for (name, value) in &entry.xattrs {
         // They speak to the kernel of this host, not of the image.
-        if name.starts_with(b"trusted.") || attributes::is_overlay_xattr(name) {
+        if name.starts_with(b"trusted.") || attributes::is_reserved_xattr(name) {
             continue;
         }
         match attributes::set_xattr(fd, name, value) {

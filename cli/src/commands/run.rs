@@ -95,6 +95,12 @@ pub(crate) enum RunNetwork {
 /// Exit status where kiln itself fails, as docker's.
 const OWN_FAILURE: u8 = 125;
 
+/// Reports why kiln can't run anything, and returns docker's exit status for it.
+pub(crate) fn refuse(printer: &Printer, error: &anyhow::Error) -> ExitCode {
+    printer.error(error);
+    ExitCode::from(OWN_FAILURE)
+}
+
 /// Runs a container and returns its exit status.
 pub(crate) async fn run(
     arguments: RunArguments,
