@@ -75,9 +75,8 @@ impl Ids {
     /// owners.
     pub fn on_disk(&self) -> String {
         let text = |ranges: &[Range]| {
-            let ranges = ranges.iter().map(|(inside, outside, count)| {
-                format!("{inside} {outside} {count}")
-            });
+            let ranges =
+                ranges.iter().map(|(inside, outside, count)| format!("{inside} {outside} {count}"));
             ranges.collect::<Vec<_>>().join(", ")
         };
         format!("users {}; groups {}\n", text(&self.users), text(&self.groups))

@@ -47,12 +47,9 @@ pub(crate) fn give_entry(
     match note(owner) {
         Note::Nothing => Ok(()),
         Note::NoRecord => tolerate(lremovexattr(path.as_slice(), names::path(RECORD))),
-        Note::Record(value) => lsetxattr(
-            path.as_slice(),
-            names::path(RECORD),
-            value.as_bytes(),
-            XattrFlags::empty(),
-        ),
+        Note::Record(value) => {
+            lsetxattr(path.as_slice(), names::path(RECORD), value.as_bytes(), XattrFlags::empty())
+        }
     }
 }
 

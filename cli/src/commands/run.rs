@@ -4,9 +4,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
+use kiln_worker::sandbox::SandboxError;
 
 use crate::container;
 use crate::printer::Printer;
+use crate::rootless;
 use crate::settings::Settings;
 
 /// Run a command in a new container
@@ -111,6 +113,11 @@ pub(crate) async fn run(
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             printer.error(&error.error);
+            if error.error.is::<SandboxError>()
+                && let Some(hint) = rootless::hint()
+            {
+                printer.note(format_args!("hint: {hint}"));
+            }
             ExitCode::from(error.code.unwrap_or(OWN_FAILURE))
         }
     }

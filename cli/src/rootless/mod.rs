@@ -26,14 +26,13 @@ use rustix::process::{Gid, Uid, getegid, geteuid};
 
 use crate::printer::Printer;
 
-pub(crate) use mapper::map_if_asked;
 use mapper::Mapper;
+pub(crate) use mapper::map_if_asked;
 use subordinate::Ranges;
 
 /// What a machine needs for more than one id.
-pub(crate) const MORE_IDS: &str = "this build has a single user id: with the package uidmap \
-    (newuidmap, newgidmap) installed and ranges for you in /etc/subuid and /etc/subgid it would \
-    have them all";
+const MORE_IDS: &str = "kiln has a single user id here; with the package uidmap (newuidmap, \
+    newgidmap) and ranges for you in /etc/subuid and /etc/subgid it has as many as images use";
 
 /// Where programs of the system are that may not be on the path.
 const SYSTEM: &str = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin";
@@ -69,9 +68,9 @@ pub(crate) fn enter(printer: &Printer) -> Result<()> {
         .context("become root of the user namespace")
 }
 
-/// Tells whether there is no other user but the caller, where that makes a difference.
-pub(crate) fn has_single_id() -> bool {
-    kiln_tree::Ids::current().is_single()
+/// Returns what helps where a program has failed, or couldn't be run, for want of user ids.
+pub(crate) fn hint() -> Option<&'static str> {
+    kiln_tree::Ids::current().is_single().then_some(MORE_IDS)
 }
 
 /// What the programs that map subordinate ids are asked for.
@@ -86,10 +85,8 @@ fn plan(uid: Uid) -> Option<Plan> {
     let (name, group) = user.map(|user| (user.name, user.gid.as_raw())).unzip();
     let name = name.unwrap_or_default();
     let group = group.unwrap_or_else(|| getegid().as_raw());
-    let programs = [
-        ("newuidmap", "/etc/subuid", uid.as_raw()),
-        ("newgidmap", "/etc/subgid", group),
-    ];
+    let programs =
+        [("newuidmap", "/etc/subuid", uid.as_raw()), ("newgidmap", "/etc/subgid", group)];
     let programs = programs.map(|(program, file, own)| {
         let text = std::fs::read_to_string(file).ok()?;
         let ranges = Ranges::of(&text, &name, uid.as_raw())?;

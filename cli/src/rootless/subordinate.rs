@@ -21,7 +21,12 @@ impl Ranges {
             text.lines().filter_map(range).filter(|(_, count)| *count > 0).collect();
         // A range that is there by name and by number can be used once.
         let mut seen = Vec::new();
-        ranges.retain(|range| !seen.contains(range) && { seen.push(*range); true });
+        ranges.retain(|range| {
+            !seen.contains(range) && {
+                seen.push(*range);
+                true
+            }
+        });
         ranges.truncate(MOST);
         (!ranges.is_empty()).then_some(Self(ranges))
     }

@@ -91,7 +91,10 @@ impl Git {
             set(key, value.into());
         }
         if source.remote.is_ssh() {
-            set("GIT_SSH_COMMAND", ssh_command(source, remotes.options.known_hosts.as_deref(), &scratch.0)?.into());
+            set(
+                "GIT_SSH_COMMAND",
+                ssh_command(source, remotes.options.known_hosts.as_deref(), &scratch.0)?.into(),
+            );
             set("GIT_SSH_VARIANT", "ssh".into());
             if source.uses_agent {
                 let Some(agent) = &remotes.options.ssh_agent else {
