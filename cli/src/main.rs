@@ -12,6 +12,7 @@ mod image;
 mod limits;
 mod printer;
 mod progress;
+mod registries;
 mod rootless;
 mod settings;
 mod signals;
@@ -63,6 +64,8 @@ async fn run(command: Command, settings: &Settings, printer: &Printer) -> ExitCo
         Command::Images(arguments) => commands::images::run(&arguments, settings, printer),
         Command::Rmi(arguments) => commands::rmi::run(&arguments, settings, printer),
         Command::Inspect(arguments) => commands::inspect::run(&arguments, settings, printer),
+        Command::Login(arguments) => commands::login::run(arguments, settings, printer).await,
+        Command::Logout(arguments) => commands::logout::run(arguments, settings, printer).await,
         Command::Debug(arguments) => commands::debug::run(&arguments, printer),
         Command::Sync => commands::sync::run(settings),
     };

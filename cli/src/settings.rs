@@ -9,6 +9,7 @@ use kiln_tree::{ArchiveLimits, Ids};
 
 use crate::archive_limits;
 use crate::arguments::GlobalArguments;
+use crate::registries::Registries;
 
 /// What every command goes by.
 #[derive(Debug)]
@@ -19,6 +20,8 @@ pub(crate) struct Settings {
     pub(crate) threads: usize,
     /// How much an archive may become.
     pub(crate) archive_limits: ArchiveLimits,
+    /// What is said about registries.
+    pub(crate) registries: Registries,
 }
 
 impl Settings {
@@ -31,7 +34,8 @@ impl Settings {
         };
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let archive_limits = archive_limits::parse(&arguments.archive_limits)?;
-        Ok(Self { root, threads, archive_limits })
+        let registries = Registries::of_environment(arguments.registries_config.clone());
+        Ok(Self { root, threads, archive_limits, registries })
     }
 
     /// Returns how many steps may run at once: more than there are processors, because many wait.

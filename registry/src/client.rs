@@ -5,18 +5,21 @@ use std::time::Duration;
 
 use kiln_oci::{Digest, Reference, media_type};
 use reqwest::Method;
-use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
+use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue, LINK};
 
 use crate::auth::Scopes;
 use crate::body::Body;
 use crate::credentials::{Anonymous, Credentials};
 use crate::document::{DOCUMENT_LIMIT, check_document};
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, same_origin};
 use crate::error::{Error, Problem};
 use crate::hosts::HostSources;
 use crate::http::Proxies;
 use crate::repository::Repository;
 use crate::transport::{Call, Target, Transport, read_limited};
+
+/// Most pages of a list that are asked for.
+const PAGES: usize = 1000;
 
 /// How a client behaves.
 #[derive(Clone, Debug)]
@@ -153,6 +156,47 @@ impl Client {
         found.map_err(|problem| problem.of(repository, &format!("{repository}@{digest}")))
     }
 
+    /// Lists the tags of a repository.
+    ///
+    /// # Errors
+    /// Fails where the registry can't be asked, or lists too many.
+    pub async fn tags(&self, repository: &Repository) -> Result<Vec<String>, Error> {
+        self.list_tags(repository).await.map_err(|problem| problem.of(repository, repository))
+    }
+
+    async fn list_tags(&self, repository: &Repository) -> Result<Vec<String>, Problem> {
+        #[derive(serde::Deserialize)]
+        struct Page {
+            tags: Option<Vec<String>>,
+        }
+        let endpoint = self.transport.upstream(repository.registry())?;
+        let mut tags = Vec::new();
+        let mut target = Target::Path("tags/list");
+        for _ in 0..PAGES {
+            let call = Call {
+                endpoint: &endpoint,
+                repository: repository.name(),
+                scopes: Scopes::pull(repository.name()),
+                method: Method::GET,
+                target,
+                headers: HeaderMap::new(),
+                body: Body::Empty,
+                attempts: self.transport.options.attempts,
+            };
+            let response = self.transport.send(&call).await?;
+            let next = next_page(&response);
+            let bytes = read_limited(response, DOCUMENT_LIMIT).await?;
+            let page: Page = serde_json::from_slice(&bytes)
+                .map_err(|_| Problem::Document("the registry's answer lists no tags".to_owned()))?;
+            tags.extend(page.tags.unwrap_or_default());
+            match next {
+                Some(url) => target = Target::Url(url),
+                None => return Ok(tags),
+            }
+        }
+        Err(Problem::Document("the registry's list of tags has no end".to_owned()))
+    }
+
     async fn document(
         &self,
         repository: &Repository,
@@ -233,6 +277,14 @@ impl Client {
 pub(crate) fn countdown<T>(items: Vec<T>) -> impl Iterator<Item = (usize, T)> {
     let count = items.len();
     items.into_iter().enumerate().map(move |(number, item)| (count - number - 1, item))
+}
+
+/// Returns where a list goes on, as `Link: </v2/…>; rel="next"` tells: at the same server only.
+fn next_page(response: &reqwest::Response) -> Option<reqwest::Url> {
+    let link = response.headers().get(LINK)?.to_str().ok()?;
+    let (target, rest) = link.trim().strip_prefix('<')?.split_once('>')?;
+    let url = response.url().join(target).ok()?;
+    (rest.contains("next") && same_origin(&url, response.url())).then_some(url)
 }
 
 /// Returns the digest that a registry announces.

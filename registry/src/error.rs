@@ -175,6 +175,15 @@ impl Error {
         self.problem.is_transient()
     }
 
+    /// Tells whether what came isn't what was asked for, or the part that was asked for isn't there.
+    pub fn is_wrong_content(&self) -> bool {
+        match &*self.problem {
+            Problem::Digest { .. } | Problem::Size { .. } => true,
+            Problem::Status { status, .. } => *status == StatusCode::RANGE_NOT_SATISFIABLE,
+            _ => false,
+        }
+    }
+
     /// Tells whether the registry says that there is no such thing.
     pub fn is_not_found(&self) -> bool {
         matches!(*self.problem, Problem::NotFound(_))

@@ -85,6 +85,12 @@ impl Resolver<'_> {
                 self.images.resolve_layout(layout, platform).await
             }
         };
+        if let Err(kiln_worker::Error::Registry(error)) = &result
+            && let Some(hint) = error.hint()
+        {
+            self.events
+                .send(Event::Warning { id: Some(step.id()), message: format!("hint: {hint}") });
+        }
         let result = result
             .map(|image| ResolvedImage { digest: image.digest, config: image.config })
             .map_err(|error| ResolveError(unresolved(&request.display, &causes(&error))));

@@ -12,6 +12,7 @@ mod engine;
 mod images;
 mod limits;
 mod llb;
+mod login;
 mod outputs;
 mod registry;
 mod repository;
