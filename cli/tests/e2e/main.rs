@@ -15,6 +15,7 @@ mod llb;
 mod outputs;
 mod registry;
 mod repository;
+mod rootless;
 mod run;
 mod sources;
 
