@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::request::{BuildRequest, CONTEXT_NAME};
 use super::session::Failure;
 use super::ssh;
+use crate::rootless;
 use crate::settings::Settings;
 
 /// What turns graphs into files.
@@ -94,7 +95,7 @@ impl Tools {
 
 /// Refuses to work without the privileges that layers need.
 pub(super) fn check_privileges() -> Result<()> {
-    if !rustix::process::geteuid().is_root() {
+    if !rootless::is_privileged() {
         bail!("files of images can't be made here: kiln is neither root nor in a user namespace");
     }
     Ok(())

@@ -1,16 +1,18 @@
 //! kiln without root: the same images, by users with many ids and with one.
 
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::process::Stdio;
 
 use kiln_testkit::environment::run;
 use kiln_testkit::{Kiln, Need, skip};
 
+use crate::repository::Repository;
 use crate::run::pass_a_terminal_through;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_kiln");
 
 /// Everything that an owner, a mode or an attribute can be about; times are set.
-const DOCKERFILE: &str = r#"FROM base AS made
+const DOCKERFILE: &str = r"FROM base AS made
 RUN mkdir -p /d/gone /d/kept /d/hidden && echo x > /d/gone/f && echo x > /d/hidden/below && \
     echo setuid > /d/suid && chmod 4755 /d/suid && mkdir /d/sgid && chmod 3775 /d/sgid && \
     echo hard > /d/a && ln /d/a /d/b && ln -s /nowhere /d/link && mkfifo /d/pipe && \
@@ -23,7 +25,7 @@ ADD archive.tar /unpacked/
 FROM made
 RUN touch /unpacked/capable && touch -d @1000000000 /unpacked/capable && rm /owned/file && \
     touch -d @1000000000 /owned
-"#;
+";
 
 /// What only more than one id can do.
 const MANY: &str = "RUN chown 5:6 /d/kept && chown -h 7:8 /d/link && chown nobody /d/sgid && \
@@ -141,10 +143,7 @@ fn a_container_is_root_of_what_belongs_to_the_user() {
         "stat -c %u:%g /mnt /mnt/f; id; echo guest > /mnt/g; touch /mnt/h && chown 5:6 /mnt/h";
     let seen = kiln.run(&["run", "--rm", "-v", &bind, "img", "sh", "-c", script]).success();
     assert_eq!(seen, "0:0\n0:0\nuid=0(root) gid=0(root) groups=0(root)\n");
-    let uid = |name: &str| {
-        use std::os::unix::fs::MetadataExt;
-        kiln.path(name).metadata().unwrap().uid()
-    };
+    let uid = |name: &str| kiln.path(name).metadata().unwrap().uid();
     let user = kiln.account().unwrap().uid();
     assert_eq!(uid("shared/g"), user, "root inside is who runs kiln");
     assert!(uid("shared/h") != user && uid("shared/h") > 5, "others are subordinate");
@@ -183,7 +182,6 @@ fn the_store_is_the_users_and_of_one_kind() {
     std::fs::create_dir(&home).unwrap();
     many.account().unwrap().hand_over(&home, "".as_ref());
     run(&mut command).success();
-    use std::os::unix::fs::PermissionsExt;
     let mode = home.join("kiln").metadata().unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o700);
 
@@ -194,6 +192,34 @@ fn the_store_is_the_users_and_of_one_kind() {
     assert!(refused.failure().contains("was made with other user ids"));
     // Removing images takes files of all owners away.
     many.run(&["rmi", "img"]).success();
+}
+
+#[test]
+fn repositories_and_archives_are_contexts_without_root() {
+    let test = "repositories_and_archives_are_contexts_without_root";
+    if skip(test, &[Need::Accounts, Need::Program("git")]) {
+        return;
+    }
+    let kiln = Kiln::rootless(BINARY);
+    let repository = Repository::new(&kiln);
+    repository.write("Dockerfile", "FROM base\nCOPY d /d\nRUN test $(stat -c %u /d/f) = 0\n");
+    repository.write("d/f", "file\n");
+    repository.commit();
+    let url = repository.url();
+    kiln.build(&format!("{url}#main"), &[]).success();
+    kiln.build_text(&format!("FROM base\nADD {url}#main /r\nRUN grep file /r/d/f\n"), &[])
+        .success();
+    let archive = kiln.path("context.tar");
+    let mut tar = std::process::Command::new("tar");
+    run(tar.arg("-C").arg(&repository.work).arg("--owner=77").arg("-cf").arg(&archive).arg("."))
+        .success();
+    let base = format!("base=oci-layout://{}", kiln.base().display());
+    let mut command = kiln.command(&["build", "--build-context", &base, "-"]);
+    run(command.stdin(std::fs::File::open(archive).unwrap())).success();
+    // Questions about a Dockerfile take no ids, and so no user namespace.
+    kiln.write("text/Dockerfile", "FROM scratch\nCOPY Dockerfile /\n");
+    let said = kiln.run(&["build", "--check", "text"]).success();
+    assert!(said.contains("no warnings"), "{said}");
 }
 
 #[test]

@@ -95,7 +95,10 @@ impl OwnMounts {
                 Err(_) if is_namespace => sys::of_host()?,
                 other => other?,
             },
-            cgroup: has_cgroup2().then(|| new_file_system("cgroup2", &[], readonly)).transpose()?,
+            cgroup: match has_cgroup2().then(|| new_file_system("cgroup2", &[], readonly)) {
+                Some(Err(_)) if is_namespace => None,
+                other => other.transpose()?,
+            },
             dev: new_file_system("tmpfs", &[("mode", "755"), ("size", "64m")], nosuid | nodev)?,
             devices,
             pts: new_file_system("devpts", &pts, nosuid | MountAttrFlags::MOUNT_ATTR_NOEXEC)?,
