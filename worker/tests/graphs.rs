@@ -124,7 +124,7 @@ impl Bench {
         let options = SolveOptions { jobs: 2, events, cancel: CancellationToken::new() };
         let solved = solve(graph, Arc::clone(&self.worker), cache, options).await?;
         let mut seen = Vec::new();
-        while let Ok(event) = receiver.try_recv() {
+        while let Some(event) = receiver.try_recv() {
             seen.push(event);
         }
         Ok((solved, seen))

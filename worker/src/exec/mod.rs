@@ -5,6 +5,7 @@
 
 pub(crate) mod allowed;
 mod env;
+mod failed;
 mod hosts;
 mod mounts;
 pub(crate) mod secret;
@@ -13,8 +14,10 @@ mod ssh;
 use std::sync::{Arc, OnceLock};
 
 use kiln_llb::op::{ExecOp, MountKind, NetMode, SecretEnv, SecurityMode};
-use kiln_solver::{Event, StepContext, StepError};
+use kiln_solver::{Event, Remains, StepContext, StepError};
 use kiln_store::PendingTree;
+
+pub use self::failed::FailedStep;
 
 use self::allowed::Allowed;
 use self::mounts::{Preparation, Prepared};
@@ -42,6 +45,7 @@ pub(crate) struct Exec {
     network: DefaultNetwork,
     allowed: Allowed,
     resolv_conf: Vec<u8>,
+    keep_failed: bool,
 }
 
 impl Exec {
@@ -54,6 +58,7 @@ impl Exec {
             network: options.network,
             allowed: options.allowed,
             resolv_conf: options.resolv_conf,
+            keep_failed: options.keep_failed,
         }
     }
 
@@ -81,9 +86,22 @@ impl Exec {
             events.send(Event::Log { id, stream, bytes: bytes.to_vec() });
         });
         let exit = self.sandbox()?.run(&spec, io, &context.cancel).await;
-        judge(exec, exit)?;
+        if let Err(error) = judge(exec, exit) {
+            return Err(self.remember(error, exec, (spec, prepared)));
+        }
         let snapshots = self.snapshots.clone();
         Ok(blocking(move || prepared.commit(&snapshots)).await?)
+    }
+
+    /// Leaves what a program failed in to whoever wants to look into it, where somebody does.
+    fn remember(&self, error: StepError, exec: &ExecOp, scene: (Spec, Prepared)) -> StepError {
+        match error {
+            StepError::Exit { command, status, code, .. } if self.keep_failed => {
+                let step = FailedStep::new(self.clone(), exec, scene);
+                StepError::Exit { command, status, code, remains: Some(Remains::new(step)) }
+            }
+            error => error,
+        }
     }
 
     async fn prepare(&self, exec: &ExecOp, inputs: &[Output]) -> Result<Prepared> {
@@ -196,7 +214,8 @@ fn judge(
         Err(SandboxError::Cancelled) => return Err(StepError::Cancelled),
         Err(error) => return Err(StepError::other(error)),
     };
-    Err(StepError::Exit { command: exec.meta.args.join(" "), status, code })
+    let command = exec.meta.args.join(" ");
+    Err(StepError::Exit { command, status, code, remains: None })
 }
 
 fn is_success(exec: &ExecOp, exit: Exit) -> bool {
