@@ -12,11 +12,13 @@ mod engine;
 mod images;
 mod limits;
 mod llb;
+mod on_error;
 mod outputs;
 mod registry;
 mod repository;
 mod run;
 mod sources;
+mod terminal;
 
 use kiln_testkit::Kiln;
 

@@ -59,11 +59,7 @@ impl Queue {
             senders_gone: false,
             receiver_gone: false,
         };
-        Self {
-            state: Mutex::new(state),
-            arrived: Notify::new(),
-            arrived_blocking: Condvar::new(),
-        }
+        Self { state: Mutex::new(state), arrived: Notify::new(), arrived_blocking: Condvar::new() }
     }
 
     pub(super) fn push(&self, event: Event) {

@@ -6,13 +6,15 @@
 //! on the step's key is free meanwhile: another build may try the step for itself.
 
 use std::fmt;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use kiln_llb::op::ExecOp;
 use tokio_util::sync::CancellationToken;
 
 use super::Exec;
 use super::mounts::Prepared;
-use crate::sandbox::{Io, Running, SandboxError, Spec, TerminalSize};
+use crate::error::{Error, Result};
+use crate::sandbox::{Io, MountKind, Running, SandboxError, Spec, TerminalSize, Tree};
 
 /// Shells that most images have, the more comfortable one first.
 const SHELLS: [&str; 2] = ["/bin/bash", "/bin/sh"];
@@ -25,6 +27,8 @@ pub struct FailedStep {
     own_shell: Option<String>,
     /// What the specification names is there as long as this is.
     _prepared: Prepared,
+    /// How many programs have been run in it.
+    entered: AtomicU32,
 }
 
 impl fmt::Debug for FailedStep {
@@ -36,7 +40,8 @@ impl fmt::Debug for FailedStep {
 
 impl FailedStep {
     pub(super) fn new(exec: Exec, op: &ExecOp, (spec, prepared): (Spec, Prepared)) -> Self {
-        Self { exec, spec, own_shell: own_shell(&op.meta.args), _prepared: prepared }
+        let own_shell = own_shell(&op.meta.args);
+        Self { exec, spec, own_shell, _prepared: prepared, entered: AtomicU32::new(0) }
     }
 
     /// Starts a shell where the step's program was: bash where there is one, else `sh`, else the
@@ -44,43 +49,58 @@ impl FailedStep {
     ///
     /// # Errors
     /// Fails where there is no shell, or the sandbox can't be set up.
-    pub async fn shell(
-        &self,
-        terminal: Option<TerminalSize>,
-        io: Io,
-    ) -> Result<Running, SandboxError> {
+    pub async fn shell(&self, terminal: Option<TerminalSize>, io: Io) -> Result<Running> {
         let shell = self.find_shell().await?;
-        let mut spec = self.with_args(vec![shell.to_owned()]);
+        let mut spec = self.with_args(vec![shell.to_owned()])?;
         spec.process.terminal = terminal;
         let names_terminal = |variable: &String| variable.starts_with("TERM=");
         if terminal.is_some() && !spec.process.env.iter().any(names_terminal) {
             spec.process.env.push("TERM=xterm".to_owned());
         }
-        self.exec.sandbox()?.start(&spec, io).await
+        Ok(self.exec.sandbox()?.start(&spec, io).await?)
     }
 
     /// Finds a shell by trying: whether a program can be executed is known to the sandbox alone.
-    async fn find_shell(&self) -> Result<&str, SandboxError> {
+    async fn find_shell(&self) -> Result<&str> {
         let own = self.own_shell.as_deref();
         for shell in SHELLS.into_iter().chain(own) {
-            let spec = self.with_args([shell, "-c", "exit 0"].map(str::to_owned).to_vec());
+            let spec = self.with_args([shell, "-c", "exit 0"].map(str::to_owned).to_vec())?;
             let ended = self.exec.sandbox()?.run(&spec, Io::to(|_, _| ()), &never()).await;
             match ended {
                 Ok(exit) if exit.success() => return Ok(shell),
                 Ok(_) | Err(SandboxError::Exec { .. }) => {}
-                Err(error) => return Err(error),
+                Err(error) => return Err(error.into()),
             }
         }
         let own = own.map(|own| format!(", {own}")).unwrap_or_default();
         let message = format!("the step's files have no shell: none of {}{own}", SHELLS.join(", "));
-        Err(SandboxError::Exec { message, code: 127 })
+        Err(SandboxError::Exec { message, code: 127 }.into())
     }
 
-    fn with_args(&self, args: Vec<String>) -> Spec {
+    /// Returns the specification of another program in the same place.
+    fn with_args(&self, args: Vec<String>) -> Result<Spec> {
         let mut spec = self.spec.clone();
         spec.process.args = args;
-        spec
+        let number = self.entered.fetch_add(1, Ordering::Relaxed);
+        renew(&mut spec.rootfs, number)?;
+        for mount in &mut spec.mounts {
+            if let MountKind::Bind { tree, .. } = &mut mount.kind {
+                renew(tree, number)?;
+            }
+        }
+        Ok(spec)
     }
+}
+
+/// Gives a tree that is mounted once more a fresh directory for the kernel's use: one that has been
+/// part of a volatile mount is refused. It lies beside the first one, and goes with it.
+fn renew(tree: &mut Tree, number: u32) -> Result<()> {
+    if let Tree::Overlay { upper: Some(upper), .. } = tree {
+        upper.work = upper.work.with_file_name(format!("work{number}"));
+        let name = upper.work.to_string_lossy();
+        std::fs::create_dir(&upper.work).map_err(Error::kernel("create", &name))?;
+    }
+    Ok(())
 }
 
 fn never() -> CancellationToken {
