@@ -92,6 +92,7 @@ impl Bench {
             secrets: BTreeMap::new(),
             agents: BTreeMap::new(),
             remote: kiln_worker::RemoteOptions::default(),
+            keep_failed: false,
         });
         Self { temp, store, images, worker: Arc::new(worker.unwrap()) }
     }
