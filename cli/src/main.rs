@@ -12,6 +12,7 @@ mod image;
 mod limits;
 mod printer;
 mod progress;
+mod resources;
 mod settings;
 mod signals;
 

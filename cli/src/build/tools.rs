@@ -53,6 +53,7 @@ impl Tools {
             resolv_conf: settings.resolv_conf()?,
             secrets: request.secrets.clone(),
             agents: request.agents.clone(),
+            limits: request.resources.clone(),
             remote: RemoteOptions {
                 max_bytes: request.input_limit,
                 environment: settings.git_environment(),

@@ -1,17 +1,19 @@
 //! `/proc`, `/sys` and `/dev`.
 //!
-//! Device nodes are made in a file system in memory that nobody sees, and mounted one by one into a
-//! `/dev` that is `nodev` itself, as everything else is. So a program may make device nodes where
-//! it likes, and change the owner and mode of those in `/dev`, but open none of its own.
+//! Device nodes are made in a file system in memory that nobody sees, and mounted one by one into
+//! `/dev`. A program may make device nodes where it likes, and change the owner and mode of those
+//! in `/dev`. Those that it makes in its root or in `/dev` it can open where its control groups see
+//! to it that they are harmless ones; where there are no such groups, both are `nodev`. All other
+//! mounts are in any case.
 
 use std::os::fd::OwnedFd;
-use std::path::Path;
 
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{Mode, OFlags};
 use rustix::mount::MountAttrFlags;
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
+use super::cgroup_view::View;
 use super::insecure::{self, Device};
 use super::masks;
 use super::root::Root;
@@ -37,13 +39,11 @@ const LINKS: [(&str, &str); 6] = [
     ("/proc/kcore", "core"),
 ];
 
-const CGROUP2_SUPER_MAGIC: u64 = 0x6367_7270;
-
 /// The mounts that every container has.
 pub(super) struct OwnMounts {
     proc: Detached,
     sys: Detached,
-    cgroup: Option<Detached>,
+    cgroup: Option<View>,
     dev: Detached,
     devices: Vec<(&'static str, Detached)>,
     pts: Detached,
@@ -64,7 +64,7 @@ impl OwnMounts {
         let inert = nosuid | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
         let is_sandbox = spec.security == Security::Sandbox;
         let readonly = when(is_sandbox, MountAttrFlags::MOUNT_ATTR_RDONLY) | inert;
-        let nodev = when(is_sandbox, MountAttrFlags::MOUNT_ATTR_NODEV);
+        let nodev = when(!spec.opens_devices(), MountAttrFlags::MOUNT_ATTR_NODEV);
         let mut devices = Vec::new();
         for (name, major, minor) in DEVICES {
             devices.push((name, sources.device(name, major, minor)?));
@@ -74,7 +74,7 @@ impl OwnMounts {
         Ok(Self {
             proc: new_file_system("proc", &[], inert)?,
             sys: new_file_system("sysfs", &[], readonly)?,
-            cgroup: has_cgroup2().then(|| new_file_system("cgroup2", &[], readonly)).transpose()?,
+            cgroup: View::new(is_sandbox, &spec.shown_cgroups)?,
             dev: new_file_system("tmpfs", &[("mode", "755"), ("size", "64m")], nosuid | nodev)?,
             devices,
             pts: new_file_system("devpts", &pts[1..], nosuid | MountAttrFlags::MOUNT_ATTR_NOEXEC)?,
@@ -89,11 +89,7 @@ impl OwnMounts {
         root.mount_own(&self.proc, "proc")?;
         root.mount_own(&self.sys, "sys")?;
         if let Some(cgroup) = &self.cgroup {
-            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let place = rustix::fs::openat(&self.sys, "fs/cgroup", flags, Mode::empty());
-            if let Ok(place) = place {
-                attach(cgroup, &place).map_err(Failure::doing("mount /sys/fs/cgroup"))?;
-            }
+            cgroup.attach(&self.sys, spec.security == Security::Sandbox)?;
         }
         if spec.security == Security::Sandbox {
             masks::apply(&self.proc, &self.sys, self.null()?)?;
@@ -172,11 +168,4 @@ impl OwnMounts {
 
 fn when(condition: bool, flag: MountAttrFlags) -> MountAttrFlags {
     if condition { flag } else { MountAttrFlags::empty() }
-}
-
-/// Tells whether the host has version 2 of control groups alone.
-fn has_cgroup2() -> bool {
-    rustix::fs::openat(CWD, Path::new("/sys/fs/cgroup"), OFlags::PATH, Mode::empty())
-        .and_then(rustix::fs::fstatfs)
-        .is_ok_and(|kind| kind.f_type as u64 == CGROUP2_SUPER_MAGIC)
 }
