@@ -28,11 +28,11 @@ pub(super) enum View {
 
 impl View {
     /// Makes what there is to see.
-    pub(super) fn new(readonly: bool, shown: &[Shown]) -> Result<Option<Self>, Failure> {
+    pub(super) fn new(readonly: bool, shown: &[Shown]) -> Option<Self> {
         let attributes = attributes(readonly);
         if has_version_2_alone() {
-            return new_file_system("cgroup2", &[], attributes)
-                .map(|mount| Some(Self::Unified(mount)));
+            // Without privileges it can't always be mounted.
+            return new_file_system("cgroup2", &[], attributes).ok().map(Self::Unified);
         }
         let mut several = Vec::new();
         for hierarchy in shown {
@@ -51,7 +51,7 @@ impl View {
                 several.push((hierarchy.name.clone(), mount));
             }
         }
-        Ok((!several.is_empty()).then_some(Self::Several(several)))
+        (!several.is_empty()).then_some(Self::Several(several))
     }
 
     /// Attaches it in a `/sys`, where that has a place for it.

@@ -5,9 +5,14 @@
 //! in `/dev`. Those that it makes in its root or in `/dev` it can open where its control groups see
 //! to it that they are harmless ones; where there are no such groups, both are `nodev`. All other
 //! mounts are in any case.
+//!
+//! In a user namespace no device nodes can be made: the machine's own are mounted. And `/sys` can be
+//! mounted only along with a network namespace: where the program has the host's network, it gets
+//! the host's `/sys`, with everything that is mounted in it covered.
 
 use std::os::fd::OwnedFd;
 
+use kiln_tree::Ids;
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::MountAttrFlags;
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
@@ -19,6 +24,7 @@ use super::masks;
 use super::root::Root;
 use super::sources::{Detached, Sources, attach, clone_of, new_file_system};
 use super::spec::{Security, Spec, TerminalSize};
+use super::sys;
 use super::wire::Failure;
 
 const DEVICES: [(&str, u32, u32); 6] = [
@@ -38,6 +44,9 @@ const LINKS: [(&str, &str); 6] = [
     ("/proc/self/fd/2", "stderr"),
     ("/proc/kcore", "core"),
 ];
+
+/// The group that terminals belong to.
+const TTY_GROUP: u32 = 5;
 
 /// The mounts that every container has.
 pub(super) struct OwnMounts {
@@ -65,19 +74,31 @@ impl OwnMounts {
         let is_sandbox = spec.security == Security::Sandbox;
         let readonly = when(is_sandbox, MountAttrFlags::MOUNT_ATTR_RDONLY) | inert;
         let nodev = when(!spec.opens_devices(), MountAttrFlags::MOUNT_ATTR_NODEV);
+        let is_namespace = Ids::current().is_namespace();
         let mut devices = Vec::new();
         for (name, major, minor) in DEVICES {
-            devices.push((name, sources.device(name, major, minor)?));
+            let device = if is_namespace {
+                Sources::host_device(name, major, minor)?
+            } else {
+                sources.device(name, major, minor)?
+            };
+            devices.push((name, device));
         }
-        let pts = [("newinstance", ""), ("ptmxmode", "0666"), ("mode", "0620"), ("gid", "5")];
+        let mut pts = vec![("ptmxmode", "0666"), ("mode", "0620")];
+        if Ids::current().has_group(TTY_GROUP) {
+            pts.push(("gid", "5"));
+        }
         let shm_size = spec.shm_size.to_string();
         Ok(Self {
-            proc: new_file_system("proc", &[], inert)?,
-            sys: new_file_system("sysfs", &[], readonly)?,
-            cgroup: View::new(is_sandbox, &spec.shown_cgroups)?,
+            proc: new_file_system("proc", &[], inert).map_err(explain_proc)?,
+            sys: match new_file_system("sysfs", &[], readonly) {
+                Err(_) if is_namespace => sys::of_host()?,
+                other => other?,
+            },
+            cgroup: View::new(is_sandbox, &spec.shown_cgroups),
             dev: new_file_system("tmpfs", &[("mode", "755"), ("size", "64m")], nosuid | nodev)?,
             devices,
-            pts: new_file_system("devpts", &pts[1..], nosuid | MountAttrFlags::MOUNT_ATTR_NOEXEC)?,
+            pts: new_file_system("devpts", &pts, nosuid | MountAttrFlags::MOUNT_ATTR_NOEXEC)?,
             shm: new_file_system("tmpfs", &[("mode", "1777"), ("size", &shm_size)], inert)?,
             mqueue: new_file_system("mqueue", &[], inert)?,
         })
@@ -88,6 +109,9 @@ impl OwnMounts {
     pub(super) fn attach(&self, root: &mut Root, spec: &Spec) -> Result<Option<Terminal>, Failure> {
         root.mount_own(&self.proc, "proc")?;
         root.mount_own(&self.sys, "sys")?;
+        if Ids::current().is_namespace() {
+            sys::cover(&self.sys)?;
+        }
         if let Some(cgroup) = &self.cgroup {
             cgroup.attach(&self.sys, spec.security == Security::Sandbox)?;
         }
@@ -134,6 +158,13 @@ impl OwnMounts {
     fn add_devices(&self) -> rustix::io::Result<()> {
         rustix::fs::mkdirat(&self.dev, "net", Mode::from_raw_mode(0o755))?;
         for Device { path, kind, number: (major, minor) } in insecure::devices() {
+            if Ids::current().is_namespace() {
+                // What the machine hasn't got, or doesn't show, the program doesn't get either.
+                if let Ok(device) = Sources::host_device(&path, major, minor) {
+                    attach(&device, &self.make_file(&path)?)?;
+                }
+                continue;
+            }
             let device = rustix::fs::makedev(major, minor);
             rustix::fs::mknodat(&self.dev, path, kind, Mode::from_raw_mode(0o666), device)?;
         }
@@ -168,4 +199,17 @@ impl OwnMounts {
 
 fn when(condition: bool, flag: MountAttrFlags) -> MountAttrFlags {
     if condition { flag } else { MountAttrFlags::empty() }
+}
+
+/// Adds why an unprivileged `/proc` may be refused.
+fn explain_proc(failure: Failure) -> Failure {
+    if !Ids::current().is_namespace() {
+        return failure;
+    }
+    let message = format!(
+        "{}: this system hides parts of /proc, as containers do by default, and so the kernel lets \
+         nobody but root mount it; run kiln as root, or in a container whose /proc is whole",
+        failure.message
+    );
+    Failure { message, ..failure }
 }

@@ -104,7 +104,7 @@ fn make_above(place: &Path, hierarchy: &Hierarchy) -> io::Result<Vec<PathBuf>> {
 /// before it was locked.
 fn begin(place: &Path) -> io::Result<Option<(PathBuf, File)>> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let path = place.join(format!("{PREFIX}{}-{:x}", std::process::id(), now.as_nanos()));
+    let path = place.join(format!("{PREFIX}{}-{:016x}", std::process::id(), now.as_nanos()));
     match std::fs::create_dir(&path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(None),
         other => other?,
@@ -123,8 +123,7 @@ fn begin(place: &Path) -> io::Result<Option<(PathBuf, File)>> {
 fn sweep(place: &Path, unified: bool) {
     let Ok(entries) = std::fs::read_dir(place) else { return };
     for entry in entries.flatten() {
-        let is_house = entry.file_name().to_str().is_some_and(|name| name.starts_with(PREFIX));
-        if !is_house {
+        if !entry.file_name().to_str().is_some_and(is_house) {
             continue;
         }
         let path = entry.path();
@@ -139,6 +138,16 @@ fn sweep(place: &Path, unified: bool) {
         }
         let _ = remove_once(&path);
     }
+}
+
+/// Tells whether a name is that of a house, and of nothing that somebody else may call so.
+fn is_house(name: &str) -> bool {
+    let parts = name.strip_prefix(PREFIX).and_then(|rest| rest.split_once('-'));
+    parts.is_some_and(|(process, moment)| {
+        process.parse::<u32>().is_ok()
+            && moment.len() == 16
+            && moment.bytes().all(|digit| digit.is_ascii_hexdigit())
+    })
 }
 
 /// Removes a group and those below it; the kernel may be a moment behind with processes that have
@@ -197,12 +206,14 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let place = directory.path().join("made/by/us");
         let first = House::build(&place, &hierarchy(directory.path())).unwrap();
-        std::fs::create_dir_all(place.join("kiln-1-dead/3")).unwrap();
-        std::fs::create_dir(place.join("other")).unwrap();
+        std::fs::create_dir_all(place.join("kiln-1-00000000deadbeef/3")).unwrap();
+        std::fs::create_dir(place.join("kiln-others")).unwrap();
         let second = House::build(&place, &hierarchy(directory.path())).unwrap();
         assert!(first.path().is_dir() && second.path().is_dir());
-        assert!(!place.join("kiln-1-dead").exists() && place.join("other").is_dir());
-        std::fs::remove_dir(place.join("other")).unwrap();
+        assert!(
+            !place.join("kiln-1-00000000deadbeef").exists() && place.join("kiln-others").is_dir()
+        );
+        std::fs::remove_dir(place.join("kiln-others")).unwrap();
         std::fs::create_dir(second.path().join("1")).unwrap();
         drop(second);
         assert!(place.exists(), "a house is left");

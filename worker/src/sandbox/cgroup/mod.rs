@@ -4,7 +4,7 @@
 //! # Where groups are
 //!
 //! ```text
-//! PLACE/kiln-PID-NUMBER/      a house: one for each kiln process, place and hierarchy
+//! PLACE/kiln-PID-MOMENT/      a house: one for each kiln process, place and hierarchy
 //!     free/                   programs without limits of their own (version 2)
 //!     1/ 2/ …                 a program with limits each
 //! ```
