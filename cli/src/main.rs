@@ -13,6 +13,7 @@ mod limits;
 mod printer;
 mod progress;
 mod redact;
+mod resources;
 mod rootless;
 mod settings;
 mod signals;

@@ -83,6 +83,7 @@ impl Bench {
         let images = Arc::new(ImageResolver::new(options));
         let contexts = BTreeMap::from([("context".to_owned(), temp.path().join("context"))]);
         let worker = Worker::new(WorkerOptions {
+            limits: kiln_worker::sandbox::cgroup::Limits::default(),
             store: store.clone(),
             images: Arc::clone(&images),
             contexts,

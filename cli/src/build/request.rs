@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 use kiln_exporter::Output;
 use kiln_frontend::ProcessLimits;
 use kiln_oci::{Platform, Reference};
+use kiln_worker::sandbox::cgroup::Limits;
 use kiln_worker::{Allowed, SecretSource};
 
 use super::hosts::parse_host;
@@ -51,7 +52,9 @@ pub(crate) struct BuildRequest {
     pub(super) allowed: Allowed,
     /// More hosts: name and address.
     pub(super) hosts: Vec<(String, String)>,
-    /// What steps may use.
+    /// What steps may use, where it's no matter to their results.
+    pub(super) resources: Limits,
+    /// What steps may use, as the graph says it.
     pub(super) limits: ProcessLimits,
     /// Secrets by ID.
     pub(super) secrets: BTreeMap<String, SecretSource>,
@@ -116,7 +119,12 @@ impl BuildRequest {
                 .iter()
                 .map(|host| parse_host(host))
                 .collect::<Result<_>>()?,
-            limits: resources::process_limits(arguments.shm_size.as_deref(), &arguments.ulimits)?,
+            resources: crate::resources::limits(&arguments.resources)?,
+            limits: resources::process_limits(
+                arguments.shm_size.as_deref(),
+                &arguments.ulimits,
+                arguments.resources.cgroup_parent,
+            )?,
             secrets: secrets::secrets(&arguments.secrets)?,
             agents: ssh::agents(&arguments.agents)?,
             no_cache,

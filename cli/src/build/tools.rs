@@ -55,6 +55,7 @@ impl Tools {
             secrets: request.secrets.clone(),
             agents: request.agents.clone(),
             keep_failed: request.on_error == OnError::Shell,
+            limits: request.resources.clone(),
             remote: RemoteOptions {
                 max_bytes: request.input_limit,
                 environment: settings.git_environment(),

@@ -9,6 +9,7 @@ use kiln_worker::{NETWORK_HOST, SECURITY_INSECURE};
 
 use crate::build::{self, BuildRequest, Call, OnError};
 use crate::printer::Printer;
+use crate::resources::ResourceArguments;
 use crate::settings::Settings;
 
 /// Build an image from a Dockerfile
@@ -65,6 +66,9 @@ pub(crate) struct BuildArguments {
     /// Resource limit of RUN steps, as `nofile=1024:2048`; -1 for none
     #[arg(long = "ulimit", value_name = "NAME=SOFT[:HARD]")]
     pub(crate) ulimits: Vec<String>,
+    /// How much RUN steps may use
+    #[command(flatten)]
+    pub(crate) resources: ResourceArguments,
     /// Secret for RUN --mount=type=secret, as `id=ID[,src=FILE|,env=NAME]`
     #[arg(long = "secret", value_name = "SECRET")]
     pub(crate) secrets: Vec<String>,

@@ -82,7 +82,7 @@ pub(crate) async fn run(
     let volumes = Volumes::prepare(&containers, &image, &store, &arguments.volumes)?;
     let id = root.upper().to_string_lossy().into_owned();
     let id = kiln_oci::Digest::of(format!("{id} {}", std::process::id()).as_bytes()).short();
-    let groups = resources::groups(&id, &limits, printer);
+    let group = resources::group(&limits, &arguments.resources.cgroup_parent, printer)?;
     let hostname = arguments.hostname.clone().unwrap_or(id);
     let process = process::resolve(&image.config.config, arguments, &hostname)?;
     let mut spec = Spec::new(root.tree().clone(), Vec::new());
@@ -99,14 +99,15 @@ pub(crate) async fn run(
     spec.mounts = network_files(&store, settings, (&hostname, &arguments.add_hosts))?;
     spec.mounts.extend(mounts(&volumes, &arguments.tmpfs)?);
     spec.hostname = hostname;
-    spec.cgroups = groups.directories().cloned().collect();
+    spec.cgroups = group.membership().clone();
+    spec.shown_cgroups = group.shown().to_vec();
 
     let sandbox = Sandbox::new(&store.temp_dir().context("make a temporary directory")?)?;
     let io = Io { input: input(arguments)?, output: Box::new(write_through) };
     let signals = Signals::catch();
     let running = sandbox.start(&spec, io).await?;
     let exit = attend(running, signals, terminal).await?;
-    resources::report(&groups, printer);
+    resources::report(&group, printer);
     Ok(u8::try_from(exit.code()).unwrap_or(u8::MAX))
 }
 

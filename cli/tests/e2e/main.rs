@@ -9,6 +9,7 @@ mod crash;
 mod debian;
 mod demo;
 mod engine;
+mod groups;
 mod images;
 mod limits;
 mod llb;

@@ -14,10 +14,14 @@ use tokio_util::sync::CancellationToken;
 use super::Exec;
 use super::mounts::Prepared;
 use crate::error::{Error, Result};
+use crate::sandbox::cgroup::Cgroup;
 use crate::sandbox::{Io, MountKind, Running, SandboxError, Spec, TerminalSize, Tree};
 
 /// Shells that most images have, the more comfortable one first.
 const SHELLS: [&str; 2] = ["/bin/bash", "/bin/sh"];
+
+/// What a program ran by and in.
+pub(super) type Scene = (Spec, Prepared, Cgroup);
 
 /// A step that has failed, with everything that it worked in.
 pub struct FailedStep {
@@ -26,7 +30,7 @@ pub struct FailedStep {
     /// The shell that the step itself was run by.
     own_shell: Option<String>,
     /// What the specification names is there as long as this is.
-    _prepared: Prepared,
+    _held: (Prepared, Cgroup),
     /// How many programs have been run in it.
     entered: AtomicU32,
 }
@@ -39,9 +43,9 @@ impl fmt::Debug for FailedStep {
 }
 
 impl FailedStep {
-    pub(super) fn new(exec: Exec, op: &ExecOp, (spec, prepared): (Spec, Prepared)) -> Self {
+    pub(super) fn new(exec: Exec, op: &ExecOp, (spec, prepared, group): Scene) -> Self {
         let own_shell = own_shell(&op.meta.args);
-        Self { exec, spec, own_shell, _prepared: prepared, entered: AtomicU32::new(0) }
+        Self { exec, spec, own_shell, _held: (prepared, group), entered: AtomicU32::new(0) }
     }
 
     /// Starts a shell where the step's program was: bash where there is one, else `sh`, else the
