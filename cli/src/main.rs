@@ -12,6 +12,7 @@ mod image;
 mod limits;
 mod printer;
 mod progress;
+mod redact;
 mod resources;
 mod rootless;
 mod settings;

@@ -51,6 +51,8 @@ pub struct WorkerOptions {
     pub limits: Limits,
     /// What files and repositories elsewhere are fetched with.
     pub remote: RemoteOptions,
+    /// Whether a `RUN` step that fails leaves a [`FailedStep`](crate::FailedStep) behind.
+    pub keep_failed: bool,
 }
 
 /// The network of steps that ask for none in particular.

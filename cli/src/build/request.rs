@@ -12,6 +12,7 @@ use kiln_worker::{Allowed, SecretSource};
 
 use super::hosts::parse_host;
 use super::named_contexts::NamedContexts;
+use super::on_error::{self, OnError};
 use super::places::{self, ContextPlace, DockerfilePlace};
 use super::{output, platforms, resources, secrets, ssh, values};
 use crate::commands::build::{BuildArguments, Network, Right};
@@ -63,6 +64,8 @@ pub(crate) struct BuildRequest {
     pub(super) no_cache: Option<Vec<String>>,
     /// Where the image goes.
     pub(super) outputs: Vec<Output>,
+    /// What happens when a step fails.
+    pub(super) on_error: OnError,
 }
 
 impl BuildRequest {
@@ -77,6 +80,7 @@ impl BuildRequest {
         if context == ContextPlace::StandardInput && dockerfile == DockerfilePlace::StandardInput {
             bail!("invalid argument: can't use stdin for both build context and dockerfile");
         }
+        on_error::check(arguments.on_error, &context, &dockerfile)?;
         let tags = arguments.tags.iter().map(|tag| parse_tag(tag)).collect::<Result<Vec<_>>>()?;
         let mut named = NamedContexts::default();
         for text in &arguments.build_contexts {
@@ -124,6 +128,7 @@ impl BuildRequest {
             secrets: secrets::secrets(&arguments.secrets)?,
             agents: ssh::agents(&arguments.agents)?,
             no_cache,
+            on_error: arguments.on_error,
         })
     }
 }

@@ -32,9 +32,10 @@ use crate::image;
 use crate::limits;
 use crate::printer::Printer;
 use crate::settings::Settings;
-use signals::Signals;
-use terminal::Terminal;
 use volumes::Volumes;
+
+pub(crate) use signals::Signals;
+pub(crate) use terminal::Terminal;
 
 /// Why a container could not be run.
 #[derive(Debug)]
@@ -132,7 +133,7 @@ fn mounts(volumes: &Volumes, tmpfs: &[String]) -> Result<Vec<Mount>> {
 }
 
 /// Waits for the command to end, and passes signals and the terminal through meanwhile.
-async fn attend(
+pub(crate) async fn attend(
     mut running: Running,
     signals: Signals,
     terminal: Option<Terminal>,
@@ -177,13 +178,18 @@ fn input(arguments: &RunArguments) -> Result<Input> {
     if !arguments.interactive || arguments.tty {
         return Ok(Input::Null);
     }
+    standard_input()
+}
+
+/// Returns what comes on standard input.
+pub(crate) fn standard_input() -> Result<Input> {
     let stdin = std::io::stdin().as_fd().try_clone_to_owned().context("pass standard input on")?;
     Ok(Input::Fd(stdin))
 }
 
 /// Passes what the command writes on; a reader that has gone away is the command's business, which
 /// finds out when its pipe fills.
-fn write_through(stream: LogStream, bytes: &[u8]) {
+pub(crate) fn write_through(stream: LogStream, bytes: &[u8]) {
     let _ = match stream {
         LogStream::Stdout => {
             let mut stdout = std::io::stdout().lock();

@@ -13,11 +13,13 @@ mod groups;
 mod images;
 mod limits;
 mod llb;
+mod on_error;
 mod outputs;
 mod registry;
 mod repository;
 mod run;
 mod sources;
+mod terminal;
 
 use kiln_testkit::Kiln;
 

@@ -5,6 +5,7 @@
 
 pub(crate) mod allowed;
 mod env;
+mod failed;
 mod hosts;
 mod mounts;
 pub(crate) mod secret;
@@ -13,8 +14,12 @@ mod ssh;
 use std::sync::{Arc, Once, OnceLock};
 
 use kiln_llb::op::{ExecOp, MountKind, NetMode, SecretEnv, SecurityMode};
-use kiln_solver::{Event, StepContext, StepError};
+use kiln_solver::{Event, Remains, StepContext, StepError};
 use kiln_store::PendingTree;
+
+use self::failed::Scene;
+
+pub use self::failed::FailedStep;
 
 use self::allowed::Allowed;
 use self::mounts::{Preparation, Prepared};
@@ -43,6 +48,7 @@ pub(crate) struct Exec {
     network: DefaultNetwork,
     allowed: Allowed,
     resolv_conf: Vec<u8>,
+    keep_failed: bool,
     limits: Limits,
     groups: Groups,
     /// What couldn't be limited has been said.
@@ -59,6 +65,7 @@ impl Exec {
             network: options.network,
             allowed: options.allowed,
             resolv_conf: options.resolv_conf,
+            keep_failed: options.keep_failed,
             limits: options.limits,
             groups: Groups::new(),
             warned: Arc::new(Once::new()),
@@ -91,10 +98,23 @@ impl Exec {
             events.send(Event::Log { id, stream, bytes: bytes.to_vec() });
         });
         let exit = self.sandbox()?.run(&spec, io, &context.cancel).await;
-        judge(exec, exit, group.out_of_memory())?;
+        if let Err(error) = judge(exec, exit, group.out_of_memory()) {
+            return Err(self.remember(error, exec, (spec, prepared, group)));
+        }
         drop(group);
         let snapshots = self.snapshots.clone();
         Ok(blocking(move || prepared.commit(&snapshots)).await?)
+    }
+
+    /// Leaves what a program failed in to whoever wants to look into it, where somebody does.
+    fn remember(&self, error: StepError, exec: &ExecOp, scene: Scene) -> StepError {
+        match error {
+            StepError::Exit { command, status, code, .. } if self.keep_failed => {
+                let step = FailedStep::new(self.clone(), exec, scene);
+                StepError::Exit { command, status, code, remains: Some(Remains::new(step)) }
+            }
+            error => error,
+        }
     }
 
     async fn prepare(&self, exec: &ExecOp, inputs: &[Output]) -> Result<Prepared> {
@@ -227,7 +247,8 @@ fn judge(
         Some(why) => format!("{status}: {why}"),
         None => status,
     };
-    Err(StepError::Exit { command: exec.meta.args.join(" "), status, code })
+    let command = exec.meta.args.join(" ");
+    Err(StepError::Exit { command, status, code, remains: None })
 }
 
 /// What a shell returns where what it ran was killed by SIGKILL, which it is where there is no
