@@ -9,15 +9,19 @@ mod crash;
 mod debian;
 mod demo;
 mod engine;
+mod groups;
 mod images;
 mod limits;
 mod llb;
 mod login;
+mod on_error;
 mod outputs;
 mod registry;
 mod repository;
+mod rootless;
 mod run;
 mod sources;
+mod terminal;
 
 use kiln_testkit::Kiln;
 
