@@ -61,7 +61,9 @@ fn main() -> ExitCode {
 
 async fn run(command: Command, settings: &Settings, printer: &Printer) -> ExitCode {
     let result = match command {
-        Command::Build(arguments) => commands::build::run(*arguments, settings, printer).await,
+        Command::Build(arguments) => {
+            Box::pin(commands::build::run(*arguments, settings, printer)).await
+        }
         Command::Run(arguments) => return commands::run::run(*arguments, settings, printer).await,
         Command::Images(arguments) => commands::images::run(&arguments, settings, printer),
         Command::Rmi(arguments) => commands::rmi::run(&arguments, settings, printer),

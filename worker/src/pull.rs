@@ -1,15 +1,14 @@
 //! Pulling: an image comes into the store, layers and all, and gets its name.
 
 use futures_util::future::try_join_all;
-use kiln_oci::{Digest, Platform, Reference, media_type};
-use kiln_registry::{Repository, select_platform};
+use kiln_oci::{Digest, Platform, Reference};
+use kiln_registry::Repository;
 use kiln_solver::EventSender;
 use kiln_store::{ImageRow, LayerBlob};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::progress::Progress;
 use crate::resolve::ImageResolver;
-use crate::source::document::{Document, digest_of};
 use crate::source::image::layer_blobs;
 use crate::source::origin::Origin;
 
@@ -81,7 +80,13 @@ impl ImageResolver {
                 blobs.push(blob);
             }
         }
-        let row = self.row(request, &found.digest, &found.media_type)?;
+        let row = ImageRow {
+            name: Some(reference.to_string()),
+            media_type: found.media_type,
+            digest: found.digest,
+            size: found.bytes.len() as u64,
+            created_at: request.now,
+        };
         let known = self.store().images().get(&reference.to_string())?;
         let mut was_known = known.is_some_and(|known| known.digest == row.digest);
         let fetched = try_join_all(blobs.iter().map(|blob| self.fetch(blob, report))).await?;
@@ -111,36 +116,5 @@ impl ImageResolver {
         self.blobs().ensure(blob, &progress).await?;
         report.observer.complete(&blob.digest);
         Ok(true)
-    }
-
-    /// Returns what the name is to stand for in the store: an index, or the manifest in it where it
-    /// is for another platform than this machine would take out of the index.
-    fn row(&self, request: &PullRequest, digest: &Digest, kind: &str) -> Result<ImageRow> {
-        let content = self.store().content();
-        let (mut digest, mut media_type) = (*digest, kind.to_owned());
-        loop {
-            let bytes = content.read(&digest, crate::source::document::DOCUMENT_LIMIT)?;
-            let row = ImageRow {
-                name: Some(request.reference.to_string()),
-                media_type: media_type.clone(),
-                digest,
-                size: bytes.len() as u64,
-                created_at: request.now,
-            };
-            let Document::Index(index) = Document::parse(&digest.to_string(), &bytes)? else {
-                return Ok(row);
-            };
-            let own = select_platform(&index, &Platform::host());
-            let missing = || Error::image(digest, "no match for platform in manifest: not found");
-            let chosen = select_platform(&index, &request.platform).ok_or_else(missing)?;
-            if own == Some(chosen) {
-                return Ok(row);
-            }
-            media_type = chosen.media_type().to_string();
-            if !media_type::is_manifest(&media_type) && !media_type::is_index(&media_type) {
-                return Err(Error::Unsupported(format!("a manifest of type {media_type}")));
-            }
-            digest = digest_of(chosen)?;
-        }
     }
 }
