@@ -3,12 +3,11 @@
 use std::fs;
 use std::path::Path;
 
-use kiln_oci::Platform;
 use kiln_tree::{CopyOptions, Dir, Timestamp, View};
 
 use crate::error::{Error, Result};
 use crate::export::{ExportContext, ExportRequest};
-use crate::merged;
+use crate::platforms;
 
 /// Copies the files into `dest`, over what is there.
 pub(crate) fn write(
@@ -17,26 +16,27 @@ pub(crate) fn write(
     split: bool,
     context: &ExportContext<'_>,
 ) -> Result<()> {
-    for image in &request.images {
-        let dest = if split { dest.join(directory(&image.platform)) } else { dest.to_owned() };
+    let sources = platforms::open(request, context)?;
+    if !split {
+        platforms::check_conflicts(request, &sources)?;
+    }
+    for (image, source) in request.images.iter().zip(&sources) {
+        let dest = match split {
+            true => dest.join(platforms::directory(&image.platform)),
+            false => dest.to_owned(),
+        };
         fs::create_dir_all(&dest).map_err(Error::io("create", &dest))?;
-        let source = merged::open(image.layer.as_ref(), context)?;
         let options = CopyOptions {
             source: "/".to_owned(),
             dest: "/".to_owned(),
             dir_copy_contents: true,
             create_dest_path: true,
             always_replace: true,
-            mtime: request.epoch.map(|seconds| Timestamp { seconds, nanoseconds: 0 }),
+            mtime: image.epoch.map(|seconds| Timestamp { seconds, nanoseconds: 0 }),
             ..CopyOptions::default()
         };
-        let view = View { dir: &source, excludes: None, owner: None, xattrs: true };
+        let view = View { dir: source, excludes: None, owner: None, xattrs: true };
         kiln_tree::copy(view, &Dir::open(&dest)?, &options)?;
     }
     Ok(())
-}
-
-/// Returns the name of a platform's directory, as `linux_arm_v7`.
-pub(crate) fn directory(platform: &Platform) -> String {
-    platform.to_string().replace('/', "_")
 }

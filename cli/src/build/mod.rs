@@ -5,6 +5,7 @@ mod context;
 mod files;
 mod hosts;
 mod images;
+mod lowering;
 mod named_contexts;
 mod output;
 mod places;
@@ -29,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use call::{Call, call};
 pub(crate) use files::Dockerfile;
 pub(crate) use hosts::parse_host;
+pub(crate) use platforms::{file_name as platform_file_name, platform as parse_platform};
 pub(crate) use request::BuildRequest;
 pub(crate) use session::{Done, Failure};
 
@@ -38,7 +40,8 @@ use crate::progress;
 use crate::settings::Settings;
 use crate::signals;
 use context::Input;
-use session::{Session, options};
+use lowering::options;
+use session::Session;
 use tools::Tools;
 
 /// What a build has made.
@@ -66,15 +69,15 @@ pub(crate) async fn build(
     }))
 }
 
-/// Makes the build graph and builds nothing; reports progress and failure, `None` where it has
+/// Makes the build graph of each platform and builds nothing; reports progress and failure, `None` where it has
 /// failed.
-pub(crate) async fn graph(
+pub(crate) async fn graphs(
     request: BuildRequest,
     mode: ProgressMode,
     settings: &Settings,
     printer: &Printer,
-) -> Result<Option<Definition>> {
-    let work = async |session: &Session<'_>| session.graph();
+) -> Result<Option<Vec<Definition>>> {
+    let work = async |session: &Session<'_>| session.graphs();
     with_session(&request, mode, (settings, printer), work).await
 }
 
