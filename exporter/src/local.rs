@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use kiln_tree::{CopyOptions, Dir, Timestamp, View};
+use kiln_tree::{CopyOptions, Dir, Ids, Owner, Timestamp, View};
 
 use crate::error::{Error, Result};
 use crate::export::{ExportContext, ExportRequest};
@@ -16,6 +16,8 @@ pub(crate) fn write(
     split: bool,
     context: &ExportContext<'_>,
 ) -> Result<()> {
+    // Who isn't root gets files of his own, and none of users that only he has.
+    let owner = Ids::current().is_namespace().then(Owner::default);
     let sources = platforms::open(request, context)?;
     if !split {
         platforms::check_conflicts(request, &sources)?;
@@ -32,6 +34,7 @@ pub(crate) fn write(
             dir_copy_contents: true,
             create_dest_path: true,
             always_replace: true,
+            owner,
             mtime: image.epoch.map(|seconds| Timestamp { seconds, nanoseconds: 0 }),
             ..CopyOptions::default()
         };

@@ -6,16 +6,15 @@
 //! needs the flag F, by which the kernel has opened the emulator when it was registered.
 //!
 //! An entry works whether or not `binfmt_misc` is mounted anywhere. Where it isn't, it is mounted to
-//! be read, attached nowhere.
+//! be read, attached nowhere; but not in a user namespace, which would get an empty one of its own in
+//! place of the machine's.
 
 use std::io::Read;
 use std::path::Path;
 
 use kiln_oci::Platform;
-use kiln_tree::Dir;
-use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen,
-};
+use kiln_tree::{Dir, Ids};
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
 
 use crate::error::{Error, Result};
 
@@ -50,10 +49,10 @@ pub fn check(platform: &Platform) -> Result<()> {
         Ok(entries) => entries,
         Err(problem) => return refuse(&problem),
     };
-    let mut fitting = entries.iter().filter(|entry| entry.fits(&head)).peekable();
-    match fitting.peek() {
+    let fitting: Vec<&Entry> = entries.iter().filter(|entry| entry.fits(&head)).collect();
+    match fitting.first() {
         None => refuse("no emulator is registered"),
-        Some(_) if fitting.clone().any(|entry| entry.is_enabled && entry.is_open) => Ok(()),
+        Some(_) if fitting.iter().any(|entry| entry.is_enabled && entry.is_open) => Ok(()),
         Some(entry) if entry.is_enabled => refuse(&format!(
             "{} is registered without the flag F, and can't be found from inside of a container",
             entry.name
@@ -164,6 +163,7 @@ fn entries() -> std::result::Result<Vec<Entry>, String> {
     };
     let directory = match Dir::open(Path::new(PLACE)) {
         Ok(directory) if is_mounted(&directory) => directory,
+        _ if Ids::current().is_namespace() => return Err(unknown(&"not mounted")),
         _ => mount().map_err(|error| unknown(&error))?,
     };
     if read(&directory, "status").map_err(|error| unknown(&error))?.trim() != "enabled" {

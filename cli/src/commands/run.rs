@@ -4,9 +4,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
+use kiln_worker::sandbox::SandboxError;
 
 use crate::container;
+use crate::hints;
 use crate::printer::Printer;
+use crate::rootless;
 use crate::settings::Settings;
 
 /// Run a command in a new container
@@ -95,6 +98,12 @@ pub(crate) enum RunNetwork {
 /// Exit status where kiln itself fails, as docker's.
 const OWN_FAILURE: u8 = 125;
 
+/// Reports why kiln can't run anything, and returns docker's exit status for it.
+pub(crate) fn refuse(printer: &Printer, error: &anyhow::Error) -> ExitCode {
+    printer.error(error);
+    ExitCode::from(OWN_FAILURE)
+}
+
 /// Runs a container and returns its exit status.
 pub(crate) async fn run(
     arguments: RunArguments,
@@ -105,6 +114,11 @@ pub(crate) async fn run(
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             printer.error(&error.error);
+            let rootless = || rootless::hint().filter(|_| error.error.is::<SandboxError>());
+            let worker = error.error.downcast_ref::<kiln_worker::Error>().and_then(hints::hint);
+            if let Some(hint) = worker.or_else(|| rootless().map(str::to_owned)) {
+                printer.note(format_args!("hint: {hint}"));
+            }
             ExitCode::from(error.code.unwrap_or(OWN_FAILURE))
         }
     }
