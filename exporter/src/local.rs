@@ -23,10 +23,8 @@ pub(crate) fn write(
         platforms::check_conflicts(request, &sources)?;
     }
     for (image, source) in request.images.iter().zip(&sources) {
-        let dest = match split {
-            true => dest.join(platforms::directory(&image.platform)),
-            false => dest.to_owned(),
-        };
+        let place = || dest.join(platforms::directory(&image.platform));
+        let dest = if split { place() } else { dest.to_owned() };
         fs::create_dir_all(&dest).map_err(Error::io("create", &dest))?;
         let options = CopyOptions {
             source: "/".to_owned(),

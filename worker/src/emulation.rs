@@ -150,7 +150,7 @@ impl Entry {
 fn bytes(digits: &str) -> Option<Vec<u8>> {
     let pair = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
     let pairs = digits.trim().as_bytes();
-    (pairs.len() % 2 == 0).then(|| pairs.chunks(2).map(pair).collect()).flatten()
+    pairs.len().is_multiple_of(2).then(|| pairs.chunks(2).map(pair).collect()).flatten()
 }
 
 /// Returns the emulators that the kernel knows.

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use kiln_oci::{Descriptor, Digest, ImageConfig, Platform, Reference};
+use kiln_registry::platform::list_platforms;
 use kiln_registry::{Client, Repository, select_platform};
 use kiln_store::Store;
 use kiln_tree::ArchiveLimits;
@@ -165,10 +166,9 @@ impl ImageResolver {
             match Document::parse(&name, &bytes)? {
                 Document::Index(index) => {
                     let entry = select_platform(&index, platform).ok_or_else(|| {
-                        Error::image(
-                            &name,
-                            format!("no match for platform in manifest: not found ({platform})"),
-                        )
+                        let missing = "no match for platform in manifest: not found";
+                        let there = list_platforms(&index);
+                        Error::image(&name, format!("{missing} ({platform}; there is {there})"))
                     })?;
                     current = digest_of(entry)?;
                 }

@@ -101,11 +101,8 @@ impl<'a> Resolver<'a> {
 
     async fn resolve_one(&self, request: &ImageRequest) -> Answer {
         let platform = &request.platform;
-        let place = match self.names_platforms {
-            true => format!("[{platform} internal]"),
-            false => "[internal]".to_owned(),
-        };
-        let name = format!("{place} load metadata for {}", request.display);
+        let place = if self.names_platforms { format!("{platform} ") } else { String::new() };
+        let name = format!("[{place}internal] load metadata for {}", request.display);
         let step = Step::begin(self.events, name);
         let result = match &request.location {
             ImageLocation::Registry(reference) => self.images.resolve(reference, platform).await,

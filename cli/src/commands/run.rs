@@ -78,6 +78,9 @@ pub(crate) struct RunArguments {
     /// Host name of the container [default: its ID]
     #[arg(short = 'H', long, value_name = "NAME")]
     pub(crate) hostname: Option<String>,
+    /// Run the image for this platform [default: this machine's]
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]", env = "DOCKER_DEFAULT_PLATFORM")]
+    pub(crate) platform: Option<String>,
     /// Name or ID of the image; one that the store hasn't got is pulled
     #[arg(value_name = "IMAGE")]
     pub(crate) image: String,

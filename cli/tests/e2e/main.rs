@@ -13,6 +13,7 @@ mod images;
 mod limits;
 mod llb;
 mod outputs;
+mod platforms;
 mod registry;
 mod repository;
 mod run;
