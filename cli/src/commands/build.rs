@@ -74,7 +74,7 @@ pub(crate) struct BuildArguments {
     #[arg(long = "ssh", value_name = "ID[=SOCKET]")]
     pub(crate) agents: Vec<String>,
     /// Write the build graph to a file, `-` for standard output, and build nothing; of several
-    /// platforms each gets a file of its own, as FILE.linux_arm64
+    /// platforms each gets a file of its own, as `FILE.linux_arm64`
     #[arg(long, value_name = "FILE", conflicts_with_all = ["outputs", "iidfile"])]
     pub(crate) dump_llb: Option<PathBuf>,
     /// Run the build checks and build nothing; the same as --call=check

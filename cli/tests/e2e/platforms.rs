@@ -1,5 +1,6 @@
 //! Builds for several platforms, and containers of another one.
 
+use std::path::Path;
 use std::process::Command;
 
 use kiln_testkit::environment::{platforms_layout, run};
@@ -82,14 +83,7 @@ CMD uname -m; cat /own /made /machine /random
     assert!(progress.contains("[linux/amd64->arm64 cross 1/2] RUN"), "{progress}");
     assert!(progress.contains("[linux/arm64 stage-2 1/4] RUN uname"), "{progress}");
 
-    let image = format!("oci-archive:{}", archive.display());
-    assert_eq!(platforms(&raw(&image)), ["linux/amd64", "linux/arm64"]);
-    let copied = format!("oci:{}:arm", kiln.path("arm").display());
-    let copy = ["copy", "--insecure-policy", "--override-arch", "arm64", &image, &copied];
-    run(Command::new("skopeo").args(copy)).success();
-    let config = run(Command::new("skopeo").args(["inspect", "--config", &copied])).success();
-    let config: Value = serde_json::from_str(&config).unwrap();
-    assert_eq!(config["architecture"], "arm64");
+    is_read_by_skopeo(&kiln, &archive);
 
     let own = kiln.run(&["run", "--rm", "two"]).success();
     let other = kiln.run(&["run", "--rm", "--platform", "linux/arm64", "two"]).success();
@@ -110,6 +104,18 @@ CMD uname -m; cat /own /made /machine /random
     let progress = again.stderr.clone();
     again.success();
     assert!(progress.contains("all cached"), "{progress}");
+}
+
+/// Fails unless skopeo finds both platforms in an archive, and takes one out.
+fn is_read_by_skopeo(kiln: &Kiln, archive: &Path) {
+    let image = format!("oci-archive:{}", archive.display());
+    assert_eq!(platforms(&raw(&image)), ["linux/amd64", "linux/arm64"]);
+    let copied = format!("oci:{}:arm", kiln.path("arm").display());
+    let copy = ["copy", "--insecure-policy", "--override-arch", "arm64", &image, &copied];
+    run(Command::new("skopeo").args(copy)).success();
+    let config = run(Command::new("skopeo").args(["inspect", "--config", &copied])).success();
+    let config: Value = serde_json::from_str(&config).unwrap();
+    assert_eq!(config["architecture"], "arm64");
 }
 
 #[test]
