@@ -13,6 +13,8 @@ mod image;
 mod limits;
 mod printer;
 mod progress;
+mod redact;
+mod resources;
 mod rootless;
 mod settings;
 mod signals;

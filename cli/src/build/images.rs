@@ -12,6 +12,7 @@ use kiln_solver::{Event, EventSender, VertexId};
 use kiln_worker::ImageResolver;
 use tokio::runtime::Handle;
 use tokio::sync::OnceCell;
+use tokio_util::sync::CancellationToken;
 
 use crate::printer::causes;
 
@@ -30,7 +31,7 @@ impl<'a> Step<'a> {
     /// Begins a step.
     pub(super) fn begin(events: &'a EventSender, name: String) -> Self {
         let id = NEXT_STEP.fetch_add(1, Ordering::Relaxed);
-        events.send(Event::Vertex { id, name });
+        events.send(Event::Vertex { id, name, digest: None });
         events.send(Event::Started { id });
         Self { id, begun: Instant::now(), events }
     }
@@ -67,6 +68,8 @@ pub(super) struct Resolver<'a> {
     images: &'a ImageResolver,
     events: &'a EventSender,
     runtime: Handle,
+    /// Cancelled to stop asking.
+    cancel: &'a CancellationToken,
     /// Whether steps are named after the platform, too.
     names_platforms: bool,
     answers: Mutex<HashMap<ImageRequest, Arc<OnceCell<Answer>>>>,
@@ -81,14 +84,16 @@ impl Images for Resolver<'_> {
 }
 
 impl<'a> Resolver<'a> {
-    /// Asks `images`, and sends what happens to `events`.
+    /// Asks `images` until it is cancelled, and sends what happens to `events`. Is to be called
+    /// where a runtime is at work.
     pub(super) fn new(
         images: &'a ImageResolver,
         events: &'a EventSender,
-        runtime: Handle,
+        cancel: &'a CancellationToken,
         names_platforms: bool,
     ) -> Self {
-        Self { images, events, runtime, names_platforms, answers: Mutex::default() }
+        let (runtime, answers) = (Handle::current(), Mutex::default());
+        Self { images, events, runtime, cancel, names_platforms, answers }
     }
 
     async fn resolve_once(&self, request: &ImageRequest) -> Answer {
@@ -104,11 +109,19 @@ impl<'a> Resolver<'a> {
         let place = if self.names_platforms { format!("{platform} ") } else { String::new() };
         let name = format!("[{place}internal] load metadata for {}", request.display);
         let step = Step::begin(self.events, name);
-        let result = match &request.location {
-            ImageLocation::Registry(reference) => self.images.resolve(reference, platform).await,
-            ImageLocation::OciLayout { layout } => {
-                self.images.resolve_layout(layout, platform).await
+        let resolved = async {
+            match &request.location {
+                ImageLocation::Registry(reference) => {
+                    self.images.resolve(reference, platform).await
+                }
+                ImageLocation::OciLayout { layout } => {
+                    self.images.resolve_layout(layout, platform).await
+                }
             }
+        };
+        let result = tokio::select! {
+            result = resolved => result,
+            () = self.cancel.cancelled() => Err(kiln_worker::Error::Cancelled),
         };
         let result = result
             .map(|image| ResolvedImage { digest: image.digest, config: image.config })

@@ -7,7 +7,6 @@ use anyhow::Context;
 use kiln_frontend::call::{Outline, Report, Targets};
 use kiln_frontend::{Lowered, Options, Warning};
 use kiln_oci::Platform;
-use tokio::runtime::Handle;
 
 use super::files::Files;
 use super::images::{Resolver, Step};
@@ -81,7 +80,7 @@ impl Session<'_> {
         )?;
         let names_platforms = request.platforms.len() > 1;
         let resolver = &self.tools.resolver;
-        let images = Resolver::new(resolver, &self.events, Handle::current(), names_platforms);
+        let images = Resolver::new(resolver, &self.events, &self.cancel, names_platforms);
         let options = Options {
             filename: dockerfile.name.clone(),
             archive_context: self.input.is_archive,

@@ -8,7 +8,7 @@ use kiln_exporter::{ExportRequest, ImageSource};
 use kiln_frontend::{Lowered, Warning};
 use kiln_llb::Definition;
 use kiln_oci::Platform;
-use kiln_solver::{Event, EventSender, SolveError};
+use kiln_solver::{Event, EventSender, SolveError, StepError};
 use kiln_store::LayerId;
 use kiln_worker::Output;
 use tokio_util::sync::CancellationToken;
@@ -18,6 +18,7 @@ use super::output::Exporting;
 use super::request::BuildRequest;
 use super::tools::Tools;
 use crate::commands::sync;
+use crate::printer::causes;
 
 /// What a build works with.
 pub(super) struct Session<'a> {
@@ -55,6 +56,28 @@ pub(crate) enum Failure {
 impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Self {
         Self::Other(error)
+    }
+}
+
+impl Failure {
+    /// Tells whether a step failed by itself, and not because the build was stopped.
+    pub(crate) fn is_of_a_step(&self) -> bool {
+        let Self::Solve(SolveError::Step { error, .. }) = self else { return false };
+        !matches!(**error, StepError::Cancelled)
+    }
+
+    /// Returns the error in one line.
+    pub(crate) fn summary(&self) -> anyhow::Error {
+        match self {
+            Self::Dockerfile(errors) => anyhow::Error::msg(
+                errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
+            ),
+            Self::Solve(SolveError::Step { error, .. }) => {
+                anyhow::Error::msg(causes(error.as_ref())).context("failed to solve")
+            }
+            Self::Solve(error) => anyhow::Error::msg(causes(error)),
+            Self::Other(error) => anyhow::Error::msg(causes(error.as_ref())),
+        }
     }
 }
 

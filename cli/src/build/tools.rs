@@ -15,6 +15,7 @@ use kiln_worker::{
 };
 use tokio_util::sync::CancellationToken;
 
+use super::on_error::OnError;
 use super::request::{BuildRequest, CONTEXT_NAME};
 use super::session::Failure;
 use super::ssh;
@@ -53,6 +54,8 @@ impl Tools {
             resolv_conf: settings.resolv_conf()?,
             secrets: request.secrets.clone(),
             agents: request.agents.clone(),
+            keep_failed: request.on_error == OnError::Shell,
+            limits: request.resources.clone(),
             remote: RemoteOptions {
                 max_bytes: request.input_limit,
                 environment: settings.git_environment(),

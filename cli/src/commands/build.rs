@@ -7,8 +7,9 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use kiln_worker::{NETWORK_HOST, SECURITY_INSECURE};
 
-use crate::build::{self, BuildRequest, Call};
+use crate::build::{self, BuildRequest, Call, OnError};
 use crate::printer::Printer;
+use crate::resources::ResourceArguments;
 use crate::settings::Settings;
 
 /// Build an image from a Dockerfile
@@ -66,6 +67,9 @@ pub(crate) struct BuildArguments {
     /// Resource limit of RUN steps, as `nofile=1024:2048`; -1 for none
     #[arg(long = "ulimit", value_name = "NAME=SOFT[:HARD]")]
     pub(crate) ulimits: Vec<String>,
+    /// How much RUN steps may use
+    #[command(flatten)]
+    pub(crate) resources: ResourceArguments,
     /// Secret for RUN --mount=type=secret, as `id=ID[,src=FILE|,env=NAME]`
     #[arg(long = "secret", value_name = "SECRET")]
     pub(crate) secrets: Vec<String>,
@@ -96,6 +100,10 @@ pub(crate) struct BuildArguments {
     /// Run the steps of these stages, whether their results are known or not
     #[arg(long, value_name = "STAGE", value_delimiter = ',')]
     pub(crate) no_cache_filter: Vec<String>,
+    /// What happens when a RUN step fails
+    #[arg(long, value_enum, default_value = "fail", value_name = "ACTION")]
+    #[arg(conflicts_with_all = ["dump_llb", "check", "call"])]
+    pub(crate) on_error: OnError,
     /// How progress is shown
     #[arg(long, value_enum, default_value = "auto", env = "BUILDKIT_PROGRESS")]
     pub(crate) progress: ProgressMode,
@@ -176,8 +184,9 @@ pub(crate) async fn run(
             other => other.with_context(|| format!("remove {}", path.display()))?,
         }
     }
-    let Some(built) = build::build(request, progress, settings, printer).await? else {
-        return Ok(ExitCode::FAILURE);
+    let built = match build::build(request, progress, settings, printer).await? {
+        Ok(built) => built,
+        Err(code) => return Ok(code),
     };
     let Some(id) = built.image_id else { return Ok(ExitCode::SUCCESS) };
     if let Some(path) = &iidfile {
@@ -205,8 +214,10 @@ async fn dump_graphs(
             platforms.len()
         );
     }
-    let graphs = build::graphs(request, progress, settings, printer).await?;
-    let Some(graphs) = graphs else { return Ok(ExitCode::FAILURE) };
+    let graphs = match build::graphs(request, progress, settings, printer).await? {
+        Ok(graphs) => graphs,
+        Err(code) => return Ok(code),
+    };
     match graphs.as_slice() {
         [only] => write_graph(path, &only.to_bytes(), printer)?,
         graphs => {
