@@ -77,24 +77,10 @@ impl BuildRequest {
     /// Makes out what was asked for.
     pub(crate) fn resolve(arguments: BuildArguments) -> Result<Self> {
         let context = places::context_place(&arguments.context)?;
-        let dockerfile = match arguments.file {
-            None => DockerfilePlace::Context,
-            Some(path) if path.as_os_str() == "-" => DockerfilePlace::StandardInput,
-            Some(path) => DockerfilePlace::Path(path),
-        };
-        if context == ContextPlace::StandardInput && dockerfile == DockerfilePlace::StandardInput {
-            bail!("invalid argument: can't use stdin for both build context and dockerfile");
-        }
+        let dockerfile = places::dockerfile_place(arguments.file, &context)?;
         on_error::check(arguments.on_error, &context, &dockerfile)?;
         let tags = arguments.tags.iter().map(|tag| parse_tag(tag)).collect::<Result<Vec<_>>>()?;
-        let mut named = NamedContexts::default();
-        for text in &arguments.build_contexts {
-            named.add(text)?;
-        }
-        if let ContextPlace::Remote(url) = &context {
-            named.uses_ssh |= places::is_ssh(url);
-            named.values.insert(CONTEXT_NAME.to_owned(), url.clone());
-        }
+        let named = NamedContexts::new(&arguments.build_contexts, &context)?;
         let no_cache = match (arguments.no_cache, arguments.no_cache_filter) {
             (true, _) => Some(Vec::new()),
             (false, stages) => (!stages.is_empty()).then_some(stages),
