@@ -1,6 +1,7 @@
 //! Why a build has failed, with the lines that failed.
 
 use kiln_solver::{SolveError, StepError};
+use kiln_worker::sandbox::SandboxError;
 
 use super::text::{clean, clean_text};
 use crate::build::{Dockerfile, Failure};
@@ -49,10 +50,10 @@ fn hint(error: &StepError) -> Option<String> {
         StepError::Exit { .. } => return rootless::hint().map(str::to_owned),
         StepError::Cancelled => return None,
     };
-    match error.downcast_ref::<kiln_worker::Error>()? {
-        kiln_worker::Error::Sandbox(_) => rootless::hint().map(str::to_owned),
-        error => hints::hint(error),
+    if error.is::<SandboxError>() {
+        return rootless::hint().map(str::to_owned);
     }
+    hints::hint(error.downcast_ref::<kiln_worker::Error>()?)
 }
 
 /// Returns the end of a step's output below its name.

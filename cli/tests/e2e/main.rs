@@ -18,6 +18,7 @@ mod outputs;
 mod platforms;
 mod registry;
 mod repository;
+mod rootless;
 mod run;
 mod sources;
 mod terminal;
