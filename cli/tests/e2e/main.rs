@@ -16,6 +16,7 @@ mod llb;
 mod login;
 mod on_error;
 mod outputs;
+mod platforms;
 mod registry;
 mod repository;
 mod rootless;
