@@ -15,6 +15,7 @@ mod limits;
 mod llb;
 mod on_error;
 mod outputs;
+mod platforms;
 mod refusals;
 mod registry;
 mod repository;
