@@ -12,7 +12,8 @@
 //! | [`pack`] | a blob of a layer |
 //! | `config` | the final config: layers, history, times |
 //! | `assemble` | config, manifest and index, as bytes |
-//! | `oci`, `docker`, `image`, `local`, `tarball` | one output type each |
+//! | `oci`, `docker`, `image`, `registry`, `local`, `tarball` | one output type each |
+//! | [`push`] | what is brought into a registry, and how |
 //! | [`spec`] | outputs out of what is typed after `--output` |
 //!
 //! Everything here blocks, and is to be called on a thread that may. Fetching and unpacking layers of
@@ -28,6 +29,7 @@ pub mod export;
 pub mod gzip;
 pub mod pack;
 pub mod progress;
+pub mod push;
 pub mod spec;
 
 mod archive;
@@ -41,6 +43,7 @@ mod local;
 mod merged;
 mod oci;
 mod platforms;
+mod registry;
 mod tarball;
 
 pub use compression::{Compression, Packing};
@@ -48,4 +51,5 @@ pub use error::{Error, Result};
 pub use export::{ExportContext, ExportRequest, Exported, ImageSource, export};
 pub use pack::{PackedLayer, pack_layer};
 pub use progress::{BlobFetcher, Progress, Silent};
+pub use push::Remote;
 pub use spec::{Destination, Output, OutputKind};

@@ -70,6 +70,34 @@ pub fn pack_layer(
     packer.make(&layer)
 }
 
+/// Returns a blob of a layer of a base image that can be used as it is, wherever it is: where the
+/// store hasn't got it, it is left where it is.
+///
+/// # Errors
+/// Fails where the store does.
+pub(crate) fn locate_layer(
+    store: &Store,
+    id: &LayerId,
+    packing: Packing,
+) -> Result<Option<PackedLayer>> {
+    let missing = || kiln_store::Error::Missing { what: "layer", name: id.to_string() };
+    let layer = store.layers().get(id)?.ok_or_else(missing)?;
+    let Some(diff_id) = layer.diff_id else { return Ok(None) };
+    let mut far = None;
+    for blob in store.layers().blobs(id)? {
+        let Some(compression) = Compression::of(&blob.media_type) else { continue };
+        if store.content().size(&blob.digest)?.is_some() {
+            // What is near is chosen among as ever.
+            return Ok(None);
+        }
+        let usable = compression == packing.compression || !packing.force;
+        if blob.origin.as_deref().is_some_and(|origin| !origin.starts_with('/')) && usable {
+            far = Some(packed(&layer, diff_id, compression, &blob));
+        }
+    }
+    Ok(far)
+}
+
 struct Packer<'a> {
     store: &'a Store,
     packing: Packing,

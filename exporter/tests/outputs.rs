@@ -97,6 +97,7 @@ impl Fixture {
             store: &self.store,
             fetcher: &self.fetcher,
             progress: &Silent,
+            remote: None,
             stdout: &mut stdout,
         };
         let exported = export(&request, &mut context).unwrap();
@@ -302,6 +303,7 @@ fn an_image_without_files_can_be_exported() {
         store: &fixture.store,
         fetcher: &fixture.fetcher,
         progress: &Silent,
+        remote: None,
         stdout: &mut std::io::sink(),
     };
     let exported = export(&request, &mut context).unwrap();
@@ -330,6 +332,7 @@ fn platforms_lie_beside_each_other_or_share_a_place() {
             store: &fixture.store,
             fetcher: &fixture.fetcher,
             progress: &Silent,
+            remote: None,
             stdout: &mut stdout,
         };
         let exported = export(&request, &mut context);
@@ -449,6 +452,7 @@ fn a_layer_that_nobody_has_is_an_error() {
         store: &fixture.store,
         fetcher: &fixture.fetcher,
         progress: &Silent,
+        remote: None,
         stdout: &mut std::io::sink(),
     };
     let error = export(&request, &mut context).unwrap_err();

@@ -111,6 +111,13 @@ CREATE INDEX builds_by_start ON builds (started_at);
     "
 ALTER TABLE blobs ADD COLUMN changed_at INTEGER NOT NULL DEFAULT 0;
 ",
+    "
+CREATE TABLE blob_repositories (
+    digest     BLOB NOT NULL,
+    repository TEXT NOT NULL,
+    PRIMARY KEY (digest, repository)
+) STRICT, WITHOUT ROWID;
+",
 ];
 
 /// Returns the version of an index; 0 for one that has nothing in it yet.

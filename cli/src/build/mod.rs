@@ -32,6 +32,7 @@ use kiln_solver::EventSender;
 pub(crate) use call::{Call, call};
 pub(crate) use files::Dockerfile;
 pub(crate) use hosts::parse_host;
+pub(crate) use images::Step;
 pub(crate) use on_error::OnError;
 pub(crate) use platforms::{file_name as platform_file_name, platform as parse_platform};
 pub(crate) use request::BuildRequest;

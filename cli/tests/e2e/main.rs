@@ -17,6 +17,7 @@ mod login;
 mod on_error;
 mod outputs;
 mod platforms;
+mod push;
 mod refusals;
 mod registry;
 mod repository;
