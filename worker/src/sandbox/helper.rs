@@ -23,6 +23,8 @@ pub(super) struct Task {
     pub(super) spec: Spec,
     pub(super) anchor: std::path::PathBuf,
     pub(super) filter: Vec<FilterInstruction>,
+    /// Where a runtime is to write what it says of its failures.
+    pub(super) log: Option<OwnedFd>,
     pub(super) input: Option<OwnedFd>,
     pub(super) control: OwnedFd,
     /// Closed on the other side when the helper dies.
