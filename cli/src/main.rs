@@ -15,6 +15,7 @@ mod progress;
 mod redact;
 mod resources;
 mod rootless;
+mod runtime;
 mod settings;
 mod signals;
 

@@ -10,6 +10,7 @@ use crate::container;
 use crate::printer::Printer;
 use crate::resources::ResourceArguments;
 use crate::rootless;
+use crate::runtime::RuntimeArguments;
 use crate::settings::Settings;
 
 /// Run a command in a new container
@@ -51,6 +52,9 @@ pub(crate) struct RunArguments {
     /// How much it may use
     #[command(flatten)]
     pub(crate) resources: ResourceArguments,
+    /// What runs it
+    #[command(flatten)]
+    pub(crate) runtime: RuntimeArguments,
     /// Most processors' time, as 1.5
     #[arg(long, value_name = "NUMBER")]
     pub(crate) cpus: Option<f64>,

@@ -63,7 +63,7 @@ fn become_program(task: Task) -> Result<std::convert::Infallible, Failure> {
     if task.spec.network == Network::None {
         raise_loopback()?;
     }
-    let Task { spec, anchor, filter, input, control, helper } = task;
+    let Task { spec, anchor, filter, input, control, helper, log: _ } = task;
     let furnished = furnish(&spec, &anchor, input)?;
     if let Some(terminal) = &furnished.terminal {
         let controller = terminal.controller.as_fd();
@@ -154,7 +154,10 @@ fn furnish(spec: &Spec, anchor: &Path, input: Option<OwnedFd>) -> Result<Furnish
     Ok(Furnished { root, stdin, terminal, user, home })
 }
 
-pub(super) fn resolve_user(root: &Root, user: &User) -> Result<(ResolvedUser, Option<String>), Failure> {
+pub(super) fn resolve_user(
+    root: &Root,
+    user: &User,
+) -> Result<(ResolvedUser, Option<String>), Failure> {
     // A broken file is no reason to fail where nothing of it is needed.
     let users = UserDatabase::read(root.fd());
     let home = |uid| {
@@ -262,7 +265,7 @@ pub(super) fn die_with(helper: &OwnedFd) -> Result<(), Failure> {
     if watched[0].revents().is_empty() { Ok(()) } else { Err(Failure::new("the helper died")) }
 }
 
-fn raise_loopback() -> Result<(), Failure> {
+pub(super) fn raise_loopback() -> Result<(), Failure> {
     use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
     let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)
         .map_err(Failure::doing("open socket"))?;

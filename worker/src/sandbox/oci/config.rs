@@ -79,7 +79,8 @@ impl Config<'_> {
             let kept = names(identity::DEFAULT_CAPABILITIES);
             return Ok(json!({ "bounding": kept, "effective": kept, "permitted": kept }));
         }
-        let all = rustix::thread::capabilities(None).map_err(Failure::doing("look at capabilities"))?;
+        let all =
+            rustix::thread::capabilities(None).map_err(Failure::doing("look at capabilities"))?;
         let all = names(all.permitted);
         Ok(json!({
             "bounding": all, "effective": all, "permitted": all, "inheritable": all, "ambient": all,
@@ -87,9 +88,7 @@ impl Config<'_> {
     }
 
     fn mounts(&self) -> Result<Vec<Value>, Failure> {
-        let mount = |target: &str, kind: &str, options: &[&str]| {
-            json!({ "destination": target, "type": kind, "source": kind, "options": options })
-        };
+        let mount = |target: &str, kind: &str, options: &[&str]| json!({ "destination": target, "type": kind, "source": kind, "options": options });
         let inert = ["nosuid", "noexec", "nodev"];
         let with = |option: &'static str| [&inert[..], &[option]].concat();
         let writable = if self.is_sandbox() { "ro" } else { "rw" };
@@ -97,7 +96,11 @@ impl Config<'_> {
         let mut mounts = vec![
             mount("/proc", "proc", &inert),
             mount("/dev", "tmpfs", &["nosuid", "mode=755", "size=64m"]),
-            mount("/dev/pts", "devpts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
+            mount(
+                "/dev/pts",
+                "devpts",
+                &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+            ),
             mount("/dev/shm", "tmpfs", &[&inert[..], &["mode=1777", size.as_str()]].concat()),
             mount("/dev/mqueue", "mqueue", &inert),
             mount("/sys", "sysfs", &with(writable)),
@@ -158,12 +161,47 @@ fn path(path: &std::path::Path) -> Result<&str, Failure> {
 
 /// The names of capabilities by their numbers.
 const CAPABILITIES: [&str; 41] = [
-    "CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID",
-    "SETPCAP", "LINUX_IMMUTABLE", "NET_BIND_SERVICE", "NET_BROADCAST", "NET_ADMIN", "NET_RAW",
-    "IPC_LOCK", "IPC_OWNER", "SYS_MODULE", "SYS_RAWIO", "SYS_CHROOT", "SYS_PTRACE", "SYS_PACCT",
-    "SYS_ADMIN", "SYS_BOOT", "SYS_NICE", "SYS_RESOURCE", "SYS_TIME", "SYS_TTY_CONFIG", "MKNOD",
-    "LEASE", "AUDIT_WRITE", "AUDIT_CONTROL", "SETFCAP", "MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG",
-    "WAKE_ALARM", "BLOCK_SUSPEND", "AUDIT_READ", "PERFMON", "BPF", "CHECKPOINT_RESTORE",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "SETGID",
+    "SETUID",
+    "SETPCAP",
+    "LINUX_IMMUTABLE",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_ADMIN",
+    "NET_RAW",
+    "IPC_LOCK",
+    "IPC_OWNER",
+    "SYS_MODULE",
+    "SYS_RAWIO",
+    "SYS_CHROOT",
+    "SYS_PTRACE",
+    "SYS_PACCT",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_NICE",
+    "SYS_RESOURCE",
+    "SYS_TIME",
+    "SYS_TTY_CONFIG",
+    "MKNOD",
+    "LEASE",
+    "AUDIT_WRITE",
+    "AUDIT_CONTROL",
+    "SETFCAP",
+    "MAC_OVERRIDE",
+    "MAC_ADMIN",
+    "SYSLOG",
+    "WAKE_ALARM",
+    "BLOCK_SUSPEND",
+    "AUDIT_READ",
+    "PERFMON",
+    "BPF",
+    "CHECKPOINT_RESTORE",
 ];
 
 fn names(set: CapabilitySet) -> Vec<String> {
@@ -202,7 +240,10 @@ mod tests {
         assert!(linux["maskedPaths"].as_array().unwrap().contains(&json!("/proc/kcore")));
         assert!(linux["readonlyPaths"].as_array().unwrap().contains(&json!("/proc/sys")));
         let last = config["mounts"].as_array().unwrap().last().unwrap().clone();
-        assert_eq!((&last["destination"], &last["options"][0]), (&json!("/dev/x"), &json!("rbind")));
+        assert_eq!(
+            (&last["destination"], &last["options"][0]),
+            (&json!("/dev/x"), &json!("rbind"))
+        );
     }
 
     #[test]

@@ -13,8 +13,8 @@ struct Line {
 
 /// Returns why a runtime could not run a program, by its log; `None` where it could.
 pub(in crate::sandbox) fn failure(log: &str) -> Option<SandboxError> {
-    let lines = log.lines().filter_map(|line| serde_json::from_str::<Line>(line).ok());
-    let worst = lines.filter(|line| matches!(line.level.as_str(), "error" | "fatal")).last()?;
+    let mut lines = log.lines().rev().filter_map(|line| serde_json::from_str::<Line>(line).ok());
+    let worst = lines.find(|line| matches!(line.level.as_str(), "error" | "fatal"))?;
     let message = worst.msg.trim();
     // What was to be executed isn't there, or can't be: everything else is the runtime's problem.
     if let Some(start) = message.find("exec: ").or_else(|| message.find("exec /")) {

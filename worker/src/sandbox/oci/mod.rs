@@ -23,25 +23,28 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::FdFlags;
-use rustix::mount::{MountAttrFlags, MountPropagationFlags, mount_change};
+use rustix::mount::{MountAttrFlags, MountPropagationFlags, UnmountFlags, mount_change, unmount};
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
 use self::config::Config;
 pub(super) use self::log::failure;
-use super::child::{connect, die_with, enter_network, join, resolve_user};
+use super::child::{connect, die_with, join, raise_loopback, resolve_user};
 use super::devices::Terminal;
 use super::helper::Task;
 use super::identity;
 use super::program::Image;
 use super::root::{Missing, Root, clean};
 use super::sources::{Detached, Sources, attach_at, is_directory, new_file_system};
-use super::spec::{Spec, TerminalSize};
+use super::spec::{Network, Spec, TerminalSize};
 use super::wire::{self, Failure, Report};
 use crate::sys;
 
 /// What the runtime calls the container, and its control group. Nobody else is in either place.
 const NAME: &str = "step";
+
+/// What the runtime mounts by itself, and what holds its place.
+const OWN: [(&str, &str); 3] = [("proc", "proc"), ("sys", "tmpfs"), ("dev", "tmpfs")];
 
 /// Where the runtime finds things: a file system in memory, seen by nobody else.
 struct Stage {
@@ -73,9 +76,11 @@ impl Stage {
 
 /// Prepares everything and becomes the runtime.
 pub(super) fn become_runtime(task: Task, runtime: &Path) -> Result<Infallible, Failure> {
-    let Task { spec, anchor, namespace, input, control, helper, log, .. } = task;
+    let Task { spec, anchor, input, control, helper, log, .. } = task;
     join(&spec.cgroups)?;
-    enter_network(spec.network, namespace)?;
+    if spec.network == Network::None {
+        raise_loopback()?;
+    }
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     mount_change("/", private).map_err(Failure::doing("make mounts private"))?;
     // That of the runtime's own processes.
@@ -118,7 +123,8 @@ fn arguments(runtime: &Path, stage: &Stage, log: &OwnedFd) -> Result<Vec<String>
     };
     let log = format!("/proc/self/fd/{}", log.as_raw_fd());
     let (state, bundle) = (text(&stage.path("state"))?, text(&stage.path("bundle"))?);
-    let words = ["--root", &state, "--log", &log, "--log-format", "json", "run", "--bundle", &bundle];
+    let words =
+        ["--root", &state, "--log", &log, "--log-format", "json", "run", "--bundle", &bundle];
     let mut all = vec![text(runtime)?];
     all.extend(words.map(str::to_owned));
     all.push(NAME.to_owned());
@@ -142,9 +148,9 @@ fn furnish<'a>(spec: &'a Spec, stage: &Stage) -> Result<(Root, Config<'a>), Fail
     let mut root = Root::attach(&tree, &stage.path("root"), upper)?;
     let (user, home) = resolve_user(&root, &spec.process.user)?;
     identity::check(&user)?;
-    // The runtime mounts its own over these. They are here so that nothing of the image is in their
-    // place, and so that what is mounted there ends as it does in the sandbox.
-    for (name, kind) in [("proc", "proc"), ("sys", "tmpfs"), ("dev", "tmpfs")] {
+    // The runtime mounts its own there. Until then these see to it that nothing of the image is in
+    // their place, and that what can't be mounted there is refused as by the sandbox.
+    for (name, kind) in OWN {
         root.mount_own(&new_file_system(kind, &[], MountAttrFlags::MOUNT_ATTR_NODEV)?, name)?;
     }
     let mut listed = Vec::new();
@@ -159,6 +165,10 @@ fn furnish<'a>(spec: &'a Spec, stage: &Stage) -> Result<(Root, Config<'a>), Fail
     if cwd != Path::new("/") && !is_runtimes(&cwd) {
         let missing = Missing::Directory { uid: user.uid, gid: user.gid };
         root.open_or_make(&cwd, missing)?;
+    }
+    for (name, _) in OWN {
+        unmount(stage.path("root").join(name), UnmountFlags::DETACH)
+            .map_err(Failure::doing(&format!("make place for /{name}")))?;
     }
     let config = Config { spec, user, home, root: stage.path("root"), mounts: listed };
     Ok((root, config))
