@@ -143,7 +143,7 @@ impl OwnMounts {
             attach(device, &self.make_file(name)?)?;
         }
         for (target, name) in LINKS {
-            // Not every kernel has it; a link to nowhere would be in the way of `find`.
+            // Not every kernel has it.
             if name == "core" && !std::path::Path::new(target).exists() {
                 continue;
             }
