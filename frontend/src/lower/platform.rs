@@ -151,7 +151,12 @@ pub(super) fn normal(platform: &Platform) -> Platform {
         normal_architecture(&platform.architecture, platform.variant.as_deref().unwrap_or(""));
     let mut os_features = platform.os_features.clone();
     os_features.sort();
-    Platform { architecture, variant, os_features, ..platform.clone() }
+    let os = match platform.os.to_lowercase().as_str() {
+        "" => "linux".to_owned(),
+        "macos" => "darwin".to_owned(),
+        os => os.to_owned(),
+    };
+    Platform { os, architecture, variant, os_features, ..platform.clone() }
 }
 
 /// Writes a platform with the version and features of its operating system.
