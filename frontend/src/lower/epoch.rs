@@ -67,20 +67,17 @@ impl Lowering<'_> {
             Err(_) if value.is_empty() => None,
             Err(_) => self.epoch_of(&value, stages)?,
         };
-        match seconds {
-            Some(seconds) => {
-                let text = seconds.to_string();
-                if let Some(given) = self.build_args.get_mut(KEY) {
-                    given.clone_from(&text);
-                }
-                if self.global_args.env.get(KEY).is_some() {
-                    self.global_args.env.set(KEY, &text);
-                }
+        if let Some(seconds) = seconds {
+            let text = seconds.to_string();
+            if let Some(given) = self.build_args.get_mut(KEY) {
+                given.clone_from(&text);
             }
-            None => {
-                self.build_args.remove(KEY);
-                self.global_args.env.remove(KEY);
+            if self.global_args.env.get(KEY).is_some() {
+                self.global_args.env.set(KEY, &text);
             }
+        } else {
+            self.build_args.remove(KEY);
+            self.global_args.env.remove(KEY);
         }
         self.epoch = seconds.map(Epoch::new);
         Ok(())
