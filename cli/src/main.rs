@@ -12,6 +12,8 @@ mod image;
 mod limits;
 mod printer;
 mod progress;
+mod redact;
+mod resources;
 mod rootless;
 mod settings;
 mod signals;

@@ -8,6 +8,7 @@ use kiln_worker::sandbox::SandboxError;
 
 use crate::container;
 use crate::printer::Printer;
+use crate::resources::ResourceArguments;
 use crate::rootless;
 use crate::settings::Settings;
 
@@ -47,9 +48,9 @@ pub(crate) struct RunArguments {
     /// Size of /dev/shm, as 64m
     #[arg(long, value_name = "SIZE")]
     pub(crate) shm_size: Option<String>,
-    /// Most memory, as 512m; at least 6m
-    #[arg(short, long, value_name = "SIZE")]
-    pub(crate) memory: Option<String>,
+    /// How much it may use
+    #[command(flatten)]
+    pub(crate) resources: ResourceArguments,
     /// Most processors' time, as 1.5
     #[arg(long, value_name = "NUMBER")]
     pub(crate) cpus: Option<f64>,
