@@ -15,6 +15,7 @@ mod request;
 mod resources;
 mod secrets;
 mod session;
+mod source_time;
 mod ssh;
 mod tools;
 mod values;

@@ -21,6 +21,7 @@ use super::files::Files;
 use super::images::{Resolver, Step};
 use super::output::Exporting;
 use super::request::{BuildRequest, CONTEXT_NAME};
+use super::source_time::TimedFiles;
 use super::tools::Tools;
 use crate::commands::build::Network;
 use crate::commands::sync;
@@ -170,6 +171,13 @@ impl Session<'_> {
             filename: dockerfile.name.clone(),
             archive_context: self.input.is_archive,
             ..options(request)
+        };
+        let files = TimedFiles {
+            files: &files,
+            tools: self.tools,
+            events: &self.events,
+            cancel: &self.cancel,
+            runtime: Handle::current(),
         };
         let step = Step::begin(&self.events, format!("[internal] load {}", dockerfile.name));
         // Resolving images blocks this thread until the registries answer.
