@@ -8,6 +8,7 @@ mod arguments;
 mod build;
 mod commands;
 mod container;
+mod hints;
 mod image;
 mod limits;
 mod printer;

@@ -11,6 +11,7 @@
 pub mod blobs;
 pub mod cache;
 pub mod container;
+pub mod emulation;
 pub mod error;
 pub mod mount;
 pub mod output;

@@ -73,14 +73,14 @@ impl Tools {
         Ok(Self { store, resolver, worker, jobs: settings.jobs() })
     }
 
-    /// Solves a graph.
+    /// Solves graphs as one.
     pub(super) async fn solve(
         &self,
-        definition: &Definition,
+        definitions: &[Definition],
         (events, cancel): (&EventSender, &CancellationToken),
     ) -> Result<Solved<Output>, Failure> {
         check_privileges()?;
-        let graph = Graph::load(definition).context("check the build graph")?;
+        let graph = Graph::load_all(definitions).context("check the build graph")?;
         let (events, cancel) = (events.clone(), cancel.clone());
         let options = SolveOptions { jobs: self.jobs, events, cancel };
         let cache = Arc::new(StoreCache::new(self.store.clone()));

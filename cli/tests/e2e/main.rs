@@ -15,6 +15,8 @@ mod limits;
 mod llb;
 mod on_error;
 mod outputs;
+mod platforms;
+mod refusals;
 mod registry;
 mod repository;
 mod rootless;
