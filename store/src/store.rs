@@ -80,6 +80,15 @@ impl Store {
         Ok(Self { inner })
     }
 
+    /// Notes which user and group ids the store's trees are written with, or finds that it has
+    /// been noted before. To be called by processes that make, read or remove trees.
+    ///
+    /// # Errors
+    /// Fails where they are written with others: their owners would be mistaken.
+    pub fn use_ids(&self, ids: &kiln_tree::Ids) -> Result<()> {
+        layout::use_ids(&self.inner.root, &ids.on_disk())
+    }
+
     /// Returns the root directory.
     pub fn root(&self) -> &Path {
         &self.inner.root

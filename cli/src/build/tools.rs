@@ -56,6 +56,7 @@ impl Tools {
             remote: RemoteOptions {
                 max_bytes: request.input_limit,
                 environment: settings.git_environment(),
+                known_hosts: settings.known_hosts(),
                 // Only who builds may lend keys, not a Dockerfile.
                 ssh_agent: request
                     .agents
@@ -94,7 +95,7 @@ impl Tools {
 /// Refuses to work without the privileges that layers need.
 pub(super) fn check_privileges() -> Result<()> {
     if !rustix::process::geteuid().is_root() {
-        bail!("building without root privileges is not supported yet: run kiln as root");
+        bail!("files of images can't be made here: kiln is neither root nor in a user namespace");
     }
     Ok(())
 }

@@ -105,6 +105,15 @@ pub(crate) struct BuildArguments {
     pub(crate) iidfile: Option<PathBuf>,
 }
 
+impl BuildArguments {
+    /// Tells whether files of images are made or read: a question about a Dockerfile in a directory
+    /// needs none.
+    pub(crate) fn needs_ids(&self) -> bool {
+        let is_question = self.check || self.dump_llb.is_some() || self.call != Call::BUILD;
+        !(is_question && self.build_contexts.is_empty() && self.context.is_dir())
+    }
+}
+
 /// The network of `RUN` steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Network {

@@ -5,6 +5,7 @@ use kiln_solver::{SolveError, StepError};
 use super::text::{clean, clean_text};
 use crate::build::{Dockerfile, Failure};
 use crate::printer::{Printer, causes};
+use crate::rootless;
 
 /// How many lines of a failed step's output are shown again.
 const LOG_LINES: usize = 20;
@@ -44,8 +45,13 @@ pub(crate) fn failure(printer: &Printer, failure: &Failure, dockerfile: &Dockerf
 
 /// Returns what helps against an error.
 fn hint(error: &StepError) -> Option<String> {
-    let StepError::Other(error) = error else { return None };
+    let error = match error {
+        StepError::Other(error) => error,
+        StepError::Exit { .. } => return rootless::hint().map(str::to_owned),
+        StepError::Cancelled => return None,
+    };
     match error.downcast_ref::<kiln_worker::Error>()? {
+        kiln_worker::Error::Sandbox(_) => rootless::hint().map(str::to_owned),
         kiln_worker::Error::NotAllowed(right) => {
             Some(format!("--allow {right} lets the steps of this build do it"))
         }

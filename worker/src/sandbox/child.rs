@@ -136,6 +136,7 @@ fn furnish(spec: &Spec, anchor: &Path, input: Option<OwnedFd>) -> Result<Furnish
     let upper = spec.rootfs.upper().map(std::path::PathBuf::as_path);
     let mut root = Root::attach(&tree, anchor, upper)?;
     let (user, home) = resolve_user(&root, &spec.process.user)?;
+    identity::check(&user)?;
     let terminal = own.attach(&mut root, spec)?;
     for (mount, plan) in mounts.iter().zip(&spec.mounts) {
         root.mount(mount, &plan.target)?;

@@ -56,6 +56,7 @@ mod seccomp;
 mod sources;
 mod spec;
 mod stubs;
+mod sys;
 mod syscalls;
 mod wire;
 

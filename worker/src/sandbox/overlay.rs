@@ -12,6 +12,7 @@ use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
+use kiln_tree::Ids;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{
@@ -51,6 +52,10 @@ pub(super) fn mount_overlay(
         // Without it the kernel writes the whole file system of the upper directory out when the
         // mount goes. Kernels before 5.10 don't know it.
         let _ = fsconfig_set_flag(&context, "volatile");
+    }
+    if Ids::current().is_namespace() {
+        fsconfig_set_flag(&context, "userxattr")
+            .map_err(|errno| explain(&context, "set userxattr of overlay", errno))?;
     }
     for (key, value) in [("redirect_dir", "nofollow"), ("index", "off"), ("metacopy", "off")] {
         fsconfig_set_string(&context, key, value)
@@ -119,6 +124,9 @@ pub(super) fn legacy(
     if let Some(upper) = upper {
         let (fs, work) = (name(&upper.fs)?, name(&upper.work)?);
         options = format!("{options},upperdir={fs},workdir={work},volatile");
+    }
+    if Ids::current().is_namespace() {
+        options.push_str(",userxattr");
     }
     let options = std::ffi::CString::new(options)
         .map_err(|_| Failure::new("options of overlay contain a zero byte"))?;

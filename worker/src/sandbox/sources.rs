@@ -49,6 +49,23 @@ impl Sources {
         open_tree(&self.store, name, clone_flags(false)).map_err(Failure::doing(&action))
     }
 
+    /// Returns a mount of one of the machine's own devices.
+    pub(super) fn host_device(name: &str, major: u32, minor: u32) -> Result<Detached, Failure> {
+        let action = format!("mount device {name}");
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let path = Path::new("/dev").join(name);
+        let device =
+            rustix::fs::open(path, flags, Mode::empty()).map_err(Failure::doing(&action))?;
+        let stat = rustix::fs::fstat(&device).map_err(Failure::doing(&action))?;
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        let is_device = matches!(kind, FileType::CharacterDevice | FileType::BlockDevice);
+        if !is_device || stat.st_rdev != rustix::fs::makedev(major, minor) {
+            return Err(Failure::new(format!("{action}: the one of this machine is another")));
+        }
+        open_tree(&device, "", clone_flags(false) | OpenTreeFlags::AT_EMPTY_PATH)
+            .map_err(Failure::doing(&action))
+    }
+
     /// Makes what `kind` asks for.
     pub(super) fn mount(&mut self, kind: &MountKind) -> Result<Detached, Failure> {
         match kind {
