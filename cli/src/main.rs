@@ -64,6 +64,7 @@ async fn run(command: Command, settings: &Settings, printer: &Printer) -> ExitCo
         Command::Rmi(arguments) => commands::rmi::run(&arguments, settings, printer),
         Command::Inspect(arguments) => commands::inspect::run(&arguments, settings, printer),
         Command::Debug(arguments) => commands::debug::run(&arguments, printer),
+        Command::System(arguments) => commands::system::run(&arguments, settings, printer),
         Command::Sync => commands::sync::run(settings),
     };
     result.unwrap_or_else(|error| commands::report(printer, &error))

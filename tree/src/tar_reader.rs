@@ -97,6 +97,10 @@ impl<'a> TarReader<'a> {
             let size = unsigned("size", &header.as_bytes()[124..136])?;
             let kind = header.entry_type();
             match kind {
+                // Of two, some take the last alone, and some both.
+                EntryType::XHeader if extended.posix => {
+                    return Err(malformed("two PAX headers for an entry"));
+                }
                 EntryType::XHeader => {
                     let data = self.extended_data(size, &mut extended)?;
                     (extended.pending, extended.posix) = (true, true);
@@ -346,15 +350,25 @@ impl Extended {
     }
 
     fn name(&mut self, header: &Header) -> io::Result<Vec<u8>> {
-        let long = self.long_name.take().or(self.path.take());
+        let long = agreed(self.long_name.take(), self.path.take())?;
         bounded(long.unwrap_or_else(|| header.path_bytes().into_owned()))
     }
 
     fn link(&mut self, header: &Header) -> io::Result<Vec<u8>> {
-        let long = self.long_link.take().or(self.link.take());
+        let long = agreed(self.long_link.take(), self.link.take())?;
         bounded(long.unwrap_or_else(|| {
             header.link_name_bytes().map(std::borrow::Cow::into_owned).unwrap_or_default()
         }))
+    }
+}
+
+/// Returns the name that a GNU header or a PAX record tells; both may, if it is the same.
+fn agreed(gnu: Option<Vec<u8>>, pax: Option<Vec<u8>>) -> io::Result<Option<Vec<u8>>> {
+    match (gnu, pax) {
+        (Some(gnu), Some(pax)) if gnu != pax => {
+            Err(malformed("GNU header and PAX record disagree about a name"))
+        }
+        (gnu, pax) => Ok(gnu.or(pax)),
     }
 }
 
@@ -459,8 +473,12 @@ fn id(what: &str, record: Option<u64>, field: &[u8]) -> io::Result<u32> {
 
 fn device(header: &Header, kind: EntryType) -> io::Result<(u32, u32)> {
     let bytes = header.as_bytes();
-    if kind != EntryType::Char && kind != EntryType::Block || !bytes[257..].starts_with(b"ustar") {
+    let magic = &bytes[257..265];
+    if kind != EntryType::Char && kind != EntryType::Block || !magic.starts_with(b"ustar") {
         return Ok((0, 0));
+    }
+    if !magic.starts_with(b"ustar\0") && magic != b"ustar  \0" {
+        return Err(malformed("device of an unknown dialect"));
     }
     let number = |field: &[u8]| {
         let number = unsigned("device", field)?;

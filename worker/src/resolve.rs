@@ -92,7 +92,8 @@ impl ImageResolver {
         Self { store, layouts, registry, archive_limits, remembered: Mutex::default() }
     }
 
-    pub(crate) fn archive_limits(&self) -> ArchiveLimits {
+    /// Returns how much an archive may become.
+    pub fn archive_limits(&self) -> ArchiveLimits {
         self.archive_limits
     }
 

@@ -7,6 +7,7 @@ pub(crate) mod inspect;
 pub(crate) mod rmi;
 pub(crate) mod run;
 pub(crate) mod sync;
+pub(crate) mod system;
 
 use std::process::ExitCode;
 

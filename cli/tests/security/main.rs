@@ -13,6 +13,7 @@ mod arena;
 mod contexts;
 mod documents;
 mod images;
+mod integrity;
 mod mounts;
 mod races;
 mod runtime;

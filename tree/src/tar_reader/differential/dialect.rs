@@ -114,8 +114,12 @@ pub(super) fn number(field: &mut [u8], value: i64, random: &mut Random) {
     }
     let digits = width - 1;
     let text = match random.below(6) {
-        0 if value < 1_i64 << (3 * (width - 2)) => format!("{value:0width$o} \0", width = width - 2),
-        1 if value < 1_i64 << (3 * (width - 2)) => format!("{value:>width$o} \0", width = width - 2),
+        0 if value < 1_i64 << (3 * (width - 2)) => {
+            format!("{value:0width$o} \0", width = width - 2)
+        }
+        1 if value < 1_i64 << (3 * (width - 2)) => {
+            format!("{value:>width$o} \0", width = width - 2)
+        }
         2 => format!("{value:0width$o}"),
         3 => format!("{value:0digits$o} "),
         4 => format!("{value:o}\0"),

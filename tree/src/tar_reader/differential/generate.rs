@@ -29,11 +29,8 @@ impl Generator {
 
     /// Returns the next archive, which is damaged more often than not.
     pub(super) fn archive(&mut self) -> Vec<u8> {
-        let mut bytes = if self.random.once_in(6) {
-            self.random.pick(&self.real)
-        } else {
-            self.fresh()
-        };
+        let mut bytes =
+            if self.random.once_in(6) { self.random.pick(&self.real) } else { self.fresh() };
         if !self.random.once_in(3) {
             mutate(&mut bytes, &mut self.random);
         }
@@ -104,7 +101,9 @@ impl Archive<'_> {
             25 => deep(30),
             26 => deep(380),
             27 => deep(500),
-            28 => self.random.pick(&[b"./a".to_vec(), b"d//b".to_vec(), b".".to_vec(), b"".to_vec()]),
+            28 => {
+                self.random.pick(&[b"./a".to_vec(), b"d//b".to_vec(), b".".to_vec(), b"".to_vec()])
+            }
             _ => b"a b\"c\\d".to_vec(),
         }
     }
@@ -138,11 +137,11 @@ impl Archive<'_> {
 
     fn linked(&mut self, mut fields: Fields, kind: u8) {
         fields.kind = kind;
-        let any = [&b"a"[..], b"d/b", b"../up", b"/etc/passwd", b"", &[b't'; 130], b"x\ny", b"\xff"];
-        fields.link = match self.names.is_empty() || (kind == b'2' && self.random.once_in(2)) {
-            true => self.random.pick(&any).to_vec(),
-            false => self.random.pick(&self.names),
-        };
+        let any =
+            [&b"a"[..], b"d/b", b"../up", b"/etc/passwd", b"", &[b't'; 130], b"x\ny", b"\xff"];
+        let is_any = self.names.is_empty() || (kind == b'2' && self.random.once_in(2));
+        fields.link =
+            if is_any { self.random.pick(&any).to_vec() } else { self.random.pick(&self.names) };
         self.put(fields, Vec::new(), b"");
     }
 
@@ -152,8 +151,8 @@ impl Archive<'_> {
         self.put(fields, Vec::new(), b"");
     }
 
-    /// A sparse file in one of the four forms, whose map is wrong at times.
-    fn sparse(&mut self, mut fields: Fields) {
+    /// Returns a map of a sparse file, which is wrong at times, its size and its content.
+    fn map(&mut self) -> (Vec<(usize, usize)>, usize, Vec<u8>) {
         let (mut map, mut at, mut content) = (Vec::new(), 0, Vec::new());
         let most = if self.random.once_in(4) { 30 } else { 5 };
         let count = self.random.below(most);
@@ -177,6 +176,12 @@ impl Archive<'_> {
             3 => content.push(b'x'),
             _ => {}
         }
+        (map, size, content)
+    }
+
+    /// A sparse file in one of the four forms.
+    fn sparse(&mut self, mut fields: Fields) {
+        let (map, size, content) = self.map();
         self.names.push(fields.name.clone());
         if self.dialect == Dialect::Gnu {
             fields.kind = b'S';
@@ -206,9 +211,17 @@ impl Archive<'_> {
                 records.push(record(b"GNU.sparse.name", &fields.name));
                 records.push(record(b"GNU.sparse.realsize", size.to_string().as_bytes()));
                 fields.name = b"GNUSparseFile.0/x".to_vec();
-                let mut text = format!("{}\n", map.len());
-                map.iter().for_each(|(o, l)| text += &format!("{o}\n{l}\n"));
-                self.before = text.into_bytes();
+                let numbers = map.iter().flat_map(|(offset, length)| [*offset, *length]);
+                let numbers = std::iter::once(map.len()).chain(numbers);
+                self.before = numbers
+                    .flat_map(|number| {
+                        format!(
+                            "{number}
+"
+                        )
+                        .into_bytes()
+                    })
+                    .collect();
                 self.before.resize(self.before.len().next_multiple_of(512), 0);
             }
         }
@@ -298,12 +311,14 @@ impl Archive<'_> {
 
     fn more_records(&mut self, records: &mut Vec<Vec<u8>>, fields: &mut Fields) {
         if self.random.once_in(4) {
-            let time = self.random.pick(&[&b"1.5"[..], b"-1.25", b"1000000000.123456789", b"7", b""]);
+            let time =
+                self.random.pick(&[&b"1.5"[..], b"-1.25", b"1000000000.123456789", b"7", b""]);
             records.push(record(b"mtime", time));
         }
         if self.random.once_in(6) {
             let size = fields.size.to_string();
-            let size = self.random.pick(&[size.as_str(), size.as_str(), "0", "512", "1", "", "-1", "9"]);
+            let size =
+                self.random.pick(&[size.as_str(), size.as_str(), "0", "512", "1", "", "-1", "9"]);
             records.push(record(b"size", size.as_bytes()));
         }
         if self.random.once_in(20) {
@@ -312,7 +327,8 @@ impl Archive<'_> {
             fields.size = 0;
         }
         if self.random.once_in(6) {
-            let key = self.random.pick(&[&b"uid"[..], b"gid", b"uname", b"path", b"linkpath", b"x"]);
+            let key =
+                self.random.pick(&[&b"uid"[..], b"gid", b"uname", b"path", b"linkpath", b"x"]);
             let value = self.random.pick(&[&b"7"[..], b"4294967294", b"", b"other", b"0x1", b" 7"]);
             records.push(record(key, value));
         }
@@ -320,7 +336,8 @@ impl Archive<'_> {
             records.push(record(b"SCHILY.xattr.user.x", b"value\nwith=both"));
         }
         if self.random.once_in(25) {
-            records.push(self.random.pick(&[&b"9 a=b\n"[..], b"x", b"5 =\n\n", b"\0\0\0"]).to_vec());
+            records
+                .push(self.random.pick(&[&b"9 a=b\n"[..], b"x", b"5 =\n\n", b"\0\0\0"]).to_vec());
         }
     }
 

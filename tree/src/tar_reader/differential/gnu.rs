@@ -25,7 +25,8 @@ pub(super) fn list(archive: &Path) -> Option<Vec<Listed>> {
     if String::from_utf8_lossy(&output.stderr).contains("does not look like a tar archive") {
         return None;
     }
-    output.stdout.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).map(entry).collect()
+    let lines = output.stdout.split(|byte| *byte == b'\n');
+    Some(lines.filter(|line| !line.is_empty()).map(entry).collect())
 }
 
 /// Unpacks an archive, and tells whether that went well.
@@ -36,9 +37,8 @@ pub(super) fn unpack(archive: &Path, root: &Path) -> bool {
     tar(&arguments, archive).status.success()
 }
 
-/// Reads a line as `-rwxr-xr-x 0/0 5 2001-09-09 01:46:40.5 "name" -> "link"`; `None` for one that
-/// is of no entry.
-fn entry(line: &[u8]) -> Option<Listed> {
+/// Reads a line as `-rwxr-xr-x 0/0 5 2001-09-09 01:46:40.5 "name" -> "link"`.
+fn entry(line: &[u8]) -> Listed {
     let quote = line.iter().position(|byte| *byte == b'"').expect("names are quoted");
     let fields = str::from_utf8(&line[..quote]).unwrap();
     let fields: Vec<&str> = fields.split_whitespace().collect();
@@ -51,7 +51,7 @@ fn entry(line: &[u8]) -> Option<Listed> {
     let (uid, gid) = fields[1].split_once('/').unwrap();
     let size = fields[2];
     let device = size.split_once(',').map(|(a, b)| (a.parse().unwrap(), b.parse().unwrap()));
-    Some(Listed {
+    Listed {
         name,
         kind,
         link: link.unwrap_or_default(),
@@ -61,7 +61,7 @@ fn entry(line: &[u8]) -> Option<Listed> {
         mtime: time(&fields[3..]),
         device,
         content: None,
-    })
+    }
 }
 
 /// Reads `rwsr-xr-t`.
@@ -87,7 +87,8 @@ fn time(fields: &[&str]) -> Option<i64> {
     let mut next = || date.next().and_then(Result::ok);
     let (year, month, day) = (next()?, next()?, next()?);
     let clock = clock.split('.').next()?;
-    let seconds = clock.split(':').try_fold(0, |sum, part| Some(sum * 60 + part.parse::<i64>().ok()?));
+    let seconds =
+        clock.split(':').try_fold(0, |sum, part| Some(sum * 60 + part.parse::<i64>().ok()?));
     // Days from a date: years begin in March.
     let year = if month <= 2 { year - 1 } else { year };
     let (era, month) = (year.div_euclid(400), (month + 9) % 12);

@@ -53,9 +53,6 @@ impl Listed {
     /// Returns the name of a field that is in none of the others.
     pub(super) fn differs(&self, others: &[&Self]) -> Option<&'static str> {
         let unknown = |told: &dyn Fn(&Self) -> bool| !others.iter().any(|other| told(other));
-        fn same<T: PartialEq>(a: Option<T>, b: Option<T>) -> bool {
-            a.is_none() || b.is_none() || a == b
-        }
         if unknown(&|other| other.mode == self.mode) {
             return Some("mode");
         }
@@ -70,7 +67,8 @@ impl Listed {
         if unknown(&time) {
             return Some("time");
         }
-        if unknown(&|other| same(other.device, self.device)) {
+        let device = |other: &Self| other.device.is_none() || other.device == self.device;
+        if self.device.is_some() && unknown(&device) {
             return Some("device");
         }
         // Who tells of content tells of all that it has found at the same place.
@@ -91,7 +89,8 @@ fn without_slashes(name: &[u8]) -> &[u8] {
 fn safe(link: &[u8]) -> &[u8] {
     let mut start = 0;
     for (at, _) in link.iter().enumerate().filter(|(at, _)| *at == 0 || link[at - 1] == b'/') {
-        let end = link[at..].iter().position(|byte| *byte == b'/').map_or(link.len(), |end| at + end);
+        let end =
+            link[at..].iter().position(|byte| *byte == b'/').map_or(link.len(), |end| at + end);
         if &link[at..end] == b".." {
             start = end;
         }

@@ -17,7 +17,7 @@ pub(super) fn read(place: &Path, count: usize) -> Vec<Option<Vec<Listed>>> {
         .expect("python3 can be run");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout).unwrap();
-    let all: Vec<_> = text.lines().map(|line| archive(line)).collect();
+    let all: Vec<_> = text.lines().map(archive).collect();
     assert_eq!(all.len(), count);
     all
 }

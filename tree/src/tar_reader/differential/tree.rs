@@ -56,6 +56,8 @@ pub(super) fn clean(name: &[u8]) -> Vec<u8> {
 /// nothing that isn't a directory has anything in it or becomes something else.
 pub(super) fn is_plain(entries: &[Listed]) -> bool {
     let mut kinds: BTreeMap<Vec<u8>, char> = BTreeMap::new();
+    // Who writes into a file that is there changes all names of it, who makes a new one doesn't.
+    let has_links = entries.iter().any(|entry| entry.kind == 'h');
     for entry in entries {
         let path = clean(&entry.name);
         let leads_away = |name: &[u8]| {
@@ -67,7 +69,9 @@ pub(super) fn is_plain(entries: &[Listed]) -> bool {
         if entry.kind == 'h' && (leads_away(&entry.link) || clean(&entry.link) == path) {
             return false;
         }
-        if kinds.insert(path, entry.kind).is_some_and(|before| before != entry.kind) {
+        if let Some(before) = kinds.insert(path, entry.kind)
+            && (before != entry.kind || has_links && before != 'd')
+        {
             return false;
         }
     }
@@ -121,7 +125,8 @@ fn node(path: &Path, found: &Metadata, same: Vec<u8>) -> Node {
         mtime: found.mtime(),
         size: if kind == 'f' { found.len() } else { 0 },
         device: if matches!(kind, 'c' | 'b') { found.rdev() } else { 0 },
-        link: fs::read_link(path).map_or_else(|_| Vec::new(), |to| to.as_os_str().as_bytes().to_vec()),
+        link: fs::read_link(path)
+            .map_or_else(|_| Vec::new(), |to| to.as_os_str().as_bytes().to_vec()),
         content: is_looked_at.then(|| crc32fast::hash(&fs::read(path).unwrap())),
         same,
     }
