@@ -32,6 +32,8 @@ pub struct ImageSource {
     pub layer: Option<LayerId>,
     /// The platform.
     pub platform: Platform,
+    /// `SOURCE_DATE_EPOCH`, in seconds.
+    pub epoch: Option<i64>,
 }
 
 /// What is to be exported, and how.
@@ -41,8 +43,15 @@ pub struct ExportRequest {
     pub images: Vec<ImageSource>,
     /// The outputs, in their order.
     pub outputs: Vec<Output>,
-    /// `SOURCE_DATE_EPOCH`, in seconds.
-    pub epoch: Option<i64>,
+    /// Whether an index is wanted although there is one image only; several always have one.
+    pub has_index: bool,
+}
+
+impl ExportRequest {
+    /// Tells whether the images are told apart by their platforms.
+    pub(crate) fn is_index(&self) -> bool {
+        self.has_index || self.images.len() > 1
+    }
 }
 
 /// What an export works with.
@@ -69,7 +78,7 @@ impl fmt::Debug for ExportContext<'_> {
 /// them. Where outputs differ in options, the first of them is told of.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Exported {
-    /// The digest of the config: the image's ID. Of several platforms, the first's.
+    /// The image's ID: the digest of its config, or of the index where there is one.
     pub image_id: Option<Digest>,
     /// The digest of the manifest, or of the index where there are several platforms.
     pub manifest: Option<Digest>,
@@ -96,14 +105,15 @@ pub fn export(request: &ExportRequest, context: &mut ExportContext<'_>) -> Resul
         if let OutputKind::Local { dest, split } = &output.kind {
             let name = format!("copying files to {}", dest.display());
             context.progress.status(&name, 0, None, false);
-            let split = split.unwrap_or(request.images.len() > 1);
+            let split = split.unwrap_or(request.is_index());
             local::write(request, dest, split, context)?;
             context.progress.status(&name, 0, None, true);
             continue;
         }
         if let OutputKind::Tar { dest, split } = &output.kind {
             context.progress.status("writing tar", 0, None, false);
-            tarball::write(request, dest, split.unwrap_or_default(), context)?;
+            let split = split.unwrap_or(request.is_index());
+            tarball::write(request, dest, split, context)?;
             context.progress.status("writing tar", 0, None, true);
             continue;
         }
@@ -122,6 +132,10 @@ fn check(request: &ExportRequest) -> Result<()> {
         let problem = "only one output can go to standard output";
         return Err(Error::Unsupported(problem.to_owned()));
     }
+    let is_docker = |output: &Output| matches!(output.kind, OutputKind::Docker { .. });
+    if request.is_index() && request.outputs.iter().any(is_docker) {
+        return Err(docker::no_index());
+    }
     Ok(())
 }
 
@@ -138,16 +152,20 @@ fn assemble(
             Some(layer) => pack_chain(layer, output, context)?,
             None => Vec::new(),
         };
-        let config = config::complete(source, &layers, request.epoch, now)?;
+        let config = config::complete(source, &layers, now)?;
         let oci = output.oci_types;
         images.push(Image::new(&config, &source.platform, layers, oci, &output.annotations)?);
     }
-    let assembled = Assembled::new(images, output.oci_types)?;
+    let assembled = Assembled::new(images, output.oci_types, request.is_index())?;
     for image in &assembled.images {
         for (what, document) in [("manifest", &image.manifest), ("config", &image.config)] {
             let name = format!("exporting {what} {}", document.descriptor.digest);
             context.progress.status(&name, 0, None, true);
         }
+    }
+    if let Some(index) = &assembled.index {
+        let name = format!("exporting manifest list {}", index.descriptor.digest);
+        context.progress.status(&name, 0, None, true);
     }
     Ok(assembled)
 }
@@ -245,7 +263,9 @@ fn reported(
 
 fn note(exported: &mut Exported, assembled: &Assembled, output: &Output) -> Result<()> {
     if exported.manifest.is_none() {
-        exported.image_id = assembled.images.first().map(|image| image.config.descriptor.digest);
+        let config = || assembled.images.first().map(|image| image.config.descriptor.digest);
+        let index = assembled.index.as_ref().map(|index| index.descriptor.digest);
+        exported.image_id = index.or_else(config);
         exported.manifest = Some(assembled.top()?.descriptor.digest);
         exported.size = Some(assembled.size());
     }

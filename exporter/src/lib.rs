@@ -40,6 +40,7 @@ mod image;
 mod local;
 mod merged;
 mod oci;
+mod platforms;
 mod tarball;
 
 pub use compression::{Compression, Packing};

@@ -89,9 +89,9 @@ impl Fixture {
 
     fn export(&self, layer: &LayerId, outputs: Vec<Output>) -> (Exported, Vec<u8>) {
         let request = ExportRequest {
-            images: vec![source(Some(layer.clone()))],
+            images: vec![ImageSource { epoch: Some(1_700_000_000), ..source(Some(layer.clone())) }],
             outputs,
-            epoch: Some(1_700_000_000),
+            has_index: false,
         };
         let mut stdout = Vec::new();
         let mut context = ExportContext {
@@ -116,7 +116,7 @@ fn source(layer: Option<LayerId>) -> ImageSource {
         history,
         ..ImageConfig::default()
     };
-    ImageSource { config, layer, platform }
+    ImageSource { config, layer, platform, epoch: None }
 }
 
 fn output(text: &str) -> Output {
@@ -299,7 +299,7 @@ fn an_image_without_files_can_be_exported() {
         output("type=image,name=empty"),
         output(&format!("type=docker,name=empty,dest={}", fixture.path("empty.tar"))),
     ];
-    let request = ExportRequest { images: vec![source(None)], outputs, epoch: None };
+    let request = ExportRequest { images: vec![source(None)], outputs, has_index: false };
     let mut context = ExportContext {
         store: &fixture.store,
         fetcher: &fixture.fetcher,
@@ -309,6 +309,64 @@ fn an_image_without_files_can_be_exported() {
     };
     let exported = export(&request, &mut context).unwrap();
     assert!(exported.size.unwrap() > 0);
+}
+
+#[test]
+fn platforms_lie_beside_each_other_or_share_a_place() {
+    let fixture = Fixture::new();
+    let file = |name: &str| {
+        fixture.layer(None, |fs| {
+            fs::create_dir(fs.join("d")).unwrap();
+            fs::write(fs.join("d").join(name), name).unwrap();
+        })
+    };
+    let image = |platform: &str, layer: LayerId| ImageSource {
+        platform: platform.parse().unwrap(),
+        ..source(Some(layer))
+    };
+    let run = |names: [&str; 2], outputs: Vec<Output>| {
+        let images =
+            vec![image("linux/arm/v6", file(names[0])), image("linux/amd64", file(names[1]))];
+        let request = ExportRequest { images, outputs, has_index: false };
+        let mut stdout = Vec::new();
+        let mut context = ExportContext {
+            store: &fixture.store,
+            fetcher: &fixture.fetcher,
+            progress: &Silent,
+            stdout: &mut stdout,
+        };
+        let exported = export(&request, &mut context);
+        exported.map(|exported| (exported, stdout)).map_err(|error| error.to_string())
+    };
+    let to = fixture.path("split");
+    let (_, tar) = run(["a", "a"], vec![output(&to), output("-")]).unwrap();
+    assert_eq!(fs::read_to_string(Path::new(&to).join("linux_arm_v6/d/a")).unwrap(), "a");
+    let names: Vec<String> = entries(&tar).into_keys().collect();
+    assert!(names.contains(&"linux_amd64/d/a".to_owned()), "{names:?}");
+
+    let to = fixture.path("merged");
+    let merged = format!("type=local,dest={to},platform-split=false");
+    let tar = "type=tar,dest=-,platform-split=false";
+    let (_, bytes) = run(["a", "b"], vec![output(&merged), output(tar)]).unwrap();
+    assert_eq!(fs::read_to_string(Path::new(&to).join("d/b")).unwrap(), "b");
+    let names: Vec<String> = entries(&bytes).into_keys().collect();
+    assert_eq!(names.iter().filter(|name| !name.ends_with('/')).count(), 2, "{names:?}");
+    for output_text in [merged.as_str(), tar] {
+        let error = run(["a", "a"], vec![output(output_text)]).unwrap_err();
+        let expected = "cannot overwrite d/a from linux/arm/v6 with linux/amd64 when split";
+        assert!(error.starts_with(expected), "{error}");
+    }
+
+    let error = run(["a", "b"], vec![output("type=docker,dest=-")]).unwrap_err();
+    assert!(error.contains("does not currently support exporting manifest lists"), "{error}");
+    let (exported, stdout) = run(["a", "b"], vec![output("type=oci")]).unwrap();
+    assert_eq!(exported.image_id, exported.manifest);
+    let files = entries(&stdout);
+    let index = &files[&format!("blobs/sha256/{}", exported.manifest.unwrap().hex())];
+    let index: serde_json::Value = serde_json::from_slice(index).unwrap();
+    let platforms = index["manifests"].as_array().unwrap().iter().map(|entry| &entry["platform"]);
+    let variants: Vec<_> = platforms.map(|platform| platform["variant"].as_str()).collect();
+    assert_eq!(variants, [Some("v6"), None]);
 }
 
 /// Returns a base layer that only a registry has, and its fetcher.
@@ -393,7 +451,7 @@ fn a_layer_that_nobody_has_is_an_error() {
         outputs: vec![Output::new(OutputKind::Oci {
             dest: Destination::Path(fixture.path("out.tar").into()),
         })],
-        epoch: None,
+        has_index: false,
     };
     let mut context = ExportContext {
         store: &fixture.store,

@@ -25,13 +25,13 @@ pub struct SolveOptions {
     pub cancel: CancellationToken,
 }
 
-/// The result of the graph's target.
+/// The results of the graph's targets.
 #[derive(Clone, Debug)]
 pub struct Solved<O> {
-    /// What the target yields.
-    pub output: O,
-    /// The target's canonical key.
-    pub key: Key,
+    /// What each target yields.
+    pub outputs: Vec<O>,
+    /// The canonical key of each target.
+    pub keys: Vec<Key>,
     /// How many vertices of the graph are steps for people that can be cached: neither hidden nor
     /// ephemeral.
     pub steps: usize,
@@ -49,8 +49,12 @@ pub enum SolveError {
         name: String,
         /// Where the instruction stands.
         locations: Vec<SourceLocation>,
+        /// The step's number.
+        id: VertexId,
         /// The end of the step's output.
         log_tail: Vec<u8>,
+        /// How many bytes of output there were in all.
+        log_length: u64,
         /// Why.
         #[source]
         error: Box<StepError>,
@@ -63,7 +67,7 @@ pub enum SolveError {
     Cancelled,
 }
 
-/// Solves `graph`: finds or makes the result of its target.
+/// Solves `graph`: finds or makes the results of its targets.
 ///
 /// # Errors
 /// Returns the first failure, after every running step has ended.
@@ -79,11 +83,13 @@ where
 {
     let plan = Plan::new(&graph, executor.as_ref()).map_err(|(number, name, error)| {
         let id = number as VertexId;
-        options.events.send(Event::Vertex { id, name: name.clone() });
+        let digest = Some(graph.vertices()[number].digest);
+        options.events.send(Event::Vertex { id, name: name.clone(), digest });
         options.events.send(Event::Started { id });
         options.events.send(Event::Failed { id, error: error.to_string() });
         let locations = graph.locations(number).to_vec();
-        SolveError::Step { name, locations, log_tail: Vec::new(), error: Box::new(error) }
+        let error = Box::new(error);
+        SolveError::Step { name, locations, id, log_tail: Vec::new(), log_length: 0, error }
     })?;
     let cancel = options.cancel.child_token();
     let world = World { graph, executor, cache, cancel };

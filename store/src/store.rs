@@ -1,8 +1,8 @@
 //! The store as a whole.
 
 use std::collections::{HashMap, HashSet};
-use std::fs;
-use std::os::unix::fs::DirBuilderExt;
+use std::fs::{self, File};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -151,6 +151,17 @@ impl Store {
     /// Returns a fresh directory in this process's part of `tmp/`; it goes with the process.
     pub fn temp_dir(&self) -> Result<PathBuf> {
         self.inner.process.fresh_dir()
+    }
+
+    /// Returns a file in this process's part of `tmp/` that has no name any more: what it holds goes
+    /// with its last descriptor.
+    pub fn temp_file(&self) -> Result<File> {
+        let path = self.inner.process.fresh();
+        let mut options = File::options();
+        options.read(true).write(true).create_new(true).mode(0o600);
+        let file = options.open(&path).map_err(Error::io("create", &path))?;
+        fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+        Ok(file)
     }
 
     /// Tells whether this handle has stored files that are not known to be durable yet.

@@ -11,6 +11,7 @@
 pub mod blobs;
 pub mod cache;
 pub mod container;
+pub mod emulation;
 pub mod error;
 pub mod mount;
 pub mod output;
@@ -36,6 +37,7 @@ mod trees;
 pub use blobs::Blobs;
 pub use cache::StoreCache;
 pub use error::{Error, Result};
+pub use exec::FailedStep;
 pub use exec::allowed::{Allowed, NETWORK_HOST, SECURITY_INSECURE};
 pub use output::Output;
 pub use resolve::{ImageResolver, ImageResolverOptions, Resolved};

@@ -20,12 +20,13 @@ use crate::exec::secret::Secrets;
 use crate::flight::cancellable;
 use crate::output::Output;
 use crate::resolve::ImageResolver;
+use crate::sandbox::cgroup::Limits;
 use crate::snapshots::Snapshots;
 use crate::source::identifier::Identifier;
 use crate::source::local::{LocalAttributes, LocalContext};
 use crate::source::origin::Origin;
 use crate::source::remote::{RemoteOptions, Remotes};
-use crate::{content, diff, file, key, merge, source};
+use crate::{content, diff, emulation, file, key, merge, source};
 
 /// What a [`Worker`] works with.
 #[derive(Debug)]
@@ -46,8 +47,12 @@ pub struct WorkerOptions {
     pub secrets: BTreeMap<String, SecretSource>,
     /// The sockets of SSH agents that are lent to steps, by id.
     pub agents: BTreeMap<String, PathBuf>,
+    /// How much `RUN` steps may use.
+    pub limits: Limits,
     /// What files and repositories elsewhere are fetched with.
     pub remote: RemoteOptions,
+    /// Whether a `RUN` step that fails leaves a [`FailedStep`](crate::FailedStep) behind.
+    pub keep_failed: bool,
 }
 
 /// The network of steps that ask for none in particular.
@@ -187,7 +192,10 @@ impl Worker {
     ) -> std::result::Result<Vec<Output>, StepError> {
         let work = self.work(vertex, &inputs, context);
         match &vertex.op.kind {
-            Some(OpKind::Exec(exec)) => self.exec.run(exec, &inputs, context).await,
+            Some(OpKind::Exec(exec)) => {
+                emulation::check(&platform(vertex))?;
+                self.exec.run(exec, &inputs, context).await
+            }
             _ => Ok(cancellable(context, work).await?),
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use kiln_exporter::{
-    BlobFetcher, ExportContext, ExportRequest, Exported, ImageSource, Output, OutputKind, Progress,
+    BlobFetcher, ExportContext, ExportRequest, Exported, Output, OutputKind, Progress,
 };
 use kiln_oci::Reference;
 use kiln_solver::{Event, EventSender, VertexId};
@@ -46,13 +46,7 @@ pub(super) struct Exporting {
 
 impl Exporting {
     /// Writes every output.
-    pub(super) async fn export(
-        self,
-        source: ImageSource,
-        outputs: Vec<Output>,
-        epoch: Option<i64>,
-    ) -> Result<Exported> {
-        let request = ExportRequest { images: vec![source], outputs, epoch };
+    pub(super) async fn export(self, request: ExportRequest) -> Result<Exported> {
         let runtime = Handle::current();
         let work = move || {
             let step = Step::begin(&self.events, "exporting".to_owned());

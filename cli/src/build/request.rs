@@ -7,10 +7,12 @@ use anyhow::{Context, Result, bail};
 use kiln_exporter::Output;
 use kiln_frontend::ProcessLimits;
 use kiln_oci::{Platform, Reference};
+use kiln_worker::sandbox::cgroup::Limits;
 use kiln_worker::{Allowed, SecretSource};
 
 use super::hosts::parse_host;
 use super::named_contexts::NamedContexts;
+use super::on_error::{self, OnError};
 use super::places::{self, ContextPlace, DockerfilePlace};
 use super::{output, platforms, resources, secrets, ssh, values};
 use crate::commands::build::{BuildArguments, Network, Right};
@@ -42,15 +44,17 @@ pub(crate) struct BuildRequest {
     pub(super) named_contexts: BTreeMap<String, String>,
     /// Whether a context is a repository that is reached by SSH.
     pub(super) uses_ssh: bool,
-    /// The platform to build for.
-    pub(super) platform: Platform,
+    /// The platforms to build for; none where nobody has asked for any.
+    pub(super) platforms: Vec<Platform>,
     /// The network of steps that name none.
     pub(super) network: Network,
     /// What steps may do beyond the sandbox.
     pub(super) allowed: Allowed,
     /// More hosts: name and address.
     pub(super) hosts: Vec<(String, String)>,
-    /// What steps may use.
+    /// What steps may use, where it's no matter to their results.
+    pub(super) resources: Limits,
+    /// What steps may use, as the graph says it.
     pub(super) limits: ProcessLimits,
     /// Secrets by ID.
     pub(super) secrets: BTreeMap<String, SecretSource>,
@@ -60,39 +64,36 @@ pub(crate) struct BuildRequest {
     pub(super) no_cache: Option<Vec<String>>,
     /// Where the image goes.
     pub(super) outputs: Vec<Output>,
+    /// What happens when a step fails.
+    pub(super) on_error: OnError,
 }
 
 impl BuildRequest {
+    /// Returns the platforms that were asked for.
+    pub(crate) fn platforms(&self) -> &[Platform] {
+        &self.platforms
+    }
+
     /// Makes out what was asked for.
     pub(crate) fn resolve(arguments: BuildArguments) -> Result<Self> {
         let context = places::context_place(&arguments.context)?;
-        let dockerfile = match arguments.file {
-            None => DockerfilePlace::Context,
-            Some(path) if path.as_os_str() == "-" => DockerfilePlace::StandardInput,
-            Some(path) => DockerfilePlace::Path(path),
-        };
-        if context == ContextPlace::StandardInput && dockerfile == DockerfilePlace::StandardInput {
-            bail!("invalid argument: can't use stdin for both build context and dockerfile");
-        }
+        let dockerfile = places::dockerfile_place(arguments.file, &context)?;
+        on_error::check(arguments.on_error, &context, &dockerfile)?;
         let tags = arguments.tags.iter().map(|tag| parse_tag(tag)).collect::<Result<Vec<_>>>()?;
-        let mut named = NamedContexts::default();
-        for text in &arguments.build_contexts {
-            named.add(text)?;
-        }
-        if let ContextPlace::Remote(url) = &context {
-            named.uses_ssh |= places::is_ssh(url);
-            named.values.insert(CONTEXT_NAME.to_owned(), url.clone());
-        }
+        let named = NamedContexts::new(&arguments.build_contexts, &context)?;
         let no_cache = match (arguments.no_cache, arguments.no_cache_filter) {
             (true, _) => Some(Vec::new()),
             (false, stages) => (!stages.is_empty()).then_some(stages),
         };
+        let platforms = platforms::platforms(&arguments.platforms)?;
+        let outputs = output::resolve(&arguments.outputs, &tags)?;
+        platforms::check_outputs(&platforms, &outputs)?;
         Ok(Self {
             context,
             input_limit: limits::size_limit(&arguments.input_limit)
                 .context("invalid --input-limit")?,
             dockerfile,
-            outputs: output::resolve(&arguments.outputs, &tags)?,
+            outputs,
             target: arguments.target.filter(|target| !target.is_empty()),
             build_args: values::build_args(&arguments.build_args)?,
             labels: values::labels(&arguments.labels)?,
@@ -100,7 +101,7 @@ impl BuildRequest {
             layouts: named.layouts,
             named_contexts: named.values,
             uses_ssh: named.uses_ssh,
-            platform: platforms::platform(arguments.platform.as_deref())?,
+            platforms,
             network: arguments.network,
             allowed: Allowed {
                 host_network: arguments.network == Network::Host
@@ -112,10 +113,16 @@ impl BuildRequest {
                 .iter()
                 .map(|host| parse_host(host))
                 .collect::<Result<_>>()?,
-            limits: resources::process_limits(arguments.shm_size.as_deref(), &arguments.ulimits)?,
+            resources: crate::resources::limits(&arguments.resources)?,
+            limits: resources::process_limits(
+                arguments.shm_size.as_deref(),
+                &arguments.ulimits,
+                arguments.resources.cgroup_parent,
+            )?,
             secrets: secrets::secrets(&arguments.secrets)?,
             agents: ssh::agents(&arguments.agents)?,
             no_cache,
+            on_error: arguments.on_error,
         })
     }
 }

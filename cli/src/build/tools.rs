@@ -15,9 +15,11 @@ use kiln_worker::{
 };
 use tokio_util::sync::CancellationToken;
 
+use super::on_error::OnError;
 use super::request::{BuildRequest, CONTEXT_NAME};
 use super::session::Failure;
 use super::ssh;
+use crate::rootless;
 use crate::settings::Settings;
 
 /// What turns graphs into files.
@@ -53,6 +55,8 @@ impl Tools {
             resolv_conf: settings.resolv_conf()?,
             secrets: request.secrets.clone(),
             agents: request.agents.clone(),
+            keep_failed: request.on_error == OnError::Shell,
+            limits: request.resources.clone(),
             remote: RemoteOptions {
                 max_bytes: request.input_limit,
                 environment: settings.git_environment(),
@@ -69,14 +73,14 @@ impl Tools {
         Ok(Self { store, resolver, worker, jobs: settings.jobs() })
     }
 
-    /// Solves a graph.
+    /// Solves graphs as one.
     pub(super) async fn solve(
         &self,
-        definition: &Definition,
+        definitions: &[Definition],
         (events, cancel): (&EventSender, &CancellationToken),
     ) -> Result<Solved<Output>, Failure> {
         check_privileges()?;
-        let graph = Graph::load(definition).context("check the build graph")?;
+        let graph = Graph::load_all(definitions).context("check the build graph")?;
         let (events, cancel) = (events.clone(), cancel.clone());
         let options = SolveOptions { jobs: self.jobs, events, cancel };
         let cache = Arc::new(StoreCache::new(self.store.clone()));
@@ -94,7 +98,7 @@ impl Tools {
 
 /// Refuses to work without the privileges that layers need.
 pub(super) fn check_privileges() -> Result<()> {
-    if !rustix::process::geteuid().is_root() {
+    if !rootless::is_privileged() {
         bail!("files of images can't be made here: kiln is neither root nor in a user namespace");
     }
     Ok(())

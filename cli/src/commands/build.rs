@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use kiln_worker::{NETWORK_HOST, SECURITY_INSECURE};
 
-use crate::build::{self, BuildRequest, Call};
+use crate::build::{self, BuildRequest, Call, OnError};
 use crate::printer::Printer;
+use crate::resources::ResourceArguments;
 use crate::settings::Settings;
 
 /// Build an image from a Dockerfile
@@ -47,9 +48,10 @@ pub(crate) struct BuildArguments {
     /// writes a tar of the files to standard output
     #[arg(short, long = "output", value_name = "OUTPUT")]
     pub(crate) outputs: Vec<String>,
-    /// Platform to build for; only this machine's own
-    #[arg(long, value_name = "OS/ARCH")]
-    pub(crate) platform: Option<String>,
+    /// Platforms to build for, separated by commas or given several times; `local` is this
+    /// machine's own [default: local]
+    #[arg(long = "platform", value_name = "OS/ARCH[/VARIANT]", env = "DOCKER_DEFAULT_PLATFORM")]
+    pub(crate) platforms: Vec<String>,
     /// Network of RUN steps that name none
     #[arg(long, value_enum, default_value = "default")]
     pub(crate) network: Network,
@@ -65,6 +67,9 @@ pub(crate) struct BuildArguments {
     /// Resource limit of RUN steps, as `nofile=1024:2048`; -1 for none
     #[arg(long = "ulimit", value_name = "NAME=SOFT[:HARD]")]
     pub(crate) ulimits: Vec<String>,
+    /// How much RUN steps may use
+    #[command(flatten)]
+    pub(crate) resources: ResourceArguments,
     /// Secret for RUN --mount=type=secret, as `id=ID[,src=FILE|,env=NAME]`
     #[arg(long = "secret", value_name = "SECRET")]
     pub(crate) secrets: Vec<String>,
@@ -72,7 +77,8 @@ pub(crate) struct BuildArguments {
     /// [default socket: `$SSH_AUTH_SOCK`]
     #[arg(long = "ssh", value_name = "ID[=SOCKET]")]
     pub(crate) agents: Vec<String>,
-    /// Write the build graph to a file, `-` for standard output, and build nothing
+    /// Write the build graph to a file, `-` for standard output, and build nothing; of several
+    /// platforms each gets a file of its own, as `FILE.linux_arm64`
     #[arg(long, value_name = "FILE", conflicts_with_all = ["outputs", "iidfile"])]
     pub(crate) dump_llb: Option<PathBuf>,
     /// Run the build checks and build nothing; the same as --call=check
@@ -94,6 +100,10 @@ pub(crate) struct BuildArguments {
     /// Run the steps of these stages, whether their results are known or not
     #[arg(long, value_name = "STAGE", value_delimiter = ',')]
     pub(crate) no_cache_filter: Vec<String>,
+    /// What happens when a RUN step fails
+    #[arg(long, value_enum, default_value = "fail", value_name = "ACTION")]
+    #[arg(conflicts_with_all = ["dump_llb", "check", "call"])]
+    pub(crate) on_error: OnError,
     /// How progress is shown
     #[arg(long, value_enum, default_value = "auto", env = "BUILDKIT_PROGRESS")]
     pub(crate) progress: ProgressMode,
@@ -165,10 +175,7 @@ pub(crate) async fn run(
         return build::call(request, call, progress, (settings, printer)).await;
     }
     if let Some(path) = dump {
-        let graph = build::graph(request, progress, settings, printer).await?;
-        let Some(graph) = graph else { return Ok(ExitCode::FAILURE) };
-        write_graph(&path, &graph.to_bytes(), printer)?;
-        return Ok(ExitCode::SUCCESS);
+        return dump_graphs(&path, request, progress, (settings, printer)).await;
     }
     if let Some(path) = &iidfile {
         // The file of an earlier build must not pass for this one's.
@@ -177,8 +184,9 @@ pub(crate) async fn run(
             other => other.with_context(|| format!("remove {}", path.display()))?,
         }
     }
-    let Some(built) = build::build(request, progress, settings, printer).await? else {
-        return Ok(ExitCode::FAILURE);
+    let built = match build::build(request, progress, settings, printer).await? {
+        Ok(built) => built,
+        Err(code) => return Ok(code),
     };
     let Some(id) = built.image_id else { return Ok(ExitCode::SUCCESS) };
     if let Some(path) = &iidfile {
@@ -187,6 +195,38 @@ pub(crate) async fn run(
     }
     if quiet {
         printer.line(id);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Writes the graph of each platform, and builds nothing.
+async fn dump_graphs(
+    path: &Path,
+    request: BuildRequest,
+    progress: ProgressMode,
+    (settings, printer): (&Settings, &Printer),
+) -> Result<ExitCode> {
+    let platforms = request.platforms().to_vec();
+    if platforms.len() > 1 && path.as_os_str() == "-" {
+        bail!(
+            "{} platforms have a graph each, and standard output holds one: name a file, or one \
+             platform",
+            platforms.len()
+        );
+    }
+    let graphs = match build::graphs(request, progress, settings, printer).await? {
+        Ok(graphs) => graphs,
+        Err(code) => return Ok(code),
+    };
+    match graphs.as_slice() {
+        [only] => write_graph(path, &only.to_bytes(), printer)?,
+        graphs => {
+            for (graph, platform) in graphs.iter().zip(&platforms) {
+                let mut path = path.as_os_str().to_owned();
+                path.push(format!(".{}", build::platform_file_name(platform)));
+                write_graph(path.as_ref(), &graph.to_bytes(), printer)?;
+            }
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

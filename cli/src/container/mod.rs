@@ -1,6 +1,7 @@
 //! A container, from arguments to exit status.
 
 mod environment;
+mod image;
 mod process;
 mod resources;
 mod signals;
@@ -15,11 +16,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use kiln_oci::{Platform, Reference};
 use kiln_registry::Client;
 use kiln_solver::LogStream;
 use kiln_store::Store;
-use kiln_worker::container::{ContainerImage, Containers};
+use kiln_worker::container::Containers;
 use kiln_worker::sandbox::{
     Exit, Input, Io, Mount, MountKind, Network, Running, Sandbox, SandboxError, Spec, Tree,
 };
@@ -28,13 +28,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::build::parse_host;
 use crate::commands::run::{RunArguments, RunNetwork};
-use crate::image;
 use crate::limits;
 use crate::printer::Printer;
 use crate::settings::Settings;
-use signals::Signals;
-use terminal::Terminal;
+use image::find_image;
 use volumes::Volumes;
+
+pub(crate) use signals::Signals;
+pub(crate) use terminal::Terminal;
 
 /// Why a container could not be run.
 #[derive(Debug)]
@@ -75,13 +76,13 @@ pub(crate) async fn run(
     let options = ImageResolverOptions { store: store.clone(), layouts, registry, archive_limits };
     let images = Arc::new(ImageResolver::new(options));
     let containers = Containers::new(store.clone(), images).context("open the store")?;
-    let image = find_image(&containers, &store, &arguments.image).await?;
+    let image = find_image(&containers, &store, arguments, printer).await?;
 
     let root = containers.root(&image).context("prepare the container's files")?;
     let volumes = Volumes::prepare(&containers, &image, &store, &arguments.volumes)?;
     let id = root.upper().to_string_lossy().into_owned();
     let id = kiln_oci::Digest::of(format!("{id} {}", std::process::id()).as_bytes()).short();
-    let groups = resources::groups(&id, &limits, printer);
+    let group = resources::group(&limits, &arguments.resources.cgroup_parent, printer)?;
     let hostname = arguments.hostname.clone().unwrap_or(id);
     let process = process::resolve(&image.config.config, arguments, &hostname)?;
     let mut spec = Spec::new(root.tree().clone(), Vec::new());
@@ -98,14 +99,15 @@ pub(crate) async fn run(
     spec.mounts = network_files(&store, settings, (&hostname, &arguments.add_hosts))?;
     spec.mounts.extend(mounts(&volumes, &arguments.tmpfs)?);
     spec.hostname = hostname;
-    spec.cgroups = groups.directories().cloned().collect();
+    spec.cgroups = group.membership().clone();
+    spec.shown_cgroups = group.shown().to_vec();
 
     let sandbox = Sandbox::new(&store.temp_dir().context("make a temporary directory")?)?;
     let io = Io { input: input(arguments)?, output: Box::new(write_through) };
     let signals = Signals::catch();
     let running = sandbox.start(&spec, io).await?;
     let exit = attend(running, signals, terminal).await?;
-    resources::report(&groups, printer);
+    resources::report(&group, printer);
     Ok(u8::try_from(exit.code()).unwrap_or(u8::MAX))
 }
 
@@ -131,7 +133,7 @@ fn mounts(volumes: &Volumes, tmpfs: &[String]) -> Result<Vec<Mount>> {
 }
 
 /// Waits for the command to end, and passes signals and the terminal through meanwhile.
-async fn attend(
+pub(crate) async fn attend(
     mut running: Running,
     signals: Signals,
     terminal: Option<Terminal>,
@@ -153,36 +155,22 @@ async fn attend(
     Ok(exit?)
 }
 
-async fn find_image(
-    containers: &Containers,
-    store: &Store,
-    text: &str,
-) -> Result<ContainerImage, Failure> {
-    let platform = Platform::host();
-    if let Ok(found) = image::find(store, text)
-        && let Some(found) = found.first()
-    {
-        let digest = &found.row.digest;
-        let image = containers.local(digest, &platform).await;
-        return Ok(image.with_context(|| format!("prepare the image {text}"))?);
-    }
-    let reference: Reference =
-        text.parse().with_context(|| format!("invalid image name {text:?}"))?;
-    let pulled = containers.pull(&reference, &platform).await;
-    Ok(pulled.with_context(|| format!("no image {text} in the store; pull it"))?)
-}
-
 fn input(arguments: &RunArguments) -> Result<Input> {
     if !arguments.interactive || arguments.tty {
         return Ok(Input::Null);
     }
+    standard_input()
+}
+
+/// Returns what comes on standard input.
+pub(crate) fn standard_input() -> Result<Input> {
     let stdin = std::io::stdin().as_fd().try_clone_to_owned().context("pass standard input on")?;
     Ok(Input::Fd(stdin))
 }
 
 /// Passes what the command writes on; a reader that has gone away is the command's business, which
 /// finds out when its pipe fills.
-fn write_through(stream: LogStream, bytes: &[u8]) {
+pub(crate) fn write_through(stream: LogStream, bytes: &[u8]) {
     let _ = match stream {
         LogStream::Stdout => {
             let mut stdout = std::io::stdout().lock();

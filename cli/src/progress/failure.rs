@@ -1,10 +1,12 @@
 //! Why a build has failed, with the lines that failed.
 
 use kiln_solver::{SolveError, StepError};
+use kiln_worker::sandbox::SandboxError;
 
 use super::text::{clean, clean_text};
 use crate::build::{Dockerfile, Failure};
-use crate::printer::{Printer, causes};
+use crate::hints;
+use crate::printer::Printer;
 use crate::rootless;
 
 /// How many lines of a failed step's output are shown again.
@@ -22,7 +24,7 @@ pub(crate) fn failure(printer: &Printer, failure: &Failure, dockerfile: &Dockerf
                 printer.note(format_args!("\n{}", clean_text(&text)));
             }
         }
-        Failure::Solve(SolveError::Step { name, locations, log_tail, error }) => {
+        Failure::Solve(SolveError::Step { name, locations, log_tail, error, .. }) => {
             if !log_tail.is_empty() && !matches!(**error, StepError::Cancelled) {
                 printer.note(log(name, log_tail));
             }
@@ -32,14 +34,12 @@ pub(crate) fn failure(printer: &Printer, failure: &Failure, dockerfile: &Dockerf
                 printer.note(excerpt(&dockerfile.name, &text, lines));
             }
             let hint = hint(error);
-            let error = anyhow::Error::msg(causes(error));
-            printer.error(&error.context("failed to solve"));
+            printer.error(&failure.summary());
             if let Some(hint) = hint {
                 printer.note(format_args!("hint: {hint}"));
             }
         }
-        Failure::Solve(error) => printer.error(&anyhow::Error::msg(causes(error))),
-        Failure::Other(error) => printer.error(error),
+        Failure::Solve(_) | Failure::Other(_) => printer.error(&failure.summary()),
     }
 }
 
@@ -50,16 +50,10 @@ fn hint(error: &StepError) -> Option<String> {
         StepError::Exit { .. } => return rootless::hint().map(str::to_owned),
         StepError::Cancelled => return None,
     };
-    match error.downcast_ref::<kiln_worker::Error>()? {
-        kiln_worker::Error::Sandbox(_) => rootless::hint().map(str::to_owned),
-        kiln_worker::Error::NotAllowed(right) => {
-            Some(format!("--allow {right} lets the steps of this build do it"))
-        }
-        kiln_worker::Error::NoAgent(id) => {
-            Some(format!("--ssh {id}[=SOCKET] lends an agent to this build"))
-        }
-        _ => None,
+    if error.is::<SandboxError>() {
+        return rootless::hint().map(str::to_owned);
     }
+    hints::hint(error.downcast_ref::<kiln_worker::Error>()?)
 }
 
 /// Returns the end of a step's output below its name.
@@ -131,6 +125,6 @@ Dockerfile:3
     fn causes_are_told_once() {
         let inner = std::io::Error::other("no space");
         let error = StepError::other(anyhow::Error::new(inner).context("write x"));
-        assert_eq!(causes(&error), "write x: no space");
+        assert_eq!(crate::printer::causes(&error), "write x: no space");
     }
 }

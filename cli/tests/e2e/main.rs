@@ -9,14 +9,19 @@ mod crash;
 mod debian;
 mod demo;
 mod engine;
+mod groups;
 mod images;
 mod limits;
 mod llb;
+mod on_error;
 mod outputs;
+mod platforms;
 mod registry;
 mod repository;
+mod rootless;
 mod run;
 mod sources;
+mod terminal;
 
 use kiln_testkit::Kiln;
 

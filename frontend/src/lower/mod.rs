@@ -101,6 +101,9 @@ pub struct Options {
     pub labels: BTreeMap<String, String>,
     /// The platform to build for.
     pub platform: Platform,
+    /// Whether nobody has asked for that platform: then an image on a base for another one stays
+    /// what its base is.
+    pub implicit_platform: bool,
     /// The platform that builds run on.
     pub build_platform: Platform,
     /// The network mode of `RUN` where it names none: `host`, `none`, or nothing.
@@ -137,6 +140,7 @@ impl Default for Options {
             build_args: BTreeMap::new(),
             labels: BTreeMap::new(),
             platform: Platform::host(),
+            implicit_platform: false,
             build_platform: Platform::host(),
             network: None,
             named_contexts: BTreeMap::new(),
@@ -166,6 +170,9 @@ pub struct Lowered {
     pub epoch: Option<i64>,
     /// The Dockerfile, for the places of ops.
     pub source: SourceInfo,
+    /// Whether the result is one of several platforms, even where there is only one
+    /// (`BUILDKIT_MULTI_PLATFORM`).
+    pub multi_platform: bool,
 }
 
 impl Lowered {
@@ -421,11 +428,14 @@ impl<'a> Lowering<'a> {
         let mut image = std::mem::take(stage.image_mut());
         image.history.extend(history);
         image.config.labels.extend(self.options.labels.clone());
-        image::set_platform(&mut image, &self.options.platform);
+        if !self.options.implicit_platform {
+            image::set_platform(&mut image, &self.options.platform);
+        }
+        image::normalize_platform(&mut image);
         let output = stage.state.output;
         let edge = output.map(|output| self.graph.finish(output)).transpose()?;
         let epoch = self.epoch.map(|epoch| epoch.seconds);
-        Ok(Lowered { edge, image, warnings, epoch, source })
+        Ok(Lowered { edge, image, warnings, epoch, source, multi_platform: self.multi_platform })
     }
 
     fn target(&self) -> Result<StageId, Error> {

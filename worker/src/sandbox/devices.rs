@@ -1,22 +1,24 @@
 //! `/proc`, `/sys` and `/dev`.
 //!
-//! Device nodes are made in a file system in memory that nobody sees, and mounted one by one into a
-//! `/dev` that is `nodev` itself, as everything else is. So a program may make device nodes where
-//! it likes, and change the owner and mode of those in `/dev`, but open none of its own.
+//! Device nodes are made in a file system in memory that nobody sees, and mounted one by one into
+//! `/dev`. A program may make device nodes where it likes, and change the owner and mode of those
+//! in `/dev`. Those that it makes in its root or in `/dev` it can open where its control groups see
+//! to it that they are harmless ones; where there are no such groups, both are `nodev`. All other
+//! mounts are in any case.
 //!
 //! In a user namespace no device nodes can be made: the machine's own are mounted. And `/sys` can be
 //! mounted only along with a network namespace: where the program has the host's network, it gets
 //! the host's `/sys`, with everything that is mounted in it covered.
 
 use std::os::fd::OwnedFd;
-use std::path::Path;
 
 use kiln_tree::Ids;
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{Mode, OFlags};
 use rustix::mount::MountAttrFlags;
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
+use super::cgroup_view::View;
 use super::insecure::{self, Device};
 use super::masks;
 use super::root::Root;
@@ -46,13 +48,11 @@ const LINKS: [(&str, &str); 6] = [
 /// The group that terminals belong to.
 const TTY_GROUP: u32 = 5;
 
-const CGROUP2_SUPER_MAGIC: u64 = 0x6367_7270;
-
 /// The mounts that every container has.
 pub(super) struct OwnMounts {
     proc: Detached,
     sys: Detached,
-    cgroup: Option<Detached>,
+    cgroup: Option<View>,
     dev: Detached,
     devices: Vec<(&'static str, Detached)>,
     pts: Detached,
@@ -73,7 +73,7 @@ impl OwnMounts {
         let inert = nosuid | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
         let is_sandbox = spec.security == Security::Sandbox;
         let readonly = when(is_sandbox, MountAttrFlags::MOUNT_ATTR_RDONLY) | inert;
-        let nodev = when(is_sandbox, MountAttrFlags::MOUNT_ATTR_NODEV);
+        let nodev = when(!spec.opens_devices(), MountAttrFlags::MOUNT_ATTR_NODEV);
         let is_namespace = Ids::current().is_namespace();
         let mut devices = Vec::new();
         for (name, major, minor) in DEVICES {
@@ -95,7 +95,7 @@ impl OwnMounts {
                 Err(_) if is_namespace => sys::of_host()?,
                 other => other?,
             },
-            cgroup: has_cgroup2().then(|| new_file_system("cgroup2", &[], readonly)).transpose()?,
+            cgroup: View::new(is_sandbox, &spec.shown_cgroups),
             dev: new_file_system("tmpfs", &[("mode", "755"), ("size", "64m")], nosuid | nodev)?,
             devices,
             pts: new_file_system("devpts", &pts, nosuid | MountAttrFlags::MOUNT_ATTR_NOEXEC)?,
@@ -113,11 +113,7 @@ impl OwnMounts {
             sys::cover(&self.sys)?;
         }
         if let Some(cgroup) = &self.cgroup {
-            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let place = rustix::fs::openat(&self.sys, "fs/cgroup", flags, Mode::empty());
-            if let Ok(place) = place {
-                attach(cgroup, &place).map_err(Failure::doing("mount /sys/fs/cgroup"))?;
-            }
+            cgroup.attach(&self.sys, spec.security == Security::Sandbox)?;
         }
         if spec.security == Security::Sandbox {
             masks::apply(&self.proc, &self.sys, self.null()?)?;
@@ -216,11 +212,4 @@ fn explain_proc(failure: Failure) -> Failure {
         failure.message
     );
     Failure { message, ..failure }
-}
-
-/// Tells whether the host has version 2 of control groups alone.
-fn has_cgroup2() -> bool {
-    rustix::fs::openat(CWD, Path::new("/sys/fs/cgroup"), OFlags::PATH, Mode::empty())
-        .and_then(rustix::fs::fstatfs)
-        .is_ok_and(|kind| kind.f_type as u64 == CGROUP2_SUPER_MAGIC)
 }

@@ -27,7 +27,8 @@ use super::wire::{Failure, describe};
 /// The longest value that `fsconfig` takes.
 const MAX_VALUE: usize = 255;
 
-/// Mounts an overlay and returns its root, attached nowhere.
+/// Mounts an overlay and returns its root, attached nowhere. Whoever shows it to a program sees to
+/// it that devices can't be opened there.
 pub(super) fn mount_overlay(
     lowers: &[impl AsRef<Path>],
     upper: Option<&Upper>,
@@ -62,7 +63,7 @@ pub(super) fn mount_overlay(
             .map_err(|errno| explain(&context, &format!("set {key} of overlay"), errno))?;
     }
     fsconfig_create(&context).map_err(|errno| explain(&context, "mount overlay", errno))?;
-    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_NODEV)
+    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
         .map_err(|errno| explain(&context, "mount overlay", errno))
 }
 
@@ -131,7 +132,7 @@ pub(super) fn legacy(
     let options = std::ffi::CString::new(options)
         .map_err(|_| Failure::new("options of overlay contain a zero byte"))?;
     std::env::set_current_dir("/proc/self/fd").map_err(Failure::doing("enter /proc/self/fd"))?;
-    let mounted = mount("overlay", anchor, "overlay", MountFlags::NODEV, options.as_c_str());
+    let mounted = mount("overlay", anchor, "overlay", MountFlags::empty(), options.as_c_str());
     std::env::set_current_dir("/").map_err(Failure::doing("enter /"))?;
     mounted.map_err(Failure::doing("mount overlay"))?;
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;

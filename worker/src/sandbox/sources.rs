@@ -15,7 +15,7 @@ use rustix::mount::{
 };
 
 use super::overlay::mount_overlay;
-use super::spec::{MountKind, Security, Tree};
+use super::spec::{MountKind, Tree};
 use super::wire::Failure;
 use crate::sys::{MountAttributes, set_mount_attributes};
 
@@ -97,9 +97,8 @@ impl Sources {
     }
 
     /// Mounts a whole tree, as it is to be the container's root.
-    pub(super) fn tree(&mut self, tree: &Tree, security: Security) -> Result<Detached, Failure> {
+    pub(super) fn tree(&mut self, tree: &Tree, nodev: bool) -> Result<Detached, Failure> {
         let mount = self.part(tree, Path::new(""), false)?;
-        let nodev = security == Security::Sandbox;
         let attributes = MountAttributes { nodev, ..MountAttributes::default() };
         set_mount_attributes(&mount, attributes)
             .map_err(Failure::doing("set attributes of the root file system"))?;
