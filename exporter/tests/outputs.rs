@@ -332,6 +332,7 @@ fn platforms_lie_beside_each_other_or_share_a_place() {
         let mut context = ExportContext {
             store: &fixture.store,
             fetcher: &fixture.fetcher,
+            limits: ArchiveLimits::default(),
             progress: &Silent,
             stdout: &mut stdout,
         };
