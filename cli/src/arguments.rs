@@ -9,6 +9,8 @@ use crate::commands::build::BuildArguments;
 use crate::commands::debug::DebugArguments;
 use crate::commands::images::ImagesArguments;
 use crate::commands::inspect::InspectArguments;
+use crate::commands::login::LoginArguments;
+use crate::commands::logout::LogoutArguments;
 use crate::commands::rmi::RmiArguments;
 use crate::commands::run::{self, RunArguments};
 use crate::commands::system::SystemArguments;
@@ -46,6 +48,16 @@ pub(crate) struct GlobalArguments {
         default_value = "ratio=500,from=1g,entries=10000000"
     )]
     pub(crate) archive_limits: String,
+    /// File that configures registries [default: `$XDG_CONFIG_HOME/kiln/registries.toml`, else
+    /// /etc/kiln/registries.toml]
+    #[arg(
+        long,
+        global = true,
+        env = "KILN_REGISTRIES_CONFIG",
+        value_name = "FILE",
+        hide_env_values = true
+    )]
+    pub(crate) registries_config: Option<PathBuf>,
     /// Log what kiln does to standard error
     #[arg(long, short = 'D', global = true)]
     pub(crate) debug: bool,
@@ -64,6 +76,10 @@ pub(crate) enum Command {
     Rmi(RmiArguments),
     /// Show everything about images, as JSON
     Inspect(InspectArguments),
+    /// Log in to a registry
+    Login(LoginArguments),
+    /// Log out from a registry
+    Logout(LogoutArguments),
     /// Look into what kiln works with
     Debug(DebugArguments),
     /// Look after the store
@@ -80,7 +96,12 @@ impl Command {
         match self {
             Self::Build(arguments) => arguments.needs_ids(),
             Self::Run(_) | Self::Rmi(_) | Self::System(_) => true,
-            Self::Images(_) | Self::Inspect(_) | Self::Debug(_) | Self::Sync => false,
+            Self::Images(_)
+            | Self::Inspect(_)
+            | Self::Login(_)
+            | Self::Logout(_)
+            | Self::Debug(_)
+            | Self::Sync => false,
         }
     }
 

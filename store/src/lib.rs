@@ -3,6 +3,7 @@
 //! ```text
 //! content/            an OCI image layout: oci-layout, index.json, blobs/sha256/…
 //! snapshots/ID/fs     a layer's tree, overlayfs whiteouts included; never changed once committed
+//! ingest/DIGEST       blobs that are only partly there, left by downloads that broke off
 //! kiln.db             SQLite, WAL: blobs, layers, images, cache records, leases, builds
 //! tmp/PID-X/          everything unfinished of one process, with a file `lock` that it holds
 //! locks/              one file per key that somebody works on
@@ -64,6 +65,7 @@ pub mod volumes;
 
 mod check;
 mod index;
+mod ingest;
 mod layer_rows;
 mod layout;
 mod name;

@@ -99,6 +99,14 @@ impl ImageResolver {
         self.archive_limits
     }
 
+    pub(crate) fn client(&self) -> &Client {
+        &self.registry
+    }
+
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
+    }
+
     /// Returns an access to the blobs of images.
     pub fn blobs(&self) -> Blobs {
         Blobs::new(self.store.clone(), self.registry.clone())

@@ -4,6 +4,8 @@ pub(crate) mod build;
 pub(crate) mod debug;
 pub(crate) mod images;
 pub(crate) mod inspect;
+pub(crate) mod login;
+pub(crate) mod logout;
 pub(crate) mod rmi;
 pub(crate) mod run;
 pub(crate) mod sync;
