@@ -13,6 +13,7 @@ mod groups;
 mod images;
 mod limits;
 mod llb;
+mod login;
 mod on_error;
 mod outputs;
 mod platforms;
