@@ -94,8 +94,17 @@ impl ImageResolver {
         Self { store, layouts, registry, archive_limits, remembered: Mutex::default() }
     }
 
-    pub(crate) fn archive_limits(&self) -> ArchiveLimits {
+    /// Returns how much an archive may become.
+    pub fn archive_limits(&self) -> ArchiveLimits {
         self.archive_limits
+    }
+
+    pub(crate) fn client(&self) -> &Client {
+        &self.registry
+    }
+
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
     }
 
     /// Returns an access to the blobs of images.

@@ -16,7 +16,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use kiln_registry::Client;
 use kiln_solver::LogStream;
 use kiln_store::Store;
 use kiln_worker::container::Containers;
@@ -71,7 +70,7 @@ pub(crate) async fn run(
     let limits = resources::limits(arguments)?;
     let terminal = Terminal::open(arguments.tty, arguments.interactive)?;
     let store = settings.store()?;
-    let (layouts, registry) = (BTreeMap::new(), Client::default());
+    let (layouts, registry) = (BTreeMap::new(), settings.registries.client());
     let archive_limits = settings.archive_limits;
     let options = ImageResolverOptions { store: store.clone(), layouts, registry, archive_limits };
     let images = Arc::new(ImageResolver::new(options));
