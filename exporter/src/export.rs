@@ -9,10 +9,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use kiln_oci::{Digest, ImageConfig, Platform};
 use kiln_store::{Layer, LayerId, Store};
+use kiln_tree::ArchiveLimits;
 
 use crate::assemble::{Assembled, Image};
 use crate::error::{Error, Result};
-use crate::pack::{PackedLayer, pack_layer};
+use crate::pack::{PackedLayer, Packer};
 use crate::progress::{BlobFetcher, Progress};
 use crate::spec::{Output, OutputKind};
 use crate::{archive, config, docker, image, local, oci, tarball};
@@ -59,6 +60,8 @@ pub struct ExportContext<'a> {
     pub store: &'a Store,
     /// Gets layers of base images.
     pub fetcher: &'a dyn BlobFetcher,
+    /// How much a layer may become that is compressed anew.
+    pub limits: ArchiveLimits,
     /// Is told how far it is.
     pub progress: &'a dyn Progress,
     /// Where outputs go whose destination is `-`.
@@ -175,7 +178,13 @@ fn pack_chain(
 ) -> Result<Vec<PackedLayer>> {
     context.store.layers().hold([top])?;
     let chain: Vec<Layer> = context.store.layers().chain(top)?;
-    let (store, fetcher, progress) = (context.store, context.fetcher, context.progress);
+    let packer = Packer {
+        store: context.store,
+        packing: output.packing,
+        limits: context.limits,
+        fetcher: context.fetcher,
+        progress: context.progress,
+    };
     let next = AtomicUsize::new(0);
     let results: Mutex<Vec<Option<Result<PackedLayer>>>> =
         Mutex::new(chain.iter().map(|_| None).collect());
@@ -184,7 +193,7 @@ fn pack_chain(
             let number = next.fetch_add(1, Ordering::Relaxed);
             chain.get(number).map(|layer| (number, layer))
         } {
-            let result = pack_layer(store, &layer.id, output.packing, fetcher, progress);
+            let result = packer.pack(&layer.id);
             if result.is_err() {
                 next.store(chain.len(), Ordering::Relaxed);
             }

@@ -46,6 +46,6 @@ mod tarball;
 pub use compression::{Compression, Packing};
 pub use error::{Error, Result};
 pub use export::{ExportContext, ExportRequest, Exported, ImageSource, export};
-pub use pack::{PackedLayer, pack_layer};
+pub use pack::{PackedLayer, Packer};
 pub use progress::{BlobFetcher, Progress, Silent};
 pub use spec::{Destination, Output, OutputKind};

@@ -123,6 +123,12 @@ impl<'a> Resolver<'a> {
             result = resolved => result,
             () = self.cancel.cancelled() => Err(kiln_worker::Error::Cancelled),
         };
+        if let Err(kiln_worker::Error::Registry(error)) = &result
+            && let Some(hint) = error.hint()
+        {
+            self.events
+                .send(Event::Warning { id: Some(step.id()), message: format!("hint: {hint}") });
+        }
         let result = result
             .map(|image| ResolvedImage { digest: image.digest, config: image.config })
             .map_err(|error| ResolveError(unresolved(&request.display, &causes(&error))));

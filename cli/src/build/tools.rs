@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use kiln_llb::{Definition, Graph};
-use kiln_registry::Client;
 use kiln_solver::{EventSender, SolveOptions, Solved, solve};
 use kiln_store::Store;
 use kiln_tree::Dir;
@@ -41,7 +40,7 @@ impl Tools {
         let resolver = Arc::new(ImageResolver::new(ImageResolverOptions {
             store: store.clone(),
             layouts: request.layouts.clone(),
-            registry: Client::default(),
+            registry: settings.registries.client(),
             archive_limits: settings.archive_limits,
         }));
         let mut contexts = request.directories.clone();
@@ -57,6 +56,7 @@ impl Tools {
             agents: request.agents.clone(),
             keep_failed: request.on_error == OnError::Shell,
             limits: request.resources.clone(),
+            runtime: request.runtime.clone(),
             remote: RemoteOptions {
                 max_bytes: request.input_limit,
                 environment: settings.git_environment(),

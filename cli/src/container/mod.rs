@@ -16,7 +16,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use kiln_registry::Client;
 use kiln_solver::LogStream;
 use kiln_store::Store;
 use kiln_worker::container::Containers;
@@ -30,6 +29,7 @@ use crate::build::parse_host;
 use crate::commands::run::{RunArguments, RunNetwork};
 use crate::limits;
 use crate::printer::Printer;
+use crate::runtime;
 use crate::settings::Settings;
 use image::find_image;
 use volumes::Volumes;
@@ -71,7 +71,7 @@ pub(crate) async fn run(
     let limits = resources::limits(arguments)?;
     let terminal = Terminal::open(arguments.tty, arguments.interactive)?;
     let store = settings.store()?;
-    let (layouts, registry) = (BTreeMap::new(), Client::default());
+    let (layouts, registry) = (BTreeMap::new(), settings.registries.client());
     let archive_limits = settings.archive_limits;
     let options = ImageResolverOptions { store: store.clone(), layouts, registry, archive_limits };
     let images = Arc::new(ImageResolver::new(options));
@@ -82,7 +82,9 @@ pub(crate) async fn run(
     let volumes = Volumes::prepare(&containers, &image, &store, &arguments.volumes)?;
     let id = root.upper().to_string_lossy().into_owned();
     let id = kiln_oci::Digest::of(format!("{id} {}", std::process::id()).as_bytes()).short();
-    let group = resources::group(&limits, &arguments.resources.cgroup_parent, printer)?;
+    let runtime = runtime::find(&arguments.runtime)?;
+    let parent = &arguments.resources.cgroup_parent;
+    let group = resources::group(&limits, (parent, runtime.is_some()), printer)?;
     let hostname = arguments.hostname.clone().unwrap_or(id);
     let process = process::resolve(&image.config.config, arguments, &hostname)?;
     let mut spec = Spec::new(root.tree().clone(), Vec::new());
@@ -101,6 +103,7 @@ pub(crate) async fn run(
     spec.hostname = hostname;
     spec.cgroups = group.membership().clone();
     spec.shown_cgroups = group.shown().to_vec();
+    spec.runtime = runtime;
 
     let sandbox = Sandbox::new(&store.temp_dir().context("make a temporary directory")?)?;
     let io = Io { input: input(arguments)?, output: Box::new(write_through) };

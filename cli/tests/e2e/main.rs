@@ -13,6 +13,8 @@ mod groups;
 mod images;
 mod limits;
 mod llb;
+mod login;
+mod oci_runtime;
 mod on_error;
 mod outputs;
 mod platforms;
