@@ -15,6 +15,7 @@ use crate::commands::pull::PullArguments;
 use crate::commands::push::PushArguments;
 use crate::commands::rmi::RmiArguments;
 use crate::commands::run::{self, RunArguments};
+use crate::commands::system::SystemArguments;
 use crate::commands::{self, sync};
 use crate::printer::Printer;
 
@@ -87,6 +88,8 @@ pub(crate) enum Command {
     Logout(LogoutArguments),
     /// Look into what kiln works with
     Debug(DebugArguments),
+    /// Look after the store
+    System(SystemArguments),
     /// Make what is stored survive a power loss; builds do so by themselves
     #[command(name = sync::NAME, hide = true)]
     Sync,
@@ -98,7 +101,7 @@ impl Command {
     pub(crate) fn needs_ids(&self) -> bool {
         match self {
             Self::Build(arguments) => arguments.needs_ids(),
-            Self::Run(_) | Self::Rmi(_) => true,
+            Self::Run(_) | Self::Rmi(_) | Self::System(_) => true,
             Self::Images(_)
             | Self::Inspect(_)
             | Self::Pull(_)

@@ -17,6 +17,7 @@ mod redact;
 mod registries;
 mod resources;
 mod rootless;
+mod runtime;
 mod settings;
 mod signals;
 
@@ -74,6 +75,7 @@ async fn run(command: Command, settings: &Settings, printer: &Printer) -> ExitCo
         Command::Login(arguments) => commands::login::run(arguments, settings, printer).await,
         Command::Logout(arguments) => commands::logout::run(arguments, settings, printer).await,
         Command::Debug(arguments) => commands::debug::run(&arguments, printer),
+        Command::System(arguments) => commands::system::run(&arguments, settings, printer),
         Command::Sync => commands::sync::run(settings),
     };
     result.unwrap_or_else(|error| commands::report(printer, &error))

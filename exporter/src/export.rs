@@ -9,10 +9,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use kiln_oci::{Digest, ImageConfig, Platform};
 use kiln_store::{Layer, LayerId, Store};
+use kiln_tree::ArchiveLimits;
 
 use crate::assemble::{Assembled, Image};
 use crate::error::{Error, Result};
-use crate::pack::{PackedLayer, locate_layer, pack_layer};
+use crate::pack::{PackedLayer, Packer, locate_layer};
 use crate::progress::{BlobFetcher, Progress};
 use crate::push::Remote;
 use crate::spec::{Output, OutputKind};
@@ -60,6 +61,8 @@ pub struct ExportContext<'a> {
     pub store: &'a Store,
     /// Gets layers of base images.
     pub fetcher: &'a dyn BlobFetcher,
+    /// How much a layer may become that is compressed anew.
+    pub limits: ArchiveLimits,
     /// Is told how far it is.
     pub progress: &'a dyn Progress,
     /// Who speaks to registries, where anything goes there.
@@ -181,21 +184,27 @@ fn pack_chain(
 ) -> Result<Vec<PackedLayer>> {
     context.store.layers().hold([top])?;
     let chain: Vec<Layer> = context.store.layers().chain(top)?;
-    let (store, fetcher, progress) = (context.store, context.fetcher, context.progress);
+    let packer = Packer {
+        store: context.store,
+        packing: output.packing,
+        limits: context.limits,
+        fetcher: context.fetcher,
+        progress: context.progress,
+    };
     let next = AtomicUsize::new(0);
     let results: Mutex<Vec<Option<Result<PackedLayer>>>> =
         Mutex::new(chain.iter().map(|_| None).collect());
     // What goes to a registry alone need not come here first.
     let is_lazy = output.kind == OutputKind::Registry;
     let located = |id: &LayerId| {
-        if is_lazy { locate_layer(store, id, output.packing) } else { Ok(None) }
+        if is_lazy { locate_layer(context.store, id, output.packing) } else { Ok(None) }
     };
     let work = || {
         while let Some((number, layer)) = {
             let number = next.fetch_add(1, Ordering::Relaxed);
             chain.get(number).map(|layer| (number, layer))
         } {
-            let pack = || pack_layer(store, &layer.id, output.packing, fetcher, progress);
+            let pack = || packer.pack(&layer.id);
             let result = located(&layer.id).and_then(|found| found.map_or_else(pack, Ok));
             if result.is_err() {
                 next.store(chain.len(), Ordering::Relaxed);

@@ -3,7 +3,7 @@
 //! [`export`] takes what a build has made (an image config and a chain of layers for each platform)
 //! and writes it where the outputs say. Work is done once, however many outputs there are: a layer
 //! is packed into a blob of the store's content the first time that anybody needs it, and the blob is
-//! recorded with the layer, so that the next export of any build finds it. [`pack_layer`] does the
+//! recorded with the layer, so that the next export of any build finds it. [`Packer`] does the
 //! same for a single layer while the build still runs.
 //!
 //! | module | what it makes |
@@ -49,7 +49,7 @@ mod tarball;
 pub use compression::{Compression, Packing};
 pub use error::{Error, Result};
 pub use export::{ExportContext, ExportRequest, Exported, ImageSource, export};
-pub use pack::{PackedLayer, pack_layer};
+pub use pack::{PackedLayer, Packer};
 pub use progress::{BlobFetcher, Progress, Silent};
 pub use push::Remote;
 pub use spec::{Destination, Output, OutputKind};

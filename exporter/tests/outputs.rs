@@ -16,10 +16,11 @@ use std::sync::Mutex;
 
 use kiln_exporter::{
     BlobFetcher, Compression, Destination, ExportContext, ExportRequest, Exported, ImageSource,
-    Output, OutputKind, Packing, Silent, export,
+    Output, OutputKind, Packer, Packing, Silent, export,
 };
 use kiln_oci::{Digest, History, ImageConfig, Platform, media_type};
 use kiln_store::{LayerBlob, LayerId, Store};
+use kiln_tree::ArchiveLimits;
 
 /// Has blobs, as a registry has them.
 #[derive(Default)]
@@ -96,6 +97,7 @@ impl Fixture {
         let mut context = ExportContext {
             store: &self.store,
             fetcher: &self.fetcher,
+            limits: ArchiveLimits::default(),
             progress: &Silent,
             remote: None,
             stdout: &mut stdout,
@@ -302,6 +304,7 @@ fn an_image_without_files_can_be_exported() {
     let mut context = ExportContext {
         store: &fixture.store,
         fetcher: &fixture.fetcher,
+        limits: ArchiveLimits::default(),
         progress: &Silent,
         remote: None,
         stdout: &mut std::io::sink(),
@@ -331,6 +334,7 @@ fn platforms_lie_beside_each_other_or_share_a_place() {
         let mut context = ExportContext {
             store: &fixture.store,
             fetcher: &fixture.fetcher,
+            limits: ArchiveLimits::default(),
             progress: &Silent,
             remote: None,
             stdout: &mut stdout,
@@ -419,19 +423,24 @@ fn forced_compression_keeps_diff_ids() {
     let mut fixture = Fixture::new();
     let (base, digest) = distant_layer(&mut fixture);
     let packing = Packing { compression: Compression::Uncompressed, level: None, force: true };
-    let packed =
-        kiln_exporter::pack_layer(&fixture.store, &base, packing, &fixture.fetcher, &Silent)
-            .unwrap();
+    let packer = |packing, limits| Packer {
+        store: &fixture.store,
+        packing,
+        limits,
+        fetcher: &fixture.fetcher,
+        progress: &Silent,
+    };
+    // What is decompressed on the way is as limited as what is unpacked.
+    let tight = ArchiveLimits { max_ratio: Some(1), free_bytes: 0, max_entries: None };
+    let error = packer(packing, tight).pack(&base).unwrap_err();
+    let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+    assert!(cause.contains("exceeds the limit"), "{error}: {cause}");
+    let limits = ArchiveLimits::default();
+    let packed = packer(packing, limits).pack(&base).unwrap();
     assert_ne!(packed.digest, digest);
     assert_eq!(packed.digest, packed.diff_id, "uncompressed, the two are the same");
-    let again = kiln_exporter::pack_layer(
-        &fixture.store,
-        &base,
-        Packing { compression: Compression::Zstd, ..packing },
-        &fixture.fetcher,
-        &Silent,
-    )
-    .unwrap();
+    let zstd = Packing { compression: Compression::Zstd, ..packing };
+    let again = packer(zstd, limits).pack(&base).unwrap();
     assert_eq!(again.diff_id, packed.diff_id);
     assert_eq!(fixture.fetcher.fetched.lock().unwrap().len(), 1);
 }
@@ -451,6 +460,7 @@ fn a_layer_that_nobody_has_is_an_error() {
     let mut context = ExportContext {
         store: &fixture.store,
         fetcher: &fixture.fetcher,
+        limits: ArchiveLimits::default(),
         progress: &Silent,
         remote: None,
         stdout: &mut std::io::sink(),
@@ -469,14 +479,14 @@ fn a_layer_is_packed_once_by_many() {
         for _ in 0..4 {
             scope.spawn(|| {
                 let store = Store::open(root).unwrap();
-                kiln_exporter::pack_layer(
-                    &store,
-                    &layer,
-                    Packing::default(),
-                    &Blobs::default(),
-                    &Silent,
-                )
-                .unwrap()
+                let packer = Packer {
+                    store: &store,
+                    packing: Packing::default(),
+                    limits: ArchiveLimits::default(),
+                    fetcher: &Blobs::default(),
+                    progress: &Silent,
+                };
+                packer.pack(&layer).unwrap()
             });
         }
     });

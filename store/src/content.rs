@@ -88,6 +88,26 @@ impl Content {
         })
     }
 
+    /// Tells what is wrong with a blob that the index names: reads it whole, whatever is known of its
+    /// file. One that was collected meanwhile is fine.
+    pub(crate) fn problem(&self, digest: &Digest) -> Result<Option<String>> {
+        let actual = File::open(self.path(digest)).and_then(|file| {
+            let mut reader = HashingReader::new(file);
+            io::copy(&mut reader, &mut io::sink())?;
+            Ok(reader.finish().0)
+        });
+        let problem = match actual {
+            Ok(actual) if actual == *digest => return Ok(None),
+            Ok(actual) => format!("its file has digest {actual}"),
+            Err(error) => format!("its file can't be read: {error}"),
+        };
+        let sql = "SELECT 1 FROM blobs WHERE digest = ?1";
+        let is_named = self.inner.index.read("look up a blob", |connection| {
+            connection.prepare_cached(sql)?.exists([digest.as_bytes()])
+        })?;
+        Ok(is_named.then_some(problem))
+    }
+
     /// Returns where the blob lies.
     pub fn path(&self, digest: &Digest) -> PathBuf {
         self.inner.blobs.join(digest.hex())

@@ -57,11 +57,13 @@ pub mod content;
 pub mod error;
 pub mod gc;
 pub mod images;
+pub mod integrity;
 pub mod layers;
 pub mod lease;
 pub mod lock;
 pub mod volumes;
 
+mod check;
 mod index;
 mod ingest;
 mod layer_rows;
@@ -73,11 +75,13 @@ mod recovery;
 mod remove;
 mod schema;
 mod store;
+mod sums;
 mod trash;
 
 pub use builds::{BuildRow, Builds};
 pub use cache::CacheIndex;
 pub use cache_mounts::{CacheMountGuard, CacheMounts, Sharing};
+pub use check::{Damage, Damaged, check_index, replace_index};
 pub use content::{Blob, BlobWriter, Content};
 pub use error::{Error, Result};
 pub use gc::Collected;

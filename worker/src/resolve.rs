@@ -94,7 +94,8 @@ impl ImageResolver {
         Self { store, layouts, registry, archive_limits, remembered: Mutex::default() }
     }
 
-    pub(crate) fn archive_limits(&self) -> ArchiveLimits {
+    /// Returns how much an archive may become.
+    pub fn archive_limits(&self) -> ArchiveLimits {
         self.archive_limits
     }
 
@@ -130,7 +131,7 @@ impl ImageResolver {
         let mut reference = LayoutReference::parse(layout)?;
         reference.directory = std::fs::canonicalize(&reference.directory)
             .map_err(Error::path("open oci layout", &reference.directory))?;
-        let digest = reference.find()?;
+        let digest = reference.find(platform)?;
         self.remember(|memory| memory.layouts.insert(digest, reference.directory.clone()));
         let image = self.image(&Origin::Layout(reference.directory), &digest, platform).await?;
         Ok(Resolved { digest, config: image.config })

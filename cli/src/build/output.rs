@@ -10,6 +10,7 @@ use kiln_exporter::{
 use kiln_oci::Reference;
 use kiln_solver::{Event, EventSender, VertexId};
 use kiln_store::{LayerBlob, LayerId, Store};
+use kiln_tree::ArchiveLimits;
 use kiln_worker::{Blobs, Worker};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
@@ -46,6 +47,7 @@ pub(super) struct Exporting {
     pub(super) store: Store,
     pub(super) worker: Arc<Worker>,
     pub(super) blobs: Blobs,
+    pub(super) limits: ArchiveLimits,
     pub(super) events: EventSender,
     pub(super) cancel: CancellationToken,
 }
@@ -63,6 +65,7 @@ impl Exporting {
             let mut context = ExportContext {
                 store: &self.store,
                 fetcher: &fetcher,
+                limits: self.limits,
                 progress: &reporter,
                 remote: Some(Remote { client: self.blobs.client(), runtime: &runtime }),
                 stdout: &mut std::io::stdout(),

@@ -104,6 +104,7 @@ impl Session<'_> {
             store: store.clone(),
             worker: Arc::clone(worker),
             blobs: resolver.blobs(),
+            limits: resolver.archive_limits(),
             events: self.events.clone(),
             cancel: self.cancel.clone(),
         };

@@ -11,6 +11,7 @@ pub(crate) mod push;
 pub(crate) mod rmi;
 pub(crate) mod run;
 pub(crate) mod sync;
+pub(crate) mod system;
 
 use std::process::ExitCode;
 
