@@ -13,6 +13,7 @@ pub mod cache;
 pub mod container;
 pub mod error;
 pub mod mount;
+pub mod network;
 pub mod output;
 pub mod resolve;
 pub mod sandbox;
