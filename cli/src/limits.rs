@@ -84,6 +84,11 @@ pub(crate) fn size(text: &str) -> Result<i64> {
     Ok(bytes as i64)
 }
 
+/// Reads a limit in bytes, as [`size`]; 0 stands for none.
+pub(crate) fn size_limit(text: &str) -> Result<Option<u64>> {
+    Ok(Some(size(text)?.cast_unsigned()).filter(|bytes| *bytes > 0))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -97,6 +102,23 @@ mod tests {
         }
         for text in ["", "m", "-1", "inf", "1x", "9000p", "1m1"] {
             assert!(size(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn limits_are_sizes() {
+        for (text, limit) in [
+            ("0", None),
+            ("0g", None),
+            ("12", Some(12)),
+            ("16G", Some(16 << 30)),
+            ("1.5 g", Some(3 << 29)),
+            ("2p", Some(2 << 50)),
+        ] {
+            assert_eq!(size_limit(text).unwrap(), limit, "{text}");
+        }
+        for text in ["", "g", "-1", "1x", "99999999999t"] {
+            assert!(size_limit(text).is_err(), "{text}");
         }
     }
 

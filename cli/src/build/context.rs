@@ -20,7 +20,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::files::Dockerfile;
 use super::images::Step;
-use super::request::{BuildRequest, CONTEXT_NAME, ContextPlace, DockerfilePlace};
+use super::places::{ContextPlace, DockerfilePlace};
+use super::request::{BuildRequest, CONTEXT_NAME};
 use super::session::Failure;
 use super::tools::{Tools, check_privileges};
 

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use kiln_frontend::{ContextFiles, ResolveError};
 use kiln_tree::{Dir, PatternMatcher};
 
-use super::request::DockerfilePlace;
+use super::places::DockerfilePlace;
 
 /// Most bytes of a Dockerfile or an ignore file.
 const TEXT_LIMIT: u64 = 8 << 20;

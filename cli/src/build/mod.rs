@@ -3,12 +3,19 @@
 mod call;
 mod context;
 mod files;
+mod hosts;
 mod images;
+mod named_contexts;
 mod output;
+mod places;
+mod platforms;
 mod request;
+mod resources;
+mod secrets;
 mod session;
 mod ssh;
 mod tools;
+mod values;
 
 use std::cell::RefCell;
 use std::time::Instant;
@@ -21,7 +28,8 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use call::{Call, call};
 pub(crate) use files::Dockerfile;
-pub(crate) use request::{BuildRequest, parse_host};
+pub(crate) use hosts::parse_host;
+pub(crate) use request::BuildRequest;
 pub(crate) use session::{Done, Failure};
 
 use crate::commands::build::ProgressMode;

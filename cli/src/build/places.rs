@@ -1,0 +1,91 @@
+//! Where the main context and the Dockerfile are.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+/// Where the main context is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum ContextPlace {
+    /// A directory.
+    Directory(PathBuf),
+    /// An archive on standard input, or no context but a Dockerfile there.
+    StandardInput,
+    /// A repository or a file behind a URL.
+    Remote(String),
+}
+
+/// Where a Dockerfile is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum DockerfilePlace {
+    /// In the context, under its usual name.
+    Context,
+    /// At a path that the user has given.
+    Path(PathBuf),
+    /// On standard input.
+    StandardInput,
+}
+
+/// Makes out where the main context is.
+pub(super) fn context_place(path: &Path) -> Result<ContextPlace> {
+    if path.as_os_str() == "-" {
+        return Ok(ContextPlace::StandardInput);
+    }
+    let text = path.to_string_lossy();
+    match remote(&text) {
+        Some(url) if !path.is_dir() => Ok(ContextPlace::Remote(url)),
+        _ => context_directory(path).map(ContextPlace::Directory),
+    }
+}
+
+/// Returns the address of a context that is elsewhere.
+pub(super) fn remote(text: &str) -> Option<String> {
+    // Docker's old way to name a repository, as import paths of Go are.
+    let Some(path) = text.strip_prefix("github.com/") else {
+        return kiln_frontend::is_remote_context(text).then(|| text.to_owned());
+    };
+    let (path, options) = path.split_at(path.find(['#', '?']).unwrap_or(path.len()));
+    let path = path.trim_end_matches('/');
+    Some(format!("https://github.com/{}.git{options}", path.strip_suffix(".git").unwrap_or(path)))
+}
+
+/// Tells whether an address elsewhere is reached by SSH: that of a repository without scheme is.
+pub(super) fn is_ssh(url: &str) -> bool {
+    url.split_once("://").is_none_or(|(scheme, _)| scheme.eq_ignore_ascii_case("ssh"))
+}
+
+/// Returns the absolute path of a context that is a directory.
+pub(super) fn context_directory(path: &Path) -> Result<PathBuf> {
+    let text = path.to_string_lossy();
+    let metadata = std::fs::metadata(path)
+        .with_context(|| format!("unable to prepare context: path {text:?} not found"))?;
+    if !metadata.is_dir() {
+        bail!("unable to prepare context: {text:?} is not a directory");
+    }
+    std::path::absolute(path).with_context(|| format!("resolve {text:?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn contexts_elsewhere_are_told_from_directories() {
+        let github = "https://github.com/a/b.git".to_owned();
+        assert_eq!(remote("github.com/a/b"), Some(github.clone()));
+        assert_eq!(remote("github.com/a/b.git#main:d"), Some(github + "#main:d"));
+        for (text, ssh) in [
+            ("https://h/x.tar.gz", false),
+            ("http://h/a.git#x", false),
+            ("git://h/a", false),
+            ("ssh://git@h/a", true),
+            ("git@h:a/b.git", true),
+        ] {
+            assert_eq!(remote(text).as_deref(), Some(text));
+            assert_eq!(is_ssh(text), ssh, "{text}");
+        }
+        for text in [".", "./a.git", "/x", "a:b", "ftp://h/x", "file:///x"] {
+            assert_eq!(remote(text), None, "{text}");
+        }
+    }
+}

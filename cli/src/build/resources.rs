@@ -1,0 +1,21 @@
+//! What steps may use: `--shm-size` and `--ulimit`.
+
+use anyhow::{Context, Result};
+use kiln_frontend::ProcessLimits;
+
+use crate::limits;
+
+/// Makes out what steps may use.
+pub(super) fn process_limits(shm_size: Option<&str>, ulimits: &[String]) -> Result<ProcessLimits> {
+    let shm_size = shm_size.map(limits::size).transpose().context("invalid --shm-size")?;
+    let ulimit = |limit: limits::Ulimit| kiln_llb::op::Ulimit {
+        name: limit.name,
+        soft: limit.soft,
+        hard: limit.hard,
+    };
+    Ok(ProcessLimits {
+        shm_size: shm_size.unwrap_or_default(),
+        ulimits: limits::ulimits(ulimits)?.into_iter().map(ulimit).collect(),
+        cgroup_parent: String::new(),
+    })
+}
