@@ -24,6 +24,9 @@ use crate::network::resolver::Resolver;
 /// The bridge's name.
 pub(super) const BRIDGE: &str = "kiln0";
 
+/// The longest packet of Ethernet, in bytes.
+const MTU: u32 = 1500;
+
 /// Where the lock lies that is held while the bridge is made.
 const DIRECTORY: &str = "/run/kiln";
 
@@ -33,6 +36,8 @@ pub(super) struct Host {
     pub(super) handle: Handle,
     pub(super) bridge: u32,
     pub(super) subnet: Subnet,
+    /// The longest packet, in bytes.
+    pub(super) mtu: u32,
     pub(super) resolver: Resolver,
     pub(super) nft: Program,
     _connection: JoinSet<()>,
@@ -50,7 +55,7 @@ impl Host {
         tasks.spawn(connection);
         let resolver = Resolver::new(&options.resolv_conf);
         let lock = lock().await?;
-        let (bridge, subnet) = bridge(&handle, &resolver).await?;
+        let Found { bridge, subnet, mtu } = bridge(&handle, &resolver).await?;
         let guard = if forwarding::is_on()? { Vec::new() } else { forwarding::interfaces(BRIDGE)? };
         let chains = rules::write(&nft, subnet, &guard).await?;
         if !guard.is_empty() {
@@ -59,7 +64,7 @@ impl Host {
         }
         firewall::open(&chains, &options.path).await;
         drop(lock);
-        Ok(Self { handle, bridge, subnet, resolver, nft, _connection: tasks })
+        Ok(Self { handle, bridge, subnet, mtu, resolver, nft, _connection: tasks })
     }
 }
 
@@ -84,46 +89,64 @@ async fn lock() -> Result<File, NetworkError> {
     taken.map_err(NetworkError::doing(format!("lock {DIRECTORY}/network.lock")))
 }
 
-/// Returns the bridge's number, its address and its network.
-async fn bridge(handle: &Handle, resolver: &Resolver) -> Result<(u32, Subnet), NetworkError> {
-    let doing = |what: &str| format!("{what} the bridge {BRIDGE}");
+/// The bridge as it is.
+struct Found {
+    bridge: u32,
+    subnet: Subnet,
+    mtu: u32,
+}
+
+fn doing(what: &str) -> impl FnOnce(rtnetlink::Error) -> NetworkError {
+    NetworkError::doing(format!("{what} the bridge {BRIDGE}"))
+}
+
+/// Finds the bridge, or makes it.
+async fn bridge(handle: &Handle, resolver: &Resolver) -> Result<Found, NetworkError> {
     if let Some(link) = link(handle).await? {
         if !is_bridge(&link) {
             let problem = format!("the interface {BRIDGE} is no bridge: kiln needs its name");
             return Err(NetworkError::Unavailable(problem));
         }
-        let index = link.header.index;
-        if let Some(subnet) = address(handle, index).await? {
-            let up = handle.link().change(LinkUnspec::new_with_index(index).up().build());
-            up.execute().await.map_err(NetworkError::doing(doing("raise")))?;
-            return Ok((index, subnet));
+        let bridge = link.header.index;
+        if let Some(subnet) = address(handle, bridge).await? {
+            let up = handle.link().change(LinkUnspec::new_with_index(bridge).up().build());
+            up.execute().await.map_err(doing("raise"))?;
+            return Ok(Found { bridge, subnet, mtu: mtu(&link) });
         }
     }
-    let subnet = Subnet::choose(&used(handle, resolver).await?).ok_or_else(|| {
+    let routes = Routes::read(handle).await?;
+    let used: Vec<Subnet> = routes.used.iter().copied().chain(resolver.direct()).collect();
+    let subnet = Subnet::choose(&used).ok_or_else(|| {
         let problem = format!(
             "no private network is left for containers: give a bridge {BRIDGE} an address by hand"
         );
         NetworkError::Unavailable(problem)
     })?;
+    let bridge = make(handle, subnet.address).await?;
+    let mtu = routes.mtu.min(MTU);
+    let change = handle.link().change(LinkUnspec::new_with_index(bridge).mtu(mtu).build());
+    change.execute().await.map_err(doing("set the MTU of"))?;
+    let add = handle.address().add(bridge, IpAddr::V4(subnet.address), subnet.prefix);
+    tolerate(add.execute().await, Errno::EXIST).map_err(doing("give an address to"))?;
+    Ok(Found { bridge, subnet, mtu })
+}
+
+/// Makes the bridge, and returns its number.
+async fn make(handle: &Handle, address: Ipv4Addr) -> Result<u32, NetworkError> {
     // With an address of its own, which doesn't change as namespaces come and go.
-    let new =
-        LinkBridge::new(BRIDGE).address(hardware(subnet.address).to_vec()).mcast_snooping(false);
-    match handle.link().add(new.build()).execute().await {
-        Err(error) if !is(&error, Errno::EXIST) => {
-            return Err(NetworkError::doing(doing("make"))(error));
-        }
-        _ => {}
-    }
-    let link = link(handle).await?;
-    let index = link.map(|link| link.header.index).unwrap_or_default();
-    // Its own network is IPv4's; by IPv6 containers would reach the host in a second way.
+    let new = LinkBridge::new(BRIDGE).address(hardware(address).to_vec()).mcast_snooping(false);
+    let made = handle.link().add(new.build()).execute().await;
+    tolerate(made, Errno::EXIST).map_err(doing("make"))?;
+    // Containers have IPv4 alone; by IPv6 they would reach the host in a second way.
     let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{BRIDGE}/disable_ipv6"), "1");
-    let add = handle.address().add(index, IpAddr::V4(subnet.address), subnet.prefix);
-    match add.execute().await {
-        Err(error) if !is(&error, Errno::EXIST) => {
-            Err(NetworkError::doing(doing("give an address to"))(error))
-        }
-        _ => Ok((index, subnet)),
+    let problem = || NetworkError::Unavailable(format!("the bridge {BRIDGE} is gone again"));
+    Ok(link(handle).await?.ok_or_else(problem)?.header.index)
+}
+
+fn tolerate(result: Result<(), rtnetlink::Error>, errno: Errno) -> Result<(), rtnetlink::Error> {
+    match result {
+        Err(error) if is(&error, errno) => Ok(()),
+        other => other,
     }
 }
 
@@ -172,26 +195,57 @@ fn subnet(message: &AddressMessage) -> Option<Subnet> {
     })
 }
 
-/// Returns the networks that the host uses: those that it has routes to, and its name servers.
-async fn used(handle: &Handle, resolver: &Resolver) -> Result<Vec<Subnet>, NetworkError> {
-    let single = |address: &Ipv4Addr| Subnet { address: *address, prefix: 32 };
-    let mut used: Vec<Subnet> = resolver.direct.iter().map(single).collect();
-    let mut routes = handle.route().get(RouteMessageBuilder::<Ipv4Addr>::new().build()).execute();
-    while let Some(route) = routes.try_next().await.map_err(NetworkError::doing("read routes"))? {
-        used.extend(destination(&route));
+/// What the host's routes tell.
+struct Routes {
+    /// The networks that the host uses.
+    used: Vec<Subnet>,
+    /// The longest packet on the way to everywhere else.
+    mtu: u32,
+}
+
+impl Routes {
+    async fn read(handle: &Handle) -> Result<Self, NetworkError> {
+        let (mut used, mut mtu) = (Vec::new(), MTU);
+        let query = RouteMessageBuilder::<Ipv4Addr>::new().build();
+        let mut routes = handle.route().get(query).execute();
+        while let Some(route) =
+            routes.try_next().await.map_err(NetworkError::doing("read routes"))?
+        {
+            if route.header.destination_prefix_length > 0 {
+                used.extend(destination(&route));
+            } else if let Some(link) = way_out(handle, &route).await {
+                mtu = mtu.min(self::mtu(&link));
+            }
+        }
+        Ok(Self { used, mtu })
     }
-    Ok(used)
 }
 
 fn destination(route: &RouteMessage) -> Option<Subnet> {
     let prefix = route.header.destination_prefix_length;
     route.attributes.iter().find_map(|attribute| match attribute {
-        // The way to everywhere else overlaps with everything.
-        RouteAttribute::Destination(RouteAddress::Inet(address)) if prefix > 0 => {
+        RouteAttribute::Destination(RouteAddress::Inet(address)) => {
             Some(Subnet { address: *address, prefix })
         }
         _ => None,
     })
+}
+
+/// Returns the interface that a route leads out by.
+async fn way_out(handle: &Handle, route: &RouteMessage) -> Option<LinkMessage> {
+    let index = route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Oif(index) => Some(*index),
+        _ => None,
+    })?;
+    handle.link().get().match_index(index).execute().try_next().await.ok()?
+}
+
+fn mtu(link: &LinkMessage) -> u32 {
+    let mtu = link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::Mtu(mtu) => Some(*mtu),
+        _ => None,
+    });
+    mtu.unwrap_or(MTU)
 }
 
 /// Tells whether a request failed for this reason.

@@ -138,6 +138,9 @@ impl Inside {
     /// Gives the interface its address and the way out.
     async fn configure(&self, address: Ipv4Addr, host: &Host) -> io::Result<()> {
         let index = netdevice::name_to_index(&self.socket, INSIDE)?;
+        // Only now: an end whose other one isn't there yet can't be raised.
+        let up = self.handle.link().change(LinkUnspec::new_with_index(index).up().build());
+        up.execute().await.map_err(IntoIo::into_io)?;
         let add = self.handle.address().add(index, IpAddr::V4(address), host.subnet.prefix);
         add.execute().await.map_err(IntoIo::into_io)?;
         let route = RouteMessageBuilder::<Ipv4Addr>::new().gateway(host.subnet.address).build();
@@ -152,11 +155,12 @@ async fn connect(host: &Host, namespace: BorrowedFd<'_>) -> Result<Ipv4Addr, Net
         let peer = LinkMessageBuilder::<LinkUnspec>::default()
             .name(INSIDE)
             .address(hardware(address).to_vec())
-            .setns_by_fd(namespace.as_raw_fd())
-            .up();
+            .mtu(host.mtu)
+            .setns_by_fd(namespace.as_raw_fd());
         let link = LinkVeth::new(&name, INSIDE)
             .set_info_data(InfoData::Veth(InfoVeth::Peer(peer.build())))
             .controller(host.bridge)
+            .mtu(host.mtu)
             .up();
         match host.handle.link().add(link.build()).execute().await {
             Ok(()) => return attach(host, &name, address).await.map(|()| address),

@@ -9,6 +9,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, netdevice, socket_with};
 
+use super::subnet::Subnet;
+
 /// Where the relay listens, in the namespace's own loopback network: what Docker uses.
 pub(super) const ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
 
@@ -22,7 +24,7 @@ pub(super) struct Resolver {
     /// Servers that only the host can reach, in the order in which they are to be asked.
     pub(super) relayed: Vec<SocketAddr>,
     /// Servers that the namespace asks itself.
-    pub(super) direct: Vec<Ipv4Addr>,
+    direct: Vec<Ipv4Addr>,
 }
 
 impl Resolver {
@@ -41,6 +43,11 @@ impl Resolver {
             this.server("127.0.0.1");
         }
         this
+    }
+
+    /// Returns the networks that its servers are in.
+    pub(super) fn direct(&self) -> impl Iterator<Item = Subnet> {
+        self.direct.iter().map(|address| Subnet { address: *address, prefix: 32 })
     }
 
     fn server(&mut self, text: &str) {

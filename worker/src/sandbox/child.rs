@@ -8,6 +8,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, Mode, OFlags, Uid};
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
 use rustix::process::{Signal, fchdir, pivot_root, set_parent_process_death_signal};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::devices::{OwnMounts, Terminal};
 use super::helper::Task;
@@ -54,10 +55,8 @@ struct Furnished {
 fn become_program(task: Task) -> Result<std::convert::Infallible, Failure> {
     rustix::process::umask(Mode::empty());
     join(&task.spec.cgroups)?;
-    if task.spec.network == Network::None {
-        raise_loopback()?;
-    }
-    let Task { spec, anchor, filter, input, control, helper } = task;
+    let Task { spec, anchor, filter, namespace, input, control, helper } = task;
+    enter_network(spec.network, namespace)?;
     let furnished = furnish(&spec, &anchor, input)?;
     if let Some(terminal) = &furnished.terminal {
         let controller = terminal.controller.as_fd();
@@ -257,6 +256,20 @@ fn die_with(helper: &OwnedFd) -> Result<(), Failure> {
     rustix::io::retry_on_intr(|| poll(&mut watched, Some(&now)))
         .map_err(Failure::doing("watch the helper"))?;
     if watched[0].revents().is_empty() { Ok(()) } else { Err(Failure::new("the helper died")) }
+}
+
+/// Enters the network, before `/sys` is mounted: it shows the network of whoever mounts it.
+fn enter_network(network: Network, namespace: Option<OwnedFd>) -> Result<(), Failure> {
+    match (network, namespace) {
+        (Network::Host, _) => Ok(()),
+        (Network::None, _) => raise_loopback(),
+        (Network::Namespace, Some(namespace)) => {
+            let kind = Some(LinkNameSpaceType::Network);
+            move_into_link_name_space(namespace.as_fd(), kind)
+                .map_err(Failure::doing("enter the network namespace"))
+        }
+        (Network::Namespace, None) => Err(Failure::new("kiln gave no network namespace")),
+    }
 }
 
 fn raise_loopback() -> Result<(), Failure> {

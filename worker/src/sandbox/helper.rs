@@ -23,6 +23,7 @@ pub(super) struct Task {
     pub(super) spec: Spec,
     pub(super) anchor: std::path::PathBuf,
     pub(super) filter: Vec<BpfProgram>,
+    pub(super) namespace: Option<OwnedFd>,
     pub(super) input: Option<OwnedFd>,
     pub(super) control: OwnedFd,
     /// Closed on the other side when the helper dies.
@@ -100,12 +101,14 @@ fn receive_task(control: &OwnedFd) -> Result<(Task, OwnedFd), Failure> {
     };
     let spec = bytes("specification")?;
     let filter = seccomp::from_bytes(&bytes("system call filter")?);
-    let spec = serde_json::from_slice(&spec)
+    let spec: Spec = serde_json::from_slice(&spec)
         .map_err(|error| Failure::new(format!("understand the specification: {error}")))?;
+    let namespace = if spec.network == Network::Namespace { fds.next() } else { None };
     let (helper, alive) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
         .map_err(Failure::doing("create pipe"))?;
     let control = control.try_clone().map_err(Failure::doing("duplicate socket"))?;
-    Ok((Task { spec, anchor, filter, input: fds.next(), control, helper }, alive))
+    let input = fds.next();
+    Ok((Task { spec, anchor, filter, namespace, input, control, helper }, alive))
 }
 
 /// Reads a memory file that other helpers may be reading too: its offset is shared.
