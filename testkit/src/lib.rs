@@ -11,8 +11,10 @@ pub mod fake_registry;
 pub mod file_server;
 pub mod needs;
 pub mod peers;
+pub mod world;
 
 pub use environment::{Kiln, Output};
 pub use fake_registry::FakeRegistry;
 pub use file_server::{Answer, FileServer};
 pub use needs::{Need, skip};
+pub use world::run_in_world;

@@ -38,7 +38,6 @@ pub use blobs::Blobs;
 pub use cache::StoreCache;
 pub use error::{Error, Result};
 pub use exec::allowed::{Allowed, NETWORK_HOST, SECURITY_INSECURE};
-pub use exec::hosts::HOST_GATEWAY;
 pub use output::Output;
 pub use resolve::{ImageResolver, ImageResolverOptions, Resolved};
 pub use source::local::LocalContext;

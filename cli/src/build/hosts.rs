@@ -1,7 +1,7 @@
 //! More lines of `/etc/hosts`: `--add-host`.
 
 use anyhow::{Result, bail};
-use kiln_worker::HOST_GATEWAY;
+use kiln_llb::op::HOST_GATEWAY;
 
 /// Reads `NAME:ADDRESS` or `NAME=ADDRESS`. The address [`HOST_GATEWAY`] stays what it is: which one
 /// it stands for is known when there is a network.

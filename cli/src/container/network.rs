@@ -6,8 +6,8 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
+use kiln_llb::op::HOST_GATEWAY;
 use kiln_oci::ContainerConfig;
-use kiln_worker::HOST_GATEWAY;
 use kiln_worker::network::{Bridge, NetworkNamespace, Port, Published};
 use kiln_worker::sandbox::{Mount, Network};
 

@@ -3,10 +3,7 @@
 use std::fmt::Write;
 use std::net::Ipv4Addr;
 
-use kiln_llb::op::HostIp;
-
-/// In place of an address: the host's, as the program sees it.
-pub const HOST_GATEWAY: &str = "host-gateway";
+use kiln_llb::op::{HOST_GATEWAY, HostIp};
 
 /// Returns what a program sees as `/etc/hosts`. Where there is no way to the host, [`HOST_GATEWAY`]
 /// has no address, and its names stay unknown.

@@ -5,7 +5,7 @@
 
 pub(crate) mod allowed;
 mod env;
-pub(crate) mod hosts;
+mod hosts;
 mod mounts;
 mod network;
 pub(crate) mod secret;

@@ -10,19 +10,19 @@ pub enum NetworkError {
     #[error("{0}")]
     Unavailable(String),
     /// The kernel or a program said no.
-    #[error("{action}: {}", describe(source))]
+    #[error("{action}: {}", describe(reason))]
     Failed {
         /// What was being done, to what.
         action: String,
         /// Why it failed.
-        source: Arc<io::Error>,
+        reason: Arc<io::Error>,
     },
 }
 
 impl NetworkError {
     /// Returns a function that says what failed.
     pub(super) fn doing<E: IntoIo>(action: impl Into<String>) -> impl FnOnce(E) -> Self {
-        move |error| Self::Failed { action: action.into(), source: Arc::new(error.into_io()) }
+        move |error| Self::Failed { action: action.into(), reason: Arc::new(error.into_io()) }
     }
 }
 

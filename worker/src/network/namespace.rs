@@ -78,7 +78,7 @@ impl NetworkNamespace {
         let address = connect(host, inside.namespace.as_fd()).await?;
         inside.configure(address, host).await.map_err(|error| NetworkError::Failed {
             action: format!("configure {INSIDE}"),
-            source: error.into(),
+            reason: error.into(),
         })?;
         let relay = inside.sockets.map(|sockets| sockets.serve(resolver.relayed.clone()));
         Ok(Self {

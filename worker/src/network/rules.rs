@@ -18,8 +18,8 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-use tokio::process::{Child, ChildStdin, Command};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::time::timeout;
 
 use super::error::NetworkError;
@@ -133,8 +133,10 @@ fn bridge_rules(subnet: Subnet, guard: &[String]) -> String {
 /// Rules that live as long as this.
 #[derive(Debug)]
 pub(super) struct OwnRules {
-    _stdin: ChildStdin,
     _nft: Child,
+    _stdin: ChildStdin,
+    // A pipe that nobody holds any more would end the program as soon as it says something.
+    _output: (Lines<BufReader<ChildStdout>>, Lines<BufReader<ChildStderr>>),
 }
 
 impl OwnRules {
@@ -150,12 +152,13 @@ impl OwnRules {
         stdin.write_all(own_rules(name, rules).as_bytes()).await?;
         stdin.flush().await?;
         let answer = async {
-            let begun = format!("table inet {name} ");
+            let (mut begun, first) = (false, format!("table inet {name} "));
             loop {
                 tokio::select! {
-                    line = stdout.next_line() => match line? {
-                        Some(line) if line.starts_with(&begun) => return Ok(()),
-                        Some(_) => {}
+                    line = stdout.next_line() => match line?.as_deref() {
+                        // The table is shown, from its first line to its last.
+                        Some("}") if begun => return Ok(()),
+                        Some(line) => begun |= line.starts_with(&first),
                         None => return Err(pipe()),
                     },
                     Some(line) = async { stderr.next_line().await.transpose() } => {
@@ -165,7 +168,7 @@ impl OwnRules {
             }
         };
         timeout(PATIENCE, answer).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-        Ok(Self { _stdin: stdin, _nft: child })
+        Ok(Self { _nft: child, _stdin: stdin, _output: (stdout, stderr) })
     }
 }
 
