@@ -1,6 +1,7 @@
 //! What can be typed.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
@@ -9,8 +10,9 @@ use crate::commands::debug::DebugArguments;
 use crate::commands::images::ImagesArguments;
 use crate::commands::inspect::InspectArguments;
 use crate::commands::rmi::RmiArguments;
-use crate::commands::run::RunArguments;
-use crate::commands::sync;
+use crate::commands::run::{self, RunArguments};
+use crate::commands::{self, sync};
+use crate::printer::Printer;
 
 /// Builds container images from Dockerfiles and runs them, without a daemon
 #[derive(Debug, Parser)]
@@ -66,6 +68,26 @@ pub(crate) enum Command {
     /// Make what is stored survive a power loss; builds do so by themselves
     #[command(name = sync::NAME, hide = true)]
     Sync,
+}
+
+impl Command {
+    /// Tells whether the command makes, reads or removes files of images, and so needs to be root,
+    /// if only of a user namespace. What doesn't shouldn't have to pay for one.
+    pub(crate) fn needs_ids(&self) -> bool {
+        match self {
+            Self::Build(arguments) => arguments.needs_ids(),
+            Self::Run(_) | Self::Rmi(_) => true,
+            Self::Images(_) | Self::Inspect(_) | Self::Debug(_) | Self::Sync => false,
+        }
+    }
+
+    /// Reports why the command can't begin, and returns its exit code.
+    pub(crate) fn refuse(&self, printer: &Printer, error: &anyhow::Error) -> ExitCode {
+        match self {
+            Self::Run(_) => run::refuse(printer, error),
+            _ => commands::report(printer, error),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -12,6 +12,9 @@ mod image;
 mod limits;
 mod printer;
 mod progress;
+mod redact;
+mod resources;
+mod rootless;
 mod settings;
 mod signals;
 
@@ -25,6 +28,9 @@ use crate::settings::Settings;
 
 fn main() -> ExitCode {
     kiln_worker::sandbox::init_if_asked();
+    if let Some(code) = rootless::map_if_asked() {
+        return code;
+    }
     let arguments = Arguments::parse();
     let printer = Printer::new();
     let settings = match Settings::resolve(&arguments.global) {
@@ -32,6 +38,12 @@ fn main() -> ExitCode {
         Err(error) => return commands::report(&printer, &error),
     };
     settings::init_tracing(arguments.global.debug);
+    // From here on there may be threads.
+    if arguments.command.needs_ids()
+        && let Err(error) = rootless::enter(&printer)
+    {
+        return arguments.command.refuse(&printer, &error);
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(settings.threads)
         .enable_all()

@@ -5,11 +5,12 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use kiln_store::Store;
-use kiln_tree::ArchiveLimits;
+use kiln_tree::{ArchiveLimits, Ids};
 use kiln_worker::network::{Bridge, BridgeOptions};
 
 use crate::archive_limits;
 use crate::arguments::GlobalArguments;
+use crate::rootless;
 
 /// What every command goes by.
 #[derive(Debug)]
@@ -73,19 +74,35 @@ impl Settings {
         std::env::var_os("SSH_AUTH_SOCK").filter(|path| !path.is_empty()).map(PathBuf::from)
     }
 
+    /// Returns the file of the hosts that the user's ssh knows.
+    #[expect(clippy::unused_self, reason = "settings may name another file")]
+    pub(crate) fn known_hosts(&self) -> Option<PathBuf> {
+        absolute("HOME").map(|home| home.join(".ssh/known_hosts"))
+    }
+
     /// Opens the store.
     pub(crate) fn store(&self) -> Result<Store> {
-        Store::open(&self.root).with_context(|| format!("open the store {}", self.root.display()))
+        let open = || {
+            let store = Store::open(&self.root)?;
+            // Without privileges names and blobs are looked at, and no trees.
+            if rootless::is_privileged() {
+                store.use_ids(Ids::current())?;
+            }
+            Ok::<_, kiln_store::Error>(store)
+        };
+        open().with_context(|| format!("open the store {}", self.root.display()))
     }
+}
+
+/// Returns the directory that a variable names.
+fn absolute(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name).map(PathBuf::from).filter(|directory| directory.is_absolute())
 }
 
 fn default_root() -> Result<PathBuf> {
     if rustix::process::geteuid().is_root() {
         return Ok(PathBuf::from("/var/lib/kiln"));
     }
-    let absolute = |name: &str| {
-        std::env::var_os(name).map(PathBuf::from).filter(|directory| directory.is_absolute())
-    };
     absolute("XDG_DATA_HOME")
         .or_else(|| absolute("HOME").map(|home| home.join(".local/share")))
         .map(|data| data.join("kiln"))

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use kiln_oci::Platform;
-use kiln_tree::{CopyOptions, Dir, Timestamp, View};
+use kiln_tree::{CopyOptions, Dir, Ids, Owner, Timestamp, View};
 
 use crate::error::{Error, Result};
 use crate::export::{ExportContext, ExportRequest};
@@ -17,6 +17,8 @@ pub(crate) fn write(
     split: bool,
     context: &ExportContext<'_>,
 ) -> Result<()> {
+    // Who isn't root gets files of his own, and none of users that only he has.
+    let owner = Ids::current().is_namespace().then(Owner::default);
     for image in &request.images {
         let dest = if split { dest.join(directory(&image.platform)) } else { dest.to_owned() };
         fs::create_dir_all(&dest).map_err(Error::io("create", &dest))?;
@@ -27,6 +29,7 @@ pub(crate) fn write(
             dir_copy_contents: true,
             create_dest_path: true,
             always_replace: true,
+            owner,
             mtime: request.epoch.map(|seconds| Timestamp { seconds, nanoseconds: 0 }),
             ..CopyOptions::default()
         };

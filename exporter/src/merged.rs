@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use kiln_store::LayerId;
-use kiln_tree::Dir;
+use kiln_tree::{Dir, Ids};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_flag,
@@ -46,7 +46,7 @@ fn mount(trees: &[PathBuf]) -> Result<Dir> {
             .map_err(|errno| explain(&context, tree, errno))?;
     }
     let root = trees.first().map_or(Path::new("/"), PathBuf::as_path);
-    if !rustix::process::geteuid().is_root() {
+    if Ids::current().is_namespace() {
         fsconfig_set_flag(&context, "userxattr").map_err(|errno| explain(&context, root, errno))?;
     }
     fsconfig_create(&context).map_err(|errno| explain(&context, root, errno))?;

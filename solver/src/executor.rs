@@ -1,5 +1,7 @@
 //! The port to what the ops mean.
 
+use std::any::Any;
+use std::fmt;
 use std::future::Future;
 
 use kiln_llb::graph::Vertex;
@@ -96,6 +98,8 @@ pub enum StepError {
         status: String,
         /// The exit code, 128 and the signal's number for signals.
         code: i32,
+        /// What the step worked in, where the executor kept it to be looked into.
+        remains: Option<Remains>,
     },
     /// The step was cancelled.
     #[error("canceled")]
@@ -103,6 +107,28 @@ pub enum StepError {
     /// Anything else, with its causes.
     #[error(transparent)]
     Other(#[from] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// What a failed step has left behind. The solver hands it on to whoever started the build; what it
+/// is, is between that one and the executor. It goes when it is dropped.
+pub struct Remains(Box<dyn Any + Send + Sync>);
+
+impl Remains {
+    /// Wraps what is left.
+    pub fn new(remains: impl Any + Send + Sync) -> Self {
+        Self(Box::new(remains))
+    }
+
+    /// Returns what is left, where it is a `T`.
+    pub fn get<T: Any>(&self) -> Option<&T> {
+        self.0.downcast_ref()
+    }
+}
+
+impl fmt::Debug for Remains {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Remains(…)")
+    }
 }
 
 impl StepError {

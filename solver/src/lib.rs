@@ -62,7 +62,7 @@ mod task;
 mod tests;
 
 pub use cache::{Cache, CacheError, KeyRecord};
-pub use event::{Event, EventReceiver, EventSender, LogStream, LogTail, VertexId};
-pub use executor::{CacheRule, Executor, StepContext, StepError};
+pub use event::{Event, EventReceiver, EventSender, LogStream, LogTail, NoEvent, Spool, VertexId};
+pub use executor::{CacheRule, Executor, Remains, StepContext, StepError};
 pub use key::Key;
 pub use solve::{SolveError, SolveOptions, Solved, solve};

@@ -49,8 +49,12 @@ pub enum SolveError {
         name: String,
         /// Where the instruction stands.
         locations: Vec<SourceLocation>,
+        /// The step's number.
+        id: VertexId,
         /// The end of the step's output.
         log_tail: Vec<u8>,
+        /// How many bytes of output there were in all.
+        log_length: u64,
         /// Why.
         #[source]
         error: Box<StepError>,
@@ -79,11 +83,13 @@ where
 {
     let plan = Plan::new(&graph, executor.as_ref()).map_err(|(number, name, error)| {
         let id = number as VertexId;
-        options.events.send(Event::Vertex { id, name: name.clone() });
+        let digest = Some(graph.vertices()[number].digest);
+        options.events.send(Event::Vertex { id, name: name.clone(), digest });
         options.events.send(Event::Started { id });
         options.events.send(Event::Failed { id, error: error.to_string() });
         let locations = graph.locations(number).to_vec();
-        SolveError::Step { name, locations, log_tail: Vec::new(), error: Box::new(error) }
+        let error = Box::new(error);
+        SolveError::Step { name, locations, id, log_tail: Vec::new(), log_length: 0, error }
     })?;
     let cancel = options.cancel.child_token();
     let world = World { graph, executor, cache, cancel };

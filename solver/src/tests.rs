@@ -90,7 +90,7 @@ impl Executor for FakeExecutor {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
             let (command, status) = (name.to_owned(), "exit code: 3".to_owned());
-            return Err(StepError::Exit { command, status, code: 3 });
+            return Err(StepError::Exit { command, status, code: 3, remains: None });
         }
         let content = self.contents.get(name).map(|content| (*content).to_owned());
         Ok(vec![content.unwrap_or_else(|| format!("{name}({})", inputs.join(",")))])
@@ -207,7 +207,7 @@ async fn build_with(executor: FakeExecutor, cache: &Arc<FakeCache>, target: &Edg
     let result = tokio::time::timeout(Duration::from_mins(1), solving).await.unwrap();
     let mut ran = executor.runs.lock().unwrap().clone();
     ran.sort();
-    let events = std::iter::from_fn(|| receiver.try_recv().ok()).collect();
+    let events = std::iter::from_fn(|| receiver.try_recv()).collect();
     Outcome { result, ran, events }
 }
 

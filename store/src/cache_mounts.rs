@@ -15,6 +15,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use kiln_oci::Digest;
 
@@ -22,6 +23,11 @@ use crate::error::{Error, Result};
 use crate::lock;
 use crate::remove::remove_tree;
 use crate::store::Inner;
+
+/// Between two attempts to take a directory that is being filled.
+const RETRY: Duration = Duration::from_millis(2);
+/// How long somebody may take to share what is filled.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// Who may use a cache mount at the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,11 +137,16 @@ fn take(dir: &Path, sharing: Sharing) -> Result<Option<CacheMountGuard>> {
                     return Ok(None);
                 }
             }
-            (Sharing::Locked, _) | (Sharing::Shared, false) => {
-                lock::wait(&file, File::lock).map_err(failed)?;
+            (Sharing::Locked, _) => lock::wait(&file, File::lock).map_err(failed)?,
+            (Sharing::Shared, false) => {
+                // Not waited for by the kernel's means: who has filled it goes on holding it, shared.
+                if !lock::try_lock(&file, &path)? {
+                    std::thread::sleep(RETRY);
+                    continue;
+                }
             }
             (Sharing::Shared, true) => {
-                if !lock::try_lock_shared(&file, &path)? {
+                if !try_share(&file, &path)? {
                     return Ok(None);
                 }
             }
@@ -155,6 +166,19 @@ fn take(dir: &Path, sharing: Sharing) -> Result<Option<CacheMountGuard>> {
     }
 }
 
+/// Takes a lock shared. Who has filled the directory has said so a moment before sharing it, so this
+/// is tried for a while before the holder is taken for somebody who doesn't share.
+fn try_share(file: &File, path: &Path) -> Result<bool> {
+    let deadline = Instant::now() + PATIENCE;
+    while !lock::try_lock_shared(file, path)? {
+        if Instant::now() >= deadline {
+            return Ok(false);
+        }
+        std::thread::sleep(RETRY);
+    }
+    Ok(true)
+}
+
 fn make(dir: &Path) -> Result<()> {
     match fs::create_dir(dir) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
@@ -165,7 +189,6 @@ fn make(dir: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc::channel;
-    use std::time::Duration;
 
     use super::*;
     use crate::Store;
@@ -174,6 +197,27 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mounts = Store::open(dir.path()).unwrap().cache_mounts();
         (dir, mounts)
+    }
+
+    #[test]
+    fn first_users_at_the_same_moment_share_one_directory() {
+        let (_dir, mounts) = mounts();
+        for round in 0..50 {
+            let take = || {
+                let (mut guard, new) =
+                    mounts.acquire(&format!("{round}"), Sharing::Shared).unwrap();
+                if new {
+                    guard.ready().unwrap();
+                }
+                guard
+            };
+            // Each keeps what it has until all have it.
+            let guards: Vec<_> = std::thread::scope(|scope| {
+                let threads: Vec<_> = (0..4).map(|_| scope.spawn(take)).collect();
+                threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+            });
+            assert!(guards.iter().all(|guard| guard.path() == guards[0].path()), "{guards:?}");
+        }
     }
 
     #[test]

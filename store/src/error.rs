@@ -75,6 +75,20 @@ pub enum Error {
         /// The newest that is known here.
         known: u32,
     },
+    /// The store's files were made with other user or group ids.
+    #[error(
+        "the store at {root:?} was made with other user ids ({known}) than this process has \
+         ({ids}), and the owners of its files would be mistaken: use another directory, or remove \
+         this one with the ids that it was made with"
+    )]
+    OtherIds {
+        /// The store's root.
+        root: PathBuf,
+        /// Those that it was made with.
+        known: String,
+        /// Those of this process.
+        ids: String,
+    },
 }
 
 impl Error {

@@ -75,6 +75,24 @@ fn document(named: &[(String, String, Digest, i64)]) -> Result<Vec<u8>> {
     serde_json::to_vec(&index).map_err(|error| Error::io("encode", "index.json")(error))
 }
 
+/// Notes which ids the trees are written with, or checks that they are what has been noted.
+pub(crate) fn use_ids(root: &Path, ids: &str) -> Result<()> {
+    let path = root.join("ids");
+    let known = match fs::read_to_string(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            place(root, &path, ids.as_bytes())?;
+            fs::read_to_string(&path)
+        }
+        other => other,
+    };
+    let known = known.map_err(Error::io("read", &path))?;
+    if known == ids {
+        return Ok(());
+    }
+    let (known, ids) = (known.trim().to_owned(), ids.trim().to_owned());
+    Err(Error::OtherIds { root: root.to_owned(), known, ids })
+}
+
 /// Writes a file under a name of its own first: several processes may make a store at once.
 fn place(root: &Path, path: &Path, bytes: &[u8]) -> Result<()> {
     let temporary = root.join("content").join(format!(".new-{}", crate::name::fresh()));

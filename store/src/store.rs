@@ -1,8 +1,8 @@
 //! The store as a whole.
 
 use std::collections::{HashMap, HashSet};
-use std::fs;
-use std::os::unix::fs::DirBuilderExt;
+use std::fs::{self, File};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -80,6 +80,15 @@ impl Store {
         Ok(Self { inner })
     }
 
+    /// Notes which user and group ids the store's trees are written with, or finds that it has
+    /// been noted before. To be called by processes that make, read or remove trees.
+    ///
+    /// # Errors
+    /// Fails where they are written with others: their owners would be mistaken.
+    pub fn use_ids(&self, ids: &kiln_tree::Ids) -> Result<()> {
+        layout::use_ids(&self.inner.root, &ids.on_disk())
+    }
+
     /// Returns the root directory.
     pub fn root(&self) -> &Path {
         &self.inner.root
@@ -139,6 +148,17 @@ impl Store {
     /// Returns a fresh directory in this process's part of `tmp/`; it goes with the process.
     pub fn temp_dir(&self) -> Result<PathBuf> {
         self.inner.process.fresh_dir()
+    }
+
+    /// Returns a file in this process's part of `tmp/` that has no name any more: what it holds goes
+    /// with its last descriptor.
+    pub fn temp_file(&self) -> Result<File> {
+        let path = self.inner.process.fresh();
+        let mut options = File::options();
+        options.read(true).write(true).create_new(true).mode(0o600);
+        let file = options.open(&path).map_err(Error::io("create", &path))?;
+        fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+        Ok(file)
     }
 
     /// Tells whether this handle has stored files that are not known to be durable yet.

@@ -1,16 +1,20 @@
 //! A hermetic place to run `kiln` in.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
+use crate::account::{Account, is_public};
 use crate::base;
 
 /// A `kiln` binary with a store, a home and a working directory of its own, all removed at the end.
 #[derive(Debug)]
 pub struct Kiln {
     binary: PathBuf,
+    base: PathBuf,
     directory: tempfile::TempDir,
+    account: Option<Account>,
 }
 
 /// What a command did.
@@ -55,7 +59,72 @@ impl Kiln {
         let directory = tempfile::Builder::new().prefix("kiln-test-").tempdir();
         let directory = directory.expect("make a temporary directory");
         std::fs::create_dir(directory.path().join("home")).expect("make a home");
-        Self { binary: PathBuf::from(binary), directory }
+        let (binary, base) = (PathBuf::from(binary), base_layout().to_owned());
+        Self { binary, base, directory, account: None }
+    }
+
+    /// Makes a place where kiln is run by a user who isn't root, and has subordinate ids.
+    ///
+    /// # Panics
+    /// Panics where there is no such user ([`Need::Accounts`](crate::Need::Accounts)).
+    pub fn rootless(binary: &str) -> Self {
+        Self::new(binary).run_by(Account::MANY_IDS)
+    }
+
+    /// Makes a place where kiln is run by a user who isn't root, and has no id but one.
+    ///
+    /// # Panics
+    /// Panics where there is no such user ([`Need::Accounts`](crate::Need::Accounts)).
+    pub fn rootless_with_single_id(binary: &str) -> Self {
+        Self::new(binary).run_by(Account::SINGLE_ID)
+    }
+
+    fn run_by(mut self, name: &'static str) -> Self {
+        self.account = Some(Account::find(name).expect("setup has made the user"));
+        // A target directory may be nobody else's business.
+        let public = |path: &Path, name: &str| {
+            if is_public(path) {
+                return path.to_owned();
+            }
+            let copy = self.path(name);
+            run(Command::new("cp").args(["-r", "--reflink=auto"]).arg(path).arg(&copy)).success();
+            run(Command::new("chmod").arg("-R").arg("go+rX").arg(&copy)).success();
+            copy
+        };
+        (self.binary, self.base) = (public(&self.binary, "kiln"), public(&self.base, "base"));
+        self
+    }
+
+    /// Has kiln run from a copy in the working directory, `kiln`, which belongs to who runs it.
+    ///
+    /// # Panics
+    /// Panics where it can't be copied.
+    pub fn own_binary(&mut self) {
+        let copy = self.path("kiln");
+        if self.binary != copy {
+            std::fs::copy(&self.binary, &copy).expect("copy the binary");
+            self.binary = copy;
+        }
+    }
+
+    /// Returns who runs kiln, where that isn't root.
+    pub fn account(&self) -> Option<Account> {
+        self.account
+    }
+
+    /// Returns a command that runs `program` as who runs kiln, in the working directory.
+    pub fn host(&self, program: &str) -> Command {
+        let mut command = match self.account {
+            Some(account) => account.command(program),
+            None => Command::new(program),
+        };
+        command.current_dir(self.directory.path());
+        command
+    }
+
+    /// Returns the OCI layout of the base image, as kiln can read it.
+    pub fn base(&self) -> &Path {
+        &self.base
     }
 
     /// Returns a path in the working directory.
@@ -87,18 +156,31 @@ impl Kiln {
 
     /// Returns a command that runs kiln with nothing of the caller's environment.
     pub fn command<S: AsRef<std::ffi::OsStr>>(&self, arguments: &[S]) -> Command {
-        self.prepare(Command::new(&self.binary), arguments)
+        let command = match self.account {
+            Some(account) => account.command(&self.binary),
+            None => Command::new(&self.binary),
+        };
+        self.prepare(command, arguments)
     }
 
     /// Returns a command that runs kiln in a session of its own, whose terminal is the one on its
     /// standard input.
     pub fn command_on_terminal<S: AsRef<std::ffi::OsStr>>(&self, arguments: &[S]) -> Command {
         let mut command = Command::new("setsid");
-        command.args(["--ctty", "--wait"]).arg(&self.binary);
+        command.args(["--ctty", "--wait"]);
+        if let Some(account) = self.account {
+            let setpriv = account.command(&self.binary);
+            command.arg(setpriv.get_program()).args(setpriv.get_args());
+        } else {
+            command.arg(&self.binary);
+        }
         self.prepare(command, arguments)
     }
 
     fn prepare<S: AsRef<std::ffi::OsStr>>(&self, mut command: Command, arguments: &[S]) -> Command {
+        if let Some(account) = self.account {
+            account.hand_over(self.directory.path(), &self.root());
+        }
         command
             .env_clear()
             .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
@@ -124,7 +206,7 @@ impl Kiln {
     /// # Panics
     /// Panics where the binary can't be started.
     pub fn build(&self, context: &str, arguments: &[&str]) -> Output {
-        let base = format!("base=oci-layout://{}", base_layout().display());
+        let base = format!("base=oci-layout://{}", self.base.display());
         let mut all = vec!["build", "--progress", "plain", "--build-context", &base];
         all.extend_from_slice(arguments);
         all.push(context);
@@ -187,6 +269,8 @@ pub fn base_layout() -> &'static Path {
             let parent = kept.parent().expect("it lies beside the program");
             let directory = tempfile::tempdir_in(parent).expect("make a temporary directory");
             base::write_base(&directory.path().join("base.tar"), &directory.path().join("base"));
+            std::fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o755))
+                .expect("let others read the base image");
             // Test programs that run side by side may both make it; the first one's is kept.
             match std::fs::rename(directory.path(), &kept) {
                 Ok(()) => drop(directory.keep()),

@@ -5,6 +5,7 @@
     reason = "tests fail by panicking, and say what they skip"
 )]
 
+pub mod account;
 pub mod base;
 pub mod environment;
 pub mod fake_registry;
@@ -13,6 +14,7 @@ pub mod needs;
 pub mod peers;
 pub mod world;
 
+pub use account::Account;
 pub use environment::{Kiln, Output};
 pub use fake_registry::FakeRegistry;
 pub use file_server::{Answer, FileServer};

@@ -7,6 +7,8 @@ use std::path::Path;
 pub enum Need {
     /// To be root.
     Root,
+    /// To be root, with the users that run kiln in tests of kiln without root.
+    Accounts,
     /// A program on the path.
     Program(&'static str),
     /// Debian's package mirror, for debootstrap and apt-get.
@@ -17,6 +19,13 @@ impl Need {
     fn is_met(self) -> bool {
         match self {
             Self::Root => rustix::process::geteuid().is_root(),
+            Self::Accounts => {
+                let is_there = |name| crate::Account::find(name).is_some();
+                Self::Root.is_met()
+                    && find_program("newuidmap").is_some()
+                    && is_there(crate::Account::MANY_IDS)
+                    && is_there(crate::Account::SINGLE_ID)
+            }
             Self::Program(name) => find_program(name).is_some(),
             Self::PackageMirror => std::process::Command::new("python3")
                 .args(["-c", "import socket; socket.create_connection(('deb.debian.org', 80), 5)"])

@@ -3,13 +3,14 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use rustix::fs::{
-    AtFlags, Gid, Mode, OFlags, Timestamps, Uid, XattrFlags, chmod, chownat, fchmod, fchown,
-    fgetxattr, flistxattr, fsetxattr, futimens, openat, utimensat,
+    AtFlags, Mode, OFlags, Timestamps, XattrFlags, chmod, fchmod, fgetxattr, flistxattr, fsetxattr,
+    futimens, openat, utimensat,
 };
 use rustix::io::Errno;
 
+use crate::ids::RECORD;
 use crate::metadata::{FileKind, Owner, Timestamp};
-use crate::names;
+use crate::{names, owners};
 
 /// What a new file gets; `None` leaves what the kernel gives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,8 +34,7 @@ impl Attributes {
     /// clears setuid and setgid.
     pub(crate) fn apply_to_fd(&self, fd: BorrowedFd<'_>) -> Result<(), Errno> {
         if let Some(owner) = self.owner {
-            let (uid, gid) = ids(owner)?;
-            fchown(fd, Some(uid), Some(gid))?;
+            owners::give(fd, owner)?;
         }
         if let Some(mode) = self.mode {
             fchmod(fd, Mode::from_raw_mode(mode & 0o7777))?;
@@ -54,8 +54,7 @@ impl Attributes {
     ) -> Result<(), Errno> {
         let path = names::path(name);
         if let Some(owner) = self.owner {
-            let (uid, gid) = ids(owner)?;
-            chownat(dir, path, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+            owners::give_entry(dir, name, kind, owner)?;
         }
         if let Some(mode) = self.mode
             && kind != FileKind::Symlink
@@ -74,14 +73,6 @@ impl Attributes {
 
 fn proc_path(fd: BorrowedFd<'_>) -> String {
     format!("/proc/self/fd/{}", fd.as_raw_fd())
-}
-
-/// Returns the ids as the kernel takes them; the highest, which means "as it was", is refused.
-fn ids(owner: Owner) -> Result<(Uid, Gid), Errno> {
-    if owner.uid == u32::MAX || owner.gid == u32::MAX {
-        return Err(Errno::INVAL);
-    }
-    Ok((Uid::from_raw(owner.uid), Gid::from_raw(owner.gid)))
 }
 
 fn times(mtime: Timestamp) -> Timestamps {
@@ -130,8 +121,8 @@ pub(crate) fn set_xattr(fd: BorrowedFd<'_>, name: &[u8], value: &[u8]) -> Result
     fsetxattr(fd, names::path(name), value, XattrFlags::empty())
 }
 
-/// Tells whether an attribute belongs to overlayfs, and must never enter or leave a tree as an
-/// ordinary one.
-pub(crate) fn is_overlay_xattr(name: &[u8]) -> bool {
-    name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.")
+/// Tells whether an attribute belongs to overlayfs or says whose a file is to be, and must never
+/// enter or leave a tree as an ordinary one.
+pub(crate) fn is_reserved_xattr(name: &[u8]) -> bool {
+    name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.") || name == RECORD
 }

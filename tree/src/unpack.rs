@@ -5,23 +5,26 @@
 //! descriptor of their parent, never through a link that is the entry itself, and what is read into
 //! memory is bounded (`tar_reader`).
 
+mod entry;
+
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, Mode, OFlags, linkat, openat, symlinkat};
 use rustix::io::Errno;
 use tar::EntryType;
 
-use crate::attributes::{self, Attributes};
+use crate::attributes::Attributes;
 use crate::dir::{Dir, entry_names};
 use crate::error::{Error, Result};
+use crate::ids::Ids;
 use crate::metadata::{FileKind, Metadata, Owner, Timestamp};
 use crate::tar_reader::{TarEntry, TarReader};
 use crate::{edit, names, remove, resolve, walk};
+use entry::{bounded_time, copy_at, finish_open, make_directory};
 
 /// How to unpack.
 #[derive(Clone, Copy, Debug, Default)]
@@ -228,18 +231,18 @@ impl Unpacker<'_> {
         {
             return self.whiteout(parent, name, hidden);
         }
+        // In a user namespace devices can't be made, and are left out: of layers before anything is
+        // removed in their favour, as containerd does, and of archives after it, as Docker's ADD.
+        let is_device = matches!(entry.kind, EntryType::Char | EntryType::Block);
+        let is_left_out = is_device && Ids::current().is_namespace();
+        if is_left_out && self.options.whiteouts {
+            return Ok(());
+        }
         let error = |errno| Error::io("unpack", path, errno);
         let dir = parent.fd.as_fd();
-        let existing = match Metadata::of_entry(dir, name) {
-            Ok(existing) => Some(existing),
-            Err(Errno::NOENT) => None,
-            Err(errno) => return Err(error(errno)),
-        };
-        if let Some(found) = existing
-            && !(found.is_dir() && entry.kind == EntryType::Directory)
-        {
-            remove::remove_all(dir, name).map_err(error)?;
-            self.stale = found.is_dir() || found.is_symlink();
+        self.make_room((dir, name), entry).map_err(error)?;
+        if is_left_out {
+            return Ok(());
         }
         let attributes = self.attributes(entry);
         match entry.kind {
@@ -279,6 +282,24 @@ impl Unpacker<'_> {
             }
         }
         self.remember(path);
+        Ok(())
+    }
+
+    /// Removes what stands in the way of an entry: all but a directory where one is to be.
+    fn make_room(
+        &mut self,
+        (dir, name): (BorrowedFd<'_>, &[u8]),
+        entry: &TarEntry,
+    ) -> Result<(), Errno> {
+        let found = match Metadata::of_entry(dir, name) {
+            Ok(found) => found,
+            Err(Errno::NOENT) => return Ok(()),
+            Err(errno) => return Err(errno),
+        };
+        if !(found.is_dir() && entry.kind == EntryType::Directory) {
+            remove::remove_all(dir, name)?;
+            self.stale = found.is_dir() || found.is_symlink();
+        }
         Ok(())
     }
 
@@ -385,63 +406,6 @@ fn hash(path: &Path) -> [u8; 16] {
     let mut hash = [0; 16];
     hash.copy_from_slice(&blake3::hash(names::bytes(path)).as_bytes()[..16]);
     hash
-}
-
-/// Returns a time that all file systems can hold: containerd's bounds, 1970 and 2262.
-fn bounded_time(time: Timestamp) -> Timestamp {
-    const LATEST: i64 = i64::MAX / 1_000_000_000;
-    if (0..LATEST).contains(&time.seconds) { time } else { Timestamp::default() }
-}
-
-fn copy_at(
-    file: &File,
-    (offset, length): (u64, u64),
-    reader: &mut TarReader<'_>,
-    buffer: &mut [u8],
-) -> io::Result<()> {
-    let mut done = 0;
-    while done < length {
-        let wanted = buffer.len().min(usize::try_from(length - done).unwrap_or(usize::MAX));
-        reader.read_exact(&mut buffer[..wanted])?;
-        file.write_all_at(&buffer[..wanted], offset + done)?;
-        done += wanted as u64;
-    }
-    Ok(())
-}
-
-/// Gives an open file or directory its owner, extended attributes, mode and time, in this order:
-/// a change of owner takes away `security.capability` and the setuid bit.
-fn finish_open(fd: BorrowedFd<'_>, entry: &TarEntry, attributes: &Attributes) -> Result<(), Errno> {
-    let owner = Attributes { owner: attributes.owner, ..Attributes::default() };
-    owner.apply_to_fd(fd)?;
-    for (name, value) in &entry.xattrs {
-        // They speak to the kernel of this host, not of the image.
-        if name.starts_with(b"trusted.") || attributes::is_overlay_xattr(name) {
-            continue;
-        }
-        match attributes::set_xattr(fd, name, value) {
-            Ok(()) | Err(Errno::OPNOTSUPP) => {}
-            // Namespaces that only some kernels and users may write.
-            Err(Errno::PERM) if !name.starts_with(b"security.capability") => {
-                let name = String::from_utf8_lossy(name);
-                tracing::debug!(%name, "extended attribute left out");
-            }
-            Err(errno) => return Err(errno),
-        }
-    }
-    Attributes { owner: None, ..*attributes }.apply_to_fd(fd)
-}
-
-/// Makes a directory, or takes the one that is there, and gives it what the archive tells.
-fn make_directory(
-    (dir, name): (BorrowedFd<'_>, &[u8]),
-    entry: &TarEntry,
-    attributes: &Attributes,
-) -> Result<(), Errno> {
-    edit::make_dir(dir, name, &Attributes { mode: Some(0o700), ..Attributes::default() })?;
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let fd = openat(dir, names::path(name), flags, Mode::empty())?;
-    finish_open(fd.as_fd(), entry, attributes)
 }
 
 #[cfg(test)]

@@ -30,6 +30,7 @@ use rustix::io::Errno;
 
 use crate::attributes::Xattr;
 use crate::error::{Error, Result};
+use crate::ids::{Ids, RECORD};
 use crate::metadata::Metadata;
 use crate::names;
 use crate::pattern::{ParentMatches, PatternMatcher};
@@ -202,13 +203,25 @@ impl Walk<'_> {
             metadata.mode = CONTEXT_ROOT_MODE;
         }
         let xattrs = if self.view.xattrs { xattrs::read(self.root, b".") } else { Ok(Vec::new()) };
-        let xattrs =
+        let mut xattrs =
             xattrs.map_err(|errno| Error::io("read attributes of", Path::new("/"), errno))?;
+        self.believe_record(&mut metadata, &mut xattrs);
         let directory = self.number();
         let entry = Entry { path: Vec::new(), metadata, target: Vec::new(), xattrs };
         let matches = ParentMatches::default();
         let place = Place { directory, path: Vec::new(), matches, hidden: false };
         Ok((Seen { entry, hidden: false, below: Some(directory) }, Some(place)))
+    }
+
+    /// Takes the record of an owner that isn't there out of the attributes, and believes it.
+    fn believe_record(&self, metadata: &mut Metadata, xattrs: &mut Vec<Xattr>) {
+        let Some(at) = xattrs.iter().position(|(name, _)| name == RECORD) else { return };
+        let (_, value) = xattrs.remove(at);
+        if self.view.owner.is_none()
+            && let Some(owner) = Ids::current().recorded(metadata.owner, &value)
+        {
+            metadata.owner = owner;
+        }
     }
 
     fn number(&self) -> usize {
@@ -317,7 +330,8 @@ impl Walk<'_> {
         } else {
             Vec::new()
         };
-        let xattrs = if self.view.xattrs { xattrs::read(dir, name)? } else { Vec::new() };
+        let mut xattrs = if self.view.xattrs { xattrs::read(dir, name)? } else { Vec::new() };
+        self.believe_record(&mut metadata, &mut xattrs);
         Ok((metadata, target, xattrs))
     }
 }

@@ -37,6 +37,7 @@ mod trees;
 pub use blobs::Blobs;
 pub use cache::StoreCache;
 pub use error::{Error, Result};
+pub use exec::FailedStep;
 pub use exec::allowed::{Allowed, NETWORK_HOST, SECURITY_INSECURE};
 pub use output::Output;
 pub use resolve::{ImageResolver, ImageResolverOptions, Resolved};

@@ -12,7 +12,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use kiln_tree::Dir;
+use kiln_tree::{Dir, Ids};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_flag,
@@ -66,7 +66,7 @@ impl Overlay {
         for lower in &self.lowers {
             set("lowerdir+", lower)?;
         }
-        for (key, value) in [("redirect_dir", "off"), ("metacopy", "off"), ("index", "off")] {
+        for (key, value) in [("redirect_dir", "nofollow"), ("metacopy", "off"), ("index", "off")] {
             set(key, Path::new(value))?;
         }
         if let Some((upper, work)) = &self.upper {
@@ -76,7 +76,7 @@ impl Overlay {
             fsconfig_set_flag(context, "volatile")
                 .map_err(|errno| explain(context, "volatile", errno))?;
         }
-        if !rustix::process::geteuid().is_root() {
+        if Ids::current().is_namespace() {
             fsconfig_set_flag(context, "userxattr")
                 .map_err(|errno| explain(context, "userxattr", errno))?;
         }

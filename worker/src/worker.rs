@@ -21,6 +21,7 @@ use crate::flight::cancellable;
 use crate::network::Bridge;
 use crate::output::Output;
 use crate::resolve::ImageResolver;
+use crate::sandbox::cgroup::Limits;
 use crate::snapshots::Snapshots;
 use crate::source::identifier::Identifier;
 use crate::source::local::{LocalAttributes, LocalContext};
@@ -47,8 +48,12 @@ pub struct WorkerOptions {
     pub secrets: BTreeMap<String, SecretSource>,
     /// The sockets of SSH agents that are lent to steps, by id.
     pub agents: BTreeMap<String, PathBuf>,
+    /// How much `RUN` steps may use.
+    pub limits: Limits,
     /// What files and repositories elsewhere are fetched with.
     pub remote: RemoteOptions,
+    /// Whether a `RUN` step that fails leaves a [`FailedStep`](crate::FailedStep) behind.
+    pub keep_failed: bool,
 }
 
 /// The network of steps that ask for none in particular.

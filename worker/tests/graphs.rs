@@ -83,6 +83,7 @@ impl Bench {
         let images = Arc::new(ImageResolver::new(options));
         let contexts = BTreeMap::from([("context".to_owned(), temp.path().join("context"))]);
         let worker = Worker::new(WorkerOptions {
+            limits: kiln_worker::sandbox::cgroup::Limits::default(),
             store: store.clone(),
             images: Arc::clone(&images),
             contexts,
@@ -92,6 +93,7 @@ impl Bench {
             secrets: BTreeMap::new(),
             agents: BTreeMap::new(),
             remote: kiln_worker::RemoteOptions::default(),
+            keep_failed: false,
         });
         Self { temp, store, images, worker: Arc::new(worker.unwrap()) }
     }
@@ -124,7 +126,7 @@ impl Bench {
         let options = SolveOptions { jobs: 2, events, cancel: CancellationToken::new() };
         let solved = solve(graph, Arc::clone(&self.worker), cache, options).await?;
         let mut seen = Vec::new();
-        while let Ok(event) = receiver.try_recv() {
+        while let Some(event) = receiver.try_recv() {
             seen.push(event);
         }
         Ok((solved, seen))

@@ -96,8 +96,10 @@ pub(crate) async fn call(
     (settings, printer): (&Settings, &Printer),
 ) -> Result<ExitCode> {
     let work = async |session: &Session<'_>| answer(session, call);
-    let answer = with_session(&request, mode, (settings, printer), work).await?;
-    let Some(answer) = answer else { return Ok(ExitCode::FAILURE) };
+    let answer = match with_session(&request, mode, (settings, printer), work).await? {
+        Ok(answer) => answer,
+        Err(code) => return Ok(code),
+    };
     // JSON is for programs; they know what to do with control characters.
     let text = if call.is_json { answer.text } else { progress::clean_text(&answer.text) };
     printer.text(text.trim_end_matches('\n'));

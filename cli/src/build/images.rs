@@ -9,6 +9,7 @@ use kiln_frontend::{ImageRequest, Images, ResolveError, ResolvedImage};
 use kiln_solver::{Event, EventSender, VertexId};
 use kiln_worker::ImageResolver;
 use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
 
 use crate::printer::causes;
 
@@ -27,7 +28,7 @@ impl<'a> Step<'a> {
     /// Begins a step.
     pub(super) fn begin(events: &'a EventSender, name: String) -> Self {
         let id = NEXT_STEP.fetch_add(1, Ordering::Relaxed);
-        events.send(Event::Vertex { id, name });
+        events.send(Event::Vertex { id, name, digest: None });
         events.send(Event::Started { id });
         Self { id, begun: Instant::now(), events }
     }
@@ -66,6 +67,8 @@ pub(super) struct Resolver<'a> {
     pub(super) events: &'a EventSender,
     /// The runtime.
     pub(super) runtime: Handle,
+    /// Cancelled to stop asking.
+    pub(super) cancel: &'a CancellationToken,
 }
 
 impl Images for Resolver<'_> {
@@ -79,11 +82,19 @@ impl Resolver<'_> {
         let name = format!("[internal] load metadata for {}", request.display);
         let step = Step::begin(self.events, name);
         let platform = &request.platform;
-        let result = match &request.location {
-            ImageLocation::Registry(reference) => self.images.resolve(reference, platform).await,
-            ImageLocation::OciLayout { layout } => {
-                self.images.resolve_layout(layout, platform).await
+        let resolved = async {
+            match &request.location {
+                ImageLocation::Registry(reference) => {
+                    self.images.resolve(reference, platform).await
+                }
+                ImageLocation::OciLayout { layout } => {
+                    self.images.resolve_layout(layout, platform).await
+                }
             }
+        };
+        let result = tokio::select! {
+            result = resolved => result,
+            () = self.cancel.cancelled() => Err(kiln_worker::Error::Cancelled),
         };
         let result = result
             .map(|image| ResolvedImage { digest: image.digest, config: image.config })

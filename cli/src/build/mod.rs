@@ -5,7 +5,9 @@ mod context;
 mod files;
 mod hosts;
 mod images;
+mod invocation;
 mod named_contexts;
+mod on_error;
 mod output;
 mod places;
 mod platforms;
@@ -18,17 +20,18 @@ mod tools;
 mod values;
 
 use std::cell::RefCell;
+use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
 use kiln_llb::Definition;
 use kiln_oci::Digest;
 use kiln_solver::EventSender;
-use tokio_util::sync::CancellationToken;
 
 pub(crate) use call::{Call, call};
 pub(crate) use files::Dockerfile;
 pub(crate) use hosts::parse_host;
+pub(crate) use on_error::OnError;
 pub(crate) use request::BuildRequest;
 pub(crate) use session::{Done, Failure};
 
@@ -36,8 +39,9 @@ use crate::commands::build::ProgressMode;
 use crate::printer::Printer;
 use crate::progress;
 use crate::settings::Settings;
-use crate::signals;
+use crate::signals::Interruption;
 use context::Input;
+use invocation::Invocation;
 use session::{Session, options};
 use tools::Tools;
 
@@ -48,13 +52,16 @@ pub(crate) struct Built {
     pub(crate) image_id: Option<Digest>,
 }
 
-/// Builds, and reports progress and failure; `None` where the build has failed.
+/// What some work has come to, or the exit status where it failed, which was reported.
+pub(crate) type Ended<T> = std::result::Result<T, ExitCode>;
+
+/// Builds, and reports progress and failure.
 pub(crate) async fn build(
     request: BuildRequest,
     mode: ProgressMode,
     settings: &Settings,
     printer: &Printer,
-) -> Result<Option<Built>> {
+) -> Result<Ended<Built>> {
     let begun = Instant::now();
     let work = async |session: &Session<'_>| session.run().await;
     let done = with_session(&request, mode, (settings, printer), work).await?;
@@ -66,35 +73,35 @@ pub(crate) async fn build(
     }))
 }
 
-/// Makes the build graph and builds nothing; reports progress and failure, `None` where it has
-/// failed.
+/// Makes the build graph and builds nothing; reports progress and failure.
 pub(crate) async fn graph(
     request: BuildRequest,
     mode: ProgressMode,
     settings: &Settings,
     printer: &Printer,
-) -> Result<Option<Definition>> {
+) -> Result<Ended<Definition>> {
     let work = async |session: &Session<'_>| session.graph();
     with_session(&request, mode, (settings, printer), work).await
 }
 
-/// Does some of a build's work while progress is shown, and reports warnings and failure; `None`
-/// where it has failed.
+/// Does some of a build's work while progress is shown, and reports warnings and failure.
 async fn with_session<T>(
     request: &BuildRequest,
     mode: ProgressMode,
     (settings, printer): (&Settings, &Printer),
     work: impl AsyncFnOnce(&Session<'_>) -> Result<T, Failure>,
-) -> Result<Option<T>> {
+) -> Result<Ended<T>> {
     let store = settings.store()?;
     let input = tokio::task::block_in_place(|| Input::local(request, &store))?;
     let directory = input.as_ref().and_then(|input| input.directory.as_deref());
+    let spool = progress::spool(&store);
     let tools = Tools::new(request, settings, store, directory)?;
-    let (events, receiver) = EventSender::channel();
-    let cancel = CancellationToken::new();
+    let (events, [shown]) = EventSender::channels([spool]);
+    let interruption = Interruption::default();
+    let cancel = interruption.cancel().clone();
     let mut tasks = tokio::task::JoinSet::new();
-    let renderer = progress::run(mode, receiver).context("show progress")?;
-    let watcher = tasks.spawn(signals::watch(cancel.clone()));
+    let renderer = progress::run(mode, shown).context("show progress")?;
+    let watcher = tasks.spawn(interruption.clone().watch());
 
     let input = match input {
         Some(input) => Ok(input),
@@ -105,7 +112,8 @@ async fn with_session<T>(
         Err(error) => {
             drop(events);
             renderer.await?;
-            return Err(error);
+            printer.error(&error);
+            return Ok(Err(exit_code(&Failure::Other(error), &interruption)));
         }
     };
     let session = Session {
@@ -125,8 +133,34 @@ async fn with_session<T>(
     if mode != ProgressMode::Quiet {
         progress::warnings(printer, &warnings, &input.dockerfile);
     }
-    outcome.map(Some).or_else(|failure| {
-        progress::failure(printer, &failure, &input.dockerfile);
-        Ok(None)
-    })
+    let failure = match outcome {
+        Ok(done) => return Ok(Ok(done)),
+        Err(failure) => failure,
+    };
+    progress::failure(printer, &failure, &input.dockerfile);
+    let code = exit_code(&failure, &interruption);
+    if interruption.exit_status().is_none() {
+        after_failure(&failure, request, printer).await?;
+    }
+    Ok(Err(code))
+}
+
+/// Opens a shell in the step that failed, where that is asked for, or says how to.
+async fn after_failure(failure: &Failure, request: &BuildRequest, printer: &Printer) -> Result<()> {
+    if request.on_error == OnError::Shell {
+        on_error::enter(failure, printer).await?;
+        printer.error(&failure.summary());
+    } else if on_error::can_be_entered(failure) {
+        let command = progress::clean_text(&Invocation::current().entering());
+        printer.note(format_args!("to look into it: {command}"));
+    }
+    Ok(())
+}
+
+/// Returns the exit status of a failure: 1, or that of an interruption.
+fn exit_code(failure: &Failure, interruption: &Interruption) -> ExitCode {
+    match interruption.exit_status() {
+        Some(status) if !failure.is_of_a_step() => ExitCode::from(status),
+        _ => ExitCode::FAILURE,
+    }
 }

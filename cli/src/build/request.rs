@@ -7,10 +7,12 @@ use anyhow::{Context, Result, bail};
 use kiln_exporter::Output;
 use kiln_frontend::ProcessLimits;
 use kiln_oci::{Platform, Reference};
+use kiln_worker::sandbox::cgroup::Limits;
 use kiln_worker::{Allowed, SecretSource};
 
 use super::hosts::parse_host;
 use super::named_contexts::NamedContexts;
+use super::on_error::{self, OnError};
 use super::places::{self, ContextPlace, DockerfilePlace};
 use super::{output, platforms, resources, secrets, ssh, values};
 use crate::commands::build::{BuildArguments, Network, Right};
@@ -50,7 +52,9 @@ pub(crate) struct BuildRequest {
     pub(super) allowed: Allowed,
     /// More hosts: name and address.
     pub(super) hosts: Vec<(String, String)>,
-    /// What steps may use.
+    /// What steps may use, where it's no matter to their results.
+    pub(super) resources: Limits,
+    /// What steps may use, as the graph says it.
     pub(super) limits: ProcessLimits,
     /// Secrets by ID.
     pub(super) secrets: BTreeMap<String, SecretSource>,
@@ -60,6 +64,8 @@ pub(crate) struct BuildRequest {
     pub(super) no_cache: Option<Vec<String>>,
     /// Where the image goes.
     pub(super) outputs: Vec<Output>,
+    /// What happens when a step fails.
+    pub(super) on_error: OnError,
 }
 
 impl BuildRequest {
@@ -74,6 +80,7 @@ impl BuildRequest {
         if context == ContextPlace::StandardInput && dockerfile == DockerfilePlace::StandardInput {
             bail!("invalid argument: can't use stdin for both build context and dockerfile");
         }
+        on_error::check(arguments.on_error, &context, &dockerfile)?;
         let tags = arguments.tags.iter().map(|tag| parse_tag(tag)).collect::<Result<Vec<_>>>()?;
         let mut named = NamedContexts::default();
         for text in &arguments.build_contexts {
@@ -112,10 +119,16 @@ impl BuildRequest {
                 .iter()
                 .map(|host| parse_host(host))
                 .collect::<Result<_>>()?,
-            limits: resources::process_limits(arguments.shm_size.as_deref(), &arguments.ulimits)?,
+            resources: crate::resources::limits(&arguments.resources)?,
+            limits: resources::process_limits(
+                arguments.shm_size.as_deref(),
+                &arguments.ulimits,
+                arguments.resources.cgroup_parent,
+            )?,
             secrets: secrets::secrets(&arguments.secrets)?,
             agents: ssh::agents(&arguments.agents)?,
             no_cache,
+            on_error: arguments.on_error,
         })
     }
 }

@@ -1,4 +1,4 @@
-//! What steps may use: `--shm-size` and `--ulimit`.
+//! What steps may use: what of it is in the graph.
 
 use anyhow::{Context, Result};
 use kiln_frontend::ProcessLimits;
@@ -6,7 +6,11 @@ use kiln_frontend::ProcessLimits;
 use crate::limits;
 
 /// Makes out what steps may use.
-pub(super) fn process_limits(shm_size: Option<&str>, ulimits: &[String]) -> Result<ProcessLimits> {
+pub(super) fn process_limits(
+    shm_size: Option<&str>,
+    ulimits: &[String],
+    cgroup_parent: String,
+) -> Result<ProcessLimits> {
     let shm_size = shm_size.map(limits::size).transpose().context("invalid --shm-size")?;
     let ulimit = |limit: limits::Ulimit| kiln_llb::op::Ulimit {
         name: limit.name,
@@ -16,6 +20,6 @@ pub(super) fn process_limits(shm_size: Option<&str>, ulimits: &[String]) -> Resu
     Ok(ProcessLimits {
         shm_size: shm_size.unwrap_or_default(),
         ulimits: limits::ulimits(ulimits)?.into_iter().map(ulimit).collect(),
-        cgroup_parent: String::new(),
+        cgroup_parent,
     })
 }

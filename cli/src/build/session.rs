@@ -10,7 +10,7 @@ use kiln_frontend::call::{Outline, Report, Targets};
 use kiln_frontend::{ContextFiles, Images, Lowered, Options, Warning};
 use kiln_llb::Definition;
 use kiln_oci::Platform;
-use kiln_solver::{Event, EventSender, SolveError};
+use kiln_solver::{Event, EventSender, SolveError, StepError};
 use kiln_store::LayerId;
 use kiln_worker::Output;
 use tokio::runtime::Handle;
@@ -24,6 +24,7 @@ use super::request::{BuildRequest, CONTEXT_NAME};
 use super::tools::Tools;
 use crate::commands::build::Network;
 use crate::commands::sync;
+use crate::printer::causes;
 
 /// What the frontend answers.
 type Answer<T> = Result<T, Vec<kiln_frontend::Error>>;
@@ -64,6 +65,28 @@ pub(crate) enum Failure {
 impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Self {
         Self::Other(error)
+    }
+}
+
+impl Failure {
+    /// Tells whether a step failed by itself, and not because the build was stopped.
+    pub(crate) fn is_of_a_step(&self) -> bool {
+        let Self::Solve(SolveError::Step { error, .. }) = self else { return false };
+        !matches!(**error, StepError::Cancelled)
+    }
+
+    /// Returns the error in one line.
+    pub(crate) fn summary(&self) -> anyhow::Error {
+        match self {
+            Self::Dockerfile(errors) => anyhow::Error::msg(
+                errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
+            ),
+            Self::Solve(SolveError::Step { error, .. }) => {
+                anyhow::Error::msg(causes(error.as_ref())).context("failed to solve")
+            }
+            Self::Solve(error) => anyhow::Error::msg(causes(error)),
+            Self::Other(error) => anyhow::Error::msg(causes(error.as_ref())),
+        }
     }
 }
 
@@ -141,6 +164,7 @@ impl Session<'_> {
             images: &self.tools.resolver,
             events: &self.events,
             runtime: Handle::current(),
+            cancel: &self.cancel,
         };
         let options = Options {
             filename: dockerfile.name.clone(),

@@ -15,9 +15,11 @@ use kiln_worker::{
 };
 use tokio_util::sync::CancellationToken;
 
+use super::on_error::OnError;
 use super::request::{BuildRequest, CONTEXT_NAME};
 use super::session::Failure;
 use super::ssh;
+use crate::rootless;
 use crate::settings::Settings;
 
 /// What turns graphs into files.
@@ -53,9 +55,12 @@ impl Tools {
             resolv_conf: settings.resolv_conf()?,
             secrets: request.secrets.clone(),
             agents: request.agents.clone(),
+            keep_failed: request.on_error == OnError::Shell,
+            limits: request.resources.clone(),
             remote: RemoteOptions {
                 max_bytes: request.input_limit,
                 environment: settings.git_environment(),
+                known_hosts: settings.known_hosts(),
                 // Only who builds may lend keys, not a Dockerfile.
                 ssh_agent: request
                     .agents
@@ -93,8 +98,8 @@ impl Tools {
 
 /// Refuses to work without the privileges that layers need.
 pub(super) fn check_privileges() -> Result<()> {
-    if !rustix::process::geteuid().is_root() {
-        bail!("building without root privileges is not supported yet: run kiln as root");
+    if !rootless::is_privileged() {
+        bail!("files of images can't be made here: kiln is neither root nor in a user namespace");
     }
     Ok(())
 }

@@ -7,8 +7,9 @@ use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use kiln_worker::{NETWORK_HOST, SECURITY_INSECURE};
 
-use crate::build::{self, BuildRequest, Call};
+use crate::build::{self, BuildRequest, Call, OnError};
 use crate::printer::Printer;
+use crate::resources::ResourceArguments;
 use crate::settings::Settings;
 
 /// Build an image from a Dockerfile
@@ -66,6 +67,9 @@ pub(crate) struct BuildArguments {
     /// Resource limit of RUN steps, as `nofile=1024:2048`; -1 for none
     #[arg(long = "ulimit", value_name = "NAME=SOFT[:HARD]")]
     pub(crate) ulimits: Vec<String>,
+    /// How much RUN steps may use
+    #[command(flatten)]
+    pub(crate) resources: ResourceArguments,
     /// Secret for RUN --mount=type=secret, as `id=ID[,src=FILE|,env=NAME]`
     #[arg(long = "secret", value_name = "SECRET")]
     pub(crate) secrets: Vec<String>,
@@ -95,6 +99,10 @@ pub(crate) struct BuildArguments {
     /// Run the steps of these stages, whether their results are known or not
     #[arg(long, value_name = "STAGE", value_delimiter = ',')]
     pub(crate) no_cache_filter: Vec<String>,
+    /// What happens when a RUN step fails
+    #[arg(long, value_enum, default_value = "fail", value_name = "ACTION")]
+    #[arg(conflicts_with_all = ["dump_llb", "check", "call"])]
+    pub(crate) on_error: OnError,
     /// How progress is shown
     #[arg(long, value_enum, default_value = "auto", env = "BUILDKIT_PROGRESS")]
     pub(crate) progress: ProgressMode,
@@ -104,6 +112,15 @@ pub(crate) struct BuildArguments {
     /// Write the image ID to a file
     #[arg(long, value_name = "FILE")]
     pub(crate) iidfile: Option<PathBuf>,
+}
+
+impl BuildArguments {
+    /// Tells whether files of images are made or read: a question about a Dockerfile in a directory
+    /// needs none.
+    pub(crate) fn needs_ids(&self) -> bool {
+        let is_question = self.check || self.dump_llb.is_some() || self.call != Call::BUILD;
+        !(is_question && self.build_contexts.is_empty() && self.context.is_dir())
+    }
 }
 
 /// The network of `RUN` steps.
@@ -157,8 +174,10 @@ pub(crate) async fn run(
         return build::call(request, call, progress, (settings, printer)).await;
     }
     if let Some(path) = dump {
-        let graph = build::graph(request, progress, settings, printer).await?;
-        let Some(graph) = graph else { return Ok(ExitCode::FAILURE) };
+        let graph = match build::graph(request, progress, settings, printer).await? {
+            Ok(graph) => graph,
+            Err(code) => return Ok(code),
+        };
         write_graph(&path, &graph.to_bytes(), printer)?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -169,8 +188,9 @@ pub(crate) async fn run(
             other => other.with_context(|| format!("remove {}", path.display()))?,
         }
     }
-    let Some(built) = build::build(request, progress, settings, printer).await? else {
-        return Ok(ExitCode::FAILURE);
+    let built = match build::build(request, progress, settings, printer).await? {
+        Ok(built) => built,
+        Err(code) => return Ok(code),
     };
     let Some(id) = built.image_id else { return Ok(ExitCode::SUCCESS) };
     if let Some(path) = &iidfile {

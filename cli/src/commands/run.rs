@@ -4,9 +4,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
+use kiln_worker::sandbox::SandboxError;
 
 use crate::container;
 use crate::printer::Printer;
+use crate::resources::ResourceArguments;
+use crate::rootless;
 use crate::settings::Settings;
 
 /// Run a command in a new container
@@ -45,9 +48,9 @@ pub(crate) struct RunArguments {
     /// Size of /dev/shm, as 64m
     #[arg(long, value_name = "SIZE")]
     pub(crate) shm_size: Option<String>,
-    /// Most memory, as 512m; at least 6m
-    #[arg(short, long, value_name = "SIZE")]
-    pub(crate) memory: Option<String>,
+    /// How much it may use
+    #[command(flatten)]
+    pub(crate) resources: ResourceArguments,
     /// Most processors' time, as 1.5
     #[arg(long, value_name = "NUMBER")]
     pub(crate) cpus: Option<f64>,
@@ -105,6 +108,12 @@ pub(crate) enum RunNetwork {
 /// Exit status where kiln itself fails, as docker's.
 const OWN_FAILURE: u8 = 125;
 
+/// Reports why kiln can't run anything, and returns docker's exit status for it.
+pub(crate) fn refuse(printer: &Printer, error: &anyhow::Error) -> ExitCode {
+    printer.error(error);
+    ExitCode::from(OWN_FAILURE)
+}
+
 /// Runs a container and returns its exit status.
 pub(crate) async fn run(
     arguments: RunArguments,
@@ -115,6 +124,11 @@ pub(crate) async fn run(
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             printer.error(&error.error);
+            if error.error.is::<SandboxError>()
+                && let Some(hint) = rootless::hint()
+            {
+                printer.note(format_args!("hint: {hint}"));
+            }
             ExitCode::from(error.code.unwrap_or(OWN_FAILURE))
         }
     }

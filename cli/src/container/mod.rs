@@ -33,9 +33,10 @@ use crate::image;
 use crate::limits;
 use crate::printer::Printer;
 use crate::settings::Settings;
-use signals::Signals;
-use terminal::Terminal;
 use volumes::Volumes;
+
+pub(crate) use signals::Signals;
+pub(crate) use terminal::Terminal;
 
 /// Why a container could not be run.
 #[derive(Debug)]
@@ -83,7 +84,7 @@ pub(crate) async fn run(
     let volumes = Volumes::prepare(&containers, &image, &store, &arguments.volumes)?;
     let id = root.upper().to_string_lossy().into_owned();
     let id = kiln_oci::Digest::of(format!("{id} {}", std::process::id()).as_bytes()).short();
-    let groups = resources::groups(&id, &limits, printer);
+    let group = resources::group(&limits, &arguments.resources.cgroup_parent, printer)?;
     let hostname = arguments.hostname.clone().unwrap_or(id);
     let process = process::resolve(&image.config.config, arguments, &hostname)?;
     let mut spec = Spec::new(root.tree().clone(), Vec::new());
@@ -99,7 +100,8 @@ pub(crate) async fn run(
     spec.mounts = network.files(&directory, &hostname)?;
     spec.mounts.extend(mounts(&volumes, &arguments.tmpfs)?);
     spec.hostname = hostname;
-    spec.cgroups = groups.directories().cloned().collect();
+    spec.cgroups = group.membership().clone();
+    spec.shown_cgroups = group.shown().to_vec();
 
     let sandbox = Sandbox::new(&directory)?;
     let io = Io {
@@ -110,7 +112,7 @@ pub(crate) async fn run(
     let signals = Signals::catch();
     let running = sandbox.start(&spec, io).await?;
     let exit = attend(running, signals, terminal).await?;
-    resources::report(&groups, printer);
+    resources::report(&group, printer);
     Ok(u8::try_from(exit.code()).unwrap_or(u8::MAX))
 }
 
@@ -136,7 +138,7 @@ fn mounts(volumes: &Volumes, tmpfs: &[String]) -> Result<Vec<Mount>> {
 }
 
 /// Waits for the command to end, and passes signals and the terminal through meanwhile.
-async fn attend(
+pub(crate) async fn attend(
     mut running: Running,
     signals: Signals,
     terminal: Option<Terminal>,
@@ -181,13 +183,18 @@ fn input(arguments: &RunArguments) -> Result<Input> {
     if !arguments.interactive || arguments.tty {
         return Ok(Input::Null);
     }
+    standard_input()
+}
+
+/// Returns what comes on standard input.
+pub(crate) fn standard_input() -> Result<Input> {
     let stdin = std::io::stdin().as_fd().try_clone_to_owned().context("pass standard input on")?;
     Ok(Input::Fd(stdin))
 }
 
 /// Passes what the command writes on; a reader that has gone away is the command's business, which
 /// finds out when its pipe fills.
-fn write_through(stream: LogStream, bytes: &[u8]) {
+pub(crate) fn write_through(stream: LogStream, bytes: &[u8]) {
     let _ = match stream {
         LogStream::Stdout => {
             let mut stdout = std::io::stdout().lock();

@@ -1,48 +1,49 @@
 //! How much a container may use.
 
-use anyhow::{Result, bail};
-use kiln_worker::sandbox::cgroup::{Cgroup, Limits};
+use anyhow::{Context, Result, bail};
+use kiln_worker::sandbox::cgroup::{Cgroup, Groups, Limits};
 
 use crate::commands::run::RunArguments;
-use crate::limits;
 use crate::printer::Printer;
+use crate::resources;
 
-/// The least memory that a container can be limited to, docker's.
-const LEAST_MEMORY: i64 = 6 << 20;
+/// The period that `--cpus` counts over, in microseconds.
+const CPU_PERIOD: f64 = 100_000.0;
 
 /// Makes out what was asked for.
 pub(super) fn limits(arguments: &RunArguments) -> Result<Limits> {
-    let memory = arguments.memory.as_deref().map(limits::size).transpose()?;
-    if memory.is_some_and(|bytes| bytes != 0 && bytes < LEAST_MEMORY) {
-        bail!("invalid --memory: it must be 6m at least");
+    let mut limits = resources::limits(&arguments.resources)?;
+    if let Some(cpus) = arguments.cpus.filter(|cpus| *cpus != 0.0) {
+        if limits.cpu_quota.is_some() || limits.cpu_period.is_some() {
+            bail!("--cpus says what --cpu-quota and --cpu-period say: they can't be combined");
+        }
+        if !(0.01..=1e6).contains(&cpus) {
+            bail!("invalid --cpus {cpus}: it must be 0.01 at least");
+        }
+        limits.cpu_period = Some(CPU_PERIOD as u64);
+        limits.cpu_quota = Some((cpus * CPU_PERIOD).round() as u64);
     }
-    let cpus = arguments.cpus.unwrap_or(0.0);
-    if !(0.0..=1e6).contains(&cpus) || (cpus > 0.0 && cpus < 0.01) {
-        bail!("invalid --cpus {cpus}: it must be 0.01 at least");
-    }
-    let positive = |number: i64| u64::try_from(number).ok().filter(|number| *number > 0);
-    Ok(Limits {
-        memory: memory.and_then(positive),
-        millicpus: positive((cpus * 1000.0).round() as i64),
-        pids: arguments.pids_limit.and_then(positive),
-    })
+    limits.pids = arguments.pids_limit.and_then(|number| u64::try_from(number).ok());
+    limits.pids = limits.pids.filter(|number| *number > 0);
+    Ok(limits)
 }
 
 /// Makes a container's groups, and says what can't be limited.
-pub(super) fn groups(id: &str, limits: &Limits, printer: &Printer) -> Cgroup {
-    let (groups, warnings) = Cgroup::create(&format!("kiln-{id}"), limits);
-    for warning in warnings {
+pub(super) fn group(limits: &Limits, parent: &str, printer: &Printer) -> Result<Cgroup> {
+    let group = Groups::new()
+        .group(limits, parent)
+        .with_context(|| format!("make control groups below {parent}"))?;
+    for warning in group.warnings() {
         printer.note(format_args!("WARNING: {warning}"));
     }
-    groups
+    Ok(group)
 }
 
 /// Tells of processes that the kernel has killed because the memory was used up.
-pub(super) fn report(groups: &Cgroup, printer: &Printer) {
-    let kills = groups.out_of_memory_kills();
-    if kills > 0 {
-        let noun = if kills == 1 { "process" } else { "processes" };
-        printer.note(format_args!("out of memory: the kernel has killed {kills} {noun}"));
+pub(super) fn report(group: &Cgroup, printer: &Printer) {
+    if let Some(out) = group.out_of_memory() {
+        let noun = if out.kills == 1 { "process" } else { "processes" };
+        printer.note(format_args!("{out}: the kernel has killed {} {noun}", out.kills));
     }
 }
 
@@ -65,10 +66,15 @@ mod tests {
         assert_eq!(read(&[]).unwrap(), Limits::default());
         let none = ["-m", "0", "--cpus", "0", "--pids-limit", "-1"];
         assert_eq!(read(&none).unwrap(), Limits::default());
-        let some = Limits { memory: Some(64 << 20), millicpus: Some(1500), pids: Some(9) };
-        assert_eq!(read(&["-m", "64m", "--cpus", "1.5", "--pids-limit", "9"]).unwrap(), some);
-        for typed in [["-m", "1m"], ["-m", "x"], ["--cpus", "0.001"]] {
-            assert!(read(&typed).is_err(), "{typed:?}");
+        let some = Limits {
+            cpu_quota: Some(150_000),
+            cpu_period: Some(100_000),
+            pids: Some(9),
+            ..Limits::default()
+        };
+        assert_eq!(read(&["--cpus", "1.5", "--pids-limit", "9"]).unwrap(), some);
+        for typed in [&["--cpus", "0.001"][..], &["--cpus", "1", "--cpu-quota", "5000"]] {
+            assert!(read(typed).is_err(), "{typed:?}");
         }
     }
 }

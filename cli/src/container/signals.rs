@@ -24,7 +24,7 @@ const PATIENCE: u32 = 3;
 
 /// Signals that are caught and wait to be passed on.
 #[derive(Debug)]
-pub(super) struct Signals {
+pub(crate) struct Signals {
     received: mpsc::Receiver<Signal>,
     /// The tasks that listen; they end with this.
     _listeners: tokio::task::JoinSet<()>,
@@ -33,7 +33,7 @@ pub(super) struct Signals {
 impl Signals {
     /// Catches signals from now on. To be called before the container starts: one that comes when
     /// nobody listens yet has its usual effect, on kiln.
-    pub(super) fn catch() -> Self {
+    pub(crate) fn catch() -> Self {
         let (sender, received) = mpsc::channel(8);
         let mut listeners = tokio::task::JoinSet::new();
         for forwarded in FORWARDED {

@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 
 /// The user's terminal.
 #[derive(Debug)]
-pub(super) struct Terminal {
+pub(crate) struct Terminal {
     interactive: bool,
 }
 
@@ -22,7 +22,7 @@ impl Terminal {
     ///
     /// # Errors
     /// Fails where input is to come from a terminal, and there is none.
-    pub(super) fn open(asked: bool, interactive: bool) -> Result<Option<Self>> {
+    pub(crate) fn open(asked: bool, interactive: bool) -> Result<Option<Self>> {
         if !asked {
             return Ok(None);
         }
@@ -34,7 +34,7 @@ impl Terminal {
 
     /// Returns the terminal's size.
     #[expect(clippy::unused_self, reason = "there is a size only where there is a terminal")]
-    pub(super) fn size(&self) -> TerminalSize {
+    pub(crate) fn size(&self) -> TerminalSize {
         let size =
             window_size().unwrap_or(Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 });
         TerminalSize { rows: size.ws_row, columns: size.ws_col }

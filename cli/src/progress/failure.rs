@@ -1,10 +1,12 @@
 //! Why a build has failed, with the lines that failed.
 
 use kiln_solver::{SolveError, StepError};
+use kiln_worker::sandbox::SandboxError;
 
 use super::text::{clean, clean_text};
 use crate::build::{Dockerfile, Failure};
-use crate::printer::{Printer, causes};
+use crate::printer::Printer;
+use crate::rootless;
 
 /// How many lines of a failed step's output are shown again.
 const LOG_LINES: usize = 20;
@@ -21,7 +23,7 @@ pub(crate) fn failure(printer: &Printer, failure: &Failure, dockerfile: &Dockerf
                 printer.note(format_args!("\n{}", clean_text(&text)));
             }
         }
-        Failure::Solve(SolveError::Step { name, locations, log_tail, error }) => {
+        Failure::Solve(SolveError::Step { name, locations, log_tail, error, .. }) => {
             if !log_tail.is_empty() && !matches!(**error, StepError::Cancelled) {
                 printer.note(log(name, log_tail));
             }
@@ -31,20 +33,25 @@ pub(crate) fn failure(printer: &Printer, failure: &Failure, dockerfile: &Dockerf
                 printer.note(excerpt(&dockerfile.name, &text, lines));
             }
             let hint = hint(error);
-            let error = anyhow::Error::msg(causes(error));
-            printer.error(&error.context("failed to solve"));
+            printer.error(&failure.summary());
             if let Some(hint) = hint {
                 printer.note(format_args!("hint: {hint}"));
             }
         }
-        Failure::Solve(error) => printer.error(&anyhow::Error::msg(causes(error))),
-        Failure::Other(error) => printer.error(error),
+        Failure::Solve(_) | Failure::Other(_) => printer.error(&failure.summary()),
     }
 }
 
 /// Returns what helps against an error.
 fn hint(error: &StepError) -> Option<String> {
-    let StepError::Other(error) = error else { return None };
+    let error = match error {
+        StepError::Other(error) => error,
+        StepError::Exit { .. } => return rootless::hint().map(str::to_owned),
+        StepError::Cancelled => return None,
+    };
+    if error.is::<SandboxError>() {
+        return rootless::hint().map(str::to_owned);
+    }
     match error.downcast_ref::<kiln_worker::Error>()? {
         kiln_worker::Error::NotAllowed(right) => {
             Some(format!("--allow {right} lets the steps of this build do it"))
@@ -125,6 +132,6 @@ Dockerfile:3
     fn causes_are_told_once() {
         let inner = std::io::Error::other("no space");
         let error = StepError::other(anyhow::Error::new(inner).context("write x"));
-        assert_eq!(causes(&error), "write x: no space");
+        assert_eq!(crate::printer::causes(&error), "write x: no space");
     }
 }

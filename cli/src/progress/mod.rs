@@ -15,7 +15,8 @@ mod warnings;
 use std::io::IsTerminal;
 
 use anyhow::{Result, anyhow};
-use kiln_solver::EventReceiver;
+use kiln_solver::{EventReceiver, Spool};
+use kiln_store::Store;
 use tokio::sync::oneshot;
 
 use crate::commands::build::ProgressMode;
@@ -24,6 +25,13 @@ pub(crate) use failure::failure;
 pub(crate) use summary::summary;
 pub(crate) use text::clean_text;
 pub(crate) use warnings::warnings;
+
+/// Returns where output waits that a slow terminal or pipe hasn't taken yet: in a file of the store's
+/// temporary area that loses its name at once.
+pub(crate) fn spool(store: &Store) -> Spool {
+    let store = store.clone();
+    Spool::with(move || store.temp_file().map_err(std::io::Error::other))
+}
 
 /// Shows events until the last sender is gone. The result is ready when everything was shown.
 ///

@@ -34,7 +34,7 @@ struct Plain<'a> {
 impl Plain<'_> {
     fn show(&mut self, event: Event) -> std::io::Result<()> {
         match event {
-            Event::Vertex { id, name } => self.steps.add(id, &name),
+            Event::Vertex { id, name, .. } => self.steps.add(id, &name),
             Event::Started { id } => {
                 self.steps.get(id).begun = Some(Instant::now());
                 self.head(id)?;
@@ -161,7 +161,7 @@ mod tests {
     async fn output_without_an_end_is_shown() {
         let bytes = b"no newline".to_vec();
         let shown = rendered(vec![
-            Event::Vertex { id: 1, name: "RUN x".to_owned() },
+            Event::Vertex { id: 1, name: "RUN x".to_owned(), digest: None },
             Event::Started { id: 1 },
             Event::Log { id: 1, stream: LogStream::Stdout, bytes },
         ])
@@ -178,7 +178,7 @@ mod tests {
             total: Some(2000),
             done,
         };
-        let mut events = vec![Event::Vertex { id: 1, name: "FROM x".to_owned() }];
+        let mut events = vec![Event::Vertex { id: 1, name: "FROM x".to_owned(), digest: None }];
         events.extend((0..10).map(|step| part(step * 100, false)));
         events.push(part(2000, true));
         events.push(Event::Completed { id: 1, duration: Duration::from_millis(1250) });
@@ -196,8 +196,8 @@ mod tests {
             bytes: text.as_bytes().to_vec(),
         };
         for event in [
-            Event::Vertex { id: 7, name: "[1/2] FROM base".to_owned() },
-            Event::Vertex { id: 3, name: "[2/2] RUN make".to_owned() },
+            Event::Vertex { id: 7, name: "[1/2] FROM base".to_owned(), digest: None },
+            Event::Vertex { id: 3, name: "[2/2] RUN make".to_owned(), digest: None },
             Event::Cached { id: 7 },
             Event::Started { id: 3 },
             log(3, "one\ntw"),

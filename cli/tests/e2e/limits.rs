@@ -141,24 +141,3 @@ fn a_step_asks_an_agent_for_its_keys() {
     let seen = kiln.run(&["run", "a", "cat", "/seen"]).success();
     assert_eq!(seen, "The agent has no identities.\n");
 }
-
-#[test]
-fn containers_use_no_more_than_they_may() {
-    if skip("containers_use_no_more_than_they_may", &[Need::Root]) {
-        return;
-    }
-    let kiln = kiln();
-    kiln.build_text("FROM base\nENV A=b\n", &["-t", "a"]).success();
-    // A string that doubles until there is no memory left.
-    let script = "x=0123456789; while :; do x=$x$x; done";
-    let greedy = kiln.run(&["run", "--rm", "-m", "16m", "a", "sh", "-c", script]);
-    assert!(!greedy.stderr.contains("WARNING"), "{}", greedy.stderr);
-    assert_eq!(greedy.code, 137, "{}", greedy.stderr);
-    assert!(greedy.stderr.contains("out of memory: the kernel has killed 1 process"));
-    let script = "for i in 1 2 3 4 5 6 7 8; do sleep 1 & done; wait";
-    let forks = kiln.run(&["run", "--rm", "--pids-limit", "5", "a", "sh", "-c", script]);
-    assert!(forks.failure().contains("can't fork"));
-    let script = "echo kept within; cat /proc/self/cgroup | grep -c kiln-";
-    let limited = kiln.run(&["run", "--rm", "--cpus", "0.5", "-m", "64m", "a", "sh", "-c", script]);
-    assert_eq!(limited.stdout, "kept within\n0\n");
-}

@@ -9,16 +9,20 @@ mod crash;
 mod debian;
 mod demo;
 mod engine;
+mod groups;
 mod images;
 mod limits;
 mod llb;
 mod network;
+mod on_error;
 mod outputs;
 mod ports;
 mod registry;
 mod repository;
+mod rootless;
 mod run;
 mod sources;
+mod terminal;
 
 use kiln_testkit::Kiln;
 

@@ -3,13 +3,19 @@
 use kiln_testkit::{Kiln, Need, skip};
 
 use crate::kiln;
+use crate::terminal::Terminal;
 
 fn prepared() -> Kiln {
     let kiln = kiln();
+    prepare(&kiln);
+    kiln
+}
+
+/// Builds the image `img`.
+fn prepare(kiln: &Kiln) {
     let dockerfile = "FROM base\nRUN mkdir /vol /w && echo image > /vol/f && chown 7:8 /vol\n\
                       ENV A=image B=image\nWORKDIR /w\nUSER nobody\nVOLUME /vol\nCMD [\"id\", \"-u\"]\n";
     kiln.build_text(dockerfile, &["-t", "img"]).success();
-    kiln
 }
 
 #[test]
@@ -117,67 +123,18 @@ fn a_signal_reaches_the_command() {
     assert_eq!(child.wait().unwrap().code(), Some(3));
 }
 
-/// A terminal that a test types on and reads from.
-struct Terminal {
-    keyboard: std::fs::File,
-    shown: String,
-}
-
-impl Terminal {
-    /// Returns a terminal, and the descriptor of its other side.
-    fn open() -> (Self, std::fs::File) {
-        use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
-        let side = openpt(flags).unwrap();
-        grantpt(&side).unwrap();
-        unlockpt(&side).unwrap();
-        let name = ptsname(&side, Vec::new()).unwrap();
-        let other =
-            std::fs::File::options().read(true).write(true).open(name.to_str().unwrap()).unwrap();
-        let terminal = Self { keyboard: side.into(), shown: String::new() };
-        terminal.resize(30, 100);
-        (terminal, other)
-    }
-
-    fn resize(&self, rows: u16, columns: u16) {
-        let size =
-            rustix::termios::Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
-        rustix::termios::tcsetwinsize(&self.keyboard, size).unwrap();
-    }
-
-    fn press(&mut self, keys: &str) {
-        std::io::Write::write_all(&mut self.keyboard, keys.as_bytes()).unwrap();
-    }
-
-    /// Reads until `text` is shown, after what was waited for before.
-    fn expect(&mut self, text: &str) {
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
-        while !self.shown.contains(text) {
-            assert!(std::time::Instant::now() < deadline, "{text:?} in {:?}", self.shown);
-            let mut ready =
-                [rustix::event::PollFd::new(&self.keyboard, rustix::event::PollFlags::IN)];
-            let second = rustix::event::Timespec { tv_sec: 1, tv_nsec: 0 };
-            if rustix::event::poll(&mut ready, Some(&second)).unwrap() == 0 {
-                continue;
-            }
-            let mut buffer = [0; 4096];
-            // A terminal that nobody is connected to any more reads as an error.
-            let read = std::io::Read::read(&mut self.keyboard, &mut buffer).unwrap_or(0);
-            assert!(read > 0, "the terminal was closed after {:?}", self.shown);
-            self.shown.push_str(&String::from_utf8_lossy(&buffer[..read]));
-        }
-        let end = self.shown.find(text).unwrap() + text.len();
-        self.shown.drain(..end);
-    }
-}
-
 #[test]
 fn a_terminal_is_passed_through() {
     let needs = [Need::Root, Need::Program("setsid")];
     if skip("a_terminal_is_passed_through", &needs) {
         return;
     }
-    let kiln = prepared();
+    pass_a_terminal_through(&kiln());
+}
+
+/// Uses a shell in a container as somebody at a terminal does.
+pub(crate) fn pass_a_terminal_through(kiln: &Kiln) {
+    prepare(kiln);
     let (mut terminal, other) = Terminal::open();
     let before = rustix::termios::tcgetattr(&other).unwrap();
     let streams = [other.try_clone().unwrap(), other.try_clone().unwrap()];

@@ -171,7 +171,8 @@ where
         for (number, step) in self.plan.steps.iter().enumerate() {
             if step.visible() {
                 let (id, name) = (number as VertexId, step.name.clone());
-                self.options.events.send(Event::Vertex { id, name });
+                let digest = Some(self.world.graph.vertices()[number].digest);
+                self.options.events.send(Event::Vertex { id, name, digest });
             }
         }
         self.moves.push_back(Move::DemandResult(self.plan.target));
@@ -206,7 +207,7 @@ where
         let ResultState::Done(outputs) = &target.result else {
             // Graphs have no cycles, so everything demanded arrives or fails.
             let error = StepError::other("the scheduler has nothing left to do");
-            return Err(self.step_error(self.plan.target, error, &[]));
+            return Err(self.step_error(self.plan.target, error, &LogTail::default()));
         };
         let output = outputs[self.plan.output as usize].clone();
         let counted = |(step, _): &(&crate::plan::Step, &State<_, _>)| step.counted();
@@ -301,17 +302,18 @@ where
                 let message = error.to_string();
                 self.tell(number, |id| Event::Failed { id, error: message });
                 let tail = tail.or_else(|| self.states[number].tail.take());
-                let tail = tail.map(|tail| tail.bytes()).unwrap_or_default();
-                self.fail(self.step_error(number, error, &tail));
+                self.fail(self.step_error(number, error, &tail.unwrap_or_default()));
             }
         }
     }
 
-    fn step_error(&self, number: usize, error: StepError, tail: &[u8]) -> SolveError {
+    fn step_error(&self, number: usize, error: StepError, tail: &LogTail) -> SolveError {
         SolveError::Step {
             name: self.plan.steps[number].name.clone(),
             locations: self.world.graph.locations(number).to_vec(),
-            log_tail: tail.to_vec(),
+            id: number as VertexId,
+            log_tail: tail.bytes(),
+            log_length: tail.total(),
             error: Box::new(error),
         }
     }

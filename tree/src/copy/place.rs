@@ -120,7 +120,7 @@ pub(super) fn finish(
     let owner = Attributes { owner: attributes.owner, ..Attributes::default() };
     owner.apply_to_fd(fd)?;
     for (name, value) in xattrs {
-        if attributes::is_overlay_xattr(name) {
+        if attributes::is_reserved_xattr(name) {
             continue;
         }
         if let Err(errno) = attributes::set_xattr(fd, name, value) {

@@ -1,6 +1,6 @@
 //! Archives that have led others astray, each beside an innocent twin.
 
-use std::os::unix::fs::{MetadataExt as _, symlink};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, symlink};
 
 use super::*;
 use crate::pack::{PackOptions, Whiteouts, pack};

@@ -32,7 +32,8 @@ pub(super) fn read(dir: BorrowedFd<'_>, name: &[u8]) -> Result<Vec<Xattr>, Errno
     for name in list.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
         match filled(|buffer| lgetxattr(path.as_slice(), names::path(name), buffer)) {
             Ok(value) => found.push((name.to_vec(), value)),
-            Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
+            // The last: capabilities that count in another user namespace only.
+            Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::OVERFLOW) => {}
             Err(errno) => return Err(errno),
         }
     }

@@ -5,17 +5,22 @@
 
 pub(crate) mod allowed;
 mod env;
+mod failed;
 mod hosts;
 mod mounts;
 mod network;
 pub(crate) mod secret;
 mod ssh;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Once, OnceLock};
 
 use kiln_llb::op::{ExecOp, MountKind, SecretEnv, SecurityMode};
-use kiln_solver::{Event, StepContext, StepError};
+use kiln_solver::{Event, Remains, StepContext, StepError};
 use kiln_store::PendingTree;
+
+use self::failed::Scene;
+
+pub use self::failed::FailedStep;
 
 use self::allowed::Allowed;
 use self::mounts::{Preparation, Prepared};
@@ -26,6 +31,7 @@ use crate::blobs::blocking;
 use crate::error::{Error, Result};
 use crate::flight::cancellable;
 use crate::output::Output;
+use crate::sandbox::cgroup::{Cgroup, Groups, Limits, OutOfMemory};
 use crate::sandbox::{
     DEFAULT_HOSTNAME, Exit, Io, Mount, MountKind as SandboxKind, Rlimit, Sandbox, SandboxError,
     Security, Spec, User,
@@ -43,6 +49,11 @@ pub(crate) struct Exec {
     agents: Agents,
     networks: Networks,
     allowed: Allowed,
+    keep_failed: bool,
+    limits: Limits,
+    groups: Groups,
+    /// What couldn't be limited has been said.
+    warned: Arc<Once>,
 }
 
 impl Exec {
@@ -54,6 +65,10 @@ impl Exec {
             agents: Agents::new(options.agents),
             networks: Networks::new(options.network, options.resolv_conf),
             allowed: options.allowed,
+            keep_failed: options.keep_failed,
+            limits: options.limits,
+            groups: Groups::new(),
+            warned: Arc::new(Once::new()),
         }
     }
 
@@ -79,16 +94,32 @@ impl Exec {
             Ok((prepared, self.networks.get(exec.network, context).await?))
         });
         let (prepared, network) = prepared.await?;
-        let spec = self.spec(exec, &prepared, &network)?;
+        let group = self.group(exec, context)?;
+        let mut spec = self.spec(exec, &prepared, &network)?;
+        spec.cgroups = group.membership().clone();
         let (id, events) = (context.vertex, context.events.clone());
         let mut io = Io::to(move |stream, bytes| {
             events.send(Event::Log { id, stream, bytes: bytes.to_vec() });
         });
         io.namespace = network.fd()?;
         let exit = self.sandbox()?.run(&spec, io, &context.cancel).await;
-        judge(exec, exit)?;
+        if let Err(error) = judge(exec, exit, group.out_of_memory()) {
+            return Err(self.remember(error, exec, (spec, prepared, group, network)));
+        }
+        drop(group);
         let snapshots = self.snapshots.clone();
         Ok(blocking(move || prepared.commit(&snapshots)).await?)
+    }
+
+    /// Leaves what a program failed in to whoever wants to look into it, where somebody does.
+    fn remember(&self, error: StepError, exec: &ExecOp, scene: Scene) -> StepError {
+        match error {
+            StepError::Exit { command, status, code, .. } if self.keep_failed => {
+                let step = FailedStep::new(self.clone(), exec, scene);
+                StepError::Exit { command, status, code, remains: Some(Remains::new(step)) }
+            }
+            error => error,
+        }
     }
 
     async fn prepare(&self, exec: &ExecOp, inputs: &[Output]) -> Result<Prepared> {
@@ -114,6 +145,21 @@ impl Exec {
         let place = self.snapshots.store.layers().begin()?;
         let sandbox = Sandbox::new(place.work())?;
         Ok(&self.sandbox.get_or_init(|| (sandbox, place)).0)
+    }
+
+    /// Returns control groups for a program.
+    fn group(&self, exec: &ExecOp, context: &StepContext) -> Result<Cgroup> {
+        let parent = &exec.meta.cgroup_parent;
+        let group = self
+            .groups
+            .group(&self.limits, parent)
+            .map_err(Error::kernel("make control groups below", parent))?;
+        self.warned.call_once(|| {
+            for warning in group.warnings() {
+                context.warn(warning.as_str());
+            }
+        });
+        Ok(group)
     }
 
     fn spec(&self, exec: &ExecOp, prepared: &Prepared, network: &StepNetwork) -> Result<Spec> {
@@ -171,9 +217,6 @@ fn is_possible(exec: &ExecOp) -> Result<()> {
     if let Some(device) = exec.cdi_devices.iter().find(|device| !device.optional) {
         return Err(Error::Unsupported(format!("RUN --device ({})", device.name)));
     }
-    if !exec.meta.cgroup_parent.is_empty() {
-        return Err(Error::Unsupported("a cgroup parent".to_owned()));
-    }
     let root = exec.mounts.iter().find(|mount| mount.dest == "/");
     if !root.is_some_and(|root| root.kind == MountKind::Bind) {
         return Err(Error::Invalid("exec op has no root file system".to_owned()));
@@ -185,9 +228,13 @@ fn is_possible(exec: &ExecOp) -> Result<()> {
 fn judge(
     exec: &ExecOp,
     exit: std::result::Result<Exit, SandboxError>,
+    out_of_memory: Option<OutOfMemory>,
 ) -> std::result::Result<(), StepError> {
     let (code, status) = match exit {
         Ok(exit) if is_success(exec, exit) => return Ok(()),
+        Ok(exit) if exit.code() == KILLED && out_of_memory.is_some() => {
+            (KILLED, "killed".to_owned())
+        }
         Ok(Exit::Code(code)) => (code, format!("exit code: {code}")),
         Ok(Exit::Signal(signal)) => {
             (128 + signal, format!("killed by signal {signal}{}", signal_name(signal)))
@@ -198,8 +245,17 @@ fn judge(
         Err(SandboxError::Cancelled) => return Err(StepError::Cancelled),
         Err(error) => return Err(StepError::other(error)),
     };
-    Err(StepError::Exit { command: exec.meta.args.join(" "), status, code })
+    let status = match out_of_memory {
+        Some(why) => format!("{status}: {why}"),
+        None => status,
+    };
+    let command = exec.meta.args.join(" ");
+    Err(StepError::Exit { command, status, code, remains: None })
 }
+
+/// What a shell returns where what it ran was killed by SIGKILL, which it is where there is no
+/// memory left.
+const KILLED: i32 = 128 + libc::SIGKILL;
 
 fn is_success(exec: &ExecOp, exit: Exit) -> bool {
     match exec.meta.valid_exit_codes.as_slice() {
@@ -226,17 +282,24 @@ mod tests {
 
     #[test]
     fn exits_are_told_as_people_know_them() {
-        assert!(judge(&exec(&[]), Ok(Exit::Code(0))).is_ok());
-        assert!(judge(&exec(&[3]), Ok(Exit::Code(3))).is_ok());
-        assert!(judge(&exec(&[3]), Ok(Exit::Code(0))).is_err());
+        assert!(judge(&exec(&[]), Ok(Exit::Code(0)), None).is_ok());
+        assert!(judge(&exec(&[3]), Ok(Exit::Code(3)), None).is_ok());
+        assert!(judge(&exec(&[3]), Ok(Exit::Code(0)), None).is_err());
         assert_eq!(
-            judge(&exec(&[]), Ok(Exit::Code(3))).unwrap_err().to_string(),
+            judge(&exec(&[]), Ok(Exit::Code(3)), None).unwrap_err().to_string(),
             r#"process "/bin/sh -c exit 3" did not complete successfully: exit code: 3"#
         );
-        let killed = judge(&exec(&[]), Ok(Exit::Signal(9))).unwrap_err();
+        let killed = judge(&exec(&[]), Ok(Exit::Signal(9)), None).unwrap_err();
         assert!(killed.to_string().ends_with(": killed by signal 9 (SIGKILL)"), "{killed}");
         let StepError::Exit { code, .. } = killed else { panic!("an exit") };
         assert_eq!(code, 137);
+        let out = Some(OutOfMemory { kills: 1, limit: 64 << 20 });
+        let told = |exit| judge(&exec(&[]), Ok(exit), out).unwrap_err().to_string();
+        for exit in [Exit::Signal(9), Exit::Code(137)] {
+            assert!(told(exit).ends_with(": killed: out of memory (limit 64 MiB)"));
+        }
+        assert!(told(Exit::Code(1)).ends_with(": exit code: 1: out of memory (limit 64 MiB)"));
+        assert!(judge(&exec(&[]), Ok(Exit::Code(0)), out).is_ok());
     }
 
     #[test]

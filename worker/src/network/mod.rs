@@ -183,7 +183,7 @@ fn privileged() -> Result<(), NetworkError> {
     // All users there are, as in the machine's own namespace.
     let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
     if map.split_whitespace().ne(["0", "0", "4294967295"]) {
-        return refuse("kiln runs in a user namespace");
+        return refuse("that takes root outside of any user namespace");
     }
     let has = caps::has_cap(None, caps::CapSet::Effective, caps::Capability::CAP_NET_ADMIN);
     if !has.unwrap_or(false) {

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, Mode, OFlags, Uid};
@@ -10,6 +10,7 @@ use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
 use rustix::process::{Signal, fchdir, pivot_root, set_parent_process_death_signal};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
+use super::cgroup::Membership;
 use super::devices::{OwnMounts, Terminal};
 use super::helper::Task;
 use super::program::{self, Image};
@@ -19,7 +20,7 @@ use super::spec::{Network, Security, Spec, User};
 use super::stubs::Made;
 use super::wire::{self, Failure, Report};
 use super::{identity, seccomp};
-use crate::sys::{self, MountAttributes};
+use crate::sys::{self, FilterInstruction, MountAttributes};
 use crate::users::{ResolvedUser, UserDatabase};
 
 /// The status of a child that never became the program; nobody sees it.
@@ -76,15 +77,13 @@ fn become_program(task: Task) -> Result<std::convert::Infallible, Failure> {
     execute(&spec, home.as_deref(), &made, &control, &filter)
 }
 
-/// Joins control groups, which are then all that the program sees of them.
-fn join(groups: &[PathBuf]) -> Result<(), Failure> {
-    for group in groups {
+/// Joins control groups; they are then all that the program sees of the hierarchies. The one of
+/// version 2 was joined at birth.
+fn join(groups: &Membership) -> Result<(), Failure> {
+    for group in &groups.joined {
         let action = format!("join the control group {}", group.display());
         // Zero stands for the process that writes.
         std::fs::write(group.join("cgroup.procs"), "0").map_err(Failure::doing(&action))?;
-    }
-    if groups.is_empty() {
-        return Ok(());
     }
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWCGROUP)
         .map_err(|errno| Failure::doing("enter a cgroup namespace")(io::Error::from(errno)))
@@ -95,7 +94,7 @@ fn execute(
     home: Option<&str>,
     made: &Made,
     control: &OwnedFd,
-    filter: &[seccompiler::BpfProgram],
+    filter: &[FilterInstruction],
 ) -> Result<std::convert::Infallible, Failure> {
     let process = &spec.process;
     let name = process.args.first().ok_or_else(|| Failure::new("no program to execute"))?;
@@ -131,10 +130,11 @@ fn furnish(spec: &Spec, anchor: &Path, input: Option<OwnedFd>) -> Result<Furnish
             })
         })
         .collect::<Result<Vec<Detached>, _>>()?;
-    let tree = sources.tree(&spec.rootfs, spec.security)?;
+    let tree = sources.tree(&spec.rootfs, !spec.opens_devices())?;
     let upper = spec.rootfs.upper().map(std::path::PathBuf::as_path);
     let mut root = Root::attach(&tree, anchor, upper)?;
     let (user, home) = resolve_user(&root, &spec.process.user)?;
+    identity::check(&user)?;
     let terminal = own.attach(&mut root, spec)?;
     for (mount, plan) in mounts.iter().zip(&spec.mounts) {
         root.mount(mount, &plan.target)?;

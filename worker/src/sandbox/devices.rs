@@ -1,22 +1,30 @@
 //! `/proc`, `/sys` and `/dev`.
 //!
-//! Device nodes are made in a file system in memory that nobody sees, and mounted one by one into a
-//! `/dev` that is `nodev` itself, as everything else is. So a program may make device nodes where
-//! it likes, and change the owner and mode of those in `/dev`, but open none of its own.
+//! Device nodes are made in a file system in memory that nobody sees, and mounted one by one into
+//! `/dev`. A program may make device nodes where it likes, and change the owner and mode of those
+//! in `/dev`. Those that it makes in its root or in `/dev` it can open where its control groups see
+//! to it that they are harmless ones; where there are no such groups, both are `nodev`. All other
+//! mounts are in any case.
+//!
+//! In a user namespace no device nodes can be made: the machine's own are mounted. And `/sys` can be
+//! mounted only along with a network namespace: where the program has the host's network, it gets
+//! the host's `/sys`, with everything that is mounted in it covered.
 
 use std::os::fd::OwnedFd;
-use std::path::Path;
 
-use rustix::fs::{CWD, Mode, OFlags};
+use kiln_tree::Ids;
+use rustix::fs::{Mode, OFlags};
 use rustix::mount::MountAttrFlags;
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
+use super::cgroup_view::View;
 use super::insecure::{self, Device};
 use super::masks;
 use super::root::Root;
 use super::sources::{Detached, Sources, attach, clone_of, new_file_system};
 use super::spec::{Security, Spec, TerminalSize};
+use super::sys;
 use super::wire::Failure;
 
 const DEVICES: [(&str, u32, u32); 6] = [
@@ -37,13 +45,14 @@ const LINKS: [(&str, &str); 6] = [
     ("/proc/kcore", "core"),
 ];
 
-const CGROUP2_SUPER_MAGIC: u64 = 0x6367_7270;
+/// The group that terminals belong to.
+const TTY_GROUP: u32 = 5;
 
 /// The mounts that every container has.
 pub(super) struct OwnMounts {
     proc: Detached,
     sys: Detached,
-    cgroup: Option<Detached>,
+    cgroup: Option<View>,
     dev: Detached,
     devices: Vec<(&'static str, Detached)>,
     pts: Detached,
@@ -64,20 +73,32 @@ impl OwnMounts {
         let inert = nosuid | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
         let is_sandbox = spec.security == Security::Sandbox;
         let readonly = when(is_sandbox, MountAttrFlags::MOUNT_ATTR_RDONLY) | inert;
-        let nodev = when(is_sandbox, MountAttrFlags::MOUNT_ATTR_NODEV);
+        let nodev = when(!spec.opens_devices(), MountAttrFlags::MOUNT_ATTR_NODEV);
+        let is_namespace = Ids::current().is_namespace();
         let mut devices = Vec::new();
         for (name, major, minor) in DEVICES {
-            devices.push((name, sources.device(name, major, minor)?));
+            let device = if is_namespace {
+                Sources::host_device(name, major, minor)?
+            } else {
+                sources.device(name, major, minor)?
+            };
+            devices.push((name, device));
         }
-        let pts = [("newinstance", ""), ("ptmxmode", "0666"), ("mode", "0620"), ("gid", "5")];
+        let mut pts = vec![("ptmxmode", "0666"), ("mode", "0620")];
+        if Ids::current().has_group(TTY_GROUP) {
+            pts.push(("gid", "5"));
+        }
         let shm_size = spec.shm_size.to_string();
         Ok(Self {
-            proc: new_file_system("proc", &[], inert)?,
-            sys: new_file_system("sysfs", &[], readonly)?,
-            cgroup: has_cgroup2().then(|| new_file_system("cgroup2", &[], readonly)).transpose()?,
+            proc: new_file_system("proc", &[], inert).map_err(explain_proc)?,
+            sys: match new_file_system("sysfs", &[], readonly) {
+                Err(_) if is_namespace => sys::of_host()?,
+                other => other?,
+            },
+            cgroup: View::new(is_sandbox, &spec.shown_cgroups),
             dev: new_file_system("tmpfs", &[("mode", "755"), ("size", "64m")], nosuid | nodev)?,
             devices,
-            pts: new_file_system("devpts", &pts[1..], nosuid | MountAttrFlags::MOUNT_ATTR_NOEXEC)?,
+            pts: new_file_system("devpts", &pts, nosuid | MountAttrFlags::MOUNT_ATTR_NOEXEC)?,
             shm: new_file_system("tmpfs", &[("mode", "1777"), ("size", &shm_size)], inert)?,
             mqueue: new_file_system("mqueue", &[], inert)?,
         })
@@ -88,12 +109,11 @@ impl OwnMounts {
     pub(super) fn attach(&self, root: &mut Root, spec: &Spec) -> Result<Option<Terminal>, Failure> {
         root.mount_own(&self.proc, "proc")?;
         root.mount_own(&self.sys, "sys")?;
+        if Ids::current().is_namespace() {
+            sys::cover(&self.sys)?;
+        }
         if let Some(cgroup) = &self.cgroup {
-            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let place = rustix::fs::openat(&self.sys, "fs/cgroup", flags, Mode::empty());
-            if let Ok(place) = place {
-                attach(cgroup, &place).map_err(Failure::doing("mount /sys/fs/cgroup"))?;
-            }
+            cgroup.attach(&self.sys, spec.security == Security::Sandbox)?;
         }
         if spec.security == Security::Sandbox {
             masks::apply(&self.proc, &self.sys, self.null()?)?;
@@ -138,6 +158,13 @@ impl OwnMounts {
     fn add_devices(&self) -> rustix::io::Result<()> {
         rustix::fs::mkdirat(&self.dev, "net", Mode::from_raw_mode(0o755))?;
         for Device { path, kind, number: (major, minor) } in insecure::devices() {
+            if Ids::current().is_namespace() {
+                // What the machine hasn't got, or doesn't show, the program doesn't get either.
+                if let Ok(device) = Sources::host_device(&path, major, minor) {
+                    attach(&device, &self.make_file(&path)?)?;
+                }
+                continue;
+            }
             let device = rustix::fs::makedev(major, minor);
             rustix::fs::mknodat(&self.dev, path, kind, Mode::from_raw_mode(0o666), device)?;
         }
@@ -174,9 +201,15 @@ fn when(condition: bool, flag: MountAttrFlags) -> MountAttrFlags {
     if condition { flag } else { MountAttrFlags::empty() }
 }
 
-/// Tells whether the host has version 2 of control groups alone.
-fn has_cgroup2() -> bool {
-    rustix::fs::openat(CWD, Path::new("/sys/fs/cgroup"), OFlags::PATH, Mode::empty())
-        .and_then(rustix::fs::fstatfs)
-        .is_ok_and(|kind| kind.f_type as u64 == CGROUP2_SUPER_MAGIC)
+/// Adds why an unprivileged `/proc` may be refused.
+fn explain_proc(failure: Failure) -> Failure {
+    if !Ids::current().is_namespace() {
+        return failure;
+    }
+    let message = format!(
+        "{}: this system hides parts of /proc, as containers do by default, and so the kernel lets \
+         nobody but root mount it; run kiln as root, or in a container whose /proc is whole",
+        failure.message
+    );
+    Failure { message, ..failure }
 }

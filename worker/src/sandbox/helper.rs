@@ -7,13 +7,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
-use seccompiler::BpfProgram;
 
+use super::cgroup::Membership;
 use super::run::Exit;
 use super::spec::{Network, Spec};
 use super::wire::{self, Failure, Report, Request};
 use super::{child, seccomp};
-use crate::sys::{self, CloneResult, Namespaces};
+use crate::sys::{self, CloneResult, FilterInstruction, Namespaces};
 
 /// The name under which the program runs when it is a sandbox's helper.
 pub(super) const MARKER: &str = "kiln-sandbox-helper";
@@ -22,7 +22,7 @@ pub(super) const MARKER: &str = "kiln-sandbox-helper";
 pub(super) struct Task {
     pub(super) spec: Spec,
     pub(super) anchor: std::path::PathBuf,
-    pub(super) filter: Vec<BpfProgram>,
+    pub(super) filter: Vec<FilterInstruction>,
     pub(super) namespace: Option<OwnedFd>,
     pub(super) input: Option<OwnedFd>,
     pub(super) control: OwnedFd,
@@ -70,7 +70,7 @@ fn supervise(control: &OwnedFd) -> Result<(), Failure> {
     let _ = rustix::thread::set_name(c"kiln-sandbox");
     let (task, alive) = receive_task(control)?;
     let namespaces = Namespaces { network: task.spec.network == Network::None };
-    match sys::clone(namespaces).map_err(Failure::doing("create namespaces"))? {
+    match start(namespaces, &task.spec.cgroups)? {
         CloneResult::Child => {
             drop(alive);
             child::run(task)
@@ -84,6 +84,16 @@ fn supervise(control: &OwnedFd) -> Result<(), Failure> {
                 .map_err(Failure::doing("report the exit"))
         }
     }
+}
+
+/// Starts the child in its control group of version 2.
+fn start(namespaces: Namespaces, groups: &Membership) -> Result<CloneResult, Failure> {
+    let group = groups.unified.as_deref().map(|path| {
+        let action = format!("open the control group {}", path.display());
+        File::open(path).map_err(Failure::doing(&action))
+    });
+    let group = group.transpose()?;
+    sys::clone(namespaces, group.as_ref()).map_err(Failure::doing("create namespaces"))
 }
 
 /// Receives what to do, and makes the pipe that tells the child whether the helper lives.

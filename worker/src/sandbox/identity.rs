@@ -2,6 +2,8 @@
 
 use std::io;
 
+use kiln_tree::Ids;
+use rustix::io::Errno;
 use rustix::process::{Gid, Resource, Rlimit, Uid, setrlimit};
 use rustix::thread::{
     CapabilitySet, CapabilitySets, capabilities, clear_ambient_capability_set,
@@ -64,6 +66,20 @@ fn resource(name: &str) -> Option<Resource> {
     })
 }
 
+/// Fails where this process can't become `user`, and says why.
+pub(super) fn check(user: &ResolvedUser) -> Result<(), Failure> {
+    let ids = Ids::current();
+    if ids.has_user(user.uid) && ids.has_group(user.gid) {
+        return Ok(());
+    }
+    let what = if ids.has_user(user.uid) {
+        format!("group {}", user.gid)
+    } else {
+        format!("user {}", user.uid)
+    };
+    Err(Failure::new(format!("{what} is not among the ids that kiln has here")))
+}
+
 /// Becomes `user`, with the capabilities that `security` leaves.
 pub(super) fn assume(user: &ResolvedUser, security: Security) -> Result<(), Failure> {
     match security {
@@ -101,9 +117,17 @@ fn keep_everything(user: &ResolvedUser) -> io::Result<()> {
 }
 
 fn become_user(user: &ResolvedUser) -> Result<(), Failure> {
-    let groups: Vec<Gid> = user.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
+    // Groups that aren't there have nothing that could be got at through them.
+    let ids = Ids::current();
+    let groups = user.groups.iter().filter(|gid| ids.has_group(**gid));
+    let groups: Vec<Gid> = groups.map(|gid| Gid::from_raw(*gid)).collect();
     let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
-    set_thread_groups(&groups).map_err(Failure::doing("set groups"))?;
+    match set_thread_groups(&groups) {
+        // A namespace of a single group keeps its creator's: the kernel has it so, since a group
+        // may be what somebody is kept out by.
+        Err(Errno::PERM) if ids.is_single() => {}
+        other => other.map_err(Failure::doing("set groups"))?,
+    }
     set_thread_res_gid(gid, gid, gid).map_err(Failure::doing("set group"))?;
     set_thread_res_uid(uid, uid, uid).map_err(Failure::doing("set user"))
 }

@@ -29,8 +29,8 @@
 //! - Paths that come from a Dockerfile or an image are resolved by `openat2` below the root that
 //!   they belong to, never through links of `/proc`, and what is mounted there is attached to the
 //!   descriptor that was resolved, not to its name.
-//! - No device node can be opened but those of the sandbox's own `/dev`: every other mount is
-//!   `nodev`.
+//! - No device node can be opened but those of the sandbox's own `/dev`, and where a control group
+//!   vouches for it, harmless ones in the root: every other mount is `nodev`.
 //! - What the sandbox had to make to mount on (stubs) is gone from the upper directory afterwards.
 //!
 //! # Order in the child
@@ -40,6 +40,7 @@
 //! groups; capabilities; `no_new_privs`; descriptors closed at exec; seccomp; `execve`.
 
 pub mod cgroup;
+mod cgroup_view;
 mod child;
 mod devices;
 mod error;
@@ -56,7 +57,7 @@ mod seccomp;
 mod sources;
 mod spec;
 mod stubs;
-mod syscalls;
+mod sys;
 mod wire;
 
 pub use error::SandboxError;

@@ -12,6 +12,7 @@ use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
+use kiln_tree::Ids;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{
@@ -26,7 +27,8 @@ use super::wire::{Failure, describe};
 /// The longest value that `fsconfig` takes.
 const MAX_VALUE: usize = 255;
 
-/// Mounts an overlay and returns its root, attached nowhere.
+/// Mounts an overlay and returns its root, attached nowhere. Whoever shows it to a program sees to
+/// it that devices can't be opened there.
 pub(super) fn mount_overlay(
     lowers: &[impl AsRef<Path>],
     upper: Option<&Upper>,
@@ -52,12 +54,16 @@ pub(super) fn mount_overlay(
         // mount goes. Kernels before 5.10 don't know it.
         let _ = fsconfig_set_flag(&context, "volatile");
     }
+    if Ids::current().is_namespace() {
+        fsconfig_set_flag(&context, "userxattr")
+            .map_err(|errno| explain(&context, "set userxattr of overlay", errno))?;
+    }
     for (key, value) in [("redirect_dir", "nofollow"), ("index", "off"), ("metacopy", "off")] {
         fsconfig_set_string(&context, key, value)
             .map_err(|errno| explain(&context, &format!("set {key} of overlay"), errno))?;
     }
     fsconfig_create(&context).map_err(|errno| explain(&context, "mount overlay", errno))?;
-    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_NODEV)
+    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
         .map_err(|errno| explain(&context, "mount overlay", errno))
 }
 
@@ -120,10 +126,13 @@ pub(super) fn legacy(
         let (fs, work) = (name(&upper.fs)?, name(&upper.work)?);
         options = format!("{options},upperdir={fs},workdir={work},volatile");
     }
+    if Ids::current().is_namespace() {
+        options.push_str(",userxattr");
+    }
     let options = std::ffi::CString::new(options)
         .map_err(|_| Failure::new("options of overlay contain a zero byte"))?;
     std::env::set_current_dir("/proc/self/fd").map_err(Failure::doing("enter /proc/self/fd"))?;
-    let mounted = mount("overlay", anchor, "overlay", MountFlags::NODEV, options.as_c_str());
+    let mounted = mount("overlay", anchor, "overlay", MountFlags::empty(), options.as_c_str());
     std::env::set_current_dir("/").map_err(Failure::doing("enter /"))?;
     mounted.map_err(Failure::doing("mount overlay"))?;
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;

@@ -15,7 +15,7 @@ use rustix::mount::{
 };
 
 use super::overlay::mount_overlay;
-use super::spec::{MountKind, Security, Tree};
+use super::spec::{MountKind, Tree};
 use super::wire::Failure;
 use crate::sys::{MountAttributes, set_mount_attributes};
 
@@ -49,6 +49,23 @@ impl Sources {
         open_tree(&self.store, name, clone_flags(false)).map_err(Failure::doing(&action))
     }
 
+    /// Returns a mount of one of the machine's own devices.
+    pub(super) fn host_device(name: &str, major: u32, minor: u32) -> Result<Detached, Failure> {
+        let action = format!("mount device {name}");
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let path = Path::new("/dev").join(name);
+        let device =
+            rustix::fs::open(path, flags, Mode::empty()).map_err(Failure::doing(&action))?;
+        let stat = rustix::fs::fstat(&device).map_err(Failure::doing(&action))?;
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        let is_device = matches!(kind, FileType::CharacterDevice | FileType::BlockDevice);
+        if !is_device || stat.st_rdev != rustix::fs::makedev(major, minor) {
+            return Err(Failure::new(format!("{action}: the one of this machine is another")));
+        }
+        open_tree(&device, "", clone_flags(false) | OpenTreeFlags::AT_EMPTY_PATH)
+            .map_err(Failure::doing(&action))
+    }
+
     /// Makes what `kind` asks for.
     pub(super) fn mount(&mut self, kind: &MountKind) -> Result<Detached, Failure> {
         match kind {
@@ -80,9 +97,8 @@ impl Sources {
     }
 
     /// Mounts a whole tree, as it is to be the container's root.
-    pub(super) fn tree(&mut self, tree: &Tree, security: Security) -> Result<Detached, Failure> {
+    pub(super) fn tree(&mut self, tree: &Tree, nodev: bool) -> Result<Detached, Failure> {
         let mount = self.part(tree, Path::new(""), false)?;
-        let nodev = security == Security::Sandbox;
         let attributes = MountAttributes { nodev, ..MountAttributes::default() };
         set_mount_attributes(&mount, attributes)
             .map_err(Failure::doing("set attributes of the root file system"))?;

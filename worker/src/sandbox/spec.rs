@@ -8,6 +8,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::cgroup::{Membership, Shown};
+
 /// What runs in a sandbox.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spec {
@@ -25,8 +27,10 @@ pub struct Spec {
     pub network: Network,
     /// How much the process may do.
     pub security: Security,
-    /// Directories of the control groups that the process joins.
-    pub cgroups: Vec<PathBuf>,
+    /// The control groups that the process runs in.
+    pub cgroups: Membership,
+    /// Those that it sees below `/sys/fs/cgroup`; with version 2 alone, it does in any case.
+    pub shown_cgroups: Vec<Shown>,
     /// Size of `/dev/shm` in bytes.
     pub shm_size: u64,
 }
@@ -50,9 +54,17 @@ impl Spec {
             hostname: DEFAULT_HOSTNAME.to_owned(),
             network: Network::Host,
             security: Security::Sandbox,
-            cgroups: Vec::new(),
+            cgroups: Membership::default(),
+            shown_cgroups: Vec::new(),
             shm_size: DEFAULT_SHM_SIZE,
         }
+    }
+}
+
+impl Spec {
+    /// Tells whether device nodes in the root file system and in `/dev` may be opened.
+    pub(super) fn opens_devices(&self) -> bool {
+        self.security == Security::Insecure || self.cgroups.filters_devices
     }
 }
 

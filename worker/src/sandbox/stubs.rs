@@ -61,6 +61,9 @@ impl Look {
     }
 }
 
+/// What the names of overlayfs's own attributes begin with, as root and in a user namespace.
+const OVERLAY: [&[u8]; 2] = [b"trusted.overlay.", b"user.overlay."];
+
 /// Returns the extended attributes, but overlayfs's own.
 fn attributes(fd: &OwnedFd) -> rustix::io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
     let mut names = vec![0; 64 << 10];
@@ -70,7 +73,8 @@ fn attributes(fd: &OwnedFd) -> rustix::io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
     };
     let mut attributes = Vec::new();
     for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
-        if name.starts_with(b"trusted.overlay.") && name != b"trusted.overlay.opaque" {
+        let own = OVERLAY.iter().find_map(|prefix| name.strip_prefix(*prefix));
+        if own.is_some_and(|name| name != b"opaque") {
             continue;
         }
         let mut value = vec![0; 64 << 10];

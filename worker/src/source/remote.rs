@@ -38,6 +38,9 @@ pub struct RemoteOptions {
     pub environment: Vec<(OsString, OsString)>,
     /// The socket of an SSH agent, where repositories may be fetched with it.
     pub ssh_agent: Option<PathBuf>,
+    /// The file of hosts that the user knows; `None` for what ssh itself takes for it, which in a
+    /// user namespace would be root's.
+    pub known_hosts: Option<PathBuf>,
 }
 
 /// A source elsewhere.

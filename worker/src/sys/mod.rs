@@ -1,14 +1,16 @@
 //! The system calls that no crate wraps safely, and nothing else. All of `unsafe` is here.
 #![expect(unsafe_code, reason = "this module is the place for it")]
 
+mod devices;
 mod mount;
 mod net;
 mod process;
 mod seccomp;
 mod watch;
 
+pub(crate) use devices::{Device, filter_devices};
 pub(crate) use mount::{MountAttributes, set_mount_attributes};
 pub(crate) use net::raise_loopback;
 pub(crate) use process::{CloneResult, Namespaces, clone, close_on_exec_above, reset_signals};
-pub(crate) use seccomp::install_filter;
+pub(crate) use seccomp::{FilterInstruction, install_filter};
 pub(crate) use watch::watch;

@@ -1,9 +1,10 @@
 //! Processes: `clone3`, what they inherit.
 
+use std::fs::File;
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
-/// Which namespaces a child gets of its own, besides mount, pid, ipc, uts and cgroup.
+/// Which namespaces a child gets of its own, besides mount, pid, ipc and uts.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Namespaces {
     /// Network.
@@ -19,7 +20,10 @@ pub(crate) enum CloneResult {
     Child,
 }
 
-/// The kernel's `struct clone_args`, first version.
+/// `libc` has it in a type that is too narrow.
+const CLONE_INTO_CGROUP: u64 = 1 << 33;
+
+/// The kernel's `struct clone_args`, of Linux 5.7.
 #[repr(C)]
 #[derive(Default)]
 struct CloneArguments {
@@ -31,14 +35,17 @@ struct CloneArguments {
     stack: u64,
     stack_size: u64,
     tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+    cgroup: u64,
 }
 
-/// Forks a child into new namespaces.
+/// Forks a child into new namespaces, and into a control group of version 2.
 ///
 /// # Errors
 /// Fails where the process has more than one thread, since a child of such a process can't do
 /// anything safely, and where the kernel refuses.
-pub(crate) fn clone(namespaces: Namespaces) -> io::Result<CloneResult> {
+pub(crate) fn clone(namespaces: Namespaces, cgroup: Option<&File>) -> io::Result<CloneResult> {
     if std::fs::read_dir("/proc/self/task")?.count() != 1 {
         return Err(io::Error::other("the process has more than one thread"));
     }
@@ -46,21 +53,25 @@ pub(crate) fn clone(namespaces: Namespaces) -> io::Result<CloneResult> {
         | libc::CLONE_NEWPID
         | libc::CLONE_NEWIPC
         | libc::CLONE_NEWUTS
-        | libc::CLONE_NEWCGROUP
         | libc::CLONE_PIDFD;
     if namespaces.network {
         flags |= libc::CLONE_NEWNET;
     }
+    let mut flags = u64::from(flags.cast_unsigned());
+    if cgroup.is_some() {
+        flags |= CLONE_INTO_CGROUP;
+    }
     let mut pidfd: libc::c_int = -1;
     let arguments = CloneArguments {
-        flags: u64::from(flags.cast_unsigned()),
+        flags,
         pidfd: (&raw mut pidfd) as u64,
         exit_signal: libc::SIGCHLD as u64,
+        cgroup: cgroup.map_or(0, |group| group.as_raw_fd() as u64),
         ..CloneArguments::default()
     };
     // SAFETY: without CLONE_VM and with no stack given this is a fork: the child goes on with a
     // copy of the memory. The process has one thread (checked above), so that no lock can be held
-    // by a thread that the child hasn't got. `pidfd` lives until the call returns.
+    // by a thread that the child hasn't got. `pidfd` and the group live until the call returns.
     let result = unsafe {
         libc::syscall(libc::SYS_clone3, &raw const arguments, size_of::<CloneArguments>())
     };

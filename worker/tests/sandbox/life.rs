@@ -34,9 +34,15 @@ fn daemons(room: &Room) {
     assert!(!host_runs("98765"), "a process is left");
 }
 
-fn host_runs(word: &str) -> bool {
-    std::fs::read_dir("/proc").unwrap().flatten().any(|entry| {
-        std::fs::read_to_string(entry.path().join("cmdline"))
+pub(crate) fn host_runs(word: &str) -> bool {
+    host_process(word).is_some()
+}
+
+/// Returns the directory in `/proc` of a process that has a word in its command line.
+pub(crate) fn host_process(word: &str) -> Option<std::path::PathBuf> {
+    let mut all = std::fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
+    all.find(|path| {
+        std::fs::read_to_string(path.join("cmdline"))
             .is_ok_and(|line| line.split('\0').any(|part| part == word))
     })
 }
@@ -118,7 +124,7 @@ fn dropped(room: &Room) {
     until(|| !host_runs(word));
 }
 
-fn until(condition: impl Fn() -> bool) {
+pub(crate) fn until(condition: impl Fn() -> bool) {
     let start = Instant::now();
     while !condition() {
         assert!(start.elapsed() < Duration::from_secs(10), "waited for too long");

@@ -10,6 +10,7 @@
 )]
 
 mod confinement;
+mod groups;
 mod life;
 mod mounts;
 mod process;
@@ -25,7 +26,7 @@ use crate::room::Room;
 type Test = fn(&Room);
 
 const TOPICS: &[&[(&str, Test)]] =
-    &[process::TESTS, confinement::TESTS, mounts::TESTS, life::TESTS];
+    &[process::TESTS, confinement::TESTS, groups::TESTS, mounts::TESTS, life::TESTS];
 
 fn main() {
     init_if_asked();

@@ -91,7 +91,10 @@ impl Git {
             set(key, value.into());
         }
         if source.remote.is_ssh() {
-            set("GIT_SSH_COMMAND", ssh_command(source, &scratch.0)?.into());
+            set(
+                "GIT_SSH_COMMAND",
+                ssh_command(source, remotes.options.known_hosts.as_deref(), &scratch.0)?.into(),
+            );
             set("GIT_SSH_VARIANT", "ssh".into());
             if source.uses_agent {
                 let Some(agent) = &remotes.options.ssh_agent else {
@@ -226,23 +229,30 @@ fn token_scope(url: &str) -> &str {
 }
 
 /// Returns the command by which git calls `ssh`, for a shell.
-fn ssh_command(source: &GitSource, scratch: &Path) -> Result<String> {
+fn ssh_command(source: &GitSource, known: Option<&Path>, scratch: &Path) -> Result<String> {
     let own = scratch.join("known_hosts");
     std::fs::write(&own, &source.known_hosts).map_err(Error::path("write", &own))?;
-    let own = own.display().to_string();
-    if own.contains(['\'', '"', '\\', '%']) {
-        return Err(Error::Invalid(format!("{own}: can't be told to ssh")));
-    }
+    let own = told_to_ssh(&own)?;
+    let known = known.map_or_else(|| Ok("~/.ssh/known_hosts".to_owned()), told_to_ssh)?;
     // Keys of hosts that nobody knows go to a file that is thrown away.
     let (files, policy) = if source.known_hosts.is_empty() {
-        (format!("\"{own}\" ~/.ssh/known_hosts"), "accept-new")
+        (format!("{own} {known}"), "accept-new")
     } else {
-        (format!("\"{own}\""), "yes")
+        (own, "yes")
     };
     Ok(format!(
         "ssh -F /dev/null -o BatchMode=yes -o IdentityFile=none -o StrictHostKeyChecking={policy} \
          -o 'UserKnownHostsFile={files}'"
     ))
+}
+
+/// Returns a path as it stands among ssh's options.
+fn told_to_ssh(path: &Path) -> Result<String> {
+    let path = path.display().to_string();
+    if path.contains(['\'', '"', '\\', '%']) {
+        return Err(Error::Invalid(format!("{path}: can't be told to ssh")));
+    }
+    Ok(format!("\"{path}\""))
 }
 
 fn base64(bytes: &[u8]) -> String {

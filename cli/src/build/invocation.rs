@@ -1,0 +1,149 @@
+//! The command that started a build, as it can be shown and kept.
+
+use std::ffi::OsString;
+
+use clap::CommandFactory;
+
+use crate::arguments::Arguments;
+use crate::redact;
+
+/// The option that opens a shell in a failed step.
+const ON_ERROR: &str = "--on-error";
+
+/// What was typed behind the program's name, without credentials.
+#[derive(Clone, Debug)]
+pub(crate) struct Invocation {
+    arguments: Vec<String>,
+}
+
+impl Invocation {
+    /// Returns this process's.
+    pub(crate) fn current() -> Self {
+        Self::of(std::env::args_os().skip(1))
+    }
+
+    fn of(arguments: impl IntoIterator<Item = OsString>) -> Self {
+        let mut safe: Vec<String> = Vec::new();
+        for argument in arguments {
+            let text = argument.to_string_lossy();
+            let build_arg = match (text.strip_prefix("--build-arg="), safe.last()) {
+                (Some(value), _) => Some(("--build-arg=", value)),
+                (None, Some(last)) if last == "--build-arg" => Some(("", text.as_ref())),
+                _ => None,
+            };
+            safe.push(match build_arg {
+                Some((flag, value)) => format!("{flag}{}", build_argument(value)),
+                None => redact::argument(&text),
+            });
+        }
+        Self { arguments: safe }
+    }
+
+    #[cfg(test)]
+    /// Returns the command for a shell.
+    pub(crate) fn command(&self) -> String {
+        words(self.arguments.iter().map(String::as_str))
+    }
+
+    /// Returns the command that does the same, and opens a shell in the step that fails.
+    pub(crate) fn entering(&self) -> String {
+        let subcommand = self.subcommand();
+        let mut typed = self.arguments.iter().enumerate();
+        let mut entering = Vec::new();
+        while let Some((number, argument)) = typed.next() {
+            if argument == ON_ERROR {
+                typed.next();
+            } else if !argument.starts_with("--on-error=") {
+                entering.push(argument.as_str());
+            }
+            if number == subcommand {
+                entering.push("--on-error=shell");
+            }
+        }
+        words(entering.into_iter())
+    }
+
+    /// Returns where the subcommand stands: behind the options of all commands.
+    fn subcommand(&self) -> usize {
+        let command = Arguments::command();
+        let takes_value = |argument: &str| {
+            command.get_arguments().any(|known| {
+                let is_it = known.get_long().is_some_and(|long| argument == format!("--{long}"));
+                is_it && known.get_action().takes_values()
+            })
+        };
+        let mut at = 0;
+        while let Some(argument) = self.arguments.get(at).filter(|text| text.starts_with('-')) {
+            at += if takes_value(argument) { 2 } else { 1 };
+        }
+        at
+    }
+}
+
+/// Returns a build argument; of one that gives a credential its name, which takes the value from the
+/// environment.
+fn build_argument(text: &str) -> String {
+    match text.split_once('=') {
+        Some((name, value)) if redact::is_credential(name, value) => name.to_owned(),
+        _ => redact::urls(text).into_owned(),
+    }
+}
+
+/// Returns a command line of kiln's for a shell.
+fn words<'a>(arguments: impl Iterator<Item = &'a str>) -> String {
+    let words = std::iter::once("kiln".to_owned()).chain(arguments.map(quoted));
+    words.collect::<Vec<_>>().join(" ")
+}
+
+/// Quotes a word for a shell where it needs to be.
+fn quoted(word: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "_@%+=:,./-".contains(c);
+    if !word.is_empty() && word.chars().all(is_plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', "'\\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn typed(words: &[&str]) -> Invocation {
+        Invocation::of(words.iter().map(OsString::from))
+    }
+
+    #[test]
+    fn the_command_that_enters_is_what_was_typed() {
+        for (words, entering) in [
+            (&["build", "."][..], "kiln build --on-error=shell ."),
+            (
+                &["--root", "build", "-D", "b", "--target", "it's", "-t", "a b", "--", "."],
+                "kiln --root build -D b --on-error=shell --target 'it'\\''s' -t 'a b' -- .",
+            ),
+            (&["build", "--on-error", "fail", "x"], "kiln build --on-error=shell x"),
+            (&["build", "--on-error=fail", ""], "kiln build --on-error=shell ''"),
+        ] {
+            assert_eq!(typed(words).entering(), entering);
+        }
+    }
+
+    #[test]
+    fn no_credential_is_in_it() {
+        let invocation = typed(&[
+            "build",
+            "--build-arg",
+            "NPM_TOKEN=x",
+            "--build-arg=http_proxy=http://u:p@h",
+            "--build-arg",
+            "A=1",
+            "--secret",
+            "id=token,env=TOKEN",
+            "https://u:p@h/x.git",
+        ]);
+        assert_eq!(
+            invocation.command(),
+            "kiln build --build-arg NPM_TOKEN --build-arg=http_proxy --build-arg A=1 \
+             --secret id=token,env=TOKEN https://h/x.git"
+        );
+    }
+}

@@ -1,0 +1,90 @@
+//! What happens when a step fails: `--on-error`.
+//!
+//! A shell is opened when everything else has ended: the steps that ran beside the failed one were
+//! stopped, the display is closed, the failure is on the screen, and signals are the shell's. It
+//! makes no difference to the build, which has failed and is recorded so.
+
+use std::io::IsTerminal;
+
+use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
+use kiln_solver::{SolveError, StepError};
+use kiln_worker::FailedStep;
+use kiln_worker::sandbox::{Input, Io};
+
+use super::places::{ContextPlace, DockerfilePlace};
+use super::session::Failure;
+use crate::container::{Signals, Terminal, attend, standard_input, write_through};
+use crate::printer::Printer;
+
+/// What happens when a step fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OnError {
+    /// The build ends
+    Fail,
+    /// A shell is opened where the RUN step has failed, with its files and mounts; then the build
+    /// ends. Without a terminal on standard input, the shell reads its commands from there
+    Shell,
+}
+
+/// Refuses a shell that could read nothing, because the build has read it all.
+pub(super) fn check(
+    on_error: OnError,
+    context: &ContextPlace,
+    dockerfile: &DockerfilePlace,
+) -> Result<()> {
+    let reads_input = matches!(context, ContextPlace::StandardInput)
+        || matches!(dockerfile, DockerfilePlace::StandardInput);
+    if on_error == OnError::Shell && reads_input {
+        bail!("--on-error=shell needs standard input, and the build reads it as well");
+    }
+    Ok(())
+}
+
+/// Tells whether a failure is that of a program, so that what it failed in can be entered.
+pub(super) fn can_be_entered(failure: &Failure) -> bool {
+    let Failure::Solve(SolveError::Step { error, .. }) = failure else { return false };
+    matches!(**error, StepError::Exit { .. })
+}
+
+/// Opens a shell in the step that failed, and returns when it has ended.
+pub(super) async fn enter(failure: &Failure, printer: &Printer) -> Result<()> {
+    let Failure::Solve(SolveError::Step { error, name, .. }) = failure else {
+        printer.note("there is no failed step to open a shell in");
+        return Ok(());
+    };
+    let name = crate::progress::clean_text(name);
+    let StepError::Exit { remains: Some(remains), .. } = &**error else {
+        printer.note(format_args!("no shell can be opened in {name}: it is no RUN step that ran"));
+        return Ok(());
+    };
+    let Some(step) = remains.get::<FailedStep>() else { return Ok(()) };
+    printer.note(format_args!("\nopening a shell in {name}; the build ends when it does"));
+    shell(step).await.context("open a shell in the failed step")
+}
+
+async fn shell(step: &FailedStep) -> Result<()> {
+    let terminal = Terminal::open(std::io::stdin().is_terminal(), true)?;
+    let input = if terminal.is_some() { Input::Null } else { standard_input()? };
+    let io = Io { input, output: Box::new(write_through), namespace: None };
+    let signals = Signals::catch();
+    let running = step.shell(terminal.as_ref().map(Terminal::size), io).await?;
+    // How the shell ends is nobody's business: people leave it after a command that failed.
+    attend(running, signals, terminal).await.map_err(|failure| failure.error)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn standard_input_has_one_reader() {
+        let (file, input) = (DockerfilePlace::Context, ContextPlace::StandardInput);
+        assert!(check(OnError::Shell, &input, &file).is_err());
+        assert!(check(OnError::Fail, &input, &file).is_ok());
+        let directory = ContextPlace::Directory("/".into());
+        assert!(check(OnError::Shell, &directory, &DockerfilePlace::StandardInput).is_err());
+        assert!(check(OnError::Shell, &directory, &file).is_ok());
+    }
+}

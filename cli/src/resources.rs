@@ -1,0 +1,160 @@
+//! How much programs may use: the flags that `build` and `run` share with docker's.
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use kiln_worker::sandbox::cgroup::{Limits, Swap};
+
+use crate::limits;
+
+/// The least memory that a program can be limited to, docker's.
+const LEAST_MEMORY: u64 = 6 << 20;
+/// The least period and quota of processor time, and the longest period, in microseconds.
+const LEAST_CPU_TIME: u64 = 1_000;
+const LONGEST_CPU_PERIOD: u64 = 1_000_000;
+
+/// What was typed.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct ResourceArguments {
+    /// Most memory, as 512m; at least 6m
+    #[arg(short, long, value_name = "SIZE")]
+    pub(crate) memory: Option<String>,
+    /// Most memory and swap together, as 1g; -1 for all the swap there is [default: twice --memory]
+    #[arg(long, value_name = "SIZE", allow_negative_numbers = true)]
+    pub(crate) memory_swap: Option<String>,
+    /// Processor time relative to that of others, who have 1024
+    #[arg(short, long, value_name = "NUMBER")]
+    pub(crate) cpu_shares: Option<u64>,
+    /// Period over which processor time is counted, in microseconds [default: 100000]
+    #[arg(long, value_name = "MICROSECONDS")]
+    pub(crate) cpu_period: Option<u64>,
+    /// Most processor time of a period, in microseconds
+    #[arg(long, value_name = "MICROSECONDS", allow_negative_numbers = true)]
+    pub(crate) cpu_quota: Option<i64>,
+    /// Processors to run on, as 0-3 or 0,1
+    #[arg(long, value_name = "LIST")]
+    pub(crate) cpuset_cpus: Option<String>,
+    /// Memory nodes to use, as 0-3 or 0,1
+    #[arg(long, value_name = "LIST")]
+    pub(crate) cpuset_mems: Option<String>,
+    /// Control group to run in, as /builds, or a systemd slice
+    #[arg(long, value_name = "PATH", default_value = "", hide_default_value = true)]
+    pub(crate) cgroup_parent: String,
+}
+
+/// Makes out what was asked for. As with docker, 0 stands for no limit.
+pub(crate) fn limits(arguments: &ResourceArguments) -> Result<Limits> {
+    let memory = arguments.memory.as_deref().map(limits::size_limit).transpose();
+    let memory = memory.context("invalid --memory")?.flatten();
+    if memory.is_some_and(|bytes| bytes < LEAST_MEMORY) {
+        bail!("invalid --memory: it must be 6m at least");
+    }
+    let period = arguments.cpu_period.filter(|period| *period > 0);
+    if period.is_some_and(|period| !(LEAST_CPU_TIME..=LONGEST_CPU_PERIOD).contains(&period)) {
+        bail!("invalid --cpu-period: it must be from {LEAST_CPU_TIME} to {LONGEST_CPU_PERIOD}");
+    }
+    let quota = arguments.cpu_quota.and_then(|quota| u64::try_from(quota).ok());
+    let quota = quota.filter(|quota| *quota > 0);
+    if quota.is_some_and(|quota| quota < LEAST_CPU_TIME) {
+        bail!("invalid --cpu-quota: it must be {LEAST_CPU_TIME} at least");
+    }
+    Ok(Limits {
+        memory,
+        swap: swap(arguments.memory_swap.as_deref(), memory)?,
+        cpu_shares: arguments.cpu_shares.filter(|shares| *shares > 0),
+        cpu_quota: quota,
+        cpu_period: period,
+        cpus: list(arguments.cpuset_cpus.as_deref()).context("invalid --cpuset-cpus")?,
+        memory_nodes: list(arguments.cpuset_mems.as_deref()).context("invalid --cpuset-mems")?,
+        pids: None,
+    })
+}
+
+fn swap(text: Option<&str>, memory: Option<u64>) -> Result<Option<Swap>> {
+    let swap = match text {
+        None => return Ok(None),
+        Some("-1") => Swap::Unlimited,
+        Some(text) => match limits::size_limit(text).context("invalid --memory-swap")? {
+            None => return Ok(None),
+            Some(bytes) => Swap::Total(bytes),
+        },
+    };
+    match (swap, memory) {
+        (_, None) => bail!("invalid --memory-swap: it needs --memory"),
+        (Swap::Total(total), Some(memory)) if total < memory => {
+            bail!("invalid --memory-swap: it includes the memory, and must be as large at least")
+        }
+        _ => Ok(Some(swap)),
+    }
+}
+
+/// Checks a list of numbers and ranges.
+fn list(text: Option<&str>) -> Result<Option<String>> {
+    let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(None) };
+    let number = |text: &str| text.parse::<u16>().ok();
+    let is_valid = |part: &str| match part.split_once('-') {
+        Some((first, last)) => {
+            number(first).is_some_and(|first| number(last).is_some_and(|last| first <= last))
+        }
+        None => number(part).is_some(),
+    };
+    if !text.split(',').all(is_valid) {
+        bail!("{text:?} is no list as 0-3 or 0,1");
+    }
+    Ok(Some(text.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Typed {
+        #[command(flatten)]
+        resources: ResourceArguments,
+    }
+
+    fn read(typed: &[&str]) -> Result<Limits> {
+        limits(&Typed::parse_from([&["kiln"], typed].concat()).resources)
+    }
+
+    #[test]
+    fn limits_are_dockers() {
+        assert_eq!(read(&[]).unwrap(), Limits::default());
+        let none = ["-m", "0", "--cpu-quota", "-1", "--cpu-period", "0", "-c", "0"];
+        assert_eq!(read(&none).unwrap(), Limits::default());
+        let all = ["-m", "64m", "--memory-swap", "-1", "-c", "512", "--cpu-quota", "50000"];
+        let more = ["--cpu-period", "20000", "--cpuset-cpus", "0-1,3", "--cpuset-mems", "0"];
+        let expected = Limits {
+            memory: Some(64 << 20),
+            swap: Some(Swap::Unlimited),
+            cpu_shares: Some(512),
+            cpu_quota: Some(50_000),
+            cpu_period: Some(20_000),
+            cpus: Some("0-1,3".to_owned()),
+            memory_nodes: Some("0".to_owned()),
+            pids: None,
+        };
+        assert_eq!(read(&[&all[..], &more].concat()).unwrap(), expected);
+        let swap = read(&["-m", "64m", "--memory-swap", "1g"]).unwrap().swap;
+        assert_eq!(swap, Some(Swap::Total(1 << 30)));
+    }
+
+    #[test]
+    fn what_can_not_be_is_refused() {
+        for typed in [
+            &["-m", "1m"][..],
+            &["-m", "x"],
+            &["--memory-swap", "1g"],
+            &["-m", "64m", "--memory-swap", "32m"],
+            &["--cpu-period", "5"],
+            &["--cpu-quota", "5"],
+            &["--cpuset-cpus", "0-"],
+            &["--cpuset-cpus", "3-1"],
+            &["--cpuset-mems", "all"],
+        ] {
+            assert!(read(typed).is_err(), "{typed:?}");
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! The process that has kiln's ids mapped.
+//!
+//! The same binary once more, started while kiln is still outside of its user namespace: it waits
+//! for a byte, and runs the two programs that may write maps. When kiln ends before, it ends too.
+
+use std::io::{Read, Write};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, ExitCode, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+use super::Plan;
+use crate::printer::Printer;
+
+/// The name under which the program runs when it is the mapper.
+const MARKER: &str = "kiln-id-mapper";
+/// What stands between the two programs' arguments.
+const NEXT: &str = "--";
+
+/// The process, as kiln sees it.
+pub(super) struct Mapper {
+    child: Child,
+}
+
+impl Mapper {
+    /// Starts it. It does nothing yet.
+    pub(super) fn start(plan: Plan) -> Result<Self> {
+        let pid = std::process::id().to_string();
+        let mut command = Command::new("/proc/self/exe");
+        command.arg0(MARKER).env_clear().stdin(Stdio::piped());
+        command.stdout(Stdio::null()).stderr(Stdio::piped());
+        for (number, (program, arguments)) in plan.programs.into_iter().enumerate() {
+            if number > 0 {
+                command.arg(NEXT);
+            }
+            command.arg(program).arg(&pid).args(arguments);
+        }
+        Ok(Self { child: command.spawn().context("start kiln once more, to map user ids")? })
+    }
+
+    /// Has the ids of this process mapped.
+    pub(super) fn map(mut self) -> Result<()> {
+        if let Some(mut stdin) = self.child.stdin.take() {
+            stdin.write_all(b"!").context("have user ids mapped")?;
+        }
+        let output = self.child.wait_with_output().context("have user ids mapped")?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let said = String::from_utf8_lossy(&output.stderr);
+        bail!("{}", said.trim().lines().collect::<Vec<_>>().join("; "))
+    }
+}
+
+/// Becomes the mapper where this process was started as one.
+pub(crate) fn map_if_asked() -> Option<ExitCode> {
+    let mut arguments = std::env::args_os();
+    if arguments.next()? != MARKER {
+        return None;
+    }
+    let mut byte = [0];
+    if !matches!(std::io::stdin().read(&mut byte), Ok(1)) {
+        return Some(ExitCode::FAILURE);
+    }
+    let arguments: Vec<_> = arguments.collect();
+    for program in arguments.split(|argument| argument == NEXT) {
+        let Some((name, rest)) = program.split_first() else { continue };
+        match Command::new(name).args(rest).stdin(Stdio::null()).status() {
+            Ok(status) if status.success() => {}
+            Ok(_) => return Some(ExitCode::FAILURE),
+            Err(error) => {
+                let name = name.to_string_lossy();
+                Printer::new().note(format_args!("{name}: {error}"));
+                return Some(ExitCode::FAILURE);
+            }
+        }
+    }
+    Some(ExitCode::SUCCESS)
+}

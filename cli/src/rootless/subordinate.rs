@@ -1,0 +1,84 @@
+//! Subordinate ids: `/etc/subuid` and `/etc/subgid` (subuid(5)).
+
+/// Most lines that the kernel takes in a map.
+const MOST: usize = 339;
+
+/// Ranges of ids that somebody may use: the first, and how many.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Ranges(Vec<(u32, u32)>);
+
+impl Ranges {
+    /// Reads the ranges that a user has, by name or by number; `None` where there are none.
+    pub(super) fn of(text: &str, name: &str, uid: u32) -> Option<Self> {
+        let number = uid.to_string();
+        let range = |line: &str| {
+            let mut fields = line.trim().split(':');
+            let owner = fields.next()?;
+            let range = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
+            ((!name.is_empty() && owner == name) || owner == number).then_some(range)
+        };
+        let mut ranges: Vec<(u32, u32)> =
+            text.lines().filter_map(range).filter(|(_, count)| *count > 0).collect();
+        // A range that is there by name and by number can be used once.
+        let mut seen = Vec::new();
+        ranges.retain(|range| {
+            !seen.contains(range) && {
+                seen.push(*range);
+                true
+            }
+        });
+        ranges.truncate(MOST);
+        (!ranges.is_empty()).then_some(Self(ranges))
+    }
+
+    /// Returns the map, as arguments: `own` becomes 0, and the ranges what follows.
+    pub(super) fn arguments(&self, own: u32) -> Vec<String> {
+        let mut numbers = vec![0, own, 1];
+        let mut next = 1_u32;
+        for (first, count) in &self.0 {
+            // What would be beyond the highest id is left out.
+            let count = (*count).min(u32::MAX - next);
+            if count > 0 {
+                numbers.extend([next, *first, count]);
+                next += count;
+            }
+        }
+        numbers.iter().map(u32::to_string).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: &str = "\
+# a comment
+ann:100000:65536
+bob:165536:65536
+1000:300000:10
+1000:300000:10
+ann:400000:0
+broken:x:1
+:7:7
+";
+
+    #[test]
+    fn ranges_are_found_by_name_and_number() {
+        let ranges = |name: &str, uid| Ranges::of(FILE, name, uid).map(|ranges| ranges.0);
+        assert_eq!(ranges("ann", 5), Some(vec![(100_000, 65_536)]));
+        assert_eq!(ranges("ann", 1000), Some(vec![(100_000, 65_536), (300_000, 10)]));
+        assert_eq!(ranges("carl", 5), None);
+        assert_eq!(ranges("", 5), None, "somebody without a name");
+        assert_eq!(ranges("broken", 5), None);
+    }
+
+    #[test]
+    fn the_callers_own_id_becomes_roots() {
+        let ranges = Ranges(vec![(100_000, 65_536), (300_000, 10)]);
+        let expected = ["0", "1000", "1", "1", "100000", "65536", "65537", "300000", "10"];
+        assert_eq!(ranges.arguments(1000), expected);
+        let ranges = Ranges(vec![(1, u32::MAX), (5, 5)]);
+        assert_eq!(ranges.arguments(0)[5], (u32::MAX - 1).to_string());
+        assert_eq!(ranges.arguments(0).len(), 6);
+    }
+}

@@ -1,0 +1,152 @@
+//! The user and group ids that this process can give to files.
+//!
+//! As root of the machine, it has all of them. In a user namespace there are as many as its creator
+//! had: root's (the creator's own id outside) and mostly 65,536 more, or root's alone.
+//!
+//! An owner that isn't there is *recorded*: the file belongs to root, or to the one of user and
+//! group that is there, and the attribute `user.kiln.owner` says whose it is to be. Whoever reads the
+//! tree through this crate sees that owner, and so does the layer that is packed of it. A record
+//! counts as long as the file still has the owner that it was given along with it. Links, fifos and
+//! devices can't have such attributes, and stay with root. Nothing is ever recorded, or believed,
+//! where all ids are there.
+
+use std::sync::OnceLock;
+
+use crate::metadata::Owner;
+
+/// The attribute that says whose a file is to be.
+pub(crate) const RECORD: &[u8] = b"user.kiln.owner";
+
+/// What a process sees that isn't in a user namespace of its own.
+const ALL: (u32, u32, u32) = (0, 0, u32::MAX);
+
+/// A set of ids.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ids {
+    users: Vec<Range>,
+    groups: Vec<Range>,
+}
+
+/// A stretch of ids: the first inside, the first outside, and how many there are.
+type Range = (u32, u32, u32);
+
+impl Ids {
+    /// Returns those of this process. They are looked up once, when first asked for: by then the
+    /// process must be in the user namespace that it stays in.
+    pub fn current() -> &'static Self {
+        static CURRENT: OnceLock<Ids> = OnceLock::new();
+        CURRENT.get_or_init(|| {
+            // Without `/proc`, or in a kernel without user namespaces, there is but one set.
+            let read = |name| std::fs::read_to_string(name).unwrap_or_default();
+            Self::parse(&read("/proc/self/uid_map"), &read("/proc/self/gid_map"))
+        })
+    }
+
+    fn parse(users: &str, groups: &str) -> Self {
+        let ranges = |text: &str| {
+            let ranges: Vec<Range> = text.lines().filter_map(range).collect();
+            if ranges.is_empty() { vec![ALL] } else { ranges }
+        };
+        Self { users: ranges(users), groups: ranges(groups) }
+    }
+
+    /// Tells whether these are the ids of a user namespace, and not all that there are. There,
+    /// devices can't be made, and overlayfs keeps its marks in `user.overlay.*`.
+    pub fn is_namespace(&self) -> bool {
+        self.users != [ALL]
+    }
+
+    /// Tells whether there is no user but one.
+    pub fn is_single(&self) -> bool {
+        matches!(self.users.as_slice(), [(_, _, 1)])
+    }
+
+    /// Tells whether a user is there.
+    pub fn has_user(&self, uid: u32) -> bool {
+        contains(&self.users, uid)
+    }
+
+    /// Tells whether a group is there.
+    pub fn has_group(&self, gid: u32) -> bool {
+        contains(&self.groups, gid)
+    }
+
+    /// Returns how the ids are written on the disk: files that were made with others have other
+    /// owners.
+    pub fn on_disk(&self) -> String {
+        let text = |ranges: &[Range]| {
+            let ranges =
+                ranges.iter().map(|(inside, outside, count)| format!("{inside} {outside} {count}"));
+            ranges.collect::<Vec<_>>().join(", ")
+        };
+        format!("users {}; groups {}\n", text(&self.users), text(&self.groups))
+    }
+
+    /// Returns the owner that a file gets that is to be `owner`'s.
+    pub(crate) fn possible(&self, owner: Owner) -> Owner {
+        Owner {
+            uid: if self.has_user(owner.uid) { owner.uid } else { 0 },
+            gid: if self.has_group(owner.gid) { owner.gid } else { 0 },
+        }
+    }
+
+    /// Returns the owner of a file that belongs to `actual` and has the record `value`.
+    pub(crate) fn recorded(&self, actual: Owner, value: &[u8]) -> Option<Owner> {
+        let (uid, gid) = std::str::from_utf8(value).ok()?.split_once(':')?;
+        let owner = Owner { uid: uid.parse().ok()?, gid: gid.parse().ok()? };
+        let counts = owner != actual && self.possible(owner) == actual;
+        (self.is_namespace() && counts).then_some(owner)
+    }
+}
+
+/// Returns what says that a file is to be `owner`'s.
+pub(crate) fn record(owner: Owner) -> String {
+    format!("{}:{}", owner.uid, owner.gid)
+}
+
+fn range(line: &str) -> Option<Range> {
+    let mut numbers = line.split_whitespace().map(|number| number.parse().ok());
+    Some((numbers.next()??, numbers.next()??, numbers.next()??))
+}
+
+fn contains(ranges: &[Range], id: u32) -> bool {
+    ranges.iter().any(|(first, _, count)| id.checked_sub(*first).is_some_and(|at| at < *count))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAP: &str = "         0       1000          1\n         1     100000      65536\n";
+
+    fn owner(uid: u32, gid: u32) -> Owner {
+        Owner { uid, gid }
+    }
+
+    #[test]
+    fn ranges_are_read() {
+        let ids = Ids::parse(MAP, "0 1000 1\n");
+        assert!(ids.is_namespace() && !ids.is_single());
+        assert!(ids.has_user(0) && ids.has_user(65536) && !ids.has_user(65537));
+        assert!(ids.has_group(0) && !ids.has_group(1));
+        assert_eq!(ids.on_disk(), "users 0 1000 1, 1 100000 65536; groups 0 1000 1\n");
+        for all in [Ids::parse("0 0 4294967295\n", "0 0 4294967295\n"), Ids::parse("", "")] {
+            assert!(!all.is_namespace() && all.has_user(u32::MAX - 1) && all.has_group(7));
+        }
+        assert!(Ids::parse("0 5 1", "0 5 1").is_single());
+    }
+
+    #[test]
+    fn records_count_while_the_owner_is_what_it_was() {
+        let ids = Ids::parse(MAP, MAP);
+        assert_eq!(ids.possible(owner(70_000, 5)), owner(0, 5));
+        assert_eq!(ids.recorded(owner(0, 5), b"70000:5"), Some(owner(70_000, 5)));
+        assert_eq!(ids.recorded(owner(9, 5), b"70000:5"), None);
+        assert_eq!(ids.recorded(owner(0, 5), b"8:5"), None, "it could have been given");
+        for garbage in [&b"x:1"[..], b"1", b"", b"1:", b"\xff:1", b"99999999999:1"] {
+            assert_eq!(ids.recorded(owner(0, 0), garbage), None);
+        }
+        let all = Ids::parse("", "");
+        assert_eq!(all.recorded(owner(0, 0), b"8:5"), None);
+    }
+}

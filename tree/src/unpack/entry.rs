@@ -1,0 +1,75 @@
+//! What an entry of an archive becomes: bytes, attributes, times.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::unix::fs::FileExt as _;
+
+use rustix::fs::{Mode, OFlags, openat};
+use rustix::io::Errno;
+
+use crate::attributes::{self, Attributes};
+use crate::metadata::Timestamp;
+use crate::tar_reader::{TarEntry, TarReader};
+use crate::{edit, names};
+
+/// Returns a time that all file systems can hold: containerd's bounds, 1970 and 2262.
+pub(super) fn bounded_time(time: Timestamp) -> Timestamp {
+    const LATEST: i64 = i64::MAX / 1_000_000_000;
+    if (0..LATEST).contains(&time.seconds) { time } else { Timestamp::default() }
+}
+
+pub(super) fn copy_at(
+    file: &File,
+    (offset, length): (u64, u64),
+    reader: &mut TarReader<'_>,
+    buffer: &mut [u8],
+) -> io::Result<()> {
+    let mut done = 0;
+    while done < length {
+        let wanted = buffer.len().min(usize::try_from(length - done).unwrap_or(usize::MAX));
+        reader.read_exact(&mut buffer[..wanted])?;
+        file.write_all_at(&buffer[..wanted], offset + done)?;
+        done += wanted as u64;
+    }
+    Ok(())
+}
+
+/// Gives an open file or directory its owner, extended attributes, mode and time, in this order:
+/// a change of owner takes away `security.capability` and the setuid bit.
+pub(super) fn finish_open(
+    fd: BorrowedFd<'_>,
+    entry: &TarEntry,
+    attributes: &Attributes,
+) -> Result<(), Errno> {
+    let owner = Attributes { owner: attributes.owner, ..Attributes::default() };
+    owner.apply_to_fd(fd)?;
+    for (name, value) in &entry.xattrs {
+        // They speak to the kernel of this host, not of the image.
+        if name.starts_with(b"trusted.") || attributes::is_reserved_xattr(name) {
+            continue;
+        }
+        match attributes::set_xattr(fd, name, value) {
+            Ok(()) | Err(Errno::OPNOTSUPP) => {}
+            // Namespaces that only some kernels and users may write.
+            Err(Errno::PERM) if !name.starts_with(b"security.capability") => {
+                let name = String::from_utf8_lossy(name);
+                tracing::debug!(%name, "extended attribute left out");
+            }
+            Err(errno) => return Err(errno),
+        }
+    }
+    Attributes { owner: None, ..*attributes }.apply_to_fd(fd)
+}
+
+/// Makes a directory, or takes the one that is there, and gives it what the archive tells.
+pub(super) fn make_directory(
+    (dir, name): (BorrowedFd<'_>, &[u8]),
+    entry: &TarEntry,
+    attributes: &Attributes,
+) -> Result<(), Errno> {
+    edit::make_dir(dir, name, &Attributes { mode: Some(0o700), ..Attributes::default() })?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let fd = openat(dir, names::path(name), flags, Mode::empty())?;
+    finish_open(fd.as_fd(), entry, attributes)
+}

@@ -1,0 +1,139 @@
+//! A step that has failed, to be looked into.
+//!
+//! It is the very sandbox that the program had: its root with the changes that it made, its mounts,
+//! its user, environment and network. Nothing of it was committed and nothing will be: it goes when
+//! it is dropped, and until then it holds the cache mounts, secrets and agents of the step. The lock
+//! on the step's key is free meanwhile: another build may try the step for itself.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use kiln_llb::op::ExecOp;
+use tokio_util::sync::CancellationToken;
+
+use super::Exec;
+use super::mounts::Prepared;
+use super::network::StepNetwork;
+use crate::error::{Error, Result};
+use crate::sandbox::cgroup::Cgroup;
+use crate::sandbox::{Io, MountKind, Running, SandboxError, Spec, TerminalSize, Tree};
+
+/// Shells that most images have, the more comfortable one first.
+const SHELLS: [&str; 2] = ["/bin/bash", "/bin/sh"];
+
+/// What a program ran by and in.
+pub(super) type Scene = (Spec, Prepared, Cgroup, StepNetwork);
+
+/// A step that has failed, with everything that it worked in.
+pub struct FailedStep {
+    exec: Exec,
+    spec: Spec,
+    /// The shell that the step itself was run by.
+    own_shell: Option<String>,
+    network: StepNetwork,
+    /// What the specification names is there as long as this is.
+    _held: (Prepared, Cgroup),
+    /// How many programs have been run in it.
+    entered: AtomicU32,
+}
+
+impl fmt::Debug for FailedStep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The specification holds secrets.
+        f.debug_struct("FailedStep").field("args", &self.spec.process.args).finish_non_exhaustive()
+    }
+}
+
+impl FailedStep {
+    pub(super) fn new(exec: Exec, op: &ExecOp, (spec, prepared, group, network): Scene) -> Self {
+        let own_shell = own_shell(&op.meta.args);
+        let entered = AtomicU32::new(0);
+        Self { exec, spec, own_shell, network, _held: (prepared, group), entered }
+    }
+
+    /// Starts a shell where the step's program was: bash where there is one, else `sh`, else the
+    /// shell that the step was run by. With a size it has a terminal, and otherwise `io`.
+    ///
+    /// # Errors
+    /// Fails where there is no shell, or the sandbox can't be set up.
+    pub async fn shell(&self, terminal: Option<TerminalSize>, mut io: Io) -> Result<Running> {
+        io.namespace = self.network.fd()?;
+        let shell = self.find_shell().await?;
+        let mut spec = self.with_args(vec![shell.to_owned()])?;
+        spec.process.terminal = terminal;
+        let names_terminal = |variable: &String| variable.starts_with("TERM=");
+        if terminal.is_some() && !spec.process.env.iter().any(names_terminal) {
+            spec.process.env.push("TERM=xterm".to_owned());
+        }
+        Ok(self.exec.sandbox()?.start(&spec, io).await?)
+    }
+
+    /// Finds a shell by trying: whether a program can be executed is known to the sandbox alone.
+    async fn find_shell(&self) -> Result<&str> {
+        let own = self.own_shell.as_deref();
+        for shell in SHELLS.into_iter().chain(own) {
+            let spec = self.with_args([shell, "-c", "exit 0"].map(str::to_owned).to_vec())?;
+            let mut io = Io::to(|_, _| ());
+            io.namespace = self.network.fd()?;
+            let ended = self.exec.sandbox()?.run(&spec, io, &never()).await;
+            match ended {
+                Ok(exit) if exit.success() => return Ok(shell),
+                Ok(_) | Err(SandboxError::Exec { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let own = own.map(|own| format!(", {own}")).unwrap_or_default();
+        let message = format!("the step's files have no shell: none of {}{own}", SHELLS.join(", "));
+        Err(SandboxError::Exec { message, code: 127 }.into())
+    }
+
+    /// Returns the specification of another program in the same place.
+    fn with_args(&self, args: Vec<String>) -> Result<Spec> {
+        let mut spec = self.spec.clone();
+        spec.process.args = args;
+        let number = self.entered.fetch_add(1, Ordering::Relaxed);
+        renew(&mut spec.rootfs, number)?;
+        for mount in &mut spec.mounts {
+            if let MountKind::Bind { tree, .. } = &mut mount.kind {
+                renew(tree, number)?;
+            }
+        }
+        Ok(spec)
+    }
+}
+
+/// Gives a tree that is mounted once more a fresh directory for the kernel's use: one that has been
+/// part of a volatile mount is refused. It lies beside the first one, and goes with it.
+fn renew(tree: &mut Tree, number: u32) -> Result<()> {
+    if let Tree::Overlay { upper: Some(upper), .. } = tree {
+        upper.work = upper.work.with_file_name(format!("work{number}"));
+        let name = upper.work.to_string_lossy();
+        std::fs::create_dir(&upper.work).map_err(Error::kernel("create", &name))?;
+    }
+    Ok(())
+}
+
+fn never() -> CancellationToken {
+    CancellationToken::new()
+}
+
+/// Returns the shell of a command in shell form: what stands before `-c`, with its options.
+fn own_shell(args: &[String]) -> Option<String> {
+    let [shell, options @ .., _command] = args else { return None };
+    options.iter().any(|option| option == "-c").then(|| shell.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_steps_own_shell_is_known_by_its_option() {
+        let own = |words: &str| own_shell(&words.split(' ').map(str::to_owned).collect::<Vec<_>>());
+        assert_eq!(own("/busybox/sh -c make").as_deref(), Some("/busybox/sh"));
+        assert_eq!(own("/bin/ash -eo pipefail -c make").as_deref(), Some("/bin/ash"));
+        assert_eq!(own("python -m build"), None);
+        assert_eq!(own("program -c"), None, "its last argument is the command");
+        assert_eq!(own_shell(&[]), None);
+    }
+}

@@ -1,0 +1,223 @@
+//! A group that belongs to one kiln process and holds those of its programs.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustix::fs::{FlockOperation, flock};
+
+use super::devices;
+use super::layout::Hierarchy;
+
+/// What the names of houses begin with.
+const PREFIX: &str = "kiln-";
+/// The room of programs without limits of their own.
+const FREE: &str = "free";
+/// How often, and how long after each other, an emptied group is tried to be removed.
+const REMOVALS: u32 = 50;
+const REMOVAL_PAUSE: Duration = Duration::from_millis(10);
+/// How often a house is begun again that was swept away before it was locked.
+const ATTEMPTS: u32 = 10;
+
+/// A group that is locked as long as this process lives; dropped, it is removed.
+#[derive(Debug)]
+pub(super) struct House {
+    path: PathBuf,
+    _lock: File,
+    filters_devices: bool,
+    /// Groups above it that weren't there, uppermost first.
+    made: Vec<PathBuf>,
+}
+
+impl House {
+    /// Builds a house, and sweeps away the empty ones beside it.
+    pub(super) fn build(place: &Path, hierarchy: &Hierarchy) -> io::Result<Self> {
+        let made = make_above(place, hierarchy)?;
+        sweep(place, hierarchy.unified);
+        let (path, lock) = match (0..ATTEMPTS).find_map(|_| begin(place).transpose()) {
+            Some(begun) => begun?,
+            None => return Err(io::Error::other("another kiln removes what this one makes")),
+        };
+        let mut house = Self { path, _lock: lock, filters_devices: false, made };
+        if !hierarchy.unified && hierarchy.has("cpuset") {
+            inherit_cpuset(&house.path)?;
+        }
+        house.filters_devices = if hierarchy.unified {
+            // The room is there from now on: steps are started in it.
+            devices::filter_unified(&house.path)
+                && std::fs::create_dir(house.path.join(FREE)).is_ok()
+        } else {
+            hierarchy.has("devices") && devices::filter(&house.path)
+        };
+        Ok(house)
+    }
+
+    /// Returns its directory.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Returns the group of programs without limits of their own; only where devices are filtered.
+    pub(super) fn free(&self) -> PathBuf {
+        self.path.join(FREE)
+    }
+
+    /// Tells whether it decides which devices can be opened.
+    pub(super) fn filters_devices(&self) -> bool {
+        self.filters_devices
+    }
+}
+
+impl Drop for House {
+    fn drop(&mut self) {
+        // The next kiln finds what can't be removed now.
+        let _ = remove(&self.path);
+        for path in self.made.iter().rev() {
+            // Somebody else may use it by now.
+            let _ = std::fs::remove_dir(path);
+        }
+    }
+}
+
+/// Makes the groups above a house that aren't there.
+fn make_above(place: &Path, hierarchy: &Hierarchy) -> io::Result<Vec<PathBuf>> {
+    let missing: Vec<&Path> = place.ancestors().take_while(|path| !path.exists()).collect();
+    let mut made = Vec::new();
+    for path in missing.into_iter().rev() {
+        match std::fs::create_dir(path) {
+            Ok(()) => made.push(path.to_owned()),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => {
+                return Err(io::Error::new(error.kind(), format!("{}: {error}", path.display())));
+            }
+        }
+        if !hierarchy.unified && hierarchy.has("cpuset") {
+            inherit_cpuset(path)?;
+        }
+    }
+    Ok(made)
+}
+
+/// Makes a directory with a name of its own and locks it; `None` where somebody has removed it
+/// before it was locked.
+fn begin(place: &Path) -> io::Result<Option<(PathBuf, File)>> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let path = place.join(format!("{PREFIX}{}-{:016x}", std::process::id(), now.as_nanos()));
+    match std::fs::create_dir(&path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(None),
+        other => other?,
+    }
+    let Ok(lock) = File::open(&path) else { return Ok(None) };
+    let is_ours = flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok();
+    // It may have been removed while it was being locked.
+    let is_there = || {
+        let same = |now: std::fs::Metadata| lock.metadata().is_ok_and(|was| was.ino() == now.ino());
+        std::fs::metadata(&path).is_ok_and(same)
+    };
+    if is_ours && is_there() { Ok(Some((path, lock))) } else { Ok(None) }
+}
+
+/// Removes the houses in a place that belong to nobody any more.
+fn sweep(place: &Path, unified: bool) {
+    let Ok(entries) = std::fs::read_dir(place) else { return };
+    for entry in entries.flatten() {
+        if !entry.file_name().to_str().is_some_and(is_house) {
+            continue;
+        }
+        let path = entry.path();
+        let Ok(house) = File::open(&path) else { continue };
+        if flock(&house, FlockOperation::NonBlockingLockExclusive).is_err() {
+            continue;
+        }
+        if unified {
+            // Programs die with their kiln; should one have been forgotten, it dies now.
+            let kill = File::options().write(true).open(path.join("cgroup.kill"));
+            let _ = kill.and_then(|mut kill| kill.write_all(b"1"));
+        }
+        let _ = remove_once(&path);
+    }
+}
+
+/// Tells whether a name is that of a house, and of nothing that somebody else may call so.
+fn is_house(name: &str) -> bool {
+    let parts = name.strip_prefix(PREFIX).and_then(|rest| rest.split_once('-'));
+    parts.is_some_and(|(process, moment)| {
+        process.parse::<u32>().is_ok()
+            && moment.len() == 16
+            && moment.bytes().all(|digit| digit.is_ascii_hexdigit())
+    })
+}
+
+/// Removes a group and those below it; the kernel may be a moment behind with processes that have
+/// ended.
+pub(super) fn remove(path: &Path) -> io::Result<()> {
+    for _ in 0..REMOVALS {
+        match remove_once(path) {
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+                std::thread::sleep(REMOVAL_PAUSE);
+            }
+            other => return other,
+        }
+    }
+    remove_once(path)
+}
+
+fn remove_once(path: &Path) -> io::Result<()> {
+    match std::fs::remove_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Ok(()) => return Ok(()),
+        Err(_) => {}
+    }
+    for entry in std::fs::read_dir(path)?.flatten() {
+        if entry.file_type()?.is_dir() {
+            remove_once(&entry.path())?;
+        }
+    }
+    std::fs::remove_dir(path)
+}
+
+/// Gives a new group of version 1 the processors and memory nodes of the one above, without which
+/// nothing can run in it.
+pub(super) fn inherit_cpuset(path: &Path) -> io::Result<()> {
+    let Some(above) = path.parent() else { return Ok(()) };
+    for file in ["cpuset.cpus", "cpuset.mems"] {
+        let own = std::fs::read_to_string(path.join(file))?;
+        if own.trim().is_empty() {
+            let inherited = std::fs::read_to_string(above.join(file))?;
+            super::write(&path.join(file), inherited.trim())?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hierarchy(mount: &Path) -> Hierarchy {
+        let (own, controllers) = (mount.join("own"), Vec::new());
+        Hierarchy { mount: mount.to_owned(), own, unified: true, controllers }
+    }
+
+    #[test]
+    fn what_a_dead_kiln_left_is_swept_and_what_a_living_one_has_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = directory.path().join("made/by/us");
+        let first = House::build(&place, &hierarchy(directory.path())).unwrap();
+        std::fs::create_dir_all(place.join("kiln-1-00000000deadbeef/3")).unwrap();
+        std::fs::create_dir(place.join("kiln-others")).unwrap();
+        let second = House::build(&place, &hierarchy(directory.path())).unwrap();
+        assert!(first.path().is_dir() && second.path().is_dir());
+        assert!(
+            !place.join("kiln-1-00000000deadbeef").exists() && place.join("kiln-others").is_dir()
+        );
+        std::fs::remove_dir(place.join("kiln-others")).unwrap();
+        std::fs::create_dir(second.path().join("1")).unwrap();
+        drop(second);
+        assert!(place.exists(), "a house is left");
+        drop(first);
+        assert!(!directory.path().join("made").exists(), "nothing is left");
+    }
+}

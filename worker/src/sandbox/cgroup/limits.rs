@@ -1,0 +1,159 @@
+//! Limits, in the words of each version of control groups.
+
+/// The period over which processor time is counted where nobody asks for another, in microseconds.
+const CPU_PERIOD: u64 = 100_000;
+
+/// What a program may use; `None` for no limit.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of memory.
+    pub memory: Option<u64>,
+    /// Memory and swap together. `None` for as much swap again as there is memory.
+    pub swap: Option<Swap>,
+    /// Processor time relative to that of others, from 2 to 262,144; 1,024 is everybody's.
+    pub cpu_shares: Option<u64>,
+    /// Processor time of a period, in microseconds.
+    pub cpu_quota: Option<u64>,
+    /// The period in microseconds.
+    pub cpu_period: Option<u64>,
+    /// The processors that it may run on, as `0-2,5`.
+    pub cpus: Option<String>,
+    /// The memory nodes that it may use, as `0-1`.
+    pub memory_nodes: Option<String>,
+    /// Processes and threads.
+    pub pids: Option<u64>,
+}
+
+/// How much memory and swap there is together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Swap {
+    /// As many bytes, memory included.
+    Total(u64),
+    /// As much swap as there is.
+    Unlimited,
+}
+
+/// A file of a control group, and what is written there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Setting {
+    pub(super) file: &'static str,
+    pub(super) value: String,
+    /// Whether it's no matter where it can't be written.
+    pub(super) optional: bool,
+}
+
+fn setting(file: &'static str, value: &impl ToString) -> Setting {
+    Setting { file, value: value.to_string(), optional: false }
+}
+
+impl Limits {
+    /// Returns the controllers that limit it.
+    pub(super) fn controllers(&self) -> impl Iterator<Item = &'static str> {
+        let cpu = self.cpu_shares.is_some() || self.cpu_quota.is_some();
+        let cpuset = self.cpus.is_some() || self.memory_nodes.is_some();
+        [
+            ("memory", self.memory.is_some()),
+            ("cpu", cpu || self.cpu_period.is_some()),
+            ("cpuset", cpuset),
+            ("pids", self.pids.is_some()),
+        ]
+        .into_iter()
+        .filter_map(|(controller, limits)| limits.then_some(controller))
+    }
+
+    /// Returns the files that set a controller's limits, in the order in which they are written.
+    pub(super) fn settings(&self, controller: &str, unified: bool) -> Vec<Setting> {
+        match controller {
+            "memory" => self.memory(unified),
+            "cpu" if unified => self.cpu_unified(),
+            "cpu" => self.cpu(),
+            "cpuset" => {
+                let cpus = self.cpus.iter().map(|cpus| setting("cpuset.cpus", cpus));
+                cpus.chain(self.memory_nodes.iter().map(|nodes| setting("cpuset.mems", nodes)))
+                    .collect()
+            }
+            _ => self.pids.iter().map(|pids| setting("pids.max", pids)).collect(),
+        }
+    }
+
+    fn memory(&self, unified: bool) -> Vec<Setting> {
+        let Some(memory) = self.memory else { return Vec::new() };
+        let total = match self.swap {
+            None => Some(memory.saturating_mul(2)),
+            Some(Swap::Total(bytes)) => Some(bytes),
+            Some(Swap::Unlimited) => None,
+        };
+        let (file, swap) = if unified {
+            let swap =
+                total.map_or("max".to_owned(), |total| (total - memory.min(total)).to_string());
+            ("memory.swap.max", swap)
+        } else {
+            let total = total.map_or("-1".to_owned(), |total| total.to_string());
+            ("memory.memsw.limit_in_bytes", total)
+        };
+        // Swap is not counted everywhere.
+        let swap = Setting { file, value: swap, optional: self.swap.is_none() };
+        let file = if unified { "memory.max" } else { "memory.limit_in_bytes" };
+        vec![setting(file, &memory), swap]
+    }
+
+    fn cpu(&self) -> Vec<Setting> {
+        let shares = self.cpu_shares.map(|shares| setting("cpu.shares", &shares));
+        let period = self.cpu_period.map(|period| setting("cpu.cfs_period_us", &period));
+        let quota = self.cpu_quota.map(|quota| setting("cpu.cfs_quota_us", &quota));
+        shares.into_iter().chain(period).chain(quota).collect()
+    }
+
+    fn cpu_unified(&self) -> Vec<Setting> {
+        // 2 to 262,144 is 1 to 10,000 there.
+        let weight = |shares: u64| 1 + (shares.clamp(2, 262_144) - 2) * 9_999 / 262_142;
+        let shares = self.cpu_shares.map(|shares| setting("cpu.weight", &weight(shares)));
+        let max = (self.cpu_quota.is_some() || self.cpu_period.is_some()).then(|| {
+            let quota = self.cpu_quota.map_or("max".to_owned(), |quota| quota.to_string());
+            setting("cpu.max", &format!("{quota} {}", self.cpu_period.unwrap_or(CPU_PERIOD)))
+        });
+        shares.into_iter().chain(max).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(limits: &Limits, controller: &str, unified: bool) -> Vec<String> {
+        let settings = limits.settings(controller, unified);
+        settings.iter().map(|setting| format!("{} {}", setting.file, setting.value)).collect()
+    }
+
+    #[test]
+    fn limits_are_told_in_the_words_of_each_version() {
+        let limits = Limits {
+            memory: Some(8),
+            cpu_shares: Some(1024),
+            cpu_quota: Some(150_000),
+            cpus: Some("0-1".to_owned()),
+            pids: Some(5),
+            ..Limits::default()
+        };
+        let all: Vec<_> = limits.controllers().collect();
+        assert_eq!(all, ["memory", "cpu", "cpuset", "pids"]);
+        let memory = ["memory.limit_in_bytes 8", "memory.memsw.limit_in_bytes 16"];
+        assert_eq!(words(&limits, "memory", false), memory);
+        assert_eq!(words(&limits, "memory", true), ["memory.max 8", "memory.swap.max 8"]);
+        assert_eq!(words(&limits, "cpu", false), ["cpu.shares 1024", "cpu.cfs_quota_us 150000"]);
+        assert_eq!(words(&limits, "cpu", true), ["cpu.weight 39", "cpu.max 150000 100000"]);
+        assert_eq!(words(&limits, "cpuset", true), ["cpuset.cpus 0-1"]);
+        assert_eq!(words(&limits, "pids", false), ["pids.max 5"]);
+        assert_eq!(Limits::default().controllers().count(), 0);
+    }
+
+    #[test]
+    fn swap_is_what_is_left_of_the_total() {
+        let limits = |swap| Limits { memory: Some(8), swap, ..Limits::default() };
+        let swap = |swap, unified| words(&limits(swap), "memory", unified).remove(1);
+        assert_eq!(swap(Some(Swap::Total(20)), false), "memory.memsw.limit_in_bytes 20");
+        assert_eq!(swap(Some(Swap::Total(20)), true), "memory.swap.max 12");
+        assert_eq!(swap(Some(Swap::Unlimited), false), "memory.memsw.limit_in_bytes -1");
+        assert_eq!(swap(Some(Swap::Unlimited), true), "memory.swap.max max");
+    }
+}

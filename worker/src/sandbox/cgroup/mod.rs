@@ -1,0 +1,321 @@
+//! Control groups: how much memory, processor time and how many processes a program may have, and
+//! which devices it may open.
+//!
+//! # Where groups are
+//!
+//! ```text
+//! PLACE/kiln-PID-MOMENT/      a house: one for each kiln process, place and hierarchy
+//!     free/                   programs without limits of their own (version 2)
+//!     1/ 2/ …                 a program with limits each
+//! ```
+//!
+//! The place lies below kiln's own group where version 1 of control groups has the controller, so
+//! that a program can't have more than kiln; and beside kiln's own in version 2, where a group
+//! that has processes can't have limited children. `--cgroup-parent` names another place. A host
+//! may have some controllers in either version.
+//!
+//! # Invariants
+//!
+//! - A house is locked by the kiln process that it belongs to, and the kernel takes the lock away
+//!   with the process. Whoever builds a house first removes the ones beside it that nobody locks:
+//!   what a killed kiln left behind is gone with the next one.
+//! - A program is in its groups before it sets up anything, and can't leave them: it sees its part
+//!   of the hierarchies read-only, if at all.
+//! - Only where a group decides which devices can be opened ([`Membership::filters_devices`]) may
+//!   device nodes outside of the sandbox's `/dev` be opened. That is a program of the kernel's
+//!   virtual machine where there is a hierarchy of version 2, even one without controllers, else
+//!   the `devices` controller of version 1.
+//! - A controller that isn't there, or can't be written, is a warning: the program runs without
+//!   that limit, as with docker. A parent that was asked for and can't be had is an error.
+
+mod devices;
+mod house;
+mod layout;
+mod limits;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde::{Deserialize, Serialize};
+
+use self::house::House;
+use self::layout::{Hierarchy, Layout};
+pub use self::limits::{Limits, Swap};
+
+/// The groups that a program runs in.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Membership {
+    /// Groups of version 1.
+    pub joined: Vec<PathBuf>,
+    /// The group of version 2.
+    pub unified: Option<PathBuf>,
+    /// Whether one of the groups lets nothing but harmless devices be opened.
+    pub filters_devices: bool,
+}
+
+/// The groups of this process's programs. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Groups {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    layout: Layout,
+    /// By place; `None` where none can be built.
+    houses: Mutex<BTreeMap<PathBuf, Option<Arc<House>>>>,
+    rooms: AtomicU64,
+}
+
+/// The groups of one program; dropped, those that are its own are removed.
+#[derive(Debug, Default)]
+pub struct Cgroup {
+    membership: Membership,
+    shown: Vec<Shown>,
+    warnings: Vec<String>,
+    rooms: Vec<PathBuf>,
+    memory: Option<(PathBuf, u64)>,
+    /// Not removed as long as a program lives there.
+    houses: Vec<Arc<House>>,
+}
+
+impl Default for Groups {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Groups {
+    /// Looks at what this system has. Nothing is made yet.
+    pub fn new() -> Self {
+        Self::with(Layout::of_this_process())
+    }
+
+    fn with(layout: Layout) -> Self {
+        let (houses, rooms) = (Mutex::default(), AtomicU64::new(1));
+        Self { inner: Arc::new(Inner { layout, houses, rooms }) }
+    }
+
+    /// Returns groups for a program: with limits, below `parent` unless that is empty.
+    ///
+    /// # Errors
+    /// Fails where there can't be groups below a `parent` that was asked for.
+    pub fn group(&self, limits: &Limits, parent: &str) -> io::Result<Cgroup> {
+        let mut group = Cgroup::default();
+        let number = self.inner.rooms.fetch_add(1, Ordering::Relaxed).to_string();
+        if !parent.is_empty() {
+            self.settle(&mut group, parent, &number)?;
+        }
+        for controller in limits.controllers() {
+            if let Err(error) = self.limit(&mut group, controller, limits, (parent, &number)) {
+                group.warnings.push(format!("{controller} can't be limited: {error}"));
+            }
+        }
+        self.filter_devices(&mut group, parent);
+        Ok(group)
+    }
+
+    /// Makes groups in every hierarchy, because a parent was asked for.
+    fn settle(&self, group: &mut Cgroup, parent: &str, number: &str) -> io::Result<()> {
+        let hierarchies = &self.inner.layout.hierarchies;
+        if hierarchies.is_empty() {
+            return Err(io::Error::other("this system has no control groups"));
+        }
+        for hierarchy in hierarchies {
+            self.room(group, hierarchy, (parent, number))?;
+        }
+        Ok(())
+    }
+
+    fn limit(
+        &self,
+        group: &mut Cgroup,
+        controller: &'static str,
+        limits: &Limits,
+        (parent, number): (&str, &str),
+    ) -> io::Result<()> {
+        let hierarchy = self
+            .inner
+            .layout
+            .of(controller)
+            .ok_or_else(|| io::Error::other("this system has no such controller"))?;
+        let room = self.room(group, hierarchy, (parent, number))?;
+        if hierarchy.unified {
+            hierarchy.enable(controller, &room);
+        }
+        for setting in limits.settings(controller, hierarchy.unified) {
+            let written = write(&room.join(setting.file), &setting.value);
+            if !setting.optional {
+                written?;
+            }
+        }
+        if let (Some(limit), "memory") = (limits.memory, controller) {
+            group.memory = Some((room, limit));
+        }
+        Ok(())
+    }
+
+    /// Makes a group of the program's own in a hierarchy, once.
+    fn room(
+        &self,
+        group: &mut Cgroup,
+        hierarchy: &Hierarchy,
+        (parent, number): (&str, &str),
+    ) -> io::Result<PathBuf> {
+        let house = self.house(hierarchy, parent)?;
+        let room = house.path().join(number);
+        if group.rooms.contains(&room) {
+            return Ok(room);
+        }
+        std::fs::create_dir(&room)?;
+        group.rooms.push(room.clone());
+        if hierarchy.has("cpuset") && !hierarchy.unified {
+            house::inherit_cpuset(&room)?;
+        }
+        group.show(hierarchy);
+        if hierarchy.unified {
+            group.membership.unified = Some(room.clone());
+        } else {
+            group.membership.joined.push(room.clone());
+        }
+        group.houses.push(house);
+        Ok(room)
+    }
+
+    fn house(&self, hierarchy: &Hierarchy, parent: &str) -> io::Result<Arc<House>> {
+        let place = hierarchy.place(parent);
+        let mut houses = self.inner.houses.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = houses.get(&place) {
+            return known.clone().ok_or_else(|| io::Error::other("no groups can be made"));
+        }
+        match House::build(&place, hierarchy) {
+            Ok(house) => {
+                let house = Arc::new(house);
+                houses.insert(place, Some(Arc::clone(&house)));
+                Ok(house)
+            }
+            Err(error) => {
+                houses.insert(place, None);
+                Err(error)
+            }
+        }
+    }
+
+    /// Has the program's groups decide which devices it may open, where they can.
+    fn filter_devices(&self, group: &mut Cgroup, parent: &str) {
+        let layout = &self.inner.layout;
+        if let Some(hierarchy) = layout.unified()
+            && let Ok(house) = self.house(hierarchy, parent)
+            && house.filters_devices()
+        {
+            if group.membership.unified.is_none() {
+                group.membership.unified = Some(house.free());
+                group.houses.push(house);
+            }
+            group.membership.filters_devices = true;
+            return;
+        }
+        let Some(hierarchy) = layout.of("devices").filter(|hierarchy| !hierarchy.unified) else {
+            return;
+        };
+        let Ok(house) = self.house(hierarchy, parent) else { return };
+        if house.filters_devices() {
+            let joined = &mut group.membership.joined;
+            if !joined.iter().any(|other| other.starts_with(house.path())) {
+                joined.push(house.path().to_owned());
+                group.houses.push(house);
+            }
+            group.membership.filters_devices = true;
+        }
+    }
+}
+
+impl Cgroup {
+    /// Returns what the program is to join.
+    pub fn membership(&self) -> &Membership {
+        &self.membership
+    }
+
+    /// Returns the hierarchies that the program has groups of its own in.
+    pub fn shown(&self) -> &[Shown] {
+        &self.shown
+    }
+
+    /// Returns what could not be limited, and why.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// Tells how many processes the kernel has killed because there was no memory left below the
+    /// program's limit; `None` where there were none.
+    pub fn out_of_memory(&self) -> Option<OutOfMemory> {
+        let (directory, limit) = self.memory.as_ref()?;
+        let count = |file: &str| {
+            let text = std::fs::read_to_string(directory.join(file)).ok()?;
+            text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
+        };
+        let kills = count("memory.events").or_else(|| count("memory.oom_control"))?;
+        (kills > 0).then_some(OutOfMemory { kills, limit: *limit })
+    }
+}
+
+/// A hierarchy as a container is shown it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shown {
+    /// The name of its directory.
+    pub name: String,
+    /// Whether it's version 2.
+    pub unified: bool,
+    /// What it's mounted with.
+    pub controllers: Vec<String>,
+}
+
+/// That a program's memory was used up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutOfMemory {
+    /// How many processes the kernel has killed.
+    pub kills: u64,
+    /// The limit in bytes.
+    pub limit: u64,
+}
+
+impl std::fmt::Display for OutOfMemory {
+    /// Writes `out of memory (limit 64 MiB)`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let units = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+        let whole = units.iter().find(|(_, scale)| self.limit.is_multiple_of(*scale));
+        let (unit, scale) = whole.copied().unwrap_or(("bytes", 1));
+        write!(f, "out of memory (limit {} {unit})", self.limit / scale)
+    }
+}
+
+impl Cgroup {
+    fn show(&mut self, hierarchy: &Hierarchy) {
+        let Some(name) = hierarchy.mount.file_name().and_then(|name| name.to_str()) else { return };
+        let (name, controllers) = (name.to_owned(), hierarchy.controllers.clone());
+        self.shown.push(Shown { name, unified: hierarchy.unified, controllers });
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        for room in &self.rooms {
+            // The next kiln finds what can't be removed now.
+            let _ = house::remove(room);
+        }
+    }
+}
+
+/// Writes a file of a control group and names it where that fails.
+fn write(path: &Path, value: &str) -> io::Result<()> {
+    std::fs::write(path, value).map_err(|error| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        io::Error::new(error.kind(), format!("write {value} to {name}: {error}"))
+    })
+}
+
+#[cfg(test)]
+mod tests;

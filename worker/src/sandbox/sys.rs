@@ -1,0 +1,94 @@
+//! `/sys` where it can't be mounted anew: the host's, which can't be written.
+//!
+//! A part of a mount that hides something can't be had without what hides it, in a user namespace. So
+//! everything that is mounted in `/sys` comes along, and is covered by empty directories.
+
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+use rustix::mount::{MountAttrFlags, OpenTreeFlags, open_tree};
+
+use super::sources::{Detached, attach, new_file_system};
+use super::wire::Failure;
+use crate::sys::{MountAttributes, set_mount_attributes};
+
+const SYS: &str = "/sys";
+
+/// Returns the host's `/sys`, attached nowhere.
+pub(super) fn of_host() -> Result<Detached, Failure> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_RECURSIVE;
+    let sys = open_tree(CWD, SYS, flags).map_err(Failure::doing("open /sys"))?;
+    let attributes = MountAttributes {
+        readonly: true,
+        nodev: true,
+        nosuid: true,
+        noexec: true,
+        recursive: true,
+    };
+    set_mount_attributes(&sys, attributes).map_err(Failure::doing("protect /sys"))?;
+    Ok(sys)
+}
+
+/// Covers what is mounted in the host's `/sys`. A fresh one has nothing there to be covered, and
+/// nothing is lost where its directories are covered, too.
+pub(super) fn cover(sys: &Detached) -> Result<(), Failure> {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo")
+        .map_err(Failure::doing("read /proc/self/mountinfo"))?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY
+        | MountAttrFlags::MOUNT_ATTR_NOSUID
+        | MountAttrFlags::MOUNT_ATTR_NODEV
+        | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    for path in outermost(&mounts, Path::new(SYS)) {
+        let action = format!("cover {}", Path::new(SYS).join(&path).display());
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        let open = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        match rustix::fs::openat2(sys, &path, open, Mode::empty(), resolve) {
+            Ok(place) => {
+                let empty = new_file_system("tmpfs", &[("size", "4k")], attributes)?;
+                attach(&empty, &place).map_err(Failure::doing(&action))?;
+            }
+            // Other network namespaces have other directories.
+            Err(Errno::NOENT | Errno::NOTDIR) => {}
+            Err(errno) => return Err(Failure::doing(&action)(errno)),
+        }
+    }
+    Ok(())
+}
+
+/// Returns where something is mounted below `top`, relative to it, by the text of
+/// `/proc/self/mountinfo`; what is mounted below another such place is left out.
+fn outermost(mounts: &str, top: &Path) -> Vec<PathBuf> {
+    let place = |line: &str| {
+        let place = line.split(' ').nth(4)?;
+        Some(Path::new(place).strip_prefix(top).ok()?.to_owned())
+    };
+    let mut places: Vec<PathBuf> = mounts.lines().filter_map(place).collect();
+    places.retain(|place| !place.as_os_str().is_empty());
+    places.sort();
+    places.dedup();
+    let all = places.clone();
+    places.retain(|place| !all.iter().any(|other| place != other && place.starts_with(other)));
+    places
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_outermost_mounts_are_covered() {
+        let mounts = "\
+20 1 0:5 / / rw - ext4 /dev/sda rw
+21 20 0:6 / /sys rw - sysfs sysfs rw
+22 21 0:7 / /sys/fs/cgroup rw - tmpfs tmpfs rw
+23 22 0:8 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw
+24 21 0:9 / /sys/kernel/debug rw - debugfs debugfs rw
+25 20 0:9 / /system rw - ext4 /dev/sdb rw
+";
+        let places = outermost(mounts, Path::new("/sys"));
+        assert_eq!(places, [Path::new("fs/cgroup"), Path::new("kernel/debug")]);
+    }
+}

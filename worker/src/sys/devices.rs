@@ -1,0 +1,194 @@
+//! Programs of the kernel's virtual machine that decide which devices a control group may open.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+/// A character device that may be opened.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Device {
+    /// Its major number.
+    pub(crate) major: u32,
+    /// Its minor number; `None` for all.
+    pub(crate) minor: Option<u32>,
+}
+
+/// The kernel's `struct bpf_insn`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Instruction {
+    code: u8,
+    /// Destination in the lower half, source in the upper.
+    registers: u8,
+    offset: i16,
+    value: i32,
+}
+
+/// What `BPF_PROG_LOAD` takes.
+#[repr(C)]
+struct Load {
+    kind: u32,
+    length: u32,
+    instructions: u64,
+    license: u64,
+}
+
+/// What `BPF_PROG_ATTACH` takes.
+#[repr(C)]
+struct Attach {
+    target: u32,
+    program: u32,
+    kind: u32,
+    flags: u32,
+}
+
+const PROG_LOAD: libc::c_int = 5;
+const PROG_ATTACH: libc::c_int = 8;
+const TYPE_CGROUP_DEVICE: u32 = 15;
+const ATTACH_CGROUP_DEVICE: u32 = 6;
+/// More programs may be attached below, and all have to agree.
+const ALLOW_MULTI: u32 = 2;
+
+const LOAD_WORD: u8 = 0x61;
+const SHIFT_RIGHT: u8 = 0x77;
+const AND: u8 = 0x57;
+const JUMP_EQUAL: u8 = 0x15;
+const JUMP_NOT_EQUAL: u8 = 0x55;
+const SET: u8 = 0xb7;
+const EXIT: u8 = 0x95;
+
+/// The first argument is the context; the rest is where its parts are put.
+const CONTEXT: u8 = 1;
+const KIND: u8 = 2;
+const ACCESS: u8 = 3;
+const MAJOR: u8 = 4;
+const MINOR: u8 = 5;
+
+const KIND_CHARACTER: i32 = 2;
+const ACCESS_MAKE: i32 = 1;
+
+fn instruction(code: u8, destination: u8, source: u8, rest: (i16, i32)) -> Instruction {
+    let registers = source << 4 | destination;
+    Instruction { code, registers, offset: rest.0, value: rest.1 }
+}
+
+/// Returns a program that lets all device nodes be made, and those of `open` be opened.
+fn program(open: &[Device]) -> Vec<Instruction> {
+    let load = |to, offset| instruction(LOAD_WORD, to, CONTEXT, (offset, 0));
+    let verdict = |allowed| [instruction(SET, 0, 0, (0, allowed)), instruction(EXIT, 0, 0, (0, 0))];
+    let mut all = vec![
+        load(KIND, 0),
+        load(ACCESS, 0),
+        load(MAJOR, 4),
+        load(MINOR, 8),
+        // The lower half says what it is, the upper what is done with it.
+        instruction(AND, KIND, 0, (0, 0xffff)),
+        instruction(SHIFT_RIGHT, ACCESS, 0, (0, 16)),
+        instruction(JUMP_NOT_EQUAL, ACCESS, 0, (2, ACCESS_MAKE)),
+    ];
+    all.extend(verdict(1));
+    all.push(instruction(JUMP_EQUAL, KIND, 0, (2, KIND_CHARACTER)));
+    all.extend(verdict(0));
+    for device in open {
+        let minor = device
+            .minor
+            .map(|minor| instruction(JUMP_NOT_EQUAL, MINOR, 0, (2, minor.cast_signed())));
+        let past = 2 + i16::from(minor.is_some());
+        all.push(instruction(JUMP_NOT_EQUAL, MAJOR, 0, (past, device.major.cast_signed())));
+        all.extend(minor);
+        all.extend(verdict(1));
+    }
+    all.extend(verdict(0));
+    all
+}
+
+/// Has a group of version 2, and all below it, open no devices but the character devices `open`.
+/// Nodes of all devices can be made.
+pub(crate) fn filter_devices(group: &File, open: &[Device]) -> io::Result<()> {
+    let program = load(&program(open))?;
+    let attributes = Attach {
+        target: group.as_raw_fd().cast_unsigned(),
+        program: program.as_raw_fd().cast_unsigned(),
+        kind: ATTACH_CGROUP_DEVICE,
+        flags: ALLOW_MULTI,
+    };
+    // SAFETY: the structure lives until the call returns, is as long as is said, and names
+    // descriptors that are open.
+    let result = unsafe {
+        libc::syscall(libc::SYS_bpf, PROG_ATTACH, &raw const attributes, size_of::<Attach>())
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+fn load(program: &[Instruction]) -> io::Result<OwnedFd> {
+    let attributes = Load {
+        kind: TYPE_CGROUP_DEVICE,
+        length: u32::try_from(program.len()).map_err(io::Error::other)?,
+        instructions: program.as_ptr() as u64,
+        license: c"Apache-2.0".as_ptr() as u64,
+    };
+    // SAFETY: the structure, the instructions and the string live until the call returns, and are
+    // as long as is said; the kernel copies and checks them.
+    let result = unsafe {
+        libc::syscall(libc::SYS_bpf, PROG_LOAD, &raw const attributes, size_of::<Load>())
+    };
+    let fd = i32::try_from(result).map_err(io::Error::other)?;
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just made this descriptor, close-on-exec as all of its kind; nobody
+    // else knows of it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Does what the kernel does with a program.
+    fn verdict(program: &[Instruction], context: [u32; 3]) -> i64 {
+        let mut registers = [0_i64; 6];
+        let mut at = 0;
+        loop {
+            let Instruction { code, registers: pair, offset, value } = program[at];
+            let to = usize::from(pair & 15);
+            at += 1;
+            match code {
+                LOAD_WORD => registers[to] = i64::from(context[offset as usize / 4]),
+                SHIFT_RIGHT => registers[to] >>= value,
+                AND => registers[to] &= i64::from(value),
+                SET => registers[to] = i64::from(value),
+                EXIT => return registers[0],
+                JUMP_EQUAL | JUMP_NOT_EQUAL => {
+                    let is_equal = registers[to] == i64::from(value);
+                    if is_equal == (code == JUMP_EQUAL) {
+                        at += offset as usize;
+                    }
+                }
+                _ => panic!("{code:#x}"),
+            }
+        }
+    }
+
+    #[test]
+    fn nodes_are_made_and_only_harmless_ones_opened() {
+        let open = [Device { major: 1, minor: Some(3) }, Device { major: 136, minor: None }];
+        let program = program(&open);
+        let (block, character) = (1, 2);
+        let (make, read, write) = (1 << 16, 2 << 16, 4 << 16);
+        for (kind, major, minor, allowed) in [
+            (make | block, 8, 0, 1),
+            (make | character, 10, 1, 1),
+            (read | character, 1, 3, 1),
+            (read | write | character, 1, 3, 1),
+            (read | character, 1, 1, 0),
+            (read | character, 136, 77, 1),
+            (read | block, 1, 3, 0),
+            (read | block, 8, 0, 0),
+            (make | write | character, 8, 0, 0),
+        ] {
+            let found = verdict(&program, [kind, major, minor]);
+            assert_eq!(found, allowed, "{kind:x} {major}:{minor}");
+        }
+    }
+}
