@@ -87,7 +87,7 @@ impl Plan {
         image: &ContainerConfig,
         printer: &Printer,
     ) -> Result<Connected> {
-        let mut connected = Connected {
+        let connected = Connected {
             kind: Network::Host,
             namespace: None,
             _published: None,
@@ -112,6 +112,7 @@ impl Plan {
         if self.publish_all {
             self.ports.extend(ports::exposed(image.exposed_ports.keys())?);
         }
+        let mut published_ports = None;
         if !self.ports.is_empty() {
             let published = bridge.publish(&namespace, &self.ports).await?;
             for (port, endpoint) in self.ports.iter().zip(published.endpoints()) {
@@ -119,10 +120,15 @@ impl Plan {
                     printer.note(endpoint);
                 }
             }
-            connected._published = Some(published);
+            published_ports = Some(published);
         }
-        connected.resolv_conf = namespace.resolv_conf().to_vec();
-        Ok(Connected { kind: Network::Namespace, namespace: Some(namespace), ..connected })
+        Ok(Connected {
+            kind: Network::Namespace,
+            resolv_conf: namespace.resolv_conf().to_vec(),
+            namespace: Some(namespace),
+            _published: published_ports,
+            hosts: connected.hosts,
+        })
     }
 }
 

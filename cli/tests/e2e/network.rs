@@ -126,7 +126,7 @@ fn packets_get_out_and_nobody_gets_in() {
     let kiln = kiln();
     kiln.write("who.py", WHO);
     // A host that doesn't forward, and one with Docker's filter; both let steps out.
-    let script = r#"
+    let script = r"
 out python3 who.py 203.0.113.2 7000 &
 until_there out busybox nc -w 1 203.0.113.2 7000 </dev/null >/dev/null
 echo 0 > /proc/sys/net/ipv4/ip_forward
@@ -155,7 +155,7 @@ call $address 80
 out ip route add $address via 203.0.113.1
 ! out busybox nc -w 2 $address 80 </dev/null
 echo kept out
-"#;
+";
     let output = run_in_world(&kiln, script);
     let said = format!("{}{}", output.stdout, output.stderr);
     assert_eq!(output.code, 0, "{said}");
@@ -216,7 +216,7 @@ fn names_are_asked_of_the_hosts_own_server() {
     let kiln = kiln();
     kiln.write("names.py", NAMES);
     // By datagrams and by a connection; the server is on loopback, where a step can't reach it.
-    let script = r#"
+    let script = r"
 echo 'nameserver 127.0.0.1' > resolv.conf
 mount --bind resolv.conf /etc/resolv.conf
 build 'FROM base\nRUN nslookup some.where; cat /etc/resolv.conf\n' --no-cache || true
@@ -230,7 +230,7 @@ printf '\000\034ab\001\000\000\001\000\000\000\000\000\000\001a\003bcd\000\000\0
 ASK
 kiln run --rm -v $PWD:/w img sh /w/ask.sh
 build 'FROM base\nRUN ! nc -w 2 10.75.72.1 53 </dev/null\n' --no-cache
-"#;
+";
     let output = run_in_world(&kiln, script);
     let said = format!("{}{}", output.stdout, output.stderr);
     assert_eq!(output.code, 0, "{said}");
@@ -248,7 +248,7 @@ fn the_hosts_network_takes_the_place_of_a_missing_bridge() {
         return;
     }
     let kiln = kiln();
-    let script = r#"
+    let script = r"
 for nft in /usr/sbin/nft /sbin/nft /usr/bin/nft; do
     [ ! -e $nft ] || mount --bind /dev/null $nft
 done
@@ -258,7 +258,7 @@ for flags in --network=bridge --publish=80 --publish-all; do
     ! kiln run --rm $flags img true
 done
 ip link show kiln0 || echo no bridge
-"#;
+";
     let output = run_in_world(&kiln, script);
     let said = format!("{}{}", output.stdout, output.stderr);
     assert_eq!(output.code, 0, "{said}");
@@ -279,14 +279,14 @@ fn a_build_of_known_steps_makes_no_network() {
         return;
     }
     let kiln = kiln();
-    let script = r#"
+    let script = r"
 build 'FROM base\nRUN echo known\n'
 ip link delete kiln0
 nft flush ruleset
 build 'FROM base\nRUN echo known\n'
 ! ip link show kiln0
 nft list ruleset
-"#;
+";
     let output = run_in_world(&kiln, script);
     assert_eq!(output.code, 0, "{}{}", output.stdout, output.stderr);
     assert!(output.stdout.contains("CACHED"), "{}", output.stdout);

@@ -160,7 +160,7 @@ fn a_killed_kiln_leaves_no_port_and_no_rule() {
         return;
     }
     let kiln = server();
-    let script = r#"
+    let script = r"
 kiln run --rm -p 8080:80 -p 9000:7/udp server &
 server=$!
 until_there ask 127.0.0.1:8080
@@ -172,7 +172,7 @@ echo gone
 ! ask_outside 203.0.113.1:8080
 kiln run --rm -p 8080:80 server &
 until_there ask 127.0.0.1:8080
-"#;
+";
     let said = run(&kiln, script);
     assert!(said.contains("table inet kiln-"), "{said}");
     assert!(said.contains("gone\n"), "{said}");

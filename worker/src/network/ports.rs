@@ -114,19 +114,19 @@ impl Published {
             endpoints.push(endpoint);
         }
         let rules: Vec<String> = endpoints.iter().filter_map(|end| rule(end, to)).collect();
+        if rules.is_empty() {
+            return Ok(Self { endpoints, _proxies: proxies, _rules: None });
+        }
         let name = format!("kiln-{}-{:x}", std::process::id(), u32::from(to));
-        let rules = match rules.is_empty() {
-            true => None,
-            false => match OwnRules::redirect(nft, &name, &rules).await {
-                Ok(rules) => Some(rules),
-                Err(error) if ports.iter().any(|port| port.protocol == Protocol::Sctp) => {
-                    return Err(NetworkError::doing("publish sctp ports")(error));
-                }
-                Err(error) => {
-                    tracing::debug!("ports are published by proxies alone: {error}");
-                    None
-                }
-            },
+        let rules = match OwnRules::redirect(nft, &name, &rules).await {
+            Ok(rules) => Some(rules),
+            Err(error) if ports.iter().any(|port| port.protocol == Protocol::Sctp) => {
+                return Err(NetworkError::doing("publish sctp ports")(error));
+            }
+            Err(error) => {
+                tracing::debug!("ports are published by proxies alone: {error}");
+                None
+            }
         };
         Ok(Self { endpoints, _proxies: proxies, _rules: rules })
     }
