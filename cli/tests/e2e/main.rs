@@ -15,6 +15,7 @@ mod limits;
 mod llb;
 mod login;
 mod network;
+mod oci_runtime;
 mod on_error;
 mod outputs;
 mod platforms;

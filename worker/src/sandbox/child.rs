@@ -19,7 +19,7 @@ use super::sources::{Detached, Sources, open_inside};
 use super::spec::{Network, Security, Spec, User};
 use super::stubs::Made;
 use super::wire::{self, Failure, Report};
-use super::{identity, seccomp};
+use super::{identity, oci, seccomp};
 use crate::sys::{self, FilterInstruction, MountAttributes};
 use crate::users::{ResolvedUser, UserDatabase};
 
@@ -55,8 +55,13 @@ struct Furnished {
 
 fn become_program(task: Task) -> Result<std::convert::Infallible, Failure> {
     rustix::process::umask(Mode::empty());
+    if let Some(runtime) = task.spec.runtime.clone() {
+        return oci::become_runtime(task, &runtime);
+    }
     join(&task.spec.cgroups)?;
-    let Task { spec, anchor, filter, namespace, input, control, helper } = task;
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWCGROUP)
+        .map_err(|errno| Failure::doing("enter a cgroup namespace")(io::Error::from(errno)))?;
+    let Task { spec, anchor, filter, namespace, input, control, helper, log: _ } = task;
     enter_network(spec.network, namespace)?;
     let furnished = furnish(&spec, &anchor, input)?;
     if let Some(terminal) = &furnished.terminal {
@@ -77,16 +82,14 @@ fn become_program(task: Task) -> Result<std::convert::Infallible, Failure> {
     execute(&spec, home.as_deref(), &made, &control, &filter)
 }
 
-/// Joins control groups; they are then all that the program sees of the hierarchies. The one of
-/// version 2 was joined at birth.
-fn join(groups: &Membership) -> Result<(), Failure> {
+/// Joins control groups. The one of version 2 was joined at birth.
+pub(super) fn join(groups: &Membership) -> Result<(), Failure> {
     for group in &groups.joined {
         let action = format!("join the control group {}", group.display());
         // Zero stands for the process that writes.
         std::fs::write(group.join("cgroup.procs"), "0").map_err(Failure::doing(&action))?;
     }
-    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWCGROUP)
-        .map_err(|errno| Failure::doing("enter a cgroup namespace")(io::Error::from(errno)))
+    Ok(())
 }
 
 fn execute(
@@ -150,7 +153,10 @@ fn furnish(spec: &Spec, anchor: &Path, input: Option<OwnedFd>) -> Result<Furnish
     Ok(Furnished { root, stdin, terminal, user, home })
 }
 
-fn resolve_user(root: &Root, user: &User) -> Result<(ResolvedUser, Option<String>), Failure> {
+pub(super) fn resolve_user(
+    root: &Root,
+    user: &User,
+) -> Result<(ResolvedUser, Option<String>), Failure> {
     // A broken file is no reason to fail where nothing of it is needed.
     let users = UserDatabase::read(root.fd());
     let home = |uid| {
@@ -220,7 +226,7 @@ fn enter_directory(path: &Path) -> Result<(), Failure> {
 }
 
 /// Connects standard input, and everything where there is a terminal, and starts a session.
-fn connect(
+pub(super) fn connect(
     stdin: &OwnedFd,
     terminal: Option<&Terminal>,
     user: &ResolvedUser,
@@ -247,7 +253,7 @@ fn connect(
 }
 
 /// Has the kernel kill this process, and with it its namespace, when the helper dies.
-fn die_with(helper: &OwnedFd) -> Result<(), Failure> {
+pub(super) fn die_with(helper: &OwnedFd) -> Result<(), Failure> {
     set_parent_process_death_signal(Some(Signal::KILL))
         .map_err(Failure::doing("bind the program to its helper"))?;
     // It may have died already.
@@ -259,7 +265,7 @@ fn die_with(helper: &OwnedFd) -> Result<(), Failure> {
 }
 
 /// Enters the network, before `/sys` is mounted: it shows the network of whoever mounts it.
-fn enter_network(network: Network, namespace: Option<OwnedFd>) -> Result<(), Failure> {
+pub(super) fn enter_network(network: Network, namespace: Option<OwnedFd>) -> Result<(), Failure> {
     match (network, namespace) {
         (Network::Host, _) => Ok(()),
         (Network::None, _) => raise_loopback(),
