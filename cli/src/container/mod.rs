@@ -21,7 +21,7 @@ use anyhow::{Context, Result, bail};
 use kiln_solver::LogStream;
 use kiln_worker::container::Containers;
 use kiln_worker::sandbox::{
-    Exit, Input, Io, Mount, MountKind, Running, Sandbox, SandboxError, Spec, Tree,
+    DEFAULT_SHM_SIZE, Exit, Input, Io, Mount, MountKind, Running, Sandbox, SandboxError, Spec, Tree,
 };
 use kiln_worker::{ImageResolver, ImageResolverOptions};
 use tokio_util::sync::CancellationToken;
@@ -118,12 +118,10 @@ pub(crate) async fn run(
     Ok(u8::try_from(exit.code()).unwrap_or(u8::MAX))
 }
 
+/// Returns the size of `/dev/shm`; docker takes 0 for the default.
 fn shm_size(text: &str) -> Result<u64> {
-    let size = limits::size(text).context("invalid --shm-size")?;
-    if size == 0 {
-        bail!("invalid --shm-size: it can't be 0");
-    }
-    Ok(size.unsigned_abs())
+    let size = limits::size_limit(text).context("invalid --shm-size")?;
+    Ok(size.unwrap_or(DEFAULT_SHM_SIZE))
 }
 
 /// Returns volumes and directories in memory, those that others lie in first.

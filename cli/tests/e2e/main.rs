@@ -11,6 +11,7 @@ mod demo;
 mod engine;
 mod groups;
 mod images;
+mod isolation;
 mod limits;
 mod llb;
 mod login;
