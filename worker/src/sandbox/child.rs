@@ -19,7 +19,7 @@ use super::spec::{Network, Security, Spec, User};
 use super::stubs::Made;
 use super::wire::{self, Failure, Report};
 use super::{identity, seccomp};
-use crate::sys::{self, MountAttributes};
+use crate::sys::{self, FilterInstruction, MountAttributes};
 use crate::users::{ResolvedUser, UserDatabase};
 
 /// The status of a child that never became the program; nobody sees it.
@@ -95,7 +95,7 @@ fn execute(
     home: Option<&str>,
     made: &Made,
     control: &OwnedFd,
-    filter: &[seccompiler::BpfProgram],
+    filter: &[FilterInstruction],
 ) -> Result<std::convert::Infallible, Failure> {
     let process = &spec.process;
     let name = process.args.first().ok_or_else(|| Failure::new("no program to execute"))?;

@@ -7,14 +7,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
-use seccompiler::BpfProgram;
 
 use super::cgroup::Membership;
 use super::run::Exit;
 use super::spec::{Network, Spec};
 use super::wire::{self, Failure, Report, Request};
 use super::{child, seccomp};
-use crate::sys::{self, CloneResult, Namespaces};
+use crate::sys::{self, CloneResult, FilterInstruction, Namespaces};
 
 /// The name under which the program runs when it is a sandbox's helper.
 pub(super) const MARKER: &str = "kiln-sandbox-helper";
@@ -23,7 +22,7 @@ pub(super) const MARKER: &str = "kiln-sandbox-helper";
 pub(super) struct Task {
     pub(super) spec: Spec,
     pub(super) anchor: std::path::PathBuf,
-    pub(super) filter: Vec<BpfProgram>,
+    pub(super) filter: Vec<FilterInstruction>,
     pub(super) input: Option<OwnedFd>,
     pub(super) control: OwnedFd,
     /// Closed on the other side when the helper dies.

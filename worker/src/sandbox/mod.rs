@@ -58,7 +58,6 @@ mod sources;
 mod spec;
 mod stubs;
 mod sys;
-mod syscalls;
 mod wire;
 
 pub use error::SandboxError;

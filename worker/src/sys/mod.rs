@@ -12,5 +12,5 @@ pub(crate) use devices::{Device, filter_devices};
 pub(crate) use mount::{MountAttributes, set_mount_attributes};
 pub(crate) use net::raise_loopback;
 pub(crate) use process::{CloneResult, Namespaces, clone, close_on_exec_above, reset_signals};
-pub(crate) use seccomp::install_filter;
+pub(crate) use seccomp::{FilterInstruction, install_filter};
 pub(crate) use watch::watch;

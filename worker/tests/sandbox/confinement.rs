@@ -1,6 +1,6 @@
 //! What a program may not do.
 
-use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
 use kiln_worker::sandbox::{Exit, Network, Security, User};
 
@@ -11,6 +11,7 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
     ("capabilities_and_filters_are_dockers", capabilities),
     ("another_user_has_no_capabilities", other_user),
     ("forbidden_calls_are_refused", forbidden_calls),
+    ("programs_of_32_bits_run_and_are_filtered", narrow),
     ("no_network_is_no_network", no_network),
     ("proc_and_sys_are_masked", masks),
     ("devices_work_and_others_do_not", devices),
@@ -75,6 +76,49 @@ fn forbidden_calls(room: &Room) {
     }
     // Threads and processes still start, although clone3 isn't there.
     assert_eq!(room.sh("(echo a) | cat").ok(), "a\n");
+}
+
+/// A static program of i386: writes `32`, and exits with the error of what the filter refuses.
+const NARROW: [u8; 142] = {
+    const CODE: [u8; 58] = [
+        0xb8, 4, 0, 0, 0, 0xbb, 1, 0, 0, 0, // write(1,
+        0xb9, 0x8b, 0x80, 0x04, 0x08, 0xba, 3, 0, 0, 0, 0xcd, 0x80, // text, 3)
+        0xb8, 136, 0, 0, 0, 0xbb, 0, 0, 4, 0, 0xcd, 0x80, // personality(ADDR_NO_RANDOMIZE)
+        0xf7, 0xd8, 0x89, 0xc3, 0xb8, 1, 0, 0, 0, 0xcd, 0x80, // exit(-what it returned)
+        0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0x90, b'3', b'2', b'\n',
+    ];
+    const HEADER: [u8; 84] = [
+        0x7f, b'E', b'L', b'F', 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, // 32 bits
+        2, 0, 3, 0, 1, 0, 0, 0, 0x54, 0x80, 0x04, 0x08, 52, 0, 0, 0, // i386, entry
+        0, 0, 0, 0, 0, 0, 0, 0, 52, 0, 32, 0, 1, 0, 0, 0, 0, 0, 0, 0, // one segment
+        1, 0, 0, 0, 0, 0, 0, 0, 0, 0x80, 0x04, 0x08, 0, 0x80, 0x04, 0x08, // the whole file
+        142, 0, 0, 0, 142, 0, 0, 0, 5, 0, 0, 0, 0, 0x10, 0, 0,
+    ];
+    let mut all = [0; 142];
+    let mut at = 0;
+    while at < all.len() {
+        all[at] = if at < HEADER.len() { HEADER[at] } else { CODE[at - HEADER.len()] };
+        at += 1;
+    }
+    all
+};
+
+fn narrow(room: &Room) {
+    if !cfg!(target_arch = "x86_64") {
+        return;
+    }
+    let path = room.path("base/bin/narrow");
+    std::fs::write(&path, NARROW).unwrap();
+    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+    let Ok(host) = std::process::Command::new(&path).output() else {
+        assert!(std::env::var_os("CI").is_none(), "this kernel runs no programs of 32 bits");
+        println!("skipped: this kernel runs no programs of 32 bits");
+        return;
+    };
+    assert_eq!((host.status.code(), host.stdout.as_slice()), (Some(0), &b"32\n"[..]));
+    let outcome = room.run(&room.spec(&["narrow"]));
+    assert_eq!(outcome.stdout, "32\n");
+    assert_eq!(outcome.exit.unwrap(), Exit::Code(libc::EPERM));
 }
 
 fn no_network(room: &Room) {

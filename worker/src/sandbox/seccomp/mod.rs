@@ -1,0 +1,132 @@
+//! The system call filter: Docker's default profile, for a container with the default
+//! capabilities.
+//!
+//! A processor runs programs of several architectures, each with its own numbers of calls: the
+//! filter looks at a call's architecture first, and knows the numbers of each. On `x86_64` that are
+//! the native ones, x32's (which count as native, with a bit set) and i386's, on aarch64 the native
+//! ones and arm's. A call of any other architecture ends the program.
+//!
+//! - Calls of the table ([`calls::CALLS`]) are allowed.
+//! - `socket`, `clone` and `personality` depend on their first argument.
+//! - `clone3`, whose flags a filter can't see, doesn't exist, so that programs fall back to `clone`;
+//!   calls that are younger than the profile don't exist either, as on an older kernel.
+//! - All others are refused with EPERM.
+//!
+//! The filter is compiled once per process and handed over as bytes, eight per instruction.
+
+mod calls;
+mod compile;
+
+use std::collections::BTreeMap;
+use std::io;
+
+use self::calls::CALLS;
+use self::compile::{Architecture, Verdict, compile};
+use crate::sys::{self, FilterInstruction};
+
+/// Address families that a socket can't have: `AF_ALG` and `AF_VSOCK`.
+const REFUSED_FAMILIES: [u32; 2] = [38, 40];
+
+/// Execution domains that a program may take: Linux as it is, with variations of `uname` and of
+/// short inodes, and the question which one it has.
+const PERSONALITIES: [u32; 5] = [0, 0x8, 0x2_0000, 0x2_0008, 0xffff_ffff];
+
+/// The flags of `clone` that make namespaces.
+const NAMESPACE_FLAGS: u32 = 0x7e02_0000;
+
+/// The last call that the profile knows.
+const LAST: u32 = 466;
+/// The last call of x32, which has some of its own behind a gap.
+const LAST_X32: u32 = 547;
+/// The bit that the numbers of x32 have set.
+const X32: u32 = 0x4000_0000;
+
+/// Calls that the table leaves out, because their arguments matter, in the table's architectures.
+const SOCKET: [i32; 5] = [41, 41, 359, 198, 281];
+const CLONE: [i32; 5] = [56, 56, 120, 220, 120];
+const PERSONALITY: [i32; 5] = [135, 135, 136, 92, 136];
+/// Calls whose number is the same everywhere.
+const CLONE3: u32 = 435;
+
+/// The table's columns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Column {
+    X86_64,
+    X32,
+    I386,
+    Aarch64,
+    Arm,
+}
+
+/// Returns the filter for this machine.
+pub(super) fn default_filter() -> io::Result<Vec<u8>> {
+    let program = compile(&architectures(std::env::consts::ARCH)?);
+    let bytes = program.into_iter().flat_map(|FilterInstruction { code, jt, jf, k }| {
+        [&code.to_ne_bytes()[..], &[jt, jf], &k.to_ne_bytes()].concat()
+    });
+    Ok(bytes.collect())
+}
+
+/// Reads a filter from the bytes that [`default_filter`] returned.
+pub(super) fn from_bytes(bytes: &[u8]) -> Vec<FilterInstruction> {
+    let instruction = |&[a, b, jt, jf, ref k @ ..]: &[u8; 8]| FilterInstruction {
+        code: u16::from_ne_bytes([a, b]),
+        jt,
+        jf,
+        k: u32::from_ne_bytes(*k),
+    };
+    bytes.as_chunks::<8>().0.iter().map(instruction).collect()
+}
+
+/// Installs a filter for this thread and everything that it becomes.
+pub(super) fn install(program: &[FilterInstruction]) -> io::Result<()> {
+    if program.is_empty() {
+        return Err(io::Error::other("the filter is empty"));
+    }
+    sys::install_filter(program)
+}
+
+/// Returns what a kind of machine runs.
+fn architectures(machine: &str) -> io::Result<Vec<Architecture>> {
+    const X86_64: u32 = 0xc000_003e;
+    const I386: u32 = 0x4000_0003;
+    const AARCH64: u32 = 0xc000_00b7;
+    const ARM: u32 = 0x4000_0028;
+    let one = |number, column| Architecture { number, verdicts: verdicts(column, 0) };
+    match machine {
+        "x86_64" => {
+            let mut native = one(X86_64, Column::X86_64);
+            native.verdicts.extend(verdicts(Column::X32, X32));
+            Ok(vec![native, one(I386, Column::I386)])
+        }
+        "aarch64" => Ok(vec![one(AARCH64, Column::Aarch64), one(ARM, Column::Arm)]),
+        other => Err(io::Error::other(format!("there is no system call filter for {other}"))),
+    }
+}
+
+/// Returns what becomes of calls: each verdict holds from its number on. `bit` is added to all.
+fn verdicts(column: Column, bit: u32) -> BTreeMap<u32, Verdict> {
+    let missing = Verdict::Refuse(libc::ENOSYS.cast_unsigned());
+    let last = if column == Column::X32 { LAST_X32 } else { LAST };
+    let mut known: BTreeMap<u32, Verdict> =
+        (0..=last).map(|call| (call, Verdict::Refuse(libc::EPERM.cast_unsigned()))).collect();
+    known.insert(CLONE3, missing.clone());
+    let number = |numbers: &[i32; 5]| u32::try_from(numbers[column as usize]).ok();
+    let allowed = CALLS.iter().filter_map(|(_, numbers)| number(numbers));
+    known.extend(allowed.map(|call| (call, Verdict::Allow)));
+    for (numbers, verdict) in [
+        (SOCKET, Verdict::UnlessFirst(REFUSED_FAMILIES.to_vec())),
+        (PERSONALITY, Verdict::IfFirst(PERSONALITIES.to_vec())),
+        (CLONE, Verdict::IfFirstWithout(NAMESPACE_FLAGS)),
+    ] {
+        known.extend(number(&numbers).map(|call| (call, verdict)));
+    }
+    // Where one ends, nothing is known until the next one.
+    let ends: Vec<u32> =
+        known.keys().map(|call| call + 1).filter(|next| !known.contains_key(next)).collect();
+    known.extend(ends.into_iter().map(|call| (call, missing.clone())));
+    known.into_iter().map(|(call, verdict)| (call | bit, verdict)).collect()
+}
+
+#[cfg(test)]
+mod tests;

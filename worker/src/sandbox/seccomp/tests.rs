@@ -1,0 +1,158 @@
+//! The filter, run as the kernel runs it.
+
+use super::compile::{
+    ALLOW, AND, ARCHITECTURE, CALL, ERRNO, FIRST, JUMP, JUMP_AT_LEAST, JUMP_EQUAL, KILL, LOAD,
+    RETURN,
+};
+use super::*;
+
+const X86_64: u32 = 0xc000_003e;
+const I386: u32 = 0x4000_0003;
+const AARCH64: u32 = 0xc000_00b7;
+const ARM: u32 = 0x4000_0028;
+
+const DENIED: u32 = ERRNO | libc::EPERM as u32;
+const MISSING: u32 = ERRNO | libc::ENOSYS as u32;
+
+/// Does what the kernel does with a filter.
+fn verdict(program: &[FilterInstruction], architecture: u32, call: u32, first: u32) -> u32 {
+    let (mut at, mut value) = (0, 0);
+    loop {
+        let FilterInstruction { code, jt, jf, k } = program[at];
+        at += 1;
+        let choose = |condition| usize::from(if condition { jt } else { jf });
+        match code {
+            LOAD => {
+                value = match k {
+                    CALL => call,
+                    ARCHITECTURE => architecture,
+                    FIRST => first,
+                    _ => panic!("loads {k}"),
+                }
+            }
+            AND => value &= k,
+            RETURN => return k,
+            JUMP => at += k as usize,
+            JUMP_EQUAL => at += choose(value == k),
+            JUMP_AT_LEAST => at += choose(value >= k),
+            _ => panic!("{code:#x}"),
+        }
+    }
+}
+
+fn filter(machine: &str) -> Vec<FilterInstruction> {
+    compile(&architectures(machine).unwrap())
+}
+
+#[test]
+fn the_filter_survives_the_way_to_the_sandbox() {
+    let program = from_bytes(&default_filter().unwrap());
+    assert_eq!(program, filter(std::env::consts::ARCH));
+    // The kernel takes no more.
+    assert!(program.len() < 4096, "{}", program.len());
+    assert!(install(&[]).is_err());
+    assert!(architectures("pdp11").is_err());
+}
+
+#[test]
+fn every_call_of_the_table_is_allowed_and_no_other() {
+    for (machine, columns) in [
+        (
+            "x86_64",
+            [(X86_64, Column::X86_64, 0), (X86_64, Column::X32, X32), (I386, Column::I386, 0)]
+                .as_slice(),
+        ),
+        ("aarch64", &[(AARCH64, Column::Aarch64, 0), (ARM, Column::Arm, 0)]),
+    ] {
+        let program = filter(machine);
+        for (architecture, column, bit) in columns {
+            let index = *column as usize;
+            let allowed: Vec<u32> =
+                CALLS.iter().filter_map(|(_, all)| u32::try_from(all[index]).ok()).collect();
+            let special = [SOCKET, CLONE, PERSONALITY].map(|all| all[index] as u32);
+            for call in (0..1000).chain(0xf_0000..0xf_0010) {
+                if special.contains(&call) {
+                    continue;
+                }
+                let found = verdict(&program, *architecture, call | bit, 0);
+                let expected = match call {
+                    _ if allowed.contains(&call) => ALLOW,
+                    CLONE3 => MISSING,
+                    _ if call <= LAST || (*bit != 0 && call <= LAST_X32) => DENIED,
+                    _ => MISSING,
+                };
+                assert_eq!(found, expected, "{machine} {column:?} {call}");
+            }
+        }
+        assert_eq!(verdict(&program, 0x1234, 0, 0), KILL);
+        assert_eq!(verdict(&program, columns[0].0, u32::MAX, 0), MISSING);
+    }
+}
+
+#[test]
+fn some_calls_depend_on_their_argument() {
+    let program = filter("x86_64");
+    for (architecture, index, bit) in [(X86_64, 0, 0), (X86_64, 1, X32), (I386, 2, 0)] {
+        let asked = |call: [i32; 5], first| {
+            verdict(&program, architecture, call[index] as u32 | bit, first)
+        };
+        for (family, expected) in
+            [(0, ALLOW), (2, ALLOW), (38, DENIED), (39, ALLOW), (40, DENIED), (41, ALLOW)]
+        {
+            assert_eq!(asked(SOCKET, family), expected, "family {family}");
+        }
+        for (domain, expected) in
+            [(0, ALLOW), (8, ALLOW), (0xffff_ffff, ALLOW), (1, DENIED), (0x4_0000, DENIED)]
+        {
+            assert_eq!(asked(PERSONALITY, domain), expected, "domain {domain:#x}");
+        }
+        for (flags, expected) in
+            [(0x11, ALLOW), (0x1000_0000, DENIED), (0x0002_0000, DENIED), (0x0001_0000, ALLOW)]
+        {
+            assert_eq!(asked(CLONE, flags), expected, "flags {flags:#x}");
+        }
+    }
+}
+
+#[test]
+fn no_call_is_allowed_that_needs_more_than_a_container_has() {
+    let names: Vec<&str> = CALLS.iter().map(|(name, _)| *name).collect();
+    for name in [
+        "mount",
+        "umount2",
+        "unshare",
+        "setns",
+        "bpf",
+        "keyctl",
+        "add_key",
+        "init_module",
+        "finit_module",
+        "open_by_handle_at",
+        "userfaultfd",
+        "io_uring_setup",
+        "clone3",
+        "clone",
+        "socket",
+        "personality",
+        "reboot",
+        "swapon",
+        "kexec_load",
+        "perf_event_open",
+        "iopl",
+    ] {
+        assert!(!names.contains(&name), "{name} is allowed");
+    }
+    assert!(names.contains(&"execve") && names.is_sorted());
+    // What the C library knows of this machine's calls is what the table says.
+    #[cfg(target_arch = "x86_64")]
+    for (name, number) in [
+        ("execve", libc::SYS_execve),
+        ("openat2", libc::SYS_openat2),
+        ("statx", libc::SYS_statx),
+        ("mseal", libc::SYS_mseal),
+        ("rseq", libc::SYS_rseq),
+    ] {
+        let (_, numbers) = CALLS.iter().find(|(other, _)| *other == name).unwrap();
+        assert_eq!(i64::from(numbers[0]), number, "{name}");
+    }
+}
