@@ -8,6 +8,7 @@ mod arguments;
 mod build;
 mod commands;
 mod container;
+mod history;
 mod image;
 mod limits;
 mod printer;
@@ -61,6 +62,7 @@ fn main() -> ExitCode {
 async fn run(command: Command, settings: &Settings, printer: &Printer) -> ExitCode {
     let result = match command {
         Command::Build(arguments) => commands::build::run(*arguments, settings, printer).await,
+        Command::Builds(arguments) => commands::builds::run(&arguments, settings, printer),
         Command::Run(arguments) => return commands::run::run(*arguments, settings, printer).await,
         Command::Images(arguments) => commands::images::run(&arguments, settings, printer),
         Command::Rmi(arguments) => commands::rmi::run(&arguments, settings, printer),

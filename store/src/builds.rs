@@ -149,9 +149,10 @@ impl Builds {
 
     /// Forgets the builds that are beyond the bounds.
     pub fn prune(&self) -> Result<()> {
-        let forgotten = self.inner.index.write("forget builds", |transaction| {
-            forget_old(transaction, name::now())
-        })?;
+        let forgotten = self
+            .inner
+            .index
+            .write("forget builds", |transaction| forget_old(transaction, name::now()))?;
         forgotten.iter().try_for_each(|id| self.remove_log(id))
     }
 
@@ -251,12 +252,7 @@ mod tests {
     use crate::Store;
 
     fn row(id: &str, started_at: i64) -> BuildRow {
-        BuildRow {
-            id: id.to_owned(),
-            started_at,
-            record: "{}".to_owned(),
-            ..BuildRow::default()
-        }
+        BuildRow { id: id.to_owned(), started_at, record: "{}".to_owned(), ..BuildRow::default() }
     }
 
     fn ended(id: &str, started_at: i64, log_bytes: u64) -> BuildRow {

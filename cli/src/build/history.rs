@@ -1,5 +1,6 @@
 //! What the history is told of a build.
 
+use kiln_store::BuildStatus;
 use kiln_worker::SecretSource;
 
 use super::invocation::Invocation;
@@ -9,7 +10,6 @@ use super::session::{Done, Failure};
 use crate::history::{BuildRecord, Ending};
 use crate::redact::{self, Redactor};
 use crate::signals::Interruption;
-use kiln_store::BuildStatus;
 
 /// The largest file of a secret whose value is looked for in names and errors.
 const SECRET: u64 = 64 << 10;
@@ -69,7 +69,7 @@ fn redactor(request: &BuildRequest) -> Redactor {
 
 /// Returns what a build has come to.
 pub(super) fn ending(
-    outcome: Result<&Done, &Failure>,
+    outcome: Result<Option<&Done>, &Failure>,
     interruption: &Interruption,
     warnings: Vec<String>,
 ) -> Ending {
@@ -82,13 +82,13 @@ pub(super) fn ending(
     };
     match outcome {
         Ok(done) => {
-            ending.image_id = done.exported.image_id.map(|id| id.to_string());
-            ending.counts = Some((done.cached, done.steps));
+            let image = done.and_then(|done| done.exported.image_id);
+            ending.image_id = image.map(|id| id.to_string());
+            ending.counts = done.map(|done| (done.cached, done.steps));
         }
         Err(failure) => {
             let interrupted = interruption.exit_status().is_some() && !failure.is_of_a_step();
-            ending.status =
-                if interrupted { BuildStatus::Canceled } else { BuildStatus::Failed };
+            ending.status = if interrupted { BuildStatus::Canceled } else { BuildStatus::Failed };
             ending.error = Some(crate::printer::causes(failure.summary().as_ref()));
         }
     }

@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 use self::recorder::Recorder;
 use crate::redact::Redactor;
 
-pub(crate) use self::record::{BuildRecord, StepRecord, StepStatus};
+pub(crate) use self::record::{BuildRecord, StepRecord};
 
 /// A build that is being recorded.
 pub(crate) struct Recording {

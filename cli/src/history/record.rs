@@ -124,7 +124,8 @@ impl BuildRecord {
         let number: Option<u32> = text.trim_start_matches('#').parse().ok();
         let digest = |step: &&StepRecord| {
             let digest = step.digest.as_deref().unwrap_or_default();
-            text.len() >= 6 && (digest.starts_with(text) || digest[7.min(digest.len())..].starts_with(text))
+            text.len() >= 6
+                && (digest.starts_with(text) || digest[7.min(digest.len())..].starts_with(text))
         };
         let by_number = self.steps.iter().find(|step| number == Some(step.number));
         by_number

@@ -173,9 +173,8 @@ impl Recorder {
         if self.failure.is_some() {
             return;
         }
-        let written = self.open_log().and_then(|log| {
-            log.append(&record).context("write the build's log")
-        });
+        let written =
+            self.open_log().and_then(|log| log.append(&record).context("write the build's log"));
         if let Err(error) = written {
             self.fail(error);
         }
@@ -232,7 +231,8 @@ mod tests {
         redactor.add(b"s3cret");
         let recorder = Recorder::new(builds.clone(), row, (BuildRecord::default(), redactor));
         let (events, receiver) = EventSender::channel();
-        let log = |bytes: &[u8]| Event::Log { id: 7, stream: LogStream::Stderr, bytes: bytes.to_vec() };
+        let log =
+            |bytes: &[u8]| Event::Log { id: 7, stream: LogStream::Stderr, bytes: bytes.to_vec() };
         for event in [
             Event::Vertex { id: 5, name: "never".to_owned(), digest: None },
             Event::Vertex { id: 7, name: "RUN s3cret https://u:p@h/".to_owned(), digest: None },

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 mod build;
+mod builds;
 mod call;
 mod concurrency;
 mod contexts;
@@ -13,6 +14,7 @@ mod groups;
 mod images;
 mod limits;
 mod llb;
+mod logs;
 mod on_error;
 mod outputs;
 mod registry;
