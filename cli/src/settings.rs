@@ -9,6 +9,7 @@ use kiln_tree::{ArchiveLimits, Ids};
 
 use crate::archive_limits;
 use crate::arguments::GlobalArguments;
+use crate::rootless;
 
 /// What every command goes by.
 #[derive(Debug)]
@@ -76,8 +77,8 @@ impl Settings {
     pub(crate) fn store(&self) -> Result<Store> {
         let open = || {
             let store = Store::open(&self.root)?;
-            // Who isn't root looks at names and blobs alone.
-            if rustix::process::geteuid().is_root() {
+            // Without privileges names and blobs are looked at, and no trees.
+            if rootless::is_privileged() {
                 store.use_ids(Ids::current())?;
             }
             Ok::<_, kiln_store::Error>(store)

@@ -43,7 +43,7 @@ impl Account {
     }
 
     /// Gives the user what belongs to root at `path` and below, but nothing below `except`.
-    pub(crate) fn hand_over(self, path: &Path, except: &Path) {
+    pub fn hand_over(self, path: &Path, except: &Path) {
         // What disappears meanwhile needs no owner.
         let Ok(found) = path.symlink_metadata() else { return };
         if path == except {

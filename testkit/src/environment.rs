@@ -95,6 +95,18 @@ impl Kiln {
         self
     }
 
+    /// Has kiln run from a copy in the working directory, `kiln`, which belongs to who runs it.
+    ///
+    /// # Panics
+    /// Panics where it can't be copied.
+    pub fn own_binary(&mut self) {
+        let copy = self.path("kiln");
+        if self.binary != copy {
+            std::fs::copy(&self.binary, &copy).expect("copy the binary");
+            self.binary = copy;
+        }
+    }
+
     /// Returns who runs kiln, where that isn't root.
     pub fn account(&self) -> Option<Account> {
         self.account

@@ -19,6 +19,7 @@ use super::on_error::OnError;
 use super::request::{BuildRequest, CONTEXT_NAME};
 use super::session::Failure;
 use super::ssh;
+use crate::rootless;
 use crate::settings::Settings;
 
 /// What turns graphs into files.
@@ -97,7 +98,7 @@ impl Tools {
 
 /// Refuses to work without the privileges that layers need.
 pub(super) fn check_privileges() -> Result<()> {
-    if !rustix::process::geteuid().is_root() {
+    if !rootless::is_privileged() {
         bail!("files of images can't be made here: kiln is neither root nor in a user namespace");
     }
     Ok(())

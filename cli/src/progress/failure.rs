@@ -1,6 +1,7 @@
 //! Why a build has failed, with the lines that failed.
 
 use kiln_solver::{SolveError, StepError};
+use kiln_worker::sandbox::SandboxError;
 
 use super::text::{clean, clean_text};
 use crate::build::{Dockerfile, Failure};
@@ -70,8 +71,10 @@ fn hint(error: &StepError) -> Option<String> {
         StepError::Exit { .. } => return rootless::hint().map(str::to_owned),
         StepError::Cancelled => return None,
     };
+    if error.is::<SandboxError>() {
+        return rootless::hint().map(str::to_owned);
+    }
     match error.downcast_ref::<kiln_worker::Error>()? {
-        kiln_worker::Error::Sandbox(_) => rootless::hint().map(str::to_owned),
         kiln_worker::Error::NotAllowed(right) => {
             Some(format!("--allow {right} lets the steps of this build do it"))
         }

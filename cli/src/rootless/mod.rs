@@ -23,6 +23,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use nix::sched::{CloneFlags, unshare};
 use rustix::process::{Gid, Uid, getegid, geteuid};
+use rustix::thread::{CapabilitySet, capabilities};
 
 use crate::printer::Printer;
 
@@ -37,13 +38,21 @@ const MORE_IDS: &str = "kiln has a single user id here; with the package uidmap 
 /// Where programs of the system are that may not be on the path.
 const SYSTEM: &str = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin";
 
-/// Becomes root of a user namespace, where kiln isn't root. To be called by a process with one
+/// Tells whether this process may do what files of images and containers take: as root, of the
+/// machine or of a user namespace. Root of a container may lack it.
+pub(crate) fn is_privileged() -> bool {
+    let may_mount =
+        capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN));
+    geteuid().is_root() && may_mount
+}
+
+/// Becomes root of a user namespace, where kiln hasn't root's privileges. To be called by a process with one
 /// thread, which hasn't asked for its ids yet (`kiln_tree::Ids::current`).
 ///
 /// # Errors
 /// Fails where the machine allows no user namespaces, and says what to change.
 pub(crate) fn enter(printer: &Printer) -> Result<()> {
-    if geteuid().is_root() {
+    if is_privileged() {
         return Ok(());
     }
     let caller = (geteuid(), getegid());

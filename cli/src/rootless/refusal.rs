@@ -17,8 +17,9 @@ pub(super) fn explain(error: io::Error) -> Error {
         let path = format!("/proc/sys/{}", switch.replace('.', "/"));
         std::fs::read_to_string(path).ok()
     });
-    Error::new(error)
-        .context(format!("kiln isn't root, and can't become root of a user namespace: {reason}"))
+    Error::new(error).context(format!(
+        "kiln hasn't root's privileges, and can't become root of a user namespace: {reason}"
+    ))
 }
 
 fn reason(error: &io::Error, value: impl Fn(&str) -> Option<String>) -> String {

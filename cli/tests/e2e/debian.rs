@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use kiln_testkit::environment::run;
-use kiln_testkit::{Need, base, skip};
+use kiln_testkit::{Kiln, Need, base, skip};
 
 use crate::kiln;
 
@@ -38,15 +38,11 @@ fn a_compiled_program_is_built_in_debian_and_run_from_scratch() {
         return;
     }
     let kiln = kiln();
-    kiln.write("debian/Dockerfile", "FROM scratch\nADD debian.tar /\nCMD [\"bash\"]\n");
-    std::fs::hard_link(debian(), kiln.path("debian/debian.tar"))
-        .or_else(|_| std::fs::copy(debian(), kiln.path("debian/debian.tar")).map(drop))
-        .unwrap();
+    build_debian(&kiln);
     // Without the base image of the other tests: the name `base` is a stage's here.
     let build = |arguments: &[&str]| {
         kiln.run(&[&["build", "--progress=plain"], arguments].concat()).success();
     };
-    build(&["-t", "debian:bookworm", "debian"]);
 
     // The chain of testdata/golden/llb/stage-from-chain, with C in place of Go.
     let golden = base::repository().join("testdata/golden/llb/stage-from-chain/Dockerfile");
@@ -76,3 +72,44 @@ fn a_compiled_program_is_built_in_debian_and_run_from_scratch() {
     build(&["-t", "client", "--target", "client", "ctx"]);
     assert_eq!(kiln.run(&["run", "--rm", "client"]).success(), "hello from client\n");
 }
+
+/// Builds the image `debian:bookworm`.
+fn build_debian(kiln: &Kiln) {
+    kiln.write("debian/Dockerfile", "FROM scratch\nADD debian.tar /\nCMD [\"bash\"]\n");
+    let archive = kiln.path("debian/debian.tar");
+    // What isn't root's is changed by who owns it, and is no link to what others use.
+    let is_shared = kiln.account().is_none() && std::fs::hard_link(debian(), &archive).is_ok();
+    if !is_shared {
+        std::fs::copy(debian(), archive).unwrap();
+    }
+    kiln.run(&["build", "--progress=plain", "-t", "debian:bookworm", "debian"]).success();
+}
+
+#[test]
+fn debians_tools_are_installed_and_used_without_root() {
+    let needs = [Need::Accounts, Need::Program("debootstrap"), Need::PackageMirror];
+    if skip("debians_tools_are_installed_and_used_without_root", &needs) {
+        return;
+    }
+    let kiln = Kiln::rootless(env!("CARGO_BIN_EXE_kiln"));
+    build_debian(&kiln);
+    kiln.write("ctx/main.c", PROGRAM);
+    kiln.write("ctx/Dockerfile", TOOLS);
+    kiln.run(&["build", "--progress=plain", "-t", "tools", "ctx"]).success();
+    let seen = kiln.run(&["run", "--rm", "tools"]).success();
+    assert_eq!(seen, "hello from C\n");
+}
+
+/// Packages whose scripts add users, and files of other owners; programs made with them.
+const TOOLS: &str = r#"FROM debian:bookworm
+RUN apt-get update && \
+    apt-get install -y --no-install-recommends python3 git build-essential openssh-client
+RUN test -z "$(find / -xdev -nouser -o -xdev -nogroup)" && test "$(stat -c %G /usr/bin/ssh-agent)" = _ssh
+COPY main.c /src/
+RUN cd /src && git init -q . && git add main.c && gcc -static -DNAME='"C"' -o /hello main.c
+USER www-data
+RUN test "$(/hello)" = 'hello from C' && test "$(python3 -c 'print(sum(range(10)))')" = 45
+FROM scratch
+COPY --from=0 /hello /
+CMD ["/hello"]
+"#;

@@ -19,6 +19,7 @@ mod on_error;
 mod outputs;
 mod registry;
 mod repository;
+mod rootless;
 mod run;
 mod sources;
 mod terminal;

@@ -7,10 +7,15 @@ use crate::terminal::Terminal;
 
 fn prepared() -> Kiln {
     let kiln = kiln();
+    prepare(&kiln);
+    kiln
+}
+
+/// Builds the image `img`.
+fn prepare(kiln: &Kiln) {
     let dockerfile = "FROM base\nRUN mkdir /vol /w && echo image > /vol/f && chown 7:8 /vol\n\
                       ENV A=image B=image\nWORKDIR /w\nUSER nobody\nVOLUME /vol\nCMD [\"id\", \"-u\"]\n";
     kiln.build_text(dockerfile, &["-t", "img"]).success();
-    kiln
 }
 
 #[test]
@@ -124,7 +129,12 @@ fn a_terminal_is_passed_through() {
     if skip("a_terminal_is_passed_through", &needs) {
         return;
     }
-    let kiln = prepared();
+    pass_a_terminal_through(&kiln());
+}
+
+/// Uses a shell in a container as somebody at a terminal does.
+pub(crate) fn pass_a_terminal_through(kiln: &Kiln) {
+    prepare(kiln);
     let (mut terminal, other) = Terminal::open();
     let before = rustix::termios::tcgetattr(&other).unwrap();
     let streams = [other.try_clone().unwrap(), other.try_clone().unwrap()];

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use kiln_testkit::environment::run;
 
-use crate::arena::{Arena, measured};
+use crate::arena::{Arena, is_rootless, measured};
 use crate::images::{Layout, Tar, context, gzip};
 
 /// Returns archives that lead outside, with what they are called.
@@ -92,9 +92,13 @@ fn real_archives_are_unpacked() {
         .file("./dotted/../name", "name\n")
         .file(".wh.not-a-whiteout-in-add", "x")
         .end();
-    let checks = "RUN for f in /a/hard /a/b/c/d/up /a/absolute; do grep -q content $f || exit 1; done; \
+    // In a user namespace there are no devices, and BuildKit leaves them out.
+    let device = if is_rootless() { "test ! -e /null" } else { "test -c /null" };
+    let checks = format!(
+        "RUN for f in /a/hard /a/b/c/d/up /a/absolute; do grep -q content $f || exit 1; done; \
                   test $(stat -c %h /a/f) = 2 && grep library /usr/lib64/so && test -L /dangling && \
-                  test -c /null && test -p /pipe && grep name /name\n";
+                  {device} && test -p /pipe && grep name /name\n"
+    );
     arena.kiln.write("ctx/a.tar", &tar);
     arena.kiln.write("ctx/a.tar.gz", gzip(&tar));
     for name in ["a.tar", "a.tar.gz"] {

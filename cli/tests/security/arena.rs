@@ -10,8 +10,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use kiln_testkit::environment::{Output, base_layout, run};
+use kiln_testkit::environment::{Output, run};
 use kiln_testkit::{Kiln, Need, skip};
+
+/// Tells whether kiln is run by a user who isn't root: these tests are compiled twice.
+pub(crate) fn is_rootless() -> bool {
+    module_path!().starts_with("security_rootless::")
+}
 
 /// What the canary knows and nobody else may.
 pub(crate) const SECRET: &str = "canary-7f3a91c2e5d8";
@@ -31,10 +36,12 @@ pub(crate) struct Arena {
 impl Arena {
     /// Makes an arena; `None` where the test must be skipped.
     pub(crate) fn new(test: &str) -> Option<Self> {
-        if skip(test, &[Need::Root]) {
+        let need = if is_rootless() { Need::Accounts } else { Need::Root };
+        if skip(test, &[need]) {
             return None;
         }
-        let kiln = Kiln::new(env!("CARGO_BIN_EXE_kiln"));
+        let binary = env!("CARGO_BIN_EXE_kiln");
+        let kiln = if is_rootless() { Kiln::rootless(binary) } else { Kiln::new(binary) };
         std::fs::create_dir(kiln.path("ctx")).unwrap();
         let outside = tempfile::Builder::new().prefix("canary-").tempdir().unwrap();
         let at = |name: &str| outside.path().join(name);
@@ -48,6 +55,10 @@ impl Arena {
         let mode = rustix::fs::Mode::from_raw_mode(0o600);
         rustix::fs::mknodat(rustix::fs::CWD, at("fifo"), rustix::fs::FileType::Fifo, mode, 0)
             .unwrap();
+        if let Some(account) = kiln.account() {
+            // All of it could be read and written by who runs kiln.
+            account.hand_over(outside.path(), Path::new(""));
+        }
         let before = look(outside.path());
         Some(Self { kiln, outside, before, said: RefCell::default() })
     }
@@ -70,7 +81,7 @@ impl Arena {
 
     /// Returns a command that builds `directory`, with the base image and `image` at hand.
     pub(crate) fn command(&self, directory: &str, arguments: &[&str]) -> Command {
-        let base = format!("base=oci-layout://{}", base_layout().display());
+        let base = format!("base=oci-layout://{}", self.kiln.base().display());
         let mut all = vec!["build", "--progress", "plain", "--build-context", &base];
         all.extend_from_slice(arguments);
         all.push(directory);

@@ -5,6 +5,9 @@
 //! works, and ends with [`arena::Arena::finish`], which looks at the canary and searches everything
 //! that kiln has written. `docs/security.md` says which test stands for which promise.
 //!
+//! All of it is run twice: as root, and (the target `security_rootless`) by a user who isn't, to whom
+//! the canary belongs then.
+//!
 //! Races are lost or won by chance: `KILN_SECURITY_ROUNDS` multiplies how often they are run.
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
