@@ -88,17 +88,23 @@ impl BuildLog {
     }
 
     fn record(&mut self) -> io::Result<LogRecord> {
-        let mut head = [0; HEAD];
-        self.decoder.read_exact(&mut head)?;
-        let [a, b, c, d, e, f, g, h, stream, length @ ..] = head;
-        let length = u32::from_le_bytes(length);
+        let step = self.number()?;
+        let at = self.number()?;
+        let mut stream = [0];
+        self.decoder.read_exact(&mut stream)?;
+        let length = self.number()?;
         if length > LONGEST {
             return Err(io::ErrorKind::InvalidData.into());
         }
         let mut bytes = vec![0; length as usize];
         self.decoder.read_exact(&mut bytes)?;
-        let (step, at) = (u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h]));
-        Ok(LogRecord { step, at, is_stderr: stream != 0, bytes })
+        Ok(LogRecord { step, at, is_stderr: stream != [0], bytes })
+    }
+
+    fn number(&mut self) -> io::Result<u32> {
+        let mut bytes = [0; 4];
+        self.decoder.read_exact(&mut bytes)?;
+        Ok(u32::from_le_bytes(bytes))
     }
 }
 

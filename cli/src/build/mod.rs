@@ -87,11 +87,14 @@ pub(crate) async fn graph(
     with_session(&request, (mode, None), (settings, printer), work).await
 }
 
+/// What sees a build in some work's result, where the history is to have it.
+type Recorded<T> = Option<fn(&T) -> &Done>;
+
 /// Does some of a build's work while progress is shown, and reports warnings and failure. What
 /// `done` sees a build in is recorded in the history.
 async fn with_session<T>(
     request: &BuildRequest,
-    (mode, done): (ProgressMode, Option<fn(&T) -> &Done>),
+    (mode, done): (ProgressMode, Recorded<T>),
     (settings, printer): (&Settings, &Printer),
     work: impl AsyncFnOnce(&Session<'_>) -> Result<T, Failure>,
 ) -> Result<Ended<T>> {

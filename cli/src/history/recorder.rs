@@ -182,15 +182,14 @@ impl Recorder {
 
     /// Returns the log, begun where there is none yet: the build is recorded before.
     fn open_log(&mut self) -> Result<&mut BuildLogWriter> {
-        let log = match self.log.take() {
-            Some(log) => log,
-            None => {
-                if self.saved.is_none() {
-                    self.saved = Some(Instant::now());
-                    self.write()?;
-                }
-                self.builds.write_log(&self.row.id)?
+        let log = if let Some(log) = self.log.take() {
+            log
+        } else {
+            if self.saved.is_none() {
+                self.saved = Some(Instant::now());
+                self.write()?;
             }
+            self.builds.write_log(&self.row.id)?
         };
         Ok(self.log.insert(log))
     }

@@ -5,6 +5,7 @@ use std::process::Stdio;
 use kiln_testkit::environment::base_layout;
 use kiln_testkit::peers::wait_until;
 use kiln_testkit::{Kiln, Need, skip};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::kiln;
@@ -127,7 +128,6 @@ fn an_interrupted_build_is_recorded_as_canceled() {
     if skip("an_interrupted_build_is_recorded_as_canceled", &[Need::Root]) {
         return;
     }
-    use rustix::process::{Pid, Signal, kill_process};
     for (signal, status) in [(Signal::INT, 130), (Signal::TERM, 143)] {
         let kiln = kiln();
         let mut build = waiting(&kiln, "FROM base\nRUN echo printed && sleep 1000\n");
@@ -166,7 +166,6 @@ fn a_second_interrupt_ends_the_build_at_once() {
     if skip("a_second_interrupt_ends_the_build_at_once", &[Need::Root]) {
         return;
     }
-    use rustix::process::{Pid, Signal, kill_process};
     let kiln = kiln();
     kiln.write("ctx/Dockerfile", "FROM base\nRUN yes\n");
     let base = format!("base=oci-layout://{}", base_layout().display());
