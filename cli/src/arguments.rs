@@ -10,8 +10,11 @@ use crate::commands::builds::BuildsArguments;
 use crate::commands::debug::DebugArguments;
 use crate::commands::images::ImagesArguments;
 use crate::commands::inspect::InspectArguments;
+use crate::commands::login::LoginArguments;
+use crate::commands::logout::LogoutArguments;
 use crate::commands::rmi::RmiArguments;
 use crate::commands::run::{self, RunArguments};
+use crate::commands::system::SystemArguments;
 use crate::commands::{self, sync};
 use crate::printer::Printer;
 
@@ -46,6 +49,16 @@ pub(crate) struct GlobalArguments {
         default_value = "ratio=500,from=1g,entries=10000000"
     )]
     pub(crate) archive_limits: String,
+    /// File that configures registries [default: `$XDG_CONFIG_HOME/kiln/registries.toml`, else
+    /// /etc/kiln/registries.toml]
+    #[arg(
+        long,
+        global = true,
+        env = "KILN_REGISTRIES_CONFIG",
+        value_name = "FILE",
+        hide_env_values = true
+    )]
+    pub(crate) registries_config: Option<PathBuf>,
     /// Log what kiln does to standard error
     #[arg(long, short = 'D', global = true)]
     pub(crate) debug: bool,
@@ -67,8 +80,14 @@ pub(crate) enum Command {
     Rmi(RmiArguments),
     /// Show everything about images, as JSON
     Inspect(InspectArguments),
+    /// Log in to a registry
+    Login(LoginArguments),
+    /// Log out from a registry
+    Logout(LogoutArguments),
     /// Look into what kiln works with
     Debug(DebugArguments),
+    /// Look after the store
+    System(SystemArguments),
     /// Make what is stored survive a power loss; builds do so by themselves
     #[command(name = sync::NAME, hide = true)]
     Sync,
@@ -80,10 +99,14 @@ impl Command {
     pub(crate) fn needs_ids(&self) -> bool {
         match self {
             Self::Build(arguments) => arguments.needs_ids(),
-            Self::Run(_) | Self::Rmi(_) => true,
-            Self::Images(_) | Self::Inspect(_) | Self::Builds(_) | Self::Debug(_) | Self::Sync => {
-                false
-            }
+            Self::Run(_) | Self::Rmi(_) | Self::System(_) => true,
+            Self::Images(_)
+            | Self::Inspect(_)
+            | Self::Login(_)
+            | Self::Logout(_)
+            | Self::Builds(_)
+            | Self::Debug(_)
+            | Self::Sync => false,
         }
     }
 

@@ -1,60 +1,131 @@
 //! Images of the store, looked up as people name them.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context, Result, bail};
-use kiln_oci::{Digest, ImageConfig, ImageIndex, ImageManifest, Platform, Reference, media_type};
+use kiln_oci::{
+    Descriptor, Digest, ImageConfig, ImageIndex, ImageManifest, Platform, Reference, media_type,
+};
 use kiln_store::{ImageRow, Store};
 
 /// Most bytes of a manifest, index or config that are read.
 const DOCUMENT_LIMIT: u64 = 16 << 20;
+
+/// Which of an image's platforms is meant.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Wanted<'a> {
+    /// This one, and no other.
+    Platform(&'a Platform),
+    /// This machine's own, or the only one that there is.
+    Here,
+    /// This machine's own, or else any.
+    Any,
+}
 
 /// An image of the store with its documents.
 #[derive(Debug)]
 pub(crate) struct StoredImage {
     /// What the index holds.
     pub(crate) row: ImageRow,
-    /// The manifest for the platform that was asked for.
-    pub(crate) manifest: ImageManifest,
-    /// The config's digest: the image ID.
+    /// The image ID: the digest of the config, or of the index where there is one.
     pub(crate) id: Digest,
-    /// The config.
+    /// The digest of the manifest for the platform that is meant.
+    pub(crate) digest: Digest,
+    /// The config for that platform.
     pub(crate) config: ImageConfig,
+    /// The entries of the index, where there is one, and whether the store has their images.
+    pub(crate) entries: Vec<(Descriptor, bool)>,
+    /// The manifests that the store has.
+    manifests: Vec<ImageManifest>,
 }
 
 impl StoredImage {
-    /// Loads the documents of `row`, for `platform` where it is an index.
-    pub(crate) fn load(store: &Store, row: ImageRow, platform: &Platform) -> Result<Self> {
-        let content = store.content();
-        let mut bytes = content.read(&row.digest, DOCUMENT_LIMIT)?;
+    /// Loads the documents of `row`.
+    pub(crate) fn load(store: &Store, row: ImageRow, wanted: Wanted<'_>) -> Result<Self> {
         if media_type::is_index(&row.media_type) {
-            let index: ImageIndex = serde_json::from_slice(&bytes)
-                .with_context(|| format!("parse the index {}", row.digest))?;
-            let descriptor = kiln_registry::select_platform(&index, platform)
-                .with_context(|| format!("the image has no manifest for {platform}"))?;
-            bytes = content.read(&descriptor.digest().as_ref().parse()?, DOCUMENT_LIMIT)?;
+            return Self::load_index(store, row, wanted);
         }
-        let manifest: ImageManifest = serde_json::from_slice(&bytes)
-            .with_context(|| format!("parse the manifest of {}", row.digest))?;
+        let manifest = manifest(store, &row.digest)?;
         let id: Digest = manifest.config().digest().as_ref().parse()?;
-        let config = serde_json::from_slice(&content.read(&id, DOCUMENT_LIMIT)?)
-            .with_context(|| format!("parse the image config {id}"))?;
-        Ok(Self { row, manifest, id, config })
+        let config = config(store, &id)?;
+        if let Wanted::Platform(platform) = wanted
+            && !kiln_registry::platform::runs(platform, &config.platform())
+        {
+            bail!("the image is not for {platform}, but for {}", config.platform());
+        }
+        let digest = row.digest;
+        Ok(Self { row, id, digest, config, entries: Vec::new(), manifests: vec![manifest] })
     }
 
-    /// Returns the bytes of the documents and the packed layers.
-    pub(crate) fn size(&self) -> u64 {
-        let layers: u64 = self.manifest.layers().iter().map(kiln_oci::Descriptor::size).sum();
-        layers + self.manifest.config().size() + self.row.size
+    fn load_index(store: &Store, row: ImageRow, wanted: Wanted<'_>) -> Result<Self> {
+        let bytes = store.content().read(&row.digest, DOCUMENT_LIMIT)?;
+        let mut index: ImageIndex = serde_json::from_slice(&bytes)
+            .with_context(|| format!("parse the index {}", row.digest))?;
+        let mut entries = Vec::new();
+        for entry in kiln_registry::platform::images(&index) {
+            // An index may list platforms that were never fetched.
+            let is_there = store.content().size(&digest_of(entry)?)?.is_some();
+            entries.push((entry.clone(), is_there));
+        }
+        let there = entries.iter().filter(|(_, is_there)| *is_there);
+        let there: Vec<Descriptor> = there.map(|(entry, _)| entry.clone()).collect();
+        let mut manifests = Vec::new();
+        for entry in &there {
+            manifests.push(manifest(store, &digest_of(entry)?)?);
+        }
+        index.set_manifests(there);
+        let host = Platform::host();
+        let (platform, fallback) = match wanted {
+            Wanted::Platform(platform) => (platform, None),
+            Wanted::Here => (&host, None),
+            Wanted::Any => (&host, index.manifests().first()),
+        };
+        let chosen = kiln_registry::select_platform(&index, platform).or(fallback);
+        let chosen = chosen.with_context(|| {
+            let there = kiln_registry::platform::list_platforms(&index);
+            format!("the image has nothing for {platform}: there is {there}")
+        })?;
+        let digest = digest_of(chosen)?;
+        let manifest = manifest(store, &digest)?;
+        let config = config(store, &manifest.config().digest().as_ref().parse()?)?;
+        Ok(Self { id: row.digest, row, digest, config, entries, manifests })
     }
+
+    /// Returns the bytes of the documents and the packed layers, of all platforms that are there.
+    pub(crate) fn size(&self) -> u64 {
+        let mut sizes = BTreeMap::new();
+        for manifest in &self.manifests {
+            for blob in manifest.layers().iter().chain([manifest.config()]) {
+                sizes.insert(blob.digest().to_string(), blob.size());
+            }
+        }
+        let manifests = self.entries.iter().filter(|(_, is_there)| *is_there);
+        let manifests: u64 = manifests.map(|(entry, _)| entry.size()).sum();
+        sizes.values().sum::<u64>() + manifests + self.row.size
+    }
+}
+
+fn manifest(store: &Store, digest: &Digest) -> Result<ImageManifest> {
+    let bytes = store.content().read(digest, DOCUMENT_LIMIT)?;
+    serde_json::from_slice(&bytes).with_context(|| format!("parse the manifest {digest}"))
+}
+
+fn config(store: &Store, digest: &Digest) -> Result<ImageConfig> {
+    let bytes = store.content().read(digest, DOCUMENT_LIMIT)?;
+    serde_json::from_slice(&bytes).with_context(|| format!("parse the image config {digest}"))
+}
+
+fn digest_of(descriptor: &Descriptor) -> Result<Digest> {
+    Ok(descriptor.digest().as_ref().parse()?)
 }
 
 /// Returns every image of the store, newest first; those whose documents are damaged are left out
 /// with a word to `report`.
 pub(crate) fn list(store: &Store, report: &mut dyn FnMut(String)) -> Result<Vec<StoredImage>> {
-    let platform = Platform::host();
     let mut images = Vec::new();
     for row in store.images().list()? {
         let name = row.name.clone().unwrap_or_else(|| row.digest.to_string());
-        match StoredImage::load(store, row, &platform) {
+        match StoredImage::load(store, row, Wanted::Any) {
             Ok(image) => images.push(image),
             Err(error) => report(format!("image {name}: {error:#}")),
         }
@@ -64,28 +135,33 @@ pub(crate) fn list(store: &Store, report: &mut dyn FnMut(String)) -> Result<Vec<
 
 /// Finds an image by name, by the digits of its ID (at least the first few), or by its digest.
 /// Several rows come back where one image has several names and was named by ID.
-pub(crate) fn find(store: &Store, text: &str) -> Result<Vec<StoredImage>> {
-    let platform = Platform::host();
+pub(crate) fn find(store: &Store, text: &str, wanted: Wanted<'_>) -> Result<Vec<StoredImage>> {
+    let rows = find_rows(store, text)?;
+    if rows.is_empty() {
+        bail!("no such image: {text}");
+    }
+    let load = |row| StoredImage::load(store, row, wanted);
+    rows.into_iter().map(load).collect::<Result<_>>().with_context(|| format!("image {text}"))
+}
+
+/// Returns the names of an image, which there may be none of.
+pub(crate) fn find_rows(store: &Store, text: &str) -> Result<Vec<ImageRow>> {
     if let Ok(reference) = text.parse::<Reference>()
         && let Some(row) = store.images().get(&reference.to_string())?
     {
-        return Ok(vec![StoredImage::load(store, row, &platform)?]);
+        return Ok(vec![row]);
     }
-    let images = list(store, &mut |_| ())?;
     let digits = text.strip_prefix("sha256:").unwrap_or(text);
     if digits.len() < 2 || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
-        bail!("no such image: {text}");
+        return Ok(Vec::new());
     }
     let matches = |digest: &Digest| digest.hex().starts_with(digits);
-    let found: Vec<StoredImage> = images
-        .into_iter()
-        .filter(|image| matches(&image.id) || matches(&image.row.digest))
-        .collect();
-    match found.first() {
-        None => bail!("no such image: {text}"),
-        Some(first) if found.iter().any(|image| image.id != first.id) => {
-            bail!("the ID {text} is ambiguous: give more of it")
-        }
-        Some(_) => Ok(found),
+    let mut found = list(store, &mut |_| ())?;
+    found.retain(|image| matches(&image.id) || matches(&image.row.digest));
+    if let Some(first) = found.first()
+        && found.iter().any(|image| image.id != first.id)
+    {
+        bail!("the ID {text} is ambiguous: give more of it");
     }
+    Ok(found.into_iter().map(|image| image.row).collect())
 }

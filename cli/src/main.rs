@@ -8,12 +8,14 @@ mod arguments;
 mod build;
 mod commands;
 mod container;
+mod hints;
 mod history;
 mod image;
 mod limits;
 mod printer;
 mod progress;
 mod redact;
+mod registries;
 mod resources;
 mod rootless;
 mod settings;
@@ -61,13 +63,18 @@ fn main() -> ExitCode {
 
 async fn run(command: Command, settings: &Settings, printer: &Printer) -> ExitCode {
     let result = match command {
-        Command::Build(arguments) => commands::build::run(*arguments, settings, printer).await,
+        Command::Build(arguments) => {
+            Box::pin(commands::build::run(*arguments, settings, printer)).await
+        }
         Command::Builds(arguments) => commands::builds::run(&arguments, settings, printer),
         Command::Run(arguments) => return commands::run::run(*arguments, settings, printer).await,
         Command::Images(arguments) => commands::images::run(&arguments, settings, printer),
         Command::Rmi(arguments) => commands::rmi::run(&arguments, settings, printer),
         Command::Inspect(arguments) => commands::inspect::run(&arguments, settings, printer),
+        Command::Login(arguments) => commands::login::run(arguments, settings, printer).await,
+        Command::Logout(arguments) => commands::logout::run(arguments, settings, printer).await,
         Command::Debug(arguments) => commands::debug::run(&arguments, printer),
+        Command::System(arguments) => commands::system::run(&arguments, settings, printer),
         Command::Sync => commands::sync::run(settings),
     };
     result.unwrap_or_else(|error| commands::report(printer, &error))

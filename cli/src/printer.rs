@@ -3,6 +3,8 @@
 use std::fmt::Display;
 use std::io::Write;
 
+use kiln_registry::Error as Refusal;
+
 /// Writes to standard output and standard error. A reader that has gone away is no error.
 #[derive(Debug)]
 pub(crate) struct Printer;
@@ -43,6 +45,10 @@ impl Printer {
     /// Prints an error with its causes, and its hints, to standard error.
     pub(crate) fn error(&self, error: &anyhow::Error) {
         self.note(format_args!("ERROR: {}", causes(error.as_ref())));
+        let of_registry = error.chain().find_map(|cause| cause.downcast_ref::<Refusal>());
+        if let Some(hint) = of_registry.and_then(Refusal::hint) {
+            self.note(format_args!("hint: {hint}"));
+        }
     }
 }
 

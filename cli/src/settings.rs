@@ -9,6 +9,7 @@ use kiln_tree::{ArchiveLimits, Ids};
 
 use crate::archive_limits;
 use crate::arguments::GlobalArguments;
+use crate::registries::Registries;
 use crate::rootless;
 
 /// What every command goes by.
@@ -20,6 +21,8 @@ pub(crate) struct Settings {
     pub(crate) threads: usize,
     /// How much an archive may become.
     pub(crate) archive_limits: ArchiveLimits,
+    /// What is said about registries.
+    pub(crate) registries: Registries,
 }
 
 impl Settings {
@@ -32,7 +35,8 @@ impl Settings {
         };
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let archive_limits = archive_limits::parse(&arguments.archive_limits)?;
-        Ok(Self { root, threads, archive_limits })
+        let registries = Registries::of_environment(arguments.registries_config.clone());
+        Ok(Self { root, threads, archive_limits, registries })
     }
 
     /// Returns how many steps may run at once: more than there are processors, because many wait.

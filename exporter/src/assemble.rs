@@ -65,16 +65,11 @@ pub(crate) struct Assembled {
 }
 
 impl Assembled {
-    /// Makes the documents. There is at least one image.
-    pub(crate) fn new(images: Vec<Image>, oci: bool) -> Result<Self> {
-        let index = match images.as_slice() {
-            [_] => None,
-            images => {
-                let manifests: Vec<Descriptor> =
-                    images.iter().map(|image| image.manifest.descriptor.clone()).collect();
-                Some(index(&manifests, oci)?)
-            }
-        };
+    /// Makes the documents. There is at least one image; an index lists them where it is wanted.
+    pub(crate) fn new(images: Vec<Image>, oci: bool, has_index: bool) -> Result<Self> {
+        let manifests =
+            || images.iter().map(|image| image.manifest.descriptor.clone()).collect::<Vec<_>>();
+        let index = has_index.then(|| index(&manifests(), oci)).transpose()?;
         Ok(Self { images, index })
     }
 

@@ -15,14 +15,13 @@ use crate::pack::PackedLayer;
 /// What layers without a history entry are said to have been made by.
 const UNKNOWN: &str = "created by kiln";
 
-/// Returns the config of an image with these layers. `now` and `epoch` are in seconds since 1970.
+/// Returns the config of an image with these layers. `now` is in seconds since 1970.
 pub(crate) fn complete(
     source: &ImageSource,
     layers: &[PackedLayer],
-    epoch: Option<i64>,
     now: i64,
 ) -> Result<ImageConfig> {
-    let mut config = source.config.clone();
+    let (mut config, epoch) = (source.config.clone(), source.epoch);
     for (what, value) in [("os", &config.os), ("architecture", &config.architecture)] {
         if value.is_empty() {
             return Err(Error::Config(format!("missing {what}")));
@@ -155,7 +154,7 @@ mod tests {
             history,
             ..ImageConfig::default()
         };
-        ImageSource { platform: config.platform(), config, layer: None }
+        ImageSource { platform: config.platform(), config, layer: None, epoch: None }
     }
 
     fn times(config: &ImageConfig) -> Vec<&str> {
@@ -173,7 +172,7 @@ mod tests {
             entry(None, "CMD", true),
         ]);
         let layers = [layer("base", 0), layer("run", 1_700_000_000)];
-        let config = complete(&source, &layers, None, 5).unwrap();
+        let config = complete(&source, &layers, 5).unwrap();
         let run = "2023-11-14T22:13:20Z";
         assert_eq!(times(&config), [BASE, run, run, run]);
         assert_eq!(config.created.as_deref(), Some(run));
@@ -184,18 +183,18 @@ mod tests {
     #[test]
     fn metadata_alone_has_the_base_images_time() {
         let source = source(vec![entry(Some(BASE), "base", false), entry(None, "ENV", true)]);
-        let config = complete(&source, &[layer("base", 9)], None, 5).unwrap();
+        let config = complete(&source, &[layer("base", 9)], 5).unwrap();
         assert_eq!(times(&config), [BASE, BASE]);
     }
 
     #[test]
     fn history_and_layers_are_made_to_match() {
         let lacking = source(vec![entry(Some(BASE), "base", false)]);
-        let config = complete(&lacking, &[layer("a", 1), layer("b", 2)], None, 5).unwrap();
+        let config = complete(&lacking, &[layer("a", 1), layer("b", 2)], 5).unwrap();
         assert_eq!(config.history.len(), 2);
         assert_eq!(times(&config), [BASE, "1970-01-01T00:00:02Z"]);
         let excess = source(vec![entry(None, "a", false), entry(None, "b", false)]);
-        let config = complete(&excess, &[layer("a", 1)], None, 5).unwrap();
+        let config = complete(&excess, &[layer("a", 1)], 5).unwrap();
         let empty: Vec<bool> = config.history.iter().map(|entry| entry.empty_layer).collect();
         assert_eq!(empty, [false, true]);
     }
@@ -204,14 +203,14 @@ mod tests {
     fn an_epoch_sets_new_times_and_leaves_the_bases() {
         let source = source(vec![entry(Some(BASE), "base", false), entry(None, "RUN", false)]);
         let layers = [layer("base", 1), layer("run", 1_700_000_000)];
-        let config = complete(&source, &layers, Some(1000), 5).unwrap();
+        let config = complete(&ImageSource { epoch: Some(1000), ..source }, &layers, 5).unwrap();
         assert_eq!(times(&config), [BASE, "1970-01-01T00:16:40Z"]);
         assert_eq!(config.created.as_deref(), Some("1970-01-01T00:16:40Z"));
     }
 
     #[test]
     fn nothing_at_all_has_a_time_too() {
-        let config = complete(&source(Vec::new()), &[], None, 60).unwrap();
+        let config = complete(&source(Vec::new()), &[], 60).unwrap();
         assert_eq!(config.created.as_deref(), Some("1970-01-01T00:01:00Z"));
         assert!(config.rootfs.diff_ids.is_some(), "an empty list, not null");
     }
@@ -220,7 +219,7 @@ mod tests {
     fn a_config_without_platform_is_refused() {
         let mut source = source(Vec::new());
         source.config.os.clear();
-        let error = complete(&source, &[], None, 0).unwrap_err();
+        let error = complete(&source, &[], 0).unwrap_err();
         assert_eq!(error.to_string(), "invalid image config for export: missing os");
     }
 }

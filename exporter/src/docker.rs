@@ -22,8 +22,7 @@ struct Entry {
 /// Returns the files of the archive.
 pub(crate) fn archive(assembled: &Assembled, names: &[Reference]) -> Result<Files> {
     let [image] = assembled.images.as_slice() else {
-        let problem = "type docker holds one platform only, and several were built";
-        return Err(Error::Unsupported(problem.to_owned()));
+        return Err(no_index());
     };
     let mut files = oci::layout(assembled, names)?;
     let entry = Entry {
@@ -34,6 +33,12 @@ pub(crate) fn archive(assembled: &Assembled, names: &[Reference]) -> Result<File
     };
     files.insert("manifest.json", assemble::json(&[entry])?);
     Ok(files)
+}
+
+/// Says that several platforms are too many.
+pub(crate) fn no_index() -> Error {
+    let problem = "docker exporter does not currently support exporting manifest lists";
+    Error::Unsupported(format!("{problem}: use type=oci, or build for one platform"))
 }
 
 /// Returns a name as docker shows it: short, with a tag, without a digest.

@@ -9,10 +9,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use kiln_oci::{Digest, ImageConfig, Platform};
 use kiln_store::{Layer, LayerId, Store};
+use kiln_tree::ArchiveLimits;
 
 use crate::assemble::{Assembled, Image};
 use crate::error::{Error, Result};
-use crate::pack::{PackedLayer, pack_layer};
+use crate::pack::{PackedLayer, Packer};
 use crate::progress::{BlobFetcher, Progress};
 use crate::spec::{Output, OutputKind};
 use crate::{archive, config, docker, image, local, oci, tarball};
@@ -31,6 +32,8 @@ pub struct ImageSource {
     pub layer: Option<LayerId>,
     /// The platform.
     pub platform: Platform,
+    /// `SOURCE_DATE_EPOCH`, in seconds.
+    pub epoch: Option<i64>,
 }
 
 /// What is to be exported, and how.
@@ -40,8 +43,15 @@ pub struct ExportRequest {
     pub images: Vec<ImageSource>,
     /// The outputs, in their order.
     pub outputs: Vec<Output>,
-    /// `SOURCE_DATE_EPOCH`, in seconds.
-    pub epoch: Option<i64>,
+    /// Whether an index is wanted although there is one image only; several always have one.
+    pub has_index: bool,
+}
+
+impl ExportRequest {
+    /// Tells whether the images are told apart by their platforms.
+    pub(crate) fn is_index(&self) -> bool {
+        self.has_index || self.images.len() > 1
+    }
 }
 
 /// What an export works with.
@@ -50,6 +60,8 @@ pub struct ExportContext<'a> {
     pub store: &'a Store,
     /// Gets layers of base images.
     pub fetcher: &'a dyn BlobFetcher,
+    /// How much a layer may become that is compressed anew.
+    pub limits: ArchiveLimits,
     /// Is told how far it is.
     pub progress: &'a dyn Progress,
     /// Where outputs go whose destination is `-`.
@@ -66,7 +78,7 @@ impl fmt::Debug for ExportContext<'_> {
 /// them. Where outputs differ in options, the first of them is told of.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Exported {
-    /// The digest of the config: the image's ID. Of several platforms, the first's.
+    /// The image's ID: the digest of its config, or of the index where there is one.
     pub image_id: Option<Digest>,
     /// The digest of the manifest, or of the index where there are several platforms.
     pub manifest: Option<Digest>,
@@ -93,14 +105,15 @@ pub fn export(request: &ExportRequest, context: &mut ExportContext<'_>) -> Resul
         if let OutputKind::Local { dest, split } = &output.kind {
             let name = format!("copying files to {}", dest.display());
             context.progress.status(&name, 0, None, false);
-            let split = split.unwrap_or(request.images.len() > 1);
+            let split = split.unwrap_or(request.is_index());
             local::write(request, dest, split, context)?;
             context.progress.status(&name, 0, None, true);
             continue;
         }
         if let OutputKind::Tar { dest, split } = &output.kind {
             context.progress.status("writing tar", 0, None, false);
-            tarball::write(request, dest, split.unwrap_or_default(), context)?;
+            let split = split.unwrap_or(request.is_index());
+            tarball::write(request, dest, split, context)?;
             context.progress.status("writing tar", 0, None, true);
             continue;
         }
@@ -119,6 +132,10 @@ fn check(request: &ExportRequest) -> Result<()> {
         let problem = "only one output can go to standard output";
         return Err(Error::Unsupported(problem.to_owned()));
     }
+    let is_docker = |output: &Output| matches!(output.kind, OutputKind::Docker { .. });
+    if request.is_index() && request.outputs.iter().any(is_docker) {
+        return Err(docker::no_index());
+    }
     Ok(())
 }
 
@@ -135,16 +152,20 @@ fn assemble(
             Some(layer) => pack_chain(layer, output, context)?,
             None => Vec::new(),
         };
-        let config = config::complete(source, &layers, request.epoch, now)?;
+        let config = config::complete(source, &layers, now)?;
         let oci = output.oci_types;
         images.push(Image::new(&config, &source.platform, layers, oci, &output.annotations)?);
     }
-    let assembled = Assembled::new(images, output.oci_types)?;
+    let assembled = Assembled::new(images, output.oci_types, request.is_index())?;
     for image in &assembled.images {
         for (what, document) in [("manifest", &image.manifest), ("config", &image.config)] {
             let name = format!("exporting {what} {}", document.descriptor.digest);
             context.progress.status(&name, 0, None, true);
         }
+    }
+    if let Some(index) = &assembled.index {
+        let name = format!("exporting manifest list {}", index.descriptor.digest);
+        context.progress.status(&name, 0, None, true);
     }
     Ok(assembled)
 }
@@ -157,7 +178,13 @@ fn pack_chain(
 ) -> Result<Vec<PackedLayer>> {
     context.store.layers().hold([top])?;
     let chain: Vec<Layer> = context.store.layers().chain(top)?;
-    let (store, fetcher, progress) = (context.store, context.fetcher, context.progress);
+    let packer = Packer {
+        store: context.store,
+        packing: output.packing,
+        limits: context.limits,
+        fetcher: context.fetcher,
+        progress: context.progress,
+    };
     let next = AtomicUsize::new(0);
     let results: Mutex<Vec<Option<Result<PackedLayer>>>> =
         Mutex::new(chain.iter().map(|_| None).collect());
@@ -166,7 +193,7 @@ fn pack_chain(
             let number = next.fetch_add(1, Ordering::Relaxed);
             chain.get(number).map(|layer| (number, layer))
         } {
-            let result = pack_layer(store, &layer.id, output.packing, fetcher, progress);
+            let result = packer.pack(&layer.id);
             if result.is_err() {
                 next.store(chain.len(), Ordering::Relaxed);
             }
@@ -236,7 +263,9 @@ fn reported(
 
 fn note(exported: &mut Exported, assembled: &Assembled, output: &Output) -> Result<()> {
     if exported.manifest.is_none() {
-        exported.image_id = assembled.images.first().map(|image| image.config.descriptor.digest);
+        let config = || assembled.images.first().map(|image| image.config.descriptor.digest);
+        let index = assembled.index.as_ref().map(|index| index.descriptor.digest);
+        exported.image_id = index.or_else(config);
         exported.manifest = Some(assembled.top()?.descriptor.digest);
         exported.size = Some(assembled.size());
     }

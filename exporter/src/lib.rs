@@ -40,11 +40,12 @@ mod image;
 mod local;
 mod merged;
 mod oci;
+mod platforms;
 mod tarball;
 
 pub use compression::{Compression, Packing};
 pub use error::{Error, Result};
 pub use export::{ExportContext, ExportRequest, Exported, ImageSource, export};
-pub use pack::{PackedLayer, pack_layer};
+pub use pack::{PackedLayer, Packer};
 pub use progress::{BlobFetcher, Progress, Silent};
 pub use spec::{Destination, Output, OutputKind};

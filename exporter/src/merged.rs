@@ -31,6 +31,7 @@ pub(crate) fn open(layer: Option<&LayerId>, context: &ExportContext<'_>) -> Resu
     }
     layers.hold([layer])?;
     let chain = layers.chain(layer)?;
+    layers.check_trees(&chain)?;
     let trees: Vec<PathBuf> = chain.iter().map(|layer| layers.tree_path(&layer.id)).collect();
     match trees.as_slice() {
         [only] => Ok(Dir::open(only)?),

@@ -10,12 +10,12 @@
 //! What is made is recorded with the layer. A layer is packed once, whoever asks for it: others, in
 //! this process or another, wait for a lock and find the blob.
 
+use std::fmt;
 use std::io::{self, Read, Write};
 
 use kiln_oci::{Digest, HashingWriter};
 use kiln_store::{BlobWriter, Layer, LayerBlob, LayerId, Store};
-use kiln_tree::decompress::decompress;
-use kiln_tree::{Dir, PackOptions, Whiteouts};
+use kiln_tree::{ArchiveLimits, Dir, PackOptions, Whiteouts};
 
 use crate::compression::{Compression, Compressor, Packing};
 use crate::error::{Error, Result};
@@ -43,41 +43,47 @@ pub struct PackedLayer {
     pub description: Option<String>,
 }
 
-/// Returns a blob of a layer, made or fetched where there is none. It is held by the store's
-/// implicit lease.
-///
-/// # Errors
-/// Fails where the layer has neither tree nor a blob that can be had, and where reading or writing
-/// fails.
-pub fn pack_layer(
-    store: &Store,
-    id: &LayerId,
-    packing: Packing,
-    fetcher: &dyn BlobFetcher,
-    progress: &dyn Progress,
-) -> Result<PackedLayer> {
-    let packer = Packer { store, packing, fetcher, progress };
-    let layer = packer.layer(id)?;
-    if let Some(found) = packer.find(&layer)? {
-        return Ok(found);
-    }
-    let _guard = store.lock(&format!("pack-{id}-{}", packing.compression.name()))?;
-    // Somebody else may have made it meanwhile.
-    let layer = packer.layer(id)?;
-    if let Some(found) = packer.find(&layer)? {
-        return Ok(found);
-    }
-    packer.make(&layer)
+/// Makes blobs of layers.
+pub struct Packer<'a> {
+    /// Where layers are, and blobs go.
+    pub store: &'a Store,
+    /// How layers are to be packed.
+    pub packing: Packing,
+    /// How much a blob may become that is compressed anew.
+    pub limits: ArchiveLimits,
+    /// Gets layers of base images.
+    pub fetcher: &'a dyn BlobFetcher,
+    /// Is told how far it is.
+    pub progress: &'a dyn Progress,
 }
 
-struct Packer<'a> {
-    store: &'a Store,
-    packing: Packing,
-    fetcher: &'a dyn BlobFetcher,
-    progress: &'a dyn Progress,
+impl fmt::Debug for Packer<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Packer").field("packing", &self.packing).finish_non_exhaustive()
+    }
 }
 
 impl Packer<'_> {
+    /// Returns a blob of a layer, made or fetched where there is none. It is held by the store's
+    /// implicit lease.
+    ///
+    /// # Errors
+    /// Fails where the layer has neither tree nor a blob that can be had, where a blob grows beyond
+    /// the limits, and where reading or writing fails.
+    pub fn pack(&self, id: &LayerId) -> Result<PackedLayer> {
+        let layer = self.layer(id)?;
+        if let Some(found) = self.find(&layer)? {
+            return Ok(found);
+        }
+        let _guard = self.store.lock(&format!("pack-{id}-{}", self.packing.compression.name()))?;
+        // Somebody else may have made it meanwhile.
+        let layer = self.layer(id)?;
+        if let Some(found) = self.find(&layer)? {
+            return Ok(found);
+        }
+        self.make(&layer)
+    }
+
     fn layer(&self, id: &LayerId) -> Result<Layer> {
         let missing = || kiln_store::Error::Missing { what: "layer", name: id.to_string() };
         Ok(self.store.layers().get(id)?.ok_or_else(missing)?)
@@ -112,10 +118,11 @@ impl Packer<'_> {
         let (diff_id, blob) = if let Some(blob) = self.source_blob(layer)? {
             let file = self.store.content().open(&blob.digest)?;
             self.compress(&name, |sink| {
-                let (mut plain, _) = decompress(file)?;
+                let (mut plain, _) = self.limits.decompress(file)?;
                 copy(&mut plain, sink).map_err(Into::into)
             })?
         } else if layer.has_tree {
+            self.store.layers().check_trees([layer])?;
             let dir = Dir::open(&self.store.layers().tree_path(&layer.id))?;
             let options = PackOptions { whiteouts: Whiteouts::Overlay, clamp_mtime: None };
             self.compress(&name, |sink| {

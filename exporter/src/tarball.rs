@@ -1,11 +1,11 @@
 //! The files of an image, in a tar.
 
-use kiln_tree::{PackOptions, Timestamp, Whiteouts};
+use kiln_tree::Timestamp;
 
 use crate::archive;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::export::{ExportContext, ExportRequest};
-use crate::merged;
+use crate::platforms;
 use crate::spec::Destination;
 
 /// Writes the files as a tar.
@@ -15,21 +15,23 @@ pub(crate) fn write(
     split: bool,
     context: &mut ExportContext<'_>,
 ) -> Result<()> {
-    let [image] = request.images.as_slice() else {
-        let problem = "type tar of several platforms is not supported yet";
-        return Err(Error::Unsupported(problem.to_owned()));
-    };
-    if split {
-        let problem = "platform-split of type tar is not supported yet";
-        return Err(Error::Unsupported(problem.to_owned()));
+    let sources = platforms::open(request, context)?;
+    if !split {
+        platforms::check_conflicts(request, &sources)?;
     }
-    let source = merged::open(image.layer.as_ref(), context)?;
-    let clamp_mtime = request.epoch.map(|seconds| Timestamp { seconds, nanoseconds: 0 });
-    let options = PackOptions { whiteouts: Whiteouts::None, clamp_mtime };
+    let mut plans = platforms::plans(request, &sources)?;
+    if split {
+        let placed = plans.into_iter().zip(&request.images).map(|(plan, image)| {
+            let seconds = image.epoch.unwrap_or_default();
+            let directory = platforms::directory(&image.platform);
+            plan.below(&directory, Timestamp { seconds, nanoseconds: 0 })
+        });
+        plans = placed.collect();
+    }
     let mut failure = None;
     let written = archive::to_destination(dest, context, |mut sink, _| {
         let mut buffered = std::io::BufWriter::with_capacity(1 << 18, sink.stream());
-        let packed = kiln_tree::pack(&source, &mut buffered, options);
+        let packed = kiln_tree::pack::write_together(&plans, &mut buffered);
         if let Err(error) = packed {
             failure = Some(error);
             return Err(std::io::Error::other("the files can't be read"));

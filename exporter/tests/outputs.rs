@@ -16,10 +16,11 @@ use std::sync::Mutex;
 
 use kiln_exporter::{
     BlobFetcher, Compression, Destination, ExportContext, ExportRequest, Exported, ImageSource,
-    Output, OutputKind, Packing, Silent, export,
+    Output, OutputKind, Packer, Packing, Silent, export,
 };
 use kiln_oci::{Digest, History, ImageConfig, Platform, media_type};
 use kiln_store::{LayerBlob, LayerId, Store};
+use kiln_tree::ArchiveLimits;
 
 /// Has blobs, as a registry has them.
 #[derive(Default)]
@@ -88,14 +89,15 @@ impl Fixture {
 
     fn export(&self, layer: &LayerId, outputs: Vec<Output>) -> (Exported, Vec<u8>) {
         let request = ExportRequest {
-            images: vec![source(Some(layer.clone()))],
+            images: vec![ImageSource { epoch: Some(1_700_000_000), ..source(Some(layer.clone())) }],
             outputs,
-            epoch: Some(1_700_000_000),
+            has_index: false,
         };
         let mut stdout = Vec::new();
         let mut context = ExportContext {
             store: &self.store,
             fetcher: &self.fetcher,
+            limits: ArchiveLimits::default(),
             progress: &Silent,
             stdout: &mut stdout,
         };
@@ -114,7 +116,7 @@ fn source(layer: Option<LayerId>) -> ImageSource {
         history,
         ..ImageConfig::default()
     };
-    ImageSource { config, layer, platform }
+    ImageSource { config, layer, platform, epoch: None }
 }
 
 fn output(text: &str) -> Output {
@@ -297,15 +299,75 @@ fn an_image_without_files_can_be_exported() {
         output("type=image,name=empty"),
         output(&format!("type=docker,name=empty,dest={}", fixture.path("empty.tar"))),
     ];
-    let request = ExportRequest { images: vec![source(None)], outputs, epoch: None };
+    let request = ExportRequest { images: vec![source(None)], outputs, has_index: false };
     let mut context = ExportContext {
         store: &fixture.store,
         fetcher: &fixture.fetcher,
+        limits: ArchiveLimits::default(),
         progress: &Silent,
         stdout: &mut std::io::sink(),
     };
     let exported = export(&request, &mut context).unwrap();
     assert!(exported.size.unwrap() > 0);
+}
+
+#[test]
+fn platforms_lie_beside_each_other_or_share_a_place() {
+    let fixture = Fixture::new();
+    let file = |name: &str| {
+        fixture.layer(None, |fs| {
+            fs::create_dir(fs.join("d")).unwrap();
+            fs::write(fs.join("d").join(name), name).unwrap();
+        })
+    };
+    let image = |platform: &str, layer: LayerId| ImageSource {
+        platform: platform.parse().unwrap(),
+        ..source(Some(layer))
+    };
+    let run = |names: [&str; 2], outputs: Vec<Output>| {
+        let images =
+            vec![image("linux/arm/v6", file(names[0])), image("linux/amd64", file(names[1]))];
+        let request = ExportRequest { images, outputs, has_index: false };
+        let mut stdout = Vec::new();
+        let mut context = ExportContext {
+            store: &fixture.store,
+            fetcher: &fixture.fetcher,
+            limits: ArchiveLimits::default(),
+            progress: &Silent,
+            stdout: &mut stdout,
+        };
+        let exported = export(&request, &mut context);
+        exported.map(|exported| (exported, stdout)).map_err(|error| error.to_string())
+    };
+    let to = fixture.path("split");
+    let (_, tar) = run(["a", "a"], vec![output(&to), output("-")]).unwrap();
+    assert_eq!(fs::read_to_string(Path::new(&to).join("linux_arm_v6/d/a")).unwrap(), "a");
+    let names: Vec<String> = entries(&tar).into_keys().collect();
+    assert!(names.contains(&"linux_amd64/d/a".to_owned()), "{names:?}");
+
+    let to = fixture.path("merged");
+    let merged = format!("type=local,dest={to},platform-split=false");
+    let tar = "type=tar,dest=-,platform-split=false";
+    let (_, bytes) = run(["a", "b"], vec![output(&merged), output(tar)]).unwrap();
+    assert_eq!(fs::read_to_string(Path::new(&to).join("d/b")).unwrap(), "b");
+    let names: Vec<String> = entries(&bytes).into_keys().collect();
+    assert_eq!(names.iter().filter(|name| !name.ends_with('/')).count(), 2, "{names:?}");
+    for output_text in [merged.as_str(), tar] {
+        let error = run(["a", "a"], vec![output(output_text)]).unwrap_err();
+        let expected = "cannot overwrite d/a from linux/arm/v6 with linux/amd64 when split";
+        assert!(error.starts_with(expected), "{error}");
+    }
+
+    let error = run(["a", "b"], vec![output("type=docker,dest=-")]).unwrap_err();
+    assert!(error.contains("does not currently support exporting manifest lists"), "{error}");
+    let (exported, stdout) = run(["a", "b"], vec![output("type=oci")]).unwrap();
+    assert_eq!(exported.image_id, exported.manifest);
+    let files = entries(&stdout);
+    let index = &files[&format!("blobs/sha256/{}", exported.manifest.unwrap().hex())];
+    let index: serde_json::Value = serde_json::from_slice(index).unwrap();
+    let platforms = index["manifests"].as_array().unwrap().iter().map(|entry| &entry["platform"]);
+    let variants: Vec<_> = platforms.map(|platform| platform["variant"].as_str()).collect();
+    assert_eq!(variants, [Some("v6"), None]);
 }
 
 /// Returns a base layer that only a registry has, and its fetcher.
@@ -358,19 +420,24 @@ fn forced_compression_keeps_diff_ids() {
     let mut fixture = Fixture::new();
     let (base, digest) = distant_layer(&mut fixture);
     let packing = Packing { compression: Compression::Uncompressed, level: None, force: true };
-    let packed =
-        kiln_exporter::pack_layer(&fixture.store, &base, packing, &fixture.fetcher, &Silent)
-            .unwrap();
+    let packer = |packing, limits| Packer {
+        store: &fixture.store,
+        packing,
+        limits,
+        fetcher: &fixture.fetcher,
+        progress: &Silent,
+    };
+    // What is decompressed on the way is as limited as what is unpacked.
+    let tight = ArchiveLimits { max_ratio: Some(1), free_bytes: 0, max_entries: None };
+    let error = packer(packing, tight).pack(&base).unwrap_err();
+    let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+    assert!(cause.contains("exceeds the limit"), "{error}: {cause}");
+    let limits = ArchiveLimits::default();
+    let packed = packer(packing, limits).pack(&base).unwrap();
     assert_ne!(packed.digest, digest);
     assert_eq!(packed.digest, packed.diff_id, "uncompressed, the two are the same");
-    let again = kiln_exporter::pack_layer(
-        &fixture.store,
-        &base,
-        Packing { compression: Compression::Zstd, ..packing },
-        &fixture.fetcher,
-        &Silent,
-    )
-    .unwrap();
+    let zstd = Packing { compression: Compression::Zstd, ..packing };
+    let again = packer(zstd, limits).pack(&base).unwrap();
     assert_eq!(again.diff_id, packed.diff_id);
     assert_eq!(fixture.fetcher.fetched.lock().unwrap().len(), 1);
 }
@@ -385,11 +452,12 @@ fn a_layer_that_nobody_has_is_an_error() {
         outputs: vec![Output::new(OutputKind::Oci {
             dest: Destination::Path(fixture.path("out.tar").into()),
         })],
-        epoch: None,
+        has_index: false,
     };
     let mut context = ExportContext {
         store: &fixture.store,
         fetcher: &fixture.fetcher,
+        limits: ArchiveLimits::default(),
         progress: &Silent,
         stdout: &mut std::io::sink(),
     };
@@ -407,14 +475,14 @@ fn a_layer_is_packed_once_by_many() {
         for _ in 0..4 {
             scope.spawn(|| {
                 let store = Store::open(root).unwrap();
-                kiln_exporter::pack_layer(
-                    &store,
-                    &layer,
-                    Packing::default(),
-                    &Blobs::default(),
-                    &Silent,
-                )
-                .unwrap()
+                let packer = Packer {
+                    store: &store,
+                    packing: Packing::default(),
+                    limits: ArchiveLimits::default(),
+                    fetcher: &Blobs::default(),
+                    progress: &Silent,
+                };
+                packer.pack(&layer).unwrap()
             });
         }
     });

@@ -61,9 +61,12 @@ pub fn to_dot(graph: &Graph) -> String {
             let _ = writeln!(text, "  n{input} -> n{number}{label};");
         }
     }
-    let (target, output) = graph.target();
-    let label = if output == 0 { String::new() } else { format!(" [label=\"{output}\"]") };
-    let _ = writeln!(text, "  target [shape=point];\n  n{target} -> target{label};\n}}");
+    text.push_str("  target [shape=point];\n");
+    for (target, output) in graph.targets() {
+        let label = if *output == 0 { String::new() } else { format!(" [label=\"{output}\"]") };
+        let _ = writeln!(text, "  n{target} -> target{label};");
+    }
+    text.push_str("}\n");
     text
 }
 

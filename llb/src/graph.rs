@@ -1,10 +1,10 @@
 //! Graphs to be solved: decoded, checked, in topological order.
 //!
-//! A [`Graph`] holds what its target reaches, and nothing else. Each op is one vertex, however
-//! often the definition lists it, and keeps the digest of the bytes in which it came: an op is
+//! A [`Graph`] holds what its targets reach, and nothing else. Each op is one vertex, however
+//! often the definitions list it, and keeps the digest of the bytes in which it came: an op is
 //! never encoded again, for that would lose what this version doesn't know.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use kiln_oci::{Digest, ParseDigestError};
 use petgraph::Direction;
@@ -20,7 +20,7 @@ pub struct Graph {
     vertices: Vec<Vertex>,
     /// One node per vertex, in the same numbers; edges run from an input to its user.
     shape: DiGraph<(), u32>,
-    target: (usize, u32),
+    targets: Vec<(usize, u32)>,
     sources: Vec<SourceInfo>,
 }
 
@@ -91,30 +91,53 @@ impl Graph {
     /// # Errors
     /// Names the first op that is wrong.
     pub fn load(definition: &Definition) -> Result<Self, GraphError> {
-        let (head, ops) = definition.ops.split_last().ok_or(GraphError::NoTarget)?;
-        let head = Op::decode(head)?;
-        let (&[target], None) = (head.inputs.as_slice(), &head.kind) else {
-            return Err(GraphError::NoTarget);
-        };
-        let (decoded, numbers) = decode(ops)?;
-        let shape = connect(&decoded, &numbers)?;
-        let number = *numbers.get(&target.digest).ok_or_else(|| GraphError::Undefined {
-            op: Digest::of(definition.ops.last().map_or(&[], Vec::as_slice)),
-            input: target.digest,
-        })?;
-        has_output(&decoded[number], target.index)?;
-        let order = topological_order(&shape, number)
-            .map_err(|number| GraphError::Cycle { op: decoded[number].0 })?;
-        Ok(Self::assemble(definition, decoded, &order, target.index))
+        Self::load_all(std::slice::from_ref(definition))
     }
 
-    /// Numbers the vertices by `order`, which ends with the target.
+    /// Decodes and checks definitions, and makes one graph of them, with a target for each: an op
+    /// that several of them have is one vertex. What is said about it counts as the first says it.
+    ///
+    /// # Errors
+    /// As [`Graph::load`].
+    pub fn load_all(definitions: &[Definition]) -> Result<Self, GraphError> {
+        let mut heads = Vec::new();
+        let mut all: Vec<&[u8]> = Vec::new();
+        for definition in definitions {
+            let (head, ops) = definition.ops.split_last().ok_or(GraphError::NoTarget)?;
+            let digest = Digest::of(head);
+            let head = Op::decode(head)?;
+            let (&[target], None) = (head.inputs.as_slice(), &head.kind) else {
+                return Err(GraphError::NoTarget);
+            };
+            heads.push((digest, target));
+            all.extend(ops.iter().map(Vec::as_slice));
+        }
+        let (decoded, numbers) = decode(&all)?;
+        let shape = connect(&decoded, &numbers)?;
+        let mut targets = Vec::new();
+        for (head, target) in heads {
+            let number = *numbers
+                .get(&target.digest)
+                .ok_or(GraphError::Undefined { op: head, input: target.digest })?;
+            has_output(&decoded[number], target.index)?;
+            targets.push((number, target.index));
+        }
+        if targets.is_empty() {
+            return Err(GraphError::NoTarget);
+        }
+        let order = topological_order(&shape, &targets)
+            .map_err(|number| GraphError::Cycle { op: decoded[number].0 })?;
+        Ok(Self::assemble(&Said::merge(definitions), decoded, &order, &targets))
+    }
+
+    /// Numbers the vertices by `order`.
     fn assemble(
-        definition: &Definition,
+        said: &Said,
         decoded: Vec<(Digest, Op)>,
         order: &[usize],
-        target: u32,
+        targets: &[(usize, u32)],
     ) -> Self {
+        let digests: Vec<Digest> = targets.iter().map(|(number, _)| decoded[*number].0).collect();
         let mut decoded: Vec<_> = decoded.into_iter().map(Some).collect();
         let mut numbers: HashMap<Digest, usize> = HashMap::new();
         let mut vertices: Vec<Vertex> = Vec::new();
@@ -134,22 +157,25 @@ impl Graph {
                 digest,
                 op,
                 inputs,
-                metadata: definition.metadata.get(&digest).cloned().unwrap_or_default(),
-                locations: definition.locations.get(&digest).cloned().unwrap_or_default(),
+                metadata: said.metadata.get(&digest).cloned().unwrap_or_default(),
+                locations: said.locations.get(&digest).cloned().unwrap_or_default(),
             });
         }
-        let target = (vertices.len().saturating_sub(1), target);
-        Self { vertices, shape, target, sources: definition.sources.clone() }
+        let number = |digest: &Digest| numbers.get(digest).copied();
+        let targets = digests.iter().zip(targets);
+        let targets =
+            targets.filter_map(|(digest, (_, output))| Some((number(digest)?, *output))).collect();
+        Self { vertices, shape, targets, sources: said.sources.clone() }
     }
 
-    /// Returns the vertices, inputs before their users, the target's last.
+    /// Returns the vertices, inputs before their users.
     pub fn vertices(&self) -> &[Vertex] {
         &self.vertices
     }
 
-    /// Returns the vertex and the output that the definition asks for.
-    pub fn target(&self) -> (usize, u32) {
-        self.target
+    /// Returns the vertex and the output that each definition asks for.
+    pub fn targets(&self) -> &[(usize, u32)] {
+        &self.targets
     }
 
     /// Returns the source files that [`Vertex::locations`] refer to.
@@ -166,12 +192,13 @@ impl Graph {
         users
     }
 
-    /// Returns the outputs of `vertex` that something reads, in ascending order, the target's
+    /// Returns the outputs of `vertex` that something reads, in ascending order, those of targets
     /// among them.
     pub fn used_outputs(&self, vertex: usize) -> Vec<u32> {
         let edges = self.shape.edges_directed(NodeIndex::new(vertex), Direction::Outgoing);
         let mut outputs: Vec<_> = edges.map(|edge| *edge.weight()).collect();
-        outputs.extend((self.target.0 == vertex).then_some(self.target.1));
+        outputs
+            .extend(self.targets.iter().filter(|target| target.0 == vertex).map(|target| target.1));
         outputs.sort_unstable();
         outputs.dedup();
         outputs
@@ -248,9 +275,51 @@ impl FileActionKind {
     }
 }
 
+/// What is said about the ops of several definitions.
+#[derive(Default)]
+struct Said {
+    metadata: BTreeMap<Digest, OpMetadata>,
+    locations: BTreeMap<Digest, Vec<SourceLocation>>,
+    sources: Vec<SourceInfo>,
+}
+
+impl Said {
+    /// The first has the last word, but for what must not be taken from the cache.
+    fn merge(definitions: &[Definition]) -> Self {
+        let mut all = Self::default();
+        for definition in definitions {
+            for (digest, said) in &definition.metadata {
+                let ignore_cache = said.ignore_cache;
+                let known = all.metadata.entry(*digest).or_insert_with(|| said.clone());
+                known.ignore_cache |= ignore_cache;
+            }
+            let numbers: Vec<u32> =
+                definition.sources.iter().map(|source| all.number(source)).collect();
+            for (digest, places) in &definition.locations {
+                let numbered = |place: &SourceLocation| {
+                    let source = *numbers.get(place.source as usize)?;
+                    Some(SourceLocation { source, ..*place })
+                };
+                let places = || places.iter().filter_map(numbered).collect();
+                all.locations.entry(*digest).or_insert_with(places);
+            }
+        }
+        all
+    }
+
+    /// Returns the number of a source file, which is kept once.
+    fn number(&mut self, source: &SourceInfo) -> u32 {
+        let known = self.sources.iter().position(|known| known == source);
+        known.unwrap_or_else(|| {
+            self.sources.push(source.clone());
+            self.sources.len() - 1
+        }) as u32
+    }
+}
+
 /// Decodes ops, each once, and numbers them by digest.
 #[expect(clippy::type_complexity, reason = "two views of one list")]
-fn decode(ops: &[Vec<u8>]) -> Result<(Vec<(Digest, Op)>, HashMap<Digest, usize>), GraphError> {
+fn decode(ops: &[&[u8]]) -> Result<(Vec<(Digest, Op)>, HashMap<Digest, usize>), GraphError> {
     let mut decoded = Vec::new();
     let mut numbers = HashMap::new();
     for bytes in ops {
@@ -298,18 +367,22 @@ fn has_output((digest, op): &(Digest, Op), index: u32) -> Result<(), GraphError>
     Err(GraphError::Invalid { op: *digest, problem })
 }
 
-/// Returns what `target` reaches, inputs before their users and else in ascending order, `target`
-/// last.
+/// Returns what the targets reach, inputs before their users and else in ascending order.
 ///
 /// # Errors
 /// Returns a vertex of a cycle.
-fn topological_order(shape: &DiGraph<(), u32>, target: usize) -> Result<Vec<usize>, usize> {
+fn topological_order(
+    shape: &DiGraph<(), u32>,
+    targets: &[(usize, u32)],
+) -> Result<Vec<usize>, usize> {
     let sorted = petgraph::algo::toposort(shape, None).map_err(|cycle| cycle.node_id().index())?;
     let mut reached = vec![false; shape.node_count()];
-    reached[target] = true;
-    for number in sorted.iter().rev().filter(|number| number.index() != target) {
+    for (target, _) in targets {
+        reached[*target] = true;
+    }
+    for number in sorted.iter().rev() {
         let mut users = shape.neighbors_directed(*number, Direction::Outgoing);
-        reached[number.index()] = users.any(|user| reached[user.index()]);
+        reached[number.index()] |= users.any(|user| reached[user.index()]);
     }
     let ascends = |edge: petgraph::graph::EdgeReference<'_, u32>| edge.source() < edge.target();
     let order: Vec<usize> = if shape.edge_references().all(ascends) {

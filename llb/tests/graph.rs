@@ -123,7 +123,7 @@ fn deep_graphs_overflow_no_stack() {
     }
     let graph = Graph::load(&edge.marshal()).unwrap();
     assert_eq!(graph.vertices().len(), 30_001);
-    assert_eq!(graph.target(), (30_000, 0));
+    assert_eq!(graph.targets(), [(30_000, 0)]);
     assert_eq!(Arc::strong_count(edge.node()), 1);
     drop(edge);
 }
@@ -139,7 +139,7 @@ fn a_graph_holds_what_its_target_reaches_whatever_the_order() {
     shuffled.ops.insert(2, shuffled.ops[1].clone());
     let graph = Graph::load(&shuffled).unwrap();
     assert_eq!(graph.vertices().len(), 3);
-    assert_eq!(graph.target(), (2, 0));
+    assert_eq!(graph.targets(), [(2, 0)]);
     assert_eq!(graph.vertices()[2].name(), "c");
     for (number, vertex) in graph.vertices().iter().enumerate() {
         assert!(vertex.inputs.iter().all(|(input, _)| *input < number));
@@ -156,7 +156,7 @@ fn only_mounts_with_content_are_outputs() {
     let node = Node::new(OpKind::Exec(exec(mounts)), vec![source("a")], None, named("run"));
     assert_eq!(node.op().output_count(), 2);
     let graph = Graph::load(&node.output(1).marshal()).unwrap();
-    assert_eq!((graph.target(), graph.used_outputs(1)), ((1, 1), vec![1]));
+    assert_eq!((graph.targets(), graph.used_outputs(1)), (&[(1, 1)][..], vec![1]));
     assert!(problem(&node.output(2).marshal()).contains("output 2 is read, but it has 2"));
     let twice = exec(vec![bind("/", None, Some(0)), bind("/out", None, Some(0))]);
     let node = Node::new(OpKind::Exec(twice), Vec::new(), None, OpMetadata::default());
@@ -288,4 +288,31 @@ fn an_op_keeps_the_digest_of_the_bytes_in_which_it_came() {
     let graph = Graph::load(&headed(vec![bytes.clone()], 0)).unwrap();
     assert_eq!(graph.vertices()[0].digest, Digest::of(&bytes));
     assert_ne!(graph.vertices()[0].digest, graph.vertices()[0].op.digest());
+}
+
+#[test]
+fn definitions_of_several_platforms_are_one_graph() {
+    let shared = source("shared");
+    let of = |name: &str, said: &str, file: &str| {
+        let mounts = vec![bind("/", Some(0), Some(0))];
+        let mut exec = exec(mounts);
+        exec.meta.args.push(name.to_owned());
+        let node = Node::new(OpKind::Exec(exec), vec![shared.clone()], None, named(said));
+        let data = file.as_bytes().to_vec();
+        let file = SourceInfo { filename: "f".to_owned(), data, language: String::new() };
+        let mut definition = node.output(0).marshal();
+        let place = SourceLocation { source: 0, start: 1, end: 1 };
+        let locations = [(node.digest(), vec![place])].into();
+        definition = Definition { sources: vec![file], locations, ..definition };
+        definition
+    };
+    let all = [of("a", "first", "x"), of("b", "second", "y"), of("a", "third", "x")];
+    let graph = Graph::load_all(&all).unwrap();
+    assert_eq!(graph.vertices().len(), 3);
+    assert_eq!(graph.targets(), [(1, 0), (2, 0), (1, 0)]);
+    assert_eq!(graph.vertices()[1].name(), "first");
+    assert_eq!(graph.sources().len(), 2);
+    assert_eq!(graph.vertices()[2].locations[0].source, 1);
+    assert!(matches!(Graph::load_all(&[]), Err(GraphError::NoTarget)));
+    assert_eq!(dump::to_dot(&graph).matches("-> target").count(), 3);
 }

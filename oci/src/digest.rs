@@ -160,6 +160,11 @@ impl<R: Read> HashingReader<R> {
         Self { inner, hasher: DigestHasher::new(), read: 0 }
     }
 
+    /// Returns the inner reader, the digest so far, and the number of bytes read.
+    pub fn into_parts(self) -> (R, DigestHasher, u64) {
+        (self.inner, self.hasher, self.read)
+    }
+
     /// Returns the digest of what was read, and the number of bytes.
     pub fn finish(self) -> (Digest, u64) {
         (self.hasher.finish(), self.read)

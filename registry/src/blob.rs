@@ -1,17 +1,21 @@
 //! Blobs as verified streams.
 
+use std::collections::VecDeque;
 use std::io::Write;
 
 use bytes::Bytes;
 use kiln_oci::{Digest, DigestHasher};
-use reqwest::header::{CONTENT_RANGE, HeaderMap, HeaderValue, RANGE};
+use reqwest::header::{CONTENT_RANGE, ETAG, HeaderMap, HeaderValue, IF_RANGE, RANGE};
 use reqwest::{Method, Response, StatusCode};
-use tokio::sync::OwnedSemaphorePermit;
 
+use crate::auth::Scopes;
+use crate::body::Body;
 use crate::client::Client;
+use crate::endpoint::Endpoint;
 use crate::error::{Error, Problem};
+use crate::limits::Permit;
 use crate::repository::Repository;
-use crate::transport::{Access, Call, Target};
+use crate::transport::{Call, Target};
 
 /// How far a blob has to come for its earlier failures to be forgotten.
 const PROGRESS: u64 = 1 << 20;
@@ -25,24 +29,37 @@ pub enum Length {
     AtMost(u64),
 }
 
+/// The beginning of a blob, as an earlier attempt has left it.
+#[derive(Debug, Default)]
+pub struct Beginning {
+    /// The digest of what is there, so far.
+    pub hasher: DigestHasher,
+    /// How many bytes are there.
+    pub size: u64,
+}
+
 /// A blob on its way. Its end is only reached when digest and size are right; what came before an
 /// error is worth nothing.
 #[derive(Debug)]
 pub struct BlobStream {
     client: Client,
     repository: Repository,
+    /// Who is asked; the first is the one that answers now.
+    endpoints: VecDeque<Endpoint>,
     digest: Digest,
     length: Length,
     hasher: DigestHasher,
     received: u64,
     response: Option<Response>,
+    /// What the endpoint calls its version of the blob.
+    etag: Option<HeaderValue>,
     /// Bytes at the start of the response that are there already.
     skip: u64,
     failures: u32,
     failed_at: u64,
     finished: bool,
     /// Keeps the number of blobs under way in its limits.
-    _permit: Option<OwnedSemaphorePermit>,
+    _permit: Permit,
 }
 
 impl Client {
@@ -53,21 +70,35 @@ impl Client {
         digest: &Digest,
         length: Length,
     ) -> Result<BlobStream, Error> {
-        let downloads = std::sync::Arc::clone(&self.transport.downloads);
+        self.rest_of_blob(repository, digest, length, Beginning::default()).await
+    }
+
+    /// Returns what is missing of a blob of which the beginning is there already; all of it is
+    /// verified at the end.
+    pub async fn rest_of_blob(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        length: Length,
+        beginning: Beginning,
+    ) -> Result<BlobStream, Error> {
+        let sources = self.transport.sources(repository.registry(), false);
+        let sources = sources.map_err(|problem| problem.of(repository, repository))?;
         let mut blob = BlobStream {
             client: self.clone(),
             repository: repository.clone(),
+            endpoints: sources.into(),
             digest: *digest,
             length,
-            hasher: DigestHasher::new(),
-            received: 0,
+            hasher: beginning.hasher,
+            received: beginning.size,
             response: None,
+            etag: None,
             skip: 0,
             failures: 0,
             failed_at: 0,
             finished: false,
-            // The semaphore is never closed.
-            _permit: downloads.acquire_owned().await.ok(),
+            _permit: self.transport.downloads.enter(repository.registry()).await,
         };
         blob.open().await.map_err(|problem| blob.error(problem))?;
         Ok(blob)
@@ -118,7 +149,7 @@ impl BlobStream {
     }
 
     fn error(&self, problem: Problem) -> Error {
-        problem.of(&format!("{}@{}", self.repository, self.digest))
+        problem.of(&self.repository, &format!("{}@{}", self.repository, self.digest))
     }
 
     fn limit(&self) -> u64 {
@@ -195,20 +226,35 @@ impl BlobStream {
         Ok(())
     }
 
+    /// Asks for what is missing: the first endpoint that answers, to be asked again from then on.
     async fn open(&mut self) -> Result<(), Problem> {
-        let path = format!("blobs/{}", self.digest);
-        let mut headers = HeaderMap::new();
-        if self.received > 0 {
-            let range = HeaderValue::from_str(&format!("bytes={}-", self.received));
-            headers.extend(range.ok().map(|range| (RANGE, range)));
+        loop {
+            match self.open_first().await {
+                Err(problem) if self.endpoints.len() > 1 => {
+                    if let Some(endpoint) = self.endpoints.pop_front() {
+                        problem.log_mirror(&endpoint);
+                    }
+                    self.etag = None;
+                }
+                result => return result,
+            }
         }
+    }
+
+    async fn open_first(&mut self) -> Result<(), Problem> {
+        let nobody = || Problem::Config("there is nobody to ask".to_owned());
+        let endpoint = self.endpoints.front().ok_or_else(nobody)?;
+        let path = format!("blobs/{}", self.digest);
+        let name = endpoint.name(self.repository.name());
         let call = Call {
-            repository: &self.repository,
-            access: Access::Pull,
+            endpoint,
+            repository: &name,
+            scopes: Scopes::pull(&name),
             method: Method::GET,
             target: Target::Path(&path),
-            headers,
-            body: None,
+            headers: self.range(),
+            body: Body::Empty,
+            attempts: self.client.attempts(self.endpoints.len() - 1),
         };
         let response = self.client.transport.send(&call).await?;
         let start = if response.status() == StatusCode::PARTIAL_CONTENT {
@@ -228,8 +274,22 @@ impl BlobStream {
                 Length::AtMost(limit) => Problem::TooLarge(limit),
             });
         }
+        // A weak tag says nothing about bytes.
+        let etag = response.headers().get(ETAG);
+        self.etag = etag.filter(|etag| !etag.as_bytes().starts_with(b"W/")).cloned();
         self.response = Some(response);
         Ok(())
+    }
+
+    /// Returns the headers that ask for what is missing.
+    fn range(&self) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        if self.received > 0 {
+            let range = HeaderValue::from_str(&format!("bytes={}-", self.received));
+            headers.extend(range.ok().map(|range| (RANGE, range)));
+            headers.extend(self.etag.clone().map(|etag| (IF_RANGE, etag)));
+        }
+        headers
     }
 }
 

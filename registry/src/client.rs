@@ -5,18 +5,31 @@ use std::time::Duration;
 
 use kiln_oci::{Digest, Reference, media_type};
 use reqwest::Method;
-use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
+use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue, LINK};
 
+use crate::auth::Scopes;
+use crate::body::Body;
+use crate::credentials::{Anonymous, Credentials};
 use crate::document::{DOCUMENT_LIMIT, check_document};
+use crate::endpoint::{Endpoint, same_origin};
 use crate::error::{Error, Problem};
+use crate::hosts::HostSources;
+use crate::http::Proxies;
 use crate::repository::Repository;
-use crate::transport::{Access, Call, Target, Transport, read_limited};
+use crate::transport::{Call, Target, Transport, read_limited};
+
+/// Most pages of a list that are asked for.
+const PAGES: usize = 1000;
 
 /// How a client behaves.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// How many blobs are under way at once.
+    /// How many blobs are on their way here at once.
     pub downloads: usize,
+    /// How many blobs are on their way to registries at once.
+    pub uploads: usize,
+    /// How many of these are of the same registry.
+    pub per_registry: usize,
     /// How often a request is tried.
     pub attempts: u32,
     /// The pause before the second try; it doubles with each further one.
@@ -25,16 +38,34 @@ pub struct Options {
     pub connect_timeout: Duration,
     /// How long nothing may arrive.
     pub read_timeout: Duration,
+    /// The largest blob that is sent in one request; of larger ones every interruption would cost
+    /// too much.
+    pub monolithic: u64,
+    /// How much of a larger one goes into a request.
+    pub chunk: u64,
+    /// Who asks.
+    pub credentials: Arc<dyn Credentials>,
+    /// Where registries are configured.
+    pub hosts: HostSources,
+    /// Through whom requests go.
+    pub proxies: Proxies,
 }
 
 impl Default for Options {
     fn default() -> Self {
         Self {
-            downloads: 6,
+            downloads: 12,
+            uploads: 8,
+            per_registry: 6,
             attempts: 5,
             backoff: Duration::from_millis(300),
             connect_timeout: Duration::from_secs(20),
             read_timeout: Duration::from_mins(1),
+            monolithic: 1 << 30,
+            chunk: 64 << 20,
+            credentials: Arc::new(Anonymous),
+            hosts: HostSources::default(),
+            proxies: Proxies::default(),
         }
     }
 }
@@ -81,7 +112,7 @@ impl Client {
             }
             (None, tag) => self.document(&repository, tag.unwrap_or("latest"), None).await,
         };
-        found.map_err(|problem| problem.of(reference))
+        found.map_err(|problem| problem.of(&repository, reference))
     }
 
     /// Returns the digest of what a reference leads to. Cheaper than [`Self::resolve`] where the
@@ -93,17 +124,24 @@ impl Client {
         }
         let repository = Repository::from(reference);
         let path = format!("manifests/{}", reference.tag().unwrap_or("latest"));
-        let call = manifest_call(&repository, Method::HEAD, &path);
-        match self.transport.send(&call).await {
-            Ok(response) => {
-                if let Some(digest) = announced(response.headers()) {
-                    return Ok(digest);
+        let endpoints = self.transport.sources(repository.registry(), true);
+        for (left, endpoint) in
+            countdown(endpoints.map_err(|problem| problem.of(&repository, reference))?)
+        {
+            let name = endpoint.name(repository.name());
+            let call = self.manifest_call(&endpoint, (&name, Method::HEAD), &path, left);
+            match self.transport.send(&call).await {
+                Ok(response) => match announced(response.headers()) {
+                    Some(digest) => return Ok(digest),
+                    None => break,
+                },
+                Err(problem) if left > 0 => problem.log_mirror(&endpoint),
+                // Some registries know no HEAD; the whole answer says more than an empty one.
+                Err(Problem::Transport(error)) => {
+                    return Err(Problem::from(error).of(&repository, reference));
                 }
+                Err(_) => break,
             }
-            // Some registries know no HEAD; the whole answer says more than an empty one.
-            Err(Problem::Transport(error)) => return Err(Problem::from(error).of(reference)),
-            Err(problem @ Problem::NotFound) => return Err(problem.of(reference)),
-            Err(_) => {}
         }
         self.resolve(reference).await.map(|found| found.digest)
     }
@@ -115,7 +153,48 @@ impl Client {
         digest: &Digest,
     ) -> Result<ManifestResponse, Error> {
         let found = self.document(repository, &digest.to_string(), Some(*digest)).await;
-        found.map_err(|problem| problem.of(&format!("{repository}@{digest}")))
+        found.map_err(|problem| problem.of(repository, &format!("{repository}@{digest}")))
+    }
+
+    /// Lists the tags of a repository.
+    ///
+    /// # Errors
+    /// Fails where the registry can't be asked, or lists too many.
+    pub async fn tags(&self, repository: &Repository) -> Result<Vec<String>, Error> {
+        self.list_tags(repository).await.map_err(|problem| problem.of(repository, repository))
+    }
+
+    async fn list_tags(&self, repository: &Repository) -> Result<Vec<String>, Problem> {
+        #[derive(serde::Deserialize)]
+        struct Page {
+            tags: Option<Vec<String>>,
+        }
+        let endpoint = self.transport.upstream(repository.registry())?;
+        let mut tags = Vec::new();
+        let mut target = Target::Path("tags/list");
+        for _ in 0..PAGES {
+            let call = Call {
+                endpoint: &endpoint,
+                repository: repository.name(),
+                scopes: Scopes::pull(repository.name()),
+                method: Method::GET,
+                target,
+                headers: HeaderMap::new(),
+                body: Body::Empty,
+                attempts: self.transport.options.attempts,
+            };
+            let response = self.transport.send(&call).await?;
+            let next = next_page(&response);
+            let bytes = read_limited(response, DOCUMENT_LIMIT).await?;
+            let page: Page = serde_json::from_slice(&bytes)
+                .map_err(|_| Problem::Document("the registry's answer lists no tags".to_owned()))?;
+            tags.extend(page.tags.unwrap_or_default());
+            match next {
+                Some(url) => target = Target::Url(url),
+                None => return Ok(tags),
+            }
+        }
+        Err(Problem::Document("the registry's list of tags has no end".to_owned()))
     }
 
     async fn document(
@@ -125,7 +204,25 @@ impl Client {
         expected: Option<Digest>,
     ) -> Result<ManifestResponse, Problem> {
         let path = format!("manifests/{tag}");
-        let response = self.transport.send(&manifest_call(repository, Method::GET, &path)).await?;
+        for (left, endpoint) in
+            countdown(self.transport.sources(repository.registry(), expected.is_none())?)
+        {
+            let name = endpoint.name(repository.name());
+            let call = self.manifest_call(&endpoint, (&name, Method::GET), &path, left);
+            match self.read_document(&call, expected).await {
+                Err(problem) if left > 0 => problem.log_mirror(&endpoint),
+                result => return result,
+            }
+        }
+        Err(Problem::Config("there is nobody to ask".to_owned()))
+    }
+
+    async fn read_document(
+        &self,
+        call: &Call<'_>,
+        expected: Option<Digest>,
+    ) -> Result<ManifestResponse, Problem> {
+        let response = self.transport.send(call).await?;
         let announced = announced(response.headers());
         let declared = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let declared = declared.map(str::to_owned);
@@ -139,20 +236,55 @@ impl Client {
         let media_type = check_document(&bytes, declared.as_deref()).map_err(Problem::Document)?;
         Ok(ManifestResponse { digest: actual, media_type, bytes })
     }
+
+    /// Returns a request for a manifest; `left` endpoints are there to be asked after this one.
+    fn manifest_call<'a>(
+        &self,
+        endpoint: &'a Endpoint,
+        (name, method): (&'a str, Method),
+        path: &'a str,
+        left: usize,
+    ) -> Call<'a> {
+        let mut headers = HeaderMap::new();
+        for accepted in [
+            media_type::OCI_INDEX,
+            media_type::DOCKER_MANIFEST_LIST,
+            media_type::OCI_MANIFEST,
+            media_type::DOCKER_MANIFEST,
+        ] {
+            headers.append(ACCEPT, HeaderValue::from_static(accepted));
+        }
+        Call {
+            endpoint,
+            repository: name,
+            scopes: Scopes::pull(name),
+            method,
+            target: Target::Path(path),
+            headers,
+            body: Body::Empty,
+            attempts: self.attempts(left),
+        }
+    }
+
+    /// Returns how often something is tried where `left` others can be asked after it.
+    pub(crate) fn attempts(&self, left: usize) -> u32 {
+        let attempts = self.transport.options.attempts;
+        if left > 0 { attempts.min(2) } else { attempts }
+    }
 }
 
-fn manifest_call<'a>(repository: &'a Repository, method: Method, path: &'a str) -> Call<'a> {
-    let mut headers = HeaderMap::new();
-    for accepted in [
-        media_type::OCI_INDEX,
-        media_type::DOCKER_MANIFEST_LIST,
-        media_type::OCI_MANIFEST,
-        media_type::DOCKER_MANIFEST,
-    ] {
-        headers.append(ACCEPT, HeaderValue::from_static(accepted));
-    }
-    let target = Target::Path(path);
-    Call { repository, access: Access::Pull, method, target, headers, body: None }
+/// Returns each of the items with the number of those after it.
+pub(crate) fn countdown<T>(items: Vec<T>) -> impl Iterator<Item = (usize, T)> {
+    let count = items.len();
+    items.into_iter().enumerate().map(move |(number, item)| (count - number - 1, item))
+}
+
+/// Returns where a list goes on, as `Link: </v2/…>; rel="next"` tells: at the same server only.
+fn next_page(response: &reqwest::Response) -> Option<reqwest::Url> {
+    let link = response.headers().get(LINK)?.to_str().ok()?;
+    let (target, rest) = link.trim().strip_prefix('<')?.split_once('>')?;
+    let url = response.url().join(target).ok()?;
+    (rest.contains("next") && same_origin(&url, response.url())).then_some(url)
 }
 
 /// Returns the digest that a registry announces.

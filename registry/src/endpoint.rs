@@ -1,25 +1,130 @@
 //! Where a registry is.
 
 use reqwest::Url;
+use reqwest::header::HeaderMap;
 
 use crate::error::Problem;
+use crate::hosts::{Host, Mirror, Scheme};
+use crate::http::Trust;
+
+/// A place at which repositories of a registry are to be had: the registry, or a mirror of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Endpoint {
+    /// Host and port.
+    pub(crate) authority: String,
+    /// The name under which credentials for it are kept.
+    pub(crate) account: String,
+    /// The path before a repository's name, as `/v2/`.
+    pub(crate) path: String,
+    pub(crate) scheme: Scheme,
+    pub(crate) trust: Trust,
+    /// Hosts that may be told the credentials in exchange for a token.
+    pub(crate) token_servers: Vec<String>,
+    /// Of a mirror, the registry that it stands in for.
+    pub(crate) mirror_of: Option<String>,
+    pub(crate) headers: HeaderMap,
+}
+
+impl Endpoint {
+    /// Returns the registry itself.
+    pub(crate) fn upstream(registry: &str, host: &Host) -> Result<Self, Problem> {
+        let (authority, path) = match &host.server {
+            Some(url) => {
+                let port = url.port().map_or_else(String::new, |port| format!(":{port}"));
+                let path = url.path().trim_matches('/');
+                let path = path.strip_suffix("v2").unwrap_or(path).trim_matches('/');
+                let path = if path.is_empty() { String::new() } else { format!("{path}/") };
+                (format!("{}{port}", url.host_str().unwrap_or_default()), format!("/v2/{path}"))
+            }
+            None => (authority(registry).to_owned(), "/v2/".to_owned()),
+        };
+        check(&authority)?;
+        Ok(Self {
+            authority,
+            account: registry.to_owned(),
+            path,
+            scheme: host.scheme,
+            trust: host.trust.clone(),
+            token_servers: host.token_servers.clone(),
+            mirror_of: None,
+            headers: HeaderMap::new(),
+        })
+    }
+
+    /// Returns a mirror; `host` is what is configured about it where it is a registry by itself.
+    pub(crate) fn mirror(registry: &str, mirror: &Mirror, host: &Host) -> Result<Self, Problem> {
+        check(&mirror.authority)?;
+        let whole = mirror.path.starts_with('/');
+        Ok(Self {
+            authority: authority(&mirror.authority).to_owned(),
+            account: mirror.authority.clone(),
+            path: if whole { mirror.path.clone() } else { format!("/v2/{}", mirror.path) },
+            scheme: mirror.scheme.unwrap_or(host.scheme),
+            trust: mirror.trust.as_ref().unwrap_or(&host.trust).clone(),
+            token_servers: host.token_servers.clone(),
+            mirror_of: Some(registry.to_owned()),
+            headers: mirror.headers.clone(),
+        })
+    }
+
+    /// Returns the address of the whole with this scheme.
+    pub(crate) fn base(&self, scheme: &str) -> Result<Url, Problem> {
+        let text = format!("{scheme}://{}{}", self.authority, self.path);
+        Url::parse(&text).map_err(|_| no_address(&self.authority))
+    }
+
+    /// Returns the name under which a repository is known here.
+    pub(crate) fn name(&self, repository: &str) -> String {
+        let prefix = self.path.strip_prefix("/v2/").unwrap_or_default();
+        format!("{prefix}{repository}")
+    }
+}
 
 /// Returns the host and port at which a registry is served.
-pub(crate) fn authority(registry: &str) -> &str {
+fn authority(registry: &str) -> &str {
     match registry {
         "docker.io" | "index.docker.io" => "registry-1.docker.io",
         other => other,
     }
 }
 
-/// Returns the registry's address with this scheme.
-pub(crate) fn base(scheme: &str, registry: &str) -> Result<Url, Problem> {
-    let text = format!("{scheme}://{}/v2/", authority(registry));
-    let wrong = || Problem::Document(format!("{registry:?} is no address of a registry"));
-    let url = Url::parse(&text).map_err(|_| wrong())?;
-    // What isn't all host and port would lead elsewhere.
+/// Makes sure that a text is host and port, and nothing that would lead elsewhere.
+fn check(authority: &str) -> Result<(), Problem> {
+    let url = Url::parse(&format!("https://{authority}/v2/")).map_err(|_| no_address(authority))?;
     let plain = url.path() == "/v2/" && url.username().is_empty() && url.password().is_none();
-    if plain && url.host_str().is_some() { Ok(url) } else { Err(wrong()) }
+    if plain && url.host_str().is_some() { Ok(()) } else { Err(no_address(authority)) }
+}
+
+fn no_address(text: &str) -> Problem {
+    Problem::Document(format!("{text:?} is no address of a registry"))
+}
+
+/// Returns host and port of a URL, as configuration names them.
+pub(crate) fn authority_of(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+}
+
+/// Tells whether a token server may be told the credentials of a registry: where it is on the same
+/// host, in the domain that the registry is in, or was named by whoever set kiln up. Registries name
+/// their token servers freely; a password goes where it belongs and nowhere else.
+pub(crate) fn is_of_registry(realm: &Url, base: &Url, known: &[String]) -> bool {
+    let (Some(realm_host), Some(host)) = (realm.host_str(), base.host_str()) else { return false };
+    if realm_host == host {
+        return true;
+    }
+    if known.iter().any(|known| known == realm_host || *known == authority_of(realm)) {
+        return true;
+    }
+    if host.parse::<std::net::IpAddr>().is_ok() || host.starts_with('[') {
+        return false;
+    }
+    let within = |domain: &str| {
+        let rest = realm_host.strip_suffix(domain);
+        rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+    };
+    let parent = host.split_once('.').map(|(_, parent)| parent);
+    within(host) || parent.is_some_and(|parent| parent.contains('.') && within(parent))
 }
 
 /// Tells whether a URL leads to this machine.
@@ -53,14 +158,57 @@ pub(crate) fn forbidden(from: &Url, to: &Url) -> Option<String> {
 mod tests {
     use super::*;
 
+    fn url(text: &str) -> Url {
+        Url::parse(text).unwrap()
+    }
+
     #[test]
     fn registries_have_addresses() {
-        let https = |registry| base("https", registry).map(|url| url.to_string()).ok();
+        let https = |registry| {
+            let endpoint = Endpoint::upstream(registry, &Host::default()).ok()?;
+            endpoint.base("https").map(|url| url.to_string()).ok()
+        };
         assert_eq!(https("docker.io").as_deref(), Some("https://registry-1.docker.io/v2/"));
         assert_eq!(https("localhost:5000").as_deref(), Some("https://localhost:5000/v2/"));
         assert_eq!(https("[::1]:5000").as_deref(), Some("https://[::1]:5000/v2/"));
         for wrong in ["", "a@b", "a/b", "a?b", "a#b"] {
             assert_eq!(https(wrong), None, "{wrong}");
+        }
+        let host = Host { server: Some(url("https://r.example.com:1/x/v2")), ..Host::default() };
+        let served = Endpoint::upstream("docker.io", &host).unwrap();
+        assert_eq!(served.base("https").unwrap().as_str(), "https://r.example.com:1/v2/x/");
+        assert_eq!(served.account, "docker.io");
+    }
+
+    #[test]
+    fn mirrors_have_paths() {
+        let mirror = Mirror::parse("https://m.example.com/hub").unwrap();
+        let endpoint = Endpoint::mirror("docker.io", &mirror, &Host::default()).unwrap();
+        assert_eq!(endpoint.base("https").unwrap().as_str(), "https://m.example.com/v2/hub/");
+        assert_eq!(endpoint.name("library/alpine"), "hub/library/alpine");
+        assert_eq!(endpoint.account, "m.example.com");
+    }
+
+    #[test]
+    fn passwords_stay_in_the_registrys_domain() {
+        for (registry, realm, expected) in [
+            ("https://registry-1.docker.io", "https://auth.docker.io/token", true),
+            ("https://registry.gitlab.com", "https://gitlab.com/jwt/auth", true),
+            ("https://example.com", "https://auth.example.com", true),
+            ("https://ghcr.io", "https://ghcr.io/token", true),
+            ("https://ghcr.io", "https://evil.io/token", false),
+            ("https://a.b:5000", "https://a.b:5001", true),
+            ("https://registry.example.com", "https://notexample.com", false),
+            ("https://registry.example.com", "https://example.com.evil.net", false),
+            ("https://10.0.0.1", "https://10.0.0.2", false),
+            ("https://10.0.0.1", "https://1.0.0.1", false),
+            ("https://registry.example.com", "https://known.net", true),
+            ("http://127.0.0.1:5000", "http://127.0.0.1:5001", true),
+            ("http://127.0.0.1:5000", "http://127.0.0.2:5000", false),
+        ] {
+            let known = ["known.net".to_owned()];
+            let found = is_of_registry(&url(realm), &url(registry), &known);
+            assert_eq!(found, expected, "{registry} {realm}");
         }
     }
 
@@ -80,7 +228,6 @@ mod tests {
 
     #[test]
     fn redirects_do_not_lead_astray() {
-        let url = |text: &str| Url::parse(text).unwrap();
         let https = url("https://registry.example.org/v2/");
         assert_eq!(forbidden(&https, &url("https://cdn.example.org/x")), None);
         assert_eq!(forbidden(&https, &url("http://127.0.0.1/x")), None);

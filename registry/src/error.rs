@@ -1,14 +1,17 @@
 //! What can go wrong with a registry.
 
-use std::time::Duration;
-
 use kiln_oci::Digest;
 use reqwest::StatusCode;
+
+use crate::endpoint::Endpoint;
+use crate::repository::Repository;
 
 /// Why a registry's answer can't be had, and what was asked for.
 #[derive(Debug, thiserror::Error)]
 #[error("{target}: {problem}")]
 pub struct Error {
+    /// The registry that was asked, where one was.
+    pub registry: Option<String>,
     /// What was asked for, as `docker.io/library/alpine:3`.
     pub target: String,
     /// What is wrong.
@@ -20,8 +23,8 @@ pub struct Error {
 #[derive(Debug, thiserror::Error)]
 pub enum Problem {
     /// The registry doesn't have it, or hides it.
-    #[error("not found")]
-    NotFound,
+    #[error("not found{}", detail(.0))]
+    NotFound(String),
     /// The registry wants to know who asks.
     #[error("access denied{}", detail(.0))]
     Denied(String),
@@ -67,6 +70,18 @@ pub enum Problem {
     /// An authentication scheme or answer that can't be used.
     #[error("{0}")]
     Challenge(String),
+    /// The registry wants its credentials told to somebody whom they may not belong to.
+    #[error("the registry wants its credentials told to {server}, which is no server of its own")]
+    Foreign {
+        /// Whom.
+        server: String,
+    },
+    /// What is configured about registries is wrong.
+    #[error("{0}")]
+    Config(String),
+    /// Credentials can't be had.
+    #[error("credentials: {0}")]
+    Credentials(#[from] crate::credentials::CredentialError),
     /// TLS can't be set up.
     #[error("set up tls: {0}")]
     Tls(String),
@@ -76,9 +91,35 @@ pub enum Problem {
 }
 
 impl Problem {
-    /// Names what was asked for.
-    pub(crate) fn of(self, target: &impl ToString) -> Error {
-        Error { target: target.to_string(), problem: Box::new(self) }
+    /// Names what was asked for, of which registry.
+    pub(crate) fn of(self, repository: &Repository, target: &impl ToString) -> Error {
+        self.at(repository.registry(), target)
+    }
+
+    /// Names what was asked for, of the registry of this name.
+    pub(crate) fn at(self, registry: &str, target: &impl ToString) -> Error {
+        let registry = Some(registry.to_owned());
+        Error { registry, target: target.to_string(), problem: Box::new(self) }
+    }
+
+    /// Names what was asked for, of no registry.
+    pub(crate) fn of_url(self, target: &impl ToString) -> Error {
+        Error { registry: None, target: target.to_string(), problem: Box::new(self) }
+    }
+
+    /// Notes that a mirror was of no use, before the next is asked.
+    pub(crate) fn log_mirror(&self, endpoint: &Endpoint) {
+        tracing::debug!(problem = %self, mirror = endpoint.authority, "asking the next");
+    }
+
+    /// Tells whether this is how a registry answers `HEAD` of what it doesn't have, or where it
+    /// knows no `HEAD`.
+    pub(crate) fn is_unhelpful_head(&self) -> bool {
+        match self {
+            Self::NotFound(_) => true,
+            Self::Status { status, .. } => matches!(status.as_u16(), 405 | 501),
+            _ => false,
+        }
     }
 
     /// Tells whether the same request may succeed soon.
@@ -101,18 +142,32 @@ impl From<reqwest::Error> for Problem {
 
 impl Error {
     /// Returns what a person can do about it, if anything.
-    pub fn hint(&self) -> Option<&'static str> {
-        match &*self.problem {
-            Problem::NotFound | Problem::Denied(_) => Some(
-                "check the spelling; a private repository can't be pulled, for kiln asks anonymously",
-            ),
-            Problem::RateLimited(_) => Some("wait, or pull through a mirror"),
-            Problem::Transport(error) if error.is_connect() => {
-                Some("check that the registry is running and can be reached from here")
+    pub fn hint(&self) -> Option<String> {
+        let hint = match &*self.problem {
+            Problem::Denied(_) | Problem::NotFound(_) if self.registry.is_none() => return None,
+            Problem::Denied(_) => {
+                let registry = self.registry.as_deref().filter(|name| *name != "docker.io");
+                let command = format!("kiln login {}", registry.unwrap_or_default());
+                return Some(format!(
+                    "check the spelling, or log in with `{}`",
+                    command.trim_end()
+                ));
             }
-            Problem::Tls(_) => Some("install the package ca-certificates"),
-            _ => None,
-        }
+            Problem::NotFound(_) => "check the spelling",
+            Problem::RateLimited(_) => "wait, log in, or pull through a mirror",
+            Problem::Foreign { server, .. } => {
+                return Some(format!(
+                    "if that is right, put token-servers = [\"{server}\"] under the registry in \
+                     registries.toml"
+                ));
+            }
+            Problem::Transport(error) if error.is_connect() => {
+                "check that the registry is running and can be reached from here"
+            }
+            Problem::Tls(_) => "install the package ca-certificates",
+            _ => return None,
+        };
+        Some(hint.to_owned())
     }
 
     /// Tells whether the same request may succeed soon.
@@ -120,21 +175,24 @@ impl Error {
         self.problem.is_transient()
     }
 
+    /// Tells whether what came isn't what was asked for, or the part that was asked for isn't there.
+    pub fn is_wrong_content(&self) -> bool {
+        match &*self.problem {
+            Problem::Digest { .. } | Problem::Size { .. } => true,
+            Problem::Status { status, .. } => *status == StatusCode::RANGE_NOT_SATISFIABLE,
+            _ => false,
+        }
+    }
+
     /// Tells whether the registry says that there is no such thing.
     pub fn is_not_found(&self) -> bool {
-        matches!(*self.problem, Problem::NotFound)
+        matches!(*self.problem, Problem::NotFound(_))
     }
 }
 
 /// Tells whether a request with this answer is worth another try.
 fn is_transient(status: StatusCode) -> bool {
     matches!(status.as_u16(), 408 | 429 | 500 | 502 | 503 | 504)
-}
-
-/// Returns the pause that the registry asks for, at most a minute.
-pub(crate) fn retry_after(headers: &reqwest::header::HeaderMap) -> Option<Duration> {
-    let seconds = headers.get(reqwest::header::RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
-    Some(Duration::from_secs(seconds).min(Duration::from_mins(1)))
 }
 
 /// Returns a foreign text with nothing in it that could drive a terminal, cut to a line.

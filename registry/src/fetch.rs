@@ -14,7 +14,8 @@ use reqwest::{Method, Response, StatusCode, Url};
 
 use crate::client::Client;
 use crate::endpoint::same_origin;
-use crate::error::{Error, Problem, retry_after};
+use crate::error::{Error, Problem};
+use crate::retry::retry_after;
 use crate::transport::{REDIRECTS, is_redirect, redirect_target};
 
 /// A file that is asked for.
@@ -82,7 +83,7 @@ impl Client {
             };
             let transport = &self.transport;
             if attempt >= transport.options.attempts || !problem.is_transient() {
-                return Err(problem.of(&redacted(&request.url)));
+                return Err(problem.of_url(&redacted(&request.url)));
             }
             tracing::debug!(%problem, attempt, "download failed, trying again");
             tokio::time::sleep(pause.unwrap_or_else(|| transport.pause(attempt))).await;
@@ -103,7 +104,7 @@ impl Client {
         let authorization = request.authorization.as_deref().map(secret_value).transpose()?;
         let mut url = first.clone();
         for _ in 0..=REDIRECTS {
-            let client = self.transport.clients.of(url.scheme())?;
+            let client = self.transport.client_for(&url)?;
             let mut call = client.get(url.clone()).headers(headers.clone());
             if let Some(value) = &authorization
                 && same_origin(&url, &first)
@@ -212,7 +213,7 @@ impl FetchedFile {
         mut progress: impl FnMut(u64),
     ) -> Result<u64, Error> {
         let Self { target, mut response } = self;
-        let failed = |problem: Problem| problem.of(&target);
+        let failed = |problem: Problem| problem.of_url(&target);
         let limit = limit.unwrap_or(u64::MAX);
         if response.content_length().is_some_and(|length| length > limit) {
             return Err(failed(Problem::TooLarge(limit)));

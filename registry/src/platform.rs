@@ -12,7 +12,7 @@ const REFERENCE_TYPE: &str = "vnd.docker.reference.type";
 /// The order is that of containerd's `platforms.Only`: `amd64` runs its lower levels, then `386`;
 /// `arm64` its lower versions, then 32-bit `arm` from v8 down; `arm` its lower versions to v5.
 pub fn select_platform<'a>(index: &'a ImageIndex, platform: &Platform) -> Option<&'a Descriptor> {
-    let images = || index.manifests().iter().filter(|entry| !is_attestation(entry));
+    let images = || images(index);
     candidates(platform)
         .iter()
         .find_map(|wanted| {
@@ -21,11 +21,29 @@ pub fn select_platform<'a>(index: &'a ImageIndex, platform: &Platform) -> Option
         .or_else(|| images().find(|entry| entry.platform().is_none()))
 }
 
+/// Returns the entries of an index that are images.
+pub fn images(index: &ImageIndex) -> impl Iterator<Item = &Descriptor> {
+    index.manifests().iter().filter(|entry| !is_attestation(entry))
+}
+
+/// Tells whether images for `image` run where `platform` is asked for.
+pub fn runs(platform: &Platform, image: &Platform) -> bool {
+    let image = Platform::new(&image.os, &image.architecture, image.variant.as_deref());
+    candidates(platform).iter().any(|wanted| same(&image, wanted))
+}
+
+/// Returns the platforms of an index's images, for people.
+pub fn list_platforms(index: &ImageIndex) -> String {
+    let names: Vec<String> =
+        images(index).filter_map(platform_of).map(|platform| platform.to_string()).collect();
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+}
+
 fn is_attestation(entry: &Descriptor) -> bool {
     entry.annotations().as_ref().is_some_and(|all| all.contains_key(REFERENCE_TYPE))
 }
 
-/// Returns the entry's platform in normal form.
+/// Returns the platform of an index's entry in normal form.
 fn platform_of(entry: &Descriptor) -> Option<Platform> {
     let platform = entry.platform().as_ref()?;
     let (os, architecture) = (platform.os().to_string(), platform.architecture().to_string());
@@ -161,6 +179,11 @@ mod tests {
             (&[], "linux/amd64", None),
         ] {
             assert_eq!(selected(platforms, wanted), place, "{platforms:?} {wanted}");
+            let named = |text: &&str| !matches!(*text, "none" | "attestation");
+            let (wanted, mut named) =
+                (wanted.parse().unwrap(), platforms.iter().filter(|p| named(p)));
+            let any = named.any(|image| runs(&wanted, &image.parse().unwrap()));
+            assert_eq!(any, place.is_some_and(|place| platforms[place] != "none"), "{platforms:?}");
         }
     }
 }

@@ -4,18 +4,20 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
 use reqwest::header::{AUTHORIZATION, HeaderMap, LOCATION};
 use reqwest::{Method, Response, StatusCode, Url};
 use serde::Deserialize;
-use tokio::sync::{OnceCell, Semaphore};
+use tokio::sync::OnceCell;
 
-use crate::auth::{Token, Tokens};
+use crate::auth::{Asking, Authorization, Authorizations, Scopes};
+use crate::body::Body;
 use crate::client::Options;
-use crate::endpoint::{base, forbidden, is_loopback, same_origin};
-use crate::error::{Problem, retry_after, sanitize};
-use crate::repository::Repository;
-use crate::tls::HttpClients;
+use crate::endpoint::{Endpoint, authority_of, forbidden, is_loopback, same_origin};
+use crate::error::{Problem, sanitize};
+use crate::hosts::{Hosts, Scheme};
+use crate::http::{HttpClients, Timeouts};
+use crate::limits::Gate;
+use crate::retry::{Failure, backoff, retry_after};
 
 /// How many redirects are followed.
 pub(crate) const REDIRECTS: usize = 10;
@@ -23,22 +25,19 @@ pub(crate) const REDIRECTS: usize = 10;
 /// Most bytes of a registry's complaint that are read.
 const COMPLAINT: u64 = 64 << 10;
 
-/// What a request is for; tokens are asked for accordingly.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Access {
-    Pull,
-    Push,
-}
-
 /// A request, as often as it has to be made.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Call<'a> {
-    pub(crate) repository: &'a Repository,
-    pub(crate) access: Access,
+    pub(crate) endpoint: &'a Endpoint,
+    /// The repository's name at the endpoint; empty for none.
+    pub(crate) repository: &'a str,
+    pub(crate) scopes: Scopes,
     pub(crate) method: Method,
     pub(crate) target: Target<'a>,
     pub(crate) headers: HeaderMap,
-    pub(crate) body: Option<Bytes>,
+    pub(crate) body: Body,
+    /// How often it is tried.
+    pub(crate) attempts: u32,
 }
 
 /// Where a request goes.
@@ -50,25 +49,81 @@ pub(crate) enum Target<'a> {
     Url(Url),
 }
 
+type Found = Arc<OnceCell<Url>>;
+
 /// What all requests of a client share.
 #[derive(Debug)]
 pub(crate) struct Transport {
     pub(crate) options: Options,
-    pub(crate) clients: HttpClients,
-    tokens: Tokens,
-    bases: Mutex<HashMap<String, Arc<OnceCell<Url>>>>,
-    /// Blobs under way.
-    pub(crate) downloads: Arc<Semaphore>,
+    clients: HttpClients,
+    hosts: Hosts,
+    authorizations: Authorizations,
+    /// What was found out of the endpoints that have to be asked, by authority and path.
+    bases: Mutex<HashMap<(String, String), Found>>,
+    /// Blobs on their way here.
+    pub(crate) downloads: Gate,
+    /// Blobs on their way there.
+    pub(crate) uploads: Gate,
 }
 
 impl Transport {
     pub(crate) fn new(options: Options) -> Self {
+        let timeouts = Timeouts { connect: options.connect_timeout, read: options.read_timeout };
         Self {
-            clients: HttpClients::new(options.connect_timeout, options.read_timeout),
-            tokens: Tokens::default(),
+            clients: HttpClients::new(timeouts, options.proxies.clone()),
+            hosts: Hosts::new(options.hosts.clone()),
+            authorizations: Authorizations::default(),
             bases: Mutex::default(),
-            downloads: Arc::new(Semaphore::new(options.downloads.max(1))),
+            downloads: Gate::new(options.downloads, options.per_registry),
+            uploads: Gate::new(options.uploads, options.per_registry),
             options,
+        }
+    }
+
+    /// Returns where a registry's content is to be had, in the order to ask: of names (`by_name`) or
+    /// of what is named by digest.
+    pub(crate) fn sources(&self, registry: &str, by_name: bool) -> Result<Vec<Endpoint>, Problem> {
+        let host = self.hosts.of(registry)?;
+        let mut endpoints = Vec::new();
+        for mirror in &host.mirrors {
+            if if by_name { mirror.resolves } else { mirror.pulls } {
+                let own = self.hosts.of(&mirror.authority)?;
+                endpoints.push(Endpoint::mirror(registry, mirror, &own)?);
+            }
+        }
+        if !host.only_mirrors || endpoints.is_empty() {
+            endpoints.push(Endpoint::upstream(registry, &host)?);
+        }
+        Ok(endpoints)
+    }
+
+    /// Returns the registry itself.
+    pub(crate) fn upstream(&self, registry: &str) -> Result<Endpoint, Problem> {
+        Endpoint::upstream(registry, &*self.hosts.of(registry)?)
+    }
+
+    /// Returns the client for a URL that has to do with an endpoint.
+    pub(crate) fn client(
+        &self,
+        url: &Url,
+        asking: &Asking<'_>,
+    ) -> Result<reqwest::Client, Problem> {
+        self.client_of(url, asking.endpoint)
+    }
+
+    fn client_of(&self, url: &Url, endpoint: &Endpoint) -> Result<reqwest::Client, Problem> {
+        if authority_of(url) == endpoint.authority && url.scheme() == "https" {
+            return self.clients.secure(&endpoint.trust);
+        }
+        self.client_for(url)
+    }
+
+    /// Returns the client for a URL, as is configured about its host.
+    pub(crate) fn client_for(&self, url: &Url) -> Result<reqwest::Client, Problem> {
+        if url.scheme() == "https" {
+            self.clients.secure(&self.hosts.of(&authority_of(url))?.trust)
+        } else {
+            self.clients.plain()
         }
     }
 
@@ -80,15 +135,12 @@ impl Transport {
         let mut attempt = 0;
         loop {
             attempt += 1;
-            let (problem, pause) = match self.once(call).await {
-                Ok(response) if response.status().is_success() => return Ok(response),
-                Ok(response) => {
-                    let pause = retry_after(response.headers());
-                    (complaint(response).await, pause)
-                }
-                Err(problem) => (problem, None),
+            let failure = match self.try_once(call).await {
+                Ok(response) => return Ok(response),
+                Err(failure) => failure,
             };
-            if attempt >= self.options.attempts || !problem.is_transient() {
+            let Failure { problem, pause } = failure;
+            if attempt >= call.attempts || !problem.is_transient() {
                 return Err(problem);
             }
             tracing::debug!(%problem, attempt, "registry request failed, trying again");
@@ -96,58 +148,56 @@ impl Transport {
         }
     }
 
-    /// Returns how long to wait after so many failures: twice as long each time.
-    pub(crate) fn pause(&self, failures: u32) -> Duration {
-        let doubled = self.options.backoff.saturating_mul(1 << failures.saturating_sub(1).min(5));
-        doubled.min(Duration::from_secs(10))
-    }
-
-    /// Makes a request once, and once more where it was refused for want of a token.
-    async fn once(&self, call: &Call<'_>) -> Result<Response, Problem> {
-        let origin = self.base(call.repository.registry()).await?;
-        let actions = if call.access == Access::Push { "pull,push" } else { "pull" };
-        let scope = format!("repository:{}:{actions}", call.repository.name());
-        let url = match &call.target {
-            Target::Url(url) => url.clone(),
-            Target::Path(path) => {
-                let path = format!("{}/{path}", call.repository.name());
-                let wrong = |_| Problem::Document(format!("{path:?} is no path"));
-                origin.join(&path).map_err(wrong)?
-            }
-        };
-        let token = self.tokens.get(&origin, &scope).await;
-        let response = self.follow(call, &origin, url.clone(), token.as_ref()).await?;
-        let refused = response.status() == StatusCode::UNAUTHORIZED;
-        if !refused || !same_origin(response.url(), &origin) {
+    /// Makes a request once; every status other than success is a failure.
+    pub(crate) async fn try_once(&self, call: &Call<'_>) -> Result<Response, Failure> {
+        let response = self.once(call).await?;
+        if response.status().is_success() {
             return Ok(response);
         }
-        let what = (&origin, scope.as_str());
-        self.tokens.answer(&self.clients, &response, what, token.as_ref()).await?;
-        let token = self.tokens.get(&origin, &scope).await;
-        self.follow(call, &origin, url, token.as_ref()).await
+        Err(failure(response).await)
     }
 
-    /// Makes a request and follows redirects. The token goes to the registry's origin only.
-    async fn follow(
+    /// Returns how long to wait after so many failures.
+    pub(crate) fn pause(&self, failures: u32) -> Duration {
+        backoff(self.options.backoff, failures)
+    }
+
+    /// Makes a request once, and once more where it was refused for want of proof who asks.
+    async fn once(&self, call: &Call<'_>) -> Result<Response, Failure> {
+        let base = self.base(call.endpoint).await?;
+        let url = address(call, &base)?;
+        let Call { endpoint, repository, scopes, .. } = call;
+        let asking = Asking { endpoint, base: &base, repository, scopes };
+        let known = self.authorizations.get(&asking).await;
+        let response = self.follow(call, &base, url.clone(), known.as_ref()).await?;
+        let refused = response.status() == StatusCode::UNAUTHORIZED;
+        if !refused || !same_origin(response.url(), &base) {
+            return Ok(response);
+        }
+        let found = self.authorizations.answer(self, &asking, &response, known.as_ref()).await?;
+        Ok(self.follow(call, &base, url, Some(&found)).await?)
+    }
+
+    /// Makes a request and follows redirects. What proves who asks goes to the endpoint's origin
+    /// only.
+    pub(crate) async fn follow(
         &self,
         call: &Call<'_>,
-        origin: &Url,
+        base: &Url,
         mut url: Url,
-        token: Option<&Token>,
+        authorization: Option<&Authorization>,
     ) -> Result<Response, Problem> {
         for _ in 0..=REDIRECTS {
-            let client = self.clients.of(url.scheme())?;
+            let client = self.client_of(&url, call.endpoint)?;
             let mut request = client.request(call.method.clone(), url.clone());
             request = request.headers(call.headers.clone());
-            if let Some(token) = token
-                && same_origin(&url, origin)
-            {
-                request = request.header(AUTHORIZATION, token.header());
+            if same_origin(&url, base) {
+                request = request.headers(call.endpoint.headers.clone());
+                if let Some(authorization) = authorization {
+                    request = request.header(AUTHORIZATION, authorization.header());
+                }
             }
-            if let Some(body) = &call.body {
-                request = request.body(body.clone());
-            }
-            let response = request.send().await?;
+            let response = call.body.attach(request).send().await?;
             if !is_redirect(&response, &call.method) {
                 return Ok(response);
             }
@@ -156,26 +206,37 @@ impl Transport {
         Err(Problem::Redirect(format!("more than {REDIRECTS} redirects")))
     }
 
-    /// Returns the registry's address.
-    pub(crate) async fn base(&self, registry: &str) -> Result<Url, Problem> {
-        let secure = base("https", registry)?;
-        if !is_loopback(&secure) {
-            return Ok(secure);
-        }
+    /// Returns an endpoint's address.
+    pub(crate) async fn base(&self, endpoint: &Endpoint) -> Result<Url, Problem> {
+        let (plain, secure) = (endpoint.base("http")?, endpoint.base("https")?);
+        let plain_first = match endpoint.scheme {
+            Scheme::Plain => return Ok(plain),
+            Scheme::Secure => return Ok(secure),
+            Scheme::Usual if !is_loopback(&secure) => return Ok(secure),
+            Scheme::Usual => true,
+            Scheme::Either => is_loopback(&secure),
+        };
         let cell = {
             let mut bases = self.bases.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(bases.entry(registry.to_owned()).or_default())
+            let key = (endpoint.authority.clone(), endpoint.path.clone());
+            Arc::clone(bases.entry(key).or_default())
         };
-        let plain = base("http", registry)?;
-        let found = cell.get_or_try_init(|| self.probe(&plain, &secure)).await;
+        let probe = || async {
+            if plain_first {
+                self.probe_plain(&plain, &secure).await
+            } else {
+                self.probe_secure(endpoint, &plain, &secure).await
+            }
+        };
+        let found = cell.get_or_try_init(probe).await;
         // Nobody is there (yet): the request itself will say so.
-        Ok(found.cloned().unwrap_or(plain))
+        Ok(found.cloned().unwrap_or(if plain_first { plain } else { secure }))
     }
 
     /// Finds out whether a registry on this machine speaks plain http or https; fails where it
     /// can't be reached.
-    async fn probe(&self, plain: &Url, secure: &Url) -> Result<Url, Problem> {
-        match self.clients.of("http")?.get(plain.clone()).send().await {
+    async fn probe_plain(&self, plain: &Url, secure: &Url) -> Result<Url, Problem> {
+        match self.clients.plain()?.get(plain.clone()).send().await {
             // That is how servers answer who speaks plainly to a port of theirs that is secure.
             Ok(response) if response.status() == StatusCode::BAD_REQUEST => Ok(secure.clone()),
             Ok(_) => Ok(plain.clone()),
@@ -183,6 +244,39 @@ impl Transport {
             Err(_) => Ok(secure.clone()),
         }
     }
+
+    /// Finds out whether a registry that somebody calls insecure speaks https all the same.
+    async fn probe_secure(
+        &self,
+        endpoint: &Endpoint,
+        plain: &Url,
+        secure: &Url,
+    ) -> Result<Url, Problem> {
+        if self.clients.secure(&endpoint.trust)?.get(secure.clone()).send().await.is_ok() {
+            return Ok(secure.clone());
+        }
+        self.clients.plain()?.get(plain.clone()).send().await?;
+        Ok(plain.clone())
+    }
+}
+
+/// Returns where a call goes.
+fn address(call: &Call<'_>, base: &Url) -> Result<Url, Problem> {
+    let path = match &call.target {
+        Target::Url(url) => return Ok(url.clone()),
+        Target::Path(path) => path,
+    };
+    // The name is the endpoint's, whose path may hold a part of it.
+    let name =
+        call.repository.strip_prefix(call.endpoint.path.strip_prefix("/v2/").unwrap_or_default());
+    let name = name.unwrap_or(call.repository);
+    let path = if name.is_empty() { (*path).to_owned() } else { format!("{name}/{path}") };
+    let mut url =
+        base.join(&path).map_err(|_| Problem::Document(format!("{path:?} is no path")))?;
+    if let Some(registry) = &call.endpoint.mirror_of {
+        url.query_pairs_mut().append_pair("ns", registry);
+    }
+    Ok(url)
 }
 
 pub(crate) fn is_redirect(response: &Response, method: &Method) -> bool {
@@ -233,6 +327,13 @@ struct ComplaintError {
     message: String,
 }
 
+/// Returns what a refusal means, and when to ask again.
+pub(crate) async fn failure(response: Response) -> Failure {
+    let pause = retry_after(response.headers());
+    Failure { problem: complaint(response).await, pause }
+}
+
+/// Returns what a refusal means, with what the registry says about it.
 async fn complaint(response: Response) -> Problem {
     let status = response.status();
     let body = read_limited(response, COMPLAINT).await.unwrap_or_default();
@@ -243,8 +344,8 @@ async fn complaint(response: Response) -> Problem {
     };
     let message = sanitize(&first.map(said).unwrap_or_default());
     match status.as_u16() {
-        404 => Problem::NotFound,
-        401 | 403 => Problem::Denied(message),
+        404 => Problem::NotFound(message),
+        401 | 403 => Problem::Denied(format!("{message} ({status})").trim_start().to_owned()),
         429 => Problem::RateLimited(message),
         _ => Problem::Status { status, message },
     }

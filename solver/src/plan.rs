@@ -10,9 +10,8 @@ use crate::name::step_name;
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) steps: Vec<Step>,
-    pub(crate) target: usize,
-    /// The target's output.
-    pub(crate) output: u32,
+    /// What is asked for: vertices, and which of their outputs.
+    pub(crate) targets: Vec<(usize, u32)>,
 }
 
 /// What doesn't change of a vertex.
@@ -29,7 +28,7 @@ pub(crate) struct Step {
     pub(crate) content: Vec<usize>,
     /// The vertices that have it among their inputs.
     pub(crate) users: Vec<usize>,
-    /// How many steps follow it on the longest way to the target.
+    /// How many steps follow it on the longest way to a target.
     pub(crate) height: u32,
     /// How many outputs somebody reads: one more than the highest number.
     pub(crate) outputs: usize,
@@ -48,6 +47,16 @@ impl Step {
 }
 
 impl Plan {
+    /// Tells whether a vertex is asked for.
+    pub(crate) fn is_target(&self, number: usize) -> bool {
+        self.targets.iter().any(|(target, _)| *target == number)
+    }
+
+    /// Returns the vertex that stands for the whole where no other can be named.
+    pub(crate) fn last(&self) -> usize {
+        self.steps.len().saturating_sub(1)
+    }
+
     /// Asks the executor for the rule of each vertex and works out who uses what.
     ///
     /// # Errors
@@ -61,14 +70,16 @@ impl Plan {
             let rule = executor.rule(vertex).map_err(|error| (number, step_name(vertex), error))?;
             steps.push(Step::new(vertex, rule));
         }
-        let (target, output) = graph.target();
-        let mut plan = Self { steps, target, output };
+        let mut plan = Self { steps, targets: graph.targets().to_vec() };
         plan.connect(graph);
         Ok(plan)
     }
 
     fn connect(&mut self, graph: &Graph) {
-        self.steps[self.target].outputs = self.output as usize + 1;
+        for (target, output) in &self.targets {
+            let step = &mut self.steps[*target];
+            step.outputs = step.outputs.max(*output as usize + 1);
+        }
         // Users come after their inputs, so that a user's height is final when it is read.
         for (number, vertex) in graph.vertices().iter().enumerate().rev() {
             let height = self.steps[number].height + 1;

@@ -25,13 +25,13 @@ pub struct SolveOptions {
     pub cancel: CancellationToken,
 }
 
-/// The result of the graph's target.
+/// The results of the graph's targets.
 #[derive(Clone, Debug)]
 pub struct Solved<O> {
-    /// What the target yields.
-    pub output: O,
-    /// The target's canonical key.
-    pub key: Key,
+    /// What each target yields.
+    pub outputs: Vec<O>,
+    /// The canonical key of each target.
+    pub keys: Vec<Key>,
     /// How many vertices of the graph are steps for people that can be cached: neither hidden nor
     /// ephemeral.
     pub steps: usize,
@@ -67,7 +67,7 @@ pub enum SolveError {
     Cancelled,
 }
 
-/// Solves `graph`: finds or makes the result of its target.
+/// Solves `graph`: finds or makes the results of its targets.
 ///
 /// # Errors
 /// Returns the first failure, after every running step has ended.

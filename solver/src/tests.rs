@@ -200,10 +200,14 @@ impl Outcome {
 }
 
 async fn build_with(executor: FakeExecutor, cache: &Arc<FakeCache>, target: &Edge) -> Outcome {
+    build_graph(executor, cache, graph(target)).await
+}
+
+async fn build_graph(executor: FakeExecutor, cache: &Arc<FakeCache>, graph: Arc<Graph>) -> Outcome {
     let (events, mut receiver) = EventSender::channel();
     let options = SolveOptions { jobs: 4, events, cancel: CancellationToken::new() };
     let executor = Arc::new(executor);
-    let solving = solve(graph(target), Arc::clone(&executor), Arc::clone(cache), options);
+    let solving = solve(graph, Arc::clone(&executor), Arc::clone(cache), options);
     let result = tokio::time::timeout(Duration::from_mins(1), solving).await.unwrap();
     let mut ran = executor.runs.lock().unwrap().clone();
     ran.sort();
@@ -222,11 +226,31 @@ async fn a_diamond_runs_each_vertex_once() {
     let top = vertex("top", &[&left, &right], &[]);
     let outcome = build(&Arc::default(), &top).await;
     assert_eq!(outcome.ran, ["base", "left", "right", "top"]);
-    assert_eq!(outcome.solved().output, "top(left(base()),right(base()))");
+    assert_eq!(outcome.solved().outputs, ["top(left(base()),right(base()))"]);
     assert_eq!((outcome.solved().steps, outcome.solved().cached), (4, 0));
     assert_eq!(outcome.count(|event| matches!(event, Event::Vertex { .. })), 4);
     assert_eq!(outcome.count(|event| matches!(event, Event::Started { .. })), 4);
     assert_eq!(outcome.count(|event| matches!(event, Event::Completed { .. })), 4);
+}
+
+#[tokio::test]
+async fn what_several_targets_share_runs_once() {
+    let base = vertex("base", &[], &[]);
+    let (left, right) = (vertex("left", &[&base], &[]), vertex("right", &[&base], &[]));
+    let last = vertex("last", &[&left], &[]);
+    let targets = [&left, &right, &last].map(Edge::marshal);
+    let graph = || Arc::new(Graph::load_all(&targets).unwrap());
+    let cache = Arc::default();
+    let first = build_graph(FakeExecutor::default(), &cache, graph()).await;
+    assert_eq!(first.ran, ["base", "last", "left", "right"]);
+    let results = ["left(base())", "right(base())", "last(left(base()))"];
+    assert_eq!(first.solved().outputs, results);
+    assert_eq!((first.solved().steps, first.solved().cached), (4, 0));
+    let again = build_graph(FakeExecutor::default(), &cache, graph()).await;
+    assert_eq!(again.solved().outputs, results);
+    assert_eq!(again.solved().keys, first.solved().keys);
+    assert_eq!((again.solved().steps, again.solved().cached), (4, 4));
+    assert_eq!(again.cached_events(), 4);
 }
 
 fn chain(length: usize) -> Edge {
@@ -343,7 +367,7 @@ async fn what_was_started_in_vain_is_stopped() {
     };
     cache.forget("b()");
     let outcome = build_with(executor, &cache, &anew("anew", "b")).await;
-    assert_eq!(outcome.solved().output, "last(copy(copy(root(),a()),b()))");
+    assert_eq!(outcome.solved().outputs, ["last(copy(copy(root(),a()),b()))"]);
     assert!(outcome.ran.contains(&"anew".to_owned()), "{:?}", outcome.ran);
 }
 
@@ -381,7 +405,7 @@ async fn what_is_made_of_an_ignored_result_is_made_anew() {
     };
     let changed = build_with(changed, &cache, &graph).await;
     assert_eq!(changed.ran, ["copy", "last", "middle", "user"]);
-    assert_eq!(changed.solved().output, "last(copy(base(),changed),user(changed))");
+    assert_eq!(changed.solved().outputs, ["last(copy(base(),changed),user(changed))"]);
 }
 
 #[tokio::test]
@@ -439,7 +463,7 @@ async fn two_builds_at_once_run_each_step_once() {
     };
     let (one, two) = tokio::join!(solving(), solving());
     let (one, two) = (one.unwrap(), two.unwrap());
-    assert_eq!((one.output, one.key), (two.output, two.key));
+    assert_eq!((one.outputs, one.keys), (two.outputs, two.keys));
     assert_eq!(executor.runs.lock().unwrap().len(), 12);
     assert_eq!(one.cached + two.cached, 12);
 }

@@ -1,7 +1,7 @@
 //! Cache records: keys and the layers that they lead to.
 //!
-//! A look-up never trusts a record alone: it counts only where every layer is there, and holds the
-//! layers by the process's implicit lease before it answers.
+//! A look-up never trusts a record alone: it counts only where its sum is right and every layer is
+//! there, and holds the layers by the process's implicit lease before it answers.
 
 use std::sync::{Arc, PoisonError};
 
@@ -10,8 +10,8 @@ use rusqlite::OptionalExtension;
 
 use crate::error::Result;
 use crate::layers::{LayerId, Layers};
-use crate::name;
 use crate::store::Inner;
+use crate::{name, sums};
 
 /// How many uses are kept in memory before they are written.
 const USES: usize = 1024;
@@ -25,10 +25,13 @@ pub struct CacheIndex {
 impl CacheIndex {
     /// Returns the canonical key that a definition key was linked to.
     pub fn canonical(&self, definition: &Digest) -> Result<Option<Digest>> {
-        let sql = "SELECT canonical FROM cache_links WHERE definition = ?1";
+        let sql = format!(
+            "SELECT canonical FROM cache_links WHERE definition = ?1 AND sum IS {}",
+            sums::LINK
+        );
         self.inner.index.read("look up a key", |connection| {
             connection
-                .prepare_cached(sql)?
+                .prepare_cached(&sql)?
                 .query_row([definition.as_bytes()], |row| Ok(Digest::from_bytes(row.get(0)?)))
                 .optional()
         })
@@ -36,7 +39,7 @@ impl CacheIndex {
 
     /// Links a definition key to a canonical key.
     pub fn link(&self, definition: &Digest, canonical: &Digest) -> Result<()> {
-        let sql = "INSERT OR REPLACE INTO cache_links VALUES (?1, ?2, ?3)";
+        let sql = "INSERT OR REPLACE INTO cache_links VALUES (?1, ?2, ?3, row_sum(?1, ?2))";
         self.inner.index.write("link a key", |transaction| {
             transaction.prepare_cached(sql)?.execute((
                 definition.as_bytes(),
@@ -51,8 +54,9 @@ impl CacheIndex {
     /// system), if the record is there and every layer of it, and notes that it was used.
     pub fn get(&self, key: &Digest) -> Result<Option<Vec<Option<LayerId>>>> {
         let found = self.inner.index.read("look up a result", |connection| {
-            let record = "SELECT 1 FROM cache_records WHERE key = ?1";
-            if !connection.prepare_cached(record)?.exists([key.as_bytes()])? {
+            let record =
+                format!("SELECT 1 FROM cache_records WHERE key = ?1 AND sum IS {}", sums::RECORD);
+            if !connection.prepare_cached(&record)?.exists([key.as_bytes()])? {
                 return Ok(None);
             }
             let outputs = "SELECT layer FROM cache_outputs WHERE key = ?1 ORDER BY number";
@@ -88,7 +92,9 @@ impl CacheIndex {
                 .prepare_cached("DELETE FROM cache_outputs WHERE key = ?1")?
                 .execute([key.as_bytes()])?;
             transaction
-                .prepare_cached("INSERT OR REPLACE INTO cache_records VALUES (?1, ?2, ?3, ?3)")?
+                .prepare_cached(
+                    "INSERT OR REPLACE INTO cache_records VALUES (?1, ?2, ?3, ?3, NULL)",
+                )?
                 .execute((key.as_bytes(), description, name::now()))?;
             let mut output =
                 transaction.prepare_cached("INSERT INTO cache_outputs VALUES (?1, ?2, ?3)")?;
@@ -96,6 +102,8 @@ impl CacheIndex {
                 let layer = layer.as_ref().map(LayerId::as_str);
                 output.execute((key.as_bytes(), number as i64, layer))?;
             }
+            let sum = format!("UPDATE cache_records SET sum = {} WHERE key = ?1", sums::RECORD);
+            transaction.prepare_cached(&sum)?.execute([key.as_bytes()])?;
             Ok(())
         })
     }

@@ -16,6 +16,7 @@ use kiln_oci::{Digest, DigestHasher, HashingReader};
 use rusqlite::OptionalExtension;
 
 use crate::error::{Error, Result};
+use crate::ingest;
 use crate::store::Inner;
 
 /// The blobs.
@@ -41,6 +42,8 @@ pub struct BlobWriter {
     file: File,
     hasher: DigestHasher,
     size: u64,
+    /// Whether what is there is left for the next attempt where it isn't finished.
+    kept: bool,
 }
 
 impl Content {
@@ -85,6 +88,26 @@ impl Content {
         })
     }
 
+    /// Tells what is wrong with a blob that the index names: reads it whole, whatever is known of its
+    /// file. One that was collected meanwhile is fine.
+    pub(crate) fn problem(&self, digest: &Digest) -> Result<Option<String>> {
+        let actual = File::open(self.path(digest)).and_then(|file| {
+            let mut reader = HashingReader::new(file);
+            io::copy(&mut reader, &mut io::sink())?;
+            Ok(reader.finish().0)
+        });
+        let problem = match actual {
+            Ok(actual) if actual == *digest => return Ok(None),
+            Ok(actual) => format!("its file has digest {actual}"),
+            Err(error) => format!("its file can't be read: {error}"),
+        };
+        let sql = "SELECT 1 FROM blobs WHERE digest = ?1";
+        let is_named = self.inner.index.read("look up a blob", |connection| {
+            connection.prepare_cached(sql)?.exists([digest.as_bytes()])
+        })?;
+        Ok(is_named.then_some(problem))
+    }
+
     /// Returns where the blob lies.
     pub fn path(&self, digest: &Digest) -> PathBuf {
         self.inner.blobs.join(digest.hex())
@@ -127,7 +150,7 @@ impl Content {
             .open(&path)
             .map_err(Error::io("create", &path))?;
         let inner = self.inner.clone();
-        Ok(BlobWriter { inner, path, file, hasher: DigestHasher::new(), size: 0 })
+        Ok(BlobWriter { inner, path, file, hasher: DigestHasher::new(), size: 0, kept: false })
     }
 
     /// Stores bytes.
@@ -174,8 +197,29 @@ impl Content {
 }
 
 impl BlobWriter {
+    /// Returns a blob of which something is there already.
+    pub(crate) fn of_ingest(
+        inner: Arc<Inner>,
+        (path, file): (PathBuf, File),
+        (hasher, size): (DigestHasher, u64),
+    ) -> Self {
+        Self { inner, path, file, hasher, size, kept: true }
+    }
+
+    /// Returns the digest of what was written so far, to be gone on with.
+    pub fn hasher(&self) -> DigestHasher {
+        self.hasher.clone()
+    }
+
+    /// Gives up: what was written turned out to be worth nothing.
+    pub fn discard(mut self) {
+        self.kept = false;
+    }
+
     /// Ends the blob: verifies it against `expected` where that is given, and gives it its name.
     pub fn commit(mut self, expected: Option<&Digest>) -> Result<Blob> {
+        // Whatever happens now, it is complete or wrong.
+        self.kept = false;
         let digest = std::mem::take(&mut self.hasher).finish();
         if let Some(expected) = expected
             && *expected != digest
@@ -223,6 +267,9 @@ impl Write for BlobWriter {
 
 impl Drop for BlobWriter {
     fn drop(&mut self) {
+        if self.kept && ingest::is_worth_keeping(self.size) {
+            return;
+        }
         // Gone already where it was committed.
         let _ = fs::remove_file(&self.path);
     }

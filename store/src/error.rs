@@ -55,6 +55,15 @@ pub enum Error {
         /// What is wrong with it.
         problem: &'static str,
     },
+    /// Something of the store's that isn't what was stored.
+    #[error(
+        "the {what} is damaged: `kiln system check --repair` finds out what else is, and drops it, \
+         so that it is made again"
+    )]
+    Damaged {
+        /// What.
+        what: String,
+    },
     /// A document that is larger than it may be.
     #[error("blob {digest} has {size} bytes, more than {limit}")]
     TooLarge {
@@ -99,6 +108,27 @@ impl Error {
     ) -> impl FnOnce(E) -> Self {
         let path = path.into();
         move |source| Self::Io { action, path, source: source.into() }
+    }
+
+    /// Returns the error that something isn't what was stored.
+    pub(crate) fn damaged(what: impl std::fmt::Display) -> Self {
+        Self::Damaged { what: what.to_string() }
+    }
+
+    /// Returns the error that SQLite's answer stands for: what can't be read of a row or of a page
+    /// was written by no kiln.
+    pub(crate) fn index(action: &'static str, source: rusqlite::Error) -> Self {
+        use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+        match &source {
+            rusqlite::Error::FromSqlConversionFailure(..)
+            | rusqlite::Error::InvalidColumnType(..)
+            | rusqlite::Error::IntegralValueOutOfRange(..)
+            | rusqlite::Error::Utf8Error(..) => Self::damaged("index of the store"),
+            other => match other.sqlite_error_code() {
+                Some(DatabaseCorrupt | NotADatabase) => Self::damaged("index of the store"),
+                _ => Self::Index { action, source },
+            },
+        }
     }
 
     /// Returns the error that something isn't there.

@@ -18,6 +18,7 @@ use serde::Deserialize;
 
 use crate::content::Content;
 use crate::error::{Error, Result};
+use crate::ingest;
 use crate::layers::chain_id;
 use crate::lock::RootLock;
 use crate::recovery::{self, digest_column, text_column};
@@ -60,6 +61,7 @@ impl Store {
                 collected.bytes += unlink_blob(&self.content(), digest)?;
             }
         }
+        collected.bytes += ingest::sweep(&inner.root)?;
         for tree in trees {
             collected.bytes += remove_tree(&tree).map_err(Error::io("remove", &tree))?;
         }

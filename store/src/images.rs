@@ -6,8 +6,8 @@ use kiln_oci::Digest;
 use rusqlite::{Connection, OptionalExtension, Row};
 
 use crate::error::Result;
-use crate::layout;
 use crate::store::Inner;
+use crate::{layout, sums};
 
 /// A named image.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,7 +63,8 @@ impl Images {
 
     /// Returns all images, newest first.
     pub fn list(&self) -> Result<Vec<ImageRow>> {
-        let sql = format!("SELECT {COLUMNS} FROM images ORDER BY created_at DESC, name");
+        let sql =
+            format!("SELECT {COLUMNS}, {} FROM images ORDER BY created_at DESC, name", is_right());
         self.inner.index.read("list images", |connection| {
             connection.prepare_cached(&sql)?.query_map([], image)?.collect()
         })
@@ -109,7 +110,7 @@ fn insert(transaction: &Connection, image: &ImageRow) -> rusqlite::Result<()> {
 }
 
 fn by_name(connection: &Connection, name: &str) -> rusqlite::Result<Option<ImageRow>> {
-    let sql = format!("SELECT {COLUMNS} FROM images WHERE name = ?1");
+    let sql = format!("SELECT {COLUMNS}, {} FROM images WHERE name = ?1", is_right());
     connection.prepare_cached(&sql)?.query_row([name], image).optional()
 }
 
@@ -117,7 +118,13 @@ fn is_known(connection: &Connection, digest: &Digest) -> rusqlite::Result<bool> 
     connection.prepare_cached("SELECT 1 FROM images WHERE digest = ?1")?.exists([digest.as_bytes()])
 }
 
+/// A column that tells whether a row's sum is right.
+fn is_right() -> String {
+    format!("sum IS {}", sums::IMAGE)
+}
+
 fn image(row: &Row<'_>) -> rusqlite::Result<ImageRow> {
+    sums::check(row, 5)?;
     Ok(ImageRow {
         name: row.get(0)?,
         media_type: row.get(1)?,

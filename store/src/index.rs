@@ -9,7 +9,7 @@ use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
 use crate::error::{Error, Result};
 use crate::lock::RootLock;
-use crate::schema;
+use crate::{schema, sums};
 
 /// How long a writer waits for the writers of other processes, whose transactions take microseconds.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -23,7 +23,7 @@ pub(crate) struct Index {
 impl Index {
     /// Opens the index of the store at `root`, and makes or migrates it where that is needed.
     pub(crate) fn open(root: &Path) -> Result<Self> {
-        let failed = |source| Error::Index { action: "open", source };
+        let failed = |source| Error::index("open", source);
         let mut connection = connect(&root.join("kiln.db")).map_err(failed)?;
         let mut found = schema::version(&connection).map_err(failed)?;
         if found < schema::VERSION {
@@ -44,7 +44,7 @@ impl Index {
         action: &'static str,
         read: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T> {
-        read(&self.held()).map_err(|source| Error::Index { action, source })
+        read(&self.held()).map_err(|source| Error::index(action, source))
     }
 
     /// Reads and writes in one transaction, alone among all processes.
@@ -60,7 +60,7 @@ impl Index {
             transaction.commit()?;
             Ok(value)
         };
-        run().map_err(|source| Error::Index { action, source })
+        run().map_err(|source| Error::index(action, source))
     }
 
     fn held(&self) -> MutexGuard<'_, Connection> {
@@ -75,6 +75,7 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
         | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(PATIENCE)?;
+    sums::register(&connection)?;
     connection.set_prepared_statement_cache_capacity(128);
     // Closing must not wait for the disk: `Store::sync` does the checkpoints, and this is a bound.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;

@@ -1,21 +1,30 @@
 //! The rows of layers in the index.
 
 use kiln_oci::Digest;
+use kiln_tree::Stamp;
 use rusqlite::{Connection, OptionalExtension, Row};
 
+use crate::integrity::TreeRecord;
 use crate::layers::{Layer, LayerBlob, LayerId, chain_id};
-use crate::name;
+use crate::{name, sums};
 
-pub(crate) const COLUMNS: &str =
-    "layers.id, layers.parent, layers.diff_id, layers.chain_id, layers.has_tree,
-                       layers.created_at, layers.description";
+/// What is read of a layer.
+pub(crate) fn columns() -> String {
+    let sum = crate::sums::LAYER;
+    format!(
+        "layers.id, layers.parent, layers.diff_id, layers.chain_id, layers.has_tree,
+         layers.created_at, layers.description, layers.stamp, layers.entries, layers.seal,
+         layers.checked_at, layers.sum IS {sum}"
+    )
+}
 
 /// A layer that is to be inserted.
 pub(crate) struct NewLayer<'a> {
     pub(crate) id: &'a LayerId,
     pub(crate) parent: Option<&'a LayerId>,
     pub(crate) diff_id: Option<&'a Digest>,
-    pub(crate) tree: bool,
+    /// What its tree looks like, where it has one.
+    pub(crate) tree: Option<Stamp>,
 }
 
 pub(crate) fn insert(
@@ -23,15 +32,19 @@ pub(crate) fn insert(
     row: &NewLayer<'_>,
     chain: Option<&Digest>,
 ) -> rusqlite::Result<()> {
-    let sql = "INSERT INTO layers (id, parent, diff_id, chain_id, has_tree, tree_epoch, created_at)
-               VALUES (?1, ?2, ?3, ?4, ?5, (SELECT value FROM meta WHERE key = 'epoch'), ?6)";
+    let sql = "INSERT INTO layers (id, parent, diff_id, chain_id, has_tree, created_at, stamp,
+                                   entries, tree_epoch, checked_at)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8,
+                       (SELECT value FROM meta WHERE key = 'epoch'), ?6)";
     transaction.prepare_cached(sql)?.execute((
         row.id.as_str(),
         row.parent.map(LayerId::as_str),
         row.diff_id.map(Digest::as_bytes),
         chain.map(Digest::as_bytes),
-        row.tree,
+        row.tree.is_some(),
         name::now(),
+        row.tree.as_ref().map(|stamp| stamp.digest.as_bytes()),
+        row.tree.as_ref().map(|stamp| stamp.entries.cast_signed()),
     ))?;
     Ok(())
 }
@@ -85,7 +98,7 @@ pub(crate) fn spread_chain_ids(transaction: &Connection, id: &str) -> rusqlite::
 }
 
 pub(crate) fn select(connection: &Connection, id: &str) -> rusqlite::Result<Option<Layer>> {
-    let sql = format!("SELECT {COLUMNS} FROM layers WHERE id = ?1");
+    let sql = format!("SELECT {} FROM layers WHERE id = ?1", columns());
     connection.prepare_cached(&sql)?.query_row([id], layer).optional()
 }
 
@@ -94,19 +107,29 @@ pub(crate) fn select_by_chain(
     chain: &Digest,
 ) -> rusqlite::Result<Option<Layer>> {
     let sql = format!(
-        "SELECT {COLUMNS} FROM layers WHERE chain_id = ?1 ORDER BY has_tree DESC, created_at LIMIT 1"
+        "SELECT {} FROM layers WHERE chain_id = ?1 ORDER BY has_tree DESC, created_at LIMIT 1",
+        columns()
     );
     connection.prepare_cached(&sql)?.query_row([chain.as_bytes()], layer).optional()
 }
 
+/// Reads a row of [`columns`].
 pub(crate) fn layer(row: &Row<'_>) -> rusqlite::Result<Layer> {
+    sums::check(row, 11)?;
+    let digest = |column: usize| -> rusqlite::Result<Option<Digest>> {
+        Ok(row.get::<_, Option<[u8; 32]>>(column)?.map(Digest::from_bytes))
+    };
+    let entries = row.get::<_, Option<i64>>(8)?.map(i64::cast_unsigned);
+    let stamp = digest(7)?.zip(entries).map(|(digest, entries)| Stamp { entries, digest });
+    let (seal, checked_at) = (digest(9)?, row.get(10)?);
     Ok(Layer {
         id: LayerId::from_index(row.get(0)?),
         parent: row.get::<_, Option<String>>(1)?.map(LayerId::from_index),
-        diff_id: row.get::<_, Option<[u8; 32]>>(2)?.map(Digest::from_bytes),
-        chain_id: row.get::<_, Option<[u8; 32]>>(3)?.map(Digest::from_bytes),
+        diff_id: digest(2)?,
+        chain_id: digest(3)?,
         has_tree: row.get(4)?,
         created_at: row.get(5)?,
         description: row.get(6)?,
+        tree: stamp.map(|stamp| TreeRecord { stamp, seal, checked_at }),
     })
 }

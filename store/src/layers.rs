@@ -12,15 +12,17 @@ use std::str::FromStr;
 use std::sync::{Arc, PoisonError};
 
 use kiln_oci::Digest;
+use kiln_tree::{Dir, stamp};
 
 use crate::error::{Error, Result};
+use crate::integrity::TreeRecord;
 use crate::layer_rows::{
-    COLUMNS, NewLayer, insert, insert_blob, layer, select, select_by_chain, spread_chain_ids,
+    NewLayer, columns, insert, insert_blob, layer, select, select_by_chain, spread_chain_ids,
 };
 use crate::lock::KeyGuard;
-use crate::name;
 use crate::pending::PendingTree;
 use crate::store::Inner;
+use crate::{name, sums};
 
 /// Names a layer in the store.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -83,6 +85,8 @@ pub struct Layer {
     pub created_at: i64,
     /// What made it, as people are to read it in an image's history.
     pub description: Option<String>,
+    /// How its tree was when it was stored.
+    pub(crate) tree: Option<TreeRecord>,
 }
 
 /// A packed form of a layer. The blob itself need not be in the store.
@@ -134,7 +138,8 @@ impl Layers {
                  SELECT layers.parent, depth + 1 FROM layers JOIN up ON layers.id = up.id
                  WHERE layers.parent IS NOT NULL
              )
-             SELECT {COLUMNS} FROM up LEFT JOIN layers ON layers.id = up.id ORDER BY depth DESC"
+             SELECT {} FROM up LEFT JOIN layers ON layers.id = up.id ORDER BY depth DESC",
+            columns()
         );
         let chain = self.inner.index.read("look up a chain", |connection| {
             connection
@@ -175,7 +180,7 @@ impl Layers {
                 known.id
             } else {
                 let id = LayerId(name::fresh());
-                let row = NewLayer { id: &id, parent, diff_id: Some(diff_id), tree: false };
+                let row = NewLayer { id: &id, parent, diff_id: Some(diff_id), tree: None };
                 insert(transaction, &row, Some(&chain))?;
                 id
             };
@@ -192,6 +197,7 @@ impl Layers {
 
     /// Makes a layer of a finished tree on top of `parent`.
     pub fn commit(&self, mut tree: PendingTree, parent: Option<&LayerId>) -> Result<LayerId> {
+        let stamp = stamp(&Dir::open(tree.fs())?)?;
         let _placing = self.inner.placing()?;
         let id = loop {
             let id = LayerId(name::fresh());
@@ -199,7 +205,7 @@ impl Layers {
                 break id;
             }
         };
-        let row = NewLayer { id: &id, parent, diff_id: None, tree: true };
+        let row = NewLayer { id: &id, parent, diff_id: None, tree: Some(stamp) };
         let stored = self.inner.index.write("store a layer", |transaction| {
             if let Some(parent) = parent
                 && select(transaction, parent.as_str())?.is_none()
@@ -211,7 +217,10 @@ impl Layers {
             Ok(true)
         });
         match (stored, parent) {
-            (Ok(true), _) => Ok(id),
+            (Ok(true), _) => {
+                self.believe(&id);
+                Ok(id)
+            }
             (Ok(false), parent) => {
                 self.inner.discard(&self.inner.trees.join(id.as_str()))?;
                 Err(Error::missing("layer", parent.map_or("", LayerId::as_str)))
@@ -231,6 +240,7 @@ impl Layers {
             return Ok(());
         }
         let target = self.inner.trees.join(layer.as_str());
+        let stamp = stamp(&Dir::open(tree.fs())?)?;
         let _placing = self.inner.placing()?;
         if !tree.place(&target)? {
             // Nobody else is about to name it: a process was killed before it could.
@@ -238,9 +248,15 @@ impl Layers {
             tree.place(&target)?;
         }
         let known = self.inner.index.write("attach a tree", |transaction| {
-            let sql = "UPDATE layers SET has_tree = 1,
-                       tree_epoch = (SELECT value FROM meta WHERE key = 'epoch') WHERE id = ?1";
-            let changed = transaction.prepare_cached(sql)?.execute([layer.as_str()])?;
+            let sql = "UPDATE layers SET has_tree = 1, stamp = ?2, entries = ?3, seal = NULL,
+                       checked_at = ?4, tree_epoch = (SELECT value FROM meta WHERE key = 'epoch')
+                       WHERE id = ?1";
+            let changed = transaction.prepare_cached(sql)?.execute((
+                layer.as_str(),
+                stamp.digest.as_bytes(),
+                stamp.entries.cast_signed(),
+                name::now(),
+            ))?;
             if changed == 1 {
                 self.inner.hold_layer(transaction, layer.as_str())?;
             }
@@ -250,6 +266,7 @@ impl Layers {
             self.inner.discard(&target)?;
             return Err(Error::missing("layer", layer));
         }
+        self.believe(layer);
         Ok(())
     }
 
@@ -292,12 +309,16 @@ impl Layers {
 
     /// Returns the packed forms of a layer.
     pub fn blobs(&self, id: &LayerId) -> Result<Vec<LayerBlob>> {
-        let sql = "SELECT media_type, digest, size, origin FROM layer_blobs
-                   WHERE layer = ?1 ORDER BY media_type, digest";
+        let sql = format!(
+            "SELECT media_type, digest, size, origin, sum IS {} FROM layer_blobs
+             WHERE layer = ?1 ORDER BY media_type, digest",
+            sums::LAYER_BLOB
+        );
         self.inner.index.read("look up packed layers", |connection| {
             connection
-                .prepare_cached(sql)?
+                .prepare_cached(&sql)?
                 .query_map([id.as_str()], |row| {
+                    sums::check(row, 4)?;
                     Ok(LayerBlob {
                         media_type: row.get(0)?,
                         digest: Digest::from_bytes(row.get(1)?),

@@ -3,6 +3,7 @@
 //! ```text
 //! content/            an OCI image layout: oci-layout, index.json, blobs/sha256/…
 //! snapshots/ID/fs     a layer's tree, overlayfs whiteouts included; never changed once committed
+//! ingest/DIGEST       blobs that are only partly there, left by downloads that broke off
 //! kiln.db             SQLite, WAL: blobs, layers, images, cache records, leases, builds
 //! tmp/PID-X/          everything unfinished of one process, with a file `lock` that it holds
 //! locks/              one file per key that somebody works on
@@ -58,12 +59,15 @@ pub mod content;
 pub mod error;
 pub mod gc;
 pub mod images;
+pub mod integrity;
 pub mod layers;
 pub mod lease;
 pub mod lock;
 pub mod volumes;
 
+mod check;
 mod index;
+mod ingest;
 mod layer_rows;
 mod layout;
 mod name;
@@ -73,12 +77,14 @@ mod recovery;
 mod remove;
 mod schema;
 mod store;
+mod sums;
 mod trash;
 
 pub use build_log::{BuildLog, BuildLogWriter, LogRecord};
 pub use builds::{BuildRow, BuildStatus, Builds};
 pub use cache::CacheIndex;
 pub use cache_mounts::{CacheMountGuard, CacheMounts, Sharing};
+pub use check::{Damage, Damaged, check_index, replace_index};
 pub use content::{Blob, BlobWriter, Content};
 pub use error::{Error, Result};
 pub use gc::Collected;

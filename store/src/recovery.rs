@@ -106,7 +106,7 @@ fn distrust(inner: &Inner, boot: &str) -> Result<()> {
 }
 
 /// Removes rows without files and files without rows. The caller holds the root lock exclusively.
-fn sweep(inner: &Inner) -> Result<()> {
+pub(crate) fn sweep(inner: &Inner) -> Result<()> {
     let trees = names_in(&inner.trees)?;
     let blobs = names_in(&inner.blobs)?;
     let (trees_named, blobs_named) = inner.index.write("sweep", |transaction| {
@@ -143,14 +143,17 @@ fn sweep(inner: &Inner) -> Result<()> {
     Ok(())
 }
 
-/// Deletes the rows of layers that have no form left, of what stands on them, and of images and
+/// Deletes the rows of layers that have no form left, or have lost what tells how their diff IDs came
+/// about (the tree of another's layer doesn't pack to its diff ID), of what stands on them, and of images and
 /// cache records that need what is gone.
-fn forget_lost(transaction: &Connection) -> rusqlite::Result<()> {
+pub(crate) fn forget_lost(transaction: &Connection) -> rusqlite::Result<()> {
     transaction.execute_batch(
         "WITH RECURSIVE lost(id) AS (
              SELECT id FROM layers WHERE NOT has_tree AND NOT EXISTS (
                  SELECT 1 FROM layer_blobs WHERE layer = layers.id AND (
                      origin IS NOT NULL OR digest IN (SELECT digest FROM blobs)))
+                OR parent NOT IN (SELECT id FROM layers)
+                OR diff_id IS NOT NULL AND id NOT IN (SELECT layer FROM layer_blobs)
              UNION
              SELECT layers.id FROM layers JOIN lost ON layers.parent = lost.id
          )

@@ -2,7 +2,7 @@
 //!
 //! Digests are kept as their 32 bytes, times as nanoseconds since 1970. `epoch` columns: see the
 //! crate's essay, "Power loss". There are no foreign keys: who deletes knows in which order, and a
-//! look-up verifies what it finds.
+//! look-up verifies what it finds. `sum` columns: see `sums`; `stamp` and `seal`: see `integrity`.
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
@@ -111,6 +111,58 @@ CREATE INDEX builds_by_start ON builds (started_at);
     "
 ALTER TABLE blobs ADD COLUMN changed_at INTEGER NOT NULL DEFAULT 0;
 ",
+    // The sums are made by what `sums` registers; a row that is wrong before stays so.
+    "
+ALTER TABLE layers ADD COLUMN stamp BLOB;
+ALTER TABLE layers ADD COLUMN entries INTEGER;
+ALTER TABLE layers ADD COLUMN seal BLOB;
+ALTER TABLE layers ADD COLUMN checked_at INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE layers ADD COLUMN sum INTEGER;
+ALTER TABLE layer_blobs ADD COLUMN sum INTEGER;
+ALTER TABLE images ADD COLUMN sum INTEGER;
+ALTER TABLE cache_links ADD COLUMN sum INTEGER;
+ALTER TABLE cache_records ADD COLUMN sum INTEGER;
+
+UPDATE layers SET sum = row_sum(id, parent, diff_id, chain_id, has_tree, created_at, description,
+    stamp, entries, seal);
+UPDATE layer_blobs SET sum = row_sum(layer, digest, media_type, size, origin);
+UPDATE images SET sum = row_sum(name, media_type, digest, size, created_at);
+UPDATE cache_links SET sum = row_sum(definition, canonical);
+UPDATE cache_records SET sum = row_sum(key, description, (
+    SELECT group_concat(number || '=' || coalesce(layer, ''), ',') FROM (
+        SELECT number, layer FROM cache_outputs WHERE key = cache_records.key ORDER BY number)));
+
+CREATE TRIGGER layers_inserted AFTER INSERT ON layers BEGIN
+    UPDATE layers SET sum = row_sum(id, parent, diff_id, chain_id, has_tree, created_at,
+        description, stamp, entries, seal) WHERE id = NEW.id;
+END;
+CREATE TRIGGER layers_updated AFTER UPDATE OF id, parent, diff_id, chain_id, has_tree, created_at,
+    description, stamp, entries, seal ON layers
+    WHEN OLD.sum IS row_sum(OLD.id, OLD.parent, OLD.diff_id, OLD.chain_id, OLD.has_tree,
+        OLD.created_at, OLD.description, OLD.stamp, OLD.entries, OLD.seal) BEGIN
+    UPDATE layers SET sum = row_sum(id, parent, diff_id, chain_id, has_tree, created_at,
+        description, stamp, entries, seal) WHERE id = NEW.id;
+END;
+CREATE TRIGGER layer_blobs_inserted AFTER INSERT ON layer_blobs BEGIN
+    UPDATE layer_blobs SET sum = row_sum(layer, digest, media_type, size, origin)
+    WHERE layer = NEW.layer AND digest = NEW.digest;
+END;
+CREATE TRIGGER layer_blobs_updated AFTER UPDATE OF layer, digest, media_type, size, origin
+    ON layer_blobs
+    WHEN OLD.sum IS row_sum(OLD.layer, OLD.digest, OLD.media_type, OLD.size, OLD.origin) BEGIN
+    UPDATE layer_blobs SET sum = row_sum(layer, digest, media_type, size, origin)
+    WHERE layer = NEW.layer AND digest = NEW.digest;
+END;
+CREATE TRIGGER images_inserted AFTER INSERT ON images BEGIN
+    UPDATE images SET sum = row_sum(name, media_type, digest, size, created_at)
+    WHERE row = NEW.row;
+END;
+CREATE TRIGGER images_updated AFTER UPDATE OF name, media_type, digest, size, created_at ON images
+    WHEN OLD.sum IS row_sum(OLD.name, OLD.media_type, OLD.digest, OLD.size, OLD.created_at) BEGIN
+    UPDATE images SET sum = row_sum(name, media_type, digest, size, created_at)
+    WHERE row = NEW.row;
+END;
+",
     // Nothing was written to it before. The long column stands last: what comes before it is read
     // without it.
     "
@@ -159,6 +211,7 @@ mod tests {
         for from in 0..=VERSION {
             let path = dir.path().join(from.to_string());
             let mut connection = Connection::open(&path).unwrap();
+            crate::sums::register(&connection).unwrap();
             for step in MIGRATIONS.iter().take(from as usize) {
                 connection.execute_batch(step).unwrap();
             }

@@ -45,6 +45,8 @@ pub(crate) struct Inner {
     pub(crate) trash: Trash,
     /// Layers that the process's implicit lease holds for certain.
     pub(crate) held: Mutex<HashSet<String>>,
+    /// Layers whose trees were looked at, or made, by this process.
+    pub(crate) checked: Mutex<HashSet<String>>,
     /// When cache records were last used, not yet written to the index.
     pub(crate) used: Mutex<HashMap<Digest, i64>>,
     pub(crate) leases: AtomicI64,
@@ -71,6 +73,7 @@ impl Store {
             process,
             trash: Trash::default(),
             held: Mutex::default(),
+            checked: Mutex::default(),
             used: Mutex::default(),
             leases: AtomicI64::new(0),
             unsynced: AtomicBool::new(false),

@@ -28,3 +28,12 @@ pub fn write_base(archive: &Path, layout: &Path) {
     let status = Command::new("tar").arg("-xf").arg(archive).arg("-C").arg(layout).status();
     assert!(status.expect("run tar").success(), "tar failed");
 }
+
+/// Writes that image for this machine and for arm64 to the directory `layout`, as one index.
+///
+/// # Panics
+/// Panics where the image can't be made.
+pub fn write_platforms(layout: &Path) {
+    let made = Command::new(tool("mkbase-platforms")).arg(layout).status();
+    assert!(made.expect("run mkbase-platforms").success(), "mkbase-platforms failed");
+}

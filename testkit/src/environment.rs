@@ -254,24 +254,49 @@ pub fn run(command: &mut Command) -> Output {
 pub fn base_layout() -> &'static Path {
     static LAYOUT: OnceLock<PathBuf> = OnceLock::new();
     LAYOUT.get_or_init(|| {
-        // Another busybox, or another tool, is another image.
-        let inputs = [PathBuf::from("/bin/busybox"), base::tool("mkbase")];
-        let inputs = inputs.map(|path| std::fs::read(path).expect("read what the base is made of"));
-        let name = format!("base-{}", kiln_oci::Digest::of(&inputs.concat()).short());
-        let program = std::env::current_exe().expect("find the test program");
-        let kept = program.parent().expect("programs lie in a directory").join(name);
-        if !kept.exists() {
-            let parent = kept.parent().expect("it lies beside the program");
-            let directory = tempfile::tempdir_in(parent).expect("make a temporary directory");
-            base::write_base(&directory.path().join("base.tar"), &directory.path().join("base"));
-            std::fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o755))
-                .expect("let others read the base image");
-            // Test programs that run side by side may both make it; the first one's is kept.
-            match std::fs::rename(directory.path(), &kept) {
-                Ok(()) => drop(directory.keep()),
-                Err(error) => assert!(kept.exists(), "keep the base image: {error}"),
-            }
-        }
-        kept.join("base")
+        kept("base", &["mkbase"], |directory| {
+            base::write_base(&directory.join("base.tar"), &directory.join("base"));
+        })
+        .join("base")
     })
+}
+
+/// Returns the OCI layout of the base image for this machine and for arm64, made once and kept
+/// beside the test programs. It takes Debian's package mirror.
+///
+/// # Panics
+/// Panics where the image can't be made.
+pub fn platforms_layout() -> &'static Path {
+    static LAYOUT: OnceLock<PathBuf> = OnceLock::new();
+    LAYOUT.get_or_init(|| {
+        kept("platforms", &["mkbase", "mkbase-platforms"], |directory| {
+            base::write_platforms(&directory.join("base"));
+        })
+        .join("base")
+    })
+}
+
+/// Returns the directory beside the test programs that `make` has filled, now or earlier. Another
+/// busybox, or other tools, make another one.
+fn kept(name: &str, tools: &[&str], make: impl FnOnce(&Path)) -> PathBuf {
+    let inputs = tools.iter().map(|name| base::tool(name)).chain([PathBuf::from("/bin/busybox")]);
+    let inputs: Vec<Vec<u8>> = inputs
+        .map(|path| std::fs::read(path).expect("read what the base image is made of"))
+        .collect();
+    let name = format!("{name}-{}", kiln_oci::Digest::of(&inputs.concat()).short());
+    let program = std::env::current_exe().expect("find the test program");
+    let kept = program.parent().expect("programs lie in a directory").join(name);
+    if !kept.exists() {
+        let parent = kept.parent().expect("it lies beside the program");
+        let directory = tempfile::tempdir_in(parent).expect("make a temporary directory");
+        make(directory.path());
+        std::fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o755))
+            .expect("let others read the base image");
+        // Test programs that run side by side may both make it; the first one's is kept.
+        match std::fs::rename(directory.path(), &kept) {
+            Ok(()) => drop(directory.keep()),
+            Err(error) => assert!(kept.exists(), "keep the base image: {error}"),
+        }
+    }
+    kept
 }

@@ -13,6 +13,8 @@ pub enum Need {
     Program(&'static str),
     /// Debian's package mirror, for debootstrap and apt-get.
     PackageMirror,
+    /// An emulator of qemu's, as `aarch64`, that the kernel holds open.
+    Emulator(&'static str),
 }
 
 impl Need {
@@ -31,8 +33,20 @@ impl Need {
                 .args(["-c", "import socket; socket.create_connection(('deb.debian.org', 80), 5)"])
                 .output()
                 .is_ok_and(|output| output.status.success()),
+            Self::Emulator(name) => {
+                let entry = emulators().join(format!("qemu-{name}"));
+                let entry = std::fs::read_to_string(entry).unwrap_or_default();
+                let is_open =
+                    |line: &str| line.strip_prefix("flags:").is_some_and(|f| f.contains('F'));
+                entry.starts_with("enabled") && entry.lines().any(is_open)
+            }
         }
     }
+}
+
+/// Returns the directory in which the kernel shows the emulators that it knows.
+pub fn emulators() -> &'static Path {
+    Path::new("/proc/sys/fs/binfmt_misc")
 }
 
 /// Returns where a program lies on the path, or among the system's own.

@@ -5,54 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Debian's docker-registry on a loopback port; stopped when dropped.
-#[derive(Debug)]
-pub struct DockerRegistry {
-    child: Child,
-    port: u16,
-    _data: tempfile::TempDir,
-}
-
-impl DockerRegistry {
-    /// Starts it.
-    ///
-    /// # Panics
-    /// Panics where it doesn't answer in time.
-    pub fn start() -> Self {
-        let data = tempfile::tempdir().expect("make a temporary directory");
-        let port = free_port();
-        let config = data.path().join("config.yml");
-        let text = format!(
-            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\n\
-             http: {{addr: '127.0.0.1:{port}'}}\n",
-            data.path().join("data").display()
-        );
-        std::fs::write(&config, text).expect("write the registry's configuration");
-        let child = Command::new("docker-registry")
-            .arg("serve")
-            .arg(&config)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("start docker-registry");
-        let registry = Self { child, port, _data: data };
-        wait_until("docker-registry answers", || TcpStream::connect(("127.0.0.1", port)).is_ok());
-        registry
-    }
-
-    /// Returns host and port.
-    pub fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
-    }
-}
-
-impl Drop for DockerRegistry {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
+pub use crate::docker_registry::{DockerRegistry, LOGIN, RegistryOptions};
 
 /// Git's own daemon, which serves the repositories below a directory on a loopback port; stopped
 /// when dropped.
@@ -181,7 +134,7 @@ pub fn wait_until(what: &str, condition: impl Fn() -> bool) {
 }
 
 /// Returns a loopback port that nobody listens on.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("bind a loopback port");
     listener.local_addr().expect("the listener has an address").port()
 }

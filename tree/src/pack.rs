@@ -22,7 +22,9 @@ mod overlay;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod together;
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::io::Write;
 
@@ -34,6 +36,7 @@ use crate::walk::{self, Entry, Opener};
 use header::Header;
 use overlay::Deletion;
 use stream::Stream;
+pub use together::{Conflict, find_conflict, write_together};
 
 /// The only extended attribute that goes into a tar.
 const CAPABILITY: &[u8] = b"security.capability";
@@ -80,6 +83,8 @@ pub fn pack(dir: &Dir, sink: &mut dyn Write, options: PackOptions) -> Result<Pac
 pub struct Plan<'a> {
     dir: &'a Dir,
     items: Vec<Item>,
+    /// The directory of the tar that everything lies in, and its time; `None` for the root.
+    below: Option<(Vec<u8>, Timestamp)>,
 }
 
 /// An entry of the tar.
@@ -108,7 +113,7 @@ impl<'a> Plan<'a> {
     pub fn new(dir: &'a Dir, options: PackOptions) -> Result<Self> {
         let view = View { dir, excludes: None, owner: None, xattrs: true };
         let entries = walk::entries(view, "/".as_ref())?;
-        let mut plan = Self { dir, items: Vec::with_capacity(entries.len()) };
+        let mut plan = Self { dir, items: Vec::with_capacity(entries.len()), below: None };
         let mut names = HashMap::new();
         for mut entry in entries {
             if let Some(clamp) = options.clamp_mtime {
@@ -134,12 +139,26 @@ impl<'a> Plan<'a> {
     /// # Errors
     /// Fails where a file can't be read or has changed since it was planned, or `sink` fails.
     pub fn write(&self, sink: &mut dyn Write) -> Result<Packed> {
-        let mut stream = Stream::new(sink);
+        write_together(std::slice::from_ref(self), sink)
+    }
+
+    /// Writes the entries that `skips` doesn't want to skip, and returns how many there were.
+    fn write_to(
+        &self,
+        stream: &mut Stream<'_>,
+        mut skips: impl FnMut(&[u8], FileKind) -> bool,
+    ) -> Result<u64> {
         let mut opener = Opener::new(self.dir);
         let mut header = Vec::with_capacity(2048);
+        let mut entries = 0;
         for item in &self.items {
+            let path = self.placed(&item.entry.path);
+            if skips(&path, item.entry.metadata.kind) {
+                continue;
+            }
+            entries += 1;
             header.clear();
-            self.header(item).encode(&mut header);
+            self.header(item, &path).encode(&mut header);
             let failed = |error| Error::io("pack", item.entry.shown(), error);
             stream.put(&header).map_err(failed)?;
             let size = item.size();
@@ -149,8 +168,15 @@ impl<'a> Plan<'a> {
                 stream.pad().map_err(failed)?;
             }
         }
-        let bytes = stream.finish().map_err(|error| Error::io("pack", "/".as_ref(), error))?;
-        Ok(Packed { entries: self.items.len() as u64, bytes })
+        Ok(entries)
+    }
+
+    /// Returns where an entry of the tree lies in the tar.
+    fn placed<'b>(&self, path: &'b [u8]) -> Cow<'b, [u8]> {
+        match &self.below {
+            Some((directory, _)) => Cow::Owned([directory, path].join(&b'/')),
+            None => Cow::Borrowed(path),
+        }
     }
 
     fn add(
@@ -194,18 +220,18 @@ impl<'a> Plan<'a> {
         self.items.push(Item { entry, role });
     }
 
-    fn header<'b>(&'b self, item: &'b Item) -> Header<'b> {
+    fn header<'b>(&'b self, item: &'b Item, path: &'b [u8]) -> Header<'b> {
         let metadata = &item.entry.metadata;
         Header {
-            path: &item.entry.path,
+            path,
             kind: metadata.kind,
             mode: metadata.mode,
             owner: metadata.owner,
             size: item.size(),
             mtime: metadata.mtime.seconds,
             target: match item.role {
-                Role::Link(first) => &self.items[first].entry.path,
-                Role::Itself | Role::Mark => &item.entry.target,
+                Role::Link(first) => self.placed(&self.items[first].entry.path),
+                Role::Itself | Role::Mark => Cow::Borrowed(&item.entry.target),
             },
             is_hard_link: matches!(item.role, Role::Link(_)),
             capability: item.entry.xattr(CAPABILITY).filter(|value| !value.is_empty()),

@@ -68,6 +68,8 @@ struct Extended {
     bytes: u64,
     /// Whether there was any that speaks of the next entry.
     pending: bool,
+    /// Whether one was of PAX.
+    posix: bool,
 }
 
 pub(crate) fn malformed(problem: impl Into<String>) -> io::Error {
@@ -95,13 +97,21 @@ impl<'a> TarReader<'a> {
             let size = unsigned("size", &header.as_bytes()[124..136])?;
             let kind = header.entry_type();
             match kind {
-                EntryType::XHeader | EntryType::GNULongName | EntryType::GNULongLink => {
+                // Of two, some take the last alone, and some both.
+                EntryType::XHeader if extended.posix => {
+                    return Err(malformed("two PAX headers for an entry"));
+                }
+                EntryType::XHeader => {
                     let data = self.extended_data(size, &mut extended)?;
+                    (extended.pending, extended.posix) = (true, true);
+                    extended.records(&data)?;
+                }
+                EntryType::GNULongName | EntryType::GNULongLink => {
+                    let long = self.long_text(size, &mut extended)?;
                     extended.pending = true;
                     match kind {
-                        EntryType::XHeader => extended.records(&data)?,
-                        EntryType::GNULongName => extended.long_name = Some(text(&data)?),
-                        _ => extended.long_link = Some(text(&data)?),
+                        EntryType::GNULongName => extended.long_name = Some(long),
+                        _ => extended.long_link = Some(long),
                     }
                 }
                 EntryType::XGlobalHeader => {
@@ -219,12 +229,27 @@ impl<'a> TarReader<'a> {
         Ok(data)
     }
 
+    /// Reads a long name. Some readers take it to the next NUL, be that behind its end.
+    fn long_text(&mut self, size: u64, extended: &mut Extended) -> io::Result<Vec<u8>> {
+        let padded = size.checked_next_multiple_of(BLOCK as u64);
+        let padded = padded.ok_or_else(|| malformed("size is too large"))?;
+        let data = self.extended_data(padded, extended)?;
+        let long = text(&data)?;
+        if long.len() as u64 > size {
+            return Err(malformed("long name without an end"));
+        }
+        Ok(long)
+    }
+
     fn entry(
         &mut self,
         header: &Header,
         header_size: u64,
         mut extended: Extended,
     ) -> io::Result<TarEntry> {
+        if extended.posix && !header.as_bytes()[257..].starts_with(b"ustar") {
+            return Err(malformed("PAX header before a header that knows of none"));
+        }
         let name = extended.name(header)?;
         let link = extended.link(header)?;
         let mut kind = header.entry_type();
@@ -234,6 +259,10 @@ impl<'a> TarReader<'a> {
         }
         let size = agreed_size(header_size, extended.size)?;
         match kind {
+            // A directory to some, a file to others.
+            EntryType::Regular | EntryType::Continuous if name.ends_with(b"/") => {
+                return Err(malformed("name of a file with a slash at its end"));
+            }
             EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
                 self.content(size)?;
             }
@@ -298,8 +327,12 @@ impl Extended {
     fn record(&mut self, key: &[u8], value: &[u8]) -> io::Result<()> {
         let some = (!value.is_empty()).then_some(value);
         match key {
-            b"path" => self.path = some.map(text_without_nul).transpose()?,
-            b"linkpath" => self.link = some.map(text_without_nul).transpose()?,
+            // POSIX has the header's name count then; others take the empty one.
+            b"path" | b"linkpath" if value.is_empty() => {
+                return Err(malformed("PAX record with an empty name"));
+            }
+            b"path" => self.path = Some(text_without_nul(value)?),
+            b"linkpath" => self.link = Some(text_without_nul(value)?),
             b"size" => self.size = some.map(number).transpose()?,
             b"uid" => self.uid = some.map(number).transpose()?,
             b"gid" => self.gid = some.map(number).transpose()?,
@@ -317,15 +350,25 @@ impl Extended {
     }
 
     fn name(&mut self, header: &Header) -> io::Result<Vec<u8>> {
-        let long = self.long_name.take().or(self.path.take());
+        let long = agreed(self.long_name.take(), self.path.take())?;
         bounded(long.unwrap_or_else(|| header.path_bytes().into_owned()))
     }
 
     fn link(&mut self, header: &Header) -> io::Result<Vec<u8>> {
-        let long = self.long_link.take().or(self.link.take());
+        let long = agreed(self.long_link.take(), self.link.take())?;
         bounded(long.unwrap_or_else(|| {
             header.link_name_bytes().map(std::borrow::Cow::into_owned).unwrap_or_default()
         }))
+    }
+}
+
+/// Returns the name that a GNU header or a PAX record tells; both may, if it is the same.
+fn agreed(gnu: Option<Vec<u8>>, pax: Option<Vec<u8>>) -> io::Result<Option<Vec<u8>>> {
+    match (gnu, pax) {
+        (Some(gnu), Some(pax)) if gnu != pax => {
+            Err(malformed("GNU header and PAX record disagree about a name"))
+        }
+        (gnu, pax) => Ok(gnu.or(pax)),
     }
 }
 
@@ -430,8 +473,12 @@ fn id(what: &str, record: Option<u64>, field: &[u8]) -> io::Result<u32> {
 
 fn device(header: &Header, kind: EntryType) -> io::Result<(u32, u32)> {
     let bytes = header.as_bytes();
-    if kind != EntryType::Char && kind != EntryType::Block || !bytes[257..].starts_with(b"ustar") {
+    let magic = &bytes[257..265];
+    if kind != EntryType::Char && kind != EntryType::Block || !magic.starts_with(b"ustar") {
         return Ok((0, 0));
+    }
+    if !magic.starts_with(b"ustar\0") && magic != b"ustar  \0" {
+        return Err(malformed("device of an unknown dialect"));
     }
     let number = |field: &[u8]| {
         let number = unsigned("device", field)?;
@@ -474,4 +521,4 @@ fn numeric(field: &[u8]) -> Option<i64> {
 }
 
 #[cfg(test)]
-mod tests;
+mod differential;

@@ -24,7 +24,8 @@ pub(crate) struct SparseFormat {
     name: Option<Vec<u8>>,
     size: Option<u64>,
     numbers: Vec<u64>,
-    mapped: bool,
+    /// Whether there is a record that tells of a sparse file; it may have an empty map.
+    told: bool,
 }
 
 /// A sparse file whose map has been read.
@@ -37,13 +38,13 @@ pub(crate) struct Sparse {
 impl SparseFormat {
     /// Takes in a record, whose key comes without its `GNU.sparse.`.
     pub(crate) fn record(&mut self, key: &[u8], value: &[u8]) -> io::Result<()> {
+        self.told = true;
         match key {
             b"major" => self.major = Some(number(value)?),
             b"minor" => self.minor = Some(number(value)?),
             b"name" => self.name = Some(text_without_nul(value)?),
             b"size" | b"realsize" => self.size = Some(number(value)?),
             b"offset" | b"numbytes" => {
-                self.mapped = true;
                 // They alternate.
                 if self.numbers.len().is_multiple_of(2) != (key == b"offset") {
                     return Err(malformed("sparse map"));
@@ -51,7 +52,6 @@ impl SparseFormat {
                 self.numbers.push(number(value)?);
             }
             b"map" => {
-                self.mapped = true;
                 let numbers = value.split(|byte| *byte == b',').filter(|text| !text.is_empty());
                 self.numbers = numbers.map(number).collect::<io::Result<_>>()?;
             }
@@ -69,7 +69,7 @@ impl SparseFormat {
     ) -> io::Result<Option<Sparse>> {
         let numbers = match (self.major, self.minor) {
             (Some(1), Some(0)) => map_in_content(reader)?,
-            (None | Some(0), _) if self.mapped => self.numbers,
+            (None | Some(0), _) if self.told => self.numbers,
             (None | Some(0), _) => return Ok(None),
             _ => return Err(malformed("sparse file of an unknown form")),
         };
@@ -153,16 +153,19 @@ pub(crate) fn old_gnu(
     Ok((size, segments))
 }
 
-/// Checks that a map is in order, within the file, and of all the content that is left.
+/// Checks that a map is in order, and of all the content that is left. It goes to the end of the file:
+/// where a file ends in a hole, writers say so by an empty segment. And segments are whole blocks but
+/// for the last one. Of what isn't so, readers make different files.
 pub(crate) fn check(segments: &[Segment], size: u64, content: u64) -> io::Result<()> {
     let (mut end, mut total) = (0_u64, 0_u64);
     for segment in segments {
         let after = segment.offset.checked_add(segment.length);
-        if segment.offset < end || after.is_none_or(|after| after > size) {
+        let is_split = segment.length > 0 && !total.is_multiple_of(512);
+        if segment.offset < end || is_split || after.is_none_or(|after| after > size) {
             return Err(malformed("sparse map"));
         }
         end = after.unwrap_or(size);
         total += segment.length;
     }
-    if total == content { Ok(()) } else { Err(malformed("sparse map")) }
+    if total == content && end == size { Ok(()) } else { Err(malformed("sparse map")) }
 }

@@ -388,7 +388,8 @@ impl Unpacker<'_> {
     }
 
     fn finish(self) -> Result<Unpacked> {
-        for (path, mtime) in self.directories.iter().rev() {
+        // In order: of several entries for a directory the last one counts.
+        for (path, mtime) in &self.directories {
             // It may have been removed or replaced by a later entry.
             match self.dest.metadata(path, false)? {
                 Some(found) if found.is_dir() => {

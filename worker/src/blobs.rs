@@ -4,8 +4,8 @@ use std::fs::File;
 use std::path::Path;
 
 use kiln_oci::{Digest, HashingReader};
-use kiln_registry::{Client, Length, Repository};
-use kiln_store::{LayerBlob, Store};
+use kiln_registry::{Beginning, Client, Length, Repository};
+use kiln_store::{BlobWriter, LayerBlob, Store};
 
 use crate::error::{Error, Result};
 use crate::flight;
@@ -82,16 +82,55 @@ impl Blobs {
         Ok(())
     }
 
-    async fn download(&self, name: &str, blob: &LayerBlob, mut part: Part) -> Result<()> {
+    /// Downloads a blob, what an earlier attempt has left of it set aside.
+    async fn download(&self, name: &str, blob: &LayerBlob, part: Part) -> Result<()> {
         let repository: Repository = name.parse().map_err(|error| Error::image(name, error))?;
+        let (content, digest) = (self.store.content(), blob.digest);
+        let mut part = part;
+        let resumed = content.clone();
+        let mut writer = blocking(move || Ok(resumed.resume(&digest)?)).await?;
+        let begun = writer.written();
+        if begun > blob.size {
+            writer.discard();
+            writer = content.writer()?;
+        } else if begun > 0 {
+            part.advance(begun);
+            match self.transfer(&repository, blob, (&mut writer, &mut part)).await {
+                Err(Error::Registry(error)) if error.is_wrong_content() => {
+                    tracing::debug!(%error, "what was left of the blob is of no use");
+                    writer.discard();
+                    part.restart();
+                    writer = content.writer()?;
+                }
+                Err(error) => return Err(error),
+                Ok(()) => return finish(writer, blob, part),
+            }
+        }
+        self.transfer(&repository, blob, (&mut writer, &mut part)).await?;
+        finish(writer, blob, part)
+    }
+
+    async fn transfer(
+        &self,
+        repository: &Repository,
+        blob: &LayerBlob,
+        (writer, part): (&mut BlobWriter, &mut Part),
+    ) -> Result<()> {
+        if writer.written() == blob.size && writer.hasher().finish() == blob.digest {
+            return Ok(());
+        }
         let length = Length::Exactly(blob.size);
-        let stream = self.registry.blob(&repository, &blob.digest, length).await?;
-        let mut writer = self.store.content().writer()?;
-        stream.copy_to(&mut writer, |bytes| part.advance(bytes)).await?;
-        writer.commit(Some(&blob.digest))?;
-        part.finish();
+        let beginning = Beginning { hasher: writer.hasher(), size: writer.written() };
+        let stream = self.registry.rest_of_blob(repository, &blob.digest, length, beginning);
+        stream.await?.copy_to(writer, |bytes| part.advance(bytes)).await?;
         Ok(())
     }
+}
+
+fn finish(writer: BlobWriter, blob: &LayerBlob, part: Part) -> Result<()> {
+    writer.commit(Some(&blob.digest))?;
+    part.finish();
+    Ok(())
 }
 
 /// A blob's bytes on their way, hashed to be verified at the end.

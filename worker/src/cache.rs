@@ -39,7 +39,12 @@ impl StoreCache {
     /// Tells whether every layer of a chain has a tree, or a blob that can be read. A layer that
     /// was only declared may have lost the layout that it was to come from.
     fn can_be_had(&self, top: &LayerId) -> Result<bool, kiln_store::Error> {
-        for layer in self.store.layers().chain(top)? {
+        let chain = match self.store.layers().chain(top) {
+            // A layer below it is gone that mustn't be: then so is this one.
+            Err(kiln_store::Error::Missing { .. }) => return Ok(false),
+            chain => chain?,
+        };
+        for layer in chain {
             if layer.has_tree {
                 continue;
             }

@@ -57,6 +57,7 @@ impl Snapshots {
         let layers = self.store.layers();
         let mut top: Option<LayerId> = None;
         for layer in chain {
+            layers.check_trees([layer])?;
             let pending = layers.begin()?;
             let source = Dir::open(&layers.tree_path(&layer.id))?;
             let dest = Dir::open(pending.fs())?;

@@ -50,6 +50,14 @@ pub enum Error {
     /// An SSH agent that steps ask for and nobody has lent.
     #[error("ssh agent {0}: not found")]
     NoAgent(String),
+    /// Programs of another platform, which this machine doesn't run.
+    #[error("can't run programs for {platform}: {problem}")]
+    NoEmulator {
+        /// The platform.
+        platform: String,
+        /// What is missing.
+        problem: String,
+    },
     /// A graph that asks for something impossible, or something that isn't there.
     #[error("{0}")]
     Invalid(String),

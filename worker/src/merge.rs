@@ -56,6 +56,7 @@ impl Snapshots {
     /// Repeats a layer above `below`. Packed forms that it has are those of the new layer, too.
     fn repeat(&self, layer: &Layer, below: &LayerId) -> Result<LayerId> {
         let layers = self.store.layers();
+        layers.check_trees([layer])?;
         let pending = layers.begin()?;
         let source = Dir::open(&layers.tree_path(&layer.id))?;
         let dest = Dir::open(pending.fs())?;

@@ -16,6 +16,10 @@ impl Progress {
         Self(Some((context.vertex, context.events.clone())))
     }
 
+    pub(crate) fn of_step(step: VertexId, events: &EventSender) -> Self {
+        Self(Some((step, events.clone())))
+    }
+
     pub(crate) fn silent() -> Self {
         Self(None)
     }
@@ -54,6 +58,11 @@ impl Part {
             self.reported = Instant::now();
             self.report(false);
         }
+    }
+
+    /// Notes that all that was done was for nothing.
+    pub(crate) fn restart(&mut self) {
+        self.current = 0;
     }
 
     /// Ends the part.

@@ -8,12 +8,14 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use kiln_oci::{Descriptor, Digest, ImageConfig, Platform, Reference};
+use kiln_registry::platform::list_platforms;
 use kiln_registry::{Client, Repository, select_platform};
 use kiln_store::Store;
 use kiln_tree::ArchiveLimits;
+use tokio::sync::OnceCell;
 
 use crate::blobs::Blobs;
 use crate::error::{Error, Result};
@@ -65,7 +67,7 @@ pub struct ImageResolver {
 
 #[derive(Debug, Default)]
 struct Remembered {
-    digests: BTreeMap<String, Digest>,
+    digests: BTreeMap<String, Arc<OnceCell<Digest>>>,
     layouts: BTreeMap<Digest, PathBuf>,
 }
 
@@ -92,8 +94,17 @@ impl ImageResolver {
         Self { store, layouts, registry, archive_limits, remembered: Mutex::default() }
     }
 
-    pub(crate) fn archive_limits(&self) -> ArchiveLimits {
+    /// Returns how much an archive may become.
+    pub fn archive_limits(&self) -> ArchiveLimits {
         self.archive_limits
+    }
+
+    pub(crate) fn client(&self) -> &Client {
+        &self.registry
+    }
+
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
     }
 
     /// Returns an access to the blobs of images.
@@ -120,7 +131,7 @@ impl ImageResolver {
         let mut reference = LayoutReference::parse(layout)?;
         reference.directory = std::fs::canonicalize(&reference.directory)
             .map_err(Error::path("open oci layout", &reference.directory))?;
-        let digest = reference.find()?;
+        let digest = reference.find(platform)?;
         self.remember(|memory| memory.layouts.insert(digest, reference.directory.clone()));
         let image = self.image(&Origin::Layout(reference.directory), &digest, platform).await?;
         Ok(Resolved { digest, config: image.config })
@@ -138,15 +149,16 @@ impl ImageResolver {
             return Ok(digest);
         }
         let name = reference.to_string();
-        if let Some(digest) = self.remember(|memory| memory.digests.get(&name).copied()) {
-            return Ok(digest);
-        }
-        let digest = match self.store.images().get(&name)? {
-            Some(image) => image.digest,
-            None => self.registry.resolve_digest(reference).await?,
+        // Who asks while another does waits for the same answer: a tag may move meanwhile.
+        let known =
+            self.remember(|memory| Arc::clone(memory.digests.entry(name.clone()).or_default()));
+        let find = || async {
+            match self.store.images().get(&name)? {
+                Some(image) => Ok(image.digest),
+                None => Ok(self.registry.resolve_digest(reference).await?),
+            }
         };
-        self.remember(|memory| memory.digests.insert(name, digest));
-        Ok(digest)
+        known.get_or_try_init(find).await.copied()
     }
 
     /// Returns the image for `platform` that a manifest or index names.
@@ -163,10 +175,9 @@ impl ImageResolver {
             match Document::parse(&name, &bytes)? {
                 Document::Index(index) => {
                     let entry = select_platform(&index, platform).ok_or_else(|| {
-                        Error::image(
-                            &name,
-                            format!("no match for platform in manifest: not found ({platform})"),
-                        )
+                        let missing = "no match for platform in manifest: not found";
+                        let there = list_platforms(&index);
+                        Error::image(&name, format!("{missing} ({platform}; there is {there})"))
                     })?;
                     current = digest_of(entry)?;
                 }

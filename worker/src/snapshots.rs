@@ -54,6 +54,7 @@ impl Snapshots {
     pub(crate) fn lowers(&self, top: Option<&LayerId>) -> Result<Vec<PathBuf>> {
         let Some(top) = top else { return Ok(Vec::new()) };
         let chain = self.store.layers().chain(top)?;
+        self.store.layers().check_trees(&chain)?;
         Ok(chain.iter().rev().map(|layer| self.store.layers().tree_path(&layer.id)).collect())
     }
 

@@ -26,7 +26,7 @@ use crate::source::identifier::Identifier;
 use crate::source::local::{LocalAttributes, LocalContext};
 use crate::source::origin::Origin;
 use crate::source::remote::{RemoteOptions, Remotes};
-use crate::{content, diff, file, key, merge, source};
+use crate::{content, diff, emulation, file, key, merge, source};
 
 /// What a [`Worker`] works with.
 #[derive(Debug)]
@@ -192,7 +192,10 @@ impl Worker {
     ) -> std::result::Result<Vec<Output>, StepError> {
         let work = self.work(vertex, &inputs, context);
         match &vertex.op.kind {
-            Some(OpKind::Exec(exec)) => self.exec.run(exec, &inputs, context).await,
+            Some(OpKind::Exec(exec)) => {
+                emulation::check(&platform(vertex))?;
+                self.exec.run(exec, &inputs, context).await
+            }
             _ => Ok(cancellable(context, work).await?),
         }
     }

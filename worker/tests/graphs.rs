@@ -135,8 +135,8 @@ impl Bench {
     /// Solves and returns the result's files, to be looked at through its descriptor.
     async fn files(&self, edge: &Edge) -> Files {
         let (solved, _) = self.solve(edge).await.unwrap();
-        self.worker.materialise(&solved.output).await.unwrap();
-        Files(self.worker.read(solved.output.layer().unwrap()).unwrap())
+        self.worker.materialise(&solved.outputs[0]).await.unwrap();
+        Files(self.worker.read(solved.outputs[0].layer().unwrap()).unwrap())
     }
 
     async fn error(&self, edge: &Edge) -> String {
@@ -262,7 +262,7 @@ async fn a_base_image_is_unpacked_when_it_is_looked_into() {
     let bench = Bench::new();
     let base = bench.base().await;
     let (solved, _) = bench.solve(&base).await.unwrap();
-    let layer = solved.output.layer().unwrap().unwrap().clone();
+    let layer = solved.outputs[0].layer().unwrap().unwrap().clone();
     assert!(!bench.store.layers().get(&layer).unwrap().unwrap().has_tree, "nobody needed it");
     let files = bench.files(&base).await;
     assert!(files.has("bin/busybox") && files.text("etc/passwd").starts_with("root:"));
@@ -278,7 +278,7 @@ async fn a_corrupt_base_image_is_no_base() {
         std::process::Command::new("cp").arg("-r").arg(base_layout()).arg(&layout).status();
     assert!(status.unwrap().success());
     let (solved, _) = bench.solve(&base).await.unwrap();
-    let layer = solved.output.layer().unwrap().unwrap().clone();
+    let layer = solved.outputs[0].layer().unwrap().unwrap().clone();
     let blob = bench.store.layers().blobs(&layer).unwrap()[0].clone();
     let path = layout.join("blobs/sha256").join(blob.digest.hex());
     let mut bytes = std::fs::read(&path).unwrap();
@@ -349,7 +349,7 @@ async fn actions_share_a_layer_and_outputs_get_their_own() {
     assert_eq!(files.text("d/e/f"), "f");
     assert_eq!((files.owner("d"), files.owner("d/e/f")), ((65534, 65534), (7, 7)));
     let (solved, _) = bench.solve(&edge).await.unwrap();
-    let chain = bench.store.layers().chain(solved.output.layer().unwrap().unwrap()).unwrap();
+    let chain = bench.store.layers().chain(solved.outputs[0].layer().unwrap().unwrap()).unwrap();
     assert_eq!(chain.len(), 2, "the base's layer, and one for both actions");
 }
 

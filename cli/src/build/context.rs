@@ -120,14 +120,15 @@ impl Input {
         // The build's graph has the same op, and finds its result in the cache; nobody needs to see
         // it twice.
         let (events, _) = EventSender::channel();
-        let definition = remote(&options)?.marshal();
+        let definition = [remote(&options)?.marshal()];
         let solved = tools.solve(&definition, (&events, &context.cancel)).await;
         let solved = solved.map_err(|failure| match failure {
             Failure::Solve(error) => error.into(),
             Failure::Other(error) => error,
             Failure::Dockerfile(_) => anyhow!("the build context needs no Dockerfile"),
         })?;
-        Ok((tools.open(&solved.output).await?, Place::Archive))
+        let output = solved.outputs.first().context("the build context has no files")?;
+        Ok((tools.open(output).await?, Place::Archive))
     }
 
     fn of_stream(

@@ -1,6 +1,8 @@
 //! Images that a Dockerfile names.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use futures_util::future::join_all;
@@ -9,6 +11,7 @@ use kiln_frontend::{ImageRequest, Images, ResolveError, ResolvedImage};
 use kiln_solver::{Event, EventSender, VertexId};
 use kiln_worker::ImageResolver;
 use tokio::runtime::Handle;
+use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
 use crate::printer::causes;
@@ -58,30 +61,54 @@ impl<'a> Step<'a> {
     }
 }
 
-/// Answers the frontend's questions about images, from a thread that may block.
+/// Answers the frontend's questions about images, from threads that may block: the same question
+/// once, however many ask it.
 #[derive(Debug)]
 pub(super) struct Resolver<'a> {
-    /// Who knows.
-    pub(super) images: &'a ImageResolver,
-    /// Where progress goes.
-    pub(super) events: &'a EventSender,
-    /// The runtime.
-    pub(super) runtime: Handle,
+    images: &'a ImageResolver,
+    events: &'a EventSender,
+    runtime: Handle,
     /// Cancelled to stop asking.
-    pub(super) cancel: &'a CancellationToken,
+    cancel: &'a CancellationToken,
+    /// Whether steps are named after the platform, too.
+    names_platforms: bool,
+    answers: Mutex<HashMap<ImageRequest, Arc<OnceCell<Answer>>>>,
 }
 
+type Answer = Result<ResolvedImage, ResolveError>;
+
 impl Images for Resolver<'_> {
-    fn resolve(&self, requests: &[ImageRequest]) -> Vec<Result<ResolvedImage, ResolveError>> {
-        self.runtime.block_on(join_all(requests.iter().map(|request| self.resolve_one(request))))
+    fn resolve(&self, requests: &[ImageRequest]) -> Vec<Answer> {
+        self.runtime.block_on(join_all(requests.iter().map(|request| self.resolve_once(request))))
     }
 }
 
-impl Resolver<'_> {
-    async fn resolve_one(&self, request: &ImageRequest) -> Result<ResolvedImage, ResolveError> {
-        let name = format!("[internal] load metadata for {}", request.display);
-        let step = Step::begin(self.events, name);
+impl<'a> Resolver<'a> {
+    /// Asks `images` until it is cancelled, and sends what happens to `events`. Is to be called
+    /// where a runtime is at work.
+    pub(super) fn new(
+        images: &'a ImageResolver,
+        events: &'a EventSender,
+        cancel: &'a CancellationToken,
+        names_platforms: bool,
+    ) -> Self {
+        let (runtime, answers) = (Handle::current(), Mutex::default());
+        Self { images, events, runtime, cancel, names_platforms, answers }
+    }
+
+    async fn resolve_once(&self, request: &ImageRequest) -> Answer {
+        let answer = {
+            let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(answers.entry(request.clone()).or_default())
+        };
+        answer.get_or_init(|| self.resolve_one(request)).await.clone()
+    }
+
+    async fn resolve_one(&self, request: &ImageRequest) -> Answer {
         let platform = &request.platform;
+        let place = if self.names_platforms { format!("{platform} ") } else { String::new() };
+        let name = format!("[{place}internal] load metadata for {}", request.display);
+        let step = Step::begin(self.events, name);
         let resolved = async {
             match &request.location {
                 ImageLocation::Registry(reference) => {
@@ -96,6 +123,12 @@ impl Resolver<'_> {
             result = resolved => result,
             () = self.cancel.cancelled() => Err(kiln_worker::Error::Cancelled),
         };
+        if let Err(kiln_worker::Error::Registry(error)) = &result
+            && let Some(hint) = error.hint()
+        {
+            self.events
+                .send(Event::Warning { id: Some(step.id()), message: format!("hint: {hint}") });
+        }
         let result = result
             .map(|image| ResolvedImage { digest: image.digest, config: image.config })
             .map_err(|error| ResolveError(unresolved(&request.display, &causes(&error))));

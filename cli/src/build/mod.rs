@@ -8,6 +8,7 @@ mod history;
 mod hosts;
 mod images;
 mod invocation;
+mod lowering;
 mod named_contexts;
 mod on_error;
 mod output;
@@ -17,6 +18,7 @@ mod request;
 mod resources;
 mod secrets;
 mod session;
+mod source_time;
 mod ssh;
 mod tools;
 mod values;
@@ -33,6 +35,7 @@ pub(crate) use call::{Call, call};
 pub(crate) use files::Dockerfile;
 pub(crate) use hosts::parse_host;
 pub(crate) use on_error::OnError;
+pub(crate) use platforms::{file_name as platform_file_name, platform as parse_platform};
 pub(crate) use request::BuildRequest;
 pub(crate) use session::{Done, Failure};
 
@@ -43,7 +46,8 @@ use crate::settings::Settings;
 use audience::Audience;
 use context::Input;
 use invocation::Invocation;
-use session::{Session, options};
+use lowering::options;
+use session::Session;
 use tools::Tools;
 
 /// What a build has made.
@@ -76,14 +80,14 @@ pub(crate) async fn build(
     }))
 }
 
-/// Makes the build graph and builds nothing; reports progress and failure.
-pub(crate) async fn graph(
+/// Makes the build graph of each platform and builds nothing; reports progress and failure.
+pub(crate) async fn graphs(
     request: BuildRequest,
     mode: ProgressMode,
     settings: &Settings,
     printer: &Printer,
-) -> Result<Ended<Definition>> {
-    let work = async |session: &Session<'_>| session.graph();
+) -> Result<Ended<Vec<Definition>>> {
+    let work = async |session: &Session<'_>| session.graphs();
     with_session(&request, (mode, None), (settings, printer), work).await
 }
 

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use super::places::{context_directory, is_ssh, remote};
+use super::places::{ContextPlace, context_directory, is_ssh, remote};
+use super::request::CONTEXT_NAME;
 
 /// Named contexts, told apart by what they are.
 #[derive(Debug, Default)]
@@ -21,8 +22,20 @@ pub(super) struct NamedContexts {
 }
 
 impl NamedContexts {
-    /// Takes in `NAME=VALUE`.
-    pub(super) fn add(&mut self, text: &str) -> Result<()> {
+    /// Takes in each `NAME=VALUE`, and the main context where that is elsewhere.
+    pub(super) fn new(texts: &[String], main: &ContextPlace) -> Result<Self> {
+        let mut named = Self::default();
+        for text in texts {
+            named.add(text)?;
+        }
+        if let ContextPlace::Remote(url) = main {
+            named.uses_ssh |= is_ssh(url);
+            named.values.insert(CONTEXT_NAME.to_owned(), url.clone());
+        }
+        Ok(named)
+    }
+
+    fn add(&mut self, text: &str) -> Result<()> {
         let Some((name, value)) = text.split_once('=') else {
             bail!("invalid build context {text:?}: expected NAME=VALUE");
         };

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use kiln_exporter::{
-    BlobFetcher, ExportContext, ExportRequest, Exported, ImageSource, Output, OutputKind, Progress,
+    BlobFetcher, ExportContext, ExportRequest, Exported, Output, OutputKind, Progress,
 };
 use kiln_oci::Reference;
 use kiln_solver::{Event, EventSender, VertexId};
 use kiln_store::{LayerBlob, LayerId, Store};
+use kiln_tree::ArchiveLimits;
 use kiln_worker::{Blobs, Worker};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
@@ -38,19 +39,14 @@ pub(super) struct Exporting {
     pub(super) store: Store,
     pub(super) worker: Arc<Worker>,
     pub(super) blobs: Blobs,
+    pub(super) limits: ArchiveLimits,
     pub(super) events: EventSender,
     pub(super) cancel: CancellationToken,
 }
 
 impl Exporting {
     /// Writes every output.
-    pub(super) async fn export(
-        self,
-        source: ImageSource,
-        outputs: Vec<Output>,
-        epoch: Option<i64>,
-    ) -> Result<Exported> {
-        let request = ExportRequest { images: vec![source], outputs, epoch };
+    pub(super) async fn export(self, request: ExportRequest) -> Result<Exported> {
         let runtime = Handle::current();
         let work = move || {
             let step = Step::begin(&self.events, "exporting".to_owned());
@@ -60,6 +56,7 @@ impl Exporting {
             let mut context = ExportContext {
                 store: &self.store,
                 fetcher: &fetcher,
+                limits: self.limits,
                 progress: &reporter,
                 stdout: &mut std::io::stdout(),
             };

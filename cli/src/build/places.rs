@@ -38,6 +38,22 @@ pub(super) fn context_place(path: &Path) -> Result<ContextPlace> {
     }
 }
 
+/// Makes out where the Dockerfile is.
+pub(super) fn dockerfile_place(
+    file: Option<PathBuf>,
+    context: &ContextPlace,
+) -> Result<DockerfilePlace> {
+    let place = match file {
+        None => DockerfilePlace::Context,
+        Some(path) if path.as_os_str() == "-" => DockerfilePlace::StandardInput,
+        Some(path) => DockerfilePlace::Path(path),
+    };
+    if *context == ContextPlace::StandardInput && place == DockerfilePlace::StandardInput {
+        bail!("invalid argument: can't use stdin for both build context and dockerfile");
+    }
+    Ok(place)
+}
+
 /// Returns the address of a context that is elsewhere.
 pub(super) fn remote(text: &str) -> Option<String> {
     // Docker's old way to name a repository, as import paths of Go are.

@@ -1,32 +1,77 @@
 //! The platforms to build for: `--platform`.
 
 use anyhow::{Context, Result, bail};
+use kiln_exporter::{Output, OutputKind};
 use kiln_oci::Platform;
 
-/// Makes out the platform to build for.
-pub(super) fn platform(text: Option<&str>) -> Result<Platform> {
-    let host = Platform::host();
-    let Some(text) = text else { return Ok(host) };
-    if text.contains(',') {
-        bail!("several platforms at once ({text}) are not supported yet");
+/// What stands for this machine's own platform.
+const LOCAL: &str = "local";
+
+/// Makes out the platforms to build for, in the order in which they are first named; none where
+/// nobody has asked for any.
+pub(crate) fn platforms(texts: &[String]) -> Result<Vec<Platform>> {
+    let mut platforms = Vec::new();
+    // An empty variable is none.
+    for text in texts.iter().filter(|text| !text.is_empty()).flat_map(|text| text.split(',')) {
+        let platform = platform(text.trim())?;
+        if !platforms.contains(&platform) {
+            platforms.push(platform);
+        }
     }
-    let platform: Platform = text.parse().with_context(|| format!("invalid platform {text:?}"))?;
-    if platform != host {
-        bail!("building for {platform} is not supported yet: this machine is {host}");
+    Ok(platforms)
+}
+
+/// Reads a platform as docker spells it.
+pub(crate) fn platform(text: &str) -> Result<Platform> {
+    if text.eq_ignore_ascii_case(LOCAL) {
+        return Ok(Platform::host());
     }
-    Ok(platform)
+    text.parse().with_context(|| format!("invalid platform {text:?}"))
+}
+
+/// Refuses outputs that can't hold several platforms, before anything is built for them.
+pub(super) fn check_outputs(platforms: &[Platform], outputs: &[Output]) -> Result<()> {
+    let is_docker = |output: &Output| matches!(output.kind, OutputKind::Docker { .. });
+    if platforms.len() > 1 && outputs.iter().any(is_docker) {
+        bail!(
+            "docker exporter does not currently support exporting manifest lists: use type=oci, or \
+             build for one platform"
+        );
+    }
+    Ok(())
+}
+
+/// Returns a platform as part of a file's name: `linux_arm_v7`.
+pub(crate) fn file_name(platform: &Platform) -> String {
+    platform.to_string().replace('/', "_")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn read(texts: &[&str]) -> Result<Vec<String>> {
+        let texts: Vec<String> = texts.iter().map(ToString::to_string).collect();
+        Ok(platforms(&texts)?.iter().map(Platform::to_string).collect())
+    }
+
     #[test]
-    fn other_platforms_are_refused() {
-        assert_eq!(platform(None).unwrap(), Platform::host());
-        assert_eq!(platform(Some(&Platform::host().to_string())).unwrap(), Platform::host());
-        for text in ["linux/s390x", "linux/amd64,linux/arm64", "a/b/c/d"] {
-            assert!(platform(Some(text)).is_err(), "{text}");
+    fn platforms_are_lists_without_repetition() {
+        let host = Platform::host().to_string();
+        for (texts, expected) in [
+            (&[][..], &[][..]),
+            (&[""], &[]),
+            (&["linux/arm64"], &["linux/arm64"]),
+            (&["linux/s390x,linux/arm64", "linux/s390x"], &["linux/s390x", "linux/arm64"]),
+            (&["linux/arm64/v8,arm64", "aarch64"], &["linux/arm64"]),
+            (&["linux/arm,linux/arm/v6"], &["linux/arm/v7", "linux/arm/v6"]),
+            (&["local"], &[host.as_str()]),
+            (&["Local", host.as_str()], &[host.as_str()]),
+        ] {
+            assert_eq!(read(texts).unwrap(), expected, "{texts:?}");
+        }
+        for text in ["a/b/c/d", "linux/amd64,", "nonsense", "linux/ar m"] {
+            assert!(read(&[text]).is_err(), "{text}");
         }
     }
 }

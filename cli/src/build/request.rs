@@ -44,8 +44,8 @@ pub(crate) struct BuildRequest {
     pub(super) named_contexts: BTreeMap<String, String>,
     /// Whether a context is a repository that is reached by SSH.
     pub(super) uses_ssh: bool,
-    /// The platform to build for.
-    pub(super) platform: Platform,
+    /// The platforms to build for; none where nobody has asked for any.
+    pub(super) platforms: Vec<Platform>,
     /// The network of steps that name none.
     pub(super) network: Network,
     /// What steps may do beyond the sandbox.
@@ -69,37 +69,31 @@ pub(crate) struct BuildRequest {
 }
 
 impl BuildRequest {
+    /// Returns the platforms that were asked for.
+    pub(crate) fn platforms(&self) -> &[Platform] {
+        &self.platforms
+    }
+
     /// Makes out what was asked for.
     pub(crate) fn resolve(arguments: BuildArguments) -> Result<Self> {
         let context = places::context_place(&arguments.context)?;
-        let dockerfile = match arguments.file {
-            None => DockerfilePlace::Context,
-            Some(path) if path.as_os_str() == "-" => DockerfilePlace::StandardInput,
-            Some(path) => DockerfilePlace::Path(path),
-        };
-        if context == ContextPlace::StandardInput && dockerfile == DockerfilePlace::StandardInput {
-            bail!("invalid argument: can't use stdin for both build context and dockerfile");
-        }
+        let dockerfile = places::dockerfile_place(arguments.file, &context)?;
         on_error::check(arguments.on_error, &context, &dockerfile)?;
         let tags = arguments.tags.iter().map(|tag| parse_tag(tag)).collect::<Result<Vec<_>>>()?;
-        let mut named = NamedContexts::default();
-        for text in &arguments.build_contexts {
-            named.add(text)?;
-        }
-        if let ContextPlace::Remote(url) = &context {
-            named.uses_ssh |= places::is_ssh(url);
-            named.values.insert(CONTEXT_NAME.to_owned(), url.clone());
-        }
+        let named = NamedContexts::new(&arguments.build_contexts, &context)?;
         let no_cache = match (arguments.no_cache, arguments.no_cache_filter) {
             (true, _) => Some(Vec::new()),
             (false, stages) => (!stages.is_empty()).then_some(stages),
         };
+        let platforms = platforms::platforms(&arguments.platforms)?;
+        let outputs = output::resolve(&arguments.outputs, &tags)?;
+        platforms::check_outputs(&platforms, &outputs)?;
         Ok(Self {
             context,
             input_limit: limits::size_limit(&arguments.input_limit)
                 .context("invalid --input-limit")?,
             dockerfile,
-            outputs: output::resolve(&arguments.outputs, &tags)?,
+            outputs,
             target: arguments.target.filter(|target| !target.is_empty()),
             build_args: values::build_args(&arguments.build_args)?,
             labels: values::labels(&arguments.labels)?,
@@ -107,7 +101,7 @@ impl BuildRequest {
             layouts: named.layouts,
             named_contexts: named.values,
             uses_ssh: named.uses_ssh,
-            platform: platforms::platform(arguments.platform.as_deref())?,
+            platforms,
             network: arguments.network,
             allowed: Allowed {
                 host_network: arguments.network == Network::Host

@@ -1,33 +1,24 @@
 //! One build at work.
 
 use std::cell::RefCell;
-use std::fmt::Display;
 use std::sync::Arc;
 
-use anyhow::{Context, anyhow};
-use kiln_exporter::ImageSource;
-use kiln_frontend::call::{Outline, Report, Targets};
-use kiln_frontend::{ContextFiles, Images, Lowered, Options, Warning};
+use anyhow::anyhow;
+use kiln_exporter::{ExportRequest, ImageSource};
+use kiln_frontend::{Lowered, Warning};
 use kiln_llb::Definition;
 use kiln_oci::Platform;
 use kiln_solver::{Event, EventSender, SolveError, StepError};
 use kiln_store::LayerId;
 use kiln_worker::Output;
-use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::context::Input;
-use super::files::Files;
-use super::images::{Resolver, Step};
 use super::output::Exporting;
-use super::request::{BuildRequest, CONTEXT_NAME};
+use super::request::BuildRequest;
 use super::tools::Tools;
-use crate::commands::build::Network;
 use crate::commands::sync;
 use crate::printer::causes;
-
-/// What the frontend answers.
-type Answer<T> = Result<T, Vec<kiln_frontend::Error>>;
 
 /// What a build works with.
 pub(super) struct Session<'a> {
@@ -96,117 +87,52 @@ impl Session<'_> {
         let Tools { store, resolver, worker, .. } = self.tools;
         let lowered = self.lower()?;
         // An image without files needs no graph.
-        let (layer, steps, cached) = if lowered.edge.is_some() {
-            let (events, cancel) = (&self.events, &self.cancel);
-            let solved = self.tools.solve(&lowered.definition(), (events, cancel)).await?;
-            (layer_of(&solved.output)?, solved.steps, solved.cached)
+        let with_files = lowered.iter().filter(|(_, lowered)| lowered.edge.is_some());
+        let graphs: Vec<Definition> = with_files.map(|(_, lowered)| lowered.definition()).collect();
+        let (outputs, steps, cached) = if graphs.is_empty() {
+            (Vec::new(), 0, 0)
         } else {
-            (None, 0, 0)
+            let solved = self.tools.solve(&graphs, (&self.events, &self.cancel)).await?;
+            (solved.outputs, solved.steps, solved.cached)
+        };
+        let request = ExportRequest {
+            has_index: lowered.iter().any(|(_, lowered)| lowered.multi_platform),
+            images: images(lowered, outputs)?,
+            outputs: self.request.outputs.clone(),
         };
         let exporting = Exporting {
             store: store.clone(),
             worker: Arc::clone(worker),
             blobs: resolver.blobs(),
+            limits: resolver.archive_limits(),
             events: self.events.clone(),
             cancel: self.cancel.clone(),
         };
-        let platform = self.request.platform.clone();
-        let source = ImageSource { config: lowered.image, layer, platform };
-        let outputs = self.request.outputs.clone();
-        let exported = exporting.export(source, outputs, lowered.epoch).await?;
+        let exported = exporting.export(request).await?;
         if let Err(error) = sync::start(store) {
             self.events.send(Event::Warning { id: None, message: format!("{error:#}") });
         }
         Ok(Done { exported, steps, cached })
     }
 
-    /// Lowers, and returns the graph.
-    pub(super) fn graph(&self) -> Result<Definition, Failure> {
-        Ok(self.lower()?.definition())
-    }
-
-    fn lower(&self) -> Result<Lowered, Failure> {
-        self.ask(|source, options, images, files| {
-            let warnings = &mut *self.warnings.borrow_mut();
-            kiln_frontend::lower_or_warn(source, options, (images, files), warnings)
-        })
-    }
-
-    /// Lists the stages.
-    pub(super) fn targets(&self) -> Result<Targets, Failure> {
-        kiln_frontend::targets(&self.input.dockerfile.text).map_err(Failure::Dockerfile)
-    }
-
-    /// Tells what a build can be given.
-    pub(super) fn outline(&self) -> Result<Outline, Failure> {
-        self.ask(kiln_frontend::outline)
-    }
-
-    /// Runs the build checks.
-    pub(super) fn check(&self) -> Result<Report, Failure> {
-        self.ask(|source, options, images, files| {
-            Ok(kiln_frontend::check(source, options, images, files))
-        })
-    }
-
-    /// Asks the frontend a question about the Dockerfile, with the images and files at hand.
-    fn ask<T>(
-        &self,
-        question: impl FnOnce(&[u8], &Options, &dyn Images, &dyn ContextFiles) -> Answer<T>,
-    ) -> Result<T, Failure> {
-        let (request, dockerfile) = (self.request, &self.input.dockerfile);
-        let files = Files::open(
-            self.input.root.try_clone().context("open the context")?,
-            dockerfile,
-            &request.directories,
-        )?;
-        let images = Resolver {
-            images: &self.tools.resolver,
-            events: &self.events,
-            runtime: Handle::current(),
-            cancel: &self.cancel,
-        };
-        let options = Options {
-            filename: dockerfile.name.clone(),
-            archive_context: self.input.is_archive,
-            ..options(request)
-        };
-        let step = Step::begin(&self.events, format!("[internal] load {}", dockerfile.name));
-        // Resolving images blocks this thread until the registries answer.
-        let answer =
-            tokio::task::block_in_place(|| question(&dockerfile.text, &options, &images, &files));
-        match &answer {
-            Ok(_) => step.complete(),
-            Err(errors) => step.fail(&errors.first().map_or(&"" as &dyn Display, |error| error)),
-        }
-        answer.map_err(Failure::Dockerfile)
+    /// Lowers, and returns the graph of each platform.
+    pub(super) fn graphs(&self) -> Result<Vec<Definition>, Failure> {
+        Ok(self.lower()?.iter().map(|(_, lowered)| lowered.definition()).collect())
     }
 }
 
-/// Returns what the frontend is asked for, but for what the Dockerfile says.
-pub(super) fn options(request: &BuildRequest) -> Options {
-    Options {
-        target: request.target.clone(),
-        build_args: request.build_args.clone(),
-        labels: request.labels.clone(),
-        platform: request.platform.clone(),
-        build_platform: Platform::host(),
-        network: match request.network {
-            Network::Default => None,
-            Network::Host => Some("host".to_owned()),
-            Network::None => Some("none".to_owned()),
-        },
-        named_contexts: request.named_contexts.clone(),
-        archive_context: false,
-        filename: String::new(),
-        session: "kiln".to_owned(),
-        extra_hosts: request.hosts.clone(),
-        limits: request.limits.clone(),
-        hostname: None,
-        no_cache: request.no_cache.clone(),
-        context_name: CONTEXT_NAME.to_owned(),
-        multi_platform: false,
-    }
+/// Returns the image of each platform. `outputs` are the files of those that have any.
+fn images(
+    lowered: Vec<(Platform, Lowered)>,
+    outputs: Vec<Output>,
+) -> Result<Vec<ImageSource>, Failure> {
+    let mut outputs = outputs.into_iter();
+    let image = |(platform, lowered): (Platform, Lowered)| {
+        let output = lowered.edge.as_ref().and_then(|_| outputs.next());
+        let layer = output.as_ref().map(layer_of).transpose()?.flatten();
+        Ok(ImageSource { config: lowered.image, layer, platform, epoch: lowered.epoch })
+    };
+    lowered.into_iter().map(image).collect()
 }
 
 fn layer_of(output: &Output) -> Result<Option<LayerId>, Failure> {

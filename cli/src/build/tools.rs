@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use kiln_llb::{Definition, Graph};
-use kiln_registry::Client;
 use kiln_solver::{EventSender, SolveOptions, Solved, solve};
 use kiln_store::Store;
 use kiln_tree::Dir;
@@ -41,7 +40,7 @@ impl Tools {
         let resolver = Arc::new(ImageResolver::new(ImageResolverOptions {
             store: store.clone(),
             layouts: request.layouts.clone(),
-            registry: Client::default(),
+            registry: settings.registries.client(),
             archive_limits: settings.archive_limits,
         }));
         let mut contexts = request.directories.clone();
@@ -73,14 +72,14 @@ impl Tools {
         Ok(Self { store, resolver, worker, jobs: settings.jobs() })
     }
 
-    /// Solves a graph.
+    /// Solves graphs as one.
     pub(super) async fn solve(
         &self,
-        definition: &Definition,
+        definitions: &[Definition],
         (events, cancel): (&EventSender, &CancellationToken),
     ) -> Result<Solved<Output>, Failure> {
         check_privileges()?;
-        let graph = Graph::load(definition).context("check the build graph")?;
+        let graph = Graph::load_all(definitions).context("check the build graph")?;
         let (events, cancel) = (events.clone(), cancel.clone());
         let options = SolveOptions { jobs: self.jobs, events, cancel };
         let cache = Arc::new(StoreCache::new(self.store.clone()));

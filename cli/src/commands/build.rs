@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use kiln_worker::{NETWORK_HOST, SECURITY_INSECURE};
 
@@ -48,9 +48,10 @@ pub(crate) struct BuildArguments {
     /// writes a tar of the files to standard output
     #[arg(short, long = "output", value_name = "OUTPUT")]
     pub(crate) outputs: Vec<String>,
-    /// Platform to build for; only this machine's own
-    #[arg(long, value_name = "OS/ARCH")]
-    pub(crate) platform: Option<String>,
+    /// Platforms to build for, separated by commas or given several times; `local` is this
+    /// machine's own [default: local]
+    #[arg(long = "platform", value_name = "OS/ARCH[/VARIANT]", env = "DOCKER_DEFAULT_PLATFORM")]
+    pub(crate) platforms: Vec<String>,
     /// Network of RUN steps that name none
     #[arg(long, value_enum, default_value = "default")]
     pub(crate) network: Network,
@@ -76,7 +77,8 @@ pub(crate) struct BuildArguments {
     /// [default socket: `$SSH_AUTH_SOCK`]
     #[arg(long = "ssh", value_name = "ID[=SOCKET]")]
     pub(crate) agents: Vec<String>,
-    /// Write the build graph to a file, `-` for standard output, and build nothing
+    /// Write the build graph to a file, `-` for standard output, and build nothing; of several
+    /// platforms each gets a file of its own, as `FILE.linux_arm64`
     #[arg(long, value_name = "FILE", conflicts_with_all = ["outputs", "iidfile"])]
     pub(crate) dump_llb: Option<PathBuf>,
     /// Run the build checks and build nothing; the same as --call=check
@@ -173,12 +175,7 @@ pub(crate) async fn run(
         return build::call(request, call, progress, (settings, printer)).await;
     }
     if let Some(path) = dump {
-        let graph = match build::graph(request, progress, settings, printer).await? {
-            Ok(graph) => graph,
-            Err(code) => return Ok(code),
-        };
-        write_graph(&path, &graph.to_bytes(), printer)?;
-        return Ok(ExitCode::SUCCESS);
+        return dump_graphs(&path, request, progress, (settings, printer)).await;
     }
     if let Some(path) = &iidfile {
         // The file of an earlier build must not pass for this one's.
@@ -198,6 +195,38 @@ pub(crate) async fn run(
     }
     if quiet {
         printer.line(id);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Writes the graph of each platform, and builds nothing.
+async fn dump_graphs(
+    path: &Path,
+    request: BuildRequest,
+    progress: ProgressMode,
+    (settings, printer): (&Settings, &Printer),
+) -> Result<ExitCode> {
+    let platforms = request.platforms().to_vec();
+    if platforms.len() > 1 && path.as_os_str() == "-" {
+        bail!(
+            "{} platforms have a graph each, and standard output holds one: name a file, or one \
+             platform",
+            platforms.len()
+        );
+    }
+    let graphs = match build::graphs(request, progress, settings, printer).await? {
+        Ok(graphs) => graphs,
+        Err(code) => return Ok(code),
+    };
+    match graphs.as_slice() {
+        [only] => write_graph(path, &only.to_bytes(), printer)?,
+        graphs => {
+            for (graph, platform) in graphs.iter().zip(&platforms) {
+                let mut path = path.as_os_str().to_owned();
+                path.push(format!(".{}", build::platform_file_name(platform)));
+                write_graph(path.as_ref(), &graph.to_bytes(), printer)?;
+            }
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -4,9 +4,11 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Args;
+use kiln_oci::Descriptor;
 use serde_json::{Value, json};
 
-use crate::image::{self, StoredImage};
+use crate::build::parse_platform;
+use crate::image::{self, StoredImage, Wanted};
 use crate::printer::Printer;
 use crate::settings::Settings;
 
@@ -16,6 +18,9 @@ pub(crate) struct InspectArguments {
     /// Names or IDs
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<String>,
+    /// Show the image for this platform, where there are several [default: this machine's]
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    platform: Option<String>,
 }
 
 /// Prints a JSON array with an object for each image, in docker's terms.
@@ -25,10 +30,12 @@ pub(crate) fn run(
     printer: &Printer,
 ) -> Result<ExitCode> {
     let store = settings.store()?;
+    let platform = arguments.platform.as_deref().map(parse_platform).transpose()?;
+    let wanted = platform.as_ref().map_or(Wanted::Any, Wanted::Platform);
     let mut code = ExitCode::SUCCESS;
     let mut described = Vec::new();
     for name in &arguments.images {
-        match image::find(&store, name) {
+        match image::find(&store, name, wanted) {
             Ok(found) => described.push(describe(&found)?),
             Err(error) => {
                 printer.error(&error);
@@ -49,7 +56,7 @@ fn describe(rows: &[StoredImage]) -> Result<Value> {
         .map(|reference| reference.familiar())
         .collect();
     let config = &image.config;
-    Ok(json!({
+    let mut value = json!({
         "Id": image.id,
         "RepoTags": names,
         "Descriptor": {
@@ -65,5 +72,20 @@ fn describe(rows: &[StoredImage]) -> Result<Value> {
         "Os": config.os,
         "Size": image.size(),
         "RootFS": { "Type": "layers", "Layers": config.rootfs.diff_ids() },
-    }))
+    });
+    if !image.entries.is_empty() {
+        value["Manifests"] = image.entries.iter().map(describe_entry).collect();
+    }
+    Ok(value)
+}
+
+/// Describes an entry of an index.
+fn describe_entry((entry, is_there): &(Descriptor, bool)) -> Value {
+    json!({
+        "ID": entry.digest(),
+        "Descriptor": entry,
+        "Available": is_there,
+        "Kind": "image",
+        "ImageData": { "Platform": entry.platform() },
+    })
 }

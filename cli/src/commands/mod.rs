@@ -5,9 +5,12 @@ pub(crate) mod builds;
 pub(crate) mod debug;
 pub(crate) mod images;
 pub(crate) mod inspect;
+pub(crate) mod login;
+pub(crate) mod logout;
 pub(crate) mod rmi;
 pub(crate) mod run;
 pub(crate) mod sync;
+pub(crate) mod system;
 
 use std::process::ExitCode;
 

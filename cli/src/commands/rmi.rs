@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 use kiln_store::Store;
 
-use crate::image;
+use crate::image::{self, Wanted};
 use crate::printer::Printer;
 use crate::settings::Settings;
 
@@ -33,7 +33,7 @@ pub(crate) fn run(
     for name in &arguments.images {
         match remove(&store, name, arguments.force) {
             Ok(lines) => lines.iter().for_each(|line| printer.line(line)),
-            Err(_) if arguments.force && image::find(&store, name).is_err() => {}
+            Err(_) if arguments.force && image::find(&store, name, Wanted::Any).is_err() => {}
             Err(error) => {
                 printer.error(&error);
                 code = ExitCode::FAILURE;
@@ -45,7 +45,7 @@ pub(crate) fn run(
 }
 
 fn remove(store: &Store, text: &str, force: bool) -> Result<Vec<String>> {
-    let found = image::find(store, text)?;
+    let found = image::find(store, text, Wanted::Any)?;
     let Some(first) = found.first() else { bail!("no such image: {text}") };
     let by_name = first.row.name.as_deref().is_some_and(|name| {
         text.parse::<kiln_oci::Reference>().is_ok_and(|reference| reference.to_string() == name)

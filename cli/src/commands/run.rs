@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum};
 use kiln_worker::sandbox::SandboxError;
 
 use crate::container;
+use crate::hints;
 use crate::printer::Printer;
 use crate::resources::ResourceArguments;
 use crate::rootless;
@@ -78,6 +79,9 @@ pub(crate) struct RunArguments {
     /// Host name of the container [default: its ID]
     #[arg(short = 'H', long, value_name = "NAME")]
     pub(crate) hostname: Option<String>,
+    /// Run the image for this platform [default: this machine's]
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]", env = "DOCKER_DEFAULT_PLATFORM")]
+    pub(crate) platform: Option<String>,
     /// Name or ID of the image; one that the store hasn't got is pulled
     #[arg(value_name = "IMAGE")]
     pub(crate) image: String,
@@ -114,9 +118,9 @@ pub(crate) async fn run(
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             printer.error(&error.error);
-            if error.error.is::<SandboxError>()
-                && let Some(hint) = rootless::hint()
-            {
+            let rootless = || rootless::hint().filter(|_| error.error.is::<SandboxError>());
+            let worker = error.error.downcast_ref::<kiln_worker::Error>().and_then(hints::hint);
+            if let Some(hint) = worker.or_else(|| rootless().map(str::to_owned)) {
                 printer.note(format_args!("hint: {hint}"));
             }
             ExitCode::from(error.code.unwrap_or(OWN_FAILURE))

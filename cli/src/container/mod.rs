@@ -1,6 +1,7 @@
 //! A container, from arguments to exit status.
 
 mod environment;
+mod image;
 mod process;
 mod resources;
 mod signals;
@@ -15,11 +16,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use kiln_oci::{Platform, Reference};
-use kiln_registry::Client;
 use kiln_solver::LogStream;
 use kiln_store::Store;
-use kiln_worker::container::{ContainerImage, Containers};
+use kiln_worker::container::Containers;
 use kiln_worker::sandbox::{
     Exit, Input, Io, Mount, MountKind, Network, Running, Sandbox, SandboxError, Spec, Tree,
 };
@@ -28,10 +27,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::build::parse_host;
 use crate::commands::run::{RunArguments, RunNetwork};
-use crate::image;
 use crate::limits;
 use crate::printer::Printer;
 use crate::settings::Settings;
+use image::find_image;
 use volumes::Volumes;
 
 pub(crate) use signals::Signals;
@@ -71,12 +70,12 @@ pub(crate) async fn run(
     let limits = resources::limits(arguments)?;
     let terminal = Terminal::open(arguments.tty, arguments.interactive)?;
     let store = settings.store()?;
-    let (layouts, registry) = (BTreeMap::new(), Client::default());
+    let (layouts, registry) = (BTreeMap::new(), settings.registries.client());
     let archive_limits = settings.archive_limits;
     let options = ImageResolverOptions { store: store.clone(), layouts, registry, archive_limits };
     let images = Arc::new(ImageResolver::new(options));
     let containers = Containers::new(store.clone(), images).context("open the store")?;
-    let image = find_image(&containers, &store, &arguments.image).await?;
+    let image = find_image(&containers, &store, arguments, printer).await?;
 
     let root = containers.root(&image).context("prepare the container's files")?;
     let volumes = Volumes::prepare(&containers, &image, &store, &arguments.volumes)?;
@@ -153,25 +152,6 @@ pub(crate) async fn attend(
     };
     tasks.abort_all();
     Ok(exit?)
-}
-
-async fn find_image(
-    containers: &Containers,
-    store: &Store,
-    text: &str,
-) -> Result<ContainerImage, Failure> {
-    let platform = Platform::host();
-    if let Ok(found) = image::find(store, text)
-        && let Some(found) = found.first()
-    {
-        let digest = &found.row.digest;
-        let image = containers.local(digest, &platform).await;
-        return Ok(image.with_context(|| format!("prepare the image {text}"))?);
-    }
-    let reference: Reference =
-        text.parse().with_context(|| format!("invalid image name {text:?}"))?;
-    let pulled = containers.pull(&reference, &platform).await;
-    Ok(pulled.with_context(|| format!("no image {text} in the store; pull it"))?)
 }
 
 fn input(arguments: &RunArguments) -> Result<Input> {

@@ -5,6 +5,7 @@ use kiln_worker::sandbox::SandboxError;
 
 use super::text::{clean, clean_text};
 use crate::build::{Dockerfile, Failure};
+use crate::hints;
 use crate::printer::Printer;
 use crate::rootless;
 
@@ -74,15 +75,7 @@ fn hint(error: &StepError) -> Option<String> {
     if error.is::<SandboxError>() {
         return rootless::hint().map(str::to_owned);
     }
-    match error.downcast_ref::<kiln_worker::Error>()? {
-        kiln_worker::Error::NotAllowed(right) => {
-            Some(format!("--allow {right} lets the steps of this build do it"))
-        }
-        kiln_worker::Error::NoAgent(id) => {
-            Some(format!("--ssh {id}[=SOCKET] lends an agent to this build"))
-        }
-        _ => None,
-    }
+    hints::hint(error.downcast_ref::<kiln_worker::Error>()?)
 }
 
 /// Returns the end of a step's output below its name, and whether there was more.

@@ -226,6 +226,18 @@ pub(crate) fn host(program: &str, arguments: &[&str]) -> Output {
     run(Command::new(program).args(arguments))
 }
 
+/// A module that only one of the two targets has would be shown for one user only.
+#[test]
+fn both_targets_have_the_same_modules() {
+    let modules = |text: &str| {
+        let names = text.lines().filter(|line| line.starts_with("mod ")).map(str::to_owned);
+        names.collect::<Vec<_>>()
+    };
+    let of_root = modules(include_str!("main.rs"));
+    assert!(!of_root.is_empty());
+    assert_eq!(modules(include_str!("../security_rootless.rs")), of_root);
+}
+
 /// The harness finds what it looks for: otherwise all the other tests would pass, too.
 #[test]
 fn a_leak_would_be_found() {

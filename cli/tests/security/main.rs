@@ -16,6 +16,7 @@ mod arena;
 mod contexts;
 mod documents;
 mod images;
+mod integrity;
 mod mounts;
 mod races;
 mod runtime;

@@ -74,6 +74,10 @@ pub(super) fn set_platform(config: &mut ImageConfig, target: &Platform) {
     if !target.os_features.is_empty() {
         config.os_features.clone_from(&target.os_features);
     }
+}
+
+/// Brings the platform that a config names into its normal form.
+pub(super) fn normalize_platform(config: &mut ImageConfig) {
     let normal = platform::normal(&platform_of(config));
     config.os = normal.os;
     config.architecture = normal.architecture;

@@ -30,6 +30,7 @@ mod entrypoint;
 mod env;
 mod environment;
 mod epoch;
+mod epoch_stage;
 mod expose;
 mod git;
 mod go_text;
@@ -101,6 +102,9 @@ pub struct Options {
     pub labels: BTreeMap<String, String>,
     /// The platform to build for.
     pub platform: Platform,
+    /// Whether nobody has asked for that platform: then an image on a base for another one stays
+    /// what its base is.
+    pub implicit_platform: bool,
     /// The platform that builds run on.
     pub build_platform: Platform,
     /// The network mode of `RUN` where it names none: `host`, `none`, or nothing.
@@ -137,6 +141,7 @@ impl Default for Options {
             build_args: BTreeMap::new(),
             labels: BTreeMap::new(),
             platform: Platform::host(),
+            implicit_platform: false,
             build_platform: Platform::host(),
             network: None,
             named_contexts: BTreeMap::new(),
@@ -166,6 +171,9 @@ pub struct Lowered {
     pub epoch: Option<i64>,
     /// The Dockerfile, for the places of ops.
     pub source: SourceInfo,
+    /// Whether the result is one of several platforms, even where there is only one
+    /// (`BUILDKIT_MULTI_PLATFORM`).
+    pub multi_platform: bool,
 }
 
 impl Lowered {
@@ -285,6 +293,9 @@ fn attempt<'a>(
     scope: Scope,
 ) -> Attempt<'a> {
     let failed = |errors, warnings| Attempt { reached: Err(errors), warnings };
+    if let Err(error) = multi_platform(options) {
+        return failed(vec![error], Vec::new());
+    }
     let linter = match options.build_args.get("BUILDKIT_DOCKERFILE_CHECK") {
         Some(value) => Linter::from_build_arg(value),
         None => Linter::from_directive(source),
@@ -348,10 +359,6 @@ impl<'a> Lowering<'a> {
         let mut graph = Graph::default();
         let given = |key: &str| options.build_args.get(key).filter(|value| !value.is_empty());
         let hostname = given("BUILDKIT_SANDBOX_HOSTNAME").or(options.hostname.as_ref()).cloned();
-        let multi_platform = match given("BUILDKIT_MULTI_PLATFORM") {
-            None => options.multi_platform,
-            Some(value) => multi_platform(value, options.multi_platform)?,
-        };
         Ok(Self {
             options,
             images,
@@ -366,7 +373,7 @@ impl<'a> Lowering<'a> {
             proxies: arguments::proxies(&options.build_args),
             network: net_mode(options.network.as_deref())?,
             hostname: hostname.unwrap_or_default(),
-            multi_platform,
+            multi_platform: multi_platform(options)?,
             graph,
             stages: Stages::default(),
             scope: Scope::Target,
@@ -417,15 +424,21 @@ impl<'a> Lowering<'a> {
         self.graph.use_path(self.stages[target].paths, "/");
         let warnings = in_order(self.checks.into_warnings());
         let history = self.stages.history(target);
+        if let Some(epoch) = self.epoch.as_ref().filter(|_| !history.is_empty()) {
+            epoch.check()?;
+        }
         let stage = &mut self.stages[target];
         let mut image = std::mem::take(stage.image_mut());
         image.history.extend(history);
         image.config.labels.extend(self.options.labels.clone());
-        image::set_platform(&mut image, &self.options.platform);
+        if !self.options.implicit_platform {
+            image::set_platform(&mut image, &self.options.platform);
+        }
+        image::normalize_platform(&mut image);
         let output = stage.state.output;
         let edge = output.map(|output| self.graph.finish(output)).transpose()?;
         let epoch = self.epoch.map(|epoch| epoch.seconds);
-        Ok(Lowered { edge, image, warnings, epoch, source })
+        Ok(Lowered { edge, image, warnings, epoch, source, multi_platform: self.multi_platform })
     }
 
     fn target(&self) -> Result<StageId, Error> {
@@ -448,7 +461,11 @@ impl<'a> Lowering<'a> {
     }
 }
 
-fn multi_platform(value: &str, several: bool) -> Result<bool, Error> {
+/// Tells whether step names tell platforms apart.
+fn multi_platform(options: &Options) -> Result<bool, Error> {
+    let several = options.multi_platform;
+    let given = options.build_args.get("BUILDKIT_MULTI_PLATFORM");
+    let Some(value) = given.filter(|value| !value.is_empty()) else { return Ok(several) };
     match parse_bool(value) {
         None => Err(Error::new(format!("invalid boolean value for multi-platform: {value}"))),
         Some(false) if several => Err(Error::new(

@@ -123,7 +123,7 @@ pub(crate) struct Driver<E: Executor, C: Cache<Output = E::Output>> {
     /// The vertices of tasks, for those that panic.
     owners: HashMap<Id, usize>,
     failure: Option<SolveError>,
-    /// Whether the target is done: what still runs was demanded ahead, and in vain.
+    /// Whether all targets are done: what still runs was demanded ahead, and in vain.
     over: bool,
 }
 
@@ -142,7 +142,7 @@ where
             result: ResultState::Unasked,
             told: Told::default(),
             guard: None,
-            open_users: step.users.len() + usize::from(number == plan.target),
+            open_users: step.users.len() + usize::from(plan.is_target(number)),
             anticipated: false,
             started: false,
             cached: false,
@@ -175,7 +175,8 @@ where
                 self.options.events.send(Event::Vertex { id, name, digest });
             }
         }
-        self.moves.push_back(Move::DemandResult(self.plan.target));
+        let targets = self.plan.targets.iter().map(|(target, _)| Move::DemandResult(*target));
+        self.moves.extend(targets);
         let cancel = self.options.cancel.clone();
         loop {
             self.work_off();
@@ -203,17 +204,20 @@ where
         if let Some(failure) = self.failure.take() {
             return Err(failure);
         }
-        let target = &self.states[self.plan.target];
-        let ResultState::Done(outputs) = &target.result else {
-            // Graphs have no cycles, so everything demanded arrives or fails.
-            let error = StepError::other("the scheduler has nothing left to do");
-            return Err(self.step_error(self.plan.target, error, &LogTail::default()));
-        };
-        let output = outputs[self.plan.output as usize].clone();
+        let (mut outputs, mut keys) = (Vec::new(), Vec::new());
+        for (target, output) in &self.plan.targets {
+            let ResultState::Done(results) = &self.states[*target].result else {
+                // Graphs have no cycles, so everything demanded arrives or fails.
+                let error = StepError::other("the scheduler has nothing left to do");
+                return Err(self.step_error(*target, error, &LogTail::default()));
+            };
+            outputs.push(results[*output as usize].clone());
+            keys.push(self.states[*target].canonical);
+        }
         let counted = |(step, _): &(&crate::plan::Step, &State<_, _>)| step.counted();
         let steps = self.plan.steps.iter().zip(&self.states).filter(counted);
         let cached = steps.clone().filter(|(_, state)| state.cached).count();
-        Ok(Solved { output, key: target.canonical, steps: steps.count(), cached })
+        Ok(Solved { outputs, keys, steps: steps.count(), cached })
     }
 
     /// Does all that can be done without waiting.
@@ -263,7 +267,7 @@ where
         let (id, number, outcome) = match ended {
             Ok((id, (number, outcome))) => (id, number, outcome),
             Err(error) => {
-                let number = self.owners.get(&error.id()).copied().unwrap_or(self.plan.target);
+                let number = self.owners.get(&error.id()).copied().unwrap_or(self.plan.last());
                 (error.id(), number, Err(Stop::Step(StepError::other(error), None)))
             }
         };
@@ -327,8 +331,12 @@ where
         self.world.cancel.cancel();
     }
 
-    /// Stops what was demanded in vain.
-    fn end(&mut self) {
+    /// Stops what was demanded in vain, once all targets are done.
+    fn end_if_done(&mut self) {
+        let is_done = |target: &usize| matches!(self.states[*target].result, ResultState::Done(_));
+        if !self.plan.targets.iter().all(|(target, _)| is_done(target)) {
+            return;
+        }
         self.over = true;
         self.moves.clear();
         self.world.cancel.cancel();

@@ -119,8 +119,8 @@ where
         self.states[number].result = ResultState::Done(outputs.into());
         self.moves.push_back(Move::ResultDone(number));
         self.settle(number);
-        if number == self.plan.target {
-            self.end();
+        if self.plan.is_target(number) {
+            self.end_if_done();
         }
     }
 

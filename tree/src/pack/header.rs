@@ -1,6 +1,8 @@
 //! Headers of tar entries: ustar, with a PAX header in front where a value doesn't fit.
 //! (IEEE Std 1003.1, "pax", ustar interchange format.)
 
+use std::borrow::Cow;
+
 use crate::metadata::{FileKind, Owner};
 
 /// The size of a block: headers and the padding of contents are made of them.
@@ -26,7 +28,7 @@ pub(super) struct Header<'a> {
     /// Seconds since 1970.
     pub(super) mtime: i64,
     /// What a link leads to; empty for others.
-    pub(super) target: &'a [u8],
+    pub(super) target: Cow<'a, [u8]>,
     pub(super) is_hard_link: bool,
     /// The `security.capability` attribute.
     pub(super) capability: Option<&'a [u8]>,
@@ -59,7 +61,7 @@ impl Header<'_> {
         octal(&mut block[124..136], fitting(self.size, ELEVEN_DIGITS));
         let mtime = u64::try_from(self.mtime).unwrap_or_default();
         octal(&mut block[136..148], fitting(mtime, ELEVEN_DIGITS));
-        text(&mut block[157..257], self.target);
+        text(&mut block[157..257], &self.target);
         let (major, minor) = self.device();
         octal(&mut block[329..337], major.into());
         octal(&mut block[337..345], minor.into());
@@ -96,7 +98,7 @@ impl Header<'_> {
         }
         number(&mut records, "gid", self.owner.gid.into(), SEVEN_DIGITS);
         if self.target.len() > NAME_SIZE || !self.target.is_ascii() {
-            record(&mut records, "linkpath", self.target);
+            record(&mut records, "linkpath", &self.target);
         }
         match u64::try_from(self.mtime) {
             Ok(mtime) => number(&mut records, "mtime", mtime, ELEVEN_DIGITS),

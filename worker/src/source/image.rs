@@ -6,7 +6,7 @@ use kiln_store::{LayerBlob, LayerId, Store};
 use super::document::digest_of;
 use super::origin::Origin;
 use crate::error::{Error, Result};
-use crate::resolve::ImageResolver;
+use crate::resolve::{Image, ImageResolver};
 
 /// Makes the layers of an image known to the store and returns the uppermost.
 pub(crate) async fn load(
@@ -16,28 +16,34 @@ pub(crate) async fn load(
     platform: &Platform,
 ) -> Result<Option<LayerId>> {
     let image = images.image(origin, digest, platform).await?;
+    let mut top = None;
+    for (diff_id, blob) in layer_blobs(&image, origin, &format!("{origin}@{digest}"))? {
+        top = Some(store.layers().declare(top.as_ref(), &diff_id, &blob)?);
+    }
+    Ok(top)
+}
+
+/// Returns the layers of an image, base first: the diff ID and the blob of each. `name` is the
+/// image's.
+pub(crate) fn layer_blobs(
+    image: &Image,
+    origin: &Origin,
+    name: &str,
+) -> Result<Vec<(Digest, LayerBlob)>> {
     let diff_ids = image.config.rootfs.diff_ids();
     if diff_ids.len() != image.layers.len() {
-        let problem = format!(
-            "{} layers in the manifest, {} in the config",
-            image.layers.len(),
-            diff_ids.len()
-        );
-        return Err(Error::image(format!("{origin}@{digest}"), problem));
+        let (layers, count) = (image.layers.len(), diff_ids.len());
+        let problem = format!("{layers} layers in the manifest, {count} in the config");
+        return Err(Error::image(name, problem));
     }
-    let mut top = None;
+    let mut blobs = Vec::with_capacity(diff_ids.len());
     for (descriptor, diff_id) in image.layers.iter().zip(diff_ids) {
         let media_type = descriptor.media_type().to_string();
         check_media_type(&media_type)?;
-        let blob = LayerBlob {
-            media_type,
-            digest: digest_of(descriptor)?,
-            size: descriptor.size(),
-            origin: origin.text(),
-        };
-        top = Some(store.layers().declare(top.as_ref(), diff_id, &blob)?);
+        let (digest, size) = (digest_of(descriptor)?, descriptor.size());
+        blobs.push((*diff_id, LayerBlob { media_type, digest, size, origin: origin.text() }));
     }
-    Ok(top)
+    Ok(blobs)
 }
 
 fn check_media_type(media_type: &str) -> Result<()> {

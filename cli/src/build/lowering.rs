@@ -1,0 +1,156 @@
+//! What the frontend is asked: graphs and image configs, or questions that take no build.
+
+use std::fmt::Display;
+use std::panic::resume_unwind;
+
+use anyhow::Context;
+use kiln_frontend::call::{Outline, Report, Targets};
+use kiln_frontend::{Lowered, Options, Warning};
+use kiln_oci::Platform;
+use tokio::runtime::Handle;
+
+use super::files::Files;
+use super::images::{Resolver, Step};
+use super::request::{BuildRequest, CONTEXT_NAME};
+use super::session::{Failure, Session};
+use super::source_time::TimedFiles;
+use crate::commands::build::Network;
+
+/// What the frontend answers.
+type Answer<T> = Result<T, Vec<kiln_frontend::Error>>;
+
+/// What the frontend makes of the Dockerfile for a platform, and what the build checks find.
+type LoweredOrWarned = (Answer<Lowered>, Vec<Warning>);
+
+impl Session<'_> {
+    /// Lowers for each platform. What the build checks find is told of the first one alone: it is
+    /// much the same for all.
+    pub(super) fn lower(&self) -> Result<Vec<(Platform, Lowered)>, Failure> {
+        let host = [Platform::host()];
+        let platforms = match self.request.platforms.as_slice() {
+            [] => &host,
+            platforms => platforms,
+        };
+        let source = &self.input.dockerfile.text;
+        let lowered = self.ask(|options, images, files| {
+            let lower = |platform: &Platform| {
+                let options = Options { platform: platform.clone(), ..options.clone() };
+                let mut warnings = Vec::new();
+                let ports = (images as _, files as _);
+                let lowered = kiln_frontend::lower_or_warn(source, &options, ports, &mut warnings);
+                (lowered, warnings)
+            };
+            let mut answers = side_by_side(platforms, lower);
+            let warnings = answers.first_mut().map(|(_, warnings)| std::mem::take(warnings));
+            let lowered: Answer<Vec<Lowered>> = answers.into_iter().map(|(one, _)| one).collect();
+            // They are told whether there are errors or not.
+            self.warnings.borrow_mut().extend(warnings.unwrap_or_default());
+            lowered
+        })?;
+        Ok(platforms.iter().cloned().zip(lowered).collect())
+    }
+
+    /// Lists the stages.
+    pub(super) fn targets(&self) -> Result<Targets, Failure> {
+        kiln_frontend::targets(&self.input.dockerfile.text).map_err(Failure::Dockerfile)
+    }
+
+    /// Tells what a build can be given.
+    pub(super) fn outline(&self) -> Result<Outline, Failure> {
+        let source = &self.input.dockerfile.text;
+        self.ask(|options, images, files| kiln_frontend::outline(source, options, images, files))
+    }
+
+    /// Runs the build checks.
+    pub(super) fn check(&self) -> Result<Report, Failure> {
+        let source = &self.input.dockerfile.text;
+        self.ask(|options, images, files| Ok(kiln_frontend::check(source, options, images, files)))
+    }
+
+    /// Asks the frontend a question, with the images and files at hand. As the reference does it,
+    /// questions other than for graphs are answered for this machine's platform, whatever the
+    /// platforms that are asked for.
+    fn ask<T>(
+        &self,
+        question: impl FnOnce(&Options, &Resolver<'_>, &TimedFiles<'_>) -> Answer<T>,
+    ) -> Result<T, Failure> {
+        let (request, dockerfile) = (self.request, &self.input.dockerfile);
+        let files = Files::open(
+            self.input.root.try_clone().context("open the context")?,
+            dockerfile,
+            &request.directories,
+        )?;
+        let files = TimedFiles {
+            files: &files,
+            tools: self.tools,
+            events: &self.events,
+            cancel: &self.cancel,
+            runtime: Handle::current(),
+        };
+        let names_platforms = request.platforms.len() > 1;
+        let resolver = &self.tools.resolver;
+        let images = Resolver::new(resolver, &self.events, &self.cancel, names_platforms);
+        let options = Options {
+            filename: dockerfile.name.clone(),
+            archive_context: self.input.is_archive,
+            ..options(request)
+        };
+        let step = Step::begin(&self.events, format!("[internal] load {}", dockerfile.name));
+        // Resolving images blocks this thread until the registries answer.
+        let answer = tokio::task::block_in_place(|| question(&options, &images, &files));
+        match &answer {
+            Ok(_) => step.complete(),
+            Err(errors) => step.fail(&errors.first().map_or(&"" as &dyn Display, |error| error)),
+        }
+        answer.map_err(Failure::Dockerfile)
+    }
+}
+
+/// Lowers for all platforms at once: each may have to wait for registries.
+fn side_by_side(
+    platforms: &[Platform],
+    lower: impl Fn(&Platform) -> LoweredOrWarned + Sync,
+) -> Vec<LoweredOrWarned> {
+    if let [only] = platforms {
+        return vec![lower(only)];
+    }
+    std::thread::scope(|scope| {
+        let start = |platform| {
+            let lower = &lower;
+            scope.spawn(move || lower(platform))
+        };
+        let threads: Vec<_> = platforms.iter().map(start).collect();
+        let end = |thread: std::thread::ScopedJoinHandle<'_, LoweredOrWarned>| {
+            thread.join().unwrap_or_else(|panic| resume_unwind(panic))
+        };
+        threads.into_iter().map(end).collect()
+    })
+}
+
+/// Returns what the frontend is asked for, but for what the Dockerfile says, and for this
+/// machine's platform.
+pub(super) fn options(request: &BuildRequest) -> Options {
+    Options {
+        target: request.target.clone(),
+        build_args: request.build_args.clone(),
+        labels: request.labels.clone(),
+        platform: Platform::host(),
+        implicit_platform: request.platforms.is_empty(),
+        build_platform: Platform::host(),
+        network: match request.network {
+            Network::Default => None,
+            Network::Host => Some("host".to_owned()),
+            Network::None => Some("none".to_owned()),
+        },
+        named_contexts: request.named_contexts.clone(),
+        archive_context: false,
+        filename: String::new(),
+        session: "kiln".to_owned(),
+        extra_hosts: request.hosts.clone(),
+        limits: request.limits.clone(),
+        hostname: None,
+        no_cache: request.no_cache.clone(),
+        context_name: CONTEXT_NAME.to_owned(),
+        multi_platform: request.platforms.len() > 1,
+    }
+}

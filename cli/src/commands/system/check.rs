@@ -1,0 +1,50 @@
+//! `kiln system check`.
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::Args;
+
+use crate::printer::Printer;
+use crate::settings::Settings;
+
+/// Reads all that is stored, prints a line for each thing that isn't what was stored, and fails
+/// where there is one
+#[derive(Debug, Args)]
+pub(crate) struct CheckArguments {
+    /// Drop what is damaged and what needs it; the next build makes it again
+    #[arg(long)]
+    repair: bool,
+}
+
+/// Checks the store. What was repaired is no failure.
+pub(crate) fn run(
+    arguments: &CheckArguments,
+    settings: &Settings,
+    printer: &Printer,
+) -> Result<ExitCode> {
+    let problems = kiln_store::check_index(&settings.root)?;
+    for problem in &problems {
+        printer.line(format_args!("index: {problem}"));
+    }
+    if !problems.is_empty() {
+        if !arguments.repair {
+            return Ok(ExitCode::FAILURE);
+        }
+        let kept = kiln_store::replace_index(&settings.root).context("replace the index")?;
+        printer.line(format_args!("the index was put aside as {}", kept.display()));
+    }
+    let store = settings.store()?;
+    let found = store.check()?;
+    for damage in &found {
+        printer.line(damage);
+    }
+    if found.is_empty() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    if !arguments.repair {
+        return Ok(ExitCode::FAILURE);
+    }
+    store.repair(&found).context("repair the store")?;
+    Ok(ExitCode::SUCCESS)
+}

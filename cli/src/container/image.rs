@@ -1,0 +1,59 @@
+//! The image of a container, for the platform that is asked for.
+
+use anyhow::{Context, Result};
+use kiln_oci::{Platform, Reference};
+use kiln_store::Store;
+use kiln_worker::container::{ContainerImage, Containers};
+use kiln_worker::emulation;
+
+use super::Failure;
+use crate::build::parse_platform;
+use crate::commands::run::RunArguments;
+use crate::image::{StoredImage, Wanted, find_rows};
+use crate::printer::Printer;
+
+/// Returns the image, from the store or else its registry, and makes sure that it can run here.
+pub(super) async fn find_image(
+    containers: &Containers,
+    store: &Store,
+    arguments: &RunArguments,
+    printer: &Printer,
+) -> Result<ContainerImage, Failure> {
+    // An empty variable is none.
+    let asked = arguments.platform.as_deref().filter(|text| !text.is_empty());
+    let asked = asked.map(parse_platform).transpose()?;
+    let image = load(containers, store, &arguments.image, asked.as_ref()).await?;
+    let (host, platform) = (Platform::host(), image.config.platform());
+    if platform.architecture.is_empty() {
+        return Ok(image);
+    }
+    if asked.is_none() && !kiln_registry::platform::runs(&host, &platform) {
+        printer.note(format_args!(
+            "WARNING: the image's platform ({platform}) is not this machine's ({host}), and \
+             --platform asks for none"
+        ));
+    }
+    emulation::check(&platform).map_err(anyhow::Error::from)?;
+    Ok(image)
+}
+
+async fn load(
+    containers: &Containers,
+    store: &Store,
+    text: &str,
+    asked: Option<&Platform>,
+) -> Result<ContainerImage> {
+    let host = Platform::host();
+    let platform = asked.unwrap_or(&host);
+    if let Some(row) = find_rows(store, text)?.into_iter().next() {
+        let wanted = asked.map_or(Wanted::Here, Wanted::Platform);
+        let image = StoredImage::load(store, row, wanted);
+        let image = image.with_context(|| format!("image {text}"))?;
+        let prepared = containers.local(&image.digest, platform).await;
+        return prepared.with_context(|| format!("prepare the image {text}"));
+    }
+    let reference: Reference =
+        text.parse().with_context(|| format!("invalid image name {text:?}"))?;
+    let pulled = containers.pull(&reference, platform).await;
+    pulled.with_context(|| format!("no image {text} in the store; pull it"))
+}

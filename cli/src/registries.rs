@@ -1,0 +1,122 @@
+//! Registries: who asks, where they are configured, through whom requests go.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use kiln_registry::{Client, CredentialFiles, HostSources, Options, Proxies};
+
+/// What the environment says about registries.
+#[derive(Clone, Debug)]
+pub(crate) struct Registries {
+    credentials: Vec<PathBuf>,
+    hosts: HostSources,
+    proxies: Proxies,
+}
+
+impl Registries {
+    /// Gathers it; `explicit` is the `registries.toml` that was typed.
+    pub(crate) fn of_environment(explicit: Option<PathBuf>) -> Self {
+        Self::gather(explicit, |name| std::env::var_os(name).filter(|value| !value.is_empty()))
+    }
+
+    fn gather(explicit: Option<PathBuf>, variable: impl Fn(&str) -> Option<OsString>) -> Self {
+        let directory = |name: &str| {
+            variable(name).map(PathBuf::from).filter(|directory| directory.is_absolute())
+        };
+        let home = directory("HOME");
+        let config = directory("XDG_CONFIG_HOME").or_else(|| Some(home.as_ref()?.join(".config")));
+        let docker = variable("DOCKER_CONFIG").map(PathBuf::from);
+        let docker = docker.or_else(|| home.as_ref().map(|home| home.join(".docker")));
+        let credentials = [
+            variable("REGISTRY_AUTH_FILE").map(PathBuf::from),
+            docker.map(|directory| directory.join("config.json")),
+            directory("XDG_RUNTIME_DIR").map(|run| run.join("containers/auth.json")),
+        ];
+        let own = |name: &str| config.as_ref().map(|config| config.join(name));
+        let both = |system: &str, own: Option<PathBuf>| {
+            own.into_iter().chain([PathBuf::from(system)]).collect::<Vec<_>>()
+        };
+        let hosts = HostSources {
+            explicit,
+            registries: both("/etc/kiln/registries.toml", own("kiln/registries.toml")),
+            docker_certificates: both("/etc/docker/certs.d", own("docker/certs.d")),
+            docker_engine: both("/etc/docker/daemon.json", own("docker/daemon.json")),
+            containerd: vec![PathBuf::from("/etc/containerd/certs.d")],
+        };
+        let proxy = |upper: &str, lower: &str| {
+            variable(upper).or_else(|| variable(lower)).and_then(|value| value.into_string().ok())
+        };
+        // Where kiln is run on behalf of a web server, that variable holds what a client sent.
+        let is_cgi = variable("REQUEST_METHOD").is_some();
+        let http = if is_cgi { None } else { proxy("HTTP_PROXY", "http_proxy") };
+        let proxies = Proxies {
+            http,
+            https: proxy("HTTPS_PROXY", "https_proxy"),
+            all: proxy("ALL_PROXY", "all_proxy"),
+            none: proxy("NO_PROXY", "no_proxy"),
+        };
+        Self { credentials: credentials.into_iter().flatten().collect(), hosts, proxies }
+    }
+
+    /// Returns a client. Nothing is read before it has to be.
+    pub(crate) fn client(&self) -> Client {
+        Client::new(Options {
+            credentials: Arc::new(self.credentials()),
+            hosts: self.hosts.clone(),
+            proxies: self.proxies.clone(),
+            ..Options::default()
+        })
+    }
+
+    /// Returns where credentials are kept.
+    pub(crate) fn credentials(&self) -> CredentialFiles {
+        CredentialFiles::new(self.credentials.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gather(variables: &[(&str, &str)]) -> Registries {
+        Registries::gather(None, |name| {
+            let found = variables.iter().find(|(known, _)| *known == name);
+            found.map(|(_, value)| OsString::from(value))
+        })
+    }
+
+    #[test]
+    fn credentials_have_several_places() {
+        let places = |variables: &[(&str, &str)]| gather(variables).credentials;
+        let path = PathBuf::from;
+        assert_eq!(places(&[("HOME", "/h")]), [path("/h/.docker/config.json")]);
+        assert_eq!(
+            places(&[
+                ("HOME", "/h"),
+                ("DOCKER_CONFIG", "/d"),
+                ("REGISTRY_AUTH_FILE", "/a.json"),
+                ("XDG_RUNTIME_DIR", "/run/user/1"),
+            ]),
+            [path("/a.json"), path("/d/config.json"), path("/run/user/1/containers/auth.json")]
+        );
+    }
+
+    #[test]
+    fn configuration_is_the_users_first() {
+        let hosts = gather(&[("HOME", "/h")]).hosts;
+        let own = PathBuf::from("/h/.config/kiln/registries.toml");
+        assert_eq!(hosts.registries, [own, "/etc/kiln/registries.toml".into()]);
+        let hosts = gather(&[("HOME", "/h"), ("XDG_CONFIG_HOME", "/x")]).hosts;
+        assert_eq!(hosts.registries[0], PathBuf::from("/x/kiln/registries.toml"));
+    }
+
+    #[test]
+    fn proxies_have_two_spellings() {
+        let text = Some("p:1".to_owned());
+        let proxies = gather(&[("http_proxy", "p:1"), ("HTTPS_PROXY", "p:1")]).proxies;
+        assert_eq!((proxies.http, proxies.https), (text.clone(), text));
+        let proxies = gather(&[("HTTP_PROXY", "p:1"), ("REQUEST_METHOD", "GET")]).proxies;
+        assert_eq!(proxies.http, None);
+    }
+}

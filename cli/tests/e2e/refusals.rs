@@ -1,0 +1,68 @@
+//! Machines that don't let a user be root of a namespace, or not wholly: what kiln says of them.
+
+use std::process::Command;
+
+use kiln_testkit::environment::run;
+use kiln_testkit::{Kiln, Need, skip};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_kiln");
+
+fn skipped(test: &str) -> bool {
+    skip(test, &[Need::Accounts, Need::Program("unshare"), Need::Program("setpriv")])
+}
+
+/// Returns a command that runs `script` with kiln's command line behind it, by `unshare`.
+fn apart(kiln: &Kiln, how: &[&str], script: &str) -> Command {
+    let inner = kiln.command(&["run", "img", "id"]);
+    let mut command = Command::new("unshare");
+    command.args(how).args(["sh", "-c", &format!("{script} \"$@\""), "sh"]);
+    command.arg(inner.get_program()).args(inner.get_args());
+    command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command
+}
+
+#[test]
+fn a_switch_that_forbids_namespaces_is_named() {
+    if skipped("a_switch_that_forbids_namespaces_is_named") {
+        return;
+    }
+    // A root without privileges, in a namespace where the switch is off.
+    let kiln = Kiln::new(BINARY);
+    let script = "echo 0 > /proc/sys/user/max_user_namespaces && \
+                  exec setpriv --bounding-set=-sys_admin --inh-caps=-sys_admin";
+    let refused = run(&mut apart(&kiln, &["--user", "--map-root-user"], script));
+    assert_eq!(refused.code, 125);
+    let expected = "can't become root of a user namespace: user.max_user_namespaces is 0 (as root: \
+                    sysctl -w user.max_user_namespaces=10000";
+    assert!(refused.stderr.contains(expected), "{}", refused.stderr);
+}
+
+#[test]
+fn a_hidden_proc_is_explained() {
+    if skipped("a_hidden_proc_is_explained") {
+        return;
+    }
+    let kiln = Kiln::rootless(BINARY);
+    kiln.build_text("FROM base\n", &["-t", "img"]).success();
+    let script = "mount -t tmpfs none /proc/fs &&";
+    let refused = run(&mut apart(&kiln, &["--mount"], script)).failure();
+    assert!(refused.contains("this system hides parts of /proc"), "{refused}");
+    assert_eq!(kiln.run(&["run", "img", "id", "-u"]).success(), "0\n");
+}
+
+#[test]
+fn programs_that_may_not_map_ids_are_done_without() {
+    if skipped("programs_that_may_not_map_ids_are_done_without") {
+        return;
+    }
+    let kiln = Kiln::rootless(BINARY);
+    kiln.write("text/Dockerfile", "FROM base\nRUN test $(wc -l < /proc/self/uid_map) = 1\n");
+    let base = format!("base=oci-layout://{}", kiln.base().display());
+    let inner = kiln.command(&["build", "--build-context", &base, "text"]);
+    let mut command = Command::new("setpriv");
+    command.arg("--no-new-privs").arg(inner.get_program()).args(inner.get_args());
+    command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let built = run(command.current_dir(kiln.path("")));
+    assert!(built.stderr.contains("WARNING: subordinate ids can't be used"), "{}", built.stderr);
+    built.success();
+}

@@ -1,0 +1,23 @@
+//! The security suite once more, with kiln run by a user who isn't root.
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+
+#[path = "security/archives.rs"]
+mod archives;
+#[path = "security/arena.rs"]
+mod arena;
+#[path = "security/contexts.rs"]
+mod contexts;
+#[path = "security/documents.rs"]
+mod documents;
+#[path = "security/images.rs"]
+mod images;
+#[path = "security/mounts.rs"]
+mod mounts;
+#[path = "security/races.rs"]
+mod races;
+#[path = "security/runtime.rs"]
+mod runtime;
+#[path = "security/secrets.rs"]
+mod secrets;
+#[path = "security/users.rs"]
+mod users;

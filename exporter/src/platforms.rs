@@ -1,0 +1,44 @@
+//! The files of several platforms, beside each other or in one place.
+
+use kiln_oci::Platform;
+use kiln_tree::pack::{Plan, find_conflict};
+use kiln_tree::{Dir, PackOptions, Timestamp, Whiteouts};
+
+use crate::error::{Error, Result};
+use crate::export::{ExportContext, ExportRequest};
+use crate::merged;
+
+/// Opens the files of each image.
+pub(crate) fn open(request: &ExportRequest, context: &ExportContext<'_>) -> Result<Vec<Dir>> {
+    request.images.iter().map(|image| merged::open(image.layer.as_ref(), context)).collect()
+}
+
+/// Plans the tar of each image.
+pub(crate) fn plans<'a>(request: &ExportRequest, sources: &'a [Dir]) -> Result<Vec<Plan<'a>>> {
+    let plan = |(image, source): (&crate::ImageSource, &'a Dir)| {
+        let clamp_mtime = image.epoch.map(|seconds| Timestamp { seconds, nanoseconds: 0 });
+        let options = PackOptions { whiteouts: Whiteouts::None, clamp_mtime };
+        Ok(Plan::new(source, options)?)
+    };
+    request.images.iter().zip(sources).map(plan).collect()
+}
+
+/// Refuses to put two files into one place.
+pub(crate) fn check_conflicts(request: &ExportRequest, sources: &[Dir]) -> Result<()> {
+    if sources.len() < 2 {
+        return Ok(());
+    }
+    let Some(conflict) = find_conflict(&plans(request, sources)?) else { return Ok(()) };
+    let platform = |number: usize| request.images[number].platform.to_string();
+    Err(Error::Unsupported(format!(
+        "cannot overwrite {} from {} with {} when split option is disabled",
+        conflict.path.display(),
+        platform(conflict.first),
+        platform(conflict.second)
+    )))
+}
+
+/// Returns the name of a platform's directory, as `linux_arm_v7`.
+pub(crate) fn directory(platform: &Platform) -> String {
+    platform.to_string().replace('/', "_")
+}

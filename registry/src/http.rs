@@ -1,0 +1,228 @@
+//! HTTP clients, made when they are needed.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use reqwest::{NoProxy, Proxy};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+
+use crate::error::Problem;
+
+/// The proxies that requests go through; what is set to nothing is not used. This machine itself is
+/// never reached through a proxy.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Proxies {
+    /// For `http`.
+    pub http: Option<String>,
+    /// For `https`.
+    pub https: Option<String>,
+    /// For whatever has none of its own.
+    pub all: Option<String>,
+    /// Hosts, domains and networks that are reached directly, as `example.com,10.0.0.0/8`.
+    pub none: Option<String>,
+}
+
+impl std::fmt::Debug for Proxies {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Addresses of proxies hold passwords.
+        f.debug_struct("Proxies").field("none", &self.none).finish_non_exhaustive()
+    }
+}
+
+/// Whom `https` trusts, and as whom it introduces itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Trust {
+    /// Whether anybody is trusted.
+    pub(crate) insecure: bool,
+    /// Files with root certificates, beside the system's.
+    pub(crate) roots: Vec<PathBuf>,
+    /// Files with the client's certificate and its key.
+    pub(crate) identity: Option<(PathBuf, PathBuf)>,
+}
+
+/// Time limits of connections.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Timeouts {
+    pub(crate) connect: Duration,
+    pub(crate) read: Duration,
+}
+
+/// One client for plain `http`, and for `https` one for each [`Trust`]: those read the system's
+/// certificates, which takes longer than many a build.
+#[derive(Debug)]
+pub(crate) struct HttpClients {
+    timeouts: Timeouts,
+    proxies: Proxies,
+    made: Mutex<BTreeMap<Option<Trust>, reqwest::Client>>,
+}
+
+impl HttpClients {
+    /// Returns clients with these limits, which are not made yet.
+    pub(crate) fn new(timeouts: Timeouts, proxies: Proxies) -> Self {
+        Self { timeouts, proxies, made: Mutex::default() }
+    }
+
+    /// Returns the client for plain `http`.
+    pub(crate) fn plain(&self) -> Result<reqwest::Client, Problem> {
+        self.of(None)
+    }
+
+    /// Returns a client for `https`.
+    pub(crate) fn secure(&self, trust: &Trust) -> Result<reqwest::Client, Problem> {
+        self.of(Some(trust))
+    }
+
+    fn of(&self, trust: Option<&Trust>) -> Result<reqwest::Client, Problem> {
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = trust.cloned();
+        if let Some(client) = made.get(&key) {
+            return Ok(client.clone());
+        }
+        let client = self.client(trust)?;
+        made.insert(key, client.clone());
+        Ok(client)
+    }
+
+    fn client(&self, trust: Option<&Trust>) -> Result<reqwest::Client, Problem> {
+        let mut builder = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls(trust)?)
+            .user_agent(concat!("kiln/", env!("CARGO_PKG_VERSION")))
+            .redirect(reqwest::redirect::Policy::none())
+            .referer(false)
+            .no_proxy()
+            .connect_timeout(self.timeouts.connect)
+            .read_timeout(self.timeouts.read);
+        for proxy in self.proxies.list()? {
+            builder = builder.proxy(proxy);
+        }
+        Ok(builder.build()?)
+    }
+}
+
+impl Proxies {
+    fn list(&self) -> Result<Vec<Proxy>, Problem> {
+        let none =
+            format!("localhost,127.0.0.0/8,::1,{}", self.none.as_deref().unwrap_or_default());
+        let none = NoProxy::from_string(&none);
+        let wrong = |_| Problem::Config("the address of the proxy is invalid".to_owned());
+        let mut proxies = Vec::new();
+        if let Some(address) = address(self.http.as_deref()) {
+            proxies.push(Proxy::http(address).map_err(wrong)?.no_proxy(none.clone()));
+        }
+        if let Some(address) = address(self.https.as_deref()) {
+            proxies.push(Proxy::https(address).map_err(wrong)?.no_proxy(none.clone()));
+        }
+        if let Some(address) = address(self.all.as_deref()) {
+            proxies.push(Proxy::all(address).map_err(wrong)?.no_proxy(none));
+        }
+        Ok(proxies)
+    }
+}
+
+/// Returns a proxy's address; without a scheme it is one of a plain proxy, as for everybody else.
+fn address(text: Option<&str>) -> Option<String> {
+    let text = text.filter(|text| !text.is_empty())?;
+    Some(if text.contains("://") { text.to_owned() } else { format!("http://{text}") })
+}
+
+fn tls(trust: Option<&Trust>) -> Result<ClientConfig, Problem> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| Problem::Tls(error.to_string()))?;
+    let builder = match trust {
+        Some(trust) if trust.insecure => {
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(Anybody(provider)))
+        }
+        Some(trust) => builder.with_root_certificates(roots(trust)?),
+        None => builder.with_root_certificates(RootCertStore::empty()),
+    };
+    let mut config = match trust.and_then(|trust| trust.identity.as_ref()) {
+        Some((certificate, key)) => builder
+            .with_client_auth_cert(certificates(certificate)?, private_key(key)?)
+            .map_err(unusable(certificate))?,
+        None => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+fn unusable<E: std::fmt::Display>(path: &Path) -> impl FnOnce(E) -> Problem {
+    move |error| Problem::Config(format!("{}: {error}", path.display()))
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Problem> {
+    let read = CertificateDer::pem_file_iter(path).map_err(unusable(path))?;
+    let found = read.collect::<Result<Vec<_>, _>>().map_err(unusable(path))?;
+    if found.is_empty() {
+        return Err(unusable(path)("there is no certificate in it"));
+    }
+    Ok(found)
+}
+
+fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, Problem> {
+    PrivateKeyDer::from_pem_file(path).map_err(unusable(path))
+}
+
+fn roots(trust: &Trust) -> Result<RootCertStore, Problem> {
+    let found = rustls_native_certs::load_native_certs();
+    let mut roots = RootCertStore::empty();
+    let (added, _) = roots.add_parsable_certificates(found.certs);
+    for path in &trust.roots {
+        for certificate in certificates(path)? {
+            roots.add(certificate).map_err(unusable(path))?;
+        }
+    }
+    if added > 0 || !trust.roots.is_empty() {
+        return Ok(roots);
+    }
+    let why = found.errors.first().map(ToString::to_string);
+    Err(Problem::Tls(why.unwrap_or_else(|| "this system has no root certificates".to_owned())))
+}
+
+/// Trusts anybody, for whoever has said so.
+#[derive(Debug)]
+struct Anybody(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,428 @@
+//! Looking at everything in the store, and dropping what is damaged.
+//!
+//! | what | is damaged where |
+//! | --- | --- |
+//! | the index | SQLite says so |
+//! | a row of the index | its sum is wrong ([`crate::sums`]) |
+//! | a blob | its bytes don't have its digest |
+//! | a tree | its stamp or its seal is another one ([`crate::integrity`]) |
+//! | an image | a part of it is neither here nor to be had elsewhere |
+//!
+//! A repair drops what is damaged, and then what needs it: layers that have no form left and those
+//! above them, cache records that lead to these, images without their documents or layers. The next
+//! build makes it again. An index that SQLite can't read any more is put aside and begun anew; the
+//! trees and blobs that it named go with it, cache mounts and volumes stay.
+
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use kiln_oci::{Digest, media_type};
+use rusqlite::{Connection, OpenFlags};
+use serde::Deserialize;
+
+use crate::error::{Error, Result};
+use crate::images::ImageRow;
+use crate::integrity::TreeRecord;
+use crate::layers::LayerId;
+use crate::lock::RootLock;
+use crate::store::{Inner, Store};
+use crate::{layout, recovery, sums};
+
+/// How many problems SQLite is asked for.
+const PROBLEMS: u32 = 20;
+/// The largest manifest or index that is looked into.
+const DOCUMENT: u64 = 16 << 20;
+
+/// Something that isn't what was stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// What.
+    pub what: Damaged,
+    /// What is wrong with it.
+    pub problem: String,
+}
+
+/// What can be damaged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Damaged {
+    /// So many rows of a table of the index.
+    Rows(&'static str),
+    /// A blob.
+    Blob(Digest),
+    /// The tree of a layer.
+    Tree(LayerId),
+    /// An image, by its manifest or index.
+    Image(Digest),
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let problem = &self.problem;
+        match &self.what {
+            Damaged::Rows(table) => write!(f, "index, table {table}: {problem}"),
+            Damaged::Blob(digest) => write!(f, "blob {digest}: {problem}"),
+            Damaged::Tree(layer) => write!(f, "tree of layer {layer}: {problem}"),
+            Damaged::Image(digest) => write!(f, "image {digest}: {problem}"),
+        }
+    }
+}
+
+impl Store {
+    /// Looks at every row, every blob and every tree, and returns what is damaged. Of a tree that has
+    /// no seal yet, one is taken. Reads everything.
+    ///
+    /// # Errors
+    /// Fails where something can't be looked at; damage is no failure.
+    pub fn check(&self) -> Result<Vec<Damage>> {
+        let mut found = self.check_rows()?;
+        found.extend(self.check_blobs()?);
+        found.extend(self.check_trees()?);
+        found.extend(self.check_images()?);
+        Ok(found)
+    }
+
+    /// Drops what is damaged, and what needs it.
+    ///
+    /// # Errors
+    /// Fails where something can't be dropped.
+    pub fn repair(&self, found: &[Damage]) -> Result<()> {
+        let inner = self.inner();
+        {
+            let _alone = RootLock::exclusive(&inner.root)?;
+            for damage in found {
+                match &damage.what {
+                    Damaged::Blob(digest) => self.content().remove_corrupt(digest)?,
+                    Damaged::Tree(layer) => drop_tree(inner, layer)?,
+                    Damaged::Rows(_) | Damaged::Image(_) => {}
+                }
+            }
+            inner.index.write("repair", |transaction| {
+                for (table, sum) in sums::TABLES {
+                    let sql = format!("DELETE FROM {table} WHERE sum IS NOT {sum}");
+                    transaction.execute(&sql, [])?;
+                }
+                recovery::forget_lost(transaction)
+            })?;
+            recovery::sweep(inner)?;
+        }
+        // What was dropped may have been a part of further images.
+        for damage in self.check_images()? {
+            if let Damaged::Image(digest) = &damage.what {
+                self.images().remove(digest)?;
+            }
+        }
+        layout::publish(inner)
+    }
+
+    fn check_rows(&self) -> Result<Vec<Damage>> {
+        self.inner().index.read("check rows", |connection| {
+            let mut found = Vec::new();
+            for (table, sum) in sums::TABLES {
+                let sql = format!("SELECT count(*) FROM {table} WHERE sum IS NOT {sum}");
+                let count: i64 = connection.query_row(&sql, [], |row| row.get(0))?;
+                if count > 0 {
+                    let rows = if count == 1 { "row has" } else { "rows have" };
+                    let problem = format!("{count} {rows} a wrong checksum");
+                    found.push(Damage { what: Damaged::Rows(table), problem });
+                }
+            }
+            Ok(found)
+        })
+    }
+
+    fn check_blobs(&self) -> Result<Vec<Damage>> {
+        let content = self.content();
+        let digests = self.inner().index.read("list blobs", |connection| {
+            recovery::digest_column(connection, "SELECT digest FROM blobs ORDER BY digest")
+        })?;
+        let mut found = Vec::new();
+        for digest in digests {
+            if let Some(problem) = content.problem(&digest)? {
+                found.push(Damage { what: Damaged::Blob(digest), problem });
+            }
+        }
+        Ok(found)
+    }
+
+    fn check_trees(&self) -> Result<Vec<Damage>> {
+        let mut found = Vec::new();
+        for id in self.layers().with_trees()? {
+            if let Some(problem) = self.problem_of_tree(&id)? {
+                found.push(Damage { what: Damaged::Tree(id), problem: problem.to_owned() });
+            }
+        }
+        Ok(found)
+    }
+
+    fn problem_of_tree(&self, id: &LayerId) -> Result<Option<&'static str>> {
+        let layers = self.layers();
+        // A damaged row is told of by itself.
+        let Ok(Some(layer)) = layers.get(id) else { return Ok(None) };
+        let Ok(stamp) = layers.stamp_of(id) else {
+            // Garbage collection in another process may have been faster.
+            let is_there = layers.get(id)?.is_some_and(|layer| layer.has_tree);
+            return Ok(is_there.then_some("it can't be read"));
+        };
+        if layer.tree.as_ref().is_some_and(|record| record.stamp != stamp) {
+            return Ok(Some("it was changed"));
+        }
+        let Ok(seal) = layers.seal_of(id) else { return Ok(Some("it can't be read")) };
+        match layer.tree {
+            Some(TreeRecord { seal: Some(known), .. }) if known != seal => {
+                Ok(Some("a file holds something else than was stored"))
+            }
+            Some(TreeRecord { seal: Some(_), .. }) => Ok(None),
+            _ => layers.record(id, &stamp, &seal).map(|()| None),
+        }
+    }
+
+    fn check_images(&self) -> Result<Vec<Damage>> {
+        let Ok(images) = self.images().list() else { return Ok(Vec::new()) };
+        let mut found: Vec<Damage> = Vec::new();
+        for image in images {
+            let what = Damaged::Image(image.digest);
+            if found.iter().any(|damage| damage.what == what) {
+                continue;
+            }
+            if let Some(problem) = self.problem_of_image(&image)? {
+                found.push(Damage { what, problem });
+            }
+        }
+        Ok(found)
+    }
+
+    /// Tells what an image lacks. Of an index, only what is here of it counts.
+    fn problem_of_image(&self, image: &ImageRow) -> Result<Option<String>> {
+        let is_index = media_type::is_index(&image.media_type);
+        let Some(document) = self.document(&image.digest) else {
+            return Ok(Some("its manifest can't be read".to_owned()));
+        };
+        if !is_index {
+            return self.missing_part(&document);
+        }
+        for manifest in &document.manifests {
+            if self.content().size(&manifest.digest)?.is_none() {
+                continue;
+            }
+            let problem = match self.document(&manifest.digest) {
+                Some(document) => self.missing_part(&document)?,
+                None => Some("a manifest can't be read".to_owned()),
+            };
+            if problem.is_some() {
+                return Ok(problem);
+            }
+        }
+        Ok(None)
+    }
+
+    fn document(&self, digest: &Digest) -> Option<Document> {
+        serde_json::from_slice(&self.content().read(digest, DOCUMENT).ok()?).ok()
+    }
+
+    fn missing_part(&self, manifest: &Document) -> Result<Option<String>> {
+        if let Some(config) = &manifest.config
+            && self.content().size(&config.digest)?.is_none()
+        {
+            return Ok(Some("its config is missing".to_owned()));
+        }
+        for layer in &manifest.layers {
+            let sql = "SELECT 1 FROM layer_blobs JOIN layers ON layers.id = layer_blobs.layer
+                       WHERE digest = ?1 AND (origin IS NOT NULL OR has_tree)";
+            let can_be_had = self.content().size(&layer.digest)?.is_some()
+                || self.inner().index.read("look up a layer", |connection| {
+                    connection.prepare_cached(sql)?.exists([layer.digest.as_bytes()])
+                })?;
+            if !can_be_had {
+                return Ok(Some(format!("its layer {} is missing", layer.digest)));
+            }
+        }
+        Ok(None)
+    }
+}
+
+#[derive(Deserialize)]
+struct Document {
+    #[serde(default)]
+    manifests: Vec<Part>,
+    config: Option<Part>,
+    #[serde(default)]
+    layers: Vec<Part>,
+}
+
+#[derive(Deserialize)]
+struct Part {
+    digest: Digest,
+}
+
+fn drop_tree(inner: &Inner, layer: &LayerId) -> Result<()> {
+    let sql = "UPDATE layers SET has_tree = 0, stamp = NULL, entries = NULL, seal = NULL
+               WHERE id = ?1";
+    inner.index.write("drop a tree", |transaction| {
+        transaction.prepare_cached(sql)?.execute([layer.as_str()]).map(|_| ())
+    })?;
+    inner.discard(&inner.trees.join(layer.as_str()))
+}
+
+/// Has SQLite look at the index of the store at `root`, without opening the store, and returns what
+/// is wrong with it; nothing where there is no index.
+///
+/// # Errors
+/// Fails where the file can't be opened.
+pub fn check_index(root: &Path) -> Result<Vec<String>> {
+    let path = root.join("kiln.db");
+    if !path.exists() {
+        return Ok(Vec::new());
+    }
+    let answers = || -> rusqlite::Result<Vec<String>> {
+        let connection = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        sums::register(&connection)?;
+        let sql = format!("PRAGMA integrity_check({PROBLEMS})");
+        let mut statement = connection.prepare(&sql)?;
+        statement.query_map([], |row| row.get(0))?.collect()
+    };
+    match answers() {
+        Ok(answers) => Ok(answers.into_iter().filter(|answer| answer != "ok").collect()),
+        Err(source) => match Error::index("check the index", source) {
+            Error::Damaged { .. } => Ok(vec!["SQLite can't read it".to_owned()]),
+            error => Err(error),
+        },
+    }
+}
+
+/// Puts an index aside that can't be read any more, so that the store begins with an empty one, and
+/// returns where it is now. Nobody else should be using the store.
+///
+/// # Errors
+/// Fails where it can't be moved.
+pub fn replace_index(root: &Path) -> Result<PathBuf> {
+    let _alone = RootLock::exclusive(root)?;
+    let kept = root.join(format!("kiln.db.damaged-{}", crate::name::fresh()));
+    for suffix in ["-wal", "-shm", ""] {
+        let from = root.join(format!("kiln.db{suffix}"));
+        let to = PathBuf::from(format!("{}{suffix}", kept.display()));
+        match fs::rename(&from, &to) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            result => result.map_err(Error::io("rename", &from))?,
+        }
+    }
+    Ok(kept)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{LayerBlob, Store};
+
+    fn damage(store: &Store, sql: &str) {
+        store.inner().index.write("damage", |transaction| transaction.execute(sql, [])).unwrap();
+    }
+
+    fn found(store: &Store) -> Vec<String> {
+        store.check().unwrap().iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn flipped_bits_of_blobs_and_trees_are_found_and_dropped() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let (layers, content) = (store.layers(), store.content());
+        let tree = layers.begin().unwrap();
+        fs::write(tree.fs().join("f"), "content").unwrap();
+        let layer = layers.commit(tree, None).unwrap();
+        let above = layers.commit(layers.begin().unwrap(), Some(&layer)).unwrap();
+        let blob = content.put(b"blob").unwrap().digest;
+        assert!(found(&store).is_empty());
+
+        fs::write(content.path(&blob), "blub").unwrap();
+        let file = layers.tree_path(&layer).join("f");
+        let times = fs::metadata(&file).unwrap().modified().unwrap();
+        fs::write(&file, "cuntent").unwrap();
+        // As if a disk had done it: nothing shows but the content.
+        fs::File::options().write(true).open(&file).unwrap().set_modified(times).unwrap();
+        let seen = store.check().unwrap();
+        let what: Vec<&Damaged> = seen.iter().map(|damage| &damage.what).collect();
+        assert_eq!(what, [&Damaged::Blob(blob), &Damaged::Tree(layer.clone())]);
+        store.repair(&seen).unwrap();
+        assert!(found(&store).is_empty());
+        assert_eq!(content.size(&blob).unwrap(), None);
+        assert!(layers.get(&layer).unwrap().is_none() && layers.get(&above).unwrap().is_none());
+        assert!(!layers.tree_path(&layer).exists() && !layers.tree_path(&above).exists());
+    }
+
+    #[test]
+    fn a_tree_that_was_touched_is_not_used() {
+        let dir = tempfile::tempdir().unwrap();
+        let layer = {
+            let layers = Store::open(dir.path()).unwrap().layers();
+            let tree = layers.begin().unwrap();
+            fs::write(tree.fs().join("f"), "content").unwrap();
+            layers.commit(tree, None).unwrap()
+        };
+        let store = Store::open(dir.path()).unwrap();
+        let layers = store.layers();
+        store.seal_trees().unwrap();
+        let known = layers.get(&layer).unwrap().unwrap();
+        assert!(known.tree.as_ref().is_some_and(|tree| tree.seal.is_some()));
+        fs::write(layers.tree_path(&layer).join("f"), "contents").unwrap();
+        let error = layers.check_trees([&known]).unwrap_err().to_string();
+        assert!(error.contains("kiln system check --repair"), "{error}");
+        fs::remove_dir_all(layers.tree_path(&layer)).unwrap();
+        assert!(layers.check_trees([&known]).is_err());
+        assert_eq!(found(&store), [format!("tree of layer {layer}: it can't be read")]);
+    }
+
+    #[test]
+    fn rows_that_say_something_else_are_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let (layers, cache) = (store.layers(), store.cache());
+        let layer = layers.commit(layers.begin().unwrap(), None).unwrap();
+        let blob = LayerBlob {
+            media_type: media_type::OCI_LAYER_GZIP.to_owned(),
+            digest: Digest::of(b"blob"),
+            size: 4,
+            origin: Some("example.com/x".to_owned()),
+        };
+        layers.add_blob(&layer, &Digest::of(b"diff"), &blob).unwrap();
+        let (key, definition) = (Digest::of(b"key"), Digest::of(b"definition"));
+        cache.put(&key, &[Some(layer.clone())], "RUN x").unwrap();
+        cache.link(&definition, &key).unwrap();
+        assert!(found(&store).is_empty());
+        // Triggers would make the sums right again.
+        damage(&store, "DROP TRIGGER layers_updated");
+        damage(&store, "DROP TRIGGER layer_blobs_updated");
+        damage(&store, "UPDATE layer_blobs SET size = 5");
+        assert!(matches!(layers.blobs(&layer), Err(Error::Damaged { .. })));
+        damage(&store, "UPDATE cache_links SET canonical = definition");
+        assert_eq!(cache.canonical(&definition).unwrap(), None);
+        damage(&store, "UPDATE cache_outputs SET layer = NULL");
+        assert_eq!(cache.get(&key).unwrap(), None);
+        damage(&store, "UPDATE layers SET created_at = created_at + 1");
+        assert!(matches!(layers.get(&layer), Err(Error::Damaged { .. })));
+        let seen = store.check().unwrap();
+        assert_eq!(seen.len(), 4, "{seen:?}");
+        store.repair(&seen).unwrap();
+        assert!(found(&store).is_empty() && layers.get(&layer).unwrap().is_none());
+    }
+
+    #[test]
+    fn an_index_that_can_not_be_read_is_begun_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(check_index(dir.path()).unwrap().is_empty());
+        let blob = {
+            let store = Store::open(dir.path()).unwrap();
+            store.sync().unwrap();
+            store.content().put(b"blob").unwrap().digest
+        };
+        assert!(check_index(dir.path()).unwrap().is_empty());
+        fs::write(dir.path().join("kiln.db"), vec![7; 8192]).unwrap();
+        let _ = fs::remove_file(dir.path().join("kiln.db-wal"));
+        assert!(matches!(Store::open(dir.path()), Err(Error::Damaged { .. })));
+        assert_eq!(check_index(dir.path()).unwrap(), ["SQLite can't read it"]);
+        let kept = replace_index(dir.path()).unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        assert!(kept.exists() && store.check().unwrap().is_empty());
+        assert!(!store.content().path(&blob).exists(), "what nobody names is swept");
+    }
+}

@@ -1,0 +1,106 @@
+//! Checksums of rows.
+//!
+//! Rows that lead to content carry a sum of what they say. SQLite itself makes the sums of `layers`,
+//! `layer_blobs` and `images`, by triggers, so that no statement can forget to; a row whose sum was
+//! wrong before an update keeps a wrong one. A cache record's sum is over its outputs, too, and is
+//! made where it is written. Whoever reads a row has SQLite compare: a layer or an image that is
+//! damaged is an error, a cache record or a link is a miss.
+//!
+//! The sums are no protection from anybody; they find what a disk or a careless hand has done.
+
+use kiln_oci::DigestHasher;
+use rusqlite::functions::{Context, FunctionFlags};
+use rusqlite::types::{Type, ValueRef};
+use rusqlite::{Connection, Row};
+
+/// The sum of a row of `layers`.
+pub(crate) const LAYER: &str = "row_sum(layers.id, layers.parent, layers.diff_id, layers.chain_id,
+    layers.has_tree, layers.created_at, layers.description, layers.stamp, layers.entries,
+    layers.seal)";
+
+/// The sum of a row of `layer_blobs`.
+pub(crate) const LAYER_BLOB: &str = "row_sum(layer_blobs.layer, layer_blobs.digest,
+    layer_blobs.media_type, layer_blobs.size, layer_blobs.origin)";
+
+/// The sum of a row of `images`.
+pub(crate) const IMAGE: &str = "row_sum(images.name, images.media_type, images.digest, images.size,
+    images.created_at)";
+
+/// The sum of a row of `cache_links`.
+pub(crate) const LINK: &str = "row_sum(cache_links.definition, cache_links.canonical)";
+
+/// The sum of a row of `cache_records` and of its outputs.
+pub(crate) const RECORD: &str = "row_sum(cache_records.key, cache_records.description, (
+    SELECT group_concat(number || '=' || coalesce(layer, ''), ',') FROM (
+        SELECT number, layer FROM cache_outputs WHERE key = cache_records.key ORDER BY number)))";
+
+/// The tables that have sums, with how these are made.
+pub(crate) const TABLES: [(&str, &str); 5] = [
+    ("layers", LAYER),
+    ("layer_blobs", LAYER_BLOB),
+    ("images", IMAGE),
+    ("cache_links", LINK),
+    ("cache_records", RECORD),
+];
+
+/// A row whose sum is wrong.
+#[derive(Debug, thiserror::Error)]
+#[error("wrong checksum")]
+pub(crate) struct WrongSum;
+
+/// Teaches SQLite to make sums.
+pub(crate) fn register(connection: &Connection) -> rusqlite::Result<()> {
+    let flags = FunctionFlags::SQLITE_UTF8
+        | FunctionFlags::SQLITE_DETERMINISTIC
+        | FunctionFlags::SQLITE_INNOCUOUS;
+    connection.create_scalar_function("row_sum", -1, flags, |context| Ok(sum(context)))
+}
+
+/// Digests values with their types and lengths.
+fn sum(context: &Context<'_>) -> i64 {
+    let mut hasher = DigestHasher::new();
+    for index in 0..context.len() {
+        let (kind, bytes) = match context.get_raw(index) {
+            ValueRef::Null => (0, Vec::new()),
+            ValueRef::Integer(number) => (1, number.to_le_bytes().to_vec()),
+            ValueRef::Real(number) => (2, number.to_le_bytes().to_vec()),
+            ValueRef::Text(text) => (3, text.to_vec()),
+            ValueRef::Blob(blob) => (4, blob.to_vec()),
+        };
+        hasher.update(&[kind]);
+        hasher.update(&(bytes.len() as u64).to_le_bytes());
+        hasher.update(&bytes);
+    }
+    let digest = hasher.finish();
+    let mut first = [0; 8];
+    first.copy_from_slice(&digest.as_bytes()[..8]);
+    i64::from_le_bytes(first)
+}
+
+/// Fails where a column that compares a row's sum says that it is wrong.
+pub(crate) fn check(row: &Row<'_>, column: usize) -> rusqlite::Result<()> {
+    if row.get(column)? {
+        return Ok(());
+    }
+    Err(rusqlite::Error::FromSqlConversionFailure(column, Type::Integer, Box::new(WrongSum)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sums_tell_values_apart() {
+        let connection = Connection::open_in_memory().unwrap();
+        register(&connection).unwrap();
+        let sum = |values: &str| -> i64 {
+            connection
+                .query_row(&format!("SELECT row_sum({values})"), [], |row| row.get(0))
+                .unwrap()
+        };
+        let all = ["", "NULL", "1", "'1'", "x'31'", "1, NULL", "'a', 'bc'", "'ab', 'c'", "1.0"];
+        let sums: std::collections::BTreeSet<i64> = all.iter().map(|values| sum(values)).collect();
+        assert_eq!(sums.len(), all.len());
+        assert_eq!(sum("'a', 2"), sum("'a', 2"));
+    }
+}

@@ -1,0 +1,342 @@
+//! A registry that misbehaves on demand.
+//!
+//! It keeps everything in memory and notes every request. [`Switches`] say how it misbehaves; they
+//! can be changed at any time.
+
+mod http;
+mod tokens;
+mod uploads;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use kiln_oci::Digest;
+
+pub use self::http::Request;
+use self::http::{Answer, Service};
+pub use self::tokens::REFRESH_TOKEN;
+
+/// The token that is given to whoever asks.
+pub const TOKEN: &str = "a-token-of-the-fake-registry";
+
+/// What a token server understands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TokenKind {
+    /// `GET` only.
+    #[default]
+    Get,
+    /// `POST` in the manner of OAuth 2 only.
+    Post,
+    /// Both, and it gives tokens in place of passwords.
+    Identity,
+}
+
+/// How a registry misbehaves. Counts go down with each request that they spoil.
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
+#[derive(Clone, Debug, Default)]
+pub struct Switches {
+    /// Everything but the token server wants a token.
+    pub require_token: bool,
+    /// The realm that challenges name, in place of its own token server.
+    pub realm: Option<String>,
+    /// The scheme that challenges name, in place of `Bearer`.
+    pub scheme: Option<String>,
+    /// The name and the password that the token server wants.
+    pub login: Option<(String, String)>,
+    /// How the token server is asked.
+    pub token_kind: TokenKind,
+    /// The name and the password that the registry itself wants.
+    pub basic: Option<(String, String)>,
+    /// Blobs and manifests come with a byte changed.
+    pub corrupt: bool,
+    /// Manifests are announced under another digest.
+    pub wrong_announcement: bool,
+    /// Manifests are declared to be of this type.
+    pub content_type: Option<String>,
+    /// So many requests are answered 429, with this many seconds to wait.
+    pub limited: u32,
+    /// What `Retry-After` says along with 429.
+    pub retry_after: Option<String>,
+    /// So many requests are answered 503.
+    pub unavailable: u32,
+    /// So many blobs are cut off in their middle.
+    pub cuts: u32,
+    /// Ranges are ignored: every blob is sent from its start.
+    pub ignores_ranges: bool,
+    /// Blobs are to be had at this address, as `http://127.0.0.1:4711`, under the same path.
+    pub blobs_at: Option<String>,
+    /// Blobs come without their length, the end of the connection being theirs.
+    pub no_length: bool,
+    /// Blobs are said to be this long.
+    pub wrong_length: Option<usize>,
+    /// The entity tag of blobs.
+    pub etag: Option<String>,
+    /// Blobs come in tenths with this pause after each.
+    pub trickle: Option<Duration>,
+    /// `HEAD` is answered 405.
+    pub no_head: bool,
+    /// So many uploads are cut off in the middle of a body.
+    pub upload_cuts: u32,
+    /// Uploads that were cut off are forgotten.
+    pub forgets_uploads: bool,
+    /// Nothing is mounted out of other repositories.
+    pub no_mounts: bool,
+    /// Longer bodies are refused with 413.
+    pub max_body: Option<usize>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    switches: Switches,
+    requests: Vec<Request>,
+    blobs: BTreeMap<String, Vec<u8>>,
+    /// Which repositories have which blobs; those in no repository are in all of them.
+    holders: BTreeSet<(String, String)>,
+    uploads: BTreeMap<String, Vec<u8>>,
+    next_upload: u32,
+    /// By repository, and tag or digest: type and bytes.
+    manifests: BTreeMap<(String, String), (String, Vec<u8>)>,
+}
+
+/// A registry on a loopback port; gone when dropped.
+#[derive(Debug)]
+pub struct FakeRegistry {
+    address: SocketAddr,
+    state: Arc<Mutex<State>>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    address: SocketAddr,
+    state: Arc<Mutex<State>>,
+}
+
+impl Service for Shared {
+    fn cuts(&self, request: &Request) -> bool {
+        let mut state = lock(&self.state);
+        let cuts = state.switches.upload_cuts > 0 && request.path.contains("/blobs/uploads/");
+        state.switches.upload_cuts -= u32::from(cuts);
+        cuts
+    }
+
+    fn answer(&self, request: Request) -> Option<Answer> {
+        let mut state = lock(&self.state);
+        state.requests.push(request.clone());
+        state.answer(&request, self.address)
+    }
+}
+
+impl FakeRegistry {
+    /// Starts it.
+    ///
+    /// # Panics
+    /// Panics where no port can be had.
+    pub fn start() -> Self {
+        Self::start_at("127.0.0.1")
+    }
+
+    /// Starts it at another address of this machine, as `127.0.0.2`.
+    ///
+    /// # Panics
+    /// Panics where no port can be had.
+    pub fn start_at(host: &str) -> Self {
+        let listener = TcpListener::bind((host, 0)).expect("bind a loopback port");
+        let address = listener.local_addr().expect("read the port");
+        let state = Arc::new(Mutex::new(State::default()));
+        let stop = Arc::new(AtomicBool::new(false));
+        let shared = Arc::new(Shared { address, state: Arc::clone(&state) });
+        let stopped = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || http::serve(&listener, &shared, &stopped));
+        Self { address, state, stop, thread: Some(thread) }
+    }
+
+    /// Returns host and port.
+    pub fn address(&self) -> String {
+        self.address.to_string()
+    }
+
+    /// Changes how it misbehaves.
+    pub fn switch(&self, change: impl FnOnce(&mut Switches)) {
+        change(&mut lock(&self.state).switches);
+    }
+
+    /// Adds a blob.
+    pub fn put_blob(&self, bytes: &[u8]) -> Digest {
+        let digest = Digest::of(bytes);
+        lock(&self.state).blobs.insert(digest.to_string(), bytes.to_vec());
+        digest
+    }
+
+    /// Adds a blob to one repository.
+    pub fn put_blob_in(&self, repository: &str, bytes: &[u8]) -> Digest {
+        let digest = self.put_blob(bytes);
+        lock(&self.state).holders.insert((repository.to_owned(), digest.to_string()));
+        digest
+    }
+
+    /// Returns the blobs that a repository has, by digest.
+    pub fn blobs_of(&self, repository: &str) -> Vec<Digest> {
+        let state = lock(&self.state);
+        let own = state.holders.iter().filter(|(holder, _)| holder == repository);
+        own.filter_map(|(_, digest)| digest.parse().ok()).collect()
+    }
+
+    /// Adds a manifest or index under a tag and its digest.
+    pub fn put_manifest(
+        &self,
+        repository: &str,
+        tag: &str,
+        media_type: &str,
+        bytes: &[u8],
+    ) -> Digest {
+        let digest = Digest::of(bytes);
+        let mut state = lock(&self.state);
+        for name in [tag.to_owned(), digest.to_string()] {
+            let document = (media_type.to_owned(), bytes.to_vec());
+            state.manifests.insert((repository.to_owned(), name), document);
+        }
+        digest
+    }
+
+    /// Returns what was asked for, and forgets it.
+    pub fn take_requests(&self) -> Vec<Request> {
+        std::mem::take(&mut lock(&self.state).requests)
+    }
+}
+
+impl Drop for FakeRegistry {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::SeqCst);
+        // Wakes the thread up.
+        let _ = TcpStream::connect(self.address);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl State {
+    fn answer(&mut self, request: &Request, address: SocketAddr) -> Option<Answer> {
+        let (path, query) = request.path.split_once('?').unwrap_or((&request.path, ""));
+        if path == "/token" {
+            return Some(tokens::answer(&self.switches, request));
+        }
+        if let Some(spoiled) = self.spoil(path) {
+            return Some(spoiled);
+        }
+        if let Some(refusal) = tokens::refuse(&self.switches, request, &address.to_string()) {
+            return Some(refusal);
+        }
+        if path == "/v2/" {
+            return Some(Answer::new(200, "{}"));
+        }
+        let parts = ["/manifests/", "/blobs/uploads/", "/blobs/"].iter().find_map(|kind| {
+            let (repository, rest) = path.strip_prefix("/v2/")?.split_once(kind)?;
+            Some((repository.to_owned(), *kind, rest.to_owned()))
+        });
+        let Some((repository, kind, name)) = parts else { return Some(Answer::new(404, "")) };
+        Some(match (request.method.as_str(), kind) {
+            ("HEAD", _) if self.switches.no_head => Answer::complaint(405, "no such method"),
+            ("GET" | "HEAD", "/manifests/") => self.manifest(&repository, &name),
+            ("GET" | "HEAD", "/blobs/") => self.blob(&repository, &name, request),
+            ("PUT", "/manifests/") => self.receive_manifest(&repository, &name, request),
+            ("POST", "/blobs/uploads/") => self.begin_upload(&repository, query),
+            (_, "/blobs/uploads/") => {
+                return self.continue_upload(&repository, (&name, query), request);
+            }
+            _ => Answer::complaint(405, "no such method"),
+        })
+    }
+
+    /// Returns what is answered in place of what was asked for, if anything.
+    fn spoil(&mut self, path: &str) -> Option<Answer> {
+        if path == "/v2/" {
+            return None;
+        }
+        if self.switches.limited > 0 {
+            self.switches.limited -= 1;
+            let seconds = self.switches.retry_after.clone().unwrap_or_else(|| "0".to_owned());
+            return Some(Answer::complaint(429, "slow down").with("Retry-After", seconds));
+        }
+        if self.switches.unavailable > 0 {
+            self.switches.unavailable -= 1;
+            return Some(Answer::new(503, "<html>"));
+        }
+        None
+    }
+
+    fn has(&self, repository: &str, digest: &str) -> bool {
+        let held = self.holders.iter().any(|(_, held)| held == digest);
+        let own = self.holders.contains(&(repository.to_owned(), digest.to_owned()));
+        self.blobs.contains_key(digest) && (own || !held)
+    }
+
+    fn manifest(&self, repository: &str, name: &str) -> Answer {
+        let Some((media_type, bytes)) =
+            self.manifests.get(&(repository.to_owned(), name.to_owned()))
+        else {
+            return Answer::complaint(404, "manifest unknown");
+        };
+        let announced = if self.switches.wrong_announcement { &b"another"[..] } else { bytes };
+        let media_type = self.switches.content_type.as_ref().unwrap_or(media_type);
+        Answer::new(200, self.spoiled(bytes))
+            .with("Content-Type", media_type)
+            .with("Docker-Content-Digest", Digest::of(announced).to_string())
+    }
+
+    fn blob(&mut self, repository: &str, digest: &str, request: &Request) -> Answer {
+        if let Some(elsewhere) = &self.switches.blobs_at {
+            let location = format!("{elsewhere}{}", request.path);
+            return Answer::new(307, "").with("Location", location);
+        }
+        let Some(bytes) = self.blobs.get(digest).filter(|_| self.has(repository, digest)) else {
+            return Answer::complaint(404, "blob unknown");
+        };
+        let bytes = self.spoiled(bytes);
+        let start = request.headers.get("range").and_then(|range| {
+            range.strip_prefix("bytes=")?.strip_suffix('-')?.parse::<usize>().ok()
+        });
+        let condition = request.headers.get("if-range");
+        let changed = condition.is_some() && condition != self.switches.etag.as_ref();
+        let mut answer = match start.filter(|_| !self.switches.ignores_ranges && !changed) {
+            Some(start) if start < bytes.len() => {
+                let range = format!("bytes {start}-{}/{}", bytes.len() - 1, bytes.len());
+                Answer::new(206, &bytes[start..]).with("Content-Range", range)
+            }
+            Some(_) => return Answer::new(416, ""),
+            None => Answer::new(200, bytes),
+        };
+        if let Some(etag) = &self.switches.etag {
+            answer = answer.with("ETag", etag);
+        }
+        answer.trickle = self.switches.trickle;
+        answer.length = match self.switches.wrong_length {
+            None if self.switches.no_length => None,
+            wrong => wrong.or(answer.length),
+        };
+        if self.switches.cuts > 0 && request.method == "GET" {
+            self.switches.cuts -= 1;
+            answer.cut = Some(answer.body.len() / 2);
+        }
+        answer
+    }
+
+    fn spoiled(&self, bytes: &[u8]) -> Vec<u8> {
+        let mut bytes = bytes.to_vec();
+        if self.switches.corrupt
+            && let Some(last) = bytes.last_mut()
+        {
+            *last ^= 1;
+        }
+        bytes
+    }
+}

@@ -1,0 +1,110 @@
+//! What tells a tree that was touched from one that wasn't.
+//!
+//! A stamp is made of what a walk sees without opening a file: paths, types, modes, owners, sizes,
+//! times of last change, link targets, device numbers and `security.capability`. Whoever writes into
+//! a tree changes its stamp, unless he hides it; a bit that a disk loses does not. For that there is
+//! [`crate::content_digest`], which takes as long as reading everything does.
+//!
+//! Left out is what changes without anybody's hand: inode numbers, times of access and of the last
+//! change of an inode (which a further hard link changes), the sizes of directories.
+
+use std::path::Path;
+
+use kiln_oci::{Digest, DigestHasher};
+
+use crate::dir::Dir;
+use crate::error::Result;
+use crate::metadata::{FileKind, Metadata};
+use crate::view::View;
+use crate::walk::{self, Entry};
+
+/// Changes with the form of the stream.
+const FORM: &[u8] = b"kiln stamp 1";
+
+/// What a tree looks like from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    /// How many entries it has, the root included.
+    pub entries: u64,
+    /// The digest of what is seen of them.
+    pub digest: Digest,
+}
+
+/// Returns the stamp of a tree.
+///
+/// # Errors
+/// Fails where a directory or an entry's attributes can't be read.
+pub fn stamp(dir: &Dir) -> Result<Stamp> {
+    let view = View { dir, excludes: None, owner: None, xattrs: true };
+    let entries = walk::entries(view, Path::new("/"))?;
+    let mut hasher = DigestHasher::new();
+    hasher.update(FORM);
+    let mut line = Vec::new();
+    for entry in &entries {
+        line.clear();
+        describe(entry, &mut line);
+        hasher.update(&(line.len() as u64).to_le_bytes());
+        hasher.update(&line);
+    }
+    Ok(Stamp { entries: entries.len() as u64, digest: hasher.finish() })
+}
+
+fn describe(entry: &Entry, line: &mut Vec<u8>) {
+    let Metadata { kind, mode, owner, size, mtime, .. } = entry.metadata;
+    let (kind, size, major, minor) = match kind {
+        FileKind::File => (b'f', size, 0, 0),
+        FileKind::Directory => (b'd', 0, 0, 0),
+        FileKind::Symlink => (b'l', 0, 0, 0),
+        FileKind::Fifo => (b'p', 0, 0, 0),
+        FileKind::Socket => (b's', 0, 0, 0),
+        FileKind::CharDevice { major, minor } => (b'c', 0, major, minor),
+        FileKind::BlockDevice { major, minor } => (b'b', 0, major, minor),
+    };
+    line.push(kind);
+    for number in [mode, owner.uid, owner.gid, major, minor, mtime.nanoseconds] {
+        line.extend(number.to_le_bytes());
+    }
+    line.extend(size.to_le_bytes());
+    line.extend(mtime.seconds.to_le_bytes());
+    let capability = entry.xattr(b"security.capability").unwrap_or_default();
+    for bytes in [&entry.path, &entry.target, capability] {
+        line.extend((bytes.len() as u64).to_le_bytes());
+        line.extend(bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    #[test]
+    fn a_touched_tree_has_another_stamp() {
+        let temp = tempfile::tempdir().unwrap();
+        let at = |name: &str| temp.path().join(name);
+        std::fs::create_dir(at("d")).unwrap();
+        std::fs::write(at("d/f"), "content").unwrap();
+        symlink("f", at("d/l")).unwrap();
+        let dir = Dir::open(temp.path()).unwrap();
+        let mut last = stamp(&dir).unwrap();
+        assert_eq!((stamp(&dir).unwrap(), last.entries), (last, 4));
+        // Being read and being linked to from elsewhere are no changes.
+        let elsewhere = tempfile::tempdir_in(temp.path().parent().unwrap()).unwrap();
+        std::fs::read(at("d/f")).unwrap();
+        std::fs::hard_link(at("d/f"), elsewhere.path().join("f")).unwrap();
+        assert_eq!(stamp(&dir).unwrap(), last);
+        let changes: [&dyn Fn(); 4] = [
+            &|| std::fs::write(at("d/f"), "contenT").unwrap(),
+            &|| std::fs::set_permissions(at("d/f"), PermissionsExt::from_mode(0o600)).unwrap(),
+            &|| std::fs::rename(at("d/f"), at("d/g")).unwrap(),
+            &|| std::fs::remove_file(at("d/l")).unwrap(),
+        ];
+        for change in changes {
+            change();
+            let now = stamp(&dir).unwrap();
+            assert_ne!(now.digest, last.digest);
+            last = now;
+        }
+    }
+}
