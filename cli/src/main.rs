@@ -18,6 +18,7 @@ mod redact;
 mod registries;
 mod resources;
 mod rootless;
+mod runtime;
 mod settings;
 mod signals;
 

@@ -11,6 +11,7 @@ use crate::hints;
 use crate::printer::Printer;
 use crate::resources::ResourceArguments;
 use crate::rootless;
+use crate::runtime::RuntimeArguments;
 use crate::settings::Settings;
 
 /// Run a command in a new container
@@ -21,7 +22,11 @@ use crate::settings::Settings;
 /// kiln itself fails, 126 and 127 where the command can't be executed or isn't there.
 #[derive(Debug, Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
+#[command(disable_help_flag = true)]
 pub(crate) struct RunArguments {
+    /// Print help; -h is the host name, as with docker
+    #[arg(long, action = clap::ArgAction::Help)]
+    pub(crate) help: Option<bool>,
     /// Remove the container at its end. Containers are never kept: this is for the habit's sake
     #[arg(long)]
     pub(crate) rm: bool,
@@ -52,6 +57,9 @@ pub(crate) struct RunArguments {
     /// How much it may use
     #[command(flatten)]
     pub(crate) resources: ResourceArguments,
+    /// What runs it
+    #[command(flatten)]
+    pub(crate) runtime: RuntimeArguments,
     /// Most processors' time, as 1.5
     #[arg(long, value_name = "NUMBER")]
     pub(crate) cpus: Option<f64>,
@@ -77,7 +85,7 @@ pub(crate) struct RunArguments {
     #[arg(long, value_enum, default_value = "host")]
     pub(crate) network: RunNetwork,
     /// Host name of the container [default: its ID]
-    #[arg(short = 'H', long, value_name = "NAME")]
+    #[arg(short = 'h', short_alias = 'H', long, value_name = "NAME")]
     pub(crate) hostname: Option<String>,
     /// Run the image for this platform [default: this machine's]
     #[arg(long, value_name = "OS/ARCH[/VARIANT]", env = "DOCKER_DEFAULT_PLATFORM")]

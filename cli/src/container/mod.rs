@@ -20,7 +20,8 @@ use kiln_solver::LogStream;
 use kiln_store::Store;
 use kiln_worker::container::Containers;
 use kiln_worker::sandbox::{
-    Exit, Input, Io, Mount, MountKind, Network, Running, Sandbox, SandboxError, Spec, Tree,
+    DEFAULT_SHM_SIZE, Exit, Input, Io, Mount, MountKind, Network, Running, Sandbox, SandboxError,
+    Spec, Tree,
 };
 use kiln_worker::{ImageResolver, ImageResolverOptions};
 use tokio_util::sync::CancellationToken;
@@ -29,6 +30,7 @@ use crate::build::parse_host;
 use crate::commands::run::{RunArguments, RunNetwork};
 use crate::limits;
 use crate::printer::Printer;
+use crate::runtime;
 use crate::settings::Settings;
 use image::find_image;
 use volumes::Volumes;
@@ -81,7 +83,9 @@ pub(crate) async fn run(
     let volumes = Volumes::prepare(&containers, &image, &store, &arguments.volumes)?;
     let id = root.upper().to_string_lossy().into_owned();
     let id = kiln_oci::Digest::of(format!("{id} {}", std::process::id()).as_bytes()).short();
-    let group = resources::group(&limits, &arguments.resources.cgroup_parent, printer)?;
+    let runtime = runtime::find(&arguments.runtime)?;
+    let parent = &arguments.resources.cgroup_parent;
+    let group = resources::group(&limits, (parent, runtime.is_some()), printer)?;
     let hostname = arguments.hostname.clone().unwrap_or(id);
     let process = process::resolve(&image.config.config, arguments, &hostname)?;
     let mut spec = Spec::new(root.tree().clone(), Vec::new());
@@ -100,6 +104,7 @@ pub(crate) async fn run(
     spec.hostname = hostname;
     spec.cgroups = group.membership().clone();
     spec.shown_cgroups = group.shown().to_vec();
+    spec.runtime = runtime;
 
     let sandbox = Sandbox::new(&store.temp_dir().context("make a temporary directory")?)?;
     let io = Io { input: input(arguments)?, output: Box::new(write_through) };
@@ -110,12 +115,10 @@ pub(crate) async fn run(
     Ok(u8::try_from(exit.code()).unwrap_or(u8::MAX))
 }
 
+/// Returns the size of `/dev/shm`; docker takes 0 for the default.
 fn shm_size(text: &str) -> Result<u64> {
-    let size = limits::size(text).context("invalid --shm-size")?;
-    if size == 0 {
-        bail!("invalid --shm-size: it can't be 0");
-    }
-    Ok(size.unsigned_abs())
+    let size = limits::size_limit(text).context("invalid --shm-size")?;
+    Ok(size.unwrap_or(DEFAULT_SHM_SIZE))
 }
 
 /// Returns volumes and directories in memory, those that others lie in first.

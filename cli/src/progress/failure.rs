@@ -59,17 +59,23 @@ fn step_failure(
         printer.note(excerpt(&dockerfile.name, &text, lines));
     }
     printer.error(&failure.summary());
-    if let Some(hint) = hint(error) {
+    if let Some(hint) = hint(error, log_tail) {
         printer.note(format_args!("hint: {hint}"));
     }
     is_cut
 }
 
 /// Returns what helps against an error.
-fn hint(error: &StepError) -> Option<String> {
+fn hint(error: &StepError, log: &[u8]) -> Option<String> {
     let error = match error {
         StepError::Other(error) => error,
-        StepError::Exit { .. } => return rootless::hint().map(str::to_owned),
+        StepError::Exit { .. } => {
+            // What the kernel says to who wants to be, or to give to, a user that isn't there.
+            let log = String::from_utf8_lossy(log);
+            let refused = ["Invalid argument", "Operation not permitted"];
+            let is_refused = refused.iter().any(|text| log.contains(text));
+            return rootless::hint().filter(|_| is_refused).map(str::to_owned);
+        }
         StepError::Cancelled => return None,
     };
     if error.is::<SandboxError>() {
