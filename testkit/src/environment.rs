@@ -141,6 +141,11 @@ impl Kiln {
         self.directory.path().join(name)
     }
 
+    /// Returns the program's path.
+    pub fn binary(&self) -> &Path {
+        &self.binary
+    }
+
     /// Returns the store's root.
     pub fn root(&self) -> PathBuf {
         self.path("root")

@@ -13,9 +13,11 @@ pub mod fake_registry;
 pub mod file_server;
 pub mod needs;
 pub mod peers;
+pub mod world;
 
 pub use account::Account;
 pub use environment::{Kiln, Output};
 pub use fake_registry::FakeRegistry;
 pub use file_server::{Answer, FileServer};
 pub use needs::{Need, skip};
+pub use world::run_in_world;
