@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::build::BuildArguments;
+use crate::commands::builds::BuildsArguments;
 use crate::commands::debug::DebugArguments;
 use crate::commands::images::ImagesArguments;
 use crate::commands::inspect::InspectArguments;
@@ -70,6 +71,9 @@ pub(crate) enum Command {
     /// Build an image from a Dockerfile
     #[command(visible_alias = "b")]
     Build(Box<BuildArguments>),
+    /// Look into the history of builds
+    #[command(visible_alias = "history")]
+    Builds(BuildsArguments),
     /// Run a command in a new container
     Run(Box<RunArguments>),
     /// List images
@@ -108,6 +112,7 @@ impl Command {
             | Self::Push(_)
             | Self::Login(_)
             | Self::Logout(_)
+            | Self::Builds(_)
             | Self::Debug(_)
             | Self::Sync => false,
         }
