@@ -6,11 +6,14 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::build::BuildArguments;
+use crate::commands::builds::BuildsArguments;
 use crate::commands::debug::DebugArguments;
 use crate::commands::images::ImagesArguments;
 use crate::commands::inspect::InspectArguments;
 use crate::commands::login::LoginArguments;
 use crate::commands::logout::LogoutArguments;
+use crate::commands::pull::PullArguments;
+use crate::commands::push::PushArguments;
 use crate::commands::rmi::RmiArguments;
 use crate::commands::run::{self, RunArguments};
 use crate::commands::system::SystemArguments;
@@ -68,6 +71,9 @@ pub(crate) enum Command {
     /// Build an image from a Dockerfile
     #[command(visible_alias = "b")]
     Build(Box<BuildArguments>),
+    /// Look into the history of builds
+    #[command(visible_alias = "history")]
+    Builds(BuildsArguments),
     /// Run a command in a new container
     Run(Box<RunArguments>),
     /// List images
@@ -76,6 +82,10 @@ pub(crate) enum Command {
     Rmi(RmiArguments),
     /// Show everything about images, as JSON
     Inspect(InspectArguments),
+    /// Download an image from a registry
+    Pull(PullArguments),
+    /// Upload an image to a registry
+    Push(PushArguments),
     /// Log in to a registry
     Login(LoginArguments),
     /// Log out from a registry
@@ -98,8 +108,11 @@ impl Command {
             Self::Run(_) | Self::Rmi(_) | Self::System(_) => true,
             Self::Images(_)
             | Self::Inspect(_)
+            | Self::Pull(_)
+            | Self::Push(_)
             | Self::Login(_)
             | Self::Logout(_)
+            | Self::Builds(_)
             | Self::Debug(_)
             | Self::Sync => false,
         }

@@ -9,6 +9,7 @@ mod build;
 mod commands;
 mod container;
 mod hints;
+mod history;
 mod image;
 mod limits;
 mod printer;
@@ -66,10 +67,13 @@ async fn run(command: Command, settings: &Settings, printer: &Printer) -> ExitCo
         Command::Build(arguments) => {
             Box::pin(commands::build::run(*arguments, settings, printer)).await
         }
+        Command::Builds(arguments) => commands::builds::run(&arguments, settings, printer),
         Command::Run(arguments) => return commands::run::run(*arguments, settings, printer).await,
         Command::Images(arguments) => commands::images::run(&arguments, settings, printer),
         Command::Rmi(arguments) => commands::rmi::run(&arguments, settings, printer),
         Command::Inspect(arguments) => commands::inspect::run(&arguments, settings, printer),
+        Command::Pull(arguments) => commands::pull::run(arguments, settings, printer).await,
+        Command::Push(arguments) => commands::push::run(arguments, settings, printer).await,
         Command::Login(arguments) => commands::login::run(arguments, settings, printer).await,
         Command::Logout(arguments) => commands::logout::run(arguments, settings, printer).await,
         Command::Debug(arguments) => commands::debug::run(&arguments, printer),

@@ -57,6 +57,34 @@ pub struct Packer<'a> {
     pub progress: &'a dyn Progress,
 }
 
+/// Returns a blob of a layer of a base image that can be used as it is, wherever it is: where the
+/// store hasn't got it, it is left where it is.
+///
+/// # Errors
+/// Fails where the store does.
+pub(crate) fn locate_layer(
+    store: &Store,
+    id: &LayerId,
+    packing: Packing,
+) -> Result<Option<PackedLayer>> {
+    let missing = || kiln_store::Error::Missing { what: "layer", name: id.to_string() };
+    let layer = store.layers().get(id)?.ok_or_else(missing)?;
+    let Some(diff_id) = layer.diff_id else { return Ok(None) };
+    let mut far = None;
+    for blob in store.layers().blobs(id)? {
+        let Some(compression) = Compression::of(&blob.media_type) else { continue };
+        if store.content().size(&blob.digest)?.is_some() {
+            // What is near is chosen among as ever.
+            return Ok(None);
+        }
+        let usable = compression == packing.compression || !packing.force;
+        if blob.origin.as_deref().is_some_and(|origin| !origin.starts_with('/')) && usable {
+            far = Some(packed(&layer, diff_id, compression, &blob));
+        }
+    }
+    Ok(far)
+}
+
 impl fmt::Debug for Packer<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Packer").field("packing", &self.packing).finish_non_exhaustive()

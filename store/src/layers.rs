@@ -330,6 +330,18 @@ impl Layers {
         })
     }
 
+    /// Returns where a blob can be had: the origins of all layers that it is a packed form of.
+    pub fn origins(&self, blob: &Digest) -> Result<Vec<String>> {
+        let sql = "SELECT DISTINCT origin FROM layer_blobs
+                   WHERE digest = ?1 AND origin IS NOT NULL ORDER BY origin";
+        self.inner.index.read("look up origins", |connection| {
+            connection
+                .prepare_cached(sql)?
+                .query_map([blob.as_bytes()], |row| row.get(0))?
+                .collect()
+        })
+    }
+
     /// Notes what made a layer, for histories of images whose config doesn't tell.
     pub fn describe(&self, id: &LayerId, description: &str) -> Result<()> {
         self.inner.index.write("describe a layer", |transaction| {

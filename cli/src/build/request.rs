@@ -88,7 +88,7 @@ impl BuildRequest {
             (false, stages) => (!stages.is_empty()).then_some(stages),
         };
         let platforms = platforms::platforms(&arguments.platforms)?;
-        let outputs = output::resolve(&arguments.outputs, &tags)?;
+        let outputs = output::resolve(&arguments.outputs, &tags, arguments.push)?;
         platforms::check_outputs(&platforms, &outputs)?;
         Ok(Self {
             context,
@@ -127,6 +127,18 @@ impl BuildRequest {
             no_cache,
             on_error: arguments.on_error,
         })
+    }
+
+    /// Returns the names that images are to have.
+    pub(super) fn names(&self) -> Vec<String> {
+        let mut names = Vec::new();
+        for name in self.outputs.iter().flat_map(|output| &output.names) {
+            let name = name.familiar();
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        names
     }
 }
 

@@ -1,11 +1,14 @@
 //! The commands, one a file.
 
 pub(crate) mod build;
+pub(crate) mod builds;
 pub(crate) mod debug;
 pub(crate) mod images;
 pub(crate) mod inspect;
 pub(crate) mod login;
 pub(crate) mod logout;
+pub(crate) mod pull;
+pub(crate) mod push;
 pub(crate) mod rmi;
 pub(crate) mod run;
 pub(crate) mod sync;

@@ -28,7 +28,7 @@ fn walk(directory: &Path, name: &str, found: &mut Vec<PathBuf>) {
 }
 
 /// Returns the control groups of this machine that have a name.
-fn groups_called(name: &str) -> Vec<PathBuf> {
+pub(crate) fn groups_called(name: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     walk(Path::new("/sys/fs/cgroup"), name, &mut found);
     found
