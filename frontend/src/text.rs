@@ -1,45 +1,7 @@
 //! Text as Go sees it: BuildKit's messages and comparisons follow Go's rules for quoting, case and
 //! numbers, which differ from Rust's in details.
 
-use std::fmt::Write as _;
-
-/// Returns `text` between double quotes, escaped as Go's `%q` does.
-pub fn quote(text: &str) -> String {
-    let mut out = String::with_capacity(text.len() + 2);
-    out.push('"');
-    for c in text.chars() {
-        push_quoted(&mut out, c);
-    }
-    out.push('"');
-    out
-}
-
-fn push_quoted(out: &mut String, c: char) {
-    match c {
-        '"' => out.push_str("\\\""),
-        '\\' => out.push_str("\\\\"),
-        '\x07' => out.push_str("\\a"),
-        '\x08' => out.push_str("\\b"),
-        '\x0c' => out.push_str("\\f"),
-        '\n' => out.push_str("\\n"),
-        '\r' => out.push_str("\\r"),
-        '\t' => out.push_str("\\t"),
-        '\x0b' => out.push_str("\\v"),
-        ' '..='~' => out.push(c),
-        '\0'..='\x7f' => drop(write!(out, "\\x{:02x}", c as u32)),
-        _ if is_print(c) => out.push(c),
-        _ if (c as u32) < 0x1_0000 => drop(write!(out, "\\u{:04x}", c as u32)),
-        _ => drop(write!(out, "\\U{:08x}", c as u32)),
-    }
-}
-
-/// Tells whether a character outside of ASCII is printable. The letter in front keeps combining
-/// characters from being escaped for standing first.
-fn is_print(c: char) -> bool {
-    let mut pair = String::from("a");
-    pair.push(c);
-    pair.escape_debug().nth(1) == Some(c)
-}
+pub use kiln_oci::text::quote;
 
 /// Returns `text` in lower case, each character by its simple mapping.
 pub fn to_lower(text: &str) -> String {
@@ -106,20 +68,6 @@ pub(crate) fn without_credentials(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn quotes_as_go() {
-        for (text, expected) in [
-            ("plain", r#""plain""#),
-            ("a\"b\\c", r#""a\"b\\c""#),
-            ("\u{7}\n\t\u{1}\u{7f}", r#""\a\n\t\x01\x7f""#),
-            ("안녕 é", "\"안녕 é\""),
-            ("\u{a0}\u{200b}", "\"\\u00a0\\u200b\""),
-            ("e\u{301}", "\"e\u{301}\""),
-        ] {
-            assert_eq!(quote(text), expected);
-        }
-    }
 
     #[test]
     fn case_is_simple() {

@@ -11,6 +11,7 @@ pub mod json;
 pub mod media_type;
 mod platform;
 mod reference;
+pub mod text;
 
 pub use config::{ContainerConfig, Empty, HealthcheckConfig, History, ImageConfig, RootFs};
 pub use digest::{Digest, DigestHasher, HashingReader, HashingWriter, ParseDigestError};

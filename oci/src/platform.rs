@@ -5,6 +5,10 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+mod specifier;
+
+pub use specifier::ParsePlatformError;
+
 /// An operating system and a processor architecture, as `linux/arm64` or `linux/arm/v7`.
 ///
 /// Values are in the normal form of containerd's `platforms` package: `x86_64` is `amd64`,
@@ -24,27 +28,6 @@ pub struct Platform {
     /// The variant of the architecture, as `v7`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub variant: Option<String>,
-}
-
-/// Why a text names no platform.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ParsePlatformError {
-    /// A component is empty or has characters other than letters, digits, `_`, `-` and `.`.
-    #[error(
-        "{component:?} is an invalid component of {text:?}: platform specifier component must match \"^[A-Za-z0-9_.-]+$\": invalid argument"
-    )]
-    Component {
-        /// The whole text.
-        text: String,
-        /// The offending component.
-        component: String,
-    },
-    /// There are more than three components.
-    #[error("{0:?}: cannot parse platform specifier: invalid argument")]
-    Form(String),
-    /// A single word is neither an operating system nor an architecture.
-    #[error("{0:?}: unknown operating system or architecture: invalid argument")]
-    Unknown(String),
 }
 
 impl Platform {
@@ -139,6 +122,22 @@ impl Platform {
         (architecture.to_owned(), (!variant.is_empty()).then(|| variant.to_owned()))
     }
 
+    /// Returns the platform's normal form.
+    #[must_use]
+    pub fn normal(&self) -> Self {
+        let variant = self.variant.as_deref().unwrap_or_default();
+        let (architecture, variant) = Self::normal_architecture(&self.architecture, variant);
+        let mut os_features = self.os_features.clone();
+        os_features.sort();
+        os_features.dedup();
+        let os = match self.os.to_lowercase().as_str() {
+            "" => "linux".to_owned(),
+            "macos" => "darwin".to_owned(),
+            os => os.to_owned(),
+        };
+        Self { architecture, os, os_version: self.os_version.clone(), os_features, variant }
+    }
+
     /// Tells whether images for `image` run where `self` is asked for: the same system and
     /// architecture, and a variant that is the same or not given.
     pub fn accepts(&self, image: &Self) -> bool {
@@ -158,34 +157,10 @@ impl fmt::Display for Platform {
 impl FromStr for Platform {
     type Err = ParsePlatformError;
 
-    /// Parses `OS`, `ARCHITECTURE`, `OS/ARCHITECTURE` or `OS/ARCHITECTURE/VARIANT`.
+    /// Reads a specifier as [`Platform::parse_literal`] does, and returns the normal form of what it
+    /// names.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let parts: Vec<&str> = text.split('/').collect();
-        for part in &parts {
-            let valid = |b: u8| b.is_ascii_alphanumeric() || b"_.-".contains(&b);
-            if part.is_empty() || !part.bytes().all(valid) {
-                return Err(ParsePlatformError::Component {
-                    text: text.to_owned(),
-                    component: (*part).to_owned(),
-                });
-            }
-        }
-        match *parts.as_slice() {
-            [word] => {
-                let system = word.to_ascii_lowercase();
-                if system == "macos" || Self::SYSTEMS.contains(&system.as_str()) {
-                    return Ok(Self::new(word, Self::host_architecture(), None));
-                }
-                let (architecture, variant) = Self::normal_architecture(word, "");
-                if Self::ARCHITECTURES.contains(&architecture.as_str()) {
-                    return Ok(Self::new("linux", &architecture, variant.as_deref()));
-                }
-                Err(ParsePlatformError::Unknown(text.to_owned()))
-            }
-            [os, architecture] => Ok(Self::new(os, architecture, None)),
-            [os, architecture, variant] => Ok(Self::new(os, architecture, Some(variant))),
-            _ => Err(ParsePlatformError::Form(text.to_owned())),
-        }
+        Ok(Self::parse_literal(text)?.normal())
     }
 }
 
@@ -205,12 +180,20 @@ mod tests {
             ("linux/amd64/v1", "linux/amd64"),
             ("linux/amd64/v3", "linux/amd64/v3"),
             ("linux/arm64/v8.0", "linux/arm64"),
+            ("linux/arm64/9.0", "linux/arm64/v9"),
+            ("macos/aarch64", "darwin/arm64"),
+            ("windows(10.0.17763)/amd64", "windows(10.0.17763)/amd64"),
+            ("Windows(10.0.17763+b+a%2Fc+b)/X86_64", "windows(10.0.17763+a%2Fc+b)/amd64"),
+            ("linux(+x)/arm/8", "linux(+x)/arm/v8"),
+            ("linux()", &Platform::host().to_string()),
             ("linux/x86", "linux/x86"),
             ("i386", "linux/386"),
         ] {
-            assert_eq!(text.parse::<Platform>().unwrap().to_string(), normal, "{text}");
+            assert_eq!(text.parse::<Platform>().unwrap().specifier(), normal, "{text}");
         }
-        for text in ["", "/", "linux/", "a/b/c/d", "nonsense", "linux/am d64"] {
+        for text in
+            ["", "/", "linux/", "a/b/c/d", "nonsense", "linux/am d64", "linux(", "linux(a)b/amd64"]
+        {
             assert!(text.parse::<Platform>().is_err(), "{text}");
         }
     }

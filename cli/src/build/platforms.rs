@@ -43,7 +43,7 @@ pub(super) fn check_outputs(platforms: &[Platform], outputs: &[Output]) -> Resul
 
 /// Returns a platform as part of a file's name: `linux_arm_v7`.
 pub(crate) fn file_name(platform: &Platform) -> String {
-    platform.to_string().replace('/', "_")
+    platform.specifier().replace('/', "_")
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use crate::text::quote;
 use super::graph::{Output, Plan};
 use super::named_context::NamedContext;
 use super::stage::{StageId, State};
-use super::{Lowering, image, metadata, platform, reference, step_name};
+use super::{Lowering, image, metadata, reference, step_name};
 
 /// Images that are probably meant where a name can't be resolved.
 const COMMON_IMAGES: [&str; 7] =
@@ -181,7 +181,7 @@ impl Lowering<'_> {
                 let (state, config) = context.load(self, answer.and_then(Result::ok), paths)?;
                 let config = config.unwrap_or_else(|| image::empty(&platform));
                 let stage = &mut self.stages[stage];
-                stage.state = State { platform: Some(platform::normal(&platform)), ..state };
+                stage.state = State { platform: Some(platform.normal()), ..state };
                 *stage.image_mut() = config;
                 stage.platform = Some(platform);
                 Ok(())
@@ -228,7 +228,7 @@ impl Lowering<'_> {
             let output = self.add_image(id, named.as_ref(), &platform);
             self.stages[id].state = State::of(Some(output), Some(&platform));
             if platform.os != config.os || platform.architecture != config.architecture {
-                let text = |p: &Platform| platform::format_all(&platform::normal(p));
+                let text = |p: &Platform| p.normal().specifier();
                 let actual = text(&image::platform_of(&config));
                 let finding =
                     rules::invalid_base_image_platform(written, &text(&platform), &actual);

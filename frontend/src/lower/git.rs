@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 
 use kiln_llb::op::SourceOp;
 
+use kiln_oci::text::unescape;
+
 use crate::text::{parse_bool, quote};
 
 use super::path;
@@ -76,7 +78,7 @@ pub(super) fn parse(text: &str) -> Result<Option<GitReference>, String> {
 fn check_short(text: &str) -> Result<bool, String> {
     let (rest, fragment) = text.split_once('#').unwrap_or((text, ""));
     let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
-    let (Ok(_), Ok(fragment)) = (url::unescape(path), url::unescape(fragment)) else {
+    let (Ok(_), Ok(fragment)) = (unescape(path), unescape(fragment)) else {
         return Ok(false);
     };
     let mut git = GitReference::default();
@@ -119,7 +121,7 @@ fn parse_scp_style(text: &str) -> Option<Remote> {
     }
     let (rest, fragment) = rest.split_once('#').unwrap_or((rest, ""));
     let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
-    if query.contains(';') || url::unescape(query).is_err() {
+    if query.contains(';') || unescape(query).is_err() {
         return None;
     }
     Some(Remote {

@@ -2,8 +2,6 @@
 
 use kiln_oci::{ContainerConfig, History, ImageConfig, Platform, RootFs};
 
-use super::platform;
-
 /// Where programs are searched for, where neither the image nor the Dockerfile says it.
 const UNIX_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -78,7 +76,7 @@ pub(super) fn set_platform(config: &mut ImageConfig, target: &Platform) {
 
 /// Brings the platform that a config names into its normal form.
 pub(super) fn normalize_platform(config: &mut ImageConfig) {
-    let normal = platform::normal(&platform_of(config));
+    let normal = platform_of(config).normal();
     config.os = normal.os;
     config.architecture = normal.architecture;
     config.variant = normal.variant;

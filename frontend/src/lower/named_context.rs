@@ -22,7 +22,7 @@ use super::go_text;
 use super::graph::{PathSet, Plan};
 use super::metadata;
 use super::stage::State;
-use super::{Lowering, git, platform, reference};
+use super::{Lowering, git, reference};
 
 /// A named context that was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,8 +65,8 @@ impl NamedContexts {
         }
         let name = reference::context_name(name)
             .map_err(|error| Error::new(format!("invalid context name {name}: {error}")))?;
-        let normal = platform::normal(platform);
-        let keys = [format!("{name}::{}", platform::format_all(&normal)), name.clone()];
+        let normal = platform.normal();
+        let keys = [format!("{name}::{}", normal.specifier()), name.clone()];
         Ok(keys.into_iter().find_map(|key| {
             let value = self.0.get(&key)?.clone();
             Some(NamedContext { name: name.clone(), key, value, platform: platform.clone() })
@@ -222,7 +222,7 @@ fn state_of_image(output: super::graph::Output, config: &ImageConfig, wanted: &P
         state.dir = super::path::join("/", &config.config.working_dir);
     }
     if !config.architecture.is_empty() && !config.os.is_empty() {
-        state.platform = Some(platform::normal(&super::image::platform_of(config)));
+        state.platform = Some(super::image::platform_of(config).normal());
     }
     state
 }
@@ -261,7 +261,7 @@ mod tests {
         let typed = typed.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
         let contexts = NamedContexts::new(&typed);
         let find = |name, platform: &str| {
-            let platform = platform::parse(platform).unwrap();
+            let platform = kiln_oci::Platform::parse_literal(platform).unwrap();
             contexts.find(name, &platform).unwrap().map(|context| context.key)
         };
         assert_eq!(find("alpine:latest", "linux/amd64").as_deref(), Some("alpine"));

@@ -20,7 +20,6 @@ use super::environment::Environment;
 use super::graph::{Output, PathSet};
 use super::named_context::NamedContext;
 use super::outline::Needs;
-use super::platform;
 
 /// Number of a stage.
 pub(super) type StageId = usize;
@@ -45,7 +44,7 @@ pub(super) struct State {
 impl State {
     /// Returns a state with the given files, at the root.
     pub(super) fn of(output: Option<Output>, platform: Option<&Platform>) -> Self {
-        let platform = platform.map(platform::normal);
+        let platform = platform.map(|platform| platform.normal());
         Self { output, dir: "/".to_owned(), platform, ..Self::default() }
     }
 

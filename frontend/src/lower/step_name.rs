@@ -38,7 +38,7 @@ pub(super) fn current(
     }
     let mut out = String::from("[");
     if let Some(platform) = platform {
-        out += &platform::format_all(platform);
+        out += &platform.specifier();
         out += &platform::cross_target(platform, env);
         out.push(' ');
     }

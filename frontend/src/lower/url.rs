@@ -5,6 +5,8 @@
 
 use std::fmt::Write as _;
 
+use kiln_oci::text::unescape;
+
 /// A URL in parts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Url {
@@ -112,34 +114,6 @@ fn check_host(host: &str, strict: bool) -> Result<(), String> {
         });
     }
     Err(format!("invalid port {} after host", crate::text::quote(port)))
-}
-
-/// Undoes percent-encoding.
-///
-/// # Errors
-/// Fails on a `%` without two hexadecimal digits, and on bytes that are no UTF-8.
-pub(super) fn unescape(text: &str) -> Result<String, String> {
-    if !text.contains('%') {
-        return Ok(text.to_owned());
-    }
-    let bytes = text.as_bytes();
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut position = 0;
-    while let Some(&byte) = bytes.get(position) {
-        if byte != b'%' {
-            out.push(byte);
-            position += 1;
-            continue;
-        }
-        let digit = |at: usize| bytes.get(at).and_then(|b| char::from(*b).to_digit(16));
-        let (Some(high), Some(low)) = (digit(position + 1), digit(position + 2)) else {
-            let shown = String::from_utf8_lossy(&bytes[position..bytes.len().min(position + 3)]);
-            return Err(format!("invalid URL escape {}", crate::text::quote(&shown)));
-        };
-        out.push((high * 16 + low) as u8);
-        position += 3;
-    }
-    String::from_utf8(out).map_err(|_| "invalid UTF-8 in URL".to_owned())
 }
 
 /// Returns the keys and values of a query; malformed pairs are left out.
