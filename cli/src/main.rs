@@ -17,6 +17,7 @@ mod redact;
 mod registries;
 mod resources;
 mod rootless;
+mod runtime;
 mod settings;
 mod signals;
 

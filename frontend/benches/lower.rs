@@ -6,44 +6,15 @@ use std::fmt::Write as _;
 use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use kiln_frontend::{
-    ContextFiles, ImageRequest, Images, Lowered, Options, ResolveError, ResolvedImage, lower,
-    parser,
-};
-use kiln_oci::{Digest, ImageConfig};
+use kiln_frontend::{Lowered, Options, lower, parser};
+
+use everything::{NoFiles, Registry};
+
+#[path = "../tests/support/everything.rs"]
+mod everything;
 
 /// How many instructions there are.
 const INSTRUCTIONS: usize = 1000;
-
-/// Knows every image.
-struct Registry;
-
-impl Images for Registry {
-    fn resolve(&self, requests: &[ImageRequest]) -> Vec<Result<ResolvedImage, ResolveError>> {
-        let answer = |request: &ImageRequest| {
-            let platform = &request.platform;
-            let config = ImageConfig {
-                architecture: platform.architecture.clone(),
-                os: platform.os.clone(),
-                ..ImageConfig::default()
-            };
-            Ok(ResolvedImage { digest: Digest::of(request.display.as_bytes()), config })
-        };
-        requests.iter().map(answer).collect()
-    }
-}
-
-struct NoFiles;
-
-impl ContextFiles for NoFiles {
-    fn read(&self, _path: &str) -> Result<Option<Vec<u8>>, ResolveError> {
-        Ok(None)
-    }
-
-    fn is_ignored(&self, _patterns: &[String], _path: &str) -> Result<bool, ResolveError> {
-        Ok(false)
-    }
-}
 
 /// Returns ten stages, each built on the one before and copying from it, with instructions as
 /// people write them: a third of them run or copy something.
@@ -67,7 +38,7 @@ fn dockerfile() -> String {
 }
 
 fn lowered(text: &str, options: &Options) -> Lowered {
-    match lower(text.as_bytes(), options, &Registry, &NoFiles) {
+    match lower(text.as_bytes(), options, &Registry::default(), &NoFiles) {
         Ok(lowered) => lowered,
         Err(errors) => unreachable!("{errors:?}"),
     }

@@ -1,5 +1,6 @@
 //! Errors with their place.
 
+mod place;
 mod render;
 
 pub use render::{render, render_warning};

@@ -104,9 +104,12 @@ impl Linter {
     }
 
     /// Appends a warning, if its check is wanted.
-    pub fn report(&self, warnings: &mut Vec<Warning>, finding: Finding, span: Span) {
+    pub fn report(&self, warnings: &mut Vec<Warning>, finding: Finding, span: Option<Span>) {
         if self.wants(finding.rule) {
-            warnings.push(finding.at(span));
+            warnings.push(match span {
+                Some(span) => finding.at(span),
+                None => finding.nowhere(),
+            });
         }
     }
 
@@ -128,12 +131,17 @@ impl Linter {
 impl Finding {
     /// Returns the warning of this finding at a place.
     pub fn at(self, span: Span) -> Warning {
+        Warning { spans: vec![span], ..self.nowhere() }
+    }
+
+    /// Returns the warning of this finding where it belongs to no line.
+    pub fn nowhere(self) -> Warning {
         Warning {
             rule: self.rule.name,
             description: self.rule.description,
             url: self.rule.url,
             message: self.message,
-            spans: vec![span],
+            spans: Vec::new(),
         }
     }
 }

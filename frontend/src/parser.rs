@@ -140,7 +140,7 @@ impl<'a> Building<'a> {
     }
 
     fn report(&mut self, finding: crate::lint::Finding, span: Span, linter: &Linter) {
-        linter.report(&mut self.warnings, finding, span);
+        linter.report(&mut self.warnings, finding, Some(span));
     }
 
     fn push(&mut self, node: &Node) {

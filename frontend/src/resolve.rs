@@ -1,5 +1,6 @@
 //! What the frontend asks for: images and files.
 
+use kiln_llb::op::SourceOp;
 use kiln_oci::{Digest, ImageConfig, Platform, Reference};
 
 /// Answers what images are. Implemented by whoever calls the frontend.
@@ -62,6 +63,16 @@ pub trait ContextFiles {
     /// # Errors
     /// Says which pattern is malformed.
     fn is_ignored(&self, patterns: &[String], path: &str) -> Result<bool, ResolveError>;
+
+    /// Returns the time of a source from elsewhere, in seconds since 1970: a repository's is that of
+    /// the commit, a file's is what its server tells, or else that of the newest file inside if it
+    /// is an archive. `None` where it has none.
+    ///
+    /// # Errors
+    /// Says why the time can't be found out.
+    fn source_time(&self, source: &SourceOp) -> Result<Option<i64>, ResolveError> {
+        Err(ResolveError(format!("the time of {} is not known here", source.identifier)))
+    }
 
     /// Returns the files of a named context that is a directory (`local:NAME`), if they can be
     /// read here; its ignore file counts.

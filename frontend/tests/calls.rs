@@ -2,31 +2,15 @@
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 use kiln_frontend::{
-    ContextFiles, Error, ImageRequest, Images, Options, ResolveError, ResolvedImage, check, lower,
-    lower_or_warn, outline,
+    Error, ImageRequest, Images, Options, ResolveError, ResolvedImage, check, lower, lower_or_warn,
+    outline,
 };
-use kiln_oci::{Digest, ImageConfig, Platform};
+use kiln_oci::Platform;
 
-/// Knows every image but those whose name holds `missing`.
-struct Registry;
+use everything::{NoFiles, Registry};
 
-impl Images for Registry {
-    fn resolve(&self, requests: &[ImageRequest]) -> Vec<Result<ResolvedImage, ResolveError>> {
-        let answer = |request: &ImageRequest| {
-            if request.display.contains("missing") {
-                return Err(ResolveError("not found".to_owned()));
-            }
-            let platform = &request.platform;
-            let config = ImageConfig {
-                architecture: platform.architecture.clone(),
-                os: platform.os.clone(),
-                ..ImageConfig::default()
-            };
-            Ok(ResolvedImage { digest: Digest::of(request.display.as_bytes()), config })
-        };
-        requests.iter().map(answer).collect()
-    }
-}
+#[path = "support/everything.rs"]
+mod everything;
 
 /// Panics when it is asked.
 struct Unreachable;
@@ -35,18 +19,6 @@ impl Images for Unreachable {
     fn resolve(&self, requests: &[ImageRequest]) -> Vec<Result<ResolvedImage, ResolveError>> {
         assert!(requests.is_empty(), "asked for {requests:?}");
         Vec::new()
-    }
-}
-
-struct NoFiles;
-
-impl ContextFiles for NoFiles {
-    fn read(&self, _path: &str) -> Result<Option<Vec<u8>>, ResolveError> {
-        Ok(None)
-    }
-
-    fn is_ignored(&self, _patterns: &[String], _path: &str) -> Result<bool, ResolveError> {
-        Ok(false)
     }
 }
 
@@ -109,7 +81,7 @@ FROM second
 #[test]
 fn an_outline_tells_what_the_target_needs_and_no_more() {
     let options = options(Some("target"), &[("BAR", "678")]);
-    let outline = outline(STAGES.as_bytes(), &options, &Registry, &NoFiles).unwrap();
+    let outline = outline(STAGES.as_bytes(), &options, &Registry::default(), &NoFiles).unwrap();
     assert_eq!(
         (outline.name.as_str(), outline.description.as_str()),
         ("target", "is what is wanted")
@@ -155,7 +127,8 @@ inherited   box      \nsfx         usybox   is what the base ends with
 fn arguments_that_are_built_on_themselves() {
     let text = "ARG FOO=1\nARG ABC=a\nARG DEF=d\nARG FOO=${FOO}${ABC}\nARG BAR=${FOO}4\n\
                 ARG FOO=${FOO}5${BAR}\nFROM scratch\nARG FOO\n";
-    let outline = outline(text.as_bytes(), &options(None, &[]), &Registry, &NoFiles).unwrap();
+    let outline =
+        outline(text.as_bytes(), &options(None, &[]), &Registry::default(), &NoFiles).unwrap();
     let args: Vec<_> = outline.args.iter().map(|arg| (&*arg.name, &*arg.value)).collect();
     assert_eq!(args, [("ABC", "a"), ("BAR", "1a4"), ("FOO", "1a51a4")]);
     assert!(outline.to_text().starts_with("BUILD ARG"));
@@ -166,7 +139,7 @@ fn checks_look_at_all_stages_unless_a_target_is_named() {
     let text = "FROM alpine as one\nMAINTAINER me\nFROM alpine AS two\nWORKDIR relative\n\
                 FROM alpine AS three\nENV a b\n";
     let rules = |target| {
-        let report = check(text.as_bytes(), &options(target, &[]), &Registry, &NoFiles);
+        let report = check(text.as_bytes(), &options(target, &[]), &Registry::default(), &NoFiles);
         assert!(report.errors.is_empty());
         report.warnings.iter().map(|warning| warning.rule).collect::<Vec<_>>()
     };
@@ -179,13 +152,13 @@ fn checks_look_at_all_stages_unless_a_target_is_named() {
 #[test]
 fn checks_tell_errors_too() {
     let text = "FROM alpine as one\nFROM missing/image\n";
-    let report = check(text.as_bytes(), &options(None, &[]), &Registry, &NoFiles);
+    let report = check(text.as_bytes(), &options(None, &[]), &Registry::default(), &NoFiles);
     assert_eq!(report.warnings.len(), 1);
     assert_eq!(report.errors.len(), 1);
     let json: serde_json::Value = serde_json::from_str(&report.to_json()).unwrap();
     assert_eq!(json["buildError"]["location"]["ranges"][0]["start"]["line"], 2);
     let strict = format!("# check=error=true\n{}", "FROM alpine as one\n");
-    let report = check(strict.as_bytes(), &options(None, &[]), &Registry, &NoFiles);
+    let report = check(strict.as_bytes(), &options(None, &[]), &Registry::default(), &NoFiles);
     assert_eq!(report.errors[0].message, "lint violation found for rules: FromAsCasing");
     assert_eq!(report.warnings.len(), 1);
 }
@@ -194,7 +167,8 @@ fn checks_tell_errors_too() {
 fn warnings_are_told_of_what_fails() {
     let mut warnings = Vec::new();
     let text = b"# check=error=true\nFROM alpine as one\nMAINTAINER x\n";
-    let result = lower_or_warn(text, &options(None, &[]), (&Registry, &NoFiles), &mut warnings);
+    let result =
+        lower_or_warn(text, &options(None, &[]), (&Registry::default(), &NoFiles), &mut warnings);
     assert!(result.is_err());
     assert_eq!(warnings.len(), 2);
 }
@@ -209,9 +183,9 @@ fn mistakes_of_every_kind_are_told_at_once() {
     assert_eq!(lines(&text, &Unreachable), [2, 3, 6, 4, 7]);
     // Without mistakes in the text, images are asked for, and all that are missing are told.
     let text = "FROM missing/one AS one\nFROM missing/two\nCOPY --from=one / /\n";
-    assert_eq!(lines(text, &Registry), [1, 2]);
+    assert_eq!(lines(text, &Registry::default()), [1, 2]);
     let text = "FROM alpine\nEXPOSE 99999999\nSTOPSIGNAL nonsense\nRUN ok\nWORKDIR ${x\n";
-    assert_eq!(lines(text, &Registry), [2, 3, 5]);
+    assert_eq!(lines(text, &Registry::default()), [2, 3, 5]);
     assert_eq!(lines("FROM $none\nFROM --platform=$none alpine\n", &Unreachable), [1, 2]);
 }
 
@@ -227,7 +201,7 @@ fn what_may_come_of_another_mistake_is_left_out() {
 #[test]
 fn ways_out_are_told() {
     let hint = |text: &str, target| {
-        let errors = lower(text.as_bytes(), &options(target, &[]), &Registry, &NoFiles);
+        let errors = lower(text.as_bytes(), &options(target, &[]), &Registry::default(), &NoFiles);
         let error = errors.unwrap_err().remove(0);
         (error.message, error.hint.unwrap_or_default())
     };

@@ -100,13 +100,43 @@ impl Platform {
     pub fn new(os: &str, architecture: &str, variant: Option<&str>) -> Self {
         let os = os.to_ascii_lowercase();
         let os = if os == "macos" { "darwin".to_owned() } else { os };
-        let (architecture, variant) = normalize(architecture, variant.unwrap_or_default());
+        let (architecture, variant) =
+            Self::normal_architecture(architecture, variant.unwrap_or_default());
         Self { architecture, os, os_version: None, os_features: Vec::new(), variant }
     }
 
     /// Returns the platform that this program was built for.
     pub fn host() -> Self {
-        Self::new("linux", std::env::consts::ARCH, None)
+        Self::new("linux", Self::host_architecture(), None)
+    }
+
+    /// Returns the processor architecture that this program was built for.
+    pub fn host_architecture() -> &'static str {
+        match std::env::consts::ARCH {
+            // Rust's name, which is none of containerd's.
+            "x86" => "386",
+            architecture => architecture,
+        }
+    }
+
+    /// Returns the normal form of an architecture and its variant, as containerd has it.
+    pub fn normal_architecture(architecture: &str, variant: &str) -> (String, Option<String>) {
+        let architecture = architecture.to_ascii_lowercase();
+        let variant = variant.to_ascii_lowercase();
+        let (architecture, variant) = match (architecture.as_str(), variant.as_str()) {
+            ("i386", _) => ("386", ""),
+            ("x86_64" | "x86-64" | "amd64", "v1") => ("amd64", ""),
+            ("x86_64" | "x86-64", variant) => ("amd64", variant),
+            ("aarch64" | "arm64", "8" | "v8" | "v8.0") => ("arm64", ""),
+            ("aarch64" | "arm64", "9" | "9.0" | "v9.0") => ("arm64", "v9"),
+            ("aarch64", variant) => ("arm64", variant),
+            ("armhf", _) | ("arm", "" | "7") => ("arm", "v7"),
+            ("armel", _) | ("arm", "6") => ("arm", "v6"),
+            ("arm", "5") => ("arm", "v5"),
+            ("arm", "8") => ("arm", "v8"),
+            other => other,
+        };
+        (architecture.to_owned(), (!variant.is_empty()).then(|| variant.to_owned()))
     }
 
     /// Tells whether images for `image` run where `self` is asked for: the same system and
@@ -116,25 +146,6 @@ impl Platform {
             && self.architecture == image.architecture
             && (self.variant == image.variant || image.variant.is_none())
     }
-}
-
-fn normalize(architecture: &str, variant: &str) -> (String, Option<String>) {
-    let architecture = architecture.to_ascii_lowercase();
-    let variant = variant.to_ascii_lowercase();
-    let (architecture, variant) = match (architecture.as_str(), variant.as_str()) {
-        ("i386" | "x86", _) | ("386", "") => ("386", ""),
-        ("x86_64" | "x86-64" | "amd64", "v1") => ("amd64", ""),
-        ("x86_64" | "x86-64", variant) => ("amd64", variant),
-        ("aarch64" | "arm64", "8" | "v8") => ("arm64", ""),
-        ("aarch64" | "arm64", "9" | "9.0" | "v9.0") => ("arm64", "v9"),
-        ("aarch64", variant) => ("arm64", variant),
-        ("armhf", _) | ("arm", "" | "7") => ("arm", "v7"),
-        ("armel", _) | ("arm", "6") => ("arm", "v6"),
-        ("arm", "5") => ("arm", "v5"),
-        ("arm", "8") => ("arm", "v8"),
-        other => other,
-    };
-    (architecture.to_owned(), (!variant.is_empty()).then(|| variant.to_owned()))
 }
 
 impl fmt::Display for Platform {
@@ -163,9 +174,9 @@ impl FromStr for Platform {
             [word] => {
                 let system = word.to_ascii_lowercase();
                 if system == "macos" || Self::SYSTEMS.contains(&system.as_str()) {
-                    return Ok(Self::new(word, std::env::consts::ARCH, None));
+                    return Ok(Self::new(word, Self::host_architecture(), None));
                 }
-                let (architecture, variant) = normalize(word, "");
+                let (architecture, variant) = Self::normal_architecture(word, "");
                 if Self::ARCHITECTURES.contains(&architecture.as_str()) {
                     return Ok(Self::new("linux", &architecture, variant.as_deref()));
                 }
@@ -193,6 +204,9 @@ mod tests {
             ("Linux/ARM/6", "linux/arm/v6"),
             ("linux/amd64/v1", "linux/amd64"),
             ("linux/amd64/v3", "linux/amd64/v3"),
+            ("linux/arm64/v8.0", "linux/arm64"),
+            ("linux/x86", "linux/x86"),
+            ("i386", "linux/386"),
         ] {
             assert_eq!(text.parse::<Platform>().unwrap().to_string(), normal, "{text}");
         }

@@ -14,6 +14,7 @@ use std::path::Path;
 
 use kiln_oci::Platform;
 use kiln_tree::{Dir, Ids};
+use rustix::fs::{Mode, OFlags, openat};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
 
 use crate::error::{Error, Result};
@@ -169,15 +170,21 @@ fn entries() -> std::result::Result<Vec<Entry>, String> {
     if read(&directory, "status").map_err(|error| unknown(&error))?.trim() != "enabled" {
         return Err(format!("{PLACE} is disabled"));
     }
-    let names = rustix::fs::Dir::read_from(&directory).map_err(|error| unknown(&error))?;
+    list(&directory).map_err(|error| unknown(&error))
+}
+
+fn list(directory: &Dir) -> rustix::io::Result<Vec<Entry>> {
+    // A mount's descriptor is no open directory yet.
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let names = rustix::fs::Dir::new(openat(directory, ".", flags, Mode::empty())?)?;
     let mut entries = Vec::new();
-    for name in names.filter_map(rustix::io::Result::ok) {
-        let name = name.file_name().to_string_lossy().into_owned();
+    for name in names {
+        let name = name?.file_name().to_string_lossy().into_owned();
         if matches!(name.as_str(), "." | ".." | "register" | "status") {
             continue;
         }
         // One that goes meanwhile is none.
-        let text = read(&directory, &name);
+        let text = read(directory, &name);
         entries.extend(text.ok().and_then(|text| Entry::parse(&name, &text)));
     }
     entries.sort_by(|a, b| a.name.cmp(&b.name));
@@ -208,6 +215,8 @@ fn read(directory: &Dir, name: &str) -> std::result::Result<String, String> {
 
 #[cfg(test)]
 mod tests {
+    use kiln_testkit::{Need, skip};
+
     use super::*;
 
     const AARCH64: &str = "enabled\ninterpreter /usr/bin/qemu-aarch64\nflags: POF\noffset 0\n\
@@ -258,6 +267,21 @@ mod tests {
         }
         let far = Entry { offset: usize::MAX, magic: vec![1], ..Entry::default() };
         assert!(!far.fits(&[0; HEAD]));
+    }
+
+    #[test]
+    fn entries_are_found_where_nothing_is_mounted() {
+        let needs = [Need::Root, Need::Emulator("aarch64")];
+        let name = "entries_are_found_where_nothing_is_mounted";
+        if cfg!(not(target_arch = "x86_64")) || skip(name, &needs) {
+            return;
+        }
+        let names = |directory: Dir| -> Vec<String> {
+            list(&directory).unwrap().into_iter().map(|entry| entry.name).collect()
+        };
+        let mounted = names(Dir::open(Path::new(PLACE)).unwrap());
+        assert!(mounted.contains(&"qemu-aarch64".to_owned()));
+        assert_eq!(names(mount().unwrap()), mounted);
     }
 
     #[test]

@@ -131,7 +131,7 @@ impl ImageResolver {
         let mut reference = LayoutReference::parse(layout)?;
         reference.directory = std::fs::canonicalize(&reference.directory)
             .map_err(Error::path("open oci layout", &reference.directory))?;
-        let digest = reference.find()?;
+        let digest = reference.find(platform)?;
         self.remember(|memory| memory.layouts.insert(digest, reference.directory.clone()));
         let image = self.image(&Origin::Layout(reference.directory), &digest, platform).await?;
         Ok(Resolved { digest, config: image.config })

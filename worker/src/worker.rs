@@ -49,6 +49,8 @@ pub struct WorkerOptions {
     pub agents: BTreeMap<String, PathBuf>,
     /// How much `RUN` steps may use.
     pub limits: Limits,
+    /// The OCI runtime that runs them, in place of the sandbox.
+    pub runtime: Option<PathBuf>,
     /// What files and repositories elsewhere are fetched with.
     pub remote: RemoteOptions,
     /// Whether a `RUN` step that fails leaves a [`FailedStep`](crate::FailedStep) behind.

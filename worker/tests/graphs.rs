@@ -84,6 +84,7 @@ impl Bench {
         let contexts = BTreeMap::from([("context".to_owned(), temp.path().join("context"))]);
         let worker = Worker::new(WorkerOptions {
             limits: kiln_worker::sandbox::cgroup::Limits::default(),
+            runtime: None,
             store: store.clone(),
             images: Arc::clone(&images),
             contexts,

@@ -7,11 +7,13 @@ use anyhow::Context;
 use kiln_frontend::call::{Outline, Report, Targets};
 use kiln_frontend::{Lowered, Options, Warning};
 use kiln_oci::Platform;
+use tokio::runtime::Handle;
 
 use super::files::Files;
 use super::images::{Resolver, Step};
 use super::request::{BuildRequest, CONTEXT_NAME};
 use super::session::{Failure, Session};
+use super::source_time::TimedFiles;
 use crate::commands::build::Network;
 
 /// What the frontend answers.
@@ -70,7 +72,7 @@ impl Session<'_> {
     /// platforms that are asked for.
     fn ask<T>(
         &self,
-        question: impl FnOnce(&Options, &Resolver<'_>, &Files) -> Answer<T>,
+        question: impl FnOnce(&Options, &Resolver<'_>, &TimedFiles<'_>) -> Answer<T>,
     ) -> Result<T, Failure> {
         let (request, dockerfile) = (self.request, &self.input.dockerfile);
         let files = Files::open(
@@ -78,6 +80,13 @@ impl Session<'_> {
             dockerfile,
             &request.directories,
         )?;
+        let files = TimedFiles {
+            files: &files,
+            tools: self.tools,
+            events: &self.events,
+            cancel: &self.cancel,
+            runtime: Handle::current(),
+        };
         let names_platforms = request.platforms.len() > 1;
         let resolver = &self.tools.resolver;
         let images = Resolver::new(resolver, &self.events, &self.cancel, names_platforms);

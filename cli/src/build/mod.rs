@@ -16,6 +16,7 @@ mod request;
 mod resources;
 mod secrets;
 mod session;
+mod source_time;
 mod ssh;
 mod tools;
 mod values;

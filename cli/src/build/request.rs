@@ -52,6 +52,8 @@ pub(crate) struct BuildRequest {
     pub(super) allowed: Allowed,
     /// More hosts: name and address.
     pub(super) hosts: Vec<(String, String)>,
+    /// The OCI runtime that runs steps.
+    pub(super) runtime: Option<PathBuf>,
     /// What steps may use, where it's no matter to their results.
     pub(super) resources: Limits,
     /// What steps may use, as the graph says it.
@@ -113,6 +115,7 @@ impl BuildRequest {
                 .iter()
                 .map(|host| parse_host(host))
                 .collect::<Result<_>>()?,
+            runtime: crate::runtime::find(&arguments.runtime)?,
             resources: crate::resources::limits(&arguments.resources)?,
             limits: resources::process_limits(
                 arguments.shm_size.as_deref(),

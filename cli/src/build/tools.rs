@@ -56,6 +56,7 @@ impl Tools {
             agents: request.agents.clone(),
             keep_failed: request.on_error == OnError::Shell,
             limits: request.resources.clone(),
+            runtime: request.runtime.clone(),
             remote: RemoteOptions {
                 max_bytes: request.input_limit,
                 environment: settings.git_environment(),

@@ -10,6 +10,7 @@ use kiln_worker::{NETWORK_HOST, SECURITY_INSECURE};
 use crate::build::{self, BuildRequest, Call, OnError};
 use crate::printer::Printer;
 use crate::resources::ResourceArguments;
+use crate::runtime::RuntimeArguments;
 use crate::settings::Settings;
 
 /// Build an image from a Dockerfile
@@ -70,6 +71,9 @@ pub(crate) struct BuildArguments {
     /// How much RUN steps may use
     #[command(flatten)]
     pub(crate) resources: ResourceArguments,
+    /// What runs it
+    #[command(flatten)]
+    pub(crate) runtime: RuntimeArguments,
     /// Secret for RUN --mount=type=secret, as `id=ID[,src=FILE|,env=NAME]`
     #[arg(long = "secret", value_name = "SECRET")]
     pub(crate) secrets: Vec<String>,

@@ -11,6 +11,7 @@ use crate::hints;
 use crate::printer::Printer;
 use crate::resources::ResourceArguments;
 use crate::rootless;
+use crate::runtime::RuntimeArguments;
 use crate::settings::Settings;
 
 /// Run a command in a new container
@@ -52,6 +53,9 @@ pub(crate) struct RunArguments {
     /// How much it may use
     #[command(flatten)]
     pub(crate) resources: ResourceArguments,
+    /// What runs it
+    #[command(flatten)]
+    pub(crate) runtime: RuntimeArguments,
     /// Most processors' time, as 1.5
     #[arg(long, value_name = "NUMBER")]
     pub(crate) cpus: Option<f64>,

@@ -29,6 +29,7 @@ use crate::build::parse_host;
 use crate::commands::run::{RunArguments, RunNetwork};
 use crate::limits;
 use crate::printer::Printer;
+use crate::runtime;
 use crate::settings::Settings;
 use image::find_image;
 use volumes::Volumes;
@@ -81,7 +82,9 @@ pub(crate) async fn run(
     let volumes = Volumes::prepare(&containers, &image, &store, &arguments.volumes)?;
     let id = root.upper().to_string_lossy().into_owned();
     let id = kiln_oci::Digest::of(format!("{id} {}", std::process::id()).as_bytes()).short();
-    let group = resources::group(&limits, &arguments.resources.cgroup_parent, printer)?;
+    let runtime = runtime::find(&arguments.runtime)?;
+    let parent = &arguments.resources.cgroup_parent;
+    let group = resources::group(&limits, (parent, runtime.is_some()), printer)?;
     let hostname = arguments.hostname.clone().unwrap_or(id);
     let process = process::resolve(&image.config.config, arguments, &hostname)?;
     let mut spec = Spec::new(root.tree().clone(), Vec::new());
@@ -100,6 +103,7 @@ pub(crate) async fn run(
     spec.hostname = hostname;
     spec.cgroups = group.membership().clone();
     spec.shown_cgroups = group.shown().to_vec();
+    spec.runtime = runtime;
 
     let sandbox = Sandbox::new(&store.temp_dir().context("make a temporary directory")?)?;
     let io = Io { input: input(arguments)?, output: Box::new(write_through) };

@@ -28,10 +28,14 @@ pub(super) fn limits(arguments: &RunArguments) -> Result<Limits> {
     Ok(limits)
 }
 
-/// Makes a container's groups, and says what can't be limited.
-pub(super) fn group(limits: &Limits, parent: &str, printer: &Printer) -> Result<Cgroup> {
+/// Makes a container's groups, and says what can't be limited. A runtime needs them everywhere.
+pub(super) fn group(
+    limits: &Limits,
+    (parent, everywhere): (&str, bool),
+    printer: &Printer,
+) -> Result<Cgroup> {
     let group = Groups::new()
-        .group(limits, parent)
+        .group(limits, parent, everywhere)
         .with_context(|| format!("make control groups below {parent}"))?;
     for warning in group.warnings() {
         printer.note(format_args!("WARNING: {warning}"));

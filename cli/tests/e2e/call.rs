@@ -105,10 +105,10 @@ fn warnings_of_a_build_are_shown_at_its_end_with_their_lines() {
 1 warning found:
 
 FromAsCasing: 'as' and 'FROM' keywords' casing do not match
- --> Dockerfile:1:1
+ --> Dockerfile:1:11
   |
 1 | FROM base as one
-  | ^^^^^^^^^^^^^^^^
+  |           ^^
 2 | RUN true
   |
 see https://docs.docker.com/go/dockerfile/rule/from-as-casing/
@@ -130,14 +130,19 @@ dockerfile parse error on line 2: unknown instruction: RUM (did you mean RUN?)
   |
 1 | FROM scratch
 2 | RUM make
-  | ^^^^^^^^
+  | ^^^
 3 |
   |
 
 dockerfile parse error on line 5: unknown flag: --form (did you mean from?)
- --> Dockerfile:5:1
+ --> Dockerfile:5:6
+  |
+3 |
+4 |
+5 | COPY --form=x a b
+  |      ^^^^^^
 ";
     assert!(stderr.contains(expected), "{stderr}");
-    assert!(stderr.contains("\n --> Dockerfile:7:1\n"), "{stderr}");
+    assert!(stderr.contains("\n --> Dockerfile:7:8\n"), "{stderr}");
     assert_eq!(stderr.matches(" --> Dockerfile:").count(), 3, "{stderr}");
 }

@@ -14,6 +14,7 @@ mod images;
 mod limits;
 mod llb;
 mod login;
+mod oci_runtime;
 mod on_error;
 mod outputs;
 mod platforms;

@@ -270,6 +270,17 @@ fn one_platform_is_a_plain_image_unless_asked_otherwise() {
     assert_eq!(top(&["--platform", "linux/arm64,linux/arm64/v8"]), manifest);
     assert_eq!(top(&["--platform", "local,linux/mips64le"]), index);
     assert_eq!(top(&["--build-arg", "BUILDKIT_MULTI_PLATFORM=1"]), index);
+
+    // The environment asks where no flag does.
+    for (value, arguments, architecture) in [
+        ("linux/s390x", &["build", "-t", "x", "text"][..], "s390x"),
+        ("linux/s390x", &["build", "-t", "x", "--platform", "linux/arm64", "text"], "arm64"),
+        ("", &["build", "-t", "x", "--platform=linux/riscv64", "text"], "riscv64"),
+    ] {
+        run(kiln.command(arguments).env("DOCKER_DEFAULT_PLATFORM", value)).success();
+        let shown: Value = serde_json::from_str(&kiln.run(&["inspect", "x"]).success()).unwrap();
+        assert_eq!(shown[0]["Architecture"], architecture);
+    }
 }
 
 #[test]

@@ -167,7 +167,7 @@ fn a_terminal_is_passed_through_without_root() {
     if skip(test, &[Need::Accounts, Need::Program("setsid")]) {
         return;
     }
-    pass_a_terminal_through(&Kiln::rootless(BINARY));
+    pass_a_terminal_through(&Kiln::rootless(BINARY), &[]);
 }
 
 #[test]

@@ -129,11 +129,11 @@ fn a_terminal_is_passed_through() {
     if skip("a_terminal_is_passed_through", &needs) {
         return;
     }
-    pass_a_terminal_through(&kiln());
+    pass_a_terminal_through(&kiln(), &[]);
 }
 
 /// Uses a shell in a container as somebody at a terminal does.
-pub(crate) fn pass_a_terminal_through(kiln: &Kiln) {
+pub(crate) fn pass_a_terminal_through(kiln: &Kiln, options: &[&str]) {
     prepare(kiln);
     let (mut terminal, other) = Terminal::open();
     let before = rustix::termios::tcgetattr(&other).unwrap();
@@ -141,7 +141,7 @@ pub(crate) fn pass_a_terminal_through(kiln: &Kiln) {
     let [stdin, stdout] = streams;
     let stderr = other.try_clone().unwrap();
     let mut child = kiln
-        .command_on_terminal(&["run", "--rm", "-it", "img", "sh"])
+        .command_on_terminal(&[&["run", "--rm", "-it"], options, &["img", "sh"]].concat())
         .stdin(stdin)
         .stdout(stdout)
         .stderr(stderr)

@@ -385,3 +385,48 @@ fn keys_are_lent_by_who_builds_and_not_by_a_dockerfile() {
         assert!(line.contains("IdentityFile=none") && line.contains("BatchMode=yes"), "{line}");
     }
 }
+
+#[test]
+fn the_epoch_is_taken_from_where_a_source_comes() {
+    if skip("the_epoch_is_taken_from_where_a_source_comes", &GIT) {
+        return;
+    }
+    let (kiln, server) = (kiln(), FileServer::start());
+    let repository = Repository::new(&kiln);
+    repository.write("Dockerfile", "FROM scratch\nCOPY f /\n");
+    repository.write("f", "x");
+    repository.git(&["add", "--all"]);
+    repository.git(&[
+        "-c",
+        "core.commentChar=;",
+        "commit",
+        "--quiet",
+        "--message=x",
+        "--date=@5 +0000",
+    ]);
+    repository.publish("r.git");
+    let time: i64 = repository.git(&["log", "-1", "--format=%ct"]).parse().unwrap();
+    let tell = |context: &str, more: &[&str]| {
+        let layout = kiln.path("out");
+        let _ = std::fs::remove_dir_all(&layout);
+        let output = format!("type=local,dest={}", layout.display());
+        let mut arguments = vec!["build", context, "--output", &output];
+        arguments.extend(more);
+        kiln.run(&arguments).success();
+        let metadata = std::fs::metadata(layout.join("f")).unwrap();
+        std::os::unix::fs::MetadataExt::mtime(&metadata)
+    };
+    let context = ["--build-arg", "SOURCE_DATE_EPOCH=context"];
+    assert_eq!(tell(&repository.url(), &context), time);
+    let dated = Answer::of("x").with("Last-Modified", "Sun, 06 Nov 1994 08:49:37 GMT");
+    server.put("/f", dated);
+    let directory = kiln.path("context");
+    std::fs::create_dir_all(&directory).unwrap();
+    let text = format!(
+        "FROM scratch AS src\nADD {} /\nFROM scratch\nCOPY --from=src /f /\n",
+        server.url("/f")
+    );
+    std::fs::write(directory.join("Dockerfile"), text).unwrap();
+    let source = ["--build-arg", "SOURCE_DATE_EPOCH=src"];
+    assert_eq!(tell(directory.to_str().unwrap(), &source), 784_111_777);
+}

@@ -5,47 +5,18 @@
 
 #![no_main]
 
-use kiln_frontend::{
-    ContextFiles, ImageRequest, Images, Options, ResolveError, ResolvedImage, check, lower,
-    outline, targets,
-};
-use kiln_oci::{ContainerConfig, Digest, ImageConfig};
+use everything::{NoFiles, Registry};
+use kiln_frontend::{Options, check, lower, outline, targets};
 use libfuzzer_sys::fuzz_target;
 
-struct Registry(Option<String>);
-
-impl Images for Registry {
-    fn resolve(&self, requests: &[ImageRequest]) -> Vec<Result<ResolvedImage, ResolveError>> {
-        let answer = |request: &ImageRequest| {
-            let on_build = self.0.iter().cloned().collect();
-            let config = ImageConfig {
-                architecture: request.platform.architecture.clone(),
-                os: request.platform.os.clone(),
-                config: ContainerConfig { on_build, ..ContainerConfig::default() },
-                ..ImageConfig::default()
-            };
-            Ok(ResolvedImage { digest: Digest::of(request.display.as_bytes()), config })
-        };
-        requests.iter().map(answer).collect()
-    }
-}
-
-struct NoFiles;
-
-impl ContextFiles for NoFiles {
-    fn read(&self, _path: &str) -> Result<Option<Vec<u8>>, ResolveError> {
-        Ok(None)
-    }
-
-    fn is_ignored(&self, _patterns: &[String], _path: &str) -> Result<bool, ResolveError> {
-        Ok(false)
-    }
-}
+#[path = "../../tests/support/everything.rs"]
+mod everything;
 
 fuzz_target!(|input: &[u8]| {
     let mut parts = input.splitn(2, |byte| *byte == 0);
     let source = parts.next().unwrap_or_default();
-    let images = Registry(parts.next().map(|text| String::from_utf8_lossy(text).into_owned()));
+    let trigger = parts.next().map(|text| String::from_utf8_lossy(text).into_owned());
+    let images = Registry { on_build: trigger.into_iter().collect() };
     let options = Options {
         build_args: [("GIVEN".to_owned(), "given".to_owned())].into(),
         named_contexts: [("named".to_owned(), "docker-image://other".to_owned())].into(),

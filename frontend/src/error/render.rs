@@ -2,7 +2,7 @@
 
 use annotate_snippets::{Annotation, AnnotationKind, Group, Level, Renderer, Snippet};
 
-use super::{Error, Span};
+use super::{Error, Span, place};
 use crate::lint::Warning;
 
 /// Lines shown in front of and behind those that are meant.
@@ -14,7 +14,7 @@ const LONGEST: usize = 12;
 /// around it, then the way out. No colours, no line feed at the end.
 pub fn render(error: &Error, filename: &str, source: &str) -> String {
     let mut out = error.message.clone();
-    push_snippet(&mut out, &Level::ERROR, &error.spans, filename, source);
+    push_snippet(&mut out, (&Level::ERROR, &error.message), &error.spans, filename, source);
     if let Some(hint) = &error.hint {
         out.push_str("\nhint: ");
         out.push_str(hint);
@@ -26,7 +26,8 @@ pub fn render(error: &Error, filename: &str, source: &str) -> String {
 /// on.
 pub fn render_warning(warning: &Warning, filename: &str, source: &str) -> String {
     let mut out = format!("{}: {}", warning.rule, warning.message);
-    push_snippet(&mut out, &Level::WARNING, &warning.spans, filename, source);
+    let message = (&Level::WARNING, warning.message.as_str());
+    push_snippet(&mut out, message, &warning.spans, filename, source);
     if !warning.url.is_empty() {
         out.push_str("\nsee ");
         out.push_str(warning.url);
@@ -35,7 +36,14 @@ pub fn render_warning(warning: &Warning, filename: &str, source: &str) -> String
 }
 
 /// Appends the lines of `spans`, the first of them underlined as the culprit, the others as context.
-fn push_snippet(out: &mut String, level: &Level<'_>, spans: &[Span], filename: &str, source: &str) {
+/// Of the first, only the word that the message is about is underlined, where it is found.
+fn push_snippet(
+    out: &mut String,
+    (level, message): (&Level<'_>, &str),
+    spans: &[Span],
+    filename: &str,
+    source: &str,
+) {
     let lines = line_ranges(source);
     let spans: Vec<(usize, usize)> = spans.iter().filter_map(|s| clamp(*s, lines.len())).collect();
     let Some(first) = spans.iter().map(|(start, _)| *start).min() else { return };
@@ -47,8 +55,12 @@ fn push_snippet(out: &mut String, level: &Level<'_>, spans: &[Span], filename: &
         let text = &source[lines[*start].start..lines[*end].end];
         let blanks = text.len() - text.trim_start().len();
         let begin = lines[*start].start + if blanks < text.len() { blanks } else { 0 };
-        let kind = if index == 0 { AnnotationKind::Primary } else { AnnotationKind::Context };
-        kind.span(begin - base..lines[*end].end - base)
+        let whole = begin..lines[*end].end;
+        if index > 0 {
+            return AnnotationKind::Context.span(whole.start - base..whole.end - base);
+        }
+        let word = place::culprit(message, source, &lines[*start..=*end]).unwrap_or(whole);
+        AnnotationKind::Primary.span(word.start - base..word.end - base)
     });
     let snippet = Snippet::source(&source[base..lines[to].end])
         .line_start(from + 1)
@@ -98,7 +110,7 @@ unknown instruction: RUM
 1 | FROM x
 2 |
 3 |   RUM y
-  |   ^^^^^
+  |   ^^^
 4 | USER z
 5 | CMD a
   |

@@ -12,7 +12,7 @@ use crate::resolve::{ImageLocation, ImageRequest, ResolveError, ResolvedImage};
 use crate::suggest::{Case, suggest};
 use crate::text::quote;
 
-use super::graph::Plan;
+use super::graph::{Output, Plan};
 use super::named_context::NamedContext;
 use super::stage::{StageId, State};
 use super::{Lowering, image, metadata, platform, reference, step_name};
@@ -102,10 +102,8 @@ impl Lowering<'_> {
         let platform = stage.platform.clone().unwrap_or_else(|| self.options.platform.clone());
         stage.base_name = parsed.to_string();
         if !reached {
-            // The reference names the step although nobody will see it, and so counts it.
-            step_name::next(stage, "FROM", None, &EmptyEnv);
-            stage.platform = Some(platform);
             stage.dispatched |= stage.unregistered;
+            self.set_unresolved(id, platform);
             return Ok(None);
         }
         let kind = match stage.named_context.take() {
@@ -117,6 +115,27 @@ impl Lowering<'_> {
             },
         };
         Ok(Some(Pending { stage: id, written, platform, kind }))
+    }
+
+    /// Gives a stage that nobody needs yet its image, without asking for it. That is what an image
+    /// that only an instruction names stays at, where a trigger then needs the instruction.
+    fn set_unresolved(&mut self, id: StageId, platform: Platform) {
+        let named = self.named_platform(&platform);
+        let output = self.add_image(id, named.as_ref(), &platform);
+        let stage = &mut self.stages[id];
+        stage.state = State::of(Some(output), Some(&platform));
+        stage.platform = Some(platform);
+    }
+
+    /// Adds the image that a stage is built on to the graph.
+    fn add_image(&mut self, id: StageId, named: Option<&Platform>, platform: &Platform) -> Output {
+        let stage = &mut self.stages[id];
+        let name = step_name::next(stage, &format!("FROM {}", stage.base_name), named, &EmptyEnv);
+        let metadata = metadata::step(&name, stage.span);
+        let metadata = metadata::with_command(metadata, &stage.original);
+        let identifier = format!("docker-image://{}", stage.base_name);
+        let source = SourceOp { identifier, ..SourceOp::default() };
+        self.graph.add(Plan::Source(source), Some(platform.clone()), metadata)
     }
 
     /// Resolves all images at once.
@@ -181,6 +200,10 @@ impl Lowering<'_> {
         let stage = &mut self.stages[id];
         stage.dispatched = true;
         stage.state = state;
+        if config.is_none() {
+            // The reference has no image at all then, not an empty one.
+            stage.image_mut().rootfs.kind.clear();
+        }
         if let Some(config) = config {
             if !config.architecture.is_empty() && !config.os.is_empty() {
                 stage.platform = Some(image::platform_of(&config));
@@ -199,28 +222,20 @@ impl Lowering<'_> {
     ) {
         config.created = None;
         let named = self.named_platform(&platform);
-        let stage = &mut self.stages[id];
         if image::is_empty(&config) {
-            stage.state = State::of(None, None);
+            self.stages[id].state = State::of(None, None);
         } else {
-            let text = format!("FROM {}", stage.base_name);
-            let name = step_name::next(stage, &text, named.as_ref(), &EmptyEnv);
-            let metadata = metadata::step(&name, stage.span);
-            let metadata = metadata::with_command(metadata, &stage.original);
-            let source = SourceOp {
-                identifier: format!("docker-image://{}", stage.base_name),
-                ..SourceOp::default()
-            };
-            let output = self.graph.add(Plan::Source(source), Some(platform.clone()), metadata);
-            stage.state = State::of(Some(output), Some(&platform));
+            let output = self.add_image(id, named.as_ref(), &platform);
+            self.stages[id].state = State::of(Some(output), Some(&platform));
             if platform.os != config.os || platform.architecture != config.architecture {
                 let text = |p: &Platform| platform::format_all(&platform::normal(p));
                 let actual = text(&image::platform_of(&config));
                 let finding =
                     rules::invalid_base_image_platform(written, &text(&platform), &actual);
-                self.checks.report(finding, stage.span);
+                self.checks.report(finding, self.stages[id].span);
             }
         }
+        let stage = &mut self.stages[id];
         *stage.image_mut() = config;
         stage.platform = Some(platform);
     }

@@ -26,7 +26,7 @@ impl Checks {
     /// Takes in what a check found, if it is wanted.
     pub(super) fn report(&mut self, finding: Finding, span: Option<Span>) {
         let linter = self.narrowed.as_ref().unwrap_or(&self.linter);
-        linter.report(&mut self.warnings, finding, span.unwrap_or_default());
+        linter.report(&mut self.warnings, finding, span);
     }
 
     /// Returns the error that the warnings amount to, if they are to be errors.

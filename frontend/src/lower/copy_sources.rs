@@ -113,7 +113,7 @@ fn url_source(
     Ok((Some(output), action))
 }
 
-fn check_digest(text: &str) -> Result<(), &'static str> {
+pub(super) fn check_digest(text: &str) -> Result<(), &'static str> {
     let invalid = "invalid checksum digest format";
     let (algorithm, hex) = text.split_once(':').ok_or(invalid)?;
     if algorithm.is_empty() || hex.is_empty() {
@@ -215,8 +215,12 @@ fn check_ignored(site: &mut Site<'_, '_>, keyword: &str, written: &str) {
     if is_root && !patterns.iter().any(|p| matches!(p.as_str(), "*" | "**" | "**/*")) {
         return;
     }
-    if site.lowering.context.is_ignored(patterns, &source).unwrap_or(false) {
+    // Patterns have no slash in front, and the reference leaves that of a path where it is: only
+    // patterns that match anything match it then. One more slash keeps it from being cut off.
+    let matched = if source.starts_with('/') && !is_root { format!("/{source}") } else { source };
+    let source = matched.strip_prefix('/').filter(|rest| rest.starts_with('/')).unwrap_or(&matched);
+    if site.lowering.context.is_ignored(patterns, &matched).unwrap_or(false) {
         let verb = if keyword == "ADD" { "Add" } else { "Copy" };
-        site.report(rules::copy_ignored_file(verb, &source));
+        site.report(rules::copy_ignored_file(verb, source));
     }
 }

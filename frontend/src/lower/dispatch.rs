@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
+use kiln_oci::Platform;
+
 use crate::error::Error;
 use crate::expand::Expander;
 use crate::instruction::{Instruction, InstructionKind};
@@ -77,8 +79,14 @@ impl Lowering<'_> {
 
 /// Gives a stage what its image config says.
 fn begin(stage: &mut Stage, lowering: &Lowering<'_>) -> Result<(), Error> {
-    let target = &lowering.options.platform;
-    let platform = stage.platform.get_or_insert_with(|| target.clone());
+    // A directory in the place of a stage is for no platform, as the reference has it.
+    let platform = stage.platform.get_or_insert_with(|| Platform {
+        architecture: String::new(),
+        os: String::new(),
+        os_version: None,
+        os_features: Vec::new(),
+        variant: None,
+    });
     let os = platform.os.clone();
     image::ensure_path(Rc::make_mut(&mut stage.image), &os);
     let config = Rc::clone(&stage.image);
@@ -215,7 +223,7 @@ impl Site<'_, '_> {
 
     /// Adds a history entry.
     pub(super) fn commit(&mut self, text: String, has_layer: bool) {
-        let created = self.lowering.epoch.as_ref().map(|epoch| epoch.text.as_str());
+        let created = self.lowering.epoch.as_ref().and_then(|epoch| epoch.text.as_deref());
         self.stage.history.push(image::history(text, has_layer, created));
     }
 

@@ -1,80 +1,129 @@
 //! `SOURCE_DATE_EPOCH`: the time of history entries and of directories that `WORKDIR` makes.
+//!
+//! A number is a time. Anything else names what the time is taken from: the build context
+//! (`context`), a named context, or a stage that adds one file from elsewhere and does nothing else
+//! ([`super::epoch_stage`]). What comes from a repository has its commit's time, a file behind a URL
+//! has the time that its server tells; all else has none, and then the argument goes.
 
+use kiln_llb::op::SourceOp;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::error::Error;
 use crate::instruction;
 
-use super::Lowering;
+use super::{Lowering, epoch_stage, git, main_context, named_context, reference};
+
+const KEY: &str = "SOURCE_DATE_EPOCH";
 
 /// A time in seconds since 1970.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Epoch {
     /// The seconds.
     pub seconds: i64,
-    /// The time as history entries have it.
-    pub text: String,
+    /// The time as history entries have it; `None` where its year has not four digits.
+    pub text: Option<String>,
 }
 
 impl Epoch {
-    fn new(seconds: i64) -> Result<Self, Error> {
-        let text = OffsetDateTime::from_unix_timestamp(seconds)
-            .ok()
-            .and_then(|time| time.format(&Rfc3339).ok())
-            .ok_or_else(|| Error::new(format!("invalid SOURCE_DATE_EPOCH: {seconds}")))?;
-        Ok(Self { seconds, text })
+    fn new(seconds: i64) -> Self {
+        let time = OffsetDateTime::from_unix_timestamp(seconds).ok();
+        let time = time.filter(|time| (0..=9999).contains(&time.year()));
+        Self { seconds, text: time.and_then(|time| time.format(&Rfc3339).ok()) }
     }
 
     /// Returns the time in nanoseconds since 1970, as ops have it.
     pub(super) fn nanoseconds(&self) -> i64 {
         self.seconds.wrapping_mul(1_000_000_000)
     }
+
+    /// Fails if history entries can't have the time.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        if self.text.is_some() {
+            return Ok(());
+        }
+        let error = Error::new(
+            "failed to marshal image config: json: error calling MarshalJSON for type *time.Time: \
+             Time.MarshalJSON: year outside of range [0,9999]",
+        );
+        Err(error.with_hint(format!("{KEY} is {}, which is no time in seconds", self.seconds)))
+    }
 }
 
 impl Lowering<'_> {
     /// Reads `SOURCE_DATE_EPOCH`, from the values given to the build or else the global arguments.
     ///
-    /// A number is a time. `context` stands for the time of the build context, which a directory
-    /// doesn't have: then the argument goes.
-    ///
     /// # Errors
-    /// Fails on anything else.
+    /// Fails if its value is neither a time nor the name of something, if a stage of that name does
+    /// other things than to add a file, and if the time can't be found out.
     pub(super) fn read_epoch(&mut self, stages: &[instruction::Stage]) -> Result<(), Error> {
-        let key = "SOURCE_DATE_EPOCH";
-        let given = self.build_args.get(key).map(String::as_str);
-        let Some(value) = given.or_else(|| self.global_args.env.get(key)) else {
+        let given = self.build_args.get(KEY).cloned();
+        let declared = self.global_args.env.get(KEY).filter(|value| !value.is_empty());
+        let Some(value) = given.or_else(|| declared.map(str::to_owned)) else {
             return Ok(());
         };
-        if let Ok(seconds) = value.parse::<i64>() {
-            let epoch = Epoch::new(seconds)?;
+        let seconds = match value.parse::<i64>() {
+            Ok(seconds) => Some(seconds),
+            Err(_) if value.is_empty() => None,
+            Err(_) => self.epoch_of(&value, stages)?,
+        };
+        if let Some(seconds) = seconds {
             let text = seconds.to_string();
-            if let Some(given) = self.build_args.get_mut(key) {
+            if let Some(given) = self.build_args.get_mut(KEY) {
                 given.clone_from(&text);
             }
-            if self.global_args.env.get(key).is_some() {
-                self.global_args.env.set(key, &text);
+            if self.global_args.env.get(KEY).is_some() {
+                self.global_args.env.set(KEY, &text);
             }
-            self.epoch = Some(epoch);
-            return Ok(());
-        }
-        if value.is_empty() && given.is_none() {
-            return Ok(());
-        }
-        if value.is_empty() || (value == "context" && self.main_context_is_local()) {
-            self.build_args.remove(key);
-            self.global_args.env.remove(key);
-            return Ok(());
-        }
-        let known = value == "context"
-            || self.contexts.find(value, &self.options.platform)?.is_some()
-            || stages.iter().any(|stage| stage.name.eq_ignore_ascii_case(value));
-        Err(Error::new(if known {
-            format!("SOURCE_DATE_EPOCH from the metadata of {value} is not supported")
         } else {
-            format!("invalid SOURCE_DATE_EPOCH: {value}")
-        }))
+            self.build_args.remove(KEY);
+            self.global_args.env.remove(KEY);
+        }
+        self.epoch = seconds.map(Epoch::new);
+        Ok(())
     }
+
+    /// Returns the time of what has the name `name`, if it has one.
+    fn epoch_of(&self, name: &str, stages: &[instruction::Stage]) -> Result<Option<i64>, Error> {
+        let source = if name == "context" {
+            match self.options.named_contexts.get("context") {
+                Some(url) => Some(main_context::remote(url, self.options)?.0),
+                None => None,
+            }
+        } else {
+            reference::context_name(name)
+                .map_err(|error| Error::new(format!("invalid context name {name}: {error}")))?;
+            match self.contexts.find(name, &self.options.platform)? {
+                Some(context) => remote_source(&context.value)?,
+                None => Some(self.epoch_source(name, stages)?),
+            }
+        };
+        let Some(source) = source else { return Ok(None) };
+        self.context.source_time(&source).map_err(|error| {
+            Error::new(format!("failed to find out the time of {name}: {error}"))
+                .with_hint(format!("give {KEY} as a number of seconds since 1970"))
+        })
+    }
+
+    fn epoch_source(&self, name: &str, stages: &[instruction::Stage]) -> Result<SourceOp, Error> {
+        let stage = stages
+            .iter()
+            .find(|stage| crate::text::to_lower(&stage.name) == crate::text::to_lower(name))
+            .ok_or_else(|| Error::new(format!("invalid {KEY}: {name}")))?;
+        let mut env = self.global_args.env.clone();
+        env.remove(KEY);
+        epoch_stage::source(stage, env, &self.build_args, self.expander)
+            .map_err(|error| error.at(stage.span))
+    }
+}
+
+/// Returns the source of a named context that has a time: a repository, or a file behind a URL.
+fn remote_source(value: &str) -> Result<Option<SourceOp>, Error> {
+    if let Some(git) = git::parse(value).map_err(Error::new)? {
+        return Ok(Some(git.source(false)));
+    }
+    let is_http = value.starts_with("http://") || value.starts_with("https://");
+    Ok(is_http.then(|| named_context::http_source(value, "context")))
 }
 
 #[cfg(test)]
@@ -83,9 +132,11 @@ mod tests {
 
     #[test]
     fn times_are_written_in_utc() {
-        let epoch = Epoch::new(1_700_000_000).unwrap();
-        assert_eq!(epoch.text, "2023-11-14T22:13:20Z");
+        let epoch = Epoch::new(1_700_000_000);
+        assert_eq!(epoch.text.as_deref(), Some("2023-11-14T22:13:20Z"));
         assert_eq!(epoch.nanoseconds(), 1_700_000_000_000_000_000);
-        assert!(Epoch::new(i64::MAX).is_err());
+        assert!(Epoch::new(i64::MAX).check().is_err());
+        assert!(Epoch::new(253_402_300_800).check().is_err());
+        assert!(epoch.check().is_ok());
     }
 }

@@ -7,11 +7,11 @@ use crate::error::Error;
 use crate::ignore;
 use crate::resolve::ContextFiles;
 
+use super::Options;
 use super::git;
 use super::graph::{Action, Graph, Output, PathSet, Plan};
 use super::metadata;
 use super::named_context::{exclude, http_source};
-use super::{Lowering, Options};
 
 /// The name of a context that is a file.
 const FILENAME: &str = "context";
@@ -25,7 +25,6 @@ pub(super) struct MainContext {
     pub paths: PathSet,
     /// The patterns of its ignore file.
     pub patterns: Vec<String>,
-    is_local: bool,
 }
 
 impl MainContext {
@@ -41,7 +40,7 @@ impl MainContext {
         let paths = graph.new_path_set();
         if let Some(url) = options.named_contexts.get("context") {
             let output = add_remote(url, options, graph)?;
-            return Ok(Self { output, paths, patterns: Vec::new(), is_local: false });
+            return Ok(Self { output, paths, patterns: Vec::new() });
         }
         let patterns = ignore_patterns(files)?;
         let attrs =
@@ -53,14 +52,7 @@ impl MainContext {
         exclude(&mut source, &patterns);
         let name = metadata::named("[internal] load build context");
         let output = graph.add(Plan::Local(source, paths), None, name);
-        Ok(Self { output, paths, patterns, is_local: true })
-    }
-}
-
-impl Lowering<'_> {
-    /// Tells whether the build context is a directory of the client.
-    pub(super) fn main_context_is_local(&self) -> bool {
-        self.main_context.is_local
+        Ok(Self { output, paths, patterns })
     }
 }
 
@@ -104,7 +96,7 @@ fn add_remote(url: &str, options: &Options, graph: &mut Graph) -> Result<Output,
 }
 
 /// Returns the source of a context that is a URL, and its name.
-fn remote(url: &str, options: &Options) -> Result<(SourceOp, String), Error> {
+pub(super) fn remote(url: &str, options: &Options) -> Result<(SourceOp, String), Error> {
     let given = |key: &str| options.build_args.get(key).map(String::as_str).unwrap_or_default();
     if let Some(mut git) = git::parse(url).map_err(Error::new)? {
         let keep = crate::text::parse_bool(given("BUILDKIT_CONTEXT_KEEP_GIT_DIR"));

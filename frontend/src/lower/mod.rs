@@ -30,6 +30,7 @@ mod entrypoint;
 mod env;
 mod environment;
 mod epoch;
+mod epoch_stage;
 mod expose;
 mod git;
 mod go_text;
@@ -292,6 +293,9 @@ fn attempt<'a>(
     scope: Scope,
 ) -> Attempt<'a> {
     let failed = |errors, warnings| Attempt { reached: Err(errors), warnings };
+    if let Err(error) = multi_platform(options) {
+        return failed(vec![error], Vec::new());
+    }
     let linter = match options.build_args.get("BUILDKIT_DOCKERFILE_CHECK") {
         Some(value) => Linter::from_build_arg(value),
         None => Linter::from_directive(source),
@@ -355,10 +359,6 @@ impl<'a> Lowering<'a> {
         let mut graph = Graph::default();
         let given = |key: &str| options.build_args.get(key).filter(|value| !value.is_empty());
         let hostname = given("BUILDKIT_SANDBOX_HOSTNAME").or(options.hostname.as_ref()).cloned();
-        let multi_platform = match given("BUILDKIT_MULTI_PLATFORM") {
-            None => options.multi_platform,
-            Some(value) => multi_platform(value, options.multi_platform)?,
-        };
         Ok(Self {
             options,
             images,
@@ -373,7 +373,7 @@ impl<'a> Lowering<'a> {
             proxies: arguments::proxies(&options.build_args),
             network: net_mode(options.network.as_deref())?,
             hostname: hostname.unwrap_or_default(),
-            multi_platform,
+            multi_platform: multi_platform(options)?,
             graph,
             stages: Stages::default(),
             scope: Scope::Target,
@@ -424,6 +424,9 @@ impl<'a> Lowering<'a> {
         self.graph.use_path(self.stages[target].paths, "/");
         let warnings = in_order(self.checks.into_warnings());
         let history = self.stages.history(target);
+        if let Some(epoch) = self.epoch.as_ref().filter(|_| !history.is_empty()) {
+            epoch.check()?;
+        }
         let stage = &mut self.stages[target];
         let mut image = std::mem::take(stage.image_mut());
         image.history.extend(history);
@@ -458,7 +461,11 @@ impl<'a> Lowering<'a> {
     }
 }
 
-fn multi_platform(value: &str, several: bool) -> Result<bool, Error> {
+/// Tells whether step names tell platforms apart.
+fn multi_platform(options: &Options) -> Result<bool, Error> {
+    let several = options.multi_platform;
+    let given = options.build_args.get("BUILDKIT_MULTI_PLATFORM");
+    let Some(value) = given.filter(|value| !value.is_empty()) else { return Ok(several) };
     match parse_bool(value) {
         None => Err(Error::new(format!("invalid boolean value for multi-platform: {value}"))),
         Some(false) if several => Err(Error::new(

@@ -45,7 +45,9 @@ impl NamedContexts {
     /// Takes in names and values as typed.
     pub(super) fn new(typed: &BTreeMap<String, String>) -> Self {
         let short = |name: &String| reference::context_name(name).unwrap_or_else(|_| name.clone());
-        Self(typed.iter().map(|(name, value)| (short(name), value.clone())).collect())
+        // The main context has no name that an instruction could use.
+        let typed = typed.iter().filter(|(name, _)| *name != "context");
+        Self(typed.map(|(name, value)| (short(name), value.clone())).collect())
     }
 
     /// Finds the context that stands in for `name` on a platform.
@@ -137,8 +139,13 @@ impl NamedContext {
         let (name, identifier) = if scheme == "oci-layout" {
             attrs.insert("oci.store".to_owned(), layout_directory(location).to_owned());
             // The name says nothing about where the image is; the store does.
-            let full = reference::parse(&self.name)
-                .map_or_else(|_| self.name.clone(), |reference| reference.name());
+            let full = reference::parse(&self.name).map_or_else(
+                |_| self.name.clone(),
+                |reference| match reference.tag().filter(|tag| *tag != "latest") {
+                    Some(tag) => format!("{}:{tag}", reference.name()),
+                    None => reference.name(),
+                },
+            );
             ("OCI load from client".to_owned(), format!("oci-layout://{full}@{}", image.digest))
         } else {
             let pinned = reference::parse(location)

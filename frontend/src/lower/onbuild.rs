@@ -10,6 +10,9 @@ use super::dispatch::Site;
 use super::stage::{Command, StageId};
 use super::{Lowering, Scope};
 
+/// Images that triggers may name, those that the images' own triggers name among them.
+const MAX_TRIGGERED: usize = 1000;
+
 /// Records a trigger.
 pub(super) fn dispatch(site: &mut Site<'_, '_>, trigger: &str) {
     site.stage.image_mut().config.on_build.push(trigger.to_owned());
@@ -21,7 +24,15 @@ impl Lowering<'_> {
     /// # Errors
     /// Fails on images that can't be resolved, and on malformed triggers.
     pub(super) fn resolve(&mut self, target: StageId) -> Result<Vec<bool>, Error> {
+        let limit = self.stages.len() + MAX_TRIGGERED;
         loop {
+            if self.stages.len() > limit {
+                // The reference would go on until it has no memory left.
+                return Err(self.stages[target].error_at(Error::new(format!(
+                    "triggers of base images name more than {MAX_TRIGGERED} images: do they name \
+                     each other?"
+                ))));
+            }
             let reachable = self.reachable(target);
             let wanted = match self.scope {
                 Scope::Target => reachable.clone(),

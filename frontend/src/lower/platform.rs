@@ -40,11 +40,12 @@ pub(super) fn parse(text: &str) -> Result<Platform, String> {
         variant,
     };
     match *parts.as_slice() {
-        [_] if Platform::SYSTEMS.contains(&system.name.as_str()) => {
-            Ok(with(system.name.clone(), normal_architecture(host_architecture(), "")))
-        }
+        [_] if Platform::SYSTEMS.contains(&system.name.as_str()) => Ok(with(
+            system.name.clone(),
+            Platform::normal_architecture(Platform::host_architecture(), ""),
+        )),
         [word] => {
-            let architecture = without_default_variant(normal_architecture(word, ""));
+            let architecture = without_default_variant(Platform::normal_architecture(word, ""));
             if !Platform::ARCHITECTURES.contains(&architecture.0.as_str()) {
                 return Err(format!(
                     "{quoted}: unknown operating system or architecture: invalid argument"
@@ -53,11 +54,12 @@ pub(super) fn parse(text: &str) -> Result<Platform, String> {
             Ok(with("linux".to_owned(), architecture))
         }
         [_, architecture] => {
-            let architecture = without_default_variant(normal_architecture(architecture, ""));
+            let architecture =
+                without_default_variant(Platform::normal_architecture(architecture, ""));
             Ok(with(system.name.clone(), architecture))
         }
         [_, architecture, variant] => {
-            let mut architecture = normal_architecture(architecture, variant);
+            let mut architecture = Platform::normal_architecture(architecture, variant);
             if architecture.0 == "arm64" && architecture.1.is_none() {
                 architecture.1 = Some("v8".to_owned());
             }
@@ -115,25 +117,6 @@ fn decode(text: &str) -> String {
     super::url::unescape(text).unwrap_or_else(|_| text.to_owned())
 }
 
-fn normal_architecture(architecture: &str, variant: &str) -> (String, Option<String>) {
-    let architecture = architecture.to_ascii_lowercase();
-    let variant = variant.to_ascii_lowercase();
-    let (architecture, variant) = match (architecture.as_str(), variant.as_str()) {
-        ("i386", _) => ("386", ""),
-        ("x86_64" | "x86-64" | "amd64", "v1") => ("amd64", ""),
-        ("x86_64" | "x86-64", variant) => ("amd64", variant),
-        ("aarch64" | "arm64", "8" | "v8" | "v8.0") => ("arm64", ""),
-        ("aarch64" | "arm64", "9" | "9.0" | "v9.0") => ("arm64", "v9"),
-        ("aarch64", variant) => ("arm64", variant),
-        ("armhf", _) | ("arm", "" | "7") => ("arm", "v7"),
-        ("armel", _) | ("arm", "6") => ("arm", "v6"),
-        ("arm", "5") => ("arm", "v5"),
-        ("arm", "8") => ("arm", "v8"),
-        other => other,
-    };
-    (architecture.to_owned(), (!variant.is_empty()).then(|| variant.to_owned()))
-}
-
 fn without_default_variant(
     (architecture, variant): (String, Option<String>),
 ) -> (String, Option<String>) {
@@ -141,17 +124,20 @@ fn without_default_variant(
     (architecture, variant)
 }
 
-fn host_architecture() -> &'static str {
-    std::env::consts::ARCH
-}
-
 /// Returns a platform's normal form.
 pub(super) fn normal(platform: &Platform) -> Platform {
-    let (architecture, variant) =
-        normal_architecture(&platform.architecture, platform.variant.as_deref().unwrap_or(""));
+    let (architecture, variant) = Platform::normal_architecture(
+        &platform.architecture,
+        platform.variant.as_deref().unwrap_or(""),
+    );
     let mut os_features = platform.os_features.clone();
     os_features.sort();
-    Platform { architecture, variant, os_features, ..platform.clone() }
+    let os = match platform.os.to_lowercase().as_str() {
+        "" => "linux".to_owned(),
+        "macos" => "darwin".to_owned(),
+        os => os.to_owned(),
+    };
+    Platform { os, architecture, variant, os_features, ..platform.clone() }
 }
 
 /// Writes a platform with the version and features of its operating system.

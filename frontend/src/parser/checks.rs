@@ -74,10 +74,10 @@ pub(super) fn stage_names(stages: &[Stage], linter: &Linter, warnings: &mut Vec<
     let mut seen = HashSet::new();
     for stage in stages.iter().filter(|stage| !stage.name.is_empty()) {
         if matches!(stage.name.as_str(), "context" | "scratch") {
-            linter.report(warnings, rules::reserved_stage_name(&stage.name), stage.span);
+            linter.report(warnings, rules::reserved_stage_name(&stage.name), Some(stage.span));
         }
         if !seen.insert(stage.name.as_str()) {
-            linter.report(warnings, rules::duplicate_stage_name(&stage.name), stage.span);
+            linter.report(warnings, rules::duplicate_stage_name(&stage.name), Some(stage.span));
         }
     }
 }
@@ -99,7 +99,7 @@ pub(super) fn casing(stages: &[Stage], linter: &Linter, warnings: &mut Vec<Warni
         let (right, name) =
             if is_lower { (to_lower(word), "lowercase") } else { (to_upper(word), "uppercase") };
         if word != right {
-            linter.report(warnings, rules::consistent_instruction_casing(word, name), span);
+            linter.report(warnings, rules::consistent_instruction_casing(word, name), Some(span));
         }
     }
 }

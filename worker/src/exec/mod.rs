@@ -11,6 +11,7 @@ mod mounts;
 pub(crate) mod secret;
 mod ssh;
 
+use std::path::PathBuf;
 use std::sync::{Arc, Once, OnceLock};
 
 use kiln_llb::op::{ExecOp, MountKind, NetMode, SecretEnv, SecurityMode};
@@ -50,6 +51,7 @@ pub(crate) struct Exec {
     resolv_conf: Vec<u8>,
     keep_failed: bool,
     limits: Limits,
+    runtime: Option<PathBuf>,
     groups: Groups,
     /// What couldn't be limited has been said.
     warned: Arc<Once>,
@@ -67,6 +69,7 @@ impl Exec {
             resolv_conf: options.resolv_conf,
             keep_failed: options.keep_failed,
             limits: options.limits,
+            runtime: options.runtime,
             groups: Groups::new(),
             warned: Arc::new(Once::new()),
         }
@@ -93,6 +96,7 @@ impl Exec {
         let group = self.group(exec, context)?;
         let mut spec = self.spec(exec, &prepared)?;
         spec.cgroups = group.membership().clone();
+        spec.runtime.clone_from(&self.runtime);
         let (id, events) = (context.vertex, context.events.clone());
         let io = Io::to(move |stream, bytes| {
             events.send(Event::Log { id, stream, bytes: bytes.to_vec() });
@@ -147,7 +151,7 @@ impl Exec {
         let parent = &exec.meta.cgroup_parent;
         let group = self
             .groups
-            .group(&self.limits, parent)
+            .group(&self.limits, parent, self.runtime.is_some())
             .map_err(Error::kernel("make control groups below", parent))?;
         self.warned.call_once(|| {
             for warning in group.warnings() {

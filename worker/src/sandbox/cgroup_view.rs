@@ -90,7 +90,7 @@ fn attributes(readonly: bool) -> MountAttrFlags {
 }
 
 /// Tells whether the host has version 2 of control groups alone.
-fn has_version_2_alone() -> bool {
+pub(super) fn has_version_2_alone() -> bool {
     rustix::fs::openat(CWD, Path::new("/sys/fs/cgroup"), OFlags::PATH, Mode::empty())
         .and_then(rustix::fs::fstatfs)
         .is_ok_and(|kind| kind.f_type as u64 == CGROUP2_SUPER_MAGIC)

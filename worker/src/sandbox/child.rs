@@ -18,7 +18,7 @@ use super::sources::{Detached, Sources, open_inside};
 use super::spec::{Network, Security, Spec, User};
 use super::stubs::Made;
 use super::wire::{self, Failure, Report};
-use super::{identity, seccomp};
+use super::{identity, oci, seccomp};
 use crate::sys::{self, FilterInstruction, MountAttributes};
 use crate::users::{ResolvedUser, UserDatabase};
 
@@ -54,11 +54,16 @@ struct Furnished {
 
 fn become_program(task: Task) -> Result<std::convert::Infallible, Failure> {
     rustix::process::umask(Mode::empty());
+    if let Some(runtime) = task.spec.runtime.clone() {
+        return oci::become_runtime(task, &runtime);
+    }
     join(&task.spec.cgroups)?;
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWCGROUP)
+        .map_err(|errno| Failure::doing("enter a cgroup namespace")(io::Error::from(errno)))?;
     if task.spec.network == Network::None {
         raise_loopback()?;
     }
-    let Task { spec, anchor, filter, input, control, helper } = task;
+    let Task { spec, anchor, filter, input, control, helper, log: _ } = task;
     let furnished = furnish(&spec, &anchor, input)?;
     if let Some(terminal) = &furnished.terminal {
         let controller = terminal.controller.as_fd();
@@ -78,16 +83,14 @@ fn become_program(task: Task) -> Result<std::convert::Infallible, Failure> {
     execute(&spec, home.as_deref(), &made, &control, &filter)
 }
 
-/// Joins control groups; they are then all that the program sees of the hierarchies. The one of
-/// version 2 was joined at birth.
-fn join(groups: &Membership) -> Result<(), Failure> {
+/// Joins control groups. The one of version 2 was joined at birth.
+pub(super) fn join(groups: &Membership) -> Result<(), Failure> {
     for group in &groups.joined {
         let action = format!("join the control group {}", group.display());
         // Zero stands for the process that writes.
         std::fs::write(group.join("cgroup.procs"), "0").map_err(Failure::doing(&action))?;
     }
-    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWCGROUP)
-        .map_err(|errno| Failure::doing("enter a cgroup namespace")(io::Error::from(errno)))
+    Ok(())
 }
 
 fn execute(
@@ -151,7 +154,10 @@ fn furnish(spec: &Spec, anchor: &Path, input: Option<OwnedFd>) -> Result<Furnish
     Ok(Furnished { root, stdin, terminal, user, home })
 }
 
-fn resolve_user(root: &Root, user: &User) -> Result<(ResolvedUser, Option<String>), Failure> {
+pub(super) fn resolve_user(
+    root: &Root,
+    user: &User,
+) -> Result<(ResolvedUser, Option<String>), Failure> {
     // A broken file is no reason to fail where nothing of it is needed.
     let users = UserDatabase::read(root.fd());
     let home = |uid| {
@@ -221,7 +227,7 @@ fn enter_directory(path: &Path) -> Result<(), Failure> {
 }
 
 /// Connects standard input, and everything where there is a terminal, and starts a session.
-fn connect(
+pub(super) fn connect(
     stdin: &OwnedFd,
     terminal: Option<&Terminal>,
     user: &ResolvedUser,
@@ -248,7 +254,7 @@ fn connect(
 }
 
 /// Has the kernel kill this process, and with it its namespace, when the helper dies.
-fn die_with(helper: &OwnedFd) -> Result<(), Failure> {
+pub(super) fn die_with(helper: &OwnedFd) -> Result<(), Failure> {
     set_parent_process_death_signal(Some(Signal::KILL))
         .map_err(Failure::doing("bind the program to its helper"))?;
     // It may have died already.
@@ -259,7 +265,7 @@ fn die_with(helper: &OwnedFd) -> Result<(), Failure> {
     if watched[0].revents().is_empty() { Ok(()) } else { Err(Failure::new("the helper died")) }
 }
 
-fn raise_loopback() -> Result<(), Failure> {
+pub(super) fn raise_loopback() -> Result<(), Failure> {
     use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
     let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)
         .map_err(Failure::doing("open socket"))?;

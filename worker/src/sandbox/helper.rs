@@ -8,7 +8,6 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
 
-use super::cgroup::Membership;
 use super::run::Exit;
 use super::spec::{Network, Spec};
 use super::wire::{self, Failure, Report, Request};
@@ -18,11 +17,16 @@ use crate::sys::{self, CloneResult, FilterInstruction, Namespaces};
 /// The name under which the program runs when it is a sandbox's helper.
 pub(super) const MARKER: &str = "kiln-sandbox-helper";
 
+/// The control group of a runtime itself, below the program's.
+const RUNTIME_GROUP: &str = "runtime";
+
 /// What the child is given.
 pub(super) struct Task {
     pub(super) spec: Spec,
     pub(super) anchor: std::path::PathBuf,
     pub(super) filter: Vec<FilterInstruction>,
+    /// Where a runtime is to write what it says of its failures.
+    pub(super) log: Option<OwnedFd>,
     pub(super) input: Option<OwnedFd>,
     pub(super) control: OwnedFd,
     /// Closed on the other side when the helper dies.
@@ -69,7 +73,7 @@ fn supervise(control: &OwnedFd) -> Result<(), Failure> {
     let _ = rustix::thread::set_name(c"kiln-sandbox");
     let (task, alive) = receive_task(control)?;
     let namespaces = Namespaces { network: task.spec.network == Network::None };
-    match start(namespaces, &task.spec.cgroups)? {
+    match start(namespaces, &task.spec)? {
         CloneResult::Child => {
             drop(alive);
             child::run(task)
@@ -86,10 +90,21 @@ fn supervise(control: &OwnedFd) -> Result<(), Failure> {
 }
 
 /// Starts the child in its control group of version 2.
-fn start(namespaces: Namespaces, groups: &Membership) -> Result<CloneResult, Failure> {
-    let group = groups.unified.as_deref().map(|path| {
+fn start(namespaces: Namespaces, spec: &Spec) -> Result<CloneResult, Failure> {
+    let group = spec.cgroups.unified.as_deref().map(|path| {
         let action = format!("open the control group {}", path.display());
-        File::open(path).map_err(Failure::doing(&action))
+        let open = || {
+            if spec.runtime.is_none() {
+                return File::open(path);
+            }
+            // It makes its own beside the one that it is in, and both have to be limited.
+            let own = path.join(RUNTIME_GROUP);
+            match std::fs::create_dir(&own) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+                _ => File::open(own),
+            }
+        };
+        open().map_err(Failure::doing(&action))
     });
     let group = group.transpose()?;
     sys::clone(namespaces, group.as_ref()).map_err(Failure::doing("create namespaces"))
@@ -110,12 +125,13 @@ fn receive_task(control: &OwnedFd) -> Result<(Task, OwnedFd), Failure> {
     };
     let spec = bytes("specification")?;
     let filter = seccomp::from_bytes(&bytes("system call filter")?);
-    let spec = serde_json::from_slice(&spec)
+    let spec: Spec = serde_json::from_slice(&spec)
         .map_err(|error| Failure::new(format!("understand the specification: {error}")))?;
     let (helper, alive) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
         .map_err(Failure::doing("create pipe"))?;
     let control = control.try_clone().map_err(Failure::doing("duplicate socket"))?;
-    Ok((Task { spec, anchor, filter, input: fds.next(), control, helper }, alive))
+    let log = if spec.runtime.is_some() { fds.next() } else { None };
+    Ok((Task { spec, anchor, filter, log, input: fds.next(), control, helper }, alive))
 }
 
 /// Reads a memory file that other helpers may be reading too: its offset is shared.

@@ -30,6 +30,17 @@ const MASKED_IN_SYS: [&str; 2] = ["firmware", "devices/virtual/powercap"];
 
 const READONLY_IN_PROC: [&str; 5] = ["bus", "fs", "irq", "sys", "sysrq-trigger"];
 
+/// Returns the paths that can't be seen.
+pub(super) fn masked() -> Vec<String> {
+    let proc = MASKED_IN_PROC.iter().map(|path| format!("/proc/{path}"));
+    proc.chain(MASKED_IN_SYS.iter().map(|path| format!("/sys/{path}"))).collect()
+}
+
+/// Returns the paths that can't be written.
+pub(super) fn readonly() -> Vec<String> {
+    READONLY_IN_PROC.iter().map(|path| format!("/proc/{path}")).collect()
+}
+
 /// Applies the masks to a fresh `/proc` and `/sys`. `null` is mounted over files.
 pub(super) fn apply(proc: &OwnedFd, sys: &OwnedFd, null: &Detached) -> Result<(), Failure> {
     let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY

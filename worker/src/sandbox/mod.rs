@@ -21,6 +21,9 @@
 //! because kiln cancels the step or dies, the helper kills the child; when the helper dies, the
 //! kernel kills the child.
 //!
+//! Instead of becoming the program, the child may become another runtime, as runc, which is told
+//! the same in its own words: `oci`.
+//!
 //! # What has to hold
 //!
 //! - The program never sees a descriptor, a path or an environment variable of the host; even its
@@ -49,6 +52,7 @@ mod identity;
 mod input;
 mod insecure;
 mod masks;
+mod oci;
 mod overlay;
 mod program;
 mod root;

@@ -21,8 +21,11 @@ use tokio_util::sync::CancellationToken;
 use super::error::SandboxError;
 use super::spec::Spec;
 use super::wire::{self, Report, Request};
-use super::{helper, input, program, seccomp, stubs};
+use super::{helper, input, oci, program, seccomp, stubs};
 use crate::sys;
+
+/// How much of a runtime's log is read.
+const MAX_LOG: usize = 64 << 10;
 
 /// How much output is read at once.
 const CHUNK: usize = 64 << 10;
@@ -166,6 +169,9 @@ impl Sandbox {
         .map_err(SandboxError::host("pass on the specification"))?;
         let filter = self.filter()?;
         let mut fds = vec![spec_file.as_fd(), filter.as_fd()];
+        let log = spec.runtime.as_ref().map(|_| memory_file(&[])).transpose();
+        let log = log.map_err(SandboxError::host("make a log for the runtime"))?;
+        fds.extend(log.as_ref().map(AsFd::as_fd));
         let input = match io.input {
             Input::Null => None,
             Input::Fd(source) => {
@@ -190,6 +196,7 @@ impl Sandbox {
             state: State::SettingUp,
             made: stubs::Made::default(),
             cleanup: stubs::Cleanup::of(&spec.rootfs),
+            log: log.map(File::from),
         })
     }
 
@@ -264,6 +271,8 @@ pub struct Running {
     state: State,
     made: stubs::Made,
     cleanup: Option<stubs::Cleanup>,
+    /// What a runtime says of its failures.
+    log: Option<File>,
 }
 
 impl fmt::Debug for Running {
@@ -323,7 +332,10 @@ impl Running {
         }
         self.helper.wait().await.map_err(SandboxError::host("wait for the sandbox"))?;
         let outcome = match self.state {
-            State::Exited(exit) => Ok(exit),
+            State::Exited(exit) => match &self.log {
+                Some(log) if !exit.success() => oci::failure(&read_log(log)).map_or(Ok(exit), Err),
+                _ => Ok(exit),
+            },
             State::Failed(failure) => match failure.code {
                 Some(code) => Err(SandboxError::Exec { message: failure.message, code }),
                 None => Err(SandboxError::Setup(failure.message)),
@@ -370,6 +382,14 @@ impl Running {
             (self.sink)(stream, bytes);
         }
     }
+}
+
+/// Reads what a runtime has written into its log.
+fn read_log(log: &File) -> String {
+    use std::os::unix::fs::FileExt;
+    let mut bytes = vec![0; MAX_LOG];
+    let length = log.read_at(&mut bytes, 0).unwrap_or(0);
+    String::from_utf8_lossy(&bytes[..length]).into_owned()
 }
 
 /// Reads from a pipe, for ever where there is none, and takes it away at its end.

@@ -33,6 +33,8 @@ pub struct Spec {
     pub shown_cgroups: Vec<Shown>,
     /// Size of `/dev/shm` in bytes.
     pub shm_size: u64,
+    /// The OCI runtime that runs it, in place of the sandbox itself.
+    pub runtime: Option<PathBuf>,
 }
 
 impl Spec {
@@ -57,6 +59,7 @@ impl Spec {
             cgroups: Membership::default(),
             shown_cgroups: Vec::new(),
             shm_size: DEFAULT_SHM_SIZE,
+            runtime: None,
         }
     }
 }

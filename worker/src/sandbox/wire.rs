@@ -20,7 +20,7 @@ use super::stubs::Made;
 const MAX_MESSAGE: usize = 256 << 10;
 
 /// Most descriptors that come with a message.
-const MAX_FDS: usize = 4;
+const MAX_FDS: usize = 8;
 
 /// What kiln tells the helper.
 #[derive(Debug, Serialize, Deserialize)]

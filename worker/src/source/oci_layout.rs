@@ -4,7 +4,8 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use kiln_oci::{Descriptor, Digest, ImageIndex};
+use kiln_oci::{Descriptor, Digest, ImageIndex, Platform};
+use kiln_registry::select_platform;
 
 use super::document::{DOCUMENT_LIMIT, digest_of};
 use crate::cache::blob_path;
@@ -47,24 +48,25 @@ impl LayoutReference {
         Ok(Self { directory: PathBuf::from(directory), tag, digest })
     }
 
-    /// Returns the digest of the image that is meant.
-    pub(crate) fn find(&self) -> Result<Digest> {
+    /// Returns the digest of the image that is meant: of several with the same tag, the one that
+    /// runs best on `platform`.
+    pub(crate) fn find(&self, platform: &Platform) -> Result<Digest> {
         if let Some(digest) = self.digest {
             return Ok(digest);
         }
-        let index = self.index()?;
+        let mut index = self.index()?;
         let wanted = self.tag.as_deref().unwrap_or("latest");
-        let named = |descriptor: &&Descriptor| names(descriptor).any(|name| fits(name, wanted));
-        let entries = index.manifests();
-        let found = entries.iter().find(named).or(match (entries.as_slice(), &self.tag) {
-            ([only], None) => Some(only),
-            _ => None,
-        });
-        let found = found.ok_or_else(|| {
+        let named = |descriptor: &Descriptor| names(descriptor).any(|name| fits(name, wanted));
+        let is_only = self.tag.is_none() && index.manifests().len() == 1;
+        let found = index.manifests().iter().filter(|entry| is_only || named(entry)).cloned();
+        let found: Vec<Descriptor> = found.collect();
+        index.set_manifests(found);
+        let best = select_platform(&index, platform).or(index.manifests().first());
+        let best = best.ok_or_else(|| {
             let name = self.directory.display();
             Error::image(name, format!("no image is tagged {wanted} in this oci layout"))
         })?;
-        digest_of(found)
+        digest_of(best)
     }
 
     fn index(&self) -> Result<ImageIndex> {
@@ -140,6 +142,40 @@ mod tests {
         assert_eq!(parse("/x:y/b"), ("/x:y/b".into(), None, false));
         assert!(LayoutReference::parse("").is_err());
         assert!(LayoutReference::parse("/a@sha256:../x").is_err());
+    }
+
+    #[test]
+    fn a_tag_may_stand_for_an_image_of_each_platform() {
+        let temp = tempfile::tempdir().unwrap();
+        let entry = |number: usize, architecture: &str, tag: &str| {
+            serde_json::json!({
+                "mediaType": kiln_oci::media_type::OCI_MANIFEST,
+                "digest": format!("sha256:{number:064}"),
+                "size": 1,
+                "platform": { "os": "linux", "architecture": architecture },
+                "annotations": { REF_NAME: tag },
+            })
+        };
+        let write = |entries: &[serde_json::Value]| {
+            let index = serde_json::json!({ "schemaVersion": 2, "manifests": entries });
+            std::fs::write(temp.path().join("index.json"), index.to_string()).unwrap();
+        };
+        let find = |suffix: &str, platform: &str| {
+            let text = format!("{}{suffix}", temp.path().display());
+            let found = LayoutReference::parse(&text).unwrap().find(&platform.parse().unwrap());
+            found.ok().map(|digest| digest.hex().trim_start_matches('0').to_owned())
+        };
+        let [one, two, other] =
+            [entry(1, "amd64", "a"), entry(2, "arm64", "a"), entry(3, "arm64", "latest")];
+        write(&[one.clone(), two, other]);
+        assert_eq!(find(":a", "linux/amd64").as_deref(), Some("1"));
+        assert_eq!(find(":a", "linux/arm64").as_deref(), Some("2"));
+        assert_eq!(find("", "linux/amd64").as_deref(), Some("3"));
+        assert_eq!(find(":b", "linux/amd64"), None);
+        // What is the only one is meant, whatever its tag and platform.
+        write(&[one]);
+        assert_eq!(find("", "linux/s390x").as_deref(), Some("1"));
+        assert_eq!(find(":b", "linux/amd64"), None);
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
 
 /// Puts a program into groups.
 fn grouped(spec: &mut Spec, limits: &Limits) -> Cgroup {
-    let group = Groups::new().group(limits, "").unwrap();
+    let group = Groups::new().group(limits, "", false).unwrap();
     assert_eq!(group.warnings(), [""; 0]);
     spec.cgroups = group.membership().clone();
     group

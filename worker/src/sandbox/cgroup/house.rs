@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{FlockOperation, flock};
@@ -26,7 +27,7 @@ const ATTEMPTS: u32 = 10;
 pub(super) struct House {
     path: PathBuf,
     _lock: File,
-    filters_devices: bool,
+    filters_devices: OnceLock<bool>,
     /// Groups above it that weren't there, uppermost first.
     made: Vec<PathBuf>,
 }
@@ -40,17 +41,10 @@ impl House {
             Some(begun) => begun?,
             None => return Err(io::Error::other("another kiln removes what this one makes")),
         };
-        let mut house = Self { path, _lock: lock, filters_devices: false, made };
+        let house = Self { path, _lock: lock, filters_devices: OnceLock::new(), made };
         if !hierarchy.unified && hierarchy.has("cpuset") {
             inherit_cpuset(&house.path)?;
         }
-        house.filters_devices = if hierarchy.unified {
-            // The room is there from now on: steps are started in it.
-            devices::filter_unified(&house.path)
-                && std::fs::create_dir(house.path.join(FREE)).is_ok()
-        } else {
-            hierarchy.has("devices") && devices::filter(&house.path)
-        };
         Ok(house)
     }
 
@@ -64,9 +58,15 @@ impl House {
         self.path.join(FREE)
     }
 
-    /// Tells whether it decides which devices can be opened.
-    pub(super) fn filters_devices(&self) -> bool {
-        self.filters_devices
+    /// Has it decide which devices can be opened, and tells whether it does.
+    pub(super) fn filter_devices(&self, unified: bool) -> bool {
+        *self.filters_devices.get_or_init(|| {
+            if unified {
+                devices::filter_unified(&self.path) && std::fs::create_dir(self.free()).is_ok()
+            } else {
+                devices::filter(&self.path)
+            }
+        })
     }
 }
 

@@ -32,6 +32,7 @@ mod devices;
 mod house;
 mod layout;
 mod limits;
+mod memory;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -44,6 +45,8 @@ use serde::{Deserialize, Serialize};
 use self::house::House;
 use self::layout::{Hierarchy, Layout};
 pub use self::limits::{Limits, Swap};
+use self::memory::Memory;
+pub use self::memory::OutOfMemory;
 
 /// The groups that a program runs in.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,7 +80,7 @@ pub struct Cgroup {
     shown: Vec<Shown>,
     warnings: Vec<String>,
     rooms: Vec<PathBuf>,
-    memory: Option<(PathBuf, u64)>,
+    memory: Option<Memory>,
     /// Not removed as long as a program lives there.
     houses: Vec<Arc<House>>,
 }
@@ -99,14 +102,15 @@ impl Groups {
         Self { inner: Arc::new(Inner { layout, houses, rooms }) }
     }
 
-    /// Returns groups for a program: with limits, below `parent` unless that is empty.
+    /// Returns groups for a program: with limits, below `parent` unless that is empty. With
+    /// `everywhere` it has its own in all hierarchies, as a runtime needs them to make its own in.
     ///
     /// # Errors
     /// Fails where there can't be groups below a `parent` that was asked for.
-    pub fn group(&self, limits: &Limits, parent: &str) -> io::Result<Cgroup> {
+    pub fn group(&self, limits: &Limits, parent: &str, everywhere: bool) -> io::Result<Cgroup> {
         let mut group = Cgroup::default();
         let number = self.inner.rooms.fetch_add(1, Ordering::Relaxed).to_string();
-        if !parent.is_empty() {
+        if everywhere || !parent.is_empty() {
             self.settle(&mut group, parent, &number)?;
         }
         for controller in limits.controllers() {
@@ -114,11 +118,14 @@ impl Groups {
                 group.warnings.push(format!("{controller} can't be limited: {error}"));
             }
         }
-        self.filter_devices(&mut group, parent);
+        // A runtime has rules of its own, a little wider than these, which it couldn't set below.
+        if !everywhere {
+            self.filter_devices(&mut group, parent);
+        }
         Ok(group)
     }
 
-    /// Makes groups in every hierarchy, because a parent was asked for.
+    /// Makes groups in every hierarchy.
     fn settle(&self, group: &mut Cgroup, parent: &str, number: &str) -> io::Result<()> {
         let hierarchies = &self.inner.layout.hierarchies;
         if hierarchies.is_empty() {
@@ -153,7 +160,7 @@ impl Groups {
             }
         }
         if let (Some(limit), "memory") = (limits.memory, controller) {
-            group.memory = Some((room, limit));
+            group.memory = Some(Memory::watch(room, limit));
         }
         Ok(())
     }
@@ -209,7 +216,7 @@ impl Groups {
         let layout = &self.inner.layout;
         if let Some(hierarchy) = layout.unified()
             && let Ok(house) = self.house(hierarchy, parent)
-            && house.filters_devices()
+            && house.filter_devices(true)
         {
             if group.membership.unified.is_none() {
                 group.membership.unified = Some(house.free());
@@ -222,7 +229,7 @@ impl Groups {
             return;
         };
         let Ok(house) = self.house(hierarchy, parent) else { return };
-        if house.filters_devices() {
+        if house.filter_devices(false) {
             let joined = &mut group.membership.joined;
             if !joined.iter().any(|other| other.starts_with(house.path())) {
                 joined.push(house.path().to_owned());
@@ -252,13 +259,7 @@ impl Cgroup {
     /// Tells how many processes the kernel has killed because there was no memory left below the
     /// program's limit; `None` where there were none.
     pub fn out_of_memory(&self) -> Option<OutOfMemory> {
-        let (directory, limit) = self.memory.as_ref()?;
-        let count = |file: &str| {
-            let text = std::fs::read_to_string(directory.join(file)).ok()?;
-            text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
-        };
-        let kills = count("memory.events").or_else(|| count("memory.oom_control"))?;
-        (kills > 0).then_some(OutOfMemory { kills, limit: *limit })
+        self.memory.as_ref()?.out()
     }
 }
 
@@ -271,25 +272,6 @@ pub struct Shown {
     pub unified: bool,
     /// What it's mounted with.
     pub controllers: Vec<String>,
-}
-
-/// That a program's memory was used up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OutOfMemory {
-    /// How many processes the kernel has killed.
-    pub kills: u64,
-    /// The limit in bytes.
-    pub limit: u64,
-}
-
-impl std::fmt::Display for OutOfMemory {
-    /// Writes `out of memory (limit 64 MiB)`.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let units = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
-        let whole = units.iter().find(|(_, scale)| self.limit.is_multiple_of(*scale));
-        let (unit, scale) = whole.copied().unwrap_or(("bytes", 1));
-        write!(f, "out of memory (limit {} {unit})", self.limit / scale)
-    }
 }
 
 impl Cgroup {

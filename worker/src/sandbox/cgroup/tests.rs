@@ -16,7 +16,7 @@ fn limits_are_set_beside_kiln_in_version_2() {
     let directory = tempfile::tempdir().unwrap();
     let groups = unified(directory.path(), "user/session");
     let limits = Limits { memory: Some(64 << 20), pids: Some(7), ..Limits::default() };
-    let group = groups.group(&limits, "").unwrap();
+    let group = groups.group(&limits, "", false).unwrap();
     assert_eq!(group.warnings(), [""; 0]);
     let room = group.membership().unified.clone().unwrap();
     assert!(room.starts_with(directory.path().join("user")), "{room:?}");
@@ -39,10 +39,10 @@ fn limits_are_set_beside_kiln_in_version_2() {
 
 #[test]
 fn a_parent_that_can_not_be_had_is_an_error() {
-    let error = Groups::with(Layout::default()).group(&Limits::default(), "/x").unwrap_err();
+    let error = Groups::with(Layout::default()).group(&Limits::default(), "/x", false).unwrap_err();
     assert_eq!(error.to_string(), "this system has no control groups");
     let limits = Limits { pids: Some(1), ..Limits::default() };
-    let group = Groups::with(Layout::default()).group(&limits, "").unwrap();
+    let group = Groups::with(Layout::default()).group(&limits, "", false).unwrap();
     assert_eq!(group.warnings(), ["pids can't be limited: this system has no such controller"]);
     assert_eq!(group.membership(), &Membership::default());
 }
@@ -54,7 +54,7 @@ fn groups_of_this_machine_go_with_their_program() {
     }
     let groups = Groups::new();
     let limits = Limits { pids: Some(100), ..Limits::default() };
-    let group = groups.group(&limits, "/kiln-test-parent").unwrap();
+    let group = groups.group(&limits, "/kiln-test-parent", false).unwrap();
     let all: Vec<PathBuf> = group
         .membership()
         .joined
@@ -63,7 +63,7 @@ fn groups_of_this_machine_go_with_their_program() {
         .chain(group.membership().unified.clone())
         .collect();
     assert!(all.iter().all(|room| room.is_dir()), "{all:?}");
-    let again = groups.group(&Limits::default(), "/kiln-test-parent").unwrap();
+    let again = groups.group(&Limits::default(), "/kiln-test-parent", false).unwrap();
     assert_ne!(again.membership(), group.membership());
     drop((group, again, groups));
     for room in all {
@@ -79,7 +79,7 @@ fn version_1_filters_devices_too() {
     let (true, Some(devices)) = (rustix::process::geteuid().is_root(), devices) else { return };
     // As if there were no version 2.
     let groups = Groups::with(Layout { hierarchies: vec![devices.clone()] });
-    let group = groups.group(&Limits::default(), "").unwrap();
+    let group = groups.group(&Limits::default(), "", false).unwrap();
     let membership = group.membership();
     assert!(membership.filters_devices && membership.unified.is_none());
     let directory = tempfile::tempdir().unwrap();

@@ -16,12 +16,14 @@
 
 mod calls;
 mod compile;
+mod profile;
 
 use std::collections::BTreeMap;
 use std::io;
 
 use self::calls::CALLS;
 use self::compile::{Architecture, Verdict, compile};
+pub(super) use self::profile::profile;
 use crate::sys::{self, FilterInstruction};
 
 /// Address families that a socket can't have: `AF_ALG` and `AF_VSOCK`.

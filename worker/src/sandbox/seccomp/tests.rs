@@ -156,3 +156,11 @@ fn no_call_is_allowed_that_needs_more_than_a_container_has() {
         assert_eq!(i64::from(numbers[0]), number, "{name}");
     }
 }
+#[test]
+fn runtimes_are_told_the_same() {
+    let profile = profile().unwrap();
+    let rules = profile["syscalls"].as_array().unwrap();
+    assert_eq!(rules[0]["names"].as_array().unwrap().len(), CALLS.len());
+    let sockets = rules.iter().filter(|rule| rule["names"][0] == "socket").count();
+    assert_eq!(sockets, 3, "below 38, 39, above 40");
+}

@@ -1,0 +1,95 @@
+//! The times of sources elsewhere, for `SOURCE_DATE_EPOCH`.
+//!
+//! A source is brought in as any step would, and its files tell: those of a repository have the
+//! commit's time, a downloaded file has the time that the server told, or 1970 where it told none.
+
+use std::io::Read;
+use std::path::Path;
+
+use anyhow::{Result, bail};
+use kiln_frontend::{ContextFiles, ResolveError};
+use kiln_llb::op::SourceOp;
+use kiln_solver::{EventSender, StepContext};
+use kiln_tree::{Dir, is_archive_start};
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+
+use super::files::Files;
+use super::images::Step;
+use super::tools::{Tools, check_privileges};
+
+/// How much of a file tells whether it is an archive.
+const START: u64 = 1024;
+
+/// Files of contexts, and times of sources elsewhere.
+pub(super) struct TimedFiles<'a> {
+    /// The files.
+    pub(super) files: &'a Files,
+    /// Who brings sources in.
+    pub(super) tools: &'a Tools,
+    /// Where progress goes.
+    pub(super) events: &'a EventSender,
+    /// Cancelled to stop.
+    pub(super) cancel: &'a CancellationToken,
+    /// The runtime.
+    pub(super) runtime: Handle,
+}
+
+impl ContextFiles for TimedFiles<'_> {
+    fn read(&self, path: &str) -> Result<Option<Vec<u8>>, ResolveError> {
+        self.files.read(path)
+    }
+
+    fn is_ignored(&self, patterns: &[String], path: &str) -> Result<bool, ResolveError> {
+        self.files.is_ignored(patterns, path)
+    }
+
+    fn named(&self, name: &str) -> Option<&dyn ContextFiles> {
+        self.files.named(name)
+    }
+
+    fn source_time(&self, source: &SourceOp) -> Result<Option<i64>, ResolveError> {
+        let name = format!("[internal] load the time of {}", source.identifier);
+        let step = Step::begin(self.events, name);
+        let time = self.runtime.block_on(self.time_of(source.clone(), &step));
+        step.end(time.map_err(|error| ResolveError(format!("{error:#}"))))
+    }
+}
+
+impl TimedFiles<'_> {
+    async fn time_of(&self, mut source: SourceOp, step: &Step<'_>) -> Result<Option<i64>> {
+        check_privileges()?;
+        let is_repository = source.identifier.starts_with("git://");
+        if is_repository {
+            source.attrs.insert("git.mtime".to_owned(), "commit".to_owned());
+        }
+        let (events, cancel) = (self.events.clone(), self.cancel.clone());
+        let context = StepContext { vertex: step.id(), events, cancel };
+        let files = self.tools.worker.fetch(&source, &context).await?;
+        let root = self.tools.open(&files).await?;
+        let time = newest(&root)?;
+        if is_repository || time != Some(0) {
+            return Ok(time);
+        }
+        if let Some(name) = source.attrs.get("http.filename") {
+            let mut start = Vec::new();
+            root.open_file(Path::new(name))?.take(START).read_to_end(&mut start)?;
+            if is_archive_start(&start) {
+                bail!("the server doesn't tell when the archive was changed");
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Returns the latest time of what lies in a directory.
+fn newest(root: &Dir) -> Result<Option<i64>> {
+    use std::os::unix::ffi::OsStrExt as _;
+    let mut newest = None;
+    for name in root.names()? {
+        let name = Path::new(std::ffi::OsStr::from_bytes(&name));
+        let metadata = root.metadata(name, false)?;
+        newest = newest.max(metadata.map(|metadata| metadata.mtime.seconds));
+    }
+    Ok(newest)
+}

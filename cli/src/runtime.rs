@@ -1,0 +1,65 @@
+//! Another runtime in place of the sandbox: `--oci-runtime`.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+
+/// What was typed.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct RuntimeArguments {
+    /// OCI runtime that runs programs, as runc or /usr/bin/crun; none for kiln's own sandbox
+    #[arg(long, value_name = "PROGRAM", env = "KILN_OCI_RUNTIME", hide_env_values = true)]
+    pub(crate) oci_runtime: Option<OsString>,
+}
+
+/// Finds the runtime: a path, or the name of a program.
+pub(crate) fn find(arguments: &RuntimeArguments) -> Result<Option<PathBuf>> {
+    let asked = arguments.oci_runtime.as_deref().filter(|name| !name.is_empty());
+    let Some(asked) = asked else { return Ok(None) };
+    let search = std::env::var_os("PATH").unwrap_or_default();
+    let directories = std::env::split_paths(&search).chain(["/usr/sbin".into(), "/sbin".into()]);
+    find_in(Path::new(asked), directories).map(Some)
+}
+
+fn find_in(asked: &Path, mut directories: impl Iterator<Item = PathBuf>) -> Result<PathBuf> {
+    let found = if asked.components().count() > 1 {
+        Some(asked.to_owned())
+    } else {
+        directories.find(|directory| directory.join(asked).is_file()).map(|dir| dir.join(asked))
+    };
+    let found = found.with_context(|| {
+        format!("there is no OCI runtime {} on the path; install it", asked.display())
+    })?;
+    let found = found
+        .canonicalize()
+        .with_context(|| format!("find the OCI runtime {}", asked.display()))?;
+    if !found.is_file() {
+        bail!("the OCI runtime {} is no program", asked.display());
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runtimes_are_found_by_name_and_by_path() {
+        let find = |asked: &str| {
+            let directories = ["/nowhere", "/bin"].map(PathBuf::from);
+            find_in(Path::new(asked), directories.into_iter())
+        };
+        let shell = std::fs::canonicalize("/bin/sh").unwrap();
+        assert_eq!(find("sh").unwrap(), shell);
+        assert_eq!(find("/bin/sh").unwrap(), shell);
+        for (asked, problem) in [
+            ("no-such-runtime", "there is no OCI runtime no-such-runtime on the path; install it"),
+            ("/bin/no-such", "find the OCI runtime /bin/no-such"),
+            ("/bin/../bin", "the OCI runtime /bin/../bin is no program"),
+        ] {
+            assert_eq!(find(asked).unwrap_err().to_string(), problem);
+        }
+    }
+}

@@ -1,0 +1,44 @@
+// A world for Dockerfiles: images that are all there, and a context without files. Shared by tests,
+// benchmarks and fuzz targets.
+
+use kiln_frontend::{ContextFiles, ImageRequest, Images, ResolveError, ResolvedImage};
+use kiln_oci::{ContainerConfig, Digest, ImageConfig};
+
+/// Knows every image but those whose name holds `missing`.
+#[derive(Default)]
+pub(crate) struct Registry {
+    /// The triggers of all images.
+    pub(crate) on_build: Vec<String>,
+}
+
+impl Images for Registry {
+    fn resolve(&self, requests: &[ImageRequest]) -> Vec<Result<ResolvedImage, ResolveError>> {
+        let answer = |request: &ImageRequest| {
+            if request.display.contains("missing") {
+                return Err(ResolveError("not found".to_owned()));
+            }
+            let on_build = self.on_build.clone();
+            let config = ImageConfig {
+                architecture: request.platform.architecture.clone(),
+                os: request.platform.os.clone(),
+                config: ContainerConfig { on_build, ..ContainerConfig::default() },
+                ..ImageConfig::default()
+            };
+            Ok(ResolvedImage { digest: Digest::of(request.display.as_bytes()), config })
+        };
+        requests.iter().map(answer).collect()
+    }
+}
+
+/// A context without files.
+pub(crate) struct NoFiles;
+
+impl ContextFiles for NoFiles {
+    fn read(&self, _path: &str) -> Result<Option<Vec<u8>>, ResolveError> {
+        Ok(None)
+    }
+
+    fn is_ignored(&self, _patterns: &[String], _path: &str) -> Result<bool, ResolveError> {
+        Ok(false)
+    }
+}

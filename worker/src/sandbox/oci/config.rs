@@ -1,0 +1,257 @@
+//! A specification in the words of OCI runtimes.
+
+use std::path::PathBuf;
+
+use rustix::fs::FileType;
+use rustix::thread::CapabilitySet;
+use serde_json::{Value, json};
+
+use super::NAME;
+use crate::sandbox::spec::{Security, Spec};
+use crate::sandbox::wire::Failure;
+use crate::sandbox::{cgroup_view, identity, insecure, masks, seccomp};
+use crate::users::ResolvedUser;
+
+/// The version of the runtime specification that this is written in.
+const VERSION: &str = "1.0.2";
+
+/// What a runtime is told.
+pub(super) struct Config<'a> {
+    pub(super) spec: &'a Spec,
+    pub(super) user: ResolvedUser,
+    pub(super) home: Option<String>,
+    /// Where the root file system is.
+    pub(super) root: PathBuf,
+    /// What is mounted in file systems that the runtime makes: where, and what.
+    pub(super) mounts: Vec<(PathBuf, PathBuf)>,
+}
+
+impl Config<'_> {
+    /// Returns the `config.json`.
+    pub(super) fn to_json(&self) -> Result<Vec<u8>, Failure> {
+        let spec = self.spec;
+        let document = json!({
+            "ociVersion": VERSION,
+            "process": self.process()?,
+            "root": { "path": path(&self.root)?, "readonly": spec.readonly_rootfs },
+            "hostname": spec.hostname,
+            "mounts": self.mounts()?,
+            "linux": self.linux()?,
+        });
+        serde_json::to_vec(&document)
+            .map_err(|error| Failure::new(format!("write the runtime's configuration: {error}")))
+    }
+
+    fn is_sandbox(&self) -> bool {
+        self.spec.security == Security::Sandbox
+    }
+
+    fn process(&self) -> Result<Value, Failure> {
+        let process = &self.spec.process;
+        let mut env = process.env.clone();
+        if !env.iter().any(|entry| entry.starts_with("HOME=")) {
+            env.push(format!("HOME={}", self.home.as_deref().unwrap_or("/")));
+        }
+        let ResolvedUser { uid, gid, groups } = &self.user;
+        let limit = |limit: Option<u64>| limit.unwrap_or(u64::MAX);
+        let rlimits = process.rlimits.iter().map(|rlimit| {
+            let name = format!("RLIMIT_{}", rlimit.name.to_ascii_uppercase());
+            json!({ "type": name, "soft": limit(rlimit.soft), "hard": limit(rlimit.hard) })
+        });
+        let mut document = json!({
+            "terminal": process.terminal.is_some(),
+            "user": { "uid": uid, "gid": gid, "additionalGids": groups },
+            "args": process.args,
+            "env": env,
+            "cwd": path(&process.cwd)?,
+            "capabilities": self.capabilities()?,
+            "rlimits": rlimits.collect::<Vec<_>>(),
+            "noNewPrivileges": self.is_sandbox(),
+        });
+        if let Some(size) = process.terminal {
+            document["consoleSize"] = json!({ "height": size.rows, "width": size.columns });
+        }
+        Ok(document)
+    }
+
+    fn capabilities(&self) -> Result<Value, Failure> {
+        if self.is_sandbox() {
+            let kept = names(identity::DEFAULT_CAPABILITIES);
+            return Ok(json!({ "bounding": kept, "effective": kept, "permitted": kept }));
+        }
+        let all =
+            rustix::thread::capabilities(None).map_err(Failure::doing("look at capabilities"))?;
+        let all = names(all.permitted);
+        Ok(json!({
+            "bounding": all, "effective": all, "permitted": all, "inheritable": all, "ambient": all,
+        }))
+    }
+
+    fn mounts(&self) -> Result<Vec<Value>, Failure> {
+        let mount = |target: &str, kind: &str, options: &[&str]| json!({ "destination": target, "type": kind, "source": kind, "options": options });
+        let inert = ["nosuid", "noexec", "nodev"];
+        let with = |option: &'static str| [&inert[..], &[option]].concat();
+        let writable = if self.is_sandbox() { "ro" } else { "rw" };
+        let size = format!("size={}", self.spec.shm_size);
+        let mut mounts = vec![
+            mount("/proc", "proc", &inert),
+            mount("/dev", "tmpfs", &["nosuid", "mode=755", "size=64m"]),
+            mount(
+                "/dev/pts",
+                "devpts",
+                &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+            ),
+            mount("/dev/shm", "tmpfs", &[&inert[..], &["mode=1777", size.as_str()]].concat()),
+            mount("/dev/mqueue", "mqueue", &inert),
+            mount("/sys", "sysfs", &with(writable)),
+        ];
+        if !self.spec.shown_cgroups.is_empty() || cgroup_view::has_version_2_alone() {
+            mounts.push(mount("/sys/fs/cgroup", "cgroup", &with(writable)));
+        }
+        for (target, source) in &self.mounts {
+            mounts.push(json!({
+                "destination": path(target)?,
+                "type": "bind",
+                "source": path(source)?,
+                "options": ["rbind"],
+            }));
+        }
+        Ok(mounts)
+    }
+
+    fn linux(&self) -> Result<Value, Failure> {
+        // The network is the one that the runtime itself is in.
+        let namespaces = ["pid", "ipc", "uts", "mount", "cgroup"];
+        let namespaces = namespaces.map(|kind| json!({ "type": kind }));
+        let mut document = json!({
+            "namespaces": namespaces,
+            "cgroupsPath": NAME,
+            "resources": { "devices": [{ "allow": !self.is_sandbox(), "access": "rwm" }] },
+        });
+        if self.is_sandbox() {
+            document["maskedPaths"] = json!(masks::masked());
+            document["readonlyPaths"] = json!(masks::readonly());
+            document["seccomp"] = seccomp::profile()
+                .ok_or_else(|| Failure::new("there is no system call filter for this machine"))?;
+        } else {
+            document["devices"] = insecure::devices().iter().map(device).collect();
+        }
+        Ok(document)
+    }
+}
+
+fn device(device: &insecure::Device) -> Value {
+    let kind = if device.kind == FileType::BlockDevice { "b" } else { "c" };
+    json!({
+        "path": format!("/dev/{}", device.path),
+        "type": kind,
+        "major": device.number.0,
+        "minor": device.number.1,
+        "fileMode": 0o666,
+        "uid": 0,
+        "gid": 0,
+    })
+}
+
+fn path(path: &std::path::Path) -> Result<&str, Failure> {
+    path.to_str().ok_or_else(|| {
+        Failure::new(format!("{} is no path that a runtime can be told", path.display()))
+    })
+}
+
+/// The names of capabilities by their numbers.
+const CAPABILITIES: [&str; 41] = [
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "SETGID",
+    "SETUID",
+    "SETPCAP",
+    "LINUX_IMMUTABLE",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_ADMIN",
+    "NET_RAW",
+    "IPC_LOCK",
+    "IPC_OWNER",
+    "SYS_MODULE",
+    "SYS_RAWIO",
+    "SYS_CHROOT",
+    "SYS_PTRACE",
+    "SYS_PACCT",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_NICE",
+    "SYS_RESOURCE",
+    "SYS_TIME",
+    "SYS_TTY_CONFIG",
+    "MKNOD",
+    "LEASE",
+    "AUDIT_WRITE",
+    "AUDIT_CONTROL",
+    "SETFCAP",
+    "MAC_OVERRIDE",
+    "MAC_ADMIN",
+    "SYSLOG",
+    "WAKE_ALARM",
+    "BLOCK_SUSPEND",
+    "AUDIT_READ",
+    "PERFMON",
+    "BPF",
+    "CHECKPOINT_RESTORE",
+];
+
+fn names(set: CapabilitySet) -> Vec<String> {
+    let has = |number: &usize| set.bits() & (1 << number) != 0;
+    let numbers = (0..CAPABILITIES.len()).filter(has);
+    numbers.map(|number| format!("CAP_{}", CAPABILITIES[number])).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sandbox::spec::Tree;
+
+    fn document(change: impl FnOnce(&mut Spec)) -> Value {
+        let mut spec = Spec::new(Tree::Directory("/r".into()), vec!["true".to_owned()]);
+        change(&mut spec);
+        let user = ResolvedUser { uid: 5, gid: 6, groups: vec![6, 7] };
+        let (home, root) = (Some("/home".to_owned()), PathBuf::from("/stage/root"));
+        let mounts = vec![(PathBuf::from("/dev/x"), PathBuf::from("/stage/mount0"))];
+        let config = Config { spec: &spec, user, home, root, mounts };
+        serde_json::from_slice(&config.to_json().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_runtime_is_told_what_the_sandbox_does() {
+        let config = document(|_| ());
+        let process = &config["process"];
+        assert_eq!(process["user"], json!({ "uid": 5, "gid": 6, "additionalGids": [6, 7] }));
+        assert_eq!(process["env"], json!(["HOME=/home"]));
+        assert_eq!(process["noNewPrivileges"], true);
+        let kept = process["capabilities"]["bounding"].as_array().unwrap();
+        assert_eq!(kept.len(), 14);
+        assert!(kept.contains(&json!("CAP_MKNOD")) && !kept.contains(&json!("CAP_SYS_ADMIN")));
+        let linux = &config["linux"];
+        assert_eq!(linux["seccomp"]["defaultAction"], "SCMP_ACT_ERRNO");
+        assert!(linux["maskedPaths"].as_array().unwrap().contains(&json!("/proc/kcore")));
+        assert!(linux["readonlyPaths"].as_array().unwrap().contains(&json!("/proc/sys")));
+        let last = config["mounts"].as_array().unwrap().last().unwrap().clone();
+        assert_eq!(
+            (&last["destination"], &last["options"][0]),
+            (&json!("/dev/x"), &json!("rbind"))
+        );
+    }
+
+    #[test]
+    fn an_insecure_program_has_no_limits() {
+        let config = document(|spec| spec.security = Security::Insecure);
+        assert_eq!(config["process"]["noNewPrivileges"], false);
+        assert_eq!(config["linux"]["seccomp"], Value::Null);
+        assert_eq!(config["linux"]["resources"]["devices"][0]["allow"], true);
+        assert!(config["process"]["capabilities"]["ambient"].is_array());
+    }
+}

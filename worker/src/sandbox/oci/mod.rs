@@ -1,0 +1,201 @@
+//! Steps run by another runtime, as runc.
+//!
+//! What the runtime gets is the same specification that the sandbox goes by: kiln assembles the
+//! root file system, with everything that is mounted in it, in a mount namespace that nobody else
+//! sees, and tells the rest in a `config.json` ([`config`]). So layers, mount points that go again
+//! and users mean the same with either.
+//!
+//! The runtime is process 1 of a namespace of its own. Its containers are processes below it, and
+//! end with it, whether it ends by itself or is killed; its state lies in memory and goes too. Its
+//! control groups lie below those that kiln has made for the program, so that they have kiln's
+//! limits, and are removed with them.
+//!
+//! Differences that remain: a program that was killed by a signal has ended with 128 and the
+//! signal's number, since runtimes tell no more; and what a runtime can't do is its own error, from
+//! its log.
+
+mod config;
+mod log;
+
+use std::convert::Infallible;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::FdFlags;
+use rustix::mount::{MountAttrFlags, MountPropagationFlags, UnmountFlags, mount_change, unmount};
+use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
+use rustix::termios::{Winsize, tcsetwinsize};
+
+use self::config::Config;
+pub(super) use self::log::failure;
+use super::child::{connect, die_with, join, raise_loopback, resolve_user};
+use super::devices::Terminal;
+use super::helper::Task;
+use super::identity;
+use super::program::Image;
+use super::root::{Missing, Root, clean};
+use super::sources::{Detached, Sources, attach_at, is_directory, new_file_system};
+use super::spec::{Network, Spec, TerminalSize};
+use super::wire::{self, Failure, Report};
+use crate::sys;
+
+/// What the runtime calls the container, and its control group. Nobody else is in either place.
+const NAME: &str = "step";
+
+/// What the runtime mounts by itself, and what holds its place.
+const OWN: [(&str, &str); 3] = [("proc", "proc"), ("sys", "tmpfs"), ("dev", "tmpfs")];
+
+/// Where the runtime finds things: a file system in memory, seen by nobody else.
+struct Stage {
+    directory: PathBuf,
+}
+
+impl Stage {
+    fn new(directory: &Path) -> Result<Self, Failure> {
+        let store = new_file_system("tmpfs", &[("mode", "700")], MountAttrFlags::empty())?;
+        attach_at(&store, directory)?;
+        let stage = Self { directory: directory.to_owned() };
+        for name in ["root", "sources", "bundle", "state"] {
+            stage.make(name, true)?;
+        }
+        Ok(stage)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    fn make(&self, name: &str, directory: bool) -> Result<PathBuf, Failure> {
+        let path = self.path(name);
+        let made = if directory { std::fs::create_dir(&path) } else { std::fs::write(&path, "") };
+        made.map_err(Failure::doing("prepare for the runtime"))?;
+        Ok(path)
+    }
+}
+
+/// Prepares everything and becomes the runtime.
+pub(super) fn become_runtime(task: Task, runtime: &Path) -> Result<Infallible, Failure> {
+    let Task { spec, anchor, input, control, helper, log, .. } = task;
+    join(&spec.cgroups)?;
+    if spec.network == Network::None {
+        raise_loopback()?;
+    }
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    mount_change("/", private).map_err(Failure::doing("make mounts private"))?;
+    // That of the runtime's own processes.
+    attach_at(&new_file_system("proc", &[], MountAttrFlags::empty())?, Path::new("/proc"))?;
+    let stage = Stage::new(&anchor)?;
+    let (root, config) = furnish(&spec, &stage)?;
+    let made = root.into_made();
+    let terminal = spec.process.terminal.map(open_terminal).transpose()?;
+    if let Some(terminal) = &terminal {
+        wire::send(&control, &Report::Terminal, &[terminal.controller.as_fd()])
+            .map_err(Failure::doing("hand the terminal over"))?;
+    }
+    let stdin = match input {
+        Some(input) => input,
+        None => rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(Failure::doing("open /dev/null"))?,
+    };
+    let log = log.ok_or_else(|| Failure::new("kiln gave no log for the runtime"))?;
+    let bundle = stage.path("bundle");
+    std::fs::write(bundle.join("config.json"), config.to_json()?)
+        .map_err(Failure::doing("write the runtime's configuration"))?;
+    let image = Image::new(runtime, &arguments(runtime, &stage, &log)?, &[])?;
+    connect(&stdin, terminal.as_ref(), &config.user)?;
+    rustix::process::umask(Mode::from_raw_mode(0o022));
+    die_with(&helper)?;
+    wire::send(&control, &Report::Ready(made), &[]).map_err(Failure::doing("report to kiln"))?;
+    sys::reset_signals();
+    sys::close_on_exec_above().map_err(Failure::doing("close descriptors"))?;
+    rustix::io::fcntl_setfd(&log, FdFlags::empty())
+        .map_err(Failure::doing("pass the runtime its log"))?;
+    let failure = image.execute();
+    Err(Failure::new(format!("start the runtime: {}", failure.message)))
+}
+
+fn arguments(runtime: &Path, stage: &Stage, log: &OwnedFd) -> Result<Vec<String>, Failure> {
+    let text = |path: &Path| {
+        path.to_str().map(str::to_owned).ok_or_else(|| {
+            Failure::new(format!("{} is no path that a runtime can be told", path.display()))
+        })
+    };
+    let log = format!("/proc/self/fd/{}", log.as_raw_fd());
+    let (state, bundle) = (text(&stage.path("state"))?, text(&stage.path("bundle"))?);
+    let words =
+        ["--root", &state, "--log", &log, "--log-format", "json", "run", "--bundle", &bundle];
+    let mut all = vec![text(runtime)?];
+    all.extend(words.map(str::to_owned));
+    all.push(NAME.to_owned());
+    Ok(all)
+}
+
+/// Assembles the root file system, and says what the runtime is to do with it.
+fn furnish<'a>(spec: &'a Spec, stage: &Stage) -> Result<(Root, Config<'a>), Failure> {
+    let mut sources = Sources::new(&stage.path("sources"))?;
+    let mut mounts = Vec::new();
+    for mount in &spec.mounts {
+        let source = sources.mount(&mount.kind).map_err(|failure| Failure {
+            message: format!("mount at {}: {}", mount.target.display(), failure.message),
+            ..failure
+        })?;
+        mounts.push((source, clean(&mount.target)));
+    }
+    // The runtime sees to it which devices can be opened.
+    let tree = sources.tree(&spec.rootfs, false)?;
+    let upper = spec.rootfs.upper().map(PathBuf::as_path);
+    let mut root = Root::attach(&tree, &stage.path("root"), upper)?;
+    let (user, home) = resolve_user(&root, &spec.process.user)?;
+    identity::check(&user)?;
+    // The runtime mounts its own there. Until then these see to it that nothing of the image is in
+    // their place, and that what can't be mounted there is refused as by the sandbox.
+    for (name, kind) in OWN {
+        root.mount_own(&new_file_system(kind, &[], MountAttrFlags::MOUNT_ATTR_NODEV)?, name)?;
+    }
+    let mut listed = Vec::new();
+    for (number, (source, target)) in mounts.into_iter().enumerate() {
+        if is_runtimes(&target) {
+            listed.push((target, keep(stage, &source, number)?));
+        } else {
+            root.mount(&source, &target)?;
+        }
+    }
+    let cwd = clean(&spec.process.cwd);
+    if cwd != Path::new("/") && !is_runtimes(&cwd) {
+        let missing = Missing::Directory { uid: user.uid, gid: user.gid };
+        root.open_or_make(&cwd, missing)?;
+    }
+    for (name, _) in OWN {
+        unmount(stage.path("root").join(name), UnmountFlags::DETACH)
+            .map_err(Failure::doing(&format!("make place for /{name}")))?;
+    }
+    let config = Config { spec, user, home, root: stage.path("root"), mounts: listed };
+    Ok((root, config))
+}
+
+/// Tells whether a path lies in what the runtime mounts itself.
+fn is_runtimes(path: &Path) -> bool {
+    ["/dev", "/sys"].iter().any(|place| path.starts_with(place))
+}
+
+/// Attaches a mount where the runtime finds it.
+fn keep(stage: &Stage, mount: &Detached, number: usize) -> Result<PathBuf, Failure> {
+    let path = stage.make(&format!("mount{number}"), is_directory(mount)?)?;
+    attach_at(mount, &path)?;
+    Ok(path)
+}
+
+/// Opens a terminal for the runtime, which passes on what comes and goes.
+fn open_terminal(size: TerminalSize) -> Result<Terminal, Failure> {
+    let open = || -> rustix::io::Result<Terminal> {
+        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+        let controller = openpt(flags)?;
+        unlockpt(&controller)?;
+        let peer = ioctl_tiocgptpeer(&controller, flags)?;
+        let size = Winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 };
+        tcsetwinsize(&controller, size)?;
+        Ok(Terminal { controller, peer })
+    };
+    open().map_err(Failure::doing("open a terminal"))
+}

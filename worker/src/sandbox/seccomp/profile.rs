@@ -1,0 +1,46 @@
+//! The filter in the words of OCI runtimes.
+
+use serde_json::{Value, json};
+
+use super::{CALLS, NAMESPACE_FLAGS, PERSONALITIES, REFUSED_FAMILIES};
+
+/// Returns `linux.seccomp` of a runtime's configuration; `None` where there is no filter for this
+/// machine.
+pub(in crate::sandbox) fn profile() -> Option<Value> {
+    let architectures = match std::env::consts::ARCH {
+        "x86_64" => json!(["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"]),
+        "aarch64" => json!(["SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"]),
+        _ => return None,
+    };
+    let names: Vec<&str> = CALLS.iter().map(|(name, _)| *name).collect();
+    let mut rules = vec![json!({ "names": names, "action": "SCMP_ACT_ALLOW" })];
+    let when = |name: &str, op: &str, value: u32, second: Option<u32>| {
+        let mut argument = json!({ "index": 0, "value": value, "op": op });
+        if let Some(second) = second {
+            argument["valueTwo"] = second.into();
+        }
+        json!({ "names": [name], "action": "SCMP_ACT_ALLOW", "args": [argument] })
+    };
+    for value in PERSONALITIES {
+        rules.push(when("personality", "SCMP_CMP_EQ", value, None));
+    }
+    rules.push(when("clone", "SCMP_CMP_MASKED_EQ", NAMESPACE_FLAGS, Some(0)));
+    // What lies before, between and behind the refused ones: each rule allows by itself.
+    let [first, second] = REFUSED_FAMILIES;
+    rules.push(when("socket", "SCMP_CMP_LT", first, None));
+    for family in first + 1..second {
+        rules.push(when("socket", "SCMP_CMP_EQ", family, None));
+    }
+    rules.push(when("socket", "SCMP_CMP_GT", second, None));
+    rules.push(json!({
+        "names": ["clone3"],
+        "action": "SCMP_ACT_ERRNO",
+        "errnoRet": libc::ENOSYS,
+    }));
+    Some(json!({
+        "defaultAction": "SCMP_ACT_ERRNO",
+        "defaultErrnoRet": libc::EPERM,
+        "architectures": architectures,
+        "syscalls": rules,
+    }))
+}
