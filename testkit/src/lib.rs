@@ -14,6 +14,8 @@ pub mod file_server;
 pub mod needs;
 pub mod peers;
 
+mod http;
+
 pub use account::Account;
 pub use environment::{Kiln, Output};
 pub use fake_registry::FakeRegistry;
