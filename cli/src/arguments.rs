@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::build::BuildArguments;
+use crate::commands::builds::BuildsArguments;
 use crate::commands::debug::DebugArguments;
 use crate::commands::images::ImagesArguments;
 use crate::commands::inspect::InspectArguments;
@@ -68,6 +69,9 @@ pub(crate) enum Command {
     /// Build an image from a Dockerfile
     #[command(visible_alias = "b")]
     Build(Box<BuildArguments>),
+    /// Look into the history of builds
+    #[command(visible_alias = "history")]
+    Builds(BuildsArguments),
     /// Run a command in a new container
     Run(Box<RunArguments>),
     /// List images
@@ -100,6 +104,7 @@ impl Command {
             | Self::Inspect(_)
             | Self::Login(_)
             | Self::Logout(_)
+            | Self::Builds(_)
             | Self::Debug(_)
             | Self::Sync => false,
         }

@@ -9,6 +9,7 @@ mod build;
 mod commands;
 mod container;
 mod hints;
+mod history;
 mod image;
 mod limits;
 mod printer;
@@ -66,6 +67,7 @@ async fn run(command: Command, settings: &Settings, printer: &Printer) -> ExitCo
         Command::Build(arguments) => {
             Box::pin(commands::build::run(*arguments, settings, printer)).await
         }
+        Command::Builds(arguments) => commands::builds::run(&arguments, settings, printer),
         Command::Run(arguments) => return commands::run::run(*arguments, settings, printer).await,
         Command::Images(arguments) => commands::images::run(&arguments, settings, printer),
         Command::Rmi(arguments) => commands::rmi::run(&arguments, settings, printer),

@@ -106,6 +106,35 @@ pub(crate) fn human_size(bytes: u64) -> String {
     format!("{size:.0}PB")
 }
 
+/// Returns a time span as docker says it: `3 minutes`, `About an hour`.
+pub(crate) fn human_age(seconds: i64) -> String {
+    let (minutes, hours) = (seconds / 60, (seconds + 1800) / 3600);
+    match seconds {
+        i64::MIN..1 => "Less than a second".to_owned(),
+        1 => "1 second".to_owned(),
+        2..60 => format!("{seconds} seconds"),
+        60..120 => "About a minute".to_owned(),
+        120..3600 => format!("{minutes} minutes"),
+        _ if hours == 1 => "About an hour".to_owned(),
+        _ if hours < 48 => format!("{hours} hours"),
+        _ if hours < 24 * 14 => format!("{} days", hours / 24),
+        _ if hours < 24 * 60 => format!("{} weeks", hours / 24 / 7),
+        _ if hours < 24 * 365 * 2 => format!("{} months", hours / 24 / 30),
+        _ => format!("{} years", hours / 24 / 365),
+    }
+}
+
+/// Returns how long something took: `1.2s`, `2m 05s`, `1h 02m 05s`.
+pub(crate) fn human_duration(duration: std::time::Duration) -> String {
+    let seconds = duration.as_secs();
+    let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
+    match (hours, minutes) {
+        (0, 0) => format!("{:.1}s", duration.as_secs_f64()),
+        (0, _) => format!("{minutes}m {:02}s", seconds % 60),
+        _ => format!("{hours}h {minutes:02}m {:02}s", seconds % 60),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -137,5 +166,30 @@ mod tests {
         assert_eq!(causes(error.as_ref()), "open x: no such file");
         let error = anyhow::anyhow!("b").context("a");
         assert_eq!(causes(error.as_ref()), "a: b");
+    }
+
+    #[test]
+    fn ages_are_dockers() {
+        for (seconds, text) in [
+            (0, "Less than a second"),
+            (1, "1 second"),
+            (59, "59 seconds"),
+            (61, "About a minute"),
+            (3599, "59 minutes"),
+            (3600, "About an hour"),
+            (7200, "2 hours"),
+            (86400 * 3, "3 days"),
+            (86400 * 20, "2 weeks"),
+            (86400 * 100, "3 months"),
+            (86400 * 800, "2 years"),
+        ] {
+            assert_eq!(human_age(seconds), text);
+        }
+    }
+    #[test]
+    fn durations_are_readable() {
+        let text = |millis| human_duration(std::time::Duration::from_millis(millis));
+        assert_eq!([text(0), text(1234), text(59_900)], ["0.0s", "1.2s", "59.9s"]);
+        assert_eq!([text(65_000), text(3_725_000)], ["1m 05s", "1h 02m 05s"]);
     }
 }

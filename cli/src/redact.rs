@@ -9,7 +9,6 @@ use std::borrow::Cow;
 
 /// What stands for a value.
 const MASK: &str = "***";
-#[cfg(test)]
 /// The shortest value that is looked for in texts: shorter ones are parts of ordinary words.
 const SHORTEST: usize = 4;
 
@@ -107,14 +106,12 @@ pub(crate) fn argument(text: &str) -> String {
     urls(&format!("{flag}{fields}")).into_owned()
 }
 
-#[cfg(test)]
 /// Takes known values and users of URLs out of texts.
 #[derive(Default)]
 pub(crate) struct Redactor {
     values: Vec<String>,
 }
 
-#[cfg(test)]
 impl Redactor {
     /// Has a value taken out; one that is too short to be told from ordinary words is not.
     pub(crate) fn add(&mut self, value: &[u8]) {

@@ -18,6 +18,9 @@ pub(crate) struct RuntimeArguments {
 pub(crate) fn find(arguments: &RuntimeArguments) -> Result<Option<PathBuf>> {
     let asked = arguments.oci_runtime.as_deref().filter(|name| !name.is_empty());
     let Some(asked) = asked else { return Ok(None) };
+    if kiln_tree::Ids::current().is_namespace() {
+        bail!("--oci-runtime takes root: run kiln as root, or leave it out for kiln's own sandbox");
+    }
     let search = std::env::var_os("PATH").unwrap_or_default();
     let directories = std::env::split_paths(&search).chain(["/usr/sbin".into(), "/sbin".into()]);
     find_in(Path::new(asked), directories).map(Some)

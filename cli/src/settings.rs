@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use kiln_store::Store;
 use kiln_tree::{ArchiveLimits, Ids};
+use kiln_worker::network::{Bridge, BridgeOptions};
 
 use crate::archive_limits;
 use crate::arguments::GlobalArguments;
@@ -51,6 +52,12 @@ impl Settings {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
             other => other.context("read /etc/resolv.conf"),
         }
+    }
+
+    /// Returns the bridge that steps and containers are connected to.
+    pub(crate) fn bridge(&self) -> Result<Bridge> {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        Ok(Bridge::new(BridgeOptions { resolv_conf: self.resolv_conf()?, path }))
     }
 
     /// Returns the environment of the host's git: where programs are, proxies and certificates.

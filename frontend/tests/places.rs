@@ -133,3 +133,20 @@ fn several_mistakes_each_have_their_place() {
         .collect();
     assert_eq!(places, ["Dockerfile:2:6", "Dockerfile:3:1", "Dockerfile:4:18"]);
 }
+
+proptest::proptest! {
+    /// Whatever is wrong, it can be shown.
+    #[test]
+    fn anything_can_be_shown(
+        lines in proptest::collection::vec(
+            "(FROM|from|RUN|COPY|ENV|LABEL|EXPOSE|ARG|RUM|HEALTHCHECK|#|ONBUILD)[ \\t]\
+             (--[a-z]{1,5}(=[a-zé,\"'$]{0,6})? ){0,2}[a-zA-Zé日$<>{}=\"'\\\\:,. \\-]{0,12}\
+             (\\\\|<<E|\r)?",
+            0..8,
+        ),
+        end in "\n?",
+    ) {
+        let text = format!("FROM a AS b\n{}{end}", lines.join("\n"));
+        said(&text);
+    }
+}

@@ -115,6 +115,10 @@ pub struct ProxyEnv {
     pub all_proxy: String,
 }
 
+/// In place of an address of [`HostIp`]: the machine's, as the step sees it. BuildKit doesn't know
+/// it.
+pub const HOST_GATEWAY: &str = "host-gateway";
+
 /// A line of `/etc/hosts`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HostIp {

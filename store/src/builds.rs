@@ -1,12 +1,68 @@
 //! The history of builds.
+//!
+//! A build has a row, and a file `builds/ID.log.zst` with all that its steps have printed where they
+//! have printed anything. The row comes first: a log without a row is garbage. A row says which
+//! process makes the build; where that one died, whoever cleans up after it says so in the row.
+//!
+//! The history is bounded: with each build that ends, the oldest go that are beyond
+//! [`MAX_BUILDS`], older than [`MAX_AGE`], or whose logs and those of all later builds take more
+//! than [`MAX_LOG_BYTES`]. The last build stays whatever it has printed, and so do builds that run.
 
+use std::fs;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
-use rusqlite::{OptionalExtension, Row};
+use rusqlite::{Connection, OptionalExtension, Row};
 
-use crate::error::Result;
+use crate::build_log::{BuildLog, BuildLogWriter};
+use crate::error::{Error, Result};
 use crate::name;
 use crate::store::Inner;
+
+/// How many builds are remembered.
+pub const MAX_BUILDS: u32 = 100;
+/// How long a build is remembered.
+pub const MAX_AGE: Duration = Duration::from_hours(30 * 24);
+/// How much room logs may take, compressed.
+pub const MAX_LOG_BYTES: u64 = 1 << 30;
+
+/// How a build stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BuildStatus {
+    /// It runs.
+    #[default]
+    Running,
+    /// It has made what it was to make.
+    Completed,
+    /// It has failed.
+    Failed,
+    /// Its user has stopped it.
+    Canceled,
+    /// Its process died.
+    Interrupted,
+}
+
+impl BuildStatus {
+    const ALL: [Self; 5] =
+        [Self::Running, Self::Completed, Self::Failed, Self::Canceled, Self::Interrupted];
+
+    /// Returns its name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::Canceled => "canceled",
+            Self::Interrupted => "interrupted",
+        }
+    }
+
+    /// Returns the status of a name.
+    pub fn of(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.as_str() == name)
+    }
+}
 
 /// One build. What its texts hold is up to who writes them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -17,12 +73,14 @@ pub struct BuildRow {
     pub started_at: i64,
     /// When it ended.
     pub ended_at: Option<i64>,
-    /// How it stands, as `running`, `completed`, `failed` or `canceled`.
-    pub status: String,
+    /// How it stands.
+    pub status: BuildStatus,
     /// The image's name or what else it was to make.
     pub reference: Option<String>,
-    /// Its steps, as JSON.
-    pub steps: String,
+    /// How many bytes its log takes.
+    pub log_bytes: u64,
+    /// What else there is to know, as JSON.
+    pub record: String,
 }
 
 /// The history of builds.
@@ -31,29 +89,35 @@ pub struct Builds {
     pub(crate) inner: Arc<Inner>,
 }
 
-const COLUMNS: &str = "id, started_at, ended_at, status, reference, steps";
+const COLUMNS: &str = "id, started_at, ended_at, status, reference, log_bytes, record";
 
 impl Builds {
     /// Returns an ID that no build has.
     pub fn fresh_id(&self) -> String {
-        name::fresh() + &name::fresh()
+        name::fresh()
     }
 
-    /// Records a build, or what has become of one that is recorded.
+    /// Records a build of this process, or what has become of one. With one that has ended the
+    /// oldest are forgotten.
     pub fn record(&self, build: &BuildRow) -> Result<()> {
-        let sql =
-            format!("INSERT OR REPLACE INTO builds ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6)");
-        self.inner.index.write("record a build", |transaction| {
+        let sql = format!(
+            "INSERT OR REPLACE INTO builds ({COLUMNS}, process)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)"
+        );
+        let forgotten = self.inner.index.write("record a build", |transaction| {
             transaction.prepare_cached(&sql)?.execute((
                 &build.id,
                 build.started_at,
                 build.ended_at,
-                &build.status,
+                build.status.as_str(),
                 &build.reference,
-                &build.steps,
+                build.log_bytes as i64,
+                &build.record,
+                self.inner.process.name(),
             ))?;
-            Ok(())
-        })
+            if build.ended_at.is_some() { forget_old(transaction, name::now()) } else { Ok(vec![]) }
+        })?;
+        forgotten.iter().try_for_each(|id| self.remove_log(id))
     }
 
     /// Returns a build.
@@ -64,30 +128,121 @@ impl Builds {
         })
     }
 
-    /// Returns the last builds, newest first.
-    pub fn list(&self, limit: u32) -> Result<Vec<BuildRow>> {
-        let sql = format!("SELECT {COLUMNS} FROM builds ORDER BY started_at DESC, id LIMIT ?1");
+    /// Returns all builds, newest first.
+    pub fn list(&self) -> Result<Vec<BuildRow>> {
+        let sql = format!("SELECT {COLUMNS} FROM builds ORDER BY started_at DESC, id");
         self.inner.index.read("list builds", |connection| {
-            connection.prepare_cached(&sql)?.query_map([limit], build)?.collect()
+            connection.prepare_cached(&sql)?.query_map([], build)?.collect()
         })
     }
 
-    /// Removes a build and tells whether it was there.
+    /// Removes a build with its log and tells whether it was there.
     pub fn remove(&self, id: &str) -> Result<bool> {
-        self.inner.index.write("remove a build", |transaction| {
+        let there = self.inner.index.write("remove a build", |transaction| {
             Ok(transaction.prepare_cached("DELETE FROM builds WHERE id = ?1")?.execute([id])? > 0)
-        })
+        })?;
+        if there {
+            self.remove_log(id)?;
+        }
+        Ok(there)
+    }
+
+    /// Forgets the builds that are beyond the bounds.
+    pub fn prune(&self) -> Result<()> {
+        let forgotten = self
+            .inner
+            .index
+            .write("forget builds", |transaction| forget_old(transaction, name::now()))?;
+        forgotten.iter().try_for_each(|id| self.remove_log(id))
+    }
+
+    /// Begins the log of a build, which is recorded already.
+    pub fn write_log(&self, id: &str) -> Result<BuildLogWriter> {
+        let path = self.log_path(id);
+        BuildLogWriter::create(&path).map_err(Error::io("create", &path))
+    }
+
+    /// Opens the log of a build; `None` where its steps have printed nothing.
+    pub fn read_log(&self, id: &str) -> Result<Option<BuildLog>> {
+        let path = self.log_path(id);
+        match BuildLog::open(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            result => result.map(Some).map_err(Error::io("open", &path)),
+        }
+    }
+
+    fn remove_log(&self, id: &str) -> Result<()> {
+        let path = self.log_path(id);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            result => result.map_err(Error::io("remove", &path)),
+        }
+    }
+
+    fn log_path(&self, id: &str) -> PathBuf {
+        self.inner.root.join("builds").join(format!("{id}{LOG_SUFFIX}"))
     }
 }
 
+/// How names of logs end.
+const LOG_SUFFIX: &str = ".log.zst";
+
+/// Removes logs without rows, and says of builds of the dead that they were interrupted. The caller
+/// holds the root lock exclusively.
+pub(crate) fn sweep(inner: &Arc<Inner>, living: &[String]) -> Result<()> {
+    let rows = inner.index.write("sweep builds", |transaction| {
+        let sql = "SELECT DISTINCT process FROM builds WHERE status = 'running'";
+        let running: Vec<String> = transaction
+            .prepare_cached(sql)?
+            .query_map([], |row| row.get(0))?
+            .collect::<rusqlite::Result<_>>()?;
+        let sql =
+            "UPDATE builds SET status = 'interrupted' WHERE status = 'running' AND process = ?1";
+        for process in running.iter().filter(|process| !living.contains(process)) {
+            transaction.prepare_cached(sql)?.execute([process])?;
+        }
+        crate::recovery::text_column(transaction, "SELECT id FROM builds")
+    })?;
+    let dir = inner.root.join("builds");
+    for entry in fs::read_dir(&dir).map_err(Error::io("read", &dir))? {
+        let entry = entry.map_err(Error::io("read", &dir))?;
+        let name = entry.file_name();
+        let id = name.to_str().and_then(|name| name.strip_suffix(LOG_SUFFIX));
+        if !id.is_some_and(|id| rows.iter().any(|row| row == id)) {
+            inner.discard(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Deletes the rows that are beyond the bounds and returns their names.
+fn forget_old(connection: &Connection, now: i64) -> rusqlite::Result<Vec<String>> {
+    let sql = "DELETE FROM builds WHERE id IN (
+            SELECT id FROM (
+                SELECT id, status, started_at,
+                    row_number() OVER newest AS place,
+                    sum(log_bytes) OVER newest AS bytes
+                FROM builds WINDOW newest AS (ORDER BY started_at DESC, id))
+            WHERE status <> 'running' AND place > 1
+                AND (place > ?1 OR bytes > ?2 OR started_at < ?3))
+        RETURNING id";
+    let oldest = now - MAX_AGE.as_nanos() as i64;
+    connection
+        .prepare_cached(sql)?
+        .query_map((MAX_BUILDS, MAX_LOG_BYTES as i64, oldest), |row| row.get(0))?
+        .collect()
+}
+
 fn build(row: &Row<'_>) -> rusqlite::Result<BuildRow> {
+    let status: String = row.get(3)?;
     Ok(BuildRow {
         id: row.get(0)?,
         started_at: row.get(1)?,
         ended_at: row.get(2)?,
-        status: row.get(3)?,
+        status: BuildStatus::of(&status).unwrap_or(BuildStatus::Interrupted),
         reference: row.get(4)?,
-        steps: row.get(5)?,
+        log_bytes: row.get::<_, i64>(5)? as u64,
+        record: row.get(6)?,
     })
 }
 
@@ -96,24 +251,72 @@ mod tests {
     use super::*;
     use crate::Store;
 
+    fn row(id: &str, started_at: i64) -> BuildRow {
+        BuildRow { id: id.to_owned(), started_at, record: "{}".to_owned(), ..BuildRow::default() }
+    }
+
+    fn ended(id: &str, started_at: i64, log_bytes: u64) -> BuildRow {
+        let (ended_at, status) = (Some(started_at + 1), BuildStatus::Failed);
+        BuildRow { ended_at, status, log_bytes, ..row(id, started_at) }
+    }
+
     #[test]
     fn builds_are_listed_newest_first() {
         let dir = tempfile::tempdir().unwrap();
         let builds = Store::open(dir.path()).unwrap().builds();
-        let row = |id: &str, started_at| BuildRow {
-            id: id.to_owned(),
-            started_at,
-            status: "running".to_owned(),
-            steps: "[]".to_owned(),
-            ..BuildRow::default()
-        };
-        builds.record(&row("a", 1)).unwrap();
-        builds.record(&row("b", 2)).unwrap();
-        let ended = BuildRow { ended_at: Some(3), status: "failed".to_owned(), ..row("a", 1) };
-        builds.record(&ended).unwrap();
-        assert_eq!(builds.list(9).unwrap(), [row("b", 2), ended.clone()]);
-        assert_eq!(builds.list(1).unwrap().len(), 1);
-        assert_eq!(builds.get("a").unwrap(), Some(ended));
+        let now = name::now();
+        builds.record(&row("a", now)).unwrap();
+        builds.record(&row("b", now + 1)).unwrap();
+        let failed = ended("a", now, 0);
+        builds.record(&failed).unwrap();
+        assert_eq!(builds.list().unwrap(), [row("b", now + 1), failed.clone()]);
+        assert_eq!(builds.get("a").unwrap(), Some(failed));
         assert!(builds.remove("a").unwrap() && !builds.remove("a").unwrap());
+    }
+
+    #[test]
+    fn the_oldest_are_forgotten_with_their_logs() {
+        let dir = tempfile::tempdir().unwrap();
+        let builds = Store::open(dir.path()).unwrap().builds();
+        let ids = || -> Vec<String> {
+            builds.list().unwrap().into_iter().map(|build| build.id).collect()
+        };
+        let now = name::now();
+        builds.record(&row("running", 1)).unwrap();
+        builds.record(&ended("large", now - 5, MAX_LOG_BYTES)).unwrap();
+        builds.write_log("large").unwrap().finish().unwrap();
+        assert_eq!(ids(), ["large", "running"], "the last one stays");
+        builds.record(&ended("next", now - 4, 1)).unwrap();
+        assert_eq!(ids(), ["next", "running"]);
+        assert!(builds.read_log("large").unwrap().is_none());
+        for number in 0..MAX_BUILDS {
+            builds.record(&ended(&format!("{number}"), now + i64::from(number), 0)).unwrap();
+        }
+        assert_eq!(ids().len(), MAX_BUILDS as usize + 1);
+        assert!(!ids().contains(&"next".to_owned()) && ids().contains(&"running".to_owned()));
+        builds.record(&ended("old", now - MAX_AGE.as_nanos() as i64 * 2, 0)).unwrap();
+        assert!(!ids().contains(&"old".to_owned()));
+    }
+
+    #[test]
+    fn builds_of_the_dead_are_told_from_those_that_run() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let builds = store.builds();
+        builds.record(&row("alive", 1)).unwrap();
+        builds.record(&row("dead", 2)).unwrap();
+        fs::write(dir.path().join("builds/none.log.zst"), "").unwrap();
+        store
+            .inner()
+            .index
+            .write("test", |transaction| {
+                transaction.execute("UPDATE builds SET process = 'x' WHERE id = 'dead'", [])
+            })
+            .unwrap();
+        store.collect().unwrap();
+        let status = |id| builds.get(id).unwrap().unwrap().status;
+        assert_eq!(status("alive"), BuildStatus::Running);
+        assert_eq!(status("dead"), BuildStatus::Interrupted);
+        assert!(!dir.path().join("builds/none.log.zst").exists());
     }
 }

@@ -65,6 +65,7 @@ impl Store {
         for tree in trees {
             collected.bytes += remove_tree(&tree).map_err(Error::io("remove", &tree))?;
         }
+        self.builds().prune()?;
         Ok(collected)
     }
 

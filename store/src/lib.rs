@@ -9,6 +9,7 @@
 //! locks/              one file per key that somebody works on
 //! mounts/             cache mounts
 //! volumes/            volumes
+//! builds/ID.log.zst   what the steps of a build have printed
 //! lock                the root lock: see below
 //! ```
 //!
@@ -50,6 +51,7 @@
 //! reaches. What a process stores or gets from the cache it holds by an implicit lease until it
 //! closes the store, so that nothing is collected between being made and being referred to.
 
+pub mod build_log;
 pub mod builds;
 pub mod cache;
 pub mod cache_mounts;
@@ -78,7 +80,8 @@ mod store;
 mod sums;
 mod trash;
 
-pub use builds::{BuildRow, Builds};
+pub use build_log::{BuildLog, BuildLogWriter, LogRecord};
+pub use builds::{BuildRow, BuildStatus, Builds};
 pub use cache::CacheIndex;
 pub use cache_mounts::{CacheMountGuard, CacheMounts, Sharing};
 pub use check::{Damage, Damaged, check_index, replace_index};

@@ -6,6 +6,7 @@
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use kiln_oci::Digest;
@@ -14,10 +15,10 @@ use rusqlite::Connection;
 use crate::error::{Error, Result};
 use crate::lock::{self, RootLock};
 use crate::store::Inner;
-use crate::{layout, process};
+use crate::{builds, layout, process};
 
 /// Brings a store that was just opened into order.
-pub(crate) fn recover(inner: &Inner) -> Result<()> {
+pub(crate) fn recover(inner: &Arc<Inner>) -> Result<()> {
     let boot = boot_id();
     if known_boot(inner)? == boot && !inner.process.some_are_dead(&inner.root)? {
         return Ok(());
@@ -35,11 +36,12 @@ pub(crate) fn recover(inner: &Inner) -> Result<()> {
 }
 
 /// Takes the directories and leases of the dead away. The caller holds the root lock exclusively.
-pub(crate) fn reap(inner: &Inner) -> Result<()> {
+pub(crate) fn reap(inner: &Arc<Inner>) -> Result<()> {
     for dir in inner.process.take_dead(&inner.root)? {
         inner.trash.add(dir);
     }
     let living = process::names(&inner.root)?;
+    builds::sweep(inner, &living)?;
     inner.index.write("end leases", |transaction| {
         for table in ["lease_layers", "lease_blobs"] {
             let sql = format!("SELECT DISTINCT process FROM {table}");

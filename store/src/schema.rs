@@ -163,6 +163,23 @@ CREATE TRIGGER images_updated AFTER UPDATE OF name, media_type, digest, size, cr
     WHERE row = NEW.row;
 END;
 ",
+    // Nothing was written to it before. The long column stands last: what comes before it is read
+    // without it.
+    "
+DROP TABLE builds;
+CREATE TABLE builds (
+    row        INTEGER PRIMARY KEY,
+    id         TEXT NOT NULL UNIQUE,
+    started_at INTEGER NOT NULL,
+    ended_at   INTEGER,
+    status     TEXT NOT NULL,
+    process    TEXT NOT NULL,
+    log_bytes  INTEGER NOT NULL,
+    reference  TEXT,
+    record     TEXT NOT NULL
+) STRICT;
+CREATE INDEX builds_by_start ON builds (started_at);
+",
 ];
 
 /// Returns the version of an index; 0 for one that has nothing in it yet.

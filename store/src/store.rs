@@ -275,7 +275,7 @@ fn make_dirs(root: &Path) -> Result<()> {
             .create(root)
             .map_err(Error::io("create", root))?;
     }
-    for name in ["snapshots", "tmp", "locks", "mounts", "volumes"] {
+    for name in ["snapshots", "tmp", "locks", "mounts", "volumes", "builds"] {
         let path = root.join(name);
         match fs::create_dir(&path) {
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}

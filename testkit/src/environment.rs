@@ -15,6 +15,8 @@ pub struct Kiln {
     base: PathBuf,
     directory: tempfile::TempDir,
     account: Option<Account>,
+    /// What who runs kiln couldn't reach otherwise.
+    shared: Option<tempfile::TempDir>,
 }
 
 /// What a command did.
@@ -60,7 +62,7 @@ impl Kiln {
         let directory = directory.expect("make a temporary directory");
         std::fs::create_dir(directory.path().join("home")).expect("make a home");
         let (binary, base) = (PathBuf::from(binary), base_layout().to_owned());
-        Self { binary, base, directory, account: None }
+        Self { binary, base, directory, account: None, shared: None }
     }
 
     /// Makes a place where kiln is run by a user who isn't root, and has subordinate ids.
@@ -82,16 +84,23 @@ impl Kiln {
     fn run_by(mut self, name: &'static str) -> Self {
         self.account = Some(Account::find(name).expect("setup has made the user"));
         // A target directory may be nobody else's business.
-        let public = |path: &Path, name: &str| {
-            if is_public(path) {
-                return path.to_owned();
+        let shared = tempfile::Builder::new().prefix("kiln-shared-").tempdir();
+        let shared = shared.expect("make a temporary directory");
+        open_to_all(shared.path());
+        if !is_public(&self.binary) {
+            let link = shared.path().join("kiln");
+            if std::fs::hard_link(&self.binary, &link).is_err() {
+                std::fs::copy(&self.binary, &link).expect("copy the binary");
             }
-            let copy = self.path(name);
-            run(Command::new("cp").args(["-r", "--reflink=auto"]).arg(path).arg(&copy)).success();
+            self.binary = link;
+        }
+        if !is_public(&self.base) {
+            let copy = shared.path().join("base");
+            run(Command::new("cp").arg("-r").arg(&self.base).arg(&copy)).success();
             run(Command::new("chmod").arg("-R").arg("go+rX").arg(&copy)).success();
-            copy
-        };
-        (self.binary, self.base) = (public(&self.binary, "kiln"), public(&self.base, "base"));
+            self.base = copy;
+        }
+        self.shared = Some(shared);
         self
     }
 
@@ -130,6 +139,11 @@ impl Kiln {
     /// Returns a path in the working directory.
     pub fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
+    }
+
+    /// Returns the program's path.
+    pub fn binary(&self) -> &Path {
+        &self.binary
     }
 
     /// Returns the store's root.
@@ -229,6 +243,11 @@ impl Drop for Kiln {
             std::thread::sleep(std::time::Duration::from_millis(20));
         }
     }
+}
+
+fn open_to_all(directory: &Path) {
+    std::fs::set_permissions(directory, PermissionsExt::from_mode(0o755))
+        .expect("let others into a directory");
 }
 
 /// Runs a command to its end.

@@ -13,6 +13,7 @@ pub mod fake_registry;
 pub mod file_server;
 pub mod needs;
 pub mod peers;
+pub mod world;
 
 mod http;
 
@@ -21,3 +22,4 @@ pub use environment::{Kiln, Output};
 pub use fake_registry::FakeRegistry;
 pub use file_server::{Answer, FileServer};
 pub use needs::{Need, skip};
+pub use world::run_in_world;

@@ -82,8 +82,9 @@ impl Ids {
         format!("users {}; groups {}\n", text(&self.users), text(&self.groups))
     }
 
-    /// Returns the owner that a file gets that is to be `owner`'s.
-    pub(crate) fn possible(&self, owner: Owner) -> Owner {
+    /// Returns the owner that a file gets that is to be `owner`'s: root, where a user or group isn't
+    /// there.
+    pub fn possible(&self, owner: Owner) -> Owner {
         Owner {
             uid: if self.has_user(owner.uid) { owner.uid } else { 0 },
             gid: if self.has_group(owner.gid) { owner.gid } else { 0 },

@@ -23,6 +23,9 @@ pub enum Error {
     /// The sandbox can't run anything.
     #[error(transparent)]
     Sandbox(#[from] crate::sandbox::SandboxError),
+    /// There is no network for a step.
+    #[error(transparent)]
+    Network(#[from] crate::network::NetworkError),
     /// The kernel said no.
     #[error("{action} {name}")]
     Kernel {

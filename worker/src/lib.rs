@@ -14,6 +14,7 @@ pub mod container;
 pub mod emulation;
 pub mod error;
 pub mod mount;
+pub mod network;
 pub mod output;
 pub mod pull;
 pub mod resolve;

@@ -18,6 +18,7 @@ use crate::exec::Exec;
 use crate::exec::allowed::Allowed;
 use crate::exec::secret::Secrets;
 use crate::flight::cancellable;
+use crate::network::Bridge;
 use crate::output::Output;
 use crate::resolve::ImageResolver;
 use crate::sandbox::cgroup::Limits;
@@ -58,8 +59,10 @@ pub struct WorkerOptions {
 }
 
 /// The network of steps that ask for none in particular.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub enum DefaultNetwork {
+    /// A namespace of each step's own on this bridge; the host's where that can't be had.
+    Bridge(Bridge),
     /// The host's.
     #[default]
     Host,

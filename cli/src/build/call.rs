@@ -96,7 +96,7 @@ pub(crate) async fn call(
     (settings, printer): (&Settings, &Printer),
 ) -> Result<ExitCode> {
     let work = async |session: &Session<'_>| answer(session, call);
-    let answer = match with_session(&request, mode, (settings, printer), work).await? {
+    let answer = match with_session(&request, (mode, None), (settings, printer), work).await? {
         Ok(answer) => answer,
         Err(code) => return Ok(code),
     };

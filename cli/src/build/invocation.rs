@@ -39,7 +39,6 @@ impl Invocation {
         Self { arguments: safe }
     }
 
-    #[cfg(test)]
     /// Returns the command for a shell.
     pub(crate) fn command(&self) -> String {
         words(self.arguments.iter().map(String::as_str))

@@ -1,8 +1,10 @@
 //! A build, from arguments to image: read, lower, solve, export.
 
+mod audience;
 mod call;
 mod context;
 mod files;
+mod history;
 mod hosts;
 mod images;
 mod invocation;
@@ -25,10 +27,9 @@ use std::cell::RefCell;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use kiln_llb::Definition;
 use kiln_oci::Digest;
-use kiln_solver::EventSender;
 
 pub(crate) use call::{Call, call};
 pub(crate) use files::Dockerfile;
@@ -42,7 +43,7 @@ use crate::commands::build::ProgressMode;
 use crate::printer::Printer;
 use crate::progress;
 use crate::settings::Settings;
-use crate::signals::Interruption;
+use audience::Audience;
 use context::Input;
 use invocation::Invocation;
 use lowering::options;
@@ -68,7 +69,9 @@ pub(crate) async fn build(
 ) -> Result<Ended<Built>> {
     let begun = Instant::now();
     let work = async |session: &Session<'_>| session.run().await;
-    let done = with_session(&request, mode, (settings, printer), work).await?;
+    let recorded: fn(&Done) -> &Done = |done| done;
+    let watched = (mode, Some(recorded));
+    let done = with_session(&request, watched, (settings, printer), work).await?;
     Ok(done.map(|done| {
         if mode != ProgressMode::Quiet {
             progress::summary(printer, &done, begun.elapsed());
@@ -85,68 +88,65 @@ pub(crate) async fn graphs(
     printer: &Printer,
 ) -> Result<Ended<Vec<Definition>>> {
     let work = async |session: &Session<'_>| session.graphs();
-    with_session(&request, mode, (settings, printer), work).await
+    with_session(&request, (mode, None), (settings, printer), work).await
 }
 
-/// Does some of a build's work while progress is shown, and reports warnings and failure.
+/// What sees a build in some work's result, where the history is to have it.
+type Recorded<T> = Option<fn(&T) -> &Done>;
+
+/// Does some of a build's work while progress is shown, and reports warnings and failure. What
+/// `done` sees a build in is recorded in the history.
 async fn with_session<T>(
     request: &BuildRequest,
-    mode: ProgressMode,
+    (mode, done): (ProgressMode, Recorded<T>),
     (settings, printer): (&Settings, &Printer),
     work: impl AsyncFnOnce(&Session<'_>) -> Result<T, Failure>,
 ) -> Result<Ended<T>> {
     let store = settings.store()?;
     let input = tokio::task::block_in_place(|| Input::local(request, &store))?;
     let directory = input.as_ref().and_then(|input| input.directory.as_deref());
-    let spool = progress::spool(&store);
+    let (events, audience) = Audience::gather(request, (mode, done.is_some()), &store)?;
     let tools = Tools::new(request, settings, store, directory)?;
-    let (events, [shown]) = EventSender::channels([spool]);
-    let interruption = Interruption::default();
-    let cancel = interruption.cancel().clone();
-    let mut tasks = tokio::task::JoinSet::new();
-    let renderer = progress::run(mode, shown).context("show progress")?;
-    let watcher = tasks.spawn(interruption.clone().watch());
-
+    let cancel = audience.cancel();
     let input = match input {
         Some(input) => Ok(input),
         None => Input::fetch((request, options(request)), &tools, (&events, &cancel)).await,
     };
-    let input = match input {
-        Ok(input) => input,
+    let (outcome, warnings, input) = match input {
+        Ok(input) => {
+            let warnings = RefCell::default();
+            let session =
+                Session { request, input: &input, tools: &tools, events, cancel, warnings };
+            let outcome = work(&session).await;
+            (outcome, session.warnings.take(), Some(input))
+        }
         Err(error) => {
             drop(events);
-            renderer.await?;
-            printer.error(&error);
-            return Ok(Err(exit_code(&Failure::Other(error), &interruption)));
+            (Err(Failure::Other(error)), Vec::new(), None)
         }
     };
-    let session = Session {
-        request,
-        input: &input,
-        tools: &tools,
-        events,
-        cancel,
-        warnings: RefCell::default(),
-    };
-    let outcome = work(&session).await;
-    let warnings = session.warnings.take();
-    // The renderer ends with the last sender; what it hasn't shown must not mix with what follows.
-    drop(session);
-    renderer.await?;
-    watcher.abort();
-    if mode != ProgressMode::Quiet {
-        progress::warnings(printer, &warnings, &input.dockerfile);
+    // The display ends with the last sender; what it hasn't shown must not mix with what follows.
+    let watched = outcome.as_ref().map(|value| done.map(|done| done(value)));
+    let seen = audience.leave(watched, &warnings, printer).await?;
+    let dockerfile = input.as_ref().map(|input| &input.dockerfile);
+    if let Some(dockerfile) = dockerfile
+        && mode != ProgressMode::Quiet
+    {
+        progress::warnings(printer, &warnings, dockerfile);
     }
-    let failure = match outcome {
-        Ok(done) => return Ok(Ok(done)),
-        Err(failure) => failure,
-    };
-    progress::failure(printer, &failure, &input.dockerfile);
-    let code = exit_code(&failure, &interruption);
-    if interruption.exit_status().is_none() {
-        after_failure(&failure, request, printer).await?;
+    match outcome {
+        Ok(value) => Ok(Ok(value)),
+        Err(failure) => {
+            let is_cut = progress::failure(printer, &failure, dockerfile);
+            if is_cut && !progress::shows_everything(mode) {
+                seen.say_where_the_log_is(&failure, printer);
+            }
+            if seen.exit_status.is_none() {
+                after_failure(&failure, request, printer).await?;
+            }
+            Ok(Err(seen.exit_code(&failure)))
+        }
     }
-    Ok(Err(code))
 }
 
 /// Opens a shell in the step that failed, where that is asked for, or says how to.
@@ -159,12 +159,4 @@ async fn after_failure(failure: &Failure, request: &BuildRequest, printer: &Prin
         printer.note(format_args!("to look into it: {command}"));
     }
     Ok(())
-}
-
-/// Returns the exit status of a failure: 1, or that of an interruption.
-fn exit_code(failure: &Failure, interruption: &Interruption) -> ExitCode {
-    match interruption.exit_status() {
-        Some(status) if !failure.is_of_a_step() => ExitCode::from(status),
-        _ => ExitCode::FAILURE,
-    }
 }

@@ -128,6 +128,18 @@ impl BuildRequest {
             on_error: arguments.on_error,
         })
     }
+
+    /// Returns the names that images are to have.
+    pub(super) fn names(&self) -> Vec<String> {
+        let mut names = Vec::new();
+        for name in self.outputs.iter().flat_map(|output| &output.names) {
+            let name = name.familiar();
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        names
+    }
 }
 
 fn parse_tag(text: &str) -> Result<Reference> {

@@ -49,7 +49,7 @@ impl Tools {
             store: store.clone(),
             images: Arc::clone(&resolver),
             contexts,
-            network: DefaultNetwork::Host,
+            network: DefaultNetwork::Bridge(settings.bridge()?),
             allowed: request.allowed,
             resolv_conf: settings.resolv_conf()?,
             secrets: request.secrets.clone(),

@@ -59,7 +59,8 @@ pub(crate) struct BuildArguments {
     /// What RUN steps may do beyond the sandbox; --network=host allows network.host too
     #[arg(long = "allow", value_enum, value_name = "RIGHT")]
     pub(crate) allow: Vec<Right>,
-    /// More lines for /etc/hosts in RUN steps, as `name:address`
+    /// More lines for /etc/hosts in RUN steps, as `name:address`; the address host-gateway is this
+    /// machine's
     #[arg(long = "add-host", value_name = "HOST:IP")]
     pub(crate) add_hosts: Vec<String>,
     /// Size of /dev/shm in RUN steps, as 64m
@@ -131,7 +132,7 @@ impl BuildArguments {
 /// The network of `RUN` steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Network {
-    /// What kiln gives when nothing is asked for: the host's
+    /// One of each step's own, on a bridge with NAT; the host's where that can't be had
     Default,
     /// The host's
     Host,

@@ -7,7 +7,7 @@ use clap::Args;
 use time::OffsetDateTime;
 
 use crate::image::{self, StoredImage};
-use crate::printer::{Printer, human_size, table};
+use crate::printer::{Printer, human_age, human_size, table};
 use crate::settings::Settings;
 
 /// List images
@@ -78,46 +78,4 @@ fn name_parts(image: &StoredImage) -> (String, String) {
 fn is_named(image: &StoredImage, wanted: &str) -> bool {
     let (repository, tag) = name_parts(image);
     wanted == repository || wanted == format!("{repository}:{tag}")
-}
-
-/// Returns a time span as docker says it: `3 minutes`, `About an hour`.
-fn human_age(seconds: i64) -> String {
-    let (minutes, hours) = (seconds / 60, (seconds + 1800) / 3600);
-    match seconds {
-        i64::MIN..1 => "Less than a second".to_owned(),
-        1 => "1 second".to_owned(),
-        2..60 => format!("{seconds} seconds"),
-        60..120 => "About a minute".to_owned(),
-        120..3600 => format!("{minutes} minutes"),
-        _ if hours == 1 => "About an hour".to_owned(),
-        _ if hours < 48 => format!("{hours} hours"),
-        _ if hours < 24 * 14 => format!("{} days", hours / 24),
-        _ if hours < 24 * 60 => format!("{} weeks", hours / 24 / 7),
-        _ if hours < 24 * 365 * 2 => format!("{} months", hours / 24 / 30),
-        _ => format!("{} years", hours / 24 / 365),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::human_age;
-
-    #[test]
-    fn ages_are_dockers() {
-        for (seconds, text) in [
-            (0, "Less than a second"),
-            (1, "1 second"),
-            (59, "59 seconds"),
-            (61, "About a minute"),
-            (3599, "59 minutes"),
-            (3600, "About an hour"),
-            (7200, "2 hours"),
-            (86400 * 3, "3 days"),
-            (86400 * 20, "2 weeks"),
-            (86400 * 100, "3 months"),
-            (86400 * 800, "2 years"),
-        ] {
-            assert_eq!(human_age(seconds), text);
-        }
-    }
 }

@@ -1,6 +1,7 @@
 //! The commands, one a file.
 
 pub(crate) mod build;
+pub(crate) mod builds;
 pub(crate) mod debug;
 pub(crate) mod images;
 pub(crate) mod inspect;

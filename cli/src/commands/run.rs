@@ -22,7 +22,11 @@ use crate::settings::Settings;
 /// kiln itself fails, 126 and 127 where the command can't be executed or isn't there.
 #[derive(Debug, Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
+#[command(disable_help_flag = true)]
 pub(crate) struct RunArguments {
+    /// Print help; -h is the host name, as with docker
+    #[arg(long, action = clap::ArgAction::Help)]
+    pub(crate) help: Option<bool>,
     /// Remove the container at its end. Containers are never kept: this is for the habit's sake
     #[arg(long)]
     pub(crate) rm: bool,
@@ -65,7 +69,7 @@ pub(crate) struct RunArguments {
     /// Resource limit, as `nofile=1024:2048`; -1 for none
     #[arg(long = "ulimit", value_name = "NAME=SOFT[:HARD]")]
     pub(crate) ulimits: Vec<String>,
-    /// Add a line to /etc/hosts, as `name:address`
+    /// Add a line to /etc/hosts, as `name:address`; the address host-gateway is this machine's
     #[arg(long = "add-host", value_name = "HOST:IP")]
     pub(crate) add_hosts: Vec<String>,
     /// Working directory of the command
@@ -77,11 +81,18 @@ pub(crate) struct RunArguments {
     /// Program to run in place of the image's entrypoint; the image's command is dropped with it
     #[arg(long, value_name = "PROGRAM")]
     pub(crate) entrypoint: Option<String>,
-    /// Network of the container
-    #[arg(long, value_enum, default_value = "host")]
-    pub(crate) network: RunNetwork,
+    /// Network of the container [default: bridge, or the host's where that can't be had]
+    #[arg(long, value_enum)]
+    pub(crate) network: Option<RunNetwork>,
+    /// Publish a port of the container on the host; a range as 8000-8010. Without HOST, any port is
+    /// taken, and said
+    #[arg(short, long, value_name = "[[IP:][HOST]:]CONTAINER[/udp]")]
+    pub(crate) publish: Vec<String>,
+    /// Publish all ports that the image exposes on any ports of the host, which are said
+    #[arg(short = 'P', long)]
+    pub(crate) publish_all: bool,
     /// Host name of the container [default: its ID]
-    #[arg(short = 'H', long, value_name = "NAME")]
+    #[arg(short = 'h', short_alias = 'H', long, value_name = "NAME")]
     pub(crate) hostname: Option<String>,
     /// Run the image for this platform [default: this machine's]
     #[arg(long, value_name = "OS/ARCH[/VARIANT]", env = "DOCKER_DEFAULT_PLATFORM")]
@@ -97,6 +108,9 @@ pub(crate) struct RunArguments {
 /// The network of a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum RunNetwork {
+    /// One of its own, on a bridge with NAT
+    #[value(alias = "default")]
+    Bridge,
     /// The host's
     Host,
     /// A loopback device alone

@@ -2,6 +2,8 @@
 
 mod environment;
 mod image;
+mod network;
+mod ports;
 mod process;
 mod resources;
 mod signals;
@@ -17,16 +19,14 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use kiln_solver::LogStream;
-use kiln_store::Store;
 use kiln_worker::container::Containers;
 use kiln_worker::sandbox::{
-    Exit, Input, Io, Mount, MountKind, Network, Running, Sandbox, SandboxError, Spec, Tree,
+    DEFAULT_SHM_SIZE, Exit, Input, Io, Mount, MountKind, Running, Sandbox, SandboxError, Spec, Tree,
 };
 use kiln_worker::{ImageResolver, ImageResolverOptions};
 use tokio_util::sync::CancellationToken;
 
-use crate::build::parse_host;
-use crate::commands::run::{RunArguments, RunNetwork};
+use crate::commands::run::RunArguments;
 use crate::limits;
 use crate::printer::Printer;
 use crate::runtime;
@@ -69,6 +69,7 @@ pub(crate) async fn run(
     printer: &Printer,
 ) -> Result<u8, Failure> {
     let limits = resources::limits(arguments)?;
+    let network = network::Plan::new(arguments, settings, printer)?;
     let terminal = Terminal::open(arguments.tty, arguments.interactive)?;
     let store = settings.store()?;
     let (layouts, registry) = (BTreeMap::new(), settings.registries.client());
@@ -90,23 +91,26 @@ pub(crate) async fn run(
     let mut spec = Spec::new(root.tree().clone(), Vec::new());
     spec.process = process;
     spec.process.terminal = terminal.as_ref().map(Terminal::size);
-    spec.network = match arguments.network {
-        RunNetwork::Host => Network::Host,
-        RunNetwork::None => Network::None,
-    };
+    let network = network.connect(&image.config.config, printer).await?;
+    spec.network = network.kind();
     spec.readonly_rootfs = arguments.read_only;
     if let Some(size) = &arguments.shm_size {
         spec.shm_size = shm_size(size)?;
     }
-    spec.mounts = network_files(&store, settings, (&hostname, &arguments.add_hosts))?;
+    let directory = store.temp_dir().context("make a temporary directory")?;
+    spec.mounts = network.files(&directory, &hostname)?;
     spec.mounts.extend(mounts(&volumes, &arguments.tmpfs)?);
     spec.hostname = hostname;
     spec.cgroups = group.membership().clone();
     spec.shown_cgroups = group.shown().to_vec();
     spec.runtime = runtime;
 
-    let sandbox = Sandbox::new(&store.temp_dir().context("make a temporary directory")?)?;
-    let io = Io { input: input(arguments)?, output: Box::new(write_through) };
+    let sandbox = Sandbox::new(&directory)?;
+    let io = Io {
+        input: input(arguments)?,
+        output: Box::new(write_through),
+        namespace: network.namespace()?,
+    };
     let signals = Signals::catch();
     let running = sandbox.start(&spec, io).await?;
     let exit = attend(running, signals, terminal).await?;
@@ -114,12 +118,10 @@ pub(crate) async fn run(
     Ok(u8::try_from(exit.code()).unwrap_or(u8::MAX))
 }
 
+/// Returns the size of `/dev/shm`; docker takes 0 for the default.
 fn shm_size(text: &str) -> Result<u64> {
-    let size = limits::size(text).context("invalid --shm-size")?;
-    if size == 0 {
-        bail!("invalid --shm-size: it can't be 0");
-    }
-    Ok(size.unsigned_abs())
+    let size = limits::size_limit(text).context("invalid --shm-size")?;
+    Ok(size.unwrap_or(DEFAULT_SHM_SIZE))
 }
 
 /// Returns volumes and directories in memory, those that others lie in first.
@@ -181,36 +183,6 @@ pub(crate) fn write_through(stream: LogStream, bytes: &[u8]) {
         }
         LogStream::Stderr => std::io::stderr().lock().write_all(bytes),
     };
-}
-
-/// Returns `/etc/resolv.conf`, `/etc/hosts` and `/etc/hostname` as files of the container's own.
-fn network_files(
-    store: &Store,
-    settings: &Settings,
-    (hostname, more): (&str, &[String]),
-) -> Result<Vec<Mount>> {
-    let directory = store.temp_dir().context("make a temporary directory")?;
-    let mut hosts = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
-    if !hosts.contains("localhost") {
-        hosts.push_str("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n");
-    }
-    hosts = format!("{}\n127.0.0.1\t{hostname}\n", hosts.trim_end());
-    for text in more {
-        let (name, address) = parse_host(text)?;
-        hosts = format!("{hosts}{address}\t{name}\n");
-    }
-    let files = [
-        ("resolv.conf", settings.resolv_conf()?),
-        ("hosts", hosts.into_bytes()),
-        ("hostname", format!("{hostname}\n").into_bytes()),
-    ];
-    let mount = |(name, content): (&str, Vec<u8>)| {
-        let path = directory.join(name);
-        std::fs::write(&path, content).with_context(|| format!("write {}", path.display()))?;
-        let target = PathBuf::from("/etc").join(name);
-        Ok(Mount { target, kind: bind(path, false) })
-    };
-    files.into_iter().map(mount).collect()
 }
 
 /// Returns a mount of a file or directory of the host.

@@ -14,40 +14,68 @@ const LOG_LINES: usize = 20;
 /// How many lines of the Dockerfile are shown around those that failed.
 const MARGIN: usize = 2;
 
-/// Reports a failure.
-pub(crate) fn failure(printer: &Printer, failure: &Failure, dockerfile: &Dockerfile) {
-    match failure {
-        Failure::Dockerfile(errors) => {
+/// Reports a failure, and tells whether more was printed by the failed step than is shown here.
+pub(crate) fn failure(
+    printer: &Printer,
+    failure: &Failure,
+    dockerfile: Option<&Dockerfile>,
+) -> bool {
+    match (failure, dockerfile) {
+        (Failure::Dockerfile(errors), Some(dockerfile)) => {
             let source = String::from_utf8_lossy(&dockerfile.text);
             for error in errors {
                 let text = kiln_frontend::error::render(error, &dockerfile.name, &source);
                 printer.note(format_args!("\n{}", clean_text(&text)));
             }
+            false
         }
-        Failure::Solve(SolveError::Step { name, locations, log_tail, error, .. }) => {
-            if !log_tail.is_empty() && !matches!(**error, StepError::Cancelled) {
-                printer.note(log(name, log_tail));
-            }
-            if let Some(place) = locations.first() {
-                let lines = (place.start as usize, place.end as usize);
-                let text = String::from_utf8_lossy(&dockerfile.text);
-                printer.note(excerpt(&dockerfile.name, &text, lines));
-            }
-            let hint = hint(error);
+        (Failure::Solve(error @ SolveError::Step { .. }), Some(dockerfile)) => {
+            step_failure(printer, (failure, error), dockerfile)
+        }
+        _ => {
             printer.error(&failure.summary());
-            if let Some(hint) = hint {
-                printer.note(format_args!("hint: {hint}"));
-            }
+            false
         }
-        Failure::Solve(_) | Failure::Other(_) => printer.error(&failure.summary()),
     }
 }
 
+fn step_failure(
+    printer: &Printer,
+    (failure, error): (&Failure, &SolveError),
+    dockerfile: &Dockerfile,
+) -> bool {
+    let SolveError::Step { name, locations, log_tail, log_length, error, .. } = error else {
+        return false;
+    };
+    let mut is_cut = false;
+    if !log_tail.is_empty() && !matches!(**error, StepError::Cancelled) {
+        let (text, is_cut_here) = log(name, log_tail);
+        printer.note(text);
+        is_cut = is_cut_here || *log_length > log_tail.len() as u64;
+    }
+    if let Some(place) = locations.first() {
+        let lines = (place.start as usize, place.end as usize);
+        let text = String::from_utf8_lossy(&dockerfile.text);
+        printer.note(excerpt(&dockerfile.name, &text, lines));
+    }
+    printer.error(&failure.summary());
+    if let Some(hint) = hint(error, log_tail) {
+        printer.note(format_args!("hint: {hint}"));
+    }
+    is_cut
+}
+
 /// Returns what helps against an error.
-fn hint(error: &StepError) -> Option<String> {
+fn hint(error: &StepError, log: &[u8]) -> Option<String> {
     let error = match error {
         StepError::Other(error) => error,
-        StepError::Exit { .. } => return rootless::hint().map(str::to_owned),
+        StepError::Exit { .. } => {
+            // What the kernel says to who wants to be, or to give to, a user that isn't there.
+            let log = String::from_utf8_lossy(log);
+            let refused = ["Invalid argument", "Operation not permitted"];
+            let is_refused = refused.iter().any(|text| log.contains(text));
+            return rootless::hint().filter(|_| is_refused).map(str::to_owned);
+        }
         StepError::Cancelled => return None,
     };
     if error.is::<SandboxError>() {
@@ -56,14 +84,14 @@ fn hint(error: &StepError) -> Option<String> {
     hints::hint(error.downcast_ref::<kiln_worker::Error>()?)
 }
 
-/// Returns the end of a step's output below its name.
-fn log(name: &str, tail: &[u8]) -> String {
+/// Returns the end of a step's output below its name, and whether there was more.
+fn log(name: &str, tail: &[u8]) -> (String, bool) {
     let lines: Vec<String> =
         tail.split(|&byte| byte == b'\n').map(|line| clean(line.trim_ascii_end())).collect();
     let end = lines.iter().rposition(|line| !line.is_empty()).map_or(0, |last| last + 1);
-    let shown = &lines[end.saturating_sub(LOG_LINES)..end];
-    let rule = "------";
-    format!("{rule}\n > {}:\n{}\n{rule}", clean(name.as_bytes()), shown.join("\n"))
+    let first = end.saturating_sub(LOG_LINES);
+    let (rule, shown) = ("------", lines[first..end].join("\n"));
+    (format!("{rule}\n > {}:\n{shown}\n{rule}", clean(name.as_bytes())), first > 0)
 }
 
 /// Returns the lines from `start` to `end`, counted from 1, and a few around them, with a mark at
@@ -115,7 +143,8 @@ Dockerfile:3
     fn the_end_of_the_output_is_shown_without_its_tricks() {
         let lines = (0..30).map(|number| format!("line {number}\x1b[2J\r\n"));
         let tail = lines.collect::<Vec<_>>().concat();
-        let shown = log("[2/2] RUN make", format!("{tail}\n\n").as_bytes());
+        let (shown, is_cut) = log("[2/2] RUN make", format!("{tail}\n\n").as_bytes());
+        assert!(is_cut && !log("RUN x", b"one\ntwo\n").1);
         let lines: Vec<&str> = shown.lines().collect();
         assert_eq!(lines[..3], ["------", " > [2/2] RUN make:", "line 10"]);
         assert_eq!(lines[lines.len() - 2..], ["line 29", "------"]);

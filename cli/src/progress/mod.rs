@@ -23,7 +23,7 @@ use crate::commands::build::ProgressMode;
 
 pub(crate) use failure::failure;
 pub(crate) use summary::summary;
-pub(crate) use text::clean_text;
+pub(crate) use text::{Lines, clean_text};
 pub(crate) use warnings::warnings;
 
 /// Returns where output waits that a slow terminal or pipe hasn't taken yet: in a file of the store's
@@ -31,6 +31,19 @@ pub(crate) use warnings::warnings;
 pub(crate) fn spool(store: &Store) -> Spool {
     let store = store.clone();
     Spool::with(move || store.temp_file().map_err(std::io::Error::other))
+}
+
+fn is_live(mode: ProgressMode) -> bool {
+    match mode {
+        ProgressMode::Auto => std::io::stderr().is_terminal(),
+        ProgressMode::Tty => true,
+        ProgressMode::Plain | ProgressMode::Quiet => false,
+    }
+}
+
+/// Tells whether everything that steps print is shown.
+pub(crate) fn shows_everything(mode: ProgressMode) -> bool {
+    mode != ProgressMode::Quiet && !is_live(mode)
 }
 
 /// Shows events until the last sender is gone. The result is ready when everything was shown.
@@ -41,11 +54,7 @@ pub(crate) fn run(
     mode: ProgressMode,
     events: EventReceiver,
 ) -> Result<impl Future<Output = Result<()>>> {
-    let live = match mode {
-        ProgressMode::Auto => std::io::stderr().is_terminal(),
-        ProgressMode::Tty => true,
-        ProgressMode::Plain | ProgressMode::Quiet => false,
-    };
+    let live = is_live(mode);
     let (done, finished) = oneshot::channel();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     let renderer = move || {

@@ -5,7 +5,11 @@ use unicode_width::UnicodeWidthChar;
 /// Returns a line of output without what could drive a terminal: escape sequences, control and
 /// formatting characters; tabs become blanks.
 pub(super) fn clean(line: &[u8]) -> String {
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
     let text = String::from_utf8_lossy(line);
+    if line.iter().all(|byte| matches!(byte, b' '..=b'~')) {
+        return text.into_owned();
+    }
     let mut clean = String::with_capacity(text.len());
     let mut characters = text.chars().peekable();
     while let Some(character) = characters.next() {
@@ -86,7 +90,7 @@ pub(super) fn fit(text: &str, width: usize) -> &str {
 
 /// Cuts a stream into lines. Carriage returns end lines, too: a progress bar becomes lines.
 #[derive(Debug, Default)]
-pub(super) struct Lines {
+pub(crate) struct Lines {
     rest: Vec<u8>,
 }
 
@@ -95,28 +99,41 @@ const LONGEST_LINE: usize = 64 << 10;
 
 impl Lines {
     /// Takes more of the stream and returns the lines that are complete.
-    pub(super) fn push(&mut self, bytes: &[u8]) -> Vec<String> {
-        let mut lines = Vec::new();
-        for &byte in bytes {
-            match byte {
-                b'\n' => lines.push(self.take()),
+    pub(crate) fn push(&mut self, bytes: &[u8]) -> Vec<String> {
+        let (mut lines, mut bytes) = (Vec::new(), bytes);
+        while !bytes.is_empty() {
+            let end = bytes.iter().position(|byte| matches!(byte, b'\n' | b'\r'));
+            let (text, behind) = bytes.split_at(end.unwrap_or(bytes.len()));
+            self.add(text, &mut lines);
+            match behind.first() {
+                Some(b'\n') => lines.push(self.take()),
                 // Of `\r\n` the newline counts; what a lone one ends is complete. Several are as one,
                 // or a stream of nothing else would be kept whole.
-                b'\r' if self.rest.last() == Some(&b'\r') => {}
-                b'\r' => self.rest.push(b'\r'),
-                _ => {
-                    if self.rest.last() == Some(&b'\r') || self.rest.len() >= LONGEST_LINE {
-                        lines.push(self.take());
-                    }
-                    self.rest.push(byte);
-                }
+                Some(_) if self.rest.last() == Some(&b'\r') => {}
+                Some(_) => self.rest.push(b'\r'),
+                None => {}
             }
+            bytes = behind.get(1..).unwrap_or_default();
         }
         lines
     }
 
+    /// Adds text without ends of lines.
+    fn add(&mut self, mut text: &[u8], lines: &mut Vec<String>) {
+        if !text.is_empty() && self.rest.last() == Some(&b'\r') {
+            lines.push(self.take());
+        }
+        while self.rest.len() + text.len() > LONGEST_LINE {
+            let (piece, behind) = text.split_at(LONGEST_LINE.saturating_sub(self.rest.len()));
+            self.rest.extend_from_slice(piece);
+            lines.push(self.take());
+            text = behind;
+        }
+        self.rest.extend_from_slice(text);
+    }
+
     /// Returns what is left at the end of the stream.
-    pub(super) fn finish(&mut self) -> Option<String> {
+    pub(crate) fn finish(&mut self) -> Option<String> {
         (!self.rest.is_empty()).then(|| self.take())
     }
 

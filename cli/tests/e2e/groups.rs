@@ -28,7 +28,7 @@ fn walk(directory: &Path, name: &str, found: &mut Vec<PathBuf>) {
 }
 
 /// Returns the control groups of this machine that have a name.
-fn groups_called(name: &str) -> Vec<PathBuf> {
+pub(crate) fn groups_called(name: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     walk(Path::new("/sys/fs/cgroup"), name, &mut found);
     found
@@ -175,5 +175,28 @@ fn a_killed_kiln_leaves_no_groups_for_ever() {
     while !groups_called(&name).is_empty() {
         assert!(start.elapsed() < Duration::from_secs(30), "the groups stay");
         kiln.run(&["run", "--rm", "-m", "64m", "--cpus", "1", "a", "true"]).success();
+    }
+}
+
+#[test]
+fn steps_use_the_devices_that_debootstrap_makes() {
+    if skip("steps_use_the_devices_that_debootstrap_makes", &[Need::Root]) {
+        return;
+    }
+    let kiln = kiln();
+    // What debootstrap tries first, in the tree that it makes.
+    let dockerfile = "FROM base\nRUN mkdir -p /target/dev && mknod -m 666 /target/dev/test c 1 3 && \
+                      echo test > /target/dev/test && rm /target/dev/test && \
+                      mknod -m 666 /target/dev/zero c 1 5 && mknod /target/dev/sda b 8 0 && \
+                      mknod /target/dev/mem c 1 1\n\
+                      RUN head -c 3 /target/dev/zero | wc -c > /seen; \
+                      for d in sda mem; do (: < /target/dev/$d) 2>/dev/null && echo $d; done >> /seen; true\n";
+    for runtime in ["", "runc"] {
+        if runtime == "runc" && skip("the same with runc", &[Need::Program("runc")]) {
+            return;
+        }
+        let arguments = ["--no-cache", "--oci-runtime", runtime, "-t", "a"];
+        kiln.build_text(dockerfile, &arguments).success();
+        assert_eq!(kiln.run(&["run", "a", "cat", "/seen"]).success(), "3\n", "{runtime}");
     }
 }

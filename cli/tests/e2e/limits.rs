@@ -44,6 +44,11 @@ fn containers_have_what_was_asked_for() {
     let seen = run(&[&host[..], &["grep db /etc/hosts; hostname"]].concat()).success();
     assert_eq!(seen, "10.1.2.3\tdb\nbox\n");
 
+    let script = "hostname; df -k /dev/shm | awk 'END { print $2 }'; cat /etc/hostname";
+    let seen = run(&["-h", "box", "--shm-size", "0", "a", "sh", "-c", script]).success();
+    assert_eq!(seen, "box\n65536\nbox\n");
+    assert!(run(&["--help"]).success().contains("--hostname"));
+
     let read_only = ["--read-only", "--tmpfs", "/t:size=1m,mode=750", "a", "sh", "-c"];
     let script = "touch /t/f && stat -c %a /t; touch /f";
     let denied = run(&[&read_only[..], &[script]].concat());

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 mod build;
+mod builds;
 mod call;
 mod concurrency;
 mod contexts;
@@ -11,13 +12,17 @@ mod demo;
 mod engine;
 mod groups;
 mod images;
+mod isolation;
 mod limits;
 mod llb;
 mod login;
+mod logs;
+mod network;
 mod oci_runtime;
 mod on_error;
 mod outputs;
 mod platforms;
+mod ports;
 mod refusals;
 mod registry;
 mod repository;

@@ -48,6 +48,8 @@ fn a_hidden_proc_is_explained() {
     let refused = run(&mut apart(&kiln, &["--mount"], script)).failure();
     assert!(refused.contains("this system hides parts of /proc"), "{refused}");
     assert_eq!(kiln.run(&["run", "img", "id", "-u"]).success(), "0\n");
+    let refused = kiln.run(&["run", "--oci-runtime", "sh", "img", "id"]).failure();
+    assert!(refused.contains("--oci-runtime takes root"), "{refused}");
 }
 
 #[test]

@@ -120,6 +120,12 @@ fn a_single_id_records_owners() {
     let (index_of_single, listing_of_single) = image(&single, DOCKERFILE);
     assert_eq!(listing_of_single, listing);
     assert_eq!(index_of_single, index);
+    // Where nobody else is, what a step is given for others is root's.
+    single.write("secret", "value\n");
+    let secret = format!("id=s,src={}", single.path("secret").display());
+    let mounts = "FROM base\nRUN --mount=type=secret,id=s,uid=7,mode=0400 \
+                  --mount=type=cache,target=/c,uid=7 grep value /run/secrets/s && touch /c/f\n";
+    single.build_text(mounts, &["--secret", &secret]).success();
     // What a step itself tries is the kernel's business, and the way out is told.
     for step in ["RUN touch /f && chown 5 /f", "USER 5\nRUN true"] {
         let failed = single.build_text(&format!("FROM base\n{step}\n"), &[]).failure();

@@ -156,7 +156,8 @@ pub(crate) fn pass_a_terminal_through(kiln: &Kiln, options: &[&str]) {
     terminal.press("while test \"$(stty size)\" != '40 120'; do :; done; echo resi''zed\r");
     terminal.expect("resized");
     terminal.expect("$ ");
-    terminal.press("echo be''gun; sleep 1000; echo never\r");
+    // Told by the program in the foreground: the shell itself would lose a Ctrl-C before that.
+    terminal.press("sh -c \"echo be''gun; exec sleep 1000\"; echo never\r");
     terminal.expect("begun");
     terminal.press("\u{3}");
     terminal.expect("$ ");

@@ -13,6 +13,7 @@ const LEAST: u64 = 10_000;
 
 /// Exchanges two paths as fast as can be while `action` runs, [`LEAST`] times or more, and says how
 /// often it was.
+#[expect(clippy::print_stdout, reason = "how often it was is asked for")]
 fn while_swapping(race: &str, (a, b): (&Path, &Path), action: impl FnOnce()) {
     let (stop, count) = (AtomicBool::new(false), AtomicU64::new(0));
     std::thread::scope(|scope| {
@@ -103,6 +104,6 @@ fn a_shared_cache_that_changes_leads_nowhere() {
 fn cache_directory(arena: &Arena) -> PathBuf {
     let mounts = std::fs::read_dir(arena.kiln.root().join("mounts")).unwrap();
     let mounts: Vec<_> = mounts.map(|mount| mount.unwrap().path()).collect();
-    let [mount] = &mounts[..] else { panic!("several cache mounts: {mounts:?}") };
-    mount.join("0/data")
+    assert_eq!(mounts.len(), 1, "{mounts:?}");
+    mounts[0].join("0/data")
 }

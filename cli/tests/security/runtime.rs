@@ -183,7 +183,9 @@ fn no_network_reaches_nothing() {
     );
     arena.build(&alone, &[]).success();
     arena.build(&alone.replace("--network=none ", ""), &["--network", "none"]).success();
-    arena.build(&format!("FROM base\nRUN {call} | grep reached\n"), &[]).success();
+    arena.build(&format!("FROM base\nRUN ! {call}\n"), &[]).success();
+    let host = format!("FROM base\nRUN {call} | grep reached\n");
+    arena.build(&host, &["--network", "host"]).success();
     served.join().unwrap();
     arena.finish();
 }

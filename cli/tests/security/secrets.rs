@@ -8,7 +8,7 @@ use kiln_testkit::fake_registry::{FakeRegistry, TOKEN};
 use kiln_testkit::{Answer, FileServer, Need, skip};
 use serde_json::Value;
 
-use crate::arena::{Arena, SECRET, search};
+use crate::arena::{Arena, SECRET, host, search};
 
 /// The variables for proxies, each of which gets a canary.
 const PROXIES: [&str; 10] = [
@@ -187,6 +187,12 @@ fn secrets_are_kept() {
     assert!(asked.iter().any(|asked| asked.path.contains(&canary("signature"))));
     let asked = confidant.registry.take_requests();
     assert!(asked.iter().any(|asked| asked.headers.contains_key("authorization")));
+    // The history knows how it was built, but nothing that was told in confidence.
+    for arguments in [&["builds", "ls", "--no-trunc"][..], &["builds", "inspect", "--format=json"]]
+    {
+        let seen = confidant.arena.note(confidant.arena.kiln.run(arguments)).success();
+        assert!(arguments[1] == "ls" || seen.contains("HTTP_PROXY"), "{seen}");
+    }
     // What fails says nothing of them either.
     let failing = [
         confidant.dockerfile.replace("/f /f\n", "/missing /f\n"),
@@ -243,4 +249,46 @@ fn secrets_are_what_was_given() {
     arena.build(&dockerfile, &["--secret", &secret, "--dump-llb", &dump]).success();
     assert!(graph.metadata().unwrap().len() > 0);
     arena.finish();
+}
+
+#[test]
+fn the_history_keeps_no_credentials() {
+    let Some(arena) = Arena::new("the_history_keeps_no_credentials") else { return };
+    // Said by kiln itself, for the Dockerfile has it in names, errors and warnings.
+    let dockerfile = "FROM base\nARG NPM_TOKEN PLAIN\nARG LEVEL\nENV A=$PLAIN\nWORKDIR /$NPM_TOKEN\n\
+                      COPY ${NPM_TOKEN} /x\n";
+    let context = format!("more=https://u:{SECRET}@127.0.0.1:1/x.git");
+    let arguments = [
+        "--build-arg",
+        &format!("NPM_TOKEN={SECRET}"),
+        "--build-arg=LEVEL=5",
+        &format!("--build-arg=ALL_PROXY=http://u:{SECRET}@h"),
+        &format!("--label=api-key={SECRET}"),
+        "--build-context",
+        &context,
+    ];
+    arena.kiln.write("ctx/Dockerfile", dockerfile);
+    let mut command = arena.command("ctx", &arguments);
+    let failed = kiln_testkit::environment::run(&mut command);
+    assert_ne!(failed.code, 0);
+    let seen = arena.kiln.run(&["builds", "inspect", "--format", "json"]).success();
+    assert!(seen.contains("\"LEVEL\": \"5\"") && seen.contains("COPY ***"), "{seen}");
+    assert!(!seen.contains(SECRET), "{seen}");
+    let query = "import sqlite3, sys; \
+                 print(sqlite3.connect(sys.argv[1]).execute('select * from builds').fetchall())";
+    let database = arena.kiln.root().join("kiln.db");
+    let rows = host("python3", &["-c", query, database.to_str().unwrap()]).success();
+    assert!(rows.contains("COPY ***") && !rows.contains(SECRET), "{rows}");
+    let text = arena.kiln.run(&["builds", "inspect"]).success();
+    assert!(text.contains("NPM_TOKEN (value not kept)") && !text.contains(SECRET), "{text}");
+
+    // What a step prints is in its log, and nowhere else.
+    let dockerfile = "FROM base\nRUN --mount=type=secret,id=s cat /run/secrets/s; echo; exit 3\n";
+    let value = arena.kiln.write("value", SECRET);
+    let secret = format!("id=s,src={}", value.display());
+    arena.kiln.write("ctx/Dockerfile", dockerfile);
+    let failed = kiln_testkit::environment::run(&mut arena.command("ctx", &["--secret", &secret]));
+    assert!(failed.failure().contains(SECRET));
+    assert!(arena.kiln.run(&["builds", "logs"]).success().contains(SECRET));
+    assert!(!arena.kiln.run(&["builds", "inspect", "--format=json"]).success().contains(SECRET));
 }

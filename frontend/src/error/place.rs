@@ -75,7 +75,9 @@ pub(super) fn culprit(message: &str, source: &str, lines: &[Range<usize>]) -> Op
         None => message,
     };
     let found = named(message).find_map(|(shape, word)| joined.find(shape, word))?;
-    joined.in_source(found)
+    let place = joined.in_source(found)?;
+    // The last line may have no end.
+    Some(place.start..place.end.min(source.len())).filter(|place| !place.is_empty())
 }
 
 /// Returns what a message may be about, the likeliest first.

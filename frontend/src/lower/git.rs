@@ -54,6 +54,11 @@ pub(super) fn parse(text: &str) -> Result<Option<GitReference>, String> {
     if text.starts_with("./") || text.starts_with("../") {
         return Ok(None);
     }
+    if let Some(rest) = text.strip_prefix("github.com/") {
+        // It can't be told from a directory, and is taken for one; its options have to be right.
+        check_short(rest)?;
+        return Ok(None);
+    }
     let Some(remote) = parse_remote(text) else {
         return Ok(None);
     };
@@ -61,13 +66,22 @@ pub(super) fn parse(text: &str) -> Result<Option<GitReference>, String> {
         return Ok(None);
     }
     let mut git = GitReference { remote: remote.url, ..GitReference::default() };
-    if !remote.fragment.is_empty() {
-        let (reference, subdir) = remote.fragment.split_once(':').unwrap_or((&remote.fragment, ""));
-        reference.clone_into(&mut git.reference);
-        path::join("/", subdir).trim_start_matches('/').clone_into(&mut git.subdir);
-    }
+    git.read_fragment(&remote.fragment);
     read_query(&mut git, &remote.query)?;
     Ok(Some(git))
+}
+
+/// Checks the options of a repository on GitHub in short form, without `github.com/`.
+/// Tells whether it is a URL at all.
+fn check_short(text: &str) -> Result<bool, String> {
+    let (rest, fragment) = text.split_once('#').unwrap_or((text, ""));
+    let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let (Ok(_), Ok(fragment)) = (url::unescape(path), url::unescape(fragment)) else {
+        return Ok(false);
+    };
+    let mut git = GitReference::default();
+    git.read_fragment(&fragment);
+    read_query(&mut git, query).map(|()| true)
 }
 
 fn parse_remote(text: &str) -> Option<Remote> {
@@ -105,6 +119,9 @@ fn parse_scp_style(text: &str) -> Option<Remote> {
     }
     let (rest, fragment) = rest.split_once('#').unwrap_or((rest, ""));
     let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
+    if query.contains(';') || url::unescape(query).is_err() {
+        return None;
+    }
     Some(Remote {
         ssh: true,
         http: false,
@@ -164,10 +181,21 @@ pub(super) fn is_http(text: &str) -> bool {
 
 /// Tells whether a text names a Git repository, in the short form for GitHub too.
 pub(super) fn is_git(text: &str) -> bool {
-    text.starts_with("github.com/") || matches!(parse(text), Ok(Some(_)))
+    match text.strip_prefix("github.com/") {
+        Some(rest) => matches!(check_short(rest), Ok(true)),
+        None => matches!(parse(text), Ok(Some(_))),
+    }
 }
 
 impl GitReference {
+    fn read_fragment(&mut self, fragment: &str) {
+        if !fragment.is_empty() {
+            let (reference, subdir) = fragment.split_once(':').unwrap_or((fragment, ""));
+            reference.clone_into(&mut self.reference);
+            path::join("/", subdir).trim_start_matches('/').clone_into(&mut self.subdir);
+        }
+    }
+
     fn set_switch(&mut self, key: &str, value: &str) -> Result<(), String> {
         let is_on = if value.is_empty() { Some(true) } else { parse_bool(value) };
         let is_on = is_on.ok_or_else(|| format!("invalid {key} value: {}", quote(value)))?;
@@ -261,6 +289,15 @@ mod tests {
             parse("https://h/a.git?ref=a&ref=b").unwrap_err(),
             "query \"ref\" has multiple values"
         );
+        assert_eq!(parse("github.com/o/r?ref").unwrap_err(), "query \"ref\" has no value");
+        assert_eq!(parse("github.com/o/r?ref=a").unwrap(), None);
+        assert_eq!(parse("ssh://h::/r").unwrap().unwrap().remote, "ssh://h::/r");
+        assert_eq!(parse("git://é.com/r").unwrap().unwrap().remote, "git://%C3%A9.com/r");
+        assert_eq!(parse("git@h:r?ref=%zz").unwrap(), None);
+        for text in ["https://a:b:c/r.git", "https://h::/r.git", "https://h%20x/r.git"] {
+            assert_eq!(parse(text).unwrap(), None, "{text}");
+        }
+        assert_eq!(parse("https://h/r.git?#a").unwrap().unwrap().remote, "https://h/r.git?");
         assert_eq!(parse("https://h/a.git?x=1").unwrap_err(), "unexpected query \"x\"");
         assert_eq!(parse("https://h/a.git?ref=a#b").unwrap_err(), "ref conflicts: \"b\" vs \"a\"");
     }

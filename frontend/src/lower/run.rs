@@ -2,7 +2,9 @@
 
 use std::net::IpAddr;
 
-use kiln_llb::op::{ContentCache, ExecOp, HostIp, Meta, Mount, MountKind, NetMode, SecurityMode};
+use kiln_llb::op::{
+    ContentCache, ExecOp, HOST_GATEWAY, HostIp, Meta, Mount, MountKind, NetMode, SecurityMode,
+};
 use kiln_llb::{OpMetadata, op};
 
 use crate::error::Error;
@@ -219,6 +221,10 @@ fn process(
 
 fn extra_hosts(lowering: &Lowering<'_>) -> Result<Vec<op::HostIp>, Error> {
     let host = |(host, ip): &(String, String)| {
+        // An address that is known when the step runs.
+        if ip == HOST_GATEWAY {
+            return Ok(HostIp { host: host.to_lowercase(), ip: ip.clone() });
+        }
         let address = ip.parse::<IpAddr>();
         let address = address.map_err(|_| Error::new(format!("failed to parse IP {ip}")))?;
         Ok(HostIp { host: host.to_lowercase(), ip: address.to_canonical().to_string() })

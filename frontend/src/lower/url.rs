@@ -20,6 +20,8 @@ pub(super) struct Url {
     pub encoded_path: String,
     /// The query as written.
     pub query: String,
+    /// Whether a question mark stands there with nothing behind it.
+    pub empty_query: bool,
     /// The fragment, decoded.
     pub fragment: String,
 }
@@ -34,6 +36,7 @@ impl Url {
             return Err("invalid control character in URL".to_owned());
         }
         let (rest, fragment) = text.split_once('#').unwrap_or((text, ""));
+        let empty_query = rest.find('?').is_some_and(|at| at + 1 == rest.len());
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (scheme, rest) = rest.split_once("://").ok_or("missing protocol scheme")?;
         let letter = scheme.starts_with(|c: char| c.is_ascii_alphabetic());
@@ -45,22 +48,37 @@ impl Url {
         let host_start = authority.rfind('@').map_or(0, |at| at + 1);
         let (user, host) = authority.split_at(host_start);
         check_user(user)?;
-        check_host(host)?;
+        let scheme = scheme.to_ascii_lowercase();
+        check_host(host, scheme.starts_with("http"))?;
         let decoded = unescape(path)?;
         Ok(Self {
-            scheme: scheme.to_ascii_lowercase(),
+            scheme,
             user: user.to_owned(),
             host: unescape(host)?,
             encoded_path: encode_path(path, &decoded),
             path: decoded,
             query: query.to_owned(),
+            empty_query,
             fragment: unescape(fragment)?,
         })
     }
 
-    /// Writes the URL again, without query and fragment.
+    /// Writes the URL again, without query and fragment; the mark of an empty query stays.
     pub(super) fn without_options(&self) -> String {
-        format!("{}://{}{}{}", self.scheme, self.user, self.host, self.encoded_path)
+        let mark = if self.empty_query { "?" } else { "" };
+        let mut host = String::with_capacity(self.host.len());
+        for c in self.host.chars() {
+            if c.is_ascii() {
+                host.push(c);
+                continue;
+            }
+            let mut bytes = [0; 4];
+            for byte in c.encode_utf8(&mut bytes).bytes() {
+                // Writing to a text can't fail.
+                let _ = write!(host, "%{byte:02X}");
+            }
+        }
+        format!("{}://{}{host}{}{mark}", self.scheme, self.user, self.encoded_path)
     }
 }
 
@@ -69,12 +87,23 @@ fn check_user(user: &str) -> Result<(), String> {
     if user.bytes().all(is_valid) { Ok(()) } else { Err("net/url: invalid userinfo".to_owned()) }
 }
 
-fn check_host(host: &str) -> Result<(), String> {
+/// Checks host and port; a `strict` host has no colon but that of the port.
+fn check_host(host: &str, strict: bool) -> Result<(), String> {
     let port = match host.strip_prefix('[').map(|_| host.rfind(']')) {
         Some(Some(end)) => &host[end + 1..],
         Some(None) => return Err("missing ']' in host".to_owned()),
+        None if strict => host.find(':').map_or("", |colon| &host[colon..]),
         None => host.rfind(':').map_or("", |colon| &host[colon..]),
     };
+    let escapes = host.match_indices('%').map(|(at, _)| &host[at..]);
+    for escape in escapes {
+        // Only what is not ASCII may be encoded, and the percent sign.
+        let is_ascii = matches!(escape.as_bytes().get(1), Some(b'0'..=b'7'));
+        if is_ascii && !escape.starts_with("%25") {
+            let shown: String = escape.chars().take(3).collect();
+            return Err(format!("invalid URL escape {}", crate::text::quote(&shown)));
+        }
+    }
     let digits = port.strip_prefix(':').unwrap_or(port);
     if digits.bytes().all(|b| b.is_ascii_digit()) && (port.is_empty() || port.starts_with(':')) {
         let bad = host.chars().find(|c| " \\^`{|}".contains(*c));

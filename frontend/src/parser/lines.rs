@@ -90,7 +90,7 @@ impl Physical<'_> {
         self.line += 1;
         Some(match std::str::from_utf8(line) {
             Ok(text) => Line { text: text.to_owned(), is_utf8: true },
-            Err(_) => Line { text: String::from_utf8_lossy(line).into_owned(), is_utf8: false },
+            Err(_) => Line { text: replaced(line), is_utf8: false },
         })
     }
 }
@@ -189,10 +189,7 @@ impl Reader<'_> {
         });
         let node = node.and_then(|mut node| {
             is_utf8 &= self.take_heredocs(&mut node)?;
-            if !is_utf8 {
-                return Err(Error::new("instruction is not valid UTF-8"));
-            }
-            Ok(node)
+            if is_utf8 { Ok(node) } else { node.with_replaced() }
         });
         let span = Span { start, end: self.physical.line };
         match node {
@@ -230,6 +227,17 @@ impl Reader<'_> {
     }
 }
 
+/// Returns text with a replacement character in the place of every byte that is no UTF-8, as Go's
+/// scanners have it.
+fn replaced(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        text.push_str(chunk.valid());
+        text.extend(chunk.invalid().iter().map(|_| char::REPLACEMENT_CHARACTER));
+    }
+    text
+}
+
 /// Returns a line without the mark that it goes on, and whether it does.
 fn continued(line: &str, escape: char) -> (&str, bool) {
     let trimmed = line.trim_end_matches([' ', '\t']);
@@ -240,6 +248,23 @@ fn continued(line: &str, escape: char) -> (&str, bool) {
 }
 
 impl Node {
+    /// Returns the instruction, in which bytes that are no UTF-8 were replaced, where the reference
+    /// replaces them too: it does so when it expands, and when it writes the image config.
+    fn with_replaced(self) -> Result<Self, Error> {
+        let keyword = crate::text::to_lower(&self.keyword);
+        if keyword == "run" && !matches!(self.args, super::node::Args::Json(_)) {
+            // Nothing expands a shell's command, and no op can have it.
+            return Err(Error::new("string field contains invalid UTF-8"));
+        }
+        let is_kept = |heredoc: &Heredoc| {
+            !heredoc.expand && heredoc.content.contains(char::REPLACEMENT_CHARACTER)
+        };
+        if self.flags.iter().any(|flag| !flag.is_ascii()) || self.heredocs.iter().any(is_kept) {
+            return Err(Error::new("instruction is not valid UTF-8"));
+        }
+        Ok(self)
+    }
+
     /// The content of the heredoc `name` as a file's content, or nothing where there is none.
     pub(super) fn file_content(&self, name: &str, chomp: bool) -> String {
         let content = self.heredocs.iter().rev().find(|heredoc| heredoc.name == name);

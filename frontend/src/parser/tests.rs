@@ -324,7 +324,7 @@ fn warnings() {
 fn invalid_utf8() {
     assert!(parse(b"FROM x\n# \xe9\nRUN y\n").is_ok());
     let errors = parse(b"FROM x\nRUN \xe9\n").unwrap_err();
-    assert_eq!(errors[0].message, "instruction is not valid UTF-8");
+    assert_eq!(errors[0].message, "string field contains invalid UTF-8");
     assert_eq!(errors[0].spans, [Span::line(2)]);
 }
 
@@ -355,4 +355,29 @@ fn a_byte_order_mark_alone_is_a_line() {
     let errors = parse(b"\xef\xbb\xbf").unwrap_err();
     assert_eq!(errors[0].message, "file with no instructions");
     assert_eq!(errors[0].spans, [Span::line(1)]);
+}
+
+#[test]
+fn bytes_that_are_no_text_are_replaced_where_the_reference_replaces_them() {
+    let parsed = parse(b"FROM a\nENV A=\xff\xe2\x82 B=\xc3\xa9\n").unwrap();
+    let InstructionKind::Env(pairs) = &parsed.stages[0].commands[0].kind else {
+        panic!("an ENV");
+    };
+    assert_eq!(pairs[0].value, "\u{fffd}\u{fffd}\u{fffd}");
+    assert_eq!(pairs[1].value, "é");
+    for (text, message) in [
+        (&b"FROM a\nRUN \xff\n"[..], "string field contains invalid UTF-8"),
+        (b"FROM a\nRUN <<E\n\xff\nE\n", "string field contains invalid UTF-8"),
+        (b"FROM a\nCOPY <<'E' /\n\xff\nE\n", "instruction is not valid UTF-8"),
+        (b"FROM a\nCOPY --from=\xff b /\n", "instruction is not valid UTF-8"),
+    ] {
+        let errors = parse(text).unwrap_err();
+        assert_eq!(errors[0].to_string(), message);
+        assert_eq!(errors[0].spans[0].start, 2);
+    }
+    for text in
+        [&b"FROM a\nRUN [\"\xff\"]\n"[..], b"FROM a\nCOPY <<E /\n\xff\nE\n", b"FROM a\nCMD \xff\n"]
+    {
+        assert!(parse(text).is_ok());
+    }
 }

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Exec;
 use super::mounts::Prepared;
+use super::network::StepNetwork;
 use crate::error::{Error, Result};
 use crate::sandbox::cgroup::Cgroup;
 use crate::sandbox::{Io, MountKind, Running, SandboxError, Spec, TerminalSize, Tree};
@@ -21,7 +22,7 @@ use crate::sandbox::{Io, MountKind, Running, SandboxError, Spec, TerminalSize, T
 const SHELLS: [&str; 2] = ["/bin/bash", "/bin/sh"];
 
 /// What a program ran by and in.
-pub(super) type Scene = (Spec, Prepared, Cgroup);
+pub(super) type Scene = (Spec, Prepared, Cgroup, StepNetwork);
 
 /// A step that has failed, with everything that it worked in.
 pub struct FailedStep {
@@ -29,6 +30,7 @@ pub struct FailedStep {
     spec: Spec,
     /// The shell that the step itself was run by.
     own_shell: Option<String>,
+    network: StepNetwork,
     /// What the specification names is there as long as this is.
     _held: (Prepared, Cgroup),
     /// How many programs have been run in it.
@@ -43,9 +45,10 @@ impl fmt::Debug for FailedStep {
 }
 
 impl FailedStep {
-    pub(super) fn new(exec: Exec, op: &ExecOp, (spec, prepared, group): Scene) -> Self {
+    pub(super) fn new(exec: Exec, op: &ExecOp, (spec, prepared, group, network): Scene) -> Self {
         let own_shell = own_shell(&op.meta.args);
-        Self { exec, spec, own_shell, _held: (prepared, group), entered: AtomicU32::new(0) }
+        let entered = AtomicU32::new(0);
+        Self { exec, spec, own_shell, network, _held: (prepared, group), entered }
     }
 
     /// Starts a shell where the step's program was: bash where there is one, else `sh`, else the
@@ -53,7 +56,8 @@ impl FailedStep {
     ///
     /// # Errors
     /// Fails where there is no shell, or the sandbox can't be set up.
-    pub async fn shell(&self, terminal: Option<TerminalSize>, io: Io) -> Result<Running> {
+    pub async fn shell(&self, terminal: Option<TerminalSize>, mut io: Io) -> Result<Running> {
+        io.namespace = self.network.fd()?;
         let shell = self.find_shell().await?;
         let mut spec = self.with_args(vec![shell.to_owned()])?;
         spec.process.terminal = terminal;
@@ -69,7 +73,9 @@ impl FailedStep {
         let own = self.own_shell.as_deref();
         for shell in SHELLS.into_iter().chain(own) {
             let spec = self.with_args([shell, "-c", "exit 0"].map(str::to_owned).to_vec())?;
-            let ended = self.exec.sandbox()?.run(&spec, Io::to(|_, _| ()), &never()).await;
+            let mut io = Io::to(|_, _| ());
+            io.namespace = self.network.fd()?;
+            let ended = self.exec.sandbox()?.run(&spec, io, &never()).await;
             match ended {
                 Ok(exit) if exit.success() => return Ok(shell),
                 Ok(_) | Err(SandboxError::Exec { .. }) => {}

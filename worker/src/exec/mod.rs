@@ -8,13 +8,14 @@ mod env;
 mod failed;
 mod hosts;
 mod mounts;
+mod network;
 pub(crate) mod secret;
 mod ssh;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Once, OnceLock};
 
-use kiln_llb::op::{ExecOp, MountKind, NetMode, SecretEnv, SecurityMode};
+use kiln_llb::op::{ExecOp, MountKind, SecretEnv, SecurityMode};
 use kiln_solver::{Event, Remains, StepContext, StepError};
 use kiln_store::PendingTree;
 
@@ -24,6 +25,7 @@ pub use self::failed::FailedStep;
 
 use self::allowed::Allowed;
 use self::mounts::{Preparation, Prepared};
+use self::network::{Networks, StepNetwork};
 use self::secret::Secrets;
 use self::ssh::Agents;
 use crate::blobs::blocking;
@@ -32,11 +34,11 @@ use crate::flight::cancellable;
 use crate::output::Output;
 use crate::sandbox::cgroup::{Cgroup, Groups, Limits, OutOfMemory};
 use crate::sandbox::{
-    DEFAULT_HOSTNAME, Exit, Io, Mount, MountKind as SandboxKind, Network, Rlimit, Sandbox,
-    SandboxError, Security, Spec, User,
+    DEFAULT_HOSTNAME, Exit, Io, Mount, MountKind as SandboxKind, Rlimit, Sandbox, SandboxError,
+    Security, Spec, User,
 };
 use crate::snapshots::Snapshots;
-use crate::worker::{DefaultNetwork, WorkerOptions};
+use crate::worker::WorkerOptions;
 
 /// Runs programs in the sandbox. Cheap to clone but for the secrets.
 #[derive(Clone, Debug)]
@@ -46,9 +48,8 @@ pub(crate) struct Exec {
     sandbox: Arc<OnceLock<(Sandbox, PendingTree)>>,
     secrets: Secrets,
     agents: Agents,
-    network: DefaultNetwork,
+    networks: Networks,
     allowed: Allowed,
-    resolv_conf: Vec<u8>,
     keep_failed: bool,
     limits: Limits,
     runtime: Option<PathBuf>,
@@ -64,9 +65,8 @@ impl Exec {
             sandbox: Arc::default(),
             secrets: Secrets::new(options.secrets),
             agents: Agents::new(options.agents),
-            network: options.network,
+            networks: Networks::new(options.network, options.resolv_conf),
             allowed: options.allowed,
-            resolv_conf: options.resolv_conf,
             keep_failed: options.keep_failed,
             limits: options.limits,
             runtime: options.runtime,
@@ -78,7 +78,9 @@ impl Exec {
     /// Checks what can be known of an exec op before it runs.
     pub(crate) fn check(&self, exec: &ExecOp) -> Result<()> {
         self.allowed.check(exec)?;
-        is_possible(exec)
+        is_possible(exec)?;
+        self.networks.expect(exec.network);
+        Ok(())
     }
 
     /// Runs an exec op.
@@ -88,22 +90,25 @@ impl Exec {
         inputs: &[Output],
         context: &StepContext,
     ) -> std::result::Result<Vec<Output>, StepError> {
+        self.networks.prepare(exec.network);
         let prepared = cancellable(context, async {
             self.snapshots.materialise(inputs, Some(context)).await?;
-            self.prepare(exec, inputs).await
+            let prepared = self.prepare(exec, inputs).await?;
+            Ok((prepared, self.networks.get(exec.network, context).await?))
         });
-        let prepared = prepared.await?;
+        let (prepared, network) = prepared.await?;
         let group = self.group(exec, context)?;
-        let mut spec = self.spec(exec, &prepared)?;
+        let mut spec = self.spec(exec, &prepared, &network)?;
         spec.cgroups = group.membership().clone();
         spec.runtime.clone_from(&self.runtime);
         let (id, events) = (context.vertex, context.events.clone());
-        let io = Io::to(move |stream, bytes| {
+        let mut io = Io::to(move |stream, bytes| {
             events.send(Event::Log { id, stream, bytes: bytes.to_vec() });
         });
+        io.namespace = network.fd()?;
         let exit = self.sandbox()?.run(&spec, io, &context.cancel).await;
         if let Err(error) = judge(exec, exit, group.out_of_memory()) {
-            return Err(self.remember(error, exec, (spec, prepared, group)));
+            return Err(self.remember(error, exec, (spec, prepared, group, network)));
         }
         drop(group);
         let snapshots = self.snapshots.clone();
@@ -161,7 +166,7 @@ impl Exec {
         Ok(group)
     }
 
-    fn spec(&self, exec: &ExecOp, prepared: &Prepared) -> Result<Spec> {
+    fn spec(&self, exec: &ExecOp, prepared: &Prepared, network: &StepNetwork) -> Result<Spec> {
         let meta = &exec.meta;
         let mut spec = Spec::new(prepared.rootfs.clone(), meta.args.clone());
         let root = exec.mounts.iter().find(|mount| mount.dest == "/");
@@ -170,14 +175,11 @@ impl Exec {
             "" => DEFAULT_HOSTNAME.to_owned(),
             hostname => hostname.to_owned(),
         };
-        let hosts = hosts::hosts(&spec.hostname, &meta.extra_hosts);
-        spec.mounts.push(provided("/etc/resolv.conf", self.resolv_conf.clone()));
+        let hosts = hosts::hosts(&spec.hostname, &meta.extra_hosts, network.gateway());
+        spec.mounts.push(provided("/etc/resolv.conf", network.resolv_conf().to_vec()));
         spec.mounts.push(provided("/etc/hosts", hosts.into_bytes()));
         spec.mounts.extend(prepared.mounts.iter().cloned());
-        spec.network = match (exec.network, self.network) {
-            (NetMode::None, _) | (NetMode::Unset, DefaultNetwork::None) => Network::None,
-            (NetMode::Host, _) | (NetMode::Unset, DefaultNetwork::Host) => Network::Host,
-        };
+        spec.network = network.kind();
         spec.security = match exec.security {
             SecurityMode::Sandbox => Security::Sandbox,
             SecurityMode::Insecure => Security::Insecure,

@@ -8,6 +8,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, Mode, OFlags, Uid};
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
 use rustix::process::{Signal, fchdir, pivot_root, set_parent_process_death_signal};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::cgroup::Membership;
 use super::devices::{OwnMounts, Terminal};
@@ -60,10 +61,8 @@ fn become_program(task: Task) -> Result<std::convert::Infallible, Failure> {
     join(&task.spec.cgroups)?;
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWCGROUP)
         .map_err(|errno| Failure::doing("enter a cgroup namespace")(io::Error::from(errno)))?;
-    if task.spec.network == Network::None {
-        raise_loopback()?;
-    }
-    let Task { spec, anchor, filter, input, control, helper, log: _ } = task;
+    let Task { spec, anchor, filter, namespace, input, control, helper, log: _ } = task;
+    enter_network(spec.network, namespace)?;
     let furnished = furnish(&spec, &anchor, input)?;
     if let Some(terminal) = &furnished.terminal {
         let controller = terminal.controller.as_fd();
@@ -265,7 +264,21 @@ pub(super) fn die_with(helper: &OwnedFd) -> Result<(), Failure> {
     if watched[0].revents().is_empty() { Ok(()) } else { Err(Failure::new("the helper died")) }
 }
 
-pub(super) fn raise_loopback() -> Result<(), Failure> {
+/// Enters the network, before `/sys` is mounted: it shows the network of whoever mounts it.
+pub(super) fn enter_network(network: Network, namespace: Option<OwnedFd>) -> Result<(), Failure> {
+    match (network, namespace) {
+        (Network::Host, _) => Ok(()),
+        (Network::None, _) => raise_loopback(),
+        (Network::Namespace, Some(namespace)) => {
+            let kind = Some(LinkNameSpaceType::Network);
+            move_into_link_name_space(namespace.as_fd(), kind)
+                .map_err(Failure::doing("enter the network namespace"))
+        }
+        (Network::Namespace, None) => Err(Failure::new("kiln gave no network namespace")),
+    }
+}
+
+fn raise_loopback() -> Result<(), Failure> {
     use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
     let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)
         .map_err(Failure::doing("open socket"))?;

@@ -25,6 +25,7 @@ pub(super) struct Task {
     pub(super) spec: Spec,
     pub(super) anchor: std::path::PathBuf,
     pub(super) filter: Vec<FilterInstruction>,
+    pub(super) namespace: Option<OwnedFd>,
     /// Where a runtime is to write what it says of its failures.
     pub(super) log: Option<OwnedFd>,
     pub(super) input: Option<OwnedFd>,
@@ -127,11 +128,13 @@ fn receive_task(control: &OwnedFd) -> Result<(Task, OwnedFd), Failure> {
     let filter = seccomp::from_bytes(&bytes("system call filter")?);
     let spec: Spec = serde_json::from_slice(&spec)
         .map_err(|error| Failure::new(format!("understand the specification: {error}")))?;
+    let namespace = if spec.network == Network::Namespace { fds.next() } else { None };
     let (helper, alive) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
         .map_err(Failure::doing("create pipe"))?;
     let control = control.try_clone().map_err(Failure::doing("duplicate socket"))?;
     let log = if spec.runtime.is_some() { fds.next() } else { None };
-    Ok((Task { spec, anchor, filter, log, input: fds.next(), control, helper }, alive))
+    let input = fds.next();
+    Ok((Task { spec, anchor, filter, namespace, log, input, control, helper }, alive))
 }
 
 /// Reads a memory file that other helpers may be reading too: its offset is shared.

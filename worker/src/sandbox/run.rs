@@ -19,7 +19,7 @@ use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
 
 use super::error::SandboxError;
-use super::spec::Spec;
+use super::spec::{Network, Spec};
 use super::wire::{self, Report, Request};
 use super::{helper, input, oci, program, seccomp, stubs};
 use crate::sys;
@@ -67,18 +67,20 @@ pub enum Input {
     Fd(OwnedFd),
 }
 
-/// A program's input and output. Without meaning where it has a terminal.
+/// What a program is connected with. Input and output have no meaning where it has a terminal.
 pub struct Io {
     /// Where it reads from.
     pub input: Input,
     /// Where its output goes.
     pub output: OutputSink,
+    /// The namespace of [`Network::Namespace`].
+    pub namespace: Option<OwnedFd>,
 }
 
 impl Io {
     /// Returns an empty input and an output that goes to `output`.
     pub fn to(output: impl FnMut(LogStream, &[u8]) + Send + 'static) -> Self {
-        Self { input: Input::Null, output: Box::new(output) }
+        Self { input: Input::Null, output: Box::new(output), namespace: None }
     }
 }
 
@@ -169,6 +171,10 @@ impl Sandbox {
         .map_err(SandboxError::host("pass on the specification"))?;
         let filter = self.filter()?;
         let mut fds = vec![spec_file.as_fd(), filter.as_fd()];
+        if (spec.network == Network::Namespace) != io.namespace.is_some() {
+            return Err(SandboxError::Setup("no network namespace was given".to_owned()));
+        }
+        fds.extend(io.namespace.as_ref().map(AsFd::as_fd));
         let log = spec.runtime.as_ref().map(|_| memory_file(&[])).transpose();
         let log = log.map_err(SandboxError::host("make a log for the runtime"))?;
         fds.extend(log.as_ref().map(AsFd::as_fd));

@@ -8,7 +8,8 @@ use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags};
+use kiln_tree::{Ids, Owner};
+use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
     fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
@@ -140,7 +141,8 @@ impl Sources {
             rustix::fs::openat(&self.store, &name, flags, mode).map_err(Failure::doing(action))?;
         let mut file = File::from(file);
         file.write_all(contents).map_err(Failure::doing(action))?;
-        let (uid, gid) = (rustix::fs::Uid::from_raw(owner.0), rustix::fs::Gid::from_raw(owner.1));
+        let owner = Ids::current().possible(Owner { uid: owner.0, gid: owner.1 });
+        let (uid, gid) = (Uid::from_raw(owner.uid), Gid::from_raw(owner.gid));
         rustix::fs::fchown(&file, Some(uid), Some(gid)).map_err(Failure::doing(action))?;
         // A changed owner takes setuid bits away; nobody else counts on the mode given at first.
         rustix::fs::fchmod(&file, mode).map_err(Failure::doing(action))?;

@@ -217,6 +217,8 @@ pub enum Network {
     Host,
     /// Its own loopback interface.
     None,
+    /// A network namespace that is there already: [`Io::namespace`](super::Io::namespace).
+    Namespace,
 }
 
 /// How much a process may do.

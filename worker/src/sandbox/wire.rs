@@ -25,8 +25,8 @@ const MAX_FDS: usize = 8;
 /// What kiln tells the helper.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Request {
-    /// Run. Comes with the specification's memory file, the seccomp filter's, and standard input
-    /// where there is one.
+    /// Run. Comes with the specification's memory file, the seccomp filter's, the network namespace
+    /// where the specification wants one, and standard input where there is one.
     Run {
         /// An empty directory to attach mounts to.
         anchor: PathBuf,

@@ -120,7 +120,7 @@ fn begin(place: &Path) -> io::Result<Option<(PathBuf, File)>> {
 }
 
 /// Removes the houses in a place that belong to nobody any more.
-fn sweep(place: &Path, unified: bool) {
+pub(super) fn sweep(place: &Path, unified: bool) {
     let Ok(entries) = std::fs::read_dir(place) else { return };
     for entry in entries.flatten() {
         if !entry.file_name().to_str().is_some_and(is_house) {

@@ -17,8 +17,8 @@
 //! # Invariants
 //!
 //! - A house is locked by the kiln process that it belongs to, and the kernel takes the lock away
-//!   with the process. Whoever builds a house first removes the ones beside it that nobody locks:
-//!   what a killed kiln left behind is gone with the next one.
+//!   with the process. Whoever builds a house first removes the ones that nobody locks, beside it
+//!   and wherever else kiln's own would be: what a killed kiln left is gone with the next one.
 //! - A program is in its groups before it sets up anything, and can't leave them: it sees its part
 //!   of the hierarchies read-only, if at all.
 //! - Only where a group decides which devices can be opened ([`Membership::filters_devices`]) may
@@ -38,7 +38,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, Once, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
@@ -71,6 +71,7 @@ struct Inner {
     /// By place; `None` where none can be built.
     houses: Mutex<BTreeMap<PathBuf, Option<Arc<House>>>>,
     rooms: AtomicU64,
+    swept: Once,
 }
 
 /// The groups of one program; dropped, those that are its own are removed.
@@ -98,8 +99,8 @@ impl Groups {
     }
 
     fn with(layout: Layout) -> Self {
-        let (houses, rooms) = (Mutex::default(), AtomicU64::new(1));
-        Self { inner: Arc::new(Inner { layout, houses, rooms }) }
+        let (houses, rooms, swept) = (Mutex::default(), AtomicU64::new(1), Once::new());
+        Self { inner: Arc::new(Inner { layout, houses, rooms, swept }) }
     }
 
     /// Returns groups for a program: with limits, below `parent` unless that is empty. With
@@ -193,6 +194,12 @@ impl Groups {
     }
 
     fn house(&self, hierarchy: &Hierarchy, parent: &str) -> io::Result<Arc<House>> {
+        self.inner.swept.call_once(|| {
+            // Whoever was killed may have had houses where this process needs none.
+            for hierarchy in &self.inner.layout.hierarchies {
+                house::sweep(&hierarchy.place(""), hierarchy.unified);
+            }
+        });
         let place = hierarchy.place(parent);
         let mut houses = self.inner.houses.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = houses.get(&place) {

@@ -29,14 +29,14 @@ use rustix::termios::{Winsize, tcsetwinsize};
 
 use self::config::Config;
 pub(super) use self::log::failure;
-use super::child::{connect, die_with, join, raise_loopback, resolve_user};
+use super::child::{connect, die_with, enter_network, join, resolve_user};
 use super::devices::Terminal;
 use super::helper::Task;
 use super::identity;
 use super::program::Image;
 use super::root::{Missing, Root, clean};
 use super::sources::{Detached, Sources, attach_at, is_directory, new_file_system};
-use super::spec::{Network, Spec, TerminalSize};
+use super::spec::{Spec, TerminalSize};
 use super::wire::{self, Failure, Report};
 use crate::sys;
 
@@ -76,11 +76,9 @@ impl Stage {
 
 /// Prepares everything and becomes the runtime.
 pub(super) fn become_runtime(task: Task, runtime: &Path) -> Result<Infallible, Failure> {
-    let Task { spec, anchor, input, control, helper, log, .. } = task;
+    let Task { spec, anchor, namespace, input, control, helper, log, .. } = task;
     join(&spec.cgroups)?;
-    if spec.network == Network::None {
-        raise_loopback()?;
-    }
+    enter_network(spec.network, namespace)?;
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     mount_change("/", private).map_err(Failure::doing("make mounts private"))?;
     // That of the runtime's own processes.

@@ -6,8 +6,8 @@
 //! `--`, and doesn't start with a dash. It never asks a terminal. SSH takes keys from an agent that
 //! was given, and no others; hosts that the user knows have to be who they were.
 //!
-//! This is the only program that runs outside the sandbox, with what it runs itself: its own parts,
-//! and `ssh`.
+//! This is the only program that steps have run outside the sandbox, with what it runs itself: its
+//! own parts, and `ssh`.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

@@ -1,0 +1,107 @@
+//! Who watches a build: the display, the history, and whoever wants it to end.
+
+use std::pin::Pin;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use kiln_frontend::Warning;
+use kiln_solver::{EventSender, SolveError};
+use kiln_store::Store;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::history;
+use super::request::BuildRequest;
+use super::session::{Done, Failure};
+use crate::commands::build::ProgressMode;
+use crate::history::{Recorded, Recording};
+use crate::printer::Printer;
+use crate::progress;
+use crate::signals::Interruption;
+
+/// Who watches a build.
+pub(super) struct Audience {
+    display: Pin<Box<dyn Future<Output = Result<()>>>>,
+    recording: Option<Recording>,
+    interruption: Interruption,
+    /// Listens for signals, as long as there is somebody to tell.
+    _listener: JoinSet<()>,
+}
+
+/// What the audience knows in the end.
+pub(super) struct Seen {
+    /// The exit status of a build that a signal has ended.
+    pub(super) exit_status: Option<u8>,
+    recorded: Option<Recorded>,
+}
+
+impl Audience {
+    /// Begins to watch what is sent to the events, and for signals; a build `is_recorded` or not.
+    pub(super) fn gather(
+        request: &BuildRequest,
+        (mode, is_recorded): (ProgressMode, bool),
+        store: &Store,
+    ) -> Result<(EventSender, Self)> {
+        let spools = [progress::spool(store), progress::spool(store)];
+        let (events, [shown, recorded]) = EventSender::channels(spools);
+        let recording = if is_recorded {
+            Some(Recording::begin(store, history::record(request), recorded)?)
+        } else {
+            None
+        };
+        let interruption = Interruption::default();
+        let display = progress::run(mode, shown).context("show progress")?;
+        let mut listener = JoinSet::new();
+        listener.spawn(interruption.clone().watch());
+        let display = Box::pin(display);
+        Ok((events, Self { display, recording, interruption, _listener: listener }))
+    }
+
+    /// Returns what is cancelled when the build is to end.
+    pub(super) fn cancel(&self) -> CancellationToken {
+        self.interruption.cancel().clone()
+    }
+
+    /// Waits until everything is shown and recorded, after the last sender of events is gone. A
+    /// history that can't be written is no reason for a build to fail.
+    pub(super) async fn leave(
+        self,
+        outcome: Result<Option<&Done>, &Failure>,
+        warnings: &[Warning],
+        printer: &Printer,
+    ) -> Result<Seen> {
+        self.display.await?;
+        let exit_status = self.interruption.exit_status();
+        let Some(recording) = self.recording else {
+            return Ok(Seen { exit_status, recorded: None });
+        };
+        let warnings = warnings.iter().map(|found| format!("{}: {}", found.rule, found.message));
+        let ending = history::ending(outcome, &self.interruption, warnings.collect());
+        let recorded = recording.finish(ending).await;
+        let recorded = recorded
+            .inspect_err(|error| {
+                printer.note(format_args!("WARNING: the build is not recorded: {error:#}"));
+            })
+            .ok();
+        Ok(Seen { exit_status, recorded })
+    }
+}
+
+impl Seen {
+    /// Returns the exit code of a failure: 1, or that of the signal that has ended the build.
+    pub(super) fn exit_code(&self, failure: &Failure) -> ExitCode {
+        match self.exit_status {
+            Some(status) if !failure.is_of_a_step() => ExitCode::from(status),
+            _ => ExitCode::FAILURE,
+        }
+    }
+
+    /// Says how to see what the failed step has printed.
+    pub(super) fn say_where_the_log_is(&self, failure: &Failure, printer: &Printer) {
+        let Failure::Solve(SolveError::Step { id, .. }) = failure else { return };
+        let command = self.recorded.as_ref().and_then(|recorded| recorded.logs_command(*id));
+        if let Some(command) = command {
+            printer.note(format_args!("its whole log: {command}"));
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! What the history is told of a build.
+
+use kiln_store::BuildStatus;
+use kiln_worker::SecretSource;
+
+use super::invocation::Invocation;
+use super::places::{ContextPlace, DockerfilePlace};
+use super::request::BuildRequest;
+use super::session::{Done, Failure};
+use crate::history::{BuildRecord, Ending};
+use crate::redact::{self, Redactor};
+use crate::signals::Interruption;
+
+/// The largest file of a secret whose value is looked for in names and errors.
+const SECRET: u64 = 64 << 10;
+
+/// Returns what can be kept of what was asked for, and what takes credentials out of the rest.
+pub(super) fn record(request: &BuildRequest) -> (BuildRecord, Redactor) {
+    let redactor = redactor(request);
+    let argument = |(name, value): (&String, &String)| {
+        let safe = (!redact::is_credential(name, value)).then(|| redactor.text(value));
+        (name.clone(), safe)
+    };
+    let record = BuildRecord {
+        command: redactor.text(&Invocation::current().command()),
+        context: redactor.text(&match &request.context {
+            ContextPlace::Directory(path) => path.to_string_lossy().into_owned(),
+            ContextPlace::StandardInput => "-".to_owned(),
+            ContextPlace::Remote(url) => url.clone(),
+        }),
+        dockerfile: match &request.dockerfile {
+            DockerfilePlace::Context => None,
+            DockerfilePlace::StandardInput => Some("-".to_owned()),
+            DockerfilePlace::Path(path) => Some(redactor.text(&path.to_string_lossy())),
+        },
+        target: request.target.clone(),
+        build_args: request.build_args.iter().map(argument).collect(),
+        secrets: request.secrets.keys().cloned().collect(),
+        ssh: request.agents.keys().cloned().collect(),
+        tags: request.names(),
+        ..BuildRecord::default()
+    };
+    (record, redactor)
+}
+
+fn redactor(request: &BuildRequest) -> Redactor {
+    let mut redactor = Redactor::default();
+    for (name, value) in &request.build_args {
+        if redact::is_credential(name, value) {
+            redactor.add(value.as_bytes());
+        }
+    }
+    for secret in request.secrets.values() {
+        match secret {
+            SecretSource::Value(value) => redactor.add(value),
+            // A pipe can be read once, and that is for the step to do.
+            SecretSource::File(path) => {
+                let is_small = |file: std::fs::Metadata| file.is_file() && file.len() <= SECRET;
+                if std::fs::metadata(path).is_ok_and(is_small)
+                    && let Ok(value) = std::fs::read(path)
+                {
+                    redactor.add(&value);
+                }
+            }
+        }
+    }
+    redactor
+}
+
+/// Returns what a build has come to.
+pub(super) fn ending(
+    outcome: Result<Option<&Done>, &Failure>,
+    interruption: &Interruption,
+    warnings: Vec<String>,
+) -> Ending {
+    let mut ending = Ending {
+        status: BuildStatus::Completed,
+        image_id: None,
+        counts: None,
+        error: None,
+        warnings,
+    };
+    match outcome {
+        Ok(done) => {
+            let image = done.and_then(|done| done.exported.image_id);
+            ending.image_id = image.map(|id| id.to_string());
+            ending.counts = done.map(|done| (done.cached, done.steps));
+        }
+        Err(failure) => {
+            let interrupted = interruption.exit_status().is_some() && !failure.is_of_a_step();
+            ending.status = if interrupted { BuildStatus::Canceled } else { BuildStatus::Failed };
+            ending.error = Some(crate::printer::causes(failure.summary().as_ref()));
+        }
+    }
+    ending
+}

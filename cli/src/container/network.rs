@@ -1,0 +1,199 @@
+//! The network of a container: `--network`, `--publish`, and the files that go with it.
+
+use std::fmt::Write;
+use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow};
+use kiln_llb::op::HOST_GATEWAY;
+use kiln_oci::ContainerConfig;
+use kiln_worker::network::{Bridge, NetworkNamespace, Port, Published};
+use kiln_worker::sandbox::{Mount, Network};
+
+use super::{bind, ports};
+use crate::build::parse_host;
+use crate::commands::run::{RunArguments, RunNetwork};
+use crate::printer::Printer;
+use crate::settings::Settings;
+
+/// What was asked for.
+pub(super) struct Plan {
+    kind: Kind,
+    ports: Vec<Port>,
+    publish_all: bool,
+    hosts: Vec<(String, String)>,
+    resolv_conf: Vec<u8>,
+}
+
+enum Kind {
+    Host,
+    None,
+    Bridge {
+        bridge: Bridge,
+        /// Whether no other will do.
+        required: bool,
+    },
+}
+
+impl Plan {
+    /// Checks what was asked for, and begins to prepare it.
+    pub(super) fn new(
+        arguments: &RunArguments,
+        settings: &Settings,
+        printer: &Printer,
+    ) -> Result<Self> {
+        let mut ports = Vec::new();
+        for text in &arguments.publish {
+            ports.extend(ports::parse(text)?);
+        }
+        let hosts = arguments.add_hosts.iter().map(|text| parse_host(text));
+        let publishes = !ports.is_empty() || arguments.publish_all;
+        let discard = |name: &str| {
+            if publishes {
+                printer.note(format_args!(
+                    "WARNING: published ports are discarded with --network={name}"
+                ));
+            }
+        };
+        let kind = match arguments.network {
+            Some(RunNetwork::Host) => {
+                discard("host");
+                Kind::Host
+            }
+            Some(RunNetwork::None) => {
+                discard("none");
+                Kind::None
+            }
+            asked => {
+                let bridge = settings.bridge()?;
+                bridge.expect_step();
+                bridge.prepare();
+                Kind::Bridge { bridge, required: asked.is_some() || publishes }
+            }
+        };
+        Ok(Self {
+            kind,
+            ports,
+            publish_all: arguments.publish_all,
+            hosts: hosts.collect::<Result<_>>()?,
+            resolv_conf: settings.resolv_conf()?,
+        })
+    }
+
+    /// Makes the network, and publishes ports.
+    pub(super) async fn connect(
+        mut self,
+        image: &ContainerConfig,
+        printer: &Printer,
+    ) -> Result<Connected> {
+        let connected = Connected {
+            kind: Network::Host,
+            namespace: None,
+            _published: None,
+            hosts: std::mem::take(&mut self.hosts),
+            resolv_conf: std::mem::take(&mut self.resolv_conf),
+        };
+        let (bridge, required) = match &self.kind {
+            Kind::Host => return Ok(connected),
+            Kind::None => return Ok(Connected { kind: Network::None, ..connected }),
+            Kind::Bridge { bridge, required } => (bridge, *required),
+        };
+        let namespace = match bridge.namespace().await {
+            Ok(namespace) => namespace,
+            Err(error) if required => return Err(anyhow!(error).context("no bridge network")),
+            Err(error) => {
+                printer.note(format_args!(
+                    "WARNING: the container uses the host's network: no bridge: {error}"
+                ));
+                return Ok(connected);
+            }
+        };
+        if self.publish_all {
+            self.ports.extend(ports::exposed(image.exposed_ports.keys())?);
+        }
+        let mut published_ports = None;
+        if !self.ports.is_empty() {
+            let published = bridge.publish(&namespace, &self.ports).await?;
+            for (port, endpoint) in self.ports.iter().zip(published.endpoints()) {
+                if port.is_any() || port.host.len() > 1 {
+                    printer.note(endpoint);
+                }
+            }
+            published_ports = Some(published);
+        }
+        Ok(Connected {
+            kind: Network::Namespace,
+            resolv_conf: namespace.resolv_conf().to_vec(),
+            namespace: Some(namespace),
+            _published: published_ports,
+            hosts: connected.hosts,
+        })
+    }
+}
+
+/// The network that a container has; it has to live as long as the container.
+pub(super) struct Connected {
+    kind: Network,
+    namespace: Option<NetworkNamespace>,
+    _published: Option<Published>,
+    hosts: Vec<(String, String)>,
+    resolv_conf: Vec<u8>,
+}
+
+impl Connected {
+    /// Returns what the sandbox is told.
+    pub(super) fn kind(&self) -> Network {
+        self.kind
+    }
+
+    /// Returns what the sandbox is given.
+    pub(super) fn namespace(&self) -> Result<Option<OwnedFd>> {
+        let namespace = self.namespace.as_ref();
+        let fd = namespace.map(|namespace| namespace.fd().try_clone_to_owned()).transpose();
+        fd.context("pass the network namespace on")
+    }
+
+    /// Returns `/etc/resolv.conf`, `/etc/hosts` and `/etc/hostname` as files of the container's
+    /// own, which lie in `directory`.
+    pub(super) fn files(&self, directory: &Path, hostname: &str) -> Result<Vec<Mount>> {
+        let files = [
+            ("resolv.conf", self.resolv_conf.clone()),
+            ("hosts", self.hosts_file(hostname).into_bytes()),
+            ("hostname", format!("{hostname}\n").into_bytes()),
+        ];
+        let mount = |(name, content): (&str, Vec<u8>)| {
+            let path = directory.join(name);
+            std::fs::write(&path, content).with_context(|| format!("write {}", path.display()))?;
+            let target = PathBuf::from("/etc").join(name);
+            Ok(Mount { target, kind: bind(path, false) })
+        };
+        files.into_iter().map(mount).collect()
+    }
+
+    fn hosts_file(&self, hostname: &str) -> String {
+        let own = self.namespace.as_ref();
+        // On the host's network the host's names are known.
+        let mut text = match own {
+            None => std::fs::read_to_string("/etc/hosts").unwrap_or_default(),
+            Some(_) => String::new(),
+        };
+        if !text.contains("localhost") {
+            text.push_str("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n");
+        }
+        let address = own.map_or(Ipv4Addr::LOCALHOST, NetworkNamespace::address);
+        let mut text = format!("{}\n{address}\t{hostname}\n", text.trim_end());
+        for (name, address) in &self.hosts {
+            let gateway = match own {
+                _ if address != HOST_GATEWAY => address.clone(),
+                Some(namespace) => namespace.gateway().to_string(),
+                None if self.kind == Network::Host => Ipv4Addr::LOCALHOST.to_string(),
+                // There is no way to the host.
+                None => continue,
+            };
+            // Writing to a string doesn't fail.
+            let _ = writeln!(text, "{gateway}\t{name}");
+        }
+        text
+    }
+}

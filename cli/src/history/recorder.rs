@@ -1,0 +1,266 @@
+//! Writes down what happens, as it happens, on a thread of its own.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use kiln_solver::{Event, EventReceiver, LogStream, NoEvent, VertexId};
+use kiln_store::{BuildLogWriter, BuildRow, Builds, LogRecord};
+
+use super::record::{BuildRecord, StepRecord, StepStatus};
+use crate::redact::Redactor;
+
+/// How long a build runs before it is recorded for the first time: most are over before.
+const FIRST: Duration = Duration::from_millis(200);
+/// How often what has happened is written at most.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// A build that is being recorded.
+pub(super) struct Recorder {
+    pub(super) builds: Builds,
+    pub(super) row: BuildRow,
+    pub(super) record: BuildRecord,
+    pub(super) redactor: Redactor,
+    begun: Instant,
+    saved: Option<Instant>,
+    changed: bool,
+    /// Where steps stand in the record.
+    places: HashMap<VertexId, usize>,
+    numbers: u32,
+    log: Option<BuildLogWriter>,
+    /// Why something couldn't be written, the first time.
+    failure: Option<anyhow::Error>,
+}
+
+impl Recorder {
+    pub(super) fn new(
+        builds: Builds,
+        row: BuildRow,
+        (record, redactor): (BuildRecord, Redactor),
+    ) -> Self {
+        Self {
+            builds,
+            row,
+            record,
+            redactor,
+            begun: Instant::now(),
+            saved: None,
+            changed: true,
+            places: HashMap::new(),
+            numbers: 0,
+            log: None,
+            failure: None,
+        }
+    }
+
+    /// Takes events until the last sender is gone.
+    pub(super) fn run(mut self, mut events: EventReceiver) -> Self {
+        loop {
+            match events.recv_timeout(self.time_to_save()) {
+                Ok(event) => self.take(event),
+                Err(NoEvent::Timeout) => {}
+                Err(NoEvent::End) => break,
+            }
+            if self.time_to_save().is_zero() {
+                self.save();
+            }
+        }
+        if let Some(log) = self.log.take() {
+            match log.finish() {
+                Ok(bytes) => self.row.log_bytes = bytes,
+                Err(error) => self.fail(error),
+            }
+        }
+        self
+    }
+
+    /// Returns the number that a step is shown with.
+    pub(super) fn number(&self, id: VertexId) -> Option<u32> {
+        self.places.get(&id).map(|place| self.record.steps[*place].number)
+    }
+
+    /// Writes down how the build stands now.
+    ///
+    /// # Errors
+    /// Fails where that, or something before, couldn't be written.
+    pub(super) fn write(&mut self) -> Result<()> {
+        self.row.record = serde_json::to_string(&self.record)?;
+        self.builds.record(&self.row)?;
+        self.failure.take().map_or(Ok(()), Err)
+    }
+
+    fn time_to_save(&self) -> Duration {
+        let (last, interval) = match self.saved {
+            Some(saved) => (saved, INTERVAL),
+            None => (self.begun, FIRST),
+        };
+        interval.saturating_sub(last.elapsed())
+    }
+
+    fn save(&mut self) {
+        self.saved = Some(Instant::now());
+        if let Some(log) = &mut self.log
+            && let Err(error) = log.flush()
+        {
+            self.fail(error);
+        }
+        if std::mem::take(&mut self.changed) {
+            self.record_now();
+        }
+    }
+
+    fn record_now(&mut self) {
+        if let Err(error) = self.write() {
+            self.fail(error);
+        }
+    }
+
+    fn fail(&mut self, error: impl Into<anyhow::Error>) {
+        self.failure.get_or_insert(error.into());
+    }
+
+    fn take(&mut self, event: Event) {
+        let now = self.begun.elapsed().as_millis() as u64;
+        match event {
+            Event::Vertex { id, name, digest } => {
+                let name = self.redactor.text(&name);
+                let digest = digest.map(|digest| digest.to_string());
+                let place = self.place(id);
+                let step = &mut self.record.steps[place];
+                (step.name, step.digest) = (name, digest);
+            }
+            Event::Started { id } => {
+                let step = self.step(id);
+                (step.status, step.started_ms) = (StepStatus::Running, Some(now));
+            }
+            Event::Cached { id } => self.step(id).status = StepStatus::Cached,
+            Event::Completed { id, duration } => {
+                let step = self.step(id);
+                step.status = StepStatus::Completed;
+                step.duration_ms = Some(duration.as_millis() as u64);
+            }
+            Event::Failed { id, error } => {
+                let error = self.redactor.text(&error);
+                self.end(id, StepStatus::Failed, now).error = Some(error);
+            }
+            Event::Cancelled { id } => drop(self.end(id, StepStatus::Canceled, now)),
+            Event::Status { id, .. } => drop(self.step(id)),
+            Event::Log { id, stream, bytes } => self.log(id, stream, bytes),
+            Event::Warning { id, message } => {
+                if let Some(id) = id {
+                    self.step(id);
+                }
+                let message = self.redactor.text(&message);
+                self.record.warnings.push(message);
+            }
+        }
+        self.changed = true;
+    }
+
+    fn end(&mut self, id: VertexId, status: StepStatus, now: u64) -> &mut StepRecord {
+        let step = self.step(id);
+        step.status = status;
+        step.duration_ms = step.started_ms.map(|started| now.saturating_sub(started));
+        step
+    }
+
+    fn log(&mut self, id: VertexId, stream: LogStream, bytes: Vec<u8>) {
+        let at = self.begun.elapsed().as_millis() as u32;
+        let step = self.step(id);
+        step.log_bytes += bytes.len() as u64;
+        let is_stderr = stream == LogStream::Stderr;
+        let record = LogRecord { step: step.number, at, is_stderr, bytes };
+        if self.failure.is_some() {
+            return;
+        }
+        let written =
+            self.open_log().and_then(|log| log.append(&record).context("write the build's log"));
+        if let Err(error) = written {
+            self.fail(error);
+        }
+    }
+
+    /// Returns the log, begun where there is none yet: the build is recorded before.
+    fn open_log(&mut self) -> Result<&mut BuildLogWriter> {
+        let log = if let Some(log) = self.log.take() {
+            log
+        } else {
+            if self.saved.is_none() {
+                self.saved = Some(Instant::now());
+                self.write()?;
+            }
+            self.builds.write_log(&self.row.id)?
+        };
+        Ok(self.log.insert(log))
+    }
+
+    /// Returns a step that something is heard of; it has a number from now on, which is the one that
+    /// plain progress gives it.
+    fn step(&mut self, id: VertexId) -> &mut StepRecord {
+        let place = self.place(id);
+        let step = &mut self.record.steps[place];
+        if step.number == 0 {
+            self.numbers += 1;
+            step.number = self.numbers;
+        }
+        step
+    }
+
+    fn place(&mut self, id: VertexId) -> usize {
+        *self.places.entry(id).or_insert_with(|| {
+            self.record.steps.push(StepRecord::default());
+            self.record.steps.len() - 1
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kiln_solver::EventSender;
+    use kiln_store::Store;
+
+    use super::*;
+
+    #[test]
+    fn a_build_is_written_down_without_what_is_confidential() {
+        let dir = tempfile::tempdir().unwrap();
+        let builds = Store::open(dir.path()).unwrap().builds();
+        let row = BuildRow { id: "x".to_owned(), ..BuildRow::default() };
+        let mut redactor = Redactor::default();
+        redactor.add(b"s3cret");
+        let recorder = Recorder::new(builds.clone(), row, (BuildRecord::default(), redactor));
+        let (events, receiver) = EventSender::channel();
+        let log =
+            |bytes: &[u8]| Event::Log { id: 7, stream: LogStream::Stderr, bytes: bytes.to_vec() };
+        for event in [
+            Event::Vertex { id: 5, name: "never".to_owned(), digest: None },
+            Event::Vertex { id: 7, name: "RUN s3cret https://u:p@h/".to_owned(), digest: None },
+            Event::Started { id: 7 },
+            log(b"one s3cret\n"),
+            log(b"two\n"),
+            Event::Warning { id: None, message: "s3cret".to_owned() },
+            Event::Failed { id: 7, error: "no s3cret".to_owned() },
+        ] {
+            events.send(event);
+        }
+        drop(events);
+        let mut recorder = recorder.run(receiver);
+        assert_eq!(recorder.number(7), Some(1));
+        recorder.write().unwrap();
+        let row = builds.get("x").unwrap().unwrap();
+        let record = BuildRecord::of(&row).unwrap();
+        assert!(row.log_bytes > 0 && !row.record.contains("s3cret"), "{}", row.record);
+        assert_eq!(record.warnings, ["***"]);
+        let [never, run] = record.steps.as_slice() else { panic!("{record:?}") };
+        assert_eq!((never.number, never.status), (0, StepStatus::Pending));
+        assert_eq!((run.number, run.status), (1, StepStatus::Failed));
+        assert_eq!((run.name.as_str(), run.log_bytes), ("RUN *** https://h/", 15));
+        assert_eq!(run.error.as_deref(), Some("no ***"));
+        assert_eq!(record.step("#1").unwrap(), run);
+        assert!(record.step("2").is_err());
+        // The log is what was printed.
+        let log: Vec<u8> =
+            builds.read_log("x").unwrap().unwrap().flat_map(|record| record.bytes).collect();
+        assert_eq!(log, b"one s3cret\ntwo\n");
+    }
+}

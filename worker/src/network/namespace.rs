@@ -1,0 +1,196 @@
+//! Network namespaces on the bridge.
+//!
+//! # Who holds what
+//!
+//! The name of the interface on the bridge is made of the address that the namespace has: that the
+//! kernel gives a name to one interface only is what keeps addresses apart, among all processes and
+//! stores, with nothing to lock, to record or to sweep. The kernel removes the interface along with
+//! the namespace, and the namespace when the last process in it has ended and kiln has let go of
+//! it, or is dead.
+//!
+//! # What a namespace can't do to others
+//!
+//! Its port of the bridge is isolated: it reaches the bridge itself, not the other ports. The
+//! bridge learns nothing from it: where a hardware address is, and which one an address has, is
+//! written down by kiln. So a program that sends packets in another's name gets no answer to them.
+
+use std::collections::hash_map::RandomState;
+use std::fs::File;
+use std::hash::{BuildHasher, Hasher};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use rtnetlink::packet_route::link::{InfoData, InfoVeth};
+use rtnetlink::packet_route::neighbour::NeighbourFlags;
+use rtnetlink::{
+    Handle, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
+};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, netdevice, socket_with};
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+
+use super::error::{IntoIo, NetworkError};
+use super::host::{Host, hardware, is};
+use super::relay::Sockets;
+use crate::sys;
+
+/// The name of the interface inside.
+const INSIDE: &str = "eth0";
+
+/// A network namespace with an address on the bridge; gone when this is dropped and no process is
+/// in it any more.
+#[derive(Debug)]
+pub struct NetworkNamespace {
+    namespace: OwnedFd,
+    address: Ipv4Addr,
+    gateway: Ipv4Addr,
+    resolv_conf: Vec<u8>,
+    _relay: Option<JoinSet<()>>,
+}
+
+impl NetworkNamespace {
+    /// Returns its descriptor, for processes to enter it.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.namespace.as_fd()
+    }
+
+    /// Returns its address.
+    pub fn address(&self) -> Ipv4Addr {
+        self.address
+    }
+
+    /// Returns the host's address as it is seen from inside.
+    pub fn gateway(&self) -> Ipv4Addr {
+        self.gateway
+    }
+
+    /// Returns what its `/etc/resolv.conf` has to be.
+    pub fn resolv_conf(&self) -> &[u8] {
+        &self.resolv_conf
+    }
+
+    /// Makes one.
+    pub(super) async fn create(host: &Host) -> Result<Self, NetworkError> {
+        let resolver = &host.resolver;
+        let inside = Inside::make(!resolver.relayed.is_empty()).await?;
+        let address = connect(host, inside.namespace.as_fd()).await?;
+        inside.configure(address, host).await.map_err(|error| NetworkError::Failed {
+            action: format!("configure {INSIDE}"),
+            reason: error.into(),
+        })?;
+        let relay = inside.sockets.map(|sockets| sockets.serve(resolver.relayed.clone()));
+        Ok(Self {
+            namespace: inside.namespace,
+            address,
+            gateway: host.subnet.address,
+            resolv_conf: resolver.text.clone(),
+            _relay: relay.transpose().map_err(NetworkError::doing("relay questions for names"))?,
+        })
+    }
+}
+
+/// A new namespace, seen from inside.
+struct Inside {
+    namespace: OwnedFd,
+    /// A socket in it.
+    socket: OwnedFd,
+    handle: Handle,
+    sockets: Option<Sockets>,
+    _connection: JoinSet<()>,
+}
+
+impl Inside {
+    /// Makes a namespace with nothing but a loopback interface.
+    async fn make(relay: bool) -> Result<Self, NetworkError> {
+        let (sender, receiver) = oneshot::channel();
+        let runtime = tokio::runtime::Handle::current();
+        // A thread of its own, which ends with this: it doesn't come back from where it goes.
+        let enter = move || {
+            let _runtime = runtime.enter();
+            // Nobody waits any more where this fails.
+            let _ = sender.send(Self::enter(relay));
+        };
+        let doing = || NetworkError::doing("make a network namespace");
+        std::thread::Builder::new().name("kiln-network".into()).spawn(enter).map_err(doing())?;
+        let lost = || io::Error::other("the thread that makes it has ended");
+        receiver.await.unwrap_or_else(|_| Err(lost())).map_err(doing())
+    }
+
+    /// Moves the calling thread into a new namespace.
+    fn enter(relay: bool) -> io::Result<Self> {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET)?;
+        let namespace = File::open("/proc/thread-self/ns/net")?.into();
+        let flags = SocketFlags::CLOEXEC;
+        let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, flags, None)?;
+        sys::raise_loopback(&socket)?;
+        // The bridge is for IPv4; an interface that seems to have more makes programs try it.
+        // There is no such file where the kernel has no IPv6.
+        let _ = std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1");
+        let (connection, handle, _) = rtnetlink::new_connection()?;
+        let mut tasks = JoinSet::new();
+        tasks.spawn(connection);
+        let sockets = if relay { Some(Sockets::open()?) } else { None };
+        Ok(Self { namespace, socket, handle, sockets, _connection: tasks })
+    }
+
+    /// Gives the interface its address and the way out.
+    async fn configure(&self, address: Ipv4Addr, host: &Host) -> io::Result<()> {
+        let index = netdevice::name_to_index(&self.socket, INSIDE)?;
+        // Only now: an end whose other one isn't there yet can't be raised.
+        let up = self.handle.link().change(LinkUnspec::new_with_index(index).up().build());
+        up.execute().await.map_err(IntoIo::into_io)?;
+        let add = self.handle.address().add(index, IpAddr::V4(address), host.subnet.prefix);
+        add.execute().await.map_err(IntoIo::into_io)?;
+        let route = RouteMessageBuilder::<Ipv4Addr>::new().gateway(host.subnet.address).build();
+        self.handle.route().add(route).execute().await.map_err(IntoIo::into_io)
+    }
+}
+
+/// Connects a namespace with the bridge, and returns the address that it is to have.
+async fn connect(host: &Host, namespace: BorrowedFd<'_>) -> Result<Ipv4Addr, NetworkError> {
+    for address in host.subnet.hosts(RandomState::new().build_hasher().finish()) {
+        let name = format!("kiln{:08x}", u32::from(address));
+        let peer = LinkMessageBuilder::<LinkUnspec>::default()
+            .name(INSIDE)
+            .address(hardware(address).to_vec())
+            .mtu(host.mtu)
+            .setns_by_fd(namespace.as_raw_fd());
+        let link = LinkVeth::new(&name, INSIDE)
+            .set_info_data(InfoData::Veth(InfoVeth::Peer(peer.build())))
+            .controller(host.bridge)
+            .mtu(host.mtu)
+            .up();
+        match host.handle.link().add(link.build()).execute().await {
+            Ok(()) => return attach(host, &name, address).await.map(|()| address),
+            Err(error) if is(&error, Errno::EXIST) => {}
+            Err(error) => {
+                return Err(NetworkError::doing(format!("make the interface {name}"))(error));
+            }
+        }
+    }
+    let problem = format!("all addresses of {} are in use", host.subnet);
+    Err(NetworkError::Unavailable(problem))
+}
+
+/// Sets up the port of the bridge that leads to a namespace.
+async fn attach(host: &Host, name: &str, address: Ipv4Addr) -> Result<(), NetworkError> {
+    let port = async {
+        let flags = SocketFlags::CLOEXEC;
+        let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, flags, None)?;
+        let index = netdevice::name_to_index(socket, name)?;
+        let port = LinkBridgePort::new(index).isolated(true).learning(false);
+        host.handle.link().set_port(port.build()).execute().await.map_err(IntoIo::into_io)?;
+        let (handle, hardware) = (host.handle.neighbours(), hardware(address));
+        let flags = NeighbourFlags::Controller;
+        let way = handle.add_bridge(index, &hardware).flags(flags).replace();
+        way.state(rtnetlink::packet_route::neighbour::NeighbourState::Noarp)
+            .execute()
+            .await
+            .map_err(IntoIo::into_io)?;
+        let known = handle.add(host.bridge, IpAddr::V4(address)).link_layer_address(&hardware);
+        known.replace().execute().await.map_err(IntoIo::into_io)
+    };
+    port.await.map_err(NetworkError::doing(format!("connect the interface {name}")))
+}

@@ -1,0 +1,216 @@
+//! Packet filter rules, by the host's `nft` program.
+//!
+//! The bridge's own rules are the same for every kiln, and stay: table `inet kiln`, written anew,
+//! in one transaction, by each process that prepares the bridge, so that a firewall which flushes
+//! all rules is healed by the next build.
+//!
+//! Published ports belong to one process, and must not outlive it by a moment: the address that
+//! they lead to is another container's next. They are in a table of the process's own, which the
+//! kernel ties to the netlink socket that made it (`flags owner`). That socket is held by an `nft`
+//! that waits for more to read from a pipe of kiln's: when kiln ends, however it ends, the pipe
+//! ends, `nft` ends, and the kernel removes the table.
+
+use std::ffi::OsStr;
+use std::fmt::Write as _;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
+use tokio::time::timeout;
+
+use super::error::NetworkError;
+use super::host::BRIDGE;
+use super::subnet::Subnet;
+
+/// Directories where it may be, besides those of the search path.
+const USUAL: [&str; 4] = ["/usr/sbin", "/sbin", "/usr/bin", "/usr/local/sbin"];
+
+/// How long it may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A program of the host, found once.
+#[derive(Clone, Debug)]
+pub(super) struct Program(PathBuf);
+
+impl Program {
+    /// Finds a program in the directories of `path`, and in the usual ones. Relative directories
+    /// don't count: they could lead into a build context.
+    pub(super) fn find(name: &str, path: &OsStr) -> Option<Self> {
+        let directories = path.as_bytes().split(|byte| *byte == b':').map(OsStr::from_bytes);
+        directories
+            .chain(USUAL.map(OsStr::new))
+            .map(Path::new)
+            .filter(|directory| directory.is_absolute())
+            .map(|directory| directory.join(name))
+            .find(|candidate| candidate.is_file())
+            .map(Self)
+    }
+
+    /// Returns a command with next to no environment: a home would be read for settings, and
+    /// written.
+    pub(super) fn command(&self) -> Command {
+        let mut command = Command::new(&self.0);
+        command.env_clear().env("HOME", "/dev/null").current_dir("/").kill_on_drop(true);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command
+    }
+}
+
+/// Writes the bridge's rules, and returns a list of everybody's chains for IPv4.
+pub(super) async fn write(
+    nft: &Program,
+    subnet: Subnet,
+    guard: &[String],
+) -> Result<String, NetworkError> {
+    let script = bridge_rules(subnet, guard);
+    apply(nft, &script).await.map_err(NetworkError::doing("write packet filter rules"))
+}
+
+async fn apply(nft: &Program, script: &str) -> io::Result<String> {
+    let mut command = nft.command();
+    command.args(["-f", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.spawn()?;
+    let mut stdin = child.stdin.take().ok_or(io::ErrorKind::BrokenPipe)?;
+    let finish = async {
+        stdin.write_all(script.as_bytes()).await?;
+        drop(stdin);
+        child.wait_with_output().await
+    };
+    let output = timeout(PATIENCE, finish).await.map_err(|_| io::ErrorKind::TimedOut)??;
+    if !output.status.success() {
+        return Err(said(&output.stderr));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Returns the first line of what a program complains of.
+fn said(stderr: &[u8]) -> io::Error {
+    let text = String::from_utf8_lossy(stderr);
+    io::Error::other(text.lines().next().unwrap_or("nft failed").trim().to_owned())
+}
+
+/// Returns the script that makes the bridge's rules, whether they are there already or not.
+///
+/// `guard` are the interfaces between which the host didn't forward before kiln turned forwarding
+/// on; it goes on not to.
+fn bridge_rules(subnet: Subnet, guard: &[String]) -> String {
+    let mut script = String::from(
+        "add table inet kiln\n\
+         add chain inet kiln postrouting { type nat hook postrouting priority 100; policy accept; }\n\
+         add chain inet kiln forward { type filter hook forward priority 0; policy accept; }\n\
+         flush chain inet kiln postrouting\n\
+         flush chain inet kiln forward\n",
+    );
+    let mut rule = |chain: &str, text: &str| {
+        // Writing to a string doesn't fail.
+        let _ = writeln!(script, "add rule inet kiln {chain} {text}");
+    };
+    rule("postrouting", &format!("ip saddr {subnet} oifname != \"{BRIDGE}\" masquerade"));
+    // Nobody speaks for others.
+    rule("forward", &format!("iifname \"{BRIDGE}\" ip saddr != {subnet} drop"));
+    rule("forward", &format!("iifname \"{BRIDGE}\" meta nfproto ipv6 drop"));
+    // Nobody gets in but by answers and published ports.
+    rule("forward", &format!("oifname \"{BRIDGE}\" ct state established,related accept"));
+    rule("forward", &format!("oifname \"{BRIDGE}\" ct status dnat accept"));
+    rule("forward", &format!("oifname \"{BRIDGE}\" drop"));
+    if !guard.is_empty() {
+        let names = guard.iter().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(", ");
+        script.push_str(
+            "add chain inet kiln guard { type filter hook forward priority 0; policy accept; }\n\
+             flush chain inet kiln guard\n",
+        );
+        let between = format!("iifname {{ {names} }} oifname {{ {names} }} drop");
+        let _ = writeln!(script, "add rule inet kiln guard {between}");
+    }
+    script.push_str("list chains ip\n");
+    script
+}
+
+/// Rules that live as long as this.
+#[derive(Debug)]
+pub(super) struct OwnRules {
+    _nft: Child,
+    _stdin: ChildStdin,
+    // A pipe that nobody holds any more would end the program as soon as it says something.
+    _output: (Lines<BufReader<ChildStdout>>, Lines<BufReader<ChildStderr>>),
+}
+
+impl OwnRules {
+    /// Makes rules that lead packets for this machine elsewhere; each is the match and the
+    /// statement of one.
+    pub(super) async fn redirect(nft: &Program, name: &str, rules: &[String]) -> io::Result<Self> {
+        let mut child =
+            nft.command().arg("-i").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let pipe = || io::Error::from(io::ErrorKind::BrokenPipe);
+        let mut stdin = child.stdin.take().ok_or_else(pipe)?;
+        let mut stdout = BufReader::new(child.stdout.take().ok_or_else(pipe)?).lines();
+        let mut stderr = BufReader::new(child.stderr.take().ok_or_else(pipe)?).lines();
+        stdin.write_all(own_rules(name, rules).as_bytes()).await?;
+        stdin.flush().await?;
+        let answer = async {
+            let (mut begun, first) = (false, format!("table inet {name} "));
+            loop {
+                tokio::select! {
+                    line = stdout.next_line() => match line?.as_deref() {
+                        // The table is shown, from its first line to its last.
+                        Some("}") if begun => return Ok(()),
+                        Some(line) => begun |= line.starts_with(&first),
+                        None => return Err(pipe()),
+                    },
+                    Some(line) = async { stderr.next_line().await.transpose() } => {
+                        return Err(said(line?.as_bytes()));
+                    }
+                }
+            }
+        };
+        timeout(PATIENCE, answer).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+        Ok(Self { _nft: child, _stdin: stdin, _output: (stdout, stderr) })
+    }
+}
+
+/// Returns the lines that make a table of one's own, and then show it.
+fn own_rules(name: &str, rules: &[String]) -> String {
+    // One line is one transaction.
+    let mut line = format!(
+        "add table inet {name} {{ flags owner; }}; \
+         add chain inet {name} prerouting {{ type nat hook prerouting priority -100; }}"
+    );
+    for rule in rules {
+        let _ = write!(
+            line,
+            "; add rule inet {name} prerouting iifname != {{ \"lo\", \"{BRIDGE}\" }} {rule}"
+        );
+    }
+    format!("{line}\nlist table inet {name}\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_looked_up_by_absolute_paths() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("program"), "").unwrap();
+        let path = format!("relative::{}", directory.path().display());
+        let found = Program::find("program", OsStr::new(&path)).unwrap();
+        assert_eq!(found.0, directory.path().join("program"));
+        assert!(Program::find("Cargo.toml", OsStr::new(":.")).is_none());
+    }
+
+    #[test]
+    fn a_guard_is_there_where_it_is_needed() {
+        let subnet = Subnet { address: [10, 0, 0, 1].into(), prefix: 24 };
+        assert!(!bridge_rules(subnet, &[]).contains("guard"));
+        let script = bridge_rules(subnet, &["eth0".to_owned(), "eth1".to_owned()]);
+        let rule = "guard iifname { \"eth0\", \"eth1\" } oifname { \"eth0\", \"eth1\" } drop\n";
+        assert!(script.contains(rule), "{script}");
+        assert!(
+            script.contains("postrouting ip saddr 10.0.0.0/24 oifname != \"kiln0\" masquerade")
+        );
+    }
+}
