@@ -94,6 +94,17 @@ const IMAGE_KEYS: &[&str] = &[
 ];
 
 impl Output {
+    /// Tells whether the image is written as blobs, and not kept where it can be run.
+    pub fn is_archive(&self) -> bool {
+        matches!(
+            self.kind,
+            OutputKind::Oci { .. }
+                | OutputKind::OciLayout { .. }
+                | OutputKind::Docker { .. }
+                | OutputKind::Registry
+        )
+    }
+
     /// Returns an output of a kind, with nothing special about it.
     pub fn new(kind: OutputKind) -> Self {
         let oci_types = !matches!(kind, OutputKind::Docker { .. });

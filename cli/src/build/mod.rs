@@ -12,6 +12,7 @@ mod lowering;
 mod named_contexts;
 mod on_error;
 mod output;
+mod packer;
 mod places;
 mod platforms;
 mod request;

@@ -76,11 +76,11 @@ impl Exporting {
     }
 }
 
-/// Reports an export as a step.
-struct Reporter<'a> {
-    id: VertexId,
-    events: &'a EventSender,
-    cancel: &'a CancellationToken,
+/// Reports an export as a step, or as part of one.
+pub(super) struct Reporter<'a> {
+    pub(super) id: VertexId,
+    pub(super) events: &'a EventSender,
+    pub(super) cancel: &'a CancellationToken,
 }
 
 impl Progress for Reporter<'_> {

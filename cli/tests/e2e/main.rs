@@ -9,6 +9,7 @@ mod contexts;
 mod crash;
 mod debian;
 mod demo;
+mod direct;
 mod engine;
 mod groups;
 mod images;
