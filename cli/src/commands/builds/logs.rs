@@ -137,8 +137,8 @@ mod tests {
             started_ms: Some(started_ms),
             ..StepRecord::default()
         };
-        let mut record = BuildRecord::default();
-        record.steps = vec![step(1, "RUN a", 100), step(2, "RUN\x1b[2J b", 0)];
+        let steps = vec![step(1, "RUN a", 100), step(2, "RUN\x1b[2J b", 0)];
+        let mut record = BuildRecord { steps, ..BuildRecord::default() };
         record.steps[1].error = Some("exit code: 1".to_owned());
         let mut out = Vec::new();
         let mut plain = Plain {
