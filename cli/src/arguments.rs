@@ -12,6 +12,8 @@ use crate::commands::images::ImagesArguments;
 use crate::commands::inspect::InspectArguments;
 use crate::commands::login::LoginArguments;
 use crate::commands::logout::LogoutArguments;
+use crate::commands::pull::PullArguments;
+use crate::commands::push::PushArguments;
 use crate::commands::rmi::RmiArguments;
 use crate::commands::run::{self, RunArguments};
 use crate::commands::system::SystemArguments;
@@ -80,6 +82,10 @@ pub(crate) enum Command {
     Rmi(RmiArguments),
     /// Show everything about images, as JSON
     Inspect(InspectArguments),
+    /// Download an image from a registry
+    Pull(PullArguments),
+    /// Upload an image to a registry
+    Push(PushArguments),
     /// Log in to a registry
     Login(LoginArguments),
     /// Log out from a registry
@@ -102,6 +108,8 @@ impl Command {
             Self::Run(_) | Self::Rmi(_) | Self::System(_) => true,
             Self::Images(_)
             | Self::Inspect(_)
+            | Self::Pull(_)
+            | Self::Push(_)
             | Self::Login(_)
             | Self::Logout(_)
             | Self::Builds(_)

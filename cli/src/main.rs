@@ -72,6 +72,8 @@ async fn run(command: Command, settings: &Settings, printer: &Printer) -> ExitCo
         Command::Images(arguments) => commands::images::run(&arguments, settings, printer),
         Command::Rmi(arguments) => commands::rmi::run(&arguments, settings, printer),
         Command::Inspect(arguments) => commands::inspect::run(&arguments, settings, printer),
+        Command::Pull(arguments) => commands::pull::run(arguments, settings, printer).await,
+        Command::Push(arguments) => commands::push::run(arguments, settings, printer).await,
         Command::Login(arguments) => commands::login::run(arguments, settings, printer).await,
         Command::Logout(arguments) => commands::logout::run(arguments, settings, printer).await,
         Command::Debug(arguments) => commands::debug::run(&arguments, printer),

@@ -45,11 +45,22 @@ impl Printer {
     /// Prints an error with its causes, and its hints, to standard error.
     pub(crate) fn error(&self, error: &anyhow::Error) {
         self.note(format_args!("ERROR: {}", causes(error.as_ref())));
-        let of_registry = error.chain().find_map(|cause| cause.downcast_ref::<Refusal>());
-        if let Some(hint) = of_registry.and_then(Refusal::hint) {
+        if let Some(hint) = error.chain().find_map(refusal).and_then(Refusal::hint) {
             self.note(format_args!("hint: {hint}"));
         }
     }
+}
+
+/// Returns the error of a registry that stands behind an error. Those that only pass it on don't
+/// name it as their cause.
+fn refusal<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a Refusal> {
+    if let Some(kiln_worker::Error::Registry(refusal)) = error.downcast_ref() {
+        return Some(refusal);
+    }
+    if let Some(kiln_exporter::Error::Registry(refusal)) = error.downcast_ref() {
+        return Some(refusal);
+    }
+    error.downcast_ref()
 }
 
 /// Returns an error and its causes on one line, leaving out causes that their effects repeat.

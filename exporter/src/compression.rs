@@ -116,8 +116,10 @@ impl<W: Write + Send + 'static> Write for Compressor<W> {
     }
 }
 
-/// Compresses with zstd on a thread of its own, so that reading, hashing and compressing go on
-/// beside one another. One thread: with several, the bytes would depend on how many.
+/// Compresses with zstd on threads of its own, so that reading, hashing and compressing go on beside
+/// one another. zstd cuts what it gets into jobs whose size follows from the level: so the bytes are
+/// the same for any number of threads from one on. What is smaller than a chunk is compressed
+/// without any, always.
 pub(crate) struct ZstdWriter<W: Write + Send + 'static> {
     level: u32,
     buffer: Vec<u8>,
@@ -138,6 +140,7 @@ impl<W: Write + Send + 'static> ZstdWriter<W> {
         let level = self.level;
         let body = move || {
             let mut encoder = encoder(sink, level)?;
+            encoder.multithread(rayon::current_num_threads() as u32)?;
             for chunk in chunks {
                 encoder.write_all(&chunk)?;
             }
@@ -217,6 +220,21 @@ mod tests {
             let packed = zstd(&content, 4096);
             assert_eq!(zstd::decode_all(&packed[..]).unwrap(), content, "{size}");
             assert_eq!(zstd(&content, 777_777), packed, "{size}");
+        }
+    }
+
+    #[test]
+    fn zstd_does_not_depend_on_threads() {
+        let content: Vec<u8> =
+            (0..30 * CHUNK as u64).map(|n| (n.wrapping_mul(n >> 7) % 251) as u8).collect();
+        let with = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| zstd(&content, 100_000))
+        };
+        let expected = with(1);
+        assert_eq!(zstd::decode_all(&expected[..]).unwrap(), content);
+        for threads in [2, 3, 8] {
+            assert!(with(threads) == expected, "{threads}");
         }
     }
 

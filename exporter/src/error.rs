@@ -27,6 +27,9 @@ pub enum Error {
     /// The store can't do its part.
     #[error(transparent)]
     Store(#[from] kiln_store::Error),
+    /// A registry refuses something, or can't be reached.
+    #[error(transparent)]
+    Registry(#[from] kiln_registry::Error),
     /// A tree can't be read, packed or copied.
     #[error(transparent)]
     Tree(#[from] kiln_tree::Error),

@@ -13,10 +13,11 @@ use kiln_tree::ArchiveLimits;
 
 use crate::assemble::{Assembled, Image};
 use crate::error::{Error, Result};
-use crate::pack::{PackedLayer, Packer};
+use crate::pack::{PackedLayer, Packer, locate_layer};
 use crate::progress::{BlobFetcher, Progress};
+use crate::push::Remote;
 use crate::spec::{Output, OutputKind};
-use crate::{archive, config, docker, image, local, oci, tarball};
+use crate::{archive, config, docker, image, local, oci, registry, tarball};
 
 /// How many layers are packed at once. Large ones are parallel by themselves; this is for many small
 /// ones, whose time goes into waiting.
@@ -64,6 +65,8 @@ pub struct ExportContext<'a> {
     pub limits: ArchiveLimits,
     /// Is told how far it is.
     pub progress: &'a dyn Progress,
+    /// Who speaks to registries, where anything goes there.
+    pub remote: Option<Remote<'a>>,
     /// Where outputs go whose destination is `-`.
     pub stdout: &'a mut (dyn Write + Send),
 }
@@ -132,6 +135,9 @@ fn check(request: &ExportRequest) -> Result<()> {
         let problem = "only one output can go to standard output";
         return Err(Error::Unsupported(problem.to_owned()));
     }
+    for output in &request.outputs {
+        output.check_names()?;
+    }
     let is_docker = |output: &Output| matches!(output.kind, OutputKind::Docker { .. });
     if request.is_index() && request.outputs.iter().any(is_docker) {
         return Err(docker::no_index());
@@ -188,12 +194,18 @@ fn pack_chain(
     let next = AtomicUsize::new(0);
     let results: Mutex<Vec<Option<Result<PackedLayer>>>> =
         Mutex::new(chain.iter().map(|_| None).collect());
+    // What goes to a registry alone need not come here first.
+    let is_lazy = output.kind == OutputKind::Registry;
+    let located = |id: &LayerId| {
+        if is_lazy { locate_layer(context.store, id, output.packing) } else { Ok(None) }
+    };
     let work = || {
         while let Some((number, layer)) = {
             let number = next.fetch_add(1, Ordering::Relaxed);
             chain.get(number).map(|layer| (number, layer))
         } {
-            let result = packer.pack(&layer.id);
+            let pack = || packer.pack(&layer.id);
+            let result = located(&layer.id).and_then(|found| found.map_or_else(pack, Ok));
             if result.is_err() {
                 next.store(chain.len(), Ordering::Relaxed);
             }
@@ -243,8 +255,9 @@ fn write(
             for name in &output.names {
                 context.progress.status(&format!("naming to {name}"), 0, None, true);
             }
-            Ok(())
+            if output.push { registry::write(assembled, output, context) } else { Ok(()) }
         }
+        OutputKind::Registry => registry::write(assembled, output, context),
         // Written from trees.
         OutputKind::Local { .. } | OutputKind::Tar { .. } => Ok(()),
     }

@@ -6,6 +6,8 @@
 //! content; so the bytes are the same for any number of threads. The header holds no time and no
 //! name.
 //!
+//! Within a block, what can't be compressed is found first and written as it is: see `noise`.
+//!
 //! Blocks are compressed on rayon's threads. At most a few per thread are under way; who writes more
 //! waits for the oldest. So memory is bounded.
 
@@ -15,7 +17,9 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, channel};
 use std::time::Duration;
 
-use flate2::{Compress, FlushCompress, Status};
+use flate2::{Compress, FlushCompress};
+
+use crate::noise::{self, Piece};
 
 /// How much is compressed at once.
 const BLOCK: usize = 512 << 10;
@@ -68,11 +72,12 @@ impl<W: Write> GzipWriter<W> {
     /// # Errors
     /// Fails where writing to it fails.
     pub fn finish(mut self) -> io::Result<W> {
-        let last = deflate(&self.buffer, &self.before, self.level, FlushCompress::Finish)?;
+        let last = deflate(&self.buffer, &self.before, self.level)?;
         while let Some(block) = self.oldest()? {
             self.put(&block)?;
         }
         self.put(&last)?;
+        self.sink.write_all(&END)?;
         self.sink.write_all(&std::mem::take(&mut self.crc).finalize().to_le_bytes())?;
         self.sink.write_all(&(self.length as u32).to_le_bytes())?;
         Ok(self.sink)
@@ -91,7 +96,7 @@ impl<W: Write> GzipWriter<W> {
         let level = self.level;
         rayon::spawn(move || {
             // Nobody listens where the writer was dropped.
-            let _ = sender.send(deflate(&block, &before, level, FlushCompress::Sync));
+            let _ = sender.send(deflate(&block, &before, level));
         });
         self.under_way.push_back(receiver);
         Ok(())
@@ -151,37 +156,60 @@ fn wait(block: &Receiver<io::Result<Block>>) -> io::Result<Block> {
     }
 }
 
-fn deflate(block: &[u8], before: &[u8], level: u32, flush: FlushCompress) -> io::Result<Block> {
-    // Always a new one: with a dictionary, one of zlib-rs that was used before and reset gives bytes
-    // that depend on what it compressed then.
-    let mut compress = Compress::new(flate2::Compression::new(level), false);
-    let bytes = deflate_with(&mut compress, block, before, flush)?;
+/// What ends a deflate stream: an empty last block.
+const END: [u8; 2] = [3, 0];
+/// The most that one stored block of deflate holds.
+const MAX_STORED: usize = 65_535;
+/// Pieces shorter than this are compressed without a dictionary: filling one takes longer than the
+/// piece itself.
+const SHORT: usize = 16 << 10;
+
+fn deflate(block: &[u8], before: &[u8], level: u32) -> io::Result<Block> {
+    let mut bytes = Vec::with_capacity(block.len() / 2 + 1024);
+    // Used again for short pieces of this block only, and never with a dictionary: with one, bytes of
+    // zlib-rs after a reset depend on what came before it.
+    let mut short = Compress::new(flate2::Compression::new(level), false);
+    for Piece { range, is_noise } in noise::pieces(block) {
+        let (piece, start) = (&block[range.clone()], range.start);
+        if is_noise {
+            store(piece, &mut bytes);
+        } else if piece.len() < SHORT && start > 0 {
+            short.reset();
+            deflate_with(&mut short, piece, &mut bytes)?;
+        } else {
+            let mut compress = Compress::new(flate2::Compression::new(level), false);
+            let past = if start == 0 { before } else { &block[..start] };
+            let dictionary = &past[past.len().saturating_sub(WINDOW)..];
+            if !dictionary.is_empty() {
+                compress.set_dictionary(dictionary).map_err(io::Error::other)?;
+            }
+            deflate_with(&mut compress, piece, &mut bytes)?;
+        }
+    }
     Ok(Block { bytes, crc: crc32fast::hash(block), length: block.len() as u64 })
 }
 
-fn deflate_with(
-    compress: &mut Compress,
-    block: &[u8],
-    before: &[u8],
-    flush: FlushCompress,
-) -> io::Result<Vec<u8>> {
-    let dictionary = &before[before.len().saturating_sub(WINDOW)..];
-    if !dictionary.is_empty() {
-        compress.set_dictionary(dictionary).map_err(io::Error::other)?;
+/// Writes a piece as it is. (RFC 1951, 3.2.4)
+fn store(piece: &[u8], bytes: &mut Vec<u8>) {
+    for part in piece.chunks(MAX_STORED) {
+        let length = part.len() as u16;
+        bytes.push(0);
+        bytes.extend(length.to_le_bytes());
+        bytes.extend((!length).to_le_bytes());
+        bytes.extend_from_slice(part);
     }
-    let mut bytes = Vec::with_capacity(block.len() / 2 + 1024);
+}
+
+/// Compresses a piece up to a byte boundary.
+fn deflate_with(compress: &mut Compress, piece: &[u8], bytes: &mut Vec<u8>) -> io::Result<()> {
+    bytes.reserve(piece.len() / 2 + 1024);
     loop {
         let done = compress.total_in() as usize;
-        let status = compress
-            .compress_vec(block.get(done..).unwrap_or_default(), &mut bytes, flush)
-            .map_err(io::Error::other)?;
-        let ended = match flush {
-            FlushCompress::Finish => status == Status::StreamEnd,
-            // Room that is left means that nothing is held back.
-            _ => compress.total_in() as usize == block.len() && bytes.len() < bytes.capacity(),
-        };
-        if ended {
-            return Ok(bytes);
+        let rest = piece.get(done..).unwrap_or_default();
+        compress.compress_vec(rest, bytes, FlushCompress::Sync).map_err(io::Error::other)?;
+        // Room that is left means that nothing is held back.
+        if compress.total_in() as usize == piece.len() && bytes.len() < bytes.capacity() {
+            return Ok(());
         }
         bytes.reserve(64 << 10);
     }
@@ -193,14 +221,16 @@ mod tests {
 
     use super::*;
 
-    /// Something between text and noise.
+    /// Something between text and noise, with pieces of either.
     fn content(size: usize) -> Vec<u8> {
         let mut state = 1_u64;
         let mut bytes = Vec::with_capacity(size + 16);
         while bytes.len() < size {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             let word = state >> 33;
-            if word.is_multiple_of(3) {
+            if bytes.len() % 100_000 < 20_000 {
+                bytes.extend_from_slice(&(word ^ (word << 31)).to_le_bytes()[..4]);
+            } else if word.is_multiple_of(3) {
                 bytes.extend_from_slice(&word.to_le_bytes());
             } else {
                 bytes.extend_from_slice(format!("{} ", word % 977).as_bytes());
@@ -262,7 +292,7 @@ mod tests {
     #[test]
     fn dictionaries_help() {
         // The second block begins with what the first one ends with.
-        let unit = content(20_000);
+        let unit = content(60_000).split_off(40_000);
         let mut both = vec![0; BLOCK - unit.len()];
         both.extend_from_slice(&unit);
         both.extend_from_slice(&unit);

@@ -3,7 +3,7 @@
 //! [`export`] takes what a build has made (an image config and a chain of layers for each platform)
 //! and writes it where the outputs say. Work is done once, however many outputs there are: a layer
 //! is packed into a blob of the store's content the first time that anybody needs it, and the blob is
-//! recorded with the layer, so that the next export of any build finds it. [`pack_layer`] does the
+//! recorded with the layer, so that the next export of any build finds it. [`Packer`] does the
 //! same for a single layer while the build still runs.
 //!
 //! | module | what it makes |
@@ -12,7 +12,8 @@
 //! | [`pack`] | a blob of a layer |
 //! | `config` | the final config: layers, history, times |
 //! | `assemble` | config, manifest and index, as bytes |
-//! | `oci`, `docker`, `image`, `local`, `tarball` | one output type each |
+//! | `oci`, `docker`, `image`, `registry`, `local`, `tarball` | one output type each |
+//! | [`push`] | what is brought into a registry, and how |
 //! | [`spec`] | outputs out of what is typed after `--output` |
 //!
 //! Everything here blocks, and is to be called on a thread that may. Fetching and unpacking layers of
@@ -28,6 +29,7 @@ pub mod export;
 pub mod gzip;
 pub mod pack;
 pub mod progress;
+pub mod push;
 pub mod spec;
 
 mod archive;
@@ -39,13 +41,16 @@ mod docker;
 mod image;
 mod local;
 mod merged;
+mod noise;
 mod oci;
 mod platforms;
+mod registry;
 mod tarball;
 
 pub use compression::{Compression, Packing};
 pub use error::{Error, Result};
 pub use export::{ExportContext, ExportRequest, Exported, ImageSource, export};
-pub use pack::{PackedLayer, Packer};
+pub use pack::{PackedLayer, Packer, pack_stream};
 pub use progress::{BlobFetcher, Progress, Silent};
+pub use push::Remote;
 pub use spec::{Destination, Output, OutputKind};

@@ -57,6 +57,34 @@ pub struct Packer<'a> {
     pub progress: &'a dyn Progress,
 }
 
+/// Returns a blob of a layer of a base image that can be used as it is, wherever it is: where the
+/// store hasn't got it, it is left where it is.
+///
+/// # Errors
+/// Fails where the store does.
+pub(crate) fn locate_layer(
+    store: &Store,
+    id: &LayerId,
+    packing: Packing,
+) -> Result<Option<PackedLayer>> {
+    let missing = || kiln_store::Error::Missing { what: "layer", name: id.to_string() };
+    let layer = store.layers().get(id)?.ok_or_else(missing)?;
+    let Some(diff_id) = layer.diff_id else { return Ok(None) };
+    let mut far = None;
+    for blob in store.layers().blobs(id)? {
+        let Some(compression) = Compression::of(&blob.media_type) else { continue };
+        if store.content().size(&blob.digest)?.is_some() {
+            // What is near is chosen among as ever.
+            return Ok(None);
+        }
+        let usable = compression == packing.compression || !packing.force;
+        if blob.origin.as_deref().is_some_and(|origin| !origin.starts_with('/')) && usable {
+            far = Some(packed(&layer, diff_id, compression, &blob));
+        }
+    }
+    Ok(far)
+}
+
 impl fmt::Debug for Packer<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Packer").field("packing", &self.packing).finish_non_exhaustive()
@@ -145,29 +173,12 @@ impl Packer<'_> {
         Ok(packed(layer, diff_id, self.packing.compression, &blob))
     }
 
-    /// Compresses what `fill` writes into a blob, and returns the digest of what was written too.
     fn compress(
         &self,
         name: &str,
         fill: impl FnOnce(&mut dyn Write) -> std::result::Result<(), Failure>,
     ) -> Result<(Digest, LayerBlob)> {
-        let failed = |source| Error::Pack { layer: name.to_owned(), source };
-        let compressor = Compressor::new(self.store.content().writer()?, self.packing);
-        let mut sink = Meter::new(compressor, name, self.progress);
-        if let Err(failure) = fill(&mut sink) {
-            if self.progress.cancelled() {
-                return Err(Error::Cancelled);
-            }
-            return Err(match failure {
-                Failure::Tree(error) => error.into(),
-                Failure::Io(error) => failed(error),
-            });
-        }
-        let (compressor, diff_id, bytes) = sink.finish();
-        let blob = compressor.finish().map_err(failed)?.commit(None)?;
-        self.progress.status(name, bytes, None, true);
-        let media_type = self.packing.compression.media_type(true).to_owned();
-        Ok((diff_id, LayerBlob { media_type, digest: blob.digest, size: blob.size, origin: None }))
+        compress((self.store, self.packing, self.progress), name, fill)
     }
 
     /// Returns a blob with another compression than the wanted one; one of a base image is fetched,
@@ -205,6 +216,45 @@ impl Packer<'_> {
             .fetch(blob)
             .map_err(|source| Error::Fetch { layer: blob.digest.to_string(), source })
     }
+}
+
+/// Makes a blob of the tar that `fill` writes, for a layer that never has a tree. Returns the tar's
+/// digest, too.
+///
+/// # Errors
+/// Fails where `fill` or the store does.
+pub fn pack_stream(
+    store: &Store,
+    packing: Packing,
+    progress: &dyn Progress,
+    fill: &mut dyn FnMut(&mut dyn Write) -> kiln_tree::Result<()>,
+) -> Result<(Digest, LayerBlob)> {
+    compress((store, packing, progress), "packing layer", |sink| fill(sink).map_err(Into::into))
+}
+
+/// Compresses what `fill` writes into a blob, and returns the digest of what was written too.
+fn compress(
+    (store, packing, progress): (&Store, Packing, &dyn Progress),
+    name: &str,
+    fill: impl FnOnce(&mut dyn Write) -> std::result::Result<(), Failure>,
+) -> Result<(Digest, LayerBlob)> {
+    let failed = |source| Error::Pack { layer: name.to_owned(), source };
+    let compressor = Compressor::new(store.content().writer()?, packing);
+    let mut sink = Meter::new(compressor, name, progress);
+    if let Err(failure) = fill(&mut sink) {
+        if progress.cancelled() {
+            return Err(Error::Cancelled);
+        }
+        return Err(match failure {
+            Failure::Tree(error) => error.into(),
+            Failure::Io(error) => failed(error),
+        });
+    }
+    let (compressor, diff_id, bytes) = sink.finish();
+    let blob = compressor.finish().map_err(failed)?.commit(None)?;
+    progress.status(name, bytes, None, true);
+    let media_type = packing.compression.media_type(true).to_owned();
+    Ok((diff_id, LayerBlob { media_type, digest: blob.digest, size: blob.size, origin: None }))
 }
 
 fn packed(

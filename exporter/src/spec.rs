@@ -42,6 +42,8 @@ pub enum OutputKind {
     },
     /// An image in the store.
     Image,
+    /// An image in a registry, and nowhere else.
+    Registry,
     /// The files, in a directory.
     Local {
         /// The directory.
@@ -65,6 +67,10 @@ pub struct Output {
     pub kind: OutputKind,
     /// The image's names.
     pub names: Vec<Reference>,
+    /// Whether the image is brought into the registries of its names.
+    pub push: bool,
+    /// Whether it has no name there but its digest.
+    pub push_by_digest: bool,
     /// How layers are packed.
     pub packing: Packing,
     /// Whether media types are OCI's rather than Docker's.
@@ -73,7 +79,7 @@ pub struct Output {
     pub annotations: BTreeMap<String, String>,
 }
 
-const TYPES: &[&str] = &["docker", "image", "local", "oci", "tar"];
+const TYPES: &[&str] = &["docker", "image", "local", "oci", "registry", "tar"];
 
 /// The keys that each type takes, besides `type`.
 const IMAGE_KEYS: &[&str] = &[
@@ -83,15 +89,34 @@ const IMAGE_KEYS: &[&str] = &[
     "name",
     "oci-mediatypes",
     "push",
+    "push-by-digest",
     "rewrite-timestamp",
 ];
 
 impl Output {
+    /// Tells whether the image is written as blobs, and not kept where it can be run.
+    pub fn is_archive(&self) -> bool {
+        matches!(
+            self.kind,
+            OutputKind::Oci { .. }
+                | OutputKind::OciLayout { .. }
+                | OutputKind::Docker { .. }
+                | OutputKind::Registry
+        )
+    }
+
     /// Returns an output of a kind, with nothing special about it.
     pub fn new(kind: OutputKind) -> Self {
         let oci_types = !matches!(kind, OutputKind::Docker { .. });
-        let (names, annotations) = (Vec::new(), BTreeMap::new());
-        Self { kind, names, packing: Packing::default(), oci_types, annotations }
+        Self {
+            push: kind == OutputKind::Registry,
+            kind,
+            names: Vec::new(),
+            push_by_digest: false,
+            packing: Packing::default(),
+            oci_types,
+            annotations: BTreeMap::new(),
+        }
     }
 
     /// Reads what is typed after `--output`.
@@ -116,6 +141,23 @@ impl Output {
         let output = keys.output().map_err(fail)?;
         keys.nothing_left().map_err(fail)?;
         Ok(output)
+    }
+
+    /// Makes sure that what is pushed has names to be pushed by.
+    ///
+    /// # Errors
+    /// Fails where it has none, or one that says more than the digest does.
+    pub fn check_names(&self) -> Result<()> {
+        if self.push && self.names.is_empty() {
+            return Err(Error::Unsupported("tag is needed when pushing to registry".to_owned()));
+        }
+        let tagged = |name: &&Reference| name.tag().is_some_and(|tag| tag != "latest");
+        if self.push_by_digest
+            && let Some(name) = self.names.iter().find(tagged)
+        {
+            return Err(Error::Unsupported(format!("can't push tagged ref {name} by digest")));
+        }
+        Ok(())
     }
 
     /// Tells whether it goes to standard output.
@@ -165,10 +207,9 @@ impl Keys {
         if let Some(oci) = self.flag("oci-mediatypes")? {
             output.oci_types = oci;
         }
-        for key in ["push", "rewrite-timestamp"] {
-            if self.flag(key)? == Some(true) {
-                return Err(format!("{key} is not supported yet"));
-            }
+        self.pushing(&mut output)?;
+        if self.flag("rewrite-timestamp")? == Some(true) {
+            return Err("rewrite-timestamp is not supported yet".to_owned());
         }
         let is_annotation = |key: &String| key.starts_with("annotation.");
         let keys: Vec<String> =
@@ -180,8 +221,26 @@ impl Keys {
         Ok(output)
     }
 
+    fn pushing(&mut self, output: &mut Output) -> Checked<()> {
+        let kinds = [OutputKind::Image, OutputKind::Registry];
+        match self.flag("push")? {
+            Some(true) if !kinds.contains(&output.kind) => {
+                return Err(format!("type {} can't be pushed: add a type=registry", self.kind));
+            }
+            Some(false) if output.kind == OutputKind::Registry => {
+                return Err("type registry with push=false goes nowhere".to_owned());
+            }
+            push => output.push |= push == Some(true),
+        }
+        output.push_by_digest = self.flag("push-by-digest")? == Some(true);
+        if output.push_by_digest && !output.push {
+            return Err("push-by-digest is for what is pushed".to_owned());
+        }
+        Ok(())
+    }
+
     fn kind(&mut self) -> Checked<OutputKind> {
-        if self.kind != "image" {
+        if !matches!(self.kind.as_str(), "image" | "registry") {
             self.known.push("dest");
         }
         match self.kind.as_str() {
@@ -197,6 +256,7 @@ impl Keys {
             }
             "docker" => Ok(OutputKind::Docker { dest: self.file()? }),
             "image" => Ok(OutputKind::Image),
+            "registry" => Ok(OutputKind::Registry),
             "local" => {
                 self.known.push("platform-split");
                 let split = self.flag("platform-split")?;
@@ -207,7 +267,7 @@ impl Keys {
                 let split = self.flag("platform-split")?;
                 Ok(OutputKind::Tar { dest: self.file()?, split })
             }
-            "registry" | "cacheonly" => Err(format!("type {} is not supported yet", self.kind)),
+            "cacheonly" => Err(format!("type {} is not supported yet", self.kind)),
             other => {
                 let hint = nearest(other, TYPES)
                     .map_or_else(|| format!("one of {}", TYPES.join(", ")), ToOwned::to_owned);
@@ -339,6 +399,7 @@ mod tests {
             (r#"type=docker,"dest=a,b.tar""#, OutputKind::Docker { dest: path("a,b.tar") }),
             ("type=docker,dest=-", OutputKind::Docker { dest: Destination::Stdout }),
             ("type=image", OutputKind::Image),
+            ("type=registry,name=x", OutputKind::Registry),
         ] {
             assert_eq!(Output::parse(text).unwrap().kind, kind, "{text}");
         }
@@ -354,6 +415,14 @@ mod tests {
         assert_eq!((output.packing, output.oci_types), (packing, false));
         assert_eq!(output.annotations["x"], "y");
         assert!(!Output::parse("type=docker,dest=x").unwrap().oci_types);
+        let pushed = |text: &str| {
+            let output = Output::parse(text).unwrap();
+            (output.push, output.push_by_digest)
+        };
+        assert_eq!(pushed("type=image"), (false, false));
+        assert_eq!(pushed("type=image,push=true"), (true, false));
+        assert_eq!(pushed("type=registry"), (true, false));
+        assert_eq!(pushed("type=registry,push-by-digest=true"), (true, true));
     }
 
     #[test]
@@ -361,7 +430,7 @@ mod tests {
         for (text, expected) in [
             ("", "it is empty"),
             ("type=oic", "unknown type \"oic\", expected oci"),
-            ("type=registry,name=x", "type registry is not supported yet"),
+            ("type=cacheonly", "type cacheonly is not supported yet"),
             ("dest=x,y=z", "type is required"),
             ("type=oci,dst=x", "unknown key \"dst\" for type oci: did you mean dest?"),
             ("type=image,zzz=1", "unknown key \"zzz\" for type image: image takes compression"),
@@ -369,7 +438,9 @@ mod tests {
             ("type=oci,dest=a,dest=b", "dest is given twice"),
             ("type=local", "dest is required"),
             ("type=docker", "dest is required: there is no engine"),
-            ("type=image,push=true", "push is not supported yet"),
+            ("type=oci,push=true", "type oci can't be pushed"),
+            ("type=registry,push=false", "goes nowhere"),
+            ("type=image,push-by-digest=true", "push-by-digest is for what is pushed"),
             ("type=oci,compression=lzma", "unknown compression"),
             ("type=oci,compression-level=10", "compression-level \"10\" is not 0 to 9 (gzip)"),
             ("type=oci,tar=maybe", "tar is \"maybe\""),

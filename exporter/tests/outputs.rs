@@ -99,6 +99,7 @@ impl Fixture {
             fetcher: &self.fetcher,
             limits: ArchiveLimits::default(),
             progress: &Silent,
+            remote: None,
             stdout: &mut stdout,
         };
         let exported = export(&request, &mut context).unwrap();
@@ -305,6 +306,7 @@ fn an_image_without_files_can_be_exported() {
         fetcher: &fixture.fetcher,
         limits: ArchiveLimits::default(),
         progress: &Silent,
+        remote: None,
         stdout: &mut std::io::sink(),
     };
     let exported = export(&request, &mut context).unwrap();
@@ -334,6 +336,7 @@ fn platforms_lie_beside_each_other_or_share_a_place() {
             fetcher: &fixture.fetcher,
             limits: ArchiveLimits::default(),
             progress: &Silent,
+            remote: None,
             stdout: &mut stdout,
         };
         let exported = export(&request, &mut context);
@@ -459,6 +462,7 @@ fn a_layer_that_nobody_has_is_an_error() {
         fetcher: &fixture.fetcher,
         limits: ArchiveLimits::default(),
         progress: &Silent,
+        remote: None,
         stdout: &mut std::io::sink(),
     };
     let error = export(&request, &mut context).unwrap_err();

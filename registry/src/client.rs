@@ -245,22 +245,13 @@ impl Client {
         path: &'a str,
         left: usize,
     ) -> Call<'a> {
-        let mut headers = HeaderMap::new();
-        for accepted in [
-            media_type::OCI_INDEX,
-            media_type::DOCKER_MANIFEST_LIST,
-            media_type::OCI_MANIFEST,
-            media_type::DOCKER_MANIFEST,
-        ] {
-            headers.append(ACCEPT, HeaderValue::from_static(accepted));
-        }
         Call {
             endpoint,
             repository: name,
             scopes: Scopes::pull(name),
             method,
             target: Target::Path(path),
-            headers,
+            headers: accepted(),
             body: Body::Empty,
             attempts: self.attempts(left),
         }
@@ -271,6 +262,21 @@ impl Client {
         let attempts = self.transport.options.attempts;
         if left > 0 { attempts.min(2) } else { attempts }
     }
+}
+
+/// Returns the headers that name the documents that are understood: registries hide others.
+pub(crate) fn accepted() -> HeaderMap {
+    let kinds = [
+        media_type::OCI_INDEX,
+        media_type::DOCKER_MANIFEST_LIST,
+        media_type::OCI_MANIFEST,
+        media_type::DOCKER_MANIFEST,
+    ];
+    let mut headers = HeaderMap::new();
+    for kind in kinds {
+        headers.append(ACCEPT, HeaderValue::from_static(kind));
+    }
+    headers
 }
 
 /// Returns each of the items with the number of those after it.

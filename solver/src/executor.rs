@@ -66,6 +66,8 @@ pub struct StepContext {
     pub events: EventSender,
     /// Cancelled when the step has to stop.
     pub cancel: CancellationToken,
+    /// Whether no other step reads the result: it is what the graph is solved for.
+    pub is_last: bool,
 }
 
 impl StepContext {

@@ -40,6 +40,11 @@ impl Step {
         !self.rule.hidden
     }
 
+    /// Tells whether no other step reads its results.
+    pub(crate) fn is_last(&self, plan: &Plan) -> bool {
+        self.users.iter().all(|user| !plan.steps[*user].visible())
+    }
+
     /// Tells whether it counts as a step that can be cached.
     pub(crate) fn counted(&self) -> bool {
         self.visible() && !self.rule.ephemeral

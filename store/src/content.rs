@@ -179,6 +179,32 @@ impl Content {
         })
     }
 
+    /// Notes that a repository, as `docker.io/library/alpine`, has blobs.
+    pub fn note_repository(
+        &self,
+        repository: &str,
+        digests: impl Iterator<Item = Digest>,
+    ) -> Result<()> {
+        self.inner.index.write("note where blobs are", |transaction| {
+            let sql = "INSERT OR IGNORE INTO blob_repositories VALUES (?1, ?2)";
+            let mut statement = transaction.prepare_cached(sql)?;
+            for digest in digests {
+                statement.execute((digest.as_bytes(), repository))?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Returns the repositories that were noted to have a blob.
+    pub fn repositories(&self, digest: &Digest) -> Result<Vec<String>> {
+        self.inner.index.read("look up where a blob is", |connection| {
+            connection
+                .prepare_cached("SELECT repository FROM blob_repositories WHERE digest = ?1")?
+                .query_map([digest.as_bytes()], |row| row.get(0))?
+                .collect()
+        })
+    }
+
     /// Removes a blob whose bytes turned out not to be what its name says, so that it is made or
     /// fetched again.
     pub fn remove_corrupt(&self, digest: &Digest) -> Result<()> {
@@ -293,6 +319,23 @@ mod tests {
         assert!(matches!(content.read(&blob.digest, 4), Err(Error::TooLarge { .. })));
         assert_eq!(content.size(&Digest::of(b"other")).unwrap(), None);
         assert!(matches!(content.open(&Digest::of(b"other")), Err(Error::Missing { .. })));
+    }
+
+    #[test]
+    fn repositories_are_noted_as_long_as_the_blob_is_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let content = store.content();
+        let held = content.put(b"held").unwrap().digest;
+        let gone = Digest::of(b"gone");
+        content.note_repository("r/x", [held, gone].into_iter()).unwrap();
+        content.note_repository("r/x", [held].into_iter()).unwrap();
+        content.note_repository("r/y", [held].into_iter()).unwrap();
+        assert_eq!(content.repositories(&held).unwrap(), ["r/x", "r/y"]);
+        assert_eq!(content.repositories(&gone).unwrap(), ["r/x"]);
+        store.collect().unwrap();
+        assert_eq!(content.repositories(&held).unwrap(), ["r/x", "r/y"]);
+        assert!(content.repositories(&gone).unwrap().is_empty());
     }
 
     #[test]

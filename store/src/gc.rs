@@ -98,6 +98,9 @@ impl Store {
                     .prepare_cached("DELETE FROM blobs WHERE digest = ?1")?
                     .execute([digest.as_bytes()])?;
             }
+            let orphans = "DELETE FROM blob_repositories WHERE digest NOT IN
+                           (SELECT digest FROM blobs UNION SELECT digest FROM layer_blobs)";
+            transaction.prepare_cached(orphans)?.execute([])?;
             Ok(Doomed { layers, blobs })
         })
     }

@@ -232,6 +232,45 @@ impl Layers {
         }
     }
 
+    /// Makes a layer of a blob that was made here, on top of `parent`, or returns the one that is
+    /// known with the same chain ID.
+    pub fn commit_blob(
+        &self,
+        parent: Option<&LayerId>,
+        diff_id: &Digest,
+        blob: &LayerBlob,
+    ) -> Result<LayerId> {
+        let stored = self.inner.index.write("store a layer", |transaction| {
+            let below = match parent {
+                Some(parent) => match select(transaction, parent.as_str())? {
+                    Some(parent) => Some(parent.chain_id),
+                    None => return Ok(None),
+                },
+                None => None,
+            };
+            let chain = match below {
+                None => Some(chain_id(None, diff_id)),
+                Some(below) => below.map(|below| chain_id(Some(&below), diff_id)),
+            };
+            let known = match &chain {
+                Some(chain) => select_by_chain(transaction, chain)?,
+                None => None,
+            };
+            let id = if let Some(known) = known {
+                known.id
+            } else {
+                let id = LayerId(name::fresh());
+                let row = NewLayer { id: &id, parent, diff_id: Some(diff_id), tree: None };
+                insert(transaction, &row, chain.as_ref())?;
+                id
+            };
+            insert_blob(transaction, &id, blob)?;
+            self.inner.hold_layer(transaction, id.as_str())?;
+            Ok(Some(id))
+        })?;
+        stored.ok_or_else(|| Error::missing("layer", parent.map_or("", LayerId::as_str)))
+    }
+
     /// Gives a declared layer its tree. Where it has got one meanwhile, `tree` is dropped.
     pub fn attach(&self, mut tree: PendingTree, layer: &LayerId) -> Result<()> {
         let key = format!("attach-{layer}");
@@ -326,6 +365,18 @@ impl Layers {
                         origin: row.get(3)?,
                     })
                 })?
+                .collect()
+        })
+    }
+
+    /// Returns where a blob can be had: the origins of all layers that it is a packed form of.
+    pub fn origins(&self, blob: &Digest) -> Result<Vec<String>> {
+        let sql = "SELECT DISTINCT origin FROM layer_blobs
+                   WHERE digest = ?1 AND origin IS NOT NULL ORDER BY origin";
+        self.inner.index.read("look up origins", |connection| {
+            connection
+                .prepare_cached(sql)?
+                .query_map([blob.as_bytes()], |row| row.get(0))?
                 .collect()
         })
     }
@@ -455,6 +506,27 @@ mod tests {
         layers.attach(second, &top).unwrap();
         assert!(layers.get(&top).unwrap().unwrap().has_tree);
         assert_eq!(std::fs::read(layers.tree_path(&top).join("x")).unwrap(), b"1");
+    }
+
+    #[test]
+    fn blobs_become_layers_whatever_is_known_of_those_below() {
+        let (_dir, store) = opened();
+        let layers = store.layers();
+        let (a, b) = (Digest::of(b"a"), Digest::of(b"b"));
+        let base = layers.commit(layers.begin().unwrap(), None).unwrap();
+        let top = layers.commit_blob(Some(&base), &b, &blob("b")).unwrap();
+        let found = layers.get(&top).unwrap().unwrap();
+        assert_eq!((found.diff_id, found.chain_id, found.has_tree), (Some(b), None, false));
+        layers.add_blob(&base, &a, &blob("a")).unwrap();
+        let chain = chain_id(Some(&chain_id(None, &a)), &b);
+        assert_eq!(layers.get(&top).unwrap().unwrap().chain_id, Some(chain));
+        // Made once more, it is the same layer.
+        assert_eq!(layers.commit_blob(Some(&base), &b, &blob("b")).unwrap(), top);
+        let nobody = "0".parse().unwrap();
+        assert!(matches!(
+            layers.commit_blob(Some(&nobody), &b, &blob("b")),
+            Err(Error::Missing { .. })
+        ));
     }
 
     #[test]

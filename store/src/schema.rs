@@ -180,6 +180,13 @@ CREATE TABLE builds (
 ) STRICT;
 CREATE INDEX builds_by_start ON builds (started_at);
 ",
+    "
+CREATE TABLE blob_repositories (
+    digest     BLOB NOT NULL,
+    repository TEXT NOT NULL,
+    PRIMARY KEY (digest, repository)
+) STRICT, WITHOUT ROWID;
+",
 ];
 
 /// Returns the version of an index; 0 for one that has nothing in it yet.

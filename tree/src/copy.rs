@@ -17,6 +17,7 @@
 //! unpacked into.
 
 mod content;
+mod direct;
 mod place;
 mod source;
 
@@ -35,6 +36,8 @@ use crate::tar_reader::TarReader;
 use crate::unpack::{UnpackOptions, unpack};
 use crate::view::View;
 use crate::{names, wildcard};
+
+pub use direct::plan as plan_copies;
 
 /// Mode of directories that are made on the way to the destination, unless the copy sets one.
 const PARENT_MODE: u32 = 0o755;
@@ -83,6 +86,25 @@ pub struct CopyOptions {
 /// # Errors
 /// Fails with BuildKit's texts where paths are missing or in the way.
 pub fn copy(source: View<'_>, dest: &Dir, options: &CopyOptions) -> Result<()> {
+    for Copied { selected, name } in copied(source, dest, options)? {
+        if let Some(archive) = archive(source, &selected, options) {
+            unpack_archive((source.dir, archive), dest, options)?;
+            continue;
+        }
+        copy_selected((source, selected), (dest, &name), options)?;
+    }
+    Ok(())
+}
+
+/// What is copied from one source path.
+struct Copied {
+    selected: Selected,
+    /// The last name of the source path.
+    name: Vec<u8>,
+}
+
+/// Returns what a copy copies, at least one entry of each source path.
+fn copied(source: View<'_>, dest: &Dir, options: &CopyOptions) -> Result<Vec<Copied>> {
     let asked = names::rooted(options.source.as_bytes());
     if !options.create_dest_path {
         let path = dest.real_path(Path::new(&options.dest))?;
@@ -104,24 +126,28 @@ pub fn copy(source: View<'_>, dest: &Dir, options: &CopyOptions) -> Result<()> {
         return Err(Error::NoMatch { pattern: asked.to_string_lossy().into_owned() });
     }
     check_required(&options.required, &asked, &selected)?;
-    for selected in selected {
+    let copied = |selected: Selected| {
         let path = if is_pattern { names::rooted(&selected.path) } else { asked.clone() };
-        let Some(first) = selected.entries.first() else {
+        if selected.entries.is_empty() {
             return Err(Error::NotFound { path });
-        };
-        if options.unpack
-            && first.entry.metadata.is_file()
-            && is_archive(source.dir, &first.entry.path)
-        {
-            unpack_archive((source.dir, &first.entry.path), dest, options)?;
-            continue;
         }
         // `dir/.` names no entry of its own.
         let nameless = !options.allow_wildcard && options.source.ends_with("/.");
         let name = path.file_name().filter(|_| !nameless).map(names::bytes).unwrap_or_default();
-        copy_selected((source, selected), (dest, name), options)?;
-    }
-    Ok(())
+        Ok(Copied { name: name.to_vec(), selected })
+    };
+    selected.into_iter().map(copied).collect()
+}
+
+/// Returns the path of an archive that is to be unpacked rather than copied.
+fn archive<'s>(
+    source: View<'_>,
+    selected: &'s Selected,
+    options: &CopyOptions,
+) -> Option<&'s [u8]> {
+    let first = selected.entries.first().filter(|_| options.unpack)?;
+    let path = first.entry.path.as_slice();
+    (first.entry.metadata.is_file() && is_archive(source.dir, path)).then_some(path)
 }
 
 /// Checks that each required path begins the path of something selected.
@@ -141,22 +167,29 @@ fn check_required(required: &[PathBuf], asked: &Path, selected: &[Selected]) -> 
     Ok(())
 }
 
+/// Returns what directories get that are made on the way to the destination.
+fn parents(options: &CopyOptions) -> Attributes {
+    let mode = options.mode.as_ref().and_then(ModeChange::bits).unwrap_or(PARENT_MODE) & 0o777;
+    Attributes { mode: Some(mode), owner: options.owner, mtime: options.mtime }
+}
+
+/// Returns the part of the destination's text that names a directory, if any does.
+fn holder(options: &CopyOptions) -> Option<&Path> {
+    let text = Path::new(&options.dest);
+    let is_slashed = options.dest.ends_with('/') || options.dest.ends_with("/.");
+    if is_slashed { Some(text) } else { text.parent() }
+}
+
 /// Copies what is selected at one source path, whose last name is `name`.
 fn copy_selected(
     (source, selected): (View<'_>, Selected),
     (dest, name): (&Dir, &[u8]),
     options: &CopyOptions,
 ) -> Result<()> {
-    let parents = Attributes {
-        mode: Some(options.mode.as_ref().and_then(ModeChange::bits).unwrap_or(PARENT_MODE) & 0o777),
-        owner: options.owner,
-        mtime: options.mtime,
-    };
+    let parents = parents(options);
     let is_dir = selected.entries.first().is_some_and(|first| first.entry.metadata.is_dir());
     let text = Path::new(&options.dest);
-    let is_slashed = options.dest.ends_with('/') || options.dest.ends_with("/.");
-    let holder = if is_slashed { Some(text) } else { text.parent() };
-    let mut made = match holder {
+    let mut made = match holder(options) {
         Some(holder) => dest.mkdir_all(holder, &parents)?,
         None => Vec::new(),
     };

@@ -37,7 +37,7 @@ mod wildcard;
 
 pub use archive_limits::ArchiveLimits;
 pub use attributes::{Attributes, Xattr};
-pub use copy::{CopyOptions, copy};
+pub use copy::{CopyOptions, copy, plan_copies};
 pub use decompress::{decompress, is_archive_start};
 pub use digest::{Selection, content_digest};
 pub use dir::Dir;
@@ -45,7 +45,7 @@ pub use error::{Error, Result};
 pub use ids::Ids;
 pub use metadata::{FileKind, Metadata, Owner, Timestamp};
 pub use mode::ModeChange;
-pub use pack::{PackOptions, Packed, Whiteouts, pack};
+pub use pack::{PackOptions, Packed, Plan, Whiteouts, pack};
 pub use pattern::PatternMatcher;
 pub use stamp::{Stamp, stamp};
 pub use unpack::{UnpackOptions, Unpacked, unpack};

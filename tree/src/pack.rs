@@ -26,11 +26,14 @@ mod together;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::fs::File;
 use std::io::Write;
+use std::os::fd::AsFd as _;
 
 use crate::dir::Dir;
 use crate::error::{Error, Result};
 use crate::metadata::{FileKind, Metadata, Owner, Timestamp};
+use crate::names;
 use crate::view::View;
 use crate::walk::{self, Entry, Opener};
 use header::Header;
@@ -81,7 +84,8 @@ pub fn pack(dir: &Dir, sink: &mut dyn Write, options: PackOptions) -> Result<Pac
 /// What the tar of a tree will hold. No file has been read for it.
 #[derive(Debug)]
 pub struct Plan<'a> {
-    dir: &'a Dir,
+    /// The directories that files are read from.
+    dirs: Vec<&'a Dir>,
     items: Vec<Item>,
     /// The directory of the tar that everything lies in, and its time; `None` for the root.
     below: Option<(Vec<u8>, Timestamp)>,
@@ -89,13 +93,24 @@ pub struct Plan<'a> {
 
 /// An entry of the tar.
 #[derive(Debug)]
-struct Item {
-    entry: Entry,
-    role: Role,
+pub(crate) struct Item {
+    pub(crate) entry: Entry,
+    pub(crate) role: Role,
+    /// Where a file is read from that doesn't lie under its own path in the first directory.
+    pub(crate) origin: Option<Origin>,
+}
+
+/// Where a file is that has another name in the tar.
+#[derive(Clone, Debug)]
+pub(crate) struct Origin {
+    /// The directory's number.
+    pub(crate) dir: usize,
+    /// The path in it, as a walk has it.
+    pub(crate) path: Vec<u8>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Role {
+pub(crate) enum Role {
     /// What the tree has there.
     Itself,
     /// Another name of the item with this index.
@@ -113,7 +128,8 @@ impl<'a> Plan<'a> {
     pub fn new(dir: &'a Dir, options: PackOptions) -> Result<Self> {
         let view = View { dir, excludes: None, owner: None, xattrs: true };
         let entries = walk::entries(view, "/".as_ref())?;
-        let mut plan = Self { dir, items: Vec::with_capacity(entries.len()), below: None };
+        let items = Vec::with_capacity(entries.len());
+        let mut plan = Self { dirs: vec![dir], items, below: None };
         let mut names = HashMap::new();
         for mut entry in entries {
             if let Some(clamp) = options.clamp_mtime {
@@ -122,6 +138,11 @@ impl<'a> Plan<'a> {
             plan.add(entry, options.whiteouts, &mut names)?;
         }
         Ok(plan)
+    }
+
+    /// Plans a tar of `items`, in their order, whose files are in `dirs`.
+    pub(crate) fn of(dirs: Vec<&'a Dir>, items: Vec<Item>) -> Self {
+        Self { dirs, items, below: None }
     }
 
     /// Returns how many entries the tar will have.
@@ -148,7 +169,7 @@ impl<'a> Plan<'a> {
         stream: &mut Stream<'_>,
         mut skips: impl FnMut(&[u8], FileKind) -> bool,
     ) -> Result<u64> {
-        let mut opener = Opener::new(self.dir);
+        let mut openers: Vec<_> = self.dirs.iter().map(|dir| Opener::new(dir)).collect();
         let mut header = Vec::with_capacity(2048);
         let mut entries = 0;
         for item in &self.items {
@@ -157,13 +178,13 @@ impl<'a> Plan<'a> {
                 continue;
             }
             entries += 1;
-            header.clear();
-            self.header(item, &path).encode(&mut header);
             let failed = |error| Error::io("pack", item.entry.shown(), error);
+            let file = open(item, &mut openers)?;
+            let size = file.as_ref().map_or(0, |(_, size)| *size);
+            header.clear();
+            self.header(item, (&path, size)).encode(&mut header);
             stream.put(&header).map_err(failed)?;
-            let size = item.size();
-            if size > 0 {
-                let file = opener.open(&item.entry.path)?;
+            if let Some((file, size)) = file {
                 stream.put_file(&file, size).map_err(failed)?;
                 stream.pad().map_err(failed)?;
             }
@@ -217,17 +238,17 @@ impl<'a> Plan<'a> {
                 role = Role::Link(first);
             }
         }
-        self.items.push(Item { entry, role });
+        self.items.push(Item { entry, role, origin: None });
     }
 
-    fn header<'b>(&'b self, item: &'b Item, path: &'b [u8]) -> Header<'b> {
+    fn header<'b>(&'b self, item: &'b Item, (path, size): (&'b [u8], u64)) -> Header<'b> {
         let metadata = &item.entry.metadata;
         Header {
             path,
             kind: metadata.kind,
             mode: metadata.mode,
             owner: metadata.owner,
-            size: item.size(),
+            size,
             mtime: metadata.mtime.seconds,
             target: match item.role {
                 Role::Link(first) => self.placed(&self.items[first].entry.path),
@@ -255,7 +276,7 @@ impl Item {
             blocks: 0,
         };
         let entry = Entry { path, metadata, target: Vec::new(), xattrs: Vec::new() };
-        Self { entry, role: Role::Mark }
+        Self { entry, role: Role::Mark, origin: None }
     }
 
     /// Returns how many bytes follow the header.
@@ -266,4 +287,25 @@ impl Item {
             0
         }
     }
+}
+
+/// Opens the file whose bytes follow the header, if any do, and returns how many they are.
+fn open(item: &Item, openers: &mut [Opener<'_>]) -> Result<Option<(File, u64)>> {
+    let size = item.size();
+    let Some(origin) = &item.origin else {
+        let opened = (size > 0).then(|| openers[0].open(&item.entry.path)).transpose()?;
+        return Ok(opened.map(|file| (file, size)));
+    };
+    if item.role != Role::Itself || !item.entry.metadata.is_file() {
+        return Ok(None);
+    }
+    // A file of somebody else's may have changed since it was listed, and is taken as it is.
+    let file = openers[origin.dir].open(&origin.path)?;
+    let metadata = Metadata::of_fd(file.as_fd())
+        .map_err(|errno| Error::io("stat", names::path(&origin.path), errno))?;
+    if !metadata.is_file() {
+        let path = names::path(&origin.path);
+        return Err(Error::invalid(path, "changed its type while it was copied"));
+    }
+    Ok(Some((file, metadata.size)))
 }

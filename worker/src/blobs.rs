@@ -27,7 +27,7 @@ impl Blobs {
     }
 
     /// Returns who speaks to registries.
-    pub(crate) fn client(&self) -> &Client {
+    pub fn client(&self) -> &Client {
         &self.registry
     }
 

@@ -64,6 +64,9 @@ pub enum Error {
     /// A graph that asks for something impossible, or something that isn't there.
     #[error("{0}")]
     Invalid(String),
+    /// A layer can't be packed.
+    #[error(transparent)]
+    Pack(Box<dyn std::error::Error + Send + Sync>),
     /// The step was cancelled.
     #[error("canceled")]
     Cancelled,

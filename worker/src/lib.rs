@@ -41,6 +41,7 @@ pub use cache::StoreCache;
 pub use error::{Error, Result};
 pub use exec::FailedStep;
 pub use exec::allowed::{Allowed, NETWORK_HOST, SECURITY_INSECURE};
+pub use file::direct::{Fill, LayerPacker};
 pub use output::Output;
 pub use pull::{PullObserver, PullReport, PullRequest, Pulled};
 pub use resolve::{ImageResolver, ImageResolverOptions, Resolved};

@@ -17,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::exec::Exec;
 use crate::exec::allowed::Allowed;
 use crate::exec::secret::Secrets;
+use crate::file::direct::LayerPacker;
 use crate::flight::cancellable;
 use crate::network::Bridge;
 use crate::output::Output;
@@ -54,6 +55,9 @@ pub struct WorkerOptions {
     pub runtime: Option<PathBuf>,
     /// What files and repositories elsewhere are fetched with.
     pub remote: RemoteOptions,
+    /// Packs layers that no step reads, where the outputs want blobs of them and nobody will want
+    /// trees; `None` has every layer made as a tree.
+    pub packer: Option<Arc<dyn LayerPacker>>,
     /// Whether a `RUN` step that fails leaves a [`FailedStep`](crate::FailedStep) behind.
     pub keep_failed: bool,
 }
@@ -96,6 +100,7 @@ pub struct Worker {
     snapshots: Snapshots,
     remotes: Remotes,
     exec: Exec,
+    packer: Option<Arc<dyn LayerPacker>>,
 }
 
 impl Worker {
@@ -110,6 +115,7 @@ impl Worker {
             images: Arc::clone(&options.images),
             remotes: Remotes::new(snapshots.clone(), secrets, options.remote.clone()),
             contexts: options.contexts.clone(),
+            packer: options.packer.clone(),
             exec: Exec::new(snapshots.clone(), options),
             snapshots,
         })
@@ -217,7 +223,8 @@ impl Worker {
                 Ok(vec![self.load(source, &platform, context).await?])
             }
             Some(OpKind::File(op)) => {
-                file::run(&self.snapshots, op, inputs.to_vec(), context).await
+                let how = (self.packer.as_ref(), context);
+                file::run(&self.snapshots, op, inputs.to_vec(), how).await
             }
             Some(OpKind::Merge(op)) => {
                 Ok(vec![merge::merge(&self.snapshots, op, inputs, context).await?])

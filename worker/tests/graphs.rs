@@ -93,6 +93,7 @@ impl Bench {
             resolv_conf: b"nameserver 192.0.2.1\n".to_vec(),
             secrets: BTreeMap::new(),
             agents: BTreeMap::new(),
+            packer: None,
             remote: kiln_worker::RemoteOptions::default(),
             keep_failed: false,
         });

@@ -74,7 +74,8 @@ impl Input {
         check_privileges()?;
         let step = Step::begin(events, "[internal] load remote build context".to_owned());
         let id = step.id();
-        let context = StepContext { vertex: id, events: events.clone(), cancel: cancel.clone() };
+        let (events, cancel) = (events.clone(), cancel.clone());
+        let context = StepContext { vertex: id, events, cancel, is_last: false };
         let fetched = Self::fetch_files(options, tools, &context).await;
         let (root, place) = match fetched {
             Ok(fetched) => fetched,

@@ -21,7 +21,7 @@ static NEXT_STEP: AtomicU32 = AtomicU32::new(1 << 24);
 
 /// A step outside of the graph, shown with the others.
 #[derive(Debug)]
-pub(super) struct Step<'a> {
+pub(crate) struct Step<'a> {
     id: VertexId,
     begun: Instant,
     events: &'a EventSender,
@@ -29,7 +29,7 @@ pub(super) struct Step<'a> {
 
 impl<'a> Step<'a> {
     /// Begins a step.
-    pub(super) fn begin(events: &'a EventSender, name: String) -> Self {
+    pub(crate) fn begin(events: &'a EventSender, name: String) -> Self {
         let id = NEXT_STEP.fetch_add(1, Ordering::Relaxed);
         events.send(Event::Vertex { id, name, digest: None });
         events.send(Event::Started { id });
@@ -37,22 +37,22 @@ impl<'a> Step<'a> {
     }
 
     /// Returns its number.
-    pub(super) fn id(&self) -> VertexId {
+    pub(crate) fn id(&self) -> VertexId {
         self.id
     }
 
     /// Ends it with success.
-    pub(super) fn complete(self) {
+    pub(crate) fn complete(self) {
         self.events.send(Event::Completed { id: self.id, duration: self.begun.elapsed() });
     }
 
     /// Ends it with a failure.
-    pub(super) fn fail(self, error: &dyn std::fmt::Display) {
+    pub(crate) fn fail(self, error: &dyn std::fmt::Display) {
         self.events.send(Event::Failed { id: self.id, error: error.to_string() });
     }
 
     /// Ends it as `result` has it.
-    pub(super) fn end<T, E: std::fmt::Display>(self, result: Result<T, E>) -> Result<T, E> {
+    pub(crate) fn end<T, E: std::fmt::Display>(self, result: Result<T, E>) -> Result<T, E> {
         match &result {
             Ok(_) => self.complete(),
             Err(error) => self.fail(error),

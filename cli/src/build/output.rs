@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use kiln_exporter::{
-    BlobFetcher, ExportContext, ExportRequest, Exported, Output, OutputKind, Progress,
+    BlobFetcher, ExportContext, ExportRequest, Exported, Output, OutputKind, Progress, Remote,
 };
 use kiln_oci::Reference;
 use kiln_solver::{Event, EventSender, VertexId};
@@ -18,9 +18,16 @@ use tokio_util::sync::CancellationToken;
 use super::images::Step;
 
 /// Makes out where the image goes: where the arguments say, else into the store.
-pub(super) fn resolve(texts: &[String], tags: &[Reference]) -> Result<Vec<Output>> {
+pub(super) fn resolve(texts: &[String], tags: &[Reference], push: bool) -> Result<Vec<Output>> {
     let mut outputs =
         texts.iter().map(|text| Output::parse(text)).collect::<Result<Vec<_>, _>>()?;
+    if push {
+        let goes_there = |it: &Output| matches!(it.kind, OutputKind::Image | OutputKind::Registry);
+        if !outputs.iter().any(goes_there) {
+            outputs.push(Output::new(OutputKind::Registry));
+        }
+        outputs.iter_mut().filter(|it| goes_there(it)).for_each(|output| output.push = true);
+    }
     if outputs.is_empty() {
         outputs.push(Output::new(OutputKind::Image));
     }
@@ -30,6 +37,7 @@ pub(super) fn resolve(texts: &[String], tags: &[Reference]) -> Result<Vec<Output
                 output.names.push(tag.clone());
             }
         }
+        output.check_names()?;
     }
     Ok(outputs)
 }
@@ -52,12 +60,14 @@ impl Exporting {
             let step = Step::begin(&self.events, "exporting".to_owned());
             let id = step.id();
             let reporter = Reporter { id, events: &self.events, cancel: &self.cancel };
-            let fetcher = Fetcher { blobs: &self.blobs, worker: &self.worker, runtime };
+            let fetcher =
+                Fetcher { blobs: &self.blobs, worker: &self.worker, runtime: runtime.clone() };
             let mut context = ExportContext {
                 store: &self.store,
                 fetcher: &fetcher,
                 limits: self.limits,
                 progress: &reporter,
+                remote: Some(Remote { client: self.blobs.client(), runtime: &runtime }),
                 stdout: &mut std::io::stdout(),
             };
             step.end(kiln_exporter::export(&request, &mut context))
@@ -66,11 +76,11 @@ impl Exporting {
     }
 }
 
-/// Reports an export as a step.
-struct Reporter<'a> {
-    id: VertexId,
-    events: &'a EventSender,
-    cancel: &'a CancellationToken,
+/// Reports an export as a step, or as part of one.
+pub(super) struct Reporter<'a> {
+    pub(super) id: VertexId,
+    pub(super) events: &'a EventSender,
+    pub(super) cancel: &'a CancellationToken,
 }
 
 impl Progress for Reporter<'_> {

@@ -88,7 +88,7 @@ impl BuildRequest {
             (false, stages) => (!stages.is_empty()).then_some(stages),
         };
         let platforms = platforms::platforms(&arguments.platforms)?;
-        let outputs = output::resolve(&arguments.outputs, &tags)?;
+        let outputs = output::resolve(&arguments.outputs, &tags, arguments.push)?;
         platforms::check_outputs(&platforms, &outputs)?;
         Ok(Self {
             context,

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::on_error::OnError;
 use super::request::{BuildRequest, CONTEXT_NAME};
 use super::session::Failure;
-use super::ssh;
+use super::{packer, ssh};
 use crate::rootless;
 use crate::settings::Settings;
 
@@ -56,6 +56,7 @@ impl Tools {
             agents: request.agents.clone(),
             keep_failed: request.on_error == OnError::Shell,
             limits: request.resources.clone(),
+            packer: packer::packer(&store, &request.outputs),
             runtime: request.runtime.clone(),
             remote: RemoteOptions {
                 max_bytes: request.input_limit,

@@ -17,6 +17,7 @@ use crate::settings::Settings;
 ///
 /// Reads CONTEXT/Dockerfile (or --file), builds it with the files of CONTEXT, and keeps the image
 /// in the local store, or writes it where --output says.
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 #[derive(Debug, Args)]
 pub(crate) struct BuildArguments {
     /// Directory whose files COPY and ADD take, or the URL of a repository, an archive or a
@@ -45,10 +46,14 @@ pub(crate) struct BuildArguments {
     /// Label of the image
     #[arg(long = "label", value_name = "NAME=VALUE")]
     pub(crate) labels: Vec<String>,
-    /// Where the image goes: type=image|oci|docker|local|tar[,dest=PATH][,…], or a directory; `-`
+    /// Where the image goes: type=image|registry|oci|docker|local|tar[,dest=PATH][,…], or a directory; `-`
     /// writes a tar of the files to standard output
     #[arg(short, long = "output", value_name = "OUTPUT")]
     pub(crate) outputs: Vec<String>,
+    /// Push the image to the registries of its names: --output=type=registry, or push=true for
+    /// what --output=type=image makes
+    #[arg(long)]
+    pub(crate) push: bool,
     /// Platforms to build for, separated by commas or given several times; `local` is this
     /// machine's own [default: local]
     #[arg(long = "platform", value_name = "OS/ARCH[/VARIANT]", env = "DOCKER_DEFAULT_PLATFORM")]
@@ -84,10 +89,10 @@ pub(crate) struct BuildArguments {
     pub(crate) agents: Vec<String>,
     /// Write the build graph to a file, `-` for standard output, and build nothing; of several
     /// platforms each gets a file of its own, as `FILE.linux_arm64`
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["outputs", "iidfile"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["outputs", "push", "iidfile"])]
     pub(crate) dump_llb: Option<PathBuf>,
     /// Run the build checks and build nothing; the same as --call=check
-    #[arg(long, conflicts_with_all = ["call", "dump_llb", "outputs", "iidfile"])]
+    #[arg(long, conflicts_with_all = ["call", "dump_llb", "outputs", "push", "iidfile"])]
     pub(crate) check: bool,
     /// What is asked of the Dockerfile: build, check (or lint), outline (what the target can be
     /// given), targets; `,format=json` for programs
@@ -97,7 +102,7 @@ pub(crate) struct BuildArguments {
         default_value = "build",
         hide_default_value = true
     )]
-    #[arg(conflicts_with_all = ["dump_llb", "outputs", "iidfile"])]
+    #[arg(conflicts_with_all = ["dump_llb", "outputs", "push", "iidfile"])]
     pub(crate) call: Call,
     /// Run every step, whether its result is known or not
     #[arg(long)]

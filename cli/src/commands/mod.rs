@@ -7,6 +7,8 @@ pub(crate) mod images;
 pub(crate) mod inspect;
 pub(crate) mod login;
 pub(crate) mod logout;
+pub(crate) mod pull;
+pub(crate) mod push;
 pub(crate) mod rmi;
 pub(crate) mod run;
 pub(crate) mod sync;

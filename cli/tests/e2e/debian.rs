@@ -68,6 +68,9 @@ fn a_compiled_program_is_built_in_debian_and_run_from_scratch() {
     kiln.write("ctx/flags.mk", "");
     kiln.write("ctx/cmd/main.c", PROGRAM);
     build(&["-t", "server", "ctx"]);
+    // That was on the bridge; the mirror is reached by the host's network, too.
+    kiln.write("host/Dockerfile", "FROM debian:bookworm\nRUN apt-get update\n");
+    build(&["--network=host", "host"]);
     assert_eq!(kiln.run(&["run", "--rm", "server"]).success(), "hello from server\n");
     build(&["-t", "client", "--target", "client", "ctx"]);
     assert_eq!(kiln.run(&["run", "--rm", "client"]).success(), "hello from client\n");

@@ -18,6 +18,7 @@ mod documents;
 mod images;
 mod integrity;
 mod mounts;
+mod network;
 mod races;
 mod runtime;
 mod secrets;

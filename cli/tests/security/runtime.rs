@@ -1,6 +1,6 @@
 //! What a `RUN` step can reach of the machine and of kiln.
 
-use crate::arena::{Arena, SECRET, host, rounds};
+use crate::arena::{Arena, SECRET, host, is_rootless, rounds};
 use crate::images::Tar;
 
 #[test]
@@ -183,7 +183,10 @@ fn no_network_reaches_nothing() {
     );
     arena.build(&alone, &[]).success();
     arena.build(&alone.replace("--network=none ", ""), &["--network", "none"]).success();
-    arena.build(&format!("FROM base\nRUN ! {call}\n"), &[]).success();
+    if !is_rootless() {
+        // On the bridge, where the other end is the step's own.
+        arena.build(&format!("FROM base\nRUN ! {call}\n"), &[]).success();
+    }
     let host = format!("FROM base\nRUN {call} | grep reached\n");
     arena.build(&host, &["--network", "host"]).success();
     served.join().unwrap();

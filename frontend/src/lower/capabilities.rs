@@ -3,9 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use kiln_llb::op::{
-    ExecOp, FileActionKind, FileOp, MountKind, NetMode, OpKind, SecurityMode, SourceOp,
-};
+use kiln_llb::op::{ExecOp, MountKind, NetMode, OpKind, SecurityMode, SourceOp};
 
 /// Returns the capabilities that an op needs.
 pub(super) fn of(kind: &OpKind) -> BTreeMap<String, bool> {
@@ -13,7 +11,8 @@ pub(super) fn of(kind: &OpKind) -> BTreeMap<String, bool> {
     match kind {
         OpKind::Source(source) => source_needs(source, &mut needed),
         OpKind::Exec(exec) => exec_needs(exec, &mut needed),
-        OpKind::File(file) => file_needs(file, &mut needed),
+        // What copies need besides is worked out by BuildKit's client after it has written this down.
+        OpKind::File(_) => needed.push("file.base"),
         OpKind::Merge(_) => needed.push("mergeop"),
         OpKind::Diff(_) => needed.push("diffop"),
         OpKind::Build(_) => {}
@@ -76,23 +75,6 @@ fn exec_needs(exec: &ExecOp, needed: &mut Vec<&'static str>) {
             MountKind::Tmpfs { size, .. } => {
                 when(true, "exec.mount.tmpfs");
                 when(*size > 0, "exec.mount.tmpfs.size");
-            }
-        }
-    }
-}
-
-fn file_needs(file: &FileOp, needed: &mut Vec<&'static str>) {
-    needed.push("file.base");
-    for action in &file.actions {
-        if let FileActionKind::Copy(copy) = &action.kind {
-            if !copy.include_patterns.is_empty() || !copy.exclude_patterns.is_empty() {
-                needed.push("file.copy.includeexcludepatterns");
-            }
-            if !copy.required_paths.is_empty() {
-                needed.push("file.copy.requiredpaths");
-            }
-            if !copy.mode_str.is_empty() {
-                needed.push("file.copy.modestring");
             }
         }
     }

@@ -3,11 +3,11 @@
 use bytes::Bytes;
 use kiln_oci::{Digest, Reference};
 use reqwest::Method;
-use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 
 use crate::auth::Scopes;
 use crate::body::Body;
-use crate::client::Client;
+use crate::client::{Client, accepted};
 use crate::error::{Error, Problem};
 use crate::repository::Repository;
 use crate::transport::{Call, Target};
@@ -53,15 +53,13 @@ impl Client {
         let path = format!("manifests/{digest}");
         let found = async {
             let endpoint = self.transport.upstream(repository.registry())?;
-            let mut headers = HeaderMap::new();
-            headers.insert(ACCEPT, HeaderValue::from_static("*/*"));
             let call = Call {
                 endpoint: &endpoint,
                 repository: repository.name(),
                 scopes: Scopes::push(repository.name()),
                 method: Method::HEAD,
                 target: Target::Path(&path),
-                headers,
+                headers: accepted(),
                 body: Body::Empty,
                 attempts: self.transport.options.attempts,
             };

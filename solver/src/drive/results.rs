@@ -95,7 +95,8 @@ where
         };
         let save = (!state.taint.ephemeral).then(|| (state.canonical, record()));
         let cancel = self.world.cancel.clone();
-        let context = StepContext { vertex: number as VertexId, events, cancel };
+        let is_last = self.plan.steps[number].is_last(&self.plan);
+        let context = StepContext { vertex: number as VertexId, events, cancel, is_last };
         state.result = ResultState::Running;
         state.started = true;
         state.tail = Some(tail.clone());

@@ -133,36 +133,16 @@ impl<'a> Copier<'a> {
         Ok(work)
     }
 
-    /// Returns what a directory is to have in the end: all that the source has where it was made, or
-    /// was selected below the source path; else as little as BuildKit changes.
     fn finish_of(
         &self,
         path: PathBuf,
         entry: Entry,
         (made, is_root, passed): (bool, bool, bool),
     ) -> Finish {
-        let all = self.attributes(&entry.metadata);
-        let (attributes, xattrs) = match (made, is_root, passed) {
-            (true, ..) | (false, false, false) => (all, entry.xattrs),
-            (false, true, _) => (Attributes { mtime: all.mtime, ..Default::default() }, Vec::new()),
-            (false, false, true) => {
-                let mode = Some(entry.metadata.mode);
-                (Attributes { mode, ..Default::default() }, Vec::new())
-            }
-        };
+        let is_whole = made || !(is_root || passed);
+        let attributes = directory(self.options, &entry.metadata, (made, is_root, passed));
+        let xattrs = if is_whole { entry.xattrs } else { Vec::new() };
         Finish { path, attributes, xattrs }
-    }
-
-    fn attributes(&self, metadata: &Metadata) -> Attributes {
-        let mode = match &self.options.mode {
-            Some(change) => change.apply(metadata.mode, metadata.is_dir()),
-            None => metadata.mode,
-        };
-        Attributes {
-            mode: Some(mode),
-            owner: Some(self.options.owner.unwrap_or(metadata.owner)),
-            mtime: Some(self.options.mtime.unwrap_or(metadata.mtime)),
-        }
     }
 
     /// The second pass: makes one file, link or node.
@@ -170,7 +150,7 @@ impl<'a> Copier<'a> {
         if job.occupied {
             hands.place.clear(&job.path)?;
         }
-        let attributes = self.attributes(&job.entry.metadata);
+        let attributes = attributes(self.options, &job.entry.metadata);
         let error = |errno| Error::io("copy to", &job.path, errno);
         let (dir, name) = hands.place.of(&job.path)?;
         match job.entry.metadata.kind {
@@ -207,6 +187,34 @@ impl<'a> Copier<'a> {
         };
         let (dir, name) = place.of(&job.path)?;
         linkat(&parent, old, dir, names::path(name), AtFlags::empty()).map_err(error)
+    }
+}
+
+/// Returns what a copy of something gets.
+pub(super) fn attributes(options: &CopyOptions, metadata: &Metadata) -> Attributes {
+    let mode = match &options.mode {
+        Some(change) => change.apply(metadata.mode, metadata.is_dir()),
+        None => metadata.mode,
+    };
+    Attributes {
+        mode: Some(mode),
+        owner: Some(options.owner.unwrap_or(metadata.owner)),
+        mtime: Some(options.mtime.unwrap_or(metadata.mtime)),
+    }
+}
+
+/// Returns what a directory is to have in the end: all that the source has where it was made, or
+/// was selected below the source path; else as little as BuildKit changes.
+pub(super) fn directory(
+    options: &CopyOptions,
+    metadata: &Metadata,
+    (made, is_root, passed): (bool, bool, bool),
+) -> Attributes {
+    let all = attributes(options, metadata);
+    match (made, is_root, passed) {
+        (true, ..) | (false, false, false) => all,
+        (false, true, _) => Attributes { mtime: all.mtime, ..Attributes::default() },
+        (false, false, true) => Attributes { mode: Some(metadata.mode), ..Attributes::default() },
     }
 }
 

@@ -11,14 +11,14 @@ fn text(path: &Path) -> String {
     String::from_utf8_lossy(&std::fs::read(path).unwrap()).into_owned()
 }
 
-struct Trees {
+pub(super) struct Trees {
     _temp: tempfile::TempDir,
-    from: PathBuf,
-    to: PathBuf,
+    pub(super) from: PathBuf,
+    pub(super) to: PathBuf,
 }
 
 /// Options as the `COPY` instruction has them.
-fn instruction(source: &str, dest: &str) -> CopyOptions {
+pub(super) fn instruction(source: &str, dest: &str) -> CopyOptions {
     CopyOptions {
         source: source.to_owned(),
         dest: dest.to_owned(),
@@ -33,7 +33,7 @@ fn instruction(source: &str, dest: &str) -> CopyOptions {
 
 impl Trees {
     /// The source tree of most of the golden cases.
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let temp = tempfile::tempdir().unwrap();
         let (from, to) = (temp.path().join("from"), temp.path().join("to"));
         std::fs::create_dir_all(from.join("src/sub/deep")).unwrap();
@@ -59,7 +59,7 @@ impl Trees {
         Self { _temp: temp, from, to }
     }
 
-    fn copy(&self, options: &CopyOptions) -> Result<()> {
+    pub(super) fn copy(&self, options: &CopyOptions) -> Result<()> {
         let from = Dir::open(&self.from).unwrap();
         copy(View::of(&from), &Dir::open(&self.to).unwrap(), options)
     }

@@ -14,7 +14,15 @@ pub(super) fn copy(
     action: &CopyAction,
     (owner, limits): (Option<Owner>, ArchiveLimits),
 ) -> Result<()> {
-    let options = CopyOptions {
+    kiln_tree::copy(source, target, &options(action, (owner, limits))?).map_err(missing)
+}
+
+/// Returns what an action says of how to copy.
+pub(super) fn options(
+    action: &CopyAction,
+    (owner, limits): (Option<Owner>, ArchiveLimits),
+) -> Result<CopyOptions> {
+    Ok(CopyOptions {
         source: action.src.clone(),
         dest: action.dest.clone(),
         owner,
@@ -31,8 +39,7 @@ pub(super) fn copy(
         always_replace: action.always_replace_existing_dest_paths,
         required: action.required_paths.iter().map(PathBuf::from).collect(),
         limits,
-    };
-    kiln_tree::copy(source, target, &options).map_err(missing)
+    })
 }
 
 /// Says of a missing source what people know from BuildKit, where it is missed when the step's key

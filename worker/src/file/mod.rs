@@ -5,6 +5,7 @@
 //! more than once, or is read from. So a chain of actions with one output makes one layer.
 
 mod copy;
+pub(crate) mod direct;
 mod mkdir;
 mod mkfile;
 mod owner;
@@ -25,18 +26,28 @@ use crate::snapshots::{Snapshots, Writable, whole};
 use crate::source::local::LocalContext;
 
 pub(crate) use copy::missing;
+use direct::LayerPacker;
 pub(crate) use rm::has_wildcard;
 
-/// Runs a file op.
+/// Runs a file op. With a `packer`, a result that no other step reads may have no tree.
 pub(crate) async fn run(
     snapshots: &Snapshots,
     op: &FileOp,
     inputs: Vec<Output>,
-    context: &StepContext,
+    (packer, context): (Option<&Arc<dyn LayerPacker>>, &StepContext),
 ) -> Result<Vec<Output>> {
     snapshots.materialise(&inputs, Some(context)).await?;
-    let (snapshots, op, cancel) = (snapshots.clone(), op.clone(), context.cancel.clone());
-    blocking(move || Run::new(&snapshots, &op, inputs, cancel).run()).await
+    let packer = packer.filter(|_| context.is_last).cloned();
+    let (snapshots, op, context) = (snapshots.clone(), op.clone(), context.clone());
+    blocking(move || {
+        if let Some(packer) = packer
+            && let Some(layer) = direct::run(&snapshots, &op, &inputs, (&*packer, &context))?
+        {
+            return Ok(vec![Output::Layer(Some(layer))]);
+        }
+        Run::new(&snapshots, &op, inputs, context.cancel).run()
+    })
+    .await
 }
 
 /// Checks what can be known of a file op before it runs.
@@ -102,6 +113,13 @@ enum Source {
 }
 
 impl Source {
+    fn of(snapshots: &Snapshots, output: &Output) -> Result<Self> {
+        match output {
+            Output::Layer(layer) => Ok(Self::Dir(snapshots.read(layer.as_ref())?)),
+            Output::Local(context) => Ok(Self::Local(Arc::clone(context))),
+        }
+    }
+
     fn view(&self) -> View<'_> {
         match self {
             Self::Dir(dir) => whole(dir),
@@ -184,10 +202,7 @@ impl<'a> Run<'a> {
     fn source(&self, index: InputIndex) -> Result<Source> {
         let Some(index) = index else { return Ok(Source::Dir(self.snapshots.read(None)?)) };
         match self.slots.get(index as usize) {
-            Some(Slot::Output(Output::Layer(layer))) => {
-                Ok(Source::Dir(self.snapshots.read(layer.as_ref())?))
-            }
-            Some(Slot::Output(Output::Local(context))) => Ok(Source::Local(Arc::clone(context))),
+            Some(Slot::Output(output)) => Source::of(self.snapshots, output),
             _ => Err(unknown(index)),
         }
     }

@@ -180,7 +180,7 @@ async fn attach(host: &Host, name: &str, address: Ipv4Addr) -> Result<(), Networ
         let flags = SocketFlags::CLOEXEC;
         let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, flags, None)?;
         let index = netdevice::name_to_index(socket, name)?;
-        let port = LinkBridgePort::new(index).isolated(true).learning(false);
+        let port = LinkBridgePort::new(index).isolated(true).learning(false).flood(false);
         host.handle.link().set_port(port.build()).execute().await.map_err(IntoIo::into_io)?;
         let (handle, hardware) = (host.handle.neighbours(), hardware(address));
         let flags = NeighbourFlags::Controller;

@@ -1,0 +1,41 @@
+//! Layers that are packed while the build runs.
+
+use std::error::Error;
+use std::sync::Arc;
+
+use kiln_exporter::{Output, Packing, pack_stream};
+use kiln_oci::Digest;
+use kiln_solver::StepContext;
+use kiln_store::{LayerBlob, Store};
+use kiln_worker::{Fill, LayerPacker};
+
+use super::output::Reporter;
+
+/// Packs layers as the first output wants them.
+#[derive(Debug)]
+struct Packer {
+    store: Store,
+    packing: Packing,
+}
+
+/// Returns what packs layers that never have a tree. There is none where the image is kept in the
+/// store, since it is going to be run, or files are wanted.
+pub(super) fn packer(store: &Store, outputs: &[Output]) -> Option<Arc<dyn LayerPacker>> {
+    let packing = outputs.first()?.packing;
+    outputs
+        .iter()
+        .all(Output::is_archive)
+        .then(|| Arc::new(Packer { store: store.clone(), packing }) as Arc<dyn LayerPacker>)
+}
+
+impl LayerPacker for Packer {
+    fn pack(
+        &self,
+        context: &StepContext,
+        fill: &mut Fill<'_>,
+    ) -> Result<(Digest, LayerBlob), Box<dyn Error + Send + Sync>> {
+        let reporter =
+            Reporter { id: context.vertex, events: &context.events, cancel: &context.cancel };
+        Ok(pack_stream(&self.store, self.packing, &reporter, fill)?)
+    }
+}

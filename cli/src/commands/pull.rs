@@ -1,0 +1,201 @@
+//! `kiln pull`.
+
+use std::collections::BTreeMap;
+use std::io::IsTerminal;
+use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use kiln_oci::{Digest, Platform, Reference};
+use kiln_registry::Repository;
+use kiln_solver::EventSender;
+use kiln_worker::{
+    ImageResolver, ImageResolverOptions, PullObserver, PullReport, PullRequest, Pulled,
+};
+use time::OffsetDateTime;
+
+use super::build::ProgressMode;
+use super::sync;
+use crate::build::Step;
+use crate::printer::Printer;
+use crate::progress;
+use crate::settings::Settings;
+
+/// Download an image from a registry
+#[derive(Debug, Args)]
+pub(crate) struct PullArguments {
+    /// The image; the tag is `latest` where there is neither tag nor digest
+    #[arg(value_name = "NAME[:TAG|@DIGEST]")]
+    image: String,
+    /// Platform of the image [default: this machine's]
+    #[arg(long, value_name = "OS/ARCH")]
+    platform: Option<String>,
+    /// Download every tag of the repository
+    #[arg(short, long)]
+    all_tags: bool,
+    /// Print the image's name only
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+/// Pulls.
+pub(crate) async fn run(
+    arguments: PullArguments,
+    settings: &Settings,
+    printer: &Printer,
+) -> Result<ExitCode> {
+    let text = &arguments.image;
+    let reference: Reference = text.parse().with_context(|| format!("invalid image {text:?}"))?;
+    let platform = match &arguments.platform {
+        Some(text) => text.parse().with_context(|| format!("invalid platform {text:?}"))?,
+        None => Platform::host(),
+    };
+    let is_bare = is_bare(text);
+    let store = settings.store()?;
+    let resolver = ImageResolver::new(ImageResolverOptions {
+        store: store.clone(),
+        layouts: BTreeMap::new(),
+        registry: settings.registries.client(),
+        archive_limits: settings.archive_limits,
+    });
+    let lines = Lines::new(arguments.quiet, printer);
+    let references = if arguments.all_tags {
+        if !is_bare {
+            bail!("tag can't be used with --all-tags/-a");
+        }
+        let repository = Repository::from(&reference);
+        let tags = resolver.tags(&repository).await?;
+        let named = |tag: &String| format!("{repository}:{tag}").parse::<Reference>();
+        tags.iter().map(named).collect::<Result<Vec<_>, _>>().context("list tags")?
+    } else {
+        if is_bare {
+            lines.now("Using default tag: latest");
+        }
+        vec![reference.clone()]
+    };
+    let mut up_to_date = true;
+    for reference in &references {
+        let tag = reference.digest().map(|digest| digest.to_string());
+        let tag = tag.or_else(|| reference.tag().map(str::to_owned)).unwrap_or_default();
+        lines.now(&format!("{tag}: Pulling from {}", reference.repository()));
+        let pulled = Box::pin(pull(&resolver, reference, &platform, &lines)).await?;
+        lines.now(&format!("Digest: {}", pulled.digest));
+        up_to_date &= pulled.was_known;
+    }
+    let (familiar, full) = if arguments.all_tags {
+        let familiar = reference.familiar();
+        let name = familiar.rsplit_once(':').map_or(familiar.as_str(), |(name, _)| name);
+        (name.to_owned(), reference.name())
+    } else {
+        (reference.familiar(), reference.to_string())
+    };
+    let status = if up_to_date { "Image is up to date" } else { "Downloaded newer image" };
+    lines.now(&format!("Status: {status} for {familiar}"));
+    printer.line(full);
+    sync::start(&store)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Tells whether a name has neither tag nor digest.
+fn is_bare(text: &str) -> bool {
+    !text.contains('@') && !text.rsplit('/').next().unwrap_or(text).contains(':')
+}
+
+/// Pulls one image, with a live display where there is a terminal.
+async fn pull(
+    resolver: &ImageResolver,
+    reference: &Reference,
+    platform: &Platform,
+    lines: &Lines<'_>,
+) -> Result<Pulled> {
+    let (events, receiver) = EventSender::channel();
+    let mode = if lines.is_live() { ProgressMode::Tty } else { ProgressMode::Quiet };
+    let shown = progress::run(mode, receiver).context("show progress")?;
+    let now = OffsetDateTime::now_utc().unix_timestamp();
+    let request = PullRequest { reference: reference.clone(), platform: platform.clone(), now };
+    let step = Step::begin(&events, format!("pulling {reference}"));
+    let report = PullReport { step: step.id(), events: &events, observer: lines };
+    let pulled = step.end(resolver.pull(&request, &report).await);
+    drop(events);
+    shown.await?;
+    lines.flush();
+    Ok(pulled?)
+}
+
+/// What docker says of layers, at once or, where there is a live display, after it.
+struct Lines<'a> {
+    quiet: bool,
+    live: bool,
+    printer: &'a Printer,
+    held: Mutex<Vec<String>>,
+}
+
+impl<'a> Lines<'a> {
+    fn new(quiet: bool, printer: &'a Printer) -> Self {
+        let live = !quiet && std::io::stderr().is_terminal();
+        Self { quiet, live, printer, held: Mutex::default() }
+    }
+
+    fn is_live(&self) -> bool {
+        self.live
+    }
+
+    fn now(&self, line: &str) {
+        if !self.quiet {
+            self.printer.line(line);
+        }
+    }
+
+    fn layer(&self, layer: &Digest, what: &str) {
+        let line = format!("{}: {what}", layer.short());
+        if self.live {
+            self.held.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+        } else {
+            self.now(&line);
+        }
+    }
+
+    fn flush(&self) {
+        for line in self.held.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            self.now(&line);
+        }
+    }
+}
+
+impl PullObserver for Lines<'_> {
+    fn known(&self, layer: &Digest) {
+        self.layer(layer, "Already exists");
+    }
+
+    fn missing(&self, layer: &Digest) {
+        if !self.live {
+            self.layer(layer, "Pulling fs layer");
+        }
+    }
+
+    fn complete(&self, layer: &Digest) {
+        if !self.live {
+            self.layer(layer, "Download complete");
+        }
+        self.layer(layer, "Pull complete");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bare_names_have_no_tag() {
+        for (text, bare) in [
+            ("alpine", true),
+            ("localhost:5000/x", true),
+            ("alpine:3", false),
+            ("localhost:5000/x:1", false),
+            ("x@sha256:00", false),
+        ] {
+            assert_eq!(is_bare(text), bare, "{text}");
+        }
+    }
+}

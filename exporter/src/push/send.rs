@@ -1,0 +1,253 @@
+//! Sending.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures_util::future::try_join_all;
+use kiln_oci::{Digest, Reference};
+use kiln_registry::{BlobSource, BlobUpload, Pushed, Repository};
+use kiln_store::{LayerBlob, Store};
+
+use super::{Freight, Remote, Shipment};
+use crate::error::{Error, Result};
+use crate::progress::BlobFetcher;
+
+/// How often it is told how far everything is.
+const INTERVAL: Duration = Duration::from_millis(100);
+
+/// Is told how far a push is. Must return at once.
+pub trait PushObserver: Send + Sync {
+    /// So many bytes of a blob were sent.
+    fn sending(&self, blob: &Freight, sent: u64);
+    /// A blob is in the repository.
+    fn done(&self, blob: &Freight, how: &Pushed);
+    /// Tells whether the push is to stop.
+    fn cancelled(&self) -> bool {
+        false
+    }
+}
+
+/// What a push works with.
+#[derive(Clone, Copy)]
+pub struct PushContext<'a> {
+    /// Where the blobs are.
+    pub store: &'a Store,
+    /// Who speaks to the registry.
+    pub remote: Remote<'a>,
+    /// Gets blobs of base images that neither the store nor the registry has.
+    pub fetcher: &'a dyn BlobFetcher,
+    /// Who is told how far it is.
+    pub observer: &'a dyn PushObserver,
+}
+
+impl std::fmt::Debug for PushContext<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PushContext").field("store", &self.store).finish_non_exhaustive()
+    }
+}
+
+/// Brings everything into a repository and gives it `names` there, which are all of that repository;
+/// without names, it is there by its digest. Blocks, on a thread that may.
+///
+/// # Errors
+/// Fails where the registry refuses something or can't be reached, and where a blob can't be had.
+pub fn push(
+    shipment: &Shipment,
+    repository: &Repository,
+    names: &[Reference],
+    context: &PushContext<'_>,
+) -> Result<Digest> {
+    let top = shipment.top().ok_or_else(|| Error::Config("there is no image".to_owned()))?;
+    let mut to_send = Vec::new();
+    let far = lazy(shipment, context.store)?;
+    let settled = wait(context, &[], settle(&far, repository, context))?;
+    let settled: BTreeMap<Digest, Pushed> = settled.into_iter().flatten().collect();
+    for blob in &shipment.freight {
+        match settled.get(&blob.digest) {
+            Some(how) => context.observer.done(blob, how),
+            None => to_send.push(blob),
+        }
+    }
+    fetch(&to_send, &far, context)?;
+    let mut uploads = Vec::new();
+    for blob in to_send {
+        uploads.push(Upload::prepare(blob, context)?);
+    }
+    wait(context, &uploads, async {
+        try_join_all(uploads.iter().map(|upload| upload.run(repository, context))).await
+    })?;
+    wait(context, &[], documents(shipment, (repository, names), context))?;
+    let blobs = shipment.freight.iter().map(|blob| blob.digest);
+    context.store.content().note_repository(&repository.to_string(), blobs)?;
+    Ok(top.digest)
+}
+
+/// A blob that isn't in the store, and where it can be had.
+struct Far<'a> {
+    freight: &'a Freight,
+    blobs: Vec<LayerBlob>,
+}
+
+/// Returns what isn't in the store.
+fn lazy<'a>(shipment: &'a Shipment, store: &Store) -> Result<Vec<Far<'a>>> {
+    let mut far = Vec::new();
+    for freight in shipment.freight.iter().filter(|it| it.bytes.is_none()) {
+        let content = store.content();
+        if content.hold(&freight.digest)? && content.size(&freight.digest)?.is_some() {
+            continue;
+        }
+        let origins = store.layers().origins(&freight.digest)?;
+        let blobs = origins.into_iter().map(|origin| LayerBlob {
+            media_type: freight.media_type.clone(),
+            digest: freight.digest,
+            size: freight.size,
+            origin: Some(origin),
+        });
+        far.push(Far { freight, blobs: blobs.collect() });
+    }
+    Ok(far)
+}
+
+/// Returns the repositories that are known to have a blob.
+fn sources(digest: &Digest, store: &Store) -> Result<Vec<Repository>> {
+    let mut names = store.layers().origins(digest)?;
+    names.extend(store.content().repositories(digest)?);
+    names.retain(|name| !name.starts_with('/'));
+    names.sort();
+    names.dedup();
+    Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
+}
+
+/// Finds out what of the blobs that aren't in the store the registry has.
+async fn settle(
+    far: &[Far<'_>],
+    repository: &Repository,
+    context: &PushContext<'_>,
+) -> Result<Vec<Option<(Digest, Pushed)>>> {
+    let client = context.remote.client;
+    try_join_all(far.iter().map(async |far| {
+        let digest = far.freight.digest;
+        if client.has_blob(repository, &digest).await? {
+            return Ok(Some((digest, Pushed::Existed)));
+        }
+        let from = sources(&digest, context.store)?;
+        let mounted = client.mount_blob(repository, &digest, &from).await?;
+        Ok(mounted.map(|from| (digest, Pushed::Mounted(from))))
+    }))
+    .await
+}
+
+/// Downloads what neither the store nor the registry has.
+fn fetch(to_send: &[&Freight], far: &[Far<'_>], context: &PushContext<'_>) -> Result<()> {
+    let wanted: Vec<&Far<'_>> = far
+        .iter()
+        .filter(|far| to_send.iter().any(|blob| blob.digest == far.freight.digest))
+        .collect();
+    std::thread::scope(|scope| {
+        let threads: Vec<_> =
+            wanted.iter().map(|far| scope.spawn(|| fetch_one(far, context))).collect();
+        let failed = || Error::Unsupported("a thread that downloads has failed".to_owned());
+        threads.into_iter().try_for_each(|thread| thread.join().map_err(|_| failed())?)
+    })
+}
+
+fn fetch_one(far: &Far<'_>, context: &PushContext<'_>) -> Result<()> {
+    let name = far.freight.digest.to_string();
+    let mut problem = kiln_store::Error::Missing { what: "blob", name: name.clone() }.into();
+    for blob in &far.blobs {
+        match context.fetcher.fetch(blob) {
+            Ok(()) => return Ok(()),
+            Err(source) => problem = Error::Fetch { layer: name.clone(), source },
+        }
+    }
+    Err(problem)
+}
+
+/// An upload that is to be made.
+struct Upload<'a> {
+    freight: &'a Freight,
+    blob: BlobUpload,
+    sent: Arc<AtomicU64>,
+    from: Vec<Repository>,
+}
+
+impl<'a> Upload<'a> {
+    fn prepare(freight: &'a Freight, context: &PushContext<'_>) -> Result<Self> {
+        let source = match &freight.bytes {
+            Some(bytes) => BlobSource::Bytes(bytes.clone()),
+            None => BlobSource::File(Arc::new(context.store.content().open(&freight.digest)?)),
+        };
+        let sent = Arc::new(AtomicU64::new(0));
+        let meter = Arc::clone(&sent);
+        let blob = BlobUpload {
+            digest: freight.digest,
+            size: freight.size,
+            source,
+            sent: Arc::new(move |bytes| meter.store(bytes, Ordering::Relaxed)),
+        };
+        let from = sources(&freight.digest, context.store)?;
+        Ok(Self { freight, blob, sent, from })
+    }
+
+    async fn run(&self, repository: &Repository, context: &PushContext<'_>) -> Result<()> {
+        let client = context.remote.client;
+        let pushed = client.push_blob(repository, &self.blob, &self.from).await?;
+        context.observer.done(self.freight, &pushed);
+        // It isn't told of any more.
+        self.sent.store(u64::MAX, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+/// Sends the documents: all by their digests, and the last by its names.
+async fn documents(
+    shipment: &Shipment,
+    (repository, names): (&Repository, &[Reference]),
+    context: &PushContext<'_>,
+) -> Result<()> {
+    let client = context.remote.client;
+    for (number, document) in shipment.documents.iter().enumerate() {
+        let is_top = number + 1 == shipment.documents.len();
+        let by_digest = format!("{repository}@{}", document.digest);
+        let by_digest: Reference =
+            by_digest.parse().map_err(|error| Error::Config(format!("{by_digest}: {error}")))?;
+        let targets = if is_top && !names.is_empty() { names } else { &[by_digest] };
+        for target in targets {
+            let bytes = document.bytes.clone();
+            client.push_manifest(target, &document.media_type, bytes).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Waits for work, tells how far the uploads are, and gives up when that is wanted.
+fn wait<T>(
+    context: &PushContext<'_>,
+    uploads: &[Upload<'_>],
+    work: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    let watch = async {
+        let mut told = vec![0; uploads.len()];
+        loop {
+            tokio::time::sleep(INTERVAL).await;
+            if context.observer.cancelled() {
+                return;
+            }
+            for (upload, told) in uploads.iter().zip(&mut told) {
+                let sent = upload.sent.load(Ordering::Relaxed);
+                if sent != *told && sent != u64::MAX {
+                    *told = sent;
+                    context.observer.sending(upload.freight, sent);
+                }
+            }
+        }
+    };
+    context.remote.runtime.block_on(async {
+        tokio::select! {
+            result = work => result,
+            () = watch => Err(Error::Cancelled),
+        }
+    })
+}

@@ -1,0 +1,72 @@
+//! Images in registries.
+
+use std::collections::BTreeMap;
+
+use kiln_oci::Reference;
+use kiln_registry::{Pushed, Repository};
+
+use crate::assemble::Assembled;
+use crate::error::{Error, Result};
+use crate::export::ExportContext;
+use crate::progress::Progress;
+use crate::push::{Freight, PushContext, PushObserver, Shipment, push};
+use crate::spec::Output;
+
+/// Pushes the whole under each of its names, or by its digest alone.
+pub(crate) fn write(
+    assembled: &Assembled,
+    output: &Output,
+    context: &ExportContext<'_>,
+) -> Result<()> {
+    let problem = || Error::Unsupported("there is nobody to speak to registries".to_owned());
+    let remote = context.remote.ok_or_else(problem)?;
+    let mut repositories: BTreeMap<Repository, Vec<Reference>> = BTreeMap::new();
+    for name in &output.names {
+        let names = repositories.entry(Repository::from(name)).or_default();
+        if !output.push_by_digest {
+            names.push(name.clone());
+        }
+    }
+    let shipment = Shipment::of(assembled)?;
+    let progress = context.progress;
+    let observer = Told(progress);
+    let pushing =
+        PushContext { store: context.store, remote, fetcher: context.fetcher, observer: &observer };
+    progress.status("pushing layers", 0, None, false);
+    for (repository, names) in &repositories {
+        let digest = push(&shipment, repository, names, &pushing)?;
+        let shown: Vec<String> = names.iter().map(ToString::to_string).collect();
+        let shown = if shown.is_empty() { vec![repository.to_string()] } else { shown };
+        for name in shown {
+            progress.status(&format!("pushing manifest for {name}@{digest}"), 0, None, true);
+        }
+    }
+    progress.status("pushing layers", 0, None, true);
+    Ok(())
+}
+
+/// Tells an export's progress of a push.
+struct Told<'a>(&'a dyn Progress);
+
+impl PushObserver for Told<'_> {
+    fn sending(&self, blob: &Freight, sent: u64) {
+        let name = format!("pushing layer {}", blob.digest);
+        self.0.status(&name, sent, Some(blob.size), false);
+    }
+
+    fn done(&self, blob: &Freight, how: &Pushed) {
+        let name = match how {
+            Pushed::Sent => {
+                let name = format!("pushing layer {}", blob.digest);
+                return self.0.status(&name, blob.size, Some(blob.size), true);
+            }
+            Pushed::Existed => format!("layer {} is there already", blob.digest),
+            Pushed::Mounted(from) => format!("mounting layer {} from {from}", blob.digest),
+        };
+        self.0.status(&name, 0, None, true);
+    }
+
+    fn cancelled(&self) -> bool {
+        self.0.cancelled()
+    }
+}

@@ -1,0 +1,359 @@
+//! Copies that go into a tar as they are read, without a tree.
+//!
+//! What a chain of copies does to a tree is worked out in memory: the entries that an overlay's upper
+//! directory would hold in the end, with the metadata that they would have. That is possible where
+//! nothing has to be removed and nothing is in the way. Everything else, errors too, is left to the
+//! copy into a tree: [`plan`] says so with `None`.
+//!
+//! As in an upper directory, a directory of the tree below is there as soon as something is made in
+//! it or it is changed, with those above it; what is made in a directory changes its time to now.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::source::{attributes, directory};
+use super::{CopyOptions, archive, copied, holder, parents};
+use crate::attributes::Attributes;
+use crate::digest::select::{Picked, Selected};
+use crate::dir::Dir;
+use crate::error::Result;
+use crate::metadata::{FileKind, Metadata, Owner, Timestamp};
+use crate::names;
+use crate::pack::{Item, Origin, Plan, Role};
+use crate::view::View;
+use crate::walk::Entry;
+
+/// The set-group-ID bit: what is made in a directory that has it gets its group.
+const SETGID: u32 = 0o2000;
+
+/// Plans the tar of the layer that a chain of copies makes on top of the tree `below`; `None` where
+/// it takes a tree to find out.
+///
+/// # Errors
+/// Fails where a source is missing or can't be read.
+pub fn plan<'a>(copies: &[(View<'a>, CopyOptions)], below: &Dir) -> Result<Option<Plan<'a>>> {
+    let mut layer = Layer { below, made: BTreeMap::new(), now: now() };
+    for (number, (source, options)) in copies.iter().enumerate() {
+        for (part, copied) in copied(*source, below, options)?.into_iter().enumerate() {
+            if archive(*source, &copied.selected, options).is_some() {
+                return Ok(None);
+            }
+            let from = From { copy: number, part, name: copied.name };
+            if layer.copy(copied.selected, &from, options)?.is_none() {
+                return Ok(None);
+            }
+        }
+    }
+    let dirs = copies.iter().map(|(source, _)| source.dir).collect();
+    Ok(Some(Plan::of(dirs, layer.items())))
+}
+
+fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp { seconds: since.as_secs().cast_signed(), nanoseconds: since.subsec_nanos() }
+}
+
+/// Which of the copies something comes from.
+struct From {
+    copy: usize,
+    part: usize,
+    /// The last name of the source path.
+    name: Vec<u8>,
+}
+
+/// A layer in the making.
+struct Layer<'a> {
+    below: &'a Dir,
+    /// What the layer holds, in the order of a walk.
+    made: BTreeMap<Vec<u8>, Made>,
+    now: Timestamp,
+}
+
+struct Made {
+    entry: Entry,
+    origin: Option<Origin>,
+    /// What tells which names are one file's, where it has several: the copy, its part, the device
+    /// and the inode.
+    inode: Option<(usize, usize, u64, u64)>,
+}
+
+/// What is at a path.
+enum Found {
+    Nothing,
+    Directory(Metadata),
+    /// Paths of copies to come could lead through it.
+    Link,
+    Other,
+}
+
+/// What can't be told without a tree is `None`.
+type Maybe<T> = Option<T>;
+
+impl Layer<'_> {
+    /// Does what `copy_selected` does.
+    fn copy(
+        &mut self,
+        selected: Selected,
+        from: &From,
+        options: &CopyOptions,
+    ) -> Result<Maybe<()>> {
+        let parents = parents(options);
+        let is_dir = selected.entries.first().is_some_and(|first| first.entry.metadata.is_dir());
+        let mut made = Vec::new();
+        if let Some(holder) = holder(options)
+            && self.make_parents(holder, &parents, &mut made)?.is_none()
+        {
+            return Ok(None);
+        }
+        let Some(mut target) = self.real_path(Path::new(&options.dest)) else { return Ok(None) };
+        let existing = self.find(&target)?;
+        let nested = match existing {
+            Found::Nothing => false,
+            Found::Directory(_) => !(is_dir && options.dir_copy_contents),
+            Found::Other if !is_dir => false,
+            Found::Other | Found::Link => return Ok(None),
+        };
+        if nested {
+            target.push(names::path(&from.name));
+        }
+        let is_missing = matches!(existing, Found::Nothing);
+        let above = if is_dir && options.dir_copy_contents && is_missing {
+            Some(target.clone())
+        } else {
+            target.parent().map(Path::to_path_buf)
+        };
+        if let Some(above) = above
+            && self.make_parents(&above, &parents, &mut made)?.is_none()
+        {
+            return Ok(None);
+        }
+        if self.put_selected(selected, &target, (from, options))?.is_none() {
+            return Ok(None);
+        }
+        if let Some(mtime) = options.mtime {
+            for path in &made {
+                self.change(path, Attributes { mtime: Some(mtime), ..Attributes::default() });
+            }
+        }
+        Ok(Some(()))
+    }
+
+    fn put_selected(
+        &mut self,
+        selected: Selected,
+        target: &Path,
+        (from, options): (&From, &CopyOptions),
+    ) -> Result<Maybe<()>> {
+        let mut finishes = Vec::new();
+        let mut fresh: Option<PathBuf> = None;
+        for Picked { path, entry, passed } in selected.entries {
+            let is_root = path.is_empty();
+            let to = if is_root { target.to_path_buf() } else { target.join(names::path(&path)) };
+            let is_fresh = fresh.as_ref().is_some_and(|fresh| to.starts_with(fresh));
+            let found = if is_fresh { Found::Nothing } else { self.find(&to)? };
+            if !entry.metadata.is_dir() {
+                // A device with these numbers would be taken for a whiteout.
+                let is_whiteout =
+                    entry.metadata.kind == FileKind::CharDevice { major: 0, minor: 0 };
+                let is_in_the_way = matches!(found, Found::Directory(_) | Found::Link);
+                if is_in_the_way || is_whiteout || to == Path::new("/") {
+                    return Ok(None);
+                }
+                self.put(entry, &to, (from, options))?;
+                continue;
+            }
+            let made = match found {
+                Found::Other | Found::Link => return Ok(None),
+                Found::Directory(_) => false,
+                Found::Nothing => {
+                    fresh = fresh.filter(|_| is_fresh).or_else(|| Some(to.clone()));
+                    self.make_directory(&to, &Attributes::default())?;
+                    true
+                }
+            };
+            let attributes = directory(options, &entry.metadata, (made, is_root, passed));
+            finishes.push((to, attributes));
+        }
+        for (path, attributes) in finishes.into_iter().rev() {
+            if self.appear(&path)? {
+                self.change(&path, attributes);
+            }
+        }
+        Ok(Some(()))
+    }
+
+    /// Puts something that is no directory in its place.
+    fn put(
+        &mut self,
+        mut entry: Entry,
+        to: &Path,
+        (from, options): (&From, &CopyOptions),
+    ) -> Result<()> {
+        self.touch_parent(to)?;
+        let metadata = &mut entry.metadata;
+        let origin = Origin { dir: from.copy, path: entry.path };
+        let Attributes { mode, owner, mtime } = attributes(options, metadata);
+        let inode = (metadata.links > 1 && metadata.is_file()).then_some((
+            from.copy,
+            from.part,
+            metadata.device,
+            metadata.inode,
+        ));
+        if metadata.kind == FileKind::Socket {
+            // As in a copy into a tree, and in BuildKit.
+            metadata.kind = FileKind::File;
+            metadata.size = 0;
+        }
+        // Links have no permissions of their own.
+        if !metadata.is_symlink() {
+            metadata.mode = mode.unwrap_or(metadata.mode);
+        }
+        metadata.owner = owner.unwrap_or(metadata.owner);
+        metadata.mtime = mtime.unwrap_or(metadata.mtime);
+        let is_file = metadata.is_file() && metadata.size > 0;
+        entry.path = relative(to).to_vec();
+        let origin = is_file.then_some(origin);
+        self.made.insert(key(to), Made { entry, origin, inode });
+        Ok(())
+    }
+
+    /// Makes a directory and those above it that aren't there.
+    fn make_parents(
+        &mut self,
+        path: &Path,
+        attributes: &Attributes,
+        made: &mut Vec<PathBuf>,
+    ) -> Result<Maybe<()>> {
+        let Some(path) = self.real_path(path) else { return Ok(None) };
+        let mut here = PathBuf::from("/");
+        let mut inherits = false;
+        for name in names::components(names::bytes(&path)) {
+            here.push(names::path(name));
+            match self.find(&here)? {
+                Found::Other | Found::Link => return Ok(None),
+                Found::Directory(metadata) => inherits = metadata.mode & SETGID != 0,
+                Found::Nothing if inherits => return Ok(None),
+                Found::Nothing => {
+                    self.make_directory(&here, attributes)?;
+                    made.push(here.clone());
+                }
+            }
+        }
+        Ok(Some(()))
+    }
+
+    fn make_directory(&mut self, path: &Path, attributes: &Attributes) -> Result<()> {
+        self.touch_parent(path)?;
+        let metadata = Metadata {
+            kind: FileKind::Directory,
+            mode: attributes.mode.unwrap_or_default(),
+            owner: attributes.owner.unwrap_or(Owner { uid: 0, gid: 0 }),
+            size: 0,
+            mtime: attributes.mtime.unwrap_or(self.now),
+            ctime: self.now,
+            device: 0,
+            inode: 0,
+            links: 1,
+            blocks: 0,
+        };
+        self.insert(path, metadata);
+        Ok(())
+    }
+
+    /// Makes a directory of the tree below a part of the layer, with those above it. Tells whether
+    /// it is one now: the root never is.
+    fn appear(&mut self, path: &Path) -> Result<bool> {
+        let mut missing = Vec::new();
+        let mut here = Some(path);
+        while let Some(path) = here.filter(|path| path.parent().is_some()) {
+            if self.made.contains_key(&key(path)) {
+                break;
+            }
+            missing.push(path);
+            here = path.parent();
+        }
+        for path in missing {
+            if let Some(metadata) = self.below.metadata(path, false)? {
+                self.insert(path, metadata);
+            }
+        }
+        Ok(path.parent().is_some())
+    }
+
+    /// Notes that something is made in the directory that holds `path`.
+    fn touch_parent(&mut self, path: &Path) -> Result<()> {
+        if let Some(parent) = path.parent()
+            && self.appear(parent)?
+        {
+            let mtime = Some(self.now);
+            self.change(parent, Attributes { mtime, ..Attributes::default() });
+        }
+        Ok(())
+    }
+
+    fn insert(&mut self, path: &Path, metadata: Metadata) {
+        let path_in_tar = relative(path).to_vec();
+        let entry = Entry { path: path_in_tar, metadata, target: Vec::new(), xattrs: Vec::new() };
+        self.made.insert(key(path), Made { entry, origin: None, inode: None });
+    }
+
+    fn change(&mut self, path: &Path, attributes: Attributes) {
+        if let Some(made) = self.made.get_mut(&key(path)) {
+            let metadata = &mut made.entry.metadata;
+            metadata.mode = attributes.mode.unwrap_or(metadata.mode);
+            metadata.owner = attributes.owner.unwrap_or(metadata.owner);
+            metadata.mtime = attributes.mtime.unwrap_or(metadata.mtime);
+        }
+    }
+
+    /// Returns what is at a real path.
+    fn find(&self, path: &Path) -> Result<Found> {
+        let metadata = match self.made.get(&key(path)) {
+            Some(made) => Some(made.entry.metadata.clone()),
+            None => self.below.metadata(path, false)?,
+        };
+        Ok(match metadata {
+            None => Found::Nothing,
+            Some(metadata) if metadata.is_dir() => Found::Directory(metadata),
+            Some(metadata) if metadata.is_symlink() => Found::Link,
+            Some(_) => Found::Other,
+        })
+    }
+
+    /// Returns where a path really is, unless it leads through something that this layer made and
+    /// that is no directory.
+    fn real_path(&self, path: &Path) -> Maybe<PathBuf> {
+        let real = self.below.real_path(path).ok()?;
+        let is_in_the_way = real.ancestors().skip(1).any(|path| {
+            self.made.get(&key(path)).is_some_and(|made| !made.entry.metadata.is_dir())
+        });
+        (!is_in_the_way).then_some(real)
+    }
+
+    /// Returns the entries of the tar.
+    fn items(self) -> Vec<Item> {
+        let mut first_names = HashMap::new();
+        let item = |(number, made): (usize, Made)| {
+            let first =
+                made.inode.map_or(number, |inode| *first_names.entry(inode).or_insert(number));
+            let role = if first == number { Role::Itself } else { Role::Link(first) };
+            Item { entry: made.entry, role, origin: made.origin }
+        };
+        self.made.into_values().enumerate().map(item).collect()
+    }
+}
+
+/// Returns a real path without the slash in front.
+fn relative(path: &Path) -> &[u8] {
+    names::bytes(path).strip_prefix(b"/").unwrap_or_default()
+}
+
+/// Returns what sorts paths as a walk does: a directory's content comes before its longer-named
+/// neighbours.
+fn key(path: &Path) -> Vec<u8> {
+    relative(path).iter().map(|byte| if *byte == b'/' { 0 } else { *byte }).collect()
+}
+
+#[cfg(test)]
+mod tests;
