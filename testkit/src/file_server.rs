@@ -1,12 +1,10 @@
 //! A server of files that says what it is told to, on a loopback port.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+
+use crate::http::{self, Request, Server, Service};
 
 /// What is said about a path.
 #[derive(Clone, Debug, Default)]
@@ -35,11 +33,11 @@ pub struct FileRequest {
 /// A server of files; stopped when dropped.
 #[derive(Debug)]
 pub struct FileServer {
-    address: SocketAddr,
+    server: Server,
     state: Arc<Mutex<State>>,
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
 }
+
+struct Shared(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -54,29 +52,14 @@ impl FileServer {
     /// # Panics
     /// Panics where no port can be had.
     pub fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("bind a loopback port");
-        let address = listener.local_addr().expect("read the port");
         let state = Arc::new(Mutex::new(State::default()));
-        let stop = Arc::new(AtomicBool::new(false));
-        let shared = (Arc::clone(&state), Arc::clone(&stop));
-        let thread = std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                if shared.1.load(Ordering::SeqCst) {
-                    break;
-                }
-                let state = Arc::clone(&shared.0);
-                std::thread::spawn(move || {
-                    // Whoever hangs up early is no concern of ours.
-                    let _ = serve(&stream, &state);
-                });
-            }
-        });
-        Self { address, state, stop, thread: Some(thread) }
+        let shared = Arc::clone(&state);
+        Self { server: Server::start("127.0.0.1", |_| Shared(shared)), state }
     }
 
     /// Returns the URL of a path.
     pub fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.address)
+        format!("http://{}{path}", self.server.address())
     }
 
     /// Sets what is said about a path.
@@ -92,17 +75,6 @@ impl FileServer {
     /// Returns what was asked for, and forgets it.
     pub fn take_requests(&self) -> Vec<FileRequest> {
         std::mem::take(&mut lock(&self.state).requests)
-    }
-}
-
-impl Drop for FileServer {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::SeqCst);
-        // Wakes the thread up.
-        let _ = TcpStream::connect(self.address);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
     }
 }
 
@@ -129,27 +101,21 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn serve(stream: &TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
-    let mut lines = BufReader::new(stream).lines();
-    let first = lines.next().transpose()?.unwrap_or_default();
-    let path = first.split(' ').nth(1).unwrap_or_default().to_owned();
-    let mut headers = BTreeMap::new();
-    for line in lines {
-        let line = line?;
-        let Some((name, value)) = line.split_once(':') else { break };
-        headers.insert(name.to_ascii_lowercase(), value.trim().to_owned());
+impl Service for Shared {
+    fn answer(&self, request: Request) -> Option<http::Answer> {
+        let Request { path, headers, .. } = request;
+        let condition = headers.get("if-none-match").cloned();
+        let answer = {
+            let mut state = lock(&self.0);
+            state.requests.push(FileRequest { path: path.clone(), headers });
+            find(&mut state, &path)
+        };
+        let etag = answer.headers.iter().find(|(name, _)| name == "ETag").map(|(_, value)| value);
+        if etag.is_some() && etag == condition.as_ref() {
+            return Some(http::Answer::new(304, ""));
+        }
+        Some(response(answer))
     }
-    let condition = headers.get("if-none-match").cloned();
-    let answer = {
-        let mut state = lock(state);
-        state.requests.push(FileRequest { path: path.clone(), headers });
-        find(&mut state, &path)
-    };
-    let etag = answer.headers.iter().find(|(name, _)| name == "ETag").map(|(_, value)| value);
-    if etag.is_some() && etag == condition.as_ref() {
-        return write!(&*stream, "HTTP/1.1 304 Not Modified\r\nConnection: close\r\n\r\n");
-    }
-    respond(stream, &answer)
 }
 
 fn find(state: &mut State, path: &str) -> Answer {
@@ -163,19 +129,14 @@ fn find(state: &mut State, path: &str) -> Answer {
     file.map_or(Answer { status: 404, ..Answer::default() }, Answer::of)
 }
 
-fn respond(mut stream: &TcpStream, answer: &Answer) -> std::io::Result<()> {
+fn response(answer: Answer) -> http::Answer {
     let status = if answer.status == 0 { 200 } else { answer.status };
-    write!(stream, "HTTP/1.1 {status} x\r\nConnection: close\r\n")?;
-    for (name, value) in &answer.headers {
-        write!(stream, "{name}: {value}\r\n")?;
-    }
+    let half = answer.body.len() / 2;
+    let mut response = http::Answer::new(status, answer.body);
+    response.headers = answer.headers;
+    response.cut = (answer.cuts > 0).then_some(half);
     if answer.is_endless {
-        write!(stream, "\r\n")?;
-        loop {
-            stream.write_all(&answer.body)?;
-        }
+        (response.is_endless, response.length) = (true, None);
     }
-    write!(stream, "Content-Length: {}\r\n\r\n", answer.body.len())?;
-    let length = if answer.cuts > 0 { answer.body.len() / 2 } else { answer.body.len() };
-    stream.write_all(&answer.body[..length])
+    response
 }

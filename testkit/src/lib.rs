@@ -15,6 +15,8 @@ pub mod needs;
 pub mod peers;
 pub mod world;
 
+mod http;
+
 pub use account::Account;
 pub use environment::{Kiln, Output};
 pub use fake_registry::FakeRegistry;

@@ -171,6 +171,45 @@ mod tests {
         }
     }
 
+    /// Returns what a stream holds.
+    fn content(stream: &[u8]) -> std::io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        decompress(stream)?.0.read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// A stream may end where its format says that it may. As with BuildKit, nothing may come behind
+    /// that isn't of the format, not even zeros, which some tools leave out in silence.
+    #[test]
+    fn streams_end_where_their_format_says() {
+        let skipped = [&[0x5a, 0x2a, 0x4d, 0x18, 3, 0, 0, 0][..], b"abc"].concat();
+        let empty = |encode: Encoder| [encode(b"text"), encode(b""), encode(b" more")].concat();
+        let good = [
+            empty(gzip),
+            empty(bzip2),
+            empty(xz),
+            empty(zstd),
+            // Frames that are to be skipped, at any place.
+            [&skipped[..], &zstd(b"text"), &skipped, &zstd(b" more"), &skipped].concat(),
+            // Padding between streams and behind them, in fours.
+            [&xz(b"text")[..], &[0; 8], &xz(b" more"), &[0; 4]].concat(),
+        ];
+        for stream in good {
+            assert_eq!(content(&stream).unwrap(), b"text more");
+        }
+        for (name, encode) in
+            [("gzip", gzip as Encoder), ("bzip2", bzip2), ("xz", xz), ("zstd", zstd)]
+        {
+            for rest in [&[0; 3][..], b"garbage", &encode(b"more")[..9]] {
+                let stream = [&encode(b"text")[..], rest].concat();
+                let read = content(&stream);
+                assert!(read.is_err(), "{name} and {rest:?}: {read:?}");
+            }
+        }
+        assert!(content(&[&xz(b"text")[..], &[0; 5]].concat()).is_err());
+        assert!(content(&[&skipped[..9], &zstd(b"text")].concat()).is_err());
+    }
+
     #[test]
     fn archives_are_told_from_texts() {
         let mut header = tar::Header::new_gnu();

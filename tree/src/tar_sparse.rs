@@ -24,6 +24,8 @@ pub(crate) struct SparseFormat {
     name: Option<Vec<u8>>,
     size: Option<u64>,
     numbers: Vec<u64>,
+    /// How many segments there are.
+    count: Option<u64>,
     /// Whether there is a record that tells of a sparse file; it may have an empty map.
     told: bool,
 }
@@ -44,6 +46,7 @@ impl SparseFormat {
             b"minor" => self.minor = Some(number(value)?),
             b"name" => self.name = Some(text_without_nul(value)?),
             b"size" | b"realsize" => self.size = Some(number(value)?),
+            b"numblocks" => self.count = Some(number(value)?),
             b"offset" | b"numbytes" => {
                 // They alternate.
                 if self.numbers.len().is_multiple_of(2) != (key == b"offset") {
@@ -69,7 +72,12 @@ impl SparseFormat {
     ) -> io::Result<Option<Sparse>> {
         let numbers = match (self.major, self.minor) {
             (Some(1), Some(0)) => map_in_content(reader)?,
-            (None | Some(0), _) if self.told => self.numbers,
+            (None | Some(0), _) if self.told => {
+                if self.count != Some(self.numbers.len() as u64 / 2) {
+                    return Err(malformed("sparse map of another length than it says"));
+                }
+                self.numbers
+            }
             (None | Some(0), _) => return Ok(None),
             _ => return Err(malformed("sparse file of an unknown form")),
         };

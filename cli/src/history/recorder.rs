@@ -71,6 +71,10 @@ impl Recorder {
                 Err(error) => self.fail(error),
             }
         }
+        // How the build has ended is known only when everything is shown, which may take its time.
+        if self.saved.is_some() {
+            self.record_now();
+        }
         self
     }
 

@@ -175,8 +175,13 @@ fn a_second_interrupt_ends_the_build_at_once() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    wait_until("the step prints", || {
-        kiln.run(&["builds", "ls", "-q", "--filter", "status=running"]).stdout.len() > 5
+    wait_until("more was printed than a pipe takes", || {
+        let seen = kiln.run(&["builds", "inspect", "--format=json"]).stdout;
+        let build: Value = serde_json::from_str(&seen).unwrap_or_default();
+        let steps = build["steps"].as_array();
+        steps.is_some_and(|steps| {
+            steps.iter().any(|step| step["log_bytes"].as_u64() > Some(1 << 20))
+        })
     });
     let pid = Pid::from_child(&build);
     kill_process(pid, Signal::INT).unwrap();

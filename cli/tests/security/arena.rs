@@ -95,6 +95,11 @@ impl Arena {
         output
     }
 
+    /// Tells whether a word was said.
+    pub(crate) fn has_said(&self, word: &str) -> bool {
+        self.said.borrow().contains(word)
+    }
+
     /// Checks that the canary is what it was, and that nothing of its secret went anywhere.
     #[track_caller]
     pub(crate) fn check(&self) {

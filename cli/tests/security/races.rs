@@ -1,6 +1,6 @@
 //! Paths that change between a look at them and their use.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -8,8 +8,13 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use crate::arena::{Arena, rounds};
 
-/// Exchanges two paths as fast as can be while `action` runs, and returns how often.
-fn while_swapping(a: &Path, b: &Path, action: impl FnOnce()) -> u64 {
+/// How often the attacker changes a path in every race.
+const LEAST: u64 = 10_000;
+
+/// Exchanges two paths as fast as can be while `action` runs, [`LEAST`] times or more, and says how
+/// often it was.
+#[expect(clippy::print_stdout, reason = "how often it was is asked for")]
+fn while_swapping(race: &str, (a, b): (&Path, &Path), action: impl FnOnce()) {
     let (stop, count) = (AtomicBool::new(false), AtomicU64::new(0));
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -21,7 +26,9 @@ fn while_swapping(a: &Path, b: &Path, action: impl FnOnce()) -> u64 {
         action();
         stop.store(true, Ordering::Relaxed);
     });
-    count.into_inner()
+    let rounds = count.into_inner();
+    println!("{race}: {rounds} rounds");
+    assert!(rounds >= LEAST, "{race}: only {rounds} rounds");
 }
 
 #[test]
@@ -35,15 +42,13 @@ fn a_context_that_changes_leads_nowhere() {
     std::os::unix::fs::symlink(arena.canary("secret"), at("file-swap")).unwrap();
     let dockerfile = "FROM base\nCOPY d /c/\nADD d/dir/secret file /s/\n\
                       RUN --mount=type=bind,source=d,target=/m cat /m/secret /c/secret; true\n";
-    let mut swaps = 0;
     for (a, b) in [("d", "swap"), ("file", "file-swap")] {
-        swaps += while_swapping(&at(a), &at(b), || {
+        while_swapping(&format!("a context's {a}"), (&at(a), &at(b)), || {
             for _ in 0..rounds(15) {
                 arena.build(dockerfile, &["--no-cache"]);
             }
         });
     }
-    assert!(swaps >= 10_000, "only {swaps} swaps");
     arena.finish();
 }
 
@@ -75,15 +80,30 @@ fn a_shared_cache_that_changes_leads_nowhere() {
     let from = "--mount=type=cache,id=shared,source=d,target=/m";
     let deep = "--mount=type=cache,id=shared,source=d/dir,target=/n";
     let into = "--mount=type=tmpfs,target=/c/d/planted";
-    for _ in 0..rounds(15) {
+    let use_it = || {
         let read = "cat /m/secret /m/dir/secret /n/secret; touch /m/planted /n/planted; true";
         arena.build(&format!("FROM base\nRUN {from} {read}\n"), &["--no-cache"]);
         arena.build(&format!("FROM base\nRUN {deep} {read}\n"), &["--no-cache"]);
         let read = "cat /c/d/secret; touch /c/d/planted/f; true";
         arena.build(&format!("FROM base\nRUN {cache} {into} {read}\n"), &["--no-cache"]);
-    }
+    };
+    (0..rounds(5)).for_each(|_| use_it());
     assert!(attacker.try_wait().unwrap().is_none(), "the attacker has given up");
     arena.build(&format!("FROM base\nRUN {cache} touch /c/stop\n"), &["--no-cache"]);
     attacker.wait().unwrap();
+    // The same by an attacker who is a thousand times as fast as a shell.
+    let data = cache_directory(&arena);
+    assert!(data.join("d").exists() && data.join("swap").is_symlink());
+    while_swapping("a shared cache's directory", (&data.join("d"), &data.join("swap")), || {
+        (0..rounds(15)).for_each(|_| use_it());
+    });
     arena.finish();
+}
+
+/// Returns where the only cache mount lies.
+fn cache_directory(arena: &Arena) -> PathBuf {
+    let mounts = std::fs::read_dir(arena.kiln.root().join("mounts")).unwrap();
+    let mounts: Vec<_> = mounts.map(|mount| mount.unwrap().path()).collect();
+    assert_eq!(mounts.len(), 1, "{mounts:?}");
+    mounts[0].join("0/data")
 }

@@ -1,65 +1,238 @@
 //! What builds are told in confidence.
 
-use kiln_testkit::{Answer, FileServer};
+use std::os::unix::net::UnixListener;
+use std::process::{Command, Stdio};
+
+use kiln_testkit::environment::{Output, base_layout, run};
+use kiln_testkit::fake_registry::{FakeRegistry, TOKEN};
+use kiln_testkit::{Answer, FileServer, Need, skip};
+use serde_json::Value;
 
 use crate::arena::{Arena, SECRET, host, search};
 
-#[test]
-fn secrets_are_kept() {
-    let Some(arena) = Arena::new("secrets_are_kept") else { return };
+/// The variables for proxies, each of which gets a canary.
+const PROXIES: [&str; 10] = [
+    "HTTP_PROXY",
+    "http_proxy",
+    "HTTPS_PROXY",
+    "https_proxy",
+    "FTP_PROXY",
+    "ftp_proxy",
+    "ALL_PROXY",
+    "all_proxy",
+    "NO_PROXY",
+    "no_proxy",
+];
+
+/// Returns a canary, in which the name of the place is seen where it is found.
+fn canary(place: &str) -> String {
+    format!("{SECRET}-{place}")
+}
+
+fn base64(text: &str) -> String {
+    let mut child = Command::new("base64")
+        .arg("-w0")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), text.as_bytes()).unwrap();
+    String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap()
+}
+
+/// Starts a registry that has the base image, for who knows a password.
+fn registry() -> FakeRegistry {
+    let registry = FakeRegistry::start();
+    let blob = |digest: &Value| {
+        let digest = digest.as_str().unwrap();
+        std::fs::read(base_layout().join("blobs/sha256").join(&digest[7..])).unwrap()
+    };
+    let index = std::fs::read(base_layout().join("index.json")).unwrap();
+    let index: Value = serde_json::from_slice(&index).unwrap();
+    let manifest = blob(&index["manifests"][0]["digest"]);
+    let parts: Value = serde_json::from_slice(&manifest).unwrap();
+    for part in parts["layers"].as_array().unwrap().iter().chain([&parts["config"]]) {
+        registry.put_blob(&blob(&part["digest"]));
+    }
+    let kind = index["manifests"][0]["mediaType"].as_str().unwrap();
+    registry.put_manifest("base", "latest", kind, &manifest);
+    registry.switch(|switches| {
+        switches.require_token = true;
+        switches.login = Some(("user".to_owned(), canary("login")));
+    });
+    registry
+}
+
+/// Starts a server that has a file, one behind an address that is a secret, and a repository.
+fn server(arena: &Arena) -> FileServer {
     let server = FileServer::start();
     server.put("/f", Answer::of("content\n"));
-    let host = server.url("/f");
-    let with_password = host.replace("http://", &format!("http://user:{SECRET}@"));
-    let value = arena.kiln.write("value", format!("{SECRET}-file"));
-    let dockerfile = format!(
-        "FROM base\nARG NO_PROXY\n\
-         RUN --mount=type=secret,id=file cat /run/secrets/file | wc -c > /length\n\
-         RUN --mount=type=secret,id=env,env=TOKEN test ${{#TOKEN}} = 23\n\
-         RUN --mount=type=secret,id=other,target=/a/b/key,mode=0444,uid=7 test -s /a/b/key\n\
-         RUN test -n \"$HTTP_PROXY$https_proxy\"\n\
-         ADD {with_password} /f\nRUN test -s /f && test ! -e /run/secrets && cat /length\n"
-    );
-    arena.kiln.write("text/Dockerfile", &dockerfile);
-    let file = format!("id=file,src={}", value.display());
-    let other = format!("id=other,src={}", value.display());
-    for output in ["oci", "docker", "tar"] {
-        let name = format!("out/{output}");
-        std::fs::create_dir_all(arena.kiln.path("out")).unwrap();
-        let output = format!("type={output},dest={}", arena.kiln.path(&name).display());
-        let mut command = arena.command(
-            "text",
-            &[
-                "--secret",
-                &file,
-                "--secret",
-                &other,
-                "--secret",
-                "id=env,env=CANARY_TOKEN",
-                "--build-arg",
-                &format!("HTTP_PROXY=http://u:{SECRET}@127.0.0.1:1"),
-                "--build-arg",
-                &format!("https_proxy=http://u:{SECRET}@127.0.0.1:1"),
-                "--output",
-                &output,
-                "--debug",
-            ],
+    let signed = format!("/g?signature={}", canary("signature"));
+    server.put("/signed", Answer::redirect(&server.url(&signed)));
+    server.put(&signed, Answer::of("content\n"));
+    let (work, served) = (arena.kiln.path("repository"), arena.kiln.path("served"));
+    std::fs::create_dir(&served).unwrap();
+    let script = "git init -q -b main $0 && cd $0 && echo content > f && git add f && \
+                  git -c user.name=x -c user.email=x@example.com commit -q -m x && \
+                  git clone -q --bare . $1/r.git && git -C $1/r.git update-server-info";
+    run(Command::new("sh").args(["-ec", script]).arg(&work).arg(&served)).success();
+    server.serve_directory(served);
+    server
+}
+
+/// A build that is told everything that can be told in confidence.
+struct Confidant {
+    arena: Arena,
+    server: FileServer,
+    registry: FakeRegistry,
+    arguments: Vec<String>,
+    dockerfile: String,
+    _agent: UnixListener,
+}
+
+impl Confidant {
+    fn new(arena: Arena) -> Self {
+        let (server, registry) = (server(&arena), registry());
+        let with_password = |path: &str, place: &str| {
+            server.url(path).replace("http://", &format!("http://user:{}@", canary(place)))
+        };
+        let socket = arena.kiln.path("agent");
+        let agent = UnixListener::bind(&socket).unwrap();
+        let mut arguments = Vec::new();
+        let mut add = |flag: &str, value: String| arguments.extend([flag.to_owned(), value]);
+        for name in ["file", "other"] {
+            let path = arena.kiln.write(&format!("told/{name}"), canary(name));
+            add("--secret", format!("id={name},src={}", path.display()));
+        }
+        add("--secret", "id=env,env=CANARY_TOKEN".to_owned());
+        for name in PROXIES {
+            add("--build-arg", format!("{name}=http://u:{}@127.0.0.1:1", canary(name)));
+        }
+        add("--ssh", format!("default={}", socket.display()));
+        add("--build-context", format!("elsewhere={}", with_password("/r.git", "context")));
+        let auth = base64(&format!("user:{}", canary("login")));
+        let auths = serde_json::json!({"auths": {registry.address(): {"auth": auth}}});
+        arena.kiln.write("docker/config.json", auths.to_string());
+        let dockerfile = format!(
+            "FROM {registry}/base AS remote\nFROM base\n\
+             RUN --mount=type=secret,id=file cat /run/secrets/file | wc -c > /length\n\
+             RUN --mount=type=secret,id=env,env=TOKEN test ${{#TOKEN}} = {length}\n\
+             RUN --mount=type=secret,id=other,target=/a/b/key,mode=0444,uid=7 test -s /a/b/key\n\
+             RUN --mount=type=ssh test -S $SSH_AUTH_SOCK\n\
+             RUN test -n \"$HTTP_PROXY$https_proxy\"\n\
+             ADD {url} /f\nADD {signed} /g\nADD {git} /git\nADD {token} /token\n\
+             COPY --from=elsewhere f /elsewhere\nCOPY --from=remote /bin/busybox /busybox\n\
+             RUN test -s /f && test -s /g && test -s /git/f && test -s /token/f && \
+             test ! -e /run/secrets && cat /length\n",
+            registry = registry.address(),
+            length = canary("env").len(),
+            url = with_password("/f", "url"),
+            signed = server.url("/signed"),
+            git = with_password("/r.git", "git"),
+            token = server.url("/r.git"),
         );
-        command.env("CANARY_TOKEN", format!("{SECRET}-env"));
-        let mut seen = kiln_testkit::environment::run(&mut command);
-        assert_eq!(seen.code, 0, "{}", seen.stderr);
-        // The step's text, as the Dockerfile has it, is all that may be said of it.
-        seen.stderr = seen.stderr.replace(&with_password, "");
-        arena.note(seen);
+        Self { arena, server, registry, arguments, dockerfile, _agent: agent }
     }
-    assert!(search(&arena.kiln.path("text"), SECRET).len() == 1);
+
+    /// Runs a build with everything, and notes what it says, but for lines of the Dockerfile.
+    fn build(&self, dockerfile: &str, arguments: &[&str]) -> Output {
+        self.arena.kiln.write("text/Dockerfile", dockerfile);
+        let told = self.arguments.iter().map(String::as_str);
+        let all: Vec<&str> = told.chain(arguments.iter().copied()).collect();
+        let mut command = self.arena.command("text", &all);
+        command.env("CANARY_TOKEN", canary("env")).env("DOCKER_CONFIG", "docker");
+        for name in ["https_proxy", "HTTPS_PROXY"] {
+            command.env(name, format!("http://u:{}@127.0.0.1:1", canary("own-proxy")));
+        }
+        let mut seen = run(&mut command);
+        // The step's text, as the Dockerfile has it, is all that may be said of it.
+        for line in dockerfile.lines().filter(|line| line.contains(SECRET)) {
+            seen.stderr = seen.stderr.replace(line, "");
+        }
+        self.arena.note(seen)
+    }
+}
+
+/// More than twenty canaries, each told in another way, are found nowhere.
+#[test]
+fn secrets_are_kept() {
+    if skip("secrets_are_kept", &[Need::Program("git")]) {
+        return;
+    }
+    let Some(arena) = Arena::new("secrets_are_kept") else { return };
+    let confidant = Confidant::new(arena);
+    let out = confidant.arena.kiln.path("out");
+    std::fs::create_dir_all(&out).unwrap();
+    for output in ["oci", "docker", "tar", "local"] {
+        let output = format!("type={output},dest={}", out.join(output).display());
+        let arguments = ["--no-cache", "--debug", "--output", &output];
+        confidant.build(&confidant.dockerfile, &arguments).success();
+    }
+    // A token for repositories counts for more than what their addresses say.
+    let token = confidant.arena.kiln.write("token", canary("token"));
+    let token = format!("id=GIT_AUTH_TOKEN,src={}", token.display());
+    let arguments = ["--no-cache", "-t", "img", "--secret", &token];
+    confidant.build(&confidant.dockerfile, &arguments).success();
+    // They were of use: each server was told what it wants to know.
+    let asked = confidant.server.take_requests();
+    for (user, place) in
+        [("user", "url"), ("user", "git"), ("user", "context"), ("x-access-token", "token")]
+    {
+        let expected = base64(&format!("{user}:{}", canary(place)));
+        let is_it = |value: &String| value.ends_with(&expected);
+        let is_told =
+            asked.iter().any(|asked| asked.headers.get("authorization").is_some_and(is_it));
+        assert!(is_told, "{place}: {asked:?}");
+    }
+    assert!(asked.iter().any(|asked| asked.path.contains(&canary("signature"))));
+    let asked = confidant.registry.take_requests();
+    assert!(asked.iter().any(|asked| asked.headers.contains_key("authorization")));
     // The history knows how it was built, but nothing that was told in confidence.
     for arguments in [&["builds", "ls", "--no-trunc"][..], &["builds", "inspect", "--format=json"]]
     {
-        let seen = arena.note(arena.kiln.run(arguments)).success();
+        let seen = confidant.arena.note(confidant.arena.kiln.run(arguments)).success();
         assert!(arguments[1] == "ls" || seen.contains("HTTP_PROXY"), "{seen}");
     }
-    // An innocent secret is what it was given as.
+    // What fails says nothing of them either.
+    let failing = [
+        confidant.dockerfile.replace("/f /f\n", "/missing /f\n"),
+        confidant.dockerfile.replace("/r.git /git\n", "/missing.git /git\n"),
+        confidant.dockerfile.replace("wc -c > /length\n", "wc -c > /length; false\n"),
+        confidant.dockerfile.replace("/base AS remote", "/missing AS remote"),
+    ];
+    for dockerfile in failing {
+        confidant.build(&dockerfile, &["--no-cache", "--debug"]).failure();
+    }
+    confidant.registry.switch(|switches| {
+        switches.login = Some(("user".to_owned(), "another".to_owned()));
+    });
+    confidant.build(&confidant.dockerfile, &["--no-cache", "--debug", "--pull"]);
+    for command in [&["images"][..], &["inspect", "img"], &["run", "--rm", "img", "env"]] {
+        confidant.arena.note(confidant.arena.kiln.run(command)).success();
+    }
+    check_encoded(&confidant.arena);
+    confidant.arena.check();
+    // The text of a Dockerfile that has secrets in it is not kept anywhere else.
+    assert_eq!(search(&confidant.arena.kiln.path("text"), SECRET).len(), 1);
+    confidant.arena.finish();
+}
+
+/// Looks for what is a secret in another form.
+fn check_encoded(arena: &Arena) {
+    let basic = |place: &str| base64(&format!("user:{}", canary(place)));
+    let words = [TOKEN.to_owned(), basic("url"), basic("git"), basic("context"), basic("login")];
+    for word in &words {
+        for place in [arena.kiln.root(), arena.kiln.path("out"), arena.kiln.path("home")] {
+            let found = search(&place, word);
+            assert!(found.is_empty(), "{word} is in {found:?}");
+        }
+        assert!(!arena.has_said(word), "{word} was said");
+    }
+}
+
+#[test]
+fn secrets_are_what_was_given() {
+    let Some(arena) = Arena::new("secrets_are_what_was_given") else { return };
     let dockerfile = format!(
         "FROM base\nRUN --mount=type=secret,id=file test \"$(cat /run/secrets/file | md5sum)\" = \
          \"$(echo -n {} | md5sum)\"\n",
@@ -68,6 +241,13 @@ fn secrets_are_kept() {
     let plain = arena.kiln.write("plain", "plain");
     arena.build(&dockerfile, &["--secret", &format!("id=file,src={}", plain.display())]).success();
     arena.build("FROM base\nRUN --mount=type=secret,id=none,required true\n", &[]).failure();
+    // A graph names secrets and doesn't hold them.
+    let graph = arena.kiln.path("out/graph");
+    std::fs::create_dir_all(arena.kiln.path("out")).unwrap();
+    let secret = arena.kiln.write("told", SECRET);
+    let (secret, dump) = (format!("id=file,src={}", secret.display()), graph.display().to_string());
+    arena.build(&dockerfile, &["--secret", &secret, "--dump-llb", &dump]).success();
+    assert!(graph.metadata().unwrap().len() > 0);
     arena.finish();
 }
 

@@ -3,22 +3,19 @@
 //! It keeps everything in memory and notes every request. [`Switches`] say how it misbehaves; they
 //! can be changed at any time.
 
-mod http;
 mod tokens;
 mod uploads;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use kiln_oci::Digest;
 
-pub use self::http::Request;
-use self::http::{Answer, Service};
 pub use self::tokens::REFRESH_TOKEN;
+pub use crate::http::Request;
+use crate::http::{Answer, Server, Service};
 
 /// The token that is given to whoever asks.
 pub const TOKEN: &str = "a-token-of-the-fake-registry";
@@ -105,10 +102,8 @@ struct State {
 /// A registry on a loopback port; gone when dropped.
 #[derive(Debug)]
 pub struct FakeRegistry {
-    address: SocketAddr,
+    server: Server,
     state: Arc<Mutex<State>>,
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
 }
 
 struct Shared {
@@ -145,19 +140,14 @@ impl FakeRegistry {
     /// # Panics
     /// Panics where no port can be had.
     pub fn start_at(host: &str) -> Self {
-        let listener = TcpListener::bind((host, 0)).expect("bind a loopback port");
-        let address = listener.local_addr().expect("read the port");
         let state = Arc::new(Mutex::new(State::default()));
-        let stop = Arc::new(AtomicBool::new(false));
-        let shared = Arc::new(Shared { address, state: Arc::clone(&state) });
-        let stopped = Arc::clone(&stop);
-        let thread = std::thread::spawn(move || http::serve(&listener, &shared, &stopped));
-        Self { address, state, stop, thread: Some(thread) }
+        let shared = Arc::clone(&state);
+        Self { server: Server::start(host, |address| Shared { address, state: shared }), state }
     }
 
     /// Returns host and port.
     pub fn address(&self) -> String {
-        self.address.to_string()
+        self.server.address().to_string()
     }
 
     /// Changes how it misbehaves.
@@ -206,17 +196,6 @@ impl FakeRegistry {
     /// Returns what was asked for, and forgets it.
     pub fn take_requests(&self) -> Vec<Request> {
         std::mem::take(&mut lock(&self.state).requests)
-    }
-}
-
-impl Drop for FakeRegistry {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::SeqCst);
-        // Wakes the thread up.
-        let _ = TcpStream::connect(self.address);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Who may do what: challenges, and a token server of three kinds.
 
-use super::http::{Answer, Request};
 use super::{Switches, TOKEN, TokenKind};
+use crate::http::{Answer, Request};
 
 /// The token that stands for a password once that was checked.
 pub const REFRESH_TOKEN: &str = "a-refresh-token-of-the-fake-registry";

@@ -3,7 +3,7 @@
 use kiln_oci::Digest;
 
 use super::State;
-use super::http::{Answer, Request};
+use crate::http::{Answer, Request};
 
 impl State {
     /// Begins an upload, or mounts a blob out of another repository.

@@ -453,7 +453,7 @@ fn a_tree_survives_packing_and_unpacking() {
 /// done through it gets out.
 #[test]
 fn races_are_lost_by_the_attacker() {
-    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
     use rustix::fs::{CWD, RenameFlags, renameat_with};
 
@@ -466,13 +466,14 @@ fn races_are_lost_by_the_attacker() {
     std::fs::write(from.join("secret"), "x").unwrap();
     let canary = field.outside();
     let archive = Archive::default().file("d/secret", "x").dir("d/sub", 0o777).end();
-    let stop = AtomicBool::new(false);
+    let (stop, rounds) = (AtomicBool::new(false), AtomicU64::new(0));
     let path = Path::new("d/secret");
     std::thread::scope(|scope| {
         scope.spawn(|| {
             while !stop.load(Ordering::Relaxed) {
                 let (a, b) = (root.join("d"), root.join("swap"));
                 renameat_with(CWD, a, CWD, b, RenameFlags::EXCHANGE).unwrap();
+                rounds.fetch_add(1, Ordering::Relaxed);
             }
         });
         let source = Dir::open(&from).unwrap();
@@ -491,6 +492,9 @@ fn races_are_lost_by_the_attacker() {
         }
         stop.store(true, Ordering::Relaxed);
     });
+    let rounds = rounds.into_inner();
+    println!("a tree that is unpacked: {rounds} rounds");
+    assert!(rounds >= 10_000, "only {rounds} rounds");
     assert_eq!(field.outside(), canary);
 }
 

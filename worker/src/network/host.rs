@@ -12,6 +12,7 @@ use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessa
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
 use rtnetlink::{Handle, LinkBridge, LinkUnspec, RouteMessageBuilder};
 use rustix::io::Errno;
+use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
 
 use super::error::NetworkError;
@@ -38,14 +39,19 @@ pub(super) struct Host {
     pub(super) subnet: Subnet,
     /// The longest packet, in bytes.
     pub(super) mtu: u32,
-    pub(super) resolver: Resolver,
     pub(super) nft: Program,
+    /// Whether its packets are let through, and only those that must be: tried once.
+    rules: OnceCell<Result<(), NetworkError>>,
     _connection: JoinSet<()>,
 }
 
 impl Host {
-    /// Finds the bridge as it is, and makes what is missing of it.
-    pub(super) async fn prepare(options: &BridgeOptions) -> Result<Self, NetworkError> {
+    /// Finds the bridge as it is, and makes what is missing of it. It isn't of use before
+    /// [`Host::rules`], which can be waited for while a namespace is made.
+    pub(super) async fn prepare(
+        options: &BridgeOptions,
+        resolver: &Resolver,
+    ) -> Result<Self, NetworkError> {
         let nft = Program::find("nft", &options.path).ok_or_else(|| {
             NetworkError::Unavailable("the program nft isn't there: install nftables".to_owned())
         })?;
@@ -53,18 +59,28 @@ impl Host {
             rtnetlink::new_connection().map_err(NetworkError::doing("open a netlink socket"))?;
         let mut tasks = JoinSet::new();
         tasks.spawn(connection);
-        let resolver = Resolver::new(&options.resolv_conf);
         let lock = lock().await?;
-        let Found { bridge, subnet, mtu } = bridge(&handle, &resolver).await?;
-        let guard = if forwarding::is_on()? { Vec::new() } else { forwarding::interfaces(BRIDGE)? };
-        let chains = rules::write(&nft, subnet, &guard).await?;
-        if !guard.is_empty() {
-            // Behind the rule that keeps it to the bridge.
-            forwarding::turn_on()?;
-        }
-        firewall::open(&chains, &options.path).await;
+        let Found { bridge, subnet, mtu } = bridge(&handle, resolver).await?;
         drop(lock);
-        Ok(Self { handle, bridge, subnet, mtu, resolver, nft, _connection: tasks })
+        let rules = OnceCell::new();
+        Ok(Self { handle, bridge, subnet, mtu, nft, rules, _connection: tasks })
+    }
+
+    /// Makes sure that packets pass, and only those that must.
+    pub(super) async fn rules(&self, options: &BridgeOptions) -> Result<(), NetworkError> {
+        let write = || async {
+            let _lock = lock().await?;
+            let guard =
+                if forwarding::is_on()? { Vec::new() } else { forwarding::interfaces(BRIDGE)? };
+            let chains = rules::write(&self.nft, self.subnet, &guard).await?;
+            if !guard.is_empty() {
+                // Behind the rule that keeps it to the bridge.
+                forwarding::turn_on()?;
+            }
+            firewall::open(&chains, &options.path).await;
+            Ok(())
+        };
+        self.rules.get_or_init(write).await.clone()
     }
 }
 

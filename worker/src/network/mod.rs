@@ -40,15 +40,17 @@ mod subnet;
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use tokio::sync::OnceCell;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 pub use error::NetworkError;
 use host::Host;
+use namespace::Inside;
 pub use namespace::NetworkNamespace;
 pub use ports::{Endpoint, Port, Protocol, Published};
+use resolver::Resolver;
 
 /// How many namespaces are kept ready for steps to come.
 const AHEAD: usize = 1;
@@ -71,6 +73,7 @@ pub struct Bridge {
 #[derive(Debug)]
 struct Inner {
     options: BridgeOptions,
+    resolver: OnceLock<Resolver>,
     host: OnceCell<Result<Host, NetworkError>>,
     pool: Mutex<Pool>,
     tasks: TaskTracker,
@@ -92,6 +95,7 @@ impl Bridge {
         Self {
             inner: Arc::new(Inner {
                 options,
+                resolver: OnceLock::new(),
                 host: OnceCell::new(),
                 pool: Mutex::default(),
                 tasks: TaskTracker::new(),
@@ -148,7 +152,8 @@ impl Bridge {
         namespace: &NetworkNamespace,
         ports: &[Port],
     ) -> Result<Published, NetworkError> {
-        let host = self.inner.host().await?;
+        let gone = || NetworkError::Unavailable("there is no bridge".to_owned());
+        let host = self.inner.host.get().and_then(|host| host.as_ref().ok()).ok_or_else(gone)?;
         Published::open(&host.nft, namespace.address(), ports).await
     }
 
@@ -160,16 +165,20 @@ impl Bridge {
 
 impl Inner {
     async fn create(&self) -> Result<NetworkNamespace, NetworkError> {
-        let namespace = NetworkNamespace::create(self.host().await?).await?;
+        privileged()?;
+        let resolver = self.resolver.get_or_init(|| Resolver::new(&self.options.resolv_conf));
+        let (host, inside) = tokio::join!(self.host(resolver), Inside::make(resolver));
+        let (host, inside) = (host?, inside?);
+        // What has to be let through is decided meanwhile.
+        let connected = NetworkNamespace::connect(inside, host, resolver);
+        let (namespace, rules) = tokio::join!(connected, host.rules(&self.options));
+        let (namespace, ()) = (namespace?, rules?);
         self.worked.store(true, Ordering::Relaxed);
         Ok(namespace)
     }
 
-    async fn host(&self) -> Result<&Host, NetworkError> {
-        let prepare = || async {
-            privileged()?;
-            Host::prepare(&self.options).await
-        };
+    async fn host(&self, resolver: &Resolver) -> Result<&Host, NetworkError> {
+        let prepare = || Host::prepare(&self.options, resolver);
         self.host.get_or_init(prepare).await.as_ref().map_err(Clone::clone)
     }
 }

@@ -34,6 +34,7 @@ use tokio::task::JoinSet;
 use super::error::{IntoIo, NetworkError};
 use super::host::{Host, hardware, is};
 use super::relay::Sockets;
+use super::resolver::Resolver;
 use crate::sys;
 
 /// The name of the interface inside.
@@ -71,10 +72,12 @@ impl NetworkNamespace {
         &self.resolv_conf
     }
 
-    /// Makes one.
-    pub(super) async fn create(host: &Host) -> Result<Self, NetworkError> {
-        let resolver = &host.resolver;
-        let inside = Inside::make(!resolver.relayed.is_empty()).await?;
+    /// Connects a new namespace.
+    pub(super) async fn connect(
+        inside: Inside,
+        host: &Host,
+        resolver: &Resolver,
+    ) -> Result<Self, NetworkError> {
         let address = connect(host, inside.namespace.as_fd()).await?;
         inside.configure(address, host).await.map_err(|error| NetworkError::Failed {
             action: format!("configure {INSIDE}"),
@@ -92,7 +95,7 @@ impl NetworkNamespace {
 }
 
 /// A new namespace, seen from inside.
-struct Inside {
+pub(super) struct Inside {
     namespace: OwnedFd,
     /// A socket in it.
     socket: OwnedFd,
@@ -102,8 +105,10 @@ struct Inside {
 }
 
 impl Inside {
-    /// Makes a namespace with nothing but a loopback interface.
-    async fn make(relay: bool) -> Result<Self, NetworkError> {
+    /// Makes a namespace with nothing but a loopback interface, and sockets for a relay where names
+    /// are resolved by one.
+    pub(super) async fn make(resolver: &Resolver) -> Result<Self, NetworkError> {
+        let relay = !resolver.relayed.is_empty();
         let (sender, receiver) = oneshot::channel();
         let runtime = tokio::runtime::Handle::current();
         // A thread of its own, which ends with this: it doesn't come back from where it goes.

@@ -1,10 +1,11 @@
-//! Just enough of HTTP/1.1: one thread for each connection and one request on each.
+//! Just enough of HTTP/1.1 for servers of tests: one thread for each connection and one request on each.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// A request as it came.
@@ -24,46 +25,90 @@ pub struct Request {
 
 /// What is answered.
 #[derive(Clone, Debug)]
-pub(super) struct Answer {
-    pub(super) status: u16,
-    pub(super) headers: Vec<(&'static str, String)>,
-    pub(super) body: Vec<u8>,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
     /// How many bytes of the body are sent before the connection is cut.
-    pub(super) cut: Option<usize>,
+    pub(crate) cut: Option<usize>,
     /// What is said of its length; nothing for `None`.
-    pub(super) length: Option<usize>,
+    pub(crate) length: Option<usize>,
+    /// Whether the body is sent again and again, without an end.
+    pub(crate) is_endless: bool,
     /// The pause after each tenth of the body.
-    pub(super) trickle: Option<Duration>,
+    pub(crate) trickle: Option<Duration>,
 }
 
 /// Answers requests.
-pub(super) trait Service: Send + Sync + 'static {
+pub(crate) trait Service: Send + Sync + 'static {
     /// Tells whether the connection is to be cut in the middle of this request's body.
-    fn cuts(&self, request: &Request) -> bool;
+    fn cuts(&self, _request: &Request) -> bool {
+        false
+    }
     /// Returns what is answered; `None` where the connection was cut.
     fn answer(&self, request: Request) -> Option<Answer>;
 }
 
 impl Answer {
-    pub(super) fn new(status: u16, body: impl Into<Vec<u8>>) -> Self {
+    pub(crate) fn new(status: u16, body: impl Into<Vec<u8>>) -> Self {
         let (headers, body) = (Vec::new(), body.into());
         let length = Some(body.len());
-        Self { status, headers, body, cut: None, length, trickle: None }
+        Self { status, headers, body, cut: None, length, is_endless: false, trickle: None }
     }
 
-    pub(super) fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
-        self.headers.push((name, value.into()));
+    pub(crate) fn with(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.headers.push((name.to_owned(), value.into()));
         self
     }
 
-    pub(super) fn complaint(status: u16, message: &str) -> Self {
+    pub(crate) fn complaint(status: u16, message: &str) -> Self {
         let body = serde_json::json!({"errors": [{"code": "FAKE", "message": message}]});
         Self::new(status, body.to_string())
     }
 }
 
+/// A server on a loopback port; stopped when dropped.
+#[derive(Debug)]
+pub(crate) struct Server {
+    address: SocketAddr,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    /// Starts one at an address of this machine, as `127.0.0.1`. The service is made when it is known
+    /// at which port.
+    ///
+    /// # Panics
+    /// Panics where no port can be had.
+    pub(crate) fn start<S: Service>(host: &str, service: impl FnOnce(SocketAddr) -> S) -> Self {
+        let listener = TcpListener::bind((host, 0)).expect("bind a loopback port");
+        let address = listener.local_addr().expect("read the port");
+        let stop = Arc::new(AtomicBool::new(false));
+        let (service, stopped) = (Arc::new(service(address)), Arc::clone(&stop));
+        let thread = std::thread::spawn(move || serve(&listener, &service, &stopped));
+        Self { address, stop, thread: Some(thread) }
+    }
+
+    /// Returns host and port.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::SeqCst);
+        // Wakes the thread up.
+        let _ = TcpStream::connect(self.address);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
 /// Serves until `stop` is set and somebody connects.
-pub(super) fn serve<S: Service>(listener: &TcpListener, service: &Arc<S>, stop: &AtomicBool) {
+fn serve<S: Service>(listener: &TcpListener, service: &Arc<S>, stop: &AtomicBool) {
     let mut connections = Vec::new();
     for connection in listener.incoming() {
         if stop.load(Ordering::SeqCst) {
@@ -124,7 +169,7 @@ fn read_head(reader: &mut impl BufRead) -> std::io::Result<Option<Request>> {
 fn write_answer(mut to: &TcpStream, is_head: bool, answer: &Answer) -> std::io::Result<()> {
     let mut head = format!("HTTP/1.1 {} Whatever\r\nConnection: close\r\n", answer.status);
     for (name, value) in &answer.headers {
-        head.extend([*name, ": ", value, "\r\n"]);
+        head.extend([name, ": ", value, "\r\n"]);
     }
     if let Some(length) = answer.length {
         let length = length.to_string();
@@ -134,6 +179,11 @@ fn write_answer(mut to: &TcpStream, is_head: bool, answer: &Answer) -> std::io::
     to.write_all(head.as_bytes())?;
     if is_head {
         return to.flush();
+    }
+    if answer.is_endless {
+        loop {
+            to.write_all(&answer.body)?;
+        }
     }
     let body = &answer.body[..answer.cut.unwrap_or(answer.body.len())];
     let Some(pause) = answer.trickle else {
