@@ -44,7 +44,7 @@ pub(super) struct State {
 impl State {
     /// Returns a state with the given files, at the root.
     pub(super) fn of(output: Option<Output>, platform: Option<&Platform>) -> Self {
-        let platform = platform.map(|platform| platform.normal());
+        let platform = platform.map(Platform::normal);
         Self { output, dir: "/".to_owned(), platform, ..Self::default() }
     }
 
