@@ -11,8 +11,12 @@ mod contexts;
 mod documents;
 #[path = "security/images.rs"]
 mod images;
+#[path = "security/integrity.rs"]
+mod integrity;
 #[path = "security/mounts.rs"]
 mod mounts;
+#[path = "security/network.rs"]
+mod network;
 #[path = "security/races.rs"]
 mod races;
 #[path = "security/runtime.rs"]

@@ -19,7 +19,7 @@ echo '== descriptor'; for n in 0 1 2; do stat -c '%A' /proc/self/fd/$n; readlink
 echo '== descriptors'; ls /proc/self/fd | wc -l
 echo '== mount'; cat /proc/mounts
 echo '== variable'; env -0 | tr '\\0' '\\n'
-echo '== process'; ps -o pid,user,comm | grep -c .
+echo '== process'; list=$(ps -o pid,user,comm); echo \"$list\" | grep -c .
 echo '== device'; ls -l /dev
 echo '== cgroup'; cat /proc/1/cgroup
 echo '== limit'; cat /proc/self/limits

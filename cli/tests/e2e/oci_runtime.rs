@@ -14,7 +14,7 @@ const NEEDS: [Need; 2] = [Need::Root, Need::Program("runc")];
 const REPORT: &str = "grep -E '^(Uid|Gid|Groups|Cap|NoNewPrivs|Seccomp:|SigBlk|SigIgn|Umask)' /proc/self/status; \
     env -0 | tr '\\0' '\\n' | sort; ls /proc/self/fd; pwd; hostname; ulimit -n; ulimit -Hn; \
     ls -l /dev | awk '{ print $1, $3, $4, $NF }' | grep -v total; df -k /dev/shm | tail -n 1 | awk '{ print $2 }'; \
-    ps -o comm | sort; cat /proc/self/cgroup; ls /sys/class/net; \
+    list=$(ps -o comm); echo \"$list\"; cat /proc/self/cgroup; ls /sys/class/net; \
     for f in /proc/kcore /proc/keys /proc/timer_list; do test -e $f && cat $f | wc -c; done; \
     (echo x > /proc/sys/kernel/hostname) 2>&1; (mount -t tmpfs none /tmp) 2>&1; \
     mknod -m 666 /tmp/n c 1 3 && echo x > /tmp/n && echo null; \

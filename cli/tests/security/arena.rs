@@ -253,6 +253,8 @@ fn a_leak_would_be_found() {
     arena.build("FROM scratch\nCOPY leak /\n", &["--output", &output]).success();
     let found = search(&out, SECRET);
     assert_eq!(found.len(), 1, "the compressed layer, and nothing else: {found:?}");
+    let files = format!("type=local,dest={}", arena.kiln.path("files").display());
+    arena.build("FROM scratch\nCOPY leak /\n", &["--output", &files]).success();
     assert!(search(&arena.kiln.root(), SECRET).len() >= 2, "the tree and the layer");
     std::fs::set_permissions(arena.canary("dir/secret"), PermissionsExt::from_mode(0o600)).unwrap();
     assert_ne!(look(arena.outside.path()), arena.before);

@@ -9,7 +9,7 @@ use kiln_testkit::environment::run;
 use rusqlite::Connection;
 use serde_json::Value;
 
-use crate::arena::{Arena, rounds};
+use crate::arena::{Arena, is_rootless, rounds};
 
 const DOCKERFILE: &str = "FROM base AS other\nRUN echo other > /o\nFROM base\nRUN echo built > /f\n\
      RUN cat /f /f > /g && chmod 600 /g\nCOPY Dockerfile /h\nCOPY --from=other /o /o\n";
@@ -22,8 +22,10 @@ struct Victim {
 }
 
 impl Victim {
+    /// Who opens the index leaves files of its own beside it: with root's hands this is no store of
+    /// another user's any more. The code under test is the same for both.
     fn new(test: &str) -> Option<Self> {
-        let arena = Arena::new(test)?;
+        let arena = if is_rootless() { None } else { Arena::new(test) }?;
         arena.build(DOCKERFILE, &["-t", "img"]).success();
         let root = arena.kiln.root();
         let root = root.to_str().unwrap();

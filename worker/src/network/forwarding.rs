@@ -8,6 +8,7 @@ use std::io;
 use std::path::Path;
 
 use super::error::NetworkError;
+use super::namespace::is_port;
 
 const SWITCH: &str = "/proc/sys/net/ipv4/ip_forward";
 
@@ -32,7 +33,8 @@ pub(super) fn interfaces(bridge: &str) -> Result<Vec<String>, NetworkError> {
             let Ok(name) = entry?.file_name().into_string() else { continue };
             // A name that would end the string that it is written in is nobody's.
             let plain = !name.contains(['"', '\\', '\n']);
-            if plain && !matches!(name.as_str(), "all" | "default" | "lo") && name != bridge {
+            let is_ours = name == bridge || is_port(&name);
+            if plain && !matches!(name.as_str(), "all" | "default" | "lo") && !is_ours {
                 names.push(name);
             }
         }

@@ -153,10 +153,19 @@ impl Inside {
     }
 }
 
+/// What the names of the bridge's ports begin with; the address of the other end follows.
+const PORT: &str = "kiln";
+
+/// Tells whether an interface is a port of the bridge, by its name.
+pub(super) fn is_port(name: &str) -> bool {
+    let address = name.strip_prefix(PORT).unwrap_or_default();
+    address.len() == 8 && address.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
 /// Connects a namespace with the bridge, and returns the address that it is to have.
 async fn connect(host: &Host, namespace: BorrowedFd<'_>) -> Result<Ipv4Addr, NetworkError> {
     for address in host.subnet.hosts(RandomState::new().build_hasher().finish()) {
-        let name = format!("kiln{:08x}", u32::from(address));
+        let name = format!("{PORT}{:08x}", u32::from(address));
         let peer = LinkMessageBuilder::<LinkUnspec>::default()
             .name(INSIDE)
             .address(hardware(address).to_vec())
@@ -198,4 +207,17 @@ async fn attach(host: &Host, name: &str, address: Ipv4Addr) -> Result<(), Networ
         known.replace().execute().await.map_err(IntoIo::into_io)
     };
     port.await.map_err(NetworkError::doing(format!("connect the interface {name}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_port;
+
+    #[test]
+    fn ports_are_told_by_their_names() {
+        assert!(is_port("kiln0a4b4a8e"));
+        for name in ["kiln0", "eth0", "kiln", "kiln0a4b4a8", "kiln0a4b4a8g", "kiln0a4b4a8e1"] {
+            assert!(!is_port(name), "{name}");
+        }
+    }
 }
