@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use kiln_oci::{Digest, ImageConfig, Platform, media_type};
 use serde::Serialize;
 
+use crate::attest::AttestationManifest;
 use crate::error::{Error, Result};
 use crate::pack::PackedLayer;
 
@@ -61,16 +62,24 @@ pub(crate) struct Image {
 #[derive(Clone, Debug)]
 pub(crate) struct Assembled {
     pub(crate) images: Vec<Image>,
+    /// What is said about them; none where there is no index.
+    pub(crate) attestations: Vec<AttestationManifest>,
     pub(crate) index: Option<Document>,
 }
 
 impl Assembled {
     /// Makes the documents. There is at least one image; an index lists them where it is wanted.
-    pub(crate) fn new(images: Vec<Image>, oci: bool, has_index: bool) -> Result<Self> {
-        let manifests =
-            || images.iter().map(|image| image.manifest.descriptor.clone()).collect::<Vec<_>>();
-        let index = has_index.then(|| index(&manifests(), oci)).transpose()?;
-        Ok(Self { images, index })
+    pub(crate) fn new(
+        images: Vec<Image>,
+        attestations: Vec<AttestationManifest>,
+        oci: bool,
+        has_index: bool,
+    ) -> Result<Self> {
+        let about = attestations.iter().map(AttestationManifest::descriptor);
+        let manifests = images.iter().map(|image| &image.manifest.descriptor).chain(about);
+        let manifests: Vec<Descriptor> = manifests.cloned().collect();
+        let index = has_index.then(|| index(&manifests, oci)).transpose()?;
+        Ok(Self { images, attestations, index })
     }
 
     /// Returns what names the whole: the index, or the only manifest.
@@ -87,6 +96,11 @@ impl Assembled {
                 sizes.insert(document.descriptor.digest, document.descriptor.size);
             }
             sizes.extend(image.layers.iter().map(|layer| (layer.digest, layer.size)));
+        }
+        for said in &self.attestations {
+            for document in said.blobs().chain([&said.manifest]) {
+                sizes.insert(document.descriptor.digest, document.descriptor.size);
+            }
         }
         let index = self.index.as_ref().map_or(0, |index| index.descriptor.size);
         sizes.values().sum::<u64>() + index
@@ -114,6 +128,11 @@ impl Image {
         let mut manifest = document(&manifest, kind)?;
         manifest.descriptor.platform = Some(platform.clone());
         Ok(Self { config, manifest, layers })
+    }
+
+    /// Returns the layers with OCI's media types.
+    pub(crate) fn oci_layers(&self) -> Vec<Descriptor> {
+        self.layers.iter().map(|layer| descriptor_of(layer, true)).collect()
     }
 }
 

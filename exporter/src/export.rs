@@ -12,6 +12,7 @@ use kiln_store::{Layer, LayerId, Store};
 use kiln_tree::ArchiveLimits;
 
 use crate::assemble::{Assembled, Image};
+use crate::attest::{Attestations, Prepared};
 use crate::error::{Error, Result};
 use crate::pack::{PackedLayer, Packer, locate_layer};
 use crate::progress::{BlobFetcher, Progress};
@@ -46,6 +47,8 @@ pub struct ExportRequest {
     pub outputs: Vec<Output>,
     /// Whether an index is wanted although there is one image only; several always have one.
     pub has_index: bool,
+    /// What is to be said about the images.
+    pub attestations: Attestations,
 }
 
 impl ExportRequest {
@@ -89,6 +92,8 @@ pub struct Exported {
     pub size: Option<u64>,
     /// The names that the image has got.
     pub names: Vec<String>,
+    /// What couldn't be found out about it.
+    pub warnings: Vec<String>,
 }
 
 /// Writes every output of a request.
@@ -100,7 +105,8 @@ pub fn export(request: &ExportRequest, context: &mut ExportContext<'_>) -> Resul
     check(request)?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let now = now.cast_signed();
-    let mut exported = Exported::default();
+    let prepared = Prepared::new(request, context)?;
+    let mut exported = Exported { warnings: prepared.warnings(), ..Exported::default() };
     for output in &request.outputs {
         if context.progress.cancelled() {
             return Err(Error::Cancelled);
@@ -109,18 +115,18 @@ pub fn export(request: &ExportRequest, context: &mut ExportContext<'_>) -> Resul
             let name = format!("copying files to {}", dest.display());
             context.progress.status(&name, 0, None, false);
             let split = split.unwrap_or(request.is_index());
-            local::write(request, dest, split, context)?;
+            local::write((request, &prepared), dest, split, context)?;
             context.progress.status(&name, 0, None, true);
             continue;
         }
         if let OutputKind::Tar { dest, split } = &output.kind {
             context.progress.status("writing tar", 0, None, false);
             let split = split.unwrap_or(request.is_index());
-            tarball::write(request, dest, split, context)?;
+            tarball::write((request, &prepared), dest, split, context)?;
             context.progress.status("writing tar", 0, None, true);
             continue;
         }
-        let assembled = assemble(request, output, now, context)?;
+        let assembled = assemble((request, &prepared), output, now, context)?;
         write(&assembled, output, now, context)?;
         note(&mut exported, &assembled, output)?;
     }
@@ -138,6 +144,7 @@ fn check(request: &ExportRequest) -> Result<()> {
     for output in &request.outputs {
         output.check_names()?;
     }
+    request.attestations.check(&request.outputs)?;
     let is_docker = |output: &Output| matches!(output.kind, OutputKind::Docker { .. });
     if request.is_index() && request.outputs.iter().any(is_docker) {
         return Err(docker::no_index());
@@ -147,27 +154,37 @@ fn check(request: &ExportRequest) -> Result<()> {
 
 /// Packs what isn't packed yet and makes the documents.
 fn assemble(
-    request: &ExportRequest,
+    (request, prepared): (&ExportRequest, &Prepared<'_>),
     output: &Output,
     now: i64,
     context: &ExportContext<'_>,
 ) -> Result<Assembled> {
+    let has_index = request.is_index() || prepared.makes_index(output);
     let mut images = Vec::with_capacity(request.images.len());
-    for source in &request.images {
+    let mut attestations = Vec::new();
+    for (number, source) in request.images.iter().enumerate() {
         let layers = match &source.layer {
             Some(layer) => pack_chain(layer, output, context)?,
             None => Vec::new(),
         };
         let config = config::complete(source, &layers, now)?;
         let oci = output.oci_types;
-        images.push(Image::new(&config, &source.platform, layers, oci, &output.annotations)?);
+        let image = Image::new(&config, &source.platform, layers, oci, &output.annotations)?;
+        if has_index {
+            attestations.extend(prepared.about((number, source), &image, output)?);
+        }
+        images.push(image);
     }
-    let assembled = Assembled::new(images, output.oci_types, request.is_index())?;
+    let assembled = Assembled::new(images, attestations, output.oci_types, has_index)?;
     for image in &assembled.images {
         for (what, document) in [("manifest", &image.manifest), ("config", &image.config)] {
             let name = format!("exporting {what} {}", document.descriptor.digest);
             context.progress.status(&name, 0, None, true);
         }
+    }
+    for said in &assembled.attestations {
+        let name = format!("exporting attestation manifest {}", said.descriptor().digest);
+        context.progress.status(&name, 0, None, true);
     }
     if let Some(index) = &assembled.index {
         let name = format!("exporting manifest list {}", index.descriptor.digest);

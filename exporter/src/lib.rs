@@ -14,6 +14,7 @@
 //! | `assemble` | config, manifest and index, as bytes |
 //! | `oci`, `docker`, `image`, `registry`, `local`, `tarball` | one output type each |
 //! | [`push`] | what is brought into a registry, and how |
+//! | [`attest`] | what is said about images: provenance and bills of materials |
 //! | [`spec`] | outputs out of what is typed after `--output` |
 //!
 //! Everything here blocks, and is to be called on a thread that may. Fetching and unpacking layers of
@@ -23,6 +24,7 @@
 //! All bytes are a function of layers, configs and options; times come from the config's history, the
 //! layers, or `SOURCE_DATE_EPOCH`.
 
+pub mod attest;
 pub mod compression;
 pub mod error;
 pub mod export;
@@ -47,7 +49,9 @@ mod platforms;
 mod registry;
 mod tarball;
 
+pub use attest::{Attestations, Provenance, SbomOptions};
 pub use compression::{Compression, Packing};
+pub use csv::fields as csv_fields;
 pub use error::{Error, Result};
 pub use export::{ExportContext, ExportRequest, Exported, ImageSource, export};
 pub use pack::{PackedLayer, Packer, pack_stream};

@@ -5,13 +5,14 @@ use std::path::Path;
 
 use kiln_tree::{CopyOptions, Dir, Ids, Owner, Timestamp, View};
 
+use crate::attest::Prepared;
 use crate::error::{Error, Result};
 use crate::export::{ExportContext, ExportRequest};
 use crate::platforms;
 
 /// Copies the files into `dest`, over what is there.
 pub(crate) fn write(
-    request: &ExportRequest,
+    (request, prepared): (&ExportRequest, &Prepared<'_>),
     dest: &Path,
     split: bool,
     context: &ExportContext<'_>,
@@ -22,7 +23,8 @@ pub(crate) fn write(
     if !split {
         platforms::check_conflicts(request, &sources)?;
     }
-    for (image, source) in request.images.iter().zip(&sources) {
+    let shares = !split && request.is_index();
+    for (number, (image, source)) in request.images.iter().zip(&sources).enumerate() {
         let place = || dest.join(platforms::directory(&image.platform));
         let dest = if split { place() } else { dest.to_owned() };
         fs::create_dir_all(&dest).map_err(Error::io("create", &dest))?;
@@ -37,7 +39,10 @@ pub(crate) fn write(
             ..CopyOptions::default()
         };
         let view = View { dir: source, excludes: None, owner: None, xattrs: true };
-        kiln_tree::copy(view, &Dir::open(&dest)?, &options)?;
+        let said = prepared.files((number, image), source, shares)?;
+        let dest = Dir::open(&dest)?;
+        kiln_tree::copy(view, &dest, &options)?;
+        said.write(&dest)?;
     }
     Ok(())
 }

@@ -75,6 +75,8 @@ pub struct Output {
     pub packing: Packing,
     /// Whether media types are OCI's rather than Docker's.
     pub oci_types: bool,
+    /// Whether manifests of attestations are artifacts of OCI 1.1.
+    pub oci_artifact: bool,
     /// Annotations of the manifest.
     pub annotations: BTreeMap<String, String>,
 }
@@ -87,6 +89,7 @@ const IMAGE_KEYS: &[&str] = &[
     "compression-level",
     "force-compression",
     "name",
+    "oci-artifact",
     "oci-mediatypes",
     "push",
     "push-by-digest",
@@ -115,6 +118,7 @@ impl Output {
             push_by_digest: false,
             packing: Packing::default(),
             oci_types,
+            oci_artifact: false,
             annotations: BTreeMap::new(),
         }
     }
@@ -206,6 +210,10 @@ impl Keys {
         output.packing = self.packing()?;
         if let Some(oci) = self.flag("oci-mediatypes")? {
             output.oci_types = oci;
+        }
+        output.oci_artifact = self.flag("oci-artifact")? == Some(true);
+        if output.oci_artifact && !output.oci_types {
+            return Err("oci-artifact=true conflicts with Docker's media types".to_owned());
         }
         self.pushing(&mut output)?;
         if self.flag("rewrite-timestamp")? == Some(true) {
@@ -444,6 +452,7 @@ mod tests {
             ("type=oci,compression=lzma", "unknown compression"),
             ("type=oci,compression-level=10", "compression-level \"10\" is not 0 to 9 (gzip)"),
             ("type=oci,tar=maybe", "tar is \"maybe\""),
+            ("type=docker,dest=x,oci-artifact=true", "conflicts with Docker's media types"),
             ("type=image,name=A", "name \"A\""),
             ("type=local,dest=x,compression=gzip", "unknown key \"compression\""),
         ] {

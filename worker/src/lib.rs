@@ -46,5 +46,5 @@ pub use output::Output;
 pub use pull::{PullObserver, PullReport, PullRequest, Pulled};
 pub use resolve::{ImageResolver, ImageResolverOptions, Resolved};
 pub use source::local::LocalContext;
-pub use source::remote::RemoteOptions;
+pub use source::remote::{Pin, RemoteOptions};
 pub use worker::{DefaultNetwork, SecretSource, Worker, WorkerOptions};

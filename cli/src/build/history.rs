@@ -43,7 +43,8 @@ pub(super) fn record(request: &BuildRequest) -> (BuildRecord, Redactor) {
     (record, redactor)
 }
 
-fn redactor(request: &BuildRequest) -> Redactor {
+/// Returns what takes credentials out of texts about a build.
+pub(super) fn redactor(request: &BuildRequest) -> Redactor {
     let mut redactor = Redactor::default();
     for (name, value) in &request.build_args {
         if redact::is_credential(name, value) {

@@ -10,6 +10,7 @@ use kiln_oci::{Platform, Reference};
 use kiln_worker::sandbox::cgroup::Limits;
 use kiln_worker::{Allowed, SecretSource};
 
+use super::attest::AttestOptions;
 use super::hosts::parse_host;
 use super::named_contexts::NamedContexts;
 use super::on_error::{self, OnError};
@@ -66,6 +67,8 @@ pub(crate) struct BuildRequest {
     pub(super) no_cache: Option<Vec<String>>,
     /// Where the image goes.
     pub(super) outputs: Vec<Output>,
+    /// What is said about the image.
+    pub(super) attest: AttestOptions,
     /// What happens when a step fails.
     pub(super) on_error: OnError,
 }
@@ -90,6 +93,12 @@ impl BuildRequest {
         let platforms = platforms::platforms(&arguments.platforms)?;
         let outputs = output::resolve(&arguments.outputs, &tags, arguments.push)?;
         platforms::check_outputs(&platforms, &outputs)?;
+        let attest = AttestOptions::resolve(
+            &arguments.attests,
+            arguments.provenance.as_deref(),
+            arguments.sbom.as_deref(),
+        )?;
+        attest.check(&outputs)?;
         Ok(Self {
             context,
             input_limit: limits::size_limit(&arguments.input_limit)
@@ -125,6 +134,7 @@ impl BuildRequest {
             secrets: secrets::secrets(&arguments.secrets)?,
             agents: ssh::agents(&arguments.agents)?,
             no_cache,
+            attest,
             on_error: arguments.on_error,
         })
     }

@@ -85,6 +85,7 @@ impl Session<'_> {
     /// Lowers, solves and exports.
     pub(super) async fn run(&self) -> Result<Done, Failure> {
         let Tools { store, resolver, worker, .. } = self.tools;
+        let begun = time::OffsetDateTime::now_utc();
         let lowered = self.lower()?;
         // An image without files needs no graph.
         let with_files = lowered.iter().filter(|(_, lowered)| lowered.edge.is_some());
@@ -96,6 +97,7 @@ impl Session<'_> {
             (solved.outputs, solved.steps, solved.cached)
         };
         let request = ExportRequest {
+            attestations: self.attestations(&lowered, begun)?,
             has_index: lowered.iter().any(|(_, lowered)| lowered.multi_platform),
             images: images(lowered, outputs)?,
             outputs: self.request.outputs.clone(),
@@ -109,6 +111,9 @@ impl Session<'_> {
             cancel: self.cancel.clone(),
         };
         let exported = exporting.export(request).await?;
+        for message in &exported.warnings {
+            self.events.send(Event::Warning { id: None, message: message.clone() });
+        }
         if let Err(error) = sync::start(store) {
             self.events.send(Event::Warning { id: None, message: format!("{error:#}") });
         }
