@@ -142,6 +142,7 @@ pub(super) fn options(request: &BuildRequest) -> Options {
             Network::Host => Some("host".to_owned()),
             Network::None => Some("none".to_owned()),
         },
+        pull: request.pull,
         named_contexts: request.named_contexts.clone(),
         archive_context: false,
         filename: String::new(),

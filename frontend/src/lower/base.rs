@@ -134,7 +134,10 @@ impl Lowering<'_> {
         let metadata = metadata::step(&name, stage.span);
         let metadata = metadata::with_command(metadata, &stage.original);
         let identifier = format!("docker-image://{}", stage.base_name);
-        let source = SourceOp { identifier, ..SourceOp::default() };
+        let mut source = SourceOp { identifier, ..SourceOp::default() };
+        if self.options.pull {
+            source.attrs.insert("image.resolvemode".to_owned(), "pull".to_owned());
+        }
         self.graph.add(Plan::Source(source), Some(platform.clone()), metadata)
     }
 

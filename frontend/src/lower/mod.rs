@@ -109,6 +109,8 @@ pub struct Options {
     pub build_platform: Platform,
     /// The network mode of `RUN` where it names none: `host`, `none`, or nothing.
     pub network: Option<String>,
+    /// Whether images are to be what their registries have now, whatever is known here (`--pull`).
+    pub pull: bool,
     /// Named contexts (`--build-context`): name to value as typed. Directories are turned by the
     /// caller into `local:NAME`, the name of a local source that it knows. A value for `context`,
     /// a URL, stands in for the build context.
@@ -144,6 +146,7 @@ impl Default for Options {
             implicit_platform: false,
             build_platform: Platform::host(),
             network: None,
+            pull: false,
             named_contexts: BTreeMap::new(),
             archive_context: false,
             filename: "Dockerfile".to_owned(),

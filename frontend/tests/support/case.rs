@@ -97,6 +97,7 @@ impl Case {
             no_cache: None,
             context_name: "context".to_owned(),
             multi_platform: false,
+            pull: false,
             implicit_platform: false,
         })
     }
