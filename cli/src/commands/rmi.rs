@@ -39,7 +39,9 @@ pub(crate) fn run(
                     store.collect()?;
                 }
                 let lines = report(&removed, ["Untagged", "Deleted"], removed.gone(&store)?);
-                lines.iter().for_each(|line| printer.line(line));
+                for line in lines {
+                    printer.line(line);
+                }
             }
             Err(_) if arguments.force && is_missing(&store, name) => {}
             Err(error) => {

@@ -39,11 +39,10 @@ impl Listing<'_> {
     /// Fails where the template can't be read, and where it asks for what isn't there.
     pub(crate) fn render(&self, format: &str, rows: &[Vec<String>]) -> Result<String> {
         let table = format.strip_prefix("table");
-        let template = match (table, format) {
-            (Some(""), _) => self.table,
-            (Some(template), _) => template,
-            (None, "json") => "{{json .}}",
-            (None, template) => template,
+        let template = match table.unwrap_or(format) {
+            "" if table.is_some() => self.table,
+            "json" if table.is_none() => "{{json .}}",
+            template => template,
         };
         // What a shell leaves of these between single quotes.
         let template = template.trim_matches(' ').replace("\\t", "\t").replace("\\n", "\n");

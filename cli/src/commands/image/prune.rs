@@ -64,7 +64,9 @@ pub(super) fn run(
         printer.line("Deleted Images:");
         for removed in &removed {
             let lines = report(removed, ["untagged", "deleted"], removed.gone(&store)?);
-            lines.iter().for_each(|line| printer.line(line));
+            for line in lines {
+                printer.line(line);
+            }
         }
         printer.line("");
     }
