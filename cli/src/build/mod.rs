@@ -33,6 +33,7 @@ use anyhow::Result;
 use kiln_llb::Definition;
 use kiln_oci::Digest;
 
+pub(crate) use attest::AttestArguments;
 pub(crate) use call::{Call, call};
 pub(crate) use files::Dockerfile;
 pub(crate) use hosts::parse_host;

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use kiln_worker::{NETWORK_HOST, SECURITY_INSECURE};
 
-use crate::build::{self, BuildRequest, Call, OnError};
+use crate::build::{self, AttestArguments, BuildRequest, Call, OnError};
 use crate::printer::Printer;
 use crate::resources::ResourceArguments;
 use crate::runtime::RuntimeArguments;
@@ -54,18 +54,13 @@ pub(crate) struct BuildArguments {
     /// what --output=type=image makes
     #[arg(long)]
     pub(crate) push: bool,
-    /// Say how the image was made: true, false, or parameters as mode=min|max (SLSA); the same as
-    /// --attest=type=provenance
-    #[arg(long, value_name = "PARAMETERS", num_args = 0..=1, require_equals = true)]
-    #[arg(default_missing_value = "true")]
-    pub(crate) provenance: Option<String>,
-    /// Say what is in the image: true or false (SPDX); the same as --attest=type=sbom
-    #[arg(long, value_name = "PARAMETERS", num_args = 0..=1, require_equals = true)]
-    #[arg(default_missing_value = "true")]
-    pub(crate) sbom: Option<String>,
-    /// Say something about the image: type=provenance|sbom[,…]
-    #[arg(long = "attest", value_name = "ATTESTATION")]
-    pub(crate) attests: Vec<String>,
+    /// Ask the registries for all images that the Dockerfile names, whether they are in the store or
+    /// not; by default an image of the store comes before the registry's
+    #[arg(long)]
+    pub(crate) pull: bool,
+    /// What is said about the image
+    #[command(flatten)]
+    pub(crate) attest: AttestArguments,
     /// Platforms to build for, separated by commas or given several times; `local` is this
     /// machine's own [default: local]
     #[arg(long = "platform", value_name = "OS/ARCH[/VARIANT]", env = "DOCKER_DEFAULT_PLATFORM")]

@@ -25,6 +25,7 @@ use super::history::redactor;
 use super::session::Session;
 use crate::redact::Redactor;
 
+pub(crate) use options::AttestArguments;
 pub(super) use options::AttestOptions;
 use options::{Mode, ProvenanceOptions};
 use sources::Sources;

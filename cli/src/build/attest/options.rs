@@ -3,8 +3,26 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, bail};
+use clap::Args;
 use kiln_exporter::attest::SlsaVersion;
 use kiln_exporter::{Attestations, Output, csv_fields};
+
+/// What is said about the image.
+#[derive(Debug, Default, Args)]
+pub(crate) struct AttestArguments {
+    /// Say how the image was made: true, false, or parameters as mode=min|max (SLSA); the same as
+    /// --attest=type=provenance
+    #[arg(long, value_name = "PARAMETERS", num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "true")]
+    pub(crate) provenance: Option<String>,
+    /// Say what is in the image: true or false (SPDX); the same as --attest=type=sbom
+    #[arg(long, value_name = "PARAMETERS", num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "true")]
+    pub(crate) sbom: Option<String>,
+    /// Say something about the image: type=provenance|sbom[,…]
+    #[arg(long = "attest", value_name = "ATTESTATION")]
+    pub(crate) attests: Vec<String>,
+}
 
 const PROVENANCE: &str = "provenance";
 const SBOM: &str = "sbom";
@@ -44,14 +62,11 @@ pub(super) struct ProvenanceOptions {
 
 impl AttestOptions {
     /// Makes out what was typed.
-    pub(in crate::build) fn resolve(
-        attests: &[String],
-        provenance: Option<&str>,
-        sbom: Option<&str>,
-    ) -> Result<Self> {
+    pub(in crate::build) fn resolve(arguments: &AttestArguments) -> Result<Self> {
+        let AttestArguments { attests, provenance, sbom } = arguments;
         let mut options = Self::default();
         let mut seen = Vec::new();
-        let short = [(PROVENANCE, provenance), (SBOM, sbom)];
+        let short = [(PROVENANCE, provenance.as_deref()), (SBOM, sbom.as_deref())];
         let short =
             short.into_iter().filter_map(|(kind, text)| Some((kind, canonical(kind, text?))));
         let typed = attests.iter().map(|text| ("attest", text.clone())).chain(short);
@@ -202,8 +217,11 @@ mod tests {
         provenance: Option<&str>,
         sbom: Option<&str>,
     ) -> Result<AttestOptions> {
-        let attests: Vec<String> = attests.iter().map(ToString::to_string).collect();
-        AttestOptions::resolve(&attests, provenance, sbom)
+        AttestOptions::resolve(&AttestArguments {
+            attests: attests.iter().map(ToString::to_string).collect(),
+            provenance: provenance.map(str::to_owned),
+            sbom: sbom.map(str::to_owned),
+        })
     }
 
     #[test]
