@@ -61,6 +61,7 @@ pub enum OutputKind {
 }
 
 /// One output of a build.
+#[expect(clippy::struct_excessive_bools, reason = "each is a key of its own")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Output {
     /// What it is.

@@ -59,7 +59,7 @@ fn convert(message: &'static Message, value: Value) -> Value {
     if let Some(name) = oneof(message) {
         converted.insert(name.to_owned(), Value::Object(chosen));
     }
-    if std::ptr::eq(message, &schema::ACTION) {
+    if is(message, &schema::ACTION) {
         // They are shown whatever they are.
         for name in ["input", "secondaryInput", "output"] {
             converted.entry(name).or_insert_with(|| Value::from(0));
@@ -68,11 +68,16 @@ fn convert(message: &'static Message, value: Value) -> Value {
     Value::Object(converted)
 }
 
+/// Tells whether two types of messages are the same.
+fn is(one: &Message, other: &Message) -> bool {
+    std::ptr::eq(one, other)
+}
+
 /// Returns the name of the message's oneof.
 fn oneof(message: &'static Message) -> Option<&'static str> {
     let named: [(&Message, &str); 3] =
         [(&schema::OP, "Op"), (&schema::ACTION, "Action"), (&schema::USER, "User")];
-    named.iter().find(|(known, _)| std::ptr::eq(*known, message)).map(|(_, name)| *name)
+    named.iter().find(|(known, _)| is(known, message)).map(|(_, name)| *name)
 }
 
 fn scalar(kind: Kind, value: Value) -> Value {

@@ -192,7 +192,8 @@ pub(crate) async fn run(
         return build::call(request, call, progress, (settings, printer)).await;
     }
     if let Some(path) = dump {
-        return dump_graphs(&path, request, progress, (settings, printer)).await;
+        // A build's request is large.
+        return Box::pin(dump_graphs(&path, request, progress, (settings, printer))).await;
     }
     if let Some(path) = &iidfile {
         // The file of an earlier build must not pass for this one's.

@@ -236,10 +236,8 @@ fn check_provenance(confidant: &Confidant, path: &std::path::Path) {
     }
     assert!(!request.to_string().contains("PROXY"), "{request}");
     let dependencies = build["resolvedDependencies"].as_array().unwrap();
-    let digest = |uri: &str| {
-        let found = dependencies.iter().find(|it| it["uri"] == uri);
-        found.unwrap_or_else(|| panic!("{uri}: {dependencies:?}"))["digest"].clone()
-    };
+    let digest =
+        |uri: &str| dependencies.iter().find(|it| it["uri"] == uri).unwrap()["digest"].clone();
     assert!(digest(&confidant.server.url("/f"))["sha256"].is_string());
     assert!(digest(&confidant.server.url("/signed"))["sha256"].is_string());
     assert!(digest(&confidant.server.url("/r.git"))["sha1"].is_string());

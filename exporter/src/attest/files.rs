@@ -96,7 +96,7 @@ fn subjects(dir: &Dir) -> Result<Vec<Subject>> {
     let subject = |entry: &walk::Entry| {
         let path = Path::new(OsStr::from_bytes(&entry.path));
         let digest = digest(dir, path)?;
-        Ok(Subject::new(path.to_string_lossy().into_owned(), digest.hex()))
+        Ok(Subject::new(path.to_string_lossy().into_owned(), &digest.hex()))
     };
     entries.par_iter().filter(|entry| entry.metadata.is_file()).map(subject).collect()
 }

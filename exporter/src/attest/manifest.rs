@@ -121,7 +121,7 @@ mod tests {
         let image = document(b"image".to_vec(), media_type::OCI_MANIFEST).descriptor;
         let statement = Statement {
             predicate_type: "https://spdx.dev/Document",
-            subjects: vec![Subject::new("_".to_owned(), image.digest.hex())],
+            subjects: vec![Subject::new("_".to_owned(), &image.digest.hex())],
             predicate: json!({"a": 1}),
         };
         let made = manifest(&[statement], &image, is_artifact).unwrap();

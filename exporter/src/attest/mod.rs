@@ -206,11 +206,11 @@ fn subjects(names: &[Reference], source: &ImageSource, image: &Image) -> Vec<Sub
     let digest = image.manifest.descriptor.digest;
     let named = |name: &Reference| {
         let url = purl::of_image("docker", name, Some(&source.platform));
-        Subject::new(url, digest.hex())
+        Subject::new(url, &digest.hex())
     };
     match names {
         // A statement has to be about something.
-        [] => vec![Subject::new("_".to_owned(), digest.hex())],
+        [] => vec![Subject::new("_".to_owned(), &digest.hex())],
         names => names.iter().map(named).collect(),
     }
 }

@@ -42,6 +42,7 @@ impl SlsaVersion {
 }
 
 /// How an image was made.
+#[expect(clippy::struct_excessive_bools, reason = "each is a member of the predicate")]
 #[derive(Clone, Debug, Default)]
 pub struct Predicate {
     /// What the build was read from.

@@ -31,7 +31,7 @@ pub(crate) struct Subject {
 
 impl Subject {
     /// Returns something with a name and a SHA-256, in hexadecimal digits.
-    pub(crate) fn new(name: String, sha256: impl ToString) -> Self {
+    pub(crate) fn new(name: String, sha256: &str) -> Self {
         Self { name, digest: BTreeMap::from([("sha256", sha256.to_string())]) }
     }
 }

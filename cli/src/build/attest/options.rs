@@ -46,6 +46,7 @@ pub(super) enum Mode {
 }
 
 /// What is to be said of how images were made.
+#[expect(clippy::struct_excessive_bools, reason = "each is a parameter of its own")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ProvenanceOptions {
     pub(super) mode: Mode,

@@ -55,7 +55,7 @@ impl Sources {
             let op = Op::decode(bytes)?;
             match &op.kind {
                 Some(OpKind::Source(source)) => {
-                    sources.source(source, op.platform.as_ref(), worker)
+                    sources.source(source, op.platform.as_ref(), worker);
                 }
                 Some(OpKind::Exec(exec)) => {
                     sources.uses_network |= exec.network != NetMode::None;
