@@ -68,6 +68,8 @@ pub(crate) struct BuildRequest {
     pub(super) outputs: Vec<Output>,
     /// What happens when a step fails.
     pub(super) on_error: OnError,
+    /// Whether it is said why steps ran.
+    pub(super) explain: bool,
 }
 
 impl BuildRequest {
@@ -126,6 +128,7 @@ impl BuildRequest {
             agents: ssh::agents(&arguments.agents)?,
             no_cache,
             on_error: arguments.on_error,
+            explain: arguments.explain,
         })
     }
 
