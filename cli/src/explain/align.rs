@@ -95,13 +95,12 @@ impl Alignment {
         let (mut old_start, mut new_start) = (0, 0);
         for (old_end, new_end) in same.iter().copied().chain(ends) {
             let mut between: Vec<usize> = (old_start..old_end).collect();
-            for number in new_start..new_end {
-                let keyword = keyword(new[number].text);
-                let found = between.iter().position(|it| self::keyword(old[*it].text) == keyword);
-                if let Some(found) = found {
+            for step in &new[new_start..new_end] {
+                let is_alike = |it: &usize| keyword(old[*it].text) == keyword(step.text);
+                if let Some(found) = between.iter().position(is_alike) {
                     let found = between.remove(found);
                     taken.insert(found);
-                    self.old_of[new[number].place] = Some(old[found].place);
+                    self.old_of[step.place] = Some(old[found].place);
                 }
             }
             (old_start, new_start) = (old_end + 1, new_end + 1);

@@ -58,12 +58,11 @@ pub(super) fn causes(
     for (number, pair) in pairs {
         let from = new.input(number);
         match pair {
-            (Input::Content(old), Input::Content(now)) => {
-                if old.digest != now.digest {
-                    let from = input_name(&new.name(from), &now.ingredients);
-                    causes.extend(files::causes(listings, (old, now), &from)?);
-                }
+            (Input::Content(old), Input::Content(now)) if old.digest != now.digest => {
+                let from = input_name(&new.name(from), &now.ingredients);
+                causes.extend(files::causes(listings, (old, now), &from)?);
             }
+            (Input::Content(_), Input::Content(_)) => {}
             (old_key, new_key) if old_key != new_key => {
                 let step = new.name(from);
                 let stood = old.input(number);

@@ -16,7 +16,8 @@ fn explained(kiln: &Kiln, arguments: &[&str]) -> Value {
 fn cause<'a>(explained: &'a Value, name: &str) -> &'a Value {
     let steps = explained["steps"].as_array().unwrap();
     let step = steps.iter().find(|step| step["name"].as_str().unwrap().contains(name));
-    &step.unwrap_or_else(|| panic!("no step {name} in {explained}"))["causes"][0]
+    assert!(step.is_some(), "no step {name} in {explained}");
+    &step.unwrap()["causes"][0]
 }
 
 /// Removes all results, as making room does.

@@ -20,11 +20,8 @@ fn without_effect() -> Vec<Mutation> {
     ]
 }
 
-pub(crate) fn mutations() -> Vec<Mutation> {
-    let network = "network: not there before, now none";
-    let host = "more hosts: not there before, now elsewhere";
-    let anew = "asked for by --no-cache";
-    let changed = vec![
+fn values() -> Vec<Mutation> {
+    vec![
         mutation(
             "build argument",
             &[Arguments(&["--build-arg", "FLAVOUR=sweet"])],
@@ -51,6 +48,13 @@ pub(crate) fn mutations() -> Vec<Mutation> {
             &[Arguments(&["--target", "test"])],
             &[("RUN wc -l", "never built")],
         ),
+    ]
+}
+
+fn surroundings() -> Vec<Mutation> {
+    let network = "network: not there before, now none";
+    let host = "more hosts: not there before, now elsewhere";
+    vec![
         mutation(
             "network",
             &[Arguments(&["--network", "none"])],
@@ -79,6 +83,12 @@ pub(crate) fn mutations() -> Vec<Mutation> {
                 ("RUN echo \"plain\"", host),
             ],
         ),
+    ]
+}
+
+fn anew() -> Vec<Mutation> {
+    let anew = "asked for by --no-cache";
+    vec![
         mutation(
             "a stage anew",
             &[Arguments(&["--no-cache-filter", "tools"])],
@@ -102,8 +112,11 @@ pub(crate) fn mutations() -> Vec<Mutation> {
             ]
             .concat(),
         ),
-    ];
-    [without_effect(), changed].concat()
+    ]
+}
+
+pub(crate) fn mutations() -> Vec<Mutation> {
+    [without_effect(), values(), surroundings(), anew()].concat()
 }
 
 /// Returns all steps that are built on the base image, with their causes; the working directory

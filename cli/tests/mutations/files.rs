@@ -28,7 +28,7 @@ fn assets(cause: &'static str) -> Vec<(&'static str, &'static str)> {
     then(&[("COPY assets", cause)], &AFTER_OUT[2..])
 }
 
-pub(crate) fn mutations() -> Vec<Mutation> {
+fn contents() -> Vec<Mutation> {
     let config = [
         ("type=secret", "file config/app.conf: content changed (8 → 10 bytes) (in the context)"),
         ("COPY --from=build /conf", "file conf: content changed"),
@@ -56,6 +56,17 @@ pub(crate) fn mutations() -> Vec<Mutation> {
             &program("file src/main.c: content changed (in the context)"),
         ),
         mutation(
+            "file of a bind mount",
+            &[Write("config/app.conf", "port 8080\n")],
+            &then(&config, &AFTER_OUT[1..]),
+        ),
+        mutation("copied first", &[Write("go.mod", "module other\n")], &modules),
+    ]
+}
+
+fn metadata() -> Vec<Mutation> {
+    vec![
+        mutation(
             "mode",
             &[Mode("src/main.c", 0o664)],
             &sources("file src/main.c: mode 644 → 664 (in the context)"),
@@ -82,6 +93,11 @@ pub(crate) fn mutations() -> Vec<Mutation> {
         ),
         mutation("owner on the host", &[Owner("src/main.c", 7)], &[]),
         mutation("umask", &[Umask("077")], &[]),
+    ]
+}
+
+fn entries() -> Vec<Mutation> {
+    vec![
         mutation(
             "added file",
             &[Write("src/more.h", "")],
@@ -118,6 +134,11 @@ pub(crate) fn mutations() -> Vec<Mutation> {
             &[Remove("assets/logo.svg"), MakeDir("assets/logo.svg")],
             &assets("type file → directory"),
         ),
+    ]
+}
+
+fn unseen() -> Vec<Mutation> {
+    vec![
         mutation("file that no step selects", &[Write("README.md", "x"), Write("new", "")], &[]),
         mutation("file in a directory that no step selects", &[Remove("docs/guide.md")], &[]),
         mutation("file that --exclude leaves out", &[Write("src/notes.md", "more\n")], &[]),
@@ -147,12 +168,11 @@ pub(crate) fn mutations() -> Vec<Mutation> {
                 &AFTER_SOURCES[1..],
             ),
         ),
-        mutation(
-            "file of a bind mount",
-            &[Write("config/app.conf", "port 8080\n")],
-            &then(&config, &AFTER_OUT[1..]),
-        ),
-        mutation("copied first", &[Write("go.mod", "module other\n")], &modules),
+    ]
+}
+
+fn several() -> Vec<Mutation> {
+    vec![
         mutation(
             "several files at once",
             &[
@@ -194,4 +214,8 @@ pub(crate) fn mutations() -> Vec<Mutation> {
             ],
         ),
     ]
+}
+
+pub(crate) fn mutations() -> Vec<Mutation> {
+    [contents(), metadata(), entries(), unseen(), several()].concat()
 }
