@@ -8,6 +8,7 @@ mod arguments;
 mod build;
 mod commands;
 mod container;
+mod engines;
 mod hints;
 mod history;
 mod image;

@@ -16,6 +16,7 @@ mod images;
 mod isolation;
 mod limits;
 mod llb;
+mod load;
 mod login;
 mod logs;
 mod network;
