@@ -18,9 +18,11 @@ pub mod pack;
 pub mod pattern;
 pub mod retime;
 pub mod stamp;
+pub mod tar_reader;
 pub mod unpack;
 pub mod view;
 pub mod walk;
+pub mod wildcard;
 
 mod archive_limits;
 mod chars;
@@ -30,11 +32,9 @@ mod owners;
 mod regex;
 mod remove;
 mod resolve;
-mod tar_reader;
 mod tar_sparse;
 #[cfg(test)]
 mod tar_writer;
-mod wildcard;
 
 pub use archive_limits::ArchiveLimits;
 pub use attributes::{Attributes, Xattr};
@@ -50,5 +50,6 @@ pub use pack::{PackOptions, Packed, Plan, Whiteouts, pack};
 pub use pattern::PatternMatcher;
 pub use retime::retime;
 pub use stamp::{Stamp, stamp};
+pub use tar_reader::{TarEntry, TarReader};
 pub use unpack::{UnpackOptions, Unpacked, unpack};
 pub use view::View;
