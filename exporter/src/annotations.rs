@@ -114,7 +114,8 @@ impl Annotations {
             return Err(fail("the key is empty".to_owned()));
         }
         for place in places.split(',') {
-            let key = AnnotationKey { place: parse_place(place).map_err(fail)?, key: key.to_owned() };
+            let key =
+                AnnotationKey { place: parse_place(place).map_err(fail)?, key: key.to_owned() };
             self.insert(key, value.to_owned());
         }
         Ok(())
@@ -187,7 +188,8 @@ mod tests {
 
     #[test]
     fn keys_of_outputs_are_read() {
-        let read = |text: &str| AnnotationKey::of_output(text).unwrap().map(|key| (key.place, key.key));
+        let read =
+            |text: &str| AnnotationKey::of_output(text).unwrap().map(|key| (key.place, key.key));
         let amd64 = || Some(platform("linux/amd64"));
         for (text, level, platform, key) in [
             ("annotation.a.b", Manifest, None, "a.b"),

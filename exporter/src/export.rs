@@ -16,7 +16,7 @@ use crate::exported::Exported;
 use crate::pack::{PackedLayer, Packer, locate_layer};
 use crate::progress::{BlobFetcher, Progress};
 use crate::push::Remote;
-use crate::spec::{Output, OutputKind};
+use crate::spec::{Output, OutputEpoch, OutputKind};
 use crate::{archive, config, docker, image, load, local, oci, registry, rewrite, tarball};
 
 /// How many layers are packed at once. Large ones are parallel by themselves; this is for many small
@@ -55,9 +55,9 @@ impl ExportRequest {
     }
 
     /// Returns the same for an output with an epoch of its own.
-    fn with_epoch(&self, epoch: Option<i64>) -> Self {
+    fn with_epoch(&self, epoch: OutputEpoch) -> Self {
         let mut request = self.clone();
-        request.images.iter_mut().for_each(|image| image.epoch = epoch);
+        request.images.iter_mut().for_each(|image| image.epoch = epoch.or(image.epoch));
         request
     }
 }
@@ -98,7 +98,7 @@ pub fn export(request: &ExportRequest, context: &mut ExportContext<'_>) -> Resul
         if context.progress.cancelled() {
             return Err(Error::Cancelled);
         }
-        let own = output.epoch.map(|epoch| request.with_epoch(epoch));
+        let own = (output.epoch != OutputEpoch::OfBuild).then(|| request.with_epoch(output.epoch));
         let request = own.as_ref().unwrap_or(request);
         if let OutputKind::Local { dest, split, delete } = &output.kind {
             let name = format!("copying files to {}", dest.display());

@@ -55,13 +55,13 @@ mod registry;
 mod rewrite;
 mod tarball;
 
+pub use annotations::Annotations;
 pub use compression::{Compression, Packing};
 pub use error::{Error, Result};
-pub use annotations::Annotations;
 pub use export::{ExportContext, ExportRequest, ImageSource, export};
 pub use exported::Exported;
 pub use load::{DockerEngine, Engine, EngineAddress, EngineTls};
 pub use pack::{PackedLayer, Packer, pack_stream};
 pub use progress::{BlobFetcher, Progress, Silent};
 pub use push::Remote;
-pub use spec::{Destination, EngineChoice, Output, OutputKind};
+pub use spec::{Destination, EngineChoice, Output, OutputEpoch, OutputKind};

@@ -85,8 +85,7 @@ impl Podman {
         std::fs::write(data.path().join("storage.conf"), storage).expect("write storage.conf");
         let config = "[engine]\nruntime = \"runc\"\ncgroup_manager = \"cgroupfs\"\n\
                       events_logger = \"none\"\n";
-        std::fs::write(data.path().join("containers.conf"), config)
-            .expect("write containers.conf");
+        std::fs::write(data.path().join("containers.conf"), config).expect("write containers.conf");
         Self { data }
     }
 

@@ -275,8 +275,10 @@ mod tests {
         let end = [0; 1024 + 512];
         let tar = [&early[..], &late, &end].concat();
         let out = retimed(&tar, LATEST).unwrap();
-        let expected =
-            [&early[..], &file(&name, LATEST, &[(b"user.x".to_vec(), b"y".to_vec())], &[b'z'; 600])];
+        let expected = [
+            &early[..],
+            &file(&name, LATEST, &[(b"user.x".to_vec(), b"y".to_vec())], &[b'z'; 600]),
+        ];
         assert_eq!(out, [&expected.concat()[..], &end].concat());
         // What is early enough stays as it is.
         assert_eq!(retimed(&tar, LATEST + 1).unwrap(), tar);
@@ -292,7 +294,8 @@ mod tests {
         assert_eq!(listing(&out), [("far".to_owned(), LATEST as u64, b"x".to_vec())]);
         assert_eq!(retimed(&tar, far).unwrap(), tar);
         let fraction = b"22 mtime=1000000000.5\n30 atime=1000000001.123456789\n12 ctime=12\n";
-        let mut records = Retimed { archive: &mut io::empty(), sink: &mut io::sink(), latest: LATEST };
+        let mut records =
+            Retimed { archive: &mut io::empty(), sink: &mut io::sink(), latest: LATEST };
         let (found, told) = records.records(fraction).unwrap();
         assert_eq!(found, b"20 mtime=1000000000\n20 atime=1000000000\n12 ctime=12\n");
         assert_eq!(told, None);

@@ -121,6 +121,14 @@ impl Session<'_> {
         let platforms: Vec<Platform> = lowered.iter().map(|(it, _)| it.clone()).collect();
         let is_index = platforms.len() > 1 || lowered.iter().any(|(_, it)| it.multi_platform);
         let check = |output: &kiln_exporter::Output| output.check_platforms(&platforms, is_index);
+        let epoch = lowered.iter().find_map(|(_, it)| it.epoch);
+        let is_vain = |output: &kiln_exporter::Output| {
+            output.rewrite_timestamp && output.epoch.or(epoch).is_none()
+        };
+        if self.request.outputs.iter().any(is_vain) {
+            let message = "rewrite-timestamp is specified, but no source-date-epoch was found";
+            self.events.send(Event::Warning { id: None, message: message.to_owned() });
+        }
         let checked = self.request.outputs.iter().try_for_each(check);
         checked.map_err(|error| Failure::Other(error.into()))
     }

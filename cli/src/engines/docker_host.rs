@@ -138,7 +138,8 @@ fn address(host: &str, tls: Option<EngineTls>) -> Result<EngineAddress> {
         "tcp" | "http" | "https" if !rest.is_empty() => {
             let tls = if scheme == "https" { Some(tls.unwrap_or_default()) } else { tls };
             let port = if tls.is_some() { 2376 } else { 2375 };
-            let has_port = rest.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+            let has_port =
+                rest.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
             let authority = if has_port { rest.to_owned() } else { format!("{rest}:{port}") };
             Ok(EngineAddress::Network { authority, tls })
         }
@@ -193,7 +194,10 @@ mod tests {
         assert_eq!(of(&[], None).unwrap(), "unix:///x.sock named");
         assert_eq!(of(&[], Some("default")).unwrap(), "unix:///var/run/docker.sock");
         let host = ("DOCKER_HOST", "tcp://10.0.0.1");
-        assert_eq!(of(&[host, ("DOCKER_CONTEXT", "far")], None).unwrap(), "tcp://10.0.0.1:2375 named");
+        assert_eq!(
+            of(&[host, ("DOCKER_CONTEXT", "far")], None).unwrap(),
+            "tcp://10.0.0.1:2375 named"
+        );
         let verify = ("DOCKER_TLS_VERIFY", "1");
         assert_eq!(of(&[host, verify], None).unwrap(), "tcp://10.0.0.1:2376 tls named");
         assert_eq!(of(&[host], Some("mine")).unwrap(), "unix:///x.sock named");

@@ -84,7 +84,9 @@ fn containerd(variable: &impl Fn(&str) -> Option<OsString>) -> Result<Engine> {
 /// Returns a program that keeps images for whoever runs it.
 fn own_program(name: &str) -> Result<PathBuf> {
     if Ids::current().is_namespace() {
-        bail!("{name} would take kiln's root for its own user: run kiln as root, or save the image");
+        bail!(
+            "{name} would take kiln's root for its own user: run kiln as root, or save the image"
+        );
     }
     let search = std::env::var_os("PATH").unwrap_or_default();
     let directories = std::env::split_paths(&search).chain(["/usr/sbin".into(), "/sbin".into()]);

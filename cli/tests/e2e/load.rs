@@ -37,15 +37,15 @@ fn a_docker_engine_gets_what_it_lacks() {
     let environment = [("DOCKER_HOST", host.as_str())];
     let large: Vec<u8> = (0..16_000_000_u32).flat_map(|n| (n ^ (n >> 7)).to_le_bytes()).collect();
     kiln.write("ctx/large", &large);
-    let dockerfile = "FROM base\nCOPY large /\nRUN echo generated > /data\nCMD [\"cat\", \"/data\"]\n";
+    let dockerfile =
+        "FROM base\nCOPY large /\nRUN echo generated > /data\nCMD [\"cat\", \"/data\"]\n";
     kiln.write("ctx/Dockerfile", dockerfile);
     let load = |arguments: &[&str]| told(build(&kiln, &environment, arguments));
     let first = load(&["--load", "-t", "app:1"]);
     let place = format!("loaded into the Docker engine at {host}: ");
     assert_eq!(first, format!("{place}3 layers sent, 0 there already"));
-    let ran = |name: &str| {
-        run(&mut engine.docker(&["run", "--rm", "--network=none", name])).success()
-    };
+    let ran =
+        |name: &str| run(&mut engine.docker(&["run", "--rm", "--network=none", name])).success();
     assert_eq!(ran("app:1"), "generated\n");
     let id = run(&mut engine.docker(&["images", "-q", "--no-trunc", "app:1"])).success();
 
@@ -139,7 +139,8 @@ fn podman_takes_images_and_runs_them() {
     let output = ["--output", "type=docker,engine=podman", "-t", "example/app:1"];
     assert_eq!(told(build(&kiln, &environment, &output)), "loaded into podman: 2 layers sent");
     let podman = |arguments: &[&str]| run(&mut podman.podman(arguments)).success();
-    let ran = podman(&["run", "--rm", "--network=none", "--ulimit=host", "docker.io/example/app:1"]);
+    let ran =
+        podman(&["run", "--rm", "--network=none", "--ulimit=host", "docker.io/example/app:1"]);
     assert_eq!(ran, "generated\n");
 
     // Archives of both kinds, and an index, of which it takes what is for this machine.

@@ -257,10 +257,7 @@ async fn answered(request: RequestBuilder, path: &str) -> Result<Option<Vec<u8>>
 }
 
 async fn send(request: RequestBuilder, path: &str) -> Result<Response, ApiError> {
-    request
-        .send()
-        .await
-        .map_err(|source| ApiError::Transport { request: path.to_owned(), source })
+    request.send().await.map_err(|source| ApiError::Transport { request: path.to_owned(), source })
 }
 
 /// Returns a response of success, or what the engine complains of.

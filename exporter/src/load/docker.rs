@@ -101,9 +101,7 @@ impl Loading<'_, '_> {
                 Ok(format!("{} sent", count(image.layers.len(), "layer")))
             }
             Err(failure) => Err(failure),
-            Ok(()) => {
-                Ok(format!("{} sent, {known} there already", count(missing.len(), "layer")))
-            }
+            Ok(()) => Ok(format!("{} sent, {known} there already", count(missing.len(), "layer"))),
         }
     }
 

@@ -20,10 +20,7 @@ pub(super) fn tar(keys: &mut Keys) -> Checked<Output> {
     output(keys, |keys| Ok(OutputKind::Tar { dest: keys.file()?, split }))
 }
 
-fn output(
-    keys: &mut Keys,
-    kind: impl FnOnce(&mut Keys) -> Checked<OutputKind>,
-) -> Checked<Output> {
+fn output(keys: &mut Keys, kind: impl FnOnce(&mut Keys) -> Checked<OutputKind>) -> Checked<Output> {
     let mut output = Output::new(kind(keys)?);
     output.epoch = image::epoch(keys)?;
     Ok(output)

@@ -2,8 +2,8 @@
 
 use kiln_oci::Reference;
 
-use super::Output;
 use super::keys::{Checked, Keys};
+use super::{Output, OutputEpoch};
 use crate::annotations::AnnotationKey;
 use crate::compression::{Compression, Packing};
 
@@ -25,13 +25,13 @@ pub(super) fn read(keys: &mut Keys, output: &mut Output) -> Checked<()> {
 }
 
 /// Reads `source-date-epoch`: seconds since 1970, or nothing for no time at all.
-pub(super) fn epoch(keys: &mut Keys) -> Checked<Option<Option<i64>>> {
+pub(super) fn epoch(keys: &mut Keys) -> Checked<OutputEpoch> {
     match keys.take("source-date-epoch").as_deref() {
-        None => Ok(None),
-        Some("") => Ok(Some(None)),
+        None => Ok(OutputEpoch::OfBuild),
+        Some("") => Ok(OutputEpoch::None),
         Some(text) => {
             let problem = |_| format!("source-date-epoch is {text:?}, expected seconds since 1970");
-            text.parse().map(Some).map(Some).map_err(problem)
+            text.parse().map(OutputEpoch::Seconds).map_err(problem)
         }
     }
 }
@@ -69,7 +69,8 @@ fn packing(keys: &mut Keys) -> Checked<(Packing, bool)> {
         Some("zstd") => Compression::Zstd,
         Some("uncompressed") => Compression::Uncompressed,
         Some("estargz") => {
-            let problem = "compression estargz is not supported, expected gzip, zstd or uncompressed";
+            let problem =
+                "compression estargz is not supported, expected gzip, zstd or uncompressed";
             return Err(problem.to_owned());
         }
         Some(other) => {

@@ -99,7 +99,31 @@ pub enum OutputKind {
     CacheOnly,
 }
 
+/// The latest time that an output may tell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OutputEpoch {
+    /// What the build says.
+    #[default]
+    OfBuild,
+    /// Any time.
+    None,
+    /// This one, in seconds since 1970.
+    Seconds(i64),
+}
+
+impl OutputEpoch {
+    /// Returns it, in seconds, where the build says `build`.
+    pub fn or(self, build: Option<i64>) -> Option<i64> {
+        match self {
+            Self::OfBuild => build,
+            Self::None => None,
+            Self::Seconds(seconds) => Some(seconds),
+        }
+    }
+}
+
 /// One output of a build.
+#[expect(clippy::struct_excessive_bools, reason = "each is an attribute of its own")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Output {
     /// What it is.
@@ -127,9 +151,8 @@ pub struct Output {
     pub annotations: Annotations,
     /// Whether the times of files in new layers are set to `SOURCE_DATE_EPOCH` where they are later.
     pub rewrite_timestamp: bool,
-    /// `SOURCE_DATE_EPOCH` for this output in place of the build's, in seconds; `Some(None)` for
-    /// none.
-    pub epoch: Option<Option<i64>>,
+    /// `SOURCE_DATE_EPOCH` for this output.
+    pub epoch: OutputEpoch,
 }
 
 const TYPES: &[&str] = &["cacheonly", "docker", "image", "local", "oci", "registry", "tar"];
@@ -179,7 +202,7 @@ impl Output {
             oci_artifact: None,
             annotations: Annotations::default(),
             rewrite_timestamp: false,
-            epoch: None,
+            epoch: OutputEpoch::OfBuild,
         }
     }
 

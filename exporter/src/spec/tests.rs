@@ -65,11 +65,11 @@ fn options_are_read() {
     assert_eq!((output.packing, output.is_packing_given), (packing, true));
     let manifest = output.annotations.at(AnnotationLevel::Manifest, None);
     assert_eq!(manifest, BTreeMap::from([("x".to_owned(), "y".to_owned())]));
-    assert!(output.oci_types && !output.rewrite_timestamp && output.epoch.is_none());
+    assert!(output.oci_types && !output.rewrite_timestamp && output.epoch == OutputEpoch::OfBuild);
     assert!(!parse("type=docker,dest=x,oci-mediatypes=0").oci_types);
     assert!(parse("type=oci,rewrite-timestamp=true").rewrite_timestamp);
-    assert_eq!(parse("type=tar,source-date-epoch=7").epoch, Some(Some(7)));
-    assert_eq!(parse("type=oci,source-date-epoch=").epoch, Some(None));
+    assert_eq!(parse("type=tar,source-date-epoch=7").epoch, OutputEpoch::Seconds(7));
+    assert_eq!(parse("type=oci,source-date-epoch=").epoch, OutputEpoch::None);
     assert_eq!(parse("type=oci,oci-artifact=false").oci_artifact, Some(false));
     assert!(parse("type=image,unpack=").unpack);
     let pushed = |text: &str| {
