@@ -84,7 +84,9 @@ impl Podman {
         );
         std::fs::write(data.path().join("storage.conf"), storage).expect("write storage.conf");
         let config = "[engine]\nruntime = \"runc\"\ncgroup_manager = \"cgroupfs\"\n\
-                      events_logger = \"none\"\n";
+                      events_logger = \"none\"\n\
+                      [containers]\n\
+                      default_ulimits = [\"nofile=1024:1024\", \"nproc=1024:1024\"]\n";
         std::fs::write(data.path().join("containers.conf"), config).expect("write containers.conf");
         Self { data }
     }

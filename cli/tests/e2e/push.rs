@@ -176,7 +176,7 @@ fn a_base_of_several_platforms_stays_where_it_is() {
     let own = format!("{base}:own");
     kiln.build_text(&text, &[platforms[0], platforms[1], "-t", &own, "--push"]).success();
     let log = registry.take_log();
-    assert_eq!((downloads(&log), uploads(&log)), (0, 3), "{log:#?}");
+    assert_eq!((downloads(&log), uploads(&log)), (0, 0), "the configs are mounted: {log:#?}");
     fake_registry_without_mounts();
 }
 

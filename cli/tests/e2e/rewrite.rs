@@ -50,7 +50,7 @@ fn times(layer: &Path) -> BTreeMap<String, i64> {
 
 /// Builds into a layout, as it was said in `how` of the output.
 fn layout(kiln: &Kiln, how: &str, arguments: &[&str]) -> std::path::PathBuf {
-    let dest = kiln.path(&format!("layout{how}"));
+    let dest = kiln.path(&format!("layout-{}", how.len()));
     let output = format!("type=oci,tar=false,dest={}{how}", dest.display());
     kiln.build("ctx", &[&["--output", &output], arguments].concat()).success();
     dest
