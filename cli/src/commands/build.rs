@@ -62,6 +62,10 @@ pub(crate) struct BuildArguments {
     /// in the local store: --output=type=docker
     #[arg(long)]
     pub(crate) load: bool,
+    /// Ask the registries for all images that the Dockerfile names, whether they are in the store or
+    /// not; by default an image of the store comes before the registry's
+    #[arg(long)]
+    pub(crate) pull: bool,
     /// Platforms to build for, separated by commas or given several times; `local` is this
     /// machine's own [default: local]
     #[arg(long = "platform", value_name = "OS/ARCH[/VARIANT]", env = "DOCKER_DEFAULT_PLATFORM")]
