@@ -9,6 +9,7 @@ mod build;
 mod commands;
 mod confirm;
 mod container;
+mod engines;
 mod explain;
 mod format;
 mod hints;
