@@ -8,13 +8,14 @@ use kiln_tree::{CopyOptions, Dir, Ids, Owner, Timestamp, View};
 use crate::attest::Prepared;
 use crate::error::{Error, Result};
 use crate::export::{ExportContext, ExportRequest};
-use crate::platforms;
+use crate::{mirror, platforms};
 
-/// Copies the files into `dest`, over what is there.
+/// Copies the files into `dest`, over what is there; what is there and isn't in the image is removed
+/// where it is to be deleted.
 pub(crate) fn write(
     (request, prepared): (&ExportRequest, &Prepared<'_>),
     dest: &Path,
-    split: bool,
+    (split, delete): (bool, bool),
     context: &ExportContext<'_>,
 ) -> Result<()> {
     // Who isn't root gets files of his own, and none of users that only he has.
@@ -24,6 +25,7 @@ pub(crate) fn write(
         platforms::check_conflicts(request, &sources)?;
     }
     let shares = !split && request.is_index();
+    let mut statements = Vec::new();
     for (number, (image, source)) in request.images.iter().zip(&sources).enumerate() {
         let place = || dest.join(platforms::directory(&image.platform));
         let dest = if split { place() } else { dest.to_owned() };
@@ -42,7 +44,25 @@ pub(crate) fn write(
         let said = prepared.files((number, image), source, shares)?;
         let dest = Dir::open(&dest)?;
         kiln_tree::copy(view, &dest, &options)?;
-        said.write(&dest)?;
+        statements.push((dest, said));
+    }
+    if delete {
+        remove_others(request, dest, split, &sources)?;
+    }
+    statements.iter().try_for_each(|(dest, said)| said.write(dest))
+}
+
+/// Removes what isn't in the images.
+fn remove_others(request: &ExportRequest, dest: &Path, split: bool, sources: &[Dir]) -> Result<()> {
+    let root = Dir::open(dest)?;
+    if !split {
+        return mirror::remove_others(&root, sources);
+    }
+    let names: Vec<String> =
+        request.images.iter().map(|image| platforms::directory(&image.platform)).collect();
+    mirror::keep_only(&root, &names)?;
+    for (name, source) in names.iter().zip(sources) {
+        mirror::remove_others(&root.open_dir(Path::new(name))?, std::slice::from_ref(source))?;
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! kiln as a user drives it, judged by real peers where there are any.
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
+mod annotations;
 mod attestations;
 mod build;
 mod builds;
@@ -12,11 +13,13 @@ mod debian;
 mod demo;
 mod direct;
 mod engine;
+mod explain;
 mod groups;
 mod images;
 mod isolation;
 mod limits;
 mod llb;
+mod load;
 mod login;
 mod logs;
 mod network;
@@ -30,6 +33,7 @@ mod push;
 mod refusals;
 mod registry;
 mod repository;
+mod rewrite;
 mod rootless;
 mod run;
 mod sources;

@@ -90,13 +90,12 @@ impl Attestations {
     /// Fails where one can't.
     pub fn check_outputs(is_asked_for: bool, outputs: &[Output]) -> Result<()> {
         for output in outputs.iter().filter(|_| is_asked_for) {
-            if matches!(output.kind, OutputKind::Docker { .. }) {
-                let problem = "docker archives can't hold attestations: use type=oci";
+            if output.is_for_one_platform() {
+                let problem = "docker's engine and archives can't hold attestations: use type=oci, \
+                               image or registry";
                 return Err(Error::Unsupported(problem.to_owned()));
             }
-            let has_manifest =
-                !matches!(output.kind, OutputKind::Local { .. } | OutputKind::Tar { .. });
-            if has_manifest && !output.oci_types {
+            if output.is_image() && !output.oci_types {
                 let problem = "cannot export attestations with \"oci-mediatypes=false\"";
                 return Err(Error::Unsupported(problem.to_owned()));
             }
@@ -174,8 +173,7 @@ impl<'a> Prepared<'a> {
         let subjects = subjects(&output.names, source, image);
         let mut statements = Vec::new();
         if let Some((options, sbom)) = asked.sbom.as_ref().zip(self.sboms.get(number)) {
-            let config: Value = serde_json::from_slice(&image.config.bytes).unwrap_or_default();
-            let created = config["created"].as_str();
+            let created = image.created.as_deref();
             let name = output.names.first().map_or_else(|| "image".to_owned(), Reference::familiar);
             statements.push((sbom::PREDICATE_TYPE, sbom.document(options, &name, created)));
         }
@@ -188,7 +186,12 @@ impl<'a> Prepared<'a> {
             predicate,
         });
         let statements: Vec<Statement> = statements.collect();
-        manifest::manifest(&statements, &image.manifest.descriptor, output.oci_artifact).map(Some)
+        manifest::manifest(
+            &statements,
+            &image.manifest.descriptor,
+            output.oci_artifact == Some(true),
+        )
+        .map(Some)
     }
 }
 
