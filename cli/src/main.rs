@@ -10,6 +10,7 @@ mod commands;
 mod confirm;
 mod container;
 mod engines;
+mod explain;
 mod format;
 mod hints;
 mod history;
