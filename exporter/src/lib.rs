@@ -14,6 +14,8 @@
 //! | `assemble` | config, manifest and index, as bytes |
 //! | `oci`, `docker`, `image`, `registry`, `local`, `tarball` | one output type each |
 //! | [`push`] | what is brought into a registry, and how |
+//! | [`save`] | an archive of images of the store |
+//! | [`import`](mod@import) | an image of a root file system |
 //! | [`spec`] | outputs out of what is typed after `--output` |
 //!
 //! Everything here blocks, and is to be called on a thread that may. Fetching and unpacking layers of
@@ -27,9 +29,11 @@ pub mod compression;
 pub mod error;
 pub mod export;
 pub mod gzip;
+pub mod import;
 pub mod pack;
 pub mod progress;
 pub mod push;
+pub mod save;
 pub mod spec;
 
 mod archive;
@@ -50,7 +54,9 @@ mod tarball;
 pub use compression::{Compression, Packing};
 pub use error::{Error, Result};
 pub use export::{ExportContext, ExportRequest, Exported, ImageSource, export};
+pub use import::{ImportRequest, import};
 pub use pack::{PackedLayer, Packer, pack_stream};
 pub use progress::{BlobFetcher, Progress, Silent};
 pub use push::Remote;
+pub use save::{SavedImage, save};
 pub use spec::{Destination, Output, OutputKind};

@@ -19,4 +19,5 @@ mod tabwriter;
 mod template;
 
 pub(crate) use document::{Document, inspect};
+pub(crate) use json::Json;
 pub(crate) use listing::{Field, Listing};

@@ -1,6 +1,7 @@
 //! kiln as a user drives it, judged by real peers where there are any.
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
+mod archives;
 mod build;
 mod builds;
 mod call;
@@ -9,7 +10,9 @@ mod contexts;
 mod crash;
 mod debian;
 mod demo;
+mod diff;
 mod direct;
+mod docker_images;
 mod engine;
 mod groups;
 mod images;
