@@ -12,11 +12,13 @@ use crate::commands::diff::DiffArguments;
 use crate::commands::history::HistoryArguments;
 use crate::commands::image::ImageArguments;
 use crate::commands::images::ImagesArguments;
+use crate::commands::imagetools::ImagetoolsArguments;
 use crate::commands::import::ImportArguments;
 use crate::commands::inspect::InspectArguments;
 use crate::commands::load::LoadArguments;
 use crate::commands::login::LoginArguments;
 use crate::commands::logout::LogoutArguments;
+use crate::commands::manifest::ManifestArguments;
 use crate::commands::pull::PullArguments;
 use crate::commands::push::PushArguments;
 use crate::commands::rmi::RmiArguments;
@@ -98,6 +100,10 @@ pub(crate) enum Command {
     Import(ImportArguments),
     /// Show what makes two images differ
     Diff(DiffArguments),
+    /// Look into manifests of registries
+    Manifest(ManifestArguments),
+    /// Work on images of registries, without a build
+    Imagetools(ImagetoolsArguments),
     /// Remove images
     Rmi(RmiArguments),
     /// Show everything about images, as JSON
@@ -134,6 +140,8 @@ impl Command {
             | Self::Load(_)
             | Self::Import(_)
             | Self::Diff(_)
+            | Self::Manifest(_)
+            | Self::Imagetools(_)
             | Self::Inspect(_)
             | Self::Pull(_)
             | Self::Push(_)

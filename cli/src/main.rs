@@ -19,6 +19,7 @@ mod printer;
 mod progress;
 mod redact;
 mod registries;
+mod remote_image;
 mod resources;
 mod rootless;
 mod runtime;
@@ -79,6 +80,10 @@ async fn run(command: Command, settings: &Settings, printer: &Printer) -> ExitCo
         Command::Load(arguments) => commands::load::run(arguments, settings, printer).await,
         Command::Import(arguments) => commands::import::run(arguments, settings, printer).await,
         Command::Diff(arguments) => commands::diff::run(arguments, settings, printer).await,
+        Command::Manifest(arguments) => commands::manifest::run(arguments, settings, printer).await,
+        Command::Imagetools(arguments) => {
+            commands::imagetools::run(arguments, settings, printer).await
+        }
         Command::Tag(arguments) => commands::tag::run(&arguments, settings, printer),
         Command::Images(arguments) => commands::images::run(&arguments, settings, printer),
         Command::Rmi(arguments) => commands::rmi::run(&arguments, settings, printer),

@@ -21,3 +21,4 @@ mod template;
 pub(crate) use document::{Document, inspect};
 pub(crate) use json::Json;
 pub(crate) use listing::{Field, Listing};
+pub(crate) use tabwriter::Columns;

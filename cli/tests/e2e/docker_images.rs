@@ -286,9 +286,7 @@ fn removals(sides: &Sides<'_>) {
     // With the last name goes the image, and with it the chains of its layers, the uppermost first.
     let layers =
         sides.kiln.run(&["inspect", "-f", "{{join .RootFS.Layers \" \"}}", "alpha:2"]).success();
-    let [first, second] = layers.trim().split(' ').collect::<Vec<_>>()[..] else {
-        panic!("{layers}");
-    };
+    let (first, second) = layers.trim().split_once(' ').unwrap();
     let chain = kiln_oci::Digest::of(format!("{first} {second}").as_bytes());
     let expected = format!(
         "Untagged: other/name:3\nUntagged: alpha:2\nDeleted: {{alpha!}}\nDeleted: {chain}\nDeleted: {first}\n"

@@ -16,6 +16,7 @@ mod docker_images;
 mod engine;
 mod groups;
 mod images;
+mod imagetools;
 mod isolation;
 mod limits;
 mod llb;
