@@ -11,7 +11,7 @@ use clap::Args;
 use kiln_exporter::{BlobFetcher, Destination, ExportContext, SavedImage, Silent, save};
 use kiln_oci::{Platform, Reference};
 use kiln_store::{ImageRow, LayerBlob, LayerId, Store};
-use kiln_worker::{Blobs, ImageResolver, ImageResolverOptions};
+use kiln_worker::{Blobs, ImageResolver, ImageResolverOptions, PullPolicy};
 use tokio::runtime::Handle;
 
 use crate::build::parse_platform;
@@ -54,6 +54,7 @@ pub(crate) async fn run(
         store: store.clone(),
         layouts: BTreeMap::new(),
         registry: settings.registries.client(),
+        policy: PullPolicy::default(),
         archive_limits: settings.archive_limits,
     });
     let (limits, runtime) = (settings.archive_limits, Handle::current());

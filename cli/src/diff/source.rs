@@ -8,7 +8,7 @@ use kiln_oci::{Digest, ImageConfig, Platform, Reference};
 use kiln_registry::check_document;
 use kiln_store::{ImageRow, LayerBlob, Store};
 use kiln_worker::load::{ArchivedImage, LoadOptions, bring};
-use kiln_worker::{ImageResolver, ImageResolverOptions};
+use kiln_worker::{ImageResolver, ImageResolverOptions, PullPolicy};
 
 use crate::format::Json;
 use crate::image::{StoredImage, Wanted, find_rows};
@@ -61,6 +61,8 @@ impl Finder {
             store: store.clone(),
             layouts: std::collections::BTreeMap::new(),
             registry: settings.registries.client(),
+            // What the store has was looked for before.
+            policy: PullPolicy::Always,
             archive_limits: settings.archive_limits,
         });
         let limits = settings.archive_limits;
