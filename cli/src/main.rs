@@ -10,6 +10,7 @@ mod commands;
 mod confirm;
 mod container;
 mod diff;
+mod engines;
 mod format;
 mod hints;
 mod history;

@@ -1,6 +1,7 @@
 //! kiln as a user drives it, judged by real peers where there are any.
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
+mod annotations;
 mod archives;
 mod build;
 mod builds;
@@ -20,6 +21,7 @@ mod imagetools;
 mod isolation;
 mod limits;
 mod llb;
+mod load;
 mod login;
 mod logs;
 mod network;
@@ -33,6 +35,7 @@ mod push;
 mod refusals;
 mod registry;
 mod repository;
+mod rewrite;
 mod rootless;
 mod run;
 mod sources;
