@@ -11,6 +11,7 @@ mod confirm;
 mod container;
 mod diff;
 mod engines;
+mod explain;
 mod format;
 mod hints;
 mod history;

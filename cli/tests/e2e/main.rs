@@ -15,6 +15,7 @@ mod diff;
 mod direct;
 mod docker_images;
 mod engine;
+mod explain;
 mod groups;
 mod images;
 mod imagetools;
