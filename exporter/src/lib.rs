@@ -17,6 +17,8 @@
 //! | [`load`] | images for whoever runs images on this machine |
 //! | [`push`] | what is brought into a registry, and how |
 //! | [`attest`] | what is said about images: provenance and bills of materials |
+//! | [`save`] | an archive of images of the store |
+//! | [`import`](mod@import) | an image of a root file system |
 //! | [`spec`] | outputs out of what is typed after `--output` |
 //! | [`annotations`] | what is said of images, and where |
 //!
@@ -34,10 +36,12 @@ pub mod error;
 pub mod export;
 pub mod exported;
 pub mod gzip;
+pub mod import;
 pub mod load;
 pub mod pack;
 pub mod progress;
 pub mod push;
+pub mod save;
 pub mod spec;
 
 mod archive;
@@ -64,8 +68,10 @@ pub use csv::fields as csv_fields;
 pub use error::{Error, Result};
 pub use export::{ExportContext, ExportRequest, ImageSource, export};
 pub use exported::Exported;
+pub use import::{ImportRequest, import};
 pub use load::{DockerEngine, Engine, EngineAddress, EngineTls};
 pub use pack::{PackedLayer, Packer, pack_stream};
 pub use progress::{BlobFetcher, Progress, Silent};
 pub use push::Remote;
+pub use save::{SavedImage, save};
 pub use spec::{Destination, EngineChoice, Output, OutputEpoch, OutputKind};

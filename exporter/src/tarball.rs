@@ -27,8 +27,9 @@ pub(crate) fn write(
         request.images.iter().zip(platforms::plans(request, &sources)?).zip(&said)
     {
         let time = Timestamp { seconds: image.epoch.unwrap_or_default(), nanoseconds: 0 };
-        let options = PackOptions { whiteouts: Whiteouts::None, clamp_mtime: Some(time) };
+        let options = PackOptions { whiteouts: Whiteouts::None, clamp_mtime: None };
         let said = said.as_ref().map(|dir| Plan::new(dir, options)).transpose()?;
+        let said = said.map(|plan| plan.stamped(time));
         let below = split.then(|| platforms::directory(&image.platform));
         for plan in std::iter::once(plan).chain(said) {
             plans.push(match &below {

@@ -4,6 +4,7 @@ mod attest;
 mod audience;
 mod call;
 mod context;
+mod destinations;
 mod files;
 mod history;
 mod hosts;
