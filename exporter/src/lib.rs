@@ -14,6 +14,7 @@
 //! | `assemble` | config, manifest and index, as bytes |
 //! | `rewrite` | layers with other times |
 //! | `oci`, `docker`, `image`, `registry`, `local`, `tarball` | one output type each |
+//! | [`cache`] | what a build knows, for other stores |
 //! | [`load`] | images for whoever runs images on this machine |
 //! | [`push`] | what is brought into a registry, and how |
 //! | [`attest`] | what is said about images: provenance and bills of materials |
@@ -31,6 +32,7 @@
 
 pub mod annotations;
 pub mod attest;
+pub mod cache;
 pub mod compression;
 pub mod error;
 pub mod export;
@@ -63,6 +65,8 @@ mod tarball;
 
 pub use annotations::Annotations;
 pub use attest::{Attestations, Provenance, SbomOptions};
+pub use cache::spec::{CacheFrom, CachePlace, CacheTarget, CacheTo};
+pub use cache::{CacheExported, CacheRequest, CachedResult, export_cache, inline_cache};
 pub use compression::{Compression, Packing};
 pub use csv::fields as csv_fields;
 pub use error::{Error, Result};

@@ -11,6 +11,7 @@ use kiln_worker::sandbox::cgroup::Limits;
 use kiln_worker::{Allowed, SecretSource};
 
 use super::attest::AttestOptions;
+use super::caches::Caches;
 use super::hosts::parse_host;
 use super::named_contexts::NamedContexts;
 use super::on_error::{self, OnError};
@@ -68,6 +69,8 @@ pub(crate) struct BuildRequest {
     pub(super) agents: BTreeMap<String, PathBuf>,
     /// Stages whose steps run in any case; all where it is empty.
     pub(super) no_cache: Option<Vec<String>>,
+    /// Caches elsewhere.
+    pub(super) caches: Caches,
     /// Where the image goes.
     pub(super) outputs: Vec<Output>,
     /// What is said about the image.
@@ -139,6 +142,7 @@ impl BuildRequest {
             agents: ssh::agents(&arguments.agents)?,
             no_cache,
             attest,
+            caches: Caches::resolve(&arguments.cache_from, &arguments.cache_to)?,
             kept: None,
             on_error: arguments.on_error,
             explain: arguments.explain,
