@@ -5,6 +5,7 @@ from bench.rows import TITLES
 
 NOTES = {
     'kiln': 'kiln: `build` into an OCI archive.',
+    'kiln-store': 'kiln, into its store: `build -t`, without an archive; layers are compressed all the same.',
     'docker-buildkit': 'Docker, BuildKit: `docker build` into the engine’s store. Nothing is compressed, and no '
                        'archive written. The memory is that of `dockerd` and all it started.',
     'docker-classic': 'Docker, classic builder: `docker build` into the engine’s store, as above.',
