@@ -24,7 +24,7 @@ def table(results):
     memory.append(['**most of all**'] + [peak(results.memory(name)) for name in columns])
     titles = [results.builders[name] for name in columns]
     notes = [f'- {NOTES[name]}' for name in columns]
-    versions = ', '.join(results.versions[name] for name in columns)
+    versions = ', '.join(dict.fromkeys(results.versions[name] for name in columns))
     return '\n'.join([
         'Times are medians of whole commands, with the least and the most; × is how many times kiln’s median it is.',
         '', *grid(['work'] + titles, times), '',
