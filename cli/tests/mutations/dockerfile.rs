@@ -26,6 +26,11 @@ fn without_effect() -> Vec<Mutation> {
     vec![
         mutation("comment", &[Edit("FROM build AS test", "# a test\nFROM build AS test")], &[]),
         mutation("blank line", &[Edit("LABEL version", "\n\nLABEL version")], &[]),
+        mutation(
+            "this machine's platform",
+            &[Edit("FROM ${BASE} AS tools", "FROM --platform=$BUILDPLATFORM ${BASE} AS tools")],
+            &[],
+        ),
         mutation("label", &[Edit("version=\"1\"", "version=\"2\"")], &[]),
         mutation("command", &[Edit("[\"cat\", \"/app/out\"]", "[\"true\"]")], &[]),
         mutation("user behind the last step", &[Edit("USER 1000", "USER 2000")], &[]),
@@ -194,6 +199,15 @@ fn files() -> Vec<Mutation> {
             "source of a copy",
             &[Edit("COPY go.mod go.sum ./", "COPY go.* ./")],
             &build(&[("COPY go.*", "instruction: COPY go.mod go.sum ./ → COPY go.* ./")], 0),
+        ),
+        mutation(
+            "another instruction",
+            &[Edit("COPY assets /app/assets", "ADD assets /app/assets")],
+            &[
+                ("ADD assets", "never built"),
+                ("/app/motd", "stands on [final 3/6] ADD assets /app/assets instead of"),
+                ("RUN echo", FOLLOWS),
+            ],
         ),
         mutation(
             "copy from another stage",
