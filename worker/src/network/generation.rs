@@ -6,8 +6,9 @@
 //! nothing has to be written. Somebody who changes his own rules makes the next kiln write its own
 //! once more, which does no harm.
 //!
-//! The note says which boot, namespace and rules it is about, and isn't believed where the table is
-//! not there. It is read and written with the bridge's lock held.
+//! There is a note for each network namespace that kiln has worked in. It says which boot, namespace
+//! and rules it is about, since numbers of namespaces are given out again, and isn't believed where
+//! the table is not there. It is read and written with the bridge's lock held.
 
 use std::fs;
 use std::io;
@@ -51,7 +52,7 @@ impl Note {
         let (device, number) = (namespace.dev(), namespace.ino());
         let rules = Digest::of(rules.as_bytes());
         let about = format!("{} {device}:{number} {rules}", boot.trim());
-        Some(Self { path: directory.join("network.rules"), about })
+        Some(Self { path: directory.join(format!("rules-{number}")), about })
     }
 
     /// Tells whether nobody has changed any rules since they were noted.
