@@ -9,6 +9,8 @@ mod build;
 mod commands;
 mod confirm;
 mod container;
+mod engines;
+mod explain;
 mod format;
 mod hints;
 mod history;

@@ -1,6 +1,7 @@
 //! kiln as a user drives it, judged by real peers where there are any.
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
+mod annotations;
 mod build;
 mod builds;
 mod call;
@@ -11,11 +12,13 @@ mod debian;
 mod demo;
 mod direct;
 mod engine;
+mod explain;
 mod groups;
 mod images;
 mod isolation;
 mod limits;
 mod llb;
+mod load;
 mod login;
 mod logs;
 mod network;
@@ -24,10 +27,12 @@ mod on_error;
 mod outputs;
 mod platforms;
 mod ports;
+mod pull_policy;
 mod push;
 mod refusals;
 mod registry;
 mod repository;
+mod rewrite;
 mod rootless;
 mod run;
 mod sources;
