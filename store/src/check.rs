@@ -382,6 +382,21 @@ mod tests {
     }
 
     #[test]
+    fn an_index_without_a_row_that_every_index_has_is_damaged() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(Store::open(dir.path()).unwrap());
+        assert!(check_index(dir.path()).unwrap().is_empty());
+        let index = Connection::open(dir.path().join("kiln.db")).unwrap();
+        index.execute("DELETE FROM meta WHERE key = 'boot'", []).unwrap();
+        drop(index);
+        let error = Store::open(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("kiln system check --repair"), "{error}");
+        assert_eq!(check_index(dir.path()).unwrap(), ["rows that every index has are missing"]);
+        replace_index(dir.path()).unwrap();
+        Store::open(dir.path()).unwrap();
+    }
+
+    #[test]
     fn rows_that_say_something_else_are_found() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
