@@ -96,9 +96,8 @@ fn ask(kind: u16, family: u8, attributes: &[u8]) -> io::Result<Vec<u8>> {
     let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, protocol)?;
     send(&socket, &message(SUBSYSTEM << 8 | kind, family, attributes), SendFlags::empty())?;
     let mut answer = vec![0; 8 << 10];
-    let (length, _) = rustix::io::retry_on_intr(|| {
-        recv(&socket, &mut answer[..], RecvFlags::empty()).map(|(length, all)| (length, all))
-    })?;
+    let (length, _) =
+        rustix::io::retry_on_intr(|| recv(&socket, &mut answer[..], RecvFlags::empty()))?;
     answer.truncate(length);
     if answer.len() < HEADERS {
         return Err(io::ErrorKind::InvalidData.into());

@@ -59,14 +59,13 @@ pub(super) fn apply(proc: &OwnedFd, sys: &OwnedFd, null: &Detached) -> Result<()
             attach(&clone_of(null).map_err(doing)?, &place).map_err(doing)?;
             continue;
         }
-        match &empty {
+        if let Some(mask) = &empty {
             // There is nothing in it, and nothing can be put there: one is enough.
-            Some(mask) => attach(&clone_of(mask).map_err(doing)?, &place).map_err(doing)?,
-            None => {
-                let mask = new_file_system("tmpfs", &[("size", "4k")], attributes)?;
-                attach(&mask, &place).map_err(doing)?;
-                empty = Some(mask);
-            }
+            attach(&clone_of(mask).map_err(doing)?, &place).map_err(doing)?;
+        } else {
+            let mask = new_file_system("tmpfs", &[("size", "4k")], attributes)?;
+            attach(&mask, &place).map_err(doing)?;
+            empty = Some(mask);
         }
     }
     for path in READONLY_IN_PROC {

@@ -39,15 +39,14 @@ impl Sources {
     }
 
     fn store(&mut self) -> Result<&OwnedFd, Failure> {
-        let store = match self.store.take() {
-            Some(store) => store,
-            None => {
-                let none = MountAttrFlags::empty();
-                let store = new_file_system("tmpfs", &[("mode", "700")], none)?;
-                // Parts of a mount can be cloned only where it is attached somewhere.
-                attach_at(&store, &self.anchor)?;
-                store
-            }
+        let store = if let Some(store) = self.store.take() {
+            store
+        } else {
+            let none = MountAttrFlags::empty();
+            let store = new_file_system("tmpfs", &[("mode", "700")], none)?;
+            // Parts of a mount can be cloned only where it is attached somewhere.
+            attach_at(&store, &self.anchor)?;
+            store
         };
         Ok(self.store.insert(store))
     }
