@@ -123,9 +123,9 @@ impl Error {
             rusqlite::Error::FromSqlConversionFailure(..)
             | rusqlite::Error::InvalidColumnType(..)
             | rusqlite::Error::IntegralValueOutOfRange(..)
-            | rusqlite::Error::Utf8Error(..)
-            // A row that every index has.
-            | rusqlite::Error::QueryReturnedNoRows => Self::damaged("index of the store"),
+            // Rows that may be missing are asked for as such.
+            | rusqlite::Error::QueryReturnedNoRows
+            | rusqlite::Error::Utf8Error(..) => Self::damaged("index of the store"),
             other => match other.sqlite_error_code() {
                 Some(DatabaseCorrupt | NotADatabase) => Self::damaged("index of the store"),
                 _ => Self::Index { action, source },

@@ -104,6 +104,45 @@ fn a_cache_in_a_directory_makes_the_same_image_in_an_empty_store() {
     if skip("a_cache_in_a_directory_makes_the_same_image_in_an_empty_store", &[Need::Root]) {
         return;
     }
+    through_a_directory(ready);
+}
+
+#[test]
+fn a_cache_in_a_directory_serves_who_is_not_root() {
+    if skip("a_cache_in_a_directory_serves_who_is_not_root", &[Need::Root, Need::Accounts]) {
+        return;
+    }
+    through_a_directory(|| {
+        let kiln = Kiln::rootless(env!("CARGO_BIN_EXE_kiln"));
+        write_context(&kiln);
+        kiln
+    });
+}
+
+#[test]
+fn a_cache_mount_that_begins_with_other_files_is_another_one() {
+    if skip("a_cache_mount_that_begins_with_other_files_is_another_one", &[Need::Root]) {
+        return;
+    }
+    let kiln = kiln();
+    let dockerfile = "\
+FROM base
+RUN --mount=type=cache,id=x,from=files,target=/x cat /x/seed && ls /x && touch /x/mark
+";
+    let seed = |content: &str| {
+        kiln.write("files/seed", content);
+        let files = format!("files={}", kiln.path("files").display());
+        let built = kiln.build_text(dockerfile, &["--no-cache", "--build-context", &files]);
+        assert_eq!(built.code, 0, "{}", built.stderr);
+        built.stderr
+    };
+    let (one, two) = (seed("begun as one"), seed("begun as two"));
+    assert!(one.contains("begun as one") && two.contains("begun as two"), "{two}");
+    let again = seed("begun as one");
+    assert!(again.contains("begun as one") && again.contains("mark"), "{again}");
+}
+
+fn through_a_directory(ready: impl Fn() -> Kiln) {
     let here = ready();
     let shared = here.path("cache");
     let (to, from) = (
