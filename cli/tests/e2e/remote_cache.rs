@@ -330,7 +330,9 @@ fn a_directory_is_written_to_and_no_other() {
     std::fs::remove_dir_all(&dest).unwrap();
     build(1, &["--cache-to", &to]);
     let (manifest, _) = documents(&dest);
-    blobs_of(&manifest).iter().for_each(|digest| flip(&blob(&dest, digest)));
+    for digest in blobs_of(&manifest) {
+        flip(&blob(&dest, &digest));
+    }
     build(1, &["--cache-to", &to]);
     let there = crate::kiln();
     let text = "FROM base\nRUN echo 1 > /x\n";
