@@ -183,7 +183,7 @@ fn variables() -> Vec<Mutation> {
     ]
 }
 
-fn files() -> Vec<Mutation> {
+fn copies() -> Vec<Mutation> {
     vec![
         mutation(
             "--chmod",
@@ -223,6 +223,11 @@ fn files() -> Vec<Mutation> {
                 ("RUN echo", FOLLOWS),
             ],
         ),
+    ]
+}
+
+fn mounts() -> Vec<Mutation> {
+    vec![
         mutation(
             "cache mount of another name",
             &[Edit("type=cache,target", "type=cache,id=more,target")],
@@ -253,5 +258,5 @@ fn files() -> Vec<Mutation> {
 }
 
 pub(crate) fn mutations() -> Vec<Mutation> {
-    [without_effect(), runs(), variables(), files()].concat()
+    [without_effect(), runs(), variables(), copies(), mounts()].concat()
 }
