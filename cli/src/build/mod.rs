@@ -1,8 +1,11 @@
 //! A build, from arguments to image: read, lower, solve, export.
 
 mod audience;
+mod cache_export;
+mod caches;
 mod call;
 mod context;
+mod destinations;
 mod files;
 mod history;
 mod hosts;

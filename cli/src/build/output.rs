@@ -1,13 +1,12 @@
 //! What is done with what was built.
 
 use std::error::Error;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use kiln_exporter::{
-    Annotations, BlobFetcher, EngineChoice, ExportContext, ExportRequest, Exported, Output,
-    OutputKind, Progress, Remote,
+    Annotations, BlobFetcher, CacheExported, CacheRequest, CacheTarget, CacheTo, EngineChoice,
+    ExportContext, ExportRequest, Exported, Output, OutputKind, Progress, Remote, export_cache,
 };
 use kiln_oci::Reference;
 use kiln_solver::{Event, EventSender, VertexId};
@@ -17,8 +16,9 @@ use kiln_worker::{Blobs, Worker};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
+use super::destinations;
 use super::images::Step;
-use crate::commands::build::{BuildArguments, LOCAL_DELETE, Right};
+use crate::commands::build::{BuildArguments, Right};
 
 /// Makes out where the image goes: where the arguments say, else into the store.
 pub(super) fn resolve(arguments: &BuildArguments, tags: &[Reference]) -> Result<Vec<Output>> {
@@ -49,9 +49,7 @@ pub(super) fn resolve(arguments: &BuildArguments, tags: &[Reference]) -> Result<
     if arguments.iidfile.is_some() && outputs.iter().any(Output::is_files) {
         bail!("local and tar exporters are incompatible with image ID file");
     }
-    if !arguments.allow.contains(&Right::LocalDelete) {
-        outputs.iter().try_for_each(check_deletion)?;
-    }
+    destinations::check(&outputs, arguments.allow.contains(&Right::LocalDelete))?;
     Ok(outputs)
 }
 
@@ -73,31 +71,6 @@ fn annotate(outputs: &mut [Output], texts: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Refuses to remove files that don't lie below the working directory.
-fn check_deletion(output: &Output) -> Result<()> {
-    let OutputKind::Local { dest, delete: true, .. } = &output.kind else { return Ok(()) };
-    let working = std::env::current_dir().and_then(std::fs::canonicalize);
-    let working = working.context("find the working directory")?;
-    // What isn't there yet is where its parent is.
-    let mut real = std::path::absolute(dest)?;
-    let mut rest = PathBuf::new();
-    let found = loop {
-        if let Ok(found) = std::fs::canonicalize(&real) {
-            break found.join(rest);
-        }
-        let Some(name) = real.file_name() else { break real };
-        rest = Path::new(name).join(rest);
-        real.pop();
-    };
-    if found == working || !found.starts_with(&working) {
-        bail!(
-            "local output mode=delete for destination {:?} requires --allow={LOCAL_DELETE}",
-            dest.display().to_string()
-        );
-    }
-    Ok(())
-}
-
 /// What an export works with.
 pub(super) struct Exporting {
     pub(super) store: Store,
@@ -111,9 +84,34 @@ pub(super) struct Exporting {
 impl Exporting {
     /// Writes every output.
     pub(super) async fn export(self, request: ExportRequest) -> Result<Exported> {
+        let work = move |context: &mut ExportContext<'_>| kiln_exporter::export(&request, context);
+        self.work("exporting", work).await
+    }
+
+    /// Writes a cache.
+    pub(super) async fn export_cache(
+        self,
+        request: CacheRequest,
+        to: CacheTo,
+    ) -> Result<CacheExported> {
+        let name = match &to.target {
+            CacheTarget::Local { .. } => "exporting cache to client directory",
+            CacheTarget::Registry { .. } => "exporting cache to registry",
+            CacheTarget::Inline => "exporting cache",
+        };
+        let work = move |context: &mut ExportContext<'_>| export_cache(&request, &to, context);
+        self.work(name, work).await
+    }
+
+    /// Does the work of a step on a thread that may block.
+    async fn work<T: Send + 'static>(
+        self,
+        name: &'static str,
+        work: impl FnOnce(&mut ExportContext<'_>) -> kiln_exporter::Result<T> + Send + 'static,
+    ) -> Result<T> {
         let runtime = Handle::current();
         let work = move || {
-            let step = Step::begin(&self.events, "exporting".to_owned());
+            let step = Step::begin(&self.events, name.to_owned());
             let id = step.id();
             let reporter = Reporter { id, events: &self.events, cancel: &self.cancel };
             let fetcher =
@@ -126,7 +124,7 @@ impl Exporting {
                 remote: Some(Remote { client: self.blobs.client(), runtime: &runtime }),
                 stdout: &mut std::io::stdout(),
             };
-            step.end(kiln_exporter::export(&request, &mut context))
+            step.end(work(&mut context))
         };
         Ok(tokio::task::spawn_blocking(work).await.context("export")??)
     }
