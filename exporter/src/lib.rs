@@ -10,6 +10,8 @@
 //! | --- | --- |
 //! | [`gzip`] | gzip in parallel, with bytes that don't depend on the number of threads |
 //! | [`pack`] | a blob of a layer |
+//! | [`ahead`] | blobs of layers while the build still runs |
+//! | `budget` | how much of threads and memory all of that takes |
 //! | `config` | the final config: layers, history, times |
 //! | `assemble` | config, manifest and index, as bytes |
 //! | `oci`, `docker`, `image`, `registry`, `local`, `tarball` | one output type each |
@@ -23,6 +25,7 @@
 //! All bytes are a function of layers, configs and options; times come from the config's history, the
 //! layers, or `SOURCE_DATE_EPOCH`.
 
+pub mod ahead;
 pub mod compression;
 pub mod error;
 pub mod export;
@@ -34,6 +37,7 @@ pub mod spec;
 
 mod archive;
 mod assemble;
+mod budget;
 mod config;
 mod csv;
 mod destination;
@@ -47,6 +51,8 @@ mod platforms;
 mod registry;
 mod tarball;
 
+pub use ahead::{AheadContext, PackAhead};
+pub use budget::use_threads;
 pub use compression::{Compression, Packing};
 pub use error::{Error, Result};
 pub use export::{ExportContext, ExportRequest, Exported, ImageSource, export};

@@ -50,6 +50,11 @@ pub struct CacheRule {
     pub salt: Option<Vec<u8>>,
     /// Inputs of which only selected content matters.
     pub content_inputs: Vec<usize>,
+    /// Inputs that the result is built on: what a target's result is made of, theirs are part of.
+    pub bases: Vec<usize>,
+    /// Whether the result adds to its bases, and nothing has to be known of these that takes their
+    /// files.
+    pub adds: bool,
     /// Whether the result lives for this build only: its key is made unique to the build, and
     /// nothing is stored (local sources).
     pub ephemeral: bool,
@@ -66,8 +71,12 @@ pub struct StepContext {
     pub events: EventSender,
     /// Cancelled when the step has to stop.
     pub cancel: CancellationToken,
-    /// Whether no other step reads the result: it is what the graph is solved for.
+    /// Whether no other step reads the files of the result: it is what the graph is solved for, or
+    /// what others only add to.
     pub is_last: bool,
+    /// Which outputs are part of what the graph is solved for, as they are: a target's own, and
+    /// those that it is built on.
+    pub kept: Vec<u32>,
 }
 
 impl StepContext {

@@ -6,12 +6,14 @@
 //! [`Dir::open`].
 
 pub mod attributes;
+pub mod below;
 pub mod copy;
 pub mod decompress;
 pub mod digest;
 pub mod dir;
 pub mod error;
 pub mod ids;
+pub mod listing;
 pub mod metadata;
 pub mod mode;
 pub mod pack;
@@ -37,12 +39,14 @@ mod wildcard;
 
 pub use archive_limits::ArchiveLimits;
 pub use attributes::{Attributes, Xattr};
+pub use below::Below;
 pub use copy::{CopyOptions, copy, plan_copies};
 pub use decompress::{decompress, is_archive_start};
 pub use digest::{Selection, content_digest};
 pub use dir::Dir;
 pub use error::{Error, Result};
 pub use ids::Ids;
+pub use listing::{Listing, Manifest};
 pub use metadata::{FileKind, Metadata, Owner, Timestamp};
 pub use mode::ModeChange;
 pub use pack::{PackOptions, Packed, Plan, Whiteouts, pack};

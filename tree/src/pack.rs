@@ -145,6 +145,11 @@ impl<'a> Plan<'a> {
         Self { dirs, items, below: None }
     }
 
+    /// Returns the entries of the tar, in their order.
+    pub(crate) fn items(&self) -> &[Item] {
+        &self.items
+    }
+
     /// Returns how many entries the tar will have.
     pub fn len(&self) -> usize {
         self.items.len()

@@ -22,7 +22,10 @@ pub mod sandbox;
 pub mod users;
 pub mod worker;
 
+mod bases;
+mod below;
 mod content;
+mod context_index;
 mod diff;
 mod exec;
 mod file;
@@ -47,4 +50,4 @@ pub use pull::{PullObserver, PullReport, PullRequest, Pulled};
 pub use resolve::{ImageResolver, ImageResolverOptions, Resolved};
 pub use source::local::LocalContext;
 pub use source::remote::RemoteOptions;
-pub use worker::{DefaultNetwork, SecretSource, Worker, WorkerOptions};
+pub use worker::{CommittedLayers, DefaultNetwork, SecretSource, Worker, WorkerOptions};

@@ -69,7 +69,7 @@ impl Snapshots {
     }
 
     /// Returns the packed form that is the easiest to get.
-    fn readable_blob(&self, layer: &Layer) -> Result<LayerBlob> {
+    pub(crate) fn readable_blob(&self, layer: &Layer) -> Result<LayerBlob> {
         let blobs = self.store.layers().blobs(&layer.id)?;
         for blob in &blobs {
             if self.blobs.open(blob)?.is_some() {
@@ -107,7 +107,7 @@ impl Snapshots {
 
     /// Verifies a blob that was read. One of the store's that isn't what it should be is removed,
     /// so that it is fetched again.
-    fn verified<R: std::io::Read>(
+    pub(crate) fn verified<R: std::io::Read>(
         &self,
         packed: VerifiedReader<R>,
         blob: &LayerBlob,

@@ -68,6 +68,8 @@ pub(crate) struct BuildRequest {
     pub(super) outputs: Vec<Output>,
     /// What happens when a step fails.
     pub(super) on_error: OnError,
+    /// How many steps run at once; `None` for what suits the machine.
+    pub(super) jobs: Option<usize>,
 }
 
 impl BuildRequest {
@@ -126,6 +128,7 @@ impl BuildRequest {
             agents: ssh::agents(&arguments.agents)?,
             no_cache,
             on_error: arguments.on_error,
+            jobs: arguments.jobs.map(usize::from),
         })
     }
 

@@ -92,7 +92,8 @@ impl Session<'_> {
         let (outputs, steps, cached) = if graphs.is_empty() {
             (Vec::new(), 0, 0)
         } else {
-            let solved = self.tools.solve(&graphs, (&self.events, &self.cancel)).await?;
+            let solved = self.tools.solve(&graphs, (&self.events, &self.cancel)).await;
+            let solved = solved.inspect_err(|_| self.stop_packing())?;
             (solved.outputs, solved.steps, solved.cached)
         };
         let request = ExportRequest {
@@ -108,11 +109,20 @@ impl Session<'_> {
             events: self.events.clone(),
             cancel: self.cancel.clone(),
         };
-        let exported = exporting.export(request).await?;
+        if let Some(ahead) = &self.tools.ahead {
+            ahead.close();
+        }
+        let exported = exporting.export(request).await.inspect_err(|_| self.stop_packing())?;
         if let Err(error) = sync::start(store) {
             self.events.send(Event::Warning { id: None, message: format!("{error:#}") });
         }
         Ok(Done { exported, steps, cached })
+    }
+
+    fn stop_packing(&self) {
+        if let Some(ahead) = &self.tools.ahead {
+            ahead.stop();
+        }
     }
 
     /// Lowers, and returns the graph of each platform.

@@ -1,7 +1,5 @@
 //! How a result comes to be there.
 
-use std::cmp::Reverse;
-
 use super::{Driver, KeyState, Move, ResultState};
 use crate::cache::{Cache, KeyRecord};
 use crate::event::{Event, VertexId};
@@ -29,6 +27,7 @@ where
             return self.demand_inputs(number);
         }
         self.states[number].result = ResultState::Loading;
+        self.arriving.insert(number);
         let load = self.world.clone().load(self.states[number].canonical, self.outputs(number));
         self.spawn(number, load);
     }
@@ -48,7 +47,7 @@ where
     }
 
     pub(super) fn inputs_done(&mut self, number: usize) {
-        let entry = (self.plan.steps[number].height, Reverse(number));
+        let entry = self.priority(number);
         let state = &mut self.states[number];
         if state.taint.ephemeral {
             state.result = ResultState::Runnable;
@@ -62,6 +61,7 @@ where
     pub(super) fn start_lock(&mut self, number: usize) {
         self.locks += 1;
         self.states[number].result = ResultState::Locking;
+        self.arriving.insert(number);
         let (key, fresh) = (self.states[number].canonical, self.states[number].taint.fresh);
         let lock = self.world.clone().lock(key, self.outputs(number), fresh);
         self.spawn(number, lock);
@@ -75,7 +75,8 @@ where
         let state = &mut self.states[number];
         state.guard = Some(guard);
         state.result = ResultState::Runnable;
-        self.runnable.push((self.plan.steps[number].height, Reverse(number)));
+        let entry = self.priority(number);
+        self.runnable.push(entry);
     }
 
     pub(super) fn start_run(&mut self, number: usize) {
@@ -95,8 +96,9 @@ where
         };
         let save = (!state.taint.ephemeral).then(|| (state.canonical, record()));
         let cancel = self.world.cancel.clone();
-        let is_last = self.plan.steps[number].is_last(&self.plan);
-        let context = StepContext { vertex: number as VertexId, events, cancel, is_last };
+        let step = &self.plan.steps[number];
+        let (is_last, kept) = (step.is_last, step.kept.clone());
+        let context = StepContext { vertex: number as VertexId, events, cancel, is_last, kept };
         state.result = ResultState::Running;
         state.started = true;
         state.tail = Some(tail.clone());

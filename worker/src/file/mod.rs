@@ -14,7 +14,7 @@ mod symlink;
 
 use std::sync::Arc;
 
-use kiln_llb::op::{Chown, FileAction, FileActionKind, FileOp, InputIndex, UserRef};
+use kiln_llb::op::{Chown, FileAction, FileActionKind, FileOp, InputIndex, Op, OpKind, UserRef};
 use kiln_solver::StepContext;
 use kiln_tree::{Attributes, Dir, Owner, Timestamp, View};
 use tokio_util::sync::CancellationToken;
@@ -36,18 +36,14 @@ pub(crate) async fn run(
     inputs: Vec<Output>,
     (packer, context): (Option<&Arc<dyn LayerPacker>>, &StepContext),
 ) -> Result<Vec<Output>> {
+    if let Some(packer) = packer.filter(|_| context.is_last)
+        && let Some(layer) = direct::run(snapshots, op, &inputs, (packer, context)).await?
+    {
+        return Ok(vec![Output::Layer(Some(layer))]);
+    }
     snapshots.materialise(&inputs, Some(context)).await?;
-    let packer = packer.filter(|_| context.is_last).cloned();
-    let (snapshots, op, context) = (snapshots.clone(), op.clone(), context.clone());
-    blocking(move || {
-        if let Some(packer) = packer
-            && let Some(layer) = direct::run(&snapshots, &op, &inputs, (&*packer, &context))?
-        {
-            return Ok(vec![Output::Layer(Some(layer))]);
-        }
-        Run::new(&snapshots, &op, inputs, context.cancel).run()
-    })
-    .await
+    let (snapshots, op, cancel) = (snapshots.clone(), op.clone(), context.cancel.clone());
+    blocking(move || Run::new(&snapshots, &op, inputs, cancel).run()).await
 }
 
 /// Checks what can be known of a file op before it runs.
@@ -73,6 +69,19 @@ pub(crate) fn check(op: &FileOp, inputs: usize) -> Result<()> {
         return Err(Error::Invalid("outputs of file op are not numbered one by one".to_owned()));
     }
     Ok(())
+}
+
+/// Tells whether an op copies on top of something of which it needs no files. (Archives that are
+/// unpacked on the way take a tree.)
+pub(crate) fn adds(op: &Op) -> bool {
+    let Some(OpKind::File(file)) = &op.kind else { return false };
+    let bases = crate::bases::bases(op);
+    let is_addition = |action: &FileAction| {
+        let mut read = references(action).skip(1).flatten();
+        matches!(&action.kind, FileActionKind::Copy(copy) if !copy.attempt_unpack_docker_compatibility)
+            && !read.any(|index| bases.contains(&(index as usize)))
+    };
+    direct::is_chain(file, op.inputs.len()) && file.actions.iter().all(is_addition)
 }
 
 /// Returns the owner that an action gives.

@@ -1,0 +1,85 @@
+//! Listings: what the archives of layers hold, by their diff IDs.
+//!
+//! They are made from blobs, and can be made again. A listing goes with the last layer that has its
+//! diff ID: the index sees to that by itself.
+
+use kiln_oci::Digest;
+use rusqlite::OptionalExtension;
+
+use crate::error::{Error, Result};
+use crate::layers::Layers;
+use crate::sums;
+
+/// How hard a listing is compressed: it is a few hundred kilobytes, and written once.
+const LEVEL: i32 = 3;
+/// The most bytes that a listing may have.
+const MOST: usize = 1 << 28;
+
+impl Layers {
+    /// Returns what was stored with [`Layers::put_listing`].
+    pub fn listing(&self, diff_id: &Digest) -> Result<Option<Vec<u8>>> {
+        let sql =
+            format!("SELECT content FROM listings WHERE diff_id = ?1 AND sum IS {}", sums::LISTING);
+        let packed = self.inner.index.read("look up a listing", |connection| {
+            connection
+                .prepare_cached(&sql)?
+                .query_row([diff_id.as_bytes()], |row| row.get::<_, Vec<u8>>(0))
+                .optional()
+        })?;
+        // What can't be unpacked isn't there, and is made again.
+        Ok(packed.and_then(|packed| zstd::bulk::decompress(&packed, MOST).ok()))
+    }
+
+    /// Stores what the archive of a layer holds, in the form of whoever made it.
+    pub fn put_listing(&self, diff_id: &Digest, listing: &[u8]) -> Result<()> {
+        if listing.len() > MOST {
+            return Ok(());
+        }
+        let packed = zstd::bulk::compress(listing, LEVEL)
+            .map_err(Error::io("compress", self.inner.root.join("kiln.db")))?;
+        let sql = "INSERT OR REPLACE INTO listings VALUES (?1, ?2, row_sum(?1, ?2))";
+        self.inner.index.write("store a listing", |transaction| {
+            transaction.prepare_cached(sql)?.execute((diff_id.as_bytes(), packed))?;
+            Ok(())
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{LayerBlob, Store};
+
+    #[test]
+    fn listings_go_with_their_last_layer() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let layers = store.layers();
+        let diff_id = Digest::of(b"layer");
+        let blob = LayerBlob {
+            media_type: kiln_oci::media_type::OCI_LAYER_GZIP.to_owned(),
+            digest: Digest::of(b"blob"),
+            size: 4,
+            origin: Some("example.com/x".to_owned()),
+        };
+        let base = layers.declare(None, &diff_id, &blob).unwrap();
+        let top = layers.declare(Some(&base), &diff_id, &blob).unwrap();
+        assert_eq!(layers.listing(&diff_id).unwrap(), None);
+        let listing = b"what is there".repeat(1000);
+        layers.put_listing(&diff_id, &listing).unwrap();
+        assert_eq!(layers.listing(&diff_id).unwrap().as_deref(), Some(&listing[..]));
+        let delete = |id: &crate::LayerId| {
+            let sql = "DELETE FROM layers WHERE id = ?1";
+            let id = id.as_str();
+            layers
+                .inner
+                .index
+                .write("delete", |transaction| transaction.execute(sql, [id]))
+                .unwrap();
+        };
+        delete(&top);
+        assert!(layers.listing(&diff_id).unwrap().is_some());
+        delete(&base);
+        assert_eq!(layers.listing(&diff_id).unwrap(), None);
+    }
+}

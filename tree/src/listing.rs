@@ -1,0 +1,283 @@
+//! Listings: what layers hold, told from their archives, with nothing unpacked.
+//!
+//! A copy that goes straight into an archive has to know the tree that it goes on top of only where
+//! its destination's path leads: which directories are there, with which attributes, and what is a
+//! link. A [`Listing`] answers that. It is made of the [`Manifest`]s of a chain of layers, base
+//! first; a manifest is read from an archive once and kept as bytes.
+//!
+//! What `unpack` would make of the archives is what a listing tells: parents that no entry names,
+//! deletions, directories that several layers have. Where an archive is unusual, in that an entry lies
+//! behind a link or a hard link leads nowhere, or is wrong, there is no listing ([`Listing::add`] says
+//! so), and whoever asks has to unpack.
+
+mod manifest;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
+
+use crate::below::Below;
+use crate::error::{Error, Result};
+use crate::ids::Ids;
+use crate::metadata::{FileKind, Metadata, Owner, Timestamp};
+use crate::names;
+pub use manifest::Manifest;
+use manifest::{Attributes, Kind, Record};
+
+/// As many links as BuildKit follows when it asks for a real path.
+const LINKS: u32 = 255;
+/// What begins the name of a deletion.
+const WHITEOUT: &[u8] = b".wh.";
+/// Says in a directory that it hides what layers below have in it.
+const OPAQUE: &[u8] = b".wh..wh..opq";
+
+/// What a chain of layers holds.
+#[derive(Debug, Default)]
+pub struct Listing {
+    /// By path, with a zero in place of each slash, so that what is below a directory follows it.
+    nodes: BTreeMap<Vec<u8>, Node>,
+    layers: usize,
+}
+
+#[derive(Debug)]
+struct Node {
+    what: What,
+    /// The last layer that had it, or something below it.
+    layer: usize,
+}
+
+#[derive(Clone, Debug)]
+enum What {
+    Directory(Attributes),
+    Link(Vec<u8>),
+    Other,
+}
+
+impl Listing {
+    /// Lays a layer on top. Tells whether the listing knows what came of it; one that doesn't is of
+    /// no use any more.
+    #[must_use]
+    pub fn add(&mut self, manifest: &Manifest) -> bool {
+        self.layers += 1;
+        manifest.records().all(|record| record.is_some_and(|record| self.put(&record).is_some()))
+    }
+
+    /// `None` where it can't be told what comes of an entry.
+    fn put(&mut self, record: &Record<'_>) -> Option<()> {
+        let path = names::rooted(record.path);
+        let Some((parent, name)) = names::split(&path) else { return Some(()) };
+        self.make_parents(names::bytes(parent))?;
+        let (name, at) = (names::bytes(name), key(names::bytes(&path)));
+        if let Some(hidden) = name.strip_prefix(WHITEOUT) {
+            return self.delete(names::bytes(parent), name, hidden);
+        }
+        let what = match record.kind {
+            Kind::Device if Ids::current().is_namespace() => return Some(()),
+            Kind::Device | Kind::Other => What::Other,
+            Kind::Directory(attributes) => What::Directory(attributes),
+            Kind::Symlink => What::Link(record.target.to_vec()),
+            Kind::HardLink => self.linked(record.target)?,
+        };
+        let was_directory = self.nodes.get(&at).is_some_and(Node::is_directory);
+        if was_directory && !matches!(what, What::Directory(_)) {
+            self.remove(&at);
+        }
+        self.nodes.insert(at, Node { what, layer: self.layers });
+        self.mark(names::bytes(parent));
+        Some(())
+    }
+
+    /// Makes the directories of a path that aren't there; `None` where something else is.
+    fn make_parents(&mut self, path: &[u8]) -> Option<()> {
+        for at in prefixes(path) {
+            match self.nodes.get(&at) {
+                Some(node) if node.is_directory() => {}
+                Some(_) => return None,
+                None => {
+                    // It is the layer's once there is something in it: a deletion isn't.
+                    let what = What::Directory(Attributes::of_parent());
+                    self.nodes.insert(at, Node { what, layer: 0 });
+                }
+            }
+        }
+        Some(())
+    }
+
+    /// Notes that this layer has a directory, and those above it.
+    fn mark(&mut self, path: &[u8]) {
+        for at in prefixes(path) {
+            if let Some(node) = self.nodes.get_mut(&at) {
+                node.layer = self.layers;
+            }
+        }
+    }
+
+    /// Returns what another name of a file is.
+    fn linked(&self, target: &[u8]) -> Option<What> {
+        let target = names::rooted(target);
+        let target = names::bytes(&target);
+        let is_directory = |at: &Vec<u8>| self.nodes.get(at).is_some_and(Node::is_directory);
+        let way: Vec<_> = prefixes(target).collect();
+        let (last, above) = way.split_last()?;
+        let found = self.nodes.get(last).filter(|_| above.iter().all(is_directory))?;
+        (!found.is_directory()).then(|| found.what.clone())
+    }
+
+    fn delete(&mut self, parent: &[u8], name: &[u8], hidden: &[u8]) -> Option<()> {
+        if name == OPAQUE {
+            let layer = self.layers;
+            let below = self.below(&key(parent));
+            let old = |at: &Vec<u8>| self.nodes.get(at).is_some_and(|node| node.layer != layer);
+            let old: Vec<_> = below.into_iter().filter(old).collect();
+            for at in old {
+                self.nodes.remove(&at);
+            }
+            return Some(());
+        }
+        if hidden.is_empty() || hidden == b"." || hidden == b".." {
+            return None;
+        }
+        self.remove(&key(&names::join(parent, hidden)));
+        Some(())
+    }
+
+    /// Removes what is at a path and below it.
+    fn remove(&mut self, at: &[u8]) {
+        for below in self.below(at) {
+            self.nodes.remove(&below);
+        }
+        self.nodes.remove(at);
+    }
+
+    /// Returns the keys of all that is below a directory.
+    fn below(&self, at: &[u8]) -> Vec<Vec<u8>> {
+        let mut start = at.to_vec();
+        if !at.is_empty() {
+            start.push(0);
+        }
+        let below = self.nodes.range(start.clone()..).map(|(at, _)| at);
+        below.take_while(|at| at.starts_with(&start)).cloned().collect()
+    }
+}
+
+impl Node {
+    fn is_directory(&self) -> bool {
+        matches!(self.what, What::Directory(_))
+    }
+
+    fn metadata(&self) -> Metadata {
+        let (kind, attributes) = match &self.what {
+            What::Directory(attributes) => (FileKind::Directory, *attributes),
+            What::Link(_) => (FileKind::Symlink, Attributes::of_parent()),
+            What::Other => (FileKind::File, Attributes::of_parent()),
+        };
+        metadata(kind, attributes)
+    }
+}
+
+fn metadata(kind: FileKind, attributes: Attributes) -> Metadata {
+    let Attributes { mode, owner, mtime } = attributes;
+    Metadata {
+        kind,
+        mode,
+        owner,
+        size: 0,
+        mtime,
+        ctime: Timestamp::default(),
+        device: 0,
+        inode: 0,
+        links: 1,
+        blocks: 0,
+    }
+}
+
+impl Attributes {
+    /// Returns what a directory gets that no entry names.
+    fn of_parent() -> Self {
+        Self { mode: 0o755, owner: Owner::default(), mtime: Timestamp::default() }
+    }
+}
+
+impl Below for Listing {
+    fn entry(&self, path: &Path) -> Result<Option<Metadata>> {
+        let path = names::rooted(names::bytes(path));
+        let Some((parent, name)) = names::split(&path) else {
+            return Ok(Some(metadata(FileKind::Directory, Attributes::of_parent())));
+        };
+        match self.resolve(parent) {
+            Ok(parent) => {
+                let at = key(names::bytes(&parent.join(name)));
+                Ok(self.nodes.get(&at).map(Node::metadata))
+            }
+            Err(Errno::NOTDIR) => Ok(None),
+            Err(errno) => Err(Error::io("stat", &path, errno)),
+        }
+    }
+
+    fn real_path(&self, path: &Path) -> Result<PathBuf> {
+        let path = names::rooted(names::bytes(path));
+        self.resolve(&path).map_err(|errno| Error::io("resolve", &path, errno))
+    }
+}
+
+impl Listing {
+    /// Does what `resolve::real_path` does in a directory.
+    fn resolve(&self, path: &Path) -> Result<PathBuf, Errno> {
+        let owned = |name: &[u8]| name.to_vec();
+        let mut pending: VecDeque<_> = names::components(names::bytes(path)).map(owned).collect();
+        let mut real: Vec<Vec<u8>> = Vec::new();
+        // How many names are there, once one was missing.
+        let mut there: Option<usize> = None;
+        let mut links = LINKS;
+        while let Some(name) = pending.pop_front() {
+            if name == b".." {
+                real.pop();
+                there = there.filter(|there| real.len() > *there);
+                continue;
+            }
+            real.push(name);
+            if there.is_some() {
+                continue;
+            }
+            match self.nodes.get(&real.join(&0)).map(|node| &node.what) {
+                None => there = Some(real.len() - 1),
+                Some(What::Directory(_)) => {}
+                Some(What::Other) if pending.is_empty() => {}
+                Some(What::Other) => return Err(Errno::NOTDIR),
+                Some(What::Link(target)) => {
+                    links = links.checked_sub(1).ok_or(Errno::LOOP)?;
+                    real.pop();
+                    if target.starts_with(b"/") {
+                        real.clear();
+                    }
+                    for name in names::components(target).rev() {
+                        pending.push_front(name.to_vec());
+                    }
+                }
+            }
+        }
+        Ok(names::from_components(&real))
+    }
+}
+
+/// Returns the key of an absolute clean path.
+fn key(path: &[u8]) -> Vec<u8> {
+    names::components(path).collect::<Vec<_>>().join(&0)
+}
+
+/// Returns the keys of an absolute clean path and of those above it but the root, topmost first.
+fn prefixes(path: &[u8]) -> impl Iterator<Item = Vec<u8>> {
+    let key = key(path);
+    let ends: Vec<usize> = key
+        .iter()
+        .enumerate()
+        .filter(|(_, byte)| **byte == 0)
+        .map(|(end, _)| end)
+        .chain((!key.is_empty()).then_some(key.len()))
+        .collect();
+    ends.into_iter().map(move |end| key[..end].to_vec())
+}
+
+#[cfg(test)]
+mod tests;
