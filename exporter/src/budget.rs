@@ -5,6 +5,7 @@
 //! | threads that hash and compress | rayon's, one for each processor or as many as `--threads` says, and as many of lower priority for what isn't waited for |
 //! | blocks of gzip under way | three for each thread, 96 at most, and one for each layer that is being packed |
 //! | large streams of zstd | one that is waited for, one in the background |
+//! | archives that are unpacked or listed | one for each thread (`worker`'s `snapshots`) |
 //!
 //! A block is 512 KiB that were read and what comes of them. A layer always has one block, so that
 //! nobody waits for somebody who waits as well. zstd with threads keeps several windows for each of

@@ -52,9 +52,8 @@ pub struct CacheRule {
     pub content_inputs: Vec<usize>,
     /// Inputs that the result is built on: what a target's result is made of, theirs are part of.
     pub bases: Vec<usize>,
-    /// Whether the result adds to its bases, and nothing has to be known of these that takes their
-    /// files.
-    pub adds: bool,
+    /// Those of its bases that the result only adds to: no file of theirs is read for it.
+    pub added_to: Vec<usize>,
     /// Whether the result lives for this build only: its key is made unique to the build, and
     /// nothing is stored (local sources).
     pub ephemeral: bool,

@@ -54,9 +54,13 @@ impl Step {
         Digest::of(&self.salt)
     }
 
-    /// Tells whether nothing of its bases is read for it, nor anything of those that add to it.
-    fn adds(&self) -> bool {
-        !self.visible() || (self.rule.adds && self.is_last)
+    /// Returns the inputs of which no file is read for it, nor for those that add to it.
+    fn added_to(&self) -> &[usize] {
+        match self {
+            step if !step.visible() => &step.rule.bases,
+            step if step.is_last => &step.rule.added_to,
+            _ => &[],
+        }
     }
 
     /// Tells whether it counts as a step that can be cached.
@@ -102,11 +106,11 @@ impl Plan {
         }
         // Users come after their inputs, so that what is known of them is final when it is read.
         for (number, vertex) in graph.vertices().iter().enumerate().rev() {
-            let (adds, bases) = (self.steps[number].adds(), self.steps[number].rule.bases.clone());
+            let added_to = self.steps[number].added_to().to_vec();
             for (index, (input, output)) in vertex.inputs.iter().enumerate() {
                 let step = &mut self.steps[*input];
                 step.outputs = step.outputs.max(*output as usize + 1);
-                step.is_last &= adds && bases.contains(&index);
+                step.is_last &= added_to.contains(&index);
                 if step.users.last() != Some(&number) {
                     step.users.push(number);
                 }
@@ -114,7 +118,7 @@ impl Plan {
             if self.steps[number].kept.is_empty() {
                 continue;
             }
-            for base in bases {
+            for base in self.steps[number].rule.bases.clone() {
                 if let Some((input, output)) = vertex.inputs.get(base) {
                     self.steps[*input].keep(*output);
                 }

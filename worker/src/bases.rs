@@ -2,6 +2,8 @@
 
 use kiln_llb::op::{ExecOp, FileOp, Op, OpKind};
 
+use crate::file;
+
 /// Returns the inputs whose layers the results of an op have below their own.
 pub(crate) fn bases(op: &Op) -> Vec<usize> {
     match &op.kind {
@@ -11,6 +13,20 @@ pub(crate) fn bases(op: &Op) -> Vec<usize> {
         Some(OpKind::Merge(_)) | None => (0..op.inputs.len()).collect(),
         // A difference is a layer of its own.
         Some(OpKind::Source(_) | OpKind::Diff(_) | OpKind::Build(_)) => Vec::new(),
+    }
+}
+
+/// Returns those of the bases of an op that its result only adds to, without a look at their files.
+pub(crate) fn added_to(op: &Op) -> Vec<usize> {
+    let bases = bases(op);
+    match &op.kind {
+        Some(OpKind::File(file)) if file::adds(file, op.inputs.len(), &bases) => bases,
+        // What is merged on top of the lowest is made anew there, of trees.
+        Some(OpKind::Merge(merge)) => {
+            merge.inputs.first().into_iter().flatten().map(|input| *input as usize).collect()
+        }
+        None => bases,
+        Some(_) => Vec::new(),
     }
 }
 

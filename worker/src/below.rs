@@ -68,6 +68,7 @@ impl Snapshots {
         if self.blobs.open(&blob)?.is_none() {
             self.blobs.ensure(&blob, progress).await?;
         }
+        let _place = self.reading_an_archive().await?;
         let part = progress.part(format!("listing {}", blob.digest), Some(blob.size));
         let (this, layer) = (self.clone(), layer.clone());
         blocking(move || this.list(&layer, &blob, part)).await

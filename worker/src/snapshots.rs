@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use kiln_store::{LayerId, PendingTree, Store};
 use kiln_tree::{ArchiveLimits, CopyOptions, Dir, View};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::blobs::Blobs;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::file::missing;
 use crate::mount::Overlay;
 use crate::output::Output;
@@ -27,6 +28,9 @@ pub(crate) struct Snapshots {
     pub(crate) limits: ArchiveLimits,
     /// A tree that stays empty.
     empty: Arc<PendingTree>,
+    /// How many archives may be read at once: each takes a thread, and the windows of its
+    /// decompressor.
+    archives: Arc<Semaphore>,
 }
 
 /// A tree that is being made on top of a chain. Dropped uncommitted, it leaves nothing.
@@ -47,7 +51,14 @@ impl Writable {
 impl Snapshots {
     pub(crate) fn new(store: Store, images: &ImageResolver) -> Result<Self> {
         let empty = Arc::new(store.layers().begin()?);
-        Ok(Self { store, blobs: images.blobs(), limits: images.archive_limits(), empty })
+        let archives = Arc::new(Semaphore::new(rayon::current_num_threads()));
+        let (blobs, limits) = (images.blobs(), images.archive_limits());
+        Ok(Self { store, blobs, limits, empty, archives })
+    }
+
+    /// Waits until an archive may be read; what is returned is to be held as long as it is.
+    pub(crate) async fn reading_an_archive(&self) -> Result<SemaphorePermit<'_>> {
+        self.archives.acquire().await.map_err(|_| Error::Cancelled)
     }
 
     /// Returns the trees of a chain, uppermost first. All must be there.

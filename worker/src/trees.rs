@@ -61,6 +61,7 @@ impl Snapshots {
             if layers.get(&layer.id)?.is_some_and(|layer| layer.has_tree) {
                 continue;
             }
+            let _place = self.reading_an_archive().await?;
             let part = progress.part(format!("extracting {}", blob.digest), Some(blob.size));
             let this = self.clone();
             blocking(move || this.unpack(&layer, &blob, part)).await?;

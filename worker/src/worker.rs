@@ -176,7 +176,7 @@ impl Worker {
         }
         rule.content_inputs = content::content_inputs(&vertex.op)?;
         rule.bases = bases::bases(&vertex.op);
-        rule.adds = file::adds(&vertex.op);
+        rule.added_to = bases::added_to(&vertex.op);
         Ok(rule)
     }
 

@@ -1,6 +1,7 @@
 //! kiln as a user drives it, judged by real peers where there are any.
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
+mod ahead;
 mod build;
 mod builds;
 mod call;
@@ -28,6 +29,7 @@ mod push;
 mod refusals;
 mod registry;
 mod repository;
+mod reproducible;
 mod rootless;
 mod run;
 mod sources;

@@ -14,7 +14,7 @@ mod symlink;
 
 use std::sync::Arc;
 
-use kiln_llb::op::{Chown, FileAction, FileActionKind, FileOp, InputIndex, Op, OpKind, UserRef};
+use kiln_llb::op::{Chown, FileAction, FileActionKind, FileOp, InputIndex, UserRef};
 use kiln_solver::StepContext;
 use kiln_tree::{Attributes, Dir, Owner, Timestamp, View};
 use tokio_util::sync::CancellationToken;
@@ -71,17 +71,16 @@ pub(crate) fn check(op: &FileOp, inputs: usize) -> Result<()> {
     Ok(())
 }
 
-/// Tells whether an op copies on top of something of which it needs no files. (Archives that are
+/// Tells whether an op copies on top of `bases`, of which it needs no files. (Archives that are
 /// unpacked on the way take a tree.)
-pub(crate) fn adds(op: &Op) -> bool {
-    let Some(OpKind::File(file)) = &op.kind else { return false };
-    let bases = crate::bases::bases(op);
+pub(crate) fn adds(file: &FileOp, inputs: usize, bases: &[usize]) -> bool {
     let is_addition = |action: &FileAction| {
+        let FileActionKind::Copy(copy) = &action.kind else { return false };
         let mut read = references(action).skip(1).flatten();
-        matches!(&action.kind, FileActionKind::Copy(copy) if !copy.attempt_unpack_docker_compatibility)
+        !copy.attempt_unpack_docker_compatibility
             && !read.any(|index| bases.contains(&(index as usize)))
     };
-    direct::is_chain(file, op.inputs.len()) && file.actions.iter().all(is_addition)
+    direct::is_chain(file, inputs) && file.actions.iter().all(is_addition)
 }
 
 /// Returns the owner that an action gives.
