@@ -8,6 +8,8 @@ use clap::{Args, Parser, Subcommand};
 use crate::commands::build::BuildArguments;
 use crate::commands::builds::BuildsArguments;
 use crate::commands::debug::DebugArguments;
+use crate::commands::history::HistoryArguments;
+use crate::commands::image::ImageArguments;
 use crate::commands::images::ImagesArguments;
 use crate::commands::inspect::InspectArguments;
 use crate::commands::login::LoginArguments;
@@ -17,6 +19,7 @@ use crate::commands::push::PushArguments;
 use crate::commands::rmi::RmiArguments;
 use crate::commands::run::{self, RunArguments};
 use crate::commands::system::SystemArguments;
+use crate::commands::tag::TagArguments;
 use crate::commands::{self, sync};
 use crate::printer::Printer;
 
@@ -72,12 +75,17 @@ pub(crate) enum Command {
     #[command(visible_alias = "b")]
     Build(Box<BuildArguments>),
     /// Look into the history of builds
-    #[command(visible_alias = "history")]
     Builds(BuildsArguments),
     /// Run a command in a new container
     Run(Box<RunArguments>),
+    /// Look after images
+    Image(ImageArguments),
     /// List images
     Images(ImagesArguments),
+    /// Show how an image was made
+    History(HistoryArguments),
+    /// Give an image another name
+    Tag(TagArguments),
     /// Remove images
     Rmi(RmiArguments),
     /// Show everything about images, as JSON
@@ -105,8 +113,11 @@ impl Command {
     pub(crate) fn needs_ids(&self) -> bool {
         match self {
             Self::Build(arguments) => arguments.needs_ids(),
+            Self::Image(arguments) => arguments.needs_ids(),
             Self::Run(_) | Self::Rmi(_) | Self::System(_) => true,
             Self::Images(_)
+            | Self::History(_)
+            | Self::Tag(_)
             | Self::Inspect(_)
             | Self::Pull(_)
             | Self::Push(_)

@@ -7,7 +7,9 @@ mod archive_limits;
 mod arguments;
 mod build;
 mod commands;
+mod confirm;
 mod container;
+mod format;
 mod hints;
 mod history;
 mod image;
@@ -21,6 +23,7 @@ mod rootless;
 mod runtime;
 mod settings;
 mod signals;
+mod until;
 
 use std::process::ExitCode;
 
@@ -69,6 +72,9 @@ async fn run(command: Command, settings: &Settings, printer: &Printer) -> ExitCo
         }
         Command::Builds(arguments) => commands::builds::run(&arguments, settings, printer),
         Command::Run(arguments) => return commands::run::run(*arguments, settings, printer).await,
+        Command::Image(arguments) => commands::image::run(arguments, settings, printer).await,
+        Command::History(arguments) => commands::history::run(&arguments, settings, printer),
+        Command::Tag(arguments) => commands::tag::run(&arguments, settings, printer),
         Command::Images(arguments) => commands::images::run(&arguments, settings, printer),
         Command::Rmi(arguments) => commands::rmi::run(&arguments, settings, printer),
         Command::Inspect(arguments) => commands::inspect::run(&arguments, settings, printer),

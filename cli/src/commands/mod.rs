@@ -3,6 +3,8 @@
 pub(crate) mod build;
 pub(crate) mod builds;
 pub(crate) mod debug;
+pub(crate) mod history;
+pub(crate) mod image;
 pub(crate) mod images;
 pub(crate) mod inspect;
 pub(crate) mod login;
@@ -13,6 +15,7 @@ pub(crate) mod rmi;
 pub(crate) mod run;
 pub(crate) mod sync;
 pub(crate) mod system;
+pub(crate) mod tag;
 
 use std::process::ExitCode;
 
