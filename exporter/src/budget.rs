@@ -58,7 +58,8 @@ impl BlockPermit {
         let most = (BLOCKS_OF_THREAD * rayon::current_num_threads()).min(MOST_BLOCKS);
         let more = |taken: usize| (taken < most).then_some(taken + 1);
         let taken = BLOCKS.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
-        taken.is_ok().then_some(Self(()))
+        // Not one that is dropped at once: it would give back what nobody took.
+        taken.is_ok().then(|| Self(()))
     }
 }
 

@@ -176,10 +176,11 @@ mod tests {
             [None, Some([99; 32])]
         );
         let sql = "SELECT sum(length(records)) FROM file_pages";
-        let bytes = cache.inner.index.read("count", |connection| {
-            connection.query_row(sql, [], |row| row.get::<_, usize>(0))
-        });
-        assert_eq!(bytes.unwrap(), RECORD);
+        let bytes = cache
+            .inner
+            .index
+            .read("count", |connection| connection.query_row(sql, [], |row| row.get::<_, i64>(0)));
+        assert_eq!(bytes.unwrap(), RECORD as i64);
     }
 
     #[test]

@@ -12,7 +12,7 @@
 
 mod manifest;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
@@ -37,18 +37,12 @@ const OPAQUE: &[u8] = b".wh..wh..opq";
 pub struct Listing {
     /// By path, with a zero in place of each slash, so that what is below a directory follows it.
     nodes: BTreeMap<Vec<u8>, Node>,
-    layers: usize,
-}
-
-#[derive(Debug)]
-struct Node {
-    what: What,
-    /// The last layer that had it, or something below it.
-    layer: usize,
+    /// What the last layer has made, with all above it.
+    made: HashSet<Vec<u8>>,
 }
 
 #[derive(Clone, Debug)]
-enum What {
+enum Node {
     Directory(Attributes),
     Link(Vec<u8>),
     Other,
@@ -59,7 +53,7 @@ impl Listing {
     /// no use any more.
     #[must_use]
     pub fn add(&mut self, manifest: &Manifest) -> bool {
-        self.layers += 1;
+        self.made.clear();
         manifest.records().all(|record| record.is_some_and(|record| self.put(&record).is_some()))
     }
 
@@ -72,19 +66,22 @@ impl Listing {
         if let Some(hidden) = name.strip_prefix(WHITEOUT) {
             return self.delete(names::bytes(parent), name, hidden);
         }
-        let what = match record.kind {
-            Kind::Device if Ids::current().is_namespace() => return Some(()),
-            Kind::Device | Kind::Other => What::Other,
-            Kind::Directory(attributes) => What::Directory(attributes),
-            Kind::Symlink => What::Link(record.target.to_vec()),
-            Kind::HardLink => self.linked(record.target)?,
-        };
-        let was_directory = self.nodes.get(&at).is_some_and(Node::is_directory);
-        if was_directory && !matches!(what, What::Directory(_)) {
+        if matches!(record.kind, Kind::Device) && Ids::current().is_namespace() {
+            return Some(());
+        }
+        let stays = matches!(record.kind, Kind::Directory(_))
+            && self.nodes.get(&at).is_some_and(Node::is_directory);
+        if !stays {
             self.remove(&at);
         }
-        self.nodes.insert(at, Node { what, layer: self.layers });
-        self.mark(names::bytes(parent));
+        let node = match record.kind {
+            Kind::Device | Kind::Other => Node::Other,
+            Kind::Directory(attributes) => Node::Directory(attributes),
+            Kind::Symlink => Node::Link(record.target.to_vec()),
+            Kind::HardLink => self.linked(record.target)?,
+        };
+        self.nodes.insert(at, node);
+        self.made.extend(prefixes(names::bytes(&path)));
         Some(())
     }
 
@@ -95,43 +92,31 @@ impl Listing {
                 Some(node) if node.is_directory() => {}
                 Some(_) => return None,
                 None => {
-                    // It is the layer's once there is something in it: a deletion isn't.
-                    let what = What::Directory(Attributes::of_parent());
-                    self.nodes.insert(at, Node { what, layer: 0 });
+                    // The layer has made it once there is something in it: a deletion isn't.
+                    self.nodes.insert(at, Node::Directory(Attributes::of_parent()));
                 }
             }
         }
         Some(())
     }
 
-    /// Notes that this layer has a directory, and those above it.
-    fn mark(&mut self, path: &[u8]) {
-        for at in prefixes(path) {
-            if let Some(node) = self.nodes.get_mut(&at) {
-                node.layer = self.layers;
-            }
-        }
-    }
-
     /// Returns what another name of a file is.
-    fn linked(&self, target: &[u8]) -> Option<What> {
+    fn linked(&self, target: &[u8]) -> Option<Node> {
         let target = names::rooted(target);
         let target = names::bytes(&target);
         let is_directory = |at: &Vec<u8>| self.nodes.get(at).is_some_and(Node::is_directory);
         let way: Vec<_> = prefixes(target).collect();
         let (last, above) = way.split_last()?;
         let found = self.nodes.get(last).filter(|_| above.iter().all(is_directory))?;
-        (!found.is_directory()).then(|| found.what.clone())
+        (!found.is_directory()).then(|| found.clone())
     }
 
     fn delete(&mut self, parent: &[u8], name: &[u8], hidden: &[u8]) -> Option<()> {
         if name == OPAQUE {
-            let layer = self.layers;
-            let below = self.below(&key(parent));
-            let old = |at: &Vec<u8>| self.nodes.get(at).is_some_and(|node| node.layer != layer);
-            let old: Vec<_> = below.into_iter().filter(old).collect();
-            for at in old {
-                self.nodes.remove(&at);
+            for at in self.below(&key(parent)) {
+                if !self.made.contains(&at) {
+                    self.nodes.remove(&at);
+                }
             }
             return Some(());
         }
@@ -163,14 +148,14 @@ impl Listing {
 
 impl Node {
     fn is_directory(&self) -> bool {
-        matches!(self.what, What::Directory(_))
+        matches!(self, Self::Directory(_))
     }
 
     fn metadata(&self) -> Metadata {
-        let (kind, attributes) = match &self.what {
-            What::Directory(attributes) => (FileKind::Directory, *attributes),
-            What::Link(_) => (FileKind::Symlink, Attributes::of_parent()),
-            What::Other => (FileKind::File, Attributes::of_parent()),
+        let (kind, attributes) = match self {
+            Node::Directory(attributes) => (FileKind::Directory, *attributes),
+            Node::Link(_) => (FileKind::Symlink, Attributes::of_parent()),
+            Node::Other => (FileKind::File, Attributes::of_parent()),
         };
         metadata(kind, attributes)
     }
@@ -240,12 +225,12 @@ impl Listing {
             if there.is_some() {
                 continue;
             }
-            match self.nodes.get(&real.join(&0)).map(|node| &node.what) {
+            match self.nodes.get(&real.join(&0)) {
                 None => there = Some(real.len() - 1),
-                Some(What::Directory(_)) => {}
-                Some(What::Other) if pending.is_empty() => {}
-                Some(What::Other) => return Err(Errno::NOTDIR),
-                Some(What::Link(target)) => {
+                Some(Node::Directory(_)) => {}
+                Some(Node::Other) if pending.is_empty() => {}
+                Some(Node::Other) => return Err(Errno::NOTDIR),
+                Some(Node::Link(target)) => {
                     links = links.checked_sub(1).ok_or(Errno::LOOP)?;
                     real.pop();
                     if target.starts_with(b"/") {

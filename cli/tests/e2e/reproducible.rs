@@ -69,6 +69,9 @@ impl How {
     }
 }
 
+/// A name, who builds, and how.
+type Case = (&'static str, fn(&str) -> Kiln, How);
+
 fn prepare(kiln: &Kiln) {
     kiln.write("ctx/Dockerfile", DOCKERFILE);
     kiln.write("ctx/.dockerignore", "**/*.ignored\n");
@@ -136,7 +139,7 @@ fn the_same_input_makes_the_same_bytes() {
     let abroad = &[("TZ", "Asia/Tokyo"), ("LANG", "tr_TR.UTF-8"), ("LC_ALL", "tr_TR.UTF-8")];
     let one = How { threads: Some("1"), umask: Some("077"), has_trees: true, ..How::default() };
     let eight = How { threads: Some("8"), environment: abroad, is_later: true, ..How::default() };
-    let cases: [(&str, fn(&str) -> Kiln, How); 5] = [
+    let cases: [Case; 5] = [
         ("two threads", Kiln::new, How { threads: Some("2"), ..How::default() }),
         ("one thread, and nothing for others", Kiln::new, one),
         ("eight threads, abroad, two hours later", Kiln::new, eight),
