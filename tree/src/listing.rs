@@ -12,7 +12,7 @@
 
 mod manifest;
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
@@ -38,7 +38,7 @@ pub struct Listing {
     /// By path, with a zero in place of each slash, so that what is below a directory follows it.
     nodes: BTreeMap<Vec<u8>, Node>,
     /// What the last layer has made, with all above it.
-    made: HashSet<Vec<u8>>,
+    made: BTreeSet<Vec<u8>>,
 }
 
 #[derive(Clone, Debug)]

@@ -44,7 +44,8 @@ fn told(tree: &dyn Below, path: &str) -> (Option<Option<(FileKind, u32, Owner)>>
     let entry = tree.entry(path.as_ref()).ok().map(|found| {
         found.map(|found| match found.kind {
             FileKind::Directory => (found.kind, found.mode, owner_of(&found)),
-            kind => (kind, 0, Owner::default()),
+            FileKind::Symlink => (found.kind, 0, Owner::default()),
+            _ => (FileKind::File, 0, Owner::default()),
         })
     });
     (entry, tree.real_path(path.as_ref()).ok())
