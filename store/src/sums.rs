@@ -38,8 +38,8 @@ pub(crate) const RECORD: &str = "row_sum(cache_records.key, cache_records.descri
 pub(crate) const FILE_PAGE: &str =
     "row_sum(file_pages.device, file_pages.page, file_pages.records)";
 
-/// The sum of a row of `listings`.
-pub(crate) const LISTING: &str = "row_sum(listings.diff_id, listings.content)";
+/// The sum of a row of `layer_contents`.
+pub(crate) const LAYER_CONTENTS: &str = "row_sum(layer_contents.diff_id, layer_contents.content)";
 
 /// The tables that have sums, with how these are made.
 pub(crate) const TABLES: [(&str, &str); 7] = [
@@ -49,7 +49,7 @@ pub(crate) const TABLES: [(&str, &str); 7] = [
     ("cache_links", LINK),
     ("cache_records", RECORD),
     ("file_pages", FILE_PAGE),
-    ("listings", LISTING),
+    ("layer_contents", LAYER_CONTENTS),
 ];
 
 /// A row whose sum is wrong.

@@ -12,7 +12,7 @@ use crate::ids::{Ids, RECORD};
 use crate::metadata::Metadata;
 use crate::resolve;
 
-/// A tree that copies go on top of: a directory, or a [`Listing`](crate::Listing) of archives that
+/// A tree that copies go on top of: a directory, or a [`Skeleton`](crate::Skeleton) of archives that
 /// nobody has unpacked.
 pub trait Below {
     /// Returns the metadata of what is at `path`, or `None` where nothing is. A link at its end is not

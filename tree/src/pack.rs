@@ -37,6 +37,7 @@ use crate::names;
 use crate::view::View;
 use crate::walk::{self, Entry, Opener};
 use header::Header;
+pub(crate) use header::{octal, record};
 use overlay::Deletion;
 use stream::Stream;
 pub use together::{Conflict, find_conflict, write_together};
@@ -148,6 +149,13 @@ impl<'a> Plan<'a> {
     /// Returns the entries of the tar, in their order.
     pub(crate) fn items(&self) -> &[Item] {
         &self.items
+    }
+
+    /// Gives every entry the same time.
+    #[must_use]
+    pub fn stamped(mut self, mtime: Timestamp) -> Self {
+        self.items.iter_mut().for_each(|item| item.entry.metadata.mtime = mtime);
+        self
     }
 
     /// Returns how many entries the tar will have.

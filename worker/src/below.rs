@@ -10,7 +10,7 @@ use std::io::Read;
 use kiln_oci::HashingReader;
 use kiln_solver::StepContext;
 use kiln_store::{Layer, LayerBlob, LayerId};
-use kiln_tree::{Below, Listing, Manifest};
+use kiln_tree::{Below, Manifest, Skeleton};
 
 use crate::blobs::{VerifiedReader, blocking};
 use crate::error::{Error, Result};
@@ -20,36 +20,36 @@ use crate::progress::{Part, Progress, ReportingReader};
 use crate::snapshots::Snapshots;
 
 impl Snapshots {
-    /// Returns a chain as copies have to know it. It is unpacked where a listing doesn't do.
+    /// Returns a chain as copies have to know it. It is unpacked where a skeleton doesn't do.
     pub(crate) async fn below(
         &self,
         top: Option<&LayerId>,
         context: &StepContext,
     ) -> Result<Box<dyn Below + Send>> {
         if let Some(top) = top
-            && let Some(listing) = self.listing(top, &Progress::of(context)).await?
+            && let Some(skeleton) = self.skeleton(top, &Progress::of(context)).await?
         {
-            return Ok(Box::new(listing));
+            return Ok(Box::new(skeleton));
         }
         self.materialise([&Output::Layer(top.cloned())], Some(context)).await?;
         Ok(Box::new(self.read(top)?))
     }
 
     /// Lists a chain; `None` where it has its trees, or can't be listed.
-    async fn listing(&self, top: &LayerId, progress: &Progress) -> Result<Option<Listing>> {
+    async fn skeleton(&self, top: &LayerId, progress: &Progress) -> Result<Option<Skeleton>> {
         let chain = self.store.layers().chain(top)?;
         if chain.iter().all(|layer| layer.has_tree) {
             return Ok(None);
         }
-        let mut listing = Listing::default();
+        let mut skeleton = Skeleton::default();
         for layer in &chain {
             let Some(manifest) = self.manifest(layer, progress).await? else { return Ok(None) };
-            if !listing.add(&manifest) {
+            if !skeleton.add(&manifest) {
                 tracing::debug!(layer = %layer.id, "the layer is unusual: it takes a tree");
                 return Ok(None);
             }
         }
-        Ok(Some(listing))
+        Ok(Some(skeleton))
     }
 
     /// Returns what a layer's archive holds; `None` where it has none, or a wrong one: unpacking it
@@ -57,12 +57,12 @@ impl Snapshots {
     async fn manifest(&self, layer: &Layer, progress: &Progress) -> Result<Option<Manifest>> {
         let layers = self.store.layers();
         let Some(diff_id) = layer.diff_id else { return Ok(None) };
-        if let Some(known) = layers.listing(&diff_id)? {
+        if let Some(known) = layers.contents(&diff_id)? {
             return Ok(Some(Manifest::from_bytes(known)));
         }
         let Ok(blob) = self.readable_blob(layer) else { return Ok(None) };
         let _guard = flight::lock(&self.store, &format!("list-{}", diff_id.hex())).await?;
-        if let Some(known) = layers.listing(&diff_id)? {
+        if let Some(known) = layers.contents(&diff_id)? {
             return Ok(Some(Manifest::from_bytes(known)));
         }
         if self.blobs.open(&blob)?.is_none() {
@@ -82,7 +82,7 @@ impl Snapshots {
         self.verified(packed, blob)?;
         let Some(manifest) = listed else { return Ok(None) };
         if let Some(diff_id) = &layer.diff_id {
-            self.store.layers().put_listing(diff_id, manifest.as_bytes())?;
+            self.store.layers().put_contents(diff_id, manifest.as_bytes())?;
         }
         part.finish();
         Ok(Some(manifest))

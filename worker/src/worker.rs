@@ -28,7 +28,7 @@ use crate::source::identifier::Identifier;
 use crate::source::local::{LocalAttributes, LocalContext};
 use crate::source::origin::Origin;
 use crate::source::remote::{RemoteOptions, Remotes};
-use crate::{bases, content, diff, emulation, file, key, merge, source};
+use crate::{bases, content, diff, emulation, file, ingredients, key, merge, source};
 
 /// What a [`Worker`] works with.
 #[derive(Debug)]
@@ -166,7 +166,9 @@ impl Worker {
             let bases = bases::bases(&vertex.op);
             return Ok(CacheRule { hidden: true, bases, ..CacheRule::default() });
         };
-        let mut rule = CacheRule { salt: Some(key::op(&vertex.op)), ..CacheRule::default() };
+        let salt = Some(key::op(&vertex.op));
+        let ingredients = ingredients::op(&vertex.op);
+        let mut rule = CacheRule { salt, ingredients, ..CacheRule::default() };
         match kind {
             OpKind::Source(source) => self.source_rule(source, vertex, &mut rule)?,
             OpKind::Exec(exec) => self.exec.check(exec)?,
@@ -174,7 +176,7 @@ impl Worker {
             OpKind::Merge(_) | OpKind::Diff(_) => {}
             OpKind::Build(_) => return Err(Error::Unsupported("a build op".to_owned())),
         }
-        rule.content_inputs = content::content_inputs(&vertex.op)?;
+        (rule.content_inputs, rule.selected) = content::content_inputs(&vertex.op)?;
         rule.bases = bases::bases(&vertex.op);
         rule.added_to = bases::added_to(&vertex.op);
         Ok(rule)
@@ -182,9 +184,13 @@ impl Worker {
 
     fn source_rule(&self, source: &SourceOp, vertex: &Vertex, rule: &mut CacheRule) -> Result<()> {
         match Identifier::parse(source)? {
-            Identifier::Image(reference) | Identifier::Layout(reference, _) => {
+            Identifier::Image(reference, _) | Identifier::Layout(reference, _) => {
                 match reference.digest() {
-                    Some(digest) => rule.salt = Some(key::image(&digest, &platform(vertex))),
+                    Some(digest) => {
+                        let platform = platform(vertex);
+                        rule.salt = Some(key::image(&digest, &platform));
+                        rule.ingredients = ingredients::image(&reference, &digest, &platform);
+                    }
                     // What a tag stands for isn't known before somebody has been asked.
                     None => rule.ephemeral = true,
                 }
@@ -262,8 +268,8 @@ impl Worker {
                 let layer = self.remotes.load(source, &remote, context).await?;
                 return Ok(Output::Layer(Some(layer)));
             }
-            Identifier::Image(reference) => {
-                let digest = self.images.digest_of(&reference).await?;
+            Identifier::Image(reference, policy) => {
+                let digest = self.images.digest_by(&reference, policy).await?;
                 (Origin::Registry(reference.name()), digest)
             }
             Identifier::Layout(reference, name) => {

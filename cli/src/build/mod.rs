@@ -4,12 +4,14 @@ mod ahead;
 mod audience;
 mod call;
 mod context;
+mod destinations;
 mod files;
 mod history;
 mod hosts;
 mod images;
 mod invocation;
 mod lowering;
+mod metadata;
 mod named_contexts;
 mod on_error;
 mod output;
@@ -27,11 +29,12 @@ mod values;
 
 use std::cell::RefCell;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Result;
+use kiln_frontend::Warning;
 use kiln_llb::Definition;
-use kiln_oci::Digest;
 
 pub(crate) use call::{Call, call};
 pub(crate) use files::Dockerfile;
@@ -56,8 +59,21 @@ use tools::Tools;
 /// What a build has made.
 #[derive(Debug)]
 pub(crate) struct Built {
-    /// The digest of the image config, where an image was made.
-    pub(crate) image_id: Option<Digest>,
+    /// What was written.
+    pub(crate) exported: kiln_exporter::Exported,
+    /// What is known beside that.
+    aside: Aside,
+}
+
+/// What is known of a build beside its result.
+#[derive(Debug)]
+struct Aside {
+    /// What the build checks have found.
+    warnings: Vec<Warning>,
+    /// The Dockerfile that they have found it in.
+    dockerfile: Dockerfile,
+    /// The build's ID in the history, where it is there.
+    id: Option<String>,
 }
 
 /// What some work has come to, or the exit status where it failed, which was reported.
@@ -75,11 +91,14 @@ pub(crate) async fn build(
     let recorded: fn(&Done) -> &Done = |done| done;
     let watched = (mode, Some(recorded));
     let done = with_session(&request, watched, (settings, printer), work).await?;
-    Ok(done.map(|done| {
+    Ok(done.map(|(done, aside)| {
         if mode != ProgressMode::Quiet {
             progress::summary(printer, &done, begun.elapsed());
+            if let Some(reason) = &request.kept {
+                printer.note(format_args!("kept in kiln's own store: {reason}"));
+            }
         }
-        Built { image_id: done.exported.image_id }
+        Built { exported: done.exported, aside }
     }))
 }
 
@@ -91,7 +110,8 @@ pub(crate) async fn graphs(
     printer: &Printer,
 ) -> Result<Ended<Vec<Definition>>> {
     let work = async |session: &Session<'_>| session.graphs();
-    with_session(&request, (mode, None), (settings, printer), work).await
+    let graphs = with_session(&request, (mode, None), (settings, printer), work).await?;
+    Ok(graphs.map(|(graphs, _)| graphs))
 }
 
 /// What sees a build in some work's result, where the history is to have it.
@@ -104,12 +124,14 @@ async fn with_session<T>(
     (mode, done): (ProgressMode, Recorded<T>),
     (settings, printer): (&Settings, &Printer),
     work: impl AsyncFnOnce(&Session<'_>) -> Result<T, Failure>,
-) -> Result<Ended<T>> {
+) -> Result<Ended<(T, Aside)>> {
     let store = settings.store()?;
     let input = tokio::task::block_in_place(|| Input::local(request, &store))?;
     let directory = input.as_ref().and_then(|input| input.directory.as_deref());
-    let (events, audience) = Audience::gather(request, (mode, done.is_some()), &store)?;
-    let tools = Tools::new(request, settings, store, directory)?;
+    let redactor = Arc::new(history::redactor(request));
+    let watched = (mode, done.is_some());
+    let (events, audience) = Audience::gather(request, watched, (&store, &redactor))?;
+    let tools = Tools::new(request, settings, (store, redactor), directory)?;
     let cancel = audience.cancel();
     let input = match input {
         Some(input) => Ok(input),
@@ -137,8 +159,14 @@ async fn with_session<T>(
     {
         progress::warnings(printer, &warnings, dockerfile);
     }
+    if request.explain {
+        seen.explain(&tools.store, printer)?;
+    }
     match outcome {
-        Ok(value) => Ok(Ok(value)),
+        Ok(value) => {
+            let dockerfile = input.map(|input| input.dockerfile).unwrap_or_default();
+            Ok(Ok((value, Aside { warnings, dockerfile, id: seen.id() })))
+        }
         Err(failure) => {
             let is_cut = progress::failure(printer, &failure, dockerfile);
             if is_cut && !progress::shows_everything(mode) {

@@ -3,9 +3,10 @@
 use std::error::Error;
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use kiln_exporter::{
-    BlobFetcher, ExportContext, ExportRequest, Exported, Output, OutputKind, Progress, Remote,
+    Annotations, BlobFetcher, EngineChoice, ExportContext, ExportRequest, Exported, Output,
+    OutputKind, Progress, Remote,
 };
 use kiln_oci::Reference;
 use kiln_solver::{Event, EventSender, VertexId};
@@ -15,18 +16,23 @@ use kiln_worker::{Blobs, Worker};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
+use super::destinations;
 use super::images::Step;
+use crate::commands::build::{BuildArguments, Right};
 
 /// Makes out where the image goes: where the arguments say, else into the store.
-pub(super) fn resolve(texts: &[String], tags: &[Reference], push: bool) -> Result<Vec<Output>> {
-    let mut outputs =
-        texts.iter().map(|text| Output::parse(text)).collect::<Result<Vec<_>, _>>()?;
-    if push {
+pub(super) fn resolve(arguments: &BuildArguments, tags: &[Reference]) -> Result<Vec<Output>> {
+    let texts = arguments.outputs.iter().filter(|text| !text.is_empty());
+    let mut outputs = texts.map(|text| Output::parse(text)).collect::<Result<Vec<_>, _>>()?;
+    if arguments.push {
         let goes_there = |it: &Output| matches!(it.kind, OutputKind::Image | OutputKind::Registry);
         if !outputs.iter().any(goes_there) {
             outputs.push(Output::new(OutputKind::Registry));
         }
         outputs.iter_mut().filter(|it| goes_there(it)).for_each(|output| output.push = true);
+    }
+    if arguments.load && !outputs.iter().any(|it| matches!(it.kind, OutputKind::Load(_))) {
+        outputs.push(Output::new(OutputKind::Load(EngineChoice::default())));
     }
     if outputs.is_empty() {
         outputs.push(Output::new(OutputKind::Image));
@@ -39,7 +45,30 @@ pub(super) fn resolve(texts: &[String], tags: &[Reference], push: bool) -> Resul
         }
         output.check_names()?;
     }
+    annotate(&mut outputs, &arguments.annotations)?;
+    if arguments.iidfile.is_some() && outputs.iter().any(Output::is_files) {
+        bail!("local and tar exporters are incompatible with image ID file");
+    }
+    destinations::check(&outputs, arguments.allow.contains(&Right::LocalDelete))?;
     Ok(outputs)
+}
+
+/// Says of every image what is typed after `--annotation`.
+fn annotate(outputs: &mut [Output], texts: &[String]) -> Result<()> {
+    let mut annotations = Annotations::default();
+    for text in texts.iter().filter(|text| !text.is_empty()) {
+        annotations.add(text)?;
+    }
+    if annotations.is_empty() {
+        return Ok(());
+    }
+    if !outputs.iter().any(Output::is_image) {
+        bail!("--annotation is for images, and no output is one");
+    }
+    for output in outputs.iter_mut().filter(|output| output.is_image()) {
+        output.annotations.extend(&annotations);
+    }
+    Ok(())
 }
 
 /// What an export works with.

@@ -9,8 +9,8 @@ use kiln_solver::{EventSender, SolveOptions, Solved, solve};
 use kiln_store::Store;
 use kiln_tree::Dir;
 use kiln_worker::{
-    CommittedLayers, DefaultNetwork, ImageResolver, ImageResolverOptions, Output, RemoteOptions,
-    StoreCache, Worker, WorkerOptions,
+    CommittedLayers, DefaultNetwork, ImageResolver, ImageResolverOptions, Output, PullPolicy,
+    RemoteOptions, StoreCache, Worker, WorkerOptions,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -19,6 +19,7 @@ use super::on_error::OnError;
 use super::request::{BuildRequest, CONTEXT_NAME};
 use super::session::Failure;
 use super::{packer, ssh};
+use crate::redact::Redactor;
 use crate::rootless;
 use crate::settings::Settings;
 
@@ -29,6 +30,8 @@ pub(super) struct Tools {
     pub(super) worker: Arc<Worker>,
     /// Packs layers while steps run; `None` where no output needs any packed.
     pub(super) ahead: Option<Arc<Ahead>>,
+    /// Takes out of names what must not be kept.
+    redactor: Arc<Redactor>,
     jobs: usize,
 }
 
@@ -37,13 +40,14 @@ impl Tools {
     pub(super) fn new(
         request: &BuildRequest,
         settings: &Settings,
-        store: Store,
+        (store, redactor): (Store, Arc<Redactor>),
         directory: Option<&Path>,
     ) -> Result<Self> {
         let resolver = Arc::new(ImageResolver::new(ImageResolverOptions {
             store: store.clone(),
             layouts: request.layouts.clone(),
             registry: settings.registries.client(),
+            policy: if request.pull { PullPolicy::Always } else { PullPolicy::default() },
             archive_limits: settings.archive_limits,
         }));
         let ahead = Ahead::new(&request.outputs, &store, &resolver);
@@ -77,7 +81,7 @@ impl Tools {
         };
         let worker = Arc::new(Worker::new(options).context("prepare the worker")?);
         let jobs = request.jobs.unwrap_or_else(|| settings.jobs());
-        Ok(Self { store, resolver, worker, ahead, jobs })
+        Ok(Self { store, resolver, worker, ahead, redactor, jobs })
     }
 
     /// Solves graphs as one.
@@ -90,7 +94,9 @@ impl Tools {
         let graph = Graph::load_all(definitions).context("check the build graph")?;
         let (events, cancel) = (events.clone(), cancel.clone());
         let options = SolveOptions { jobs: self.jobs, events, cancel };
-        let cache = Arc::new(StoreCache::new(self.store.clone()));
+        let redactor = Arc::clone(&self.redactor);
+        let cache = StoreCache::new(self.store.clone());
+        let cache = Arc::new(cache.redacted(Arc::new(move |name| redactor.text(name))));
         let solved = solve(Arc::new(graph), Arc::clone(&self.worker), cache, options);
         solved.await.map_err(Failure::Solve)
     }

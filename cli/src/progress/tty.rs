@@ -83,6 +83,7 @@ impl Display {
     fn take(&mut self, event: Event) {
         match event {
             Event::Vertex { id, name, .. } => self.steps.add(id, &name),
+            Event::Keyed { .. } => {}
             Event::Started { id } => {
                 let log = std::collections::VecDeque::new();
                 self.running.push(Running { id, begun: Instant::now(), log });

@@ -80,23 +80,108 @@ fn files_go_to_a_directory_and_a_tar() {
 }
 
 #[test]
+fn several_outputs_are_written_by_one_build() {
+    let needs = [Need::Root, Need::Program("skopeo"), Need::Program("umoci")];
+    if skip("several_outputs_are_written_by_one_build", &needs) {
+        return;
+    }
+    let kiln = kiln();
+    kiln.write("local/stale/file", "of an earlier build");
+    let oci = "type=oci,tar=false,dest=layout,compression=zstd,compression-level=1,name=x:1";
+    let outputs = [
+        oci,
+        "type=docker,dest=docker.tar,oci-mediatypes=false,name=example/x:2",
+        "type=docker,tar=false,dest=docker",
+        "type=local,dest=local,mode=delete",
+        "type=tar,dest=files.tar,source-date-epoch=77",
+        "type=cacheonly",
+    ];
+    let outputs: Vec<&str> = outputs.iter().flat_map(|output| ["--output", *output]).collect();
+    kiln.build_text(DOCKERFILE, &outputs).success();
+    let at = |name: &str| kiln.path(name).display().to_string();
+    let skopeo = |arguments: &[&str]| run(Command::new("skopeo").args(arguments)).success();
+    let copy = ["copy", "--insecure-policy"];
+    for (image, copied) in [
+        (format!("oci:{}:1", at("layout")), format!("dir:{}", at("one"))),
+        (format!("docker-archive:{}:example/x:2", at("docker.tar")), format!("dir:{}", at("two"))),
+        (format!("oci:{}", at("docker")), format!("oci:{}:three", at("unpacked"))),
+    ] {
+        skopeo(&[&copy[..], &[&image, &copied]].concat());
+        let config = skopeo(&["inspect", "--config", &image]);
+        assert!(config.contains("cat"), "{config}");
+    }
+    let manifest = std::fs::read_to_string(kiln.path("one/manifest.json")).unwrap();
+    // The base comes as it was, what is new as it was asked for.
+    assert!(manifest.contains("layer.v1.tar+zstd"), "{manifest}");
+    let image = format!("{}:three", at("unpacked"));
+    run(Command::new("umoci").args(["unpack", "--image", &image]).arg(kiln.path("b"))).success();
+    assert_eq!(std::fs::read_to_string(kiln.path("b/rootfs/d/x")).unwrap(), "x\n");
+    assert!(kiln.path("docker/manifest.json").exists());
+    assert!(kiln.path("local/d/x").exists() && !kiln.path("local/stale").exists());
+    let listing = run(Command::new("tar").args(["-tvf", &at("files.tar"), "--utc"])).success();
+    assert!(listing.lines().all(|line| line.contains("1970-01-01 00:01")), "{listing}");
+    assert_eq!(kiln.run(&["images", "-q"]).success(), "");
+
+    // Nothing outside of the working directory is removed unless that is allowed.
+    let outside = tempfile::tempdir().unwrap();
+    std::fs::write(outside.path().join("mine"), "").unwrap();
+    for dest in [outside.path().to_str().unwrap(), "."] {
+        let output = format!("type=local,dest={dest},mode=delete");
+        let error = kiln.build_text(DOCKERFILE, &["--output", &output]).failure();
+        assert!(error.contains("requires --allow=buildx.local.delete"), "{error}");
+    }
+    assert!(outside.path().join("mine").exists());
+    let output = format!("type=local,dest={},mode=delete", outside.path().display());
+    let allowed = ["--output", &output, "--allow", "buildx.local.delete"];
+    kiln.build_text(DOCKERFILE, &allowed).success();
+    assert!(!outside.path().join("mine").exists() && outside.path().join("d/x").exists());
+
+    // Built for the cache alone: there is nothing but what the next build finds.
+    let only = "FROM base\nRUN echo only > /only\n";
+    let built = kiln.build_text(only, &["--output", "type=cacheonly", "--iidfile", "iid"]);
+    assert!(!built.stderr.contains("exporting manifest"), "{}", built.stderr);
+    built.success();
+    assert!(!kiln.path("iid").exists());
+    let again = kiln.build_text(only, &["-t", "only"]);
+    assert!(again.stderr.contains("all cached"), "{}", again.stderr);
+    again.success();
+}
+
+#[test]
 fn the_same_build_gives_the_same_bytes() {
     if skip("the_same_build_gives_the_same_bytes", &[Need::Root]) {
         return;
     }
-    let archive = |name: &str| {
+    let outputs = [
+        "type=oci,dest=a.tar,annotation.a=b",
+        "type=oci,dest=zstd.tar,compression=zstd",
+        "type=docker,dest=docker.tar,rewrite-timestamp=true",
+        "type=tar,dest=files.tar",
+        "type=oci,tar=false,dest=layout,compression=uncompressed",
+    ];
+    let made = |umask: &str, zone: &str, modified: u64| {
         let kiln = kiln();
         kiln.write("ctx/f", "content");
         let file = std::fs::File::options().append(true).open(kiln.path("ctx/f")).unwrap();
-        file.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
-        kiln.write("ctx/Dockerfile", "FROM scratch\nCOPY f /\n");
-        let path = kiln.path(name);
-        let output = format!("type=oci,dest={}", path.display());
-        let epoch = ["--build-arg", "SOURCE_DATE_EPOCH=1700000000"];
-        kiln.build("ctx", &["--output", &output, epoch[0], epoch[1]]).success();
-        std::fs::read(path).unwrap()
+        let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(modified);
+        file.set_modified(time).unwrap();
+        kiln.write("ctx/Dockerfile", "FROM scratch\nCOPY --chmod=644 f /\nENV a=b\n");
+        let mut shell = Command::new("sh");
+        let build = kiln.command(&["build", "-t", "x:1", "--metadata-file", "metadata", "ctx"]);
+        shell.args(["-c", &format!("umask {umask} && exec \"$0\" \"$@\"")]);
+        shell.arg(build.get_program()).args(build.get_args());
+        shell.args(outputs.iter().flat_map(|output| ["--output", *output]));
+        shell.env_clear().envs(build.get_envs().filter_map(|(key, value)| Some((key, value?))));
+        shell.env("TZ", zone).env("SOURCE_DATE_EPOCH", "1700000000").current_dir(kiln.path(""));
+        run(&mut shell).success();
+        let files = ["a.tar", "zstd.tar", "docker.tar", "files.tar", "layout/index.json"];
+        files.map(|name| std::fs::read(kiln.path(name)).unwrap())
     };
-    assert!(archive("a.tar") == archive("b.tar"));
+    let (one, two) = (made("022", "UTC", 5), made("077", "Asia/Tokyo", 5));
+    assert!(one == two);
+    // A later time of a file is told by what isn't rewritten, but the files have the epoch.
+    let later = made("022", "UTC", 1_800_000_000);
+    assert!(later[0] != one[0] && later[3] == one[3]);
 }
 
 #[test]

@@ -107,7 +107,7 @@ impl Copies<'_> {
         let layers = snapshots.store.layers();
         let layer = layers.commit_blob(self.top, &diff_id, &blob)?;
         // For what is copied on top of it: the archive need not be read again.
-        layers.put_listing(&diff_id, plan.manifest().as_bytes())?;
+        layers.put_contents(&diff_id, plan.manifest().as_bytes())?;
         Ok(Some(layer))
     }
 }

@@ -1,13 +1,13 @@
-//! Listings: what layers hold, told from their archives, with nothing unpacked.
+//! Skeletons: what layers hold, told from their archives, with nothing unpacked.
 //!
 //! A copy that goes straight into an archive has to know the tree that it goes on top of only where
 //! its destination's path leads: which directories are there, with which attributes, and what is a
-//! link. A [`Listing`] answers that. It is made of the [`Manifest`]s of a chain of layers, base
+//! link. A [`Skeleton`] answers that. It is made of the [`Manifest`]s of a chain of layers, base
 //! first; a manifest is read from an archive once and kept as bytes.
 //!
-//! What `unpack` would make of the archives is what a listing tells: parents that no entry names,
+//! What `unpack` would make of the archives is what a skeleton tells: parents that no entry names,
 //! deletions, directories that several layers have. Where an archive is unusual, in that an entry lies
-//! behind a link or a hard link leads nowhere, or is wrong, there is no listing ([`Listing::add`] says
+//! behind a link or a hard link leads nowhere, or is wrong, there is no skeleton ([`Skeleton::add`] says
 //! so), and whoever asks has to unpack.
 
 mod manifest;
@@ -34,7 +34,7 @@ const OPAQUE: &[u8] = b".wh..wh..opq";
 
 /// What a chain of layers holds.
 #[derive(Debug, Default)]
-pub struct Listing {
+pub struct Skeleton {
     /// By path, with a zero in place of each slash, so that what is below a directory follows it.
     nodes: BTreeMap<Vec<u8>, Node>,
     /// What the last layer has made, with all above it.
@@ -48,8 +48,8 @@ enum Node {
     Other,
 }
 
-impl Listing {
-    /// Lays a layer on top. Tells whether the listing knows what came of it; one that doesn't is of
+impl Skeleton {
+    /// Lays a layer on top. Tells whether the skeleton knows what came of it; one that doesn't is of
     /// no use any more.
     #[must_use]
     pub fn add(&mut self, manifest: &Manifest) -> bool {
@@ -184,7 +184,7 @@ impl Attributes {
     }
 }
 
-impl Below for Listing {
+impl Below for Skeleton {
     fn entry(&self, path: &Path) -> Result<Option<Metadata>> {
         let path = names::rooted(names::bytes(path));
         let Some((parent, name)) = names::split(&path) else {
@@ -206,7 +206,7 @@ impl Below for Listing {
     }
 }
 
-impl Listing {
+impl Skeleton {
     /// Does what `resolve::real_path` does in a directory.
     fn resolve(&self, path: &Path) -> Result<PathBuf, Errno> {
         let owned = |name: &[u8]| name.to_vec();

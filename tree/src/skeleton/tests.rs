@@ -27,20 +27,23 @@ fn archive(entries: &[(u8, String, String)]) -> Vec<u8> {
     bytes
 }
 
-fn list(archives: &[Vec<u8>]) -> Option<Listing> {
-    let mut listing = Listing::default();
+fn list(archives: &[Vec<u8>]) -> Option<Skeleton> {
+    let mut skeleton = Skeleton::default();
     for archive in archives {
         let manifest = Manifest::read(&mut archive.as_slice(), None).ok()?;
         let manifest = Manifest::from_bytes(manifest.as_bytes().to_vec());
-        if !listing.add(&manifest) {
+        if !skeleton.add(&manifest) {
             return None;
         }
     }
-    Some(listing)
+    Some(skeleton)
 }
 
+/// What is there, where it can be told; what a directory has.
+type Told = Option<Option<(FileKind, u32, Owner)>>;
+
 /// What a tree says of a path; times are left out: those of parents that no entry names aren't told.
-fn told(tree: &dyn Below, path: &str) -> (Option<Option<(FileKind, u32, Owner)>>, Option<PathBuf>) {
+fn told(tree: &dyn Below, path: &str) -> (Told, Option<PathBuf>) {
     let entry = tree.entry(path.as_ref()).ok().map(|found| {
         found.map(|found| match found.kind {
             FileKind::Directory => (found.kind, found.mode, owner_of(&found)),
@@ -99,10 +102,10 @@ fn paths() -> Vec<String> {
 }
 
 #[test]
-fn listings_tell_what_unpacking_makes() {
+fn skeletons_tell_what_unpacking_makes() {
     let (mut random, mut told_of, rounds) = (Random(7), 0, 400);
     for round in 0..rounds {
-        let mut layer = || (0..1 + random.below(9)).map(|_| random.entry()).collect::<Vec<_>>();
+        let mut layer = || (0..=random.below(9)).map(|_| random.entry()).collect::<Vec<_>>();
         let entries: Vec<_> = (0..3).map(|_| layer()).collect();
         let archives: Vec<_> = entries.iter().map(|entries| archive(entries)).collect();
         let temp = tempfile::tempdir().unwrap();
@@ -110,12 +113,12 @@ fn listings_tell_what_unpacking_makes() {
         rustix::fs::fchmod(dir.as_fd(), rustix::fs::Mode::from_raw_mode(0o755)).unwrap();
         let options = UnpackOptions { whiteouts: true, ..UnpackOptions::default() };
         let unpacked = archives.iter().all(|it| unpack(&mut it.as_slice(), &dir, options).is_ok());
-        let Some(listing) = list(&archives) else { continue };
+        let Some(skeleton) = list(&archives) else { continue };
         assert!(unpacked, "round {round}: {entries:?}");
         told_of += 1;
         for path in paths().iter().skip(1) {
             assert_eq!(
-                told(&listing, path),
+                told(&skeleton, path),
                 told(&dir, path),
                 "round {round}, {path}: {entries:?}"
             );
@@ -129,8 +132,8 @@ fn directories_have_what_their_last_entry_says() {
     let entry = |kind, name: &str| (kind, name.to_owned(), String::new());
     let first = archive(&[entry(b'5', "usr/"), entry(b'5', "usr/lib/"), entry(b'0', "usr/x")]);
     let second = archive(&[entry(b'0', "opt/y"), entry(b'5', "usr/")]);
-    let listing = list(&[first, second]).unwrap();
-    let of = |path: &str| listing.entry(path.as_ref()).unwrap().unwrap();
+    let skeleton = list(&[first, second]).unwrap();
+    let of = |path: &str| skeleton.entry(path.as_ref()).unwrap().unwrap();
     assert_eq!((of("/usr").mode, of("/usr").mtime.seconds), (0o701, 1_000_001));
     assert_eq!((of("/usr/lib").mode, of("/usr/lib").mtime.seconds), (0o701, 1_000_001));
     assert_eq!((of("/opt").mode, of("/opt").mtime.seconds), (0o755, 0));
@@ -138,14 +141,14 @@ fn directories_have_what_their_last_entry_says() {
 }
 
 #[test]
-fn what_is_no_manifest_makes_no_listing() {
+fn what_is_no_manifest_makes_no_skeleton() {
     let bytes = archive(&[(b'5', "a".to_owned(), String::new()), (b'2', "b".into(), "a".into())]);
     let manifest = Manifest::read(&mut bytes.as_slice(), None).unwrap();
     let whole = manifest.as_bytes();
     for end in 1..whole.len() {
-        let mut listing = Listing::default();
+        let mut skeleton = Skeleton::default();
         let is_entry = end == 5 + 1 + 12 + 12;
-        assert_eq!(listing.add(&Manifest::from_bytes(whole[..end].to_vec())), is_entry, "{end}");
+        assert_eq!(skeleton.add(&Manifest::from_bytes(whole[..end].to_vec())), is_entry, "{end}");
     }
     assert!(Manifest::read(&mut bytes.as_slice(), Some(1)).is_err());
     assert!(Manifest::read(&mut &bytes[..700], None).is_err());
@@ -166,9 +169,9 @@ fn plans_tell_what_their_archives_tell() {
     plan.write(&mut bytes).unwrap();
     let read = Manifest::read(&mut bytes.as_slice(), None).unwrap();
     let nodes = |manifest: &Manifest| {
-        let mut listing = Listing::default();
-        assert!(listing.add(manifest));
-        format!("{listing:?}")
+        let mut skeleton = Skeleton::default();
+        assert!(skeleton.add(manifest));
+        format!("{skeleton:?}")
     };
     assert_eq!(nodes(&plan.manifest()), nodes(&read));
 }

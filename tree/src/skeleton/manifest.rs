@@ -68,7 +68,7 @@ impl Manifest {
     }
 
     /// Takes bytes for a manifest that [`Manifest::as_bytes`] has given. Others make none that a
-    /// listing takes.
+    /// skeleton takes.
     pub fn from_bytes(bytes: Vec<u8>) -> Self {
         Self(bytes)
     }
