@@ -130,10 +130,6 @@ mod tests {
         }
     }
 
-    const fn seconds(seconds: u64) -> Option<Duration> {
-        Some(Duration::from_secs(seconds))
-    }
-
     #[test]
     fn the_number_of_steps_decides_where_nothing_is_known() {
         let steps = [step(&[1, 3]), step(&[2]), step(&[3]), step(&[])];
@@ -144,7 +140,8 @@ mod tests {
     fn a_long_step_makes_all_before_it_urgent() {
         // 0 → 2 → 5 is short, 1 → 3 → 5 has the long step, 4 → 5 is unknown.
         let steps = [step(&[2]), step(&[3]), step(&[5]), step(&[5]), step(&[5]), step(&[])];
-        let known = [seconds(1), seconds(1), seconds(1), seconds(60), None, seconds(2)];
+        let known = [Some(1), Some(1), Some(1), Some(60), None, Some(2)]
+            .map(|seconds| seconds.map(Duration::from_secs));
         let expected = [4, 63, 3, 62, 13 + 2, 2].map(Duration::from_secs);
         assert_eq!(remaining(&steps, &known), expected);
     }
