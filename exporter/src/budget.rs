@@ -78,3 +78,21 @@ pub(crate) fn is_background() -> bool {
 pub(crate) fn large_stream(is_background: bool) -> MutexGuard<'static, ()> {
     STREAMS[usize::from(is_background)].lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_are_so_many_blocks_and_no_more() {
+        let most = (BLOCKS_OF_THREAD * rayon::current_num_threads()).min(MOST_BLOCKS);
+        // Other tests may have some of them, and give back none but their own.
+        let mut taken = Vec::new();
+        for _ in 0..10 * most {
+            taken.extend(BlockPermit::try_new());
+        }
+        assert!(taken.len() <= most, "{} of {most}", taken.len());
+        drop(taken);
+        assert!(BLOCKS.load(Ordering::Relaxed) <= most);
+    }
+}
