@@ -46,7 +46,8 @@ pub trait Cache: Send + Sync + 'static {
     fn note_durations(&self, took: &[(Digest, Duration)]) -> Result<(), CacheError>;
 }
 
-/// What a key was made of, kept so that a later build can say why it missed.
+/// What is said about a result. What its key was made of is told by [`crate::Event::Keyed`], whether
+/// there is a result or not.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct KeyRecord {
     /// The step's name.

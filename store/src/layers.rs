@@ -98,9 +98,25 @@ pub struct LayerBlob {
     pub digest: Digest,
     /// Its size in bytes.
     pub size: u64,
-    /// Where it can be had, as `docker.io/library/alpine` or a layout's directory; `None` where
-    /// it was made here.
+    /// Where it can be had, as `docker.io/library/alpine` or a layout's directory, behind
+    /// [`CACHE_ORIGIN`] where that is a cache; `None` where it was made here.
     pub origin: Option<String>,
+}
+
+/// What the origin of a blob begins with that a cache elsewhere has: until somebody has seen that
+/// it is what the cache says, nobody may take it for the layer.
+pub const CACHE_ORIGIN: &str = "cache=";
+
+impl LayerBlob {
+    /// Returns the place of the cache that has it, where it isn't verified yet.
+    pub fn cache_place(&self) -> Option<&str> {
+        self.origin.as_deref()?.strip_prefix(CACHE_ORIGIN)
+    }
+
+    /// Tells whether it is a base image's own.
+    pub fn came_with_an_image(&self) -> bool {
+        self.origin.is_some() && self.cache_place().is_none()
+    }
 }
 
 /// The layers.
@@ -274,7 +290,7 @@ impl Layers {
     /// Gives a declared layer its tree. Where it has got one meanwhile, `tree` is dropped.
     pub fn attach(&self, mut tree: PendingTree, layer: &LayerId) -> Result<()> {
         let key = format!("attach-{layer}");
-        let _alone = KeyGuard::acquire(&self.inner.root.join("locks"), &key)?;
+        let _alone = KeyGuard::acquire(&self.inner.keys(), &key)?;
         if self.get(layer)?.ok_or_else(|| Error::missing("layer", layer))?.has_tree {
             return Ok(());
         }
@@ -413,6 +429,28 @@ impl Layers {
             held.extend(new.iter().map(|id| id.as_str().to_owned()));
         }
         Ok(all)
+    }
+
+    /// Holds the packed forms of layers that are there, by the process's implicit lease: all at once,
+    /// which takes less than one after the other.
+    pub fn hold_blobs<'a>(&self, layers: impl IntoIterator<Item = &'a Layer>) -> Result<()> {
+        let held = self.inner.index.write("hold packed layers", |transaction| {
+            let sql = "SELECT digest FROM layer_blobs
+                       WHERE layer = ?1 AND digest IN (SELECT digest FROM blobs)";
+            let mut find = transaction.prepare_cached(sql)?;
+            let mut held = Vec::new();
+            for layer in layers {
+                let found = find.query_map([layer.id.as_str()], |row| row.get(0))?;
+                for digest in found {
+                    let digest = Digest::from_bytes(digest?);
+                    self.inner.hold_blob(transaction, &digest)?;
+                    held.push(digest);
+                }
+            }
+            Ok(held)
+        })?;
+        self.inner.held_blobs().extend(held);
+        Ok(())
     }
 }
 

@@ -103,9 +103,9 @@ impl fmt::Debug for SecretSource {
 /// Gives meaning to ops over a store.
 #[derive(Debug)]
 pub struct Worker {
-    images: Arc<ImageResolver>,
+    pub(crate) images: Arc<ImageResolver>,
     contexts: BTreeMap<String, PathBuf>,
-    snapshots: Snapshots,
+    pub(crate) snapshots: Snapshots,
     remotes: Remotes,
     exec: Exec,
     packer: Option<Arc<dyn LayerPacker>>,
@@ -114,13 +114,10 @@ pub struct Worker {
 
 impl Worker {
     /// Makes a worker.
-    ///
-    /// # Errors
-    /// Fails where the store can't be written.
-    pub fn new(options: WorkerOptions) -> Result<Self> {
-        let snapshots = Snapshots::new(options.store.clone(), &options.images)?;
+    pub fn new(options: WorkerOptions) -> Self {
+        let snapshots = Snapshots::new(options.store.clone(), &options.images);
         let secrets = Secrets::new(options.secrets.clone());
-        Ok(Self {
+        Self {
             images: Arc::clone(&options.images),
             remotes: Remotes::new(snapshots.clone(), secrets, options.remote.clone()),
             contexts: options.contexts.clone(),
@@ -128,7 +125,7 @@ impl Worker {
             committed: options.committed.clone(),
             exec: Exec::new(snapshots.clone(), options),
             snapshots,
-        })
+        }
     }
 
     /// Returns the solver's cache over the same store.
@@ -310,7 +307,7 @@ impl Worker {
 }
 
 /// Returns the platform that a source is asked for.
-fn platform(vertex: &Vertex) -> Platform {
+pub(crate) fn platform(vertex: &Vertex) -> Platform {
     vertex.op.platform.as_ref().map_or_else(Platform::host, |platform| {
         Platform::new(&platform.os, &platform.architecture, platform.variant.as_deref())
     })

@@ -2,6 +2,8 @@
 
 mod ahead;
 mod audience;
+mod cache_export;
+mod caches;
 mod call;
 mod context;
 mod destinations;

@@ -36,6 +36,7 @@ mod pull_policy;
 mod push;
 mod refusals;
 mod registry;
+mod remote_cache;
 mod repository;
 mod reproducible;
 mod rewrite;

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 use kiln_llb::op::{CacheMount, CacheSharing, ExecOp, Mount, MountKind, SecretMount};
 use kiln_store::{CacheMountGuard, LayerId, PendingTree, Sharing};
-use kiln_tree::{CopyOptions, Dir};
+use kiln_tree::{CopyOptions, Dir, Selection};
 
 use super::secret::Secrets;
 use super::ssh::{Agents, Forwarding};
@@ -146,7 +146,7 @@ impl Preparation<'_> {
         }
         let mut lowers = self.lowers(mount)?;
         Ok(match lowers.len() {
-            0 => Tree::Directory(self.snapshots.empty().to_owned()),
+            0 => Tree::Directory(self.snapshots.empty()?.to_owned()),
             1 => Tree::Directory(lowers.remove(0)),
             _ => Tree::Overlay { lowers, upper: None },
         })
@@ -164,7 +164,10 @@ impl Preparation<'_> {
             return Ok(Tree::Overlay { lowers, upper });
         };
         let parent = self.layer(mount)?;
-        let lowers = self.snapshots.lowers(parent.as_ref())?;
+        let lowers = match mount.dest.as_str() {
+            "/" => self.snapshots.root_lowers(parent.as_ref())?,
+            _ => self.snapshots.lowers(parent.as_ref())?,
+        };
         let pending = self.snapshots.begin(parent.as_ref())?;
         let upper = Some(upper_of(&pending));
         prepared.outputs.push((output, Outcome::Written(pending, parent)));
@@ -215,16 +218,8 @@ impl Preparation<'_> {
         Ok(taken)
     }
 
-    /// A cache that starts with an input's files is another one for other files.
     fn cache_key(&self, cache: &CacheMount, mount: &Mount) -> Result<String> {
-        Ok(match self.input(mount)? {
-            Output::Layer(None) => cache.id.clone(),
-            Output::Layer(Some(layer)) => format!("{}:{layer}", cache.id),
-            local @ Output::Local(_) => {
-                let content = content::digest(self.snapshots, local, &[])?;
-                format!("{}:{content}", cache.id)
-            }
-        })
+        cache_mount_key(self.snapshots, cache, self.input(mount)?)
     }
 
     fn fill(&self, guard: &CacheMountGuard, mount: &Mount) -> Result<()> {
@@ -255,6 +250,21 @@ impl Preparation<'_> {
             gid: secret.gid,
         }))
     }
+}
+
+/// Returns what a cache mount is kept under. One that begins with an input's files is another one
+/// for other files, whichever store they are in. The trees of the input must be there.
+pub(crate) fn cache_mount_key(
+    snapshots: &Snapshots,
+    cache: &CacheMount,
+    input: &Output,
+) -> Result<String> {
+    if matches!(input, Output::Layer(None)) {
+        return Ok(cache.id.clone());
+    }
+    let everything = Selection { path: "/".to_owned(), ..Selection::default() };
+    let content = content::digest(snapshots, input, &[everything])?;
+    Ok(format!("{}:{content}", cache.id))
 }
 
 impl Prepared {
