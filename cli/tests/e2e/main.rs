@@ -1,6 +1,7 @@
 //! kiln as a user drives it, judged by real peers where there are any.
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
+mod ahead;
 mod annotations;
 mod archives;
 mod attestations;
@@ -38,6 +39,7 @@ mod refusals;
 mod registry;
 mod remote_cache;
 mod repository;
+mod reproducible;
 mod rewrite;
 mod rootless;
 mod run;
