@@ -290,7 +290,7 @@ impl Layers {
     /// Gives a declared layer its tree. Where it has got one meanwhile, `tree` is dropped.
     pub fn attach(&self, mut tree: PendingTree, layer: &LayerId) -> Result<()> {
         let key = format!("attach-{layer}");
-        let _alone = KeyGuard::acquire(&self.inner.root.join("locks"), &key)?;
+        let _alone = KeyGuard::acquire(&self.inner.keys(), &key)?;
         if self.get(layer)?.ok_or_else(|| Error::missing("layer", layer))?.has_tree {
             return Ok(());
         }
@@ -429,6 +429,28 @@ impl Layers {
             held.extend(new.iter().map(|id| id.as_str().to_owned()));
         }
         Ok(all)
+    }
+
+    /// Holds the packed forms of layers that are there, by the process's implicit lease: all at once,
+    /// which takes less than one after the other.
+    pub fn hold_blobs<'a>(&self, layers: impl IntoIterator<Item = &'a Layer>) -> Result<()> {
+        let held = self.inner.index.write("hold packed layers", |transaction| {
+            let sql = "SELECT digest FROM layer_blobs
+                       WHERE layer = ?1 AND digest IN (SELECT digest FROM blobs)";
+            let mut find = transaction.prepare_cached(sql)?;
+            let mut held = Vec::new();
+            for layer in layers {
+                let found = find.query_map([layer.id.as_str()], |row| row.get(0))?;
+                for digest in found {
+                    let digest = Digest::from_bytes(digest?);
+                    self.inner.hold_blob(transaction, &digest)?;
+                    held.push(digest);
+                }
+            }
+            Ok(held)
+        })?;
+        self.inner.held_blobs().extend(held);
+        Ok(())
     }
 }
 

@@ -6,9 +6,10 @@
 //! ingest/DIGEST       blobs that are only partly there, left by downloads that broke off
 //! kiln.db             SQLite, WAL: blobs, layers, images, cache records, leases, builds
 //! tmp/PID-X/          everything unfinished of one process, with a file `lock` that it holds
-//! locks/              one file per key that somebody works on
+//! keys                locks on its bytes are locks on keys that somebody works on
 //! mounts/             cache mounts
 //! volumes/            volumes
+//! mount-points/       the lowest directory of programs' root file systems: what is mounted in each
 //! builds/ID.log.zst   what the steps of a build have printed
 //! lock                the root lock: see below
 //! ```
@@ -69,8 +70,11 @@ pub mod recipes;
 pub mod volumes;
 
 mod check;
+mod durations;
+mod file_digests;
 mod index;
 mod ingest;
+mod layer_contents;
 mod layer_rows;
 mod layout;
 mod name;
@@ -91,6 +95,7 @@ pub use cached_layers::CachedLayer;
 pub use check::{Damage, Damaged, check_index, replace_index};
 pub use content::{Blob, BlobWriter, Content};
 pub use error::{Error, Result};
+pub use file_digests::FileStamp;
 pub use gc::Collected;
 pub use images::{ImageRow, Images};
 pub use layers::{CACHE_ORIGIN, Layer, LayerBlob, LayerId, Layers, ParseLayerIdError, chain_id};

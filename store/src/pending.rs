@@ -6,11 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::remove::remove_tree;
 use crate::store::Inner;
 
-/// A tree that is being made, in `tmp/`, beside a work directory for overlayfs. Dropped
-/// uncommitted, it is removed.
+/// A tree that is being made, in `tmp/`, and a work directory for overlayfs. Dropped uncommitted, it
+/// is removed; the work directory is in any case.
 #[derive(Debug)]
 pub struct PendingTree {
     inner: Arc<Inner>,
@@ -23,7 +22,7 @@ pub struct PendingTree {
 impl PendingTree {
     pub(crate) fn create(inner: &Arc<Inner>) -> Result<Self> {
         let dir = inner.process.fresh_dir()?;
-        let (fs, work) = (dir.join("fs"), dir.join("work"));
+        let (fs, work) = (dir.join("fs"), inner.process.fresh());
         let pending = Self { inner: inner.clone(), dir, fs, work, placed: false };
         for path in [&pending.fs, &pending.work] {
             fs::create_dir(path).map_err(Error::io("create", path))?;
@@ -47,8 +46,6 @@ impl PendingTree {
     /// Moves the tree to its place and tells whether the place was free. The caller holds the root
     /// lock shared until the tree has its row.
     pub(crate) fn place(&mut self, target: &Path) -> Result<bool> {
-        // Overlayfs leaves a directory of mode 0 in it.
-        remove_tree(&self.work).map_err(Error::io("remove", &self.work))?;
         let flags = rustix::fs::RenameFlags::NOREPLACE;
         let cwd = rustix::fs::CWD;
         match rustix::fs::renameat_with(cwd, &self.dir, cwd, target, flags) {
@@ -67,5 +64,7 @@ impl Drop for PendingTree {
         if !self.placed {
             self.inner.trash.add(std::mem::take(&mut self.dir));
         }
+        // Overlayfs leaves directories in it, and nobody is to wait for their removal.
+        self.inner.trash.add(std::mem::take(&mut self.work));
     }
 }

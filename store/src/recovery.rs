@@ -13,7 +13,7 @@ use kiln_oci::Digest;
 use rusqlite::Connection;
 
 use crate::error::{Error, Result};
-use crate::lock::{self, RootLock};
+use crate::lock::RootLock;
 use crate::store::Inner;
 use crate::{builds, layout, process, recipes};
 
@@ -31,7 +31,6 @@ pub(crate) fn recover(inner: &Arc<Inner>) -> Result<()> {
         }
         sweep(inner)?;
     }
-    lock::sweep_keys(&inner.root.join("locks"))?;
     layout::publish(inner)
 }
 
@@ -98,7 +97,7 @@ fn distrust(inner: &Inner, boot: &str) -> Result<()> {
         transaction.execute_batch(&format!(
             "UPDATE layers SET has_tree = 0 WHERE has_tree AND tree_epoch > {durable};
              DELETE FROM blobs WHERE epoch > {durable};
-             DELETE FROM file_digests WHERE epoch > {durable};"
+             DELETE FROM file_pages WHERE epoch > {durable};"
         ))?;
         transaction.execute("UPDATE meta SET value = ?1 WHERE key = 'boot'", [boot])?;
         forget_lost(transaction)

@@ -95,10 +95,11 @@ impl Bench {
             secrets: BTreeMap::new(),
             agents: BTreeMap::new(),
             packer: None,
+            committed: None,
             remote: kiln_worker::RemoteOptions::default(),
             keep_failed: false,
         });
-        Self { temp, store, images, worker: Arc::new(worker.unwrap()) }
+        Self { temp, store, images, worker: Arc::new(worker) }
     }
 
     /// Another process, as far as the store can tell.
