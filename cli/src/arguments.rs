@@ -51,6 +51,16 @@ pub(crate) struct GlobalArguments {
         default_value = "ratio=500,from=1g,entries=10000000"
     )]
     pub(crate) archive_limits: String,
+    /// The most that images, layers and the cache may take on the disk, as 20g; the least recently used
+    /// part of the cache makes room. 0 for no limit [default: what config.toml says, else none]
+    #[arg(
+        long,
+        global = true,
+        env = "KILN_MAX_STORAGE",
+        value_name = "SIZE",
+        hide_env_values = true
+    )]
+    pub(crate) max_storage: Option<String>,
     /// File that configures registries [default: `$XDG_CONFIG_HOME/kiln/registries.toml`, else
     /// /etc/kiln/registries.toml]
     #[arg(

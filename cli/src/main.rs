@@ -7,6 +7,7 @@ mod archive_limits;
 mod arguments;
 mod build;
 mod commands;
+mod config;
 mod container;
 mod hints;
 mod history;

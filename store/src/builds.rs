@@ -136,6 +136,15 @@ impl Builds {
         })
     }
 
+    /// Returns how many builds there are.
+    pub fn count(&self) -> Result<u64> {
+        self.inner.index.read("count builds", |connection| {
+            let count: i64 =
+                connection.query_row("SELECT count(*) FROM builds", [], |row| row.get(0))?;
+            Ok(count.cast_unsigned())
+        })
+    }
+
     /// Removes a build with its log and tells whether it was there.
     pub fn remove(&self, id: &str) -> Result<bool> {
         let there = self.inner.index.write("remove a build", |transaction| {

@@ -133,7 +133,7 @@ fn file_of(dir: &Path, key: &str) -> PathBuf {
 }
 
 /// Tells whether the open file still has its name.
-fn is_at(file: &File, path: &Path) -> Result<bool> {
+pub(crate) fn is_at(file: &File, path: &Path) -> Result<bool> {
     let held = file.metadata().map_err(Error::io("stat", path))?;
     match fs::symlink_metadata(path) {
         Ok(named) => Ok((named.dev(), named.ino()) == (held.dev(), held.ino())),

@@ -113,7 +113,11 @@ pub(crate) async fn run(
     };
     let signals = Signals::catch();
     let running = sandbox.start(&spec, io).await?;
+    // The cache makes room for what the container writes. It isn't stopped where that's not enough.
+    let growing = volumes.growing().chain([root.growing()]).collect();
+    let watch = store.watch(growing, || ());
     let exit = attend(running, signals, terminal).await?;
+    drop(watch);
     resources::report(&group, printer);
     Ok(u8::try_from(exit.code()).unwrap_or(u8::MAX))
 }

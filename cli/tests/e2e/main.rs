@@ -31,6 +31,7 @@ mod repository;
 mod rootless;
 mod run;
 mod sources;
+mod storage;
 mod terminal;
 
 use kiln_testkit::Kiln;

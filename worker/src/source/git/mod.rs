@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 use kiln_llb::op::SourceOp;
 use kiln_oci::Digest;
 use kiln_solver::{LogStream, StepContext};
-use kiln_store::LayerId;
+use kiln_store::{CacheKind, LayerId};
 
 use self::find::Found;
 use self::program::Git;
@@ -155,8 +155,11 @@ impl GitSource {
         {
             return Ok(layer.clone());
         }
-        let layer = checkout::check_out(&git, self, &found, &remotes.snapshots).await?;
-        store.cache().put(&key, &[Some(layer.clone())], &format!("git {}", found.commit()))?;
+        let work = checkout::check_out(&git, self, &found, &remotes.snapshots);
+        let growing = vec![store.growing(git.directory())];
+        let layer = flight::with_room(store, growing, work).await?;
+        let (kind, description) = (CacheKind::GitCheckout, format!("git {}", found.commit()));
+        store.cache().put_as(kind, &key, &[Some(layer.clone())], &description)?;
         Ok(layer)
     }
 
