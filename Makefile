@@ -1,14 +1,17 @@
 # make demo    builds kiln, builds testdata/demo with it, and runs the image
 # make test    formats, lints and tests everything, as CI does
+# make bench   measures kiln beside the other builders that are installed (bench/README.md);
+#              ROUNDS=5 ONLY=w1,run BUILDERS=kiln,buildah OUT=DIR WORK=DIR, all optional
 #
-# Both install the Debian packages that they need and that are missing.
+# The first two install the Debian packages that they need and that are missing. What `make bench`
+# compares with is installed by `testdata/tools/setup bench`.
 
 CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 KILN := $(TARGET)/release/kiln
 BASE := $(TARGET)/demo/base
 
-.PHONY: all build demo test lint clean
+.PHONY: all build demo test lint bench clean
 
 all: build
 
@@ -34,6 +37,12 @@ test:
 	testdata/tools/setup test
 	$(MAKE) lint
 	$(CARGO) test --workspace --locked
+	python3 -m unittest discover -s bench -t .
+
+bench:
+	$(CARGO) build --release --locked -p kiln-cli
+	bench/run --kiln $(KILN) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(ONLY),--only $(ONLY)) \
+	    $(if $(BUILDERS),--builders $(BUILDERS)) $(if $(OUT),--out $(OUT)) $(if $(WORK),--work $(WORK))
 
 clean:
 	$(CARGO) clean

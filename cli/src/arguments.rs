@@ -6,17 +6,22 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::build::BuildArguments;
+use crate::commands::builder::BuilderArguments;
 use crate::commands::builds::BuildsArguments;
 use crate::commands::debug::DebugArguments;
+use crate::commands::history::HistoryArguments;
+use crate::commands::image::ImageArguments;
 use crate::commands::images::ImagesArguments;
 use crate::commands::inspect::InspectArguments;
 use crate::commands::login::LoginArguments;
 use crate::commands::logout::LogoutArguments;
+use crate::commands::prune::PruneArguments;
 use crate::commands::pull::PullArguments;
 use crate::commands::push::PushArguments;
 use crate::commands::rmi::RmiArguments;
 use crate::commands::run::{self, RunArguments};
 use crate::commands::system::SystemArguments;
+use crate::commands::tag::TagArguments;
 use crate::commands::{self, sync};
 use crate::printer::Printer;
 
@@ -82,12 +87,17 @@ pub(crate) enum Command {
     #[command(visible_alias = "b")]
     Build(Box<BuildArguments>),
     /// Look into the history of builds
-    #[command(visible_alias = "history")]
     Builds(BuildsArguments),
     /// Run a command in a new container
     Run(Box<RunArguments>),
+    /// Look after images
+    Image(ImageArguments),
     /// List images
     Images(ImagesArguments),
+    /// Show how an image was made
+    History(HistoryArguments),
+    /// Give an image another name
+    Tag(TagArguments),
     /// Remove images
     Rmi(RmiArguments),
     /// Show everything about images, as JSON
@@ -102,6 +112,10 @@ pub(crate) enum Command {
     Logout(LogoutArguments),
     /// Look into what kiln works with
     Debug(DebugArguments),
+    /// Remove the build cache
+    Prune(PruneArguments),
+    /// Look after the build cache
+    Builder(BuilderArguments),
     /// Look after the store
     System(SystemArguments),
     /// Make what is stored survive a power loss; builds do so by themselves
@@ -115,8 +129,13 @@ impl Command {
     pub(crate) fn needs_ids(&self) -> bool {
         match self {
             Self::Build(arguments) => arguments.needs_ids(),
-            Self::Run(_) | Self::Rmi(_) | Self::System(_) => true,
+            Self::Image(arguments) => arguments.needs_ids(),
+            Self::Run(_) | Self::Rmi(_) | Self::Prune(_) | Self::Builder(_) | Self::System(_) => {
+                true
+            }
             Self::Images(_)
+            | Self::History(_)
+            | Self::Tag(_)
             | Self::Inspect(_)
             | Self::Pull(_)
             | Self::Push(_)

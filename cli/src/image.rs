@@ -1,5 +1,10 @@
 //! Images of the store, looked up as people name them.
 
+pub(crate) mod description;
+pub(crate) mod filter;
+pub(crate) mod named;
+pub(crate) mod removal;
+
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, bail};
@@ -105,7 +110,8 @@ impl StoredImage {
     }
 }
 
-fn manifest(store: &Store, digest: &Digest) -> Result<ImageManifest> {
+/// Reads a manifest of the store.
+pub(crate) fn manifest(store: &Store, digest: &Digest) -> Result<ImageManifest> {
     let bytes = store.content().read(digest, DOCUMENT_LIMIT)?;
     serde_json::from_slice(&bytes).with_context(|| format!("parse the manifest {digest}"))
 }
@@ -150,6 +156,15 @@ pub(crate) fn find_rows(store: &Store, text: &str) -> Result<Vec<ImageRow>> {
         && let Some(row) = store.images().get(&reference.to_string())?
     {
         return Ok(vec![row]);
+    }
+    if let Ok(reference) = text.parse::<Reference>()
+        && let Some(digest) = reference.digest()
+    {
+        let is_it = |row: &ImageRow| {
+            let name = row.name.as_deref().and_then(|name| name.parse::<Reference>().ok());
+            row.digest == digest && name.is_some_and(|name| name.name() == reference.name())
+        };
+        return Ok(store.images().list()?.into_iter().filter(is_it).collect());
     }
     let digits = text.strip_prefix("sha256:").unwrap_or(text);
     if digits.len() < 2 || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {

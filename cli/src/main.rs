@@ -8,7 +8,9 @@ mod arguments;
 mod build;
 mod commands;
 mod config;
+mod confirm;
 mod container;
+mod format;
 mod hints;
 mod history;
 mod image;
@@ -22,6 +24,7 @@ mod rootless;
 mod runtime;
 mod settings;
 mod signals;
+mod until;
 
 use std::process::ExitCode;
 
@@ -70,6 +73,9 @@ async fn run(command: Command, settings: &Settings, printer: &Printer) -> ExitCo
         }
         Command::Builds(arguments) => commands::builds::run(&arguments, settings, printer),
         Command::Run(arguments) => return commands::run::run(*arguments, settings, printer).await,
+        Command::Image(arguments) => commands::image::run(arguments, settings, printer).await,
+        Command::History(arguments) => commands::history::run(&arguments, settings, printer),
+        Command::Tag(arguments) => commands::tag::run(&arguments, settings, printer),
         Command::Images(arguments) => commands::images::run(&arguments, settings, printer),
         Command::Rmi(arguments) => commands::rmi::run(&arguments, settings, printer),
         Command::Inspect(arguments) => commands::inspect::run(&arguments, settings, printer),
@@ -78,6 +84,8 @@ async fn run(command: Command, settings: &Settings, printer: &Printer) -> ExitCo
         Command::Login(arguments) => commands::login::run(arguments, settings, printer).await,
         Command::Logout(arguments) => commands::logout::run(arguments, settings, printer).await,
         Command::Debug(arguments) => commands::debug::run(&arguments, printer),
+        Command::Prune(arguments) => commands::prune::run(&arguments, settings, printer),
+        Command::Builder(arguments) => commands::builder::run(&arguments, settings, printer),
         Command::System(arguments) => commands::system::run(&arguments, settings, printer),
         Command::Sync => commands::sync::run(settings),
     };

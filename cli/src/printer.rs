@@ -28,6 +28,13 @@ impl Printer {
         }
     }
 
+    /// Prints a result that ends as it does to standard output.
+    #[expect(clippy::unused_self, reason = "printing is the privilege of who holds a printer")]
+    pub(crate) fn raw(&self, text: &str) {
+        let mut stdout = anstream::stdout();
+        let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    }
+
     /// Writes a result that is no text to standard output.
     #[expect(clippy::unused_self, reason = "printing is the privilege of who holds a printer")]
     pub(crate) fn bytes(&self, bytes: &[u8]) -> std::io::Result<()> {

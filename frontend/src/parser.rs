@@ -16,7 +16,7 @@
 
 mod checks;
 pub mod directive;
-mod duration;
+pub mod duration;
 mod flags;
 pub mod heredoc;
 mod hints;

@@ -17,9 +17,11 @@ pub mod mode;
 pub mod pack;
 pub mod pattern;
 pub mod stamp;
+pub mod tar_reader;
 pub mod unpack;
 pub mod view;
 pub mod walk;
+pub mod wildcard;
 
 mod archive_limits;
 mod chars;
@@ -29,11 +31,9 @@ mod owners;
 mod regex;
 mod remove;
 mod resolve;
-mod tar_reader;
 mod tar_sparse;
 #[cfg(test)]
 mod tar_writer;
-mod wildcard;
 
 pub use archive_limits::ArchiveLimits;
 pub use attributes::{Attributes, Xattr};
@@ -48,5 +48,6 @@ pub use mode::ModeChange;
 pub use pack::{PackOptions, Packed, Plan, Whiteouts, pack};
 pub use pattern::PatternMatcher;
 pub use stamp::{DiskUse, Stamp, stamp, survey};
+pub use tar_reader::{TarEntry, TarReader};
 pub use unpack::{UnpackOptions, Unpacked, unpack};
 pub use view::View;

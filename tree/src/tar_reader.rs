@@ -11,14 +11,15 @@ mod fields;
 
 use std::io::{self, Read};
 
-use tar::{EntryType, Header};
+use tar::Header;
 
 use crate::metadata::Timestamp;
-use crate::tar_sparse::Segment;
+pub use crate::tar_sparse::Segment;
 use extended::{Extended, agreed_size, check_global, text};
 pub(crate) use extended::{number, text_without_nul};
 pub(crate) use fields::unsigned;
 use fields::{device, id, is_known, mode, numeric};
+pub use tar::EntryType;
 
 /// Size of a block.
 const BLOCK: usize = 512;
@@ -27,26 +28,35 @@ const LARGEST_EXTENDED: u64 = 1 << 20;
 /// Most bytes of a name or a link target.
 const LONGEST_NAME: usize = 4096;
 
-/// An entry of a tar.
+/// An entry of a tar, as the archive has it: names may be anything.
 #[derive(Clone, Debug)]
-pub(crate) struct TarEntry {
-    pub(crate) name: Vec<u8>,
-    pub(crate) kind: EntryType,
-    pub(crate) link: Vec<u8>,
-    pub(crate) mode: u32,
-    pub(crate) uid: u32,
-    pub(crate) gid: u32,
+pub struct TarEntry {
+    /// Its name.
+    pub name: Vec<u8>,
+    /// What it is.
+    pub kind: EntryType,
+    /// What a link leads to.
+    pub link: Vec<u8>,
+    /// Permission bits, with setuid, setgid and sticky (`0o7777`).
+    pub mode: u32,
+    /// The user whose it is.
+    pub uid: u32,
+    /// The group.
+    pub gid: u32,
     /// Bytes of the file, holes counted.
-    pub(crate) size: u64,
-    pub(crate) mtime: Timestamp,
-    pub(crate) device: (u32, u32),
-    pub(crate) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub size: u64,
+    /// When it was changed.
+    pub mtime: Timestamp,
+    /// The numbers of a device.
+    pub device: (u32, u32),
+    /// Extended attributes: name and value.
+    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
     /// What of a sparse file is in the archive.
-    pub(crate) segments: Option<Vec<Segment>>,
+    pub segments: Option<Vec<Segment>>,
 }
 
 /// Reads the entries of a tar, and the content of each.
-pub(crate) struct TarReader<'a> {
+pub struct TarReader<'a> {
     inner: &'a mut dyn Read,
     /// Bytes of content that have not been read.
     left: u64,
@@ -59,9 +69,24 @@ pub(crate) fn malformed(problem: impl Into<String>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, problem.into())
 }
 
+impl std::fmt::Debug for TarReader<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TarReader").field("left", &self.left).finish_non_exhaustive()
+    }
+}
+
 impl<'a> TarReader<'a> {
-    pub(crate) fn new(inner: &'a mut dyn Read) -> Self {
+    /// Reads `inner`, which is uncompressed.
+    pub fn new(inner: &'a mut dyn Read) -> Self {
         Self { inner, left: 0, padding: 0, ended: false }
+    }
+
+    /// Returns the next entry; `None` at the end. What is left of the content before is skipped.
+    ///
+    /// # Errors
+    /// Fails where the archive can't be read, and where it is malformed.
+    pub fn next_entry(&mut self) -> io::Result<Option<TarEntry>> {
+        self.next()
     }
 
     /// Returns the next entry; `None` at the end. What is left of the content before is skipped.
@@ -105,8 +130,12 @@ impl<'a> TarReader<'a> {
         }
     }
 
-    /// Reads some of the entry's content; 0 at its end.
-    pub(crate) fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+    /// Reads some of the entry's content; 0 at its end. Of a sparse file, the archive has what isn't
+    /// a hole.
+    ///
+    /// # Errors
+    /// Fails where the archive ends too early.
+    pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let wanted = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
         if wanted == 0 {
             return Ok(0);

@@ -11,9 +11,11 @@ const MOST_SEGMENTS: usize = 50_000;
 
 /// A part of a file that is in the archive; between them there are holes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Segment {
-    pub(crate) offset: u64,
-    pub(crate) length: u64,
+pub struct Segment {
+    /// Where in the file it begins, in bytes.
+    pub offset: u64,
+    /// How many bytes it has.
+    pub length: u64,
 }
 
 /// What PAX records say of a sparse file.

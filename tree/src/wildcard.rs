@@ -5,7 +5,7 @@ use crate::chars;
 
 /// A pattern that no name is matched against, because its syntax is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Malformed;
+pub struct Malformed;
 
 /// Tells whether a path has wildcards in it.
 pub(crate) fn has_wildcards(path: &[u8]) -> bool {
@@ -28,7 +28,10 @@ pub(crate) fn check(pattern: &[u8]) -> Result<(), Malformed> {
 }
 
 /// Tells whether all of `name` matches `pattern`.
-pub(crate) fn matches(pattern: &[u8], name: &[u8]) -> Result<bool, Malformed> {
+///
+/// # Errors
+/// Fails where the pattern's syntax is wrong.
+pub fn matches(pattern: &[u8], name: &[u8]) -> Result<bool, Malformed> {
     let (mut pattern, mut name) = (pattern, name);
     'chunks: while !pattern.is_empty() {
         let (star, chunk, rest) = next_chunk(pattern);

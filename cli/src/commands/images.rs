@@ -1,81 +1,167 @@
-//! `kiln images`.
+//! `kiln images`, `kiln image ls`.
 
 use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Args;
+use kiln_oci::Reference;
 use time::OffsetDateTime;
 
-use crate::image::{self, StoredImage};
-use crate::printer::{Printer, human_age, human_size, table};
+use crate::format::{Field, Listing};
+use crate::image::filter::{Filters, OF_LISTS};
+use crate::image::named::{NamedImage, is_tagged, named, repository};
+use crate::printer::{Printer, human_age, human_size};
 use crate::settings::Settings;
 
-/// List images
+/// List images, the newest first
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(crate) struct ImagesArguments {
-    /// Only images with this name, and tag where one is given
+    /// Only images with this name, and tag where one is given; * and ? stand for other characters
     #[arg(value_name = "REPOSITORY[:TAG]")]
     name: Option<String>,
+    /// List intermediate images too. kiln keeps none: this is for the habit's sake
+    #[arg(short, long)]
+    all: bool,
     /// Print image IDs only
     #[arg(short, long)]
     quiet: bool,
+    /// Print digests, too
+    #[arg(long)]
+    digests: bool,
     /// Print whole IDs
     #[arg(long)]
     no_trunc: bool,
+    /// Only images for which this holds: dangling=true|false, label=KEY[=VALUE], before=IMAGE,
+    /// since=IMAGE, until=TIME, reference=PATTERN
+    #[arg(short, long = "filter", value_name = "FILTER")]
+    filters: Vec<String>,
+    /// How the list looks: table, "table TEMPLATE", json, or a Go template
+    #[arg(long, value_name = "FORMAT")]
+    format: Option<String>,
 }
 
-/// Lists the images of the store, newest first.
+const NONE: &str = "<none>";
+
+const LISTING: Listing<'_> = Listing {
+    fields: &[
+        Field::new("Containers", "CONTAINERS"),
+        Field::new("CreatedAt", "CREATED AT"),
+        Field::new("CreatedSince", "CREATED"),
+        Field::new("Digest", "DIGEST"),
+        Field::new("ID", "IMAGE ID"),
+        Field::new("Repository", "REPOSITORY"),
+        Field::new("SharedSize", "SHARED SIZE"),
+        Field::new("Size", "SIZE"),
+        Field::new("Tag", "TAG"),
+        Field::new("UniqueSize", "UNIQUE SIZE"),
+        Field::new("VirtualSize", "SIZE"),
+    ],
+    table: "{{.Repository}}\t{{.Tag}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}",
+};
+
+/// The columns of a table with digests.
+const WITH_DIGESTS: &str =
+    "{{.Repository}}\t{{.Tag}}\t{{.Digest}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}";
+
+/// Lists the images of the store.
 pub(crate) fn run(
     arguments: &ImagesArguments,
     settings: &Settings,
     printer: &Printer,
 ) -> Result<ExitCode> {
     let store = settings.store()?;
-    let mut images = image::list(&store, &mut |damage| {
+    let mut filters = Filters::parse(&arguments.filters, OF_LISTS, &store)?;
+    if let Some(name) = &arguments.name {
+        filters.add_reference(name)?;
+    }
+    let images = named(&store, &mut |damage| {
         printer.note(format_args!("WARNING: {damage}"));
     })?;
-    if let Some(name) = &arguments.name {
-        images.retain(|image| is_named(image, name));
-    }
-    let id = |image: &StoredImage| {
-        if arguments.no_trunc { image.id.to_string() } else { image.id.short() }
-    };
-    if arguments.quiet {
-        let mut shown = std::collections::BTreeSet::new();
-        for image in images.iter().filter(|image| shown.insert(image.id)) {
-            printer.line(id(image));
+    let now = OffsetDateTime::now_utc();
+    let mut rows = Vec::new();
+    for image in images.into_iter().filter_map(|image| filters.admit(image)) {
+        for (repository, tag) in rows_of(&image) {
+            rows.push(row(&image, [repository, tag], (arguments.no_trunc, now)));
         }
-        return Ok(ExitCode::SUCCESS);
     }
-    let now = OffsetDateTime::now_utc().unix_timestamp();
-    let rows: Vec<Vec<String>> = images
-        .iter()
-        .map(|image| {
-            let (repository, tag) = name_parts(image);
-            let age = format!("{} ago", human_age(now - image.row.created_at));
-            vec![repository, tag, id(image), age, human_size(image.size())]
-        })
-        .collect();
-    printer.line(table(&["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"], &rows));
+    printer.raw(&listing(arguments).render(&format(arguments), &rows)?);
     Ok(ExitCode::SUCCESS)
 }
 
-fn familiar(image: &StoredImage) -> Option<String> {
-    let name = image.row.name.as_ref()?;
-    let reference = name.parse::<kiln_oci::Reference>();
-    Some(reference.map_or_else(|_| name.clone(), |reference| reference.familiar()))
-}
-
-fn name_parts(image: &StoredImage) -> (String, String) {
-    let none = || "<none>".to_owned();
-    let Some(name) = familiar(image) else { return (none(), none()) };
-    match name.rsplit_once(':') {
-        Some((repository, tag)) if !tag.contains('/') => (repository.to_owned(), tag.to_owned()),
-        _ => (name, none()),
+fn format(arguments: &ImagesArguments) -> String {
+    match &arguments.format {
+        None if arguments.quiet => "{{.ID}}".to_owned(),
+        None => "table".to_owned(),
+        Some(format) if format == "table" && arguments.quiet => "{{.ID}}".to_owned(),
+        Some(format) => {
+            let lacks_digest = arguments.digests && !format.contains("{{.Digest}}");
+            let is_table = format.starts_with("table ");
+            if is_table && lacks_digest {
+                format!("{format}\t{{{{.Digest}}}}")
+            } else {
+                format.clone()
+            }
+        }
     }
 }
 
-fn is_named(image: &StoredImage, wanted: &str) -> bool {
-    let (repository, tag) = name_parts(image);
-    wanted == repository || wanted == format!("{repository}:{tag}")
+fn listing(arguments: &ImagesArguments) -> Listing<'static> {
+    let table = if arguments.digests { WITH_DIGESTS } else { LISTING.table };
+    Listing { table, ..LISTING }
+}
+
+/// Returns repository and tag of each row that an image has: one for each tag, and one for each
+/// repository that it has a name by digest in alone.
+fn rows_of(image: &NamedImage) -> Vec<(String, String)> {
+    let none = || NONE.to_owned();
+    let (tagged, pinned): (Vec<&Reference>, Vec<_>) =
+        image.names.iter().partition(|name| is_tagged(name));
+    let tag = |name: &&Reference| (repository(name), name.tag().map_or_else(none, str::to_owned));
+    let mut rows: Vec<(String, String)> = tagged.iter().map(tag).collect();
+    for name in pinned {
+        let repository = repository(name);
+        if !rows.iter().any(|(known, _)| *known == repository) {
+            rows.push((repository, none()));
+        }
+    }
+    if rows.is_empty() {
+        rows.push((none(), none()));
+    }
+    rows
+}
+
+fn row(
+    image: &NamedImage,
+    [repository, tag]: [String; 2],
+    (no_trunc, now): (bool, OffsetDateTime),
+) -> Vec<String> {
+    let id = image.image.id;
+    let created = image.created().div_euclid(1_000_000_000) as i64;
+    let digest =
+        if repository == NONE { NONE.to_owned() } else { image.image.row.digest.to_string() };
+    let size = human_size(image.image.size());
+    let unknown = || "N/A".to_owned();
+    vec![
+        unknown(),
+        created_at(created),
+        format!("{} ago", human_age(now.unix_timestamp() - created)),
+        digest,
+        if no_trunc { id.to_string() } else { id.short() },
+        repository,
+        unknown(),
+        size.clone(),
+        tag,
+        unknown(),
+        size,
+    ]
+}
+
+/// Returns a time as Go prints it.
+fn created_at(seconds: i64) -> String {
+    let format = time::macros::format_description!(
+        "[year]-[month]-[day] [hour]:[minute]:[second] +0000 UTC"
+    );
+    let time = OffsetDateTime::from_unix_timestamp(seconds).ok();
+    time.and_then(|time| time.format(&format).ok()).unwrap_or_default()
 }

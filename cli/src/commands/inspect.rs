@@ -1,14 +1,15 @@
-//! `kiln inspect`.
+//! `kiln inspect`, `kiln image inspect`.
 
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::Args;
-use kiln_oci::Descriptor;
-use serde_json::{Value, json};
+use clap::{Args, ValueEnum};
 
 use crate::build::parse_platform;
-use crate::image::{self, StoredImage, Wanted};
+use crate::format::{Document, inspect};
+use crate::image::Wanted;
+use crate::image::description::describe;
+use crate::image::named::find_named;
 use crate::printer::Printer;
 use crate::settings::Settings;
 
@@ -18,9 +19,22 @@ pub(crate) struct InspectArguments {
     /// Names or IDs
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<String>,
+    /// How it looks: json for an array on one line, or a Go template for each image
+    #[arg(short, long, value_name = "FORMAT", default_value = "", hide_default_value = true)]
+    format: String,
+    /// What is looked for
+    #[arg(long = "type", value_enum, default_value = "image", hide_default_value = true)]
+    kind: Kind,
     /// Show the image for this platform, where there are several [default: this machine's]
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     platform: Option<String>,
+}
+
+/// What can be inspected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Kind {
+    /// Images: containers are never kept
+    Image,
 }
 
 /// Prints a JSON array with an object for each image, in docker's terms.
@@ -29,63 +43,21 @@ pub(crate) fn run(
     settings: &Settings,
     printer: &Printer,
 ) -> Result<ExitCode> {
+    let Kind::Image = arguments.kind;
     let store = settings.store()?;
     let platform = arguments.platform.as_deref().map(parse_platform).transpose()?;
     let wanted = platform.as_ref().map_or(Wanted::Any, Wanted::Platform);
     let mut code = ExitCode::SUCCESS;
-    let mut described = Vec::new();
+    let mut documents: Vec<Document> = Vec::new();
     for name in &arguments.images {
-        match image::find(&store, name, wanted) {
-            Ok(found) => described.push(describe(&found)?),
+        match find_named(&store, name, wanted) {
+            Ok(image) => documents.push(describe(&image)?),
             Err(error) => {
                 printer.error(&error);
                 code = ExitCode::FAILURE;
             }
         }
     }
-    printer.line(serde_json::to_string_pretty(&described)?);
+    printer.raw(&inspect(&arguments.format, &documents)?);
     Ok(code)
-}
-
-/// Describes one image; `rows` are its names.
-fn describe(rows: &[StoredImage]) -> Result<Value> {
-    let Some(image) = rows.first() else { return Ok(Value::Null) };
-    let names: Vec<String> = rows
-        .iter()
-        .filter_map(|image| image.row.name.as_deref()?.parse::<kiln_oci::Reference>().ok())
-        .map(|reference| reference.familiar())
-        .collect();
-    let config = &image.config;
-    let mut value = json!({
-        "Id": image.id,
-        "RepoTags": names,
-        "Descriptor": {
-            "mediaType": image.row.media_type,
-            "digest": image.row.digest,
-            "size": image.row.size,
-        },
-        "Created": config.created,
-        "Author": config.author,
-        "Config": serde_json::to_value(&config.config)?,
-        "Architecture": config.architecture,
-        "Variant": config.variant,
-        "Os": config.os,
-        "Size": image.size(),
-        "RootFS": { "Type": "layers", "Layers": config.rootfs.diff_ids() },
-    });
-    if !image.entries.is_empty() {
-        value["Manifests"] = image.entries.iter().map(describe_entry).collect();
-    }
-    Ok(value)
-}
-
-/// Describes an entry of an index.
-fn describe_entry((entry, is_there): &(Descriptor, bool)) -> Value {
-    json!({
-        "ID": entry.digest(),
-        "Descriptor": entry,
-        "Available": is_there,
-        "Kind": "image",
-        "ImageData": { "Platform": entry.platform() },
-    })
 }

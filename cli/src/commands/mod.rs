@@ -1,18 +1,23 @@
 //! The commands, one a file.
 
 pub(crate) mod build;
+pub(crate) mod builder;
 pub(crate) mod builds;
 pub(crate) mod debug;
+pub(crate) mod history;
+pub(crate) mod image;
 pub(crate) mod images;
 pub(crate) mod inspect;
 pub(crate) mod login;
 pub(crate) mod logout;
+pub(crate) mod prune;
 pub(crate) mod pull;
 pub(crate) mod push;
 pub(crate) mod rmi;
 pub(crate) mod run;
 pub(crate) mod sync;
 pub(crate) mod system;
+pub(crate) mod tag;
 
 use std::process::ExitCode;
 

@@ -1,12 +1,11 @@
-//! `kiln rmi`.
+//! `kiln rmi`, `kiln image rm`.
 
 use std::process::ExitCode;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::Args;
-use kiln_store::Store;
 
-use crate::image::{self, Wanted};
+use crate::image::removal::{Removed, is_missing, remove};
 use crate::printer::Printer;
 use crate::settings::Settings;
 
@@ -20,6 +19,9 @@ pub(crate) struct RmiArguments {
     /// Remove an image that has several names by its ID; don't fail on images that aren't there
     #[arg(short, long)]
     force: bool,
+    /// Leave layers and blobs that are of no use any more to the next clean-up
+    #[arg(long)]
+    no_prune: bool,
 }
 
 /// Removes images; goes on after one that can't be removed, and fails at the end.
@@ -32,42 +34,32 @@ pub(crate) fn run(
     let mut code = ExitCode::SUCCESS;
     for name in &arguments.images {
         match remove(&store, name, arguments.force) {
-            Ok(lines) => lines.iter().for_each(|line| printer.line(line)),
-            Err(_) if arguments.force && image::find(&store, name, Wanted::Any).is_err() => {}
+            Ok(removed) => {
+                if !arguments.no_prune && removed.deleted.is_some() {
+                    store.collect()?;
+                }
+                let lines = report(&removed, ["Untagged", "Deleted"], removed.gone(&store)?);
+                for line in lines {
+                    printer.line(line);
+                }
+            }
+            Err(_) if arguments.force && is_missing(&store, name) => {}
             Err(error) => {
                 printer.error(&error);
                 code = ExitCode::FAILURE;
             }
         }
     }
-    store.collect()?;
     Ok(code)
 }
 
-fn remove(store: &Store, text: &str, force: bool) -> Result<Vec<String>> {
-    let found = image::find(store, text, Wanted::Any)?;
-    let Some(first) = found.first() else { bail!("no such image: {text}") };
-    let by_name = first.row.name.as_deref().is_some_and(|name| {
-        text.parse::<kiln_oci::Reference>().is_ok_and(|reference| reference.to_string() == name)
-    });
-    let same = |row: &kiln_store::ImageRow| row.digest == first.row.digest;
-    let names = store.images().list()?.iter().filter(|row| same(row)).count();
-    if by_name && names > 1 {
-        let name = first.row.name.as_deref().unwrap_or_default();
-        store.images().remove_name(name)?;
-        return Ok(vec![format!("Untagged: {}", familiar(name))]);
-    }
-    if !by_name && names > 1 && !force {
-        bail!("the image {text} has {names} names: remove them one by one, or use --force");
-    }
-    let removed = store.images().remove(&first.row.digest)?;
-    let mut lines: Vec<String> =
-        removed.iter().map(|name| format!("Untagged: {}", familiar(name))).collect();
-    lines.push(format!("Deleted: {}", first.id));
-    Ok(lines)
-}
-
-fn familiar(name: &str) -> String {
-    name.parse::<kiln_oci::Reference>()
-        .map_or_else(|_| name.to_owned(), |reference| reference.familiar())
+/// Says what became of an image, as docker does.
+pub(super) fn report(
+    removed: &Removed,
+    [untagged, deleted]: [&str; 2],
+    gone: Vec<kiln_oci::Digest>,
+) -> Vec<String> {
+    let names = removed.untagged.iter().map(|name| format!("{untagged}: {name}"));
+    let digests = removed.deleted.iter().copied().chain(gone);
+    names.chain(digests.map(|digest| format!("{deleted}: {digest}"))).collect()
 }

@@ -23,7 +23,7 @@ use crate::commands::build::ProgressMode;
 
 pub(crate) use failure::failure;
 pub(crate) use summary::summary;
-pub(crate) use text::{Lines, clean_text};
+pub(crate) use text::{Lines, clean_text, columns, fit};
 pub(crate) use warnings::warnings;
 
 /// Returns where output waits that a slow terminal or pipe hasn't taken yet: in a file of the store's

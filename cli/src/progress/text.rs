@@ -72,12 +72,12 @@ fn is_formatting(character: char) -> bool {
 
 /// Returns how many columns a text takes at most. Terminals that draw several characters as one
 /// take fewer; to believe them would let a line wrap on those that don't.
-pub(super) fn columns(text: &str) -> usize {
+pub(crate) fn columns(text: &str) -> usize {
     text.chars().map(|character| character.width().unwrap_or_default()).sum()
 }
 
 /// Returns the longest beginning of `text` that isn't wider than `width` columns.
-pub(super) fn fit(text: &str, width: usize) -> &str {
+pub(crate) fn fit(text: &str, width: usize) -> &str {
     let mut used = 0;
     for (position, character) in text.char_indices() {
         used += character.width().unwrap_or_default();

@@ -38,7 +38,7 @@ fn builds_are_remembered_with_their_steps_and_logs() {
     // What isn't a build isn't recorded.
     kiln.build_text(dockerfile, &["--call", "targets"]).success();
 
-    let list = kiln.run(&["history", "ls", "--format", "json"]).success();
+    let list = kiln.run(&["builds", "ls", "--format", "json"]).success();
     let list: Vec<Value> = list.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let column = |name: &str| list.iter().map(|build| build[name].clone()).collect::<Vec<_>>();
     assert_eq!(column("status"), ["failed", "completed", "completed"]);

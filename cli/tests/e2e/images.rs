@@ -31,7 +31,12 @@ fn images_are_listed_inspected_and_removed() {
     assert_eq!(images[0]["RootFS"]["Layers"].as_array().unwrap().len(), 2);
 
     let short = &id["sha256:".len()..][..12];
-    assert!(kiln.run(&["rmi", short]).failure().contains("2 names"));
+    let conflict = kiln.run(&["rmi", short]).failure();
+    let expected = format!(
+        "conflict: unable to delete {short} (must be forced) - image is referenced in multiple \
+         repositories: remove its names (one:a, registry.example/two:latest) one by one"
+    );
+    assert!(conflict.contains(&expected), "{conflict}");
     assert_eq!(kiln.run(&["rmi", "one:a"]).success(), "Untagged: one:a\n");
     let removed = kiln.run(&["rmi", short]).success();
     assert!(removed.ends_with(&format!("Deleted: {id}\n")), "{removed}");
@@ -47,7 +52,7 @@ fn images_are_listed_inspected_and_removed() {
 fn help_is_there_for_every_command() {
     let kiln = kiln();
     let help = kiln.run(&["--help"]).success();
-    for command in ["build", "run", "images", "rmi", "inspect"] {
+    for command in ["build", "run", "image", "images", "history", "tag", "rmi", "inspect"] {
         assert!(help.contains(command), "{help}");
         assert!(kiln.run(&[command, "--help"]).success().contains("Usage: kiln"));
     }

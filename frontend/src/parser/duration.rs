@@ -3,7 +3,10 @@
 use std::fmt::Write as _;
 
 /// Parses a duration; returns nanoseconds.
-pub(super) fn parse(text: &str) -> Result<i64, String> {
+///
+/// # Errors
+/// Says what is wrong with the text, as Go does.
+pub fn parse(text: &str) -> Result<i64, String> {
     let invalid = || format!("time: invalid duration {}", quote(text));
     let (is_negative, mut rest) = match text.as_bytes().first() {
         Some(b'-') => (true, &text[1..]),

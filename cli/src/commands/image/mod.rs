@@ -1,0 +1,81 @@
+//! `kiln image`: the commands for images, one file for each; most have a short name of their own.
+
+pub(super) mod prune;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Args, Subcommand};
+
+use super::build::BuildArguments;
+use super::history::HistoryArguments;
+use super::images::ImagesArguments;
+use super::inspect::InspectArguments;
+use super::pull::PullArguments;
+use super::push::PushArguments;
+use super::rmi::RmiArguments;
+use super::tag::TagArguments;
+use crate::printer::Printer;
+use crate::settings::Settings;
+
+#[derive(Debug, Args)]
+pub(crate) struct ImageArguments {
+    #[command(subcommand)]
+    command: ImageCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum ImageCommand {
+    /// Build an image from a Dockerfile
+    Build(Box<BuildArguments>),
+    /// Show how an image was made
+    History(HistoryArguments),
+    /// Show everything about images, as JSON
+    Inspect(InspectArguments),
+    /// List images
+    #[command(visible_alias = "list")]
+    Ls(ImagesArguments),
+    /// Remove images that nobody uses
+    Prune(prune::PruneArguments),
+    /// Download an image from a registry
+    Pull(PullArguments),
+    /// Upload an image to a registry
+    Push(PushArguments),
+    /// Remove images
+    #[command(visible_aliases = ["remove", "rmi"])]
+    Rm(RmiArguments),
+    /// Give an image another name
+    Tag(TagArguments),
+}
+
+impl ImageArguments {
+    /// Tells whether the command makes, reads or removes files of images.
+    pub(crate) fn needs_ids(&self) -> bool {
+        match &self.command {
+            ImageCommand::Build(arguments) => arguments.needs_ids(),
+            ImageCommand::Rm(_) | ImageCommand::Prune(_) => true,
+            _ => false,
+        }
+    }
+}
+
+/// Does what one of the commands says.
+pub(crate) async fn run(
+    arguments: ImageArguments,
+    settings: &Settings,
+    printer: &Printer,
+) -> Result<ExitCode> {
+    match arguments.command {
+        ImageCommand::Build(arguments) => {
+            Box::pin(super::build::run(*arguments, settings, printer)).await
+        }
+        ImageCommand::History(arguments) => super::history::run(&arguments, settings, printer),
+        ImageCommand::Inspect(arguments) => super::inspect::run(&arguments, settings, printer),
+        ImageCommand::Ls(arguments) => super::images::run(&arguments, settings, printer),
+        ImageCommand::Prune(arguments) => prune::run(&arguments, settings, printer),
+        ImageCommand::Pull(arguments) => super::pull::run(arguments, settings, printer).await,
+        ImageCommand::Push(arguments) => super::push::run(arguments, settings, printer).await,
+        ImageCommand::Rm(arguments) => super::rmi::run(&arguments, settings, printer),
+        ImageCommand::Tag(arguments) => super::tag::run(&arguments, settings, printer),
+    }
+}

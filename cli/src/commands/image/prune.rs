@@ -1,0 +1,87 @@
+//! `kiln image prune`.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Args;
+use kiln_store::Store;
+
+use crate::commands::rmi::report;
+use crate::confirm::confirm;
+use crate::image::filter::{Filters, OF_PRUNING};
+use crate::image::named::{NamedImage, is_tagged, named};
+use crate::image::removal::{Removed, delete};
+use crate::printer::{Printer, human_size};
+use crate::settings::Settings;
+
+/// Remove images that have no name, or all
+#[derive(Debug, Args)]
+pub(super) struct PruneArguments {
+    /// Remove images that have names, too: kiln keeps no containers that would use them
+    #[arg(short, long)]
+    all: bool,
+    /// Don't ask
+    #[arg(short, long)]
+    force: bool,
+    /// Only images for which this holds: until=TIME, label=KEY[=VALUE], label!=KEY[=VALUE],
+    /// dangling=true|false
+    #[arg(long = "filter", value_name = "FILTER")]
+    filters: Vec<String>,
+}
+
+/// Removes images, and then what nothing reaches any more.
+pub(super) fn run(
+    arguments: &PruneArguments,
+    settings: &Settings,
+    printer: &Printer,
+) -> Result<ExitCode> {
+    let store = settings.store()?;
+    let filters = Filters::parse(&arguments.filters, OF_PRUNING, &store)?;
+    // As docker has it, this filter says the same as the flag.
+    let all = filters.dangling().map_or(arguments.all, |dangling| !dangling);
+    let what = if all {
+        "all images without at least one container associated to them"
+    } else {
+        "all dangling images"
+    };
+    if !arguments.force && !confirm(&format!("WARNING! This will remove {what}."), printer)? {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let freed = remove_unused(&store, (all, &filters), printer)?;
+    printer.line(format_args!("Total reclaimed space: {}", human_size(freed)));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Removes images that have no name, or all, and what nothing reaches then, and says what was removed.
+/// Returns how many bytes that has freed.
+pub(in crate::commands) fn remove_unused(
+    store: &Store,
+    (all, filters): (bool, &Filters),
+    printer: &Printer,
+) -> Result<u64> {
+    let images = named(store, &mut |damage| {
+        printer.note(format_args!("WARNING: {damage}"));
+    })?;
+    let is_doomed = |image: &NamedImage| {
+        (all || !image.names.iter().any(is_tagged)) && filters.admits_config(image)
+    };
+    let (doomed, mut kept): (Vec<NamedImage>, Vec<_>) = images.into_iter().partition(is_doomed);
+    let mut removed: Vec<Removed> = Vec::new();
+    for image in doomed {
+        removed.push(delete(store, &image, &kept)?);
+        // Layers that several share are told of once, with the first.
+        kept.push(image);
+    }
+    let collected = store.collect()?;
+    if !removed.is_empty() {
+        printer.line("Deleted Images:");
+        for removed in &removed {
+            let lines = report(removed, ["untagged", "deleted"], removed.gone(store)?);
+            for line in lines {
+                printer.line(line);
+            }
+        }
+        printer.line("");
+    }
+    Ok(collected.bytes)
+}

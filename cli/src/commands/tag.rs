@@ -1,0 +1,41 @@
+//! `kiln tag`, `kiln image tag`.
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use kiln_oci::Reference;
+use kiln_store::ImageRow;
+use time::OffsetDateTime;
+
+use crate::image::find_rows;
+use crate::printer::Printer;
+use crate::settings::Settings;
+
+/// Give an image another name
+#[derive(Debug, Args)]
+pub(crate) struct TagArguments {
+    /// Name or ID of the image
+    #[arg(value_name = "IMAGE[:TAG]")]
+    source: String,
+    /// The new name; the tag is `latest` where there is none. An image that has it loses it
+    #[arg(value_name = "NAME[:TAG]")]
+    target: String,
+}
+
+/// Names an image.
+pub(crate) fn run(arguments: &TagArguments, settings: &Settings, _: &Printer) -> Result<ExitCode> {
+    let target: Reference = arguments.target.parse().with_context(|| {
+        format!("error parsing reference: {:?} is not a valid repository/tag", arguments.target)
+    })?;
+    if target.digest().is_some() {
+        bail!("refusing to create a tag with a digest reference");
+    }
+    let store = settings.store()?;
+    let Some(row) = find_rows(&store, &arguments.source)?.into_iter().next() else {
+        bail!("no such image: {}", arguments.source);
+    };
+    let created_at = OffsetDateTime::now_utc().unix_timestamp();
+    store.images().put(&ImageRow { name: Some(target.to_string()), created_at, ..row })?;
+    Ok(ExitCode::SUCCESS)
+}

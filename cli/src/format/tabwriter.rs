@@ -1,0 +1,99 @@
+//! Columns out of text with tabs, laid out as Go's `text/tabwriter` lays out docker's tables.
+//!
+//! A cell is what a tab ends; what stands behind a line's last tab belongs to no column. A column is
+//! a run of lines that all have a cell there, and is as wide as its widest cell and the padding, but
+//! no narrower than ten characters.
+
+/// The least width of a column, padding included.
+const NARROWEST: usize = 10;
+/// Blanks between a column's widest cell and the next column.
+const PADDING: usize = 3;
+
+/// Lays out lines whose cells end with tabs; every line ends with a line feed.
+pub(crate) fn align(text: &str) -> String {
+    let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split('\t').collect()).collect();
+    let mut layout = Layout { lines: &lines, widths: Vec::new(), text: String::new() };
+    layout.block(0, lines.len());
+    layout.text
+}
+
+struct Layout<'a> {
+    lines: &'a [Vec<&'a str>],
+    /// The widths of the columns to the left of the one that is looked at.
+    widths: Vec<usize>,
+    text: String,
+}
+
+impl Layout<'_> {
+    /// Writes the lines of a block, in which the columns so far are as wide as they are.
+    fn block(&mut self, mut start: usize, end: usize) {
+        let column = self.widths.len();
+        let mut at = start;
+        while at < end {
+            if !self.has_cell(at, column) {
+                at += 1;
+                continue;
+            }
+            self.write(start, at);
+            start = at;
+            let mut width = NARROWEST;
+            while at < end && self.has_cell(at, column) {
+                width = width.max(self.lines[at][column].chars().count() + PADDING);
+                at += 1;
+            }
+            self.widths.push(width);
+            self.block(start, at);
+            self.widths.pop();
+            start = at;
+        }
+        self.write(start, end);
+    }
+
+    fn has_cell(&self, line: usize, column: usize) -> bool {
+        column + 1 < self.lines[line].len()
+    }
+
+    fn write(&mut self, start: usize, end: usize) {
+        for line in &self.lines[start..end] {
+            for (column, cell) in line.iter().enumerate() {
+                self.text.push_str(cell);
+                if let Some(width) = self.widths.get(column) {
+                    let blanks = width.saturating_sub(cell.chars().count());
+                    self.text.extend(std::iter::repeat_n(' ', blanks));
+                }
+            }
+            self.text.push('\n');
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_aligned_as_dockers() {
+        let text = "REPOSITORY\tTAG\tIMAGE ID\tSIZE\nb\tlatest\t0123456789ab\t1MB\n";
+        let expected = "\
+REPOSITORY   TAG       IMAGE ID       SIZE
+b            latest    0123456789ab   1MB
+";
+        assert_eq!(align(text), expected);
+        assert_eq!(align("ID\n1\n"), "ID\n1\n");
+        assert_eq!(align("ä\tb\nxyz\tc\n"), "ä         b\nxyz       c\n");
+        assert_eq!(align("a\t\nb\t\n"), "a         \nb         \n");
+        assert_eq!(align(""), "");
+    }
+
+    #[test]
+    fn a_column_ends_where_a_line_has_no_such_cell() {
+        let text = "a\tb\tc\naaaaaaaaaaaa\tbb\nno cells\nx\tyyyyyyyyyyyyy\tz\n";
+        let expected = "\
+a              b         c
+aaaaaaaaaaaa   bb
+no cells
+x         yyyyyyyyyyyyy   z
+";
+        assert_eq!(align(text), expected);
+    }
+}

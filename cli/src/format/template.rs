@@ -1,0 +1,141 @@
+//! Go's templates.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use anyhow::{Result, anyhow};
+use gotmpl::{FuncMap, MissingKey, TemplateError, Value};
+
+use super::functions;
+use super::json::Json;
+
+/// A template that has been parsed.
+pub(super) struct Template(gotmpl::Template);
+
+impl Template {
+    /// Parses a template that is executed on `data`.
+    pub(super) fn parse(text: &str, functions: FuncMap) -> Result<Self> {
+        let template = gotmpl::Template::new("").missing_key(MissingKey::Error).funcs(functions);
+        let parsed = template.parse(text);
+        parsed.map(Self).map_err(|error| anyhow!("template parsing error: {error}"))
+    }
+
+    /// Executes it.
+    ///
+    /// # Errors
+    /// Fails with the names of the fields that there are where one is asked for that isn't.
+    pub(super) fn execute(&self, data: &Data) -> Result<String> {
+        self.0.execute_to_string(&data.value).map_err(|error| match error {
+            TemplateError::MissingKey { key } => {
+                let known = data.names().join(", ");
+                anyhow!("template parsing error: there is no field {key}; there are {known}")
+            }
+            error => anyhow!("template parsing error: {error}"),
+        })
+    }
+}
+
+/// What a template is executed on, and how its objects are written as JSON: maps of templates are
+/// sorted and lack nothing, while docker's JSON has the order of its structs and leaves out what is
+/// empty.
+pub(super) struct Data {
+    pub(super) value: Value,
+    written: Arc<Written>,
+}
+
+/// The JSON of objects and lists, by the addresses of what was made of them, which lives as long as
+/// [`Data`].
+#[derive(Default)]
+pub(super) struct Written {
+    maps: HashMap<usize, String>,
+    /// Lists that are empty because a document has none: these are null.
+    absent: HashSet<usize>,
+}
+
+impl Written {
+    /// Returns the JSON of a map that was made of a document.
+    pub(super) fn map(&self, map: &Arc<BTreeMap<Arc<str>, Value>>) -> Option<&str> {
+        self.maps.get(&address(map)).map(String::as_str)
+    }
+
+    /// Tells whether a list stands for one that a document hasn't got.
+    pub(super) fn is_absent(&self, list: &Arc<[Value]>) -> bool {
+        list.is_empty() && self.absent.contains(&list.as_ptr().addr())
+    }
+}
+
+fn address(map: &Arc<BTreeMap<Arc<str>, Value>>) -> usize {
+    Arc::as_ptr(map).addr()
+}
+
+impl Data {
+    /// Takes a document: `fields` is what templates see, `json` what is written. Lists and objects that
+    /// `json` lacks are null when they are written by themselves.
+    pub(super) fn of(fields: &Json, json: &Json) -> Self {
+        let mut written = Written::default();
+        let value = convert(fields, Some(json), &mut written);
+        Self { value, written: Arc::new(written) }
+    }
+
+    /// Takes fields that are texts, which are escaped where all are written at once.
+    pub(super) fn of_row<'a>(fields: impl Iterator<Item = (&'a str, &'a str)>) -> Self {
+        let fields: BTreeMap<Arc<str>, Value> =
+            fields.map(|(name, text)| (name.into(), Value::String(text.into()))).collect();
+        let members = fields.iter().map(|(name, value)| {
+            (name.to_string(), Json::String(value.as_str().unwrap_or_default().to_owned()))
+        });
+        let json = Json::Object(members.collect()).compact();
+        let map = Arc::new(fields);
+        let mut written = Written::default();
+        written.maps.insert(address(&map), super::json::escape_html(&json));
+        Self { value: Value::Map(map), written: Arc::new(written) }
+    }
+
+    /// Returns docker's functions for templates on this data.
+    pub(super) fn functions(&self) -> FuncMap {
+        functions::all(&self.written)
+    }
+
+    fn names(&self) -> Vec<&str> {
+        match &self.value {
+            Value::Map(map) => map.keys().map(|name| &**name).collect(),
+            _ => Vec::new(),
+        }
+    }
+}
+
+fn convert(fields: &Json, json: Option<&Json>, written: &mut Written) -> Value {
+    match fields {
+        Json::Null => Value::Nil,
+        Json::Bool(value) => Value::Bool(*value),
+        Json::Number(number) => match (number.as_i64(), number.as_u64()) {
+            (Some(integer), _) => Value::Int(integer),
+            (None, Some(integer)) => Value::Uint(integer),
+            (None, None) => Value::Float(number.as_f64().unwrap_or_default()),
+        },
+        Json::String(text) => Value::String(text.as_str().into()),
+        Json::List(items) => {
+            let known = match json {
+                Some(Json::List(known)) => known.as_slice(),
+                _ => &[],
+            };
+            let item = |(place, item)| convert(item, known.get(place), written);
+            let list: Arc<[Value]> = items.iter().enumerate().map(item).collect();
+            if json.is_none() && list.is_empty() {
+                written.absent.insert(list.as_ptr().addr());
+            }
+            Value::List(list)
+        }
+        Json::Object(members) => {
+            let mut map = BTreeMap::new();
+            for (name, value) in members {
+                let json = json.and_then(|json| json.get(name));
+                map.insert(Arc::from(name.as_str()), convert(value, json, written));
+            }
+            let map = Arc::new(map);
+            let json = json.map_or_else(|| "null".to_owned(), Json::compact);
+            written.maps.insert(address(&map), json);
+            Value::Map(map)
+        }
+    }
+}

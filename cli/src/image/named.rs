@@ -1,0 +1,92 @@
+//! Images with all their names, as docker lists them.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Result, bail};
+use kiln_oci::Reference;
+use kiln_store::Store;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::{StoredImage, Wanted, find_rows, list};
+
+/// An image of the store with all its names.
+#[derive(Debug)]
+pub(crate) struct NamedImage {
+    /// The image.
+    pub(crate) image: StoredImage,
+    /// Its names, sorted.
+    pub(crate) names: Vec<Reference>,
+}
+
+impl NamedImage {
+    /// Returns when the image was made, in nanoseconds since 1970; 0 where it doesn't tell.
+    pub(crate) fn created(&self) -> i128 {
+        self.image.config.created.as_deref().map_or(0, nanoseconds)
+    }
+
+    /// Returns its names with a tag, as people write them.
+    pub(crate) fn tags(&self) -> Vec<String> {
+        self.names.iter().filter(|name| is_tagged(name)).map(Reference::familiar).collect()
+    }
+
+    /// Returns its names by digest, one for each repository.
+    pub(crate) fn digests(&self) -> Vec<String> {
+        let digest = self.image.row.digest;
+        let mut names: Vec<String> =
+            self.names.iter().map(|name| format!("{}@{digest}", repository(name))).collect();
+        names.dedup();
+        names
+    }
+}
+
+/// Tells whether a name is a tag: what was pulled by digest is none.
+pub(crate) fn is_tagged(name: &Reference) -> bool {
+    name.tag().is_some() && name.digest().is_none()
+}
+
+/// Returns a name's repository as people write it, as `alpine` or `localhost:5000/app`.
+pub(crate) fn repository(name: &Reference) -> String {
+    let full = name.name();
+    let short = full.strip_prefix("docker.io/").unwrap_or(&full);
+    let official = short.strip_prefix("library/").filter(|name| !name.contains('/'));
+    official.unwrap_or(short).to_owned()
+}
+
+/// Returns a time of an image in nanoseconds since 1970; 0 where it is none.
+pub(crate) fn nanoseconds(time: &str) -> i128 {
+    OffsetDateTime::parse(time, &Rfc3339).map_or(0, OffsetDateTime::unix_timestamp_nanos)
+}
+
+/// Returns every image of the store, the newest first; those whose documents are damaged are left
+/// out with a word to `report`.
+pub(crate) fn named(store: &Store, report: &mut dyn FnMut(String)) -> Result<Vec<NamedImage>> {
+    let mut groups: BTreeMap<_, NamedImage> = BTreeMap::new();
+    for image in list(store, report)? {
+        let name = image.row.name.as_deref().and_then(|name| name.parse().ok());
+        let group = groups.entry(image.id);
+        let group = group.or_insert_with(|| NamedImage { image, names: Vec::new() });
+        group.names.extend(name);
+    }
+    let mut images: Vec<NamedImage> = groups.into_values().collect();
+    for image in &mut images {
+        image.names.sort_by_key(ToString::to_string);
+    }
+    images.sort_by(|a, b| b.created().cmp(&a.created()).then_with(|| a.names.cmp(&b.names)));
+    Ok(images)
+}
+
+/// Finds an image by a name, by the digits of its ID, or by its digest, with all its names.
+///
+/// # Errors
+/// Fails where there is none, and where the digits are those of several.
+pub(crate) fn find_named(store: &Store, text: &str, wanted: Wanted<'_>) -> Result<NamedImage> {
+    let Some(row) = find_rows(store, text)?.into_iter().next() else {
+        bail!("no such image: {text}");
+    };
+    let image = StoredImage::load(store, row, wanted)
+        .map_err(|error| error.context(format!("image {text}")))?;
+    let id = image.id;
+    let known = named(store, &mut |_| ())?.into_iter().find(|known| known.image.id == id);
+    Ok(NamedImage { image, names: known.map(|known| known.names).unwrap_or_default() })
+}
