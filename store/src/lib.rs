@@ -31,8 +31,10 @@
 //! # Order of locks
 //!
 //! 1. keys ([`Store::lock`]), in the order the caller chooses, cache mounts among them;
-//! 2. the root lock;
-//! 3. the connection's mutex, and with it SQLite's write lock.
+//! 2. the making of room (the `room` module);
+//! 3. the root lock;
+//! 4. the account of what this process has claimed;
+//! 5. the connection's mutex, and with it SQLite's write lock.
 //!
 //! Who holds one takes none that stands above it.
 //!
@@ -44,6 +46,13 @@
 //! the boot it was last used in; in another boot, rows of epochs that were not noted as durable are
 //! dropped before anybody sees them, and their files swept. The index itself comes through a power
 //! loss consistent (WAL), if perhaps without its last transactions.
+//!
+//! # Room
+//!
+//! What everything takes on the disk is in the index, measured when it was stored, so that the account
+//! needs no walk (the `usage` module). Where the store has a cap, room is claimed before anything is
+//! written, and the least recently used part of the cache gives way (`room`, `prune`); what programs
+//! write is watched (`watch`).
 //!
 //! # Leases
 //!

@@ -164,19 +164,20 @@ impl Room {
         Ok(value)
     }
 
-    /// Sees to it that there is headroom for programs, and that the reservation covers what they have
-    /// written. Returns how many bytes may still be written.
-    pub(crate) fn balance(&self, inner: &Arc<Inner>) -> Result<u64> {
+    /// Sees to it that there is headroom for programs, and for `ahead` bytes at least, and that the
+    /// reservation covers what they have written. Returns how many bytes may still be written.
+    pub(crate) fn balance(&self, inner: &Arc<Inner>, ahead: u64) -> Result<u64> {
         let Some(cap) = self.cap else { return Ok(u64::MAX) };
+        let headroom = self.headroom().max(ahead);
         let used = self.used(inner)?;
-        if used + self.headroom() <= cap {
+        if used + headroom <= cap {
             return Ok(cap - used);
         }
         let _one = self.making.lock().unwrap_or_else(PoisonError::into_inner);
         let used = self.used(inner)?;
-        let wanted = (used + self.headroom()).saturating_sub(cap);
+        let wanted = (used + headroom).saturating_sub(cap);
         if wanted > 0 {
-            evict(inner, (0, wanted + self.headroom() / 2))?;
+            evict(inner, (0, wanted + headroom / 2))?;
         }
         Ok(cap.saturating_sub(self.used(inner)?))
     }

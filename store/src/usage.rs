@@ -145,7 +145,7 @@ impl Store {
         let builds = self.builds().count()?;
         usage.history = (builds, files_in(&inner.root.join("builds"))?);
         usage.index_bytes = own_bytes(inner)?;
-        usage.temporary_bytes = measure(&inner.root.join("tmp"))?
+        usage.temporary_bytes = unfinished_bytes(inner)?
             + files_in(&inner.root.join("ingest"))?
             + blocks_of(&inner.root.join("ingest"))?;
         Ok(usage)
@@ -281,6 +281,18 @@ impl DiskUsage {
             }
         }
     }
+}
+
+/// Returns what processes have in work; the directory of this one, which is gone in a moment, left out.
+fn unfinished_bytes(inner: &Inner) -> Result<u64> {
+    let tmp = inner.root.join("tmp");
+    let mut bytes = blocks_of(&tmp)? + files_in(&tmp)?;
+    for process in directories(&tmp)? {
+        if process.file_name() != Some(inner.process.name().as_ref()) {
+            bytes += measure(&process)?;
+        }
+    }
+    Ok(bytes)
 }
 
 /// Returns what the index takes, and the directories and files that hold everything else.

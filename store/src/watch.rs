@@ -23,6 +23,8 @@ use crate::volumes::VolumeGuard;
 
 /// How often the file system is asked.
 const TICK: Duration = Duration::from_millis(10);
+/// How long it takes to see that there is no room, and to stop a program.
+const AHEAD: Duration = Duration::from_millis(30);
 /// How long a walk is put off where the file system doesn't grow.
 const QUIET: Duration = Duration::from_millis(250);
 /// How much longer than a walk takes the next one is put off.
@@ -144,10 +146,13 @@ fn look_on(
         }
         let begun = Instant::now();
         let grown = look(growing);
+        // What will be written until it can be stopped, should it go on like this.
+        let since = walked.elapsed().max(TICK);
+        let ahead = (grown as f64 * AHEAD.as_secs_f64() / since.as_secs_f64()) as u64;
         (full, walked, cost) = (now, Instant::now(), begun.elapsed());
-        match inner.room.balance(inner) {
+        match inner.room.balance(inner, ahead * 2) {
             // By the next look it would be too late.
-            Ok(free) if grown > 0 && free < grown * 2 => {
+            Ok(free) if grown > 0 && free < ahead => {
                 if !shared.is_over.swap(true, Ordering::Relaxed) {
                     stop();
                 }

@@ -30,6 +30,7 @@ mod registry;
 mod repository;
 mod rootless;
 mod run;
+mod soak;
 mod sources;
 mod storage;
 mod terminal;
