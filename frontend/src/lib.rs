@@ -26,4 +26,4 @@ pub use lower::{
     Lowered, Options, ProcessLimits, check, is_remote_context, lower, lower_or_warn, outline,
     remote_context,
 };
-pub use resolve::{ContextFiles, ImageRequest, Images, ResolveError, ResolvedImage};
+pub use resolve::{ContextFiles, ImageRequest, Images, ResolveError, ResolveMode, ResolvedImage};

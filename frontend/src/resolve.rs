@@ -10,6 +10,16 @@ pub trait Images {
     fn resolve(&self, requests: &[ImageRequest]) -> Vec<Result<ResolvedImage, ResolveError>>;
 }
 
+/// Who is asked for the images that a Dockerfile names, as the graph says it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ResolveMode {
+    /// Whoever the solver asks first.
+    #[default]
+    Default,
+    /// The registries.
+    Pull,
+}
+
 /// An image that a Dockerfile names.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ImageRequest {

@@ -44,7 +44,7 @@ pub use exec::allowed::{Allowed, NETWORK_HOST, SECURITY_INSECURE};
 pub use file::direct::{Fill, LayerPacker};
 pub use output::Output;
 pub use pull::{PullObserver, PullReport, PullRequest, Pulled};
-pub use resolve::{ImageResolver, ImageResolverOptions, Resolved};
+pub use resolve::{ImageResolver, ImageResolverOptions, PullPolicy, Resolved};
 pub use source::local::LocalContext;
 pub use source::remote::RemoteOptions;
 pub use worker::{DefaultNetwork, SecretSource, Worker, WorkerOptions};

@@ -1,7 +1,7 @@
 //! What image references are.
 //!
 //! A plain reference is looked up in the store first, by its full name or its digest, and asked of
-//! the registry otherwise. What it resolves to is the digest of the manifest or index that the name
+//! the registry otherwise, unless a [`PullPolicy`] says who is asked. What it resolves to is the digest of the manifest or index that the name
 //! stands for, before a platform is chosen. Manifests, indexes and configs are kept in the store:
 //! a reference with a digest is resolved without a network the second time, while a tag that isn't
 //! in the store is asked for by every process anew. Within a process a reference resolves once.
@@ -35,8 +35,22 @@ pub struct ImageResolverOptions {
     pub layouts: BTreeMap<String, PathBuf>,
     /// Who speaks to registries.
     pub registry: Client,
+    /// Who is asked what a name stands for.
+    pub policy: PullPolicy,
     /// How much the archives of layers and of `ADD` may become.
     pub archive_limits: ArchiveLimits,
+}
+
+/// Who is asked what a name stands for. A reference with a digest says it itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PullPolicy {
+    /// The store, and the registry where the store has no image of that name.
+    #[default]
+    Missing,
+    /// The registry.
+    Always,
+    /// The store.
+    Never,
 }
 
 /// What an image reference resolves to.
@@ -61,6 +75,7 @@ pub struct ImageResolver {
     store: Store,
     layouts: BTreeMap<String, PathBuf>,
     registry: Client,
+    policy: PullPolicy,
     archive_limits: ArchiveLimits,
     remembered: Mutex<Remembered>,
 }
@@ -90,8 +105,8 @@ impl Kind {
 impl ImageResolver {
     /// Makes a resolver.
     pub fn new(options: ImageResolverOptions) -> Self {
-        let ImageResolverOptions { store, layouts, registry, archive_limits } = options;
-        Self { store, layouts, registry, archive_limits, remembered: Mutex::default() }
+        let ImageResolverOptions { store, layouts, registry, policy, archive_limits } = options;
+        Self { store, layouts, registry, policy, archive_limits, remembered: Mutex::default() }
     }
 
     /// Returns how much an archive may become.
@@ -145,6 +160,16 @@ impl ImageResolver {
 
     /// Returns the digest that a reference stands for.
     pub(crate) async fn digest_of(&self, reference: &Reference) -> Result<Digest> {
+        self.digest_by(reference, None).await
+    }
+
+    /// Returns the digest that a reference stands for, by another policy than the resolver's.
+    pub(crate) async fn digest_by(
+        &self,
+        reference: &Reference,
+        policy: Option<PullPolicy>,
+    ) -> Result<Digest> {
+        let policy = policy.unwrap_or(self.policy);
         if let Some(digest) = reference.digest() {
             return Ok(digest);
         }
@@ -153,10 +178,15 @@ impl ImageResolver {
         let known =
             self.remember(|memory| Arc::clone(memory.digests.entry(name.clone()).or_default()));
         let find = || async {
-            match self.store.images().get(&name)? {
-                Some(image) => Ok(image.digest),
-                None => Ok(self.registry.resolve_digest(reference).await?),
+            if policy != PullPolicy::Always
+                && let Some(image) = self.store.images().get(&name)?
+            {
+                return Ok(image.digest);
             }
+            if policy == PullPolicy::Never {
+                return Err(Error::image(&name, "it is not in the store, and is not to be pulled"));
+            }
+            Ok(self.registry.resolve_digest(reference).await?)
         };
         known.get_or_try_init(find).await.copied()
     }

@@ -169,7 +169,7 @@ impl Worker {
 
     fn source_rule(&self, source: &SourceOp, vertex: &Vertex, rule: &mut CacheRule) -> Result<()> {
         match Identifier::parse(source)? {
-            Identifier::Image(reference) | Identifier::Layout(reference, _) => {
+            Identifier::Image(reference, _) | Identifier::Layout(reference, _) => {
                 match reference.digest() {
                     Some(digest) => rule.salt = Some(key::image(&digest, &platform(vertex))),
                     // What a tag stands for isn't known before somebody has been asked.
@@ -249,8 +249,8 @@ impl Worker {
                 let layer = self.remotes.load(source, &remote, context).await?;
                 return Ok(Output::Layer(Some(layer)));
             }
-            Identifier::Image(reference) => {
-                let digest = self.images.digest_of(&reference).await?;
+            Identifier::Image(reference, policy) => {
+                let digest = self.images.digest_by(&reference, policy).await?;
                 (Origin::Registry(reference.name()), digest)
             }
             Identifier::Layout(reference, name) => {

@@ -78,6 +78,7 @@ impl Bench {
             store: store.clone(),
             layouts: BTreeMap::new(),
             registry: kiln_registry::Client::default(),
+            policy: kiln_worker::PullPolicy::default(),
             archive_limits: kiln_tree::ArchiveLimits::default(),
         };
         let images = Arc::new(ImageResolver::new(options));

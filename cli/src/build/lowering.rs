@@ -5,7 +5,7 @@ use std::panic::resume_unwind;
 
 use anyhow::Context;
 use kiln_frontend::call::{Outline, Report, Targets};
-use kiln_frontend::{Lowered, Options, Warning};
+use kiln_frontend::{Lowered, Options, ResolveMode, Warning};
 use kiln_oci::Platform;
 use tokio::runtime::Handle;
 
@@ -142,6 +142,7 @@ pub(super) fn options(request: &BuildRequest) -> Options {
             Network::Host => Some("host".to_owned()),
             Network::None => Some("none".to_owned()),
         },
+        resolve_mode: if request.pull { ResolveMode::Pull } else { ResolveMode::Default },
         named_contexts: request.named_contexts.clone(),
         archive_context: false,
         filename: String::new(),

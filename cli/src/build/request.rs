@@ -42,6 +42,8 @@ pub(crate) struct BuildRequest {
     pub(super) layouts: BTreeMap<String, PathBuf>,
     /// Named contexts as the frontend takes them.
     pub(super) named_contexts: BTreeMap<String, String>,
+    /// Whether images are to be what their registries have now.
+    pub(super) pull: bool,
     /// Whether a context is a repository that is reached by SSH.
     pub(super) uses_ssh: bool,
     /// The platforms to build for; none where nobody has asked for any.
@@ -102,6 +104,7 @@ impl BuildRequest {
             directories: named.directories,
             layouts: named.layouts,
             named_contexts: named.values,
+            pull: arguments.pull,
             uses_ssh: named.uses_ssh,
             platforms,
             network: arguments.network,

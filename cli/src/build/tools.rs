@@ -9,8 +9,8 @@ use kiln_solver::{EventSender, SolveOptions, Solved, solve};
 use kiln_store::Store;
 use kiln_tree::Dir;
 use kiln_worker::{
-    DefaultNetwork, ImageResolver, ImageResolverOptions, Output, RemoteOptions, StoreCache, Worker,
-    WorkerOptions,
+    DefaultNetwork, ImageResolver, ImageResolverOptions, Output, PullPolicy, RemoteOptions,
+    StoreCache, Worker, WorkerOptions,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -41,6 +41,7 @@ impl Tools {
             store: store.clone(),
             layouts: request.layouts.clone(),
             registry: settings.registries.client(),
+            policy: if request.pull { PullPolicy::Always } else { PullPolicy::default() },
             archive_limits: settings.archive_limits,
         }));
         let mut contexts = request.directories.clone();

@@ -54,6 +54,10 @@ pub(crate) struct BuildArguments {
     /// what --output=type=image makes
     #[arg(long)]
     pub(crate) push: bool,
+    /// Ask the registries for all images that the Dockerfile names, whether they are in the store or
+    /// not; by default an image of the store comes before the registry's
+    #[arg(long)]
+    pub(crate) pull: bool,
     /// Platforms to build for, separated by commas or given several times; `local` is this
     /// machine's own [default: local]
     #[arg(long = "platform", value_name = "OS/ARCH[/VARIANT]", env = "DOCKER_DEFAULT_PLATFORM")]

@@ -11,7 +11,7 @@ use kiln_oci::{Digest, Platform, Reference};
 use kiln_registry::Repository;
 use kiln_solver::EventSender;
 use kiln_worker::{
-    ImageResolver, ImageResolverOptions, PullObserver, PullReport, PullRequest, Pulled,
+    ImageResolver, ImageResolverOptions, PullObserver, PullPolicy, PullReport, PullRequest, Pulled,
 };
 use time::OffsetDateTime;
 
@@ -57,6 +57,7 @@ pub(crate) async fn run(
         store: store.clone(),
         layouts: BTreeMap::new(),
         registry: settings.registries.client(),
+        policy: PullPolicy::default(),
         archive_limits: settings.archive_limits,
     });
     let lines = Lines::new(arguments.quiet, printer);

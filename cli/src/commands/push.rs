@@ -14,7 +14,7 @@ use kiln_oci::Reference;
 use kiln_registry::{Client, Pushed, Repository};
 use kiln_solver::{Event, EventSender, VertexId};
 use kiln_store::{ImageRow, LayerBlob, LayerId, Store};
-use kiln_worker::{Blobs, ImageResolver, ImageResolverOptions};
+use kiln_worker::{Blobs, ImageResolver, ImageResolverOptions, PullPolicy};
 use tokio::runtime::Handle;
 
 use super::build::ProgressMode;
@@ -63,6 +63,7 @@ pub(crate) async fn run(
         store: store.clone(),
         layouts: BTreeMap::new(),
         registry: client.clone(),
+        policy: PullPolicy::default(),
         archive_limits: settings.archive_limits,
     });
     let (blobs, quiet) = (resolver.blobs(), arguments.quiet);

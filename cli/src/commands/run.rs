@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
+use kiln_worker::PullPolicy;
 use kiln_worker::sandbox::SandboxError;
 
 use crate::container;
@@ -94,6 +95,9 @@ pub(crate) struct RunArguments {
     /// Host name of the container [default: its ID]
     #[arg(short = 'h', short_alias = 'H', long, value_name = "NAME")]
     pub(crate) hostname: Option<String>,
+    /// When the registry is asked for the image
+    #[arg(long, value_enum, default_value = "missing")]
+    pub(crate) pull: Pull,
     /// Run the image for this platform [default: this machine's]
     #[arg(long, value_name = "OS/ARCH[/VARIANT]", env = "DOCKER_DEFAULT_PLATFORM")]
     pub(crate) platform: Option<String>,
@@ -115,6 +119,27 @@ pub(crate) enum RunNetwork {
     Host,
     /// A loopback device alone
     None,
+}
+
+/// When an image is asked of its registry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Pull {
+    /// If the store hasn't got it
+    Missing,
+    /// In any case
+    Always,
+    /// Not at all
+    Never,
+}
+
+impl From<Pull> for PullPolicy {
+    fn from(pull: Pull) -> Self {
+        match pull {
+            Pull::Missing => Self::Missing,
+            Pull::Always => Self::Always,
+            Pull::Never => Self::Never,
+        }
+    }
 }
 
 /// Exit status where kiln itself fails, as docker's.

@@ -8,7 +8,7 @@ use kiln_worker::emulation;
 
 use super::Failure;
 use crate::build::parse_platform;
-use crate::commands::run::RunArguments;
+use crate::commands::run::{Pull, RunArguments};
 use crate::image::{StoredImage, Wanted, find_rows};
 use crate::printer::Printer;
 
@@ -22,7 +22,7 @@ pub(super) async fn find_image(
     // An empty variable is none.
     let asked = arguments.platform.as_deref().filter(|text| !text.is_empty());
     let asked = asked.map(parse_platform).transpose()?;
-    let image = load(containers, store, &arguments.image, asked.as_ref()).await?;
+    let image = load(containers, store, arguments, asked.as_ref()).await?;
     let (host, platform) = (Platform::host(), image.config.platform());
     if platform.architecture.is_empty() {
         return Ok(image);
@@ -40,12 +40,15 @@ pub(super) async fn find_image(
 async fn load(
     containers: &Containers,
     store: &Store,
-    text: &str,
+    arguments: &RunArguments,
     asked: Option<&Platform>,
 ) -> Result<ContainerImage> {
+    let text = arguments.image.as_str();
     let host = Platform::host();
     let platform = asked.unwrap_or(&host);
-    if let Some(row) = find_rows(store, text)?.into_iter().next() {
+    if arguments.pull != Pull::Always
+        && let Some(row) = find_rows(store, text)?.into_iter().next()
+    {
         let wanted = asked.map_or(Wanted::Here, Wanted::Platform);
         let image = StoredImage::load(store, row, wanted);
         let image = image.with_context(|| format!("image {text}"))?;
@@ -55,5 +58,9 @@ async fn load(
     let reference: Reference =
         text.parse().with_context(|| format!("invalid image name {text:?}"))?;
     let pulled = containers.pull(&reference, platform).await;
-    pulled.with_context(|| format!("no image {text} in the store; pull it"))
+    pulled.with_context(|| match arguments.pull {
+        Pull::Always => format!("pull {text}"),
+        Pull::Missing => format!("no image {text} in the store; pull it"),
+        Pull::Never => format!("no image {text}"),
+    })
 }

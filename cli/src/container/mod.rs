@@ -72,10 +72,13 @@ pub(crate) async fn run(
     let network = network::Plan::new(arguments, settings, printer)?;
     let terminal = Terminal::open(arguments.tty, arguments.interactive)?;
     let store = settings.store()?;
-    let (layouts, registry) = (BTreeMap::new(), settings.registries.client());
-    let archive_limits = settings.archive_limits;
-    let options = ImageResolverOptions { store: store.clone(), layouts, registry, archive_limits };
-    let images = Arc::new(ImageResolver::new(options));
+    let images = Arc::new(ImageResolver::new(ImageResolverOptions {
+        store: store.clone(),
+        layouts: BTreeMap::new(),
+        registry: settings.registries.client(),
+        policy: arguments.pull.into(),
+        archive_limits: settings.archive_limits,
+    }));
     let containers = Containers::new(store.clone(), images).context("open the store")?;
     let image = find_image(&containers, &store, arguments, printer).await?;
 

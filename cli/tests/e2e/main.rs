@@ -24,6 +24,7 @@ mod on_error;
 mod outputs;
 mod platforms;
 mod ports;
+mod pull_policy;
 mod push;
 mod refusals;
 mod registry;

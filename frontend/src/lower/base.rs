@@ -8,7 +8,7 @@ use kiln_oci::{ImageConfig, Platform, Reference};
 use crate::error::Error;
 use crate::expand::EmptyEnv;
 use crate::lint::rules;
-use crate::resolve::{ImageLocation, ImageRequest, ResolveError, ResolvedImage};
+use crate::resolve::{ImageLocation, ImageRequest, ResolveError, ResolveMode, ResolvedImage};
 use crate::suggest::{Case, suggest};
 use crate::text::quote;
 
@@ -134,7 +134,10 @@ impl Lowering<'_> {
         let metadata = metadata::step(&name, stage.span);
         let metadata = metadata::with_command(metadata, &stage.original);
         let identifier = format!("docker-image://{}", stage.base_name);
-        let source = SourceOp { identifier, ..SourceOp::default() };
+        let mut source = SourceOp { identifier, ..SourceOp::default() };
+        if self.options.resolve_mode == ResolveMode::Pull {
+            source.attrs.insert("image.resolvemode".to_owned(), "pull".to_owned());
+        }
         self.graph.add(Plan::Source(source), Some(platform.clone()), metadata)
     }
 

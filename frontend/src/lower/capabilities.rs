@@ -30,6 +30,7 @@ fn source_needs(source: &SourceOp, needed: &mut Vec<&'static str>) {
     });
     for attr in source.attrs.keys() {
         needed.push(match attr.as_str() {
+            "image.resolvemode" => "source.image.resolvemode",
             "local.unique" => "source.local.unique",
             "local.followpaths" => "source.local.followpaths",
             "local.excludepatterns" => "source.local.excludepatterns",

@@ -79,7 +79,7 @@ use crate::expand::Expander;
 use crate::instruction::Dockerfile;
 use crate::lint::{Linter, Warning};
 use crate::parser::{self, Parsed};
-use crate::resolve::{ContextFiles, Images};
+use crate::resolve::{ContextFiles, Images, ResolveMode};
 use crate::text::parse_bool;
 
 use arguments::GlobalArgs;
@@ -109,6 +109,8 @@ pub struct Options {
     pub build_platform: Platform,
     /// The network mode of `RUN` where it names none: `host`, `none`, or nothing.
     pub network: Option<String>,
+    /// Who is asked for images (`--pull`).
+    pub resolve_mode: ResolveMode,
     /// Named contexts (`--build-context`): name to value as typed. Directories are turned by the
     /// caller into `local:NAME`, the name of a local source that it knows. A value for `context`,
     /// a URL, stands in for the build context.
@@ -144,6 +146,7 @@ impl Default for Options {
             implicit_platform: false,
             build_platform: Platform::host(),
             network: None,
+            resolve_mode: ResolveMode::default(),
             named_contexts: BTreeMap::new(),
             archive_context: false,
             filename: "Dockerfile".to_owned(),

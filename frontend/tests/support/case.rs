@@ -7,7 +7,9 @@ use std::io;
 use std::path::Path;
 
 use kiln_frontend::resolve::ImageLocation;
-use kiln_frontend::{ContextFiles, ImageRequest, Images, Options, ResolveError, ResolvedImage};
+use kiln_frontend::{
+    ContextFiles, ImageRequest, Images, Options, ResolveError, ResolveMode, ResolvedImage,
+};
 use kiln_llb::dump;
 use kiln_oci::{Digest, ImageConfig, Platform};
 use serde::Deserialize;
@@ -97,6 +99,7 @@ impl Case {
             no_cache: None,
             context_name: "context".to_owned(),
             multi_platform: false,
+            resolve_mode: ResolveMode::default(),
             implicit_platform: false,
         })
     }

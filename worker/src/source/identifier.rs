@@ -7,16 +7,18 @@ use super::git::GitSource;
 use super::http::HttpSource;
 use super::remote::RemoteSource;
 use crate::error::{Error, Result};
+use crate::resolve::PullPolicy;
 
 const IMAGE_LAYER_LIMIT: &str = "image.layerlimit";
 const LAYOUT_LAYER_LIMIT: &str = "oci.layerlimit";
+const IMAGE_RESOLVE_MODE: &str = "image.resolvemode";
 const LAYOUT_STORE: &str = "oci.store";
 
 /// What a source op names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Identifier {
-    /// An image of a registry, or of the store.
-    Image(Reference),
+    /// An image of a registry, or of the store, and who is asked where the graph says it.
+    Image(Reference, Option<PullPolicy>),
     /// An image of an OCI layout: what it is called here, and the layout's name.
     Layout(Reference, String),
     /// A build context.
@@ -39,7 +41,7 @@ impl Identifier {
         }
         let reference = || rest.parse::<Reference>().map_err(|e| Error::image(identifier, e));
         match scheme {
-            "docker-image" => Ok(Self::Image(reference()?)),
+            "docker-image" => Ok(Self::Image(reference()?, policy(source)?)),
             "oci-layout" => {
                 let reference = reference()?;
                 if reference.digest().is_none() {
@@ -58,6 +60,18 @@ impl Identifier {
     }
 }
 
+fn policy(source: &SourceOp) -> Result<Option<PullPolicy>> {
+    match source.attrs.get(IMAGE_RESOLVE_MODE).map(String::as_str) {
+        None | Some("" | "default") => Ok(None),
+        Some("local") => Ok(Some(PullPolicy::Missing)),
+        Some("pull") => Ok(Some(PullPolicy::Always)),
+        Some(mode) => Err(Error::Invalid(format!(
+            "invalid {IMAGE_RESOLVE_MODE} {mode:?} of {}",
+            source.identifier
+        ))),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -69,10 +83,27 @@ mod tests {
     #[test]
     fn known_schemes_are_read() {
         assert_eq!(parse("local://context").unwrap(), Identifier::Local("context".to_owned()));
-        let Identifier::Image(reference) = parse("docker-image://alpine").unwrap() else {
+        let Identifier::Image(reference, None) = parse("docker-image://alpine").unwrap() else {
             panic!("an image")
         };
         assert_eq!(reference.to_string(), "docker.io/library/alpine:latest");
+    }
+
+    #[test]
+    fn graphs_say_who_is_asked() {
+        let parse = |mode: &str| {
+            let attrs = [(IMAGE_RESOLVE_MODE.to_owned(), mode.to_owned())].into();
+            Identifier::parse(&SourceOp { identifier: "docker-image://alpine".to_owned(), attrs })
+        };
+        for (mode, policy) in [
+            ("default", None),
+            ("local", Some(PullPolicy::Missing)),
+            ("pull", Some(PullPolicy::Always)),
+        ] {
+            let Identifier::Image(_, found) = parse(mode).unwrap() else { panic!("an image") };
+            assert_eq!(found, policy, "{mode}");
+        }
+        assert!(parse("push").unwrap_err().to_string().contains("push"));
     }
 
     #[test]
