@@ -10,6 +10,7 @@ mod commands;
 mod config;
 mod confirm;
 mod container;
+mod engines;
 mod format;
 mod hints;
 mod history;

@@ -13,6 +13,9 @@ use crate::error::{Error, Result};
 use crate::export::ExportContext;
 use crate::spec::Destination;
 
+/// Size of a tar's blocks.
+const BLOCK: u64 = 512;
+
 /// A file of an archive or a layout.
 pub(crate) enum Body {
     /// These bytes.
@@ -34,6 +37,11 @@ impl Files {
         self.0.insert(blob_path(digest), body);
     }
 
+    /// Leaves a blob away.
+    pub(crate) fn remove_blob(&mut self, digest: &Digest) {
+        self.0.remove(&blob_path(digest));
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &Body)> {
         self.0.iter().map(|(path, body)| (path.as_str(), body))
     }
@@ -50,32 +58,53 @@ pub(crate) fn write(
     dest: &Destination,
     context: &mut ExportContext<'_>,
 ) -> Result<()> {
-    to_destination(dest, context, |mut sink, store| {
-        for dir in ["blobs/", "blobs/sha256/"] {
-            let header = header(dir, tar::EntryType::Directory, 0o755, 0)?;
-            sink.write(header.as_bytes())?;
-        }
-        for (path, body) in files.iter() {
-            match body {
-                Body::Bytes(bytes) => {
-                    let size = bytes.len() as u64;
-                    let header = header(path, tar::EntryType::Regular, 0o644, size)?;
-                    sink.write(header.as_bytes())?;
-                    sink.write(bytes)?;
-                    sink.pad(size)?;
-                }
-                Body::Blob(digest) => {
-                    let mut file = store.content().open(digest).map_err(io::Error::other)?;
-                    let size = file.metadata()?.len();
-                    let header = header(path, tar::EntryType::Regular, 0o644, size)?;
-                    sink.write(header.as_bytes())?;
-                    sink.copy(&mut file, size)?;
-                    sink.pad(size)?;
-                }
+    to_destination(dest, context, |mut sink, store| fill(files, &mut sink, store))
+}
+
+/// Writes the files as a tar into a stream.
+pub(crate) fn write_stream(
+    files: &Files,
+    stream: &mut (dyn Write + Send),
+    store: &Store,
+) -> io::Result<()> {
+    fill(files, &mut Sink::Stream(stream), store)
+}
+
+/// Returns about how many bytes the tar has: those of what the store has, and of what is written.
+pub(crate) fn size(files: &Files, store: &Store) -> u64 {
+    let size = |body: &Body| match body {
+        Body::Bytes(bytes) => bytes.len() as u64,
+        Body::Blob(digest) => store.content().size(digest).ok().flatten().unwrap_or_default(),
+    };
+    let padded = files.iter().map(|(_, body)| size(body).next_multiple_of(BLOCK) + BLOCK);
+    padded.sum::<u64>() + 4 * BLOCK
+}
+
+fn fill(files: &Files, sink: &mut Sink<'_>, store: &Store) -> io::Result<()> {
+    for dir in ["blobs/", "blobs/sha256/"] {
+        let header = header(dir, tar::EntryType::Directory, 0o755, 0)?;
+        sink.write(header.as_bytes())?;
+    }
+    for (path, body) in files.iter() {
+        match body {
+            Body::Bytes(bytes) => {
+                let size = bytes.len() as u64;
+                let header = header(path, tar::EntryType::Regular, 0o644, size)?;
+                sink.write(header.as_bytes())?;
+                sink.write(bytes)?;
+                sink.pad(size)?;
+            }
+            Body::Blob(digest) => {
+                let mut file = store.content().open(digest).map_err(io::Error::other)?;
+                let size = file.metadata()?.len();
+                let header = header(path, tar::EntryType::Regular, 0o644, size)?;
+                sink.write(header.as_bytes())?;
+                sink.copy(&mut file, size)?;
+                sink.pad(size)?;
             }
         }
-        sink.write(&[0; 1024])
-    })
+    }
+    sink.write(&[0; 1024])
 }
 
 /// Lets `fill` write to a file that appears whole, or to standard output.

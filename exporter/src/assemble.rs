@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use kiln_oci::{Digest, ImageConfig, Platform, media_type};
 use serde::Serialize;
 
+use crate::annotations::{AnnotationLevel, Annotations};
 use crate::error::{Error, Result};
 use crate::pack::PackedLayer;
 
@@ -40,6 +41,17 @@ struct Index<'a> {
     schema_version: u32,
     media_type: &'static str,
     manifests: &'a [Descriptor],
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    annotations: &'a BTreeMap<String, String>,
+}
+
+/// How documents are written.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Style<'a> {
+    /// Whether media types are OCI's rather than Docker's.
+    pub(crate) oci: bool,
+    /// What is said of manifests and of the index.
+    pub(crate) annotations: &'a Annotations,
 }
 
 /// A document: its bytes and the reference to it.
@@ -55,6 +67,8 @@ pub(crate) struct Image {
     pub(crate) config: Document,
     pub(crate) manifest: Document,
     pub(crate) layers: Vec<PackedLayer>,
+    /// When the config says that it was made.
+    pub(crate) created: Option<String>,
 }
 
 /// The images of a build: one, or several with an index.
@@ -66,11 +80,16 @@ pub(crate) struct Assembled {
 
 impl Assembled {
     /// Makes the documents. There is at least one image; an index lists them where it is wanted.
-    pub(crate) fn new(images: Vec<Image>, oci: bool, has_index: bool) -> Result<Self> {
-        let manifests =
-            || images.iter().map(|image| image.manifest.descriptor.clone()).collect::<Vec<_>>();
-        let index = has_index.then(|| index(&manifests(), oci)).transpose()?;
-        Ok(Self { images, index })
+    pub(crate) fn new(images: Vec<Image>, style: Style<'_>, has_index: bool) -> Result<Self> {
+        if !has_index {
+            return Ok(Self { images, index: None });
+        }
+        let manifests: Vec<Descriptor> =
+            images.iter().map(|image| image.manifest.descriptor.clone()).collect();
+        let said = |level| style.annotations.at(level, None);
+        let mut index = index(&manifests, &said(AnnotationLevel::Index), style.oci)?;
+        index.descriptor.annotations = said(AnnotationLevel::IndexDescriptor);
+        Ok(Self { images, index: Some(index) })
     }
 
     /// Returns what names the whole: the index, or the only manifest.
@@ -98,9 +117,11 @@ impl Image {
         config: &ImageConfig,
         platform: &Platform,
         layers: Vec<PackedLayer>,
-        oci: bool,
-        annotations: &BTreeMap<String, String>,
+        style: Style<'_>,
     ) -> Result<Self> {
+        let oci = style.oci;
+        let said = |level| style.annotations.at(level, Some(platform));
+        let created = config.created.clone();
         let kind = if oci { media_type::OCI_CONFIG } else { media_type::DOCKER_CONFIG };
         let config = document(config, kind)?;
         let kind = if oci { media_type::OCI_MANIFEST } else { media_type::DOCKER_MANIFEST };
@@ -109,18 +130,23 @@ impl Image {
             media_type: kind,
             config: config.descriptor.clone(),
             layers: layers.iter().map(|layer| descriptor_of(layer, oci)).collect(),
-            annotations,
+            annotations: &said(AnnotationLevel::Manifest),
         };
         let mut manifest = document(&manifest, kind)?;
+        manifest.descriptor.annotations = said(AnnotationLevel::ManifestDescriptor);
         manifest.descriptor.platform = Some(platform.clone());
-        Ok(Self { config, manifest, layers })
+        Ok(Self { config, manifest, layers, created })
     }
 }
 
 /// Returns an index of manifests.
-pub(crate) fn index(manifests: &[Descriptor], oci: bool) -> Result<Document> {
+pub(crate) fn index(
+    manifests: &[Descriptor],
+    annotations: &BTreeMap<String, String>,
+    oci: bool,
+) -> Result<Document> {
     let kind = if oci { media_type::OCI_INDEX } else { media_type::DOCKER_MANIFEST_LIST };
-    document(&Index { schema_version: 2, media_type: kind, manifests }, kind)
+    document(&Index { schema_version: 2, media_type: kind, manifests, annotations }, kind)
 }
 
 fn descriptor_of(layer: &PackedLayer, oci: bool) -> Descriptor {

@@ -14,6 +14,22 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
+    /// The text of an annotation is wrong.
+    #[error("invalid annotation {text:?}: {problem}")]
+    Annotation {
+        /// What was typed.
+        text: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// An image can't be loaded.
+    #[error("load the image into {engine}")]
+    Load {
+        /// Who was to take it.
+        engine: String,
+        /// Why it doesn't.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The file system said no.
     #[error("{action} {path:?}")]
     Io {

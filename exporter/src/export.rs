@@ -1,23 +1,23 @@
 //! Exporting: one request, any number of outputs.
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::io::Write;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use kiln_oci::{Digest, ImageConfig, Platform};
+use kiln_oci::{ImageConfig, Platform};
 use kiln_store::{Layer, LayerId, Store};
 use kiln_tree::ArchiveLimits;
 
-use crate::assemble::{Assembled, Image};
+use crate::assemble::{Assembled, Image, Style};
 use crate::error::{Error, Result};
+use crate::exported::Exported;
 use crate::pack::{PackedLayer, Packer, locate_layer};
 use crate::progress::{BlobFetcher, Progress};
 use crate::push::Remote;
-use crate::spec::{Output, OutputKind};
-use crate::{archive, config, docker, image, local, oci, registry, tarball};
+use crate::spec::{Output, OutputEpoch, OutputKind};
+use crate::{archive, config, docker, image, load, local, oci, registry, rewrite, tarball};
 
 /// How many layers are packed at once. Large ones are parallel by themselves; this is for many small
 /// ones, whose time goes into waiting.
@@ -53,6 +53,13 @@ impl ExportRequest {
     pub(crate) fn is_index(&self) -> bool {
         self.has_index || self.images.len() > 1
     }
+
+    /// Returns the same for an output with an epoch of its own.
+    fn with_epoch(&self, epoch: OutputEpoch) -> Self {
+        let mut request = self.clone();
+        request.images.iter_mut().for_each(|image| image.epoch = epoch.or(image.epoch));
+        request
+    }
 }
 
 /// What an export works with.
@@ -77,20 +84,6 @@ impl fmt::Debug for ExportContext<'_> {
     }
 }
 
-/// What was exported. Outputs of files alone (`local`, `tar`) have no digests: nothing was packed for
-/// them. Where outputs differ in options, the first of them is told of.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Exported {
-    /// The image's ID: the digest of its config, or of the index where there is one.
-    pub image_id: Option<Digest>,
-    /// The digest of the manifest, or of the index where there are several platforms.
-    pub manifest: Option<Digest>,
-    /// How many bytes the image has, compressed, with its documents.
-    pub size: Option<u64>,
-    /// The names that the image has got.
-    pub names: Vec<String>,
-}
-
 /// Writes every output of a request.
 ///
 /// # Errors
@@ -105,11 +98,13 @@ pub fn export(request: &ExportRequest, context: &mut ExportContext<'_>) -> Resul
         if context.progress.cancelled() {
             return Err(Error::Cancelled);
         }
-        if let OutputKind::Local { dest, split } = &output.kind {
+        let own = (output.epoch != OutputEpoch::OfBuild).then(|| request.with_epoch(output.epoch));
+        let request = own.as_ref().unwrap_or(request);
+        if let OutputKind::Local { dest, split, delete } = &output.kind {
             let name = format!("copying files to {}", dest.display());
             context.progress.status(&name, 0, None, false);
             let split = split.unwrap_or(request.is_index());
-            local::write(request, dest, split, context)?;
+            local::write(request, dest, (split, *delete), context)?;
             context.progress.status(&name, 0, None, true);
             continue;
         }
@@ -120,9 +115,13 @@ pub fn export(request: &ExportRequest, context: &mut ExportContext<'_>) -> Resul
             context.progress.status("writing tar", 0, None, true);
             continue;
         }
+        if output.kind == OutputKind::CacheOnly {
+            continue;
+        }
         let assembled = assemble(request, output, now, context)?;
-        write(&assembled, output, now, context)?;
-        note(&mut exported, &assembled, output)?;
+        let told = write(&assembled, output, (request, now), context)?;
+        exported.note(&assembled, output)?;
+        exported.told.extend(told);
     }
     Ok(exported)
 }
@@ -135,12 +134,10 @@ fn check(request: &ExportRequest) -> Result<()> {
         let problem = "only one output can go to standard output";
         return Err(Error::Unsupported(problem.to_owned()));
     }
+    let platforms: Vec<_> = request.images.iter().map(|image| image.platform.clone()).collect();
     for output in &request.outputs {
         output.check_names()?;
-    }
-    let is_docker = |output: &Output| matches!(output.kind, OutputKind::Docker { .. });
-    if request.is_index() && request.outputs.iter().any(is_docker) {
-        return Err(docker::no_index());
+        output.check_platforms(&platforms, request.is_index())?;
     }
     Ok(())
 }
@@ -153,16 +150,13 @@ fn assemble(
     context: &ExportContext<'_>,
 ) -> Result<Assembled> {
     let mut images = Vec::with_capacity(request.images.len());
+    let style = Style { oci: output.oci_types, annotations: &output.annotations };
     for source in &request.images {
-        let layers = match &source.layer {
-            Some(layer) => pack_chain(layer, output, context)?,
-            None => Vec::new(),
-        };
+        let layers = layers(source, output, context)?;
         let config = config::complete(source, &layers, now)?;
-        let oci = output.oci_types;
-        images.push(Image::new(&config, &source.platform, layers, oci, &output.annotations)?);
+        images.push(Image::new(&config, &source.platform, layers, style)?);
     }
-    let assembled = Assembled::new(images, output.oci_types, request.is_index())?;
+    let assembled = Assembled::new(images, style, request.is_index())?;
     for image in &assembled.images {
         for (what, document) in [("manifest", &image.manifest), ("config", &image.config)] {
             let name = format!("exporting {what} {}", document.descriptor.digest);
@@ -174,6 +168,23 @@ fn assemble(
         context.progress.status(&name, 0, None, true);
     }
     Ok(assembled)
+}
+
+/// Returns the layers of an image, packed, with the times that the output wants.
+fn layers(
+    source: &ImageSource,
+    output: &Output,
+    context: &ExportContext<'_>,
+) -> Result<Vec<PackedLayer>> {
+    let Some(top) = &source.layer else { return Ok(Vec::new()) };
+    let Some(epoch) = source.epoch.filter(|_| output.rewrite_timestamp) else {
+        return pack_chain(top, output, context);
+    };
+    let base = source.config.rootfs.diff_ids();
+    let rewritten = rewrite::chain(top, base, (epoch, output.packing), context)?;
+    let mut layers = pack_chain(&rewritten.top, output, context)?;
+    rewritten.describe(&mut layers);
+    Ok(layers)
 }
 
 /// Packs all layers of a chain, several at once, and returns them base first.
@@ -194,8 +205,8 @@ fn pack_chain(
     let next = AtomicUsize::new(0);
     let results: Mutex<Vec<Option<Result<PackedLayer>>>> =
         Mutex::new(chain.iter().map(|_| None).collect());
-    // What goes to a registry alone need not come here first.
-    let is_lazy = output.kind == OutputKind::Registry;
+    // What goes elsewhere alone need not come here first: there it may be known.
+    let is_lazy = matches!(output.kind, OutputKind::Registry | OutputKind::Engine(_));
     let located = |id: &LayerId| {
         if is_lazy { locate_layer(context.store, id, output.packing) } else { Ok(None) }
     };
@@ -225,42 +236,51 @@ fn pack_chain(
     failed.into_iter().chain(rest).collect()
 }
 
+/// Writes an image, and returns what there is to say about it.
 fn write(
     assembled: &Assembled,
     output: &Output,
-    now: i64,
+    (request, now): (&ExportRequest, i64),
     context: &mut ExportContext<'_>,
-) -> Result<()> {
+) -> Result<Option<String>> {
     match &output.kind {
         OutputKind::Oci { dest } => {
             let files = oci::layout(assembled, &output.names)?;
             reported("writing oci archive", context, |context| {
-                oci::write_tar(&files, dest, context)
-            })
+                archive::write(&files, dest, context)
+            })?;
         }
         OutputKind::OciLayout { dest } => {
             let files = oci::layout(assembled, &output.names)?;
             reported("writing oci layout", context, |context| {
                 oci::write_directory(&files, dest, context)
-            })
+            })?;
         }
         OutputKind::Docker { dest } => {
             let files = docker::archive(assembled, &output.names)?;
             reported("writing docker archive", context, |context| {
                 archive::write(&files, dest, context)
-            })
+            })?;
         }
-        OutputKind::Image => {
-            image::store(assembled, &output.names, now, context)?;
-            for name in &output.names {
-                context.progress.status(&format!("naming to {name}"), 0, None, true);
-            }
-            if output.push { registry::write(assembled, output, context) } else { Ok(()) }
+        OutputKind::DockerLayout { dest } => {
+            let files = docker::archive(assembled, &output.names)?;
+            reported("writing docker layout", context, |context| {
+                oci::write_directory(&files, dest, context)
+            })?;
         }
-        OutputKind::Registry => registry::write(assembled, output, context),
-        // Written from trees.
-        OutputKind::Local { .. } | OutputKind::Tar { .. } => Ok(()),
+        OutputKind::Engine(engine) => {
+            return load::write(assembled, output, engine, context).map(Some);
+        }
+        OutputKind::Image => image::write(assembled, output, (request, now), context)?,
+        OutputKind::Registry => registry::write(assembled, output, context)?,
+        OutputKind::Load(_) => {
+            let problem = "nobody was looked for who could take the image";
+            return Err(Error::Unsupported(problem.to_owned()));
+        }
+        // Written from trees, or not at all.
+        OutputKind::Local { .. } | OutputKind::Tar { .. } | OutputKind::CacheOnly => {}
     }
+    Ok(None)
 }
 
 fn reported(
@@ -271,19 +291,5 @@ fn reported(
     context.progress.status(name, 0, None, false);
     work(context)?;
     context.progress.status(name, 0, None, true);
-    Ok(())
-}
-
-fn note(exported: &mut Exported, assembled: &Assembled, output: &Output) -> Result<()> {
-    if exported.manifest.is_none() {
-        let config = || assembled.images.first().map(|image| image.config.descriptor.digest);
-        let index = assembled.index.as_ref().map(|index| index.descriptor.digest);
-        exported.image_id = index.or_else(config);
-        exported.manifest = Some(assembled.top()?.descriptor.digest);
-        exported.size = Some(assembled.size());
-    }
-    let mut names: BTreeSet<String> = exported.names.drain(..).collect();
-    names.extend(output.names.iter().map(ToString::to_string));
-    exported.names = names.into_iter().collect();
     Ok(())
 }

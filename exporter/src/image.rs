@@ -1,14 +1,53 @@
 //! Images in the store.
 
-use kiln_oci::Reference;
+use kiln_oci::{Platform, Reference};
 use kiln_store::ImageRow;
 
 use crate::assemble::Assembled;
-use crate::error::Result;
-use crate::export::ExportContext;
+use crate::error::{Error, Result};
+use crate::export::{ExportContext, ExportRequest};
+use crate::registry;
+use crate::spec::Output;
+
+/// Stores the whole under its names, and does what else is wanted with it.
+pub(crate) fn write(
+    assembled: &Assembled,
+    output: &Output,
+    (request, now): (&ExportRequest, i64),
+    context: &ExportContext<'_>,
+) -> Result<()> {
+    let digest = assembled.top()?.descriptor.digest;
+    let mut names = output.naming.names(&output.names, digest);
+    names.extend(output.naming.stored(&names, digest));
+    store(assembled, &names, now, context)?;
+    for name in &names {
+        context.progress.status(&format!("naming to {name}"), 0, None, true);
+    }
+    if output.unpack {
+        unpack(request, context)?;
+    }
+    if output.push { registry::write(assembled, output, context) } else { Ok(()) }
+}
+
+/// Gives trees to the layers of what runs on this machine.
+fn unpack(request: &ExportRequest, context: &ExportContext<'_>) -> Result<()> {
+    let host = Platform::host();
+    for image in &request.images {
+        let Some(layer) = &image.layer else { continue };
+        if !kiln_registry::platform::runs(&host, &image.platform) {
+            continue;
+        }
+        let name = format!("unpacking {}", image.platform);
+        context.progress.status(&name, 0, None, false);
+        let failed = |source| Error::Fetch { layer: layer.to_string(), source };
+        context.fetcher.unpack(layer).map_err(failed)?;
+        context.progress.status(&name, 0, None, true);
+    }
+    Ok(())
+}
 
 /// Stores the documents (the layers are there already) and gives the whole its names.
-pub(crate) fn store(
+fn store(
     assembled: &Assembled,
     names: &[Reference],
     now: i64,

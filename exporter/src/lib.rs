@@ -12,9 +12,12 @@
 //! | [`pack`] | a blob of a layer |
 //! | `config` | the final config: layers, history, times |
 //! | `assemble` | config, manifest and index, as bytes |
+//! | `rewrite` | layers with other times |
 //! | `oci`, `docker`, `image`, `registry`, `local`, `tarball` | one output type each |
+//! | [`load`] | images for whoever runs images on this machine |
 //! | [`push`] | what is brought into a registry, and how |
 //! | [`spec`] | outputs out of what is typed after `--output` |
+//! | [`annotations`] | what is said of images, and where |
 //!
 //! Everything here blocks, and is to be called on a thread that may. Fetching and unpacking layers of
 //! base images is not this crate's work: the caller lends a [`BlobFetcher`].
@@ -23,10 +26,13 @@
 //! All bytes are a function of layers, configs and options; times come from the config's history, the
 //! layers, or `SOURCE_DATE_EPOCH`.
 
+pub mod annotations;
 pub mod compression;
 pub mod error;
 pub mod export;
+pub mod exported;
 pub mod gzip;
+pub mod load;
 pub mod pack;
 pub mod progress;
 pub mod push;
@@ -41,16 +47,21 @@ mod docker;
 mod image;
 mod local;
 mod merged;
+mod mirror;
 mod noise;
 mod oci;
 mod platforms;
 mod registry;
+mod rewrite;
 mod tarball;
 
+pub use annotations::Annotations;
 pub use compression::{Compression, Packing};
 pub use error::{Error, Result};
-pub use export::{ExportContext, ExportRequest, Exported, ImageSource, export};
+pub use export::{ExportContext, ExportRequest, ImageSource, export};
+pub use exported::Exported;
+pub use load::{DockerEngine, Engine, EngineAddress, EngineTls};
 pub use pack::{PackedLayer, Packer, pack_stream};
 pub use progress::{BlobFetcher, Progress, Silent};
 pub use push::Remote;
-pub use spec::{Destination, Output, OutputKind};
+pub use spec::{Destination, EngineChoice, Output, OutputEpoch, OutputKind};

@@ -7,13 +7,14 @@ use kiln_tree::{CopyOptions, Dir, Ids, Owner, Timestamp, View};
 
 use crate::error::{Error, Result};
 use crate::export::{ExportContext, ExportRequest};
-use crate::platforms;
+use crate::{mirror, platforms};
 
-/// Copies the files into `dest`, over what is there.
+/// Copies the files into `dest`, over what is there; what is there and isn't in the image is removed
+/// where it is to be deleted.
 pub(crate) fn write(
     request: &ExportRequest,
     dest: &Path,
-    split: bool,
+    (split, delete): (bool, bool),
     context: &ExportContext<'_>,
 ) -> Result<()> {
     // Who isn't root gets files of his own, and none of users that only he has.
@@ -38,6 +39,19 @@ pub(crate) fn write(
         };
         let view = View { dir: source, excludes: None, owner: None, xattrs: true };
         kiln_tree::copy(view, &Dir::open(&dest)?, &options)?;
+    }
+    if !delete {
+        return Ok(());
+    }
+    let root = Dir::open(dest)?;
+    if !split {
+        return mirror::remove_others(&root, &sources);
+    }
+    let names: Vec<String> =
+        request.images.iter().map(|image| platforms::directory(&image.platform)).collect();
+    mirror::keep_only(&root, &names)?;
+    for (name, source) in names.iter().zip(&sources) {
+        mirror::remove_others(&root.open_dir(Path::new(name))?, std::slice::from_ref(source))?;
     }
     Ok(())
 }

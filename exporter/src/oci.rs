@@ -1,12 +1,13 @@
 //! OCI image layouts, in a tar or a directory. (OCI image specification, "Image Layout".)
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::path::Path;
 
 use kiln_oci::Reference;
 
-use crate::archive::{self, Body, Files};
+use crate::archive::{Body, Files};
 use crate::assemble::{self, Assembled, Descriptor};
 use crate::destination::NewFile;
 use crate::error::{Error, Result};
@@ -14,6 +15,8 @@ use crate::export::ExportContext;
 
 /// The name in full, as containerd reads it.
 const IMAGE_NAME: &str = "io.containerd.image.name";
+/// When the image was made.
+const CREATED: &str = "org.opencontainers.image.created";
 /// The name in the layout: a tag, as tools expect it.
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
@@ -32,14 +35,24 @@ pub(crate) fn layout(assembled: &Assembled, names: &[Reference]) -> Result<Files
     if let Some(index) = &assembled.index {
         files.insert_blob(&index.descriptor.digest, Body::Bytes(index.bytes.clone()));
     }
-    let top = &assembled.top()?.descriptor;
-    let mut manifests: Vec<Descriptor> = names.iter().map(|name| named(top, name)).collect();
+    let top = top(assembled)?;
+    let mut manifests: Vec<Descriptor> = names.iter().map(|name| named(&top, name)).collect();
     if manifests.is_empty() {
-        manifests.push(top.clone());
+        manifests.push(top);
     }
-    files.insert("index.json", assemble::index(&manifests, true)?.bytes);
+    files.insert("index.json", assemble::index(&manifests, &BTreeMap::new(), true)?.bytes);
     files.insert("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec());
     Ok(files)
+}
+
+/// Returns the descriptor of the whole as archives have it: with the time when it was made, which is
+/// that of the image's config rather than now, so that the same image gives the same archive.
+pub(crate) fn top(assembled: &Assembled) -> Result<Descriptor> {
+    let mut top = assembled.top()?.descriptor.clone();
+    if let Some(created) = assembled.images.first().and_then(|image| image.created.clone()) {
+        top.annotations.entry(CREATED.to_owned()).or_insert(created);
+    }
+    Ok(top)
 }
 
 fn named(top: &Descriptor, name: &Reference) -> Descriptor {
@@ -75,6 +88,3 @@ pub(crate) fn write_directory(
     }
     Ok(())
 }
-
-/// Writes a layout as a tar.
-pub(crate) use archive::write as write_tar;

@@ -87,6 +87,13 @@ impl Reference {
         self
     }
 
+    /// Returns this reference without its tag.
+    #[must_use]
+    pub fn without_tag(mut self) -> Self {
+        self.tag = None;
+        self
+    }
+
     /// Returns the reference as people write it: without `docker.io/library/`.
     pub fn familiar(&self) -> String {
         let full = self.to_string();

@@ -90,12 +90,7 @@ impl HttpClients {
     }
 
     fn client(&self, trust: Option<&Trust>) -> Result<reqwest::Client, Problem> {
-        let mut builder = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls(trust)?)
-            .user_agent(concat!("kiln/", env!("CARGO_PKG_VERSION")))
-            .redirect(reqwest::redirect::Policy::none())
-            .referer(false)
-            .no_proxy()
+        let mut builder = builder(tls(trust)?)
             .connect_timeout(self.timeouts.connect)
             .read_timeout(self.timeouts.read);
         for proxy in self.proxies.list()? {
@@ -103,6 +98,53 @@ impl HttpClients {
         }
         Ok(builder.build()?)
     }
+}
+
+/// A server of the user's own that isn't a registry, as an engine that runs images.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Peer {
+    /// The socket that it listens at, where it does.
+    pub socket: Option<PathBuf>,
+    /// Whether it speaks `https`.
+    pub secure: bool,
+    /// Whether anybody is taken for it.
+    pub insecure: bool,
+    /// Files with root certificates, beside the system's.
+    pub roots: Vec<PathBuf>,
+    /// Files with the client's certificate and its key.
+    pub identity: Option<(PathBuf, PathBuf)>,
+}
+
+impl Peer {
+    /// Returns a client for it, which knows no proxy and waits for answers as long as they take.
+    ///
+    /// # Errors
+    /// Fails where a certificate can't be read.
+    pub fn client(&self) -> Result<reqwest::Client, Problem> {
+        let trust = Trust {
+            insecure: self.insecure,
+            roots: self.roots.clone(),
+            identity: self.identity.clone(),
+        };
+        let mut tls = tls(self.secure.then_some(&trust))?;
+        tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let builder = builder(tls).http1_only().connect_timeout(Duration::from_secs(10));
+        Ok(match &self.socket {
+            Some(socket) => builder.unix_socket(socket.clone()),
+            None => builder,
+        }
+        .build()?)
+    }
+}
+
+/// Begins a client that follows nothing by itself.
+fn builder(tls: ClientConfig) -> reqwest::ClientBuilder {
+    reqwest::Client::builder()
+        .tls_backend_preconfigured(tls)
+        .user_agent(concat!("kiln/", env!("CARGO_PKG_VERSION")))
+        .redirect(reqwest::redirect::Policy::none())
+        .referer(false)
+        .no_proxy()
 }
 
 impl Proxies {

@@ -67,7 +67,7 @@ pub use document::check_document;
 pub use error::{Error, Problem};
 pub use fetch::{FetchAnswer, FetchRequest, FetchedFile};
 pub use hosts::HostSources;
-pub use http::Proxies;
+pub use http::{Peer, Proxies};
 pub use login::registry_of;
 pub use platform::select_platform;
 pub use push::{BlobUpload, Pushed};

@@ -7,6 +7,7 @@
 
 pub mod account;
 pub mod base;
+pub mod container_engines;
 pub mod docker_registry;
 pub mod environment;
 pub mod fake_registry;

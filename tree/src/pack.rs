@@ -37,6 +37,7 @@ use crate::names;
 use crate::view::View;
 use crate::walk::{self, Entry, Opener};
 use header::Header;
+pub(crate) use header::{octal, record};
 use overlay::Deletion;
 use stream::Stream;
 pub use together::{Conflict, find_conflict, write_together};

@@ -16,9 +16,9 @@ use tar::Header;
 use crate::metadata::Timestamp;
 pub use crate::tar_sparse::Segment;
 use extended::{Extended, agreed_size, check_global, text};
-pub(crate) use extended::{number, text_without_nul};
-pub(crate) use fields::unsigned;
-use fields::{device, id, is_known, mode, numeric};
+pub(crate) use extended::{number, record, text_without_nul, time};
+use fields::{device, id, is_known, mode};
+pub(crate) use fields::{numeric, unsigned};
 pub use tar::EntryType;
 
 /// Size of a block.

@@ -96,6 +96,11 @@ impl Seen {
         }
     }
 
+    /// Returns the build's ID in the history, where it is there.
+    pub(super) fn id(&self) -> Option<String> {
+        self.recorded.as_ref().map(|recorded| recorded.id().to_owned())
+    }
+
     /// Says how to see what the failed step has printed.
     pub(super) fn say_where_the_log_is(&self, failure: &Failure, printer: &Printer) {
         let Failure::Solve(SolveError::Step { id, .. }) = failure else { return };

@@ -97,7 +97,7 @@ pub(crate) async fn call(
 ) -> Result<ExitCode> {
     let work = async |session: &Session<'_>| answer(session, call);
     let answer = match with_session(&request, (mode, None), (settings, printer), work).await? {
-        Ok(answer) => answer,
+        Ok((answer, _)) => answer,
         Err(code) => return Ok(code),
     };
     // JSON is for programs; they know what to do with control characters.

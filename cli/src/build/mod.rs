@@ -9,6 +9,7 @@ mod hosts;
 mod images;
 mod invocation;
 mod lowering;
+mod metadata;
 mod named_contexts;
 mod on_error;
 mod output;
@@ -29,8 +30,8 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::Result;
+use kiln_frontend::Warning;
 use kiln_llb::Definition;
-use kiln_oci::Digest;
 
 pub(crate) use call::{Call, call};
 pub(crate) use files::Dockerfile;
@@ -55,8 +56,21 @@ use tools::Tools;
 /// What a build has made.
 #[derive(Debug)]
 pub(crate) struct Built {
-    /// The digest of the image config, where an image was made.
-    pub(crate) image_id: Option<Digest>,
+    /// What was written.
+    pub(crate) exported: kiln_exporter::Exported,
+    /// What is known beside that.
+    aside: Aside,
+}
+
+/// What is known of a build beside its result.
+#[derive(Debug)]
+struct Aside {
+    /// What the build checks have found.
+    warnings: Vec<Warning>,
+    /// The Dockerfile that they have found it in.
+    dockerfile: Dockerfile,
+    /// The build's ID in the history, where it is there.
+    id: Option<String>,
 }
 
 /// What some work has come to, or the exit status where it failed, which was reported.
@@ -74,11 +88,14 @@ pub(crate) async fn build(
     let recorded: fn(&Done) -> &Done = |done| done;
     let watched = (mode, Some(recorded));
     let done = with_session(&request, watched, (settings, printer), work).await?;
-    Ok(done.map(|done| {
+    Ok(done.map(|(done, aside)| {
         if mode != ProgressMode::Quiet {
             progress::summary(printer, &done, begun.elapsed());
+            if let Some(reason) = &request.kept {
+                printer.note(format_args!("kept in kiln's own store: {reason}"));
+            }
         }
-        Built { image_id: done.exported.image_id }
+        Built { exported: done.exported, aside }
     }))
 }
 
@@ -90,7 +107,8 @@ pub(crate) async fn graphs(
     printer: &Printer,
 ) -> Result<Ended<Vec<Definition>>> {
     let work = async |session: &Session<'_>| session.graphs();
-    with_session(&request, (mode, None), (settings, printer), work).await
+    let graphs = with_session(&request, (mode, None), (settings, printer), work).await?;
+    Ok(graphs.map(|(graphs, _)| graphs))
 }
 
 /// What sees a build in some work's result, where the history is to have it.
@@ -103,7 +121,7 @@ async fn with_session<T>(
     (mode, done): (ProgressMode, Recorded<T>),
     (settings, printer): (&Settings, &Printer),
     work: impl AsyncFnOnce(&Session<'_>) -> Result<T, Failure>,
-) -> Result<Ended<T>> {
+) -> Result<Ended<(T, Aside)>> {
     let store = settings.store()?;
     let input = tokio::task::block_in_place(|| Input::local(request, &store))?;
     let directory = input.as_ref().and_then(|input| input.directory.as_deref());
@@ -137,7 +155,10 @@ async fn with_session<T>(
         progress::warnings(printer, &warnings, dockerfile);
     }
     match outcome {
-        Ok(value) => Ok(Ok(value)),
+        Ok(value) => {
+            let dockerfile = input.map(|input| input.dockerfile).unwrap_or_default();
+            Ok(Ok((value, Aside { warnings, dockerfile, id: seen.id() })))
+        }
         Err(failure) => {
             let is_cut = progress::failure(printer, &failure, dockerfile);
             if is_cut && !progress::shows_everything(mode) {

@@ -1,11 +1,13 @@
 //! What is done with what was built.
 
 use std::error::Error;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use kiln_exporter::{
-    BlobFetcher, ExportContext, ExportRequest, Exported, Output, OutputKind, Progress, Remote,
+    Annotations, BlobFetcher, EngineChoice, ExportContext, ExportRequest, Exported, Output,
+    OutputKind, Progress, Remote,
 };
 use kiln_oci::Reference;
 use kiln_solver::{Event, EventSender, VertexId};
@@ -16,17 +18,21 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::images::Step;
+use crate::commands::build::{BuildArguments, LOCAL_DELETE, Right};
 
 /// Makes out where the image goes: where the arguments say, else into the store.
-pub(super) fn resolve(texts: &[String], tags: &[Reference], push: bool) -> Result<Vec<Output>> {
-    let mut outputs =
-        texts.iter().map(|text| Output::parse(text)).collect::<Result<Vec<_>, _>>()?;
-    if push {
+pub(super) fn resolve(arguments: &BuildArguments, tags: &[Reference]) -> Result<Vec<Output>> {
+    let texts = arguments.outputs.iter().filter(|text| !text.is_empty());
+    let mut outputs = texts.map(|text| Output::parse(text)).collect::<Result<Vec<_>, _>>()?;
+    if arguments.push {
         let goes_there = |it: &Output| matches!(it.kind, OutputKind::Image | OutputKind::Registry);
         if !outputs.iter().any(goes_there) {
             outputs.push(Output::new(OutputKind::Registry));
         }
         outputs.iter_mut().filter(|it| goes_there(it)).for_each(|output| output.push = true);
+    }
+    if arguments.load && !outputs.iter().any(|it| matches!(it.kind, OutputKind::Load(_))) {
+        outputs.push(Output::new(OutputKind::Load(EngineChoice::default())));
     }
     if outputs.is_empty() {
         outputs.push(Output::new(OutputKind::Image));
@@ -39,7 +45,57 @@ pub(super) fn resolve(texts: &[String], tags: &[Reference], push: bool) -> Resul
         }
         output.check_names()?;
     }
+    annotate(&mut outputs, &arguments.annotations)?;
+    if arguments.iidfile.is_some() && outputs.iter().any(Output::is_files) {
+        bail!("local and tar exporters are incompatible with image ID file");
+    }
+    if !arguments.allow.contains(&Right::LocalDelete) {
+        outputs.iter().try_for_each(check_deletion)?;
+    }
     Ok(outputs)
+}
+
+/// Says of every image what is typed after `--annotation`.
+fn annotate(outputs: &mut [Output], texts: &[String]) -> Result<()> {
+    let mut annotations = Annotations::default();
+    for text in texts.iter().filter(|text| !text.is_empty()) {
+        annotations.add(text)?;
+    }
+    if annotations.is_empty() {
+        return Ok(());
+    }
+    if !outputs.iter().any(Output::is_image) {
+        bail!("--annotation is for images, and no output is one");
+    }
+    for output in outputs.iter_mut().filter(|output| output.is_image()) {
+        output.annotations.extend(&annotations);
+    }
+    Ok(())
+}
+
+/// Refuses to remove files that don't lie below the working directory.
+fn check_deletion(output: &Output) -> Result<()> {
+    let OutputKind::Local { dest, delete: true, .. } = &output.kind else { return Ok(()) };
+    let working = std::env::current_dir().and_then(std::fs::canonicalize);
+    let working = working.context("find the working directory")?;
+    // What isn't there yet is where its parent is.
+    let mut real = std::path::absolute(dest)?;
+    let mut rest = PathBuf::new();
+    let found = loop {
+        if let Ok(found) = std::fs::canonicalize(&real) {
+            break found.join(rest);
+        }
+        let Some(name) = real.file_name() else { break real };
+        rest = Path::new(name).join(rest);
+        real.pop();
+    };
+    if found == working || !found.starts_with(&working) {
+        bail!(
+            "local output mode=delete for destination {:?} requires --allow={LOCAL_DELETE}",
+            dest.display().to_string()
+        );
+    }
+    Ok(())
 }
 
 /// What an export works with.

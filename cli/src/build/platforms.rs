@@ -1,7 +1,7 @@
 //! The platforms to build for: `--platform`.
 
-use anyhow::{Context, Result, bail};
-use kiln_exporter::{Output, OutputKind};
+use anyhow::{Context, Result};
+use kiln_exporter::Output;
 use kiln_oci::Platform;
 
 /// What stands for this machine's own platform.
@@ -31,12 +31,8 @@ pub(crate) fn platform(text: &str) -> Result<Platform> {
 
 /// Refuses outputs that can't hold several platforms, before anything is built for them.
 pub(super) fn check_outputs(platforms: &[Platform], outputs: &[Output]) -> Result<()> {
-    let is_docker = |output: &Output| matches!(output.kind, OutputKind::Docker { .. });
-    if platforms.len() > 1 && outputs.iter().any(is_docker) {
-        bail!(
-            "docker exporter does not currently support exporting manifest lists: use type=oci, or \
-             build for one platform"
-        );
+    if platforms.len() > 1 {
+        outputs.iter().try_for_each(|output| output.check_platforms(platforms, true))?;
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
-use kiln_exporter::Output;
+use kiln_exporter::{Compression, Output, OutputKind};
 use kiln_frontend::ProcessLimits;
 use kiln_oci::{Platform, Reference};
 use kiln_worker::sandbox::cgroup::Limits;
@@ -16,6 +16,7 @@ use super::on_error::{self, OnError};
 use super::places::{self, ContextPlace, DockerfilePlace};
 use super::{output, platforms, resources, secrets, ssh, values};
 use crate::commands::build::{BuildArguments, Network, Right};
+use crate::engines::{self, Taker};
 use crate::limits;
 
 /// The name by which a graph refers to the main context.
@@ -68,6 +69,8 @@ pub(crate) struct BuildRequest {
     pub(super) no_cache: Option<Vec<String>>,
     /// Where the image goes.
     pub(super) outputs: Vec<Output>,
+    /// Why images that were to be loaded are kept here.
+    pub(super) kept: Option<String>,
     /// What happens when a step fails.
     pub(super) on_error: OnError,
 }
@@ -81,16 +84,16 @@ impl BuildRequest {
     /// Makes out what was asked for.
     pub(crate) fn resolve(arguments: BuildArguments) -> Result<Self> {
         let context = places::context_place(&arguments.context)?;
+        let tags = arguments.tags.iter().map(|tag| parse_tag(tag)).collect::<Result<Vec<_>>>()?;
+        let outputs = output::resolve(&arguments, &tags)?;
         let dockerfile = places::dockerfile_place(arguments.file, &context)?;
         on_error::check(arguments.on_error, &context, &dockerfile)?;
-        let tags = arguments.tags.iter().map(|tag| parse_tag(tag)).collect::<Result<Vec<_>>>()?;
         let named = NamedContexts::new(&arguments.build_contexts, &context)?;
         let no_cache = match (arguments.no_cache, arguments.no_cache_filter) {
             (true, _) => Some(Vec::new()),
             (false, stages) => (!stages.is_empty()).then_some(stages),
         };
         let platforms = platforms::platforms(&arguments.platforms)?;
-        let outputs = output::resolve(&arguments.outputs, &tags, arguments.push)?;
         platforms::check_outputs(&platforms, &outputs)?;
         Ok(Self {
             context,
@@ -128,8 +131,29 @@ impl BuildRequest {
             secrets: secrets::secrets(&arguments.secrets)?,
             agents: ssh::agents(&arguments.agents)?,
             no_cache,
+            kept: None,
             on_error: arguments.on_error,
         })
+    }
+
+    /// Looks for who is to take images that are to be loaded.
+    pub(crate) async fn find_engines(&mut self) -> Result<()> {
+        for output in &mut self.outputs {
+            let OutputKind::Load(choice) = &output.kind else { continue };
+            match engines::find(choice).await? {
+                Taker::Store(reason) => {
+                    output.kind = OutputKind::Image;
+                    self.kept = reason;
+                }
+                Taker::Engine(engine) => {
+                    if !engine.keeps_blobs() && !output.is_packing_given {
+                        output.packing.compression = Compression::Uncompressed;
+                    }
+                    output.kind = OutputKind::Engine(engine);
+                }
+            }
+        }
+        platforms::check_outputs(&self.platforms, &self.outputs)
     }
 
     /// Returns the names that images are to have.

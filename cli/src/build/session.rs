@@ -86,6 +86,7 @@ impl Session<'_> {
     pub(super) async fn run(&self) -> Result<Done, Failure> {
         let Tools { store, resolver, worker, .. } = self.tools;
         let lowered = self.lower()?;
+        self.check_outputs(&lowered)?;
         // An image without files needs no graph.
         let with_files = lowered.iter().filter(|(_, lowered)| lowered.edge.is_some());
         let graphs: Vec<Definition> = with_files.map(|(_, lowered)| lowered.definition()).collect();
@@ -113,6 +114,23 @@ impl Session<'_> {
             self.events.send(Event::Warning { id: None, message: format!("{error:#}") });
         }
         Ok(Done { exported, steps, cached })
+    }
+
+    /// Refuses what can't be written of these images, before anything is built for it.
+    fn check_outputs(&self, lowered: &[(Platform, Lowered)]) -> Result<(), Failure> {
+        let platforms: Vec<Platform> = lowered.iter().map(|(it, _)| it.clone()).collect();
+        let is_index = platforms.len() > 1 || lowered.iter().any(|(_, it)| it.multi_platform);
+        let check = |output: &kiln_exporter::Output| output.check_platforms(&platforms, is_index);
+        let epoch = lowered.iter().find_map(|(_, it)| it.epoch);
+        let is_vain = |output: &kiln_exporter::Output| {
+            output.rewrite_timestamp && output.epoch.or(epoch).is_none()
+        };
+        if self.request.outputs.iter().any(is_vain) {
+            let message = "rewrite-timestamp is specified, but no source-date-epoch was found";
+            self.events.send(Event::Warning { id: None, message: message.to_owned() });
+        }
+        let checked = self.request.outputs.iter().try_for_each(check);
+        checked.map_err(|error| Failure::Other(error.into()))
     }
 
     /// Lowers, and returns the graph of each platform.

@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 
 use anyhow::{Result, bail};
 
+/// The argument that says which time is the latest that an image may tell.
+const EPOCH: &str = "SOURCE_DATE_EPOCH";
+
 /// Makes out build arguments.
 pub(super) fn build_args(texts: &[String]) -> Result<BTreeMap<String, String>> {
     let mut arguments = BTreeMap::new();
@@ -19,6 +22,13 @@ pub(super) fn build_args(texts: &[String]) -> Result<BTreeMap<String, String>> {
         if let Some(value) = value {
             arguments.insert(name.to_owned(), value);
         }
+    }
+    // As buildx does: the one variable that need not be named.
+    if !texts.iter().any(|text| text.split('=').next() == Some(EPOCH))
+        && let Ok(epoch) = std::env::var(EPOCH)
+        && !epoch.is_empty()
+    {
+        arguments.insert(EPOCH.to_owned(), epoch);
     }
     Ok(arguments)
 }

@@ -46,7 +46,11 @@ pub(crate) struct BuildArguments {
     /// Label of the image
     #[arg(long = "label", value_name = "NAME=VALUE")]
     pub(crate) labels: Vec<String>,
-    /// Where the image goes: type=image|registry|oci|docker|local|tar[,dest=PATH][,…], or a directory; `-`
+    /// Annotation of the image's manifest, or of others: `index,manifest[linux/arm64]:KEY=VALUE`,
+    /// manifest-descriptor, index-descriptor
+    #[arg(long = "annotation", value_name = "[PLACES:]KEY=VALUE")]
+    pub(crate) annotations: Vec<String>,
+    /// Where the image goes: type=image|registry|oci|docker|local|tar|cacheonly[,dest=PATH][,…], or a directory; `-`
     /// writes a tar of the files to standard output
     #[arg(short, long = "output", value_name = "OUTPUT")]
     pub(crate) outputs: Vec<String>,
@@ -54,6 +58,10 @@ pub(crate) struct BuildArguments {
     /// what --output=type=image makes
     #[arg(long)]
     pub(crate) push: bool,
+    /// Load the image into the Docker engine, podman or containerd, whichever is there, else keep it
+    /// in the local store: --output=type=docker
+    #[arg(long)]
+    pub(crate) load: bool,
     /// Ask the registries for all images that the Dockerfile names, whether they are in the store or
     /// not; by default an image of the store comes before the registry's
     #[arg(long)]
@@ -93,10 +101,10 @@ pub(crate) struct BuildArguments {
     pub(crate) agents: Vec<String>,
     /// Write the build graph to a file, `-` for standard output, and build nothing; of several
     /// platforms each gets a file of its own, as `FILE.linux_arm64`
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["outputs", "push", "iidfile"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["outputs", "push", "load", "iidfile"])]
     pub(crate) dump_llb: Option<PathBuf>,
     /// Run the build checks and build nothing; the same as --call=check
-    #[arg(long, conflicts_with_all = ["call", "dump_llb", "outputs", "push", "iidfile"])]
+    #[arg(long, conflicts_with_all = ["call", "dump_llb", "outputs", "push", "load", "iidfile"])]
     pub(crate) check: bool,
     /// What is asked of the Dockerfile: build, check (or lint), outline (what the target can be
     /// given), targets; `,format=json` for programs
@@ -106,7 +114,7 @@ pub(crate) struct BuildArguments {
         default_value = "build",
         hide_default_value = true
     )]
-    #[arg(conflicts_with_all = ["dump_llb", "outputs", "push", "iidfile"])]
+    #[arg(conflicts_with_all = ["dump_llb", "outputs", "push", "load", "iidfile"])]
     pub(crate) call: Call,
     /// Run every step, whether its result is known or not
     #[arg(long)]
@@ -127,6 +135,9 @@ pub(crate) struct BuildArguments {
     /// Write the image ID to a file
     #[arg(long, value_name = "FILE")]
     pub(crate) iidfile: Option<PathBuf>,
+    /// Write digests, names and what else is known of the image to a file, as JSON
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["dump_llb", "check", "call"])]
+    pub(crate) metadata_file: Option<PathBuf>,
 }
 
 impl BuildArguments {
@@ -158,7 +169,13 @@ pub(crate) enum Right {
     /// RUN --security=insecure, by which a step can take the machine over
     #[value(name = SECURITY_INSECURE)]
     SecurityInsecure,
+    /// --output=type=local,mode=delete outside of the working directory
+    #[value(name = LOCAL_DELETE)]
+    LocalDelete,
 }
+
+/// What lets an output remove files outside of the working directory.
+pub(crate) const LOCAL_DELETE: &str = "buildx.local.delete";
 
 /// How progress is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -181,16 +198,17 @@ pub(crate) async fn run(
 ) -> Result<ExitCode> {
     let quiet = arguments.quiet;
     let progress = if quiet { ProgressMode::Quiet } else { arguments.progress };
-    let iidfile = arguments.iidfile.clone();
+    let (iidfile, metadata_file) = (arguments.iidfile.clone(), arguments.metadata_file.clone());
     let dump = arguments.dump_llb.clone();
     let call = if arguments.check { Call::CHECK } else { arguments.call };
-    let request = BuildRequest::resolve(arguments)?;
+    let mut request = BuildRequest::resolve(arguments)?;
     if call != Call::BUILD {
         return build::call(request, call, progress, (settings, printer)).await;
     }
     if let Some(path) = dump {
         return dump_graphs(&path, request, progress, (settings, printer)).await;
     }
+    request.find_engines().await?;
     if let Some(path) = &iidfile {
         // The file of an earlier build must not pass for this one's.
         match std::fs::remove_file(path) {
@@ -202,7 +220,10 @@ pub(crate) async fn run(
         Ok(built) => built,
         Err(code) => return Ok(code),
     };
-    let Some(id) = built.image_id else { return Ok(ExitCode::SUCCESS) };
+    if let Some(path) = &metadata_file {
+        built.write_metadata(path)?;
+    }
+    let Some(id) = built.exported.image_id else { return Ok(ExitCode::SUCCESS) };
     if let Some(path) = &iidfile {
         std::fs::write(path, id.to_string())
             .with_context(|| format!("write {}", path.display()))?;

@@ -99,6 +99,11 @@ impl Recording {
 }
 
 impl Recorded {
+    /// Returns the build's ID.
+    pub(crate) fn id(&self) -> &str {
+        &self.recorder.row.id
+    }
+
     /// Returns the command that shows what a step has printed.
     pub(crate) fn logs_command(&self, id: VertexId) -> Option<String> {
         let number = self.recorder.number(id)?;

@@ -25,4 +25,7 @@ pub(crate) fn summary(printer: &Printer, done: &Done, elapsed: Duration) {
     for name in &done.exported.names {
         printer.note(format_args!("named {name}"));
     }
+    for told in &done.exported.told {
+        printer.note(told);
+    }
 }

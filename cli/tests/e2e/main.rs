@@ -1,6 +1,7 @@
 //! kiln as a user drives it, judged by real peers where there are any.
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
+mod annotations;
 mod build;
 mod builds;
 mod call;
@@ -16,6 +17,7 @@ mod images;
 mod isolation;
 mod limits;
 mod llb;
+mod load;
 mod login;
 mod logs;
 mod network;
@@ -29,6 +31,7 @@ mod push;
 mod refusals;
 mod registry;
 mod repository;
+mod rewrite;
 mod rootless;
 mod run;
 mod soak;

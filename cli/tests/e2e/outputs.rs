@@ -80,6 +80,74 @@ fn files_go_to_a_directory_and_a_tar() {
 }
 
 #[test]
+fn several_outputs_are_written_by_one_build() {
+    let needs = [Need::Root, Need::Program("skopeo"), Need::Program("umoci")];
+    if skip("several_outputs_are_written_by_one_build", &needs) {
+        return;
+    }
+    let kiln = kiln();
+    kiln.write("local/stale/file", "of an earlier build");
+    let oci = "type=oci,tar=false,dest=layout,compression=zstd,compression-level=1,name=x:1";
+    let outputs = [
+        oci,
+        "type=docker,dest=docker.tar,oci-mediatypes=false,name=example/x:2",
+        "type=docker,tar=false,dest=docker",
+        "type=local,dest=local,mode=delete",
+        "type=tar,dest=files.tar,source-date-epoch=77",
+        "type=cacheonly",
+    ];
+    let outputs: Vec<&str> = outputs.iter().flat_map(|output| ["--output", *output]).collect();
+    kiln.build_text(DOCKERFILE, &outputs).success();
+    let at = |name: &str| kiln.path(name).display().to_string();
+    let skopeo = |arguments: &[&str]| run(Command::new("skopeo").args(arguments)).success();
+    let copy = ["copy", "--insecure-policy"];
+    for (image, copied) in [
+        (format!("oci:{}:1", at("layout")), format!("dir:{}", at("one"))),
+        (format!("docker-archive:{}:example/x:2", at("docker.tar")), format!("dir:{}", at("two"))),
+        (format!("oci:{}", at("docker")), format!("oci:{}:three", at("unpacked"))),
+    ] {
+        skopeo(&[&copy[..], &[&image, &copied]].concat());
+        let config = skopeo(&["inspect", "--config", &image]);
+        assert!(config.contains("cat"), "{config}");
+    }
+    let manifest = std::fs::read_to_string(kiln.path("one/manifest.json")).unwrap();
+    // The base comes as it was, what is new as it was asked for.
+    assert!(manifest.contains("layer.v1.tar+zstd"), "{manifest}");
+    let image = format!("{}:three", at("unpacked"));
+    run(Command::new("umoci").args(["unpack", "--image", &image]).arg(kiln.path("b"))).success();
+    assert_eq!(std::fs::read_to_string(kiln.path("b/rootfs/d/x")).unwrap(), "x\n");
+    assert!(kiln.path("docker/manifest.json").exists());
+    assert!(kiln.path("local/d/x").exists() && !kiln.path("local/stale").exists());
+    let listing = run(Command::new("tar").args(["-tvf", &at("files.tar"), "--utc"])).success();
+    assert!(listing.lines().all(|line| line.contains("1970-01-01 00:01")), "{listing}");
+    assert_eq!(kiln.run(&["images", "-q"]).success(), "");
+
+    // Nothing outside of the working directory is removed unless that is allowed.
+    let outside = tempfile::tempdir().unwrap();
+    std::fs::write(outside.path().join("mine"), "").unwrap();
+    for dest in [outside.path().to_str().unwrap(), "."] {
+        let output = format!("type=local,dest={dest},mode=delete");
+        let error = kiln.build_text(DOCKERFILE, &["--output", &output]).failure();
+        assert!(error.contains("requires --allow=buildx.local.delete"), "{error}");
+    }
+    assert!(outside.path().join("mine").exists());
+    let output = format!("type=local,dest={},mode=delete", outside.path().display());
+    let allowed = ["--output", &output, "--allow", "buildx.local.delete"];
+    kiln.build_text(DOCKERFILE, &allowed).success();
+    assert!(!outside.path().join("mine").exists() && outside.path().join("d/x").exists());
+
+    // Built for the cache alone: there is nothing but what the next build finds.
+    let only = "FROM base\nRUN echo only > /only\n";
+    let built = kiln.build_text(only, &["--output", "type=cacheonly", "--iidfile", "iid"]);
+    assert!(!built.stderr.contains("exporting manifest"), "{}", built.stderr);
+    built.success();
+    assert!(!kiln.path("iid").exists());
+    let again = kiln.build_text(only, &["-t", "only"]);
+    assert!(again.stderr.contains("all cached"), "{}", again.stderr);
+    again.success();
+}
+
+#[test]
 fn the_same_build_gives_the_same_bytes() {
     if skip("the_same_build_gives_the_same_bytes", &[Need::Root]) {
         return;

@@ -172,19 +172,34 @@ fn four_platforms_are_one_index_for_everybody() {
     let kiln = kiln();
     let archive = kiln.path("four.tar");
     let output = format!("type=oci,dest={}", archive.display());
-    let built = kiln
-        .build_text(CROSS, &["--platform", FOUR, "-o", &output, "-o", "type=image", "-t", "four"]);
+    let registry = DockerRegistry::start();
+    let name = format!("{}/four:1", registry.address());
+    let pushing = format!("type=registry,name={name}");
+    let outputs = ["-o", &output, "-o", &pushing, "--platform", FOUR];
+    let built = kiln.build_text(CROSS, &outputs);
     let progress = built.stderr.clone();
     built.success();
+    // What doesn't depend on the target runs once, what does once for each.
     assert_eq!(progress.matches("] RUN head").count(), 1, "{progress}");
+    assert_eq!(progress.matches("] RUN echo").count(), 4, "{progress}");
     let image = format!("oci-archive:{}", archive.display());
     assert_eq!(platforms(&raw(&image)).join(","), FOUR);
+    let pushed = format!("docker://{name}");
+    assert_eq!(raw(&pushed), raw(&image));
+    let log = registry.take_log();
+    let sent = |what: &str| {
+        let is_sent = |line: &&String| line.starts_with("PUT ") && line.contains(what);
+        log.iter().filter(is_sent).count()
+    };
+    assert_eq!((sent("/four/manifests/1 "), sent("/four/manifests/")), (1, 5), "{log:#?}");
+    kiln.build_text(CROSS, &["--platform", FOUR, "-t", "four"]).success();
 
-    let registry = DockerRegistry::start();
-    let pushed = format!("docker://{}/four:1", registry.address());
-    let copy = ["copy", "--all", "--insecure-policy", "--dest-tls-verify=false", &image, &pushed];
+    // Everybody else can copy it, all of it.
+    let copied = format!("docker://{}/copied:1", registry.address());
+    let verify = ["--src-tls-verify=false", "--dest-tls-verify=false"];
+    let copy = ["copy", "--all", "--insecure-policy", verify[0], verify[1], &pushed, &copied];
     run(Command::new("skopeo").args(copy)).success();
-    assert_eq!(platforms(&raw(&pushed)).join(","), FOUR);
+    assert_eq!(raw(&copied), raw(&pushed));
 
     // Each takes what was built for it, of the registry's image and of the store's. Version 7 runs
     // what was built for 6.

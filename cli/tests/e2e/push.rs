@@ -145,6 +145,64 @@ fn a_base_that_nobody_runs_in_stays_where_it_is() {
 }
 
 #[test]
+fn a_base_of_several_platforms_stays_where_it_is() {
+    if skip("a_base_of_several_platforms_stays_where_it_is", &NEEDS) {
+        return;
+    }
+    let registry = DockerRegistry::start();
+    let base = format!("{}/base", registry.address());
+    let platforms = ["--platform", "linux/amd64,linux/arm64,linux/s390x"];
+    let text = "FROM scratch\nARG TARGETARCH\nCOPY Dockerfile /$TARGETARCH\n";
+    kiln().build_text(text, &[platforms[0], platforms[1], "-t", &base, "--push"]).success();
+
+    let kiln = kiln();
+    registry.take_log();
+    let derived = format!("{}/team/derived:1", registry.address());
+    // A second output that keeps nothing changes nothing.
+    let arguments = ["-t", &derived, "--push", "-o", "type=registry", "-o", "type=cacheonly"];
+    let text = format!("FROM {base}\nLABEL a=b\n");
+    kiln.build_text(&text, &[&platforms[..], &arguments].concat()).success();
+    let log = registry.take_log();
+    assert_eq!(downloads(&log), 3, "the configs of the base: {log:#?}");
+    assert_eq!(uploads(&log), 3, "the configs: {log:#?}");
+    let mounted = |line: &&String| line.starts_with("POST ") && line.ends_with(" 201");
+    assert_eq!(log.iter().filter(mounted).count(), 3, "{log:#?}");
+    let blobs = blobs(&kiln);
+    let is_layer = |bytes: &Vec<u8>| bytes.starts_with(&[0x1f, 0x8b]);
+    assert!(!blobs.values().any(is_layer), "no layer has come here");
+
+    // In the base's own repository nothing has to be mounted. A registry that mounts nothing gets
+    // what it lacks, and what it has isn't fetched.
+    let own = format!("{base}:own");
+    kiln.build_text(&text, &[platforms[0], platforms[1], "-t", &own, "--push"]).success();
+    let log = registry.take_log();
+    assert_eq!((downloads(&log), uploads(&log)), (0, 0), "the configs are mounted: {log:#?}");
+    fake_registry_without_mounts();
+}
+
+/// Pushes on a base of the fake registry, which mounts nothing: to the repository that has it, and to
+/// another.
+fn fake_registry_without_mounts() {
+    let registry = FakeRegistry::start();
+    let base = format!("{}/base", registry.address());
+    kiln().build_text("FROM base\n", &["-t", &base, "--push"]).success();
+    registry.switch(|switches| switches.no_mounts = true);
+    let kiln = kiln();
+    let text = format!("FROM {base}\nLABEL a=b\n");
+    let fetched = |name: &str| {
+        registry.take_requests();
+        kiln.build_text(&text, &["-t", name, "--push"]).success();
+        let requests = registry.take_requests();
+        let is_blob = |request: &&kiln_testkit::fake_registry::Request| {
+            request.method == "GET" && request.path.contains("/blobs/sha256:")
+        };
+        requests.iter().filter(is_blob).count()
+    };
+    assert_eq!(fetched(&format!("{base}:derived")), 1, "the config of the base");
+    assert_eq!(fetched(&format!("{}/other", registry.address())), 1, "the layer");
+}
+
+#[test]
 fn outputs_are_pushed_as_buildx_does() {
     if skip("outputs_are_pushed_as_buildx_does", &NEEDS) {
         return;

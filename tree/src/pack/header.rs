@@ -130,7 +130,7 @@ fn fitting(value: u64, largest: u64) -> u64 {
 }
 
 /// Appends a PAX record: its length in decimal, which counts itself, the key and the value.
-fn record(out: &mut Vec<u8>, key: &str, value: &[u8]) {
+pub(crate) fn record(out: &mut Vec<u8>, key: &str, value: &[u8]) {
     let rest = key.len() + value.len() + 3;
     let mut length = rest + 1;
     while rest + length.to_string().len() != length {
@@ -178,7 +178,7 @@ fn text(field: &mut [u8], value: &[u8]) {
 }
 
 /// Fills a field with octal digits and a NUL.
-fn octal(field: &mut [u8], mut value: u64) {
+pub(crate) fn octal(field: &mut [u8], mut value: u64) {
     for place in field.iter_mut().rev().skip(1) {
         *place = b'0' + (value & 7) as u8;
         value >>= 3;

@@ -115,7 +115,7 @@ fn bounded(name: Vec<u8>) -> io::Result<Vec<u8>> {
 }
 
 /// Splits off a PAX record: its length in decimal digits, a space, key, `=`, value, line feed.
-fn record(data: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
+pub(crate) fn record(data: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let space = data.iter().take(20).position(|byte| *byte == b' ')?;
     let length = usize::try_from(number(&data[..space]).ok()?).ok()?;
     if length <= space || length > data.len() {
@@ -162,7 +162,7 @@ pub(crate) fn number(digits: &[u8]) -> io::Result<u64> {
 }
 
 /// Parses seconds with a fraction, as `-1.5`.
-fn time(text: &[u8]) -> io::Result<Timestamp> {
+pub(crate) fn time(text: &[u8]) -> io::Result<Timestamp> {
     let (negative, text) = match text.strip_prefix(b"-") {
         Some(text) => (true, text),
         None => (false, text),

@@ -56,7 +56,7 @@ pub(crate) fn unsigned(what: &str, field: &[u8]) -> io::Result<u64> {
 }
 
 /// Decodes a number: octal digits between spaces up to a NUL, nothing for 0, or GNU's base 256.
-pub(super) fn numeric(field: &[u8]) -> Option<i64> {
+pub(crate) fn numeric(field: &[u8]) -> Option<i64> {
     let (first, rest) = field.split_first()?;
     if first & 0x80 != 0 {
         // Bit 6 is the sign.

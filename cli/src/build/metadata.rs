@@ -1,0 +1,132 @@
+//! What `--metadata-file` holds: what buildx writes there.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use kiln_frontend::Warning;
+use serde_json::{Map, Value, json};
+
+use super::{Aside, Built};
+
+/// Asks for warnings, as buildx is asked for them.
+const WARNINGS: &str = "BUILDX_METADATA_WARNINGS";
+
+impl Built {
+    /// Writes what is known of the build as JSON; the file appears whole.
+    pub(crate) fn write_metadata(&self, path: &Path) -> Result<()> {
+        let asked = std::env::var(WARNINGS).unwrap_or_default();
+        let with_warnings = ["1", "t", "true"].contains(&asked.to_lowercase().as_str());
+        let mut text = serde_json::to_vec_pretty(&self.metadata(with_warnings))?;
+        text.push(b'\n');
+        let failed = || format!("write the metadata to {}", path.display());
+        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let is_special = std::fs::metadata(path).is_ok_and(|found| !found.is_file());
+        if is_special {
+            return std::fs::write(path, text).with_context(failed);
+        }
+        let mut temporary = path.file_name().with_context(failed)?.to_owned();
+        temporary.push(format!(".kiln-{}", std::process::id()));
+        let temporary = directory.unwrap_or(Path::new(".")).join(temporary);
+        let written = std::fs::write(&temporary, text);
+        let written = written.and_then(|()| std::fs::rename(&temporary, path));
+        if written.is_err() {
+            // There may be none.
+            let _ = std::fs::remove_file(&temporary);
+        }
+        written.with_context(failed)
+    }
+
+    fn metadata(&self, with_warnings: bool) -> Value {
+        let (exported, aside) = (&self.exported, &self.aside);
+        let mut metadata = Map::new();
+        let mut put = |key: &str, value: Option<Value>| {
+            if let Some(value) = value {
+                metadata.insert(key.to_owned(), value);
+            }
+        };
+        // Builder, node and build: there is one of either.
+        put("buildx.build.ref", aside.id.as_ref().map(|id| format!("kiln/kiln/{id}").into()));
+        put("containerimage.config.digest", exported.config.map(|it| it.to_string().into()));
+        put("containerimage.descriptor", exported.descriptor.clone());
+        put("containerimage.digest", exported.manifest.map(|it| it.to_string().into()));
+        let names = (!exported.names.is_empty()).then(|| exported.names.join(",").into());
+        put("image.name", names);
+        if with_warnings && !aside.warnings.is_empty() {
+            put("buildx.build.warnings", Some(warnings(aside)));
+        }
+        Value::Object(metadata)
+    }
+}
+
+/// Returns what the build checks have found, as BuildKit's client writes it.
+fn warnings(aside: &Aside) -> Value {
+    let dockerfile = &aside.dockerfile;
+    let source = json!({
+        "filename": dockerfile.name,
+        "data": STANDARD.encode(&dockerfile.text),
+        "language": "Dockerfile",
+    });
+    let one = |warning: &Warning| {
+        let short = format!("{}: {}", warning.rule, warning.message);
+        let place = |line: u32| json!({"line": line});
+        let range = warning.spans.iter();
+        let range = range.map(|span| json!({"start": place(span.start), "end": place(span.end)}));
+        json!({
+            "level": 1,
+            "short": STANDARD.encode(short),
+            "detail": [STANDARD.encode(warning.description)],
+            "url": warning.url,
+            "sourceInfo": source,
+            "range": range.collect::<Vec<_>>(),
+        })
+    };
+    aside.warnings.iter().map(one).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use kiln_exporter::Exported;
+
+    use super::*;
+
+    #[test]
+    fn metadata_is_what_buildx_writes() {
+        let digest = kiln_oci::Digest::of(b"x");
+        let exported = Exported {
+            config: Some(digest),
+            manifest: Some(digest),
+            descriptor: Some(json!({"size": 7})),
+            names: vec!["docker.io/library/a:1".to_owned(), "h:5/b:2".to_owned()],
+            ..Exported::default()
+        };
+        let warning = Warning {
+            rule: "Rule",
+            description: "about it",
+            url: "https://x",
+            message: "wrong".to_owned(),
+            spans: vec![kiln_frontend::Span::line(3)],
+        };
+        let aside = Aside {
+            warnings: vec![warning],
+            dockerfile: super::super::Dockerfile::default(),
+            id: Some("abc".to_owned()),
+        };
+        let built = Built { exported, aside };
+        let metadata = built.metadata(false);
+        assert_eq!(
+            metadata,
+            json!({
+                "buildx.build.ref": "kiln/kiln/abc",
+                "containerimage.config.digest": digest.to_string(),
+                "containerimage.descriptor": {"size": 7},
+                "containerimage.digest": digest.to_string(),
+                "image.name": "docker.io/library/a:1,h:5/b:2",
+            })
+        );
+        let warnings = &built.metadata(true)["buildx.build.warnings"];
+        assert_eq!(warnings[0]["short"], STANDARD.encode("Rule: wrong"));
+        assert_eq!(warnings[0]["range"][0]["end"]["line"], 3);
+    }
+}

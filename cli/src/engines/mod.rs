@@ -1,0 +1,101 @@
+//! Who runs images on this machine: `--load`.
+//!
+//! The first of these that is there: the Docker engine that docker's own client would speak to,
+//! podman, containerd. Where none is, images stay in kiln's own store, from which `kiln run` takes
+//! them. An engine that somebody has named has to be there.
+
+mod docker_host;
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow, bail};
+use kiln_exporter::{DockerEngine, Engine, EngineChoice};
+use kiln_tree::Ids;
+
+use docker_host::DockerHost;
+
+/// Where containerd listens, and which namespace its users have.
+const CONTAINERD: (&str, &str) = ("/run/containerd/containerd.sock", "default");
+
+/// Who takes an image.
+#[derive(Debug)]
+pub(crate) enum Taker {
+    /// An engine.
+    Engine(Engine),
+    /// kiln itself; why, where nobody has said so.
+    Store(Option<String>),
+}
+
+/// Looks for who is to take an image.
+///
+/// # Errors
+/// Fails where that is somebody who was named, and isn't there.
+pub(crate) async fn find(choice: &EngineChoice) -> Result<Taker> {
+    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    let host = || docker_host::find(choice.context.as_deref(), &variable);
+    match choice.engine.as_deref() {
+        Some("docker") => docker(&host()?).await.map(Taker::Engine),
+        Some("podman") => podman().map(Taker::Engine),
+        Some("containerd") => containerd(&variable).map(Taker::Engine),
+        Some("kiln") => Ok(Taker::Store(None)),
+        _ => any(&host()?, &variable).await,
+    }
+}
+
+/// Takes whoever is there.
+async fn any(host: &DockerHost, variable: &impl Fn(&str) -> Option<OsString>) -> Result<Taker> {
+    let mut reason = "no Docker engine, podman or containerd was found".to_owned();
+    match docker(host).await {
+        Ok(engine) => return Ok(Taker::Engine(engine)),
+        Err(error) if host.is_named => return Err(error),
+        Err(error) if host.is_there() => reason = format!("{error:#}"),
+        Err(_) => {}
+    }
+    if let Ok(engine) = podman().or_else(|_| containerd(variable)) {
+        return Ok(Taker::Engine(engine));
+    }
+    Ok(Taker::Store(Some(reason)))
+}
+
+async fn docker(host: &DockerHost) -> Result<Engine> {
+    let address = host.address.clone();
+    let failed = || format!("speak to the Docker engine at {address}");
+    let engine = DockerEngine::connect(address.clone()).await.with_context(failed)?;
+    Ok(Engine::Docker(engine))
+}
+
+fn podman() -> Result<Engine> {
+    own_program("podman").map(|program| Engine::Podman { program })
+}
+
+fn containerd(variable: &impl Fn(&str) -> Option<OsString>) -> Result<Engine> {
+    let address = variable("CONTAINERD_ADDRESS").map_or_else(|| CONTAINERD.0.into(), PathBuf::from);
+    let namespace = variable("CONTAINERD_NAMESPACE").unwrap_or_else(|| CONTAINERD.1.into());
+    let no_text = |_| anyhow!("CONTAINERD_NAMESPACE is no text");
+    let namespace = namespace.into_string().map_err(no_text)?;
+    let program = own_program("ctr")?;
+    if !address.exists() {
+        bail!("containerd does not listen at {}", address.display());
+    }
+    Ok(Engine::Containerd { program, address, namespace })
+}
+
+/// Returns a program that keeps images for whoever runs it.
+fn own_program(name: &str) -> Result<PathBuf> {
+    if Ids::current().is_namespace() {
+        bail!(
+            "{name} would take kiln's root for its own user: run kiln as root, or save the image"
+        );
+    }
+    let search = std::env::var_os("PATH").unwrap_or_default();
+    let directories = std::env::split_paths(&search).chain(["/usr/sbin".into(), "/sbin".into()]);
+    find_in(name, directories).with_context(|| format!("there is no {name} on the path"))
+}
+
+fn find_in(name: &str, directories: impl Iterator<Item = PathBuf>) -> Option<PathBuf> {
+    directories
+        .filter(|directory| directory.is_absolute())
+        .map(|directory| directory.join(Path::new(name)))
+        .find(|program| program.is_file())
+}

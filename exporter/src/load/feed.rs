@@ -1,0 +1,90 @@
+//! An archive that is written on one thread and sent by another.
+
+use std::io::{self, Write};
+
+use bytes::Bytes;
+use kiln_store::Store;
+use tokio::sync::mpsc::{Receiver, Sender, channel};
+
+use crate::archive::{self, Files};
+use crate::progress::Progress;
+
+/// How many bytes are handed over at once.
+const PIECE: usize = 1 << 20;
+/// How many of those may wait.
+const WAITING: usize = 4;
+
+/// Counts what is written, and tells how far it is.
+pub(super) struct Metered<'a, W> {
+    sink: W,
+    name: &'a str,
+    progress: &'a dyn Progress,
+    written: u64,
+    total: u64,
+}
+
+impl<'a, W: Write> Metered<'a, W> {
+    pub(super) fn new(sink: W, total: u64, (name, progress): (&'a str, &'a dyn Progress)) -> Self {
+        Self { sink, name, progress, written: 0, total }
+    }
+}
+
+impl<W: Write> Write for Metered<'_, W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.progress.cancelled() {
+            return Err(io::Error::other("canceled"));
+        }
+        let count = self.sink.write(bytes)?;
+        self.written += count as u64;
+        self.progress.status(self.name, self.written, Some(self.total), false);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.sink.flush()
+    }
+}
+
+/// Writes into a channel.
+struct Feed(Sender<io::Result<Bytes>>);
+
+impl Write for Feed {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let gone = |_| io::Error::from(io::ErrorKind::BrokenPipe);
+        self.0.blocking_send(Ok(Bytes::copy_from_slice(bytes))).map_err(gone)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Lets `send` send the archive of these files, which is written meanwhile.
+pub(super) fn send<T>(
+    (files, store): (&Files, &Store),
+    progress: (&str, &dyn Progress),
+    send: impl FnOnce(reqwest::Body) -> T,
+) -> T {
+    let (sender, receiver) = channel(WAITING);
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            let failed = sender.clone();
+            let sink = Metered::new(Feed(sender), archive::size(files, store), progress);
+            let mut sink = io::BufWriter::with_capacity(PIECE, sink);
+            let written = archive::write_stream(files, &mut sink, store);
+            if let Err(error) = written.and_then(|()| sink.flush()) {
+                // A body that ends early mustn't look whole. Whoever has gone knows why.
+                let _ = failed.blocking_send(Err(error));
+            }
+        });
+        send(body(receiver))
+    })
+}
+
+fn body(receiver: Receiver<io::Result<Bytes>>) -> reqwest::Body {
+    let next = async |mut receiver: Receiver<io::Result<Bytes>>| {
+        receiver.recv().await.map(|piece| (piece, receiver))
+    };
+    reqwest::Body::wrap_stream(futures_util::stream::unfold(receiver, next))
+}

@@ -1,0 +1,57 @@
+//! Engines that take images by a program, on its standard input.
+
+use std::io::{self, BufWriter, Read, Write};
+use std::process::{Command, Stdio};
+
+use super::Failure;
+use super::feed::Metered;
+use crate::archive::{self, Files};
+use crate::error::Error;
+use crate::export::ExportContext;
+
+/// How much is written at once.
+const PIECE: usize = 1 << 20;
+/// Most bytes of what the program says that are read.
+const SAID: u64 = 64 << 10;
+
+/// Lets a program read the archive of these files.
+pub(super) fn load(
+    mut command: Command,
+    files: &Files,
+    (name, context): (&str, &ExportContext<'_>),
+) -> Result<(), Failure> {
+    let shown = command.get_program().to_string_lossy().into_owned();
+    let failed = |source: io::Error| Failure::Engine(format!("run {shown}: {source}").into());
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().map_err(failed)?;
+    let said = child.stderr.take().map(|stream| std::thread::spawn(move || listen(stream)));
+    let written = child.stdin.take().map_or(Ok(()), |stdin| {
+        let total = archive::size(files, context.store);
+        let sink = Metered::new(stdin, total, (name, context.progress));
+        let mut sink = BufWriter::with_capacity(PIECE, sink);
+        archive::write_stream(files, &mut sink, context.store).and_then(|()| sink.flush())
+    });
+    if context.progress.cancelled() {
+        // It mustn't take half an image for a whole one.
+        let _ = child.kill();
+    }
+    let status = child.wait().map_err(failed)?;
+    if context.progress.cancelled() {
+        return Err(Error::Cancelled.into());
+    }
+    let said = said.and_then(|said| said.join().ok()).unwrap_or_default();
+    if !status.success() {
+        let problem = format!("{shown} has failed, {status}: {}", said.trim());
+        return Err(Failure::Engine(problem.into()));
+    }
+    written.map_err(failed)
+}
+
+/// Returns what a program says, as far as it is short.
+fn listen(mut stream: impl Read) -> String {
+    let mut said = Vec::new();
+    // What can't be read was not said; the rest goes by, so that the program isn't held up.
+    let _ = stream.by_ref().take(SAID).read_to_end(&mut said);
+    let _ = io::copy(&mut stream, &mut io::sink());
+    String::from_utf8_lossy(&said).into_owned()
+}

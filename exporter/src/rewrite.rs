@@ -1,0 +1,167 @@
+//! Layers with other times: `rewrite-timestamp=true`.
+//!
+//! As in BuildKit, the layers of the base image stay what they are, and in all above no file is later
+//! than `SOURCE_DATE_EPOCH`. What comes out is a layer of its own, on top of the rewritten one below
+//! it, and is found again by a record in the cache: a build whose layers are known rewrites
+//! nothing.
+//!
+//! Always the tar is rewritten and never the tree, so that it makes no difference which of them the
+//! store happens to have.
+
+use std::io::{self, BufReader, BufWriter, Read, Write};
+
+use kiln_oci::Digest;
+use kiln_store::{Layer, LayerId};
+use kiln_tree::{Dir, PackOptions, Whiteouts};
+
+use crate::compression::Packing;
+use crate::error::Result;
+use crate::export::ExportContext;
+use crate::pack::{PackedLayer, Packer, pack_stream};
+
+/// What goes through the pipe at once.
+const PIECE: usize = 1 << 18;
+
+/// A chain with other times.
+pub(crate) struct Rewritten {
+    /// The uppermost layer.
+    pub(crate) top: LayerId,
+    /// The chain that it was made of.
+    originals: Vec<Layer>,
+}
+
+impl Rewritten {
+    /// Says of the packed layers of the chain what is known of those that they were made of.
+    pub(crate) fn describe(&self, layers: &mut [PackedLayer]) {
+        for (layer, original) in layers.iter_mut().zip(&self.originals) {
+            layer.created_at = original.created_at;
+            layer.description.clone_from(&original.description);
+        }
+    }
+}
+
+/// Returns the chain of `top` with no file later than the epoch, in seconds, above the layers that
+/// the base image has.
+pub(crate) fn chain(
+    top: &LayerId,
+    base: &[Digest],
+    (epoch, packing): (i64, Packing),
+    context: &ExportContext<'_>,
+) -> Result<Rewritten> {
+    let layers = context.store.layers();
+    layers.hold([top])?;
+    let originals = layers.chain(top)?;
+    let is_base = |(layer, diff_id): &(&Layer, &Digest)| layer.diff_id == Some(**diff_id);
+    let untouched = originals.iter().zip(base).take_while(is_base).count();
+    let mut below = originals[..untouched].last().map(|layer| layer.id.clone());
+    for layer in &originals[untouched..] {
+        below = Some(rewrite(layer, below.as_ref(), (epoch, packing), context)?);
+    }
+    let top = below.unwrap_or_else(|| top.clone());
+    Ok(Rewritten { top, originals })
+}
+
+fn rewrite(
+    layer: &Layer,
+    below: Option<&LayerId>,
+    (epoch, packing): (i64, Packing),
+    context: &ExportContext<'_>,
+) -> Result<LayerId> {
+    let (store, progress) = (context.store, context.progress);
+    let below_name = below.map_or("", LayerId::as_str);
+    let key = format!("rewrite-timestamp 1\n{}\n{below_name}\n{epoch}\n", layer.id);
+    let key = Digest::of(key.as_bytes());
+    let _guard = store.lock(&format!("rewrite-{}", key.hex()))?;
+    if let Some(known) = known(&key, context)? {
+        return Ok(known);
+    }
+    let name = format!("rewriting layer {} with source-date-epoch {epoch}", layer.id);
+    progress.status(&name, 0, None, false);
+    let source = Source::of(layer, packing, context)?;
+    let (diff_id, blob) = pack_stream(store, packing, progress, &mut |sink| {
+        let retimed = source.read(context, |tar| kiln_tree::retime(tar, sink, epoch));
+        retimed.map_err(|source| kiln_tree::Error::Io {
+            action: "rewrite layer",
+            path: layer.id.as_str().into(),
+            source,
+        })
+    })?;
+    let made = store.layers().commit_blob(below, &diff_id, &blob)?;
+    let description = format!("times of layer {} up to {epoch}", layer.id);
+    store.cache().put(&key, &[Some(made.clone())], &description)?;
+    progress.status(&name, 0, None, true);
+    Ok(made)
+}
+
+/// Returns the layer that was made before, if it is still there.
+fn known(key: &Digest, context: &ExportContext<'_>) -> Result<Option<LayerId>> {
+    let Some(mut found) = context.store.cache().get(key)? else { return Ok(None) };
+    let Some(Some(layer)) = found.pop() else { return Ok(None) };
+    let blobs = context.store.layers().blobs(&layer)?;
+    for blob in blobs {
+        if context.store.content().size(&blob.digest)?.is_some() {
+            return Ok(Some(layer));
+        }
+    }
+    Ok(None)
+}
+
+/// Where the tar of a layer comes from.
+enum Source {
+    /// A blob of the store.
+    Blob(Digest),
+    /// The layer's tree, which is not packed for this alone.
+    Tree(Dir),
+}
+
+impl Source {
+    fn of(layer: &Layer, packing: Packing, context: &ExportContext<'_>) -> Result<Self> {
+        let layers = context.store.layers();
+        let mut is_packed = false;
+        for blob in layers.blobs(&layer.id)? {
+            is_packed |= context.store.content().size(&blob.digest)?.is_some();
+        }
+        if layer.has_tree && !is_packed && layer.diff_id.is_none() {
+            layers.check_trees([layer])?;
+            return Ok(Self::Tree(Dir::open(&layers.tree_path(&layer.id))?));
+        }
+        let packer = Packer {
+            store: context.store,
+            packing,
+            limits: context.limits,
+            fetcher: context.fetcher,
+            progress: context.progress,
+        };
+        Ok(Self::Blob(packer.pack(&layer.id)?.digest))
+    }
+
+    fn read(
+        &self,
+        context: &ExportContext<'_>,
+        take: impl FnOnce(&mut dyn Read) -> io::Result<()>,
+    ) -> io::Result<()> {
+        match self {
+            Self::Blob(digest) => {
+                let blob = context.store.content().open(digest).map_err(io::Error::other)?;
+                take(&mut *context.limits.decompress(blob)?.0)
+            }
+            Self::Tree(dir) => {
+                let (reader, writer) = io::pipe()?;
+                std::thread::scope(|scope| {
+                    let packing = scope.spawn(|| pack(dir, writer));
+                    let taken = take(&mut BufReader::with_capacity(PIECE, reader));
+                    let packed = packing.join().map_err(|_| io::Error::other("packing failed"));
+                    // Whoever reads in vain doesn't know why.
+                    packed?.and(taken)
+                })
+            }
+        }
+    }
+}
+
+fn pack(dir: &Dir, writer: io::PipeWriter) -> io::Result<()> {
+    let options = PackOptions { whiteouts: Whiteouts::Overlay, clamp_mtime: None };
+    let mut sink = BufWriter::with_capacity(PIECE, writer);
+    kiln_tree::pack(dir, &mut sink, options).map_err(io::Error::other)?;
+    sink.flush()
+}

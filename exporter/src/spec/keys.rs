@@ -1,0 +1,141 @@
+//! The `key=value` fields of an output, taken one after the other.
+//!
+//! Whoever takes a key makes it known, so that what is left over in the end is a mistake that can be
+//! answered with the keys that there are.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use super::Destination;
+
+/// A result whose error is what is wrong, for [`Error::Spec`](crate::Error::Spec).
+pub(super) type Checked<T> = Result<T, String>;
+
+/// The keys of a text that have not been used yet.
+pub(super) struct Keys {
+    kind: String,
+    values: BTreeMap<String, String>,
+    known: Vec<&'static str>,
+}
+
+impl Keys {
+    /// Reads fields; one of them is the type.
+    pub(super) fn read(fields: &[String]) -> Checked<Self> {
+        let mut values = BTreeMap::new();
+        for field in fields {
+            let Some((key, value)) = field.split_once('=') else {
+                return Err(format!("{field:?} is not of the form key=value"));
+            };
+            let key = key.trim().to_lowercase();
+            if values.insert(key.clone(), value.to_owned()).is_some() {
+                return Err(format!("{key} is given twice"));
+            }
+        }
+        let kind = values.remove("type").ok_or("type is required")?;
+        Ok(Self { kind, values, known: Vec::new() })
+    }
+
+    /// Returns the type, as it was typed.
+    pub(super) fn kind(&self) -> &str {
+        &self.kind
+    }
+
+    /// Tells whether a key is there to be taken.
+    pub(super) fn has(&mut self, key: &'static str) -> bool {
+        self.known.push(key);
+        self.values.contains_key(key)
+    }
+
+    /// Takes what a key is set to.
+    pub(super) fn take(&mut self, key: &'static str) -> Option<String> {
+        self.known.push(key);
+        self.values.remove(key)
+    }
+
+    /// Takes all keys that `read` understands, with what it makes of them.
+    pub(super) fn take_each<T>(
+        &mut self,
+        read: impl Fn(&str) -> Option<Checked<T>>,
+    ) -> Checked<Vec<(T, String)>> {
+        let mut taken = Vec::new();
+        let mut left = BTreeMap::new();
+        for (key, value) in std::mem::take(&mut self.values) {
+            match read(&key) {
+                Some(found) => taken.push((found?, value)),
+                None => drop(left.insert(key, value)),
+            }
+        }
+        self.values = left;
+        Ok(taken)
+    }
+
+    /// Takes a boolean, as Go's `strconv.ParseBool` reads it.
+    pub(super) fn flag(&mut self, key: &'static str) -> Checked<Option<bool>> {
+        match self.take(key).as_deref() {
+            None => Ok(None),
+            Some("1" | "t" | "T" | "true" | "TRUE" | "True") => Ok(Some(true)),
+            Some("0" | "f" | "F" | "false" | "FALSE" | "False") => Ok(Some(false)),
+            Some(other) => Err(format!("{key} is {other:?}, expected true or false")),
+        }
+    }
+
+    /// Takes a boolean that is on where it has no value, as BuildKit's image exporter reads some.
+    pub(super) fn switch(&mut self, key: &'static str) -> Checked<Option<bool>> {
+        if self.values.get(key).is_some_and(String::is_empty) {
+            self.take(key);
+            return Ok(Some(true));
+        }
+        self.flag(key)
+    }
+
+    /// Takes the file that a stream goes to: standard output where none is named.
+    pub(super) fn file(&mut self) -> Checked<Destination> {
+        match self.take("dest").as_deref() {
+            None | Some("-") => Ok(Destination::Stdout),
+            Some("") => Err("dest is empty".to_owned()),
+            Some(path) => Ok(Destination::Path(path.into())),
+        }
+    }
+
+    /// Takes the directory that files go to.
+    pub(super) fn directory(&mut self) -> Checked<PathBuf> {
+        match self.take("dest").as_deref() {
+            None | Some("") => Err("dest is required".to_owned()),
+            Some("-") => Err("a directory can't go to standard output".to_owned()),
+            Some(path) => Ok(path.into()),
+        }
+    }
+
+    /// Refuses what nobody has taken.
+    pub(super) fn nothing_left(&mut self) -> Checked<()> {
+        let Some(key) = self.values.keys().next() else { return Ok(()) };
+        self.known.sort_unstable();
+        self.known.dedup();
+        let hint = nearest(key, &self.known).map_or_else(
+            || format!("{} takes {}", self.kind, self.known.join(", ")),
+            |near| format!("did you mean {near}?"),
+        );
+        Err(format!("unknown key {key:?} for type {}: {hint}", self.kind))
+    }
+}
+
+/// Returns the word that `typed` is probably meant to be.
+pub(super) fn nearest<'a>(typed: &str, words: &[&'a str]) -> Option<&'a str> {
+    let best = words.iter().map(|word| (distance(typed, word), *word)).min()?;
+    (best.0 <= 2 && best.0 < typed.chars().count()).then_some(best.1)
+}
+
+/// Returns how many characters have to be inserted, removed or replaced.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, from) in a.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, to) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(from != *to);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
