@@ -206,7 +206,7 @@ pub(crate) async fn run(
         return build::call(request, call, progress, (settings, printer)).await;
     }
     if let Some(path) = dump {
-        return dump_graphs(&path, request, progress, (settings, printer)).await;
+        return Box::pin(dump_graphs(&path, request, progress, (settings, printer))).await;
     }
     request.find_engines().await?;
     if let Some(path) = &iidfile {
