@@ -11,6 +11,7 @@ mod config;
 mod confirm;
 mod container;
 mod engines;
+mod explain;
 mod format;
 mod hints;
 mod history;

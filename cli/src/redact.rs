@@ -8,7 +8,7 @@
 use std::borrow::Cow;
 
 /// What stands for a value.
-const MASK: &str = "***";
+pub(crate) const MASK: &str = "***";
 /// The shortest value that is looked for in texts: shorter ones are parts of ordinary words.
 const SHORTEST: usize = 4;
 

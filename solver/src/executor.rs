@@ -9,6 +9,7 @@ use kiln_oci::Digest;
 use tokio_util::sync::CancellationToken;
 
 use crate::event::{Event, EventSender, LogStream, VertexId};
+use crate::made_of::Ingredients;
 
 /// Gives meaning to ops. Implemented by the worker.
 pub trait Executor: Send + Sync + 'static {
@@ -50,11 +51,16 @@ pub struct CacheRule {
     pub salt: Option<Vec<u8>>,
     /// Inputs of which only selected content matters.
     pub content_inputs: Vec<usize>,
+    /// Of each of them, the paths that are selected, for people.
+    pub selected: Vec<Vec<String>>,
     /// Whether the result lives for this build only: its key is made unique to the build, and
     /// nothing is stored (local sources).
     pub ephemeral: bool,
     /// Whether the vertex is no step of its own for people (the head of a definition).
     pub hidden: bool,
+    /// What the salt is made of, for people. Where salts differ some of it should, or nobody can be
+    /// told why.
+    pub ingredients: Ingredients,
 }
 
 /// What a running step is given.

@@ -28,6 +28,11 @@
 //!   its old result is out of date. Such a key is not looked up, but stored and linked: the new
 //!   record takes the place of the old.
 //!
+//! # Equal keys
+//!
+//! Vertices of one graph that turn out to have the same canonical key are one from then on: the first
+//! whose inputs are there runs, and the others take over its result, even while it runs.
+//!
 //! # Looking ahead
 //!
 //! Where a definition key leads nowhere, results have to be made before the content key is known,
@@ -52,6 +57,7 @@ pub mod cache;
 pub mod event;
 pub mod executor;
 pub mod key;
+pub mod made_of;
 pub mod name;
 pub mod solve;
 
@@ -65,4 +71,5 @@ pub use cache::{Cache, CacheError, KeyRecord};
 pub use event::{Event, EventReceiver, EventSender, LogStream, LogTail, NoEvent, Spool, VertexId};
 pub use executor::{CacheRule, Executor, Remains, StepContext, StepError};
 pub use key::Key;
+pub use made_of::{Ingredients, InputPart, Lookup, StepInput, StepKey, VARIABLE};
 pub use solve::{SolveError, SolveOptions, Solved, solve};

@@ -104,6 +104,7 @@ impl Step {
     fn new(vertex: &Vertex, mut rule: CacheRule) -> Self {
         rule.content_inputs.retain(|index| *index < vertex.inputs.len());
         rule.content_inputs.dedup();
+        rule.selected.resize(rule.content_inputs.len(), Vec::new());
         let distinct = |mut numbers: Vec<usize>| {
             numbers.sort_unstable();
             numbers.dedup();

@@ -304,6 +304,101 @@ async fn equal_content_is_found_in_spite_of_another_definition() {
     assert_eq!(changed.ran, ["copy", "last", "three"]);
 }
 
+/// Returns two copies of sources that turn out to hold the same, and a step that needs both.
+fn twins(root: &Edge, flags: &[&str]) -> Edge {
+    let copy = |source: &str| {
+        let flags: Vec<&str> = flags.iter().copied().chain(["content=1"]).collect();
+        vertex("copy", &[root, &vertex(source, &[], &[])], &flags)
+    };
+    vertex("last", &[&copy("one"), &copy("two")], &[])
+}
+
+fn equal_sources() -> FakeExecutor {
+    let contents = HashMap::from([("one", "same"), ("two", "same")]);
+    FakeExecutor { contents, delay: Duration::from_millis(5), ..FakeExecutor::default() }
+}
+
+#[tokio::test]
+async fn vertices_with_equal_content_keys_run_once() {
+    let all = ["copy", "last", "one", "root", "two"];
+    for (root_flags, flags) in [(&[][..], &[][..]), (&[], &["ignore-cache"]), (&["ephemeral"], &[])]
+    {
+        let cache = Arc::default();
+        let target = twins(&vertex("root", &[], root_flags), flags);
+        let outcome = build_with(equal_sources(), &cache, &target).await;
+        assert_eq!(outcome.ran, all, "{root_flags:?} {flags:?}");
+        let copied = "copy(root(),same)";
+        assert_eq!(outcome.solved().outputs, [format!("last({copied},{copied})")]);
+        assert_eq!((outcome.solved().cached, outcome.cached_events()), (1, 1));
+        // With nothing to look up, too, one follows the other.
+        let again = build_with(equal_sources(), &cache, &target).await;
+        let expected: &[&str] = match (root_flags, flags) {
+            (["ephemeral"], _) => &["copy", "last", "root"],
+            (_, ["ignore-cache"]) => &["copy", "last"],
+            _ => &[],
+        };
+        assert_eq!(again.ran, expected, "{root_flags:?} {flags:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_keys_are_made_of_is_told() {
+    let cache = Arc::default();
+    let root = vertex("root", &[], &[]);
+    let context = vertex("context", &[], &["ephemeral"]);
+    let copy = vertex("copy", &[&root, &context], &["content=1"]);
+    let ignored = vertex("ignored", &[&copy], &["ignore-cache"]);
+    let after = vertex("after", &[&ignored], &[]);
+    let whole = vertex("whole", &[&context], &[]);
+    let target = vertex("last", &[&after, &whole], &[]);
+    let outcome = build(&cache, &target).await;
+    let graph = graph(&target);
+    let number = |name: &str| {
+        let mut vertices = graph.vertices().iter();
+        vertices.position(|vertex| exec(vertex).meta.args[0] == name).unwrap() as VertexId
+    };
+    let key = |name: &str| {
+        let wanted = number(name);
+        let keyed = outcome.events.iter().filter_map(|event| match event {
+            Event::Keyed { id, key } if *id == wanted => Some(key.as_ref()),
+            _ => None,
+        });
+        let keyed: Vec<&StepKey> = keyed.collect();
+        assert!(keyed.len() <= 1);
+        keyed.first().copied()
+    };
+    assert_eq!(key("context"), None);
+    let copied = key("copy").unwrap();
+    let parts: Vec<InputPart> = copied.inputs.iter().map(|input| input.part).collect();
+    let content = InputPart::Content(Digest::of(b"context()"));
+    assert_eq!(parts, [InputPart::Key(key("root").unwrap().key), content]);
+    assert_eq!((copied.lookup, copied.by_link), (Lookup::Asked, false));
+    assert_eq!(copied.inputs[1].vertex, number("context"));
+    let lookups = [("ignored", Lookup::Ignored), ("after", Lookup::Fresh(number("ignored")))];
+    for (name, lookup) in lookups {
+        assert_eq!(key(name).unwrap().lookup, lookup, "{name}");
+    }
+    for name in ["whole", "last"] {
+        assert!(matches!(key(name).unwrap().lookup, Lookup::Ephemeral(_)), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_vertex_does_not_follow_one_that_waits_for_it() {
+    let cache = Arc::default();
+    let root = vertex("root", &[], &[]);
+    let copy = |source: &Edge| vertex("copy", &[&root, source], &["content=1"]);
+    // A copy of the copy has the same key as the copy.
+    let target = copy(&copy(&vertex("one", &[], &[])));
+    let executor = || FakeExecutor {
+        contents: HashMap::from([("one", "same"), ("copy", "same")]),
+        ..FakeExecutor::default()
+    };
+    assert_eq!(build_with(executor(), &cache, &target).await.ran, ["copy", "one", "root"]);
+    cache.forget("same");
+    assert_eq!(build_with(executor(), &cache, &target).await.ran, ["copy", "one"]);
+}
+
 #[tokio::test]
 async fn contents_that_are_copied_one_after_the_other_are_made_side_by_side() {
     let mut copies = vertex("root", &[], &[]);

@@ -17,8 +17,8 @@ use rusqlite::{Connection, OptionalExtension, Row};
 
 use crate::build_log::{BuildLog, BuildLogWriter};
 use crate::error::{Error, Result};
-use crate::name;
 use crate::store::Inner;
+use crate::{listings, name, recipes};
 
 /// How many builds are remembered.
 pub const MAX_BUILDS: u32 = 100;
@@ -79,6 +79,8 @@ pub struct BuildRow {
     pub reference: Option<String>,
     /// How many bytes its log takes.
     pub log_bytes: u64,
+    /// What builds of the same Dockerfile and context have in common, if anything.
+    pub family: Option<[u8; 32]>,
     /// What else there is to know, as JSON.
     pub record: String,
 }
@@ -89,7 +91,7 @@ pub struct Builds {
     pub(crate) inner: Arc<Inner>,
 }
 
-const COLUMNS: &str = "id, started_at, ended_at, status, reference, log_bytes, record";
+const COLUMNS: &str = "id, started_at, ended_at, status, reference, log_bytes, record, family";
 
 impl Builds {
     /// Returns an ID that no build has.
@@ -102,7 +104,7 @@ impl Builds {
     pub fn record(&self, build: &BuildRow) -> Result<()> {
         let sql = format!(
             "INSERT OR REPLACE INTO builds ({COLUMNS}, process)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)"
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)"
         );
         let forgotten = self.inner.index.write("record a build", |transaction| {
             transaction.prepare_cached(&sql)?.execute((
@@ -113,6 +115,7 @@ impl Builds {
                 &build.reference,
                 build.log_bytes as i64,
                 &build.record,
+                build.family,
                 self.inner.process.name(),
             ))?;
             if build.ended_at.is_some() { forget_old(transaction, name::now()) } else { Ok(vec![]) }
@@ -145,6 +148,21 @@ impl Builds {
         })
     }
 
+    /// Returns at most `limit` builds before `row`, newest first: those of its family, or those that
+    /// are of none or another.
+    pub fn before(&self, row: &BuildRow, of_family: bool, limit: u32) -> Result<Vec<BuildRow>> {
+        let condition = if of_family { "family = ?3" } else { "(?3 IS NULL OR family IS NOT ?3)" };
+        let sql = format!(
+            "SELECT {COLUMNS} FROM builds
+             WHERE (started_at, id) < (?1, ?2) AND {condition}
+             ORDER BY started_at DESC, id DESC LIMIT ?4"
+        );
+        self.inner.index.read("list builds", |connection| {
+            let parameters = (row.started_at, &row.id, row.family, limit);
+            connection.prepare_cached(&sql)?.query_map(parameters, build)?.collect()
+        })
+    }
+
     /// Removes a build with its log and tells whether it was there.
     pub fn remove(&self, id: &str) -> Result<bool> {
         let there = self.inner.index.write("remove a build", |transaction| {
@@ -156,12 +174,14 @@ impl Builds {
         Ok(there)
     }
 
-    /// Forgets the builds that are beyond the bounds.
+    /// Forgets the builds that are beyond the bounds, and what is known about their steps.
     pub fn prune(&self) -> Result<()> {
-        let forgotten = self
-            .inner
-            .index
-            .write("forget builds", |transaction| forget_old(transaction, name::now()))?;
+        let forgotten = self.inner.index.write("forget builds", |transaction| {
+            let now = name::now();
+            recipes::sweep(transaction, now)?;
+            listings::sweep(transaction, now)?;
+            forget_old(transaction, now)
+        })?;
         forgotten.iter().try_for_each(|id| self.remove_log(id))
     }
 
@@ -252,6 +272,7 @@ fn build(row: &Row<'_>) -> rusqlite::Result<BuildRow> {
         reference: row.get(4)?,
         log_bytes: row.get::<_, i64>(5)? as u64,
         record: row.get(6)?,
+        family: row.get(7)?,
     })
 }
 
@@ -305,6 +326,28 @@ mod tests {
         assert!(!ids().contains(&"next".to_owned()) && ids().contains(&"running".to_owned()));
         builds.record(&ended("old", now - MAX_AGE.as_nanos() as i64 * 2, 0)).unwrap();
         assert!(!ids().contains(&"old".to_owned()));
+    }
+
+    #[test]
+    fn builds_have_families() {
+        let dir = tempfile::tempdir().unwrap();
+        let builds = Store::open(dir.path()).unwrap().builds();
+        let now = name::now();
+        let of = |id: &str, age, family| BuildRow { family, ..row(id, now - age) };
+        let (one, two) = (Some([1; 32]), Some([2; 32]));
+        for build in [of("a", 5, one), of("b", 4, two), of("c", 3, one), of("d", 2, None)] {
+            builds.record(&build).unwrap();
+        }
+        let before = |build: &BuildRow, of_family| -> Vec<String> {
+            let rows = builds.before(build, of_family, 2).unwrap();
+            rows.into_iter().map(|build| build.id).collect()
+        };
+        assert_eq!(before(&of("e", 1, one), true), ["c", "a"]);
+        assert_eq!(before(&of("e", 1, one), false), ["d", "b"]);
+        assert_eq!(before(&of("c", 3, one), true), ["a"]);
+        assert_eq!(before(&of("e", 1, None), true), [""; 0]);
+        assert_eq!(before(&of("e", 1, None), false), ["d", "c"]);
+        assert_eq!(builds.get("b").unwrap().unwrap().family, two);
     }
 
     #[test]

@@ -6,12 +6,12 @@
 use std::sync::{Arc, PoisonError};
 
 use kiln_oci::Digest;
-use rusqlite::OptionalExtension;
+use rusqlite::{Connection, OptionalExtension};
 
 use crate::error::Result;
 use crate::layers::{LayerId, Layers};
 use crate::store::Inner;
-use crate::{name, sums};
+use crate::{name, recipes, sums};
 
 /// How many uses are kept in memory before they are written.
 const USES: usize = 1024;
@@ -102,7 +102,7 @@ impl CacheIndex {
         let Some(outputs) = found else { return Ok(None) };
         let layers = Layers { inner: self.inner.clone() };
         if !layers.hold(outputs.iter().flatten())? {
-            self.remove(key)?;
+            self.forget_lost(key)?;
             return Ok(None);
         }
         let many = {
@@ -154,6 +154,14 @@ impl CacheIndex {
     /// Removes the record of a key.
     pub fn remove(&self, key: &Digest) -> Result<()> {
         self.inner.index.write("remove a result", |transaction| forget(transaction, key))
+    }
+
+    /// Removes the record of a key, part of which is gone.
+    fn forget_lost(&self, key: &Digest) -> Result<()> {
+        self.inner.index.write("remove a result", |transaction| {
+            forget(transaction, key)?;
+            recipes::note_lost(transaction, key)
+        })
     }
 
     /// Returns the description that a record was stored with.
@@ -213,7 +221,7 @@ impl CacheIndex {
 }
 
 /// Deletes the record of a key, inside of a transaction.
-pub(crate) fn forget(transaction: &rusqlite::Connection, key: &Digest) -> rusqlite::Result<()> {
+pub(crate) fn forget(transaction: &Connection, key: &Digest) -> rusqlite::Result<()> {
     for sql in
         ["DELETE FROM cache_outputs WHERE key = ?1", "DELETE FROM cache_records WHERE key = ?1"]
     {

@@ -15,7 +15,7 @@ use rusqlite::Connection;
 use crate::error::{Error, Result};
 use crate::lock::{self, RootLock};
 use crate::store::Inner;
-use crate::{builds, layout, process, room};
+use crate::{builds, layout, process, recipes, room};
 
 /// Brings a store that was just opened into order.
 pub(crate) fn recover(inner: &Arc<Inner>) -> Result<()> {
@@ -160,12 +160,17 @@ pub(crate) fn forget_lost(transaction: &Connection) -> rusqlite::Result<()> {
          )
          DELETE FROM layers WHERE id IN (SELECT id FROM lost);
          DELETE FROM layer_blobs WHERE layer NOT IN (SELECT id FROM layers);
-         DELETE FROM images WHERE digest NOT IN (SELECT digest FROM blobs);
-         DELETE FROM cache_records WHERE key IN (
-             SELECT key FROM cache_outputs
-             WHERE layer IS NOT NULL AND layer NOT IN (SELECT id FROM layers));
-         DELETE FROM cache_outputs WHERE key NOT IN (SELECT key FROM cache_records);",
-    )
+         DELETE FROM images WHERE digest NOT IN (SELECT digest FROM blobs);",
+    )?;
+    let lost = "DELETE FROM cache_records WHERE key IN (
+            SELECT key FROM cache_outputs
+            WHERE layer IS NOT NULL AND layer NOT IN (SELECT id FROM layers))
+        RETURNING key";
+    for key in digest_column(transaction, lost)? {
+        recipes::note_lost(transaction, &key)?;
+    }
+    let orphans = "DELETE FROM cache_outputs WHERE key NOT IN (SELECT key FROM cache_records)";
+    transaction.execute(orphans, []).map(|_| ())
 }
 
 fn names_in(dir: &Path) -> Result<HashSet<String>> {

@@ -187,6 +187,41 @@ CREATE TABLE blob_repositories (
     PRIMARY KEY (digest, repository)
 ) STRICT, WITHOUT ROWID;
 ",
+    // What explains why steps have missed: see `recipes` and `listings`. Times are read off SQLite's
+    // clock where a trigger notes them. The long columns stand last.
+    "
+CREATE TABLE recipes (
+    row     INTEGER PRIMARY KEY,
+    key     BLOB NOT NULL UNIQUE,
+    seen_at INTEGER NOT NULL,
+    recipe  TEXT NOT NULL
+) STRICT;
+CREATE INDEX recipes_by_use ON recipes (seen_at);
+
+CREATE TABLE removals (
+    key        BLOB PRIMARY KEY,
+    removed_at INTEGER NOT NULL,
+    reason     TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TRIGGER cache_records_deleted AFTER DELETE ON cache_records BEGIN
+    INSERT OR REPLACE INTO removals
+    VALUES (OLD.key, CAST(unixepoch('subsec') * 1000 AS INTEGER) * 1000000, 'pruned');
+END;
+
+CREATE TABLE listings (
+    row     INTEGER PRIMARY KEY,
+    digest  BLOB NOT NULL UNIQUE,
+    bytes   INTEGER NOT NULL,
+    seen_at INTEGER NOT NULL,
+    listing BLOB NOT NULL
+) STRICT;
+CREATE INDEX listings_by_use ON listings (seen_at, row, bytes);
+
+INSERT INTO meta VALUES ('pepper', randomblob(16));
+
+ALTER TABLE builds ADD COLUMN family BLOB;
+CREATE INDEX builds_by_family ON builds (family, started_at);
+",
     // Room on the disk, in bytes of the blocks in use; NULL where it isn't known yet. `shared`: what
     // of a tree's files has names in other trees too, and isn't part of `disk`.
     "

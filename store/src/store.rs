@@ -19,8 +19,10 @@ use crate::images::Images;
 use crate::index::Index;
 use crate::layers::Layers;
 use crate::lease::Lease;
+use crate::listings::Listings;
 use crate::lock::{KeyGuard, RootLock};
 use crate::process::ProcessDir;
+use crate::recipes::Recipes;
 use crate::room::Room;
 use crate::trash::Trash;
 use crate::volumes::Volumes;
@@ -141,6 +143,16 @@ impl Store {
     /// Returns the cache records.
     pub fn cache(&self) -> CacheIndex {
         CacheIndex { inner: self.inner.clone() }
+    }
+
+    /// Returns what cache keys were made of.
+    pub fn recipes(&self) -> Recipes {
+        Recipes { inner: self.inner.clone() }
+    }
+
+    /// Returns the listings of what was digested.
+    pub fn listings(&self) -> Listings {
+        Listings { inner: self.inner.clone() }
     }
 
     /// Returns the cache mounts.

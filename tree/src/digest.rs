@@ -21,6 +21,7 @@
 
 mod contents;
 mod filter;
+pub mod listing;
 pub(crate) mod select;
 #[cfg(test)]
 mod tests;
@@ -33,6 +34,7 @@ use crate::metadata::{FileKind, Metadata};
 use crate::view::View;
 use crate::walk::Entry;
 use contents::Contents;
+use listing::Listing;
 use select::{Picked, Selected};
 
 /// Changes with the form of the stream, so that digests of different forms never meet.
@@ -75,6 +77,18 @@ pub fn content_digest(
     selections: &[Selection],
     remembered: Option<&dyn FileDigests>,
 ) -> Result<Digest> {
+    Ok(examine(view, selections, remembered)?.digest())
+}
+
+/// Reads what [`content_digest`] digests.
+///
+/// # Errors
+/// As [`content_digest`].
+pub fn examine(
+    view: View<'_>,
+    selections: &[Selection],
+    remembered: Option<&dyn FileDigests>,
+) -> Result<Examined> {
     let mut selected = Vec::with_capacity(selections.len());
     for selection in selections {
         selected.push(select::select(view, selection)?);
@@ -82,17 +96,48 @@ pub fn content_digest(
     let files = selected.iter().flatten().flat_map(|selected| &selected.entries);
     let files = files.map(|picked| &picked.entry).filter(|entry| entry.metadata.is_file());
     let contents = contents::read(view.dir, &files.collect::<Vec<_>>(), remembered)?;
-    let mut contents = contents.into_iter();
-    let mut stream = Stream(DigestHasher::new());
-    stream.bytes(FORM);
-    stream.number(selected.len() as u64);
-    for selected in &selected {
-        stream.number(selected.len() as u64);
-        for selected in selected {
-            stream.selected(selected, &mut contents);
+    Ok(Examined { selected, contents })
+}
+
+/// What selections select of a tree, and what is in it.
+pub struct Examined {
+    selected: Vec<Vec<Selected>>,
+    /// Of each file, in order.
+    contents: Vec<Contents>,
+}
+
+impl Examined {
+    /// Returns the content digest.
+    pub fn digest(&self) -> Digest {
+        let mut contents = self.contents.iter();
+        let mut stream = Stream(DigestHasher::new());
+        stream.bytes(FORM);
+        stream.number(self.selected.len() as u64);
+        for selected in &self.selected {
+            stream.number(selected.len() as u64);
+            for selected in selected {
+                stream.selected(selected, &mut contents);
+            }
         }
+        stream.0.finish()
     }
-    Ok(stream.0.finish())
+
+    /// Returns what the digest is made of, file by file.
+    pub fn listing(&self) -> Listing {
+        let mut contents = self.contents.iter();
+        let mut entries = Vec::new();
+        for (number, selected) in self.selected.iter().enumerate() {
+            for Selected { path: matched, entries: picked } in selected {
+                for Picked { path, entry, .. } in picked {
+                    let contents = if entry.metadata.is_file() { contents.next() } else { None };
+                    let contents = contents.map(|contents| (contents.size, contents.hash));
+                    let place = listing::Place::of(number, matched, path);
+                    entries.push(listing::ListedEntry::of(place, entry, contents));
+                }
+            }
+        }
+        Listing::of(entries)
+    }
 }
 
 /// The bytes that are digested. Whatever has no fixed length has its length in front.
@@ -109,7 +154,7 @@ impl Stream {
     }
 
     /// Takes in a selected path, with the contents of its files in order.
-    fn selected(&mut self, selected: &Selected, contents: &mut impl Iterator<Item = Contents>) {
+    fn selected(&mut self, selected: &Selected, contents: &mut std::slice::Iter<'_, Contents>) {
         self.bytes(&selected.path);
         self.number(selected.entries.len() as u64);
         for Picked { path, entry, .. } in &selected.entries {
@@ -117,7 +162,7 @@ impl Stream {
             self.entry(entry);
             if entry.metadata.is_file() {
                 // There is one for each file.
-                let contents = contents.next().unwrap_or_default();
+                let contents = contents.next().copied().unwrap_or_default();
                 self.number(contents.size);
                 self.0.update(&contents.hash);
             }

@@ -40,6 +40,7 @@ pub use archive_limits::ArchiveLimits;
 pub use attributes::{Attributes, Xattr};
 pub use copy::{CopyOptions, copy, plan_copies};
 pub use decompress::{decompress, is_archive_start};
+pub use digest::listing::{Difference, Listing, Place};
 pub use digest::{Selection, content_digest};
 pub use dir::{Dir, Room};
 pub use error::{Error, Result};

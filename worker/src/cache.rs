@@ -1,6 +1,8 @@
 //! The solver's cache over the store.
 
+use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use kiln_oci::Digest;
 use kiln_solver::{Cache, CacheError, Key, KeyRecord};
@@ -12,15 +14,31 @@ use crate::source::origin::Origin;
 
 /// The solver's cache over the store. What it hands out is kept from being collected until the
 /// store is closed.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct StoreCache {
     store: Store,
+    redact: Option<Redact>,
+}
+
+/// Takes out of a text what must not be kept.
+pub type Redact = Arc<dyn Fn(&str) -> String + Send + Sync>;
+
+impl fmt::Debug for StoreCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StoreCache").finish_non_exhaustive()
+    }
 }
 
 impl StoreCache {
     /// Makes a cache over a store.
     pub fn new(store: Store) -> Self {
-        Self { store }
+        Self { store, redact: None }
+    }
+
+    /// Has the names of steps kept as `redact` returns them: variables are expanded in them.
+    #[must_use]
+    pub fn redacted(self, redact: Redact) -> Self {
+        Self { redact: Some(redact), ..self }
     }
 
     /// Returns the layers of a record, unless part of them is gone.
@@ -105,7 +123,11 @@ impl Cache for StoreCache {
                 Output::Local(_) => return Ok(()),
             }
         }
-        let description = serde_json::to_string(record).map_err(error)?;
+        let mut record = record.clone();
+        if let Some(redact) = &self.redact {
+            record.name = redact(&record.name);
+        }
+        let description = serde_json::to_string(&record).map_err(error)?;
         self.store.cache().put(&key.0, &layers, &description).map_err(error)
     }
 

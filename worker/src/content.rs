@@ -24,15 +24,16 @@ use crate::snapshots::{Snapshots, whole};
 /// Files that changed less than this before they were read may change again with the same times.
 const RACY: Duration = Duration::from_secs(2);
 
-/// Returns the inputs of which only some content matters.
-pub(crate) fn content_inputs(op: &Op) -> Result<Vec<usize>> {
-    let mut inputs = Vec::new();
+/// Returns the inputs of which only some content matters, and the paths that are selected of each.
+pub(crate) fn content_inputs(op: &Op) -> Result<(Vec<usize>, Vec<Vec<String>>)> {
+    let (mut inputs, mut paths) = (Vec::new(), Vec::new());
     for input in 0..op.inputs.len() {
-        if selections(op, input)?.is_some() {
+        if let Some(selections) = selections(op, input)? {
             inputs.push(input);
+            paths.push(selections.into_iter().map(|selection| selection.path).collect());
         }
     }
-    Ok(inputs)
+    Ok((inputs, paths))
 }
 
 /// Returns what the op selects of an input, or `None` where the input counts as a whole by its key.
@@ -130,23 +131,28 @@ pub(crate) fn digest(
     match output {
         Output::Layer(layer) => {
             let dir = snapshots.read(layer.as_ref())?;
-            checked(whole(&dir), selections, None)
+            examined(&snapshots.store, whole(&dir), selections, None)
         }
         Output::Local(context) => {
             let index = ContentIndex::new(snapshots.store.clone());
-            let digest = checked(context.view(), selections, Some(&index))?;
+            let digest = examined(&snapshots.store, context.view(), selections, Some(&index))?;
             index.save()?;
             Ok(digest)
         }
     }
 }
 
-fn checked(
+/// Digests what is selected, and keeps what the digest is made of.
+fn examined(
+    store: &Store,
     view: View<'_>,
     selections: &[Selection],
     remembered: Option<&dyn FileDigests>,
 ) -> Result<Digest> {
-    Ok(kiln_tree::content_digest(view, selections, remembered)?)
+    let examined = kiln_tree::digest::examine(view, selections, remembered)?;
+    let digest = examined.digest();
+    store.listings().keep(&digest, || examined.listing().encode())?;
+    Ok(digest)
 }
 
 /// Digests of the files of a context that were read before, as a version control's index has them:
@@ -245,23 +251,21 @@ mod tests {
             kind: FileActionKind::Copy(copy),
         };
         let op = op(OpKind::File(FileOp { actions: vec![action] }), 2);
-        assert_eq!(content_inputs(&op).unwrap(), [1]);
-        assert_eq!(selections(&op, 1).unwrap().unwrap()[0].path, "/a");
+        assert_eq!(content_inputs(&op).unwrap(), (vec![1], vec![vec!["/a".to_owned()]]));
     }
 
     #[test]
     fn mounts_count_by_content_but_the_root() {
         let mounts = vec![mount(0, "/", "", false), mount(1, "/m", "a/../b", true)];
         let op = op(OpKind::Exec(ExecOp { mounts, ..ExecOp::default() }), 2);
-        assert_eq!(content_inputs(&op).unwrap(), [1]);
-        assert_eq!(selections(&op, 1).unwrap().unwrap()[0].path, "/b");
+        assert_eq!(content_inputs(&op).unwrap(), (vec![1], vec![vec!["/b".to_owned()]]));
     }
 
     #[test]
     fn an_input_that_is_root_and_mount_counts_as_a_whole() {
         let mounts = vec![mount(0, "/", "", false), mount(0, "/m", "b", true)];
         let op = op(OpKind::Exec(ExecOp { mounts, ..ExecOp::default() }), 1);
-        assert!(content_inputs(&op).unwrap().is_empty());
+        assert!(content_inputs(&op).unwrap().0.is_empty());
     }
 
     #[test]

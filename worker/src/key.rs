@@ -51,7 +51,7 @@ fn strip(exec: &mut ExecOp) {
 
 /// Tells whether a cache mount isn't just the one that a Dockerfile gives by default: its target
 /// for an id, in a namespace or not.
-fn is_chosen(mount: &Mount) -> bool {
+pub(crate) fn is_chosen(mount: &Mount) -> bool {
     let MountKind::Cache(cache) = &mount.kind else { return false };
     let by_default =
         cache.id == mount.dest || cache.id.split_once('/').is_some_and(|(_, id)| id == mount.dest);

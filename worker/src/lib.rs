@@ -27,6 +27,7 @@ mod diff;
 mod exec;
 mod file;
 mod flight;
+mod ingredients;
 mod key;
 mod merge;
 mod progress;
@@ -37,7 +38,7 @@ mod sys;
 mod trees;
 
 pub use blobs::Blobs;
-pub use cache::StoreCache;
+pub use cache::{Redact, StoreCache};
 pub use error::{Error, Result};
 pub use exec::FailedStep;
 pub use exec::allowed::{Allowed, NETWORK_HOST, SECURITY_INSECURE};

@@ -28,7 +28,7 @@ use crate::source::identifier::Identifier;
 use crate::source::local::{LocalAttributes, LocalContext};
 use crate::source::origin::Origin;
 use crate::source::remote::{RemoteOptions, Remotes};
-use crate::{content, diff, emulation, file, key, merge, source};
+use crate::{content, diff, emulation, file, ingredients, key, merge, source};
 
 /// What a [`Worker`] works with.
 #[derive(Debug)]
@@ -155,7 +155,9 @@ impl Worker {
         let Some(kind) = &vertex.op.kind else {
             return Ok(CacheRule { hidden: true, ..CacheRule::default() });
         };
-        let mut rule = CacheRule { salt: Some(key::op(&vertex.op)), ..CacheRule::default() };
+        let salt = Some(key::op(&vertex.op));
+        let ingredients = ingredients::op(&vertex.op);
+        let mut rule = CacheRule { salt, ingredients, ..CacheRule::default() };
         match kind {
             OpKind::Source(source) => self.source_rule(source, vertex, &mut rule)?,
             OpKind::Exec(exec) => self.exec.check(exec)?,
@@ -163,7 +165,7 @@ impl Worker {
             OpKind::Merge(_) | OpKind::Diff(_) => {}
             OpKind::Build(_) => return Err(Error::Unsupported("a build op".to_owned())),
         }
-        rule.content_inputs = content::content_inputs(&vertex.op)?;
+        (rule.content_inputs, rule.selected) = content::content_inputs(&vertex.op)?;
         Ok(rule)
     }
 
@@ -171,7 +173,11 @@ impl Worker {
         match Identifier::parse(source)? {
             Identifier::Image(reference, _) | Identifier::Layout(reference, _) => {
                 match reference.digest() {
-                    Some(digest) => rule.salt = Some(key::image(&digest, &platform(vertex))),
+                    Some(digest) => {
+                        let platform = platform(vertex);
+                        rule.salt = Some(key::image(&digest, &platform));
+                        rule.ingredients = ingredients::image(&reference, &digest, &platform);
+                    }
                     // What a tag stands for isn't known before somebody has been asked.
                     None => rule.ephemeral = true,
                 }

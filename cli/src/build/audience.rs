@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use kiln_frontend::Warning;
@@ -14,9 +15,11 @@ use super::history;
 use super::request::BuildRequest;
 use super::session::{Done, Failure};
 use crate::commands::build::ProgressMode;
+use crate::explain;
 use crate::history::{Recorded, Recording};
 use crate::printer::Printer;
 use crate::progress;
+use crate::redact::Redactor;
 use crate::signals::Interruption;
 
 /// Who watches a build.
@@ -40,12 +43,13 @@ impl Audience {
     pub(super) fn gather(
         request: &BuildRequest,
         (mode, is_recorded): (ProgressMode, bool),
-        store: &Store,
+        (store, redactor): (&Store, &Arc<Redactor>),
     ) -> Result<(EventSender, Self)> {
         let spools = [progress::spool(store), progress::spool(store)];
         let (events, [shown, recorded]) = EventSender::channels(spools);
         let recording = if is_recorded {
-            Some(Recording::begin(store, history::record(request), recorded)?)
+            let record = history::record(request, redactor);
+            Some(Recording::begin(store, (record, Arc::clone(redactor)), recorded)?)
         } else {
             None
         };
@@ -94,6 +98,15 @@ impl Seen {
             Some(status) if !failure.is_of_a_step() => ExitCode::from(status),
             _ => ExitCode::FAILURE,
         }
+    }
+
+    /// Says why steps ran.
+    pub(super) fn explain(&self, store: &Store, printer: &Printer) -> Result<()> {
+        let Some(recorded) = &self.recorded else { return Ok(()) };
+        let (row, record) = recorded.build();
+        let explanation = explain::of_build(store, row, record).context("explain the build")?;
+        printer.note(format_args!("\n{}", explanation.text()));
+        Ok(())
     }
 
     /// Returns the build's ID in the history, where it is there.

@@ -14,14 +14,13 @@ use crate::signals::Interruption;
 /// The largest file of a secret whose value is looked for in names and errors.
 const SECRET: u64 = 64 << 10;
 
-/// Returns what can be kept of what was asked for, and what takes credentials out of the rest.
-pub(super) fn record(request: &BuildRequest) -> (BuildRecord, Redactor) {
-    let redactor = redactor(request);
+/// Returns what can be kept of what was asked for.
+pub(super) fn record(request: &BuildRequest, redactor: &Redactor) -> BuildRecord {
     let argument = |(name, value): (&String, &String)| {
         let safe = (!redact::is_credential(name, value)).then(|| redactor.text(value));
         (name.clone(), safe)
     };
-    let record = BuildRecord {
+    BuildRecord {
         command: redactor.text(&Invocation::current().command()),
         context: redactor.text(&match &request.context {
             ContextPlace::Directory(path) => path.to_string_lossy().into_owned(),
@@ -34,16 +33,17 @@ pub(super) fn record(request: &BuildRequest) -> (BuildRecord, Redactor) {
             DockerfilePlace::Path(path) => Some(redactor.text(&path.to_string_lossy())),
         },
         target: request.target.clone(),
+        no_cache: request.no_cache.clone(),
         build_args: request.build_args.iter().map(argument).collect(),
         secrets: request.secrets.keys().cloned().collect(),
         ssh: request.agents.keys().cloned().collect(),
         tags: request.names(),
         ..BuildRecord::default()
-    };
-    (record, redactor)
+    }
 }
 
-fn redactor(request: &BuildRequest) -> Redactor {
+/// Returns what takes out of names and errors what a build was told in confidence.
+pub(super) fn redactor(request: &BuildRequest) -> Redactor {
     let mut redactor = Redactor::default();
     for (name, value) in &request.build_args {
         if redact::is_credential(name, value) {

@@ -27,6 +27,7 @@ mod values;
 
 use std::cell::RefCell;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Result;
@@ -125,8 +126,10 @@ async fn with_session<T>(
     let store = settings.store()?;
     let input = tokio::task::block_in_place(|| Input::local(request, &store))?;
     let directory = input.as_ref().and_then(|input| input.directory.as_deref());
-    let (events, audience) = Audience::gather(request, (mode, done.is_some()), &store)?;
-    let tools = Tools::new(request, settings, store, directory)?;
+    let redactor = Arc::new(history::redactor(request));
+    let watched = (mode, done.is_some());
+    let (events, audience) = Audience::gather(request, watched, (&store, &redactor))?;
+    let tools = Tools::new(request, settings, (store, redactor), directory)?;
     let cancel = audience.cancel();
     let input = match input {
         Some(input) => Ok(input),
@@ -153,6 +156,9 @@ async fn with_session<T>(
         && mode != ProgressMode::Quiet
     {
         progress::warnings(printer, &warnings, dockerfile);
+    }
+    if request.explain {
+        seen.explain(&tools.store, printer)?;
     }
     match outcome {
         Ok(value) => {

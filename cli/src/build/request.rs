@@ -73,6 +73,8 @@ pub(crate) struct BuildRequest {
     pub(super) kept: Option<String>,
     /// What happens when a step fails.
     pub(super) on_error: OnError,
+    /// Whether it is said why steps ran.
+    pub(super) explain: bool,
 }
 
 impl BuildRequest {
@@ -133,6 +135,7 @@ impl BuildRequest {
             no_cache,
             kept: None,
             on_error: arguments.on_error,
+            explain: arguments.explain,
         })
     }
 

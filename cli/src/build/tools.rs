@@ -18,6 +18,7 @@ use super::on_error::OnError;
 use super::request::{BuildRequest, CONTEXT_NAME};
 use super::session::Failure;
 use super::{packer, ssh};
+use crate::redact::Redactor;
 use crate::rootless;
 use crate::settings::Settings;
 
@@ -26,6 +27,8 @@ pub(super) struct Tools {
     pub(super) store: Store,
     pub(super) resolver: Arc<ImageResolver>,
     pub(super) worker: Arc<Worker>,
+    /// Takes out of names what must not be kept.
+    redactor: Arc<Redactor>,
     jobs: usize,
 }
 
@@ -34,7 +37,7 @@ impl Tools {
     pub(super) fn new(
         request: &BuildRequest,
         settings: &Settings,
-        store: Store,
+        (store, redactor): (Store, Arc<Redactor>),
         directory: Option<&Path>,
     ) -> Result<Self> {
         let resolver = Arc::new(ImageResolver::new(ImageResolverOptions {
@@ -72,7 +75,7 @@ impl Tools {
             },
         };
         let worker = Arc::new(Worker::new(options).context("prepare the worker")?);
-        Ok(Self { store, resolver, worker, jobs: settings.jobs() })
+        Ok(Self { store, resolver, worker, redactor, jobs: settings.jobs() })
     }
 
     /// Solves graphs as one.
@@ -85,7 +88,9 @@ impl Tools {
         let graph = Graph::load_all(definitions).context("check the build graph")?;
         let (events, cancel) = (events.clone(), cancel.clone());
         let options = SolveOptions { jobs: self.jobs, events, cancel };
-        let cache = Arc::new(StoreCache::new(self.store.clone()));
+        let redactor = Arc::clone(&self.redactor);
+        let cache = StoreCache::new(self.store.clone());
+        let cache = Arc::new(cache.redacted(Arc::new(move |name| redactor.text(name))));
         let solved = solve(Arc::new(graph), Arc::clone(&self.worker), cache, options);
         solved.await.map_err(Failure::Solve)
     }

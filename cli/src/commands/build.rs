@@ -122,6 +122,10 @@ pub(crate) struct BuildArguments {
     /// Run the steps of these stages, whether their results are known or not
     #[arg(long, value_name = "STAGE", value_delimiter = ',')]
     pub(crate) no_cache_filter: Vec<String>,
+    /// Say of each step that ran why it did: what is different from the last build of the same
+    /// context; `kiln builds explain` says it later
+    #[arg(long, conflicts_with_all = ["dump_llb", "check", "call"])]
+    pub(crate) explain: bool,
     /// What happens when a RUN step fails
     #[arg(long, value_enum, default_value = "fail", value_name = "ACTION")]
     #[arg(conflicts_with_all = ["dump_llb", "check", "call"])]

@@ -8,7 +8,10 @@
 mod record;
 mod recorder;
 
+use std::sync::Arc;
+
 use anyhow::{Context, Result, bail};
+use kiln_oci::Digest;
 use kiln_solver::{EventReceiver, VertexId};
 use kiln_store::{BuildRow, BuildStatus, Builds, Store};
 use time::OffsetDateTime;
@@ -17,7 +20,9 @@ use tokio::sync::oneshot;
 use self::recorder::Recorder;
 use crate::redact::Redactor;
 
-pub(crate) use self::record::{BuildRecord, StepRecord};
+pub(crate) use self::record::{
+    BuildRecord, LookupRecord, MadeOf, RemovalRecord, StepRecord, StepStatus,
+};
 
 /// A build that is being recorded.
 pub(crate) struct Recording {
@@ -52,7 +57,7 @@ impl Recording {
     /// Fails where the thread can't be started.
     pub(crate) fn begin(
         store: &Store,
-        (record, redactor): (BuildRecord, Redactor),
+        (record, redactor): (BuildRecord, Arc<Redactor>),
         events: EventReceiver,
     ) -> Result<Self> {
         let builds = store.builds();
@@ -60,9 +65,10 @@ impl Recording {
             id: builds.fresh_id(),
             started_at: now(),
             reference: Some(name(&record)),
+            family: family(&record),
             ..BuildRow::default()
         };
-        let (id, recorder) = (row.id.clone(), Recorder::new(builds, row, (record, redactor)));
+        let (id, recorder) = (row.id.clone(), Recorder::new(store, row, (record, redactor)));
         let (done, finished) = oneshot::channel();
         std::thread::Builder::new()
             .name("history".to_owned())
@@ -99,6 +105,11 @@ impl Recording {
 }
 
 impl Recorded {
+    /// Returns what is in the history.
+    pub(crate) fn build(&self) -> (&BuildRow, &BuildRecord) {
+        (&self.recorder.row, &self.recorder.record)
+    }
+
     /// Returns the build's ID.
     pub(crate) fn id(&self) -> &str {
         &self.recorder.row.id
@@ -113,6 +124,17 @@ impl Recorded {
 
 fn now() -> i64 {
     OffsetDateTime::now_utc().unix_timestamp_nanos() as i64
+}
+
+/// Returns what builds of one Dockerfile and context have in common. What comes through a pipe is
+/// told by the name of the image.
+fn family(record: &BuildRecord) -> Option<[u8; 32]> {
+    let context = match record.context.as_str() {
+        "-" => record.tags.first()?,
+        context => context,
+    };
+    let whole = format!("{context:?} {:?}", record.dockerfile);
+    Some(*Digest::of(whole.as_bytes()).as_bytes())
 }
 
 /// Returns what people call a build: its image's first name, else the context's last part.

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
-use kiln_store::BuildRow;
+use kiln_oci::Digest;
+use kiln_store::{BuildRow, Removal, RemovalReason};
 use serde::{Deserialize, Serialize};
 
 /// A build, but for what has a column of its own. Nothing in it is a credential.
@@ -20,6 +21,9 @@ pub(crate) struct BuildRecord {
     /// The stage.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) target: Option<String>,
+    /// The stages whose steps run in any case; all where it is empty.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) no_cache: Option<Vec<String>>,
     /// Build arguments; those that look like credentials without their values.
     pub(crate) build_args: BTreeMap<String, Option<String>>,
     /// The IDs of secrets.
@@ -67,6 +71,71 @@ pub(crate) struct StepRecord {
     pub(crate) error: Option<String>,
     /// How many bytes it has printed.
     pub(crate) log_bytes: u64,
+    /// What its cache key says; none of a step that never had one, as the reading of a context.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) made_of: Option<MadeOf>,
+}
+
+/// What a step's cache key says.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct MadeOf {
+    /// The canonical key.
+    pub(crate) key: Digest,
+    /// Where the steps stand in the record that make the inputs.
+    pub(crate) inputs: Vec<usize>,
+    /// Whether the result was looked up.
+    #[serde(default, skip_serializing_if = "LookupRecord::is_asked")]
+    pub(crate) lookup: LookupRecord,
+    /// Where the step stands because of which it wasn't.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) because: Option<usize>,
+    /// Whether an earlier build had the same key.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) seen: bool,
+    /// That the result was removed before the step ran.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) removed: Option<RemovalRecord>,
+}
+
+/// Whether a result was looked up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LookupRecord {
+    /// It was.
+    #[default]
+    Asked,
+    /// The step was to run in any case.
+    Ignored,
+    /// Another step was, which this one is made of.
+    Fresh,
+    /// Another step has no key of its own, which this one is made of.
+    Ephemeral,
+}
+
+impl LookupRecord {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+    fn is_asked(&self) -> bool {
+        *self == Self::Asked
+    }
+}
+
+/// How a result came to be gone, and when that was found, in nanoseconds since 1970.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum RemovalRecord {
+    /// To make room, or because its user wanted it.
+    Pruned(i64),
+    /// Part of it was gone or damaged.
+    Lost(i64),
+}
+
+impl From<Removal> for RemovalRecord {
+    fn from(removal: Removal) -> Self {
+        match removal.reason {
+            RemovalReason::Pruned => Self::Pruned(removal.at),
+            RemovalReason::Lost => Self::Lost(removal.at),
+        }
+    }
 }
 
 /// How a step stands.
@@ -89,6 +158,11 @@ pub(crate) enum StepStatus {
 }
 
 impl StepStatus {
+    /// Tells whether the step has begun to work.
+    pub(crate) fn has_run(self) -> bool {
+        !matches!(self, Self::Pending | Self::Cached)
+    }
+
     /// Returns its name as progress shows it.
     pub(crate) fn word(self) -> &'static str {
         match self {

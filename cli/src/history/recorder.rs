@@ -1,13 +1,16 @@
 //! Writes down what happens, as it happens, on a thread of its own.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use kiln_solver::{Event, EventReceiver, LogStream, NoEvent, VertexId};
-use kiln_store::{BuildLogWriter, BuildRow, Builds, LogRecord};
+use kiln_oci::Digest;
+use kiln_solver::{Event, EventReceiver, LogStream, Lookup, NoEvent, StepKey, VertexId};
+use kiln_store::{BuildLogWriter, BuildRow, Builds, LogRecord, Recipes, Store};
 
-use super::record::{BuildRecord, StepRecord, StepStatus};
+use super::record::{BuildRecord, LookupRecord, MadeOf, StepRecord, StepStatus};
+use crate::explain;
 use crate::redact::Redactor;
 
 /// How long a build runs before it is recorded for the first time: most are over before.
@@ -17,16 +20,21 @@ const INTERVAL: Duration = Duration::from_secs(1);
 
 /// A build that is being recorded.
 pub(super) struct Recorder {
-    pub(super) builds: Builds,
+    builds: Builds,
+    recipes: Recipes,
     pub(super) row: BuildRow,
     pub(super) record: BuildRecord,
-    pub(super) redactor: Redactor,
+    pub(super) redactor: Arc<Redactor>,
     begun: Instant,
     saved: Option<Instant>,
     changed: bool,
     /// Where steps stand in the record.
     places: HashMap<VertexId, usize>,
     numbers: u32,
+    /// Keys that are not written down yet, and where their steps stand.
+    keys: Vec<(usize, Arc<StepKey>)>,
+    /// Where steps stand that have begun to work, and whose results may have been removed.
+    begun_steps: Vec<usize>,
     log: Option<BuildLogWriter>,
     /// Why something couldn't be written, the first time.
     failure: Option<anyhow::Error>,
@@ -34,12 +42,13 @@ pub(super) struct Recorder {
 
 impl Recorder {
     pub(super) fn new(
-        builds: Builds,
+        store: &Store,
         row: BuildRow,
-        (record, redactor): (BuildRecord, Redactor),
+        (record, redactor): (BuildRecord, Arc<Redactor>),
     ) -> Self {
         Self {
-            builds,
+            builds: store.builds(),
+            recipes: store.recipes(),
             row,
             record,
             redactor,
@@ -48,6 +57,8 @@ impl Recorder {
             changed: true,
             places: HashMap::new(),
             numbers: 0,
+            keys: Vec::new(),
+            begun_steps: Vec::new(),
             log: None,
             failure: None,
         }
@@ -88,9 +99,41 @@ impl Recorder {
     /// # Errors
     /// Fails where that, or something before, couldn't be written.
     pub(super) fn write(&mut self) -> Result<()> {
+        self.write_keys().context("write down what keys are made of")?;
         self.row.record = serde_json::to_string(&self.record)?;
         self.builds.record(&self.row)?;
         self.failure.take().map_or(Ok(()), Err)
+    }
+
+    /// Writes down what keys are made of that no build has met before, and notes which of them were
+    /// met, and which results have been removed.
+    fn write_keys(&mut self) -> Result<()> {
+        let keys = std::mem::take(&mut self.keys);
+        if !keys.is_empty() {
+            let digests: Vec<Digest> = keys.iter().map(|(_, key)| key.key.0).collect();
+            let unknown: HashSet<Digest> = self.recipes.unknown(&digests)?.into_iter().collect();
+            let (new, seen): (Vec<_>, Vec<_>) =
+                keys.into_iter().partition(|(_, key)| unknown.contains(&key.key.0));
+            for (place, _) in seen {
+                if let Some(made_of) = &mut self.record.steps[place].made_of {
+                    made_of.seen = true;
+                }
+            }
+            if !new.is_empty() {
+                let recorder = explain::Recorder::new(&self.redactor, &self.recipes)?;
+                let recipe = |(_, key): &(usize, Arc<StepKey>)| {
+                    Ok((key.key.0, serde_json::to_string(&recorder.recipe(key))?))
+                };
+                self.recipes.put(&new.iter().map(recipe).collect::<Result<Vec<_>>>()?)?;
+            }
+        }
+        for place in std::mem::take(&mut self.begun_steps) {
+            if let Some(made_of) = &mut self.record.steps[place].made_of {
+                let removal = self.recipes.removal(&made_of.key)?;
+                made_of.removed = removal.map(Into::into);
+            }
+        }
+        Ok(())
     }
 
     fn time_to_save(&self) -> Duration {
@@ -133,9 +176,12 @@ impl Recorder {
                 let step = &mut self.record.steps[place];
                 (step.name, step.digest) = (name, digest);
             }
+            Event::Keyed { id, key } => self.keyed(id, key),
             Event::Started { id } => {
                 let step = self.step(id);
                 (step.status, step.started_ms) = (StepStatus::Running, Some(now));
+                let place = self.place(id);
+                self.begun_steps.push(place);
             }
             Event::Cached { id } => self.step(id).status = StepStatus::Cached,
             Event::Completed { id, duration } => {
@@ -159,6 +205,24 @@ impl Recorder {
             }
         }
         self.changed = true;
+    }
+
+    fn keyed(&mut self, id: VertexId, key: Arc<StepKey>) {
+        let place = self.place(id);
+        let inputs = key.inputs.iter().map(|input| self.place(input.vertex)).collect();
+        let (lookup, because) = match key.lookup {
+            Lookup::Asked => (LookupRecord::Asked, None),
+            Lookup::Ignored => (LookupRecord::Ignored, None),
+            Lookup::Fresh(input) => (LookupRecord::Fresh, Some(self.place(input))),
+            Lookup::Ephemeral(input) => (LookupRecord::Ephemeral, Some(self.place(input))),
+        };
+        let (digest, seen, removed) = (key.key.0, false, None);
+        let made_of = MadeOf { key: digest, inputs, lookup, because, seen, removed };
+        self.record.steps[place].made_of = Some(made_of);
+        // A key of this build alone is of no use to another one.
+        if lookup != LookupRecord::Ephemeral {
+            self.keys.push((place, key));
+        }
     }
 
     fn end(&mut self, id: VertexId, status: StepStatus, now: u64) -> &mut StepRecord {
@@ -220,19 +284,19 @@ impl Recorder {
 
 #[cfg(test)]
 mod tests {
-    use kiln_solver::EventSender;
-    use kiln_store::Store;
-
     use super::*;
+    use kiln_solver::EventSender;
 
     #[test]
     fn a_build_is_written_down_without_what_is_confidential() {
         let dir = tempfile::tempdir().unwrap();
-        let builds = Store::open(dir.path()).unwrap().builds();
+        let store = Store::open(dir.path()).unwrap();
+        let builds = store.builds();
         let row = BuildRow { id: "x".to_owned(), ..BuildRow::default() };
         let mut redactor = Redactor::default();
         redactor.add(b"s3cret");
-        let recorder = Recorder::new(builds.clone(), row, (BuildRecord::default(), redactor));
+        let record = (BuildRecord::default(), redactor.into());
+        let recorder = Recorder::new(&store, row, record);
         let (events, receiver) = EventSender::channel();
         let log =
             |bytes: &[u8]| Event::Log { id: 7, stream: LogStream::Stderr, bytes: bytes.to_vec() };

@@ -35,6 +35,7 @@ impl Plain<'_> {
     fn show(&mut self, event: Event) -> std::io::Result<()> {
         match event {
             Event::Vertex { id, name, .. } => self.steps.add(id, &name),
+            Event::Keyed { .. } => {}
             Event::Started { id } => {
                 self.steps.get(id).begun = Some(Instant::now());
                 self.head(id)?;

@@ -83,6 +83,7 @@ impl Display {
     fn take(&mut self, event: Event) {
         match event {
             Event::Vertex { id, name, .. } => self.steps.add(id, &name),
+            Event::Keyed { .. } => {}
             Event::Started { id } => {
                 self.running.retain(|running| running.id != id);
                 self.show(id);

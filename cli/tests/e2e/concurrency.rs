@@ -9,6 +9,32 @@ use kiln_testkit::{Need, skip};
 use crate::kiln;
 
 #[test]
+fn steps_that_turn_out_to_be_the_same_run_once() {
+    if skip("steps_that_turn_out_to_be_the_same_run_once", &[Need::Root]) {
+        return;
+    }
+    let kiln = kiln();
+    kiln.write("one/f", "same");
+    kiln.write("two/f", "same");
+    let contexts = ["one", "two"].map(|name| format!("{name}={}", kiln.path(name).display()));
+    // Which file is copied isn't known before it is read, and each run makes something else.
+    let stage = |from: &str| {
+        format!("COPY --from={from} f /f\nRUN sleep 0.2 && head -c 16 /dev/urandom > /id\n")
+    };
+    let dockerfile = format!(
+        "FROM base AS a\n{}FROM base AS b\n{}FROM base\nCOPY --from=a /id /a\n\
+         COPY --from=b /id /b\nRUN cmp /a /b\n",
+        stage("one"),
+        stage("two")
+    );
+    let [one, two] = &contexts;
+    let arguments = ["--build-context", one, "--build-context", two];
+    kiln.build_text(&dockerfile, &arguments).success();
+    // Nor where nothing is looked up.
+    kiln.build_text(&dockerfile, &[&arguments[..], &["--no-cache"]].concat()).success();
+}
+
+#[test]
 fn two_builds_at_once_run_each_step_once() {
     if skip("two_builds_at_once_run_each_step_once", &[Need::Root]) {
         return;

@@ -12,6 +12,7 @@ mod debian;
 mod demo;
 mod direct;
 mod engine;
+mod explain;
 mod groups;
 mod images;
 mod isolation;

@@ -251,6 +251,17 @@ fn secrets_are_what_was_given() {
     arena.finish();
 }
 
+/// Returns every row of the index.
+fn rows(arena: &Arena) -> String {
+    let query = "import sqlite3, sys\n\
+                 index = sqlite3.connect(sys.argv[1])\n\
+                 tables = index.execute('select name from sqlite_master where type = \"table\"')\n\
+                 for (name,) in tables.fetchall():\n\
+                 \x20   print(name, index.execute('select * from ' + name).fetchall())";
+    let database = arena.kiln.root().join("kiln.db");
+    host("python3", &["-c", query, database.to_str().unwrap()]).success()
+}
+
 #[test]
 fn the_history_keeps_no_credentials() {
     let Some(arena) = Arena::new("the_history_keeps_no_credentials") else { return };
@@ -274,11 +285,25 @@ fn the_history_keeps_no_credentials() {
     let seen = arena.kiln.run(&["builds", "inspect", "--format", "json"]).success();
     assert!(seen.contains("\"LEVEL\": \"5\"") && seen.contains("COPY ***"), "{seen}");
     assert!(!seen.contains(SECRET), "{seen}");
-    let query = "import sqlite3, sys; \
-                 print(sqlite3.connect(sys.argv[1]).execute('select * from builds').fetchall())";
-    let database = arena.kiln.root().join("kiln.db");
-    let rows = host("python3", &["-c", query, database.to_str().unwrap()]).success();
+    let rows = rows(&arena);
     assert!(rows.contains("COPY ***") && !rows.contains(SECRET), "{rows}");
+    // So do the records of results, and what keys were made of.
+    assert!(rows.contains("WORKDIR /***") && rows.contains("local://context"), "{rows}");
+    arena.kiln.write("ctx/Dockerfile", dockerfile.replace("COPY", "RUN true\n# COPY"));
+    let other = format!("{SECRET}-other");
+    for token in [SECRET, &other] {
+        let token = format!("NPM_TOKEN={token}");
+        let mut command = arena.command("ctx", &["--explain", "--build-arg", &token]);
+        let seen = kiln_testkit::environment::run(&mut command);
+        assert_eq!(seen.code, 0, "{}", seen.stderr);
+        let (_, explained) = seen.stderr.split_once("why steps ran:").unwrap();
+        assert!(!explained.contains(SECRET), "{explained}");
+        let is_first = token.ends_with(SECRET);
+        let cause = "build argument NPM_TOKEN has another value, which is not kept";
+        assert_eq!(explained.contains(cause), !is_first, "{explained}");
+    }
+    let rows = self::rows(&arena);
+    assert!(rows.contains("variable NPM_TOKEN") && !rows.contains(SECRET), "{rows}");
     let text = arena.kiln.run(&["builds", "inspect"]).success();
     assert!(text.contains("NPM_TOKEN (value not kept)") && !text.contains(SECRET), "{text}");
 

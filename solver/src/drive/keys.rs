@@ -1,11 +1,14 @@
 //! How a key comes to be known.
 
+use kiln_llb::Graph;
 use kiln_oci::Digest;
 
 use super::{Driver, KeyState, Move, ResultState};
 use crate::cache::Cache;
+use crate::event::{Event, VertexId};
 use crate::executor::Executor;
 use crate::key::{Key, KeyPart, Taint};
+use crate::made_of::{InputPart, Lookup, StepInput, StepKey};
 
 impl<E, C> Driver<E, C>
 where
@@ -56,12 +59,14 @@ where
         let (parts, taint) = self.parts(number, None);
         let definition = Key::of("definition", self.salt(number), &parts);
         if self.plan.steps[number].content.is_empty() {
+            self.tell_key(number, (definition, taint), &parts, false);
             self.set_key(number, definition, taint, parts);
             return;
         }
         if taint.is_none() {
             match self.world.cache.canonical(&definition) {
                 Ok(Some(canonical)) => {
+                    self.tell_key(number, (canonical, taint), &parts, true);
                     self.set_key(number, canonical, taint, parts);
                     return;
                 }
@@ -128,7 +133,68 @@ where
                 return self.fail(error.into());
             }
         }
+        self.tell_key(number, (canonical, taint), &parts, false);
         self.set_key(number, canonical, taint, parts);
+    }
+
+    /// Tells what a key is made of; `taint` is that of the parts.
+    fn tell_key(
+        &self,
+        number: usize,
+        (key, taint): (Key, Taint),
+        parts: &[KeyPart],
+        by_link: bool,
+    ) {
+        let rule = &self.plan.steps[number].rule;
+        let selected = |index: usize| {
+            let place = rule.content_inputs.iter().position(|content| *content == index);
+            place.and_then(|place| rule.selected.get(place)).cloned().unwrap_or_default()
+        };
+        let inputs = self.world.graph.vertices()[number].inputs.iter().zip(parts).enumerate();
+        let inputs = inputs.map(|(index, ((input, _), part))| StepInput {
+            vertex: *input as VertexId,
+            selected: selected(index),
+            part: match part {
+                KeyPart::Output(key, _) => InputPart::Key(*key),
+                KeyPart::Content(digest) => InputPart::Content(*digest),
+            },
+            ingredients: match &self.plan.steps[*input].rule {
+                rule if rule.ephemeral => rule.ingredients.clone(),
+                _ => Vec::new(),
+            },
+        });
+        let key = StepKey {
+            key,
+            salt: Digest::of(self.salt(number)),
+            ingredients: rule.ingredients.clone(),
+            instruction: instruction(&self.world.graph, number),
+            inputs: inputs.collect(),
+            by_link,
+            lookup: self.lookup(number, taint),
+        };
+        self.tell(number, |id| Event::Keyed { id, key: key.into() });
+    }
+
+    fn lookup(&self, number: usize, taint: Taint) -> Lookup {
+        let step = &self.plan.steps[number];
+        let first = |is_it: fn(&Taint) -> bool| {
+            // Content has no taint.
+            let counts = |index: &usize| !step.rule.content_inputs.contains(index);
+            let inputs = self.world.graph.vertices()[number].inputs.iter().enumerate();
+            let mut inputs =
+                inputs.filter(|(index, _)| counts(index)).map(|(_, (input, _))| *input);
+            inputs.find(|input| is_it(&self.states[*input].taint))
+        };
+        if step.ignore_cache {
+            Lookup::Ignored
+        } else if taint.is_none() {
+            Lookup::Asked
+        } else if let Some(input) = first(|taint| taint.ephemeral) {
+            Lookup::Ephemeral(input as VertexId)
+        } else {
+            first(|taint| taint.fresh)
+                .map_or(Lookup::Asked, |input| Lookup::Fresh(input as VertexId))
+        }
     }
 
     pub(super) fn set_key(&mut self, number: usize, key: Key, taint: Taint, parts: Vec<KeyPart>) {
@@ -169,4 +235,15 @@ where
     pub(super) fn salt(&self, number: usize) -> &[u8] {
         &self.plan.steps[number].salt
     }
+}
+
+/// Returns the lines of source that a vertex came from.
+fn instruction(graph: &Graph, number: usize) -> Option<String> {
+    let place = graph.vertices()[number].locations.first()?;
+    let source = graph.sources().get(place.source as usize)?;
+    let lines = source.data.split_inclusive(|byte| *byte == b'\n');
+    let first = place.start.saturating_sub(1) as usize;
+    let lines = lines.skip(first).take((place.end as usize).saturating_sub(first));
+    let text = lines.collect::<Vec<_>>().concat();
+    Some(String::from_utf8_lossy(&text).trim_end().to_owned()).filter(|text| !text.is_empty())
 }

@@ -59,6 +59,8 @@ enum ResultState<O> {
     Runnable,
     /// It runs.
     Running,
+    /// Another vertex with the same key makes it.
+    Followed,
     /// It is there.
     Done(Outputs<O>),
     /// Nobody will ask: all its users are done.
@@ -76,6 +78,8 @@ struct State<O, G> {
     result: ResultState<O>,
     told: Told,
     guard: Option<G>,
+    /// The vertices that take over its result when it is there, for they have the same key.
+    followers: Vec<usize>,
     /// How many users are not done yet.
     open_users: usize,
     /// Whether the results that settle the key were demanded before the keys of all inputs were
@@ -117,6 +121,8 @@ pub(crate) struct Driver<E: Executor, C: Cache<Output = E::Output>> {
     /// What can be locked and what can run, longest remaining path first.
     lockable: BinaryHeap<(u32, Reverse<usize>)>,
     runnable: BinaryHeap<(u32, Reverse<usize>)>,
+    /// By canonical key, the vertex that works on it or has it done; the inputs of each are there.
+    leaders: HashMap<Key, usize>,
     locks: usize,
     running: usize,
     tasks: JoinSet<TaskResult<E::Output, C::Guard>>,
@@ -142,6 +148,7 @@ where
             result: ResultState::Unasked,
             told: Told::default(),
             guard: None,
+            followers: Vec::new(),
             open_users: step.users.len() + usize::from(plan.is_target(number)),
             anticipated: false,
             started: false,
@@ -157,6 +164,7 @@ where
             moves: VecDeque::new(),
             lockable: BinaryHeap::new(),
             runnable: BinaryHeap::new(),
+            leaders: HashMap::new(),
             locks: 0,
             running: 0,
             tasks: JoinSet::new(),

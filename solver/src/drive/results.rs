@@ -1,4 +1,8 @@
 //! How a result comes to be there.
+//!
+//! Of several vertices with the same canonical key one works, the *leader*: the first whose inputs
+//! are all there. The others follow it, whatever it is doing by then, and take over its outputs. Only
+//! one whose inputs are there can be followed, for any other might be waiting for its follower.
 
 use std::cmp::Reverse;
 
@@ -6,7 +10,7 @@ use super::{Driver, KeyState, Move, ResultState};
 use crate::cache::{Cache, KeyRecord};
 use crate::event::{Event, VertexId};
 use crate::executor::{Executor, StepContext};
-use crate::task::Run;
+use crate::task::{Outputs, Run};
 
 impl<E, C> Driver<E, C>
 where
@@ -25,6 +29,9 @@ where
     }
 
     pub(super) fn load(&mut self, number: usize) {
+        if self.follow(number) {
+            return;
+        }
         if !self.states[number].taint.is_none() {
             return self.demand_inputs(number);
         }
@@ -48,6 +55,10 @@ where
     }
 
     pub(super) fn inputs_done(&mut self, number: usize) {
+        if self.follow(number) {
+            return;
+        }
+        self.leaders.insert(self.states[number].canonical, number);
         let entry = (self.plan.steps[number].height, Reverse(number));
         let state = &mut self.states[number];
         if state.taint.ephemeral {
@@ -57,6 +68,32 @@ where
             state.result = ResultState::Lockable;
             self.lockable.push(entry);
         }
+    }
+
+    /// Has a vertex wait for the one that works on the same key, where there is one.
+    fn follow(&mut self, number: usize) -> bool {
+        let Some(leader) = self.leaders.get(&self.states[number].canonical).copied() else {
+            return false;
+        };
+        // What is made for fewer users may have fewer outputs.
+        if leader == number || self.outputs(leader) < self.outputs(number) {
+            return false;
+        }
+        if let ResultState::Done(outputs) = &self.states[leader].result {
+            let outputs = outputs.clone();
+            self.take_over(number, outputs);
+        } else {
+            self.states[number].result = ResultState::Followed;
+            self.states[leader].followers.push(number);
+        }
+        true
+    }
+
+    /// Another vertex has made the result.
+    fn take_over(&mut self, number: usize, outputs: Outputs<E::Output>) {
+        self.states[number].cached = true;
+        self.tell(number, |id| Event::Cached { id });
+        self.arrive(number, outputs);
     }
 
     pub(super) fn start_lock(&mut self, number: usize) {
@@ -119,7 +156,15 @@ where
     }
 
     pub(super) fn done(&mut self, number: usize, outputs: Vec<E::Output>) {
-        self.states[number].result = ResultState::Done(outputs.into());
+        let outputs: Outputs<E::Output> = outputs.into();
+        self.arrive(number, outputs.clone());
+        for follower in std::mem::take(&mut self.states[number].followers) {
+            self.take_over(follower, outputs.clone());
+        }
+    }
+
+    fn arrive(&mut self, number: usize, outputs: Outputs<E::Output>) {
+        self.states[number].result = ResultState::Done(outputs);
         self.moves.push_back(Move::ResultDone(number));
         self.settle(number);
         if self.plan.is_target(number) {

@@ -14,6 +14,8 @@ use std::time::Duration;
 
 use kiln_oci::Digest;
 
+use crate::made_of::StepKey;
+
 use self::queue::Queue;
 
 pub use self::queue::{EventReceiver, NoEvent};
@@ -104,6 +106,13 @@ pub enum Event {
         name: String,
         /// The digest of its op; `None` for a step outside of the graph.
         digest: Option<Digest>,
+    },
+    /// Its key is known. Sent before the vertex begins to work, or is known; not for ephemeral ones.
+    Keyed {
+        /// Which.
+        id: VertexId,
+        /// What the key is made of.
+        key: Arc<StepKey>,
     },
     /// It began to work.
     Started {

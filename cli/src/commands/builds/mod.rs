@@ -1,5 +1,6 @@
 //! `kiln builds`: the history of builds.
 
+mod explain;
 mod inspect;
 mod logs;
 mod ls;
@@ -34,6 +35,8 @@ enum BuildsCommand {
     Ls(ls::LsArguments),
     /// Show what is known of a build
     Inspect(inspect::InspectArguments),
+    /// Say why the steps of a build ran, or what is different between two builds
+    Explain(explain::ExplainArguments),
     /// Print what the steps of a build have printed
     Logs(logs::LogsArguments),
     /// Forget builds
@@ -56,8 +59,10 @@ pub(crate) fn run(
     settings: &Settings,
     printer: &Printer,
 ) -> Result<ExitCode> {
-    let builds = settings.store()?.builds();
+    let store = settings.store()?;
+    let builds = store.builds();
     match &arguments.command {
+        BuildsCommand::Explain(arguments) => explain::run(arguments, &store, printer),
         BuildsCommand::Ls(arguments) => ls::run(arguments, &builds, printer),
         BuildsCommand::Inspect(arguments) => inspect::run(arguments, &builds, printer),
         BuildsCommand::Logs(arguments) => logs::run(arguments, &builds, printer),

@@ -1,0 +1,50 @@
+//! `kiln builds explain`.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Args;
+use kiln_store::Store;
+
+use super::Format;
+use crate::explain;
+use crate::history::{self, BuildRecord};
+use crate::printer::Printer;
+
+#[derive(Debug, Args)]
+pub(super) struct ExplainArguments {
+    /// Which build; with another one, the earlier of the two
+    #[arg(value_name = "BUILD", default_value = "latest")]
+    build: String,
+    /// A build to be compared with the first: what is different about each of its steps is said,
+    /// whether the step ran or not
+    #[arg(value_name = "BUILD")]
+    other: Option<String>,
+    /// How the answer looks
+    #[arg(long, value_enum, default_value = "pretty", hide_default_value = true)]
+    format: Format,
+}
+
+pub(super) fn run(
+    arguments: &ExplainArguments,
+    store: &Store,
+    printer: &Printer,
+) -> Result<ExitCode> {
+    let builds = store.builds();
+    let row = history::find(&builds, &arguments.build)?;
+    let record = BuildRecord::of(&row)?;
+    let explanation = match &arguments.other {
+        None => explain::of_build(store, &row, &record)?,
+        Some(other) => {
+            let other = history::find(&builds, other)?;
+            let other_record = BuildRecord::of(&other)?;
+            explain::between(store, (&row, &record), (&other, &other_record))?
+        }
+    };
+    if arguments.format == Format::Json {
+        printer.line(serde_json::to_string_pretty(&explanation)?);
+    } else {
+        printer.text(&explanation.text());
+    }
+    Ok(ExitCode::SUCCESS)
+}

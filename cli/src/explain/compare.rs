@@ -1,0 +1,205 @@
+//! What makes two keys of a step differ, the nearest causes first: the instruction, its variables,
+//! the files that it reads, the steps that it is built on.
+
+use std::collections::BTreeSet;
+
+use kiln_solver::VARIABLE;
+use kiln_store::{Listings, Result};
+
+use super::cause::{Cause, Change};
+use super::files;
+use super::recipe::{Input, Named, Recipe, Value};
+use crate::history::BuildRecord;
+
+/// How many characters of a digest are shown.
+const DIGEST: usize = 12;
+
+/// A step of a build, with what its key was made of.
+#[derive(Clone, Copy)]
+pub(super) struct Side<'a> {
+    pub(super) build: &'a BuildRecord,
+    /// Where it stands in the build.
+    pub(super) place: usize,
+    pub(super) recipe: &'a Recipe,
+}
+
+impl Side<'_> {
+    /// Returns where the step stands that makes an input.
+    fn input(&self, number: usize) -> Option<usize> {
+        self.build.steps[self.place].made_of.as_ref()?.inputs.get(number).copied()
+    }
+
+    fn name(&self, place: Option<usize>) -> String {
+        let step = place.and_then(|place| self.build.steps.get(place));
+        step.map_or_else(|| "another step".to_owned(), |step| step.name.clone())
+    }
+}
+
+/// Tells what is different; `old_of` tells which step of the old build a step of the new one is.
+///
+/// # Errors
+/// Fails where the store can't be read.
+pub(super) fn causes(
+    listings: &Listings,
+    (old, new): (Side<'_>, Side<'_>),
+    old_of: &[Option<usize>],
+) -> Result<Vec<Cause>> {
+    let mut causes = Vec::new();
+    if old.recipe.salt != new.recipe.salt {
+        op(old, new, &mut causes);
+    }
+    if old.recipe.inputs.len() != new.recipe.inputs.len() {
+        let (old, new) = (old.recipe.inputs.len(), new.recipe.inputs.len());
+        causes.push(Cause::Inputs { old, new });
+        return Ok(causes);
+    }
+    let pairs = old.recipe.inputs.iter().zip(&new.recipe.inputs).enumerate();
+    let mut steps = Vec::new();
+    for (number, pair) in pairs {
+        let from = new.input(number);
+        match pair {
+            (Input::Content(old), Input::Content(now)) if old.digest != now.digest => {
+                let from = input_name(&new.name(from), &now.ingredients);
+                causes.extend(files::causes(listings, (old, now), &from)?);
+            }
+            (Input::Content(_), Input::Content(_)) => {}
+            (old_key, new_key) if old_key != new_key => {
+                let step = new.name(from);
+                let stood = old.input(number);
+                let is_same =
+                    from.is_some_and(|from| old_of[from].is_some_and(|it| stood == Some(it)));
+                let instead_of = (!is_same).then(|| old.name(stood));
+                steps.push(Cause::Step { step, instead_of });
+            }
+            _ => {}
+        }
+    }
+    causes.extend(steps);
+    if causes.is_empty() {
+        causes.push(Cause::Unknown);
+    }
+    Ok(causes)
+}
+
+/// Returns what people call an input that files are read from.
+fn input_name(step: &str, ingredients: &[Named]) -> String {
+    let source = ingredients.iter().find(|named| named.name == "source");
+    match source.and_then(|named| named.value.shown.strip_prefix("local://")) {
+        Some("context") => "the context".to_owned(),
+        Some(name) => format!("context {name}"),
+        None => step.to_owned(),
+    }
+}
+
+/// Tells what is different about what a step does.
+fn op(old: Side<'_>, new: Side<'_>, causes: &mut Vec<Cause>) {
+    if let Some(base) = base(old.recipe, new.recipe) {
+        causes.push(base);
+        return;
+    }
+    let changed = changed(old.recipe, new.recipe);
+    let (variables, properties): (Vec<Change>, Vec<Change>) =
+        changed.into_iter().partition(|change| change.name.starts_with(VARIABLE));
+    match (&old.recipe.instruction, &new.recipe.instruction) {
+        (Some(before), Some(now)) if before != now && !properties.is_empty() => {
+            causes.push(if before.shown == now.shown {
+                Cause::Property(Change::new("instruction", Some(before), Some(now)))
+            } else {
+                Cause::Instruction { old: before.shown.clone(), new: now.shown.clone() }
+            });
+        }
+        _ => {
+            let given = given(old, new);
+            if given.is_empty() || properties.is_empty() {
+                causes.extend(properties.into_iter().map(Cause::Property));
+            } else {
+                causes.extend(given);
+            }
+        }
+    }
+    for change in variables {
+        let name = change.name.trim_start_matches(VARIABLE).to_owned();
+        let change = Change { name, ..change };
+        let is_given = |build: &BuildRecord| build.build_args.contains_key(&change.name);
+        let cause = if is_given(old.build) || is_given(new.build) {
+            Cause::BuildArgument(change)
+        } else {
+            Cause::Variable(change)
+        };
+        if !causes.contains(&cause) {
+            causes.push(cause);
+        }
+    }
+}
+
+/// Tells of another base image.
+fn base(old: &Recipe, new: &Recipe) -> Option<Cause> {
+    let (before, now) = (old.get("digest")?, new.get("digest")?);
+    if before == now {
+        return None;
+    }
+    let digest = |text: &str| {
+        let hex = text.strip_prefix("sha256:").unwrap_or(text);
+        format!("sha256:{}", hex.get(..DIGEST).unwrap_or(hex))
+    };
+    let image = |recipe: &Recipe| {
+        let name = recipe.get("image").map_or("", |image| &image.shown);
+        name.split_once("@sha256:").map_or(name, |(name, _)| name).to_owned()
+    };
+    Some(Cause::Base {
+        old_image: image(old),
+        old: digest(&before.shown),
+        image: image(new),
+        new: digest(&now.shown),
+    })
+}
+
+/// Returns the ingredients that are different, in the order of the new recipe, then what is gone.
+fn changed(old: &Recipe, new: &Recipe) -> Vec<Change> {
+    let mut seen: BTreeSet<&str> = BTreeSet::new();
+    let mut changed = Vec::new();
+    for named in new.ingredients.iter().chain(&old.ingredients) {
+        let name = named.name.as_str();
+        // A name may stand for several values, as the sources of a copy.
+        if !seen.insert(name) {
+            continue;
+        }
+        let (old, new) = (values(old, name), values(new, name));
+        let count = old.len().max(new.len());
+        let pairs = (0..count).map(|at| (old.get(at).copied(), new.get(at).copied()));
+        let different = pairs.filter(|(old, new)| old != new);
+        changed.extend(different.map(|(old, new)| Change::new(name, old, new)));
+    }
+    changed
+}
+
+fn values<'a>(recipe: &'a Recipe, name: &str) -> Vec<&'a Value> {
+    let named = recipe.ingredients.iter().filter(|named| named.name == name);
+    named.map(|named| &named.value).collect()
+}
+
+/// Returns the build arguments that have other values and that the instruction names.
+fn given(old: Side<'_>, new: Side<'_>) -> Vec<Cause> {
+    let Some(instruction) = &new.recipe.instruction else { return Vec::new() };
+    let (before, now) = (&old.build.build_args, &new.build.build_args);
+    let names: BTreeSet<&String> = before.keys().chain(now.keys()).collect();
+    let is_named = |name: &str| {
+        let text = &instruction.shown;
+        let mut places = text.match_indices(name);
+        places.any(|(at, _)| text[..at].ends_with('$') || text[..at].ends_with("${"))
+    };
+    // Whether one that isn't kept has another value isn't known here; that something has, is.
+    let may_differ = |name: &&String| {
+        let (old, new) = (before.get(*name), now.get(*name));
+        old != new || old == Some(&None)
+    };
+    let names = names.into_iter().filter(may_differ);
+    let argument = |name: &String| {
+        let value = |values: Option<&Option<String>>| {
+            values.map(|value| value.clone().unwrap_or_else(|| crate::redact::MASK.to_owned()))
+        };
+        let (old, new) = (value(before.get(name)), value(now.get(name)));
+        Cause::BuildArgument(Change { name: name.clone(), old, new })
+    };
+    names.filter(|name| is_named(name)).map(argument).collect()
+}

@@ -1,0 +1,295 @@
+//! Why steps ran: what the key of each was made of, against what it was made of the time before.
+//!
+//! Three things are written down while a build runs. Its record in the history has the canonical key
+//! of each step, and where its inputs come from; the store's *recipes* tell once for each key what it
+//! was made of, and its *listings* once for each content digest which files that stands for; and
+//! SQLite itself notes when results are removed. All else is worked out when somebody asks, from the
+//! history: so that a build that asks for nothing pays for little, and any two builds can be
+//! compared.
+//!
+//! A step is compared with the same step of the latest earlier build that has it: first of the builds
+//! of the same context and Dockerfile, whatever their target was, then, because the same project may
+//! lie elsewhere today, of the others, where most of the steps are the same. Which step of another
+//! build is the same one is [`align`]'s business.
+//!
+//! What isn't kept can't be told: of credentials it is only known whether they are the same, and of
+//! what was forgotten nothing.
+
+mod align;
+mod cause;
+mod compare;
+mod files;
+mod recipe;
+mod show;
+
+use anyhow::Result;
+use kiln_store::{BuildRow, Builds, Store};
+use serde::Serialize;
+
+use self::align::Alignment;
+use self::cause::date;
+use self::compare::Side;
+use crate::history::{BuildRecord, LookupRecord, MadeOf, RemovalRecord, StepStatus};
+
+pub(crate) use self::cause::Cause;
+pub(crate) use self::recipe::{Recipe, Recorder};
+
+/// How many earlier builds of the same context are looked into.
+const FAMILY: u32 = 20;
+/// How many other builds are.
+const OTHERS: u32 = 10;
+
+/// Why steps ran, or what is different about them.
+#[derive(Debug, Serialize)]
+pub(crate) struct Explanation {
+    /// The build.
+    pub(crate) build: String,
+    /// The build that it was compared with, where that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) compared_with: Option<String>,
+    /// The steps, in the order of the build.
+    pub(crate) steps: Vec<ExplainedStep>,
+}
+
+/// Why a step ran, or what is different about it.
+#[derive(Debug, Serialize)]
+pub(crate) struct ExplainedStep {
+    /// The number that it was shown with; zero for one that never began.
+    pub(crate) number: u32,
+    /// Its name.
+    pub(crate) name: String,
+    /// How it stands: one that was known is here where others ran because of it.
+    pub(crate) status: StepStatus,
+    /// The build that it was compared with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) compared_with: Option<String>,
+    /// Why, the nearest cause first; never empty.
+    pub(crate) causes: Vec<Cause>,
+}
+
+/// An earlier build.
+struct Earlier {
+    row: BuildRow,
+    record: BuildRecord,
+    alignment: Alignment,
+}
+
+/// Tells why the steps of a build ran.
+///
+/// # Errors
+/// Fails where the store can't be read.
+pub(crate) fn of_build(store: &Store, row: &BuildRow, record: &BuildRecord) -> Result<Explanation> {
+    let mut asker = Asker { store, row, record, earlier: Vec::new(), loaded: 0 };
+    let ran = |place: &usize| {
+        let step = &record.steps[*place];
+        step.made_of.is_some() && step.status.has_run()
+    };
+    let mut places: Vec<usize> = (0..record.steps.len()).filter(ran).collect();
+    let mut steps = Vec::new();
+    let mut at = 0;
+    while let Some(place) = places.get(at).copied() {
+        let (compared_with, causes) = asker.causes(place)?;
+        let step = &record.steps[place];
+        if !step.status.has_run() && matches!(causes.as_slice(), [Cause::Lost { .. }]) {
+            // It is what it was.
+            at += 1;
+            continue;
+        }
+        // What was known and isn't what it was is told as well: others ran because of it.
+        for cause in &causes {
+            if let Cause::Step { step, instead_of: None } = cause
+                && let Some(known) = asker.known(place, step)
+                && !places.contains(&known)
+            {
+                places.push(known);
+            }
+        }
+        let (number, name, status) = (step.number, step.name.clone(), step.status);
+        steps.push((place, ExplainedStep { number, name, status, compared_with, causes }));
+        at += 1;
+    }
+    steps.sort_by_key(|(place, _)| *place);
+    let steps = steps.into_iter().map(|(_, step)| step).collect();
+    Ok(Explanation { build: row.id.clone(), compared_with: None, steps })
+}
+
+/// Tells which steps of `new` are others than in `old`, and what is different.
+///
+/// # Errors
+/// Fails where the store can't be read.
+pub(crate) fn between(
+    store: &Store,
+    (old, old_record): (&BuildRow, &BuildRecord),
+    (new, new_record): (&BuildRow, &BuildRecord),
+) -> Result<Explanation> {
+    let alignment = align::align(&old_record.steps, &new_record.steps);
+    let mut steps = Vec::new();
+    let mut tell = |record: &BuildRecord, place: usize, causes| {
+        let step = &record.steps[place];
+        let (number, name, status) = (step.number, step.name.clone(), step.status);
+        steps.push(ExplainedStep { number, name, status, compared_with: None, causes });
+    };
+    for (place, step) in new_record.steps.iter().enumerate() {
+        let Some(made_of) = &step.made_of else { continue };
+        let Some(old_place) = alignment.old_of[place] else {
+            tell(new_record, place, vec![Cause::Added]);
+            continue;
+        };
+        if old_record.steps[old_place].made_of.as_ref().is_some_and(|it| it.key != made_of.key) {
+            let places = (old_place, place);
+            let causes = compared(store, (old_record, new_record), places, &alignment)?;
+            tell(new_record, place, causes);
+        }
+    }
+    for (place, step) in old_record.steps.iter().enumerate() {
+        if step.made_of.is_some() && !alignment.old_of.contains(&Some(place)) {
+            tell(old_record, place, vec![Cause::Removed]);
+        }
+    }
+    Ok(Explanation { build: new.id.clone(), compared_with: Some(old.id.clone()), steps })
+}
+
+/// Looks for the causes of one build's steps.
+struct Asker<'a> {
+    store: &'a Store,
+    row: &'a BuildRow,
+    record: &'a BuildRecord,
+    /// Earlier builds, the nearest first.
+    earlier: Vec<Earlier>,
+    /// How many kinds of them have been read.
+    loaded: u8,
+}
+
+impl Asker<'_> {
+    /// Returns the build that a step was compared with, and why it ran.
+    fn causes(&mut self, place: usize) -> Result<(Option<String>, Vec<Cause>)> {
+        let Some(made_of) = &self.record.steps[place].made_of else {
+            return Ok((None, vec![Cause::Unknown]));
+        };
+        if let Some(cause) = self.not_looked_up(made_of.lookup, made_of.because) {
+            return Ok((None, vec![cause]));
+        }
+        match made_of.removed {
+            Some(RemovalRecord::Pruned(at)) => {
+                return Ok((None, vec![Cause::Pruned { at: date(at) }]));
+            }
+            Some(RemovalRecord::Lost(at)) => {
+                return Ok((None, vec![Cause::Lost { at: Some(date(at)) }]));
+            }
+            None => {}
+        }
+        let Some(found) = self.same_step(place, made_of)? else {
+            let cause = if made_of.seen { Cause::Lost { at: None } } else { Cause::NeverBuilt };
+            return Ok((None, vec![cause]));
+        };
+        let (earlier, old_place) = (&self.earlier[found.0], found.1);
+        let old_step = &earlier.record.steps[old_place];
+        let id = earlier.row.id.clone();
+        if old_step.made_of.as_ref().is_some_and(|it| it.key == made_of.key) {
+            let (build, status) = (id.clone(), old_step.status);
+            let cause = match status {
+                StepStatus::Cached | StepStatus::Completed => Cause::Lost { at: None },
+                StepStatus::Failed => Cause::Unfinished { build, status: "failed" },
+                _ => Cause::Unfinished { build, status: "canceled" },
+            };
+            return Ok((Some(id), vec![cause]));
+        }
+        let records = (&earlier.record, self.record);
+        let causes = compared(self.store, records, (old_place, place), &earlier.alignment)?;
+        Ok((Some(id), causes))
+    }
+
+    /// Returns why a result wasn't looked up, if it wasn't.
+    fn not_looked_up(&self, lookup: LookupRecord, because: Option<usize>) -> Option<Cause> {
+        let step = because.and_then(|place| self.record.steps.get(place));
+        let step = step.map_or_else(|| "another step".to_owned(), |step| step.name.clone());
+        match lookup {
+            LookupRecord::Asked => None,
+            LookupRecord::Fresh => Some(Cause::Fresh { step }),
+            LookupRecord::Ephemeral => Some(Cause::Ephemeral { step }),
+            LookupRecord::Ignored => {
+                let is_filter = self.record.no_cache.as_ref().is_some_and(|it| !it.is_empty());
+                let option = if is_filter { "--no-cache-filter" } else { "--no-cache" };
+                Some(Cause::NoCache { option })
+            }
+        }
+    }
+
+    /// Returns the latest earlier build that has the step, and where it stands there. What has the
+    /// same key, and has come to no end, is nearer than anything else.
+    fn same_step(&mut self, place: usize, made_of: &MadeOf) -> Result<Option<(usize, usize)>> {
+        let mut at = 0;
+        let mut found = None;
+        while found.is_none() || made_of.seen {
+            if at == self.earlier.len() && !self.load()? {
+                break;
+            }
+            if let Some(earlier) = self.earlier.get(at) {
+                let step = earlier.alignment.old_of[place];
+                let old = step.and_then(|step| earlier.record.steps[step].made_of.as_ref());
+                if let (Some(step), Some(old)) = (step, old) {
+                    if old.key == made_of.key {
+                        return Ok(Some((at, step)));
+                    }
+                    found = found.or(Some((at, step)));
+                }
+                at += 1;
+            }
+        }
+        Ok(found)
+    }
+
+    /// Reads more earlier builds, and tells whether there was any kind left to read.
+    fn load(&mut self) -> Result<bool> {
+        let builds: Builds = self.store.builds();
+        let rows = match self.loaded {
+            0 => builds.before(self.row, true, FAMILY)?,
+            1 => builds.before(self.row, false, OTHERS)?,
+            _ => return Ok(false),
+        };
+        for row in rows {
+            // What can't be read has nothing to say.
+            let Ok(record) = BuildRecord::of(&row) else { continue };
+            let alignment = align::align(&record.steps, &self.record.steps);
+            let steps = self.record.steps.iter().filter(|step| step.digest.is_some()).count();
+            // Of another project, something may look alike.
+            if self.loaded == 0 || alignment.equal * 2 > steps {
+                self.earlier.push(Earlier { row, record, alignment });
+            }
+        }
+        self.loaded += 1;
+        Ok(true)
+    }
+
+    /// Returns where an input of a step stands whose result was known.
+    fn known(&self, place: usize, name: &str) -> Option<usize> {
+        let inputs = &self.record.steps[place].made_of.as_ref()?.inputs;
+        inputs.iter().copied().find(|input| {
+            let step = &self.record.steps[*input];
+            step.name == name && step.made_of.is_some() && step.status == StepStatus::Cached
+        })
+    }
+}
+
+/// Compares a step of two builds.
+fn compared(
+    store: &Store,
+    (old, new): (&BuildRecord, &BuildRecord),
+    (old_place, new_place): (usize, usize),
+    alignment: &Alignment,
+) -> Result<Vec<Cause>> {
+    let recipe = |build: &BuildRecord, place: usize| -> Result<Option<Recipe>> {
+        let Some(made_of) = &build.steps[place].made_of else { return Ok(None) };
+        let text = store.recipes().get(&made_of.key)?;
+        Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
+    };
+    let recipes = (recipe(old, old_place)?, recipe(new, new_place)?);
+    let (Some(old_recipe), Some(new_recipe)) = &recipes else {
+        return Ok(vec![Cause::Unknown]);
+    };
+    let sides = (
+        Side { build: old, place: old_place, recipe: old_recipe },
+        Side { build: new, place: new_place, recipe: new_recipe },
+    );
+    Ok(compare::causes(&store.listings(), sides, &alignment.old_of)?)
+}

@@ -1,0 +1,166 @@
+//! Listings of what was digested, by the content digest: what is needed to say which file a later
+//! digest differs by.
+//!
+//! A listing is a text of the worker's, kept compressed and once for each digest, however many steps
+//! and builds have met it. Nothing depends on one being there: where it is gone, an explanation has
+//! a digest in place of a file's name. So they are bounded: those go that nobody has met for
+//! [`MAX_AGE`], and the longest unmet ones where all take more than [`MAX_BYTES`].
+
+use std::io::Read;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kiln_oci::Digest;
+use rusqlite::{Connection, OptionalExtension};
+
+use crate::error::Result;
+use crate::name;
+use crate::store::Inner;
+
+/// How long a listing is kept that nobody meets.
+pub const MAX_AGE: Duration = Duration::from_hours(30 * 24);
+/// How much room listings may take, compressed.
+pub const MAX_BYTES: u64 = 64 << 20;
+
+/// The largest listing that is kept, compressed: one of about a million files.
+const LARGEST: usize = 16 << 20;
+/// The largest listing that is read, uncompressed.
+const LARGEST_PLAIN: u64 = 1 << 30;
+/// How often it is noted that a listing was met.
+const NOTED: Duration = Duration::from_hours(24);
+/// Listings are swept after so many, and after one that is larger than `LARGE`.
+const SWEEP: i64 = 64;
+const LARGE: usize = 64 << 10;
+/// A changed tree must not wait for its listing.
+const LEVEL: i32 = 1;
+
+/// The listings.
+#[derive(Clone, Debug)]
+pub struct Listings {
+    pub(crate) inner: Arc<Inner>,
+}
+
+impl Listings {
+    /// Keeps the listing of a digest, which is made only where it isn't there yet.
+    pub fn keep(&self, digest: &Digest, listing: impl FnOnce() -> Vec<u8>) -> Result<()> {
+        let now = name::now();
+        let noted = now - NOTED.as_nanos() as i64;
+        match self.seen_at(digest)? {
+            Some(seen) if seen >= noted => return Ok(()),
+            Some(_) => {
+                let sql = "UPDATE listings SET seen_at = ?2 WHERE digest = ?1";
+                return self.inner.index.write("note a listing", |transaction| {
+                    transaction.prepare_cached(sql)?.execute((digest.as_bytes(), now))?;
+                    Ok(())
+                });
+            }
+            None => {}
+        }
+        // Compressing to memory doesn't fail.
+        let packed = zstd::encode_all(listing().as_slice(), LEVEL).unwrap_or_default();
+        if packed.is_empty() || packed.len() > LARGEST {
+            return Ok(());
+        }
+        let sql = "INSERT OR REPLACE INTO listings (digest, bytes, seen_at, listing)
+                   VALUES (?1, ?2, ?3, ?4)";
+        self.inner.index.write("keep a listing", |transaction| {
+            let bytes = packed.len() as i64;
+            transaction.prepare_cached(sql)?.execute((digest.as_bytes(), bytes, now, &packed))?;
+            if transaction.last_insert_rowid() % SWEEP == 0 || packed.len() > LARGE {
+                sweep(transaction, now)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Returns the listing of a digest, where it is kept and can be read.
+    pub fn get(&self, digest: &Digest) -> Result<Option<Vec<u8>>> {
+        let sql = "SELECT listing FROM listings WHERE digest = ?1";
+        let packed: Option<Vec<u8>> = self.inner.index.read("look up a listing", |connection| {
+            connection
+                .prepare_cached(sql)?
+                .query_row([digest.as_bytes()], |row| row.get(0))
+                .optional()
+        })?;
+        let Some(packed) = packed else { return Ok(None) };
+        let mut plain = Vec::new();
+        let read = zstd::Decoder::new(packed.as_slice())
+            .and_then(|decoder| decoder.take(LARGEST_PLAIN).read_to_end(&mut plain));
+        Ok(read.ok().map(|_| plain))
+    }
+
+    fn seen_at(&self, digest: &Digest) -> Result<Option<i64>> {
+        let sql = "SELECT seen_at FROM listings WHERE digest = ?1";
+        self.inner.index.read("look up a listing", |connection| {
+            connection
+                .prepare_cached(sql)?
+                .query_row([digest.as_bytes()], |row| row.get(0))
+                .optional()
+        })
+    }
+}
+
+/// Removes the listings that are beyond the bounds.
+pub(crate) fn sweep(connection: &Connection, now: i64) -> rusqlite::Result<()> {
+    let sql = "DELETE FROM listings WHERE row IN (
+            SELECT row FROM (
+                SELECT row, seen_at, sum(bytes) OVER newest AS total
+                FROM listings WINDOW newest AS (ORDER BY seen_at DESC, row DESC))
+            WHERE total > ?1 OR seen_at < ?2)";
+    let oldest = now - MAX_AGE.as_nanos() as i64;
+    connection.prepare_cached(sql)?.execute((MAX_BYTES as i64, oldest))?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Store;
+
+    /// Returns bytes that don't become fewer.
+    fn noise(seed: u8, length: usize) -> Vec<u8> {
+        let mut state = u64::from(seed) + 1;
+        let next = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state as u8
+        };
+        std::iter::repeat_with(next).take(length).collect()
+    }
+
+    #[test]
+    fn a_listing_is_made_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let listings = Store::open(dir.path()).unwrap().listings();
+        let digest = Digest::of(b"x");
+        assert_eq!(listings.get(&digest).unwrap(), None);
+        listings.keep(&digest, || b"listing".to_vec()).unwrap();
+        listings.keep(&digest, || panic!("it is there")).unwrap();
+        assert_eq!(listings.get(&digest).unwrap().as_deref(), Some(&b"listing"[..]));
+    }
+
+    #[test]
+    fn the_longest_unmet_go() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let listings = store.listings();
+        let digest = |number: u8| Digest::of(&[number]);
+        listings.keep(&digest(0), || noise(0, LARGEST + (1 << 20))).unwrap();
+        assert_eq!(listings.get(&digest(0)).unwrap(), None, "it is too large");
+        for number in 1..=5 {
+            listings.keep(&digest(number), || noise(number, 15 << 20)).unwrap();
+        }
+        let kept: Vec<u8> =
+            (1..=5).filter(|number| listings.get(&digest(*number)).unwrap().is_some()).collect();
+        assert_eq!(kept, [2, 3, 4, 5]);
+        let old = "UPDATE listings SET seen_at = 0";
+        store.inner().index.write("test", |transaction| transaction.execute(old, [])).unwrap();
+        // One that is met again is as new.
+        listings.keep(&digest(3), || panic!("it is there")).unwrap();
+        store.builds().prune().unwrap();
+        let kept: Vec<u8> =
+            (1..=5).filter(|number| listings.get(&digest(*number)).unwrap().is_some()).collect();
+        assert_eq!(kept, [3]);
+    }
+}

@@ -1,0 +1,456 @@
+//! What a content digest is made of, file by file: small enough to be kept, and told apart from
+//! another one's to the file.
+//!
+//! A digest says that something is different and not what. A listing says what: it has a line for
+//! each entry with all that enters the digest, but of what a file holds only the beginning of its
+//! hash. Sorted paths share their beginnings, so that each is written as how much it shares with the
+//! one before and what follows; then an entry takes some twenty bytes, and fewer compressed.
+//!
+//! ```text
+//! listing   form (1 byte)  count  entry…
+//! entry     selection  shared  rest (length, bytes)  kind (1 byte)  mode  uid  gid  detail
+//!           capability (length, bytes)
+//! detail    file: size, hash (6 bytes) · link: target (length, bytes) · device: major, minor
+//! ```
+//!
+//! Numbers are LEB128. As in the digest, paths are those below what was asked for, since equal digests
+//! have equal listings, whatever was asked for: whoever shows them puts that in front. With wildcards
+//! they are whole, and begin with a slash.
+
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+
+use crate::metadata::FileKind;
+use crate::walk::Entry;
+
+/// Changes with the form.
+const FORM: u8 = 1;
+/// How many bytes of a file's hash are kept: enough for two versions of one file.
+const HASH: usize = 6;
+/// Most entries that are read: more have never been written.
+const MAX_ENTRIES: u64 = 100_000_000;
+
+/// All entries of what was digested, sorted by their places.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listing {
+    entries: Vec<ListedEntry>,
+}
+
+/// An entry of a listing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ListedEntry {
+    place: Place,
+    kind: u8,
+    mode: u32,
+    uid: u32,
+    gid: u32,
+    detail: Detail,
+    capability: Vec<u8>,
+}
+
+/// Where an entry is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// Which of the selections selects it.
+    pub selection: u32,
+    /// Its path below what the selection asks for, or a whole path with a slash in front.
+    pub path: Vec<u8>,
+}
+
+impl Place {
+    /// Returns the place of what is at `path` below what selection `number` selects: what its
+    /// wildcards have matched, if it has any.
+    pub(super) fn of(number: usize, matched: &[u8], path: &[u8]) -> Self {
+        let path = match (matched, path) {
+            (b"", path) => path.to_vec(),
+            (matched, b"") => [b"/", matched].concat(),
+            (matched, path) => [b"/", matched, b"/", path].concat(),
+        };
+        Self { selection: number as u32, path }
+    }
+}
+
+/// What an entry is by its kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Detail {
+    Nothing,
+    File { size: u64, hash: [u8; HASH] },
+    Link(Vec<u8>),
+    Device(u32, u32),
+}
+
+/// What is different about a path in two listings. Where several things are, the first of these.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Difference {
+    /// It wasn't there before.
+    Added,
+    /// It is gone.
+    Removed,
+    /// It is of another type: `file`, `directory`, `link`, `fifo`, `socket`, `device`.
+    Type(&'static str, &'static str),
+    /// The file holds something else; with its sizes in bytes.
+    Content(u64, u64),
+    /// The link leads elsewhere.
+    Target(Vec<u8>, Vec<u8>),
+    /// The permission bits, with setuid, setgid and sticky.
+    Mode(u32, u32),
+    /// User and group.
+    Owner((u32, u32), (u32, u32)),
+    /// The device's numbers.
+    Device((u32, u32), (u32, u32)),
+    /// The capabilities that running the file gives.
+    Capability,
+}
+
+impl ListedEntry {
+    /// Lists an entry; `contents` are a file's size and hash.
+    pub(super) fn of(place: Place, entry: &Entry, contents: Option<(u64, [u8; 32])>) -> Self {
+        let metadata = &entry.metadata;
+        let (kind, detail) = match metadata.kind {
+            FileKind::File => {
+                let (size, whole) = contents.unwrap_or_default();
+                let mut hash = [0; HASH];
+                hash.copy_from_slice(&whole[..HASH]);
+                (b'f', Detail::File { size, hash })
+            }
+            FileKind::Directory => (b'd', Detail::Nothing),
+            FileKind::Symlink => (b'l', Detail::Link(entry.target.clone())),
+            FileKind::Fifo => (b'p', Detail::Nothing),
+            FileKind::Socket => (b's', Detail::Nothing),
+            FileKind::CharDevice { major, minor } => (b'c', Detail::Device(major, minor)),
+            FileKind::BlockDevice { major, minor } => (b'b', Detail::Device(major, minor)),
+        };
+        Self {
+            place,
+            kind,
+            mode: metadata.mode,
+            uid: metadata.owner.uid,
+            gid: metadata.owner.gid,
+            detail,
+            capability: entry.xattr(b"security.capability").unwrap_or_default().to_vec(),
+        }
+    }
+
+    fn type_name(&self) -> &'static str {
+        match self.kind {
+            b'f' => "file",
+            b'd' => "directory",
+            b'l' => "link",
+            b'p' => "fifo",
+            b's' => "socket",
+            _ => "device",
+        }
+    }
+
+    /// Tells what is different about the path, which is the same in both.
+    fn difference(&self, new: &Self) -> Option<Difference> {
+        if self.kind != new.kind {
+            return Some(Difference::Type(self.type_name(), new.type_name()));
+        }
+        match (&self.detail, &new.detail) {
+            (old, new) if old == new => {}
+            (Detail::File { size: old, .. }, Detail::File { size: new, .. }) => {
+                return Some(Difference::Content(*old, *new));
+            }
+            (Detail::Link(old), Detail::Link(new)) => {
+                return Some(Difference::Target(old.clone(), new.clone()));
+            }
+            (Detail::Device(a, b), Detail::Device(c, d)) => {
+                return Some(Difference::Device((*a, *b), (*c, *d)));
+            }
+            _ => return Some(Difference::Type(self.type_name(), new.type_name())),
+        }
+        if self.mode != new.mode {
+            return Some(Difference::Mode(self.mode, new.mode));
+        }
+        if (self.uid, self.gid) != (new.uid, new.gid) {
+            return Some(Difference::Owner((self.uid, self.gid), (new.uid, new.gid)));
+        }
+        (self.capability != new.capability).then_some(Difference::Capability)
+    }
+}
+
+impl Listing {
+    /// Lists entries.
+    pub(super) fn of(mut entries: Vec<ListedEntry>) -> Self {
+        // Each selection's are in a walk's order, which compares paths by their components.
+        entries.sort_by(|a, b| a.place.cmp(&b.place));
+        Self { entries }
+    }
+
+    /// Returns the paths that are different, in order, and what about each: of a directory that has
+    /// come or gone only itself, and not what is in it.
+    pub fn differences(&self, new: &Self) -> Vec<(Place, Difference)> {
+        let mut found: Vec<(Place, Difference)> = Vec::new();
+        let (mut old, mut new) = (self.entries.iter().peekable(), new.entries.iter().peekable());
+        loop {
+            let order = match (old.peek(), new.peek()) {
+                (None, None) => break,
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (Some(old), Some(new)) => old.place.cmp(&new.place),
+            };
+            let (entry, difference) = match order {
+                Ordering::Less => (old.next(), Some(Difference::Removed)),
+                Ordering::Greater => (new.next(), Some(Difference::Added)),
+                Ordering::Equal => {
+                    let (old, new) = (old.next(), new.next());
+                    let pair = old.zip(new);
+                    (new, pair.and_then(|(old, new)| old.difference(new)))
+                }
+            };
+            if let (Some(entry), Some(difference)) = (entry, difference) {
+                found.push((entry.place.clone(), difference));
+            }
+        }
+        without_parts(found)
+    }
+
+    /// Returns the listing in a compact form.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(16 + self.entries.len() * 32);
+        bytes.push(FORM);
+        put(&mut bytes, self.entries.len() as u64);
+        let mut last: &[u8] = b"";
+        for entry in &self.entries {
+            let Place { selection, path } = &entry.place;
+            let shared = last.iter().zip(path).take_while(|(a, b)| a == b).count();
+            put(&mut bytes, (*selection).into());
+            put(&mut bytes, shared as u64);
+            put_bytes(&mut bytes, &path[shared..]);
+            bytes.push(entry.kind);
+            for number in [entry.mode, entry.uid, entry.gid] {
+                put(&mut bytes, number.into());
+            }
+            match &entry.detail {
+                Detail::Nothing => {}
+                Detail::File { size, hash } => {
+                    put(&mut bytes, *size);
+                    bytes.extend(hash);
+                }
+                Detail::Link(target) => put_bytes(&mut bytes, target),
+                Detail::Device(major, minor) => {
+                    put(&mut bytes, (*major).into());
+                    put(&mut bytes, (*minor).into());
+                }
+            }
+            put_bytes(&mut bytes, &entry.capability);
+            last = path;
+        }
+        bytes
+    }
+
+    /// Reads what [`Listing::encode`] has written; `None` for anything else.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut reader = Reader(bytes);
+        if reader.take(1)? != [FORM] {
+            return None;
+        }
+        let count = reader.number().filter(|count| *count <= MAX_ENTRIES)?;
+        let mut entries: Vec<ListedEntry> = Vec::new();
+        for _ in 0..count {
+            let last = entries.last().map_or(&b""[..], |entry| &entry.place.path);
+            let entry = reader.entry(last)?;
+            entries.push(entry);
+        }
+        reader.0.is_empty().then_some(Self { entries })
+    }
+}
+
+/// Leaves out what lies in a directory that has come or gone as a whole.
+fn without_parts(found: Vec<(Place, Difference)>) -> Vec<(Place, Difference)> {
+    let is_whole =
+        |difference: &Difference| matches!(difference, Difference::Added | Difference::Removed);
+    let whole: BTreeMap<Place, Difference> =
+        found.iter().filter(|(_, it)| is_whole(it)).cloned().collect();
+    let is_part = |(place, difference): &(Place, Difference)| {
+        let Place { selection, path } = place;
+        let slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
+        let parents = slashes.map(|(end, _)| end).chain((!path.is_empty()).then_some(0));
+        let mut parents =
+            parents.map(|end| Place { selection: *selection, path: path[..end].to_vec() });
+        is_whole(difference) && parents.any(|parent| whole.get(&parent) == Some(difference))
+    };
+    found.into_iter().filter(|one| !is_part(one)).collect()
+}
+
+fn put(bytes: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        bytes.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    bytes.push(number as u8);
+}
+
+fn put_bytes(bytes: &mut Vec<u8>, value: &[u8]) {
+    put(bytes, value.len() as u64);
+    bytes.extend_from_slice(value);
+}
+
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, count: usize) -> Option<&'a [u8]> {
+        let (taken, rest) = self.0.split_at_checked(count)?;
+        self.0 = rest;
+        Some(taken)
+    }
+
+    fn number(&mut self) -> Option<u64> {
+        let mut number = 0;
+        for shift in (0..64).step_by(7) {
+            let byte = *self.take(1)?.first()?;
+            number |= u64::from(byte & 0x7f) << shift;
+            if byte < 0x80 {
+                return Some(number);
+            }
+        }
+        None
+    }
+
+    fn small(&mut self) -> Option<u32> {
+        self.number()?.try_into().ok()
+    }
+
+    fn bytes(&mut self) -> Option<&'a [u8]> {
+        let length = usize::try_from(self.number()?).ok()?;
+        self.take(length)
+    }
+
+    fn entry(&mut self, last: &[u8]) -> Option<ListedEntry> {
+        let selection = self.small()?;
+        let shared = usize::try_from(self.number()?).ok()?;
+        let mut path = last.get(..shared)?.to_vec();
+        path.extend_from_slice(self.bytes()?);
+        let kind = *self.take(1)?.first()?;
+        let (mode, uid, gid) = (self.small()?, self.small()?, self.small()?);
+        let detail = match kind {
+            b'f' => {
+                let size = self.number()?;
+                Detail::File { size, hash: self.take(HASH)?.try_into().ok()? }
+            }
+            b'l' => Detail::Link(self.bytes()?.to_vec()),
+            b'c' | b'b' => Detail::Device(self.small()?, self.small()?),
+            b'd' | b'p' | b's' => Detail::Nothing,
+            _ => return None,
+        };
+        let capability = self.bytes()?.to_vec();
+        let place = Place { selection, path };
+        Some(ListedEntry { place, kind, mode, uid, gid, detail, capability })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::path::Path;
+
+    use super::*;
+    use crate::{Dir, Selection, View};
+
+    fn listing(root: &Path, paths: &[&str]) -> Listing {
+        let dir = Dir::open(root).unwrap();
+        let select = |path: &&str| Selection { path: (*path).to_owned(), ..Selection::default() };
+        let selections: Vec<Selection> = paths.iter().map(select).collect();
+        let examined = super::super::examine(View::of(&dir), &selections, None).unwrap();
+        let listing = examined.listing();
+        assert_eq!(Listing::decode(&listing.encode()).as_ref(), Some(&listing));
+        listing
+    }
+
+    #[test]
+    fn differences_are_told_to_the_file() {
+        let temp = tempfile::tempdir().unwrap();
+        let at = |name: &str| temp.path().join(name);
+        std::fs::create_dir_all(at("d/gone/deep")).unwrap();
+        for name in ["d/a", "d/b", "d/gone/x", "d/gone/deep/y", "d/kind", "d-mode"] {
+            std::fs::write(at(name), "old").unwrap();
+        }
+        symlink("old", at("d/link")).unwrap();
+        let mode = |name: &str, mode| {
+            std::fs::set_permissions(at(name), PermissionsExt::from_mode(mode)).unwrap();
+        };
+        mode("d-mode", 0o644);
+        let old = listing(temp.path(), &["/"]);
+        assert!(old.differences(&old).is_empty());
+
+        std::fs::write(at("d/b"), "newer").unwrap();
+        std::fs::remove_dir_all(at("d/gone")).unwrap();
+        std::fs::remove_file(at("d/link")).unwrap();
+        symlink("new", at("d/link")).unwrap();
+        std::fs::remove_file(at("d/kind")).unwrap();
+        std::fs::create_dir(at("d/kind")).unwrap();
+        std::fs::create_dir(at("more")).unwrap();
+        std::fs::write(at("more/x"), "").unwrap();
+        mode("d-mode", 0o664);
+        let found = old.differences(&listing(temp.path(), &["/"]));
+        let expected = [
+            ("d-mode", Difference::Mode(0o644, 0o664)),
+            ("d/b", Difference::Content(3, 5)),
+            ("d/gone", Difference::Removed),
+            ("d/kind", Difference::Type("file", "directory")),
+            ("d/link", Difference::Target(b"old".to_vec(), b"new".to_vec())),
+            ("more", Difference::Added),
+        ];
+        let found: Vec<(&str, Difference)> = found
+            .iter()
+            .map(|(place, what)| (std::str::from_utf8(&place.path).unwrap(), what.clone()))
+            .collect();
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn places_are_below_what_is_asked_for() {
+        let temp = tempfile::tempdir().unwrap();
+        let at = |name: &str| temp.path().join(name);
+        for name in ["d", "e"] {
+            std::fs::create_dir(at(name)).unwrap();
+            std::fs::write(at(name).join("f"), name).unwrap();
+        }
+        std::fs::write(at("same"), "d").unwrap();
+        let different = |old: &[&str], new: &[&str]| {
+            let found = listing(temp.path(), old).differences(&listing(temp.path(), new));
+            let places = found
+                .into_iter()
+                .map(|(place, _)| (place.selection, String::from_utf8(place.path).unwrap()));
+            places.collect::<Vec<_>>()
+        };
+        assert_eq!(different(&["/d/f"], &["/same"]), []);
+        assert_eq!(different(&["/d", "/e"], &["/d", "/d"]), [(1, "f".to_owned())]);
+        assert_eq!(different(&["/e"], &["/none"]), [(0, String::new())], "and what is in it");
+        // Without wildcards `matched` is empty.
+        assert_eq!(Place::of(2, b"a/b", b"c").path, b"/a/b/c");
+        assert_eq!(Place::of(2, b"a/b", b"").path, b"/a/b");
+    }
+
+    #[test]
+    fn owners_and_capabilities_count() {
+        let entry = |uid, capability: &[u8]| ListedEntry {
+            place: Place { selection: 0, path: b"f".to_vec() },
+            kind: b'f',
+            mode: 0o755,
+            uid,
+            gid: 0,
+            detail: Detail::File { size: 1, hash: [1; HASH] },
+            capability: capability.to_vec(),
+        };
+        let listing = |entry| Listing::of(vec![entry]);
+        let old = listing(entry(0, b""));
+        let found = |new| old.differences(&listing(new)).pop().map(|(_, what)| what);
+        assert_eq!(found(entry(7, b"")), Some(Difference::Owner((0, 0), (7, 0))));
+        assert_eq!(found(entry(0, b"c")), Some(Difference::Capability));
+        assert_eq!(found(entry(0, b"")), None);
+    }
+
+    #[test]
+    fn damaged_listings_are_none() {
+        let temp = tempfile::tempdir().unwrap();
+        std::fs::write(temp.path().join("f"), "x").unwrap();
+        let bytes = listing(temp.path(), &["/"]).encode();
+        for length in 0..bytes.len() {
+            assert_eq!(Listing::decode(&bytes[..length]), None, "{length}");
+        }
+        assert_eq!(Listing::decode(&[FORM, 0xff, 0xff, 0xff, 0xff, 0x0f]), None);
+        assert_eq!(Listing::decode(&[bytes.as_slice(), b"x"].concat()), None);
+    }
+}
