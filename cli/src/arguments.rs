@@ -9,17 +9,23 @@ use crate::commands::build::BuildArguments;
 use crate::commands::builder::BuilderArguments;
 use crate::commands::builds::BuildsArguments;
 use crate::commands::debug::DebugArguments;
+use crate::commands::diff::DiffArguments;
 use crate::commands::history::HistoryArguments;
 use crate::commands::image::ImageArguments;
 use crate::commands::images::ImagesArguments;
+use crate::commands::imagetools::ImagetoolsArguments;
+use crate::commands::import::ImportArguments;
 use crate::commands::inspect::InspectArguments;
+use crate::commands::load::LoadArguments;
 use crate::commands::login::LoginArguments;
 use crate::commands::logout::LogoutArguments;
+use crate::commands::manifest::ManifestArguments;
 use crate::commands::prune::PruneArguments;
 use crate::commands::pull::PullArguments;
 use crate::commands::push::PushArguments;
 use crate::commands::rmi::RmiArguments;
 use crate::commands::run::{self, RunArguments};
+use crate::commands::save::SaveArguments;
 use crate::commands::system::SystemArguments;
 use crate::commands::tag::TagArguments;
 use crate::commands::{self, sync};
@@ -98,6 +104,18 @@ pub(crate) enum Command {
     History(HistoryArguments),
     /// Give an image another name
     Tag(TagArguments),
+    /// Write images to a tar
+    Save(SaveArguments),
+    /// Take in images that were saved
+    Load(LoadArguments),
+    /// Make an image of a root file system in a tar
+    Import(ImportArguments),
+    /// Show what makes two images differ
+    Diff(DiffArguments),
+    /// Look into manifests of registries
+    Manifest(ManifestArguments),
+    /// Work on images of registries, without a build
+    Imagetools(ImagetoolsArguments),
     /// Remove images
     Rmi(RmiArguments),
     /// Show everything about images, as JSON
@@ -136,6 +154,12 @@ impl Command {
             Self::Images(_)
             | Self::History(_)
             | Self::Tag(_)
+            | Self::Save(_)
+            | Self::Load(_)
+            | Self::Import(_)
+            | Self::Diff(_)
+            | Self::Manifest(_)
+            | Self::Imagetools(_)
             | Self::Inspect(_)
             | Self::Pull(_)
             | Self::Push(_)

@@ -10,6 +10,7 @@ mod commands;
 mod config;
 mod confirm;
 mod container;
+mod diff;
 mod engines;
 mod explain;
 mod format;
@@ -21,6 +22,7 @@ mod printer;
 mod progress;
 mod redact;
 mod registries;
+mod remote_image;
 mod resources;
 mod rootless;
 mod runtime;
@@ -77,6 +79,14 @@ async fn run(command: Command, settings: &Settings, printer: &Printer) -> ExitCo
         Command::Run(arguments) => return commands::run::run(*arguments, settings, printer).await,
         Command::Image(arguments) => commands::image::run(arguments, settings, printer).await,
         Command::History(arguments) => commands::history::run(&arguments, settings, printer),
+        Command::Save(arguments) => commands::save::run(arguments, settings, printer).await,
+        Command::Load(arguments) => commands::load::run(arguments, settings, printer).await,
+        Command::Import(arguments) => commands::import::run(arguments, settings, printer).await,
+        Command::Diff(arguments) => commands::diff::run(arguments, settings, printer).await,
+        Command::Manifest(arguments) => commands::manifest::run(arguments, settings, printer).await,
+        Command::Imagetools(arguments) => {
+            commands::imagetools::run(arguments, settings, printer).await
+        }
         Command::Tag(arguments) => commands::tag::run(&arguments, settings, printer),
         Command::Images(arguments) => commands::images::run(&arguments, settings, printer),
         Command::Rmi(arguments) => commands::rmi::run(&arguments, settings, printer),

@@ -42,7 +42,7 @@ pub(crate) fn no_index() -> Error {
 }
 
 /// Returns a name as docker shows it: short, with a tag, without a digest.
-fn tag(name: &Reference) -> Option<String> {
+pub(crate) fn tag(name: &Reference) -> Option<String> {
     name.tag().map(|tag| {
         let full = name.name();
         let short = full.strip_prefix("docker.io/").unwrap_or(&full);

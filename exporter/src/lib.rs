@@ -16,6 +16,8 @@
 //! | `oci`, `docker`, `image`, `registry`, `local`, `tarball` | one output type each |
 //! | [`load`] | images for whoever runs images on this machine |
 //! | [`push`] | what is brought into a registry, and how |
+//! | [`save`] | an archive of images of the store |
+//! | [`import`](mod@import) | an image of a root file system |
 //! | [`spec`] | outputs out of what is typed after `--output` |
 //! | [`annotations`] | what is said of images, and where |
 //!
@@ -32,10 +34,12 @@ pub mod error;
 pub mod export;
 pub mod exported;
 pub mod gzip;
+pub mod import;
 pub mod load;
 pub mod pack;
 pub mod progress;
 pub mod push;
+pub mod save;
 pub mod spec;
 
 mod archive;
@@ -60,8 +64,10 @@ pub use compression::{Compression, Packing};
 pub use error::{Error, Result};
 pub use export::{ExportContext, ExportRequest, ImageSource, export};
 pub use exported::Exported;
+pub use import::{ImportRequest, import};
 pub use load::{DockerEngine, Engine, EngineAddress, EngineTls};
 pub use pack::{PackedLayer, Packer, pack_stream};
 pub use progress::{BlobFetcher, Progress, Silent};
 pub use push::Remote;
+pub use save::{SavedImage, save};
 pub use spec::{Destination, EngineChoice, Output, OutputEpoch, OutputKind};

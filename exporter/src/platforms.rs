@@ -16,9 +16,14 @@ pub(crate) fn open(request: &ExportRequest, context: &ExportContext<'_>) -> Resu
 /// Plans the tar of each image.
 pub(crate) fn plans<'a>(request: &ExportRequest, sources: &'a [Dir]) -> Result<Vec<Plan<'a>>> {
     let plan = |(image, source): (&crate::ImageSource, &'a Dir)| {
-        let clamp_mtime = image.epoch.map(|seconds| Timestamp { seconds, nanoseconds: 0 });
-        let options = PackOptions { whiteouts: Whiteouts::None, clamp_mtime };
-        Ok(Plan::new(source, options)?)
+        let options = PackOptions { whiteouts: Whiteouts::None, clamp_mtime: None };
+        let plan = Plan::new(source, options)?;
+        let stamp = |seconds| Timestamp { seconds, nanoseconds: 0 };
+        // As in a directory, the files have that time and not just none that is later.
+        Ok(match image.epoch {
+            Some(epoch) => plan.stamped(stamp(epoch)),
+            None => plan,
+        })
     };
     request.images.iter().zip(sources).map(plan).collect()
 }

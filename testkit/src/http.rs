@@ -141,7 +141,11 @@ fn answer_connection(connection: &TcpStream, service: &impl Service) -> std::io:
         request.was_cut = true;
         length /= 2;
     }
-    reader.take(length).read_to_end(&mut request.body)?;
+    if request.headers.get("transfer-encoding").is_some_and(|coding| coding == "chunked") {
+        read_chunks(&mut reader, &mut request.body)?;
+    } else {
+        reader.take(length).read_to_end(&mut request.body)?;
+    }
     let is_head = request.method == "HEAD";
     match service.answer(request) {
         Some(answer) => write_answer(connection, is_head, &answer),
@@ -164,6 +168,20 @@ fn read_head(reader: &mut impl BufRead) -> std::io::Result<Option<Request>> {
         request.headers.insert(name.to_ascii_lowercase(), value.trim().to_owned());
     }
     Ok(Some(request))
+}
+
+/// Reads a body that comes in pieces, each below its length in hexadecimal digits.
+fn read_chunks(reader: &mut impl BufRead, body: &mut Vec<u8>) -> std::io::Result<()> {
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line)?;
+        let length = u64::from_str_radix(line.trim(), 16).map_err(std::io::Error::other)?;
+        reader.by_ref().take(length).read_to_end(body)?;
+        reader.read_line(&mut String::new())?;
+        if length == 0 {
+            return Ok(());
+        }
+    }
 }
 
 fn write_answer(mut to: &TcpStream, is_head: bool, answer: &Answer) -> std::io::Result<()> {

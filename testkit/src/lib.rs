@@ -10,6 +10,7 @@ pub mod base;
 pub mod container_engines;
 pub mod docker_registry;
 pub mod environment;
+pub mod fake_engine;
 pub mod fake_registry;
 pub mod file_server;
 pub mod needs;

@@ -146,6 +146,13 @@ impl<'a> Plan<'a> {
         Self { dirs, items, below: None }
     }
 
+    /// Gives every entry the same time.
+    #[must_use]
+    pub fn stamped(mut self, mtime: Timestamp) -> Self {
+        self.items.iter_mut().for_each(|item| item.entry.metadata.mtime = mtime);
+        self
+    }
+
     /// Returns how many entries the tar will have.
     pub fn len(&self) -> usize {
         self.items.len()

@@ -53,6 +53,23 @@ pub struct TarEntry {
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
     /// What of a sparse file is in the archive.
     pub segments: Option<Vec<Segment>>,
+    /// The names of user and group, which nothing is made of.
+    pub owner_names: (Vec<u8>, Vec<u8>),
+    /// How its header is written.
+    pub dialect: Dialect,
+}
+
+/// How an entry's header is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// As before POSIX.
+    Old,
+    /// As POSIX has it.
+    Ustar,
+    /// The same with extended headers of PAX.
+    Pax,
+    /// As GNU has it.
+    Gnu,
 }
 
 /// Reads the entries of a tar, and the content of each.
@@ -304,6 +321,8 @@ impl<'a> TarReader<'a> {
             device: device(header, kind)?,
             xattrs: std::mem::take(&mut extended.xattrs),
             segments: None,
+            owner_names: owner_names(header)?,
+            dialect: dialect(header, extended.posix),
         };
         if kind == EntryType::GNUSparse {
             let (real_size, segments) = crate::tar_sparse::old_gnu(header, self)?;
@@ -327,6 +346,24 @@ impl<'a> TarReader<'a> {
         let mut block = [0; BLOCK];
         if self.block(&mut block)? { Ok(block) } else { Err(malformed("sparse map is too short")) }
     }
+}
+
+fn dialect(header: &Header, has_pax: bool) -> Dialect {
+    let magic = &header.as_bytes()[257..265];
+    match magic {
+        b"ustar  \0" => Dialect::Gnu,
+        _ if has_pax => Dialect::Pax,
+        _ if magic.starts_with(b"ustar\0") => Dialect::Ustar,
+        _ => Dialect::Old,
+    }
+}
+
+fn owner_names(header: &Header) -> io::Result<(Vec<u8>, Vec<u8>)> {
+    let bytes = header.as_bytes();
+    if !bytes[257..].starts_with(b"ustar") {
+        return Ok((Vec::new(), Vec::new()));
+    }
+    Ok((text(&bytes[265..297])?, text(&bytes[297..329])?))
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ pub mod cache;
 pub mod container;
 pub mod emulation;
 pub mod error;
+pub mod load;
 pub mod mount;
 pub mod network;
 pub mod output;

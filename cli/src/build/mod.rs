@@ -3,6 +3,7 @@
 mod audience;
 mod call;
 mod context;
+mod destinations;
 mod files;
 mod history;
 mod hosts;

@@ -1,7 +1,6 @@
 //! What is done with what was built.
 
 use std::error::Error;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
@@ -17,8 +16,9 @@ use kiln_worker::{Blobs, Worker};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
+use super::destinations;
 use super::images::Step;
-use crate::commands::build::{BuildArguments, LOCAL_DELETE, Right};
+use crate::commands::build::{BuildArguments, Right};
 
 /// Makes out where the image goes: where the arguments say, else into the store.
 pub(super) fn resolve(arguments: &BuildArguments, tags: &[Reference]) -> Result<Vec<Output>> {
@@ -49,9 +49,7 @@ pub(super) fn resolve(arguments: &BuildArguments, tags: &[Reference]) -> Result<
     if arguments.iidfile.is_some() && outputs.iter().any(Output::is_files) {
         bail!("local and tar exporters are incompatible with image ID file");
     }
-    if !arguments.allow.contains(&Right::LocalDelete) {
-        outputs.iter().try_for_each(check_deletion)?;
-    }
+    destinations::check(&outputs, arguments.allow.contains(&Right::LocalDelete))?;
     Ok(outputs)
 }
 
@@ -69,31 +67,6 @@ fn annotate(outputs: &mut [Output], texts: &[String]) -> Result<()> {
     }
     for output in outputs.iter_mut().filter(|output| output.is_image()) {
         output.annotations.extend(&annotations);
-    }
-    Ok(())
-}
-
-/// Refuses to remove files that don't lie below the working directory.
-fn check_deletion(output: &Output) -> Result<()> {
-    let OutputKind::Local { dest, delete: true, .. } = &output.kind else { return Ok(()) };
-    let working = std::env::current_dir().and_then(std::fs::canonicalize);
-    let working = working.context("find the working directory")?;
-    // What isn't there yet is where its parent is.
-    let mut real = std::path::absolute(dest)?;
-    let mut rest = PathBuf::new();
-    let found = loop {
-        if let Ok(found) = std::fs::canonicalize(&real) {
-            break found.join(rest);
-        }
-        let Some(name) = real.file_name() else { break real };
-        rest = Path::new(name).join(rest);
-        real.pop();
-    };
-    if found == working || !found.starts_with(&working) {
-        bail!(
-            "local output mode=delete for destination {:?} requires --allow={LOCAL_DELETE}",
-            dest.display().to_string()
-        );
     }
     Ok(())
 }

@@ -32,22 +32,23 @@ pub(crate) fn run(
 ) -> Result<ExitCode> {
     let store = settings.store()?;
     let mut code = ExitCode::SUCCESS;
+    let mut done = Vec::new();
     for name in &arguments.images {
         match remove(&store, name, arguments.force) {
-            Ok(removed) => {
-                if !arguments.no_prune && removed.deleted.is_some() {
-                    store.collect()?;
-                }
-                let lines = report(&removed, ["Untagged", "Deleted"], removed.gone(&store)?);
-                for line in lines {
-                    printer.line(line);
-                }
-            }
+            Ok(removed) => done.push(removed),
             Err(_) if arguments.force && is_missing(&store, name) => {}
             Err(error) => {
                 printer.error(&error);
                 code = ExitCode::FAILURE;
             }
+        }
+    }
+    if !arguments.no_prune && done.iter().any(|removed| removed.deleted.is_some()) {
+        store.collect()?;
+    }
+    for removed in &done {
+        for line in report(removed, ["Untagged", "Deleted"], removed.gone(&store)?) {
+            printer.line(line);
         }
     }
     Ok(code)

@@ -9,14 +9,24 @@ use super::template::{Data, Template};
 /// A document that can be printed, and looked into by templates.
 #[derive(Clone, Debug)]
 pub(crate) struct Document {
+    /// What is printed.
     json: Json,
+    /// What templates see.
     fields: Json,
+    /// How the parts of that are written.
+    parts: Json,
 }
 
 impl Document {
     /// Takes a document whose templates see more than is printed: what is empty too.
     pub(crate) fn with_fields(value: &impl Serialize, fields: &impl Serialize) -> Result<Self> {
-        Ok(Self { json: Json::of(value)?, fields: Json::of(fields)? })
+        let json = Json::of(value)?;
+        Ok(Self { fields: Json::of(fields)?, parts: json.clone(), json })
+    }
+
+    /// Takes a document whose members go by other names in templates.
+    pub(crate) fn renamed(json: Json, fields: Json) -> Self {
+        Self { json, parts: fields.clone(), fields }
     }
 
     /// Executes a template on the document; a line feed ends what it gives.
@@ -24,7 +34,7 @@ impl Document {
     /// # Errors
     /// Fails where the template can't be read, and where it asks for what isn't there.
     pub(crate) fn execute(&self, template: &str) -> Result<String> {
-        let data = Data::of(&self.fields, &self.json);
+        let data = Data::of(&self.fields, &self.parts).written_as(&self.json);
         let mut text = Template::parse(template, data.functions())?.execute(&data)?;
         text.push('\n');
         Ok(text)

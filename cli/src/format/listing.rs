@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use super::functions;
-use super::tabwriter::align;
+use super::tabwriter::Columns;
 use super::template::{Data, Template};
 
 /// A field of a row.
@@ -61,7 +61,7 @@ impl Listing<'_> {
             text.push_str(&Template::parse(&template, data.functions())?.execute(&data)?);
             text.push('\n');
         }
-        Ok(if table.is_some() { align(&text) } else { text })
+        Ok(if table.is_some() { Columns::DOCKER.align(&text) } else { text })
     }
 
     fn row<'a>(&self, texts: impl Iterator<Item = &'a str>) -> Data {

@@ -19,4 +19,6 @@ mod tabwriter;
 mod template;
 
 pub(crate) use document::{Document, inspect};
+pub(crate) use json::Json;
 pub(crate) use listing::{Field, Listing};
+pub(crate) use tabwriter::Columns;

@@ -2,22 +2,33 @@
 //!
 //! A cell is what a tab ends; what stands behind a line's last tab belongs to no column. A column is
 //! a run of lines that all have a cell there, and is as wide as its widest cell and the padding, but
-//! no narrower than ten characters.
+//! no narrower than its least width.
 
-/// The least width of a column, padding included.
-const NARROWEST: usize = 10;
-/// Blanks between a column's widest cell and the next column.
-const PADDING: usize = 3;
+/// How columns are laid out.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Columns {
+    /// The least width of a column, padding included.
+    pub(crate) narrowest: usize,
+    /// Blanks between a column's widest cell and the next column.
+    pub(crate) padding: usize,
+}
 
-/// Lays out lines whose cells end with tabs; every line ends with a line feed.
-pub(crate) fn align(text: &str) -> String {
-    let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split('\t').collect()).collect();
-    let mut layout = Layout { lines: &lines, widths: Vec::new(), text: String::new() };
-    layout.block(0, lines.len());
-    layout.text
+impl Columns {
+    /// As docker's tables have them.
+    pub(crate) const DOCKER: Self = Self { narrowest: 10, padding: 3 };
+
+    /// Lays out lines whose cells end with tabs; every line ends with a line feed.
+    pub(crate) fn align(self, text: &str) -> String {
+        let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split('\t').collect()).collect();
+        let (widths, text) = (Vec::new(), String::new());
+        let mut layout = Layout { columns: self, lines: &lines, widths, text };
+        layout.block(0, lines.len());
+        layout.text
+    }
 }
 
 struct Layout<'a> {
+    columns: Columns,
     lines: &'a [Vec<&'a str>],
     /// The widths of the columns to the left of the one that is looked at.
     widths: Vec<usize>,
@@ -36,9 +47,9 @@ impl Layout<'_> {
             }
             self.write(start, at);
             start = at;
-            let mut width = NARROWEST;
+            let mut width = self.columns.narrowest;
             while at < end && self.has_cell(at, column) {
-                width = width.max(self.lines[at][column].chars().count() + PADDING);
+                width = width.max(self.lines[at][column].chars().count() + self.columns.padding);
                 at += 1;
             }
             self.widths.push(width);
@@ -70,6 +81,10 @@ impl Layout<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn align(text: &str) -> String {
+        Columns::DOCKER.align(text)
+    }
 
     #[test]
     fn columns_are_aligned_as_dockers() {

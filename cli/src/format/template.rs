@@ -45,7 +45,7 @@ pub(super) struct Data {
 
 /// The JSON of objects and lists, by the addresses of what was made of them, which lives as long as
 /// [`Data`].
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Written {
     maps: HashMap<usize, String>,
     /// Lists that are empty because a document has none: these are null.
@@ -74,6 +74,16 @@ impl Data {
     pub(super) fn of(fields: &Json, json: &Json) -> Self {
         let mut written = Written::default();
         let value = convert(fields, Some(json), &mut written);
+        Self { value, written: Arc::new(written) }
+    }
+
+    /// Has the whole written as another document.
+    pub(super) fn written_as(self, json: &Json) -> Self {
+        let Self { value, written } = self;
+        let mut written = Arc::unwrap_or_clone(written);
+        if let Value::Map(map) = &value {
+            written.maps.insert(address(map), json.compact());
+        }
         Self { value, written: Arc::new(written) }
     }
 

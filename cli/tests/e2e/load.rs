@@ -1,8 +1,10 @@
 //! `--load`: images for engines that run them.
 
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use kiln_testkit::environment::{Output, run};
+use kiln_testkit::fake_engine::{EngineSwitches, FakeEngine};
 use kiln_testkit::peers::{Containerd, DockerEngine, Podman};
 use kiln_testkit::{Kiln, Need, skip};
 
@@ -83,6 +85,86 @@ fn a_docker_engine_gets_what_it_lacks() {
     let two = ["--load", "--platform", "linux/amd64,linux/arm64"];
     let error = build(&kiln, &environment, &two).failure();
     assert!(error.contains("does not currently support exporting manifest lists"), "{error}");
+}
+
+#[test]
+fn an_unchanged_gibibyte_is_loaded_at_once() {
+    let needs = [Need::Root, Need::Program("dockerd"), Need::Program("docker")];
+    if skip("an_unchanged_gibibyte_is_loaded_at_once", &needs) {
+        return;
+    }
+    let kiln = kiln();
+    let engine = DockerEngine::start();
+    let host = engine.host();
+    let environment = [("DOCKER_HOST", host.as_str())];
+    kiln.write("ctx/Dockerfile", "FROM scratch\nCOPY large /\nCMD [\"/large\"]\n");
+    let file = std::fs::File::create(kiln.path("ctx/large")).unwrap();
+    file.set_len(1 << 30).unwrap();
+    let load = || told(build(&kiln, &environment, &["--load", "-t", "large"]));
+    assert!(load().ends_with("1 layer sent, 0 there already"));
+    // The machine may be busy: it takes one of many.
+    let is_quick = |_| {
+        let begun = Instant::now();
+        assert!(load().ends_with("it was there already"));
+        begun.elapsed() < Duration::from_secs(1)
+    };
+    assert!((0..20).any(is_quick), "it takes more than a second");
+    let size = ["image", "inspect", "--format", "{{.Size}}", "large"];
+    assert_eq!(run(&mut engine.docker(&size)).success().trim(), (1_u64 << 30).to_string());
+}
+
+#[test]
+fn engines_of_every_kind_are_told_apart() {
+    if skip("engines_of_every_kind_are_told_apart", &[Need::Root]) {
+        return;
+    }
+    let kiln = kiln();
+    let switches = EngineSwitches { keeps_blobs: true, ..EngineSwitches::default() };
+    let engine = FakeEngine::start(switches);
+    let host = engine.host();
+    let environment = [("DOCKER_HOST", host.as_str())];
+    let load = |arguments: &[&str]| {
+        let built = build(&kiln, &environment, &[&["--load"], arguments].concat());
+        told(built).replace(&format!("loaded into the Docker engine at {host}: "), "")
+    };
+    let write = |more: &str| {
+        let text = format!("FROM scratch\nARG TARGETARCH\nCOPY Dockerfile /$TARGETARCH\n{more}");
+        kiln.write("ctx/Dockerfile", text);
+    };
+    write("");
+    // On containerd's image store an image is its index, and comes as a whole.
+    let two = ["--platform", "linux/amd64,linux/arm64", "-t", "two:1", "--iidfile", "id"];
+    assert_eq!(load(&two), "2 layers sent");
+    let archives = engine.take_archives();
+    let id = std::fs::read_to_string(kiln.path("id")).unwrap();
+    let top = format!("blobs/{}", id.replace(':', "/"));
+    assert!(archives[0].contains(&top) && !archives[0].contains(&"manifest.json".to_owned()));
+    assert_eq!(load(&two), "it was there already");
+    assert_eq!(
+        (engine.take_archives().len(), engine.tags()),
+        (0, vec!["docker.io/library/two:1".to_owned()])
+    );
+    assert_eq!(load(&["-t", "one:1"]), "1 layer sent");
+    assert!(engine.take_archives()[0].contains(&"manifest.json".to_owned()));
+
+    // What is gone by the time that it is needed is sent after all.
+    engine.switch(EngineSwitches::default());
+    kiln.write("ctx/f", "content");
+    let three = "FROM scratch\nCOPY f /1\nCOPY f /2\nCOPY f /3\n";
+    kiln.write("ctx/Dockerfile", three);
+    assert_eq!(load(&[]), "3 layers sent, 0 there already");
+    kiln.write("ctx/Dockerfile", format!("{three}COPY f /4\n"));
+    engine.take_archives();
+    engine.switch(EngineSwitches { loses_layers: true, ..EngineSwitches::default() });
+    assert_eq!(load(&[]), "4 layers sent");
+    let sent: Vec<usize> = engine.take_archives().iter().map(Vec::len).collect();
+    assert_eq!((sent.len(), sent[1] - sent[0]), (2, 3), "first the new layer, then all four");
+
+    engine.switch(EngineSwitches { is_full: true, ..EngineSwitches::default() });
+    kiln.write("ctx/f", "other content");
+    let error = build(&kiln, &environment, &["--load"]).failure();
+    let problem = format!("load the image into the Docker engine at {host}: /images/load: ");
+    assert!(error.contains(&(problem + "write /var/lib: no space left on device")), "{error}");
 }
 
 const DOCKERFILE: &str = "FROM base AS build\nRUN echo generated > /data && rm /bin/vi\n\

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 mod annotations;
+mod archives;
 mod build;
 mod builds;
 mod call;
@@ -10,11 +11,14 @@ mod contexts;
 mod crash;
 mod debian;
 mod demo;
+mod diff;
 mod direct;
+mod docker_images;
 mod engine;
 mod explain;
 mod groups;
 mod images;
+mod imagetools;
 mod isolation;
 mod limits;
 mod llb;

@@ -152,19 +152,36 @@ fn the_same_build_gives_the_same_bytes() {
     if skip("the_same_build_gives_the_same_bytes", &[Need::Root]) {
         return;
     }
-    let archive = |name: &str| {
+    let outputs = [
+        "type=oci,dest=a.tar,annotation.a=b",
+        "type=oci,dest=zstd.tar,compression=zstd",
+        "type=docker,dest=docker.tar,rewrite-timestamp=true",
+        "type=tar,dest=files.tar",
+        "type=oci,tar=false,dest=layout,compression=uncompressed",
+    ];
+    let made = |umask: &str, zone: &str, modified: u64| {
         let kiln = kiln();
         kiln.write("ctx/f", "content");
         let file = std::fs::File::options().append(true).open(kiln.path("ctx/f")).unwrap();
-        file.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
-        kiln.write("ctx/Dockerfile", "FROM scratch\nCOPY f /\n");
-        let path = kiln.path(name);
-        let output = format!("type=oci,dest={}", path.display());
-        let epoch = ["--build-arg", "SOURCE_DATE_EPOCH=1700000000"];
-        kiln.build("ctx", &["--output", &output, epoch[0], epoch[1]]).success();
-        std::fs::read(path).unwrap()
+        let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(modified);
+        file.set_modified(time).unwrap();
+        kiln.write("ctx/Dockerfile", "FROM scratch\nCOPY --chmod=644 f /\nENV a=b\n");
+        let mut shell = Command::new("sh");
+        let build = kiln.command(&["build", "-t", "x:1", "--metadata-file", "metadata", "ctx"]);
+        shell.args(["-c", &format!("umask {umask} && exec \"$0\" \"$@\"")]);
+        shell.arg(build.get_program()).args(build.get_args());
+        shell.args(outputs.iter().flat_map(|output| ["--output", *output]));
+        shell.env_clear().envs(build.get_envs().filter_map(|(key, value)| Some((key, value?))));
+        shell.env("TZ", zone).env("SOURCE_DATE_EPOCH", "1700000000").current_dir(kiln.path(""));
+        run(&mut shell).success();
+        let files = ["a.tar", "zstd.tar", "docker.tar", "files.tar", "layout/index.json"];
+        files.map(|name| std::fs::read(kiln.path(name)).unwrap())
     };
-    assert!(archive("a.tar") == archive("b.tar"));
+    let (one, two) = (made("022", "UTC", 5), made("077", "Asia/Tokyo", 5));
+    assert!(one == two);
+    // A later time of a file is told by what isn't rewritten, but the files have the epoch.
+    let later = made("022", "UTC", 1_800_000_000);
+    assert!(later[0] != one[0] && later[3] == one[3]);
 }
 
 #[test]

@@ -10,10 +10,13 @@ use clap::{Args, Subcommand};
 use super::build::BuildArguments;
 use super::history::HistoryArguments;
 use super::images::ImagesArguments;
+use super::import::ImportArguments;
 use super::inspect::InspectArguments;
+use super::load::LoadArguments;
 use super::pull::PullArguments;
 use super::push::PushArguments;
 use super::rmi::RmiArguments;
+use super::save::SaveArguments;
 use super::tag::TagArguments;
 use crate::printer::Printer;
 use crate::settings::Settings;
@@ -30,8 +33,12 @@ enum ImageCommand {
     Build(Box<BuildArguments>),
     /// Show how an image was made
     History(HistoryArguments),
+    /// Make an image of a root file system in a tar
+    Import(ImportArguments),
     /// Show everything about images, as JSON
     Inspect(InspectArguments),
+    /// Take in images that were saved
+    Load(LoadArguments),
     /// List images
     #[command(visible_alias = "list")]
     Ls(ImagesArguments),
@@ -44,6 +51,8 @@ enum ImageCommand {
     /// Remove images
     #[command(visible_aliases = ["remove", "rmi"])]
     Rm(RmiArguments),
+    /// Write images to a tar
+    Save(SaveArguments),
     /// Give an image another name
     Tag(TagArguments),
 }
@@ -70,12 +79,15 @@ pub(crate) async fn run(
             Box::pin(super::build::run(*arguments, settings, printer)).await
         }
         ImageCommand::History(arguments) => super::history::run(&arguments, settings, printer),
+        ImageCommand::Import(arguments) => super::import::run(arguments, settings, printer).await,
         ImageCommand::Inspect(arguments) => super::inspect::run(&arguments, settings, printer),
+        ImageCommand::Load(arguments) => super::load::run(arguments, settings, printer).await,
         ImageCommand::Ls(arguments) => super::images::run(&arguments, settings, printer),
         ImageCommand::Prune(arguments) => prune::run(&arguments, settings, printer),
         ImageCommand::Pull(arguments) => super::pull::run(arguments, settings, printer).await,
         ImageCommand::Push(arguments) => super::push::run(arguments, settings, printer).await,
         ImageCommand::Rm(arguments) => super::rmi::run(&arguments, settings, printer),
+        ImageCommand::Save(arguments) => super::save::run(arguments, settings, printer).await,
         ImageCommand::Tag(arguments) => super::tag::run(&arguments, settings, printer),
     }
 }

@@ -1,0 +1,193 @@
+//! `kiln import`, `kiln image import`.
+
+use std::fs::File;
+use std::io::{Read, Seek, Write as _};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use kiln_exporter::{ImportRequest, import};
+use kiln_frontend::instruction::InstructionKind;
+use kiln_frontend::resolve::{ContextFiles, Images};
+use kiln_frontend::{ImageRequest, Options, ResolveError, ResolvedImage};
+use kiln_oci::{ContainerConfig, Digest, ImageConfig, Platform, Reference};
+use kiln_registry::{FetchAnswer, FetchRequest};
+use kiln_store::Store;
+use time::OffsetDateTime;
+
+use super::sync;
+use crate::build::parse_platform;
+use crate::printer::Printer;
+use crate::settings::Settings;
+
+/// Make an image of a root file system in a tar, compressed or not
+#[derive(Debug, Args)]
+pub(crate) struct ImportArguments {
+    /// Where the tar is; - for standard input
+    #[arg(value_name = "FILE|URL|-")]
+    source: String,
+    /// The image's name; the tag is `latest` where there is none
+    #[arg(value_name = "NAME[:TAG]")]
+    name: Option<String>,
+    /// Apply an instruction of Dockerfiles to the image: CMD, ENTRYPOINT, ENV, EXPOSE, HEALTHCHECK,
+    /// LABEL, ONBUILD, STOPSIGNAL, USER, VOLUME or WORKDIR
+    #[arg(short, long = "change", value_name = "INSTRUCTION")]
+    changes: Vec<String>,
+    /// What the image's history is to say
+    #[arg(short, long, value_name = "TEXT")]
+    message: Option<String>,
+    /// The image's platform [default: this machine's]
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    platform: Option<String>,
+}
+
+/// Keeps images from getting the default path: an image that is imported has what it is given.
+const NO_PATH: &str = "PATH=";
+
+/// Imports a file system.
+pub(crate) async fn run(
+    arguments: ImportArguments,
+    settings: &Settings,
+    printer: &Printer,
+) -> Result<ExitCode> {
+    let name = arguments.name.as_deref().map(parse_name).transpose()?;
+    let platform = arguments.platform.as_deref().map(parse_platform).transpose()?;
+    let platform = platform.unwrap_or_else(Platform::host);
+    let config = ImageConfig {
+        os: platform.os.clone(),
+        architecture: platform.architecture.clone(),
+        variant: platform.variant.clone(),
+        config: changed(&arguments.changes, &platform)?,
+        ..ImageConfig::default()
+    };
+    let store = settings.store()?;
+    let source = arguments.source;
+    let is_url = source.starts_with("http://") || source.starts_with("https://");
+    // As docker has it, the name of a file isn't told.
+    let told = if is_url { kiln_registry::fetch::redacted(&source) } else { "-".to_owned() };
+    let mut archive: Box<dyn Read + Send> = match source.as_str() {
+        "-" => Box::new(std::io::stdin()),
+        url if is_url => Box::new(download(url, settings, &store).await?),
+        path => Box::new(File::open(path).with_context(|| format!("open {path}"))?),
+    };
+    let request = ImportRequest {
+        config,
+        message: arguments.message.unwrap_or_else(|| format!("Imported from {told}")),
+        names: name.into_iter().collect(),
+        now: OffsetDateTime::now_utc().unix_timestamp(),
+        limits: settings.archive_limits,
+    };
+    let kept = store.clone();
+    let work = move || import(&mut *archive, request, &kept);
+    let id: Digest = tokio::task::spawn_blocking(work)
+        .await
+        .context("import")?
+        .with_context(|| format!("import {told}"))?;
+    printer.line(id);
+    sync::start(&store)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn parse_name(text: &str) -> Result<Reference> {
+    let name: Reference = text.parse().with_context(|| format!("invalid image name {text:?}"))?;
+    if name.digest().is_some() {
+        bail!("cannot import digest reference");
+    }
+    Ok(name)
+}
+
+/// Downloads a file to one without a name.
+async fn download(url: &str, settings: &Settings, store: &Store) -> Result<File> {
+    let request = FetchRequest { url: url.to_owned(), ..FetchRequest::default() };
+    let FetchAnswer::File(found) = settings.registries.client().fetch(&request).await? else {
+        bail!("{}: the server says that nothing has changed", kiln_registry::fetch::redacted(url));
+    };
+    let mut file = store.temp_file()?;
+    found.copy_to(&mut file, None, |_| ()).await?;
+    file.flush().and_then(|()| file.rewind()).context("read what was downloaded")?;
+    Ok(file)
+}
+
+/// Returns the config that instructions make of an empty one.
+fn changed(changes: &[String], platform: &Platform) -> Result<ContainerConfig> {
+    let mut text = "FROM base\n".to_owned();
+    for change in changes {
+        let parsed = kiln_frontend::parser::parse(format!("FROM base\n{change}\n").as_bytes());
+        let parsed = parsed.map_err(|errors| refusal(change, &errors))?;
+        for instruction in parsed.stages.iter().flat_map(|stage| &stage.commands) {
+            if !is_change(&instruction.kind) {
+                let name = change.split_whitespace().next().unwrap_or_default();
+                bail!("{name} is not a valid change command");
+            }
+        }
+        if parsed.stages.len() != 1 {
+            bail!("FROM is not a valid change command");
+        }
+        text.push_str(change);
+        text.push('\n');
+    }
+    let options = Options {
+        platform: platform.clone(),
+        build_platform: platform.clone(),
+        filename: "--change".to_owned(),
+        ..Options::default()
+    };
+    let empty = Empty { platform };
+    let lowered = kiln_frontend::lower(text.as_bytes(), &options, &empty, &empty)
+        .map_err(|errors| refusal(&changes.join("; "), &errors))?;
+    let mut config = lowered.image.config;
+    config.env.retain(|variable| variable != NO_PATH);
+    Ok(config)
+}
+
+fn refusal(change: &str, errors: &[kiln_frontend::Error]) -> anyhow::Error {
+    let problem = errors.first().map(ToString::to_string).unwrap_or_default();
+    anyhow::anyhow!("invalid change {change:?}: {problem}")
+}
+
+/// Tells whether an instruction changes what an image says, and nothing else.
+fn is_change(kind: &InstructionKind) -> bool {
+    matches!(
+        kind,
+        InstructionKind::Cmd(_)
+            | InstructionKind::Entrypoint(_)
+            | InstructionKind::Env(_)
+            | InstructionKind::Expose(_)
+            | InstructionKind::Healthcheck(_)
+            | InstructionKind::Label(_)
+            | InstructionKind::Onbuild(_)
+            | InstructionKind::Stopsignal(_)
+            | InstructionKind::User(_)
+            | InstructionKind::Volume(_)
+            | InstructionKind::Workdir(_)
+    )
+}
+
+/// A base that says nothing, and a context without files.
+struct Empty<'a> {
+    platform: &'a Platform,
+}
+
+impl Images for Empty<'_> {
+    fn resolve(&self, requests: &[ImageRequest]) -> Vec<Result<ResolvedImage, ResolveError>> {
+        let config = ImageConfig {
+            os: self.platform.os.clone(),
+            architecture: self.platform.architecture.clone(),
+            variant: self.platform.variant.clone(),
+            config: ContainerConfig { env: vec![NO_PATH.to_owned()], ..ContainerConfig::default() },
+            ..ImageConfig::default()
+        };
+        let image = ResolvedImage { digest: Digest::of(b""), config };
+        requests.iter().map(|_| Ok(image.clone())).collect()
+    }
+}
+
+impl ContextFiles for Empty<'_> {
+    fn read(&self, _: &str) -> Result<Option<Vec<u8>>, ResolveError> {
+        Ok(None)
+    }
+
+    fn is_ignored(&self, _: &[String], _: &str) -> Result<bool, ResolveError> {
+        Ok(false)
+    }
+}

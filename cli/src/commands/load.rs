@@ -1,0 +1,85 @@
+//! `kiln load`, `kiln image load`.
+
+use std::fs::File;
+use std::io::{IsTerminal, Read};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use kiln_oci::Digest;
+use kiln_store::Store;
+use kiln_worker::load::{LoadOptions, LoadedImage, load};
+use time::OffsetDateTime;
+
+use super::sync;
+use crate::image::{self, Wanted};
+use crate::printer::Printer;
+use crate::settings::Settings;
+
+/// Take in images that were saved: archives of docker, old and new, and OCI archives, compressed
+/// with gzip, zstd, bzip2, xz or not at all
+#[derive(Debug, Args)]
+pub(crate) struct LoadArguments {
+    /// File to read from, in place of standard input
+    #[arg(short, long, value_name = "FILE")]
+    input: Option<PathBuf>,
+    /// Say nothing but which images there were. kiln shows no progress: this is for the habit's sake
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+/// Loads images.
+pub(crate) async fn run(
+    arguments: LoadArguments,
+    settings: &Settings,
+    printer: &Printer,
+) -> Result<ExitCode> {
+    let archive: Box<dyn Read + Send> = match &arguments.input {
+        Some(path) => {
+            Box::new(File::open(path).with_context(|| format!("open {}", path.display()))?)
+        }
+        None if std::io::stdin().is_terminal() => {
+            bail!("requested load from stdin, but stdin is a terminal: redirect it, or use --input")
+        }
+        None => Box::new(std::io::stdin()),
+    };
+    let store = settings.store()?;
+    let options = LoadOptions {
+        store: store.clone(),
+        limits: settings.archive_limits,
+        now: OffsetDateTime::now_utc().unix_timestamp(),
+    };
+    let loaded = tokio::task::spawn_blocking(move || load(archive, &options)).await;
+    let from =
+        arguments.input.as_ref().map_or("standard input".into(), |path| path.to_string_lossy());
+    let loaded = loaded.context("load")?.with_context(|| format!("load {from}"))?;
+    for image in &loaded {
+        report(&store, image, printer);
+    }
+    sync::start(&store)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Says what docker says of an image.
+fn report(store: &Store, image: &LoadedImage, printer: &Printer) {
+    for named in &image.names {
+        let name = named.name.familiar();
+        if let Some(previous) = &named.previous {
+            let id = id_of(store, previous);
+            printer.line(format_args!(
+                "The image {name} already exists, renaming the old one with ID {id} to empty string"
+            ));
+        }
+        printer.line(format_args!("Loaded image: {name}"));
+    }
+    if image.names.is_empty() {
+        printer.line(format_args!("Loaded image ID: {}", image.id));
+    }
+}
+
+/// Returns the ID of an image by the digest of its manifest.
+fn id_of(store: &Store, digest: &Digest) -> Digest {
+    let found = image::find(store, &digest.to_string(), Wanted::Any);
+    found.ok().and_then(|found| found.first().map(|image| image.id)).unwrap_or(*digest)
+}

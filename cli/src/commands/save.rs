@@ -1,0 +1,156 @@
+//! `kiln save`, `kiln image save`.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use kiln_exporter::{BlobFetcher, Destination, ExportContext, SavedImage, Silent, save};
+use kiln_oci::{Platform, Reference};
+use kiln_store::{ImageRow, LayerBlob, LayerId, Store};
+use kiln_worker::{Blobs, ImageResolver, ImageResolverOptions, PullPolicy};
+use tokio::runtime::Handle;
+
+use crate::build::parse_platform;
+use crate::image::named::is_tagged;
+use crate::image::{StoredImage, Wanted, find_rows};
+use crate::printer::Printer;
+use crate::settings::Settings;
+
+/// Write images to a tar: an OCI layout that `docker load` and `kiln load` take
+#[derive(Debug, Args)]
+pub(crate) struct SaveArguments {
+    /// Names or IDs; a name without a tag stands for all tags of the repository
+    #[arg(required = true, value_name = "IMAGE")]
+    images: Vec<String>,
+    /// File to write to, in place of standard output
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Write the images for this platform alone
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    platform: Option<String>,
+}
+
+/// Saves images.
+pub(crate) async fn run(
+    arguments: SaveArguments,
+    settings: &Settings,
+    _: &Printer,
+) -> Result<ExitCode> {
+    let dest = match arguments.output {
+        Some(path) => Destination::Path(path),
+        None if std::io::stdout().is_terminal() => {
+            bail!("cowardly refusing to save to a terminal. Use the -o flag or redirect")
+        }
+        None => Destination::Stdout,
+    };
+    let platform = arguments.platform.as_deref().map(parse_platform).transpose()?;
+    let store = settings.store()?;
+    let images = choose(&store, &arguments.images, platform.as_ref())?;
+    let resolver = ImageResolver::new(ImageResolverOptions {
+        store: store.clone(),
+        layouts: BTreeMap::new(),
+        registry: settings.registries.client(),
+        policy: PullPolicy::default(),
+        archive_limits: settings.archive_limits,
+    });
+    let (limits, runtime) = (settings.archive_limits, Handle::current());
+    let work = move || {
+        let fetcher = Fetcher { blobs: resolver.blobs(), runtime };
+        let mut stdout = std::io::stdout();
+        let mut context = ExportContext {
+            store: &store,
+            fetcher: &fetcher,
+            limits,
+            progress: &Silent,
+            remote: None,
+            stdout: &mut stdout,
+        };
+        save(&images, &dest, &mut context)
+    };
+    tokio::task::spawn_blocking(work).await.context("save")??;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Returns the images that are meant, each once.
+fn choose(store: &Store, texts: &[String], platform: Option<&Platform>) -> Result<Vec<SavedImage>> {
+    let mut images: Vec<SavedImage> = Vec::new();
+    for text in texts {
+        for (row, name) in rows(store, text)? {
+            let image = load(store, row, platform).with_context(|| format!("image {text}"))?;
+            match images.iter_mut().find(|known| known.digest == image.digest) {
+                Some(known) => known.names.extend(name.filter(|name| !known.names.contains(name))),
+                None => images.push(SavedImage { names: name.into_iter().collect(), ..image }),
+            }
+        }
+    }
+    Ok(images)
+}
+
+/// Returns the images that a text stands for, and the names that they are to be saved with: none
+/// where they are named by ID.
+fn rows(store: &Store, text: &str) -> Result<Vec<(ImageRow, Option<Reference>)>> {
+    let reference = text.parse::<Reference>().ok();
+    if let Some(reference) = reference.as_ref().filter(|_| is_bare(text)) {
+        let mut all = Vec::new();
+        for row in store.images().list()? {
+            let name = row.name.as_deref().and_then(|name| name.parse::<Reference>().ok());
+            let is_meant = |name: &Reference| is_tagged(name) && name.name() == reference.name();
+            if let Some(name) = name.filter(is_meant) {
+                all.push((row, Some(name)));
+            }
+        }
+        all.sort_by(|(_, a), (_, b)| a.cmp(b));
+        if !all.is_empty() {
+            return Ok(all);
+        }
+    }
+    let Some(row) = find_rows(store, text)?.into_iter().next() else {
+        bail!("no such image: {text}");
+    };
+    let named = row
+        .name
+        .clone()
+        .filter(|name| reference.is_some_and(|reference| reference.to_string() == *name));
+    let name = named.and_then(|name| name.parse().ok()).filter(is_tagged);
+    Ok(vec![(row, name)])
+}
+
+/// Tells whether a name has neither tag nor digest.
+fn is_bare(text: &str) -> bool {
+    !text.contains('@') && !text.rsplit('/').next().unwrap_or(text).contains(':')
+}
+
+fn load(store: &Store, row: ImageRow, platform: Option<&Platform>) -> Result<SavedImage> {
+    let wanted = platform.map_or(Wanted::Any, Wanted::Platform);
+    let image = StoredImage::load(store, row, wanted)?;
+    let (mut digest, mut size) = (image.row.digest, image.row.size);
+    let mut media_type = image.row.media_type;
+    let is_it = |digest: &str| digest == image.digest.to_string();
+    if let Some((entry, _)) = image.entries.iter().find(|(entry, _)| is_it(entry.digest().as_ref()))
+        && platform.is_some()
+    {
+        (digest, size) = (image.digest, entry.size());
+        media_type = entry.media_type().to_string();
+    }
+    Ok(SavedImage { digest, media_type, size, manifest: image.digest, names: Vec::new() })
+}
+
+/// Gets layers of base images that nobody has looked into yet.
+struct Fetcher {
+    blobs: Blobs,
+    runtime: Handle,
+}
+
+impl BlobFetcher for Fetcher {
+    fn fetch(&self, blob: &LayerBlob) -> Result<(), Box<dyn Error + Send + Sync>> {
+        Ok(self.runtime.block_on(self.blobs.fetch(blob))?)
+    }
+
+    fn unpack(&self, layer: &LayerId) -> Result<(), Box<dyn Error + Send + Sync>> {
+        Err(format!("layer {layer}: what is saved is never unpacked").into())
+    }
+}

@@ -1,0 +1,214 @@
+//! Images that are named in one way or another.
+
+use std::fs::File;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use kiln_oci::{Digest, ImageConfig, Platform, Reference};
+use kiln_registry::check_document;
+use kiln_store::{ImageRow, LayerBlob, Store};
+use kiln_worker::load::{ArchivedImage, LoadOptions, bring};
+use kiln_worker::{ImageResolver, ImageResolverOptions, PullPolicy};
+
+use crate::format::Json;
+use crate::image::{StoredImage, Wanted, find_rows};
+use crate::settings::Settings;
+
+/// Most bytes of a manifest, index or config.
+const DOCUMENT: u64 = 16 << 20;
+
+/// One of the images that are compared. All of it is in the store.
+#[derive(Debug)]
+pub(crate) struct Side {
+    /// As it was named.
+    pub(super) name: String,
+    pub(super) manifest_digest: Digest,
+    pub(super) manifest: Json,
+    pub(super) raw_config: Json,
+    pub(super) config: ImageConfig,
+    /// The layers' blobs, base first.
+    pub(super) layers: Vec<LayerBlob>,
+    /// The platforms of the index, where there is one, and the digests of their manifests.
+    pub(super) index: Vec<(String, Digest)>,
+}
+
+impl Side {
+    pub(super) fn diff_ids(&self) -> &[Digest] {
+        self.config.rootfs.diff_ids()
+    }
+}
+
+/// Finds images, and brings them into the store without a name.
+#[derive(Debug)]
+pub(crate) struct Finder {
+    store: Store,
+    resolver: ImageResolver,
+    options: LoadOptions,
+    platform: Option<Platform>,
+}
+
+/// What is known of an image before its documents are read.
+struct Located {
+    row: ImageRow,
+    /// Where blobs can be had that the store lacks.
+    origin: Option<String>,
+}
+
+impl Finder {
+    /// Makes a finder of images for a platform, or for this machine's.
+    pub(crate) fn new(settings: &Settings, store: Store, platform: Option<Platform>) -> Self {
+        let resolver = ImageResolver::new(ImageResolverOptions {
+            store: store.clone(),
+            layouts: std::collections::BTreeMap::new(),
+            registry: settings.registries.client(),
+            // What the store has was looked for before.
+            policy: PullPolicy::Always,
+            archive_limits: settings.archive_limits,
+        });
+        let limits = settings.archive_limits;
+        let options = LoadOptions { store: store.clone(), limits, now: 0 };
+        Self { store, resolver, options, platform }
+    }
+
+    /// Finds an image: of the store by name or ID, in an archive or a layout by its path, else in a
+    /// registry.
+    ///
+    /// # Errors
+    /// Fails where there is none, or not for the platform, and where a part of it can't be had.
+    pub(crate) async fn find(&self, text: &str) -> Result<Side> {
+        let located = self.locate(text).await.with_context(|| format!("find {text}"))?;
+        self.load(text, located).await.with_context(|| format!("read {text}"))
+    }
+
+    async fn locate(&self, text: &str) -> Result<Located> {
+        for (scheme, is_archive) in [
+            ("oci-archive:", true),
+            ("docker-archive:", true),
+            ("oci-layout://", false),
+            ("oci:", false),
+        ] {
+            if let Some(rest) = text.strip_prefix(scheme) {
+                return if is_archive { self.archive(rest).await } else { self.layout(rest).await };
+            }
+        }
+        if let Some(name) = text.strip_prefix("docker://") {
+            return self.registry(name).await;
+        }
+        if let Some(row) = find_rows(&self.store, text)?.into_iter().next() {
+            return Ok(Located { row, origin: None });
+        }
+        let path = text.split('@').next().unwrap_or(text);
+        match std::fs::metadata(path) {
+            Ok(file) if file.is_dir() => self.layout(text).await,
+            Ok(_) => self.archive(text).await,
+            // A layout may have a tag behind it.
+            Err(_) if path.rsplit_once(':').is_some_and(|(dir, _)| Path::new(dir).is_dir()) => {
+                self.layout(text).await
+            }
+            Err(_) => self.registry(text).await,
+        }
+    }
+
+    async fn archive(&self, path: &str) -> Result<Located> {
+        let file = File::open(path).with_context(|| format!("open {path}"))?;
+        let options = self.options.clone();
+        let images = tokio::task::spawn_blocking(move || bring(file, &options)).await;
+        let images: Vec<ArchivedImage> = images.context("read the archive")??;
+        let [image] = images.as_slice() else {
+            bail!(
+                "there are {} images in the archive: load it, and name one of them",
+                images.len()
+            );
+        };
+        let row = row(image.digest, image.media_type.clone(), image.size);
+        Ok(Located { row, origin: None })
+    }
+
+    async fn layout(&self, text: &str) -> Result<Located> {
+        let host = Platform::host();
+        let platform = self.platform.as_ref().unwrap_or(&host);
+        let resolved = self.resolver.resolve_layout(text, platform).await?;
+        let name = text.split('@').next().unwrap_or(text);
+        let directory = match name.rsplit_once(':') {
+            Some((directory, _)) if !Path::new(name).is_dir() => directory,
+            _ => name,
+        };
+        let directory = std::fs::canonicalize(directory)?;
+        let origin = Some(directory.to_string_lossy().into_owned());
+        Ok(Located { row: self.stored(resolved.digest)?, origin })
+    }
+
+    async fn registry(&self, text: &str) -> Result<Located> {
+        let reference: Reference =
+            text.parse().with_context(|| format!("invalid image {text:?}"))?;
+        let host = Platform::host();
+        let platform = self.platform.as_ref().unwrap_or(&host);
+        let resolved = self.resolver.resolve(&reference, platform).await?;
+        Ok(Located { row: self.stored(resolved.digest)?, origin: Some(reference.name()) })
+    }
+
+    /// Returns a row for a document that is in the store.
+    fn stored(&self, digest: Digest) -> Result<ImageRow> {
+        let bytes = self.store.content().read(&digest, DOCUMENT)?;
+        let media_type = check_document(&bytes, None).map_err(anyhow::Error::msg)?;
+        Ok(row(digest, media_type, bytes.len() as u64))
+    }
+
+    async fn load(&self, text: &str, located: Located) -> Result<Side> {
+        let wanted = self.platform.as_ref().map_or(Wanted::Any, Wanted::Platform);
+        let image = StoredImage::load(&self.store, located.row, wanted)?;
+        let content = self.store.content();
+        let bytes = content.read(&image.digest, DOCUMENT)?;
+        let manifest = crate::image::manifest(&self.store, &image.digest)?;
+        let config: Digest = manifest.config().digest().as_ref().parse()?;
+        let mut layers = Vec::new();
+        for layer in manifest.layers() {
+            let mut blob = LayerBlob {
+                media_type: layer.media_type().to_string(),
+                digest: layer.digest().as_ref().parse()?,
+                size: layer.size(),
+                origin: located.origin.clone(),
+            };
+            if blob.origin.is_none() {
+                blob.origin = self.store.layers().origins(&blob.digest)?.into_iter().next();
+            }
+            layers.push(blob);
+        }
+        if layers.len() != image.config.rootfs.diff_ids().len() {
+            bail!("the manifest and the config tell of different numbers of layers");
+        }
+        for blob in &layers {
+            self.resolver.blobs().fetch(blob).await?;
+            content.hold(&blob.digest)?;
+        }
+        let index = image.entries.iter().map(|(entry, _)| {
+            let platform = entry.platform().as_ref().map_or_else(String::new, platform_text);
+            Ok((platform, entry.digest().as_ref().parse()?))
+        });
+        Ok(Side {
+            name: text.to_owned(),
+            manifest_digest: image.digest,
+            manifest: Json::parse(&bytes)?,
+            raw_config: Json::parse(&content.read(&config, DOCUMENT)?)?,
+            index: index.collect::<Result<_>>()?,
+            config: image.config,
+            layers,
+        })
+    }
+}
+
+fn row(digest: Digest, media_type: String, size: u64) -> ImageRow {
+    ImageRow { name: None, media_type, digest, size, created_at: 0 }
+}
+
+/// Returns the platform of an index's entry as text.
+fn platform_text(platform: &impl serde::Serialize) -> String {
+    let value = serde_json::to_value(platform).unwrap_or_default();
+    let part = |name: &str| value[name].as_str().unwrap_or_default().to_owned();
+    let (os, architecture, variant) = (part("os"), part("architecture"), part("variant"));
+    if variant.is_empty() {
+        format!("{os}/{architecture}")
+    } else {
+        format!("{os}/{architecture}/{variant}")
+    }
+}

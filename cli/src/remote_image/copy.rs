@@ -1,0 +1,98 @@
+//! From repository to repository: what is there already stays, what the same registry has elsewhere is
+//! mounted, and only the rest goes through here, in a file without a name.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use futures_util::future::try_join_all;
+use kiln_oci::Reference;
+use kiln_registry::{BlobSource, BlobUpload, Client, Length, Repository};
+use kiln_store::Store;
+
+use super::{Entry, RemoteImage};
+
+/// How deep indexes may be nested.
+const DEPTH: u32 = 4;
+
+/// Copies what documents name.
+#[derive(Clone, Debug)]
+pub(crate) struct Copier {
+    /// Who speaks to registries.
+    pub(crate) client: Client,
+    /// Where files are on their way.
+    pub(crate) store: Store,
+}
+
+impl Copier {
+    /// Brings a manifest or index of a repository, and all that it names, into another.
+    pub(crate) async fn document(
+        &self,
+        entry: &Entry,
+        (from, to): (&Repository, &Repository),
+    ) -> Result<()> {
+        self.nested(entry, (from, to), DEPTH).await
+    }
+
+    async fn nested(
+        &self,
+        entry: &Entry,
+        (from, to): (&Repository, &Repository),
+        depth: u32,
+    ) -> Result<()> {
+        if from == to || self.client.has_manifest(to, &entry.digest).await? {
+            return Ok(());
+        }
+        let image = RemoteImage::by_digest(&self.client, from, &entry.digest).await?;
+        if depth == 0 {
+            bail!("{from}@{}: indexes are nested too deeply", entry.digest);
+        }
+        self.parts(&image, to, depth).await?;
+        let name: Reference = format!("{to}@{}", image.digest).parse()?;
+        self.client.push_manifest(&name, &image.media_type, image.bytes.into()).await?;
+        Ok(())
+    }
+
+    /// Brings what a document names into a repository.
+    pub(crate) async fn contents(&self, image: &RemoteImage, to: &Repository) -> Result<()> {
+        if image.repository == *to {
+            return Ok(());
+        }
+        self.parts(image, to, DEPTH).await
+    }
+
+    async fn parts(&self, image: &RemoteImage, to: &Repository, depth: u32) -> Result<()> {
+        let parsed = image.parse()?;
+        let from = &image.repository;
+        if image.is_index() {
+            for part in &parsed.manifests {
+                Box::pin(self.nested(part, (from, to), depth - 1)).await?;
+            }
+            return Ok(());
+        }
+        // What lies elsewhere for good isn't in registries.
+        let blobs = parsed.layers.iter().chain(&parsed.config).filter(|blob| blob.urls.is_none());
+        try_join_all(blobs.map(|blob| self.blob(blob, (from, to)))).await?;
+        Ok(())
+    }
+
+    async fn blob(&self, blob: &Entry, (from, to): (&Repository, &Repository)) -> Result<()> {
+        if self.client.has_blob(to, &blob.digest).await? {
+            return Ok(());
+        }
+        let sources = std::slice::from_ref(from);
+        if self.client.mount_blob(to, &blob.digest, sources).await?.is_some() {
+            return Ok(());
+        }
+        let mut file = self.store.temp_file().context("make a temporary file")?;
+        let stream = self.client.blob(from, &blob.digest, Length::Exactly(blob.size)).await?;
+        stream.copy_to(&mut file, |_| ()).await?;
+        let upload = BlobUpload {
+            digest: blob.digest,
+            size: blob.size,
+            source: BlobSource::File(Arc::new(file)),
+            sent: Arc::new(|_| ()),
+        };
+        self.client.push_blob(to, &upload, sources).await?;
+        Ok(())
+    }
+}

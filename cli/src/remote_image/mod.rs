@@ -1,0 +1,151 @@
+//! Images that stay in their registry: looked into, put together, copied from one to another.
+
+pub(crate) mod attestation;
+pub(crate) mod combine;
+pub(crate) mod copy;
+
+use anyhow::{Context, Result, bail};
+use kiln_oci::{Digest, Reference, media_type};
+use kiln_registry::{Client, Repository};
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::format::Json;
+
+/// Most bytes of a config.
+const CONFIG: u64 = 16 << 20;
+
+/// A manifest or an index of a registry.
+#[derive(Clone, Debug)]
+pub(crate) struct RemoteImage {
+    /// Where it is.
+    pub(crate) repository: Repository,
+    /// Its digest.
+    pub(crate) digest: Digest,
+    /// Its media type.
+    pub(crate) media_type: String,
+    /// Its bytes.
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// What is read of a document.
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct Parsed {
+    /// The entries of an index.
+    #[serde(default)]
+    pub(crate) manifests: Vec<Entry>,
+    /// The config of a manifest.
+    #[serde(default)]
+    pub(crate) config: Option<Entry>,
+    /// The layers of a manifest.
+    #[serde(default)]
+    pub(crate) layers: Vec<Entry>,
+}
+
+/// A reference from a document to another, or to a blob.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Entry {
+    /// What it leads to.
+    #[serde(default)]
+    pub(crate) media_type: String,
+    /// The digest of that.
+    pub(crate) digest: Digest,
+    /// The size of that in bytes.
+    pub(crate) size: u64,
+    /// Annotations.
+    #[serde(default)]
+    pub(crate) annotations: Option<std::collections::BTreeMap<String, String>>,
+    /// The platform.
+    #[serde(default)]
+    pub(crate) platform: Option<Value>,
+    /// URLs of a blob that is elsewhere.
+    #[serde(default)]
+    pub(crate) urls: Option<Vec<String>>,
+}
+
+impl Entry {
+    /// Returns the platform as text, as `linux/arm64`.
+    pub(crate) fn platform_text(&self) -> Option<String> {
+        let platform = self.platform.as_ref()?;
+        let part = |name: &str| platform.get(name).and_then(Value::as_str).unwrap_or_default();
+        let (os, architecture, variant) = (part("os"), part("architecture"), part("variant"));
+        let base = format!("{os}/{architecture}");
+        Some(if variant.is_empty() { base } else { format!("{base}/{variant}") })
+    }
+
+    /// Returns an annotation.
+    pub(crate) fn annotation(&self, name: &str) -> Option<&str> {
+        self.annotations.as_ref()?.get(name).map(String::as_str)
+    }
+}
+
+impl RemoteImage {
+    /// Asks a registry for what a reference leads to.
+    pub(crate) async fn find(client: &Client, reference: &Reference) -> Result<Self> {
+        let found = client.resolve(reference).await?;
+        let repository = Repository::from(reference);
+        let (digest, media_type, bytes) = (found.digest, found.media_type, found.bytes);
+        Ok(Self { repository, digest, media_type, bytes })
+    }
+
+    /// Asks a registry for a manifest or index of a repository by digest.
+    pub(crate) async fn by_digest(
+        client: &Client,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Result<Self> {
+        let found = client.manifest(repository, digest).await?;
+        let (digest, media_type, bytes) = (found.digest, found.media_type, found.bytes);
+        Ok(Self { repository: repository.clone(), digest, media_type, bytes })
+    }
+
+    /// Tells whether it is an index.
+    pub(crate) fn is_index(&self) -> bool {
+        media_type::is_index(&self.media_type)
+    }
+
+    /// Returns what it names.
+    pub(crate) fn parse(&self) -> Result<Parsed> {
+        serde_json::from_slice(&self.bytes)
+            .with_context(|| format!("parse {}@{}", self.repository, self.digest))
+    }
+
+    /// Returns it as JSON, members in their order.
+    pub(crate) fn json(&self) -> Result<Json> {
+        Json::parse(&self.bytes)
+    }
+
+    /// Returns the config of a manifest.
+    pub(crate) async fn config(&self, client: &Client) -> Result<Json> {
+        let Some(config) = self.parse()?.config else {
+            bail!("{}@{} is no image", self.repository, self.digest);
+        };
+        let bytes = client.small_blob(&self.repository, &config.digest, CONFIG).await?;
+        Json::parse(&bytes)
+    }
+
+    /// Returns the platform that a manifest's config tells, as an index has it.
+    pub(crate) async fn platform(&self, client: &Client) -> Result<Option<Value>> {
+        let config = self.config(client).await?;
+        let mut platform = serde_json::Map::new();
+        for name in ["architecture", "os", "os.version", "os.features", "variant"] {
+            let value = config.get(name).map(serde_json::to_value).transpose()?;
+            let is_empty = |value: &Value| {
+                value.is_null()
+                    || value.as_str() == Some("")
+                    || value.as_array().is_some_and(Vec::is_empty)
+            };
+            if let Some(value) = value.filter(|value| !is_empty(value)) {
+                platform.insert(name.to_owned(), value);
+            }
+        }
+        let is_known = platform.contains_key("os") && platform.contains_key("architecture");
+        Ok(is_known.then_some(Value::Object(platform)))
+    }
+}
+
+/// Parses a reference as people type it.
+pub(crate) fn parse_reference(text: &str) -> Result<Reference> {
+    text.parse().with_context(|| format!("invalid image {text:?}"))
+}

@@ -1,0 +1,244 @@
+//! `kiln save`, `load` and `import`, with docker's engine at the other end where there is one.
+
+use std::process::Command;
+
+use kiln_testkit::environment::run;
+use kiln_testkit::peers::DockerEngine;
+use kiln_testkit::{Answer, FileServer, Kiln, Need, skip};
+
+use crate::kiln;
+
+fn build(kiln: &Kiln) {
+    kiln.write("text/file", "content\n");
+    let dockerfile = "FROM scratch\nCOPY file /one\nCOPY file /two\nCMD [\"/one\"]\n";
+    kiln.build_text(dockerfile, &["-t", "one:1", "-t", "one:2"]).success();
+    kiln.build_text("FROM scratch\nCOPY file /one\nLABEL a=b\n", &["-t", "two"]).success();
+    let platforms = ["--platform", "linux/amd64,linux/arm64", "-t", "several"];
+    kiln.build_text(
+        "FROM scratch\nARG TARGETARCH\nLABEL arch=$TARGETARCH\nCOPY file /$TARGETARCH\n",
+        &platforms,
+    )
+    .success();
+}
+
+/// Returns names, IDs and digests of all images.
+fn listing(kiln: &Kiln) -> String {
+    let format = "{{.Repository}}:{{.Tag}} {{.ID}} {{.Digest}}";
+    let listing = kiln.run(&["images", "--no-trunc", "--format", format]).success();
+    let mut lines: Vec<&str> = listing.lines().collect();
+    lines.sort_unstable();
+    lines.join("\n")
+}
+
+#[test]
+fn images_are_saved_and_loaded_as_they_are() {
+    let builder = kiln();
+    build(&builder);
+    let all = ["one", "two", "several"];
+    let saved = |arguments: &[&str]| {
+        let output = builder.command(&[&["save"], arguments].concat()).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        output.stdout
+    };
+    let archive = saved(&all);
+    assert_eq!(saved(&all), archive, "the same bytes each time");
+    builder.run(&["image", "save", "--output", "all.tar", all[0], all[1], all[2]]).success();
+    assert_eq!(std::fs::read(builder.path("all.tar")).unwrap(), archive);
+
+    // Compressed in any way, from a file or a pipe, it is the same images.
+    for (name, compress) in [
+        ("all.tar", None),
+        ("all.tar.gz", Some("gzip")),
+        ("all.tar.bz2", Some("bzip2")),
+        ("all.tar.xz", Some("xz")),
+        ("all.tar.zst", Some("zstd")),
+    ] {
+        if let Some(program) = compress {
+            let mut command = Command::new("sh");
+            let script = format!("{program} -c all.tar > {name}");
+            run(command.args(["-c", &script]).current_dir(builder.path(""))).success();
+        }
+        let kiln = kiln();
+        let path = builder.path(name);
+        let said = if compress == Some("xz") {
+            let file = std::fs::File::open(&path).unwrap();
+            run(kiln.command(&["load"]).stdin(file)).success()
+        } else {
+            kiln.run(&["load", "-q", "-i", path.to_str().unwrap()]).success()
+        };
+        let expected = ["one:1", "one:2", "two:latest", "several:latest"];
+        assert_eq!(said, expected.map(|name| format!("Loaded image: {name}\n")).concat());
+        assert_eq!(listing(&kiln), listing(&builder));
+        let arm = ["inspect", "--platform", "linux/arm64", "-f", "{{.Config.Labels}}", "several"];
+        assert_eq!(kiln.run(&arm).success(), "map[arch:arm64]\n");
+    }
+
+    // One platform alone, and an image by its ID, which has no name then.
+    let kiln = kiln();
+    let id = builder.run(&["images", "-q", "--no-trunc", "two"]).success();
+    builder.run(&["save", "-o", "arm.tar", "--platform", "linux/arm64", "several"]).success();
+    builder.run(&["save", "-o", "id.tar", id.trim()]).success();
+    let load = |name: &str| kiln.run(&["load", "-i", builder.path(name).to_str().unwrap()]);
+    assert_eq!(load("arm.tar").success(), "Loaded image: several:latest\n");
+    assert_eq!(kiln.run(&["inspect", "-f", "{{.Architecture}}", "several"]).success(), "arm64\n");
+    assert_eq!(load("id.tar").success(), format!("Loaded image ID: {id}"));
+    let arm = kiln.run(&["images", "-q", "--no-trunc", "several"]).success();
+    let said = load("all.tar").success();
+    let moved = format!(
+        "The image several:latest already exists, renaming the old one with ID {} to empty string\n",
+        arm.trim()
+    );
+    assert!(said.contains(&moved), "{said}");
+    let dangling = kiln.run(&["images", "-q", "--no-trunc", "--filter", "dangling=true"]).success();
+    assert_eq!(dangling, arm);
+
+    builder.write("bad.tar", b"no archive".repeat(100));
+    let failed = load("bad.tar").failure();
+    assert!(failed.contains("bad.tar: read the archive: not a tar header"), "{failed}");
+    assert!(load("none.tar").failure().contains("none.tar"));
+    assert!(builder.run(&["save", "nothing"]).failure().contains("no such image: nothing"));
+}
+
+#[test]
+fn oci_archives_of_others_are_loaded() {
+    if skip("oci_archives_of_others_are_loaded", &[Need::Program("skopeo")]) {
+        return;
+    }
+    let builder = kiln();
+    build(&builder);
+    builder.run(&["save", "-o", "one.tar", "one:1"]).success();
+    let id = builder.run(&["images", "-q", "--no-trunc", "one:1"]).success();
+    for (destination, said) in [
+        ("oci-archive:other.tar:example.com/x:1", "Loaded image: example.com/x:1\n".to_owned()),
+        ("oci-archive:other.tar", format!("Loaded image ID: {id}")),
+        ("docker-archive:other.tar:example.com/y:1", "Loaded image: example.com/y:1\n".to_owned()),
+    ] {
+        let _ = std::fs::remove_file(builder.path("other.tar"));
+        let mut skopeo = Command::new("skopeo");
+        skopeo.args(["copy", "--insecure-policy", "docker-archive:one.tar", destination]);
+        run(skopeo.current_dir(builder.path(""))).success();
+        let kiln = kiln();
+        let archive = builder.path("other.tar");
+        assert_eq!(kiln.run(&["load", "-i", archive.to_str().unwrap()]).success(), said);
+        let found = kiln.run(&["images", "-q", "--no-trunc"]).success();
+        assert_eq!(found, id);
+    }
+}
+
+/// Makes a root file system, and a tar of it.
+fn root_fs(kiln: &Kiln) -> String {
+    kiln.write("rootfs/etc/motd", "hello\n");
+    kiln.write("rootfs/bin/tool", "tool\n");
+    let mut tar = Command::new("tar");
+    tar.args(["-C", "rootfs", "-czf", "rootfs.tar.gz", "."]).current_dir(kiln.path(""));
+    run(&mut tar).success();
+    kiln.path("rootfs.tar.gz").display().to_string()
+}
+
+/// What is changed by `--change`, and what an image says then.
+const CHANGES: &[(&str, &str, &str)] = &[
+    ("CMD echo $X", "{{json .Config.Cmd}}", "[\"/bin/sh\",\"-c\",\"echo $X\"]"),
+    ("ENTRYPOINT [\"/bin/tool\", \"-x\"]", "{{json .Config.Entrypoint}}", "[\"/bin/tool\",\"-x\"]"),
+    ("ENV A=1 B=\"2 3\"", "{{json .Config.Env}}", "[\"A=1\",\"B=2 3\"]"),
+    ("EXPOSE 80 53/udp", "{{json .Config.ExposedPorts}}", "{\"53/udp\":{},\"80/tcp\":{}}"),
+    ("LABEL a=b \"c d\"=e", "{{json .Config.Labels}}", "{\"a\":\"b\",\"c d\":\"e\"}"),
+    ("ONBUILD RUN true", "{{json .Config.OnBuild}}", "[\"RUN true\"]"),
+    ("USER 1000:1000", "{{json .Config.User}}", "\"1000:1000\""),
+    ("VOLUME /data", "{{json .Config.Volumes}}", "{\"/data\":{}}"),
+    ("WORKDIR /srv", "{{json .Config.WorkingDir}}", "\"/srv\""),
+    ("STOPSIGNAL SIGINT", "{{json .Config.StopSignal}}", "\"SIGINT\""),
+    (
+        "HEALTHCHECK --interval=5s CMD true",
+        "{{json .Config.Healthcheck}}",
+        "{\"Test\":[\"CMD-SHELL\",\"true\"],\"Interval\":5000000000}",
+    ),
+];
+
+/// Imports the same with an engine.
+fn import_with_docker(engine: &DockerEngine, import: &[&str]) {
+    // One of version 20 doesn't take STOPSIGNAL yet.
+    let theirs: Vec<&str> = import.iter().copied().filter(|word| *word != "--change").collect();
+    let word = |word: &&str| !word.starts_with("STOPSIGNAL");
+    let theirs = theirs.into_iter().filter(word).flat_map(|word| {
+        let is_change = CHANGES.iter().any(|(change, ..)| *change == word);
+        is_change.then_some("--change").into_iter().chain([word])
+    });
+    run(&mut engine.docker(&theirs.collect::<Vec<_>>())).success();
+}
+
+#[test]
+fn root_file_systems_are_imported_with_changes() {
+    let kiln = kiln();
+    let archive = root_fs(&kiln);
+    let needs = [Need::Root, Need::Program("dockerd"), Need::Program("docker")];
+    let test = "root_file_systems_are_imported_with_changes";
+    let engine = (!skip(test, &needs)).then(DockerEngine::start);
+    let mut import = vec!["import", "--message", "a message"];
+    import.extend(CHANGES.iter().flat_map(|(change, ..)| ["--change", change]));
+    import.extend([archive.as_str(), "imported:1"]);
+    let id = kiln.run(&import).success();
+    assert_eq!(kiln.run(&["images", "-q", "--no-trunc", "imported:1"]).success(), id);
+    let both = |arguments: &[&str]| {
+        let ours = kiln.run(arguments).success();
+        if let Some(engine) = &engine {
+            assert_eq!(run(&mut engine.docker(arguments)).success(), ours, "{arguments:?}");
+        }
+        ours
+    };
+    if let Some(engine) = &engine {
+        import_with_docker(engine, &import);
+    }
+    for (change, template, expected) in CHANGES {
+        if change.starts_with("STOPSIGNAL") {
+            let said = kiln.run(&["inspect", "-f", template, "imported:1"]).success();
+            assert_eq!(said, format!("{expected}\n"));
+            continue;
+        }
+        let said = both(&["inspect", "-f", template, "imported:1"]);
+        assert_eq!(said, format!("{expected}\n"), "{change}");
+    }
+    assert_eq!(both(&["inspect", "-f", "{{.Os}} {{.Comment}}", "imported:1"]), "linux a message\n");
+    both(&["inspect", "-f", "{{json .RootFS.Layers}} {{.Architecture}}", "imported:1"]);
+    let history = ["history", "--format", "{{.CreatedBy}}|{{.Comment}}", "imported:1"];
+    assert_eq!(both(&history), "|a message\n");
+
+    elsewhere(&kiln, &archive);
+    wrong_imports(&kiln, &archive);
+}
+
+/// Imports from a pipe and from a server, for another platform, and without a name.
+fn elsewhere(kiln: &Kiln, archive: &str) {
+    let file = std::fs::File::open(archive).unwrap();
+    let mut piped =
+        kiln.command(&["image", "import", "--platform", "linux/arm64/v8", "-", "piped"]);
+    run(piped.stdin(file)).success();
+    let piped = ["inspect", "-f", "{{.Architecture}} {{.Comment}} {{json .Config.Env}}", "piped"];
+    assert_eq!(kiln.run(&piped).success(), "arm64 Imported from - null\n");
+    let server = FileServer::start();
+    server.put("/rootfs.tar", Answer::of(std::fs::read(archive).unwrap()));
+    let url = server.url("/rootfs.tar");
+    let id = kiln.run(&["import", &url]).success();
+    let layers =
+        |name: &str| kiln.run(&["inspect", "-f", "{{json .RootFS.Layers}}", name]).success();
+    assert_eq!(layers(id.trim()), layers("imported:1"));
+    let said = kiln.run(&["history", "--format", "{{.Comment}}", id.trim()]).success();
+    assert_eq!(said, format!("Imported from {url}\n"));
+}
+
+fn wrong_imports(kiln: &Kiln, archive: &str) {
+    for (arguments, problem) in [
+        (&["--change", "RUN true"][..], "RUN is not a valid change command"),
+        (&["--change", "FROM x"], "FROM is not a valid change command"),
+        (&["--change", "CMD [\"a\"]\nCOPY a b"], "is not a valid change command"),
+        (&["--change", "EXPOSE x"], "invalid change"),
+        (&["--change", ""], ""),
+    ] {
+        let output = kiln.run(&[&["import"], arguments, &[archive]].concat());
+        assert_eq!(output.code != 0, !problem.is_empty(), "{arguments:?}");
+        assert!(output.stderr.contains(problem), "{}", output.stderr);
+    }
+    kiln.write("bad", "no tar, but long enough to be one\n".repeat(100));
+    let failed = kiln.run(&["import", kiln.path("bad").to_str().unwrap()]).failure();
+    assert!(failed.contains("not a tar header"), "{failed}");
+    assert!(kiln.run(&["import", "/nowhere.tar"]).failure().contains("open /nowhere.tar"));
+}

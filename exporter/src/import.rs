@@ -1,0 +1,146 @@
+//! Images of one layer, made of a root file system in a tar.
+//!
+//! The tar becomes the layer as it is, whatever wrote it; it is read on the way, so that what can't be
+//! unpacked later never becomes an image.
+
+use std::io::{self, Read, Write};
+use std::path::Path;
+
+use kiln_oci::{Digest, History, ImageConfig, Reference, RootFs, media_type};
+use kiln_store::{ImageRow, LayerBlob, Store};
+use kiln_tree::{ArchiveLimits, TarReader};
+use serde::Serialize;
+
+use crate::compression::Packing;
+use crate::config;
+use crate::error::{Error, Result};
+use crate::pack::pack_stream;
+use crate::progress::Silent;
+
+/// What an image is made of, besides its files.
+#[derive(Clone, Debug, Default)]
+pub struct ImportRequest {
+    /// Platform, defaults for containers and author; what has to do with layers is filled in.
+    pub config: ImageConfig,
+    /// What its history says.
+    pub message: String,
+    /// Its names.
+    pub names: Vec<Reference>,
+    /// When that is, seconds since 1970.
+    pub now: i64,
+    /// How much the archive may become.
+    pub limits: ArchiveLimits,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Manifest<'a> {
+    schema_version: u32,
+    media_type: &'a str,
+    config: Descriptor<'a>,
+    layers: [Descriptor<'a>; 1],
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Descriptor<'a> {
+    media_type: &'a str,
+    digest: Digest,
+    size: u64,
+}
+
+/// Makes an image of a tar, compressed or not, keeps it in the store, and returns its ID. Blocks.
+///
+/// # Errors
+/// Fails where the archive is no tar, is malformed or exceeds the limits, and where the store fails.
+pub fn import(
+    archive: &mut (dyn Read + Send),
+    request: ImportRequest,
+    store: &Store,
+) -> Result<Digest> {
+    let (diff_id, layer) = pack(archive, request.limits, store)?;
+    store.layers().commit_blob(None, &diff_id, &layer)?;
+    let created = Some(config::text(i128::from(request.now) * 1_000_000_000)?);
+    let mut image = request.config;
+    image.created.clone_from(&created);
+    image.rootfs = RootFs { kind: "layers".to_owned(), diff_ids: Some(vec![diff_id]) };
+    image.other.insert("comment".to_owned(), request.message.clone().into());
+    let comment = request.message;
+    image.history = vec![History { created, comment, ..History::default() }];
+
+    let config = store.content().put(&json(&image)?)?;
+    let manifest = Manifest {
+        schema_version: 2,
+        media_type: media_type::OCI_MANIFEST,
+        config: Descriptor {
+            media_type: media_type::OCI_CONFIG,
+            digest: config.digest,
+            size: config.size,
+        },
+        layers: [Descriptor {
+            media_type: &layer.media_type,
+            digest: layer.digest,
+            size: layer.size,
+        }],
+    };
+    let manifest = store.content().put(&json(&manifest)?)?;
+    let row = |name: Option<String>| ImageRow {
+        name,
+        media_type: media_type::OCI_MANIFEST.to_owned(),
+        digest: manifest.digest,
+        size: manifest.size,
+        created_at: request.now,
+    };
+    if request.names.is_empty() {
+        store.images().put(&row(None))?;
+    }
+    for name in &request.names {
+        store.images().put(&row(Some(name.to_string())))?;
+    }
+    Ok(config.digest)
+}
+
+/// Makes a blob of the layer, and returns the digest of what is in it, too.
+fn pack(
+    archive: &mut (dyn Read + Send),
+    limits: ArchiveLimits,
+    store: &Store,
+) -> Result<(Digest, LayerBlob)> {
+    let failed = |source| kiln_tree::Error::Io {
+        action: "read",
+        path: Path::new("the archive").to_owned(),
+        source,
+    };
+    let (mut plain, _) = limits.decompress(archive).map_err(|error| Error::Tree(failed(error)))?;
+    pack_stream(store, Packing::default(), &Silent, &mut |sink| {
+        let mut tee = Tee { from: &mut plain, to: sink };
+        let mut reader = TarReader::new(&mut tee);
+        let mut entries = 0;
+        while reader.next_entry().map_err(failed)?.is_some() {
+            entries += 1;
+            if limits.max_entries.is_some_and(|most| entries > most) {
+                return Err(failed(io::Error::other("the archive exceeds the limit of entries")));
+            }
+        }
+        // What follows the archive's end is part of the layer's identity as well.
+        io::copy(&mut tee, &mut io::sink()).map(drop).map_err(failed)
+    })
+}
+
+/// Passes on what is read.
+struct Tee<'a> {
+    from: &'a mut dyn Read,
+    to: &'a mut dyn Write,
+}
+
+impl Read for Tee<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.from.read(buffer)?;
+        self.to.write_all(&buffer[..length])?;
+        Ok(length)
+    }
+}
+
+fn json(value: &impl Serialize) -> Result<Vec<u8>> {
+    serde_json::to_vec(value).map_err(|error| Error::Config(error.to_string()))
+}

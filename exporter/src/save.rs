@@ -1,0 +1,134 @@
+//! Images of the store as one archive: an OCI layout that `docker load` takes too.
+//!
+//! Documents and blobs are those of the store, byte for byte, each once, whatever the number of
+//! images that have it. Images keep their digests, so that what is loaded elsewhere is the same.
+
+use kiln_oci::{Descriptor, Digest, ImageManifest, Reference, media_type};
+use kiln_store::{LayerBlob, Store};
+use serde_json::{Value, json};
+
+use crate::archive::{self, Body, Files, blob_path};
+use crate::docker;
+use crate::error::{Error, Result};
+use crate::export::ExportContext;
+use crate::push::{Freight, Shipment};
+use crate::spec::Destination;
+
+/// Most bytes of a manifest.
+const MANIFEST: u64 = 4 << 20;
+
+/// An image that is to be saved.
+#[derive(Clone, Debug)]
+pub struct SavedImage {
+    /// The digest of its manifest, or of its index.
+    pub digest: Digest,
+    /// The media type of that.
+    pub media_type: String,
+    /// The size of that in bytes.
+    pub size: u64,
+    /// The manifest that engines are told of which know no indexes.
+    pub manifest: Digest,
+    /// The names that the archive gives it.
+    pub names: Vec<Reference>,
+}
+
+/// Writes images to an archive. What the store lacks of their layers is fetched.
+///
+/// # Errors
+/// Fails where a part of an image can't be had, and where the archive can't be written.
+pub fn save(
+    images: &[SavedImage],
+    dest: &Destination,
+    context: &mut ExportContext<'_>,
+) -> Result<()> {
+    let mut files = Files::default();
+    let (mut index, mut list) = (Vec::new(), Vec::new());
+    for image in images {
+        let shipment = Shipment::stored(context.store, &image.digest, &image.media_type)?;
+        for blob in &shipment.freight {
+            bring(blob, context)?;
+            files.insert_blob(&blob.digest, Body::Blob(blob.digest));
+        }
+        for document in &shipment.documents {
+            files.insert_blob(&document.digest, Body::Blob(document.digest));
+        }
+        index.extend(entries(image));
+        list.push(list_entry(image, context.store)?);
+    }
+    let index = json!({
+        "schemaVersion": 2,
+        "mediaType": media_type::OCI_INDEX,
+        "manifests": index,
+    });
+    files.insert("index.json", index.to_string().into_bytes());
+    files.insert("manifest.json", Value::Array(list).to_string().into_bytes());
+    files.insert("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec());
+    archive::write(&files, dest, context)
+}
+
+/// Sees to it that a blob is in the store.
+fn bring(blob: &Freight, context: &ExportContext<'_>) -> Result<()> {
+    let content = context.store.content();
+    if content.hold(&blob.digest)? && content.size(&blob.digest)?.is_some() {
+        return Ok(());
+    }
+    let name = blob.digest.to_string();
+    let mut problem = kiln_store::Error::Missing { what: "blob", name: name.clone() }.into();
+    for origin in context.store.layers().origins(&blob.digest)? {
+        let far = LayerBlob {
+            media_type: blob.media_type.clone(),
+            digest: blob.digest,
+            size: blob.size,
+            origin: Some(origin),
+        };
+        match context.fetcher.fetch(&far) {
+            Ok(()) => return Ok(()),
+            Err(source) => problem = Error::Fetch { layer: name.clone(), source },
+        }
+    }
+    Err(problem)
+}
+
+/// Returns the entries of the index: one for each name.
+fn entries(image: &SavedImage) -> Vec<Value> {
+    let entry = |annotations: Option<Value>| {
+        let mut entry = json!({
+            "mediaType": image.media_type,
+            "digest": image.digest,
+            "size": image.size,
+        });
+        if let Some(annotations) = annotations {
+            entry["annotations"] = annotations;
+        }
+        entry
+    };
+    if image.names.is_empty() {
+        return vec![entry(None)];
+    }
+    let named = |name: &Reference| {
+        let mut annotations = json!({ "io.containerd.image.name": name.to_string() });
+        if let Some(tag) = name.tag() {
+            annotations["org.opencontainers.image.ref.name"] = tag.into();
+        }
+        entry(Some(annotations))
+    };
+    image.names.iter().map(named).collect()
+}
+
+/// Returns the entry of `manifest.json`, which older engines read.
+fn list_entry(image: &SavedImage, store: &Store) -> Result<Value> {
+    let bytes = store.content().read(&image.manifest, MANIFEST)?;
+    let invalid = |problem: String| Error::Config(format!("{}: {problem}", image.manifest));
+    let manifest: ImageManifest =
+        serde_json::from_slice(&bytes).map_err(|error| invalid(error.to_string()))?;
+    let path = |blob: &Descriptor| {
+        let digest: std::result::Result<Digest, _> = blob.digest().as_ref().parse();
+        digest.map(|digest| blob_path(&digest)).map_err(|error| invalid(error.to_string()))
+    };
+    let tags: Vec<String> = image.names.iter().filter_map(docker::tag).collect();
+    Ok(json!({
+        "Config": path(manifest.config())?,
+        "RepoTags": if tags.is_empty() { Value::Null } else { tags.into() },
+        "Layers": manifest.layers().iter().map(path).collect::<Result<Vec<_>>>()?,
+    }))
+}

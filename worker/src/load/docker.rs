@@ -1,0 +1,137 @@
+//! Archives with a `manifest.json`.
+
+use std::io::{self, Read as _};
+
+use kiln_oci::{Digest, ImageConfig, Reference, media_type};
+use kiln_store::LayerBlob;
+use kiln_tree::decompress::Compression;
+use serde::{Deserialize, Serialize};
+
+use super::files::ArchiveFiles;
+use super::{ArchivedImage, LoadOptions, verify};
+use crate::error::{Error, Result};
+use crate::source::document::{CONFIG_LIMIT, DOCUMENT_LIMIT};
+
+/// The list of images.
+pub(super) const MANIFEST: &str = "manifest.json";
+
+/// An image of the list.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct Entry {
+    /// Where its config lies.
+    pub(super) config: String,
+    /// Its names.
+    #[serde(default)]
+    pub(super) repo_tags: Option<Vec<String>>,
+    /// Where its layers lie, base first.
+    #[serde(default)]
+    layers: Option<Vec<String>>,
+}
+
+impl Entry {
+    /// Returns the names.
+    ///
+    /// # Errors
+    /// Fails where one is none.
+    pub(super) fn names(&self) -> Result<Vec<Reference>> {
+        let tags = self.repo_tags.as_deref().unwrap_or_default();
+        let name = |tag: &String| {
+            tag.parse().map_err(|error| Error::image(format!("invalid tag {tag:?}"), error))
+        };
+        tags.iter().map(name).collect()
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Manifest<'a> {
+    schema_version: u32,
+    media_type: &'a str,
+    config: Descriptor<'a>,
+    layers: Vec<Descriptor<'a>>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Descriptor<'a> {
+    media_type: &'a str,
+    digest: Digest,
+    size: u64,
+}
+
+/// Returns the list of images.
+pub(super) fn entries(files: &ArchiveFiles) -> Result<Vec<Entry>> {
+    let bytes = files.document(MANIFEST, DOCUMENT_LIMIT)?;
+    serde_json::from_slice(&bytes).map_err(|error| Error::image(MANIFEST, error))
+}
+
+/// Brings the images that `manifest.json` lists into the store.
+pub(super) fn images(files: &ArchiveFiles, options: &LoadOptions) -> Result<Vec<ArchivedImage>> {
+    entries(files)?.iter().map(|entry| image(entry, files, options)).collect()
+}
+
+fn image(entry: &Entry, files: &ArchiveFiles, options: &LoadOptions) -> Result<ArchivedImage> {
+    let bytes = files.document(&entry.config, CONFIG_LIMIT)?;
+    let config: ImageConfig =
+        serde_json::from_slice(&bytes).map_err(|error| Error::image(&entry.config, error))?;
+    let (diff_ids, paths) = (config.rootfs.diff_ids(), entry.layers.as_deref().unwrap_or_default());
+    if diff_ids.len() != paths.len() {
+        let (expected, actual) = (diff_ids.len(), paths.len());
+        let problem =
+            format!("invalid manifest, layers length mismatch: expected {expected}, got {actual}");
+        return Err(Error::image(&entry.config, problem));
+    }
+    let config = options.store.content().put(&bytes)?;
+    let mut below = None;
+    let mut layers = Vec::new();
+    for (diff_id, path) in diff_ids.iter().zip(paths) {
+        let blob = layer(path, files, options)?;
+        below = Some(verify::declare(below.as_ref(), diff_id, &blob, options)?);
+        layers.push(blob);
+    }
+    let manifest = Manifest {
+        schema_version: 2,
+        media_type: media_type::DOCKER_MANIFEST,
+        config: Descriptor {
+            media_type: media_type::DOCKER_CONFIG,
+            digest: config.digest,
+            size: config.size,
+        },
+        layers: layers.iter().map(descriptor).collect(),
+    };
+    let manifest = serde_json::to_vec(&manifest).map_err(|error| Error::image(MANIFEST, error))?;
+    let manifest = options.store.content().put(&manifest)?;
+    Ok(ArchivedImage {
+        id: config.digest,
+        media_type: media_type::DOCKER_MANIFEST.to_owned(),
+        digest: manifest.digest,
+        size: manifest.size,
+        names: entry.names()?,
+    })
+}
+
+fn descriptor(layer: &LayerBlob) -> Descriptor<'_> {
+    Descriptor { media_type: &layer.media_type, digest: layer.digest, size: layer.size }
+}
+
+/// Returns a layer as it is in the archive; one that is compressed as no image may have it, plain.
+fn layer(path: &str, files: &ArchiveFiles, options: &LoadOptions) -> Result<LayerBlob> {
+    let content = options.store.content();
+    let (mut digest, mut size) = files.blob(path)?;
+    let failed = |error| Error::kernel("decompress", path)(error);
+    let mut first = Vec::new();
+    content.open(&digest)?.take(10).read_to_end(&mut first).map_err(failed)?;
+    let compression = Compression::detect(&first);
+    let media_type = if let Some(media_type) = verify::media_type(compression) {
+        media_type
+    } else {
+        let (mut plain, _) = options.limits.decompress(content.open(&digest)?).map_err(failed)?;
+        let mut writer = content.writer()?;
+        io::copy(&mut plain, &mut writer).map_err(failed)?;
+        let blob = writer.commit(None)?;
+        (digest, size) = (blob.digest, blob.size);
+        media_type::DOCKER_LAYER
+    };
+    Ok(LayerBlob { media_type: media_type.to_owned(), digest, size, origin: None })
+}

@@ -1,0 +1,260 @@
+use serde_json::json;
+
+use super::*;
+
+/// An archive in the making.
+struct Archive(tar::Builder<Vec<u8>>);
+
+impl Archive {
+    fn new() -> Self {
+        Self(tar::Builder::new(Vec::new()))
+    }
+
+    fn file(mut self, name: &str, content: &[u8]) -> Self {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(content.len() as u64);
+        header.set_mode(0o644);
+        self.0.append_data(&mut header, name, content).unwrap();
+        self
+    }
+
+    fn link(mut self, kind: tar::EntryType, name: &str, target: &str) -> Self {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_size(0);
+        self.0.append_link(&mut header, name, target).unwrap();
+        self
+    }
+
+    fn bytes(self) -> Vec<u8> {
+        self.0.into_inner().unwrap()
+    }
+}
+
+fn layer(name: &str) -> Vec<u8> {
+    Archive::new().file(name, name.as_bytes()).bytes()
+}
+
+fn config(layers: &[&[u8]]) -> Vec<u8> {
+    let diff_ids: Vec<Digest> = layers.iter().map(|layer| Digest::of(layer)).collect();
+    let config = json!({
+        "architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": diff_ids},
+    });
+    config.to_string().into_bytes()
+}
+
+/// Returns `manifest.json` of an image whose config is `c.json`.
+fn manifest(tags: &[&str], layers: &[&str]) -> Vec<u8> {
+    json!([{"Config": "c.json", "RepoTags": tags, "Layers": layers}]).to_string().into_bytes()
+}
+
+struct Place {
+    _directory: tempfile::TempDir,
+    options: LoadOptions,
+}
+
+fn place() -> Place {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path()).unwrap();
+    let options = LoadOptions { store, limits: ArchiveLimits::default(), now: 7 };
+    Place { _directory: directory, options }
+}
+
+impl Place {
+    /// Loads an archive that is no good, which must leave no image; returns why.
+    #[track_caller]
+    fn refusal(&self, archive: &[u8]) -> String {
+        let error = load(archive, &self.options).unwrap_err();
+        assert!(self.options.store.images().list().unwrap().is_empty());
+        let mut text = error.to_string();
+        if let Some(source) = std::error::Error::source(&error) {
+            text = format!("{text}: {source}");
+        }
+        text
+    }
+}
+
+#[test]
+fn old_archives_share_layers_by_links() {
+    let place = place();
+    let (one, two) = (layer("one"), layer("two"));
+    let archive = Archive::new()
+        .file("x/layer.tar", &one)
+        .link(tar::EntryType::Symlink, "y/layer.tar", "../x/layer.tar")
+        .link(tar::EntryType::Link, "z/layer.tar", "./y/layer.tar")
+        .file("w/layer.tar", &two)
+        .file("c.json", &config(&[&one, &two, &one]))
+        .file(
+            "manifest.json",
+            &manifest(&["a:1", "b"], &["z/layer.tar", "w/layer.tar", "y/layer.tar"]),
+        )
+        .bytes();
+    let loaded = load(&archive[..], &place.options).unwrap();
+    let names: Vec<String> = loaded[0].names.iter().map(|name| name.name.to_string()).collect();
+    assert_eq!(names, ["docker.io/library/a:1", "docker.io/library/b:latest"]);
+    assert_eq!(loaded[0].id, Digest::of(&config(&[&one, &two, &one])));
+    let row = place.options.store.images().get("docker.io/library/a:1").unwrap().unwrap();
+    assert_eq!(
+        (row.created_at, row.media_type.as_str()),
+        (7, kiln_oci::media_type::DOCKER_MANIFEST)
+    );
+    let again = load(&archive[..], &place.options).unwrap();
+    assert_eq!((again[0].id, &again[0].names[0].previous), (loaded[0].id, &None));
+    // Another image takes a name.
+    let other = Archive::new()
+        .file("l", &two)
+        .file("c.json", &config(&[&two]))
+        .file("manifest.json", &manifest(&["a:1"], &["l"]))
+        .bytes();
+    let loaded = load(&other[..], &place.options).unwrap();
+    assert_eq!(loaded[0].names[0].previous, Some(row.digest));
+}
+
+#[test]
+fn links_lead_nowhere_but_into_the_archive() {
+    let place = place();
+    let one = layer("one");
+    for (kind, target) in [
+        (tar::EntryType::Symlink, "/etc/passwd"),
+        (tar::EntryType::Symlink, "../../../../etc/passwd"),
+        (tar::EntryType::Symlink, "layer.tar"),
+        (tar::EntryType::Link, "/etc/passwd"),
+        (tar::EntryType::Link, "../../etc/passwd"),
+    ] {
+        let archive = Archive::new()
+            .link(kind, "x/layer.tar", target)
+            .file("c.json", &config(&[&one]))
+            .file("manifest.json", &manifest(&["a"], &["x/layer.tar"]))
+            .bytes();
+        let refusal = place.refusal(&archive);
+        assert!(refusal.contains("x/layer.tar: is not in the archive"), "{target}: {refusal}");
+    }
+    let outside = Archive::new()
+        .file("c.json", &config(&[&one]))
+        .file("manifest.json", &manifest(&["a"], &["../../../../etc/passwd"]))
+        .bytes();
+    assert!(place.refusal(&outside).contains("is not in the archive"));
+}
+
+#[test]
+fn what_is_not_what_it_says_is_refused() {
+    let place = place();
+    let (one, two) = (layer("one"), layer("two"));
+    let with = |manifest: &[u8], layer: &[u8]| {
+        let archive = Archive::new().file("l", layer).file("c.json", &config(&[&one]));
+        archive.file("manifest.json", manifest).bytes()
+    };
+    let good = manifest(&["a"], &["l"]);
+    let mut torn = with(&good, &one);
+    torn.truncate(700);
+    for (archive, problem) in [
+        (with(&good, &two), "its config calls it"),
+        (with(&manifest(&["a"], &[]), &one), "layers length mismatch: expected 1, got 0"),
+        (with(&manifest(&["A:*"], &["l"]), &one), "invalid tag"),
+        (with(b"[]", &one), "its list is empty"),
+        (with(b"{", &one), "manifest.json: "),
+        (Archive::new().file("x", b"").bytes(), "neither an index.json nor a manifest.json"),
+        (Vec::new(), "neither an index.json nor a manifest.json"),
+        (b"nonsense".repeat(100), "read the archive"),
+        (torn, "read "),
+    ] {
+        let refusal = place.refusal(&archive);
+        assert!(refusal.contains(problem), "{problem}: {refusal}");
+    }
+    assert!(load(&with(&good, &one)[..], &place.options).is_ok());
+}
+
+#[test]
+fn archives_are_bounded() {
+    let mut place = place();
+    let one = layer("one");
+    place.options.limits.max_entries = Some(3);
+    let many = ["a", "b", "c", "d"].iter().fold(Archive::new(), |all, name| all.file(name, b"x"));
+    assert!(place.refusal(&many.bytes()).contains("exceeds the limit of entries"));
+    let large = Archive::new()
+        .file("c.json", &vec![b' '; (crate::source::document::CONFIG_LIMIT + 1) as usize])
+        .file("l", &one)
+        .file("manifest.json", &manifest(&["a"], &["l"]))
+        .bytes();
+    assert!(place.refusal(&large).contains("c.json: is larger than"));
+}
+
+/// Returns a layout with an image of one layer, `blobs` beside those of the image.
+fn layout(layer: &[u8], annotations: &serde_json::Value, blobs: &[(Digest, &[u8])]) -> Archive {
+    let config = config(&[layer]);
+    let descriptor = |kind: &str, bytes: &[u8]| {
+        json!({
+            "mediaType": format!("application/vnd.oci.image.{kind}"),
+            "digest": Digest::of(bytes), "size": bytes.len(),
+        })
+    };
+    let manifest = json!({
+        "schemaVersion": 2,
+        "mediaType": kiln_oci::media_type::OCI_MANIFEST,
+        "config": descriptor("config.v1+json", &config),
+        "layers": [descriptor("layer.v1.tar", layer)],
+    });
+    let manifest = manifest.to_string().into_bytes();
+    let mut entry = descriptor("manifest.v1+json", &manifest);
+    entry["annotations"] = annotations.clone();
+    let index = json!({"schemaVersion": 2, "manifests": [entry]});
+    let mut archive = Archive::new().file("index.json", index.to_string().as_bytes());
+    for bytes in [&config[..], &manifest] {
+        archive = archive.file(&format!("blobs/sha256/{}", Digest::of(bytes).hex()), bytes);
+    }
+    for (digest, bytes) in blobs {
+        archive = archive.file(&format!("blobs/sha256/{}", digest.hex()), bytes);
+    }
+    archive
+}
+
+#[test]
+fn layouts_keep_digests_and_names() {
+    let one = layer("one");
+    let blob = (Digest::of(&one), &one[..]);
+    for (annotations, names) in [
+        (
+            json!({"io.containerd.image.name": "docker.io/library/a:1"}),
+            &["docker.io/library/a:1"][..],
+        ),
+        (json!({"org.opencontainers.image.ref.name": "example.com/a:1"}), &["example.com/a:1"]),
+        (json!({"org.opencontainers.image.ref.name": "latest"}), &[]),
+        (json!({}), &[]),
+    ] {
+        let place = place();
+        let archive = layout(&one, &annotations, &[blob]).bytes();
+        let loaded = load(&archive[..], &place.options).unwrap();
+        let found: Vec<String> = loaded[0].names.iter().map(|name| name.name.to_string()).collect();
+        assert_eq!(found, names);
+        assert_eq!(loaded[0].id, Digest::of(&config(&[&one])));
+    }
+    // Names may stand beside.
+    let place = place();
+    let list = json!([{
+        "Config": format!("blobs/sha256/{}", Digest::of(&config(&[&one])).hex()),
+        "RepoTags": ["beside:1"], "Layers": [],
+    }]);
+    let archive = layout(&one, &json!({}), &[blob]);
+    let archive = archive.file("manifest.json", list.to_string().as_bytes()).bytes();
+    let loaded = load(&archive[..], &place.options).unwrap();
+    assert_eq!(loaded[0].names[0].name.to_string(), "docker.io/library/beside:1");
+}
+
+#[test]
+fn blobs_of_layouts_are_verified() {
+    let place = place();
+    let (one, two) = (layer("one"), layer("two"));
+    let named = json!({"io.containerd.image.name": "docker.io/library/a:1"});
+    let lies = layout(&one, &named, &[(Digest::of(&one), &two)]).bytes();
+    assert!(place.refusal(&lies).contains("content has digest"));
+    let lacks = layout(&one, &named, &[]).bytes();
+    assert!(place.refusal(&lacks).contains("is not in the archive"));
+    let path = |bytes: &[u8]| format!("blobs/sha256/{}", Digest::of(bytes).hex());
+    let link = layout(&one, &named, &[])
+        .file("elsewhere", &two)
+        .link(tar::EntryType::Symlink, &path(&one), "../../elsewhere")
+        .bytes();
+    assert!(place.refusal(&link).contains("content has digest"));
+    let confused = Archive::new().file("index.json", br#"{"manifests":[],"layers":[]}"#).bytes();
+    assert!(place.refusal(&confused).contains("both a manifest and an index"));
+}
