@@ -37,7 +37,7 @@ fn peak<T>(path: &Path, work: impl FnOnce() -> T) -> (T, u64) {
 /// Builds a text into an archive outside of the store, with a cap.
 fn capped(kiln: &Kiln, cap: &str, dockerfile: &str) -> kiln_testkit::environment::Output {
     let archive = format!("type=oci,dest={}", kiln.path("out.tar").display());
-    kiln.build_text(MIXED, &["--max-storage", cap, "-o", &archive])
+    kiln.build_text(dockerfile, &["--max-storage", cap, "-o", &archive])
 }
 
 /// Returns a step that writes so many mebibytes, of which no two builds have the same, and not faster
