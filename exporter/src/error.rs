@@ -14,6 +14,14 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
+    /// The text of a cache is wrong.
+    #[error("invalid cache {text:?}: {problem}")]
+    CacheSpec {
+        /// What was typed.
+        text: String,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// The text of an annotation is wrong.
     #[error("invalid annotation {text:?}: {problem}")]
     Annotation {

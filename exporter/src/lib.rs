@@ -14,6 +14,7 @@
 //! | `assemble` | config, manifest and index, as bytes |
 //! | `rewrite` | layers with other times |
 //! | `oci`, `docker`, `image`, `registry`, `local`, `tarball` | one output type each |
+//! | [`cache`] | what a build knows, for other stores |
 //! | [`load`] | images for whoever runs images on this machine |
 //! | [`push`] | what is brought into a registry, and how |
 //! | [`save`] | an archive of images of the store |
@@ -29,6 +30,7 @@
 //! layers, or `SOURCE_DATE_EPOCH`.
 
 pub mod annotations;
+pub mod cache;
 pub mod compression;
 pub mod error;
 pub mod export;
@@ -60,6 +62,8 @@ mod rewrite;
 mod tarball;
 
 pub use annotations::Annotations;
+pub use cache::spec::{CacheFrom, CachePlace, CacheTarget, CacheTo};
+pub use cache::{CacheExported, CacheRequest, CachedResult, export_cache, inline_cache};
 pub use compression::{Compression, Packing};
 pub use error::{Error, Result};
 pub use export::{ExportContext, ExportRequest, ImageSource, export};

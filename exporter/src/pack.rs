@@ -4,7 +4,8 @@
 //! | --- | --- |
 //! | a blob with the wanted compression in the content | it is used |
 //! | a blob that came with a base image | it is fetched and used as it is, unless compression is forced |
-//! | another blob in the content | it is decompressed and compressed anew: the same diff ID |
+//! | a blob with the wanted compression in a cache | it is fetched, verified and used |
+//! | another blob in the content or a cache | it is decompressed and compressed anew: the same diff ID |
 //! | a tree | it is packed |
 //!
 //! What is made is recorded with the layer. A layer is packed once, whoever asks for it: others, in
@@ -77,8 +78,12 @@ pub(crate) fn locate_layer(
             // What is near is chosen among as ever.
             return Ok(None);
         }
-        let usable = compression == packing.compression || !packing.force;
-        if blob.origin.as_deref().is_some_and(|origin| !origin.starts_with('/')) && usable {
+        let is_image = blob.came_with_an_image();
+        let usable = compression == packing.compression || is_image && !packing.force;
+        let place = blob.cache_place().or(blob.origin.as_deref());
+        // A base image's own comes before a cache's.
+        let is_better = far.is_none() || is_image;
+        if place.is_some_and(|place| !place.starts_with('/')) && usable && is_better {
             far = Some(packed(&layer, diff_id, compression, &blob));
         }
     }
@@ -123,11 +128,13 @@ impl Packer<'_> {
         let wanted = self.packing.compression;
         let mut usable: Vec<(Compression, LayerBlob)> = self.blobs(layer)?;
         usable.retain(|(compression, blob)| {
-            *compression == wanted || (blob.origin.is_some() && !self.packing.force)
+            *compression == wanted || (blob.came_with_an_image() && !self.packing.force)
         });
         // What is near comes first, and then what is as it should be.
         usable.sort_by_key(|(compression, _)| *compression != wanted);
-        for (compression, blob) in &usable {
+        // A cache's blob is fetched where it is near, too: only then it is known to be the layer's.
+        let known = |blob: &LayerBlob| blob.cache_place().is_none();
+        for (compression, blob) in usable.iter().filter(|(_, blob)| known(blob)) {
             if self.is_near(blob)? {
                 return Ok(Some(packed(layer, diff_id, *compression, blob)));
             }
@@ -185,7 +192,7 @@ impl Packer<'_> {
     /// since its tree would not pack to the same bytes.
     fn source_blob(&self, layer: &Layer) -> Result<Option<LayerBlob>> {
         let blobs = self.blobs(layer)?;
-        for (_, blob) in &blobs {
+        for (_, blob) in blobs.iter().filter(|(_, blob)| blob.cache_place().is_none()) {
             if self.is_near(blob)? {
                 return Ok(Some(blob.clone()));
             }

@@ -46,7 +46,7 @@ pub(crate) fn write(
 }
 
 /// Tells an export's progress of a push.
-struct Told<'a>(&'a dyn Progress);
+pub(crate) struct Told<'a>(pub(crate) &'a dyn Progress);
 
 impl PushObserver for Told<'_> {
     fn sending(&self, blob: &Freight, sent: u64) {

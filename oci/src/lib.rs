@@ -5,6 +5,7 @@
 //! because hostile input meets them first. Descriptors, manifests and indexes are those of
 //! `oci-spec`, written through [`json::to_vec`], which sorts what `oci-spec` keeps in hash order.
 
+pub mod cache;
 mod config;
 mod digest;
 pub mod json;

@@ -72,4 +72,4 @@ pub use event::{Event, EventReceiver, EventSender, LogStream, LogTail, NoEvent, 
 pub use executor::{CacheRule, Executor, Remains, StepContext, StepError};
 pub use key::Key;
 pub use made_of::{Ingredients, InputPart, Lookup, StepInput, StepKey, VARIABLE};
-pub use solve::{SolveError, SolveOptions, Solved, solve};
+pub use solve::{SolveError, SolveOptions, Solved, VertexKeys, solve};

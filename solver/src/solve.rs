@@ -32,11 +32,24 @@ pub struct Solved<O> {
     pub outputs: Vec<O>,
     /// The canonical key of each target.
     pub keys: Vec<Key>,
+    /// The keys of each vertex, in the graph's order, whether its result was asked for or not.
+    /// `None` where they live for this build only, or weren't needed.
+    pub vertices: Vec<Option<VertexKeys>>,
     /// How many vertices of the graph are steps for people that can be cached: neither hidden nor
     /// ephemeral.
     pub steps: usize,
     /// How many of them were known.
     pub cached: usize,
+}
+
+/// The keys of a vertex.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VertexKeys {
+    /// What its result is stored under.
+    pub canonical: Key,
+    /// The definition key that is linked to it; `None` where there is no other key, or one of this
+    /// build alone.
+    pub definition: Option<Key>,
 }
 
 /// Why a build failed.

@@ -438,6 +438,31 @@ async fn ephemeral_results_are_made_anew_and_found_by_content() {
     assert_eq!(cache.records.lock().unwrap().len(), 3);
 }
 
+#[tokio::test]
+async fn the_keys_of_what_nobody_asked_for_are_told() {
+    let cache = Arc::default();
+    let (context, root) = (vertex("context", &[], &["ephemeral"]), vertex("root", &[], &[]));
+    let copy = vertex("copy", &[&root, &context], &["content=1"]);
+    let stage = vertex("stage", &[&copy], &[]);
+    let last = vertex("last", &[&root, &stage], &["content=1"]);
+    let first = build(&cache, &last).await.solved().vertices.clone();
+    assert_eq!(first.iter().filter(|keys| keys.is_none()).count(), 1, "the context's");
+    let second = build(&cache, &last).await;
+    assert_eq!(
+        (second.ran, second.result.unwrap().vertices),
+        (vec!["context".to_owned()], first.clone())
+    );
+    // All that was stored is told of, and the only link: a context has none.
+    let told = |keys: &VertexKeys| cache.records.lock().unwrap().contains_key(&keys.canonical);
+    assert_eq!(first.iter().flatten().filter(|keys| told(keys)).count(), 4);
+    let links: Vec<_> = first
+        .iter()
+        .flatten()
+        .filter_map(|keys| Some((keys.definition?, keys.canonical)))
+        .collect();
+    assert_eq!(links, cache.links.lock().unwrap().clone().into_iter().collect::<Vec<_>>());
+}
+
 /// Returns a chain of copies from independent stages, and a last step.
 fn copies_from(stages: &[&str]) -> Edge {
     let mut edge = vertex("root", &[], &[]);

@@ -110,7 +110,66 @@ impl CacheMounts {
     }
 }
 
+impl CacheMounts {
+    /// Tells whether there is something of cache mount `id`.
+    pub fn is_known(&self, id: &str) -> bool {
+        self.dirs(id).any(|dir| dir.join("ready").exists())
+    }
+
+    /// Returns the keys of all cache mounts.
+    pub fn ids(&self) -> Result<Vec<String>> {
+        let mounts = self.inner.root.join("mounts");
+        let mut ids = Vec::new();
+        for entry in fs::read_dir(&mounts).map_err(Error::io("read", &mounts))? {
+            let entry = entry.map_err(Error::io("read", &mounts))?;
+            // One that was never used to the end has none.
+            ids.extend(fs::read_to_string(entry.path().join("id")).ok());
+        }
+        ids.sort_unstable();
+        Ok(ids)
+    }
+
+    /// Takes a directory of cache mount `id` to read what is in it, beside those who share it; `None`
+    /// where there is none, or all are held by others alone.
+    pub fn read(&self, id: &str) -> Result<Option<CacheMountGuard>> {
+        for dir in self.dirs(id).filter(|dir| dir.join("ready").exists()) {
+            let path = dir.join("lock");
+            let file = lock::open(&path)?;
+            if lock::try_lock_shared(&file, &path)? {
+                let (data, sharing) = (dir.join("data"), Sharing::Shared);
+                let (inner, claim) = (self.inner.clone(), Arc::new(Claim::new(&self.inner.room)));
+                let (base, filled, lock) = (0, true, file);
+                return Ok(Some(CacheMountGuard {
+                    inner,
+                    claim,
+                    base,
+                    dir,
+                    data,
+                    sharing,
+                    filled,
+                    lock,
+                }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Returns the directories of a cache mount, in their order.
+    fn dirs(&self, id: &str) -> impl Iterator<Item = PathBuf> {
+        let mount = self.inner.root.join("mounts").join(Digest::of(id.as_bytes()).hex());
+        (0_u32..).map(move |number| mount.join(number.to_string())).take_while(|dir| dir.is_dir())
+    }
+}
+
 impl CacheMountGuard {
+    /// Gives up filling a new directory: it stays new, and what is in it goes.
+    pub fn abandon(mut self) -> Result<()> {
+        self.clear()?;
+        // It isn't marked when it is dropped.
+        self.filled = true;
+        Ok(())
+    }
+
     /// Returns the directory.
     pub fn path(&self) -> &Path {
         &self.data
@@ -366,6 +425,29 @@ mod tests {
         drop(guard);
         assert!(!receiver.recv_timeout(Duration::from_secs(10)).unwrap());
         thread.join().unwrap();
+    }
+
+    #[test]
+    fn what_is_there_can_be_read_beside_those_who_share_it() {
+        let (_dir, mounts) = mounts();
+        assert!(!mounts.is_known("a") && mounts.read("a").unwrap().is_none());
+        let (guard, _) = mounts.acquire("a", Sharing::Locked).unwrap();
+        fs::write(guard.path().join("x"), "").unwrap();
+        assert!(!mounts.is_known("a"), "it is being filled");
+        drop(guard);
+        assert!(mounts.is_known("a"));
+        assert_eq!(mounts.ids().unwrap(), ["a"]);
+        let (locked, _) = mounts.acquire("a", Sharing::Locked).unwrap();
+        assert!(mounts.read("a").unwrap().is_none());
+        drop(locked);
+        let (_shared, _) = mounts.acquire("a", Sharing::Shared).unwrap();
+        let guard = mounts.read("a").unwrap().unwrap();
+        assert!(guard.path().join("x").exists());
+        let (new, is_new) = mounts.acquire("b", Sharing::Shared).unwrap();
+        fs::write(new.path().join("half"), "").unwrap();
+        new.abandon().unwrap();
+        let (again, is_new_again) = mounts.acquire("b", Sharing::Shared).unwrap();
+        assert!(is_new && is_new_again && !again.path().join("half").exists());
     }
 
     #[test]

@@ -52,9 +52,25 @@ pub struct LayerBlob {
     pub digest: Digest,
     /// Its size in bytes.
     pub size: u64,
-    /// Where it can be had, as `docker.io/library/alpine` or a layout's directory; `None` where
-    /// it was made here.
+    /// Where it can be had, as `docker.io/library/alpine` or a layout's directory, behind
+    /// [`CACHE_ORIGIN`] where that is a cache; `None` where it was made here.
     pub origin: Option<String>,
+}
+
+/// What the origin of a blob begins with that a cache elsewhere has: until somebody has seen that
+/// it is what the cache says, nobody may take it for the layer.
+pub const CACHE_ORIGIN: &str = "cache=";
+
+impl LayerBlob {
+    /// Returns the place of the cache that has it, where it isn't verified yet.
+    pub fn cache_place(&self) -> Option<&str> {
+        self.origin.as_deref()?.strip_prefix(CACHE_ORIGIN)
+    }
+
+    /// Tells whether it is a base image's own.
+    pub fn came_with_an_image(&self) -> bool {
+        self.origin.is_some() && self.cache_place().is_none()
+    }
 }
 
 /// The layers.

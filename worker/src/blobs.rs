@@ -1,31 +1,35 @@
 //! Blobs of layers, wherever they are.
 
 use std::fs::File;
+use std::io::Read as _;
 use std::path::Path;
+use std::sync::Arc;
 
 use kiln_oci::{Digest, HashingReader};
 use kiln_registry::{Beginning, Client, Length, Repository};
 use kiln_store::{BlobWriter, LayerBlob, Store};
+use kiln_tree::ArchiveLimits;
 
 use crate::error::{Error, Result};
 use crate::flight;
 use crate::progress::{Part, Progress, ReportingReader};
+use crate::remote_cache::layout::open_cached;
+use crate::remote_cache::lost::{LostBlob, LostBlobs};
 use crate::source::oci_layout::open_blob;
 use crate::source::origin::Origin;
 
 /// Blobs of layers: in the store, in OCI layouts, in registries.
 #[derive(Clone, Debug)]
 pub struct Blobs {
-    store: Store,
-    registry: Client,
+    pub(crate) store: Store,
+    pub(crate) registry: Client,
+    /// How much an archive may become.
+    pub(crate) limits: ArchiveLimits,
+    /// What caches have promised in vain.
+    pub(crate) lost: Arc<LostBlobs>,
 }
 
 impl Blobs {
-    /// Makes an access to blobs.
-    pub fn new(store: Store, registry: Client) -> Self {
-        Self { store, registry }
-    }
-
     /// Returns who speaks to registries.
     pub fn client(&self) -> &Client {
         &self.registry
@@ -37,7 +41,19 @@ impl Blobs {
     /// # Errors
     /// Fails where nobody has it, or what they have isn't it.
     pub async fn fetch(&self, blob: &LayerBlob) -> Result<()> {
-        self.ensure(blob, &Progress::silent()).await
+        self.ensure(blob, &Progress::silent()).await?;
+        if blob.cache_place().is_none() {
+            return Ok(());
+        }
+        let (this, blob) = (self.clone(), blob.clone());
+        blocking(move || this.verify_cached(&blob)).await
+    }
+
+    /// Returns the blobs that caches have promised in vain since the last time that this was asked.
+    /// Nothing that rests on them is in the store any more: what has failed for want of them may be
+    /// tried again.
+    pub fn take_lost(&self) -> Vec<LostBlob> {
+        self.lost.take()
     }
 
     pub(crate) async fn ensure(&self, blob: &LayerBlob, progress: &Progress) -> Result<()> {
@@ -50,14 +66,71 @@ impl Blobs {
             return Ok(());
         }
         let part = progress.part(blob.digest.to_string(), Some(blob.size));
-        match blob.origin.as_deref().map(Origin::parse) {
-            Some(Origin::Layout(directory)) => {
-                let (this, blob) = (self.clone(), blob.clone());
-                blocking(move || this.import(&directory, &blob, part)).await
+        let origin = blob.origin.as_deref().map_or(Origin::Store, Origin::parse);
+        match origin {
+            Origin::Cache(place) => {
+                let fetched = self.bring(*place, blob, (part, open_cached)).await;
+                fetched.map_err(|error| self.lose(blob, error))
             }
-            Some(Origin::Registry(name)) => self.download(&name, blob, part).await,
-            Some(Origin::Store) | None => Err(missing(&blob.digest)),
+            origin => self.bring(origin, blob, (part, open_blob)).await,
         }
+    }
+
+    /// Brings in a blob that isn't here; `open` opens those of layouts.
+    async fn bring(
+        &self,
+        from: Origin,
+        blob: &LayerBlob,
+        (part, open): (Part, Open),
+    ) -> Result<()> {
+        match from {
+            Origin::Layout(directory) => {
+                let (this, blob) = (self.clone(), blob.clone());
+                blocking(move || this.import(open(&directory, &blob.digest)?, &blob, part)).await
+            }
+            Origin::Registry(name) => self.download(&name, blob, part).await,
+            Origin::Store | Origin::Cache(_) => Err(missing(&blob.digest)),
+        }
+    }
+
+    /// Makes sure that a blob of a cache that is in the store is what the cache says: a packed form
+    /// of its layers.
+    fn verify_cached(&self, blob: &LayerBlob) -> Result<()> {
+        let expected = self.store.layers().cached_diff_ids(&blob.digest)?;
+        if expected.is_empty() {
+            return Ok(());
+        }
+        let actual = self.diff_id(blob).map_err(|error| self.lose(blob, error))?;
+        self.store.layers().confirm_cached(&blob.digest, &actual)?;
+        match expected.into_iter().find(|expected| *expected != actual) {
+            Some(expected) => {
+                let error = kiln_store::Error::DigestMismatch { expected, actual };
+                Err(self.lose(blob, error.into()))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Returns the digest of a blob's uncompressed bytes.
+    fn diff_id(&self, blob: &LayerBlob) -> Result<Digest> {
+        let file = self.store.content().open(&blob.digest)?;
+        let failed = || Error::kernel("decompress", blob.digest);
+        let (plain, _) = self.limits.decompress(file).map_err(failed())?;
+        let mut plain = HashingReader::new(plain);
+        std::io::copy(&mut plain, &mut std::io::sink()).map_err(failed())?;
+        Ok(plain.finish().0)
+    }
+
+    /// Drops what a cache has said of a blob that turned out to be of no use, and returns the error
+    /// that it was. What fails for a reason of this machine's own says nothing about the cache.
+    pub(crate) fn lose(&self, blob: &LayerBlob, error: Error) -> Error {
+        let Some(place) = blob.cache_place().filter(|_| !is_own(&error)) else { return error };
+        if let Err(error) = self.store.layers().distrust_cached(&blob.digest) {
+            return error.into();
+        }
+        let problem = with_causes(&error);
+        self.lost.note(LostBlob { digest: blob.digest, place: place.to_owned(), problem });
+        Error::Cached { digest: blob.digest, source: Box::new(error) }
     }
 
     /// Opens a blob for reading without storing it where it can be read in place. The bytes are
@@ -68,12 +141,15 @@ impl Blobs {
         }
         match blob.origin.as_deref().map(Origin::parse) {
             Some(Origin::Layout(directory)) => open_blob(&directory, &blob.digest),
+            // What a cache has is verified before anybody reads it.
             _ => Ok(None),
         }
     }
 
-    fn import(&self, directory: &Path, blob: &LayerBlob, mut part: Part) -> Result<()> {
-        let file = open_blob(directory, &blob.digest)?.ok_or_else(|| missing(&blob.digest))?;
+    fn import(&self, file: Option<File>, blob: &LayerBlob, mut part: Part) -> Result<()> {
+        let file = file.ok_or_else(|| missing(&blob.digest))?;
+        // No more is copied than it may have, whatever the file has: then it isn't the blob.
+        let file = file.take(blob.size.saturating_add(1));
         let mut writer = self.store.content().writer()?;
         writer.expect(blob.size)?;
         std::io::copy(&mut ReportingReader::new(file, &mut part), &mut writer)
@@ -135,6 +211,43 @@ impl Blobs {
         stream.await?.copy_to(writer, |bytes| part.advance(bytes)).await?;
         Ok(())
     }
+}
+
+/// Opens a blob of a layout, if it is there.
+type Open = fn(&Path, &Digest) -> Result<Option<File>>;
+
+/// Tells whether an error is this machine's, and not the cache's.
+fn is_own(error: &Error) -> bool {
+    use kiln_store::Error::{DigestMismatch, Missing};
+    if let Error::Store(error) = error
+        && matches!(error, DigestMismatch { .. } | Missing { .. })
+    {
+        return false;
+    }
+    let scarce = [libc::ENOSPC, libc::EDQUOT, libc::EMFILE, libc::ENFILE, libc::ENOMEM];
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        let errno = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error);
+        if errno.is_some_and(|errno| scarce.contains(&errno)) {
+            return true;
+        }
+        cause = error.source();
+    }
+    matches!(error, Error::Cancelled | Error::Store(_))
+}
+
+/// Returns an error and its causes in one line.
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let said = error.to_string();
+        if !text.ends_with(&said) {
+            text = format!("{text}: {said}");
+        }
+        cause = error.source();
+    }
+    text
 }
 
 fn finish(writer: BlobWriter, blob: &LayerBlob, part: Part) -> Result<()> {

@@ -69,17 +69,24 @@ impl StoreCache {
             let mut found = false;
             for blob in self.store.layers().blobs(&layer.id)? {
                 found |= self.store.content().size(&blob.digest)?.is_some();
-                found |= match blob.origin.as_deref().map(Origin::parse) {
-                    Some(Origin::Layout(directory)) => blob_path(&directory, &blob.digest).exists(),
-                    Some(Origin::Registry(_)) => true,
-                    Some(Origin::Store) | None => false,
-                };
+                found |=
+                    blob.origin.is_some_and(|origin| is_at(&Origin::parse(&origin), &blob.digest));
             }
             if !found {
                 return Ok(false);
             }
         }
         Ok(true)
+    }
+}
+
+/// Tells whether a blob may still be had where it is said to be.
+fn is_at(origin: &Origin, digest: &Digest) -> bool {
+    match origin {
+        Origin::Layout(directory) => blob_path(directory, digest).exists(),
+        Origin::Registry(_) => true,
+        Origin::Cache(place) => is_at(place, digest),
+        Origin::Store => false,
     }
 }
 

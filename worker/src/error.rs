@@ -64,6 +64,14 @@ pub enum Error {
     /// A graph that asks for something impossible, or something that isn't there.
     #[error("{0}")]
     Invalid(String),
+    /// A blob that a cache has promised can't be used.
+    #[error("blob {digest} of a cache")]
+    Cached {
+        /// Which.
+        digest: kiln_oci::Digest,
+        /// Why.
+        source: Box<Error>,
+    },
     /// A layer can't be packed.
     #[error(transparent)]
     Pack(Box<dyn std::error::Error + Send + Sync>),

@@ -18,6 +18,7 @@ pub mod mount;
 pub mod network;
 pub mod output;
 pub mod pull;
+pub mod remote_cache;
 pub mod resolve;
 pub mod sandbox;
 pub mod users;
@@ -46,6 +47,9 @@ pub use exec::allowed::{Allowed, NETWORK_HOST, SECURITY_INSECURE};
 pub use file::direct::{Fill, LayerPacker};
 pub use output::Output;
 pub use pull::{PullObserver, PullReport, PullRequest, Pulled};
+pub use remote_cache::{
+    CachePlace, CacheSource, ImportedCache, KnownResult, KnownResults, LostBlob, RemoteCache,
+};
 pub use resolve::{ImageResolver, ImageResolverOptions, PullPolicy, Resolved};
 pub use source::local::LocalContext;
 pub use source::remote::RemoteOptions;

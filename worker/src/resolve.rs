@@ -19,6 +19,7 @@ use tokio::sync::OnceCell;
 
 use crate::blobs::Blobs;
 use crate::error::{Error, Result};
+use crate::remote_cache::lost::LostBlobs;
 use crate::source::document::{CONFIG_LIMIT, DOCUMENT_LIMIT, Document, digest_of};
 use crate::source::oci_layout::{LayoutReference, read_blob};
 use crate::source::origin::Origin;
@@ -78,6 +79,7 @@ pub struct ImageResolver {
     policy: PullPolicy,
     archive_limits: ArchiveLimits,
     remembered: Mutex<Remembered>,
+    lost: Arc<LostBlobs>,
 }
 
 #[derive(Debug, Default)]
@@ -106,7 +108,8 @@ impl ImageResolver {
     /// Makes a resolver.
     pub fn new(options: ImageResolverOptions) -> Self {
         let ImageResolverOptions { store, layouts, registry, policy, archive_limits } = options;
-        Self { store, layouts, registry, policy, archive_limits, remembered: Mutex::default() }
+        let (remembered, lost) = (Mutex::default(), Arc::default());
+        Self { store, layouts, registry, policy, archive_limits, remembered, lost }
     }
 
     /// Returns how much an archive may become.
@@ -124,7 +127,12 @@ impl ImageResolver {
 
     /// Returns an access to the blobs of images.
     pub fn blobs(&self) -> Blobs {
-        Blobs::new(self.store.clone(), self.registry.clone())
+        Blobs {
+            store: self.store.clone(),
+            registry: self.registry.clone(),
+            limits: self.archive_limits,
+            lost: Arc::clone(&self.lost),
+        }
     }
 
     /// Resolves a reference, as `FROM` has it.
@@ -238,7 +246,7 @@ impl ImageResolver {
             }
         }
         let bytes = match origin {
-            Origin::Store => {
+            Origin::Store | Origin::Cache(_) => {
                 let name = digest.to_string();
                 return Err(kiln_store::Error::Missing { what: "blob", name }.into());
             }

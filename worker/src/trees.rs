@@ -63,7 +63,7 @@ impl Snapshots {
             }
             let part = progress.part(format!("extracting {}", blob.digest), Some(blob.size));
             let this = self.clone();
-            blocking(move || this.unpack(&layer, &blob, part)).await?;
+            blocking(move || this.unpack_believed(&layer, &blob, part)).await?;
         }
         Ok(())
     }
@@ -76,11 +76,23 @@ impl Snapshots {
                 return Ok(blob.clone());
             }
         }
-        let distant = blobs.into_iter().find(|blob| blob.origin.is_some());
-        distant.ok_or_else(|| {
+        // A base image's own comes before a cache's.
+        let distant = blobs.into_iter().filter(|blob| blob.origin.is_some());
+        distant.min_by_key(|blob| blob.cache_place().is_some()).ok_or_else(|| {
             let name = layer.diff_id.map_or_else(|| layer.id.to_string(), |id| id.to_string());
             kiln_store::Error::Missing { what: "blob of layer", name }.into()
         })
+    }
+
+    /// Unpacks a blob; one of a cache is what the cache says if that comes out well.
+    fn unpack_believed(&self, layer: &Layer, blob: &LayerBlob, part: Part) -> Result<()> {
+        self.unpack(layer, blob, part).map_err(|error| self.blobs.lose(blob, error))?;
+        match (blob.cache_place(), &layer.diff_id) {
+            (Some(_), Some(diff_id)) => {
+                Ok(self.store.layers().confirm_cached(&blob.digest, diff_id)?)
+            }
+            _ => Ok(()),
+        }
     }
 
     fn unpack(&self, layer: &Layer, blob: &LayerBlob, mut part: Part) -> Result<()> {

@@ -95,9 +95,9 @@ impl fmt::Debug for SecretSource {
 /// Gives meaning to ops over a store.
 #[derive(Debug)]
 pub struct Worker {
-    images: Arc<ImageResolver>,
+    pub(crate) images: Arc<ImageResolver>,
     contexts: BTreeMap<String, PathBuf>,
-    snapshots: Snapshots,
+    pub(crate) snapshots: Snapshots,
     remotes: Remotes,
     exec: Exec,
     packer: Option<Arc<dyn LayerPacker>>,
@@ -297,7 +297,7 @@ impl Worker {
 }
 
 /// Returns the platform that a source is asked for.
-fn platform(vertex: &Vertex) -> Platform {
+pub(crate) fn platform(vertex: &Vertex) -> Platform {
     vertex.op.platform.as_ref().map_or_else(Platform::host, |platform| {
         Platform::new(&platform.os, &platform.architecture, platform.variant.as_deref())
     })

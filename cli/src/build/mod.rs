@@ -1,6 +1,8 @@
 //! A build, from arguments to image: read, lower, solve, export.
 
 mod audience;
+mod cache_export;
+mod caches;
 mod call;
 mod context;
 mod destinations;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use kiln_exporter::{
-    Annotations, BlobFetcher, EngineChoice, ExportContext, ExportRequest, Exported, Output,
-    OutputKind, Progress, Remote,
+    Annotations, BlobFetcher, CacheExported, CacheRequest, CacheTarget, CacheTo, EngineChoice,
+    ExportContext, ExportRequest, Exported, Output, OutputKind, Progress, Remote, export_cache,
 };
 use kiln_oci::Reference;
 use kiln_solver::{Event, EventSender, VertexId};
@@ -84,9 +84,34 @@ pub(super) struct Exporting {
 impl Exporting {
     /// Writes every output.
     pub(super) async fn export(self, request: ExportRequest) -> Result<Exported> {
+        let work = move |context: &mut ExportContext<'_>| kiln_exporter::export(&request, context);
+        self.work("exporting", work).await
+    }
+
+    /// Writes a cache.
+    pub(super) async fn export_cache(
+        self,
+        request: CacheRequest,
+        to: CacheTo,
+    ) -> Result<CacheExported> {
+        let name = match &to.target {
+            CacheTarget::Local { .. } => "exporting cache to client directory",
+            CacheTarget::Registry { .. } => "exporting cache to registry",
+            CacheTarget::Inline => "exporting cache",
+        };
+        let work = move |context: &mut ExportContext<'_>| export_cache(&request, &to, context);
+        self.work(name, work).await
+    }
+
+    /// Does the work of a step on a thread that may block.
+    async fn work<T: Send + 'static>(
+        self,
+        name: &'static str,
+        work: impl FnOnce(&mut ExportContext<'_>) -> kiln_exporter::Result<T> + Send + 'static,
+    ) -> Result<T> {
         let runtime = Handle::current();
         let work = move || {
-            let step = Step::begin(&self.events, "exporting".to_owned());
+            let step = Step::begin(&self.events, name.to_owned());
             let id = step.id();
             let reporter = Reporter { id, events: &self.events, cancel: &self.cancel };
             let fetcher =
@@ -99,7 +124,7 @@ impl Exporting {
                 remote: Some(Remote { client: self.blobs.client(), runtime: &runtime }),
                 stdout: &mut std::io::stdout(),
             };
-            step.end(kiln_exporter::export(&request, &mut context))
+            step.end(work(&mut context))
         };
         Ok(tokio::task::spawn_blocking(work).await.context("export")??)
     }

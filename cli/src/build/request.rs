@@ -10,6 +10,7 @@ use kiln_oci::{Platform, Reference};
 use kiln_worker::sandbox::cgroup::Limits;
 use kiln_worker::{Allowed, SecretSource};
 
+use super::caches::Caches;
 use super::hosts::parse_host;
 use super::named_contexts::NamedContexts;
 use super::on_error::{self, OnError};
@@ -67,6 +68,8 @@ pub(crate) struct BuildRequest {
     pub(super) agents: BTreeMap<String, PathBuf>,
     /// Stages whose steps run in any case; all where it is empty.
     pub(super) no_cache: Option<Vec<String>>,
+    /// Caches elsewhere.
+    pub(super) caches: Caches,
     /// Where the image goes.
     pub(super) outputs: Vec<Output>,
     /// Why images that were to be loaded are kept here.
@@ -133,6 +136,7 @@ impl BuildRequest {
             secrets: secrets::secrets(&arguments.secrets)?,
             agents: ssh::agents(&arguments.agents)?,
             no_cache,
+            caches: Caches::resolve(&arguments.cache_from, &arguments.cache_to)?,
             kept: None,
             on_error: arguments.on_error,
             explain: arguments.explain,

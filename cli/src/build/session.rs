@@ -6,17 +6,19 @@ use std::sync::Arc;
 use anyhow::anyhow;
 use kiln_exporter::{ExportRequest, ImageSource};
 use kiln_frontend::{Lowered, Warning};
-use kiln_llb::Definition;
+use kiln_llb::{Definition, Graph};
 use kiln_oci::Platform;
-use kiln_solver::{Event, EventSender, SolveError, StepError};
+use kiln_solver::{EventSender, SolveError, StepError};
 use kiln_store::LayerId;
-use kiln_worker::Output;
+use kiln_worker::{Output, RemoteCache};
 use tokio_util::sync::CancellationToken;
 
+use super::cache_export::Cacheable;
 use super::context::Input;
+use super::images::Step;
 use super::output::Exporting;
 use super::request::BuildRequest;
-use super::tools::Tools;
+use super::tools::{self, Tools};
 use crate::commands::sync;
 use crate::printer::causes;
 
@@ -84,36 +86,85 @@ impl Failure {
 impl Session<'_> {
     /// Lowers, solves and exports.
     pub(super) async fn run(&self) -> Result<Done, Failure> {
-        let Tools { store, resolver, worker, .. } = self.tools;
+        let importing = self.begin_imports();
         let lowered = self.lower()?;
         self.check_outputs(&lowered)?;
+        let cache = Arc::new(self.imported(importing).await);
         // An image without files needs no graph.
         let with_files = lowered.iter().filter(|(_, lowered)| lowered.edge.is_some());
         let graphs: Vec<Definition> = with_files.map(|(_, lowered)| lowered.definition()).collect();
-        let (outputs, steps, cached) = if graphs.is_empty() {
-            (Vec::new(), 0, 0)
-        } else {
-            let solved = self.tools.solve(&graphs, (&self.events, &self.cancel)).await?;
-            (solved.outputs, solved.steps, solved.cached)
+        let graph = if graphs.is_empty() { None } else { Some(tools::load(&graphs)?) };
+        if let Some(graph) = graph.as_ref().filter(|_| !cache.is_local()) {
+            Box::pin(self.prepare(graph, &cache)).await;
+        }
+        loop {
+            match Box::pin(self.make(&lowered, graph.as_ref(), &cache)).await {
+                Err(_) if self.may_try_again() => {}
+                ended => return ended,
+            }
+        }
+    }
+
+    /// Gets ready to take results from caches elsewhere.
+    async fn prepare(&self, graph: &Arc<Graph>, cache: &RemoteCache) {
+        self.tools.worker.know_bases(graph).await;
+        let mut filling = None;
+        let begin = || {
+            let step = Step::begin(&self.events, "importing cache mounts".to_owned());
+            filling.insert(step).id()
         };
+        cache.fill_mounts(graph, &self.tools.resolver.blobs(), (begin, &self.events)).await;
+        if let Some(step) = filling {
+            step.complete();
+        }
+    }
+
+    /// Solves and exports.
+    async fn make(
+        &self,
+        lowered: &[(Platform, Lowered)],
+        graph: Option<&Arc<Graph>>,
+        cache: &Arc<RemoteCache>,
+    ) -> Result<Done, Failure> {
+        let solved = match graph {
+            None => None,
+            Some(graph) => {
+                Some(self.tools.solve_graph(graph, cache, (&self.events, &self.cancel)).await?)
+            }
+        };
+        let (steps, cached) =
+            solved.as_ref().map_or((0, 0), |solved| (solved.steps, solved.cached));
+        let (outputs, keys) =
+            solved.map_or_else(Default::default, |solved| (solved.outputs, solved.vertices));
+        let graph = graph.map(|graph| &**graph);
+        let made = Cacheable { graph, keys: &keys, cache };
+        let mut images = images(lowered.to_vec(), outputs)?;
+        self.inline(&mut images, &made).await?;
+        let tops: Vec<LayerId> = images.iter().filter_map(|image| image.layer.clone()).collect();
         let request = ExportRequest {
             has_index: lowered.iter().any(|(_, lowered)| lowered.multi_platform),
-            images: images(lowered, outputs)?,
+            images,
             outputs: self.request.outputs.clone(),
         };
-        let exporting = Exporting {
+        let exported = self.exporting().export(request).await?;
+        self.export_caches(&made, &tops).await?;
+        if let Err(error) = sync::start(&self.tools.store) {
+            self.warn(&format!("{error:#}"));
+        }
+        Ok(Done { exported, steps, cached })
+    }
+
+    /// Returns what an export works with.
+    pub(super) fn exporting(&self) -> Exporting {
+        let Tools { store, resolver, worker, .. } = self.tools;
+        Exporting {
             store: store.clone(),
             worker: Arc::clone(worker),
             blobs: resolver.blobs(),
             limits: resolver.archive_limits(),
             events: self.events.clone(),
             cancel: self.cancel.clone(),
-        };
-        let exported = exporting.export(request).await?;
-        if let Err(error) = sync::start(store) {
-            self.events.send(Event::Warning { id: None, message: format!("{error:#}") });
         }
-        Ok(Done { exported, steps, cached })
     }
 
     /// Refuses what can't be written of these images, before anything is built for it.
@@ -127,7 +178,7 @@ impl Session<'_> {
         };
         if self.request.outputs.iter().any(is_vain) {
             let message = "rewrite-timestamp is specified, but no source-date-epoch was found";
-            self.events.send(Event::Warning { id: None, message: message.to_owned() });
+            self.warn(message);
         }
         let checked = self.request.outputs.iter().try_for_each(check);
         checked.map_err(|error| Failure::Other(error.into()))

@@ -9,8 +9,8 @@ use kiln_solver::{EventSender, SolveOptions, Solved, solve};
 use kiln_store::Store;
 use kiln_tree::Dir;
 use kiln_worker::{
-    DefaultNetwork, ImageResolver, ImageResolverOptions, Output, PullPolicy, RemoteOptions,
-    StoreCache, Worker, WorkerOptions,
+    DefaultNetwork, ImageResolver, ImageResolverOptions, Output, PullPolicy, RemoteCache,
+    RemoteOptions, StoreCache, Worker, WorkerOptions,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -78,20 +78,36 @@ impl Tools {
         Ok(Self { store, resolver, worker, redactor, jobs: settings.jobs() })
     }
 
-    /// Solves graphs as one.
+    /// Solves graphs as one, by what the store knows.
     pub(super) async fn solve(
         &self,
         definitions: &[Definition],
+        told: (&EventSender, &CancellationToken),
+    ) -> Result<Solved<Output>, Failure> {
+        let graph = load(definitions)?;
+        let cache = RemoteCache::new(self.cache(), Vec::new(), &self.resolver.blobs(), None);
+        self.solve_graph(&graph, &Arc::new(cache), told).await
+    }
+
+    /// Returns the store's cache.
+    pub(super) fn cache(&self) -> StoreCache {
+        let redactor = Arc::clone(&self.redactor);
+        let cache = StoreCache::new(self.store.clone());
+        cache.redacted(Arc::new(move |name| redactor.text(name)))
+    }
+
+    /// Solves a graph by what a cache knows.
+    pub(super) async fn solve_graph(
+        &self,
+        graph: &Arc<Graph>,
+        cache: &Arc<RemoteCache>,
         (events, cancel): (&EventSender, &CancellationToken),
     ) -> Result<Solved<Output>, Failure> {
         check_privileges()?;
-        let graph = Graph::load_all(definitions).context("check the build graph")?;
         let (events, cancel) = (events.clone(), cancel.clone());
         let options = SolveOptions { jobs: self.jobs, events, cancel };
-        let redactor = Arc::clone(&self.redactor);
-        let cache = StoreCache::new(self.store.clone());
-        let cache = Arc::new(cache.redacted(Arc::new(move |name| redactor.text(name))));
-        let solved = solve(Arc::new(graph), Arc::clone(&self.worker), cache, options);
+        let (graph, cache) = (Arc::clone(graph), Arc::clone(cache));
+        let solved = solve(graph, Arc::clone(&self.worker), cache, options);
         solved.await.map_err(Failure::Solve)
     }
 
@@ -101,6 +117,11 @@ impl Tools {
         self.worker.materialise(output).await?;
         Ok(self.worker.read(layer)?)
     }
+}
+
+/// Checks graphs, and makes one of them.
+pub(super) fn load(definitions: &[Definition]) -> Result<Arc<Graph>> {
+    Ok(Arc::new(Graph::load_all(definitions).context("check the build graph")?))
 }
 
 /// Refuses to work without the privileges that layers need.

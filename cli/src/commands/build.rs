@@ -122,6 +122,15 @@ pub(crate) struct BuildArguments {
     /// Run the steps of these stages, whether their results are known or not
     #[arg(long, value_name = "STAGE", value_delimiter = ',')]
     pub(crate) no_cache_filter: Vec<String>,
+    /// Cache to take results from: type=local,src=DIR, type=registry,ref=REF, or REF alone; an image
+    /// with an inline cache is one
+    #[arg(long, value_name = "CACHE")]
+    pub(crate) cache_from: Vec<String>,
+    /// Cache to make: type=local,dest=DIR, type=registry,ref=REF or type=inline;
+    /// [,mode=min|max][,cache-mounts=true][,…]
+    #[arg(long, value_name = "CACHE")]
+    #[arg(conflicts_with_all = ["dump_llb", "check", "call"])]
+    pub(crate) cache_to: Vec<String>,
     /// Say of each step that ran why it did: what is different from the last build of the same
     /// context; `kiln builds explain` says it later
     #[arg(long, conflicts_with_all = ["dump_llb", "check", "call"])]

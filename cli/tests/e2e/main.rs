@@ -35,6 +35,7 @@ mod pull_policy;
 mod push;
 mod refusals;
 mod registry;
+mod remote_cache;
 mod repository;
 mod rewrite;
 mod rootless;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::future::try_join_all;
 use kiln_oci::{Digest, Reference};
 use kiln_registry::{BlobSource, BlobUpload, Pushed, Repository};
-use kiln_store::{LayerBlob, Store};
+use kiln_store::{CACHE_ORIGIN, LayerBlob, Store};
 
 use super::{Freight, Remote, Shipment};
 use crate::error::{Error, Result};
@@ -112,7 +112,9 @@ fn lazy<'a>(shipment: &'a Shipment, store: &Store) -> Result<Vec<Far<'a>>> {
 
 /// Returns the repositories that are known to have a blob.
 fn sources(digest: &Digest, store: &Store) -> Result<Vec<Repository>> {
-    let mut names = store.layers().origins(digest)?;
+    let origins = store.layers().origins(digest)?;
+    let place = |origin: &String| origin.strip_prefix(CACHE_ORIGIN).unwrap_or(origin).to_owned();
+    let mut names: Vec<String> = origins.iter().map(place).collect();
     names.extend(store.content().repositories(digest)?);
     names.retain(|name| !name.starts_with('/'));
     names.sort();

@@ -62,7 +62,7 @@ fn media_types(keys: &mut Keys, output: &mut Output) -> Checked<()> {
 }
 
 /// Reads how layers are packed, and whether anything was said about it.
-fn packing(keys: &mut Keys) -> Checked<(Packing, bool)> {
+pub(crate) fn packing(keys: &mut Keys) -> Checked<(Packing, bool)> {
     let given = keys.take("compression");
     let compression = match given.as_deref() {
         None | Some("gzip") => Compression::Gzip,

@@ -9,10 +9,10 @@ use std::path::PathBuf;
 use super::Destination;
 
 /// A result whose error is what is wrong, for [`Error::Spec`](crate::Error::Spec).
-pub(super) type Checked<T> = Result<T, String>;
+pub(crate) type Checked<T> = Result<T, String>;
 
 /// The keys of a text that have not been used yet.
-pub(super) struct Keys {
+pub(crate) struct Keys {
     kind: String,
     values: BTreeMap<String, String>,
     known: Vec<&'static str>,
@@ -20,7 +20,7 @@ pub(super) struct Keys {
 
 impl Keys {
     /// Reads fields; one of them is the type.
-    pub(super) fn read(fields: &[String]) -> Checked<Self> {
+    pub(crate) fn read(fields: &[String]) -> Checked<Self> {
         let mut values = BTreeMap::new();
         for field in fields {
             let Some((key, value)) = field.split_once('=') else {
@@ -36,7 +36,7 @@ impl Keys {
     }
 
     /// Returns the type, as it was typed.
-    pub(super) fn kind(&self) -> &str {
+    pub(crate) fn kind(&self) -> &str {
         &self.kind
     }
 
@@ -47,9 +47,14 @@ impl Keys {
     }
 
     /// Takes what a key is set to.
-    pub(super) fn take(&mut self, key: &'static str) -> Option<String> {
+    pub(crate) fn take(&mut self, key: &'static str) -> Option<String> {
         self.known.push(key);
         self.values.remove(key)
+    }
+
+    /// Sets a key that isn't set.
+    pub(crate) fn default(&mut self, key: &'static str, value: &str) {
+        self.values.entry(key.to_owned()).or_insert_with(|| value.to_owned());
     }
 
     /// Takes all keys that `read` understands, with what it makes of them.
@@ -70,7 +75,7 @@ impl Keys {
     }
 
     /// Takes a boolean, as Go's `strconv.ParseBool` reads it.
-    pub(super) fn flag(&mut self, key: &'static str) -> Checked<Option<bool>> {
+    pub(crate) fn flag(&mut self, key: &'static str) -> Checked<Option<bool>> {
         match self.take(key).as_deref() {
             None => Ok(None),
             Some("1" | "t" | "T" | "true" | "TRUE" | "True") => Ok(Some(true)),
@@ -107,7 +112,7 @@ impl Keys {
     }
 
     /// Refuses what nobody has taken.
-    pub(super) fn nothing_left(&mut self) -> Checked<()> {
+    pub(crate) fn nothing_left(&mut self) -> Checked<()> {
         let Some(key) = self.values.keys().next() else { return Ok(()) };
         self.known.sort_unstable();
         self.known.dedup();
@@ -120,7 +125,7 @@ impl Keys {
 }
 
 /// Returns the word that `typed` is probably meant to be.
-pub(super) fn nearest<'a>(typed: &str, words: &[&'a str]) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(typed: &str, words: &[&'a str]) -> Option<&'a str> {
     let best = words.iter().map(|word| (distance(typed, word), *word)).min()?;
     (best.0 <= 2 && best.0 < typed.chars().count()).then_some(best.1)
 }

@@ -17,8 +17,8 @@
 
 mod archive;
 mod files;
-mod image;
-mod keys;
+pub(crate) mod image;
+pub(crate) mod keys;
 mod load;
 mod store;
 

@@ -9,6 +9,7 @@ use crate::event::{Event, VertexId};
 use crate::executor::Executor;
 use crate::key::{Key, KeyPart, Taint};
 use crate::made_of::{InputPart, Lookup, StepInput, StepKey};
+use crate::solve::VertexKeys;
 
 impl<E, C> Driver<E, C>
 where
@@ -230,6 +231,21 @@ where
         });
         let parts = parts.collect();
         (parts, taint)
+    }
+
+    /// Returns the keys that a vertex turned out to have, where others can use them.
+    pub(super) fn vertex_keys(&self, number: usize) -> Option<VertexKeys> {
+        let state = &self.states[number];
+        if !matches!(state.key, KeyState::Known) || state.taint.ephemeral {
+            return None;
+        }
+        let definition = || {
+            let (parts, taint) = self.parts(number, None);
+            (!taint.ephemeral).then(|| Key::of("definition", self.salt(number), &parts))
+        };
+        let has_contents = !self.plan.steps[number].content.is_empty();
+        let definition = has_contents.then(definition).flatten();
+        Some(VertexKeys { canonical: state.canonical, definition })
     }
 
     pub(super) fn salt(&self, number: usize) -> &[u8] {

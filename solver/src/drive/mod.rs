@@ -225,7 +225,9 @@ where
         let counted = |(step, _): &(&crate::plan::Step, &State<_, _>)| step.counted();
         let steps = self.plan.steps.iter().zip(&self.states).filter(counted);
         let cached = steps.clone().filter(|(_, state)| state.cached).count();
-        Ok(Solved { outputs, keys, steps: steps.count(), cached })
+        let steps = steps.count();
+        let vertices = (0..self.states.len()).map(|number| self.vertex_keys(number)).collect();
+        Ok(Solved { outputs, keys, vertices, steps, cached })
     }
 
     /// Does all that can be done without waiting.

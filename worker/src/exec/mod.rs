@@ -7,7 +7,7 @@ pub(crate) mod allowed;
 mod env;
 mod failed;
 mod hosts;
-mod mounts;
+pub(crate) mod mounts;
 mod network;
 pub(crate) mod secret;
 mod ssh;

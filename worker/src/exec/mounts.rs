@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 use kiln_llb::op::{CacheMount, CacheSharing, ExecOp, Mount, MountKind, SecretMount};
 use kiln_store::{CacheMountGuard, Growing, LayerId, PendingTree, Sharing};
-use kiln_tree::CopyOptions;
+use kiln_tree::{CopyOptions, Selection};
 
 use super::secret::Secrets;
 use super::ssh::{Agents, Forwarding};
@@ -215,16 +215,8 @@ impl Preparation<'_> {
         Ok(taken)
     }
 
-    /// A cache that starts with an input's files is another one for other files.
     fn cache_key(&self, cache: &CacheMount, mount: &Mount) -> Result<String> {
-        Ok(match self.input(mount)? {
-            Output::Layer(None) => cache.id.clone(),
-            Output::Layer(Some(layer)) => format!("{}:{layer}", cache.id),
-            local @ Output::Local(_) => {
-                let content = content::digest(self.snapshots, local, &[])?;
-                format!("{}:{content}", cache.id)
-            }
-        })
+        cache_mount_key(self.snapshots, cache, self.input(mount)?)
     }
 
     fn fill(&self, guard: &CacheMountGuard, mount: &Mount) -> Result<()> {
@@ -255,6 +247,21 @@ impl Preparation<'_> {
             gid: secret.gid,
         }))
     }
+}
+
+/// Returns what a cache mount is kept under. One that begins with an input's files is another one
+/// for other files, whichever store they are in. The trees of the input must be there.
+pub(crate) fn cache_mount_key(
+    snapshots: &Snapshots,
+    cache: &CacheMount,
+    input: &Output,
+) -> Result<String> {
+    if matches!(input, Output::Layer(None)) {
+        return Ok(cache.id.clone());
+    }
+    let everything = Selection { path: "/".to_owned(), ..Selection::default() };
+    let content = content::digest(snapshots, input, &[everything])?;
+    Ok(format!("{}:{content}", cache.id))
 }
 
 impl Prepared {

@@ -46,7 +46,8 @@ pub(crate) fn layer_blobs(
     Ok(blobs)
 }
 
-fn check_media_type(media_type: &str) -> Result<()> {
+/// Refuses what is no type of a layer that can be read.
+pub(crate) fn check_media_type(media_type: &str) -> Result<()> {
     let known = [
         media_type::OCI_LAYER,
         media_type::OCI_LAYER_GZIP,

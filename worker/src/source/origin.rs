@@ -3,8 +3,10 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use kiln_store::CACHE_ORIGIN;
+
 /// Where blobs come from, in the index as text: a directory starts with a slash, a repository's
-/// name doesn't.
+/// name doesn't, and what a cache stands behind isn't part of either.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Origin {
     /// Nowhere but in the store.
@@ -13,6 +15,8 @@ pub(crate) enum Origin {
     Registry(String),
     /// An OCI layout's directory.
     Layout(PathBuf),
+    /// A build cache that lies there.
+    Cache(Box<Origin>),
 }
 
 impl Origin {
@@ -22,7 +26,9 @@ impl Origin {
     }
 
     pub(crate) fn parse(text: &str) -> Self {
-        if text.starts_with('/') {
+        if let Some(place) = text.strip_prefix(CACHE_ORIGIN) {
+            Self::Cache(Box::new(Self::parse(place)))
+        } else if text.starts_with('/') {
             Self::Layout(PathBuf::from(text))
         } else {
             Self::Registry(text.to_owned())
@@ -36,6 +42,7 @@ impl fmt::Display for Origin {
             Self::Store => f.write_str("the store"),
             Self::Registry(name) => f.write_str(name),
             Self::Layout(directory) => write!(f, "{}", directory.display()),
+            Self::Cache(place) => write!(f, "{CACHE_ORIGIN}{place}"),
         }
     }
 }
@@ -46,9 +53,18 @@ mod tests {
 
     #[test]
     fn origins_survive_as_text() {
-        for text in ["docker.io/library/alpine", "localhost:5000/x", "/var/lib/layout"] {
+        for text in [
+            "docker.io/library/alpine",
+            "localhost:5000/x",
+            "/var/lib/layout",
+            "cache=/var/cache",
+            "cache=localhost:5000/x",
+            "cache:5000/x",
+        ] {
             assert_eq!(Origin::parse(text).to_string(), text);
         }
         assert_eq!(Origin::parse("/x"), Origin::Layout("/x".into()));
+        let cache = Origin::Cache(Box::new(Origin::Layout("/x".into())));
+        assert_eq!(Origin::parse("cache=/x"), cache);
     }
 }

@@ -1,0 +1,116 @@
+//! What a build knows, for other stores: `--cache-to`.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Context, Result, anyhow};
+use kiln_exporter::{
+    CacheExported, CacheRequest, CacheTarget, CacheTo, CachedResult, ImageSource, inline_cache,
+};
+use kiln_llb::Graph;
+use kiln_oci::cache::INLINE_CACHE;
+use kiln_solver::VertexKeys;
+use kiln_store::LayerId;
+use kiln_worker::{KnownResults, RemoteCache};
+
+use super::session::Session;
+
+/// How often an export is tried where a cache that results were taken from breaks its promises.
+const ATTEMPTS: usize = 3;
+
+/// What was built, as a cache is made of it.
+pub(super) struct Cacheable<'a> {
+    /// The graph; `None` for images without files.
+    pub(super) graph: Option<&'a Graph>,
+    /// The keys of its vertices.
+    pub(super) keys: &'a [Option<VertexKeys>],
+    /// What knows the results.
+    pub(super) cache: &'a RemoteCache,
+}
+
+impl Session<'_> {
+    /// Has images say what they know of their layers where that is asked for, and nothing that their
+    /// base images have said.
+    pub(super) async fn inline(
+        &self,
+        images: &mut [ImageSource],
+        made: &Cacheable<'_>,
+    ) -> Result<()> {
+        for image in &mut *images {
+            image.config.other.remove(INLINE_CACHE);
+        }
+        if !self.request.caches.is_inline() {
+            return Ok(());
+        }
+        let request = request(made.cache.known(made.keys).await.map_err(|error| anyhow!(error))?);
+        for image in images {
+            let inline = inline_cache(&self.tools.store, image.layer.as_ref(), &request);
+            let inline = serde_json::to_value(inline.context("tell what is cached in the image")?)?;
+            image.config.other.insert(INLINE_CACHE.to_owned(), inline);
+        }
+        Ok(())
+    }
+
+    /// Exports the caches that are asked for. `tops` are the uppermost layers of the images.
+    pub(super) async fn export_caches(&self, made: &Cacheable<'_>, tops: &[LayerId]) -> Result<()> {
+        for to in self.request.caches.to.iter().filter(|to| to.target != CacheTarget::Inline) {
+            match self.export_cache(to, made, tops).await {
+                Ok(exported) => {
+                    for problem in exported.left_out {
+                        self.warn(&format!("not in the exported cache: {problem}"));
+                    }
+                }
+                Err(error) if to.ignore_error && !self.cancel.is_cancelled() => {
+                    self.warn(&format!("the cache is not exported: {error:#}"));
+                }
+                Err(error) => return Err(error.context("export the cache")),
+            }
+        }
+        Ok(())
+    }
+
+    async fn export_cache(
+        &self,
+        to: &CacheTo,
+        made: &Cacheable<'_>,
+        tops: &[LayerId],
+    ) -> Result<CacheExported> {
+        let mut attempt = 1;
+        loop {
+            let known = made.cache.known(made.keys).await.map_err(|error| anyhow!(error))?;
+            let mut request = request(known);
+            if !to.is_max {
+                self.keep_the_least(&mut request, tops)?;
+            }
+            if let (true, Some(graph)) = (to.mounts, made.graph) {
+                let used = self.tools.worker.used_mounts(graph, made.keys, made.cache).await;
+                request.mounts = used.context("look for cache mounts")?;
+            }
+            match self.exporting().export_cache(request, to.clone()).await {
+                Err(_) if attempt < ATTEMPTS && self.may_try_again() => attempt += 1,
+                ended => return ended,
+            }
+        }
+    }
+
+    /// Drops the results that are no part of the images.
+    fn keep_the_least(&self, request: &mut CacheRequest, tops: &[LayerId]) -> Result<()> {
+        let mut layers = BTreeSet::new();
+        for top in tops {
+            layers.extend(self.tools.store.layers().chain(top)?.into_iter().map(|layer| layer.id));
+        }
+        let is_part =
+            |output: &Option<LayerId>| output.as_ref().is_none_or(|it| layers.contains(it));
+        request.results.retain(|result| result.outputs.iter().all(is_part));
+        Ok(())
+    }
+}
+
+fn request(known: KnownResults) -> CacheRequest {
+    let result = |result: kiln_worker::KnownResult| CachedResult {
+        key: result.key,
+        outputs: result.outputs,
+        duration_ms: result.duration_ms,
+    };
+    let results = known.results.into_iter().map(result).collect();
+    CacheRequest { results, links: known.links, mounts: Vec::new() }
+}

@@ -1,0 +1,118 @@
+//! Caches elsewhere: `--cache-from` and `--cache-to`.
+
+use anyhow::{Context, Result};
+use kiln_exporter::{CacheFrom, CacheTarget, CacheTo};
+use kiln_oci::Platform;
+use kiln_solver::Event;
+use kiln_worker::{CachePlace, CacheSource, ImportedCache, RemoteCache};
+use tokio::task::JoinSet;
+
+use super::images::Step;
+use super::session::Session;
+use crate::printer::causes;
+
+/// What was asked for of caches elsewhere.
+#[derive(Debug, Default)]
+pub(super) struct Caches {
+    /// Those that results may be taken from.
+    pub(super) from: Vec<CacheSource>,
+    /// Those that are to be made.
+    pub(super) to: Vec<CacheTo>,
+}
+
+impl Caches {
+    /// Makes out what was asked for.
+    pub(super) fn resolve(from: &[String], to: &[String]) -> Result<Self> {
+        let mut caches = Self::default();
+        for text in from {
+            let parsed = CacheFrom::parse(text).context("invalid --cache-from")?;
+            caches.from.extend(parsed.into_iter().map(source));
+        }
+        for text in to {
+            caches.to.extend(CacheTo::parse(text).context("invalid --cache-to")?);
+        }
+        Ok(caches)
+    }
+
+    /// Tells whether images are to hold what is known of their layers.
+    pub(super) fn is_inline(&self) -> bool {
+        self.to.iter().any(|to| to.target == CacheTarget::Inline)
+    }
+}
+
+fn source(from: CacheFrom) -> CacheSource {
+    let place = match from.place {
+        kiln_exporter::CachePlace::Local { src, tag, digest } => {
+            CachePlace::Layout { directory: src, tag, digest }
+        }
+        kiln_exporter::CachePlace::Registry { reference } => CachePlace::Registry(reference),
+    };
+    CacheSource { place, mounts: from.mounts }
+}
+
+/// Caches that are being read, each with its place in the order in which they were named.
+pub(super) type Importing = JoinSet<(usize, Option<ImportedCache>)>;
+
+impl Session<'_> {
+    /// Begins to read what the caches say that results may be taken from.
+    pub(super) fn begin_imports(&self) -> Importing {
+        let mut importing = JoinSet::new();
+        let platforms = match self.request.platforms() {
+            [] => vec![Platform::host()],
+            platforms => platforms.to_vec(),
+        };
+        for (number, source) in self.request.caches.from.iter().cloned().enumerate() {
+            let (resolver, events) = (self.tools.resolver.clone(), self.events.clone());
+            let (platforms, limit) = (platforms.clone(), self.request.input_limit);
+            importing.spawn(async move {
+                let name = format!("importing cache manifest from {}", source.place);
+                let step = Step::begin(&events, name);
+                let imported = resolver.import_cache(&source, &platforms, limit).await;
+                if let Err(error) = &imported {
+                    // One that is of no use is a build without it.
+                    let message = format!("the cache is not used: {}", causes(error));
+                    events.send(Event::Warning { id: Some(step.id()), message });
+                }
+                step.complete();
+                (number, imported.ok())
+            });
+        }
+        importing
+    }
+
+    /// Returns the cache over the store and what was read.
+    pub(super) async fn imported(&self, mut importing: Importing) -> RemoteCache {
+        let mut imports = Vec::new();
+        loop {
+            tokio::select! {
+                ended = importing.join_next() => match ended {
+                    Some(Ok((number, imported))) => imports.extend(imported.map(|it| (number, it))),
+                    Some(Err(error)) => self.warn(&format!("a cache is not used: {error}")),
+                    None => break,
+                },
+                () = self.cancel.cancelled() => break,
+            }
+        }
+        imports.sort_by_key(|(number, _)| *number);
+        let imports = imports.into_iter().map(|(_, imported)| imported).collect();
+        let blobs = self.tools.resolver.blobs();
+        RemoteCache::new(self.tools.cache(), imports, &blobs, Some(self.events.clone()))
+    }
+
+    /// Tells whether what has failed may succeed now, since a cache couldn't keep what it promised:
+    /// then nobody believes it any more.
+    pub(super) fn may_try_again(&self) -> bool {
+        let lost = self.tools.resolver.blobs().take_lost();
+        for blob in &lost {
+            let (place, digest, problem) = (&blob.place, blob.digest, &blob.problem);
+            self.warn(&format!(
+                "cache {place}: blob {digest} can't be used, what it was for is made again: {problem}"
+            ));
+        }
+        !lost.is_empty() && !self.cancel.is_cancelled()
+    }
+
+    pub(super) fn warn(&self, message: &str) {
+        self.events.send(Event::Warning { id: None, message: message.to_owned() });
+    }
+}

@@ -1,0 +1,252 @@
+//! Which layers and mounts a cache has, packed.
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use kiln_oci::cache::CacheBlob;
+use kiln_store::{Layer, LayerId};
+use kiln_tree::{Dir, Metadata, PackOptions, Whiteouts};
+
+use super::CacheRequest;
+use super::spec::{CacheTarget, CacheTo};
+use crate::error::{Error, Result};
+use crate::export::ExportContext;
+use crate::pack::{PackedLayer, Packer, locate_layer, pack_stream};
+use crate::progress::Progress;
+
+/// How many layers are packed at once.
+const LAYERS_AT_ONCE: usize = 4;
+
+/// A layer of a cache.
+pub(super) struct Stacked {
+    /// The number of the layer below.
+    pub(super) parent: Option<usize>,
+    /// Whether it came with a base image.
+    pub(super) is_base: bool,
+    /// What became of it; `None` where it can't be had.
+    pub(super) packed: Option<PackedLayer>,
+    pub(super) blob: Option<CacheBlob>,
+}
+
+/// A cache mount of a cache.
+pub(super) struct Mount {
+    pub(super) id: String,
+    pub(super) root: Metadata,
+    pub(super) blob: CacheBlob,
+}
+
+/// What a cache has.
+pub(super) struct Contents {
+    /// Layers, each behind the one that it stands on.
+    pub(super) layers: Vec<Stacked>,
+    pub(super) mounts: Vec<Mount>,
+    /// What can't be had, and why.
+    pub(super) left_out: Vec<String>,
+    numbers: HashMap<LayerId, usize>,
+}
+
+impl Contents {
+    /// Packs all that a request names. What isn't there any more is left out.
+    pub(super) fn pack(
+        request: &CacheRequest,
+        to: &CacheTo,
+        context: &ExportContext<'_>,
+    ) -> Result<Self> {
+        let mut contents = Self {
+            layers: Vec::new(),
+            mounts: Vec::new(),
+            left_out: Vec::new(),
+            numbers: HashMap::new(),
+        };
+        let mut layers: Vec<Layer> = Vec::new();
+        for top in request.results.iter().flat_map(|result| result.outputs.iter().flatten()) {
+            contents.number(top, &mut layers, context)?;
+        }
+        contents.pack_layers(&layers, to, context)?;
+        for id in &request.mounts {
+            match pack_mount(id, to, context) {
+                Ok(mount) => contents.mounts.extend(mount),
+                Err(error) if is_fatal(&error, context.progress) => return Err(error),
+                Err(error) => {
+                    contents.left_out.push(format!("cache mount {id}: {}", causes(&error)));
+                }
+            }
+        }
+        Ok(contents)
+    }
+
+    /// Gives numbers to the layers of a chain, and adds the new ones to `layers`.
+    fn number(
+        &mut self,
+        top: &LayerId,
+        layers: &mut Vec<Layer>,
+        context: &ExportContext<'_>,
+    ) -> Result<()> {
+        if self.numbers.contains_key(top) || !context.store.layers().hold([top])? {
+            return Ok(());
+        }
+        let mut parent = None;
+        for layer in context.store.layers().chain(top)? {
+            let next = layers.len();
+            let number = *self.numbers.entry(layer.id.clone()).or_insert(next);
+            if number == next {
+                let blobs = context.store.layers().blobs(&layer.id)?;
+                let is_base = blobs.iter().any(kiln_store::LayerBlob::came_with_an_image);
+                self.layers.push(Stacked { parent, is_base, packed: None, blob: None });
+                layers.push(layer);
+            }
+            parent = Some(number);
+        }
+        Ok(())
+    }
+
+    fn pack_layers(
+        &mut self,
+        layers: &[Layer],
+        to: &CacheTo,
+        context: &ExportContext<'_>,
+    ) -> Result<()> {
+        let packed = pack_all(layers, to, context)?;
+        for (number, result) in packed.into_iter().enumerate() {
+            match result {
+                Ok(packed) => {
+                    self.layers[number].blob = Some(CacheBlob {
+                        media_type: packed.compression.media_type(true).to_owned(),
+                        digest: packed.digest,
+                        size: packed.size,
+                    });
+                    self.layers[number].packed = Some(packed);
+                }
+                Err(error) => {
+                    let layer = &layers[number];
+                    let name =
+                        layer.diff_id.map_or_else(|| layer.id.to_string(), |id| id.to_string());
+                    self.left_out.push(format!("layer {name}: {}", causes(&error)));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the number of a layer, where it and all below it are there.
+    pub(super) fn number_of(&self, layer: &LayerId) -> Option<usize> {
+        let top = *self.numbers.get(layer)?;
+        let mut at = Some(top);
+        while let Some(number) = at {
+            self.layers[number].packed.as_ref()?;
+            at = self.layers[number].parent;
+        }
+        Some(top)
+    }
+
+    /// Returns all blobs, each once.
+    pub(super) fn blobs(&self) -> Vec<&CacheBlob> {
+        let mut seen = BTreeSet::new();
+        let layers = self.layers.iter().filter_map(|layer| layer.blob.as_ref());
+        let all = layers.chain(self.mounts.iter().map(|mount| &mount.blob));
+        all.filter(|blob| seen.insert(blob.digest)).collect()
+    }
+}
+
+/// Packs layers, several at once, and returns what became of each, in their order. What has nothing
+/// to do with a layer ends it all.
+fn pack_all(
+    layers: &[Layer],
+    to: &CacheTo,
+    context: &ExportContext<'_>,
+) -> Result<Vec<Result<PackedLayer>>> {
+    let packer = Packer {
+        store: context.store,
+        packing: to.packing,
+        limits: context.limits,
+        fetcher: context.fetcher,
+        progress: context.progress,
+    };
+    // What goes to a registry need not come here first.
+    let is_lazy = matches!(to.target, CacheTarget::Registry { .. });
+    let (store, progress) = (context.store, context.progress);
+    let pack = |layer: &Layer| {
+        let far = if is_lazy { locate_layer(store, &layer.id, to.packing)? } else { None };
+        far.map_or_else(|| packer.pack(&layer.id), Ok)
+    };
+    let next = AtomicUsize::new(0);
+    let results: Mutex<Vec<Option<Result<PackedLayer>>>> =
+        Mutex::new(layers.iter().map(|_| None).collect());
+    let work = || {
+        while let Some((number, layer)) = {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            layers.get(number).map(|layer| (number, layer))
+        } {
+            let result = pack(layer);
+            if result.as_ref().is_err_and(|error| is_fatal(error, progress)) {
+                next.store(layers.len(), Ordering::Relaxed);
+            }
+            results.lock().unwrap_or_else(PoisonError::into_inner)[number] = Some(result);
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..LAYERS_AT_ONCE.min(layers.len()) {
+            scope.spawn(work);
+        }
+        work();
+    });
+    let results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let mut packed = Vec::with_capacity(layers.len());
+    let mut is_complete = true;
+    for result in results {
+        match result {
+            Some(Err(error)) if is_fatal(&error, progress) => return Err(error),
+            Some(result) => packed.push(result),
+            None => is_complete = false,
+        }
+    }
+    if is_complete { Ok(packed) } else { Err(Error::Cancelled) }
+}
+
+/// Tells whether an error is more than the loss of what it is about.
+fn is_fatal(error: &Error, progress: &dyn Progress) -> bool {
+    use kiln_store::Error::{Damaged, DigestMismatch, Missing};
+    let is_loss = match error {
+        Error::Store(error) => {
+            matches!(error, Missing { .. } | DigestMismatch { .. } | Damaged { .. })
+        }
+        Error::Fetch { .. } | Error::Tree(_) => true,
+        _ => false,
+    };
+    !is_loss || progress.cancelled()
+}
+
+/// Packs a cache mount, unless it is gone or somebody has it for himself.
+fn pack_mount(id: &str, to: &CacheTo, context: &ExportContext<'_>) -> Result<Option<Mount>> {
+    let mounts = context.store.cache_mounts();
+    let Some(guard) = mounts.read(id)? else {
+        if !mounts.is_known(id) {
+            return Ok(None);
+        }
+        let what = "cache mount that nobody has for himself now,";
+        return Err(kiln_store::Error::Missing { what, name: id.to_owned() }.into());
+    };
+    let dir = Dir::open(guard.path())?;
+    let root = dir
+        .metadata(Path::new("/"), true)?
+        .ok_or_else(|| kiln_store::Error::Missing { what: "cache mount", name: id.to_owned() })?;
+    let options = PackOptions { whiteouts: Whiteouts::None, clamp_mtime: None };
+    let fill = &mut |sink: &mut dyn std::io::Write| kiln_tree::pack(&dir, sink, options).map(drop);
+    let (_, blob) = pack_stream(context.store, to.packing, context.progress, fill)?;
+    let (media_type, digest, size) = (blob.media_type, blob.digest, blob.size);
+    let blob = CacheBlob { media_type, digest, size };
+    Ok(Some(Mount { id: id.to_owned(), root, blob }))
+}
+
+/// Returns an error and its causes in one line.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}

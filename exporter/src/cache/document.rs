@@ -1,0 +1,136 @@
+//! The config and the manifest of a cache.
+
+use std::collections::HashSet;
+
+use kiln_oci::cache::{
+    CACHE_VERSION, CacheBlob, CacheConfig, CacheLayer, CacheMountContent, CacheRecord,
+};
+use kiln_oci::{Digest, media_type};
+use serde::Serialize;
+
+use super::CacheRequest;
+use super::contents::{Contents, Stacked};
+use super::spec::CacheTo;
+use crate::assemble::json;
+use crate::compression::Compression;
+use crate::error::Result;
+
+/// A document: its bytes and what they are.
+pub(super) struct Document {
+    pub(super) digest: Digest,
+    pub(super) media_type: &'static str,
+    pub(super) bytes: Vec<u8>,
+}
+
+/// The documents of a cache.
+pub(super) struct Documents {
+    pub(super) config: Document,
+    /// A manifest, or an index in its place.
+    pub(super) manifest: Document,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Descriptor {
+    media_type: String,
+    digest: Digest,
+    size: u64,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Manifest {
+    schema_version: u32,
+    media_type: &'static str,
+    config: Descriptor,
+    layers: Vec<Descriptor>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Index {
+    schema_version: u32,
+    media_type: &'static str,
+    manifests: Vec<Descriptor>,
+}
+
+impl Documents {
+    pub(super) fn new(request: &CacheRequest, contents: &Contents, to: &CacheTo) -> Result<Self> {
+        let config = Document::new(media_type::CACHE_CONFIG, &config(request, contents))?;
+        let descriptor = Descriptor {
+            media_type: config.media_type.to_owned(),
+            digest: config.digest,
+            size: config.bytes.len() as u64,
+        };
+        let oci = to.oci_types;
+        let blob = |blob: &CacheBlob| Descriptor {
+            media_type: Compression::of(&blob.media_type)
+                .map_or_else(|| blob.media_type.clone(), |it| it.media_type(oci).to_owned()),
+            digest: blob.digest,
+            size: blob.size,
+        };
+        let mut blobs: Vec<Descriptor> = contents.blobs().into_iter().map(blob).collect();
+        let manifest = if to.image_manifest {
+            let media_type = media_type::OCI_MANIFEST;
+            let manifest =
+                Manifest { schema_version: 2, media_type, config: descriptor, layers: blobs };
+            Document::new(media_type, &manifest)?
+        } else {
+            blobs.push(descriptor);
+            let media_type =
+                if oci { media_type::OCI_INDEX } else { media_type::DOCKER_MANIFEST_LIST };
+            let index = Index { schema_version: 2, media_type, manifests: blobs };
+            Document::new(media_type, &index)?
+        };
+        Ok(Self { config, manifest })
+    }
+}
+
+impl Document {
+    fn new<T: Serialize>(media_type: &'static str, value: &T) -> Result<Self> {
+        let bytes = json(value)?;
+        Ok(Self { digest: Digest::of(&bytes), media_type, bytes })
+    }
+}
+
+/// Returns what a cache says. Layers that can't be had are left out, with all that rests on them.
+fn config(request: &CacheRequest, contents: &Contents) -> CacheConfig {
+    let mut numbers: Vec<Option<u32>> = Vec::with_capacity(contents.layers.len());
+    let mut layers = Vec::new();
+    for layer in &contents.layers {
+        let below = layer.parent.map(|parent| numbers[parent]);
+        let told = match below {
+            Some(None) => None,
+            below => describe(layer, below.flatten()),
+        };
+        numbers.push(told.as_ref().map(|_| layers.len() as u32));
+        layers.extend(told);
+    }
+    let mut records = Vec::with_capacity(request.results.len());
+    for result in &request.results {
+        let number = |output: &Option<_>| match output {
+            None => Some(None),
+            Some(layer) => contents.number_of(layer).map(|number| numbers[number]),
+        };
+        let outputs: Option<Vec<Option<u32>>> = result.outputs.iter().map(number).collect();
+        let Some(outputs) = outputs else { continue };
+        records.push(CacheRecord { key: result.key, outputs, duration_ms: result.duration_ms });
+    }
+    let mut seen = HashSet::new();
+    records.retain(|record| seen.insert(record.key));
+    let mounts = contents.mounts.iter().map(|mount| CacheMountContent {
+        id: mount.id.clone(),
+        mode: mount.root.mode,
+        uid: mount.root.owner.uid,
+        gid: mount.root.owner.gid,
+        blob: mount.blob.clone(),
+    });
+    let (mounts, links) = (mounts.collect(), request.links.clone());
+    CacheConfig { version: CACHE_VERSION, layers, records, links, mounts }
+}
+
+fn describe(layer: &Stacked, parent: Option<u32>) -> Option<CacheLayer> {
+    let (packed, blob) = (layer.packed.as_ref()?, layer.blob.clone()?);
+    let (diff_id, created_at, base) = (packed.diff_id, packed.created_at, layer.is_base);
+    Some(CacheLayer { parent, diff_id, created_at, base, blob })
+}

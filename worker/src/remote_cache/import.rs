@@ -1,0 +1,381 @@
+//! Reading what a cache says.
+//!
+//! All documents are digested on their way here, and bounded. What they say is taken for what it is,
+//! the word of somebody else: a layer whose blob isn't listed by the manifest, has a type that isn't a
+//! layer's, is larger than allowed or stands on one that doesn't come before it is none, and neither
+//! is a result that needs it.
+
+use std::collections::{BTreeMap, HashMap};
+
+use kiln_oci::cache::{
+    CACHE_VERSION, CacheBlob, CacheConfig, CacheLayer, CacheRecord, INLINE_CACHE, InlineCache,
+};
+use kiln_oci::{Descriptor, Digest, ImageConfig, ImageIndex, ImageManifest, Platform, media_type};
+use kiln_registry::select_platform;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::source::{CachePlace, CacheSource, Reader};
+use crate::error::{Error, Result};
+use crate::resolve::ImageResolver;
+use crate::source::document::{CONFIG_LIMIT, Document, digest_of};
+use crate::source::image::check_media_type;
+
+/// Most bytes of a cache's config.
+const CACHE_LIMIT: u64 = 64 << 20;
+/// Most outputs of a step, and layers of one of them.
+const MOST: usize = 1000;
+/// What BuildKit calls the config of its caches.
+const BUILDKIT_CONFIG: &str = "application/vnd.buildkit.cacheconfig.v0";
+
+/// What a cache says, as far as it makes sense.
+#[derive(Clone, Debug)]
+pub struct ImportedCache {
+    /// What people know it by.
+    pub(super) name: String,
+    /// The origin of its blobs, as the store keeps it.
+    pub(super) origin: String,
+    /// Whether its cache mounts are wanted.
+    pub(super) wants_mounts: bool,
+    pub(super) config: CacheConfig,
+    /// Results by key.
+    pub(super) records: HashMap<Digest, usize>,
+    /// Canonical keys by definition key.
+    pub(super) links: HashMap<Digest, Digest>,
+}
+
+impl ImportedCache {
+    /// Returns how many results it has.
+    pub fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Tells whether it has none.
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+}
+
+impl ImageResolver {
+    /// Reads what a cache says, of an image for all of `platforms`. No blob but documents is fetched,
+    /// and none that would have more than `largest` bytes is believed to be of use.
+    ///
+    /// # Errors
+    /// Fails where it can't be read, is no cache of kiln's, or one of another version.
+    pub async fn import_cache(
+        &self,
+        source: &CacheSource,
+        platforms: &[Platform],
+        largest: Option<u64>,
+    ) -> Result<ImportedCache> {
+        let (reader, bytes) = Reader::open(&source.place, self.client()).await?;
+        let import = Import { place: &source.place, reader, platforms, largest };
+        let config = match Document::parse(&source.place.to_string(), &bytes)? {
+            Document::Manifest(manifest) => import.manifest(&manifest).await?,
+            Document::Index(index) => import.index(&index).await?,
+        };
+        let mut imported = import.checked(config);
+        imported.wants_mounts = source.mounts;
+        Ok(imported)
+    }
+}
+
+struct Import<'a> {
+    place: &'a CachePlace,
+    reader: Reader,
+    platforms: &'a [Platform],
+    largest: Option<u64>,
+}
+
+impl Import<'_> {
+    async fn manifest(&self, manifest: &ImageManifest) -> Result<CacheConfig> {
+        let config = manifest.config();
+        match config.media_type().to_string().as_str() {
+            media_type::CACHE_CONFIG => self.cache(config, manifest.layers()).await,
+            media_type::OCI_CONFIG | media_type::DOCKER_CONFIG => {
+                let digest = digest_of(config)?;
+                let bytes = self.reader.blob(&digest, CONFIG_LIMIT).await?;
+                self.inline(manifest, &bytes)
+            }
+            BUILDKIT_CONFIG => Err(self.problem("is a cache of BuildKit's, whose keys are others")),
+            other => Err(self.problem(&format!("is no cache: its config is of type {other}"))),
+        }
+    }
+
+    /// Reads an index: of a cache's blobs, or of images.
+    async fn index(&self, index: &ImageIndex) -> Result<CacheConfig> {
+        let entries = index.manifests();
+        let config = |kind: &str| entries.iter().find(|it| it.media_type().to_string() == kind);
+        if let Some(config) = config(media_type::CACHE_CONFIG) {
+            return self.cache(config, entries).await;
+        }
+        if config(BUILDKIT_CONFIG).is_some() {
+            return Err(self.problem("is a cache of BuildKit's, whose keys are others"));
+        }
+        let mut digests = Vec::new();
+        for platform in self.platforms {
+            let digest = select_platform(index, platform).map(digest_of).transpose()?;
+            digests.extend(digest.filter(|digest| !digests.contains(digest)));
+        }
+        let mut all = CacheConfig { version: CACHE_VERSION, ..CacheConfig::default() };
+        let mut problem = self.problem("has no image for the platforms of this build");
+        for digest in digests {
+            let bytes = self.reader.manifest(&digest).await?;
+            let Document::Manifest(manifest) = Document::parse(&self.place.to_string(), &bytes)?
+            else {
+                continue;
+            };
+            match Box::pin(self.manifest(&manifest)).await {
+                Ok(config) => append(&mut all, config),
+                Err(error) => problem = error,
+            }
+        }
+        if all.records.is_empty() { Err(problem) } else { Ok(all) }
+    }
+
+    /// Reads the config of a cache whose manifest lists `listed`.
+    async fn cache(&self, config: &Descriptor, listed: &[Descriptor]) -> Result<CacheConfig> {
+        let bytes = self.reader.blob(&digest_of(config)?, CACHE_LIMIT).await?;
+        let invalid = |error| self.problem(&format!("has an invalid config: {error}"));
+        self.check_version(&bytes)?;
+        let mut config: CacheConfig = serde_json::from_slice(&bytes).map_err(invalid)?;
+        let mut sizes = BTreeMap::new();
+        for descriptor in listed {
+            sizes.insert(digest_of(descriptor)?, descriptor.size());
+        }
+        let is_listed = |blob: &CacheBlob| sizes.get(&blob.digest) == Some(&blob.size);
+        config.mounts.retain(|mount| is_listed(&mount.blob));
+        for layer in config.layers.iter_mut().filter(|layer| !is_listed(&layer.blob)) {
+            // It is none from here on.
+            layer.blob.media_type.clear();
+        }
+        Ok(config)
+    }
+
+    fn check_version(&self, bytes: &[u8]) -> Result<()> {
+        #[derive(serde::Deserialize)]
+        struct Versioned {
+            version: u32,
+        }
+        let version = serde_json::from_slice(bytes).map(|versioned: Versioned| versioned.version);
+        match version {
+            Ok(CACHE_VERSION) => Ok(()),
+            Ok(other) => Err(self
+                .problem(&format!("has version {other}, this kiln reads version {CACHE_VERSION}"))),
+            Err(error) => Err(self.problem(&format!("has an invalid config: {error}"))),
+        }
+    }
+
+    /// Reads what an image says of the steps that made it.
+    fn inline(&self, manifest: &ImageManifest, config: &[u8]) -> Result<CacheConfig> {
+        let invalid = |error: &dyn std::fmt::Display| {
+            self.problem(&format!("has an invalid image config: {error}"))
+        };
+        let config: ImageConfig =
+            serde_json::from_slice(config).map_err(|error| invalid(&error))?;
+        let Some(inline) = config.other.get(INLINE_CACHE) else {
+            return Err(self.problem("is an image without an inline cache"));
+        };
+        self.check_version(inline.to_string().as_bytes())?;
+        let inline: InlineCache =
+            serde_json::from_value(inline.clone()).map_err(|error| invalid(&error))?;
+        let diff_ids = config.rootfs.diff_ids();
+        let times = layer_times(&config);
+        if diff_ids.len() != manifest.layers().len() || times.len() < diff_ids.len() {
+            return Err(invalid(&"layers, diff IDs and history don't match"));
+        }
+        let layers = manifest.layers().iter().zip(diff_ids.iter().zip(times)).enumerate();
+        let layer = |(number, (descriptor, (diff_id, created_at)))| -> Result<CacheLayer> {
+            let (number, descriptor, diff_id): (usize, &Descriptor, &Digest) =
+                (number, descriptor, diff_id);
+            let blob = CacheBlob {
+                media_type: descriptor.media_type().to_string(),
+                digest: digest_of(descriptor)?,
+                size: descriptor.size(),
+            };
+            let parent = number.checked_sub(1).map(|below| below as u32);
+            let base = number < inline.base as usize;
+            Ok(CacheLayer { parent, diff_id: *diff_id, created_at, base, blob })
+        };
+        Ok(CacheConfig {
+            version: CACHE_VERSION,
+            layers: layers.map(layer).collect::<Result<_>>()?,
+            records: inline.records,
+            links: inline.links,
+            mounts: Vec::new(),
+        })
+    }
+
+    /// Drops what makes no sense, and makes the rest easy to look up.
+    fn checked(&self, config: CacheConfig) -> ImportedCache {
+        let largest = self.largest.unwrap_or(i64::MAX as u64);
+        let mut depths: Vec<Option<usize>> = Vec::with_capacity(config.layers.len());
+        for layer in &config.layers {
+            let is_layer = check_media_type(&layer.blob.media_type).is_ok();
+            let below = match layer.parent {
+                None => Some(0),
+                Some(parent) => depths.get(parent as usize).copied().flatten(),
+            };
+            let depth = below.map(|below| below + 1).filter(|depth| *depth <= MOST);
+            depths.push(depth.filter(|_| is_layer && layer.blob.size <= largest));
+        }
+        let is_there = |output: &Option<u32>| {
+            output.is_none_or(|layer| depths.get(layer as usize).copied().flatten().is_some())
+        };
+        let mut records = HashMap::new();
+        for (number, record) in config.records.iter().enumerate() {
+            if record.outputs.len() <= MOST && record.outputs.iter().all(is_there) {
+                records.entry(record.key).or_insert(number);
+            }
+        }
+        let mut links = HashMap::new();
+        for link in &config.links {
+            links.entry(link.definition).or_insert(link.canonical);
+        }
+        let (name, origin) = (self.place.to_string(), self.reader.origin().to_string());
+        let mut config = config;
+        config.mounts.retain(|mount| mount.blob.size <= largest);
+        ImportedCache { name, origin, wants_mounts: false, config, records, links }
+    }
+
+    fn problem(&self, problem: &str) -> Error {
+        Error::image(self.place, problem)
+    }
+}
+
+/// Returns when each layer of an image was made, as its history tells.
+fn layer_times(config: &ImageConfig) -> Vec<i64> {
+    let time = |text: &str| {
+        let time = OffsetDateTime::parse(text, &Rfc3339).ok()?;
+        i64::try_from(time.unix_timestamp_nanos()).ok()
+    };
+    let makers = config.history.iter().filter(|entry| !entry.empty_layer);
+    makers.map(|entry| entry.created.as_deref().and_then(time).unwrap_or_default()).collect()
+}
+
+/// Adds what another image says.
+fn append(all: &mut CacheConfig, more: CacheConfig) {
+    let shift = all.layers.len() as u32;
+    let shifted = |number: Option<u32>| number.map(|number| number.saturating_add(shift));
+    all.layers.extend(
+        more.layers.into_iter().map(|layer| CacheLayer { parent: shifted(layer.parent), ..layer }),
+    );
+    all.records.extend(more.records.into_iter().map(|record| CacheRecord {
+        outputs: record.outputs.into_iter().map(shifted).collect(),
+        ..record
+    }));
+    all.links.extend(more.links);
+}
+
+#[cfg(test)]
+mod tests {
+    use kiln_oci::cache::{CacheLink, CacheMountContent};
+
+    use super::*;
+
+    fn blob(name: &str, size: u64) -> CacheBlob {
+        let media_type = media_type::OCI_LAYER_ZSTD.to_owned();
+        CacheBlob { media_type, digest: Digest::of(name.as_bytes()), size }
+    }
+
+    fn layer(name: &str, parent: Option<u32>) -> CacheLayer {
+        let diff_id = Digest::of(name.as_bytes());
+        CacheLayer { parent, diff_id, created_at: 0, base: false, blob: blob(name, 1) }
+    }
+
+    fn record(name: &str, outputs: &[Option<u32>]) -> CacheRecord {
+        let key = Digest::of(name.as_bytes());
+        CacheRecord { key, outputs: outputs.to_vec(), duration_ms: 0 }
+    }
+
+    fn import(place: &CachePlace, largest: Option<u64>) -> Import<'_> {
+        let reader = Reader::Layout("/nowhere".into());
+        Import { place, reader, platforms: &[], largest }
+    }
+
+    fn place() -> CachePlace {
+        CachePlace::Layout { directory: "/nowhere".into(), tag: "latest".to_owned(), digest: None }
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_dropped() {
+        let foreign = CacheLayer {
+            blob: CacheBlob { media_type: "text/html".to_owned(), ..blob("foreign", 1) },
+            ..layer("foreign", None)
+        };
+        let large = CacheLayer { blob: blob("large", 1000), ..layer("large", None) };
+        let layers = vec![
+            layer("base", None),
+            layer("top", Some(0)),
+            layer("loop", Some(2)),
+            layer("later", Some(9)),
+            foreign,
+            layer("on foreign", Some(4)),
+            large,
+        ];
+        let records: Vec<_> = (0..9_u32)
+            .map(|number| record(&number.to_string(), &[None, Some(number)]))
+            .chain([record("empty", &[None]), record("1", &[])])
+            .collect();
+        let mount = |size| CacheMountContent {
+            id: "x".to_owned(),
+            mode: 0o755,
+            uid: 0,
+            gid: 0,
+            blob: blob("m", size),
+        };
+        let mounts = vec![mount(1), mount(1000)];
+        let config = CacheConfig { layers, records, mounts, ..CacheConfig::default() };
+        let place = place();
+        let imported = import(&place, Some(999)).checked(config);
+        let mut kept: Vec<usize> = imported.records.values().copied().collect();
+        kept.sort_unstable();
+        assert_eq!(kept, [0, 1, 9]);
+        assert_eq!((imported.len(), imported.config.mounts.len()), (3, 1));
+        assert_eq!(imported.origin, "cache=/nowhere");
+    }
+
+    #[test]
+    fn versions_and_shapes_are_checked() {
+        let place = place();
+        let import = import(&place, None);
+        assert!(import.check_version(br#"{"version":1,"more":[]}"#).is_ok());
+        for text in [r#"{"version":2}"#, "{}", "[]", "", r#"{"version":"1"}"#] {
+            assert!(import.check_version(text.as_bytes()).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn images_of_several_platforms_make_one_cache() {
+        let link =
+            |name: &[u8]| CacheLink { definition: Digest::of(name), canonical: Digest::of(name) };
+        let one = |name: &str| CacheConfig {
+            layers: vec![layer(name, None), layer("x", Some(0))],
+            records: vec![record(name, &[Some(1), None])],
+            links: vec![link(name.as_bytes())],
+            ..CacheConfig::default()
+        };
+        let mut all = CacheConfig::default();
+        append(&mut all, one("a"));
+        append(&mut all, one("b"));
+        assert_eq!(all.layers[3].parent, Some(2));
+        assert_eq!(all.records[1].outputs, [Some(3), None]);
+        assert_eq!(all.links.len(), 2);
+    }
+
+    #[test]
+    fn an_image_tells_when_its_layers_were_made() {
+        let entry = |created: Option<&str>, empty_layer| kiln_oci::History {
+            created: created.map(str::to_owned),
+            empty_layer,
+            ..kiln_oci::History::default()
+        };
+        let history = vec![
+            entry(Some("1970-01-01T00:00:01.000000002Z"), false),
+            entry(Some("2020-01-01T00:00:00Z"), true),
+            entry(Some("nonsense"), false),
+        ];
+        let config = ImageConfig { history, ..ImageConfig::default() };
+        assert_eq!(layer_times(&config), [1_000_000_002, 0]);
+    }
+}

@@ -1,0 +1,67 @@
+//! What a build knows, to be exported.
+
+use std::collections::BTreeSet;
+
+use kiln_oci::Digest;
+use kiln_oci::cache::CacheLink;
+use kiln_solver::{Cache, CacheError, KeyRecord, VertexKeys};
+use kiln_store::LayerId;
+
+use super::{RemoteCache, error};
+use crate::output::Output;
+
+/// The result of a step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnownResult {
+    /// The canonical key.
+    pub key: Digest,
+    /// For each output its uppermost layer; `None` for an empty file system.
+    pub outputs: Vec<Option<LayerId>>,
+    /// How long the step took, in milliseconds; 0 where nobody knows.
+    pub duration_ms: u64,
+}
+
+/// What is known of a graph.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KnownResults {
+    /// The results, in the graph's order.
+    pub results: Vec<KnownResult>,
+    /// The keys that lead to keys of results, sorted.
+    pub links: Vec<CacheLink>,
+}
+
+impl RemoteCache {
+    /// Returns what is known of the vertices of a solved graph, by the store or by caches elsewhere,
+    /// whether this build needed it or not. What belongs to one build alone isn't part of it.
+    ///
+    /// # Errors
+    /// Fails where the store does.
+    pub async fn known(&self, vertices: &[Option<VertexKeys>]) -> Result<KnownResults, CacheError> {
+        let mut known = KnownResults::default();
+        let (mut seen, mut links) = (BTreeSet::new(), BTreeSet::new());
+        for keys in vertices.iter().flatten() {
+            let key = keys.canonical.0;
+            links.extend(
+                keys.definition
+                    .map(|definition| CacheLink { definition: definition.0, canonical: key }),
+            );
+            if !seen.insert(key) {
+                continue;
+            }
+            let Some(outputs) = self.load(&keys.canonical).await? else { continue };
+            let layer = |output: &Output| Some(output.layer()?.cloned());
+            let layers: Option<Vec<_>> = outputs.iter().map(layer).collect();
+            let Some(outputs) = layers else { continue };
+            let duration_ms = self.duration(&key)?;
+            known.results.push(KnownResult { key, outputs, duration_ms });
+        }
+        known.links = links.into_iter().collect();
+        Ok(known)
+    }
+
+    fn duration(&self, key: &Digest) -> Result<u64, CacheError> {
+        let description = self.store.cache().description(key).map_err(error)?;
+        let record = description.and_then(|text| serde_json::from_str::<KeyRecord>(&text).ok());
+        Ok(record.map_or(0, |record| record.duration_ms))
+    }
+}

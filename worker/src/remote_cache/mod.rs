@@ -1,0 +1,243 @@
+//! Build caches elsewhere: in registries, images and directories.
+//!
+//! A [`RemoteCache`] is the solver's cache over the store, and over what caches elsewhere say. What the
+//! store knows comes first. What a remote cache knows of a result is taken over into the store when
+//! somebody asks for it: its layers are declared, like those of a base image, with where their blobs
+//! can be had, and the record is stored. Nothing is downloaded before a layer is needed as a tree or
+//! as a blob.
+//!
+//! A cache is believed, since the user has asked for it, but not trusted: whatever it has is digested
+//! on its way, and must unpack to the diff ID that the cache said. What can't be had, or is something
+//! else, is a miss ([`lost`]). What comes of a record that lies about the content of a key is the
+//! matter of whoever names the cache; see `docs/cache.md`.
+//!
+//! | module | what it does |
+//! | --- | --- |
+//! | [`source`] | where caches lie, and how their documents are read |
+//! | [`layout`] | caches in directories |
+//! | [`import`] | what a cache says, as far as it makes sense |
+//! | [`known`] | what a build knows, to be exported |
+//! | [`mounts`] | cache mounts that come with a cache, and which a build uses |
+//! | [`lost`] | what was promised in vain |
+
+pub mod import;
+pub mod known;
+pub mod lost;
+pub mod source;
+
+pub(crate) mod layout;
+mod mounts;
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use kiln_oci::Digest;
+use kiln_oci::cache::CacheLayer;
+use kiln_solver::{Cache, CacheError, Event, EventSender, Key, KeyRecord};
+use kiln_store::{CachedLayer, KeyGuard, LayerBlob, LayerId, Store};
+
+use self::lost::LostBlobs;
+use crate::blobs::Blobs;
+use crate::cache::StoreCache;
+use crate::output::Output;
+use crate::source::origin::Origin;
+
+pub use self::import::ImportedCache;
+pub use self::known::{KnownResult, KnownResults};
+pub use self::lost::LostBlob;
+pub use self::source::{CachePlace, CacheSource};
+
+/// The solver's cache over the store and any number of caches elsewhere.
+#[derive(Debug)]
+pub struct RemoteCache {
+    local: StoreCache,
+    store: Store,
+    imports: Vec<ImportedCache>,
+    lost: Arc<LostBlobs>,
+    /// Where it is told what of a cache is of no use.
+    events: Option<EventSender>,
+    /// Layers that were declared, by import and number.
+    declared: Mutex<HashMap<(usize, u32), LayerId>>,
+    /// Blobs that were told to be missing.
+    told: Mutex<BTreeSet<Digest>>,
+}
+
+/// A result that a cache elsewhere has.
+#[derive(Clone, Copy)]
+struct Found {
+    import: usize,
+    record: usize,
+}
+
+impl RemoteCache {
+    /// Makes a cache over the store's and caches elsewhere, the first of which are asked first.
+    /// `blobs` is who fetches what they have, into the same store.
+    pub fn new(
+        local: StoreCache,
+        imports: Vec<ImportedCache>,
+        blobs: &Blobs,
+        events: Option<EventSender>,
+    ) -> Self {
+        Self {
+            local,
+            store: blobs.store.clone(),
+            imports,
+            lost: Arc::clone(&blobs.lost),
+            events,
+            declared: Mutex::default(),
+            told: Mutex::default(),
+        }
+    }
+
+    /// Tells whether there is no cache elsewhere.
+    pub fn is_local(&self) -> bool {
+        self.imports.is_empty()
+    }
+
+    /// Returns what caches elsewhere know of a result, and is of use.
+    fn find(&self, key: &Digest) -> Option<Found> {
+        self.imports.iter().enumerate().find_map(|(number, import)| {
+            let record = *import.records.get(key)?;
+            let mut tops = import.config.records[record].outputs.iter().flatten();
+            let usable = tops.all(|top| import.chain(*top).all(|at| self.is_usable(import, at)));
+            usable.then_some(Found { import: number, record })
+        })
+    }
+
+    /// Tells whether the blob of a layer can be expected to be had.
+    fn is_usable(&self, import: &ImportedCache, number: u32) -> bool {
+        let blob = &import.config.layers[number as usize].blob;
+        let place = import.origin.strip_prefix(kiln_store::CACHE_ORIGIN).unwrap_or_default();
+        if !self.lost.is_believed(place, &blob.digest) {
+            return false;
+        }
+        let Origin::Layout(directory) = Origin::parse(place) else { return true };
+        let is_there = self.store.content().size(&blob.digest).is_ok_and(|size| size.is_some())
+            || layout::has_cached(&directory, &blob.digest, blob.size);
+        if !is_there {
+            self.tell_missing(import, &blob.digest);
+        }
+        is_there
+    }
+
+    fn tell_missing(&self, import: &ImportedCache, blob: &Digest) {
+        let is_new = self.told.lock().unwrap_or_else(PoisonError::into_inner).insert(*blob);
+        if let Some(events) = self.events.as_ref().filter(|_| is_new) {
+            let name = &import.name;
+            let message = format!("cache {name}: blob {blob} is missing: it is left out");
+            events.send(Event::Warning { id: None, message });
+        }
+    }
+
+    /// Makes a result of a cache elsewhere one of the store's.
+    fn take_over(&self, key: &Digest, found: Found) -> kiln_store::Result<Vec<Output>> {
+        let import = &self.imports[found.import];
+        let record = &import.config.records[found.record];
+        let mut layers = Vec::with_capacity(record.outputs.len());
+        for output in &record.outputs {
+            let layer = output.map(|top| self.declare(found.import, top)).transpose()?;
+            layers.push(layer.flatten());
+        }
+        let told = KeyRecord { duration_ms: record.duration_ms, ..KeyRecord::default() };
+        let description = serde_json::to_string(&told).unwrap_or_default();
+        self.store.cache().put(key, &layers, &description)?;
+        Ok(layers.into_iter().map(Output::Layer).collect())
+    }
+
+    /// Makes the chain that ends in a layer of a cache known to the store, and returns the layer.
+    fn declare(&self, number: usize, top: u32) -> kiln_store::Result<Option<LayerId>> {
+        let import = &self.imports[number];
+        let mut chain: Vec<u32> = import.chain(top).collect();
+        chain.reverse();
+        let mut below = None;
+        for at in chain {
+            let known = self.declared().get(&(number, at)).cloned();
+            let layer = match known {
+                Some(layer) if self.store.layers().exists(&layer)? => layer,
+                _ => {
+                    let layer = import.layer(&import.config.layers[at as usize]);
+                    self.store.layers().declare_cached(below.as_ref(), &layer)?
+                }
+            };
+            self.declared().insert((number, at), layer.clone());
+            below = Some(layer);
+        }
+        Ok(below)
+    }
+
+    fn declared(&self) -> std::sync::MutexGuard<'_, HashMap<(usize, u32), LayerId>> {
+        self.declared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ImportedCache {
+    /// Returns the numbers of a layer and of those below it, downwards. They are known to end.
+    fn chain(&self, top: u32) -> impl Iterator<Item = u32> {
+        let below = |number: &u32| self.config.layers.get(*number as usize)?.parent;
+        std::iter::successors(Some(top), below)
+    }
+
+    /// Returns a layer as the store takes it.
+    fn layer(&self, layer: &CacheLayer) -> CachedLayer {
+        CachedLayer {
+            diff_id: layer.diff_id,
+            created_at: layer.created_at,
+            base: layer.base,
+            blob: LayerBlob {
+                media_type: layer.blob.media_type.clone(),
+                digest: layer.blob.digest,
+                size: layer.blob.size,
+                origin: Some(self.origin.clone()),
+            },
+        }
+    }
+}
+
+fn error(error: impl std::error::Error + Send + Sync + 'static) -> CacheError {
+    CacheError(Box::new(error))
+}
+
+impl Cache for RemoteCache {
+    type Output = Output;
+    type Guard = KeyGuard;
+
+    fn canonical(&self, definition: &Key) -> Result<Option<Key>, CacheError> {
+        if let Some(known) = self.local.canonical(definition)? {
+            return Ok(Some(known));
+        }
+        let linked = || self.imports.iter().filter_map(|it| it.links.get(&definition.0).copied());
+        // Of several, the one that leads somewhere.
+        let found = linked().find(|canonical| self.find(canonical).is_some());
+        let Some(canonical) = found.or_else(|| linked().next()).map(Key) else { return Ok(None) };
+        self.local.link(definition, &canonical)?;
+        Ok(Some(canonical))
+    }
+
+    fn link(&self, definition: &Key, canonical: &Key) -> Result<(), CacheError> {
+        self.local.link(definition, canonical)
+    }
+
+    async fn load(&self, key: &Key) -> Result<Option<Vec<Output>>, CacheError> {
+        if let Some(known) = self.local.load(key).await? {
+            return Ok(Some(known));
+        }
+        let found = self.find(&key.0);
+        found.map(|found| self.take_over(&key.0, found)).transpose().map_err(error)
+    }
+
+    async fn save(
+        &self,
+        key: &Key,
+        outputs: &[Output],
+        record: &KeyRecord,
+    ) -> Result<(), CacheError> {
+        self.local.save(key, outputs, record).await
+    }
+
+    async fn lock(&self, key: &Key) -> Result<KeyGuard, CacheError> {
+        self.local.lock(key).await
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,218 @@
+//! Cache mounts that come with a cache, and which a build uses.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use kiln_llb::Graph;
+use kiln_llb::graph::Vertex;
+use kiln_llb::op::{CacheMount, MountKind, OpKind};
+use kiln_oci::cache::CacheMountContent;
+use kiln_solver::{Cache, Event, EventSender, VertexId, VertexKeys};
+use kiln_store::{CacheMountGuard, LayerBlob, Sharing};
+use kiln_tree::{Attributes, Owner, UnpackOptions};
+
+use super::{ImportedCache, RemoteCache};
+use crate::blobs::{Blobs, blocking, with_causes};
+use crate::error::{Error, Result};
+use crate::exec::mounts::cache_mount_key;
+use crate::output::Output;
+use crate::progress::Progress;
+use crate::source::identifier::Identifier;
+use crate::source::origin::Origin;
+use crate::worker::{Worker, platform};
+
+impl RemoteCache {
+    /// Lists the cache mounts that a graph uses, that aren't here and that caches elsewhere have, each
+    /// with what these have of it.
+    fn missing_mounts(&self, graph: &Graph) -> BTreeMap<&str, Vec<Offer<'_>>> {
+        let used: Vec<&str> =
+            graph.vertices().iter().flat_map(caches).map(|(_, cache)| cache.id.as_str()).collect();
+        let mut missing: BTreeMap<&str, Vec<Offer<'_>>> = BTreeMap::new();
+        for import in self.imports.iter().filter(|import| import.wants_mounts) {
+            for mount in &import.config.mounts {
+                let is_used = used.iter().any(|id| is_of(&mount.id, id));
+                if is_used && !self.store.cache_mounts().is_known(&mount.id) {
+                    missing.entry(&mount.id).or_default().push((import, mount));
+                }
+            }
+        }
+        missing
+    }
+
+    /// Fills the cache mounts that a graph uses and that aren't here yet with what caches elsewhere
+    /// have of them, as a step that `begin` makes where there is anything to do. One that can't be
+    /// had stays as it is, and is warned of.
+    pub async fn fill_mounts(
+        &self,
+        graph: &Graph,
+        blobs: &Blobs,
+        (step, events): (impl FnOnce() -> VertexId, &EventSender),
+    ) {
+        let missing = self.missing_mounts(graph);
+        if missing.is_empty() {
+            return;
+        }
+        let step = step();
+        let progress = Progress::of_step(step, events);
+        let fills = missing.into_values().map(async |offers| {
+            for (import, mount) in offers {
+                let Err(error) = fill(import, mount, blobs, &progress).await else { return };
+                let (id, name) = (&mount.id, &import.name);
+                let problem = with_causes(&error);
+                let message = format!("cache {name}: cache mount {id} can't be filled: {problem}");
+                events.send(Event::Warning { id: Some(step), message });
+            }
+        });
+        futures_util::future::join_all(fills).await;
+        // No step has failed for want of these.
+        drop(blobs.take_lost());
+    }
+}
+
+/// A cache, and what it has of a cache mount.
+type Offer<'a> = (&'a ImportedCache, &'a CacheMountContent);
+
+async fn fill(
+    import: &ImportedCache,
+    mount: &CacheMountContent,
+    blobs: &Blobs,
+    progress: &Progress,
+) -> Result<()> {
+    let blob = LayerBlob {
+        media_type: mount.blob.media_type.clone(),
+        digest: mount.blob.digest,
+        size: mount.blob.size,
+        origin: Some(import.origin.clone()),
+    };
+    blobs.ensure(&blob, progress).await?;
+    let (blobs, mount) = (blobs.clone(), mount.clone());
+    blocking(move || {
+        let mounts = blobs.store.cache_mounts();
+        // Who else wants it waits until it is there.
+        let (mut guard, is_new) = mounts.acquire(&mount.id, Sharing::Locked)?;
+        if !is_new {
+            return Ok(());
+        }
+        match unpack(&guard, &mount, &blobs) {
+            Ok(()) => Ok(guard.ready()?),
+            Err(error) => {
+                guard.abandon()?;
+                Err(error)
+            }
+        }
+    })
+    .await
+}
+
+fn unpack(guard: &CacheMountGuard, mount: &CacheMountContent, blobs: &Blobs) -> Result<()> {
+    let digest = &mount.blob.digest;
+    let file = blobs.store.content().open(digest)?;
+    let (mut plain, _) =
+        blobs.limits.decompress(file).map_err(Error::kernel("decompress", digest))?;
+    let dest = guard.open()?;
+    let max_entries = blobs.limits.max_entries;
+    kiln_tree::unpack(
+        &mut plain,
+        &dest,
+        UnpackOptions { max_entries, ..UnpackOptions::default() },
+    )?;
+    let owner = Some(Owner { uid: mount.uid, gid: mount.gid });
+    let attributes = Attributes { mode: Some(mount.mode & 0o7777), owner, mtime: None };
+    Ok(dest.set_attributes(Path::new("/"), &attributes)?)
+}
+
+impl Worker {
+    /// Makes the layers of a graph's base images known as far as their documents are in the store:
+    /// what is known of a layer from its image comes before what a cache says of it.
+    pub async fn know_bases(&self, graph: &Graph) {
+        for vertex in graph.vertices() {
+            let Some(OpKind::Source(source)) = &vertex.op.kind else { continue };
+            let Ok(identifier) = Identifier::parse(source) else { continue };
+            let (origin, digest) = match &identifier {
+                Identifier::Image(reference, _) => {
+                    (Some(Origin::Registry(reference.name())), reference.digest())
+                }
+                Identifier::Layout(reference, name) => {
+                    let digest = reference.digest();
+                    let place = digest.and_then(|digest| self.images.layout(name, &digest));
+                    (place.map(Origin::Layout), digest)
+                }
+                Identifier::Local(_) | Identifier::Remote(_) => continue,
+            };
+            let (Some(origin), Some(digest)) = (origin, digest) else { continue };
+            let store = &self.snapshots.store;
+            if !store.content().size(&digest).is_ok_and(|size| size.is_some()) {
+                continue;
+            }
+            let platform = platform(vertex);
+            let source = (&origin, &digest);
+            if let Err(error) =
+                crate::source::image::load(&self.images, store, source, &platform).await
+            {
+                tracing::debug!(%error, %digest, "can't tell the layers of a base image");
+            }
+        }
+    }
+
+    /// Returns the keys of the cache mounts that a solved graph uses and that are here, sorted. One
+    /// that begins with files which have no tree here isn't known, and left out.
+    ///
+    /// # Errors
+    /// Fails where the store does.
+    pub async fn used_mounts(
+        &self,
+        graph: &Graph,
+        keys: &[Option<VertexKeys>],
+        cache: &RemoteCache,
+    ) -> Result<Vec<String>> {
+        let mut used = Vec::new();
+        for vertex in graph.vertices() {
+            for (input, mount) in caches(vertex) {
+                let input = match input {
+                    None => Some(Output::Layer(None)),
+                    Some(input) => self.beginning(vertex, input, (keys, cache)).await?,
+                };
+                let Some(input) = input else { continue };
+                let (snapshots, mount) = (self.snapshots.clone(), mount.clone());
+                used.push(blocking(move || cache_mount_key(&snapshots, &mount, &input)).await?);
+            }
+        }
+        used.sort_unstable();
+        used.dedup();
+        used.retain(|id| self.snapshots.store.cache_mounts().is_known(id));
+        Ok(used)
+    }
+
+    /// Returns an input of a vertex, where it is in the store and has trees.
+    async fn beginning(
+        &self,
+        vertex: &Vertex,
+        input: u32,
+        (keys, cache): (&[Option<VertexKeys>], &RemoteCache),
+    ) -> Result<Option<Output>> {
+        let Some((from, output)) = vertex.inputs.get(input as usize) else { return Ok(None) };
+        let Some(keys) = keys.get(*from).copied().flatten() else { return Ok(None) };
+        let loaded = cache.load(&keys.canonical).await.map_err(|error| Error::Pack(error.0))?;
+        let found = loaded.and_then(|outputs| outputs.get(*output as usize).cloned());
+        let Some(Output::Layer(Some(top))) = &found else { return Ok(found) };
+        let chain = self.snapshots.store.layers().chain(top)?;
+        Ok(found.filter(|_| chain.iter().all(|layer| layer.has_tree)))
+    }
+}
+
+/// Returns the cache mounts of a vertex, with the inputs that they begin with.
+fn caches(vertex: &Vertex) -> impl Iterator<Item = (Option<u32>, &CacheMount)> {
+    let exec = match &vertex.op.kind {
+        Some(OpKind::Exec(exec)) => Some(exec),
+        _ => None,
+    };
+    exec.into_iter().flat_map(|exec| &exec.mounts).filter_map(|mount| match &mount.kind {
+        MountKind::Cache(cache) => Some((mount.input, cache)),
+        _ => None,
+    })
+}
+
+/// Tells whether a mount's key is one of a mount with this ID, whatever it begins with.
+fn is_of(key: &str, id: &str) -> bool {
+    key == id || key.strip_prefix(id).is_some_and(|rest| rest.starts_with(":sha256:"))
+}
