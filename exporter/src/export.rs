@@ -195,6 +195,7 @@ fn pack_chain(
 ) -> Result<Vec<PackedLayer>> {
     context.store.layers().hold([top])?;
     let chain: Vec<Layer> = context.store.layers().chain(top)?;
+    context.store.layers().hold_blobs(&chain)?;
     let packer = Packer {
         store: context.store,
         packing: output.packing,

@@ -36,7 +36,8 @@ pub trait Cache: Send + Sync + 'static {
     fn lock(&self, key: &Key) -> impl Future<Output = Result<Self::Guard, CacheError>> + Send;
 }
 
-/// What a key was made of, kept so that a later build can say why it missed.
+/// What is said about a result. What its key was made of is told by [`crate::Event::Keyed`], whether
+/// there is a result or not.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct KeyRecord {
     /// The step's name.

@@ -27,7 +27,7 @@ use crate::integrity::TreeRecord;
 use crate::layers::LayerId;
 use crate::lock::RootLock;
 use crate::store::{Inner, Store};
-use crate::{layout, recovery, sums};
+use crate::{layout, recovery, schema, sums};
 
 /// How many problems SQLite is asked for.
 const PROBLEMS: u32 = 20;
@@ -279,7 +279,16 @@ pub fn check_index(root: &Path) -> Result<Vec<String>> {
         sums::register(&connection)?;
         let sql = format!("PRAGMA integrity_check({PROBLEMS})");
         let mut statement = connection.prepare(&sql)?;
-        statement.query_map([], |row| row.get(0))?.collect()
+        let mut answers: Vec<String> =
+            statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+        let known = "SELECT count(*) FROM meta WHERE key IN ('epoch', 'durable', 'boot')";
+        // An index that was just begun has no tables yet.
+        if schema::version(&connection)? > 0
+            && connection.query_row(known, [], |row| row.get::<_, u32>(0))? < 3
+        {
+            answers.push("rows that every index has are missing".to_owned());
+        }
+        Ok(answers)
     };
     match answers() {
         Ok(answers) => Ok(answers.into_iter().filter(|answer| answer != "ok").collect()),
@@ -370,6 +379,21 @@ mod tests {
         fs::remove_dir_all(layers.tree_path(&layer)).unwrap();
         assert!(layers.check_trees([&known]).is_err());
         assert_eq!(found(&store), [format!("tree of layer {layer}: it can't be read")]);
+    }
+
+    #[test]
+    fn an_index_without_a_row_that_every_index_has_is_damaged() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(Store::open(dir.path()).unwrap());
+        assert!(check_index(dir.path()).unwrap().is_empty());
+        let index = Connection::open(dir.path().join("kiln.db")).unwrap();
+        index.execute("DELETE FROM meta WHERE key = 'boot'", []).unwrap();
+        drop(index);
+        let error = Store::open(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("kiln system check --repair"), "{error}");
+        assert_eq!(check_index(dir.path()).unwrap(), ["rows that every index has are missing"]);
+        replace_index(dir.path()).unwrap();
+        Store::open(dir.path()).unwrap();
     }
 
     #[test]

@@ -174,15 +174,24 @@ impl Content {
 
     /// Holds a blob by the process's implicit lease, and tells whether it is there.
     pub fn hold(&self, digest: &Digest) -> Result<bool> {
-        self.inner.index.write("hold a blob", |transaction| {
-            let there = transaction
-                .prepare_cached("SELECT 1 FROM blobs WHERE digest = ?1")?
-                .exists([digest.as_bytes()])?;
+        let known = "SELECT 1 FROM blobs WHERE digest = ?1";
+        if self.inner.held_blobs().contains(digest) {
+            // It can't be collected any more, but it may have been found to be damaged.
+            return self.inner.index.read("look up a blob", |connection| {
+                connection.prepare_cached(known)?.exists([digest.as_bytes()])
+            });
+        }
+        let there = self.inner.index.write("hold a blob", |transaction| {
+            let there = transaction.prepare_cached(known)?.exists([digest.as_bytes()])?;
             if there {
                 self.inner.hold_blob(transaction, digest)?;
             }
             Ok(there)
-        })
+        })?;
+        if there {
+            self.inner.held_blobs().insert(*digest);
+        }
+        Ok(there)
     }
 
     /// Notes that a repository, as `docker.io/library/alpine`, has blobs.

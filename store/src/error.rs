@@ -137,6 +137,8 @@ impl Error {
             rusqlite::Error::FromSqlConversionFailure(..)
             | rusqlite::Error::InvalidColumnType(..)
             | rusqlite::Error::IntegralValueOutOfRange(..)
+            // Rows that may be missing are asked for as such.
+            | rusqlite::Error::QueryReturnedNoRows
             | rusqlite::Error::Utf8Error(..) => Self::damaged("index of the store"),
             other => match other.sqlite_error_code() {
                 Some(DatabaseCorrupt | NotADatabase) => Self::damaged("index of the store"),

@@ -133,5 +133,7 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     // Closing must not wait for the disk: `Store::sync` does the checkpoints, and this is a bound.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     connection.execute_batch("PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = 8192;")?;
+    // A log that was written back becomes as short as what is in it.
+    connection.pragma_update(None, "journal_size_limit", 0)?;
     Ok(connection)
 }

@@ -1,11 +1,18 @@
-//! The OCI image layout that `content/` is: `oci-layout`, `index.json`, `blobs/sha256`.
+//! What every store has: the OCI image layout that `content/` is (`oci-layout`, `index.json`,
+//! `blobs/sha256`), and `mount-points/`.
 //!
 //! The index of SQLite is the truth about images; `index.json` is written from it, for other tools
 //! to read, whenever a name changes and after sweeping.
+//!
+//! `mount-points/` is a tree of what programs get mounted in any case, empty and always the same. As
+//! the lowest directory of their root file systems it spares making mount points in each of them,
+//! and removing them again.
 
-use std::fs;
+use std::fs::{self, File, FileTimes};
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::time::UNIX_EPOCH;
 
 use kiln_oci::{Digest, media_type};
 use serde_json::json;
@@ -13,6 +20,9 @@ use serde_json::json;
 use crate::error::{Error, Result};
 use crate::lock::KeyGuard;
 use crate::store::Inner;
+
+/// The name of the tree of mount points.
+pub(crate) const MOUNT_POINTS: &str = "mount-points";
 
 /// Makes an empty layout where there is none.
 pub(crate) fn create(root: &Path) -> Result<()> {
@@ -32,9 +42,43 @@ pub(crate) fn create(root: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Makes the tree of mount points where there is none.
+pub(crate) fn create_mount_points(inner: &Inner) -> Result<()> {
+    let path = inner.root.join(MOUNT_POINTS);
+    if path.is_dir() {
+        return Ok(());
+    }
+    let temporary = inner.process.fresh_dir()?;
+    for name in ["dev", "etc", "proc", "sys"] {
+        let directory = temporary.join(name);
+        fs::create_dir(&directory).map_err(Error::io("create", &directory))?;
+        fs::set_permissions(&directory, fs::Permissions::from_mode(0o755))
+            .map_err(Error::io("change the mode of", &directory))?;
+    }
+    let etc = temporary.join("etc");
+    for name in ["hostname", "hosts", "resolv.conf"] {
+        let file = etc.join(name);
+        fs::write(&file, "").map_err(Error::io("create", &file))?;
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o644))
+            .map_err(Error::io("change the mode of", &file))?;
+    }
+    // A directory that a step changes becomes a part of its layer, with its time.
+    let times = FileTimes::new().set_modified(UNIX_EPOCH).set_accessed(UNIX_EPOCH);
+    for name in ["dev", "etc", "proc", "sys"] {
+        let directory = temporary.join(name);
+        let dated = File::open(&directory).and_then(|directory| directory.set_times(times));
+        dated.map_err(Error::io("set the times of", &directory))?;
+    }
+    match fs::rename(&temporary, &path) {
+        // Another process was faster; what was made here goes with this one.
+        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
+        other => other.map_err(Error::io("create", &path)),
+    }
+}
+
 /// Writes `index.json` anew, so that it lists the images that have names.
 pub(crate) fn publish(inner: &Inner) -> Result<()> {
-    let _alone = KeyGuard::acquire(&inner.root.join("locks"), "index.json")?;
+    let _alone = KeyGuard::acquire(&inner.keys(), "index.json")?;
     let named = inner.index.read("list images", |connection| {
         let sql = "SELECT name, media_type, digest, size FROM images
                    WHERE name IS NOT NULL ORDER BY name";

@@ -6,9 +6,10 @@
 //! ingest/DIGEST       blobs that are only partly there, left by downloads that broke off
 //! kiln.db             SQLite, WAL: blobs, layers, images, cache records, leases, builds
 //! tmp/PID-X/          everything unfinished of one process, with a file `lock` that it holds
-//! locks/              one file per key that somebody works on
+//! keys                locks on its bytes are locks on keys that somebody works on
 //! mounts/             cache mounts
 //! volumes/            volumes
+//! mount-points/       the lowest directory of programs' root file systems: what is mounted in each
 //! builds/ID.log.zst   what the steps of a build have printed
 //! lock                the root lock: see below
 //! ```

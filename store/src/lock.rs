@@ -1,72 +1,68 @@
 //! Locks that die with their process.
 //!
-//! All are `flock` locks: the kernel drops them when the last descriptor of the open file closes,
-//! however the process ended, and two guards in one process exclude one another since each opens the
-//! file for itself.
+//! Locks on files are `flock` locks; those on keys are locks on single bytes of one file, at the
+//! places that digests of the keys name, so that locking one makes no file and removes none. Both
+//! belong to the open file: the kernel drops them when its last descriptor closes, however the
+//! process ended, and two guards in one process exclude one another since each opens the file for
+//! itself.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use kiln_oci::Digest;
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::libc::{F_WRLCK, SEEK_SET, c_short, flock};
 
 use crate::error::{Error, Result};
 
 /// A key that is held; freed when dropped and when the process dies.
 #[derive(Debug)]
 pub struct KeyGuard {
-    path: PathBuf,
     // Closing the file frees the key.
     _file: File,
 }
 
 impl KeyGuard {
-    /// Waits for a key.
-    pub(crate) fn acquire(dir: &Path, key: &str) -> Result<Self> {
-        let path = file_of(dir, key);
+    /// Waits for a key. `path` is the file of all keys.
+    pub(crate) fn acquire(path: &Path, key: &str) -> Result<Self> {
+        let file = open(path)?;
+        let lock = place_of(key);
         loop {
-            let file = open(&path)?;
-            wait(&file, File::lock).map_err(Error::io("lock", &path))?;
-            if is_at(&file, &path)? {
-                return Ok(Self { path, _file: file });
+            match fcntl(&file, FcntlArg::F_OFD_SETLKW(&lock)) {
+                Ok(_) => return Ok(Self { _file: file }),
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(Error::io("lock a key in", path)(errno)),
             }
         }
     }
 
     /// Takes a key that nobody holds.
-    pub(crate) fn try_acquire(dir: &Path, key: &str) -> Result<Option<Self>> {
-        let path = file_of(dir, key);
-        loop {
-            let file = open(&path)?;
-            if !try_lock(&file, &path)? {
-                return Ok(None);
-            }
-            if is_at(&file, &path)? {
-                return Ok(Some(Self { path, _file: file }));
-            }
+    pub(crate) fn try_acquire(path: &Path, key: &str) -> Result<Option<Self>> {
+        let file = open(path)?;
+        match fcntl(&file, FcntlArg::F_OFD_SETLK(&place_of(key))) {
+            Ok(_) => Ok(Some(Self { _file: file })),
+            Err(Errno::EAGAIN | Errno::EACCES) => Ok(None),
+            Err(errno) => Err(Error::io("lock a key in", path)(errno)),
         }
     }
 }
 
-impl Drop for KeyGuard {
-    fn drop(&mut self) {
-        // Removed while it is held: who waits for this file finds that it has lost its name, and
-        // begins anew.
-        let _ = fs::remove_file(&self.path);
+/// Returns the byte that stands for a key. Keys are few and places are many: should two have the
+/// same, they are held in turns.
+fn place_of(key: &str) -> flock {
+    let mut first = [0; 8];
+    first.copy_from_slice(&Digest::of(key.as_bytes()).as_bytes()[..8]);
+    flock {
+        l_type: F_WRLCK as c_short,
+        l_whence: SEEK_SET as c_short,
+        // What ends behind the last byte that a file can have is refused.
+        l_start: i64::from_le_bytes(first) & (i64::MAX >> 1),
+        l_len: 1,
+        l_pid: 0,
     }
-}
-
-/// Removes the files of keys that died with their processes.
-pub(crate) fn sweep_keys(dir: &Path) -> Result<()> {
-    for entry in fs::read_dir(dir).map_err(Error::io("read", dir))? {
-        let path = entry.map_err(Error::io("read", dir))?.path();
-        let Ok(file) = OpenOptions::new().read(true).write(true).open(&path) else { continue };
-        if try_lock(&file, &path)? && is_at(&file, &path)? {
-            drop(KeyGuard { path, _file: file });
-        }
-    }
-    Ok(())
 }
 
 /// The lock of the whole store, held shared by who places files and exclusively by who looks for
@@ -128,14 +124,10 @@ pub(crate) fn wait(file: &File, lock: fn(&File) -> io::Result<()>) -> io::Result
     }
 }
 
-fn file_of(dir: &Path, key: &str) -> PathBuf {
-    dir.join(Digest::of(key.as_bytes()).hex())
-}
-
 /// Tells whether the open file still has its name.
 pub(crate) fn is_at(file: &File, path: &Path) -> Result<bool> {
     let held = file.metadata().map_err(Error::io("stat", path))?;
-    match fs::symlink_metadata(path) {
+    match std::fs::symlink_metadata(path) {
         Ok(named) => Ok((named.dev(), named.ino()) == (held.dev(), held.ino())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(Error::io("stat", path)(error)),
@@ -151,23 +143,25 @@ mod tests {
     #[test]
     fn guards_exclude_one_another() {
         let dir = tempfile::tempdir().unwrap();
-        let held = KeyGuard::acquire(dir.path(), "a/../b").unwrap();
-        assert!(KeyGuard::try_acquire(dir.path(), "a/../b").unwrap().is_none());
-        assert!(KeyGuard::try_acquire(dir.path(), "other").unwrap().is_some());
+        let keys = dir.path().join("keys");
+        let held = KeyGuard::acquire(&keys, "a/../b").unwrap();
+        assert!(KeyGuard::try_acquire(&keys, "a/../b").unwrap().is_none());
+        assert!(KeyGuard::try_acquire(&keys, "other").unwrap().is_some());
         drop(held);
-        assert!(KeyGuard::try_acquire(dir.path(), "a/../b").unwrap().is_some());
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "no file is left");
+        assert!(KeyGuard::try_acquire(&keys, "a/../b").unwrap().is_some());
+        assert_eq!(std::fs::metadata(&keys).unwrap().len(), 0, "nothing is ever written");
     }
 
     #[test]
     fn never_two_at_once() {
         let dir = tempfile::tempdir().unwrap();
+        let keys = dir.path().join("keys");
         let inside = AtomicU32::new(0);
         std::thread::scope(|scope| {
             for _ in 0..8 {
                 scope.spawn(|| {
                     for _ in 0..300 {
-                        let guard = KeyGuard::acquire(dir.path(), "key").unwrap();
+                        let guard = KeyGuard::acquire(&keys, "key").unwrap();
                         assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0);
                         inside.fetch_sub(1, Ordering::SeqCst);
                         drop(guard);
@@ -175,16 +169,5 @@ mod tests {
                 });
             }
         });
-    }
-
-    #[test]
-    fn keys_of_the_dead_are_swept_and_those_of_the_living_kept() {
-        let dir = tempfile::tempdir().unwrap();
-        let held = KeyGuard::acquire(dir.path(), "living").unwrap();
-        fs::write(file_of(dir.path(), "dead"), "").unwrap();
-        sweep_keys(dir.path()).unwrap();
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
-        assert!(KeyGuard::try_acquire(dir.path(), "living").unwrap().is_none());
-        drop(held);
     }
 }

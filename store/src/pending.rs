@@ -8,12 +8,11 @@ use std::sync::Arc;
 use kiln_tree::{Dir, Room};
 
 use crate::error::{Error, Result};
-use crate::remove::remove_tree;
 use crate::room::Claim;
 use crate::store::Inner;
 
-/// A tree that is being made, in `tmp/`, beside a work directory for overlayfs. Dropped
-/// uncommitted, it is removed.
+/// A tree that is being made, in `tmp/`, and a work directory for overlayfs. Dropped uncommitted, it
+/// is removed; the work directory is in any case.
 #[derive(Debug)]
 pub struct PendingTree {
     inner: Arc<Inner>,
@@ -27,7 +26,7 @@ pub struct PendingTree {
 impl PendingTree {
     pub(crate) fn create(inner: &Arc<Inner>) -> Result<Self> {
         let dir = inner.process.fresh_dir()?;
-        let (fs, work) = (dir.join("fs"), dir.join("work"));
+        let (fs, work) = (dir.join("fs"), inner.process.fresh());
         let claim = Arc::new(Claim::new(&inner.room));
         let pending = Self { inner: inner.clone(), dir, fs, work, claim, placed: false };
         for path in [&pending.fs, &pending.work] {
@@ -80,8 +79,6 @@ impl PendingTree {
     /// Moves the tree to its place and tells whether the place was free. The caller holds the root
     /// lock shared until the tree has its row.
     pub(crate) fn place(&mut self, target: &Path) -> Result<bool> {
-        // Overlayfs leaves a directory of mode 0 in it.
-        remove_tree(&self.work).map_err(Error::io("remove", &self.work))?;
         let flags = rustix::fs::RenameFlags::NOREPLACE;
         let cwd = rustix::fs::CWD;
         match rustix::fs::renameat_with(cwd, &self.dir, cwd, target, flags) {
@@ -100,6 +97,8 @@ impl Drop for PendingTree {
         if !self.placed {
             self.inner.trash.add(std::mem::take(&mut self.dir), Some(self.claim.clone()));
         }
+        // Overlayfs leaves directories in it, and nobody is to wait for their removal.
+        self.inner.trash.add(std::mem::take(&mut self.work), None);
     }
 }
 

@@ -59,6 +59,12 @@ impl ProcessDir {
         Ok(path)
     }
 
+    /// Returns what is left in the directory.
+    pub(crate) fn leftovers(&self) -> Vec<PathBuf> {
+        let Ok(entries) = fs::read_dir(&self.path) else { return Vec::new() };
+        entries.flatten().filter(|entry| entry.file_name() != "lock").map(|e| e.path()).collect()
+    }
+
     /// Removes the directory, which the caller has emptied but for what may be left to the next
     /// process.
     pub(crate) fn close(&self) {

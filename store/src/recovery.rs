@@ -13,7 +13,7 @@ use kiln_oci::Digest;
 use rusqlite::Connection;
 
 use crate::error::{Error, Result};
-use crate::lock::{self, RootLock};
+use crate::lock::RootLock;
 use crate::store::Inner;
 use crate::{builds, layout, process, recipes, room};
 
@@ -31,7 +31,6 @@ pub(crate) fn recover(inner: &Arc<Inner>) -> Result<()> {
         }
         sweep(inner)?;
     }
-    lock::sweep_keys(&inner.root.join("locks"))?;
     layout::publish(inner)
 }
 

@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use kiln_oci::Digest;
@@ -30,6 +30,9 @@ use crate::{layout, recovery, room};
 
 /// How long closing waits for removals in the background. The next process goes on with them.
 const CLOSING: Duration = Duration::from_millis(300);
+
+/// How long the index's log may become, in bytes, before somebody has to see to it: some 250 pages.
+const LONG_LOG: u64 = 1 << 20;
 
 /// How a store is opened.
 #[derive(Clone, Copy, Debug, Default)]
@@ -56,6 +59,8 @@ pub(crate) struct Inner {
     pub(crate) room: Arc<Room>,
     /// Layers that the process's implicit lease holds for certain.
     pub(crate) held: Mutex<HashSet<String>>,
+    /// Blobs that it holds for certain.
+    held_blobs: Mutex<HashSet<Digest>>,
     /// Layers whose trees were looked at, or made, by this process.
     pub(crate) checked: Mutex<HashSet<String>>,
     /// When cache records were last used, not yet written to the index.
@@ -96,6 +101,7 @@ impl Store {
             trash: Trash::default(),
             room: Arc::new(Room::new(options.max_bytes)),
             held: Mutex::default(),
+            held_blobs: Mutex::default(),
             checked: Mutex::default(),
             used: Mutex::default(),
             leases: AtomicI64::new(0),
@@ -103,6 +109,7 @@ impl Store {
         };
         let inner = Arc::new(inner);
         recovery::recover(&inner)?;
+        layout::create_mount_points(&inner)?;
         Ok(Self { inner })
     }
 
@@ -123,6 +130,12 @@ impl Store {
     /// Returns the root directory.
     pub fn root(&self) -> &Path {
         &self.inner.root
+    }
+
+    /// Returns a tree of the directories and files that programs get mounted in any case: `/dev`,
+    /// `/proc`, `/sys`, and in `/etc` `hostname`, `hosts` and `resolv.conf`. Everything is empty.
+    pub fn mount_points(&self) -> PathBuf {
+        self.inner.root.join(layout::MOUNT_POINTS)
     }
 
     /// Returns the blobs.
@@ -178,12 +191,12 @@ impl Store {
 
     /// Waits until nobody else, in this process or another, holds `key`. Blocks the thread.
     pub fn lock(&self, key: &str) -> Result<KeyGuard> {
-        KeyGuard::acquire(&self.inner.root.join("locks"), key)
+        KeyGuard::acquire(&self.inner.keys(), key)
     }
 
     /// Takes `key` if nobody holds it.
     pub fn try_lock(&self, key: &str) -> Result<Option<KeyGuard>> {
-        KeyGuard::try_acquire(&self.inner.root.join("locks"), key)
+        KeyGuard::try_acquire(&self.inner.keys(), key)
     }
 
     /// Returns a fresh directory in this process's part of `tmp/`; it goes with the process.
@@ -207,6 +220,13 @@ impl Store {
         self.inner.unsynced.load(Ordering::Relaxed)
     }
 
+    /// Tells whether the index's log is so long that reading it, which whoever opens the store first
+    /// has to do, takes its time. [`Store::sync`] makes it short.
+    pub fn has_long_log(&self) -> bool {
+        let log = fs::metadata(self.inner.root.join("kiln.db-wal"));
+        log.is_ok_and(|log| log.len() > LONG_LOG)
+    }
+
     /// Flushes everything stored so far, by anybody, to the disk, and notes that it survives a power
     /// loss. What is stored and never synced is dropped when the machine has been started anew,
     /// however it went down. So somebody has to call this after a build that stored something; it may
@@ -221,6 +241,16 @@ impl Store {
 }
 
 impl Inner {
+    /// Returns the file that keys are locked in.
+    pub(crate) fn keys(&self) -> PathBuf {
+        self.root.join("keys")
+    }
+
+    pub(crate) fn held_blobs(&self) -> MutexGuard<'_, HashSet<Digest>> {
+        // Nothing that changes it panics half way.
+        self.held_blobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Takes the root lock to place files and name them in the index.
     pub(crate) fn placing(&self) -> Result<RootLock> {
         self.unsynced.store(true, Ordering::Relaxed);
@@ -298,6 +328,11 @@ impl Drop for Inner {
             tracing::debug!(%error, "can't close the store");
             return;
         }
+        // Nothing holds the store any more, so nothing needs what lies here. Left there, it would
+        // have the next process look for more that is amiss.
+        for path in self.process.leftovers() {
+            self.trash.add(path, None);
+        }
         if self.trash.finish(CLOSING) {
             let name = self.process.name();
             if self.room.is_in_use()
@@ -321,7 +356,7 @@ fn make_dirs(root: &Path) -> Result<()> {
             .create(root)
             .map_err(Error::io("create", root))?;
     }
-    for name in ["snapshots", "tmp", "locks", "mounts", "volumes", "builds"] {
+    for name in ["snapshots", "tmp", "mounts", "volumes", "builds"] {
         let path = root.join(name);
         match fs::create_dir(&path) {
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
@@ -329,4 +364,38 @@ fn make_dirs(root: &Path) -> Result<()> {
         }
     }
     layout::create(root)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_that_is_closed_leaves_nothing_of_the_process() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::open(root.path()).unwrap();
+        let directory = store.temp_dir().unwrap();
+        fs::create_dir(directory.join("d")).unwrap();
+        fs::write(directory.join("d/f"), "").unwrap();
+        let tree = store.layers().begin().unwrap();
+        fs::write(tree.work().join("f"), "").unwrap();
+        let committed = store.layers().commit(tree, None).unwrap();
+        drop(store);
+        assert_eq!(fs::read_dir(root.path().join("tmp")).unwrap().count(), 0);
+        let tree = root.path().join("snapshots").join(committed.as_str());
+        assert_eq!(fs::read_dir(tree).unwrap().count(), 1, "the work directory isn't part of it");
+    }
+
+    #[test]
+    fn a_long_log_becomes_a_short_one() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::open(root.path()).unwrap();
+        assert!(!store.has_long_log());
+        while !store.has_long_log() {
+            store.cache().put(&Digest::of(b"key"), &[], "description").unwrap();
+        }
+        store.sync().unwrap();
+        store.cache().put(&Digest::of(b"key"), &[], "description").unwrap();
+        assert!(!store.has_long_log());
+    }
 }

@@ -15,6 +15,7 @@ use kiln_oci::Digest;
 use crate::cache::CacheKind;
 use crate::error::{Error, Result};
 use crate::inventory::{ImageReach, Inventory, Reach};
+use crate::layout::MOUNT_POINTS;
 use crate::measure::{blocks_of, measure};
 use crate::places::{self, directories};
 use crate::store::{Inner, Store};
@@ -302,12 +303,10 @@ pub(crate) fn own_bytes(inner: &Inner) -> Result<u64> {
     for name in ["content", "content/blobs", "content/blobs/sha256", "snapshots", "volumes"] {
         bytes += blocks_of(&root.join(name))?;
     }
-    for name in ["content", "locks"] {
-        bytes += files_in(&root.join(name))?;
-    }
-    for name in ["locks", "mounts", "builds"] {
+    for name in ["mounts", "builds"] {
         bytes += blocks_of(&root.join(name))?;
     }
+    bytes += files_in(&root.join("content"))? + measure(&root.join(MOUNT_POINTS))?;
     for mount in directories(&root.join("mounts"))? {
         bytes += blocks_of(&mount)? + files_in(&mount)?;
     }

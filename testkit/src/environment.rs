@@ -250,6 +250,18 @@ fn open_to_all(directory: &Path) {
         .expect("let others into a directory");
 }
 
+/// Returns a command that does the same under another umask, `022` as `077`.
+pub fn under_umask(command: &Command, umask: &str) -> Command {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "umask $0 && exec \"$@\"", umask]);
+    shell.arg(command.get_program()).args(command.get_args()).env_clear();
+    shell.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    if let Some(directory) = command.get_current_dir() {
+        shell.current_dir(directory);
+    }
+    shell
+}
+
 /// Runs a command to its end.
 ///
 /// # Panics

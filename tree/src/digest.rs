@@ -123,7 +123,7 @@ impl Examined {
     }
 
     /// Returns what the digest is made of, file by file.
-    pub fn listing(&self) -> Listing {
+    pub fn listing(&self) -> Listing<'_> {
         let mut contents = self.contents.iter();
         let mut entries = Vec::new();
         for (number, selected) in self.selected.iter().enumerate() {

@@ -4,7 +4,8 @@
 //! their children, the names in a directory sorted by their bytes. The list is the same however many
 //! threads made it.
 //!
-//! Directories are tasks of rayon's scope and not recursion, and lists are joined with a stack of
+//! A small tree is walked by who asks, since waking others takes longer. Beyond a few hundred entries
+//! directories are tasks of rayon's scope and not recursion, and lists are joined with a stack of
 //! their own, so that a tree may be deeper than any thread's stack. A task opens its directory by
 //! its path from the root, with the kernel refusing links on the way: no descriptor is held for a
 //! directory that merely waits, so that neither depth nor width uses them up.
@@ -41,6 +42,9 @@ pub(crate) use beneath::open as open_without_links;
 
 /// So many entries of one directory are looked at by one task.
 const CHUNK: usize = 512;
+
+/// So many entries are looked at before others are asked to help.
+const SMALL: usize = 512;
 
 /// The mode of a build context's root: the root itself is no part of what BuildKit transfers.
 const CONTEXT_ROOT_MODE: u32 = 0o755;
@@ -96,8 +100,9 @@ pub fn entries(view: View<'_>, path: &Path) -> Result<Vec<Entry>> {
         return Ok(Vec::new());
     };
     walk.keep(Part { directory: 0, chunk: 0, seen: vec![seen] });
-    if let Some(below) = below {
-        rayon::scope(|scope| walk.list(scope, below));
+    let rest = walk.begin(below);
+    if !rest.is_empty() {
+        rayon::scope(|scope| rest.into_iter().for_each(|place| walk.list(scope, place)));
     }
     match walk.failure.into_inner() {
         Some(error) => Err(error),
@@ -232,6 +237,28 @@ impl Walk<'_> {
         self.parts.lock().unwrap_or_else(PoisonError::into_inner).push(part);
     }
 
+    /// Lists directories in this thread, as long as there are few entries, and returns those that are
+    /// left to be listed.
+    fn begin(&self, first: Option<Place>) -> Vec<Place> {
+        let mut waiting: Vec<Place> = first.into_iter().collect();
+        let mut seen = 0;
+        while seen < SMALL
+            && let Some(place) = waiting.pop()
+        {
+            match self.read(place) {
+                Ok(Some(listed)) => {
+                    for chunk in 0..listed.names.len().div_ceil(CHUNK).max(1) {
+                        self.look(&listed, chunk, &mut |below| waiting.push(below));
+                    }
+                    seen += listed.names.len() + 1;
+                }
+                Ok(None) => {}
+                Err(error) => drop(self.failure.set(error)),
+            }
+        }
+        waiting
+    }
+
     /// Lists a directory.
     fn list<'scope>(&'scope self, scope: &Scope<'scope>, place: Place) {
         match self.read(place) {
@@ -239,9 +266,9 @@ impl Walk<'_> {
                 let listed = Arc::new(listed);
                 for chunk in 1..listed.names.len().div_ceil(CHUNK) {
                     let listed = listed.clone();
-                    scope.spawn(move |scope| self.look(scope, &listed, chunk));
+                    scope.spawn(move |scope| self.look_in(scope, &listed, chunk));
                 }
-                self.look(scope, &listed, 0);
+                self.look_in(scope, &listed, 0);
             }
             Ok(None) => {}
             Err(error) => drop(self.failure.set(error)),
@@ -265,8 +292,13 @@ impl Walk<'_> {
         Ok(Some(Listed { place, fd, names }))
     }
 
-    /// Looks at a stretch of a directory's entries.
-    fn look<'scope>(&'scope self, scope: &Scope<'scope>, listed: &Arc<Listed>, chunk: usize) {
+    /// Looks at a stretch of a directory's entries, and has the directories among them listed.
+    fn look_in<'scope>(&'scope self, scope: &Scope<'scope>, listed: &Listed, chunk: usize) {
+        self.look(listed, chunk, &mut |below| scope.spawn(move |scope| self.list(scope, below)));
+    }
+
+    /// Looks at a stretch of a directory's entries, and tells of the directories among them.
+    fn look(&self, listed: &Listed, chunk: usize, found: &mut dyn FnMut(Place)) {
         let start = chunk * CHUNK;
         let end = listed.names.len().min(start + CHUNK);
         let mut kept = Vec::with_capacity(end - start);
@@ -276,7 +308,7 @@ impl Walk<'_> {
                 Ok(Some((seen, below))) => {
                     kept.push(seen);
                     if let Some(below) = below {
-                        scope.spawn(move |scope| self.list(scope, below));
+                        found(below);
                     }
                 }
                 Ok(None) => {}

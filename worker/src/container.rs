@@ -58,12 +58,9 @@ impl ContainerRoot {
 
 impl Containers {
     /// Makes a place for containers.
-    ///
-    /// # Errors
-    /// Fails where the store can't be written.
-    pub fn new(store: Store, images: Arc<ImageResolver>) -> Result<Self> {
-        let snapshots = Snapshots::new(store, &images)?;
-        Ok(Self { images, snapshots })
+    pub fn new(store: Store, images: Arc<ImageResolver>) -> Self {
+        let snapshots = Snapshots::new(store, &images);
+        Self { images, snapshots }
     }
 
     /// Returns an image by its reference: from the store, else from its registry.
@@ -103,7 +100,7 @@ impl Containers {
     pub fn root(&self, image: &ContainerImage) -> Result<ContainerRoot> {
         let pending = self.snapshots.begin(image.layer.as_ref())?;
         let upper = Upper { fs: pending.fs().to_owned(), work: pending.work().to_owned() };
-        let lowers = self.snapshots.lowers(image.layer.as_ref())?;
+        let lowers = self.snapshots.root_lowers(image.layer.as_ref())?;
         Ok(ContainerRoot { pending, tree: Tree::Overlay { lowers, upper: Some(upper) } })
     }
 

@@ -22,7 +22,7 @@ use rustix::mount::{
 use crate::error::{Error, Result};
 
 /// Most directories that the kernel stacks.
-const MAX_LOWERS: usize = 500;
+pub(crate) const MAX_LOWERS: usize = 500;
 
 /// What an overlay is made of.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use kiln_store::{LayerId, PendingTree, Store};
 use kiln_tree::{ArchiveLimits, CopyOptions, Dir, View};
@@ -10,7 +10,7 @@ use kiln_tree::{ArchiveLimits, CopyOptions, Dir, View};
 use crate::blobs::Blobs;
 use crate::error::Result;
 use crate::file::missing;
-use crate::mount::Overlay;
+use crate::mount::{MAX_LOWERS, Overlay};
 use crate::output::Output;
 use crate::relink::copy_attributes;
 use crate::resolve::ImageResolver;
@@ -25,8 +25,8 @@ pub(crate) struct Snapshots {
     pub(crate) blobs: Blobs,
     /// How much an archive may become.
     pub(crate) limits: ArchiveLimits,
-    /// A tree that stays empty.
-    empty: Arc<PendingTree>,
+    /// A tree that stays empty, once somebody has needed one.
+    empty: Arc<OnceLock<PendingTree>>,
 }
 
 /// A tree that is being made on top of a chain. Dropped uncommitted, it leaves nothing.
@@ -45,9 +45,9 @@ impl Writable {
 }
 
 impl Snapshots {
-    pub(crate) fn new(store: Store, images: &ImageResolver) -> Result<Self> {
-        let empty = Arc::new(store.layers().begin()?);
-        Ok(Self { store, blobs: images.blobs(), limits: images.archive_limits(), empty })
+    pub(crate) fn new(store: Store, images: &ImageResolver) -> Self {
+        let (blobs, limits) = (images.blobs(), images.archive_limits());
+        Self { store, blobs, limits, empty: Arc::default() }
     }
 
     /// Returns the trees of a chain, uppermost first. All must be there.
@@ -58,10 +58,23 @@ impl Snapshots {
         Ok(chain.iter().rev().map(|layer| self.store.layers().tree_path(&layer.id)).collect())
     }
 
+    /// Returns the directories that a program's root file system is made of, below the one that it
+    /// writes to, uppermost first. All trees must be there.
+    ///
+    /// Those of the chain stand on one that has the usual mount points, unless there is no room:
+    /// they would otherwise be made in the uppermost, and have to be removed again.
+    pub(crate) fn root_lowers(&self, top: Option<&LayerId>) -> Result<Vec<PathBuf>> {
+        let mut lowers = self.lowers(top)?;
+        if (1..MAX_LOWERS).contains(&lowers.len()) {
+            lowers.push(self.store.mount_points());
+        }
+        Ok(lowers)
+    }
+
     /// Returns a chain as a directory to read. All its trees must be there.
     pub(crate) fn read(&self, top: Option<&LayerId>) -> Result<Dir> {
         match self.lowers(top)?.as_slice() {
-            [] => Ok(Dir::open(self.empty())?),
+            [] => Ok(Dir::open(self.empty()?)?),
             [only] => Ok(Dir::open(only)?),
             lowers => Overlay { lowers: lowers.to_vec(), upper: None }.mount(),
         }
@@ -151,8 +164,13 @@ impl Snapshots {
     }
 
     /// Returns a directory that stays empty.
-    pub(crate) fn empty(&self) -> &Path {
-        self.empty.fs()
+    pub(crate) fn empty(&self) -> Result<&Path> {
+        if let Some(empty) = self.empty.get() {
+            return Ok(empty.fs());
+        }
+        // Two may make one at once; one of the two is kept.
+        let empty = self.store.layers().begin()?;
+        Ok(self.empty.get_or_init(|| empty).fs())
     }
 }
 

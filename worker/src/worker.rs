@@ -105,20 +105,17 @@ pub struct Worker {
 
 impl Worker {
     /// Makes a worker.
-    ///
-    /// # Errors
-    /// Fails where the store can't be written.
-    pub fn new(options: WorkerOptions) -> Result<Self> {
-        let snapshots = Snapshots::new(options.store.clone(), &options.images)?;
+    pub fn new(options: WorkerOptions) -> Self {
+        let snapshots = Snapshots::new(options.store.clone(), &options.images);
         let secrets = Secrets::new(options.secrets.clone());
-        Ok(Self {
+        Self {
             images: Arc::clone(&options.images),
             remotes: Remotes::new(snapshots.clone(), secrets, options.remote.clone()),
             contexts: options.contexts.clone(),
             packer: options.packer.clone(),
             exec: Exec::new(snapshots.clone(), options),
             snapshots,
-        })
+        }
     }
 
     /// Returns the solver's cache over the same store.

@@ -98,7 +98,7 @@ impl Bench {
             remote: kiln_worker::RemoteOptions::default(),
             keep_failed: false,
         });
-        Self { temp, store, images, worker: Arc::new(worker.unwrap()) }
+        Self { temp, store, images, worker: Arc::new(worker) }
     }
 
     /// Another process, as far as the store can tell.

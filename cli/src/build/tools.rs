@@ -74,7 +74,7 @@ impl Tools {
                     .or_else(|| settings.ssh_agent().filter(|_| request.uses_ssh)),
             },
         };
-        let worker = Arc::new(Worker::new(options).context("prepare the worker")?);
+        let worker = Arc::new(Worker::new(options));
         Ok(Self { store, resolver, worker, redactor, jobs: settings.jobs() })
     }
 

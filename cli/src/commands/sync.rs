@@ -28,12 +28,13 @@ pub(crate) fn run(settings: &Settings) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Starts the flushing of a store in a process of its own, where there is something to flush.
+/// Starts the flushing of a store in a process of its own, where there is something to flush, or
+/// the index's log has become long.
 ///
 /// # Errors
 /// Fails where the process can't be started; then a power loss costs what was stored.
 pub(crate) fn start(store: &Store) -> Result<()> {
-    if !store.has_unsynced() {
+    if !store.has_unsynced() && !store.has_long_log() {
         return Ok(());
     }
     Command::new("/proc/self/exe")

@@ -24,9 +24,11 @@ use kiln_worker::sandbox::{
     DEFAULT_SHM_SIZE, Exit, Input, Io, Mount, MountKind, Running, Sandbox, SandboxError, Spec, Tree,
 };
 use kiln_worker::{ImageResolver, ImageResolverOptions};
+use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
 use crate::commands::run::RunArguments;
+use crate::commands::sync;
 use crate::limits;
 use crate::printer::Printer;
 use crate::runtime;
@@ -79,16 +81,21 @@ pub(crate) async fn run(
         policy: arguments.pull.into(),
         archive_limits: settings.archive_limits,
     }));
-    let containers = Containers::new(store.clone(), images).context("open the store")?;
+    let containers = Containers::new(store.clone(), images);
+    let directory = store.temp_dir().context("make a temporary directory")?;
+    let sandbox = Sandbox::new(&directory)?;
+    let runtime = runtime::find(&arguments.runtime)?;
+    // What takes a while and needs nothing of the image is made meanwhile.
+    let prepared = sandbox.clone();
+    let helper = spawn_blocking(move || prepared.prepare());
+    let parent = arguments.resources.cgroup_parent.clone();
+    let group = resources::group(limits, (parent, runtime.is_some()));
     let image = find_image(&containers, &store, arguments, printer).await?;
 
     let root = containers.root(&image).context("prepare the container's files")?;
     let volumes = Volumes::prepare(&containers, &image, &store, &arguments.volumes)?;
     let id = root.upper().to_string_lossy().into_owned();
     let id = kiln_oci::Digest::of(format!("{id} {}", std::process::id()).as_bytes()).short();
-    let runtime = runtime::find(&arguments.runtime)?;
-    let parent = &arguments.resources.cgroup_parent;
-    let group = resources::group(&limits, (parent, runtime.is_some()), printer)?;
     let hostname = arguments.hostname.clone().unwrap_or(id);
     let process = process::resolve(&image.config.config, arguments, &hostname)?;
     let mut spec = Spec::new(root.tree().clone(), Vec::new());
@@ -100,20 +107,20 @@ pub(crate) async fn run(
     if let Some(size) = &arguments.shm_size {
         spec.shm_size = shm_size(size)?;
     }
-    let directory = store.temp_dir().context("make a temporary directory")?;
     spec.mounts = network.files(&directory, &hostname)?;
     spec.mounts.extend(mounts(&volumes, &arguments.tmpfs)?);
     spec.hostname = hostname;
+    let group = resources::ready(group, printer).await?;
     spec.cgroups = group.membership().clone();
     spec.shown_cgroups = group.shown().to_vec();
     spec.runtime = runtime;
 
-    let sandbox = Sandbox::new(&directory)?;
     let io = Io {
         input: input(arguments)?,
         output: Box::new(write_through),
         namespace: network.namespace()?,
     };
+    helper.await.context("start the sandbox")??;
     let signals = Signals::catch();
     let running = sandbox.start(&spec, io).await?;
     // The cache makes room for what the container writes. It isn't stopped where that's not enough.
@@ -122,6 +129,8 @@ pub(crate) async fn run(
     let exit = attend(running, signals, terminal).await?;
     drop(watch);
     resources::report(&group, printer);
+    // A flush that can't be started costs time later, and nothing else.
+    let _ = sync::start(&store);
     Ok(u8::try_from(exit.code()).unwrap_or(u8::MAX))
 }
 

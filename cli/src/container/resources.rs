@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use kiln_worker::sandbox::cgroup::{Cgroup, Groups, Limits};
+use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::commands::run::RunArguments;
 use crate::printer::Printer;
@@ -28,15 +29,21 @@ pub(super) fn limits(arguments: &RunArguments) -> Result<Limits> {
     Ok(limits)
 }
 
-/// Makes a container's groups, and says what can't be limited. A runtime needs them everywhere.
-pub(super) fn group(
-    limits: &Limits,
-    (parent, everywhere): (&str, bool),
-    printer: &Printer,
-) -> Result<Cgroup> {
-    let group = Groups::new()
-        .group(limits, parent, everywhere)
-        .with_context(|| format!("make control groups below {parent}"))?;
+/// Groups that are being made.
+pub(super) type ComingGroup = JoinHandle<Result<Cgroup>>;
+
+/// Begins to make a container's groups, below `parent` unless that is empty. A runtime needs them
+/// everywhere.
+pub(super) fn group(limits: Limits, (parent, everywhere): (String, bool)) -> ComingGroup {
+    spawn_blocking(move || {
+        let group = Groups::new().group(&limits, &parent, everywhere);
+        group.with_context(|| format!("make control groups below {parent}"))
+    })
+}
+
+/// Waits for the groups, and says what can't be limited.
+pub(super) async fn ready(group: ComingGroup, printer: &Printer) -> Result<Cgroup> {
+    let group = group.await.context("make control groups")??;
     for warning in group.warnings() {
         printer.note(format_args!("WARNING: {warning}"));
     }

@@ -1,9 +1,11 @@
 //! Signals on their way to a container.
 
+use std::future::poll_fn;
+use std::task::Poll;
+
 use kiln_worker::sandbox::Signaller;
 use nix::sys::signal::Signal;
 use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
-use tokio::sync::mpsc;
 
 /// The signals that are passed on.
 const FORWARDED: [Signal; 9] = [
@@ -25,30 +27,26 @@ const PATIENCE: u32 = 3;
 /// Signals that are caught and wait to be passed on.
 #[derive(Debug)]
 pub(crate) struct Signals {
-    received: mpsc::Receiver<Signal>,
-    /// The tasks that listen; they end with this.
-    _listeners: tokio::task::JoinSet<()>,
+    streams: Vec<(Signal, Stream)>,
 }
 
 impl Signals {
     /// Catches signals from now on. To be called before the container starts: one that comes when
     /// nobody listens yet has its usual effect, on kiln.
     pub(crate) fn catch() -> Self {
-        let (sender, received) = mpsc::channel(8);
-        let mut listeners = tokio::task::JoinSet::new();
-        for forwarded in FORWARDED {
+        let catch = |forwarded: Signal| {
             // A signal that can't be listened to keeps its usual effect.
-            if let Ok(stream) = signal(SignalKind::from_raw(forwarded as i32)) {
-                listeners.spawn(listen(stream, forwarded, sender.clone()));
-            }
-        }
-        Self { received, _listeners: listeners }
+            let stream = signal(SignalKind::from_raw(forwarded as i32)).ok()?;
+            Some((forwarded, stream))
+        };
+        Self { streams: FORWARDED.into_iter().filter_map(catch).collect() }
     }
 
     /// Passes signals on until it is aborted.
     pub(super) async fn forward(mut self, signaller: Signaller) {
         let mut requests = 0;
-        while let Some(received) = self.received.recv().await {
+        loop {
+            let received = self.next().await;
             signaller.send(received as i32);
             if matches!(received, Signal::SIGINT | Signal::SIGTERM) {
                 requests += 1;
@@ -58,12 +56,15 @@ impl Signals {
             }
         }
     }
-}
 
-async fn listen(mut stream: Stream, forwarded: Signal, sender: mpsc::Sender<Signal>) {
-    while stream.recv().await.is_some() {
-        if sender.send(forwarded).await.is_err() {
-            return;
-        }
+    /// Waits for a signal.
+    async fn next(&mut self) -> Signal {
+        poll_fn(|context| {
+            let received = |(signal, stream): &mut (Signal, Stream)| {
+                matches!(stream.poll_recv(context), Poll::Ready(Some(()))).then_some(*signal)
+            };
+            self.streams.iter_mut().find_map(received).map_or(Poll::Pending, Poll::Ready)
+        })
+        .await
     }
 }

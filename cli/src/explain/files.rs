@@ -20,7 +20,7 @@ pub(super) fn causes(
     (old, new): (&Contents, &Contents),
     from: &str,
 ) -> Result<Vec<Cause>> {
-    let listing = |contents: &Contents| -> Result<Option<Listing>> {
+    let listing = |contents: &Contents| -> Result<Option<Listing<'static>>> {
         Ok(listings.get(&contents.digest)?.and_then(|bytes| Listing::decode(&bytes)))
     };
     let found = match (listing(old)?, listing(new)?) {
@@ -32,7 +32,7 @@ pub(super) fn causes(
     }
     let count = found.len();
     let excluded = (excludes(old), excludes(new));
-    let file = |(place, difference): (Place, Difference)| {
+    let file = |(place, difference): (Place<'_>, Difference)| {
         let path = whole_path(&place, &new.selected);
         Cause::File {
             change: change(&path, difference, (excluded.0.as_ref(), excluded.1.as_ref())),
@@ -48,8 +48,8 @@ pub(super) fn causes(
 }
 
 /// Returns where a file is from the root of what it is read from.
-fn whole_path(place: &Place, selected: &[String]) -> Vec<u8> {
-    let below = place.path.as_slice();
+fn whole_path(place: &Place<'_>, selected: &[String]) -> Vec<u8> {
+    let below = place.path.as_ref();
     if let Some(whole) = below.strip_prefix(b"/") {
         return whole.to_vec();
     }

@@ -1,5 +1,8 @@
 //! `kiln build`: arguments, contexts, stages, failures.
 
+use std::os::unix::fs::PermissionsExt;
+
+use kiln_testkit::environment::{run, under_umask};
 use kiln_testkit::{Need, skip};
 
 use crate::{kiln, steps};
@@ -131,6 +134,49 @@ fn no_cache_runs_everything_again() {
     assert_eq!(id(), first);
     kiln.build_text(dockerfile, &["-t", "img", "--no-cache"]).success();
     assert_ne!(id(), first);
+}
+
+#[test]
+fn modes_do_not_depend_on_the_umask() {
+    if skip("modes_do_not_depend_on_the_umask", &[Need::Root]) {
+        return;
+    }
+    let listing = |umask: &str| {
+        let kiln = kiln();
+        for name in ["d/f", "d/e/g"] {
+            let path = kiln.write(&format!("ctx/{name}"), name);
+            std::fs::set_permissions(path, PermissionsExt::from_mode(0o664)).unwrap();
+        }
+        std::fs::set_permissions(kiln.path("ctx/d/e"), PermissionsExt::from_mode(0o2775)).unwrap();
+        let dockerfile = "FROM base AS made\nRUN mkdir /made && touch /made/f\n\
+                          FROM scratch\nWORKDIR /a/b\nCOPY d /x/y/\nADD --chmod=u=rw,go= d/f /p/q/\n\
+                          COPY <<EOF /m/n/text\ntext\nEOF\nCOPY --from=made /made /o/made\n";
+        kiln.write("ctx/Dockerfile", dockerfile);
+        let base = format!("base=oci-layout://{}", kiln.base().display());
+        let dest = format!("type=tar,dest={}", kiln.path("out.tar").display());
+        let all = ["build", "--build-context", &base, "--output", &dest, "ctx"];
+        run(&mut under_umask(&kiln.command(&all), umask)).success();
+        let mut tar = std::process::Command::new("tar");
+        let tar = tar.args(["--numeric-owner", "-tvf"]).arg(kiln.path("out.tar"));
+        let lines = run(tar).success();
+        let without_time = |line: &str| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            format!("{} {} {}", words[0], words[1], words[5..].join(" "))
+        };
+        lines.lines().map(without_time).collect::<Vec<_>>()
+    };
+    let usual = listing("022");
+    for line in [
+        "drwxr-xr-x 0/0 a/b/",
+        "drwxrwsr-x 0/0 x/y/e/",
+        "-rw-rw-r-- 0/0 x/y/e/g",
+        "-rw------- 0/0 p/q/f",
+        "-rw-r--r-- 0/0 m/n/text",
+        "drwxr-xr-x 0/0 o/made/",
+    ] {
+        assert!(usual.iter().any(|found| found == line), "{line}: {usual:?}");
+    }
+    assert_eq!(listing("077"), usual);
 }
 
 #[test]

@@ -104,6 +104,45 @@ fn a_cache_in_a_directory_makes_the_same_image_in_an_empty_store() {
     if skip("a_cache_in_a_directory_makes_the_same_image_in_an_empty_store", &[Need::Root]) {
         return;
     }
+    through_a_directory(ready);
+}
+
+#[test]
+fn a_cache_in_a_directory_serves_who_is_not_root() {
+    if skip("a_cache_in_a_directory_serves_who_is_not_root", &[Need::Root, Need::Accounts]) {
+        return;
+    }
+    through_a_directory(|| {
+        let kiln = Kiln::rootless(env!("CARGO_BIN_EXE_kiln"));
+        write_context(&kiln);
+        kiln
+    });
+}
+
+#[test]
+fn a_cache_mount_that_begins_with_other_files_is_another_one() {
+    if skip("a_cache_mount_that_begins_with_other_files_is_another_one", &[Need::Root]) {
+        return;
+    }
+    let kiln = kiln();
+    let dockerfile = "\
+FROM base
+RUN --mount=type=cache,id=x,from=files,target=/x cat /x/seed && ls /x && touch /x/mark
+";
+    let seed = |content: &str| {
+        kiln.write("files/seed", content);
+        let files = format!("files={}", kiln.path("files").display());
+        let built = kiln.build_text(dockerfile, &["--no-cache", "--build-context", &files]);
+        assert_eq!(built.code, 0, "{}", built.stderr);
+        built.stderr
+    };
+    let (one, two) = (seed("begun as one"), seed("begun as two"));
+    assert!(one.contains("begun as one") && two.contains("begun as two"), "{two}");
+    let again = seed("begun as one");
+    assert!(again.contains("begun as one") && again.contains("mark"), "{again}");
+}
+
+fn through_a_directory(ready: impl Fn() -> Kiln) {
     let here = ready();
     let shared = here.path("cache");
     let (to, from) = (
@@ -262,6 +301,55 @@ fn caches_go_through_a_registry() {
 fn copy(from: &Path, to: &Path) {
     let status = std::process::Command::new("cp").arg("-r").arg(from).arg(to).status();
     assert!(status.unwrap().success());
+}
+
+#[test]
+fn a_directory_is_written_to_and_no_other() {
+    if skip("a_directory_is_written_to_and_no_other", &[Need::Root]) {
+        return;
+    }
+    let kiln = kiln();
+    let (dest, outside) = (kiln.path("dest"), kiln.path("outside"));
+    let to = format!("type=local,dest={}", dest.display());
+    let from = format!("type=local,src={}", dest.display());
+    let build = |number: u32, arguments: &[&str]| {
+        let built = kiln.build_text(&format!("FROM base\nRUN echo {number} > /x\n"), arguments);
+        assert_eq!(built.code, 0, "{}", built.stderr);
+        built.stderr
+    };
+    let count = |path: &Path| std::fs::read_dir(path).unwrap().count();
+    // Somebody has had a hand in the directory.
+    std::fs::create_dir_all(&outside).unwrap();
+    std::fs::create_dir_all(&dest).unwrap();
+    std::os::unix::fs::symlink(&outside, dest.join("blobs")).unwrap();
+    build(1, &["--cache-to", &to]);
+    assert_eq!(count(&outside), 0);
+    assert!(!build(1, &["--cache-from", &from]).contains("WARN: "));
+
+    // What has rotted is made again.
+    std::fs::remove_dir_all(&dest).unwrap();
+    build(1, &["--cache-to", &to]);
+    let (manifest, _) = documents(&dest);
+    for digest in blobs_of(&manifest) {
+        flip(&blob(&dest, &digest));
+    }
+    build(1, &["--cache-to", &to]);
+    let there = crate::kiln();
+    let text = "FROM base\nRUN echo 1 > /x\n";
+    let built = there.build_text(text, &["--cache-from", &from, "-t", "x"]);
+    assert!(built.code == 0 && !built.stderr.contains("WARN: "), "{}", built.stderr);
+    assert_eq!(there.run(&["run", "--rm", "x", "cat", "/x"]).success(), "1\n");
+
+    // Nothing of what isn't a cache goes.
+    std::fs::remove_dir_all(&dest).unwrap();
+    copy(kiln.base(), &dest);
+    let before = count(&dest.join("blobs/sha256"));
+    build(2, &["--cache-to", &format!("{to},tag=cache")]);
+    build(3, &["--cache-to", &format!("{to},tag=cache")]);
+    assert!(count(&dest.join("blobs/sha256")) > before + 2);
+    let context = format!("other=oci-layout://{}:latest", dest.display());
+    let text = "FROM other\nRUN true\n";
+    assert_eq!(kiln.build_text(text, &["--build-context", &context]).code, 0);
 }
 
 /// Damages a cache in a directory, whose manifest and config are these.

@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
-use std::process::Command;
 
 use kiln_testkit::Kiln;
-use kiln_testkit::environment::{Output, base_layout, run};
+use kiln_testkit::environment::{Output, base_layout, run, under_umask};
 use serde_json::Value;
 
 /// The project's Dockerfile.
@@ -187,13 +186,11 @@ impl Project {
             }
         }
         arguments.push("project".to_owned());
-        let command = self.kiln.command(&arguments);
-        let Some(umask) = umask else { return run(&mut { command }) };
-        let mut shell = Command::new("sh");
-        shell.args(["-c", &format!("umask {umask} && exec \"$@\""), "sh"]);
-        shell.arg(command.get_program()).args(command.get_args()).env_clear();
-        shell.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
-        run(shell.current_dir(self.kiln.path(".")))
+        let mut command = self.kiln.command(&arguments);
+        if let Some(umask) = umask {
+            command = under_umask(&command, umask);
+        }
+        run(&mut command)
     }
 
     fn change(&self, change: &Change) {

@@ -46,7 +46,13 @@ impl Victim {
     }
 
     fn restore(&self) {
-        fs::remove_dir_all(self.root()).unwrap();
+        // What flushes the store after a build may still be at it.
+        let is_gone = || fs::remove_dir_all(self.root()).is_ok() || !self.root().exists();
+        let mut tries = 0..500;
+        while !is_gone() {
+            assert!(tries.next().is_some(), "the store stays in use");
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
         run(Command::new("cp").args(["-a"]).arg(&self.intact).arg(self.root())).success();
     }
 

@@ -61,7 +61,7 @@ impl Layers {
     /// Gives a declared layer its tree. Where it has got one meanwhile, `tree` is dropped.
     pub fn attach(&self, mut tree: PendingTree, layer: &LayerId) -> Result<()> {
         let key = format!("attach-{layer}");
-        let _alone = KeyGuard::acquire(&self.inner.root.join("locks"), &key)?;
+        let _alone = KeyGuard::acquire(&self.inner.keys(), &key)?;
         if self.get(layer)?.ok_or_else(|| Error::missing("layer", layer))?.has_tree {
             return Ok(());
         }

@@ -17,6 +17,7 @@
 //! have equal listings, whatever was asked for: whoever shows them puts that in front. With wildcards
 //! they are whole, and begin with a slash.
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
@@ -30,52 +31,57 @@ const HASH: usize = 6;
 /// Most entries that are read: more have never been written.
 const MAX_ENTRIES: u64 = 100_000_000;
 
-/// All entries of what was digested, sorted by their places.
+/// All entries of what was digested, sorted by their places. Names are those of the entries, and not
+/// copied: there may be a million.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Listing {
-    entries: Vec<ListedEntry>,
+pub struct Listing<'a> {
+    entries: Vec<ListedEntry<'a>>,
 }
 
 /// An entry of a listing.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct ListedEntry {
-    place: Place,
+pub(crate) struct ListedEntry<'a> {
+    place: Place<'a>,
     kind: u8,
     mode: u32,
     uid: u32,
     gid: u32,
-    detail: Detail,
-    capability: Vec<u8>,
+    detail: Detail<'a>,
+    capability: Cow<'a, [u8]>,
 }
 
 /// Where an entry is.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
+pub struct Place<'a> {
     /// Which of the selections selects it.
     pub selection: u32,
     /// Its path below what the selection asks for, or a whole path with a slash in front.
-    pub path: Vec<u8>,
+    pub path: Cow<'a, [u8]>,
 }
 
-impl Place {
+impl<'a> Place<'a> {
     /// Returns the place of what is at `path` below what selection `number` selects: what its
     /// wildcards have matched, if it has any.
-    pub(super) fn of(number: usize, matched: &[u8], path: &[u8]) -> Self {
+    pub(super) fn of(number: usize, matched: &[u8], path: &'a [u8]) -> Self {
         let path = match (matched, path) {
-            (b"", path) => path.to_vec(),
-            (matched, b"") => [b"/", matched].concat(),
-            (matched, path) => [b"/", matched, b"/", path].concat(),
+            (b"", path) => path.into(),
+            (matched, b"") => [b"/", matched].concat().into(),
+            (matched, path) => [b"/", matched, b"/", path].concat().into(),
         };
         Self { selection: number as u32, path }
+    }
+
+    fn into_owned(self) -> Place<'static> {
+        Place { selection: self.selection, path: self.path.into_owned().into() }
     }
 }
 
 /// What an entry is by its kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Detail {
+enum Detail<'a> {
     Nothing,
     File { size: u64, hash: [u8; HASH] },
-    Link(Vec<u8>),
+    Link(Cow<'a, [u8]>),
     Device(u32, u32),
 }
 
@@ -102,9 +108,13 @@ pub enum Difference {
     Capability,
 }
 
-impl ListedEntry {
+impl<'a> ListedEntry<'a> {
     /// Lists an entry; `contents` are a file's size and hash.
-    pub(super) fn of(place: Place, entry: &Entry, contents: Option<(u64, [u8; 32])>) -> Self {
+    pub(super) fn of(
+        place: Place<'a>,
+        entry: &'a Entry,
+        contents: Option<(u64, [u8; 32])>,
+    ) -> Self {
         let metadata = &entry.metadata;
         let (kind, detail) = match metadata.kind {
             FileKind::File => {
@@ -114,7 +124,7 @@ impl ListedEntry {
                 (b'f', Detail::File { size, hash })
             }
             FileKind::Directory => (b'd', Detail::Nothing),
-            FileKind::Symlink => (b'l', Detail::Link(entry.target.clone())),
+            FileKind::Symlink => (b'l', Detail::Link(entry.target.as_slice().into())),
             FileKind::Fifo => (b'p', Detail::Nothing),
             FileKind::Socket => (b's', Detail::Nothing),
             FileKind::CharDevice { major, minor } => (b'c', Detail::Device(major, minor)),
@@ -127,7 +137,7 @@ impl ListedEntry {
             uid: metadata.owner.uid,
             gid: metadata.owner.gid,
             detail,
-            capability: entry.xattr(b"security.capability").unwrap_or_default().to_vec(),
+            capability: entry.xattr(b"security.capability").unwrap_or_default().into(),
         }
     }
 
@@ -143,7 +153,7 @@ impl ListedEntry {
     }
 
     /// Tells what is different about the path, which is the same in both.
-    fn difference(&self, new: &Self) -> Option<Difference> {
+    fn difference(&self, new: &ListedEntry<'_>) -> Option<Difference> {
         if self.kind != new.kind {
             return Some(Difference::Type(self.type_name(), new.type_name()));
         }
@@ -153,7 +163,7 @@ impl ListedEntry {
                 return Some(Difference::Content(*old, *new));
             }
             (Detail::Link(old), Detail::Link(new)) => {
-                return Some(Difference::Target(old.clone(), new.clone()));
+                return Some(Difference::Target(old.to_vec(), new.to_vec()));
             }
             (Detail::Device(a, b), Detail::Device(c, d)) => {
                 return Some(Difference::Device((*a, *b), (*c, *d)));
@@ -170,9 +180,9 @@ impl ListedEntry {
     }
 }
 
-impl Listing {
+impl<'a> Listing<'a> {
     /// Lists entries.
-    pub(super) fn of(mut entries: Vec<ListedEntry>) -> Self {
+    pub(super) fn of(mut entries: Vec<ListedEntry<'a>>) -> Self {
         // Each selection's are in a walk's order, which compares paths by their components.
         entries.sort_by(|a, b| a.place.cmp(&b.place));
         Self { entries }
@@ -180,8 +190,8 @@ impl Listing {
 
     /// Returns the paths that are different, in order, and what about each: of a directory that has
     /// come or gone only itself, and not what is in it.
-    pub fn differences(&self, new: &Self) -> Vec<(Place, Difference)> {
-        let mut found: Vec<(Place, Difference)> = Vec::new();
+    pub fn differences(&self, new: &Listing<'_>) -> Vec<(Place<'static>, Difference)> {
+        let mut found: Vec<(Place<'static>, Difference)> = Vec::new();
         let (mut old, mut new) = (self.entries.iter().peekable(), new.entries.iter().peekable());
         loop {
             let order = match (old.peek(), new.peek()) {
@@ -200,7 +210,7 @@ impl Listing {
                 }
             };
             if let (Some(entry), Some(difference)) = (entry, difference) {
-                found.push((entry.place.clone(), difference));
+                found.push((entry.place.clone().into_owned(), difference));
             }
         }
         without_parts(found)
@@ -214,7 +224,7 @@ impl Listing {
         let mut last: &[u8] = b"";
         for entry in &self.entries {
             let Place { selection, path } = &entry.place;
-            let shared = last.iter().zip(path).take_while(|(a, b)| a == b).count();
+            let shared = last.iter().zip(path.iter()).take_while(|(a, b)| a == b).count();
             put(&mut bytes, (*selection).into());
             put(&mut bytes, shared as u64);
             put_bytes(&mut bytes, &path[shared..]);
@@ -241,34 +251,34 @@ impl Listing {
     }
 
     /// Reads what [`Listing::encode`] has written; `None` for anything else.
-    pub fn decode(bytes: &[u8]) -> Option<Self> {
+    pub fn decode(bytes: &[u8]) -> Option<Listing<'static>> {
         let mut reader = Reader(bytes);
         if reader.take(1)? != [FORM] {
             return None;
         }
         let count = reader.number().filter(|count| *count <= MAX_ENTRIES)?;
-        let mut entries: Vec<ListedEntry> = Vec::new();
+        let mut entries: Vec<ListedEntry<'static>> = Vec::new();
         for _ in 0..count {
             let last = entries.last().map_or(&b""[..], |entry| &entry.place.path);
             let entry = reader.entry(last)?;
             entries.push(entry);
         }
-        reader.0.is_empty().then_some(Self { entries })
+        reader.0.is_empty().then_some(Listing { entries })
     }
 }
 
 /// Leaves out what lies in a directory that has come or gone as a whole.
-fn without_parts(found: Vec<(Place, Difference)>) -> Vec<(Place, Difference)> {
+fn without_parts(found: Vec<(Place<'static>, Difference)>) -> Vec<(Place<'static>, Difference)> {
     let is_whole =
         |difference: &Difference| matches!(difference, Difference::Added | Difference::Removed);
-    let whole: BTreeMap<Place, Difference> =
+    let whole: BTreeMap<Place<'static>, Difference> =
         found.iter().filter(|(_, it)| is_whole(it)).cloned().collect();
-    let is_part = |(place, difference): &(Place, Difference)| {
+    let is_part = |(place, difference): &(Place<'static>, Difference)| {
         let Place { selection, path } = place;
         let slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
         let parents = slashes.map(|(end, _)| end).chain((!path.is_empty()).then_some(0));
         let mut parents =
-            parents.map(|end| Place { selection: *selection, path: path[..end].to_vec() });
+            parents.map(|end| Place { selection: *selection, path: path[..end].to_vec().into() });
         is_whole(difference) && parents.any(|parent| whole.get(&parent) == Some(difference))
     };
     found.into_iter().filter(|one| !is_part(one)).collect()
@@ -317,7 +327,7 @@ impl<'a> Reader<'a> {
         self.take(length)
     }
 
-    fn entry(&mut self, last: &[u8]) -> Option<ListedEntry> {
+    fn entry(&mut self, last: &[u8]) -> Option<ListedEntry<'static>> {
         let selection = self.small()?;
         let shared = usize::try_from(self.number()?).ok()?;
         let mut path = last.get(..shared)?.to_vec();
@@ -329,13 +339,13 @@ impl<'a> Reader<'a> {
                 let size = self.number()?;
                 Detail::File { size, hash: self.take(HASH)?.try_into().ok()? }
             }
-            b'l' => Detail::Link(self.bytes()?.to_vec()),
+            b'l' => Detail::Link(self.bytes()?.to_vec().into()),
             b'c' | b'b' => Detail::Device(self.small()?, self.small()?),
             b'd' | b'p' | b's' => Detail::Nothing,
             _ => return None,
         };
-        let capability = self.bytes()?.to_vec();
-        let place = Place { selection, path };
+        let capability = self.bytes()?.to_vec().into();
+        let place = Place { selection, path: path.into() };
         Some(ListedEntry { place, kind, mode, uid, gid, detail, capability })
     }
 }
@@ -348,14 +358,15 @@ mod tests {
     use super::*;
     use crate::{Dir, Selection, View};
 
-    fn listing(root: &Path, paths: &[&str]) -> Listing {
+    fn listing(root: &Path, paths: &[&str]) -> Listing<'static> {
         let dir = Dir::open(root).unwrap();
         let select = |path: &&str| Selection { path: (*path).to_owned(), ..Selection::default() };
         let selections: Vec<Selection> = paths.iter().map(select).collect();
         let examined = super::super::examine(View::of(&dir), &selections, None).unwrap();
         let listing = examined.listing();
-        assert_eq!(Listing::decode(&listing.encode()).as_ref(), Some(&listing));
-        listing
+        let read = Listing::decode(&listing.encode()).unwrap();
+        assert_eq!(read, listing);
+        read
     }
 
     #[test]
@@ -410,29 +421,29 @@ mod tests {
         std::fs::write(at("same"), "d").unwrap();
         let different = |old: &[&str], new: &[&str]| {
             let found = listing(temp.path(), old).differences(&listing(temp.path(), new));
-            let places = found
-                .into_iter()
-                .map(|(place, _)| (place.selection, String::from_utf8(place.path).unwrap()));
+            let places = found.into_iter().map(|(place, _)| {
+                (place.selection, String::from_utf8(place.path.into_owned()).unwrap())
+            });
             places.collect::<Vec<_>>()
         };
         assert_eq!(different(&["/d/f"], &["/same"]), []);
         assert_eq!(different(&["/d", "/e"], &["/d", "/d"]), [(1, "f".to_owned())]);
         assert_eq!(different(&["/e"], &["/none"]), [(0, String::new())], "and what is in it");
         // Without wildcards `matched` is empty.
-        assert_eq!(Place::of(2, b"a/b", b"c").path, b"/a/b/c");
-        assert_eq!(Place::of(2, b"a/b", b"").path, b"/a/b");
+        assert_eq!(&*Place::of(2, b"a/b", b"c").path, b"/a/b/c");
+        assert_eq!(&*Place::of(2, b"a/b", b"").path, b"/a/b");
     }
 
     #[test]
     fn owners_and_capabilities_count() {
-        let entry = |uid, capability: &[u8]| ListedEntry {
-            place: Place { selection: 0, path: b"f".to_vec() },
+        let entry = |uid, capability: &'static [u8]| ListedEntry {
+            place: Place { selection: 0, path: b"f".into() },
             kind: b'f',
             mode: 0o755,
             uid,
             gid: 0,
             detail: Detail::File { size: 1, hash: [1; HASH] },
-            capability: capability.to_vec(),
+            capability: capability.into(),
         };
         let listing = |entry| Listing::of(vec![entry]);
         let old = listing(entry(0, b""));

@@ -103,10 +103,11 @@ impl FailedStep {
 }
 
 /// Gives a tree that is mounted once more a fresh directory for the kernel's use: one that has been
-/// part of a volatile mount is refused. It lies beside the first one, and goes with it.
+/// part of a volatile mount is refused. It lies beside the first one, and goes with the process.
 fn renew(tree: &mut Tree, number: u32) -> Result<()> {
     if let Tree::Overlay { upper: Some(upper), .. } = tree {
-        upper.work = upper.work.with_file_name(format!("work{number}"));
+        let name = upper.work.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        upper.work = upper.work.with_file_name(format!("{name}-{number}"));
         let name = upper.work.to_string_lossy();
         std::fs::create_dir(&upper.work).map_err(Error::kernel("create", &name))?;
     }

@@ -92,6 +92,7 @@ impl Exec {
         context: &StepContext,
     ) -> std::result::Result<Vec<Output>, StepError> {
         self.networks.prepare(exec.network);
+        self.prepare_sandbox();
         let prepared = cancellable(context, async {
             self.snapshots.materialise(inputs, Some(context)).await?;
             let prepared = self.prepare(exec, inputs).await?;
@@ -165,6 +166,18 @@ impl Exec {
         let place = self.snapshots.store.layers().begin()?;
         let sandbox = Sandbox::new(place.work())?;
         Ok(&self.sandbox.get_or_init(|| (sandbox, place)).0)
+    }
+
+    /// Has the sandbox's helper started while a step's files are prepared. Where that fails, the
+    /// step says why.
+    fn prepare_sandbox(&self) {
+        if self.sandbox.get().is_some() {
+            return;
+        }
+        let this = self.clone();
+        drop(tokio::task::spawn_blocking(move || {
+            this.sandbox().and_then(|sandbox| Ok(sandbox.prepare()?))
+        }));
     }
 
     /// Returns control groups for a program.

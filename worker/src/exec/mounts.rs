@@ -146,7 +146,7 @@ impl Preparation<'_> {
         }
         let mut lowers = self.lowers(mount)?;
         Ok(match lowers.len() {
-            0 => Tree::Directory(self.snapshots.empty().to_owned()),
+            0 => Tree::Directory(self.snapshots.empty()?.to_owned()),
             1 => Tree::Directory(lowers.remove(0)),
             _ => Tree::Overlay { lowers, upper: None },
         })
@@ -164,7 +164,10 @@ impl Preparation<'_> {
             return Ok(Tree::Overlay { lowers, upper });
         };
         let parent = self.layer(mount)?;
-        let lowers = self.snapshots.lowers(parent.as_ref())?;
+        let lowers = match mount.dest.as_str() {
+            "/" => self.snapshots.root_lowers(parent.as_ref())?,
+            _ => self.snapshots.lowers(parent.as_ref())?,
+        };
         let pending = self.snapshots.begin(parent.as_ref())?;
         let upper = Some(upper_of(&pending));
         prepared.outputs.push((output, Outcome::Written(pending, parent)));

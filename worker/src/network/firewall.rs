@@ -53,7 +53,7 @@ fn drops(chains: &str) -> bool {
 
 /// Tells whether the table `filter` is there in iptables' older form, which `nft` doesn't show.
 /// Asking iptables where it isn't would make it.
-fn has_legacy_filter() -> bool {
+pub(super) fn has_legacy_filter() -> bool {
     std::fs::read_to_string("/proc/net/ip_tables_names")
         .is_ok_and(|names| names.lines().any(|name| name == "filter"))
 }

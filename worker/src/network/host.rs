@@ -16,6 +16,7 @@ use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
 
 use super::error::NetworkError;
+use super::generation::{self, Note};
 use super::rules::{self, Program};
 use super::subnet::Subnet;
 use super::{BridgeOptions, firewall, forwarding};
@@ -70,14 +71,23 @@ impl Host {
     pub(super) async fn rules(&self, options: &BridgeOptions) -> Result<(), NetworkError> {
         let write = || async {
             let _lock = lock().await?;
-            let guard =
-                if forwarding::is_on()? { Vec::new() } else { forwarding::interfaces(BRIDGE)? };
+            let note = Note::about(Path::new(DIRECTORY), &rules::bridge_rules(self.subnet, &[]));
+            let forwards = forwarding::is_on()?;
+            let is_current = || note.as_ref().is_some_and(|note| note.is_current(rules::TABLE));
+            if forwards && !firewall::has_legacy_filter() && is_current() {
+                return Ok(());
+            }
+            let before = generation::current();
+            let guard = if forwards { Vec::new() } else { forwarding::interfaces(BRIDGE)? };
             let chains = rules::write(&self.nft, self.subnet, &guard).await?;
             if !guard.is_empty() {
                 // Behind the rule that keeps it to the bridge.
                 forwarding::turn_on()?;
             }
             firewall::open(&chains, &options.path).await;
+            if let (Some(note), Ok(before)) = (note, before) {
+                note.write(before);
+            }
             Ok(())
         };
         self.rules.get_or_init(write).await.clone()

@@ -28,6 +28,7 @@
 mod error;
 mod firewall;
 mod forwarding;
+mod generation;
 mod host;
 mod namespace;
 mod ports;

@@ -1,8 +1,9 @@
 //! Packet filter rules, by the host's `nft` program.
 //!
 //! The bridge's own rules are the same for every kiln, and stay: table `inet kiln`, written anew,
-//! in one transaction, by each process that prepares the bridge, so that a firewall which flushes
-//! all rules is healed by the next build.
+//! in one transaction, by each process that prepares the bridge and finds that somebody has changed
+//! the host's rules since ([`super::generation`]), so that a firewall which flushes all rules is
+//! healed by the next build.
 //!
 //! Published ports belong to one process, and must not outlive it by a moment: the address that
 //! they lead to is another container's next. They are in a table of the process's own, which the
@@ -25,6 +26,9 @@ use tokio::time::timeout;
 use super::error::NetworkError;
 use super::host::BRIDGE;
 use super::subnet::Subnet;
+
+/// The table of the bridge's own rules, of the family `inet`.
+pub(super) const TABLE: &str = "kiln";
 
 /// Directories where it may be, besides those of the search path.
 const USUAL: [&str; 4] = ["/usr/sbin", "/sbin", "/usr/bin", "/usr/local/sbin"];
@@ -97,7 +101,7 @@ fn said(stderr: &[u8]) -> io::Error {
 ///
 /// `guard` are the interfaces between which the host didn't forward before kiln turned forwarding
 /// on; it goes on not to.
-fn bridge_rules(subnet: Subnet, guard: &[String]) -> String {
+pub(super) fn bridge_rules(subnet: Subnet, guard: &[String]) -> String {
     let mut script = String::from(
         "add table inet kiln\n\
          add chain inet kiln postrouting { type nat hook postrouting priority 100; policy accept; }\n\

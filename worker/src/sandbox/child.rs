@@ -33,7 +33,8 @@ const FAILED: i32 = 125;
 )]
 pub(super) fn run(task: Task) -> ! {
     let control = task.control.try_clone();
-    let failure = match become_program(task) {
+    let ended = take_output(&task.stdout, &task.stderr).and_then(|()| become_program(task));
+    let failure = match ended {
         Ok(never) => match never {},
         Err(failure) => failure,
     };
@@ -42,6 +43,13 @@ pub(super) fn run(task: Task) -> ! {
         let _ = wire::send(control, &Report::Failed(failure), &[]);
     }
     std::process::exit(FAILED)
+}
+
+/// Takes its output: from here on it is this process's own.
+fn take_output(stdout: &OwnedFd, stderr: &OwnedFd) -> Result<(), Failure> {
+    rustix::stdio::dup2_stdout(stdout)
+        .and_then(|()| rustix::stdio::dup2_stderr(stderr))
+        .map_err(Failure::doing("take the output"))
 }
 
 /// The root file system and everything in it, ready to be entered.
@@ -61,7 +69,7 @@ fn become_program(task: Task) -> Result<std::convert::Infallible, Failure> {
     join(&task.spec.cgroups)?;
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWCGROUP)
         .map_err(|errno| Failure::doing("enter a cgroup namespace")(io::Error::from(errno)))?;
-    let Task { spec, anchor, filter, namespace, input, control, helper, log: _ } = task;
+    let Task { spec, anchor, filter, namespace, input, control, helper, .. } = task;
     enter_network(spec.network, namespace)?;
     let furnished = furnish(&spec, &anchor, input)?;
     if let Some(terminal) = &furnished.terminal {
@@ -79,7 +87,7 @@ fn become_program(task: Task) -> Result<std::convert::Infallible, Failure> {
     rustix::process::umask(Mode::from_raw_mode(0o022));
     identity::assume(&user, spec.security)?;
     die_with(&helper)?;
-    execute(&spec, home.as_deref(), &made, &control, &filter)
+    execute(&spec, home.as_deref(), &made, &control, filter)
 }
 
 /// Joins control groups. The one of version 2 was joined at birth.
@@ -97,7 +105,7 @@ fn execute(
     home: Option<&str>,
     made: &Made,
     control: &OwnedFd,
-    filter: &[FilterInstruction],
+    filter: Result<Vec<FilterInstruction>, Failure>,
 ) -> Result<std::convert::Infallible, Failure> {
     let process = &spec.process;
     let name = process.args.first().ok_or_else(|| Failure::new("no program to execute"))?;
@@ -107,11 +115,11 @@ fn execute(
         env.push(format!("HOME={}", home.unwrap_or("/")));
     }
     let image = Image::new(&path, &process.args, &env)?;
+    let filter = (spec.security == Security::Sandbox).then_some(filter).transpose()?;
     wire::send(control, &Report::Ready(made.clone()), &[])
         .map_err(Failure::doing("report to kiln"))?;
-    sys::reset_signals();
     sys::close_on_exec_above().map_err(Failure::doing("close descriptors"))?;
-    if spec.security == Security::Sandbox {
+    if let Some(filter) = &filter {
         seccomp::install(filter).map_err(Failure::doing("install the system call filter"))?;
     }
     Err(image.execute())
@@ -121,8 +129,8 @@ fn execute(
 fn furnish(spec: &Spec, anchor: &Path, input: Option<OwnedFd>) -> Result<Furnished, Failure> {
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     mount_change("/", private).map_err(Failure::doing("make mounts private"))?;
-    let mut sources = Sources::new(anchor)?;
-    let own = OwnMounts::new(&sources, spec)?;
+    let mut sources = Sources::new(anchor);
+    let own = OwnMounts::new(&mut sources, spec)?;
     let mounts = spec
         .mounts
         .iter()
@@ -256,7 +264,7 @@ pub(super) fn connect(
 pub(super) fn die_with(helper: &OwnedFd) -> Result<(), Failure> {
     set_parent_process_death_signal(Some(Signal::KILL))
         .map_err(Failure::doing("bind the program to its helper"))?;
-    // It may have died already.
+    // It may have died already. Its descriptor tells even from in here, where it has no number.
     let mut watched = [PollFd::new(helper, PollFlags::IN)];
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
     rustix::io::retry_on_intr(|| poll(&mut watched, Some(&now)))

@@ -1,10 +1,10 @@
 //! `/proc`, `/sys` and `/dev`.
 //!
-//! Device nodes are made in a file system in memory that nobody sees, and mounted one by one into
-//! `/dev`. A program may make device nodes where it likes, and change the owner and mode of those
-//! in `/dev`. Those that it makes in its root or in `/dev` it can open where its control groups see
-//! to it that they are harmless ones; where there are no such groups, both are `nodev`. All other
-//! mounts are in any case.
+//! A program may make device nodes where it likes, and change the owner and mode of those in `/dev`.
+//! Those in its root or in `/dev` it can open where its control groups see to it that they are
+//! harmless ones; the nodes that it is to have are simply made there. Where there are no such
+//! groups, both are `nodev`, and the nodes are made in a file system in memory that nobody sees, and
+//! mounted one by one. All other mounts are `nodev` in any case.
 //!
 //! In a user namespace no device nodes can be made: the machine's own are mounted. And `/sys` can be
 //! mounted only along with a network namespace: where the program has the host's network, it gets
@@ -13,7 +13,7 @@
 use std::os::fd::OwnedFd;
 
 use kiln_tree::Ids;
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags};
 use rustix::mount::MountAttrFlags;
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
@@ -54,6 +54,7 @@ pub(super) struct OwnMounts {
     sys: Detached,
     cgroup: Option<View>,
     dev: Detached,
+    /// Those that can't be made in `/dev` itself.
     devices: Vec<(&'static str, Detached)>,
     pts: Detached,
     shm: Detached,
@@ -68,7 +69,7 @@ pub(super) struct Terminal {
 
 impl OwnMounts {
     /// Makes them, attached nowhere.
-    pub(super) fn new(sources: &Sources, spec: &Spec) -> Result<Self, Failure> {
+    pub(super) fn new(sources: &mut Sources, spec: &Spec) -> Result<Self, Failure> {
         let nosuid = MountAttrFlags::MOUNT_ATTR_NOSUID;
         let inert = nosuid | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
         let is_sandbox = spec.security == Security::Sandbox;
@@ -77,12 +78,11 @@ impl OwnMounts {
         let is_namespace = Ids::current().is_namespace();
         let mut devices = Vec::new();
         for (name, major, minor) in DEVICES {
-            let device = if is_namespace {
-                Sources::host_device(name, major, minor)?
-            } else {
-                sources.device(name, major, minor)?
-            };
-            devices.push((name, device));
+            if is_namespace {
+                devices.push((name, Sources::host_device(name, major, minor)?));
+            } else if !spec.opens_devices() {
+                devices.push((name, sources.device(name, major, minor)?));
+            }
         }
         let mut pts = vec![("ptmxmode", "0666"), ("mode", "0620")];
         if Ids::current().has_group(TTY_GROUP) {
@@ -115,11 +115,11 @@ impl OwnMounts {
         if let Some(cgroup) = &self.cgroup {
             cgroup.attach(&self.sys, spec.security == Security::Sandbox)?;
         }
-        if spec.security == Security::Sandbox {
-            masks::apply(&self.proc, &self.sys, self.null()?)?;
-        }
         root.mount_own(&self.dev, "dev")?;
         self.fill_dev().map_err(Failure::doing("furnish /dev"))?;
+        if spec.security == Security::Sandbox {
+            masks::apply(&self.proc, &self.sys, &self.null()?)?;
+        }
         if spec.security == Security::Insecure {
             self.add_devices().map_err(Failure::doing("add devices"))?;
         }
@@ -133,14 +133,23 @@ impl OwnMounts {
             .map_err(Failure::doing("open /dev/null"))
     }
 
-    fn null(&self) -> Result<&Detached, Failure> {
-        let null = self.devices.first().ok_or_else(|| Failure::new("no /dev/null"))?;
-        Ok(&null.1)
+    /// Returns a mount of `/dev/null`.
+    fn null(&self) -> Result<Detached, Failure> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let null = rustix::fs::openat(&self.dev, "null", flags, Mode::empty());
+        null.and_then(|null| clone_of(&null)).map_err(Failure::doing("mount /dev/null"))
     }
 
     fn fill_dev(&self) -> rustix::io::Result<()> {
         for (name, device) in &self.devices {
             attach(device, &self.make_file(name)?)?;
+        }
+        if self.devices.is_empty() {
+            let (kind, mode) = (FileType::CharacterDevice, Mode::from_raw_mode(0o666));
+            for (name, major, minor) in DEVICES {
+                let device = rustix::fs::makedev(major, minor);
+                rustix::fs::mknodat(&self.dev, name, kind, mode, device)?;
+            }
         }
         for (target, name) in LINKS {
             // Not every kernel has it.

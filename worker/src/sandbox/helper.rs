@@ -1,16 +1,25 @@
-//! The helper: starts the child and waits for it.
+//! The helper: starts a child for each program, and waits for them.
+//!
+//! It has one thread, no environment and no descriptor of kiln's but its *door*, the socket that
+//! kiln asks at for programs to be run. So it may fork, and the children may do all that a process
+//! can. What takes time to have, as the program in memory and the system call filter, it has once
+//! for all of them.
 
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 
+use kiln_tree::Ids;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Mode, OFlags};
-use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
+use rustix::process::{
+    PidfdFlags, Signal, WaitId, WaitIdOptions, getpid, pidfd_open, pidfd_send_signal, waitid,
+};
 
 use super::run::Exit;
 use super::spec::{Network, Spec};
-use super::wire::{self, Failure, Report, Request};
+use super::wire::{self, Failure, Report, Request, Run};
 use super::{child, seccomp};
 use crate::sys::{self, CloneResult, FilterInstruction, Namespaces};
 
@@ -23,14 +32,17 @@ const RUNTIME_GROUP: &str = "runtime";
 /// What the child is given.
 pub(super) struct Task {
     pub(super) spec: Spec,
-    pub(super) anchor: std::path::PathBuf,
-    pub(super) filter: Vec<FilterInstruction>,
+    pub(super) anchor: PathBuf,
+    /// The system call filter, or why there is none.
+    pub(super) filter: Result<Vec<FilterInstruction>, Failure>,
     pub(super) namespace: Option<OwnedFd>,
     /// Where a runtime is to write what it says of its failures.
     pub(super) log: Option<OwnedFd>,
     pub(super) input: Option<OwnedFd>,
+    pub(super) stdout: OwnedFd,
+    pub(super) stderr: OwnedFd,
     pub(super) control: OwnedFd,
-    /// Closed on the other side when the helper dies.
+    /// The helper's process.
     pub(super) helper: OwnedFd,
 }
 
@@ -41,57 +53,167 @@ pub(super) struct Task {
 #[expect(clippy::exit, reason = "the helper is a process of its own, not part of the caller")]
 pub fn init_if_asked() {
     if std::env::args_os().next().is_some_and(|name| name == MARKER) {
-        std::process::exit(run());
+        // Where this fails nobody is left to be told: kiln finds its programs ended.
+        let is_over = Helper::begin().and_then(Helper::serve);
+        std::process::exit(i32::from(is_over.is_err()));
     }
 }
 
-fn run() -> i32 {
-    let Ok(control) = take_control() else { return 1 };
-    match supervise(&control) {
-        Ok(()) => 0,
-        Err(failure) => {
-            // Nobody is left to be told where this fails.
+/// The helper's state.
+struct Helper {
+    /// Closed when kiln has ended, or needs no more programs.
+    door: Option<OwnedFd>,
+    programs: Vec<Program>,
+    filter: Result<Vec<FilterInstruction>, Failure>,
+    /// This process itself.
+    itself: OwnedFd,
+}
+
+/// A program that runs.
+struct Program {
+    child: OwnedFd,
+    control: OwnedFd,
+    /// Whether kiln has closed its side of the socket.
+    is_abandoned: bool,
+}
+
+/// What the helper waits for. Programs are told by their places in its list.
+#[derive(Clone, Copy)]
+enum Event {
+    Asked,
+    Ended(usize),
+    Told(usize),
+}
+
+impl Helper {
+    fn begin() -> io::Result<Self> {
+        // The terminal's signals are for kiln, which passes on what it wants to.
+        let _ = rustix::process::setsid();
+        let door = io::stdin().as_fd().try_clone_to_owned()?;
+        rustix::stdio::dup2_stdin(null()?)?;
+        let _ = rustix::thread::set_name(c"kiln-sandbox");
+        // No signal has a meaning here, and programs are to have the default dispositions.
+        sys::reset_signals();
+        let filter = seccomp::default_filter();
+        let filter = filter.map_err(Failure::doing("compile the system call filter"));
+        // Looked up once, and not by each child.
+        Ids::current();
+        let itself = pidfd_open(getpid(), PidfdFlags::empty())?;
+        Ok(Self { door: Some(door), programs: Vec::new(), filter, itself })
+    }
+
+    /// Serves until kiln needs no more programs and the last one has ended.
+    fn serve(mut self) -> io::Result<()> {
+        while self.door.is_some() || !self.programs.is_empty() {
+            // From the end of the list, so that places stay what they were; who asks comes last.
+            for event in self.wait()?.into_iter().rev() {
+                match event {
+                    Event::Asked => self.answer(),
+                    Event::Told(place) => self.programs[place].obey(),
+                    Event::Ended(place) => self.programs.swap_remove(place).report(),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn wait(&self) -> io::Result<Vec<Event>> {
+        let (mut events, mut watched) = (Vec::new(), Vec::new());
+        if let Some(door) = &self.door {
+            events.push(Event::Asked);
+            watched.push(PollFd::new(door, PollFlags::IN));
+        }
+        for (place, program) in self.programs.iter().enumerate() {
+            events.push(Event::Ended(place));
+            watched.push(PollFd::new(&program.child, PollFlags::IN));
+            if !program.is_abandoned {
+                events.push(Event::Told(place));
+                watched.push(PollFd::new(&program.control, PollFlags::IN));
+            }
+        }
+        rustix::io::retry_on_intr(|| poll(&mut watched, None))?;
+        let happened = events.iter().zip(&watched).filter(|(_, fd)| !fd.revents().is_empty());
+        Ok(happened.map(|(event, _)| *event).collect())
+    }
+
+    /// Starts the program that is asked for. Where kiln is gone, everything ends.
+    fn answer(&mut self) {
+        let asked = self.door.as_ref().map(wire::receive::<Run>);
+        let Some(Ok(Some((run, fds)))) = asked else {
+            self.door = None;
+            for program in &mut self.programs {
+                program.abandon();
+            }
+            return;
+        };
+        let mut fds = fds.into_iter();
+        // Without a socket there is nobody to be told.
+        let Some(control) = fds.next() else { return };
+        if let Err(failure) = self.start(run, &control, fds) {
             let _ = wire::send(&control, &Report::Failed(failure), &[]);
-            1
         }
+    }
+
+    fn start(
+        &mut self,
+        run: Run,
+        control: &OwnedFd,
+        fds: impl Iterator<Item = OwnedFd>,
+    ) -> Result<(), Failure> {
+        let task = self.task(run, control, fds)?;
+        let namespaces = Namespaces { network: task.spec.network == Network::None };
+        match clone(namespaces, &task.spec)? {
+            CloneResult::Child => {
+                // What belongs to others is closed before anything else happens.
+                self.door = None;
+                self.programs.clear();
+                child::run(task)
+            }
+            CloneResult::Parent(child) => {
+                let control = duplicate(control)?;
+                self.programs.push(Program { child, control, is_abandoned: false });
+                Ok(())
+            }
+        }
+    }
+
+    /// Understands what is asked for.
+    fn task(
+        &self,
+        run: Run,
+        control: &OwnedFd,
+        mut fds: impl Iterator<Item = OwnedFd>,
+    ) -> Result<Task, Failure> {
+        let mut next =
+            |what: &str| fds.next().ok_or_else(|| Failure::new(format!("kiln gave no {what}")));
+        let (stdout, stderr) = (next("output")?, next("output")?);
+        let spec =
+            read_all(next("specification")?).map_err(Failure::doing("read the specification"))?;
+        let spec: Spec = serde_json::from_slice(&spec)
+            .map_err(|error| Failure::new(format!("understand the specification: {error}")))?;
+        let namespace = if spec.network == Network::Namespace { fds.next() } else { None };
+        let log = if spec.runtime.is_some() { fds.next() } else { None };
+        Ok(Task {
+            spec,
+            anchor: run.anchor,
+            filter: self.filter.clone(),
+            namespace,
+            log,
+            input: fds.next(),
+            stdout,
+            stderr,
+            control: duplicate(control)?,
+            helper: duplicate(&self.itself)?,
+        })
     }
 }
 
-fn take_control() -> io::Result<OwnedFd> {
-    // The terminal's signals are for kiln, which passes on what it wants to.
-    let _ = rustix::process::setsid();
-    let control = io::stdin().as_fd().try_clone_to_owned()?;
-    rustix::stdio::dup2_stdin(null()?)?;
-    Ok(control)
-}
-
-fn null() -> io::Result<OwnedFd> {
-    let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOCTTY;
-    Ok(rustix::fs::open("/dev/null", flags, Mode::empty())?)
-}
-
-fn supervise(control: &OwnedFd) -> Result<(), Failure> {
-    let _ = rustix::thread::set_name(c"kiln-sandbox");
-    let (task, alive) = receive_task(control)?;
-    let namespaces = Namespaces { network: task.spec.network == Network::None };
-    match start(namespaces, &task.spec)? {
-        CloneResult::Child => {
-            drop(alive);
-            child::run(task)
-        }
-        CloneResult::Parent(child) => {
-            drop(task);
-            release_output().map_err(Failure::doing("release output"))?;
-            let exit = attend(control, &child).map_err(Failure::doing("wait for the program"))?;
-            drop(alive);
-            wire::send(control, &Report::Exited(exit), &[])
-                .map_err(Failure::doing("report the exit"))
-        }
-    }
+fn duplicate(fd: &OwnedFd) -> Result<OwnedFd, Failure> {
+    fd.try_clone().map_err(Failure::doing("duplicate a descriptor"))
 }
 
 /// Starts the child in its control group of version 2.
-fn start(namespaces: Namespaces, spec: &Spec) -> Result<CloneResult, Failure> {
+fn clone(namespaces: Namespaces, spec: &Spec) -> Result<CloneResult, Failure> {
     let group = spec.cgroups.unified.as_deref().map(|path| {
         let action = format!("open the control group {}", path.display());
         let open = || {
@@ -111,87 +233,56 @@ fn start(namespaces: Namespaces, spec: &Spec) -> Result<CloneResult, Failure> {
     sys::clone(namespaces, group.as_ref()).map_err(Failure::doing("create namespaces"))
 }
 
-/// Receives what to do, and makes the pipe that tells the child whether the helper lives.
-fn receive_task(control: &OwnedFd) -> Result<(Task, OwnedFd), Failure> {
-    let message = wire::receive(control).map_err(Failure::doing("hear from kiln"))?;
-    let Some((Request::Run { anchor }, fds)) = message else {
-        return Err(Failure::new("kiln said nothing"));
-    };
-    let mut fds = fds.into_iter();
-    let mut bytes = |what: &str| {
-        let fd = fds.next().ok_or_else(|| Failure::new(format!("kiln gave no {what}")))?;
-        let mut bytes = Vec::new();
-        read_all(fd, &mut bytes).map_err(Failure::doing(&format!("read the {what}")))?;
-        Ok::<_, Failure>(bytes)
-    };
-    let spec = bytes("specification")?;
-    let filter = seccomp::from_bytes(&bytes("system call filter")?);
-    let spec: Spec = serde_json::from_slice(&spec)
-        .map_err(|error| Failure::new(format!("understand the specification: {error}")))?;
-    let namespace = if spec.network == Network::Namespace { fds.next() } else { None };
-    let (helper, alive) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
-        .map_err(Failure::doing("create pipe"))?;
-    let control = control.try_clone().map_err(Failure::doing("duplicate socket"))?;
-    let log = if spec.runtime.is_some() { fds.next() } else { None };
-    let input = fds.next();
-    Ok((Task { spec, anchor, filter, namespace, log, input, control, helper }, alive))
-}
-
-/// Reads a memory file that other helpers may be reading too: its offset is shared.
-fn read_all(fd: OwnedFd, bytes: &mut Vec<u8>) -> io::Result<()> {
+fn read_all(fd: OwnedFd) -> io::Result<Vec<u8>> {
     use std::os::unix::fs::FileExt;
     let file = File::from(fd);
-    let length = file.metadata()?.len();
-    bytes.resize(usize::try_from(length).map_err(io::Error::other)?, 0);
-    file.read_exact_at(bytes, 0)
+    let mut bytes = vec![0; usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?];
+    file.read_exact_at(&mut bytes, 0)?;
+    Ok(bytes)
 }
 
-/// Lets go of the program's output, so that it ends with the program.
-fn release_output() -> io::Result<()> {
-    let null = null()?;
-    rustix::stdio::dup2_stdout(&null)?;
-    rustix::stdio::dup2_stderr(&null)?;
-    Ok(())
+fn null() -> io::Result<OwnedFd> {
+    let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOCTTY;
+    Ok(rustix::fs::open("/dev/null", flags, Mode::empty())?)
 }
 
-/// Passes signals on until the child has ended. Kills it when kiln is gone.
-fn attend(control: &OwnedFd, child: &OwnedFd) -> io::Result<Exit> {
-    let mut kiln = Some(control);
-    loop {
-        let mut watched = vec![PollFd::new(child, PollFlags::IN)];
-        watched.extend(kiln.map(|control| PollFd::new(control, PollFlags::IN)));
-        rustix::io::retry_on_intr(|| poll(&mut watched, None))?;
-        if watched[0].revents().contains(PollFlags::IN) {
-            return reap(child);
-        }
-        if watched.get(1).is_none_or(|control| control.revents().is_empty()) {
-            continue;
-        }
-        match wire::receive(control) {
-            Ok(Some((Request::Signal(number), _))) => signal(child, number),
-            Ok(Some((Request::Run { .. }, _))) => {}
-            Ok(None) | Err(_) => {
-                signal(child, libc::SIGKILL);
-                kiln = None;
-            }
+impl Program {
+    /// Passes on what kiln says.
+    fn obey(&mut self) {
+        match wire::receive(&self.control) {
+            Ok(Some((Request::Signal(number), _))) => self.signal(number),
+            Ok(None) | Err(_) => self.abandon(),
         }
     }
-}
 
-fn signal(child: &OwnedFd, number: i32) {
-    if let Some(signal) = Signal::from_named_raw(number) {
-        // It may just have ended.
-        let _ = pidfd_send_signal(child, signal);
+    /// Kills it: nobody wants it any more.
+    fn abandon(&mut self) {
+        self.signal(libc::SIGKILL);
+        self.is_abandoned = true;
     }
-}
 
-fn reap(child: &OwnedFd) -> io::Result<Exit> {
-    let status =
-        rustix::io::retry_on_intr(|| waitid(WaitId::PidFd(child.as_fd()), WaitIdOptions::EXITED))?;
-    let status = status.ok_or_else(|| io::Error::other("the child has no status"))?;
-    match (status.exit_status(), status.terminating_signal()) {
-        (Some(code), _) => Ok(Exit::Code(code)),
-        (None, Some(signal)) => Ok(Exit::Signal(signal)),
-        (None, None) => Err(io::Error::other("the child has neither status nor signal")),
+    fn signal(&self, number: i32) {
+        if let Some(signal) = Signal::from_named_raw(number) {
+            // It may just have ended.
+            let _ = pidfd_send_signal(&self.child, signal);
+        }
+    }
+
+    /// Tells kiln how it has ended. Where that can't be known, the socket closes without a word.
+    fn report(self) {
+        if let Ok(exit) = self.reap() {
+            let _ = wire::send(&self.control, &Report::Exited(exit), &[]);
+        }
+    }
+
+    fn reap(&self) -> io::Result<Exit> {
+        let end = || waitid(WaitId::PidFd(self.child.as_fd()), WaitIdOptions::EXITED);
+        let status = rustix::io::retry_on_intr(end)?;
+        let status = status.ok_or_else(|| io::Error::other("the child has no status"))?;
+        match (status.exit_status(), status.terminating_signal()) {
+            (Some(code), _) => Ok(Exit::Code(code)),
+            (None, Some(signal)) => Ok(Exit::Signal(signal)),
+            (None, None) => Err(io::Error::other("the child has neither status nor signal")),
+        }
     }
 }

@@ -47,8 +47,7 @@ pub(super) fn apply(proc: &OwnedFd, sys: &OwnedFd, null: &Detached) -> Result<()
         | MountAttrFlags::MOUNT_ATTR_NOSUID
         | MountAttrFlags::MOUNT_ATTR_NODEV
         | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-    let empty = new_file_system("tmpfs", &[("size", "4k")], attributes)?;
-    let mut empty = Some(empty);
+    let mut empty: Option<Detached> = None;
     let masked = MASKED_IN_PROC
         .iter()
         .map(|path| (proc, *path))
@@ -60,11 +59,14 @@ pub(super) fn apply(proc: &OwnedFd, sys: &OwnedFd, null: &Detached) -> Result<()
             attach(&clone_of(null).map_err(doing)?, &place).map_err(doing)?;
             continue;
         }
-        let mask = match empty.take() {
-            Some(mask) => mask,
-            None => new_file_system("tmpfs", &[("size", "4k")], attributes)?,
-        };
-        attach(&mask, &place).map_err(doing)?;
+        if let Some(mask) = &empty {
+            // There is nothing in it, and nothing can be put there: one is enough.
+            attach(&clone_of(mask).map_err(doing)?, &place).map_err(doing)?;
+        } else {
+            let mask = new_file_system("tmpfs", &[("size", "4k")], attributes)?;
+            attach(&mask, &place).map_err(doing)?;
+            empty = Some(mask);
+        }
     }
     for path in READONLY_IN_PROC {
         let doing = |errno| Failure::doing::<Errno>(&format!("protect {path}"))(errno);

@@ -9,17 +9,18 @@
 //! ```
 //!
 //! kiln itself has many threads, and between `fork` and `execve` such a process may do next to
-//! nothing. So it starts itself once more: the *helper* is the same binary, executed from a sealed
-//! copy in memory, with one thread and an empty environment ([`init_if_asked`]). The helper starts
-//! the *child* with all its namespaces in one `clone3`, waits for it, and passes signals on. The
-//! child builds what the program is to see, gives up what the program may not have, and becomes it,
-//! as process 1 of its namespace: when it ends, the kernel ends every process that it started.
+//! nothing. So it starts itself once more: the *helper* is the same binary, executed from a mount
+//! that can't be written, with one thread and an empty environment ([`init_if_asked`]). It is
+//! started once, by whoever needs it first or knows that it will be needed ([`Sandbox::prepare`]).
+//! For each program that kiln asks for at its *door*, a socket, the helper starts a *child* with all
+//! its namespaces in one `clone3`, waits for it, and passes signals on. The child builds what the
+//! program is to see, gives up what the program may not have, and becomes it, as process 1 of its
+//! namespace: when it ends, the kernel ends every process that it started.
 //!
-//! One socket, *control*, connects the three. It carries the specification (in a memory file) and
-//! descriptors to the helper, signals to pass on, and reports back: a setup error with its context,
-//! the mount points that were made, the terminal, the exit status. When it closes at kiln's end,
-//! because kiln cancels the step or dies, the helper kills the child; when the helper dies, the
-//! kernel kills the child.
+//! For each program one more socket, *control*, connects the three. Signals come by it, and reports
+//! go back: a setup error with its context, the mount points that were made, the terminal, the exit
+//! status. When it closes, because kiln cancels the step or dies, the helper kills the child; when
+//! the helper dies, the kernel kills the children.
 //!
 //! Instead of becoming the program, the child may become another runtime, as runc, which is told
 //! the same in its own words: `oci`.
@@ -27,8 +28,9 @@
 //! # What has to hold
 //!
 //! - The program never sees a descriptor, a path or an environment variable of the host; even its
-//!   input and output are pipes of its own. The binary
-//!   that its `/proc/self/exe` may lead to for a moment is a sealed copy, not kiln's file.
+//!   input and output are pipes of its own. The binary that its `/proc/self/exe` may lead to for a
+//!   moment can't be written through that, by whomever.
+//! - A child has closed what belongs to other programs before it does anything else.
 //! - Paths that come from a Dockerfile or an image are resolved by `openat2` below the root that
 //!   they belong to, never through links of `/proc`, and what is mounted there is attached to the
 //!   descriptor that was resolved, not to its name.
@@ -58,6 +60,7 @@ mod program;
 mod root;
 mod run;
 mod seccomp;
+mod server;
 mod sources;
 mod spec;
 mod stubs;

@@ -67,6 +67,23 @@ pub(super) fn mount_overlay(
         .map_err(|errno| explain(&context, "mount overlay", errno))
 }
 
+/// Mounts an overlay of two directories that has nowhere to write to, and returns its root,
+/// attached nowhere. Needs a kernel with `lowerdir+`.
+pub(super) fn mount_unwritable(lowers: [&Path; 2]) -> rustix::io::Result<OwnedFd> {
+    let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    for lower in lowers {
+        set_path(&context, "lowerdir+", lower, &mut Vec::new()).map_err(|(errno, _)| errno)?;
+    }
+    if Ids::current().is_namespace() {
+        fsconfig_set_flag(&context, "userxattr")?;
+    }
+    fsconfig_create(&context)?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY
+        | MountAttrFlags::MOUNT_ATTR_NOSUID
+        | MountAttrFlags::MOUNT_ATTR_NODEV;
+    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+}
+
 fn set_path(
     context: &OwnedFd,
     key: &'static str,

@@ -1,24 +1,51 @@
-//! Programs: kiln's own, sealed; the one that is run, found in its `PATH`.
+//! Programs: kiln's own, that nobody can write; the one that is run, found in its `PATH`.
 
 use std::ffi::CString;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Access, AtFlags, CWD, FileType, MemfdFlags, SealFlags};
+use rustix::fs::{
+    Access, AtFlags, CWD, FileType, MemfdFlags, Mode, OFlags, ResolveFlags, SealFlags, openat2,
+};
 use rustix::io::Errno;
 
+use super::overlay;
 use super::wire::{Failure, describe};
 
 const NOT_FOUND: i32 = 127;
 const NOT_EXECUTABLE: i32 = 126;
 
-/// Copies this process's program into memory that nobody can write any more.
+/// Opens this process's program, to be executed, in such a way that nobody can write to it through
+/// what it was opened as. `beside` is any directory elsewhere.
 ///
 /// A program in the sandbox may get hold of what it was started by, through `/proc`; it must not
-/// be the file that the user executes next time.
-pub(super) fn sealed_copy() -> io::Result<OwnedFd> {
+/// be the file that the user executes next time. So it is executed from a mount that can't be
+/// written by anybody: an overlay of its directory has nowhere to write to. Where that isn't
+/// possible, it is copied into memory.
+pub(super) fn unwritable(beside: &Path) -> io::Result<OwnedFd> {
+    mounted(beside).or_else(|_| sealed_copy())
+}
+
+fn mounted(beside: &Path) -> io::Result<OwnedFd> {
+    let path = std::fs::read_link("/proc/self/exe")?;
+    let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io::ErrorKind::NotFound.into());
+    };
+    let root = overlay::mount_unwritable([directory, beside])?;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let program = File::from(openat2(root, name, flags, Mode::empty(), resolve)?);
+    // Another one may have taken its place since this one was started.
+    let (found, own) = (program.metadata()?, File::open("/proc/self/exe")?.metadata()?);
+    let look = |file: &Metadata| (file.ino(), file.len(), file.mtime(), file.mtime_nsec());
+    if look(&found) == look(&own) { Ok(program.into()) } else { Err(Errno::STALE.into()) }
+}
+
+/// Copies this process's program into memory that nobody can write any more.
+fn sealed_copy() -> io::Result<OwnedFd> {
     let program = File::open("/proc/self/exe")?;
     let length = program.metadata()?.len();
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
@@ -141,12 +168,26 @@ mod tests {
     }
 
     #[test]
-    fn the_copy_is_the_program_and_stays_it() {
+    fn the_program_can_be_written_neither_mounted_nor_copied() {
         use std::io::Write;
-        let copy = File::from(sealed_copy().unwrap());
-        let length = std::fs::metadata("/proc/self/exe").unwrap().len();
-        assert_eq!(copy.metadata().unwrap().len(), length);
-        assert!((&copy).write_all(b"x").is_err());
-        assert!(copy.set_len(0).is_err());
+        let elsewhere = tempfile::tempdir().unwrap();
+        let mut ways = vec![sealed_copy().unwrap(), unwritable(elsewhere.path()).unwrap()];
+        if rustix::process::geteuid().is_root() {
+            ways.push(mounted(elsewhere.path()).unwrap());
+        }
+        let own = std::fs::metadata("/proc/self/exe").unwrap();
+        for way in ways {
+            let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&way));
+            let file = File::from(way);
+            assert_eq!(file.metadata().unwrap().len(), own.len());
+            assert!((&file).write_all(b"x").is_err() && file.set_len(0).is_err());
+            // Not even by who opens it once more.
+            let again = File::options().write(true).open(&path);
+            assert!(again.and_then(|mut file| file.write_all(b"x")).is_err());
+            let executable = std::fs::metadata(&path).unwrap().mode() & 0o111;
+            assert_ne!(executable, 0);
+        }
+        let now = std::fs::metadata("/proc/self/exe").unwrap();
+        assert_eq!((own.len(), own.mtime_nsec()), (now.len(), now.mtime_nsec()));
     }
 }

@@ -3,11 +3,9 @@
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Seek, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::process::CommandExt;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use kiln_solver::LogStream;
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -15,13 +13,13 @@ use serde::{Deserialize, Serialize};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::unix::pipe::Receiver;
-use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
 
 use super::error::SandboxError;
+use super::server::Server;
 use super::spec::{Network, Spec};
-use super::wire::{self, Report, Request};
-use super::{helper, input, oci, program, seccomp, stubs};
+use super::wire::{self, Report, Request, Run};
+use super::{input, oci, stubs};
 use crate::sys;
 
 /// How much of a runtime's log is read.
@@ -99,8 +97,8 @@ pub struct Sandbox {
 #[derive(Debug)]
 struct Inner {
     anchor: PathBuf,
-    program: OnceLock<OwnedFd>,
-    filter: OnceLock<OwnedFd>,
+    /// The helper, once there is one.
+    server: Mutex<Option<Arc<Server>>>,
 }
 
 impl Sandbox {
@@ -124,8 +122,16 @@ impl Sandbox {
         }
         // Mount points are told by their real path.
         let anchor = anchor.canonicalize().map_err(SandboxError::host("resolve mount point"))?;
-        let inner = Inner { anchor, program: OnceLock::new(), filter: OnceLock::new() };
-        Ok(Self { inner: Arc::new(inner) })
+        Ok(Self { inner: Arc::new(Inner { anchor, server: Mutex::new(None) }) })
+    }
+
+    /// Starts the helper, which otherwise the first program has to wait for. To be called in a
+    /// runtime.
+    ///
+    /// # Errors
+    /// Fails where it can't be started.
+    pub fn prepare(&self) -> Result<(), SandboxError> {
+        self.server(None).map(drop)
     }
 
     /// Runs a program to its end.
@@ -164,35 +170,33 @@ impl Sandbox {
     }
 
     fn spawn(&self, spec: &Spec, io: Io) -> Result<Running, SandboxError> {
+        if (spec.network == Network::Namespace) != io.namespace.is_some() {
+            return Err(SandboxError::Setup("no network namespace was given".to_owned()));
+        }
         let (control, theirs) = wire::pair().map_err(SandboxError::host("create socket"))?;
+        let (stdout, stdout_end) = output_pipe()?;
+        let (stderr, stderr_end) = output_pipe()?;
         let spec_file = memory_file(&serde_json::to_vec(spec).map_err(|error| {
             SandboxError::Setup(format!("the specification can't be passed on: {error}"))
         })?)
         .map_err(SandboxError::host("pass on the specification"))?;
-        let filter = self.filter()?;
-        let mut fds = vec![spec_file.as_fd(), filter.as_fd()];
-        if (spec.network == Network::Namespace) != io.namespace.is_some() {
-            return Err(SandboxError::Setup("no network namespace was given".to_owned()));
-        }
-        fds.extend(io.namespace.as_ref().map(AsFd::as_fd));
         let log = spec.runtime.as_ref().map(|_| memory_file(&[])).transpose();
         let log = log.map_err(SandboxError::host("make a log for the runtime"))?;
-        fds.extend(log.as_ref().map(AsFd::as_fd));
         let input = match io.input {
             Input::Null => None,
             Input::Fd(source) => {
                 Some(input::isolate(source).map_err(SandboxError::host("pass input on"))?)
             }
         };
+        let mut fds = vec![theirs.as_fd(), stdout_end.as_fd(), stderr_end.as_fd()];
+        fds.push(spec_file.as_fd());
+        fds.extend(io.namespace.as_ref().map(AsFd::as_fd));
+        fds.extend(log.as_ref().map(AsFd::as_fd));
         fds.extend(input.as_ref().map(AsFd::as_fd));
-        wire::send(&control, &Request::Run { anchor: self.inner.anchor.clone() }, &fds)
-            .map_err(SandboxError::host("pass on the specification"))?;
-        let (stdout, stdout_end) = output_pipe()?;
-        let (stderr, stderr_end) = output_pipe()?;
-        let helper = self.spawn_helper([theirs, stdout_end, stderr_end])?;
+        let server = self.ask(&fds)?;
         let control = sys::watch(control).map_err(SandboxError::host("watch socket"))?;
         Ok(Running {
-            helper,
+            _server: server,
             control: Arc::new(control),
             connected: true,
             stdout: Some(stdout),
@@ -206,39 +210,35 @@ impl Sandbox {
         })
     }
 
-    fn spawn_helper(&self, stdio: [OwnedFd; 3]) -> Result<Child, SandboxError> {
-        let program = self.program()?;
-        // Started through its descriptor's name: the sealed copy has no other. Only the three
-        // standard descriptors are handed over, so that no other child of this process, started
-        // at the same time, can inherit one of them.
-        let mut command =
-            std::process::Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()));
-        let [control, stdout, stderr] = stdio.map(Stdio::from);
-        command.arg0(helper::MARKER).env_clear().stdin(control).stdout(stdout).stderr(stderr);
-        Command::from(command).spawn().map_err(SandboxError::host("start the sandbox"))
+    /// Asks the helper to run a program. One that has died meanwhile is replaced.
+    fn ask(&self, fds: &[BorrowedFd<'_>]) -> Result<Arc<Server>, SandboxError> {
+        let run = Run { anchor: self.inner.anchor.clone() };
+        let server = self.server(None)?;
+        let server = match server.ask(&run, fds) {
+            Ok(()) => return Ok(server),
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                self.server(Some(&server))?
+            }
+            Err(error) => return Err(SandboxError::host("pass on the specification")(error)),
+        };
+        server.ask(&run, fds).map_err(SandboxError::host("pass on the specification"))?;
+        Ok(server)
     }
 
-    fn program(&self) -> Result<&OwnedFd, SandboxError> {
-        once(&self.inner.program, program::sealed_copy, "copy kiln's program into memory")
+    /// Returns the helper, and starts one where there is none, or none but `dead`.
+    fn server(&self, dead: Option<&Arc<Server>>) -> Result<Arc<Server>, SandboxError> {
+        // A helper is whole at every instant, even where another thread has panicked.
+        let mut server = self.inner.server.lock().unwrap_or_else(PoisonError::into_inner);
+        match server.as_ref() {
+            Some(living) if dead.is_none_or(|dead| !Arc::ptr_eq(dead, living)) => {
+                Ok(Arc::clone(living))
+            }
+            _ => {
+                let new = Server::start(&self.inner.anchor)?;
+                Ok(Arc::clone(server.insert(Arc::new(new))))
+            }
+        }
     }
-
-    fn filter(&self) -> Result<&OwnedFd, SandboxError> {
-        let make = || memory_file(&seccomp::default_filter()?);
-        once(&self.inner.filter, make, "compile the system call filter")
-    }
-}
-
-fn once<'a>(
-    cell: &'a OnceLock<OwnedFd>,
-    make: impl FnOnce() -> io::Result<OwnedFd>,
-    action: &'static str,
-) -> Result<&'a OwnedFd, SandboxError> {
-    if let Some(fd) = cell.get() {
-        return Ok(fd);
-    }
-    // Two steps at once may both make it; one of the two is kept.
-    let fd = make().map_err(SandboxError::host(action))?;
-    Ok(cell.get_or_init(|| fd))
 }
 
 fn memory_file(bytes: &[u8]) -> io::Result<OwnedFd> {
@@ -267,7 +267,8 @@ enum State {
 
 /// A program in its sandbox. Dropped, it is killed, and not waited for.
 pub struct Running {
-    helper: Child,
+    /// Ends when nobody needs it any more.
+    _server: Arc<Server>,
     control: Arc<AsyncFd<OwnedFd>>,
     connected: bool,
     stdout: Option<Receiver>,
@@ -336,7 +337,6 @@ impl Running {
                 report = receive(&self.control), if self.connected => self.note(report?),
             }
         }
-        self.helper.wait().await.map_err(SandboxError::host("wait for the sandbox"))?;
         let outcome = match self.state {
             State::Exited(exit) => match &self.log {
                 Some(log) if !exit.success() => oci::failure(&read_log(log)).map_or(Ok(exit), Err),
@@ -374,8 +374,9 @@ impl Running {
                 self.state = State::Running;
             }
             Some((Report::Failed(failure), _)) => self.state = State::Failed(failure),
-            // What failed exits as well.
+            // The last word. What failed exits as well.
             Some((Report::Exited(exit), _)) => {
+                self.connected = false;
                 if !matches!(self.state, State::Failed(_)) {
                     self.state = State::Exited(exit);
                 }

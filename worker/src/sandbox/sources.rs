@@ -27,27 +27,44 @@ pub(super) type Detached = OwnedFd;
 pub(super) struct Sources {
     /// An empty directory that this mount namespace can attach things to.
     anchor: PathBuf,
-    /// A file system in memory for single files and devices. Its root is seen by nobody.
-    store: OwnedFd,
+    /// A file system in memory for single files and devices, where there are any. Its root is seen by
+    /// nobody.
+    store: Option<OwnedFd>,
     files: u32,
 }
 
 impl Sources {
-    pub(super) fn new(anchor: &Path) -> Result<Self, Failure> {
-        let store = new_file_system("tmpfs", &[("mode", "700")], MountAttrFlags::empty())?;
-        // Parts of a mount can be cloned only where it is attached somewhere.
-        attach_at(&store, anchor)?;
-        Ok(Self { anchor: anchor.to_owned(), store, files: 0 })
+    pub(super) fn new(anchor: &Path) -> Self {
+        Self { anchor: anchor.to_owned(), store: None, files: 0 }
+    }
+
+    fn store(&mut self) -> Result<&OwnedFd, Failure> {
+        let store = if let Some(store) = self.store.take() {
+            store
+        } else {
+            let none = MountAttrFlags::empty();
+            let store = new_file_system("tmpfs", &[("mode", "700")], none)?;
+            // Parts of a mount can be cloned only where it is attached somewhere.
+            attach_at(&store, &self.anchor)?;
+            store
+        };
+        Ok(self.store.insert(store))
     }
 
     /// Makes a character device and returns a mount of it.
-    pub(super) fn device(&self, name: &str, major: u32, minor: u32) -> Result<Detached, Failure> {
+    pub(super) fn device(
+        &mut self,
+        name: &str,
+        major: u32,
+        minor: u32,
+    ) -> Result<Detached, Failure> {
+        let store = self.store()?;
         let action = format!("create device {name}");
         let device = rustix::fs::makedev(major, minor);
         let mode = Mode::from_raw_mode(0o666);
-        rustix::fs::mknodat(&self.store, name, FileType::CharacterDevice, mode, device)
+        rustix::fs::mknodat(store, name, FileType::CharacterDevice, mode, device)
             .map_err(Failure::doing(&action))?;
-        open_tree(&self.store, name, clone_flags(false)).map_err(Failure::doing(&action))
+        open_tree(store, name, clone_flags(false)).map_err(Failure::doing(&action))
     }
 
     /// Returns a mount of one of the machine's own devices.
@@ -134,11 +151,11 @@ impl Sources {
     fn file(&mut self, contents: &[u8], mode: u32, owner: (u32, u32)) -> Result<Detached, Failure> {
         let name = format!("file{}", self.files);
         self.files += 1;
+        let store = self.store()?;
         let action = "create file";
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let mode = Mode::from_raw_mode(mode & 0o7777);
-        let file =
-            rustix::fs::openat(&self.store, &name, flags, mode).map_err(Failure::doing(action))?;
+        let file = rustix::fs::openat(store, &name, flags, mode).map_err(Failure::doing(action))?;
         let mut file = File::from(file);
         file.write_all(contents).map_err(Failure::doing(action))?;
         let owner = Ids::current().possible(Owner { uid: owner.0, gid: owner.1 });
@@ -147,8 +164,7 @@ impl Sources {
         // A changed owner takes setuid bits away; nobody else counts on the mode given at first.
         rustix::fs::fchmod(&file, mode).map_err(Failure::doing(action))?;
         drop(file);
-        let mount =
-            open_tree(&self.store, &name, clone_flags(false)).map_err(Failure::doing(action))?;
+        let mount = open_tree(store, &name, clone_flags(false)).map_err(Failure::doing(action))?;
         let attributes = MountAttributes {
             readonly: true,
             nodev: true,

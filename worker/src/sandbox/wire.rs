@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recv, recvmsg, sendmsg, socketpair,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -22,15 +22,18 @@ const MAX_MESSAGE: usize = 256 << 10;
 /// Most descriptors that come with a message.
 const MAX_FDS: usize = 8;
 
-/// What kiln tells the helper.
+/// What kiln asks of the helper, at its door. Comes with the program's control socket, its standard
+/// output and error, the specification's memory file, and where there are such: the network
+/// namespace, a runtime's log, standard input.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Run {
+    /// An empty directory to attach mounts to.
+    pub(super) anchor: PathBuf,
+}
+
+/// What kiln asks of the helper while a program runs.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Request {
-    /// Run. Comes with the specification's memory file, the seccomp filter's, the network namespace
-    /// where the specification wants one, and standard input where there is one.
-    Run {
-        /// An empty directory to attach mounts to.
-        anchor: PathBuf,
-    },
     /// Send the program a signal.
     Signal(i32),
 }
@@ -107,7 +110,8 @@ pub(super) fn send<M: Serialize>(
 pub(super) fn receive<M: DeserializeOwned>(
     socket: impl AsFd,
 ) -> io::Result<Option<(M, Vec<OwnedFd>)>> {
-    let mut bytes = vec![0; MAX_MESSAGE];
+    let Some(length) = next_length(&socket)? else { return Ok(None) };
+    let mut bytes = vec![0; length];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let received = rustix::io::retry_on_intr(|| {
@@ -131,6 +135,18 @@ pub(super) fn receive<M: DeserializeOwned>(
     Ok(Some((serde_json::from_slice(&bytes[..length])?, fds)))
 }
 
+/// Returns how long the next message is; `None` where the other side is gone.
+fn next_length(socket: impl AsFd) -> io::Result<Option<usize>> {
+    let flags = RecvFlags::PEEK | RecvFlags::TRUNC;
+    let peek = || recv(socket.as_fd(), &mut [0_u8; 0][..], flags);
+    match rustix::io::retry_on_intr(peek) {
+        Ok((_, 0)) | Err(rustix::io::Errno::CONNRESET) => Ok(None),
+        Ok((_, length)) if length > MAX_MESSAGE => Err(io::Error::other("a message is too long")),
+        Ok((_, length)) => Ok(Some(length)),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -141,11 +157,17 @@ mod tests {
         let file = tempfile::tempfile().unwrap();
         send(&theirs, &Report::Terminal, &[file.as_fd()]).unwrap();
         send(&theirs, &Report::Exited(Exit::Code(3)), &[]).unwrap();
+        let failure = Failure::new("x".repeat(100_000));
+        send(&theirs, &Report::Failed(failure.clone()), &[]).unwrap();
         let (message, fds) = receive::<Report>(&ours).unwrap().unwrap();
         assert!(matches!(message, Report::Terminal));
         assert_eq!(fds.len(), 1);
         let (message, _) = receive::<Report>(&ours).unwrap().unwrap();
         assert!(matches!(message, Report::Exited(Exit::Code(3))));
+        let (message, _) = receive::<Report>(&ours).unwrap().unwrap();
+        assert!(matches!(message, Report::Failed(received) if received == failure));
+        let nothing = receive::<Report>(&ours).unwrap_err();
+        assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
         drop(theirs);
         assert!(receive::<Report>(&ours).unwrap().is_none());
     }

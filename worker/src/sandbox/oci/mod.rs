@@ -105,7 +105,6 @@ pub(super) fn become_runtime(task: Task, runtime: &Path) -> Result<Infallible, F
     rustix::process::umask(Mode::from_raw_mode(0o022));
     die_with(&helper)?;
     wire::send(&control, &Report::Ready(made), &[]).map_err(Failure::doing("report to kiln"))?;
-    sys::reset_signals();
     sys::close_on_exec_above().map_err(Failure::doing("close descriptors"))?;
     rustix::io::fcntl_setfd(&log, FdFlags::empty())
         .map_err(Failure::doing("pass the runtime its log"))?;
@@ -131,7 +130,7 @@ fn arguments(runtime: &Path, stage: &Stage, log: &OwnedFd) -> Result<Vec<String>
 
 /// Assembles the root file system, and says what the runtime is to do with it.
 fn furnish<'a>(spec: &'a Spec, stage: &Stage) -> Result<(Root, Config<'a>), Failure> {
-    let mut sources = Sources::new(&stage.path("sources"))?;
+    let mut sources = Sources::new(&stage.path("sources"));
     let mut mounts = Vec::new();
     for mount in &spec.mounts {
         let source = sources.mount(&mount.kind).map_err(|failure| Failure {

@@ -12,7 +12,7 @@
 //!   calls that are younger than the profile don't exist either, as on an older kernel.
 //! - All others are refused with EPERM.
 //!
-//! The filter is compiled once per process and handed over as bytes, eight per instruction.
+//! The helper compiles the filter once, and its children have it from there.
 
 mod calls;
 mod compile;
@@ -61,23 +61,8 @@ enum Column {
 }
 
 /// Returns the filter for this machine.
-pub(super) fn default_filter() -> io::Result<Vec<u8>> {
-    let program = compile(&architectures(std::env::consts::ARCH)?);
-    let bytes = program.into_iter().flat_map(|FilterInstruction { code, jt, jf, k }| {
-        [&code.to_ne_bytes()[..], &[jt, jf], &k.to_ne_bytes()].concat()
-    });
-    Ok(bytes.collect())
-}
-
-/// Reads a filter from the bytes that [`default_filter`] returned.
-pub(super) fn from_bytes(bytes: &[u8]) -> Vec<FilterInstruction> {
-    let instruction = |&[a, b, jt, jf, ref k @ ..]: &[u8; 8]| FilterInstruction {
-        code: u16::from_ne_bytes([a, b]),
-        jt,
-        jf,
-        k: u32::from_ne_bytes(*k),
-    };
-    bytes.as_chunks::<8>().0.iter().map(instruction).collect()
+pub(super) fn default_filter() -> io::Result<Vec<FilterInstruction>> {
+    Ok(compile(&architectures(std::env::consts::ARCH)?))
 }
 
 /// Installs a filter for this thread and everything that it becomes.
