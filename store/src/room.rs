@@ -391,7 +391,7 @@ mod tests {
         let mut writer = store.content().writer().unwrap();
         let mut written = 0;
         let error = loop {
-            match writer.write_all(&[1; 100_000]) {
+            match writer.write_all(&vec![1; 100_000]) {
                 Ok(()) => written += 100_000,
                 Err(error) => break error.to_string(),
             }
