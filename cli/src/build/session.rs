@@ -100,7 +100,7 @@ impl Session<'_> {
         loop {
             match Box::pin(self.make(&lowered, graph.as_ref(), &cache)).await {
                 Err(_) if self.may_try_again() => {}
-                ended => return ended,
+                ended => return ended.inspect_err(|_| self.stop_packing()),
             }
         }
     }
@@ -138,6 +138,9 @@ impl Session<'_> {
             solved.map_or_else(Default::default, |solved| (solved.outputs, solved.vertices));
         let graph = graph.map(|graph| &**graph);
         let made = Cacheable { graph, keys: &keys, cache };
+        if let Some(ahead) = &self.tools.ahead {
+            ahead.close();
+        }
         let mut images = images(lowered.to_vec(), outputs)?;
         self.inline(&mut images, &made).await?;
         let tops: Vec<LayerId> = images.iter().filter_map(|image| image.layer.clone()).collect();
@@ -164,6 +167,12 @@ impl Session<'_> {
             limits: resolver.archive_limits(),
             events: self.events.clone(),
             cancel: self.cancel.clone(),
+        }
+    }
+
+    fn stop_packing(&self) {
+        if let Some(ahead) = &self.tools.ahead {
+            ahead.stop();
         }
     }
 
