@@ -144,10 +144,15 @@ impl Session<'_> {
         let mut images = images(lowered.to_vec(), outputs)?;
         self.inline(&mut images, &made).await?;
         let tops: Vec<LayerId> = images.iter().filter_map(|image| image.layer.clone()).collect();
+        let mut outputs = self.request.outputs.clone();
+        if !cache.is_local() {
+            // All may have to be written once more, and a stream can't be taken back.
+            outputs.sort_by_key(kiln_exporter::Output::is_stdout);
+        }
         let request = ExportRequest {
             has_index: lowered.iter().any(|(_, lowered)| lowered.multi_platform),
             images,
-            outputs: self.request.outputs.clone(),
+            outputs,
         };
         let exported = self.exporting().export(request).await?;
         self.export_caches(&made, &tops).await?;
