@@ -6,6 +6,7 @@ use std::thread::JoinHandle;
 
 use kiln_oci::media_type;
 
+use crate::budget;
 use crate::gzip::GzipWriter;
 
 /// Docker's layer compressed with zstd.
@@ -137,8 +138,9 @@ impl<W: Write + Send + 'static> ZstdWriter<W> {
 
     fn start(&mut self, sink: W) -> io::Result<()> {
         let (sender, chunks) = sync_channel::<Vec<u8>>(WAITING);
-        let level = self.level;
+        let (level, is_background) = (self.level, budget::is_background());
         let body = move || {
+            let _stream = budget::large_stream(is_background);
             let mut encoder = encoder(sink, level)?;
             encoder.multithread(rayon::current_num_threads() as u32)?;
             for chunk in chunks {

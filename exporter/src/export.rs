@@ -208,7 +208,14 @@ fn pack_chain(
         Mutex::new(chain.iter().map(|_| None).collect());
     // What goes elsewhere alone need not come here first: there it may be known.
     let is_lazy = matches!(output.kind, OutputKind::Registry | OutputKind::Engine(_));
+    let is_unpacked = matches!(&output.kind, OutputKind::Engine(engine) if !engine.keeps_blobs());
     let located = |id: &LayerId| {
+        if is_unpacked && !output.is_packing_given {
+            let found = load::find_layer(context.store, id)?;
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
         if is_lazy { locate_layer(context.store, id, output.packing) } else { Ok(None) }
     };
     let work = || {

@@ -8,8 +8,8 @@
 //!
 //! Within a block, what can't be compressed is found first and written as it is: see `noise`.
 //!
-//! Blocks are compressed on rayon's threads. At most a few per thread are under way; who writes more
-//! waits for the oldest. So memory is bounded.
+//! Blocks are compressed on rayon's threads. So many are under way as the budget has room for, that of
+//! all writers together; who writes more waits for the oldest of its own.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use flate2::{Compress, FlushCompress};
 
+use crate::budget::BlockPermit;
 use crate::noise::{self, Piece};
 
 /// How much is compressed at once.
@@ -36,11 +37,18 @@ pub struct GzipWriter<W> {
     /// The block that is being filled, and the one before.
     buffer: Vec<u8>,
     before: Arc<Vec<u8>>,
-    under_way: VecDeque<Receiver<io::Result<Block>>>,
-    most: usize,
+    under_way: VecDeque<UnderWay>,
     begun: bool,
     crc: crc32fast::Hasher,
     length: u64,
+}
+
+/// A block that is being compressed, and its place in the budget; the only one of a writer may have
+/// none.
+#[derive(Debug)]
+struct UnderWay {
+    block: Receiver<io::Result<Block>>,
+    _permit: Option<BlockPermit>,
 }
 
 /// A compressed block.
@@ -60,7 +68,6 @@ impl<W: Write> GzipWriter<W> {
             buffer: Vec::new(),
             before: Arc::default(),
             under_way: VecDeque::new(),
-            most: 2 * rayon::current_num_threads() + 1,
             begun: false,
             crc: crc32fast::Hasher::new(),
             length: 0,
@@ -85,11 +92,15 @@ impl<W: Write> GzipWriter<W> {
 
     /// Has the full buffer compressed.
     fn submit(&mut self) -> io::Result<()> {
-        if self.under_way.len() >= self.most
-            && let Some(block) = self.oldest()?
-        {
-            self.put(&block)?;
-        }
+        let permit = loop {
+            if let Some(permit) = BlockPermit::try_new() {
+                break Some(permit);
+            }
+            match self.oldest()? {
+                Some(block) => self.put(&block)?,
+                None => break None,
+            }
+        };
         let block = Arc::new(std::mem::replace(&mut self.buffer, Vec::with_capacity(BLOCK)));
         let before = std::mem::replace(&mut self.before, block.clone());
         let (sender, receiver) = channel();
@@ -98,13 +109,13 @@ impl<W: Write> GzipWriter<W> {
             // Nobody listens where the writer was dropped.
             let _ = sender.send(deflate(&block, &before, level));
         });
-        self.under_way.push_back(receiver);
+        self.under_way.push_back(UnderWay { block: receiver, _permit: permit });
         Ok(())
     }
 
     /// Waits for the oldest block that is under way.
     fn oldest(&mut self) -> io::Result<Option<Block>> {
-        self.under_way.pop_front().map(|block| wait(&block)).transpose()
+        self.under_way.pop_front().map(|oldest| wait(&oldest.block)).transpose()
     }
 
     fn put(&mut self, block: &Block) -> io::Result<()> {

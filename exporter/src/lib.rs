@@ -10,6 +10,8 @@
 //! | --- | --- |
 //! | [`gzip`] | gzip in parallel, with bytes that don't depend on the number of threads |
 //! | [`pack`] | a blob of a layer |
+//! | [`ahead`] | blobs of layers while the build still runs |
+//! | `budget` | how much of threads and memory all of that takes |
 //! | `config` | the final config: layers, history, times |
 //! | `assemble` | config, manifest and index, as bytes |
 //! | `rewrite` | layers with other times |
@@ -29,6 +31,7 @@
 //! All bytes are a function of layers, configs and options; times come from the config's history, the
 //! layers, or `SOURCE_DATE_EPOCH`.
 
+pub mod ahead;
 pub mod annotations;
 pub mod cache;
 pub mod compression;
@@ -46,6 +49,7 @@ pub mod spec;
 
 mod archive;
 mod assemble;
+mod budget;
 mod config;
 mod csv;
 mod destination;
@@ -61,7 +65,9 @@ mod registry;
 mod rewrite;
 mod tarball;
 
+pub use ahead::{AheadContext, PackAhead};
 pub use annotations::Annotations;
+pub use budget::use_threads;
 pub use cache::spec::{CacheFrom, CachePlace, CacheTarget, CacheTo};
 pub use cache::{CacheExported, CacheRequest, CachedResult, export_cache, inline_cache};
 pub use compression::{Compression, Packing};

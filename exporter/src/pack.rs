@@ -108,13 +108,33 @@ impl Packer<'_> {
         if let Some(found) = self.find(&layer)? {
             return Ok(found);
         }
-        let _guard = self.store.lock(&format!("pack-{id}-{}", self.packing.compression.name()))?;
+        let _guard = self.store.lock(&self.lock_name(id))?;
         // Somebody else may have made it meanwhile.
         let layer = self.layer(id)?;
         if let Some(found) = self.find(&layer)? {
             return Ok(found);
         }
         self.make(&layer)
+    }
+
+    /// Packs a layer, unless it is packed, or somebody does it just now.
+    ///
+    /// # Errors
+    /// As [`Packer::pack`].
+    pub(crate) fn try_pack(&self, id: &LayerId) -> Result<()> {
+        if self.find(&self.layer(id)?)?.is_some() {
+            return Ok(());
+        }
+        let Some(_guard) = self.store.try_lock(&self.lock_name(id))? else { return Ok(()) };
+        let layer = self.layer(id)?;
+        if self.find(&layer)?.is_none() {
+            self.make(&layer)?;
+        }
+        Ok(())
+    }
+
+    fn lock_name(&self, id: &LayerId) -> String {
+        format!("pack-{id}-{}", self.packing.compression.name())
     }
 
     fn layer(&self, id: &LayerId) -> Result<Layer> {

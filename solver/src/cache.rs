@@ -1,6 +1,9 @@
 //! The port to what is known already.
 
 use std::future::Future;
+use std::time::Duration;
+
+use kiln_oci::Digest;
 
 use crate::key::Key;
 
@@ -34,6 +37,13 @@ pub trait Cache: Send + Sync + 'static {
 
     /// Waits until nobody else, in this process or another, works on `key`.
     fn lock(&self, key: &Key) -> impl Future<Output = Result<Self::Guard, CacheError>> + Send;
+
+    /// Returns how long steps took before, in the order of `kinds`: a kind is what steps have in
+    /// common that do the same with whatever inputs. `None` where nobody knows.
+    fn durations(&self, kinds: &[Digest]) -> Result<Vec<Option<Duration>>, CacheError>;
+
+    /// Remembers how long steps of these kinds took.
+    fn note_durations(&self, took: &[(Digest, Duration)]) -> Result<(), CacheError>;
 }
 
 /// What is said about a result. What its key was made of is told by [`crate::Event::Keyed`], whether

@@ -51,6 +51,10 @@ pub struct CacheRule {
     pub salt: Option<Vec<u8>>,
     /// Inputs of which only selected content matters.
     pub content_inputs: Vec<usize>,
+    /// Inputs that the result is built on: what a target's result is made of, theirs are part of.
+    pub bases: Vec<usize>,
+    /// Those of its bases that the result only adds to: no file of theirs is read for it.
+    pub added_to: Vec<usize>,
     /// Of each of them, the paths that are selected, for people.
     pub selected: Vec<Vec<String>>,
     /// Whether the result lives for this build only: its key is made unique to the build, and
@@ -72,8 +76,12 @@ pub struct StepContext {
     pub events: EventSender,
     /// Cancelled when the step has to stop.
     pub cancel: CancellationToken,
-    /// Whether no other step reads the result: it is what the graph is solved for.
+    /// Whether no other step reads the files of the result: it is what the graph is solved for, or
+    /// what others only add to.
     pub is_last: bool,
+    /// Which outputs are part of what the graph is solved for, as they are: a target's own, and
+    /// those that it is built on.
+    pub kept: Vec<u32>,
 }
 
 impl StepContext {

@@ -2,6 +2,7 @@
 
 use kiln_llb::graph::Vertex;
 use kiln_llb::{Graph, Op};
+use kiln_oci::Digest;
 
 use crate::executor::{CacheRule, Executor, StepError};
 use crate::name::step_name;
@@ -28,10 +29,12 @@ pub(crate) struct Step {
     pub(crate) content: Vec<usize>,
     /// The vertices that have it among their inputs.
     pub(crate) users: Vec<usize>,
-    /// How many steps follow it on the longest way to a target.
-    pub(crate) height: u32,
     /// How many outputs somebody reads: one more than the highest number.
     pub(crate) outputs: usize,
+    /// Whether no other step reads the files of its results.
+    pub(crate) is_last: bool,
+    /// Which outputs are part of what a target is made of.
+    pub(crate) kept: Vec<u32>,
 }
 
 impl Step {
@@ -40,9 +43,24 @@ impl Step {
         !self.rule.hidden
     }
 
-    /// Tells whether no other step reads its results.
-    pub(crate) fn is_last(&self, plan: &Plan) -> bool {
-        self.users.iter().all(|user| !plan.steps[*user].visible())
+    fn keep(&mut self, output: u32) {
+        if !self.kept.contains(&output) {
+            self.kept.push(output);
+        }
+    }
+
+    /// Returns what steps have in common that do the same, whatever with.
+    pub(crate) fn kind(&self) -> Digest {
+        Digest::of(&self.salt)
+    }
+
+    /// Returns the inputs of which no file is read for it, nor for those that add to it.
+    fn added_to(&self) -> &[usize] {
+        match self {
+            step if !step.visible() => &step.rule.bases,
+            step if step.is_last => &step.rule.added_to,
+            _ => &[],
+        }
     }
 
     /// Tells whether it counts as a step that can be cached.
@@ -84,16 +102,25 @@ impl Plan {
         for (target, output) in &self.targets {
             let step = &mut self.steps[*target];
             step.outputs = step.outputs.max(*output as usize + 1);
+            step.keep(*output);
         }
-        // Users come after their inputs, so that a user's height is final when it is read.
+        // Users come after their inputs, so that what is known of them is final when it is read.
         for (number, vertex) in graph.vertices().iter().enumerate().rev() {
-            let height = self.steps[number].height + 1;
-            for (input, output) in &vertex.inputs {
+            let added_to = self.steps[number].added_to().to_vec();
+            for (index, (input, output)) in vertex.inputs.iter().enumerate() {
                 let step = &mut self.steps[*input];
-                step.height = step.height.max(height);
                 step.outputs = step.outputs.max(*output as usize + 1);
+                step.is_last &= added_to.contains(&index);
                 if step.users.last() != Some(&number) {
                     step.users.push(number);
+                }
+            }
+            if self.steps[number].kept.is_empty() {
+                continue;
+            }
+            for base in self.steps[number].rule.bases.clone() {
+                if let Some((input, output)) = vertex.inputs.get(base) {
+                    self.steps[*input].keep(*output);
                 }
             }
         }
@@ -121,8 +148,9 @@ impl Step {
             inputs,
             content,
             users: Vec::new(),
-            height: 0,
             outputs: 0,
+            is_last: true,
+            kept: Vec::new(),
             rule,
         }
     }

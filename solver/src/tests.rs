@@ -14,6 +14,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::*;
 
+mod order;
+
 /// What a vertex yields: its name and those of its inputs, unless `contents` says otherwise.
 type Content = String;
 
@@ -102,6 +104,9 @@ struct FakeCache {
     links: Mutex<BTreeMap<Key, Key>>,
     records: Mutex<BTreeMap<Key, (Vec<Content>, KeyRecord)>>,
     locks: Mutex<BTreeMap<Key, Arc<AsyncMutex<()>>>>,
+    durations: Mutex<BTreeMap<Digest, Duration>>,
+    /// How often somebody asked for durations.
+    asked: AtomicUsize,
     loads: AtomicUsize,
     hits: AtomicUsize,
 }
@@ -146,6 +151,17 @@ impl Cache for FakeCache {
     async fn lock(&self, key: &Key) -> Result<OwnedMutexGuard<()>, CacheError> {
         let lock = Arc::clone(self.locks.lock().unwrap().entry(*key).or_default());
         Ok(lock.lock_owned().await)
+    }
+
+    fn durations(&self, kinds: &[Digest]) -> Result<Vec<Option<Duration>>, CacheError> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        let known = self.durations.lock().unwrap();
+        Ok(kinds.iter().map(|kind| known.get(kind).copied()).collect())
+    }
+
+    fn note_durations(&self, took: &[(Digest, Duration)]) -> Result<(), CacheError> {
+        self.durations.lock().unwrap().extend(took.iter().copied());
+        Ok(())
     }
 }
 

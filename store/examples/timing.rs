@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use kiln_oci::Digest;
-use kiln_store::{Result, Store};
+use kiln_store::{FileStamp, Result, Store};
 
 fn main() -> Result<()> {
     let root = std::env::temp_dir().join(format!("kiln-store-timing-{}", std::process::id()));
@@ -27,12 +27,14 @@ fn main() -> Result<()> {
     report("store a small blob", 1000, || {
         store.content().put(&Digest::of(b"").hex().into_bytes()).map(drop)
     })?;
-    let many: Vec<_> = (0..20_000_u32)
-        .map(|n| (Digest::of(&n.to_le_bytes()).as_bytes().to_vec(), [0; 32]))
+    let time = kiln_tree::Timestamp::default();
+    let many: Vec<_> = (0..20_000)
+        .map(|inode| FileStamp { device: 1, inode, size: 1, mtime: time, ctime: time })
+        .map(|file| (file, [0; 32]))
         .collect();
     report("store 20000 file digests", 3, || cache.put_file_digests(&many))?;
-    let names: Vec<&[u8]> = many.iter().map(|(name, _)| name.as_slice()).collect();
-    report("look up 20000 file digests", 3, || cache.file_digests(&names).map(drop))?;
+    let files: Vec<_> = many.iter().map(|(file, _)| *file).collect();
+    report("look up 20000 file digests", 3, || cache.file_digests(&files).map(drop))?;
     report("sync", 3, || store.sync())?;
     drop((layers, cache, store));
     report("open and close", 100, || Store::open(&root).map(drop))?;

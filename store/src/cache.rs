@@ -138,43 +138,6 @@ impl CacheIndex {
             Ok(transaction.execute("DELETE FROM cache_records", [])? as u64)
         })
     }
-
-    /// Returns the digest of a file's content by its fingerprint (device, inode, size, times).
-    pub fn file_digest(&self, fingerprint: &[u8]) -> Result<Option<[u8; 32]>> {
-        Ok(self.file_digests(&[fingerprint])?.pop().flatten())
-    }
-
-    /// Returns the digests of many files by their fingerprints, in their order.
-    pub fn file_digests<F: AsRef<[u8]>>(
-        &self,
-        fingerprints: &[F],
-    ) -> Result<Vec<Option<[u8; 32]>>> {
-        let sql = "SELECT digest FROM file_digests WHERE fingerprint = ?1";
-        self.inner.index.read("look up file digests", |connection| {
-            // One transaction, so that the index is not looked at for changes each time.
-            let snapshot = connection.unchecked_transaction()?;
-            let mut statement = snapshot.prepare_cached(sql)?;
-            fingerprints
-                .iter()
-                .map(|fingerprint| {
-                    statement.query_row([fingerprint.as_ref()], |row| row.get(0)).optional()
-                })
-                .collect()
-        })
-    }
-
-    /// Remembers digests of files by fingerprint, in one transaction.
-    pub fn put_file_digests(&self, digests: &[(Vec<u8>, [u8; 32])]) -> Result<()> {
-        let sql = "INSERT OR REPLACE INTO file_digests
-                   VALUES (?1, ?2, (SELECT value FROM meta WHERE key = 'epoch'))";
-        self.inner.index.write("remember file digests", |transaction| {
-            let mut statement = transaction.prepare_cached(sql)?;
-            for (fingerprint, digest) in digests {
-                statement.execute((fingerprint, digest))?;
-            }
-            Ok(())
-        })
-    }
 }
 
 fn remove(connection: &Connection, key: &Digest) -> rusqlite::Result<()> {
@@ -220,16 +183,5 @@ mod tests {
         store.cache().put(&key, &["gone".parse().ok()], "").unwrap();
         assert_eq!(store.cache().get(&key).unwrap(), None);
         assert_eq!(store.cache().description(&key).unwrap(), None, "and is removed");
-    }
-
-    #[test]
-    fn file_digests_are_remembered() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path()).unwrap();
-        let cache = store.cache();
-        cache.put_file_digests(&[(vec![1], [1; 32]), (vec![2], [2; 32])]).unwrap();
-        let found = cache.file_digests(&[&[2][..], &[3], &[1]]).unwrap();
-        assert_eq!(found, [Some([2; 32]), None, Some([1; 32])]);
-        assert_eq!(cache.file_digest(&[1]).unwrap(), Some([1; 32]));
     }
 }

@@ -97,7 +97,7 @@ fn distrust(inner: &Inner, boot: &str) -> Result<()> {
         transaction.execute_batch(&format!(
             "UPDATE layers SET has_tree = 0 WHERE has_tree AND tree_epoch > {durable};
              DELETE FROM blobs WHERE epoch > {durable};
-             DELETE FROM file_digests WHERE epoch > {durable};"
+             DELETE FROM file_pages WHERE epoch > {durable};"
         ))?;
         transaction.execute("UPDATE meta SET value = ?1 WHERE key = 'boot'", [boot])?;
         forget_lost(transaction)

@@ -222,6 +222,34 @@ INSERT INTO meta VALUES ('pepper', randomblob(16));
 ALTER TABLE builds ADD COLUMN family BLOB;
 CREATE INDEX builds_by_family ON builds (family, started_at);
 ",
+    "
+CREATE TABLE step_durations (
+    kind         BLOB PRIMARY KEY,
+    microseconds INTEGER NOT NULL,
+    noted_at     INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+DROP TABLE file_digests;
+CREATE TABLE file_pages (
+    device  INTEGER NOT NULL,
+    page    INTEGER NOT NULL,
+    records BLOB NOT NULL,
+    epoch   INTEGER NOT NULL,
+    sum     INTEGER NOT NULL,
+    PRIMARY KEY (device, page)
+) STRICT;
+
+CREATE TABLE layer_contents (
+    diff_id BLOB PRIMARY KEY,
+    content BLOB NOT NULL,
+    sum     INTEGER NOT NULL
+) STRICT;
+CREATE TRIGGER layers_deleted AFTER DELETE ON layers
+    WHEN EXISTS (SELECT 1 FROM layer_contents WHERE diff_id = OLD.diff_id) BEGIN
+    DELETE FROM layer_contents WHERE diff_id = OLD.diff_id
+        AND NOT EXISTS (SELECT 1 FROM layers WHERE diff_id = OLD.diff_id);
+END;
+",
 ];
 
 /// Returns the version of an index; 0 for one that has nothing in it yet.

@@ -34,13 +34,22 @@ pub(crate) const RECORD: &str = "row_sum(cache_records.key, cache_records.descri
     SELECT group_concat(number || '=' || coalesce(layer, ''), ',') FROM (
         SELECT number, layer FROM cache_outputs WHERE key = cache_records.key ORDER BY number)))";
 
+/// The sum of a row of `file_pages`.
+pub(crate) const FILE_PAGE: &str =
+    "row_sum(file_pages.device, file_pages.page, file_pages.records)";
+
+/// The sum of a row of `layer_contents`.
+pub(crate) const LAYER_CONTENTS: &str = "row_sum(layer_contents.diff_id, layer_contents.content)";
+
 /// The tables that have sums, with how these are made.
-pub(crate) const TABLES: [(&str, &str); 5] = [
+pub(crate) const TABLES: [(&str, &str); 7] = [
     ("layers", LAYER),
     ("layer_blobs", LAYER_BLOB),
     ("images", IMAGE),
     ("cache_links", LINK),
     ("cache_records", RECORD),
+    ("file_pages", FILE_PAGE),
+    ("layer_contents", LAYER_CONTENTS),
 ];
 
 /// A row whose sum is wrong.

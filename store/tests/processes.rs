@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use kiln_oci::{Digest, media_type};
-use kiln_store::{Error, ImageRow, LayerBlob, LayerId, Store};
+use kiln_store::{Error, FileStamp, ImageRow, LayerBlob, LayerId, Store};
 use rusqlite::Connection;
 
 const ROOT: &str = "KILN_STORE_TEST_ROOT";
@@ -232,7 +232,10 @@ fn what_was_not_synced_is_distrusted_after_a_power_loss() {
     let [early, late] = [Digest::of(b"early"), Digest::of(b"late")];
     let base = commit(&store, None, "early");
     cache.put(&early, &[Some(base.clone())], "").unwrap();
-    cache.put_file_digests(&[(vec![1], [1; 32])]).unwrap();
+    let time = kiln_tree::Timestamp::default();
+    let stamp =
+        |page: u64| FileStamp { device: 1, inode: page << 8, size: 1, mtime: time, ctime: time };
+    cache.put_file_digests(&[(stamp(1), [1; 32])]).unwrap();
     let blob = content.put(b"early").unwrap();
     store.images().put(&image("early", &blob.digest, blob.size)).unwrap();
     assert!(store.has_unsynced());
@@ -240,7 +243,7 @@ fn what_was_not_synced_is_distrusted_after_a_power_loss() {
     assert!(!store.has_unsynced());
     let top = commit(&store, Some(&base), "late");
     cache.put(&late, &[Some(top)], "").unwrap();
-    cache.put_file_digests(&[(vec![2], [2; 32])]).unwrap();
+    cache.put_file_digests(&[(stamp(2), [2; 32])]).unwrap();
     let blob = content.put(b"late").unwrap();
     store.images().put(&image("late", &blob.digest, blob.size)).unwrap();
     drop((store, cache, content));
@@ -249,8 +252,8 @@ fn what_was_not_synced_is_distrusted_after_a_power_loss() {
     let cache = store.cache();
     assert_eq!(cache.get(&early).unwrap(), Some(vec![Some(base)]));
     assert_eq!(cache.get(&late).unwrap(), None);
-    assert_eq!(cache.file_digest(&[1]).unwrap(), Some([1; 32]));
-    assert_eq!(cache.file_digest(&[2]).unwrap(), None);
+    let found = cache.file_digests(&[stamp(1), stamp(2)]).unwrap();
+    assert_eq!(found, [Some([1; 32]), None]);
     assert!(store.content().size(&early).unwrap().is_some());
     assert!(store.content().size(&late).unwrap().is_none());
     assert!(store.images().get("early").unwrap().is_some());

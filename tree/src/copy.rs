@@ -25,6 +25,7 @@ use std::path::{Path, PathBuf};
 
 use crate::archive_limits::ArchiveLimits;
 use crate::attributes::Attributes;
+use crate::below::Below;
 use crate::decompress::decompress;
 use crate::digest::Selection;
 use crate::digest::select::{self, Selected};
@@ -104,12 +105,12 @@ struct Copied {
 }
 
 /// Returns what a copy copies, at least one entry of each source path.
-fn copied(source: View<'_>, dest: &Dir, options: &CopyOptions) -> Result<Vec<Copied>> {
+fn copied(source: View<'_>, dest: &dyn Below, options: &CopyOptions) -> Result<Vec<Copied>> {
     let asked = names::rooted(options.source.as_bytes());
     if !options.create_dest_path {
         let path = dest.real_path(Path::new(&options.dest))?;
         let parent = path.parent().unwrap_or(&path);
-        if dest.metadata(parent, false)?.is_none() {
+        if dest.entry(parent)?.is_none() {
             return Err(Error::NotFound { path: PathBuf::from(&options.dest) });
         }
     }

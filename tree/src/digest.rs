@@ -59,8 +59,9 @@ pub struct Selection {
 
 /// Remembers the digests of files that have not changed.
 pub trait FileDigests: Send + Sync {
-    /// Returns the digest of the file that has this metadata, if it is known.
-    fn get(&self, metadata: &Metadata) -> Option<[u8; 32]>;
+    /// Returns the digests of the files that have this metadata, in their order, as far as they are
+    /// known. Called from several threads, with some hundred files each time.
+    fn get(&self, files: &[&Metadata]) -> Vec<Option<[u8; 32]>>;
     /// Remembers the digest of the file that has this metadata.
     fn put(&self, metadata: &Metadata, digest: [u8; 32]);
 }

@@ -6,6 +6,7 @@
 //! [`Dir::open`].
 
 pub mod attributes;
+pub mod below;
 pub mod copy;
 pub mod decompress;
 pub mod digest;
@@ -17,6 +18,7 @@ pub mod mode;
 pub mod pack;
 pub mod pattern;
 pub mod retime;
+pub mod skeleton;
 pub mod stamp;
 pub mod tar_reader;
 pub mod unpack;
@@ -38,6 +40,7 @@ mod tar_writer;
 
 pub use archive_limits::ArchiveLimits;
 pub use attributes::{Attributes, Xattr};
+pub use below::Below;
 pub use copy::{CopyOptions, copy, plan_copies};
 pub use decompress::{decompress, is_archive_start};
 pub use digest::listing::{Difference, Listing, Place};
@@ -50,6 +53,7 @@ pub use mode::ModeChange;
 pub use pack::{PackOptions, Packed, Plan, Whiteouts, pack};
 pub use pattern::PatternMatcher;
 pub use retime::retime;
+pub use skeleton::{Manifest, Skeleton};
 pub use stamp::{Stamp, stamp};
 pub use tar_reader::{TarEntry, TarReader};
 pub use unpack::{UnpackOptions, Unpacked, unpack};

@@ -146,6 +146,11 @@ impl<'a> Plan<'a> {
         Self { dirs, items, below: None }
     }
 
+    /// Returns the entries of the tar, in their order.
+    pub(crate) fn items(&self) -> &[Item] {
+        &self.items
+    }
+
     /// Gives every entry the same time.
     #[must_use]
     pub fn stamped(mut self, mtime: Timestamp) -> Self {

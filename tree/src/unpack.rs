@@ -24,7 +24,8 @@ use crate::ids::Ids;
 use crate::metadata::{FileKind, Metadata, Owner, Timestamp};
 use crate::tar_reader::{TarEntry, TarReader};
 use crate::{edit, names, remove, resolve, walk};
-use entry::{bounded_time, copy_at, finish_open, make_directory};
+pub(crate) use entry::bounded_time;
+use entry::{copy_at, finish_open, make_directory};
 
 /// How to unpack.
 #[derive(Clone, Copy, Debug, Default)]

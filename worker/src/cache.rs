@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use kiln_oci::Digest;
 use kiln_solver::{Cache, CacheError, Key, KeyRecord};
@@ -140,5 +141,13 @@ impl Cache for StoreCache {
 
     async fn lock(&self, key: &Key) -> Result<KeyGuard, CacheError> {
         flight::lock(&self.store, &format!("solve-{key}")).await.map_err(error)
+    }
+
+    fn durations(&self, kinds: &[Digest]) -> Result<Vec<Option<Duration>>, CacheError> {
+        self.store.cache().step_durations(kinds).map_err(error)
+    }
+
+    fn note_durations(&self, took: &[(Digest, Duration)]) -> Result<(), CacheError> {
+        self.store.cache().note_step_durations(took).map_err(error)
     }
 }

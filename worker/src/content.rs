@@ -5,8 +5,6 @@
 //! output counts as a whole: what isn't selected is part of the result.
 
 use std::collections::BTreeSet;
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
 
 use kiln_llb::op::{
     ContentCache, CopyAction, ExecOp, FileActionKind, FileOp, MountKind, Op, OpKind, UserRef,
@@ -14,15 +12,13 @@ use kiln_llb::op::{
 use kiln_oci::Digest;
 use kiln_store::Store;
 use kiln_tree::digest::FileDigests;
-use kiln_tree::{FileKind, Metadata, Selection, View};
+use kiln_tree::{Selection, View};
 
+use crate::context_index::ContextIndex;
 use crate::error::{Error, Result};
 use crate::file::owner_of;
 use crate::output::Output;
 use crate::snapshots::{Snapshots, whole};
-
-/// Files that changed less than this before they were read may change again with the same times.
-const RACY: Duration = Duration::from_secs(2);
 
 /// Returns the inputs of which only some content matters, and the paths that are selected of each.
 pub(crate) fn content_inputs(op: &Op) -> Result<(Vec<usize>, Vec<Vec<String>>)> {
@@ -134,7 +130,7 @@ pub(crate) fn digest(
             examined(&snapshots.store, whole(&dir), selections, None)
         }
         Output::Local(context) => {
-            let index = ContentIndex::new(snapshots.store.clone());
+            let index = ContextIndex::new(snapshots.store.clone());
             let digest = examined(&snapshots.store, context.view(), selections, Some(&index))?;
             index.save()?;
             Ok(digest)
@@ -155,71 +151,9 @@ fn examined(
     Ok(digest)
 }
 
-/// Digests of the files of a context that were read before, as a version control's index has them:
-/// a file whose identity, size and times are the same has the same content, unless it was so new
-/// when it was read that a change could have gone unnoticed.
-struct ContentIndex {
-    store: Store,
-    learned: Mutex<Vec<(Vec<u8>, [u8; 32])>>,
-}
-
-impl ContentIndex {
-    fn new(store: Store) -> Self {
-        Self { store, learned: Mutex::default() }
-    }
-
-    /// Stores what was learned.
-    fn save(self) -> Result<()> {
-        let learned = self.learned.into_inner().unwrap_or_else(PoisonError::into_inner);
-        if learned.is_empty() {
-            return Ok(());
-        }
-        Ok(self.store.cache().put_file_digests(&learned)?)
-    }
-}
-
-impl FileDigests for ContentIndex {
-    fn get(&self, metadata: &Metadata) -> Option<[u8; 32]> {
-        // An index that can't be read has nothing to say: the file is read instead.
-        self.store.cache().file_digest(&fingerprint(metadata)?).ok().flatten()
-    }
-
-    fn put(&self, metadata: &Metadata, digest: [u8; 32]) {
-        if is_racy(metadata, SystemTime::now()) {
-            return;
-        }
-        if let Some(fingerprint) = fingerprint(metadata) {
-            let mut learned = self.learned.lock().unwrap_or_else(PoisonError::into_inner);
-            learned.push((fingerprint, digest));
-        }
-    }
-}
-
-fn is_racy(metadata: &Metadata, now: SystemTime) -> bool {
-    let newest = metadata.mtime.max(metadata.ctime);
-    let Ok(since) = now.duration_since(SystemTime::UNIX_EPOCH) else { return true };
-    newest.seconds >= since.saturating_sub(RACY).as_secs() as i64
-}
-
-fn fingerprint(metadata: &Metadata) -> Option<Vec<u8>> {
-    if metadata.kind != FileKind::File {
-        return None;
-    }
-    let mut bytes = Vec::with_capacity(48);
-    for number in [metadata.device, metadata.inode, metadata.size] {
-        bytes.extend(number.to_le_bytes());
-    }
-    for time in [metadata.mtime, metadata.ctime] {
-        bytes.extend(time.seconds.to_le_bytes());
-        bytes.extend(time.nanoseconds.to_le_bytes());
-    }
-    Some(bytes)
-}
-
 #[cfg(test)]
 mod tests {
     use kiln_llb::op::{FileAction, Input, Mount};
-    use kiln_tree::{Owner, Timestamp};
 
     use super::*;
 
@@ -266,27 +200,5 @@ mod tests {
         let mounts = vec![mount(0, "/", "", false), mount(0, "/m", "b", true)];
         let op = op(OpKind::Exec(ExecOp { mounts, ..ExecOp::default() }), 1);
         assert!(content_inputs(&op).unwrap().0.is_empty());
-    }
-
-    #[test]
-    fn files_that_just_changed_are_not_remembered() {
-        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1000);
-        let at = |seconds| Timestamp { seconds, nanoseconds: 0 };
-        let metadata = |mtime, ctime| Metadata {
-            kind: FileKind::File,
-            mode: 0o644,
-            owner: Owner::default(),
-            size: 1,
-            mtime: at(mtime),
-            ctime: at(ctime),
-            device: 1,
-            inode: 1,
-            links: 1,
-            blocks: 1,
-        };
-        assert!(is_racy(&metadata(1, 999), now));
-        assert!(is_racy(&metadata(998, 1), now));
-        assert!(is_racy(&metadata(5000, 1), now));
-        assert!(!is_racy(&metadata(1, 990), now));
     }
 }

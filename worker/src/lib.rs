@@ -24,7 +24,10 @@ pub mod sandbox;
 pub mod users;
 pub mod worker;
 
+mod bases;
+mod below;
 mod content;
+mod context_index;
 mod diff;
 mod exec;
 mod file;
@@ -53,4 +56,4 @@ pub use remote_cache::{
 pub use resolve::{ImageResolver, ImageResolverOptions, PullPolicy, Resolved};
 pub use source::local::LocalContext;
 pub use source::remote::RemoteOptions;
-pub use worker::{DefaultNetwork, SecretSource, Worker, WorkerOptions};
+pub use worker::{CommittedLayers, DefaultNetwork, SecretSource, Worker, WorkerOptions};

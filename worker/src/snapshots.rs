@@ -6,9 +6,10 @@ use std::sync::{Arc, OnceLock};
 
 use kiln_store::{LayerId, PendingTree, Store};
 use kiln_tree::{ArchiveLimits, CopyOptions, Dir, View};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::blobs::Blobs;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::file::missing;
 use crate::mount::{MAX_LOWERS, Overlay};
 use crate::output::Output;
@@ -27,6 +28,9 @@ pub(crate) struct Snapshots {
     pub(crate) limits: ArchiveLimits,
     /// A tree that stays empty, once somebody has needed one.
     empty: Arc<OnceLock<PendingTree>>,
+    /// How many archives may be read at once: each takes a thread, and the windows of its
+    /// decompressor.
+    archives: Arc<Semaphore>,
 }
 
 /// A tree that is being made on top of a chain. Dropped uncommitted, it leaves nothing.
@@ -46,8 +50,20 @@ impl Writable {
 
 impl Snapshots {
     pub(crate) fn new(store: Store, images: &ImageResolver) -> Self {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let (blobs, limits) = (images.blobs(), images.archive_limits());
-        Self { store, blobs, limits, empty: Arc::default() }
+        Self {
+            store,
+            blobs,
+            limits,
+            empty: Arc::default(),
+            archives: Arc::new(Semaphore::new(threads)),
+        }
+    }
+
+    /// Waits until an archive may be read; what is returned is to be held as long as it is.
+    pub(crate) async fn reading_an_archive(&self) -> Result<SemaphorePermit<'_>> {
+        self.archives.acquire().await.map_err(|_| Error::Cancelled)
     }
 
     /// Returns the trees of a chain, uppermost first. All must be there.

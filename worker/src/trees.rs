@@ -61,6 +61,7 @@ impl Snapshots {
             if layers.get(&layer.id)?.is_some_and(|layer| layer.has_tree) {
                 continue;
             }
+            let _place = self.reading_an_archive().await?;
             let part = progress.part(format!("extracting {}", blob.digest), Some(blob.size));
             let this = self.clone();
             blocking(move || this.unpack_believed(&layer, &blob, part)).await?;
@@ -69,7 +70,7 @@ impl Snapshots {
     }
 
     /// Returns the packed form that is the easiest to get.
-    fn readable_blob(&self, layer: &Layer) -> Result<LayerBlob> {
+    pub(crate) fn readable_blob(&self, layer: &Layer) -> Result<LayerBlob> {
         let blobs = self.store.layers().blobs(&layer.id)?;
         for blob in &blobs {
             if self.blobs.open(blob)?.is_some() {
@@ -119,7 +120,7 @@ impl Snapshots {
 
     /// Verifies a blob that was read. One of the store's that isn't what it should be is removed,
     /// so that it is fetched again.
-    fn verified<R: std::io::Read>(
+    pub(crate) fn verified<R: std::io::Read>(
         &self,
         packed: VerifiedReader<R>,
         blob: &LayerBlob,

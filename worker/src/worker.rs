@@ -9,7 +9,7 @@ use kiln_llb::graph::Vertex;
 use kiln_llb::op::{OpKind, SourceOp};
 use kiln_oci::{Digest, Platform};
 use kiln_solver::{CacheRule, Executor, StepContext, StepError};
-use kiln_store::Store;
+use kiln_store::{LayerId, Store};
 
 use crate::blobs::blocking;
 use crate::cache::StoreCache;
@@ -28,7 +28,7 @@ use crate::source::identifier::Identifier;
 use crate::source::local::{LocalAttributes, LocalContext};
 use crate::source::origin::Origin;
 use crate::source::remote::{RemoteOptions, Remotes};
-use crate::{content, diff, emulation, file, ingredients, key, merge, source};
+use crate::{bases, content, diff, emulation, file, ingredients, key, merge, source};
 
 /// What a [`Worker`] works with.
 #[derive(Debug)]
@@ -58,8 +58,16 @@ pub struct WorkerOptions {
     /// Packs layers that no step reads, where the outputs want blobs of them and nobody will want
     /// trees; `None` has every layer made as a tree.
     pub packer: Option<Arc<dyn LayerPacker>>,
+    /// Is told of layers that the build's outputs will need; `None` where they need none.
+    pub committed: Option<Arc<dyn CommittedLayers>>,
     /// Whether a `RUN` step that fails leaves a [`FailedStep`](crate::FailedStep) behind.
     pub keep_failed: bool,
+}
+
+/// Is told of layers as they are made, long before the outputs are written.
+pub trait CommittedLayers: fmt::Debug + Send + Sync {
+    /// A chain of layers is there that will be part of what the build is for. Returns at once.
+    fn committed(&self, top: &LayerId);
 }
 
 /// The network of steps that ask for none in particular.
@@ -101,6 +109,7 @@ pub struct Worker {
     remotes: Remotes,
     exec: Exec,
     packer: Option<Arc<dyn LayerPacker>>,
+    committed: Option<Arc<dyn CommittedLayers>>,
 }
 
 impl Worker {
@@ -113,6 +122,7 @@ impl Worker {
             remotes: Remotes::new(snapshots.clone(), secrets, options.remote.clone()),
             contexts: options.contexts.clone(),
             packer: options.packer.clone(),
+            committed: options.committed.clone(),
             exec: Exec::new(snapshots.clone(), options),
             snapshots,
         }
@@ -150,7 +160,8 @@ impl Worker {
 
     fn checked_rule(&self, vertex: &Vertex) -> Result<CacheRule> {
         let Some(kind) = &vertex.op.kind else {
-            return Ok(CacheRule { hidden: true, ..CacheRule::default() });
+            let bases = bases::bases(&vertex.op);
+            return Ok(CacheRule { hidden: true, bases, ..CacheRule::default() });
         };
         let salt = Some(key::op(&vertex.op));
         let ingredients = ingredients::op(&vertex.op);
@@ -163,6 +174,8 @@ impl Worker {
             OpKind::Build(_) => return Err(Error::Unsupported("a build op".to_owned())),
         }
         (rule.content_inputs, rule.selected) = content::content_inputs(&vertex.op)?;
+        rule.bases = bases::bases(&vertex.op);
+        rule.added_to = bases::added_to(&vertex.op);
         Ok(rule)
     }
 
@@ -322,6 +335,13 @@ impl Executor for Worker {
         inputs: Vec<Output>,
         context: StepContext,
     ) -> std::result::Result<Vec<Output>, StepError> {
-        self.run(vertex, inputs, &context).await
+        let outputs = self.run(vertex, inputs, &context).await?;
+        if let Some(committed) = &self.committed {
+            let kept = context.kept.iter().filter_map(|output| outputs.get(*output as usize));
+            for top in kept.filter_map(Output::layer).flatten() {
+                committed.committed(top);
+            }
+        }
+        Ok(outputs)
     }
 }

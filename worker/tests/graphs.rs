@@ -95,6 +95,7 @@ impl Bench {
             secrets: BTreeMap::new(),
             agents: BTreeMap::new(),
             packer: None,
+            committed: None,
             remote: kiln_worker::RemoteOptions::default(),
             keep_failed: false,
         });

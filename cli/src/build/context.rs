@@ -75,7 +75,7 @@ impl Input {
         let step = Step::begin(events, "[internal] load remote build context".to_owned());
         let id = step.id();
         let (events, cancel) = (events.clone(), cancel.clone());
-        let context = StepContext { vertex: id, events, cancel, is_last: false };
+        let context = StepContext { vertex: id, events, cancel, is_last: false, kept: Vec::new() };
         let fetched = Self::fetch_files(options, tools, &context).await;
         let (root, place) = match fetched {
             Ok(fetched) => fetched,

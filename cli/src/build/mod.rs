@@ -1,5 +1,6 @@
 //! A build, from arguments to image: read, lower, solve, export.
 
+mod ahead;
 mod audience;
 mod cache_export;
 mod caches;

@@ -76,6 +76,8 @@ pub(crate) struct BuildRequest {
     pub(super) kept: Option<String>,
     /// What happens when a step fails.
     pub(super) on_error: OnError,
+    /// How many steps run at once; `None` for what suits the machine.
+    pub(super) jobs: Option<usize>,
     /// Whether it is said why steps ran.
     pub(super) explain: bool,
 }
@@ -139,6 +141,7 @@ impl BuildRequest {
             caches: Caches::resolve(&arguments.cache_from, &arguments.cache_to)?,
             kept: None,
             on_error: arguments.on_error,
+            jobs: arguments.jobs.map(usize::from),
             explain: arguments.explain,
         })
     }

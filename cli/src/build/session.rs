@@ -100,7 +100,7 @@ impl Session<'_> {
         loop {
             match Box::pin(self.make(&lowered, graph.as_ref(), &cache)).await {
                 Err(_) if self.may_try_again() => {}
-                ended => return ended,
+                ended => return ended.inspect_err(|_| self.stop_packing()),
             }
         }
     }
@@ -138,13 +138,21 @@ impl Session<'_> {
             solved.map_or_else(Default::default, |solved| (solved.outputs, solved.vertices));
         let graph = graph.map(|graph| &**graph);
         let made = Cacheable { graph, keys: &keys, cache };
+        if let Some(ahead) = &self.tools.ahead {
+            ahead.close();
+        }
         let mut images = images(lowered.to_vec(), outputs)?;
         self.inline(&mut images, &made).await?;
         let tops: Vec<LayerId> = images.iter().filter_map(|image| image.layer.clone()).collect();
+        let mut outputs = self.request.outputs.clone();
+        if !cache.is_local() {
+            // All may have to be written once more, and a stream can't be taken back.
+            outputs.sort_by_key(kiln_exporter::Output::is_stdout);
+        }
         let request = ExportRequest {
             has_index: lowered.iter().any(|(_, lowered)| lowered.multi_platform),
             images,
-            outputs: self.request.outputs.clone(),
+            outputs,
         };
         let exported = self.exporting().export(request).await?;
         self.export_caches(&made, &tops).await?;
@@ -164,6 +172,12 @@ impl Session<'_> {
             limits: resolver.archive_limits(),
             events: self.events.clone(),
             cancel: self.cancel.clone(),
+        }
+    }
+
+    fn stop_packing(&self) {
+        if let Some(ahead) = &self.tools.ahead {
+            ahead.stop();
         }
     }
 

@@ -64,7 +64,8 @@ impl TimedFiles<'_> {
             source.attrs.insert("git.mtime".to_owned(), "commit".to_owned());
         }
         let (events, cancel) = (self.events.clone(), self.cancel.clone());
-        let context = StepContext { vertex: step.id(), events, cancel, is_last: false };
+        let context =
+            StepContext { vertex: step.id(), events, cancel, is_last: false, kept: Vec::new() };
         let files = self.tools.worker.fetch(&source, &context).await?;
         let root = self.tools.open(&files).await?;
         let time = newest(&root)?;

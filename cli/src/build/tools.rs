@@ -9,11 +9,12 @@ use kiln_solver::{EventSender, SolveOptions, Solved, solve};
 use kiln_store::Store;
 use kiln_tree::Dir;
 use kiln_worker::{
-    DefaultNetwork, ImageResolver, ImageResolverOptions, Output, PullPolicy, RemoteCache,
-    RemoteOptions, StoreCache, Worker, WorkerOptions,
+    CommittedLayers, DefaultNetwork, ImageResolver, ImageResolverOptions, Output, PullPolicy,
+    RemoteCache, RemoteOptions, StoreCache, Worker, WorkerOptions,
 };
 use tokio_util::sync::CancellationToken;
 
+use super::ahead::Ahead;
 use super::on_error::OnError;
 use super::request::{BuildRequest, CONTEXT_NAME};
 use super::session::Failure;
@@ -27,6 +28,8 @@ pub(super) struct Tools {
     pub(super) store: Store,
     pub(super) resolver: Arc<ImageResolver>,
     pub(super) worker: Arc<Worker>,
+    /// Packs layers while steps run; `None` where no output needs any packed.
+    pub(super) ahead: Option<Arc<Ahead>>,
     /// Takes out of names what must not be kept.
     redactor: Arc<Redactor>,
     jobs: usize,
@@ -47,6 +50,7 @@ impl Tools {
             policy: if request.pull { PullPolicy::Always } else { PullPolicy::default() },
             archive_limits: settings.archive_limits,
         }));
+        let ahead = Ahead::new(&request.outputs, &store, &resolver);
         let mut contexts = request.directories.clone();
         contexts.extend(directory.map(|path| (CONTEXT_NAME.to_owned(), path.to_owned())));
         let options = WorkerOptions {
@@ -61,6 +65,7 @@ impl Tools {
             keep_failed: request.on_error == OnError::Shell,
             limits: request.resources.clone(),
             packer: packer::packer(&store, &request.outputs),
+            committed: ahead.clone().map(|ahead| ahead as Arc<dyn CommittedLayers>),
             runtime: request.runtime.clone(),
             remote: RemoteOptions {
                 max_bytes: request.input_limit,
@@ -75,7 +80,8 @@ impl Tools {
             },
         };
         let worker = Arc::new(Worker::new(options));
-        Ok(Self { store, resolver, worker, redactor, jobs: settings.jobs() })
+        let jobs = request.jobs.unwrap_or_else(|| settings.jobs());
+        Ok(Self { store, resolver, worker, ahead, redactor, jobs })
     }
 
     /// Solves graphs as one, by what the store knows.

@@ -139,6 +139,14 @@ pub(crate) struct BuildArguments {
     #[arg(long, value_enum, default_value = "fail", value_name = "ACTION")]
     #[arg(conflicts_with_all = ["dump_llb", "check", "call"])]
     pub(crate) on_error: OnError,
+    /// Steps that run at once [default: twice the processors, and 8 at least]
+    #[arg(short, long, value_name = "N", env = "KILN_JOBS")]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) jobs: Option<u16>,
+    /// Threads that hash and compress files [default: the processors]
+    #[arg(long, value_name = "N", env = "KILN_THREADS")]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) threads: Option<u16>,
     /// How progress is shown
     #[arg(long, value_enum, default_value = "auto", env = "BUILDKIT_PROGRESS")]
     pub(crate) progress: ProgressMode,
@@ -209,6 +217,9 @@ pub(crate) async fn run(
     settings: &Settings,
     printer: &Printer,
 ) -> Result<ExitCode> {
+    if let Some(threads) = arguments.threads {
+        kiln_exporter::use_threads(threads.into())?;
+    }
     let quiet = arguments.quiet;
     let progress = if quiet { ProgressMode::Quiet } else { arguments.progress };
     let (iidfile, metadata_file) = (arguments.iidfile.clone(), arguments.metadata_file.clone());

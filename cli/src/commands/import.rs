@@ -17,6 +17,7 @@ use time::OffsetDateTime;
 
 use super::sync;
 use crate::build::parse_platform;
+use crate::limits::size_limit;
 use crate::printer::Printer;
 use crate::settings::Settings;
 
@@ -33,6 +34,9 @@ pub(crate) struct ImportArguments {
     /// LABEL, ONBUILD, STOPSIGNAL, USER, VOLUME or WORKDIR
     #[arg(short, long = "change", value_name = "INSTRUCTION")]
     changes: Vec<String>,
+    /// Most bytes of a file from a URL, as 16g; 0 for no limit
+    #[arg(long, value_name = "SIZE", default_value = "64g")]
+    input_limit: String,
     /// What the image's history is to say
     #[arg(short, long, value_name = "TEXT")]
     message: Option<String>,
@@ -60,6 +64,7 @@ pub(crate) async fn run(
         config: changed(&arguments.changes, &platform)?,
         ..ImageConfig::default()
     };
+    let limit = size_limit(&arguments.input_limit).context("invalid --input-limit")?;
     let store = settings.store()?;
     let source = arguments.source;
     let is_url = source.starts_with("http://") || source.starts_with("https://");
@@ -67,7 +72,7 @@ pub(crate) async fn run(
     let told = if is_url { kiln_registry::fetch::redacted(&source) } else { "-".to_owned() };
     let mut archive: Box<dyn Read + Send> = match source.as_str() {
         "-" => Box::new(std::io::stdin()),
-        url if is_url => Box::new(download(url, settings, &store).await?),
+        url if is_url => Box::new(download(url, limit, (settings, &store)).await?),
         path => Box::new(File::open(path).with_context(|| format!("open {path}"))?),
     };
     let request = ImportRequest {
@@ -97,13 +102,17 @@ fn parse_name(text: &str) -> Result<Reference> {
 }
 
 /// Downloads a file to one without a name.
-async fn download(url: &str, settings: &Settings, store: &Store) -> Result<File> {
+async fn download(
+    url: &str,
+    limit: Option<u64>,
+    (settings, store): (&Settings, &Store),
+) -> Result<File> {
     let request = FetchRequest { url: url.to_owned(), ..FetchRequest::default() };
     let FetchAnswer::File(found) = settings.registries.client().fetch(&request).await? else {
         bail!("{}: the server says that nothing has changed", kiln_registry::fetch::redacted(url));
     };
     let mut file = store.temp_file()?;
-    found.copy_to(&mut file, None, |_| ()).await?;
+    found.copy_to(&mut file, limit, |_| ()).await?;
     file.flush().and_then(|()| file.rewind()).context("read what was downloaded")?;
     Ok(file)
 }

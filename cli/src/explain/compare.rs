@@ -63,6 +63,10 @@ pub(super) fn causes(
                 causes.extend(files::causes(listings, (old, now), &from)?);
             }
             (Input::Content(_), Input::Content(_)) => {}
+            // Of one that was known, or came from a cache elsewhere, nobody has looked at the files.
+            (Input::Key(_), Input::Content(_)) | (Input::Content(_), Input::Key(_)) => {
+                causes.push(Cause::Content { from: new.name(from) });
+            }
             (old_key, new_key) if old_key != new_key => {
                 let step = new.name(from);
                 let stood = old.input(number);
@@ -202,4 +206,92 @@ fn given(old: Side<'_>, new: Side<'_>) -> Vec<Cause> {
         Cause::BuildArgument(Change { name: name.clone(), old, new })
     };
     names.filter(|name| is_named(name)).map(argument).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use kiln_oci::Digest;
+    use kiln_store::Store;
+
+    use super::super::recipe::Contents;
+    use super::*;
+    use crate::history::{LookupRecord, MadeOf, StepRecord};
+
+    fn value(text: &str) -> Value {
+        Value { shown: text.to_owned(), print: None }
+    }
+
+    fn recipe(salt: &str, ingredients: &[(&str, &str)], inputs: Vec<Input>) -> Recipe {
+        let named =
+            |(name, text): &(&str, &str)| Named { name: (*name).to_owned(), value: value(text) };
+        Recipe {
+            salt: salt.to_owned(),
+            instruction: Some(value("COPY a-${V} /x")),
+            ingredients: ingredients.iter().map(named).collect(),
+            inputs,
+        }
+    }
+
+    /// Returns a build of a step that makes the input of another, with a build argument.
+    fn build(argument: &str) -> BuildRecord {
+        let step = |name: &str, inputs| StepRecord {
+            name: name.to_owned(),
+            made_of: Some(MadeOf {
+                key: Digest::of(name.as_bytes()),
+                inputs,
+                lookup: LookupRecord::Asked,
+                because: None,
+                seen: false,
+                removed: None,
+            }),
+            ..StepRecord::default()
+        };
+        BuildRecord {
+            build_args: [("V".to_owned(), Some(argument.to_owned()))].into(),
+            steps: vec![step("RUN x", vec![]), step("COPY a /x", vec![0])],
+            ..BuildRecord::default()
+        }
+    }
+
+    fn compared(old: &Recipe, new: &Recipe) -> Vec<Cause> {
+        let dir = tempfile::tempdir().unwrap();
+        let listings = Store::open(dir.path()).unwrap().listings();
+        let (one, two) = (build("1"), build("2"));
+        let old = Side { build: &one, place: 1, recipe: old };
+        let new = Side { build: &two, place: 1, recipe: new };
+        causes(&listings, (old, new), &[Some(0), Some(1)]).unwrap()
+    }
+
+    #[test]
+    fn an_argument_that_the_instruction_names_is_the_cause() {
+        let old = recipe("a", &[("source", "/a-1"), ("mode", "644")], vec![]);
+        let new = recipe("b", &[("source", "/a-2"), ("mode", "644")], vec![]);
+        let argument =
+            Change { name: "V".to_owned(), old: Some("1".to_owned()), new: Some("2".to_owned()) };
+        assert_eq!(compared(&old, &new), [Cause::BuildArgument(argument)]);
+        let mut other = new.clone();
+        other.instruction = Some(value("COPY b /x"));
+        assert!(matches!(compared(&old, &other).as_slice(), [Cause::Instruction { .. }]));
+    }
+
+    #[test]
+    fn inputs_are_told_by_what_is_known_of_them() {
+        let of = |input| recipe("a", &[], vec![input]);
+        let key = |text: &str| of(Input::Key(Digest::of(text.as_bytes())));
+        let contents = |text: &str| Contents {
+            digest: Digest::of(text.as_bytes()),
+            selected: vec!["/a".to_owned()],
+            ingredients: Vec::new(),
+        };
+        let content = |text: &str| of(Input::Content(contents(text)));
+        let step = Cause::Step { step: "RUN x".to_owned(), instead_of: None };
+        assert_eq!(compared(&key("1"), &key("2")), [step]);
+        // There is no listing, or nobody has looked.
+        let unseen = [Cause::Content { from: "RUN x".to_owned() }];
+        assert_eq!(compared(&content("1"), &content("2")), unseen);
+        assert_eq!(compared(&key("1"), &content("2")), unseen);
+        assert_eq!(compared(&content("1"), &content("1")), [Cause::Unknown]);
+        let inputs = Cause::Inputs { old: 1, new: 0 };
+        assert_eq!(compared(&key("1"), &recipe("a", &[], vec![])), [inputs]);
+    }
 }

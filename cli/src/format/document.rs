@@ -76,7 +76,7 @@ mod tests {
     fn document() -> Document {
         let config = Config { user: "<me>", cmd: vec!["sh", "-c"] };
         let fields = json!({
-            "id": "1", "more": null, "config": {"cmd": ["sh", "-c"], "user": "<me>", "env": []},
+            "id": "1", "more": null, "Labels": {"x": "1"}, "config": {"cmd": ["sh", "-c"], "user": "<me>", "env": []},
         });
         Document::with_fields(&Image { id: "1", config }, &fields).unwrap()
     }
@@ -93,11 +93,14 @@ mod tests {
             ("{{json .config.cmd}} {{.config.cmd}}", "[\"sh\",\"-c\"] [sh -c]\n".to_owned()),
             ("{{range .config.cmd}}{{println .}}{{end}}", "sh\n-c\n\n".to_owned()),
             ("{{.config.env}}{{if .more}}x{{end}}", "[]\n".to_owned()),
+            ("{{.Labels.x}} {{.Labels.y}}[{{index .Labels \"z\"}}]", "1 <no value>[]\n".to_owned()),
             ("{{index .config.cmd 1}} {{join .config.cmd \",\"}}", "-c sh,-c\n".to_owned()),
         ] {
             assert_eq!(inspect(template, &[document()]).unwrap(), expected, "{template}");
         }
         let error = inspect("{{.Id}}", &[document()]).unwrap_err().to_string();
-        assert!(error.contains("no field Id; there are config, id, more"), "{error}");
+        assert!(error.contains("no field Id; there are Labels, config, id, more"), "{error}");
+        let error = inspect("{{.config.Cmd}}", &[document()]).unwrap_err().to_string();
+        assert!(error.contains("no field Cmd; there are cmd, env, user"), "{error}");
     }
 }

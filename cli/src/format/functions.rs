@@ -15,6 +15,7 @@ pub(super) fn all(written: &Arc<Written>) -> FuncMap {
     let mut add = |name: &str, function: fn(&[Value]) -> Answer| {
         functions.insert(name.to_owned(), Arc::new(function));
     };
+    add("index", index);
     add("join", join);
     add("lower", |arguments| text("lower", arguments, str::to_lowercase));
     add("pad", pad);
@@ -115,6 +116,21 @@ fn title(text: &str) -> String {
         after_letter = character.is_alphanumeric() || matches!(character, '_' | '\'');
     }
     titled
+}
+
+/// As Go's, where what a map of texts hasn't got is an empty text.
+fn index(arguments: &[Value]) -> Answer {
+    let [value, keys @ ..] = arguments else { return Err(count("index", 2, arguments)) };
+    let mut found = value.clone();
+    for key in keys {
+        found = match (&found, key) {
+            (Value::Map(map), Value::String(name)) if !map.contains_key(&**name) => {
+                Value::String("".into())
+            }
+            (value, key) => value.index(key)?,
+        };
+    }
+    Ok(found)
 }
 
 fn join(arguments: &[Value]) -> Answer {

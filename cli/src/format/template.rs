@@ -9,15 +9,22 @@ use gotmpl::{FuncMap, MissingKey, TemplateError, Value};
 use super::functions;
 use super::json::Json;
 
+/// Maps whose keys are anybody's: one that isn't there is nothing, and no mistake.
+const FREE: &[&str] = &["Annotations", "ExposedPorts", "Labels", "Volumes", "annotations"];
+
 /// A template that has been parsed.
-pub(super) struct Template(gotmpl::Template);
+pub(super) struct Template {
+    text: String,
+    parsed: gotmpl::Template,
+}
 
 impl Template {
     /// Parses a template that is executed on `data`.
     pub(super) fn parse(text: &str, functions: FuncMap) -> Result<Self> {
         let template = gotmpl::Template::new("").missing_key(MissingKey::Error).funcs(functions);
         let parsed = template.parse(text);
-        parsed.map(Self).map_err(|error| anyhow!("template parsing error: {error}"))
+        let parsed = parsed.map_err(|error| anyhow!("template parsing error: {error}"))?;
+        Ok(Self { text: text.to_owned(), parsed })
     }
 
     /// Executes it.
@@ -25,13 +32,32 @@ impl Template {
     /// # Errors
     /// Fails with the names of the fields that there are where one is asked for that isn't.
     pub(super) fn execute(&self, data: &Data) -> Result<String> {
-        self.0.execute_to_string(&data.value).map_err(|error| match error {
-            TemplateError::MissingKey { key } => {
-                let known = data.names().join(", ");
-                anyhow!("template parsing error: there is no field {key}; there are {known}")
+        let failed = |error: TemplateError| anyhow!("template parsing error: {error}");
+        match self.parsed.execute_to_string(&data.value) {
+            Err(TemplateError::MissingKey { key }) => {
+                let chain = self.chain_before(&key);
+                if chain.last().is_some_and(|name| FREE.contains(name)) {
+                    let lenient = self.parsed.clone().missing_key(MissingKey::Invalid);
+                    return lenient.execute_to_string(&data.value).map_err(failed);
+                }
+                let known = data.names(&chain).join(", ");
+                Err(anyhow!("template parsing error: there is no field {key}; there are {known}"))
             }
-            error => anyhow!("template parsing error: {error}"),
-        })
+            result => result.map_err(failed),
+        }
+    }
+
+    /// Returns the names that stand before a field's, as `Config` in `.Config.Cmd`.
+    fn chain_before(&self, key: &str) -> Vec<&str> {
+        let is_name = |c: char| c.is_alphanumeric() || matches!(c, '_' | '.');
+        let chains = self.text.split(|c: char| !is_name(c)).filter(|part| part.contains('.'));
+        for chain in chains {
+            let names: Vec<&str> = chain.split('.').filter(|name| !name.is_empty()).collect();
+            if let Some(place) = names.iter().position(|name| *name == key) {
+                return names[..place].to_vec();
+            }
+        }
+        Vec::new()
     }
 }
 
@@ -106,8 +132,10 @@ impl Data {
         functions::all(&self.written)
     }
 
-    fn names(&self) -> Vec<&str> {
-        match &self.value {
+    /// Returns the names of the fields at the end of a chain of fields, or else of all.
+    fn names(&self, chain: &[&str]) -> Vec<&str> {
+        let end = chain.iter().try_fold(&self.value, |value, name| value.field(name));
+        match end.unwrap_or(&self.value) {
             Value::Map(map) => map.keys().map(|name| &**name).collect(),
             _ => Vec::new(),
         }

@@ -223,6 +223,8 @@ fn elsewhere(kiln: &Kiln, archive: &str) {
     assert_eq!(layers(id.trim()), layers("imported:1"));
     let said = kiln.run(&["history", "--format", "{{.Comment}}", id.trim()]).success();
     assert_eq!(said, format!("Imported from {url}\n"));
+    let endless = kiln.run(&["import", "--input-limit", "100", &url]).failure();
+    assert!(endless.contains("larger than the limit of 100 bytes"), "{endless}");
 }
 
 fn wrong_imports(kiln: &Kiln, archive: &str) {

@@ -110,3 +110,38 @@ fn a_layer_without_a_tree_is_built_upon_and_run() {
     built.success();
     assert_eq!(kiln.run(&["run", "--rm", "app"]).success(), "content\n");
 }
+
+#[test]
+fn a_base_that_nothing_runs_in_is_never_unpacked() {
+    let needs = [Need::Root, Need::Program("python3")];
+    if skip("a_base_that_nothing_runs_in_is_never_unpacked", &needs) {
+        return;
+    }
+    let kiln = kiln();
+    kiln.write("ctx/f", "content\n");
+    kiln.write("begun", "");
+    let archive = kiln.path("image.tar");
+    let to_archive = format!("type=oci,dest={}", archive.display());
+    let to_files = format!("type=local,dest={}", kiln.path("out").display());
+    // What a copy finds there is the base's, or was made by the copies before it.
+    for last in [
+        "COPY f /etc/f",
+        "COPY f /tmp/deep/er/",
+        "COPY --chmod=600 f /a/b/c/f",
+        "COPY --link f /bin/f",
+        "COPY f /a",
+    ] {
+        let copies = "COPY --chown=7:8 --chmod=750 f /a/b/\nCOPY f /usr/local/x/f\n";
+        kiln.write("ctx/Dockerfile", format!("FROM base\n{copies}{last}\n"));
+        kiln.build("ctx", &["--output", &to_archive]).success();
+        let (trees, direct) = (trees(&kiln), last_layer(&kiln, &archive));
+        std::fs::remove_dir_all(kiln.root()).unwrap();
+        kiln.build("ctx", &["--output", &to_files]).success();
+        kiln.build("ctx", &["--output", &to_archive]).success();
+        assert_eq!(direct, last_layer(&kiln, &archive), "{last}");
+        // What is linked, and the same on top of the others.
+        let made = 2 * usize::from(last.contains("--link"));
+        assert!(trees <= made, "{last}: {trees} trees");
+        std::fs::remove_dir_all(kiln.root()).unwrap();
+    }
+}

@@ -224,6 +224,7 @@ fn documents(sides: &Sides<'_>) {
     for (template, expected) in [
         ("{{.Id}}", "{alpha!}\n"),
         ("{{json .RepoTags}}", "[\"alpha:1\",\"alpha:2\",\"team/alpha:1\"]\n"),
+        ("{{index .Config.Labels \"none\"}}|{{.Config.Labels.none}}", "|<no value>\n"),
         ("{{json .Config.Labels}}", "{\"a\":\"b\",\"x\":\"<y>\"}\n"),
         ("{{index .Config.Labels \"a\"}} {{.Config.Labels.x}}", "b <y>\n"),
         (

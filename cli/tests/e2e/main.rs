@@ -1,6 +1,7 @@
 //! kiln as a user drives it, judged by real peers where there are any.
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
+mod ahead;
 mod annotations;
 mod archives;
 mod build;
@@ -37,6 +38,7 @@ mod refusals;
 mod registry;
 mod remote_cache;
 mod repository;
+mod reproducible;
 mod rewrite;
 mod rootless;
 mod run;

@@ -115,8 +115,21 @@ fn anew() -> Vec<Mutation> {
     ]
 }
 
+/// A platform whose programs run here, too.
+fn platform() -> Vec<Mutation> {
+    let platform = "platform: linux/amd64 → linux/amd64/v2";
+    let reruns = everything(FOLLOWS).into_iter().map(|(step, cause)| {
+        let is_run = step.starts_with("RUN") || step.starts_with("type=");
+        (step, if is_run { platform } else { cause })
+    });
+    let first = [("OCI load from client", platform), ("RUN echo \"tool", platform)];
+    let reruns: Vec<_> = first.into_iter().chain(reruns).collect();
+    vec![mutation("platform", &[Arguments(&["--platform", "linux/amd64/v2"])], &reruns)]
+}
+
 pub(crate) fn mutations() -> Vec<Mutation> {
-    [without_effect(), values(), surroundings(), anew()].concat()
+    let here = if cfg!(target_arch = "x86_64") { platform() } else { Vec::new() };
+    [without_effect(), values(), surroundings(), anew(), here].concat()
 }
 
 /// Returns all steps that are built on the base image, with their causes; the working directory

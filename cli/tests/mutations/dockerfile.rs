@@ -26,6 +26,11 @@ fn without_effect() -> Vec<Mutation> {
     vec![
         mutation("comment", &[Edit("FROM build AS test", "# a test\nFROM build AS test")], &[]),
         mutation("blank line", &[Edit("LABEL version", "\n\nLABEL version")], &[]),
+        mutation(
+            "this machine's platform",
+            &[Edit("FROM ${BASE} AS tools", "FROM --platform=$BUILDPLATFORM ${BASE} AS tools")],
+            &[],
+        ),
         mutation("label", &[Edit("version=\"1\"", "version=\"2\"")], &[]),
         mutation("command", &[Edit("[\"cat\", \"/app/out\"]", "[\"true\"]")], &[]),
         mutation("user behind the last step", &[Edit("USER 1000", "USER 2000")], &[]),
@@ -178,7 +183,7 @@ fn variables() -> Vec<Mutation> {
     ]
 }
 
-fn files() -> Vec<Mutation> {
+fn copies() -> Vec<Mutation> {
     vec![
         mutation(
             "--chmod",
@@ -196,6 +201,15 @@ fn files() -> Vec<Mutation> {
             &build(&[("COPY go.*", "instruction: COPY go.mod go.sum ./ → COPY go.* ./")], 0),
         ),
         mutation(
+            "another instruction",
+            &[Edit("COPY assets /app/assets", "ADD assets /app/assets")],
+            &[
+                ("ADD assets", "never built"),
+                ("/app/motd", "stands on [final 3/6] ADD assets /app/assets instead of"),
+                ("RUN echo", FOLLOWS),
+            ],
+        ),
+        mutation(
             "copy from another stage",
             &[Edit("--from=tools /tool", "--from=base /etc/passwd")],
             &build(&[("COPY --from=base", "instruction: COPY --from=tools")], 2),
@@ -209,6 +223,11 @@ fn files() -> Vec<Mutation> {
                 ("RUN echo", FOLLOWS),
             ],
         ),
+    ]
+}
+
+fn mounts() -> Vec<Mutation> {
+    vec![
         mutation(
             "cache mount of another name",
             &[Edit("type=cache,target", "type=cache,id=more,target")],
@@ -239,5 +258,5 @@ fn files() -> Vec<Mutation> {
 }
 
 pub(crate) fn mutations() -> Vec<Mutation> {
-    [without_effect(), runs(), variables(), files()].concat()
+    [without_effect(), runs(), variables(), copies(), mounts()].concat()
 }

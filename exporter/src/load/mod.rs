@@ -21,7 +21,10 @@ use std::fmt;
 use std::path::PathBuf;
 use std::process::Command;
 
+use kiln_store::{LayerId, Store};
+
 use crate::assemble::Assembled;
+use crate::compression::Compression;
 use crate::error::{Error, Result};
 use crate::export::ExportContext;
 use crate::pack::PackedLayer;
@@ -130,6 +133,31 @@ fn hand_over(
     fetch(&layers, telling.1)?;
     program::load(command, &files, telling)?;
     Ok(format!("{} sent", count(layers.len(), "layer")))
+}
+
+/// Returns a blob of a layer that the store has and every engine reads: it is unpacked there, so that
+/// packing the layer otherwise is for nothing.
+pub(crate) fn find_layer(store: &Store, id: &LayerId) -> Result<Option<PackedLayer>> {
+    let Some(layer) = store.layers().get(id)? else { return Ok(None) };
+    let Some(diff_id) = layer.diff_id else { return Ok(None) };
+    for blob in store.layers().blobs(id)? {
+        let known = Compression::of(&blob.media_type);
+        let readable =
+            |it: &Compression| [Compression::Uncompressed, Compression::Gzip].contains(it);
+        let Some(compression) = known.filter(readable) else { continue };
+        if store.content().size(&blob.digest)?.is_some() && store.content().hold(&blob.digest)? {
+            return Ok(Some(PackedLayer {
+                layer: layer.id,
+                diff_id,
+                digest: blob.digest,
+                size: blob.size,
+                compression,
+                created_at: layer.created_at,
+                description: layer.description,
+            }));
+        }
+    }
+    Ok(None)
 }
 
 /// Gets the layers of base images that the store hasn't got.

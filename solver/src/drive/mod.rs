@@ -6,13 +6,16 @@
 //! entries and not stack.
 
 mod keys;
+mod order;
 mod results;
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::collections::{BTreeSet, BinaryHeap, HashMap, VecDeque};
+use std::time::Duration;
 
 use kiln_oci::Digest;
 use tokio::task::{Id, JoinError, JoinSet};
+use tokio::time::Instant;
 
 use crate::cache::Cache;
 use crate::event::{Event, LogTail, VertexId};
@@ -21,6 +24,7 @@ use crate::key::{Key, KeyPart, Taint, nonce};
 use crate::plan::Plan;
 use crate::solve::{SolveError, SolveOptions, Solved};
 use crate::task::{Outputs, Report, Stop, World};
+use order::{Priority, wait};
 
 /// How many vertices may wait for or hold a lock without running: each may cost a descriptor.
 const LOCKS: usize = 64;
@@ -119,8 +123,16 @@ pub(crate) struct Driver<E: Executor, C: Cache<Output = E::Output>> {
     states: Vec<State<E::Output, C::Guard>>,
     moves: VecDeque<Move>,
     /// What can be locked and what can run, longest remaining path first.
-    lockable: BinaryHeap<(u32, Reverse<usize>)>,
-    runnable: BinaryHeap<(u32, Reverse<usize>)>,
+    lockable: BinaryHeap<Priority>,
+    runnable: BinaryHeap<Priority>,
+    /// What is being loaded or locked, and may be there in a moment.
+    arriving: BTreeSet<usize>,
+    /// Until when what could run waits for what should run before it.
+    patience: Option<Instant>,
+    /// How long each vertex and what follows it take, once somebody has asked.
+    remaining: Option<Vec<Duration>>,
+    /// How long what has run took.
+    took: Vec<(Digest, Duration)>,
     /// By canonical key, the vertex that works on it or has it done; the inputs of each are there.
     leaders: HashMap<Key, usize>,
     locks: usize,
@@ -164,6 +176,10 @@ where
             moves: VecDeque::new(),
             lockable: BinaryHeap::new(),
             runnable: BinaryHeap::new(),
+            arriving: BTreeSet::new(),
+            patience: None,
+            remaining: None,
+            took: Vec::new(),
             leaders: HashMap::new(),
             locks: 0,
             running: 0,
@@ -197,12 +213,14 @@ where
                     Some(ended) => self.task_ended(ended),
                     None => break,
                 },
+                () = wait(self.patience), if self.goes_on() => {}
             }
         }
         self.finish()
     }
 
     fn finish(mut self) -> Result<Solved<E::Output>, SolveError> {
+        self.remember();
         for number in 0..self.states.len() {
             let state = &self.states[number];
             if state.started && !matches!(state.result, ResultState::Done(_)) {
@@ -251,15 +269,15 @@ where
 
     /// Starts what waits for a lock or a job, and tells whether that made moves.
     fn start_next(&mut self) -> bool {
-        while self.running < self.options.jobs.max(1)
-            && let Some((_, Reverse(number))) = self.runnable.pop()
-        {
-            self.start_run(number);
-        }
         while self.locks < LOCKS
             && let Some((_, Reverse(number))) = self.lockable.pop()
         {
             self.start_lock(number);
+        }
+        while self.is_next_due()
+            && let Some((_, Reverse(number))) = self.runnable.pop()
+        {
+            self.start_run(number);
         }
         !self.moves.is_empty()
     }
@@ -282,6 +300,7 @@ where
             }
         };
         self.owners.remove(&id);
+        self.arriving.remove(&number);
         self.running -= usize::from(matches!(self.states[number].result, ResultState::Running));
         match outcome {
             Ok(report) => self.reported(number, report),
@@ -297,6 +316,7 @@ where
             Report::Locked(guard, found) => self.locked(number, guard, found),
             Report::Ran(outputs, duration) => {
                 self.tell(number, |id| Event::Completed { id, duration });
+                self.took(number, duration);
                 self.done(number, outputs);
             }
         }

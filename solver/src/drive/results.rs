@@ -4,8 +4,6 @@
 //! are all there. The others follow it, whatever it is doing by then, and take over its outputs. Only
 //! one whose inputs are there can be followed, for any other might be waiting for its follower.
 
-use std::cmp::Reverse;
-
 use super::{Driver, KeyState, Move, ResultState};
 use crate::cache::{Cache, KeyRecord};
 use crate::event::{Event, VertexId};
@@ -36,6 +34,7 @@ where
             return self.demand_inputs(number);
         }
         self.states[number].result = ResultState::Loading;
+        self.arriving.insert(number);
         let load = self.world.clone().load(self.states[number].canonical, self.outputs(number));
         self.spawn(number, load);
     }
@@ -59,7 +58,7 @@ where
             return;
         }
         self.leaders.insert(self.states[number].canonical, number);
-        let entry = (self.plan.steps[number].height, Reverse(number));
+        let entry = self.priority(number);
         let state = &mut self.states[number];
         if state.taint.ephemeral {
             state.result = ResultState::Runnable;
@@ -99,6 +98,7 @@ where
     pub(super) fn start_lock(&mut self, number: usize) {
         self.locks += 1;
         self.states[number].result = ResultState::Locking;
+        self.arriving.insert(number);
         let (key, fresh) = (self.states[number].canonical, self.states[number].taint.fresh);
         let lock = self.world.clone().lock(key, self.outputs(number), fresh);
         self.spawn(number, lock);
@@ -112,7 +112,8 @@ where
         let state = &mut self.states[number];
         state.guard = Some(guard);
         state.result = ResultState::Runnable;
-        self.runnable.push((self.plan.steps[number].height, Reverse(number)));
+        let entry = self.priority(number);
+        self.runnable.push(entry);
     }
 
     pub(super) fn start_run(&mut self, number: usize) {
@@ -132,8 +133,9 @@ where
         };
         let save = (!state.taint.ephemeral).then(|| (state.canonical, record()));
         let cancel = self.world.cancel.clone();
-        let is_last = self.plan.steps[number].is_last(&self.plan);
-        let context = StepContext { vertex: number as VertexId, events, cancel, is_last };
+        let step = &self.plan.steps[number];
+        let (is_last, kept) = (step.is_last, step.kept.clone());
+        let context = StepContext { vertex: number as VertexId, events, cancel, is_last, kept };
         state.result = ResultState::Running;
         state.started = true;
         state.tail = Some(tail.clone());

@@ -15,8 +15,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::source::{attributes, directory};
 use super::{CopyOptions, archive, copied, holder, parents};
 use crate::attributes::Attributes;
+use crate::below::Below;
 use crate::digest::select::{Picked, Selected};
-use crate::dir::Dir;
 use crate::error::Result;
 use crate::metadata::{FileKind, Metadata, Owner, Timestamp};
 use crate::names;
@@ -32,7 +32,7 @@ const SETGID: u32 = 0o2000;
 ///
 /// # Errors
 /// Fails where a source is missing or can't be read.
-pub fn plan<'a>(copies: &[(View<'a>, CopyOptions)], below: &Dir) -> Result<Option<Plan<'a>>> {
+pub fn plan<'a>(copies: &[(View<'a>, CopyOptions)], below: &dyn Below) -> Result<Option<Plan<'a>>> {
     let mut layer = Layer { below, made: BTreeMap::new(), now: now() };
     for (number, (source, options)) in copies.iter().enumerate() {
         for (part, copied) in copied(*source, below, options)?.into_iter().enumerate() {
@@ -64,7 +64,7 @@ struct From {
 
 /// A layer in the making.
 struct Layer<'a> {
-    below: &'a Dir,
+    below: &'a dyn Below,
     /// What the layer holds, in the order of a walk.
     made: BTreeMap<Vec<u8>, Made>,
     now: Timestamp,
@@ -274,7 +274,7 @@ impl Layer<'_> {
             here = path.parent();
         }
         for path in missing {
-            if let Some(metadata) = self.below.metadata(path, false)? {
+            if let Some(metadata) = self.below.entry(path)? {
                 self.insert(path, metadata);
             }
         }
@@ -311,7 +311,7 @@ impl Layer<'_> {
     fn find(&self, path: &Path) -> Result<Found> {
         let metadata = match self.made.get(&key(path)) {
             Some(made) => Some(made.entry.metadata.clone()),
-            None => self.below.metadata(path, false)?,
+            None => self.below.entry(path)?,
         };
         Ok(match metadata {
             None => Found::Nothing,

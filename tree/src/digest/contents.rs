@@ -15,6 +15,9 @@ use crate::walk::{Entry, Opener};
 /// So large that most files are read by one call, and that BLAKE3 uses all lanes of the processor.
 const BUFFER: usize = 128 * 1024;
 
+/// So many files are looked up at once.
+const LOOKED_UP: usize = 1024;
+
 /// A file that was changed this recently may be changed again within the same tick of the clock
 /// that stamps it.
 const TICK_NANOSECONDS: i128 = 50_000_000;
@@ -36,12 +39,15 @@ pub(super) fn read(
 ) -> Result<Vec<Contents>> {
     let before = SystemTime::now().duration_since(UNIX_EPOCH);
     let before = before.map_or(0, |since| since.as_nanos() as i128);
-    let start = || (Opener::new(root), vec![0_u8; BUFFER]);
-    let hash = |(opener, buffer): &mut (Opener<'_>, Vec<u8>), entry: &&Entry| {
+    let known = known(files, remembered);
+    let start = || (Opener::new(root), Vec::new());
+    let hash = |(opener, buffer): &mut (Opener<'_>, Vec<u8>), (number, entry): (usize, &&Entry)| {
         let metadata = &entry.metadata;
-        if let Some(hash) = remembered.and_then(|remembered| remembered.get(metadata)) {
+        if let Some(hash) = known.get(number).copied().flatten() {
             return Ok(Contents { size: metadata.size, hash });
         }
+        // Most threads of a context that hasn't changed never read anything.
+        buffer.resize(BUFFER, 0);
         let contents = if metadata.size == 0 {
             Contents { size: 0, hash: blake3::hash(b"").into() }
         } else {
@@ -57,7 +63,17 @@ pub(super) fn read(
         }
         Ok(contents)
     };
-    files.par_iter().map_init(start, hash).collect()
+    files.par_iter().enumerate().map_init(start, hash).collect()
+}
+
+/// Returns which hashes are remembered; nothing where nobody remembers any.
+fn known(files: &[&Entry], remembered: Option<&dyn FileDigests>) -> Vec<Option<[u8; 32]>> {
+    let Some(remembered) = remembered else { return Vec::new() };
+    let look_up = |files: &[&Entry]| {
+        let metadata: Vec<_> = files.iter().map(|entry| &entry.metadata).collect();
+        remembered.get(&metadata)
+    };
+    files.par_chunks(LOOKED_UP).flat_map_iter(look_up).collect()
 }
 
 /// Hashes a file; `expected` bytes are expected, but what is there counts.

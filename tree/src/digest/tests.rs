@@ -332,9 +332,10 @@ struct Memory {
 }
 
 impl FileDigests for Memory {
-    fn get(&self, metadata: &Metadata) -> Option<[u8; 32]> {
-        let key = (metadata.device, metadata.inode, metadata.size);
-        self.known.lock().unwrap().get(&key).copied()
+    fn get(&self, files: &[&Metadata]) -> Vec<Option<[u8; 32]>> {
+        let known = self.known.lock().unwrap();
+        let key = |file: &&Metadata| (file.device, file.inode, file.size);
+        files.iter().map(|file| known.get(&key(file)).copied()).collect()
     }
 
     fn put(&self, metadata: &Metadata, digest: [u8; 32]) {

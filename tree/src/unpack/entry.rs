@@ -14,7 +14,7 @@ use crate::tar_reader::{TarEntry, TarReader};
 use crate::{edit, names};
 
 /// Returns a time that all file systems can hold: containerd's bounds, 1970 and 2262.
-pub(super) fn bounded_time(time: Timestamp) -> Timestamp {
+pub(crate) fn bounded_time(time: Timestamp) -> Timestamp {
     const LATEST: i64 = i64::MAX / 1_000_000_000;
     if (0..LATEST).contains(&time.seconds) { time } else { Timestamp::default() }
 }

@@ -1,17 +1,20 @@
 //! Copies whose result is a blob from the beginning.
 //!
 //! Where nothing in the build reads what a chain of copies makes, and the outputs want blobs, files
-//! go from their source into the archive: no tree is made of them. Should somebody mount the layer
-//! later, it is unpacked like a base image's.
+//! go from their source into the archive: no tree is made of them, nor of what they go on top of.
+//! Should somebody mount the layer later, it is unpacked like a base image's.
 
 use std::io::Write;
+use std::sync::Arc;
 
 use kiln_llb::op::{FileAction, FileActionKind, FileOp, InputIndex};
 use kiln_oci::Digest;
 use kiln_solver::StepContext;
 use kiln_store::{LayerBlob, LayerId};
+use kiln_tree::Below;
 
 use super::{Source, copy, owner, owner_of};
+use crate::blobs::blocking;
 use crate::error::{Error, Result};
 use crate::output::Output;
 use crate::snapshots::Snapshots;
@@ -34,55 +37,90 @@ pub trait LayerPacker: std::fmt::Debug + Send + Sync {
 }
 
 /// Makes the layer of a file op without a tree; `None` where it takes one.
-pub(super) fn run(
+pub(super) async fn run(
     snapshots: &Snapshots,
     op: &FileOp,
     inputs: &[Output],
-    (packer, context): (&dyn LayerPacker, &StepContext),
+    (packer, context): (&Arc<dyn LayerPacker>, &StepContext),
 ) -> Result<Option<LayerId>> {
-    if !is_chain(op, inputs) {
+    if !is_chain(op, inputs.len()) {
         return Ok(None);
     }
-    let below = match op.actions[0].input.map(|index| &inputs[index as usize]) {
-        Some(Output::Layer(layer)) => layer.as_ref(),
+    let top = match op.actions[0].input.map(|index| &inputs[index as usize]) {
+        Some(Output::Layer(layer)) => layer.clone(),
         Some(Output::Local(_)) => return Ok(None),
         None => None,
     };
-    let source = |index: InputIndex| match index {
-        None => Ok(Source::Dir(snapshots.read(None)?)),
-        Some(index) => Source::of(snapshots, &inputs[index as usize]),
-    };
-    let mut copies = Vec::with_capacity(op.actions.len());
-    for action in &op.actions {
-        let FileActionKind::Copy(copied) = &action.kind else { return Ok(None) };
-        let owner = match owner_of(&action.kind) {
-            Some(chown) => Some(owner::resolve(chown, source)?),
-            None => None,
+    snapshots.materialise(&sources(op, inputs), Some(context)).await?;
+    let below = snapshots.below(top.as_ref(), context).await?;
+    let (snapshots, op, inputs) = (snapshots.clone(), op.clone(), inputs.to_vec());
+    let (packer, context) = (Arc::clone(packer), context.clone());
+    blocking(move || {
+        let copies = Copies { op: &op, inputs: &inputs, top: top.as_ref(), below: &*below };
+        copies.pack(&snapshots, (&*packer, &context))
+    })
+    .await
+}
+
+/// Returns what the copies read.
+fn sources(op: &FileOp, inputs: &[Output]) -> Vec<Output> {
+    let read = op.actions.iter().flat_map(|action| super::references(action).skip(1).flatten());
+    read.map(|index| inputs[index as usize].clone()).collect()
+}
+
+/// A chain of copies, and what they go on top of.
+struct Copies<'a> {
+    op: &'a FileOp,
+    inputs: &'a [Output],
+    top: Option<&'a LayerId>,
+    below: &'a dyn Below,
+}
+
+impl Copies<'_> {
+    fn pack(
+        &self,
+        snapshots: &Snapshots,
+        (packer, context): (&dyn LayerPacker, &StepContext),
+    ) -> Result<Option<LayerId>> {
+        let source = |index: InputIndex| match index {
+            None => Ok(Source::Dir(snapshots.read(None)?)),
+            Some(index) => Source::of(snapshots, &self.inputs[index as usize]),
         };
-        let options = copy::options(copied, (owner, snapshots.limits))?;
-        copies.push((source(action.secondary_input)?, options));
+        let mut copies = Vec::with_capacity(self.op.actions.len());
+        for action in &self.op.actions {
+            let FileActionKind::Copy(copied) = &action.kind else { return Ok(None) };
+            let owner = match owner_of(&action.kind) {
+                Some(chown) => Some(owner::resolve(chown, source)?),
+                None => None,
+            };
+            let options = copy::options(copied, (owner, snapshots.limits))?;
+            copies.push((source(action.secondary_input)?, options));
+        }
+        let views: Vec<_> =
+            copies.iter().map(|(source, options)| (source.view(), options.clone())).collect();
+        let plan = kiln_tree::plan_copies(&views, self.below).map_err(copy::missing)?;
+        let Some(plan) = plan else { return Ok(None) };
+        let packed = packer.pack(context, &mut |sink| plan.write(sink).map(drop));
+        let cancelled = context.cancel.is_cancelled();
+        let failed = |error| if cancelled { Error::Cancelled } else { Error::Pack(error) };
+        let (diff_id, blob) = packed.map_err(failed)?;
+        let layers = snapshots.store.layers();
+        let layer = layers.commit_blob(self.top, &diff_id, &blob)?;
+        // For what is copied on top of it: the archive need not be read again.
+        layers.put_contents(&diff_id, plan.manifest().as_bytes())?;
+        Ok(Some(layer))
     }
-    let views: Vec<_> =
-        copies.iter().map(|(source, options)| (source.view(), options.clone())).collect();
-    let tree = snapshots.read(below)?;
-    let plan = kiln_tree::plan_copies(&views, &tree).map_err(copy::missing)?;
-    let Some(plan) = plan else { return Ok(None) };
-    let packed = packer.pack(context, &mut |sink| plan.write(sink).map(drop));
-    let cancelled = context.cancel.is_cancelled();
-    let failed = |error| if cancelled { Error::Cancelled } else { Error::Pack(error) };
-    let (diff_id, blob) = packed.map_err(failed)?;
-    Ok(Some(snapshots.store.layers().commit_blob(below, &diff_id, &blob)?))
 }
 
 /// Tells whether each action goes on with the result of the one before, reads nothing but inputs,
 /// and only the last one makes an output.
-fn is_chain(op: &FileOp, inputs: &[Output]) -> bool {
+pub(super) fn is_chain(op: &FileOp, inputs: usize) -> bool {
     let last = op.actions.len().saturating_sub(1);
-    let is_input = |index: u32| (index as usize) < inputs.len();
+    let is_input = |index: u32| (index as usize) < inputs;
     let is_link = |(position, action): (usize, &FileAction)| {
         let follows = match position.checked_sub(1) {
             None => action.input.is_none_or(is_input),
-            Some(before) => action.input == Some((inputs.len() + before) as u32),
+            Some(before) => action.input == Some((inputs + before) as u32),
         };
         let mut read = super::references(action).skip(1).flatten();
         follows && action.output == (position == last).then_some(0) && read.all(is_input)

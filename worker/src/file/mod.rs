@@ -36,18 +36,14 @@ pub(crate) async fn run(
     inputs: Vec<Output>,
     (packer, context): (Option<&Arc<dyn LayerPacker>>, &StepContext),
 ) -> Result<Vec<Output>> {
+    if let Some(packer) = packer.filter(|_| context.is_last)
+        && let Some(layer) = direct::run(snapshots, op, &inputs, (packer, context)).await?
+    {
+        return Ok(vec![Output::Layer(Some(layer))]);
+    }
     snapshots.materialise(&inputs, Some(context)).await?;
-    let packer = packer.filter(|_| context.is_last).cloned();
-    let (snapshots, op, context) = (snapshots.clone(), op.clone(), context.clone());
-    blocking(move || {
-        if let Some(packer) = packer
-            && let Some(layer) = direct::run(&snapshots, &op, &inputs, (&*packer, &context))?
-        {
-            return Ok(vec![Output::Layer(Some(layer))]);
-        }
-        Run::new(&snapshots, &op, inputs, context.cancel).run()
-    })
-    .await
+    let (snapshots, op, cancel) = (snapshots.clone(), op.clone(), context.cancel.clone());
+    blocking(move || Run::new(&snapshots, &op, inputs, cancel).run()).await
 }
 
 /// Checks what can be known of a file op before it runs.
@@ -73,6 +69,18 @@ pub(crate) fn check(op: &FileOp, inputs: usize) -> Result<()> {
         return Err(Error::Invalid("outputs of file op are not numbered one by one".to_owned()));
     }
     Ok(())
+}
+
+/// Tells whether an op copies on top of `bases`, of which it needs no files. (Archives that are
+/// unpacked on the way take a tree.)
+pub(crate) fn adds(file: &FileOp, inputs: usize, bases: &[usize]) -> bool {
+    let is_addition = |action: &FileAction| {
+        let FileActionKind::Copy(copy) = &action.kind else { return false };
+        let mut read = references(action).skip(1).flatten();
+        !copy.attempt_unpack_docker_compatibility
+            && !read.any(|index| bases.contains(&(index as usize)))
+    };
+    direct::is_chain(file, inputs) && file.actions.iter().all(is_addition)
 }
 
 /// Returns the owner that an action gives.

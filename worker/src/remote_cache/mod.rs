@@ -30,6 +30,7 @@ mod mounts;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use kiln_oci::Digest;
 use kiln_oci::cache::CacheLayer;
@@ -236,6 +237,14 @@ impl Cache for RemoteCache {
 
     async fn lock(&self, key: &Key) -> Result<KeyGuard, CacheError> {
         self.local.lock(key).await
+    }
+
+    fn durations(&self, kinds: &[Digest]) -> Result<Vec<Option<Duration>>, CacheError> {
+        self.local.durations(kinds)
+    }
+
+    fn note_durations(&self, took: &[(Digest, Duration)]) -> Result<(), CacheError> {
+        self.local.note_durations(took)
     }
 }
 

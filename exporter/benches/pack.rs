@@ -1,0 +1,59 @@
+//! How long packing takes: the tar of a tree into a blob, by compression.
+//!
+//! `docs/performance.md` has the figures.
+
+use std::io::Write;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use kiln_exporter::{Compression, Packing, Silent, pack_stream};
+use kiln_store::Store;
+
+/// How many bytes are packed.
+const BYTES: usize = 16 << 20;
+
+/// Returns text as sources are, with a piece of noise here and there as archives have it.
+fn content() -> Vec<u8> {
+    let mut state = 1_u64;
+    let mut bytes = Vec::with_capacity(BYTES + 64);
+    while bytes.len() < BYTES {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let word = state >> 33;
+        if bytes.len() % (1 << 20) < (1 << 18) {
+            bytes.extend_from_slice(&(word ^ (word << 31)).to_le_bytes());
+        } else {
+            bytes.extend_from_slice(format!("word{} ", word % 977).as_bytes());
+        }
+    }
+    bytes.truncate(BYTES);
+    bytes
+}
+
+fn benchmark(criterion: &mut Criterion) {
+    let opened = tempfile::tempdir().ok().and_then(|temp| {
+        let store = Store::open(temp.path()).ok()?;
+        Some((temp, store))
+    });
+    let Some((_temp, store)) = opened else { unreachable!("there is no room for a store") };
+    let content = content();
+    let mut group = criterion.benchmark_group("pack 16 MiB");
+    group.sample_size(10).throughput(Throughput::Bytes(BYTES as u64));
+    for compression in [Compression::Uncompressed, Compression::Gzip, Compression::Zstd] {
+        let packing = Packing { compression, ..Packing::default() };
+        group.bench_function(compression.name(), |bencher| {
+            bencher.iter(|| {
+                let mut fill = |sink: &mut dyn Write| {
+                    sink.write_all(&content).map_err(|source| kiln_tree::Error::Io {
+                        action: "pack",
+                        path: "/".into(),
+                        source,
+                    })
+                };
+                pack_stream(&store, packing, &Silent, &mut fill).is_ok()
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, benchmark);
+criterion_main!(benches);

@@ -1,0 +1,98 @@
+//! What a vertex's result is built on: the inputs whose layers are below its own.
+
+use kiln_llb::op::{ExecOp, FileOp, Op, OpKind};
+
+use crate::file;
+
+/// Returns the inputs whose layers the results of an op have below their own.
+pub(crate) fn bases(op: &Op) -> Vec<usize> {
+    match &op.kind {
+        Some(OpKind::Exec(exec)) => of_exec(exec),
+        Some(OpKind::File(file)) => of_file(file, op.inputs.len()),
+        // A merge stacks what it is given, and the head of a definition hands it on.
+        Some(OpKind::Merge(_)) | None => (0..op.inputs.len()).collect(),
+        // A difference is a layer of its own.
+        Some(OpKind::Source(_) | OpKind::Diff(_) | OpKind::Build(_)) => Vec::new(),
+    }
+}
+
+/// Returns those of the bases of an op that its result only adds to, without a look at their files.
+pub(crate) fn added_to(op: &Op) -> Vec<usize> {
+    let bases = bases(op);
+    match &op.kind {
+        Some(OpKind::File(file)) if file::adds(file, op.inputs.len(), &bases) => bases,
+        // What is merged on top of the lowest is made anew there, of trees.
+        Some(OpKind::Merge(merge)) => {
+            merge.inputs.first().into_iter().flatten().map(|input| *input as usize).collect()
+        }
+        None => bases,
+        Some(_) => Vec::new(),
+    }
+}
+
+fn of_exec(exec: &ExecOp) -> Vec<usize> {
+    let written = exec.mounts.iter().filter(|mount| mount.output.is_some());
+    written.filter_map(|mount| mount.input).map(|input| input as usize).collect()
+}
+
+/// Follows each output back through the actions that made it.
+fn of_file(file: &FileOp, inputs: usize) -> Vec<usize> {
+    let mut bases = Vec::new();
+    for action in file.actions.iter().filter(|action| action.output.is_some()) {
+        let mut below = action.input;
+        // Actions go on with what came before them: a chain is no longer than the list.
+        for _ in 0..=file.actions.len() {
+            let Some(index) = below.map(|index| index as usize) else { break };
+            let Some(position) = index.checked_sub(inputs) else {
+                bases.push(index);
+                break;
+            };
+            below = file.actions.get(position).and_then(|action| action.input);
+        }
+    }
+    bases
+}
+
+#[cfg(test)]
+mod tests {
+    use kiln_llb::op::{CopyAction, FileAction, FileActionKind, Input, Mount, MountKind};
+    use kiln_oci::Digest;
+
+    use super::*;
+
+    fn op(kind: OpKind, inputs: u32) -> Op {
+        let inputs = (0..inputs).map(|index| Input { digest: Digest::of(b"x"), index }).collect();
+        Op { inputs, platform: None, constraints: Vec::new(), kind: Some(kind) }
+    }
+
+    fn copy(input: Option<u32>, output: Option<u32>) -> FileAction {
+        let kind = FileActionKind::Copy(CopyAction::default());
+        FileAction { input, secondary_input: Some(1), output, kind }
+    }
+
+    #[test]
+    fn chains_of_copies_are_built_on_what_the_first_one_changes() {
+        let chain = vec![copy(Some(0), None), copy(Some(2), None), copy(Some(3), Some(0))];
+        assert_eq!(bases(&op(OpKind::File(FileOp { actions: chain }), 2)), [0]);
+        let scratch = vec![copy(None, Some(0))];
+        assert!(bases(&op(OpKind::File(FileOp { actions: scratch }), 2)).is_empty());
+        let circle = vec![copy(Some(1), Some(0))];
+        assert!(bases(&op(OpKind::File(FileOp { actions: circle }), 1)).is_empty());
+    }
+
+    #[test]
+    fn processes_are_built_on_what_they_write_to() {
+        let mount = |input, output| Mount {
+            input: Some(input),
+            selector: String::new(),
+            dest: "/".to_owned(),
+            output,
+            readonly: false,
+            kind: MountKind::Bind,
+            content_cache: kiln_llb::op::ContentCache::Default,
+            result_id: String::new(),
+        };
+        let mounts = vec![mount(0, None), mount(1, Some(0))];
+        assert_eq!(bases(&op(OpKind::Exec(ExecOp { mounts, ..ExecOp::default() }), 2)), [1]);
+    }
+}

@@ -1,0 +1,104 @@
+//! What copies go on top of, without unpacking it.
+//!
+//! A copy that goes straight into an archive has to know of its base where its destination's path
+//! leads, and no more. Where the base has trees, they are looked at; where it has none, as an image
+//! that nobody has run anything in, its archives are listed instead, each once: what was found is
+//! kept in the store by the layer's diff ID.
+
+use std::io::Read;
+
+use kiln_oci::HashingReader;
+use kiln_solver::StepContext;
+use kiln_store::{Layer, LayerBlob, LayerId};
+use kiln_tree::{Below, Manifest, Skeleton};
+
+use crate::blobs::{VerifiedReader, blocking};
+use crate::error::{Error, Result};
+use crate::flight;
+use crate::output::Output;
+use crate::progress::{Part, Progress, ReportingReader};
+use crate::snapshots::Snapshots;
+
+impl Snapshots {
+    /// Returns a chain as copies have to know it. It is unpacked where a skeleton doesn't do.
+    pub(crate) async fn below(
+        &self,
+        top: Option<&LayerId>,
+        context: &StepContext,
+    ) -> Result<Box<dyn Below + Send>> {
+        if let Some(top) = top
+            && let Some(skeleton) = self.skeleton(top, &Progress::of(context)).await?
+        {
+            return Ok(Box::new(skeleton));
+        }
+        self.materialise([&Output::Layer(top.cloned())], Some(context)).await?;
+        Ok(Box::new(self.read(top)?))
+    }
+
+    /// Lists a chain; `None` where it has its trees, or can't be listed.
+    async fn skeleton(&self, top: &LayerId, progress: &Progress) -> Result<Option<Skeleton>> {
+        let chain = self.store.layers().chain(top)?;
+        if chain.iter().all(|layer| layer.has_tree) {
+            return Ok(None);
+        }
+        let mut skeleton = Skeleton::default();
+        for layer in &chain {
+            let Some(manifest) = self.manifest(layer, progress).await? else { return Ok(None) };
+            if !skeleton.add(&manifest) {
+                tracing::debug!(layer = %layer.id, "the layer is unusual: it takes a tree");
+                return Ok(None);
+            }
+        }
+        Ok(Some(skeleton))
+    }
+
+    /// Returns what a layer's archive holds; `None` where it has none, or a wrong one: unpacking it
+    /// will say why.
+    async fn manifest(&self, layer: &Layer, progress: &Progress) -> Result<Option<Manifest>> {
+        let layers = self.store.layers();
+        let Some(diff_id) = layer.diff_id else { return Ok(None) };
+        if let Some(known) = layers.contents(&diff_id)? {
+            return Ok(Some(Manifest::from_bytes(known)));
+        }
+        let Ok(blob) = self.readable_blob(layer) else { return Ok(None) };
+        let _guard = flight::lock(&self.store, &format!("list-{}", diff_id.hex())).await?;
+        if let Some(known) = layers.contents(&diff_id)? {
+            return Ok(Some(Manifest::from_bytes(known)));
+        }
+        if self.blobs.open(&blob)?.is_none() {
+            self.blobs.ensure(&blob, progress).await?;
+        }
+        let _place = self.reading_an_archive().await?;
+        let part = progress.part(format!("listing {}", blob.digest), Some(blob.size));
+        let (this, layer) = (self.clone(), layer.clone());
+        blocking(move || this.list(&layer, &blob, part)).await
+    }
+
+    fn list(&self, layer: &Layer, blob: &LayerBlob, mut part: Part) -> Result<Option<Manifest>> {
+        let Some(file) = self.blobs.open(blob)? else { return Ok(None) };
+        let file = std::io::BufReader::with_capacity(1 << 17, file);
+        let mut packed = VerifiedReader::new(ReportingReader::new(file, &mut part), blob.digest);
+        let listed = self.read_manifest(&mut packed, layer);
+        self.verified(packed, blob)?;
+        let Some(manifest) = listed else { return Ok(None) };
+        if let Some(diff_id) = &layer.diff_id {
+            self.store.layers().put_contents(diff_id, manifest.as_bytes())?;
+        }
+        part.finish();
+        Ok(Some(manifest))
+    }
+
+    /// Reads an archive; `None` where it isn't the layer's, or none that a layer may be.
+    fn read_manifest(&self, packed: &mut (impl Read + Send), layer: &Layer) -> Option<Manifest> {
+        let (plain, _) = self.limits.decompress(packed).ok()?;
+        let mut archive = HashingReader::new(plain);
+        let manifest = Manifest::read(&mut archive, self.limits.max_entries);
+        let manifest = manifest.map_err(Error::kernel("list", &layer.id));
+        let manifest = manifest
+            .inspect_err(|error| tracing::debug!(%error, "the layer can't be listed"))
+            .ok()?;
+        // What follows the archive's end is part of the layer's identity as well.
+        std::io::copy(&mut archive, &mut std::io::sink()).ok()?;
+        (Some(archive.finish().0) == layer.diff_id).then_some(manifest)
+    }
+}
