@@ -43,7 +43,9 @@ mod reproducible;
 mod rewrite;
 mod rootless;
 mod run;
+mod soak;
 mod sources;
+mod storage;
 mod terminal;
 
 use kiln_testkit::Kiln;

@@ -210,11 +210,14 @@ impl HttpSource {
         let snapshots = &remotes.snapshots;
         let pending = snapshots.begin(None)?;
         let dir = Dir::open(pending.fs())?;
+        let growing = vec![pending.growing()];
         let path = Path::new("/").join(&name);
         let mut writer = HashingWriter::new(dir.create_file(&path, 0o600)?);
         let mut part = Progress::of(context).part(format!("downloading {name}"), file.length());
         let limit = remotes.options.max_bytes;
-        file.copy_to(&mut writer, limit, |bytes| part.advance(bytes)).await?;
+        let copy = file.copy_to(&mut writer, limit, |bytes| part.advance(bytes));
+        let copy = async { Ok(copy.await?) };
+        flight::with_room(&snapshots.store, growing, copy).await?;
         let (_, digest, _) = writer.finish();
         if let Some(expected) = self.checksum.filter(|expected| *expected != digest) {
             let problem = format!("digest mismatch {digest}: {expected}");

@@ -21,6 +21,7 @@ use std::collections::BTreeMap;
 use kiln_llb::op::SourceOp;
 use kiln_oci::Digest;
 use kiln_solver::{LogStream, StepContext};
+use kiln_store::CacheKind;
 
 use self::find::Found;
 use self::program::Git;
@@ -160,8 +161,11 @@ impl GitSource {
         {
             return Ok(Loaded { layer: layer.clone(), pin });
         }
-        let layer = checkout::check_out(&git, self, &found, &remotes.snapshots).await?;
-        store.cache().put(&key, &[Some(layer.clone())], &format!("git {}", found.commit()))?;
+        let work = checkout::check_out(&git, self, &found, &remotes.snapshots);
+        let growing = vec![store.growing(git.directory())];
+        let layer = flight::with_room(store, growing, work).await?;
+        let (kind, description) = (CacheKind::GitCheckout, format!("git {}", found.commit()));
+        store.cache().put_as(kind, &key, &[Some(layer.clone())], &description)?;
         Ok(Loaded { layer, pin })
     }
 
