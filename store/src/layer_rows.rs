@@ -122,6 +122,36 @@ pub(crate) fn select_by_chain(
     connection.prepare_cached(&sql)?.query_row([chain.as_bytes()], layer).optional()
 }
 
+/// Returns the layer on `parent` that a blob may stand for: one of that very blob, else one that has
+/// a tree, whose content was seen. What an image says of a blob is not believed of other images'
+/// layers.
+pub(crate) fn select_for_blob(
+    connection: &Connection,
+    (parent, chain): (Option<&LayerId>, &Digest),
+    blob: &Digest,
+) -> rusqlite::Result<Option<LayerId>> {
+    let sql = "SELECT id, EXISTS (
+                   SELECT 1 FROM layer_blobs WHERE layer = layers.id AND digest = ?3) AS is_packed
+               FROM layers WHERE chain_id = ?1 AND parent IS ?2 AND (has_tree OR is_packed)
+               ORDER BY is_packed DESC, has_tree DESC, created_at LIMIT 1";
+    let parameters = (chain.as_bytes(), parent.map(LayerId::as_str), blob.as_bytes());
+    connection
+        .prepare_cached(sql)?
+        .query_row(parameters, |row| Ok(LayerId::from_index(row.get(0)?)))
+        .optional()
+}
+
+/// Tells whether a layer has packed forms, and this blob isn't one of them.
+pub(crate) fn has_other_blobs(
+    connection: &Connection,
+    id: &LayerId,
+    blob: &Digest,
+) -> rusqlite::Result<bool> {
+    let sql = "SELECT 1 FROM layer_blobs WHERE layer = ?1
+               AND NOT EXISTS (SELECT 1 FROM layer_blobs WHERE layer = ?1 AND digest = ?2)";
+    connection.prepare_cached(sql)?.exists((id.as_str(), blob.as_bytes()))
+}
+
 /// Reads a row of [`columns`].
 pub(crate) fn layer(row: &Row<'_>) -> rusqlite::Result<Layer> {
     sums::check(row, 11)?;

@@ -4,12 +4,18 @@ use kiln_oci::Digest;
 
 use super::{LayerBlob, LayerId, Layers, chain_id};
 use crate::error::{Error, Result};
-use crate::layer_rows::{NewLayer, insert, insert_blob, select, select_by_chain, spread_chain_ids};
+use crate::layer_rows::{
+    NewLayer, has_other_blobs, insert, insert_blob, select, select_for_blob, spread_chain_ids,
+};
 use crate::sums;
 
 impl Layers {
     /// Makes a layer known by its diff ID and a blob of it, or returns the one that is known with
-    /// the same chain ID (and adds the blob to it).
+    /// the same chain ID and that blob, or with a tree.
+    ///
+    /// That the blob unpacks to the diff ID is only what an image says, until it is unpacked. So it
+    /// is not added to the packed forms that a layer has already, nor to a layer that nobody has
+    /// unpacked: another image with the same layer is not to be exported with it.
     pub fn declare(
         &self,
         parent: Option<&LayerId>,
@@ -26,22 +32,25 @@ impl Layers {
         };
         let chain = chain_id(below.as_ref(), diff_id);
         self.inner.index.write("declare a layer", |transaction| {
-            let id = if let Some(known) = select_by_chain(transaction, &chain)? {
-                known.id
+            let place = (parent, &chain);
+            let id = if let Some(known) = select_for_blob(transaction, place, &blob.digest)? {
+                known
             } else {
                 let id = LayerId::fresh();
                 let row = NewLayer { id: &id, parent, diff_id: Some(diff_id), tree: None };
                 insert(transaction, &row, Some(&chain))?;
                 id
             };
-            insert_blob(transaction, &id, blob)?;
+            if !has_other_blobs(transaction, &id, &blob.digest)? {
+                insert_blob(transaction, &id, blob)?;
+            }
             self.inner.hold_layer(transaction, id.as_str())?;
             Ok(id)
         })
     }
 
     /// Makes a layer of a blob that was made here, on top of `parent`, or returns the one that is
-    /// known with the same chain ID.
+    /// known with the same chain ID and a tree or that blob.
     pub fn commit_blob(
         &self,
         parent: Option<&LayerId>,
@@ -61,11 +70,11 @@ impl Layers {
                 Some(below) => below.map(|below| chain_id(Some(&below), diff_id)),
             };
             let known = match &chain {
-                Some(chain) => select_by_chain(transaction, chain)?,
+                Some(chain) => select_for_blob(transaction, (parent, chain), &blob.digest)?,
                 None => None,
             };
             let id = if let Some(known) = known {
-                known.id
+                known
             } else {
                 let id = LayerId::fresh();
                 let row = NewLayer { id: &id, parent, diff_id: Some(diff_id), tree: None };

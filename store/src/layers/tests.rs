@@ -73,8 +73,7 @@ fn declared_layers_are_found_again_and_get_trees() {
     let layers = store.layers();
     let (a, b) = (Digest::of(b"a"), Digest::of(b"b"));
     let base = layers.declare(None, &a, &blob("a")).unwrap();
-    assert_eq!(layers.declare(None, &a, &blob("a, smaller")).unwrap(), base);
-    assert_eq!(layers.blobs(&base).unwrap().len(), 2);
+    assert_eq!(layers.declare(None, &a, &blob("a")).unwrap(), base);
     let top = layers.declare(Some(&base), &b, &blob("b")).unwrap();
     assert_ne!(layers.declare(None, &b, &blob("b")).unwrap(), top);
     assert!(!layers.get(&top).unwrap().unwrap().has_tree);
@@ -86,6 +85,30 @@ fn declared_layers_are_found_again_and_get_trees() {
     layers.attach(second, &top).unwrap();
     assert!(layers.get(&top).unwrap().unwrap().has_tree);
     assert_eq!(std::fs::read(layers.tree_path(&top).join("x")).unwrap(), b"1");
+}
+
+#[test]
+fn what_an_image_says_of_a_blob_is_not_believed_of_others() {
+    let (_dir, store) = opened();
+    let layers = store.layers();
+    let (a, b) = (Digest::of(b"a"), Digest::of(b"b"));
+    // Somebody says that a blob of theirs is a layer that others have as well, and so is what lies
+    // above it.
+    let false_base = layers.declare(None, &a, &blob("false")).unwrap();
+    let false_top = layers.declare(Some(&false_base), &b, &blob("b")).unwrap();
+    let base = layers.declare(None, &a, &blob("a")).unwrap();
+    let top = layers.declare(Some(&base), &b, &blob("b")).unwrap();
+    assert!(base != false_base && top != false_top);
+    assert_eq!(layers.blobs(&base).unwrap(), [blob("a")]);
+    // Once the content was seen, no blob is needed to know it.
+    let tree = layers.begin().unwrap();
+    std::fs::write(tree.fs().join("x"), "1").unwrap();
+    layers.attach(tree, &base).unwrap();
+    assert_eq!(layers.declare(None, &a, &blob("another")).unwrap(), base);
+    assert_eq!(layers.blobs(&base).unwrap(), [blob("a")]);
+    assert_eq!(layers.declare(None, &a, &blob("false")).unwrap(), false_base);
+    let made = layers.commit_blob(Some(&base), &b, &blob("b, made here")).unwrap();
+    assert!(made != top && made != false_top);
 }
 
 #[test]
