@@ -83,7 +83,7 @@ def group(title, bars, y):
              text(MARGIN, y + TITLE - 4, title.replace('`', ''), 'title')]
     y += TITLE + GAP
     for name, label, value, behind in bars:
-        is_ours = name == 'kiln'
+        is_ours = name.startswith('kiln')
         length = max(SHORTEST, room * value / most)
         kind = 'bar ours' if is_ours else 'bar'
         parts.append(text(left - 12, y + BAR - 3, label, 'name mine' if is_ours else 'name'))
@@ -95,7 +95,7 @@ def group(title, bars, y):
 
 def remarks(columns):
     if any(name.startswith('docker') for name in columns):
-        return 'Docker builds into its own store; the others compress, and write an OCI archive.'
+        return 'Docker builds into its own store, uncompressed; kiln and buildah compress, and write an OCI archive.'
     return 'Every build compresses, and writes an OCI archive.'
 
 

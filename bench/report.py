@@ -5,6 +5,7 @@ from bench.rows import TITLES
 
 NOTES = {
     'kiln': 'kiln: `build` into an OCI archive.',
+    'kiln-store': 'kiln, into its store: `build -t`, without an archive; layers are compressed all the same.',
     'docker-buildkit': 'Docker, BuildKit: `docker build` into the engine’s store. Nothing is compressed, and no '
                        'archive written. The memory is that of `dockerd` and all it started.',
     'docker-classic': 'Docker, classic builder: `docker build` into the engine’s store, as above.',
@@ -23,7 +24,7 @@ def table(results):
     memory.append(['**most of all**'] + [peak(results.memory(name)) for name in columns])
     titles = [results.builders[name] for name in columns]
     notes = [f'- {NOTES[name]}' for name in columns]
-    versions = ', '.join(results.versions[name] for name in columns)
+    versions = ', '.join(dict.fromkeys(results.versions[name] for name in columns))
     return '\n'.join([
         'Times are medians of whole commands, with the least and the most; × is how many times kiln’s median it is.',
         '', *grid(['work'] + titles, times), '',

@@ -12,8 +12,9 @@ daemons()               the process ids of its daemons
 """
 from bench.builders.buildah import Buildah
 from bench.builders.docker import DockerBuildKit, DockerClassic
-from bench.builders.kiln import Kiln
+from bench.builders.kiln import Kiln, KilnStore
 from bench.builders.podman import Podman
 from bench.builders.runc import Runc
 
-BUILDERS = {builder.name: builder for builder in (Kiln, DockerBuildKit, DockerClassic, Buildah, Podman, Runc)}
+ALL = (Kiln, KilnStore, DockerBuildKit, DockerClassic, Buildah, Podman, Runc)
+BUILDERS = {builder.name: builder for builder in ALL}

@@ -33,3 +33,15 @@ class Kiln(Builder):
     def command(self, context, *more):
         base = f'--build-context=base=oci-layout://{self.inputs.base}'
         return [self.inputs.kiln, 'build', '-q', f'--root={self.root}', base, *more, context]
+
+
+class KilnStore(Kiln):
+    """The same, but that builds end in the store, as those of engines do; the layers are compressed there, too."""
+
+    name, title = 'kiln-store', 'kiln, into its store'
+
+    def build(self, context, output):
+        return [self.command(self.inputs.context(context), '-t', 'built')] if output == 'gzip' else None
+
+    def run(self):
+        return None

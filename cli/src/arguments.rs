@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::build::BuildArguments;
+use crate::commands::builder::BuilderArguments;
 use crate::commands::builds::BuildsArguments;
 use crate::commands::debug::DebugArguments;
 use crate::commands::diff::DiffArguments;
@@ -19,6 +20,7 @@ use crate::commands::load::LoadArguments;
 use crate::commands::login::LoginArguments;
 use crate::commands::logout::LogoutArguments;
 use crate::commands::manifest::ManifestArguments;
+use crate::commands::prune::PruneArguments;
 use crate::commands::pull::PullArguments;
 use crate::commands::push::PushArguments;
 use crate::commands::rmi::RmiArguments;
@@ -60,6 +62,16 @@ pub(crate) struct GlobalArguments {
         default_value = "ratio=500,from=1g,entries=10000000"
     )]
     pub(crate) archive_limits: String,
+    /// The most that images, layers and the cache may take on the disk, as 20g; the least recently used
+    /// part of the cache makes room. 0 for no limit [default: what config.toml says, else none]
+    #[arg(
+        long,
+        global = true,
+        env = "KILN_MAX_STORAGE",
+        value_name = "SIZE",
+        hide_env_values = true
+    )]
+    pub(crate) max_storage: Option<String>,
     /// File that configures registries [default: `$XDG_CONFIG_HOME/kiln/registries.toml`, else
     /// /etc/kiln/registries.toml]
     #[arg(
@@ -118,6 +130,10 @@ pub(crate) enum Command {
     Logout(LogoutArguments),
     /// Look into what kiln works with
     Debug(DebugArguments),
+    /// Remove the build cache
+    Prune(PruneArguments),
+    /// Look after the build cache
+    Builder(BuilderArguments),
     /// Look after the store
     System(SystemArguments),
     /// Make what is stored survive a power loss; builds do so by themselves
@@ -132,7 +148,9 @@ impl Command {
         match self {
             Self::Build(arguments) => arguments.needs_ids(),
             Self::Image(arguments) => arguments.needs_ids(),
-            Self::Run(_) | Self::Rmi(_) | Self::System(_) => true,
+            Self::Run(_) | Self::Rmi(_) | Self::Prune(_) | Self::Builder(_) | Self::System(_) => {
+                true
+            }
             Self::Images(_)
             | Self::History(_)
             | Self::Tag(_)

@@ -7,6 +7,7 @@ mod archive_limits;
 mod arguments;
 mod build;
 mod commands;
+mod config;
 mod confirm;
 mod container;
 mod diff;
@@ -95,6 +96,8 @@ async fn run(command: Command, settings: &Settings, printer: &Printer) -> ExitCo
         Command::Login(arguments) => commands::login::run(arguments, settings, printer).await,
         Command::Logout(arguments) => commands::logout::run(arguments, settings, printer).await,
         Command::Debug(arguments) => commands::debug::run(&arguments, printer),
+        Command::Prune(arguments) => commands::prune::run(&arguments, settings, printer),
+        Command::Builder(arguments) => commands::builder::run(&arguments, settings, printer),
         Command::System(arguments) => commands::system::run(&arguments, settings, printer),
         Command::Sync => commands::sync::run(settings),
     };

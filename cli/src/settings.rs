@@ -4,12 +4,14 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use kiln_store::Store;
+use kiln_store::{Store, StoreOptions};
 use kiln_tree::{ArchiveLimits, Ids};
 use kiln_worker::network::{Bridge, BridgeOptions};
 
 use crate::archive_limits;
 use crate::arguments::GlobalArguments;
+use crate::config::Config;
+use crate::limits;
 use crate::registries::Registries;
 use crate::rootless;
 
@@ -24,6 +26,8 @@ pub(crate) struct Settings {
     pub(crate) archive_limits: ArchiveLimits,
     /// What is said about registries.
     pub(crate) registries: Registries,
+    /// The most that the store may take on the disk, in bytes.
+    max_storage: Option<u64>,
 }
 
 impl Settings {
@@ -37,7 +41,11 @@ impl Settings {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let archive_limits = archive_limits::parse(&arguments.archive_limits)?;
         let registries = Registries::of_environment(arguments.registries_config.clone());
-        Ok(Self { root, threads, archive_limits, registries })
+        let max_storage = match &arguments.max_storage {
+            Some(size) => limits::size_limit(size).context("invalid --max-storage")?,
+            None => Config::of_environment()?.max_storage,
+        };
+        Ok(Self { root, threads, archive_limits, registries, max_storage })
     }
 
     /// Returns how many steps may run at once: more than there are processors, because many wait.
@@ -87,7 +95,8 @@ impl Settings {
     /// Opens the store.
     pub(crate) fn store(&self) -> Result<Store> {
         let open = || {
-            let store = Store::open(&self.root)?;
+            let options = StoreOptions { max_bytes: self.max_storage };
+            let store = Store::open_with(&self.root, &options)?;
             // Without privileges names and blobs are looked at, and no trees.
             if rootless::is_privileged() {
                 store.use_ids(Ids::current())?;

@@ -8,6 +8,7 @@ use kiln_oci::{Digest, ImageConfig, Platform, media_type};
 use serde::Serialize;
 
 use crate::annotations::{AnnotationLevel, Annotations};
+use crate::attest::AttestationManifest;
 use crate::error::{Error, Result};
 use crate::pack::PackedLayer;
 
@@ -75,21 +76,29 @@ pub(crate) struct Image {
 #[derive(Clone, Debug)]
 pub(crate) struct Assembled {
     pub(crate) images: Vec<Image>,
+    /// What is said about them; none where there is no index.
+    pub(crate) attestations: Vec<AttestationManifest>,
     pub(crate) index: Option<Document>,
 }
 
 impl Assembled {
     /// Makes the documents. There is at least one image; an index lists them where it is wanted.
-    pub(crate) fn new(images: Vec<Image>, style: Style<'_>, has_index: bool) -> Result<Self> {
+    pub(crate) fn new(
+        images: Vec<Image>,
+        attestations: Vec<AttestationManifest>,
+        style: Style<'_>,
+        has_index: bool,
+    ) -> Result<Self> {
         if !has_index {
-            return Ok(Self { images, index: None });
+            return Ok(Self { images, attestations, index: None });
         }
-        let manifests: Vec<Descriptor> =
-            images.iter().map(|image| image.manifest.descriptor.clone()).collect();
+        let about = attestations.iter().map(AttestationManifest::descriptor);
+        let manifests = images.iter().map(|image| &image.manifest.descriptor).chain(about);
+        let manifests: Vec<Descriptor> = manifests.cloned().collect();
         let said = |level| style.annotations.at(level, None);
         let mut index = index(&manifests, &said(AnnotationLevel::Index), style.oci)?;
         index.descriptor.annotations = said(AnnotationLevel::IndexDescriptor);
-        Ok(Self { images, index: Some(index) })
+        Ok(Self { images, attestations, index: Some(index) })
     }
 
     /// Returns what names the whole: the index, or the only manifest.
@@ -106,6 +115,11 @@ impl Assembled {
                 sizes.insert(document.descriptor.digest, document.descriptor.size);
             }
             sizes.extend(image.layers.iter().map(|layer| (layer.digest, layer.size)));
+        }
+        for said in &self.attestations {
+            for document in said.blobs().chain([&said.manifest]) {
+                sizes.insert(document.descriptor.digest, document.descriptor.size);
+            }
         }
         let index = self.index.as_ref().map_or(0, |index| index.descriptor.size);
         sizes.values().sum::<u64>() + index
@@ -136,6 +150,11 @@ impl Image {
         manifest.descriptor.annotations = said(AnnotationLevel::ManifestDescriptor);
         manifest.descriptor.platform = Some(platform.clone());
         Ok(Self { config, manifest, layers, created })
+    }
+
+    /// Returns the layers with OCI's media types.
+    pub(crate) fn oci_layers(&self) -> Vec<Descriptor> {
+        self.layers.iter().map(|layer| descriptor_of(layer, true)).collect()
     }
 }
 

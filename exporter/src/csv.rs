@@ -2,7 +2,7 @@
 
 /// Splits a line into its fields: a field in double quotes may hold commas, and quotes where they
 /// are doubled; a quote within a field that doesn't begin with one is an error.
-pub(crate) fn fields(line: &str) -> Result<Vec<String>, String> {
+pub fn fields(line: &str) -> Result<Vec<String>, String> {
     let mut fields = Vec::new();
     let mut rest = line;
     loop {

@@ -11,6 +11,7 @@ use kiln_store::{Layer, LayerId, Store};
 use kiln_tree::ArchiveLimits;
 
 use crate::assemble::{Assembled, Image, Style};
+use crate::attest::{Attestations, Prepared};
 use crate::error::{Error, Result};
 use crate::exported::Exported;
 use crate::pack::{PackedLayer, Packer, locate_layer};
@@ -46,6 +47,8 @@ pub struct ExportRequest {
     pub outputs: Vec<Output>,
     /// Whether an index is wanted although there is one image only; several always have one.
     pub has_index: bool,
+    /// What is to be said about the images.
+    pub attestations: Attestations,
 }
 
 impl ExportRequest {
@@ -93,7 +96,8 @@ pub fn export(request: &ExportRequest, context: &mut ExportContext<'_>) -> Resul
     check(request)?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let now = now.cast_signed();
-    let mut exported = Exported::default();
+    let prepared = Prepared::new(request, context)?;
+    let mut exported = Exported { warnings: prepared.warnings(), ..Exported::default() };
     for output in &request.outputs {
         if context.progress.cancelled() {
             return Err(Error::Cancelled);
@@ -104,21 +108,21 @@ pub fn export(request: &ExportRequest, context: &mut ExportContext<'_>) -> Resul
             let name = format!("copying files to {}", dest.display());
             context.progress.status(&name, 0, None, false);
             let split = split.unwrap_or(request.is_index());
-            local::write(request, dest, (split, *delete), context)?;
+            local::write((request, &prepared), dest, (split, *delete), context)?;
             context.progress.status(&name, 0, None, true);
             continue;
         }
         if let OutputKind::Tar { dest, split } = &output.kind {
             context.progress.status("writing tar", 0, None, false);
             let split = split.unwrap_or(request.is_index());
-            tarball::write(request, dest, split, context)?;
+            tarball::write((request, &prepared), dest, split, context)?;
             context.progress.status("writing tar", 0, None, true);
             continue;
         }
         if output.kind == OutputKind::CacheOnly {
             continue;
         }
-        let assembled = assemble(request, output, now, context)?;
+        let assembled = assemble((request, &prepared), output, now, context)?;
         let told = write(&assembled, output, (request, now), context)?;
         exported.note(&assembled, output)?;
         exported.told.extend(told);
@@ -139,29 +143,40 @@ fn check(request: &ExportRequest) -> Result<()> {
         output.check_names()?;
         output.check_platforms(&platforms, request.is_index())?;
     }
+    request.attestations.check(&request.outputs)?;
     Ok(())
 }
 
 /// Packs what isn't packed yet and makes the documents.
 fn assemble(
-    request: &ExportRequest,
+    (request, prepared): (&ExportRequest, &Prepared<'_>),
     output: &Output,
     now: i64,
     context: &ExportContext<'_>,
 ) -> Result<Assembled> {
+    let has_index = request.is_index() || prepared.makes_index(output);
     let mut images = Vec::with_capacity(request.images.len());
+    let mut attestations = Vec::new();
     let style = Style { oci: output.oci_types, annotations: &output.annotations };
-    for source in &request.images {
+    for (number, source) in request.images.iter().enumerate() {
         let layers = layers(source, output, context)?;
         let config = config::complete(source, &layers, now)?;
-        images.push(Image::new(&config, &source.platform, layers, style)?);
+        let image = Image::new(&config, &source.platform, layers, style)?;
+        if has_index {
+            attestations.extend(prepared.about((number, source), &image, output)?);
+        }
+        images.push(image);
     }
-    let assembled = Assembled::new(images, style, request.is_index())?;
+    let assembled = Assembled::new(images, attestations, style, has_index)?;
     for image in &assembled.images {
         for (what, document) in [("manifest", &image.manifest), ("config", &image.config)] {
             let name = format!("exporting {what} {}", document.descriptor.digest);
             context.progress.status(&name, 0, None, true);
         }
+    }
+    for said in &assembled.attestations {
+        let name = format!("exporting attestation manifest {}", said.descriptor().digest);
+        context.progress.status(&name, 0, None, true);
     }
     if let Some(index) = &assembled.index {
         let name = format!("exporting manifest list {}", index.descriptor.digest);

@@ -23,6 +23,8 @@ pub struct Exported {
     pub size: Option<u64>,
     /// The names that the image has got, in full.
     pub names: Vec<String>,
+    /// What couldn't be found out about it.
+    pub warnings: Vec<String>,
     /// What there is to say about where it went.
     pub told: Vec<String>,
 }

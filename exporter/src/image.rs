@@ -58,6 +58,11 @@ fn store(
         content.put(&image.config.bytes)?;
         content.put(&image.manifest.bytes)?;
     }
+    for said in &assembled.attestations {
+        for document in said.blobs().chain([&said.manifest]) {
+            content.put(&document.bytes)?;
+        }
+    }
     if let Some(index) = &assembled.index {
         content.put(&index.bytes)?;
     }

@@ -19,6 +19,7 @@
 //! | [`cache`] | what a build knows, for other stores |
 //! | [`load`] | images for whoever runs images on this machine |
 //! | [`push`] | what is brought into a registry, and how |
+//! | [`attest`] | what is said about images: provenance and bills of materials |
 //! | [`save`] | an archive of images of the store |
 //! | [`import`](mod@import) | an image of a root file system |
 //! | [`spec`] | outputs out of what is typed after `--output` |
@@ -33,6 +34,7 @@
 
 pub mod ahead;
 pub mod annotations;
+pub mod attest;
 pub mod cache;
 pub mod compression;
 pub mod error;
@@ -67,10 +69,12 @@ mod tarball;
 
 pub use ahead::{AheadContext, PackAhead};
 pub use annotations::Annotations;
+pub use attest::{Attestations, Provenance, SbomOptions};
 pub use budget::use_threads;
 pub use cache::spec::{CacheFrom, CachePlace, CacheTarget, CacheTo};
 pub use cache::{CacheExported, CacheRequest, CachedResult, export_cache, inline_cache};
 pub use compression::{Compression, Packing};
+pub use csv::fields as csv_fields;
 pub use error::{Error, Result};
 pub use export::{ExportContext, ExportRequest, ImageSource, export};
 pub use exported::Exported;

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use kiln_tree::{CopyOptions, Dir, Ids, Owner, Timestamp, View};
 
+use crate::attest::Prepared;
 use crate::error::{Error, Result};
 use crate::export::{ExportContext, ExportRequest};
 use crate::{mirror, platforms};
@@ -12,7 +13,7 @@ use crate::{mirror, platforms};
 /// Copies the files into `dest`, over what is there; what is there and isn't in the image is removed
 /// where it is to be deleted.
 pub(crate) fn write(
-    request: &ExportRequest,
+    (request, prepared): (&ExportRequest, &Prepared<'_>),
     dest: &Path,
     (split, delete): (bool, bool),
     context: &ExportContext<'_>,
@@ -23,7 +24,9 @@ pub(crate) fn write(
     if !split {
         platforms::check_conflicts(request, &sources)?;
     }
-    for (image, source) in request.images.iter().zip(&sources) {
+    let shares = !split && request.is_index();
+    let mut statements = Vec::new();
+    for (number, (image, source)) in request.images.iter().zip(&sources).enumerate() {
         let place = || dest.join(platforms::directory(&image.platform));
         let dest = if split { place() } else { dest.to_owned() };
         fs::create_dir_all(&dest).map_err(Error::io("create", &dest))?;
@@ -38,19 +41,27 @@ pub(crate) fn write(
             ..CopyOptions::default()
         };
         let view = View { dir: source, excludes: None, owner: None, xattrs: true };
-        kiln_tree::copy(view, &Dir::open(&dest)?, &options)?;
+        let said = prepared.files((number, image), source, shares)?;
+        let dest = Dir::open(&dest)?;
+        kiln_tree::copy(view, &dest, &options)?;
+        statements.push((dest, said));
     }
-    if !delete {
-        return Ok(());
+    if delete {
+        remove_others(request, dest, split, &sources)?;
     }
+    statements.iter().try_for_each(|(dest, said)| said.write(dest))
+}
+
+/// Removes what isn't in the images.
+fn remove_others(request: &ExportRequest, dest: &Path, split: bool, sources: &[Dir]) -> Result<()> {
     let root = Dir::open(dest)?;
     if !split {
-        return mirror::remove_others(&root, &sources);
+        return mirror::remove_others(&root, sources);
     }
     let names: Vec<String> =
         request.images.iter().map(|image| platforms::directory(&image.platform)).collect();
     mirror::keep_only(&root, &names)?;
-    for (name, source) in names.iter().zip(&sources) {
+    for (name, source) in names.iter().zip(sources) {
         mirror::remove_others(&root.open_dir(Path::new(name))?, std::slice::from_ref(source))?;
     }
     Ok(())

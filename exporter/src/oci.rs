@@ -32,6 +32,12 @@ pub(crate) fn layout(assembled: &Assembled, names: &[Reference]) -> Result<Files
             files.insert_blob(&document.descriptor.digest, Body::Bytes(bytes));
         }
     }
+    for said in &assembled.attestations {
+        for document in said.blobs().chain([&said.manifest]) {
+            let bytes = document.bytes.clone();
+            files.insert_blob(&document.descriptor.digest, Body::Bytes(bytes));
+        }
+    }
     if let Some(index) = &assembled.index {
         files.insert_blob(&index.descriptor.digest, Body::Bytes(index.bytes.clone()));
     }

@@ -1,8 +1,10 @@
 //! The files of an image, in a tar.
 
-use kiln_tree::Timestamp;
+use kiln_tree::pack::Plan;
+use kiln_tree::{Dir, PackOptions, Timestamp, Whiteouts};
 
 use crate::archive;
+use crate::attest::Prepared;
 use crate::error::Result;
 use crate::export::{ExportContext, ExportRequest};
 use crate::platforms;
@@ -10,7 +12,7 @@ use crate::spec::Destination;
 
 /// Writes the files as a tar.
 pub(crate) fn write(
-    request: &ExportRequest,
+    (request, prepared): (&ExportRequest, &Prepared<'_>),
     dest: &Destination,
     split: bool,
     context: &mut ExportContext<'_>,
@@ -19,14 +21,22 @@ pub(crate) fn write(
     if !split {
         platforms::check_conflicts(request, &sources)?;
     }
-    let mut plans = platforms::plans(request, &sources)?;
-    if split {
-        let placed = plans.into_iter().zip(&request.images).map(|(plan, image)| {
-            let seconds = image.epoch.unwrap_or_default();
-            let directory = platforms::directory(&image.platform);
-            plan.below(&directory, Timestamp { seconds, nanoseconds: 0 })
-        });
-        plans = placed.collect();
+    let said = said((request, prepared), &sources, split, context)?;
+    let mut plans = Vec::new();
+    for ((image, plan), said) in
+        request.images.iter().zip(platforms::plans(request, &sources)?).zip(&said)
+    {
+        let time = Timestamp { seconds: image.epoch.unwrap_or_default(), nanoseconds: 0 };
+        let options = PackOptions { whiteouts: Whiteouts::None, clamp_mtime: None };
+        let said = said.as_ref().map(|dir| Plan::new(dir, options)).transpose()?;
+        let said = said.map(|plan| plan.stamped(time));
+        let below = split.then(|| platforms::directory(&image.platform));
+        for plan in std::iter::once(plan).chain(said) {
+            plans.push(match &below {
+                Some(directory) => plan.below(directory, time),
+                None => plan,
+            });
+        }
     }
     let mut failure = None;
     let written = archive::to_destination(dest, context, |mut sink, _| {
@@ -42,4 +52,25 @@ pub(crate) fn write(
         Some(error) => Err(error.into()),
         None => written,
     }
+}
+
+/// Returns directories with what is said about each image, where anything is.
+fn said(
+    (request, prepared): (&ExportRequest, &Prepared<'_>),
+    sources: &[Dir],
+    split: bool,
+    context: &ExportContext<'_>,
+) -> Result<Vec<Option<Dir>>> {
+    let shares = !split && request.is_index();
+    let images = request.images.iter().zip(sources).enumerate();
+    let said = images.map(|(number, (image, source))| {
+        let files = prepared.files((number, image), source, shares)?;
+        if files.is_empty() {
+            return Ok(None);
+        }
+        let dir = Dir::open(&context.store.temp_dir()?)?;
+        files.write(&dir)?;
+        Ok(Some(dir))
+    });
+    said.collect()
 }

@@ -45,6 +45,7 @@ mod decode;
 pub mod definition;
 pub mod dump;
 mod encode;
+pub mod go_json;
 pub mod graph;
 pub mod json;
 pub mod node;

@@ -177,7 +177,7 @@ static SOURCE_OP: Message = Message { fields: &[one(1, "identifier", Str), map(2
 
 static FILE: Message = Message { fields: &[many(2, "actions", Msg(&ACTION))] };
 
-static ACTION: Message = Message {
+pub(crate) static ACTION: Message = Message {
     fields: &[
         one(1, "input", Int64),
         one(2, "secondaryInput", Int64),
@@ -247,7 +247,7 @@ static SYMLINK: Message = Message {
 static CHOWN: Message =
     Message { fields: &[one(1, "user", Msg(&USER)), one(2, "group", Msg(&USER))] };
 
-static USER: Message =
+pub(crate) static USER: Message =
     Message { fields: &[member(1, "byName", Msg(&NAMED_USER)), member(2, "byID", Uint32)] };
 
 static NAMED_USER: Message = Message { fields: &[one(1, "name", Str), one(2, "input", Int64)] };

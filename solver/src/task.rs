@@ -8,7 +8,7 @@ use kiln_oci::Digest;
 use tokio_util::sync::CancellationToken;
 
 use crate::cache::{Cache, CacheError, KeyRecord};
-use crate::event::LogTail;
+use crate::event::{Event, EventSender, LogTail, VertexId};
 use crate::executor::{Executor, StepContext, StepError};
 use crate::key::Key;
 
@@ -43,6 +43,28 @@ impl From<CacheError> for Stop {
     fn from(error: CacheError) -> Self {
         Self::Cache(error)
     }
+}
+
+/// How long a lock may take before anybody is told.
+const PATIENCE: Duration = Duration::from_millis(200);
+/// What is told.
+const WAITING: &str = "waiting for another build that runs this step";
+
+/// Waits for a lock, and shows on whose behalf, where that is more than a moment.
+async fn telling<T>(lock: impl Future<Output = T>, told: Option<&(VertexId, EventSender)>) -> T {
+    let mut lock = std::pin::pin!(lock);
+    let Some((id, events)) = told else { return lock.await };
+    if let Ok(value) = tokio::time::timeout(PATIENCE, &mut lock).await {
+        return value;
+    }
+    let tell = |done| {
+        let name = WAITING.to_owned();
+        events.send(Event::Status { id: *id, name, current: 0, total: None, done });
+    };
+    tell(false);
+    let value = lock.await;
+    tell(true);
+    value
 }
 
 /// What every task of a build is given.
@@ -108,14 +130,16 @@ where
         digests.map(Report::Digested).map_err(|error| Stop::Step(error, None))
     }
 
-    /// Waits for the lock on a key, then asks the cache unless `fresh`.
+    /// Waits for the lock on a key, then asks the cache unless `fresh`. Somebody is told where that
+    /// takes a while.
     pub(crate) async fn lock(
         self,
         key: Key,
         outputs: usize,
-        fresh: bool,
+        (fresh, told): (bool, Option<(VertexId, EventSender)>),
     ) -> Result<Report<E::Output, C::Guard>, Stop> {
-        let guard = self.unless_cancelled(self.cache.lock(&key)).await??;
+        let locking = telling(self.cache.lock(&key), told.as_ref());
+        let guard = self.unless_cancelled(locking).await??;
         let found =
             if fresh { None } else { self.unless_cancelled(self.cache.load(&key)).await?? };
         Ok(Report::Locked(guard, found.filter(|found| found.len() >= outputs)))

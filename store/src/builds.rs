@@ -139,6 +139,15 @@ impl Builds {
         })
     }
 
+    /// Returns how many builds there are.
+    pub fn count(&self) -> Result<u64> {
+        self.inner.index.read("count builds", |connection| {
+            let count: i64 =
+                connection.query_row("SELECT count(*) FROM builds", [], |row| row.get(0))?;
+            Ok(count.cast_unsigned())
+        })
+    }
+
     /// Returns at most `limit` builds before `row`, newest first: those of its family, or those that
     /// are of none or another.
     pub fn before(&self, row: &BuildRow, of_family: bool, limit: u32) -> Result<Vec<BuildRow>> {

@@ -16,6 +16,37 @@ use crate::{name, recipes, sums};
 /// How many uses are kept in memory before they are written.
 const USES: usize = 1024;
 
+/// What a part of the cache is, by the names that BuildKit gives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum CacheKind {
+    /// The result of a step, or a layer of an image.
+    #[default]
+    Regular,
+    /// The files of a commit.
+    GitCheckout,
+    /// A cache mount.
+    CacheMount,
+}
+
+impl CacheKind {
+    /// All kinds.
+    pub const ALL: [Self; 3] = [Self::Regular, Self::GitCheckout, Self::CacheMount];
+
+    /// Returns its name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Regular => "regular",
+            Self::GitCheckout => "source.git.checkout",
+            Self::CacheMount => "exec.cachemount",
+        }
+    }
+
+    /// Returns the kind of a name.
+    pub fn of(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == name)
+    }
+}
+
 /// The cache records.
 #[derive(Clone, Debug)]
 pub struct CacheIndex {
@@ -87,15 +118,27 @@ impl CacheIndex {
 
     /// Stores the layers of a result under its canonical key. `description` is kept as it is.
     pub fn put(&self, key: &Digest, outputs: &[Option<LayerId>], description: &str) -> Result<()> {
+        self.put_as(CacheKind::Regular, key, outputs, description)
+    }
+
+    /// Stores the layers of a result of a certain kind: see [`CacheIndex::put`].
+    pub fn put_as(
+        &self,
+        kind: CacheKind,
+        key: &Digest,
+        outputs: &[Option<LayerId>],
+        description: &str,
+    ) -> Result<()> {
         self.inner.index.write("store a result", |transaction| {
             transaction
                 .prepare_cached("DELETE FROM cache_outputs WHERE key = ?1")?
                 .execute([key.as_bytes()])?;
             transaction
                 .prepare_cached(
-                    "INSERT OR REPLACE INTO cache_records VALUES (?1, ?2, ?3, ?3, NULL)",
+                    "INSERT OR REPLACE INTO cache_records
+                         (key, description, created_at, used_at, kind) VALUES (?1, ?2, ?3, ?3, ?4)",
                 )?
-                .execute((key.as_bytes(), description, name::now()))?;
+                .execute((key.as_bytes(), description, name::now(), kind.as_str()))?;
             let mut output =
                 transaction.prepare_cached("INSERT INTO cache_outputs VALUES (?1, ?2, ?3)")?;
             for (number, layer) in outputs.iter().enumerate() {
@@ -110,13 +153,13 @@ impl CacheIndex {
 
     /// Removes the record of a key.
     pub fn remove(&self, key: &Digest) -> Result<()> {
-        self.inner.index.write("remove a result", |transaction| remove(transaction, key))
+        self.inner.index.write("remove a result", |transaction| forget(transaction, key))
     }
 
     /// Removes the record of a key, part of which is gone.
     fn forget_lost(&self, key: &Digest) -> Result<()> {
         self.inner.index.write("remove a result", |transaction| {
-            remove(transaction, key)?;
+            forget(transaction, key)?;
             recipes::note_lost(transaction, key)
         })
     }
@@ -140,11 +183,12 @@ impl CacheIndex {
     }
 }
 
-fn remove(connection: &Connection, key: &Digest) -> rusqlite::Result<()> {
+/// Deletes the record of a key, inside of a transaction.
+pub(crate) fn forget(transaction: &Connection, key: &Digest) -> rusqlite::Result<()> {
     for sql in
         ["DELETE FROM cache_outputs WHERE key = ?1", "DELETE FROM cache_records WHERE key = ?1"]
     {
-        connection.prepare_cached(sql)?.execute([key.as_bytes()])?;
+        transaction.prepare_cached(sql)?.execute([key.as_bytes()])?;
     }
     Ok(())
 }

@@ -18,16 +18,23 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kiln_oci::Digest;
+use kiln_tree::Dir;
 
 use crate::error::{Error, Result};
 use crate::lock;
+use crate::pending::Claiming;
+use crate::places;
 use crate::remove::remove_tree;
+use crate::room::Claim;
 use crate::store::Inner;
 
 /// Between two attempts to take a directory that is being filled.
 const RETRY: Duration = Duration::from_millis(2);
 /// How long somebody may take to share what is filled.
 const PATIENCE: Duration = Duration::from_millis(100);
+
+/// What the paths of cache mounts begin with, below the root.
+pub(crate) const PREFIX: &str = "mounts/";
 
 /// Who may use a cache mount at the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +56,10 @@ pub struct CacheMounts {
 /// A cache mount in use.
 #[derive(Debug)]
 pub struct CacheMountGuard {
+    inner: Arc<Inner>,
+    claim: Arc<Claim>,
+    /// What it took when it was taken, where somebody needs to know.
+    base: u64,
     dir: PathBuf,
     data: PathBuf,
     sharing: Sharing,
@@ -63,6 +74,19 @@ impl CacheMounts {
     /// Who gets a new directory fills it and then calls [`CacheMountGuard::ready`]; users that
     /// share it wait for that.
     pub fn acquire(&self, id: &str, sharing: Sharing) -> Result<(CacheMountGuard, bool)> {
+        loop {
+            match self.acquire_once(id, sharing) {
+                // It was given up just now; a new one takes its place.
+                Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+                acquired => return acquired,
+            }
+        }
+    }
+
+    fn acquire_once(&self, id: &str, sharing: Sharing) -> Result<(CacheMountGuard, bool)> {
+        if !self.inner.root.is_dir() {
+            return Err(Error::missing("store", self.inner.root.display()));
+        }
         let mount = self.inner.root.join("mounts").join(Digest::of(id.as_bytes()).hex());
         if !mount.is_dir() {
             make(&mount)?;
@@ -73,7 +97,8 @@ impl CacheMounts {
         loop {
             let dir = mount.join(number.to_string());
             make(&dir)?;
-            if let Some(guard) = take(&dir, sharing)? {
+            if let Some(mut guard) = take(&self.inner, &dir, sharing)? {
+                guard.base = places::base(&self.inner, &dir)?;
                 let new = !guard.filled;
                 if new {
                     guard.clear()?;
@@ -112,8 +137,18 @@ impl CacheMounts {
             let file = lock::open(&path)?;
             if lock::try_lock_shared(&file, &path)? {
                 let (data, sharing) = (dir.join("data"), Sharing::Shared);
-                let guard = CacheMountGuard { dir, data, sharing, filled: true, lock: file };
-                return Ok(Some(guard));
+                let (inner, claim) = (self.inner.clone(), Arc::new(Claim::new(&self.inner.room)));
+                let (base, filled, lock) = (0, true, file);
+                return Ok(Some(CacheMountGuard {
+                    inner,
+                    claim,
+                    base,
+                    dir,
+                    data,
+                    sharing,
+                    filled,
+                    lock,
+                }));
             }
         }
         Ok(None)
@@ -155,6 +190,30 @@ impl CacheMountGuard {
         Ok(())
     }
 
+    /// Returns the directory with all that belongs to it.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Returns what it took when it was taken.
+    pub(crate) fn base(&self) -> u64 {
+        self.base
+    }
+
+    /// Returns the claim on what it has grown by.
+    pub(crate) fn claim(&self) -> &Arc<Claim> {
+        &self.claim
+    }
+
+    /// Opens the directory to fill it: what copies to it claims room first.
+    pub fn open(&self) -> Result<Dir> {
+        let dir = Dir::open(&self.data)?;
+        if self.inner.room.cap().is_none() {
+            return Ok(dir);
+        }
+        Ok(dir.with_room(Arc::new(Claiming::new(&self.inner, &self.claim))))
+    }
+
     fn clear(&self) -> Result<()> {
         remove_tree(&self.data).map_err(Error::io("remove", &self.data))?;
         make(&self.data)?;
@@ -170,11 +229,14 @@ impl Drop for CacheMountGuard {
         {
             tracing::debug!(%error, "can't keep a cache mount");
         }
+        if let Err(error) = places::release(&self.inner, &self.dir, &self.claim) {
+            tracing::debug!(%error, "can't note the use of a cache mount");
+        }
     }
 }
 
 /// Takes one directory, or none where a private user has to go on to the next.
-fn take(dir: &Path, sharing: Sharing) -> Result<Option<CacheMountGuard>> {
+fn take(inner: &Arc<Inner>, dir: &Path, sharing: Sharing) -> Result<Option<CacheMountGuard>> {
     let path = dir.join("lock");
     let failed = |error| Error::io("lock", dir)(error);
     loop {
@@ -200,11 +262,18 @@ fn take(dir: &Path, sharing: Sharing) -> Result<Option<CacheMountGuard>> {
                 }
             }
         }
+        // Whoever had it may have given it up.
+        if !lock::is_at(&file, &path)? {
+            continue;
+        }
         // Somebody may have filled it while this one waited for an exclusive lock.
         let now_filled = dir.join("ready").exists();
         if filled == now_filled || sharing != Sharing::Shared {
             let (dir, data) = (dir.to_owned(), dir.join("data"));
             return Ok(Some(CacheMountGuard {
+                inner: inner.clone(),
+                claim: Arc::new(Claim::new(&inner.room)),
+                base: 0,
                 dir,
                 data,
                 sharing,
@@ -213,6 +282,53 @@ fn take(dir: &Path, sharing: Sharing) -> Result<Option<CacheMountGuard>> {
             }));
         }
     }
+}
+
+/// Returns what the directory of a cache mount goes by for people.
+pub(crate) fn short_id(path: &str) -> String {
+    let (mount, number) =
+        path.strip_prefix(PREFIX).and_then(|path| path.split_once('/')).unwrap_or((path, "0"));
+    let mount = mount.get(..12).unwrap_or(mount);
+    if number == "0" { mount.to_owned() } else { format!("{mount}-{number}") }
+}
+
+/// Returns the ID that a cache mount is asked for by.
+pub(crate) fn id_of(inner: &Inner, path: &str) -> String {
+    let mount = Path::new(path).parent().unwrap_or(Path::new(PREFIX));
+    fs::read_to_string(inner.root.join(mount).join("id")).unwrap_or_default()
+}
+
+/// Tells whether somebody uses the directory of a cache mount.
+pub(crate) fn is_used(inner: &Inner, path: &str) -> Result<bool> {
+    let path = inner.root.join(path).join("lock");
+    match File::open(&path) {
+        Ok(file) => Ok(!lock::try_lock(&file, &path)?),
+        Err(_) => Ok(false),
+    }
+}
+
+/// Removes the directory of a cache mount that nobody uses, and returns how many bytes that freed;
+/// `None` where somebody does.
+pub(crate) fn remove(inner: &Inner, path: &str) -> Result<Option<u64>> {
+    let dir = inner.root.join(path);
+    let lock_path = dir.join("lock");
+    let Ok(file) = File::open(&lock_path) else { return Ok(None) };
+    if !lock::try_lock(&file, &lock_path)? || !lock::is_at(&file, &lock_path)? {
+        return Ok(None);
+    }
+    let aside = inner.process.fresh();
+    fs::rename(&dir, &aside).map_err(Error::io("rename", &dir))?;
+    drop(file);
+    if let Some(mount) = dir.parent() {
+        // Only where it was the last one: another has a name in it.
+        let others = places::directories(mount)?;
+        if others.is_empty() {
+            let _ = fs::remove_file(mount.join("id"));
+            let _ = fs::remove_dir(mount);
+        }
+    }
+    places::forget(inner, path)?;
+    remove_tree(&aside).map(Some).map_err(Error::io("remove", &aside))
 }
 
 /// Takes a lock shared. Who has filled the directory has said so a moment before sharing it, so this

@@ -17,7 +17,11 @@ use rusqlite::OptionalExtension;
 
 use crate::error::{Error, Result};
 use crate::ingest;
+use crate::room::Claim;
 use crate::store::Inner;
+
+/// How much room is claimed ahead at most while a blob is written.
+const AHEAD: u64 = 1 << 20;
 
 /// The blobs.
 #[derive(Clone, Debug)]
@@ -42,6 +46,7 @@ pub struct BlobWriter {
     file: File,
     hasher: DigestHasher,
     size: u64,
+    claim: Claim,
     /// Whether what is there is left for the next attempt where it isn't finished.
     kept: bool,
 }
@@ -149,8 +154,9 @@ impl Content {
             .mode(0o644)
             .open(&path)
             .map_err(Error::io("create", &path))?;
-        let inner = self.inner.clone();
-        Ok(BlobWriter { inner, path, file, hasher: DigestHasher::new(), size: 0, kept: false })
+        let (inner, hasher) = (self.inner.clone(), DigestHasher::new());
+        let claim = Claim::new(&inner.room);
+        Ok(BlobWriter { inner, path, file, hasher, size: 0, claim, kept: false })
     }
 
     /// Stores bytes.
@@ -238,7 +244,19 @@ impl BlobWriter {
         (path, file): (PathBuf, File),
         (hasher, size): (DigestHasher, u64),
     ) -> Self {
-        Self { inner, path, file, hasher, size, kept: true }
+        let claim = Claim::new(&inner.room);
+        // What is there is there.
+        claim.set(if inner.room.cap().is_some() { size } else { 0 });
+        Self { inner, path, file, hasher, size, claim, kept: true }
+    }
+
+    /// Claims room for all of a blob of `size` bytes, before the first of them. What isn't claimed
+    /// beforehand is claimed while it is written, which may take a while.
+    ///
+    /// # Errors
+    /// Fails where there is no room for it.
+    pub fn expect(&self, size: u64) -> Result<()> {
+        self.claim.ensure(&self.inner, size)
     }
 
     /// Returns the digest of what was written so far, to be gone on with.
@@ -265,11 +283,14 @@ impl BlobWriter {
         let _placing = self.inner.placing()?;
         fs::rename(&self.path, &target).map_err(Error::io("rename", &target))?;
         // The rename has changed it for the last time.
-        let placed = identity(&self.file.metadata().map_err(Error::io("stat", &target))?);
-        self.inner.index.write("store a blob", |transaction| {
-            let sql = "INSERT OR REPLACE INTO blobs (digest, size, changed_at, epoch)
-                       VALUES (?1, ?2, ?3, (SELECT value FROM meta WHERE key = 'epoch'))";
-            transaction.prepare_cached(sql)?.execute((digest.as_bytes(), placed.0, placed.1))?;
+        let metadata = self.file.metadata().map_err(Error::io("stat", &target))?;
+        let (placed, disk) = (identity(&metadata), metadata.blocks() * 512);
+        let whose = (&*self.inner, &self.claim);
+        self.inner.room.record(whose, "store a blob", |transaction| {
+            let sql = "INSERT OR REPLACE INTO blobs (digest, size, changed_at, disk, epoch)
+                       VALUES (?1, ?2, ?3, ?4, (SELECT value FROM meta WHERE key = 'epoch'))";
+            let row = (digest.as_bytes(), placed.0, placed.1, disk.cast_signed());
+            transaction.prepare_cached(sql)?.execute(row)?;
             self.inner.hold_blob(transaction, &digest)
         })?;
         Ok(Blob { digest, size: self.size })
@@ -289,6 +310,12 @@ fn identity(file: &fs::Metadata) -> (i64, i64) {
 
 impl Write for BlobWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let (needed, claimed) = (self.size + bytes.len() as u64, self.claim.bytes());
+        if needed > claimed && self.inner.room.cap().is_some() {
+            // More and more at once: who writes much will write more.
+            let ahead = needed.max(claimed + claimed.min(AHEAD));
+            self.claim.ensure(&self.inner, ahead).map_err(io::Error::other)?;
+        }
         let count = self.file.write(bytes)?;
         self.hasher.update(&bytes[..count]);
         self.size += count as u64;

@@ -74,6 +74,20 @@ pub enum Error {
         /// The most it may have.
         limit: u64,
     },
+    /// There is no room for what is to be stored.
+    #[error(
+        "the store is full: it may take {}, and there is no room for {}, since what it holds is in \
+         use; raise --max-storage, or free room with `kiln rmi`, `kiln prune --all` or \
+         `kiln prune --volumes`",
+        shown(*cap),
+        more(*needed)
+    )]
+    Full {
+        /// What the store may take, in bytes.
+        cap: u64,
+        /// What was needed, in bytes; 0 for what a program was writing.
+        needed: u64,
+    },
     /// The store was written by a newer kiln.
     #[error("the store at {root:?} has version {found}, this kiln knows up to {known}")]
     Version {
@@ -136,6 +150,22 @@ impl Error {
     /// Returns the error that something isn't there.
     pub(crate) fn missing(what: &'static str, name: impl std::fmt::Display) -> Self {
         Self::Missing { what, name: name.to_string() }
+    }
+}
+
+/// Returns a number of bytes as people read it.
+fn shown(bytes: u64) -> String {
+    match bytes {
+        0..10_000 => format!("{bytes} bytes"),
+        10_000..10_000_000 => format!("{} kB", bytes / 1000),
+        _ => format!("{} MB", bytes / 1_000_000),
+    }
+}
+
+fn more(bytes: u64) -> String {
+    match bytes {
+        0 => "what a program of the build is writing".to_owned(),
+        bytes => format!("{} more", shown(bytes)),
     }
 }
 

@@ -14,6 +14,13 @@ use crate::{schema, sums};
 /// How long a writer waits for the writers of other processes, whose transactions take microseconds.
 const PATIENCE: Duration = Duration::from_mins(1);
 
+/// SQLite's page size.
+const PAGE: u64 = 4096;
+/// How many pages the log has at least and at most before it is written back.
+const LOG_PAGES: (u64, u64) = (256, 8192);
+/// How many unused pages the index may have.
+const FREE_PAGES: i64 = 2048;
+
 /// The index. One connection per process is enough: what is asked of it takes microseconds.
 #[derive(Debug)]
 pub(crate) struct Index {
@@ -47,6 +54,17 @@ impl Index {
         read(&self.held()).map_err(|source| Error::index(action, source))
     }
 
+    /// Reads several things as they are at one moment.
+    pub(crate) fn read_all<T>(
+        &self,
+        action: &'static str,
+        read: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T> {
+        let connection = self.held();
+        let run = || read(&*connection.unchecked_transaction()?);
+        run().map_err(|source| Error::index(action, source))
+    }
+
     /// Reads and writes in one transaction, alone among all processes.
     pub(crate) fn write<T>(
         &self,
@@ -61,6 +79,41 @@ impl Index {
             Ok(value)
         };
         run().map_err(|source| Error::index(action, source))
+    }
+
+    /// Bounds the size of the write-ahead log, in bytes, as far as readers let it.
+    pub(crate) fn bound_log(&self, bytes: u64) -> Result<()> {
+        let pages = (bytes / PAGE).clamp(LOG_PAGES.0, LOG_PAGES.1).cast_signed();
+        self.held()
+            .pragma_update(None, "wal_autocheckpoint", pages)
+            .map_err(|error| Error::index("open", error))
+    }
+
+    /// Gives room back that the index doesn't need any more, unless others are just using it.
+    pub(crate) fn shrink(&self) -> Result<()> {
+        let connection = self.held();
+        let shrink = || -> rusqlite::Result<()> {
+            let pages = |what: &str| {
+                connection.query_row(&format!("PRAGMA {what}"), [], |row| row.get::<_, i64>(0))
+            };
+            let (free, all) = (pages("freelist_count")?, pages("page_count")?);
+            connection.busy_timeout(Duration::ZERO)?;
+            if free > FREE_PAGES && free * 2 > all {
+                connection.execute_batch("VACUUM")?;
+            }
+            connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+        };
+        let shrunk = shrink();
+        let restored = connection.busy_timeout(PATIENCE);
+        match shrunk {
+            Err(error)
+                if error.sqlite_error_code() != Some(rusqlite::ErrorCode::DatabaseBusy)
+                    && error.sqlite_error_code() != Some(rusqlite::ErrorCode::DatabaseLocked) =>
+            {
+                Err(Error::index("shrink", error))
+            }
+            _ => restored.map_err(|error| Error::index("shrink", error)),
+        }
     }
 
     fn held(&self) -> MutexGuard<'_, Connection> {

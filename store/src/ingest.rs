@@ -38,7 +38,7 @@ impl Content {
             .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
             .open(&path)
             .map_err(Error::io("open", &path))?;
-        if !lock::try_lock(&file, &path)? || !is_at(&file, &path)? {
+        if !lock::try_lock(&file, &path)? || !lock::is_at(&file, &path)? {
             return self.writer();
         }
         let mut reader = HashingReader::new(file);
@@ -48,32 +48,48 @@ impl Content {
     }
 }
 
-/// Tells whether a file still has the name that it was opened by: whoever held the lock before may
-/// have completed the blob, and moved it to its place.
-fn is_at(file: &File, path: &Path) -> Result<bool> {
-    let opened = file.metadata().map_err(Error::io("stat", path))?;
-    match fs::symlink_metadata(path) {
-        Ok(named) => Ok((named.dev(), named.ino()) == (opened.dev(), opened.ino())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(Error::io("stat", path)(error)),
-    }
-}
-
 /// Tells whether an unfinished blob is worth keeping.
 pub(crate) fn is_worth_keeping(size: u64) -> bool {
     size >= WORTH
 }
 
-/// Removes what nobody has gone on with, and returns how many bytes of disk that freed.
-pub(crate) fn sweep(root: &Path) -> Result<u64> {
+/// Removes what nobody is working on, and returns how many bytes of disk that freed.
+pub(crate) fn remove_idle(root: &Path) -> Result<u64> {
+    let mut freed = 0;
+    for (path, bytes) in idle(root)? {
+        freed += fs::remove_file(&path).map_or(0, |()| bytes);
+    }
+    Ok(freed)
+}
+
+/// Returns what nobody is working on, with the bytes of disk that each takes. What somebody works on
+/// is that one's to account for.
+pub(crate) fn idle(root: &Path) -> Result<Vec<(PathBuf, u64)>> {
+    let mut found = Vec::new();
+    for path in files(root)? {
+        let Ok(file) = File::open(&path) else { continue };
+        if lock::try_lock(&file, &path)? && lock::is_at(&file, &path)? {
+            let metadata = file.metadata().map_err(Error::io("stat", &path))?;
+            found.push((path, metadata.blocks() * 512));
+        }
+    }
+    Ok(found)
+}
+
+fn files(root: &Path) -> Result<Vec<PathBuf>> {
     let directory = root.join("ingest");
     let entries = match fs::read_dir(&directory) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         other => other.map_err(Error::io("read", &directory))?,
     };
+    let paths = entries.map(|entry| entry.map(|entry| entry.path()));
+    paths.collect::<io::Result<_>>().map_err(Error::io("read", &directory))
+}
+
+/// Removes what nobody has gone on with, and returns how many bytes of disk that freed.
+pub(crate) fn sweep(root: &Path) -> Result<u64> {
     let mut freed = 0;
-    for entry in entries {
-        let path: PathBuf = entry.map_err(Error::io("read", &directory))?.path();
+    for path in files(root)? {
         let Ok(metadata) = fs::symlink_metadata(&path) else { continue };
         let age = metadata.modified().ok().and_then(|at| SystemTime::now().duration_since(at).ok());
         if age.is_some_and(|age| age > KEPT) && fs::remove_file(&path).is_ok() {

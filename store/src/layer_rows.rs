@@ -1,7 +1,7 @@
 //! The rows of layers in the index.
 
 use kiln_oci::Digest;
-use kiln_tree::Stamp;
+use kiln_tree::{DiskUse, Stamp};
 use rusqlite::{Connection, OptionalExtension, Row};
 
 use crate::integrity::TreeRecord;
@@ -24,7 +24,13 @@ pub(crate) struct NewLayer<'a> {
     pub(crate) parent: Option<&'a LayerId>,
     pub(crate) diff_id: Option<&'a Digest>,
     /// What its tree looks like, where it has one.
-    pub(crate) tree: Option<Stamp>,
+    pub(crate) tree: Option<NewTree>,
+}
+
+/// What is recorded of a tree when it is stored.
+pub(crate) struct NewTree {
+    pub(crate) stamp: Stamp,
+    pub(crate) room: DiskUse,
 }
 
 pub(crate) fn insert(
@@ -33,9 +39,10 @@ pub(crate) fn insert(
     chain: Option<&Digest>,
 ) -> rusqlite::Result<()> {
     let sql = "INSERT INTO layers (id, parent, diff_id, chain_id, has_tree, created_at, stamp,
-                                   entries, tree_epoch, checked_at)
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8,
+                                   entries, disk, shared, tree_epoch, checked_at)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10,
                        (SELECT value FROM meta WHERE key = 'epoch'), ?6)";
+    let room = row.tree.as_ref().map_or_else(DiskUse::default, |tree| tree.room);
     transaction.prepare_cached(sql)?.execute((
         row.id.as_str(),
         row.parent.map(LayerId::as_str),
@@ -43,8 +50,10 @@ pub(crate) fn insert(
         chain.map(Digest::as_bytes),
         row.tree.is_some(),
         name::now(),
-        row.tree.as_ref().map(|stamp| stamp.digest.as_bytes()),
-        row.tree.as_ref().map(|stamp| stamp.entries.cast_signed()),
+        row.tree.as_ref().map(|tree| tree.stamp.digest.as_bytes()),
+        row.tree.as_ref().map(|tree| tree.stamp.entries.cast_signed()),
+        room.own.cast_signed(),
+        room.shared.cast_signed(),
     ))?;
     Ok(())
 }

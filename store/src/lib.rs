@@ -32,8 +32,10 @@
 //! # Order of locks
 //!
 //! 1. keys ([`Store::lock`]), in the order the caller chooses, cache mounts among them;
-//! 2. the root lock;
-//! 3. the connection's mutex, and with it SQLite's write lock.
+//! 2. the making of room (the `room` module);
+//! 3. the root lock;
+//! 4. the account of what this process has claimed;
+//! 5. the connection's mutex, and with it SQLite's write lock.
 //!
 //! Who holds one takes none that stands above it.
 //!
@@ -45,6 +47,13 @@
 //! the boot it was last used in; in another boot, rows of epochs that were not noted as durable are
 //! dropped before anybody sees them, and their files swept. The index itself comes through a power
 //! loss consistent (WAL), if perhaps without its last transactions.
+//!
+//! # Room
+//!
+//! What everything takes on the disk is in the index, measured when it was stored, so that the account
+//! needs no walk (the `usage` module). Where the store has a cap, room is claimed before anything is
+//! written, and the least recently used part of the cache gives way (`room`, `prune`); what programs
+//! write is watched (`watch`).
 //!
 //! # Leases
 //!
@@ -66,30 +75,38 @@ pub mod layers;
 pub mod lease;
 pub mod listings;
 pub mod lock;
+pub mod prune;
 pub mod recipes;
+pub mod usage;
 pub mod volumes;
+pub mod watch;
 
 mod check;
 mod durations;
 mod file_digests;
 mod index;
 mod ingest;
+mod inventory;
 mod layer_contents;
 mod layer_rows;
 mod layout;
+mod measure;
 mod name;
 mod pending;
+mod places;
 mod process;
 mod recovery;
 mod remove;
+mod room;
 mod schema;
 mod store;
 mod sums;
 mod trash;
+mod tree_sizes;
 
 pub use build_log::{BuildLog, BuildLogWriter, LogRecord};
 pub use builds::{BuildRow, BuildStatus, Builds};
-pub use cache::CacheIndex;
+pub use cache::{CacheIndex, CacheKind};
 pub use cache_mounts::{CacheMountGuard, CacheMounts, Sharing};
 pub use cached_layers::CachedLayer;
 pub use check::{Damage, Damaged, check_index, replace_index};
@@ -103,6 +120,9 @@ pub use lease::Lease;
 pub use listings::Listings;
 pub use lock::KeyGuard;
 pub use pending::PendingTree;
+pub use prune::{PruneOptions, Pruned, PrunedItem};
 pub use recipes::{Recipes, Removal, RemovalReason};
-pub use store::Store;
-pub use volumes::Volumes;
+pub use store::{Store, StoreOptions};
+pub use usage::{CacheUsage, DiskUsage, ImageUsage, VolumeUsage};
+pub use volumes::{VolumeGuard, Volumes};
+pub use watch::{Growing, Watch};

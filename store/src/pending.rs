@@ -5,7 +5,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use kiln_tree::{Dir, Room};
+
 use crate::error::{Error, Result};
+use crate::room::Claim;
 use crate::store::Inner;
 
 /// A tree that is being made, in `tmp/`, and a work directory for overlayfs. Dropped uncommitted, it
@@ -16,6 +19,7 @@ pub struct PendingTree {
     dir: PathBuf,
     fs: PathBuf,
     work: PathBuf,
+    claim: Arc<Claim>,
     placed: bool,
 }
 
@@ -23,7 +27,8 @@ impl PendingTree {
     pub(crate) fn create(inner: &Arc<Inner>) -> Result<Self> {
         let dir = inner.process.fresh_dir()?;
         let (fs, work) = (dir.join("fs"), inner.process.fresh());
-        let pending = Self { inner: inner.clone(), dir, fs, work, placed: false };
+        let claim = Arc::new(Claim::new(&inner.room));
+        let pending = Self { inner: inner.clone(), dir, fs, work, claim, placed: false };
         for path in [&pending.fs, &pending.work] {
             fs::create_dir(path).map_err(Error::io("create", path))?;
         }
@@ -36,6 +41,34 @@ impl PendingTree {
     /// Returns the directory of the tree.
     pub fn fs(&self) -> &Path {
         &self.fs
+    }
+
+    /// Opens the tree to write to it: what copies and unpacks claims room for it first.
+    pub fn open(&self) -> Result<Dir> {
+        Ok(self.claiming(Dir::open(&self.fs)?))
+    }
+
+    /// Has whoever writes to a directory that shows the tree claim room for it first.
+    pub fn claiming(&self, dir: Dir) -> Dir {
+        if self.inner.room.cap().is_none() {
+            return dir;
+        }
+        dir.with_room(Arc::new(Claiming::new(&self.inner, &self.claim)))
+    }
+
+    /// Claims room for a file of so many bytes that is about to be written.
+    pub fn claim_for(&self, bytes: u64) -> Result<()> {
+        self.claim.add(&self.inner, bytes)
+    }
+
+    /// Returns the claim on its room.
+    pub(crate) fn claim(&self) -> &Arc<Claim> {
+        &self.claim
+    }
+
+    /// Returns the directory that becomes the layer's.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
     }
 
     /// Returns an empty directory on the same file system, for overlayfs's `workdir`.
@@ -62,9 +95,28 @@ impl PendingTree {
 impl Drop for PendingTree {
     fn drop(&mut self) {
         if !self.placed {
-            self.inner.trash.add(std::mem::take(&mut self.dir));
+            self.inner.trash.add(std::mem::take(&mut self.dir), Some(self.claim.clone()));
         }
         // Overlayfs leaves directories in it, and nobody is to wait for their removal.
-        self.inner.trash.add(std::mem::take(&mut self.work));
+        self.inner.trash.add(std::mem::take(&mut self.work), None);
+    }
+}
+
+/// Claims room in the store for what is written below a directory.
+#[derive(Debug)]
+pub(crate) struct Claiming {
+    inner: Arc<Inner>,
+    claim: Arc<Claim>,
+}
+
+impl Claiming {
+    pub(crate) fn new(inner: &Arc<Inner>, claim: &Arc<Claim>) -> Self {
+        Self { inner: inner.clone(), claim: claim.clone() }
+    }
+}
+
+impl Room for Claiming {
+    fn take(&self, bytes: u64) -> std::io::Result<()> {
+        self.claim.add(&self.inner, bytes).map_err(std::io::Error::other)
     }
 }

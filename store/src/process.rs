@@ -84,15 +84,16 @@ impl ProcessDir {
         Ok(false)
     }
 
-    /// Moves the directories of the dead into this one and returns where they are now. The caller
-    /// holds the root lock exclusively.
-    pub(crate) fn take_dead(&self, root: &Path) -> Result<Vec<PathBuf>> {
+    /// Moves the directories of the dead into this one and returns whose they were and where they are
+    /// now. The caller holds the root lock exclusively.
+    pub(crate) fn take_dead(&self, root: &Path) -> Result<Vec<(String, PathBuf)>> {
         let mut taken = Vec::new();
         for path in others(root, &self.name)? {
             if is_dead(&path)? {
                 let here = self.fresh();
                 fs::rename(&path, &here).map_err(Error::io("rename", &path))?;
-                taken.push(here);
+                let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                taken.push((name, here));
             }
         }
         Ok(taken)

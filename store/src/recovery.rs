@@ -15,7 +15,7 @@ use rusqlite::Connection;
 use crate::error::{Error, Result};
 use crate::lock::RootLock;
 use crate::store::Inner;
-use crate::{builds, layout, process, recipes};
+use crate::{builds, layout, process, recipes, room};
 
 /// Brings a store that was just opened into order.
 pub(crate) fn recover(inner: &Arc<Inner>) -> Result<()> {
@@ -36,8 +36,9 @@ pub(crate) fn recover(inner: &Arc<Inner>) -> Result<()> {
 
 /// Takes the directories and leases of the dead away. The caller holds the root lock exclusively.
 pub(crate) fn reap(inner: &Arc<Inner>) -> Result<()> {
-    for dir in inner.process.take_dead(&inner.root)? {
-        inner.trash.add(dir);
+    for (name, dir) in inner.process.take_dead(&inner.root)? {
+        let claim = room::adopt(inner, &name)?;
+        inner.trash.add(dir, claim.map(Arc::new));
     }
     let living = process::names(&inner.root)?;
     builds::sweep(inner, &living)?;

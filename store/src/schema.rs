@@ -250,6 +250,26 @@ CREATE TRIGGER layers_deleted AFTER DELETE ON layers
         AND NOT EXISTS (SELECT 1 FROM layers WHERE diff_id = OLD.diff_id);
 END;
 ",
+    // Room on the disk, in bytes of the blocks in use; NULL where it isn't known yet. `shared`: what
+    // of a tree's files has names in other trees too, and isn't part of `disk`.
+    "
+ALTER TABLE layers ADD COLUMN disk INTEGER;
+ALTER TABLE layers ADD COLUMN shared INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE blobs ADD COLUMN disk INTEGER;
+ALTER TABLE cache_records ADD COLUMN kind TEXT NOT NULL DEFAULT 'regular';
+CREATE TABLE places (
+    path        TEXT PRIMARY KEY,
+    bytes       INTEGER NOT NULL,
+    is_measured INTEGER NOT NULL,
+    created_at  INTEGER NOT NULL,
+    used_at     INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE reservations (
+    process TEXT PRIMARY KEY,
+    bytes   INTEGER NOT NULL,
+    waits   INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+",
 ];
 
 /// Returns the version of an index; 0 for one that has nothing in it yet.

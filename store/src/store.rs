@@ -23,15 +23,23 @@ use crate::listings::Listings;
 use crate::lock::{KeyGuard, RootLock};
 use crate::process::ProcessDir;
 use crate::recipes::Recipes;
+use crate::room::Room;
 use crate::trash::Trash;
 use crate::volumes::Volumes;
-use crate::{layout, recovery};
+use crate::{layout, recovery, room};
 
 /// How long closing waits for removals in the background. The next process goes on with them.
 const CLOSING: Duration = Duration::from_millis(300);
 
 /// How long the index's log may become, in bytes, before somebody has to see to it: some 250 pages.
 const LONG_LOG: u64 = 1 << 20;
+
+/// How a store is opened.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct StoreOptions {
+    /// The most that it may take on the disk, in bytes; `None` for no cap.
+    pub max_bytes: Option<u64>,
+}
 
 /// The store of a root directory. Cheap to clone; any number of processes may have it open.
 #[derive(Clone, Debug)]
@@ -48,6 +56,7 @@ pub(crate) struct Inner {
     pub(crate) index: Index,
     pub(crate) process: ProcessDir,
     pub(crate) trash: Trash,
+    pub(crate) room: Arc<Room>,
     /// Layers that the process's implicit lease holds for certain.
     pub(crate) held: Mutex<HashSet<String>>,
     /// Blobs that it holds for certain.
@@ -68,9 +77,20 @@ impl Store {
     /// # Errors
     /// Fails where the directory can't be made or read, or was written by a newer kiln.
     pub fn open(root: &Path) -> Result<Self> {
+        Self::open_with(root, &StoreOptions::default())
+    }
+
+    /// Opens the store at `root`: see [`Store::open`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_with(root: &Path, options: &StoreOptions) -> Result<Self> {
         let root = std::path::absolute(root).map_err(Error::io("resolve", root))?;
         make_dirs(&root)?;
         let index = Index::open(&root)?;
+        if let Some(cap) = options.max_bytes {
+            index.bound_log(cap / 64)?;
+        }
         let process = ProcessDir::create(&root)?;
         let inner = Inner {
             trees: root.join("snapshots"),
@@ -79,6 +99,7 @@ impl Store {
             index,
             process,
             trash: Trash::default(),
+            room: Arc::new(Room::new(options.max_bytes)),
             held: Mutex::default(),
             held_blobs: Mutex::default(),
             checked: Mutex::default(),
@@ -90,6 +111,11 @@ impl Store {
         recovery::recover(&inner)?;
         layout::create_mount_points(&inner)?;
         Ok(Self { inner })
+    }
+
+    /// Returns a handle of a store that is open.
+    pub(crate) fn of(inner: Arc<Inner>) -> Self {
+        Self { inner }
     }
 
     /// Notes which user and group ids the store's trees are written with, or finds that it has
@@ -257,7 +283,7 @@ impl Inner {
     pub(crate) fn discard(&self, path: &Path) -> Result<()> {
         let here = self.process.fresh();
         match fs::rename(path, &here) {
-            Ok(()) => self.trash.add(here),
+            Ok(()) => self.trash.add(here, None),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => return Err(Error::io("rename", path)(error)),
         }
@@ -305,9 +331,17 @@ impl Drop for Inner {
         // Nothing holds the store any more, so nothing needs what lies here. Left there, it would
         // have the next process look for more that is amiss.
         for path in self.process.leftovers() {
-            self.trash.add(path);
+            self.trash.add(path, None);
         }
         if self.trash.finish(CLOSING) {
+            let name = self.process.name();
+            if self.room.is_in_use()
+                && let Err(error) = self
+                    .index
+                    .write("end a reservation", |transaction| room::release(transaction, name))
+            {
+                tracing::debug!(%error, "can't end a reservation");
+            }
             self.process.close();
         }
     }

@@ -1,14 +1,55 @@
 //! Volumes of `kiln run`: directories in `volumes/` that go only when somebody says so.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::name;
+use crate::room::Claim;
 use crate::store::Inner;
+use crate::{lock, name, places};
+
+/// What the paths of volumes begin with, below the root.
+pub(crate) const PREFIX: &str = "volumes/";
+
+/// A volume in use: nobody gives it up meanwhile.
+#[derive(Debug)]
+pub struct VolumeGuard {
+    inner: Arc<Inner>,
+    path: PathBuf,
+    /// What it took when it was taken, where somebody needs to know, and what it has grown by.
+    base: u64,
+    claim: Arc<Claim>,
+    // Holds the lock.
+    _dir: File,
+}
+
+impl VolumeGuard {
+    /// Returns the directory.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Returns what it took when it was taken.
+    pub(crate) fn base(&self) -> u64 {
+        self.base
+    }
+
+    /// Returns the claim on what it has grown by.
+    pub(crate) fn claim(&self) -> &Arc<Claim> {
+        &self.claim
+    }
+}
+
+impl Drop for VolumeGuard {
+    fn drop(&mut self) {
+        if let Err(error) = places::release(&self.inner, &self.path, &self.claim) {
+            tracing::debug!(%error, "can't note the use of a volume");
+        }
+    }
+}
 
 /// The volumes.
 #[derive(Clone, Debug)]
@@ -38,7 +79,7 @@ impl Volumes {
             .map_err(Error::io("change the mode of", &temporary))?;
         let placed = fill(&temporary).and_then(|()| Ok(place(&temporary, &path)?));
         if !matches!(placed, Ok(true)) {
-            self.inner.trash.add(temporary);
+            self.inner.trash.add(temporary, None);
         }
         Ok((path, placed?))
     }
@@ -65,6 +106,39 @@ impl Volumes {
         Ok(names)
     }
 
+    /// Holds a volume while it is used; `None` where it was given up just now.
+    pub fn hold(&self, name: &str) -> Result<Option<VolumeGuard>> {
+        let path = self.path(name)?;
+        let Some(dir) = open(&path)? else { return Ok(None) };
+        lock::wait(&dir, File::lock_shared).map_err(Error::io("lock", &path))?;
+        let is_there = lock::is_at(&dir, &path)?;
+        if !is_there {
+            return Ok(None);
+        }
+        let (inner, claim) = (self.inner.clone(), Arc::new(Claim::new(&self.inner.room)));
+        let base = places::base(&inner, &path)?;
+        Ok(Some(VolumeGuard { inner, path, base, claim, _dir: dir }))
+    }
+
+    /// Tells whether a container uses a volume.
+    pub(crate) fn is_used(&self, name: &str) -> Result<bool> {
+        let path = self.path(name)?;
+        let Some(dir) = open(&path)? else { return Ok(false) };
+        Ok(!lock::try_lock(&dir, &path)?)
+    }
+
+    /// Takes a volume that nobody uses away, and returns where it is now; `None` where somebody does.
+    pub(crate) fn take_unused(&self, name: &str) -> Result<Option<PathBuf>> {
+        let path = self.path(name)?;
+        let Some(dir) = open(&path)? else { return Ok(None) };
+        if !lock::try_lock(&dir, &path)? || !lock::is_at(&dir, &path)? {
+            return Ok(None);
+        }
+        let aside = self.inner.process.fresh();
+        fs::rename(&path, &aside).map_err(Error::io("rename", &path))?;
+        Ok(Some(aside))
+    }
+
     /// Removes a volume.
     ///
     /// # Errors
@@ -89,6 +163,14 @@ impl Volumes {
             return Ok(self.inner.root.join("volumes").join(name));
         };
         Err(Error::Invalid { what: "volume name", name: name.to_owned(), problem })
+    }
+}
+
+fn open(path: &Path) -> Result<Option<File>> {
+    match File::open(path) {
+        Ok(dir) => Ok(Some(dir)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::io("open", path)(error)),
     }
 }
 

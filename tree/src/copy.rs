@@ -187,6 +187,8 @@ fn copy_selected(
     (dest, name): (&Dir, &[u8]),
     options: &CopyOptions,
 ) -> Result<()> {
+    let files = selected.entries.iter().map(|picked| &picked.entry.metadata);
+    dest.take_room(files.filter(|file| file.is_file()).map(|file| file.blocks * 512).sum())?;
     let parents = parents(options);
     let is_dir = selected.entries.first().is_some_and(|first| first.entry.metadata.is_dir());
     let text = Path::new(&options.dest);

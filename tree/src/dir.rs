@@ -1,9 +1,12 @@
 //! Directories held open.
 
+use std::fmt;
 use std::fs::File;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags, readlinkat};
 use rustix::io::Errno;
@@ -24,6 +27,17 @@ use crate::{names, resolve, wildcard};
 #[derive(Debug)]
 pub struct Dir {
     fd: OwnedFd,
+    room: Option<Arc<dyn Room>>,
+}
+
+/// The port to whoever keeps account of the room on the disk.
+pub trait Room: fmt::Debug + Send + Sync {
+    /// Sees to it that there is room for a file of `bytes` bytes, which is written next. Blocks
+    /// where room has to be made.
+    ///
+    /// # Errors
+    /// Fails where there is none.
+    fn take(&self, bytes: u64) -> io::Result<()>;
 }
 
 impl Dir {
@@ -32,25 +46,40 @@ impl Dir {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = rustix::fs::open(path, flags, Mode::empty())
             .map_err(|errno| Error::at("open", path, errno))?;
-        Ok(Self { fd })
+        Ok(Self { fd, room: None })
     }
 
     /// Takes over a descriptor of a directory.
     pub fn from_fd(fd: OwnedFd) -> Self {
-        Self { fd }
+        Self { fd, room: None }
+    }
+
+    /// Has what copies and unpacks into the directory ask `room` before it writes.
+    #[must_use]
+    pub fn with_room(self, room: Arc<dyn Room>) -> Self {
+        Self { room: Some(room), ..self }
+    }
+
+    /// Sees to it that there is room for `bytes` bytes of files that are written next.
+    ///
+    /// # Errors
+    /// Fails where there is none.
+    pub fn take_room(&self, bytes: u64) -> Result<()> {
+        let taken = self.room.as_ref().map_or(Ok(()), |room| room.take(bytes));
+        taken.map_err(|error| Error::io("write to", Path::new("/"), error))
     }
 
     /// Returns another descriptor of the same directory.
     pub fn try_clone(&self) -> Result<Self> {
         let fd =
             self.fd.try_clone().map_err(|error| Error::io("duplicate", Path::new("/"), error))?;
-        Ok(Self { fd })
+        Ok(Self { fd, room: self.room.clone() })
     }
 
     /// Opens the directory at `path` inside this one, following links inside.
     pub fn open_dir(&self, path: &Path) -> Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
-        Ok(Self { fd: self.open_at("open", &rooted(path), flags)? })
+        Ok(Self { fd: self.open_at("open", &rooted(path), flags)?, room: self.room.clone() })
     }
 
     /// Opens the regular file at `path` for reading, following links inside. Whatever is not a

@@ -7,7 +7,10 @@
 //!
 //! Left out is what changes without anybody's hand: inode numbers, times of access and of the last
 //! change of an inode (which a further hard link changes), the sizes of directories.
+//!
+//! The same walk tells how much room the tree takes on the disk ([`survey`]).
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use kiln_oci::{Digest, DigestHasher};
@@ -30,11 +33,28 @@ pub struct Stamp {
     pub digest: Digest,
 }
 
+/// How much room a tree takes on the disk, in bytes of the blocks in use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DiskUse {
+    /// What goes with the tree: its directories, and its files, each once however many names it has.
+    pub own: u64,
+    /// What files take that have names outside of the tree, too, and stay when it goes.
+    pub shared: u64,
+}
+
 /// Returns the stamp of a tree.
 ///
 /// # Errors
 /// Fails where a directory or an entry's attributes can't be read.
 pub fn stamp(dir: &Dir) -> Result<Stamp> {
+    survey(dir).map(|(stamp, _)| stamp)
+}
+
+/// Returns the stamp of a tree, and how much room it takes.
+///
+/// # Errors
+/// Fails where a directory or an entry's attributes can't be read.
+pub fn survey(dir: &Dir) -> Result<(Stamp, DiskUse)> {
     let view = View { dir, excludes: None, owner: None, xattrs: true };
     let entries = walk::entries(view, Path::new("/"))?;
     let mut hasher = DigestHasher::new();
@@ -46,7 +66,30 @@ pub fn stamp(dir: &Dir) -> Result<Stamp> {
         hasher.update(&(line.len() as u64).to_le_bytes());
         hasher.update(&line);
     }
-    Ok(Stamp { entries: entries.len() as u64, digest: hasher.finish() })
+    let stamp = Stamp { entries: entries.len() as u64, digest: hasher.finish() };
+    Ok((stamp, disk_use(&entries)))
+}
+
+fn disk_use(entries: &[Entry]) -> DiskUse {
+    let mut room = DiskUse::default();
+    let mut linked: HashMap<(u64, u64), u64> = HashMap::new();
+    for Metadata { blocks, links, device, inode, kind, .. } in entries.iter().map(|e| &e.metadata) {
+        let bytes = blocks * 512;
+        if *links < 2 || *kind == FileKind::Directory {
+            room.own += bytes;
+            continue;
+        }
+        let seen = linked.entry((*device, *inode)).or_default();
+        *seen += 1;
+        if *seen == 1 {
+            room.shared += bytes;
+        }
+        if *seen == *links {
+            room.shared -= bytes;
+            room.own += bytes;
+        }
+    }
+    room
 }
 
 fn describe(entry: &Entry, line: &mut Vec<u8>) {
@@ -78,6 +121,23 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     use super::*;
+
+    #[test]
+    fn files_count_once_and_with_the_tree_that_has_all_their_names() {
+        use std::os::unix::fs::MetadataExt;
+
+        let temp = tempfile::tempdir().unwrap();
+        let tree = temp.path().join("tree");
+        std::fs::create_dir(&tree).unwrap();
+        std::fs::write(tree.join("a"), vec![1; 100_000]).unwrap();
+        std::fs::hard_link(tree.join("a"), tree.join("b")).unwrap();
+        let blocks = |path: &Path| path.metadata().unwrap().blocks() * 512;
+        let (file, directory) = (blocks(&tree.join("a")), blocks(&tree));
+        let room = || survey(&Dir::open(&tree).unwrap()).unwrap().1;
+        assert_eq!(room(), DiskUse { own: file + directory, shared: 0 });
+        std::fs::hard_link(tree.join("a"), temp.path().join("c")).unwrap();
+        assert_eq!(room(), DiskUse { own: directory, shared: file });
+    }
 
     #[test]
     fn a_touched_tree_has_another_stamp() {

@@ -126,6 +126,7 @@ impl Unpacker<'_> {
         self.nodes += 1;
         self.done.bytes = self.done.bytes.saturating_add(entry.size);
         self.check_limits(&entry.name)?;
+        self.dest.take_room(entry.size)?;
         if entry.name.contains(&0) || entry.link.contains(&0) {
             return Err(Error::invalid(names::path(&entry.name), "name with a NUL byte"));
         }

@@ -151,6 +151,7 @@ impl Blobs {
         // No more is copied than it may have, whatever the file has: then it isn't the blob.
         let file = file.take(blob.size.saturating_add(1));
         let mut writer = self.store.content().writer()?;
+        writer.expect(blob.size)?;
         std::io::copy(&mut ReportingReader::new(file, &mut part), &mut writer)
             .map_err(Error::kernel("copy blob", blob.digest))?;
         writer.commit(Some(&blob.digest))?;
@@ -161,14 +162,12 @@ impl Blobs {
     /// Downloads a blob, what an earlier attempt has left of it set aside.
     async fn download(&self, name: &str, blob: &LayerBlob, part: Part) -> Result<()> {
         let repository: Repository = name.parse().map_err(|error| Error::image(name, error))?;
-        let (content, digest) = (self.store.content(), blob.digest);
         let mut part = part;
-        let resumed = content.clone();
-        let mut writer = blocking(move || Ok(resumed.resume(&digest)?)).await?;
+        let mut writer = self.writer(blob, true).await?;
         let begun = writer.written();
         if begun > blob.size {
             writer.discard();
-            writer = content.writer()?;
+            writer = self.writer(blob, false).await?;
         } else if begun > 0 {
             part.advance(begun);
             match self.transfer(&repository, blob, (&mut writer, &mut part)).await {
@@ -176,7 +175,7 @@ impl Blobs {
                     tracing::debug!(%error, "what was left of the blob is of no use");
                     writer.discard();
                     part.restart();
-                    writer = content.writer()?;
+                    writer = self.writer(blob, false).await?;
                 }
                 Err(error) => return Err(error),
                 Ok(()) => return finish(writer, blob, part),
@@ -184,6 +183,17 @@ impl Blobs {
         }
         self.transfer(&repository, blob, (&mut writer, &mut part)).await?;
         finish(writer, blob, part)
+    }
+
+    /// Begins a blob for which there is room, with what is left of an earlier attempt or anew.
+    async fn writer(&self, blob: &LayerBlob, resumed: bool) -> Result<BlobWriter> {
+        let (content, digest, size) = (self.store.content(), blob.digest, blob.size);
+        let begin = move || {
+            let writer = if resumed { content.resume(&digest)? } else { content.writer()? };
+            writer.expect(size)?;
+            Ok(writer)
+        };
+        blocking(begin).await
     }
 
     async fn transfer(

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use kiln_oci::{Digest, ImageConfig, Platform, Reference};
-use kiln_store::{LayerId, PendingTree, Store};
+use kiln_store::{Growing, LayerId, PendingTree, Store};
 use kiln_tree::{CopyOptions, Dir};
 
 use crate::error::Result;
@@ -43,6 +43,11 @@ impl ContainerRoot {
     /// Returns what the sandbox is to mount as root.
     pub fn tree(&self) -> &Tree {
         &self.tree
+    }
+
+    /// Returns it as something that grows.
+    pub fn growing(&self) -> Growing {
+        self.pending.growing()
     }
 
     /// Returns the directory that receives changes.

@@ -4,7 +4,8 @@ use std::future::Future;
 use std::time::Duration;
 
 use kiln_solver::StepContext;
-use kiln_store::{KeyGuard, Store};
+use kiln_store::{Growing, KeyGuard, Store};
+use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, Result};
 
@@ -22,6 +23,24 @@ pub(crate) async fn lock(store: &Store, key: &str) -> Result<KeyGuard> {
         tokio::time::sleep(wait).await;
         wait = (wait * 2).min(LONGEST_WAIT);
     }
+}
+
+/// Does work that writes to directories of the store without asking for room, unless the store gets
+/// too full.
+pub(crate) async fn with_room<T>(
+    store: &Store,
+    growing: Vec<Growing>,
+    work: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    let full = CancellationToken::new();
+    let stop = full.clone();
+    let watch = store.watch(growing, move || stop.cancel());
+    let result = tokio::select! {
+        result = work => result,
+        () = full.cancelled() => Err(store.full().into()),
+    };
+    drop(watch);
+    result
 }
 
 /// Does work of a step, unless the step is cancelled.

@@ -55,5 +55,5 @@ pub use remote_cache::{
 };
 pub use resolve::{ImageResolver, ImageResolverOptions, PullPolicy, Resolved};
 pub use source::local::LocalContext;
-pub use source::remote::RemoteOptions;
+pub use source::remote::{Pin, RemoteOptions};
 pub use worker::{CommittedLayers, DefaultNetwork, SecretSource, Worker, WorkerOptions};

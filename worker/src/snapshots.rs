@@ -100,10 +100,10 @@ impl Snapshots {
     pub(crate) fn write(&self, parent: Option<&LayerId>) -> Result<Writable> {
         let pending = self.begin(parent)?;
         let dir = match self.lowers(parent)? {
-            lowers if lowers.is_empty() => Dir::open(pending.fs())?,
+            lowers if lowers.is_empty() => pending.open()?,
             lowers => {
                 let upper = Some((pending.fs().to_owned(), pending.work().to_owned()));
-                Overlay { lowers, upper }.mount()?
+                pending.claiming(Overlay { lowers, upper }.mount()?)
             }
         };
         Ok(Writable { pending, parent: parent.cloned(), dir })
@@ -175,7 +175,7 @@ impl Snapshots {
             include: include.to_vec(),
             ..CopyOptions::default()
         };
-        kiln_tree::copy(context.view(), &Dir::open(pending.fs())?, &options).map_err(missing)?;
+        kiln_tree::copy(context.view(), &pending.open()?, &options).map_err(missing)?;
         Ok(pending)
     }
 

@@ -27,7 +27,7 @@ use crate::snapshots::Snapshots;
 use crate::source::identifier::Identifier;
 use crate::source::local::{LocalAttributes, LocalContext};
 use crate::source::origin::Origin;
-use crate::source::remote::{RemoteOptions, Remotes};
+use crate::source::remote::{Pin, RemoteOptions, Remotes};
 use crate::{bases, content, diff, emulation, file, ingredients, key, merge, source};
 
 /// What a [`Worker`] works with.
@@ -148,6 +148,15 @@ impl Worker {
     pub async fn fetch(&self, source: &SourceOp, context: &StepContext) -> Result<Output> {
         let platform = Platform::host();
         cancellable(context, self.load(source, &platform, context)).await
+    }
+
+    /// Returns what a source elsewhere held when this worker brought it in, or what it says itself
+    /// that it holds; `None` for other sources, and where neither is known.
+    pub fn pin(&self, source: &SourceOp) -> Option<Pin> {
+        match Identifier::parse(source).ok()? {
+            Identifier::Remote(remote) => self.remotes.pin(source, &remote),
+            _ => None,
+        }
     }
 
     /// Returns an output's files as a directory to read. Its trees must be there.

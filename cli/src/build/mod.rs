@@ -1,6 +1,7 @@
 //! A build, from arguments to image: read, lower, solve, export.
 
 mod ahead;
+mod attest;
 mod audience;
 mod cache_export;
 mod caches;
@@ -38,6 +39,7 @@ use anyhow::Result;
 use kiln_frontend::Warning;
 use kiln_llb::Definition;
 
+pub(crate) use attest::AttestArguments;
 pub(crate) use call::{Call, call};
 pub(crate) use files::Dockerfile;
 pub(crate) use hosts::parse_host;

@@ -10,6 +10,7 @@ use kiln_oci::{Platform, Reference};
 use kiln_worker::sandbox::cgroup::Limits;
 use kiln_worker::{Allowed, SecretSource};
 
+use super::attest::AttestOptions;
 use super::caches::Caches;
 use super::hosts::parse_host;
 use super::named_contexts::NamedContexts;
@@ -72,6 +73,8 @@ pub(crate) struct BuildRequest {
     pub(super) caches: Caches,
     /// Where the image goes.
     pub(super) outputs: Vec<Output>,
+    /// What is said about the image.
+    pub(super) attest: AttestOptions,
     /// Why images that were to be loaded are kept here.
     pub(super) kept: Option<String>,
     /// What happens when a step fails.
@@ -102,6 +105,8 @@ impl BuildRequest {
         };
         let platforms = platforms::platforms(&arguments.platforms)?;
         platforms::check_outputs(&platforms, &outputs)?;
+        let attest = AttestOptions::resolve(&arguments.attest)?;
+        attest.check(&outputs)?;
         Ok(Self {
             context,
             input_limit: limits::size_limit(&arguments.input_limit)
@@ -138,6 +143,7 @@ impl BuildRequest {
             secrets: secrets::secrets(&arguments.secrets)?,
             agents: ssh::agents(&arguments.agents)?,
             no_cache,
+            attest,
             caches: Caches::resolve(&arguments.cache_from, &arguments.cache_to)?,
             kept: None,
             on_error: arguments.on_error,

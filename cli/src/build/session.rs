@@ -86,6 +86,7 @@ impl Failure {
 impl Session<'_> {
     /// Lowers, solves and exports.
     pub(super) async fn run(&self) -> Result<Done, Failure> {
+        let begun = time::OffsetDateTime::now_utc();
         let importing = self.begin_imports();
         let lowered = self.lower()?;
         self.check_outputs(&lowered)?;
@@ -98,7 +99,7 @@ impl Session<'_> {
             Box::pin(self.prepare(graph, &cache)).await;
         }
         loop {
-            match Box::pin(self.make(&lowered, graph.as_ref(), &cache)).await {
+            match Box::pin(self.make((&lowered, begun), graph.as_ref(), &cache)).await {
                 Err(_) if self.may_try_again() => {}
                 ended => return ended.inspect_err(|_| self.stop_packing()),
             }
@@ -122,7 +123,7 @@ impl Session<'_> {
     /// Solves and exports.
     async fn make(
         &self,
-        lowered: &[(Platform, Lowered)],
+        (lowered, begun): (&[(Platform, Lowered)], time::OffsetDateTime),
         graph: Option<&Arc<Graph>>,
         cache: &Arc<RemoteCache>,
     ) -> Result<Done, Failure> {
@@ -144,12 +145,19 @@ impl Session<'_> {
         let mut images = images(lowered.to_vec(), outputs)?;
         self.inline(&mut images, &made).await?;
         let tops: Vec<LayerId> = images.iter().filter_map(|image| image.layer.clone()).collect();
+        let mut outputs = self.request.outputs.clone();
+        if !cache.is_local() {
+            // All may have to be written once more, and a stream can't be taken back.
+            outputs.sort_by_key(kiln_exporter::Output::is_stdout);
+        }
         let request = ExportRequest {
+            attestations: self.attestations(lowered, begun)?,
             has_index: lowered.iter().any(|(_, lowered)| lowered.multi_platform),
             images,
-            outputs: self.request.outputs.clone(),
+            outputs,
         };
         let exported = self.exporting().export(request).await?;
+        exported.warnings.iter().for_each(|message| self.warn(message));
         self.export_caches(&made, &tops).await?;
         if let Err(error) = sync::start(&self.tools.store) {
             self.warn(&format!("{error:#}"));

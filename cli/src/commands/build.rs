@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use kiln_worker::{NETWORK_HOST, SECURITY_INSECURE};
 
-use crate::build::{self, BuildRequest, Call, OnError};
+use crate::build::{self, AttestArguments, BuildRequest, Call, OnError};
 use crate::printer::Printer;
 use crate::resources::ResourceArguments;
 use crate::runtime::RuntimeArguments;
@@ -66,6 +66,9 @@ pub(crate) struct BuildArguments {
     /// not; by default an image of the store comes before the registry's
     #[arg(long)]
     pub(crate) pull: bool,
+    /// What is said about the image
+    #[command(flatten)]
+    pub(crate) attest: AttestArguments,
     /// Platforms to build for, separated by commas or given several times; `local` is this
     /// machine's own [default: local]
     #[arg(long = "platform", value_name = "OS/ARCH[/VARIANT]", env = "DOCKER_DEFAULT_PLATFORM")]

@@ -1,6 +1,7 @@
 //! The commands, one a file.
 
 pub(crate) mod build;
+pub(crate) mod builder;
 pub(crate) mod builds;
 pub(crate) mod debug;
 pub(crate) mod diff;
@@ -14,6 +15,7 @@ pub(crate) mod load;
 pub(crate) mod login;
 pub(crate) mod logout;
 pub(crate) mod manifest;
+pub(crate) mod prune;
 pub(crate) mod pull;
 pub(crate) mod push;
 pub(crate) mod rmi;

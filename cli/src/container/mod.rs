@@ -123,7 +123,11 @@ pub(crate) async fn run(
     helper.await.context("start the sandbox")??;
     let signals = Signals::catch();
     let running = sandbox.start(&spec, io).await?;
+    // The cache makes room for what the container writes. It isn't stopped where that's not enough.
+    let growing = volumes.growing().chain([root.growing()]).collect();
+    let watch = store.watch(growing, || ());
     let exit = attend(running, signals, terminal).await?;
+    drop(watch);
     resources::report(&group, printer);
     // A flush that can't be started costs time later, and nothing else.
     let _ = sync::start(&store);

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use kiln_store::Store;
+use kiln_store::{Growing, Store, VolumeGuard};
 use kiln_worker::container::{ContainerImage, Containers};
 use kiln_worker::sandbox::Mount;
 
@@ -19,6 +19,8 @@ use super::{bind, container_path};
 #[derive(Debug, Default)]
 pub(super) struct Volumes {
     mounts: BTreeMap<PathBuf, (PathBuf, bool)>,
+    /// Volumes are held as long as the container runs.
+    held: Vec<VolumeGuard>,
 }
 
 impl Volumes {
@@ -48,10 +50,17 @@ impl Volumes {
                     volumes.add(target, directory, false)?;
                 }
                 Volume::Named { name, target, readonly } => {
-                    let (directory, _) = store
-                        .volumes()
-                        .filled(&name, |directory| fill(&target, directory))
-                        .with_context(|| format!("prepare the volume {name}"))?;
+                    let directory = loop {
+                        let (directory, _) = store
+                            .volumes()
+                            .filled(&name, |directory| fill(&target, directory))
+                            .with_context(|| format!("prepare the volume {name}"))?;
+                        // One that was given up just now is made anew.
+                        if let Some(guard) = store.volumes().hold(&name)? {
+                            volumes.held.push(guard);
+                            break directory;
+                        }
+                    };
                     volumes.add(target, directory, readonly)?;
                 }
                 Volume::Host { path, target, readonly } => {
@@ -71,6 +80,11 @@ impl Volumes {
             }
         }
         Ok(volumes)
+    }
+
+    /// Returns the volumes as something that grows.
+    pub(super) fn growing(&self) -> impl Iterator<Item = Growing> {
+        self.held.iter().map(VolumeGuard::growing)
     }
 
     /// Returns the mounts, those that others lie in first.

@@ -85,8 +85,8 @@ impl Display {
             Event::Vertex { id, name, .. } => self.steps.add(id, &name),
             Event::Keyed { .. } => {}
             Event::Started { id } => {
-                let log = std::collections::VecDeque::new();
-                self.running.push(Running { id, begun: Instant::now(), log });
+                self.running.retain(|running| running.id != id);
+                self.show(id);
             }
             Event::Cached { id } => self.end(id, "CACHED ", Duration::ZERO),
             Event::Completed { id, duration } => self.end(id, "", duration),
@@ -100,6 +100,9 @@ impl Display {
                 (part.current, part.total) = (current, total);
                 if done {
                     parts.remove(&clean(name.as_bytes()));
+                } else if !self.running.iter().any(|running| running.id == id) {
+                    // It waits for something before it begins.
+                    self.show(id);
                 }
             }
             Event::Log { id, bytes, .. } => {
@@ -115,6 +118,12 @@ impl Display {
                 self.ended.push(format!(" WARN: {message}"));
             }
         }
+    }
+
+    /// Gives a step a line of the live display.
+    fn show(&mut self, id: VertexId) {
+        let log = std::collections::VecDeque::new();
+        self.running.push(Running { id, begun: Instant::now(), log });
     }
 
     fn age(&self, id: VertexId) -> Duration {
@@ -171,8 +180,11 @@ impl Display {
             let step = self.steps.get(running.id);
             lines.push(format!(" => {}\u{0}{}", step.name, seconds(running.begun.elapsed())));
             for (name, part) in step.parts.iter().filter(|_| with_parts) {
-                let size = extent(part.current, part.total);
-                lines.push(format!(" => => {name} {size}\u{0}{}", seconds(part.begun.elapsed())));
+                let size = match (part.current, part.total) {
+                    (0, None) => String::new(),
+                    (current, total) => format!(" {}", extent(current, total)),
+                };
+                lines.push(format!(" => => {name}{size}\u{0}{}", seconds(part.begun.elapsed())));
             }
             let skipped = running.log.len().saturating_sub(log_lines);
             lines.extend(running.log.iter().skip(skipped).map(|line| format!(" => => # {line}")));

@@ -3,6 +3,7 @@
 use std::process::Stdio;
 
 use kiln_testkit::environment::base_layout;
+use kiln_testkit::peers::wait_until;
 use kiln_testkit::{Need, skip};
 
 use crate::kiln;
@@ -64,4 +65,54 @@ fn two_builds_at_once_run_each_step_once() {
     };
     assert_eq!(layers("one").as_array().unwrap().len(), 3);
     assert_eq!(layers("one"), layers("two"));
+}
+
+/// The step tells when it runs, and runs for as long as a secret says, which is no part of its key.
+const SLOW: &str = "FROM base
+RUN --mount=type=secret,id=time echo going; sleep $(cat /run/secrets/time); head -c 16 /dev/urandom > /id
+";
+
+#[test]
+fn a_build_waits_for_the_step_of_another_and_takes_it_over_when_that_is_killed() {
+    if skip(
+        "a_build_waits_for_the_step_of_another_and_takes_it_over_when_that_is_killed",
+        &[Need::Root],
+    ) {
+        return;
+    }
+    let kiln = kiln();
+    kiln.write("ctx/Dockerfile", SLOW);
+    let base = format!("base=oci-layout://{}", base_layout().display());
+    let start = |name: &str, seconds: &str| {
+        let secret =
+            format!("id=time,src={}", kiln.write(&format!("{name}.time"), seconds).display());
+        let log = std::fs::File::create(kiln.path(name)).unwrap();
+        let plain = ["build", "--progress=plain", "--build-context", &base];
+        kiln.command(&[&plain[..], &["--secret", &secret, "-t", name, "ctx"]].concat())
+            .stderr(log)
+            .spawn()
+            .unwrap()
+    };
+    let shown = |name: &str| std::fs::read_to_string(kiln.path(name)).unwrap();
+    let is_going = |name: &str| shown(name).lines().any(|line| line.ends_with(" going"));
+    let waits = |name: &str| shown(name).contains("waiting for another build that runs this step");
+
+    let mut first = start("first", "1000");
+    wait_until("the first build runs the step", || is_going("first"));
+    let (mut second, mut third) = (start("second", "1"), start("third", "0"));
+    wait_until("the others wait for it", || waits("second") && waits("third"));
+    assert!(!is_going("second") && !is_going("third"));
+    first.kill().unwrap();
+    first.wait().unwrap();
+    assert!(second.wait().unwrap().success(), "{}", shown("second"));
+    assert!(third.wait().unwrap().success(), "{}", shown("third"));
+    let ran = ["second", "third"].map(is_going);
+    assert!(ran[0] != ran[1], "one of the two has run it: {ran:?}");
+    let layers = |name: &str| {
+        let inspected = kiln.run(&["inspect", name]).success();
+        let images: serde_json::Value = serde_json::from_str(&inspected).unwrap();
+        images[0]["RootFS"]["Layers"].clone()
+    };
+    assert_eq!(layers("second"), layers("third"));
+    assert_eq!(kiln.run(&["system", "check"]).success(), "");
 }

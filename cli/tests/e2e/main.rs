@@ -4,6 +4,7 @@
 mod ahead;
 mod annotations;
 mod archives;
+mod attestations;
 mod build;
 mod builds;
 mod call;
@@ -42,7 +43,9 @@ mod reproducible;
 mod rewrite;
 mod rootless;
 mod run;
+mod soak;
 mod sources;
+mod storage;
 mod terminal;
 
 use kiln_testkit::Kiln;

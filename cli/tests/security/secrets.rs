@@ -164,10 +164,13 @@ fn secrets_are_kept() {
     let out = confidant.arena.kiln.path("out");
     std::fs::create_dir_all(&out).unwrap();
     for output in ["oci", "docker", "tar", "local"] {
+        // Archives for docker have no place for what is said about the image.
+        let provenance = format!("--provenance=mode=max,disabled={}", output == "docker");
         let output = format!("type={output},dest={}", out.join(output).display());
-        let arguments = ["--no-cache", "--debug", "--output", &output];
+        let arguments = ["--no-cache", "--debug", &provenance, "--output", &output];
         confidant.build(&confidant.dockerfile, &arguments).success();
     }
+    check_provenance(&confidant, &out.join("local/provenance.json"));
     // A token for repositories counts for more than what their addresses say.
     let token = confidant.arena.kiln.write("token", canary("token"));
     let token = format!("id=GIT_AUTH_TOKEN,src={}", token.display());
@@ -215,6 +218,29 @@ fn secrets_are_kept() {
     // The text of a Dockerfile that has secrets in it is not kept anywhere else.
     assert_eq!(search(&confidant.arena.kiln.path("text"), SECRET).len(), 1);
     confidant.arena.finish();
+}
+
+/// Fails unless provenance tells what came into the build, and nothing that was told in confidence.
+fn check_provenance(confidant: &Confidant, path: &std::path::Path) {
+    let provenance: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let (build, run) =
+        (&provenance["predicate"]["buildDefinition"], &provenance["predicate"]["runDetails"]);
+    let source = &run["metadata"]["buildkit_metadata"]["source"]["infos"][0]["data"];
+    let text = kiln_llb::base64::decode(source.as_str().unwrap()).unwrap();
+    let text = String::from_utf8(text).unwrap();
+    assert!(text.contains("ADD http://127.0.0.1") && !text.contains(SECRET), "{text}");
+    let request = &build["externalParameters"]["request"];
+    let ids: Vec<_> = request["secrets"].as_array().unwrap().iter().map(|it| &it["id"]).collect();
+    for id in ["file", "env", "other"] {
+        assert!(ids.contains(&&Value::from(id)), "{ids:?}");
+    }
+    assert!(!request.to_string().contains("PROXY"), "{request}");
+    let dependencies = build["resolvedDependencies"].as_array().unwrap();
+    let digest =
+        |uri: &str| dependencies.iter().find(|it| it["uri"] == uri).unwrap()["digest"].clone();
+    assert!(digest(&confidant.server.url("/f"))["sha256"].is_string());
+    assert!(digest(&confidant.server.url("/signed"))["sha256"].is_string());
+    assert!(digest(&confidant.server.url("/r.git"))["sha1"].is_string());
 }
 
 /// Looks for what is a secret in another form.

@@ -237,8 +237,8 @@ mod tests {
         let (compression, level) = (Compression::Gzip, Some(9));
         assert_eq!(registry.packing, Packing { compression, level, force: true });
         assert_eq!(to("type=inline").target, CacheTarget::Inline);
-        assert!(matches!(&to("h/x:y").target, CacheTarget::Registry { reference }
-            if reference.to_string() == "h/x:y"));
+        assert!(matches!(&to("h.example/x:y").target, CacheTarget::Registry { reference }
+            if reference.to_string() == "h.example/x:y"));
         assert_eq!(
             to(r#"type=local,"dest=a,b",tag=t"#).target,
             CacheTarget::Local { dest: "a,b".into(), tag: "t".to_owned() }

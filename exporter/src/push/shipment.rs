@@ -63,15 +63,12 @@ impl Shipment {
                 let (digest, size) = (layer.digest, layer.size);
                 shipment.add(Freight { digest, size, media_type, bytes: None, is_layer: true });
             }
-            let config = &image.config;
-            shipment.add(Freight {
-                digest: config.descriptor.digest,
-                size: config.descriptor.size,
-                media_type: config.descriptor.media_type.to_owned(),
-                bytes: Some(Bytes::from(config.bytes.clone())),
-                is_layer: false,
-            });
+            shipment.blob(&image.config);
             shipment.document(&image.manifest);
+        }
+        for said in &assembled.attestations {
+            said.blobs().for_each(|blob| shipment.blob(blob));
+            shipment.document(&said.manifest);
         }
         match &assembled.index {
             Some(index) => shipment.document(index),
@@ -132,6 +129,17 @@ impl Shipment {
         if !self.freight.iter().any(|known| known.digest == freight.digest) {
             self.freight.push(freight);
         }
+    }
+
+    /// Adds a document that goes as a blob.
+    fn blob(&mut self, document: &assemble::Document) {
+        self.add(Freight {
+            digest: document.descriptor.digest,
+            size: document.descriptor.size,
+            media_type: document.descriptor.media_type.to_owned(),
+            bytes: Some(Bytes::from(document.bytes.clone())),
+            is_layer: false,
+        });
     }
 
     fn document(&mut self, document: &assemble::Document) {

@@ -57,7 +57,7 @@ impl Plan<'_> {
     }
 }
 
-/// Writes several trees into one tar, in their order.
+/// Writes several trees into one tar, in their order. Several may lie in the same directory.
 ///
 /// # Errors
 /// Fails where a file can't be read or has changed since it was planned, or `sink` fails.
@@ -65,8 +65,11 @@ pub fn write_together(plans: &[Plan<'_>], sink: &mut dyn Write) -> Result<Packed
     let mut stream = Stream::new(sink);
     let mut entries = 0;
     let mut directories = HashSet::new();
+    let mut places = HashSet::new();
     for plan in plans {
-        entries += plan.write_place(&mut stream)?;
+        if places.insert(plan.below.as_ref().map(|(directory, _)| directory)) {
+            entries += plan.write_place(&mut stream)?;
+        }
         let repeated = |path: &[u8], kind: FileKind| {
             plans.len() > 1 && kind == FileKind::Directory && !directories.insert(path.to_vec())
         };

@@ -17,7 +17,8 @@ use std::sync::{Arc, Once, OnceLock};
 
 use kiln_llb::op::{ExecOp, MountKind, SecretEnv, SecurityMode};
 use kiln_solver::{Event, Remains, StepContext, StepError};
-use kiln_store::PendingTree;
+use kiln_store::{PendingTree, Watch};
+use tokio_util::sync::CancellationToken;
 
 use self::failed::Scene;
 
@@ -107,13 +108,28 @@ impl Exec {
             events.send(Event::Log { id, stream, bytes: bytes.to_vec() });
         });
         io.namespace = network.fd()?;
-        let exit = self.sandbox()?.run(&spec, io, &context.cancel).await;
+        let stop = context.cancel.child_token();
+        let watch = self.watch(&prepared, &stop);
+        let exit = self.sandbox()?.run(&spec, io, &stop).await;
+        if watch.as_ref().is_some_and(Watch::is_over) && !context.cancel.is_cancelled() {
+            return Err(Error::from(self.snapshots.store.full()).into());
+        }
         if let Err(error) = judge(exec, exit, group.out_of_memory()) {
             return Err(self.remember(error, exec, (spec, prepared, group, network)));
         }
         drop(group);
         let snapshots = self.snapshots.clone();
-        Ok(blocking(move || prepared.commit(&snapshots)).await?)
+        let commit = move || {
+            drop(watch);
+            prepared.commit(&snapshots)
+        };
+        Ok(blocking(commit).await?)
+    }
+
+    /// Watches what a program writes, and stops it where the store has no room for that.
+    fn watch(&self, prepared: &Prepared, stop: &CancellationToken) -> Option<Watch> {
+        let stop = stop.clone();
+        self.snapshots.store.watch(prepared.growing(), move || stop.cancel())
     }
 
     /// Leaves what a program failed in to whoever wants to look into it, where somebody does.

@@ -15,8 +15,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use kiln_llb::op::{CacheMount, CacheSharing, ExecOp, Mount, MountKind, SecretMount};
-use kiln_store::{CacheMountGuard, LayerId, PendingTree, Sharing};
-use kiln_tree::{CopyOptions, Dir, Selection};
+use kiln_store::{CacheMountGuard, Growing, LayerId, PendingTree, Sharing};
+use kiln_tree::{CopyOptions, Selection};
 
 use super::secret::Secrets;
 use super::ssh::{Agents, Forwarding};
@@ -229,7 +229,7 @@ impl Preparation<'_> {
             dir_copy_contents: true,
             ..CopyOptions::default()
         };
-        let dest = Dir::open(guard.path())?;
+        let dest = guard.open()?;
         match self.input(mount)? {
             Output::Layer(None) => {}
             Output::Layer(layer) => {
@@ -268,6 +268,16 @@ pub(crate) fn cache_mount_key(
 }
 
 impl Prepared {
+    /// Returns the directories of the store that the program writes to.
+    pub(super) fn growing(&self) -> Vec<Growing> {
+        let outputs = self.outputs.iter().filter_map(|(_, outcome)| match outcome {
+            Outcome::Written(pending, _) => Some(pending.growing()),
+            Outcome::Unchanged(_) => None,
+        });
+        let discarded = self.discarded.iter().map(PendingTree::growing);
+        outputs.chain(discarded).chain(self.caches.values().map(CacheMountGuard::growing)).collect()
+    }
+
     /// Makes layers of what was written, and returns the outputs in their order.
     pub(super) fn commit(mut self, snapshots: &Snapshots) -> Result<Vec<Output>> {
         self.outputs.sort_unstable_by_key(|(number, _)| *number);

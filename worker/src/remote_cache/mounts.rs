@@ -9,7 +9,7 @@ use kiln_llb::op::{CacheMount, MountKind, OpKind};
 use kiln_oci::cache::CacheMountContent;
 use kiln_solver::{Cache, Event, EventSender, VertexId, VertexKeys};
 use kiln_store::{CacheMountGuard, LayerBlob, Sharing};
-use kiln_tree::{Attributes, Dir, Owner, UnpackOptions};
+use kiln_tree::{Attributes, Owner, UnpackOptions};
 
 use super::{ImportedCache, RemoteCache};
 use crate::blobs::{Blobs, blocking, with_causes};
@@ -109,7 +109,7 @@ fn unpack(guard: &CacheMountGuard, mount: &CacheMountContent, blobs: &Blobs) -> 
     let file = blobs.store.content().open(digest)?;
     let (mut plain, _) =
         blobs.limits.decompress(file).map_err(Error::kernel("decompress", digest))?;
-    let dest = Dir::open(guard.path())?;
+    let dest = guard.open()?;
     let max_entries = blobs.limits.max_entries;
     kiln_tree::unpack(
         &mut plain,

@@ -320,7 +320,7 @@ impl Running {
     /// Fails where the program could not be executed, was cancelled, or its helper died.
     pub async fn wait(mut self, cancel: &CancellationToken) -> Result<Exit, SandboxError> {
         let mut cancelled = false;
-        let (mut out, mut err) = (vec![0; CHUNK], vec![0; CHUNK]);
+        let (mut out, mut err) = (Vec::with_capacity(CHUNK), Vec::with_capacity(CHUNK));
         while self.connected || self.stdout.is_some() || self.stderr.is_some() {
             tokio::select! {
                 biased;
@@ -328,12 +328,8 @@ impl Running {
                     cancelled = true;
                     self.signaller().send(libc::SIGKILL);
                 }
-                length = read(&mut self.stdout, &mut out) => {
-                    self.output(LogStream::Stdout, &out[..length]);
-                }
-                length = read(&mut self.stderr, &mut err) => {
-                    self.output(LogStream::Stderr, &err[..length]);
-                }
+                () = read(&mut self.stdout, &mut out) => self.output(LogStream::Stdout, &out),
+                () = read(&mut self.stderr, &mut err) => self.output(LogStream::Stderr, &err),
                 report = receive(&self.control), if self.connected => self.note(report?),
             }
         }
@@ -400,13 +396,14 @@ fn read_log(log: &File) -> String {
 }
 
 /// Reads from a pipe, for ever where there is none, and takes it away at its end.
-async fn read<R: AsyncRead + Unpin>(pipe: &mut Option<R>, buffer: &mut [u8]) -> usize {
+async fn read<R: AsyncRead + Unpin>(pipe: &mut Option<R>, buffer: &mut Vec<u8>) {
     let Some(reader) = pipe else { return std::future::pending().await };
-    let length = reader.read(buffer).await.unwrap_or(0);
+    buffer.clear();
+    // Into what the buffer has room for: that much was never written, and need not be.
+    let length = reader.read_buf(buffer).await.unwrap_or(0);
     if length == 0 {
         *pipe = None;
     }
-    length
 }
 
 async fn receive(

@@ -19,7 +19,7 @@ use time::PrimitiveDateTime;
 use time::macros::format_description;
 
 use super::file_name;
-use super::remote::Remotes;
+use super::remote::{Loaded, Pin, Remotes};
 use crate::error::{Error, Result};
 use crate::flight;
 use crate::progress::Progress;
@@ -97,6 +97,11 @@ impl HttpSource {
         checksum.map(|checksum| format!("http\n{checksum}\n{mode:o}\n{uid}:{gid}\n{name}").into())
     }
 
+    /// Returns the digest that the file has to have.
+    pub(super) fn pin(&self) -> Option<Pin> {
+        self.checksum.map(|checksum| Pin::digest(&checksum.to_string()))
+    }
+
     /// Returns the URL without credentials.
     fn name(&self) -> String {
         redacted(&self.url)
@@ -110,14 +115,16 @@ impl HttpSource {
     }
 
     /// Brings the file in.
-    pub(super) async fn load(&self, remotes: &Remotes, context: &StepContext) -> Result<LayerId> {
+    pub(super) async fn load(&self, remotes: &Remotes, context: &StepContext) -> Result<Loaded> {
+        let loaded =
+            |layer: LayerId, known: &Known| Loaded { layer, pin: Pin::digest(&known.digest) };
         let key = self.record();
         let _guard = flight::lock(&remotes.snapshots.store, &format!("http-{}", key.hex())).await?;
         let known = known(remotes, &key)?;
         if let (Some(checksum), Some((layer, known))) = (self.checksum, &known)
             && known.digest == checksum.to_string()
         {
-            return Ok(layer.clone());
+            return Ok(loaded(layer.clone(), known));
         }
         let mut request = self.request(remotes)?;
         // A file with another checksum than the one that is wanted is no use.
@@ -131,9 +138,9 @@ impl HttpSource {
                 let description = serde_json::to_string(&known).unwrap_or_default();
                 let cache = remotes.snapshots.store.cache();
                 cache.put(&key, &[Some(layer.clone())], &description)?;
-                Ok(layer)
+                Ok(loaded(layer, &known))
             }
-            (None, Some((layer, _))) => Ok(layer),
+            (None, Some((layer, known))) => Ok(loaded(layer, &known)),
             (None, None) => {
                 let problem = "the server leaves out what it was asked for";
                 Err(Error::Invalid(format!("{}: {problem}", self.name())))
@@ -203,11 +210,14 @@ impl HttpSource {
         let snapshots = &remotes.snapshots;
         let pending = snapshots.begin(None)?;
         let dir = Dir::open(pending.fs())?;
+        let growing = vec![pending.growing()];
         let path = Path::new("/").join(&name);
         let mut writer = HashingWriter::new(dir.create_file(&path, 0o600)?);
         let mut part = Progress::of(context).part(format!("downloading {name}"), file.length());
         let limit = remotes.options.max_bytes;
-        file.copy_to(&mut writer, limit, |bytes| part.advance(bytes)).await?;
+        let copy = file.copy_to(&mut writer, limit, |bytes| part.advance(bytes));
+        let copy = async { Ok(copy.await?) };
+        flight::with_room(&snapshots.store, growing, copy).await?;
         let (_, digest, _) = writer.finish();
         if let Some(expected) = self.checksum.filter(|expected| *expected != digest) {
             let problem = format!("digest mismatch {digest}: {expected}");

@@ -52,7 +52,47 @@ pub(crate) enum RemoteSource {
     Git(Box<GitSource>),
 }
 
+/// What a source elsewhere held: a digest, or a commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pin {
+    /// The algorithm, as `sha256`.
+    pub algorithm: String,
+    /// The hexadecimal digits.
+    pub hex: String,
+}
+
+impl Pin {
+    /// Returns that of a commit, which tells its algorithm by its length.
+    pub(crate) fn commit(hex: &str) -> Self {
+        let algorithm = if hex.len() == 64 { "sha256" } else { "sha1" };
+        Self { algorithm: algorithm.to_owned(), hex: hex.to_owned() }
+    }
+
+    /// Returns that of a file, `sha256:…`.
+    pub(crate) fn digest(text: &str) -> Self {
+        let (algorithm, hex) = text.split_once(':').unwrap_or(("sha256", text));
+        Self { algorithm: algorithm.to_owned(), hex: hex.to_owned() }
+    }
+}
+
+/// A source that was brought in.
+#[derive(Clone, Debug)]
+pub(crate) struct Loaded {
+    /// Its files.
+    pub(crate) layer: LayerId,
+    /// What it held.
+    pub(crate) pin: Pin,
+}
+
 impl RemoteSource {
+    /// Returns what the source holds, where it says so itself.
+    fn pin(&self) -> Option<Pin> {
+        match self {
+            Self::Http(source) => source.pin(),
+            Self::Git(source) => source.pin(),
+        }
+    }
+
     /// Returns what stands for the source in keys, where the source says what it holds.
     pub(crate) fn key(&self) -> Option<Vec<u8>> {
         match self {
@@ -69,7 +109,7 @@ pub(crate) struct Remotes {
     pub(super) client: Client,
     pub(super) secrets: Secrets,
     pub(super) options: RemoteOptions,
-    loaded: Mutex<BTreeMap<String, Arc<OnceCell<LayerId>>>>,
+    loaded: Mutex<BTreeMap<String, Arc<OnceCell<Loaded>>>>,
 }
 
 impl Remotes {
@@ -95,6 +135,13 @@ impl Remotes {
                 RemoteSource::Git(source) => source.load(self, context).await,
             }
         });
-        layer.await.cloned()
+        layer.await.map(|loaded| loaded.layer.clone())
+    }
+
+    /// Returns what a source held when it was brought in, or what it says itself that it holds.
+    pub(crate) fn pin(&self, op: &SourceOp, source: &RemoteSource) -> Option<Pin> {
+        let loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        let loaded = loaded.get(&format!("{op:?}")).and_then(|cell| cell.get());
+        loaded.map(|loaded| loaded.pin.clone()).or_else(|| source.pin())
     }
 }

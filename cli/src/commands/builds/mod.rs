@@ -83,7 +83,7 @@ fn duration(row: &BuildRow) -> Option<Duration> {
 }
 
 /// Returns a time as programs read it.
-fn timestamp(nanoseconds: i64) -> Option<String> {
+pub(super) fn timestamp(nanoseconds: i64) -> Option<String> {
     let time = OffsetDateTime::from_unix_timestamp_nanos(nanoseconds.into()).ok()?;
     time.format(&Rfc3339).ok()
 }

@@ -1,6 +1,6 @@
 //! `kiln image`: the commands for images, one file for each; most have a short name of their own.
 
-mod prune;
+pub(super) mod prune;
 
 use std::process::ExitCode;
 

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Args;
+use kiln_store::Store;
 
 use crate::commands::rmi::report;
 use crate::confirm::confirm;
@@ -46,7 +47,19 @@ pub(super) fn run(
     if !arguments.force && !confirm(&format!("WARNING! This will remove {what}."), printer)? {
         return Ok(ExitCode::SUCCESS);
     }
-    let images = named(&store, &mut |damage| {
+    let freed = remove_unused(&store, (all, &filters), printer)?;
+    printer.line(format_args!("Total reclaimed space: {}", human_size(freed)));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Removes images that have no name, or all, and what nothing reaches then, and says what was removed.
+/// Returns how many bytes that has freed.
+pub(in crate::commands) fn remove_unused(
+    store: &Store,
+    (all, filters): (bool, &Filters),
+    printer: &Printer,
+) -> Result<u64> {
+    let images = named(store, &mut |damage| {
         printer.note(format_args!("WARNING: {damage}"));
     })?;
     let is_doomed = |image: &NamedImage| {
@@ -55,7 +68,7 @@ pub(super) fn run(
     let (doomed, mut kept): (Vec<NamedImage>, Vec<_>) = images.into_iter().partition(is_doomed);
     let mut removed: Vec<Removed> = Vec::new();
     for image in doomed {
-        removed.push(delete(&store, &image, &kept)?);
+        removed.push(delete(store, &image, &kept)?);
         // Layers that several share are told of once, with the first.
         kept.push(image);
     }
@@ -63,13 +76,12 @@ pub(super) fn run(
     if !removed.is_empty() {
         printer.line("Deleted Images:");
         for removed in &removed {
-            let lines = report(removed, ["untagged", "deleted"], removed.gone(&store)?);
+            let lines = report(removed, ["untagged", "deleted"], removed.gone(store)?);
             for line in lines {
                 printer.line(line);
             }
         }
         printer.line("");
     }
-    printer.line(format_args!("Total reclaimed space: {}", human_size(collected.bytes)));
-    Ok(ExitCode::SUCCESS)
+    Ok(collected.bytes)
 }

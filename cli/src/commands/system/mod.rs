@@ -1,6 +1,8 @@
 //! `kiln system`: the store as a whole, one file for each command.
 
 mod check;
+mod df;
+mod prune;
 
 use std::process::ExitCode;
 
@@ -20,6 +22,10 @@ pub(crate) struct SystemArguments {
 enum SystemCommand {
     /// Verify everything in the store: its index, blobs, layers and images
     Check(check::CheckArguments),
+    /// Show what images, volumes, the cache and everything else take on the disk
+    Df(df::DfArguments),
+    /// Remove images that have no name, and the build cache
+    Prune(prune::PruneArguments),
 }
 
 /// Looks after the store.
@@ -30,5 +36,7 @@ pub(crate) fn run(
 ) -> Result<ExitCode> {
     match &arguments.command {
         SystemCommand::Check(arguments) => check::run(arguments, settings, printer),
+        SystemCommand::Df(arguments) => df::run(arguments, settings, printer),
+        SystemCommand::Prune(arguments) => prune::run(arguments, settings, printer),
     }
 }

@@ -134,7 +134,7 @@ fn import(
         return Err(Error::Invalid(format!("subdir {} is not UTF-8", subdir.display())));
     };
     let pending = snapshots.begin(None)?;
-    let target = Dir::open(pending.fs())?;
+    let target = pending.open()?;
     let options = CopyOptions {
         source: source.to_owned(),
         dest: "/".to_owned(),

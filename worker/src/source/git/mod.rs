@@ -21,12 +21,12 @@ use std::collections::BTreeMap;
 use kiln_llb::op::SourceOp;
 use kiln_oci::Digest;
 use kiln_solver::{LogStream, StepContext};
-use kiln_store::LayerId;
+use kiln_store::CacheKind;
 
 use self::find::Found;
 use self::program::Git;
 use self::reference::{check_reference, is_commit};
-use super::remote::Remotes;
+use super::remote::{Loaded, Pin, Remotes};
 use crate::error::{Error, Result};
 use crate::flight;
 
@@ -128,6 +128,11 @@ impl GitSource {
         named.map(|object| Found { object, reference, commit: None })
     }
 
+    /// Returns the commit as others are told of it, where the source itself names it.
+    pub(super) fn pin(&self) -> Option<Pin> {
+        self.named().map(|found| Pin::commit(found.commit()))
+    }
+
     /// Returns what a result depends on: the commit, and what of it is wanted.
     fn identity(&self, found: &Found) -> Vec<u8> {
         let kept = self.keep_git_dir.then(|| (self.remote.url(), &found.reference, &found.object));
@@ -137,7 +142,7 @@ impl GitSource {
     }
 
     /// Brings the files in.
-    pub(super) async fn load(&self, remotes: &Remotes, context: &StepContext) -> Result<LayerId> {
+    pub(super) async fn load(&self, remotes: &Remotes, context: &StepContext) -> Result<Loaded> {
         let git = Git::prepare(self, remotes)?;
         let found = match self.named() {
             Some(found) => found,
@@ -147,17 +152,21 @@ impl GitSource {
         let line = format!("{}\t{name}\n", found.commit());
         context.log(LogStream::Stdout, line.into_bytes());
 
+        let pin = Pin::commit(found.commit());
         let store = &remotes.snapshots.store;
         let key = Digest::of(&self.identity(&found));
         let _guard = flight::lock(store, &format!("git-{}", key.hex())).await?;
         if let Some(layers) = store.cache().get(&key)?
             && let [Some(layer)] = layers.as_slice()
         {
-            return Ok(layer.clone());
+            return Ok(Loaded { layer: layer.clone(), pin });
         }
-        let layer = checkout::check_out(&git, self, &found, &remotes.snapshots).await?;
-        store.cache().put(&key, &[Some(layer.clone())], &format!("git {}", found.commit()))?;
-        Ok(layer)
+        let work = checkout::check_out(&git, self, &found, &remotes.snapshots);
+        let growing = vec![store.growing(git.directory())];
+        let layer = flight::with_room(store, growing, work).await?;
+        let (kind, description) = (CacheKind::GitCheckout, format!("git {}", found.commit()));
+        store.cache().put_as(kind, &key, &[Some(layer.clone())], &description)?;
+        Ok(Loaded { layer, pin })
     }
 
     /// Returns an error that names the repository and the reference.

@@ -1,0 +1,249 @@
+//! `kiln system df`.
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+use clap::Args;
+use kiln_store::{CacheKind, CacheUsage, DiskUsage, ImageUsage, Store};
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+
+use crate::format::{Field, Listing};
+use crate::image::named::{NamedImage, is_tagged, named, repository};
+use crate::printer::{Printer, human_age, human_size, table};
+use crate::progress::clean_text;
+use crate::settings::Settings;
+
+/// The longest description that is shown whole.
+const DESCRIPTION: usize = 60;
+
+/// Show what images, volumes, the cache and everything else take on the disk
+///
+/// Sizes are those of the blocks in use, and every file counts once: together they are what du says
+/// of the store's directory. What images and the cache share counts with the images.
+#[derive(Debug, Args)]
+pub(super) struct DfArguments {
+    /// List every image, volume and part of the cache
+    #[arg(short, long)]
+    verbose: bool,
+    /// How the answer looks: table, "table TEMPLATE", json, or a Go template
+    #[arg(long, value_name = "FORMAT")]
+    format: Option<String>,
+}
+
+const LISTING: Listing<'_> = Listing {
+    fields: &[
+        Field::new("Active", "ACTIVE"),
+        Field::new("Reclaimable", "RECLAIMABLE"),
+        Field::new("ReclaimableBytes", "RECLAIMABLE BYTES"),
+        Field::new("Size", "SIZE"),
+        Field::new("SizeBytes", "SIZE BYTES"),
+        Field::new("TotalCount", "TOTAL"),
+        Field::new("Type", "TYPE"),
+    ],
+    table: "{{.Type}}\t{{.TotalCount}}\t{{.Active}}\t{{.Size}}\t{{.Reclaimable}}",
+};
+
+/// Tells it.
+pub(super) fn run(
+    arguments: &DfArguments,
+    settings: &Settings,
+    printer: &Printer,
+) -> Result<ExitCode> {
+    let store = settings.store()?;
+    let usage = store.disk_usage()?;
+    match (arguments.verbose, arguments.format.as_deref()) {
+        (false, format) => {
+            printer.raw(&LISTING.render(format.unwrap_or("table"), &rows(&usage))?);
+        }
+        (true, None | Some("table")) => printer.text(&details(&store, &usage, printer)?),
+        (true, Some("json")) => printer.line(document(&usage)),
+        (true, Some(_)) => bail!("--verbose has no templates: expected --format table or json"),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Returns a row for each kind of things.
+fn rows(usage: &DiskUsage) -> Vec<Vec<String>> {
+    let mounts = |part: &&CacheUsage| part.kind == CacheKind::CacheMount;
+    let layers = || usage.cache.iter().filter(|part| !mounts(part));
+    let mounts = || usage.cache.iter().filter(mounts);
+    let mount_bytes: u64 = mounts().map(|part| part.bytes).sum();
+    let used_mounts: u64 = mounts().filter(|part| part.is_used).map(|part| part.bytes).sum();
+    let (cache, reclaimable) = usage.cache_bytes;
+    let volumes: u64 = usage.volumes.iter().map(|volume| volume.bytes).sum();
+    let used_volumes: u64 =
+        usage.volumes.iter().filter(|volume| volume.is_used).map(|volume| volume.bytes).sum();
+    let used_images = usage.images.iter().filter(|image| image.is_used).count();
+    let own = usage.index_bytes + usage.temporary_bytes;
+    let counted = |total: usize, active: usize| (total as u64, active as u64);
+    vec![
+        row("Images", counted(usage.images.len(), used_images), usage.images_bytes),
+        row(
+            "Local Volumes",
+            counted(usage.volumes.len(), usage.volumes.iter().filter(|it| it.is_used).count()),
+            (volumes, volumes - used_volumes),
+        ),
+        row(
+            "Build Cache",
+            counted(layers().count(), layers().filter(|part| part.is_used).count()),
+            (cache - mount_bytes, reclaimable - (mount_bytes - used_mounts)),
+        ),
+        row(
+            "Cache Mounts",
+            counted(mounts().count(), mounts().filter(|part| part.is_used).count()),
+            (mount_bytes, mount_bytes - used_mounts),
+        ),
+        row("Build History", (usage.history.0, 0), (usage.history.1, 0)),
+        row("Store", (1, 1), (own, 0)),
+    ]
+}
+
+fn row(kind: &str, (total, active): (u64, u64), (bytes, reclaimable): (u64, u64)) -> Vec<String> {
+    let share = (reclaimable * 100).checked_div(bytes);
+    let share = share.map(|share| format!(" ({share}%)")).unwrap_or_default();
+    vec![
+        active.to_string(),
+        format!("{}{share}", human_size(reclaimable)),
+        reclaimable.to_string(),
+        human_size(bytes),
+        bytes.to_string(),
+        total.to_string(),
+        kind.to_owned(),
+    ]
+}
+
+/// Lists everything.
+fn details(store: &Store, usage: &DiskUsage, printer: &Printer) -> Result<String> {
+    let images = named(store, &mut |damage| {
+        printer.note(format_args!("WARNING: {damage}"));
+    })?;
+    let now = OffsetDateTime::now_utc();
+    let rows: Vec<Vec<String>> = images
+        .iter()
+        .filter_map(|image| {
+            let found = usage.images.iter().find(|it| it.digest == image.image.row.digest)?;
+            Some(image_row(image, found, now))
+        })
+        .collect();
+    let heading = [
+        "REPOSITORY",
+        "TAG",
+        "IMAGE ID",
+        "CREATED",
+        "SIZE",
+        "SHARED SIZE",
+        "UNIQUE SIZE",
+        "IN USE",
+    ];
+    let images = table(&heading, &rows);
+    let rows: Vec<Vec<String>> = usage
+        .volumes
+        .iter()
+        .map(|it| vec![it.name.clone(), it.is_used.to_string(), human_size(it.bytes)])
+        .collect();
+    let volumes = table(&["VOLUME NAME", "IN USE", "SIZE"], &rows);
+    let rows: Vec<Vec<String>> = usage.cache.iter().map(|part| cache_row(part, now)).collect();
+    let heading = [
+        "CACHE ID",
+        "CACHE TYPE",
+        "SIZE",
+        "CREATED",
+        "LAST USED",
+        "IN USE",
+        "SHARED",
+        "DESCRIPTION",
+    ];
+    let cache = table(&heading, &rows);
+    Ok(format!(
+        "Images space usage:\n\n{images}\n\nLocal Volumes space usage:\n\n{volumes}\n\n\
+         Build cache usage: {}\n\n{cache}\n\nBuild history: {}\nStore: {}\nTotal: {}",
+        human_size(usage.cache_bytes.0),
+        human_size(usage.history.1),
+        human_size(usage.index_bytes + usage.temporary_bytes),
+        human_size(usage.total()),
+    ))
+}
+
+fn image_row(image: &NamedImage, usage: &ImageUsage, now: OffsetDateTime) -> Vec<String> {
+    let none = || "<none>".to_owned();
+    let name = image.names.iter().find(|name| is_tagged(name)).or(image.names.first());
+    let tag = name.and_then(|name| name.tag().map(str::to_owned));
+    vec![
+        name.map_or_else(none, repository),
+        tag.unwrap_or_else(none),
+        image.image.id.short(),
+        age((image.created()) as i64, now),
+        human_size(usage.bytes),
+        human_size(usage.shared_bytes),
+        human_size(usage.bytes - usage.shared_bytes),
+        usage.is_used.to_string(),
+    ]
+}
+
+fn cache_row(part: &CacheUsage, now: OffsetDateTime) -> Vec<String> {
+    let description = description(part);
+    let description = if description.chars().count() > DESCRIPTION {
+        description.chars().take(DESCRIPTION - 1).chain(['…']).collect()
+    } else {
+        description
+    };
+    vec![
+        part.id.clone(),
+        part.kind.as_str().to_owned(),
+        human_size(part.bytes),
+        age(part.created_at, now),
+        age(part.used_at, now),
+        part.is_used.to_string(),
+        part.is_shared.to_string(),
+        description,
+    ]
+}
+
+/// Returns what made a part of the cache: records of steps have their name.
+fn description(part: &CacheUsage) -> String {
+    let record: Option<Value> = serde_json::from_str(&part.description).ok();
+    let name = record.as_ref().and_then(|record| record["name"].as_str());
+    clean_text(name.unwrap_or(&part.description))
+}
+
+fn age(nanoseconds: i64, now: OffsetDateTime) -> String {
+    format!("{} ago", human_age(now.unix_timestamp() - nanoseconds / 1_000_000_000))
+}
+
+/// Returns everything for programs, sizes in bytes and times in RFC 3339.
+fn document(usage: &DiskUsage) -> Value {
+    let images = usage.images.iter().map(|image| {
+        json!({
+            "Digest": image.digest,
+            "Size": image.bytes,
+            "SharedSize": image.shared_bytes,
+            "UniqueSize": image.bytes - image.shared_bytes,
+            "InUse": image.is_used,
+        })
+    });
+    let volumes = usage.volumes.iter().map(
+        |volume| json!({ "Name": volume.name, "Size": volume.bytes, "InUse": volume.is_used }),
+    );
+    let cache = usage.cache.iter().map(|part| {
+        json!({
+            "ID": part.id,
+            "Parent": part.parent,
+            "Type": part.kind.as_str(),
+            "Description": description(part),
+            "Size": part.bytes,
+            "CreatedAt": crate::commands::builds::timestamp(part.created_at),
+            "LastUsedAt": crate::commands::builds::timestamp(part.used_at),
+            "InUse": part.is_used,
+            "Shared": part.is_shared,
+        })
+    });
+    json!({
+        "Images": images.collect::<Vec<_>>(),
+        "Volumes": volumes.collect::<Vec<_>>(),
+        "BuildCache": cache.collect::<Vec<_>>(),
+        "BuildHistory": { "Builds": usage.history.0, "Size": usage.history.1 },
+        "Store": { "Size": usage.index_bytes + usage.temporary_bytes },
+        "Total": usage.total(),
+    })
+}

@@ -1,0 +1,75 @@
+//! `kiln system prune`.
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use kiln_store::PruneOptions;
+
+use crate::commands::image::prune::remove_unused;
+use crate::commands::prune::report;
+use crate::confirm::confirm;
+use crate::image::filter::{Filters, OF_PRUNING};
+use crate::printer::{Printer, human_size};
+use crate::settings::Settings;
+use crate::until;
+
+/// Remove images that have no name, and the build cache
+#[derive(Debug, Args)]
+pub(super) struct PruneArguments {
+    /// Remove images that have names, too, and cache mounts
+    #[arg(short, long)]
+    all: bool,
+    /// Don't ask
+    #[arg(short, long)]
+    force: bool,
+    /// Remove the volumes that no container uses, too
+    #[arg(long)]
+    volumes: bool,
+    /// Only what this holds for: until=TIME, and of images label=KEY[=VALUE], label!=KEY[=VALUE]
+    #[arg(long = "filter", value_name = "FILTER")]
+    filters: Vec<String>,
+}
+
+/// Removes images first: what they hold is cache then.
+pub(super) fn run(
+    arguments: &PruneArguments,
+    settings: &Settings,
+    printer: &Printer,
+) -> Result<ExitCode> {
+    let mut unused_since = None;
+    for text in &arguments.filters {
+        if let Some(time) = text.strip_prefix("until=") {
+            let since = until::parse(time).with_context(|| format!("invalid filter {text:?}"))?;
+            unused_since = Some(i64::try_from(since).unwrap_or(i64::MIN));
+        } else if text.starts_with("dangling") {
+            bail!("invalid filter {text:?}: --all says whether images with names are removed");
+        }
+    }
+    let store = settings.store()?;
+    let filters = Filters::parse(&arguments.filters, OF_PRUNING, &store)?;
+    if !arguments.force && !confirm(&arguments.warning(), printer)? {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let freed = remove_unused(&store, (arguments.all, &filters), printer)?;
+    let (all, volumes) = (arguments.all, arguments.volumes);
+    let options = PruneOptions { all, volumes, unused_since, ..PruneOptions::default() };
+    let pruned = store.prune(&options)?;
+    report(&pruned, printer);
+    let bytes = freed + pruned.bytes;
+    printer.line(format_args!("Total reclaimed space: {}", human_size(bytes)));
+    Ok(ExitCode::SUCCESS)
+}
+
+impl PruneArguments {
+    fn warning(&self) -> String {
+        let images = if self.all {
+            "all images without at least one container associated to them"
+        } else {
+            "all dangling images"
+        };
+        let cache = if self.all { "all build cache" } else { "unused build cache" };
+        let volumes = if self.volumes { "\n  - all volumes that no container uses" } else { "" };
+        format!("WARNING! This will remove:\n  - {images}\n  - {cache}{volumes}\n")
+    }
+}

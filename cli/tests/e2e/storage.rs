@@ -1,0 +1,198 @@
+//! What the store takes on the disk: the account of it, giving parts of it up, and a cap.
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use kiln_testkit::{Kiln, Need, skip};
+
+use crate::kiln;
+
+/// Returns what `du` says of a directory.
+fn du(path: &Path) -> u64 {
+    let output = Command::new("du").args(["-s", "--block-size=1"]).arg(path).output().unwrap();
+    String::from_utf8_lossy(&output.stdout).split('\t').next().unwrap().parse().unwrap_or_default()
+}
+
+/// Does some work, and returns the most that a directory took meanwhile.
+fn peak<T>(path: &Path, work: impl FnOnce() -> T) -> (T, u64) {
+    let (is_over, most) = (AtomicBool::new(false), AtomicU64::new(0));
+    let value = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                // What is moved while `du` goes by, it counts twice; but not twice in a row.
+                most.fetch_max(du(path).min(du(path)), Ordering::Relaxed);
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        });
+        // Where it panics, looking has to end all the same.
+        let value = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+        is_over.store(true, Ordering::Relaxed);
+        value.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    });
+    (value, most.into_inner())
+}
+
+/// Builds a text into an archive outside of the store, with a cap.
+fn capped(kiln: &Kiln, cap: &str, dockerfile: &str) -> kiln_testkit::environment::Output {
+    let archive = format!("type=oci,dest={}", kiln.path("out.tar").display());
+    kiln.build_text(dockerfile, &["--max-storage", cap, "-o", &archive])
+}
+
+/// Returns a step that writes so many mebibytes, of which no two builds have the same, and not faster
+/// than a disk does.
+fn writes(name: u32, mebibytes: u32) -> String {
+    format!(
+        "RUN for i in $(seq {mebibytes}); do head -c 1048576 /dev/urandom >> /f{name}; \
+         usleep 5000; done\n"
+    )
+}
+
+/// The cap of these tests, as the option has it `64m`.
+const CAP: u64 = 64 << 20;
+
+#[test]
+fn builds_stay_below_the_cap_and_the_oldest_cache_makes_room() {
+    if skip("builds_stay_below_the_cap_and_the_oldest_cache_makes_room", &[Need::Root]) {
+        return;
+    }
+    let kiln = kiln();
+    let dockerfile = |number| format!("FROM base\n{}RUN echo {number}\n", writes(number, 12));
+    let (last, most) = peak(&kiln.root(), || {
+        for number in 0..6 {
+            let built = capped(&kiln, "64m", &dockerfile(number));
+            assert_eq!(built.code, 0, "{}", built.stderr);
+        }
+        capped(&kiln, "64m", &dockerfile(5))
+    });
+    assert!(most <= CAP / 100 * 105, "{most} bytes");
+    assert!(most >= CAP / 2, "{most} bytes: the cap was of no matter");
+    assert!(last.stderr.contains("all cached"), "{}", last.stderr);
+    let first = capped(&kiln, "64m", &dockerfile(0));
+    assert!(!first.stderr.contains("all cached"), "it has made room: {}", first.stderr);
+
+    // What is too much for it fails, and leaves the store whole.
+    let (failed, most) =
+        peak(&kiln.root(), || capped(&kiln, "64m", &format!("FROM base\n{}", writes(9, 100))));
+    let error = failed.failure();
+    assert!(error.contains("the store is full: it may take 67 MB"), "{error}");
+    assert!(error.contains("--max-storage") && error.contains("kiln prune"), "{error}");
+    assert!(most <= CAP / 100 * 105, "{most} bytes");
+    assert_eq!(kiln.run(&["system", "check"]).success(), "");
+    kiln.write("home/.config/kiln/config.toml", "max-storage = \"64m\"\n");
+    kiln.write("text/large", vec![7; 80 << 20]);
+    let copy = kiln.build_text("FROM base\nCOPY large /\n", &[]).failure();
+    assert!(copy.contains("there is no room for 83 MB more"), "{copy}");
+    assert_eq!(capped(&kiln, "64m", &dockerfile(9)).code, 0);
+    kiln.write("home/.config/kiln/config.toml", "max-storage = \"64 megs\"\n");
+    let error = kiln.run(&["images"]).failure();
+    assert!(error.contains("config.toml") && error.contains("invalid size"), "{error}");
+}
+
+/// Returns what `kiln system df` says of a kind of things.
+fn told(kiln: &Kiln, kind: &str, field: &str) -> u64 {
+    let format = format!("{{{{.Type}}}}={{{{.{field}}}}}");
+    let shown = kiln.run(&["system", "df", "--format", &format]).success();
+    let line = shown.lines().find_map(|line| line.strip_prefix(&format!("{kind}=")));
+    assert!(line.is_some(), "{shown}");
+    line.unwrap().parse().unwrap()
+}
+
+fn assert_is_what_du_says(kiln: &Kiln) {
+    // A build's last act, flushing the store, changes the index still.
+    kiln_testkit::peers::wait_until("the account is what du says", || {
+        let shown = kiln.run(&["system", "df", "--format", "{{.SizeBytes}}"]).success();
+        let told: u64 = shown.lines().map(|line| line.parse::<u64>().unwrap()).sum();
+        let found = du(&kiln.root());
+        told.abs_diff(found) * 100 <= found
+    });
+}
+
+/// A build that leaves a bit of everything behind.
+const MIXED: &str = "FROM base AS a
+RUN head -c 3000000 /dev/urandom > /a && ln /a /b && seq 300000
+FROM base
+COPY --link --from=a /a /linked
+COPY --from=a /a /copied
+RUN --mount=type=cache,target=/c head -c 2000000 /dev/urandom > /c/x; echo done
+";
+
+#[test]
+fn what_is_stored_is_accounted_for_and_pruned() {
+    if skip("what_is_stored_is_accounted_for_and_pruned", &[Need::Root]) {
+        return;
+    }
+    let kiln = kiln();
+    kiln.run(&["images"]).success();
+    assert_is_what_du_says(&kiln);
+    kiln.build_text(MIXED, &["-t", "app"]).success();
+    let archive = format!("type=oci,dest={}", kiln.path("out.tar").display());
+    kiln.build_text("FROM base\nRUN echo other > /x\n", &["-o", &archive]).success();
+    kiln.run(&[
+        "run",
+        "--rm",
+        "-v",
+        "data:/d",
+        "app",
+        "dd",
+        "if=/dev/zero",
+        "of=/d/x",
+        "bs=1M",
+        "count=1",
+    ])
+    .success();
+    assert_is_what_du_says(&kiln);
+
+    let shown = kiln.run(&["system", "df"]).success();
+    let kinds: Vec<&str> = shown.lines().filter_map(|line| line.split("  ").next()).collect();
+    let expected = [
+        "TYPE",
+        "Images",
+        "Local Volumes",
+        "Build Cache",
+        "Cache Mounts",
+        "Build History",
+        "Store",
+    ];
+    assert_eq!(kinds, expected, "{shown}");
+    assert_eq!(told(&kiln, "Images", "TotalCount"), 1);
+    assert!(told(&kiln, "Images", "SizeBytes") > 6_000_000);
+    assert!(told(&kiln, "Cache Mounts", "ReclaimableBytes") > 2_000_000);
+    assert!(told(&kiln, "Local Volumes", "SizeBytes") > 1_000_000);
+    let shown = kiln.run(&["system", "df", "-v"]).success();
+    for part in ["app", "latest", "data", "exec.cachemount", "regular", "RUN echo other > /x"] {
+        assert!(shown.contains(part), "{part}: {shown}");
+    }
+    let shown = kiln.run(&["system", "df", "-v", "--format", "json"]).success();
+    let everything: serde_json::Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!(everything["Volumes"][0]["Name"], "data");
+
+    assert_is_pruned(&kiln);
+    assert_eq!(kiln.run(&["system", "check"]).success(), "");
+}
+
+/// Gives up what is stored, part by part.
+fn assert_is_pruned(kiln: &Kiln) {
+    // Nobody has said yes.
+    let asked = kiln.run(&["prune"]).success();
+    assert!(asked.contains("[y/N]"), "{asked}");
+    // Documents of the image that was written elsewhere are garbage.
+    let kept = kiln.run(&["prune", "-f", "--keep-storage", "1g"]).success();
+    assert!(kept.starts_with("Total reclaimed space: "), "{kept}");
+    let since = kiln.run(&["builder", "prune", "-f", "--filter", "until=24h"]).success();
+    assert_eq!(since, "Total reclaimed space: 0B\n");
+    let pruned = kiln.run(&["prune", "-f"]).success();
+    assert!(pruned.starts_with("ID ") && pruned.contains("LAST ACCESSED"), "{pruned}");
+    assert!(told(kiln, "Cache Mounts", "SizeBytes") > 2_000_000, "only when asked for");
+    let pruned = kiln.run(&["prune", "-f", "--filter", "type=exec.cachemount"]).success();
+    assert!(pruned.contains("Total reclaimed space: 2.0"), "{pruned}");
+    kiln.run(&["run", "--rm", "-v", "data:/d", "app", "cmp", "/linked", "/copied"]).success();
+    assert_is_what_du_says(kiln);
+    let again = kiln.build_text(MIXED, &["-t", "app"]);
+    assert!(again.stderr.contains("all cached"), "the image holds it: {}", again.stderr);
+    kiln.run(&["system", "prune", "-af", "--volumes"]).success();
+    assert_eq!(told(kiln, "Images", "TotalCount") + told(kiln, "Local Volumes", "TotalCount"), 0);
+    assert_eq!(told(kiln, "Build Cache", "SizeBytes"), 0);
+    assert_is_what_du_says(kiln);
+}

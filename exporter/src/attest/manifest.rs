@@ -1,0 +1,160 @@
+//! Manifests of attestations, as they stand beside those of images in an index.
+//!
+//! A manifest lists statements about one image as its layers. It is one of an image for a platform
+//! that nobody has (`unknown/unknown`), so that nobody runs it, and annotations of its entry in the
+//! index say what it is and which manifest it is about. There are two forms: with a config as images
+//! have it, which everybody takes, and as an artifact of OCI 1.1, whose `subject` is the image.
+
+use std::collections::BTreeMap;
+
+use kiln_oci::{Digest, Platform, media_type};
+use serde::Serialize;
+use serde_json::json;
+
+use super::AttestationManifest;
+use super::statement::Statement;
+use crate::assemble::{Descriptor, Document, json as bytes_of};
+use crate::error::Result;
+
+const STATEMENT: &str = "application/vnd.in-toto+json";
+const PREDICATE_TYPE: &str = "in-toto.io/predicate-type";
+const REFERENCE_TYPE: &str = "vnd.docker.reference.type";
+const REFERENCE_DIGEST: &str = "vnd.docker.reference.digest";
+const ARTIFACT: &str = "application/vnd.docker.attestation.manifest.v1+json";
+const EMPTY: &str = "application/vnd.oci.empty.v1+json";
+
+/// The members of a manifest in the order of the specification.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Manifest<'a> {
+    schema_version: u32,
+    media_type: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    artifact_type: Option<&'static str>,
+    config: Config<'a>,
+    layers: Vec<&'a Descriptor>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subject: Option<Descriptor>,
+}
+
+#[derive(Serialize)]
+struct Config<'a> {
+    #[serde(flatten)]
+    descriptor: &'a Descriptor,
+    /// The content, where it is that short.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<&'static str>,
+}
+
+/// Returns the manifest of statements about an image.
+pub(super) fn manifest(
+    statements: &[Statement],
+    image: &Descriptor,
+    is_artifact: bool,
+) -> Result<AttestationManifest> {
+    let mut documents = Vec::with_capacity(statements.len());
+    for statement in statements {
+        let mut document = document(statement.compact()?, STATEMENT);
+        let annotation = (PREDICATE_TYPE.to_owned(), statement.predicate_type.to_owned());
+        document.descriptor.annotations.extend([annotation]);
+        documents.push(document);
+    }
+    let config = if is_artifact { document(b"{}".to_vec(), EMPTY) } else { config(&documents)? };
+    let about = Descriptor { annotations: BTreeMap::new(), platform: None, ..image.clone() };
+    let manifest = Manifest {
+        schema_version: 2,
+        media_type: media_type::OCI_MANIFEST,
+        artifact_type: is_artifact.then_some(ARTIFACT),
+        config: Config { descriptor: &config.descriptor, data: is_artifact.then_some("e30=") },
+        layers: documents.iter().map(|document| &document.descriptor).collect(),
+        subject: is_artifact.then_some(about),
+    };
+    let mut manifest = document(bytes_of(&manifest)?, media_type::OCI_MANIFEST);
+    manifest.descriptor.platform = Some(nobodys());
+    manifest.descriptor.annotations = BTreeMap::from([
+        (REFERENCE_DIGEST.to_owned(), image.digest.to_string()),
+        (REFERENCE_TYPE.to_owned(), "attestation-manifest".to_owned()),
+    ]);
+    Ok(AttestationManifest { manifest, config, statements: documents })
+}
+
+/// Returns a config of an image of statements.
+fn config(statements: &[Document]) -> Result<Document> {
+    let diff_ids: Vec<Digest> = statements.iter().map(|it| it.descriptor.digest).collect();
+    let config = json!({
+        "architecture": "unknown",
+        "os": "unknown",
+        "config": {},
+        "rootfs": {"type": "layers", "diff_ids": diff_ids},
+    });
+    Ok(document(bytes_of(&config)?, media_type::OCI_CONFIG))
+}
+
+fn document(bytes: Vec<u8>, media_type: &'static str) -> Document {
+    let (digest, size) = (Digest::of(&bytes), bytes.len() as u64);
+    let annotations = BTreeMap::new();
+    Document {
+        descriptor: Descriptor { media_type, digest, size, annotations, platform: None },
+        bytes,
+    }
+}
+
+fn nobodys() -> Platform {
+    let unknown = || "unknown".to_owned();
+    Platform {
+        architecture: unknown(),
+        os: unknown(),
+        os_version: None,
+        os_features: Vec::new(),
+        variant: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::super::statement::Subject;
+    use super::*;
+
+    fn made(is_artifact: bool) -> (AttestationManifest, Value) {
+        let image = document(b"image".to_vec(), media_type::OCI_MANIFEST).descriptor;
+        let statement = Statement {
+            predicate_type: "https://spdx.dev/Document",
+            subjects: vec![Subject::new("_".to_owned(), &image.digest.hex())],
+            predicate: json!({"a": 1}),
+        };
+        let made = manifest(&[statement], &image, is_artifact).unwrap();
+        let value = serde_json::from_slice(&made.manifest.bytes).unwrap();
+        (made, value)
+    }
+
+    #[test]
+    fn statements_are_layers_of_an_image_for_nobody() {
+        let (made, value) = made(false);
+        let entry = serde_json::to_value(&made.manifest.descriptor).unwrap();
+        assert_eq!(entry["platform"], json!({"architecture": "unknown", "os": "unknown"}));
+        assert_eq!(entry["annotations"][REFERENCE_DIGEST], Digest::of(b"image").to_string());
+        let layer = &value["layers"][0];
+        assert_eq!(layer["mediaType"], STATEMENT);
+        assert_eq!(layer["annotations"][PREDICATE_TYPE], "https://spdx.dev/Document");
+        let config: Value = serde_json::from_slice(&made.config.bytes).unwrap();
+        assert_eq!(config["rootfs"]["diff_ids"][0], layer["digest"]);
+        assert!(value.get("artifactType").is_none() && value.get("subject").is_none(), "{value}");
+        let statement: Value = serde_json::from_slice(&made.statements[0].bytes).unwrap();
+        assert_eq!(statement["_type"], "https://in-toto.io/Statement/v1");
+        assert_eq!(statement["predicate"]["a"], 1);
+    }
+
+    #[test]
+    fn artifacts_name_their_subject() {
+        let (made, value) = made(true);
+        assert_eq!(value["artifactType"], ARTIFACT);
+        assert_eq!(value["subject"]["digest"], Digest::of(b"image").to_string());
+        assert_eq!(
+            (&value["config"]["data"], &value["config"]["size"]),
+            (&json!("e30="), &json!(2))
+        );
+        assert_eq!(made.config.bytes, b"{}");
+    }
+}

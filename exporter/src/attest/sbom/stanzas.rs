@@ -1,0 +1,48 @@
+//! Databases of fields with names, as `Name: value`, in stanzas that blank lines end: Debian's, and
+//! with one letter for a name Alpine's, and headers of mails, which Python's are.
+
+/// A stanza: what the fields say that were asked for, in their order.
+pub(super) type Stanza<'a, const N: usize> = [&'a str; N];
+
+/// Returns the stanzas of a text, with these fields of each. A field that isn't there is empty; of
+/// one that is there twice, and of one with several lines, the first counts.
+pub(super) fn stanzas<'a, const N: usize>(
+    text: &'a str,
+    names: [&'static str; N],
+) -> impl Iterator<Item = Stanza<'a, N>> {
+    let mut lines = text.lines();
+    std::iter::from_fn(move || {
+        let mut stanza = [""; N];
+        let mut is_empty = true;
+        for line in lines.by_ref() {
+            if line.trim().is_empty() {
+                if is_empty {
+                    continue;
+                }
+                break;
+            }
+            is_empty = false;
+            // A line that begins with a blank goes on with the field before.
+            let Some((name, value)) = line.split_once(':') else { continue };
+            if let Some(number) = names.iter().position(|known| *known == name)
+                && stanza[number].is_empty()
+            {
+                stanza[number] = value.trim();
+            }
+        }
+        (!is_empty).then_some(stanza)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_found() {
+        let text = "\nA: 1\nB:2\n B: 3\nB: 4\n\n\nC: x\nA: y:z\nnothing\n";
+        let found: Vec<_> = stanzas(text, ["A", "B"]).collect();
+        assert_eq!(found, [["1", "2"], ["y:z", ""]]);
+        assert_eq!(stanzas("", ["A"]).count(), 0);
+    }
+}

@@ -1,0 +1,334 @@
+//! What there is, and what holds it: the picture that garbage collection, pruning and the account of
+//! disk use are made from.
+//!
+//! A layer is *pinned* where an image or a lease of a living process reaches it, *kept* where a cache
+//! record names it or it stands below one that is kept or pinned, and garbage otherwise. An image
+//! reaches its manifests, configs and layers' blobs, and the layers with the chain IDs that its
+//! config's diff IDs make.
+//!
+//! The room of a layer is that of its tree and of the blobs that are packed forms of it. A blob that
+//! several layers share counts with the first of them.
+
+use std::collections::{HashMap, HashSet};
+
+use kiln_oci::{Digest, ImageConfig, media_type};
+use rusqlite::Connection;
+use serde::Deserialize;
+
+use crate::cache::CacheKind;
+use crate::content::Content;
+use crate::error::Result;
+use crate::images::ImageRow;
+use crate::layers::chain_id;
+use crate::recovery::digest_column;
+use crate::store::Store;
+
+/// The largest manifest, index or config that is looked into.
+const DOCUMENT: u64 = 16 << 20;
+/// How deep indexes may hold indexes.
+const DEPTH: u32 = 4;
+
+/// What an image consists of.
+#[derive(Debug, Default)]
+pub(crate) struct Reach {
+    pub(crate) blobs: HashSet<Digest>,
+    pub(crate) chains: HashSet<Digest>,
+}
+
+/// All images with what they consist of, each digest once.
+#[derive(Debug, Default)]
+pub(crate) struct ImageReach {
+    pub(crate) rows: Vec<ImageRow>,
+    pub(crate) reaches: HashMap<Digest, Reach>,
+}
+
+/// A layer.
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub(crate) id: String,
+    pub(crate) parent: Option<usize>,
+    pub(crate) chain: Option<Digest>,
+    /// Bytes of its tree.
+    pub(crate) tree_bytes: u64,
+    /// Bytes of its tree and of the blobs that count with it.
+    pub(crate) bytes: u64,
+    pub(crate) created_at: i64,
+    pub(crate) description: Option<String>,
+    pub(crate) blobs: Vec<Digest>,
+    pub(crate) records: Vec<usize>,
+    pub(crate) is_leased: bool,
+    pub(crate) is_imaged: bool,
+    /// Whether it is pinned or kept.
+    pub(crate) is_alive: bool,
+}
+
+/// A cache record.
+#[derive(Debug)]
+pub(crate) struct Record {
+    pub(crate) key: Digest,
+    pub(crate) kind: CacheKind,
+    pub(crate) description: String,
+    pub(crate) used_at: i64,
+    pub(crate) layers: Vec<usize>,
+}
+
+/// The picture.
+#[derive(Debug, Default)]
+pub(crate) struct Inventory {
+    pub(crate) layers: Vec<Node>,
+    pub(crate) records: Vec<Record>,
+    /// Blobs with their room.
+    pub(crate) blobs: HashMap<Digest, u64>,
+    /// Blobs that an image or a lease needs.
+    pub(crate) pinned_blobs: HashSet<Digest>,
+}
+
+impl ImageReach {
+    /// Finds what all images consist of.
+    pub(crate) fn of(store: &Store) -> Result<Self> {
+        let rows = store.images().list()?;
+        let (content, mut reaches) = (store.content(), HashMap::new());
+        for row in &rows {
+            reaches.entry(row.digest).or_insert_with(|| {
+                let mut reach = Reach::default();
+                reach.mark(&content, &row.digest, &row.media_type, 0);
+                reach
+            });
+        }
+        Ok(Self { rows, reaches })
+    }
+}
+
+impl Inventory {
+    /// Takes the picture, inside of a transaction. Images that were named since `images` were
+    /// looked at have their parts leased by whoever named them.
+    pub(crate) fn take(connection: &Connection, images: &ImageReach) -> rusqlite::Result<Self> {
+        let mut inventory = Self::default();
+        inventory.take_blobs(connection, images)?;
+        let places = inventory.take_layers(connection)?;
+        inventory.take_packed(connection, &places)?;
+        inventory.take_records(connection, &places)?;
+        let leased = connection
+            .prepare_cached("SELECT DISTINCT layer FROM lease_layers")?
+            .query_map([], |row| row.get::<_, String>(0))?
+            .collect::<rusqlite::Result<Vec<_>>>()?;
+        for place in leased.iter().filter_map(|id| places.get(id)) {
+            inventory.spread(*place, |node| !std::mem::replace(&mut node.is_leased, true));
+        }
+        let chains: HashSet<Digest> =
+            images.reaches.values().flat_map(|reach| &reach.chains).copied().collect();
+        for place in 0..inventory.layers.len() {
+            if inventory.layers[place].chain.is_some_and(|chain| chains.contains(&chain)) {
+                inventory.spread(place, |node| !std::mem::replace(&mut node.is_imaged, true));
+            }
+        }
+        inventory.revive();
+        Ok(inventory)
+    }
+
+    fn take_blobs(&mut self, connection: &Connection, images: &ImageReach) -> rusqlite::Result<()> {
+        self.blobs = connection
+            .prepare_cached(
+                "SELECT digest, coalesce(disk, (size + 4095) / 4096 * 4096) FROM blobs",
+            )?
+            .query_map([], |row| {
+                Ok((Digest::from_bytes(row.get(0)?), row.get::<_, i64>(1)? as u64))
+            })?
+            .collect::<rusqlite::Result<_>>()?;
+        self.pinned_blobs
+            .extend(digest_column(connection, "SELECT DISTINCT digest FROM lease_blobs")?);
+        self.pinned_blobs.extend(images.reaches.values().flat_map(|reach| &reach.blobs));
+        Ok(())
+    }
+
+    fn take_layers(&mut self, connection: &Connection) -> rusqlite::Result<HashMap<String, usize>> {
+        let sql =
+            "SELECT id, parent, chain_id, has_tree, coalesce(disk, 0), created_at, description
+                   FROM layers ORDER BY created_at, id";
+        let rows = connection
+            .prepare_cached(sql)?
+            .query_map([], |row| {
+                let has_tree: bool = row.get(3)?;
+                let tree_bytes = if has_tree { row.get::<_, i64>(4)? as u64 } else { 0 };
+                let node = Node {
+                    id: row.get(0)?,
+                    parent: None,
+                    chain: row.get::<_, Option<[u8; 32]>>(2)?.map(Digest::from_bytes),
+
+                    tree_bytes,
+                    bytes: tree_bytes,
+                    created_at: row.get(5)?,
+                    description: row.get(6)?,
+                    blobs: Vec::new(),
+                    records: Vec::new(),
+                    is_leased: false,
+                    is_imaged: false,
+                    is_alive: false,
+                };
+                Ok((node, row.get(1)?))
+            })?
+            .collect::<rusqlite::Result<Vec<(Node, Option<String>)>>>()?;
+        let places: HashMap<String, usize> =
+            rows.iter().enumerate().map(|(place, (node, _))| (node.id.clone(), place)).collect();
+        self.layers = rows
+            .into_iter()
+            .map(|(node, parent)| Node {
+                parent: parent.and_then(|parent| places.get(&parent).copied()),
+                ..node
+            })
+            .collect();
+        Ok(places)
+    }
+
+    fn take_packed(
+        &mut self,
+        connection: &Connection,
+        places: &HashMap<String, usize>,
+    ) -> rusqlite::Result<()> {
+        let rows = connection
+            .prepare_cached("SELECT layer, digest FROM layer_blobs")?
+            .query_map([], |row| Ok((row.get(0)?, Digest::from_bytes(row.get(1)?))))?
+            .collect::<rusqlite::Result<Vec<(String, Digest)>>>()?;
+        let mut rows: Vec<(usize, Digest)> = rows
+            .into_iter()
+            .filter_map(|(layer, digest)| Some((*places.get(&layer)?, digest)))
+            .collect();
+        rows.sort_unstable();
+        let mut counted = HashSet::new();
+        for (place, digest) in rows {
+            let node = &mut self.layers[place];
+            node.blobs.push(digest);
+            if let Some(bytes) = self.blobs.get(&digest)
+                && counted.insert(digest)
+            {
+                node.bytes += bytes;
+            }
+        }
+        Ok(())
+    }
+
+    fn take_records(
+        &mut self,
+        connection: &Connection,
+        places: &HashMap<String, usize>,
+    ) -> rusqlite::Result<()> {
+        let sql = "SELECT key, kind, description, used_at FROM cache_records ORDER BY key";
+        self.records = connection
+            .prepare_cached(sql)?
+            .query_map([], |row| {
+                Ok(Record {
+                    key: Digest::from_bytes(row.get(0)?),
+                    kind: CacheKind::of(&row.get::<_, String>(1)?).unwrap_or_default(),
+                    description: row.get(2)?,
+                    used_at: row.get(3)?,
+                    layers: Vec::new(),
+                })
+            })?
+            .collect::<rusqlite::Result<_>>()?;
+        let numbers: HashMap<Digest, usize> =
+            self.records.iter().enumerate().map(|(number, record)| (record.key, number)).collect();
+        let outputs = connection
+            .prepare_cached("SELECT key, layer FROM cache_outputs WHERE layer IS NOT NULL")?
+            .query_map([], |row| Ok((Digest::from_bytes(row.get(0)?), row.get(1)?)))?
+            .collect::<rusqlite::Result<Vec<(Digest, String)>>>()?;
+        for (key, layer) in outputs {
+            if let (Some(number), Some(place)) = (numbers.get(&key), places.get(&layer)) {
+                self.records[*number].layers.push(*place);
+                self.layers[*place].records.push(*number);
+            }
+        }
+        Ok(())
+    }
+
+    /// Marks a layer and those below it, until `mark` says that it was marked before.
+    fn spread(&mut self, place: usize, mark: impl Fn(&mut Node) -> bool) {
+        let mut at = Some(place);
+        while let Some(place) = at.filter(|place| mark(&mut self.layers[*place])) {
+            at = self.layers[place].parent;
+        }
+    }
+
+    /// Finds out which layers are pinned or kept.
+    pub(crate) fn revive(&mut self) {
+        self.layers.iter_mut().for_each(|node| node.is_alive = false);
+        for place in 0..self.layers.len() {
+            let node = &self.layers[place];
+            if node.is_leased || node.is_imaged || !node.records.is_empty() {
+                self.spread(place, |node| !std::mem::replace(&mut node.is_alive, true));
+            }
+        }
+    }
+
+    /// Returns the layers that nothing holds, leaves first.
+    pub(crate) fn garbage(&self) -> Vec<usize> {
+        let depth = |place: usize| {
+            std::iter::successors(Some(place), |place| self.layers[*place].parent).count()
+        };
+        let mut dead: Vec<usize> =
+            (0..self.layers.len()).filter(|place| !self.layers[*place].is_alive).collect();
+        dead.sort_by_cached_key(|place| std::cmp::Reverse(depth(*place)));
+        dead
+    }
+
+    /// Returns the blobs that nothing holds.
+    pub(crate) fn loose_blobs(&self) -> Vec<Digest> {
+        let alive = self.layers.iter().filter(|node| node.is_alive);
+        let packed: HashSet<Digest> = alive.flat_map(|node| &node.blobs).copied().collect();
+        let is_held =
+            |digest: &Digest| packed.contains(digest) || self.pinned_blobs.contains(digest);
+        self.blobs.keys().filter(|digest| !is_held(digest)).copied().collect()
+    }
+}
+
+/// What a manifest or an index refers to.
+#[derive(Deserialize)]
+struct Document {
+    #[serde(default)]
+    manifests: Vec<Reference>,
+    config: Option<Reference>,
+    #[serde(default)]
+    layers: Vec<Reference>,
+}
+
+#[derive(Deserialize)]
+struct Reference {
+    #[serde(rename = "mediaType", default)]
+    media_type: String,
+    digest: Digest,
+}
+
+impl Reach {
+    /// Marks an image. What can't be read reaches nothing: it is of no use to anybody.
+    fn mark(&mut self, content: &Content, digest: &Digest, media_type: &str, depth: u32) {
+        self.blobs.insert(*digest);
+        let Some(document) = parse::<Document>(content, digest) else { return };
+        if media_type::is_index(media_type) {
+            for manifest in document.manifests.iter().filter(|_| depth < DEPTH) {
+                // An index may list platforms that were never fetched.
+                if content.size(&manifest.digest).is_ok_and(|size| size.is_some()) {
+                    self.mark(content, &manifest.digest, &manifest.media_type, depth + 1);
+                }
+            }
+            return;
+        }
+        self.blobs.extend(document.layers.iter().map(|layer| layer.digest));
+        let Some(config) = document.config else { return };
+        self.blobs.insert(config.digest);
+        let Some(config) = parse::<ImageConfig>(content, &config.digest) else { return };
+        let mut chain = None;
+        for diff_id in config.rootfs.diff_ids() {
+            chain = Some(chain_id(chain.as_ref(), diff_id));
+            self.chains.extend(chain);
+        }
+    }
+}
+
+fn parse<T: serde::de::DeserializeOwned>(content: &Content, digest: &Digest) -> Option<T> {
+    let bytes = content
+        .read(digest, DOCUMENT)
+        .inspect_err(|error| tracing::warn!(%digest, %error, "can't read a part of an image"))
+        .ok()?;
+    serde_json::from_slice(&bytes)
+        .inspect_err(|error| tracing::warn!(%digest, %error, "can't read a part of an image"))
+        .ok()
+}

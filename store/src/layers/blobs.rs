@@ -1,0 +1,143 @@
+//! The packed forms of layers.
+
+use kiln_oci::Digest;
+
+use super::{LayerBlob, LayerId, Layers, chain_id};
+use crate::error::{Error, Result};
+use crate::layer_rows::{NewLayer, insert, insert_blob, select, select_by_chain, spread_chain_ids};
+use crate::sums;
+
+impl Layers {
+    /// Makes a layer known by its diff ID and a blob of it, or returns the one that is known with
+    /// the same chain ID (and adds the blob to it).
+    pub fn declare(
+        &self,
+        parent: Option<&LayerId>,
+        diff_id: &Digest,
+        blob: &LayerBlob,
+    ) -> Result<LayerId> {
+        let below = match parent {
+            Some(id) => {
+                let parent = self.get(id)?.ok_or_else(|| Error::missing("layer", id))?;
+                let unpacked = || Error::missing("chain ID of layer", id);
+                Some(parent.chain_id.ok_or_else(unpacked)?)
+            }
+            None => None,
+        };
+        let chain = chain_id(below.as_ref(), diff_id);
+        self.inner.index.write("declare a layer", |transaction| {
+            let id = if let Some(known) = select_by_chain(transaction, &chain)? {
+                known.id
+            } else {
+                let id = LayerId::fresh();
+                let row = NewLayer { id: &id, parent, diff_id: Some(diff_id), tree: None };
+                insert(transaction, &row, Some(&chain))?;
+                id
+            };
+            insert_blob(transaction, &id, blob)?;
+            self.inner.hold_layer(transaction, id.as_str())?;
+            Ok(id)
+        })
+    }
+
+    /// Makes a layer of a blob that was made here, on top of `parent`, or returns the one that is
+    /// known with the same chain ID.
+    pub fn commit_blob(
+        &self,
+        parent: Option<&LayerId>,
+        diff_id: &Digest,
+        blob: &LayerBlob,
+    ) -> Result<LayerId> {
+        let stored = self.inner.index.write("store a layer", |transaction| {
+            let below = match parent {
+                Some(parent) => match select(transaction, parent.as_str())? {
+                    Some(parent) => Some(parent.chain_id),
+                    None => return Ok(None),
+                },
+                None => None,
+            };
+            let chain = match below {
+                None => Some(chain_id(None, diff_id)),
+                Some(below) => below.map(|below| chain_id(Some(&below), diff_id)),
+            };
+            let known = match &chain {
+                Some(chain) => select_by_chain(transaction, chain)?,
+                None => None,
+            };
+            let id = if let Some(known) = known {
+                known.id
+            } else {
+                let id = LayerId::fresh();
+                let row = NewLayer { id: &id, parent, diff_id: Some(diff_id), tree: None };
+                insert(transaction, &row, chain.as_ref())?;
+                id
+            };
+            insert_blob(transaction, &id, blob)?;
+            self.inner.hold_layer(transaction, id.as_str())?;
+            Ok(Some(id))
+        })?;
+        stored.ok_or_else(|| Error::missing("layer", parent.map_or("", LayerId::as_str)))
+    }
+
+    /// Records a packed form of the layer, and the digest of its uncompressed tar.
+    ///
+    /// # Errors
+    /// Fails where the layer is known by another diff ID: a tree packs to one tar only.
+    pub fn add_blob(&self, id: &LayerId, diff_id: &Digest, blob: &LayerBlob) -> Result<()> {
+        let known = self.inner.index.write("record a packed layer", |transaction| {
+            let Some(layer) = select(transaction, id.as_str())? else { return Ok(None) };
+            if layer.diff_id.is_none() {
+                transaction
+                    .prepare_cached("UPDATE layers SET diff_id = ?2 WHERE id = ?1")?
+                    .execute((id.as_str(), diff_id.as_bytes()))?;
+                spread_chain_ids(transaction, id.as_str())?;
+            } else if layer.diff_id != Some(*diff_id) {
+                return Ok(layer.diff_id);
+            }
+            insert_blob(transaction, id, blob)?;
+            Ok(Some(*diff_id))
+        })?;
+        match known {
+            None => Err(Error::missing("layer", id)),
+            Some(known) if known != *diff_id => {
+                Err(Error::DigestMismatch { expected: known, actual: *diff_id })
+            }
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// Returns the packed forms of a layer.
+    pub fn blobs(&self, id: &LayerId) -> Result<Vec<LayerBlob>> {
+        let sql = format!(
+            "SELECT media_type, digest, size, origin, sum IS {} FROM layer_blobs
+             WHERE layer = ?1 ORDER BY media_type, digest",
+            sums::LAYER_BLOB
+        );
+        self.inner.index.read("look up packed layers", |connection| {
+            connection
+                .prepare_cached(&sql)?
+                .query_map([id.as_str()], |row| {
+                    sums::check(row, 4)?;
+                    Ok(LayerBlob {
+                        media_type: row.get(0)?,
+                        digest: Digest::from_bytes(row.get(1)?),
+                        size: row.get::<_, i64>(2)?.cast_unsigned(),
+                        origin: row.get(3)?,
+                    })
+                })?
+                .collect()
+        })
+    }
+
+    /// Returns where a blob can be had: the origins of all layers that it is a packed form of.
+    pub fn origins(&self, blob: &Digest) -> Result<Vec<String>> {
+        let sql = "SELECT DISTINCT origin FROM layer_blobs
+                   WHERE digest = ?1 AND origin IS NOT NULL ORDER BY origin";
+        self.inner.index.read("look up origins", |connection| {
+            connection
+                .prepare_cached(sql)?
+                .query_map([blob.as_bytes()], |row| row.get(0))?
+                .collect()
+        })
+    }
+}

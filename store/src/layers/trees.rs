@@ -1,0 +1,122 @@
+//! How trees come into the store.
+
+use std::path::{Path, PathBuf};
+
+use kiln_tree::{Dir, survey};
+
+use super::{LayerId, Layers};
+use crate::error::{Error, Result};
+use crate::layer_rows::{NewLayer, NewTree, insert, select};
+use crate::lock::KeyGuard;
+use crate::measure::blocks_of;
+use crate::name;
+use crate::pending::PendingTree;
+
+impl Layers {
+    /// Begins a tree.
+    pub fn begin(&self) -> Result<PendingTree> {
+        PendingTree::create(&self.inner)
+    }
+
+    /// Makes a layer of a finished tree on top of `parent`.
+    pub fn commit(&self, mut tree: PendingTree, parent: Option<&LayerId>) -> Result<LayerId> {
+        let look = look_at(&tree)?;
+        tree.claim().ensure(&self.inner, look.room.own)?;
+        let claim = tree.claim().clone();
+        let _placing = self.inner.placing()?;
+        let id = loop {
+            let id = LayerId::fresh();
+            if tree.place(&self.inner.trees.join(id.as_str()))? {
+                break id;
+            }
+        };
+        let row = NewLayer { id: &id, parent, diff_id: None, tree: Some(look) };
+        let whose = (&*self.inner, &*claim);
+        let stored = self.inner.room.record(whose, "store a layer", |transaction| {
+            if let Some(parent) = parent
+                && select(transaction, parent.as_str())?.is_none()
+            {
+                return Ok(false);
+            }
+            insert(transaction, &row, None)?;
+            self.inner.hold_layer(transaction, id.as_str())?;
+            Ok(true)
+        });
+        match (stored, parent) {
+            (Ok(true), _) => {
+                self.believe(&id);
+                Ok(id)
+            }
+            (Ok(false), parent) => {
+                self.inner.discard(&self.inner.trees.join(id.as_str()))?;
+                Err(Error::missing("layer", parent.map_or("", LayerId::as_str)))
+            }
+            (Err(error), _) => {
+                self.inner.discard(&self.inner.trees.join(id.as_str()))?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Gives a declared layer its tree. Where it has got one meanwhile, `tree` is dropped.
+    pub fn attach(&self, mut tree: PendingTree, layer: &LayerId) -> Result<()> {
+        let key = format!("attach-{layer}");
+        let _alone = KeyGuard::acquire(&self.inner.keys(), &key)?;
+        if self.get(layer)?.ok_or_else(|| Error::missing("layer", layer))?.has_tree {
+            return Ok(());
+        }
+        let target = self.inner.trees.join(layer.as_str());
+        let look = look_at(&tree)?;
+        tree.claim().ensure(&self.inner, look.room.own)?;
+        let claim = tree.claim().clone();
+        let _placing = self.inner.placing()?;
+        if !tree.place(&target)? {
+            // Nobody else is about to name it: a process was killed before it could.
+            self.inner.discard(&target)?;
+            tree.place(&target)?;
+        }
+        let whose = (&*self.inner, &*claim);
+        let known = self.inner.room.record(whose, "attach a tree", |transaction| {
+            let sql = "UPDATE layers SET has_tree = 1, stamp = ?2, entries = ?3, seal = NULL,
+                       checked_at = ?4, disk = ?5, shared = ?6,
+                       tree_epoch = (SELECT value FROM meta WHERE key = 'epoch')
+                       WHERE id = ?1";
+            let changed = transaction.prepare_cached(sql)?.execute((
+                layer.as_str(),
+                look.stamp.digest.as_bytes(),
+                look.stamp.entries.cast_signed(),
+                name::now(),
+                look.room.own.cast_signed(),
+                look.room.shared.cast_signed(),
+            ))?;
+            if changed == 1 {
+                self.inner.hold_layer(transaction, layer.as_str())?;
+            }
+            Ok(changed == 1)
+        })?;
+        if !known {
+            self.inner.discard(&target)?;
+            return Err(Error::missing("layer", layer));
+        }
+        self.believe(layer);
+        Ok(())
+    }
+
+    /// Returns where the layer's tree lies, or would lie.
+    pub fn tree_path(&self, id: &LayerId) -> PathBuf {
+        self.inner.trees.join(id.as_str()).join("fs")
+    }
+
+    /// Returns the directory that holds all trees as `ID/fs`, for mounts with short names.
+    pub fn trees_dir(&self) -> &Path {
+        &self.inner.trees
+    }
+}
+
+/// Looks at a finished tree once: for what tells later whether it was touched, and for the room that
+/// it takes. What it gave to overlayfs is gone by the time that it has its place.
+fn look_at(tree: &PendingTree) -> Result<NewTree> {
+    let (stamp, mut room) = survey(&Dir::open(tree.fs())?)?;
+    room.own += blocks_of(tree.dir())?;
+    Ok(NewTree { stamp, room })
+}

@@ -1,0 +1,173 @@
+//! Directories whose content changes without the index's knowledge: cache mounts and volumes.
+//!
+//! Each has a row with the room that it took when it was last measured. Whoever lets go of one notes
+//! that it may have changed since ([`note_use`]); it is measured again when somebody wants to know,
+//! or by what flushes the store after a build, and not before, since that is a walk.
+//!
+//! The room of a cache mount is that of its numbered directories; the directory around them and the
+//! file with its ID are counted by [`crate::usage`].
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rusqlite::Connection;
+
+use crate::error::{Error, Result};
+use crate::measure::measure;
+use crate::name;
+use crate::room::Claim;
+use crate::store::{Inner, Store};
+
+/// A directory, as it is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// Its path below the root.
+    pub(crate) path: String,
+    /// How many bytes of disk blocks it takes.
+    pub(crate) bytes: u64,
+    pub(crate) created_at: i64,
+    pub(crate) used_at: i64,
+}
+
+impl Store {
+    /// Measures the cache mounts and volumes that may have changed since they were measured last.
+    ///
+    /// # Errors
+    /// Fails where one can't be read.
+    pub fn measure_places(&self) -> Result<()> {
+        measured(self.inner()).map(drop)
+    }
+}
+
+/// Notes that a directory was used, and may have changed.
+pub(crate) fn note_use(inner: &Inner, path: &Path) -> Result<()> {
+    let Some(path) = relative(inner, path) else { return Ok(()) };
+    let sql = "INSERT INTO places VALUES (?1, 0, 0, ?2, ?2)
+               ON CONFLICT DO UPDATE SET is_measured = 0, used_at = excluded.used_at";
+    inner.index.write("note a use", |transaction| {
+        transaction.prepare_cached(sql)?.execute((path, name::now())).map(|_| ())
+    })
+}
+
+/// Notes how much room a directory takes now.
+pub(crate) fn note_size(inner: &Inner, path: &Path, bytes: u64) -> Result<()> {
+    let Some(path) = relative(inner, path) else { return Ok(()) };
+    let sql = "INSERT INTO places VALUES (?1, ?2, 1, ?3, ?3)
+               ON CONFLICT DO UPDATE SET bytes = excluded.bytes, is_measured = 1";
+    inner.index.write("note a size", |transaction| {
+        transaction.prepare_cached(sql)?.execute((path, bytes.cast_signed(), name::now()))?;
+        Ok(())
+    })
+}
+
+/// Lets go of a directory that may have grown. With a cap, it has to be known by how much, before the
+/// claim on that ends.
+pub(crate) fn release(inner: &Inner, path: &Path, claim: &Claim) -> Result<()> {
+    note_use(inner, path)?;
+    if inner.room.cap().is_some() {
+        note_size(inner, path, measure(path)?)?;
+        claim.set(0);
+    }
+    Ok(())
+}
+
+/// Returns what a directory takes that is going to grow, where there is a cap.
+pub(crate) fn base(inner: &Inner, path: &Path) -> Result<u64> {
+    if inner.room.cap().is_none() { Ok(0) } else { known_size(inner, path) }
+}
+
+/// Returns how much room a directory took when it was last measured.
+fn known_size(inner: &Inner, path: &Path) -> Result<u64> {
+    let Some(path) = relative(inner, path) else { return Ok(0) };
+    inner.index.read("look up a size", |connection| {
+        let bytes: Option<i64> = connection
+            .prepare_cached("SELECT sum(bytes) FROM places WHERE path = ?1")?
+            .query_row([path], |row| row.get(0))?;
+        Ok(bytes.unwrap_or_default().cast_unsigned())
+    })
+}
+
+/// Forgets a directory that is gone.
+pub(crate) fn forget(inner: &Inner, path: &str) -> Result<()> {
+    inner.index.write("forget a directory", |transaction| {
+        transaction.prepare_cached("DELETE FROM places WHERE path = ?1")?.execute([path])?;
+        Ok(())
+    })
+}
+
+/// Returns all that are there, each as it was when it was last changed.
+pub(crate) fn measured(inner: &Inner) -> Result<Vec<Place>> {
+    let there = paths(inner)?;
+    let known: Vec<(Place, bool)> = inner.index.read("list directories", |connection| {
+        let sql = "SELECT path, bytes, created_at, used_at, is_measured FROM places";
+        connection.prepare_cached(sql)?.query_map([], place)?.collect()
+    })?;
+    for (place, _) in known.iter().filter(|(place, _)| !there.contains(&place.path)) {
+        forget(inner, &place.path)?;
+    }
+    let mut places = Vec::with_capacity(there.len());
+    for path in there {
+        let found = known.iter().find(|(place, _)| place.path == path);
+        if let Some((place, true)) = found {
+            places.push(place.clone());
+            continue;
+        }
+        let absolute = inner.root.join(&path);
+        let bytes = measure(&absolute)?;
+        note_size(inner, &absolute, bytes)?;
+        let now = name::now();
+        let times = found.map_or((now, now), |(place, _)| (place.created_at, place.used_at));
+        places.push(Place { path, bytes, created_at: times.0, used_at: times.1 });
+    }
+    Ok(places)
+}
+
+fn place(row: &rusqlite::Row<'_>) -> rusqlite::Result<(Place, bool)> {
+    let bytes = row.get::<_, i64>(1)?.cast_unsigned();
+    let place = Place { path: row.get(0)?, bytes, created_at: row.get(2)?, used_at: row.get(3)? };
+    Ok((place, row.get(4)?))
+}
+
+/// Returns how much room all took when they were last measured.
+pub(crate) fn total(connection: &Connection) -> rusqlite::Result<u64> {
+    let sum: Option<i64> = connection
+        .prepare_cached("SELECT sum(bytes) FROM places")?
+        .query_row([], |row| row.get(0))?;
+    Ok(sum.unwrap_or_default().cast_unsigned())
+}
+
+fn relative(inner: &Inner, path: &Path) -> Option<String> {
+    Some(path.strip_prefix(&inner.root).ok()?.to_str()?.to_owned())
+}
+
+/// Returns the paths of all that are there.
+fn paths(inner: &Inner) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for mount in directories(&inner.root.join("mounts"))? {
+        for directory in directories(&mount)? {
+            found.extend(relative(inner, &directory));
+        }
+    }
+    for volume in directories(&inner.root.join("volumes"))? {
+        found.extend(relative(inner, &volume));
+    }
+    found.sort_unstable();
+    Ok(found)
+}
+
+/// Returns the directories in a directory.
+pub(crate) fn directories(path: &Path) -> Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(Error::io("read", path))?,
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(Error::io("read", path))?;
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            found.push(entry.path());
+        }
+    }
+    Ok(found)
+}

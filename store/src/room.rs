@@ -1,0 +1,423 @@
+//! A cap on what the store takes, kept before anything is written.
+//!
+//! Whoever is about to write *claims* the bytes first. The claims of a process are backed by its
+//! *reservation*, a row of the index, which is raised in one transaction with the look at what there
+//! is: the room of all layers, blobs, cache mounts and volumes, what the store takes for itself, and
+//! the reservations of all processes. So however many write at once, the sum stays below the cap. A
+//! claim ends when what was written has a row of its own, in the same transaction, or is gone from the
+//! disk.
+//!
+//! Where there is no room, the least recently used part of the cache is given up first
+//! ([`crate::prune`]). Where nothing can be given up, a process waits as long as another build is at
+//! work, since that one gives free what it holds in the end, and otherwise fails. Of several that
+//! wait for one another, one fails, and the others go on.
+//!
+//! What a program writes can't be claimed before; its directories are watched: see [`crate::watch`].
+//!
+//! The reservation of a process that was killed counts until its directory in `tmp/` is removed: who
+//! takes the directory over takes the reservation with it.
+//!
+//! A process without a cap claims nothing. So the cap is kept where all processes know it, as from a
+//! configuration file.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rusqlite::{Connection, Transaction};
+
+use crate::error::{Error, Result};
+use crate::places;
+use crate::store::{Inner, Store};
+use crate::usage::{files_in, idle_ingest, own_bytes};
+
+/// How often it is tried again to get room that others hold.
+const RETRY: Duration = Duration::from_millis(200);
+/// A file of this many bytes takes so many.
+const BLOCK: u64 = 4096;
+
+/// What a process that waits for room says of itself to the others.
+const WAITS: i64 = 1;
+const GIVES_UP: i64 = 2;
+
+/// The cap, and what this process has of it.
+#[derive(Debug, Default)]
+pub(crate) struct Room {
+    cap: Option<u64>,
+    held: Mutex<Held>,
+    /// One thread at a time makes room.
+    making: Mutex<()>,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    /// What all claims of this process come to.
+    claimed: u64,
+    /// Its reservation.
+    granted: u64,
+}
+
+/// Bytes that are, or may be, on the disk and have no row yet.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    room: Arc<Room>,
+    bytes: AtomicU64,
+}
+
+impl Room {
+    pub(crate) fn new(cap: Option<u64>) -> Self {
+        Self { cap, ..Self::default() }
+    }
+
+    /// Tells whether this process may have a reservation.
+    pub(crate) fn is_in_use(&self) -> bool {
+        self.cap.is_some() || self.held().granted > 0
+    }
+
+    /// Returns the cap.
+    pub(crate) fn cap(&self) -> Option<u64> {
+        self.cap
+    }
+
+    /// Returns how much a process reserves beyond what it claims.
+    fn chunk(&self) -> u64 {
+        self.cap.map_or(0, |cap| (cap / 128).clamp(256 << 10, 16 << 20))
+    }
+
+    /// Returns how much is kept free for programs, whose writing is only seen afterwards.
+    pub(crate) fn headroom(&self) -> u64 {
+        self.cap.map_or(0, |cap| cap / 16)
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Claims bytes where there is room, else tells how many are missing.
+    fn take(&self, inner: &Inner, cap: u64, bytes: u64) -> Result<std::result::Result<(), u64>> {
+        let mut held = self.held();
+        let needed = held.claimed + bytes;
+        if needed > held.granted {
+            let (before, more, chunk) = (held.granted, needed - held.granted, self.chunk());
+            let own = store_bytes(inner)?;
+            let granted = inner.index.write("reserve room", |transaction| {
+                let free = cap.saturating_sub(own + recorded_bytes(transaction)?);
+                if more > free {
+                    return Ok(Err(more - free));
+                }
+                let granted = before + free.min(more + chunk);
+                reserve(transaction, inner.process.name(), (granted, 0))?;
+                Ok(Ok(granted))
+            })?;
+            match granted {
+                Ok(granted) => held.granted = granted,
+                Err(missing) => return Ok(Err(missing)),
+            }
+        }
+        held.claimed = needed;
+        Ok(Ok(()))
+    }
+
+    /// Claims bytes; makes room for them where there is none.
+    fn claim(&self, inner: &Arc<Inner>, bytes: u64) -> Result<()> {
+        let Some(cap) = self.cap else { return Ok(()) };
+        if self.take(inner, cap, bytes)?.is_ok() {
+            return Ok(());
+        }
+        let _one = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            // What is being removed goes first.
+            inner.trash.settle();
+            let Err(missing) = self.take(inner, cap, bytes)? else { return Ok(()) };
+            if evict(inner, (missing, missing + self.headroom() / 2))? > 0 {
+                continue;
+            }
+            if !wait_for_others(inner, self.held().granted)? {
+                return Err(Error::Full { cap, needed: bytes });
+            }
+            std::thread::sleep(RETRY);
+        }
+    }
+
+    /// Writes the rows of what was claimed, and ends the claim in the same transaction.
+    pub(crate) fn record<T>(
+        &self,
+        (inner, claim): (&Inner, &Claim),
+        action: &'static str,
+        write: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
+    ) -> Result<T> {
+        if self.cap.is_none() {
+            return inner.index.write(action, write);
+        }
+        let mut held = self.held();
+        let left = held.claimed.saturating_sub(claim.bytes());
+        let wanted = held.granted.min(left + self.chunk());
+        let value = inner.index.write(action, |transaction| {
+            let value = write(transaction)?;
+            if wanted < held.granted {
+                reserve(transaction, inner.process.name(), (wanted, 0))?;
+            }
+            Ok(value)
+        })?;
+        (held.claimed, held.granted) = (left, wanted);
+        claim.bytes.store(0, Ordering::Relaxed);
+        Ok(value)
+    }
+
+    /// Sees to it that there is headroom for programs, and for `ahead` bytes at least, and that the
+    /// reservation covers what they have written. Returns how many bytes may still be written.
+    pub(crate) fn balance(&self, inner: &Arc<Inner>, ahead: u64) -> Result<u64> {
+        let Some(cap) = self.cap else { return Ok(u64::MAX) };
+        let headroom = self.headroom().max(ahead);
+        let used = self.used(inner)?;
+        if used + headroom <= cap {
+            return Ok(cap - used);
+        }
+        let _one = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+        let used = self.used(inner)?;
+        let wanted = (used + headroom).saturating_sub(cap);
+        if wanted > 0 {
+            evict(inner, (0, wanted + headroom / 2))?;
+        }
+        Ok(cap.saturating_sub(self.used(inner)?))
+    }
+
+    /// Raises the reservation to what is claimed, whatever room there is, and returns what the store
+    /// takes with all that is reserved.
+    fn used(&self, inner: &Inner) -> Result<u64> {
+        let mut held = self.held();
+        let own = store_bytes(inner)?;
+        let claimed = held.claimed;
+        let changes = claimed > held.granted || held.granted > claimed + 4 * self.chunk();
+        let used = if changes {
+            inner.index.write("reserve room", |transaction| {
+                reserve(transaction, inner.process.name(), (claimed, 0))?;
+                recorded_bytes(transaction)
+            })?
+        } else {
+            inner.index.read_all("add up", recorded_bytes)?
+        };
+        if changes {
+            held.granted = claimed;
+        }
+        Ok(own + used)
+    }
+}
+
+impl Claim {
+    /// Returns a claim on nothing yet.
+    pub(crate) fn new(room: &Arc<Room>) -> Self {
+        Self { room: Arc::clone(room), bytes: AtomicU64::new(0) }
+    }
+
+    /// Claims what a file of `bytes` more bytes takes.
+    ///
+    /// # Errors
+    /// Fails where there is no room for them, and none can be made.
+    pub(crate) fn add(&self, inner: &Arc<Inner>, bytes: u64) -> Result<()> {
+        if self.room.cap.is_some() {
+            let bytes = bytes.div_ceil(BLOCK) * BLOCK;
+            self.room.claim(inner, bytes)?;
+            self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Claims what is missing to `bytes` in all.
+    pub(crate) fn ensure(&self, inner: &Arc<Inner>, bytes: u64) -> Result<()> {
+        match bytes.saturating_sub(self.bytes()) {
+            0 => Ok(()),
+            missing => self.add(inner, missing),
+        }
+    }
+
+    /// Makes the claim what is on the disk, whatever room there is.
+    pub(crate) fn set(&self, bytes: u64) {
+        let mut held = self.room.held();
+        let before = self.bytes.swap(bytes, Ordering::Relaxed);
+        held.claimed = (held.claimed + bytes).saturating_sub(before);
+    }
+
+    /// Returns how many bytes are claimed.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        if self.bytes() > 0 {
+            self.set(0);
+        }
+    }
+}
+
+/// Takes over the reservation of a process that died, with its directory.
+pub(crate) fn adopt(inner: &Inner, dead: &str) -> Result<Option<Claim>> {
+    let mut held = inner.room.held();
+    let bytes = inner.index.write("take over a reservation", |transaction| {
+        let sql = "SELECT sum(bytes) FROM reservations WHERE process = ?1";
+        let bytes: Option<i64> =
+            transaction.prepare_cached(sql)?.query_row([dead], |row| row.get(0))?;
+        let bytes = bytes.unwrap_or_default().cast_unsigned();
+        transaction
+            .prepare_cached("DELETE FROM reservations WHERE process = ?1")?
+            .execute([dead])?;
+        if bytes > 0 {
+            reserve(transaction, inner.process.name(), (held.granted + bytes, 0))?;
+        }
+        Ok(bytes)
+    })?;
+    if bytes == 0 {
+        return Ok(None);
+    }
+    held.granted += bytes;
+    held.claimed += bytes;
+    let (room, bytes) = (Arc::clone(&inner.room), AtomicU64::new(bytes));
+    Ok(Some(Claim { room, bytes }))
+}
+
+/// Ends the reservation of a process that has nothing unfinished left.
+pub(crate) fn release(transaction: &Connection, process: &str) -> rusqlite::Result<()> {
+    let sql = "DELETE FROM reservations WHERE process = ?1";
+    transaction.prepare_cached(sql)?.execute([process]).map(|_| ())
+}
+
+fn reserve(
+    transaction: &Connection,
+    process: &str,
+    (bytes, waits): (u64, i64),
+) -> rusqlite::Result<()> {
+    let sql = "INSERT OR REPLACE INTO reservations VALUES (?1, ?2, ?3)";
+    transaction.prepare_cached(sql)?.execute((process, bytes.cast_signed(), waits))?;
+    Ok(())
+}
+
+/// Returns what has rows: everything stored, and everything reserved.
+fn recorded_bytes(connection: &Connection) -> rusqlite::Result<u64> {
+    let sql = "SELECT (SELECT coalesce(sum(disk), 0) FROM layers WHERE has_tree)
+                    + (SELECT coalesce(sum(disk), 0) FROM blobs)
+                    + (SELECT coalesce(sum(bytes), 0) FROM reservations)";
+    let bytes: i64 = connection.prepare_cached(sql)?.query_row([], |row| row.get(0))?;
+    Ok(bytes.cast_unsigned() + places::total(connection)?)
+}
+
+/// Returns what has none.
+fn store_bytes(inner: &Inner) -> Result<u64> {
+    Ok(own_bytes(inner)? + files_in(&inner.root.join("builds"))? + idle_ingest(inner)?)
+}
+
+/// Frees room, and returns how many bytes that are; where only what the dead have left was removed,
+/// something.
+fn evict(inner: &Arc<Inner>, (least, wanted): (u64, u64)) -> Result<u64> {
+    let before = inner.trash.settle();
+    let freed = Store::of(Arc::clone(inner)).evict(least, wanted)?;
+    Ok(freed + (inner.trash.settle() - before))
+}
+
+/// Says that this process waits for room, and tells whether another build is at work that doesn't.
+fn wait_for_others(inner: &Inner, granted: u64) -> Result<bool> {
+    let own = inner.process.name();
+    inner.index.write("wait for room", |transaction| {
+        let sql = "SELECT 1 FROM builds LEFT JOIN reservations USING (process)
+                   WHERE status = 'running' AND process <> ?1 AND coalesce(waits, 0) <> ?2";
+        let is_other_at_work = transaction.prepare_cached(sql)?.exists((own, WAITS))?;
+        let state = if is_other_at_work { WAITS } else { GIVES_UP };
+        reserve(transaction, own, (granted, state))?;
+        Ok(is_other_at_work)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io::Write;
+
+    use super::*;
+    use crate::{LayerId, StoreOptions};
+    use kiln_oci::Digest;
+
+    const CAP: u64 = 4 << 20;
+
+    fn open(root: &std::path::Path) -> Store {
+        Store::open_with(root, &StoreOptions { max_bytes: Some(CAP) }).unwrap()
+    }
+
+    fn layer(store: &Store, name: &str, kib: usize) -> Result<LayerId> {
+        let tree = store.layers().begin()?;
+        tree.claim_for(kib as u64 * 1024)?;
+        fs::write(tree.fs().join("f"), vec![1; kib << 10]).unwrap();
+        let id = store.layers().commit(tree, None)?;
+        store.cache().put(&Digest::of(name.as_bytes()), &[Some(id.clone())], "")?;
+        Ok(id)
+    }
+
+    fn reserved(store: &Store) -> i64 {
+        store
+            .inner()
+            .index
+            .read("test", |connection| {
+                let sql = "SELECT coalesce(sum(bytes), 0) FROM reservations";
+                connection.query_row(sql, [], |row| row.get(0))
+            })
+            .unwrap()
+    }
+
+    #[test]
+    fn what_was_used_longest_ago_makes_room() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut made = Vec::new();
+        for number in 0..8 {
+            let store = open(dir.path());
+            made.push(layer(&store, &number.to_string(), 1024).unwrap());
+            assert!(store.disk_usage().unwrap().total() <= CAP, "{number}");
+            drop(store);
+        }
+        let store = open(dir.path());
+        let there = |id: &LayerId| store.layers().exists(id).unwrap();
+        assert!(there(&made[7]) && there(&made[6]) && !there(&made[0]) && !there(&made[3]));
+        assert_eq!(reserved(&store), 0);
+    }
+
+    #[test]
+    fn what_has_no_room_fails_and_leaves_the_rest() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path());
+        let first = layer(&store, "first", 2048).unwrap();
+        let error = layer(&store, "second", 2048).unwrap_err();
+        assert!(matches!(error, Error::Full { cap: CAP, .. }), "{error}");
+        assert!(error.to_string().contains("--max-storage"), "{error}");
+        assert!(store.layers().exists(&first).unwrap());
+        let mut writer = store.content().writer().unwrap();
+        let mut written = 0;
+        let error = loop {
+            match writer.write_all(&vec![1; 100_000]) {
+                Ok(()) => written += 100_000,
+                Err(error) => break error.to_string(),
+            }
+        };
+        assert!(
+            error.contains("--max-storage") && (500_000..2_000_000).contains(&written),
+            "{error}"
+        );
+        drop(writer);
+        layer(&store, "third", 1024).unwrap();
+    }
+
+    #[test]
+    fn reservations_of_the_dead_count_until_their_files_are_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path());
+        store
+            .inner()
+            .index
+            .write("test", |transaction| reserve(transaction, "1-dead", (3 << 20, 0)))
+            .unwrap();
+        fs::create_dir_all(dir.path().join("tmp/1-dead/0/fs")).unwrap();
+        fs::write(dir.path().join("tmp/1-dead/0/fs/f"), vec![1; 3 << 20]).unwrap();
+        layer(&store, "x", 2048).unwrap();
+        assert!(!dir.path().join("tmp/1-dead").exists());
+        drop(store);
+        assert_eq!(reserved(&open(dir.path())), 0);
+    }
+}

@@ -1,0 +1,159 @@
+//! The room of trees, where a commit alone can't tell it.
+//!
+//! Trees may share files: the layers of a merge are links to the files of others. Such a file counts
+//! with the tree that had it first, which holds it as its own; the others hold it as *shared*. When a
+//! tree goes, files that it counted may stay with those that shared them, and count with one of these
+//! from then on.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use kiln_tree::{Dir, FileKind, View, walk};
+
+use crate::error::Result;
+use crate::layers::{LayerId, Layers};
+use crate::measure::blocks_of;
+use crate::recovery::text_column;
+use crate::store::Inner;
+
+/// Measures the trees of which no room is known: those that an older kiln has stored.
+pub(crate) fn measure_unknown(inner: &Arc<Inner>) -> Result<()> {
+    let unknown = inner.index.read("list trees", |connection| {
+        text_column(connection, "SELECT id FROM layers WHERE has_tree AND disk IS NULL")
+    })?;
+    let layers = Layers { inner: inner.clone() };
+    for id in unknown {
+        let path = layers.tree_path(&LayerId::from_index(id.clone()));
+        // One that was removed meanwhile takes no room.
+        let Ok((_, room)) = Dir::open(&path).and_then(|dir| kiln_tree::survey(&dir)) else {
+            continue;
+        };
+        let own = room.own + blocks_of(&inner.trees.join(&id))?;
+        set(inner, &[(id, own, room.shared)])?;
+    }
+    Ok(())
+}
+
+/// A file with several names.
+struct Linked {
+    bytes: u64,
+    /// How many names it has, and how many of them were seen.
+    links: u64,
+    seen: u64,
+    /// The trees that it was seen in.
+    trees: Vec<usize>,
+}
+
+/// Finds out anew what the trees that share files take. To be called when trees were removed.
+pub(crate) fn recount_shared(inner: &Arc<Inner>) -> Result<()> {
+    let sharing = inner.index.read("list trees", |connection| {
+        let sql = "SELECT id FROM layers WHERE has_tree AND shared > 0 ORDER BY created_at, id";
+        text_column(connection, sql)
+    })?;
+    let layers = Layers { inner: inner.clone() };
+    let mut sizes = Vec::with_capacity(sharing.len());
+    let mut linked: HashMap<(u64, u64), Linked> = HashMap::new();
+    for id in sharing {
+        let tree = layers.tree_path(&LayerId::from_index(id.clone()));
+        let Ok(entries) = Dir::open(&tree).and_then(|dir| {
+            let view = View { dir: &dir, excludes: None, owner: None, xattrs: false };
+            walk::entries(view, Path::new("/"))
+        }) else {
+            continue;
+        };
+        let place = sizes.len();
+        let mut own = blocks_of(&inner.trees.join(&id))?;
+        for metadata in entries.iter().map(|entry| &entry.metadata) {
+            let bytes = metadata.blocks * 512;
+            if metadata.links < 2 || metadata.kind == FileKind::Directory {
+                own += bytes;
+                continue;
+            }
+            let file = linked.entry((metadata.device, metadata.inode)).or_insert_with(|| Linked {
+                bytes,
+                links: metadata.links,
+                seen: 0,
+                trees: Vec::new(),
+            });
+            file.seen += 1;
+            if file.trees.last() != Some(&place) {
+                file.trees.push(place);
+            }
+        }
+        sizes.push((id, own, 0));
+    }
+    for file in linked.into_values() {
+        // Where a name is elsewhere still, the file counts with the tree that has it there.
+        let owner = file.trees.first().filter(|_| file.seen == file.links).copied();
+        for place in file.trees {
+            let size = &mut sizes[place];
+            if owner == Some(place) { size.1 += file.bytes } else { size.2 += file.bytes }
+        }
+    }
+    set(inner, &sizes)
+}
+
+fn set(inner: &Inner, sizes: &[(String, u64, u64)]) -> Result<()> {
+    if sizes.is_empty() {
+        return Ok(());
+    }
+    inner.index.write("note sizes", |transaction| {
+        let sql = "UPDATE layers SET disk = ?2, shared = ?3 WHERE id = ?1 AND has_tree";
+        let mut statement = transaction.prepare_cached(sql)?;
+        for (id, own, shared) in sizes {
+            statement.execute((id, own.cast_signed(), shared.cast_signed()))?;
+        }
+        Ok(())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+    use crate::Store;
+
+    fn sizes(store: &Store, id: &LayerId) -> (u64, u64) {
+        store
+            .inner()
+            .index
+            .read("test", |connection| {
+                let sql = "SELECT disk, shared FROM layers WHERE id = ?1";
+                connection.query_row(sql, [id.as_str()], |row| {
+                    Ok((row.get::<_, i64>(0)? as u64, row.get::<_, i64>(1)? as u64))
+                })
+            })
+            .unwrap()
+    }
+
+    #[test]
+    fn shared_files_count_with_who_is_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let layers = store.layers();
+        let tree = layers.begin().unwrap();
+        fs::write(tree.fs().join("f"), vec![1; 100_000]).unwrap();
+        let first = layers.commit(tree, None).unwrap();
+        let file = layers.tree_path(&first).join("f");
+        let bytes = fs::metadata(&file).unwrap().blocks() * 512;
+        let repeat = || {
+            let tree = layers.begin().unwrap();
+            fs::hard_link(&file, tree.fs().join("f")).unwrap();
+            layers.commit(tree, None).unwrap()
+        };
+        let (second, third) = (repeat(), repeat());
+        let bare = sizes(&store, &second).0;
+        assert_eq!(sizes(&store, &first), (bare + bytes, 0));
+        assert_eq!(sizes(&store, &third), (bare, bytes));
+        let key = kiln_oci::Digest::of(b"key");
+        store.cache().put(&key, &[Some(second.clone()), Some(third.clone())], "").unwrap();
+        drop((layers, store));
+        let store = Store::open(dir.path()).unwrap();
+        assert_eq!(store.collect().unwrap().layers, 1);
+        assert_eq!(sizes(&store, &second), (bare + bytes, 0));
+        assert_eq!(sizes(&store, &third), (bare, bytes));
+    }
+}
