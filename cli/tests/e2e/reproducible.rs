@@ -23,7 +23,7 @@ WORKDIR /work/dir
 COPY more /more/
 RUN cp /more/file /out && find /more /out | xargs touch -h -d @1500000000
 COPY --from=made /out /from
-COPY --chown=7:8 --chmod=640 more/file /new/file
+COPY --chown=7:8 --chmod=640 more/file /new
 COPY . /all/
 ";
 
