@@ -25,7 +25,7 @@ use crate::compression::Packing;
 use crate::error::Result;
 use crate::pack::{Packer, locate_layer};
 use crate::progress::{BlobFetcher, Progress};
-use crate::spec::{Output, OutputKind};
+use crate::spec::Output;
 
 /// How much lower the priority is: about a third of the processor where a step wants all of it.
 const NICENESS: i32 = 5;
@@ -72,16 +72,14 @@ impl fmt::Debug for PackAhead {
 impl PackAhead {
     /// Returns what packs as these outputs will want it; `None` where none of them wants blobs.
     pub fn new(outputs: &[Output], context: AheadContext) -> Option<Self> {
-        let is_of_files =
-            |it: &&Output| matches!(it.kind, OutputKind::Local { .. } | OutputKind::Tar { .. });
-        let of_blobs: Vec<&Output> = outputs.iter().filter(|it| !is_of_files(it)).collect();
+        let of_blobs: Vec<&Output> = outputs.iter().filter(|output| output.is_image()).collect();
         let mut packings = Vec::new();
         for output in &of_blobs {
             if !packings.contains(&output.packing) {
                 packings.push(output.packing);
             }
         }
-        let is_lazy = of_blobs.iter().all(|output| output.kind == OutputKind::Registry);
+        let is_lazy = of_blobs.iter().all(|output| output.is_elsewhere());
         let is_over = AtomicBool::new(false);
         let work = Arc::new(Work { context, packings, is_lazy, is_over });
         (!of_blobs.is_empty()).then(|| Self { work, driver: Mutex::default() })

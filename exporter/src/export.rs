@@ -221,8 +221,6 @@ fn pack_chain(
     let next = AtomicUsize::new(0);
     let results: Mutex<Vec<Option<Result<PackedLayer>>>> =
         Mutex::new(chain.iter().map(|_| None).collect());
-    // What goes elsewhere alone need not come here first: there it may be known.
-    let is_lazy = matches!(output.kind, OutputKind::Registry | OutputKind::Engine(_));
     let is_unpacked = matches!(&output.kind, OutputKind::Engine(engine) if !engine.keeps_blobs());
     let located = |id: &LayerId| {
         if is_unpacked && !output.is_packing_given {
@@ -231,7 +229,11 @@ fn pack_chain(
                 return Ok(found);
             }
         }
-        if is_lazy { locate_layer(context.store, id, output.packing) } else { Ok(None) }
+        if output.is_elsewhere() {
+            locate_layer(context.store, id, output.packing)
+        } else {
+            Ok(None)
+        }
     };
     let work = || {
         while let Some((number, layer)) = {

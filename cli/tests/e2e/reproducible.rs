@@ -118,7 +118,7 @@ fn outputs(kiln: &Kiln, how: How) -> BTreeMap<String, String> {
     }
     found.insert("layout".to_owned(), sum(&kiln.path("layout/index.json")));
     // As root, so that owners that a user can't see are left out.
-    let listing = r"cd $0 && find . -printf '%p %y %m %T@ %l\n' | sort && find . -type f -exec sha256sum {} + | sort";
+    let listing = r"cd $0 && find . -mindepth 1 -printf '%p %y %m %T@ %l\n' | sort && find . -type f -exec sha256sum {} + | sort";
     let listing = run(Command::new("sh").args(["-c", listing]).arg(kiln.path("files"))).success();
     found.insert("files".to_owned(), listing);
     found

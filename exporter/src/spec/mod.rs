@@ -176,6 +176,11 @@ impl Output {
         !self.is_files() && self.kind != OutputKind::CacheOnly
     }
 
+    /// Tells whether it goes elsewhere alone: what is known there need not come here first.
+    pub fn is_elsewhere(&self) -> bool {
+        matches!(self.kind, OutputKind::Registry | OutputKind::Engine(_) | OutputKind::Load(_))
+    }
+
     /// Tells whether it is files alone, which have neither names nor digests.
     pub fn is_files(&self) -> bool {
         matches!(self.kind, OutputKind::Local { .. } | OutputKind::Tar { .. })
