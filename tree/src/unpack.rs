@@ -392,13 +392,16 @@ impl Unpacker<'_> {
     fn finish(self) -> Result<Unpacked> {
         // In order: of several entries for a directory the last one counts.
         for (path, mtime) in &self.directories {
-            // It may have been removed or replaced by a later entry.
-            match self.dest.metadata(path, false)? {
-                Some(found) if found.is_dir() => {
+            // It may have been removed by a later entry, or replaced, as may what it is in.
+            let below = names::bytes(path).strip_prefix(b"/").unwrap_or(names::bytes(path));
+            let flags = OFlags::PATH | OFlags::DIRECTORY;
+            match walk::open_without_links(self.dest.as_fd(), below, flags) {
+                Ok(_) => {
                     let attributes = Attributes { mtime: Some(*mtime), ..Attributes::default() };
                     self.dest.set_attributes(path, &attributes)?;
                 }
-                _ => {}
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
+                Err(errno) => return Err(Error::io("unpack", path, errno)),
             }
         }
         Ok(self.done)

@@ -76,13 +76,15 @@ impl Random {
     fn entry(&mut self) -> (u8, String, String) {
         let path = self.path();
         let (parent, name) = path.rsplit_once('/').unwrap_or((".", &path));
-        match self.below(12) {
-            0..=4 => (b'5', path, String::new()),
-            5 | 6 => (b'0', path, String::new()),
-            7 => (b'2', path, ["a", "/b", "../c", "b/c", "../../..", "none"][self.below(6)].into()),
-            8 => (b'1', path, self.path()),
-            9 => (b'0', format!("{parent}/.wh.{name}"), String::new()),
-            10 => (b'0', format!("{parent}/.wh..wh..opq"), String::new()),
+        match self.below(24) {
+            0..=10 => (b'5', path, String::new()),
+            11..=14 => (b'0', path, String::new()),
+            15 | 16 => {
+                (b'2', path, ["a", "/b", "../c", "b/c", "../../..", "none"][self.below(6)].into())
+            }
+            17 => (b'1', path, self.path()),
+            18..=20 => (b'0', format!("{parent}/.wh.{name}"), String::new()),
+            21 => (b'0', format!("{parent}/.wh..wh..opq"), String::new()),
             _ => (b'6', path, String::new()),
         }
     }
@@ -103,9 +105,9 @@ fn paths() -> Vec<String> {
 
 #[test]
 fn skeletons_tell_what_unpacking_makes() {
-    let (mut random, mut told_of, rounds) = (Random(7), 0, 400);
+    let (mut random, mut told_of, rounds) = (Random(7), 0, 800);
     for round in 0..rounds {
-        let mut layer = || (0..=random.below(9)).map(|_| random.entry()).collect::<Vec<_>>();
+        let mut layer = || (0..=random.below(6)).map(|_| random.entry()).collect::<Vec<_>>();
         let entries: Vec<_> = (0..3).map(|_| layer()).collect();
         let archives: Vec<_> = entries.iter().map(|entries| archive(entries)).collect();
         let temp = tempfile::tempdir().unwrap();
@@ -124,7 +126,8 @@ fn skeletons_tell_what_unpacking_makes() {
             );
         }
     }
-    assert!(told_of > rounds / 3, "{told_of} of {rounds}");
+    // Most archives are unusual: one entry behind a link is enough.
+    assert!(told_of > rounds / 8, "{told_of} of {rounds}");
 }
 
 #[test]

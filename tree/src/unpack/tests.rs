@@ -53,6 +53,23 @@ fn links_lead_nowhere_outside() {
 }
 
 #[test]
+fn directories_make_way_for_links() {
+    // What was in it is gone, and its time has nothing to be set on: not even what the link leads to.
+    let field = Field::new();
+    let unpacked = field.unpack(
+        Archive::default()
+            .dir("other/d", 0o755)
+            .dir("loop/d", 0o755)
+            .symlink("loop", "../loop")
+            .dir("link/d", 0o700)
+            .symlink("link", "other"),
+    );
+    unpacked.unwrap();
+    assert!(std::fs::symlink_metadata(field.root().join("loop")).unwrap().is_symlink());
+    assert_eq!(std::fs::metadata(field.root().join("other/d")).unwrap().mode() & 0o777, 0o755);
+}
+
+#[test]
 fn files_replace_links_and_never_go_through_them() {
     let field = Field::new();
     let outside = field.temp.path().join("canary/secret");
