@@ -117,6 +117,9 @@ fn outputs(kiln: &Kiln, how: How) -> BTreeMap<String, String> {
         found.insert(name.to_owned(), sum(&kiln.path(name)));
     }
     found.insert("layout".to_owned(), sum(&kiln.path("layout/index.json")));
+    // What the store has, and a registry would get: the manifest of the image.
+    let list = ["images", "--no-trunc", "--format", "{{.ID}} {{.Digest}}", "example.com/b"];
+    found.insert("image".to_owned(), kiln.run(&list).success());
     // As root, so that owners that a user can't see are left out.
     let listing = r"cd $0 && find . -mindepth 1 -printf '%p %y %m %T@ %l\n' | sort && find . -type f -exec sha256sum {} + | sort";
     let listing = run(Command::new("sh").args(["-c", listing]).arg(kiln.path("files"))).success();
