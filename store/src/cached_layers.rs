@@ -11,9 +11,9 @@
 use kiln_oci::Digest;
 use rusqlite::{Connection, OptionalExtension};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::layer_rows::{NewLayer, insert, select_by_chain};
-use crate::layers::{CACHE_ORIGIN, LayerBlob, LayerId, Layers, chain_id};
+use crate::layers::{CACHE_ORIGIN, LayerBlob, LayerId, Layers};
 use crate::{name, recovery};
 
 /// What a cache says of a layer.
@@ -37,15 +37,7 @@ impl Layers {
         parent: Option<&LayerId>,
         cached: &CachedLayer,
     ) -> Result<LayerId> {
-        let below = match parent {
-            Some(id) => {
-                let parent = self.get(id)?.ok_or_else(|| Error::missing("layer", id))?;
-                let unpacked = || Error::missing("chain ID of layer", id);
-                Some(parent.chain_id.ok_or_else(unpacked)?)
-            }
-            None => None,
-        };
-        let chain = chain_id(below.as_ref(), &cached.diff_id);
+        let chain = self.chain_on(parent, &cached.diff_id)?;
         self.inner.index.write("declare a layer", |transaction| {
             let known = known(transaction, &chain, cached)?;
             let id = if let Some(known) = known {

@@ -22,15 +22,7 @@ impl Layers {
         diff_id: &Digest,
         blob: &LayerBlob,
     ) -> Result<LayerId> {
-        let below = match parent {
-            Some(id) => {
-                let parent = self.get(id)?.ok_or_else(|| Error::missing("layer", id))?;
-                let unpacked = || Error::missing("chain ID of layer", id);
-                Some(parent.chain_id.ok_or_else(unpacked)?)
-            }
-            None => None,
-        };
-        let chain = chain_id(below.as_ref(), diff_id);
+        let chain = self.chain_on(parent, diff_id)?;
         self.inner.index.write("declare a layer", |transaction| {
             let place = (parent, &chain);
             let id = if let Some(known) = select_for_blob(transaction, place, &blob.digest)? {
@@ -47,6 +39,19 @@ impl Layers {
             self.inner.hold_layer(transaction, id.as_str())?;
             Ok(id)
         })
+    }
+
+    /// Returns the chain ID of what has a diff ID and lies on `parent`, whose own has to be known.
+    pub(crate) fn chain_on(&self, parent: Option<&LayerId>, diff_id: &Digest) -> Result<Digest> {
+        let below = match parent {
+            Some(id) => {
+                let parent = self.get(id)?.ok_or_else(|| Error::missing("layer", id))?;
+                let unpacked = || Error::missing("chain ID of layer", id);
+                Some(parent.chain_id.ok_or_else(unpacked)?)
+            }
+            None => None,
+        };
+        Ok(chain_id(below.as_ref(), diff_id))
     }
 
     /// Makes a layer of a blob that was made here, on top of `parent`, or returns the one that is
