@@ -29,6 +29,7 @@ use crate::commands::save::SaveArguments;
 use crate::commands::system::SystemArguments;
 use crate::commands::tag::TagArguments;
 use crate::commands::{self, sync};
+use crate::deferred::Deferred;
 use crate::printer::Printer;
 
 /// Builds container images from Dockerfiles and runs them, without a daemon
@@ -91,51 +92,51 @@ pub(crate) struct GlobalArguments {
 pub(crate) enum Command {
     /// Build an image from a Dockerfile
     #[command(visible_alias = "b")]
-    Build(Box<BuildArguments>),
+    Build(Deferred<BuildArguments>),
     /// Look into the history of builds
-    Builds(BuildsArguments),
+    Builds(Deferred<BuildsArguments>),
     /// Run a command in a new container
-    Run(Box<RunArguments>),
+    Run(Deferred<RunArguments>),
     /// Look after images
-    Image(ImageArguments),
+    Image(Deferred<ImageArguments>),
     /// List images
-    Images(ImagesArguments),
+    Images(Deferred<ImagesArguments>),
     /// Show how an image was made
-    History(HistoryArguments),
+    History(Deferred<HistoryArguments>),
     /// Give an image another name
-    Tag(TagArguments),
+    Tag(Deferred<TagArguments>),
     /// Write images to a tar
-    Save(SaveArguments),
+    Save(Deferred<SaveArguments>),
     /// Take in images that were saved
-    Load(LoadArguments),
+    Load(Deferred<LoadArguments>),
     /// Make an image of a root file system in a tar
-    Import(ImportArguments),
+    Import(Deferred<ImportArguments>),
     /// Show what makes two images differ
-    Diff(DiffArguments),
+    Diff(Deferred<DiffArguments>),
     /// Look into manifests of registries
-    Manifest(ManifestArguments),
+    Manifest(Deferred<ManifestArguments>),
     /// Work on images of registries, without a build
-    Imagetools(ImagetoolsArguments),
+    Imagetools(Deferred<ImagetoolsArguments>),
     /// Remove images
-    Rmi(RmiArguments),
+    Rmi(Deferred<RmiArguments>),
     /// Show everything about images, as JSON
-    Inspect(InspectArguments),
+    Inspect(Deferred<InspectArguments>),
     /// Download an image from a registry
-    Pull(PullArguments),
+    Pull(Deferred<PullArguments>),
     /// Upload an image to a registry
-    Push(PushArguments),
+    Push(Deferred<PushArguments>),
     /// Log in to a registry
-    Login(LoginArguments),
+    Login(Deferred<LoginArguments>),
     /// Log out from a registry
-    Logout(LogoutArguments),
+    Logout(Deferred<LogoutArguments>),
     /// Look into what kiln works with
-    Debug(DebugArguments),
+    Debug(Deferred<DebugArguments>),
     /// Remove the build cache
-    Prune(PruneArguments),
+    Prune(Deferred<PruneArguments>),
     /// Look after the build cache
-    Builder(BuilderArguments),
+    Builder(Deferred<BuilderArguments>),
     /// Look after the store
-    System(SystemArguments),
+    System(Deferred<SystemArguments>),
     /// Make what is stored survive a power loss; builds do so by themselves
     #[command(name = sync::NAME, hide = true)]
     Sync,

@@ -10,6 +10,7 @@ mod commands;
 mod config;
 mod confirm;
 mod container;
+mod deferred;
 mod diff;
 mod engines;
 mod explain;
@@ -73,28 +74,50 @@ fn main() -> ExitCode {
 async fn run(command: Command, settings: &Settings, printer: &Printer) -> ExitCode {
     let result = match command {
         Command::Build(arguments) => {
-            Box::pin(commands::build::run(*arguments, settings, printer)).await
+            Box::pin(commands::build::run(arguments.into_inner(), settings, printer)).await
         }
         Command::Builds(arguments) => commands::builds::run(&arguments, settings, printer),
-        Command::Run(arguments) => return commands::run::run(*arguments, settings, printer).await,
-        Command::Image(arguments) => commands::image::run(arguments, settings, printer).await,
+        Command::Run(arguments) => {
+            return commands::run::run(arguments.into_inner(), settings, printer).await;
+        }
+        Command::Image(arguments) => {
+            commands::image::run(arguments.into_inner(), settings, printer).await
+        }
         Command::History(arguments) => commands::history::run(&arguments, settings, printer),
-        Command::Save(arguments) => commands::save::run(arguments, settings, printer).await,
-        Command::Load(arguments) => commands::load::run(arguments, settings, printer).await,
-        Command::Import(arguments) => commands::import::run(arguments, settings, printer).await,
-        Command::Diff(arguments) => commands::diff::run(arguments, settings, printer).await,
-        Command::Manifest(arguments) => commands::manifest::run(arguments, settings, printer).await,
+        Command::Save(arguments) => {
+            commands::save::run(arguments.into_inner(), settings, printer).await
+        }
+        Command::Load(arguments) => {
+            commands::load::run(arguments.into_inner(), settings, printer).await
+        }
+        Command::Import(arguments) => {
+            commands::import::run(arguments.into_inner(), settings, printer).await
+        }
+        Command::Diff(arguments) => {
+            commands::diff::run(arguments.into_inner(), settings, printer).await
+        }
+        Command::Manifest(arguments) => {
+            commands::manifest::run(arguments.into_inner(), settings, printer).await
+        }
         Command::Imagetools(arguments) => {
-            commands::imagetools::run(arguments, settings, printer).await
+            commands::imagetools::run(arguments.into_inner(), settings, printer).await
         }
         Command::Tag(arguments) => commands::tag::run(&arguments, settings, printer),
         Command::Images(arguments) => commands::images::run(&arguments, settings, printer),
         Command::Rmi(arguments) => commands::rmi::run(&arguments, settings, printer),
         Command::Inspect(arguments) => commands::inspect::run(&arguments, settings, printer),
-        Command::Pull(arguments) => commands::pull::run(arguments, settings, printer).await,
-        Command::Push(arguments) => commands::push::run(arguments, settings, printer).await,
-        Command::Login(arguments) => commands::login::run(arguments, settings, printer).await,
-        Command::Logout(arguments) => commands::logout::run(arguments, settings, printer).await,
+        Command::Pull(arguments) => {
+            commands::pull::run(arguments.into_inner(), settings, printer).await
+        }
+        Command::Push(arguments) => {
+            commands::push::run(arguments.into_inner(), settings, printer).await
+        }
+        Command::Login(arguments) => {
+            commands::login::run(arguments.into_inner(), settings, printer).await
+        }
+        Command::Logout(arguments) => {
+            commands::logout::run(arguments.into_inner(), settings, printer).await
+        }
         Command::Debug(arguments) => commands::debug::run(&arguments, printer),
         Command::Prune(arguments) => commands::prune::run(&arguments, settings, printer),
         Command::Builder(arguments) => commands::builder::run(&arguments, settings, printer),

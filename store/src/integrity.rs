@@ -19,7 +19,7 @@ use crate::name;
 use crate::store::Store;
 
 /// Trees of more entries are not looked at each time.
-const SMALL: u64 = 1_000;
+const SMALL: u64 = 100;
 /// How long a large tree is believed to be what it was.
 const BELIEVED: Duration = Duration::from_mins(10);
 

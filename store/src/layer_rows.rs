@@ -63,11 +63,13 @@ pub(crate) fn insert_blob(
     id: &LayerId,
     blob: &LayerBlob,
 ) -> rusqlite::Result<()> {
-    // What is known to be had from somewhere stays known.
+    // What is known to be had from somewhere stays known, and nothing is written that is there.
     let sql = "INSERT INTO layer_blobs (layer, digest, media_type, size, origin)
                VALUES (?1, ?2, ?3, ?4, ?5)
                ON CONFLICT DO UPDATE SET media_type = excluded.media_type,
-               origin = coalesce(excluded.origin, origin)";
+               origin = coalesce(excluded.origin, origin)
+               WHERE media_type <> excluded.media_type
+               OR origin IS NOT coalesce(excluded.origin, origin)";
     transaction.prepare_cached(sql)?.execute((
         id.as_str(),
         blob.digest.as_bytes(),

@@ -1,12 +1,13 @@
 //! What every store has: the OCI image layout that `content/` is (`oci-layout`, `index.json`,
-//! `blobs/sha256`), and `mount-points/`.
+//! `blobs/sha256`), `mount-points/` and `anchor/`.
 //!
 //! The index of SQLite is the truth about images; `index.json` is written from it, for other tools
 //! to read, whenever a name changes and after sweeping.
 //!
 //! `mount-points/` is a tree of what programs get mounted in any case, empty and always the same. As
 //! the lowest directory of their root file systems it spares making mount points in each of them,
-//! and removing them again.
+//! and removing them again. `anchor/` is a directory that programs' root file systems are mounted on,
+//! each in a mount namespace of its own, so that nobody else ever sees anything in it.
 
 use std::fs::{self, File, FileTimes};
 use std::io;
@@ -20,6 +21,9 @@ use serde_json::json;
 use crate::error::{Error, Result};
 use crate::lock::KeyGuard;
 use crate::store::Inner;
+
+/// The name of the directory that stays empty.
+pub(crate) const ANCHOR: &str = "anchor";
 
 /// The name of the tree of mount points.
 pub(crate) const MOUNT_POINTS: &str = "mount-points";

@@ -10,6 +10,7 @@
 //! mounts/             cache mounts
 //! volumes/            volumes
 //! mount-points/       the lowest directory of programs' root file systems: what is mounted in each
+//! anchor/             a directory that stays empty, for root file systems to be mounted on
 //! builds/ID.log.zst   what the steps of a build have printed
 //! lock                the root lock: see below
 //! ```

@@ -31,8 +31,8 @@ use crate::{layout, recovery, room};
 /// How long closing waits for removals in the background. The next process goes on with them.
 const CLOSING: Duration = Duration::from_millis(300);
 
-/// How long the index's log may become, in bytes, before somebody has to see to it: some 250 pages.
-const LONG_LOG: u64 = 1 << 20;
+/// How long the index's log may become, in bytes, before somebody has to see to it: some 60 pages.
+const LONG_LOG: u64 = 1 << 18;
 
 /// How a store is opened.
 #[derive(Clone, Copy, Debug, Default)]
@@ -136,6 +136,12 @@ impl Store {
     /// `/proc`, `/sys`, and in `/etc` `hostname`, `hosts` and `resolv.conf`. Everything is empty.
     pub fn mount_points(&self) -> PathBuf {
         self.inner.root.join(layout::MOUNT_POINTS)
+    }
+
+    /// Returns a directory that stays empty, for programs to have their root file systems mounted on
+    /// where nobody else sees it.
+    pub fn anchor(&self) -> PathBuf {
+        self.inner.root.join(layout::ANCHOR)
     }
 
     /// Returns the blobs.
@@ -356,7 +362,7 @@ fn make_dirs(root: &Path) -> Result<()> {
             .create(root)
             .map_err(Error::io("create", root))?;
     }
-    for name in ["snapshots", "tmp", "mounts", "volumes", "builds"] {
+    for name in ["snapshots", "tmp", "mounts", "volumes", "builds", layout::ANCHOR] {
         let path = root.join(name);
         match fs::create_dir(&path) {
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}

@@ -15,7 +15,7 @@ use kiln_oci::Digest;
 use crate::cache::CacheKind;
 use crate::error::{Error, Result};
 use crate::inventory::{ImageReach, Inventory, Reach};
-use crate::layout::MOUNT_POINTS;
+use crate::layout::{ANCHOR, MOUNT_POINTS};
 use crate::measure::{blocks_of, measure};
 use crate::places::{self, directories};
 use crate::store::{Inner, Store};
@@ -303,7 +303,7 @@ pub(crate) fn own_bytes(inner: &Inner) -> Result<u64> {
     for name in ["content", "content/blobs", "content/blobs/sha256", "snapshots", "volumes"] {
         bytes += blocks_of(&root.join(name))?;
     }
-    for name in ["mounts", "builds"] {
+    for name in ["mounts", "builds", ANCHOR] {
         bytes += blocks_of(&root.join(name))?;
     }
     bytes += files_in(&root.join("content"))? + measure(&root.join(MOUNT_POINTS))?;

@@ -86,11 +86,10 @@ impl Containers {
         digest: &Digest,
         platform: &Platform,
     ) -> Result<ContainerImage> {
-        let config = self.images.image(origin, digest, platform).await?.config;
-        let store = &self.snapshots.store;
-        let layer = source::image::load(&self.images, store, (origin, digest), platform).await?;
+        let image = self.images.image(origin, digest, platform).await?;
+        let layer = source::image::declare(&image, &self.snapshots.store, (origin, digest))?;
         self.snapshots.materialise([&Output::Layer(layer.clone())], None).await?;
-        Ok(ContainerImage { config, layer })
+        Ok(ContainerImage { config: image.config, layer })
     }
 
     /// Makes a root file system of an image with a fresh layer on top.

@@ -71,10 +71,10 @@ impl ImageResolver {
         let origin = Origin::Registry(reference.name());
         let image = self.image(&origin, &found.digest, platform).await?;
         let name = format!("{origin}@{}", found.digest);
+        let layers = layer_blobs(&image, &origin, &name)?;
+        self.store().layers().declare_all(&layers)?;
         let mut blobs = Vec::new();
-        let mut top = None;
-        for (diff_id, blob) in layer_blobs(&image, &origin, &name)? {
-            top = Some(self.store().layers().declare(top.as_ref(), &diff_id, &blob)?);
+        for (_, blob) in layers {
             // One may be there twice.
             if !blobs.contains(&blob) {
                 blobs.push(blob);

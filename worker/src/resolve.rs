@@ -237,7 +237,8 @@ impl ImageResolver {
     async fn document(&self, origin: &Origin, digest: &Digest, kind: Kind) -> Result<Vec<u8>> {
         let limit = kind.limit();
         let content = self.store.content();
-        if content.hold(digest)? {
+        // What can't be had from anywhere else needs no hold: it is read at once, or gone.
+        if *origin == Origin::Store || content.hold(digest)? {
             match content.read(digest, limit) {
                 // It is fetched once more.
                 Err(kiln_store::Error::DigestMismatch { .. }) => content.remove_corrupt(digest)?,

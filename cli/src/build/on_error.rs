@@ -66,7 +66,7 @@ pub(super) async fn enter(failure: &Failure, printer: &Printer) -> Result<()> {
 async fn shell(step: &FailedStep) -> Result<()> {
     let terminal = Terminal::open(std::io::stdin().is_terminal(), true)?;
     let input = if terminal.is_some() { Input::Null } else { standard_input()? };
-    let io = Io { input, output: Box::new(write_through), namespace: None };
+    let io = Io { input, output: Box::new(write_through), namespace: None, gate: None };
     let signals = Signals::catch();
     let running = step.shell(terminal.as_ref().map(Terminal::size), io).await?;
     // How the shell ends is nobody's business: people leave it after a command that failed.

@@ -1,7 +1,7 @@
 //! The image of a container, for the platform that is asked for.
 
 use anyhow::{Context, Result};
-use kiln_oci::{Platform, Reference};
+use kiln_oci::{Platform, Reference, media_type};
 use kiln_store::Store;
 use kiln_worker::container::{ContainerImage, Containers};
 use kiln_worker::emulation;
@@ -49,10 +49,15 @@ async fn load(
     if arguments.pull != Pull::Always
         && let Some(row) = find_rows(store, text)?.into_iter().next()
     {
-        let wanted = asked.map_or(Wanted::Here, Wanted::Platform);
-        let image = StoredImage::load(store, row, wanted);
-        let image = image.with_context(|| format!("image {text}"))?;
-        let prepared = containers.local(&image.digest, platform).await;
+        let digest = if asked.is_none() && !media_type::is_index(&row.media_type) {
+            // There is nothing to choose.
+            row.digest
+        } else {
+            let wanted = asked.map_or(Wanted::Here, Wanted::Platform);
+            let image = StoredImage::load(store, row, wanted);
+            image.with_context(|| format!("image {text}"))?.digest
+        };
+        let prepared = containers.local(&digest, platform).await;
         return prepared.with_context(|| format!("prepare the image {text}"));
     }
     let reference: Reference =

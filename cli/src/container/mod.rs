@@ -21,7 +21,8 @@ use anyhow::{Context, Result, bail};
 use kiln_solver::LogStream;
 use kiln_worker::container::Containers;
 use kiln_worker::sandbox::{
-    DEFAULT_SHM_SIZE, Exit, Input, Io, Mount, MountKind, Running, Sandbox, SandboxError, Spec, Tree,
+    DEFAULT_SHM_SIZE, Exit, Gate, Helper, Input, Io, Mount, MountKind, Running, Sandbox,
+    SandboxError, Spec, Tree,
 };
 use kiln_worker::{ImageResolver, ImageResolverOptions};
 use tokio::task::spawn_blocking;
@@ -70,9 +71,16 @@ pub(crate) async fn run(
     settings: &Settings,
     printer: &Printer,
 ) -> Result<u8, Failure> {
+    // What takes a while, and needs nothing of the image, is made meanwhile.
+    let helper = Helper::new(&settings.root);
+    let starting = helper.clone();
+    let starting = spawn_blocking(move || starting.start());
     let limits = resources::limits(arguments)?;
     let network = network::Plan::new(arguments, settings, printer)?;
     let terminal = Terminal::open(arguments.tty, arguments.interactive)?;
+    let runtime = runtime::find(&arguments.runtime)?;
+    let parent = arguments.resources.cgroup_parent.clone();
+    let group = resources::group(limits, (parent, runtime.is_some()));
     let store = settings.store()?;
     let images = Arc::new(ImageResolver::new(ImageResolverOptions {
         store: store.clone(),
@@ -82,14 +90,7 @@ pub(crate) async fn run(
         archive_limits: settings.archive_limits,
     }));
     let containers = Containers::new(store.clone(), images);
-    let directory = store.temp_dir().context("make a temporary directory")?;
-    let sandbox = Sandbox::new(&directory)?;
-    let runtime = runtime::find(&arguments.runtime)?;
-    // What takes a while and needs nothing of the image is made meanwhile.
-    let prepared = sandbox.clone();
-    let helper = spawn_blocking(move || prepared.prepare());
-    let parent = arguments.resources.cgroup_parent.clone();
-    let group = resources::group(limits, (parent, runtime.is_some()));
+    let sandbox = Sandbox::with_helper(&store.anchor(), helper)?;
     let image = find_image(&containers, &store, arguments, printer).await?;
 
     let root = containers.root(&image).context("prepare the container's files")?;
@@ -101,13 +102,13 @@ pub(crate) async fn run(
     let mut spec = Spec::new(root.tree().clone(), Vec::new());
     spec.process = process;
     spec.process.terminal = terminal.as_ref().map(Terminal::size);
-    let network = network.connect(&image.config.config, printer).await?;
+    let mut network = network.connect(&image.config.config, printer).await?;
     spec.network = network.kind();
     spec.readonly_rootfs = arguments.read_only;
     if let Some(size) = &arguments.shm_size {
         spec.shm_size = shm_size(size)?;
     }
-    spec.mounts = network.files(&directory, &hostname)?;
+    spec.mounts = network.files(&hostname);
     spec.mounts.extend(mounts(&volumes, &arguments.tmpfs)?);
     spec.hostname = hostname;
     let group = resources::ready(group, printer).await?;
@@ -115,14 +116,10 @@ pub(crate) async fn run(
     spec.shown_cgroups = group.shown().to_vec();
     spec.runtime = runtime;
 
-    let io = Io {
-        input: input(arguments)?,
-        output: Box::new(write_through),
-        namespace: network.namespace()?,
-    };
-    helper.await.context("start the sandbox")??;
+    let input = input(arguments)?;
+    starting.await.context("start the sandbox")??;
     let signals = Signals::catch();
-    let running = sandbox.start(&spec, io).await?;
+    let running = start(&sandbox, &spec, input, &mut network).await?;
     // The cache makes room for what the container writes. It isn't stopped where that's not enough.
     let growing = volumes.growing().chain([root.growing()]).collect();
     let watch = store.watch(growing, || ());
@@ -132,6 +129,26 @@ pub(crate) async fn run(
     // A flush that can't be started costs time later, and nothing else.
     let _ = sync::start(&store);
     Ok(u8::try_from(exit.code()).unwrap_or(u8::MAX))
+}
+
+/// Starts the program. Its files are put together while its network is being set up.
+async fn start(
+    sandbox: &Sandbox,
+    spec: &Spec,
+    input: Input,
+    network: &mut network::Connected,
+) -> Result<Running, Failure> {
+    let (gate, side) = Gate::new()?;
+    let namespace = network.namespace()?;
+    let io = Io { input, output: Box::new(write_through), namespace, gate: Some(side) };
+    let started = async { Ok(sandbox.start(spec, io).await?) };
+    let opened = async {
+        network.ready().await?;
+        gate.open();
+        Ok::<_, Failure>(())
+    };
+    let (running, ()) = tokio::try_join!(started, opened)?;
+    Ok(running)
 }
 
 /// Returns the size of `/dev/shm`; docker takes 0 for the default.

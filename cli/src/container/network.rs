@@ -3,15 +3,15 @@
 use std::fmt::Write;
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, anyhow};
 use kiln_llb::op::HOST_GATEWAY;
 use kiln_oci::ContainerConfig;
 use kiln_worker::network::{Bridge, NetworkNamespace, Port, Published};
-use kiln_worker::sandbox::{Mount, Network};
+use kiln_worker::sandbox::{Mount, MountKind, Network};
 
-use super::{bind, ports};
+use super::ports;
 use crate::build::parse_host;
 use crate::commands::run::{RunArguments, RunNetwork};
 use crate::printer::Printer;
@@ -99,7 +99,7 @@ impl Plan {
             Kind::None => return Ok(Connected { kind: Network::None, ..connected }),
             Kind::Bridge { bridge, required } => (bridge, *required),
         };
-        let namespace = match bridge.namespace().await {
+        let namespace = match bridge.namespace_soon().await {
             Ok(namespace) => namespace,
             Err(error) if required => return Err(anyhow!(error).context("no bridge network")),
             Err(error) => {
@@ -147,6 +147,12 @@ impl Connected {
         self.kind
     }
 
+    /// Waits until the container can use it.
+    pub(super) async fn ready(&mut self) -> Result<()> {
+        let Some(namespace) = &mut self.namespace else { return Ok(()) };
+        namespace.ready().await.context("no bridge network")
+    }
+
     /// Returns what the sandbox is given.
     pub(super) fn namespace(&self) -> Result<Option<OwnedFd>> {
         let namespace = self.namespace.as_ref();
@@ -155,18 +161,17 @@ impl Connected {
     }
 
     /// Returns `/etc/resolv.conf`, `/etc/hosts` and `/etc/hostname` as files of the container's
-    /// own, which lie in `directory`.
-    pub(super) fn files(&self, directory: &Path, hostname: &str) -> Result<Vec<Mount>> {
+    /// own.
+    pub(super) fn files(&self, hostname: &str) -> Vec<Mount> {
         let files = [
             ("resolv.conf", self.resolv_conf.clone()),
             ("hosts", self.hosts_file(hostname).into_bytes()),
             ("hostname", format!("{hostname}\n").into_bytes()),
         ];
-        let mount = |(name, content): (&str, Vec<u8>)| {
-            let path = directory.join(name);
-            std::fs::write(&path, content).with_context(|| format!("write {}", path.display()))?;
+        let mount = |(name, contents): (&str, Vec<u8>)| {
             let target = PathBuf::from("/etc").join(name);
-            Ok(Mount { target, kind: bind(path, false) })
+            let kind = MountKind::File { contents, mode: 0o644, uid: 0, gid: 0, readonly: false };
+            Mount { target, kind }
         };
         files.into_iter().map(mount).collect()
     }

@@ -1,6 +1,7 @@
 //! The packed forms of layers.
 
 use kiln_oci::Digest;
+use rusqlite::Connection;
 
 use super::{LayerBlob, LayerId, Layers, chain_id};
 use crate::error::{Error, Result};
@@ -24,21 +25,46 @@ impl Layers {
     ) -> Result<LayerId> {
         let chain = self.chain_on(parent, diff_id)?;
         self.inner.index.write("declare a layer", |transaction| {
-            let place = (parent, &chain);
-            let id = if let Some(known) = select_for_blob(transaction, place, &blob.digest)? {
-                known
-            } else {
-                let id = LayerId::fresh();
-                let row = NewLayer { id: &id, parent, diff_id: Some(diff_id), tree: None };
-                insert(transaction, &row, Some(&chain))?;
-                id
-            };
-            if !has_other_blobs(transaction, &id, &blob.digest)? {
-                insert_blob(transaction, &id, blob)?;
-            }
-            self.inner.hold_layer(transaction, id.as_str())?;
-            Ok(id)
+            self.declare_in(transaction, (parent, &chain), diff_id, blob)
         })
+    }
+
+    /// Makes the layers of an image known, base first, each as [`Layers::declare`] does, and returns
+    /// the uppermost.
+    pub fn declare_all(&self, layers: &[(Digest, LayerBlob)]) -> Result<Option<LayerId>> {
+        self.inner.index.write("declare layers", |transaction| {
+            let mut below: Option<(LayerId, Digest)> = None;
+            for (diff_id, blob) in layers {
+                let chain = chain_id(below.as_ref().map(|(_, chain)| chain), diff_id);
+                let parent = below.as_ref().map(|(id, _)| id);
+                let id = self.declare_in(transaction, (parent, &chain), diff_id, blob)?;
+                below = Some((id, chain));
+            }
+            Ok(below.map(|(id, _)| id))
+        })
+    }
+
+    fn declare_in(
+        &self,
+        transaction: &Connection,
+        (parent, chain): (Option<&LayerId>, &Digest),
+        diff_id: &Digest,
+        blob: &LayerBlob,
+    ) -> rusqlite::Result<LayerId> {
+        let known = select_for_blob(transaction, (parent, chain), &blob.digest)?;
+        let id = if let Some(known) = known {
+            known
+        } else {
+            let id = LayerId::fresh();
+            let row = NewLayer { id: &id, parent, diff_id: Some(diff_id), tree: None };
+            insert(transaction, &row, Some(chain))?;
+            id
+        };
+        if !has_other_blobs(transaction, &id, &blob.digest)? {
+            insert_blob(transaction, &id, blob)?;
+        }
+        self.inner.hold_layer(transaction, id.as_str())?;
+        Ok(id)
     }
 
     /// Returns the chain ID of what has a diff ID and lies on `parent`, whose own has to be known.

@@ -75,6 +75,9 @@ fn declared_layers_are_found_again_and_get_trees() {
     let base = layers.declare(None, &a, &blob("a")).unwrap();
     assert_eq!(layers.declare(None, &a, &blob("a")).unwrap(), base);
     let top = layers.declare(Some(&base), &b, &blob("b")).unwrap();
+    let all = [(a, blob("a")), (b, blob("b"))];
+    assert_eq!(layers.declare_all(&all).unwrap().as_ref(), Some(&top));
+    assert_eq!(layers.declare_all(&[]).unwrap(), None);
     assert_ne!(layers.declare(None, &b, &blob("b")).unwrap(), top);
     assert!(!layers.get(&top).unwrap().unwrap().has_tree);
     let tree = layers.begin().unwrap();

@@ -17,7 +17,7 @@ use std::sync::{Arc, Once, OnceLock};
 
 use kiln_llb::op::{ExecOp, MountKind, SecretEnv, SecurityMode};
 use kiln_solver::{Event, Remains, StepContext, StepError};
-use kiln_store::{PendingTree, Watch};
+use kiln_store::Watch;
 use tokio_util::sync::CancellationToken;
 
 use self::failed::Scene;
@@ -45,8 +45,7 @@ use crate::worker::WorkerOptions;
 #[derive(Clone, Debug)]
 pub(crate) struct Exec {
     snapshots: Snapshots,
-    /// The sandbox, and the directory that it uses.
-    sandbox: Arc<OnceLock<(Sandbox, PendingTree)>>,
+    sandbox: Arc<OnceLock<Sandbox>>,
     secrets: Secrets,
     agents: Agents,
     networks: Networks,
@@ -160,12 +159,11 @@ impl Exec {
 
     /// Returns the sandbox, which a build of nothing but copies never needs.
     fn sandbox(&self) -> Result<&Sandbox> {
-        if let Some((sandbox, _)) = self.sandbox.get() {
+        if let Some(sandbox) = self.sandbox.get() {
             return Ok(sandbox);
         }
-        let place = self.snapshots.store.layers().begin()?;
-        let sandbox = Sandbox::new(place.work())?;
-        Ok(&self.sandbox.get_or_init(|| (sandbox, place)).0)
+        let sandbox = Sandbox::new(&self.snapshots.store.anchor())?;
+        Ok(self.sandbox.get_or_init(|| sandbox))
     }
 
     /// Has the sandbox's helper started while a step's files are prepared. Where that fails, the
@@ -238,7 +236,7 @@ impl Exec {
 }
 
 fn provided(target: &str, contents: Vec<u8>) -> Mount {
-    let kind = SandboxKind::File { contents, mode: 0o644, uid: 0, gid: 0 };
+    let kind = SandboxKind::File { contents, mode: 0o644, uid: 0, gid: 0, readonly: true };
     Mount { target: target.into(), kind }
 }
 

@@ -248,6 +248,7 @@ impl Preparation<'_> {
             mode: secret.mode & 0o777,
             uid: secret.uid,
             gid: secret.gid,
+            readonly: true,
         }))
     }
 }

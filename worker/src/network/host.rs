@@ -1,14 +1,16 @@
 //! The host's side: the bridge, its addresses and its rules.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
+use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use futures_util::TryStreamExt;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
-use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
+use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
 use rtnetlink::{Handle, LinkBridge, LinkUnspec, RouteMessageBuilder};
 use rustix::io::Errno;
@@ -43,7 +45,8 @@ pub(super) struct Host {
     pub(super) nft: Program,
     /// Whether its packets are let through, and only those that must be: tried once.
     rules: OnceCell<Result<(), NetworkError>>,
-    _connection: JoinSet<()>,
+    /// What `handle` asks through; nothing is answered any more when it is dropped.
+    pub(super) connection: Arc<JoinSet<()>>,
 }
 
 impl Host {
@@ -64,7 +67,8 @@ impl Host {
         let Found { bridge, subnet, mtu } = bridge(&handle, resolver).await?;
         drop(lock);
         let rules = OnceCell::new();
-        Ok(Self { handle, bridge, subnet, mtu, nft, rules, _connection: tasks })
+        let connection = Arc::new(tasks);
+        Ok(Self { handle, bridge, subnet, mtu, nft, rules, connection })
     }
 
     /// Makes sure that packets pass, and only those that must.
@@ -96,10 +100,10 @@ impl Host {
 
 /// Waits for the lock that whoever makes a bridge holds.
 async fn lock() -> Result<File, NetworkError> {
-    let take = || {
+    let take = || -> io::Result<_> {
         let directory = Path::new(DIRECTORY);
         match std::fs::DirBuilder::new().mode(0o700).create(directory) {
-            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(error),
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
         }
         let file = File::options()
@@ -107,12 +111,21 @@ async fn lock() -> Result<File, NetworkError> {
             .truncate(false)
             .write(true)
             .open(directory.join("network.lock"))?;
-        file.lock()?;
-        Ok(file)
+        match file.try_lock() {
+            Ok(()) => Ok((file, true)),
+            Err(TryLockError::WouldBlock) => Ok((file, false)),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
     };
-    let taken = blocking(move || Ok(take())).await;
+    let doing = || NetworkError::doing(format!("lock {DIRECTORY}/network.lock"));
+    let (file, is_locked) = take().map_err(doing())?;
+    if is_locked {
+        return Ok(file);
+    }
+    let wait = move || Ok(file.lock().map(|()| file));
+    let taken = blocking(wait).await;
     let taken = taken.map_err(|error| NetworkError::Unavailable(error.to_string()))?;
-    taken.map_err(NetworkError::doing(format!("lock {DIRECTORY}/network.lock")))
+    taken.map_err(doing())
 }
 
 /// The bridge as it is.
@@ -135,8 +148,10 @@ async fn bridge(handle: &Handle, resolver: &Resolver) -> Result<Found, NetworkEr
         }
         let bridge = link.header.index;
         if let Some(subnet) = address(handle, bridge).await? {
-            let up = handle.link().change(LinkUnspec::new_with_index(bridge).up().build());
-            up.execute().await.map_err(doing("raise"))?;
+            if !link.header.flags.contains(LinkFlags::Up) {
+                let up = handle.link().change(LinkUnspec::new_with_index(bridge).up().build());
+                up.execute().await.map_err(doing("raise"))?;
+            }
             return Ok(Found { bridge, subnet, mtu: mtu(&link) });
         }
     }

@@ -125,6 +125,17 @@ impl Bridge {
     /// # Errors
     /// Fails where the machine can't do it, which [`Bridge::has_worked`] tells from other reasons.
     pub async fn namespace(&self) -> Result<NetworkNamespace, NetworkError> {
+        let mut namespace = self.namespace_soon().await?;
+        namespace.ready().await?;
+        self.inner.worked.store(true, Ordering::Relaxed);
+        Ok(namespace)
+    }
+
+    /// As [`Bridge::namespace`], but doesn't wait until it is [ready](NetworkNamespace::ready).
+    ///
+    /// # Errors
+    /// As there, but for what can only fail later.
+    pub async fn namespace_soon(&self) -> Result<NetworkNamespace, NetworkError> {
         let coming = {
             let mut pool = self.pool();
             pool.expected = pool.expected.saturating_sub(1);
@@ -174,7 +185,6 @@ impl Inner {
         let connected = NetworkNamespace::connect(inside, host, resolver);
         let (namespace, rules) = tokio::join!(connected, host.rules(&self.options));
         let (namespace, ()) = (namespace?, rules?);
-        self.worked.store(true, Ordering::Relaxed);
         Ok(namespace)
     }
 

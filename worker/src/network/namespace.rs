@@ -20,9 +20,10 @@ use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use rtnetlink::packet_route::link::{InfoData, InfoVeth};
-use rtnetlink::packet_route::neighbour::NeighbourFlags;
+use rtnetlink::packet_route::neighbour::{NeighbourFlags, NeighbourState};
 use rtnetlink::{
     Handle, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
 };
@@ -35,6 +36,7 @@ use super::error::{IntoIo, NetworkError};
 use super::host::{Host, hardware, is};
 use super::relay::Sockets;
 use super::resolver::Resolver;
+use super::subnet::Subnet;
 use crate::sys;
 
 /// The name of the interface inside.
@@ -48,6 +50,8 @@ pub struct NetworkNamespace {
     address: Ipv4Addr,
     gateway: Ipv4Addr,
     resolv_conf: Vec<u8>,
+    /// What is still being set up.
+    coming: JoinSet<Result<(), NetworkError>>,
     _relay: Option<JoinSet<()>>,
 }
 
@@ -72,23 +76,46 @@ impl NetworkNamespace {
         &self.resolv_conf
     }
 
-    /// Connects a new namespace.
+    /// Waits until programs in it can use the network.
+    ///
+    /// # Errors
+    /// Fails where it can't be set up.
+    pub async fn ready(&mut self) -> Result<(), NetworkError> {
+        while let Some(done) = self.coming.join_next().await {
+            let lost = |_| NetworkError::Unavailable("the network's set-up has ended".to_owned());
+            done.map_err(lost)??;
+        }
+        Ok(())
+    }
+
+    /// Connects a new namespace: it has an address, and what else it takes is [coming](Self::ready).
     pub(super) async fn connect(
         inside: Inside,
         host: &Host,
         resolver: &Resolver,
     ) -> Result<Self, NetworkError> {
-        let address = connect(host, inside.namespace.as_fd()).await?;
-        inside.configure(address, host).await.map_err(|error| NetworkError::Failed {
-            action: format!("configure {INSIDE}"),
-            reason: error.into(),
-        })?;
-        let relay = inside.sockets.map(|sockets| sockets.serve(resolver.relayed.clone()));
+        let Inside { namespace, interface, sockets } = inside;
+        let (address, name) = connect(host, namespace.as_fd()).await?;
+        let (outside, bridge, subnet) = (host.handle.clone(), host.bridge, host.subnet);
+        let connection = Arc::clone(&host.connection);
+        let mut coming = JoinSet::new();
+        coming.spawn(async move {
+            let configured = async {
+                let configured = interface.configure(address, subnet).await;
+                configured.map_err(NetworkError::doing(format!("configure {INSIDE}")))
+            };
+            let attached = attach(&outside, bridge, &name, address);
+            let done = tokio::try_join!(attached, configured);
+            drop(connection);
+            done.map(drop)
+        });
+        let relay = sockets.map(|sockets| sockets.serve(resolver.relayed.clone()));
         Ok(Self {
-            namespace: inside.namespace,
+            namespace,
             address,
             gateway: host.subnet.address,
             resolv_conf: resolver.text.clone(),
+            coming,
             _relay: relay.transpose().map_err(NetworkError::doing("relay questions for names"))?,
         })
     }
@@ -97,10 +124,15 @@ impl NetworkNamespace {
 /// A new namespace, seen from inside.
 pub(super) struct Inside {
     namespace: OwnedFd,
-    /// A socket in it.
+    interface: Interface,
+    sockets: Option<Sockets>,
+}
+
+/// What configures the interface that there will be.
+struct Interface {
+    /// A socket in the namespace.
     socket: OwnedFd,
     handle: Handle,
-    sockets: Option<Sockets>,
     _connection: JoinSet<()>,
 }
 
@@ -137,19 +169,24 @@ impl Inside {
         let mut tasks = JoinSet::new();
         tasks.spawn(connection);
         let sockets = if relay { Some(Sockets::open()?) } else { None };
-        Ok(Self { namespace, socket, handle, sockets, _connection: tasks })
+        let interface = Interface { socket, handle, _connection: tasks };
+        Ok(Self { namespace, interface, sockets })
     }
+}
 
+impl Interface {
     /// Gives the interface its address and the way out.
-    async fn configure(&self, address: Ipv4Addr, host: &Host) -> io::Result<()> {
+    async fn configure(&self, address: Ipv4Addr, subnet: Subnet) -> io::Result<()> {
         let index = netdevice::name_to_index(&self.socket, INSIDE)?;
         // Only now: an end whose other one isn't there yet can't be raised.
         let up = self.handle.link().change(LinkUnspec::new_with_index(index).up().build());
-        up.execute().await.map_err(IntoIo::into_io)?;
-        let add = self.handle.address().add(index, IpAddr::V4(address), host.subnet.prefix);
-        add.execute().await.map_err(IntoIo::into_io)?;
-        let route = RouteMessageBuilder::<Ipv4Addr>::new().gateway(host.subnet.address).build();
-        self.handle.route().add(route).execute().await.map_err(IntoIo::into_io)
+        let add = self.handle.address().add(index, IpAddr::V4(address), subnet.prefix);
+        let route = RouteMessageBuilder::<Ipv4Addr>::new().gateway(subnet.address).build();
+        let route = self.handle.route().add(route);
+        // The kernel does them in this order, and nobody waits for each.
+        tokio::try_join!(up.execute(), add.execute(), route.execute())
+            .map_err(IntoIo::into_io)
+            .map(drop)
     }
 }
 
@@ -162,8 +199,12 @@ pub(super) fn is_port(name: &str) -> bool {
     address.len() == 8 && address.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// Connects a namespace with the bridge, and returns the address that it is to have.
-async fn connect(host: &Host, namespace: BorrowedFd<'_>) -> Result<Ipv4Addr, NetworkError> {
+/// Connects a namespace with the bridge, and returns the address that it is to have, and the name of
+/// the interface on the bridge.
+async fn connect(
+    host: &Host,
+    namespace: BorrowedFd<'_>,
+) -> Result<(Ipv4Addr, String), NetworkError> {
     for address in host.subnet.hosts(RandomState::new().build_hasher().finish()) {
         let name = format!("{PORT}{:08x}", u32::from(address));
         let peer = LinkMessageBuilder::<LinkUnspec>::default()
@@ -177,7 +218,7 @@ async fn connect(host: &Host, namespace: BorrowedFd<'_>) -> Result<Ipv4Addr, Net
             .mtu(host.mtu)
             .up();
         match host.handle.link().add(link.build()).execute().await {
-            Ok(()) => return attach(host, &name, address).await.map(|()| address),
+            Ok(()) => return Ok((address, name)),
             Err(error) if is(&error, Errno::EXIST) => {}
             Err(error) => {
                 return Err(NetworkError::doing(format!("make the interface {name}"))(error));
@@ -189,22 +230,26 @@ async fn connect(host: &Host, namespace: BorrowedFd<'_>) -> Result<Ipv4Addr, Net
 }
 
 /// Sets up the port of the bridge that leads to a namespace.
-async fn attach(host: &Host, name: &str, address: Ipv4Addr) -> Result<(), NetworkError> {
+async fn attach(
+    handle: &Handle,
+    bridge: u32,
+    name: &str,
+    address: Ipv4Addr,
+) -> Result<(), NetworkError> {
     let port = async {
         let flags = SocketFlags::CLOEXEC;
         let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, flags, None)?;
         let index = netdevice::name_to_index(socket, name)?;
         let port = LinkBridgePort::new(index).isolated(true).learning(false).flood(false);
-        host.handle.link().set_port(port.build()).execute().await.map_err(IntoIo::into_io)?;
-        let (handle, hardware) = (host.handle.neighbours(), hardware(address));
+        let port = handle.link().set_port(port.build());
+        let (ways, hardware) = (handle.neighbours(), hardware(address));
         let flags = NeighbourFlags::Controller;
-        let way = handle.add_bridge(index, &hardware).flags(flags).replace();
-        way.state(rtnetlink::packet_route::neighbour::NeighbourState::Noarp)
-            .execute()
-            .await
-            .map_err(IntoIo::into_io)?;
-        let known = handle.add(host.bridge, IpAddr::V4(address)).link_layer_address(&hardware);
-        known.replace().execute().await.map_err(IntoIo::into_io)
+        let way = ways.add_bridge(index, &hardware).flags(flags).replace();
+        let way = way.state(NeighbourState::Noarp);
+        let known = ways.add(bridge, IpAddr::V4(address)).link_layer_address(&hardware);
+        tokio::try_join!(port.execute(), way.execute(), known.replace().execute())
+            .map_err(IntoIo::into_io)
+            .map(drop)
     };
     port.await.map_err(NetworkError::doing(format!("connect the interface {name}")))
 }

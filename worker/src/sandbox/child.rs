@@ -69,7 +69,7 @@ fn become_program(task: Task) -> Result<std::convert::Infallible, Failure> {
     join(&task.spec.cgroups)?;
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWCGROUP)
         .map_err(|errno| Failure::doing("enter a cgroup namespace")(io::Error::from(errno)))?;
-    let Task { spec, anchor, filter, namespace, input, control, helper, .. } = task;
+    let Task { spec, anchor, filter, namespace, gate, input, control, helper, .. } = task;
     enter_network(spec.network, namespace)?;
     let furnished = furnish(&spec, &anchor, input)?;
     if let Some(terminal) = &furnished.terminal {
@@ -87,6 +87,7 @@ fn become_program(task: Task) -> Result<std::convert::Infallible, Failure> {
     rustix::process::umask(Mode::from_raw_mode(0o022));
     identity::assume(&user, spec.security)?;
     die_with(&helper)?;
+    wait_at(gate)?;
     execute(&spec, home.as_deref(), &made, &control, filter)
 }
 
@@ -129,7 +130,7 @@ fn execute(
 fn furnish(spec: &Spec, anchor: &Path, input: Option<OwnedFd>) -> Result<Furnished, Failure> {
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     mount_change("/", private).map_err(Failure::doing("make mounts private"))?;
-    let mut sources = Sources::new(anchor);
+    let mut sources = Sources::new(anchor, &spec.mounts);
     let own = OwnMounts::new(&mut sources, spec)?;
     let mounts = spec
         .mounts
@@ -270,6 +271,16 @@ pub(super) fn die_with(helper: &OwnedFd) -> Result<(), Failure> {
     rustix::io::retry_on_intr(|| poll(&mut watched, Some(&now)))
         .map_err(Failure::doing("watch the helper"))?;
     if watched[0].revents().is_empty() { Ok(()) } else { Err(Failure::new("the helper died")) }
+}
+
+/// Waits until the gate is opened, where there is one.
+pub(super) fn wait_at(gate: Option<OwnedFd>) -> Result<(), Failure> {
+    let Some(gate) = gate else { return Ok(()) };
+    let read = || rustix::io::read(&gate, &mut [0; 1][..]);
+    match rustix::io::retry_on_intr(read).map_err(Failure::doing("wait to begin"))? {
+        0 => Err(Failure::new("kiln has given up")),
+        _ => Ok(()),
+    }
 }
 
 /// Enters the network, before `/sys` is mounted: it shows the network of whoever mounts it.

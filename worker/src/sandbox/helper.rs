@@ -38,6 +38,8 @@ pub(super) struct Task {
     pub(super) namespace: Option<OwnedFd>,
     /// Where a runtime is to write what it says of its failures.
     pub(super) log: Option<OwnedFd>,
+    /// What to wait at before the program is executed.
+    pub(super) gate: Option<OwnedFd>,
     pub(super) input: Option<OwnedFd>,
     pub(super) stdout: OwnedFd,
     pub(super) stderr: OwnedFd,
@@ -193,12 +195,14 @@ impl Helper {
             .map_err(|error| Failure::new(format!("understand the specification: {error}")))?;
         let namespace = if spec.network == Network::Namespace { fds.next() } else { None };
         let log = if spec.runtime.is_some() { fds.next() } else { None };
+        let gate = if run.is_gated { fds.next() } else { None };
         Ok(Task {
             spec,
             anchor: run.anchor,
             filter: self.filter.clone(),
             namespace,
             log,
+            gate,
             input: fds.next(),
             stdout,
             stderr,

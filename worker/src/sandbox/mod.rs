@@ -11,7 +11,7 @@
 //! kiln itself has many threads, and between `fork` and `execve` such a process may do next to
 //! nothing. So it starts itself once more: the *helper* is the same binary, executed from a mount
 //! that can't be written, with one thread and an empty environment ([`init_if_asked`]). It is
-//! started once, by whoever needs it first or knows that it will be needed ([`Sandbox::prepare`]).
+//! started once, by whoever needs it first or knows that it will be needed ([`Helper::start`]).
 //! For each program that kiln asks for at its *door*, a socket, the helper starts a *child* with all
 //! its namespaces in one `clone3`, waits for it, and passes signals on. The child builds what the
 //! program is to see, gives up what the program may not have, and becomes it, as process 1 of its
@@ -69,7 +69,7 @@ mod wire;
 
 pub use error::SandboxError;
 pub use helper::init_if_asked;
-pub use run::{Exit, Input, Io, OutputSink, Running, Sandbox, Signaller};
+pub use run::{Exit, Gate, Helper, Input, Io, OutputSink, Running, Sandbox, Signaller};
 pub use spec::{
     DEFAULT_HOSTNAME, DEFAULT_SHM_SIZE, Mount, MountKind, Network, Process, Rlimit, Security, Spec,
     TerminalSize, Tree, Upper, User,

@@ -18,15 +18,21 @@ use super::wire::{Failure, describe};
 const NOT_FOUND: i32 = 127;
 const NOT_EXECUTABLE: i32 = 126;
 
+/// Somewhere else, wherever the program is.
+const ELSEWHERE: &str = "/dev";
+
 /// Opens this process's program, to be executed, in such a way that nobody can write to it through
 /// what it was opened as. `beside` is any directory elsewhere.
 ///
 /// A program in the sandbox may get hold of what it was started by, through `/proc`; it must not
 /// be the file that the user executes next time. So it is executed from a mount that can't be
-/// written by anybody: an overlay of its directory has nowhere to write to. Where that isn't
-/// possible, it is copied into memory.
+/// written by anybody: an overlay of its directory, and of another one, which is what it takes, has
+/// nowhere to write to. Where that isn't possible, it is copied into memory, and takes ten times as
+/// long to start.
 pub(super) fn unwritable(beside: &Path) -> io::Result<OwnedFd> {
-    mounted(beside).or_else(|_| sealed_copy())
+    // The two directories must not lie in one another.
+    let mounted = mounted(beside).or_else(|_| mounted(Path::new(ELSEWHERE)));
+    mounted.or_else(|_| sealed_copy())
 }
 
 fn mounted(beside: &Path) -> io::Result<OwnedFd> {
@@ -174,6 +180,7 @@ mod tests {
         let mut ways = vec![sealed_copy().unwrap(), unwritable(elsewhere.path()).unwrap()];
         if rustix::process::geteuid().is_root() {
             ways.push(mounted(elsewhere.path()).unwrap());
+            ways.push(mounted(Path::new(ELSEWHERE)).unwrap());
         }
         let own = std::fs::metadata("/proc/self/exe").unwrap();
         for way in ways {

@@ -73,12 +73,39 @@ pub struct Io {
     pub output: OutputSink,
     /// The namespace of [`Network::Namespace`].
     pub namespace: Option<OwnedFd>,
+    /// The program's side of a [`Gate`], which it waits at.
+    pub gate: Option<OwnedFd>,
+}
+
+/// Keeps a program from beginning when all else is set up. Dropped unopened, it never begins.
+#[derive(Debug)]
+pub struct Gate {
+    opener: OwnedFd,
+}
+
+impl Gate {
+    /// Returns a gate, and the program's side of it.
+    ///
+    /// # Errors
+    /// Fails where the process can't have more descriptors.
+    pub fn new() -> Result<(Self, OwnedFd), SandboxError> {
+        let pipe = pipe_with(PipeFlags::CLOEXEC);
+        let (read, opener) =
+            pipe.map_err(|errno| SandboxError::host("create pipe")(errno.into()))?;
+        Ok((Self { opener }, read))
+    }
+
+    /// Lets the program begin.
+    pub fn open(self) {
+        // A program that is gone already has said why.
+        let _ = rustix::io::retry_on_intr(|| rustix::io::write(&self.opener, &[1]));
+    }
 }
 
 impl Io {
     /// Returns an empty input and an output that goes to `output`.
     pub fn to(output: impl FnMut(LogStream, &[u8]) + Send + 'static) -> Self {
-        Self { input: Input::Null, output: Box::new(output), namespace: None }
+        Self { input: Input::Null, output: Box::new(output), namespace: None, gate: None }
     }
 }
 
@@ -88,50 +115,104 @@ impl fmt::Debug for Io {
     }
 }
 
-/// Runs programs. Cheap to clone: what is made once is shared.
+/// The process that starts the programs, which takes some milliseconds to have. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Sandbox {
-    inner: Arc<Inner>,
+pub struct Helper {
+    inner: Arc<HelperInner>,
 }
 
 #[derive(Debug)]
-struct Inner {
-    anchor: PathBuf,
+struct HelperInner {
+    beside: PathBuf,
     /// The helper, once there is one.
     server: Mutex<Option<Arc<Server>>>,
 }
 
+impl Helper {
+    /// Returns a helper that isn't started yet. `beside` is any directory, best one that is neither
+    /// above nor below that of kiln's program: see `program::unwritable`.
+    pub fn new(beside: &Path) -> Self {
+        let inner = HelperInner { beside: beside.to_owned(), server: Mutex::default() };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Starts it, which otherwise the first program has to wait for. To be called in a runtime.
+    ///
+    /// # Errors
+    /// Fails where it can't be started.
+    pub fn start(&self) -> Result<(), SandboxError> {
+        self.server(None).map(drop)
+    }
+
+    /// Asks for a program to be run. A helper that has died meanwhile is replaced.
+    fn ask(&self, run: &Run, fds: &[BorrowedFd<'_>]) -> Result<Arc<Server>, SandboxError> {
+        let server = self.server(None)?;
+        let server = match server.ask(run, fds) {
+            Ok(()) => return Ok(server),
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                self.server(Some(&server))?
+            }
+            Err(error) => return Err(SandboxError::host("pass on the specification")(error)),
+        };
+        server.ask(run, fds).map_err(SandboxError::host("pass on the specification"))?;
+        Ok(server)
+    }
+
+    /// Returns the helper, and starts one where there is none, or none but `dead`.
+    fn server(&self, dead: Option<&Arc<Server>>) -> Result<Arc<Server>, SandboxError> {
+        // A helper is whole at every instant, even where another thread has panicked.
+        let mut server = self.inner.server.lock().unwrap_or_else(PoisonError::into_inner);
+        match server.as_ref() {
+            Some(living) if dead.is_none_or(|dead| !Arc::ptr_eq(dead, living)) => {
+                Ok(Arc::clone(living))
+            }
+            _ => {
+                let new = Server::start(&self.inner.beside)?;
+                Ok(Arc::clone(server.insert(Arc::new(new))))
+            }
+        }
+    }
+}
+
+/// Runs programs. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Sandbox {
+    anchor: PathBuf,
+    helper: Helper,
+}
+
 impl Sandbox {
-    /// Returns a sandbox that uses `dir`, a directory of this process, for mount points that only
-    /// the programs' namespaces see.
+    /// Returns a sandbox that uses `anchor`, an empty directory, to mount on where only the programs'
+    /// namespaces see it. Any number of sandboxes may use the same.
     ///
     /// # Errors
     /// Fails where the directory can't be used, and where the process may not make namespaces.
-    pub fn new(dir: &Path) -> Result<Self, SandboxError> {
+    pub fn new(anchor: &Path) -> Result<Self, SandboxError> {
+        Self::with_helper(anchor, Helper::new(anchor))
+    }
+
+    /// Returns a sandbox whose programs are started by a helper that may run already: see
+    /// [`Sandbox::new`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn with_helper(anchor: &Path, helper: Helper) -> Result<Self, SandboxError> {
         if !rustix::process::geteuid().is_root() {
             return Err(SandboxError::Unsupported(
                 "running programs without root privileges is not supported yet",
             ));
         }
-        let anchor = dir.join("anchor");
-        match std::fs::create_dir(&anchor) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                return Err(SandboxError::host("create mount point")(error));
-            }
-            _ => {}
-        }
         // Mount points are told by their real path.
         let anchor = anchor.canonicalize().map_err(SandboxError::host("resolve mount point"))?;
-        Ok(Self { inner: Arc::new(Inner { anchor, server: Mutex::new(None) }) })
+        Ok(Self { anchor, helper })
     }
 
-    /// Starts the helper, which otherwise the first program has to wait for. To be called in a
-    /// runtime.
+    /// Starts the helper: see [`Helper::start`].
     ///
     /// # Errors
-    /// Fails where it can't be started.
+    /// As there.
     pub fn prepare(&self) -> Result<(), SandboxError> {
-        self.server(None).map(drop)
+        self.helper.start()
     }
 
     /// Runs a program to its end.
@@ -192,8 +273,10 @@ impl Sandbox {
         fds.push(spec_file.as_fd());
         fds.extend(io.namespace.as_ref().map(AsFd::as_fd));
         fds.extend(log.as_ref().map(AsFd::as_fd));
+        fds.extend(io.gate.as_ref().map(AsFd::as_fd));
         fds.extend(input.as_ref().map(AsFd::as_fd));
-        let server = self.ask(&fds)?;
+        let run = Run { anchor: self.anchor.clone(), is_gated: io.gate.is_some() };
+        let server = self.helper.ask(&run, &fds)?;
         let control = sys::watch(control).map_err(SandboxError::host("watch socket"))?;
         Ok(Running {
             _server: server,
@@ -208,36 +291,6 @@ impl Sandbox {
             cleanup: stubs::Cleanup::of(&spec.rootfs),
             log: log.map(File::from),
         })
-    }
-
-    /// Asks the helper to run a program. One that has died meanwhile is replaced.
-    fn ask(&self, fds: &[BorrowedFd<'_>]) -> Result<Arc<Server>, SandboxError> {
-        let run = Run { anchor: self.inner.anchor.clone() };
-        let server = self.server(None)?;
-        let server = match server.ask(&run, fds) {
-            Ok(()) => return Ok(server),
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
-                self.server(Some(&server))?
-            }
-            Err(error) => return Err(SandboxError::host("pass on the specification")(error)),
-        };
-        server.ask(&run, fds).map_err(SandboxError::host("pass on the specification"))?;
-        Ok(server)
-    }
-
-    /// Returns the helper, and starts one where there is none, or none but `dead`.
-    fn server(&self, dead: Option<&Arc<Server>>) -> Result<Arc<Server>, SandboxError> {
-        // A helper is whole at every instant, even where another thread has panicked.
-        let mut server = self.inner.server.lock().unwrap_or_else(PoisonError::into_inner);
-        match server.as_ref() {
-            Some(living) if dead.is_none_or(|dead| !Arc::ptr_eq(dead, living)) => {
-                Ok(Arc::clone(living))
-            }
-            _ => {
-                let new = Server::start(&self.inner.anchor)?;
-                Ok(Arc::clone(server.insert(Arc::new(new))))
-            }
-        }
     }
 }
 

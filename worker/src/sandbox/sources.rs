@@ -16,7 +16,7 @@ use rustix::mount::{
 };
 
 use super::overlay::mount_overlay;
-use super::spec::{MountKind, Tree};
+use super::spec::{Mount, MountKind, Tree};
 use super::wire::Failure;
 use crate::sys::{MountAttributes, set_mount_attributes};
 
@@ -30,12 +30,25 @@ pub(super) struct Sources {
     /// A file system in memory for single files and devices, where there are any. Its root is seen by
     /// nobody.
     store: Option<OwnedFd>,
+    /// How many bytes it may hold.
+    room: u64,
     files: u32,
 }
 
+/// How much more than they are made with the files in memory may hold, all together.
+const GROWTH: u64 = 1 << 20;
+/// No page is larger.
+const PAGE: u64 = 64 << 10;
+
 impl Sources {
-    pub(super) fn new(anchor: &Path) -> Self {
-        Self { anchor: anchor.to_owned(), store: None, files: 0 }
+    /// Returns a maker of mounts that has room for the files of `mounts`.
+    pub(super) fn new(anchor: &Path, mounts: &[Mount]) -> Self {
+        let pages = mounts.iter().map(|mount| match &mount.kind {
+            MountKind::File { contents, .. } => (contents.len() as u64).next_multiple_of(PAGE),
+            MountKind::Bind { .. } | MountKind::Tmpfs { .. } => 0,
+        });
+        let room = pages.sum::<u64>() + GROWTH;
+        Self { anchor: anchor.to_owned(), store: None, room, files: 0 }
     }
 
     fn store(&mut self) -> Result<&OwnedFd, Failure> {
@@ -43,7 +56,9 @@ impl Sources {
             store
         } else {
             let none = MountAttrFlags::empty();
-            let store = new_file_system("tmpfs", &[("mode", "700")], none)?;
+            let size = self.room.to_string();
+            let options = [("mode", "700"), ("size", size.as_str())];
+            let store = new_file_system("tmpfs", &options, none)?;
             // Parts of a mount can be cloned only where it is attached somewhere.
             attach_at(&store, &self.anchor)?;
             store
@@ -108,8 +123,18 @@ impl Sources {
                     MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
                 new_file_system("tmpfs", &options, attributes)
             }
-            MountKind::File { contents, mode, uid, gid } => {
-                self.file(contents, *mode, (*uid, *gid))
+            MountKind::File { contents, mode, uid, gid, readonly } => {
+                let mount = self.file(contents, *mode, (*uid, *gid))?;
+                let attributes = MountAttributes {
+                    readonly: *readonly,
+                    nodev: true,
+                    nosuid: true,
+                    noexec: true,
+                    recursive: false,
+                };
+                set_mount_attributes(&mount, attributes)
+                    .map_err(Failure::doing("set attributes of mount"))?;
+                Ok(mount)
             }
         }
     }
@@ -164,16 +189,7 @@ impl Sources {
         // A changed owner takes setuid bits away; nobody else counts on the mode given at first.
         rustix::fs::fchmod(&file, mode).map_err(Failure::doing(action))?;
         drop(file);
-        let mount = open_tree(store, &name, clone_flags(false)).map_err(Failure::doing(action))?;
-        let attributes = MountAttributes {
-            readonly: true,
-            nodev: true,
-            nosuid: true,
-            noexec: true,
-            recursive: false,
-        };
-        set_mount_attributes(&mount, attributes).map_err(Failure::doing(action))?;
-        Ok(mount)
+        open_tree(store, &name, clone_flags(false)).map_err(Failure::doing(action))
     }
 }
 

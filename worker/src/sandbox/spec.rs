@@ -143,7 +143,8 @@ pub enum MountKind {
         /// Permission bits of its root.
         mode: u32,
     },
-    /// A file with this content, kept in memory: it never gets to a disk. Read-only.
+    /// A file with this content, kept in memory: it never gets to a disk. It may grow by a mebibyte
+    /// at most.
     File {
         /// The content.
         #[serde(with = "hex_bytes")]
@@ -154,6 +155,8 @@ pub enum MountKind {
         uid: u32,
         /// Group.
         gid: u32,
+        /// Whether it can't be written.
+        readonly: bool,
     },
 }
 
@@ -272,7 +275,13 @@ mod tests {
         let mut spec = Spec::new(Tree::Directory("/r".into()), vec!["true".into()]);
         spec.mounts.push(Mount {
             target: "/run/secret".into(),
-            kind: MountKind::File { contents: vec![0, 255, 10], mode: 0o400, uid: 0, gid: 0 },
+            kind: MountKind::File {
+                contents: vec![0, 255, 10],
+                mode: 0o400,
+                uid: 0,
+                gid: 0,
+                readonly: true,
+            },
         });
         let text = serde_json::to_string(&spec).unwrap();
         assert_eq!(serde_json::from_str::<Spec>(&text).unwrap(), spec);

@@ -24,11 +24,13 @@ const MAX_FDS: usize = 8;
 
 /// What kiln asks of the helper, at its door. Comes with the program's control socket, its standard
 /// output and error, the specification's memory file, and where there are such: the network
-/// namespace, a runtime's log, standard input.
+/// namespace, a runtime's log, the gate, standard input.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Run {
     /// An empty directory to attach mounts to.
     pub(super) anchor: PathBuf,
+    /// Whether there is a gate.
+    pub(super) is_gated: bool,
 }
 
 /// What kiln asks of the helper while a program runs.

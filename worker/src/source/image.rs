@@ -8,7 +8,7 @@ use super::origin::Origin;
 use crate::error::{Error, Result};
 use crate::resolve::{Image, ImageResolver};
 
-/// Makes the layers of an image known to the store and returns the uppermost.
+/// Finds an image, makes its layers known to the store and returns the uppermost.
 pub(crate) async fn load(
     images: &ImageResolver,
     store: &Store,
@@ -16,11 +16,17 @@ pub(crate) async fn load(
     platform: &Platform,
 ) -> Result<Option<LayerId>> {
     let image = images.image(origin, digest, platform).await?;
-    let mut top = None;
-    for (diff_id, blob) in layer_blobs(&image, origin, &format!("{origin}@{digest}"))? {
-        top = Some(store.layers().declare(top.as_ref(), &diff_id, &blob)?);
-    }
-    Ok(top)
+    declare(&image, store, (origin, digest))
+}
+
+/// Makes the layers of an image known to the store and returns the uppermost.
+pub(crate) fn declare(
+    image: &Image,
+    store: &Store,
+    (origin, digest): (&Origin, &Digest),
+) -> Result<Option<LayerId>> {
+    let layers = layer_blobs(image, origin, &format!("{origin}@{digest}"))?;
+    Ok(store.layers().declare_all(&layers)?)
 }
 
 /// Returns the layers of an image, base first: the diff ID and the blob of each. `name` is the

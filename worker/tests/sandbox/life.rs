@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use kiln_worker::sandbox::{Io, SandboxError, Tree, Upper};
+use kiln_worker::sandbox::{Gate, Io, SandboxError, Tree, Upper};
 use tokio_util::sync::CancellationToken;
 
 use crate::Test;
@@ -16,6 +16,7 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
     ("steps_run_side_by_side", side_by_side),
     ("everything_dies_with_kiln", dies_with_kiln),
     ("a_dropped_program_is_killed", dropped),
+    ("a_program_waits_at_its_gate", gate),
     ("a_step_is_cheap", overhead),
 ];
 
@@ -32,6 +33,34 @@ fn daemons(room: &Room) {
     assert_eq!(room.sh(script).ok(), "done\n");
     assert!(start.elapsed() < Duration::from_secs(10));
     assert!(!host_runs("98765"), "a process is left");
+}
+
+fn gate(room: &Room) {
+    let gated = || {
+        room.upper();
+        let (gate, side) = Gate::new().unwrap();
+        let mut io = Io::to(|_, _| {});
+        io.gate = Some(side);
+        (gate, io)
+    };
+    let spec = room.spec(&["touch", "/begun"]);
+    let begun = room.path("fs/begun");
+    room.runtime.block_on(async {
+        let (gate, io) = gated();
+        let open = async {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            assert!(!begun.exists());
+            gate.open();
+        };
+        let (running, ()) = tokio::join!(room.sandbox.start(&spec, io), open);
+        assert!(running.unwrap().wait(&CancellationToken::new()).await.unwrap().success());
+        assert!(begun.exists());
+        let (gate, io) = gated();
+        drop(gate);
+        let error = room.sandbox.start(&spec, io).await.unwrap_err();
+        assert!(error.to_string().contains("kiln has given up"), "{error}");
+        assert!(!begun.exists());
+    });
 }
 
 pub(crate) fn host_runs(word: &str) -> bool {

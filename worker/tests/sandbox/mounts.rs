@@ -12,6 +12,7 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
     ("only_declared_mounts_are_seen", mounts),
     ("mounts_leave_no_trace", no_trace),
     ("a_file_comes_from_memory", memory_file),
+    ("a_file_in_memory_grows_a_little", memory_file_to_write),
     ("read_only_mounts_can_not_be_written", read_only),
     ("mount_targets_stay_inside", target_links),
     ("nothing_is_mounted_in_proc", proc_targets),
@@ -69,9 +70,26 @@ fn memory_file(room: &Room) {
     );
     spec.mounts = vec![Mount {
         target: "/run/secret".into(),
-        kind: MountKind::File { contents: b"hidden\n".to_vec(), mode: 0o400, uid: 7, gid: 0 },
+        kind: MountKind::File {
+            contents: b"hidden\n".to_vec(),
+            mode: 0o400,
+            uid: 7,
+            gid: 0,
+            readonly: true,
+        },
     }];
     assert_eq!(room.run(&spec).ok(), "400 7\nhidden\n");
+}
+
+fn memory_file_to_write(room: &Room) {
+    let mut spec = room.script(
+        "echo more >> /etc/x; cat /etc/x; dd if=/dev/zero of=/etc/x bs=64k count=99 2>/dev/null; \
+         echo $?; test $(stat -c %s /etc/x) -lt 2000000; echo $?",
+    );
+    let contents = b"text\n".to_vec();
+    let kind = MountKind::File { contents, mode: 0o644, uid: 0, gid: 0, readonly: false };
+    spec.mounts = vec![Mount { target: "/etc/x".into(), kind }];
+    assert_eq!(room.run(&spec).ok(), "text\nmore\n1\n0\n");
 }
 
 fn read_only(room: &Room) {

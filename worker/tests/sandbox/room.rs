@@ -63,7 +63,8 @@ impl Room {
         std::fs::write(base.join("etc/passwd"), passwd).unwrap();
         std::fs::write(base.join("etc/group"), "root:x:0:\nbob:x:1000:\nstaff:x:50:bob\n").unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let sandbox = Sandbox::new(dir.path()).unwrap();
+        std::fs::create_dir(dir.path().join("anchor")).unwrap();
+        let sandbox = Sandbox::new(&dir.path().join("anchor")).unwrap();
         Self { dir, sandbox, runtime }
     }
 
@@ -185,7 +186,8 @@ pub(crate) fn bind(target: &str, tree: Tree, selector: &str, readonly: bool) -> 
 
 pub(crate) fn file(target: &str, contents: &str) -> Mount {
     let contents = contents.as_bytes().to_vec();
-    Mount { target: target.into(), kind: MountKind::File { contents, mode: 0o644, uid: 0, gid: 0 } }
+    let kind = MountKind::File { contents, mode: 0o644, uid: 0, gid: 0, readonly: true };
+    Mount { target: target.into(), kind }
 }
 
 pub(crate) fn tmpfs(target: &str) -> Mount {

@@ -29,7 +29,7 @@ use rustix::termios::{Winsize, tcsetwinsize};
 
 use self::config::Config;
 pub(super) use self::log::failure;
-use super::child::{connect, die_with, enter_network, join, resolve_user};
+use super::child::{connect, die_with, enter_network, join, resolve_user, wait_at};
 use super::devices::Terminal;
 use super::helper::Task;
 use super::identity;
@@ -76,7 +76,7 @@ impl Stage {
 
 /// Prepares everything and becomes the runtime.
 pub(super) fn become_runtime(task: Task, runtime: &Path) -> Result<Infallible, Failure> {
-    let Task { spec, anchor, namespace, input, control, helper, log, .. } = task;
+    let Task { spec, anchor, namespace, gate, input, control, helper, log, .. } = task;
     join(&spec.cgroups)?;
     enter_network(spec.network, namespace)?;
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
@@ -104,6 +104,7 @@ pub(super) fn become_runtime(task: Task, runtime: &Path) -> Result<Infallible, F
     connect(&stdin, terminal.as_ref(), &config.user)?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
     die_with(&helper)?;
+    wait_at(gate)?;
     wire::send(&control, &Report::Ready(made), &[]).map_err(Failure::doing("report to kiln"))?;
     sys::close_on_exec_above().map_err(Failure::doing("close descriptors"))?;
     rustix::io::fcntl_setfd(&log, FdFlags::empty())
@@ -130,7 +131,7 @@ fn arguments(runtime: &Path, stage: &Stage, log: &OwnedFd) -> Result<Vec<String>
 
 /// Assembles the root file system, and says what the runtime is to do with it.
 fn furnish<'a>(spec: &'a Spec, stage: &Stage) -> Result<(Root, Config<'a>), Failure> {
-    let mut sources = Sources::new(&stage.path("sources"));
+    let mut sources = Sources::new(&stage.path("sources"), &spec.mounts);
     let mut mounts = Vec::new();
     for mount in &spec.mounts {
         let source = sources.mount(&mount.kind).map_err(|failure| Failure {

@@ -1,7 +1,5 @@
 //! From verdicts to a program of the kernel's: a binary search over the numbers of calls.
 
-use std::collections::BTreeMap;
-
 use crate::sys::FilterInstruction;
 
 /// What becomes of a call.
@@ -24,8 +22,9 @@ pub(super) enum Verdict {
 pub(super) struct Architecture {
     /// Its number, as the kernel's audit has it.
     pub(super) number: u32,
-    /// What becomes of calls: each holds from its number on. The first one is of number 0.
-    pub(super) verdicts: BTreeMap<u32, Verdict>,
+    /// What becomes of calls, in the order of their numbers: each holds from its number on. The first
+    /// one is of number 0.
+    pub(super) verdicts: Vec<(u32, Verdict)>,
 }
 
 /// Loads a word of what the kernel says of a call.
@@ -73,7 +72,7 @@ pub(super) fn compile(architectures: &[Architecture]) -> Vec<FilterInstruction> 
 }
 
 /// Leaves out what is the same as before.
-fn merge(verdicts: &BTreeMap<u32, Verdict>) -> Vec<(u32, &Verdict)> {
+fn merge(verdicts: &[(u32, Verdict)]) -> Vec<(u32, &Verdict)> {
     let mut ranges: Vec<(u32, &Verdict)> = Vec::new();
     for (call, verdict) in verdicts {
         if ranges.last().is_none_or(|(_, last)| *last != verdict) {

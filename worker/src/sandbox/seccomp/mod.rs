@@ -18,7 +18,6 @@ mod calls;
 mod compile;
 mod profile;
 
-use std::collections::BTreeMap;
 use std::io;
 
 use self::calls::CALLS;
@@ -91,28 +90,38 @@ fn architectures(machine: &str) -> io::Result<Vec<Architecture>> {
     }
 }
 
-/// Returns what becomes of calls: each verdict holds from its number on. `bit` is added to all.
-fn verdicts(column: Column, bit: u32) -> BTreeMap<u32, Verdict> {
+/// Returns what becomes of calls, in the order of their numbers: each verdict holds from its number
+/// on. `bit` is added to all.
+fn verdicts(column: Column, bit: u32) -> Vec<(u32, Verdict)> {
     let missing = Verdict::Refuse(libc::ENOSYS.cast_unsigned());
+    let refused = Verdict::Refuse(libc::EPERM.cast_unsigned());
     let last = if column == Column::X32 { LAST_X32 } else { LAST };
-    let mut known: BTreeMap<u32, Verdict> =
-        (0..=last).map(|call| (call, Verdict::Refuse(libc::EPERM.cast_unsigned()))).collect();
-    known.insert(CLONE3, missing.clone());
     let number = |numbers: &[i32; 5]| u32::try_from(numbers[column as usize]).ok();
     let allowed = CALLS.iter().filter_map(|(_, numbers)| number(numbers));
-    known.extend(allowed.map(|call| (call, Verdict::Allow)));
-    for (numbers, verdict) in [
+    let special = [
         (SOCKET, Verdict::UnlessFirst(REFUSED_FAMILIES.to_vec())),
         (PERSONALITY, Verdict::IfFirst(PERSONALITIES.to_vec())),
         (CLONE, Verdict::IfFirstWithout(NAMESPACE_FLAGS)),
-    ] {
-        known.extend(number(&numbers).map(|call| (call, verdict)));
+    ];
+    // What comes later counts more.
+    let mut known: Vec<(u32, Verdict)> = (0..=last).map(|call| (call, refused.clone())).collect();
+    known.push((CLONE3, missing.clone()));
+    known.extend(allowed.map(|call| (call, Verdict::Allow)));
+    known.extend(special.into_iter().filter_map(|(numbers, it)| Some((number(&numbers)?, it))));
+    known.sort_by_key(|(call, _)| *call);
+    let mut verdicts: Vec<(u32, Verdict)> = Vec::new();
+    let mut next = 0;
+    for (call, verdict) in known {
+        if call > next {
+            // Nothing is known in between.
+            verdicts.push((next | bit, missing.clone()));
+        }
+        verdicts.pop_if(|(same, _)| *same == call | bit);
+        verdicts.push((call | bit, verdict));
+        next = call + 1;
     }
-    // Where one ends, nothing is known until the next one.
-    let ends: Vec<u32> =
-        known.keys().map(|call| call + 1).filter(|next| !known.contains_key(next)).collect();
-    known.extend(ends.into_iter().map(|call| (call, missing.clone())));
-    known.into_iter().map(|(call, verdict)| (call | bit, verdict)).collect()
+    verdicts.push((next | bit, missing));
+    verdicts
 }
 
 #[cfg(test)]

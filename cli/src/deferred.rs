@@ -1,0 +1,58 @@
+//! Arguments of commands that are only described when the command is the one that was typed.
+//!
+//! Every start of kiln would otherwise describe what all of its commands take, some hundred options:
+//! a third of the time until the command begins.
+
+use std::ops::Deref;
+
+use clap::builder::Resettable;
+use clap::{ArgMatches, Args, Command, Error, FromArgMatches};
+
+/// Arguments of a command, described when they are needed.
+#[derive(Debug)]
+pub(crate) struct Deferred<T>(Box<T>);
+
+impl<T> Deferred<T> {
+    /// Returns the arguments.
+    pub(crate) fn into_inner(self) -> T {
+        *self.0
+    }
+}
+
+impl<T> Deref for Deferred<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<T: FromArgMatches> FromArgMatches for Deferred<T> {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, Error> {
+        Ok(Self(Box::new(T::from_arg_matches(matches)?)))
+    }
+
+    fn from_arg_matches_mut(matches: &mut ArgMatches) -> Result<Self, Error> {
+        Ok(Self(Box::new(T::from_arg_matches_mut(matches)?)))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), Error> {
+        self.0.update_from_arg_matches(matches)
+    }
+}
+
+impl<T: Args> Args for Deferred<T> {
+    fn augment_args(command: Command) -> Command {
+        command.defer(describe::<T>)
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        command.defer(describe::<T>)
+    }
+}
+
+/// Adds the arguments. What the list of commands says of a command is said of it elsewhere, too.
+fn describe<T: Args>(command: Command) -> Command {
+    let (short, long) = (command.get_about().cloned(), command.get_long_about().cloned());
+    T::augment_args(command).about(Resettable::from(short)).long_about(Resettable::from(long))
+}
