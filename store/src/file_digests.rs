@@ -6,20 +6,33 @@
 //! what is written for an inode takes the place of what was known of it: the table grows with the
 //! files that there are, and not with their changes.
 //!
+//! Files that are gone are not missed by anybody, so it is noted on which day a page was of use last,
+//! beside the page, which is much larger. What was of no use for a month is forgotten by whoever
+//! flushes the store after a build, or prunes.
+//!
 //! A record is 65 bytes, all numbers little-endian: the lowest byte of the inode, the size (8), the
 //! times of modification and of last change (8 and 4 each: seconds and nanoseconds), the digest (32).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{MutexGuard, PoisonError};
+use std::time::Duration;
 
 use kiln_tree::{Metadata, Timestamp};
-use rusqlite::OptionalExtension;
+use rusqlite::{Connection, OptionalExtension, Row};
 
 use crate::cache::CacheIndex;
 use crate::error::Result;
-use crate::sums;
+use crate::store::Inner;
+use crate::{name, sums};
 
 /// How many bytes a record has.
 const RECORD: usize = 65;
+
+/// How many days a page is kept that is of no use.
+const KEPT: i64 = 30;
+
+/// A page: the device, and the inodes without their lowest byte.
+pub(crate) type Page = (u64, u64);
 
 /// What tells that a file is the one it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,9 +57,8 @@ impl From<&Metadata> for FileStamp {
 }
 
 impl FileStamp {
-    /// Returns the page that the file's record is in: the device, and the inode without its lowest
-    /// byte.
-    fn page(&self) -> (u64, u64) {
+    /// Returns the page that the file's record is in.
+    fn page(&self) -> Page {
         (self.device, self.inode >> 8)
     }
 
@@ -66,37 +78,45 @@ impl FileStamp {
 impl CacheIndex {
     /// Returns the digests of files that were read before and haven't changed, in their order.
     pub fn file_digests(&self, files: &[FileStamp]) -> Result<Vec<Option<[u8; 32]>>> {
-        let mut pages: BTreeMap<(u64, u64), Vec<usize>> = BTreeMap::new();
+        let mut pages: BTreeMap<Page, Vec<usize>> = BTreeMap::new();
         for (number, file) in files.iter().enumerate() {
             pages.entry(file.page()).or_default().push(number);
         }
         let sql = format!(
-            "SELECT records FROM file_pages WHERE device = ?1 AND page = ?2 AND sum IS {}",
+            "SELECT records, (SELECT day FROM file_page_uses AS uses
+                              WHERE uses.device = ?1 AND uses.page = ?2)
+             FROM file_pages WHERE device = ?1 AND page = ?2 AND sum IS {}",
             sums::FILE_PAGE
         );
         let found = self.inner.index.read("look up file digests", |connection| {
             // One transaction, so that the index is not looked at for changes each time.
             let snapshot = connection.unchecked_transaction()?;
             let mut statement = snapshot.prepare_cached(&sql)?;
-            let page = |(device, page): &(u64, u64)| {
+            let page = |(device, page): &Page| {
                 let key = (device.cast_signed(), page.cast_signed());
-                statement.query_row(key, |row| row.get::<_, Vec<u8>>(0)).optional()
+                let read =
+                    |row: &Row<'_>| Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, Option<i64>>(1)?));
+                statement.query_row(key, read).optional()
             };
             pages.keys().map(page).collect::<rusqlite::Result<Vec<_>>>()
         })?;
-        let mut digests = vec![None; files.len()];
-        for (records, numbers) in found.iter().zip(pages.values()) {
-            let Some(records) = records else { continue };
+        let (mut digests, mut used, today) = (vec![None; files.len()], Vec::new(), today());
+        for (found, (page, numbers)) in found.iter().zip(&pages) {
+            let Some((records, day)) = found else { continue };
             for number in numbers {
                 digests[*number] = digest_in(records, &files[*number].encode());
             }
+            if *day != Some(today) && numbers.iter().any(|number| digests[*number].is_some()) {
+                used.push(*page);
+            }
         }
+        self.inner.used_pages().extend(used);
         Ok(digests)
     }
 
     /// Remembers digests of files, in one transaction.
     pub fn put_file_digests(&self, learned: &[(FileStamp, [u8; 32])]) -> Result<()> {
-        let mut pages: BTreeMap<(u64, u64), BTreeMap<u8, [u8; RECORD]>> = BTreeMap::new();
+        let mut pages: BTreeMap<Page, BTreeMap<u8, [u8; RECORD]>> = BTreeMap::new();
         for (file, digest) in learned {
             let mut record = [0; RECORD];
             record[..RECORD - 32].copy_from_slice(&file.encode());
@@ -121,9 +141,55 @@ impl CacheIndex {
                 let records: Vec<u8> = new.values().flatten().copied().collect();
                 insert.execute((key.0, key.1, records))?;
             }
-            Ok(())
+            note_uses(transaction, pages.keys().copied())
         })
     }
+}
+
+impl Inner {
+    /// Returns the pages that were of use today, which the index doesn't know yet.
+    pub(crate) fn used_pages(&self) -> MutexGuard<'_, BTreeSet<Page>> {
+        // Nothing that changes it panics half way.
+        self.used_pages.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Notes that pages were of use today, inside of a transaction.
+pub(crate) fn note_uses(
+    transaction: &Connection,
+    pages: impl IntoIterator<Item = Page>,
+) -> rusqlite::Result<()> {
+    let sql = "INSERT OR REPLACE INTO file_page_uses VALUES (?1, ?2, ?3)";
+    let (mut statement, today) = (transaction.prepare_cached(sql)?, today());
+    for (device, page) in pages {
+        statement.execute((device.cast_signed(), page.cast_signed(), today))?;
+    }
+    Ok(())
+}
+
+/// Forgets the pages that were of no use for a month.
+pub(crate) fn forget_unused(inner: &Inner) -> Result<()> {
+    let first = today() - KEPT;
+    let some = "SELECT 1 FROM file_page_uses WHERE day < ?1";
+    let some = inner.index.read("look for unused file digests", |connection| {
+        connection.prepare_cached(some)?.exists([first])
+    })?;
+    if !some {
+        return Ok(());
+    }
+    inner.index.write("forget file digests", |transaction| {
+        let pages = "DELETE FROM file_pages WHERE rowid IN (
+                         SELECT file_pages.rowid FROM file_page_uses AS uses
+                         JOIN file_pages USING (device, page) WHERE uses.day < ?1)";
+        transaction.execute(pages, [first])?;
+        transaction.execute("DELETE FROM file_page_uses WHERE day < ?1", [first])?;
+        Ok(())
+    })
+}
+
+/// Returns the number of the day, counted from 1970.
+fn today() -> i64 {
+    name::now() / Duration::from_hours(24).as_nanos() as i64
 }
 
 /// Returns the digest of the record that begins like this.
@@ -181,6 +247,46 @@ mod tests {
             .index
             .read("count", |connection| connection.query_row(sql, [], |row| row.get::<_, i64>(0)));
         assert_eq!(bytes.unwrap(), RECORD as i64);
+    }
+
+    #[test]
+    fn what_is_of_no_use_for_a_month_is_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        let (used, gone) = (file(7, 1), file(7 << 8, 1));
+        let age = |days: i64| {
+            let store = Store::open(dir.path()).unwrap();
+            let sql = "UPDATE file_page_uses SET day = day - ?1";
+            store.inner().index.write("age", |it| it.execute(sql, [days])).unwrap();
+        };
+        let rows = |table: &str| {
+            let store = Store::open(dir.path()).unwrap();
+            let sql = format!("SELECT count(*) FROM {table}");
+            let count = |it: &Connection| it.query_row(&sql, [], |row| row.get::<_, i64>(0));
+            store.inner().index.read("count", count).unwrap()
+        };
+        let find = |file| {
+            let store = Store::open(dir.path()).unwrap();
+            let found = store.cache().file_digests(&[file]).unwrap();
+            let noted = store.inner().used_pages().len();
+            (found[0].is_some(), noted)
+        };
+        let known = [(used, [1; 32]), (gone, [2; 32])];
+        Store::open(dir.path()).unwrap().cache().put_file_digests(&known).unwrap();
+        assert_eq!(find(used), (true, 0), "nothing is written on the same day");
+        age(20);
+        assert_eq!(find(used), (true, 1));
+        assert_eq!(find(used), (true, 0), "once a day is enough");
+        assert_eq!(find(FileStamp { size: 2, ..gone }), (false, 0), "that was of no use");
+        age(20);
+        Store::open(dir.path()).unwrap().sync().unwrap();
+        assert_eq!((rows("file_pages"), rows("file_page_uses")), (1, 1));
+        assert_eq!((find(used).0, find(gone).0), (true, false));
+        age(20);
+        Store::open(dir.path()).unwrap().prune(&crate::PruneOptions::default()).unwrap();
+        assert_eq!(rows("file_pages"), 1, "it was of use after the sweep");
+        age(40);
+        Store::open(dir.path()).unwrap().prune(&crate::PruneOptions::default()).unwrap();
+        assert_eq!((rows("file_pages"), rows("file_page_uses")), (0, 0));
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::measure::blocks_of;
 use crate::places::{self, Place};
 use crate::remove::remove_tree;
 use crate::store::{Inner, Store};
-use crate::{cache_mounts, ingest, tree_sizes, volumes};
+use crate::{cache_mounts, file_digests, ingest, tree_sizes, volumes};
 
 /// What is to go.
 #[derive(Clone, Debug, Default)]
@@ -101,6 +101,7 @@ impl Store {
             self.prune_volumes(&places, options, &mut pruned)?;
         }
         self.builds().prune()?;
+        file_digests::forget_unused(inner)?;
         inner.index.shrink()?;
         Ok(pruned)
     }

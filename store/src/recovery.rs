@@ -15,7 +15,7 @@ use rusqlite::Connection;
 use crate::error::{Error, Result};
 use crate::lock::RootLock;
 use crate::store::Inner;
-use crate::{builds, layout, process, recipes, room};
+use crate::{builds, file_digests, layout, process, recipes, room};
 
 /// Brings a store that was just opened into order.
 pub(crate) fn recover(inner: &Arc<Inner>) -> Result<()> {
@@ -61,6 +61,7 @@ pub(crate) fn reap(inner: &Arc<Inner>) -> Result<()> {
 /// Begins a new epoch, flushes the file system, and notes that the old epoch is durable.
 pub(crate) fn sync(inner: &Inner) -> Result<()> {
     inner.flush_used()?;
+    file_digests::forget_unused(inner)?;
     inner.unsynced.store(false, Ordering::Relaxed);
     // Whatever carries this epoch or an older one has its files in place: they came before the row.
     let epoch: i64 = inner.index.write("begin an epoch", |transaction| {

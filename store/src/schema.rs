@@ -270,6 +270,16 @@ CREATE TABLE reservations (
     waits   INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 ",
+    // Days since 1970.
+    "
+CREATE TABLE file_page_uses (
+    device INTEGER NOT NULL,
+    page   INTEGER NOT NULL,
+    day    INTEGER NOT NULL,
+    PRIMARY KEY (device, page)
+) STRICT, WITHOUT ROWID;
+INSERT INTO file_page_uses SELECT device, page, unixepoch() / 86400 FROM file_pages;
+",
 ];
 
 /// Returns the version of an index; 0 for one that has nothing in it yet.

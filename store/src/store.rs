@@ -1,6 +1,6 @@
 //! The store as a whole.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs::{self, File};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -15,6 +15,7 @@ use crate::cache::CacheIndex;
 use crate::cache_mounts::CacheMounts;
 use crate::content::Content;
 use crate::error::{Error, Result};
+use crate::file_digests::{self, Page};
 use crate::images::Images;
 use crate::index::Index;
 use crate::layers::Layers;
@@ -65,6 +66,8 @@ pub(crate) struct Inner {
     pub(crate) checked: Mutex<HashSet<String>>,
     /// When cache records were last used, not yet written to the index.
     pub(crate) used: Mutex<HashMap<Digest, i64>>,
+    /// Pages of file digests that were of use today, not yet written to the index.
+    pub(crate) used_pages: Mutex<BTreeSet<Page>>,
     pub(crate) leases: AtomicI64,
     /// Whether files were placed since the last sync by this process.
     pub(crate) unsynced: AtomicBool,
@@ -104,6 +107,7 @@ impl Store {
             held_blobs: Mutex::default(),
             checked: Mutex::default(),
             used: Mutex::default(),
+            used_pages: Mutex::default(),
             leases: AtomicI64::new(0),
             unsynced: AtomicBool::new(false),
         };
@@ -296,10 +300,11 @@ impl Inner {
         Ok(())
     }
 
-    /// Writes to the index when cache records were last used.
+    /// Writes to the index when cache records and pages of file digests were last used.
     pub(crate) fn flush_used(&self) -> Result<()> {
         let used = std::mem::take(&mut *self.used.lock().unwrap_or_else(PoisonError::into_inner));
-        if used.is_empty() {
+        let pages = std::mem::take(&mut *self.used_pages());
+        if used.is_empty() && pages.is_empty() {
             return Ok(());
         }
         self.index.write("note uses", |transaction| {
@@ -308,7 +313,7 @@ impl Inner {
             for (key, time) in &used {
                 statement.execute((key.as_bytes(), time))?;
             }
-            Ok(())
+            file_digests::note_uses(transaction, pages)
         })
     }
 
