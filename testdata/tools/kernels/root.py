@@ -34,8 +34,7 @@ class Root:
         os.chmod(self.path('tmp'), 0o1777)
         os.chmod(self.path('var/tmp'), 0o1777)
         for name, text in FILES.items():
-            with open(self.path(name), 'w', encoding='utf-8') as file:
-                file.write(text)
+            self.write_text(name, text)
         shutil.copy2(BUSYBOX, self.path('bin/busybox'))
         applets = subprocess.run([BUSYBOX, '--list'], check=True, text=True, stdout=subprocess.PIPE).stdout.split()
         for applet in applets:
@@ -46,9 +45,14 @@ class Root:
         """Returns where a file of the guest lies now."""
         return os.path.join(self.directory, name.lstrip('/'))
 
+    def write_text(self, name, text):
+        """Writes a text file."""
+        with open(self.path(name), 'w', encoding='utf-8') as file:
+            file.write(text)
+
     def carry(self, program, package):
         """Puts a program of this machine, and the libraries that it is linked with, to where they are here."""
-        found = shutil.which(program, path=os.environ.get('PATH', '') + ':/usr/sbin:/sbin')
+        found = shutil.which(program, path='/usr/bin:/usr/sbin:/bin:/sbin')
         if not found:
             raise Missing(f'{program} (Debian package {package})')
         self.place(found, found)

@@ -49,7 +49,8 @@ class Outcome:
 
     def reason(self):
         """Returns the line that says best why it failed."""
-        telling = [line for line in self.said if re.search(r'\berror\b|can.t|not refused|nothing says|left:', line, re.I)]
+        own = re.compile(r'\berror\b|not refused|nothing says|left:', re.IGNORECASE)
+        telling = [line for line in self.said if own.search(line) and not line.startswith('+')]
         return (telling or self.said or [f'status {self.code}'])[-1].strip()
 
 
@@ -96,7 +97,7 @@ def run_here(work, kiln, store, names, before='', snapshotter=''):
     They have mounts, processes and a network of their own, where `before` is run first.
     """
     write_settings(work, KILN=kiln, STORE=store, LAYOUT='host', SNAPSHOTTER=snapshotter)
-    script = f'set -e; ip link set lo up; {before}\nmkdir -p "$0"; shift 0; exec sh "$@"'
+    script = f'set -e; ip link set lo up; {before}\nmkdir -p "$0"; exec sh "$@"'
     command = ['unshare', '--mount', '--net', '--pid', '--fork', '--kill-child', '--mount-proc', 'sh', '-c', script, store,
                os.path.join(work, 'runner'), work, *names]
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
