@@ -3,6 +3,7 @@
 Nothing of the machine's own package lists is read or changed but the address of the mirror, the proxy settings and
 the archive's keys. What was fetched stays in the cache directory, and later runs ask no server.
 """
+import fcntl
 import glob
 import os
 import re
@@ -41,10 +42,13 @@ def kernel(name, cache):
     """Returns a kernel; it is fetched unless the cache has it."""
     if name not in RELEASES:
         raise Missing(f'no kernel {name}: there are {" ".join(RELEASES)}')
-    home = os.path.join(cache, name)
+    home = os.path.join(os.path.abspath(cache), name)
     ready = os.path.join(home, 'kernel')
-    if not os.path.isdir(ready):
-        fetch(RELEASES[name], home, ready)
+    os.makedirs(home, exist_ok=True)
+    with open(os.path.join(home, 'lock'), 'w', encoding='utf-8') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not os.path.isdir(ready):
+            fetch(RELEASES[name], home, ready)
     return Kernel(name, ready)
 
 
@@ -66,8 +70,9 @@ def fetch(release, home, ready):
         subprocess.run(['dpkg-deb', '-x', archive, unpacked], check=True)
     Kernel(release, unpacked)
     os.rename(unpacked, ready)
-    # The lists are large, and no longer needed.
+    # They are large, and no longer needed.
     shutil.rmtree(os.path.join(home, 'apt'))
+    shutil.rmtree(archives)
 
 
 class Apt:
@@ -84,6 +89,7 @@ class Apt:
             'APT::Architecture': 'amd64',
             'APT::Architectures': 'amd64',
             'APT::Sandbox::User': 'root',
+            'APT::Update::Error-Mode': 'any',
             'Acquire::Check-Valid-Until': 'false',
             'Acquire::Languages': 'none',
             'Acquire::Retries': '3',
@@ -131,7 +137,13 @@ def mirrors():
     for path in ['/etc/apt/sources.list', *sorted(glob.glob('/etc/apt/sources.list.d/*'))]:
         if os.path.isfile(path):
             with open(path, encoding='utf-8', errors='replace') as file:
-                text += '\n'.join(line for line in file.read().splitlines() if not line.startswith('#')) + '\n'
+                text += file.read() + '\n'
+    return addresses(text)
+
+
+def addresses(text):
+    """Returns the addresses that lists of sources name: the archive's, and that of its security updates."""
+    text = '\n'.join(line for line in text.splitlines() if not line.startswith('#')) + '\n'
     archive = re.search(r'\bhttps?://\S+/debian(?=/?\s)', text)
     security = re.search(r'\bhttps?://\S+/debian-security(?=/?\s)', text)
     archive = archive.group() if archive else MIRROR

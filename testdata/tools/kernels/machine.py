@@ -13,8 +13,8 @@ from .trouble import Missing
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 # Modules that kiln and its scenarios make use of, where they aren't part of the kernel itself.
-MODULES = '''virtio_pci virtio_blk ext4 overlay fuse loop tun veth bridge br_netfilter nf_tables nf_conntrack nf_nat
-    nft_chain_nat nft_nat nft_masq nft_ct nft_reject_inet nft_fib_inet nft_compat nft_counter nft_objref'''.split()
+MODULES = '''virtio_pci virtio_blk ext4 overlay fuse loop vfat nls_cp437 nls_iso8859_1 nls_ascii
+    tun veth bridge br_netfilter nf_tables nf_conntrack nf_nat nft_chain_nat nft_nat nft_masq nft_ct nft_reject_inet nft_fib_inet nft_compat nft_counter nft_objref'''.split()
 BUSYBOX = '/bin/busybox'
 
 

@@ -12,6 +12,8 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 SHORT = '''copy run mounts whiteouts layers volumes limits network port rootless_run single_copy'''.split()
 # What depends on the layout of control groups.
 GROUPS = 'limits out_of_memory forks devices impossible_limits inside_container'.split()
+# What is run in guests alone: this machine's control groups, and its file systems, may be of any kind.
+GUESTS = [*GROUPS, 'delegated', 'vfat']
 # What has to do with the file system that the store lies on.
 FILES = '''copy copy_local run special_files mounts user layers whiteouts archives volumes read_only killed store
     rootless_copy rootless_run rootless_mounts rootless_layers rootless_whiteouts rootless_volumes
@@ -43,7 +45,7 @@ class Outcome:
             return self.reason()
         if reference and reference.code == 0 and reference.records != self.records:
             pairs = [(ours, theirs) for ours, theirs in zip(self.records, reference.records) if ours != theirs]
-            ours, theirs = pairs[0] if pairs else (len(self.records), len(reference.records))
+            ours, theirs = pairs[0] if pairs else (f'{len(self.records)} records', len(reference.records))
             return f'it made {ours}, and {theirs} here'
         return None
 

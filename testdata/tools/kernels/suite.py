@@ -68,7 +68,7 @@ class Suite:
         return self.once('reference', self.run_reference)
 
     def run_reference(self):
-        names = self.names([name for name in scenarios.everything() if name not in scenarios.GROUPS])
+        names = self.names([name for name in scenarios.everything() if name not in scenarios.GUESTS])
         lines = scenarios.run_here(self.scenarios, self.kiln, os.path.join(self.work, 'store'), names)
         table = Table('', '')
         outcomes = {}
