@@ -37,22 +37,18 @@ fn limits_are_set_beside_kiln_in_version_2() {
     assert!(!group.membership().filters_devices);
 }
 
-/// Makes a file that can be opened and never written.
-fn refuse(path: &Path) {
-    std::os::unix::fs::symlink("/dev/full", path).unwrap();
-}
-
 #[test]
 fn a_controller_that_is_not_passed_on_is_a_warning_with_the_reason() {
     let directory = tempfile::tempdir().unwrap();
     let groups = unified(directory.path(), "user/session");
-    refuse(&directory.path().join("user/cgroup.subtree_control"));
+    // Whoever runs the test may write all files; a directory can't be written.
+    std::fs::create_dir(directory.path().join("user/cgroup.subtree_control")).unwrap();
     let limits = Limits { memory: Some(64 << 20), pids: Some(7), ..Limits::default() };
     let group = groups.group(&limits, "", false).unwrap();
     let reason = |controller: &str| {
         let file = directory.path().join("user/cgroup.subtree_control");
         format!(
-            "{controller} can't be limited: write +{controller} to {}: No space left on device (os error 28)",
+            "{controller} can't be limited: write +{controller} to {}: Is a directory (os error 21)",
             file.display()
         )
     };
@@ -74,7 +70,7 @@ fn a_value_that_the_kernel_refuses_is_an_error() {
 fn a_group_that_can_not_be_entered_is_not_made() {
     let directory = tempfile::tempdir().unwrap();
     let groups = unified(directory.path(), "user/session");
-    // Whoever runs the test may write all files; what can't be resolved can't be written.
+    // A link that leads to itself can't be written either.
     std::os::unix::fs::symlink("cgroup.procs", directory.path().join("user/cgroup.procs")).unwrap();
     let limits = Limits { pids: Some(7), ..Limits::default() };
     let group = groups.group(&limits, "", false).unwrap();
