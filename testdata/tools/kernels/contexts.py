@@ -1,4 +1,4 @@
-"""What the scenarios build from: a base image, an image whose layers take things away, and a build context.
+"""What the scenarios build from: a base image, images whose layers take things away or are many, and a build context.
 
 All of it is the same, byte for byte, whenever it is made with the same busybox.
 """
@@ -13,13 +13,15 @@ import tarfile
 from .trouble import REPOSITORY
 
 TIME = 1700000000
+# More layers than fit into a page of mount options by their whole paths.
+MANY = 149
 # cap_net_bind_service=ep, as the extended attribute holds it.
 CAPABILITY = bytes.fromhex('0100000200040000000000000000000000000000').decode('latin-1')
 OCI = 'application/vnd.oci.image.'
 
 
 def prepare(directory):
-    """Makes `base`, `layers` and `context` in a directory."""
+    """Makes `base`, `layers`, `many` and `context` in a directory."""
     base = make_base(directory)
     image = Image(base, os.path.join(directory, 'layers'))
     image.add_layer([('w', None, {}), ('w/plain', b'plain', {}), ('w/gone', b'gone', {}), ('w/opaque', None, {}),
@@ -28,6 +30,10 @@ def prepare(directory):
     image.add_layer([('w', None, {}), ('w/.wh.gone', b'', {}), ('w/opaque', None, {}),
                      ('w/opaque/.wh..wh..opq', b'', {}), ('w/opaque/new', b'new', {})])
     image.write()
+    many = Image(base, os.path.join(directory, 'many'))
+    for number in range(2, MANY):
+        many.add_layer([('l', None, {}), (f'l/{number}', b'x', {})])
+    many.write()
     make_context(os.path.join(directory, 'context'))
 
 

@@ -19,16 +19,22 @@ VARIANTS = {'overlay': ('root', ''), 'copy': ('root', 'copy'), 'rootless': ('kil
 
 SCRIPT = r'''
 mkdir -p /out
+# A user's context belongs to them. A new owner takes some bits of the mode away.
+[ "$RUNS_AS" = root ] || find /golden | while IFS= read -r path; do
+    mode=$(stat -c %a "$path")
+    chown -h "$RUNS_AS:$RUNS_AS" "$path"
+    [ -L "$path" ] || chmod "$mode" "$path"
+done
 for directory in /golden/*/; do
     name=$(basename "$directory")
     echo "@begin $name"
     begun=$(sed 's/\..*//' /proc/uptime)
     home=/home/golden
     mkdir -p $home
-    chown $RUNS_AS: $home /out
+    chown "$RUNS_AS" $home /out
     code=0
     # shellcheck disable=SC2046
-    setpriv --reuid=$RUNS_AS --regid=$RUNS_AS --clear-groups env HOME=$home KILN_ROOT=$home/store \
+    setpriv --reuid="$RUNS_AS" --regid="$RUNS_AS" --clear-groups env HOME=$home KILN_ROOT=$home/store \
         timeout 300 kiln ${SNAPSHOTTER:+--snapshotter=$SNAPSHOTTER} build -q -f "$directory/Dockerfile" \
         --build-context base=oci-layout:///work/data/base --output "type=oci,dest=/out/$name.tar" \
         $(cat "$directory/args" 2>/dev/null) "$directory/context" >"/out/$name.log" 2>&1 || code=$?

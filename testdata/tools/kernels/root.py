@@ -10,7 +10,8 @@ from .trouble import Missing
 
 # Programs that scenarios use and busybox lacks, with the packages that have them.
 PROGRAMS = {'setpriv': 'util-linux', 'unshare': 'util-linux', 'script': 'bsdutils', 'newuidmap': 'uidmap',
-            'newgidmap': 'uidmap', 'getfattr': 'attr', 'getcap': 'libcap2-bin', 'nft': 'nftables'}
+            'newgidmap': 'uidmap', 'getfattr': 'attr', 'getcap': 'libcap2-bin', 'nft': 'nftables',
+            'mountpoint': 'util-linux', 'pgrep': 'procps'}
 DIRECTORIES = '''bin dev etc lib lib64 proc root run sbin sys tmp usr/bin usr/sbin var/lib var/tmp home'''.split()
 FILES = {
     'etc/passwd': 'root:x:0:0:root:/root:/bin/sh\n'
@@ -59,6 +60,8 @@ class Root:
 
     def place(self, source, destination):
         """Puts a program of this machine anywhere, and the libraries that it is linked with where they are here."""
+        if os.path.islink(self.path(destination)):
+            os.remove(self.path(destination))
         self.copy(source, destination)
         listing = subprocess.run(['ldd', source], text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout
         for library in re.findall(r'(/\S+) \(0x', listing):
@@ -90,6 +93,8 @@ def with_programs(kiln):
     """Returns a root file system with kiln and the programs that the scenarios use."""
     root = Root()
     root.place(kiln, '/usr/bin/kiln')
+    # Busybox's shell would take its own programs for those of the same name on the path.
+    root.place('/bin/sh', '/bin/sh')
     for program, package in PROGRAMS.items():
         root.carry(program, package)
     return root

@@ -8,6 +8,8 @@ from . import contexts
 from .trouble import REPOSITORY, Missing
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+# What runs scenarios, and the scenarios.
+PROGRAMS = ['runner', 'helpers', 'scenarios']
 # What `make test` runs.
 SHORT = '''copy run mounts whiteouts layers volumes limits network port rootless_run single_copy'''.split()
 # What depends on the layout of control groups.
@@ -24,8 +26,7 @@ def everything():
     """Returns the names of all scenarios, in the order of the file."""
     with open(os.path.join(HERE, 'scenarios'), encoding='utf-8') as file:
         text = file.read()
-    helpers = set('''kiln become make image container an_image record record_tree refused said no_groups_left'''.split())
-    return [name for name in re.findall(r'^([a-z_]+)\(\) \{', text, re.MULTILINE) if name not in helpers]
+    return re.findall(r'^([a-z_]+)\(\) \{', text, re.MULTILINE)
 
 
 class Outcome:
@@ -83,7 +84,7 @@ def prepare(work):
     os.makedirs(work)
     os.chmod(work, 0o755)
     contexts.prepare(os.path.join(work, 'data'))
-    for name in ('runner', 'scenarios'):
+    for name in PROGRAMS:
         shutil.copy2(os.path.join(HERE, name), work)
 
 
@@ -99,8 +100,8 @@ def run_here(work, kiln, store, names, before='', snapshotter=''):
     They have mounts, processes and a network of their own, where `before` is run first.
     """
     write_settings(work, KILN=kiln, STORE=store, LAYOUT='host', SNAPSHOTTER=snapshotter)
-    script = f'set -e; ip link set lo up; {before}\nmkdir -p "$0"; exec sh "$@"'
-    command = ['unshare', '--mount', '--net', '--pid', '--fork', '--kill-child', '--mount-proc', 'sh', '-c', script, store,
+    script = f'set -e; ip link set lo up; {before}\nexec sh "$@"'
+    command = ['unshare', '--mount', '--net', '--pid', '--fork', '--kill-child', '--mount-proc', 'sh', '-c', script, 'sh',
                os.path.join(work, 'runner'), work, *names]
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                           text=True, errors='replace') as process:

@@ -87,10 +87,11 @@ class Suite:
     def make_disk(self):
         """Makes the disk of guests that run scenarios."""
         disk, tree = os.path.join(self.work, 'disk'), root.with_programs(self.kiln)
-        for name in ('data', 'runner', 'scenarios'):
+        for name in ['data', *scenarios.PROGRAMS]:
             tree.copy(os.path.join(self.scenarios, name), f'/work/{name}')
         tree.write_text('/work/settings', ': "${KILN:=/usr/bin/kiln}" "${STORE:=/var/lib/kiln}"\n')
-        golden.prepare(tree)
+        if 'golden' in self.options.part:
+            golden.prepare(tree)
         tree.write(disk)
         return disk
 

@@ -46,6 +46,7 @@ class Scenarios(unittest.TestCase):
 
     def test_the_runner_says_how_scenarios_end(self):
         with tempfile.TemporaryDirectory() as work:
+            open(os.path.join(work, 'helpers'), 'w', encoding='utf-8').close()
             with open(os.path.join(work, 'scenarios'), 'w', encoding='utf-8') as file:
                 file.write('good() { echo "$KILN" >"$out/records"; }\nbad() { echo no; false; echo yes; }\n')
             scenarios.write_settings(work, KILN='k', STORE=work)
