@@ -40,6 +40,7 @@ test:
 	$(MAKE) lint
 	$(CARGO) test --workspace --locked
 	python3 -m unittest discover -s bench -t .
+	python3 -m unittest discover -s testdata/tools/kernels -t testdata/tools
 
 # A static binary runs whatever the guest's libraries are.
 test-kernels:

@@ -14,7 +14,7 @@ PROFILE = 'guest'
 PROGRAMS = {'bash': 'bash', 'bzip2': 'bzip2', 'curl': 'curl', 'git': 'git', 'ip': 'iproute2', 'openssl': 'openssl',
             'python3': 'python3', 'tar': 'tar', 'xz': 'xz-utils', 'setsid': 'util-linux', 'timeout': 'coreutils',
             'cp': 'coreutils', 'chmod': 'coreutils', 'chown': 'coreutils', 'stat': 'coreutils', 'base64': 'coreutils', 'env': 'coreutils',
-            'mount': 'mount', 'umount': 'mount', 'pgrep': 'procps', 'setfattr': 'attr', 'ps': 'procps'}
+            'mount': 'mount', 'umount': 'mount', 'pgrep': 'procps', 'setfattr': 'attr', 'ps': 'procps', 'nsenter': 'util-linux'}
 GIT = '/usr/lib/git-core'
 SCRIPT = r'''
 export CI=true RUST_BACKTRACE=0
