@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
+use kiln_store::Snapshotter;
 
 use crate::commands::build::BuildArguments;
 use crate::commands::builder::BuilderArguments;
@@ -73,6 +75,18 @@ pub(crate) struct GlobalArguments {
         hide_env_values = true
     )]
     pub(crate) max_storage: Option<String>,
+    /// How layers are laid one on top of the other: by overlayfs, or by copying files [default:
+    /// overlay where the store's file system and the kernel can do it, else copy]
+    #[arg(
+        long,
+        global = true,
+        env = "KILN_SNAPSHOTTER",
+        value_name = "overlay|copy",
+        hide_env_values = true,
+        hide_possible_values = true,
+        value_parser = PossibleValuesParser::new(["overlay", "copy"]).try_map(|name| name.parse::<Snapshotter>())
+    )]
+    pub(crate) snapshotter: Option<Snapshotter>,
     /// File that configures registries [default: `$XDG_CONFIG_HOME/kiln/registries.toml`, else
     /// /etc/kiln/registries.toml]
     #[arg(

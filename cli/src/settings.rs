@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use kiln_store::{Store, StoreOptions};
+use kiln_store::{Snapshotter, Store, StoreOptions};
 use kiln_tree::{ArchiveLimits, Ids};
 use kiln_worker::network::{Bridge, BridgeOptions};
 
@@ -28,6 +28,8 @@ pub(crate) struct Settings {
     pub(crate) registries: Registries,
     /// The most that the store may take on the disk, in bytes.
     max_storage: Option<u64>,
+    /// How layers are laid one on top of the other, where that was asked for.
+    snapshotter: Option<Snapshotter>,
 }
 
 impl Settings {
@@ -45,7 +47,8 @@ impl Settings {
             Some(size) => limits::size_limit(size).context("invalid --max-storage")?,
             None => Config::of_environment()?.max_storage,
         };
-        Ok(Self { root, threads, archive_limits, registries, max_storage })
+        let snapshotter = arguments.snapshotter;
+        Ok(Self { root, threads, archive_limits, registries, max_storage, snapshotter })
     }
 
     /// Returns how many steps may run at once: more than there are processors, because many wait.
@@ -95,7 +98,8 @@ impl Settings {
     /// Opens the store.
     pub(crate) fn store(&self) -> Result<Store> {
         let open = || {
-            let options = StoreOptions { max_bytes: self.max_storage };
+            let (max_bytes, snapshotter) = (self.max_storage, self.snapshotter);
+            let options = StoreOptions { max_bytes, snapshotter };
             let store = Store::open_with(&self.root, &options)?;
             // Without privileges names and blobs are looked at, and no trees.
             if rootless::is_privileged() {

@@ -228,7 +228,8 @@ fn compare(
                 if was != is {
                     note(new, false);
                 }
-                (before.next(), now.next());
+                before.next();
+                now.next();
             }
             (Some((old, _)), Some((new, _))) if old < new => {
                 note(old, true);
