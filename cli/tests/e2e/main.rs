@@ -22,6 +22,7 @@ mod groups;
 mod images;
 mod imagetools;
 mod isolation;
+mod kernels;
 mod limits;
 mod llb;
 mod load;
