@@ -119,6 +119,8 @@ async fn run(command: Command, settings: &Settings, printer: &Printer) -> ExitCo
             commands::logout::run(arguments.into_inner(), settings, printer).await
         }
         Command::Debug(arguments) => commands::debug::run(&arguments, printer),
+        Command::Completion(arguments) => commands::completion::run(&arguments, printer),
+        Command::Man(arguments) => commands::man::run(&arguments),
         Command::Prune(arguments) => commands::prune::run(&arguments, settings, printer),
         Command::Builder(arguments) => commands::builder::run(&arguments, settings, printer),
         Command::System(arguments) => commands::system::run(&arguments, settings, printer),
