@@ -18,7 +18,7 @@
 //! that it hides: what it hides is not known here, and need not be mounted for packing.
 
 mod header;
-mod overlay;
+pub(crate) mod overlay;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -225,8 +225,8 @@ impl<'a> Plan<'a> {
         };
         match deletion {
             Deletion::Whiteout => {
-                let path = overlay::whiteout(&entry.path);
-                self.items.push(Item::mark(path));
+                let hidden = overlay::hidden(&entry.path, entry.metadata.kind);
+                self.items.push(Item::mark(overlay::whiteout(&hidden)));
             }
             Deletion::Opaque => {
                 let path = overlay::opaque(&entry.path);

@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use kiln_oci::{Digest, ImageConfig, Platform, Reference};
 use kiln_store::{Growing, LayerId, PendingTree, Store};
-use kiln_tree::{CopyOptions, Dir};
+use kiln_tree::{CopyOptions, Dir, Upper};
 
 use crate::error::Result;
 use crate::output::Output;
 use crate::relink::copy_attributes;
 use crate::resolve::ImageResolver;
-use crate::sandbox::{Tree, Upper};
+use crate::sandbox::Tree;
 use crate::snapshots::{Snapshots, whole};
 use crate::source;
 use crate::source::origin::Origin;

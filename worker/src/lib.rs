@@ -14,7 +14,6 @@ pub mod container;
 pub mod emulation;
 pub mod error;
 pub mod load;
-pub mod mount;
 pub mod network;
 pub mod output;
 pub mod pull;

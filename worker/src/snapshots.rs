@@ -5,13 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use kiln_store::{LayerId, PendingTree, Store};
-use kiln_tree::{ArchiveLimits, CopyOptions, Dir, View};
+use kiln_tree::{ArchiveLimits, CopyOptions, Dir, Overlay, Upper, View};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::blobs::Blobs;
 use crate::error::{Error, Result};
 use crate::file::missing;
-use crate::mount::{MAX_LOWERS, Overlay};
 use crate::output::Output;
 use crate::relink::copy_attributes;
 use crate::resolve::ImageResolver;
@@ -81,7 +80,7 @@ impl Snapshots {
     /// they would otherwise be made in the uppermost, and have to be removed again.
     pub(crate) fn root_lowers(&self, top: Option<&LayerId>) -> Result<Vec<PathBuf>> {
         let mut lowers = self.lowers(top)?;
-        if (1..MAX_LOWERS).contains(&lowers.len()) {
+        if (1..Overlay::MAX_LOWERS).contains(&lowers.len()) {
             lowers.push(self.store.mount_points());
         }
         Ok(lowers)
@@ -92,7 +91,7 @@ impl Snapshots {
         match self.lowers(top)?.as_slice() {
             [] => Ok(Dir::open(self.empty()?)?),
             [only] => Ok(Dir::open(only)?),
-            lowers => Overlay { lowers: lowers.to_vec(), upper: None }.mount(),
+            lowers => Ok(Overlay { lowers: lowers.to_vec(), upper: None }.open()?),
         }
     }
 
@@ -102,8 +101,8 @@ impl Snapshots {
         let dir = match self.lowers(parent)? {
             lowers if lowers.is_empty() => pending.open()?,
             lowers => {
-                let upper = Some((pending.fs().to_owned(), pending.work().to_owned()));
-                pending.claiming(Overlay { lowers, upper }.mount()?)
+                let upper = Upper { fs: pending.fs().to_owned(), work: pending.work().to_owned() };
+                pending.claiming(Overlay { lowers, upper: Some(upper) }.open()?)
             }
         };
         Ok(Writable { pending, parent: parent.cloned(), dir })

@@ -16,14 +16,14 @@ use std::path::{Path, PathBuf};
 
 use kiln_llb::op::{CacheMount, CacheSharing, ExecOp, Mount, MountKind, SecretMount};
 use kiln_store::{CacheMountGuard, Growing, LayerId, PendingTree, Sharing};
-use kiln_tree::{CopyOptions, Selection};
+use kiln_tree::{CopyOptions, Selection, Upper};
 
 use super::secret::Secrets;
 use super::ssh::{Agents, Forwarding};
 use crate::content;
 use crate::error::{Error, Result};
 use crate::output::Output;
-use crate::sandbox::{Mount as SandboxMount, MountKind as SandboxKind, Tree, Upper};
+use crate::sandbox::{Mount as SandboxMount, MountKind as SandboxKind, Tree};
 use crate::snapshots::{Snapshots, whole};
 
 /// The mode of a tmpfs's root, as everybody expects of `/tmp`.
