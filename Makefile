@@ -82,7 +82,9 @@ dist-aarch64:
 deb: dist $(CARGO_DEB)
 	rm -rf target/dist/root
 	$(MAKE) install KILN=target/dist/kiln SELF=target/dist/kiln PREFIX=/usr DESTDIR=target/dist/root
-	$(CARGO_DEB) --package kiln-cli --no-build --no-strip --output target/dist
+	rm -f target/dist/kiln_*.deb
+	SOURCE_DATE_EPOCH=$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct)} \
+	    $(CARGO_DEB) --quiet --package kiln-cli --no-build --no-strip --output target/dist
 
 $(CARGO_DEB):
 	$(CARGO) install --locked --root $(TARGET)/tools cargo-deb
