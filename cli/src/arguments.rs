@@ -10,6 +10,7 @@ use kiln_store::Snapshotter;
 use crate::commands::build::BuildArguments;
 use crate::commands::builder::BuilderArguments;
 use crate::commands::builds::BuildsArguments;
+use crate::commands::completion::CompletionArguments;
 use crate::commands::debug::DebugArguments;
 use crate::commands::diff::DiffArguments;
 use crate::commands::history::HistoryArguments;
@@ -21,6 +22,7 @@ use crate::commands::inspect::InspectArguments;
 use crate::commands::load::LoadArguments;
 use crate::commands::login::LoginArguments;
 use crate::commands::logout::LogoutArguments;
+use crate::commands::man::ManArguments;
 use crate::commands::manifest::ManifestArguments;
 use crate::commands::prune::PruneArguments;
 use crate::commands::pull::PullArguments;
@@ -151,6 +153,11 @@ pub(crate) enum Command {
     Builder(Deferred<BuilderArguments>),
     /// Look after the store
     System(Deferred<SystemArguments>),
+    /// Print a script that completes kiln's arguments in a shell
+    Completion(Deferred<CompletionArguments>),
+    /// Write the manual pages
+    #[command(hide = true)]
+    Man(Deferred<ManArguments>),
     /// Make what is stored survive a power loss; builds do so by themselves
     #[command(name = sync::NAME, hide = true)]
     Sync,
@@ -182,6 +189,8 @@ impl Command {
             | Self::Logout(_)
             | Self::Builds(_)
             | Self::Debug(_)
+            | Self::Completion(_)
+            | Self::Man(_)
             | Self::Sync => false,
         }
     }

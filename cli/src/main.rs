@@ -39,11 +39,17 @@ use crate::arguments::{Arguments, Command};
 use crate::printer::Printer;
 use crate::settings::Settings;
 
+/// The allocator of musl takes one lock for all threads.
+#[cfg(target_env = "musl")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     kiln_worker::sandbox::init_if_asked();
     if let Some(code) = rootless::map_if_asked() {
         return code;
     }
+    kiln_worker::use_contained_name_services();
     let arguments = Arguments::parse();
     let printer = Printer::new();
     let settings = match Settings::resolve(&arguments.global) {
@@ -119,6 +125,8 @@ async fn run(command: Command, settings: &Settings, printer: &Printer) -> ExitCo
             commands::logout::run(arguments.into_inner(), settings, printer).await
         }
         Command::Debug(arguments) => commands::debug::run(&arguments, printer),
+        Command::Completion(arguments) => commands::completion::run(&arguments, printer),
+        Command::Man(arguments) => commands::man::run(&arguments),
         Command::Prune(arguments) => commands::prune::run(&arguments, settings, printer),
         Command::Builder(arguments) => commands::builder::run(&arguments, settings, printer),
         Command::System(arguments) => commands::system::run(&arguments, settings, printer),

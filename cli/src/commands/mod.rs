@@ -3,6 +3,7 @@
 pub(crate) mod build;
 pub(crate) mod builder;
 pub(crate) mod builds;
+pub(crate) mod completion;
 pub(crate) mod debug;
 pub(crate) mod diff;
 pub(crate) mod history;
@@ -14,6 +15,7 @@ pub(crate) mod inspect;
 pub(crate) mod load;
 pub(crate) mod login;
 pub(crate) mod logout;
+pub(crate) mod man;
 pub(crate) mod manifest;
 pub(crate) mod prune;
 pub(crate) mod pull;

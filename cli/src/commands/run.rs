@@ -24,6 +24,7 @@ use crate::settings::Settings;
 #[derive(Debug, Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 #[command(disable_help_flag = true)]
+#[command(override_usage = "kiln run [OPTIONS] <IMAGE> [COMMAND]...")]
 pub(crate) struct RunArguments {
     /// Print help; -h is the host name, as with docker
     #[arg(long, action = clap::ArgAction::Help)]
@@ -101,12 +102,28 @@ pub(crate) struct RunArguments {
     /// Run the image for this platform [default: this machine's]
     #[arg(long, value_name = "OS/ARCH[/VARIANT]", env = "DOCKER_DEFAULT_PLATFORM")]
     pub(crate) platform: Option<String>,
-    /// Name or ID of the image; one that the store hasn't got is pulled
-    #[arg(value_name = "IMAGE")]
-    pub(crate) image: String,
-    /// Command and arguments in place of the image's command
-    #[arg(value_name = "COMMAND", trailing_var_arg = true, allow_hyphen_values = true)]
-    pub(crate) command: Vec<String>,
+    /// Name or ID of the image, which is pulled if the store doesn't have it; then a command and its
+    /// arguments in place of the image's command
+    // One argument: with two, options of kiln's would be looked for between image and command.
+    #[arg(
+        value_names = ["IMAGE", "COMMAND"],
+        required = true,
+        num_args = 1..,
+        trailing_var_arg = true
+    )]
+    image_and_command: Vec<String>,
+}
+
+impl RunArguments {
+    /// Returns the name or ID of the image.
+    pub(crate) fn image(&self) -> &str {
+        self.image_and_command.first().map_or("", String::as_str)
+    }
+
+    /// Returns the command and its arguments; empty where the image's command is to run.
+    pub(crate) fn command(&self) -> &[String] {
+        self.image_and_command.get(1..).unwrap_or_default()
+    }
 }
 
 /// The network of a container.

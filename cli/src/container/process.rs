@@ -51,8 +51,8 @@ fn command(config: &ContainerConfig, arguments: &RunArguments) -> Vec<String> {
         Some(program) => vec![program.clone()],
         None => config.entrypoint.clone().unwrap_or_default(),
     };
-    let command = if !arguments.command.is_empty() {
-        arguments.command.clone()
+    let command = if !arguments.command().is_empty() {
+        arguments.command().to_vec()
     } else if arguments.entrypoint.is_some() {
         // The image's command belongs to the image's entrypoint.
         Vec::new()
@@ -92,6 +92,7 @@ mod tests {
         let args = |typed: &[&str]| process(typed).unwrap().args.join(" ");
         assert_eq!(args(&["img"]), "ep image cmd");
         assert_eq!(args(&["img", "x", "-y"]), "ep x -y");
+        assert_eq!(args(&["--rm", "img", "--version", "--rm", "-x"]), "ep --version --rm -x");
         assert_eq!(args(&["--entrypoint", "e", "img"]), "e");
         assert_eq!(args(&["--entrypoint", "e", "img", "x"]), "e x");
         assert_eq!(args(&["--entrypoint", "", "img", "x"]), "x");
