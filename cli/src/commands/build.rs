@@ -295,7 +295,8 @@ async fn dump_graphs(
 
 fn write_graph(path: &Path, bytes: &[u8], printer: &Printer) -> Result<()> {
     if path.as_os_str() == "-" {
-        return printer.bytes(bytes).context("write the graph to standard output");
+        printer.bytes(bytes);
+        return Ok(());
     }
     std::fs::write(path, bytes).with_context(|| format!("write the graph to {}", path.display()))
 }
