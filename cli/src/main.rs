@@ -20,6 +20,7 @@ mod hints;
 mod history;
 mod image;
 mod limits;
+mod once;
 mod printer;
 mod progress;
 mod redact;
@@ -57,7 +58,7 @@ fn command(printer: &Printer) -> ExitCode {
     for warning in &arguments.warnings {
         printer.note(format_args!("WARNING: {warning}"));
     }
-    let settings = match Settings::resolve(&arguments.global) {
+    let settings = match Settings::resolve(&arguments.global, printer) {
         Ok(settings) => settings,
         Err(error) => return arguments.command.refuse(printer, &error),
     };

@@ -6,10 +6,11 @@
 //! ends as other programs do, by SIGPIPE, without a word. What people are told on standard error is no
 //! result, and may get lost.
 
+use std::collections::BTreeSet;
 use std::fmt::Display;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use kiln_registry::Error as Refusal;
 use kiln_solver::LogStream;
@@ -24,6 +25,16 @@ const STDERR: &str = "/dev/stderr";
 pub(crate) struct Printer {
     /// Which stream can't be written any more, and why.
     lost: Arc<OnceLock<(&'static str, io::Error)>>,
+    warnings: Arc<Mutex<Warnings>>,
+}
+
+/// Warnings that come while a command is at work.
+#[derive(Debug, Default)]
+struct Warnings {
+    /// All that there were: each is told once.
+    known: BTreeSet<String>,
+    /// Those that are still to be told.
+    held: Vec<String>,
 }
 
 impl Printer {
@@ -107,12 +118,34 @@ impl Printer {
         let _ = writeln!(anstream::stderr(), "{text}");
     }
 
+    /// Warns, once for each text. On a terminal that waits for the end: there may be a live display.
+    pub(crate) fn warn(&self, text: &str) {
+        let mut warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
+        if !warnings.known.insert(text.to_owned()) {
+            return;
+        }
+        if io::stderr().is_terminal() {
+            warnings.held.push(text.to_owned());
+        } else {
+            self.note(format_args!("WARNING: {text}"));
+        }
+    }
+
+    /// Prints the warnings that have waited.
+    fn warn_at_last(&self) {
+        let mut warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
+        for text in warnings.held.drain(..) {
+            self.note(format_args!("WARNING: {text}"));
+        }
+    }
+
     /// Prints an error with its causes, and its hints, to standard error; nothing where standard output
     /// was lost, which is what everything else comes from.
     pub(crate) fn error(&self, error: &anyhow::Error) {
         if !self.is_heard() {
             return;
         }
+        self.warn_at_last();
         self.note(format_args!("ERROR: {}", causes(error.as_ref())));
         if let Some(hint) = error.chain().find_map(refusal).and_then(Refusal::hint) {
             self.note(format_args!("hint: {hint}"));
@@ -123,6 +156,7 @@ impl Printer {
     /// failure where not all of its result could be written. Where its reader has gone away, it doesn't
     /// return.
     pub(crate) fn finish(&self, code: ExitCode) -> ExitCode {
+        self.warn_at_last();
         self.put(|| io::stdout().flush());
         let Some((stream, error)) = self.lost.get() else { return code };
         if error.kind() == io::ErrorKind::BrokenPipe {

@@ -90,9 +90,12 @@ impl Input {
             (DockerfilePlace::StandardInput, _) => {
                 tokio::task::block_in_place(|| Dockerfile::of_stream(std::io::stdin()))?
             }
+            (DockerfilePlace::Text { text, .. }, _) => Dockerfile::of_stream(text.as_slice())?,
             (_, Place::File) => Dockerfile::read_in(&root, Path::new(CONTEXT_NAME))?,
             (DockerfilePlace::Path(path), _) => Dockerfile::read_in(&root, path)?,
-            (DockerfilePlace::Context, _) => Dockerfile::read_in(&root, Path::new("Dockerfile"))?,
+            (DockerfilePlace::Context | DockerfilePlace::Remote(_), _) => {
+                Dockerfile::read_in(&root, Path::new("Dockerfile"))?
+            }
         };
         Ok(Self { dockerfile, root, directory: None, is_archive })
     }
@@ -148,6 +151,7 @@ impl Input {
             let root = Dir::open(&directory)?;
             let dockerfile = match place {
                 DockerfilePlace::Path(path) => Dockerfile::read_in(&root, path)?,
+                DockerfilePlace::Text { text, .. } => Dockerfile::of_stream(text.as_slice())?,
                 _ => Dockerfile::read_in(&root, Path::new("Dockerfile"))?,
             };
             return Self::of_directory(dockerfile, directory);

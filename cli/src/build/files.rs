@@ -11,7 +11,7 @@ use kiln_tree::{Dir, PatternMatcher};
 use super::places::DockerfilePlace;
 
 /// Most bytes of a Dockerfile or an ignore file.
-const TEXT_LIMIT: u64 = 8 << 20;
+pub(super) const TEXT_LIMIT: u64 = 8 << 20;
 
 /// A Dockerfile with its name, and its own ignore file where it has one.
 #[derive(Debug, Default)]
@@ -29,6 +29,8 @@ impl Dockerfile {
     pub(super) fn read(place: &DockerfilePlace, context: &Path) -> Result<Self> {
         match place {
             DockerfilePlace::StandardInput => Self::of_stream(std::io::stdin().lock()),
+            DockerfilePlace::Text { text, .. } => Self::of_stream(text.as_slice()),
+            DockerfilePlace::Remote(url) => bail!("the Dockerfile {url} was not fetched"),
             // Its name in the context is not trusted: a link there must not lead out.
             DockerfilePlace::Context => {
                 Self::read_in(&Dir::open(context)?, Path::new("Dockerfile"))

@@ -28,7 +28,7 @@ fn arguments_behind_the_image_are_the_containers() {
     ] {
         for command in [&["run"][..], &["container", "run"]] {
             let line = [command, &["--rm=true", "--", "img"], behind].concat();
-            let expected: String = behind.iter().map(|word| format!("[{word}]")).collect();
+            let expected = format!("[{}]", behind.join("]["));
             assert_eq!(kiln.run(&line).success(), expected, "{line:?}");
         }
     }

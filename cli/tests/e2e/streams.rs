@@ -138,3 +138,86 @@ fn a_terminal_whose_reader_goes_away_ends_the_writer() {
     // `setsid` reports how it ended as shells do.
     assert!(status.code() == Some(128 + SIGPIPE) || status.signal() == Some(SIGPIPE), "{stderr}");
 }
+
+/// Runs a command line of bash's, where `kiln` is kiln.
+fn bash(kiln: &Kiln, script: &str) -> kiln_testkit::Output {
+    let inner = kiln.command::<&str>(&[]);
+    let mut shell = Command::new("bash");
+    shell.args(["-c", &format!("kiln() {{ \"$0\" \"$@\"; }}\n{script}")]).arg(kiln.binary());
+    shell.env_clear().envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    run(shell.current_dir(kiln.path("")))
+}
+
+#[test]
+fn what_can_be_read_once_is_given_to_all() {
+    if skip("what_can_be_read_once_is_given_to_all", &[Need::Root, Need::Program("bash")]) {
+        return;
+    }
+    let kiln = built();
+    let secret = "RUN --mount=type=secret,id=q test $(cat /run/secrets/q) = x";
+    kiln.write("c/Dockerfile", format!("FROM base\n{secret}\n{secret} && echo two\n"));
+    let base = format!("--build-context base=oci-layout://{}", kiln.base().display());
+    bash(&kiln, &format!("kiln build {base} --secret id=q,src=<(echo x) c")).success();
+    let other = secret.replace("id=q", "id=r").replace("/q)", "/r)");
+    kiln.write("d/Dockerfile", format!("FROM base\n{secret}\n{other}\n"));
+    let both = "--secret id=q,src=/dev/stdin --secret id=r,src=/dev/stdin";
+    bash(&kiln, &format!("echo x | kiln build {base} {both} d")).success();
+    // A Dockerfile, with a context of any kind.
+    kiln.write("e/file", "text\n");
+    let dockerfile = "-f <(printf 'FROM scratch\\nCOPY file /\\n') -o out";
+    for context in ["e", "- < <(tar -C e -c file)"] {
+        bash(&kiln, &format!("rm -rf out; kiln build {dockerfile} {context}")).success();
+        assert_eq!(std::fs::read_to_string(kiln.path("out/file")).unwrap(), "text\n");
+    }
+    let run = "kiln run --rm --env-file <(echo A=1) --env-file <(echo B=2) img sh -c 'echo $A$B'";
+    assert_eq!(bash(&kiln, run).success(), "12\n");
+    let script = "kiln save img | kiln load -i /dev/stdin && kiln import <(tar -C e -c file) imp";
+    assert!(bash(&kiln, script).success().starts_with("Loaded image: img:latest\nsha256:"));
+    let config = "kiln pull --registries-config <(echo '[registry') 127.0.0.1:1/x";
+    assert!(bash(&kiln, config).failure().contains("line 1"));
+}
+
+#[test]
+fn a_dockerfile_may_be_elsewhere() {
+    let server = kiln_testkit::FileServer::start();
+    server.put("/d/Dockerfile", kiln_testkit::Answer::of("FROM scratch\nCOPY file /\n"));
+    let kiln = kiln();
+    kiln.write("e/file", "text\n");
+    let url = server.url("/d/Dockerfile");
+    kiln.run(&["build", "-f", &url, "--check", "e"]).success();
+    let missing = kiln.run(&["build", "-f", &format!("{url}s"), "--check", "e"]).failure();
+    assert!(missing.contains(&format!("fetch the Dockerfile {url}s")), "{missing}");
+}
+
+#[test]
+fn broken_configuration_is_never_passed_over_in_silence() {
+    let kiln = kiln();
+    kiln.write("c/Dockerfile", "FROM 127.0.0.1:1/none\n");
+    let build = ["build", "--check", "c"];
+    let own = kiln.write("home/.config/kiln/config.toml", "max-storage = \"1g\"\nx = 1\n");
+    for line in [&["images"][..], &["images", "--max-storage", "1g"], &build] {
+        let refused = kiln.run(line).failure();
+        assert!(refused.contains("config.toml") && refused.contains("line 2"), "{refused}");
+    }
+    std::fs::remove_file(own).unwrap();
+    let own = kiln.write("home/.config/kiln/registries.toml", "\n[registry\n");
+    let refused = kiln.run(&build).failure();
+    assert!(refused.contains("registries.toml: line 2: "), "{refused}");
+    std::fs::remove_file(own).unwrap();
+    // Of others, the files are ignored, and the user is told; once.
+    kiln.write("home/.config/docker/daemon.json", "{\n \"registry-mirrors\": [],\n}\n");
+    kiln.write("home/.docker/config.json", "{\"auths\": {},\n}\n");
+    for (line, warning) in [
+        (&build[..], "daemon.json: invalid JSON: trailing comma at line 3 column 1"),
+        (&["login", "127.0.0.1:1"], "config.json: invalid JSON: trailing comma at line 2 column 1"),
+    ] {
+        let refused = kiln.run(line).failure();
+        let warning = format!("{warning}; the file is ignored\n");
+        assert_eq!(refused.matches(&warning).count(), 1, "{refused}");
+    }
+    // A file that can't be read isn't written over either.
+    let mut login = kiln.command(&["login", "-u", "u", "-p", "p", "127.0.0.1:1"]);
+    assert_ne!(run(&mut login).code, 0);
+    let left = std::fs::read_to_string(kiln.path("home/.docker/config.json")).unwrap();
+    assert_eq!(left, "{\"auths\": {},\n}\n");
+}
