@@ -50,11 +50,11 @@ use crate::printer::Printer;
   kiln build --build-context base=oci-layout://./base . take an image from a directory
   kiln run --rm -it app sh                              run it")]
 pub(crate) struct Arguments {
-    #[command(flatten)]
-    pub(crate) global: GlobalArguments,
     /// Print version
     #[arg(short = 'V', short_alias = 'v', long, action = ArgAction::Version)]
     version: Option<bool>,
+    #[command(flatten)]
+    pub(crate) global: GlobalArguments,
     #[command(subcommand)]
     pub(crate) command: Command,
     /// What there is to say about flags that have no effect.
@@ -74,6 +74,7 @@ impl Arguments {
 
 /// Options of every command.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Options of all commands")]
 pub(crate) struct GlobalArguments {
     /// Directory that holds images, layers and the cache [default: /var/lib/kiln as root, else
     /// `$XDG_DATA_HOME/kiln`]

@@ -35,6 +35,17 @@ pub(crate) struct Misread {
 }
 
 impl Misread {
+    /// Tells the usage of the command in general: what came from the environment wasn't typed.
+    fn new(mut error: Error, path: Vec<String>, command: &Command) -> Self {
+        let below = |command, name| Command::find_subcommand(command, name);
+        let named = path.iter().try_fold(command, below).unwrap_or(command);
+        if error.get(ContextKind::Usage).is_some() {
+            let usage = ContextValue::StyledStr(named.clone().render_usage());
+            error.insert(ContextKind::Usage, usage);
+        }
+        Self { error: Box::new(error), path }
+    }
+
     /// Prints help to standard output and errors to standard error, and returns the exit code.
     pub(crate) fn report(&self, printer: &Printer) -> ExitCode {
         if !self.error.use_stderr() {
@@ -45,6 +56,10 @@ impl Misread {
         match self.refusal() {
             Some(refusal) => printer.error(&anyhow!(refusal)),
             None => printer.note(self.error.render().ansi().to_string().trim_end()),
+        }
+        let is_incomplete = self.error.kind() == ErrorKind::MissingRequiredArgument;
+        if is_incomplete && docker::name_of(&self.path()) == "build" {
+            printer.note("hint: `kiln build .` builds the Dockerfile of the working directory");
         }
         ExitCode::from(if is_run { OWN_FAILURE } else { USAGE })
     }
@@ -82,10 +97,12 @@ pub(super) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Argumen
     let mut command = Arguments::command();
     command.build();
     let path = path_of(&command, &words);
-    if !error.use_stderr() || !words.iter().any(|word| has_value(word)) {
-        return Err(Misread { error: Box::new(error), path });
+    if error.use_stderr() && words.iter().any(|word| has_value(word)) {
+        let command = with_values(command);
+        return parse_by(command.clone(), &words)
+            .map_err(|error| Misread::new(error, path, &command));
     }
-    parse_by(with_values(command), &words).map_err(|error| Misread { error: Box::new(error), path })
+    Err(Misread::new(error, path, &command))
 }
 
 fn parse_by(mut command: Command, words: &[OsString]) -> Result<Arguments, Error> {

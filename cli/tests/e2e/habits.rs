@@ -158,3 +158,56 @@ fn the_table_has_all_of_dockers_flags() {
         assert!(known.contains(&(command, "")), "{command}");
     }
 }
+
+#[test]
+fn mistakes_are_told_with_a_way_out() {
+    if skip("mistakes_are_told_with_a_way_out", &[Need::Root]) {
+        return;
+    }
+    let kiln = kiln();
+    kiln.write("c/Dockerfile.dev", "FROM scratch AS one\nCOPY Main.go /\nFROM scratch\n");
+    kiln.write("c/main.go", "text");
+    kiln.write("c/secret", "");
+    kiln.write("c/Dockerfile.dev.dockerignore", "secret\n");
+    kiln.write("c/other", "FROM scratch\nCOPY secret /\n");
+    kiln.write("c/other.dockerignore", "secret\n");
+    let context = kiln.path("c").display().to_string();
+    let holds = format!(
+        "open Dockerfile: no such file or directory: the directory {context} holds \
+         Dockerfile.dev, Dockerfile.dev.dockerignore, main.go, other, other.dockerignore, secret; \
+         -f Dockerfile.dev names it"
+    );
+    let typed = ["build", "-f", "c/Dockerfile.dev", "--target"];
+    for (line, problem) in [
+        (&["build"][..], "hint: `kiln build .` builds"),
+        (&["build"], "Usage: kiln build [OPTIONS] <CONTEXT>\n"),
+        (&["build", "c"], &holds),
+        (
+            &["build", "-f", "c/nothing", "c"],
+            "open c/nothing: no such file or directory: the directory ",
+        ),
+        (&["build", "-f", "no/such", "c"], "/no is not there"),
+        (&[&typed[..], &["stage-1", "c"]].concat(), "\"stage-1\" could not be found\n"),
+        (&[&typed[..], &["stage-1", "c"]].concat(), "hint: the only stage with a name is one"),
+        (&[&typed[..], &["one", "c"]].concat(), "hint: did you mean /main.go?"),
+        (
+            &["build", "-f", "c/other", "c"],
+            "hint: /secret is there, but an ignore file excludes it",
+        ),
+        (&["load", "-i", "c/main.go"], "load c/main.go: "),
+        (&["import", "c/main.go"], "import c/main.go: "),
+    ] {
+        let refused = kiln.run(line).failure();
+        assert!(refused.contains(problem), "{line:?}: {refused}");
+    }
+    kiln.build_text("FROM base\n", &["-t", "img"]).success();
+    kiln.run(&["save", "-o", "img.tar", "img"]).success();
+    let imported = kiln.run(&["import", "img.tar"]);
+    assert!(imported.stderr.contains("`kiln load -i img.tar` takes in its images"));
+    kiln.build_text("FROM base\n", &["-o", "type=tar,dest=rootfs.tar"]).success();
+    let refused = kiln.run(&["load", "-i", "rootfs.tar"]).failure();
+    assert!(refused.contains("hint: `kiln import rootfs.tar` makes an image"), "{refused}");
+    let help = kiln.run(&["build", "--help"]).success();
+    let (own, all) = help.split_once("\nOptions of all commands:\n").unwrap();
+    assert!(own.contains("--metadata-file") && all.contains("--root") && !own.contains("--root"));
+}
