@@ -211,7 +211,9 @@ impl Snapshots {
             include: include.to_vec(),
             ..CopyOptions::default()
         };
-        kiln_tree::copy(context.view(), &pending.open()?, &options).map_err(missing)?;
+        let view = context.view();
+        kiln_tree::copy(view, &pending.open()?, &options)
+            .map_err(|error| missing(error, &[view]))?;
         Ok(pending)
     }
 

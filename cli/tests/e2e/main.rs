@@ -19,6 +19,7 @@ mod docker_images;
 mod engine;
 mod explain;
 mod groups;
+mod habits;
 mod images;
 mod imagetools;
 mod install;
@@ -49,6 +50,7 @@ mod run;
 mod soak;
 mod sources;
 mod storage;
+mod streams;
 mod terminal;
 
 use kiln_testkit::Kiln;

@@ -98,7 +98,10 @@ impl Copies<'_> {
         }
         let views: Vec<_> =
             copies.iter().map(|(source, options)| (source.view(), options.clone())).collect();
-        let plan = kiln_tree::plan_copies(&views, self.below).map_err(copy::missing)?;
+        let plan = kiln_tree::plan_copies(&views, self.below).map_err(|error| {
+            let sources: Vec<_> = copies.iter().map(|(source, _)| source.view()).collect();
+            copy::missing(error, &sources)
+        })?;
         let Some(plan) = plan else { return Ok(None) };
         let packed = packer.pack(context, &mut |sink| plan.write(sink).map(drop));
         let cancelled = context.cancel.is_cancelled();
