@@ -1,13 +1,13 @@
 //! Tars with other times.
 //!
 //! What is later than a given time is set to it: the times in headers, and those in the records of PAX
-//! headers. Everything else stays as it is, byte for byte, so that what comes out depends on nothing
-//! but what went in and the time.
+//! headers. Checksums are written in one form. Everything else stays as it is, byte for byte, so that
+//! what comes out depends on nothing but what went in and the time.
 
 use std::io::{self, Read, Write};
 
 use crate::metadata::Timestamp;
-use crate::pack::{octal, record as encode_record};
+use crate::pack::{octal, put_sum, record as encode_record};
 use crate::tar_reader::{malformed, number, numeric, record, time, unsigned};
 
 const BLOCK: usize = 512;
@@ -208,13 +208,10 @@ fn check_sum(block: &[u8; BLOCK]) -> io::Result<()> {
     if told == Some(sum(block)) { Ok(()) } else { Err(malformed("not a tar header")) }
 }
 
-/// Puts the sum into a header, unless it is right.
+/// Puts the sum into a header.
 fn seal(block: &mut [u8; BLOCK]) {
-    if check_sum(block).is_err() {
-        let sum = sum(block);
-        octal(&mut block[148..155], sum);
-        block[155] = b' ';
-    }
+    let sum = sum(block);
+    put_sum(&mut block[148..156], sum);
 }
 
 #[cfg(test)]
