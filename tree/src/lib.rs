@@ -7,6 +7,7 @@
 
 pub mod attributes;
 pub mod below;
+pub mod changes;
 pub mod copy;
 pub mod decompress;
 pub mod digest;
@@ -41,6 +42,7 @@ mod tar_writer;
 pub use archive_limits::ArchiveLimits;
 pub use attributes::{Attributes, Xattr};
 pub use below::Below;
+pub use changes::{Changes, Located, is_unchanged};
 pub use copy::{CopyOptions, copy, plan_copies};
 pub use decompress::{decompress, is_archive_start};
 pub use digest::listing::{Difference, Listing, Place};

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use kiln_store::{LayerId, PendingTree, Store};
-use kiln_tree::{ArchiveLimits, CopyOptions, Dir, View};
+use kiln_tree::{ArchiveLimits, Changes, CopyOptions, Dir, View};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::blobs::Blobs;
@@ -138,12 +138,31 @@ impl Snapshots {
         Ok(self.store.layers().attach(pending, layer)?)
     }
 
-    /// Makes a layer of a tree that isn't mounted.
+    /// Makes a layer of a tree that isn't mounted. What it changes of the chain below is found out
+    /// now, while that is there.
     pub(crate) fn commit_pending(
         &self,
-        pending: PendingTree,
+        mut pending: PendingTree,
         parent: Option<&LayerId>,
     ) -> Result<LayerId> {
+        if let Some(parent) = parent {
+            let upper = Dir::open(pending.fs())?;
+            if !upper.names()?.is_empty() {
+                pending.note(Changes::find(&upper, &self.read(Some(parent))?)?);
+            }
+        }
+        Ok(self.store.layers().commit(pending, parent)?)
+    }
+
+    /// Makes a layer of a tree that repeats the one of `original` on another chain. What it changes
+    /// is what the original changes of its own chain.
+    pub(crate) fn commit_repeated(
+        &self,
+        mut pending: PendingTree,
+        parent: Option<&LayerId>,
+        original: &LayerId,
+    ) -> Result<LayerId> {
+        pending.note(self.store.layers().changes(original)?);
         Ok(self.store.layers().commit(pending, parent)?)
     }
 

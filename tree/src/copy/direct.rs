@@ -16,6 +16,7 @@ use super::source::{attributes, directory};
 use super::{CopyOptions, archive, copied, holder, parents};
 use crate::attributes::Attributes;
 use crate::below::Below;
+use crate::changes;
 use crate::digest::select::{Picked, Selected};
 use crate::error::Result;
 use crate::metadata::{FileKind, Metadata, Owner, Timestamp};
@@ -352,7 +353,7 @@ fn relative(path: &Path) -> &[u8] {
 /// Returns what sorts paths as a walk does: a directory's content comes before its longer-named
 /// neighbours.
 fn key(path: &Path) -> Vec<u8> {
-    relative(path).iter().map(|byte| if *byte == b'/' { 0 } else { *byte }).collect()
+    changes::key(relative(path))
 }
 
 #[cfg(test)]
