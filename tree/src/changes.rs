@@ -33,6 +33,7 @@ use std::collections::BTreeMap;
 use crate::dir::Dir;
 use crate::error::Result;
 pub use compare::{Located, is_unchanged};
+pub(crate) use compare::{digest_of, has_same_attributes};
 
 /// How the tar of a layer departs from the upper directory that it is packed of.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

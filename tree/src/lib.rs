@@ -55,7 +55,7 @@ pub use mode::ModeChange;
 pub use pack::{PackOptions, Packed, Plan, Whiteouts, pack};
 pub use pattern::PatternMatcher;
 pub use retime::retime;
-pub use skeleton::{Manifest, Skeleton};
+pub use skeleton::{Manifest, Skeleton, contents};
 pub use stamp::{DiskUse, Stamp, stamp, survey};
 pub use tar_reader::{TarEntry, TarReader};
 pub use unpack::{UnpackOptions, Unpacked, unpack};

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::Read;
 use std::os::fd::BorrowedFd;
 
+use kiln_oci::{Digest, DigestHasher};
 use rustix::fs::{Mode, OFlags, openat, readlinkat};
 use rustix::io::Errno;
 
@@ -59,7 +60,17 @@ impl<'a> Located<'a> {
         }))
     }
 
-    fn capability(&self) -> Result<Vec<u8>, Errno> {
+    /// Returns the digest of the bytes of a file, or of the target of a link; `None` of what is
+    /// neither.
+    pub(crate) fn content(&self) -> Result<Option<Digest>, Errno> {
+        match self.metadata.kind {
+            FileKind::Symlink => Ok(Some(Digest::of(&self.target()?))),
+            FileKind::File => digest_of(&self.open()?).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    pub(crate) fn capability(&self) -> Result<Vec<u8>, Errno> {
         let found = xattrs::read(self.dir, self.name)?;
         let capability = found.into_iter().find(|(name, _)| name == CAPABILITY);
         Ok(capability.map(|(_, value)| value).unwrap_or_default())
@@ -120,6 +131,18 @@ fn has_same_content(mut old: &File, mut new: &File) -> Result<bool, Errno> {
         }
         if count < PIECE {
             return Ok(true);
+        }
+    }
+}
+
+/// Returns the digest of what a file holds.
+pub(crate) fn digest_of(mut file: &File) -> Result<Digest, Errno> {
+    let (mut hasher, mut buffer) = (DigestHasher::new(), vec![0; PIECE]);
+    loop {
+        let count = fill(&mut file, &mut buffer)?;
+        hasher.update(&buffer[..count]);
+        if count < PIECE {
+            return Ok(hasher.finish());
         }
     }
 }
