@@ -10,12 +10,15 @@
 //! the file is then part of the new layer.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::io::Read;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 
 use kiln_oci::{Digest, HashingReader};
 use kiln_solver::StepContext;
 use kiln_store::{Layer, LayerBlob, LayerId};
-use kiln_tree::{Below, Dir, Manifest, Skeleton};
+use kiln_tree::{Below, Dir, Manifest, Plan, Skeleton};
 
 use crate::blobs::{VerifiedReader, blocking};
 use crate::error::{Error, Result};
@@ -62,6 +65,15 @@ impl Snapshots {
         layer: &Layer,
         names: &BTreeSet<Vec<u8>>,
     ) -> Result<BTreeMap<Vec<u8>, Digest>> {
+        if layer.has_tree {
+            let tree = self.tree(layer)?;
+            let mut found = BTreeMap::new();
+            for name in names {
+                let content = tree.content(&Path::new("/").join(OsStr::from_bytes(name)))?;
+                found.extend(content.map(|content| (name.clone(), content)));
+            }
+            return Ok(found);
+        }
         for blob in self.store.layers().blobs(&layer.id)? {
             let Some(file) = self.blobs.open(&blob)? else { continue };
             let failed = Error::kernel("read", blob.digest);
@@ -103,9 +115,13 @@ impl Snapshots {
     }
 
     /// Returns what a layer's archive holds; `None` where it has none, or a wrong one: unpacking it
-    /// will say why.
+    /// will say why. Of a layer that has a tree, the tree tells it: it has the fractions of times.
     async fn manifest(&self, layer: &Layer, progress: &Progress) -> Result<Option<Manifest>> {
         let layers = self.store.layers();
+        if layer.has_tree {
+            let (this, layer) = (self.clone(), layer.clone());
+            return blocking(move || this.list_tree(&layer)).await.map(Some);
+        }
         let Some(diff_id) = layer.diff_id else { return Ok(None) };
         let known = layers.contents(&diff_id)?.map(Manifest::from_bytes);
         if known.as_ref().is_some_and(Manifest::is_detailed) {
@@ -128,6 +144,29 @@ impl Snapshots {
         let part = progress.part(format!("listing {}", blob.digest), Some(blob.size));
         let (this, layer) = (self.clone(), layer.clone());
         blocking(move || this.list(&layer, &blob, part)).await
+    }
+
+    fn list_tree(&self, layer: &Layer) -> Result<Manifest> {
+        let layers = self.store.layers();
+        if let Some(diff_id) = &layer.diff_id
+            && let Some(known) = layers.contents(diff_id)?.map(Manifest::from_bytes)
+            && known.is_detailed()
+        {
+            return Ok(known);
+        }
+        let tree = self.tree(layer)?;
+        let manifest = Plan::of_changes(&tree, &layers.changes(&layer.id)?)?.manifest();
+        if let Some(diff_id) = &layer.diff_id {
+            layers.put_contents(diff_id, manifest.as_bytes())?;
+        }
+        Ok(manifest)
+    }
+
+    /// Opens the tree of a layer by itself.
+    fn tree(&self, layer: &Layer) -> Result<Dir> {
+        let layers = self.store.layers();
+        layers.check_trees([layer])?;
+        Ok(Dir::open(&layers.tree_path(&layer.id))?)
     }
 
     fn list(&self, layer: &Layer, blob: &LayerBlob, mut part: Part) -> Result<Option<Manifest>> {

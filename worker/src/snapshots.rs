@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use kiln_store::{LayerId, PendingTree, Store};
-use kiln_tree::{ArchiveLimits, Changes, CopyOptions, Dir, View};
+use kiln_tree::{ArchiveLimits, Attributes, Changes, CopyOptions, Dir, View};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::blobs::Blobs;
@@ -152,6 +152,26 @@ impl Snapshots {
             }
         }
         Ok(self.store.layers().commit(pending, parent)?)
+    }
+
+    /// Makes the directories that a program's own mounts are on a part of its layer, where the chain
+    /// below lacks them: OCI runtimes, and so BuildKit, leave them behind.
+    pub(crate) fn leave_mount_points(
+        &self,
+        pending: &PendingTree,
+        parent: Option<&LayerId>,
+    ) -> Result<()> {
+        let lowers = self.lowers(parent)?;
+        let trees: Vec<&Path> =
+            std::iter::once(pending.fs()).chain(lowers.iter().map(PathBuf::as_path)).collect();
+        for name in ["dev", "proc", "sys"] {
+            let found = trees.iter().find_map(|tree| tree.join(name).symlink_metadata().ok());
+            if !found.is_some_and(|found| found.is_dir()) {
+                let attributes = Attributes { mode: Some(0o755), ..Attributes::default() };
+                Dir::open(pending.fs())?.mkdir(Path::new(name), &attributes)?;
+            }
+        }
+        Ok(())
     }
 
     /// Makes a layer of a tree that repeats the one of `original` on another chain. What it changes

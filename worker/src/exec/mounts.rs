@@ -50,6 +50,8 @@ pub(super) struct Prepared {
 #[derive(Debug)]
 enum Outcome {
     Written(PendingTree, Option<LayerId>),
+    /// The root file system that the program ran in.
+    Root(PendingTree, Option<LayerId>),
     Unchanged(Option<LayerId>),
 }
 
@@ -170,7 +172,11 @@ impl Preparation<'_> {
         };
         let pending = self.snapshots.begin(parent.as_ref())?;
         let upper = Some(upper_of(&pending));
-        prepared.outputs.push((output, Outcome::Written(pending, parent)));
+        let outcome = match mount.dest.as_str() {
+            "/" => Outcome::Root(pending, parent),
+            _ => Outcome::Written(pending, parent),
+        };
+        prepared.outputs.push((output, outcome));
         Ok(Tree::Overlay { lowers, upper })
     }
 
@@ -272,7 +278,7 @@ impl Prepared {
     /// Returns the directories of the store that the program writes to.
     pub(super) fn growing(&self) -> Vec<Growing> {
         let outputs = self.outputs.iter().filter_map(|(_, outcome)| match outcome {
-            Outcome::Written(pending, _) => Some(pending.growing()),
+            Outcome::Written(pending, _) | Outcome::Root(pending, _) => Some(pending.growing()),
             Outcome::Unchanged(_) => None,
         });
         let discarded = self.discarded.iter().map(PendingTree::growing);
@@ -284,6 +290,11 @@ impl Prepared {
         self.outputs.sort_unstable_by_key(|(number, _)| *number);
         let outputs = self.outputs.into_iter().map(|(_, outcome)| match outcome {
             Outcome::Unchanged(layer) => Ok(Output::Layer(layer)),
+            Outcome::Root(pending, parent) => {
+                snapshots.leave_mount_points(&pending, parent.as_ref())?;
+                let layer = snapshots.commit_pending(pending, parent.as_ref())?;
+                Ok(Output::Layer(Some(layer)))
+            }
             Outcome::Written(pending, parent) => snapshots
                 .commit_pending(pending, parent.as_ref())
                 .map(|layer| Output::Layer(Some(layer))),
