@@ -25,7 +25,7 @@ pub(crate) struct ResourceArguments {
     #[arg(short, long, value_name = "SIZE")]
     pub(crate) memory: Option<String>,
     /// Most memory and swap together, as 1g; -1 for all the swap there is [default: twice --memory]
-    #[arg(long, value_name = "SIZE", allow_negative_numbers = true)]
+    #[arg(long, value_name = "SIZE")]
     pub(crate) memory_swap: Option<String>,
     /// Processor time relative to that of others, who have 1024
     #[arg(short, long, value_name = "NUMBER")]
@@ -34,7 +34,7 @@ pub(crate) struct ResourceArguments {
     #[arg(long, value_name = "MICROSECONDS")]
     pub(crate) cpu_period: Option<u64>,
     /// Most processor time of a period, in microseconds
-    #[arg(long, value_name = "MICROSECONDS", allow_negative_numbers = true)]
+    #[arg(long, value_name = "MICROSECONDS")]
     pub(crate) cpu_quota: Option<i64>,
     /// Processors to run on, as 0-3 or 0,1
     #[arg(long, value_name = "LIST")]
@@ -130,18 +130,11 @@ fn ranges(text: &str) -> Option<Vec<RangeInclusive<u16>>> {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
     use super::*;
-
-    #[derive(Parser)]
-    struct Typed {
-        #[command(flatten)]
-        resources: ResourceArguments,
-    }
+    use crate::arguments::flags::tests::run as run_arguments;
 
     fn read(typed: &[&str]) -> Result<Limits> {
-        limits(&Typed::parse_from([&["kiln"], typed].concat()).resources)
+        limits(&run_arguments(&[typed, &["img"]].concat()).resources)
     }
 
     #[test]

@@ -12,6 +12,7 @@ use crate::archive_limits;
 use crate::arguments::GlobalArguments;
 use crate::config::Config;
 use crate::limits;
+use crate::printer::Printer;
 use crate::registries::Registries;
 use crate::rootless;
 
@@ -34,7 +35,7 @@ pub(crate) struct Settings {
 
 impl Settings {
     /// Combines arguments and environment.
-    pub(crate) fn resolve(arguments: &GlobalArguments) -> Result<Self> {
+    pub(crate) fn resolve(arguments: &GlobalArguments, printer: &Printer) -> Result<Self> {
         let root = match &arguments.root {
             Some(root) => std::path::absolute(root)
                 .with_context(|| format!("resolve the store's directory {}", root.display()))?,
@@ -42,10 +43,12 @@ impl Settings {
         };
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let archive_limits = archive_limits::parse(&arguments.archive_limits)?;
-        let registries = Registries::of_environment(arguments.registries_config.clone());
+        let registries = Registries::of_environment(arguments.registries_config.clone(), printer)?;
+        // It is read in any case: a mistake in it is told, whether it matters now or not.
+        let config = Config::of_environment()?;
         let max_storage = match &arguments.max_storage {
             Some(size) => limits::size_limit(size).context("invalid --max-storage")?,
-            None => Config::of_environment()?.max_storage,
+            None => config.max_storage,
         };
         let snapshotter = arguments.snapshotter;
         Ok(Self { root, threads, archive_limits, registries, max_storage, snapshotter })

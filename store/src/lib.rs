@@ -88,6 +88,7 @@ mod file_digests;
 mod index;
 mod ingest;
 mod inventory;
+mod layer_changes;
 mod layer_contents;
 mod layer_rows;
 mod layout;

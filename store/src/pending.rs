@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use kiln_tree::{Dir, Room};
+use kiln_tree::{Changes, Dir, Room};
 use rustix::fs::CWD;
 
 use crate::error::{Error, Result};
@@ -22,6 +22,7 @@ pub struct PendingTree {
     fs: PathBuf,
     work: PathBuf,
     claim: Arc<Claim>,
+    changes: Changes,
     placed: bool,
 }
 
@@ -30,7 +31,8 @@ impl PendingTree {
         let dir = inner.process.fresh_dir()?;
         let (fs, work) = (dir.join("fs"), inner.process.fresh());
         let claim = Arc::new(Claim::new(&inner.room));
-        let pending = Self { inner: inner.clone(), dir, fs, work, claim, placed: false };
+        let (inner, changes) = (inner.clone(), Changes::default());
+        let pending = Self { inner, dir, fs, work, claim, changes, placed: false };
         for path in [&pending.fs, &pending.work] {
             fs::create_dir(path).map_err(Error::io("create", path))?;
         }
@@ -56,6 +58,16 @@ impl PendingTree {
             return dir;
         }
         dir.with_room(Arc::new(Claiming::new(&self.inner, &self.claim)))
+    }
+
+    /// Notes where the tar of the layer departs from the tree.
+    pub fn note(&mut self, changes: Changes) {
+        self.changes = changes;
+    }
+
+    /// Returns where the tar of the layer departs from the tree.
+    pub(crate) fn changes(&self) -> &Changes {
+        &self.changes
     }
 
     /// Claims room for a file of so many bytes that is about to be written.

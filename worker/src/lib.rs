@@ -56,4 +56,5 @@ pub use remote_cache::{
 pub use resolve::{ImageResolver, ImageResolverOptions, PullPolicy, Resolved};
 pub use source::local::LocalContext;
 pub use source::remote::{Pin, RemoteOptions};
+pub use sys::use_contained_name_services;
 pub use worker::{CommittedLayers, DefaultNetwork, SecretSource, Worker, WorkerOptions};

@@ -201,7 +201,8 @@ mod tests {
         std::fs::remove_file(from.join("d/gone")).unwrap();
         std::fs::write(from.join("d/.wh.gone"), "").unwrap();
         assert!(!repeat(&from, &temp.path().join("a file")));
-        std::fs::set_permissions(from.join("d/.wh.gone"), PermissionsExt::from_mode(0o000)).unwrap();
+        std::fs::set_permissions(from.join("d/.wh.gone"), PermissionsExt::from_mode(0o000))
+            .unwrap();
         assert!(repeat(&from, &temp.path().join("a mark")));
 
         std::fs::remove_file(from.join("d/.wh.gone")).unwrap();

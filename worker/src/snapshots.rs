@@ -6,7 +6,7 @@ use std::sync::{Arc, Once, OnceLock};
 
 use kiln_solver::StepContext;
 use kiln_store::{LayerId, PendingTree, Snapshotter, Store};
-use kiln_tree::{ArchiveLimits, CopyOptions, Dir, View};
+use kiln_tree::{ArchiveLimits, Attributes, Changes, CopyOptions, Dir, View, shadow};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::blobs::Blobs;
@@ -154,7 +154,18 @@ impl Snapshots {
 
     /// Makes a layer of a draft.
     pub(crate) fn commit_draft(&self, draft: Draft) -> Result<LayerId> {
-        let Finished { pending, parent, work } = draft.finish(&self.store)?;
+        self.commit_finished(draft.finish(&self.store)?)
+    }
+
+    /// Makes a layer of a draft that a program had as its root file system.
+    pub(crate) fn commit_root(&self, draft: Draft) -> Result<LayerId> {
+        let finished = draft.finish(&self.store)?;
+        self.leave_mount_points(&finished.pending, finished.parent.as_ref())?;
+        self.commit_finished(finished)
+    }
+
+    fn commit_finished(&self, finished: Finished) -> Result<LayerId> {
+        let Finished { pending, parent, work } = finished;
         let layer = self.commit_pending(pending, parent.as_ref())?;
         if let Some(work) = work {
             self.work_trees.keep(layer.clone(), work);
@@ -174,12 +185,59 @@ impl Snapshots {
         Ok(())
     }
 
-    /// Makes a layer of a tree that isn't mounted.
+    /// Makes a layer of a tree that isn't mounted. What it changes of the chain below is found out
+    /// now, while that is there.
     pub(crate) fn commit_pending(
         &self,
-        pending: PendingTree,
+        mut pending: PendingTree,
         parent: Option<&LayerId>,
     ) -> Result<LayerId> {
+        if let Some(parent) = parent {
+            let upper = Dir::open(pending.fs())?;
+            if !upper.names()?.is_empty() {
+                pending.note(self.changes(&upper, parent)?);
+            }
+        }
+        Ok(self.store.layers().commit(pending, parent)?)
+    }
+
+    /// Compares a tree with the chain that it goes on top of.
+    fn changes(&self, upper: &Dir, parent: &LayerId) -> Result<Changes> {
+        let lowers = self.lowers(Some(parent))?;
+        if lowers.len() == 1 || !self.copies()? {
+            return Ok(Changes::find(upper, &self.read(Some(parent))?)?);
+        }
+        // There is no need to assemble all of the chain.
+        let below = self.store.layers().begin()?;
+        shadow(&lowers, upper, &Dir::open(below.fs())?)?;
+        Ok(Changes::find(upper, &Dir::open(below.fs())?)?)
+    }
+
+    /// Makes the directories that a program's own mounts are on a part of its layer, where the chain
+    /// below lacks them: OCI runtimes, and so BuildKit, leave them behind.
+    fn leave_mount_points(&self, pending: &PendingTree, parent: Option<&LayerId>) -> Result<()> {
+        let lowers = self.lowers(parent)?;
+        let trees: Vec<&Path> =
+            std::iter::once(pending.fs()).chain(lowers.iter().map(PathBuf::as_path)).collect();
+        for name in ["dev", "proc", "sys"] {
+            let found = trees.iter().find_map(|tree| tree.join(name).symlink_metadata().ok());
+            if !found.is_some_and(|found| found.is_dir()) {
+                let attributes = Attributes { mode: Some(0o755), ..Attributes::default() };
+                Dir::open(pending.fs())?.mkdir(Path::new(name), &attributes)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a layer of a tree that repeats the one of `original` on another chain. What it changes
+    /// is what the original changes of its own chain.
+    pub(crate) fn commit_repeated(
+        &self,
+        mut pending: PendingTree,
+        parent: Option<&LayerId>,
+        original: &LayerId,
+    ) -> Result<LayerId> {
+        pending.note(self.store.layers().changes(original)?);
         Ok(self.store.layers().commit(pending, parent)?)
     }
 
@@ -211,7 +269,9 @@ impl Snapshots {
             include: include.to_vec(),
             ..CopyOptions::default()
         };
-        kiln_tree::copy(context.view(), &pending.open()?, &options).map_err(missing)?;
+        let view = context.view();
+        kiln_tree::copy(view, &pending.open()?, &options)
+            .map_err(|error| missing(error, &[view]))?;
         Ok(pending)
     }
 

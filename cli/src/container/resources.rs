@@ -66,20 +66,12 @@ pub(super) fn report(group: &Cgroup, printer: &Printer) {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
     use super::*;
-
-    #[derive(Parser)]
-    struct Typed {
-        #[command(flatten)]
-        run: RunArguments,
-    }
+    use crate::arguments::flags::tests::run as run_arguments;
 
     #[test]
     fn zero_and_less_are_no_limits() {
-        let read =
-            |typed: &[&str]| limits(&Typed::parse_from([&["run"], typed, &["img"]].concat()).run);
+        let read = |typed: &[&str]| limits(&run_arguments(&[typed, &["img"]].concat()));
         assert_eq!(read(&[]).unwrap(), Limits::default());
         let none = ["-m", "0", "--cpus", "0", "--pids-limit", "-1"];
         assert_eq!(read(&none).unwrap(), Limits::default());

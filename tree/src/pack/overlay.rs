@@ -1,5 +1,6 @@
 //! How overlayfs keeps deletions in an upper directory, and how a layer's tar does.
 
+use crate::changes;
 use crate::error::{Error, Result};
 use crate::metadata::FileKind;
 use crate::names;
@@ -55,6 +56,21 @@ fn is_file_mark(entry: &Entry) -> bool {
     metadata.is_file()
         && (metadata.mode, metadata.size) == (0, 0)
         && entry.name().strip_prefix(MARK).is_some_and(|name| !name.is_empty())
+}
+
+/// Returns the entries of a walk with all marks as overlayfs has them, in the order that a walk then
+/// has.
+pub(crate) fn with_marks_of_overlayfs(mut entries: Vec<Entry>) -> Vec<Entry> {
+    let mut found = false;
+    for entry in entries.iter_mut().filter(|entry| is_file_mark(entry)) {
+        found = true;
+        entry.path = hidden(&entry.path, FileKind::File);
+        entry.metadata.kind = FileKind::CharDevice { major: 0, minor: 0 };
+    }
+    if found {
+        entries.sort_by_cached_key(|entry| changes::key(&entry.path));
+    }
+    entries
 }
 
 /// Returns the path of what a mark of this kind at `path` deletes. The path of anything else stays

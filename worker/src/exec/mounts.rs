@@ -54,6 +54,8 @@ pub(super) struct Prepared {
 #[derive(Debug)]
 enum Outcome {
     Written(Draft),
+    /// The root file system that the program ran in.
+    Root(Draft),
     Unchanged(Option<LayerId>),
 }
 
@@ -172,11 +174,13 @@ impl Preparation<'_> {
             return Ok(tree);
         };
         let draft = self.snapshots.draft(self.layer(mount)?.as_ref())?;
+        let is_root = mount.dest == "/";
         // The usual mount points would otherwise be made in the step's own tree, and have to be
         // removed again.
-        let mount_points = (mount.dest == "/").then(|| self.snapshots.store.mount_points());
+        let mount_points = is_root.then(|| self.snapshots.store.mount_points());
         let tree = draft.rootfs(mount_points);
-        prepared.outputs.push((output, Outcome::Written(draft)));
+        let outcome = if is_root { Outcome::Root(draft) } else { Outcome::Written(draft) };
+        prepared.outputs.push((output, outcome));
         Ok(tree)
     }
 
@@ -278,7 +282,7 @@ impl Prepared {
     /// Returns the directories of the store that the program writes to.
     pub(super) fn growing(&self) -> Vec<Growing> {
         let outputs = self.outputs.iter().filter_map(|(_, outcome)| match outcome {
-            Outcome::Written(draft) => Some(draft),
+            Outcome::Written(draft) | Outcome::Root(draft) => Some(draft),
             Outcome::Unchanged(_) => None,
         });
         let drafts = outputs.chain(&self.discarded).flat_map(Draft::growing);
@@ -290,6 +294,9 @@ impl Prepared {
         self.outputs.sort_unstable_by_key(|(number, _)| *number);
         let outputs = self.outputs.into_iter().map(|(_, outcome)| match outcome {
             Outcome::Unchanged(layer) => Ok(Output::Layer(layer)),
+            Outcome::Root(draft) => {
+                snapshots.commit_root(draft).map(|layer| Output::Layer(Some(layer)))
+            }
             Outcome::Written(draft) => {
                 snapshots.commit_draft(draft).map(|layer| Output::Layer(Some(layer)))
             }

@@ -74,3 +74,8 @@ pub use spec::{
     DEFAULT_HOSTNAME, DEFAULT_SHM_SIZE, Mount, MountKind, Network, Process, Rlimit, Security, Spec,
     TerminalSize, Tree, User,
 };
+
+/// Gives every signal its default effect on this process, and blocks none, as programs begin.
+pub fn reset_signals() {
+    crate::sys::reset_signals();
+}
