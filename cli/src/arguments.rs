@@ -238,6 +238,12 @@ impl Command {
         }
     }
 
+    /// Tells whether the command says more where it is root, if only of a user namespace, and does
+    /// without that where it can't be.
+    pub(crate) fn likes_ids(&self) -> bool {
+        matches!(self, Self::Info(_))
+    }
+
     /// Reports why the command can't begin, and returns its exit code.
     pub(crate) fn refuse(&self, printer: &Printer, error: &anyhow::Error) -> ExitCode {
         match self {

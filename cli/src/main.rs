@@ -70,6 +70,10 @@ fn command(printer: &Printer) -> ExitCode {
     };
     settings::init_tracing(arguments.global.debug);
     // From here on there may be threads.
+    if arguments.command.likes_ids() {
+        // What it then can't find out, it says.
+        let _ = rootless::enter(printer);
+    }
     if arguments.command.needs_ids()
         && let Err(error) = rootless::enter(printer)
     {
