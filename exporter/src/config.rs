@@ -30,8 +30,10 @@ pub(crate) fn complete(
     let given = config.history.iter().map(|entry| entry.created.is_some()).collect();
     match_layers(&mut config.history, layers)?;
     fill_times(&mut config.history, layers)?;
-    let diff_ids = layers.iter().map(|layer| layer.diff_id).collect();
-    config.rootfs = RootFs { kind: "layers".to_owned(), diff_ids: Some(diff_ids) };
+    let diff_ids: Vec<_> = layers.iter().map(|layer| layer.diff_id).collect();
+    // Null where there are none, as Go writes it.
+    let diff_ids = (!diff_ids.is_empty()).then_some(diff_ids);
+    config.rootfs = RootFs { kind: "layers".to_owned(), diff_ids };
     if let Some(epoch) = epoch {
         clamp(&mut config, given, epoch)?;
     }
@@ -144,6 +146,7 @@ mod tests {
             compression: Compression::Gzip,
             created_at: seconds * 1_000_000_000,
             description: None,
+            rewritten: None,
         }
     }
 
@@ -212,7 +215,7 @@ mod tests {
     fn nothing_at_all_has_a_time_too() {
         let config = complete(&source(Vec::new()), &[], 60).unwrap();
         assert_eq!(config.created.as_deref(), Some("1970-01-01T00:01:00Z"));
-        assert!(config.rootfs.diff_ids.is_some(), "an empty list, not null");
+        assert!(config.rootfs.diff_ids.is_none(), "null, not an empty list");
     }
 
     #[test]
