@@ -28,6 +28,9 @@ pub(crate) fn complete(
         }
     }
     let given = config.history.iter().map(|entry| entry.created.is_some()).collect();
+    for created in config.history.iter_mut().filter_map(|entry| entry.created.as_mut()) {
+        *created = shortened(created);
+    }
     match_layers(&mut config.history, layers)?;
     fill_times(&mut config.history, layers)?;
     let diff_ids: Vec<_> = layers.iter().map(|layer| layer.diff_id).collect();
@@ -105,6 +108,19 @@ fn clamp(config: &mut ImageConfig, given: Vec<bool>, epoch: i64) -> Result<()> {
         config.created = Some(limit);
     }
     Ok(())
+}
+
+/// Returns a time as Go writes it: without zeros at the end of the fraction, and with `Z` for UTC.
+fn shortened(time: &str) -> String {
+    let zone = time.rfind(['Z', '+', '-']).filter(|at| *at > "2006-01-02".len());
+    let Some((clock, zone)) = zone.map(|at| time.split_at(at)) else { return time.to_owned() };
+    let clock = if clock.contains('.') {
+        clock.trim_end_matches('0').trim_end_matches('.')
+    } else {
+        clock
+    };
+    let zone = if zone.ends_with("00:00") { "Z" } else { zone };
+    format!("{clock}{zone}")
 }
 
 fn is_later(time: &str, epoch: i64) -> bool {
@@ -216,6 +232,20 @@ mod tests {
         let config = complete(&source(Vec::new()), &[], 60).unwrap();
         assert_eq!(config.created.as_deref(), Some("1970-01-01T00:01:00Z"));
         assert!(config.rootfs.diff_ids.is_none(), "null, not an empty list");
+    }
+
+    #[test]
+    fn times_are_as_go_writes_them() {
+        for (time, expected) in [
+            ("2020-05-01T10:00:00.100000000Z", "2020-05-01T10:00:00.1Z"),
+            ("2020-05-01T10:00:00.000Z", "2020-05-01T10:00:00Z"),
+            ("2020-05-01T10:00:00Z", "2020-05-01T10:00:00Z"),
+            ("2020-05-01T10:00:10+02:00", "2020-05-01T10:00:10+02:00"),
+            ("2020-05-01T10:00:00.5-00:00", "2020-05-01T10:00:00.5Z"),
+            ("yesterday", "yesterday"),
+        ] {
+            assert_eq!(shortened(time), expected);
+        }
     }
 
     #[test]

@@ -221,9 +221,9 @@ impl Lowering<'_> {
         id: StageId,
         written: &str,
         platform: Platform,
-        mut config: ImageConfig,
+        config: ImageConfig,
     ) {
-        config.created = None;
+        let config = config.inherited();
         let named = self.named_platform(&platform);
         if image::is_empty(&config) {
             self.stages[id].state = State::of(None, None);
