@@ -12,6 +12,7 @@ mod confirm;
 mod container;
 mod deferred;
 mod diff;
+mod docker;
 mod engines;
 mod explain;
 mod format;
@@ -19,6 +20,7 @@ mod hints;
 mod history;
 mod image;
 mod limits;
+mod once;
 mod printer;
 mod progress;
 mod redact;
@@ -33,29 +35,45 @@ mod until;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 use crate::arguments::{Arguments, Command};
 use crate::printer::Printer;
 use crate::settings::Settings;
+
+/// The allocator of musl takes one lock for all threads.
+#[cfg(target_env = "musl")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     kiln_worker::sandbox::init_if_asked();
     if let Some(code) = rootless::map_if_asked() {
         return code;
     }
-    let arguments = Arguments::parse();
+    kiln_worker::use_contained_name_services();
     let printer = Printer::new();
-    let settings = match Settings::resolve(&arguments.global) {
+    let code = command(&printer);
+    printer.finish(code)
+}
+
+/// Does what was typed.
+fn command(printer: &Printer) -> ExitCode {
+    let arguments = match Arguments::read(std::env::args_os()) {
+        Ok(arguments) => arguments,
+        Err(misread) => return misread.report(printer),
+    };
+    for warning in &arguments.warnings {
+        printer.note(format_args!("WARNING: {warning}"));
+    }
+    let settings = match Settings::resolve(&arguments.global, printer) {
         Ok(settings) => settings,
-        Err(error) => return commands::report(&printer, &error),
+        Err(error) => return arguments.command.refuse(printer, &error),
     };
     settings::init_tracing(arguments.global.debug);
     // From here on there may be threads.
     if arguments.command.needs_ids()
-        && let Err(error) = rootless::enter(&printer)
+        && let Err(error) = rootless::enter(printer)
     {
-        return arguments.command.refuse(&printer, &error);
+        return arguments.command.refuse(printer, &error);
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(settings.threads)
@@ -63,14 +81,15 @@ fn main() -> ExitCode {
         .build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
-        Err(error) => return commands::report(&printer, &error.into()),
+        Err(error) => return arguments.command.refuse(printer, &error.into()),
     };
-    let code = runtime.block_on(run(arguments.command, &settings, &printer));
+    let code = runtime.block_on(run(arguments.command, &settings, printer));
     // Blocking threads that wait for nothing of use any more must not hold the exit up.
     runtime.shutdown_background();
     code
 }
 
+#[expect(clippy::too_many_lines, reason = "an arm for each command")]
 async fn run(command: Command, settings: &Settings, printer: &Printer) -> ExitCode {
     let result = match command {
         Command::Build(arguments) => {
@@ -119,10 +138,23 @@ async fn run(command: Command, settings: &Settings, printer: &Printer) -> ExitCo
             commands::logout::run(arguments.into_inner(), settings, printer).await
         }
         Command::Debug(arguments) => commands::debug::run(&arguments, printer),
+        Command::Man(arguments) => commands::man::run(&arguments),
         Command::Prune(arguments) => commands::prune::run(&arguments, settings, printer),
-        Command::Builder(arguments) => commands::builder::run(&arguments, settings, printer),
+        Command::Builder(arguments) => {
+            commands::builder::run(arguments.into_inner(), settings, printer).await
+        }
         Command::System(arguments) => commands::system::run(&arguments, settings, printer),
+        Command::Info(arguments) => commands::info::run(&arguments, settings, printer),
+        Command::Version(arguments) => commands::version::run(&arguments, printer),
+        Command::Completion(arguments) => return commands::completion::run(&arguments, printer),
+        Command::Container(arguments) => {
+            return commands::container::run(arguments.into_inner(), settings, printer).await;
+        }
+        Command::Buildx(arguments) => {
+            commands::buildx::run(arguments.into_inner(), settings, printer).await
+        }
         Command::Sync => commands::sync::run(settings),
+        Command::Other(words) => Err(commands::other::refuse(&[], &words)),
     };
     result.unwrap_or_else(|error| commands::report(printer, &error))
 }

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use kiln_store::{Store, StoreOptions};
+use kiln_store::{Snapshotter, Store, StoreOptions};
 use kiln_tree::{ArchiveLimits, Ids};
 use kiln_worker::network::{Bridge, BridgeOptions};
 
@@ -12,6 +12,7 @@ use crate::archive_limits;
 use crate::arguments::GlobalArguments;
 use crate::config::Config;
 use crate::limits;
+use crate::printer::Printer;
 use crate::registries::Registries;
 use crate::rootless;
 
@@ -28,11 +29,13 @@ pub(crate) struct Settings {
     pub(crate) registries: Registries,
     /// The most that the store may take on the disk, in bytes.
     max_storage: Option<u64>,
+    /// How layers are laid one on top of the other, where that was asked for.
+    snapshotter: Option<Snapshotter>,
 }
 
 impl Settings {
     /// Combines arguments and environment.
-    pub(crate) fn resolve(arguments: &GlobalArguments) -> Result<Self> {
+    pub(crate) fn resolve(arguments: &GlobalArguments, printer: &Printer) -> Result<Self> {
         let root = match &arguments.root {
             Some(root) => std::path::absolute(root)
                 .with_context(|| format!("resolve the store's directory {}", root.display()))?,
@@ -40,12 +43,15 @@ impl Settings {
         };
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let archive_limits = archive_limits::parse(&arguments.archive_limits)?;
-        let registries = Registries::of_environment(arguments.registries_config.clone());
+        let registries = Registries::of_environment(arguments.registries_config.clone(), printer)?;
+        // It is read in any case: a mistake in it is told, whether it matters now or not.
+        let config = Config::of_environment()?;
         let max_storage = match &arguments.max_storage {
             Some(size) => limits::size_limit(size).context("invalid --max-storage")?,
-            None => Config::of_environment()?.max_storage,
+            None => config.max_storage,
         };
-        Ok(Self { root, threads, archive_limits, registries, max_storage })
+        let snapshotter = arguments.snapshotter;
+        Ok(Self { root, threads, archive_limits, registries, max_storage, snapshotter })
     }
 
     /// Returns how many steps may run at once: more than there are processors, because many wait.
@@ -95,7 +101,8 @@ impl Settings {
     /// Opens the store.
     pub(crate) fn store(&self) -> Result<Store> {
         let open = || {
-            let options = StoreOptions { max_bytes: self.max_storage };
+            let (max_bytes, snapshotter) = (self.max_storage, self.snapshotter);
+            let options = StoreOptions { max_bytes, snapshotter };
             let store = Store::open_with(&self.root, &options)?;
             // Without privileges names and blobs are looked at, and no trees.
             if rootless::is_privileged() {

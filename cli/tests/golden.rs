@@ -1,8 +1,10 @@
 //! The images that BuildKit built of `testdata/golden/image` and `testdata/exact`, and ours.
 //!
-//! Each case is built twice, as root and by a user who isn't (`rootless/CASE`), with the same result. A
-//! build has two outputs where the exact image was recorded: one is compared by its files, the other
-//! byte for byte. `exact/CASE` are cases of `testdata/exact`, which are compared byte for byte alone.
+//! Each case is built four times with the same result: as root and by another user (`rootless/CASE`),
+//! and both with layers that are copied in place of being mounted (`copied/CASE`,
+//! `rootless-copied/CASE`). A build has two outputs where the exact image was recorded: one is compared
+//! by its files, the other byte for byte. `exact/CASE` are cases of `testdata/exact`, which are compared
+//! byte for byte alone, and built in the first and the last of these ways.
 //!
 //! Cases that don't pass yet stand in `testdata/golden/image-pending.txt`: one that begins to pass
 //! fails here until it is taken off the list.
@@ -30,6 +32,33 @@ const RECORDED_GIT: &str = "git://127.0.0.1:9418/";
 /// What the exact images were recorded with.
 const EXACT: &str = "type=oci,rewrite-timestamp=true";
 
+/// How a case is built.
+#[derive(Clone, Copy, Debug)]
+struct Way {
+    rootless: bool,
+    copied: bool,
+}
+
+impl Way {
+    const ALL: [Self; 4] = [
+        Self { rootless: false, copied: false },
+        Self { rootless: true, copied: false },
+        Self { rootless: false, copied: true },
+        Self { rootless: true, copied: true },
+    ];
+    const EXTREMES: [Self; 2] = [Self::ALL[0], Self::ALL[3]];
+
+    /// Returns what the names of its trials begin with.
+    fn prefix(self) -> &'static str {
+        match (self.rootless, self.copied) {
+            (false, false) => "",
+            (true, false) => "rootless/",
+            (false, true) => "copied/",
+            (true, true) => "rootless-copied/",
+        }
+    }
+}
+
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let testdata = repository().join("testdata");
@@ -38,12 +67,13 @@ fn main() -> ExitCode {
     let pending: Vec<&str> =
         pending.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
     let mut trials = Vec::new();
-    for (directory, prefix) in [("golden/image", ""), ("exact", "exact/")] {
+    let sets = [("golden/image", "", &Way::ALL[..]), ("exact", "exact/", &Way::EXTREMES[..])];
+    for (directory, prefix, ways) in sets {
         for path in cases(&testdata.join(directory)) {
-            for (rootless, who) in [(false, ""), (true, "rootless/")] {
+            for way in ways {
                 let case = path.file_name().expect("a case has a name").to_string_lossy();
-                let name = format!("{who}{prefix}{case}");
-                let case = Case { path: path.clone(), rootless };
+                let name = format!("{}{prefix}{case}", way.prefix());
+                let case = Case { path: path.clone(), way: *way };
                 let is_pending = pending.contains(&name.as_str());
                 trials.push(Trial::test(name, move || match (case.judge(), is_pending) {
                     (Ok(()), true) => Err("it passes: take it off image-pending.txt".into()),
@@ -69,18 +99,18 @@ fn cases(directory: &Path) -> Vec<PathBuf> {
 
 struct Case {
     path: PathBuf,
-    rootless: bool,
+    way: Way,
 }
 
 impl Case {
     /// Builds the case and compares the image with what BuildKit built.
     fn judge(&self) -> Result<(), Failed> {
-        let who = if self.rootless { Need::Accounts } else { Need::Root };
+        let who = if self.way.rootless { Need::Accounts } else { Need::Root };
         if skip(&self.path.display().to_string(), &[who, Need::Program("python3")]) {
             return Ok(());
         }
         let binary = env!("CARGO_BIN_EXE_kiln");
-        let kiln = if self.rootless { Kiln::rootless(binary) } else { Kiln::new(binary) };
+        let kiln = if self.way.rootless { Kiln::rootless(binary) } else { Kiln::new(binary) };
         let context = kiln.path("context");
         std::fs::create_dir(&context)?;
         self.run_script("context.sh", &context);
@@ -91,7 +121,7 @@ impl Case {
         let git = is_served.then(|| GitDaemon::start(repositories.path()));
         let git = git.as_ref().map_or_else(|| RECORDED_GIT.to_owned(), |git| git.url(""));
         let built = self.build(&kiln, &git);
-        let fails = self.rootless && self.path.ends_with(MAKES_DEVICES);
+        let fails = self.way.rootless && self.path.ends_with(MAKES_DEVICES);
         for (expected, archive) in [("expected.txt", "image.tar"), ("exact.txt", "exact.tar")] {
             let Some(expected) = self.read(expected) else { continue };
             let expected = if fails { "build failed\n".to_owned() } else { expected };
@@ -114,7 +144,9 @@ impl Case {
         let file = kiln.write("Dockerfile", text).to_string_lossy().into_owned();
         let more = self.read("args").unwrap_or_default();
         let epoch = ["--build-arg", "SOURCE_DATE_EPOCH=1700000000"];
-        let mut arguments = vec!["build", "-q", "-f", &file, "--build-context", &base];
+        let snapshotter = if self.way.copied { "copy" } else { "overlay" };
+        let mut arguments = vec!["build", "-q", "--snapshotter", snapshotter, "-f", &file];
+        arguments.extend(["--build-context", &base]);
         let output = self.read("output").unwrap_or_else(|| EXACT.to_owned());
         let exact = format!("{},dest={}", output.trim(), kiln.path("exact.tar").display());
         let files = format!("type=oci,dest={}", kiln.path("image.tar").display());

@@ -114,11 +114,8 @@ fn clamp(config: &mut ImageConfig, given: Vec<bool>, epoch: i64) -> Result<()> {
 fn shortened(time: &str) -> String {
     let zone = time.rfind(['Z', '+', '-']).filter(|at| *at > "2006-01-02".len());
     let Some((clock, zone)) = zone.map(|at| time.split_at(at)) else { return time.to_owned() };
-    let clock = if clock.contains('.') {
-        clock.trim_end_matches('0').trim_end_matches('.')
-    } else {
-        clock
-    };
+    let clock =
+        if clock.contains('.') { clock.trim_end_matches('0').trim_end_matches('.') } else { clock };
     let zone = if zone.ends_with("00:00") { "Z" } else { zone };
     format!("{clock}{zone}")
 }

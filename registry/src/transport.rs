@@ -71,7 +71,7 @@ impl Transport {
         let timeouts = Timeouts { connect: options.connect_timeout, read: options.read_timeout };
         Self {
             clients: HttpClients::new(timeouts, options.proxies.clone()),
-            hosts: Hosts::new(options.hosts.clone()),
+            hosts: Hosts::new(options.hosts.clone(), options.warnings.clone()),
             authorizations: Authorizations::default(),
             bases: Mutex::default(),
             downloads: Gate::new(options.downloads, options.per_registry),

@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kiln_tree::{Changes, Dir, Room};
+use rustix::fs::CWD;
 
 use crate::error::{Error, Result};
+use crate::rename::rename_directory;
 use crate::room::Claim;
 use crate::store::Inner;
 
@@ -91,16 +93,9 @@ impl PendingTree {
     /// Moves the tree to its place and tells whether the place was free. The caller holds the root
     /// lock shared until the tree has its row.
     pub(crate) fn place(&mut self, target: &Path) -> Result<bool> {
-        let flags = rustix::fs::RenameFlags::NOREPLACE;
-        let cwd = rustix::fs::CWD;
-        match rustix::fs::renameat_with(cwd, &self.dir, cwd, target, flags) {
-            Ok(()) => {
-                self.placed = true;
-                Ok(true)
-            }
-            Err(rustix::io::Errno::EXIST) => Ok(false),
-            Err(error) => Err(Error::io("rename", target)(error)),
-        }
+        self.placed =
+            rename_directory(CWD, &self.dir, CWD, target).map_err(Error::io("rename", target))?;
+        Ok(self.placed)
     }
 }
 

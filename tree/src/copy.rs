@@ -16,8 +16,8 @@
 
 mod content;
 mod direct;
-mod place;
-mod source;
+pub(crate) mod place;
+pub(crate) mod source;
 
 use std::path::{Path, PathBuf};
 

@@ -19,7 +19,7 @@
 
 mod changed;
 mod header;
-mod overlay;
+pub(crate) mod overlay;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -130,7 +130,10 @@ impl<'a> Plan<'a> {
     /// a directory's entries in a layer below.
     pub fn new(dir: &'a Dir, options: PackOptions) -> Result<Self> {
         let view = View { dir, excludes: None, owner: None, xattrs: true };
-        let entries = walk::entries(view, "/".as_ref())?;
+        let mut entries = walk::entries(view, "/".as_ref())?;
+        if options.whiteouts == Whiteouts::Overlay {
+            entries = overlay::with_marks_of_overlayfs(entries);
+        }
         let items = Vec::with_capacity(entries.len());
         let mut plan = Self { dirs: vec![dir], items, below: None };
         let mut names = HashMap::new();
@@ -155,7 +158,8 @@ impl<'a> Plan<'a> {
             );
         }
         let view = View { dir, excludes: None, owner: None, xattrs: true };
-        let items = changed::items(walk::entries(view, "/".as_ref())?, changes)?;
+        let entries = overlay::with_marks_of_overlayfs(walk::entries(view, "/".as_ref())?);
+        let items = changed::items(entries, changes)?;
         Ok(Self::of(vec![dir], items))
     }
 

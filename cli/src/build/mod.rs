@@ -144,8 +144,9 @@ async fn with_session<T>(
     let (outcome, warnings, input) = match input {
         Ok(input) => {
             let warnings = RefCell::default();
+            let (files, tools) = (&input, &tools);
             let session =
-                Session { request, input: &input, tools: &tools, events, cancel, warnings };
+                Session { request, input: files, tools, events, cancel, printer, warnings };
             let outcome = work(&session).await;
             (outcome, session.warnings.take(), Some(input))
         }

@@ -67,7 +67,7 @@ pub(crate) async fn run(
         archive_limits: settings.archive_limits,
     });
     let (blobs, quiet) = (resolver.blobs(), arguments.quiet);
-    let tools = Arc::new(Tools { store, client, blobs, quiet, printer: Printer::new() });
+    let tools = Arc::new(Tools { store, client, blobs, quiet, printer: printer.clone() });
     if !arguments.quiet {
         printer.line(format_args!("The push refers to repository [{}]", reference.name()));
     }

@@ -38,7 +38,7 @@ pub(crate) struct SaveArguments {
 pub(crate) async fn run(
     arguments: SaveArguments,
     settings: &Settings,
-    _: &Printer,
+    printer: &Printer,
 ) -> Result<ExitCode> {
     let dest = match arguments.output {
         Some(path) => Destination::Path(path),
@@ -58,9 +58,9 @@ pub(crate) async fn run(
         archive_limits: settings.archive_limits,
     });
     let (limits, runtime) = (settings.archive_limits, Handle::current());
+    let mut stdout = printer.stdout();
     let work = move || {
         let fetcher = Fetcher { blobs: resolver.blobs(), runtime };
-        let mut stdout = std::io::stdout();
         let mut context = ExportContext {
             store: &store,
             fetcher: &fetcher,

@@ -43,7 +43,7 @@ async fn load(
     arguments: &RunArguments,
     asked: Option<&Platform>,
 ) -> Result<ContainerImage> {
-    let text = arguments.image.as_str();
+    let text = arguments.image();
     let host = Platform::host();
     let platform = asked.unwrap_or(&host);
     if arguments.pull != Pull::Always

@@ -51,8 +51,8 @@ fn command(config: &ContainerConfig, arguments: &RunArguments) -> Vec<String> {
         Some(program) => vec![program.clone()],
         None => config.entrypoint.clone().unwrap_or_default(),
     };
-    let command = if !arguments.command.is_empty() {
-        arguments.command.clone()
+    let command = if !arguments.command().is_empty() {
+        arguments.command().to_vec()
     } else if arguments.entrypoint.is_some() {
         // The image's command belongs to the image's entrypoint.
         Vec::new()
@@ -64,18 +64,11 @@ fn command(config: &ContainerConfig, arguments: &RunArguments) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
     use super::*;
-
-    #[derive(Parser)]
-    struct Typed {
-        #[command(flatten)]
-        run: RunArguments,
-    }
+    use crate::arguments::flags::tests::run as run_arguments;
 
     fn process(typed: &[&str]) -> Result<Process> {
-        let arguments = Typed::parse_from(["run"].iter().chain(typed)).run;
+        let arguments = run_arguments(typed);
         let config = ContainerConfig {
             entrypoint: Some(vec!["ep".to_owned()]),
             cmd: Some(vec!["image".to_owned(), "cmd".to_owned()]),
@@ -92,6 +85,7 @@ mod tests {
         let args = |typed: &[&str]| process(typed).unwrap().args.join(" ");
         assert_eq!(args(&["img"]), "ep image cmd");
         assert_eq!(args(&["img", "x", "-y"]), "ep x -y");
+        assert_eq!(args(&["--rm", "img", "--version", "--rm", "-x"]), "ep --version --rm -x");
         assert_eq!(args(&["--entrypoint", "e", "img"]), "e");
         assert_eq!(args(&["--entrypoint", "e", "img", "x"]), "e x");
         assert_eq!(args(&["--entrypoint", "", "img", "x"]), "x");

@@ -216,13 +216,7 @@ impl Lowering<'_> {
         Ok(())
     }
 
-    fn set_image(
-        &mut self,
-        id: StageId,
-        written: &str,
-        platform: Platform,
-        config: ImageConfig,
-    ) {
+    fn set_image(&mut self, id: StageId, written: &str, platform: Platform, config: ImageConfig) {
         let config = config.inherited();
         let named = self.named_platform(&platform);
         if image::is_empty(&config) {

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use crate::ids::{Ids, RECORD};
 use crate::metadata::{FileKind, Metadata};
 use crate::names;
-use crate::pack::CAPABILITY;
+use crate::pack::{CAPABILITY, overlay};
 use crate::walk::xattrs;
 
 /// How much is read of two files at a time.
@@ -50,6 +50,13 @@ impl<'a> Located<'a> {
     /// Tells whether overlayfs takes it for the deletion of what is below.
     pub(super) fn is_whiteout(&self) -> bool {
         self.metadata.kind == (FileKind::CharDevice { major: 0, minor: 0 })
+    }
+
+    /// Returns the name whose deletion it marks, as a file in place of overlayfs's device.
+    pub(super) fn hides(&self) -> Option<&'a [u8]> {
+        let is_nothing = (self.metadata.mode, self.metadata.size) == (0, 0);
+        let hidden = self.name.strip_prefix(overlay::MARK).filter(|hidden| !hidden.is_empty());
+        hidden.filter(|_| self.metadata.is_file() && is_nothing)
     }
 
     /// Tells whether overlayfs takes it for a directory that hides what is below.

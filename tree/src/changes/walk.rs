@@ -16,7 +16,9 @@ use super::Mark;
 use super::compare::{Located, is_unchanged};
 use crate::dir::Dir;
 use crate::error::{Error, Result};
+use crate::metadata::FileKind;
 use crate::names;
+use crate::pack::overlay;
 use crate::walk::open_without_links;
 
 /// So many entries of one directory are looked at by one task.
@@ -138,6 +140,10 @@ impl Walk<'_> {
         for name in names {
             let path = names::join(&listed.place.path, name);
             match compare_one(listed, name) {
+                Ok(compared) if compared.is_file_mark => {
+                    let path = overlay::hidden(&path, FileKind::File);
+                    notes.extend(compared.mark.map(|mark| (path, mark)));
+                }
                 Ok(compared) => {
                     if let Some(relation) = compared.directory {
                         found(Place { path: path.clone(), relation });
@@ -162,11 +168,13 @@ struct Compared {
     mark: Option<Mark>,
     /// What to make of its entries, if it is a directory.
     directory: Option<Relation>,
+    /// Whether it is a file that marks the deletion of something else.
+    is_file_mark: bool,
 }
 
 impl Compared {
     fn marked(mark: Mark) -> Self {
-        Self { mark: Some(mark), directory: None }
+        Self { mark: Some(mark), ..Self::default() }
     }
 }
 
@@ -181,6 +189,12 @@ fn compare_one(listed: &Listed, name: &[u8]) -> std::result::Result<Compared, Er
         let is_gone = relation == Relation::Replaced && below.is_some();
         return Ok(if is_gone { Compared::marked(Mark::Deleted) } else { Compared::default() });
     };
+    if let Some(hidden) = upper.hides() {
+        let below = listed.below.as_ref().map(|below| Located::look(below.as_fd(), hidden));
+        let is_of_nothing = below.transpose()?.flatten().is_none();
+        let mark = is_of_nothing.then_some(Mark::Unchanged);
+        return Ok(Compared { mark, is_file_mark: true, ..Compared::default() });
+    }
     if upper.is_whiteout() {
         let is_of_nothing = below.is_none();
         return Ok(if is_of_nothing {
@@ -224,7 +238,7 @@ fn compare_directory(
         Relation::Merged if !is_opaque => Relation::Merged,
         _ => Relation::Replaced,
     };
-    Ok(Compared { mark, directory: Some(directory) })
+    Ok(Compared { mark, directory: Some(directory), ..Compared::default() })
 }
 
 /// Returns the names in a directory, sorted by bytes; of one that is `added`, only those of

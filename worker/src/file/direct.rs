@@ -98,11 +98,16 @@ impl Copies<'_> {
         }
         let views: Vec<_> =
             copies.iter().map(|(source, options)| (source.view(), options.clone())).collect();
-        let mut plan = kiln_tree::plan_copies(&views, base.below()).map_err(copy::missing)?;
+        let sources: Vec<_> = copies.iter().map(|(source, _)| source.view()).collect();
+        let plan = |base: &Base| {
+            kiln_tree::plan_copies(&views, base.below())
+                .map_err(|error| copy::missing(error, &sources))
+        };
+        let mut planned = plan(&base)?;
         if base.learn(snapshots)? {
-            plan = kiln_tree::plan_copies(&views, base.below()).map_err(copy::missing)?;
+            planned = plan(&base)?;
         }
-        let Some(plan) = plan else { return Ok(None) };
+        let Some(plan) = planned else { return Ok(None) };
         let packed = packer.pack(context, &mut |sink| plan.write(sink).map(drop));
         let cancelled = context.cancel.is_cancelled();
         let failed = |error| if cancelled { Error::Cancelled } else { Error::Pack(error) };

@@ -54,8 +54,8 @@ mod identity;
 mod input;
 mod insecure;
 mod masks;
+mod mount_handle;
 mod oci;
-mod overlay;
 mod program;
 mod root;
 mod run;
@@ -72,5 +72,10 @@ pub use helper::init_if_asked;
 pub use run::{Exit, Gate, Helper, Input, Io, OutputSink, Running, Sandbox, Signaller};
 pub use spec::{
     DEFAULT_HOSTNAME, DEFAULT_SHM_SIZE, Mount, MountKind, Network, Process, Rlimit, Security, Spec,
-    TerminalSize, Tree, Upper, User,
+    TerminalSize, Tree, User,
 };
+
+/// Gives every signal its default effect on this process, and blocks none, as programs begin.
+pub fn reset_signals() {
+    crate::sys::reset_signals();
+}

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Seek, Write};
+use std::ops::ControlFlow;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -52,8 +53,9 @@ impl Exit {
     }
 }
 
-/// Receives what a program writes, as it comes.
-pub type OutputSink = Box<dyn FnMut(LogStream, &[u8]) + Send>;
+/// Receives what a program writes, as it comes. It breaks where nothing more of the stream can be
+/// taken: then the program finds that nobody reads it any more.
+pub type OutputSink = Box<dyn FnMut(LogStream, &[u8]) -> ControlFlow<()> + Send>;
 
 /// Where a program reads from.
 #[derive(Debug, Default)]
@@ -104,8 +106,12 @@ impl Gate {
 
 impl Io {
     /// Returns an empty input and an output that goes to `output`.
-    pub fn to(output: impl FnMut(LogStream, &[u8]) + Send + 'static) -> Self {
-        Self { input: Input::Null, output: Box::new(output), namespace: None, gate: None }
+    pub fn to(mut output: impl FnMut(LogStream, &[u8]) + Send + 'static) -> Self {
+        let output = Box::new(move |stream, bytes: &[u8]| {
+            output(stream, bytes);
+            ControlFlow::Continue(())
+        });
+        Self { input: Input::Null, output, namespace: None, gate: None }
     }
 }
 
@@ -434,8 +440,12 @@ impl Running {
     }
 
     fn output(&mut self, stream: LogStream, bytes: &[u8]) {
-        if !bytes.is_empty() {
-            (self.sink)(stream, bytes);
+        if bytes.is_empty() || (self.sink)(stream, bytes).is_continue() {
+            return;
+        }
+        match stream {
+            LogStream::Stdout => self.stdout = None,
+            LogStream::Stderr => self.stderr = None,
         }
     }
 }
