@@ -211,3 +211,33 @@ fn mistakes_are_told_with_a_way_out() {
     let (own, all) = help.split_once("\nOptions of all commands:\n").unwrap();
     assert!(own.contains("--metadata-file") && all.contains("--root") && !own.contains("--root"));
 }
+
+#[test]
+fn names_that_are_not_here_are_told_from_those_that_are() {
+    if skip("names_that_are_not_here_are_told_from_those_that_are", &[Need::Root]) {
+        return;
+    }
+    let kiln = kiln();
+    kiln.build_text("FROM base\n", &["-t", "debroot:1"]).success();
+    for line in [
+        &["save", "debroot:2"][..],
+        &["tag", "debroot", "x"],
+        &["inspect", "debrot:1"],
+        &["history", "debroot"],
+        &["rmi", "debroot"],
+        &["push", "debroot"],
+        &["run", "--pull", "never", "debroot"],
+    ] {
+        let refused = kiln.run(line).failure();
+        assert!(refused.contains("(did you mean debroot:1?)"), "{line:?}: {refused}");
+    }
+    kiln.build_text("FROM base\n", &["-t", "127.0.0.1:1/x:1"]).success();
+    let refused = kiln.build_text("FROM 127.0.0.1:1/x\n", &[]).failure();
+    let near = refused.find("hint: the store has 127.0.0.1:1/x:1").unwrap();
+    assert!(near < refused.find("check that the registry is running").unwrap(), "{refused}");
+    // What is elsewhere alone is told as such.
+    let written = kiln.build_text("FROM base\n", &["-t", "y", "-o", "type=oci,dest=y.tar"]).stderr;
+    let expected = "wrote an OCI archive of y:latest to y.tar\n\
+                    the local store doesn't have the image: -o type=image adds it\n";
+    assert!(written.ends_with(expected) && !written.contains("named"), "{written}");
+}
