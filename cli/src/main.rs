@@ -46,6 +46,7 @@ fn main() -> ExitCode {
     }
     let printer = Printer::new();
     let code = command(&printer);
+    commands::sync::settle();
     printer.finish(code)
 }
 

@@ -53,6 +53,28 @@ fn writes(name: u32, mebibytes: u32) -> String {
 const CAP: u64 = 64 << 20;
 
 #[test]
+fn a_store_can_be_removed_as_soon_as_a_command_has_ended() {
+    if skip("a_store_can_be_removed_as_soon_as_a_command_has_ended", &[Need::Root]) {
+        return;
+    }
+    let kiln = kiln();
+    kiln.write("c/Dockerfile", "FROM scratch\nCOPY file /\n");
+    kiln.build_text("FROM base\n", &["-o", "type=tar,dest=fs.tar"]).success();
+    for round in 0..30 {
+        kiln.write("c/file", format!("{round}"));
+        kiln.run(&["build", "-t", "img", "c"]).success();
+        if round % 3 == 1 {
+            kiln.run(&["import", "fs.tar", "fs"]).success();
+        }
+        if round % 3 == 2 {
+            kiln.run(&["import", "fs.tar", "fs"]).success();
+            kiln.run(&["run", "fs", "true"]).success();
+        }
+        std::fs::remove_dir_all(kiln.root()).unwrap();
+    }
+}
+
+#[test]
 fn builds_stay_below_the_cap_and_the_oldest_cache_makes_room() {
     if skip("builds_stay_below_the_cap_and_the_oldest_cache_makes_room", &[Need::Root]) {
         return;
