@@ -59,11 +59,12 @@ fn command(printer: &Printer) -> ExitCode {
     for warning in &arguments.warnings {
         printer.note(format_args!("WARNING: {warning}"));
     }
+    settings::init_tracing(arguments.global.debug);
+    tracing::debug!(version = env!("CARGO_PKG_VERSION"), "kiln begins");
     let settings = match Settings::resolve(&arguments.global, printer) {
         Ok(settings) => settings,
         Err(error) => return arguments.command.refuse(printer, &error),
     };
-    settings::init_tracing(arguments.global.debug);
     // From here on there may be threads.
     if arguments.command.needs_ids()
         && let Err(error) = rootless::enter(printer)
