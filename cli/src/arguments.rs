@@ -6,7 +6,9 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, Args, Parser, Subcommand};
+use kiln_store::Snapshotter;
 
 use crate::commands::build::BuildArguments;
 use crate::commands::builder::BuilderArguments;
@@ -26,6 +28,7 @@ use crate::commands::inspect::InspectArguments;
 use crate::commands::load::LoadArguments;
 use crate::commands::login::LoginArguments;
 use crate::commands::logout::LogoutArguments;
+use crate::commands::man::ManArguments;
 use crate::commands::manifest::ManifestArguments;
 use crate::commands::prune::PruneArguments;
 use crate::commands::pull::PullArguments;
@@ -99,6 +102,18 @@ pub(crate) struct GlobalArguments {
         hide_env_values = true
     )]
     pub(crate) max_storage: Option<String>,
+    /// How layers are laid one on top of the other: by overlayfs, or by copying files [default:
+    /// overlay where the store's file system and the kernel can do it, else copy]
+    #[arg(
+        long,
+        global = true,
+        env = "KILN_SNAPSHOTTER",
+        value_name = "overlay|copy",
+        hide_env_values = true,
+        hide_possible_values = true,
+        value_parser = PossibleValuesParser::new(["overlay", "copy"]).try_map(|name| name.parse::<Snapshotter>())
+    )]
+    pub(crate) snapshotter: Option<Snapshotter>,
     /// File that configures registries [default: `$XDG_CONFIG_HOME/kiln/registries.toml`, else
     /// /etc/kiln/registries.toml]
     #[arg(
@@ -168,8 +183,11 @@ pub(crate) enum Command {
     Info(Deferred<InfoArguments>),
     /// Show kiln's version
     Version(Deferred<VersionArguments>),
-    /// Print a script that completes commands in a shell
+    /// Print a script that completes kiln's arguments in a shell
     Completion(Deferred<CompletionArguments>),
+    /// Write the manual pages
+    #[command(hide = true)]
+    Man(Deferred<ManArguments>),
     /// Run containers
     #[command(hide = true)]
     Container(Deferred<ContainerArguments>),
@@ -215,9 +233,16 @@ impl Command {
             | Self::Info(_)
             | Self::Version(_)
             | Self::Completion(_)
+            | Self::Man(_)
             | Self::Sync
             | Self::Other(_) => false,
         }
+    }
+
+    /// Tells whether the command says more where it is root, if only of a user namespace, and does
+    /// without that where it can't be.
+    pub(crate) fn likes_ids(&self) -> bool {
+        matches!(self, Self::Info(_))
     }
 
     /// Reports why the command can't begin, and returns its exit code.

@@ -39,11 +39,17 @@ use crate::arguments::{Arguments, Command};
 use crate::printer::Printer;
 use crate::settings::Settings;
 
+/// The allocator of musl takes one lock for all threads.
+#[cfg(target_env = "musl")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     kiln_worker::sandbox::init_if_asked();
     if let Some(code) = rootless::map_if_asked() {
         return code;
     }
+    kiln_worker::use_contained_name_services();
     let printer = Printer::new();
     let code = command(&printer);
     commands::sync::settle();
@@ -66,6 +72,10 @@ fn command(printer: &Printer) -> ExitCode {
         Err(error) => return arguments.command.refuse(printer, &error),
     };
     // From here on there may be threads.
+    if arguments.command.likes_ids() {
+        // What it then can't find out, it says.
+        let _ = rootless::enter(printer);
+    }
     if arguments.command.needs_ids()
         && let Err(error) = rootless::enter(printer)
     {
@@ -134,6 +144,7 @@ async fn run(command: Command, settings: &Settings, printer: &Printer) -> ExitCo
             commands::logout::run(arguments.into_inner(), settings, printer).await
         }
         Command::Debug(arguments) => commands::debug::run(&arguments, printer),
+        Command::Man(arguments) => commands::man::run(&arguments),
         Command::Prune(arguments) => commands::prune::run(&arguments, settings, printer),
         Command::Builder(arguments) => {
             commands::builder::run(arguments.into_inner(), settings, printer).await

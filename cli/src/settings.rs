@@ -5,7 +5,7 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use kiln_store::{Store, StoreOptions};
+use kiln_store::{Snapshotter, Store, StoreOptions};
 use kiln_tree::{ArchiveLimits, Ids};
 use kiln_worker::network::{Bridge, BridgeOptions};
 
@@ -30,6 +30,8 @@ pub(crate) struct Settings {
     pub(crate) registries: Registries,
     /// The most that the store may take on the disk, in bytes.
     max_storage: Option<u64>,
+    /// How layers are laid one on top of the other, where that was asked for.
+    snapshotter: Option<Snapshotter>,
     /// Whether it is logged what kiln does.
     pub(crate) debug: bool,
 }
@@ -51,8 +53,8 @@ impl Settings {
             Some(size) => limits::size_limit(size).context("invalid --max-storage")?,
             None => config.max_storage,
         };
-        let debug = arguments.debug;
-        Ok(Self { root, threads, archive_limits, registries, max_storage, debug })
+        let (snapshotter, debug) = (arguments.snapshotter, arguments.debug);
+        Ok(Self { root, threads, archive_limits, registries, max_storage, snapshotter, debug })
     }
 
     /// Returns how many steps may run at once: more than there are processors, because many wait.
@@ -103,7 +105,8 @@ impl Settings {
     pub(crate) fn store(&self) -> Result<Store> {
         tracing::debug!(root = %self.root.display(), "opening the store");
         let open = || {
-            let options = StoreOptions { max_bytes: self.max_storage };
+            let (max_bytes, snapshotter) = (self.max_storage, self.snapshotter);
+            let options = StoreOptions { max_bytes, snapshotter };
             let store = Store::open_with(&self.root, &options)?;
             // Without privileges names and blobs are looked at, and no trees.
             if rootless::is_privileged() {

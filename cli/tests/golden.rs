@@ -1,6 +1,8 @@
 //! The images that BuildKit built of `testdata/golden/image`, and ours.
 //!
-//! Each case is built twice, as root and by a user who isn't (`rootless/CASE`), with the same result.
+//! Each case is built four times with the same result: as root and by another user (`rootless/CASE`),
+//! and both with layers that are copied in place of being mounted (`copied/CASE`,
+//! `rootless-copied/CASE`).
 //!
 //! Cases that don't pass yet stand in `testdata/golden/image-pending.txt`: one that begins to pass
 //! fails here until it is taken off the list.
@@ -17,6 +19,32 @@ use libtest_mimic::{Arguments, Failed, Trial};
 /// without root fails too.
 const MAKES_DEVICES: &str = "run-special-files";
 
+/// How a case is built.
+#[derive(Clone, Copy, Debug)]
+struct Way {
+    rootless: bool,
+    copied: bool,
+}
+
+impl Way {
+    const ALL: [Self; 4] = [
+        Self { rootless: false, copied: false },
+        Self { rootless: true, copied: false },
+        Self { rootless: false, copied: true },
+        Self { rootless: true, copied: true },
+    ];
+
+    /// Returns what the names of its trials begin with.
+    fn prefix(self) -> &'static str {
+        match (self.rootless, self.copied) {
+            (false, false) => "",
+            (true, false) => "rootless/",
+            (false, true) => "copied/",
+            (true, true) => "rootless-copied/",
+        }
+    }
+}
+
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let golden = repository().join("testdata/golden");
@@ -28,13 +56,13 @@ fn main() -> ExitCode {
         .map(|entry| entry.expect("read testdata/golden/image").path())
         .collect();
     cases.sort();
-    let both = cases.iter().flat_map(|case| [(case.clone(), false), (case.clone(), true)]);
-    let trials = both
-        .map(|(case, rootless)| {
-            let name = case.file_name().expect("a case has a name").to_string_lossy().into_owned();
-            let name = if rootless { format!("rootless/{name}") } else { name };
+    let all = cases.iter().flat_map(|case| Way::ALL.map(|way| (case.clone(), way)));
+    let trials = all
+        .map(|(case, way)| {
+            let name = case.file_name().expect("a case has a name").to_string_lossy();
+            let name = format!("{}{name}", way.prefix());
             let is_pending = pending.contains(&name.as_str());
-            Trial::test(name, move || match (judge(&case, rootless), is_pending) {
+            Trial::test(name, move || match (judge(&case, way), is_pending) {
                 (Ok(()), true) => Err("it passes: take it off image-pending.txt".into()),
                 (Err(_), true) | (Ok(()), false) => Ok(()),
                 (Err(difference), false) => Err(difference),
@@ -45,7 +73,8 @@ fn main() -> ExitCode {
 }
 
 /// Builds a case and compares the image with what BuildKit built.
-fn judge(case: &Path, rootless: bool) -> Result<(), Failed> {
+fn judge(case: &Path, way: Way) -> Result<(), Failed> {
+    let Way { rootless, copied } = way;
     let who = if rootless { Need::Accounts } else { Need::Root };
     if skip(&case.display().to_string(), &[who, Need::Program("python3")]) {
         return Ok(());
@@ -62,13 +91,24 @@ fn judge(case: &Path, rootless: bool) -> Result<(), Failed> {
     }
     let archive = kiln.path("image.tar");
     let base = format!("base=oci-layout://{}", kiln.base().display());
+    let snapshotter = if copied { "copy" } else { "overlay" };
     let output = format!("type=oci,dest={}", archive.display());
     // The repository may be nobody else's business.
     let file = kiln.write("Dockerfile", std::fs::read(case.join("Dockerfile"))?);
     let file = file.to_string_lossy();
     let more = std::fs::read_to_string(case.join("args")).unwrap_or_default();
-    let mut arguments =
-        vec!["build", "-q", "-f", &file, "--build-context", &base, "--output", &output];
+    let mut arguments = vec![
+        "build",
+        "-q",
+        "--snapshotter",
+        snapshotter,
+        "-f",
+        &file,
+        "--build-context",
+        &base,
+        "--output",
+        &output,
+    ];
     arguments.extend(more.split_whitespace());
     arguments.push("context");
     let built = kiln.run(&arguments);

@@ -16,7 +16,7 @@ use std::io::{self, Read, Write};
 
 use kiln_oci::{Digest, HashingWriter};
 use kiln_store::{BlobWriter, Layer, LayerBlob, LayerId, Store};
-use kiln_tree::{ArchiveLimits, Dir, PackOptions, Whiteouts};
+use kiln_tree::{ArchiveLimits, Dir, Plan};
 
 use crate::compression::{Compression, Compressor, Packing};
 use crate::error::{Error, Result};
@@ -179,9 +179,9 @@ impl Packer<'_> {
         } else if layer.has_tree {
             self.store.layers().check_trees([layer])?;
             let dir = Dir::open(&self.store.layers().tree_path(&layer.id))?;
-            let options = PackOptions { whiteouts: Whiteouts::Overlay, clamp_mtime: None };
+            let changes = self.store.layers().changes(&layer.id)?;
             self.compress(&name, |sink| {
-                kiln_tree::pack(&dir, sink, options)?;
+                Plan::of_changes(&dir, &changes)?.write(sink)?;
                 Ok(())
             })?
         } else {

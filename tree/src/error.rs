@@ -18,6 +18,14 @@ pub enum Error {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// A file system can't be mounted.
+    #[error("{action}")]
+    Mount {
+        /// What was being done, with the kernel's own words where it had any.
+        action: String,
+        /// The kernel's answer.
+        source: io::Error,
+    },
     /// A path that must be there is not: BuildKit's text.
     #[error("{path:?}: not found")]
     NotFound {

@@ -5,8 +5,10 @@
 //! where that is blocked). No function here takes a path string to the host's file system except
 //! [`Dir::open`].
 
+pub mod assemble;
 pub mod attributes;
 pub mod below;
+pub mod changes;
 pub mod copy;
 pub mod decompress;
 pub mod digest;
@@ -15,11 +17,13 @@ pub mod error;
 pub mod ids;
 pub mod metadata;
 pub mod mode;
+pub mod overlay;
 pub mod pack;
 pub mod pattern;
 pub mod retime;
 pub mod skeleton;
 pub mod stamp;
+pub mod state;
 pub mod tar_reader;
 pub mod unpack;
 pub mod view;
@@ -39,8 +43,10 @@ mod tar_sparse;
 mod tar_writer;
 
 pub use archive_limits::ArchiveLimits;
+pub use assemble::{Extracted, FILE_MARK, Files, assemble, extract, part, shadow};
 pub use attributes::{Attributes, Xattr};
 pub use below::Below;
+pub use changes::{Changes, Located, is_unchanged};
 pub use copy::{CopyOptions, copy, plan_copies};
 pub use decompress::{decompress, is_archive_start};
 pub use digest::listing::{Difference, Listing, Place};
@@ -50,11 +56,13 @@ pub use error::{Error, Result};
 pub use ids::Ids;
 pub use metadata::{FileKind, Metadata, Owner, Timestamp};
 pub use mode::ModeChange;
+pub use overlay::{Overlay, Upper};
 pub use pack::{PackOptions, Packed, Plan, Whiteouts, pack};
 pub use pattern::PatternMatcher;
 pub use retime::retime;
-pub use skeleton::{Manifest, Skeleton};
+pub use skeleton::{Manifest, Skeleton, contents};
 pub use stamp::{DiskUse, Stamp, stamp, survey};
+pub use state::{Touched, TreeState};
 pub use tar_reader::{TarEntry, TarReader};
 pub use unpack::{UnpackOptions, Unpacked, unpack};
 pub use view::View;

@@ -18,7 +18,7 @@
 
 mod beneath;
 mod join;
-mod xattrs;
+pub(crate) mod xattrs;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -87,13 +87,7 @@ impl Entry {
 /// # Errors
 /// Fails where a directory or an entry's attributes can't be read.
 pub fn entries(view: View<'_>, path: &Path) -> Result<Vec<Entry>> {
-    let walk = Walk {
-        view,
-        root: view.dir.as_fd(),
-        directories: AtomicUsize::new(1),
-        parts: Mutex::new(Vec::new()),
-        failure: OnceLock::new(),
-    };
+    let walk = Walk::new(view);
     let start = names::rooted(names::bytes(path));
     let start = names::bytes(&start).strip_prefix(b"/").unwrap_or_default();
     let Some((seen, below)) = walk.start(start)? else {
@@ -108,6 +102,17 @@ pub fn entries(view: View<'_>, path: &Path) -> Result<Vec<Entry>> {
         Some(error) => Err(error),
         None => Ok(join::join(walk.parts.into_inner().unwrap_or_else(PoisonError::into_inner))),
     }
+}
+
+/// Returns what `view` shows at `path`, a real path inside the view's directory, and nothing below it.
+///
+/// # Errors
+/// Fails where the entry's attributes can't be read.
+pub(crate) fn entry(view: View<'_>, path: &Path) -> Result<Option<Entry>> {
+    let walk = Walk::new(view);
+    let start = names::rooted(names::bytes(path));
+    let start = names::bytes(&start).strip_prefix(b"/").unwrap_or_default();
+    Ok(walk.start(start)?.map(|(seen, _)| seen.entry))
 }
 
 /// Tells whether the view's patterns exclude `path`, whatever is below it.
@@ -182,7 +187,17 @@ struct Walk<'a> {
     failure: OnceLock<Error>,
 }
 
-impl Walk<'_> {
+impl<'a> Walk<'a> {
+    fn new(view: View<'a>) -> Self {
+        Self {
+            view,
+            root: view.dir.as_fd(),
+            directories: AtomicUsize::new(1),
+            parts: Mutex::new(Vec::new()),
+            failure: OnceLock::new(),
+        }
+    }
+
     /// Looks at where the walk starts.
     fn start(&self, path: &[u8]) -> Result<Option<(Seen, Option<Place>)>> {
         if path.is_empty() {
@@ -369,7 +384,7 @@ impl Walk<'_> {
 }
 
 /// Returns the names in a directory that was opened for this, sorted by bytes.
-fn list_names(dir: BorrowedFd<'_>) -> Result<Vec<Vec<u8>>, Errno> {
+pub(crate) fn list_names(dir: BorrowedFd<'_>) -> Result<Vec<Vec<u8>>, Errno> {
     let mut buffer = Vec::with_capacity(32 * 1024);
     let mut listing = RawDir::new(dir, buffer.spare_capacity_mut());
     let mut found = Vec::new();

@@ -2,24 +2,27 @@
 
 use std::process::ExitCode;
 
-use clap::{Args, CommandFactory, ValueEnum};
-use clap_complete::{Shell, generate};
+use clap::builder::Resettable;
+use clap::{Arg, Args, Command, CommandFactory, ValueEnum};
+use clap_complete::Shell;
 
 use crate::arguments::Arguments;
 use crate::printer::Printer;
 
-/// Print a script that completes kiln's commands and flags in a shell, as in
-/// `source <(kiln completion bash)`
+/// Print a script that completes kiln's arguments in a shell
+///
+/// For the running shell alone: `. <(kiln completion bash)`, `. <(kiln completion zsh)` or `kiln completion
+/// fish | source`. `make install` and the Debian package install all three.
 #[derive(Debug, Args)]
 pub(crate) struct CompletionArguments {
-    /// The shell
-    #[arg(value_enum)]
-    shell: Completed,
+    /// The shell that reads the script
+    #[arg(value_name = "SHELL")]
+    shell: CompletedShell,
 }
 
-/// A shell with completion.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Completed {
+/// A shell that kiln has completions for.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum CompletedShell {
     Bash,
     Zsh,
     Fish,
@@ -28,16 +31,44 @@ enum Completed {
 
 /// Prints the script.
 pub(crate) fn run(arguments: &CompletionArguments, printer: &Printer) -> ExitCode {
-    let shell = match arguments.shell {
-        Completed::Bash => Shell::Bash,
-        Completed::Zsh => Shell::Zsh,
-        Completed::Fish => Shell::Fish,
-        Completed::Powershell => Shell::PowerShell,
-    };
-    let mut command = Arguments::command();
-    command.build();
-    let mut script = Vec::new();
-    generate(shell, &mut command, "kiln", &mut script);
-    printer.bytes(&script);
+    printer.bytes(&script(arguments.shell));
     ExitCode::SUCCESS
+}
+
+fn script(shell: CompletedShell) -> Vec<u8> {
+    let shell = match shell {
+        CompletedShell::Bash => Shell::Bash,
+        CompletedShell::Zsh => Shell::Zsh,
+        CompletedShell::Fish => Shell::Fish,
+        CompletedShell::Powershell => Shell::PowerShell,
+    };
+    let mut described = Arguments::command().disable_help_subcommand(true);
+    described.build();
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut visible(&described), "kiln", &mut script);
+    script
+}
+
+/// Returns a command with its arguments and the commands below it, without hidden ones: the scripts offer all that a
+/// command has.
+fn visible(command: &Command) -> Command {
+    let arguments = command.get_arguments().filter(|argument| !argument.is_hide_set());
+    let below = command.get_subcommands().filter(|below| !below.is_hide_set()).map(visible);
+    let about = command.get_about().cloned();
+    Command::new(command.get_name().to_owned())
+        .version(env!("CARGO_PKG_VERSION"))
+        .about(Resettable::from(about))
+        .visible_aliases(command.get_visible_aliases().map(str::to_owned).collect::<Vec<_>>())
+        .args(arguments.cloned().map(without_colons))
+        .subcommands(below)
+        .disable_help_subcommand(true)
+        .disable_help_flag(true)
+        .disable_version_flag(true)
+}
+
+/// Takes colons out of the names of an argument's values: those end a field of zsh's.
+fn without_colons(argument: Arg) -> Arg {
+    let names = argument.get_value_names().unwrap_or_default();
+    let names: Vec<String> = names.iter().map(|name| name.replace(':', " ")).collect();
+    if names.is_empty() { argument } else { argument.value_names(names) }
 }

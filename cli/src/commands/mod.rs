@@ -18,6 +18,7 @@ pub(crate) mod inspect;
 pub(crate) mod load;
 pub(crate) mod login;
 pub(crate) mod logout;
+pub(crate) mod man;
 pub(crate) mod manifest;
 pub(crate) mod other;
 pub(crate) mod prune;

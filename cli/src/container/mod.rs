@@ -95,7 +95,11 @@ pub(crate) async fn run(
     let sandbox = Sandbox::with_helper(&store.anchor(), helper)?;
     let image = find_image(&containers, &store, arguments, printer).await?;
 
-    let root = containers.root(&image).context("prepare the container's files")?;
+    let root =
+        containers.root(&image, arguments.read_only).context("prepare the container's files")?;
+    if let Some(reason) = &store.snapshotting().context("choose a snapshotter")?.reason {
+        printer.note(format_args!("layers are copied, not mounted: {reason}"));
+    }
     let volumes = Volumes::prepare(&containers, &image, &store, &arguments.volumes)?;
     let id = root.upper().to_string_lossy().into_owned();
     let id = kiln_oci::Digest::of(format!("{id} {}", std::process::id()).as_bytes()).short();
@@ -124,7 +128,7 @@ pub(crate) async fn run(
     let passing = Passing::to(printer);
     let running = start(&sandbox, &spec, input, passing.sink(), &mut network).await?;
     // The cache makes room for what the container writes. It isn't stopped where that's not enough.
-    let growing = volumes.growing().chain([root.growing()]).collect();
+    let growing = volumes.growing().chain(root.growing()).collect();
     let watch = store.watch(growing, || ());
     let exit = attend(running, signals, terminal, &passing).await?;
     drop(watch);

@@ -85,6 +85,7 @@ mod tests {
         let args = |typed: &[&str]| process(typed).unwrap().args.join(" ");
         assert_eq!(args(&["img"]), "ep image cmd");
         assert_eq!(args(&["img", "x", "-y"]), "ep x -y");
+        assert_eq!(args(&["--rm", "img", "--version", "--rm", "-x"]), "ep --version --rm -x");
         assert_eq!(args(&["--entrypoint", "e", "img"]), "e");
         assert_eq!(args(&["--entrypoint", "e", "img", "x"]), "e x");
         assert_eq!(args(&["--entrypoint", "", "img", "x"]), "x");

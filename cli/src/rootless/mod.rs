@@ -92,7 +92,8 @@ struct Plan {
 fn plan(uid: Uid) -> Option<Plan> {
     let user = nix::unistd::User::from_uid(uid.as_raw().into()).ok().flatten();
     let (name, group) = user.map(|user| (user.name, user.gid.as_raw())).unzip();
-    let name = name.unwrap_or_default();
+    // Users of directory services are unknown to a static kiln. The programs check that the ranges are the caller's.
+    let name = name.or_else(|| std::env::var("USER").ok()).unwrap_or_default();
     let group = group.unwrap_or_else(|| getegid().as_raw());
     let programs =
         [("newuidmap", "/etc/subuid", uid.as_raw()), ("newgidmap", "/etc/subgid", group)];

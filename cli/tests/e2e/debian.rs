@@ -7,6 +7,7 @@ use kiln_testkit::environment::run;
 use kiln_testkit::{Kiln, Need, base, skip};
 
 use crate::kiln;
+use crate::own_image::{build_own_image, run_own_image};
 
 /// Returns a Debian root file system as a tar, made by debootstrap once per target directory.
 fn debian() -> PathBuf {
@@ -116,3 +117,20 @@ FROM scratch
 COPY --from=0 /hello /
 CMD ["/hello"]
 "#;
+
+#[test]
+fn kilns_own_full_image_has_the_programs_that_kiln_uses() {
+    let needs = [Need::Root, Need::Program("debootstrap"), Need::PackageMirror];
+    if skip("kilns_own_full_image_has_the_programs_that_kiln_uses", &needs) {
+        return;
+    }
+    let kiln = kiln();
+    build_debian(&kiln);
+    let debian = "debian=docker-image://debian:bookworm";
+    build_own_image(&kiln, &["--build-context", debian, "--target", "full", "-t", "own:full"]);
+    let version = kiln.run(&["--version"]).success();
+    assert_eq!(run_own_image(&kiln, "own:full", &["--version"]), version);
+    let programs =
+        "command -v git newuidmap newgidmap nft && test -s /etc/ssl/certs/ca-certificates.crt";
+    kiln.run(&["run", "--rm", "--entrypoint", "sh", "own:full", "-ec", programs]).success();
+}

@@ -13,13 +13,13 @@ use crate::metadata::Metadata;
 use crate::{edit, names, remove, resolve};
 
 /// Opens the directories that entries go into, one after the other; the last stays open.
-pub(super) struct Place<'a> {
+pub(crate) struct Place<'a> {
     dest: &'a Dir,
     last: Option<(Vec<u8>, OwnedFd)>,
 }
 
 impl<'a> Place<'a> {
-    pub(super) fn new(dest: &'a Dir) -> Self {
+    pub(crate) fn new(dest: &'a Dir) -> Self {
         Self { dest, last: None }
     }
 
@@ -65,7 +65,7 @@ impl<'a> Place<'a> {
     }
 
     /// Makes a directory, or finds that it is there; tells whether it was made.
-    pub(super) fn directory(&mut self, path: &Path) -> Result<bool> {
+    pub(crate) fn directory(&mut self, path: &Path) -> Result<bool> {
         let (dir, name) = self.of(path)?;
         if name == b"." {
             return Ok(false);
@@ -95,7 +95,7 @@ impl<'a> Place<'a> {
     }
 
     /// Gives a directory its attributes, and sets extended ones where they can be set.
-    pub(super) fn finish_directory(
+    pub(crate) fn finish_directory(
         &mut self,
         path: &Path,
         attributes: &Attributes,
@@ -112,7 +112,7 @@ impl<'a> Place<'a> {
 /// Gives an open file or directory its attributes. The owner comes before the others, since a
 /// change of it takes away `security.capability` and the setuid bit. Extended attributes that the
 /// file system doesn't take are left out, as BuildKit does.
-pub(super) fn finish(
+pub(crate) fn finish(
     fd: BorrowedFd<'_>,
     attributes: &Attributes,
     xattrs: &[attributes::Xattr],

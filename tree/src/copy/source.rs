@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rayon::prelude::*;
 use rustix::fs::{AtFlags, linkat, symlinkat};
@@ -12,6 +13,7 @@ use rustix::io::Errno;
 use super::CopyOptions;
 use super::content::{self, Abilities};
 use super::place::{Place, finish};
+use crate::assemble;
 use crate::attributes::{Attributes, Xattr};
 use crate::digest::select::{Picked, Selected};
 use crate::dir::Dir;
@@ -19,18 +21,35 @@ use crate::edit;
 use crate::error::{Error, Result};
 use crate::metadata::{FileKind, Metadata};
 use crate::names;
+use crate::pack::overlay;
 use crate::view::View;
 use crate::walk::{Entry, Opener};
 
 /// So many files are one task.
 const TASK: usize = 32;
 
+/// What becomes of files that have several names, and of marks of deletions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Manner {
+    /// Files keep the hard links among them; a mark is a device like any other.
+    Plain,
+    /// Files keep the hard links among them; a mark that the file system refuses becomes a file.
+    Layer,
+    /// Each name gets a file of its own.
+    Apart,
+    /// Each name becomes a name of the source's file, where that can be.
+    Share,
+}
+
 /// Copies what is selected at one source path.
-pub(super) struct Copier<'a> {
+pub(crate) struct Copier<'a> {
     source: View<'a>,
     dest: &'a Dir,
     options: &'a CopyOptions,
+    manner: Manner,
     abilities: Abilities,
+    /// Whether the file system refuses overlayfs's marks.
+    file_marks: AtomicBool,
 }
 
 /// A file to be made.
@@ -65,12 +84,23 @@ struct Hands<'a> {
 }
 
 impl<'a> Copier<'a> {
-    pub(super) fn new(source: View<'a>, dest: &'a Dir, options: &'a CopyOptions) -> Self {
-        Self { source, dest, options, abilities: Abilities::default() }
+    pub(crate) fn new(source: View<'a>, dest: &'a Dir, options: &'a CopyOptions) -> Self {
+        let (manner, abilities) = (Manner::Plain, Abilities::default());
+        Self { source, dest, options, manner, abilities, file_marks: AtomicBool::new(false) }
+    }
+
+    /// Copies in this manner.
+    pub(crate) fn with(self, manner: Manner) -> Self {
+        Self { manner, ..self }
+    }
+
+    /// Tells whether a mark had to become a file.
+    pub(crate) fn has_marked_by_files(&self) -> bool {
+        self.file_marks.load(Ordering::Relaxed)
     }
 
     /// Copies to `target`, a real path whose parent is there.
-    pub(super) fn copy(&self, selected: Selected, target: &Path) -> Result<()> {
+    pub(crate) fn copy(&self, selected: Selected, target: &Path) -> Result<()> {
         let work = self.prepare(selected, target)?;
         let hands = || Hands {
             opener: Opener::new(self.source.dir),
@@ -114,7 +144,8 @@ impl<'a> Copier<'a> {
             if !entry.metadata.is_dir() {
                 let job = Job { path: to, occupied: !is_fresh, entry };
                 let inode = (job.entry.metadata.device, job.entry.metadata.inode);
-                if !job.entry.metadata.is_file() || job.entry.metadata.links < 2 {
+                let is_apart = matches!(self.manner, Manner::Apart | Manner::Share);
+                if !job.entry.metadata.is_file() || job.entry.metadata.links < 2 || is_apart {
                     work.jobs.push(job);
                 } else if let Some(first) = inodes.get(&inode) {
                     work.links.push((job, first.clone()));
@@ -153,7 +184,15 @@ impl<'a> Copier<'a> {
         let attributes = attributes(self.options, &job.entry.metadata);
         let error = |errno| Error::io("copy to", &job.path, errno);
         let (dir, name) = hands.place.of(&job.path)?;
+        if self.manner == Manner::Share
+            && assemble::link(self.source.dir, &job.entry.path, dir, name).is_ok()
+        {
+            return Ok(());
+        }
         match job.entry.metadata.kind {
+            FileKind::CharDevice { major: 0, minor: 0 } if self.manner == Manner::Layer => {
+                self.mark(dir, name, &attributes).map_err(error)
+            }
             FileKind::File => {
                 let from = hands.opener.open(&job.entry.path)?;
                 let to = File::from(edit::create(dir, name).map_err(error)?);
@@ -174,6 +213,17 @@ impl<'a> Copier<'a> {
                 .map_err(error),
             kind => edit::make_node(dir, name, kind, &attributes).map_err(error),
         }
+    }
+
+    /// Marks a deletion.
+    fn mark(&self, dir: BorrowedFd<'_>, name: &[u8], attributes: &Attributes) -> Result<(), Errno> {
+        let kind = FileKind::CharDevice { major: 0, minor: 0 };
+        if !self.has_marked_by_files() && edit::make_node(dir, name, kind, attributes).is_ok() {
+            return Ok(());
+        }
+        self.file_marks.store(true, Ordering::Relaxed);
+        let file = edit::create(dir, &overlay::file_mark(name))?;
+        attributes.apply_to_fd(file.as_fd())
     }
 
     /// Gives a file that was copied another name.
@@ -204,7 +254,8 @@ pub(super) fn attributes(options: &CopyOptions, metadata: &Metadata) -> Attribut
 }
 
 /// Returns what a directory is to have in the end: all that the source has where it was made, or
-/// was selected below the source path; else as little as BuildKit changes.
+/// was selected below the source path; else as little as BuildKit changes. One that came along only
+/// because something below it was selected keeps the time at which that was made.
 pub(super) fn directory(
     options: &CopyOptions,
     metadata: &Metadata,
@@ -212,6 +263,7 @@ pub(super) fn directory(
 ) -> Attributes {
     let all = attributes(options, metadata);
     match (made, is_root, passed) {
+        (true, _, true) => Attributes { mtime: None, ..all },
         (true, ..) | (false, false, false) => all,
         (false, true, _) => Attributes { mtime: all.mtime, ..Attributes::default() },
         (false, false, true) => Attributes { mode: Some(metadata.mode), ..Attributes::default() },

@@ -5,25 +5,24 @@
 //! are a dozen; steps of a build go without, as with `BuildKit`, and containers see those that they
 //! have groups of their own in. They never see the others, which would be the host's.
 
-use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::MountAttrFlags;
 
 use super::cgroup::Shown;
-use super::sources::{Detached, attach, new_file_system};
+use super::mount_handle::{MountHandle, restrict_attached};
 use super::wire::Failure;
-use crate::sys::{MountAttributes, set_mount_attributes};
+use crate::sys::MountAttributes;
 
 const CGROUP2_SUPER_MAGIC: u64 = 0x6367_7270;
 
 /// What is mounted, attached nowhere.
 pub(super) enum View {
     /// Version 2.
-    Unified(Detached),
+    Unified(MountHandle),
     /// Version 1, perhaps beside version 2: by directory.
-    Several(Vec<(String, Detached)>),
+    Several(Vec<(String, MountHandle)>),
 }
 
 impl View {
@@ -32,7 +31,7 @@ impl View {
         let attributes = attributes(readonly);
         if has_version_2_alone() {
             // Without privileges it can't always be mounted.
-            return new_file_system("cgroup2", &[], attributes).ok().map(Self::Unified);
+            return MountHandle::file_system("cgroup2", &[], attributes).ok().map(Self::Unified);
         }
         let mut several = Vec::new();
         for hierarchy in shown {
@@ -42,9 +41,9 @@ impl View {
                 .map(|controller| controller.split_once('=').unwrap_or((controller.as_str(), "")))
                 .collect();
             let mount = if hierarchy.unified {
-                new_file_system("cgroup2", &[], attributes)
+                MountHandle::file_system("cgroup2", &[], attributes)
             } else {
-                new_file_system("cgroup", &options, attributes)
+                MountHandle::file_system("cgroup", &options, attributes)
             };
             // One that can't be mounted here isn't seen.
             if let Ok(mount) = mount {
@@ -55,28 +54,27 @@ impl View {
     }
 
     /// Attaches it in a `/sys`, where that has a place for it.
-    pub(super) fn attach(&self, sys: &OwnedFd, readonly: bool) -> Result<(), Failure> {
+    pub(super) fn attach(&self, sys: &MountHandle, readonly: bool) -> Result<(), Failure> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let Ok(place) = rustix::fs::openat(sys, "fs/cgroup", flags, Mode::empty()) else {
             return Ok(());
         };
         let doing = |errno| Failure::doing::<rustix::io::Errno>("mount /sys/fs/cgroup")(errno);
         let several = match self {
-            Self::Unified(mount) => return attach(mount, &place).map_err(doing),
+            Self::Unified(mount) => return mount.attach(&place).map_err(doing),
             Self::Several(several) => several,
         };
-        let directory = new_file_system("tmpfs", &[("mode", "755")], attributes(false))?;
-        attach(&directory, &place).map_err(doing)?;
+        let directory = MountHandle::file_system("tmpfs", &[("mode", "755")], attributes(false))?;
+        directory.attach(&place).map_err(doing)?;
         for (name, mount) in several {
             rustix::fs::mkdirat(&directory, name, Mode::from_raw_mode(0o755)).map_err(doing)?;
             let place =
                 rustix::fs::openat(&directory, name, flags, Mode::empty()).map_err(doing)?;
-            attach(mount, &place).map_err(doing)?;
+            mount.attach(&place).map_err(doing)?;
         }
         if readonly {
             let attributes = MountAttributes { readonly: true, ..MountAttributes::default() };
-            set_mount_attributes(&directory, attributes)
-                .map_err(Failure::doing("mount /sys/fs/cgroup"))?;
+            restrict_attached(&directory, attributes)?;
         }
         Ok(())
     }

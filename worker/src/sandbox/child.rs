@@ -13,9 +13,10 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use super::cgroup::Membership;
 use super::devices::{OwnMounts, Terminal};
 use super::helper::Task;
+use super::mount_handle::{MountHandle, restrict_attached};
 use super::program::{self, Image};
 use super::root::{Missing, Root, is_pipe};
-use super::sources::{Detached, Sources, open_inside};
+use super::sources::{Sources, open_inside};
 use super::spec::{Network, Security, Spec, User};
 use super::stubs::Made;
 use super::wire::{self, Failure, Report};
@@ -141,7 +142,7 @@ fn furnish(spec: &Spec, anchor: &Path, input: Option<OwnedFd>) -> Result<Furnish
                 ..failure
             })
         })
-        .collect::<Result<Vec<Detached>, _>>()?;
+        .collect::<Result<Vec<MountHandle>, _>>()?;
     let tree = sources.tree(&spec.rootfs, !spec.opens_devices())?;
     let upper = spec.rootfs.upper().map(std::path::PathBuf::as_path);
     let mut root = Root::attach(&tree, anchor, upper)?;
@@ -179,22 +180,12 @@ pub(super) fn resolve_user(
         User::Named(name) => match &users {
             Ok(users) => users.resolve(name),
             Err(_) if name.is_empty() => UserDatabase::default().resolve(name),
-            Err(error) => return Err(Failure::new(chain(error))),
+            Err(error) => return Err(Failure::because(error)),
         }
-        .map_err(|error| Failure::new(chain(&error)))?,
+        .map_err(|error| Failure::because(&error))?,
     };
     let home = home(resolved.uid);
     Ok((resolved, home))
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
 }
 
 /// Makes the new root the root, lets go of the old one, and enters the working directory.
@@ -214,8 +205,7 @@ fn enter(root: &Root, spec: &Spec) -> Result<(), Failure> {
         let attributes = MountAttributes { readonly: true, ..MountAttributes::default() };
         let root = rustix::fs::openat(CWD, "/", flags, Mode::empty())
             .map_err(Failure::doing("open the new root"))?;
-        sys::set_mount_attributes(root, attributes)
-            .map_err(Failure::doing("make the root file system read-only"))?;
+        restrict_attached(root, attributes)?;
     }
     enter_directory(&spec.process.cwd)
 }

@@ -21,8 +21,9 @@ use rustix::termios::{Winsize, tcsetwinsize};
 use super::cgroup_view::View;
 use super::insecure::{self, Device};
 use super::masks;
+use super::mount_handle::MountHandle;
 use super::root::Root;
-use super::sources::{Detached, Sources, attach, clone_of, new_file_system};
+use super::sources::Sources;
 use super::spec::{Security, Spec, TerminalSize};
 use super::sys;
 use super::wire::Failure;
@@ -50,15 +51,15 @@ const TTY_GROUP: u32 = 5;
 
 /// The mounts that every container has.
 pub(super) struct OwnMounts {
-    proc: Detached,
-    sys: Detached,
+    proc: MountHandle,
+    sys: MountHandle,
     cgroup: Option<View>,
-    dev: Detached,
+    dev: MountHandle,
     /// Those that can't be made in `/dev` itself.
-    devices: Vec<(&'static str, Detached)>,
-    pts: Detached,
-    shm: Detached,
-    mqueue: Detached,
+    devices: Vec<(&'static str, MountHandle)>,
+    pts: MountHandle,
+    shm: MountHandle,
+    mqueue: MountHandle,
 }
 
 /// A terminal: the side that kiln gets, and the program's.
@@ -90,17 +91,29 @@ impl OwnMounts {
         }
         let shm_size = spec.shm_size.to_string();
         Ok(Self {
-            proc: new_file_system("proc", &[], inert).map_err(explain_proc)?,
-            sys: match new_file_system("sysfs", &[], readonly) {
+            proc: MountHandle::file_system("proc", &[], inert).map_err(explain_proc)?,
+            sys: match MountHandle::file_system("sysfs", &[], readonly) {
                 Err(_) if is_namespace => sys::of_host()?,
                 other => other?,
             },
             cgroup: View::new(is_sandbox, &spec.shown_cgroups),
-            dev: new_file_system("tmpfs", &[("mode", "755"), ("size", "64m")], nosuid | nodev)?,
+            dev: MountHandle::file_system(
+                "tmpfs",
+                &[("mode", "755"), ("size", "64m")],
+                nosuid | nodev,
+            )?,
             devices,
-            pts: new_file_system("devpts", &pts, nosuid | MountAttrFlags::MOUNT_ATTR_NOEXEC)?,
-            shm: new_file_system("tmpfs", &[("mode", "1777"), ("size", &shm_size)], inert)?,
-            mqueue: new_file_system("mqueue", &[], inert)?,
+            pts: MountHandle::file_system(
+                "devpts",
+                &pts,
+                nosuid | MountAttrFlags::MOUNT_ATTR_NOEXEC,
+            )?,
+            shm: MountHandle::file_system(
+                "tmpfs",
+                &[("mode", "1777"), ("size", &shm_size)],
+                inert,
+            )?,
+            mqueue: MountHandle::file_system("mqueue", &[], inert)?,
         })
     }
 
@@ -133,16 +146,16 @@ impl OwnMounts {
             .map_err(Failure::doing("open /dev/null"))
     }
 
-    /// Returns a mount of `/dev/null`.
-    fn null(&self) -> Result<Detached, Failure> {
+    /// Returns `/dev/null`, to be mounted elsewhere.
+    fn null(&self) -> Result<OwnedFd, Failure> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let null = rustix::fs::openat(&self.dev, "null", flags, Mode::empty());
-        null.and_then(|null| clone_of(&null)).map_err(Failure::doing("mount /dev/null"))
+        rustix::fs::openat(&self.dev, "null", flags, Mode::empty())
+            .map_err(Failure::doing("mount /dev/null"))
     }
 
     fn fill_dev(&self) -> rustix::io::Result<()> {
         for (name, device) in &self.devices {
-            attach(device, &self.make_file(name)?)?;
+            device.attach(self.make_file(name)?)?;
         }
         if self.devices.is_empty() {
             let (kind, mode) = (FileType::CharacterDevice, Mode::from_raw_mode(0o666));
@@ -162,7 +175,7 @@ impl OwnMounts {
             rustix::fs::mkdirat(&self.dev, name, Mode::from_raw_mode(0o755))?;
             let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let place = rustix::fs::openat(&self.dev, name, flags, Mode::empty())?;
-            attach(mount, &place)?;
+            mount.attach(&place)?;
         }
         Ok(())
     }
@@ -174,7 +187,7 @@ impl OwnMounts {
             if Ids::current().is_namespace() {
                 // What the machine hasn't got, or doesn't show, the program doesn't get either.
                 if let Ok(device) = Sources::host_device(&path, major, minor) {
-                    attach(&device, &self.make_file(&path)?)?;
+                    device.attach(self.make_file(&path)?)?;
                 }
                 continue;
             }
@@ -203,7 +216,7 @@ impl OwnMounts {
             let size =
                 Winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 };
             tcsetwinsize(&controller, size)?;
-            attach(&clone_of(&peer)?, &self.make_file("console")?)?;
+            MountHandle::clone_of(&peer)?.attach(self.make_file("console")?)?;
             Ok(Terminal { controller, peer })
         };
         open().map_err(Failure::doing("open a terminal"))

@@ -3,15 +3,15 @@
 //! They are opened below the descriptors of the file systems that were just mounted, without
 //! following any link: whatever an image has made of the path `/proc` plays no part.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 
-use super::sources::{Detached, attach, clone_of, is_directory, new_file_system};
+use super::mount_handle::{MountHandle, is_directory};
 use super::wire::Failure;
-use crate::sys::{MountAttributes, set_mount_attributes};
+use crate::sys::MountAttributes;
 
 const MASKED_IN_PROC: [&str; 10] = [
     "acpi",
@@ -41,13 +41,14 @@ pub(super) fn readonly() -> Vec<String> {
     READONLY_IN_PROC.iter().map(|path| format!("/proc/{path}")).collect()
 }
 
-/// Applies the masks to a fresh `/proc` and `/sys`. `null` is mounted over files.
-pub(super) fn apply(proc: &OwnedFd, sys: &OwnedFd, null: &Detached) -> Result<(), Failure> {
+/// Applies the masks to a fresh `/proc` and `/sys`. `null`, a file of an attached mount, is mounted
+/// over files.
+pub(super) fn apply(proc: &MountHandle, sys: &MountHandle, null: &OwnedFd) -> Result<(), Failure> {
     let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY
         | MountAttrFlags::MOUNT_ATTR_NOSUID
         | MountAttrFlags::MOUNT_ATTR_NODEV
         | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-    let mut empty: Option<Detached> = None;
+    let mut empty: Option<MountHandle> = None;
     let masked = MASKED_IN_PROC
         .iter()
         .map(|path| (proc, *path))
@@ -56,22 +57,22 @@ pub(super) fn apply(proc: &OwnedFd, sys: &OwnedFd, null: &Detached) -> Result<()
         let doing = |errno| Failure::doing::<Errno>(&format!("mask {path}"))(errno);
         let Some(place) = open(root, path).map_err(doing)? else { continue };
         if !is_directory(&place)? {
-            attach(&clone_of(null).map_err(doing)?, &place).map_err(doing)?;
+            MountHandle::clone_of(null).and_then(|null| null.attach(&place)).map_err(doing)?;
             continue;
         }
         if let Some(mask) = &empty {
             // There is nothing in it, and nothing can be put there: one is enough.
-            attach(&clone_of(mask).map_err(doing)?, &place).map_err(doing)?;
+            MountHandle::clone_of(mask).and_then(|mask| mask.attach(&place)).map_err(doing)?;
         } else {
-            let mask = new_file_system("tmpfs", &[("size", "4k")], attributes)?;
-            attach(&mask, &place).map_err(doing)?;
+            let mask = MountHandle::file_system("tmpfs", &[("size", "4k")], attributes)?;
+            mask.attach(&place).map_err(doing)?;
             empty = Some(mask);
         }
     }
     for path in READONLY_IN_PROC {
         let doing = |errno| Failure::doing::<Errno>(&format!("protect {path}"))(errno);
         let Some(place) = open(proc, path).map_err(doing)? else { continue };
-        let same = clone_of(&place).map_err(doing)?;
+        let same = MountHandle::clone_of(&place).map_err(doing)?;
         let attributes = MountAttributes {
             readonly: true,
             nodev: true,
@@ -79,14 +80,13 @@ pub(super) fn apply(proc: &OwnedFd, sys: &OwnedFd, null: &Detached) -> Result<()
             noexec: true,
             recursive: true,
         };
-        set_mount_attributes(&same, attributes)
-            .map_err(Failure::doing(&format!("protect {path}")))?;
-        attach(&same, &place).map_err(doing)?;
+        same.restrict(attributes)?;
+        same.attach(&place).map_err(doing)?;
     }
     Ok(())
 }
 
-fn open(root: &OwnedFd, path: &str) -> rustix::io::Result<Option<OwnedFd>> {
+fn open(root: impl AsFd, path: &str) -> rustix::io::Result<Option<OwnedFd>> {
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     match rustix::fs::openat2(root, path, flags, Mode::empty(), resolve) {

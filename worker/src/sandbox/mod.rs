@@ -53,9 +53,10 @@ mod helper;
 mod identity;
 mod input;
 mod insecure;
+mod kernel;
 mod masks;
+mod mount_handle;
 mod oci;
-mod overlay;
 mod program;
 mod root;
 mod run;
@@ -69,10 +70,11 @@ mod wire;
 
 pub use error::SandboxError;
 pub use helper::init_if_asked;
+pub use kernel::{KernelFeature, features};
 pub use run::{Exit, Gate, Helper, Input, Io, OutputSink, Running, Sandbox, Signaller};
 pub use spec::{
     DEFAULT_HOSTNAME, DEFAULT_SHM_SIZE, Mount, MountKind, Network, Process, Rlimit, Security, Spec,
-    TerminalSize, Tree, Upper, User,
+    TerminalSize, Tree, User,
 };
 
 /// Gives every signal its default effect on this process, and blocks none, as programs begin.

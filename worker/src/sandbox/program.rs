@@ -7,12 +7,13 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use kiln_tree::Overlay;
 use rustix::fs::{
     Access, AtFlags, CWD, FileType, MemfdFlags, Mode, OFlags, ResolveFlags, SealFlags, openat2,
 };
 use rustix::io::Errno;
+use rustix::mount::MountAttrFlags;
 
-use super::overlay;
 use super::wire::{Failure, describe};
 
 const NOT_FOUND: i32 = 127;
@@ -40,7 +41,11 @@ fn mounted(beside: &Path) -> io::Result<OwnedFd> {
     let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(io::ErrorKind::NotFound.into());
     };
-    let root = overlay::mount_unwritable([directory, beside])?;
+    let lowers = vec![directory.to_owned(), beside.to_owned()];
+    let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY
+        | MountAttrFlags::MOUNT_ATTR_NOSUID
+        | MountAttrFlags::MOUNT_ATTR_NODEV;
+    let root = Overlay { lowers, upper: None }.mount(attributes).map_err(io::Error::other)?;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     let program = File::from(openat2(root, name, flags, Mode::empty(), resolve)?);

@@ -8,9 +8,9 @@ use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
 use rustix::io::Errno;
-use rustix::mount::MoveMountFlags;
 
-use super::sources::{Detached, attach, is_directory, open_inside};
+use super::mount_handle::MountHandle;
+use super::sources::open_inside;
 use super::stubs::{CopiedUp, Look, Made, keeping_times, open_below};
 use super::wire::Failure;
 
@@ -49,13 +49,11 @@ pub(super) struct Root {
 impl Root {
     /// Attaches a root file system at `anchor`.
     pub(super) fn attach(
-        mount: &Detached,
+        mount: &MountHandle,
         anchor: &Path,
         upper: Option<&Path>,
     ) -> Result<Self, Failure> {
-        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-        rustix::mount::move_mount(mount, "", CWD, anchor, flags)
-            .map_err(Failure::doing("attach the root file system"))?;
+        mount.attach_at(anchor)?;
         let open = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = rustix::fs::open(anchor, open, Mode::empty())
             .map_err(Failure::doing("open the root file system"))?;
@@ -79,23 +77,24 @@ impl Root {
     }
 
     /// Attaches a mount at `target`, a path in the container, and makes `target` where it isn't.
-    pub(super) fn mount(&mut self, mount: &Detached, target: &Path) -> Result<(), Failure> {
+    pub(super) fn mount(&mut self, mount: &MountHandle, target: &Path) -> Result<(), Failure> {
         let target = clean(target);
         if target == Path::new("/") {
             return Err(Failure::new("nothing can be mounted over the root file system"));
         }
-        let missing = if is_directory(mount)? { Missing::StubDirectory } else { Missing::StubFile };
+        let missing =
+            if mount.is_directory()? { Missing::StubDirectory } else { Missing::StubFile };
         let place = self.open_or_make(&target, missing)?;
         let action = format!("mount at {}", target.display());
         let kind = rustix::fs::fstatfs(&place).map_err(Failure::doing(&action))?;
         if kind.f_type as u64 == PROC_SUPER_MAGIC {
             return Err(Failure::new(format!("{action}: nothing can be mounted in /proc")));
         }
-        attach(mount, &place).map_err(Failure::doing(&action))
+        mount.attach(&place).map_err(Failure::doing(&action))
     }
 
     /// Attaches one of the sandbox's own mounts at a directory of the root that is no link.
-    pub(super) fn mount_own(&mut self, mount: &Detached, name: &str) -> Result<(), Failure> {
+    pub(super) fn mount_own(&mut self, mount: &MountHandle, name: &str) -> Result<(), Failure> {
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let action = format!("mount /{name}");
@@ -108,7 +107,7 @@ impl Root {
             }
             other => other.map_err(Failure::doing(&action))?,
         };
-        attach(mount, &place).map_err(Failure::doing(&action))
+        mount.attach(&place).map_err(Failure::doing(&action))
     }
 
     /// Opens a path in the container, and makes what is missing of it.

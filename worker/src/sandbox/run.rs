@@ -20,7 +20,7 @@ use super::error::SandboxError;
 use super::server::Server;
 use super::spec::{MountKind, Network, Spec};
 use super::wire::{self, Report, Request, Run};
-use super::{input, oci, stubs};
+use super::{input, kernel, oci, stubs};
 use crate::sys;
 
 /// How much of a runtime's log is read.
@@ -208,6 +208,7 @@ impl Sandbox {
                 "running programs without root privileges is not supported yet",
             ));
         }
+        kernel::check()?;
         // Mount points are told by their real path.
         let anchor = anchor.canonicalize().map_err(SandboxError::host("resolve mount point"))?;
         Ok(Self { anchor, helper })

@@ -6,6 +6,7 @@
 
 use std::path::PathBuf;
 
+use kiln_tree::Upper;
 use serde::{Deserialize, Serialize};
 
 use super::cgroup::{Membership, Shown};
@@ -100,15 +101,6 @@ impl Tree {
             Self::Overlay { upper, .. } => upper.as_ref().map(|upper| &upper.fs),
         }
     }
-}
-
-/// Where an overlay's changes go.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Upper {
-    /// The directory that receives them.
-    pub fs: PathBuf,
-    /// An empty directory on the same file system, for the kernel's use.
-    pub work: PathBuf,
 }
 
 /// A mount inside the root.

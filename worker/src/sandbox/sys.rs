@@ -5,22 +5,19 @@
 
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
-use rustix::mount::{MountAttrFlags, OpenTreeFlags, open_tree};
+use rustix::mount::MountAttrFlags;
 
-use super::sources::{Detached, attach, new_file_system};
+use super::mount_handle::MountHandle;
 use super::wire::Failure;
-use crate::sys::{MountAttributes, set_mount_attributes};
+use crate::sys::MountAttributes;
 
 const SYS: &str = "/sys";
 
 /// Returns the host's `/sys`, attached nowhere.
-pub(super) fn of_host() -> Result<Detached, Failure> {
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE
-        | OpenTreeFlags::OPEN_TREE_CLOEXEC
-        | OpenTreeFlags::AT_RECURSIVE;
-    let sys = open_tree(CWD, SYS, flags).map_err(Failure::doing("open /sys"))?;
+pub(super) fn of_host() -> Result<MountHandle, Failure> {
+    let sys = MountHandle::of_path(Path::new(SYS), true).map_err(Failure::doing("open /sys"))?;
     let attributes = MountAttributes {
         readonly: true,
         nodev: true,
@@ -28,13 +25,13 @@ pub(super) fn of_host() -> Result<Detached, Failure> {
         noexec: true,
         recursive: true,
     };
-    set_mount_attributes(&sys, attributes).map_err(Failure::doing("protect /sys"))?;
+    sys.restrict(attributes)?;
     Ok(sys)
 }
 
 /// Covers what is mounted in the host's `/sys`. A fresh one has nothing there to be covered, and
 /// nothing is lost where its directories are covered, too.
-pub(super) fn cover(sys: &Detached) -> Result<(), Failure> {
+pub(super) fn cover(sys: &MountHandle) -> Result<(), Failure> {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo")
         .map_err(Failure::doing("read /proc/self/mountinfo"))?;
     let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY
@@ -47,8 +44,8 @@ pub(super) fn cover(sys: &Detached) -> Result<(), Failure> {
         let open = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         match rustix::fs::openat2(sys, &path, open, Mode::empty(), resolve) {
             Ok(place) => {
-                let empty = new_file_system("tmpfs", &[("size", "4k")], attributes)?;
-                attach(&empty, &place).map_err(Failure::doing(&action))?;
+                let empty = MountHandle::file_system("tmpfs", &[("size", "4k")], attributes)?;
+                empty.attach(&place).map_err(Failure::doing(&action))?;
             }
             // Other network namespaces have other directories.
             Err(Errno::NOENT | Errno::NOTDIR) => {}

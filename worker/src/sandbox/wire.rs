@@ -68,6 +68,19 @@ impl Failure {
         Self { message: message.into(), code: None }
     }
 
+    /// Returns a failure with what an error says, and the errors behind it.
+    pub(super) fn because(error: &dyn std::error::Error) -> Self {
+        let mut message = error.to_string();
+        let mut source = error.source();
+        while let Some(error) = source {
+            let text =
+                error.downcast_ref::<io::Error>().map_or_else(|| error.to_string(), describe);
+            message = format!("{message}: {text}");
+            source = error.source();
+        }
+        Self::new(message)
+    }
+
     /// Returns a function that says what failed.
     pub(super) fn doing<E: Into<io::Error>>(action: &str) -> impl FnOnce(E) -> Self {
         move |error| Self::new(format!("{action}: {}", describe(&error.into())))

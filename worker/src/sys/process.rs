@@ -83,13 +83,59 @@ pub(crate) fn clone(namespaces: Namespaces, cgroup: Option<&File>) -> io::Result
     }
 }
 
+/// Tells whether the kernel knows `clone3`.
+pub(crate) fn has_clone3() -> bool {
+    // SAFETY: arguments of no size are refused before anything is read or done.
+    let result = unsafe { libc::syscall(libc::SYS_clone3, std::ptr::null::<u8>(), 0) };
+    result != -1 || io::Error::last_os_error().raw_os_error() != Some(libc::ENOSYS)
+}
+
+/// Tells whether the kernel can mark descriptors to be closed by `execve` all at once.
+pub(crate) fn has_close_range() -> bool {
+    // SAFETY: takes three integers; no process has descriptors with these numbers.
+    let result = unsafe {
+        let first = libc::c_uint::MAX - 1;
+        libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC)
+    };
+    result == 0
+}
+
 /// Marks every descriptor above 2 to be closed by `execve`.
 pub(crate) fn close_on_exec_above() -> io::Result<()> {
     // SAFETY: takes three integers; descriptors stay open and owned as they were.
     let result = unsafe {
         libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC)
     };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if result == 0 {
+        return Ok(());
+    }
+    match io::Error::last_os_error() {
+        // The call is there since Linux 5.9, the flag since 5.11.
+        error if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EINVAL)) => {
+            close_on_exec_one_by_one()
+        }
+        error => Err(error),
+    }
+}
+
+fn close_on_exec_one_by_one() -> io::Result<()> {
+    // `/proc/self/fd` can't be listed by a process that has changed its user; this can be read.
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let size = status.lines().find_map(|line| line.strip_prefix("FDSize:"));
+    let size = size.and_then(|size| size.trim().parse::<libc::c_int>().ok());
+    let size = size.ok_or_else(|| io::Error::other("/proc/self/status names no FDSize"))?;
+    for fd in 3..size {
+        // SAFETY: takes integers; a number that is no open descriptor is refused by the kernel, and
+        // those that are stay open and owned as they were.
+        let result = unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
+        if result != 0 {
+            let error = io::Error::last_os_error();
+            if error.raw_os_error() != Some(libc::EBADF) {
+                return Err(error);
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Gives every signal its default disposition, and blocks none.
@@ -117,5 +163,19 @@ pub(crate) fn reset_signals() {
         let mut none = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
         libc::sigemptyset(none.as_mut_ptr());
         libc::sigprocmask(libc::SIG_SETMASK, none.as_ptr(), std::ptr::null_mut());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptors_are_marked_one_by_one_where_there_is_no_call_for_all() {
+        let file = File::open("/proc/self/stat").unwrap();
+        let flags = |file: &File| rustix::io::fcntl_getfd(file).unwrap();
+        rustix::io::fcntl_setfd(&file, rustix::io::FdFlags::empty()).unwrap();
+        close_on_exec_one_by_one().unwrap();
+        assert_eq!(flags(&file), rustix::io::FdFlags::CLOEXEC);
     }
 }

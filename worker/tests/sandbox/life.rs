@@ -3,7 +3,8 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use kiln_worker::sandbox::{Gate, Io, SandboxError, Tree, Upper};
+use kiln_tree::Upper;
+use kiln_worker::sandbox::{Gate, Io, SandboxError, Tree};
 use tokio_util::sync::CancellationToken;
 
 use crate::Test;

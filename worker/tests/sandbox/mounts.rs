@@ -3,7 +3,8 @@
 use std::os::unix::fs::symlink;
 use std::time::Duration;
 
-use kiln_worker::sandbox::{Mount, MountKind, Tree, Upper};
+use kiln_tree::Upper;
+use kiln_worker::sandbox::{Mount, MountKind, Tree};
 
 use crate::Test;
 use crate::room::{Room, bind, file, tmpfs};

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use kiln_solver::LogStream;
-use kiln_worker::sandbox::{Exit, Io, Mount, MountKind, Sandbox, SandboxError, Spec, Tree, Upper};
+use kiln_tree::Upper;
+use kiln_worker::sandbox::{Exit, Io, Mount, MountKind, Sandbox, SandboxError, Spec, Tree};
 use tokio_util::sync::CancellationToken;
 
 /// A place for a test: a base image, and what sees it.

@@ -25,8 +25,9 @@
 //!   device nodes outside of the sandbox's `/dev` be opened. That is a program of the kernel's
 //!   virtual machine where there is a hierarchy of version 2, even one without controllers, else
 //!   the `devices` controller of version 1.
-//! - A controller that isn't there, or can't be written, is a warning: the program runs without
-//!   that limit, as with docker. A parent that was asked for and can't be had is an error.
+//! - A controller that isn't there, or that kiln may not set, is a warning: the program runs without
+//!   that limit, as with docker. A value that the kernel refuses is an error, and so is a parent that
+//!   was asked for and can't be had.
 
 mod devices;
 mod house;
@@ -107,7 +108,8 @@ impl Groups {
     /// `everywhere` it has its own in all hierarchies, as a runtime needs them to make its own in.
     ///
     /// # Errors
-    /// Fails where there can't be groups below a `parent` that was asked for.
+    /// Fails where there can't be groups below a `parent` that was asked for, and where the kernel
+    /// refuses the value of a limit.
     pub fn group(&self, limits: &Limits, parent: &str, everywhere: bool) -> io::Result<Cgroup> {
         let mut group = Cgroup::default();
         let number = self.inner.rooms.fetch_add(1, Ordering::Relaxed).to_string();
@@ -115,8 +117,12 @@ impl Groups {
             self.settle(&mut group, parent, &number)?;
         }
         for controller in limits.controllers() {
-            if let Err(error) = self.limit(&mut group, controller, limits, (parent, &number)) {
-                group.warnings.push(format!("{controller} can't be limited: {error}"));
+            match self.limit(&mut group, controller, limits, (parent, &number)) {
+                Ok(()) => {}
+                Err(error) if is_refusal(&error) => return Err(error),
+                Err(error) => {
+                    group.warnings.push(format!("{controller} can't be limited: {error}"));
+                }
             }
         }
         // A runtime has rules of its own, a little wider than these, which it couldn't set below.
@@ -152,7 +158,7 @@ impl Groups {
             .ok_or_else(|| io::Error::other("this system has no such controller"))?;
         let room = self.room(group, hierarchy, (parent, number))?;
         if hierarchy.unified {
-            hierarchy.enable(controller, &room);
+            hierarchy.enable(controller, &room)?;
         }
         for setting in limits.settings(controller, hierarchy.unified) {
             let written = write(&room.join(setting.file), &setting.value);
@@ -296,6 +302,11 @@ impl Drop for Cgroup {
             let _ = house::remove(room);
         }
     }
+}
+
+/// Tells whether the kernel has refused a value, rather than kiln's access to a controller.
+fn is_refusal(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::InvalidInput)
 }
 
 /// Writes a file of a control group and names it where that fails.

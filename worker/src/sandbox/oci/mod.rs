@@ -33,9 +33,10 @@ use super::child::{connect, die_with, enter_network, join, resolve_user, wait_at
 use super::devices::Terminal;
 use super::helper::Task;
 use super::identity;
+use super::mount_handle::MountHandle;
 use super::program::Image;
 use super::root::{Missing, Root, clean};
-use super::sources::{Detached, Sources, attach_at, is_directory, new_file_system};
+use super::sources::Sources;
 use super::spec::{Spec, TerminalSize};
 use super::wire::{self, Failure, Report};
 use crate::sys;
@@ -53,8 +54,8 @@ struct Stage {
 
 impl Stage {
     fn new(directory: &Path) -> Result<Self, Failure> {
-        let store = new_file_system("tmpfs", &[("mode", "700")], MountAttrFlags::empty())?;
-        attach_at(&store, directory)?;
+        let store = MountHandle::file_system("tmpfs", &[("mode", "700")], MountAttrFlags::empty())?;
+        store.attach_at(directory)?;
         let stage = Self { directory: directory.to_owned() };
         for name in ["root", "sources", "bundle", "state"] {
             stage.make(name, true)?;
@@ -82,7 +83,8 @@ pub(super) fn become_runtime(task: Task, runtime: &Path) -> Result<Infallible, F
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     mount_change("/", private).map_err(Failure::doing("make mounts private"))?;
     // That of the runtime's own processes.
-    attach_at(&new_file_system("proc", &[], MountAttrFlags::empty())?, Path::new("/proc"))?;
+    MountHandle::file_system("proc", &[], MountAttrFlags::empty())?
+        .attach_at(Path::new("/proc"))?;
     let stage = Stage::new(&anchor)?;
     let (root, config) = furnish(&spec, &stage)?;
     let made = root.into_made();
@@ -149,7 +151,8 @@ fn furnish<'a>(spec: &'a Spec, stage: &Stage) -> Result<(Root, Config<'a>), Fail
     // The runtime mounts its own there. Until then these see to it that nothing of the image is in
     // their place, and that what can't be mounted there is refused as by the sandbox.
     for (name, kind) in OWN {
-        root.mount_own(&new_file_system(kind, &[], MountAttrFlags::MOUNT_ATTR_NODEV)?, name)?;
+        let mount = MountHandle::file_system(kind, &[], MountAttrFlags::MOUNT_ATTR_NODEV)?;
+        root.mount_own(&mount, name)?;
     }
     let mut listed = Vec::new();
     for (number, (source, target)) in mounts.into_iter().enumerate() {
@@ -178,9 +181,9 @@ fn is_runtimes(path: &Path) -> bool {
 }
 
 /// Attaches a mount where the runtime finds it.
-fn keep(stage: &Stage, mount: &Detached, number: usize) -> Result<PathBuf, Failure> {
-    let path = stage.make(&format!("mount{number}"), is_directory(mount)?)?;
-    attach_at(mount, &path)?;
+fn keep(stage: &Stage, mount: &MountHandle, number: usize) -> Result<PathBuf, Failure> {
+    let path = stage.make(&format!("mount{number}"), mount.is_directory()?)?;
+    mount.attach_at(&path)?;
     Ok(path)
 }
 

@@ -1,0 +1,36 @@
+# kiln's own image, of the binary that `make dist` makes:
+#
+#     make dist
+#     kiln build -t kiln .                      # kiln and root certificates, nothing else
+#     kiln build -t kiln:full --target full .   # on Debian, with the programs that kiln uses where they are installed
+#
+# The stages `debian`, `certificates` and `binary` can be replaced by contexts, as the certificates by those of this machine:
+#
+#     kiln build --build-context certificates=/etc/ssl/certs -t kiln .
+
+FROM debian:trixie-slim AS debian
+
+FROM debian AS programs
+RUN apt-get update && \
+    apt-get install -y --no-install-recommends ca-certificates git nftables uidmap && \
+    rm -rf /var/lib/apt/lists/*
+
+FROM programs AS certificates
+RUN cp /etc/ssl/certs/ca-certificates.crt /
+
+FROM scratch AS binary
+ARG TARGETARCH
+COPY target/dist/${TARGETARCH}/kiln /
+
+FROM programs AS full
+COPY --link --from=binary /kiln /usr/bin/kiln
+VOLUME /var/lib/kiln
+ENTRYPOINT ["/usr/bin/kiln"]
+CMD ["--help"]
+
+FROM scratch
+COPY --link --from=certificates /ca-certificates.crt /etc/ssl/certs/
+COPY --link --from=binary /kiln /usr/bin/kiln
+VOLUME /var/lib/kiln
+ENTRYPOINT ["/usr/bin/kiln"]
+CMD ["--help"]

@@ -1,0 +1,389 @@
+//! Layers in a directory, where overlayfs can't lay them one on top of the other.
+//!
+//! The tree of a layer holds what an upper directory of overlayfs does: what is new, and marks of
+//! what is deleted. [`assemble`] makes of a chain of such trees the directory that a mounted overlay
+//! would show. [`extract`] goes the other way: of such a directory, in which something was touched,
+//! it makes the tree of a layer.
+//!
+//! # Marks
+//!
+//! A deletion is a character device 0/0, as overlayfs has it. File systems that refuse such a device
+//! (an overlay does, and so do those without devices) get an empty file without permissions in its
+//! place, `.kiln-wh.NAME`. Both are understood wherever trees of layers are read.
+//!
+//! # Hard links
+//!
+//! In an assembled tree that is written to, no two names share a file that comes from a layer: a
+//! step that writes to one of them changes that one alone, as with overlayfs, where it is copied up.
+//! In one that is only read, files are hard links of those in the layers.
+
+use std::collections::BTreeSet;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, Mode, OFlags, linkat, openat};
+use rustix::io::Errno;
+
+use crate::copy::source::{Copier, Manner};
+use crate::copy::{CopyOptions, place};
+use crate::digest::select::{Picked, Selected};
+use crate::dir::{Dir, entry_names};
+use crate::error::{Error, Result};
+use crate::metadata::{FileKind, Metadata, Owner, Timestamp};
+pub use crate::pack::overlay::FILE_MARK;
+use crate::pack::overlay::{self, Deletion};
+use crate::state::Touched;
+use crate::view::View;
+use crate::walk::{self, Entry, open_without_links};
+use crate::{attributes, names, remove};
+
+/// How files come into an assembled tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Files {
+    /// As hard links of those in the layers: for trees that nobody writes to.
+    Shared,
+    /// As copies, which share blocks where the file system can do that.
+    Own,
+}
+
+/// Lays trees of layers, uppermost first, one on top of the other in the empty directory `dest`.
+///
+/// # Errors
+/// Fails where a tree can't be read, or `dest` can't be written.
+pub fn assemble(layers: &[PathBuf], dest: &Dir, files: Files) -> Result<()> {
+    for layer in layers.iter().rev() {
+        lay(&Dir::open(layer)?, dest, files)?;
+    }
+    match layers.first() {
+        Some(top) => copy_root(&Dir::open(top)?, dest),
+        None => Ok(()),
+    }
+}
+
+fn lay(layer: &Dir, dest: &Dir, files: Files) -> Result<()> {
+    let mut picked = Vec::new();
+    for entry in walk::entries(View::of(layer), Path::new("/"))? {
+        match overlay::deletion(&entry)? {
+            Deletion::Whiteout => {
+                remove_below(dest, &overlay::hidden(&entry.path, entry.metadata.kind))?;
+                continue;
+            }
+            Deletion::Opaque => clear(dest, &entry.path)?,
+            Deletion::None => {}
+        }
+        if !entry.path.is_empty() && entry.metadata.kind != FileKind::Socket {
+            picked.push(pick(entry));
+        }
+    }
+    let manner = match files {
+        Files::Shared => Manner::Share,
+        Files::Own => {
+            let files = picked.iter().map(|picked| &picked.entry.metadata);
+            let blocks = files.filter(|file| file.is_file()).map(|file| file.blocks * 512);
+            dest.take_room(blocks.sum())?;
+            Manner::Apart
+        }
+    };
+    let options = CopyOptions { always_replace: true, ..CopyOptions::default() };
+    let selected = Selected { path: Vec::new(), entries: picked };
+    Copier::new(View::of(layer), dest, &options).with(manner).copy(selected, Path::new("/"))
+}
+
+fn pick(entry: Entry) -> Picked {
+    Picked { path: entry.path.clone(), entry, passed: false }
+}
+
+/// Gives the root of a tree what the root of another one has.
+fn copy_root(from: &Dir, to: &Dir) -> Result<()> {
+    let Some(root) = walk::entry(View::of(from), Path::new("/"))? else { return Ok(()) };
+    let attributes = attributes::Attributes {
+        mode: Some(root.metadata.mode),
+        owner: Some(root.metadata.owner),
+        mtime: Some(root.metadata.mtime),
+    };
+    place::finish(to.as_fd(), &attributes, &root.xattrs)
+        .map_err(|errno| Error::io("set attributes of", Path::new("/"), errno))
+}
+
+/// Removes what is at a real path. A link on the way is not followed: what it leads to is elsewhere.
+fn remove_below(dest: &Dir, path: &[u8]) -> Result<()> {
+    let (parent, name) = split(path);
+    match open_without_links(dest.as_fd(), parent, OFlags::PATH | OFlags::DIRECTORY) {
+        Ok(parent) => remove::remove_all(parent.as_fd(), name)
+            .map_err(|errno| Error::io("remove", names::path(path), errno)),
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(()),
+        Err(errno) => Err(Error::io("open", names::path(parent), errno)),
+    }
+}
+
+/// Removes what is in the directory at a real path, if there is one.
+fn clear(dest: &Dir, path: &[u8]) -> Result<()> {
+    let failed = |errno| Error::io("clear", names::path(path), errno);
+    match open_without_links(dest.as_fd(), path, OFlags::RDONLY | OFlags::DIRECTORY) {
+        Ok(directory) => entry_names(directory.as_fd())
+            .and_then(|names| {
+                names.iter().try_for_each(|name| remove::remove_all(directory.as_fd(), name))
+            })
+            .map_err(failed),
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(()),
+        Err(errno) => Err(failed(errno)),
+    }
+}
+
+fn split(path: &[u8]) -> (&[u8], &[u8]) {
+    match path.iter().rposition(|byte| *byte == b'/') {
+        Some(slash) => (&path[..slash], &path[slash + 1..]),
+        None => (b"", path),
+    }
+}
+
+/// What [`extract`] has found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Extracted {
+    /// Whether deletions are marked by files, since the file system refuses devices 0/0.
+    pub file_marks: bool,
+    /// Paths of files that have several names now.
+    pub linked: Vec<Vec<u8>>,
+}
+
+/// Makes the tree of a layer in the empty directory `into`: what was touched in `tree`, with the
+/// directories that lead there. Files keep the hard links among them.
+///
+/// # Errors
+/// Fails where something can't be read or written.
+pub fn extract(tree: &Dir, touched: &[Touched], into: &Dir) -> Result<Extracted> {
+    let mut paths = BTreeSet::new();
+    for touched in touched {
+        let slashes = touched.path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
+        paths.extend(slashes.map(|(end, _)| touched.path[..end].to_vec()));
+        if !touched.gone {
+            paths.insert(touched.path.clone());
+        }
+    }
+    let mut extracted = Extracted::default();
+    let mut picked = Vec::with_capacity(paths.len());
+    for path in paths {
+        let Some(entry) = walk::entry(View::of(tree), names::path(&path))? else { continue };
+        let metadata = &entry.metadata;
+        if metadata.kind == FileKind::Socket {
+            continue;
+        }
+        if metadata.is_file() && metadata.links > 1 {
+            extracted.linked.push(path);
+        }
+        picked.push(pick(entry));
+    }
+    let gone = touched.iter().filter(|touched| touched.gone);
+    picked.extend(gone.map(|touched| pick(mark(touched.path.clone()))));
+    let files = picked.iter().map(|picked| &picked.entry.metadata);
+    into.take_room(files.filter(|file| file.is_file()).map(|file| file.blocks * 512).sum())?;
+    let options = CopyOptions::default();
+    let selected = Selected { path: Vec::new(), entries: picked };
+    let copier = Copier::new(View::of(tree), into, &options).with(Manner::Layer);
+    copier.copy(selected, Path::new("/"))?;
+    copy_root(tree, into)?;
+    extracted.file_marks = copier.has_marked_by_files();
+    Ok(extracted)
+}
+
+/// Returns the mark of a deletion as overlayfs has it.
+fn mark(path: Vec<u8>) -> Entry {
+    let metadata = Metadata {
+        kind: FileKind::CharDevice { major: 0, minor: 0 },
+        mode: 0,
+        owner: Owner::default(),
+        size: 0,
+        mtime: Timestamp::default(),
+        ctime: Timestamp::default(),
+        device: 0,
+        inode: 0,
+        links: 1,
+        blocks: 0,
+    };
+    Entry { path, metadata, target: Vec::new(), xattrs: Vec::new() }
+}
+
+/// Gives each of these files a file of its own, in place of one that has other names too.
+///
+/// # Errors
+/// Fails where a file can't be copied.
+pub fn part(tree: &Dir, paths: &[Vec<u8>]) -> Result<()> {
+    let mut entries = Vec::new();
+    for path in paths {
+        let entry = walk::entry(View::of(tree), names::path(path))?;
+        // The last of the names has the file for itself by then.
+        entries.extend(entry.filter(|entry| entry.metadata.links > 1).map(pick));
+    }
+    for picked in entries {
+        let (parent, name) = split(&picked.path);
+        let failed = |errno| Error::io("copy", names::path(&picked.path), errno);
+        let parent = open_without_links(tree.as_fd(), parent, OFlags::RDONLY | OFlags::DIRECTORY);
+        let parent = Dir::from_fd(parent.map_err(failed)?);
+        let kept = Metadata::of_fd(parent.as_fd()).map_err(failed)?.mtime;
+        // The copy takes the file's place once it is complete.
+        let name = name.to_vec();
+        let beside = [b".part.", &name[..]].concat();
+        let entry = Entry { path: name.clone(), ..picked.entry };
+        let selected = Selected {
+            path: Vec::new(),
+            entries: vec![Picked { path: Vec::new(), entry, passed: false }],
+        };
+        let options = CopyOptions::default();
+        let target = Path::new("/").join(names::path(&beside));
+        Copier::new(View::of(&parent), &parent, &options)
+            .with(Manner::Apart)
+            .copy(selected, &target)?;
+        rustix::fs::renameat(
+            parent.as_fd(),
+            names::path(&beside),
+            parent.as_fd(),
+            names::path(&name),
+        )
+        .map_err(failed)?;
+        let times = attributes::Attributes { mtime: Some(kept), ..Default::default() };
+        times.apply_to_fd(parent.as_fd()).map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// Makes in the empty directory `dest` what a chain of layers, uppermost first, has at the paths that
+/// `like` has something at: what is compared with a new layer's tree without a look at anything
+/// else. Files are hard links of those in the layers.
+///
+/// # Errors
+/// Fails where a tree can't be read, or `dest` can't be written.
+pub fn shadow(layers: &[PathBuf], like: &Dir, dest: &Dir) -> Result<()> {
+    let layers = layers.iter().map(|layer| Dir::open(layer)).collect::<Result<Vec<_>>>()?;
+    let mut way = Way { layers: &layers, steps: Vec::new() };
+    let mut finished: Vec<(PathBuf, Entry)> = Vec::new();
+    let mut place = place::Place::new(dest);
+    for entry in walk::entries(View { xattrs: false, ..View::of(like) }, Path::new("/"))? {
+        let path = overlay::hidden(&entry.path, entry.metadata.kind);
+        if path.is_empty() {
+            continue;
+        }
+        let Some((layer, found)) = way.find(&path)? else { continue };
+        let to = names::rooted(&path);
+        if found.metadata.is_dir() {
+            place.directory(&to)?;
+            finished.push((to, found));
+        } else if found.metadata.kind != FileKind::Socket {
+            share(layer, found, dest, &to)?;
+        }
+    }
+    for (path, entry) in finished.iter().rev() {
+        let attributes = attributes::Attributes {
+            mode: Some(entry.metadata.mode),
+            owner: Some(entry.metadata.owner),
+            mtime: Some(entry.metadata.mtime),
+        };
+        place.finish_directory(path, &attributes, &entry.xattrs)?;
+    }
+    match layers.first() {
+        Some(top) => copy_root(top, dest),
+        None => Ok(()),
+    }
+}
+
+fn share(layer: &Dir, entry: Entry, dest: &Dir, to: &Path) -> Result<()> {
+    let options = CopyOptions::default();
+    let picked = Picked { path: Vec::new(), entry, passed: false };
+    let selected = Selected { path: Vec::new(), entries: vec![picked] };
+    Copier::new(View::of(layer), dest, &options).with(Manner::Share).copy(selected, to)
+}
+
+/// The way to a path through a chain of layers.
+struct Way<'a> {
+    /// Uppermost first.
+    layers: &'a [Dir],
+    steps: Vec<Step>,
+}
+
+/// A directory on the way, and the layers that it is made of, uppermost first.
+struct Step {
+    path: Vec<u8>,
+    layers: Vec<usize>,
+}
+
+impl<'a> Way<'a> {
+    /// Returns what the chain has at a path, and the layer that it is from.
+    fn find(&mut self, path: &[u8]) -> Result<Option<(&'a Dir, Entry)>> {
+        let (parent, _) = split(path);
+        for layer in self.directory(parent)? {
+            match look(&self.layers[layer], path)? {
+                Found::Nothing => {}
+                Found::Deletion => return Ok(None),
+                Found::Entry(entry) => return Ok(Some((&self.layers[layer], entry))),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Returns the layers that a directory is made of; none where it isn't there, or no directory.
+    fn directory(&mut self, path: &[u8]) -> Result<Vec<usize>> {
+        if path.is_empty() {
+            return Ok((0..self.layers.len()).collect());
+        }
+        let is_above = |above: &[u8]| {
+            path.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
+        };
+        while self.steps.last().is_some_and(|step| !is_above(&step.path)) {
+            self.steps.pop();
+        }
+        if let Some(step) = self.steps.last().filter(|step| step.path == path) {
+            return Ok(step.layers.clone());
+        }
+        let mut layers = Vec::new();
+        for layer in self.directory(split(path).0)? {
+            match look(&self.layers[layer], path)? {
+                Found::Nothing => {}
+                Found::Entry(entry) if entry.metadata.is_dir() => {
+                    layers.push(layer);
+                    if overlay::deletion(&entry)? == Deletion::Opaque {
+                        break;
+                    }
+                }
+                Found::Entry(_) | Found::Deletion => break,
+            }
+        }
+        self.steps.push(Step { path: path.to_vec(), layers: layers.clone() });
+        Ok(layers)
+    }
+}
+
+/// What a layer has at a path.
+enum Found {
+    Nothing,
+    Deletion,
+    Entry(Entry),
+}
+
+fn look(layer: &Dir, path: &[u8]) -> Result<Found> {
+    if let Some(entry) = walk::entry(View::of(layer), names::path(path))? {
+        let is_whiteout = overlay::deletion(&entry)? == Deletion::Whiteout;
+        return Ok(if is_whiteout { Found::Deletion } else { Found::Entry(entry) });
+    }
+    match walk::entry(View::of(layer), names::path(&overlay::file_mark(path)))? {
+        Some(entry) if overlay::deletion(&entry)? == Deletion::Whiteout => Ok(Found::Deletion),
+        _ => Ok(Found::Nothing),
+    }
+}
+
+/// Gives the file at `from`, a real path in `source`, a name in an open directory.
+pub(crate) fn link(
+    source: &Dir,
+    from: &[u8],
+    dir: impl AsFd,
+    name: &[u8],
+) -> std::result::Result<(), Errno> {
+    let (parent, old) = split(from);
+    let parent = if parent.is_empty() {
+        openat(source, ".", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?
+    } else {
+        open_without_links(source.as_fd(), parent, OFlags::PATH | OFlags::DIRECTORY)?
+    };
+    linkat(parent, names::path(old), dir, names::path(name), AtFlags::empty())
+}
+
+#[cfg(test)]
+mod tests;

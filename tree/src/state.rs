@@ -1,0 +1,365 @@
+//! The state of a tree, by which a later look finds what was changed.
+//!
+//! Where there is no overlayfs, a step works in a whole tree of its own, and what it changed is
+//! found by comparing. A state holds what `stat` tells of every entry. Nobody can set the time of
+//! the last status change (`ctime`) of a file: what has the same one, and the same inode, was not
+//! touched, and its content need not be read.
+//!
+//! # Clocks
+//!
+//! File systems take times from a clock that stands still for some milliseconds, or for a second. A
+//! file that is changed twice within one tick looks the same after both. So a tree must not be
+//! changed before that clock has moved on from the latest change that a state has seen:
+//! [`TreeState::settle`] waits for that. It asks the file system itself, by making a file.
+//!
+//! # Looking again
+//!
+//! A directory whose own `ctime` is the same has the same names, which aren't read again. Of the
+//! entries in it each is looked at: a file's content changes without a trace in its directory.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rayon::prelude::*;
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+
+use crate::dir::Dir;
+use crate::error::{Error, Result};
+use crate::metadata::{FileKind, Metadata, Timestamp};
+use crate::walk::{list_names, open_without_links};
+use crate::{edit, names};
+
+/// So many directories are looked at before other threads are asked to help.
+const FEW: usize = 16;
+
+/// How long the clock of a file system may stand still. None that keeps owners has a coarser one than
+/// a second.
+const LONGEST_TICK: Duration = Duration::from_millis(2500);
+
+/// The state of every entry of a tree but its root.
+#[derive(Clone, Debug, Default)]
+pub struct TreeState {
+    /// By path, without a slash in front; the root as an empty path.
+    directories: HashMap<Vec<u8>, Arc<Directory>>,
+}
+
+/// A difference between two states of a tree.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Touched {
+    /// The path, without a slash in front.
+    pub path: Vec<u8>,
+    /// Whether it is gone. What was in a directory that is gone isn't told.
+    pub gone: bool,
+}
+
+#[derive(Debug)]
+struct Directory {
+    look: Look,
+    /// Sorted by name.
+    entries: Vec<(Vec<u8>, Look)>,
+}
+
+/// What tells an entry from one that was touched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Look {
+    kind: FileKind,
+    mode: u32,
+    uid: u32,
+    gid: u32,
+    inode: u64,
+    size: u64,
+    mtime: Timestamp,
+    ctime: Timestamp,
+}
+
+impl From<Metadata> for Look {
+    fn from(metadata: Metadata) -> Self {
+        let Metadata { kind, mode, owner, size, mtime, ctime, inode, .. } = metadata;
+        Self { kind, mode, uid: owner.uid, gid: owner.gid, inode, size, mtime, ctime }
+    }
+}
+
+/// A directory that was looked at, by its path, and the directories in it.
+type Seen = (Vec<u8>, Arc<Directory>, Vec<Vec<u8>>);
+
+impl TreeState {
+    /// Looks at a tree. Nothing may change it meanwhile.
+    ///
+    /// # Errors
+    /// Fails where something in it can't be looked at.
+    pub fn of(root: &Dir) -> Result<Self> {
+        Self::default().again(root)
+    }
+
+    /// Looks at the same tree again. Nothing may change it meanwhile.
+    ///
+    /// # Errors
+    /// Fails where something in it can't be looked at.
+    pub fn again(&self, root: &Dir) -> Result<Self> {
+        let mut directories = HashMap::with_capacity(self.directories.len());
+        let mut level = vec![Vec::new()];
+        while !level.is_empty() {
+            let look = |path: Vec<u8>| self.look_at(root.as_fd(), path);
+            let seen: Vec<Seen> = if level.len() < FEW {
+                level.into_iter().map(look).collect::<Result<_>>()?
+            } else {
+                level.into_par_iter().map(look).collect::<Result<_>>()?
+            };
+            level = Vec::new();
+            for (path, directory, below) in seen {
+                directories.insert(path, directory);
+                level.extend(below);
+            }
+        }
+        Ok(Self { directories })
+    }
+
+    fn look_at(&self, root: BorrowedFd<'_>, path: Vec<u8>) -> Result<Seen> {
+        let failed = |errno| Error::io("look at", names::path(&path), errno);
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        let fd = open_without_links(root, &path, flags).map_err(failed)?;
+        let look = Look::from(Metadata::of_fd(fd.as_fd()).map_err(failed)?);
+        let before = self.directories.get(&path);
+        let directory = match before {
+            Some(before) if (before.look.inode, before.look.ctime) == (look.inode, look.ctime) => {
+                again(before, look, fd.as_fd())
+            }
+            _ => read(look, fd.as_fd()).map(Arc::new),
+        };
+        let directory = directory.map_err(failed)?;
+        let is_dir = |look: &Look| look.kind == FileKind::Directory;
+        let below = directory.entries.iter().filter(|(_, look)| is_dir(look));
+        let below = below.map(|(name, _)| names::join(&path, name)).collect();
+        Ok((path, directory, below))
+    }
+
+    /// Returns what was touched between this state and a later one, in the order of paths: parents
+    /// before what is in them.
+    pub fn touched(&self, later: &Self) -> Vec<Touched> {
+        let mut touched = Vec::new();
+        for (path, now) in &later.directories {
+            match self.directories.get(path) {
+                Some(before) if Arc::ptr_eq(before, now) => {}
+                Some(before) => compare(path, &before.entries, &now.entries, &mut touched),
+                None => compare(path, &[], &now.entries, &mut touched),
+            }
+        }
+        touched.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+        touched
+    }
+
+    /// Tells whether the root itself is the same in a later state.
+    pub fn has_same_root(&self, later: &Self) -> bool {
+        let root = |state: &Self| state.directories.get(&b""[..]).map(|root| root.look);
+        root(self) == root(later)
+    }
+
+    /// Waits until what is changed in the tree from now on can be told from what this state has seen.
+    /// `beside` is a directory of the same file system, outside of the tree.
+    ///
+    /// # Errors
+    /// Fails where no file can be made there, or the file system's clock stands still.
+    pub fn settle(&self, beside: &Dir) -> Result<()> {
+        let looks = self.directories.values().flat_map(|directory| {
+            let own = std::iter::once(directory.look.ctime);
+            own.chain(directory.entries.iter().map(|(_, look)| look.ctime))
+        });
+        let Some(latest) = looks.max() else { return Ok(()) };
+        let failed = |errno| Error::io("make a file in", Path::new("/"), errno);
+        let began = Instant::now();
+        while tick(beside.as_fd()).map_err(failed)? <= latest {
+            if began.elapsed() > LONGEST_TICK {
+                let problem = "the clock of the file system stands still, or was set back";
+                return Err(Error::invalid("/", problem));
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    }
+}
+
+/// Returns the time that a change gets now.
+fn tick(dir: BorrowedFd<'_>) -> Result<Timestamp, Errno> {
+    const NAME: &[u8] = b".tick";
+    let fd = edit::create(dir, NAME)?;
+    let now = Metadata::of_fd(fd.as_fd()).map(|metadata| metadata.ctime);
+    rustix::fs::unlinkat(dir, names::path(NAME), rustix::fs::AtFlags::empty())?;
+    now
+}
+
+fn read(look: Look, fd: BorrowedFd<'_>) -> Result<Directory, Errno> {
+    let names = list_names(fd)?;
+    let entry = |name: Vec<u8>| match Metadata::of_entry(fd, &name) {
+        Ok(metadata) => Some(Ok((name, Look::from(metadata)))),
+        // File systems in user space list names that lead to nothing.
+        Err(Errno::NOENT) => None,
+        Err(errno) => Some(Err(errno)),
+    };
+    let entries = names.into_iter().filter_map(entry).collect::<Result<_, Errno>>()?;
+    Ok(Directory { look, entries })
+}
+
+/// Looks again at a directory that has the names that it had.
+fn again(before: &Arc<Directory>, look: Look, fd: BorrowedFd<'_>) -> Result<Arc<Directory>, Errno> {
+    let looks = before.entries.iter().map(|(name, _)| Metadata::of_entry(fd, name).map(Look::from));
+    let looks = match looks.collect::<Result<Vec<_>, _>>() {
+        Err(Errno::NOENT) => return read(look, fd).map(Arc::new),
+        looks => looks?,
+    };
+    if look == before.look && before.entries.iter().map(|(_, look)| look).eq(&looks) {
+        return Ok(Arc::clone(before));
+    }
+    let names = before.entries.iter().map(|(name, _)| name.clone());
+    Ok(Arc::new(Directory { look, entries: names.zip(looks).collect() }))
+}
+
+fn compare(
+    path: &[u8],
+    before: &[(Vec<u8>, Look)],
+    now: &[(Vec<u8>, Look)],
+    touched: &mut Vec<Touched>,
+) {
+    let mut note =
+        |name: &[u8], gone| touched.push(Touched { path: names::join(path, name), gone });
+    let (mut before, mut now) = (before.iter().peekable(), now.iter().peekable());
+    loop {
+        match (before.peek(), now.peek()) {
+            (None, None) => return,
+            (Some((old, was)), Some((new, is))) if old == new => {
+                if was != is {
+                    note(new, false);
+                }
+                before.next();
+                now.next();
+            }
+            (Some((old, _)), Some((new, _))) if old < new => {
+                note(old, true);
+                before.next();
+            }
+            (Some((old, _)), None) => {
+                note(old, true);
+                before.next();
+            }
+            (_, Some((new, _))) => {
+                note(new, false);
+                now.next();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    struct Room {
+        temp: tempfile::TempDir,
+        tree: std::path::PathBuf,
+        dir: Dir,
+        beside: Dir,
+    }
+
+    impl Room {
+        fn new() -> Self {
+            let temp = tempfile::tempdir().unwrap();
+            let tree = temp.path().join("tree");
+            for directory in ["a/b", "gone/below", "same"] {
+                std::fs::create_dir_all(tree.join(directory)).unwrap();
+            }
+            for n in 0..40 {
+                std::fs::create_dir(tree.join(format!("same/{n}"))).unwrap();
+                std::fs::write(tree.join(format!("same/{n}/file")), "text").unwrap();
+            }
+            for file in ["a/b/file", "a/deleted", "gone/below/file", "kind"] {
+                std::fs::write(tree.join(file), "text").unwrap();
+            }
+            let (dir, beside) = (Dir::open(&tree).unwrap(), Dir::open(temp.path()).unwrap());
+            Self { temp, tree, dir, beside }
+        }
+
+        fn state(&self) -> TreeState {
+            let state = TreeState::of(&self.dir).unwrap();
+            state.settle(&self.beside).unwrap();
+            state
+        }
+    }
+
+    fn told(touched: &[Touched]) -> Vec<String> {
+        let mark = |gone| if gone { "-" } else { "" };
+        touched
+            .iter()
+            .map(|t| format!("{}{}", mark(t.gone), String::from_utf8_lossy(&t.path)))
+            .collect()
+    }
+
+    #[test]
+    fn nothing_is_touched_by_looking() {
+        let room = Room::new();
+        let state = room.state();
+        let later = state.again(&room.dir).unwrap();
+        assert_eq!(state.touched(&later), []);
+        assert!(state.has_same_root(&later));
+        assert_eq!(std::fs::read_dir(room.temp.path()).unwrap().count(), 1, "no file is left");
+    }
+
+    #[test]
+    fn all_kinds_of_changes_are_found() {
+        let room = Room::new();
+        let state = room.state();
+        let at = |path: &str| room.tree.join(path);
+        // The same size, and the time that it had.
+        let time = std::fs::metadata(at("a/b/file")).unwrap().modified().unwrap();
+        std::fs::write(at("a/b/file"), "TEXT").unwrap();
+        std::fs::File::options()
+            .write(true)
+            .open(at("a/b/file"))
+            .unwrap()
+            .set_modified(time)
+            .unwrap();
+        std::fs::remove_file(at("a/deleted")).unwrap();
+        std::fs::remove_dir_all(at("gone")).unwrap();
+        std::fs::remove_file(at("kind")).unwrap();
+        std::fs::create_dir(at("kind")).unwrap();
+        std::fs::write(at("kind/new"), "").unwrap();
+        std::fs::set_permissions(at("same/7"), PermissionsExt::from_mode(0o700)).unwrap();
+        std::fs::rename(at("same/9"), at("same/moved")).unwrap();
+        let later = state.again(&room.dir).unwrap();
+        assert_eq!(
+            told(&state.touched(&later)),
+            [
+                "a",
+                "a/b/file",
+                "-a/deleted",
+                "-gone",
+                "kind",
+                "kind/new",
+                "same",
+                "same/7",
+                "-same/9",
+                "same/moved",
+                "same/moved/file",
+            ]
+        );
+        assert!(!state.has_same_root(&later));
+        assert_eq!(later.touched(&later.again(&room.dir).unwrap()), []);
+    }
+
+    #[test]
+    fn changes_right_after_settling_are_found() {
+        let room = Room::new();
+        let mut state = room.state();
+        for round in 0..50 {
+            std::fs::write(room.tree.join("a/b/file"), format!("{round:04}")).unwrap();
+            let later = state.again(&room.dir).unwrap();
+            assert_eq!(told(&state.touched(&later)), ["a/b/file"], "round {round}");
+            later.settle(&room.beside).unwrap();
+            state = later;
+        }
+    }
+}
