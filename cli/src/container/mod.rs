@@ -1,7 +1,10 @@
 //! A container, from arguments to exit status.
 
+mod confinement;
 mod environment;
 mod image;
+mod mount_flag;
+mod names;
 mod network;
 mod ports;
 mod process;
@@ -14,16 +17,17 @@ mod volumes;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use kiln_exporter::write_file;
 use kiln_solver::LogStream;
 use kiln_worker::container::Containers;
 use kiln_worker::sandbox::{
-    DEFAULT_SHM_SIZE, Exit, Gate, Helper, Input, Io, Mount, MountKind, OutputSink, Running,
-    Sandbox, SandboxError, Spec, Tree,
+    DEFAULT_SHM_SIZE, Exit, Gate, Helper, Input, Io, Mount, Network, OutputSink, Running, Sandbox,
+    SandboxError, Spec,
 };
 use kiln_worker::{ImageResolver, ImageResolverOptions};
 use nix::sys::signal::Signal;
@@ -36,9 +40,12 @@ use crate::limits;
 use crate::printer::Printer;
 use crate::runtime;
 use crate::settings::Settings;
+use confinement::Confinement;
 use image::find_image;
 use volumes::Volumes;
 
+pub(crate) use confinement::ConfinementArguments;
+pub(crate) use names::NameArguments;
 pub(crate) use signals::Signals;
 pub(crate) use terminal::Terminal;
 
@@ -77,10 +84,19 @@ pub(crate) async fn run(
     let helper = Helper::new(&settings.root);
     let starting = helper.clone();
     let starting = spawn_blocking(move || starting.start());
-    let limits = resources::limits(arguments)?;
+    let confinement = Confinement::new(&arguments.confinement, arguments.network)?;
+    let asked = volumes::asked(&arguments.volumes, &arguments.mounts)?;
+    let cidfile = arguments.cidfile.as_deref();
+    cidfile.map(refuse_existing).transpose()?;
+    let mut limits = resources::limits(arguments)?;
+    limits.any_device = confinement.opens_devices();
     let network = network::Plan::new(arguments, settings, printer)?;
     let terminal = Terminal::open(arguments.tty, arguments.interactive)?;
     let runtime = runtime::find(&arguments.runtime)?;
+    if runtime.is_some() {
+        confinement.check_runtime()?;
+    }
+    confinement.warn(printer);
     let parent = arguments.resources.cgroup_parent.clone();
     let group = resources::group(limits, (parent, runtime.is_some()));
     let store = settings.store()?;
@@ -100,15 +116,16 @@ pub(crate) async fn run(
     if let Some(reason) = &store.snapshotting().context("choose a snapshotter")?.reason {
         printer.note(format_args!("layers are copied, not mounted: {reason}"));
     }
-    let volumes = Volumes::prepare(&containers, &image, &store, &arguments.volumes)?;
+    let volumes = Volumes::prepare(&containers, &image, &store, &asked)?;
     let id = root.upper().to_string_lossy().into_owned();
-    let id = kiln_oci::Digest::of(format!("{id} {}", std::process::id()).as_bytes()).short();
-    let hostname = arguments.hostname.clone().unwrap_or(id);
+    let id = kiln_oci::Digest::of(format!("{id} {}", std::process::id()).as_bytes());
+    let mut network = network.connect(&image.config.config, printer).await?;
+    let shares_name = confinement.has_host_name() || network.kind() == Network::Host;
+    let hostname = hostname(arguments, shares_name).unwrap_or_else(|| id.short());
     let process = process::resolve(&image.config.config, arguments, &hostname)?;
     let mut spec = Spec::new(root.tree().clone(), Vec::new());
     spec.process = process;
     spec.process.terminal = terminal.as_ref().map(Terminal::size);
-    let mut network = network.connect(&image.config.config, printer).await?;
     spec.network = network.kind();
     spec.readonly_rootfs = arguments.read_only;
     if let Some(size) = &arguments.shm_size {
@@ -121,10 +138,14 @@ pub(crate) async fn run(
     spec.cgroups = group.membership().clone();
     spec.shown_cgroups = group.shown().to_vec();
     spec.runtime = runtime;
+    confinement.apply(&mut spec);
 
     let input = input(arguments)?;
     starting.await.context("start the sandbox")??;
-    let signals = Signals::catch();
+    if let Some(path) = cidfile {
+        write_file(path, id.hex().as_bytes()).context("write the container's ID")?;
+    }
+    let signals = if arguments.sig_proxy { Signals::catch() } else { Signals::none() };
     let passing = Passing::to(printer);
     let running = start(&sandbox, &spec, input, passing.sink(), &mut network).await?;
     // The cache makes room for what the container writes. It isn't stopped where that's not enough.
@@ -157,6 +178,21 @@ async fn start(
     };
     let (running, ()) = tokio::try_join!(started, opened)?;
     Ok(running)
+}
+
+/// Refuses a file for the container's ID that may hold another one's.
+fn refuse_existing(path: &Path) -> Result<()> {
+    if path.is_file() {
+        bail!("the container ID file {} is there already: remove it", path.display());
+    }
+    Ok(())
+}
+
+/// Returns the container's host name where it isn't its ID. On the host's network, it is the host's.
+fn hostname(arguments: &RunArguments, shares_name: bool) -> Option<String> {
+    let asked = arguments.hostname.clone().filter(|name| !name.is_empty());
+    let of_host = || nix::unistd::gethostname().ok()?.into_string().ok();
+    asked.or_else(|| shares_name.then(of_host).flatten())
 }
 
 /// Returns the size of `/dev/shm`; docker takes 0 for the default.
@@ -263,12 +299,6 @@ impl Passing {
         self.lost.cancelled().await;
         tokio::time::sleep(PATIENCE).await;
     }
-}
-
-/// Returns a mount of a file or directory of the host.
-fn bind(path: PathBuf, readonly: bool) -> MountKind {
-    let tree = Tree::Directory(path);
-    MountKind::Bind { tree, selector: PathBuf::new(), readonly, recursive: true }
 }
 
 /// Refuses arguments that name no absolute path of the container.
