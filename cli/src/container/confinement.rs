@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use kiln_worker::sandbox::{
-    Capabilities, Mount, MountKind, Privileges, Security, SharedNamespaces, Spec, Sysctl,
+    Capabilities, Mount, MountKind, Network, Privileges, Security, SharedNamespaces, Spec, Sysctl,
 };
 
 use super::container_path;
 use crate::arguments::flags::truth;
-use crate::commands::run::RunNetwork;
+use crate::commands::run::{RunArguments, RunNetwork};
 use crate::printer::Printer;
 
 /// What was typed.
@@ -70,10 +70,8 @@ pub(super) struct Confinement {
 
 impl Confinement {
     /// Makes out what was asked for.
-    pub(super) fn new(
-        arguments: &ConfinementArguments,
-        network: Option<RunNetwork>,
-    ) -> Result<Self> {
+    pub(super) fn new(run: &RunArguments) -> Result<Self> {
+        let arguments = &run.confinement;
         let mut privileges = Privileges {
             capabilities: capabilities(&arguments.cap_add, &arguments.cap_drop)?,
             ..Privileges::default()
@@ -84,11 +82,14 @@ impl Confinement {
         }
         let shared = SharedNamespaces { ipc: ipc(arguments)?, uts: host(&arguments.uts, "uts")? };
         host(&arguments.userns, "userns")?;
+        if shared.uts && run.hostname.as_ref().is_some_and(|name| !name.is_empty()) {
+            bail!("--hostname and --uts host can't be combined");
+        }
         if arguments.oom_score_adj.is_some_and(|score| !(-1000..=1000).contains(&score)) {
             bail!("invalid --oom-score-adj: it must be from -1000 to 1000");
         }
         let sysctl = |text: &String| {
-            sysctl(text, shared, network).with_context(|| format!("invalid --sysctl {text:?}"))
+            sysctl(text, shared, run.network).with_context(|| format!("invalid --sysctl {text:?}"))
         };
         let mut mounts = Vec::new();
         for text in &arguments.devices {
@@ -115,6 +116,18 @@ impl Confinement {
             bail!("--oci-runtime passes no devices on: leave out --device and --privileged");
         }
         Ok(())
+    }
+
+    /// Checks that parameters are not those of the host's network, which a container may have got because
+    /// no other could be had.
+    pub(super) fn check_network(&self, network: Network) -> Result<()> {
+        let of_network = self.sysctls.iter().find(|sysctl| sysctl.name.starts_with("net."));
+        match of_network {
+            Some(Sysctl { name, .. }) if network == Network::Host => {
+                bail!("--sysctl {name} takes a network of the container's own")
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Says what is given away.
@@ -310,8 +323,7 @@ mod tests {
     use crate::arguments::flags::tests::run as run_arguments;
 
     fn read(typed: &[&str]) -> Result<Confinement> {
-        let arguments = run_arguments(&[typed, &["img"]].concat());
-        Confinement::new(&arguments.confinement, arguments.network)
+        Confinement::new(&run_arguments(&[typed, &["img"]].concat()))
     }
 
     fn privileges(typed: &[&str]) -> Privileges {
@@ -396,6 +408,10 @@ mod tests {
         for typed in [["--ipc", "none"], ["--uts", "x"], ["--ipc", "container:x"]] {
             assert!(read(&typed).is_err(), "{typed:?}");
         }
+        assert!(read(&["--uts", "host", "-h", "x"]).is_err());
+        let parameter = read(&["--sysctl", "net.core.somaxconn=1"]).unwrap();
+        assert!(parameter.check_network(Network::Host).is_err());
+        parameter.check_network(Network::Namespace).unwrap();
         assert!(read(&["--oom-score-adj", "1001"]).is_err());
     }
 }

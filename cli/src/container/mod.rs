@@ -24,7 +24,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use kiln_exporter::write_file;
 use kiln_solver::LogStream;
+use kiln_store::Store;
 use kiln_worker::container::Containers;
+use kiln_worker::sandbox::cgroup::Limits;
 use kiln_worker::sandbox::{
     DEFAULT_SHM_SIZE, Exit, Gate, Helper, Input, Io, Mount, Network, OutputSink, Running, Sandbox,
     SandboxError, Spec,
@@ -84,30 +86,14 @@ pub(crate) async fn run(
     let helper = Helper::new(&settings.root);
     let starting = helper.clone();
     let starting = spawn_blocking(move || starting.start());
-    let confinement = Confinement::new(&arguments.confinement, arguments.network)?;
-    let asked = volumes::asked(&arguments.volumes, &arguments.mounts)?;
-    let cidfile = arguments.cidfile.as_deref();
-    cidfile.map(refuse_existing).transpose()?;
-    let mut limits = resources::limits(arguments)?;
-    limits.any_device = confinement.opens_devices();
+    let requested = Requested::new(arguments)?;
     let network = network::Plan::new(arguments, settings, printer)?;
     let terminal = Terminal::open(arguments.tty, arguments.interactive)?;
-    let runtime = runtime::find(&arguments.runtime)?;
-    if runtime.is_some() {
-        confinement.check_runtime()?;
-    }
-    confinement.warn(printer);
+    requested.confinement.warn(printer);
     let parent = arguments.resources.cgroup_parent.clone();
-    let group = resources::group(limits, (parent, runtime.is_some()));
+    let group = resources::group(requested.limits.clone(), (parent, requested.runtime.is_some()));
     let store = settings.store()?;
-    let images = Arc::new(ImageResolver::new(ImageResolverOptions {
-        store: store.clone(),
-        layouts: BTreeMap::new(),
-        registry: settings.registries.client(),
-        policy: arguments.pull.into(),
-        archive_limits: settings.archive_limits,
-    }));
-    let containers = Containers::new(store.clone(), images);
+    let containers = containers(&store, arguments, settings);
     let sandbox = Sandbox::with_helper(&store.anchor(), helper)?;
     let image = find_image(&containers, &store, arguments, printer).await?;
 
@@ -116,33 +102,28 @@ pub(crate) async fn run(
     if let Some(reason) = &store.snapshotting().context("choose a snapshotter")?.reason {
         printer.note(format_args!("layers are copied, not mounted: {reason}"));
     }
-    let volumes = Volumes::prepare(&containers, &image, &store, &asked)?;
+    let volumes = Volumes::prepare(&containers, &image, &store, &requested.volumes)?;
     let id = root.upper().to_string_lossy().into_owned();
     let id = kiln_oci::Digest::of(format!("{id} {}", std::process::id()).as_bytes());
     let mut network = network.connect(&image.config.config, printer).await?;
-    let shares_name = confinement.has_host_name() || network.kind() == Network::Host;
+    requested.confinement.check_network(network.kind())?;
+    let shares_name = requested.confinement.has_host_name() || network.kind() == Network::Host;
     let hostname = hostname(arguments, shares_name).unwrap_or_else(|| id.short());
-    let process = process::resolve(&image.config.config, arguments, &hostname)?;
     let mut spec = Spec::new(root.tree().clone(), Vec::new());
-    spec.process = process;
+    spec.process = process::resolve(&image.config.config, arguments, &hostname)?;
     spec.process.terminal = terminal.as_ref().map(Terminal::size);
     spec.network = network.kind();
-    spec.readonly_rootfs = arguments.read_only;
-    if let Some(size) = &arguments.shm_size {
-        spec.shm_size = shm_size(size)?;
-    }
     spec.mounts = network.files(&hostname);
     spec.mounts.extend(mounts(&volumes, &arguments.tmpfs)?);
     spec.hostname = hostname;
     let group = resources::ready(group, printer).await?;
     spec.cgroups = group.membership().clone();
     spec.shown_cgroups = group.shown().to_vec();
-    spec.runtime = runtime;
-    confinement.apply(&mut spec);
+    requested.apply(arguments, &mut spec)?;
 
     let input = input(arguments)?;
     starting.await.context("start the sandbox")??;
-    if let Some(path) = cidfile {
+    if let Some(path) = &arguments.cidfile {
         write_file(path, id.hex().as_bytes()).context("write the container's ID")?;
     }
     let signals = if arguments.sig_proxy { Signals::catch() } else { Signals::none() };
@@ -157,6 +138,52 @@ pub(crate) async fn run(
     // A flush that can't be started costs time later, and nothing else.
     let _ = sync::start(&store);
     Ok(u8::try_from(exit.code()).unwrap_or(u8::MAX))
+}
+
+/// What was asked for, checked before anything is done.
+struct Requested {
+    confinement: Confinement,
+    volumes: Vec<volumes::Volume>,
+    limits: Limits,
+    runtime: Option<PathBuf>,
+}
+
+impl Requested {
+    fn new(arguments: &RunArguments) -> Result<Self> {
+        let confinement = Confinement::new(arguments)?;
+        let volumes = volumes::asked(&arguments.volumes, &arguments.mounts)?;
+        arguments.cidfile.as_deref().map(refuse_existing).transpose()?;
+        let any_device = confinement.opens_devices();
+        let limits = Limits { any_device, ..resources::limits(arguments)? };
+        let runtime = runtime::find(&arguments.runtime)?;
+        if runtime.is_some() {
+            confinement.check_runtime()?;
+        }
+        Ok(Self { confinement, volumes, limits, runtime })
+    }
+
+    /// Writes what doesn't depend on the image into a specification.
+    fn apply(self, arguments: &RunArguments, spec: &mut Spec) -> Result<()> {
+        spec.readonly_rootfs = arguments.read_only;
+        if let Some(size) = &arguments.shm_size {
+            spec.shm_size = shm_size(size)?;
+        }
+        spec.runtime = self.runtime;
+        self.confinement.apply(spec);
+        Ok(())
+    }
+}
+
+/// Returns a place for containers, whose images come as `--pull` says.
+fn containers(store: &Store, arguments: &RunArguments, settings: &Settings) -> Containers {
+    let images = Arc::new(ImageResolver::new(ImageResolverOptions {
+        store: store.clone(),
+        layouts: BTreeMap::new(),
+        registry: settings.registries.client(),
+        policy: arguments.pull.into(),
+        archive_limits: settings.archive_limits,
+    }));
+    Containers::new(store.clone(), images)
 }
 
 /// Starts the program. Its files are put together while its network is being set up.
