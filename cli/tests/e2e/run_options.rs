@@ -15,7 +15,7 @@ fn prepared() -> Kiln {
     let dockerfile = "FROM base\nRUN cp /bin/busybox /bin/su && chmod 4755 /bin/su && \
                       echo root::0:0:root:/:/bin/sh > /etc/passwd && \
                       echo bob:x:1000:1000::/:/bin/sh >> /etc/passwd && echo staff:x:50: > /etc/group\n\
-                      USER bob\nRUN test \"$(su -c 'id -u')\" = 0\n\
+                      USER bob\nRUN test \"$(/bin/su -c 'id -u')\" = 0\n\
                       VOLUME relvol\nWORKDIR /w\n";
     kiln.build_text(dockerfile, &["-t", "img"]).success();
     kiln
@@ -28,8 +28,8 @@ fn privileges_are_chosen() {
     }
     let kiln = prepared();
     let says = |options: &[&str], script: &str| run(&kiln, options, script).success();
-    assert_eq!(says(&[], "su -c 'id -u'"), "0\n");
-    let refused = run(&kiln, &["--security-opt", "no-new-privileges"], "su -c 'id -u'");
+    assert_eq!(says(&[], "/bin/su -c 'id -u'"), "0\n");
+    let refused = run(&kiln, &["--security-opt", "no-new-privileges"], "/bin/su -c 'id -u'");
     assert_eq!(refused.stdout, "");
     assert_eq!(says(&["--group-add", "staff", "--group-add", "9"], "id -G"), "1000 9 50\n");
     let root =

@@ -33,13 +33,13 @@ fn allow_su(room: &Room) {
 
 fn setuid(room: &Room) {
     allow_su(room);
-    let script = "su -c 'id -u; grep -E \"CapEff|CapBnd|Seccomp:\" /proc/self/status; \
+    let script = "/bin/su -c 'id -u; grep -E \"CapEff|CapBnd|Seccomp:\" /proc/self/status; \
                   mount -t tmpfs none /tmp && echo mounted; unshare -m true && echo unshared'";
     let mut spec = room.script(script);
     spec.process.user = User::Named("bob".to_owned());
-    let seen = room.run(&spec).stdout;
+    let seen = room.run(&spec);
     let expected = "0\nCapEff:\t00000000a80425fb\nCapBnd:\t00000000a80425fb\nSeccomp:\t2\n";
-    assert_eq!(seen, expected);
+    assert_eq!(seen.stdout, expected, "{}", seen.stderr);
     spec.privileges.no_new_privileges = true;
     let outcome = room.run(&spec);
     assert_eq!(outcome.stdout, "", "{}", outcome.stderr);
@@ -87,7 +87,9 @@ fn privileged(room: &Room) {
     for entry in std::fs::read_dir("/dev").unwrap() {
         let entry = entry.unwrap();
         let name = entry.file_name().into_string().unwrap();
-        if entry.file_type().unwrap().is_char_device() {
+        // These belong to the terminals of each container.
+        let is_own = matches!(name.as_str(), "console" | "ptmx");
+        if entry.file_type().unwrap().is_char_device() && !is_own {
             assert!(seen.lines().any(|line| line == name), "{name}: {seen}");
         }
     }
