@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{ArgAction, Args, ValueEnum};
 use kiln_worker::PullPolicy;
 use kiln_worker::sandbox::SandboxError;
@@ -100,6 +101,7 @@ pub(crate) struct RunArguments {
     pub(crate) add_hosts: Vec<String>,
     /// Working directory of the command
     #[arg(short, long, value_name = "DIR")]
+    #[arg(value_parser = OsStringValueParser::new().map(PathBuf::from))]
     pub(crate) workdir: Option<PathBuf>,
     /// User, and group, of the command: names or numbers
     #[arg(short, long, value_name = "USER[:GROUP]")]
