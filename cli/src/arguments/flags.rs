@@ -14,7 +14,6 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
-
 use std::process::ExitCode;
 
 use anyhow::anyhow;
