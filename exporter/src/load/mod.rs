@@ -155,6 +155,7 @@ pub(crate) fn find_layer(store: &Store, id: &LayerId) -> Result<Option<PackedLay
                 compression,
                 created_at: layer.created_at,
                 description: layer.description,
+                rewritten: None,
             }));
         }
     }
