@@ -167,7 +167,7 @@ def golden_images(suite):
 def attack(suite, kernel, disk):
     """Runs the attack table in a guest."""
     table = suite.table('Attack table', 'test')
-    for outcome in security.run(suite.machine(kernel, disk)):
+    for outcome in security.run(suite.machine(kernel, disk), suite.say):
         suite.note(table, outcome.name, kernel, outcome, None)
 
 
