@@ -52,9 +52,13 @@ class Outcome:
 
     def reason(self):
         """Returns the line that says best why it failed."""
+        said = [line.strip() for line in self.said if line.strip()]
+        for line, following in zip(said, said[1:]):
+            if ' panicked at ' in line:
+                return following
         own = re.compile(r'\berror\b|not refused|nothing says|left:', re.IGNORECASE)
-        telling = [line for line in self.said if own.search(line) and not line.startswith('+')]
-        return (telling or self.said or [f'status {self.code}'])[-1].strip()
+        telling = [line for line in said if own.search(line) and not line.startswith('+')]
+        return (telling or said or [f'status {self.code}'])[-1]
 
 
 def shorten(record):

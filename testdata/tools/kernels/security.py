@@ -16,7 +16,7 @@ PROGRAMS = {'bash': 'bash', 'bzip2': 'bzip2', 'curl': 'curl', 'git': 'git', 'ip'
             'mount': 'mount', 'umount': 'mount', 'pgrep': 'procps', 'setfattr': 'attr', 'ps': 'procps', 'nsenter': 'util-linux'}
 GIT = '/usr/lib/git-core'
 SCRIPT = r'''
-export CI=true RUST_BACKTRACE=0
+export CI=true RUST_BACKTRACE=0 KILN_SECURITY_PATIENCE=20
 mkdir -p /root
 for program in /security/*; do
     # Backwards: the bombs among the archives take longest.
@@ -54,8 +54,10 @@ def prepare(root, tests):
             root.copy(tool, tool)
     for program, package in PROGRAMS.items():
         root.carry(program, package)
-    root.place(f'{GIT}/git-remote-http', f'{GIT}/git-remote-http')
+    for name in ('git-remote-http', 'git-remote-https'):
+        root.place(f'{GIT}/git-remote-http', f'{GIT}/{name}')
     root.copy('/usr/bin/git', f'{GIT}/git')
+    os.symlink('git', root.path('/usr/bin/git-upload-pack'))
     library = subprocess.run(['/usr/bin/python3', '-c', 'import sysconfig; print(sysconfig.get_path("stdlib"))'],
                              stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
     root.copy(library, library)
