@@ -154,7 +154,7 @@ def build_golden(suite, kernel, variant):
     """Builds all contexts of the golden images in a guest."""
     table = suite.table('Golden images', 'context')
     base = os.path.join(suite.scenarios, 'data/base.tar')
-    for outcome in golden.run(suite.machine(kernel), variant, base):
+    for outcome in golden.run(suite.machine(kernel), variant, base, suite.work):
         suite.note(table, outcome.name, f'{kernel} {variant}', outcome, None)
 
 
