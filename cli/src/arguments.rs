@@ -124,7 +124,8 @@ pub(crate) struct GlobalArguments {
         hide_env_values = true
     )]
     pub(crate) registries_config: Option<PathBuf>,
-    /// Log what kiln does to standard error
+    /// Log what kiln does to standard error: requests, what the cache knows, mounts, programs;
+    /// `$KILN_LOG` chooses what, as `kiln=debug` or `kiln_registry=trace,off`
     #[arg(long, short = 'D', global = true)]
     pub(crate) debug: bool,
 }

@@ -13,6 +13,9 @@ use crate::attest::AttestationManifest;
 use crate::error::{Error, Result};
 use crate::pack::PackedLayer;
 
+/// Says of a layer up to when its times were rewritten.
+const REWRITTEN: &str = "buildkit/rewritten-timestamp";
+
 /// A reference from one document to another.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -180,11 +183,15 @@ pub(crate) fn archive_index(manifests: &[Descriptor]) -> Result<Vec<u8>> {
 }
 
 fn descriptor_of(layer: &PackedLayer, oci: bool) -> Descriptor {
+    let rewritten = layer.rewritten.filter(|_| oci);
     Descriptor {
         media_type: layer.compression.media_type(oci),
         digest: layer.digest,
         size: layer.size,
-        annotations: BTreeMap::new(),
+        annotations: rewritten
+            .map(|epoch| (REWRITTEN.to_owned(), epoch.to_string()))
+            .into_iter()
+            .collect(),
         platform: None,
     }
 }

@@ -28,14 +28,18 @@ pub(crate) struct Rewritten {
     pub(crate) top: LayerId,
     /// The chain that it was made of.
     originals: Vec<Layer>,
+    /// How many layers of that stay what they are.
+    untouched: usize,
+    epoch: i64,
 }
 
 impl Rewritten {
     /// Says of the packed layers of the chain what is known of those that they were made of.
     pub(crate) fn describe(&self, layers: &mut [PackedLayer]) {
-        for (layer, original) in layers.iter_mut().zip(&self.originals) {
+        for (number, (layer, original)) in layers.iter_mut().zip(&self.originals).enumerate() {
             layer.created_at = original.created_at;
             layer.description.clone_from(&original.description);
+            layer.rewritten = (number >= self.untouched).then_some(self.epoch);
         }
     }
 }
@@ -58,7 +62,7 @@ pub(crate) fn chain(
         below = Some(rewrite(layer, below.as_ref(), (epoch, packing), context)?);
     }
     let top = below.unwrap_or_else(|| top.clone());
-    Ok(Rewritten { top, originals })
+    Ok(Rewritten { top, originals, untouched, epoch })
 }
 
 fn rewrite(

@@ -54,6 +54,16 @@ pub struct ImageConfig {
 }
 
 impl ImageConfig {
+    /// Returns what an image that is built on this one begins with: as in BuildKit, neither the time
+    /// nor members that are not ours.
+    #[must_use]
+    pub fn inherited(mut self) -> Self {
+        self.created = None;
+        self.other.clear();
+        self.config.other.clear();
+        self
+    }
+
     /// Returns the config of an image as BuildKit's exporter writes it: compact, with the members of
     /// the config sorted, and those of its members in the order of Go's structs. The digest of these
     /// bytes is the image ID.

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::SandboxError;
 use super::server::Server;
-use super::spec::{Network, Spec};
+use super::spec::{MountKind, Network, Spec};
 use super::wire::{self, Report, Request, Run};
 use super::{input, kernel, oci, stubs};
 use crate::sys;
@@ -261,6 +261,7 @@ impl Sandbox {
         if (spec.network == Network::Namespace) != io.namespace.is_some() {
             return Err(SandboxError::Setup("no network namespace was given".to_owned()));
         }
+        log(spec);
         let (control, theirs) = wire::pair().map_err(SandboxError::host("create socket"))?;
         let (stdout, stdout_end) = output_pipe()?;
         let (stderr, stderr_end) = output_pipe()?;
@@ -298,6 +299,21 @@ impl Sandbox {
             cleanup: stubs::Cleanup::of(&spec.rootfs),
             log: log.map(File::from),
         })
+    }
+}
+
+/// Logs what is run, and what is mounted where. What files hold stays untold.
+fn log(spec: &Spec) {
+    let process = &spec.process;
+    tracing::debug!(args = ?process.args, user = ?process.user, cwd = ?process.cwd, network = ?spec.network, "running a program");
+    for mount in &spec.mounts {
+        let kind = match &mount.kind {
+            MountKind::Bind { readonly: true, .. } => "bind, read-only",
+            MountKind::Bind { .. } => "bind",
+            MountKind::Tmpfs { .. } => "tmpfs",
+            MountKind::File { .. } => "file",
+        };
+        tracing::debug!(target_path = %mount.target.display(), kind, "mount");
     }
 }
 
