@@ -1,5 +1,7 @@
 # make demo    builds kiln, builds testdata/demo with it, and runs the image
 # make test    formats, lints and tests everything, as CI does
+# make test-kernels  tries kiln on Debian's kernels and on file systems of many kinds (docs/reference/platforms.md);
+#              ONLY='kernels golden', KERNELS='5.10 6.1', OUT=FILE, JOBS=2, all optional
 # make bench   measures kiln beside the other builders that are installed (bench/README.md);
 #              ROUNDS=5 ONLY=w1,run BUILDERS=kiln,buildah OUT=DIR WORK=DIR, all optional
 #
@@ -11,7 +13,7 @@
 # make image        builds the image `kiln` of it, with this machine's certificates: CERTIFICATES=DIRECTORY
 # make test-dist    tests the static binary, the package and the image; builds the binary twice
 #
-# The first two install the Debian packages that they need and that are missing. What `make bench`
+# The first three install the Debian packages that they need and that are missing. What `make bench`
 # compares with is installed by `testdata/tools/setup bench`.
 
 CARGO ?= cargo
@@ -26,7 +28,8 @@ SHARE = $(DESTDIR)$(PREFIX)/share
 SELF ?= $(KILN)
 CARGO_DEB := $(TARGET)/tools/bin/cargo-deb
 
-.PHONY: all build demo test lint bench install uninstall dist dist-aarch64 deb image test-dist clean
+.PHONY: all build demo test test-kernels lint bench install uninstall dist dist-aarch64 deb image \
+    test-dist clean
 
 all: build
 
@@ -53,6 +56,15 @@ test:
 	$(MAKE) lint
 	$(CARGO) test --workspace --locked
 	python3 -m unittest discover -s bench -t .
+	python3 -m unittest discover -s testdata/tools/kernels -t testdata/tools
+
+# A static binary runs whatever the guest's libraries are.
+test-kernels:
+	testdata/tools/setup kernels
+	RUSTFLAGS='-C target-feature=+crt-static' \
+	    $(CARGO) build --profile guest --locked -p kiln-cli --target x86_64-unknown-linux-gnu
+	testdata/tools/kernels/run $(ONLY) --kiln $(TARGET)/x86_64-unknown-linux-gnu/guest/kiln \
+	    $(KERNELS:%=--kernel %) $(if $(OUT),--out $(OUT)) $(if $(JOBS),--jobs $(JOBS))
 
 bench:
 	$(CARGO) build --release --locked -p kiln-cli

@@ -1,14 +1,21 @@
 //! What can be typed.
 
+pub(crate) mod flags;
+
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{ArgAction, Args, Parser, Subcommand};
+use kiln_store::Snapshotter;
 
 use crate::commands::build::BuildArguments;
 use crate::commands::builder::BuilderArguments;
 use crate::commands::builds::BuildsArguments;
+use crate::commands::buildx::BuildxArguments;
 use crate::commands::completion::CompletionArguments;
+use crate::commands::container::ContainerArguments;
 use crate::commands::debug::DebugArguments;
 use crate::commands::diff::DiffArguments;
 use crate::commands::history::HistoryArguments;
@@ -16,6 +23,7 @@ use crate::commands::image::ImageArguments;
 use crate::commands::images::ImagesArguments;
 use crate::commands::imagetools::ImagetoolsArguments;
 use crate::commands::import::ImportArguments;
+use crate::commands::info::InfoArguments;
 use crate::commands::inspect::InspectArguments;
 use crate::commands::load::LoadArguments;
 use crate::commands::login::LoginArguments;
@@ -30,27 +38,46 @@ use crate::commands::run::{self, RunArguments};
 use crate::commands::save::SaveArguments;
 use crate::commands::system::SystemArguments;
 use crate::commands::tag::TagArguments;
+use crate::commands::version::VersionArguments;
 use crate::commands::{self, sync};
 use crate::deferred::Deferred;
 use crate::printer::Printer;
 
 /// Builds container images from Dockerfiles and runs them, without a daemon
 #[derive(Debug, Parser)]
-#[command(name = "kiln", version, propagate_version = true, max_term_width = 100)]
+#[command(name = "kiln", version, disable_version_flag = true, max_term_width = 100)]
+#[command(args_override_self = true)]
 #[command(after_help = "Examples:
   kiln build -t app .                                   build an image and keep it
   kiln build --output type=oci,dest=app.tar .           write it to an OCI archive
   kiln build --build-context base=oci-layout://./base . take an image from a directory
   kiln run --rm -it app sh                              run it")]
 pub(crate) struct Arguments {
+    /// Print version
+    #[arg(short = 'V', short_alias = 'v', long, action = ArgAction::Version)]
+    version: Option<bool>,
     #[command(flatten)]
     pub(crate) global: GlobalArguments,
     #[command(subcommand)]
     pub(crate) command: Command,
+    /// What there is to say about flags that have no effect.
+    #[arg(skip)]
+    pub(crate) warnings: Vec<String>,
+}
+
+impl Arguments {
+    /// Reads a command line, the program's name first.
+    ///
+    /// # Errors
+    /// Fails where it isn't one of kiln's, and where it asks for help or for the version.
+    pub(crate) fn read(words: impl IntoIterator<Item = OsString>) -> Result<Self, flags::Misread> {
+        flags::parse(words)
+    }
 }
 
 /// Options of every command.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Options of all commands")]
 pub(crate) struct GlobalArguments {
     /// Directory that holds images, layers and the cache [default: /var/lib/kiln as root, else
     /// `$XDG_DATA_HOME/kiln`]
@@ -75,6 +102,18 @@ pub(crate) struct GlobalArguments {
         hide_env_values = true
     )]
     pub(crate) max_storage: Option<String>,
+    /// How layers are laid one on top of the other: by overlayfs, or by copying files [default:
+    /// overlay where the store's file system and the kernel can do it, else copy]
+    #[arg(
+        long,
+        global = true,
+        env = "KILN_SNAPSHOTTER",
+        value_name = "overlay|copy",
+        hide_env_values = true,
+        hide_possible_values = true,
+        value_parser = PossibleValuesParser::new(["overlay", "copy"]).try_map(|name| name.parse::<Snapshotter>())
+    )]
+    pub(crate) snapshotter: Option<Snapshotter>,
     /// File that configures registries [default: `$XDG_CONFIG_HOME/kiln/registries.toml`, else
     /// /etc/kiln/registries.toml]
     #[arg(
@@ -85,7 +124,8 @@ pub(crate) struct GlobalArguments {
         hide_env_values = true
     )]
     pub(crate) registries_config: Option<PathBuf>,
-    /// Log what kiln does to standard error
+    /// Log what kiln does to standard error: requests, what the cache knows, mounts, programs;
+    /// `$KILN_LOG` chooses what, as `kiln=debug` or `kiln_registry=trace,off`
     #[arg(long, short = 'D', global = true)]
     pub(crate) debug: bool,
 }
@@ -139,14 +179,27 @@ pub(crate) enum Command {
     Builder(Deferred<BuilderArguments>),
     /// Look after the store
     System(Deferred<SystemArguments>),
+    /// Show what kiln works with on this machine
+    Info(Deferred<InfoArguments>),
+    /// Show kiln's version
+    Version(Deferred<VersionArguments>),
     /// Print a script that completes kiln's arguments in a shell
     Completion(Deferred<CompletionArguments>),
     /// Write the manual pages
     #[command(hide = true)]
     Man(Deferred<ManArguments>),
+    /// Run containers
+    #[command(hide = true)]
+    Container(Deferred<ContainerArguments>),
+    /// Build images
+    #[command(hide = true)]
+    Buildx(Deferred<BuildxArguments>),
     /// Make what is stored survive a power loss; builds do so by themselves
     #[command(name = sync::NAME, hide = true)]
     Sync,
+    /// Commands of docker's that kiln doesn't have, and what isn't one at all
+    #[command(external_subcommand)]
+    Other(Vec<OsString>),
 }
 
 impl Command {
@@ -156,7 +209,9 @@ impl Command {
         match self {
             Self::Build(arguments) => arguments.needs_ids(),
             Self::Image(arguments) => arguments.needs_ids(),
-            Self::Run(_) | Self::Rmi(_) | Self::Prune(_) | Self::Builder(_) | Self::System(_) => {
+            Self::Buildx(arguments) => arguments.needs_ids(),
+            Self::Builder(arguments) => arguments.needs_ids(),
+            Self::Run(_) | Self::Container(_) | Self::Rmi(_) | Self::Prune(_) | Self::System(_) => {
                 true
             }
             Self::Images(_)
@@ -175,16 +230,25 @@ impl Command {
             | Self::Logout(_)
             | Self::Builds(_)
             | Self::Debug(_)
+            | Self::Info(_)
+            | Self::Version(_)
             | Self::Completion(_)
             | Self::Man(_)
-            | Self::Sync => false,
+            | Self::Sync
+            | Self::Other(_) => false,
         }
+    }
+
+    /// Tells whether the command says more where it is root, if only of a user namespace, and does
+    /// without that where it can't be.
+    pub(crate) fn likes_ids(&self) -> bool {
+        matches!(self, Self::Info(_))
     }
 
     /// Reports why the command can't begin, and returns its exit code.
     pub(crate) fn refuse(&self, printer: &Printer, error: &anyhow::Error) -> ExitCode {
         match self {
-            Self::Run(_) => run::refuse(printer, error),
+            Self::Run(_) | Self::Container(_) => run::refuse(printer, error),
             _ => commands::report(printer, error),
         }
     }

@@ -8,6 +8,9 @@ use std::ops::Deref;
 use clap::builder::Resettable;
 use clap::{ArgMatches, Args, Command, Error, FromArgMatches};
 
+use crate::arguments::flags;
+use crate::docker;
+
 /// Arguments of a command, described when they are needed.
 #[derive(Debug)]
 pub(crate) struct Deferred<T>(Box<T>);
@@ -54,5 +57,6 @@ impl<T: Args> Args for Deferred<T> {
 /// Adds the arguments. What the list of commands says of a command is said of it elsewhere, too.
 fn describe<T: Args>(command: Command) -> Command {
     let (short, long) = (command.get_about().cloned(), command.get_long_about().cloned());
-    T::augment_args(command).about(Resettable::from(short)).long_about(Resettable::from(long))
+    let command = docker::accept(flags::take_anything(T::augment_args(command)));
+    command.about(Resettable::from(short)).long_about(Resettable::from(long))
 }

@@ -1,5 +1,6 @@
 //! What helps against an error.
 
+use kiln_frontend::suggest::{Case, nearest};
 use kiln_worker::Error;
 
 /// Returns what helps against an error of the worker, where something is known to.
@@ -7,6 +8,17 @@ pub(crate) fn hint(error: &Error) -> Option<String> {
     match error {
         Error::NotAllowed(right) => {
             Some(format!("--allow {right} lets the steps of this build do it"))
+        }
+        Error::Missing { path, is_excluded: true, .. } => {
+            Some(format!("{} is there, but an ignore file excludes it", path.display()))
+        }
+        Error::Missing { path, siblings, .. } => {
+            let name = path.file_name()?.to_str()?;
+            let names = || siblings.iter().map(String::as_str);
+            let same = names().find(|known| known.eq_ignore_ascii_case(name)).map(str::to_owned);
+            let near = same.or_else(|| nearest(name, names(), Case::Insensitive))?;
+            let near = names().find(|known| known.eq_ignore_ascii_case(&near))?;
+            Some(format!("did you mean {}?", path.with_file_name(near).display()))
         }
         Error::NoAgent(id) => Some(format!("--ssh {id}[=SOCKET] lends an agent to this build")),
         Error::NoEmulator { platform, .. } if platform.starts_with("linux/") => {
@@ -26,6 +38,22 @@ pub(crate) fn hint(error: &Error) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn near_names_are_suggested() {
+        let hint = |path: &str, siblings: &[&str], is_excluded| {
+            let siblings = siblings.iter().map(ToString::to_string).collect();
+            let source = kiln_tree::Error::NotFound { path: path.into() };
+            hint(&Error::Missing { source, path: path.into(), siblings, is_excluded })
+        };
+        let names = ["main.go", "Makefile", "main.go.bak"];
+        let meant = Some("did you mean /src/main.go?".to_owned());
+        assert_eq!(hint("/src/Main.go", &names, false), meant);
+        assert_eq!(hint("/src/mian.go", &names, false), meant);
+        assert_eq!(hint("/src/other", &names, false), None);
+        let excluded = Some("/main.go is there, but an ignore file excludes it".to_owned());
+        assert_eq!(hint("/main.go", &names, true), excluded);
+    }
 
     #[test]
     fn emulators_are_named_as_they_are_installed() {

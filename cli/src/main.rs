@@ -12,6 +12,7 @@ mod confirm;
 mod container;
 mod deferred;
 mod diff;
+mod docker;
 mod engines;
 mod explain;
 mod format;
@@ -19,6 +20,7 @@ mod hints;
 mod history;
 mod image;
 mod limits;
+mod once;
 mod printer;
 mod progress;
 mod redact;
@@ -32,8 +34,6 @@ mod signals;
 mod until;
 
 use std::process::ExitCode;
-
-use clap::Parser;
 
 use crate::arguments::{Arguments, Command};
 use crate::printer::Printer;
@@ -50,18 +50,36 @@ fn main() -> ExitCode {
         return code;
     }
     kiln_worker::use_contained_name_services();
-    let arguments = Arguments::parse();
     let printer = Printer::new();
-    let settings = match Settings::resolve(&arguments.global) {
-        Ok(settings) => settings,
-        Err(error) => return commands::report(&printer, &error),
+    let code = command(&printer);
+    commands::sync::settle();
+    printer.finish(code)
+}
+
+/// Does what was typed.
+fn command(printer: &Printer) -> ExitCode {
+    let arguments = match Arguments::read(std::env::args_os()) {
+        Ok(arguments) => arguments,
+        Err(misread) => return misread.report(printer),
     };
+    for warning in &arguments.warnings {
+        printer.note(format_args!("WARNING: {warning}"));
+    }
     settings::init_tracing(arguments.global.debug);
+    tracing::debug!(version = env!("CARGO_PKG_VERSION"), "kiln begins");
+    let settings = match Settings::resolve(&arguments.global, printer) {
+        Ok(settings) => settings,
+        Err(error) => return arguments.command.refuse(printer, &error),
+    };
     // From here on there may be threads.
+    if arguments.command.likes_ids() {
+        // What it then can't find out, it says.
+        let _ = rootless::enter(printer);
+    }
     if arguments.command.needs_ids()
-        && let Err(error) = rootless::enter(&printer)
+        && let Err(error) = rootless::enter(printer)
     {
-        return arguments.command.refuse(&printer, &error);
+        return arguments.command.refuse(printer, &error);
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(settings.threads)
@@ -69,14 +87,15 @@ fn main() -> ExitCode {
         .build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
-        Err(error) => return commands::report(&printer, &error.into()),
+        Err(error) => return arguments.command.refuse(printer, &error.into()),
     };
-    let code = runtime.block_on(run(arguments.command, &settings, &printer));
+    let code = runtime.block_on(run(arguments.command, &settings, printer));
     // Blocking threads that wait for nothing of use any more must not hold the exit up.
     runtime.shutdown_background();
     code
 }
 
+#[expect(clippy::too_many_lines, reason = "an arm for each command")]
 async fn run(command: Command, settings: &Settings, printer: &Printer) -> ExitCode {
     let result = match command {
         Command::Build(arguments) => {
@@ -125,12 +144,23 @@ async fn run(command: Command, settings: &Settings, printer: &Printer) -> ExitCo
             commands::logout::run(arguments.into_inner(), settings, printer).await
         }
         Command::Debug(arguments) => commands::debug::run(&arguments, printer),
-        Command::Completion(arguments) => commands::completion::run(&arguments, printer),
         Command::Man(arguments) => commands::man::run(&arguments),
         Command::Prune(arguments) => commands::prune::run(&arguments, settings, printer),
-        Command::Builder(arguments) => commands::builder::run(&arguments, settings, printer),
+        Command::Builder(arguments) => {
+            commands::builder::run(arguments.into_inner(), settings, printer).await
+        }
         Command::System(arguments) => commands::system::run(&arguments, settings, printer),
+        Command::Info(arguments) => commands::info::run(&arguments, settings, printer),
+        Command::Version(arguments) => commands::version::run(&arguments, printer),
+        Command::Completion(arguments) => return commands::completion::run(&arguments, printer),
+        Command::Container(arguments) => {
+            return commands::container::run(arguments.into_inner(), settings, printer).await;
+        }
+        Command::Buildx(arguments) => {
+            commands::buildx::run(arguments.into_inner(), settings, printer).await
+        }
         Command::Sync => commands::sync::run(settings),
+        Command::Other(words) => Err(commands::other::refuse(&[], &words)),
     };
     result.unwrap_or_else(|error| commands::report(printer, &error))
 }

@@ -1,24 +1,51 @@
 //! Everything that commands print.
+//!
+//! What is written to standard output is a command's result, and one that can't be written is lost:
+//! the command has failed. The first error is remembered, nothing is written after it, and the end of
+//! the process reports it ([`Printer::finish`]). A reader that has gone away has seen enough: then kiln
+//! ends as other programs do, by SIGPIPE, without a word. What people are told on standard error is no
+//! result, and may get lost.
 
+use std::collections::BTreeSet;
 use std::fmt::Display;
-use std::io::Write;
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use kiln_registry::Error as Refusal;
+use kiln_solver::LogStream;
 
-/// Writes to standard output and standard error. A reader that has gone away is no error.
-#[derive(Debug)]
-pub(crate) struct Printer;
+use crate::signals;
+
+const STDOUT: &str = "/dev/stdout";
+const STDERR: &str = "/dev/stderr";
+
+/// Writes to standard output and standard error. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Printer {
+    /// Which stream can't be written any more, and why.
+    lost: Arc<OnceLock<(&'static str, io::Error)>>,
+    warnings: Arc<Mutex<Warnings>>,
+}
+
+/// Warnings that come while a command is at work.
+#[derive(Debug, Default)]
+struct Warnings {
+    /// All that there were: each is told once.
+    known: BTreeSet<String>,
+    /// Those that are still to be told.
+    held: Vec<String>,
+}
 
 impl Printer {
-    /// Returns a printer on the process's streams.
+    /// Returns a printer on the process's streams; there is one for each process.
     pub(crate) fn new() -> Self {
-        Self
+        Self::default()
     }
 
     /// Prints a result, a line, to standard output.
-    #[expect(clippy::unused_self, reason = "printing is the privilege of who holds a printer")]
     pub(crate) fn line(&self, text: impl Display) {
-        let _ = writeln!(anstream::stdout(), "{text}");
+        self.put(|| writeln!(anstream::stdout(), "{text}"));
     }
 
     /// Prints a result of several lines, or of none, to standard output.
@@ -29,18 +56,60 @@ impl Printer {
     }
 
     /// Prints a result that ends as it does to standard output.
-    #[expect(clippy::unused_self, reason = "printing is the privilege of who holds a printer")]
     pub(crate) fn raw(&self, text: &str) {
         let mut stdout = anstream::stdout();
-        let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+        self.put(|| stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()));
     }
 
     /// Writes a result that is no text to standard output.
-    #[expect(clippy::unused_self, reason = "printing is the privilege of who holds a printer")]
-    pub(crate) fn bytes(&self, bytes: &[u8]) -> std::io::Result<()> {
-        let mut stdout = std::io::stdout().lock();
-        stdout.write_all(bytes)?;
-        stdout.flush()
+    pub(crate) fn bytes(&self, bytes: &[u8]) {
+        // What becomes of it is known in the end.
+        let _ = self.stdout().write_all(bytes);
+    }
+
+    /// Returns standard output for results that come in pieces. Whoever writes may stop at an error:
+    /// it is remembered here.
+    pub(crate) fn stdout(&self) -> Stdout {
+        Stdout { printer: self.clone() }
+    }
+
+    /// Tells whether standard output can still be written, as far as is known.
+    pub(crate) fn is_heard(&self) -> bool {
+        self.lost.get().is_none()
+    }
+
+    fn put(&self, write: impl FnOnce() -> io::Result<()>) {
+        if self.is_heard()
+            && let Err(error) = write()
+        {
+            self.lose(STDOUT, error);
+        }
+    }
+
+    /// Passes on what a program writes, as it comes.
+    ///
+    /// # Errors
+    /// Fails where it can't be written; that is remembered as for kiln's own output.
+    pub(crate) fn pass(&self, stream: LogStream, bytes: &[u8]) -> io::Result<()> {
+        match stream {
+            LogStream::Stdout => self.stdout().write_all(bytes),
+            LogStream::Stderr => self.check(STDERR, io::stderr().lock().write_all(bytes)),
+        }
+    }
+
+    fn check<T>(&self, stream: &'static str, written: io::Result<T>) -> io::Result<T> {
+        written.map_err(|error| {
+            let code = error.raw_os_error();
+            let same = code.map_or(error.kind().into(), io::Error::from_raw_os_error);
+            self.lose(stream, error);
+            same
+        })
+    }
+
+    /// Remembers why a stream can't be written.
+    fn lose(&self, stream: &'static str, error: io::Error) {
+        // The first error says why; another has followed from it.
+        let _ = self.lost.set((stream, error));
     }
 
     /// Prints a line for people to standard error.
@@ -49,13 +118,82 @@ impl Printer {
         let _ = writeln!(anstream::stderr(), "{text}");
     }
 
-    /// Prints an error with its causes, and its hints, to standard error.
+    /// Warns, once for each text. On a terminal that waits for the end: there may be a live display.
+    pub(crate) fn warn(&self, text: &str) {
+        let mut warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
+        if !warnings.known.insert(text.to_owned()) {
+            return;
+        }
+        if io::stderr().is_terminal() {
+            warnings.held.push(text.to_owned());
+        } else {
+            self.note(format_args!("WARNING: {text}"));
+        }
+    }
+
+    /// Prints the warnings that have waited.
+    fn warn_at_last(&self) {
+        let mut warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
+        for text in warnings.held.drain(..) {
+            self.note(format_args!("WARNING: {text}"));
+        }
+    }
+
+    /// Prints an error with its causes, and its hints, to standard error; nothing where standard output
+    /// was lost, which is what everything else comes from.
     pub(crate) fn error(&self, error: &anyhow::Error) {
+        if !self.is_heard() {
+            return;
+        }
+        self.warn_at_last();
         self.note(format_args!("ERROR: {}", causes(error.as_ref())));
         if let Some(hint) = error.chain().find_map(refusal).and_then(Refusal::hint) {
             self.note(format_args!("hint: {hint}"));
         }
     }
+
+    /// Ends all printing, and returns the exit code of a command that has come to `code`: that of a
+    /// failure where not all of its result could be written. Where its reader has gone away, it doesn't
+    /// return.
+    pub(crate) fn finish(&self, code: ExitCode) -> ExitCode {
+        self.warn_at_last();
+        self.put(|| io::stdout().flush());
+        let Some((stream, error)) = self.lost.get() else { return code };
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            signals::end_by_broken_pipe();
+        }
+        self.note(format_args!("ERROR: write {stream}: {}", words_of(error)));
+        ExitCode::FAILURE
+    }
+}
+
+/// Standard output, for bytes as they are.
+#[derive(Clone, Debug)]
+pub(crate) struct Stdout {
+    printer: Printer,
+}
+
+impl Write for Stdout {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.printer.check(STDOUT, io::stdout().write(bytes))
+    }
+
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let mut stdout = io::stdout().lock();
+        self.printer.check(STDOUT, stdout.write_all(bytes).and_then(|()| stdout.flush()))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.printer.check(STDOUT, io::stdout().flush())
+    }
+}
+
+/// Returns an error of the system as the system's other programs word it.
+fn words_of(error: &io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or(&text);
+    let mut letters = text.chars();
+    letters.next().map_or_else(String::new, |first| first.to_lowercase().chain(letters).collect())
 }
 
 /// Returns the error of a registry that stands behind an error. Those that only pass it on don't
@@ -176,6 +314,13 @@ mod tests {
     fn columns_are_aligned() {
         let rows = [vec!["app".to_owned(), "1".to_owned()], vec!["é".to_owned(), "22".to_owned()]];
         assert_eq!(table(&["NAME", "N"], &rows), "NAME   N\napp    1\né      22");
+    }
+
+    #[test]
+    fn errors_of_the_system_are_worded_as_usual() {
+        let error = io::Error::from_raw_os_error(28);
+        assert_eq!(words_of(&error), "no space left on device");
+        assert_eq!(words_of(&io::Error::other("Gone")), "gone");
     }
 
     #[test]

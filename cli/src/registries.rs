@@ -4,7 +4,14 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use kiln_registry::{Client, CredentialFiles, HostSources, Options, Proxies};
+use anyhow::Result;
+use kiln_registry::{Client, CredentialFiles, HostSources, Options, Proxies, Warnings};
+
+use crate::once::Sources;
+use crate::printer::Printer;
+
+/// Most bytes of a `registries.toml` that can be read once.
+const CONFIG_LIMIT: u64 = 1 << 20;
 
 /// What the environment says about registries.
 #[derive(Clone, Debug)]
@@ -12,12 +19,26 @@ pub(crate) struct Registries {
     credentials: Vec<PathBuf>,
     hosts: HostSources,
     proxies: Proxies,
+    warnings: Warnings,
 }
 
 impl Registries {
     /// Gathers it; `explicit` is the `registries.toml` that was typed.
-    pub(crate) fn of_environment(explicit: Option<PathBuf>) -> Self {
-        Self::gather(explicit, |name| std::env::var_os(name).filter(|value| !value.is_empty()))
+    ///
+    /// # Errors
+    /// Fails where that can be read once, and not now.
+    pub(crate) fn of_environment(explicit: Option<PathBuf>, printer: &Printer) -> Result<Self> {
+        let text = match &explicit {
+            Some(path) => Sources::default().read(path, CONFIG_LIMIT)?,
+            None => None,
+        };
+        let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+        let mut registries = Self::gather(explicit, variable);
+        registries.hosts.explicit_text =
+            text.map(|text| String::from_utf8_lossy(&text).into_owned());
+        let printer = printer.clone();
+        registries.warnings = Warnings::to(move |warning| printer.warn(&warning));
+        Ok(registries)
     }
 
     fn gather(explicit: Option<PathBuf>, variable: impl Fn(&str) -> Option<OsString>) -> Self {
@@ -39,6 +60,7 @@ impl Registries {
         };
         let hosts = HostSources {
             explicit,
+            explicit_text: None,
             registries: both("/etc/kiln/registries.toml", own("kiln/registries.toml")),
             docker_certificates: both("/etc/docker/certs.d", own("docker/certs.d")),
             docker_engine: both("/etc/docker/daemon.json", own("docker/daemon.json")),
@@ -56,7 +78,8 @@ impl Registries {
             all: proxy("ALL_PROXY", "all_proxy"),
             none: proxy("NO_PROXY", "no_proxy"),
         };
-        Self { credentials: credentials.into_iter().flatten().collect(), hosts, proxies }
+        let credentials = credentials.into_iter().flatten().collect();
+        Self { credentials, hosts, proxies, warnings: Warnings::default() }
     }
 
     /// Returns a client. Nothing is read before it has to be.
@@ -65,13 +88,19 @@ impl Registries {
             credentials: Arc::new(self.credentials()),
             hosts: self.hosts.clone(),
             proxies: self.proxies.clone(),
+            warnings: self.warnings.clone(),
             ..Options::default()
         })
     }
 
+    /// Returns where is told what is wrong with configuration that isn't kiln's own.
+    pub(crate) fn warnings(&self) -> &Warnings {
+        &self.warnings
+    }
+
     /// Returns where credentials are kept.
     pub(crate) fn credentials(&self) -> CredentialFiles {
-        CredentialFiles::new(self.credentials.clone())
+        CredentialFiles::new(self.credentials.clone()).warning(self.warnings.clone())
     }
 }
 

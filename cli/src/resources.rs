@@ -1,5 +1,7 @@
 //! How much programs may use: the flags that `build` and `run` share with docker's.
 
+use std::ops::RangeInclusive;
+
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use kiln_worker::sandbox::cgroup::{Limits, Swap};
@@ -12,6 +14,10 @@ const LEAST_MEMORY: u64 = 6 << 20;
 const LEAST_CPU_TIME: u64 = 1_000;
 const LONGEST_CPU_PERIOD: u64 = 1_000_000;
 
+/// Where the kernel lists the processors and the memory nodes that are in use.
+const PROCESSORS: &str = "/sys/devices/system/cpu/online";
+const MEMORY_NODES: &str = "/sys/devices/system/node/online";
+
 /// What was typed.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct ResourceArguments {
@@ -19,7 +25,7 @@ pub(crate) struct ResourceArguments {
     #[arg(short, long, value_name = "SIZE")]
     pub(crate) memory: Option<String>,
     /// Most memory and swap together, as 1g; -1 for all the swap there is [default: twice --memory]
-    #[arg(long, value_name = "SIZE", allow_negative_numbers = true)]
+    #[arg(long, value_name = "SIZE")]
     pub(crate) memory_swap: Option<String>,
     /// Processor time relative to that of others, who have 1024
     #[arg(short, long, value_name = "NUMBER")]
@@ -28,7 +34,7 @@ pub(crate) struct ResourceArguments {
     #[arg(long, value_name = "MICROSECONDS")]
     pub(crate) cpu_period: Option<u64>,
     /// Most processor time of a period, in microseconds
-    #[arg(long, value_name = "MICROSECONDS", allow_negative_numbers = true)]
+    #[arg(long, value_name = "MICROSECONDS")]
     pub(crate) cpu_quota: Option<i64>,
     /// Processors to run on, as 0-3 or 0,1
     #[arg(long, value_name = "LIST")]
@@ -63,8 +69,10 @@ pub(crate) fn limits(arguments: &ResourceArguments) -> Result<Limits> {
         cpu_shares: arguments.cpu_shares.filter(|shares| *shares > 0),
         cpu_quota: quota,
         cpu_period: period,
-        cpus: list(arguments.cpuset_cpus.as_deref()).context("invalid --cpuset-cpus")?,
-        memory_nodes: list(arguments.cpuset_mems.as_deref()).context("invalid --cpuset-mems")?,
+        cpus: available(arguments.cpuset_cpus.as_deref(), PROCESSORS)
+            .context("invalid --cpuset-cpus")?,
+        memory_nodes: available(arguments.cpuset_mems.as_deref(), MEMORY_NODES)
+            .context("invalid --cpuset-mems")?,
         pids: None,
     })
 }
@@ -87,36 +95,46 @@ fn swap(text: Option<&str>, memory: Option<u64>) -> Result<Option<Swap>> {
     }
 }
 
-/// Checks a list of numbers and ranges.
-fn list(text: Option<&str>) -> Result<Option<String>> {
+/// Returns how many processors this machine has.
+pub(crate) fn processors() -> Option<usize> {
+    let online = std::fs::read_to_string(PROCESSORS).ok()?;
+    Some(ranges(online.trim())?.iter().map(|range| range.clone().count()).sum())
+}
+
+/// Checks a list of numbers and ranges, and that the machine has all of them. Docker refuses a list
+/// that names others, as the kernel does with version 1 of control groups; with version 2, the kernel
+/// would ignore them.
+fn available(text: Option<&str>, online: &str) -> Result<Option<String>> {
     let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(None) };
-    let number = |text: &str| text.parse::<u16>().ok();
-    let is_valid = |part: &str| match part.split_once('-') {
-        Some((first, last)) => {
-            number(first).is_some_and(|first| number(last).is_some_and(|last| first <= last))
+    let Some(requested) = ranges(text) else { bail!("{text:?} is no list as 0-3 or 0,1") };
+    if let Ok(online) = std::fs::read_to_string(online)
+        && let Some(there) = ranges(online.trim())
+    {
+        let is_there = |number: &u16| there.iter().any(|range| range.contains(number));
+        if let Some(absent) = requested.into_iter().flatten().find(|number| !is_there(number)) {
+            bail!("this machine has {}, and not {absent}", online.trim());
         }
-        None => number(part).is_some(),
-    };
-    if !text.split(',').all(is_valid) {
-        bail!("{text:?} is no list as 0-3 or 0,1");
     }
     Ok(Some(text.to_owned()))
 }
 
+/// Reads a list of numbers and ranges; `None` where it isn't one.
+fn ranges(text: &str) -> Option<Vec<RangeInclusive<u16>>> {
+    let range = |part: &str| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last) = (first.parse().ok()?, last.parse().ok()?);
+        (first <= last).then_some(first..=last)
+    };
+    text.split(',').map(range).collect()
+}
+
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
     use super::*;
-
-    #[derive(Parser)]
-    struct Typed {
-        #[command(flatten)]
-        resources: ResourceArguments,
-    }
+    use crate::arguments::flags::tests::run as run_arguments;
 
     fn read(typed: &[&str]) -> Result<Limits> {
-        limits(&Typed::parse_from([&["kiln"], typed].concat()).resources)
+        limits(&run_arguments(&[typed, &["img"]].concat()).resources)
     }
 
     #[test]
@@ -125,14 +143,14 @@ mod tests {
         let none = ["-m", "0", "--cpu-quota", "-1", "--cpu-period", "0", "-c", "0"];
         assert_eq!(read(&none).unwrap(), Limits::default());
         let all = ["-m", "64m", "--memory-swap", "-1", "-c", "512", "--cpu-quota", "50000"];
-        let more = ["--cpu-period", "20000", "--cpuset-cpus", "0-1,3", "--cpuset-mems", "0"];
+        let more = ["--cpu-period", "20000", "--cpuset-cpus", "0,0-0", "--cpuset-mems", "0"];
         let expected = Limits {
             memory: Some(64 << 20),
             swap: Some(Swap::Unlimited),
             cpu_shares: Some(512),
             cpu_quota: Some(50_000),
             cpu_period: Some(20_000),
-            cpus: Some("0-1,3".to_owned()),
+            cpus: Some("0,0-0".to_owned()),
             memory_nodes: Some("0".to_owned()),
             pids: None,
         };
@@ -153,8 +171,15 @@ mod tests {
             &["--cpuset-cpus", "0-"],
             &["--cpuset-cpus", "3-1"],
             &["--cpuset-mems", "all"],
+            &["--cpuset-cpus", "0,60000"],
         ] {
             assert!(read(typed).is_err(), "{typed:?}");
         }
+        assert_eq!(ranges("0-1,3"), Some(vec![0..=1, 3..=3]));
+        let online = std::fs::read_to_string(PROCESSORS).unwrap();
+        let expected =
+            format!("invalid --cpuset-cpus: this machine has {}, and not 60000", online.trim());
+        let error = read(&["--cpuset-cpus", "0,60000"]).unwrap_err();
+        assert_eq!(format!("{error:#}"), expected);
     }
 }

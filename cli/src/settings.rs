@@ -1,10 +1,11 @@
 //! What was meant: the arguments with the environment's say.
 
 use std::ffi::OsString;
+use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use kiln_store::{Store, StoreOptions};
+use kiln_store::{Snapshotter, Store, StoreOptions};
 use kiln_tree::{ArchiveLimits, Ids};
 use kiln_worker::network::{Bridge, BridgeOptions};
 
@@ -12,6 +13,7 @@ use crate::archive_limits;
 use crate::arguments::GlobalArguments;
 use crate::config::Config;
 use crate::limits;
+use crate::printer::Printer;
 use crate::registries::Registries;
 use crate::rootless;
 
@@ -28,11 +30,15 @@ pub(crate) struct Settings {
     pub(crate) registries: Registries,
     /// The most that the store may take on the disk, in bytes.
     max_storage: Option<u64>,
+    /// How layers are laid one on top of the other, where that was asked for.
+    snapshotter: Option<Snapshotter>,
+    /// Whether it is logged what kiln does.
+    pub(crate) debug: bool,
 }
 
 impl Settings {
     /// Combines arguments and environment.
-    pub(crate) fn resolve(arguments: &GlobalArguments) -> Result<Self> {
+    pub(crate) fn resolve(arguments: &GlobalArguments, printer: &Printer) -> Result<Self> {
         let root = match &arguments.root {
             Some(root) => std::path::absolute(root)
                 .with_context(|| format!("resolve the store's directory {}", root.display()))?,
@@ -40,12 +46,15 @@ impl Settings {
         };
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let archive_limits = archive_limits::parse(&arguments.archive_limits)?;
-        let registries = Registries::of_environment(arguments.registries_config.clone());
+        let registries = Registries::of_environment(arguments.registries_config.clone(), printer)?;
+        // It is read in any case: a mistake in it is told, whether it matters now or not.
+        let config = Config::of_environment()?;
         let max_storage = match &arguments.max_storage {
             Some(size) => limits::size_limit(size).context("invalid --max-storage")?,
-            None => Config::of_environment()?.max_storage,
+            None => config.max_storage,
         };
-        Ok(Self { root, threads, archive_limits, registries, max_storage })
+        let (snapshotter, debug) = (arguments.snapshotter, arguments.debug);
+        Ok(Self { root, threads, archive_limits, registries, max_storage, snapshotter, debug })
     }
 
     /// Returns how many steps may run at once: more than there are processors, because many wait.
@@ -94,8 +103,10 @@ impl Settings {
 
     /// Opens the store.
     pub(crate) fn store(&self) -> Result<Store> {
+        tracing::debug!(root = %self.root.display(), "opening the store");
         let open = || {
-            let options = StoreOptions { max_bytes: self.max_storage };
+            let (max_bytes, snapshotter) = (self.max_storage, self.snapshotter);
+            let options = StoreOptions { max_bytes, snapshotter };
             let store = Store::open_with(&self.root, &options)?;
             // Without privileges names and blobs are looked at, and no trees.
             if rootless::is_privileged() {
@@ -122,14 +133,16 @@ fn default_root() -> Result<PathBuf> {
         .context("no directory for the store: set --root, $KILN_ROOT, $XDG_DATA_HOME or $HOME")
 }
 
-/// Sends what is traced to standard error: everything of ours with `debug`, else warnings;
-/// `$KILN_LOG` overrides both.
+/// Sends what is logged to standard error: everything of ours with `debug`, else nothing; `$KILN_LOG`
+/// overrides both. `kiln` in there stands for all of our crates, whose names begin with it.
 pub(crate) fn init_tracing(debug: bool) {
     let default = if debug { "kiln=debug" } else { "off" };
     let filter = std::env::var("KILN_LOG").unwrap_or_else(|_| default.to_owned());
     if filter == "off" {
         return;
     }
-    let filter = tracing_subscriber::EnvFilter::new(filter.replace("kiln=", "kiln_cli=").as_str());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let filter = tracing_subscriber::EnvFilter::new(filter);
+    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours);
+    subscriber.with_writer(std::io::stderr).init();
 }

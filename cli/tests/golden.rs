@@ -1,6 +1,10 @@
-//! The images that BuildKit built of `testdata/golden/image`, and ours.
+//! The images that BuildKit built of `testdata/golden/image` and `testdata/exact`, and ours.
 //!
-//! Each case is built twice, as root and by a user who isn't (`rootless/CASE`), with the same result.
+//! Each case is built four times with the same result: as root and by another user (`rootless/CASE`),
+//! and both with layers that are copied in place of being mounted (`copied/CASE`,
+//! `rootless-copied/CASE`). A build has two outputs where the exact image was recorded: one is compared
+//! by its files, the other byte for byte. `exact/CASE` are cases of `testdata/exact`, which are compared
+//! byte for byte alone, and built in the first and the last of these ways.
 //!
 //! Cases that don't pass yet stand in `testdata/golden/image-pending.txt`: one that begins to pass
 //! fails here until it is taken off the list.
@@ -10,6 +14,7 @@ use std::process::{Command, ExitCode};
 
 use kiln_testkit::base::{repository, tool};
 use kiln_testkit::environment::{base_layout, run};
+use kiln_testkit::peers::GitDaemon;
 use kiln_testkit::{Kiln, Need, skip};
 use libtest_mimic::{Arguments, Failed, Trial};
 
@@ -17,76 +22,197 @@ use libtest_mimic::{Arguments, Failed, Trial};
 /// without root fails too.
 const MAKES_DEVICES: &str = "run-special-files";
 
+/// The diff ID of the base image that the exact images were recorded with.
+const RECORDED_BASE: &str =
+    "sha256:a86f92de18cff8368408d8c165dd330901d5812af314c0e3c235d34df71373bd";
+
+/// Where git's daemon served repositories when the exact images were recorded.
+const RECORDED_GIT: &str = "git://127.0.0.1:9418/";
+
+/// What the exact images were recorded with.
+const EXACT: &str = "type=oci,rewrite-timestamp=true";
+
+/// How a case is built.
+#[derive(Clone, Copy, Debug)]
+struct Way {
+    rootless: bool,
+    copied: bool,
+}
+
+impl Way {
+    const ALL: [Self; 4] = [
+        Self { rootless: false, copied: false },
+        Self { rootless: true, copied: false },
+        Self { rootless: false, copied: true },
+        Self { rootless: true, copied: true },
+    ];
+    const EXTREMES: [Self; 2] = [Self::ALL[0], Self::ALL[3]];
+
+    /// Returns what the names of its trials begin with.
+    fn prefix(self) -> &'static str {
+        match (self.rootless, self.copied) {
+            (false, false) => "",
+            (true, false) => "rootless/",
+            (false, true) => "copied/",
+            (true, true) => "rootless-copied/",
+        }
+    }
+}
+
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
-    let golden = repository().join("testdata/golden");
-    let pending = std::fs::read_to_string(golden.join("image-pending.txt")).unwrap_or_default();
+    let testdata = repository().join("testdata");
+    let pending = std::fs::read_to_string(testdata.join("golden/image-pending.txt"));
+    let pending = pending.unwrap_or_default();
     let pending: Vec<&str> =
         pending.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
-    let mut cases: Vec<PathBuf> = std::fs::read_dir(golden.join("image"))
-        .expect("read testdata/golden/image")
-        .map(|entry| entry.expect("read testdata/golden/image").path())
-        .collect();
-    cases.sort();
-    let both = cases.iter().flat_map(|case| [(case.clone(), false), (case.clone(), true)]);
-    let trials = both
-        .map(|(case, rootless)| {
-            let name = case.file_name().expect("a case has a name").to_string_lossy().into_owned();
-            let name = if rootless { format!("rootless/{name}") } else { name };
-            let is_pending = pending.contains(&name.as_str());
-            Trial::test(name, move || match (judge(&case, rootless), is_pending) {
-                (Ok(()), true) => Err("it passes: take it off image-pending.txt".into()),
-                (Err(_), true) | (Ok(()), false) => Ok(()),
-                (Err(difference), false) => Err(difference),
-            })
-        })
-        .collect();
+    let mut trials = Vec::new();
+    let sets = [("golden/image", "", &Way::ALL[..]), ("exact", "exact/", &Way::EXTREMES[..])];
+    for (directory, prefix, ways) in sets {
+        for path in cases(&testdata.join(directory)) {
+            for way in ways {
+                let case = path.file_name().expect("a case has a name").to_string_lossy();
+                let name = format!("{}{prefix}{case}", way.prefix());
+                let case = Case { path: path.clone(), way: *way };
+                let is_pending = pending.contains(&name.as_str());
+                trials.push(Trial::test(name, move || match (case.judge(), is_pending) {
+                    (Ok(()), true) => Err("it passes: take it off image-pending.txt".into()),
+                    (Err(_), true) | (Ok(()), false) => Ok(()),
+                    (Err(difference), false) => Err(difference),
+                }));
+            }
+        }
+    }
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 
-/// Builds a case and compares the image with what BuildKit built.
-fn judge(case: &Path, rootless: bool) -> Result<(), Failed> {
-    let who = if rootless { Need::Accounts } else { Need::Root };
-    if skip(&case.display().to_string(), &[who, Need::Program("python3")]) {
-        return Ok(());
+fn cases(directory: &Path) -> Vec<PathBuf> {
+    let mut cases: Vec<PathBuf> = std::fs::read_dir(directory)
+        .expect("the cases are there")
+        .map(|entry| entry.expect("the cases can be listed").path())
+        .filter(|path| path.is_dir())
+        .collect();
+    cases.sort();
+    assert!(cases.len() > 20, "only {} cases in {}", cases.len(), directory.display());
+    cases
+}
+
+struct Case {
+    path: PathBuf,
+    way: Way,
+}
+
+impl Case {
+    /// Builds the case and compares the image with what BuildKit built.
+    fn judge(&self) -> Result<(), Failed> {
+        let who = if self.way.rootless { Need::Accounts } else { Need::Root };
+        if skip(&self.path.display().to_string(), &[who, Need::Program("python3")]) {
+            return Ok(());
+        }
+        let binary = env!("CARGO_BIN_EXE_kiln");
+        let kiln = if self.way.rootless { Kiln::rootless(binary) } else { Kiln::new(binary) };
+        let context = kiln.path("context");
+        std::fs::create_dir(&context)?;
+        self.run_script("context.sh", &context);
+        // Git serves nothing of another user's.
+        let repositories = tempfile::tempdir()?;
+        self.run_script("repository.sh", repositories.path());
+        let is_served = self.path.join("repository.sh").exists();
+        let git = is_served.then(|| GitDaemon::start(repositories.path()));
+        let git = git.as_ref().map_or_else(|| RECORDED_GIT.to_owned(), |git| git.url(""));
+        let built = self.build(&kiln, &git);
+        let fails = self.way.rootless && self.path.ends_with(MAKES_DEVICES);
+        for (expected, archive) in [("expected.txt", "image.tar"), ("exact.txt", "exact.tar")] {
+            let Some(expected) = self.read(expected) else { continue };
+            let expected = if fails { "build failed\n".to_owned() } else { expected };
+            let seen = match built.code {
+                0 => self.listing(&kiln.path(archive)).replace(&git, RECORDED_GIT),
+                _ => "build failed\n".to_owned(),
+            };
+            let (expected, seen) = (comparable(&expected, &git), comparable(&seen, &git));
+            if seen != expected {
+                return Err(format!("{}{}", difference(&expected, &seen), built.stderr).into());
+            }
+        }
+        Ok(())
     }
-    let binary = env!("CARGO_BIN_EXE_kiln");
-    let kiln = if rootless { Kiln::rootless(binary) } else { Kiln::new(binary) };
-    let context = kiln.path("context");
-    std::fs::create_dir(&context)?;
-    let script = case.join("context.sh");
-    if script.exists() {
-        let mut make = Command::new("bash");
-        make.arg("-c").arg("umask 022 && . \"$0\"").arg(&script).current_dir(&context);
-        run(&mut make).success();
+
+    fn build(&self, kiln: &Kiln, git: &str) -> kiln_testkit::environment::Output {
+        let base = format!("base=oci-layout://{}", kiln.base().display());
+        // The repository may be nobody else's business.
+        let text = self.read("Dockerfile").unwrap_or_default().replace(RECORDED_GIT, git);
+        let file = kiln.write("Dockerfile", text).to_string_lossy().into_owned();
+        let more = self.read("args").unwrap_or_default();
+        let epoch = ["--build-arg", "SOURCE_DATE_EPOCH=1700000000"];
+        let snapshotter = if self.way.copied { "copy" } else { "overlay" };
+        let mut arguments = vec!["build", "-q", "--snapshotter", snapshotter, "-f", &file];
+        arguments.extend(["--build-context", &base]);
+        let output = self.read("output").unwrap_or_else(|| EXACT.to_owned());
+        let exact = format!("{},dest={}", output.trim(), kiln.path("exact.tar").display());
+        let files = format!("type=oci,dest={}", kiln.path("image.tar").display());
+        if self.read("exact.txt").is_some() {
+            arguments.extend(epoch.into_iter().chain(["--output", &exact]));
+        }
+        if self.read("expected.txt").is_some() {
+            arguments.extend(["--output", &files]);
+        }
+        arguments.extend(more.split_whitespace());
+        arguments.push("context");
+        kiln.run(&arguments)
     }
-    let archive = kiln.path("image.tar");
-    let base = format!("base=oci-layout://{}", kiln.base().display());
-    let output = format!("type=oci,dest={}", archive.display());
-    // The repository may be nobody else's business.
-    let file = kiln.write("Dockerfile", std::fs::read(case.join("Dockerfile"))?);
-    let file = file.to_string_lossy();
-    let more = std::fs::read_to_string(case.join("args")).unwrap_or_default();
-    let mut arguments =
-        vec!["build", "-q", "-f", &file, "--build-context", &base, "--output", &output];
-    arguments.extend(more.split_whitespace());
-    arguments.push("context");
-    let built = kiln.run(&arguments);
-    let seen = if built.code == 0 {
-        let base_archive = base_layout().with_extension("tar");
-        run(Command::new(tool("image-listing")).arg(&archive).arg(base_archive)).success()
-    } else {
-        "build failed\n".to_owned()
-    };
-    let expected = if rootless && case.ends_with(MAKES_DEVICES) {
-        "build failed\n".to_owned()
-    } else {
-        std::fs::read_to_string(case.join("expected.txt"))?
-    };
-    if seen == expected {
-        return Ok(());
+
+    /// Returns what the tools say of an archive.
+    fn listing(&self, archive: &Path) -> String {
+        let base = base_layout().with_extension("tar");
+        let is_exact = archive.ends_with("exact.tar");
+        let mut list = match (is_exact, self.path.join("output").exists()) {
+            (true, true) => Command::new(tool("archive-listing")),
+            (true, false) => Command::new(tool("layer-listing")),
+            (false, _) => Command::new(tool("image-listing")),
+        };
+        list.arg(archive);
+        if !self.path.join("output").exists() {
+            list.arg(base);
+        }
+        run(&mut list).success()
     }
-    Err(format!("{}{}", difference(&expected, &seen), built.stderr).into())
+
+    fn read(&self, name: &str) -> Option<String> {
+        std::fs::read_to_string(self.path.join(name)).ok()
+    }
+
+    /// Runs a script of the case in a directory, if there is one.
+    fn run_script(&self, name: &str, directory: &Path) {
+        let script = self.path.join(name);
+        if script.exists() {
+            let mut make = Command::new("bash");
+            make.arg("-c").arg("umask 022 && . \"$0\"").arg(&script).current_dir(directory);
+            run(&mut make).success();
+        }
+    }
+}
+
+/// Returns a listing without what depends on the machine: the base image, where its busybox is another
+/// one than the one that was recorded, and the port of git's daemon.
+fn comparable(listing: &str, git: &str) -> String {
+    let base = base_diff_id();
+    let is_recorded = base == RECORDED_BASE && git == RECORDED_GIT;
+    if !is_recorded && listing.starts_with("image ") {
+        eprintln!("compared without the image ID: the base image is {base}, git is at {git}");
+    }
+    let lines = listing.lines().filter(|line| is_recorded || !line.starts_with("image "));
+    lines.map(|line| line.replace(&base, RECORDED_BASE) + "\n").collect()
+}
+
+/// Returns the diff ID of the base image.
+fn base_diff_id() -> String {
+    let blobs = base_layout().join("blobs/sha256");
+    let mut configs = std::fs::read_dir(blobs).expect("the base image is there").filter_map(|it| {
+        let text = std::fs::read_to_string(it.ok()?.path()).ok()?;
+        let after = text.split("\"diff_ids\": [\"").nth(1)?;
+        Some(after.split('"').next()?.to_owned())
+    });
+    configs.next().expect("the base image has a config")
 }
 
 /// Returns the lines that only one side has.

@@ -1,4 +1,5 @@
-//! Tars of files whose bytes lie in the store.
+//! Tars of files whose bytes lie in the store. With the same files they have the same bytes as those of
+//! BuildKit's exporters.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -82,23 +83,20 @@ pub(crate) fn size(files: &Files, store: &Store) -> u64 {
 
 fn fill(files: &Files, sink: &mut Sink<'_>, store: &Store) -> io::Result<()> {
     for dir in ["blobs/", "blobs/sha256/"] {
-        let header = header(dir, tar::EntryType::Directory, 0o755, 0)?;
-        sink.write(header.as_bytes())?;
+        sink.write(&header(dir, tar::EntryType::Directory, 0o755, 0)?)?;
     }
     for (path, body) in files.iter() {
         match body {
             Body::Bytes(bytes) => {
                 let size = bytes.len() as u64;
-                let header = header(path, tar::EntryType::Regular, 0o644, size)?;
-                sink.write(header.as_bytes())?;
+                sink.write(&header(path, tar::EntryType::Regular, mode(path), size)?)?;
                 sink.write(bytes)?;
                 sink.pad(size)?;
             }
             Body::Blob(digest) => {
                 let mut file = store.content().open(digest).map_err(io::Error::other)?;
                 let size = file.metadata()?.len();
-                let header = header(path, tar::EntryType::Regular, 0o644, size)?;
-                sink.write(header.as_bytes())?;
+                sink.write(&header(path, tar::EntryType::Regular, mode(path), size)?)?;
                 sink.copy(&mut file, size)?;
                 sink.pad(size)?;
             }
@@ -164,9 +162,14 @@ impl Sink<'_> {
     }
 }
 
+/// Returns the mode of a file: documents that tools change can be written.
+fn mode(path: &str) -> u32 {
+    if matches!(path, "index.json" | "manifest.json") { 0o644 } else { 0o444 }
+}
+
 /// Returns a header with nothing in it that isn't a function of its arguments.
-fn header(path: &str, kind: tar::EntryType, mode: u32, size: u64) -> io::Result<tar::Header> {
-    let mut header = tar::Header::new_gnu();
+fn header(path: &str, kind: tar::EntryType, mode: u32, size: u64) -> io::Result<[u8; 512]> {
+    let mut header = tar::Header::new_ustar();
     header.set_path(Path::new(path))?;
     header.set_entry_type(kind);
     header.set_mode(mode);
@@ -174,6 +177,12 @@ fn header(path: &str, kind: tar::EntryType, mode: u32, size: u64) -> io::Result<
     header.set_gid(0);
     header.set_mtime(0);
     header.set_size(size);
-    header.set_cksum();
-    Ok(header)
+    header.set_device_major(0)?;
+    header.set_device_minor(0)?;
+    let mut block = *header.as_bytes();
+    block[148..156].fill(b' ');
+    let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
+    // As Go writes it.
+    block[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+    Ok(block)
 }

@@ -1,6 +1,7 @@
 //! Config, manifest and index, as bytes.
 //!
-//! Members stand in the order of the specifications, so that the same image has the same bytes.
+//! Members stand in BuildKit's order, with its escapes and indentation, so that the same image has the
+//! same bytes whichever of the two has built it.
 
 use std::collections::BTreeMap;
 
@@ -11,6 +12,9 @@ use crate::annotations::{AnnotationLevel, Annotations};
 use crate::attest::AttestationManifest;
 use crate::error::{Error, Result};
 use crate::pack::PackedLayer;
+
+/// Says of a layer up to when its times were rewritten.
+const REWRITTEN: &str = "buildkit/rewritten-timestamp";
 
 /// A reference from one document to another.
 #[derive(Clone, Debug, Serialize)]
@@ -31,7 +35,8 @@ struct Manifest<'a> {
     schema_version: u32,
     media_type: &'static str,
     config: Descriptor,
-    layers: Vec<Descriptor>,
+    /// Null where there are none, as Go writes it.
+    layers: Option<Vec<Descriptor>>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     annotations: &'a BTreeMap<String, String>,
 }
@@ -137,16 +142,18 @@ impl Image {
         let said = |level| style.annotations.at(level, Some(platform));
         let created = config.created.clone();
         let kind = if oci { media_type::OCI_CONFIG } else { media_type::DOCKER_CONFIG };
-        let config = document(config, kind)?;
+        let bytes = config.to_json().map_err(|error| Error::Config(error.to_string()))?;
+        let config = document(bytes, kind);
         let kind = if oci { media_type::OCI_MANIFEST } else { media_type::DOCKER_MANIFEST };
         let manifest = Manifest {
             schema_version: 2,
             media_type: kind,
             config: config.descriptor.clone(),
-            layers: layers.iter().map(|layer| descriptor_of(layer, oci)).collect(),
+            layers: (!layers.is_empty())
+                .then(|| layers.iter().map(|layer| descriptor_of(layer, oci)).collect()),
             annotations: &said(AnnotationLevel::Manifest),
         };
-        let mut manifest = document(&manifest, kind)?;
+        let mut manifest = document(indented(&manifest)?, kind);
         manifest.descriptor.annotations = said(AnnotationLevel::ManifestDescriptor);
         manifest.descriptor.platform = Some(platform.clone());
         Ok(Self { config, manifest, layers, created })
@@ -165,27 +172,44 @@ pub(crate) fn index(
     oci: bool,
 ) -> Result<Document> {
     let kind = if oci { media_type::OCI_INDEX } else { media_type::DOCKER_MANIFEST_LIST };
-    document(&Index { schema_version: 2, media_type: kind, manifests, annotations }, kind)
+    let index = Index { schema_version: 2, media_type: kind, manifests, annotations };
+    Ok(document(indented(&index)?, kind))
+}
+
+/// Returns the index of an archive, which is written without lines.
+pub(crate) fn archive_index(manifests: &[Descriptor]) -> Result<Vec<u8>> {
+    let annotations = &BTreeMap::new();
+    json(&Index { schema_version: 2, media_type: media_type::OCI_INDEX, manifests, annotations })
 }
 
 fn descriptor_of(layer: &PackedLayer, oci: bool) -> Descriptor {
+    let rewritten = layer.rewritten.filter(|_| oci);
     Descriptor {
         media_type: layer.compression.media_type(oci),
         digest: layer.digest,
         size: layer.size,
-        annotations: BTreeMap::new(),
+        annotations: rewritten
+            .map(|epoch| (REWRITTEN.to_owned(), epoch.to_string()))
+            .into_iter()
+            .collect(),
         platform: None,
     }
 }
 
-fn document<T: Serialize>(value: &T, media_type: &'static str) -> Result<Document> {
-    let bytes = json(value)?;
+/// Returns a document of these bytes.
+pub(crate) fn document(bytes: Vec<u8>, media_type: &'static str) -> Document {
     let (digest, size) = (Digest::of(&bytes), bytes.len() as u64);
     let annotations = BTreeMap::new();
     let descriptor = Descriptor { media_type, digest, size, annotations, platform: None };
-    Ok(Document { descriptor, bytes })
+    Document { descriptor, bytes }
 }
 
+/// Returns compact JSON with the escapes that BuildKit writes.
 pub(crate) fn json<T: Serialize>(value: &T) -> Result<Vec<u8>> {
-    serde_json::to_vec(value).map_err(|error| Error::Config(error.to_string()))
+    kiln_oci::json::to_go(value).map_err(|error| Error::Config(error.to_string()))
+}
+
+/// Returns JSON as BuildKit writes manifests and indexes.
+pub(crate) fn indented<T: Serialize>(value: &T) -> Result<Vec<u8>> {
+    kiln_oci::json::to_go_indented(value).map_err(|error| Error::Config(error.to_string()))
 }

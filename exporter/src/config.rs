@@ -28,10 +28,15 @@ pub(crate) fn complete(
         }
     }
     let given = config.history.iter().map(|entry| entry.created.is_some()).collect();
+    for created in config.history.iter_mut().filter_map(|entry| entry.created.as_mut()) {
+        *created = shortened(created);
+    }
     match_layers(&mut config.history, layers)?;
     fill_times(&mut config.history, layers)?;
-    let diff_ids = layers.iter().map(|layer| layer.diff_id).collect();
-    config.rootfs = RootFs { kind: "layers".to_owned(), diff_ids: Some(diff_ids) };
+    let diff_ids: Vec<_> = layers.iter().map(|layer| layer.diff_id).collect();
+    // Null where there are none, as Go writes it.
+    let diff_ids = (!diff_ids.is_empty()).then_some(diff_ids);
+    config.rootfs = RootFs { kind: "layers".to_owned(), diff_ids };
     if let Some(epoch) = epoch {
         clamp(&mut config, given, epoch)?;
     }
@@ -105,6 +110,16 @@ fn clamp(config: &mut ImageConfig, given: Vec<bool>, epoch: i64) -> Result<()> {
     Ok(())
 }
 
+/// Returns a time as Go writes it: without zeros at the end of the fraction, and with `Z` for UTC.
+fn shortened(time: &str) -> String {
+    let zone = time.rfind(['Z', '+', '-']).filter(|at| *at > "2006-01-02".len());
+    let Some((clock, zone)) = zone.map(|at| time.split_at(at)) else { return time.to_owned() };
+    let clock =
+        if clock.contains('.') { clock.trim_end_matches('0').trim_end_matches('.') } else { clock };
+    let zone = if zone.ends_with("00:00") { "Z" } else { zone };
+    format!("{clock}{zone}")
+}
+
 fn is_later(time: &str, epoch: i64) -> bool {
     // What is no time can't be shown to be earlier.
     OffsetDateTime::parse(time, &Rfc3339)
@@ -144,6 +159,7 @@ mod tests {
             compression: Compression::Gzip,
             created_at: seconds * 1_000_000_000,
             description: None,
+            rewritten: None,
         }
     }
 
@@ -212,7 +228,21 @@ mod tests {
     fn nothing_at_all_has_a_time_too() {
         let config = complete(&source(Vec::new()), &[], 60).unwrap();
         assert_eq!(config.created.as_deref(), Some("1970-01-01T00:01:00Z"));
-        assert!(config.rootfs.diff_ids.is_some(), "an empty list, not null");
+        assert!(config.rootfs.diff_ids.is_none(), "null, not an empty list");
+    }
+
+    #[test]
+    fn times_are_as_go_writes_them() {
+        for (time, expected) in [
+            ("2020-05-01T10:00:00.100000000Z", "2020-05-01T10:00:00.1Z"),
+            ("2020-05-01T10:00:00.000Z", "2020-05-01T10:00:00Z"),
+            ("2020-05-01T10:00:00Z", "2020-05-01T10:00:00Z"),
+            ("2020-05-01T10:00:10+02:00", "2020-05-01T10:00:10+02:00"),
+            ("2020-05-01T10:00:00.5-00:00", "2020-05-01T10:00:00.5Z"),
+            ("yesterday", "yesterday"),
+        ] {
+            assert_eq!(shortened(time), expected);
+        }
     }
 
     #[test]

@@ -75,6 +75,7 @@ pub use cache::spec::{CacheFrom, CachePlace, CacheTarget, CacheTo};
 pub use cache::{CacheExported, CacheRequest, CachedResult, export_cache, inline_cache};
 pub use compression::{Compression, Packing};
 pub use csv::fields as csv_fields;
+pub use destination::{NewFile, remove_old, write_file};
 pub use error::{Error, Result};
 pub use export::{ExportContext, ExportRequest, ImageSource, export};
 pub use exported::Exported;

@@ -1,9 +1,7 @@
 //! A chain of layers as one directory.
 
-use std::path::PathBuf;
-
 use kiln_store::LayerId;
-use kiln_tree::{Dir, Overlay};
+use kiln_tree::Dir;
 
 use crate::error::{Error, Result};
 use crate::export::ExportContext;
@@ -24,11 +22,5 @@ pub(crate) fn open(layer: Option<&LayerId>, context: &ExportContext<'_>) -> Resu
             .map_err(|source| Error::Fetch { layer: layer.to_string(), source })?;
     }
     layers.hold([layer])?;
-    let chain = layers.chain(layer)?;
-    layers.check_trees(&chain)?;
-    let trees: Vec<PathBuf> = chain.iter().rev().map(|layer| layers.tree_path(&layer.id)).collect();
-    match trees.as_slice() {
-        [only] => Ok(Dir::open(only)?),
-        _ => Ok(Overlay { lowers: trees, upper: None }.open()?),
-    }
+    Ok(layers.view(Some(layer))?)
 }

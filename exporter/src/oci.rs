@@ -1,6 +1,5 @@
 //! OCI image layouts, in a tar or a directory. (OCI image specification, "Image Layout".)
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::path::Path;
@@ -46,7 +45,7 @@ pub(crate) fn layout(assembled: &Assembled, names: &[Reference]) -> Result<Files
     if manifests.is_empty() {
         manifests.push(top);
     }
-    files.insert("index.json", assemble::index(&manifests, &BTreeMap::new(), true)?.bytes);
+    files.insert("index.json", assemble::archive_index(&manifests)?);
     files.insert("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec());
     Ok(files)
 }

@@ -16,7 +16,7 @@ use std::io::{self, Read, Write};
 
 use kiln_oci::{Digest, HashingWriter};
 use kiln_store::{BlobWriter, Layer, LayerBlob, LayerId, Store};
-use kiln_tree::{ArchiveLimits, Dir, PackOptions, Whiteouts};
+use kiln_tree::{ArchiveLimits, Dir, Plan};
 
 use crate::compression::{Compression, Compressor, Packing};
 use crate::error::{Error, Result};
@@ -42,6 +42,8 @@ pub struct PackedLayer {
     pub created_at: i64,
     /// What made it, where that is known.
     pub description: Option<String>,
+    /// Up to when its times were rewritten, in seconds since 1970, if they were.
+    pub rewritten: Option<i64>,
 }
 
 /// Makes blobs of layers.
@@ -150,8 +152,10 @@ impl Packer<'_> {
         usable.retain(|(compression, blob)| {
             *compression == wanted || (blob.came_with_an_image() && !self.packing.force)
         });
-        // What is near comes first, and then what is as it should be.
-        usable.sort_by_key(|(compression, _)| *compression != wanted);
+        // What is near comes first; of that a base image's own, and then what is as it should be.
+        usable.sort_by_key(|(compression, blob)| {
+            (self.packing.force || !blob.came_with_an_image(), *compression != wanted)
+        });
         // A cache's blob is fetched where it is near, too: only then it is known to be the layer's.
         let known = |blob: &LayerBlob| blob.cache_place().is_none();
         for (compression, blob) in usable.iter().filter(|(_, blob)| known(blob)) {
@@ -179,9 +183,9 @@ impl Packer<'_> {
         } else if layer.has_tree {
             self.store.layers().check_trees([layer])?;
             let dir = Dir::open(&self.store.layers().tree_path(&layer.id))?;
-            let options = PackOptions { whiteouts: Whiteouts::Overlay, clamp_mtime: None };
+            let changes = self.store.layers().changes(&layer.id)?;
             self.compress(&name, |sink| {
-                kiln_tree::pack(&dir, sink, options)?;
+                Plan::of_changes(&dir, &changes)?.write(sink)?;
                 Ok(())
             })?
         } else {
@@ -298,6 +302,7 @@ fn packed(
         compression,
         created_at: layer.created_at,
         description: layer.description.clone(),
+        rewritten: None,
     }
 }
 

@@ -12,7 +12,7 @@ use std::io::{self, BufReader, BufWriter, Read, Write};
 
 use kiln_oci::Digest;
 use kiln_store::{Layer, LayerId};
-use kiln_tree::{Dir, PackOptions, Whiteouts};
+use kiln_tree::{Changes, Dir, Plan};
 
 use crate::compression::Packing;
 use crate::error::Result;
@@ -28,14 +28,18 @@ pub(crate) struct Rewritten {
     pub(crate) top: LayerId,
     /// The chain that it was made of.
     originals: Vec<Layer>,
+    /// How many layers of that stay what they are.
+    untouched: usize,
+    epoch: i64,
 }
 
 impl Rewritten {
     /// Says of the packed layers of the chain what is known of those that they were made of.
     pub(crate) fn describe(&self, layers: &mut [PackedLayer]) {
-        for (layer, original) in layers.iter_mut().zip(&self.originals) {
+        for (number, (layer, original)) in layers.iter_mut().zip(&self.originals).enumerate() {
             layer.created_at = original.created_at;
             layer.description.clone_from(&original.description);
+            layer.rewritten = (number >= self.untouched).then_some(self.epoch);
         }
     }
 }
@@ -58,7 +62,7 @@ pub(crate) fn chain(
         below = Some(rewrite(layer, below.as_ref(), (epoch, packing), context)?);
     }
     let top = below.unwrap_or_else(|| top.clone());
-    Ok(Rewritten { top, originals })
+    Ok(Rewritten { top, originals, untouched, epoch })
 }
 
 fn rewrite(
@@ -69,7 +73,7 @@ fn rewrite(
 ) -> Result<LayerId> {
     let (store, progress) = (context.store, context.progress);
     let below_name = below.map_or("", LayerId::as_str);
-    let key = format!("rewrite-timestamp 1\n{}\n{below_name}\n{epoch}\n", layer.id);
+    let key = format!("rewrite-timestamp 2\n{}\n{below_name}\n{epoch}\n", layer.id);
     let key = Digest::of(key.as_bytes());
     let _guard = store.lock(&format!("rewrite-{}", key.hex()))?;
     if let Some(known) = known(&key, context)? {
@@ -111,7 +115,7 @@ enum Source {
     /// A blob of the store.
     Blob(Digest),
     /// The layer's tree, which is not packed for this alone.
-    Tree(Dir),
+    Tree(Dir, Changes),
 }
 
 impl Source {
@@ -123,7 +127,8 @@ impl Source {
         }
         if layer.has_tree && !is_packed && layer.diff_id.is_none() {
             layers.check_trees([layer])?;
-            return Ok(Self::Tree(Dir::open(&layers.tree_path(&layer.id))?));
+            let dir = Dir::open(&layers.tree_path(&layer.id))?;
+            return Ok(Self::Tree(dir, layers.changes(&layer.id)?));
         }
         let packer = Packer {
             store: context.store,
@@ -145,10 +150,10 @@ impl Source {
                 let blob = context.store.content().open(digest).map_err(io::Error::other)?;
                 take(&mut *context.limits.decompress(blob)?.0)
             }
-            Self::Tree(dir) => {
+            Self::Tree(dir, changes) => {
                 let (reader, writer) = io::pipe()?;
                 std::thread::scope(|scope| {
-                    let packing = scope.spawn(|| pack(dir, writer));
+                    let packing = scope.spawn(|| pack(dir, changes, writer));
                     let taken = take(&mut BufReader::with_capacity(PIECE, reader));
                     let packed = packing.join().map_err(|_| io::Error::other("packing failed"));
                     // Whoever reads in vain doesn't know why.
@@ -159,9 +164,9 @@ impl Source {
     }
 }
 
-fn pack(dir: &Dir, writer: io::PipeWriter) -> io::Result<()> {
-    let options = PackOptions { whiteouts: Whiteouts::Overlay, clamp_mtime: None };
+fn pack(dir: &Dir, changes: &Changes, writer: io::PipeWriter) -> io::Result<()> {
     let mut sink = BufWriter::with_capacity(PIECE, writer);
-    kiln_tree::pack(dir, &mut sink, options).map_err(io::Error::other)?;
+    let plan = Plan::of_changes(dir, changes).map_err(io::Error::other)?;
+    plan.write(&mut sink).map_err(io::Error::other)?;
     sink.flush()
 }

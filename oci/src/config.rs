@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Digest, Platform};
+use crate::{Digest, Platform, json};
 
 /// An empty JSON object, the value of sets that are written as maps.
 pub type Empty = BTreeMap<String, serde_json::Value>;
@@ -54,6 +54,60 @@ pub struct ImageConfig {
 }
 
 impl ImageConfig {
+    /// Returns what an image that is built on this one begins with: as in BuildKit, neither the time
+    /// nor members that are not ours.
+    #[must_use]
+    pub fn inherited(mut self) -> Self {
+        self.created = None;
+        self.other.clear();
+        self.config.other.clear();
+        self
+    }
+
+    /// Returns the config of an image as BuildKit's exporter writes it: compact, with the members of
+    /// the config sorted, and those of its members in the order of Go's structs. The digest of these
+    /// bytes is the image ID.
+    ///
+    /// # Errors
+    /// Fails where a member that is not ours has no JSON form.
+    pub fn to_json(&self) -> Result<Vec<u8>, serde_json::Error> {
+        let mut members: BTreeMap<&str, Vec<u8>> = BTreeMap::new();
+        for (name, value) in &self.other {
+            members.insert(name, json::to_go(value)?);
+        }
+        let texts = [
+            ("author", (!self.author.is_empty()).then_some(&self.author)),
+            ("architecture", Some(&self.architecture)),
+            ("variant", self.variant.as_ref()),
+            ("os", Some(&self.os)),
+            ("os.version", self.os_version.as_ref()),
+        ];
+        for (name, value) in texts {
+            if let Some(value) = value {
+                members.insert(name, json::to_go(value)?);
+            }
+        }
+        if !self.os_features.is_empty() {
+            members.insert("os.features", json::to_go(&self.os_features)?);
+        }
+        let history = (!self.history.is_empty()).then_some(&self.history);
+        members.insert("created", json::to_go(&self.created)?);
+        members.insert("config", json::to_go(&self.config)?);
+        members.insert("rootfs", json::to_go(&self.rootfs)?);
+        members.insert("history", json::to_go(&history)?);
+        let mut out = vec![b'{'];
+        for (name, value) in members {
+            if out.len() > 1 {
+                out.push(b',');
+            }
+            out.append(&mut json::to_go(name)?);
+            out.push(b':');
+            out.extend(value);
+        }
+        out.push(b'}');
+        Ok(out)
+    }
+
     /// Returns the platform that the image is for, in normal form.
     pub fn platform(&self) -> Platform {
         let mut platform = Platform::new(&self.os, &self.architecture, self.variant.as_deref());
@@ -221,6 +275,16 @@ mod tests {
         assert_eq!(
             serde_json::to_string(&config).unwrap(),
             r#"{"architecture":"amd64","os":"linux","config":{"Cmd":["sh"],"X":1},"rootfs":{"type":"layers","diff_ids":null},"moby.x":[2]}"#
+        );
+    }
+
+    #[test]
+    fn exported_configs_are_those_of_buildkit() {
+        let text = r#"{"os":"linux","architecture":"arm64","variant":"v8","author":"a & b","config":{"Env":["A=<1>"],"Cmd":["sh"]},"rootfs":{"type":"layers","diff_ids":null},"b":{"z":1}}"#;
+        let config: ImageConfig = serde_json::from_str(text).unwrap();
+        assert_eq!(
+            String::from_utf8(config.to_json().unwrap()).unwrap(),
+            r#"{"architecture":"arm64","author":"a \u0026 b","b":{"z":1},"config":{"Env":["A=\u003c1\u003e"],"Cmd":["sh"]},"created":null,"history":null,"os":"linux","rootfs":{"type":"layers","diff_ids":null},"variant":"v8"}"#
         );
     }
 }

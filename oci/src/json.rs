@@ -11,3 +11,53 @@ use serde::Serialize;
 pub fn to_vec<T: Serialize>(value: &T) -> Result<Vec<u8>, serde_json::Error> {
     serde_json::to_vec(&serde_json::to_value(value)?)
 }
+
+/// Returns `value` as compact JSON with the escapes of Go's encoder.
+///
+/// # Errors
+/// Fails where a value has no JSON form.
+pub fn to_go<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, serde_json::Error> {
+    serde_json::to_string(value).map(|text| escape(&text))
+}
+
+/// Returns `value` as JSON with lines indented by two spaces and the escapes of Go's encoder.
+///
+/// # Errors
+/// Fails where a value has no JSON form.
+pub fn to_go_indented<T: Serialize>(value: &T) -> Result<Vec<u8>, serde_json::Error> {
+    serde_json::to_string_pretty(value).map(|text| escape(&text))
+}
+
+/// Escapes what Go's encoder escapes so that JSON can stand in HTML and in JavaScript. Outside of
+/// strings, JSON has none of these characters.
+fn escape(json: &str) -> Vec<u8> {
+    let mut out = String::with_capacity(json.len());
+    for c in json.chars() {
+        match c {
+            '<' => out.push_str("\\u003c"),
+            '>' => out.push_str("\\u003e"),
+            '&' => out.push_str("\\u0026"),
+            '\u{2028}' => out.push_str("\\u2028"),
+            '\u{2029}' => out.push_str("\\u2029"),
+            c => out.push(c),
+        }
+    }
+    out.into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escapes_are_those_of_go() {
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        let value = ["a && b > c </x>", "\u{2028}\u{2029}", "ä\u{7f}\u{1}\u{8}\u{c}\"\\\t"];
+        let escaped = r#"["a \u0026\u0026 b \u003e c \u003c/x\u003e","\u2028\u2029","#;
+        let rest = "\"ä\u{7f}\\u0001\\b\\f\\\"\\\\\\t\"]";
+        assert_eq!(text(to_go(&value).unwrap()), format!("{escaped}{rest}"));
+        let value = std::collections::BTreeMap::from([("a", vec!["<"]), ("b", vec![])]);
+        let expected = "{\n  \"a\": [\n    \"\\u003c\"\n  ],\n  \"b\": []\n}";
+        assert_eq!(text(to_go_indented(&value).unwrap()), expected);
+    }
+}

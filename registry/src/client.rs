@@ -17,6 +17,7 @@ use crate::hosts::HostSources;
 use crate::http::Proxies;
 use crate::repository::Repository;
 use crate::transport::{Call, Target, Transport, read_limited};
+use crate::warnings::Warnings;
 
 /// Most pages of a list that are asked for.
 const PAGES: usize = 1000;
@@ -49,6 +50,8 @@ pub struct Options {
     pub hosts: HostSources,
     /// Through whom requests go.
     pub proxies: Proxies,
+    /// Where is told what is wrong with configuration that isn't kiln's own.
+    pub warnings: Warnings,
 }
 
 impl Default for Options {
@@ -66,6 +69,7 @@ impl Default for Options {
             credentials: Arc::new(Anonymous),
             hosts: HostSources::default(),
             proxies: Proxies::default(),
+            warnings: Warnings::default(),
         }
     }
 }

@@ -184,6 +184,11 @@ impl Error {
         }
     }
 
+    /// Tells whether the registry refuses whoever asks.
+    pub fn is_denied(&self) -> bool {
+        matches!(*self.problem, Problem::Denied(_))
+    }
+
     /// Tells whether the registry says that there is no such thing.
     pub fn is_not_found(&self) -> bool {
         matches!(*self.problem, Problem::NotFound(_))

@@ -49,6 +49,7 @@ pub mod login;
 pub mod platform;
 pub mod push;
 pub mod repository;
+pub mod warnings;
 
 mod auth;
 mod endpoint;
@@ -72,3 +73,4 @@ pub use login::registry_of;
 pub use platform::select_platform;
 pub use push::{BlobUpload, Pushed};
 pub use repository::Repository;
+pub use warnings::{Warnings, json_problem};

@@ -98,6 +98,22 @@ pub enum Error {
         /// The newest that is known here.
         known: u32,
     },
+    /// The store's file system can't hold what overlayfs writes.
+    #[error("no overlay can be mounted in the store at {root:?}: {reason}")]
+    NoOverlay {
+        /// The store's root.
+        root: PathBuf,
+        /// What is against it.
+        reason: String,
+    },
+    /// The file system can't hold a store.
+    #[error("the file system at {root:?} can't hold a store: {problem}; use another one (--root)")]
+    Unsuitable {
+        /// The store's root.
+        root: PathBuf,
+        /// What it lacks.
+        problem: String,
+    },
     /// The store's files were made with other user or group ids.
     #[error(
         "the store at {root:?} was made with other user ids ({known}) than this process has \

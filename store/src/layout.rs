@@ -1,17 +1,17 @@
 //! What every store has: the OCI image layout that `content/` is (`oci-layout`, `index.json`,
-//! `blobs/sha256`), `mount-points/` and `anchor/`.
+//! `blobs/sha256`), `mount-points-2/` and `anchor/`.
 //!
 //! The index of SQLite is the truth about images; `index.json` is written from it, for other tools
 //! to read, whenever a name changes and after sweeping.
 //!
-//! `mount-points/` is a tree of what programs get mounted in any case, empty and always the same. As
+//! `mount-points-2/` is a tree of what programs get mounted in any case, empty and always the same. As
 //! the lowest directory of their root file systems it spares making mount points in each of them,
 //! and removing them again. `anchor/` is a directory that programs' root file systems are mounted on,
 //! each in a mount namespace of its own, so that nobody else ever sees anything in it.
 
 use std::fs::{self, File, FileTimes};
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::time::UNIX_EPOCH;
 
@@ -26,12 +26,17 @@ use crate::store::Inner;
 pub(crate) const ANCHOR: &str = "anchor";
 
 /// The name of the tree of mount points.
-pub(crate) const MOUNT_POINTS: &str = "mount-points";
+///
+/// Stores of earlier versions have one beside it that holds more.
+pub(crate) const MOUNT_POINTS: &str = "mount-points-2";
 
 /// Makes an empty layout where there is none.
 pub(crate) fn create(root: &Path) -> Result<()> {
     let content = root.join("content");
     let blobs = content.join("blobs/sha256");
+    if !content.is_dir() {
+        check_file_system(root)?;
+    }
     if !blobs.is_dir() {
         fs::create_dir_all(&blobs).map_err(Error::io("create", &blobs))?;
     }
@@ -44,6 +49,47 @@ pub(crate) fn create(root: &Path) -> Result<()> {
         place(root, &index, &document(&[])?)?;
     }
     Ok(())
+}
+
+/// Tries what trees take of a file system.
+fn check_file_system(root: &Path) -> Result<()> {
+    let place = root.join(format!(".new-{}", crate::name::fresh()));
+    fs::create_dir(&place).map_err(Error::io("create", &place))?;
+    let lacks = lacking(&place);
+    let _ = fs::remove_dir_all(&place);
+    match lacks.map_err(Error::io("try", root))? {
+        None => Ok(()),
+        Some(problem) => Err(Error::Unsuitable { root: root.to_owned(), problem }),
+    }
+}
+
+/// Returns what the file system at `place` lacks.
+fn lacking(place: &Path) -> io::Result<Option<String>> {
+    const MODE: u32 = 0o4751;
+    let file = place.join("file");
+    fs::write(&file, "")?;
+    let attempt = |what: &str, result: io::Result<()>| {
+        result.err().map(|error| format!("it has no {what} ({})", error.kind()))
+    };
+    if let Some(problem) = attempt("hard links", fs::hard_link(&file, place.join("link")))
+        .or_else(|| attempt("symbolic links", std::os::unix::fs::symlink("f", place.join("sym"))))
+    {
+        return Ok(Some(problem));
+    }
+    let owner = (Some(1), Some(1));
+    let is_root = rustix::process::geteuid().is_root() && kiln_tree::Ids::current().has_user(1);
+    if is_root {
+        let given = std::os::unix::fs::chown(&file, owner.0, owner.1);
+        if let Some(problem) = attempt("owners", given) {
+            return Ok(Some(problem));
+        }
+    }
+    fs::set_permissions(&file, fs::Permissions::from_mode(MODE))?;
+    let found = fs::symlink_metadata(&file)?;
+    if is_root && (Some(found.uid()), Some(found.gid())) != owner {
+        return Ok(Some("it keeps no owners".to_owned()));
+    }
+    Ok((found.mode() & 0o7777 != MODE).then(|| "it keeps no modes".to_owned()))
 }
 
 /// Makes the tree of mount points where there is none.
@@ -60,7 +106,7 @@ pub(crate) fn create_mount_points(inner: &Inner) -> Result<()> {
             .map_err(Error::io("change the mode of", &directory))?;
     }
     let etc = temporary.join("etc");
-    for name in ["hostname", "hosts", "resolv.conf"] {
+    for name in ["hosts", "resolv.conf"] {
         let file = etc.join(name);
         fs::write(&file, "").map_err(Error::io("create", &file))?;
         fs::set_permissions(&file, fs::Permissions::from_mode(0o644))

@@ -5,9 +5,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use kiln_tree::{Dir, Room};
+use kiln_tree::{Changes, Dir, Room};
+use rustix::fs::CWD;
 
 use crate::error::{Error, Result};
+use crate::rename::rename_directory;
 use crate::room::Claim;
 use crate::store::Inner;
 
@@ -20,6 +22,7 @@ pub struct PendingTree {
     fs: PathBuf,
     work: PathBuf,
     claim: Arc<Claim>,
+    changes: Changes,
     placed: bool,
 }
 
@@ -28,7 +31,8 @@ impl PendingTree {
         let dir = inner.process.fresh_dir()?;
         let (fs, work) = (dir.join("fs"), inner.process.fresh());
         let claim = Arc::new(Claim::new(&inner.room));
-        let pending = Self { inner: inner.clone(), dir, fs, work, claim, placed: false };
+        let (inner, changes) = (inner.clone(), Changes::default());
+        let pending = Self { inner, dir, fs, work, claim, changes, placed: false };
         for path in [&pending.fs, &pending.work] {
             fs::create_dir(path).map_err(Error::io("create", path))?;
         }
@@ -56,6 +60,16 @@ impl PendingTree {
         dir.with_room(Arc::new(Claiming::new(&self.inner, &self.claim)))
     }
 
+    /// Notes where the tar of the layer departs from the tree.
+    pub fn note(&mut self, changes: Changes) {
+        self.changes = changes;
+    }
+
+    /// Returns where the tar of the layer departs from the tree.
+    pub(crate) fn changes(&self) -> &Changes {
+        &self.changes
+    }
+
     /// Claims room for a file of so many bytes that is about to be written.
     pub fn claim_for(&self, bytes: u64) -> Result<()> {
         self.claim.add(&self.inner, bytes)
@@ -79,16 +93,9 @@ impl PendingTree {
     /// Moves the tree to its place and tells whether the place was free. The caller holds the root
     /// lock shared until the tree has its row.
     pub(crate) fn place(&mut self, target: &Path) -> Result<bool> {
-        let flags = rustix::fs::RenameFlags::NOREPLACE;
-        let cwd = rustix::fs::CWD;
-        match rustix::fs::renameat_with(cwd, &self.dir, cwd, target, flags) {
-            Ok(()) => {
-                self.placed = true;
-                Ok(true)
-            }
-            Err(rustix::io::Errno::EXIST) => Ok(false),
-            Err(error) => Err(Error::io("rename", target)(error)),
-        }
+        self.placed =
+            rename_directory(CWD, &self.dir, CWD, target).map_err(Error::io("rename", target))?;
+        Ok(self.placed)
     }
 }
 

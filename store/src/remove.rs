@@ -15,6 +15,8 @@ use std::path::Path;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
+use crate::rename::rename_directory;
+
 /// How many levels are open at a time.
 const LEVELS: u32 = 64;
 
@@ -85,10 +87,8 @@ impl Removal<'_> {
         loop {
             self.moved += 1;
             let target = format!(".kiln-deep-{}", self.moved);
-            let flags = rustix::fs::RenameFlags::NOREPLACE;
-            match rustix::fs::renameat_with(dir, name, self.top, target.as_str(), flags) {
-                Err(Errno::EXIST) => {}
-                result => return result.map_err(Into::into),
+            if rename_directory(dir, name.as_c_str(), self.top, target.as_str())? {
+                return Ok(());
             }
         }
     }

@@ -340,7 +340,8 @@ mod tests {
     const CAP: u64 = 4 << 20;
 
     fn open(root: &std::path::Path) -> Store {
-        Store::open_with(root, &StoreOptions { max_bytes: Some(CAP) }).unwrap()
+        Store::open_with(root, &StoreOptions { max_bytes: Some(CAP), ..StoreOptions::default() })
+            .unwrap()
     }
 
     fn layer(store: &Store, name: &str, kib: usize) -> Result<LayerId> {

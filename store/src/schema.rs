@@ -280,6 +280,17 @@ CREATE TABLE file_page_uses (
 ) STRICT, WITHOUT ROWID;
 INSERT INTO file_page_uses SELECT device, page, unixepoch() / 86400 FROM file_pages;
 ",
+    // Where the tar of a layer departs from its tree; no row where it doesn't.
+    "
+CREATE TABLE layer_changes (
+    layer   TEXT PRIMARY KEY,
+    changes BLOB NOT NULL,
+    sum     INTEGER NOT NULL
+) STRICT;
+CREATE TRIGGER layers_with_changes_deleted AFTER DELETE ON layers BEGIN
+    DELETE FROM layer_changes WHERE layer = OLD.id;
+END;
+",
 ];
 
 /// Returns the version of an index; 0 for one that has nothing in it yet.

@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use kiln_oci::Digest;
@@ -25,7 +25,9 @@ use crate::lock::{KeyGuard, RootLock};
 use crate::process::ProcessDir;
 use crate::recipes::Recipes;
 use crate::room::Room;
+use crate::snapshotter::{self, Snapshotter, Snapshotting};
 use crate::trash::Trash;
+use crate::views::Views;
 use crate::volumes::Volumes;
 use crate::{layout, recovery, room};
 
@@ -40,6 +42,9 @@ const LONG_LOG: u64 = 1 << 18;
 pub struct StoreOptions {
     /// The most that it may take on the disk, in bytes; `None` for no cap.
     pub max_bytes: Option<u64>,
+    /// How layers are laid one on top of the other; `None` for overlayfs where it works, and copies
+    /// elsewhere.
+    pub snapshotter: Option<Snapshotter>,
 }
 
 /// The store of a root directory. Cheap to clone; any number of processes may have it open.
@@ -69,6 +74,11 @@ pub(crate) struct Inner {
     /// Pages of file digests that were of use today, not yet written to the index.
     pub(crate) used_pages: Mutex<BTreeSet<Page>>,
     pub(crate) leases: AtomicI64,
+    /// The snapshotter that was asked for.
+    wanted_snapshotter: Option<Snapshotter>,
+    /// The snapshotter, once it was needed.
+    snapshotting: OnceLock<Snapshotting>,
+    pub(crate) views: Views,
     /// Whether files were placed since the last sync by this process.
     pub(crate) unsynced: AtomicBool,
 }
@@ -109,6 +119,9 @@ impl Store {
             used: Mutex::default(),
             used_pages: Mutex::default(),
             leases: AtomicI64::new(0),
+            wanted_snapshotter: options.snapshotter,
+            snapshotting: OnceLock::new(),
+            views: Views::default(),
             unsynced: AtomicBool::new(false),
         };
         let inner = Arc::new(inner);
@@ -137,7 +150,7 @@ impl Store {
     }
 
     /// Returns a tree of the directories and files that programs get mounted in any case: `/dev`,
-    /// `/proc`, `/sys`, and in `/etc` `hostname`, `hosts` and `resolv.conf`. Everything is empty.
+    /// `/proc`, `/sys`, and in `/etc` `hosts` and `resolv.conf`. Everything is empty.
     pub fn mount_points(&self) -> PathBuf {
         self.inner.root.join(layout::MOUNT_POINTS)
     }
@@ -146,6 +159,22 @@ impl Store {
     /// where nobody else sees it.
     pub fn anchor(&self) -> PathBuf {
         self.inner.root.join(layout::ANCHOR)
+    }
+
+    /// Returns the snapshotter. It is found out, once in a process, when it is first needed.
+    ///
+    /// # Errors
+    /// Fails where overlayfs was asked for and can't be had.
+    pub fn snapshotting(&self) -> Result<&Snapshotting> {
+        self.inner.snapshotting()
+    }
+
+    /// Notes that there are trees in which deletions are marked by files, which overlayfs can't read.
+    ///
+    /// # Errors
+    /// Fails where the store can't be written.
+    pub fn note_file_marks(&self) -> Result<()> {
+        snapshotter::note_file_marks(&self.inner.root)
     }
 
     /// Returns the blobs.
@@ -251,6 +280,15 @@ impl Store {
 }
 
 impl Inner {
+    pub(crate) fn snapshotting(&self) -> Result<&Snapshotting> {
+        if let Some(known) = self.snapshotting.get() {
+            return Ok(known);
+        }
+        // Two threads may try at once, and find the same.
+        let chosen = snapshotter::choose(self, self.wanted_snapshotter)?;
+        Ok(self.snapshotting.get_or_init(|| chosen))
+    }
+
     /// Returns the file that keys are locked in.
     pub(crate) fn keys(&self) -> PathBuf {
         self.root.join("keys")

@@ -41,8 +41,11 @@ pub(crate) const FILE_PAGE: &str =
 /// The sum of a row of `layer_contents`.
 pub(crate) const LAYER_CONTENTS: &str = "row_sum(layer_contents.diff_id, layer_contents.content)";
 
+/// The sum of a row of `layer_changes`.
+pub(crate) const LAYER_CHANGES: &str = "row_sum(layer_changes.layer, layer_changes.changes)";
+
 /// The tables that have sums, with how these are made.
-pub(crate) const TABLES: [(&str, &str); 7] = [
+pub(crate) const TABLES: [(&str, &str); 8] = [
     ("layers", LAYER),
     ("layer_blobs", LAYER_BLOB),
     ("images", IMAGE),
@@ -50,6 +53,7 @@ pub(crate) const TABLES: [(&str, &str); 7] = [
     ("cache_records", RECORD),
     ("file_pages", FILE_PAGE),
     ("layer_contents", LAYER_CONTENTS),
+    ("layer_changes", LAYER_CHANGES),
 ];
 
 /// A row whose sum is wrong.

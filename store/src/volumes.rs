@@ -6,7 +6,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::fs::CWD;
+
 use crate::error::{Error, Result};
+use crate::rename::rename_directory;
 use crate::room::Claim;
 use crate::store::Inner;
 use crate::{lock, name, places};
@@ -175,12 +178,7 @@ fn open(path: &Path) -> Result<Option<File>> {
 }
 
 fn place(from: &Path, to: &Path) -> Result<bool> {
-    let (cwd, flags) = (rustix::fs::CWD, rustix::fs::RenameFlags::NOREPLACE);
-    match rustix::fs::renameat_with(cwd, from, cwd, to, flags) {
-        Ok(()) => Ok(true),
-        Err(rustix::io::Errno::EXIST) => Ok(false),
-        Err(error) => Err(Error::io("rename", to)(error)),
-    }
+    rename_directory(CWD, from, CWD, to).map_err(Error::io("rename", to))
 }
 
 #[cfg(test)]

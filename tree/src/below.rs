@@ -3,24 +3,38 @@
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags};
+use kiln_oci::Digest;
+use rustix::io::Errno;
 
-use crate::attributes;
+use crate::changes::Located;
 use crate::dir::{Dir, rooted};
 use crate::error::{Error, Result};
-use crate::ids::{Ids, RECORD};
+use crate::ids::Ids;
 use crate::metadata::Metadata;
-use crate::resolve;
+use crate::names;
 
 /// A tree that copies go on top of: a directory, or a [`Skeleton`](crate::Skeleton) of archives that
 /// nobody has unpacked.
 pub trait Below {
     /// Returns the metadata of what is at `path`, or `None` where nothing is. A link at its end is not
-    /// followed. Of what is no directory, the type alone counts.
+    /// followed. Type, mode, owner, size and time count.
     ///
     /// # Errors
     /// Fails where the tree can't be read, or links lead in a circle.
     fn entry(&self, path: &Path) -> Result<Option<Metadata>>;
+
+    /// Returns the file capability of what is at `path`, a real path.
+    ///
+    /// # Errors
+    /// Fails where it can't be read.
+    fn capability(&self, path: &Path) -> Result<Vec<u8>>;
+
+    /// Returns the digest of the bytes of the file at `path`, a real path, or of the target of the
+    /// link there; `None` where it isn't known.
+    ///
+    /// # Errors
+    /// Fails where it can't be read.
+    fn content(&self, path: &Path) -> Result<Option<Digest>>;
 
     /// Returns where `path` really is in the tree: absolute, without links. A tail that isn't there is
     /// kept as it is.
@@ -32,22 +46,37 @@ pub trait Below {
 
 impl Below for Dir {
     fn entry(&self, path: &Path) -> Result<Option<Metadata>> {
-        let Some(mut metadata) = self.metadata(path, false)? else { return Ok(None) };
-        if metadata.is_dir() && Ids::current().is_namespace() {
-            let path = rooted(path);
-            let failed = |errno| Error::io("read attributes of", &path, errno);
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
-            let fd = resolve::open(self.as_fd(), &path, flags, Mode::empty()).map_err(failed)?;
-            let xattrs = attributes::xattrs(fd.as_fd()).map_err(failed)?;
-            let recorded = xattrs.iter().find(|(name, _)| name == RECORD);
-            let owner =
-                recorded.and_then(|(_, value)| Ids::current().recorded(metadata.owner, value));
-            metadata.owner = owner.unwrap_or(metadata.owner);
+        let Some(metadata) = self.metadata(path, false)? else { return Ok(None) };
+        if !Ids::current().is_namespace() {
+            return Ok(Some(metadata));
         }
-        Ok(Some(metadata))
+        let owned = self.located(&rooted(path), |located| Ok(located.metadata.clone()))?;
+        Ok(Some(owned.unwrap_or(metadata)))
+    }
+
+    fn capability(&self, path: &Path) -> Result<Vec<u8>> {
+        Ok(self.located(path, |located| located.capability())?.unwrap_or_default())
+    }
+
+    fn content(&self, path: &Path) -> Result<Option<Digest>> {
+        Ok(self.located(path, |located| located.content())?.flatten())
     }
 
     fn real_path(&self, path: &Path) -> Result<PathBuf> {
         Self::real_path(self, path)
+    }
+}
+
+impl Dir {
+    /// Asks something of what is at an absolute clean path; `None` where nothing is, and of the root.
+    fn located<T>(
+        &self,
+        path: &Path,
+        ask: impl FnOnce(&Located<'_>) -> std::result::Result<T, Errno>,
+    ) -> Result<Option<T>> {
+        let Some((parent, name)) = self.parent_of(path)? else { return Ok(None) };
+        let located = Located::look(parent.as_fd(), names::bytes(name));
+        let asked = located.and_then(|located| located.as_ref().map(ask).transpose());
+        asked.map_err(|errno| Error::io("read", path, errno))
     }
 }

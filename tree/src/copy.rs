@@ -12,9 +12,7 @@
 //! 3. in order and alone: further names of files that were copied; and directories, deepest first,
 //!    get what they are to have, since what was made in them has changed their times.
 //!
-//! Differences from BuildKit, all on purpose: a block device stays one, a directory that came along
-//! only because something below it was selected keeps its time, and so does one that an archive was
-//! unpacked into.
+//! One difference from BuildKit is on purpose: a block device stays one.
 
 mod content;
 mod direct;

@@ -1,5 +1,6 @@
 //! Directories held open.
 
+use std::any::Any;
 use std::fmt;
 use std::fs::File;
 use std::io;
@@ -28,6 +29,8 @@ use crate::{names, resolve, wildcard};
 pub struct Dir {
     fd: OwnedFd,
     room: Option<Arc<dyn Room>>,
+    /// Something that has to live as long as the directory is open.
+    kept: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 /// The port to whoever keeps account of the room on the disk.
@@ -46,18 +49,24 @@ impl Dir {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = rustix::fs::open(path, flags, Mode::empty())
             .map_err(|errno| Error::at("open", path, errno))?;
-        Ok(Self { fd, room: None })
+        Ok(Self::from_fd(fd))
     }
 
     /// Takes over a descriptor of a directory.
     pub fn from_fd(fd: OwnedFd) -> Self {
-        Self { fd, room: None }
+        Self { fd, room: None, kept: None }
     }
 
     /// Has what copies and unpacks into the directory ask `room` before it writes.
     #[must_use]
     pub fn with_room(self, room: Arc<dyn Room>) -> Self {
         Self { room: Some(room), ..self }
+    }
+
+    /// Holds something for as long as the directory is open: what it lies in.
+    #[must_use]
+    pub fn keeping(self, kept: Arc<dyn Any + Send + Sync>) -> Self {
+        Self { kept: Some(kept), ..self }
     }
 
     /// Sees to it that there is room for `bytes` bytes of files that are written next.
@@ -73,13 +82,14 @@ impl Dir {
     pub fn try_clone(&self) -> Result<Self> {
         let fd =
             self.fd.try_clone().map_err(|error| Error::io("duplicate", Path::new("/"), error))?;
-        Ok(Self { fd, room: self.room.clone() })
+        Ok(Self { fd, room: self.room.clone(), kept: self.kept.clone() })
     }
 
     /// Opens the directory at `path` inside this one, following links inside.
     pub fn open_dir(&self, path: &Path) -> Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
-        Ok(Self { fd: self.open_at("open", &rooted(path), flags)?, room: self.room.clone() })
+        let fd = self.open_at("open", &rooted(path), flags)?;
+        Ok(Self { fd, room: self.room.clone(), kept: self.kept.clone() })
     }
 
     /// Opens the regular file at `path` for reading, following links inside. Whatever is not a

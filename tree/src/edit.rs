@@ -15,6 +15,10 @@ use crate::error::{Error, Result};
 use crate::metadata::{FileKind, Metadata, Timestamp};
 use crate::{names, remove};
 
+/// The set-group-ID bit: what is made in a directory that has it gets its group, and directories the
+/// bit as well.
+const SETGID: u32 = 0o2000;
+
 impl Dir {
     /// Makes a directory in a parent that is there, and tells whether it was made: one that is
     /// already there is left as it is.
@@ -207,8 +211,9 @@ pub(crate) fn make_dir(
         }
         Err(errno) => return Err(errno),
     }
-    // The process's umask has no say.
-    let attributes = Attributes { mode: Some(mode), ..*attributes };
+    // The process's umask has no say, but a parent that hands on its group does.
+    let inherited = Metadata::of_entry(parent, name)?.mode & SETGID;
+    let attributes = Attributes { mode: Some(mode | inherited), ..*attributes };
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     match openat(parent, names::path(name), flags, Mode::empty()) {
         Ok(fd) => attributes.apply_to_fd(fd.as_fd())?,

@@ -8,6 +8,7 @@
 pub mod assemble;
 pub mod attributes;
 pub mod below;
+pub mod changes;
 pub mod copy;
 pub mod decompress;
 pub mod digest;
@@ -42,9 +43,10 @@ mod tar_sparse;
 mod tar_writer;
 
 pub use archive_limits::ArchiveLimits;
-pub use assemble::{Extracted, Files, assemble, extract, part, shadow};
+pub use assemble::{Extracted, FILE_MARK, Files, assemble, extract, part, shadow};
 pub use attributes::{Attributes, Xattr};
 pub use below::Below;
+pub use changes::{Changes, Located, is_unchanged};
 pub use copy::{CopyOptions, copy, plan_copies};
 pub use decompress::{decompress, is_archive_start};
 pub use digest::listing::{Difference, Listing, Place};
@@ -58,7 +60,7 @@ pub use overlay::{Overlay, Upper};
 pub use pack::{PackOptions, Packed, Plan, Whiteouts, pack};
 pub use pattern::PatternMatcher;
 pub use retime::retime;
-pub use skeleton::{Manifest, Skeleton};
+pub use skeleton::{Manifest, Skeleton, contents};
 pub use stamp::{DiskUse, Stamp, stamp, survey};
 pub use state::{Touched, TreeState};
 pub use tar_reader::{TarEntry, TarReader};

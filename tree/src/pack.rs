@@ -14,9 +14,10 @@
 //!   them changes the owner after linking, which drops the capabilities;
 //! - modification times in whole seconds, rounded down; no other times; no names of users.
 //!
-//! Unlike there, an opaque directory is told by `.wh..wh..opq` and not by a whiteout for each name
-//! that it hides: what it hides is not known here, and need not be mounted for packing.
+//! What of an upper directory goes into the tar is told by its [`Changes`], which are found when the
+//! layer is made: the tree that it lies on need not be mounted for packing.
 
+mod changed;
 mod header;
 pub(crate) mod overlay;
 mod stream;
@@ -30,6 +31,7 @@ use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsFd as _;
 
+use crate::changes::Changes;
 use crate::dir::Dir;
 use crate::error::{Error, Result};
 use crate::metadata::{FileKind, Metadata, Owner, Timestamp};
@@ -37,13 +39,13 @@ use crate::names;
 use crate::view::View;
 use crate::walk::{self, Entry, Opener};
 use header::Header;
-pub(crate) use header::{octal, record};
+pub(crate) use header::{octal, put_sum, record};
 use overlay::Deletion;
 use stream::Stream;
 pub use together::{Conflict, find_conflict, write_together};
 
 /// The only extended attribute that goes into a tar.
-const CAPABILITY: &[u8] = b"security.capability";
+pub(crate) const CAPABILITY: &[u8] = b"security.capability";
 
 /// How deletions are kept in a tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,7 +130,10 @@ impl<'a> Plan<'a> {
     /// a directory's entries in a layer below.
     pub fn new(dir: &'a Dir, options: PackOptions) -> Result<Self> {
         let view = View { dir, excludes: None, owner: None, xattrs: true };
-        let entries = walk::entries(view, "/".as_ref())?;
+        let mut entries = walk::entries(view, "/".as_ref())?;
+        if options.whiteouts == Whiteouts::Overlay {
+            entries = overlay::with_marks_of_overlayfs(entries);
+        }
         let items = Vec::with_capacity(entries.len());
         let mut plan = Self { dirs: vec![dir], items, below: None };
         let mut names = HashMap::new();
@@ -139,6 +144,23 @@ impl<'a> Plan<'a> {
             plan.add(entry, options.whiteouts, &mut names)?;
         }
         Ok(plan)
+    }
+
+    /// Plans the tar of a layer whose upper directory is `dir`.
+    ///
+    /// # Errors
+    /// As [`Plan::new`].
+    pub fn of_changes(dir: &'a Dir, changes: &Changes) -> Result<Self> {
+        if changes.is_empty() {
+            return Self::new(
+                dir,
+                PackOptions { whiteouts: Whiteouts::Overlay, clamp_mtime: None },
+            );
+        }
+        let view = View { dir, excludes: None, owner: None, xattrs: true };
+        let entries = overlay::with_marks_of_overlayfs(walk::entries(view, "/".as_ref())?);
+        let items = changed::items(entries, changes)?;
+        Ok(Self::of(vec![dir], items))
     }
 
     /// Plans a tar of `items`, in their order, whose files are in `dirs`.
@@ -225,8 +247,8 @@ impl<'a> Plan<'a> {
         };
         match deletion {
             Deletion::Whiteout => {
-                let hidden = overlay::hidden(&entry.path, entry.metadata.kind);
-                self.items.push(Item::mark(overlay::whiteout(&hidden)));
+                let path = overlay::whiteout(&entry.path);
+                self.items.push(Item::mark(path));
             }
             Deletion::Opaque => {
                 let path = overlay::opaque(&entry.path);

@@ -1,13 +1,14 @@
 //! Tars with other times.
 //!
 //! What is later than a given time is set to it: the times in headers, and those in the records of PAX
-//! headers. Everything else stays as it is, byte for byte, so that what comes out depends on nothing
-//! but what went in and the time.
+//! headers; a record of such a time goes where the header has room for it. Checksums are written in
+//! one form. Everything else stays as it is, byte for byte, so that
+//! what comes out depends on nothing but what went in and the time.
 
 use std::io::{self, Read, Write};
 
 use crate::metadata::Timestamp;
-use crate::pack::{octal, record as encode_record};
+use crate::pack::{octal, put_sum, record as encode_record};
 use crate::tar_reader::{malformed, number, numeric, record, time, unsigned};
 
 const BLOCK: usize = 512;
@@ -25,7 +26,7 @@ const GNU_TIMES: [std::ops::Range<usize>; 2] = [345..357, 357..369];
 /// # Errors
 /// Fails where the archive is malformed, or can't be read or written.
 pub fn retime(archive: &mut dyn Read, sink: &mut dyn Write, latest: i64) -> io::Result<()> {
-    let mut copy = Retimed { archive, sink, latest };
+    let mut copy = Retimed { archive, sink, latest, is_late: false };
     while copy.entry()? {}
     // What is behind the end stays there.
     io::copy(copy.archive, copy.sink).map(drop)
@@ -35,6 +36,8 @@ struct Retimed<'a> {
     archive: &'a mut dyn Read,
     sink: &'a mut dyn Write,
     latest: i64,
+    /// Whether the next header gets the latest time, because a record that had a later one is gone.
+    is_late: bool,
 }
 
 impl Retimed<'_> {
@@ -79,6 +82,9 @@ impl Retimed<'_> {
 
     /// Copies the header of an entry, and what GNU's sparse files have behind it.
     fn header(&mut self, block: &mut [u8; BLOCK]) -> io::Result<()> {
+        if std::mem::take(&mut self.is_late) {
+            octal(&mut block[MTIME], self.latest.cast_unsigned());
+        }
         self.clamp(&mut block[MTIME])?;
         let is_gnu = &block[257..265] == b"ustar  \0";
         if is_gnu {
@@ -107,6 +113,9 @@ impl Retimed<'_> {
         let mut data = vec![0; (size as usize).next_multiple_of(BLOCK)];
         self.archive.read_exact(&mut data)?;
         let (records, told) = self.records(&data[..size as usize])?;
+        if records.is_empty() && self.is_late {
+            return Ok(told);
+        }
         self.clamp(&mut block[MTIME])?;
         octal(&mut block[124..136], records.len() as u64);
         seal(block);
@@ -118,14 +127,18 @@ impl Retimed<'_> {
     }
 
     /// Returns PAX records with other times, and what they say of the entry's size.
-    fn records(&self, data: &[u8]) -> io::Result<(Vec<u8>, Option<u64>)> {
+    fn records(&mut self, data: &[u8]) -> io::Result<(Vec<u8>, Option<u64>)> {
         let (mut records, mut told) = (Vec::with_capacity(data.len()), None);
         let mut rest = data;
         while rest.first().is_some_and(|byte| *byte != 0) {
             let (key, value, after) = record(rest).ok_or_else(|| malformed("PAX record"))?;
             let whole = &rest[..rest.len() - after.len()];
             match key {
-                b"mtime" | b"atime" | b"ctime" if !value.is_empty() && self.is_late(value)? => {
+                // As in BuildKit, there is a record only for what the field has no room for.
+                b"mtime" if (0..1 << 33).contains(&self.latest) && self.is_later(value)? => {
+                    self.is_late = true;
+                }
+                b"mtime" | b"atime" | b"ctime" if !value.is_empty() && self.is_later(value)? => {
                     let key = std::str::from_utf8(key).map_err(io::Error::other)?;
                     encode_record(&mut records, key, self.latest.to_string().as_bytes());
                 }
@@ -141,7 +154,7 @@ impl Retimed<'_> {
         Ok((records, told))
     }
 
-    fn is_late(&self, value: &[u8]) -> io::Result<bool> {
+    fn is_later(&self, value: &[u8]) -> io::Result<bool> {
         let Timestamp { seconds, nanoseconds } = time(value)?;
         Ok((seconds, nanoseconds) > (self.latest, 0))
     }
@@ -208,13 +221,10 @@ fn check_sum(block: &[u8; BLOCK]) -> io::Result<()> {
     if told == Some(sum(block)) { Ok(()) } else { Err(malformed("not a tar header")) }
 }
 
-/// Puts the sum into a header, unless it is right.
+/// Puts the sum into a header.
 fn seal(block: &mut [u8; BLOCK]) {
-    if check_sum(block).is_err() {
-        let sum = sum(block);
-        octal(&mut block[148..155], sum);
-        block[155] = b' ';
-    }
+    let sum = sum(block);
+    put_sum(&mut block[148..156], sum);
 }
 
 #[cfg(test)]
@@ -292,13 +302,14 @@ mod tests {
         assert_eq!(listing(&tar), [("far".to_owned(), far as u64, b"x".to_vec())]);
         let out = retimed(&tar, LATEST).unwrap();
         assert_eq!(listing(&out), [("far".to_owned(), LATEST as u64, b"x".to_vec())]);
+        assert_eq!(out, [&file("far", LATEST, &[], b"x")[..], &[0; 1024]].concat());
         assert_eq!(retimed(&tar, far).unwrap(), tar);
         let fraction = b"22 mtime=1000000000.5\n30 atime=1000000001.123456789\n12 ctime=12\n";
-        let mut records =
-            Retimed { archive: &mut io::empty(), sink: &mut io::sink(), latest: LATEST };
+        let (archive, sink) = (&mut io::empty(), &mut io::sink());
+        let mut records = Retimed { archive, sink, latest: LATEST, is_late: false };
         let (found, told) = records.records(fraction).unwrap();
-        assert_eq!(found, b"20 mtime=1000000000\n20 atime=1000000000\n12 ctime=12\n");
-        assert_eq!(told, None);
+        assert_eq!(found, b"20 atime=1000000000\n12 ctime=12\n");
+        assert!(told.is_none() && records.is_late);
         records.latest = LATEST + 2;
         assert_eq!(records.records(fraction).unwrap().0, fraction);
     }

@@ -1,20 +1,27 @@
 //! Skeletons: what layers hold, told from their archives, with nothing unpacked.
 //!
-//! A copy that goes straight into an archive has to know the tree that it goes on top of only where
-//! its destination's path leads: which directories are there, with which attributes, and what is a
-//! link. A [`Skeleton`] answers that. It is made of the [`Manifest`]s of a chain of layers, base
-//! first; a manifest is read from an archive once and kept as bytes.
+//! A copy that goes straight into an archive has to know of the tree that it goes on top of where its
+//! destination's path leads, and what of it is there already. A [`Skeleton`] answers that. It is made
+//! of the [`Manifest`]s of a chain of layers, base first; a manifest is read from an archive once and
+//! kept as bytes.
+//!
+//! A manifest has no contents. Where those would tell whether a file is there already, the skeleton
+//! notes which it was asked for ([`Skeleton::wanted`]); whoever can read the archive once more finds
+//! their digests ([`contents`]) and tells it ([`Skeleton::learn`]).
 //!
 //! What `unpack` would make of the archives is what a skeleton tells: parents that no entry names,
 //! deletions, directories that several layers have. Where an archive is unusual, in that an entry lies
 //! behind a link or a hard link leads nowhere, or is wrong, there is no skeleton ([`Skeleton::add`] says
 //! so), and whoever asks has to unpack.
 
+mod contents;
 mod manifest;
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 
+use kiln_oci::Digest;
 use rustix::io::Errno;
 
 use crate::below::Below;
@@ -22,6 +29,7 @@ use crate::error::{Error, Result};
 use crate::ids::Ids;
 use crate::metadata::{FileKind, Metadata, Owner, Timestamp};
 use crate::names;
+pub use contents::contents;
 pub use manifest::Manifest;
 use manifest::{Attributes, Kind, Record};
 
@@ -29,6 +37,8 @@ use manifest::{Attributes, Kind, Record};
 const LINKS: u32 = 255;
 /// What begins the name of a deletion.
 const WHITEOUT: &[u8] = b".wh.";
+/// The size of what isn't known: no file is as large, so that none is taken for it.
+const UNKNOWN: u64 = u64::MAX;
 /// Says in a directory that it hides what layers below have in it.
 const OPAQUE: &[u8] = b".wh..wh..opq";
 
@@ -39,14 +49,32 @@ pub struct Skeleton {
     nodes: BTreeMap<Vec<u8>, Node>,
     /// What the last layer has made, with all above it.
     made: BTreeSet<Vec<u8>>,
+    /// How many layers there are.
+    layers: usize,
+    /// Contents that are known, and those that somebody has asked for.
+    contents: BTreeMap<Place, Digest>,
+    wanted: RefCell<BTreeSet<Place>>,
 }
 
 #[derive(Clone, Debug)]
 enum Node {
     Directory(Attributes),
-    Link(Vec<u8>),
-    Other,
+    Link(Vec<u8>, Option<Detail>),
+    Other(Option<Detail>),
 }
+
+/// What tells an entry from others of its kind.
+#[derive(Clone, Debug)]
+struct Detail {
+    kind: FileKind,
+    attributes: Attributes,
+    size: u64,
+    capability: Box<[u8]>,
+    place: Place,
+}
+
+/// Where the bytes of a file are: the number of the layer, and the name in its archive.
+type Place = (usize, Vec<u8>);
 
 impl Skeleton {
     /// Lays a layer on top. Tells whether the skeleton knows what came of it; one that doesn't is of
@@ -54,6 +82,7 @@ impl Skeleton {
     #[must_use]
     pub fn add(&mut self, manifest: &Manifest) -> bool {
         self.made.clear();
+        self.layers += 1;
         manifest.records().all(|record| record.is_some_and(|record| self.put(&record).is_some()))
     }
 
@@ -75,14 +104,36 @@ impl Skeleton {
             self.remove(&at);
         }
         let node = match record.kind {
-            Kind::Device | Kind::Other => Node::Other,
+            Kind::Device | Kind::Other => Node::Other(self.detail(record)),
             Kind::Directory(attributes) => Node::Directory(attributes),
-            Kind::Symlink => Node::Link(record.target.to_vec()),
+            Kind::Symlink => Node::Link(record.target.to_vec(), self.detail(record)),
             Kind::HardLink => self.linked(record.target)?,
         };
         self.nodes.insert(at, node);
         self.made.extend(prefixes(names::bytes(&path)));
         Some(())
+    }
+
+    fn detail(&self, record: &Record<'_>) -> Option<Detail> {
+        let manifest::Detail { kind, attributes, size, capability } = record.detail?;
+        let place = (self.layers - 1, record.path.to_vec());
+        Some(Detail { kind, attributes, size, capability: capability.into(), place })
+    }
+
+    /// Returns the files whose contents were asked for and aren't known, by the number of the layer
+    /// in whose archive they are.
+    pub fn wanted(&self) -> BTreeMap<usize, BTreeSet<Vec<u8>>> {
+        let mut wanted: BTreeMap<usize, BTreeSet<Vec<u8>>> = BTreeMap::new();
+        for (layer, name) in self.wanted.borrow().iter() {
+            wanted.entry(*layer).or_default().insert(name.clone());
+        }
+        wanted
+    }
+
+    /// Takes note of the contents of files of a layer, and forgets what was asked for of it.
+    pub fn learn(&mut self, layer: usize, contents: impl IntoIterator<Item = (Vec<u8>, Digest)>) {
+        self.wanted.get_mut().retain(|(wanted, _)| *wanted != layer);
+        self.contents.extend(contents.into_iter().map(|(name, digest)| ((layer, name), digest)));
     }
 
     /// Makes the directories of a path that aren't there; `None` where something else is.
@@ -152,22 +203,31 @@ impl Node {
     }
 
     fn metadata(&self) -> Metadata {
-        let (kind, attributes) = match self {
-            Node::Directory(attributes) => (FileKind::Directory, *attributes),
-            Node::Link(_) => (FileKind::Symlink, Attributes::of_parent()),
-            Node::Other => (FileKind::File, Attributes::of_parent()),
-        };
-        metadata(kind, attributes)
+        match self {
+            Node::Directory(attributes) => metadata(FileKind::Directory, *attributes, 0),
+            Node::Link(_, Some(detail)) | Node::Other(Some(detail)) => {
+                metadata(detail.kind, detail.attributes, detail.size)
+            }
+            Node::Link(_, None) => metadata(FileKind::Symlink, Attributes::of_parent(), UNKNOWN),
+            Node::Other(None) => metadata(FileKind::File, Attributes::of_parent(), UNKNOWN),
+        }
+    }
+
+    fn detail(&self) -> Option<&Detail> {
+        match self {
+            Node::Directory(_) => None,
+            Node::Link(_, detail) | Node::Other(detail) => detail.as_ref(),
+        }
     }
 }
 
-fn metadata(kind: FileKind, attributes: Attributes) -> Metadata {
+fn metadata(kind: FileKind, attributes: Attributes, size: u64) -> Metadata {
     let Attributes { mode, owner, mtime } = attributes;
     Metadata {
         kind,
         mode,
         owner,
-        size: 0,
+        size,
         mtime,
         ctime: Timestamp::default(),
         device: 0,
@@ -188,7 +248,7 @@ impl Below for Skeleton {
     fn entry(&self, path: &Path) -> Result<Option<Metadata>> {
         let path = names::rooted(names::bytes(path));
         let Some((parent, name)) = names::split(&path) else {
-            return Ok(Some(metadata(FileKind::Directory, Attributes::of_parent())));
+            return Ok(Some(metadata(FileKind::Directory, Attributes::of_parent(), 0)));
         };
         match self.resolve(parent) {
             Ok(parent) => {
@@ -198,6 +258,24 @@ impl Below for Skeleton {
             Err(Errno::NOTDIR) => Ok(None),
             Err(errno) => Err(Error::io("stat", &path, errno)),
         }
+    }
+
+    fn capability(&self, path: &Path) -> Result<Vec<u8>> {
+        let detail = self.nodes.get(&key(names::bytes(path))).and_then(Node::detail);
+        Ok(detail.map(|detail| detail.capability.to_vec()).unwrap_or_default())
+    }
+
+    fn content(&self, path: &Path) -> Result<Option<Digest>> {
+        let node = self.nodes.get(&key(names::bytes(path)));
+        if let Some(Node::Link(target, _)) = node {
+            return Ok(Some(Digest::of(target)));
+        }
+        let Some(Detail { place, .. }) = node.and_then(Node::detail) else { return Ok(None) };
+        let known = self.contents.get(place).copied();
+        if known.is_none() {
+            self.wanted.borrow_mut().insert(place.clone());
+        }
+        Ok(known)
     }
 
     fn real_path(&self, path: &Path) -> Result<PathBuf> {
@@ -228,9 +306,9 @@ impl Skeleton {
             match self.nodes.get(&real.join(&0)) {
                 None => there = Some(real.len() - 1),
                 Some(Node::Directory(_)) => {}
-                Some(Node::Other) if pending.is_empty() => {}
-                Some(Node::Other) => return Err(Errno::NOTDIR),
-                Some(Node::Link(target)) => {
+                Some(Node::Other(_)) if pending.is_empty() => {}
+                Some(Node::Other(_)) => return Err(Errno::NOTDIR),
+                Some(Node::Link(target, _)) => {
                     links = links.checked_sub(1).ok_or(Errno::LOOP)?;
                     real.pop();
                     if target.starts_with(b"/") {

@@ -125,6 +125,7 @@ impl Block {
         self.0[148..156].fill(b' ');
         let sum: u64 = self.0.iter().map(|byte| u64::from(*byte)).sum();
         self.octal(148..155, sum);
+        self.0[154] = 0;
         self.0
     }
 }

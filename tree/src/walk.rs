@@ -18,7 +18,7 @@
 
 mod beneath;
 mod join;
-mod xattrs;
+pub(crate) mod xattrs;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;

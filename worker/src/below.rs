@@ -1,16 +1,24 @@
 //! What copies go on top of, without unpacking it.
 //!
 //! A copy that goes straight into an archive has to know of its base where its destination's path
-//! leads, and no more. Where the base has trees, they are looked at; where it has none, as an image
-//! that nobody has run anything in, its archives are listed instead, each once: what was found is
-//! kept in the store by the layer's diff ID.
+//! leads, and what of it is there already. Where the base has trees, they are looked at; where it has
+//! none, as an image that nobody has run anything in, its archives are listed instead, each once: what
+//! was found is kept in the store by the layer's diff ID.
+//!
+//! A listing has no contents. Where those alone tell whether a file is there already, since all else
+//! is the same, archives that are on this machine are read for them. Others aren't fetched for this:
+//! the file is then part of the new layer.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::io::Read;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 
-use kiln_oci::HashingReader;
+use kiln_oci::{Digest, HashingReader};
 use kiln_solver::StepContext;
 use kiln_store::{Layer, LayerBlob, LayerId};
-use kiln_tree::{Below, Manifest, Skeleton};
+use kiln_tree::{Below, Dir, Manifest, Plan, Skeleton};
 
 use crate::blobs::{VerifiedReader, blocking};
 use crate::error::{Error, Result};
@@ -19,24 +27,78 @@ use crate::output::Output;
 use crate::progress::{Part, Progress, ReportingReader};
 use crate::snapshots::Snapshots;
 
+/// A chain of layers that copies go on top of.
+pub(crate) enum Base {
+    /// As a directory.
+    Tree(Dir),
+    /// As its archives tell of it.
+    Archives(Skeleton, Vec<Layer>),
+}
+
+impl Base {
+    /// Returns it as copies have to know it.
+    pub(crate) fn below(&self) -> &dyn Below {
+        match self {
+            Self::Tree(dir) => dir,
+            Self::Archives(skeleton, _) => skeleton,
+        }
+    }
+
+    /// Reads the contents that a plan has asked for, of archives that are on this machine. Tells
+    /// whether anything was found: then the plan is to be made once more.
+    pub(crate) fn learn(&mut self, snapshots: &Snapshots) -> Result<bool> {
+        let Self::Archives(skeleton, chain) = self else { return Ok(false) };
+        let mut learned = false;
+        for (number, names) in skeleton.wanted() {
+            let found = snapshots.contents(&chain[number], &names)?;
+            learned |= !found.is_empty();
+            skeleton.learn(number, found);
+        }
+        Ok(learned)
+    }
+}
+
 impl Snapshots {
-    /// Returns a chain as copies have to know it. It is unpacked where a skeleton doesn't do.
-    pub(crate) async fn below(
+    /// Returns the digests of files in a layer's archive; nothing where it isn't on this machine.
+    fn contents(
         &self,
-        top: Option<&LayerId>,
-        context: &StepContext,
-    ) -> Result<Box<dyn Below + Send>> {
+        layer: &Layer,
+        names: &BTreeSet<Vec<u8>>,
+    ) -> Result<BTreeMap<Vec<u8>, Digest>> {
+        if layer.has_tree {
+            let tree = self.tree(layer)?;
+            let mut found = BTreeMap::new();
+            for name in names {
+                let content = tree.content(&Path::new("/").join(OsStr::from_bytes(name)))?;
+                found.extend(content.map(|content| (name.clone(), content)));
+            }
+            return Ok(found);
+        }
+        for blob in self.store.layers().blobs(&layer.id)? {
+            let Some(file) = self.blobs.open(&blob)? else { continue };
+            let failed = Error::kernel("read", blob.digest);
+            let mut packed = std::io::BufReader::with_capacity(1 << 17, file);
+            let found = self.limits.decompress(&mut packed);
+            return found
+                .and_then(|(mut plain, _)| kiln_tree::contents(&mut plain, names))
+                .map_err(failed);
+        }
+        Ok(BTreeMap::new())
+    }
+
+    /// Returns a chain as copies have to know it. It is unpacked where a skeleton doesn't do.
+    pub(crate) async fn below(&self, top: Option<&LayerId>, context: &StepContext) -> Result<Base> {
         if let Some(top) = top
-            && let Some(skeleton) = self.skeleton(top, &Progress::of(context)).await?
+            && let Some(base) = self.skeleton(top, &Progress::of(context)).await?
         {
-            return Ok(Box::new(skeleton));
+            return Ok(base);
         }
         self.materialise([&Output::Layer(top.cloned())], Some(context)).await?;
-        Ok(Box::new(self.read(top)?))
+        Ok(Base::Tree(self.read(top)?))
     }
 
     /// Lists a chain; `None` where it has its trees, or can't be listed.
-    async fn skeleton(&self, top: &LayerId, progress: &Progress) -> Result<Option<Skeleton>> {
+    async fn skeleton(&self, top: &LayerId, progress: &Progress) -> Result<Option<Base>> {
         let chain = self.store.layers().chain(top)?;
         if chain.iter().all(|layer| layer.has_tree) {
             return Ok(None);
@@ -49,29 +111,62 @@ impl Snapshots {
                 return Ok(None);
             }
         }
-        Ok(Some(skeleton))
+        Ok(Some(Base::Archives(skeleton, chain)))
     }
 
     /// Returns what a layer's archive holds; `None` where it has none, or a wrong one: unpacking it
-    /// will say why.
+    /// will say why. Of a layer that has a tree, the tree tells it: it has the fractions of times.
     async fn manifest(&self, layer: &Layer, progress: &Progress) -> Result<Option<Manifest>> {
         let layers = self.store.layers();
-        let Some(diff_id) = layer.diff_id else { return Ok(None) };
-        if let Some(known) = layers.contents(&diff_id)? {
-            return Ok(Some(Manifest::from_bytes(known)));
+        if layer.has_tree {
+            let (this, layer) = (self.clone(), layer.clone());
+            return blocking(move || this.list_tree(&layer)).await.map(Some);
         }
-        let Ok(blob) = self.readable_blob(layer) else { return Ok(None) };
+        let Some(diff_id) = layer.diff_id else { return Ok(None) };
+        let known = layers.contents(&diff_id)?.map(Manifest::from_bytes);
+        if known.as_ref().is_some_and(Manifest::is_detailed) {
+            return Ok(known);
+        }
+        let Ok(blob) = self.readable_blob(layer) else { return Ok(known) };
         let _guard = flight::lock(&self.store, &format!("list-{}", diff_id.hex())).await?;
-        if let Some(known) = layers.contents(&diff_id)? {
-            return Ok(Some(Manifest::from_bytes(known)));
+        let known = layers.contents(&diff_id)?.map(Manifest::from_bytes);
+        if known.as_ref().is_some_and(Manifest::is_detailed) {
+            return Ok(known);
         }
         if self.blobs.open(&blob)?.is_none() {
+            // What an older kiln has listed does where there is no other way.
+            if known.is_some() {
+                return Ok(known);
+            }
             self.blobs.ensure(&blob, progress).await?;
         }
         let _place = self.reading_an_archive().await?;
         let part = progress.part(format!("listing {}", blob.digest), Some(blob.size));
         let (this, layer) = (self.clone(), layer.clone());
         blocking(move || this.list(&layer, &blob, part)).await
+    }
+
+    fn list_tree(&self, layer: &Layer) -> Result<Manifest> {
+        let layers = self.store.layers();
+        if let Some(diff_id) = &layer.diff_id
+            && let Some(known) = layers.contents(diff_id)?.map(Manifest::from_bytes)
+            && known.is_detailed()
+        {
+            return Ok(known);
+        }
+        let tree = self.tree(layer)?;
+        let manifest = Plan::of_changes(&tree, &layers.changes(&layer.id)?)?.manifest();
+        if let Some(diff_id) = &layer.diff_id {
+            layers.put_contents(diff_id, manifest.as_bytes())?;
+        }
+        Ok(manifest)
+    }
+
+    /// Opens the tree of a layer by itself.
+    fn tree(&self, layer: &Layer) -> Result<Dir> {
+        let layers = self.store.layers();
+        layers.check_trees([layer])?;
+        Ok(Dir::open(&layers.tree_path(&layer.id))?)
     }
 
     fn list(&self, layer: &Layer, blob: &LayerBlob, mut part: Part) -> Result<Option<Manifest>> {

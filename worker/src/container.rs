@@ -5,9 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use kiln_oci::{Digest, ImageConfig, Platform, Reference};
-use kiln_store::{Growing, LayerId, PendingTree, Store};
-use kiln_tree::{CopyOptions, Dir, Upper};
+use kiln_store::{AssembledTree, Growing, LayerId, Store};
+use kiln_tree::{CopyOptions, Dir};
 
+use crate::draft::Draft;
 use crate::error::Result;
 use crate::output::Output;
 use crate::relink::copy_attributes;
@@ -35,8 +36,10 @@ pub struct ContainerImage {
 /// The root file system of a container; what was written to it goes when it is dropped.
 #[derive(Debug)]
 pub struct ContainerRoot {
-    pending: PendingTree,
+    draft: Draft,
     tree: Tree,
+    /// What the tree is, where nobody writes to it.
+    _read: Option<Arc<AssembledTree>>,
 }
 
 impl ContainerRoot {
@@ -45,14 +48,14 @@ impl ContainerRoot {
         &self.tree
     }
 
-    /// Returns it as something that grows.
-    pub fn growing(&self) -> Growing {
-        self.pending.growing()
+    /// Returns the directories that grow while something is written to it.
+    pub fn growing(&self) -> Vec<Growing> {
+        self.draft.growing()
     }
 
     /// Returns the directory that receives changes.
     pub fn upper(&self) -> &Path {
-        self.pending.fs()
+        self.draft.pending.fs()
     }
 }
 
@@ -92,15 +95,23 @@ impl Containers {
         Ok(ContainerImage { config: image.config, layer })
     }
 
-    /// Makes a root file system of an image with a fresh layer on top.
+    /// Makes a root file system of an image with a fresh layer on top. One that is `read_only` must be
+    /// mounted so.
     ///
     /// # Errors
     /// Fails where the store can't be written.
-    pub fn root(&self, image: &ContainerImage) -> Result<ContainerRoot> {
-        let pending = self.snapshots.begin(image.layer.as_ref())?;
-        let upper = Upper { fs: pending.fs().to_owned(), work: pending.work().to_owned() };
-        let lowers = self.snapshots.root_lowers(image.layer.as_ref())?;
-        Ok(ContainerRoot { pending, tree: Tree::Overlay { lowers, upper: Some(upper) } })
+    pub fn root(&self, image: &ContainerImage, read_only: bool) -> Result<ContainerRoot> {
+        if let Some(layer) = image.layer.as_ref().filter(|_| read_only)
+            && self.snapshots.copies()?
+        {
+            let draft = self.snapshots.draft(None)?;
+            let read = self.snapshots.store.layers().assembled(layer)?;
+            let tree = Tree::Directory(read.path().to_owned());
+            return Ok(ContainerRoot { draft, tree, _read: Some(read) });
+        }
+        let draft = self.snapshots.draft(image.layer.as_ref())?;
+        let tree = draft.rootfs(Some(self.snapshots.store.mount_points()));
+        Ok(ContainerRoot { draft, tree, _read: None })
     }
 
     /// Fills a new volume with what the image has at `path`: content, owner and mode. A path that

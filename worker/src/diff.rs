@@ -67,7 +67,7 @@ impl Snapshots {
                 // The lowest tree of a chain has none: it is read without overlayfs.
                 top = Some(self.commit_pending(self.begin(None)?, None)?);
             }
-            top = Some(self.commit_pending(pending, top.as_ref())?);
+            top = Some(self.commit_repeated(pending, top.as_ref(), &layer.id)?);
         }
         Ok(top)
     }

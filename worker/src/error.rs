@@ -1,7 +1,7 @@
 //! Why a step can't be done.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use kiln_solver::StepError;
 
@@ -44,6 +44,9 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
+    /// An archive without images.
+    #[error("the archive holds no images: {0}")]
+    NoImages(&'static str),
     /// Something that kiln doesn't do.
     #[error("{0} is not supported")]
     Unsupported(String),
@@ -60,6 +63,18 @@ pub enum Error {
         platform: String,
         /// What is missing.
         problem: String,
+    },
+    /// A source of a copy that isn't there.
+    #[error("failed to compute cache key: {source}")]
+    Missing {
+        /// What is missing.
+        source: kiln_tree::Error,
+        /// Where it would be.
+        path: PathBuf,
+        /// What else is in that directory.
+        siblings: Vec<String>,
+        /// Whether it is there, and excluded.
+        is_excluded: bool,
     },
     /// A graph that asks for something impossible, or something that isn't there.
     #[error("{0}")]

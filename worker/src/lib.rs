@@ -28,6 +28,7 @@ mod below;
 mod content;
 mod context_index;
 mod diff;
+mod draft;
 mod exec;
 mod file;
 mod flight;

@@ -62,7 +62,7 @@ impl Snapshots {
         let dest = Dir::open(pending.fs())?;
         relink(source.as_fd(), dest.as_fd())?;
         drop(dest);
-        let repeated = self.commit_pending(pending, Some(below))?;
+        let repeated = self.commit_repeated(pending, Some(below), &layer.id)?;
         if let Some(diff_id) = &layer.diff_id {
             for blob in layers.blobs(&layer.id)? {
                 layers.add_blob(&repeated, diff_id, &blob)?;

@@ -2,13 +2,15 @@
 
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Once, OnceLock};
 
-use kiln_store::{LayerId, PendingTree, Store};
-use kiln_tree::{ArchiveLimits, CopyOptions, Dir, Overlay, Upper, View};
+use kiln_solver::StepContext;
+use kiln_store::{LayerId, PendingTree, Snapshotter, Store};
+use kiln_tree::{ArchiveLimits, Attributes, Changes, CopyOptions, Dir, View, shadow};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::blobs::Blobs;
+use crate::draft::{Draft, Finished, WorkTree, WorkTrees};
 use crate::error::{Error, Result};
 use crate::file::missing;
 use crate::output::Output;
@@ -30,13 +32,15 @@ pub(crate) struct Snapshots {
     /// How many archives may be read at once: each takes a thread, and the windows of its
     /// decompressor.
     archives: Arc<Semaphore>,
+    work_trees: WorkTrees,
+    /// That layers are copied has been said.
+    told: Arc<Once>,
 }
 
-/// A tree that is being made on top of a chain. Dropped uncommitted, it leaves nothing.
+/// A draft that is open. Dropped uncommitted, it leaves nothing.
 #[derive(Debug)]
 pub(crate) struct Writable {
-    pub(crate) pending: PendingTree,
-    pub(crate) parent: Option<LayerId>,
+    draft: Draft,
     dir: Dir,
 }
 
@@ -57,6 +61,8 @@ impl Snapshots {
             limits,
             empty: Arc::default(),
             archives: Arc::new(Semaphore::new(threads)),
+            work_trees: WorkTrees::default(),
+            told: Arc::new(Once::new()),
         }
     }
 
@@ -67,45 +73,61 @@ impl Snapshots {
 
     /// Returns the trees of a chain, uppermost first. All must be there.
     pub(crate) fn lowers(&self, top: Option<&LayerId>) -> Result<Vec<PathBuf>> {
-        let Some(top) = top else { return Ok(Vec::new()) };
-        let chain = self.store.layers().chain(top)?;
-        self.store.layers().check_trees(&chain)?;
-        Ok(chain.iter().rev().map(|layer| self.store.layers().tree_path(&layer.id)).collect())
+        Ok(self.store.layers().lowers(top)?)
     }
 
-    /// Returns the directories that a program's root file system is made of, below the one that it
-    /// writes to, uppermost first. All trees must be there.
-    ///
-    /// Those of the chain stand on one that has the usual mount points, unless there is no room:
-    /// they would otherwise be made in the uppermost, and have to be removed again.
-    pub(crate) fn root_lowers(&self, top: Option<&LayerId>) -> Result<Vec<PathBuf>> {
-        let mut lowers = self.lowers(top)?;
-        if (1..Overlay::MAX_LOWERS).contains(&lowers.len()) {
-            lowers.push(self.store.mount_points());
+    /// Tells whether chains are copied, and not mounted.
+    pub(crate) fn copies(&self) -> Result<bool> {
+        Ok(self.store.snapshotting()?.snapshotter == Snapshotter::Copy)
+    }
+
+    /// Says, once, that chains are copied because they can't be mounted.
+    pub(crate) fn tell_of_copies(&self, context: &StepContext) -> Result<()> {
+        let snapshotting = self.store.snapshotting()?;
+        if let Some(reason) = &snapshotting.reason {
+            self.told.call_once(|| {
+                context.warn(format!("layers are copied, not mounted: {reason}"));
+            });
         }
-        Ok(lowers)
+        Ok(())
     }
 
     /// Returns a chain as a directory to read. All its trees must be there.
     pub(crate) fn read(&self, top: Option<&LayerId>) -> Result<Dir> {
-        match self.lowers(top)?.as_slice() {
-            [] => Ok(Dir::open(self.empty()?)?),
-            [only] => Ok(Dir::open(only)?),
-            lowers => Ok(Overlay { lowers: lowers.to_vec(), upper: None }.open()?),
-        }
+        Ok(self.store.layers().view(top)?)
     }
 
-    /// Begins a tree on top of a chain. All its trees must be there.
-    pub(crate) fn write(&self, parent: Option<&LayerId>) -> Result<Writable> {
+    /// Begins a layer on top of a chain. All its trees must be there.
+    pub(crate) fn draft(&self, parent: Option<&LayerId>) -> Result<Draft> {
         let pending = self.begin(parent)?;
-        let dir = match self.lowers(parent)? {
-            lowers if lowers.is_empty() => pending.open()?,
-            lowers => {
-                let upper = Upper { fs: pending.fs().to_owned(), work: pending.work().to_owned() };
-                pending.claiming(Overlay { lowers, upper: Some(upper) }.open()?)
-            }
+        let lowers = self.lowers(parent)?;
+        let Some(layer) = parent.filter(|_| !lowers.is_empty()) else {
+            return Ok(Draft::on_lowers(pending, None, lowers));
         };
-        Ok(Writable { pending, parent: parent.cloned(), dir })
+        if !self.copies()? {
+            return Ok(Draft::on_lowers(pending, parent.cloned(), lowers));
+        }
+        let work = match self.work_trees.take(layer)? {
+            Some(work) => work,
+            None => WorkTree::assemble(&self.store, &lowers)?,
+        };
+        Ok(Draft::in_work_tree(pending, parent.cloned(), work))
+    }
+
+    /// Begins a tree on top of directories, uppermost first, that becomes no layer.
+    pub(crate) fn draft_on(&self, lowers: Vec<PathBuf>) -> Result<Draft> {
+        let pending = self.begin_above(lowers.first())?;
+        if lowers.is_empty() || !self.copies()? {
+            return Ok(Draft::on_lowers(pending, None, lowers));
+        }
+        let work = WorkTree::assemble(&self.store, &lowers)?;
+        Ok(Draft::in_work_tree(pending, None, work))
+    }
+
+    /// Begins a tree on top of a chain, and opens it. All its trees must be there.
+    pub(crate) fn write(&self, parent: Option<&LayerId>) -> Result<Writable> {
+        let draft = self.draft(parent)?;
+        Ok(Writable { dir: draft.open()?, draft })
     }
 
     /// Begins a tree whose root looks like the one of the chain below.
@@ -122,27 +144,100 @@ impl Snapshots {
         Ok(pending)
     }
 
-    /// Makes a layer of a tree.
+    /// Makes a layer of an open draft.
     pub(crate) fn commit(&self, writable: Writable) -> Result<LayerId> {
-        let Writable { pending, parent, dir } = writable;
+        let Writable { draft, dir } = writable;
         // What the mount still holds back has to be in the directory.
         drop(dir);
-        self.commit_pending(pending, parent.as_ref())
+        self.commit_draft(draft)
+    }
+
+    /// Makes a layer of a draft.
+    pub(crate) fn commit_draft(&self, draft: Draft) -> Result<LayerId> {
+        self.commit_finished(draft.finish(&self.store)?)
+    }
+
+    /// Makes a layer of a draft that a program had as its root file system.
+    pub(crate) fn commit_root(&self, draft: Draft) -> Result<LayerId> {
+        let finished = draft.finish(&self.store)?;
+        self.leave_mount_points(&finished.pending, finished.parent.as_ref())?;
+        self.commit_finished(finished)
+    }
+
+    fn commit_finished(&self, finished: Finished) -> Result<LayerId> {
+        let Finished { pending, parent, work } = finished;
+        let layer = self.commit_pending(pending, parent.as_ref())?;
+        if let Some(work) = work {
+            self.work_trees.keep(layer.clone(), work);
+        }
+        Ok(layer)
     }
 
     /// Gives a layer that was only declared its tree.
     pub(crate) fn attach(&self, writable: Writable, layer: &LayerId) -> Result<()> {
-        let Writable { pending, dir, .. } = writable;
+        let Writable { draft, dir } = writable;
         drop(dir);
-        Ok(self.store.layers().attach(pending, layer)?)
+        let Finished { pending, work, .. } = draft.finish(&self.store)?;
+        self.store.layers().attach(pending, layer)?;
+        if let Some(work) = work {
+            self.work_trees.keep(layer.clone(), work);
+        }
+        Ok(())
     }
 
-    /// Makes a layer of a tree that isn't mounted.
+    /// Makes a layer of a tree that isn't mounted. What it changes of the chain below is found out
+    /// now, while that is there.
     pub(crate) fn commit_pending(
         &self,
-        pending: PendingTree,
+        mut pending: PendingTree,
         parent: Option<&LayerId>,
     ) -> Result<LayerId> {
+        if let Some(parent) = parent {
+            let upper = Dir::open(pending.fs())?;
+            if !upper.names()?.is_empty() {
+                pending.note(self.changes(&upper, parent)?);
+            }
+        }
+        Ok(self.store.layers().commit(pending, parent)?)
+    }
+
+    /// Compares a tree with the chain that it goes on top of.
+    fn changes(&self, upper: &Dir, parent: &LayerId) -> Result<Changes> {
+        let lowers = self.lowers(Some(parent))?;
+        if lowers.len() == 1 || !self.copies()? {
+            return Ok(Changes::find(upper, &self.read(Some(parent))?)?);
+        }
+        // There is no need to assemble all of the chain.
+        let below = self.store.layers().begin()?;
+        shadow(&lowers, upper, &Dir::open(below.fs())?)?;
+        Ok(Changes::find(upper, &Dir::open(below.fs())?)?)
+    }
+
+    /// Makes the directories that a program's own mounts are on a part of its layer, where the chain
+    /// below lacks them: OCI runtimes, and so BuildKit, leave them behind.
+    fn leave_mount_points(&self, pending: &PendingTree, parent: Option<&LayerId>) -> Result<()> {
+        let lowers = self.lowers(parent)?;
+        let trees: Vec<&Path> =
+            std::iter::once(pending.fs()).chain(lowers.iter().map(PathBuf::as_path)).collect();
+        for name in ["dev", "proc", "sys"] {
+            let found = trees.iter().find_map(|tree| tree.join(name).symlink_metadata().ok());
+            if !found.is_some_and(|found| found.is_dir()) {
+                let attributes = Attributes { mode: Some(0o755), ..Attributes::default() };
+                Dir::open(pending.fs())?.mkdir(Path::new(name), &attributes)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a layer of a tree that repeats the one of `original` on another chain. What it changes
+    /// is what the original changes of its own chain.
+    pub(crate) fn commit_repeated(
+        &self,
+        mut pending: PendingTree,
+        parent: Option<&LayerId>,
+        original: &LayerId,
+    ) -> Result<LayerId> {
+        pending.note(self.store.layers().changes(original)?);
         Ok(self.store.layers().commit(pending, parent)?)
     }
 
@@ -174,7 +269,9 @@ impl Snapshots {
             include: include.to_vec(),
             ..CopyOptions::default()
         };
-        kiln_tree::copy(context.view(), &pending.open()?, &options).map_err(missing)?;
+        let view = context.view();
+        kiln_tree::copy(view, &pending.open()?, &options)
+            .map_err(|error| missing(error, &[view]))?;
         Ok(pending)
     }
 

@@ -10,7 +10,7 @@ use std::io::Read;
 use kiln_oci::{Digest, HashingReader};
 use kiln_solver::StepContext;
 use kiln_store::{Layer, LayerBlob, LayerId};
-use kiln_tree::{ArchiveLimits, Dir, UnpackOptions};
+use kiln_tree::{ArchiveLimits, Dir, Manifest, UnpackOptions};
 use tokio::task::JoinSet;
 
 use crate::blobs::{VerifiedReader, blocking};
@@ -112,6 +112,9 @@ impl Snapshots {
         let actual = extracted?;
         if actual != expected {
             return Err(kiln_store::Error::DigestMismatch { expected, actual }.into());
+        }
+        if let Some(known) = self.store.layers().contents(&expected)? {
+            Manifest::from_bytes(known).refine(writable.dir())?;
         }
         self.attach(writable, &layer.id)?;
         part.finish();

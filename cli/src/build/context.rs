@@ -31,6 +31,9 @@ const START: u64 = 1024;
 /// Most entries of an archive on standard input.
 const MAX_ENTRIES: u64 = 4_000_000;
 
+/// What a context is called that is no directory of this machine.
+const PLACE: &str = "the build context";
+
 /// What a build reads.
 #[derive(Debug)]
 pub(super) struct Input {
@@ -90,9 +93,12 @@ impl Input {
             (DockerfilePlace::StandardInput, _) => {
                 tokio::task::block_in_place(|| Dockerfile::of_stream(std::io::stdin()))?
             }
-            (_, Place::File) => Dockerfile::read_in(&root, Path::new(CONTEXT_NAME))?,
-            (DockerfilePlace::Path(path), _) => Dockerfile::read_in(&root, path)?,
-            (DockerfilePlace::Context, _) => Dockerfile::read_in(&root, Path::new("Dockerfile"))?,
+            (DockerfilePlace::Text { text, .. }, _) => Dockerfile::of_stream(text.as_slice())?,
+            (_, Place::File) => Dockerfile::read_in(&root, Path::new(CONTEXT_NAME), PLACE)?,
+            (DockerfilePlace::Path(path), _) => Dockerfile::read_in(&root, path, PLACE)?,
+            (DockerfilePlace::Context | DockerfilePlace::Remote(_), _) => {
+                Dockerfile::read_in(&root, Path::new("Dockerfile"), PLACE)?
+            }
         };
         Ok(Self { dockerfile, root, directory: None, is_archive })
     }
@@ -147,8 +153,9 @@ impl Input {
             unpack_context(whole, &directory, limit)?;
             let root = Dir::open(&directory)?;
             let dockerfile = match place {
-                DockerfilePlace::Path(path) => Dockerfile::read_in(&root, path)?,
-                _ => Dockerfile::read_in(&root, Path::new("Dockerfile"))?,
+                DockerfilePlace::Path(path) => Dockerfile::read_in(&root, path, PLACE)?,
+                DockerfilePlace::Text { text, .. } => Dockerfile::of_stream(text.as_slice())?,
+                _ => Dockerfile::read_in(&root, Path::new("Dockerfile"), PLACE)?,
             };
             return Self::of_directory(dockerfile, directory);
         }

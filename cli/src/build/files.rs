@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Error, Result, anyhow, bail};
 use kiln_frontend::{ContextFiles, ResolveError};
 use kiln_tree::{Dir, PatternMatcher};
 
 use super::places::DockerfilePlace;
+use crate::progress::clean_text;
 
 /// Most bytes of a Dockerfile or an ignore file.
-const TEXT_LIMIT: u64 = 8 << 20;
+pub(super) const TEXT_LIMIT: u64 = 8 << 20;
 
 /// A Dockerfile with its name, and its own ignore file where it has one.
 #[derive(Debug, Default)]
@@ -29,15 +30,19 @@ impl Dockerfile {
     pub(super) fn read(place: &DockerfilePlace, context: &Path) -> Result<Self> {
         match place {
             DockerfilePlace::StandardInput => Self::of_stream(std::io::stdin().lock()),
+            DockerfilePlace::Text { text, .. } => Self::of_stream(text.as_slice()),
+            DockerfilePlace::Remote(url) => bail!("the Dockerfile {url} was not fetched"),
             // Its name in the context is not trusted: a link there must not lead out.
             DockerfilePlace::Context => {
-                Self::read_in(&Dir::open(context)?, Path::new("Dockerfile"))
+                let place = format!("the directory {}", context.display());
+                Self::read_in(&Dir::open(context)?, Path::new("Dockerfile"), &place)
             }
             DockerfilePlace::Path(path) => {
                 let real = Self::find(path, context)?;
                 let directory = real.parent().unwrap_or(Path::new("/"));
                 let Some(name) = real.file_name() else { bail!("{} is no file", path.display()) };
-                Self::read_in(&Dir::open(directory)?, Path::new(name))
+                let place = format!("the directory {}", directory.display());
+                Self::read_in(&Dir::open(directory)?, Path::new(name), &place)
             }
         }
     }
@@ -50,20 +55,96 @@ impl Dockerfile {
 
     /// Finds the file that `--file` names: relative to the working directory, or to the context.
     fn find(path: &Path, context: &Path) -> Result<PathBuf> {
-        std::fs::canonicalize(path)
-            .or_else(|error| std::fs::canonicalize(context.join(path)).map_err(|_| error))
-            .with_context(|| format!("failed to read dockerfile: open {}", path.display()))
+        let canonical = |path: &Path| {
+            std::fs::canonicalize(path)
+                .or_else(|error| std::fs::canonicalize(context.join(path)).map_err(|_| error))
+        };
+        canonical(path)
+            .or_else(|error| lower_case(path).map(|path| canonical(&path)).unwrap_or(Err(error)))
+            .map_err(|error| {
+                let about = || format!("failed to read dockerfile: open {}", path.display());
+                if error.kind() != std::io::ErrorKind::NotFound {
+                    return Error::new(error).context(about());
+                }
+                let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+                let parent = absolute.parent().unwrap_or(Path::new("/"));
+                let place = format!("the directory {}", parent.display());
+                match std::fs::read_dir(parent) {
+                    Ok(names) => {
+                        let names = names.flatten().map(|entry| entry.file_name());
+                        let names = names.map(|name| name.to_string_lossy().into_owned());
+                        missing(path, &place, names.collect())
+                    }
+                    Err(_) => anyhow!("{}: {place} is not there", about()),
+                }
+            })
     }
 
-    /// Reads a Dockerfile inside `root`.
-    pub(super) fn read_in(root: &Dir, name: &Path) -> Result<Self> {
-        let shown = name.display();
-        let Some(text) = read_file(root, name)? else {
-            bail!("failed to read dockerfile: open {shown}: no such file or directory");
+    /// Reads a Dockerfile inside `root`, which is called `place`.
+    pub(super) fn read_in(root: &Dir, name: &Path, place: &str) -> Result<Self> {
+        let mut shown = name.display().to_string();
+        let mut found = read_file(root, name)?;
+        if let (None, Some(other)) = (&found, lower_case(name)) {
+            found = read_file(root, &other)?;
+            if found.is_some() {
+                shown = other.display().to_string();
+            }
+        }
+        let Some(text) = found else {
+            let parent = name.parent().unwrap_or(Path::new(""));
+            let directory = if parent.as_os_str().is_empty() {
+                root.try_clone()
+            } else {
+                root.open_dir(parent)
+            };
+            let names = directory.and_then(|directory| directory.names()).unwrap_or_default();
+            let text = |name: Vec<u8>| String::from_utf8_lossy(&name).into_owned();
+            let place = if parent.as_os_str().is_empty() {
+                place.to_owned()
+            } else {
+                format!("{} in {place}", parent.display())
+            };
+            return Err(missing(name, &place, names.into_iter().map(text).collect()));
         };
-        let ignore = read_file(root, Path::new(&format!("{shown}.dockerignore")))?;
-        Ok(Self { name: shown.to_string(), text, ignore })
+        let ignore = read_file(root, Path::new(&format!("{}.dockerignore", name.display())))?;
+        Ok(Self { name: shown, text, ignore })
     }
+}
+
+/// Returns the name that a Dockerfile may have in place of the usual one, as with BuildKit.
+fn lower_case(path: &Path) -> Option<PathBuf> {
+    (path.file_name()? == "Dockerfile").then(|| path.with_file_name("dockerfile"))
+}
+
+/// How many names of a directory are told where a Dockerfile isn't there.
+const TOLD: usize = 8;
+
+/// Says that there is no Dockerfile, and what is in its directory: first what is called much the same.
+fn missing(path: &Path, place: &str, mut names: Vec<String>) -> Error {
+    let is_near = |name: &String| {
+        let name = name.to_lowercase();
+        ["dockerfile", "containerfile"].iter().any(|known| name.contains(known))
+    };
+    names.sort();
+    names.sort_by_key(|name| !is_near(name));
+    let left = names.len().saturating_sub(TOLD);
+    let mut there = clean_text(&names[..names.len().min(TOLD)].join(", "));
+    if there.is_empty() {
+        "nothing".clone_into(&mut there);
+    }
+    if left > 0 {
+        there = format!("{there} and {left} more");
+    }
+    let near = names.first().filter(|name| is_near(name));
+    let advice = near.map(|name| {
+        let near = path.with_file_name(name);
+        format!("; -f {} names it", clean_text(&near.to_string_lossy()))
+    });
+    anyhow!(
+        "failed to read dockerfile: open {}: no such file or directory: {place} holds {there}{}",
+        path.display(),
+        advice.unwrap_or_default()
+    )
 }
 
 /// Answers the frontend's questions about a context, and about named ones.

@@ -31,6 +31,9 @@ pub(super) fn record(request: &BuildRequest, redactor: &Redactor) -> BuildRecord
             DockerfilePlace::Context => None,
             DockerfilePlace::StandardInput => Some("-".to_owned()),
             DockerfilePlace::Path(path) => Some(redactor.text(&path.to_string_lossy())),
+            DockerfilePlace::Remote(name) | DockerfilePlace::Text { name, .. } => {
+                Some(redactor.text(name))
+            }
         },
         target: request.target.clone(),
         no_cache: request.no_cache.clone(),

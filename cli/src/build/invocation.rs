@@ -2,9 +2,7 @@
 
 use std::ffi::OsString;
 
-use clap::CommandFactory;
-
-use crate::arguments::Arguments;
+use crate::arguments::flags;
 use crate::redact;
 
 /// The option that opens a shell in a failed step.
@@ -46,7 +44,11 @@ impl Invocation {
 
     /// Returns the command that does the same, and opens a shell in the step that fails.
     pub(crate) fn entering(&self) -> String {
-        let subcommand = self.subcommand();
+        let command = flags::command_at(&self.arguments);
+        // `build` stands by itself, or behind what it is a command of.
+        let groups = ["image", "buildx", "builder"];
+        let is_group = |name: &String| groups.contains(&name.as_str());
+        let subcommand = command + usize::from(self.arguments.get(command).is_some_and(is_group));
         let mut typed = self.arguments.iter().enumerate();
         let mut entering = Vec::new();
         while let Some((number, argument)) = typed.next() {
@@ -60,22 +62,6 @@ impl Invocation {
             }
         }
         words(entering.into_iter())
-    }
-
-    /// Returns where the subcommand stands: behind the options of all commands.
-    fn subcommand(&self) -> usize {
-        let command = Arguments::command();
-        let takes_value = |argument: &str| {
-            command.get_arguments().any(|known| {
-                let is_it = known.get_long().is_some_and(|long| argument == format!("--{long}"));
-                is_it && known.get_action().takes_values()
-            })
-        };
-        let mut at = 0;
-        while let Some(argument) = self.arguments.get(at).filter(|text| text.starts_with('-')) {
-            at += if takes_value(argument) { 2 } else { 1 };
-        }
-        at
     }
 }
 
@@ -119,6 +105,7 @@ mod tests {
                 &["--root", "build", "-D", "b", "--target", "it's", "-t", "a b", "--", "."],
                 "kiln --root build -D b --on-error=shell --target 'it'\\''s' -t 'a b' -- .",
             ),
+            (&["-D", "image", "build", "x"], "kiln -D image build --on-error=shell x"),
             (&["build", "--on-error", "fail", "x"], "kiln build --on-error=shell x"),
             (&["build", "--on-error=fail", ""], "kiln build --on-error=shell ''"),
         ] {

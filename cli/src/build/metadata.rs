@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use kiln_exporter::write_file;
 use kiln_frontend::Warning;
 use serde_json::{Map, Value, json};
 
@@ -20,22 +21,7 @@ impl Built {
         let with_warnings = ["1", "t", "true"].contains(&asked.to_lowercase().as_str());
         let mut text = serde_json::to_vec_pretty(&self.metadata(with_warnings))?;
         text.push(b'\n');
-        let failed = || format!("write the metadata to {}", path.display());
-        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-        let is_special = std::fs::metadata(path).is_ok_and(|found| !found.is_file());
-        if is_special {
-            return std::fs::write(path, text).with_context(failed);
-        }
-        let mut temporary = path.file_name().with_context(failed)?.to_owned();
-        temporary.push(format!(".kiln-{}", std::process::id()));
-        let temporary = directory.unwrap_or(Path::new(".")).join(temporary);
-        let written = std::fs::write(&temporary, text);
-        let written = written.and_then(|()| std::fs::rename(&temporary, path));
-        if written.is_err() {
-            // There may be none.
-            let _ = std::fs::remove_file(&temporary);
-        }
-        written.with_context(failed)
+        write_file(path, &text).with_context(|| format!("write the metadata to {}", path.display()))
     }
 
     fn metadata(&self, with_warnings: bool) -> Value {

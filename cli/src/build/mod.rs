@@ -97,7 +97,7 @@ pub(crate) async fn build(
     let done = with_session(&request, watched, (settings, printer), work).await?;
     Ok(done.map(|(done, aside)| {
         if mode != ProgressMode::Quiet {
-            progress::summary(printer, &done, begun.elapsed());
+            progress::summary(printer, &done, &request.outputs, begun.elapsed());
             if let Some(reason) = &request.kept {
                 printer.note(format_args!("kept in kiln's own store: {reason}"));
             }
@@ -144,8 +144,9 @@ async fn with_session<T>(
     let (outcome, warnings, input) = match input {
         Ok(input) => {
             let warnings = RefCell::default();
+            let (files, tools) = (&input, &tools);
             let session =
-                Session { request, input: &input, tools: &tools, events, cancel, warnings };
+                Session { request, input: files, tools, events, cancel, printer, warnings };
             let outcome = work(&session).await;
             (outcome, session.warnings.take(), Some(input))
         }

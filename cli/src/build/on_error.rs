@@ -14,7 +14,7 @@ use kiln_worker::sandbox::{Input, Io};
 
 use super::places::{ContextPlace, DockerfilePlace};
 use super::session::Failure;
-use crate::container::{Signals, Terminal, attend, standard_input, write_through};
+use crate::container::{Passing, Signals, Terminal, attend, standard_input};
 use crate::printer::Printer;
 
 /// What happens when a step fails.
@@ -60,17 +60,18 @@ pub(super) async fn enter(failure: &Failure, printer: &Printer) -> Result<()> {
     };
     let Some(step) = remains.get::<FailedStep>() else { return Ok(()) };
     printer.note(format_args!("\nopening a shell in {name}; the build ends when it does"));
-    shell(step).await.context("open a shell in the failed step")
+    shell(step, printer).await.context("open a shell in the failed step")
 }
 
-async fn shell(step: &FailedStep) -> Result<()> {
+async fn shell(step: &FailedStep, printer: &Printer) -> Result<()> {
     let terminal = Terminal::open(std::io::stdin().is_terminal(), true)?;
     let input = if terminal.is_some() { Input::Null } else { standard_input()? };
-    let io = Io { input, output: Box::new(write_through), namespace: None, gate: None };
+    let passing = Passing::to(printer);
+    let io = Io { input, output: passing.sink(), namespace: None, gate: None };
     let signals = Signals::catch();
     let running = step.shell(terminal.as_ref().map(Terminal::size), io).await?;
     // How the shell ends is nobody's business: people leave it after a command that failed.
-    attend(running, signals, terminal).await.map_err(|failure| failure.error)?;
+    attend(running, signals, terminal, &passing).await.map_err(|failure| failure.error)?;
     Ok(())
 }
 

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::destinations;
 use super::images::Step;
 use crate::commands::build::{BuildArguments, Right};
+use crate::printer::Stdout;
 
 /// Makes out where the image goes: where the arguments say, else into the store.
 pub(super) fn resolve(arguments: &BuildArguments, tags: &[Reference]) -> Result<Vec<Output>> {
@@ -79,6 +80,8 @@ pub(super) struct Exporting {
     pub(super) limits: ArchiveLimits,
     pub(super) events: EventSender,
     pub(super) cancel: CancellationToken,
+    /// Where streams go.
+    pub(super) stdout: Stdout,
 }
 
 impl Exporting {
@@ -122,7 +125,7 @@ impl Exporting {
                 limits: self.limits,
                 progress: &reporter,
                 remote: Some(Remote { client: self.blobs.client(), runtime: &runtime }),
-                stdout: &mut std::io::stdout(),
+                stdout: &mut self.stdout.clone(),
             };
             step.end(work(&mut context))
         };

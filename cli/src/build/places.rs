@@ -4,6 +4,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
+use super::files::TEXT_LIMIT;
+use crate::once::Sources;
+
 /// Where the main context is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum ContextPlace {
@@ -24,6 +27,15 @@ pub(super) enum DockerfilePlace {
     Path(PathBuf),
     /// On standard input.
     StandardInput,
+    /// Behind a URL.
+    Remote(String),
+    /// Read already, from a place that can be read once or that is elsewhere.
+    Text {
+        /// The place.
+        name: String,
+        /// What was read.
+        text: Vec<u8>,
+    },
 }
 
 /// Makes out where the main context is.
@@ -42,16 +54,26 @@ pub(super) fn context_place(path: &Path) -> Result<ContextPlace> {
 pub(super) fn dockerfile_place(
     file: Option<PathBuf>,
     context: &ContextPlace,
+    sources: &mut Sources,
 ) -> Result<DockerfilePlace> {
     let place = match file {
         None => DockerfilePlace::Context,
         Some(path) if path.as_os_str() == "-" => DockerfilePlace::StandardInput,
-        Some(path) => DockerfilePlace::Path(path),
+        Some(path) => match (sources.read(&path, TEXT_LIMIT)?, path.to_str()) {
+            (Some(text), _) => DockerfilePlace::Text { name: path.display().to_string(), text },
+            (None, Some(url)) if is_url(url) => DockerfilePlace::Remote(url.to_owned()),
+            (None, _) => DockerfilePlace::Path(path),
+        },
     };
     if *context == ContextPlace::StandardInput && place == DockerfilePlace::StandardInput {
         bail!("invalid argument: can't use stdin for both build context and dockerfile");
     }
     Ok(place)
+}
+
+/// Tells whether a Dockerfile is named by its address.
+fn is_url(text: &str) -> bool {
+    text.starts_with("http://") || text.starts_with("https://")
 }
 
 /// Returns the address of a context that is elsewhere.

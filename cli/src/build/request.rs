@@ -7,11 +7,13 @@ use anyhow::{Context, Result, bail};
 use kiln_exporter::{Compression, Output, OutputKind};
 use kiln_frontend::ProcessLimits;
 use kiln_oci::{Platform, Reference};
+use kiln_registry::{FetchAnswer, FetchRequest};
 use kiln_worker::sandbox::cgroup::Limits;
 use kiln_worker::{Allowed, SecretSource};
 
 use super::attest::AttestOptions;
 use super::caches::Caches;
+use super::files::TEXT_LIMIT as DOCKERFILE_LIMIT;
 use super::hosts::parse_host;
 use super::named_contexts::NamedContexts;
 use super::on_error::{self, OnError};
@@ -20,6 +22,8 @@ use super::{output, platforms, resources, secrets, ssh, values};
 use crate::commands::build::{BuildArguments, Network, Right};
 use crate::engines::{self, Taker};
 use crate::limits;
+use crate::once::Sources;
+use crate::settings::Settings;
 
 /// The name by which a graph refers to the main context.
 pub(super) const CONTEXT_NAME: &str = "context";
@@ -96,7 +100,8 @@ impl BuildRequest {
         let context = places::context_place(&arguments.context)?;
         let tags = arguments.tags.iter().map(|tag| parse_tag(tag)).collect::<Result<Vec<_>>>()?;
         let outputs = output::resolve(&arguments, &tags)?;
-        let dockerfile = places::dockerfile_place(arguments.file, &context)?;
+        let mut sources = Sources::default();
+        let dockerfile = places::dockerfile_place(arguments.file, &context, &mut sources)?;
         on_error::check(arguments.on_error, &context, &dockerfile)?;
         let named = NamedContexts::new(&arguments.build_contexts, &context)?;
         let no_cache = match (arguments.no_cache, arguments.no_cache_filter) {
@@ -140,7 +145,7 @@ impl BuildRequest {
                 &arguments.ulimits,
                 arguments.resources.cgroup_parent,
             )?,
-            secrets: secrets::secrets(&arguments.secrets)?,
+            secrets: secrets::secrets(&arguments.secrets, &mut sources)?,
             agents: ssh::agents(&arguments.agents)?,
             no_cache,
             attest,
@@ -152,11 +157,27 @@ impl BuildRequest {
         })
     }
 
+    /// Fetches a Dockerfile that is behind a URL.
+    ///
+    /// # Errors
+    /// Fails where it can't be fetched.
+    pub(crate) async fn fetch_dockerfile(&mut self, settings: &Settings) -> Result<()> {
+        let DockerfilePlace::Remote(url) = &self.dockerfile else { return Ok(()) };
+        let failed = || format!("fetch the Dockerfile {}", kiln_registry::fetch::redacted(url));
+        let request = FetchRequest { url: url.clone(), ..FetchRequest::default() };
+        let answer = settings.registries.client().fetch(&request).await.with_context(failed)?;
+        let FetchAnswer::File(found) = answer else { bail!("{}: nothing is there", failed()) };
+        let mut text = Vec::new();
+        found.copy_to(&mut text, Some(DOCKERFILE_LIMIT), |_| ()).await.with_context(failed)?;
+        self.dockerfile = DockerfilePlace::Text { name: url.clone(), text };
+        Ok(())
+    }
+
     /// Looks for who is to take images that are to be loaded.
-    pub(crate) async fn find_engines(&mut self) -> Result<()> {
+    pub(crate) async fn find_engines(&mut self, settings: &Settings) -> Result<()> {
         for output in &mut self.outputs {
             let OutputKind::Load(choice) = &output.kind else { continue };
-            match engines::find(choice).await? {
+            match engines::find(choice, settings.registries.warnings()).await? {
                 Taker::Store(reason) => {
                     output.kind = OutputKind::Image;
                     self.kept = reason;

@@ -6,12 +6,20 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 use kiln_worker::SecretSource;
 
+use crate::once::Sources;
+
+/// Most bytes of a secret that can be read once, as BuildKit has it.
+const LIMIT: u64 = 500 * 1024;
+
 /// Returns secrets by ID.
-pub(super) fn secrets(texts: &[String]) -> Result<BTreeMap<String, SecretSource>> {
-    texts.iter().map(|text| parse_secret(text)).collect()
+pub(super) fn secrets(
+    texts: &[String],
+    sources: &mut Sources,
+) -> Result<BTreeMap<String, SecretSource>> {
+    texts.iter().map(|text| parse_secret(text, sources)).collect()
 }
 
-fn parse_secret(text: &str) -> Result<(String, SecretSource)> {
+fn parse_secret(text: &str, sources: &mut Sources) -> Result<(String, SecretSource)> {
     let (mut id, mut file, mut variable, mut kind) = (None, None, None, None);
     for field in text.split(',') {
         let Some((key, value)) = field.split_once('=') else {
@@ -30,7 +38,10 @@ fn parse_secret(text: &str) -> Result<(String, SecretSource)> {
         // With `type=env`, a source is the name of a variable.
         variable = file.take().map(|path| path.to_string_lossy().into_owned());
     }
-    let from_file = |path: PathBuf| {
+    let mut from_file = |path: PathBuf| {
+        if let Some(value) = sources.read(&path, LIMIT)? {
+            return Ok(SecretSource::Value(value));
+        }
         std::path::absolute(&path)
             .map(SecretSource::File)
             .with_context(|| format!("resolve the secret's file {}", path.display()))
@@ -57,6 +68,8 @@ mod tests {
 
     #[test]
     fn secrets_are_files_or_variables() {
+        let parse_secret = |text: &str| parse_secret(text, &mut Sources::default());
+        assert!(matches!(parse_secret("id=a,src=/dev/null").unwrap().1, SecretSource::Value(_)));
         assert!(matches!(parse_secret("id=a,src=/x").unwrap().1, SecretSource::File(_)));
         assert!(matches!(parse_secret("id=a,env=PATH").unwrap().1, SecretSource::Value(_)));
         for text in ["", "src=/x", "id=a,src=/x,env=PATH", "id=a,colour=red", "id=a,env=NOT_SET_X"]

@@ -20,7 +20,7 @@ use super::output::Exporting;
 use super::request::BuildRequest;
 use super::tools::{self, Tools};
 use crate::commands::sync;
-use crate::printer::causes;
+use crate::printer::{Printer, causes};
 
 /// What a build works with.
 pub(super) struct Session<'a> {
@@ -29,6 +29,7 @@ pub(super) struct Session<'a> {
     pub(super) tools: &'a Tools,
     pub(super) events: EventSender,
     pub(super) cancel: CancellationToken,
+    pub(super) printer: &'a Printer,
     /// Build checks that fired, to be shown at the end.
     pub(super) warnings: RefCell<Vec<Warning>>,
 }
@@ -175,6 +176,7 @@ impl Session<'_> {
             limits: resolver.archive_limits(),
             events: self.events.clone(),
             cancel: self.cancel.clone(),
+            stdout: self.printer.stdout(),
         }
     }
 

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
+use kiln_exporter::{remove_old, write_file};
 use kiln_worker::{NETWORK_HOST, SECURITY_INSECURE};
 
 use crate::build::{self, AttestArguments, BuildRequest, Call, OnError};
@@ -24,7 +25,7 @@ pub(crate) struct BuildArguments {
     /// Dockerfile; `-` for an archive on standard input, or a Dockerfile there and no files
     #[arg(value_name = "CONTEXT")]
     pub(crate) context: PathBuf,
-    /// Name of the Dockerfile, `-` for standard input [default: CONTEXT/Dockerfile]
+    /// Name of the Dockerfile, its URL, or `-` for standard input [default: CONTEXT/Dockerfile]
     #[arg(short, long, value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
     /// Most bytes of an archive on standard input and of a file from a URL, as 16g; 0 for no limit
@@ -223,26 +224,29 @@ pub(crate) async fn run(
     if let Some(threads) = arguments.threads {
         kiln_exporter::use_threads(threads.into())?;
     }
+    if let Some(path) = &arguments.iidfile {
+        // The file of an earlier build must not pass for this one's.
+        remove_old(path).context("remove the file of an earlier build")?;
+    }
     let quiet = arguments.quiet;
-    let progress = if quiet { ProgressMode::Quiet } else { arguments.progress };
+    let progress = match arguments.progress {
+        _ if quiet => ProgressMode::Quiet,
+        // A live display and a log don't go together.
+        ProgressMode::Auto if settings.debug => ProgressMode::Plain,
+        progress => progress,
+    };
     let (iidfile, metadata_file) = (arguments.iidfile.clone(), arguments.metadata_file.clone());
     let dump = arguments.dump_llb.clone();
     let call = if arguments.check { Call::CHECK } else { arguments.call };
     let mut request = BuildRequest::resolve(arguments)?;
+    request.fetch_dockerfile(settings).await?;
     if call != Call::BUILD {
         return build::call(request, call, progress, (settings, printer)).await;
     }
     if let Some(path) = dump {
         return Box::pin(dump_graphs(&path, request, progress, (settings, printer))).await;
     }
-    request.find_engines().await?;
-    if let Some(path) = &iidfile {
-        // The file of an earlier build must not pass for this one's.
-        match std::fs::remove_file(path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            other => other.with_context(|| format!("remove {}", path.display()))?,
-        }
-    }
+    request.find_engines(settings).await?;
     let built = match build::build(request, progress, settings, printer).await? {
         Ok(built) => built,
         Err(code) => return Ok(code),
@@ -252,8 +256,7 @@ pub(crate) async fn run(
     }
     let Some(id) = built.exported.image_id else { return Ok(ExitCode::SUCCESS) };
     if let Some(path) = &iidfile {
-        std::fs::write(path, id.to_string())
-            .with_context(|| format!("write {}", path.display()))?;
+        write_file(path, id.to_string().as_bytes()).context("write the image ID")?;
     }
     if quiet {
         printer.line(id);
@@ -295,7 +298,8 @@ async fn dump_graphs(
 
 fn write_graph(path: &Path, bytes: &[u8], printer: &Printer) -> Result<()> {
     if path.as_os_str() == "-" {
-        return printer.bytes(bytes).context("write the graph to standard output");
+        printer.bytes(bytes);
+        return Ok(());
     }
-    std::fs::write(path, bytes).with_context(|| format!("write the graph to {}", path.display()))
+    write_file(path, bytes).with_context(|| format!("write the graph to {}", path.display()))
 }

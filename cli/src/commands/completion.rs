@@ -2,7 +2,6 @@
 
 use std::process::ExitCode;
 
-use anyhow::Result;
 use clap::builder::Resettable;
 use clap::{Arg, Args, Command, CommandFactory, ValueEnum};
 use clap_complete::Shell;
@@ -27,12 +26,13 @@ enum CompletedShell {
     Bash,
     Zsh,
     Fish,
+    Powershell,
 }
 
 /// Prints the script.
-pub(crate) fn run(arguments: &CompletionArguments, printer: &Printer) -> Result<ExitCode> {
-    printer.bytes(&script(arguments.shell))?;
-    Ok(ExitCode::SUCCESS)
+pub(crate) fn run(arguments: &CompletionArguments, printer: &Printer) -> ExitCode {
+    printer.bytes(&script(arguments.shell));
+    ExitCode::SUCCESS
 }
 
 fn script(shell: CompletedShell) -> Vec<u8> {
@@ -40,6 +40,7 @@ fn script(shell: CompletedShell) -> Vec<u8> {
         CompletedShell::Bash => Shell::Bash,
         CompletedShell::Zsh => Shell::Zsh,
         CompletedShell::Fish => Shell::Fish,
+        CompletedShell::Powershell => Shell::PowerShell,
     };
     let mut described = Arguments::command().disable_help_subcommand(true);
     described.build();

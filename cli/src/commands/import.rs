@@ -1,7 +1,8 @@
 //! `kiln import`, `kiln image import`.
 
 use std::fs::File;
-use std::io::{Read, Seek, Write as _};
+use std::io::{Read, Seek, SeekFrom, Write as _};
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
@@ -87,10 +88,43 @@ pub(crate) async fn run(
     let id: Digest = tokio::task::spawn_blocking(work)
         .await
         .context("import")?
-        .with_context(|| format!("import {told}"))?;
+        .with_context(|| format!("import {}", if is_url { &told } else { &source }))?;
     printer.line(id);
+    if !is_url && holds_images(Path::new(&source)) {
+        printer.note(format_args!(
+            "WARNING: {source} is an archive of images, and was taken for a root file system: \
+             `kiln load -i {source}` takes in its images"
+        ));
+    }
     sync::start(&store)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// How many entries of an archive are looked at for those that tell what it is.
+const ENTRIES: usize = 10_000;
+
+/// Tells whether a file is an archive of images, as `kiln save` and docker write them, uncompressed.
+fn holds_images(path: &Path) -> bool {
+    let Ok(mut file) = File::open(path) else { return false };
+    let (mut has_list, mut has_config) = (false, false);
+    for _ in 0..ENTRIES {
+        let mut header = [0; 512];
+        if file.read_exact(&mut header).is_err() || header[0] == 0 {
+            break;
+        }
+        let text = |bytes: &[u8]| {
+            let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+            String::from_utf8_lossy(&bytes[..end]).trim().to_owned()
+        };
+        let name = text(&header[..100]);
+        has_list |= matches!(name.as_str(), "manifest.json" | "index.json");
+        has_config |= name == "oci-layout" || name == "repositories" || name.starts_with("blobs/");
+        let Ok(size) = i64::from_str_radix(&text(&header[124..136]), 8) else { break };
+        if file.seek(SeekFrom::Current((size + 511) / 512 * 512)).is_err() {
+            break;
+        }
+    }
+    has_list && has_config
 }
 
 fn parse_name(text: &str) -> Result<Reference> {

@@ -53,7 +53,20 @@ pub(crate) async fn run(
     let loaded = tokio::task::spawn_blocking(move || load(archive, &options)).await;
     let from =
         arguments.input.as_ref().map_or("standard input".into(), |path| path.to_string_lossy());
-    let loaded = loaded.context("load")?.with_context(|| format!("load {from}"))?;
+    let loaded = match loaded.context("load")? {
+        Ok(loaded) => loaded,
+        Err(error) => {
+            let is_something_else = matches!(error, kiln_worker::Error::NoImages(_));
+            printer.error(&anyhow::Error::new(error).context(format!("load {from}")));
+            if is_something_else {
+                let named = arguments.input.as_ref().map_or("-".into(), |it| it.to_string_lossy());
+                printer.note(format_args!(
+                    "hint: `kiln import {named}` makes an image of an archive of a root file system"
+                ));
+            }
+            return Ok(ExitCode::FAILURE);
+        }
+    };
     for image in &loaded {
         report(&store, image, printer);
     }

@@ -1,5 +1,6 @@
 //! `kiln manifest`.
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -22,6 +23,8 @@ pub(crate) struct ManifestArguments {
 enum ManifestCommand {
     /// Show the manifest or the index that a name in a registry stands for
     Inspect(InspectArguments),
+    #[command(external_subcommand)]
+    Other(Vec<OsString>),
 }
 
 #[derive(Debug, Args)]
@@ -40,7 +43,10 @@ pub(crate) async fn run(
     settings: &Settings,
     printer: &Printer,
 ) -> Result<ExitCode> {
-    let ManifestCommand::Inspect(arguments) = arguments.command;
+    let arguments = match arguments.command {
+        ManifestCommand::Inspect(arguments) => arguments,
+        ManifestCommand::Other(words) => return Err(super::other::refuse(&["manifest"], &words)),
+    };
     let reference = parse_reference(&arguments.image)?;
     let client = settings.registries.client();
     let image = RemoteImage::find(&client, &reference).await?;

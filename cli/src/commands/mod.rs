@@ -3,7 +3,9 @@
 pub(crate) mod build;
 pub(crate) mod builder;
 pub(crate) mod builds;
+pub(crate) mod buildx;
 pub(crate) mod completion;
+pub(crate) mod container;
 pub(crate) mod debug;
 pub(crate) mod diff;
 pub(crate) mod history;
@@ -11,12 +13,14 @@ pub(crate) mod image;
 pub(crate) mod images;
 pub(crate) mod imagetools;
 pub(crate) mod import;
+pub(crate) mod info;
 pub(crate) mod inspect;
 pub(crate) mod load;
 pub(crate) mod login;
 pub(crate) mod logout;
 pub(crate) mod man;
 pub(crate) mod manifest;
+pub(crate) mod other;
 pub(crate) mod prune;
 pub(crate) mod pull;
 pub(crate) mod push;
@@ -26,6 +30,7 @@ pub(crate) mod save;
 pub(crate) mod sync;
 pub(crate) mod system;
 pub(crate) mod tag;
+pub(crate) mod version;
 
 use std::process::ExitCode;
 

@@ -19,6 +19,7 @@ use tokio::runtime::Handle;
 
 use super::build::ProgressMode;
 use crate::build::Step;
+use crate::image::did_you_mean;
 use crate::printer::Printer;
 use crate::progress;
 use crate::settings::Settings;
@@ -67,7 +68,7 @@ pub(crate) async fn run(
         archive_limits: settings.archive_limits,
     });
     let (blobs, quiet) = (resolver.blobs(), arguments.quiet);
-    let tools = Arc::new(Tools { store, client, blobs, quiet, printer: Printer::new() });
+    let tools = Arc::new(Tools { store, client, blobs, quiet, printer: printer.clone() });
     if !arguments.quiet {
         printer.line(format_args!("The push refers to repository [{}]", reference.name()));
     }
@@ -103,7 +104,10 @@ fn rows(
     (text, all_tags): (&str, bool),
 ) -> Result<Vec<(ImageRow, Reference)>> {
     if !all_tags {
-        let missing = || format!("An image does not exist locally with the tag: {text}");
+        let missing = || {
+            let near = did_you_mean(store, text);
+            format!("An image does not exist locally with the tag: {text}{near}")
+        };
         let row = store.images().get(&reference.to_string())?.with_context(missing)?;
         return Ok(vec![(row, reference.clone())]);
     }

@@ -24,7 +24,7 @@ use crate::settings::Settings;
 #[derive(Debug, Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 #[command(disable_help_flag = true)]
-#[command(override_usage = "kiln run [OPTIONS] <IMAGE> [COMMAND]...")]
+#[command(override_usage = "kiln run [OPTIONS] IMAGE [COMMAND] [ARG...]")]
 pub(crate) struct RunArguments {
     /// Print help; -h is the host name, as with docker
     #[arg(long, action = clap::ArgAction::Help)]
@@ -66,7 +66,7 @@ pub(crate) struct RunArguments {
     #[arg(long, value_name = "NUMBER")]
     pub(crate) cpus: Option<f64>,
     /// Most processes and threads; -1 for no limit
-    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true)]
+    #[arg(long, value_name = "NUMBER")]
     pub(crate) pids_limit: Option<i64>,
     /// Resource limit, as `nofile=1024:2048`; -1 for none
     #[arg(long = "ulimit", value_name = "NAME=SOFT[:HARD]")]
@@ -102,27 +102,21 @@ pub(crate) struct RunArguments {
     /// Run the image for this platform [default: this machine's]
     #[arg(long, value_name = "OS/ARCH[/VARIANT]", env = "DOCKER_DEFAULT_PLATFORM")]
     pub(crate) platform: Option<String>,
-    /// Name or ID of the image, which is pulled if the store doesn't have it; then a command and its
-    /// arguments in place of the image's command
-    // One argument: with two, options of kiln's would be looked for between image and command.
-    #[arg(
-        value_names = ["IMAGE", "COMMAND"],
-        required = true,
-        num_args = 1..,
-        trailing_var_arg = true
-    )]
-    image_and_command: Vec<String>,
+    /// Name or ID of the image, one that the store hasn't got is pulled; behind it the command in
+    /// place of the image's command, with its arguments, none of which are for kiln
+    #[arg(value_names = ["IMAGE", "COMMAND"], required = true, trailing_var_arg = true)]
+    words: Vec<String>,
 }
 
 impl RunArguments {
-    /// Returns the name or ID of the image.
+    /// Returns the image's name or ID.
     pub(crate) fn image(&self) -> &str {
-        self.image_and_command.first().map_or("", String::as_str)
+        self.words.first().map(String::as_str).unwrap_or_default()
     }
 
-    /// Returns the command and its arguments; empty where the image's command is to run.
+    /// Returns the command with its arguments; none for the image's own.
     pub(crate) fn command(&self) -> &[String] {
-        self.image_and_command.get(1..).unwrap_or_default()
+        self.words.get(1..).unwrap_or_default()
     }
 }
 
@@ -160,7 +154,7 @@ impl From<Pull> for PullPolicy {
 }
 
 /// Exit status where kiln itself fails, as docker's.
-const OWN_FAILURE: u8 = 125;
+pub(crate) const OWN_FAILURE: u8 = 125;
 
 /// Reports why kiln can't run anything, and returns docker's exit status for it.
 pub(crate) fn refuse(printer: &Printer, error: &anyhow::Error) -> ExitCode {

@@ -16,7 +16,7 @@ use tokio::runtime::Handle;
 
 use crate::build::parse_platform;
 use crate::image::named::is_tagged;
-use crate::image::{StoredImage, Wanted, find_rows};
+use crate::image::{StoredImage, Wanted, find_rows, no_such_image};
 use crate::printer::Printer;
 use crate::settings::Settings;
 
@@ -38,7 +38,7 @@ pub(crate) struct SaveArguments {
 pub(crate) async fn run(
     arguments: SaveArguments,
     settings: &Settings,
-    _: &Printer,
+    printer: &Printer,
 ) -> Result<ExitCode> {
     let dest = match arguments.output {
         Some(path) => Destination::Path(path),
@@ -58,9 +58,9 @@ pub(crate) async fn run(
         archive_limits: settings.archive_limits,
     });
     let (limits, runtime) = (settings.archive_limits, Handle::current());
+    let mut stdout = printer.stdout();
     let work = move || {
         let fetcher = Fetcher { blobs: resolver.blobs(), runtime };
-        let mut stdout = std::io::stdout();
         let mut context = ExportContext {
             store: &store,
             fetcher: &fetcher,
@@ -109,7 +109,7 @@ fn rows(store: &Store, text: &str) -> Result<Vec<(ImageRow, Option<Reference>)>>
         }
     }
     let Some(row) = find_rows(store, text)?.into_iter().next() else {
-        bail!("no such image: {text}");
+        return Err(no_such_image(store, text));
     };
     let named = row
         .name

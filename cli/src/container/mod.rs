@@ -12,19 +12,21 @@ mod tmpfs;
 mod volumes;
 
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::ops::ControlFlow;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use kiln_solver::LogStream;
 use kiln_worker::container::Containers;
 use kiln_worker::sandbox::{
-    DEFAULT_SHM_SIZE, Exit, Gate, Helper, Input, Io, Mount, MountKind, Running, Sandbox,
-    SandboxError, Spec, Tree,
+    DEFAULT_SHM_SIZE, Exit, Gate, Helper, Input, Io, Mount, MountKind, OutputSink, Running,
+    Sandbox, SandboxError, Spec, Tree,
 };
 use kiln_worker::{ImageResolver, ImageResolverOptions};
+use nix::sys::signal::Signal;
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
@@ -93,7 +95,11 @@ pub(crate) async fn run(
     let sandbox = Sandbox::with_helper(&store.anchor(), helper)?;
     let image = find_image(&containers, &store, arguments, printer).await?;
 
-    let root = containers.root(&image).context("prepare the container's files")?;
+    let root =
+        containers.root(&image, arguments.read_only).context("prepare the container's files")?;
+    if let Some(reason) = &store.snapshotting().context("choose a snapshotter")?.reason {
+        printer.note(format_args!("layers are copied, not mounted: {reason}"));
+    }
     let volumes = Volumes::prepare(&containers, &image, &store, &arguments.volumes)?;
     let id = root.upper().to_string_lossy().into_owned();
     let id = kiln_oci::Digest::of(format!("{id} {}", std::process::id()).as_bytes()).short();
@@ -119,11 +125,12 @@ pub(crate) async fn run(
     let input = input(arguments)?;
     starting.await.context("start the sandbox")??;
     let signals = Signals::catch();
-    let running = start(&sandbox, &spec, input, &mut network).await?;
+    let passing = Passing::to(printer);
+    let running = start(&sandbox, &spec, input, passing.sink(), &mut network).await?;
     // The cache makes room for what the container writes. It isn't stopped where that's not enough.
-    let growing = volumes.growing().chain([root.growing()]).collect();
+    let growing = volumes.growing().chain(root.growing()).collect();
     let watch = store.watch(growing, || ());
-    let exit = attend(running, signals, terminal).await?;
+    let exit = attend(running, signals, terminal, &passing).await?;
     drop(watch);
     resources::report(&group, printer);
     // A flush that can't be started costs time later, and nothing else.
@@ -136,11 +143,12 @@ async fn start(
     sandbox: &Sandbox,
     spec: &Spec,
     input: Input,
+    output: OutputSink,
     network: &mut network::Connected,
 ) -> Result<Running, Failure> {
     let (gate, side) = Gate::new()?;
     let namespace = network.namespace()?;
-    let io = Io { input, output: Box::new(write_through), namespace, gate: Some(side) };
+    let io = Io { input, output, namespace, gate: Some(side) };
     let started = async { Ok(sandbox.start(spec, io).await?) };
     let opened = async {
         network.ready().await?;
@@ -170,19 +178,29 @@ fn mounts(volumes: &Volumes, tmpfs: &[String]) -> Result<Vec<Mount>> {
     Ok(mounts)
 }
 
-/// Waits for the command to end, and passes signals and the terminal through meanwhile.
+/// How long a program may go on whose output nobody takes any more.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Waits for the command to end, and passes signals and the terminal through meanwhile. A command
+/// whose output nobody takes any more is ended.
 pub(crate) async fn attend(
     mut running: Running,
     signals: Signals,
     terminal: Option<Terminal>,
+    passing: &Passing,
 ) -> Result<Exit, Failure> {
     let signaller = running.signaller();
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(signals.forward(signaller));
     let cancel = CancellationToken::new();
+    let (passed, ended) = (passing.clone(), cancel.clone());
+    tasks.spawn(async move {
+        passed.patience().await;
+        ended.cancel();
+    });
     let exit = match (terminal, running.take_terminal()) {
         (Some(terminal), Some(theirs)) => {
-            let session = terminal.connect(theirs)?;
+            let session = terminal.connect(theirs, passing.clone())?;
             let exit = running.wait(&cancel).await;
             session.finish().await;
             exit
@@ -190,7 +208,10 @@ pub(crate) async fn attend(
         _ => running.wait(&cancel).await,
     };
     tasks.abort_all();
-    Ok(exit?)
+    match exit {
+        Err(SandboxError::Cancelled) => Ok(Exit::Signal(Signal::SIGKILL as i32)),
+        exit => Ok(exit?),
+    }
 }
 
 fn input(arguments: &RunArguments) -> Result<Input> {
@@ -206,16 +227,42 @@ pub(crate) fn standard_input() -> Result<Input> {
     Ok(Input::Fd(stdin))
 }
 
-/// Passes what the command writes on; a reader that has gone away is the command's business, which
-/// finds out when its pipe fills.
-pub(crate) fn write_through(stream: LogStream, bytes: &[u8]) {
-    let _ = match stream {
-        LogStream::Stdout => {
-            let mut stdout = std::io::stdout().lock();
-            stdout.write_all(bytes).and_then(|()| stdout.flush())
+/// The output of a program, passed on to kiln's own.
+#[derive(Clone, Debug)]
+pub(crate) struct Passing {
+    printer: Printer,
+    /// Cancelled when nothing more can be written.
+    lost: CancellationToken,
+}
+
+impl Passing {
+    /// Returns what passes a program's output on.
+    pub(crate) fn to(printer: &Printer) -> Self {
+        Self { printer: printer.clone(), lost: CancellationToken::new() }
+    }
+
+    /// Returns it as a sandbox takes it.
+    pub(crate) fn sink(&self) -> OutputSink {
+        let passing = self.clone();
+        Box::new(move |stream, bytes| passing.pass(stream, bytes))
+    }
+
+    /// Passes something on. It breaks where nothing more can be: the program then writes into a pipe
+    /// that nobody reads, as it would where it is started by a shell.
+    fn pass(&self, stream: LogStream, bytes: &[u8]) -> ControlFlow<()> {
+        if self.printer.pass(stream, bytes).is_ok() {
+            return ControlFlow::Continue(());
         }
-        LogStream::Stderr => std::io::stderr().lock().write_all(bytes),
-    };
+        self.lost.cancel();
+        ControlFlow::Break(())
+    }
+
+    /// Returns when a program whose output nobody takes has had its time to end by itself. As the first
+    /// process of its namespace it gets no SIGPIPE, and not every program minds that it can't write.
+    async fn patience(self) {
+        self.lost.cancelled().await;
+        tokio::time::sleep(PATIENCE).await;
+    }
 }
 
 /// Returns a mount of a file or directory of the host.

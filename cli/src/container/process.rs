@@ -64,18 +64,11 @@ fn command(config: &ContainerConfig, arguments: &RunArguments) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
     use super::*;
-
-    #[derive(Parser)]
-    struct Typed {
-        #[command(flatten)]
-        run: RunArguments,
-    }
+    use crate::arguments::flags::tests::run as run_arguments;
 
     fn process(typed: &[&str]) -> Result<Process> {
-        let arguments = Typed::parse_from(["run"].iter().chain(typed)).run;
+        let arguments = run_arguments(typed);
         let config = ContainerConfig {
             entrypoint: Some(vec!["ep".to_owned()]),
             cmd: Some(vec!["image".to_owned(), "cmd".to_owned()]),

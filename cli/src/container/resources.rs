@@ -18,8 +18,11 @@ pub(super) fn limits(arguments: &RunArguments) -> Result<Limits> {
         if limits.cpu_quota.is_some() || limits.cpu_period.is_some() {
             bail!("--cpus says what --cpu-quota and --cpu-period say: they can't be combined");
         }
-        if !(0.01..=1e6).contains(&cpus) {
-            bail!("invalid --cpus {cpus}: it must be 0.01 at least");
+        let most = resources::processors().unwrap_or(usize::from(u16::MAX));
+        if !(0.01..=most as f64).contains(&cpus) {
+            bail!(
+                "invalid --cpus {cpus}: it must be from 0.01 to {most}, as many processors as there are"
+            );
         }
         limits.cpu_period = Some(CPU_PERIOD as u64);
         limits.cpu_quota = Some((cpus * CPU_PERIOD).round() as u64);
@@ -37,7 +40,10 @@ pub(super) type ComingGroup = JoinHandle<Result<Cgroup>>;
 pub(super) fn group(limits: Limits, (parent, everywhere): (String, bool)) -> ComingGroup {
     spawn_blocking(move || {
         let group = Groups::new().group(&limits, &parent, everywhere);
-        group.with_context(|| format!("make control groups below {parent}"))
+        group.with_context(|| match parent.as_str() {
+            "" => "set limits".to_owned(),
+            _ => format!("make control groups below {parent}"),
+        })
     })
 }
 
@@ -60,31 +66,27 @@ pub(super) fn report(group: &Cgroup, printer: &Printer) {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
     use super::*;
-
-    #[derive(Parser)]
-    struct Typed {
-        #[command(flatten)]
-        run: RunArguments,
-    }
+    use crate::arguments::flags::tests::run as run_arguments;
 
     #[test]
     fn zero_and_less_are_no_limits() {
-        let read =
-            |typed: &[&str]| limits(&Typed::parse_from([&["run"], typed, &["img"]].concat()).run);
+        let read = |typed: &[&str]| limits(&run_arguments(&[typed, &["img"]].concat()));
         assert_eq!(read(&[]).unwrap(), Limits::default());
         let none = ["-m", "0", "--cpus", "0", "--pids-limit", "-1"];
         assert_eq!(read(&none).unwrap(), Limits::default());
         let some = Limits {
-            cpu_quota: Some(150_000),
+            cpu_quota: Some(50_000),
             cpu_period: Some(100_000),
             pids: Some(9),
             ..Limits::default()
         };
-        assert_eq!(read(&["--cpus", "1.5", "--pids-limit", "9"]).unwrap(), some);
-        for typed in [&["--cpus", "0.001"][..], &["--cpus", "1", "--cpu-quota", "5000"]] {
+        assert_eq!(read(&["--cpus", "0.5", "--pids-limit", "9"]).unwrap(), some);
+        for typed in [
+            &["--cpus", "0.001"][..],
+            &["--cpus", "60000"],
+            &["--cpus", "1", "--cpu-quota", "5000"],
+        ] {
             assert!(read(typed).is_err(), "{typed:?}");
         }
     }

@@ -2,14 +2,18 @@
 
 use std::fs::File;
 use std::io::{IsTerminal, Read, Write};
+use std::ops::ControlFlow;
 use std::os::fd::{AsFd, OwnedFd};
 
 use anyhow::{Context, Result, bail};
+use kiln_solver::LogStream;
 use kiln_worker::sandbox::TerminalSize;
 use rustix::termios::{OptionalActions, Termios, Winsize, tcgetattr, tcgetwinsize, tcsetattr};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
+
+use super::Passing;
 
 /// The user's terminal.
 #[derive(Debug)]
@@ -41,7 +45,7 @@ impl Terminal {
     }
 
     /// Connects the terminal with the container's until the session is finished.
-    pub(super) fn connect(self, theirs: OwnedFd) -> Result<Session> {
+    pub(super) fn connect(self, theirs: OwnedFd, output: Passing) -> Result<Session> {
         let share = || theirs.try_clone().context("share the container's terminal");
         let (input, resized) = (share()?, share()?);
         let raw = if self.interactive { Some(RawMode::enter()?) } else { None };
@@ -52,11 +56,18 @@ impl Terminal {
         tasks.spawn(follow_size(changes, resized));
         if self.interactive {
             // A read that waits for a key can't be called off: the thread ends with the process.
-            thread("terminal input", move || copy(std::io::stdin(), File::from(input)))?;
+            thread("terminal input", move || {
+                let mut input = File::from(input);
+                copy(std::io::stdin(), |bytes| {
+                    input
+                        .write_all(bytes)
+                        .map_or_else(|_| ControlFlow::Break(()), ControlFlow::Continue)
+                });
+            })?;
         }
         let (done, shown) = oneshot::channel();
         thread("terminal output", move || {
-            copy(File::from(theirs), std::io::stdout());
+            copy(File::from(theirs), |bytes| output.pass(LogStream::Stdout, bytes));
             // Whoever waited may have gone.
             let _ = done.send(());
         })?;
@@ -105,19 +116,15 @@ fn thread(name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
     thread.with_context(|| format!("start the thread for {name}")).map(drop)
 }
 
-/// Copies what comes as it comes, up to the end: a terminal whose other side nobody holds any more
-/// reads as an error.
-fn copy(mut from: impl Read, mut to: impl Write) {
+/// Copies what comes as it comes, up to the end, or until nobody takes it: a terminal whose other side
+/// nobody holds any more reads as an error.
+fn copy(mut from: impl Read, mut to: impl FnMut(&[u8]) -> ControlFlow<()>) {
     let mut buffer = vec![0; 16 << 10];
     loop {
         match from.read(&mut buffer) {
-            Ok(length @ 1..) => {
-                if to.write_all(&buffer[..length]).and_then(|()| to.flush()).is_err() {
-                    return;
-                }
-            }
+            Ok(length @ 1..) if to(&buffer[..length]).is_continue() => {}
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Ok(0) | Err(_) => return,
+            Ok(_) | Err(_) => return,
         }
     }
 }

@@ -9,6 +9,8 @@
 //!   is told: their order, the dialect of the tar, the names of owners;
 //! - files, as a container would see them, all layers on top of one another.
 //!
+//! What all of it comes to is said first: whether the images are the same but for compression or times.
+//!
 //! Nothing is unpacked. Layers are read as streams, their contents as digests; what is held in memory
 //! is what the entries are, whose number the limits of archives bound. Layers that both images begin
 //! with are read only where later ones differ.
@@ -21,12 +23,14 @@ mod layers;
 mod report;
 mod source;
 mod text;
+mod verdict;
 
 use anyhow::Result;
 use kiln_store::Store;
 use kiln_tree::ArchiveLimits;
 
 use report::ImageSummary;
+use verdict::Verdict;
 
 pub(crate) use report::Report;
 pub(crate) use source::{Finder, Side};
@@ -48,6 +52,9 @@ pub(crate) fn compare(
     report.index = document::index(a, b);
     report.identical &= report.index.is_empty();
     if a.manifest_digest == b.manifest_digest {
+        if !report.identical {
+            report.verdict = Verdict::Packing;
+        }
         return Ok(report);
     }
     report.manifest = document::manifest(a, b);
@@ -58,5 +65,6 @@ pub(crate) fn compare(
     if a.diff_ids() != b.diff_ids() {
         report.files = files::compare(a, b, &mut reader)?;
     }
+    report.verdict = Verdict::of(a, b, &report);
     Ok(report)
 }

@@ -6,6 +6,7 @@ use kiln_oci::Digest;
 use serde::Serialize;
 
 use super::source::Side;
+use super::verdict::Verdict;
 use crate::format::Json;
 
 /// What makes two images differ.
@@ -17,6 +18,8 @@ pub(crate) struct Report {
     pub(super) b: Option<ImageSummary>,
     /// Whether they are the same, byte for byte.
     pub(crate) identical: bool,
+    /// What all of it comes to.
+    pub(super) verdict: Verdict,
     /// How the indexes differ, where both have one.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) index: Vec<Change>,

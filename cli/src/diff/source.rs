@@ -36,6 +36,11 @@ impl Side {
     pub(super) fn diff_ids(&self) -> &[Digest] {
         self.config.rootfs.diff_ids()
     }
+
+    /// Returns the image ID: the digest of the config.
+    pub(super) fn image_id(&self) -> Option<&Json> {
+        self.manifest.get("config")?.get("digest")
+    }
 }
 
 /// Finds images, and brings them into the store without a name.

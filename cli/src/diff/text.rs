@@ -9,13 +9,15 @@ use crate::format::Json;
 use crate::printer::human_size;
 use crate::progress::clean_text;
 
-/// Returns a report as text; nothing where the images are the same. `-` marks what the first image
+/// Returns a report as text; nothing where the images are the same. The first line says what it comes
+/// to. `-` marks what the first image
 /// alone has, `+` the second, `~` what differs, `=` what is the same.
 pub(crate) fn render(report: &Report) -> String {
     let mut text = String::new();
     if report.identical {
         return text;
     }
+    line(&mut text, 0, report.verdict.text());
     for (mark, side) in [("---", &report.a), ("+++", &report.b)] {
         if let Some(ImageSummary { name, digest, platform }) = side {
             line(&mut text, 0, &format!("{mark} {}  {platform}  {digest}", clean_text(name)));

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use kiln_exporter::{EngineAddress, EngineTls};
 use kiln_oci::Digest;
+use kiln_registry::{Warnings, json_problem};
 use serde::Deserialize;
 
 /// Where the engine listens where nobody says so.
@@ -65,6 +66,7 @@ struct Endpoint {
 pub(super) fn find(
     context: Option<&str>,
     variable: &impl Fn(&str) -> Option<OsString>,
+    warnings: &Warnings,
 ) -> Result<DockerHost> {
     let text = |name: &str| variable(name).and_then(|value| value.into_string().ok());
     let directory = variable("DOCKER_CONFIG").map(PathBuf::from);
@@ -74,7 +76,7 @@ pub(super) fn find(
     let context = match context {
         Some(context) => Some(context.to_owned()),
         None if host.is_some() => None,
-        None => text("DOCKER_CONTEXT").or_else(|| current(directory.as_deref())),
+        None => text("DOCKER_CONTEXT").or_else(|| current(directory.as_deref(), warnings)),
     };
     if let Some(name) = context.filter(|name| name != DEFAULT) {
         let directory = directory.with_context(|| format!("find docker's context {name}"))?;
@@ -93,10 +95,13 @@ pub(super) fn find(
     Ok(DockerHost { address, is_named: true })
 }
 
-/// Returns the context in use; a file that can't be read is docker's concern.
-fn current(directory: Option<&Path>) -> Option<String> {
-    let text = std::fs::read(directory?.join("config.json")).ok()?;
-    let config: Config = serde_json::from_slice(&text).ok()?;
+/// Returns the context in use, where the file that says so can be read.
+fn current(directory: Option<&Path>, warnings: &Warnings) -> Option<String> {
+    let path = directory?.join("config.json");
+    let text = std::fs::read(&path).ok()?;
+    let config = serde_json::from_slice(&text);
+    let broken = |error| warnings.ignored(&path, &json_problem(&error));
+    let config: Config = config.map_err(broken).ok()?;
     Some(config.current_context).filter(|name| !name.is_empty())
 }
 
@@ -157,7 +162,7 @@ mod tests {
             let found = variables.iter().find(|(known, _)| *known == name);
             found.map(|(_, value)| OsString::from(value))
         };
-        let host = find(context, &variable)?;
+        let host = find(context, &variable, &Warnings::default())?;
         let secure = match &host.address {
             EngineAddress::Network { tls: Some(tls), .. } if tls.insecure => " insecure",
             EngineAddress::Network { tls: Some(_), .. } => " tls",

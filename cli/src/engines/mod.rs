@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
 use kiln_exporter::{DockerEngine, Engine, EngineChoice};
+use kiln_registry::Warnings;
 use kiln_tree::Ids;
 
 use docker_host::DockerHost;
@@ -31,9 +32,9 @@ pub(crate) enum Taker {
 ///
 /// # Errors
 /// Fails where that is somebody who was named, and isn't there.
-pub(crate) async fn find(choice: &EngineChoice) -> Result<Taker> {
+pub(crate) async fn find(choice: &EngineChoice, warnings: &Warnings) -> Result<Taker> {
     let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
-    let host = || docker_host::find(choice.context.as_deref(), &variable);
+    let host = || docker_host::find(choice.context.as_deref(), &variable, warnings);
     match choice.engine.as_deref() {
         Some("docker") => docker(&host()?).await.map(Taker::Engine),
         Some("podman") => podman().map(Taker::Engine),

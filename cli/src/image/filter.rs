@@ -7,6 +7,7 @@ use kiln_tree::wildcard;
 
 use super::Wanted;
 use super::named::{NamedImage, find_named, is_tagged, repository};
+use crate::arguments::flags::truth;
 use crate::until;
 
 /// What a list of images is narrowed down by.
@@ -58,7 +59,7 @@ impl Filters {
             bail!("there is no filter {name:?}; there are {}", known.join(", "));
         }
         match name.as_str() {
-            "dangling" => self.dangling = Some(truth(value)?),
+            "dangling" => self.dangling = Some(truth(value).map_err(anyhow::Error::msg)?),
             "label" => self.labels.push(label(value, true)),
             "label!" => self.labels.push(label(value, false)),
             "before" => self.before.push(find_named(store, value, Wanted::Any)?.created()),
@@ -124,15 +125,6 @@ fn label(text: &str, wanted: bool) -> Label {
         None => (text, None),
     };
     Label { key: key.to_owned(), value, wanted }
-}
-
-/// Reads a truth value in Go's spellings.
-fn truth(text: &str) -> Result<bool> {
-    match text {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
-        _ => bail!("{text:?} is neither true nor false"),
-    }
 }
 
 /// Tells whether a name fits a pattern, with or without its tag.

@@ -120,6 +120,7 @@ fn images_differ_in_config_history_and_layers() {
     assert!(texts("history", "path").contains(&"step 4".to_owned()), "{found}");
     assert_eq!(texts("layers", "status"), ["same", "added"]);
     let text = kiln.run(&["diff", "a", "b"]).stdout;
+    assert!(text.starts_with("The images are different.\n"), "{text}");
     let first = format!("--- a  {}  sha256:", kiln_oci::Platform::host());
     for line in [
         first.as_str(),
@@ -138,6 +139,34 @@ fn images_differ_in_config_history_and_layers() {
         let output = kiln.run(&["diff", a, b]);
         assert_eq!(output.code, 2, "{}", output.stderr);
         assert!(output.stderr.contains(problem), "{}", output.stderr);
+    }
+}
+
+#[test]
+fn the_first_line_tells_whether_more_than_compression_and_times_differs() {
+    let kiln = kiln();
+    kiln.write("text/file", "content\n");
+    let output = |name: &str, compression: &str, epoch: &str| {
+        let more =
+            format!("compression={compression},force-compression=true,rewrite-timestamp=true");
+        let output = format!("type=oci,dest={name}.tar,{more}");
+        let epoch = format!("SOURCE_DATE_EPOCH={epoch}");
+        let arguments = ["--build-arg", &epoch, "--output", &output];
+        kiln.build_text("FROM scratch\nCOPY file /one\n", &arguments).success();
+    };
+    output("a", "gzip", "1000");
+    output("b", "zstd", "1000");
+    output("c", "gzip", "2000");
+    output("d", "zstd", "2000");
+    for (other, line, verdict) in [
+        ("b", "The images have the same ID: only their compression differs.", "compression"),
+        ("c", "The images are the same but for times.", "times"),
+        ("d", "The images are the same but for compression and times.", "compression-and-times"),
+    ] {
+        let other = format!("{other}.tar");
+        let text = kiln.run(&["diff", "a.tar", &other]);
+        assert_eq!((text.code, text.stdout.lines().next()), (1, Some(line)), "{}", text.stdout);
+        assert_eq!(report(&kiln, "a.tar", &other)["verdict"], verdict);
     }
 }
 

@@ -193,3 +193,62 @@ fn unknown_outputs_and_attributes_are_refused() {
         kiln.build_text("FROM scratch\n", &["--output", "type=oci,dest=x,colour=red"]).failure();
     assert!(stderr.contains("colour"), "{stderr}");
 }
+
+#[test]
+fn named_files_are_written_where_they_are() {
+    use std::os::unix::fs::{FileTypeExt, symlink};
+    if skip("named_files_are_written_where_they_are", &[Need::Root, Need::Program("mkfifo")]) {
+        return;
+    }
+    let kiln = kiln();
+    kiln.write("c/Dockerfile", "FROM scratch\nCOPY Dockerfile /\n");
+    kiln.write("c/broken", "FROM scratch\nNONSENSE\n");
+    let options = |place: &str| {
+        [
+            vec!["--iidfile".to_owned(), place.to_owned()],
+            vec!["--metadata-file".to_owned(), place.to_owned()],
+            vec!["--dump-llb".to_owned(), place.to_owned()],
+            vec!["-o".to_owned(), format!("type=oci,dest={place}")],
+            vec!["-o".to_owned(), format!("type=tar,dest={place}")],
+        ]
+    };
+    let build = |option: &[String], file: &str| {
+        let file = format!("c/{file}");
+        let mut line = vec!["build", "-q", "-f", &file];
+        line.extend(option.iter().map(String::as_str));
+        line.push("c");
+        kiln.run(&line)
+    };
+    // A device of its own: what if it were replaced?
+    run(Command::new("mknod").arg(kiln.path("null")).args(["c", "1", "3"])).success();
+    for option in options("null") {
+        build(&option, "Dockerfile").success();
+        let kind = std::fs::symlink_metadata(kiln.path("null")).unwrap().file_type();
+        assert!(kind.is_char_device(), "{option:?}");
+    }
+    run(Command::new("mkfifo").arg(kiln.path("fifo"))).success();
+    for option in options("fifo") {
+        let mut cat = Command::new("cat");
+        let cat = cat.arg(kiln.path("fifo")).stdout(std::process::Stdio::piped()).spawn().unwrap();
+        build(&option, "Dockerfile").success();
+        assert!(!cat.wait_with_output().unwrap().stdout.is_empty(), "{option:?}");
+        let kind = std::fs::symlink_metadata(kiln.path("fifo")).unwrap().file_type();
+        assert!(kind.is_fifo(), "{option:?}");
+    }
+    std::fs::create_dir(kiln.path("d")).unwrap();
+    symlink("d/file", kiln.path("link")).unwrap();
+    for option in options("link") {
+        for _ in 0..2 {
+            build(&option, "Dockerfile").success();
+            assert!(std::fs::symlink_metadata(kiln.path("link")).unwrap().is_symlink());
+            assert!(kiln.path("d/file").metadata().unwrap().len() > 0, "{option:?}");
+        }
+        std::fs::write(kiln.path("d/file"), "old").unwrap();
+        build(&option, "broken").failure();
+        let left = std::fs::read_to_string(kiln.path("d/file")).unwrap_or_default();
+        let expected = if option[0] == "--iidfile" { "" } else { "old" };
+        assert_eq!(left, expected, "{option:?}");
+        assert!(std::fs::symlink_metadata(kiln.path("link")).unwrap().is_symlink());
+    }
+    assert_eq!(std::fs::read_dir(kiln.path("d")).unwrap().count(), 1);
+}

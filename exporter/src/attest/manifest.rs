@@ -7,13 +7,12 @@
 
 use std::collections::BTreeMap;
 
-use kiln_oci::{Digest, Platform, media_type};
+use kiln_oci::{Digest, ImageConfig, Platform, RootFs, media_type};
 use serde::Serialize;
-use serde_json::json;
 
 use super::AttestationManifest;
 use super::statement::Statement;
-use crate::assemble::{Descriptor, Document, json as bytes_of};
+use crate::assemble::{Descriptor, Document, document, indented, json as bytes_of};
 use crate::error::Result;
 
 const STATEMENT: &str = "application/vnd.in-toto+json";
@@ -69,7 +68,7 @@ pub(super) fn manifest(
         layers: documents.iter().map(|document| &document.descriptor).collect(),
         subject: is_artifact.then_some(about),
     };
-    let mut manifest = document(bytes_of(&manifest)?, media_type::OCI_MANIFEST);
+    let mut manifest = document(indented(&manifest)?, media_type::OCI_MANIFEST);
     manifest.descriptor.platform = Some(nobodys());
     manifest.descriptor.annotations = BTreeMap::from([
         (REFERENCE_DIGEST.to_owned(), image.digest.to_string()),
@@ -81,22 +80,13 @@ pub(super) fn manifest(
 /// Returns a config of an image of statements.
 fn config(statements: &[Document]) -> Result<Document> {
     let diff_ids: Vec<Digest> = statements.iter().map(|it| it.descriptor.digest).collect();
-    let config = json!({
-        "architecture": "unknown",
-        "os": "unknown",
-        "config": {},
-        "rootfs": {"type": "layers", "diff_ids": diff_ids},
-    });
+    let config = ImageConfig {
+        architecture: "unknown".to_owned(),
+        os: "unknown".to_owned(),
+        rootfs: RootFs { diff_ids: Some(diff_ids), ..RootFs::default() },
+        ..ImageConfig::default()
+    };
     Ok(document(bytes_of(&config)?, media_type::OCI_CONFIG))
-}
-
-fn document(bytes: Vec<u8>, media_type: &'static str) -> Document {
-    let (digest, size) = (Digest::of(&bytes), bytes.len() as u64);
-    let annotations = BTreeMap::new();
-    Document {
-        descriptor: Descriptor { media_type, digest, size, annotations, platform: None },
-        bytes,
-    }
 }
 
 fn nobodys() -> Platform {
@@ -112,7 +102,7 @@ fn nobodys() -> Platform {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::Value;
+    use serde_json::{Value, json};
 
     use super::super::statement::Subject;
     use super::*;

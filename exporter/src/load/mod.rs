@@ -131,6 +131,7 @@ fn hand_over(
     };
     let layers: Vec<_> = assembled.images.iter().flat_map(|image| &image.layers).collect();
     fetch(&layers, telling.1)?;
+    tracing::debug!(?command, "handing the image over");
     program::load(command, &files, telling)?;
     Ok(format!("{} sent", count(layers.len(), "layer")))
 }
@@ -154,6 +155,7 @@ pub(crate) fn find_layer(store: &Store, id: &LayerId) -> Result<Option<PackedLay
                 compression,
                 created_at: layer.created_at,
                 description: layer.description,
+                rewritten: None,
             }));
         }
     }

@@ -216,14 +216,8 @@ impl Lowering<'_> {
         Ok(())
     }
 
-    fn set_image(
-        &mut self,
-        id: StageId,
-        written: &str,
-        platform: Platform,
-        mut config: ImageConfig,
-    ) {
-        config.created = None;
+    fn set_image(&mut self, id: StageId, written: &str, platform: Platform, config: ImageConfig) {
+        let config = config.inherited();
         let named = self.named_platform(&platform);
         if image::is_empty(&config) {
             self.stages[id].state = State::of(None, None);

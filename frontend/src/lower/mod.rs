@@ -454,7 +454,11 @@ impl<'a> Lowering<'a> {
             let error =
                 Error::new(crate::suggest::suggest(message, name, self.stages.names(), case));
             let names: Vec<&str> = self.stages.names().collect();
-            error.with_hint(format!("the stages are {}", names.join(", ")))
+            error.with_hint(match names.as_slice() {
+                [] => "no stage has a name, as in `FROM image AS name`".to_owned(),
+                [name] => format!("the only stage with a name is {name}"),
+                names => format!("the stages are {}", names.join(", ")),
+            })
         })
     }
 

@@ -159,8 +159,7 @@ impl NamedContext {
             Some(self.platform.clone()),
             metadata::named(&name),
         );
-        let mut config = image.config;
-        config.created = None;
+        let config = image.config.inherited();
         (state_of_image(output, &config, &self.platform), Some(config))
     }
 

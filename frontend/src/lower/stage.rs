@@ -251,9 +251,9 @@ impl Stages {
         self.list.len()
     }
 
-    /// Returns the names of the stages that have one, given or not.
+    /// Returns the names that stages were given.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
-        self.list.iter().map(|stage| stage.step_name.as_str()).filter(|name| !name.is_empty())
+        self.list.iter().map(|stage| stage.name.as_str()).filter(|name| !name.is_empty())
     }
 
     /// Gives a stage what it inherits from the stage that it is built on.

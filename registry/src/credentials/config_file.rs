@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 
 use super::helper::Helper;
 use super::{Credential, CredentialError, HUB_KEY};
+use crate::warnings::json_problem;
 
 /// A file as it was read.
 #[derive(Clone, Debug)]
@@ -25,11 +26,8 @@ impl ConfigFile {
     pub(super) fn read(path: &Path) -> Result<Self, CredentialError> {
         let content = match std::fs::read(path) {
             Ok(bytes) if bytes.iter().all(u8::is_ascii_whitespace) => Map::new(),
-            // What a parser says about a broken file may quote it.
-            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| {
-                let (line, column) = (error.line(), error.column());
-                failed("read", path)(format!("invalid JSON at line {line} column {column}"))
-            })?,
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .map_err(|error| failed("read", path)(json_problem(&error)))?,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Map::new(),
             Err(error) => return Err(failed("read", path)(error)),
         };

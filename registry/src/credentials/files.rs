@@ -4,12 +4,14 @@ use std::path::{Path, PathBuf};
 
 use super::config_file::ConfigFile;
 use super::{Credential, CredentialError, Credentials, key_of};
+use crate::warnings::Warnings;
 
 /// Files with credentials, the most important first: the first that has something for a registry
 /// counts, and what is to be kept goes into the first.
 #[derive(Clone, Debug, Default)]
 pub struct CredentialFiles {
     paths: Vec<PathBuf>,
+    warnings: Warnings,
 }
 
 /// Where credentials were put.
@@ -24,7 +26,13 @@ pub enum Kept {
 impl CredentialFiles {
     /// Returns access to files, which need not be there.
     pub fn new(paths: Vec<PathBuf>) -> Self {
-        Self { paths }
+        Self { paths, warnings: Warnings::default() }
+    }
+
+    /// Has files that can't be read passed over, with a warning.
+    #[must_use]
+    pub fn warning(self, warnings: Warnings) -> Self {
+        Self { warnings, ..self }
     }
 
     fn first(&self) -> Result<ConfigFile, CredentialError> {
@@ -93,7 +101,13 @@ impl CredentialFiles {
 impl Credentials for CredentialFiles {
     fn get(&self, registry: &str, repository: &str) -> Result<Option<Credential>, CredentialError> {
         for path in &self.paths {
-            let file = ConfigFile::read(path)?;
+            let file = match ConfigFile::read(path) {
+                Ok(file) => file,
+                Err(problem) => {
+                    self.warnings.warn(format!("{problem}; the file is ignored"));
+                    continue;
+                }
+            };
             if let Some(helper) = file.helper(registry)?
                 && let Some(found) = helper.get(key_of(registry))?
             {

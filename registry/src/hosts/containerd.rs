@@ -7,7 +7,7 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use serde::Deserialize;
 use toml::{Table, Value};
 
-use super::{Host, Mirror, Scheme, read_if_there};
+use super::{Host, Mirror, Scheme, read_if_there, toml_problem};
 use crate::http::Trust;
 
 /// What is said about the registry itself, and about each of its stand-ins. Keys that say how
@@ -23,8 +23,8 @@ struct Entry {
     header: Table,
 }
 
-/// Reads what a directory says about a host; `None` where it says nothing.
-pub(super) fn load(directory: &Path, name: &str) -> Result<Option<Host>, String> {
+/// Reads what a directory says about a host, and in which file; `None` where it says nothing.
+pub(super) fn load(directory: &Path, name: &str) -> Option<(PathBuf, Result<Host, String>)> {
     let mut names = vec![name.to_owned()];
     if let Some((host, port)) = name.rsplit_once(':') {
         names.push(format!("{host}_{port}_"));
@@ -33,16 +33,17 @@ pub(super) fn load(directory: &Path, name: &str) -> Result<Option<Host>, String>
     for candidate in names.iter().filter(|name| !name.contains('/')) {
         let directory = directory.join(candidate);
         let path = directory.join("hosts.toml");
-        if let Some(text) = read_if_there(&path)? {
-            let parsed = parse(&directory, &text);
-            return parsed.map(Some).map_err(|error| format!("{}: {error}", path.display()));
+        match read_if_there(&path) {
+            Ok(None) => {}
+            Ok(Some(text)) => return Some((path, parse(&directory, &text))),
+            Err(error) => return Some((path, Err(error))),
         }
     }
-    Ok(None)
+    None
 }
 
 fn parse(directory: &Path, text: &str) -> Result<Host, String> {
-    let mut table: Table = toml::from_str(text).map_err(|error| error.message().to_owned())?;
+    let mut table: Table = toml::from_str(text).map_err(|error| toml_problem(text, &error))?;
     let hosts = match table.remove("host") {
         None => Table::new(),
         Some(Value::Table(hosts)) => hosts,
@@ -201,7 +202,7 @@ mod tests {
             std::fs::write(dir.path().join(name).join("hosts.toml"), text).unwrap();
         }
         let mirror =
-            |name: &str| load(dir.path(), name).unwrap().unwrap().mirrors.remove(0).authority;
+            |name: &str| load(dir.path(), name).unwrap().1.unwrap().mirrors.remove(0).authority;
         assert_eq!((mirror("a:5000"), mirror("other")), ("m1".into(), "m2".into()));
     }
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::{Host, Mirror, Scheme, read_if_there};
+use crate::warnings::{Warnings, json_problem};
 
 /// Reads the certificates for a host: `*.crt` are authorities, `*.cert` is the client's own, with
 /// its key in the `*.key` of the same name.
@@ -51,14 +52,26 @@ pub(super) struct Engine {
 }
 
 impl Engine {
-    /// Reads the first file that is there. One that is broken is the engine's concern.
-    pub(super) fn load(paths: &[PathBuf]) -> Self {
+    /// Reads the first file that is there.
+    pub(super) fn load(paths: &[PathBuf], warnings: &Warnings) -> Self {
         for path in paths {
-            let Ok(Some(text)) = read_if_there(path) else { continue };
-            return serde_json::from_str(&text).unwrap_or_else(|error| {
-                tracing::warn!(%error, path = %path.display(), "the file is passed over");
+            let text = match read_if_there(path) {
+                Ok(None) => continue,
+                Ok(Some(text)) => Ok(text),
+                Err(problem) => Err(problem),
+            };
+            let parse =
+                |text: String| serde_json::from_str(&text).map_err(|error| json_problem(&error));
+            let engine: Self = text.and_then(parse).unwrap_or_else(|problem| {
+                warnings.ignored(path, &problem);
                 Self::default()
             });
+            for problem in
+                engine.registry_mirrors.iter().filter_map(|text| Mirror::parse(text).err())
+            {
+                warnings.warn(format!("{}: {problem}", path.display()));
+            }
+            return engine;
         }
         Self::default()
     }

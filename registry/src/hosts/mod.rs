@@ -25,12 +25,15 @@ use self::docker::Engine;
 use self::registries_toml::RegistriesFile;
 use crate::error::Problem;
 use crate::http::Trust;
+use crate::warnings::Warnings;
 
 /// Where configuration is looked for. What isn't there, or may not be read, is passed over.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HostSources {
     /// A `registries.toml` that was named by somebody: it has to be there.
     pub explicit: Option<PathBuf>,
+    /// Its text, where it can't be read a second time.
+    pub explicit_text: Option<String>,
     /// Where else it may be; the first that exists counts.
     pub registries: Vec<PathBuf>,
     /// Directories in the manner of docker's `/etc/docker/certs.d`.
@@ -124,15 +127,16 @@ impl Mirror {
 #[derive(Debug)]
 pub(crate) struct Hosts {
     sources: HostSources,
+    warnings: Warnings,
     file: OnceLock<Result<RegistriesFile, String>>,
     engine: OnceLock<Engine>,
     known: Mutex<BTreeMap<String, Arc<Host>>>,
 }
 
 impl Hosts {
-    pub(crate) fn new(sources: HostSources) -> Self {
+    pub(crate) fn new(sources: HostSources, warnings: Warnings) -> Self {
         let (file, engine) = (OnceLock::new(), OnceLock::new());
-        Self { sources, file, engine, known: Mutex::default() }
+        Self { sources, warnings, file, engine, known: Mutex::default() }
     }
 
     /// Returns what is configured about a host, named as in references: `docker.io`,
@@ -151,15 +155,19 @@ impl Hosts {
         let file = self.file.get_or_init(|| registries_toml::load(&self.sources));
         let mut host = file.as_ref().map_err(Clone::clone)?.host(name);
         for directory in &self.sources.containerd {
-            if let Some(found) = containerd::load(directory, name)? {
-                host.add(found);
+            if let Some((path, found)) = containerd::load(directory, name) {
+                match found {
+                    Ok(found) => host.add(found),
+                    Err(problem) => self.warnings.ignored(&path, &problem),
+                }
                 break;
             }
         }
         for directory in &self.sources.docker_certificates {
             host.add(docker::certificates(directory, name)?);
         }
-        let engine = self.engine.get_or_init(|| Engine::load(&self.sources.docker_engine));
+        let engine =
+            self.engine.get_or_init(|| Engine::load(&self.sources.docker_engine, &self.warnings));
         host.add(engine.host(name));
         if host.scheme == Scheme::Usual && host.trust != Trust::default() && !host.trust.insecure {
             // Who gives certificates means them to be looked at.
@@ -187,11 +195,20 @@ impl Host {
     }
 }
 
+/// Says what is wrong with TOML, with its line.
+fn toml_problem(text: &str, error: &toml::de::Error) -> String {
+    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+    format!("line {}: {}", before.matches('\n').count() + 1, error.message())
+}
+
 /// Reads a file of configuration; `None` where it isn't there, or not for us.
 fn read_if_there(path: &std::path::Path) -> Result<Option<String>, String> {
     use std::io::ErrorKind;
     match std::fs::read_to_string(path) {
-        Ok(text) => Ok(Some(text)),
+        Ok(text) => {
+            tracing::debug!(path = %path.display(), "configuration is read");
+            Ok(Some(text))
+        }
         Err(error)
             if matches!(
                 error.kind(),
@@ -239,13 +256,14 @@ mod tests {
         write("certs/b/ca.crt", "");
         write("containerd/a:1/hosts.toml", "server = \"https://c\"\n[host.\"https://m2\"]\n");
         let engine = write("daemon.json", r#"{"insecure-registries": ["d"]}"#);
-        let hosts = Hosts::new(HostSources {
-            explicit: None,
+        let sources = HostSources {
             registries,
             docker_certificates: vec![dir.path().join("certs"), dir.path().join("none")],
             docker_engine: vec![engine],
             containerd: vec![dir.path().join("containerd")],
-        });
+            ..HostSources::default()
+        };
+        let hosts = Hosts::new(sources, Warnings::default());
         let a = hosts.of("a:1").unwrap();
         assert_eq!(a.mirrors.len(), 1);
         assert_eq!(a.mirrors[0].authority, "m1");
@@ -264,7 +282,8 @@ mod tests {
         let path = dir.path().join("registries.toml");
         let explicit =
             |path: &PathBuf| HostSources { explicit: Some(path.clone()), ..HostSources::default() };
-        let problem = Hosts::new(explicit(&path)).of("a").unwrap_err().to_string();
+        let problem =
+            Hosts::new(explicit(&path), Warnings::default()).of("a").unwrap_err().to_string();
         assert!(problem.contains("registries.toml"), "{problem}");
         for (text, part) in [
             ("[registry", "registries.toml"),
@@ -273,8 +292,57 @@ mod tests {
             ("[registry.a]\nhttp = true\nca = [\"x\"]", "http"),
         ] {
             std::fs::write(&path, text).unwrap();
-            let problem = Hosts::new(explicit(&path)).of("a").unwrap_err().to_string();
+            let problem =
+                Hosts::new(explicit(&path), Warnings::default()).of("a").unwrap_err().to_string();
             assert!(problem.contains(part), "{text}: {problem}");
+        }
+    }
+
+    #[test]
+    fn configuration_of_others_is_ignored_with_a_warning() {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = dir.path().join("daemon.json");
+        let containerd = dir.path().join("certs.d");
+        std::fs::create_dir_all(containerd.join("a")).unwrap();
+        let warned = Arc::new(Mutex::new(Vec::new()));
+        let found = |json: &[u8], toml: &str| {
+            std::fs::write(&engine, json).unwrap();
+            std::fs::write(containerd.join("a/hosts.toml"), toml).unwrap();
+            let sources = HostSources {
+                docker_engine: vec![engine.clone()],
+                containerd: vec![containerd.clone()],
+                ..HostSources::default()
+            };
+            let told = Arc::clone(&warned);
+            let warnings = Warnings::to(move |text| told.lock().unwrap().push(text));
+            let hosts = Hosts::new(sources, warnings);
+            let found = [hosts.of("a").unwrap(), hosts.of("docker.io").unwrap()];
+            (found.map(|host| host.mirrors.len()), std::mem::take(&mut *warned.lock().unwrap()))
+        };
+        let mirrors = "{\n  \"registry-mirrors\": [\"https://m\"]";
+        let good = format!("{mirrors}\n}}");
+        assert_eq!(found(good.as_bytes(), "[host.\"https://b\"]"), ([1, 1], Vec::new()));
+        let (count, told) = found(format!("{mirrors},\n}}").as_bytes(), "[host.\"https://b\"]");
+        assert_eq!(count, [1, 0]);
+        let problem =
+            "daemon.json: invalid JSON: trailing comma at line 3 column 1; the file is ignored";
+        assert!(told.len() == 1 && told[0].ends_with(problem), "{told:?}");
+        for (json, part) in [
+            (&b"\xff"[..], "daemon.json"),
+            (b"[]", "daemon.json: not the expected values at line 1"),
+            (b"{\"registry-mirrors\": [\"ftp://x\"]}", "\"ftp://x\" is no address of a mirror"),
+        ] {
+            let (_, told) = found(json, "");
+            assert!(told.len() == 1 && told[0].contains(part), "{told:?}");
+        }
+        for (toml, part) in [
+            ("server = \"x\"\n[host", "hosts.toml: line 2: "),
+            ("[host.\"ftp://x\"]", "ftp://x"),
+            ("skip_verify = 1", "hosts.toml: "),
+        ] {
+            let (count, told) = found(b"{}", toml);
+            assert_eq!(count, [0, 0]);
+            assert!(told.len() == 1 && told[0].contains(part), "{told:?}");
         }
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::{Host, HostSources, Mirror, Scheme, read_if_there};
+use super::{Host, HostSources, Mirror, Scheme, read_if_there, toml_problem};
 use crate::http::Trust;
 
 /// The file.
@@ -50,6 +50,9 @@ impl RegistriesFile {
 /// Reads the file that counts, if there is one.
 pub(super) fn load(sources: &HostSources) -> Result<RegistriesFile, String> {
     if let Some(path) = &sources.explicit {
+        if let Some(text) = &sources.explicit_text {
+            return parse(path, text);
+        }
         let text = std::fs::read_to_string(path);
         return parse(path, &text.map_err(|error| format!("read {}: {error}", path.display()))?);
     }
@@ -63,10 +66,8 @@ pub(super) fn load(sources: &HostSources) -> Result<RegistriesFile, String> {
 
 fn parse(path: &Path, text: &str) -> Result<RegistriesFile, String> {
     let named = |problem: String| format!("{}: {problem}", path.display());
-    let written: Written = toml::from_str(text).map_err(|error| {
-        let line = error.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1);
-        named(format!("line {line}: {}", error.message()))
-    })?;
+    let written = toml::from_str(text).map_err(|error| named(toml_problem(text, &error)));
+    let written: Written = written?;
     let directory = path.parent().unwrap_or(Path::new("/"));
     let mut hosts = BTreeMap::new();
     for (name, registry) in written.registry {

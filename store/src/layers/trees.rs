@@ -6,6 +6,7 @@ use kiln_tree::{Dir, survey};
 
 use super::{LayerId, Layers};
 use crate::error::{Error, Result};
+use crate::layer_changes::put_changes;
 use crate::layer_rows::{NewLayer, NewTree, insert, select};
 use crate::lock::KeyGuard;
 use crate::measure::blocks_of;
@@ -39,6 +40,7 @@ impl Layers {
                 return Ok(false);
             }
             insert(transaction, &row, None)?;
+            put_changes(transaction, &id, tree.changes())?;
             self.inner.hold_layer(transaction, id.as_str())?;
             Ok(true)
         });

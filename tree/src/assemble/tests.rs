@@ -48,10 +48,10 @@ fn by_device(path: &Path) {
 }
 
 fn by_file(path: &Path) {
-    let name = format!(".wh.{}", path.file_name().unwrap().to_str().unwrap());
+    let name = format!(".kiln-wh.{}", path.file_name().unwrap().to_str().unwrap());
     let mark = path.parent().unwrap().join(name);
     std::fs::write(&mark, "").unwrap();
-    std::fs::set_permissions(mark, PermissionsExt::from_mode(0)).unwrap();
+    std::fs::set_permissions(mark, PermissionsExt::from_mode(0o000)).unwrap();
 }
 
 fn listing(dir: &Dir) -> Vec<String> {

@@ -7,22 +7,28 @@
 //!
 //! As in an upper directory, a directory of the tree below is there as soon as something is made in
 //! it or it is changed, with those above it; what is made in a directory changes its time to now.
+//! What is then as the tree below has it is left out, as it is of an upper directory
+//! ([`mod@crate::changes`]).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
+
+use kiln_oci::Digest;
 
 use super::source::{attributes, directory};
 use super::{CopyOptions, archive, copied, holder, parents};
 use crate::attributes::Attributes;
 use crate::below::Below;
+use crate::changes;
 use crate::digest::select::{Picked, Selected};
-use crate::error::Result;
+use crate::dir::Dir;
+use crate::error::{Error, Result};
 use crate::metadata::{FileKind, Metadata, Owner, Timestamp};
 use crate::names;
-use crate::pack::{Item, Origin, Plan, Role};
+use crate::pack::{CAPABILITY, Item, Origin, Plan, Role};
 use crate::view::View;
-use crate::walk::Entry;
+use crate::walk::{Entry, Opener};
 
 /// The set-group-ID bit: what is made in a directory that has it gets its group.
 const SETGID: u32 = 0o2000;
@@ -45,7 +51,8 @@ pub fn plan<'a>(copies: &[(View<'a>, CopyOptions)], below: &dyn Below) -> Result
             }
         }
     }
-    let dirs = copies.iter().map(|(source, _)| source.dir).collect();
+    let dirs: Vec<&Dir> = copies.iter().map(|(source, _)| source.dir).collect();
+    layer.leave_out_unchanged(&dirs)?;
     Ok(Some(Plan::of(dirs, layer.items())))
 }
 
@@ -331,6 +338,69 @@ impl Layer<'_> {
         (!is_in_the_way).then_some(real)
     }
 
+    /// Leaves out what the tree below has already, but for directories in which something is left.
+    fn leave_out_unchanged(&mut self, dirs: &[&Dir]) -> Result<()> {
+        let mut openers: Vec<_> = dirs.iter().map(|dir| Opener::new(dir)).collect();
+        let mut unchanged: HashSet<Vec<u8>> = HashSet::new();
+        // A directory that isn't there below, while the entries are in it.
+        let mut fresh: Option<Vec<u8>> = None;
+        for (key, made) in &self.made {
+            if fresh.as_ref().is_some_and(|fresh| key.starts_with(fresh)) {
+                continue;
+            }
+            let path = names::rooted(&made.entry.path);
+            match self.below.entry(&path)? {
+                None if made.entry.metadata.is_dir() => fresh = Some([key, &[0][..]].concat()),
+                Some(before) if self.is_unchanged(made, (&path, &before), &mut openers)? => {
+                    unchanged.insert(key.clone());
+                }
+                _ => {}
+            }
+        }
+        let mut holders: HashSet<Vec<u8>> = HashSet::new();
+        let keys: Vec<Vec<u8>> = self.made.keys().rev().cloned().collect();
+        for key in keys {
+            if unchanged.contains(&key) && !holders.contains(&key) {
+                self.made.remove(&key);
+            } else if let Some(end) = key.iter().rposition(|byte| *byte == 0) {
+                holders.insert(key[..end].to_vec());
+            }
+        }
+        Ok(())
+    }
+
+    /// Does what `is_unchanged` does in trees.
+    fn is_unchanged(
+        &self,
+        made: &Made,
+        (path, before): (&Path, &Metadata),
+        openers: &mut [Opener<'_>],
+    ) -> Result<bool> {
+        let after = &made.entry.metadata;
+        if !changes::has_same_attributes(before, after) {
+            return Ok(false);
+        }
+        if after.is_dir() {
+            return Ok(true);
+        }
+        if self.below.capability(path)? != made.entry.xattr(CAPABILITY).unwrap_or_default() {
+            return Ok(false);
+        }
+        if after.mtime.nanoseconds != 0 {
+            return Ok(true);
+        }
+        let content = match (after.kind, &made.origin) {
+            (FileKind::Symlink, _) => Digest::of(&made.entry.target),
+            (FileKind::File, Some(origin)) => {
+                let file = openers[origin.dir].open(&origin.path)?;
+                let failed = |errno| Error::io("read", names::path(&origin.path), errno);
+                changes::digest_of(&file).map_err(failed)?
+            }
+            _ => return Ok(true),
+        };
+        Ok(self.below.content(path)? == Some(content))
+    }
+
     /// Returns the entries of the tar.
     fn items(self) -> Vec<Item> {
         let mut first_names = HashMap::new();
@@ -352,7 +422,7 @@ fn relative(path: &Path) -> &[u8] {
 /// Returns what sorts paths as a walk does: a directory's content comes before its longer-named
 /// neighbours.
 fn key(path: &Path) -> Vec<u8> {
-    relative(path).iter().map(|byte| if *byte == b'/' { 0 } else { *byte }).collect()
+    changes::key(relative(path))
 }
 
 #[cfg(test)]

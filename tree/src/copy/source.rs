@@ -222,7 +222,7 @@ impl<'a> Copier<'a> {
             return Ok(());
         }
         self.file_marks.store(true, Ordering::Relaxed);
-        let file = edit::create(dir, &[overlay::MARK, name].concat())?;
+        let file = edit::create(dir, &overlay::file_mark(name))?;
         attributes.apply_to_fd(file.as_fd())
     }
 
@@ -254,7 +254,8 @@ pub(super) fn attributes(options: &CopyOptions, metadata: &Metadata) -> Attribut
 }
 
 /// Returns what a directory is to have in the end: all that the source has where it was made, or
-/// was selected below the source path; else as little as BuildKit changes.
+/// was selected below the source path; else as little as BuildKit changes. One that came along only
+/// because something below it was selected keeps the time at which that was made.
 pub(super) fn directory(
     options: &CopyOptions,
     metadata: &Metadata,
@@ -262,6 +263,7 @@ pub(super) fn directory(
 ) -> Attributes {
     let all = attributes(options, metadata);
     match (made, is_root, passed) {
+        (true, _, true) => Attributes { mtime: None, ..all },
         (true, ..) | (false, false, false) => all,
         (false, true, _) => Attributes { mtime: all.mtime, ..Attributes::default() },
         (false, false, true) => Attributes { mode: Some(metadata.mode), ..Attributes::default() },

@@ -1,5 +1,9 @@
 //! Headers of tar entries: ustar, with a PAX header in front where a value doesn't fit.
 //! (IEEE Std 1003.1, "pax", ustar interchange format.)
+//!
+//! Where the formats leave a choice, it is that of Go's `archive/tar`, which BuildKit writes layers
+//! with: a long name is split at the last slash that it can be split at, and not at all behind a PAX
+//! header.
 
 use std::borrow::Cow;
 
@@ -43,12 +47,17 @@ impl Header<'_> {
             name.push(b'/');
         }
         let split = split(&name);
-        let records = self.records(&name, split);
-        if !records.is_empty() {
-            encode_records(&name, &records, out);
+        let mut records = self.records();
+        let is_short = name.len() <= NAME_SIZE && name.is_ascii();
+        let is_extended = !records.is_empty() || !(is_short || split.is_some());
+        if is_extended {
+            if !is_short {
+                records.push(("path", name.clone()));
+            }
+            encode_records(&name, records, out);
         }
         let mut block = [0_u8; BLOCK];
-        match split {
+        match split.filter(|_| !is_extended) {
             Some(slash) => {
                 text(&mut block[345..500], &name[..slash]);
                 text(&mut block[..NAME_SIZE], &name[slash + 1..]);
@@ -90,25 +99,26 @@ impl Header<'_> {
         }
     }
 
-    /// Returns the PAX records that are needed, sorted by key.
-    fn records(&self, name: &[u8], split: Option<usize>) -> Vec<u8> {
+    /// Returns the PAX records that are needed, but for the name's.
+    fn records(&self) -> Vec<(&'static str, Vec<u8>)> {
         let mut records = Vec::new();
         if let Some(capability) = self.capability {
-            record(&mut records, "SCHILY.xattr.security.capability", capability);
+            records.push(("SCHILY.xattr.security.capability", capability.to_vec()));
         }
-        number(&mut records, "gid", self.owner.gid.into(), SEVEN_DIGITS);
         if self.target.len() > NAME_SIZE || !self.target.is_ascii() {
-            record(&mut records, "linkpath", &self.target);
+            records.push(("linkpath", self.target.to_vec()));
         }
-        match u64::try_from(self.mtime) {
-            Ok(mtime) => number(&mut records, "mtime", mtime, ELEVEN_DIGITS),
-            Err(_) => record(&mut records, "mtime", self.mtime.to_string().as_bytes()),
+        let numbers = [
+            ("gid", i128::from(self.owner.gid), SEVEN_DIGITS),
+            ("mtime", i128::from(self.mtime), ELEVEN_DIGITS),
+            ("size", i128::from(self.size), ELEVEN_DIGITS),
+            ("uid", i128::from(self.owner.uid), SEVEN_DIGITS),
+        ];
+        for (key, value, largest) in numbers {
+            if !(0..=i128::from(largest)).contains(&value) {
+                records.push((key, value.to_string().into_bytes()));
+            }
         }
-        if !name.is_ascii() || (name.len() > NAME_SIZE && split.is_none()) {
-            record(&mut records, "path", name);
-        }
-        number(&mut records, "size", self.size, ELEVEN_DIGITS);
-        number(&mut records, "uid", self.owner.uid.into(), SEVEN_DIGITS);
         records
     }
 }
@@ -118,10 +128,14 @@ fn split(name: &[u8]) -> Option<usize> {
     if name.len() <= NAME_SIZE || !name.is_ascii() {
         return None;
     }
-    // The part behind the slash must fit, and must not be empty or a mere slash.
-    let first = name.len().saturating_sub(NAME_SIZE + 1).max(1);
-    let last = PREFIX_SIZE.min(name.len() - 2);
-    (first..=last).find(|index| name[*index] == b'/')
+    // The part behind the slash must fit, and must not be empty.
+    let end = match name.len() {
+        length if length > PREFIX_SIZE + 1 => PREFIX_SIZE + 1,
+        length if name.ends_with(b"/") => length - 1,
+        length => length,
+    };
+    let slash = name[..end].iter().rposition(|byte| *byte == b'/').filter(|slash| *slash > 0)?;
+    (1..=NAME_SIZE).contains(&(name.len() - slash - 1)).then_some(slash)
 }
 
 /// Returns what stands in a field whose value may stand in a PAX record instead.
@@ -144,36 +158,43 @@ pub(crate) fn record(out: &mut Vec<u8>, key: &str, value: &[u8]) {
     out.push(b'\n');
 }
 
-/// Appends a PAX record of a number that doesn't fit its field.
-fn number(out: &mut Vec<u8>, key: &str, value: u64, largest: u64) {
-    if value > largest {
-        record(out, key, value.to_string().as_bytes());
-    }
-}
-
 /// Appends the PAX header that tells `records` of the entry `name`.
-fn encode_records(name: &[u8], records: &[u8], out: &mut Vec<u8>) {
-    let base = name.strip_suffix(b"/").unwrap_or(name);
-    let base = base.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+fn encode_records(name: &[u8], mut records: Vec<(&'static str, Vec<u8>)>, out: &mut Vec<u8>) {
+    records.sort_unstable();
+    let mut content = Vec::new();
+    for (key, value) in &records {
+        record(&mut content, key, value);
+    }
+    let slash = name.iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
+    let mut title = [&name[..slash], b"PaxHeaders.0/", &name[slash..]].concat();
+    title.retain(u8::is_ascii);
+    title.truncate(NAME_SIZE);
+    while title.ends_with(b"/") {
+        title.pop();
+    }
     let mut block = [0_u8; BLOCK];
-    text(&mut block[..NAME_SIZE], &[b"PaxHeaders.0/", base].concat());
-    octal(&mut block[100..108], 0o644);
-    octal(&mut block[108..116], 0);
-    octal(&mut block[116..124], 0);
-    octal(&mut block[124..136], records.len() as u64);
-    octal(&mut block[136..148], 0);
-    octal(&mut block[329..337], 0);
-    octal(&mut block[337..345], 0);
+    text(&mut block[..NAME_SIZE], &title);
+    for field in [100..108, 108..116, 116..124, 136..148] {
+        octal(&mut block[field], 0);
+    }
+    octal(&mut block[124..136], content.len() as u64);
     finish(&mut block, b'x');
     out.extend_from_slice(&block);
-    out.extend_from_slice(records);
+    out.append(&mut content);
     out.resize(out.len().next_multiple_of(BLOCK), 0);
 }
 
-/// Fills a field with text; what isn't ASCII or doesn't fit is left out, a PAX record has it.
+/// Fills a field with text; what isn't ASCII or doesn't fit is left out, a PAX record has it. A name
+/// that is cut off isn't to look like a directory's.
 fn text(field: &mut [u8], value: &[u8]) {
-    for (place, byte) in field.iter_mut().zip(value.iter().filter(|byte| byte.is_ascii())) {
+    let mut ascii = value.iter().filter(|byte| byte.is_ascii());
+    for (place, byte) in field.iter_mut().zip(ascii.by_ref()) {
         *place = *byte;
+    }
+    if ascii.next().is_some()
+        && let Some(last) = field.last_mut().filter(|last| **last == b'/')
+    {
+        *last = 0;
     }
 }
 
@@ -191,7 +212,14 @@ fn finish(block: &mut [u8; BLOCK], type_flag: u8) {
     block[257..265].copy_from_slice(b"ustar\x0000");
     block[148..156].fill(b' ');
     let sum: u64 = block.iter().map(|byte| u64::from(*byte)).sum();
-    octal(&mut block[148..155], sum);
+    put_sum(&mut block[148..156], sum);
+}
+
+/// Fills in a checksum as Go's writer does: six digits, a NUL and a space.
+pub(crate) fn put_sum(field: &mut [u8], sum: u64) {
+    octal(&mut field[..7], sum);
+    field[6] = 0;
+    field[7] = b' ';
 }
 
 #[cfg(test)]
@@ -215,11 +243,13 @@ mod tests {
         };
         assert_eq!(split(name(&[50, 49]).as_bytes()), None, "fits whole");
         assert_eq!(split(name(&[50, 50]).as_bytes()), Some(50));
+        assert_eq!(split(name(&[40, 40, 40]).as_bytes()), Some(81), "the last slash");
         assert_eq!(split(name(&[155, 100]).as_bytes()), Some(155));
         assert_eq!(split(name(&[155, 101]).as_bytes()), None);
         assert_eq!(split(name(&[156, 100]).as_bytes()), None);
         assert_eq!(split(name(&[120, 0]).as_bytes()), None, "only the slash at the end");
         assert_eq!(split(name(&[60, 60, 0]).as_bytes()), Some(60));
+        assert_eq!(split(name(&[155, 0]).as_bytes()), None, "only the slash at the end");
         assert_eq!(split("ä/".repeat(60).as_bytes()), None);
     }
 }

@@ -1,22 +1,30 @@
 //! What an archive holds, as bytes.
 //!
-//! Each entry is its kind (one letter), its path, and what a directory or a link has beyond that. A
-//! text has its length (4 bytes) in front; numbers are little-endian.
+//! Each entry is its kind (one letter), its path, and what there is to know beyond that. A text has
+//! its length (4 bytes) in front; numbers are little-endian. *Attributes* are mode, user, group (4
+//! bytes each) and time: seconds (8), nanoseconds (4).
 //!
 //! | letter | stands for | and then |
 //! | --- | --- | --- |
-//! | `d` | a directory | mode, user, group (4 each), time: seconds (8), nanoseconds (4) |
-//! | `l` | a symbolic link | its target |
+//! | `d` | a directory | attributes |
+//! | `L` | a symbolic link | its target, attributes |
 //! | `h` | another name of a file | the other one |
-//! | `n` | a device | |
-//! | `f` | anything else | |
+//! | `C`, `B` | a device | attributes, major and minor number (4 each) |
+//! | `P` | a named pipe | attributes |
+//! | `F` | a file | attributes, size (8), file capability |
+//! | `l`, `n`, `f` | a link with its target, a device, anything else, as kiln wrote them before it compared files | |
 
 use std::io::{self, Read};
+use std::os::fd::AsFd as _;
+use std::path::Path;
 
 use tar::EntryType;
 
-use crate::metadata::{FileKind, Owner, Timestamp};
-use crate::pack::{Item, Plan, Role};
+use crate::dir::Dir;
+use crate::error::{Error, Result};
+use crate::metadata::{FileKind, Metadata, Owner, Timestamp};
+use crate::names;
+use crate::pack::{CAPABILITY, Item, Plan, Role};
 use crate::tar_reader::{TarEntry, TarReader, malformed};
 use crate::unpack::bounded_time;
 
@@ -30,9 +38,13 @@ pub(super) struct Record<'a> {
     pub(super) kind: Kind,
     /// Of a link, else empty.
     pub(super) target: &'a [u8],
+    /// What tells it from others of its kind; `None` of directories, of other names of a file, and
+    /// of what was listed by an older kiln.
+    pub(super) detail: Option<Detail<'a>>,
 }
 
 /// What an entry is.
+#[derive(Clone, Copy)]
 pub(super) enum Kind {
     Directory(Attributes),
     Symlink,
@@ -41,7 +53,16 @@ pub(super) enum Kind {
     Other,
 }
 
-/// What matters of a directory.
+/// What tells an entry from others of its kind.
+#[derive(Clone, Copy)]
+pub(super) struct Detail<'a> {
+    pub(super) kind: FileKind,
+    pub(super) attributes: Attributes,
+    pub(super) size: u64,
+    pub(super) capability: &'a [u8],
+}
+
+/// Mode, owner and time.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Attributes {
     pub(super) mode: u32,
@@ -78,6 +99,32 @@ impl Manifest {
         &self.0
     }
 
+    /// Tells whether it has all that there is to know of each entry.
+    pub fn is_detailed(&self) -> bool {
+        self.records().all(|record| {
+            record.is_some_and(|record| {
+                record.detail.is_some()
+                    || matches!(record.kind, Kind::Directory(_) | Kind::HardLink)
+            })
+        })
+    }
+
+    /// Gives the entries of a tree that was unpacked from the archive the fractions of their times,
+    /// where the manifest has them: tars don't.
+    ///
+    /// # Errors
+    /// Fails where a time can't be set.
+    pub fn refine(&self, tree: &Dir) -> Result<()> {
+        for record in self.records().flatten() {
+            let Some(detail) = record.detail else { continue };
+            let mtime = detail.attributes.mtime;
+            if mtime.nanoseconds != 0 {
+                set_fraction(tree, &names::rooted(record.path), mtime)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Yields the entries; `None` where the bytes are none.
     pub(super) fn records(&self) -> impl Iterator<Item = Option<Record<'_>>> {
         let mut rest = Rest(&self.0);
@@ -94,8 +141,21 @@ impl Manifest {
     }
 }
 
+/// Gives what is at `path` its time, where it has the same one without a fraction.
+fn set_fraction(tree: &Dir, path: &Path, mtime: Timestamp) -> Result<()> {
+    let Some(found) = tree.metadata(path, false)? else { return Ok(()) };
+    let whole = Timestamp { nanoseconds: 0, ..mtime };
+    if found.mtime != whole {
+        return Ok(());
+    }
+    let Some((parent, name)) = tree.parent_of(path)? else { return Ok(()) };
+    crate::Attributes { mtime: Some(mtime), ..crate::Attributes::default() }
+        .apply_to_entry(parent.as_fd(), names::bytes(name), found.kind)
+        .map_err(|errno| Error::io("set the time of", path, errno))
+}
+
 impl Plan<'_> {
-    /// Returns what reading the archive would tell of what it holds.
+    /// Returns what reading the archive would tell of what it holds, but with whole times.
     pub fn manifest(&self) -> Manifest {
         let mut bytes = Vec::new();
         for item in self.items() {
@@ -106,26 +166,55 @@ impl Plan<'_> {
 
     fn put(&self, item: &Item, bytes: &mut Vec<u8>) {
         let (entry, metadata) = (&item.entry, &item.entry.metadata);
-        let (letter, target) = match (item.role, metadata.kind) {
-            (Role::Link(first), _) => (b'h', self.items()[first].entry.path.as_slice()),
-            (_, FileKind::Directory) => (b'd', &[][..]),
-            (_, FileKind::Symlink) => (b'l', entry.target.as_slice()),
-            (_, FileKind::CharDevice { .. } | FileKind::BlockDevice { .. }) => (b'n', &[][..]),
-            _ => (b'f', &[][..]),
-        };
-        bytes.push(letter);
-        put_text(&entry.path, bytes);
-        match letter {
-            b'd' => {
-                let mtime = Timestamp { nanoseconds: 0, ..metadata.mtime };
-                put_attributes(
-                    Attributes { mode: metadata.mode, owner: metadata.owner, mtime },
-                    bytes,
-                );
-            }
-            b'l' | b'h' => put_text(target, bytes),
-            _ => {}
+        let Metadata { mode, owner, mut mtime, .. } = *metadata;
+        if let Role::Link(first) = item.role {
+            let target = &self.items()[first].entry.path;
+            return put_record(b'h', &entry.path, target, bytes);
         }
+        if metadata.is_dir() {
+            mtime.nanoseconds = 0;
+        }
+        let detail = Detail {
+            kind: metadata.kind,
+            attributes: Attributes { mode, owner, mtime },
+            size: metadata.size,
+            capability: entry.xattr(CAPABILITY).unwrap_or_default(),
+        };
+        put_entry((&entry.path, &entry.target), &detail, bytes);
+    }
+}
+
+/// Appends an entry, given its path and the target that it has if it is a link.
+fn put_entry((path, target): (&[u8], &[u8]), detail: &Detail<'_>, bytes: &mut Vec<u8>) {
+    let letter = match detail.kind {
+        FileKind::Directory => b'd',
+        FileKind::Symlink => b'L',
+        FileKind::CharDevice { .. } => b'C',
+        FileKind::BlockDevice { .. } => b'B',
+        FileKind::Fifo => b'P',
+        FileKind::File | FileKind::Socket => b'F',
+    };
+    put_record(letter, path, target, bytes);
+    put_attributes(detail.attributes, bytes);
+    match detail.kind {
+        FileKind::CharDevice { major, minor } | FileKind::BlockDevice { major, minor } => {
+            bytes.extend(major.to_le_bytes());
+            bytes.extend(minor.to_le_bytes());
+        }
+        FileKind::File | FileKind::Socket => {
+            bytes.extend(detail.size.to_le_bytes());
+            put_text(detail.capability, bytes);
+        }
+        FileKind::Directory | FileKind::Symlink | FileKind::Fifo => {}
+    }
+}
+
+/// Appends what all entries begin with.
+fn put_record(letter: u8, path: &[u8], target: &[u8], bytes: &mut Vec<u8>) {
+    bytes.push(letter);
+    put_text(path, bytes);
+    if matches!(letter, b'L' | b'h') {
+        put_text(target, bytes);
     }
 }
 
@@ -149,24 +238,29 @@ fn put(entry: &TarEntry, bytes: &mut Vec<u8>) -> io::Result<()> {
     if entry.name.contains(&0) || entry.link.contains(&0) {
         return Err(malformed("name with a NUL byte"));
     }
-    let letter = match entry.kind {
-        EntryType::Directory => b'd',
-        EntryType::Symlink => b'l',
-        EntryType::Link => b'h',
-        EntryType::Char | EntryType::Block => b'n',
-        EntryType::Regular | EntryType::Continuous | EntryType::Fifo => b'f',
+    let (major, minor) = entry.device;
+    let kind = match entry.kind {
+        EntryType::Directory => FileKind::Directory,
+        EntryType::Symlink => FileKind::Symlink,
+        EntryType::Link => {
+            put_record(b'h', &entry.name, &entry.link, bytes);
+            return Ok(());
+        }
+        EntryType::Char => FileKind::CharDevice { major, minor },
+        EntryType::Block => FileKind::BlockDevice { major, minor },
+        EntryType::Fifo => FileKind::Fifo,
+        EntryType::Regular | EntryType::Continuous => FileKind::File,
         _ => return Err(malformed("entry of a type that is not supported")),
     };
-    bytes.push(letter);
-    put_text(&entry.name, bytes);
-    match letter {
-        b'd' => {
-            let owner = Owner { uid: entry.uid, gid: entry.gid };
-            put_attributes(Attributes { mode: entry.mode, owner, mtime: entry.mtime }, bytes);
-        }
-        b'l' | b'h' => put_text(&entry.link, bytes),
-        _ => {}
-    }
+    let owner = Owner { uid: entry.uid, gid: entry.gid };
+    let capability = entry.xattrs.iter().find(|(name, _)| name == CAPABILITY);
+    let detail = Detail {
+        kind,
+        attributes: Attributes { mode: entry.mode, owner, mtime: entry.mtime },
+        size: entry.size,
+        capability: capability.map(|(_, value)| value.as_slice()).unwrap_or_default(),
+    };
+    put_entry((&entry.name, &entry.link), &detail, bytes);
     Ok(())
 }
 
@@ -177,19 +271,49 @@ impl<'a> Rest<'a> {
     fn record(&mut self) -> Option<Record<'a>> {
         let letter = self.array::<1>()?[0];
         let path = self.text()?;
-        let mut record = Record { path, kind: Kind::Other, target: &[] };
-        record.kind = match letter {
+        let is_link = matches!(letter, b'L' | b'l' | b'h');
+        let target = if is_link { self.text()? } else { &[] };
+        let kind = match letter {
             b'd' => Kind::Directory(self.attributes()?),
-            b'l' => Kind::Symlink,
+            b'L' | b'l' => Kind::Symlink,
             b'h' => Kind::HardLink,
-            b'n' => Kind::Device,
-            b'f' => Kind::Other,
+            b'C' | b'B' | b'n' => Kind::Device,
+            b'F' | b'P' | b'f' => Kind::Other,
             _ => return None,
         };
-        if matches!(record.kind, Kind::Symlink | Kind::HardLink) {
-            record.target = self.text()?;
+        let detail = if letter.is_ascii_uppercase() {
+            Some(self.detail(letter, target.len() as u64)?)
+        } else {
+            None
+        };
+        Some(Record { path, kind, target, detail })
+    }
+
+    fn detail(&mut self, letter: u8, size: u64) -> Option<Detail<'a>> {
+        let attributes = self.attributes()?;
+        let mut detail = Detail { kind: FileKind::File, attributes, size: 0, capability: &[] };
+        match letter {
+            b'C' | b'B' => {
+                let (major, minor) = (self.number()?, self.number()?);
+                let is_block = letter == b'B';
+                detail.kind = match is_block {
+                    true => FileKind::BlockDevice { major, minor },
+                    false => FileKind::CharDevice { major, minor },
+                };
+            }
+            b'P' => detail.kind = FileKind::Fifo,
+            b'L' => {
+                // Links have no permissions of their own.
+                detail.kind = FileKind::Symlink;
+                detail.attributes.mode = 0o777;
+                detail.size = size;
+            }
+            _ => {
+                detail.size = u64::from_le_bytes(self.array()?);
+                detail.capability = self.text()?;
+            }
         }
-        Some(record)
+        Some(detail)
     }
 
     fn attributes(&mut self) -> Option<Attributes> {

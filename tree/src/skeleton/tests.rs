@@ -166,6 +166,10 @@ fn plans_tell_what_their_archives_tell() {
     std::fs::hard_link(at("a/f"), at("a/g")).unwrap();
     std::os::unix::fs::symlink("../a", at("a/b/l")).unwrap();
     let dir = Dir::open(temp.path()).unwrap();
+    let whole = crate::Attributes { mtime: Some(Timestamp::default()), ..Default::default() };
+    for (path, kind) in [("a/f", FileKind::File), ("a/b/l", FileKind::Symlink)] {
+        whole.apply_to_entry(dir.as_fd(), path.as_bytes(), kind).unwrap();
+    }
     let options = PackOptions { whiteouts: Whiteouts::None, clamp_mtime: None };
     let plan = Plan::new(&dir, options).unwrap();
     let mut bytes = Vec::new();

@@ -18,7 +18,7 @@ const LARGEST: usize = 64 * 1024;
 /// There is no such call relative to a directory before Linux 6.13, but `/proc` leads to where the
 /// descriptor leads, and only `name` is looked up from there. Unlike through a descriptor of the
 /// file, this works on links and on what can't be opened.
-pub(super) fn read(dir: BorrowedFd<'_>, name: &[u8]) -> Result<Vec<Xattr>, Errno> {
+pub(crate) fn read(dir: BorrowedFd<'_>, name: &[u8]) -> Result<Vec<Xattr>, Errno> {
     let mut path = Vec::with_capacity(32 + name.len());
     // Writing to a vector can't fail.
     let _ = write!(path, "/proc/self/fd/{}/", dir.as_raw_fd());

@@ -94,6 +94,7 @@ impl Exec {
         self.prepare_sandbox();
         let prepared = cancellable(context, async {
             self.snapshots.materialise(inputs, Some(context)).await?;
+            self.snapshots.tell_of_copies(context)?;
             let prepared = self.prepare(exec, inputs).await?;
             Ok((prepared, self.networks.get(exec.network, context).await?))
         });

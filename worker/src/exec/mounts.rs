@@ -13,14 +13,16 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use kiln_llb::op::{CacheMount, CacheSharing, ExecOp, Mount, MountKind, SecretMount};
-use kiln_store::{CacheMountGuard, Growing, LayerId, PendingTree, Sharing};
-use kiln_tree::{CopyOptions, Selection, Upper};
+use kiln_store::{AssembledTree, CacheMountGuard, Growing, LayerId, Sharing};
+use kiln_tree::{CopyOptions, Selection};
 
 use super::secret::Secrets;
 use super::ssh::{Agents, Forwarding};
 use crate::content;
+use crate::draft::Draft;
 use crate::error::{Error, Result};
 use crate::output::Output;
 use crate::sandbox::{Mount as SandboxMount, MountKind as SandboxKind, Tree};
@@ -39,7 +41,9 @@ pub(super) struct Prepared {
     /// The trees and layers that the outputs come from.
     outputs: Vec<(u32, Outcome)>,
     /// Trees that are thrown away in the end.
-    discarded: Vec<PendingTree>,
+    discarded: Vec<Draft>,
+    /// Trees that are only read.
+    read: Vec<Arc<AssembledTree>>,
     /// SSH agents in use.
     agents: Vec<Forwarding>,
     /// Cache mounts in use.
@@ -49,7 +53,9 @@ pub(super) struct Prepared {
 /// Where an output comes from.
 #[derive(Debug)]
 enum Outcome {
-    Written(PendingTree, Option<LayerId>),
+    Written(Draft),
+    /// The root file system that the program ran in.
+    Root(Draft),
     Unchanged(Option<LayerId>),
 }
 
@@ -72,6 +78,7 @@ impl Preparation<'_> {
             mounts: Vec::new(),
             outputs: Vec::new(),
             discarded: Vec::new(),
+            read: Vec::new(),
             agents: Vec::new(),
             caches: self.caches()?,
         };
@@ -145,33 +152,36 @@ impl Preparation<'_> {
             prepared.outputs.push((output, Outcome::Unchanged(self.layer(mount)?)));
         }
         let mut lowers = self.lowers(mount)?;
-        Ok(match lowers.len() {
-            0 => Tree::Directory(self.snapshots.empty()?.to_owned()),
-            1 => Tree::Directory(lowers.remove(0)),
-            _ => Tree::Overlay { lowers, upper: None },
-        })
+        match (lowers.len(), self.input(mount)?) {
+            (0, _) => Ok(Tree::Directory(self.snapshots.empty()?.to_owned())),
+            (1, _) => Ok(Tree::Directory(lowers.remove(0))),
+            (_, Output::Layer(Some(top))) if self.snapshots.copies()? => {
+                let tree = self.snapshots.store.layers().assembled(top)?;
+                let path = tree.path().to_owned();
+                prepared.read.push(tree);
+                Ok(Tree::Directory(path))
+            }
+            _ => Ok(Tree::Overlay { lowers, upper: None }),
+        }
     }
 
     /// Returns a fresh tree on top of a mount's input.
     fn writable(&self, mount: &Mount, prepared: &mut Prepared) -> Result<Tree> {
-        let upper_of =
-            |tree: &PendingTree| Upper { fs: tree.fs().to_owned(), work: tree.work().to_owned() };
         let Some(output) = mount.output else {
-            let lowers = self.lowers(mount)?;
-            let pending = self.snapshots.begin_above(lowers.first())?;
-            let upper = Some(upper_of(&pending));
-            prepared.discarded.push(pending);
-            return Ok(Tree::Overlay { lowers, upper });
+            let draft = self.snapshots.draft_on(self.lowers(mount)?)?;
+            let tree = draft.rootfs(None);
+            prepared.discarded.push(draft);
+            return Ok(tree);
         };
-        let parent = self.layer(mount)?;
-        let lowers = match mount.dest.as_str() {
-            "/" => self.snapshots.root_lowers(parent.as_ref())?,
-            _ => self.snapshots.lowers(parent.as_ref())?,
-        };
-        let pending = self.snapshots.begin(parent.as_ref())?;
-        let upper = Some(upper_of(&pending));
-        prepared.outputs.push((output, Outcome::Written(pending, parent)));
-        Ok(Tree::Overlay { lowers, upper })
+        let draft = self.snapshots.draft(self.layer(mount)?.as_ref())?;
+        let is_root = mount.dest == "/";
+        // The usual mount points would otherwise be made in the step's own tree, and have to be
+        // removed again.
+        let mount_points = is_root.then(|| self.snapshots.store.mount_points());
+        let tree = draft.rootfs(mount_points);
+        let outcome = if is_root { Outcome::Root(draft) } else { Outcome::Written(draft) };
+        prepared.outputs.push((output, outcome));
+        Ok(tree)
     }
 
     fn input(&self, mount: &Mount) -> Result<&Output> {
@@ -272,11 +282,11 @@ impl Prepared {
     /// Returns the directories of the store that the program writes to.
     pub(super) fn growing(&self) -> Vec<Growing> {
         let outputs = self.outputs.iter().filter_map(|(_, outcome)| match outcome {
-            Outcome::Written(pending, _) => Some(pending.growing()),
+            Outcome::Written(draft) | Outcome::Root(draft) => Some(draft),
             Outcome::Unchanged(_) => None,
         });
-        let discarded = self.discarded.iter().map(PendingTree::growing);
-        outputs.chain(discarded).chain(self.caches.values().map(CacheMountGuard::growing)).collect()
+        let drafts = outputs.chain(&self.discarded).flat_map(Draft::growing);
+        drafts.chain(self.caches.values().map(CacheMountGuard::growing)).collect()
     }
 
     /// Makes layers of what was written, and returns the outputs in their order.
@@ -284,9 +294,12 @@ impl Prepared {
         self.outputs.sort_unstable_by_key(|(number, _)| *number);
         let outputs = self.outputs.into_iter().map(|(_, outcome)| match outcome {
             Outcome::Unchanged(layer) => Ok(Output::Layer(layer)),
-            Outcome::Written(pending, parent) => snapshots
-                .commit_pending(pending, parent.as_ref())
-                .map(|layer| Output::Layer(Some(layer))),
+            Outcome::Root(draft) => {
+                snapshots.commit_root(draft).map(|layer| Output::Layer(Some(layer)))
+            }
+            Outcome::Written(draft) => {
+                snapshots.commit_draft(draft).map(|layer| Output::Layer(Some(layer)))
+            }
         });
         outputs.collect()
     }

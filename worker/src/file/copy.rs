@@ -1,6 +1,7 @@
 //! Copies from one tree into another.
 
-use std::path::PathBuf;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
 use kiln_llb::op::CopyAction;
 use kiln_tree::{ArchiveLimits, CopyOptions, Dir, ModeChange, Owner, Timestamp, View};
@@ -14,7 +15,8 @@ pub(super) fn copy(
     action: &CopyAction,
     (owner, limits): (Option<Owner>, ArchiveLimits),
 ) -> Result<()> {
-    kiln_tree::copy(source, target, &options(action, (owner, limits))?).map_err(missing)
+    let options = options(action, (owner, limits))?;
+    kiln_tree::copy(source, target, &options).map_err(|error| missing(error, &[source]))
 }
 
 /// Returns what an action says of how to copy.
@@ -44,14 +46,33 @@ pub(super) fn options(
 
 /// Says of a missing source what people know from BuildKit, where it is missed when the step's key
 /// is computed.
-pub(crate) fn missing(error: kiln_tree::Error) -> Error {
-    match error {
-        error @ kiln_tree::Error::NotFound { .. } => {
-            Error::Invalid(format!("failed to compute cache key: {error}"))
-        }
-        error => error.into(),
-    }
+pub(crate) fn missing(error: kiln_tree::Error, sources: &[View<'_>]) -> Error {
+    let kiln_tree::Error::NotFound { path } = &error else { return error.into() };
+    let path = path.clone();
+    let in_tree = path.strip_prefix("/").unwrap_or(&path);
+    let excludes = sources.iter().filter_map(|source| Some((source.dir, source.excludes?)));
+    let is_excluded = excludes.into_iter().any(|(dir, excludes)| {
+        dir.metadata(in_tree, false).is_ok_and(|found| found.is_some())
+            && excludes.matches(in_tree.as_os_str().as_bytes())
+    });
+    let siblings = sources.iter().flat_map(|source| siblings(source.dir, in_tree)).collect();
+    Error::Missing { source: error, path, siblings, is_excluded }
 }
+
+/// Returns the names beside a path that isn't there, not too many.
+fn siblings(dir: &Dir, path: &Path) -> Vec<String> {
+    let parent = path.parent().unwrap_or(Path::new(""));
+    let names = if parent.as_os_str().is_empty() {
+        dir.names()
+    } else {
+        dir.open_dir(parent).and_then(|parent| parent.names())
+    };
+    let names = names.unwrap_or_default().into_iter().take(MAX_SIBLINGS);
+    names.filter_map(|name| String::from_utf8(name).ok()).collect()
+}
+
+/// How many names of a directory are looked at for one that may have been meant.
+const MAX_SIBLINGS: usize = 10_000;
 
 fn mode(action: &CopyAction) -> Result<Option<ModeChange>> {
     match (action.mode_str.as_str(), action.mode) {

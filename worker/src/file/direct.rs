@@ -11,9 +11,9 @@ use kiln_llb::op::{FileAction, FileActionKind, FileOp, InputIndex};
 use kiln_oci::Digest;
 use kiln_solver::StepContext;
 use kiln_store::{LayerBlob, LayerId};
-use kiln_tree::Below;
 
 use super::{Source, copy, owner, owner_of};
+use crate::below::Base;
 use crate::blobs::blocking;
 use crate::error::{Error, Result};
 use crate::output::Output;
@@ -52,12 +52,12 @@ pub(super) async fn run(
         None => None,
     };
     snapshots.materialise(&sources(op, inputs), Some(context)).await?;
-    let below = snapshots.below(top.as_ref(), context).await?;
+    let base = snapshots.below(top.as_ref(), context).await?;
     let (snapshots, op, inputs) = (snapshots.clone(), op.clone(), inputs.to_vec());
     let (packer, context) = (Arc::clone(packer), context.clone());
     blocking(move || {
-        let copies = Copies { op: &op, inputs: &inputs, top: top.as_ref(), below: &*below };
-        copies.pack(&snapshots, (&*packer, &context))
+        let copies = Copies { op: &op, inputs: &inputs, top: top.as_ref() };
+        copies.pack(&snapshots, base, (&*packer, &context))
     })
     .await
 }
@@ -73,13 +73,13 @@ struct Copies<'a> {
     op: &'a FileOp,
     inputs: &'a [Output],
     top: Option<&'a LayerId>,
-    below: &'a dyn Below,
 }
 
 impl Copies<'_> {
     fn pack(
         &self,
         snapshots: &Snapshots,
+        mut base: Base,
         (packer, context): (&dyn LayerPacker, &StepContext),
     ) -> Result<Option<LayerId>> {
         let source = |index: InputIndex| match index {
@@ -98,8 +98,16 @@ impl Copies<'_> {
         }
         let views: Vec<_> =
             copies.iter().map(|(source, options)| (source.view(), options.clone())).collect();
-        let plan = kiln_tree::plan_copies(&views, self.below).map_err(copy::missing)?;
-        let Some(plan) = plan else { return Ok(None) };
+        let sources: Vec<_> = copies.iter().map(|(source, _)| source.view()).collect();
+        let plan = |base: &Base| {
+            kiln_tree::plan_copies(&views, base.below())
+                .map_err(|error| copy::missing(error, &sources))
+        };
+        let mut planned = plan(&base)?;
+        if base.learn(snapshots)? {
+            planned = plan(&base)?;
+        }
+        let Some(plan) = planned else { return Ok(None) };
         let packed = packer.pack(context, &mut |sink| plan.write(sink).map(drop));
         let cancelled = context.cancel.is_cancelled();
         let failed = |error| if cancelled { Error::Cancelled } else { Error::Pack(error) };

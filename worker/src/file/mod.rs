@@ -42,6 +42,7 @@ pub(crate) async fn run(
         return Ok(vec![Output::Layer(Some(layer))]);
     }
     snapshots.materialise(&inputs, Some(context)).await?;
+    snapshots.tell_of_copies(context)?;
     let (snapshots, op, cancel) = (snapshots.clone(), op.clone(), context.cancel.clone());
     blocking(move || Run::new(&snapshots, &op, inputs, cancel).run()).await
 }

@@ -94,11 +94,10 @@ pub fn bring(archive: impl Read + Send, options: &LoadOptions) -> Result<Vec<Arc
     } else if files.contains("manifest.json") {
         docker::images(&files, options)?
     } else {
-        let problem = "there is neither an index.json nor a manifest.json in it";
-        return Err(Error::image("the archive holds no images", problem));
+        return Err(Error::NoImages("there is neither an index.json nor a manifest.json in it"));
     };
     if found.is_empty() {
-        return Err(Error::image("the archive holds no images", "its list is empty"));
+        return Err(Error::NoImages("its list is empty"));
     }
     Ok(found)
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Seek, Write};
+use std::ops::ControlFlow;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,9 +18,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::SandboxError;
 use super::server::Server;
-use super::spec::{Network, Spec};
+use super::spec::{MountKind, Network, Spec};
 use super::wire::{self, Report, Request, Run};
-use super::{input, oci, stubs};
+use super::{input, kernel, oci, stubs};
 use crate::sys;
 
 /// How much of a runtime's log is read.
@@ -52,8 +53,9 @@ impl Exit {
     }
 }
 
-/// Receives what a program writes, as it comes.
-pub type OutputSink = Box<dyn FnMut(LogStream, &[u8]) + Send>;
+/// Receives what a program writes, as it comes. It breaks where nothing more of the stream can be
+/// taken: then the program finds that nobody reads it any more.
+pub type OutputSink = Box<dyn FnMut(LogStream, &[u8]) -> ControlFlow<()> + Send>;
 
 /// Where a program reads from.
 #[derive(Debug, Default)]
@@ -104,8 +106,12 @@ impl Gate {
 
 impl Io {
     /// Returns an empty input and an output that goes to `output`.
-    pub fn to(output: impl FnMut(LogStream, &[u8]) + Send + 'static) -> Self {
-        Self { input: Input::Null, output: Box::new(output), namespace: None, gate: None }
+    pub fn to(mut output: impl FnMut(LogStream, &[u8]) + Send + 'static) -> Self {
+        let output = Box::new(move |stream, bytes: &[u8]| {
+            output(stream, bytes);
+            ControlFlow::Continue(())
+        });
+        Self { input: Input::Null, output, namespace: None, gate: None }
     }
 }
 
@@ -202,6 +208,7 @@ impl Sandbox {
                 "running programs without root privileges is not supported yet",
             ));
         }
+        kernel::check()?;
         // Mount points are told by their real path.
         let anchor = anchor.canonicalize().map_err(SandboxError::host("resolve mount point"))?;
         Ok(Self { anchor, helper })
@@ -254,6 +261,7 @@ impl Sandbox {
         if (spec.network == Network::Namespace) != io.namespace.is_some() {
             return Err(SandboxError::Setup("no network namespace was given".to_owned()));
         }
+        log(spec);
         let (control, theirs) = wire::pair().map_err(SandboxError::host("create socket"))?;
         let (stdout, stdout_end) = output_pipe()?;
         let (stderr, stderr_end) = output_pipe()?;
@@ -291,6 +299,21 @@ impl Sandbox {
             cleanup: stubs::Cleanup::of(&spec.rootfs),
             log: log.map(File::from),
         })
+    }
+}
+
+/// Logs what is run, and what is mounted where. What files hold stays untold.
+fn log(spec: &Spec) {
+    let process = &spec.process;
+    tracing::debug!(args = ?process.args, user = ?process.user, cwd = ?process.cwd, network = ?spec.network, "running a program");
+    for mount in &spec.mounts {
+        let kind = match &mount.kind {
+            MountKind::Bind { readonly: true, .. } => "bind, read-only",
+            MountKind::Bind { .. } => "bind",
+            MountKind::Tmpfs { .. } => "tmpfs",
+            MountKind::File { .. } => "file",
+        };
+        tracing::debug!(target_path = %mount.target.display(), kind, "mount");
     }
 }
 
@@ -434,8 +457,12 @@ impl Running {
     }
 
     fn output(&mut self, stream: LogStream, bytes: &[u8]) {
-        if !bytes.is_empty() {
-            (self.sink)(stream, bytes);
+        if bytes.is_empty() || (self.sink)(stream, bytes).is_continue() {
+            return;
+        }
+        match stream {
+            LogStream::Stdout => self.stdout = None,
+            LogStream::Stderr => self.stderr = None,
         }
     }
 }

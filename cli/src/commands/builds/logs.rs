@@ -29,19 +29,15 @@ pub(super) struct LogsArguments {
 pub(super) fn run(
     arguments: &LogsArguments,
     builds: &Builds,
-    _printer: &Printer,
+    printer: &Printer,
 ) -> Result<ExitCode> {
     let row = history::find(builds, &arguments.build)?;
     let record = BuildRecord::of(&row)?;
     let step = arguments.step.as_deref().map(|text| record.step(text)).transpose()?;
     let log = builds.read_log(&row.id)?;
-    let mut out = BufWriter::with_capacity(64 << 10, std::io::stdout().lock());
+    let mut out = BufWriter::with_capacity(64 << 10, printer.stdout());
     let written = write(log, (&record, step), arguments.raw, &mut out).and_then(|()| out.flush());
-    match written {
-        // Whoever reads has seen enough.
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
-        other => other.context("print the log")?,
-    }
+    written.context("print the log")?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -2,6 +2,7 @@
 
 pub(super) mod prune;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -55,6 +56,8 @@ enum ImageCommand {
     Save(SaveArguments),
     /// Give an image another name
     Tag(TagArguments),
+    #[command(external_subcommand)]
+    Other(Vec<OsString>),
 }
 
 impl ImageArguments {
@@ -89,5 +92,6 @@ pub(crate) async fn run(
         ImageCommand::Rm(arguments) => super::rmi::run(&arguments, settings, printer),
         ImageCommand::Save(arguments) => super::save::run(arguments, settings, printer).await,
         ImageCommand::Tag(arguments) => super::tag::run(&arguments, settings, printer),
+        ImageCommand::Other(words) => Err(super::other::refuse(&["image"], &words)),
     }
 }

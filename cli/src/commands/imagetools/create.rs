@@ -74,7 +74,7 @@ pub(super) async fn run(
     let sources = sources(&client, &arguments, &tags).await?;
     let combined = combine(&client, &sources, &annotations, arguments.prefer_index).await?;
     if arguments.dry_run {
-        printer.bytes(&combined.bytes).context("write the document")?;
+        printer.bytes(&combined.bytes);
         printer.line("");
         return Ok(ExitCode::SUCCESS);
     }

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Args;
 use kiln_registry::Client;
 
@@ -38,7 +38,7 @@ pub(super) async fn run(
     let image = RemoteImage::find(&client, &reference).await?;
     let name = reference.to_string();
     if arguments.raw {
-        printer.bytes(&image.bytes).context("write the document")?;
+        printer.bytes(&image.bytes);
     } else if arguments.format.is_empty() {
         printer.raw(&clean_text(&describe(&name, &image)?));
     } else {

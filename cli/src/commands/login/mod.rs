@@ -5,11 +5,11 @@ mod prompt;
 use std::io::{IsTerminal, Read};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 use kiln_registry::{Credential, Credentials, Kept, registry_of};
 
-use crate::printer::Printer;
+use crate::printer::{Printer, causes};
 use crate::settings::Settings;
 
 /// Most bytes of a password on standard input.
@@ -63,7 +63,11 @@ pub(crate) async fn run(
     let (username, password) =
         tokio::task::block_in_place(|| ask(arguments, remembered.as_deref(), printer))?;
     let credential = Credential::Password { username: username.clone(), password };
-    let kept = client.login(&registry, &credential).await?;
+    // A wrong password is no reason to advise logging in.
+    let refused = |error: kiln_registry::Error| {
+        if error.is_denied() { anyhow!("{}", causes(&error)) } else { error.into() }
+    };
+    let kept = client.login(&registry, &credential).await.map_err(refused)?;
     let name = registry.clone();
     let put = move || files.put(&name, &username, &kept);
     if let Kept::File(path) = tokio::task::spawn_blocking(put).await?? {

@@ -40,6 +40,9 @@ pub(crate) fn run(
         printer.line(damage);
     }
     if found.is_empty() {
+        if problems.is_empty() {
+            printer.line("The store is in order.");
+        }
         return Ok(ExitCode::SUCCESS);
     }
     if !arguments.repair {

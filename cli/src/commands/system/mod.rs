@@ -4,11 +4,13 @@ mod check;
 mod df;
 mod prune;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
 
+use super::info::InfoArguments;
 use crate::printer::Printer;
 use crate::settings::Settings;
 
@@ -26,6 +28,10 @@ enum SystemCommand {
     Df(df::DfArguments),
     /// Remove images that have no name, and the build cache
     Prune(prune::PruneArguments),
+    /// Show what kiln works with on this machine
+    Info(InfoArguments),
+    #[command(external_subcommand)]
+    Other(Vec<OsString>),
 }
 
 /// Looks after the store.
@@ -38,5 +44,7 @@ pub(crate) fn run(
         SystemCommand::Check(arguments) => check::run(arguments, settings, printer),
         SystemCommand::Df(arguments) => df::run(arguments, settings, printer),
         SystemCommand::Prune(arguments) => prune::run(arguments, settings, printer),
+        SystemCommand::Info(arguments) => super::info::run(arguments, settings, printer),
+        SystemCommand::Other(words) => Err(super::other::refuse(&["system"], words)),
     }
 }

@@ -5,7 +5,6 @@ use std::os::unix::fs::symlink;
 use super::super::tests::{Trees, instruction};
 use super::*;
 use crate::copy::plan_copies;
-use crate::dir::Dir;
 use crate::mode::ModeChange;
 
 /// Compares what is packed of the tree that copies make with the tar that is made of them directly.

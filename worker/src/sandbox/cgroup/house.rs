@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{Access, FlockOperation, flock};
+use rustix::io::Errno;
 
 use super::devices;
 use super::layout::Hierarchy;
@@ -36,6 +37,9 @@ impl House {
     /// Builds a house, and sweeps away the empty ones beside it.
     pub(super) fn build(place: &Path, hierarchy: &Hierarchy) -> io::Result<Self> {
         let made = make_above(place, hierarchy)?;
+        if hierarchy.unified {
+            check_entry(place)?;
+        }
         sweep(place, hierarchy.unified);
         let (path, lock) = match (0..ATTEMPTS).find_map(|_| begin(place).transpose()) {
             Some(begun) => begun?,
@@ -78,6 +82,20 @@ impl Drop for House {
             // Somebody else may use it by now.
             let _ = std::fs::remove_dir(path);
         }
+    }
+}
+
+/// Checks that processes may be moved from one group below `place` to another. Making groups takes
+/// less: with a directory that was handed over without its files, no program could enter its group.
+fn check_entry(place: &Path) -> io::Result<()> {
+    let file = place.join("cgroup.procs");
+    match rustix::fs::access(&file, Access::WRITE_OK) {
+        // A tree that isn't the kernel's.
+        Err(Errno::NOENT) => Ok(()),
+        other => other.map_err(|errno| {
+            let error = io::Error::from(errno);
+            io::Error::new(error.kind(), format!("write {}: {error}", file.display()))
+        }),
     }
 }
 

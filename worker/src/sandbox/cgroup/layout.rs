@@ -1,5 +1,6 @@
 //! Where the hierarchies of control groups are, and where kiln is in them.
 
+use std::io;
 use std::path::{Component, Path, PathBuf};
 
 /// A hierarchy that is mounted.
@@ -128,19 +129,25 @@ impl Hierarchy {
         if below.as_os_str().is_empty() { base.to_owned() } else { base.join(below) }
     }
 
-    /// Has all groups from the root down to that above `group` pass a controller on.
-    pub(super) fn enable(&self, controller: &str, group: &Path) {
+    /// Has all groups from the root down to that above `group` pass a controller on. Fails with what
+    /// the kernel said first where `group` doesn't get it.
+    pub(super) fn enable(&self, controller: &str, group: &Path) -> io::Result<()> {
+        let mut refused = None;
         let above: Vec<&Path> =
             group.ancestors().skip(1).take_while(|path| path.starts_with(&self.mount)).collect();
         for path in above.into_iter().rev() {
             let file = path.join("cgroup.subtree_control");
             let has = std::fs::read_to_string(&file)
                 .is_ok_and(|text| text.split_whitespace().any(|name| name == controller));
-            if !has {
-                // Where this fails, so does setting the limit, with a better message.
-                let _ = std::fs::write(file, format!("+{controller}"));
+            if !has && let Err(error) = std::fs::write(&file, format!("+{controller}")) {
+                let text = format!("write +{controller} to {}: {error}", file.display());
+                refused.get_or_insert(io::Error::new(error.kind(), text));
             }
         }
+        // A group that can't be written matters only where it doesn't pass the controller on.
+        let got = std::fs::read_to_string(group.join("cgroup.controllers"));
+        let has = got.is_ok_and(|text| text.split_whitespace().any(|name| name == controller));
+        refused.filter(|_| !has).map_or(Ok(()), Err)
     }
 }
 

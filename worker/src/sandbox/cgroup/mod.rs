@@ -25,8 +25,9 @@
 //!   device nodes outside of the sandbox's `/dev` be opened. That is a program of the kernel's
 //!   virtual machine where there is a hierarchy of version 2, even one without controllers, else
 //!   the `devices` controller of version 1.
-//! - A controller that isn't there, or can't be written, is a warning: the program runs without
-//!   that limit, as with docker. A parent that was asked for and can't be had is an error.
+//! - A controller that isn't there, or that kiln may not set, is a warning: the program runs without
+//!   that limit, as with docker. A value that the kernel refuses is an error, and so is a parent that
+//!   was asked for and can't be had.
 
 mod devices;
 mod house;
@@ -74,6 +75,14 @@ struct Inner {
     swept: Once,
 }
 
+/// Why something isn't limited.
+enum Unlimited {
+    /// There is no controller for it, or kiln may not use it.
+    Unavailable(io::Error),
+    /// The kernel takes no such value: the group is kiln's own.
+    Refused(io::Error),
+}
+
 /// The groups of one program; dropped, those that are its own are removed.
 #[derive(Debug, Default)]
 pub struct Cgroup {
@@ -107,7 +116,8 @@ impl Groups {
     /// `everywhere` it has its own in all hierarchies, as a runtime needs them to make its own in.
     ///
     /// # Errors
-    /// Fails where there can't be groups below a `parent` that was asked for.
+    /// Fails where there can't be groups below a `parent` that was asked for, and where the kernel
+    /// refuses the value of a limit.
     pub fn group(&self, limits: &Limits, parent: &str, everywhere: bool) -> io::Result<Cgroup> {
         let mut group = Cgroup::default();
         let number = self.inner.rooms.fetch_add(1, Ordering::Relaxed).to_string();
@@ -115,8 +125,12 @@ impl Groups {
             self.settle(&mut group, parent, &number)?;
         }
         for controller in limits.controllers() {
-            if let Err(error) = self.limit(&mut group, controller, limits, (parent, &number)) {
-                group.warnings.push(format!("{controller} can't be limited: {error}"));
+            match self.limit(&mut group, controller, limits, (parent, &number)) {
+                Ok(()) => {}
+                Err(Unlimited::Refused(error)) => return Err(error),
+                Err(Unlimited::Unavailable(error)) => {
+                    group.warnings.push(format!("{controller} can't be limited: {error}"));
+                }
             }
         }
         // A runtime has rules of its own, a little wider than these, which it couldn't set below.
@@ -143,27 +157,44 @@ impl Groups {
         group: &mut Cgroup,
         controller: &'static str,
         limits: &Limits,
-        (parent, number): (&str, &str),
-    ) -> io::Result<()> {
-        let hierarchy = self
-            .inner
-            .layout
-            .of(controller)
-            .ok_or_else(|| io::Error::other("this system has no such controller"))?;
-        let room = self.room(group, hierarchy, (parent, number))?;
-        if hierarchy.unified {
-            hierarchy.enable(controller, &room);
-        }
-        for setting in limits.settings(controller, hierarchy.unified) {
-            let written = write(&room.join(setting.file), &setting.value);
-            if !setting.optional {
-                written?;
+        place: (&str, &str),
+    ) -> Result<(), Unlimited> {
+        let (room, unified) =
+            self.controlled(group, controller, place).map_err(Unlimited::Unavailable)?;
+        for setting in limits.settings(controller, unified) {
+            match write(&room.join(setting.file), &setting.value) {
+                Err(_) if setting.optional => {}
+                // This kernel doesn't count that.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    return Err(Unlimited::Unavailable(error));
+                }
+                other => other.map_err(Unlimited::Refused)?,
             }
         }
         if let (Some(limit), "memory") = (limits.memory, controller) {
             group.memory = Some(Memory::watch(room, limit));
         }
         Ok(())
+    }
+
+    /// Makes a group of the program's own that a controller works in. Tells whether it's one of
+    /// version 2.
+    fn controlled(
+        &self,
+        group: &mut Cgroup,
+        controller: &str,
+        place: (&str, &str),
+    ) -> io::Result<(PathBuf, bool)> {
+        let hierarchy = self
+            .inner
+            .layout
+            .of(controller)
+            .ok_or_else(|| io::Error::other("this system has no such controller"))?;
+        let room = self.room(group, hierarchy, place)?;
+        if hierarchy.unified {
+            hierarchy.enable(controller, &room)?;
+        }
+        Ok((room, hierarchy.unified))
     }
 
     /// Makes a group of the program's own in a hierarchy, once.

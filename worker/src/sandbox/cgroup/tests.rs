@@ -38,6 +38,48 @@ fn limits_are_set_beside_kiln_in_version_2() {
 }
 
 #[test]
+fn a_controller_that_is_not_passed_on_is_a_warning_with_the_reason() {
+    let directory = tempfile::tempdir().unwrap();
+    let groups = unified(directory.path(), "user/session");
+    // Whoever runs the test may write all files; a directory can't be written.
+    std::fs::create_dir(directory.path().join("user/cgroup.subtree_control")).unwrap();
+    let limits = Limits { memory: Some(64 << 20), pids: Some(7), ..Limits::default() };
+    let group = groups.group(&limits, "", false).unwrap();
+    let reason = |controller: &str| {
+        let file = directory.path().join("user/cgroup.subtree_control");
+        format!(
+            "{controller} can't be limited: write +{controller} to {}: Is a directory (os error 21)",
+            file.display()
+        )
+    };
+    assert_eq!(group.warnings(), [reason("memory"), reason("pids")]);
+}
+
+#[test]
+fn a_value_that_the_kernel_refuses_is_an_error() {
+    let layout = Layout::of_this_process();
+    let (true, Some(_)) = (rustix::process::geteuid().is_root(), layout.of("cpuset")) else {
+        return;
+    };
+    let limits = Limits { memory_nodes: Some("700-900".to_owned()), ..Limits::default() };
+    let error = Groups::with(layout).group(&limits, "", false).unwrap_err();
+    assert!(error.to_string().starts_with("write 700-900 to cpuset.mems: "), "{error}");
+}
+
+#[test]
+fn a_group_that_can_not_be_entered_is_not_made() {
+    let directory = tempfile::tempdir().unwrap();
+    let groups = unified(directory.path(), "user/session");
+    // A link that leads to itself can't be written either.
+    std::os::unix::fs::symlink("cgroup.procs", directory.path().join("user/cgroup.procs")).unwrap();
+    let limits = Limits { pids: Some(7), ..Limits::default() };
+    let group = groups.group(&limits, "", false).unwrap();
+    let [warning] = group.warnings() else { panic!("{:?}", group.warnings()) };
+    assert!(warning.contains("user/cgroup.procs: Too many levels"), "{warning}");
+    assert_eq!(group.membership(), &Membership::default());
+}
+
+#[test]
 fn a_parent_that_can_not_be_had_is_an_error() {
     let error = Groups::with(Layout::default()).group(&Limits::default(), "/x", false).unwrap_err();
     assert_eq!(error.to_string(), "this system has no control groups");

@@ -1,0 +1,310 @@
+//! Flags, as docker's parser takes them.
+//!
+//! Whoever has typed docker's commands for years, and every script and editor that types them, relies
+//! on the habits of its parser. They hold for all commands, and are given to them here:
+//!
+//! - a flag that takes no value takes one behind `=`, in any of Go's spellings: `--pull=false`, `-i=1`;
+//! - of an option that takes one value, the last counts;
+//! - an option takes whatever follows it, be it `-1`, `--`, or what looks like another flag;
+//! - behind the first argument of a command that ends in somebody else's command line, nothing is a
+//!   flag any more (`RunArguments` does that).
+//!
+//! Help shows flags without values. So they are described with them only when the words can't be
+//! understood otherwise.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+
+use std::process::ExitCode;
+
+use anyhow::anyhow;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Arg, ArgAction, Command, CommandFactory, Error, FromArgMatches};
+
+use super::Arguments;
+use crate::commands::run::OWN_FAILURE;
+use crate::docker;
+use crate::printer::Printer;
+
+/// Why a command line could not be read, or what it asks for in place of a command.
+#[derive(Debug)]
+pub(crate) struct Misread {
+    error: Box<Error>,
+    /// The command that it names, as `["image", "prune"]`.
+    path: Vec<String>,
+}
+
+impl Misread {
+    /// Tells the usage of the command in general: what came from the environment wasn't typed.
+    fn new(mut error: Error, path: Vec<String>, command: &Command) -> Self {
+        let below = |command, name| Command::find_subcommand(command, name);
+        let named = path.iter().try_fold(command, below).unwrap_or(command);
+        if error.get(ContextKind::Usage).is_some() {
+            let usage = ContextValue::StyledStr(named.clone().render_usage());
+            error.insert(ContextKind::Usage, usage);
+        }
+        Self { error: Box::new(error), path }
+    }
+
+    /// Prints help to standard output and errors to standard error, and returns the exit code.
+    pub(crate) fn report(&self, printer: &Printer) -> ExitCode {
+        if !self.error.use_stderr() {
+            printer.raw(&self.error.render().ansi().to_string());
+            return ExitCode::SUCCESS;
+        }
+        let is_run = docker::name_of(&self.path()) == "run";
+        match self.refusal() {
+            Some(refusal) => printer.error(&anyhow!(refusal)),
+            None => printer.note(self.error.render().ansi().to_string().trim_end()),
+        }
+        let is_incomplete = self.error.kind() == ErrorKind::MissingRequiredArgument;
+        if is_incomplete && docker::name_of(&self.path()) == "build" {
+            printer.note("hint: `kiln build .` builds the Dockerfile of the working directory");
+        }
+        ExitCode::from(if is_run { OWN_FAILURE } else { USAGE })
+    }
+
+    fn path(&self) -> Vec<&str> {
+        self.path.iter().map(String::as_str).collect()
+    }
+
+    /// Tells whether it is no error, but the wish for help or for the version.
+    #[cfg(test)]
+    pub(crate) fn is_help(&self) -> bool {
+        !self.error.use_stderr()
+    }
+
+    /// Says why there is no flag that docker has.
+    pub(crate) fn refusal(&self) -> Option<String> {
+        let Some(ContextValue::String(flag)) = self.error.get(ContextKind::InvalidArg) else {
+            return None;
+        };
+        let is_unknown = self.error.kind() == ErrorKind::UnknownArgument;
+        docker::refused_flag(&self.path(), flag).filter(|_| is_unknown)
+    }
+}
+
+/// The exit code of a command line that can't be read.
+const USAGE: u8 = 2;
+
+/// Reads a command line, the program's name first.
+pub(super) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Arguments, Misread> {
+    let words: Vec<OsString> = words.into_iter().collect();
+    let error = match parse_by(Arguments::command(), &words) {
+        Ok(arguments) => return Ok(arguments),
+        Err(error) => error,
+    };
+    let mut command = Arguments::command();
+    command.build();
+    let path = path_of(&command, &words);
+    if error.use_stderr() && words.iter().any(|word| has_value(word)) {
+        let command = with_values(command);
+        return parse_by(command.clone(), &words)
+            .map_err(|error| Misread::new(error, path, &command));
+    }
+    Err(Misread::new(error, path, &command))
+}
+
+fn parse_by(mut command: Command, words: &[OsString]) -> Result<Arguments, Error> {
+    let mut matches = command.try_get_matches_from_mut(words)?;
+    let warnings = docker::warnings(&matches);
+    let arguments = Arguments::from_arg_matches_mut(&mut matches);
+    arguments
+        .map(|arguments| Arguments { warnings, ..arguments })
+        .map_err(|error| error.format(&mut command))
+}
+
+/// Returns the names that lead to the command of a command line.
+fn path_of(command: &Command, words: &[OsString]) -> Vec<String> {
+    let words = words.get(1..).unwrap_or_default();
+    let mut path = Vec::new();
+    let mut command = command;
+    for word in &words[command_at(words).min(words.len())..] {
+        let Some(below) = command.find_subcommand(word) else { break };
+        path.push(below.get_name().to_owned());
+        command = below;
+    }
+    path
+}
+
+/// Has the options of a command take whatever follows them.
+pub(crate) fn take_anything(command: Command) -> Command {
+    let take_anything = |arg: Arg| {
+        let is_option = !arg.is_positional() && arg.get_action().takes_values();
+        if is_option { arg.allow_hyphen_values(true) } else { arg }
+    };
+    command.mut_args(take_anything).mut_subcommands(self::take_anything)
+}
+
+/// Has the flags of a command take a value behind `=`.
+fn with_values(command: Command) -> Command {
+    let with_value = |arg: Arg| match arg.get_action() {
+        ArgAction::SetTrue => arg
+            .action(ArgAction::Set)
+            .num_args(0..=1)
+            .require_equals(true)
+            .value_name("BOOL")
+            .default_value("false")
+            .default_missing_value("true")
+            .value_parser(truth),
+        _ => arg,
+    };
+    command.mut_args(with_value).mut_subcommands(with_values)
+}
+
+/// Returns where the command's name stands among the words behind the program's: behind the options
+/// of all commands.
+pub(crate) fn command_at(words: &[impl AsRef<OsStr>]) -> usize {
+    let command = Arguments::command();
+    let takes_value = |word: &OsStr| {
+        command.get_arguments().any(|known| {
+            let is_it = known.get_long().is_some_and(|long| *word == *format!("--{long}"));
+            is_it && known.get_action().takes_values()
+        })
+    };
+    let mut at = 0;
+    while let Some(word) = words.get(at).map(AsRef::as_ref)
+        && word.as_bytes().starts_with(b"-")
+    {
+        at += if takes_value(word) { 2 } else { 1 };
+    }
+    at
+}
+
+/// Tells whether a word is a flag with a value behind `=`.
+fn has_value(word: &OsStr) -> bool {
+    let bytes = word.as_bytes();
+    bytes.starts_with(b"-") && bytes.contains(&b'=')
+}
+
+/// Reads a truth value in Go's spellings.
+pub(crate) fn truth(text: &str) -> Result<bool, String> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        _ => Err(format!("{text:?} is neither true nor false")),
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::super::Command;
+
+    fn parse(line: &[&str]) -> Result<Command, String> {
+        let words = ["kiln"].iter().chain(line).map(Into::into);
+        let parsed = super::parse(words);
+        parsed.map(|arguments| arguments.command).map_err(|misread| misread.error.to_string())
+    }
+
+    /// Reads a command line of `kiln run`, from behind those words.
+    pub(crate) fn run(line: &[&str]) -> crate::commands::run::RunArguments {
+        match parse(&[&["run"], line].concat()) {
+            Ok(Command::Run(arguments)) => arguments.into_inner(),
+            other => panic!("{line:?}: {other:?}"),
+        }
+    }
+
+    fn build(line: &[&str]) -> crate::commands::build::BuildArguments {
+        match parse(&[&["build"], line, &["."]].concat()) {
+            Ok(Command::Build(arguments)) => arguments.into_inner(),
+            other => panic!("{line:?}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn nothing_behind_the_image_is_a_flag() {
+        for behind in [
+            &["--version"][..],
+            &["--help"],
+            &["-u", "root", "z"],
+            &["-v", "/etc:/h", "z"],
+            &["--", "z"],
+            &["--rm", "--no-such", "-D", "--root=/x"],
+            &["help"],
+            &["sh", "-c", "x", "--", "-e", "A=1"],
+        ] {
+            let all = [&["--rm", "img"], behind].concat();
+            let read = run(&all);
+            assert_eq!((read.image(), read.command()), ("img", &strings(behind)[..]));
+            assert!(read.rm && read.user.is_none() && read.volumes.is_empty(), "{behind:?}");
+        }
+        // A `--` before the image ends the options, and is gone.
+        assert_eq!(run(&["--rm", "--", "img", "--", "z"]).command(), strings(&["--", "z"]));
+        assert_eq!(run(&["--", "-img"]).image(), "-img");
+        assert!(parse(&["run", "--no-such", "img"]).unwrap_err().contains("--no-such"));
+        assert!(parse(&["run", "--rm"]).unwrap_err().contains("IMAGE"));
+    }
+
+    fn strings(words: &[&str]) -> Vec<String> {
+        words.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn flags_take_truth_values() {
+        assert!(build(&["--no-cache=true", "--pull"]).no_cache);
+        assert!(!build(&["--no-cache", "--no-cache=0", "--pull"]).no_cache);
+        assert!(build(&["--no-cache=F", "--no-cache=T"]).no_cache);
+        let read = run(&["-i=false", "-t=1", "--rm=true", "--read-only=FALSE", "img", "--rm=no"]);
+        assert!(!read.interactive && read.tty && read.rm && !read.read_only);
+        let read = run(&["-it=false", "--rm=1", "img"]);
+        assert!(read.interactive && !read.tty);
+        for line in [
+            &["rmi", "--force=true", "x"][..],
+            &["image", "rm", "-f=true", "x"],
+            &["image", "prune", "-af=true"],
+            &["images", "-q=true", "--no-trunc=false"],
+            &["builder", "prune", "-f=1"],
+            &["history", "--human=false", "--no-trunc=true", "x"],
+            &["--debug=true", "images"],
+            &["pull", "-q=false", "x"],
+            &["build", "--sbom=true", "--provenance=false", "--pull=false", "."],
+        ] {
+            parse(line).unwrap();
+        }
+        let error = parse(&["build", "--no-cache=maybe", "."]).unwrap_err();
+        assert!(error.contains("\"maybe\" is neither true nor false"), "{error}");
+        // What can't have a value doesn't take the next word for one.
+        assert!(parse(&["build", "--no-cache", "false", "."]).is_err());
+    }
+
+    #[test]
+    fn the_last_of_several_values_counts() {
+        let read = build(&["--progress", "plain", "--progress=quiet", "-f", "a", "--file", "b"]);
+        assert_eq!(read.progress, crate::commands::build::ProgressMode::Quiet);
+        assert_eq!(read.file.unwrap().to_str(), Some("b"));
+        let read = build(&["-t", "a", "--tag", "b", "--label=x", "--label", "y", "-q", "-q"]);
+        assert_eq!((read.tags, read.labels), (strings(&["a", "b"]), strings(&["x", "y"])));
+        let read = run(&["-w", "/a", "-w", "/b", "--rm", "--rm", "--cpus=1", "--cpus", "2", "img"]);
+        assert_eq!(read.workdir.unwrap().to_str(), Some("/b"));
+        for line in [
+            &["--root", "/a", "--root=/b", "images", "--format", "x", "--format=y"][..],
+            &["--root", "/a", "images", "--root=/b"],
+            &["-D", "images", "-D"],
+            &["login", "-u", "a", "-u", "b", "--password-stdin", "--password-stdin"],
+            &["save", "-o", "a", "-o", "b", "img"],
+            &["import", "-m", "a", "-m", "b", "-"],
+            &["pull", "--platform", "linux/arm64", "--platform=linux/amd64", "x"],
+            &["image", "inspect", "-f", "a", "-f", "b", "img"],
+            &["builder", "prune", "--keep-storage", "1g", "--keep-storage", "2g"],
+        ] {
+            parse(line).unwrap();
+        }
+    }
+
+    #[test]
+    fn options_take_what_follows_them() {
+        let read =
+            run(&["--entrypoint", "--", "-e", "-x=1", "-w", "-d", "--cpu-quota", "-1", "img"]);
+        assert_eq!(read.entrypoint.as_deref(), Some("--"));
+        assert_eq!((read.image(), read.env.as_slice()), ("img", &strings(&["-x=1"])[..]));
+        let read = build(&["--build-arg", "--flag=1", "--label", "-x", "--memory-swap", "-1"]);
+        assert_eq!(read.build_args, ["--flag=1"]);
+        assert_eq!(read.labels, ["-x"]);
+    }
+
+    #[test]
+    fn help_shows_flags_without_values() {
+        let help = parse(&["build", "--help"]).unwrap_err();
+        assert!(help.contains("--no-cache\n") && !help.contains("BOOL"), "{help}");
+    }
+}

@@ -1,0 +1,29 @@
+//! Commands that kiln doesn't have.
+
+use std::ffi::OsString;
+
+use anyhow::{Error, anyhow};
+use clap::CommandFactory;
+use kiln_frontend::suggest::{Case, suggest};
+
+use crate::arguments::Arguments;
+use crate::docker;
+
+/// Says why there is no such command, and what to use instead: one of docker's, or a slip of the keys.
+/// `group` are the names before it.
+pub(crate) fn refuse(group: &[&str], words: &[OsString]) -> Error {
+    let name = words.first().map(|word| word.to_string_lossy()).unwrap_or_default();
+    if let Some(refusal) = docker::refused_command(&[group, &[&*name]].concat()) {
+        return anyhow!(refusal);
+    }
+    let mut command = Arguments::command();
+    command.build();
+    let found = group.iter().try_fold(&command, |command, name| command.find_subcommand(name));
+    let shown = found.into_iter().flat_map(clap::Command::get_subcommands);
+    let names = shown
+        .filter(|known| !known.is_hide_set())
+        .flat_map(clap::Command::get_name_and_visible_aliases);
+    let whole = [group, &[&*name]].concat().join(" ");
+    let message = suggest(format!("there is no command `{whole}`"), &name, names, Case::Sensitive);
+    anyhow!("{message}; `kiln {} lists all", [group, &["--help`"]].concat().join(" "))
+}

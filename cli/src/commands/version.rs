@@ -1,0 +1,65 @@
+//! `kiln version`.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Args;
+use kiln_oci::Platform;
+use serde_json::{Value, json};
+
+use crate::format::{Document, Json};
+use crate::printer::Printer;
+
+/// Show kiln's version
+#[derive(Debug, Args)]
+pub(crate) struct VersionArguments {
+    /// How it looks: json, or a Go template
+    #[arg(short, long, value_name = "FORMAT")]
+    format: Option<String>,
+}
+
+/// kiln's version.
+pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Shows the version.
+pub(crate) fn run(arguments: &VersionArguments, printer: &Printer) -> Result<ExitCode> {
+    match arguments.format.as_deref().filter(|format| !format.is_empty()) {
+        None => {
+            let platform = Platform::host();
+            printer.line(format_args!("Version:  {VERSION}"));
+            printer.line(format_args!("OS/Arch:  {}/{}", platform.os, platform.architecture));
+            printer.line(format_args!("Kernel:   {}", kernel()));
+        }
+        Some(format) => show(&document(), format, printer)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints a document on one line for `json`, else what a template makes of it.
+pub(super) fn show(document: &Value, format: &str, printer: &Printer) -> Result<()> {
+    let json = Json::of(document)?;
+    if format == "json" {
+        printer.line(json.compact());
+    } else {
+        printer.raw(&Document::renamed(json.clone(), json).execute(format)?);
+    }
+    Ok(())
+}
+
+/// Returns docker's document: there, client and server may differ.
+fn document() -> Value {
+    let platform = Platform::host();
+    let both = json!({
+        "Platform": {"Name": "kiln"},
+        "Version": VERSION,
+        "Os": platform.os,
+        "Arch": platform.architecture,
+        "KernelVersion": kernel(),
+    });
+    json!({"Client": both, "Server": both})
+}
+
+/// Returns the kernel's version.
+pub(super) fn kernel() -> String {
+    rustix::system::uname().release().to_string_lossy().into_owned()
+}

@@ -1,0 +1,122 @@
+//! How layers are laid one on top of the other.
+//!
+//! overlayfs shows a chain of layers as one tree for the price of a mount, and takes what is written
+//! into a directory of its own. Not every file system can hold that directory, as an overlay itself
+//! (the root of a container) or one in user space or on a network can't; and not every kernel lets a
+//! user mount overlays. There, trees are copied: see [`kiln_tree::assemble`].
+//!
+//! Which of the two it is, is found out by trying it in the store's own directory, when it is first
+//! needed. Trees that either makes are read by both, with one exception: where the file system
+//! refuses overlayfs's marks of deletions, and files take their place, overlayfs can't read them. A
+//! store that has such trees is one of copies from then on.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use kiln_tree::{Overlay, Upper};
+
+use crate::error::{Error, Result};
+use crate::store::Inner;
+
+/// A file that is there once deletions are marked by files.
+const FILE_MARKS: &str = "file-marks";
+
+/// How layers are laid one on top of the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Snapshotter {
+    /// By overlayfs.
+    Overlay,
+    /// By copies, which share what they can.
+    Copy,
+}
+
+impl Snapshotter {
+    /// Returns its name, as `overlay`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Overlay => "overlay",
+            Self::Copy => "copy",
+        }
+    }
+}
+
+impl FromStr for Snapshotter {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        match text {
+            "overlay" => Ok(Self::Overlay),
+            "copy" => Ok(Self::Copy),
+            _ => Err(format!("no snapshotter {text:?}: overlay or copy")),
+        }
+    }
+}
+
+/// The snapshotter of a store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshotting {
+    /// Which one.
+    pub snapshotter: Snapshotter,
+    /// Why it can't be overlayfs, where that was tried.
+    pub reason: Option<String>,
+}
+
+/// Chooses a snapshotter, unless one is `wanted`.
+///
+/// # Errors
+/// Fails where overlayfs is wanted and can't be had, or the store can't be written.
+pub(crate) fn choose(inner: &Inner, wanted: Option<Snapshotter>) -> Result<Snapshotting> {
+    if wanted == Some(Snapshotter::Copy) {
+        return Ok(Snapshotting { snapshotter: Snapshotter::Copy, reason: None });
+    }
+    let has_file_marks = inner.root.join(FILE_MARKS).exists();
+    let obstacle = if has_file_marks {
+        Some("layers of this store mark deletions by files".to_owned())
+    } else {
+        try_overlay(inner)?.err()
+    };
+    match (obstacle, wanted) {
+        (None, _) => Ok(Snapshotting { snapshotter: Snapshotter::Overlay, reason: None }),
+        (Some(reason), None) => {
+            Ok(Snapshotting { snapshotter: Snapshotter::Copy, reason: Some(reason) })
+        }
+        (Some(reason), Some(_)) => Err(Error::NoOverlay { root: inner.root.clone(), reason }),
+    }
+}
+
+/// Notes that there are trees in which deletions are marked by files.
+///
+/// # Errors
+/// Fails where the store can't be written.
+pub(crate) fn note_file_marks(root: &Path) -> Result<()> {
+    let path = root.join(FILE_MARKS);
+    if path.exists() {
+        return Ok(());
+    }
+    fs::write(&path, "").map_err(Error::io("create", path))
+}
+
+/// Mounts an overlay, and changes something in it: some file systems notice only then. Returns what
+/// the kernel says against it.
+fn try_overlay(inner: &Inner) -> Result<std::result::Result<(), String>> {
+    let top = inner.process.fresh_dir()?;
+    let make = |name: &str| -> Result<PathBuf> {
+        let path = top.join(name);
+        fs::create_dir(&path).map_err(Error::io("create", &path))?;
+        Ok(path)
+    };
+    let (lower, fs, work) = (make("lower")?, make("upper")?, make("work")?);
+    fs::write(lower.join("file"), "").map_err(Error::io("create", lower.join("file")))?;
+    let overlay = Overlay { lowers: vec![lower], upper: Some(Upper { fs, work }) };
+    let tried = overlay.open().and_then(|root| root.remove_all(Path::new("file")));
+    inner.trash.add(top, None);
+    Ok(tried.map_err(|error| told(&error)))
+}
+
+fn told(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {}", told(source)),
+        None => error.to_string(),
+    }
+}

@@ -1,0 +1,2 @@
+set -eu
+echo a >a; mkdir -p d/e; echo b >d/e/b

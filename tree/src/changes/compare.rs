@@ -1,0 +1,169 @@
+//! Whether something is still what it was.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::BorrowedFd;
+
+use kiln_oci::{Digest, DigestHasher};
+use rustix::fs::{Mode, OFlags, openat, readlinkat};
+use rustix::io::Errno;
+
+use crate::ids::{Ids, RECORD};
+use crate::metadata::{FileKind, Metadata};
+use crate::names;
+use crate::pack::{CAPABILITY, overlay};
+use crate::walk::xattrs;
+
+/// How much is read of two files at a time.
+const PIECE: usize = 64 * 1024;
+
+/// Something in an open directory, with its metadata.
+#[derive(Clone, Debug)]
+pub struct Located<'a> {
+    dir: BorrowedFd<'a>,
+    name: &'a [u8],
+    /// Its metadata, with the owner that it is to have.
+    pub metadata: Metadata,
+}
+
+impl<'a> Located<'a> {
+    /// Looks at `name` in a directory, without following a link; `None` where nothing is there.
+    ///
+    /// # Errors
+    /// Fails where its metadata can't be read.
+    pub fn look(dir: BorrowedFd<'a>, name: &'a [u8]) -> Result<Option<Self>, Errno> {
+        let mut metadata = match Metadata::of_entry(dir, name) {
+            Ok(metadata) => metadata,
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::NAMETOOLONG) => return Ok(None),
+            Err(errno) => return Err(errno),
+        };
+        if Ids::current().is_namespace() {
+            let found = xattrs::read(dir, name)?;
+            let recorded = found.iter().find(|(name, _)| name == RECORD);
+            let owner =
+                recorded.and_then(|(_, value)| Ids::current().recorded(metadata.owner, value));
+            metadata.owner = owner.unwrap_or(metadata.owner);
+        }
+        Ok(Some(Self { dir, name, metadata }))
+    }
+
+    /// Tells whether overlayfs takes it for the deletion of what is below.
+    pub(super) fn is_whiteout(&self) -> bool {
+        self.metadata.kind == (FileKind::CharDevice { major: 0, minor: 0 })
+    }
+
+    /// Returns the name whose deletion it marks, as a file in place of overlayfs's device.
+    pub(super) fn hides(&self) -> Option<&'a [u8]> {
+        let is_nothing = (self.metadata.mode, self.metadata.size) == (0, 0);
+        let hidden = self.name.strip_prefix(overlay::FILE_MARK).filter(|hidden| !hidden.is_empty());
+        hidden.filter(|_| self.metadata.is_file() && is_nothing)
+    }
+
+    /// Tells whether overlayfs takes it for a directory that hides what is below.
+    pub(super) fn is_opaque(&self) -> Result<bool, Errno> {
+        let found = xattrs::read(self.dir, self.name)?;
+        Ok(found.iter().any(|(name, value)| {
+            (name == b"trusted.overlay.opaque" || name == b"user.overlay.opaque") && value == b"y"
+        }))
+    }
+
+    /// Returns the digest of the bytes of a file, or of the target of a link; `None` of what is
+    /// neither.
+    pub(crate) fn content(&self) -> Result<Option<Digest>, Errno> {
+        match self.metadata.kind {
+            FileKind::Symlink => Ok(Some(Digest::of(&self.target()?))),
+            FileKind::File => digest_of(&self.open()?).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    pub(crate) fn capability(&self) -> Result<Vec<u8>, Errno> {
+        let found = xattrs::read(self.dir, self.name)?;
+        let capability = found.into_iter().find(|(name, _)| name == CAPABILITY);
+        Ok(capability.map(|(_, value)| value).unwrap_or_default())
+    }
+
+    fn target(&self) -> Result<Vec<u8>, Errno> {
+        let size = self.metadata.size as usize;
+        Ok(readlinkat(self.dir, self.name, Vec::with_capacity(size + 1))?.into_bytes())
+    }
+
+    fn open(&self) -> Result<File, Errno> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let path = names::path(self.name);
+        Ok(File::from(openat(self.dir, path, flags | OFlags::CLOEXEC, Mode::empty())?))
+    }
+}
+
+/// Tells whether `new` is what `old` was: of the same type, mode, owner, device number and file
+/// capability; and unless it is a directory, of the same size and time. Where the time has no
+/// fraction of a second, as all times from archives, it doesn't prove anything, and the contents are
+/// compared.
+///
+/// # Errors
+/// Fails where either can't be read.
+pub fn is_unchanged(old: &Located<'_>, new: &Located<'_>) -> Result<bool, Errno> {
+    let (before, after) = (&old.metadata, &new.metadata);
+    if !has_same_attributes(before, after) {
+        return Ok(false);
+    }
+    if (before.device, before.inode) == (after.device, after.inode) {
+        return Ok(true);
+    }
+    if old.capability()? != new.capability()? {
+        return Ok(false);
+    }
+    if before.is_dir() || after.mtime.nanoseconds != 0 {
+        return Ok(true);
+    }
+    match after.kind {
+        FileKind::Symlink => Ok(old.target()? == new.target()?),
+        FileKind::File if after.size > 0 => has_same_content(&old.open()?, &new.open()?),
+        _ => Ok(true),
+    }
+}
+
+/// Tells whether two things are the same as far as it can be told without opening them.
+pub(crate) fn has_same_attributes(before: &Metadata, after: &Metadata) -> bool {
+    let is_same = (before.kind, before.mode, before.owner) == (after.kind, after.mode, after.owner);
+    is_same && (before.is_dir() || (before.size, before.mtime) == (after.size, after.mtime))
+}
+
+fn has_same_content(mut old: &File, mut new: &File) -> Result<bool, Errno> {
+    let (mut before, mut after) = (vec![0; PIECE], vec![0; PIECE]);
+    loop {
+        let count = fill(&mut old, &mut before)?;
+        if fill(&mut new, &mut after)? != count || before[..count] != after[..count] {
+            return Ok(false);
+        }
+        if count < PIECE {
+            return Ok(true);
+        }
+    }
+}
+
+/// Returns the digest of what a file holds.
+pub(crate) fn digest_of(mut file: &File) -> Result<Digest, Errno> {
+    let (mut hasher, mut buffer) = (DigestHasher::new(), vec![0; PIECE]);
+    loop {
+        let count = fill(&mut file, &mut buffer)?;
+        hasher.update(&buffer[..count]);
+        if count < PIECE {
+            return Ok(hasher.finish());
+        }
+    }
+}
+
+/// Reads until a buffer is full or the file ends.
+fn fill(file: &mut &File, buffer: &mut [u8]) -> Result<usize, Errno> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match file.read(&mut buffer[filled..]) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(Errno::from_io_error(&error).unwrap_or(Errno::IO)),
+        }
+    }
+    Ok(filled)
+}

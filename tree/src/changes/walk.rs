@@ -1,0 +1,261 @@
+//! The walk through an upper directory.
+//!
+//! Directories are tasks, as in [`mod@crate::walk`]: opened by their paths, with no links followed, so
+//! that neither depth nor width uses up descriptors. A small directory is walked by the caller's own
+//! thread.
+
+use std::collections::BTreeSet;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use rayon::Scope;
+use rustix::fs::{FileType, OFlags, RawDir};
+use rustix::io::Errno;
+
+use super::Mark;
+use super::compare::{Located, is_unchanged};
+use crate::dir::Dir;
+use crate::error::{Error, Result};
+use crate::metadata::FileKind;
+use crate::names;
+use crate::pack::overlay;
+use crate::walk::open_without_links;
+
+/// So many entries of one directory are looked at by one task.
+const CHUNK: usize = 512;
+
+/// So many entries are looked at before others are asked to help.
+const SMALL: usize = 512;
+
+/// A path and what is noted of it.
+type Note = (Vec<u8>, Mark);
+
+/// Compares an upper directory with the tree below it, and returns the notes in any order.
+pub(super) fn compare(upper: &Dir, below: &Dir) -> Result<Vec<Note>> {
+    let walk = Walk { upper, below, notes: Mutex::default(), failure: OnceLock::new() };
+    let root = Place { path: Vec::new(), relation: Relation::Merged };
+    let rest = walk.begin(root);
+    if !rest.is_empty() {
+        rayon::scope(|scope| rest.into_iter().for_each(|place| walk.list(scope, place)));
+    }
+    match walk.failure.into_inner() {
+        Some(error) => Err(error),
+        None => Ok(walk.notes.into_inner().unwrap_or_else(PoisonError::into_inner)),
+    }
+}
+
+/// How a directory of the upper directory relates to what is below it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Relation {
+    /// It adds to a directory.
+    Merged,
+    /// It hides a directory.
+    Replaced,
+    /// There is no directory below.
+    Added,
+}
+
+/// A directory that is to be compared.
+struct Place {
+    path: Vec<u8>,
+    relation: Relation,
+}
+
+/// A directory that was opened and listed.
+struct Listed {
+    place: Place,
+    upper: OwnedFd,
+    below: Option<OwnedFd>,
+    names: Vec<Vec<u8>>,
+}
+
+struct Walk<'a> {
+    upper: &'a Dir,
+    below: &'a Dir,
+    notes: Mutex<Vec<Note>>,
+    failure: OnceLock<Error>,
+}
+
+impl Walk<'_> {
+    /// Compares directories in this thread, as long as there are few entries, and returns those that
+    /// are left.
+    fn begin(&self, first: Place) -> Vec<Place> {
+        let (mut waiting, mut seen) = (vec![first], 0);
+        while seen < SMALL
+            && let Some(place) = waiting.pop()
+        {
+            let Some(listed) = self.open(place) else { continue };
+            for names in listed.names.chunks(CHUNK) {
+                self.look(&listed, names, &mut |place| waiting.push(place));
+            }
+            seen += listed.names.len() + 1;
+        }
+        waiting
+    }
+
+    /// Compares a directory, and has those below it compared.
+    fn list<'scope>(&'scope self, scope: &Scope<'scope>, place: Place) {
+        let Some(listed) = self.open(place).map(Arc::new) else { return };
+        for start in (0..listed.names.len()).step_by(CHUNK) {
+            let listed = listed.clone();
+            scope.spawn(move |scope| {
+                let end = listed.names.len().min(start + CHUNK);
+                let mut found = |place| scope.spawn(move |scope| self.list(scope, place));
+                self.look(&listed, &listed.names[start..end], &mut found);
+            });
+        }
+    }
+
+    /// Opens and lists a directory; `None` where the walk has failed.
+    fn open(&self, place: Place) -> Option<Listed> {
+        if self.failure.get().is_some() {
+            return None;
+        }
+        let path = place.path.clone();
+        let opened = self.try_open(place);
+        let failed = |errno| drop(self.failure.set(Error::io("read", names::path(&path), errno)));
+        opened.map_err(failed).ok()
+    }
+
+    fn try_open(&self, place: Place) -> std::result::Result<Listed, Errno> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        let upper = open_without_links(self.upper.as_fd(), &place.path, flags)?;
+        let below = match place.relation {
+            Relation::Added => None,
+            Relation::Merged | Relation::Replaced => {
+                Some(open_without_links(self.below.as_fd(), &place.path, flags)?)
+            }
+        };
+        let mut names = list(&upper, place.relation == Relation::Added)?;
+        if let (Relation::Replaced, Some(below)) = (place.relation, &below) {
+            let all: BTreeSet<Vec<u8>> = names.into_iter().chain(list(below, false)?).collect();
+            names = all.into_iter().collect();
+        }
+        Ok(Listed { place, upper, below, names })
+    }
+
+    /// Compares some entries of a directory, and tells of the directories among them.
+    fn look(&self, listed: &Listed, names: &[Vec<u8>], found: &mut dyn FnMut(Place)) {
+        let mut notes = Vec::new();
+        for name in names {
+            let path = names::join(&listed.place.path, name);
+            match compare_one(listed, name) {
+                Ok(compared) if compared.is_file_mark => {
+                    let path = overlay::hidden(&path, FileKind::File);
+                    notes.extend(compared.mark.map(|mark| (path, mark)));
+                }
+                Ok(compared) => {
+                    if let Some(relation) = compared.directory {
+                        found(Place { path: path.clone(), relation });
+                    }
+                    notes.extend(compared.mark.map(|mark| (path, mark)));
+                }
+                Err(errno) => {
+                    let error = Error::io("compare", names::path(&path), errno);
+                    return drop(self.failure.set(error));
+                }
+            }
+        }
+        if !notes.is_empty() {
+            self.notes.lock().unwrap_or_else(PoisonError::into_inner).append(&mut notes);
+        }
+    }
+}
+
+/// What came of a comparison.
+#[derive(Default)]
+struct Compared {
+    mark: Option<Mark>,
+    /// What to make of its entries, if it is a directory.
+    directory: Option<Relation>,
+    /// Whether it is a file that marks the deletion of something else.
+    is_file_mark: bool,
+}
+
+impl Compared {
+    fn marked(mark: Mark) -> Self {
+        Self { mark: Some(mark), ..Self::default() }
+    }
+}
+
+/// Compares what is at `name` in a directory.
+fn compare_one(listed: &Listed, name: &[u8]) -> std::result::Result<Compared, Errno> {
+    let relation = listed.place.relation;
+    let below = match &listed.below {
+        Some(below) => Located::look(below.as_fd(), name)?,
+        None => None,
+    };
+    let Some(upper) = Located::look(listed.upper.as_fd(), name)? else {
+        let is_gone = relation == Relation::Replaced && below.is_some();
+        return Ok(if is_gone { Compared::marked(Mark::Deleted) } else { Compared::default() });
+    };
+    if let Some(hidden) = upper.hides() {
+        let below = listed.below.as_ref().map(|below| Located::look(below.as_fd(), hidden));
+        let is_of_nothing = below.transpose()?.flatten().is_none();
+        let mark = is_of_nothing.then_some(Mark::Unchanged);
+        return Ok(Compared { mark, is_file_mark: true, ..Compared::default() });
+    }
+    if upper.is_whiteout() {
+        let is_of_nothing = below.is_none();
+        return Ok(if is_of_nothing {
+            Compared::marked(Mark::Unchanged)
+        } else {
+            Compared::default()
+        });
+    }
+    if upper.metadata.is_dir() {
+        return compare_directory(&upper, below.as_ref(), relation);
+    }
+    let Some(below) = below else { return Ok(Compared::default()) };
+    Ok(match is_unchanged(&below, &upper)? {
+        true if relation == Relation::Replaced && upper.metadata.links > 1 => {
+            Compared::marked(Mark::Linked)
+        }
+        true => Compared::marked(Mark::Unchanged),
+        false => Compared::default(),
+    })
+}
+
+fn compare_directory(
+    upper: &Located<'_>,
+    below: Option<&Located<'_>>,
+    relation: Relation,
+) -> std::result::Result<Compared, Errno> {
+    let is_opaque = upper.is_opaque()?;
+    let is_merged = below.is_some_and(|below| below.metadata.is_dir());
+    let is_same = match below {
+        Some(below) => is_unchanged(below, upper)?,
+        None => false,
+    };
+    let mark = match (is_opaque, is_same) {
+        (true, true) => Some(Mark::Refilled),
+        (true, false) => Some(Mark::Replaced),
+        (false, true) => Some(Mark::Unchanged),
+        (false, false) => None,
+    };
+    let directory = match relation {
+        _ if !is_merged => Relation::Added,
+        Relation::Merged if !is_opaque => Relation::Merged,
+        _ => Relation::Replaced,
+    };
+    Ok(Compared { mark, directory: Some(directory), ..Compared::default() })
+}
+
+/// Returns the names in a directory, sorted by bytes; of one that is `added`, only those of
+/// directories and of what may be a deletion, since all else is part of the layer anyway.
+fn list(dir: &OwnedFd, added: bool) -> std::result::Result<Vec<Vec<u8>>, Errno> {
+    let mut buffer = Vec::with_capacity(32 * 1024);
+    let mut listing = RawDir::new(dir, buffer.spare_capacity_mut());
+    let mut found = Vec::new();
+    while let Some(entry) = listing.next() {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        let kind = entry.file_type();
+        let kinds = [FileType::Directory, FileType::CharacterDevice, FileType::Unknown];
+        if name != b"." && name != b".." && (!added || kinds.contains(&kind)) {
+            found.push(name.to_vec());
+        }
+    }
+    found.sort_unstable();
+    Ok(found)
+}

@@ -1,0 +1,128 @@
+//! The entries of a layer's tar, in the order in which containerd's layer writer puts them.
+//!
+//! Entries come in the order of a walk. What is unchanged is passed over, but a directory that is
+//! unchanged comes in front of the first entry below it. A name of a file that is unchanged, in a
+//! directory that was replaced, waits until another name of the file is written, and follows it.
+
+use std::collections::{HashMap, HashSet};
+
+use super::overlay::{self, Deletion};
+use super::{Item, Role};
+use crate::changes::{Changes, Mark, key};
+use crate::error::Result;
+use crate::metadata::FileKind;
+use crate::walk::Entry;
+
+/// Returns the entries of the tar of an upper directory that holds `entries`.
+pub(super) fn items(entries: Vec<Entry>, changes: &Changes) -> Result<Vec<Item>> {
+    let mut layer = Layer::default();
+    let mut deleted = changes.deleted().peekable();
+    for entry in entries {
+        let here = key(&entry.path);
+        while let Some(path) = deleted.next_if(|path| key(path) < here) {
+            layer.delete(&path);
+        }
+        layer.add(entry, changes)?;
+    }
+    deleted.for_each(|path| layer.delete(&path));
+    Ok(layer.items)
+}
+
+/// A file with several names.
+#[derive(Default)]
+struct Linked {
+    /// The item that has its bytes.
+    first: Option<usize>,
+    /// Unchanged names that come before it.
+    waiting: Vec<Entry>,
+}
+
+/// A layer in the making.
+#[derive(Default)]
+struct Layer {
+    items: Vec<Item>,
+    /// Unchanged directories in which nothing has changed so far.
+    passed: HashMap<Vec<u8>, Entry>,
+    files: HashMap<(u64, u64), Linked>,
+    /// The directories that the last entries were in, so that each is looked up once.
+    complete: HashSet<Vec<u8>>,
+}
+
+impl Layer {
+    fn add(&mut self, entry: Entry, changes: &Changes) -> Result<()> {
+        if entry.path.is_empty() || entry.metadata.kind == FileKind::Socket {
+            return Ok(());
+        }
+        let mark = changes.of(&entry.path);
+        match (overlay::deletion(&entry)?, mark) {
+            (Deletion::Whiteout, Some(_)) => {}
+            (Deletion::Whiteout, None) => self.delete(&entry.path),
+            (_, Some(Mark::Unchanged | Mark::Refilled)) if entry.metadata.is_dir() => {
+                self.passed.insert(entry.path.clone(), entry);
+            }
+            (_, Some(Mark::Unchanged | Mark::Refilled)) => {}
+            (_, Some(Mark::Linked)) => self.add_linked(entry),
+            (Deletion::Opaque, None) => {
+                let mark = overlay::opaque(&entry.path);
+                self.write(entry);
+                self.items.push(Item::mark(mark));
+            }
+            (_, _) => self.write(entry),
+        }
+        Ok(())
+    }
+
+    /// Writes the deletion of `path`.
+    fn delete(&mut self, path: &[u8]) {
+        self.write_parents(path);
+        self.items.push(Item::mark(overlay::whiteout(path)));
+    }
+
+    /// Writes an unchanged name of a file if another one is written, and keeps it for later if none
+    /// is so far.
+    fn add_linked(&mut self, entry: Entry) {
+        let file = self.files.entry((entry.metadata.device, entry.metadata.inode)).or_default();
+        match file.first {
+            Some(first) => self.push(entry, Role::Link(first)),
+            None => file.waiting.push(entry),
+        }
+    }
+
+    /// Writes an entry, and the names of its file that have waited for it.
+    fn write(&mut self, entry: Entry) {
+        if entry.metadata.links < 2 || entry.metadata.is_dir() {
+            return self.push(entry, Role::Itself);
+        }
+        let file = self.files.entry((entry.metadata.device, entry.metadata.inode)).or_default();
+        if let Some(first) = file.first {
+            return self.push(entry, Role::Link(first));
+        }
+        let waiting = std::mem::take(&mut file.waiting);
+        let (device, inode) = (entry.metadata.device, entry.metadata.inode);
+        self.push(entry, Role::Itself);
+        let first = self.items.len() - 1;
+        self.files.entry((device, inode)).or_default().first = Some(first);
+        for other in waiting {
+            self.push(other, Role::Link(first));
+        }
+    }
+
+    fn push(&mut self, entry: Entry, role: Role) {
+        self.write_parents(&entry.path);
+        self.items.push(Item { entry, role, origin: None });
+    }
+
+    /// Writes the directories above `path` that were passed over.
+    fn write_parents(&mut self, path: &[u8]) {
+        let Some(end) = path.iter().rposition(|byte| *byte == b'/') else { return };
+        let parent = &path[..end];
+        if self.passed.is_empty() || self.complete.contains(parent) {
+            return;
+        }
+        self.complete.insert(parent.to_vec());
+        self.write_parents(parent);
+        if let Some(entry) = self.passed.remove(parent) {
+            self.items.push(Item { entry, role: Role::Itself, origin: None });
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! Trees that are being made on top of a chain of layers.
+//!
+//! With overlayfs, the chain stays where it is, and what is new goes into the directory that becomes
+//! the layer's tree. With copies, a *work tree* has everything: the chain is assembled in it, what is
+//! new is written there, found by comparing, and taken over into the layer's tree.
+//!
+//! A work tree whose layer was made shows that layer's chain. It is kept, and what goes on top of the
+//! layer goes on in it: a chain of steps assembles its base once.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use kiln_store::{Growing, LayerId, PendingTree, Store};
+use kiln_tree::{Dir, Files, Overlay, TreeState, Upper, assemble, extract, part};
+
+use crate::error::Result;
+use crate::sandbox::Tree;
+
+/// So many work trees are kept that nobody uses just now.
+const KEPT: usize = 4;
+
+/// A tree that is being made. Dropped uncommitted, it leaves nothing.
+#[derive(Debug)]
+pub(crate) struct Draft {
+    /// The directory that becomes the layer's tree.
+    pub(crate) pending: PendingTree,
+    /// The layer that it goes on top of.
+    pub(crate) parent: Option<LayerId>,
+    base: Base,
+}
+
+/// What a draft goes on top of.
+#[derive(Debug)]
+enum Base {
+    /// Directories for overlayfs, uppermost first; none at all for a tree of its own.
+    Lowers(Vec<PathBuf>),
+    /// A work tree.
+    Work(Box<WorkTree>),
+}
+
+impl Draft {
+    /// Makes a draft on top of directories, for overlayfs.
+    pub(crate) fn on_lowers(
+        pending: PendingTree,
+        parent: Option<LayerId>,
+        lowers: Vec<PathBuf>,
+    ) -> Self {
+        Self { pending, parent, base: Base::Lowers(lowers) }
+    }
+
+    /// Makes a draft in a work tree.
+    pub(crate) fn in_work_tree(
+        pending: PendingTree,
+        parent: Option<LayerId>,
+        work: WorkTree,
+    ) -> Self {
+        Self { pending, parent, base: Base::Work(Box::new(work)) }
+    }
+
+    /// Returns the directory to write to, with everything below in it.
+    pub(crate) fn open(&self) -> Result<Dir> {
+        match &self.base {
+            Base::Lowers(lowers) if lowers.is_empty() => Ok(self.pending.open()?),
+            Base::Lowers(lowers) => {
+                let overlay = Overlay { lowers: lowers.clone(), upper: Some(self.upper()) };
+                Ok(self.pending.claiming(overlay.open()?))
+            }
+            Base::Work(work) => Ok(work.tree.open()?),
+        }
+    }
+
+    /// Returns it as the sandbox mounts it. With overlayfs, `lowest` goes below everything, where
+    /// there is room for one more.
+    pub(crate) fn rootfs(&self, lowest: Option<PathBuf>) -> Tree {
+        match &self.base {
+            Base::Lowers(lowers) => {
+                let mut lowers = lowers.clone();
+                if (1..Overlay::MAX_LOWERS).contains(&lowers.len()) {
+                    lowers.extend(lowest);
+                }
+                Tree::Overlay { lowers, upper: Some(self.upper()) }
+            }
+            Base::Work(work) => Tree::Directory(work.tree.fs().to_owned()),
+        }
+    }
+
+    fn upper(&self) -> Upper {
+        Upper { fs: self.pending.fs().to_owned(), work: self.pending.work().to_owned() }
+    }
+
+    /// Returns the directories that grow while it is written to.
+    pub(crate) fn growing(&self) -> Vec<Growing> {
+        let work = match &self.base {
+            Base::Lowers(_) => None,
+            Base::Work(work) => Some(work.tree.growing()),
+        };
+        std::iter::once(self.pending.growing()).chain(work).collect()
+    }
+
+    /// Takes over what was written into the directory that becomes the layer's tree.
+    pub(crate) fn finish(self, store: &Store) -> Result<Finished> {
+        let Self { pending, parent, base } = self;
+        let work = match base {
+            Base::Lowers(_) => None,
+            Base::Work(mut work) => {
+                work.take_over(&pending, store)?;
+                Some(*work)
+            }
+        };
+        Ok(Finished { pending, parent, work })
+    }
+}
+
+/// A draft whose tree is ready to be a layer's.
+#[derive(Debug)]
+pub(crate) struct Finished {
+    pub(crate) pending: PendingTree,
+    pub(crate) parent: Option<LayerId>,
+    /// Shows the layer's chain, once there is the layer.
+    pub(crate) work: Option<WorkTree>,
+}
+
+/// A directory with everything that a chain of layers has.
+#[derive(Debug)]
+pub(crate) struct WorkTree {
+    tree: PendingTree,
+    /// How it was when it showed the chain.
+    state: TreeState,
+}
+
+impl WorkTree {
+    /// Assembles directories, uppermost first.
+    pub(crate) fn assemble(store: &Store, lowers: &[PathBuf]) -> Result<Self> {
+        let tree = store.layers().begin()?;
+        let dir = tree.open()?;
+        assemble(lowers, &dir, Files::Own)?;
+        let work = Self { state: TreeState::of(&dir)?, tree };
+        work.settle()?;
+        Ok(work)
+    }
+
+    /// Waits until changes can be told from those that the state has seen.
+    fn settle(&self) -> Result<()> {
+        Ok(self.state.settle(&Dir::open(self.tree.work())?)?)
+    }
+
+    /// Takes over what has changed into `pending`, which is empty.
+    fn take_over(&mut self, pending: &PendingTree, store: &Store) -> Result<()> {
+        let dir = Dir::open(self.tree.fs())?;
+        let mut now = self.state.again(&dir)?;
+        let touched = self.state.touched(&now);
+        if !touched.is_empty() || !self.state.has_same_root(&now) {
+            let extracted = extract(&dir, &touched, &pending.open()?)?;
+            if extracted.file_marks {
+                store.note_file_marks()?;
+            }
+            if !extracted.linked.is_empty() {
+                part(&dir, &extracted.linked)?;
+                now = now.again(&dir)?;
+            }
+        }
+        self.state = now;
+        Ok(())
+    }
+}
+
+/// Work trees that show a layer's chain and wait for the next step on top of it. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct WorkTrees(Arc<Mutex<VecDeque<(LayerId, WorkTree)>>>);
+
+impl WorkTrees {
+    /// Returns one that shows the chain of `layer`, for the caller to write to.
+    pub(crate) fn take(&self, layer: &LayerId) -> Result<Option<WorkTree>> {
+        let found = {
+            let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let at = kept.iter().position(|(shown, _)| shown == layer);
+            at.and_then(|at| kept.remove(at))
+        };
+        let Some((_, work)) = found else { return Ok(None) };
+        work.settle()?;
+        Ok(Some(work))
+    }
+
+    /// Keeps one that shows the chain of `layer`; the oldest may go for it.
+    pub(crate) fn keep(&self, layer: LayerId, work: WorkTree) {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.push_back((layer, work));
+        if kept.len() > KEPT {
+            kept.pop_front();
+        }
+    }
+}
