@@ -124,7 +124,8 @@ pub(crate) struct GlobalArguments {
         hide_env_values = true
     )]
     pub(crate) registries_config: Option<PathBuf>,
-    /// Log what kiln does to standard error
+    /// Log what kiln does to standard error: requests, what the cache knows, mounts, programs;
+    /// `$KILN_LOG` chooses what, as `kiln=debug` or `kiln_registry=trace,off`
     #[arg(long, short = 'D', global = true)]
     pub(crate) debug: bool,
 }
@@ -236,6 +237,12 @@ impl Command {
             | Self::Sync
             | Self::Other(_) => false,
         }
+    }
+
+    /// Tells whether the command says more where it is root, if only of a user namespace, and does
+    /// without that where it can't be.
+    pub(crate) fn likes_ids(&self) -> bool {
+        matches!(self, Self::Info(_))
     }
 
     /// Reports why the command can't begin, and returns its exit code.

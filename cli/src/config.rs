@@ -75,6 +75,7 @@ fn document(path: &Path) -> Result<Option<Document>> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         text => text?,
     };
+    tracing::debug!(path = %path.display(), "configuration is read");
     // Its text has the line, and a drawing of it.
     toml::from_str(&text).map(Some).map_err(|error| anyhow!("{}", error.to_string().trim_end()))
 }

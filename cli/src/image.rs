@@ -4,6 +4,9 @@ pub(crate) mod description;
 pub(crate) mod filter;
 pub(crate) mod named;
 pub(crate) mod removal;
+mod similar;
+
+pub(crate) use similar::{did_you_mean, no_such_image, similar};
 
 use std::collections::BTreeMap;
 
@@ -144,7 +147,7 @@ pub(crate) fn list(store: &Store, report: &mut dyn FnMut(String)) -> Result<Vec<
 pub(crate) fn find(store: &Store, text: &str, wanted: Wanted<'_>) -> Result<Vec<StoredImage>> {
     let rows = find_rows(store, text)?;
     if rows.is_empty() {
-        bail!("no such image: {text}");
+        return Err(no_such_image(store, text));
     }
     let load = |row| StoredImage::load(store, row, wanted);
     rows.into_iter().map(load).collect::<Result<_>>().with_context(|| format!("image {text}"))

@@ -52,6 +52,7 @@ fn main() -> ExitCode {
     kiln_worker::use_contained_name_services();
     let printer = Printer::new();
     let code = command(&printer);
+    commands::sync::settle();
     printer.finish(code)
 }
 
@@ -64,12 +65,17 @@ fn command(printer: &Printer) -> ExitCode {
     for warning in &arguments.warnings {
         printer.note(format_args!("WARNING: {warning}"));
     }
+    settings::init_tracing(arguments.global.debug);
+    tracing::debug!(version = env!("CARGO_PKG_VERSION"), "kiln begins");
     let settings = match Settings::resolve(&arguments.global, printer) {
         Ok(settings) => settings,
         Err(error) => return arguments.command.refuse(printer, &error),
     };
-    settings::init_tracing(arguments.global.debug);
     // From here on there may be threads.
+    if arguments.command.likes_ids() {
+        // What it then can't find out, it says.
+        let _ = rootless::enter(printer);
+    }
     if arguments.command.needs_ids()
         && let Err(error) = rootless::enter(printer)
     {

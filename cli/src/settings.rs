@@ -1,6 +1,7 @@
 //! What was meant: the arguments with the environment's say.
 
 use std::ffi::OsString;
+use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
@@ -31,6 +32,8 @@ pub(crate) struct Settings {
     max_storage: Option<u64>,
     /// How layers are laid one on top of the other, where that was asked for.
     snapshotter: Option<Snapshotter>,
+    /// Whether it is logged what kiln does.
+    pub(crate) debug: bool,
 }
 
 impl Settings {
@@ -50,8 +53,8 @@ impl Settings {
             Some(size) => limits::size_limit(size).context("invalid --max-storage")?,
             None => config.max_storage,
         };
-        let snapshotter = arguments.snapshotter;
-        Ok(Self { root, threads, archive_limits, registries, max_storage, snapshotter })
+        let (snapshotter, debug) = (arguments.snapshotter, arguments.debug);
+        Ok(Self { root, threads, archive_limits, registries, max_storage, snapshotter, debug })
     }
 
     /// Returns how many steps may run at once: more than there are processors, because many wait.
@@ -100,6 +103,7 @@ impl Settings {
 
     /// Opens the store.
     pub(crate) fn store(&self) -> Result<Store> {
+        tracing::debug!(root = %self.root.display(), "opening the store");
         let open = || {
             let (max_bytes, snapshotter) = (self.max_storage, self.snapshotter);
             let options = StoreOptions { max_bytes, snapshotter };
@@ -129,14 +133,16 @@ fn default_root() -> Result<PathBuf> {
         .context("no directory for the store: set --root, $KILN_ROOT, $XDG_DATA_HOME or $HOME")
 }
 
-/// Sends what is traced to standard error: everything of ours with `debug`, else warnings;
-/// `$KILN_LOG` overrides both.
+/// Sends what is logged to standard error: everything of ours with `debug`, else nothing; `$KILN_LOG`
+/// overrides both. `kiln` in there stands for all of our crates, whose names begin with it.
 pub(crate) fn init_tracing(debug: bool) {
     let default = if debug { "kiln=debug" } else { "off" };
     let filter = std::env::var("KILN_LOG").unwrap_or_else(|_| default.to_owned());
     if filter == "off" {
         return;
     }
-    let filter = tracing_subscriber::EnvFilter::new(filter.replace("kiln=", "kiln_cli=").as_str());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let filter = tracing_subscriber::EnvFilter::new(filter);
+    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours);
+    subscriber.with_writer(std::io::stderr).init();
 }

@@ -16,7 +16,7 @@ use crate::client::Client;
 use crate::endpoint::same_origin;
 use crate::error::{Error, Problem};
 use crate::retry::retry_after;
-use crate::transport::{REDIRECTS, is_redirect, redirect_target};
+use crate::transport::{REDIRECTS, is_redirect, log, redirect_target};
 
 /// A file that is asked for.
 #[derive(Clone, Default)]
@@ -111,7 +111,9 @@ impl Client {
             {
                 call = call.header(AUTHORIZATION, value.clone());
             }
-            let response = call.send().await?;
+            let response = call.send().await;
+            log(&Method::GET, &url, &response);
+            let response = response?;
             if !is_redirect(&response, &Method::GET) {
                 return Ok(response);
             }

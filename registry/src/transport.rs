@@ -66,6 +66,19 @@ pub(crate) struct Transport {
     pub(crate) uploads: Gate,
 }
 
+/// Logs a request with its answer. What stands behind the path may be a secret.
+pub(crate) fn log(method: &Method, url: &Url, answer: &reqwest::Result<Response>) {
+    let place = format!("{}://{}{}", url.scheme(), authority_of(url), url.path());
+    match answer {
+        Ok(response) => {
+            tracing::debug!(%method, url = %place, status = %response.status(), "request");
+        }
+        Err(error) => {
+            tracing::debug!(%method, url = %place, is_connect = error.is_connect(), "request failed");
+        }
+    }
+}
+
 impl Transport {
     pub(crate) fn new(options: Options) -> Self {
         let timeouts = Timeouts { connect: options.connect_timeout, read: options.read_timeout };
@@ -197,7 +210,9 @@ impl Transport {
                     request = request.header(AUTHORIZATION, authorization.header());
                 }
             }
-            let response = call.body.attach(request).send().await?;
+            let response = call.body.attach(request).send().await;
+            log(&call.method, &url, &response);
+            let response = response?;
             if !is_redirect(&response, &call.method) {
                 return Ok(response);
             }

@@ -1,10 +1,10 @@
 //! What every store has: the OCI image layout that `content/` is (`oci-layout`, `index.json`,
-//! `blobs/sha256`), `mount-points/` and `anchor/`.
+//! `blobs/sha256`), `mount-points-2/` and `anchor/`.
 //!
 //! The index of SQLite is the truth about images; `index.json` is written from it, for other tools
 //! to read, whenever a name changes and after sweeping.
 //!
-//! `mount-points/` is a tree of what programs get mounted in any case, empty and always the same. As
+//! `mount-points-2/` is a tree of what programs get mounted in any case, empty and always the same. As
 //! the lowest directory of their root file systems it spares making mount points in each of them,
 //! and removing them again. `anchor/` is a directory that programs' root file systems are mounted on,
 //! each in a mount namespace of its own, so that nobody else ever sees anything in it.
@@ -26,7 +26,9 @@ use crate::store::Inner;
 pub(crate) const ANCHOR: &str = "anchor";
 
 /// The name of the tree of mount points.
-pub(crate) const MOUNT_POINTS: &str = "mount-points";
+///
+/// Stores of earlier versions have one beside it that holds more.
+pub(crate) const MOUNT_POINTS: &str = "mount-points-2";
 
 /// Makes an empty layout where there is none.
 pub(crate) fn create(root: &Path) -> Result<()> {
@@ -104,7 +106,7 @@ pub(crate) fn create_mount_points(inner: &Inner) -> Result<()> {
             .map_err(Error::io("change the mode of", &directory))?;
     }
     let etc = temporary.join("etc");
-    for name in ["hostname", "hosts", "resolv.conf"] {
+    for name in ["hosts", "resolv.conf"] {
         let file = etc.join(name);
         fs::write(&file, "").map_err(Error::io("create", &file))?;
         fs::set_permissions(&file, fs::Permissions::from_mode(0o644))

@@ -150,7 +150,7 @@ impl Store {
     }
 
     /// Returns a tree of the directories and files that programs get mounted in any case: `/dev`,
-    /// `/proc`, `/sys`, and in `/etc` `hostname`, `hosts` and `resolv.conf`. Everything is empty.
+    /// `/proc`, `/sys`, and in `/etc` `hosts` and `resolv.conf`. Everything is empty.
     pub fn mount_points(&self) -> PathBuf {
         self.inner.root.join(layout::MOUNT_POINTS)
     }

@@ -219,7 +219,11 @@ impl DiskUsage {
                 continue;
             }
             let Some((layers, blobs)) = parts.images.get(&row.digest) else { continue };
-            let is_used = layers.iter().any(|place| inventory.layers[*place].is_leased);
+            // What it has in common with another image may be used by who uses that one.
+            let below: HashSet<usize> =
+                layers.iter().filter_map(|place| inventory.layers[*place].parent).collect();
+            let mut tops = layers.iter().filter(|place| !below.contains(place));
+            let is_used = tops.any(|place| inventory.layers[*place].is_leased);
             let mut image = ImageUsage { digest: row.digest, bytes: 0, shared_bytes: 0, is_used };
             for place in layers {
                 let bytes = inventory.layers[*place].tree_bytes;

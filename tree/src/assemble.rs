@@ -9,7 +9,7 @@
 //!
 //! A deletion is a character device 0/0, as overlayfs has it. File systems that refuse such a device
 //! (an overlay does, and so do those without devices) get an empty file without permissions in its
-//! place, `.wh.NAME`. Both are understood wherever trees of layers are read.
+//! place, `.kiln-wh.NAME`. Both are understood wherever trees of layers are read.
 //!
 //! # Hard links
 //!
@@ -30,6 +30,7 @@ use crate::digest::select::{Picked, Selected};
 use crate::dir::{Dir, entry_names};
 use crate::error::{Error, Result};
 use crate::metadata::{FileKind, Metadata, Owner, Timestamp};
+pub use crate::pack::overlay::FILE_MARK;
 use crate::pack::overlay::{self, Deletion};
 use crate::state::Touched;
 use crate::view::View;
@@ -362,7 +363,7 @@ fn look(layer: &Dir, path: &[u8]) -> Result<Found> {
         let is_whiteout = overlay::deletion(&entry)? == Deletion::Whiteout;
         return Ok(if is_whiteout { Found::Deletion } else { Found::Entry(entry) });
     }
-    match walk::entry(View::of(layer), names::path(&overlay::whiteout(path)))? {
+    match walk::entry(View::of(layer), names::path(&overlay::file_mark(path)))? {
         Some(entry) if overlay::deletion(&entry)? == Deletion::Whiteout => Ok(Found::Deletion),
         _ => Ok(Found::Nothing),
     }

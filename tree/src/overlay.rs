@@ -258,7 +258,8 @@ impl Context {
 
 /// Tells whether the kernel takes `lowerdir+`. Where it has no overlayfs at all the answer is yes:
 /// mounting says what is missing.
-fn takes_directories_one_by_one() -> bool {
+#[must_use]
+pub fn takes_directories_one_by_one() -> bool {
     static ANSWER: OnceLock<bool> = OnceLock::new();
     *ANSWER.get_or_init(|| match fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC) {
         Err(Errno::NOSYS) => false,

@@ -193,18 +193,23 @@ fn tick(dir: BorrowedFd<'_>) -> Result<Timestamp, Errno> {
 
 fn read(look: Look, fd: BorrowedFd<'_>) -> Result<Directory, Errno> {
     let names = list_names(fd)?;
-    let entry = |name: Vec<u8>| {
-        let metadata = Metadata::of_entry(fd, &name)?;
-        Ok((name, Look::from(metadata)))
+    let entry = |name: Vec<u8>| match Metadata::of_entry(fd, &name) {
+        Ok(metadata) => Some(Ok((name, Look::from(metadata)))),
+        // File systems in user space list names that lead to nothing.
+        Err(Errno::NOENT) => None,
+        Err(errno) => Some(Err(errno)),
     };
-    let entries = names.into_iter().map(entry).collect::<Result<_, Errno>>()?;
+    let entries = names.into_iter().filter_map(entry).collect::<Result<_, Errno>>()?;
     Ok(Directory { look, entries })
 }
 
 /// Looks again at a directory that has the names that it had.
 fn again(before: &Arc<Directory>, look: Look, fd: BorrowedFd<'_>) -> Result<Arc<Directory>, Errno> {
     let looks = before.entries.iter().map(|(name, _)| Metadata::of_entry(fd, name).map(Look::from));
-    let looks = looks.collect::<Result<Vec<_>, _>>()?;
+    let looks = match looks.collect::<Result<Vec<_>, _>>() {
+        Err(Errno::NOENT) => return read(look, fd).map(Arc::new),
+        looks => looks?,
+    };
     if look == before.look && before.entries.iter().map(|(_, look)| look).eq(&looks) {
         return Ok(Arc::clone(before));
     }

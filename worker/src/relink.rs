@@ -56,7 +56,7 @@ fn is_mark(name: &CStr, kind: FileType, stat: &Stat) -> bool {
     let is_nothing = stat.st_size == 0 && Mode::from_raw_mode(stat.st_mode).is_empty();
     match kind {
         FileType::CharacterDevice => stat.st_rdev == 0,
-        FileType::RegularFile => is_nothing && name.to_bytes().starts_with(b".wh."),
+        FileType::RegularFile => is_nothing && name.to_bytes().starts_with(kiln_tree::FILE_MARK),
         _ => false,
     }
 }
@@ -199,13 +199,13 @@ mod tests {
         assert!(to.join("d/gone").symlink_metadata().unwrap().file_type().is_char_device());
 
         std::fs::remove_file(from.join("d/gone")).unwrap();
-        std::fs::write(from.join("d/.wh.gone"), "").unwrap();
+        std::fs::write(from.join("d/.kiln-wh.gone"), "").unwrap();
         assert!(!repeat(&from, &temp.path().join("a file")));
-        std::fs::set_permissions(from.join("d/.wh.gone"), PermissionsExt::from_mode(0o000))
+        std::fs::set_permissions(from.join("d/.kiln-wh.gone"), PermissionsExt::from_mode(0o000))
             .unwrap();
         assert!(repeat(&from, &temp.path().join("a mark")));
 
-        std::fs::remove_file(from.join("d/.wh.gone")).unwrap();
+        std::fs::remove_file(from.join("d/.kiln-wh.gone")).unwrap();
         fsetxattr(&dir, "trusted.overlay.opaque", b"y", XattrFlags::empty()).unwrap();
         fsetxattr(&dir, "trusted.overlay.origin", b"x", XattrFlags::empty()).unwrap();
         let again = temp.path().join("again");

@@ -55,8 +55,12 @@ impl Dockerfile {
 
     /// Finds the file that `--file` names: relative to the working directory, or to the context.
     fn find(path: &Path, context: &Path) -> Result<PathBuf> {
-        std::fs::canonicalize(path)
-            .or_else(|error| std::fs::canonicalize(context.join(path)).map_err(|_| error))
+        let canonical = |path: &Path| {
+            std::fs::canonicalize(path)
+                .or_else(|error| std::fs::canonicalize(context.join(path)).map_err(|_| error))
+        };
+        canonical(path)
+            .or_else(|error| lower_case(path).map(|path| canonical(&path)).unwrap_or(Err(error)))
             .map_err(|error| {
                 let about = || format!("failed to read dockerfile: open {}", path.display());
                 if error.kind() != std::io::ErrorKind::NotFound {
@@ -78,8 +82,15 @@ impl Dockerfile {
 
     /// Reads a Dockerfile inside `root`, which is called `place`.
     pub(super) fn read_in(root: &Dir, name: &Path, place: &str) -> Result<Self> {
-        let shown = name.display();
-        let Some(text) = read_file(root, name)? else {
+        let mut shown = name.display().to_string();
+        let mut found = read_file(root, name)?;
+        if let (None, Some(other)) = (&found, lower_case(name)) {
+            found = read_file(root, &other)?;
+            if found.is_some() {
+                shown = other.display().to_string();
+            }
+        }
+        let Some(text) = found else {
             let parent = name.parent().unwrap_or(Path::new(""));
             let directory = if parent.as_os_str().is_empty() {
                 root.try_clone()
@@ -95,9 +106,14 @@ impl Dockerfile {
             };
             return Err(missing(name, &place, names.into_iter().map(text).collect()));
         };
-        let ignore = read_file(root, Path::new(&format!("{shown}.dockerignore")))?;
-        Ok(Self { name: shown.to_string(), text, ignore })
+        let ignore = read_file(root, Path::new(&format!("{}.dockerignore", name.display())))?;
+        Ok(Self { name: shown, text, ignore })
     }
+}
+
+/// Returns the name that a Dockerfile may have in place of the usual one, as with BuildKit.
+fn lower_case(path: &Path) -> Option<PathBuf> {
+    (path.file_name()? == "Dockerfile").then(|| path.with_file_name("dockerfile"))
 }
 
 /// How many names of a directory are told where a Dockerfile isn't there.

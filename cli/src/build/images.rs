@@ -9,11 +9,13 @@ use futures_util::future::join_all;
 use kiln_frontend::resolve::ImageLocation;
 use kiln_frontend::{ImageRequest, Images, ResolveError, ResolvedImage};
 use kiln_solver::{Event, EventSender, VertexId};
+use kiln_store::Store;
 use kiln_worker::ImageResolver;
 use tokio::runtime::Handle;
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
+use crate::image::similar;
 use crate::printer::causes;
 
 /// Numbers of steps that stand in no graph, above those of any graph.
@@ -66,6 +68,8 @@ impl<'a> Step<'a> {
 #[derive(Debug)]
 pub(super) struct Resolver<'a> {
     images: &'a ImageResolver,
+    /// Which has names that may have been meant.
+    store: &'a Store,
     events: &'a EventSender,
     runtime: Handle,
     /// Cancelled to stop asking.
@@ -88,12 +92,13 @@ impl<'a> Resolver<'a> {
     /// where a runtime is at work.
     pub(super) fn new(
         images: &'a ImageResolver,
+        store: &'a Store,
         events: &'a EventSender,
         cancel: &'a CancellationToken,
         names_platforms: bool,
     ) -> Self {
         let (runtime, answers) = (Handle::current(), Mutex::default());
-        Self { images, events, runtime, cancel, names_platforms, answers }
+        Self { images, store, events, runtime, cancel, names_platforms, answers }
     }
 
     async fn resolve_once(&self, request: &ImageRequest) -> Answer {
@@ -123,11 +128,13 @@ impl<'a> Resolver<'a> {
             result = resolved => result,
             () = self.cancel.cancelled() => Err(kiln_worker::Error::Cancelled),
         };
-        if let Err(kiln_worker::Error::Registry(error)) = &result
-            && let Some(hint) = error.hint()
-        {
-            self.events
-                .send(Event::Warning { id: Some(step.id()), message: format!("hint: {hint}") });
+        if let Err(kiln_worker::Error::Registry(error)) = &result {
+            let near = similar(self.store, &request.display);
+            let near = (!near.is_empty()).then(|| format!("the store has {}", near.join(", ")));
+            for hint in near.into_iter().chain(error.hint()) {
+                let message = format!("hint: {hint}");
+                self.events.send(Event::Warning { id: Some(step.id()), message });
+            }
         }
         let result = result
             .map(|image| ResolvedImage { digest: image.digest, config: image.config })

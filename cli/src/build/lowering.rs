@@ -14,6 +14,7 @@ use super::images::{Resolver, Step};
 use super::request::{BuildRequest, CONTEXT_NAME};
 use super::session::{Failure, Session};
 use super::source_time::TimedFiles;
+use super::tools::Tools;
 use crate::commands::build::Network;
 
 /// What the frontend answers.
@@ -88,8 +89,8 @@ impl Session<'_> {
             runtime: Handle::current(),
         };
         let names_platforms = request.platforms.len() > 1;
-        let resolver = &self.tools.resolver;
-        let images = Resolver::new(resolver, &self.events, &self.cancel, names_platforms);
+        let Tools { resolver, store, .. } = self.tools;
+        let images = Resolver::new(resolver, store, &self.events, &self.cancel, names_platforms);
         let options = Options {
             filename: dockerfile.name.clone(),
             archive_context: self.input.is_archive,

@@ -97,7 +97,7 @@ pub(crate) async fn build(
     let done = with_session(&request, watched, (settings, printer), work).await?;
     Ok(done.map(|(done, aside)| {
         if mode != ProgressMode::Quiet {
-            progress::summary(printer, &done, begun.elapsed());
+            progress::summary(printer, &done, &request.outputs, begun.elapsed());
             if let Some(reason) = &request.kept {
                 printer.note(format_args!("kept in kiln's own store: {reason}"));
             }

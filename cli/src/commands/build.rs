@@ -229,7 +229,12 @@ pub(crate) async fn run(
         remove_old(path).context("remove the file of an earlier build")?;
     }
     let quiet = arguments.quiet;
-    let progress = if quiet { ProgressMode::Quiet } else { arguments.progress };
+    let progress = match arguments.progress {
+        _ if quiet => ProgressMode::Quiet,
+        // A live display and a log don't go together.
+        ProgressMode::Auto if settings.debug => ProgressMode::Plain,
+        progress => progress,
+    };
     let (iidfile, metadata_file) = (arguments.iidfile.clone(), arguments.metadata_file.clone());
     let dump = arguments.dump_llb.clone();
     let call = if arguments.check { Call::CHECK } else { arguments.call };

@@ -5,11 +5,14 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Args;
 use kiln_oci::Platform;
+use kiln_store::Store;
+use kiln_worker::sandbox;
 use serde_json::{Value, json};
 
 use super::version::{VERSION, kernel, show};
 use crate::image::named::named;
 use crate::printer::{Printer, human_size};
+use crate::rootless;
 use crate::settings::Settings;
 
 /// Show what kiln works with on this machine
@@ -38,30 +41,48 @@ pub(crate) fn run(
     for (title, value) in [
         ("Version", text("ServerVersion")),
         ("Store", text("DockerRootDir")),
+        ("Snapshotter", text("Driver")),
         ("Images", text("Images")),
-        ("Rootless", (!rustix::process::geteuid().is_root()).to_string()),
+        ("Rootless", kiln_tree::Ids::current().is_namespace().to_string()),
         ("Operating System", text("OperatingSystem")),
         ("Kernel Version", text("KernelVersion")),
+        ("Kernel Features", features(&document["KernelFeatures"])),
         ("Architecture", text("Architecture")),
         ("CPUs", text("NCPU")),
         ("Total Memory", human_size(document["MemTotal"].as_u64().unwrap_or_default())),
         ("Name", text("Name")),
     ] {
         printer.line(format_args!("{title}: {value}"));
+        if title == "Snapshotter"
+            && let Value::String(reason) = &document["DriverReason"]
+        {
+            printer.line(format_args!(" Reason: {reason}"));
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
 
 fn document(settings: &Settings) -> Result<Value> {
     let store = settings.store()?;
+    let (driver, reason) = snapshotter(&store)?;
     let images = named(&store, &mut |_| ())?.len();
     let system = rustix::system::uname();
     let memory = rustix::system::sysinfo();
     Ok(json!({
         "Architecture": system.machine().to_string_lossy(),
         "DockerRootDir": settings.root,
-        "Driver": "overlay",
+        "Driver": driver,
+        "DriverReason": reason,
         "Images": images,
+        "KernelFeatures": sandbox::features()
+            .iter()
+            .map(|feature| json!({
+                "Name": feature.name,
+                "Since": feature.since,
+                "Required": feature.is_required,
+                "Available": feature.is_there,
+            }))
+            .collect::<Vec<_>>(),
         "KernelVersion": kernel(),
         "MemTotal": memory.totalram as u64 * u64::from(memory.mem_unit),
         "NCPU": settings.threads,
@@ -70,6 +91,25 @@ fn document(settings: &Settings) -> Result<Value> {
         "OperatingSystem": operating_system(),
         "ServerVersion": VERSION,
     }))
+}
+
+/// Returns the snapshotter's name, and why it isn't overlayfs where that was tried.
+fn snapshotter(store: &Store) -> Result<(&'static str, Option<String>)> {
+    if !rootless::is_privileged() {
+        let reason = "nothing can be mounted without root or a user namespace".to_owned();
+        return Ok(("unknown", Some(reason)));
+    }
+    let found = store.snapshotting()?;
+    Ok((found.snapshotter.name(), found.reason.clone()))
+}
+
+/// Returns the features that the kernel lacks, as people read them.
+fn features(document: &Value) -> String {
+    let features = document.as_array().map(Vec::as_slice).unwrap_or_default();
+    let missing = features.iter().filter(|feature| feature["Available"] == false);
+    let missing: Vec<_> =
+        missing.map(|f| format!("{} (Linux {})", f["Name"], f["Since"]).replace('"', "")).collect();
+    if missing.is_empty() { "all".to_owned() } else { format!("all but {}", missing.join(", ")) }
 }
 
 /// Returns what the distribution calls itself.

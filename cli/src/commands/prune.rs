@@ -90,7 +90,13 @@ pub(super) fn report(pruned: &Pruned, printer: &Printer) {
 
 impl PruneArguments {
     fn warning(&self) -> String {
-        let cache = if self.all { "all build cache" } else { "all dangling build cache" };
+        // Images stay, but builds don't find their layers any more.
+        let cache = if self.all {
+            "all build cache that nothing running uses, cache mounts, and what leads builds to the \
+             layers of images"
+        } else {
+            "all build cache that no image stands on"
+        };
         let volumes = if self.volumes { " and all volumes that no container uses" } else { "" };
         format!("WARNING! This will remove {cache}{volumes}.")
     }

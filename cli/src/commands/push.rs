@@ -19,6 +19,7 @@ use tokio::runtime::Handle;
 
 use super::build::ProgressMode;
 use crate::build::Step;
+use crate::image::did_you_mean;
 use crate::printer::Printer;
 use crate::progress;
 use crate::settings::Settings;
@@ -103,7 +104,10 @@ fn rows(
     (text, all_tags): (&str, bool),
 ) -> Result<Vec<(ImageRow, Reference)>> {
     if !all_tags {
-        let missing = || format!("An image does not exist locally with the tag: {text}");
+        let missing = || {
+            let near = did_you_mean(store, text);
+            format!("An image does not exist locally with the tag: {text}{near}")
+        };
         let row = store.images().get(&reference.to_string())?.with_context(missing)?;
         return Ok(vec![(row, reference.clone())]);
     }

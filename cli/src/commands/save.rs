@@ -16,7 +16,7 @@ use tokio::runtime::Handle;
 
 use crate::build::parse_platform;
 use crate::image::named::is_tagged;
-use crate::image::{StoredImage, Wanted, find_rows};
+use crate::image::{StoredImage, Wanted, find_rows, no_such_image};
 use crate::printer::Printer;
 use crate::settings::Settings;
 
@@ -109,7 +109,7 @@ fn rows(store: &Store, text: &str) -> Result<Vec<(ImageRow, Option<Reference>)>>
         }
     }
     let Some(row) = find_rows(store, text)?.into_iter().next() else {
-        bail!("no such image: {text}");
+        return Err(no_such_image(store, text));
     };
     let named = row
         .name

@@ -8,7 +8,7 @@ use kiln_oci::Reference;
 use kiln_store::ImageRow;
 use time::OffsetDateTime;
 
-use crate::image::find_rows;
+use crate::image::{find_rows, no_such_image};
 use crate::printer::Printer;
 use crate::settings::Settings;
 
@@ -33,7 +33,7 @@ pub(crate) fn run(arguments: &TagArguments, settings: &Settings, _: &Printer) ->
     }
     let store = settings.store()?;
     let Some(row) = find_rows(&store, &arguments.source)?.into_iter().next() else {
-        bail!("no such image: {}", arguments.source);
+        return Err(no_such_image(&store, &arguments.source));
     };
     let created_at = OffsetDateTime::now_utc().unix_timestamp();
     store.images().put(&ImageRow { name: Some(target.to_string()), created_at, ..row })?;

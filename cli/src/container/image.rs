@@ -9,7 +9,7 @@ use kiln_worker::emulation;
 use super::Failure;
 use crate::build::parse_platform;
 use crate::commands::run::{Pull, RunArguments};
-use crate::image::{StoredImage, Wanted, find_rows};
+use crate::image::{StoredImage, Wanted, did_you_mean, find_rows};
 use crate::printer::Printer;
 
 /// Returns the image, from the store or else its registry, and makes sure that it can run here.
@@ -65,7 +65,9 @@ async fn load(
     let pulled = containers.pull(&reference, platform).await;
     pulled.with_context(|| match arguments.pull {
         Pull::Always => format!("pull {text}"),
-        Pull::Missing => format!("no image {text} in the store; pull it"),
-        Pull::Never => format!("no image {text}"),
+        Pull::Missing => {
+            format!("no image {text} in the store{}; pull it", did_you_mean(store, text))
+        }
+        Pull::Never => format!("no image {text}{}", did_you_mean(store, text)),
     })
 }

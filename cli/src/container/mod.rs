@@ -126,7 +126,7 @@ pub(crate) async fn run(
     starting.await.context("start the sandbox")??;
     let signals = Signals::catch();
     let passing = Passing::to(printer);
-    let running = start(&sandbox, &spec, (input, passing.sink()), &mut network).await?;
+    let running = start(&sandbox, &spec, input, passing.sink(), &mut network).await?;
     // The cache makes room for what the container writes. It isn't stopped where that's not enough.
     let growing = volumes.growing().chain(root.growing()).collect();
     let watch = store.watch(growing, || ());
@@ -142,7 +142,8 @@ pub(crate) async fn run(
 async fn start(
     sandbox: &Sandbox,
     spec: &Spec,
-    (input, output): (Input, OutputSink),
+    input: Input,
+    output: OutputSink,
     network: &mut network::Connected,
 ) -> Result<Running, Failure> {
     let (gate, side) = Gate::new()?;

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use kiln_oci::Reference;
 use kiln_store::Store;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::{StoredImage, Wanted, find_rows, list};
+use super::{StoredImage, Wanted, find_rows, list, no_such_image};
 
 /// An image of the store with all its names.
 #[derive(Debug)]
@@ -82,7 +82,7 @@ pub(crate) fn named(store: &Store, report: &mut dyn FnMut(String)) -> Result<Vec
 /// Fails where there is none, and where the digits are those of several.
 pub(crate) fn find_named(store: &Store, text: &str, wanted: Wanted<'_>) -> Result<NamedImage> {
     let Some(row) = find_rows(store, text)?.into_iter().next() else {
-        bail!("no such image: {text}");
+        return Err(no_such_image(store, text));
     };
     let image = StoredImage::load(store, row, wanted)
         .map_err(|error| error.context(format!("image {text}")))?;

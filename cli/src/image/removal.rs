@@ -7,7 +7,7 @@ use kiln_oci::{Digest, Reference};
 use kiln_store::{Store, chain_id};
 
 use super::named::{NamedImage, is_tagged, named};
-use super::{Wanted, find_rows};
+use super::{Wanted, find_rows, no_such_image};
 
 /// What became of an image.
 #[derive(Clone, Debug, Default)]
@@ -41,7 +41,7 @@ impl Removed {
 /// Fails where there is no such image, and where it has several names and nobody insists.
 pub(crate) fn remove(store: &Store, text: &str, force: bool) -> Result<Removed> {
     let Some(row) = find_rows(store, text)?.into_iter().next() else {
-        bail!("no such image: {text}");
+        return Err(no_such_image(store, text));
     };
     let by_name = row.name.as_deref().filter(|name| {
         text.parse::<Reference>().is_ok_and(|reference| reference.to_string() == **name)

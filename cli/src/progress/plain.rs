@@ -3,6 +3,7 @@
 //! The form is that of `docker buildx build --progress=plain`: `#3 [build 2/4] RUN make`, then
 //! `#3 0.214 output`, then `#3 DONE 1.2s`.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
@@ -10,13 +11,18 @@ use kiln_solver::{Event, EventReceiver, VertexId};
 
 use super::steps::{Part, Steps, extent, seconds};
 use super::text::clean;
+use crate::printer::human_size;
 
-/// How often a part is shown at most.
+/// How often a part is shown at most, and how long packing goes on before it is.
 const PART_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How the names of parts begin that pack a layer.
+const PACKING: &str = "packing layer ";
 
 /// Shows events until the last sender is gone.
 pub(super) async fn render(mut events: EventReceiver, writer: &mut dyn Write) {
-    let mut plain = Plain { steps: Steps::default(), last: None, writer };
+    let (steps, packing) = (Steps::default(), BTreeMap::new());
+    let mut plain = Plain { steps, packing, last: None, writer };
     while let Some(event) = events.recv().await {
         // A log that nobody takes any more is no reason to end a build.
         let _ = plain.show(event);
@@ -24,8 +30,18 @@ pub(super) async fn render(mut events: EventReceiver, writer: &mut dyn Write) {
     let _ = plain.rest();
 }
 
+/// The layers that a step packs: told of together, and only where it takes its time.
+struct Packing {
+    begun: Instant,
+    /// How much of each was packed.
+    layers: BTreeMap<String, u64>,
+    is_told: bool,
+}
+
 struct Plain<'a> {
     steps: Steps,
+    /// What steps pack.
+    packing: BTreeMap<VertexId, Packing>,
     /// The step that was shown last: between two steps stands a blank line.
     last: Option<VertexId>,
     writer: &'a mut dyn Write,
@@ -42,6 +58,7 @@ impl Plain<'_> {
             }
             Event::Cached { id } => self.line(id, "CACHED")?,
             Event::Completed { id, duration } => {
+                self.end_packing(id)?;
                 self.end_log(id)?;
                 self.line(id, &format!("DONE {}", seconds(duration)))?;
             }
@@ -52,6 +69,9 @@ impl Plain<'_> {
             Event::Cancelled { id } => {
                 self.end_log(id)?;
                 self.line(id, "CANCELED")?;
+            }
+            Event::Status { id, name, current, .. } if name.starts_with(PACKING) => {
+                self.pack(id, name, current)?;
             }
             Event::Status { id, name, current, total, done } => {
                 self.part(id, &name, (current, total), done)?;
@@ -109,6 +129,29 @@ impl Plain<'_> {
             self.end_log(id)?;
         }
         self.writer.flush()
+    }
+
+    /// Notes how far the packing of a layer is.
+    fn pack(&mut self, id: VertexId, layer: String, bytes: u64) -> std::io::Result<()> {
+        let new = || Packing { begun: Instant::now(), layers: BTreeMap::new(), is_told: false };
+        let packing = self.packing.entry(id).or_insert_with(new);
+        packing.layers.insert(layer, bytes);
+        if packing.is_told || packing.begun.elapsed() < PART_INTERVAL {
+            return Ok(());
+        }
+        packing.is_told = true;
+        self.line(id, "packing layers")
+    }
+
+    /// Says what was packed, where that was begun to be told.
+    fn end_packing(&mut self, id: VertexId) -> std::io::Result<()> {
+        let Some(packing) = self.packing.remove(&id).filter(|packing| packing.is_told) else {
+            return Ok(());
+        };
+        let (count, bytes) = (packing.layers.len(), packing.layers.values().sum());
+        let noun = if count == 1 { "layer" } else { "layers" };
+        let (size, age) = (human_size(bytes), seconds(packing.begun.elapsed()));
+        self.line(id, &format!("packed {count} {noun}, {size} {age} done"))
     }
 
     fn part(
@@ -186,6 +229,38 @@ mod tests {
         let shown = rendered(events).await;
         let expected = "#1 FROM x\n#1 layer 0B / 2kB\n#1 layer 2kB / 2kB 0.0s done\n#1 DONE 1.2s\n";
         assert_eq!(shown, expected);
+    }
+
+    #[test]
+    fn packing_is_told_once_it_takes_its_time() {
+        let mut shown = Vec::new();
+        let (steps, packing) = (Steps::default(), BTreeMap::new());
+        let mut plain = Plain { steps, packing, last: None, writer: &mut shown };
+        let part = |layer: &str, current, done| Event::Status {
+            id: 1,
+            name: format!("{PACKING}{layer}"),
+            current,
+            total: None,
+            done,
+        };
+        plain.show(Event::Vertex { id: 1, name: "exporting".to_owned(), digest: None }).unwrap();
+        for layer in 0..100 {
+            plain.show(part(&layer.to_string(), 1000, true)).unwrap();
+        }
+        plain.packing.get_mut(&1).unwrap().begun -= PART_INTERVAL;
+        for current in [1000, 2000, 3000] {
+            plain.show(part("last", current, false)).unwrap();
+        }
+        let duration = Duration::from_secs(1);
+        plain.show(Event::Completed { id: 1, duration }).unwrap();
+        // What is packed quickly isn't worth a line.
+        plain.show(part("next", 1000, true)).unwrap();
+        plain.show(Event::Completed { id: 1, duration }).unwrap();
+        assert_eq!(
+            String::from_utf8(shown).unwrap(),
+            "#1 exporting\n#1 packing layers\n#1 packed 101 layers, 103kB 1.0s done\n#1 DONE 1.0s\n\
+             #1 DONE 1.0s\n"
+        );
     }
 
     #[tokio::test]

@@ -50,6 +50,29 @@ fn cat(kiln: &Kiln, image: &str, path: &str) -> String {
 }
 
 #[test]
+fn a_dockerfile_may_be_called_in_lower_case() {
+    if skip("a_dockerfile_may_be_called_in_lower_case", &[Need::Root]) {
+        return;
+    }
+    let kiln = kiln();
+    kiln.write("lower/dockerfile", "FROM scratch\nCOPY f /\n");
+    kiln.write("lower/Dockerfile.dockerignore", "g\n");
+    kiln.write("lower/f", "lower");
+    let output = |name: &str| format!("type=local,dest={name}");
+    kiln.run(&["build", "-o", &output("a"), "lower"]).success();
+    kiln.run(&["build", "-o", &output("b"), "-f", "lower/Dockerfile", "lower"]).success();
+    let archive = tar(&kiln.path("lower"), &[]);
+    build_stream(&kiln, &archive, &["-o", &output("c"), "-"]).success();
+    for name in ["a", "b", "c"] {
+        assert_eq!(std::fs::read_to_string(kiln.path(name).join("f")).unwrap(), "lower");
+    }
+    // Where there are both, the usual one counts.
+    kiln.write("lower/Dockerfile", "FROM scratch\nCOPY Dockerfile /\n");
+    kiln.run(&["build", "-o", &output("d"), "lower"]).success();
+    assert!(kiln.path("d/Dockerfile").exists());
+}
+
+#[test]
 fn standard_input_is_a_dockerfile_or_an_archive() {
     if skip("standard_input_is_a_dockerfile_or_an_archive", &[Need::Root]) {
         return;

@@ -211,3 +211,66 @@ fn mistakes_are_told_with_a_way_out() {
     let (own, all) = help.split_once("\nOptions of all commands:\n").unwrap();
     assert!(own.contains("--metadata-file") && all.contains("--root") && !own.contains("--root"));
 }
+
+#[test]
+fn names_that_are_not_here_are_told_from_those_that_are() {
+    if skip("names_that_are_not_here_are_told_from_those_that_are", &[Need::Root]) {
+        return;
+    }
+    let kiln = kiln();
+    kiln.build_text("FROM base\n", &["-t", "debroot:1"]).success();
+    for line in [
+        &["save", "debroot:2"][..],
+        &["tag", "debroot", "x"],
+        &["inspect", "debrot:1"],
+        &["history", "debroot"],
+        &["rmi", "debroot"],
+        &["push", "debroot"],
+        &["run", "--pull", "never", "debroot"],
+    ] {
+        let refused = kiln.run(line).failure();
+        assert!(refused.contains("(did you mean debroot:1?)"), "{line:?}: {refused}");
+    }
+    kiln.build_text("FROM base\n", &["-t", "127.0.0.1:1/x:1"]).success();
+    let refused = kiln.build_text("FROM 127.0.0.1:1/x\n", &[]).failure();
+    let near = refused.find("hint: the store has 127.0.0.1:1/x:1").unwrap();
+    assert!(near < refused.find("check that the registry is running").unwrap(), "{refused}");
+    // What is elsewhere alone is told as such.
+    let written = kiln.build_text("FROM base\n", &["-t", "y", "-o", "type=oci,dest=y.tar"]).stderr;
+    let expected = "wrote an OCI archive of y:latest to y.tar\n\
+                    the local store doesn't have the image: -o type=image adds it\n";
+    assert!(written.ends_with(expected) && !written.contains("named"), "{written}");
+}
+
+#[test]
+fn what_kiln_does_can_be_logged() {
+    if skip("what_kiln_does_can_be_logged", &[Need::Root]) {
+        return;
+    }
+    let kiln = kiln();
+    let root = kiln.root().display().to_string();
+    let silent = kiln.run(&["images"]);
+    assert_eq!(silent.stderr, "");
+    for line in [&["-D", "images"][..], &["images", "--debug"], &["system", "df", "-D"]] {
+        let logged = kiln.run(line).stderr;
+        assert!(logged.contains(&format!("opening the store root={root}")), "{line:?}: {logged}");
+    }
+    let dockerfile = "FROM base\nRUN --mount=type=secret,id=s test -e /run/secrets/s\n";
+    kiln.write("secret", "hush-hush");
+    let secret = ["--secret", "id=s,src=secret", "-D", "-t", "img"];
+    let logged = kiln.build_text(dockerfile, &secret).stderr;
+    for part in [
+        "no result is known, the step runs step=",
+        "running a program args=",
+        "mount target_path=/run/secrets/s",
+    ] {
+        assert!(logged.contains(part), "{part}: {logged}");
+    }
+    assert!(!logged.contains("hush-hush"), "{logged}");
+    let again = kiln.build_text(dockerfile, &secret).stderr;
+    assert!(again.contains("the cache has the result step="), "{again}");
+    let pulled = kiln.run(&["-D", "pull", "127.0.0.1:1/x"]).failure();
+    assert!(pulled.contains("request failed method=GET url=http://127.0.0.1:1/v2/"), "{pulled}");
+    let chosen = kiln.command(&["images"]).env("KILN_LOG", "kiln=debug").output().unwrap();
+    assert!(String::from_utf8_lossy(&chosen.stderr).contains("opening the store"));
+}

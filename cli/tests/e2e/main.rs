@@ -26,6 +26,7 @@ mod install;
 mod isolation;
 mod kernels;
 mod limits;
+mod listing;
 mod llb;
 mod load;
 mod login;

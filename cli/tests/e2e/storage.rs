@@ -53,6 +53,28 @@ fn writes(name: u32, mebibytes: u32) -> String {
 const CAP: u64 = 64 << 20;
 
 #[test]
+fn a_store_can_be_removed_as_soon_as_a_command_has_ended() {
+    if skip("a_store_can_be_removed_as_soon_as_a_command_has_ended", &[Need::Root]) {
+        return;
+    }
+    let kiln = kiln();
+    kiln.write("c/Dockerfile", "FROM scratch\nCOPY file /\n");
+    kiln.build_text("FROM base\n", &["-o", "type=tar,dest=fs.tar"]).success();
+    for round in 0..30 {
+        kiln.write("c/file", format!("{round}"));
+        kiln.run(&["build", "-t", "img", "c"]).success();
+        if round % 3 == 1 {
+            kiln.run(&["import", "fs.tar", "fs"]).success();
+        }
+        if round % 3 == 2 {
+            kiln.run(&["import", "fs.tar", "fs"]).success();
+            kiln.run(&["run", "fs", "true"]).success();
+        }
+        std::fs::remove_dir_all(kiln.root()).unwrap();
+    }
+}
+
+#[test]
 fn builds_stay_below_the_cap_and_the_oldest_cache_makes_room() {
     if skip("builds_stay_below_the_cap_and_the_oldest_cache_makes_room", &[Need::Root]) {
         return;
@@ -195,4 +217,46 @@ fn assert_is_pruned(kiln: &Kiln) {
     assert_eq!(told(kiln, "Images", "TotalCount") + told(kiln, "Local Volumes", "TotalCount"), 0);
     assert_eq!(told(kiln, "Build Cache", "SizeBytes"), 0);
     assert_is_what_du_says(kiln);
+}
+
+#[test]
+fn what_a_running_container_uses_stays() {
+    use std::io::{BufRead, BufReader, Read, Write};
+    use std::process::Stdio;
+    if skip("what_a_running_container_uses_stays", &[Need::Root]) {
+        return;
+    }
+    let kiln = kiln();
+    kiln.build_text("FROM base\nRUN echo kept > /f\n", &["-t", "used"]).success();
+    kiln.build_text("FROM base\nRUN echo gone > /f\n", &["-t", "unused"]).success();
+    let script = "echo ready; read word; cat /f && cat /v/f && ls /bin | wc -l";
+    let mut run = kiln.command(&["run", "--rm", "-i", "-v", "vol:/v", "used", "sh", "-c", script]);
+    let mut child = run.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut output = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    output.read_line(&mut line).unwrap();
+    assert_eq!(line, "ready\n");
+    std::fs::write(kiln.root().join("volumes/vol/f"), "volume\n").unwrap();
+    for line in [
+        &["prune", "-af", "--volumes"][..],
+        &["image", "prune", "-af"],
+        &["system", "prune", "-af", "--volumes"],
+    ] {
+        kiln.run(line).success();
+    }
+    let listed = kiln.run(&["images", "--format", "{{.Repository}}"]).success();
+    assert_eq!(listed, "used\n");
+    child.stdin.take().unwrap().write_all(b"go\n").unwrap();
+    let mut rest = String::new();
+    output.read_to_string(&mut rest).unwrap();
+    assert!(child.wait().unwrap().success());
+    assert!(rest.starts_with("kept\nvolume\n"), "{rest}");
+    // Now nobody uses it any more.
+    kiln.run(&["system", "prune", "-af", "--volumes"]).success();
+    assert_eq!(kiln.run(&["images", "-q"]).success(), "");
+    let asked = kiln.run(&["prune", "-a"]).success();
+    assert!(
+        asked.contains("cache mounts, and what leads builds to the layers of images"),
+        "{asked}"
+    );
 }

@@ -257,6 +257,7 @@ async fn answered(request: RequestBuilder, path: &str) -> Result<Option<Vec<u8>>
 }
 
 async fn send(request: RequestBuilder, path: &str) -> Result<Response, ApiError> {
+    tracing::debug!(path, "request to the engine");
     request.send().await.map_err(|source| ApiError::Transport { request: path.to_owned(), source })
 }
 

@@ -131,6 +131,7 @@ fn hand_over(
     };
     let layers: Vec<_> = assembled.images.iter().flat_map(|image| &image.layers).collect();
     fetch(&layers, telling.1)?;
+    tracing::debug!(?command, "handing the image over");
     program::load(command, &files, telling)?;
     Ok(format!("{} sent", count(layers.len(), "layer")))
 }

@@ -106,6 +106,7 @@ impl Helper {
     }
 
     fn run(&self, action: &str, input: &str) -> Result<Vec<u8>, Refusal> {
+        tracing::debug!(program = %self.program, action, "running a credential helper");
         let mut child = Command::new(&self.program)
             .arg(action)
             .stdin(Stdio::piped())

@@ -205,7 +205,10 @@ fn toml_problem(text: &str, error: &toml::de::Error) -> String {
 fn read_if_there(path: &std::path::Path) -> Result<Option<String>, String> {
     use std::io::ErrorKind;
     match std::fs::read_to_string(path) {
-        Ok(text) => Ok(Some(text)),
+        Ok(text) => {
+            tracing::debug!(path = %path.display(), "configuration is read");
+            Ok(Some(text))
+        }
         Err(error)
             if matches!(
                 error.kind(),

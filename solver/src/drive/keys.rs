@@ -173,6 +173,7 @@ where
             by_link,
             lookup: self.lookup(number, taint),
         };
+        tracing::debug!(step = self.plan.steps[number].name, key = %key.key, by_link, "key computed");
         self.tell(number, |id| Event::Keyed { id, key: key.into() });
     }
 

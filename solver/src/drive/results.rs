@@ -91,6 +91,7 @@ where
     /// Another vertex has made the result.
     fn take_over(&mut self, number: usize, outputs: Outputs<E::Output>) {
         self.states[number].cached = true;
+        tracing::debug!(step = self.plan.steps[number].name, "result taken over from another step");
         self.tell(number, |id| Event::Cached { id });
         self.arrive(number, outputs);
     }
@@ -144,6 +145,7 @@ where
         let guard = state.guard.take();
         self.running += 1;
         self.locks -= usize::from(guard.is_some());
+        tracing::debug!(step = self.plan.steps[number].name, "no result is known, the step runs");
         self.tell(number, |id| Event::Started { id });
         let run = Run { number, inputs, context, tail, save, guard, outputs };
         let run = self.world.clone().run(run);
@@ -153,6 +155,7 @@ where
     /// The cache had the result.
     pub(super) fn known(&mut self, number: usize, outputs: Vec<E::Output>) {
         self.states[number].cached = true;
+        tracing::debug!(step = self.plan.steps[number].name, "the cache has the result");
         self.tell(number, |id| Event::Cached { id });
         self.done(number, outputs);
     }

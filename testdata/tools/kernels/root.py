@@ -85,7 +85,7 @@ class Root:
         if os.path.exists(image):
             os.remove(image)
         subprocess.run(['mke2fs', '-q', '-t', 'ext4', '-m', '0', '-E', 'lazy_itable_init=1,lazy_journal_init=1',
-                        '-d', self.directory, image, size], check=True)
+                        '-d', self.directory, image, size], check=True, stdout=subprocess.DEVNULL)
         self.temporary.cleanup()
 
 

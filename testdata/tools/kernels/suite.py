@@ -45,7 +45,11 @@ class Suite:
     def kernels(self, names=None):
         """Returns the kernels that scenarios are to be run on, of those given or of all."""
         wanted = self.options.kernel or list(debian.RELEASES)
-        return [name for name in names or debian.RELEASES if name in wanted]
+        wanted = [name for name in names or debian.RELEASES if name in wanted]
+        for name in wanted:
+            # One that can't be had is said before anything is run.
+            debian.kernel(name, self.options.cache)
+        return wanted
 
     def once(self, name, make):
         """Returns what `make` makes, the first time."""
@@ -62,12 +66,15 @@ class Suite:
         """Returns the tables."""
         return [made for name, made in self.made.items() if name.startswith('table ')]
 
-    @property
-    def reference(self):
-        """How scenarios end on this machine."""
-        return self.once('reference', self.run_reference)
+    def reference(self, name):
+        """Returns how a scenario ended on this machine; `None` where it wasn't run."""
+        return self.run_reference().get(name)
 
     def run_reference(self):
+        """Runs scenarios on this machine, once."""
+        return self.once('reference', self.make_reference)
+
+    def make_reference(self):
         names = self.names([name for name in scenarios.everything() if name not in scenarios.GUESTS])
         lines = scenarios.run_here(self.scenarios, self.kiln, os.path.join(self.work, 'store'), names)
         table = Table('', '')
@@ -103,7 +110,7 @@ class Suite:
         missing = list(names)
         for outcome in scenarios.read(lines, self.say):
             missing.remove(outcome.name)
-            self.note(table, outcome.name, place, outcome, self.reference.get(outcome.name))
+            self.note(table, outcome.name, place, outcome, self.reference(outcome.name))
         for name in missing:
             self.note(table, name, place, scenarios.Outcome(name), None)
 
@@ -124,9 +131,9 @@ class Suite:
 
 def kernels(suite):
     """All scenarios on each kernel, with control groups of version 2."""
-    table, names = suite.table('Kernels', 'scenario'), suite.names()
-    suite.reference
-    return [functools.partial(suite.run_guest, table, kernel, kernel, 'v2', names) for kernel in suite.kernels()]
+    table, names, kernels = suite.table('Kernels', 'scenario'), suite.names(), suite.kernels()
+    suite.run_reference()
+    return [functools.partial(suite.run_guest, table, kernel, kernel, 'v2', names) for kernel in kernels]
 
 
 def groups(suite):
@@ -138,9 +145,9 @@ def groups(suite):
 
 def copies(suite):
     """What depends on the file system, with trees that are copied."""
-    table, names = suite.table('Copied trees', 'scenario'), suite.names(scenarios.FILES)
-    suite.reference
-    return [functools.partial(suite.run_guest, table, kernel, kernel, 'v2', names, 'copy') for kernel in suite.kernels()]
+    table, names, kernels = suite.table('Copied trees', 'scenario'), suite.names(scenarios.FILES), suite.kernels()
+    suite.run_reference()
+    return [functools.partial(suite.run_guest, table, kernel, kernel, 'v2', names, 'copy') for kernel in kernels]
 
 
 def build_golden(suite, kernel, variant):
@@ -181,13 +188,13 @@ def file_system(suite, name):
     before = filesystems.setup(name, store, disk)
     lines = scenarios.run_here(suite.scenarios, suite.kiln, store, names, before, suite.options.snapshotter)
     for outcome in scenarios.read(lines, suite.say):
-        suite.note(table, outcome.name, name, outcome, suite.reference.get(outcome.name))
+        suite.note(table, outcome.name, name, outcome, suite.reference(outcome.name))
     subprocess.run(['rm', '-f', disk], check=True)
 
 
 def file_systems(suite):
     """Scenarios with the store on each kind of file system; one at a time."""
-    suite.reference
+    suite.run_reference()
     wanted = suite.options.filesystem or list(filesystems.FILE_SYSTEMS)
     return [lambda: [file_system(suite, name) for name in wanted]]
 

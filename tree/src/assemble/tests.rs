@@ -48,7 +48,7 @@ fn by_device(path: &Path) {
 }
 
 fn by_file(path: &Path) {
-    let name = format!(".wh.{}", path.file_name().unwrap().to_str().unwrap());
+    let name = format!(".kiln-wh.{}", path.file_name().unwrap().to_str().unwrap());
     let mark = path.parent().unwrap().join(name);
     std::fs::write(&mark, "").unwrap();
     std::fs::set_permissions(mark, PermissionsExt::from_mode(0o000)).unwrap();

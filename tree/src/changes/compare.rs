@@ -55,7 +55,7 @@ impl<'a> Located<'a> {
     /// Returns the name whose deletion it marks, as a file in place of overlayfs's device.
     pub(super) fn hides(&self) -> Option<&'a [u8]> {
         let is_nothing = (self.metadata.mode, self.metadata.size) == (0, 0);
-        let hidden = self.name.strip_prefix(overlay::MARK).filter(|hidden| !hidden.is_empty());
+        let hidden = self.name.strip_prefix(overlay::FILE_MARK).filter(|hidden| !hidden.is_empty());
         hidden.filter(|_| self.metadata.is_file() && is_nothing)
     }
 

@@ -222,7 +222,7 @@ impl<'a> Copier<'a> {
             return Ok(());
         }
         self.file_marks.store(true, Ordering::Relaxed);
-        let file = edit::create(dir, &[overlay::MARK, name].concat())?;
+        let file = edit::create(dir, &overlay::file_mark(name))?;
         attributes.apply_to_fd(file.as_fd())
     }
 

@@ -6,8 +6,12 @@ use crate::metadata::FileKind;
 use crate::names;
 use crate::walk::Entry;
 
-/// What the name of a mark begins with, in a tar and where it is a file.
-pub(crate) const MARK: &[u8] = b".wh.";
+/// What the name of a mark begins with in a tar.
+const MARK: &[u8] = b".wh.";
+
+/// What the name of a mark begins with where it is a file. Some file systems refuse the names that
+/// tars use.
+pub const FILE_MARK: &[u8] = b".kiln-wh.";
 
 /// What an entry of an upper directory deletes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +59,7 @@ fn is_file_mark(entry: &Entry) -> bool {
     let metadata = &entry.metadata;
     metadata.is_file()
         && (metadata.mode, metadata.size) == (0, 0)
-        && entry.name().strip_prefix(MARK).is_some_and(|name| !name.is_empty())
+        && entry.name().strip_prefix(FILE_MARK).is_some_and(|name| !name.is_empty())
 }
 
 /// Returns the entries of a walk with all marks as overlayfs has them, in the order that a walk then
@@ -77,13 +81,19 @@ pub(crate) fn with_marks_of_overlayfs(mut entries: Vec<Entry>) -> Vec<Entry> {
 /// as it is.
 pub(crate) fn hidden(path: &[u8], kind: FileKind) -> Vec<u8> {
     let name = path.iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
-    match path[name..].strip_prefix(MARK) {
+    match path[name..].strip_prefix(FILE_MARK) {
         Some(hidden) if kind == FileKind::File => [&path[..name], hidden].concat(),
         _ => path.to_vec(),
     }
 }
 
-/// Returns the path of the mark that deletes `path`.
+/// Returns the path of the file that marks the deletion of `path`, where it is one.
+pub(crate) fn file_mark(path: &[u8]) -> Vec<u8> {
+    let name = path.iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
+    [&path[..name], FILE_MARK, &path[name..]].concat()
+}
+
+/// Returns the path of the mark that deletes `path`, in a tar.
 pub(crate) fn whiteout(path: &[u8]) -> Vec<u8> {
     let name = path.iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
     [&path[..name], MARK, &path[name..]].concat()

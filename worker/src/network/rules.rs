@@ -57,6 +57,7 @@ impl Program {
     /// Returns a command with next to no environment: a home would be read for settings, and
     /// written.
     pub(super) fn command(&self) -> Command {
+        tracing::debug!(program = %self.0.display(), "running a program");
         let mut command = Command::new(&self.0);
         command.env_clear().env("HOME", "/dev/null").current_dir("/").kill_on_drop(true);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());

@@ -276,15 +276,30 @@ pub(super) fn wait_at(gate: Option<OwnedFd>) -> Result<(), Failure> {
 /// Enters the network, before `/sys` is mounted: it shows the network of whoever mounts it.
 pub(super) fn enter_network(network: Network, namespace: Option<OwnedFd>) -> Result<(), Failure> {
     match (network, namespace) {
-        (Network::Host, _) => Ok(()),
-        (Network::None, _) => raise_loopback(),
+        (Network::Host, _) => return Ok(()),
+        (Network::None, _) => raise_loopback()?,
         (Network::Namespace, Some(namespace)) => {
             let kind = Some(LinkNameSpaceType::Network);
             move_into_link_name_space(namespace.as_fd(), kind)
-                .map_err(Failure::doing("enter the network namespace"))
+                .map_err(Failure::doing("enter the network namespace"))?;
         }
-        (Network::Namespace, None) => Err(Failure::new("kiln gave no network namespace")),
+        (Network::Namespace, None) => {
+            return Err(Failure::new("kiln gave no network namespace"));
+        }
     }
+    open_network_to_users();
+    Ok(())
+}
+
+/// Lets every user of a namespace of kiln's own bind any port and send pings, as Docker does. Where
+/// these can't be set, as in a container whose `/proc/sys` is read-only, they stay as they are.
+fn open_network_to_users() {
+    let groups = ["0 2147483647", "0 0"];
+    let _ = std::fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0");
+    // In a user namespace a group that isn't mapped is refused.
+    let _ = groups
+        .iter()
+        .find(|groups| std::fs::write("/proc/sys/net/ipv4/ping_group_range", groups).is_ok());
 }
 
 fn raise_loopback() -> Result<(), Failure> {

@@ -53,6 +53,7 @@ mod helper;
 mod identity;
 mod input;
 mod insecure;
+mod kernel;
 mod masks;
 mod mount_handle;
 mod oci;
@@ -69,6 +70,7 @@ mod wire;
 
 pub use error::SandboxError;
 pub use helper::init_if_asked;
+pub use kernel::{KernelFeature, features};
 pub use run::{Exit, Gate, Helper, Input, Io, OutputSink, Running, Sandbox, Signaller};
 pub use spec::{
     DEFAULT_HOSTNAME, DEFAULT_SHM_SIZE, Mount, MountKind, Network, Process, Rlimit, Security, Spec,

@@ -18,9 +18,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::SandboxError;
 use super::server::Server;
-use super::spec::{Network, Spec};
+use super::spec::{MountKind, Network, Spec};
 use super::wire::{self, Report, Request, Run};
-use super::{input, oci, stubs};
+use super::{input, kernel, oci, stubs};
 use crate::sys;
 
 /// How much of a runtime's log is read.
@@ -208,6 +208,7 @@ impl Sandbox {
                 "running programs without root privileges is not supported yet",
             ));
         }
+        kernel::check()?;
         // Mount points are told by their real path.
         let anchor = anchor.canonicalize().map_err(SandboxError::host("resolve mount point"))?;
         Ok(Self { anchor, helper })
@@ -260,6 +261,7 @@ impl Sandbox {
         if (spec.network == Network::Namespace) != io.namespace.is_some() {
             return Err(SandboxError::Setup("no network namespace was given".to_owned()));
         }
+        log(spec);
         let (control, theirs) = wire::pair().map_err(SandboxError::host("create socket"))?;
         let (stdout, stdout_end) = output_pipe()?;
         let (stderr, stderr_end) = output_pipe()?;
@@ -297,6 +299,21 @@ impl Sandbox {
             cleanup: stubs::Cleanup::of(&spec.rootfs),
             log: log.map(File::from),
         })
+    }
+}
+
+/// Logs what is run, and what is mounted where. What files hold stays untold.
+fn log(spec: &Spec) {
+    let process = &spec.process;
+    tracing::debug!(args = ?process.args, user = ?process.user, cwd = ?process.cwd, network = ?spec.network, "running a program");
+    for mount in &spec.mounts {
+        let kind = match &mount.kind {
+            MountKind::Bind { readonly: true, .. } => "bind, read-only",
+            MountKind::Bind { .. } => "bind",
+            MountKind::Tmpfs { .. } => "tmpfs",
+            MountKind::File { .. } => "file",
+        };
+        tracing::debug!(target_path = %mount.target.display(), kind, "mount");
     }
 }
 

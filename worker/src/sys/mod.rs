@@ -13,6 +13,8 @@ pub(crate) use devices::{Device, filter_devices};
 pub(crate) use mount::{MountAttributes, set_mount_attributes};
 pub use names::use_contained_name_services;
 pub(crate) use net::raise_loopback;
-pub(crate) use process::{CloneResult, Namespaces, clone, close_on_exec_above, reset_signals};
+pub(crate) use process::{
+    CloneResult, Namespaces, clone, close_on_exec_above, has_clone3, has_close_range, reset_signals,
+};
 pub(crate) use seccomp::{FilterInstruction, install_filter};
 pub(crate) use watch::watch;

@@ -83,6 +83,23 @@ pub(crate) fn clone(namespaces: Namespaces, cgroup: Option<&File>) -> io::Result
     }
 }
 
+/// Tells whether the kernel knows `clone3`.
+pub(crate) fn has_clone3() -> bool {
+    // SAFETY: arguments of no size are refused before anything is read or done.
+    let result = unsafe { libc::syscall(libc::SYS_clone3, std::ptr::null::<u8>(), 0) };
+    result != -1 || io::Error::last_os_error().raw_os_error() != Some(libc::ENOSYS)
+}
+
+/// Tells whether the kernel can mark descriptors to be closed by `execve` all at once.
+pub(crate) fn has_close_range() -> bool {
+    // SAFETY: takes three integers; no process has descriptors with these numbers.
+    let result = unsafe {
+        let first = libc::c_uint::MAX - 1;
+        libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC)
+    };
+    result == 0
+}
+
 /// Marks every descriptor above 2 to be closed by `execve`.
 pub(crate) fn close_on_exec_above() -> io::Result<()> {
     // SAFETY: takes three integers; descriptors stay open and owned as they were.

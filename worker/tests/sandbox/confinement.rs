@@ -125,6 +125,12 @@ fn no_network(room: &Room) {
     let mut spec = room.script("ls /sys/class/net; cat /proc/net/route | wc -l");
     spec.network = Network::None;
     assert_eq!(room.run(&spec).ok(), "lo\n1\n");
+    let script = "cd /proc/sys/net/ipv4; cat ip_unprivileged_port_start ping_group_range";
+    let mut open = room.script(script);
+    open.network = Network::None;
+    let seen = room.run(&open).ok();
+    let words: Vec<&str> = seen.split_whitespace().collect();
+    assert_eq!(words, ["0", "0", "2147483647"], "any port, and pings by any group");
     spec.network = Network::Host;
     let host = std::fs::read_dir("/sys/class/net").unwrap().count();
     let seen = room.run(&spec).ok();

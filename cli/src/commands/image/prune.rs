@@ -17,7 +17,7 @@ use crate::settings::Settings;
 /// Remove images that have no name, or all
 #[derive(Debug, Args)]
 pub(super) struct PruneArguments {
-    /// Remove images that have names, too: kiln keeps no containers that would use them
+    /// Remove images that have names, too; those that running containers use stay
     #[arg(short, long)]
     all: bool,
     /// Don't ask
@@ -40,7 +40,7 @@ pub(super) fn run(
     // As docker has it, this filter says the same as the flag.
     let all = filters.dangling().map_or(arguments.all, |dangling| !dangling);
     let what = if all {
-        "all images without at least one container associated to them"
+        "all images that no running container uses, those with names too"
     } else {
         "all dangling images"
     };
@@ -62,8 +62,14 @@ pub(in crate::commands) fn remove_unused(
     let images = named(store, &mut |damage| {
         printer.note(format_args!("WARNING: {damage}"));
     })?;
+    let used = store.disk_usage()?.images;
+    let is_used = |image: &NamedImage| {
+        used.iter().any(|used| used.is_used && used.digest == image.image.row.digest)
+    };
     let is_doomed = |image: &NamedImage| {
-        (all || !image.names.iter().any(is_tagged)) && filters.admits_config(image)
+        (all || !image.names.iter().any(is_tagged))
+            && filters.admits_config(image)
+            && !is_used(image)
     };
     let (doomed, mut kept): (Vec<NamedImage>, Vec<_>) = images.into_iter().partition(is_doomed);
     let mut removed: Vec<Removed> = Vec::new();

@@ -64,11 +64,15 @@ pub(super) fn run(
 impl PruneArguments {
     fn warning(&self) -> String {
         let images = if self.all {
-            "all images without at least one container associated to them"
+            "all images that no running container uses, those with names too"
         } else {
             "all dangling images"
         };
-        let cache = if self.all { "all build cache" } else { "unused build cache" };
+        let cache = if self.all {
+            "all build cache that nothing running uses, and cache mounts"
+        } else {
+            "build cache that no image stands on"
+        };
         let volumes = if self.volumes { "\n  - all volumes that no container uses" } else { "" };
         format!("WARNING! This will remove:\n  - {images}\n  - {cache}{volumes}\n")
     }

@@ -75,6 +75,14 @@ struct Inner {
     swept: Once,
 }
 
+/// Why something isn't limited.
+enum Unlimited {
+    /// There is no controller for it, or kiln may not use it.
+    Unavailable(io::Error),
+    /// The kernel takes no such value: the group is kiln's own.
+    Refused(io::Error),
+}
+
 /// The groups of one program; dropped, those that are its own are removed.
 #[derive(Debug, Default)]
 pub struct Cgroup {
@@ -119,8 +127,8 @@ impl Groups {
         for controller in limits.controllers() {
             match self.limit(&mut group, controller, limits, (parent, &number)) {
                 Ok(()) => {}
-                Err(error) if is_refusal(&error) => return Err(error),
-                Err(error) => {
+                Err(Unlimited::Refused(error)) => return Err(error),
+                Err(Unlimited::Unavailable(error)) => {
                     group.warnings.push(format!("{controller} can't be limited: {error}"));
                 }
             }
@@ -149,27 +157,44 @@ impl Groups {
         group: &mut Cgroup,
         controller: &'static str,
         limits: &Limits,
-        (parent, number): (&str, &str),
-    ) -> io::Result<()> {
-        let hierarchy = self
-            .inner
-            .layout
-            .of(controller)
-            .ok_or_else(|| io::Error::other("this system has no such controller"))?;
-        let room = self.room(group, hierarchy, (parent, number))?;
-        if hierarchy.unified {
-            hierarchy.enable(controller, &room)?;
-        }
-        for setting in limits.settings(controller, hierarchy.unified) {
-            let written = write(&room.join(setting.file), &setting.value);
-            if !setting.optional {
-                written?;
+        place: (&str, &str),
+    ) -> Result<(), Unlimited> {
+        let (room, unified) =
+            self.controlled(group, controller, place).map_err(Unlimited::Unavailable)?;
+        for setting in limits.settings(controller, unified) {
+            match write(&room.join(setting.file), &setting.value) {
+                Err(_) if setting.optional => {}
+                // This kernel doesn't count that.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    return Err(Unlimited::Unavailable(error));
+                }
+                other => other.map_err(Unlimited::Refused)?,
             }
         }
         if let (Some(limit), "memory") = (limits.memory, controller) {
             group.memory = Some(Memory::watch(room, limit));
         }
         Ok(())
+    }
+
+    /// Makes a group of the program's own that a controller works in. Tells whether it's one of
+    /// version 2.
+    fn controlled(
+        &self,
+        group: &mut Cgroup,
+        controller: &str,
+        place: (&str, &str),
+    ) -> io::Result<(PathBuf, bool)> {
+        let hierarchy = self
+            .inner
+            .layout
+            .of(controller)
+            .ok_or_else(|| io::Error::other("this system has no such controller"))?;
+        let room = self.room(group, hierarchy, place)?;
+        if hierarchy.unified {
+            hierarchy.enable(controller, &room)?;
+        }
+        Ok((room, hierarchy.unified))
     }
 
     /// Makes a group of the program's own in a hierarchy, once.
@@ -302,11 +327,6 @@ impl Drop for Cgroup {
             let _ = house::remove(room);
         }
     }
-}
-
-/// Tells whether the kernel has refused a value, rather than kiln's access to a controller.
-fn is_refusal(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::InvalidInput)
 }
 
 /// Writes a file of a control group and names it where that fails.

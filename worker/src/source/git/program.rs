@@ -146,6 +146,7 @@ impl Git {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
+        tracing::debug!(verb, directory = %self.directory.display(), "running git");
         let mut child = command.spawn().map_err(failed)?;
         let mut group = Group(child.id().and_then(|id| Pid::from_raw(id.cast_signed())));
         let (out, error) = (child.stdout.take(), child.stderr.take());
