@@ -73,7 +73,7 @@ pub(crate) fn limits(arguments: &ResourceArguments) -> Result<Limits> {
             .context("invalid --cpuset-cpus")?,
         memory_nodes: available(arguments.cpuset_mems.as_deref(), MEMORY_NODES)
             .context("invalid --cpuset-mems")?,
-        pids: None,
+        ..Limits::default()
     })
 }
 
@@ -152,7 +152,7 @@ mod tests {
             cpu_period: Some(20_000),
             cpus: Some("0,0-0".to_owned()),
             memory_nodes: Some("0".to_owned()),
-            pids: None,
+            ..Limits::default()
         };
         assert_eq!(read(&[&all[..], &more].concat()).unwrap(), expected);
         let swap = read(&["-m", "64m", "--memory-swap", "1g"]).unwrap().swap;

@@ -265,6 +265,21 @@ mod tests {
     }
 
     #[test]
+    fn directories_hand_on_their_group() {
+        let (temp, dir) = root();
+        let attributes = Attributes { mode: Some(0o755), ..Attributes::default() };
+        std::fs::create_dir(temp.path().join("g")).unwrap();
+        let mode = std::fs::Permissions::from_mode(0o2775);
+        std::fs::set_permissions(temp.path().join("g"), mode).unwrap();
+        dir.mkdir_all(Path::new("/g/a/b"), &attributes).unwrap();
+        dir.mkdir(Path::new("/g/c"), &attributes).unwrap();
+        for path in ["g/a", "g/a/b", "g/c"] {
+            let mode = temp.path().join(path).metadata().unwrap().mode();
+            assert_eq!(mode & 0o7777, 0o2755, "{path}");
+        }
+    }
+
+    #[test]
     fn parents_are_made_through_links_with_mode_owner_and_time() {
         let (temp, dir) = root();
         std::fs::create_dir(temp.path().join("real")).unwrap();

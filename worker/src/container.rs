@@ -12,7 +12,7 @@ use crate::draft::Draft;
 use crate::error::Result;
 use crate::output::Output;
 use crate::relink::copy_attributes;
-use crate::resolve::ImageResolver;
+use crate::resolve::{ImageResolver, PullPolicy};
 use crate::sandbox::Tree;
 use crate::snapshots::{Snapshots, whole};
 use crate::source;
@@ -72,6 +72,19 @@ impl Containers {
     /// Fails where nobody has the image, or not for `platform`.
     pub async fn pull(&self, reference: &Reference, platform: &Platform) -> Result<ContainerImage> {
         let digest = self.images.digest_of(reference).await?;
+        self.load(&Origin::Registry(reference.name()), &digest, platform).await
+    }
+
+    /// Returns an image by its reference as its registry has it now, whatever the store has.
+    ///
+    /// # Errors
+    /// Fails where the registry doesn't have it, or not for `platform`.
+    pub async fn pull_anew(
+        &self,
+        reference: &Reference,
+        platform: &Platform,
+    ) -> Result<ContainerImage> {
+        let digest = self.images.digest_by(reference, Some(PullPolicy::Always)).await?;
         self.load(&Origin::Registry(reference.name()), &digest, platform).await
     }
 

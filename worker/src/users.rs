@@ -101,6 +101,14 @@ impl UserDatabase {
         Ok(Self { passwd: read_file(&root, PASSWD)?, group: read_file(&root, GROUP)? })
     }
 
+    /// Returns the number of a group by its name, or a number that stands for itself.
+    ///
+    /// # Errors
+    /// Fails on names that aren't there, and on numbers that are out of range.
+    pub fn group(&self, group: &str) -> Result<u32, UserError> {
+        self.group_number(group)
+    }
+
     /// Tells who `spec` is: empty for root, else as in `USER`.
     ///
     /// # Errors

@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, ValueEnum};
+use clap::{ArgAction, Args, ValueEnum};
 use kiln_worker::PullPolicy;
 use kiln_worker::sandbox::SandboxError;
 
-use crate::container;
+use crate::arguments::flags::truth;
+use crate::container::{self, ConfinementArguments, NameArguments};
 use crate::hints;
 use crate::printer::Printer;
 use crate::resources::ResourceArguments;
@@ -47,7 +48,10 @@ pub(crate) struct RunArguments {
     /// Mount a directory or file of the host, or a named volume
     #[arg(short, long = "volume", value_name = "SRC:DST[:ro]")]
     pub(crate) volumes: Vec<String>,
-    /// Mount an empty directory in memory; options are size=SIZE and mode=MODE
+    /// Mount a volume, a path of the host or a directory in memory, as type=bind,src=/a,dst=/b,ro
+    #[arg(long = "mount", value_name = "KEY=VALUE,…")]
+    pub(crate) mounts: Vec<String>,
+    /// Mount an empty directory in memory; options are as size=64m, mode=700, exec
     #[arg(long = "tmpfs", value_name = "DST[:OPTIONS]")]
     pub(crate) tmpfs: Vec<String>,
     /// Make the container's files read-only, but for what is mounted
@@ -56,6 +60,26 @@ pub(crate) struct RunArguments {
     /// Size of /dev/shm, as 64m
     #[arg(long, value_name = "SIZE")]
     pub(crate) shm_size: Option<String>,
+    /// What it may
+    #[command(flatten)]
+    pub(crate) confinement: ConfinementArguments,
+    /// How it finds names
+    #[command(flatten)]
+    pub(crate) names: NameArguments,
+    /// Memory that is the last to be taken from the container where memory is short, as 64m
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) memory_reservation: Option<String>,
+    /// Write the container's ID to a file that isn't there yet
+    #[arg(long, value_name = "FILE")]
+    pub(crate) cidfile: Option<PathBuf>,
+    /// Pass signals on to the command; with =false, they have their usual effect on kiln
+    #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1)]
+    #[arg(require_equals = true, default_value = "true", default_missing_value = "true")]
+    #[arg(value_parser = truth, hide_default_value = true)]
+    pub(crate) sig_proxy: bool,
+    /// Expose a port in addition to the image's: --publish-all publishes it
+    #[arg(long, value_name = "PORT[/udp]")]
+    pub(crate) expose: Vec<String>,
     /// How much it may use
     #[command(flatten)]
     pub(crate) resources: ResourceArguments,

@@ -1,7 +1,7 @@
 //! The image of a container, for the platform that is asked for.
 
 use anyhow::{Context, Result};
-use kiln_oci::{Platform, Reference, media_type};
+use kiln_oci::{Digest, Platform, Reference, media_type};
 use kiln_store::Store;
 use kiln_worker::container::{ContainerImage, Containers};
 use kiln_worker::emulation;
@@ -54,11 +54,23 @@ async fn load(
             row.digest
         } else {
             let wanted = asked.map_or(Wanted::Here, Wanted::Platform);
-            let image = StoredImage::load(store, row, wanted);
-            image.with_context(|| format!("image {text}"))?.digest
+            let is_named = row.name.is_some();
+            let lacking = match StoredImage::load(store, row, wanted) {
+                Ok(image) => return prepare(containers, &image.digest, platform, text).await,
+                Err(lacking) => lacking.context(format!("image {text}")),
+            };
+            // The store has it for another platform, and the registry may have it for this one.
+            if let Ok(reference) = text.parse::<Reference>()
+                && is_named
+                && asked.is_some()
+                && arguments.pull != Pull::Never
+            {
+                let pulled = containers.pull_anew(&reference, platform).await;
+                return pulled.with_context(|| format!("{lacking:#}; pull {text}"));
+            }
+            return Err(lacking);
         };
-        let prepared = containers.local(&digest, platform).await;
-        return prepared.with_context(|| format!("prepare the image {text}"));
+        return prepare(containers, &digest, platform, text).await;
     }
     let reference: Reference =
         text.parse().with_context(|| format!("invalid image name {text:?}"))?;
@@ -70,4 +82,14 @@ async fn load(
         }
         Pull::Never => format!("no image {text}{}", did_you_mean(store, text)),
     })
+}
+
+async fn prepare(
+    containers: &Containers,
+    digest: &Digest,
+    platform: &Platform,
+    text: &str,
+) -> Result<ContainerImage> {
+    let prepared = containers.local(digest, platform).await;
+    prepared.with_context(|| format!("prepare the image {text}"))
 }

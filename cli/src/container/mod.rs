@@ -1,7 +1,10 @@
 //! A container, from arguments to exit status.
 
+mod confinement;
 mod environment;
 mod image;
+mod mount_flag;
+mod names;
 mod network;
 mod ports;
 mod process;
@@ -14,16 +17,19 @@ mod volumes;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use kiln_exporter::write_file;
 use kiln_solver::LogStream;
+use kiln_store::Store;
 use kiln_worker::container::Containers;
+use kiln_worker::sandbox::cgroup::Limits;
 use kiln_worker::sandbox::{
-    DEFAULT_SHM_SIZE, Exit, Gate, Helper, Input, Io, Mount, MountKind, OutputSink, Running,
-    Sandbox, SandboxError, Spec, Tree,
+    DEFAULT_SHM_SIZE, Exit, Gate, Helper, Input, Io, Mount, Network, OutputSink, Running, Sandbox,
+    SandboxError, Spec,
 };
 use kiln_worker::{ImageResolver, ImageResolverOptions};
 use nix::sys::signal::Signal;
@@ -36,9 +42,12 @@ use crate::limits;
 use crate::printer::Printer;
 use crate::runtime;
 use crate::settings::Settings;
+use confinement::Confinement;
 use image::find_image;
 use volumes::Volumes;
 
+pub(crate) use confinement::ConfinementArguments;
+pub(crate) use names::NameArguments;
 pub(crate) use signals::Signals;
 pub(crate) use terminal::Terminal;
 
@@ -77,21 +86,14 @@ pub(crate) async fn run(
     let helper = Helper::new(&settings.root);
     let starting = helper.clone();
     let starting = spawn_blocking(move || starting.start());
-    let limits = resources::limits(arguments)?;
+    let requested = Requested::new(arguments)?;
     let network = network::Plan::new(arguments, settings, printer)?;
     let terminal = Terminal::open(arguments.tty, arguments.interactive)?;
-    let runtime = runtime::find(&arguments.runtime)?;
+    requested.confinement.warn(printer);
     let parent = arguments.resources.cgroup_parent.clone();
-    let group = resources::group(limits, (parent, runtime.is_some()));
+    let group = resources::group(requested.limits.clone(), (parent, requested.runtime.is_some()));
     let store = settings.store()?;
-    let images = Arc::new(ImageResolver::new(ImageResolverOptions {
-        store: store.clone(),
-        layouts: BTreeMap::new(),
-        registry: settings.registries.client(),
-        policy: arguments.pull.into(),
-        archive_limits: settings.archive_limits,
-    }));
-    let containers = Containers::new(store.clone(), images);
+    let containers = containers(&store, arguments, settings);
     let sandbox = Sandbox::with_helper(&store.anchor(), helper)?;
     let image = find_image(&containers, &store, arguments, printer).await?;
 
@@ -100,31 +102,31 @@ pub(crate) async fn run(
     if let Some(reason) = &store.snapshotting().context("choose a snapshotter")?.reason {
         printer.note(format_args!("layers are copied, not mounted: {reason}"));
     }
-    let volumes = Volumes::prepare(&containers, &image, &store, &arguments.volumes)?;
+    let volumes = Volumes::prepare(&containers, &image, &store, &requested.volumes)?;
     let id = root.upper().to_string_lossy().into_owned();
-    let id = kiln_oci::Digest::of(format!("{id} {}", std::process::id()).as_bytes()).short();
-    let hostname = arguments.hostname.clone().unwrap_or(id);
-    let process = process::resolve(&image.config.config, arguments, &hostname)?;
-    let mut spec = Spec::new(root.tree().clone(), Vec::new());
-    spec.process = process;
-    spec.process.terminal = terminal.as_ref().map(Terminal::size);
+    let id = kiln_oci::Digest::of(format!("{id} {}", std::process::id()).as_bytes());
     let mut network = network.connect(&image.config.config, printer).await?;
+    requested.confinement.check_network(network.kind())?;
+    let shares_name = requested.confinement.has_host_name() || network.kind() == Network::Host;
+    let hostname = hostname(arguments, shares_name).unwrap_or_else(|| id.short());
+    let mut spec = Spec::new(root.tree().clone(), Vec::new());
+    spec.process = process::resolve(&image.config.config, arguments, &hostname)?;
+    spec.process.terminal = terminal.as_ref().map(Terminal::size);
     spec.network = network.kind();
-    spec.readonly_rootfs = arguments.read_only;
-    if let Some(size) = &arguments.shm_size {
-        spec.shm_size = shm_size(size)?;
-    }
     spec.mounts = network.files(&hostname);
     spec.mounts.extend(mounts(&volumes, &arguments.tmpfs)?);
     spec.hostname = hostname;
     let group = resources::ready(group, printer).await?;
     spec.cgroups = group.membership().clone();
     spec.shown_cgroups = group.shown().to_vec();
-    spec.runtime = runtime;
+    requested.apply(arguments, &mut spec)?;
 
     let input = input(arguments)?;
     starting.await.context("start the sandbox")??;
-    let signals = Signals::catch();
+    if let Some(path) = &arguments.cidfile {
+        write_file(path, id.hex().as_bytes()).context("write the container's ID")?;
+    }
+    let signals = if arguments.sig_proxy { Signals::catch() } else { Signals::none() };
     let passing = Passing::to(printer);
     let running = start(&sandbox, &spec, input, passing.sink(), &mut network).await?;
     // The cache makes room for what the container writes. It isn't stopped where that's not enough.
@@ -136,6 +138,52 @@ pub(crate) async fn run(
     // A flush that can't be started costs time later, and nothing else.
     let _ = sync::start(&store);
     Ok(u8::try_from(exit.code()).unwrap_or(u8::MAX))
+}
+
+/// What was asked for, checked before anything is done.
+struct Requested {
+    confinement: Confinement,
+    volumes: Vec<volumes::Volume>,
+    limits: Limits,
+    runtime: Option<PathBuf>,
+}
+
+impl Requested {
+    fn new(arguments: &RunArguments) -> Result<Self> {
+        let confinement = Confinement::new(arguments)?;
+        let volumes = volumes::asked(&arguments.volumes, &arguments.mounts)?;
+        arguments.cidfile.as_deref().map(refuse_existing).transpose()?;
+        let any_device = confinement.opens_devices();
+        let limits = Limits { any_device, ..resources::limits(arguments)? };
+        let runtime = runtime::find(&arguments.runtime)?;
+        if runtime.is_some() {
+            confinement.check_runtime()?;
+        }
+        Ok(Self { confinement, volumes, limits, runtime })
+    }
+
+    /// Writes what doesn't depend on the image into a specification.
+    fn apply(self, arguments: &RunArguments, spec: &mut Spec) -> Result<()> {
+        spec.readonly_rootfs = arguments.read_only;
+        if let Some(size) = &arguments.shm_size {
+            spec.shm_size = shm_size(size)?;
+        }
+        spec.runtime = self.runtime;
+        self.confinement.apply(spec);
+        Ok(())
+    }
+}
+
+/// Returns a place for containers, whose images come as `--pull` says.
+fn containers(store: &Store, arguments: &RunArguments, settings: &Settings) -> Containers {
+    let images = Arc::new(ImageResolver::new(ImageResolverOptions {
+        store: store.clone(),
+        layouts: BTreeMap::new(),
+        registry: settings.registries.client(),
+        policy: arguments.pull.into(),
+        archive_limits: settings.archive_limits,
+    }));
+    Containers::new(store.clone(), images)
 }
 
 /// Starts the program. Its files are put together while its network is being set up.
@@ -157,6 +205,21 @@ async fn start(
     };
     let (running, ()) = tokio::try_join!(started, opened)?;
     Ok(running)
+}
+
+/// Refuses a file for the container's ID that may hold another one's.
+fn refuse_existing(path: &Path) -> Result<()> {
+    if path.is_file() {
+        bail!("the container ID file {} is there already: remove it", path.display());
+    }
+    Ok(())
+}
+
+/// Returns the container's host name where it isn't its ID. On the host's network, it is the host's.
+fn hostname(arguments: &RunArguments, shares_name: bool) -> Option<String> {
+    let asked = arguments.hostname.clone().filter(|name| !name.is_empty());
+    let of_host = || nix::unistd::gethostname().ok()?.into_string().ok();
+    asked.or_else(|| shares_name.then(of_host).flatten())
 }
 
 /// Returns the size of `/dev/shm`; docker takes 0 for the default.
@@ -263,12 +326,6 @@ impl Passing {
         self.lost.cancelled().await;
         tokio::time::sleep(PATIENCE).await;
     }
-}
-
-/// Returns a mount of a file or directory of the host.
-fn bind(path: PathBuf, readonly: bool) -> MountKind {
-    let tree = Tree::Directory(path);
-    MountKind::Bind { tree, selector: PathBuf::new(), readonly, recursive: true }
 }
 
 /// Refuses arguments that name no absolute path of the container.

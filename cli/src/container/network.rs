@@ -11,6 +11,7 @@ use kiln_oci::ContainerConfig;
 use kiln_worker::network::{Bridge, NetworkNamespace, Port, Published};
 use kiln_worker::sandbox::{Mount, MountKind, Network};
 
+use super::names::NameArguments;
 use super::ports;
 use crate::build::parse_host;
 use crate::commands::run::{RunArguments, RunNetwork};
@@ -22,8 +23,11 @@ pub(super) struct Plan {
     kind: Kind,
     ports: Vec<Port>,
     publish_all: bool,
+    /// Ports that are exposed in addition to the image's.
+    exposed: Vec<Port>,
     hosts: Vec<(String, String)>,
     resolv_conf: Vec<u8>,
+    names: NameArguments,
 }
 
 enum Kind {
@@ -47,6 +51,11 @@ impl Plan {
         for text in &arguments.publish {
             ports.extend(ports::parse(text)?);
         }
+        let mut exposed = Vec::new();
+        for text in &arguments.expose {
+            exposed.extend(ports::expose(text)?);
+        }
+        arguments.names.check()?;
         let hosts = arguments.add_hosts.iter().map(|text| parse_host(text));
         let publishes = !ports.is_empty() || arguments.publish_all;
         let discard = |name: &str| {
@@ -76,6 +85,8 @@ impl Plan {
             kind,
             ports,
             publish_all: arguments.publish_all,
+            exposed,
+            names: arguments.names.clone(),
             hosts: hosts.collect::<Result<_>>()?,
             resolv_conf: settings.resolv_conf()?,
         })
@@ -92,7 +103,7 @@ impl Plan {
             namespace: None,
             _published: None,
             hosts: std::mem::take(&mut self.hosts),
-            resolv_conf: std::mem::take(&mut self.resolv_conf),
+            resolv_conf: self.names.apply(&self.resolv_conf),
         };
         let (bridge, required) = match &self.kind {
             Kind::Host => return Ok(connected),
@@ -110,7 +121,15 @@ impl Plan {
             }
         };
         if self.publish_all {
-            self.ports.extend(ports::exposed(image.exposed_ports.keys())?);
+            self.exposed.extend(ports::exposed(image.exposed_ports.keys())?);
+            for port in self.exposed {
+                let is_same = |other: &Port| {
+                    other.container == port.container && other.protocol == port.protocol
+                };
+                if !self.ports.iter().any(is_same) {
+                    self.ports.push(port);
+                }
+            }
         }
         let mut published_ports = None;
         if !self.ports.is_empty() {
@@ -124,7 +143,7 @@ impl Plan {
         }
         Ok(Connected {
             kind: Network::Namespace,
-            resolv_conf: namespace.resolv_conf().to_vec(),
+            resolv_conf: self.names.apply(namespace.resolv_conf()),
             namespace: Some(namespace),
             _published: published_ports,
             hosts: connected.hosts,

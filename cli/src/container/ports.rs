@@ -14,6 +14,14 @@ pub(super) fn parse(text: &str) -> Result<Vec<Port>> {
     read(text).with_context(|| format!("invalid --publish {text:?}"))
 }
 
+/// Reads `CONTAINER[/PROTOCOL]` of `--expose`.
+pub(super) fn expose(text: &str) -> Result<Vec<Port>> {
+    if text.contains(':') {
+        bail!("invalid --expose {text:?}: expected CONTAINER[/PROTOCOL]");
+    }
+    read(text).with_context(|| format!("invalid --expose {text:?}"))
+}
+
 /// Returns the ports that an image exposes, as ports to be published anywhere.
 pub(super) fn exposed<'a>(ports: impl IntoIterator<Item = &'a String>) -> Result<Vec<Port>> {
     let mut all = Vec::new();
@@ -39,7 +47,8 @@ fn read(text: &str) -> Result<Vec<Port>> {
     let (address, host) = rest.rsplit_once(':').unwrap_or(("", rest));
     let address = read_address(address)?;
     let one = |host, container| Port { address, host, container, protocol };
-    if host.is_empty() {
+    // 0 stands for any, as with sockets.
+    if matches!(host, "" | "0") {
         return Ok(container.map(|port| one(0..=0, port)).collect());
     }
     let host = range(host)?;
@@ -101,6 +110,8 @@ mod tests {
         assert_eq!(shown("[::1]:8080:80"), ["::1 8080-8080 80/tcp"]);
         assert_eq!(shown("8000-8010:80"), ["* 8000-8010 80/tcp"]);
         assert_eq!(shown("8000-8001:80-81"), ["* 8000-8000 80/tcp", "* 8001-8001 81/tcp"]);
+        assert_eq!(shown("0:80"), ["* 0-0 80/tcp"]);
+        assert_eq!(shown("127.0.0.1:0:80"), ["127.0.0.1 0-0 80/tcp"]);
         assert_eq!(shown("80-81"), ["* 0-0 80/tcp", "* 0-0 81/tcp"]);
     }
 

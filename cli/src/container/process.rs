@@ -20,7 +20,8 @@ pub(super) fn resolve(
     if args.is_empty() {
         bail!("no command specified: the image has none, and none was given");
     }
-    let cwd = match &arguments.workdir {
+    let asked = arguments.workdir.as_ref().filter(|directory| !directory.as_os_str().is_empty());
+    let cwd = match asked {
         Some(directory) if !directory.is_absolute() => {
             bail!("the working directory {:?} is no absolute path", directory.display())
         }
@@ -34,8 +35,11 @@ pub(super) fn resolve(
         env: environment::resolve(config, arguments, hostname)?,
         cwd,
         user: User::Named(user),
+        groups: Vec::new(),
         terminal: None,
         rlimits: limits::ulimits(&arguments.ulimits)?.into_iter().map(rlimit).collect(),
+        oom_score_adj: None,
+        has_init: false,
     })
 }
 
@@ -103,5 +107,6 @@ mod tests {
         assert_eq!(asked.cwd, PathBuf::from("/x"));
         assert_eq!(asked.user, User::Named("0".to_owned()));
         assert!(process(&["-w", "relative", "img"]).is_err());
+        assert_eq!(process(&["-w", "", "img"]).unwrap().cwd, PathBuf::from("/w"));
     }
 }

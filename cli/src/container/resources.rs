@@ -5,6 +5,7 @@ use kiln_worker::sandbox::cgroup::{Cgroup, Groups, Limits};
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::commands::run::RunArguments;
+use crate::limits::size_limit;
 use crate::printer::Printer;
 use crate::resources;
 
@@ -27,9 +28,22 @@ pub(super) fn limits(arguments: &RunArguments) -> Result<Limits> {
         limits.cpu_period = Some(CPU_PERIOD as u64);
         limits.cpu_quota = Some((cpus * CPU_PERIOD).round() as u64);
     }
+    limits.reserved_memory = reserved(arguments.memory_reservation.as_deref(), limits.memory)?;
     limits.pids = arguments.pids_limit.and_then(|number| u64::try_from(number).ok());
     limits.pids = limits.pids.filter(|number| *number > 0);
     Ok(limits)
+}
+
+/// Returns how much memory is the last to be taken away.
+fn reserved(text: Option<&str>, memory: Option<u64>) -> Result<Option<u64>> {
+    let reserved = text.map(size_limit).transpose().context("invalid --memory-reservation")?;
+    let reserved = reserved.flatten();
+    if let (Some(reserved), Some(memory)) = (reserved, memory)
+        && reserved > memory
+    {
+        bail!("invalid --memory-reservation: it must be no more than --memory");
+    }
+    Ok(reserved)
 }
 
 /// Groups that are being made.
@@ -79,9 +93,13 @@ mod tests {
             cpu_quota: Some(50_000),
             cpu_period: Some(100_000),
             pids: Some(9),
+            reserved_memory: Some(64 << 20),
             ..Limits::default()
         };
-        assert_eq!(read(&["--cpus", "0.5", "--pids-limit", "9"]).unwrap(), some);
+        let typed = ["--cpus", "0.5", "--pids-limit", "9", "--memory-reservation", "64m"];
+        assert_eq!(read(&typed).unwrap(), some);
+        let typed = ["-m", "32m", "--memory-reservation", "64m"];
+        assert!(read(&typed).is_err());
         for typed in [
             &["--cpus", "0.001"][..],
             &["--cpus", "60000"],

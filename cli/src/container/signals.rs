@@ -46,6 +46,11 @@ impl Signals {
         Self { streams: FORWARDED.into_iter().filter_map(catch).collect() }
     }
 
+    /// Catches none: each has its usual effect on kiln.
+    pub(crate) fn none() -> Self {
+        Self { streams: Vec::new() }
+    }
+
     /// Passes signals on until it is aborted.
     pub(super) async fn forward(mut self, signaller: Signaller) {
         let mut requests = 0;

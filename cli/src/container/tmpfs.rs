@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
-use kiln_worker::sandbox::{Mount, MountKind};
+use anyhow::{Context, Result, bail};
+use kiln_worker::sandbox::{Mount, MountKind, TmpfsOptions};
 
 use super::container_path;
 use crate::limits;
@@ -14,26 +14,46 @@ const MODE: u32 = 0o1777;
 /// Returns the mount that `DST[:OPTIONS]` asks for.
 pub(super) fn parse(text: &str) -> Result<Mount> {
     let (target, options) = text.split_once(':').unwrap_or((text, ""));
-    let target: PathBuf = container_path(target)?;
+    let words = options.split(',').filter(|option| !option.is_empty());
+    mount(container_path(target)?, words).with_context(|| format!("invalid --tmpfs {text:?}"))
+}
+
+/// Returns a mount with docker's default options, `noexec,nosuid,nodev`, changed by others in turn.
+pub(super) fn mount<'a>(target: PathBuf, words: impl Iterator<Item = &'a str>) -> Result<Mount> {
     if target == Path::new("/") {
-        bail!("invalid tmpfs {text:?}: nothing can be mounted over /");
+        bail!("nothing can be mounted over /");
     }
+    let mut options = TmpfsOptions { noexec: true, ..TmpfsOptions::default() };
     let (mut size, mut mode) = (None, MODE);
-    for option in options.split(',').filter(|option| !option.is_empty()) {
-        match option.split_once('=') {
-            Some(("size", value)) => {
-                size = u64::try_from(limits::size(value)?).ok().filter(|size| *size > 0);
-            }
+    for word in words {
+        match word.split_once('=') {
+            Some(("size", value)) => size = limits::size_limit(value)?,
             Some(("mode", value)) => match u32::from_str_radix(value, 8) {
                 Ok(value) if value <= 0o7777 => mode = value,
-                _ => bail!("invalid tmpfs {text:?}: {value:?} is no mode"),
+                _ => bail!("{value:?} is no mode"),
             },
-            // What it is anyway.
-            None if matches!(option, "rw" | "nosuid" | "nodev" | "exec") => {}
-            _ => bail!("invalid tmpfs {text:?}: the option {option:?} is not supported"),
+            Some(("uid", value)) => options.uid = number(value)?,
+            Some(("gid", value)) => options.gid = number(value)?,
+            Some(("nr_inodes", value)) => options.inodes = limits::size_limit(value)?,
+            None => match word {
+                "rw" => options.readonly = false,
+                "ro" => options.readonly = true,
+                "exec" => options.noexec = false,
+                "noexec" => options.noexec = true,
+                "suid" => options.suid = true,
+                "nosuid" => options.suid = false,
+                "nodev" | "defaults" => {}
+                "dev" => bail!("devices can't be opened there: --device passes one on"),
+                _ => bail!("the option {word:?} is not supported"),
+            },
+            Some(_) => bail!("the option {word:?} is not supported"),
         }
     }
-    Ok(Mount { target, kind: MountKind::Tmpfs { size, mode } })
+    Ok(Mount { target, kind: MountKind::Tmpfs { size, mode, options } })
+}
+
+fn number(text: &str) -> Result<u32> {
+    text.parse().with_context(|| format!("{text:?} is no number"))
 }
 
 #[cfg(test)]
@@ -41,14 +61,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn options_are_sizes_and_modes() {
+    fn options_are_dockers() {
         let kind = |text: &str| parse(text).unwrap().kind;
-        assert_eq!(kind("/t"), MountKind::Tmpfs { size: None, mode: 0o1777 });
+        let options = TmpfsOptions { noexec: true, ..TmpfsOptions::default() };
+        let default = MountKind::Tmpfs { size: None, mode: 0o1777, options: options.clone() };
+        assert_eq!(kind("/t"), default);
+        assert_eq!(kind("/t:exec,noexec,suid,nosuid,nodev,ro,rw,defaults"), default);
+        let options = TmpfsOptions { noexec: false, inodes: Some(2048), uid: 5, gid: 6, ..options };
         assert_eq!(
-            kind("/t:rw,size=1m,mode=700"),
-            MountKind::Tmpfs { size: Some(1 << 20), mode: 0o700 }
+            kind("/t:rw,exec,size=1m,mode=700,uid=5,gid=6,nr_inodes=2k"),
+            MountKind::Tmpfs { size: Some(1 << 20), mode: 0o700, options }
         );
-        for text in ["", "t", "/", "/t:noexec", "/t:size=x", "/t:mode=9", "/t:mode=17777"] {
+        for text in
+            ["", "t", "/", "/t:dev", "/t:x", "/t:size=x", "/t:mode=9", "/t:uid=-1", "/t:a=b"]
+        {
             assert!(parse(text).is_err(), "{text}");
         }
     }

@@ -8,19 +8,60 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use kiln_store::{Growing, Store, VolumeGuard};
 use kiln_worker::container::{ContainerImage, Containers};
-use kiln_worker::sandbox::Mount;
+use kiln_worker::sandbox::{Mount, MountKind, Tree};
 
-use super::{bind, container_path};
+use super::{container_path, mount_flag};
 
-/// What is mounted into a container, by target: the host's path, and whether it can't be written.
+/// What is mounted into a container, by target.
 ///
 /// Containers aren't kept, and so neither are anonymous volumes: they lie in the process's part of
 /// the store's `tmp/`, which goes with the process however it ends.
 #[derive(Debug, Default)]
 pub(super) struct Volumes {
-    mounts: BTreeMap<PathBuf, (PathBuf, bool)>,
+    mounts: BTreeMap<PathBuf, MountKind>,
     /// Volumes are held as long as the container runs.
     held: Vec<VolumeGuard>,
+}
+
+/// What new volumes are filled with.
+struct Filler<'a> {
+    containers: &'a Containers,
+    image: &'a ContainerImage,
+    store: &'a Store,
+}
+
+impl Filler<'_> {
+    /// Makes a volume that is gone with this process.
+    fn anonymous(&self, volume: &Volume) -> Result<PathBuf> {
+        let directory = self.store.temp_dir().context("make a volume")?;
+        std::fs::set_permissions(&directory, Permissions::from_mode(0o755))
+            .context("make a volume")?;
+        self.fill(volume, &directory)
+            .with_context(|| format!("fill the volume on {}", volume.target.display()))?;
+        Ok(directory)
+    }
+
+    /// Returns a volume that stays, and holds it.
+    fn named(&self, name: &str, volume: &Volume) -> Result<(PathBuf, VolumeGuard)> {
+        loop {
+            let (directory, _) = self
+                .store
+                .volumes()
+                .filled(name, |directory| self.fill(volume, directory))
+                .with_context(|| format!("prepare the volume {name}"))?;
+            // One that was given up just now is made anew.
+            if let Some(guard) = self.store.volumes().hold(name)? {
+                return Ok((directory, guard));
+            }
+        }
+    }
+
+    fn fill(&self, volume: &Volume, directory: &Path) -> kiln_worker::Result<()> {
+        if volume.is_empty {
+            return Ok(());
+        }
+        self.containers.fill_volume(self.image, &volume.target, directory)
+    }
 }
 
 impl Volumes {
@@ -30,53 +71,35 @@ impl Volumes {
         containers: &Containers,
         image: &ContainerImage,
         store: &Store,
-        typed: &[String],
+        asked: &[Volume],
     ) -> Result<Self> {
         let mut volumes = Self::default();
-        let fill =
-            |target: &Path, directory: &Path| containers.fill_volume(image, target, directory);
-        let anonymous = |target: &Path| -> Result<PathBuf> {
-            let directory = store.temp_dir().context("make a volume")?;
-            std::fs::set_permissions(&directory, Permissions::from_mode(0o755))
-                .context("make a volume")?;
-            fill(target, &directory)
-                .with_context(|| format!("fill the volume on {}", target.display()))?;
-            Ok(directory)
-        };
-        for text in typed {
-            match Volume::parse(text)? {
-                Volume::Anonymous(target) => {
-                    let directory = anonymous(&target)?;
-                    volumes.add(target, directory, false)?;
+        let filler = Filler { containers, image, store };
+        for volume in asked {
+            let path = match &volume.source {
+                Source::Anonymous => filler.anonymous(volume)?,
+                Source::Named(name) => {
+                    let (directory, guard) = filler.named(name, volume)?;
+                    volumes.held.push(guard);
+                    directory
                 }
-                Volume::Named { name, target, readonly } => {
-                    let directory = loop {
-                        let (directory, _) = store
-                            .volumes()
-                            .filled(&name, |directory| fill(&target, directory))
-                            .with_context(|| format!("prepare the volume {name}"))?;
-                        // One that was given up just now is made anew.
-                        if let Some(guard) = store.volumes().hold(&name)? {
-                            volumes.held.push(guard);
-                            break directory;
-                        }
-                    };
-                    volumes.add(target, directory, readonly)?;
+                Source::Host { path, is_made } => {
+                    host_path(path, *is_made)?;
+                    path.clone()
                 }
-                Volume::Host { path, target, readonly } => {
-                    if !path.exists() {
-                        std::fs::create_dir_all(&path)
-                            .with_context(|| format!("make the directory {}", path.display()))?;
-                    }
-                    volumes.add(target, path, readonly)?;
+                Source::Memory(kind) => {
+                    volumes.add(&volume.target, kind.clone())?;
+                    continue;
                 }
-            }
+            };
+            volumes.add(&volume.target, volume.bind(path))?;
         }
         for target in image.config.config.volumes.keys() {
-            let target = container_path(target)?;
-            if !volumes.mounts.contains_key(&target) {
-                let directory = anonymous(&target)?;
-                volumes.add(target, directory, false)?;
+            // As docker, kiln takes a relative path for one of the root.
+            let volume = Volume::anonymous(Path::new("/").join(target));
+            if !volumes.mounts.contains_key(&volume.target) {
+                let directory = filler.anonymous(&volume)?;
+                volumes.add(&volume.target, volume.bind(directory))?;
             }
         }
         Ok(volumes)
@@ -89,89 +112,178 @@ impl Volumes {
 
     /// Returns the mounts, those that others lie in first.
     pub(super) fn mounts(&self) -> impl Iterator<Item = Mount> {
-        self.mounts.iter().map(|(target, (path, readonly))| Mount {
-            target: target.clone(),
-            kind: bind(path.clone(), *readonly),
-        })
+        self.mounts
+            .iter()
+            .map(|(target, kind)| Mount { target: target.clone(), kind: kind.clone() })
     }
 
-    fn add(&mut self, target: PathBuf, path: PathBuf, readonly: bool) -> Result<()> {
-        if self.mounts.contains_key(&target) {
+    fn add(&mut self, target: &Path, kind: MountKind) -> Result<()> {
+        if self.mounts.contains_key(target) {
             bail!("duplicate mount point: {}", target.display());
         }
-        self.mounts.insert(target, (path, readonly));
+        self.mounts.insert(target.to_owned(), kind);
         Ok(())
     }
 }
 
-/// What `-v` asks for.
-#[derive(Debug, PartialEq, Eq)]
-enum Volume {
-    /// `DST`.
-    Anonymous(PathBuf),
-    /// `NAME:DST`.
-    Named {
-        /// The volume.
-        name: String,
-        /// Where.
-        target: PathBuf,
-        /// Whether it can't be written.
-        readonly: bool,
-    },
-    /// `PATH:DST`.
+/// Makes sure that there is something to mount.
+fn host_path(path: &Path, is_made: bool) -> Result<()> {
+    if path.exists() {
+        return Ok(());
+    }
+    if !is_made {
+        bail!("{} isn't there: -v makes directories, --mount doesn't", path.display());
+    }
+    std::fs::create_dir_all(path).with_context(|| format!("make the directory {}", path.display()))
+}
+
+/// What `-v` and `--mount` ask for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Volume {
+    /// Where in the container.
+    pub(super) target: PathBuf,
+    /// What.
+    pub(super) source: Source,
+    /// Whether it can't be written.
+    pub(super) readonly: bool,
+    /// Whether what is mounted below it comes along.
+    pub(super) recursive: bool,
+    /// Whether a new volume isn't filled with what the image has there.
+    pub(super) is_empty: bool,
+    /// The part of it that is mounted; empty for all of it.
+    pub(super) part: PathBuf,
+}
+
+/// What is mounted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    /// A volume that goes with the container.
+    Anonymous,
+    /// A volume that stays.
+    Named(String),
+    /// A path of the host, absolute.
     Host {
-        /// The host's path, absolute.
+        /// Which.
         path: PathBuf,
-        /// Where.
-        target: PathBuf,
-        /// Whether it can't be written.
-        readonly: bool,
+        /// Whether a directory is made where nothing is.
+        is_made: bool,
     },
+    /// A directory in memory.
+    Memory(MountKind),
+}
+
+/// Returns all that is asked for.
+///
+/// # Errors
+/// Fails where something can't be understood, before anything is done.
+pub(super) fn asked(volumes: &[String], mounts: &[String]) -> Result<Vec<Volume>> {
+    let volumes = volumes.iter().map(|text| Volume::parse(text));
+    volumes.chain(mounts.iter().map(|text| mount_flag::parse(text))).collect()
 }
 
 impl Volume {
+    /// Returns a volume that goes with the container.
+    pub(super) fn anonymous(target: PathBuf) -> Self {
+        Self {
+            target,
+            source: Source::Anonymous,
+            readonly: false,
+            recursive: true,
+            is_empty: false,
+            part: PathBuf::new(),
+        }
+    }
+
+    fn bind(&self, path: PathBuf) -> MountKind {
+        MountKind::Bind {
+            tree: Tree::Directory(path),
+            selector: self.part.clone(),
+            readonly: self.readonly,
+            recursive: self.recursive,
+        }
+    }
+
     fn parse(text: &str) -> Result<Self> {
         let parts: Vec<&str> = text.split(':').collect();
         let (source, target, options) = match *parts.as_slice() {
-            [target] => return Ok(Self::Anonymous(container_path(target)?)),
+            [target] => return Ok(Self::anonymous(container_path(target)?)),
             [source, target] => (source, target, ""),
             [source, target, options] => (source, target, options),
             _ => bail!("invalid volume {text:?}: expected SRC:DST[:ro]"),
         };
-        let readonly = match options {
-            "" | "rw" => false,
-            "ro" => true,
-            _ => bail!("invalid volume {text:?}: unknown option {options:?}, expected ro or rw"),
-        };
         if source.is_empty() {
             bail!("invalid volume {text:?}: no source");
         }
-        let target = container_path(target)?;
-        if source.starts_with(['/', '.', '~']) {
-            let path = std::path::absolute(source)?;
-            return Ok(Self::Host { path, target, readonly });
+        let mut volume = Self::anonymous(container_path(target)?);
+        volume.source = if source.starts_with(['/', '.', '~']) {
+            Source::Host { path: std::path::absolute(source)?, is_made: true }
+        } else {
+            Source::Named(name(source).with_context(|| format!("invalid volume {text:?}"))?)
+        };
+        for option in options.split(',').filter(|option| !option.is_empty()) {
+            volume.set(option).with_context(|| format!("invalid volume {text:?}"))?;
         }
-        if !source.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b)) {
-            bail!("invalid volume {text:?}: {source:?} is neither a path nor a volume's name");
-        }
-        Ok(Self::Named { name: source.to_owned(), target, readonly })
+        Ok(volume)
     }
+
+    fn set(&mut self, option: &str) -> Result<()> {
+        match option {
+            "rw" => self.readonly = false,
+            "ro" | "readonly" => self.readonly = true,
+            "nocopy" => self.is_empty = true,
+            // Files of the host are the container's own files, without delay; and no program is kept from
+            // them by its label.
+            "cached" | "delegated" | "consistent" | "default" | "z" | "Z" => {}
+            propagation => propagate(propagation)?,
+        }
+        Ok(())
+    }
+}
+
+/// Checks how mounts that are made later come and go.
+pub(super) fn propagate(mode: &str) -> Result<()> {
+    match mode {
+        "private" | "rprivate" => Ok(()),
+        "shared" | "rshared" | "slave" | "rslave" => {
+            bail!("mounts that are made later don't come and go: {mode} can't be had, but rprivate")
+        }
+        _ => bail!("unknown option {mode:?}"),
+    }
+}
+
+/// Checks the name of a volume.
+pub(super) fn name(text: &str) -> Result<String> {
+    let is_first = text.starts_with(|first: char| first.is_ascii_alphanumeric());
+    if !is_first || !text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b)) {
+        bail!("{text:?} is neither a path nor a volume's name");
+    }
+    Ok(text.to_owned())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn host(path: &str) -> Source {
+        Source::Host { path: path.into(), is_made: true }
+    }
+
     #[test]
     fn volumes_are_told_apart() {
-        let target = || PathBuf::from("/d");
-        assert_eq!(Volume::parse("/d").unwrap(), Volume::Anonymous(target()));
-        let host = Volume::Host { path: "/h".into(), target: target(), readonly: true };
-        assert_eq!(Volume::parse("/h:/d:ro").unwrap(), host);
-        let named = Volume::Named { name: "n".into(), target: target(), readonly: false };
+        let plain = Volume::anonymous("/d".into());
+        assert_eq!(Volume::parse("/d").unwrap(), plain);
+        let readonly = Volume { source: host("/h"), readonly: true, ..plain.clone() };
+        assert_eq!(Volume::parse("/h:/d:ro").unwrap(), readonly);
+        assert_eq!(Volume::parse("/h:/d:cached,z,ro,rprivate,consistent").unwrap(), readonly);
+        let named = Volume { source: Source::Named("n".to_owned()), ..plain };
         assert_eq!(Volume::parse("n:/d").unwrap(), named);
-        for text in ["", "d", "n:d", "/h:/d:xx", "a:b:c:d", ":/d", "a/b:/d", "..x:"] {
+        assert_eq!(Volume::parse("n:/d:rw,Z").unwrap(), named);
+        let empty = Volume { is_empty: true, ..named };
+        assert_eq!(Volume::parse("n:/d:nocopy").unwrap(), empty);
+        for text in ["", "d", "n:d", "/h:/d:xx", "a:b:c:d", ":/d", "a/b:/d", "..x:", "_a:/d"] {
             assert!(Volume::parse(text).is_err(), "{text}");
         }
+        let shared = format!("{:#}", Volume::parse("/h:/d:rshared").unwrap_err());
+        assert!(shared.contains("rshared can't be had"), "{shared}");
     }
 }

@@ -61,6 +61,18 @@ pub(crate) fn remove(store: &Store, text: &str, force: bool) -> Result<Removed> 
         let deleted = Some(row.digest);
         return Ok(Removed { untagged, deleted, chains: Vec::new() });
     };
+    let repository = by_digest(text).filter(|_| by_name.is_none());
+    if let Some(repository) = &repository
+        && image.names.iter().any(|name| name.name() != *repository)
+    {
+        let names = image.names.iter().filter(|name| name.name() == *repository);
+        let mut untagged = Vec::new();
+        for name in names.map(ToString::to_string) {
+            store.images().remove_name(&name)?;
+            untagged.push(familiar(&name));
+        }
+        return Ok(Removed { untagged, ..Removed::default() });
+    }
     if let Some(name) = by_name {
         let mut left = image.names.iter().filter(|known| known.to_string() != *name);
         // Names by digest of a repository go with its last tag.
@@ -70,7 +82,7 @@ pub(crate) fn remove(store: &Store, text: &str, force: bool) -> Result<Removed> 
             let untagged = vec![familiar(name)];
             return Ok(Removed { untagged, ..Removed::default() });
         }
-    } else if !force && !is_single(&image.names) {
+    } else if !force && repository.is_none() && !is_single(&image.names) {
         let (id, names) = (image.image.id.short(), image.tags().join(", "));
         bail!(
             "conflict: unable to delete {id} (must be forced) - image is referenced in multiple \
@@ -78,6 +90,12 @@ pub(crate) fn remove(store: &Store, text: &str, force: bool) -> Result<Removed> 
         );
     }
     delete(store, image, &images)
+}
+
+/// Returns the repository of `NAME@DIGEST`, which stands for all the names that the image has there.
+fn by_digest(text: &str) -> Option<String> {
+    let reference = text.parse::<Reference>().ok()?;
+    reference.digest().map(|_| reference.name())
 }
 
 /// Removes an image with all its names; `images` are all that there are.

@@ -52,8 +52,7 @@ const STATUS: [&str; 18] = [
 ];
 
 /// Beginnings of what may differ. Each stands, in the same words, in the document.
-const EXPLAINED: [&str; 14] = [
-    "status NoNewPrivs",
+const EXPLAINED: [&str; 13] = [
     "status SigIgn",
     "variable HOSTNAME",
     "descriptor 0",

@@ -65,7 +65,7 @@ fn every_step_is_confined() {
         let expected = |line: &str| seen.iter().any(|seen| seen.trim() == line);
         for line in [
             "Seccomp: 2",
-            "NoNewPrivs: 1",
+            "NoNewPrivs: 0",
             "CapInh: 0000000000000000",
             "CapAmb: 0000000000000000",
             &format!("CapBnd: {bounding}"),

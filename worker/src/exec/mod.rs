@@ -182,9 +182,11 @@ impl Exec {
     /// Returns control groups for a program.
     fn group(&self, exec: &ExecOp, context: &StepContext) -> Result<Cgroup> {
         let parent = &exec.meta.cgroup_parent;
+        let any_device = exec.security == SecurityMode::Insecure;
+        let limits = Limits { any_device, ..self.limits.clone() };
         let group = self
             .groups
-            .group(&self.limits, parent, self.runtime.is_some())
+            .group(&limits, parent, self.runtime.is_some())
             .map_err(Error::kernel("make control groups below", parent))?;
         self.warned.call_once(|| {
             for warning in group.warnings() {

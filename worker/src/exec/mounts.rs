@@ -25,7 +25,7 @@ use crate::content;
 use crate::draft::Draft;
 use crate::error::{Error, Result};
 use crate::output::Output;
-use crate::sandbox::{Mount as SandboxMount, MountKind as SandboxKind, Tree};
+use crate::sandbox::{Mount as SandboxMount, MountKind as SandboxKind, TmpfsOptions, Tree};
 use crate::snapshots::{Snapshots, whole};
 
 /// The mode of a tmpfs's root, as everybody expects of `/tmp`.
@@ -118,6 +118,7 @@ impl Preparation<'_> {
             MountKind::Tmpfs { size, .. } => SandboxKind::Tmpfs {
                 size: u64::try_from(*size).ok().filter(|size| *size > 0),
                 mode: TMPFS_MODE,
+                options: TmpfsOptions::default(),
             },
             MountKind::Secret(secret) => match self.secret(secret)? {
                 Some(kind) => kind,

@@ -17,10 +17,10 @@ use super::mount_handle::{MountHandle, restrict_attached};
 use super::program::{self, Image};
 use super::root::{Missing, Root, is_pipe};
 use super::sources::{Sources, open_inside};
-use super::spec::{Network, Security, Spec, User};
+use super::spec::{Network, Process, Spec, Sysctl, User};
 use super::stubs::Made;
 use super::wire::{self, Failure, Report};
-use super::{identity, oci, seccomp};
+use super::{identity, init, oci, seccomp};
 use crate::sys::{self, FilterInstruction, MountAttributes};
 use crate::users::{ResolvedUser, UserDatabase};
 
@@ -72,6 +72,7 @@ fn become_program(task: Task) -> Result<std::convert::Infallible, Failure> {
         .map_err(|errno| Failure::doing("enter a cgroup namespace")(io::Error::from(errno)))?;
     let Task { spec, anchor, filter, namespace, gate, input, control, helper, .. } = task;
     enter_network(spec.network, namespace)?;
+    configure(&spec)?;
     let furnished = furnish(&spec, &anchor, input)?;
     if let Some(terminal) = &furnished.terminal {
         let controller = terminal.controller.as_fd();
@@ -79,17 +80,33 @@ fn become_program(task: Task) -> Result<std::convert::Infallible, Failure> {
             .map_err(Failure::doing("hand the terminal over"))?;
     }
     enter(&furnished.root, &spec)?;
-    rustix::system::sethostname(spec.hostname.as_bytes())
-        .map_err(Failure::doing("set host name"))?;
+    if !spec.shared.uts {
+        rustix::system::sethostname(spec.hostname.as_bytes())
+            .map_err(Failure::doing("set host name"))?;
+    }
     let Furnished { root, stdin, terminal, user, home } = furnished;
     let made = root.into_made();
     connect(&stdin, terminal.as_ref(), &user)?;
     identity::set_limits(&spec.process.rlimits)?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
-    identity::assume(&user, spec.security)?;
+    identity::assume(&user, &spec)?;
     die_with(&helper)?;
     wait_at(gate)?;
-    execute(&spec, home.as_deref(), &made, &control, filter)
+    let identity = Identity { user, home };
+    execute(&spec, &identity, &made, &control, filter)
+}
+
+/// Sets what the kernel is told of by files of `/proc`, which is still the host's.
+fn configure(spec: &Spec) -> Result<(), Failure> {
+    if let Some(adjustment) = spec.process.oom_score_adj {
+        std::fs::write("/proc/self/oom_score_adj", adjustment.to_string())
+            .map_err(Failure::doing("set --oom-score-adj"))?;
+    }
+    for Sysctl { name, value } in &spec.sysctls {
+        let path = Path::new("/proc/sys").join(name.replace('.', "/"));
+        std::fs::write(path, value).map_err(Failure::doing(&format!("set {name} to {value}")))?;
+    }
+    Ok(())
 }
 
 /// Joins control groups. The one of version 2 was joined at birth.
@@ -102,9 +119,15 @@ pub(super) fn join(groups: &Membership) -> Result<(), Failure> {
     Ok(())
 }
 
+/// The user that this process has become.
+struct Identity {
+    user: ResolvedUser,
+    home: Option<String>,
+}
+
 fn execute(
     spec: &Spec,
-    home: Option<&str>,
+    identity: &Identity,
     made: &Made,
     control: &OwnedFd,
     filter: Result<Vec<FilterInstruction>, Failure>,
@@ -114,15 +137,24 @@ fn execute(
     let path = program::find(name, &process.env)?;
     let mut env = process.env.clone();
     if !env.iter().any(|entry| entry.starts_with("HOME=")) {
-        env.push(format!("HOME={}", home.unwrap_or("/")));
+        env.push(format!("HOME={}", identity.home.as_deref().unwrap_or("/")));
     }
     let image = Image::new(&path, &process.args, &env)?;
-    let filter = (spec.security == Security::Sandbox).then_some(filter).transpose()?;
+    let is_filtered = spec.security.is_sandbox() && spec.privileges.is_filtered;
+    let filter = is_filtered.then_some(filter).transpose()?;
     wire::send(control, &Report::Ready(made.clone()), &[])
         .map_err(Failure::doing("report to kiln"))?;
     sys::close_on_exec_above().map_err(Failure::doing("close descriptors"))?;
+    if spec.privileges.no_new_privileges {
+        rustix::thread::set_no_new_privs(true).map_err(Failure::doing("set no_new_privs"))?;
+    }
+    let parts = process.has_init.then(|| init::split(process.terminal.is_some())).transpose()?;
     if let Some(filter) = &filter {
         seccomp::install(filter).map_err(Failure::doing("install the system call filter"))?;
+    }
+    identity::finish(&identity.user, spec)?;
+    if let Some(init::Part::Init { program }) = parts {
+        init::run(program);
     }
     Err(image.execute())
 }
@@ -146,7 +178,7 @@ fn furnish(spec: &Spec, anchor: &Path, input: Option<OwnedFd>) -> Result<Furnish
     let tree = sources.tree(&spec.rootfs, !spec.opens_devices())?;
     let upper = spec.rootfs.upper().map(std::path::PathBuf::as_path);
     let mut root = Root::attach(&tree, anchor, upper)?;
-    let (user, home) = resolve_user(&root, &spec.process.user)?;
+    let (user, home) = resolve_user(&root, &spec.process)?;
     identity::check(&user)?;
     let terminal = own.attach(&mut root, spec)?;
     for (mount, plan) in mounts.iter().zip(&spec.mounts) {
@@ -165,7 +197,7 @@ fn furnish(spec: &Spec, anchor: &Path, input: Option<OwnedFd>) -> Result<Furnish
 
 pub(super) fn resolve_user(
     root: &Root,
-    user: &User,
+    process: &Process,
 ) -> Result<(ResolvedUser, Option<String>), Failure> {
     // A broken file is no reason to fail where nothing of it is needed.
     let users = UserDatabase::read(root.fd());
@@ -173,7 +205,7 @@ pub(super) fn resolve_user(
         let home = users.as_ref().ok()?.home(uid)?;
         home.into_os_string().into_string().ok()
     };
-    let resolved = match user {
+    let mut resolved = match &process.user {
         User::Ids { uid, gid, groups } => {
             ResolvedUser { uid: *uid, gid: *gid, groups: groups.clone() }
         }
@@ -184,6 +216,13 @@ pub(super) fn resolve_user(
         }
         .map_err(|error| Failure::because(&error))?,
     };
+    for group in &process.groups {
+        let users = users.as_ref().map_err(|error| Failure::because(error))?;
+        let gid = users.group(group).map_err(|error| Failure::because(&error))?;
+        if !resolved.groups.contains(&gid) {
+            resolved.groups.push(gid);
+        }
+    }
     let home = home(resolved.uid);
     Ok((resolved, home))
 }

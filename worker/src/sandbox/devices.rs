@@ -11,9 +11,11 @@
 //! the host's `/sys`, with everything that is mounted in it covered.
 
 use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 
 use kiln_tree::Ids;
 use rustix::fs::{FileType, Mode, OFlags};
+use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
@@ -73,7 +75,7 @@ impl OwnMounts {
     pub(super) fn new(sources: &mut Sources, spec: &Spec) -> Result<Self, Failure> {
         let nosuid = MountAttrFlags::MOUNT_ATTR_NOSUID;
         let inert = nosuid | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-        let is_sandbox = spec.security == Security::Sandbox;
+        let is_sandbox = spec.security.is_sandbox();
         let readonly = when(is_sandbox, MountAttrFlags::MOUNT_ATTR_RDONLY) | inert;
         let nodev = when(!spec.opens_devices(), MountAttrFlags::MOUNT_ATTR_NODEV);
         let is_namespace = Ids::current().is_namespace();
@@ -108,11 +110,12 @@ impl OwnMounts {
                 &pts,
                 nosuid | MountAttrFlags::MOUNT_ATTR_NOEXEC,
             )?,
-            shm: MountHandle::file_system(
-                "tmpfs",
-                &[("mode", "1777"), ("size", &shm_size)],
-                inert,
-            )?,
+            shm: if let Some(shm) = spec.shared.ipc.then(host_shm).flatten() {
+                shm
+            } else {
+                let options = [("mode", "1777"), ("size", shm_size.as_str())];
+                MountHandle::file_system("tmpfs", &options, inert)?
+            },
             mqueue: MountHandle::file_system("mqueue", &[], inert)?,
         })
     }
@@ -126,15 +129,19 @@ impl OwnMounts {
             sys::cover(&self.sys)?;
         }
         if let Some(cgroup) = &self.cgroup {
-            cgroup.attach(&self.sys, spec.security == Security::Sandbox)?;
+            cgroup.attach(&self.sys, spec.security.is_sandbox())?;
         }
         root.mount_own(&self.dev, "dev")?;
         self.fill_dev().map_err(Failure::doing("furnish /dev"))?;
-        if spec.security == Security::Sandbox {
+        if spec.security.is_sandbox() {
             masks::apply(&self.proc, &self.sys, &self.null()?)?;
         }
-        if spec.security == Security::Insecure {
-            self.add_devices().map_err(Failure::doing("add devices"))?;
+        match spec.security {
+            Security::Sandbox => {}
+            Security::Insecure => self.add_devices().map_err(Failure::doing("add devices"))?,
+            Security::Privileged => {
+                self.add_all_devices().map_err(Failure::doing("add devices"))?;
+            }
         }
         spec.process.terminal.map(|size| self.open_terminal(size)).transpose()
     }
@@ -197,6 +204,29 @@ impl OwnMounts {
         Ok(())
     }
 
+    /// Adds all devices of this machine, which are mounted one by one.
+    fn add_all_devices(&self) -> std::io::Result<()> {
+        for path in insecure::nodes(Path::new("/dev")) {
+            let place = path.strip_prefix("/dev").unwrap_or(&path);
+            let mut above = PathBuf::new();
+            for name in place.parent().into_iter().flat_map(Path::components) {
+                above.push(name);
+                match rustix::fs::mkdirat(&self.dev, &above, Mode::from_raw_mode(0o755)) {
+                    Err(Errno::EXIST) => {}
+                    other => other?,
+                }
+            }
+            // Those that the sandbox has itself stay; one that is gone by now isn't missed.
+            let Some(name) = place.to_str() else { continue };
+            if let Ok(device) = MountHandle::of_path(&path, false)
+                && let Ok(file) = self.make_file(name)
+            {
+                device.attach(file)?;
+            }
+        }
+        Ok(())
+    }
+
     fn make_file(&self, name: &str) -> rustix::io::Result<OwnedFd> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let mode = Mode::from_raw_mode(0o600);
@@ -221,6 +251,11 @@ impl OwnMounts {
         };
         open().map_err(Failure::doing("open a terminal"))
     }
+}
+
+/// Returns the host's `/dev/shm`, which belongs to its shared memory.
+fn host_shm() -> Option<MountHandle> {
+    MountHandle::of_path(Path::new("/dev/shm"), false).ok()
 }
 
 fn when(condition: bool, flag: MountAttrFlags) -> MountAttrFlags {

@@ -17,8 +17,9 @@ use rustix::process::{
     PidfdFlags, Signal, WaitId, WaitIdOptions, getpid, pidfd_open, pidfd_send_signal, waitid,
 };
 
+use super::capabilities::Capabilities;
 use super::run::Exit;
-use super::spec::{Network, Spec};
+use super::spec::{Network, Privileges, Spec};
 use super::wire::{self, Failure, Report, Request, Run};
 use super::{child, seccomp};
 use crate::sys::{self, CloneResult, FilterInstruction, Namespaces};
@@ -96,8 +97,7 @@ impl Helper {
         let _ = rustix::thread::set_name(c"kiln-sandbox");
         // No signal has a meaning here, and programs are to have the default dispositions.
         sys::reset_signals();
-        let filter = seccomp::default_filter();
-        let filter = filter.map_err(Failure::doing("compile the system call filter"));
+        let filter = compile_filter(Capabilities::DEFAULT);
         // Looked up once, and not by each child.
         Ids::current();
         let itself = pidfd_open(getpid(), PidfdFlags::empty())?;
@@ -163,7 +163,11 @@ impl Helper {
         fds: impl Iterator<Item = OwnedFd>,
     ) -> Result<(), Failure> {
         let task = self.task(run, control, fds)?;
-        let namespaces = Namespaces { network: task.spec.network == Network::None };
+        let namespaces = Namespaces {
+            network: task.spec.network == Network::None,
+            ipc: !task.spec.shared.ipc,
+            uts: !task.spec.shared.uts,
+        };
         match clone(namespaces, &task.spec)? {
             CloneResult::Child => {
                 // What belongs to others is closed before anything else happens.
@@ -177,6 +181,14 @@ impl Helper {
                 Ok(())
             }
         }
+    }
+
+    /// Returns the filter of a program; most have the same one.
+    fn filter(&self, privileges: &Privileges) -> Result<Vec<FilterInstruction>, Failure> {
+        if privileges.capabilities == Capabilities::DEFAULT {
+            return self.filter.clone();
+        }
+        compile_filter(privileges.capabilities)
     }
 
     /// Understands what is asked for.
@@ -197,9 +209,9 @@ impl Helper {
         let log = if spec.runtime.is_some() { fds.next() } else { None };
         let gate = if run.is_gated { fds.next() } else { None };
         Ok(Task {
-            spec,
             anchor: run.anchor,
-            filter: self.filter.clone(),
+            filter: self.filter(&spec.privileges),
+            spec,
             namespace,
             log,
             gate,
@@ -210,6 +222,10 @@ impl Helper {
             helper: duplicate(&self.itself)?,
         })
     }
+}
+
+fn compile_filter(capabilities: Capabilities) -> Result<Vec<FilterInstruction>, Failure> {
+    seccomp::filter(capabilities).map_err(Failure::doing("compile the system call filter"))
 }
 
 fn duplicate(fd: &OwnedFd) -> Result<OwnedFd, Failure> {

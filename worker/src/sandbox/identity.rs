@@ -8,29 +8,13 @@ use rustix::process::{Gid, Resource, Rlimit, Uid, setrlimit};
 use rustix::thread::{
     CapabilitySet, CapabilitySets, capabilities, clear_ambient_capability_set,
     configure_capability_in_ambient_set, remove_capability_from_bounding_set, set_capabilities,
-    set_keep_capabilities, set_no_new_privs, set_thread_groups, set_thread_res_gid,
-    set_thread_res_uid,
+    set_keep_capabilities, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
 };
 
-use super::spec::{self, Security};
+use super::capabilities::Capabilities;
+use super::spec::{self, Security, Spec};
 use super::wire::Failure;
 use crate::users::ResolvedUser;
-
-/// Docker's default set.
-pub(super) const DEFAULT_CAPABILITIES: CapabilitySet = CapabilitySet::CHOWN
-    .union(CapabilitySet::DAC_OVERRIDE)
-    .union(CapabilitySet::FSETID)
-    .union(CapabilitySet::FOWNER)
-    .union(CapabilitySet::MKNOD)
-    .union(CapabilitySet::NET_RAW)
-    .union(CapabilitySet::SETGID)
-    .union(CapabilitySet::SETUID)
-    .union(CapabilitySet::SETFCAP)
-    .union(CapabilitySet::SETPCAP)
-    .union(CapabilitySet::NET_BIND_SERVICE)
-    .union(CapabilitySet::SYS_CHROOT)
-    .union(CapabilitySet::KILL)
-    .union(CapabilitySet::AUDIT_WRITE);
 
 /// Sets resource limits.
 pub(super) fn set_limits(limits: &[spec::Rlimit]) -> Result<(), Failure> {
@@ -80,26 +64,47 @@ pub(super) fn check(user: &ResolvedUser) -> Result<(), Failure> {
     Err(Failure::new(format!("{what} is not among the ids that kiln has here")))
 }
 
-/// Becomes `user`, with the capabilities that `security` leaves.
-pub(super) fn assume(user: &ResolvedUser, security: Security) -> Result<(), Failure> {
-    match security {
-        Security::Sandbox => confine(user),
-        Security::Insecure => keep_everything(user).map_err(Failure::doing("keep capabilities")),
-    }
+/// Becomes `user`, with what is needed to [`finish`].
+pub(super) fn assume(user: &ResolvedUser, spec: &Spec) -> Result<(), Failure> {
+    let assumed = match spec.security {
+        Security::Sandbox => return confine(user, spec.privileges.capabilities),
+        Security::Insecure => keep_everything(user),
+        Security::Privileged => keep_bounding(user),
+    };
+    assumed.map_err(Failure::doing("keep capabilities"))
 }
 
-/// Becomes `user`, keeps no more than the default capabilities, and gives up gaining any.
-///
-/// A user other than root loses all of them with the change of user, as the kernel has it.
-fn confine(user: &ResolvedUser) -> Result<(), Failure> {
-    drop_bounding().map_err(Failure::doing("limit capabilities"))?;
+/// Becomes `user`, who can gain no more than these capabilities, and keeps `SYS_ADMIN`.
+fn confine(user: &ResolvedUser, capabilities: Capabilities) -> Result<(), Failure> {
+    drop_bounding(capabilities.set()).map_err(Failure::doing("limit capabilities"))?;
+    set_keep_capabilities(true).map_err(Failure::doing("keep capabilities"))?;
     become_user(user)?;
-    let kept = if user.uid == 0 { DEFAULT_CAPABILITIES } else { CapabilitySet::empty() };
+    set_keep_capabilities(false).map_err(Failure::doing("keep no capabilities"))?;
+    clear_ambient_capability_set().map_err(Failure::doing("clear ambient capabilities"))?;
+    have(own(user, capabilities) | Capabilities::SYS_ADMIN)
+}
+
+/// Gives up what the program isn't to have: a filter, where there is one, can be installed no more.
+///
+/// A user other than root has no capabilities, as the kernel has it where a program changes its user.
+pub(super) fn finish(user: &ResolvedUser, spec: &Spec) -> Result<(), Failure> {
+    if spec.security.is_sandbox() { have(own(user, spec.privileges.capabilities)) } else { Ok(()) }
+}
+
+fn own(user: &ResolvedUser, capabilities: Capabilities) -> Capabilities {
+    if user.uid == 0 { capabilities } else { Capabilities::NONE }
+}
+
+fn have(capabilities: Capabilities) -> Result<(), Failure> {
+    let kept = capabilities.set();
     let sets =
         CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
-    set_capabilities(None, sets).map_err(Failure::doing("set capabilities"))?;
-    clear_ambient_capability_set().map_err(Failure::doing("clear ambient capabilities"))?;
-    set_no_new_privs(true).map_err(Failure::doing("set no_new_privs"))
+    set_capabilities(None, sets).map_err(Failure::doing("set capabilities"))
+}
+
+/// Becomes `user`; root keeps all capabilities, and others can gain them.
+fn keep_bounding(user: &ResolvedUser) -> io::Result<()> {
+    become_user(user).map_err(|failure| io::Error::other(failure.message))
 }
 
 /// Becomes `user`, and keeps all capabilities, whoever that is, for the programs that are executed
@@ -132,10 +137,10 @@ fn become_user(user: &ResolvedUser) -> Result<(), Failure> {
     set_thread_res_uid(uid, uid, uid).map_err(Failure::doing("set user"))
 }
 
-fn drop_bounding() -> rustix::io::Result<()> {
+fn drop_bounding(kept: CapabilitySet) -> rustix::io::Result<()> {
     for number in 0..u64::BITS {
         let capability = CapabilitySet::from_bits_retain(1 << number);
-        if DEFAULT_CAPABILITIES.contains(capability) {
+        if kept.contains(capability) {
             continue;
         }
         match remove_capability_from_bounding_set(capability) {
@@ -145,14 +150,4 @@ fn drop_bounding() -> rustix::io::Result<()> {
         }
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_capabilities_are_dockers() {
-        assert_eq!(DEFAULT_CAPABILITIES.bits(), 0x0000_0000_a804_25fb);
-    }
 }

@@ -1,5 +1,8 @@
 //! Devices of programs that run without limits.
 
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+
 use rustix::fs::FileType;
 
 /// A device node in `/dev`.
@@ -41,6 +44,30 @@ pub(super) fn devices() -> Vec<Device> {
     named.into_iter().chain(loops).collect()
 }
 
+/// Names in `/dev` that are no devices of the machine, or of each container's own.
+const OWN: [&str; 6] = ["console", "fd", "mqueue", "pts", "shm", "ptmx"];
+
+/// Returns the paths of all device nodes below a directory, `/dev` itself without what every container
+/// has of its own.
+pub(super) fn nodes(directory: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(directory) else { return Vec::new() };
+    let mut found = Vec::new();
+    for entry in entries.flatten() {
+        let is_own = OWN.iter().any(|own| entry.file_name() == *own);
+        let Ok(kind) = entry.file_type() else { continue };
+        if is_own || entry.file_name().as_encoded_bytes().starts_with(b".") {
+            continue;
+        }
+        if kind.is_dir() {
+            found.extend(nodes(&entry.path()));
+        } else if kind.is_char_device() || kind.is_block_device() {
+            found.push(entry.path());
+        }
+    }
+    found.sort();
+    found
+}
+
 fn first_free_loop() -> u32 {
     let is_free = |minor: &u32| {
         !std::path::Path::new(&format!("/sys/block/loop{minor}/loop/backing_file")).exists()
@@ -51,6 +78,13 @@ fn first_free_loop() -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nodes_are_devices_alone() {
+        let nodes = nodes(Path::new("/dev"));
+        assert!(nodes.contains(&PathBuf::from("/dev/null")), "{nodes:?}");
+        assert!(!nodes.iter().any(|node| node.starts_with("/dev/pts") || node.ends_with("fd")));
+    }
 
     #[test]
     fn there_are_free_loop_devices() {

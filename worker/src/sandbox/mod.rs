@@ -41,9 +41,16 @@
 //! # Order in the child
 //!
 //! Mounts private; trees attached outside of the new root; root; `/proc`, `/dev`, `/sys`; the
-//! specification's mounts; masks; `pivot_root`; host name, session, terminal; limits; user and
-//! groups; capabilities; `no_new_privs`; descriptors closed at exec; seccomp; `execve`.
+//! specification's mounts; masks; `pivot_root`; host name, session, terminal; limits; the bounding
+//! set; user and groups, with `CAP_SYS_ADMIN` kept; descriptors closed at exec; `no_new_privs` where
+//! that is wanted; seccomp; the program's capabilities; `execve`.
+//!
+//! A setuid program may gain what root has in the sandbox: `no_new_privs` isn't set by default. So a
+//! filter can only be installed by a process that has `CAP_SYS_ADMIN`, which is why the child gives that up
+//! last. What setuid programs can't gain is gone from the bounding set, and for them as for others the
+//! filter holds.
 
+mod capabilities;
 pub mod cgroup;
 mod cgroup_view;
 mod child;
@@ -51,6 +58,7 @@ mod devices;
 mod error;
 mod helper;
 mod identity;
+mod init;
 mod input;
 mod insecure;
 mod kernel;
@@ -68,13 +76,14 @@ mod stubs;
 mod sys;
 mod wire;
 
+pub use capabilities::Capabilities;
 pub use error::SandboxError;
 pub use helper::init_if_asked;
 pub use kernel::{KernelFeature, features};
 pub use run::{Exit, Gate, Helper, Input, Io, OutputSink, Running, Sandbox, Signaller};
 pub use spec::{
-    DEFAULT_HOSTNAME, DEFAULT_SHM_SIZE, Mount, MountKind, Network, Process, Rlimit, Security, Spec,
-    TerminalSize, Tree, User,
+    DEFAULT_HOSTNAME, DEFAULT_SHM_SIZE, Mount, MountKind, Network, Privileges, Process, Rlimit,
+    Security, SharedNamespaces, Spec, Sysctl, TerminalSize, TmpfsOptions, Tree, User,
 };
 
 /// Gives every signal its default effect on this process, and blocks none, as programs begin.

@@ -311,6 +311,7 @@ fn log(spec: &Spec) {
             MountKind::Bind { readonly: true, .. } => "bind, read-only",
             MountKind::Bind { .. } => "bind",
             MountKind::Tmpfs { .. } => "tmpfs",
+            MountKind::Device(_) => "device",
             MountKind::File { .. } => "file",
         };
         tracing::debug!(target_path = %mount.target.display(), kind, "mount");

@@ -13,7 +13,7 @@ use rustix::fs::{FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
 use rustix::mount::MountAttrFlags;
 
 use super::mount_handle::MountHandle;
-use super::spec::{Mount, MountKind, Tree};
+use super::spec::{Mount, MountKind, TmpfsOptions, Tree};
 use super::wire::Failure;
 use crate::sys::MountAttributes;
 
@@ -39,7 +39,7 @@ impl Sources {
     pub(super) fn new(anchor: &Path, mounts: &[Mount]) -> Self {
         let pages = mounts.iter().map(|mount| match &mount.kind {
             MountKind::File { contents, .. } => (contents.len() as u64).next_multiple_of(PAGE),
-            MountKind::Bind { .. } | MountKind::Tmpfs { .. } => 0,
+            MountKind::Bind { .. } | MountKind::Tmpfs { .. } | MountKind::Device(_) => 0,
         });
         let room = pages.sum::<u64>() + GROWTH;
         Self { anchor: anchor.to_owned(), store: None, room, files: 0 }
@@ -106,15 +106,8 @@ impl Sources {
                 mount.restrict(attributes)?;
                 Ok(mount)
             }
-            MountKind::Tmpfs { size, mode } => {
-                let size = size.map(|size| size.to_string());
-                let mode = format!("{mode:o}");
-                let mut options = vec![("mode", mode.as_str())];
-                options.extend(size.as_deref().map(|size| ("size", size)));
-                let attributes =
-                    MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
-                MountHandle::file_system("tmpfs", &options, attributes)
-            }
+            MountKind::Tmpfs { size, mode, options } => tmpfs(*size, *mode, options),
+            MountKind::Device(path) => shared_device(path),
             MountKind::File { contents, mode, uid, gid, readonly } => {
                 let mount = self.file(contents, *mode, (*uid, *gid))?;
                 let attributes = MountAttributes {
@@ -194,6 +187,39 @@ impl Sources {
         drop(file);
         MountHandle::of_entry(store, &name).map_err(Failure::doing(action))
     }
+}
+
+/// Makes a file system in memory.
+fn tmpfs(size: Option<u64>, mode: u32, options: &TmpfsOptions) -> Result<MountHandle, Failure> {
+    let mut words = vec![("mode", format!("{mode:o}"))];
+    words.extend(size.map(|size| ("size", size.to_string())));
+    words.extend(options.inodes.map(|inodes| ("nr_inodes", inodes.to_string())));
+    // Root's it is anyway.
+    let owners =
+        [("uid", options.uid), ("gid", options.gid)].into_iter().filter(|(_, id)| *id != 0);
+    words.extend(owners.map(|(name, id)| (name, id.to_string())));
+    let words: Vec<(&str, &str)> =
+        words.iter().map(|(name, word)| (*name, word.as_str())).collect();
+    let mut attributes = MountAttrFlags::MOUNT_ATTR_NODEV;
+    attributes.set(MountAttrFlags::MOUNT_ATTR_NOSUID, !options.suid);
+    attributes.set(MountAttrFlags::MOUNT_ATTR_NOEXEC, options.noexec);
+    attributes.set(MountAttrFlags::MOUNT_ATTR_RDONLY, options.readonly);
+    MountHandle::file_system("tmpfs", &words, attributes)
+}
+
+/// Returns a mount of a device of the host, the only kind of mount that devices can be opened in.
+fn shared_device(path: &Path) -> Result<MountHandle, Failure> {
+    let action = format!("mount device {}", path.display());
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let device = rustix::fs::open(path, flags, Mode::empty()).map_err(Failure::doing(&action))?;
+    let stat = rustix::fs::fstat(&device).map_err(Failure::doing(&action))?;
+    let kind = FileType::from_raw_mode(stat.st_mode);
+    if !matches!(kind, FileType::CharacterDevice | FileType::BlockDevice) {
+        return Err(Failure::new(format!("{action}: it is no device")));
+    }
+    let mount = MountHandle::of_fd(&device, false).map_err(Failure::doing(&action))?;
+    mount.restrict(MountAttributes { nosuid: true, noexec: true, ..MountAttributes::default() })?;
+    Ok(mount)
 }
 
 /// Returns the directory that a tree is, where it is a single one.

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use kiln_tree::Upper;
 use serde::{Deserialize, Serialize};
 
+use super::capabilities::Capabilities;
 use super::cgroup::{Membership, Shown};
 
 /// What runs in a sandbox.
@@ -28,6 +29,12 @@ pub struct Spec {
     pub network: Network,
     /// How much the process may do.
     pub security: Security,
+    /// What it may where it's in the sandbox.
+    pub privileges: Privileges,
+    /// The namespaces of the host that it shares.
+    pub shared: SharedNamespaces,
+    /// Settings of the kernel for its namespaces.
+    pub sysctls: Vec<Sysctl>,
     /// The control groups that the process runs in.
     pub cgroups: Membership,
     /// Those that it sees below `/sys/fs/cgroup`; with version 2 alone, it does in any case.
@@ -51,12 +58,18 @@ impl Spec {
                 env: Vec::new(),
                 cwd: "/".into(),
                 user: User::Named(String::new()),
+                groups: Vec::new(),
                 terminal: None,
                 rlimits: Vec::new(),
+                oom_score_adj: None,
+                has_init: false,
             },
             hostname: DEFAULT_HOSTNAME.to_owned(),
             network: Network::Host,
             security: Security::Sandbox,
+            privileges: Privileges::default(),
+            shared: SharedNamespaces::default(),
+            sysctls: Vec::new(),
             cgroups: Membership::default(),
             shown_cgroups: Vec::new(),
             shm_size: DEFAULT_SHM_SIZE,
@@ -68,7 +81,7 @@ impl Spec {
 impl Spec {
     /// Tells whether device nodes in the root file system and in `/dev` may be opened.
     pub(super) fn opens_devices(&self) -> bool {
-        self.security == Security::Insecure || self.cgroups.filters_devices
+        !self.security.is_sandbox() || self.cgroups.filters_devices
     }
 }
 
@@ -134,7 +147,14 @@ pub enum MountKind {
         size: Option<u64>,
         /// Permission bits of its root.
         mode: u32,
+        /// What else it's mounted with.
+        options: TmpfsOptions,
     },
+    /// A device of the host, to read and write.
+    Device(
+        /// Its path there.
+        PathBuf,
+    ),
     /// A file with this content, kept in memory: it never gets to a disk. It may grow by a mebibyte
     /// at most.
     File {
@@ -152,6 +172,23 @@ pub enum MountKind {
     },
 }
 
+/// Options of a file system in memory. Device nodes in it can never be opened.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TmpfsOptions {
+    /// Whether it can't be written.
+    pub readonly: bool,
+    /// Whether nothing in it can be executed.
+    pub noexec: bool,
+    /// Whether setuid bits have their effect.
+    pub suid: bool,
+    /// Most files and directories; `None` for the kernel's default.
+    pub inodes: Option<u64>,
+    /// The user that its root belongs to.
+    pub uid: u32,
+    /// The group that its root belongs to.
+    pub gid: u32,
+}
+
 /// The process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Process {
@@ -163,10 +200,16 @@ pub struct Process {
     pub cwd: PathBuf,
     /// Who runs it.
     pub user: User,
+    /// Further groups of the user: names, looked up in the root file system, or numbers.
+    pub groups: Vec<String>,
     /// A terminal of this size for standard input, output and error; `None` for pipes.
     pub terminal: Option<TerminalSize>,
     /// Resource limits that differ from the caller's.
     pub rlimits: Vec<Rlimit>,
+    /// How soon the kernel kills it where memory is short, from -1000 to 1000; `None` for the caller's.
+    pub oom_score_adj: Option<i32>,
+    /// Whether kiln stays as process 1, passes signals on to the program and reaps orphans.
+    pub has_init: bool,
 }
 
 /// Who runs a process.
@@ -226,6 +269,50 @@ pub enum Security {
     /// calls, device nodes, a `/proc` and a `/sys` that can be written. It's no sandbox: such a
     /// program can take the machine over.
     Insecure,
+    /// The same for root alone, with all devices of the machine (`docker run --privileged`).
+    Privileged,
+}
+
+impl Security {
+    /// Tells whether the process is confined at all.
+    pub(super) fn is_sandbox(self) -> bool {
+        self == Self::Sandbox
+    }
+}
+
+/// What a process in the sandbox may; by default what Docker lets a container do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Privileges {
+    /// The capabilities that root has, and the most that a setuid program gains.
+    pub capabilities: Capabilities,
+    /// Whether setuid bits and capabilities of files have no effect. Holds outside of the sandbox, too.
+    pub no_new_privileges: bool,
+    /// Whether only those system calls can be made that the capabilities need.
+    pub is_filtered: bool,
+}
+
+impl Default for Privileges {
+    fn default() -> Self {
+        Self { capabilities: Capabilities::DEFAULT, no_new_privileges: false, is_filtered: true }
+    }
+}
+
+/// Namespaces that a process has in common with the host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SharedNamespaces {
+    /// Message queues, semaphores and shared memory, with `/dev/shm`.
+    pub ipc: bool,
+    /// The host's name.
+    pub uts: bool,
+}
+
+/// A setting of the kernel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sysctl {
+    /// Its name, as `net.ipv4.ip_forward`.
+    pub name: String,
+    /// Its value.
+    pub value: String,
 }
 
 /// Bytes as a string of hexadecimal digits, which JSON can carry whatever they are.

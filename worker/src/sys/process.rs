@@ -4,11 +4,15 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
-/// Which namespaces a child gets of its own, besides mount, pid, ipc and uts.
+/// Which namespaces a child gets of its own, besides mount and pid.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Namespaces {
     /// Network.
     pub(crate) network: bool,
+    /// Message queues, semaphores and shared memory.
+    pub(crate) ipc: bool,
+    /// The host's name.
+    pub(crate) uts: bool,
 }
 
 /// Where [`clone`] returns.
@@ -49,13 +53,15 @@ pub(crate) fn clone(namespaces: Namespaces, cgroup: Option<&File>) -> io::Result
     if std::fs::read_dir("/proc/self/task")?.count() != 1 {
         return Err(io::Error::other("the process has more than one thread"));
     }
-    let mut flags = libc::CLONE_NEWNS
-        | libc::CLONE_NEWPID
-        | libc::CLONE_NEWIPC
-        | libc::CLONE_NEWUTS
-        | libc::CLONE_PIDFD;
-    if namespaces.network {
-        flags |= libc::CLONE_NEWNET;
+    let mut flags = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_PIDFD;
+    for (is_own, flag) in [
+        (namespaces.network, libc::CLONE_NEWNET),
+        (namespaces.ipc, libc::CLONE_NEWIPC),
+        (namespaces.uts, libc::CLONE_NEWUTS),
+    ] {
+        if is_own {
+            flags |= flag;
+        }
     }
     let mut flags = u64::from(flags.cast_unsigned());
     if cgroup.is_some() {
@@ -80,6 +86,45 @@ pub(crate) fn clone(namespaces: Namespaces, cgroup: Option<&File>) -> io::Result
         // SAFETY: the kernel has just put a new descriptor here, which nobody else knows of.
         1.. => Ok(CloneResult::Parent(unsafe { OwnedFd::from_raw_fd(pidfd) })),
         _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Where [`fork`] returns.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Fork {
+    /// In the parent, with the child's number.
+    Parent(i32),
+    /// In the child.
+    Child,
+}
+
+/// Forks a child that has everything that this process has.
+///
+/// # Errors
+/// Fails where the process has more than one thread, and where the kernel refuses.
+pub(crate) fn fork() -> io::Result<Fork> {
+    if std::fs::read_dir("/proc/self/task")?.count() != 1 {
+        return Err(io::Error::other("the process has more than one thread"));
+    }
+    // SAFETY: the process has one thread (checked above), so that no lock can be held by a thread that the
+    // child hasn't got.
+    match unsafe { libc::fork() } {
+        0 => Ok(Fork::Child),
+        -1 => Err(io::Error::last_os_error()),
+        child => Ok(Fork::Parent(child)),
+    }
+}
+
+/// Closes every descriptor, of a process that uses none any more.
+pub(crate) fn close_all() {
+    // SAFETY: takes three integers. Whoever owns a descriptor here never uses or drops it: the process
+    // does nothing but wait and exit.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, 0, libc::c_uint::MAX, 0) };
+    if result != 0 {
+        for fd in 0..1024 {
+            // SAFETY: as above.
+            unsafe { libc::close(fd) };
+        }
     }
 }
 

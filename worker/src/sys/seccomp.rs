@@ -16,7 +16,8 @@ pub(crate) struct FilterInstruction {
     pub(crate) k: u32,
 }
 
-/// Installs a filter for this thread and everything that it becomes. Needs `no_new_privs`.
+/// Installs a filter for this thread and everything that it becomes. Needs `no_new_privs`
+/// or `CAP_SYS_ADMIN`.
 pub(crate) fn install_filter(program: &[FilterInstruction]) -> io::Result<()> {
     let length = u16::try_from(program.len()).map_err(io::Error::other)?;
     let fprog = libc::sock_fprog {

@@ -9,6 +9,7 @@
     reason = "a test without the usual harness, which the lints don't recognise as one"
 )]
 
+mod choices;
 mod confinement;
 mod groups;
 mod life;
@@ -25,8 +26,14 @@ use crate::room::Room;
 
 type Test = fn(&Room);
 
-const TOPICS: &[&[(&str, Test)]] =
-    &[process::TESTS, confinement::TESTS, groups::TESTS, mounts::TESTS, life::TESTS];
+const TOPICS: &[&[(&str, Test)]] = &[
+    process::TESTS,
+    confinement::TESTS,
+    choices::TESTS,
+    groups::TESTS,
+    mounts::TESTS,
+    life::TESTS,
+];
 
 fn main() {
     init_if_asked();

@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex};
 
 use kiln_solver::LogStream;
 use kiln_tree::Upper;
-use kiln_worker::sandbox::{Exit, Io, Mount, MountKind, Sandbox, SandboxError, Spec, Tree};
+use kiln_worker::sandbox::{
+    Exit, Io, Mount, MountKind, Sandbox, SandboxError, Spec, TmpfsOptions, Tree,
+};
 use tokio_util::sync::CancellationToken;
 
 /// A place for a test: a base image, and what sees it.
@@ -192,5 +194,8 @@ pub(crate) fn file(target: &str, contents: &str) -> Mount {
 }
 
 pub(crate) fn tmpfs(target: &str) -> Mount {
-    Mount { target: target.into(), kind: MountKind::Tmpfs { size: None, mode: 0o755 } }
+    Mount {
+        target: target.into(),
+        kind: MountKind::Tmpfs { size: None, mode: 0o755, options: TmpfsOptions::default() },
+    }
 }

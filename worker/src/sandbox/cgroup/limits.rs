@@ -22,6 +22,10 @@ pub struct Limits {
     pub memory_nodes: Option<String>,
     /// Processes and threads.
     pub pids: Option<u64>,
+    /// Bytes of memory that are the last to be taken away where memory is short.
+    pub reserved_memory: Option<u64>,
+    /// Whether the groups leave it open which devices can be opened.
+    pub any_device: bool,
 }
 
 /// How much memory and swap there is together.
@@ -52,7 +56,7 @@ impl Limits {
         let cpu = self.cpu_shares.is_some() || self.cpu_quota.is_some();
         let cpuset = self.cpus.is_some() || self.memory_nodes.is_some();
         [
-            ("memory", self.memory.is_some()),
+            ("memory", self.memory.is_some() || self.reserved_memory.is_some()),
             ("cpu", cpu || self.cpu_period.is_some()),
             ("cpuset", cpuset),
             ("pids", self.pids.is_some()),
@@ -77,7 +81,10 @@ impl Limits {
     }
 
     fn memory(&self, unified: bool) -> Vec<Setting> {
-        let Some(memory) = self.memory else { return Vec::new() };
+        let file = if unified { "memory.low" } else { "memory.soft_limit_in_bytes" };
+        let mut settings: Vec<Setting> =
+            self.reserved_memory.iter().map(|reserved| setting(file, reserved)).collect();
+        let Some(memory) = self.memory else { return settings };
         let total = match self.swap {
             None => Some(memory.saturating_mul(2)),
             Some(Swap::Total(bytes)) => Some(bytes),
@@ -94,7 +101,8 @@ impl Limits {
         // Swap is not counted everywhere.
         let swap = Setting { file, value: swap, optional: self.swap.is_none() };
         let file = if unified { "memory.max" } else { "memory.limit_in_bytes" };
-        vec![setting(file, &memory), swap]
+        settings.extend([setting(file, &memory), swap]);
+        settings
     }
 
     fn cpu(&self) -> Vec<Setting> {
@@ -145,6 +153,9 @@ mod tests {
         assert_eq!(words(&limits, "cpuset", true), ["cpuset.cpus 0-1"]);
         assert_eq!(words(&limits, "pids", false), ["pids.max 5"]);
         assert_eq!(Limits::default().controllers().count(), 0);
+        let reserved = Limits { reserved_memory: Some(4), ..Limits::default() };
+        assert_eq!(words(&reserved, "memory", false), ["memory.soft_limit_in_bytes 4"]);
+        assert_eq!(words(&reserved, "memory", true), ["memory.low 4"]);
     }
 
     #[test]

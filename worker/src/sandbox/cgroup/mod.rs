@@ -134,7 +134,7 @@ impl Groups {
             }
         }
         // A runtime has rules of its own, a little wider than these, which it couldn't set below.
-        if !everywhere {
+        if !everywhere && !limits.any_device {
             self.filter_devices(&mut group, parent);
         }
         Ok(group)

@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 
 use rustix::fs::FileType;
-use rustix::thread::CapabilitySet;
 use serde_json::{Value, json};
 
 use super::NAME;
+use crate::sandbox::capabilities::Capabilities;
 use crate::sandbox::spec::{Security, Spec};
 use crate::sandbox::wire::Failure;
-use crate::sandbox::{cgroup_view, identity, insecure, masks, seccomp};
+use crate::sandbox::{cgroup_view, insecure, masks, seccomp};
 use crate::users::ResolvedUser;
 
 /// The version of the runtime specification that this is written in.
@@ -30,20 +30,22 @@ impl Config<'_> {
     /// Returns the `config.json`.
     pub(super) fn to_json(&self) -> Result<Vec<u8>, Failure> {
         let spec = self.spec;
-        let document = json!({
+        let mut document = json!({
             "ociVersion": VERSION,
             "process": self.process()?,
             "root": { "path": path(&self.root)?, "readonly": spec.readonly_rootfs },
-            "hostname": spec.hostname,
             "mounts": self.mounts()?,
             "linux": self.linux()?,
         });
+        if !spec.shared.uts {
+            document["hostname"] = json!(spec.hostname);
+        }
         serde_json::to_vec(&document)
             .map_err(|error| Failure::new(format!("write the runtime's configuration: {error}")))
     }
 
     fn is_sandbox(&self) -> bool {
-        self.spec.security == Security::Sandbox
+        self.spec.security.is_sandbox()
     }
 
     fn process(&self) -> Result<Value, Failure> {
@@ -66,8 +68,11 @@ impl Config<'_> {
             "cwd": path(&process.cwd)?,
             "capabilities": self.capabilities()?,
             "rlimits": rlimits.collect::<Vec<_>>(),
-            "noNewPrivileges": self.is_sandbox(),
+            "noNewPrivileges": self.spec.privileges.no_new_privileges,
         });
+        if let Some(adjustment) = process.oom_score_adj {
+            document["oomScoreAdj"] = adjustment.into();
+        }
         if let Some(size) = process.terminal {
             document["consoleSize"] = json!({ "height": size.rows, "width": size.columns });
         }
@@ -76,15 +81,17 @@ impl Config<'_> {
 
     fn capabilities(&self) -> Result<Value, Failure> {
         if self.is_sandbox() {
-            let kept = names(identity::DEFAULT_CAPABILITIES);
+            let kept = self.spec.privileges.capabilities.names();
             return Ok(json!({ "bounding": kept, "effective": kept, "permitted": kept }));
         }
         let all =
-            rustix::thread::capabilities(None).map_err(Failure::doing("look at capabilities"))?;
-        let all = names(all.permitted);
-        Ok(json!({
-            "bounding": all, "effective": all, "permitted": all, "inheritable": all, "ambient": all,
-        }))
+            Capabilities::available().map_err(Failure::doing("look at capabilities"))?.names();
+        let mut document = json!({ "bounding": all, "effective": all, "permitted": all });
+        if self.spec.security == Security::Insecure {
+            document["inheritable"] = json!(all);
+            document["ambient"] = json!(all);
+        }
+        Ok(document)
     }
 
     fn mounts(&self) -> Result<Vec<Value>, Failure> {
@@ -121,18 +128,33 @@ impl Config<'_> {
 
     fn linux(&self) -> Result<Value, Failure> {
         // The network is the one that the runtime itself is in.
-        let namespaces = ["pid", "ipc", "uts", "mount", "cgroup"];
-        let namespaces = namespaces.map(|kind| json!({ "type": kind }));
+        let shared = self.spec.shared;
+        let namespaces = [
+            ("pid", false),
+            ("ipc", shared.ipc),
+            ("uts", shared.uts),
+            ("mount", false),
+            ("cgroup", false),
+        ];
+        let namespaces = namespaces.into_iter().filter(|(_, is_shared)| !is_shared);
+        let namespaces: Vec<Value> = namespaces.map(|(kind, _)| json!({ "type": kind })).collect();
+        let sysctls = self.spec.sysctls.iter().map(|it| (it.name.clone(), json!(it.value)));
+        let privileges = &self.spec.privileges;
         let mut document = json!({
             "namespaces": namespaces,
             "cgroupsPath": NAME,
+            "sysctl": sysctls.collect::<serde_json::Map<_, _>>(),
             "resources": { "devices": [{ "allow": !self.is_sandbox(), "access": "rwm" }] },
         });
         if self.is_sandbox() {
             document["maskedPaths"] = json!(masks::masked());
             document["readonlyPaths"] = json!(masks::readonly());
-            document["seccomp"] = seccomp::profile()
-                .ok_or_else(|| Failure::new("there is no system call filter for this machine"))?;
+            if privileges.is_filtered {
+                document["seccomp"] =
+                    seccomp::profile(privileges.capabilities).ok_or_else(|| {
+                        Failure::new("there is no system call filter for this machine")
+                    })?;
+            }
         } else {
             document["devices"] = insecure::devices().iter().map(device).collect();
         }
@@ -159,61 +181,10 @@ fn path(path: &std::path::Path) -> Result<&str, Failure> {
     })
 }
 
-/// The names of capabilities by their numbers.
-const CAPABILITIES: [&str; 41] = [
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "DAC_READ_SEARCH",
-    "FOWNER",
-    "FSETID",
-    "KILL",
-    "SETGID",
-    "SETUID",
-    "SETPCAP",
-    "LINUX_IMMUTABLE",
-    "NET_BIND_SERVICE",
-    "NET_BROADCAST",
-    "NET_ADMIN",
-    "NET_RAW",
-    "IPC_LOCK",
-    "IPC_OWNER",
-    "SYS_MODULE",
-    "SYS_RAWIO",
-    "SYS_CHROOT",
-    "SYS_PTRACE",
-    "SYS_PACCT",
-    "SYS_ADMIN",
-    "SYS_BOOT",
-    "SYS_NICE",
-    "SYS_RESOURCE",
-    "SYS_TIME",
-    "SYS_TTY_CONFIG",
-    "MKNOD",
-    "LEASE",
-    "AUDIT_WRITE",
-    "AUDIT_CONTROL",
-    "SETFCAP",
-    "MAC_OVERRIDE",
-    "MAC_ADMIN",
-    "SYSLOG",
-    "WAKE_ALARM",
-    "BLOCK_SUSPEND",
-    "AUDIT_READ",
-    "PERFMON",
-    "BPF",
-    "CHECKPOINT_RESTORE",
-];
-
-fn names(set: CapabilitySet) -> Vec<String> {
-    let has = |number: &usize| set.bits() & (1 << number) != 0;
-    let numbers = (0..CAPABILITIES.len()).filter(has);
-    numbers.map(|number| format!("CAP_{}", CAPABILITIES[number])).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sandbox::spec::Tree;
+    use crate::sandbox::spec::{Sysctl, Tree};
 
     fn document(change: impl FnOnce(&mut Spec)) -> Value {
         let mut spec = Spec::new(Tree::Directory("/r".into()), vec!["true".to_owned()]);
@@ -231,7 +202,7 @@ mod tests {
         let process = &config["process"];
         assert_eq!(process["user"], json!({ "uid": 5, "gid": 6, "additionalGids": [6, 7] }));
         assert_eq!(process["env"], json!(["HOME=/home"]));
-        assert_eq!(process["noNewPrivileges"], true);
+        assert_eq!(process["noNewPrivileges"], false);
         let kept = process["capabilities"]["bounding"].as_array().unwrap();
         assert_eq!(kept.len(), 14);
         assert!(kept.contains(&json!("CAP_MKNOD")) && !kept.contains(&json!("CAP_SYS_ADMIN")));
@@ -244,6 +215,28 @@ mod tests {
             (&last["destination"], &last["options"][0]),
             (&json!("/dev/x"), &json!("rbind"))
         );
+    }
+
+    #[test]
+    fn a_runtime_is_told_what_was_asked_for() {
+        let config = document(|spec| {
+            spec.privileges.no_new_privileges = true;
+            spec.privileges.is_filtered = false;
+            spec.privileges.capabilities = Capabilities::SYS_TIME;
+            spec.shared.uts = true;
+            let (name, value) = ("net.ipv4.ip_forward".to_owned(), "1".to_owned());
+            spec.sysctls.push(Sysctl { name, value });
+            spec.process.oom_score_adj = Some(5);
+        });
+        let process = &config["process"];
+        assert_eq!(process["noNewPrivileges"], true);
+        assert_eq!(process["capabilities"]["permitted"], json!(["CAP_SYS_TIME"]));
+        assert_eq!(process["oomScoreAdj"], 5);
+        assert_eq!(config["hostname"], Value::Null);
+        let linux = &config["linux"];
+        assert_eq!(linux["sysctl"], json!({ "net.ipv4.ip_forward": "1" }));
+        assert_eq!(linux["seccomp"], Value::Null);
+        assert_eq!(linux["namespaces"].as_array().unwrap().len(), 4);
     }
 
     #[test]

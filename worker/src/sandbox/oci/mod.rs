@@ -78,6 +78,9 @@ impl Stage {
 /// Prepares everything and becomes the runtime.
 pub(super) fn become_runtime(task: Task, runtime: &Path) -> Result<Infallible, Failure> {
     let Task { spec, anchor, namespace, gate, input, control, helper, log, .. } = task;
+    if spec.process.has_init {
+        return Err(Failure::new("process 1 of a runtime is the program: kiln can't be"));
+    }
     join(&spec.cgroups)?;
     enter_network(spec.network, namespace)?;
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
@@ -146,7 +149,7 @@ fn furnish<'a>(spec: &'a Spec, stage: &Stage) -> Result<(Root, Config<'a>), Fail
     let tree = sources.tree(&spec.rootfs, false)?;
     let upper = spec.rootfs.upper().map(PathBuf::as_path);
     let mut root = Root::attach(&tree, &stage.path("root"), upper)?;
-    let (user, home) = resolve_user(&root, &spec.process.user)?;
+    let (user, home) = resolve_user(&root, &spec.process)?;
     identity::check(&user)?;
     // The runtime mounts its own there. Until then these see to it that nothing of the image is in
     // their place, and that what can't be mounted there is refused as by the sandbox.

@@ -2,7 +2,7 @@
 //! capabilities, whatever their arguments, and their numbers.
 
 /// The number of a call that an architecture hasn't got.
-const NO: i32 = -1;
+pub(super) const NO: i32 = -1;
 
 /// Names, with their numbers on `x86_64`, x32 (without its bit), i386, aarch64 and arm.
 pub(super) const CALLS: &[(&str, [i32; 5])] = &[

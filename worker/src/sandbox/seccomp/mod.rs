@@ -1,28 +1,34 @@
-//! The system call filter: Docker's default profile, for a container with the default
-//! capabilities.
+//! The system call filter: Docker's default profile, for a container with the default capabilities
+//! or with others.
 //!
 //! A processor runs programs of several architectures, each with its own numbers of calls: the
 //! filter looks at a call's architecture first, and knows the numbers of each. On `x86_64` that are
 //! the native ones, x32's (which count as native, with a bit set) and i386's, on aarch64 the native
 //! ones and arm's. A call of any other architecture ends the program.
 //!
-//! - Calls of the table ([`calls::CALLS`]) are allowed.
+//! - Calls of the table ([`calls::CALLS`]) are allowed, and those of the capabilities that the
+//!   container has beyond the default ones ([`more_calls::CALLS_OF_CAPABILITIES`]).
 //! - `socket`, `clone` and `personality` depend on their first argument.
 //! - `clone3`, whose flags a filter can't see, doesn't exist, so that programs fall back to `clone`;
 //!   calls that are younger than the profile don't exist either, as on an older kernel.
 //! - All others are refused with EPERM.
 //!
-//! The helper compiles the filter once, and its children have it from there.
+//! With `SYS_ADMIN`, `clone3` and all arguments of `clone` are allowed; without `SYS_CHROOT`, `chroot` isn't.
+//!
+//! The helper compiles the default filter once, and its children have it from there.
 
 mod calls;
 mod compile;
+mod more_calls;
 mod profile;
 
 use std::io;
 
 use self::calls::CALLS;
 use self::compile::{Architecture, Verdict, compile};
+use self::more_calls::CALLS_OF_CAPABILITIES;
 pub(super) use self::profile::profile;
+use super::capabilities::Capabilities;
 use crate::sys::{self, FilterInstruction};
 
 /// Address families that a socket can't have: `AF_ALG` and `AF_VSOCK`.
@@ -59,9 +65,19 @@ enum Column {
     Arm,
 }
 
-/// Returns the filter for this machine.
-pub(super) fn default_filter() -> io::Result<Vec<FilterInstruction>> {
-    Ok(compile(&architectures(std::env::consts::ARCH)?))
+/// Returns the filter of programs with these capabilities, for this machine.
+pub(super) fn filter(capabilities: Capabilities) -> io::Result<Vec<FilterInstruction>> {
+    Ok(compile(&architectures(std::env::consts::ARCH, capabilities)?))
+}
+
+/// Returns the calls that a program with these capabilities can make, whatever their arguments.
+fn allowed(capabilities: Capabilities) -> impl Iterator<Item = &'static (&'static str, [i32; 5])> {
+    let more = CALLS_OF_CAPABILITIES
+        .iter()
+        .filter(move |(capability, _)| capabilities.contain(*capability))
+        .flat_map(|(_, calls)| calls.iter());
+    let changes_root = capabilities.contain(Capabilities::SYS_CHROOT);
+    CALLS.iter().filter(move |(name, _)| changes_root || *name != "chroot").chain(more)
 }
 
 /// Installs a filter for this thread and everything that it becomes.
@@ -73,16 +89,16 @@ pub(super) fn install(program: &[FilterInstruction]) -> io::Result<()> {
 }
 
 /// Returns what a kind of machine runs.
-fn architectures(machine: &str) -> io::Result<Vec<Architecture>> {
+fn architectures(machine: &str, capabilities: Capabilities) -> io::Result<Vec<Architecture>> {
     const X86_64: u32 = 0xc000_003e;
     const I386: u32 = 0x4000_0003;
     const AARCH64: u32 = 0xc000_00b7;
     const ARM: u32 = 0x4000_0028;
-    let one = |number, column| Architecture { number, verdicts: verdicts(column, 0) };
+    let one = |number, column| Architecture { number, verdicts: verdicts(column, 0, capabilities) };
     match machine {
         "x86_64" => {
             let mut native = one(X86_64, Column::X86_64);
-            native.verdicts.extend(verdicts(Column::X32, X32));
+            native.verdicts.extend(verdicts(Column::X32, X32, capabilities));
             Ok(vec![native, one(I386, Column::I386)])
         }
         "aarch64" => Ok(vec![one(AARCH64, Column::Aarch64), one(ARM, Column::Arm)]),
@@ -92,12 +108,12 @@ fn architectures(machine: &str) -> io::Result<Vec<Architecture>> {
 
 /// Returns what becomes of calls, in the order of their numbers: each verdict holds from its number
 /// on. `bit` is added to all.
-fn verdicts(column: Column, bit: u32) -> Vec<(u32, Verdict)> {
+fn verdicts(column: Column, bit: u32, capabilities: Capabilities) -> Vec<(u32, Verdict)> {
     let missing = Verdict::Refuse(libc::ENOSYS.cast_unsigned());
     let refused = Verdict::Refuse(libc::EPERM.cast_unsigned());
     let last = if column == Column::X32 { LAST_X32 } else { LAST };
     let number = |numbers: &[i32; 5]| u32::try_from(numbers[column as usize]).ok();
-    let allowed = CALLS.iter().filter_map(|(_, numbers)| number(numbers));
+    let allowed = allowed(capabilities).filter_map(|(_, numbers)| number(numbers));
     let special = [
         (SOCKET, Verdict::UnlessFirst(REFUSED_FAMILIES.to_vec())),
         (PERSONALITY, Verdict::IfFirst(PERSONALITIES.to_vec())),
@@ -107,7 +123,13 @@ fn verdicts(column: Column, bit: u32) -> Vec<(u32, Verdict)> {
     let mut known: Vec<(u32, Verdict)> = (0..=last).map(|call| (call, refused.clone())).collect();
     known.push((CLONE3, missing.clone()));
     known.extend(allowed.map(|call| (call, Verdict::Allow)));
-    known.extend(special.into_iter().filter_map(|(numbers, it)| Some((number(&numbers)?, it))));
+    let makes_namespaces = capabilities.contain(Capabilities::SYS_ADMIN);
+    let special = special.into_iter().filter(|(numbers, _)| !makes_namespaces || *numbers != CLONE);
+    known.extend(special.filter_map(|(numbers, it)| Some((number(&numbers)?, it))));
+    if makes_namespaces {
+        let clone = number(&CLONE).into_iter().chain([CLONE3]);
+        known.extend(clone.map(|call| (call, Verdict::Allow)));
+    }
     known.sort_by_key(|(call, _)| *call);
     let mut verdicts: Vec<(u32, Verdict)> = Vec::new();
     let mut next = 0;

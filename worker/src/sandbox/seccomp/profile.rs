@@ -2,17 +2,22 @@
 
 use serde_json::{Value, json};
 
-use super::{CALLS, NAMESPACE_FLAGS, PERSONALITIES, REFUSED_FAMILIES};
+use super::{NAMESPACE_FLAGS, PERSONALITIES, REFUSED_FAMILIES, allowed};
+use crate::sandbox::capabilities::Capabilities;
 
-/// Returns `linux.seccomp` of a runtime's configuration; `None` where there is no filter for this
-/// machine.
-pub(in crate::sandbox) fn profile() -> Option<Value> {
+/// Returns `linux.seccomp` of a runtime's configuration, for a program with these capabilities; `None`
+/// where there is no filter for this machine.
+pub(in crate::sandbox) fn profile(capabilities: Capabilities) -> Option<Value> {
     let architectures = match std::env::consts::ARCH {
         "x86_64" => json!(["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"]),
         "aarch64" => json!(["SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"]),
         _ => return None,
     };
-    let names: Vec<&str> = CALLS.iter().map(|(name, _)| *name).collect();
+    let makes_namespaces = capabilities.contain(Capabilities::SYS_ADMIN);
+    let mut names: Vec<&str> = allowed(capabilities).map(|(name, _)| *name).collect();
+    if makes_namespaces {
+        names.extend(["clone", "clone3"]);
+    }
     let mut rules = vec![json!({ "names": names, "action": "SCMP_ACT_ALLOW" })];
     let when = |name: &str, op: &str, value: u32, second: Option<u32>| {
         let mut argument = json!({ "index": 0, "value": value, "op": op });
@@ -24,7 +29,14 @@ pub(in crate::sandbox) fn profile() -> Option<Value> {
     for value in PERSONALITIES {
         rules.push(when("personality", "SCMP_CMP_EQ", value, None));
     }
-    rules.push(when("clone", "SCMP_CMP_MASKED_EQ", NAMESPACE_FLAGS, Some(0)));
+    if !makes_namespaces {
+        rules.push(when("clone", "SCMP_CMP_MASKED_EQ", NAMESPACE_FLAGS, Some(0)));
+        rules.push(json!({
+            "names": ["clone3"],
+            "action": "SCMP_ACT_ERRNO",
+            "errnoRet": libc::ENOSYS,
+        }));
+    }
     // What lies before, between and behind the refused ones: each rule allows by itself.
     let [first, second] = REFUSED_FAMILIES;
     rules.push(when("socket", "SCMP_CMP_LT", first, None));
@@ -32,11 +44,6 @@ pub(in crate::sandbox) fn profile() -> Option<Value> {
         rules.push(when("socket", "SCMP_CMP_EQ", family, None));
     }
     rules.push(when("socket", "SCMP_CMP_GT", second, None));
-    rules.push(json!({
-        "names": ["clone3"],
-        "action": "SCMP_ACT_ERRNO",
-        "errnoRet": libc::ENOSYS,
-    }));
     Some(json!({
         "defaultAction": "SCMP_ACT_ERRNO",
         "defaultErrnoRet": libc::EPERM,

@@ -41,17 +41,17 @@ fn verdict(program: &[FilterInstruction], architecture: u32, call: u32, first: u
 }
 
 fn filter(machine: &str) -> Vec<FilterInstruction> {
-    compile(&architectures(machine).unwrap())
+    compile(&architectures(machine, Capabilities::DEFAULT).unwrap())
 }
 
 #[test]
 fn the_filter_is_that_of_this_machine() {
-    let program = default_filter().unwrap();
+    let program = super::filter(Capabilities::DEFAULT).unwrap();
     assert_eq!(program, filter(std::env::consts::ARCH));
     // The kernel takes no more.
     assert!(program.len() < 4096, "{}", program.len());
     assert!(install(&[]).is_err());
-    assert!(architectures("pdp11").is_err());
+    assert!(architectures("pdp11", Capabilities::DEFAULT).is_err());
 }
 
 #[test]
@@ -156,9 +156,31 @@ fn no_call_is_allowed_that_needs_more_than_a_container_has() {
         assert_eq!(i64::from(numbers[0]), number, "{name}");
     }
 }
+
+#[test]
+fn capabilities_allow_calls_of_their_own() {
+    let program = |capabilities| compile(&architectures("x86_64", capabilities).unwrap());
+    let (mount, chroot, settime, namespaces) = (165, 161, 227, 0x1000_0000);
+    let asked = |program: &[FilterInstruction], call, first| verdict(program, X86_64, call, first);
+    let admin = program(Capabilities::DEFAULT | Capabilities::SYS_ADMIN);
+    assert!(admin.len() < 4096, "{}", admin.len());
+    for (call, first) in [(mount, 0), (chroot, 0), (56, namespaces), (CLONE3, 0)] {
+        assert_eq!(asked(&admin, call, first), ALLOW, "{call}");
+    }
+    assert_eq!(asked(&admin, settime, 0), DENIED);
+    assert_eq!(asked(&admin, 41, 40), DENIED, "sockets are as they were");
+    let none = program(Capabilities::NONE);
+    assert_eq!(asked(&none, chroot, 0), DENIED);
+    assert_eq!(asked(&none, CLONE3, 0), MISSING);
+    let clock = program(Capabilities::SYS_TIME);
+    assert_eq!((asked(&clock, settime, 0), asked(&clock, mount, 0)), (ALLOW, DENIED));
+    let told = profile(Capabilities::SYS_ADMIN).unwrap()["syscalls"][0]["names"].to_string();
+    assert!(told.contains("\"clone3\"") && !told.contains("\"chroot\""));
+}
+
 #[test]
 fn runtimes_are_told_the_same() {
-    let profile = profile().unwrap();
+    let profile = profile(Capabilities::DEFAULT).unwrap();
     let rules = profile["syscalls"].as_array().unwrap();
     assert_eq!(rules[0]["names"].as_array().unwrap().len(), CALLS.len());
     let sockets = rules.iter().filter(|rule| rule["names"][0] == "socket").count();

@@ -1,0 +1,86 @@
+//! How a container finds names: `--dns`, `--dns-search`, `--dns-option`.
+
+use std::net::IpAddr;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+
+/// What was typed.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct NameArguments {
+    /// Address of a name server, in place of the host's
+    #[arg(long = "dns", value_name = "IP")]
+    servers: Vec<String>,
+    /// Domain to look names up in, in place of the host's; a dot alone for none
+    #[arg(long = "dns-search", value_name = "DOMAIN")]
+    search: Vec<String>,
+    /// Option of the resolver, as ndots:2, in place of the host's
+    #[arg(long = "dns-option", visible_alias = "dns-opt", value_name = "OPTION")]
+    options: Vec<String>,
+}
+
+impl NameArguments {
+    /// Checks what was typed.
+    pub(super) fn check(&self) -> Result<()> {
+        for text in &self.servers {
+            text.parse::<IpAddr>()
+                .with_context(|| format!("invalid --dns {text:?}: it is no IP address"))?;
+        }
+        let has_line = |text: &&String| text.is_empty() || text.contains(char::is_whitespace);
+        if let Some(text) = self.search.iter().chain(&self.options).find(has_line) {
+            bail!("invalid --dns-search or --dns-option {text:?}: it must be one word");
+        }
+        Ok(())
+    }
+
+    /// Returns a `resolv.conf` with what was typed in place of what it says.
+    pub(super) fn apply(&self, resolv_conf: &[u8]) -> Vec<u8> {
+        let text = String::from_utf8_lossy(resolv_conf);
+        let is_replaced = |line: &&str| match line.split_whitespace().next() {
+            Some("nameserver") => !self.servers.is_empty(),
+            Some("search" | "domain") => !self.search.is_empty(),
+            Some("options") => !self.options.is_empty(),
+            _ => false,
+        };
+        let mut lines: Vec<String> =
+            text.lines().filter(|line| !is_replaced(line)).map(str::to_owned).collect();
+        lines.extend(self.servers.iter().map(|server| format!("nameserver {server}")));
+        let domains: Vec<&str> =
+            self.search.iter().map(String::as_str).filter(|domain| *domain != ".").collect();
+        if !domains.is_empty() {
+            lines.push(format!("search {}", domains.join(" ")));
+        }
+        if !self.options.is_empty() {
+            lines.push(format!("options {}", self.options.join(" ")));
+        }
+        let mut text = lines.join("\n");
+        text.push('\n');
+        text.into_bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::arguments::flags::tests::run as run_arguments;
+
+    fn applied(typed: &[&str]) -> String {
+        let names = run_arguments(&[typed, &["img"]].concat()).names;
+        names.check().unwrap();
+        let text = b"# kept\nnameserver 10.0.0.1\nsearch a b\noptions x\n";
+        String::from_utf8(names.apply(text)).unwrap()
+    }
+
+    #[test]
+    fn what_is_typed_takes_the_place_of_the_hosts() {
+        assert_eq!(applied(&[]), "# kept\nnameserver 10.0.0.1\nsearch a b\noptions x\n");
+        let servers = ["--dns", "1.1.1.1", "--dns=::1", "--dns-search=."];
+        assert_eq!(applied(&servers), "# kept\noptions x\nnameserver 1.1.1.1\nnameserver ::1\n");
+        let rest = ["--dns-search", "c", "--dns-search", "d", "--dns-opt", "ndots:2"];
+        let expected = "# kept\nnameserver 10.0.0.1\nsearch c d\noptions ndots:2\n";
+        assert_eq!(applied(&rest), expected);
+        for typed in [["--dns", "x"], ["--dns-search", "a b"], ["--dns-option", ""]] {
+            let names = run_arguments(&[&typed[..], &["img"]].concat()).names;
+            assert!(names.check().is_err(), "{typed:?}");
+        }
+    }
+}
