@@ -225,8 +225,17 @@ pub(crate) fn make_dir(
 
 /// Makes a new file for writing, that nobody else may read yet.
 pub(crate) fn create(parent: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd, Errno> {
+    create_with_mode(parent, name, 0o600)
+}
+
+/// Makes a new file for writing, with permission bits of which the process's umask may take some.
+pub(crate) fn create_with_mode(
+    parent: BorrowedFd<'_>,
+    name: &[u8],
+    mode: u32,
+) -> Result<OwnedFd, Errno> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    openat(parent, names::path(name), flags, Mode::RUSR | Mode::WUSR)
+    openat(parent, names::path(name), flags, Mode::from_raw_mode(mode & 0o777))
 }
 
 /// Makes a fifo or a device; other kinds are refused.
