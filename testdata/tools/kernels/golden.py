@@ -75,8 +75,8 @@ def run(machine, variant, base, work):
             return
         with tarfile.open(disk, 'r:') as tar:
             tar.extractall(directory)
-        for case in sorted(os.listdir(CASES)):
-            yield judge(case, directory, base, user)
+        for built in sorted(glob.glob(f'{directory}/*.code')):
+            yield judge(os.path.basename(built).removesuffix('.code'), directory, base, user)
 
 
 def broken(lines):
