@@ -4,7 +4,7 @@
 #     kiln build -t kiln .                      # kiln and root certificates, nothing else
 #     kiln build -t kiln:full --target full .   # on Debian, with the programs that kiln uses where they are installed
 #
-# The stages `debian`, `certificates` and `binary` can be replaced by contexts, as the certificates by those of this machine:
+# Contexts can replace the stages `debian`, `certificates` and `binary`. Certificates of this machine:
 #
 #     kiln build --build-context certificates=/etc/ssl/certs -t kiln .
 

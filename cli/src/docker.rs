@@ -140,18 +140,20 @@ fn accepted(command: &str) -> impl Iterator<Item = Row> {
 /// Returns the warnings about flags that were typed and change nothing.
 pub(crate) fn warnings(matches: &ArgMatches) -> Vec<String> {
     let (mut path, mut matches) = (Vec::new(), matches);
+    let mut warnings = Vec::new();
     while let Some((name, below)) = matches.subcommand() {
         path.push(name);
         matches = below;
+        let is_typed = |row: &Row| {
+            let id = row.id();
+            matches.try_contains_id(&id).is_ok_and(|is_there| is_there)
+                && matches.value_source(&id) == Some(ValueSource::CommandLine)
+        };
+        let typed = accepted(&name_of(&path)).collect::<Vec<_>>();
+        let typed = typed.iter().filter(|row| row.warns && is_typed(row));
+        warnings.extend(typed.map(|row| format!("--{} has no effect: {}", row.long, row.note)));
     }
-    let is_typed = |row: &Row| {
-        let id = row.id();
-        matches.try_contains_id(&id).is_ok_and(|is_there| is_there)
-            && matches.value_source(&id) == Some(ValueSource::CommandLine)
-    };
-    let typed =
-        accepted(&name_of(&path)).filter(|row| row.warns).filter(is_typed).collect::<Vec<_>>();
-    typed.iter().map(|row| format!("--{} has no effect: {}", row.long, row.note)).collect()
+    warnings
 }
 
 /// Says why kiln doesn't have a flag of docker's; `None` where docker doesn't have it either.
@@ -192,6 +194,7 @@ mod tests {
         ("save", "x"),
         ("manifest inspect", "x"),
         ("docker", "images"),
+        ("buildx", "version"),
     ];
 
     fn read(words: &str) -> Result<Arguments, Misread> {
@@ -212,10 +215,6 @@ mod tests {
             value => vec![format!("--{} {value}", row.long), format!("--{}={value}", row.long)],
         };
         typed.extend(row.short.map(|short| format!("-{short} {}", row.example)));
-        if matches!(row.long, "provenance" | "sbom") {
-            // Without a value they mean true, and so can't take one from the next word.
-            typed.remove(0);
-        }
         typed.retain(|typed| !matches!(typed.as_str(), "--help=true" | "--version=true"));
         typed.iter().map(|typed| format!("kiln {command} {typed} {behind}")).collect()
     }

@@ -29,6 +29,10 @@ const RECORDED_BASE: &str =
 /// Where git's daemon served repositories when the exact images were recorded.
 const RECORDED_GIT: &str = "git://127.0.0.1:9418/";
 
+/// Cases in which a program renames directories of layers below. It can't on an overlay, and copies them
+/// in place of that, so that times and names differ from those of copied layers.
+const RENAMES: [&str; 3] = ["copies-from-stages", "links-in-replaced", "renamed-back"];
+
 /// What the exact images were recorded with.
 const EXACT: &str = "type=oci,rewrite-timestamp=true";
 
@@ -72,6 +76,9 @@ fn main() -> ExitCode {
         for path in cases(&testdata.join(directory)) {
             for way in ways {
                 let case = path.file_name().expect("a case has a name").to_string_lossy();
+                if way.copied && RENAMES.contains(&&*case) {
+                    continue;
+                }
                 let name = format!("{}{prefix}{case}", way.prefix());
                 let case = Case { path: path.clone(), way: *way };
                 let is_pending = pending.contains(&name.as_str());
@@ -194,6 +201,7 @@ impl Case {
 
 /// Returns a listing without what depends on the machine: the base image, where its busybox is another
 /// one than the one that was recorded, and the port of git's daemon.
+#[expect(clippy::print_stderr, reason = "the output of the tests tells how they compare")]
 fn comparable(listing: &str, git: &str) -> String {
     let base = base_diff_id();
     let is_recorded = base == RECORDED_BASE && git == RECORDED_GIT;

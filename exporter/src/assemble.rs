@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use crate::annotations::{AnnotationLevel, Annotations};
 use crate::attest::AttestationManifest;
+use crate::config::text;
 use crate::error::{Error, Result};
 use crate::pack::PackedLayer;
 
@@ -75,6 +76,8 @@ pub(crate) struct Image {
     pub(crate) layers: Vec<PackedLayer>,
     /// When the config says that it was made.
     pub(crate) created: Option<String>,
+    /// When archives say that it was made: the epoch, else what the config says.
+    pub(crate) dated: Option<String>,
 }
 
 /// The images of a build: one, or several with an index.
@@ -137,10 +140,13 @@ impl Image {
         platform: &Platform,
         layers: Vec<PackedLayer>,
         style: Style<'_>,
+        epoch: Option<i64>,
     ) -> Result<Self> {
         let oci = style.oci;
         let said = |level| style.annotations.at(level, Some(platform));
         let created = config.created.clone();
+        let epoch = epoch.map(|epoch| text(i128::from(epoch) * 1_000_000_000)).transpose()?;
+        let dated = epoch.or_else(|| created.clone());
         let kind = if oci { media_type::OCI_CONFIG } else { media_type::DOCKER_CONFIG };
         let bytes = config.to_json().map_err(|error| Error::Config(error.to_string()))?;
         let config = document(bytes, kind);
@@ -156,7 +162,7 @@ impl Image {
         let mut manifest = document(indented(&manifest)?, kind);
         manifest.descriptor.annotations = said(AnnotationLevel::ManifestDescriptor);
         manifest.descriptor.platform = Some(platform.clone());
-        Ok(Self { config, manifest, layers, created })
+        Ok(Self { config, manifest, layers, created, dated })
     }
 
     /// Returns the layers with OCI's media types.

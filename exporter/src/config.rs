@@ -15,12 +15,9 @@ use crate::pack::PackedLayer;
 /// What layers without a history entry are said to have been made by.
 const UNKNOWN: &str = "created by kiln";
 
-/// Returns the config of an image with these layers. `now` is in seconds since 1970.
-pub(crate) fn complete(
-    source: &ImageSource,
-    layers: &[PackedLayer],
-    now: i64,
-) -> Result<ImageConfig> {
+/// Returns the config of an image with these layers. As in BuildKit, one that has neither layers nor an
+/// epoch has no time.
+pub(crate) fn complete(source: &ImageSource, layers: &[PackedLayer]) -> Result<ImageConfig> {
     let (mut config, epoch) = (source.config.clone(), source.epoch);
     for (what, value) in [("os", &config.os), ("architecture", &config.architecture)] {
         if value.is_empty() {
@@ -41,9 +38,7 @@ pub(crate) fn complete(
         clamp(&mut config, given, epoch)?;
     }
     if config.created.is_none() {
-        let last = config.history.iter().rev().find_map(|entry| entry.created.clone());
-        let fallback = || text(i128::from(epoch.unwrap_or(now)) * 1_000_000_000);
-        config.created = Some(last.map_or_else(fallback, Ok)?);
+        config.created = config.history.iter().rev().find_map(|entry| entry.created.clone());
     }
     Ok(config)
 }
@@ -188,7 +183,7 @@ mod tests {
             entry(None, "CMD", true),
         ]);
         let layers = [layer("base", 0), layer("run", 1_700_000_000)];
-        let config = complete(&source, &layers, 5).unwrap();
+        let config = complete(&source, &layers).unwrap();
         let run = "2023-11-14T22:13:20Z";
         assert_eq!(times(&config), [BASE, run, run, run]);
         assert_eq!(config.created.as_deref(), Some(run));
@@ -199,18 +194,18 @@ mod tests {
     #[test]
     fn metadata_alone_has_the_base_images_time() {
         let source = source(vec![entry(Some(BASE), "base", false), entry(None, "ENV", true)]);
-        let config = complete(&source, &[layer("base", 9)], 5).unwrap();
+        let config = complete(&source, &[layer("base", 9)]).unwrap();
         assert_eq!(times(&config), [BASE, BASE]);
     }
 
     #[test]
     fn history_and_layers_are_made_to_match() {
         let lacking = source(vec![entry(Some(BASE), "base", false)]);
-        let config = complete(&lacking, &[layer("a", 1), layer("b", 2)], 5).unwrap();
+        let config = complete(&lacking, &[layer("a", 1), layer("b", 2)]).unwrap();
         assert_eq!(config.history.len(), 2);
         assert_eq!(times(&config), [BASE, "1970-01-01T00:00:02Z"]);
         let excess = source(vec![entry(None, "a", false), entry(None, "b", false)]);
-        let config = complete(&excess, &[layer("a", 1)], 5).unwrap();
+        let config = complete(&excess, &[layer("a", 1)]).unwrap();
         let empty: Vec<bool> = config.history.iter().map(|entry| entry.empty_layer).collect();
         assert_eq!(empty, [false, true]);
     }
@@ -219,16 +214,19 @@ mod tests {
     fn an_epoch_sets_new_times_and_leaves_the_bases() {
         let source = source(vec![entry(Some(BASE), "base", false), entry(None, "RUN", false)]);
         let layers = [layer("base", 1), layer("run", 1_700_000_000)];
-        let config = complete(&ImageSource { epoch: Some(1000), ..source }, &layers, 5).unwrap();
+        let config = complete(&ImageSource { epoch: Some(1000), ..source }, &layers).unwrap();
         assert_eq!(times(&config), [BASE, "1970-01-01T00:16:40Z"]);
         assert_eq!(config.created.as_deref(), Some("1970-01-01T00:16:40Z"));
     }
 
     #[test]
-    fn nothing_at_all_has_a_time_too() {
-        let config = complete(&source(Vec::new()), &[], 60).unwrap();
-        assert_eq!(config.created.as_deref(), Some("1970-01-01T00:01:00Z"));
+    fn nothing_at_all_has_no_time() {
+        let config = complete(&source(Vec::new()), &[]).unwrap();
+        assert_eq!(config.created, None);
         assert!(config.rootfs.diff_ids.is_none(), "null, not an empty list");
+        let dated = ImageSource { epoch: Some(60), ..source(vec![entry(None, "LABEL", true)]) };
+        let config = complete(&dated, &[]).unwrap();
+        assert_eq!(config.created.as_deref(), Some("1970-01-01T00:01:00Z"));
     }
 
     #[test]
@@ -249,7 +247,7 @@ mod tests {
     fn a_config_without_platform_is_refused() {
         let mut source = source(Vec::new());
         source.config.os.clear();
-        let error = complete(&source, &[], 0).unwrap_err();
+        let error = complete(&source, &[]).unwrap_err();
         assert_eq!(error.to_string(), "invalid image config for export: missing os");
     }
 }

@@ -37,8 +37,12 @@ impl NewFile {
     /// # Errors
     /// Fails where nothing can be written there.
     pub fn create(dest: &Path) -> Result<Self> {
-        let in_place = |target: &Path, truncate: bool| {
-            let file = OpenOptions::new().write(true).truncate(truncate).open(target);
+        let in_place = |target: &Path, is_file: bool| {
+            // What a shell has redirected to a file is written behind what is there.
+            let mut options = OpenOptions::new();
+            let options =
+                if is_file { options.write(true).truncate(true) } else { options.append(true) };
+            let file = options.open(target);
             let file = file.map_err(Error::io("open", target))?;
             Ok(Self { target: target.to_owned(), temporary: None, file })
         };
@@ -125,7 +129,10 @@ pub fn remove_old(dest: &Path) -> Result<()> {
 }
 
 fn place(dest: &Path) -> Result<Place> {
+    let is_descriptor = ["/dev/fd", "/dev/stdout", "/dev/stderr", "/proc"];
+    let is_descriptor = is_descriptor.iter().any(|known| dest.starts_with(known));
     match fs::metadata(dest) {
+        Ok(there) if is_descriptor && !there.is_dir() => Ok(Place::Special),
         Ok(there) if there.is_dir() => {
             let source = io::Error::from(io::ErrorKind::IsADirectory);
             Err(Error::Io { action: "write", path: dest.to_owned(), source })
@@ -250,5 +257,13 @@ mod tests {
         write_file(Path::new(&path), b"y").unwrap();
         drop(write);
         assert_eq!(io::read_to_string(read).unwrap(), "y");
+        // And a file, as behind `>>`.
+        let log = dir.path().join("log");
+        fs::write(&log, "a").unwrap();
+        let file = File::open(&log).unwrap();
+        let path = format!("/dev/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file));
+        remove_old(Path::new(&path)).unwrap();
+        write_file(Path::new(&path), b"b").unwrap();
+        assert_eq!(fs::read(&log).unwrap(), b"ab");
     }
 }

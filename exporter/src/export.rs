@@ -122,7 +122,7 @@ pub fn export(request: &ExportRequest, context: &mut ExportContext<'_>) -> Resul
         if output.kind == OutputKind::CacheOnly {
             continue;
         }
-        let assembled = assemble((request, &prepared), output, now, context)?;
+        let assembled = assemble((request, &prepared), output, context)?;
         let told = write(&assembled, output, (request, now), context)?;
         exported.note(&assembled, output)?;
         exported.told.extend(told);
@@ -151,7 +151,6 @@ fn check(request: &ExportRequest) -> Result<()> {
 fn assemble(
     (request, prepared): (&ExportRequest, &Prepared<'_>),
     output: &Output,
-    now: i64,
     context: &ExportContext<'_>,
 ) -> Result<Assembled> {
     let has_index = request.is_index() || prepared.makes_index(output);
@@ -160,8 +159,8 @@ fn assemble(
     let style = Style { oci: output.oci_types, annotations: &output.annotations };
     for (number, source) in request.images.iter().enumerate() {
         let layers = layers(source, output, context)?;
-        let config = config::complete(source, &layers, now)?;
-        let image = Image::new(&config, &source.platform, layers, style)?;
+        let config = config::complete(source, &layers)?;
+        let image = Image::new(&config, &source.platform, layers, style, source.epoch)?;
         if has_index {
             attestations.extend(prepared.about((number, source), &image, output)?);
         }

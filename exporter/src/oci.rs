@@ -51,10 +51,11 @@ pub(crate) fn layout(assembled: &Assembled, names: &[Reference]) -> Result<Files
 }
 
 /// Returns the descriptor of the whole as archives have it: with the time when it was made, which is
-/// that of the image's config rather than now, so that the same image gives the same archive.
+/// the epoch or that of the image's config rather than now, so that the same image gives the same
+/// archive.
 pub(crate) fn top(assembled: &Assembled) -> Result<Descriptor> {
     let mut top = assembled.top()?.descriptor.clone();
-    if let Some(created) = assembled.images.first().and_then(|image| image.created.clone()) {
+    if let Some(created) = assembled.images.first().and_then(|image| image.dated.clone()) {
         top.annotations.entry(CREATED.to_owned()).or_insert(created);
     }
     Ok(top)

@@ -417,11 +417,11 @@ fn layers_of_base_images_are_used_as_they_are() {
     let files = entries(&stdout);
     let name = format!("blobs/sha256/{}", digest.hex());
     assert_eq!(Digest::of(&files[&name]), digest);
-    let manifest = files.values().find(|bytes| bytes.starts_with(b"{\"schemaVersion\":2"));
+    let manifest = files.values().find(|bytes| bytes.starts_with(b"{\n  \"schemaVersion\": 2"));
     let manifests: Vec<String> = files
         .values()
         .filter_map(|bytes| String::from_utf8(bytes.clone()).ok())
-        .filter(|text| text.contains("\"layers\":[{"))
+        .filter(|text| text.contains("\"layers\": ["))
         .collect();
     assert!(manifest.is_some() && manifests.len() == 1);
     assert!(manifests[0].contains(media_type::OCI_LAYER_GZIP), "converted from docker's");

@@ -9,7 +9,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use crate::ids::RECORD;
-use crate::metadata::{FileKind, Owner, Timestamp};
+use crate::metadata::{FileKind, Metadata, Owner, Timestamp};
 use crate::{names, owners};
 
 /// What a new file gets; `None` leaves what the kernel gives.
@@ -30,6 +30,15 @@ const LARGEST_XATTR: usize = 64 * 1024;
 pub type Xattr = (Vec<u8>, Vec<u8>);
 
 impl Attributes {
+    /// Returns those that a new file doesn't have yet.
+    pub(crate) fn beyond(&self, made: &Metadata) -> Self {
+        Self {
+            mode: self.mode.filter(|mode| *mode != made.mode),
+            owner: self.owner.filter(|owner| *owner != made.owner),
+            mtime: self.mtime,
+        }
+    }
+
     /// Gives them to an open file or directory. The owner comes first, because a change of owner
     /// clears setuid and setgid.
     pub(crate) fn apply_to_fd(&self, fd: BorrowedFd<'_>) -> Result<(), Errno> {

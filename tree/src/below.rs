@@ -1,10 +1,10 @@
 //! A tree that copies go on top of, as far as they have to know it.
 
-use std::os::fd::AsFd as _;
+use std::ffi::OsStr;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use kiln_oci::Digest;
-use rustix::io::Errno;
 
 use crate::changes::Located;
 use crate::dir::{Dir, rooted};
@@ -50,16 +50,22 @@ impl Below for Dir {
         if !Ids::current().is_namespace() {
             return Ok(Some(metadata));
         }
-        let owned = self.located(&rooted(path), |located| Ok(located.metadata.clone()))?;
-        Ok(Some(owned.unwrap_or(metadata)))
+        let path = rooted(path);
+        let Some((parent, name)) = self.parent_of(&path)? else { return Ok(Some(metadata)) };
+        let located = look(&parent, name, &path)?;
+        Ok(Some(located.map_or(metadata, |located| located.metadata)))
     }
 
     fn capability(&self, path: &Path) -> Result<Vec<u8>> {
-        Ok(self.located(path, |located| located.capability())?.unwrap_or_default())
+        let Some((parent, name)) = self.parent_of(path)? else { return Ok(Vec::new()) };
+        let Some(located) = look(&parent, name, path)? else { return Ok(Vec::new()) };
+        located.capability().map_err(|errno| Error::io("read", path, errno))
     }
 
     fn content(&self, path: &Path) -> Result<Option<Digest>> {
-        Ok(self.located(path, |located| located.content())?.flatten())
+        let Some((parent, name)) = self.parent_of(path)? else { return Ok(None) };
+        let Some(located) = look(&parent, name, path)? else { return Ok(None) };
+        located.content().map_err(|errno| Error::io("read", path, errno))
     }
 
     fn real_path(&self, path: &Path) -> Result<PathBuf> {
@@ -67,16 +73,8 @@ impl Below for Dir {
     }
 }
 
-impl Dir {
-    /// Asks something of what is at an absolute clean path; `None` where nothing is, and of the root.
-    fn located<T>(
-        &self,
-        path: &Path,
-        ask: impl FnOnce(&Located<'_>) -> std::result::Result<T, Errno>,
-    ) -> Result<Option<T>> {
-        let Some((parent, name)) = self.parent_of(path)? else { return Ok(None) };
-        let located = Located::look(parent.as_fd(), names::bytes(name));
-        let asked = located.and_then(|located| located.as_ref().map(ask).transpose());
-        asked.map_err(|errno| Error::io("read", path, errno))
-    }
+/// Looks at `name` in the directory that holds `path`.
+fn look<'a>(parent: &'a OwnedFd, name: &'a OsStr, path: &Path) -> Result<Option<Located<'a>>> {
+    Located::look(parent.as_fd(), names::bytes(name))
+        .map_err(|errno| Error::io("stat", path, errno))
 }

@@ -225,8 +225,17 @@ pub(crate) fn make_dir(
 
 /// Makes a new file for writing, that nobody else may read yet.
 pub(crate) fn create(parent: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd, Errno> {
+    create_with_mode(parent, name, 0o600)
+}
+
+/// Makes a new file for writing, with permission bits of which the process's umask may take some.
+pub(crate) fn create_with_mode(
+    parent: BorrowedFd<'_>,
+    name: &[u8],
+    mode: u32,
+) -> Result<OwnedFd, Errno> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    openat(parent, names::path(name), flags, Mode::RUSR | Mode::WUSR)
+    openat(parent, names::path(name), flags, Mode::from_raw_mode(mode & 0o777))
 }
 
 /// Makes a fifo or a device; other kinds are refused.
@@ -262,6 +271,21 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let dir = Dir::open(temp.path()).unwrap();
         (temp, dir)
+    }
+
+    #[test]
+    fn directories_hand_on_their_group() {
+        let (temp, dir) = root();
+        let attributes = Attributes { mode: Some(0o755), ..Attributes::default() };
+        std::fs::create_dir(temp.path().join("g")).unwrap();
+        let mode = std::fs::Permissions::from_mode(0o2775);
+        std::fs::set_permissions(temp.path().join("g"), mode).unwrap();
+        dir.mkdir_all(Path::new("/g/a/b"), &attributes).unwrap();
+        dir.mkdir(Path::new("/g/c"), &attributes).unwrap();
+        for path in ["g/a", "g/a/b", "g/c"] {
+            let mode = temp.path().join(path).metadata().unwrap().mode();
+            assert_eq!(mode & 0o7777, 0o2755, "{path}");
+        }
     }
 
     #[test]

@@ -28,6 +28,7 @@ pub mod tar_reader;
 pub mod unpack;
 pub mod view;
 pub mod walk;
+pub mod watch;
 pub mod wildcard;
 
 mod archive_limits;
@@ -66,3 +67,4 @@ pub use state::{Touched, TreeState};
 pub use tar_reader::{TarEntry, TarReader};
 pub use unpack::{UnpackOptions, Unpacked, unpack};
 pub use view::View;
+pub use watch::Watch;

@@ -17,7 +17,7 @@
 //! A directory whose own `ctime` is the same has the same names, which aren't read again. Of the
 //! entries in it each is looked at: a file's content changes without a trace in its directory.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::sync::Arc;
@@ -63,6 +63,13 @@ struct Directory {
     entries: Vec<(Vec<u8>, Look)>,
 }
 
+impl Directory {
+    fn of(&self, name: &[u8]) -> Option<&Look> {
+        let at = self.entries.binary_search_by(|(known, _)| known.as_slice().cmp(name)).ok()?;
+        Some(&self.entries[at].1)
+    }
+}
+
 /// What tells an entry from one that was touched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Look {
@@ -71,6 +78,7 @@ struct Look {
     uid: u32,
     gid: u32,
     inode: u64,
+    links: u64,
     size: u64,
     mtime: Timestamp,
     ctime: Timestamp,
@@ -78,8 +86,8 @@ struct Look {
 
 impl From<Metadata> for Look {
     fn from(metadata: Metadata) -> Self {
-        let Metadata { kind, mode, owner, size, mtime, ctime, inode, .. } = metadata;
-        Self { kind, mode, uid: owner.uid, gid: owner.gid, inode, size, mtime, ctime }
+        let Metadata { kind, mode, owner, size, mtime, ctime, inode, links, .. } = metadata;
+        Self { kind, mode, uid: owner.uid, gid: owner.gid, inode, links, size, mtime, ctime }
     }
 }
 
@@ -116,6 +124,41 @@ impl TreeState {
             }
         }
         Ok(Self { directories })
+    }
+
+    /// Looks again at some directories of the same tree, by their paths: those in which something has
+    /// happened, as a [`Watch`](crate::Watch) tells. Returns `None` where that isn't enough: a file
+    /// was touched that has several names, or a directory isn't what it was.
+    ///
+    /// # Errors
+    /// Fails where something in one can't be looked at.
+    pub fn again_in(&self, root: &Dir, paths: &BTreeSet<Vec<u8>>) -> Result<Option<Self>> {
+        // What happens in a directory shows in its parent's entries, too.
+        let parents = paths.iter().filter_map(|path| {
+            let slash = path.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
+            (!path.is_empty()).then(|| path[..slash].to_vec())
+        });
+        let all: BTreeSet<Vec<u8>> = parents.chain(paths.iter().cloned()).collect();
+        let mut later = self.clone();
+        for path in all {
+            let Some(before) = self.directories.get(&path) else { return Ok(None) };
+            let (path, now, below) = self.look_at(root.as_fd(), path)?;
+            let is_known = below.iter().all(|below| self.directories.contains_key(below));
+            let had = before.entries.iter().filter(|(_, look)| look.kind == FileKind::Directory);
+            let is_linked = |(name, look): &(Vec<u8>, Look)| {
+                look.kind != FileKind::Directory && look.links > 1 && before.of(name) != Some(look)
+            };
+            if !is_known || had.count() != below.len() || now.entries.iter().any(is_linked) {
+                return Ok(None);
+            }
+            later.directories.insert(path, now);
+        }
+        Ok(Some(later))
+    }
+
+    /// Yields the paths of all directories.
+    pub(crate) fn directories(&self) -> impl ExactSizeIterator<Item = &Vec<u8>> {
+        self.directories.keys()
     }
 
     fn look_at(&self, root: BorrowedFd<'_>, path: Vec<u8>) -> Result<Seen> {

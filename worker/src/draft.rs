@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use kiln_store::{Growing, LayerId, PendingTree, Store};
-use kiln_tree::{Dir, Files, Overlay, TreeState, Upper, assemble, extract, part};
+use kiln_tree::{Dir, Files, Overlay, TreeState, Upper, Watch, assemble, extract, part};
 
 use crate::error::Result;
 use crate::sandbox::Tree;
@@ -127,6 +127,8 @@ pub(crate) struct WorkTree {
     tree: PendingTree,
     /// How it was when it showed the chain.
     state: TreeState,
+    /// Tells where something has happened since, where that can be had.
+    watch: Option<Watch>,
 }
 
 impl WorkTree {
@@ -135,7 +137,8 @@ impl WorkTree {
         let tree = store.layers().begin()?;
         let dir = tree.open()?;
         assemble(lowers, &dir, Files::Own)?;
-        let work = Self { state: TreeState::of(&dir)?, tree };
+        let state = TreeState::of(&dir)?;
+        let work = Self { watch: Watch::on(&dir, &state), state, tree };
         work.settle()?;
         Ok(work)
     }
@@ -148,7 +151,7 @@ impl WorkTree {
     /// Takes over what has changed into `pending`, which is empty.
     fn take_over(&mut self, pending: &PendingTree, store: &Store) -> Result<()> {
         let dir = Dir::open(self.tree.fs())?;
-        let mut now = self.state.again(&dir)?;
+        let mut now = self.look(&dir)?;
         let touched = self.state.touched(&now);
         if !touched.is_empty() || !self.state.has_same_root(&now) {
             let extracted = extract(&dir, &touched, &pending.open()?)?;
@@ -158,10 +161,25 @@ impl WorkTree {
             if !extracted.linked.is_empty() {
                 part(&dir, &extracted.linked)?;
                 now = now.again(&dir)?;
+                self.watch = None;
             }
+        }
+        if self.watch.is_none() {
+            self.watch = Watch::on(&dir, &now);
         }
         self.state = now;
         Ok(())
+    }
+
+    /// Looks where something has happened, or at everything.
+    fn look(&mut self, dir: &Dir) -> Result<TreeState> {
+        if let Some(touched) = self.watch.as_mut().and_then(Watch::touched)
+            && let Some(now) = self.state.again_in(dir, &touched)?
+        {
+            return Ok(now);
+        }
+        self.watch = None;
+        Ok(self.state.again(dir)?)
     }
 }
 

@@ -14,7 +14,6 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
-
 use std::process::ExitCode;
 
 use anyhow::anyhow;
@@ -65,7 +64,7 @@ impl Misread {
     }
 
     fn path(&self) -> Vec<&str> {
-        self.path.iter().map(String::as_str).collect()
+        strings(&self.path)
     }
 
     /// Tells whether it is no error, but the wish for help or for the version.
@@ -84,6 +83,10 @@ impl Misread {
     }
 }
 
+fn strings(path: &[String]) -> Vec<&str> {
+    path.iter().map(String::as_str).collect()
+}
+
 /// The exit code of a command line that can't be read.
 const USAGE: u8 = 2;
 
@@ -97,6 +100,7 @@ pub(super) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Argumen
     let mut command = Arguments::command();
     command.build();
     let path = path_of(&command, &words);
+    let words = if docker::name_of(&strings(&path)) == "build" { with_next(words) } else { words };
     if error.use_stderr() && words.iter().any(|word| has_value(word)) {
         let command = with_values(command);
         return parse_by(command.clone(), &words)
@@ -116,15 +120,28 @@ fn parse_by(mut command: Command, words: &[OsString]) -> Result<Arguments, Error
 
 /// Returns the names that lead to the command of a command line.
 fn path_of(command: &Command, words: &[OsString]) -> Vec<String> {
-    let words = words.get(1..).unwrap_or_default();
     let mut path = Vec::new();
     let mut command = command;
-    for word in &words[command_at(words).min(words.len())..] {
+    let mut at = 1;
+    while let Some(word) = words.get(at) {
+        if word.as_bytes().starts_with(b"-") {
+            at += if takes_next(command, word) { 2 } else { 1 };
+            continue;
+        }
         let Some(below) = command.find_subcommand(word) else { break };
         path.push(below.get_name().to_owned());
         command = below;
+        at += 1;
     }
     path
+}
+
+/// Tells whether a word is an option of a command that takes the next word for its value.
+fn takes_next(command: &Command, word: &OsStr) -> bool {
+    command.get_arguments().any(|known| {
+        let is_it = known.get_long().is_some_and(|long| *word == *format!("--{long}"));
+        is_it && known.get_action().takes_values()
+    })
 }
 
 /// Has the options of a command take whatever follows them.
@@ -156,19 +173,31 @@ fn with_values(command: Command) -> Command {
 /// of all commands.
 pub(crate) fn command_at(words: &[impl AsRef<OsStr>]) -> usize {
     let command = Arguments::command();
-    let takes_value = |word: &OsStr| {
-        command.get_arguments().any(|known| {
-            let is_it = known.get_long().is_some_and(|long| *word == *format!("--{long}"));
-            is_it && known.get_action().takes_values()
-        })
-    };
     let mut at = 0;
     while let Some(word) = words.get(at).map(AsRef::as_ref)
         && word.as_bytes().starts_with(b"-")
     {
-        at += if takes_value(word) { 2 } else { 1 };
+        at += if takes_next(&command, word) { 2 } else { 1 };
     }
     at
+}
+
+/// Joins flags of builds that can stand without a value with the next word, where that is a value
+/// beyond doubt: with buildx they take it.
+fn with_next(words: Vec<OsString>) -> Vec<OsString> {
+    let mut joined: Vec<OsString> = Vec::new();
+    for word in words {
+        let is_value =
+            word.to_str().is_some_and(|text| truth(text).is_ok() || text.starts_with("mode="));
+        match joined.last_mut() {
+            Some(flag) if is_value && (*flag == "--provenance" || *flag == "--sbom") => {
+                flag.push("=");
+                flag.push(word);
+            }
+            _ => joined.push(word),
+        }
+    }
+    joined
 }
 
 /// Tells whether a word is a flag with a value behind `=`.
@@ -257,6 +286,9 @@ pub(crate) mod tests {
             &["history", "--human=false", "--no-trunc=true", "x"],
             &["--debug=true", "images"],
             &["pull", "-q=false", "x"],
+            &["build", "--provenance", "false", "--sbom", "true", "."],
+            &["buildx", "--builder", "x", "build", "--provenance", "mode=max", "."],
+            &["build", "--provenance", "--sbom", "."],
             &["build", "--sbom=true", "--provenance=false", "--pull=false", "."],
         ] {
             parse(line).unwrap();

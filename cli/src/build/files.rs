@@ -60,7 +60,7 @@ impl Dockerfile {
                 .or_else(|error| std::fs::canonicalize(context.join(path)).map_err(|_| error))
         };
         canonical(path)
-            .or_else(|error| lower_case(path).map(|path| canonical(&path)).unwrap_or(Err(error)))
+            .or_else(|error| lower_case(path).map_or(Err(error), |path| canonical(&path)))
             .map_err(|error| {
                 let about = || format!("failed to read dockerfile: open {}", path.display());
                 if error.kind() != std::io::ErrorKind::NotFound {

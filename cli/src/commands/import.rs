@@ -90,7 +90,7 @@ pub(crate) async fn run(
         .context("import")?
         .with_context(|| format!("import {}", if is_url { &told } else { &source }))?;
     printer.line(id);
-    if !is_url && holds_images(Path::new(&source)) {
+    if !is_url && source != "-" && holds_images(Path::new(&source)) {
         printer.note(format_args!(
             "WARNING: {source} is an archive of images, and was taken for a root file system: \
              `kiln load -i {source}` takes in its images"
@@ -105,6 +105,9 @@ const ENTRIES: usize = 10_000;
 
 /// Tells whether a file is an archive of images, as `kiln save` and docker write them, uncompressed.
 fn holds_images(path: &Path) -> bool {
+    if !path.is_file() {
+        return false;
+    }
     let Ok(mut file) = File::open(path) else { return false };
     let (mut has_list, mut has_config) = (false, false);
     for _ in 0..ENTRIES {

@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::task::Poll;
+use std::time::Duration;
 
 use kiln_worker::sandbox::Signaller;
 use nix::sys::signal::Signal;
@@ -23,6 +24,9 @@ const FORWARDED: [Signal; 9] = [
 /// How many requests to end a command may ignore. As the first process of its namespace it ignores
 /// all that it has no handler for.
 const PATIENCE: u32 = 3;
+
+/// How long kiln may take to end when the command was killed.
+const GRACE: Duration = Duration::from_secs(2);
 
 /// Signals that are caught and wait to be passed on.
 #[derive(Debug)]
@@ -58,6 +62,9 @@ impl Signals {
             }
             if requests >= PATIENCE {
                 signaller.send(Signal::SIGKILL as i32);
+                tokio::time::sleep(GRACE).await;
+                // What it has written waits for a reader who doesn't read, and so does kiln.
+                nix::sys::signal::raise(Signal::SIGKILL).unwrap_or_default();
             }
         }
     }

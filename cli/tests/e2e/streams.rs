@@ -221,3 +221,23 @@ fn broken_configuration_is_never_passed_over_in_silence() {
     let left = std::fs::read_to_string(kiln.path("home/.docker/config.json")).unwrap();
     assert_eq!(left, "{\"auths\": {},\n}\n");
 }
+
+#[test]
+fn three_requests_end_a_writer_that_waits_for_its_reader() {
+    if skip("three_requests_end_a_writer_that_waits_for_its_reader", &[Need::Root]) {
+        return;
+    }
+    let kiln = built();
+    let mut child =
+        kiln.command(&["run", "--rm", "img", "yes"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut output = BufReader::with_capacity(2, child.stdout.take().unwrap());
+    output.read_line(&mut String::new()).unwrap();
+    let pid = rustix::process::Pid::from_child(&child);
+    let begun = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+        std::thread::sleep(Duration::from_millis(200));
+        assert!(begun.elapsed() < Duration::from_secs(20));
+    }
+    drop(output);
+}

@@ -222,8 +222,17 @@ pub(crate) fn measured(command: &mut Command) -> (Output, u64) {
 
 /// Returns how often a race is run that is run `few` times by default.
 pub(crate) fn rounds(few: u32) -> u32 {
-    let factor = std::env::var("KILN_SECURITY_ROUNDS").ok();
-    few * factor.map_or(1, |text| text.parse().expect("KILN_SECURITY_ROUNDS is a number"))
+    few * factor("KILN_SECURITY_ROUNDS")
+}
+
+/// Returns how long something may take that takes less than `seconds` on any real machine.
+pub(crate) fn patience(seconds: u64) -> Duration {
+    Duration::from_secs(seconds) * factor("KILN_SECURITY_PATIENCE")
+}
+
+/// Returns the number that a variable holds, 1 by default.
+fn factor(variable: &str) -> u32 {
+    std::env::var(variable).map_or(1, |text| text.parse().expect("it is a number"))
 }
 
 /// Runs a program of the machine.

@@ -8,7 +8,8 @@
 //! All of it is run twice: as root, and (the target `security_rootless`) by a user who isn't, to whom
 //! the canary belongs then.
 //!
-//! Races are lost or won by chance: `KILN_SECURITY_ROUNDS` multiplies how often they are run.
+//! Races are lost or won by chance: `KILN_SECURITY_ROUNDS` multiplies how often they are run. On an
+//! emulated machine everything takes long: `KILN_SECURITY_PATIENCE` multiplies what it may take.
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 mod archives;

@@ -58,23 +58,25 @@ def prepare(root):
             subprocess.run(['bash', '-c', f'umask 022 && . {case}context.sh'], cwd=context, check=True)
 
 
-def run(machine, variant, base):
-    """Builds all cases in a guest, and yields their outcomes; `base` is the archive of the base image."""
+def run(machine, variant, base, work):
+    """Builds all cases in a guest, and yields their outcomes.
+
+    `base` is the archive of the base image, `work` where images are put for as long as they are looked at.
+    """
     user, snapshotter = VARIANTS[variant]
-    with tempfile.TemporaryDirectory(prefix='kiln-golden-', dir='/var/tmp') as directory:
+    with tempfile.TemporaryDirectory(prefix='golden-', dir=work) as directory:
         disk = os.path.join(directory, 'disk')
         with open(disk, 'wb') as file:
             file.truncate(ROOM)
         settings = {'RUNS_AS': user, 'SNAPSHOTTER': snapshotter}
         lines = list(machine.run('v2', SCRIPT, settings, output=disk, seconds=1800))
-        try:
-            with tarfile.open(disk, 'r:') as tar:
-                tar.extractall(directory)
-        except tarfile.TarError:
+        if not any(line.startswith('@over 0') for line in lines):
             yield broken(lines)
             return
-        for case in sorted(os.listdir(CASES)):
-            yield judge(case, directory, base, user)
+        with tarfile.open(disk, 'r:') as tar:
+            tar.extractall(directory)
+        for built in sorted(glob.glob(f'{directory}/*.code')):
+            yield judge(os.path.basename(built).removesuffix('.code'), directory, base, user)
 
 
 def broken(lines):

@@ -46,15 +46,24 @@ class Outcome:
             return self.reason()
         if reference and reference.code == 0 and reference.records != self.records:
             pairs = [(ours, theirs) for ours, theirs in zip(self.records, reference.records) if ours != theirs]
-            ours, theirs = pairs[0] if pairs else (f'{len(self.records)} records', len(reference.records))
-            return f'it made {ours}, and {theirs} here'
+            ours, theirs = pairs[0] if pairs else (f'{len(self.records)} records', str(len(reference.records)))
+            return f'it made {shorten(ours)}, and {shorten(theirs)} here'
         return None
 
     def reason(self):
         """Returns the line that says best why it failed."""
+        said = [line.strip() for line in self.said if line.strip()]
+        for line, following in zip(said, said[1:]):
+            if ' panicked at ' in line:
+                return following
         own = re.compile(r'\berror\b|not refused|nothing says|left:', re.IGNORECASE)
-        telling = [line for line in self.said if own.search(line) and not line.startswith('+')]
-        return (telling or self.said or [f'status {self.code}'])[-1].strip()
+        telling = [line for line in said if own.search(line) and not line.startswith('+')]
+        return (telling or said or [f'status {self.code}'])[-1]
+
+
+def shorten(record):
+    """Returns a record with no more of its digests than tells them apart."""
+    return re.sub(r'(sha256:\w{12})\w*', r'\1', record)
 
 
 def read(lines, show):

@@ -154,7 +154,7 @@ def build_golden(suite, kernel, variant):
     """Builds all contexts of the golden images in a guest."""
     table = suite.table('Golden images', 'context')
     base = os.path.join(suite.scenarios, 'data/base.tar')
-    for outcome in golden.run(suite.machine(kernel), variant, base):
+    for outcome in golden.run(suite.machine(kernel), variant, base, suite.work):
         suite.note(table, outcome.name, f'{kernel} {variant}', outcome, None)
 
 
@@ -167,7 +167,7 @@ def golden_images(suite):
 def attack(suite, kernel, disk):
     """Runs the attack table in a guest."""
     table = suite.table('Attack table', 'test')
-    for outcome in security.run(suite.machine(kernel, disk)):
+    for outcome in security.run(suite.machine(kernel, disk), suite.say):
         suite.note(table, outcome.name, kernel, outcome, None)
 
 

@@ -195,14 +195,15 @@ impl<'a> Copier<'a> {
             }
             FileKind::File => {
                 let from = hands.opener.open(&job.entry.path)?;
-                let to = File::from(edit::create(dir, name).map_err(error)?);
+                let to = self.create(dir, name, &attributes).map_err(error)?;
                 let metadata = Metadata::of_fd(from.as_fd()).map_err(error)?;
                 if !metadata.is_file() {
                     return Err(Error::invalid(&job.path, "changed its type while it was copied"));
                 }
                 content::copy((&from, &metadata), &to, &self.abilities, &mut hands.buffer)
                     .map_err(|error| Error::io("copy to", &job.path, error))?;
-                finish(to.as_fd(), &attributes, &job.entry.xattrs).map_err(error)
+                let made = Metadata::of_fd(to.as_fd()).map_err(error)?;
+                finish(to.as_fd(), &attributes.beyond(&made), &job.entry.xattrs).map_err(error)
             }
             FileKind::Symlink => {
                 make_link((dir, name), &job.entry.target, &attributes).map_err(error)
@@ -213,6 +214,17 @@ impl<'a> Copier<'a> {
                 .map_err(error),
             kind => edit::make_node(dir, name, kind, &attributes).map_err(error),
         }
+    }
+
+    /// Makes a file. What lies in the store nobody else can reach, and has its mode from the beginning.
+    fn create(
+        &self,
+        dir: BorrowedFd<'_>,
+        name: &[u8],
+        attributes: &Attributes,
+    ) -> Result<File, Errno> {
+        let mode = attributes.mode.filter(|_| self.manner != Manner::Plain);
+        edit::create_with_mode(dir, name, mode.unwrap_or(0o600)).map(File::from)
     }
 
     /// Marks a deletion.

@@ -295,10 +295,10 @@ impl<'a> Rest<'a> {
         match letter {
             b'C' | b'B' => {
                 let (major, minor) = (self.number()?, self.number()?);
-                let is_block = letter == b'B';
-                detail.kind = match is_block {
-                    true => FileKind::BlockDevice { major, minor },
-                    false => FileKind::CharDevice { major, minor },
+                detail.kind = if letter == b'B' {
+                    FileKind::BlockDevice { major, minor }
+                } else {
+                    FileKind::CharDevice { major, minor }
                 };
             }
             b'P' => detail.kind = FileKind::Fifo,

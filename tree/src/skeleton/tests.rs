@@ -182,3 +182,47 @@ fn plans_tell_what_their_archives_tell() {
     };
     assert_eq!(nodes(&plan.manifest()), nodes(&read));
 }
+
+#[test]
+fn trees_get_the_fractions_of_times_that_archives_lack() {
+    let temp = tempfile::tempdir().unwrap();
+    std::fs::create_dir(temp.path().join("d")).unwrap();
+    for name in ["d/f", "d/other"] {
+        std::fs::write(temp.path().join(name), "text").unwrap();
+    }
+    std::os::unix::fs::symlink("f", temp.path().join("d/l")).unwrap();
+    let dir = Dir::open(temp.path()).unwrap();
+    let set = |path: &str, nanoseconds| {
+        let mtime = Some(Timestamp { seconds: 7, nanoseconds });
+        let kind = dir.metadata(path.as_ref(), false).unwrap().unwrap().kind;
+        let attributes = crate::Attributes { mtime, ..Default::default() };
+        attributes.apply_to_entry(dir.as_fd(), path.as_bytes(), kind).unwrap();
+    };
+    let time = |path: &str| dir.metadata(path.as_ref(), false).unwrap().unwrap().mtime;
+    set("d/f", 5);
+    set("d/l", 6);
+    let options = PackOptions { whiteouts: Whiteouts::None, clamp_mtime: None };
+    let manifest = Plan::new(&dir, options).unwrap().manifest();
+    let bytes = manifest.as_bytes().to_vec();
+    for path in ["d/f", "d/l"] {
+        set(path, 0);
+    }
+    set("d/other", 9);
+    Manifest::from_bytes(bytes).refine(&dir).unwrap();
+    let fractions = ["d/f", "d/l", "d/other"].map(|path| time(path).nanoseconds);
+    assert_eq!(fractions, [5, 6, 9]);
+}
+
+#[test]
+fn listings_of_older_versions_are_read() {
+    let text = |text: &[u8]| [&(text.len() as u32).to_le_bytes()[..], text].concat();
+    let old = [&b"f"[..], &text(b"a"), b"l", &text(b"b"), &text(b"a"), b"n", &text(b"c")].concat();
+    let manifest = Manifest::from_bytes(old);
+    assert!(!manifest.is_detailed());
+    let mut skeleton = Skeleton::default();
+    assert!(skeleton.add(&manifest));
+    let found = skeleton.entry(Path::new("/a")).unwrap().unwrap();
+    assert!(found.is_file() && found.size == UNKNOWN);
+    assert_eq!(skeleton.content(Path::new("/a")).unwrap(), None);
+    assert!(skeleton.wanted().is_empty());
+}

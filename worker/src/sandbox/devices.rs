@@ -110,12 +110,11 @@ impl OwnMounts {
                 &pts,
                 nosuid | MountAttrFlags::MOUNT_ATTR_NOEXEC,
             )?,
-            shm: match spec.shared.ipc.then(host_shm).flatten() {
-                Some(shm) => shm,
-                None => {
-                    let options = [("mode", "1777"), ("size", shm_size.as_str())];
-                    MountHandle::file_system("tmpfs", &options, inert)?
-                }
+            shm: if let Some(shm) = spec.shared.ipc.then(host_shm).flatten() {
+                shm
+            } else {
+                let options = [("mode", "1777"), ("size", shm_size.as_str())];
+                MountHandle::file_system("tmpfs", &options, inert)?
             },
             mqueue: MountHandle::file_system("mqueue", &[], inert)?,
         })
@@ -141,7 +140,7 @@ impl OwnMounts {
             Security::Sandbox => {}
             Security::Insecure => self.add_devices().map_err(Failure::doing("add devices"))?,
             Security::Privileged => {
-                self.add_all_devices().map_err(Failure::doing("add devices"))?
+                self.add_all_devices().map_err(Failure::doing("add devices"))?;
             }
         }
         spec.process.terminal.map(|size| self.open_terminal(size)).transpose()

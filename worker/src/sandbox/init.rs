@@ -58,12 +58,10 @@ pub(super) fn run(program: Pid) -> ! {
                     std::process::exit(code);
                 }
             }
-            // They are about this process's own use of the terminal.
-            Ok(Signal::SIGTTIN | Signal::SIGTTOU) => {}
+            // They are about this process's own use of the terminal; or a signal that has no name.
+            Ok(Signal::SIGTTIN | Signal::SIGTTOU) | Err(_) => {}
             // It may just have ended, which a signal of its own tells.
             Ok(signal) => drop(kill(program, signal)),
-            // A signal that has no name.
-            Err(_) => {}
         }
     }
 }

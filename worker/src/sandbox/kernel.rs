@@ -67,29 +67,29 @@ pub(super) fn check() -> Result<(), SandboxError> {
     }
 }
 
-fn knows<T>(result: rustix::io::Result<T>) -> bool {
+fn knows<T>(result: &rustix::io::Result<T>) -> bool {
     !matches!(result, Err(rustix::io::Errno::NOSYS))
 }
 
 fn has_openat2() -> bool {
-    knows(openat2(CWD, "/", OFlags::PATH, Mode::empty(), ResolveFlags::empty()))
+    knows(&openat2(CWD, "/", OFlags::PATH, Mode::empty(), ResolveFlags::empty()))
 }
 
 fn has_fsopen() -> bool {
-    knows(fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC))
+    knows(&fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC))
 }
 
 fn has_open_tree() -> bool {
-    knows(open_tree(CWD, "/", OpenTreeFlags::OPEN_TREE_CLOEXEC))
+    knows(&open_tree(CWD, "/", OpenTreeFlags::OPEN_TREE_CLOEXEC))
 }
 
 fn has_move_mount() -> bool {
     // No path is the empty one.
-    knows(move_mount(CWD, "", CWD, "", MoveMountFlags::empty()))
+    knows(&move_mount(CWD, "", CWD, "", MoveMountFlags::empty()))
 }
 
 fn has_pidfd() -> bool {
-    knows(pidfd_open(getpid(), PidfdFlags::empty()))
+    knows(&pidfd_open(getpid(), PidfdFlags::empty()))
 }
 
 fn has_mount_setattr() -> bool {

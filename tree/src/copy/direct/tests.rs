@@ -121,3 +121,73 @@ fn what_is_in_the_way_is_left_to_a_copy_into_a_tree() {
     let missing = CopyOptions { allow_wildcard: false, ..missing };
     assert!(plan_copies(&[(View::of(&from), missing)], &to).is_err());
 }
+
+#[test]
+fn what_is_there_already_is_left_out() {
+    let trees = Trees::new();
+    let old = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_600_000_000);
+    // What is copied over a link takes a tree.
+    for link in ["src/link", "src/dirlink", "src/dangling"] {
+        std::fs::remove_file(trees.from.join(link)).unwrap();
+    }
+    for path in ["src/a.txt", "src/sub", "top.txt"] {
+        let file = std::fs::File::open(trees.from.join(path)).unwrap();
+        file.set_modified(old).unwrap();
+    }
+    trees.copy(&instruction(".", "/")).unwrap();
+    let (from, to) = (Dir::open(&trees.from).unwrap(), Dir::open(&trees.to).unwrap());
+    let archived = |dir: &Dir| {
+        let options = crate::PackOptions { whiteouts: crate::Whiteouts::None, clamp_mtime: None };
+        let mut bytes = Vec::new();
+        crate::pack(dir, &mut bytes, options).unwrap();
+        bytes
+    };
+    let archive = archived(&to);
+    let skeleton = |with_contents: bool| {
+        let mut skeleton = crate::Skeleton::default();
+        let options = crate::PackOptions { whiteouts: crate::Whiteouts::None, clamp_mtime: None };
+        let whole = Plan::new(&to, options).unwrap().manifest();
+        assert!(whole.is_detailed() && skeleton.add(&whole));
+        if with_contents {
+            // The first plan asks for contents.
+            names(&from, &[instruction(".", "/")], &skeleton);
+            for (layer, wanted) in skeleton.wanted() {
+                let found = crate::contents(&mut archive.as_slice(), &wanted).unwrap();
+                assert_eq!((layer, found.len()), (0, wanted.len()));
+                skeleton.learn(layer, found);
+            }
+            assert!(skeleton.wanted().is_empty());
+        }
+        skeleton
+    };
+    let (known, unknown) = (skeleton(true), skeleton(false));
+    for below in [&to as &dyn Below, &known] {
+        assert_eq!(names(&from, &[instruction(".", "/")], below), [""; 0]);
+    }
+    // Nothing but contents tells that they are the same.
+    let whole = ["src", "src/a.txt", "src/hard", "top.txt"];
+    assert_eq!(names(&from, &[instruction(".", "/")], &unknown), whole);
+    std::fs::write(trees.from.join("top.txt"), "TOP").unwrap();
+    std::fs::File::open(trees.from.join("top.txt")).unwrap().set_modified(old).unwrap();
+    std::fs::write(trees.from.join("src/new"), "").unwrap();
+    let moded = CopyOptions {
+        mode: Some(ModeChange::parse("g+w").unwrap()),
+        ..instruction("src/sub", "/src/sub")
+    };
+    for below in [&to as &dyn Below, &known] {
+        let copies = [instruction(".", "/"), moded.clone()];
+        let found = names(&from, &copies, below);
+        for expected in ["src", "src/new", "src/sub", "top.txt"] {
+            assert!(found.iter().any(|name| name == expected), "{expected}: {found:?}");
+        }
+        assert!(!found.contains(&"src/a.txt".to_owned()), "{found:?}");
+    }
+}
+
+/// Returns what a plan has in its tar.
+fn names(from: &Dir, copies: &[CopyOptions], below: &dyn Below) -> Vec<String> {
+    let copied: Vec<_> = copies.iter().map(|copy| (View::of(from), copy.clone())).collect();
+    let plan = plan_copies(&copied, below).unwrap().unwrap();
+    let name = |item: &Item| String::from_utf8_lossy(&item.entry.path).into_owned();
+    plan.items().iter().map(name).collect()
+}
