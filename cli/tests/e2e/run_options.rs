@@ -12,7 +12,7 @@ fn run(kiln: &Kiln, options: &[&str], script: &str) -> kiln_testkit::Output {
 /// Builds the image `img`, with a setuid program.
 fn prepared() -> Kiln {
     let kiln = kiln();
-    let dockerfile = "FROM base\nRUN cp /bin/busybox /bin/su && chmod 4755 /bin/su && \
+    let dockerfile = "FROM base\nRUN rm -f /bin/su && cp /bin/busybox /bin/su && chmod 4755 /bin/su && \
                       echo root::0:0:root:/:/bin/sh > /etc/passwd && \
                       echo bob:x:1000:1000::/:/bin/sh >> /etc/passwd && echo staff:x:50: > /etc/group\n\
                       USER bob\nRUN test \"$(/bin/su -c 'id -u')\" = 0\n\
