@@ -15,7 +15,6 @@ use crate::printer::Printer;
 
 /// What was typed.
 #[derive(Clone, Debug, Default, Args)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(crate) struct ConfinementArguments {
     /// Give the container a capability, as `NET_ADMIN`, or ALL
     #[arg(long, value_name = "CAPABILITY")]
@@ -80,8 +79,9 @@ impl Confinement {
             set_option(&mut privileges, option)
                 .with_context(|| format!("invalid --security-opt {option:?}"))?;
         }
-        let shared = SharedNamespaces { ipc: ipc(arguments)?, uts: host(&arguments.uts, "uts")? };
-        host(&arguments.userns, "userns")?;
+        let shared =
+            SharedNamespaces { ipc: ipc(arguments)?, uts: host(arguments.uts.as_deref(), "uts")? };
+        host(arguments.userns.as_deref(), "userns")?;
         if shared.uts && run.hostname.as_ref().is_some_and(|name| !name.is_empty()) {
             bail!("--hostname and --uts host can't be combined");
         }
@@ -220,13 +220,13 @@ fn ipc(arguments: &ConfinementArguments) -> Result<bool> {
     match arguments.ipc.as_deref() {
         Some("private" | "shareable") => Ok(false),
         Some("none") => bail!("invalid --ipc: every container has a /dev/shm"),
-        _ => host(&arguments.ipc, "ipc"),
+        mode => host(mode, "ipc"),
     }
 }
 
 /// Tells whether the host's is wanted.
-fn host(mode: &Option<String>, flag: &str) -> Result<bool> {
-    match mode.as_deref() {
+fn host(mode: Option<&str>, flag: &str) -> Result<bool> {
+    match mode {
         None | Some("") => Ok(false),
         Some("host") => Ok(true),
         Some(mode) if mode.starts_with("container:") => {

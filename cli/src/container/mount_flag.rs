@@ -10,6 +10,7 @@ use crate::arguments::flags::truth;
 
 /// What the keys say.
 #[derive(Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a key of its own")]
 struct Keys<'a> {
     kind: Option<&'a str>,
     source: Option<&'a str>,

@@ -141,7 +141,7 @@ fn namespaces(room: &Room) {
     for kind in ["ipc", "uts"] {
         assert!(shared.contains(own(kind).to_str().unwrap()), "{shared}");
     }
-    spec.sysctls[0].name = "net.no.such".to_owned();
+    "net.no.such".clone_into(&mut spec.sysctls[0].name);
     assert!(room.run(&spec).setup_error().starts_with("set net.no.such to 77: "));
 }
 
