@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result, bail};
 use kiln_oci::{
     Descriptor, Digest, ImageConfig, ImageIndex, ImageManifest, Platform, Reference, media_type,
+    parse_manifest,
 };
 use kiln_store::{ImageRow, Store};
 
@@ -116,7 +117,7 @@ impl StoredImage {
 /// Reads a manifest of the store.
 pub(crate) fn manifest(store: &Store, digest: &Digest) -> Result<ImageManifest> {
     let bytes = store.content().read(digest, DOCUMENT_LIMIT)?;
-    serde_json::from_slice(&bytes).with_context(|| format!("parse the manifest {digest}"))
+    parse_manifest(&bytes).with_context(|| format!("parse the manifest {digest}"))
 }
 
 fn config(store: &Store, digest: &Digest) -> Result<ImageConfig> {

@@ -42,7 +42,8 @@ fn annotations_stand_where_they_are_meant() {
     let top = &top["manifests"][0];
     assert_eq!(top["annotations"]["three"], "3");
     assert_eq!(top["annotations"]["org.opencontainers.image.ref.name"], "1");
-    assert!(top["annotations"]["org.opencontainers.image.created"].is_string(), "{top}");
+    // An image without layers has no time, unless it is given one.
+    assert!(top["annotations"]["org.opencontainers.image.created"].is_null(), "{top}");
     let index = follow(&layout, top);
     assert_eq!(index["annotations"], json!({"three": "3"}));
     let expected = [

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use kiln_oci::{Descriptor, Digest, ImageIndex, ImageManifest, media_type};
+use kiln_oci::{Descriptor, Digest, ImageIndex, media_type, parse_manifest};
 use kiln_store::Store;
 
 use crate::assemble::{self, Assembled};
@@ -110,7 +110,7 @@ impl Shipment {
                 }
             }
         } else {
-            let manifest: ImageManifest = serde_json::from_slice(&bytes).map_err(invalid)?;
+            let manifest = parse_manifest(&bytes).map_err(invalid)?;
             for layer in manifest.layers() {
                 self.add(freight(layer, true)?);
             }

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use kiln_oci::{Descriptor, Digest, ImageConfig, ImageIndex, ImageManifest, Reference, media_type};
+use kiln_oci::{
+    Descriptor, Digest, ImageConfig, ImageIndex, ImageManifest, Reference, media_type,
+    parse_manifest,
+};
 use kiln_registry::check_document;
 use kiln_store::LayerBlob;
 
@@ -106,7 +109,7 @@ impl Layout<'_> {
     ) -> Result<Option<Digest>> {
         let invalid = |error: serde_json::Error| Error::image(digest, error);
         if !media_type::is_index(media_type) {
-            let manifest: ImageManifest = serde_json::from_slice(bytes).map_err(invalid)?;
+            let manifest = parse_manifest(bytes).map_err(invalid)?;
             return self.manifest(digest, &manifest);
         }
         if depth == 0 {

@@ -1,6 +1,6 @@
 //! Manifests and indexes, as hostile as the world they come from.
 
-use kiln_oci::{Descriptor, Digest, ImageIndex, ImageManifest, media_type};
+use kiln_oci::{Descriptor, Digest, ImageIndex, ImageManifest, media_type, parse_manifest};
 use kiln_registry::check_document;
 
 use crate::error::{Error, Result};
@@ -27,7 +27,7 @@ impl Document {
         let parsed = if media_type::is_index(&media_type) {
             serde_json::from_slice(bytes).map(|index| Self::Index(Box::new(index)))
         } else {
-            serde_json::from_slice(bytes).map(|manifest| Self::Manifest(Box::new(manifest)))
+            parse_manifest(bytes).map(|manifest| Self::Manifest(Box::new(manifest)))
         };
         parsed.map_err(|error| Error::image(name, format!("invalid manifest: {error}")))
     }
