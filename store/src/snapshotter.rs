@@ -60,6 +60,9 @@ pub struct Snapshotting {
     pub snapshotter: Snapshotter,
     /// Why it can't be overlayfs, where that was tried.
     pub reason: Option<String>,
+    /// Whether the file system refuses overlayfs's marks of deletions, so that copies are marked by
+    /// files.
+    pub file_marks: bool,
 }
 
 /// Chooses a snapshotter, unless one is `wanted`.
@@ -67,20 +70,25 @@ pub struct Snapshotting {
 /// # Errors
 /// Fails where overlayfs is wanted and can't be had, or the store can't be written.
 pub(crate) fn choose(inner: &Inner, wanted: Option<Snapshotter>) -> Result<Snapshotting> {
-    if wanted == Some(Snapshotter::Copy) {
-        return Ok(Snapshotting { snapshotter: Snapshotter::Copy, reason: None });
-    }
     let has_file_marks = inner.root.join(FILE_MARKS).exists();
+    let copy = |reason| {
+        let file_marks = has_file_marks || !takes_marks(inner)?;
+        Ok(Snapshotting { snapshotter: Snapshotter::Copy, reason, file_marks })
+    };
+    if wanted == Some(Snapshotter::Copy) {
+        return copy(None);
+    }
     let obstacle = if has_file_marks {
         Some("layers of this store mark deletions by files".to_owned())
     } else {
         try_overlay(inner)?.err()
     };
     match (obstacle, wanted) {
-        (None, _) => Ok(Snapshotting { snapshotter: Snapshotter::Overlay, reason: None }),
-        (Some(reason), None) => {
-            Ok(Snapshotting { snapshotter: Snapshotter::Copy, reason: Some(reason) })
+        (None, _) => {
+            let snapshotter = Snapshotter::Overlay;
+            Ok(Snapshotting { snapshotter, reason: None, file_marks: false })
         }
+        (Some(reason), None) => copy(Some(reason)),
         (Some(reason), Some(_)) => Err(Error::NoOverlay { root: inner.root.clone(), reason }),
     }
 }
@@ -114,9 +122,59 @@ fn try_overlay(inner: &Inner) -> Result<std::result::Result<(), String>> {
     Ok(tried.map_err(|error| told(&error)))
 }
 
+/// Makes a mark of overlayfs's and looks whether it is there: some file systems make one and hide it,
+/// and don't list its directory any more.
+fn takes_marks(inner: &Inner) -> Result<bool> {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    let top = inner.process.fresh_dir()?;
+    let made = mknodat(CWD, &top.join("mark"), FileType::CharacterDevice, Mode::empty(), 0);
+    let listed = fs::read_dir(&top).map(|mut entries| entries.next().is_some_and(|e| e.is_ok()));
+    inner.trash.add(top, None);
+    Ok(made.is_ok() && listed.unwrap_or(false))
+}
+
 fn told(error: &dyn std::error::Error) -> String {
     match error.source() {
         Some(source) => format!("{error}: {}", told(source)),
         None => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Store, StoreOptions};
+
+    fn open(root: &Path, snapshotter: Option<Snapshotter>) -> Store {
+        Store::open_with(root, &StoreOptions { snapshotter, ..StoreOptions::default() }).unwrap()
+    }
+
+    #[test]
+    fn copies_are_made_where_they_are_wanted() {
+        let root = tempfile::tempdir().unwrap();
+        let found = open(root.path(), Some(Snapshotter::Copy)).snapshotting().unwrap().clone();
+        assert_eq!((found.snapshotter, found.reason), (Snapshotter::Copy, None));
+    }
+
+    #[test]
+    fn a_store_with_marks_by_files_stays_one_of_copies() {
+        let root = tempfile::tempdir().unwrap();
+        let store = open(root.path(), Some(Snapshotter::Copy));
+        store.note_file_marks().unwrap();
+        store.note_file_marks().unwrap();
+        let found = open(root.path(), None).snapshotting().unwrap().clone();
+        assert_eq!((found.snapshotter, found.file_marks), (Snapshotter::Copy, true));
+        assert!(found.reason.unwrap().contains("mark deletions by files"));
+        let refused = open(root.path(), Some(Snapshotter::Overlay));
+        let error = refused.snapshotting().unwrap_err();
+        assert!(matches!(error, Error::NoOverlay { .. }), "{error}");
+    }
+
+    #[test]
+    fn names_are_read() {
+        for snapshotter in [Snapshotter::Overlay, Snapshotter::Copy] {
+            assert_eq!(snapshotter.name().parse(), Ok(snapshotter));
+        }
+        assert!("btrfs".parse::<Snapshotter>().is_err());
     }
 }

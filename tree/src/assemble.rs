@@ -147,11 +147,12 @@ pub struct Extracted {
 }
 
 /// Makes the tree of a layer in the empty directory `into`: what was touched in `tree`, with the
-/// directories that lead there. Files keep the hard links among them.
+/// directories that lead there. Files keep the hard links among them. Deletions are marked by files
+/// where the file system refuses overlayfs's marks, or with `file_marks`.
 ///
 /// # Errors
 /// Fails where something can't be read or written.
-pub fn extract(tree: &Dir, touched: &[Touched], into: &Dir) -> Result<Extracted> {
+pub fn extract(tree: &Dir, touched: &[Touched], into: &Dir, file_marks: bool) -> Result<Extracted> {
     let mut paths = BTreeSet::new();
     for touched in touched {
         let slashes = touched.path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
@@ -179,7 +180,7 @@ pub fn extract(tree: &Dir, touched: &[Touched], into: &Dir) -> Result<Extracted>
     into.take_room(files.filter(|file| file.is_file()).map(|file| file.blocks * 512).sum())?;
     let options = CopyOptions::default();
     let selected = Selected { path: Vec::new(), entries: picked };
-    let copier = Copier::new(View::of(tree), into, &options).with(Manner::Layer);
+    let copier = Copier::new(View::of(tree), into, &options).with(Manner::Layer { file_marks });
     copier.copy(selected, Path::new("/"))?;
     copy_root(tree, into)?;
     extracted.file_marks = copier.has_marked_by_files();

@@ -154,8 +154,9 @@ impl WorkTree {
         let mut now = self.look(&dir)?;
         let touched = self.state.touched(&now);
         if !touched.is_empty() || !self.state.has_same_root(&now) {
-            let extracted = extract(&dir, &touched, &pending.open()?)?;
-            if extracted.file_marks {
+            let file_marks = store.snapshotting()?.file_marks;
+            let extracted = extract(&dir, &touched, &pending.open()?, file_marks)?;
+            if extracted.file_marks && touched.iter().any(|touched| touched.gone) {
                 store.note_file_marks()?;
             }
             if !extracted.linked.is_empty() {

@@ -103,7 +103,7 @@ fn what_was_touched_becomes_a_layer() {
     std::fs::hard_link(at("one"), at("three")).unwrap();
     let touched = before.touched(&TreeState::of(&dest).unwrap());
     let into = room.dir("into");
-    let extracted = extract(&dest, &touched, &into).unwrap();
+    let extracted = extract(&dest, &touched, &into, false).unwrap();
     assert_eq!(listing(&into), ["d", "d/kept", "one", "same", "three"]);
     assert!(!extracted.file_marks);
     let new = |name: &str| std::fs::symlink_metadata(room.path("into").join(name)).unwrap();

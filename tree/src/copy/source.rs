@@ -33,8 +33,12 @@ const TASK: usize = 32;
 pub(crate) enum Manner {
     /// Files keep the hard links among them; a mark is a device like any other.
     Plain,
-    /// Files keep the hard links among them; a mark that the file system refuses becomes a file.
-    Layer,
+    /// Files keep the hard links among them. A mark that the file system refuses becomes a file; all
+    /// do with `file_marks`.
+    Layer {
+        /// Whether no other mark is tried.
+        file_marks: bool,
+    },
     /// Each name gets a file of its own.
     Apart,
     /// Each name becomes a name of the source's file, where that can be.
@@ -91,7 +95,8 @@ impl<'a> Copier<'a> {
 
     /// Copies in this manner.
     pub(crate) fn with(self, manner: Manner) -> Self {
-        Self { manner, ..self }
+        let file_marks = AtomicBool::new(manner == Manner::Layer { file_marks: true });
+        Self { manner, file_marks, ..self }
     }
 
     /// Tells whether a mark had to become a file.
@@ -190,7 +195,9 @@ impl<'a> Copier<'a> {
             return Ok(());
         }
         match job.entry.metadata.kind {
-            FileKind::CharDevice { major: 0, minor: 0 } if self.manner == Manner::Layer => {
+            FileKind::CharDevice { major: 0, minor: 0 }
+                if matches!(self.manner, Manner::Layer { .. }) =>
+            {
                 self.mark(dir, name, &attributes).map_err(error)
             }
             FileKind::File => {
