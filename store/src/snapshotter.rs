@@ -127,7 +127,7 @@ fn try_overlay(inner: &Inner) -> Result<std::result::Result<(), String>> {
 fn takes_marks(inner: &Inner) -> Result<bool> {
     use rustix::fs::{CWD, FileType, Mode, mknodat};
     let top = inner.process.fresh_dir()?;
-    let made = mknodat(CWD, &top.join("mark"), FileType::CharacterDevice, Mode::empty(), 0);
+    let made = mknodat(CWD, top.join("mark"), FileType::CharacterDevice, Mode::empty(), 0);
     let listed = fs::read_dir(&top).map(|mut entries| entries.next().is_some_and(|e| e.is_ok()));
     inner.trash.add(top, None);
     Ok(made.is_ok() && listed.unwrap_or(false))
