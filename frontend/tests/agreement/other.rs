@@ -2,12 +2,18 @@
 
 /// Tells whether `parse-dockerfile` reads a Dockerfile differently: it leaves quotes and escapes in
 /// flags as they are, which BuildKit takes away; it takes `--` for a flag without a name, where
-/// BuildKit's flags end; and BuildKit takes each byte of a flag that is not ASCII for a character of
-/// its own.
+/// BuildKit's flags end; BuildKit takes each byte of a flag that is not ASCII for a character of its
+/// own; and it takes a flag of `STOPSIGNAL`, which has none, for its argument.
 pub(crate) fn parse_dockerfile(text: &str) -> bool {
     let odd =
         |word: &str| word == "--" || word.contains(['"', '\'', '\\', '`']) || !word.is_ascii();
+    let has_no_flags = |line: &str| {
+        let mut words = line.split_whitespace();
+        words.next().is_some_and(|keyword| keyword.eq_ignore_ascii_case("STOPSIGNAL"))
+            && words.next().is_some_and(|word| word.starts_with("--"))
+    };
     text.split_whitespace().any(|word| word.starts_with("--") && odd(word))
+        || text.lines().any(has_no_flags)
 }
 
 /// Tells whether `dockerfile-parser` reads a Dockerfile differently.

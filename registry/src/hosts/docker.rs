@@ -60,9 +60,7 @@ impl Engine {
                 Ok(Some(text)) => Ok(text),
                 Err(problem) => Err(problem),
             };
-            let parse =
-                |text: String| serde_json::from_str(&text).map_err(|error| json_problem(&error));
-            let engine: Self = text.and_then(parse).unwrap_or_else(|problem| {
+            let engine: Self = text.and_then(|text| Self::parse(&text)).unwrap_or_else(|problem| {
                 warnings.ignored(path, &problem);
                 Self::default()
             });
@@ -74,6 +72,13 @@ impl Engine {
             return engine;
         }
         Self::default()
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        // A list could be read as the values of the members, in their order.
+        serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(text)
+            .and_then(|_| serde_json::from_str(text))
+            .map_err(|error| json_problem(&error))
     }
 
     /// Returns what it says about a host.
