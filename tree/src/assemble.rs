@@ -29,7 +29,7 @@ use crate::copy::{CopyOptions, place};
 use crate::digest::select::{Picked, Selected};
 use crate::dir::{Dir, entry_names};
 use crate::error::{Error, Result};
-use crate::metadata::{FileKind, Metadata, Owner, Timestamp};
+use crate::metadata::{FileKind, Metadata};
 pub use crate::pack::overlay::FILE_MARK;
 use crate::pack::overlay::{self, Deletion};
 use crate::state::Touched;
@@ -189,18 +189,7 @@ pub fn extract(tree: &Dir, touched: &[Touched], into: &Dir, file_marks: bool) ->
 
 /// Returns the mark of a deletion as overlayfs has it.
 fn mark(path: Vec<u8>) -> Entry {
-    let metadata = Metadata {
-        kind: FileKind::CharDevice { major: 0, minor: 0 },
-        mode: 0,
-        owner: Owner::default(),
-        size: 0,
-        mtime: Timestamp::default(),
-        ctime: Timestamp::default(),
-        device: 0,
-        inode: 0,
-        links: 1,
-        blocks: 0,
-    };
+    let metadata = Metadata::nothing(FileKind::CharDevice { major: 0, minor: 0 });
     Entry { path, metadata, target: Vec::new(), xattrs: Vec::new() }
 }
 

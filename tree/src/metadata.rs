@@ -52,6 +52,22 @@ impl Metadata {
         statx(dir, name, flags, StatxFlags::BASIC_STATS).map(|stat| Self::from_statx(&stat))
     }
 
+    /// Returns the metadata of something empty that nobody may do anything with.
+    pub(crate) fn nothing(kind: FileKind) -> Self {
+        Self {
+            kind,
+            mode: 0,
+            owner: Owner::default(),
+            size: 0,
+            mtime: Timestamp::default(),
+            ctime: Timestamp::default(),
+            device: 0,
+            inode: 0,
+            links: 1,
+            blocks: 0,
+        }
+    }
+
     /// Returns the metadata of an open file.
     pub(crate) fn of_fd(fd: BorrowedFd<'_>) -> Result<Self, Errno> {
         statx(fd, "", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)

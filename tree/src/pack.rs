@@ -34,7 +34,7 @@ use std::os::fd::AsFd as _;
 use crate::changes::Changes;
 use crate::dir::Dir;
 use crate::error::{Error, Result};
-use crate::metadata::{FileKind, Metadata, Owner, Timestamp};
+use crate::metadata::{FileKind, Metadata, Timestamp};
 use crate::names;
 use crate::view::View;
 use crate::walk::{self, Entry, Opener};
@@ -298,18 +298,7 @@ impl<'a> Plan<'a> {
 impl Item {
     /// Makes the mark of a deletion.
     fn mark(path: Vec<u8>) -> Self {
-        let metadata = Metadata {
-            kind: FileKind::File,
-            mode: 0,
-            owner: Owner::default(),
-            size: 0,
-            mtime: Timestamp::default(),
-            ctime: Timestamp::default(),
-            device: 0,
-            inode: 0,
-            links: 1,
-            blocks: 0,
-        };
+        let metadata = Metadata::nothing(FileKind::File);
         let entry = Entry { path, metadata, target: Vec::new(), xattrs: Vec::new() };
         Self { entry, role: Role::Mark, origin: None }
     }
