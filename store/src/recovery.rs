@@ -79,7 +79,7 @@ pub(crate) fn sync(inner: &Inner) -> Result<()> {
     })
 }
 
-fn boot_id() -> String {
+pub(crate) fn boot_id() -> String {
     // Without one, no boot can be told from another, and everything is trusted.
     fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }

@@ -6,21 +6,27 @@
 //! user mount overlays. There, trees are copied: see [`kiln_tree::assemble`].
 //!
 //! Which of the two it is, is found out by trying it in the store's own directory, when it is first
-//! needed. Trees that either makes are read by both, with one exception: where the file system
+//! needed, and remembered for the boot, as long as the store is mounted as it was and the process may do
+//! the same. Trees that either makes are read by both, with one exception: where the file system
 //! refuses overlayfs's marks of deletions, and files take their place, overlayfs can't read them. A
 //! store that has such trees is one of copies from then on.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use kiln_tree::{Overlay, Upper};
 
 use crate::error::{Error, Result};
+use crate::recovery;
 use crate::store::Inner;
 
 /// A file that is there once deletions are marked by files.
 const FILE_MARKS: &str = "file-marks";
+
+/// A file that says in which situation an overlay was mounted.
+const REMEMBERED: &str = "overlay";
 
 /// How layers are laid one on top of the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +87,16 @@ pub(crate) fn choose(inner: &Inner, wanted: Option<Snapshotter>) -> Result<Snaps
     let obstacle = if has_file_marks {
         Some("layers of this store mark deletions by files".to_owned())
     } else {
-        try_overlay(inner)?.err()
+        let situation = situation(inner)?;
+        if fs::read_to_string(inner.root.join(REMEMBERED)).is_ok_and(|known| known == situation) {
+            None
+        } else {
+            let obstacle = try_overlay(inner)?.err();
+            if obstacle.is_none() {
+                remember(inner, &situation);
+            }
+            obstacle
+        }
     };
     match (obstacle, wanted) {
         (None, _) => {
@@ -90,6 +105,25 @@ pub(crate) fn choose(inner: &Inner, wanted: Option<Snapshotter>) -> Result<Snaps
         }
         (Some(reason), None) => copy(Some(reason)),
         (Some(reason), Some(_)) => Err(Error::NoOverlay { root: inner.root.clone(), reason }),
+    }
+}
+
+/// Describes what decides whether an overlay can be mounted: the boot, where the store lies, and what
+/// the process may do.
+fn situation(inner: &Inner) -> Result<String> {
+    let device = fs::metadata(&inner.root).map_err(Error::io("look at", &inner.root))?.dev();
+    let may = rustix::thread::capabilities(None).map(|sets| sets.effective.bits());
+    let (boot, ids) = (recovery::boot_id(), kiln_tree::Ids::current().on_disk());
+    Ok(format!("boot {boot}\ndevice {device}\ncapabilities {may:?}\n{ids}"))
+}
+
+/// Remembers a situation. Where that fails, it is tried again.
+fn remember(inner: &Inner, situation: &str) {
+    let path = inner.process.fresh();
+    let placed =
+        fs::write(&path, situation).and_then(|()| fs::rename(&path, inner.root.join(REMEMBERED)));
+    if let Err(error) = placed {
+        tracing::debug!(%error, "the snapshotter isn't remembered");
     }
 }
 

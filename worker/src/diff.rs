@@ -65,7 +65,7 @@ impl Snapshots {
             drop(dest);
             if deletions && top.is_none() {
                 // The lowest tree of a chain has none: it is read without overlayfs.
-                top = Some(self.commit_pending(self.begin(None)?, None)?);
+                top = Some(self.commit_pending(self.begin(None)?)?);
             }
             top = Some(self.commit_repeated(pending, top.as_ref(), &layer.id)?);
         }

@@ -27,16 +27,10 @@ pub(crate) struct Draft {
     pub(crate) pending: PendingTree,
     /// The layer that it goes on top of.
     pub(crate) parent: Option<LayerId>,
-    base: Base,
-}
-
-/// What a draft goes on top of.
-#[derive(Debug)]
-enum Base {
-    /// Directories for overlayfs, uppermost first; none at all for a tree of its own.
-    Lowers(Vec<PathBuf>),
-    /// A work tree.
-    Work(Box<WorkTree>),
+    /// The trees that it goes on top of, uppermost first.
+    lowers: Vec<PathBuf>,
+    /// A directory that shows them, where overlayfs doesn't.
+    work: Option<Box<WorkTree>>,
 }
 
 impl Draft {
@@ -46,43 +40,42 @@ impl Draft {
         parent: Option<LayerId>,
         lowers: Vec<PathBuf>,
     ) -> Self {
-        Self { pending, parent, base: Base::Lowers(lowers) }
+        Self { pending, parent, lowers, work: None }
     }
 
-    /// Makes a draft in a work tree.
+    /// Makes a draft in a work tree that shows these directories.
     pub(crate) fn in_work_tree(
         pending: PendingTree,
         parent: Option<LayerId>,
+        lowers: Vec<PathBuf>,
         work: WorkTree,
     ) -> Self {
-        Self { pending, parent, base: Base::Work(Box::new(work)) }
+        Self { pending, parent, lowers, work: Some(Box::new(work)) }
     }
 
     /// Returns the directory to write to, with everything below in it.
     pub(crate) fn open(&self) -> Result<Dir> {
-        match &self.base {
-            Base::Lowers(lowers) if lowers.is_empty() => Ok(self.pending.open()?),
-            Base::Lowers(lowers) => {
-                let overlay = Overlay { lowers: lowers.clone(), upper: Some(self.upper()) };
-                Ok(self.pending.claiming(overlay.open()?))
-            }
-            Base::Work(work) => Ok(work.tree.open()?),
+        if let Some(work) = &self.work {
+            return Ok(work.tree.open()?);
         }
+        if self.lowers.is_empty() {
+            return Ok(self.pending.open()?);
+        }
+        let overlay = Overlay { lowers: self.lowers.clone(), upper: Some(self.upper()) };
+        Ok(self.pending.claiming(overlay.open()?))
     }
 
     /// Returns it as the sandbox mounts it. With overlayfs, `lowest` goes below everything, where
     /// there is room for one more.
     pub(crate) fn rootfs(&self, lowest: Option<PathBuf>) -> Tree {
-        match &self.base {
-            Base::Lowers(lowers) => {
-                let mut lowers = lowers.clone();
-                if (1..Overlay::MAX_LOWERS).contains(&lowers.len()) {
-                    lowers.extend(lowest);
-                }
-                Tree::Overlay { lowers, upper: Some(self.upper()) }
-            }
-            Base::Work(work) => Tree::Directory(work.tree.fs().to_owned()),
+        if let Some(work) = &self.work {
+            return Tree::Directory(work.tree.fs().to_owned());
         }
+        let mut lowers = self.lowers.clone();
+        if (1..Overlay::MAX_LOWERS).contains(&lowers.len()) {
+            lowers.extend(lowest);
+        }
+        Tree::Overlay { lowers, upper: Some(self.upper()) }
     }
 
     fn upper(&self) -> Upper {
@@ -91,24 +84,17 @@ impl Draft {
 
     /// Returns the directories that grow while it is written to.
     pub(crate) fn growing(&self) -> Vec<Growing> {
-        let work = match &self.base {
-            Base::Lowers(_) => None,
-            Base::Work(work) => Some(work.tree.growing()),
-        };
+        let work = self.work.as_ref().map(|work| work.tree.growing());
         std::iter::once(self.pending.growing()).chain(work).collect()
     }
 
     /// Takes over what was written into the directory that becomes the layer's tree.
     pub(crate) fn finish(self, store: &Store) -> Result<Finished> {
-        let Self { pending, parent, base } = self;
-        let work = match base {
-            Base::Lowers(_) => None,
-            Base::Work(mut work) => {
-                work.take_over(&pending, store)?;
-                Some(*work)
-            }
-        };
-        Ok(Finished { pending, parent, work })
+        let Self { pending, parent, lowers, mut work } = self;
+        if let Some(work) = &mut work {
+            work.take_over(&pending, store)?;
+        }
+        Ok(Finished { pending, parent, lowers, work: work.map(|work| *work) })
     }
 }
 
@@ -117,6 +103,8 @@ impl Draft {
 pub(crate) struct Finished {
     pub(crate) pending: PendingTree,
     pub(crate) parent: Option<LayerId>,
+    /// The trees that it goes on top of, uppermost first.
+    pub(crate) lowers: Vec<PathBuf>,
     /// Shows the layer's chain, once there is the layer.
     pub(crate) work: Option<WorkTree>,
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Once, OnceLock};
 
 use kiln_solver::StepContext;
 use kiln_store::{LayerId, PendingTree, Snapshotter, Store};
-use kiln_tree::{ArchiveLimits, Attributes, Changes, CopyOptions, Dir, View, shadow};
+use kiln_tree::{ArchiveLimits, Attributes, Changes, CopyOptions, Dir, Overlay, View, shadow};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::blobs::Blobs;
@@ -111,7 +111,7 @@ impl Snapshots {
             Some(work) => work,
             None => WorkTree::assemble(&self.store, &lowers)?,
         };
-        Ok(Draft::in_work_tree(pending, parent.cloned(), work))
+        Ok(Draft::in_work_tree(pending, parent.cloned(), lowers, work))
     }
 
     /// Begins a tree on top of directories, uppermost first, that becomes no layer.
@@ -121,7 +121,7 @@ impl Snapshots {
             return Ok(Draft::on_lowers(pending, None, lowers));
         }
         let work = WorkTree::assemble(&self.store, &lowers)?;
-        Ok(Draft::in_work_tree(pending, None, work))
+        Ok(Draft::in_work_tree(pending, None, lowers, work))
     }
 
     /// Begins a tree on top of a chain, and opens it. All its trees must be there.
@@ -160,13 +160,18 @@ impl Snapshots {
     /// Makes a layer of a draft that a program had as its root file system.
     pub(crate) fn commit_root(&self, draft: Draft) -> Result<LayerId> {
         let finished = draft.finish(&self.store)?;
-        self.leave_mount_points(&finished.pending, finished.parent.as_ref())?;
+        leave_mount_points(&finished)?;
         self.commit_finished(finished)
     }
 
     fn commit_finished(&self, finished: Finished) -> Result<LayerId> {
-        let Finished { pending, parent, work } = finished;
-        let layer = self.commit_pending(pending, parent.as_ref())?;
+        let Finished { mut pending, parent, lowers, work } = finished;
+        let upper = Dir::open(pending.fs())?;
+        if !lowers.is_empty() && !upper.names()?.is_empty() {
+            // What it changes of the chain below is found out now, while that is there.
+            pending.note(self.changes(&upper, lowers)?);
+        }
+        let layer = self.store.layers().commit(pending, parent.as_ref())?;
         if let Some(work) = work {
             self.work_trees.keep(layer.clone(), work);
         }
@@ -185,48 +190,23 @@ impl Snapshots {
         Ok(())
     }
 
-    /// Makes a layer of a tree that isn't mounted. What it changes of the chain below is found out
-    /// now, while that is there.
-    pub(crate) fn commit_pending(
-        &self,
-        mut pending: PendingTree,
-        parent: Option<&LayerId>,
-    ) -> Result<LayerId> {
-        if let Some(parent) = parent {
-            let upper = Dir::open(pending.fs())?;
-            if !upper.names()?.is_empty() {
-                pending.note(self.changes(&upper, parent)?);
-            }
-        }
-        Ok(self.store.layers().commit(pending, parent)?)
+    /// Makes a layer of a tree that goes on top of nothing.
+    pub(crate) fn commit_pending(&self, pending: PendingTree) -> Result<LayerId> {
+        Ok(self.store.layers().commit(pending, None)?)
     }
 
-    /// Compares a tree with the chain that it goes on top of.
-    fn changes(&self, upper: &Dir, parent: &LayerId) -> Result<Changes> {
-        let lowers = self.lowers(Some(parent))?;
-        if lowers.len() == 1 || !self.copies()? {
-            return Ok(Changes::find(upper, &self.read(Some(parent))?)?);
+    /// Compares a tree with the trees that it goes on top of, uppermost first.
+    fn changes(&self, upper: &Dir, lowers: Vec<PathBuf>) -> Result<Changes> {
+        if let [only] = lowers.as_slice() {
+            return Ok(Changes::find(upper, &Dir::open(only)?)?);
+        }
+        if !self.copies()? {
+            return Ok(Changes::find(upper, &Overlay { lowers, upper: None }.open()?)?);
         }
         // There is no need to assemble all of the chain.
         let below = self.store.layers().begin()?;
         shadow(&lowers, upper, &Dir::open(below.fs())?)?;
         Ok(Changes::find(upper, &Dir::open(below.fs())?)?)
-    }
-
-    /// Makes the directories that a program's own mounts are on a part of its layer, where the chain
-    /// below lacks them: OCI runtimes, and so BuildKit, leave them behind.
-    fn leave_mount_points(&self, pending: &PendingTree, parent: Option<&LayerId>) -> Result<()> {
-        let lowers = self.lowers(parent)?;
-        let trees: Vec<&Path> =
-            std::iter::once(pending.fs()).chain(lowers.iter().map(PathBuf::as_path)).collect();
-        for name in ["dev", "proc", "sys"] {
-            let found = trees.iter().find_map(|tree| tree.join(name).symlink_metadata().ok());
-            if !found.is_some_and(|found| found.is_dir()) {
-                let attributes = Attributes { mode: Some(0o755), ..Attributes::default() };
-                Dir::open(pending.fs())?.mkdir(Path::new(name), &attributes)?;
-            }
-        }
-        Ok(())
     }
 
     /// Makes a layer of a tree that repeats the one of `original` on another chain. What it changes
@@ -247,7 +227,7 @@ impl Snapshots {
             Output::Layer(layer) => Ok(layer.clone()),
             Output::Local(context) => {
                 let copy = self.copy_of(context, Path::new("/"), &[])?;
-                self.commit_pending(copy, None).map(Some)
+                self.commit_pending(copy).map(Some)
             }
         }
     }
@@ -284,6 +264,21 @@ impl Snapshots {
         let empty = self.store.layers().begin()?;
         Ok(self.empty.get_or_init(|| empty).fs())
     }
+}
+
+/// Makes the directories that a program's own mounts are on a part of its layer, where the chain
+/// below lacks them: OCI runtimes, and so BuildKit, leave them behind.
+fn leave_mount_points(finished: &Finished) -> Result<()> {
+    let lowers = finished.lowers.iter().map(PathBuf::as_path);
+    let trees: Vec<&Path> = std::iter::once(finished.pending.fs()).chain(lowers).collect();
+    for name in ["dev", "proc", "sys"] {
+        let found = trees.iter().find_map(|tree| tree.join(name).symlink_metadata().ok());
+        if !found.is_some_and(|found| found.is_dir()) {
+            let attributes = Attributes { mode: Some(0o755), ..Attributes::default() };
+            Dir::open(finished.pending.fs())?.mkdir(Path::new(name), &attributes)?;
+        }
+    }
+    Ok(())
 }
 
 /// Returns all of a directory, as it is.

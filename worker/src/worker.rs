@@ -302,7 +302,7 @@ impl Worker {
         let snapshots = self.snapshots.clone();
         let copy = blocking(move || {
             let copy = snapshots.copy_of(&context, Path::new("/"), &attributes.include)?;
-            snapshots.commit_pending(copy, None)
+            snapshots.commit_pending(copy)
         });
         Ok(Output::Layer(Some(copy.await?)))
     }

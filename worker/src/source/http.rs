@@ -229,7 +229,7 @@ impl HttpSource {
         dir.set_attributes(&path, &Attributes { mode, owner, mtime: Some(mtime) })?;
         let epoch = Some(Timestamp::default());
         dir.set_attributes(Path::new("/"), &Attributes { mtime: epoch, ..Attributes::default() })?;
-        let layer = snapshots.commit_pending(pending, None)?;
+        let layer = snapshots.commit_pending(pending)?;
         Ok((layer, Known { digest: digest.to_string(), etag, last_modified }))
     }
 }

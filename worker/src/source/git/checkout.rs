@@ -148,5 +148,5 @@ fn import(
     let view = View { dir: root, excludes: None, owner: None, xattrs: false };
     kiln_tree::copy(view, &target, &options)?;
     drop(target);
-    snapshots.commit_pending(pending, None)
+    snapshots.commit_pending(pending)
 }
