@@ -21,7 +21,7 @@ use std::collections::BTreeSet;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Mode, OFlags, linkat, openat};
+use rustix::fs::{AtFlags, OFlags, linkat};
 use rustix::io::Errno;
 
 use crate::copy::source::{Copier, Manner};
@@ -34,7 +34,7 @@ pub use crate::pack::overlay::FILE_MARK;
 use crate::pack::overlay::{self, Deletion};
 use crate::state::Touched;
 use crate::view::View;
-use crate::walk::{self, Entry, open_without_links};
+use crate::walk::{self, Entry, open_without_links, split};
 use crate::{attributes, names, remove};
 
 /// How files come into an assembled tree.
@@ -127,13 +127,6 @@ fn clear(dest: &Dir, path: &[u8]) -> Result<()> {
             .map_err(failed),
         Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(()),
         Err(errno) => Err(failed(errno)),
-    }
-}
-
-fn split(path: &[u8]) -> (&[u8], &[u8]) {
-    match path.iter().rposition(|byte| *byte == b'/') {
-        Some(slash) => (&path[..slash], &path[slash + 1..]),
-        None => (b"", path),
     }
 }
 
@@ -367,11 +360,7 @@ pub(crate) fn link(
     name: &[u8],
 ) -> std::result::Result<(), Errno> {
     let (parent, old) = split(from);
-    let parent = if parent.is_empty() {
-        openat(source, ".", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?
-    } else {
-        open_without_links(source.as_fd(), parent, OFlags::PATH | OFlags::DIRECTORY)?
-    };
+    let parent = open_without_links(source.as_fd(), parent, OFlags::PATH | OFlags::DIRECTORY)?;
     linkat(parent, names::path(old), dir, names::path(name), AtFlags::empty())
 }
 

@@ -37,8 +37,8 @@ use crate::names;
 use crate::pattern::{ParentMatches, PatternMatcher};
 use crate::view::View;
 
-pub(crate) use beneath::Opener;
 pub(crate) use beneath::open as open_without_links;
+pub(crate) use beneath::{Opener, split};
 
 /// So many entries of one directory are looked at by one task.
 const CHUNK: usize = 512;

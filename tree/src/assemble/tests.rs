@@ -43,7 +43,7 @@ impl Room {
 
 /// Marks a deletion as overlayfs does.
 fn by_device(path: &Path) {
-    use rustix::fs::{CWD, FileType, mknodat};
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
     mknodat(CWD, path, FileType::CharacterDevice, Mode::empty(), 0).unwrap();
 }
 

@@ -17,7 +17,7 @@ const LONGEST_PATH: usize = 4000;
 static NO_OPENAT2: AtomicBool = AtomicBool::new(false);
 
 /// Splits a path without a leading slash into its parent and its name.
-pub(super) fn split(path: &[u8]) -> (&[u8], &[u8]) {
+pub(crate) fn split(path: &[u8]) -> (&[u8], &[u8]) {
     match path.iter().rposition(|byte| *byte == b'/') {
         Some(slash) => (&path[..slash], &path[slash + 1..]),
         None => (b"", path),
