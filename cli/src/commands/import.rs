@@ -110,6 +110,8 @@ fn holds_images(path: &Path) -> bool {
     }
     let Ok(mut file) = File::open(path) else { return false };
     let (mut has_list, mut has_config) = (false, false);
+    // Before docker 1.10 there was no list.
+    let (mut has_json, mut has_layer) = (false, false);
     for _ in 0..ENTRIES {
         let mut header = [0; 512];
         if file.read_exact(&mut header).is_err() || header[0] == 0 {
@@ -122,12 +124,14 @@ fn holds_images(path: &Path) -> bool {
         let name = text(&header[..100]);
         has_list |= matches!(name.as_str(), "manifest.json" | "index.json");
         has_config |= name == "oci-layout" || name == "repositories" || name.starts_with("blobs/");
+        has_json |= name.ends_with("/json");
+        has_layer |= name.ends_with("/layer.tar");
         let Ok(size) = i64::from_str_radix(&text(&header[124..136]), 8) else { break };
         if file.seek(SeekFrom::Current((size + 511) / 512 * 512)).is_err() {
             break;
         }
     }
-    has_list && has_config
+    (has_list && has_config) || (has_json && has_layer)
 }
 
 fn parse_name(text: &str) -> Result<Reference> {

@@ -262,3 +262,51 @@ fn wrong_imports(kiln: &Kiln, archive: &str) {
     assert!(failed.contains("not a tar header"), "{failed}");
     assert!(kiln.run(&["import", "/nowhere.tar"]).failure().contains("open /nowhere.tar"));
 }
+
+#[test]
+fn archives_from_before_docker_1_10_are_images() {
+    if skip("archives_from_before_docker_1_10_are_images", &[Need::Root]) {
+        return;
+    }
+    let kiln = kiln();
+    // The base image's own layer is the first one.
+    let base = format!("base=oci-layout://{}", kiln.base().display());
+    kiln.write("Dockerfile", "FROM base\nCMD [\"cat\", \"/f\"]\n");
+    let output = "type=docker,dest=base.tar";
+    kiln.run(&["build", "--build-context", &base, "-o", output, "-f", "Dockerfile", "."]).success();
+    kiln.write("rootfs/f", "old\n");
+    let (first, second) = ("a".repeat(64), "b".repeat(64));
+    let script = format!(
+        "set -e; mkdir -p base old/{first} old/{second}; tar -xf base.tar -C base\n\
+         layer=$(sed 's/.*\"Layers\":\\[\"\\([^\"]*\\).*/\\1/' base/manifest.json)\n\
+         (cat base/$layer | gzip -dcf) > old/{first}/layer.tar\n\
+         tar -C rootfs -cf old/{second}/layer.tar f\n\
+         echo 1.0 | tee old/{first}/VERSION > old/{second}/VERSION\n\
+         tar -C old -cf old.tar .\n"
+    );
+    let config = |id: &str, parent: &str, cmd: &str| {
+        format!(
+            "{{\"id\": \"{id}\", {parent} \"created\": \"2015-01-01T00:00:00Z\", \
+             \"container_config\": {{\"Cmd\": [\"/bin/sh\", \"-c\", \"{cmd}\"]}}, \
+             \"config\": {{\"Cmd\": [\"cat\", \"/f\"]}}, \"docker_version\": \"1.9.1\", \
+             \"architecture\": \"amd64\", \"os\": \"linux\"}}"
+        )
+    };
+    kiln.write(&format!("old/{first}/json"), config(&first, "", "ADD base"));
+    let parent = format!("\"parent\": \"{first}\",");
+    kiln.write(&format!("old/{second}/json"), config(&second, &parent, "ADD f"));
+    kiln.write("old/repositories", format!("{{\"old\": {{\"1\": \"{second}\"}}}}"));
+    run(Command::new("sh").args(["-c", &script]).current_dir(kiln.path(""))).success();
+
+    assert_eq!(kiln.run(&["load", "-i", "old.tar"]).success(), "Loaded image: old:1\n");
+    let history = kiln.run(&["history", "--format", "{{.CreatedBy}}", "old:1"]).success();
+    assert_eq!(history, "/bin/sh -c ADD f\n/bin/sh -c ADD base\n");
+    if cfg!(target_arch = "x86_64") {
+        assert_eq!(kiln.run(&["run", "--rm", "old:1"]).success(), "old\n");
+    }
+    // Others take archives of images, too, or say that it is one.
+    let same = kiln.run(&["diff", "docker-archive:old.tar", "old:1"]);
+    assert_eq!(same.code, 0, "{}", same.stderr);
+    let imported = kiln.run(&["import", "old.tar"]);
+    assert!(imported.stderr.contains("old.tar is an archive of images"), "{}", imported.stderr);
+}

@@ -82,7 +82,6 @@ fn image(entry: &Entry, files: &ArchiveFiles, options: &LoadOptions) -> Result<A
             format!("invalid manifest, layers length mismatch: expected {expected}, got {actual}");
         return Err(Error::image(&entry.config, problem));
     }
-    let config = options.store.content().put(&bytes)?;
     let mut below = None;
     let mut layers = Vec::new();
     for (diff_id, path) in diff_ids.iter().zip(paths) {
@@ -90,6 +89,17 @@ fn image(entry: &Entry, files: &ArchiveFiles, options: &LoadOptions) -> Result<A
         below = Some(verify::declare(below.as_ref(), diff_id, &blob, options)?);
         layers.push(blob);
     }
+    put(&bytes, &layers, entry.names()?, options)
+}
+
+/// Keeps an image whose layers are in the store already.
+pub(super) fn put(
+    config: &[u8],
+    layers: &[LayerBlob],
+    names: Vec<Reference>,
+    options: &LoadOptions,
+) -> Result<ArchivedImage> {
+    let config = options.store.content().put(config)?;
     let manifest = Manifest {
         schema_version: 2,
         media_type: media_type::DOCKER_MANIFEST,
@@ -107,7 +117,7 @@ fn image(entry: &Entry, files: &ArchiveFiles, options: &LoadOptions) -> Result<A
         media_type: media_type::DOCKER_MANIFEST.to_owned(),
         digest: manifest.digest,
         size: manifest.size,
-        names: entry.names()?,
+        names,
     })
 }
 
@@ -116,7 +126,7 @@ fn descriptor(layer: &LayerBlob) -> Descriptor<'_> {
 }
 
 /// Returns a layer as it is in the archive; one that is compressed as no image may have it, plain.
-fn layer(path: &str, files: &ArchiveFiles, options: &LoadOptions) -> Result<LayerBlob> {
+pub(super) fn layer(path: &str, files: &ArchiveFiles, options: &LoadOptions) -> Result<LayerBlob> {
     let content = options.store.content();
     let (mut digest, mut size) = files.blob(path)?;
     let failed = |error| Error::kernel("decompress", path)(error);

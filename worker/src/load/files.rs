@@ -88,6 +88,11 @@ impl ArchiveFiles {
         self.find(path).is_some()
     }
 
+    /// Returns the paths of all files.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.files.keys().map(String::as_str)
+    }
+
     /// Returns the bytes of a document of at most `limit` bytes.
     pub(super) fn document(&self, path: &str, limit: u64) -> Result<Vec<u8>> {
         match self.find(path) {

@@ -5,12 +5,13 @@
 //! ones are held in memory. Nothing is written anywhere else, so that neither names nor links of the
 //! archive lead anywhere: links are looked up among the archive's own files.
 //!
-//! There are two kinds:
+//! There are three kinds:
 //!
 //! - an OCI layout has an `index.json`; what it names lies in `blobs/sha256`. Newer `docker save`s are
 //!   layouts with a `manifest.json` beside, of which names alone are taken then;
 //! - an older `docker save` has a `manifest.json` that tells where configs and layers lie. These get
-//!   a manifest here, whose bytes are a function of theirs.
+//!   a manifest here, whose bytes are a function of theirs;
+//! - docker before 1.10 wrote a directory for each layer, and a file `repositories`.
 //!
 //! Before an image gets its names, every blob is there with the digest that it is named by, and every
 //! layer was found to have the diff ID that the config says: a layer that others have, too, can't be
@@ -19,6 +20,7 @@
 mod docker;
 mod files;
 mod layout;
+mod legacy;
 mod verify;
 
 use std::io::Read;
@@ -93,8 +95,12 @@ pub fn bring(archive: impl Read + Send, options: &LoadOptions) -> Result<Vec<Arc
         layout::images(&files, options)?
     } else if files.contains("manifest.json") {
         docker::images(&files, options)?
+    } else if legacy::is_legacy(&files) {
+        legacy::images(&files, options)?
     } else {
-        return Err(Error::NoImages("there is neither an index.json nor a manifest.json in it"));
+        return Err(Error::NoImages(
+            "there is neither an index.json nor a manifest.json nor a file repositories in it",
+        ));
     };
     if found.is_empty() {
         return Err(Error::NoImages("its list is empty"));

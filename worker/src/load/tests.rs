@@ -154,6 +154,7 @@ fn what_is_not_what_it_says_is_refused() {
         (with(b"[]", &one), "its list is empty"),
         (with(b"{", &one), "manifest.json: "),
         (Archive::new().file("x", b"").bytes(), "neither an index.json nor a manifest.json"),
+        (Archive::new().file("repositories", b"{}").bytes(), "its list is empty"),
         (Vec::new(), "neither an index.json nor a manifest.json"),
         (b"nonsense".repeat(100), "read the archive"),
         (torn, "read "),
@@ -257,4 +258,142 @@ fn blobs_of_layouts_are_verified() {
     assert!(place.refusal(&link).contains("content has digest"));
     let confused = Archive::new().file("index.json", br#"{"manifests":[],"layers":[]}"#).bytes();
     assert!(place.refusal(&confused).contains("both a manifest and an index"));
+}
+
+/// Returns an archive as docker wrote them before 1.10: of each image its ID, its parent and its layer.
+fn old_archive(images: &[(&str, Option<&str>, &[u8])]) -> Archive {
+    images.iter().fold(Archive::new(), |archive, (id, parent, layer)| {
+        let mut config = json!({
+            "id": id, "architecture": "amd64", "os": "linux", "created": "2015-09-01T01:02:03Z",
+            "docker_version": "1.9.1", "Size": 7, "config": {"Env": ["A=<b>"], "Cmd": ["sh"]},
+            "container_config": {"Cmd": ["/bin/sh", "-c", format!("#(nop) ADD {id}")]},
+        });
+        if let Some(parent) = parent {
+            config["parent"] = json!(parent);
+        }
+        let config = serde_json::to_string_pretty(&config).unwrap();
+        archive
+            .file(&format!("{id}/VERSION"), b"1.0")
+            .file(&format!("{id}/json"), config.as_bytes())
+            .file(&format!("{id}/layer.tar"), layer)
+    })
+}
+
+#[test]
+fn archives_from_before_docker_1_10_load() {
+    let place = place();
+    let (one, two) = (layer("one"), layer("two"));
+    let (base, top) = ("0".repeat(64), "1".repeat(64));
+    let names = json!({"a": {"1": top, "2": base}, "r.example:5000/b": {"latest": top}});
+    let images = [(&*base, None, &one[..]), (&*top, Some(&*base), &two[..])];
+    let archive = old_archive(&images).file("repositories", names.to_string().as_bytes());
+    let loaded = load(&archive.bytes()[..], &place.options).unwrap();
+    let names = |image: &LoadedImage| -> Vec<String> {
+        image.names.iter().map(|name| name.name.familiar()).collect()
+    };
+    assert_eq!(names(&loaded[0]), ["a:2"]);
+    assert_eq!(names(&loaded[1]), ["a:1", "r.example:5000/b:latest"]);
+    // The members are sorted, those of the old form are gone, and Go escapes what HTML knows.
+    let nop = |id: &str| {
+        format!(
+            "{{\"created\":\"2015-09-01T01:02:03Z\",\"created_by\":\"/bin/sh -c #(nop) ADD {id}\"}}"
+        )
+    };
+    let expected = format!(
+        "{{\"architecture\":\"amd64\",\
+         \"config\":{{\"Cmd\":[\"sh\"],\"Env\":[\"A=\\u003cb\\u003e\"]}},\
+         \"container_config\":{{\"Cmd\":[\"/bin/sh\",\"-c\",\"#(nop) ADD {top}\"]}},\
+         \"created\":\"2015-09-01T01:02:03Z\",\"docker_version\":\"1.9.1\",\
+         \"history\":[{},{}],\"os\":\"linux\",\
+         \"rootfs\":{{\"type\":\"layers\",\"diff_ids\":[\"{}\",\"{}\"]}}}}",
+        nop(&base),
+        nop(&top),
+        Digest::of(&one),
+        Digest::of(&two),
+    );
+    let config = place.options.store.content().read(&loaded[1].id, 1 << 20).unwrap();
+    assert_eq!(String::from_utf8(config).unwrap(), expected);
+
+    // Without names those are images that are nobody's parent.
+    let loaded = load(&old_archive(&images).bytes()[..], &place.options).unwrap();
+    assert_eq!((loaded.len(), loaded[0].names.len()), (1, 0));
+    assert_eq!(loaded[0].id, Digest::of(expected.as_bytes()));
+}
+
+#[test]
+fn layers_of_old_archives_may_be_links_and_compressed() {
+    let place = place();
+    let one = layer("one");
+    let zipped = {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        std::io::Write::write_all(&mut encoder, &one).unwrap();
+        encoder.finish().unwrap()
+    };
+    let config = |parent: &str| format!("{{\"parent\":\"{parent}\"}}").into_bytes();
+    let archive = old_archive(&[("base", None, &zipped)])
+        .file("soft/json", &config("base"))
+        .link(tar::EntryType::Symlink, "soft/layer.tar", "../base/layer.tar")
+        .file("hard/json", &config("soft"))
+        .link(tar::EntryType::Link, "hard/layer.tar", "soft/layer.tar")
+        .file("repositories", br#"{"a":{"b":"hard"}}"#)
+        .bytes();
+    let loaded = load(&archive[..], &place.options).unwrap();
+    let config = place.options.store.content().read(&loaded[0].id, 1 << 20).unwrap();
+    let config: kiln_oci::ImageConfig = serde_json::from_slice(&config).unwrap();
+    assert_eq!(config.rootfs.diff_ids(), [Digest::of(&one); 3]);
+}
+
+#[test]
+fn old_archives_are_hostile() {
+    let place = place();
+    let one = layer("one");
+    let named = |id: &str| json!({"a": {"b": id}}).to_string().into_bytes();
+    let loops = || old_archive(&[("x", Some("y"), &one), ("y", Some("x"), &one)]);
+    let image = || old_archive(&[("x", None, &one)]);
+    let ids: Vec<String> = (0..=1000).map(|number| format!("i{number}")).collect();
+    let endless: Vec<_> = ids
+        .iter()
+        .enumerate()
+        .map(|(number, id)| (&**id, ids.get(number + 1).map(|next| &**next), &one[..]))
+        .collect();
+    let bad_parent = |parent: &str| old_archive(&[("x", Some(parent), &one)]);
+    let linked = |target: &str| {
+        let archive = Archive::new().file("x/json", b"{}").file("repositories", &named("x"));
+        archive.link(tar::EntryType::Symlink, "x/layer.tar", target).bytes()
+    };
+    for (archive, problem) in [
+        (loops().file("repositories", &named("x")).bytes(), "is a parent of itself"),
+        (loops().bytes(), "each of its images is another one's parent"),
+        (
+            old_archive(&[("x", Some("x"), &one)]).file("repositories", &named("x")).bytes(),
+            "is a parent of itself",
+        ),
+        (
+            old_archive(&endless).file("repositories", &named("i0")).bytes(),
+            "has more than 1000 parents",
+        ),
+        (image().file("repositories", &named("y")).bytes(), "y/json: is not in the archive"),
+        (
+            bad_parent("gone").file("repositories", &named("x")).bytes(),
+            "gone/json: is not in the archive",
+        ),
+        (
+            bad_parent("../../etc").file("repositories", &named("x")).bytes(),
+            "invalid image ID \"../../etc\"",
+        ),
+        (image().file("repositories", &named("../x")).bytes(), "invalid image ID \"../x\""),
+        (
+            Archive::new().file("x/json", b"{}").file("repositories", &named("x")).bytes(),
+            "x/layer.tar: is not in the archive",
+        ),
+        (image().file("x/json", b"[").file("repositories", &named("x")).bytes(), "x/json: "),
+        (image().file("repositories", b"[]").bytes(), "repositories: "),
+        (image().file("repositories", br#"{"A*":{"b":"x"}}"#).bytes(), "invalid tag"),
+        (linked("/etc/passwd"), "x/layer.tar: is not in the archive"),
+        (linked("../../../etc/passwd"), "x/layer.tar: is not in the archive"),
+        (linked("layer.tar"), "x/layer.tar: is not in the archive"),
+    ] {
+        let refusal = place.refusal(&archive);
+        assert!(refusal.contains(problem), "{problem}: {refusal}");
+    }
 }
