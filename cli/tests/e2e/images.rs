@@ -49,6 +49,53 @@ fn images_are_listed_inspected_and_removed() {
 }
 
 #[test]
+fn names_by_digest_stand_for_a_repository() {
+    if skip("names_by_digest_stand_for_a_repository", &[Need::Root]) {
+        return;
+    }
+    let kiln = kiln();
+    let build = || {
+        let tags = ["-t", "one:a", "-t", "one:b", "-t", "registry.example/two"];
+        kiln.build_text("FROM scratch\nLABEL a=b\n", &tags).success();
+    };
+    let images = |format: &str| {
+        let listing = kiln.run(&["images", "--no-trunc", "--format", format]).success();
+        let mut lines: Vec<String> = listing.lines().map(str::to_owned).collect();
+        lines.sort();
+        lines
+    };
+    let names = || images("{{.Repository}}:{{.Tag}}");
+    build();
+    let (digest, id) = (images("{{.Digest}}").remove(0), images("{{.ID}}").remove(0));
+    let at = |repository: &str| format!("{repository}@{digest}");
+
+    // Names in another repository are none of its business.
+    let elsewhere = kiln.run(&["rmi", &at("three")]).failure();
+    assert!(elsewhere.contains(&format!("no such image: {}", at("three"))), "{elsewhere}");
+    let other = format!("one@sha256:{}", "0".repeat(64));
+    assert!(kiln.run(&["rmi", &other]).failure().contains("no such image: one@sha256:000"));
+    assert_eq!(names(), ["one:a", "one:b", "registry.example/two:latest"]);
+    assert_eq!(kiln.run(&["rmi", &at("one")]).success(), "Untagged: one:a\nUntagged: one:b\n");
+    assert_eq!(names(), ["registry.example/two:latest"]);
+    let removed = kiln.run(&["rmi", &at("registry.example/two")]).success();
+    assert_eq!(removed, format!("Untagged: registry.example/two:latest\nDeleted: {id}\n"));
+    assert_eq!(names(), [""; 0]);
+
+    // An ID stands for the image with all its names: several take --force, as with docker.
+    build();
+    let short = &id["sha256:".len()..][..12];
+    for text in [short, &id, &digest] {
+        let conflict = kiln.run(&["rmi", text]).failure();
+        assert!(conflict.contains("is referenced in multiple repositories"), "{text}: {conflict}");
+    }
+    assert_eq!(names().len(), 3);
+    let removed = kiln.run(&["rmi", "--force", short]).success();
+    let untagged = "Untagged: one:a\nUntagged: one:b\nUntagged: registry.example/two:latest\n";
+    assert_eq!(removed, format!("{untagged}Deleted: {id}\n"));
+    assert_eq!(names(), [""; 0]);
+}
+
+#[test]
 fn help_is_there_for_every_command() {
     let kiln = kiln();
     let help = kiln.run(&["--help"]).success();
