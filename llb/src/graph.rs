@@ -40,6 +40,13 @@ pub struct Vertex {
     pub locations: Vec<SourceLocation>,
 }
 
+impl Vertex {
+    /// Returns the digests of the ops that the op reads, in the order of [`Op::inputs`].
+    pub fn input_digests(&self) -> Vec<Digest> {
+        self.op.inputs.iter().map(|input| input.digest).collect()
+    }
+}
+
 /// Why a definition is no graph.
 #[derive(Debug, thiserror::Error)]
 pub enum GraphError {

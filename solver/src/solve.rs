@@ -96,8 +96,9 @@ where
 {
     let plan = Plan::new(&graph, executor.as_ref()).map_err(|(number, name, error)| {
         let id = number as VertexId;
-        let digest = Some(graph.vertices()[number].digest);
-        options.events.send(Event::Vertex { id, name: name.clone(), digest });
+        let vertex = &graph.vertices()[number];
+        let (digest, inputs) = (Some(vertex.digest), vertex.input_digests());
+        options.events.send(Event::Vertex { id, name: name.clone(), digest, inputs });
         options.events.send(Event::Started { id });
         options.events.send(Event::Failed { id, error: error.to_string() });
         let locations = graph.locations(number).to_vec();

@@ -22,7 +22,7 @@ pub(crate) struct Dockerfile {
     /// Its text.
     pub(crate) text: Vec<u8>,
     /// The text of `NAME.dockerignore` beside it.
-    ignore: Option<Vec<u8>>,
+    pub(crate) ignore: Option<Vec<u8>>,
 }
 
 impl Dockerfile {

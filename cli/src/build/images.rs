@@ -33,7 +33,7 @@ impl<'a> Step<'a> {
     /// Begins a step.
     pub(crate) fn begin(events: &'a EventSender, name: String) -> Self {
         let id = NEXT_STEP.fetch_add(1, Ordering::Relaxed);
-        events.send(Event::Vertex { id, name, digest: None });
+        events.send(Event::Vertex { id, name, digest: None, inputs: Vec::new() });
         events.send(Event::Started { id });
         Self { id, begun: Instant::now(), events }
     }

@@ -96,7 +96,7 @@ pub(crate) async fn build(
     let watched = (mode, Some(recorded));
     let done = with_session(&request, watched, (settings, printer), work).await?;
     Ok(done.map(|(done, aside)| {
-        if mode != ProgressMode::Quiet {
+        if mode.is_for_people() {
             progress::summary(printer, &done, &request.outputs, begun.elapsed());
             if let Some(reason) = &request.kept {
                 printer.note(format_args!("kept in kiln's own store: {reason}"));
@@ -159,10 +159,14 @@ async fn with_session<T>(
     let watched = outcome.as_ref().map(|value| done.map(|done| done(value)));
     let seen = audience.leave(watched, &warnings, printer).await?;
     let dockerfile = input.as_ref().map(|input| &input.dockerfile);
-    if let Some(dockerfile) = dockerfile
-        && mode != ProgressMode::Quiet
-    {
-        progress::warnings(printer, &warnings, dockerfile);
+    match dockerfile {
+        Some(dockerfile) if mode == ProgressMode::RawJson => {
+            progress::raw_warnings(&warnings, dockerfile, &mut std::io::stderr());
+        }
+        Some(dockerfile) if mode.is_for_people() => {
+            progress::warnings(printer, &warnings, dockerfile);
+        }
+        _ => {}
     }
     if request.explain {
         seen.explain(&tools.store, printer)?;

@@ -211,8 +211,20 @@ pub(crate) enum ProgressMode {
     Plain,
     /// A live display
     Tty,
-    /// Nothing
+    /// Nothing but the image ID, at the end
     Quiet,
+    /// Nothing
+    None,
+    /// A line of JSON for everything that happens, as BuildKit tells it
+    #[value(name = "rawjson")]
+    RawJson,
+}
+
+impl ProgressMode {
+    /// Tells whether people read what is shown.
+    pub(crate) fn is_for_people(self) -> bool {
+        matches!(self, Self::Auto | Self::Plain | Self::Tty)
+    }
 }
 
 /// Builds.
@@ -258,7 +270,7 @@ pub(crate) async fn run(
     if let Some(path) = &iidfile {
         write_file(path, id.to_string().as_bytes()).context("write the image ID")?;
     }
-    if quiet {
+    if progress == ProgressMode::Quiet {
         printer.line(id);
     }
     Ok(ExitCode::SUCCESS)

@@ -169,7 +169,7 @@ impl Recorder {
     fn take(&mut self, event: Event) {
         let now = self.begun.elapsed().as_millis() as u64;
         match event {
-            Event::Vertex { id, name, digest } => {
+            Event::Vertex { id, name, digest, .. } => {
                 let name = self.redactor.text(&name);
                 let digest = digest.map(|digest| digest.to_string());
                 let place = self.place(id);
@@ -301,8 +301,13 @@ mod tests {
         let log =
             |bytes: &[u8]| Event::Log { id: 7, stream: LogStream::Stderr, bytes: bytes.to_vec() };
         for event in [
-            Event::Vertex { id: 5, name: "never".to_owned(), digest: None },
-            Event::Vertex { id: 7, name: "RUN s3cret https://u:p@h/".to_owned(), digest: None },
+            Event::Vertex { id: 5, name: "never".to_owned(), digest: None, inputs: vec![] },
+            Event::Vertex {
+                id: 7,
+                name: "RUN s3cret https://u:p@h/".to_owned(),
+                digest: None,
+                inputs: vec![],
+            },
             Event::Started { id: 7 },
             log(b"one s3cret\n"),
             log(b"two\n"),

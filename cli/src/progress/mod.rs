@@ -6,6 +6,7 @@
 
 mod failure;
 mod plain;
+mod raw_json;
 mod steps;
 mod summary;
 mod text;
@@ -22,6 +23,7 @@ use tokio::sync::oneshot;
 use crate::commands::build::ProgressMode;
 
 pub(crate) use failure::failure;
+pub(crate) use raw_json::raw_warnings;
 pub(crate) use summary::summary;
 pub(crate) use text::{Lines, clean_text, columns, fit};
 pub(crate) use warnings::warnings;
@@ -37,13 +39,13 @@ fn is_live(mode: ProgressMode) -> bool {
     match mode {
         ProgressMode::Auto => std::io::stderr().is_terminal(),
         ProgressMode::Tty => true,
-        ProgressMode::Plain | ProgressMode::Quiet => false,
+        _ => false,
     }
 }
 
 /// Tells whether everything that steps print is shown.
 pub(crate) fn shows_everything(mode: ProgressMode) -> bool {
-    mode != ProgressMode::Quiet && !is_live(mode)
+    matches!(mode, ProgressMode::RawJson) || (mode.is_for_people() && !is_live(mode))
 }
 
 /// Shows events until the last sender is gone. The result is ready when everything was shown.
@@ -60,7 +62,8 @@ pub(crate) fn run(
     let renderer = move || {
         let stderr = std::io::stderr();
         match mode {
-            ProgressMode::Quiet => drop(events),
+            ProgressMode::Quiet | ProgressMode::None => drop(events),
+            ProgressMode::RawJson => runtime.block_on(raw_json::render(events, &mut { stderr })),
             _ if live => runtime.block_on(tty::render(events, &mut tty::Screen::new(stderr))),
             _ => runtime.block_on(plain::render(events, &mut std::io::LineWriter::new(stderr))),
         }

@@ -205,7 +205,7 @@ mod tests {
     async fn output_without_an_end_is_shown() {
         let bytes = b"no newline".to_vec();
         let shown = rendered(vec![
-            Event::Vertex { id: 1, name: "RUN x".to_owned(), digest: None },
+            Event::Vertex { id: 1, name: "RUN x".to_owned(), digest: None, inputs: vec![] },
             Event::Started { id: 1 },
             Event::Log { id: 1, stream: LogStream::Stdout, bytes },
         ])
@@ -222,7 +222,8 @@ mod tests {
             total: Some(2000),
             done,
         };
-        let mut events = vec![Event::Vertex { id: 1, name: "FROM x".to_owned(), digest: None }];
+        let mut events =
+            vec![Event::Vertex { id: 1, name: "FROM x".to_owned(), digest: None, inputs: vec![] }];
         events.extend((0..10).map(|step| part(step * 100, false)));
         events.push(part(2000, true));
         events.push(Event::Completed { id: 1, duration: Duration::from_millis(1250) });
@@ -243,7 +244,14 @@ mod tests {
             total: None,
             done,
         };
-        plain.show(Event::Vertex { id: 1, name: "exporting".to_owned(), digest: None }).unwrap();
+        plain
+            .show(Event::Vertex {
+                id: 1,
+                name: "exporting".to_owned(),
+                digest: None,
+                inputs: vec![],
+            })
+            .unwrap();
         for layer in 0..100 {
             plain.show(part(&layer.to_string(), 1000, true)).unwrap();
         }
@@ -272,8 +280,18 @@ mod tests {
             bytes: text.as_bytes().to_vec(),
         };
         for event in [
-            Event::Vertex { id: 7, name: "[1/2] FROM base".to_owned(), digest: None },
-            Event::Vertex { id: 3, name: "[2/2] RUN make".to_owned(), digest: None },
+            Event::Vertex {
+                id: 7,
+                name: "[1/2] FROM base".to_owned(),
+                digest: None,
+                inputs: vec![],
+            },
+            Event::Vertex {
+                id: 3,
+                name: "[2/2] RUN make".to_owned(),
+                digest: None,
+                inputs: vec![],
+            },
             Event::Cached { id: 7 },
             Event::Started { id: 3 },
             log(3, "one\ntw"),

@@ -234,8 +234,18 @@ mod tests {
     #[test]
     fn what_runs_lives_below_what_has_ended() {
         let (mut display, mut screen) = (Display::new(), screen());
-        display.take(Event::Vertex { id: 1, name: "[1/2] FROM base".to_owned(), digest: None });
-        display.take(Event::Vertex { id: 2, name: "[2/2] RUN make".to_owned(), digest: None });
+        display.take(Event::Vertex {
+            id: 1,
+            name: "[1/2] FROM base".to_owned(),
+            digest: None,
+            inputs: vec![],
+        });
+        display.take(Event::Vertex {
+            id: 2,
+            name: "[2/2] RUN make".to_owned(),
+            digest: None,
+            inputs: vec![],
+        });
         display.take(Event::Cached { id: 1 });
         display.take(Event::Started { id: 2 });
         let bytes = b"compiling\x1b[H\x1b[2J\nlinking\n".to_vec();
@@ -267,7 +277,12 @@ mod tests {
     fn every_running_step_has_its_line() {
         let (mut display, mut screen) = (Display::new(), screen());
         for id in 1..=3 {
-            display.take(Event::Vertex { id, name: format!("step {id}"), digest: None });
+            display.take(Event::Vertex {
+                id,
+                name: format!("step {id}"),
+                digest: None,
+                inputs: vec![],
+            });
             display.take(Event::Started { id });
             display.take(log(id, "one\ntwo\nthree\nfour\n"));
         }
@@ -277,7 +292,12 @@ mod tests {
         assert_eq!(rows.iter().filter(|row| row.starts_with(" => step")).count(), 3, "{rows:?}");
         assert_eq!(rows.iter().filter(|row| row.ends_with("# four")).count(), 3, "{rows:?}");
         for id in 4..=20 {
-            display.take(Event::Vertex { id, name: format!("step {id}"), digest: None });
+            display.take(Event::Vertex {
+                id,
+                name: format!("step {id}"),
+                digest: None,
+                inputs: vec![],
+            });
             display.take(Event::Started { id });
         }
         display.draw(&mut screen, false);
@@ -290,7 +310,12 @@ mod tests {
     #[test]
     fn parts_are_shown_until_they_are_done() {
         let (mut display, mut screen) = (Display::new(), screen());
-        display.take(Event::Vertex { id: 1, name: "FROM base".to_owned(), digest: None });
+        display.take(Event::Vertex {
+            id: 1,
+            name: "FROM base".to_owned(),
+            digest: None,
+            inputs: vec![],
+        });
         display.take(Event::Started { id: 1 });
         let part = |current, done| Event::Status {
             id: 1,
@@ -310,10 +335,15 @@ mod tests {
     #[test]
     fn nothing_hostile_wraps_or_moves() {
         let (mut display, mut screen) = (Display::new(), screen());
-        display.take(Event::Vertex { id: 0, name: "kept".to_owned(), digest: None });
+        display.take(Event::Vertex {
+            id: 0,
+            name: "kept".to_owned(),
+            digest: None,
+            inputs: vec![],
+        });
         display.take(Event::Cached { id: 0 });
         let name = format!("\u{1b}[1Aname\u{0}\u{202e} {}", "漢".repeat(60));
-        display.take(Event::Vertex { id: 1, name, digest: None });
+        display.take(Event::Vertex { id: 1, name, digest: None, inputs: vec![] });
         display.take(Event::Started { id: 1 });
         let text =
             format!("\u{1b}[5A\u{1b}[2K{}\n\u{9b}H❤\u{fe0f}\u{0}x\n", "❤\u{fe0f}".repeat(50));
@@ -334,7 +364,7 @@ mod tests {
     #[test]
     fn a_terminal_may_become_narrower() {
         let (mut display, mut screen) = (Display::new(), screen());
-        display.take(Event::Vertex { id: 1, name: "x".repeat(100), digest: None });
+        display.take(Event::Vertex { id: 1, name: "x".repeat(100), digest: None, inputs: vec![] });
         display.take(Event::Started { id: 1 });
         display.draw(&mut screen, false);
         screen.size = || Some((20, 10));
@@ -353,7 +383,12 @@ mod tests {
     async fn what_ends_last_is_shown() {
         let (sender, receiver) = kiln_solver::EventSender::channel();
         for id in 1..=3 {
-            sender.send(Event::Vertex { id, name: format!("step {id}"), digest: None });
+            sender.send(Event::Vertex {
+                id,
+                name: format!("step {id}"),
+                digest: None,
+                inputs: vec![],
+            });
             sender.send(Event::Started { id });
             sender.send(Event::Failed { id, error: "no".to_owned() });
         }

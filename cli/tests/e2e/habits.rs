@@ -65,6 +65,58 @@ fn builds_are_asked_for_as_editors_and_scripts_do() {
 }
 
 #[test]
+fn progress_is_shown_to_programs_or_to_nobody() {
+    if skip("progress_is_shown_to_programs_or_to_nobody", &[Need::Root]) {
+        return;
+    }
+    let kiln = kiln();
+    let base = format!("base=oci-layout://{}", kiln.base().display());
+    let build = |progress: &str, step: &str| {
+        kiln.write("c/Dockerfile", format!("FROM base AS Cased\nRUN {step}\n"));
+        kiln.run(&["build", "--progress", progress, "--build-context", &base, "c"])
+    };
+    let quiet = build("quiet", "echo quiet");
+    assert!(quiet.stdout.starts_with("sha256:"), "{quiet:?}");
+    assert_eq!((quiet.code, quiet.stderr.as_str()), (0, ""));
+    let none = build("none", "echo none");
+    assert_eq!((none.code, none.stdout.as_str(), none.stderr.as_str()), (0, "", ""));
+    let failed = build("none", "false");
+    assert!(failed.code == 1 && failed.stderr.contains("ERROR: failed to solve"), "{failed:?}");
+
+    let raw = build("rawjson", "echo told; echo error >&2");
+    assert_eq!((raw.code, raw.stdout.as_str()), (0, ""));
+    let lines: Vec<serde_json::Value> =
+        raw.stderr.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let listed = |list: &str| -> Vec<&serde_json::Value> {
+        lines.iter().filter_map(|line| line[list].as_array()).flatten().collect()
+    };
+    assert!(lines.iter().all(|line| line.as_object().unwrap().len() == 1), "{}", raw.stderr);
+    let vertexes = listed("vertexes");
+    let run: Vec<_> =
+        vertexes.iter().filter(|it| it["name"].as_str().unwrap().contains("RUN")).collect();
+    let [first, .., last] = run.as_slice() else { panic!("{}", raw.stderr) };
+    assert!(first["started"].is_null() && last["completed"].is_string(), "{first} {last}");
+    assert!(last["error"].is_null() && last["cached"].is_null(), "{last}");
+    let inputs = first["inputs"].as_array().unwrap();
+    assert!(vertexes.iter().any(|it| it["digest"] == inputs[0]), "{first}");
+    let logs = listed("logs");
+    let has = |data: &str, stream: u32| {
+        logs.iter().any(|log| {
+            log["data"] == data && log["stream"] == stream && log["vertex"] == first["digest"]
+        })
+    };
+    assert!(has("dG9sZAo=", 1) && has("ZXJyb3IK", 2), "{logs:?}");
+    let warnings = listed("warnings");
+    assert_eq!((warnings.len(), &warnings[0]["range"][0]["start"]["line"]), (1, &1.into()));
+    let again = build("rawjson", "echo told; echo error >&2");
+    assert!(again.stderr.contains("\"cached\":true"), "{}", again.stderr);
+    // The environment names the way, too.
+    let mut command = kiln.command(&["build", "--build-context", &base, "c"]);
+    let output = command.env("BUILDKIT_PROGRESS", "rawjson").output().unwrap();
+    assert!(output.stderr.starts_with(b"{\"vertexes\":["), "{output:?}");
+}
+
+#[test]
 fn other_commands_of_dockers_get_an_answer() {
     let kiln = kiln();
     for (line, answer) in [

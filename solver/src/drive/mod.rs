@@ -195,8 +195,9 @@ where
         for (number, step) in self.plan.steps.iter().enumerate() {
             if step.visible() {
                 let (id, name) = (number as VertexId, step.name.clone());
-                let digest = Some(self.world.graph.vertices()[number].digest);
-                self.options.events.send(Event::Vertex { id, name, digest });
+                let vertex = &self.world.graph.vertices()[number];
+                let (digest, inputs) = (Some(vertex.digest), vertex.input_digests());
+                self.options.events.send(Event::Vertex { id, name, digest, inputs });
             }
         }
         let targets = self.plan.targets.iter().map(|(target, _)| Move::DemandResult(*target));

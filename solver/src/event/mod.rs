@@ -106,6 +106,8 @@ pub enum Event {
         name: String,
         /// The digest of its op; `None` for a step outside of the graph.
         digest: Option<Digest>,
+        /// The digests of the ops that its op reads, in the op's order.
+        inputs: Vec<Digest>,
     },
     /// Its key is known. Sent before the vertex begins to work, or is known; not for ephemeral ones.
     Keyed {
