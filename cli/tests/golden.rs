@@ -164,7 +164,7 @@ impl Case {
             arguments.extend(["--output", &files]);
         }
         arguments.extend(more.split_whitespace());
-        arguments.push("context");
+        arguments.extend(["--strict-buildkit", "context"]);
         kiln.run(&arguments)
     }
 

@@ -1,6 +1,6 @@
 //! What the frontend asks for: images and files.
 
-use kiln_llb::op::SourceOp;
+use kiln_llb::op::{CopyAction, SourceOp};
 use kiln_oci::{Digest, ImageConfig, Platform, Reference};
 
 /// Answers what images are. Implemented by whoever calls the frontend.
@@ -73,6 +73,35 @@ pub trait ContextFiles {
     /// # Errors
     /// Says which pattern is malformed.
     fn is_ignored(&self, patterns: &[String], path: &str) -> Result<bool, ResolveError>;
+
+    /// Tells whether a copy comes to something else where the context lacks what the ignore patterns
+    /// `patterns` exclude.
+    ///
+    /// # Errors
+    /// Says why the context can't be read, or which pattern is malformed.
+    fn reads_ignored(&self, patterns: &[String], copy: &CopyAction) -> Result<bool, ResolveError> {
+        let _ = copy;
+        Ok(!patterns.is_empty())
+    }
+
+    /// Tells whether a copy comes to something else where its exclude patterns are also about what its
+    /// source names ([`CopyAction::exclude_matches`]). The ignore patterns `patterns` count, too.
+    ///
+    /// # Errors
+    /// Says why the context can't be read, or which pattern is malformed.
+    fn excludes_named(&self, patterns: &[String], copy: &CopyAction) -> Result<bool, ResolveError> {
+        let _ = patterns;
+        Ok(!copy.exclude_patterns.is_empty())
+    }
+
+    /// Returns the files of a source from elsewhere, if it can be brought in.
+    ///
+    /// # Errors
+    /// Says why it can't be.
+    fn elsewhere(&self, source: &SourceOp) -> Result<Option<Box<dyn ContextFiles>>, ResolveError> {
+        let _ = source;
+        Ok(None)
+    }
 
     /// Returns the time of a source from elsewhere, in seconds since 1970: a repository's is that of
     /// the commit, a file's is what its server tells, or else that of the newest file inside if it

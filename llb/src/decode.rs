@@ -12,6 +12,7 @@ use prost::Message as _;
 use prost::bytes::Buf;
 use prost::encoding::{DecodeContext, decode_key, skip_field};
 
+use crate::extension;
 use crate::graph::GraphError;
 use crate::op::{
     BuildOp, CacheMount, CacheSharing, CdiDevice, Chown, ContentCache, CopyAction, DiffOp, ExecOp,
@@ -31,11 +32,20 @@ impl Op {
     /// Names the op by its digest and says what is wrong with it.
     pub fn decode(bytes: &[u8]) -> Result<Self, GraphError> {
         let digest = || Digest::of(bytes);
-        let message = pb::Op::decode(bytes)
-            .map_err(|source| GraphError::Decode { what: format!("op {}", digest()), source })?;
-        known_fields(bytes)
+        let failed = |source| GraphError::Decode { what: format!("op {}", digest()), source };
+        let message = pb::Op::decode(bytes).map_err(failed)?;
+        let excluding = extension::exclude_matches(bytes).map_err(failed)?;
+        let mut op = known_fields(bytes)
             .and_then(|()| op(message))
-            .map_err(|problem| GraphError::Invalid { op: digest(), problem })
+            .map_err(|problem| GraphError::Invalid { op: digest(), problem })?;
+        if let Some(OpKind::File(file)) = &mut op.kind {
+            for (action, excludes) in file.actions.iter_mut().zip(excluding) {
+                if let FileActionKind::Copy(copy) = &mut action.kind {
+                    copy.exclude_matches = excludes;
+                }
+            }
+        }
+        Ok(op)
     }
 }
 
@@ -321,6 +331,7 @@ fn copy(message: pb::FileActionCopy, inputs: usize) -> Checked<CopyAction> {
         always_replace_existing_dest_paths: message.always_replace_existing_dest_paths,
         mode_str: message.mode_str,
         required_paths: message.required_paths,
+        exclude_matches: false,
     })
 }
 

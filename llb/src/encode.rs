@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use kiln_oci::{Digest, Platform};
 
+use crate::extension::EXCLUDE_MATCHES;
 use crate::op::{
     BuildOp, CacheMount, CacheSharing, Chown, ContentCache, CopyAction, DiffOp, ExecOp, FileAction,
     FileActionKind, FileOp, InputIndex, MergeOp, Meta, MkDirAction, MkFileAction, Mount, MountKind,
@@ -252,6 +253,7 @@ fn copy(w: &mut Writer, copy: &CopyAction) {
     w.bool(14, copy.always_replace_existing_dest_paths);
     w.string(15, &copy.mode_str);
     w.strings(16, &copy.required_paths);
+    w.bool(EXCLUDE_MATCHES, copy.exclude_matches);
 }
 
 fn mkfile(w: &mut Writer, mkfile: &MkFileAction) {

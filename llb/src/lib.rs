@@ -45,6 +45,7 @@ mod decode;
 pub mod definition;
 pub mod dump;
 mod encode;
+mod extension;
 pub mod go_json;
 pub mod graph;
 pub mod json;

@@ -357,6 +357,9 @@ pub struct CopyAction {
     pub mode_str: String,
     /// Paths that must be there.
     pub required_paths: Vec<String>,
+    /// Whether `exclude_patterns` are also about what `src` itself names. BuildKit has no such field
+    /// and reads over it.
+    pub exclude_matches: bool,
 }
 
 /// Makes a file.

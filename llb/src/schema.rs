@@ -3,6 +3,8 @@
 //! The JSON names are those of protobuf's own mapping: the field's name in camel case, or the name
 //! as declared where that begins with a capital (`OS`, `SSHOpt`, `TmpfsOpt`).
 
+use crate::extension::EXCLUDE_MATCHES;
+
 /// A message type.
 #[derive(Debug)]
 pub(crate) struct Message {
@@ -208,6 +210,7 @@ static COPY: Message = Message {
         one(14, "alwaysReplaceExistingDestPaths", Bool),
         one(15, "modeStr", Str),
         many(16, "requiredPaths", Str),
+        one(EXCLUDE_MATCHES, "excludeMatches", Bool),
     ],
 };
 

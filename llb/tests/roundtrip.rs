@@ -169,7 +169,7 @@ fn chown() -> impl Strategy<Value = Option<Chown>> {
 
 fn copy() -> impl Strategy<Value = CopyAction> {
     let texts = (text(), text(), text(), texts(), texts(), texts());
-    (texts, chown(), any::<i32>(), any::<i64>(), any::<[bool; 7]>()).prop_map(
+    (texts, chown(), any::<i32>(), any::<i64>(), any::<[bool; 8]>()).prop_map(
         |((src, dest, mode_str, include, exclude, required), owner, mode, timestamp, flags)| {
             CopyAction {
                 src,
@@ -188,6 +188,7 @@ fn copy() -> impl Strategy<Value = CopyAction> {
                 always_replace_existing_dest_paths: flags[6],
                 mode_str,
                 required_paths: required,
+                exclude_matches: flags[7],
             }
         },
     )

@@ -71,6 +71,8 @@ pub struct CopyOptions {
     pub include: Vec<String>,
     /// These are left out.
     pub exclude: Vec<String>,
+    /// Whether `exclude` is also about what the source itself names ([`Selection::exclude_matches`]).
+    pub exclude_matches: bool,
     /// Whether what is at a destination path of another type is removed first.
     pub always_replace: bool,
     /// Paths that must be there.
@@ -118,6 +120,7 @@ fn copied(source: View<'_>, dest: &dyn Below, options: &CopyOptions) -> Result<V
         follow: options.follow_symlink,
         include: options.include.clone(),
         exclude: options.exclude.clone(),
+        exclude_matches: options.exclude_matches,
     };
     let selected = select::select(source, &selection)?;
     let is_pattern = options.allow_wildcard && wildcard::has_wildcards(names::bytes(&asked));

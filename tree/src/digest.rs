@@ -55,6 +55,9 @@ pub struct Selection {
     pub include: Vec<String>,
     /// These are not.
     pub exclude: Vec<String>,
+    /// Whether `exclude` is also about what `path` itself names: what its wildcards match, and a file
+    /// (not a directory) that it names without any. What is excluded is not selected, and not missed.
+    pub exclude_matches: bool,
 }
 
 /// Remembers the digests of files that have not changed.
@@ -79,6 +82,32 @@ pub fn content_digest(
     remembered: Option<&dyn FileDigests>,
 ) -> Result<Digest> {
     Ok(examine(view, selections, remembered)?.digest())
+}
+
+/// A selection in a view of a tree.
+#[derive(Clone, Copy, Debug)]
+pub struct Selecting<'a> {
+    /// The view.
+    pub view: View<'a>,
+    /// The selection.
+    pub selection: &'a Selection,
+}
+
+/// Tells whether two selections select the same entries of one directory. No file is read.
+///
+/// # Errors
+/// Fails where a directory can't be read, links go in a circle, or a pattern is malformed.
+pub fn selects_alike(one: Selecting<'_>, other: Selecting<'_>) -> Result<bool> {
+    let one = select::select(one.view, one.selection)?;
+    let other = select::select(other.view, other.selection)?;
+    let is_entry = |a: &Picked, b: &Picked| a.path == b.path && a.entry.path == b.entry.path;
+    let is_alike = |a: &Selected, b: &Selected| {
+        let mut entries = a.entries.iter().zip(&b.entries);
+        a.path == b.path
+            && a.entries.len() == b.entries.len()
+            && entries.all(|pair| is_entry(pair.0, pair.1))
+    };
+    Ok(one.len() == other.len() && one.iter().zip(&other).all(|pair| is_alike(pair.0, pair.1)))
 }
 
 /// Reads what [`content_digest`] digests.

@@ -51,7 +51,7 @@ pub use changes::{Changes, Located, is_unchanged};
 pub use copy::{CopyOptions, copy, plan_copies};
 pub use decompress::{decompress, is_archive_start};
 pub use digest::listing::{Difference, Listing, Place};
-pub use digest::{Selection, content_digest};
+pub use digest::{Selecting, Selection, content_digest, selects_alike};
 pub use dir::{Dir, Room};
 pub use error::{Error, Result};
 pub use ids::Ids;

@@ -92,6 +92,13 @@ impl PatternMatcher {
         (matched, ParentMatches(found))
     }
 
+    /// Tells whether what has several names matches under one of them, by the last pattern that is
+    /// about any. What is above a name doesn't count.
+    pub(crate) fn matches_any(&self, names: &[&[u8]]) -> bool {
+        let is_about = |pattern: &&Pattern| names.iter().any(|name| pattern.matches(name));
+        self.patterns.iter().rev().find(is_about).is_some_and(|pattern| !pattern.negated)
+    }
+
     /// Tells whether a path below the directory `path`, which matches, may yet not match: false
     /// only where that is certain.
     pub fn may_except_below(&self, path: &[u8]) -> bool {

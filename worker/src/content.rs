@@ -63,13 +63,15 @@ fn of_file(file: &FileOp, input: usize) -> Option<Vec<Selection>> {
     (!selections.is_empty()).then_some(selections)
 }
 
-fn copied(copy: &CopyAction) -> Selection {
+/// Returns what a copy selects of its source.
+pub fn copied(copy: &CopyAction) -> Selection {
     Selection {
         path: copy.src.clone(),
         wildcard: copy.allow_wildcard && crate::file::has_wildcard(&copy.src),
         follow: copy.follow_symlink,
         include: copy.include_patterns.clone(),
         exclude: copy.exclude_patterns.clone(),
+        exclude_matches: copy.exclude_matches,
     }
 }
 

@@ -207,6 +207,7 @@ fn of_copy(copy: &CopyAction, list: &mut List) {
     list.add_if(copy.attempt_unpack_docker_compatibility, "archives", "unpacked");
     list.add_if(copy.allow_wildcard, "wildcards", "allowed");
     list.add_if(copy.allow_empty_wildcard, "nothing", "allowed");
+    list.add_if(copy.exclude_matches, "what is named", "left out as well");
     list.add_if(copy.create_dest_path, "parents", "made");
     list.add_if(copy.always_replace_existing_dest_paths, "what is in the way", "replaced");
 }

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Error, Result, anyhow, bail};
 use kiln_frontend::{ContextFiles, ResolveError};
-use kiln_tree::{Dir, PatternMatcher};
+use kiln_llb::op::CopyAction;
+use kiln_tree::{Dir, PatternMatcher, Selecting, View, selects_alike};
+use kiln_worker::selection_of_copy;
 
 use super::places::DockerfilePlace;
 use crate::progress::clean_text;
@@ -153,6 +155,8 @@ pub(super) struct Files {
     root: Dir,
     /// The Dockerfile's own ignore file, which counts in place of the context's.
     ignore: Option<Vec<u8>>,
+    /// Whether there is no ignore file, whatever the files are.
+    ignores_nothing: bool,
     named: BTreeMap<String, Self>,
 }
 
@@ -164,20 +168,37 @@ impl Files {
         named: &BTreeMap<String, PathBuf>,
     ) -> Result<Self> {
         let open = |(name, root): (&String, &PathBuf)| -> Result<_> {
-            let root = Dir::open(root)?;
-            Ok((name.clone(), Self { root, ignore: None, named: BTreeMap::new() }))
+            Ok((name.clone(), Self::of(Dir::open(root)?)))
         };
         let named = named.iter().map(open).collect::<Result<_>>()?;
-        Ok(Self { root: context, ignore: dockerfile.ignore.clone(), named })
+        Ok(Self { ignore: dockerfile.ignore.clone(), named, ..Self::of(context) })
+    }
+
+    /// Takes a directory that has no named contexts.
+    pub(super) fn of(root: Dir) -> Self {
+        Self { root, ignore: None, ignores_nothing: false, named: BTreeMap::new() }
+    }
+
+    /// Takes the ignore file away.
+    pub(super) fn without_ignore_file(self) -> Self {
+        Self { ignores_nothing: true, ..self }
+    }
+
+    /// Returns the files without those that patterns exclude.
+    fn view<'a>(&'a self, excludes: Option<&'a PatternMatcher>) -> View<'a> {
+        View { excludes, xattrs: false, ..View::of(&self.root) }
     }
 }
 
 impl ContextFiles for Files {
     fn read(&self, path: &str) -> Result<Option<Vec<u8>>, ResolveError> {
-        if path == ".dockerignore"
-            && let Some(text) = &self.ignore
-        {
-            return Ok(Some(text.clone()));
+        if path == ".dockerignore" {
+            if self.ignores_nothing {
+                return Ok(None);
+            }
+            if let Some(text) = &self.ignore {
+                return Ok(Some(text.clone()));
+            }
         }
         read_file(&self.root, Path::new(path)).map_err(|error| ResolveError(format!("{error:#}")))
     }
@@ -185,6 +206,26 @@ impl ContextFiles for Files {
     fn is_ignored(&self, patterns: &[String], path: &str) -> Result<bool, ResolveError> {
         let matcher = PatternMatcher::new(patterns).map_err(|e| ResolveError(e.to_string()))?;
         Ok(matcher.matches(path.as_bytes()))
+    }
+
+    fn reads_ignored(&self, patterns: &[String], copy: &CopyAction) -> Result<bool, ResolveError> {
+        let told = |error: kiln_tree::Error| ResolveError(error.to_string());
+        let matcher = PatternMatcher::new(patterns).map_err(told)?;
+        let selection = &selection_of_copy(copy);
+        let [all, some] = [None, Some(&matcher)]
+            .map(|excludes| Selecting { view: self.view(excludes), selection });
+        selects_alike(all, some).map(|alike| !alike).map_err(told)
+    }
+
+    fn excludes_named(&self, patterns: &[String], copy: &CopyAction) -> Result<bool, ResolveError> {
+        let told = |error: kiln_tree::Error| ResolveError(error.to_string());
+        let matcher = PatternMatcher::new(patterns).map_err(told)?;
+        let view = self.view(Some(&matcher));
+        let [all, some] = [false, true].map(|exclude_matches| {
+            selection_of_copy(&CopyAction { exclude_matches, ..copy.clone() })
+        });
+        let [all, some] = [&all, &some].map(|selection| Selecting { view, selection });
+        selects_alike(all, some).map(|alike| !alike).map_err(told)
     }
 
     fn named(&self, name: &str) -> Option<&dyn ContextFiles> {

@@ -11,6 +11,7 @@ use tokio::runtime::Handle;
 
 use super::files::Files;
 use super::images::{Resolver, Step};
+use super::places::ContextPlace;
 use super::request::{BuildRequest, CONTEXT_NAME};
 use super::session::{Failure, Session};
 use super::source_time::TimedFiles;
@@ -81,6 +82,11 @@ impl Session<'_> {
             dockerfile,
             &request.directories,
         )?;
+        let files = if request.strict_buildkit && request.context == ContextPlace::StandardInput {
+            files.without_ignore_file()
+        } else {
+            files
+        };
         let files = TimedFiles {
             files: &files,
             tools: self.tools,
@@ -154,5 +160,6 @@ pub(super) fn options(request: &BuildRequest) -> Options {
         no_cache: request.no_cache.clone(),
         context_name: CONTEXT_NAME.to_owned(),
         multi_platform: request.platforms.len() > 1,
+        strict_buildkit: request.strict_buildkit,
     }
 }

@@ -30,6 +30,7 @@ pub(super) const CONTEXT_NAME: &str = "context";
 
 /// What a build was asked for.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(crate) struct BuildRequest {
     /// Where the main context is.
     pub(super) context: ContextPlace,
@@ -87,6 +88,8 @@ pub(crate) struct BuildRequest {
     pub(super) jobs: Option<usize>,
     /// Whether it is said why steps ran.
     pub(super) explain: bool,
+    /// Whether ignore files and `--exclude` count where BuildKit heeds them, and nowhere else.
+    pub(super) strict_buildkit: bool,
 }
 
 impl BuildRequest {
@@ -154,6 +157,7 @@ impl BuildRequest {
             on_error: arguments.on_error,
             jobs: arguments.jobs.map(usize::from),
             explain: arguments.explain,
+            strict_buildkit: arguments.strict_buildkit,
         })
     }
 

@@ -1,14 +1,15 @@
-//! The times of sources elsewhere, for `SOURCE_DATE_EPOCH`.
+//! What the frontend asks of sources elsewhere: their times, for `SOURCE_DATE_EPOCH`, and the files of
+//! named contexts.
 //!
-//! A source is brought in as any step would, and its files tell: those of a repository have the
-//! commit's time, a downloaded file has the time that the server told, or 1970 where it told none.
+//! A source is brought in as any step would, and its files tell the time: those of a repository have
+//! the commit's time, a downloaded file has the time that the server told, or 1970 where it told none.
 
 use std::io::Read;
 use std::path::Path;
 
 use anyhow::{Result, bail};
 use kiln_frontend::{ContextFiles, ResolveError};
-use kiln_llb::op::SourceOp;
+use kiln_llb::op::{CopyAction, SourceOp};
 use kiln_solver::{EventSender, StepContext};
 use kiln_tree::{Dir, is_archive_start};
 use tokio::runtime::Handle;
@@ -17,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::files::Files;
 use super::images::Step;
 use super::tools::{Tools, check_privileges};
+use crate::redact;
 
 /// How much of a file tells whether it is an archive.
 const START: u64 = 1024;
@@ -48,6 +50,22 @@ impl ContextFiles for TimedFiles<'_> {
         self.files.named(name)
     }
 
+    fn reads_ignored(&self, patterns: &[String], copy: &CopyAction) -> Result<bool, ResolveError> {
+        self.files.reads_ignored(patterns, copy)
+    }
+
+    fn excludes_named(&self, patterns: &[String], copy: &CopyAction) -> Result<bool, ResolveError> {
+        self.files.excludes_named(patterns, copy)
+    }
+
+    fn elsewhere(&self, source: &SourceOp) -> Result<Option<Box<dyn ContextFiles>>, ResolveError> {
+        let shown = redact::urls(&source.identifier).into_owned();
+        let step = Step::begin(self.events, format!("[internal] load .dockerignore of {shown}"));
+        let root = self.runtime.block_on(self.fetch(source, &step));
+        let files = root.map(|root| Some(Box::new(Files::of(root)) as Box<dyn ContextFiles>));
+        step.end(files.map_err(|error| ResolveError(format!("{error:#}"))))
+    }
+
     fn source_time(&self, source: &SourceOp) -> Result<Option<i64>, ResolveError> {
         let name = format!("[internal] load the time of {}", source.identifier);
         let step = Step::begin(self.events, name);
@@ -57,17 +75,22 @@ impl ContextFiles for TimedFiles<'_> {
 }
 
 impl TimedFiles<'_> {
-    async fn time_of(&self, mut source: SourceOp, step: &Step<'_>) -> Result<Option<i64>> {
+    /// Brings a source in and opens its files.
+    async fn fetch(&self, source: &SourceOp, step: &Step<'_>) -> Result<Dir> {
         check_privileges()?;
+        let (events, cancel) = (self.events.clone(), self.cancel.clone());
+        let context =
+            StepContext { vertex: step.id(), events, cancel, is_last: false, kept: Vec::new() };
+        let files = self.tools.worker.fetch(source, &context).await?;
+        self.tools.open(&files).await
+    }
+
+    async fn time_of(&self, mut source: SourceOp, step: &Step<'_>) -> Result<Option<i64>> {
         let is_repository = source.identifier.starts_with("git://");
         if is_repository {
             source.attrs.insert("git.mtime".to_owned(), "commit".to_owned());
         }
-        let (events, cancel) = (self.events.clone(), self.cancel.clone());
-        let context =
-            StepContext { vertex: step.id(), events, cancel, is_last: false, kept: Vec::new() };
-        let files = self.tools.worker.fetch(&source, &context).await?;
-        let root = self.tools.open(&files).await?;
+        let root = self.fetch(&source, step).await?;
         let time = newest(&root)?;
         if is_repository || time != Some(0) {
             return Ok(time);

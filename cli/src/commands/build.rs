@@ -139,6 +139,10 @@ pub(crate) struct BuildArguments {
     /// context; `kiln builds explain` says it later
     #[arg(long, conflicts_with_all = ["dump_llb", "check", "call"])]
     pub(crate) explain: bool,
+    /// Heed ignore files and --exclude exactly where BuildKit does, and make its graph
+    #[arg(long, env = "KILN_STRICT_BUILDKIT", hide_env_values = true)]
+    #[arg(value_parser = clap::builder::FalseyValueParser::new())]
+    pub(crate) strict_buildkit: bool,
     /// What happens when a RUN step fails
     #[arg(long, value_enum, default_value = "fail", value_name = "ACTION")]
     #[arg(conflicts_with_all = ["dump_llb", "check", "call"])]

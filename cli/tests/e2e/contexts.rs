@@ -243,3 +243,243 @@ fn urls_are_contexts_or_dockerfiles() {
     let gone = build_url(&kiln, &server.url("/none"), &[]).failure();
     assert!(gone.contains("404") && gone.contains("/none"), "{gone}");
 }
+
+/// Returns the files below a directory, sorted.
+fn files_below(directory: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let entry = entry.unwrap();
+        let name = entry.file_name().into_string().unwrap();
+        if entry.file_type().unwrap().is_dir() {
+            found.extend(files_below(&entry.path()).iter().map(|below| format!("{name}/{below}")));
+        } else {
+            found.push(name);
+        }
+    }
+    found.sort();
+    found
+}
+
+/// A context with an ignore file, in which ignore files of other directories count for nothing.
+const IGNORED: [(&str, &str); 11] = [
+    (
+        ".dockerignore",
+        "# that it is left out changes nothing\n.dockerignore\nDockerfile*\nsecret\n\
+      **/*.log\n!keep.log\n!d/e/keep.log\nempty\n",
+    ),
+    ("Dockerfile", "FROM scratch\nCOPY . /all\nCOPY f *.log /some/\n"),
+    ("Dockerfile.own", "FROM scratch\nCOPY . /all\nCOPY f *.log /some/\n"),
+    ("Dockerfile.own.dockerignore", "*\n!keep.log\n!f\n"),
+    ("secret", ""),
+    ("f", "f"),
+    ("a.log", ""),
+    ("keep.log", ""),
+    ("d/e/x.log", ""),
+    ("d/e/keep.log", ""),
+    ("d/.dockerignore", "e\n"),
+];
+
+#[test]
+fn ignore_files_count_in_every_context() {
+    if skip("ignore_files_count_in_every_context", &GIT) {
+        return;
+    }
+    let (kiln, server) = (kiln(), FileServer::start());
+    let repository = Repository::new(&kiln);
+    for (name, text) in IGNORED {
+        kiln.write(&format!("ctx/{name}"), text);
+        repository.write(name, text);
+        repository.write(&format!("sub/dir/{name}"), text);
+    }
+    repository.commit();
+    let archive = tar(&kiln.path("ctx"), &["-z"]);
+    server.put("/x.tar.gz", Answer::of(&archive));
+    let url = repository.url();
+    let sub = format!("{url}#main:sub/dir");
+    let archived = server.url("/x.tar.gz");
+    let places = ["ctx", "-", &archived, &sub];
+    let build = |place: &str, arguments: &[&str]| {
+        let _ = std::fs::remove_dir_all(kiln.path("out"));
+        let input: &[u8] = if place == "-" { &archive } else { &[] };
+        let output = ["--output", "type=local,dest=out"];
+        build_stream(&kiln, input, &[&output, arguments, &[place]].concat()).success();
+        files_below(&kiln.path("out"))
+    };
+    let usual = [
+        "all/d/.dockerignore",
+        "all/d/e/keep.log",
+        "all/f",
+        "all/keep.log",
+        "some/f",
+        "some/keep.log",
+    ];
+    let own = ["all/f", "all/keep.log", "some/f", "some/keep.log"];
+    for place in places {
+        assert_eq!(build(place, &[]), usual, "{place}");
+        assert_eq!(build(place, &["-f", "Dockerfile.own"][..]), own, "{place}");
+    }
+    // What is left out changes what is built, whatever the cache knows.
+    let strict = ["--strict-buildkit"];
+    for place in &places[1..] {
+        let all = build(place, &strict);
+        for ignored in ["all/secret", "all/a.log", "all/d/e/x.log", "all/.dockerignore"] {
+            assert!(all.iter().any(|found| found == ignored), "{place} {ignored}: {all:?}");
+        }
+        assert_eq!(build(place, &[]), usual, "{place}");
+    }
+    assert_eq!(build("ctx", &strict), usual);
+}
+
+#[test]
+fn what_remote_contexts_leave_out_is_seen_by_no_instruction() {
+    if skip("what_remote_contexts_leave_out_is_seen_by_no_instruction", &GIT) {
+        return;
+    }
+    let kiln = kiln();
+    let repository = Repository::new(&kiln);
+    for (name, text) in IGNORED {
+        repository.write(name, text);
+    }
+    std::os::unix::fs::symlink("secret", repository.work.join("way")).unwrap();
+    repository.commit();
+    let url = repository.url();
+    let build = |dockerfile: &str, arguments: &[&str]| {
+        build_stream(&kiln, dockerfile.as_bytes(), &[arguments, &["-f", "-", &url]].concat())
+    };
+    let seen = "FROM base\nRUN --mount=type=bind,target=/c find /c -type f | sort > /seen\n";
+    build(seen, &["-t", "a"]).success();
+    let listing = "/c/d/.dockerignore\n/c/d/e/keep.log\n/c/f\n/c/keep.log\n";
+    assert_eq!(cat(&kiln, "a", "/seen"), listing);
+    // Stages are no contexts, and one may be made of what the ignore file leaves out elsewhere.
+    let stage = "FROM base AS s\nRUN touch /secret /a.log\nFROM base\n\
+                 COPY --from=s /secret /a.log /\nRUN ls /secret /a.log > /seen\n";
+    build(stage, &["-t", "b"]).success();
+    assert_eq!(cat(&kiln, "b", "/seen"), "/a.log\n/secret\n");
+    let named = format!("more={url}");
+    let dockerfile = "FROM base\nCOPY --from=more . /c\nRUN find /c -type f | sort > /seen\n";
+    kiln.build_text(dockerfile, &["-t", "c", "--build-context", &named]).success();
+    assert_eq!(cat(&kiln, "c", "/seen"), listing);
+    for instruction in [
+        "COPY secret /",
+        "ADD d/e/x.log /",
+        "COPY way /",
+        "RUN --mount=type=bind,source=secret,target=/s true",
+    ] {
+        let refused = build(&format!("FROM base\n{instruction}\n"), &[]).failure();
+        assert!(refused.contains("not found") || refused.contains("no such file"), "{refused}");
+        build(&format!("FROM base\n{instruction}\n"), &["--strict-buildkit"]).success();
+    }
+    let below = format!("{url}#main:d");
+    let line = ["-f", "-", "--check", &below];
+    let warned = build_stream(&kiln, b"FROM scratch\nCOPY e /\n", &line);
+    assert!(warned.stdout.contains("CopyIgnoredFile"), "{}", warned.stdout);
+}
+
+#[test]
+fn the_graph_of_a_remote_context_is_buildkits_where_nothing_is_left_out() {
+    let test = "the_graph_of_a_remote_context_is_buildkits_where_nothing_is_left_out";
+    if skip(test, &GIT) {
+        return;
+    }
+    let kiln = kiln();
+    let repository = Repository::new(&kiln);
+    for (name, text) in IGNORED {
+        repository.write(name, text);
+    }
+    repository.commit();
+    let url = repository.url();
+    let graph = |instruction: &str, strict: &str| {
+        let dockerfile = format!("FROM scratch\n{instruction}\n");
+        let mut command = kiln.command(&["build", "--dump-llb", "-", "-f", "-", &url]);
+        command.env("KILN_STRICT_BUILDKIT", strict);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(dockerfile.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        output.stdout
+    };
+    for (instruction, is_alike) in [
+        ("COPY f keep.log /", true),
+        ("COPY k* f* d/e/k* /", true),
+        ("COPY . /", false),
+        ("COPY *.log /", false),
+        ("COPY d /", false),
+        ("COPY --exclude=**/x.log d /", true),
+    ] {
+        let is_same = graph(instruction, "1") == graph(instruction, "0");
+        assert_eq!(is_same, is_alike, "{instruction}");
+    }
+}
+
+#[test]
+fn excludes_are_about_what_is_named_too() {
+    if skip("excludes_are_about_what_is_named_too", &[Need::Root]) {
+        return;
+    }
+    let kiln = kiln();
+    for name in ["a", "b", "a.txt", "d/a", "d/b", "e.txt/x"] {
+        kiln.write(&format!("ctx/{name}"), name);
+    }
+    kiln.write("ctx/.dockerignore", "Dockerfile\n.dockerignore\n");
+    let build = |instruction: &str, strict: &[&str]| {
+        let dockerfile = format!("FROM scratch AS s\nCOPY . /s\nFROM scratch\n{instruction}\n");
+        kiln.write("Dockerfile", dockerfile);
+        let _ = std::fs::remove_dir_all(kiln.path("out"));
+        let line = ["build", "-f", "Dockerfile", "-o", "type=local,dest=out", "ctx"];
+        kiln.run(&[&line, strict].concat()).success();
+        files_below(&kiln.path("out")).join(" ")
+    };
+    for (instruction, expected, of_buildkit) in [
+        ("COPY --exclude=a * ./", "a.txt b x", "a a.txt b x"),
+        ("COPY --exclude=a a b ./", "b", "a b"),
+        ("ADD --exclude=a a b ./", "b", "a b"),
+        ("ADD --exclude=*.txt * ./", "a b", "a a.txt b x"),
+        ("COPY --link --exclude=a d/* /", "b", "a b"),
+        ("COPY --exclude=d/a d/a d/b /", "b", "a b"),
+        ("COPY --exclude=d */a */b /x/", "", "x/a x/b"),
+        ("COPY --exclude=* --exclude=!b d/* /", "b", "a b"),
+        ("COPY --exclude=**/a a d/a d/b /", "b", "a b"),
+        // The patterns of a directory that is named are about what is in it.
+        ("COPY --exclude=* --exclude=!a d /", "a", "a"),
+        ("COPY --exclude=d d /x", "x/a x/b", "x/a x/b"),
+        ("COPY --exclude=a d /", "b", "b"),
+        ("COPY --from=s --exclude=a /s/* /", "a.txt b x", "a a.txt b x"),
+        ("COPY --from=s --exclude=a /s/a /s/b /", "b", "a b"),
+        ("COPY --from=s --exclude=s /s/d /x", "x/a x/b", "x/a x/b"),
+        ("COPY --parents --exclude=a * /", "a.txt b d/a d/b e.txt/x", "a.txt b d/a d/b e.txt/x"),
+    ] {
+        assert_eq!(build(instruction, &[]), expected, "{instruction}");
+        assert_eq!(build(instruction, &["--strict-buildkit"]), of_buildkit, "{instruction}");
+        assert_eq!(build(instruction, &[]), expected, "{instruction} again");
+    }
+    // BuildKit misses what it leaves out.
+    kiln.write("Dockerfile", "FROM scratch\nCOPY --parents --exclude=a a d/a b /\n");
+    let line = ["build", "-f", "Dockerfile", "-o", "type=local,dest=parents", "ctx"];
+    kiln.run(&line).success();
+    assert_eq!(files_below(&kiln.path("parents")), ["b", "d/a"]);
+    kiln.run(&[&line[..], &["--strict-buildkit"]].concat()).failure();
+    // What isn't there is missed all the same.
+    kiln.write("Dockerfile", "FROM scratch\nCOPY --exclude=none none b /\n");
+    let missing = kiln.run(&["build", "-f", "Dockerfile", "ctx"]).failure();
+    assert!(missing.contains("\"/none\": not found"), "{missing}");
+    // Nothing that the patterns are about is named: the graph is BuildKit's.
+    let graph = |text: &str, strict: &[&str]| {
+        kiln.write("Dockerfile", text);
+        let line = ["build", "-f", "Dockerfile", "--dump-llb", "graph", "ctx"];
+        kiln.run(&[&line, strict].concat()).success();
+        std::fs::read(kiln.path("graph")).unwrap()
+    };
+    for (instruction, is_alike) in [
+        ("COPY --exclude=none * /", true),
+        ("COPY --exclude=a d /", true),
+        ("COPY --exclude=a b /", true),
+        ("COPY --parents --exclude=a * /", true),
+        ("COPY --exclude=a * /", false),
+        ("COPY --exclude=a a b /", false),
+    ] {
+        let text = format!("FROM scratch\n{instruction}\n");
+        let is_same = graph(&text, &[]) == graph(&text, &["--strict-buildkit"]);
+        assert_eq!(is_same, is_alike, "{instruction}");
+    }
+}

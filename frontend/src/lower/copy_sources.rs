@@ -137,13 +137,9 @@ fn path_source(
     copying: &Copying<'_>,
     written: &str,
 ) -> Result<Source, Error> {
-    let output = match copying.origin {
-        Origin::Context => {
-            check_ignored(site, copying.keyword, written);
-            Some(site.lowering.main_context.output)
-        }
-        Origin::Stage(files) => files,
-    };
+    if copying.origin == Origin::Context {
+        check_ignored(site, copying.keyword, written);
+    }
     let os = site.stage.os();
     let normal = |path: &str| {
         path::normalize("/", path, os, false)
@@ -163,13 +159,60 @@ fn path_source(
         let (parent, pattern) = written.split_once("/./").unwrap_or(("/", written));
         source = parent;
         let pattern = normal(pattern)?;
-        if !has_wildcard(source) && !has_wildcard(&pattern) {
+        let is_literal = !has_wildcard(source) && !has_wildcard(&pattern);
+        if is_literal && !leaves_out(site, copying, &pattern) {
             action.required_paths = vec![normal(&path::join(source, &pattern))?];
         }
         action.include_patterns = vec![pattern.strip_prefix('/').unwrap_or(&pattern).to_owned()];
     }
     action.src = path::for_action("/", &normal(source)?, false);
+    action.exclude_matches = excludes_named(site, copying, &action);
+    let output = match copying.origin {
+        Origin::Context => {
+            let excluding = excluding(copying, &action);
+            Some(site.lowering.context_for(&excluding)?)
+        }
+        Origin::Stage(files) => files,
+    };
     Ok((output, action))
+}
+
+/// Tells whether all of what is named with `--parents` is excluded, which BuildKit calls missing.
+fn leaves_out(site: &Site<'_, '_>, copying: &Copying<'_>, named: &str) -> bool {
+    let has_exceptions = copying.excludes.iter().any(|pattern| pattern.trim().starts_with('!'));
+    if site.lowering.options.strict_buildkit || copying.excludes.is_empty() || has_exceptions {
+        return false;
+    }
+    let named = named.trim_start_matches('/');
+    site.lowering.context.is_ignored(copying.excludes, named).unwrap_or(false)
+}
+
+/// Returns an action with the exclude patterns that it will have.
+fn excluding(copying: &Copying<'_>, action: &CopyAction) -> CopyAction {
+    CopyAction { exclude_patterns: copying.excludes.to_vec(), ..action.clone() }
+}
+
+/// Tells whether exclude patterns are about what the source itself names, too. BuildKit heeds them
+/// only inside of directories: where that comes to the same, the action is BuildKit's.
+///
+/// What a stage holds isn't known yet. There it takes no more than a source that may name something
+/// that the patterns are about.
+fn excludes_named(site: &Site<'_, '_>, copying: &Copying<'_>, action: &CopyAction) -> bool {
+    // With --parents they are about all that is copied.
+    let is_strict = site.lowering.options.strict_buildkit;
+    if is_strict || copying.excludes.is_empty() || copying.parents {
+        return false;
+    }
+    let context = site.lowering.context;
+    // The worker finds malformed patterns, and what can't be read.
+    if copying.origin == Origin::Context {
+        let patterns = &site.lowering.main_context.patterns;
+        return context.excludes_named(patterns, &excluding(copying, action)).unwrap_or(false);
+    }
+    let source = action.src.trim_matches('/');
+    let mut names = [source, path::base(source)].into_iter().filter(|name| !name.is_empty());
+    has_wildcard(source)
+        || names.any(|name| context.is_ignored(copying.excludes, name).unwrap_or(false))
 }
 
 /// Tells whether a path has characters that match others; a backslash takes their meaning.

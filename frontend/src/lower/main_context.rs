@@ -1,4 +1,9 @@
 //! The build context.
+//!
+//! The graph names a context that is elsewhere as BuildKit names it, and BuildKit's frontend reads no
+//! ignore file there. Here it counts: an instruction that would read something that the file excludes
+//! reads a copy of the context without that. All others read the context itself, so that their
+//! digests are BuildKit's.
 
 use kiln_llb::op::{CopyAction, FileActionKind, SourceOp};
 use kiln_llb::{Edge, OpMetadata};
@@ -7,11 +12,11 @@ use crate::error::Error;
 use crate::ignore;
 use crate::resolve::ContextFiles;
 
-use super::Options;
 use super::git;
 use super::graph::{Action, Graph, Output, PathSet, Plan};
 use super::metadata;
 use super::named_context::{exclude, http_source};
+use super::{Lowering, Options};
 
 /// The name of a context that is a file.
 const FILENAME: &str = "context";
@@ -25,6 +30,10 @@ pub(super) struct MainContext {
     pub paths: PathSet,
     /// The patterns of its ignore file.
     pub patterns: Vec<String>,
+    /// Whether it holds what the patterns exclude.
+    is_whole: bool,
+    /// What it is without that, where an instruction reads it.
+    filtered: Option<Output>,
 }
 
 impl MainContext {
@@ -40,7 +49,9 @@ impl MainContext {
         let paths = graph.new_path_set();
         if let Some(url) = options.named_contexts.get("context") {
             let output = add_remote(url, options, graph)?;
-            return Ok(Self { output, paths, patterns: Vec::new() });
+            let patterns =
+                if options.strict_buildkit { Vec::new() } else { ignore_patterns(files)? };
+            return Ok(Self { output, paths, patterns, is_whole: true, filtered: None });
         }
         let patterns = ignore_patterns(files)?;
         let attrs =
@@ -52,8 +63,45 @@ impl MainContext {
         exclude(&mut source, &patterns);
         let name = metadata::named("[internal] load build context");
         let output = graph.add(Plan::Local(source, paths), None, name);
-        Ok(Self { output, paths, patterns })
+        Ok(Self { output, paths, patterns, is_whole: false, filtered: None })
     }
+}
+
+impl Lowering<'_> {
+    /// Returns the files of the context that a copy, or what reads as it does, is to see.
+    ///
+    /// # Errors
+    /// Fails if it can't be told what it reads.
+    pub(super) fn context_for(&mut self, copy: &CopyAction) -> Result<Output, Error> {
+        let context = &mut self.main_context;
+        if !context.is_whole || context.patterns.is_empty() {
+            return Ok(context.output);
+        }
+        let reads = self.context.reads_ignored(&context.patterns, copy);
+        if !reads.map_err(|error| Error::new(error.to_string()))? {
+            return Ok(context.output);
+        }
+        let (output, patterns) = (context.output, &context.patterns);
+        let graph = &mut self.graph;
+        Ok(*context.filtered.get_or_insert_with(|| without_ignored(graph, output, patterns)))
+    }
+}
+
+/// Adds a copy of files without what ignore patterns exclude.
+pub(super) fn without_ignored(graph: &mut Graph, files: Output, patterns: &[String]) -> Output {
+    let copy = CopyAction {
+        src: "/".to_owned(),
+        dest: "/".to_owned(),
+        mode: -1,
+        dir_copy_contents: true,
+        create_dest_path: true,
+        exclude_patterns: patterns.to_vec(),
+        timestamp: -1,
+        ..CopyAction::default()
+    };
+    let action = Action { from: Some(files), kind: FileActionKind::Copy(copy) };
+    let name = metadata::named("[internal] leave out what .dockerignore excludes");
+    graph.add(Plan::File(None, vec![action]), None, name)
 }
 
 /// Tells whether a text names a context elsewhere: a repository, or a file behind a URL.

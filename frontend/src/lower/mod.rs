@@ -93,6 +93,7 @@ use stage::{StageId, Stages};
 
 /// What a build asks of the frontend.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a wish of its own")]
 pub struct Options {
     /// The stage to build, by name; `None` stands for the last.
     pub target: Option<String>,
@@ -133,6 +134,8 @@ pub struct Options {
     pub context_name: String,
     /// Whether several platforms are built: step names tell them apart.
     pub multi_platform: bool,
+    /// Whether ignore files and `--exclude` count where BuildKit heeds them, and nowhere else.
+    pub strict_buildkit: bool,
 }
 
 impl Default for Options {
@@ -157,6 +160,7 @@ impl Default for Options {
             no_cache: None,
             context_name: "context".to_owned(),
             multi_platform: false,
+            strict_buildkit: false,
         }
     }
 }

@@ -10,16 +10,17 @@
 
 use std::collections::BTreeMap;
 
-use kiln_llb::op::SourceOp;
+use kiln_llb::op::{CopyAction, SourceOp};
 use kiln_oci::{ImageConfig, Platform};
 
 use crate::error::Error;
 use crate::ignore;
-use crate::resolve::{ImageLocation, ImageRequest, ResolvedImage};
+use crate::resolve::{ImageLocation, ImageRequest, ResolveError, ResolvedImage};
 
 use super::environment;
 use super::go_text;
 use super::graph::{PathSet, Plan};
+use super::main_context::without_ignored;
 use super::metadata;
 use super::stage::State;
 use super::{Lowering, git, reference};
@@ -166,6 +167,7 @@ impl NamedContext {
     fn load_remote(&self, lowering: &mut Lowering<'_>, scheme: &str) -> Result<State, Error> {
         let git = git::parse(&self.value).map_err(Error::new)?;
         let shown = crate::text::without_credentials(&self.value);
+        let is_repository = git.is_some();
         let (source, name) = match git {
             Some(git) => (git.source(false), format!("[internal] load git source {shown}")),
             None if scheme == "git" => {
@@ -175,7 +177,11 @@ impl NamedContext {
                 (http_source(&self.value, "context"), format!("[context {}] {shown}", self.key))
             }
         };
-        let output = lowering.graph.add(Plan::Source(source), None, metadata::named(&name));
+        let patterns = if is_repository { ignored(lowering, &source)? } else { Vec::new() };
+        let mut output = lowering.graph.add(Plan::Source(source), None, metadata::named(&name));
+        if !patterns.is_empty() {
+            output = without_ignored(&mut lowering.graph, output, &patterns);
+        }
         Ok(State::of(Some(output), None))
     }
 
@@ -197,6 +203,24 @@ impl NamedContext {
         let output = lowering.graph.add(Plan::Local(source, paths), None, metadata::named(&name));
         Ok(State::of(Some(output), None))
     }
+}
+
+/// Returns the patterns of a repository's ignore file; none where they exclude nothing.
+fn ignored(lowering: &Lowering<'_>, source: &SourceOp) -> Result<Vec<String>, Error> {
+    // After an error there will be no build.
+    if lowering.options.strict_buildkit || !lowering.errors.is_empty() {
+        return Ok(Vec::new());
+    }
+    let read = || {
+        let Some(files) = lowering.context.elsewhere(source)? else { return Ok(Vec::new()) };
+        let text = files.read(".dockerignore")?;
+        let patterns = text.map(|text| ignore::parse(&text)).unwrap_or_default();
+        let whole = CopyAction { src: "/".to_owned(), ..CopyAction::default() };
+        let excludes = !patterns.is_empty() && files.reads_ignored(&patterns, &whole)?;
+        Ok(if excludes { patterns } else { Vec::new() })
+    };
+    let failed = |error: ResolveError| Error::new(format!("failed parsing .dockerignore: {error}"));
+    read().map_err(failed)
 }
 
 /// Returns the directory of `DIRECTORY[:TAG][@DIGEST]`.

@@ -1,8 +1,8 @@
 //! `RUN --mount`.
 
 use kiln_llb::op::{
-    CacheMount, CacheSharing, Chown, ContentCache, FileActionKind, MkDirAction, Mount, MountKind,
-    SecretEnv, UserRef,
+    CacheMount, CacheSharing, Chown, ContentCache, CopyAction, FileActionKind, MkDirAction, Mount,
+    MountKind, SecretEnv, UserRef,
 };
 
 use crate::error::Error;
@@ -122,12 +122,19 @@ struct Origin {
 }
 
 impl Origin {
-    fn find(site: &Site<'_, '_>, flag: &run::Mount, number: usize) -> Result<Self, Error> {
-        let context = &site.lowering.main_context;
+    fn find(site: &mut Site<'_, '_>, flag: &run::Mount, number: usize) -> Result<Self, Error> {
+        let paths = site.lowering.main_context.paths;
         let is_cache = flag.kind == run::MountKind::Cache;
         let source = site.sources.get(number);
         let Some(source) = source.filter(|_| is_cache || !flag.from.is_empty()) else {
-            return Ok(Self { output: Some(context.output), paths: context.paths });
+            let output = if flag.kind == run::MountKind::Bind {
+                let src = path::join("/", &flag.source);
+                let read = CopyAction { src, follow_symlink: true, ..CopyAction::default() };
+                site.lowering.context_for(&read)?
+            } else {
+                site.lowering.main_context.output
+            };
+            return Ok(Self { output: Some(output), paths });
         };
         let (output, paths) = site.source(*source).ok_or_else(|| {
             let from = if flag.from.is_empty() { "scratch" } else { &flag.from };

@@ -101,6 +101,7 @@ impl Case {
             multi_platform: false,
             resolve_mode: ResolveMode::default(),
             implicit_platform: false,
+            strict_buildkit: true,
         })
     }
 }

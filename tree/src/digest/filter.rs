@@ -1,5 +1,6 @@
 //! Include and exclude patterns of a selection.
 
+use super::Selection;
 use crate::error::Result;
 use crate::pattern::{ParentMatches, PatternMatcher};
 use crate::walk::Entry;
@@ -18,6 +19,8 @@ pub(crate) struct Picked {
 pub(super) struct Filter {
     include: Option<PatternMatcher>,
     exclude: Option<PatternMatcher>,
+    /// Whether `exclude` is also about what a source path names.
+    excludes_matches: bool,
 }
 
 /// A directory on the way to the current entry.
@@ -35,11 +38,35 @@ struct Matches {
 }
 
 impl Filter {
-    pub(super) fn new(include: &[String], exclude: &[String]) -> Result<Self> {
+    pub(super) fn new(selection: &Selection) -> Result<Self> {
         let compile = |patterns: &[String]| {
             (!patterns.is_empty()).then(|| PatternMatcher::new(patterns)).transpose()
         };
-        Ok(Self { include: compile(include)?, exclude: compile(exclude)? })
+        Ok(Self {
+            include: compile(&selection.include)?,
+            exclude: compile(&selection.exclude)?,
+            excludes_matches: selection.exclude_matches,
+        })
+    }
+
+    /// Tells whether the exclude patterns are about `path`, which a source path names, or a directory
+    /// that its wildcards match on the way there. The first `base` bytes of the path are in front of
+    /// the wildcards, with their slash.
+    ///
+    /// Patterns are relative to a directory, and this may be the one that the path is in, the one that
+    /// the wildcards are in, or the root.
+    pub(super) fn excludes_match(&self, path: &[u8], base: usize) -> bool {
+        let Some(exclude) = self.exclude.as_ref().filter(|_| self.excludes_matches) else {
+            return false;
+        };
+        let slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
+        let ends = slashes.map(|(slash, _)| slash).chain([path.len()]);
+        let mut names = Vec::new();
+        for end in ends.filter(|end| *end > base) {
+            names.extend([&path[..end], &path[base..end]]);
+        }
+        names.extend(path.rsplit(|byte| *byte == b'/').next());
+        exclude.matches_any(&names)
     }
 
     /// Returns the selected entries of a walk, with their paths below its first one. That one is

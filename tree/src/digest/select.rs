@@ -27,7 +27,7 @@ pub(crate) struct Selected {
 
 /// Returns what a selection selects, in order.
 pub(crate) fn select(view: View<'_>, selection: &Selection) -> Result<Vec<Selected>> {
-    let filter = Filter::new(&selection.include, &selection.exclude)?;
+    let filter = Filter::new(selection)?;
     let path = names::rooted(selection.path.as_bytes());
     if selection.wildcard && wildcard::has_wildcards(names::bytes(&path)) {
         return select_matches(view, &path, selection.follow, &filter);
@@ -36,6 +36,13 @@ pub(crate) fn select(view: View<'_>, selection: &Selection) -> Result<Vec<Select
         Some(real) => filter.apply(walk::entries(view, &real)?),
         None => Vec::new(),
     };
+    // The patterns of a directory that is named are about what is in it.
+    let is_other = |first: &Picked| !first.entry.metadata.is_dir();
+    let asked = names::bytes(&path).strip_prefix(b"/").unwrap_or_default();
+    let base = asked.iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
+    if entries.first().is_some_and(is_other) && filter.excludes_match(asked, base) {
+        return Ok(Vec::new());
+    }
     Ok(vec![Selected { path: Vec::new(), entries }])
 }
 
@@ -71,8 +78,15 @@ fn select_matches(
     let (base, paths) = matching(view, pattern, true)?;
     let asked = without_wildcards(pattern);
     let asked = names::bytes(&asked);
+    let start = if asked.len() > 1 { asked.len() } else { 0 };
     let mut selected = Vec::new();
     for path in paths {
+        let matched = path.strip_prefix(base.as_slice()).unwrap_or(&path);
+        let matched = names::rooted(&names::join(asked, matched));
+        let matched = &names::bytes(&matched)[1..];
+        if filter.excludes_match(matched, start) {
+            continue;
+        }
         let mut entries = walk::entries(view, names::path(&path))?;
         let Some(first) = entries.first() else { continue };
         if follow && first.metadata.is_symlink() {
@@ -81,10 +95,7 @@ fn select_matches(
                 None => Vec::new(),
             };
         }
-        let matched = path.strip_prefix(base.as_slice()).unwrap_or(&path);
-        let matched = names::rooted(&names::join(asked, matched));
-        let path = names::bytes(&matched)[1..].to_vec();
-        selected.push(Selected { path, entries: filter.apply(entries) });
+        selected.push(Selected { path: matched.to_vec(), entries: filter.apply(entries) });
     }
     Ok(selected)
 }

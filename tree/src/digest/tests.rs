@@ -382,3 +382,61 @@ fn types_count_where_nothing_else_differs() {
     assert_eq!(digest(FileType::Fifo), digest(FileType::Fifo));
     assert_ne!(digest(FileType::Fifo), digest(FileType::Socket));
 }
+
+#[test]
+fn excludes_may_be_about_what_is_named() {
+    let tree = Tree::new();
+    let dir = Dir::open(tree.temp.path()).unwrap();
+    let view = View { dir: &dir, excludes: None, owner: None, xattrs: true };
+    let selected = |path: &str, exclude: &[&str]| -> Vec<String> {
+        let selection = Selection {
+            wildcard: true,
+            follow: true,
+            exclude_matches: true,
+            ..filtered(path, &[], exclude)
+        };
+        let found = select::select(view, &selection).unwrap();
+        let of = |it: &Selected| String::from_utf8(it.entries[0].entry.path.clone()).unwrap();
+        found.iter().map(of).collect()
+    };
+    let nothing: [&str; 0] = [];
+    for (path, exclude, expected) in [
+        ("*.txt", &["five.txt"][..], &nothing[..]),
+        ("?", &["a"], &["c"]),
+        ("five.txt", &["*.txt"], &nothing),
+        ("five.txt", &["*.md"], &["five.txt"]),
+        // The patterns of a directory that is named are about what is in it.
+        ("a", &["a"], &["a"]),
+        ("to-dir", &["to-dir"], &["a/b"]),
+        ("to-file", &["to-file"], &nothing),
+        // They are relative to the directory that it is in, the one that the wildcards are in, or the
+        // root.
+        ("a/b/one.txt", &["one.txt"], &nothing),
+        ("a/b/one.txt", &["a/b/one.txt"], &nothing),
+        ("a/b/one.txt", &["b/one.txt"], &["a/b/one.txt"]),
+        ("a/*/one.txt", &["b/one.txt"], &nothing),
+        ("a/*/one.txt", &["b"], &nothing),
+        ("a/*/one.txt", &["a"], &["a/b/one.txt"]),
+        ("to-dir/*", &["*.md"], &["a/b/one.txt"]),
+        ("to-dir/*", &["to-dir/two.md"], &["a/b/one.txt"]),
+        ("[ac]/*", &["**/*.txt"], &["a/b"]),
+        // The last one that is about it decides.
+        ("*/*", &["*", "!four.txt"], &["c/four.txt"]),
+        ("*/*", &["!four.txt", "*"], &nothing),
+    ] {
+        assert_eq!(selected(path, exclude), expected, "{path} {exclude:?}");
+    }
+    // Something else is missing for all that.
+    let found = select::select(view, &filtered("none", &[], &["none"])).unwrap();
+    assert!(found[0].entries.is_empty());
+    let plain = Selection { wildcard: true, ..filtered("*.txt", &[], &["none"]) };
+    let excluding = Selection { exclude_matches: true, ..plain.clone() };
+    let alike = |one: &Selection, other: &Selection| {
+        let (one, other) =
+            (Selecting { view, selection: one }, Selecting { view, selection: other });
+        selects_alike(one, other).unwrap()
+    };
+    assert!(alike(&plain, &excluding));
+    let about = Selection { exclude: vec!["five.txt".to_owned()], ..excluding.clone() };
+    assert!(!alike(&excluding, &about) && !alike(&plain, &about));
+}

@@ -38,6 +38,7 @@ pub(super) fn options(
         allow_empty_wildcard: action.allow_empty_wildcard,
         include: action.include_patterns.clone(),
         exclude: action.exclude_patterns.clone(),
+        exclude_matches: action.exclude_matches,
         always_replace: action.always_replace_existing_dest_paths,
         required: action.required_paths.iter().map(PathBuf::from).collect(),
         limits,

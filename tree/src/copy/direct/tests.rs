@@ -191,3 +191,24 @@ fn names(from: &Dir, copies: &[CopyOptions], below: &dyn Below) -> Vec<String> {
     let name = |item: &Item| String::from_utf8_lossy(&item.entry.path).into_owned();
     plan.items().iter().map(name).collect()
 }
+
+#[test]
+fn what_is_named_and_excluded_is_no_part_of_a_layer() {
+    let trees = Trees::new();
+    let (from, to) = (Dir::open(&trees.from).unwrap(), Dir::open(&trees.to).unwrap());
+    let options = |source: &str| CopyOptions {
+        exclude: vec!["top.txt".to_owned(), "src".to_owned()],
+        exclude_matches: true,
+        ..instruction(source, "/d/")
+    };
+    for (source, count) in [("top.txt", 0), ("*", 2)] {
+        let options = options(source);
+        let plan = plan_copies(&[(View::of(&from), options.clone())], &to).unwrap().unwrap();
+        let mut archive = Vec::new();
+        plan.write(&mut archive).unwrap();
+        let entries = tar::Archive::new(&archive[..]).entries().unwrap().count();
+        crate::copy(View::of(&from), &to, &options).unwrap();
+        let copied = std::fs::read_dir(trees.to.join("d")).map_or(0, |names| names.count() + 1);
+        assert_eq!((entries, copied), (count, count), "{source}");
+    }
+}
