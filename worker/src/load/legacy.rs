@@ -1,10 +1,10 @@
 //! Archives of docker before 1.10.
 //!
 //! Each layer is an image of its own, with a directory that is called as its ID: `layer.tar`, and in
-//! `json` a config that names the parent. A file `repositories` gives names to some of them; where
-//! there is none, those are images that are nobody's parent. An image as there are now is made of a
-//! chain of them as docker made it: the config of the last one, less what only that form had, with the
-//! diff IDs and the history of all.
+//! `json` a config that names the parent. A file `repositories`, where there is one, gives names to some
+//! of them. These are images, and so are those that are no other's parent; the others are layers of
+//! them. An image as there are now is made of a chain of them as docker made it: the config of the last
+//! one, less what only that form had, with the diff IDs and the history of all.
 //!
 //! Nothing ties an ID to what it stands for: it is a name in the archive, and no more. Chains may be
 //! hostile: they are followed by a loop, never by recursion, no further than images go, and each ID
@@ -61,7 +61,13 @@ pub(super) fn is_legacy(files: &ArchiveFiles) -> bool {
 /// Brings the images of the archive into the store.
 pub(super) fn images(files: &ArchiveFiles, options: &LoadOptions) -> Result<Vec<ArchivedImage>> {
     let mut legacy = Legacy { files, options, layers: BTreeMap::new() };
-    let names = if files.contains(REPOSITORIES) { named(files)? } else { legacy.heads()? };
+    let mut names = if files.contains(REPOSITORIES) { named(files)? } else { BTreeMap::new() };
+    for head in legacy.heads()? {
+        names.entry(head.to_owned()).or_default();
+    }
+    if names.is_empty() && ids(files).next().is_some() {
+        return Err(Error::image("the archive", "each of its images is another one's parent"));
+    }
     names.into_iter().map(|(id, names)| legacy.image(&id, names)).collect()
 }
 
@@ -168,20 +174,17 @@ struct Legacy<'a> {
     layers: BTreeMap<String, Rc<V1Image>>,
 }
 
-impl Legacy<'_> {
-    /// Returns the images that are no parents, which have no names.
-    fn heads(&self) -> Result<BTreeMap<String, Vec<Reference>>> {
-        let ids: BTreeSet<&str> = ids(self.files).collect();
+impl<'a> Legacy<'a> {
+    /// Returns the images that are no parents.
+    fn heads(&self) -> Result<BTreeSet<&'a str>> {
+        let ids: BTreeSet<&'a str> = ids(self.files).collect();
         let mut heads = ids.clone();
         for id in ids {
             if let Some(parent) = parent(&self.config(id)?) {
                 heads.remove(parent);
             }
         }
-        if heads.is_empty() {
-            return Err(Error::image("the archive", "each of its images is another one's parent"));
-        }
-        Ok(heads.into_iter().map(|id| (id.to_owned(), Vec::new())).collect())
+        Ok(heads)
     }
 
     fn config(&self, id: &str) -> Result<V1Config> {

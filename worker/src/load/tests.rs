@@ -314,10 +314,15 @@ fn archives_from_before_docker_1_10_load() {
     let config = place.options.store.content().read(&loaded[1].id, 1 << 20).unwrap();
     assert_eq!(String::from_utf8(config).unwrap(), expected);
 
-    // Without names those are images that are nobody's parent.
-    let loaded = load(&old_archive(&images).bytes()[..], &place.options).unwrap();
-    assert_eq!((loaded.len(), loaded[0].names.len()), (1, 0));
-    assert_eq!(loaded[0].id, Digest::of(expected.as_bytes()));
+    // What has no name is an image where it is no other's parent.
+    let named = json!({"a": {"2": base}}).to_string().into_bytes();
+    let with_base = old_archive(&images).file("repositories", &named).bytes();
+    for (archive, count) in [(old_archive(&images).bytes(), 1), (with_base, 2)] {
+        let loaded = load(&archive[..], &place.options).unwrap();
+        assert_eq!(loaded.len(), count);
+        let last = loaded.last().unwrap();
+        assert_eq!((last.names.len(), last.id), (0, Digest::of(expected.as_bytes())));
+    }
 }
 
 #[test]
