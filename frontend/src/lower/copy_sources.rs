@@ -203,16 +203,17 @@ fn excludes_named(site: &Site<'_, '_>, copying: &Copying<'_>, action: &CopyActio
     if is_strict || copying.excludes.is_empty() || copying.parents {
         return false;
     }
-    let context = site.lowering.context;
     // The worker finds malformed patterns, and what can't be read.
-    if copying.origin == Origin::Context {
-        let patterns = &site.lowering.main_context.patterns;
-        return context.excludes_named(patterns, &excluding(copying, action)).unwrap_or(false);
-    }
+    let context = site.lowering.context;
     let source = action.src.trim_matches('/');
     let mut names = [source, path::base(source)].into_iter().filter(|name| !name.is_empty());
-    has_wildcard(source)
-        || names.any(|name| context.is_ignored(copying.excludes, name).unwrap_or(false))
+    let may_name = has_wildcard(source)
+        || names.any(|name| context.is_ignored(copying.excludes, name).unwrap_or(false));
+    if !may_name || copying.origin != Origin::Context {
+        return may_name;
+    }
+    let patterns = &site.lowering.main_context.patterns;
+    context.excludes_named(patterns, &excluding(copying, action)).unwrap_or(false)
 }
 
 /// Tells whether a path has characters that match others; a backslash takes their meaning.
