@@ -225,6 +225,11 @@ fn is_own(error: &Error) -> bool {
         return false;
     }
     let scarce = [libc::ENOSPC, libc::EDQUOT, libc::EMFILE, libc::ENFILE, libc::ENOMEM];
+    if let Error::Registry(error) = error
+        && error.os_error().is_some_and(|errno| scarce.contains(&errno))
+    {
+        return true;
+    }
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = cause {
         let errno = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error);

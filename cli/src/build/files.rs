@@ -179,11 +179,13 @@ impl ContextFiles for Files {
         {
             return Ok(Some(text.clone()));
         }
-        read_file(&self.root, Path::new(path)).map_err(|error| ResolveError(format!("{error:#}")))
+        read_file(&self.root, Path::new(path))
+            .map_err(|error| ResolveError::new(format!("{error:#}")))
     }
 
     fn is_ignored(&self, patterns: &[String], path: &str) -> Result<bool, ResolveError> {
-        let matcher = PatternMatcher::new(patterns).map_err(|e| ResolveError(e.to_string()))?;
+        let matcher =
+            PatternMatcher::new(patterns).map_err(|e| ResolveError::new(e.to_string()))?;
         Ok(matcher.matches(path.as_bytes()))
     }
 

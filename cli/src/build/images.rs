@@ -15,6 +15,7 @@ use tokio::runtime::Handle;
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
+use crate::hints;
 use crate::image::similar;
 use crate::printer::causes;
 
@@ -128,18 +129,25 @@ impl<'a> Resolver<'a> {
             result = resolved => result,
             () = self.cancel.cancelled() => Err(kiln_worker::Error::Cancelled),
         };
-        if let Err(kiln_worker::Error::Registry(error)) = &result {
-            let near = similar(self.store, &request.display);
-            let near = (!near.is_empty()).then(|| format!("the store has {}", near.join(", ")));
-            for hint in near.into_iter().chain(error.hint()) {
-                let message = format!("hint: {hint}");
-                self.events.send(Event::Warning { id: Some(step.id()), message });
-            }
-        }
         let result = result
             .map(|image| ResolvedImage { digest: image.digest, config: image.config })
-            .map_err(|error| ResolveError(unresolved(&request.display, &causes(&error))));
+            .map_err(|error| {
+                let unresolved = ResolveError::new(unresolved(&request.display, &causes(&error)));
+                unresolved.with_hint(self.hint(&request.display, &error))
+            });
         step.end(result)
+    }
+
+    /// Returns what helps where an image can't be resolved: the names that may have been meant first.
+    fn hint(&self, display: &str, error: &kiln_worker::Error) -> Option<String> {
+        let hint = hints::of(error);
+        if !matches!(error, kiln_worker::Error::Registry(_)) {
+            return hint;
+        }
+        let near = similar(self.store, display);
+        let near = (!near.is_empty()).then(|| format!("the store has {}", near.join(", ")));
+        let all: Vec<String> = near.into_iter().chain(hint).collect();
+        (!all.is_empty()).then(|| all.join("; "))
     }
 }
 

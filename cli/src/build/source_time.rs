@@ -52,7 +52,7 @@ impl ContextFiles for TimedFiles<'_> {
         let name = format!("[internal] load the time of {}", source.identifier);
         let step = Step::begin(self.events, name);
         let time = self.runtime.block_on(self.time_of(source.clone(), &step));
-        step.end(time.map_err(|error| ResolveError(format!("{error:#}"))))
+        step.end(time.map_err(|error| ResolveError::new(format!("{error:#}"))))
     }
 }
 

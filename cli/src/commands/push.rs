@@ -76,7 +76,7 @@ pub(crate) async fn run(
         let (events, receiver) = EventSender::channel();
         let live = !arguments.quiet && std::io::stderr().is_terminal();
         let mode = if live { ProgressMode::Tty } else { ProgressMode::Quiet };
-        let shown = progress::run(mode, receiver).context("show progress")?;
+        let shown = progress::run(mode, progress::Work::Push, receiver).context("show progress")?;
         let tools = Arc::clone(&tools);
         let runtime = Handle::current();
         let work = move || {
