@@ -1,7 +1,7 @@
 //! Images that a Dockerfile names.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -49,6 +49,11 @@ impl<'a> Step<'a> {
         self.events.send(Event::Completed { id: self.id, duration: self.begun.elapsed() });
     }
 
+    /// Ends it since another step has failed.
+    pub(crate) fn cancel(self) {
+        self.events.send(Event::Cancelled { id: self.id });
+    }
+
     /// Ends it with a failure.
     pub(crate) fn fail(self, error: &dyn std::fmt::Display) {
         self.events.send(Event::Failed { id: self.id, error: error.to_string() });
@@ -78,6 +83,8 @@ pub(super) struct Resolver<'a> {
     /// Whether steps are named after the platform, too.
     names_platforms: bool,
     answers: Mutex<HashMap<ImageRequest, Arc<OnceCell<Answer>>>>,
+    /// Whether an image couldn't be resolved.
+    has_failed: AtomicBool,
 }
 
 type Answer = Result<ResolvedImage, ResolveError>;
@@ -98,8 +105,13 @@ impl<'a> Resolver<'a> {
         cancel: &'a CancellationToken,
         names_platforms: bool,
     ) -> Self {
-        let (runtime, answers) = (Handle::current(), Mutex::default());
-        Self { images, store, events, runtime, cancel, names_platforms, answers }
+        let (runtime, answers, has_failed) = (Handle::current(), Mutex::default(), false.into());
+        Self { images, store, events, runtime, cancel, names_platforms, answers, has_failed }
+    }
+
+    /// Tells whether an image couldn't be resolved, which its step has shown.
+    pub(super) fn has_failed(&self) -> bool {
+        self.has_failed.load(Ordering::Relaxed)
     }
 
     async fn resolve_once(&self, request: &ImageRequest) -> Answer {
@@ -135,6 +147,7 @@ impl<'a> Resolver<'a> {
                 let unresolved = ResolveError::new(unresolved(&request.display, &causes(&error)));
                 unresolved.with_hint(self.hint(&request.display, &error))
             });
+        self.has_failed.fetch_or(result.is_err(), Ordering::Relaxed);
         step.end(result)
     }
 

@@ -98,12 +98,11 @@ impl Finder<'_> {
         let reference: Reference =
             text.parse().with_context(|| format!("invalid image name {text:?}"))?;
         let pulled = self.shown(Source::Policy(&reference), platform).await;
-        pulled.with_context(|| match policy {
-            Pull::Always => format!("pull {text}"),
-            Pull::Missing => {
-                format!("no image {text} in the store{}; pull it", did_you_mean(self.store, text))
-            }
-            Pull::Never => format!("no image {text}{}", did_you_mean(self.store, text)),
+        pulled.map_err(|error| {
+            // The error names the image, but for how it was typed.
+            let near =
+                if policy == Pull::Always { String::new() } else { did_you_mean(self.store, text) };
+            if near.is_empty() { error } else { error.context(format!("no image {text}{near}")) }
         })
     }
 
