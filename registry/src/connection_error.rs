@@ -268,7 +268,16 @@ impl Flaw {
                     name if is_address(name) => format!("IP:{}", name.trim_matches(['[', ']'])),
                     name => format!("DNS:{name}"),
                 };
-                format!("use a name that it has, or make it with subjectAltName = {kind}")
+                let other = match self {
+                    Self::OtherName { presented, .. } if !presented.is_empty() => {
+                        "use a name that it has, or "
+                    }
+                    _ => "",
+                };
+                format!(
+                    "{other}make one for this host, as with openssl's \
+                     -addext \"subjectAltName = {kind}\""
+                )
             }
             Self::Other(_) => format!(
                 "replace the certificate, or set `insecure = true` for {host} in registries.toml to \
