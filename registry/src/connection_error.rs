@@ -98,7 +98,7 @@ impl ConnectionError {
     pub(crate) fn new(error: &reqwest::Error, place: Place, proxy: Option<String>) -> Self {
         let system = find::<io::Error>(error, |error| error.raw_os_error().is_some());
         let errno = system.and_then(io::Error::raw_os_error);
-        let cause = tls(error).or_else(|| way(error, (system, proxy)));
+        let cause = tls(error).or_else(|| way(error, system, proxy));
         let cause = cause
             .unwrap_or_else(|| Cause::Other { text: chain(error), is_builder: error.is_builder() });
         Self { place, cause, errno }
@@ -336,10 +336,7 @@ fn is_about_client(alert: AlertDescription) -> bool {
 
 /// Returns what went wrong on the way to the server, if anything did. `proxy` is on the way where there
 /// is one.
-fn way(
-    error: &reqwest::Error,
-    (system, proxy): (Option<&io::Error>, Option<String>),
-) -> Option<Cause> {
+fn way(error: &reqwest::Error, system: Option<&io::Error>, proxy: Option<String>) -> Option<Cause> {
     let tunnel =
         causes(error).map(ToString::to_string).find(|text| text.starts_with("tunnel error"));
     if let Some(LookupError { name, problem }) = find(error, |_| true) {

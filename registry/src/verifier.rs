@@ -172,7 +172,7 @@ mod tests {
     const TODAY: u64 = 1_790_000_000;
 
     /// Judges a server's certificate where `given` were given, at a time, under a name.
-    fn judge(given: &[&Certificate], shown: &Certificate, (now, name): (u64, &str)) -> String {
+    fn judge(given: &[&Certificate], shown: &Certificate, now: u64, name: &str) -> String {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut roots = RootCertStore::empty();
         let given: Vec<_> = given.iter().map(|it| it.der()).collect();
@@ -197,36 +197,40 @@ mod tests {
             let options = CertificateOptions { constraints, ..CertificateOptions::default() };
             Certificate::self_signed(options)
         };
-        let here = (TODAY, "127.0.0.1");
+        let here = "127.0.0.1";
         let authority = make("CA:TRUE");
         for constraints in ["CA:TRUE", "CA:TRUE,pathlen:0", "CA:FALSE", ""] {
             let certificate = make(constraints);
-            assert_eq!(judge(&[&certificate], &certificate, here), "trusted", "{constraints}");
+            assert_eq!(
+                judge(&[&certificate], &certificate, TODAY, here),
+                "trusted",
+                "{constraints}"
+            );
             let both = [&authority, &certificate];
-            assert_eq!(judge(&both, &certificate, here), "trusted", "{constraints}");
+            assert_eq!(judge(&both, &certificate, TODAY, here), "trusted", "{constraints}");
             // One that says the same of itself, with another key.
-            let other = judge(&[&make(constraints)], &certificate, here);
+            let other = judge(&[&make(constraints)], &certificate, TODAY, here);
             assert_ne!(other, "trusted", "{constraints}");
             // Its dates and its names count all the same.
-            let late = judge(&[&certificate], &certificate, (TODAY + 3_000_000_000, "127.0.0.1"));
+            let late = judge(&[&certificate], &certificate, TODAY + 3_000_000_000, here);
             assert!(late.contains("expired"), "{constraints}: {late}");
-            let early = judge(&[&certificate], &certificate, (1_500_000_000, "127.0.0.1"));
+            let early = judge(&[&certificate], &certificate, 1_500_000_000, here);
             assert!(early.contains("not valid yet"), "{constraints}: {early}");
             for name in ["127.0.0.2", "example.com"] {
-                let named = judge(&[&certificate], &certificate, (TODAY, name));
+                let named = judge(&[&certificate], &certificate, TODAY, name);
                 assert!(named.contains("not valid for name"), "{constraints}: {named}");
             }
         }
         let options =
             CertificateOptions { constraints: "CA:FALSE", ..CertificateOptions::default() };
         let signed = Certificate::signed_by(&authority, options);
-        assert_eq!(judge(&[&authority], &signed, here), "trusted");
+        assert_eq!(judge(&[&authority], &signed, TODAY, here), "trusted");
         // What another has signed is trusted by itself, without the other.
-        assert_eq!(judge(&[&signed], &signed, here), "trusted");
-        assert_ne!(judge(&[&signed], &authority, here), "trusted");
+        assert_eq!(judge(&[&signed], &signed, TODAY, here), "trusted");
+        assert_ne!(judge(&[&signed], &authority, TODAY, here), "trusted");
         // An authority isn't a server, unless it was given itself.
         let below = Certificate::signed_by(&authority, CertificateOptions::default());
-        assert_ne!(judge(&[&authority], &below, here), "trusted");
-        assert_eq!(judge(&[&authority, &below], &below, here), "trusted");
+        assert_ne!(judge(&[&authority], &below, TODAY, here), "trusted");
+        assert_eq!(judge(&[&authority, &below], &below, TODAY, here), "trusted");
     }
 }

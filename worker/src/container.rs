@@ -81,7 +81,7 @@ impl Containers {
         context: &StepContext,
     ) -> Result<ContainerImage> {
         let digest = self.images.digest_of(reference).await?;
-        self.load(&Origin::Registry(reference.name()), &digest, (platform, context)).await
+        self.load(&Origin::Registry(reference.name()), &digest, platform, context).await
     }
 
     /// Returns an image by its reference as its registry has it now, whatever the store has.
@@ -95,7 +95,7 @@ impl Containers {
         context: &StepContext,
     ) -> Result<ContainerImage> {
         let digest = self.images.digest_by(reference, Some(PullPolicy::Always)).await?;
-        self.load(&Origin::Registry(reference.name()), &digest, (platform, context)).await
+        self.load(&Origin::Registry(reference.name()), &digest, platform, context).await
     }
 
     /// Returns an image of the store by the digest of its manifest or index.
@@ -108,14 +108,15 @@ impl Containers {
         platform: &Platform,
         context: &StepContext,
     ) -> Result<ContainerImage> {
-        self.load(&Origin::Store, digest, (platform, context)).await
+        self.load(&Origin::Store, digest, platform, context).await
     }
 
     async fn load(
         &self,
         origin: &Origin,
         digest: &Digest,
-        (platform, context): (&Platform, &StepContext),
+        platform: &Platform,
+        context: &StepContext,
     ) -> Result<ContainerImage> {
         let image = self.images.image(origin, digest, platform).await?;
         let layer = source::image::declare(&image, &self.snapshots.store, (origin, digest))?;

@@ -25,7 +25,7 @@ pub(super) async fn render(mut events: EventReceiver, writer: &mut dyn Write, wo
     while let Some(event) = events.recv().await {
         if let Event::Status { name, current, total, done, .. } = event {
             // A log that nobody takes any more is no reason to end a pull.
-            let _ = lines.show(&name, (current, total), done);
+            let _ = lines.show(&name, current, total, done);
         }
     }
 }
@@ -41,7 +41,8 @@ impl Lines<'_> {
     fn show(
         &mut self,
         name: &str,
-        (current, total): (u64, Option<u64>),
+        current: u64,
+        total: Option<u64>,
         done: bool,
     ) -> std::io::Result<()> {
         let extracted = name.strip_prefix(EXTRACTING);
@@ -90,14 +91,14 @@ mod tests {
         let total = Some(138_000_000);
         let extracting = format!("{EXTRACTING}{LAYER}");
         for name in [LAYER, &extracting] {
-            lines.show(name, (0, total), false).unwrap();
-            lines.show(name, (1_000_000, total), false).unwrap();
+            lines.show(name, 0, total, false).unwrap();
+            lines.show(name, 1_000_000, total, false).unwrap();
             *lines.shown.get_mut(name).unwrap() -= INTERVAL;
-            lines.show(name, (12_000_000, total), false).unwrap();
-            lines.show(name, (13_000_000, total), false).unwrap();
-            lines.show(name, (138_000_000, total), true).unwrap();
+            lines.show(name, 12_000_000, total, false).unwrap();
+            lines.show(name, 13_000_000, total, false).unwrap();
+            lines.show(name, 138_000_000, total, true).unwrap();
         }
-        lines.show("exporting", (0, None), false).unwrap();
+        lines.show("exporting", 0, None, false).unwrap();
         String::from_utf8(written).unwrap()
     }
 

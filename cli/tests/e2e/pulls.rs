@@ -18,7 +18,7 @@ fn image(kiln: &Kiln, registry: &FakeRegistry) -> String {
 }
 
 /// Returns what is shown on a terminal of 80 columns until `end` is.
-fn on_terminal(kiln: &Kiln, line: &[&str], (begin, end): (&str, &str)) {
+fn on_terminal(kiln: &Kiln, line: &[&str], begin: &str, end: &str) {
     let (mut terminal, other) = Terminal::open();
     terminal.resize(24, 80);
     let stream = || other.try_clone().unwrap();
@@ -77,8 +77,8 @@ fn pulls_show_how_far_they_are() {
     let again = pulled.run(&["run", &name]);
     assert_eq!((again.stdout.as_str(), again.stderr.as_str()), ("hello\n", ""));
     slow(Some(50));
-    on_terminal(&kiln(), &["run", &name], ("[+] Pulling ", "hello"));
-    on_terminal(&kiln(), &["pull", &name], ("[+] Pulling ", "Status: Downloaded newer image"));
+    on_terminal(&kiln(), &["run", &name], "[+] Pulling ", "hello");
+    on_terminal(&kiln(), &["pull", &name], "[+] Pulling ", "Status: Downloaded newer image");
 }
 
 #[test]
@@ -133,7 +133,7 @@ fn a_certificate_of_dockers_manual_is_trusted_by_all_commands() {
 
 /// Asserts that what was said names a problem so many times, and behind it the way out, once.
 #[track_caller]
-fn names(said: &str, (problem, times): (&str, usize), hint: &str) {
+fn names(said: &str, problem: &str, times: usize, hint: &str) {
     assert_eq!(said.matches(problem).count(), times, "{problem}: {said}");
     assert_eq!(said.matches("hint: ").count(), 1, "{said}");
     let way_out = said.find("hint: ").unwrap();
@@ -172,16 +172,16 @@ fn mistakes_are_said_once_with_the_way_out() {
             &["manifest", "inspect", &name],
             &["imagetools", "inspect", &name],
         ] {
-            names(&kiln.run(line).failure(), (problem, 1), &hint);
+            names(&kiln.run(line).failure(), problem, 1, &hint);
         }
         // A build says it at the step, and again at its end.
         let from = kiln.build_text(&format!("FROM {name}\n"), &["--pull"]).failure();
-        names(&from, (problem, 2), &hint);
+        names(&from, problem, 2, &hint);
         let cached = kiln.build_text("FROM base\n", &["--cache-from", &name]);
-        names(&cached.stderr, (problem, 1), &hint);
+        names(&cached.stderr, problem, 1, &hint);
         let cached =
             kiln.build_text("FROM base\n", &["--cache-to", &format!("type=registry,ref={name}")]);
-        names(&cached.stderr, (problem, 2), &hint);
+        names(&cached.stderr, problem, 2, &hint);
         let url = format!("https://{address}/context.tar");
         let hint = if address == &plain { "write http:// in the URL" } else { &hint };
         for (times, failed) in [
@@ -189,7 +189,7 @@ fn mistakes_are_said_once_with_the_way_out() {
             (2, kiln.build(&url, &[])),
             (1, kiln.build("text", &["-f", &url])),
         ] {
-            names(&failed.failure(), (problem, times), hint);
+            names(&failed.failure(), problem, times, hint);
         }
     }
 }
@@ -212,16 +212,16 @@ fn refusals_of_layers_are_as_those_of_manifests() {
     let problem = "access denied: not for you (403 Forbidden)";
     for part in ["/manifests/", "/blobs/", &layer.unwrap()] {
         registry.switch(|switches| switches.forbidden = Some(part.to_owned()));
-        names(&kiln().run(&["pull", &name]).failure(), (problem, 1), &hint);
-        names(&kiln().run(&["run", &name]).failure(), (problem, 1), &hint);
+        names(&kiln().run(&["pull", &name]).failure(), problem, 1, &hint);
+        names(&kiln().run(&["run", &name]).failure(), problem, 1, &hint);
         let built = kiln().build_text(&format!("FROM {name}\nRUN true\n"), &[]).failure();
-        names(&built, (problem, 2), &hint);
+        names(&built, problem, 2, &hint);
     }
     let other = format!("{}/y", registry.address());
     of_image.build_text("FROM base\n", &["-t", &other]).success();
     for part in ["/blobs/", "/blobs/uploads/", "/manifests/"] {
         registry.switch(|switches| switches.forbidden = Some(part.to_owned()));
         let refused = of_image.run(&["push", &other]).failure();
-        names(&refused, ("access denied", 1), &hint);
+        names(&refused, "access denied", 1, &hint);
     }
 }
