@@ -1,11 +1,30 @@
 //! What helps against an error.
 
+use std::error::Error as StdError;
+
 use kiln_frontend::suggest::{Case, nearest};
 use kiln_worker::Error;
 
-/// Returns what helps against an error of the worker, where something is known to.
-pub(crate) fn hint(error: &Error) -> Option<String> {
+/// Returns what helps against an error, or against one of its causes, where something is known to.
+pub(crate) fn of(error: &(dyn StdError + 'static)) -> Option<String> {
+    std::iter::successors(Some(error), |&error| error.source()).find_map(of_one)
+}
+
+fn of_one(error: &(dyn StdError + 'static)) -> Option<String> {
+    if let Some(error) = error.downcast_ref() {
+        return of_worker(error);
+    }
+    // Errors that only pass a registry's on don't name it as their cause.
+    if let Some(kiln_exporter::Error::Registry(error)) = error.downcast_ref() {
+        return error.hint();
+    }
+    error.downcast_ref::<kiln_registry::Error>().and_then(kiln_registry::Error::hint)
+}
+
+fn of_worker(error: &Error) -> Option<String> {
     match error {
+        Error::Registry(error) => error.hint(),
+        Error::Cached { source, .. } => of_worker(source),
         Error::NotAllowed(right) => {
             Some(format!("--allow {right} lets the steps of this build do it"))
         }
@@ -44,7 +63,7 @@ mod tests {
         let hint = |path: &str, siblings: &[&str], is_excluded| {
             let siblings = siblings.iter().map(ToString::to_string).collect();
             let source = kiln_tree::Error::NotFound { path: path.into() };
-            hint(&Error::Missing { source, path: path.into(), siblings, is_excluded })
+            of(&Error::Missing { source, path: path.into(), siblings, is_excluded })
         };
         let names = ["main.go", "Makefile", "main.go.bak"];
         let meant = Some("did you mean /src/main.go?".to_owned());
@@ -61,8 +80,8 @@ mod tests {
             platform: platform.to_owned(),
             problem: String::new(),
         };
-        let shown = hint(&error("linux/arm/v7")).unwrap_or_default();
+        let shown = of(&error("linux/arm/v7")).unwrap_or_default();
         assert!(shown.ends_with("--install arm\""), "{shown}");
-        assert_eq!(hint(&error("windows/amd64")), None);
+        assert_eq!(of(&error("windows/amd64")), None);
     }
 }

@@ -12,10 +12,9 @@ use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use kiln_registry::Error as Refusal;
 use kiln_solver::LogStream;
 
-use crate::signals;
+use crate::{hints, signals};
 
 const STDOUT: &str = "/dev/stdout";
 const STDERR: &str = "/dev/stderr";
@@ -147,7 +146,7 @@ impl Printer {
         }
         self.warn_at_last();
         self.note(format_args!("ERROR: {}", causes(error.as_ref())));
-        if let Some(hint) = error.chain().find_map(refusal).and_then(Refusal::hint) {
+        if let Some(hint) = hints::of(error.as_ref()) {
             self.note(format_args!("hint: {hint}"));
         }
     }
@@ -194,18 +193,6 @@ fn words_of(error: &io::Error) -> String {
     let text = text.split(" (os error").next().unwrap_or(&text);
     let mut letters = text.chars();
     letters.next().map_or_else(String::new, |first| first.to_lowercase().chain(letters).collect())
-}
-
-/// Returns the error of a registry that stands behind an error. Those that only pass it on don't
-/// name it as their cause.
-fn refusal<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a Refusal> {
-    if let Some(kiln_worker::Error::Registry(refusal)) = error.downcast_ref() {
-        return Some(refusal);
-    }
-    if let Some(kiln_exporter::Error::Registry(refusal)) = error.downcast_ref() {
-        return Some(refusal);
-    }
-    error.downcast_ref()
 }
 
 /// Returns an error and its causes on one line, leaving out causes that their effects repeat.

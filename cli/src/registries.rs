@@ -62,7 +62,11 @@ impl Registries {
             explicit,
             explicit_text: None,
             registries: both("/etc/kiln/registries.toml", own("kiln/registries.toml")),
-            docker_certificates: both("/etc/docker/certs.d", own("docker/certs.d")),
+            docker_certificates: [
+                both("/etc/docker/certs.d", own("docker/certs.d")),
+                both("/etc/containers/certs.d", own("containers/certs.d")),
+            ]
+            .concat(),
             docker_engine: both("/etc/docker/daemon.json", own("docker/daemon.json")),
             containerd: vec![PathBuf::from("/etc/containerd/certs.d")],
         };
@@ -136,6 +140,12 @@ mod tests {
         let hosts = gather(&[("HOME", "/h")]).hosts;
         let own = PathBuf::from("/h/.config/kiln/registries.toml");
         assert_eq!(hosts.registries, [own, "/etc/kiln/registries.toml".into()]);
+        let certificates =
+            ["/h/.config/docker", "/etc/docker", "/h/.config/containers", "/etc/containers"];
+        assert_eq!(
+            hosts.docker_certificates,
+            certificates.map(|it| PathBuf::from(it).join("certs.d"))
+        );
         let hosts = gather(&[("HOME", "/h"), ("XDG_CONFIG_HOME", "/x")]).hosts;
         assert_eq!(hosts.registries[0], PathBuf::from("/x/kiln/registries.toml"));
     }

@@ -55,8 +55,27 @@ pub struct ResolvedImage {
 
 /// Why an image can't be resolved; the text is shown as it is.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct ResolveError(pub String);
+#[error("{message}")]
+pub struct ResolveError {
+    /// The text.
+    pub message: String,
+    /// A way out, where there is one.
+    pub hint: Option<String>,
+}
+
+impl ResolveError {
+    /// Returns an error with this text.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), hint: None }
+    }
+
+    /// Sets the way out.
+    #[must_use]
+    pub fn with_hint(mut self, hint: Option<String>) -> Self {
+        self.hint = hint;
+        self
+    }
+}
 
 /// Answers what is in the build context. Implemented by whoever calls the frontend.
 pub trait ContextFiles {
@@ -110,7 +129,7 @@ pub trait ContextFiles {
     /// # Errors
     /// Says why the time can't be found out.
     fn source_time(&self, source: &SourceOp) -> Result<Option<i64>, ResolveError> {
-        Err(ResolveError(format!("the time of {} is not known here", source.identifier)))
+        Err(ResolveError::new(format!("the time of {} is not known here", source.identifier)))
     }
 
     /// Returns the files of a named context that is a directory (`local:NAME`), if they can be

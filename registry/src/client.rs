@@ -141,8 +141,8 @@ impl Client {
                 },
                 Err(problem) if left > 0 => problem.log_mirror(&endpoint),
                 // Some registries know no HEAD; the whole answer says more than an empty one.
-                Err(Problem::Transport(error)) => {
-                    return Err(Problem::from(error).of(&repository, reference));
+                Err(problem @ Problem::Transport(_)) => {
+                    return Err(problem.of(&repository, reference));
                 }
                 Err(_) => break,
             }

@@ -3,6 +3,7 @@
 use reqwest::Url;
 use reqwest::header::HeaderMap;
 
+use crate::connection_error::{Place, Role};
 use crate::error::Problem;
 use crate::hosts::{Host, Mirror, Scheme};
 use crate::http::Trust;
@@ -71,6 +72,18 @@ impl Endpoint {
     pub(crate) fn base(&self, scheme: &str) -> Result<Url, Problem> {
         let text = format!("{scheme}://{}{}", self.authority, self.path);
         Url::parse(&text).map_err(|_| no_address(&self.authority))
+    }
+
+    /// Tells whether a URL leads to this server.
+    pub(crate) fn serves(&self, url: &Url) -> bool {
+        self.base(url.scheme()).is_ok_and(|base| same_origin(&base, url))
+    }
+
+    /// Returns what the server is to whoever asks it.
+    pub(crate) fn place(&self) -> Place {
+        let role = if self.mirror_of.is_some() { Role::Mirror } else { Role::Registry };
+        let has_trust = self.trust != Trust::default();
+        Place { host: self.account.clone(), role, has_trust }
     }
 
     /// Returns the name under which a repository is known here.

@@ -3,10 +3,12 @@
 use kiln_oci::Digest;
 use reqwest::StatusCode;
 
-use crate::endpoint::Endpoint;
+use crate::connection_error::{ConnectionError, Place, Role};
+use crate::endpoint::{Endpoint, authority_of};
 use crate::repository::Repository;
 
-/// Why a registry's answer can't be had, and what was asked for.
+/// Why a registry's answer can't be had, and what was asked for. The text tells all of it: no other
+/// error stands behind it.
 #[derive(Debug, thiserror::Error)]
 #[error("{target}: {problem}")]
 pub struct Error {
@@ -15,7 +17,6 @@ pub struct Error {
     /// What was asked for, as `docker.io/library/alpine:3`.
     pub target: String,
     /// What is wrong.
-    #[source]
     pub problem: Box<Problem>,
 }
 
@@ -40,8 +41,8 @@ pub enum Problem {
         message: String,
     },
     /// The registry can't be reached, or the connection broke.
-    #[error("{}", chain(.0))]
-    Transport(#[source] reqwest::Error),
+    #[error("{0}")]
+    Transport(Box<ConnectionError>),
     /// The bytes are not the ones that were asked for.
     #[error("digest mismatch: expected {expected}, got {actual}")]
     Digest {
@@ -125,7 +126,7 @@ impl Problem {
     /// Tells whether the same request may succeed soon.
     pub(crate) fn is_transient(&self) -> bool {
         match self {
-            Self::Transport(error) => !error.is_builder(),
+            Self::Transport(error) => error.is_transient(),
             Self::RateLimited(_) => true,
             Self::Status { status, .. } => is_transient(*status),
             _ => false,
@@ -133,10 +134,19 @@ impl Problem {
     }
 }
 
+/// The connection broke after the answer had begun.
 impl From<reqwest::Error> for Problem {
     fn from(error: reqwest::Error) -> Self {
+        let host = error.url().map(authority_of).unwrap_or_default();
+        let place = Place { host, role: Role::Url, has_trust: false };
         // URLs of redirects carry signatures.
-        Self::Transport(error.without_url())
+        ConnectionError::new(&error.without_url(), place, None).into()
+    }
+}
+
+impl From<ConnectionError> for Problem {
+    fn from(error: ConnectionError) -> Self {
+        Self::Transport(Box::new(error))
     }
 }
 
@@ -161,8 +171,9 @@ impl Error {
                      registries.toml"
                 ));
             }
-            Problem::Transport(error) if error.is_connect() => {
-                "check that the registry is running and can be reached from here"
+            Problem::Transport(error) => return error.hint(),
+            Problem::Status { status, .. } if status.as_u16() == 407 => {
+                "put a name and a password into the proxy's address, as http://NAME:PASSWORD@PROXY"
             }
             Problem::Tls(_) => "install the package ca-certificates",
             _ => return None,
@@ -173,6 +184,15 @@ impl Error {
     /// Tells whether the same request may succeed soon.
     pub fn is_transient(&self) -> bool {
         self.problem.is_transient()
+    }
+
+    /// Returns the error of the system that is behind this, as of a disk that is full.
+    pub fn os_error(&self) -> Option<i32> {
+        match &*self.problem {
+            Problem::Transport(error) => error.os_error(),
+            Problem::Write(error) => error.raw_os_error(),
+            _ => None,
+        }
     }
 
     /// Tells whether what came isn't what was asked for, or the part that was asked for isn't there.
@@ -208,18 +228,4 @@ pub(crate) fn sanitize(text: &str) -> String {
 
 fn detail(text: &str) -> String {
     if text.is_empty() { String::new() } else { format!(": {text}") }
-}
-
-/// The error's own text is about requests; its causes say what happened.
-fn chain(error: &reqwest::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        let part = error.to_string();
-        if !text.contains(&part) {
-            text = format!("{text}: {part}");
-        }
-        cause = error.source();
-    }
-    sanitize(&text)
 }

@@ -13,7 +13,8 @@ use reqwest::header::{
 use reqwest::{Method, Response, StatusCode, Url};
 
 use crate::client::Client;
-use crate::endpoint::same_origin;
+use crate::connection_error::{Place, Role};
+use crate::endpoint::{authority_of, same_origin};
 use crate::error::{Error, Problem};
 use crate::retry::retry_after;
 use crate::transport::{REDIRECTS, is_redirect, log, redirect_target};
@@ -113,7 +114,14 @@ impl Client {
             }
             let response = call.send().await;
             log(&Method::GET, &url, &response);
-            let response = response?;
+            let response = match response {
+                Ok(response) => response,
+                Err(error) => {
+                    let role = if same_origin(&url, &first) { Role::Url } else { Role::Redirect };
+                    let place = Place { host: authority_of(&url), role, has_trust: false };
+                    return Err(self.transport.unanswered(&url, place, error).await);
+                }
+            };
             if !is_redirect(&response, &Method::GET) {
                 return Ok(response);
             }

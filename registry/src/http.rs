@@ -5,14 +5,15 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use reqwest::{NoProxy, Proxy};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::CryptoProvider;
+use hyper_util::client::proxy::matcher::Matcher;
+use reqwest::{NoProxy, Proxy, Url};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore};
 
 use crate::error::Problem;
+use crate::resolver::SystemResolver;
+use crate::verifier::{AcceptAnyCertificate, AcceptGivenOrSigned};
 
 /// The proxies that requests go through; what is set to nothing is not used. This machine itself is
 /// never reached through a proxy.
@@ -89,6 +90,16 @@ impl HttpClients {
         Ok(client)
     }
 
+    /// Returns host and port of the proxy that requests for a URL go through, if they go through one.
+    pub(crate) fn proxy_of(&self, url: &Url) -> Option<String> {
+        let proxy = self.proxies.matcher().intercept(&url.as_str().parse().ok()?)?;
+        let uri = proxy.uri();
+        uri.authority().map(|authority| {
+            let text = authority.as_str();
+            text.rsplit_once('@').map_or(text, |(_, rest)| rest).to_owned()
+        })
+    }
+
     fn client(&self, trust: Option<&Trust>) -> Result<reqwest::Client, Problem> {
         let mut builder = builder(tls(trust)?)
             .connect_timeout(self.timeouts.connect)
@@ -145,13 +156,32 @@ fn builder(tls: ClientConfig) -> reqwest::ClientBuilder {
         .redirect(reqwest::redirect::Policy::none())
         .referer(false)
         .no_proxy()
+        .dns_resolver(Arc::new(SystemResolver))
 }
 
 impl Proxies {
+    /// Returns the hosts that are reached directly.
+    fn direct(&self) -> String {
+        format!("localhost,127.0.0.0/8,::1,{}", self.none.as_deref().unwrap_or_default())
+    }
+
+    /// Returns the proxies as the client chooses between them.
+    fn matcher(&self) -> Matcher {
+        let mut matcher = Matcher::builder().no(self.direct());
+        if let Some(address) = address(self.http.as_deref()) {
+            matcher = matcher.http(address);
+        }
+        if let Some(address) = address(self.https.as_deref()) {
+            matcher = matcher.https(address);
+        }
+        if let Some(address) = address(self.all.as_deref()) {
+            matcher = matcher.all(address);
+        }
+        matcher.build()
+    }
+
     fn list(&self) -> Result<Vec<Proxy>, Problem> {
-        let none =
-            format!("localhost,127.0.0.0/8,::1,{}", self.none.as_deref().unwrap_or_default());
-        let none = NoProxy::from_string(&none);
+        let none = NoProxy::from_string(&self.direct());
         let wrong = |_| Problem::Config("the address of the proxy is invalid".to_owned());
         let mut proxies = Vec::new();
         if let Some(address) = address(self.http.as_deref()) {
@@ -180,9 +210,14 @@ fn tls(trust: Option<&Trust>) -> Result<ClientConfig, Problem> {
         .map_err(|error| Problem::Tls(error.to_string()))?;
     let builder = match trust {
         Some(trust) if trust.insecure => {
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(Anybody(provider)))
+            let verifier = AcceptAnyCertificate(provider);
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier))
         }
-        Some(trust) => builder.with_root_certificates(roots(trust)?),
+        Some(trust) => {
+            let (given, roots) = roots(trust)?;
+            let verifier = AcceptGivenOrSigned::new(given, roots, provider)?;
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier))
+        }
         None => builder.with_root_certificates(RootCertStore::empty()),
     };
     let mut config = match trust.and_then(|trust| trust.identity.as_ref()) {
@@ -212,59 +247,21 @@ fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, Problem> {
     PrivateKeyDer::from_pem_file(path).map_err(unusable(path))
 }
 
-fn roots(trust: &Trust) -> Result<RootCertStore, Problem> {
+/// Returns the certificates that are trusted, as they were given and as authorities.
+fn roots(trust: &Trust) -> Result<(Vec<CertificateDer<'static>>, RootCertStore), Problem> {
     let found = rustls_native_certs::load_native_certs();
     let mut roots = RootCertStore::empty();
-    let (added, _) = roots.add_parsable_certificates(found.certs);
+    let mut given = found.certs;
+    let (added, _) = roots.add_parsable_certificates(given.iter().cloned());
     for path in &trust.roots {
         for certificate in certificates(path)? {
-            roots.add(certificate).map_err(unusable(path))?;
+            roots.add(certificate.clone()).map_err(unusable(path))?;
+            given.push(certificate);
         }
     }
     if added > 0 || !trust.roots.is_empty() {
-        return Ok(roots);
+        return Ok((given, roots));
     }
     let why = found.errors.first().map(ToString::to_string);
     Err(Problem::Tls(why.unwrap_or_else(|| "this system has no root certificates".to_owned())))
-}
-
-/// Trusts anybody, for whoever has said so.
-#[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }

@@ -13,7 +13,8 @@
 //!
 //! Credentials belong to one registry. They, and the tokens that they are exchanged for, are sent to
 //! the registry that asked for them and to the token server in its own domain, and to nobody else,
-//! wherever a redirect leads and whatever a challenge names. A mirror has its own or none.
+//! wherever a redirect leads and whatever a challenge names. A mirror has its own or none. Certificates
+//! that are given for a host are trusted for that host alone, on each of its ports where it gives tokens.
 //!
 //! # What goes wrong on the way
 //!
@@ -35,10 +36,13 @@
 //! | `transport`, `retry`, `limits` | requests: redirects, the choice of scheme, pauses, bounds |
 //! | `auth` | challenges and tokens |
 //! | `endpoint` | where a registry and its mirrors are |
+//! | `verifier`, `resolver` | judging certificates, looking up hosts |
+//! | [`connection_error`] | why a request got no answer |
 
 pub mod blob;
 pub mod body;
 pub mod client;
+pub mod connection_error;
 pub mod credentials;
 pub mod document;
 pub mod error;
@@ -54,8 +58,10 @@ pub mod warnings;
 mod auth;
 mod endpoint;
 mod limits;
+mod resolver;
 mod retry;
 mod transport;
+mod verifier;
 
 #[cfg(test)]
 mod tests;
@@ -63,6 +69,7 @@ mod tests;
 pub use blob::{Beginning, BlobStream, Length};
 pub use body::{BlobSource, Sent};
 pub use client::{Client, ManifestResponse, Options};
+pub use connection_error::ConnectionError;
 pub use credentials::{Anonymous, Credential, CredentialFiles, Credentials, Kept};
 pub use document::check_document;
 pub use error::{Error, Problem};

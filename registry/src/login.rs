@@ -61,14 +61,14 @@ impl Client {
             return Ok(credential.clone());
         }
         if response.status() != StatusCode::UNAUTHORIZED {
-            return Err(crate::transport::failure(response).await);
+            return Err(crate::transport::failure(response, &endpoint).await);
         }
         let asking = Asking { endpoint: &endpoint, base: &base, repository: "", scopes: &scopes };
         let granted = grant(&self.transport, &asking, &response, (Some(credential), true)).await?;
         let proof = Some(&granted.authorization);
         let response = self.transport.follow(&call, &base, base.clone(), proof).await?;
         if !response.status().is_success() {
-            return Err(crate::transport::failure(response).await);
+            return Err(crate::transport::failure(response, &endpoint).await);
         }
         Ok(match granted.refresh {
             Some(token) => Credential::Identity { token },

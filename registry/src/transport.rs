@@ -12,10 +12,11 @@ use tokio::sync::OnceCell;
 use crate::auth::{Asking, Authorization, Authorizations, Scopes};
 use crate::body::Body;
 use crate::client::Options;
+use crate::connection_error::{ConnectionError, Place, Role};
 use crate::endpoint::{Endpoint, authority_of, forbidden, is_loopback, same_origin};
 use crate::error::{Problem, sanitize};
 use crate::hosts::{Hosts, Scheme};
-use crate::http::{HttpClients, Timeouts};
+use crate::http::{HttpClients, Timeouts, Trust};
 use crate::limits::Gate;
 use crate::retry::{Failure, backoff, retry_after};
 
@@ -115,20 +116,54 @@ impl Transport {
         Endpoint::upstream(registry, &*self.hosts.of(registry)?)
     }
 
-    /// Returns the client for a URL that has to do with an endpoint.
-    pub(crate) fn client(
+    /// Returns the client for a token server of an endpoint. One on the endpoint's own host is trusted as
+    /// the endpoint is, where nothing else is configured about it.
+    pub(crate) fn client_of_tokens(
         &self,
         url: &Url,
-        asking: &Asking<'_>,
+        endpoint: &Endpoint,
     ) -> Result<reqwest::Client, Problem> {
-        self.client_of(url, asking.endpoint)
+        let is_on_host = endpoint.base("https")?.host_str() == url.host_str();
+        if is_on_host && url.scheme() == "https" && !endpoint.serves(url) {
+            let own = self.hosts.of(&authority_of(url))?;
+            if own.trust == Trust::default() {
+                return self.clients.secure(&endpoint.trust);
+            }
+        }
+        self.client_of(url, endpoint)
     }
 
     fn client_of(&self, url: &Url, endpoint: &Endpoint) -> Result<reqwest::Client, Problem> {
-        if authority_of(url) == endpoint.authority && url.scheme() == "https" {
+        if endpoint.serves(url) && url.scheme() == "https" {
             return self.clients.secure(&endpoint.trust);
         }
         self.client_for(url)
+    }
+
+    /// Returns why a request got no answer.
+    pub(crate) async fn unanswered(
+        &self,
+        url: &Url,
+        place: Place,
+        error: reqwest::Error,
+    ) -> Problem {
+        // URLs of redirects carry signatures.
+        let error = ConnectionError::new(&error.without_url(), place, self.clients.proxy_of(url));
+        if error.is_without_tls() && self.speaks_plain_http(url).await {
+            return error.speaks_plain_http().into();
+        }
+        error.into()
+    }
+
+    /// Tells whether plain HTTP is answered where `https` was not.
+    async fn speaks_plain_http(&self, url: &Url) -> bool {
+        let plain = format!(
+            "http://{}:{}/",
+            url.host_str().unwrap_or_default(),
+            url.port_or_known_default().unwrap_or_default()
+        );
+        let Ok(client) = self.clients.plain() else { return false };
+        client.get(plain).send().await.is_ok()
     }
 
     /// Returns the client for a URL, as is configured about its host.
@@ -167,7 +202,7 @@ impl Transport {
         if response.status().is_success() {
             return Ok(response);
         }
-        Err(failure(response).await)
+        Err(failure(response, call.endpoint).await)
     }
 
     /// Returns how long to wait after so many failures.
@@ -212,7 +247,13 @@ impl Transport {
             }
             let response = call.body.attach(request).send().await;
             log(&call.method, &url, &response);
-            let response = response?;
+            let response = match response {
+                Ok(response) => response,
+                Err(error) => {
+                    let place = place(call.endpoint, &url);
+                    return Err(self.unanswered(&url, place, error).await);
+                }
+            };
             if !is_redirect(&response, &call.method) {
                 return Ok(response);
             }
@@ -294,6 +335,14 @@ fn address(call: &Call<'_>, base: &Url) -> Result<Url, Problem> {
     Ok(url)
 }
 
+/// Tells whether this is how a server of `https` answers who speaks plainly to it.
+fn wants_https(status: StatusCode, url: &Url, body: &[u8]) -> bool {
+    let body = body.get(..body.len().min(1024)).unwrap_or_default();
+    status == StatusCode::BAD_REQUEST
+        && url.scheme() == "http"
+        && String::from_utf8_lossy(body).contains("HTTPS")
+}
+
 pub(crate) fn is_redirect(response: &Response, method: &Method) -> bool {
     let status = response.status().as_u16();
     let repeatable = *method == Method::GET || *method == Method::HEAD;
@@ -342,16 +391,27 @@ struct ComplaintError {
     message: String,
 }
 
+/// Returns what the server of a URL is to whoever asks an endpoint.
+fn place(endpoint: &Endpoint, url: &Url) -> Place {
+    if endpoint.serves(url) {
+        return endpoint.place();
+    }
+    Place { host: authority_of(url), role: Role::Redirect, has_trust: false }
+}
+
 /// Returns what a refusal means, and when to ask again.
-pub(crate) async fn failure(response: Response) -> Failure {
+pub(crate) async fn failure(response: Response, endpoint: &Endpoint) -> Failure {
     let pause = retry_after(response.headers());
-    Failure { problem: complaint(response).await, pause }
+    Failure { problem: complaint(response, endpoint).await, pause }
 }
 
 /// Returns what a refusal means, with what the registry says about it.
-async fn complaint(response: Response) -> Problem {
-    let status = response.status();
+async fn complaint(response: Response, endpoint: &Endpoint) -> Problem {
+    let (status, url) = (response.status(), response.url().clone());
     let body = read_limited(response, COMPLAINT).await.unwrap_or_default();
+    if wants_https(status, &url, &body) {
+        return ConnectionError::https_only(place(endpoint, &url)).into();
+    }
     let complaint: Complaint = serde_json::from_slice(&body).unwrap_or_default();
     let first = complaint.errors.into_iter().next();
     let said = |error: ComplaintError| {

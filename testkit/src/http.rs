@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use rustls::{ServerConfig, ServerConnection};
+
 /// A request as it came.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Request {
@@ -82,11 +84,23 @@ impl Server {
     /// # Panics
     /// Panics where no port can be had.
     pub(crate) fn start<S: Service>(host: &str, service: impl FnOnce(SocketAddr) -> S) -> Self {
+        Self::start_with(host, None, service)
+    }
+
+    /// Starts one that speaks `https` where there is a configuration for it.
+    ///
+    /// # Panics
+    /// Panics where no port can be had.
+    pub(crate) fn start_with<S: Service>(
+        host: &str,
+        tls: Option<Arc<ServerConfig>>,
+        service: impl FnOnce(SocketAddr) -> S,
+    ) -> Self {
         let listener = TcpListener::bind((host, 0)).expect("bind a loopback port");
         let address = listener.local_addr().expect("read the port");
         let stop = Arc::new(AtomicBool::new(false));
         let (service, stopped) = (Arc::new(service(address)), Arc::clone(&stop));
-        let thread = std::thread::spawn(move || serve(&listener, &service, &stopped));
+        let thread = std::thread::spawn(move || serve(&listener, tls.as_ref(), &service, &stopped));
         Self { address, stop, thread: Some(thread) }
     }
 
@@ -108,7 +122,12 @@ impl Drop for Server {
 }
 
 /// Serves until `stop` is set and somebody connects.
-fn serve<S: Service>(listener: &TcpListener, service: &Arc<S>, stop: &AtomicBool) {
+fn serve<S: Service>(
+    listener: &TcpListener,
+    tls: Option<&Arc<ServerConfig>>,
+    service: &Arc<S>,
+    stop: &AtomicBool,
+) {
     let mut connections = Vec::new();
     for connection in listener.incoming() {
         if stop.load(Ordering::SeqCst) {
@@ -116,10 +135,10 @@ fn serve<S: Service>(listener: &TcpListener, service: &Arc<S>, stop: &AtomicBool
         }
         let Ok(connection) = connection else { continue };
         let Ok(socket) = connection.try_clone() else { continue };
-        let service = Arc::clone(service);
+        let (service, tls) = (Arc::clone(service), tls.cloned());
         let thread = std::thread::spawn(move || {
             // A client that goes away is none of the registry's business.
-            let _ = answer_connection(&connection, &*service);
+            let _ = answer_connection(&connection, tls.as_ref(), &*service);
             let _ = connection.shutdown(Shutdown::Both);
         });
         connections.push((socket, thread));
@@ -131,9 +150,41 @@ fn serve<S: Service>(listener: &TcpListener, service: &Arc<S>, stop: &AtomicBool
     }
 }
 
-fn answer_connection(connection: &TcpStream, service: &impl Service) -> std::io::Result<()> {
+/// How servers answer who speaks plainly to a port of `https`, as Go's word it.
+const WANTS_TLS: &[u8] =
+    b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n";
+
+/// How servers of plain HTTP answer who begins with TLS.
+const WANTS_HTTP: &[u8] = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n400 Bad Request";
+
+fn answer_connection(
+    connection: &TcpStream,
+    tls: Option<&Arc<ServerConfig>>,
+    service: &impl Service,
+) -> std::io::Result<()> {
     connection.set_read_timeout(Some(Duration::from_secs(10)))?;
-    let mut reader = BufReader::new(connection);
+    let mut first = [0];
+    let begins_tls = connection.peek(&mut first)? == 1 && first[0] == 22;
+    let mut socket = connection;
+    let Some(tls) = tls else {
+        if begins_tls {
+            return socket.write_all(WANTS_HTTP);
+        }
+        return converse(&mut socket, service);
+    };
+    if !begins_tls {
+        return socket.write_all(WANTS_TLS);
+    }
+    let session = ServerConnection::new(Arc::clone(tls));
+    let mut session = session.map_err(std::io::Error::other)?;
+    let answered = converse(&mut rustls::Stream::new(&mut session, &mut socket), service);
+    session.send_close_notify();
+    session.complete_io(&mut socket)?;
+    answered
+}
+
+fn converse<S: Read + Write>(stream: &mut S, service: &impl Service) -> std::io::Result<()> {
+    let mut reader = BufReader::new(&mut *stream);
     let Some(mut request) = read_head(&mut reader)? else { return Ok(()) };
     let length = request.headers.get("content-length").and_then(|text| text.parse::<u64>().ok());
     let mut length = length.unwrap_or(0);
@@ -144,11 +195,11 @@ fn answer_connection(connection: &TcpStream, service: &impl Service) -> std::io:
     if request.headers.get("transfer-encoding").is_some_and(|coding| coding == "chunked") {
         read_chunks(&mut reader, &mut request.body)?;
     } else {
-        reader.take(length).read_to_end(&mut request.body)?;
+        reader.by_ref().take(length).read_to_end(&mut request.body)?;
     }
     let is_head = request.method == "HEAD";
     match service.answer(request) {
-        Some(answer) => write_answer(connection, is_head, &answer),
+        Some(answer) => write_answer(stream, is_head, &answer),
         None => Ok(()),
     }
 }
@@ -184,7 +235,7 @@ fn read_chunks(reader: &mut impl BufRead, body: &mut Vec<u8>) -> std::io::Result
     }
 }
 
-fn write_answer(mut to: &TcpStream, is_head: bool, answer: &Answer) -> std::io::Result<()> {
+fn write_answer(to: &mut impl Write, is_head: bool, answer: &Answer) -> std::io::Result<()> {
     let mut head = format!("HTTP/1.1 {} Whatever\r\nConnection: close\r\n", answer.status);
     for (name, value) in &answer.headers {
         head.extend([name, ": ", value, "\r\n"]);

@@ -7,6 +7,7 @@
 
 pub mod account;
 pub mod base;
+pub mod certificate;
 pub mod container_engines;
 pub mod docker_registry;
 pub mod environment;
@@ -20,6 +21,7 @@ pub mod world;
 mod http;
 
 pub use account::Account;
+pub use certificate::Certificate;
 pub use environment::{Kiln, Output};
 pub use fake_registry::FakeRegistry;
 pub use file_server::{Answer, FileServer};

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use kiln_oci::{Digest, HashingReader};
 use kiln_registry::{Beginning, Client, Length, Repository};
+use kiln_solver::{EventSender, VertexId};
 use kiln_store::{BlobWriter, LayerBlob, Store};
 use kiln_tree::ArchiveLimits;
 
@@ -41,7 +42,24 @@ impl Blobs {
     /// # Errors
     /// Fails where nobody has it, or what they have isn't it.
     pub async fn fetch(&self, blob: &LayerBlob) -> Result<()> {
-        self.ensure(blob, &Progress::silent()).await?;
+        self.fetch_with(blob, &Progress::silent()).await
+    }
+
+    /// Does what [`Self::fetch`] does, and reports how far it is as part of a step.
+    ///
+    /// # Errors
+    /// Fails as that does.
+    pub async fn fetch_for(
+        &self,
+        blob: &LayerBlob,
+        step: VertexId,
+        events: &EventSender,
+    ) -> Result<()> {
+        self.fetch_with(blob, &Progress::of_step(step, events)).await
+    }
+
+    async fn fetch_with(&self, blob: &LayerBlob, progress: &Progress) -> Result<()> {
+        self.ensure(blob, progress).await?;
         if blob.cache_place().is_none() {
             return Ok(());
         }
@@ -225,6 +243,11 @@ fn is_own(error: &Error) -> bool {
         return false;
     }
     let scarce = [libc::ENOSPC, libc::EDQUOT, libc::EMFILE, libc::ENFILE, libc::ENOMEM];
+    if let Error::Registry(error) = error
+        && error.os_error().is_some_and(|errno| scarce.contains(&errno))
+    {
+        return true;
+    }
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = cause {
         let errno = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error);

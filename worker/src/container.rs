@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use kiln_oci::{Digest, ImageConfig, Platform, Reference};
+use kiln_solver::StepContext;
 use kiln_store::{AssembledTree, Growing, LayerId, Store};
 use kiln_tree::{CopyOptions, Dir};
 
@@ -28,6 +29,8 @@ pub struct Containers {
 /// An image whose layers all have trees.
 #[derive(Clone, Debug)]
 pub struct ContainerImage {
+    /// The digest of the manifest or index that it was found by.
+    pub digest: Digest,
     /// The image's config.
     pub config: ImageConfig,
     layer: Option<LayerId>,
@@ -66,13 +69,19 @@ impl Containers {
         Self { images, snapshots }
     }
 
-    /// Returns an image by its reference: from the store, else from its registry.
+    /// Returns an image by its reference: from the store, else from its registry. How far that is goes to
+    /// the events of `context`.
     ///
     /// # Errors
     /// Fails where nobody has the image, or not for `platform`.
-    pub async fn pull(&self, reference: &Reference, platform: &Platform) -> Result<ContainerImage> {
+    pub async fn pull(
+        &self,
+        reference: &Reference,
+        platform: &Platform,
+        context: &StepContext,
+    ) -> Result<ContainerImage> {
         let digest = self.images.digest_of(reference).await?;
-        self.load(&Origin::Registry(reference.name()), &digest, platform).await
+        self.load(&Origin::Registry(reference.name()), &digest, platform, context).await
     }
 
     /// Returns an image by its reference as its registry has it now, whatever the store has.
@@ -83,17 +92,23 @@ impl Containers {
         &self,
         reference: &Reference,
         platform: &Platform,
+        context: &StepContext,
     ) -> Result<ContainerImage> {
         let digest = self.images.digest_by(reference, Some(PullPolicy::Always)).await?;
-        self.load(&Origin::Registry(reference.name()), &digest, platform).await
+        self.load(&Origin::Registry(reference.name()), &digest, platform, context).await
     }
 
     /// Returns an image of the store by the digest of its manifest or index.
     ///
     /// # Errors
     /// Fails where the store hasn't got it, or not for `platform`.
-    pub async fn local(&self, digest: &Digest, platform: &Platform) -> Result<ContainerImage> {
-        self.load(&Origin::Store, digest, platform).await
+    pub async fn local(
+        &self,
+        digest: &Digest,
+        platform: &Platform,
+        context: &StepContext,
+    ) -> Result<ContainerImage> {
+        self.load(&Origin::Store, digest, platform, context).await
     }
 
     async fn load(
@@ -101,11 +116,12 @@ impl Containers {
         origin: &Origin,
         digest: &Digest,
         platform: &Platform,
+        context: &StepContext,
     ) -> Result<ContainerImage> {
         let image = self.images.image(origin, digest, platform).await?;
         let layer = source::image::declare(&image, &self.snapshots.store, (origin, digest))?;
-        self.snapshots.materialise([&Output::Layer(layer.clone())], None).await?;
-        Ok(ContainerImage { config: image.config, layer })
+        self.snapshots.materialise([&Output::Layer(layer.clone())], Some(context)).await?;
+        Ok(ContainerImage { digest: *digest, config: image.config, layer })
     }
 
     /// Makes a root file system of an image with a fresh layer on top. One that is `read_only` must be

@@ -54,7 +54,7 @@ impl Audience {
             None
         };
         let interruption = Interruption::default();
-        let display = progress::run(mode, shown).context("show progress")?;
+        let display = progress::run(mode, progress::Work::Build, shown).context("show progress")?;
         let mut listener = JoinSet::new();
         listener.spawn(interruption.clone().watch());
         let display = Box::pin(display);

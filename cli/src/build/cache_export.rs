@@ -12,6 +12,7 @@ use kiln_solver::VertexKeys;
 use kiln_store::LayerId;
 use kiln_worker::{KnownResults, RemoteCache};
 
+use super::caches::with_hint;
 use super::session::Session;
 
 /// How often an export is tried where a cache that results were taken from breaks its promises.
@@ -60,7 +61,7 @@ impl Session<'_> {
                     }
                 }
                 Err(error) if to.ignore_error && !self.cancel.is_cancelled() => {
-                    self.warn(&format!("the cache is not exported: {error:#}"));
+                    self.warn(&format!("the cache is not exported: {}", with_hint(error.as_ref())));
                 }
                 Err(error) => return Err(error.context("export the cache")),
             }

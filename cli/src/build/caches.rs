@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 
 use super::images::Step;
 use super::session::Session;
+use crate::hints;
 use crate::printer::causes;
 
 /// What was asked for of caches elsewhere.
@@ -53,6 +54,12 @@ fn source(from: CacheFrom) -> CacheSource {
 /// Caches that are being read, each with its place in the order in which they were named.
 pub(super) type Importing = JoinSet<(usize, Option<ImportedCache>)>;
 
+/// Returns an error in one line, with what helps behind it.
+pub(super) fn with_hint(error: &(dyn std::error::Error + 'static)) -> String {
+    let hint = hints::of(error).map_or_else(String::new, |hint| format!(" (hint: {hint})"));
+    format!("{}{hint}", causes(error))
+}
+
 impl Session<'_> {
     /// Begins to read what the caches say that results may be taken from.
     pub(super) fn begin_imports(&self) -> Importing {
@@ -70,7 +77,7 @@ impl Session<'_> {
                 let imported = resolver.import_cache(&source, &platforms, limit).await;
                 if let Err(error) = &imported {
                     // One that is of no use is a build without it.
-                    let message = format!("the cache is not used: {}", causes(error));
+                    let message = format!("the cache is not used: {}", with_hint(error));
                     events.send(Event::Warning { id: Some(step.id()), message });
                 }
                 step.complete();

@@ -200,16 +200,18 @@ impl ContextFiles for Files {
                 return Ok(Some(text.clone()));
             }
         }
-        read_file(&self.root, Path::new(path)).map_err(|error| ResolveError(format!("{error:#}")))
+        read_file(&self.root, Path::new(path))
+            .map_err(|error| ResolveError::new(format!("{error:#}")))
     }
 
     fn is_ignored(&self, patterns: &[String], path: &str) -> Result<bool, ResolveError> {
-        let matcher = PatternMatcher::new(patterns).map_err(|e| ResolveError(e.to_string()))?;
+        let matcher =
+            PatternMatcher::new(patterns).map_err(|e| ResolveError::new(e.to_string()))?;
         Ok(matcher.matches(path.as_bytes()))
     }
 
     fn reads_ignored(&self, patterns: &[String], copy: &CopyAction) -> Result<bool, ResolveError> {
-        let told = |error: kiln_tree::Error| ResolveError(error.to_string());
+        let told = |error: kiln_tree::Error| ResolveError::new(error.to_string());
         let matcher = PatternMatcher::new(patterns).map_err(told)?;
         let selection = &selection_of_copy(copy);
         let [all, some] = [None, Some(&matcher)]
@@ -218,7 +220,7 @@ impl ContextFiles for Files {
     }
 
     fn excludes_named(&self, patterns: &[String], copy: &CopyAction) -> Result<bool, ResolveError> {
-        let told = |error: kiln_tree::Error| ResolveError(error.to_string());
+        let told = |error: kiln_tree::Error| ResolveError::new(error.to_string());
         let matcher = PatternMatcher::new(patterns).map_err(told)?;
         let view = self.view(Some(&matcher));
         let [all, some] = [false, true].map(|exclude_matches| {

@@ -1,7 +1,7 @@
 //! Images that a Dockerfile names.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -15,6 +15,7 @@ use tokio::runtime::Handle;
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
+use crate::hints;
 use crate::image::similar;
 use crate::printer::causes;
 
@@ -48,6 +49,11 @@ impl<'a> Step<'a> {
         self.events.send(Event::Completed { id: self.id, duration: self.begun.elapsed() });
     }
 
+    /// Ends it since another step has failed.
+    pub(crate) fn cancel(self) {
+        self.events.send(Event::Cancelled { id: self.id });
+    }
+
     /// Ends it with a failure.
     pub(crate) fn fail(self, error: &dyn std::fmt::Display) {
         self.events.send(Event::Failed { id: self.id, error: error.to_string() });
@@ -77,6 +83,8 @@ pub(super) struct Resolver<'a> {
     /// Whether steps are named after the platform, too.
     names_platforms: bool,
     answers: Mutex<HashMap<ImageRequest, Arc<OnceCell<Answer>>>>,
+    /// Whether an image couldn't be resolved.
+    has_failed: AtomicBool,
 }
 
 type Answer = Result<ResolvedImage, ResolveError>;
@@ -97,8 +105,13 @@ impl<'a> Resolver<'a> {
         cancel: &'a CancellationToken,
         names_platforms: bool,
     ) -> Self {
-        let (runtime, answers) = (Handle::current(), Mutex::default());
-        Self { images, store, events, runtime, cancel, names_platforms, answers }
+        let (runtime, answers, has_failed) = (Handle::current(), Mutex::default(), false.into());
+        Self { images, store, events, runtime, cancel, names_platforms, answers, has_failed }
+    }
+
+    /// Tells whether an image couldn't be resolved, which its step has shown.
+    pub(super) fn has_failed(&self) -> bool {
+        self.has_failed.load(Ordering::Relaxed)
     }
 
     async fn resolve_once(&self, request: &ImageRequest) -> Answer {
@@ -128,18 +141,26 @@ impl<'a> Resolver<'a> {
             result = resolved => result,
             () = self.cancel.cancelled() => Err(kiln_worker::Error::Cancelled),
         };
-        if let Err(kiln_worker::Error::Registry(error)) = &result {
-            let near = similar(self.store, &request.display);
-            let near = (!near.is_empty()).then(|| format!("the store has {}", near.join(", ")));
-            for hint in near.into_iter().chain(error.hint()) {
-                let message = format!("hint: {hint}");
-                self.events.send(Event::Warning { id: Some(step.id()), message });
-            }
-        }
         let result = result
             .map(|image| ResolvedImage { digest: image.digest, config: image.config })
-            .map_err(|error| ResolveError(unresolved(&request.display, &causes(&error))));
+            .map_err(|error| {
+                let unresolved = ResolveError::new(unresolved(&request.display, &causes(&error)));
+                unresolved.with_hint(self.hint(&request.display, &error))
+            });
+        self.has_failed.fetch_or(result.is_err(), Ordering::Relaxed);
         step.end(result)
+    }
+
+    /// Returns what helps where an image can't be resolved: the names that may have been meant first.
+    fn hint(&self, display: &str, error: &kiln_worker::Error) -> Option<String> {
+        let hint = hints::of(error);
+        if !matches!(error, kiln_worker::Error::Registry(_)) {
+            return hint;
+        }
+        let near = similar(self.store, display);
+        let near = (!near.is_empty()).then(|| format!("the store has {}", near.join(", ")));
+        let all: Vec<String> = near.into_iter().chain(hint).collect();
+        (!all.is_empty()).then(|| all.join("; "))
     }
 }
 

@@ -107,6 +107,8 @@ impl Session<'_> {
         let answer = tokio::task::block_in_place(|| question(&options, &images, &files));
         match &answer {
             Ok(_) => step.complete(),
+            // The step of the image has said why.
+            Err(_) if images.has_failed() => step.cancel(),
             Err(errors) => step.fail(&errors.first().map_or(&"" as &dyn Display, |error| error)),
         }
         answer.map_err(Failure::Dockerfile)

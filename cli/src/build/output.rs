@@ -117,8 +117,9 @@ impl Exporting {
             let step = Step::begin(&self.events, name.to_owned());
             let id = step.id();
             let reporter = Reporter { id, events: &self.events, cancel: &self.cancel };
-            let fetcher =
-                Fetcher { blobs: &self.blobs, worker: &self.worker, runtime: runtime.clone() };
+            let (blobs, worker) = (&self.blobs, &*self.worker);
+            let report = (id, &self.events);
+            let fetcher = Fetcher { blobs, worker, runtime: runtime.clone(), report };
             let mut context = ExportContext {
                 store: &self.store,
                 fetcher: &fetcher,
@@ -156,11 +157,13 @@ struct Fetcher<'a> {
     blobs: &'a Blobs,
     worker: &'a Worker,
     runtime: Handle,
+    /// The step that they are fetched for, and where its events go.
+    report: (VertexId, &'a EventSender),
 }
 
 impl BlobFetcher for Fetcher<'_> {
     fn fetch(&self, blob: &LayerBlob) -> Result<(), Box<dyn Error + Send + Sync>> {
-        Ok(self.runtime.block_on(self.blobs.fetch(blob))?)
+        Ok(self.runtime.block_on(self.blobs.fetch_for(blob, self.report.0, self.report.1))?)
     }
 
     fn unpack(&self, layer: &LayerId) -> Result<(), Box<dyn Error + Send + Sync>> {

@@ -167,12 +167,19 @@ impl BuildRequest {
     /// Fails where it can't be fetched.
     pub(crate) async fn fetch_dockerfile(&mut self, settings: &Settings) -> Result<()> {
         let DockerfilePlace::Remote(url) = &self.dockerfile else { return Ok(()) };
-        let failed = || format!("fetch the Dockerfile {}", kiln_registry::fetch::redacted(url));
+        let doing = "fetch the Dockerfile";
+        // The error begins with the URL.
+        let failed = |error: kiln_registry::Error| {
+            let text = format!("{doing} {error}");
+            anyhow::Error::new(error).context(text)
+        };
         let request = FetchRequest { url: url.clone(), ..FetchRequest::default() };
-        let answer = settings.registries.client().fetch(&request).await.with_context(failed)?;
-        let FetchAnswer::File(found) = answer else { bail!("{}: nothing is there", failed()) };
+        let answer = settings.registries.client().fetch(&request).await.map_err(failed)?;
+        let FetchAnswer::File(found) = answer else {
+            bail!("{doing} {}: nothing is there", kiln_registry::fetch::redacted(url));
+        };
         let mut text = Vec::new();
-        found.copy_to(&mut text, Some(DOCKERFILE_LIMIT), |_| ()).await.with_context(failed)?;
+        found.copy_to(&mut text, Some(DOCKERFILE_LIMIT), |_| ()).await.map_err(failed)?;
         self.dockerfile = DockerfilePlace::Text { name: url.clone(), text };
         Ok(())
     }

@@ -20,6 +20,7 @@ use super::output::Exporting;
 use super::request::BuildRequest;
 use super::tools::{self, Tools};
 use crate::commands::sync;
+use crate::hints;
 use crate::printer::{Printer, causes};
 
 /// What a build works with.
@@ -67,6 +68,19 @@ impl Failure {
     pub(crate) fn is_of_a_step(&self) -> bool {
         let Self::Solve(SolveError::Step { error, .. }) = self else { return false };
         !matches!(**error, StepError::Cancelled)
+    }
+
+    /// Returns what helps against it, besides what a step has printed.
+    pub(crate) fn hint(&self) -> Option<String> {
+        match self {
+            Self::Dockerfile(errors) => errors.iter().find_map(|error| error.hint.clone()),
+            Self::Solve(SolveError::Step { error, .. }) => match &**error {
+                StepError::Other(error) => hints::of(error.as_ref()),
+                StepError::Exit { .. } | StepError::Cancelled => None,
+            },
+            Self::Solve(error) => hints::of(error),
+            Self::Other(error) => hints::of(error.as_ref()),
+        }
     }
 
     /// Returns the error in one line.

@@ -19,7 +19,7 @@ use super::build::ProgressMode;
 use super::sync;
 use crate::build::Step;
 use crate::printer::Printer;
-use crate::progress;
+use crate::progress::{self, Work};
 use crate::settings::Settings;
 
 /// Download an image from a registry
@@ -111,8 +111,8 @@ async fn pull(
     lines: &Lines<'_>,
 ) -> Result<Pulled> {
     let (events, receiver) = EventSender::channel();
-    let mode = if lines.is_live() { ProgressMode::Tty } else { ProgressMode::Quiet };
-    let shown = progress::run(mode, receiver).context("show progress")?;
+    let work = Work::Pull { tells_layers: false };
+    let shown = progress::run(lines.mode(), work, receiver).context("show progress")?;
     let now = OffsetDateTime::now_utc().unix_timestamp();
     let request = PullRequest { reference: reference.clone(), platform: platform.clone(), now };
     let step = Step::begin(&events, format!("pulling {reference}"));
@@ -138,8 +138,12 @@ impl<'a> Lines<'a> {
         Self { quiet, live, printer, held: Mutex::default() }
     }
 
-    fn is_live(&self) -> bool {
-        self.live
+    fn mode(&self) -> ProgressMode {
+        match (self.quiet, self.live) {
+            (true, _) => ProgressMode::Quiet,
+            (false, true) => ProgressMode::Tty,
+            (false, false) => ProgressMode::Plain,
+        }
     }
 
     fn now(&self, line: &str) {

@@ -76,7 +76,7 @@ pub(crate) async fn run(
         let (events, receiver) = EventSender::channel();
         let live = !arguments.quiet && std::io::stderr().is_terminal();
         let mode = if live { ProgressMode::Tty } else { ProgressMode::Quiet };
-        let shown = progress::run(mode, receiver).context("show progress")?;
+        let shown = progress::run(mode, progress::Work::Push, receiver).context("show progress")?;
         let tools = Arc::clone(&tools);
         let runtime = Handle::current();
         let work = move || {
@@ -156,7 +156,7 @@ impl Tools {
             observer.line(blob, "Preparing");
         }
         let remote = Remote { client: &self.client, runtime };
-        let fetcher = Fetcher { blobs: &self.blobs, runtime };
+        let fetcher = Fetcher { blobs: &self.blobs, runtime, step, events };
         let context =
             PushContext { store: &self.store, remote, fetcher: &fetcher, observer: &observer };
         let digest = push(&shipment, &repository, std::slice::from_ref(name), &context)?;
@@ -228,11 +228,13 @@ impl PushObserver for Told<'_> {
 struct Fetcher<'a> {
     blobs: &'a Blobs,
     runtime: &'a Handle,
+    step: VertexId,
+    events: &'a EventSender,
 }
 
 impl BlobFetcher for Fetcher<'_> {
     fn fetch(&self, blob: &LayerBlob) -> Result<(), Box<dyn Error + Send + Sync>> {
-        Ok(self.runtime.block_on(self.blobs.fetch(blob))?)
+        Ok(self.runtime.block_on(self.blobs.fetch_for(blob, self.step, self.events))?)
     }
 
     fn unpack(&self, layer: &LayerId) -> Result<(), Box<dyn Error + Send + Sync>> {

@@ -10,7 +10,6 @@ use kiln_worker::sandbox::SandboxError;
 
 use crate::arguments::flags::truth;
 use crate::container::{self, ConfinementArguments, NameArguments};
-use crate::hints;
 use crate::printer::Printer;
 use crate::resources::ResourceArguments;
 use crate::rootless;
@@ -122,6 +121,9 @@ pub(crate) struct RunArguments {
     /// Host name of the container [default: its ID]
     #[arg(short = 'h', short_alias = 'H', long, value_name = "NAME")]
     pub(crate) hostname: Option<String>,
+    /// Show nothing of how the image is pulled
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
     /// When the registry is asked for the image
     #[arg(long, value_enum, default_value = "missing")]
     pub(crate) pull: Pull,
@@ -198,9 +200,7 @@ pub(crate) async fn run(
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             printer.error(&error.error);
-            let rootless = || rootless::hint().filter(|_| error.error.is::<SandboxError>());
-            let worker = error.error.downcast_ref::<kiln_worker::Error>().and_then(hints::hint);
-            if let Some(hint) = worker.or_else(|| rootless().map(str::to_owned)) {
+            if let Some(hint) = rootless::hint().filter(|_| error.error.is::<SandboxError>()) {
                 printer.note(format_args!("hint: {hint}"));
             }
             ExitCode::from(error.code.unwrap_or(OWN_FAILURE))

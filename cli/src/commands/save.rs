@@ -10,14 +10,17 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use kiln_exporter::{BlobFetcher, Destination, ExportContext, SavedImage, Silent, save};
 use kiln_oci::{Platform, Reference};
+use kiln_solver::{EventSender, VertexId};
 use kiln_store::{ImageRow, LayerBlob, LayerId, Store};
 use kiln_worker::{Blobs, ImageResolver, ImageResolverOptions, PullPolicy};
 use tokio::runtime::Handle;
 
-use crate::build::parse_platform;
+use super::build::ProgressMode;
+use crate::build::{Step, parse_platform};
 use crate::image::named::is_tagged;
 use crate::image::{StoredImage, Wanted, find_rows, no_such_image};
 use crate::printer::Printer;
+use crate::progress::{self, Work};
 use crate::settings::Settings;
 
 /// Write images to a tar: an OCI layout that `docker load` and `kiln load` take
@@ -59,8 +62,14 @@ pub(crate) async fn run(
     });
     let (limits, runtime) = (settings.archive_limits, Handle::current());
     let mut stdout = printer.stdout();
+    let mode =
+        if std::io::stderr().is_terminal() { ProgressMode::Tty } else { ProgressMode::Plain };
+    let (events, receiver) = EventSender::channel();
+    let shown = progress::run(mode, Work::Prepare, receiver).context("show progress")?;
     let work = move || {
-        let fetcher = Fetcher { blobs: resolver.blobs(), runtime };
+        let step = Step::begin(&events, "fetching layers".to_owned());
+        let fetcher =
+            Fetcher { blobs: resolver.blobs(), runtime, step: step.id(), events: &events };
         let mut context = ExportContext {
             store: &store,
             fetcher: &fetcher,
@@ -69,9 +78,11 @@ pub(crate) async fn run(
             remote: None,
             stdout: &mut stdout,
         };
-        save(&images, &dest, &mut context)
+        step.end(save(&images, &dest, &mut context))
     };
-    tokio::task::spawn_blocking(work).await.context("save")??;
+    let saved = tokio::task::spawn_blocking(work).await.context("save")?;
+    shown.await?;
+    saved?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -140,14 +151,16 @@ fn load(store: &Store, row: ImageRow, platform: Option<&Platform>) -> Result<Sav
 }
 
 /// Gets layers of base images that nobody has looked into yet.
-struct Fetcher {
+struct Fetcher<'a> {
     blobs: Blobs,
     runtime: Handle,
+    step: VertexId,
+    events: &'a EventSender,
 }
 
-impl BlobFetcher for Fetcher {
+impl BlobFetcher for Fetcher<'_> {
     fn fetch(&self, blob: &LayerBlob) -> Result<(), Box<dyn Error + Send + Sync>> {
-        Ok(self.runtime.block_on(self.blobs.fetch(blob))?)
+        Ok(self.runtime.block_on(self.blobs.fetch_for(blob, self.step, self.events))?)
     }
 
     fn unpack(&self, layer: &LayerId) -> Result<(), Box<dyn Error + Send + Sync>> {

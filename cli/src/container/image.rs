@@ -1,16 +1,42 @@
 //! The image of a container, for the platform that is asked for.
 
+use std::io::IsTerminal;
+
 use anyhow::{Context, Result};
 use kiln_oci::{Digest, Platform, Reference, media_type};
+use kiln_solver::{EventSender, StepContext};
 use kiln_store::Store;
 use kiln_worker::container::{ContainerImage, Containers};
 use kiln_worker::emulation;
+use tokio_util::sync::CancellationToken;
 
 use super::Failure;
-use crate::build::parse_platform;
+use crate::build::{Step, parse_platform};
+use crate::commands::build::ProgressMode;
 use crate::commands::run::{Pull, RunArguments};
 use crate::image::{StoredImage, Wanted, did_you_mean, find_rows};
 use crate::printer::Printer;
+use crate::progress::{self, Work};
+
+/// Finds images of containers, and shows what is done for it.
+#[derive(Debug)]
+struct Finder<'a> {
+    containers: &'a Containers,
+    store: &'a Store,
+    arguments: &'a RunArguments,
+    printer: &'a Printer,
+}
+
+/// Where an image comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source<'a> {
+    /// The store, by the digest of its manifest or index.
+    Store(&'a Digest),
+    /// The store or the registry, as the policy says.
+    Policy(&'a Reference),
+    /// The registry.
+    Registry(&'a Reference),
+}
 
 /// Returns the image, from the store or else its registry, and makes sure that it can run here.
 pub(super) async fn find_image(
@@ -22,7 +48,8 @@ pub(super) async fn find_image(
     // An empty variable is none.
     let asked = arguments.platform.as_deref().filter(|text| !text.is_empty());
     let asked = asked.map(parse_platform).transpose()?;
-    let image = load(containers, store, arguments, asked.as_ref()).await?;
+    let finder = Finder { containers, store, arguments, printer };
+    let image = finder.load(asked.as_ref()).await?;
     let (host, platform) = (Platform::host(), image.config.platform());
     if platform.architecture.is_empty() {
         return Ok(image);
@@ -37,59 +64,116 @@ pub(super) async fn find_image(
     Ok(image)
 }
 
-async fn load(
-    containers: &Containers,
-    store: &Store,
-    arguments: &RunArguments,
-    asked: Option<&Platform>,
-) -> Result<ContainerImage> {
-    let text = arguments.image();
-    let host = Platform::host();
-    let platform = asked.unwrap_or(&host);
-    if arguments.pull != Pull::Always
-        && let Some(row) = find_rows(store, text)?.into_iter().next()
-    {
-        let digest = if asked.is_none() && !media_type::is_index(&row.media_type) {
-            // There is nothing to choose.
-            row.digest
-        } else {
-            let wanted = asked.map_or(Wanted::Here, Wanted::Platform);
-            let is_named = row.name.is_some();
-            let lacking = match StoredImage::load(store, row, wanted) {
-                Ok(image) => return prepare(containers, &image.digest, platform, text).await,
-                Err(lacking) => lacking.context(format!("image {text}")),
+impl Finder<'_> {
+    async fn load(&self, asked: Option<&Platform>) -> Result<ContainerImage> {
+        let (text, policy) = (self.arguments.image(), self.arguments.pull);
+        let host = Platform::host();
+        let platform = asked.unwrap_or(&host);
+        if policy != Pull::Always
+            && let Some(row) = find_rows(self.store, text)?.into_iter().next()
+        {
+            let digest = if asked.is_none() && !media_type::is_index(&row.media_type) {
+                // There is nothing to choose.
+                row.digest
+            } else {
+                let wanted = asked.map_or(Wanted::Here, Wanted::Platform);
+                let is_named = row.name.is_some();
+                let lacking = match StoredImage::load(self.store, row, wanted) {
+                    Ok(image) => return self.prepare(&image.digest, platform).await,
+                    Err(lacking) => lacking.context(format!("image {text}")),
+                };
+                // The store has it for another platform, and the registry may have it for this one.
+                if let Ok(reference) = text.parse::<Reference>()
+                    && is_named
+                    && asked.is_some()
+                    && policy != Pull::Never
+                {
+                    let pulled = self.shown(Source::Registry(&reference), platform).await;
+                    return pulled.with_context(|| format!("{lacking:#}; pull {text}"));
+                }
+                return Err(lacking);
             };
-            // The store has it for another platform, and the registry may have it for this one.
-            if let Ok(reference) = text.parse::<Reference>()
-                && is_named
-                && asked.is_some()
-                && arguments.pull != Pull::Never
-            {
-                let pulled = containers.pull_anew(&reference, platform).await;
-                return pulled.with_context(|| format!("{lacking:#}; pull {text}"));
-            }
-            return Err(lacking);
-        };
-        return prepare(containers, &digest, platform, text).await;
-    }
-    let reference: Reference =
-        text.parse().with_context(|| format!("invalid image name {text:?}"))?;
-    let pulled = containers.pull(&reference, platform).await;
-    pulled.with_context(|| match arguments.pull {
-        Pull::Always => format!("pull {text}"),
-        Pull::Missing => {
-            format!("no image {text} in the store{}; pull it", did_you_mean(store, text))
+            return self.prepare(&digest, platform).await;
         }
-        Pull::Never => format!("no image {text}{}", did_you_mean(store, text)),
-    })
-}
+        let reference: Reference =
+            text.parse().with_context(|| format!("invalid image name {text:?}"))?;
+        let pulled = self.shown(Source::Policy(&reference), platform).await;
+        pulled.map_err(|error| {
+            // The error names the image, but for how it was typed.
+            let near =
+                if policy == Pull::Always { String::new() } else { did_you_mean(self.store, text) };
+            if near.is_empty() { error } else { error.context(format!("no image {text}{near}")) }
+        })
+    }
 
-async fn prepare(
-    containers: &Containers,
-    digest: &Digest,
-    platform: &Platform,
-    text: &str,
-) -> Result<ContainerImage> {
-    let prepared = containers.local(digest, platform).await;
-    prepared.with_context(|| format!("prepare the image {text}"))
+    async fn prepare(&self, digest: &Digest, platform: &Platform) -> Result<ContainerImage> {
+        let prepared = self.shown(Source::Store(digest), platform).await;
+        prepared.with_context(|| format!("prepare the image {}", self.arguments.image()))
+    }
+
+    /// Brings an image in, and shows how far that is.
+    async fn shown(&self, source: Source<'_>, platform: &Platform) -> Result<ContainerImage> {
+        let text = self.arguments.image();
+        let reference = match source {
+            Source::Policy(_) if self.arguments.pull == Pull::Never => None,
+            Source::Policy(reference) | Source::Registry(reference) => Some(reference),
+            Source::Store(_) => None,
+        };
+        let mode = match (self.arguments.quiet, std::io::stderr().is_terminal()) {
+            (true, _) => ProgressMode::Quiet,
+            (false, true) => ProgressMode::Tty,
+            (false, false) => ProgressMode::Plain,
+        };
+        let (work, name) = match reference {
+            Some(reference) => (Work::Pull { tells_layers: true }, format!("pulling {reference}")),
+            None => (Work::Prepare, format!("preparing {text}")),
+        };
+        let reference = reference.filter(|_| mode != ProgressMode::Quiet);
+        if let Some(reference) = reference {
+            self.announce(reference, mode);
+        }
+        let (sender, receiver) = EventSender::channel();
+        let shown = progress::run(mode, work, receiver).context("show progress")?;
+        let step = Step::begin(&sender, name);
+        let (vertex, events, cancel) = (step.id(), sender.clone(), CancellationToken::new());
+        let context = StepContext { vertex, events, cancel, is_last: false, kept: Vec::new() };
+        let found = match source {
+            Source::Store(digest) => self.containers.local(digest, platform, &context).await,
+            Source::Policy(reference) => self.containers.pull(reference, platform, &context).await,
+            Source::Registry(reference) => {
+                self.containers.pull_anew(reference, platform, &context).await
+            }
+        };
+        let found = step.end(found);
+        // With the last sender, the display ends.
+        drop((context, sender));
+        shown.await?;
+        let image = found?;
+        if let Some(reference) = reference.filter(|_| mode == ProgressMode::Plain) {
+            self.conclude(reference, &image);
+        }
+        Ok(image)
+    }
+
+    /// Says what docker says before it pulls an image.
+    fn announce(&self, reference: &Reference, mode: ProgressMode) {
+        if self.arguments.pull == Pull::Missing {
+            let name = reference.familiar();
+            self.printer.note(format_args!("Unable to find image '{name}' locally"));
+        }
+        if mode == ProgressMode::Plain {
+            let tag = reference.digest().map(|digest| digest.to_string());
+            let tag = tag.or_else(|| reference.tag().map(str::to_owned)).unwrap_or_default();
+            self.printer.note(format_args!("{tag}: Pulling from {}", reference.repository()));
+        }
+    }
+
+    /// Says what docker says after it has pulled an image.
+    fn conclude(&self, reference: &Reference, image: &ContainerImage) {
+        let known = self.store.images().get(&reference.to_string()).ok().flatten();
+        let is_known = known.is_some_and(|known| known.digest == image.digest);
+        let status = if is_known { "Image is up to date" } else { "Downloaded newer image" };
+        self.printer.note(format_args!("Digest: {}", image.digest));
+        self.printer.note(format_args!("Status: {status} for {}", reference.familiar()));
+    }
 }

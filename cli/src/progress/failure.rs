@@ -34,6 +34,9 @@ pub(crate) fn failure(
         }
         _ => {
             printer.error(&failure.summary());
+            if let Some(hint) = failure.hint() {
+                printer.note(format_args!("hint: {hint}"));
+            }
             false
         }
     }
@@ -81,7 +84,7 @@ fn hint(error: &StepError, log: &[u8]) -> Option<String> {
     if error.is::<SandboxError>() {
         return rootless::hint().map(str::to_owned);
     }
-    hints::hint(error.downcast_ref::<kiln_worker::Error>()?)
+    hints::of(error.as_ref())
 }
 
 /// Returns the end of a step's output below its name, and whether there was more.

@@ -6,6 +6,7 @@
 
 mod failure;
 mod plain;
+mod pulls;
 mod raw_json;
 mod steps;
 mod summary;
@@ -48,12 +49,41 @@ pub(crate) fn shows_everything(mode: ProgressMode) -> bool {
     matches!(mode, ProgressMode::RawJson) || (mode.is_for_people() && !is_live(mode))
 }
 
+/// What the events of a display are about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Work {
+    /// Steps of a build.
+    Build,
+    /// An image on its way from a registry. Without a terminal, a command says itself which layers there
+    /// are, or `tells_layers` has it said here.
+    Pull {
+        /// Whether each layer is told of, and not only those that take their time.
+        tells_layers: bool,
+    },
+    /// An image of the store that may have to be unpacked. Nothing is shown before something is done.
+    Prepare,
+    /// An image on its way to a registry.
+    Push,
+}
+
+impl Work {
+    fn verb(self) -> &'static str {
+        match self {
+            Self::Build => "Building",
+            Self::Pull { .. } => "Pulling",
+            Self::Prepare => "Preparing",
+            Self::Push => "Pushing",
+        }
+    }
+}
+
 /// Shows events until the last sender is gone. The result is ready when everything was shown.
 ///
 /// # Errors
 /// Fails where the thread can't be started, or has panicked.
 pub(crate) fn run(
     mode: ProgressMode,
+    work: Work,
     events: EventReceiver,
 ) -> Result<impl Future<Output = Result<()>>> {
     let live = is_live(mode);
@@ -64,7 +94,14 @@ pub(crate) fn run(
         match mode {
             ProgressMode::Quiet | ProgressMode::None => drop(events),
             ProgressMode::RawJson => runtime.block_on(raw_json::render(events, &mut { stderr })),
-            _ if live => runtime.block_on(tty::render(events, &mut tty::Screen::new(stderr))),
+            _ if live => runtime.block_on(tty::render(events, &mut tty::Screen::new(stderr), work)),
+            _ if work != Work::Build => {
+                runtime.block_on(pulls::render(
+                    events,
+                    &mut std::io::LineWriter::new(stderr),
+                    work,
+                ));
+            }
             _ => runtime.block_on(plain::render(events, &mut std::io::LineWriter::new(stderr))),
         }
         // Whoever waited may have gone.

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use kiln_solver::{Event, EventReceiver, VertexId};
 
+use super::Work;
 use super::steps::{Part, Steps, extent, seconds};
 use super::text::{clean, columns, fit};
 
@@ -35,8 +36,15 @@ impl Screen<std::io::Stderr> {
 }
 
 /// Shows events until the last sender is gone.
-pub(super) async fn render<W: Write>(mut events: EventReceiver, screen: &mut Screen<W>) {
-    let mut display = Display::new();
+pub(super) async fn render<W: Write>(
+    mut events: EventReceiver,
+    screen: &mut Screen<W>,
+    work: Work,
+) {
+    let mut display = Display::new(work.verb());
+    if work == Work::Prepare && !display.wait(&mut events).await {
+        return;
+    }
     let mut ticks = tokio::time::interval(FRAME);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -58,6 +66,8 @@ struct Running {
 }
 
 struct Display {
+    /// What is done, as `Building`.
+    verb: &'static str,
     begun: Instant,
     steps: Steps,
     running: Vec<Running>,
@@ -69,8 +79,9 @@ struct Display {
 }
 
 impl Display {
-    fn new() -> Self {
+    fn new(verb: &'static str) -> Self {
         Self {
+            verb,
             begun: Instant::now(),
             steps: Steps::default(),
             running: Vec::new(),
@@ -78,6 +89,18 @@ impl Display {
             finished: 0,
             live: 0,
         }
+    }
+
+    /// Waits until something of some extent is done, and tells whether anything is.
+    async fn wait(&mut self, events: &mut EventReceiver) -> bool {
+        while let Some(event) = events.recv().await {
+            let is_begun = matches!(event, Event::Status { .. });
+            self.take(event);
+            if is_begun {
+                return true;
+            }
+        }
+        false
     }
 
     fn take(&mut self, event: Event) {
@@ -165,7 +188,8 @@ impl Display {
     /// they print shares the rest.
     fn live_lines(&mut self, room: usize) -> Vec<String> {
         let mut lines = vec![format!(
-            "[+] Building {} ({}/{})",
+            "[+] {} {} ({}/{})",
+            self.verb,
             seconds(self.begun.elapsed()),
             self.finished,
             self.steps.len()
@@ -184,7 +208,8 @@ impl Display {
                     (0, None) => String::new(),
                     (current, total) => format!(" {}", extent(current, total)),
                 };
-                lines.push(format!(" => => {name}{size}\u{0}{}", seconds(part.begun.elapsed())));
+                let age = seconds(part.begun.elapsed());
+                lines.push(format!(" => => {name}\u{1}{size}\u{0}{age}"));
             }
             let skipped = running.log.len().saturating_sub(log_lines);
             lines.extend(running.log.iter().skip(skipped).map(|line| format!(" => => # {line}")));
@@ -198,15 +223,31 @@ impl Display {
     }
 }
 
-/// Fits a line into `width` columns; what follows a NUL stands at the right edge.
+/// Fits a line into `width` columns; what follows a NUL stands at the right edge. What is in front of it
+/// is cut, but for what follows an SOH.
 fn spread(line: &str, width: usize) -> String {
     // The last column stays free: some terminals wrap when it is written.
     let width = width.saturating_sub(1);
     let Some((left, right)) = line.split_once('\u{0}') else { return fit(line, width).to_owned() };
     let room = width.saturating_sub(columns(right) + 1);
-    let left = fit(left, room);
-    let gap = width.saturating_sub(columns(left) + columns(right));
+    let left = match left.split_once('\u{1}') {
+        None => fit(left, room).to_owned(),
+        Some((name, size)) => {
+            let name = shortened(name, room.saturating_sub(columns(size)));
+            fit(&format!("{name}{size}"), room).to_owned()
+        }
+    };
+    let gap = width.saturating_sub(columns(&left) + columns(right));
     format!("{left}{}{right}", " ".repeat(gap))
+}
+
+/// Returns a name that takes at most `width` columns, and shows where it was cut.
+fn shortened(name: &str, width: usize) -> String {
+    if columns(name) <= width {
+        return name.to_owned();
+    }
+    let kept = fit(name, width.saturating_sub(1));
+    if width > 0 { format!("{kept}…") } else { String::new() }
 }
 
 #[cfg(test)]
@@ -233,7 +274,7 @@ mod tests {
 
     #[test]
     fn what_runs_lives_below_what_has_ended() {
-        let (mut display, mut screen) = (Display::new(), screen());
+        let (mut display, mut screen) = (Display::new("Building"), screen());
         display.take(Event::Vertex {
             id: 1,
             name: "[1/2] FROM base".to_owned(),
@@ -275,7 +316,7 @@ mod tests {
 
     #[test]
     fn every_running_step_has_its_line() {
-        let (mut display, mut screen) = (Display::new(), screen());
+        let (mut display, mut screen) = (Display::new("Building"), screen());
         for id in 1..=3 {
             display.take(Event::Vertex {
                 id,
@@ -309,7 +350,7 @@ mod tests {
 
     #[test]
     fn parts_are_shown_until_they_are_done() {
-        let (mut display, mut screen) = (Display::new(), screen());
+        let (mut display, mut screen) = (Display::new("Building"), screen());
         display.take(Event::Vertex {
             id: 1,
             name: "FROM base".to_owned(),
@@ -333,8 +374,53 @@ mod tests {
     }
 
     #[test]
+    fn bytes_are_shown_whatever_the_name() {
+        let mut display = Display::new("Pulling");
+        let name = format!("sha256:{}", "0123456789abcdef".repeat(4));
+        let (current, total) = (12_300_000, Some(138_000_000));
+        for name in [name.clone(), format!("extracting {name}")] {
+            display.take(Event::Status { id: 1, name, current, total, done: false });
+        }
+        let lines = display.live_lines(9);
+        assert_eq!(lines[0], "[+] Pulling 0.0s (0/1)");
+        for width in [80, 60, 40] {
+            for line in &lines[2..] {
+                let line = spread(line, width);
+                assert!(line.contains("… 12.3MB / 138MB ") && columns(&line) < width, "{line}");
+                assert!(line.ends_with(" 0.0s"), "{line}");
+            }
+        }
+        assert!(spread(&lines[2], 100).contains(&name) || spread(&lines[3], 130).contains(&name));
+    }
+
+    #[tokio::test]
+    async fn what_is_ready_is_not_shown_as_being_prepared() {
+        let events = |status: bool| {
+            let (sender, receiver) = kiln_solver::EventSender::channel();
+            sender.send(Event::Vertex {
+                id: 1,
+                name: "preparing x".to_owned(),
+                digest: None,
+                inputs: vec![],
+            });
+            sender.send(Event::Started { id: 1 });
+            if status {
+                let name = "extracting y".to_owned();
+                sender.send(Event::Status { id: 1, name, current: 0, total: None, done: true });
+            }
+            sender.send(Event::Completed { id: 1, duration: Duration::ZERO });
+            receiver
+        };
+        let mut screen = screen();
+        render(events(false), &mut screen, Work::Prepare).await;
+        assert!(screen.writer.is_empty());
+        render(events(true), &mut screen, Work::Prepare).await;
+        assert_eq!(shown(&screen), [" => preparing x                    0.0s"]);
+    }
+
+    #[test]
     fn nothing_hostile_wraps_or_moves() {
-        let (mut display, mut screen) = (Display::new(), screen());
+        let (mut display, mut screen) = (Display::new("Building"), screen());
         display.take(Event::Vertex {
             id: 0,
             name: "kept".to_owned(),
@@ -363,7 +449,7 @@ mod tests {
 
     #[test]
     fn a_terminal_may_become_narrower() {
-        let (mut display, mut screen) = (Display::new(), screen());
+        let (mut display, mut screen) = (Display::new("Building"), screen());
         display.take(Event::Vertex { id: 1, name: "x".repeat(100), digest: None, inputs: vec![] });
         display.take(Event::Started { id: 1 });
         display.draw(&mut screen, false);
@@ -394,7 +480,7 @@ mod tests {
         }
         drop(sender);
         let mut screen = screen();
-        render(receiver, &mut screen).await;
+        render(receiver, &mut screen, Work::Build).await;
         let rows = shown(&screen);
         assert_eq!(rows.len(), 3, "{rows:?}");
         assert!(rows[2].starts_with(" => ERROR step 3"), "{rows:?}");

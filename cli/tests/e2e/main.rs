@@ -39,6 +39,7 @@ mod own_image;
 mod platforms;
 mod ports;
 mod pull_policy;
+mod pulls;
 mod push;
 mod refusals;
 mod registry;

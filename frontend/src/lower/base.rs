@@ -159,7 +159,7 @@ impl Lowering<'_> {
 
     fn set_base(&mut self, base: Pending, answers: &Answers) -> Result<(), Error> {
         let answer = base.request()?.map(|request| {
-            let missing = || Err(ResolveError(format!("no answer for {}", request.display)));
+            let missing = || Err(ResolveError::new(format!("no answer for {}", request.display)));
             answers.get(&request).cloned().unwrap_or_else(missing)
         });
         let Pending { stage, written, platform, kind } = base;
@@ -249,7 +249,11 @@ impl Lowering<'_> {
         let names: Vec<String> = self.stages.names().map(str::to_owned).chain(common).collect();
         let message = format!("{written}: {error}");
         let names = names.iter().map(String::as_str);
-        Error::new(suggest(message, written, names, Case::Sensitive))
+        let unresolved = Error::new(suggest(message, written, names, Case::Sensitive));
+        match &error.hint {
+            Some(hint) => unresolved.with_hint(hint),
+            None => unresolved,
+        }
     }
 }
 

@@ -147,7 +147,7 @@ impl Bases<'_> {
         let config = match self.0.get(&reference) {
             Some(config) => config.clone(),
             None => default_config(&request.platform)
-                .map_err(|error| ResolveError(error.to_string()))?,
+                .map_err(|error| ResolveError::new(error.to_string()))?,
         };
         Ok(ResolvedImage { digest: Digest::of(reference.as_bytes()), config })
     }

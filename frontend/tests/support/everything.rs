@@ -15,7 +15,7 @@ impl Images for Registry {
     fn resolve(&self, requests: &[ImageRequest]) -> Vec<Result<ResolvedImage, ResolveError>> {
         let answer = |request: &ImageRequest| {
             if request.display.contains("missing") {
-                return Err(ResolveError("not found".to_owned()));
+                return Err(ResolveError::new("not found".to_owned()));
             }
             let on_build = self.on_build.clone();
             let config = ImageConfig {

@@ -14,6 +14,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::{Asking, Authorization};
+use crate::connection_error::{Place, Role};
 use crate::credentials::Credential;
 use crate::endpoint::{authority_of, forbidden, is_of_registry};
 use crate::error::{Problem, sanitize};
@@ -162,10 +163,25 @@ impl Server<'_> {
         Ok(request)
     }
 
+    /// Returns what the server is to whoever asks the registry, which may give tokens itself.
+    fn place(&self, url: &Url) -> Place {
+        if self.asking.endpoint.serves(url) {
+            return self.asking.endpoint.place();
+        }
+        Place { host: authority_of(url), role: Role::TokenServer, has_trust: false }
+    }
+
     /// Asks. Redirects are not followed: credentials are for this server.
     async fn send(&self, request: Request) -> Result<Grant, Failure> {
-        let client = self.transport.client(request.url(), self.asking)?;
-        let response = client.execute(request).await.map_err(Problem::from)?;
+        let url = request.url().clone();
+        let client = self.transport.client_of_tokens(&url, self.asking.endpoint)?;
+        let response = match client.execute(request).await {
+            Ok(response) => response,
+            Err(error) => {
+                let place = self.place(&url);
+                return Err(self.transport.unanswered(&url, place, error).await.into());
+            }
+        };
         let status = response.status();
         if !status.is_success() {
             let pause = retry_after(response.headers());

@@ -159,7 +159,7 @@ impl Client {
                 Ok(false)
             }
             // It may not be shown to us, or not be there, or mounting may be unknown.
-            Err(Problem::Transport(error)) => Err(error.into()),
+            Err(problem @ Problem::Transport(_)) => Err(problem),
             Err(problem) => {
                 tracing::debug!(%problem, from = %source, "blob can't be mounted");
                 Ok(false)

@@ -26,7 +26,7 @@ async fn push(client: &Client, repository: &Repository, bytes: &Bytes) -> Digest
     upload.digest
 }
 
-async fn push_and_pull(client: &Client, address: &str) {
+pub(super) async fn push_and_pull(client: &Client, address: &str) {
     let reference: Reference = format!("{address}/library/base:latest").parse().unwrap();
     let repository = Repository::from(&reference);
     let (config, layer) = (Bytes::from_static(b"{}"), Bytes::from(big()));

@@ -7,13 +7,14 @@ mod tokens;
 mod uploads;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use kiln_oci::Digest;
+use rustls::ServerConfig;
 
 pub use self::tokens::REFRESH_TOKEN;
+use crate::certificate::Certificate;
 pub use crate::http::Request;
 use crate::http::{Answer, Server, Service};
 
@@ -82,6 +83,8 @@ pub struct Switches {
     pub forgets_uploads: bool,
     /// Nothing is mounted out of other repositories.
     pub no_mounts: bool,
+    /// Requests whose path holds this are refused with 403.
+    pub forbidden: Option<String>,
     /// Longer bodies are refused with 413.
     pub max_body: Option<usize>,
 }
@@ -107,7 +110,8 @@ pub struct FakeRegistry {
 }
 
 struct Shared {
-    address: SocketAddr,
+    /// Scheme, host and port.
+    origin: String,
     state: Arc<Mutex<State>>,
 }
 
@@ -122,7 +126,7 @@ impl Service for Shared {
     fn answer(&self, request: Request) -> Option<Answer> {
         let mut state = lock(&self.state);
         state.requests.push(request.clone());
-        state.answer(&request, self.address)
+        state.answer(&request, &self.origin)
     }
 }
 
@@ -140,9 +144,22 @@ impl FakeRegistry {
     /// # Panics
     /// Panics where no port can be had.
     pub fn start_at(host: &str) -> Self {
+        Self::start_with(host, None)
+    }
+
+    /// Starts it with `https` and this certificate.
+    ///
+    /// # Panics
+    /// Panics where no port can be had, or the certificate is of no use.
+    pub fn start_tls(certificate: &Certificate) -> Self {
+        Self::start_with("127.0.0.1", Some(certificate.server()))
+    }
+
+    fn start_with(host: &str, tls: Option<Arc<ServerConfig>>) -> Self {
         let state = Arc::new(Mutex::new(State::default()));
-        let shared = Arc::clone(&state);
-        Self { server: Server::start(host, |address| Shared { address, state: shared }), state }
+        let (shared, scheme) = (Arc::clone(&state), if tls.is_some() { "https" } else { "http" });
+        let service = |address| Shared { origin: format!("{scheme}://{address}"), state: shared };
+        Self { server: Server::start_with(host, tls, service), state }
     }
 
     /// Returns host and port.
@@ -204,15 +221,18 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 }
 
 impl State {
-    fn answer(&mut self, request: &Request, address: SocketAddr) -> Option<Answer> {
+    fn answer(&mut self, request: &Request, origin: &str) -> Option<Answer> {
         let (path, query) = request.path.split_once('?').unwrap_or((&request.path, ""));
         if path == "/token" {
+            if self.switches.forbidden.as_deref() == Some("/token") {
+                return Some(Answer::complaint(403, "no tokens for you"));
+            }
             return Some(tokens::answer(&self.switches, request));
         }
         if let Some(spoiled) = self.spoil(path) {
             return Some(spoiled);
         }
-        if let Some(refusal) = tokens::refuse(&self.switches, request, &address.to_string()) {
+        if let Some(refusal) = tokens::refuse(&self.switches, request, origin) {
             return Some(refusal);
         }
         if path == "/v2/" {
@@ -245,6 +265,9 @@ impl State {
             self.switches.limited -= 1;
             let seconds = self.switches.retry_after.clone().unwrap_or_else(|| "0".to_owned());
             return Some(Answer::complaint(429, "slow down").with("Retry-After", seconds));
+        }
+        if self.switches.forbidden.as_deref().is_some_and(|part| path.contains(part)) {
+            return Some(Answer::complaint(403, "not for you"));
         }
         if self.switches.unavailable > 0 {
             self.switches.unavailable -= 1;

@@ -7,7 +7,7 @@ use crate::http::{Answer, Request};
 pub const REFRESH_TOKEN: &str = "a-refresh-token-of-the-fake-registry";
 
 /// Returns the refusal of a request that doesn't prove who makes it, where that is asked for.
-pub(super) fn refuse(switches: &Switches, request: &Request, address: &str) -> Option<Answer> {
+pub(super) fn refuse(switches: &Switches, request: &Request, origin: &str) -> Option<Answer> {
     let given = request.headers.get("authorization").map(String::as_str);
     let refusal = Answer::complaint(401, "authentication required");
     if let Some((username, password)) = switches.basic.as_ref() {
@@ -20,7 +20,7 @@ pub(super) fn refuse(switches: &Switches, request: &Request, address: &str) -> O
     if !switches.require_token || given == Some(&format!("Bearer {TOKEN}")) {
         return None;
     }
-    let realm = switches.realm.clone().unwrap_or_else(|| format!("http://{address}/token"));
+    let realm = switches.realm.clone().unwrap_or_else(|| format!("{origin}/token"));
     let scheme = switches.scheme.as_deref().unwrap_or("Bearer");
     let challenge = format!("{scheme} realm=\"{realm}\",service=\"fake\"");
     Some(refusal.with("WWW-Authenticate", challenge))

@@ -80,7 +80,8 @@ pub(super) async fn run(
     }
     let copier = Copier { client, store: settings.store()? };
     let (events, receiver) = EventSender::channel();
-    let shown = progress::run(arguments.progress, receiver).context("show progress")?;
+    let shown = progress::run(arguments.progress, progress::Work::Build, receiver)
+        .context("show progress")?;
     let mut pushed = Ok(());
     for tag in &tags {
         let step = Step::begin(&events, format!("[internal] pushing {tag}"));

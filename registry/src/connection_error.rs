@@ -1,0 +1,440 @@
+//! Why a request got no answer.
+//!
+//! The client's errors speak of requests and connections. Here they become what a person can act on:
+//! the cause, the host that it is about, and the way out. The text tells all of the cause, and no
+//! other error stands behind it, so that a chain of errors doesn't say it twice.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::io;
+
+use rustls::{AlertDescription, CertificateError, InvalidMessage};
+use time::OffsetDateTime;
+use time::macros::format_description;
+
+use crate::resolver::LookupError;
+use crate::verifier::{is_of_authority, webpki_error};
+
+/// What the host of a request is to whoever makes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// The registry that a reference names.
+    Registry,
+    /// A stand-in for it.
+    Mirror,
+    /// The server that gives tokens for it.
+    TokenServer,
+    /// Where a registry or another server leads.
+    Redirect,
+    /// The host of a URL that the user has typed.
+    Url,
+}
+
+/// The host of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// The name under which it is configured: host and port, or `docker.io`.
+    pub(crate) host: String,
+    pub(crate) role: Role,
+    /// Whether certificates, or leave to do without, are configured for it.
+    pub(crate) has_trust: bool,
+}
+
+/// A request that got no answer, or not all of it.
+#[derive(Debug)]
+pub struct ConnectionError {
+    place: Place,
+    cause: Cause,
+    /// The error of the system, where there was one.
+    errno: Option<i32>,
+}
+
+#[derive(Debug)]
+enum Cause {
+    /// The server of an `https` address speaks plain HTTP.
+    PlainHttp,
+    /// The server of an `http` address speaks `https` alone.
+    HttpsOnly,
+    /// Something else than TLS was answered, or nothing.
+    NoTls,
+    Certificate(Flaw),
+    /// The server refuses the client's certificate, or misses one.
+    ClientCertificate(String),
+    Lookup {
+        name: String,
+        problem: String,
+    },
+    Connect(String),
+    Proxy {
+        proxy: String,
+        problem: ProxyProblem,
+    },
+    Other {
+        text: String,
+        is_builder: bool,
+    },
+}
+
+/// What is wrong with a server's certificate.
+#[derive(Debug)]
+enum Flaw {
+    UnknownAuthority,
+    Expired(String),
+    NotYetValid(String),
+    OtherName { expected: String, presented: Vec<String> },
+    Version1,
+    Other(String),
+}
+
+#[derive(Debug)]
+enum ProxyProblem {
+    Unreachable(String),
+    Refuses,
+    WantsLogin,
+}
+
+impl ConnectionError {
+    /// Finds out why a request to `place` failed that went through `proxy`, if through any.
+    pub(crate) fn new(error: &reqwest::Error, place: Place, proxy: Option<String>) -> Self {
+        let system = find::<io::Error>(error, |error| error.raw_os_error().is_some());
+        let errno = system.and_then(io::Error::raw_os_error);
+        let cause = tls(error).or_else(|| way(error, system, proxy));
+        let cause = cause
+            .unwrap_or_else(|| Cause::Other { text: chain(error), is_builder: error.is_builder() });
+        Self { place, cause, errno }
+    }
+
+    /// Returns the error of a server that was spoken to in plain HTTP and wants `https`.
+    pub(crate) fn https_only(place: Place) -> Self {
+        Self { place, cause: Cause::HttpsOnly, errno: None }
+    }
+
+    /// Tells whether the server has spoken no TLS; then it may speak plain HTTP.
+    pub(crate) fn is_without_tls(&self) -> bool {
+        matches!(self.cause, Cause::NoTls)
+    }
+
+    /// Notes that the server does.
+    pub(crate) fn speaks_plain_http(mut self) -> Self {
+        self.cause = Cause::PlainHttp;
+        self
+    }
+
+    /// Returns the error of the system that is behind this, if any.
+    pub fn os_error(&self) -> Option<i32> {
+        self.errno
+    }
+
+    /// Tells whether the same request may succeed soon.
+    pub fn is_transient(&self) -> bool {
+        match &self.cause {
+            Cause::PlainHttp
+            | Cause::HttpsOnly
+            | Cause::Certificate(_)
+            | Cause::ClientCertificate(_)
+            | Cause::Proxy { problem: ProxyProblem::WantsLogin, .. } => false,
+            Cause::Other { is_builder, .. } => !is_builder,
+            Cause::NoTls | Cause::Lookup { .. } | Cause::Connect(_) | Cause::Proxy { .. } => true,
+        }
+    }
+
+    /// Returns what a person can do about it, if anything.
+    pub fn hint(&self) -> Option<String> {
+        let Place { host, role, .. } = &self.place;
+        let hint = match &self.cause {
+            Cause::PlainHttp => return self.plain_http_hint(),
+            Cause::HttpsOnly => match role {
+                Role::Registry => format!("remove `http = true` for {host} in registries.toml"),
+                Role::Url => "write https:// in the URL".to_owned(),
+                Role::Mirror => format!("write the mirror as https://{host}"),
+                Role::TokenServer | Role::Redirect => return None,
+            },
+            Cause::Certificate(flaw) => flaw.hint(host),
+            Cause::ClientCertificate(_) => format!(
+                "name the client's certificate and its key as `keypair` for {host} in registries.toml"
+            ),
+            Cause::Lookup { .. } => {
+                "check the spelling of the host's name, and this machine's DNS".to_owned()
+            }
+            Cause::Connect(_) => {
+                let server = match role {
+                    Role::Registry => "registry",
+                    Role::Mirror => "mirror",
+                    Role::TokenServer | Role::Redirect | Role::Url => "server",
+                };
+                format!("check that the {server} is running and can be reached from here")
+            }
+            Cause::Proxy { problem: ProxyProblem::WantsLogin, .. } => {
+                "put a name and a password into the proxy's address, as http://NAME:PASSWORD@PROXY"
+                    .to_owned()
+            }
+            Cause::Proxy { .. } => format!(
+                "check HTTP_PROXY, HTTPS_PROXY and ALL_PROXY; NO_PROXY={} goes around the proxy",
+                host.rsplit_once(':').map_or(host.as_str(), |(name, _)| name)
+            ),
+            Cause::NoTls | Cause::Other { .. } => return None,
+        };
+        Some(hint)
+    }
+
+    fn plain_http_hint(&self) -> Option<String> {
+        let Place { host, role, has_trust } = &self.place;
+        match role {
+            Role::Registry => {
+                let rest = if *has_trust { ", in place of certificates" } else { "" };
+                Some(format!("set `http = true` for {host} in registries.toml{rest}"))
+            }
+            Role::Mirror => Some(format!("write the mirror as http://{host}")),
+            Role::Url => Some("write http:// in the URL".to_owned()),
+            Role::TokenServer | Role::Redirect => None,
+        }
+    }
+}
+
+impl fmt::Display for ConnectionError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Place { host, role, .. } = &self.place;
+        match role {
+            Role::Registry | Role::Url => {}
+            Role::Mirror => write!(f, "mirror {host}: ")?,
+            Role::TokenServer => write!(f, "token server {host}: ")?,
+            Role::Redirect => write!(f, "{host}, where the server leads: ")?,
+        }
+        match &self.cause {
+            Cause::PlainHttp => f.write_str("the server answered in plain HTTP"),
+            Cause::HttpsOnly => f.write_str("the server was asked in plain HTTP and wants https"),
+            Cause::NoTls => f.write_str("the server speaks no TLS"),
+            Cause::Certificate(flaw) => write!(f, "the server's certificate {flaw}"),
+            Cause::ClientCertificate(problem) => {
+                write!(f, "the server wants another certificate of the client: {problem}")
+            }
+            Cause::Lookup { name, problem } => {
+                write!(f, "can't resolve the host {name}: {problem}")
+            }
+            Cause::Connect(problem) => write!(f, "connect to {host}: {problem}"),
+            Cause::Proxy { proxy, problem } => match problem {
+                ProxyProblem::Unreachable(problem) => {
+                    write!(f, "connect to the proxy {proxy}: {problem}")
+                }
+                ProxyProblem::Refuses => {
+                    write!(f, "the proxy {proxy} refuses to connect to {host}")
+                }
+                ProxyProblem::WantsLogin => {
+                    write!(f, "the proxy {proxy} wants a name and a password")
+                }
+            },
+            Cause::Other { text, .. } => f.write_str(text),
+        }
+    }
+}
+
+impl StdError for ConnectionError {}
+
+impl Flaw {
+    fn of(error: &CertificateError) -> Self {
+        match error {
+            CertificateError::UnknownIssuer => Self::UnknownAuthority,
+            error if is_of_authority(error) => Self::UnknownAuthority,
+            CertificateError::ExpiredContext { not_after, .. } => {
+                Self::Expired(date(not_after.as_secs()))
+            }
+            CertificateError::NotValidYetContext { not_before, .. } => {
+                Self::NotYetValid(date(not_before.as_secs()))
+            }
+            CertificateError::NotValidForNameContext { expected, presented } => Self::OtherName {
+                expected: expected.to_str().into_owned(),
+                presented: presented.iter().map(|name| plain_name(name)).collect(),
+            },
+            error => match webpki_error(error) {
+                Some(webpki::Error::UnsupportedCertVersion) => Self::Version1,
+                _ => Self::Other(sanitized(&error.to_string())),
+            },
+        }
+    }
+
+    fn hint(&self, host: &str) -> String {
+        match self {
+            Self::UnknownAuthority => format!(
+                "if it is the right one, give it or its authority's: as /etc/docker/certs.d/{host}/ca.crt, \
+                 or as `ca` for {host} in registries.toml"
+            ),
+            Self::Expired(_) | Self::NotYetValid(_) => {
+                let now = OffsetDateTime::now_utc().unix_timestamp();
+                let now = date(u64::try_from(now).unwrap_or_default());
+                format!("replace the certificate, or set this machine's clock: it says {now}")
+            }
+            Self::OtherName { .. } | Self::Version1 => {
+                let kind = match host.rsplit_once(':').map_or(host, |(name, _)| name) {
+                    name if is_address(name) => format!("IP:{}", name.trim_matches(['[', ']'])),
+                    name => format!("DNS:{name}"),
+                };
+                let other = match self {
+                    Self::OtherName { presented, .. } if !presented.is_empty() => {
+                        "use a name that it has, or "
+                    }
+                    _ => "",
+                };
+                format!(
+                    "{other}make one for this host, as with openssl's \
+                     -addext \"subjectAltName = {kind}\""
+                )
+            }
+            Self::Other(_) => format!(
+                "replace the certificate, or set `insecure = true` for {host} in registries.toml to \
+                 take any"
+            ),
+        }
+    }
+}
+
+impl fmt::Display for Flaw {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UnknownAuthority => f.write_str("is signed by an unknown authority"),
+            Self::Expired(date) => write!(f, "has expired: it was valid until {date}"),
+            Self::NotYetValid(date) => write!(f, "is not valid yet: it will be from {date}"),
+            Self::OtherName { expected, presented } if presented.is_empty() => {
+                write!(f, "is not valid for {expected}: it has no subjectAltName")
+            }
+            Self::OtherName { expected, presented } => {
+                let shown = presented.iter().take(5).map(String::as_str).collect::<Vec<_>>();
+                write!(f, "is not valid for {expected}, but for {}", shown.join(", "))
+            }
+            Self::Version1 => {
+                f.write_str("is of version 1 of X.509 and so can't say which host it is for")
+            }
+            Self::Other(problem) => write!(f, "is of no use: {problem}"),
+        }
+    }
+}
+
+/// Returns what went wrong with TLS, if that did.
+fn tls(error: &reqwest::Error) -> Option<Cause> {
+    Some(match find::<rustls::Error>(error, |_| true)? {
+        rustls::Error::InvalidCertificate(problem) => Cause::Certificate(Flaw::of(problem)),
+        rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => Cause::NoTls,
+        rustls::Error::AlertReceived(alert) if is_about_client(*alert) => {
+            Cause::ClientCertificate(format!("{alert:?}"))
+        }
+        _ => return None,
+    })
+}
+
+/// Tells whether a server complains about the client's certificate.
+fn is_about_client(alert: AlertDescription) -> bool {
+    matches!(
+        alert,
+        AlertDescription::CertificateRequired
+            | AlertDescription::BadCertificate
+            | AlertDescription::UnsupportedCertificate
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::UnknownCA
+    )
+}
+
+/// Returns what went wrong on the way to the server, if anything did. `proxy` is on the way where there
+/// is one.
+fn way(error: &reqwest::Error, system: Option<&io::Error>, proxy: Option<String>) -> Option<Cause> {
+    let tunnel =
+        causes(error).map(ToString::to_string).find(|text| text.starts_with("tunnel error"));
+    if let Some(LookupError { name, problem }) = find(error, |_| true) {
+        let problem = sanitized(problem);
+        let of_proxy = proxy.filter(|proxy| host_of(proxy) == name);
+        return Some(match of_proxy {
+            Some(proxy) => {
+                let problem = ProxyProblem::Unreachable(format!("can't resolve it: {problem}"));
+                Cause::Proxy { proxy, problem }
+            }
+            None => Cause::Lookup { name: name.clone(), problem },
+        });
+    }
+    if let (Some(tunnel), Some(proxy)) = (&tunnel, &proxy) {
+        let problem = if tunnel.contains("authorization") {
+            Some(ProxyProblem::WantsLogin)
+        } else {
+            tunnel.contains("unsuccessful").then_some(ProxyProblem::Refuses)
+        };
+        if let Some(problem) = problem {
+            return Some(Cause::Proxy { proxy: proxy.clone(), problem });
+        }
+    }
+    if !error.is_connect() {
+        return None;
+    }
+    let problem = match system {
+        Some(error) => words_of(error),
+        None if error.is_timeout() => "timed out".to_owned(),
+        None => {
+            // A server that hangs up in the middle of the handshake.
+            let cut = |error: &io::Error| error.kind() == io::ErrorKind::UnexpectedEof;
+            return find(error, cut).map(|_| Cause::NoTls);
+        }
+    };
+    Some(match proxy {
+        Some(proxy) => Cause::Proxy { proxy, problem: ProxyProblem::Unreachable(problem) },
+        None => Cause::Connect(problem),
+    })
+}
+
+/// Returns an error and all that stand behind it, those within errors of input and output too.
+fn causes<'a>(
+    error: &'a (dyn StdError + 'static),
+) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |&error| {
+        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        inner.map(|inner| inner as &(dyn StdError + 'static)).or_else(|| error.source())
+    })
+}
+
+fn find<'a, T: StdError + 'static>(
+    error: &'a (dyn StdError + 'static),
+    matches: impl Fn(&T) -> bool,
+) -> Option<&'a T> {
+    causes(error).filter_map(|cause| cause.downcast_ref::<T>()).find(|cause| matches(cause))
+}
+
+/// Returns an error and its causes on a line.
+fn chain(error: &reqwest::Error) -> String {
+    let mut text = error.to_string();
+    for cause in causes(error).skip(1) {
+        let part = cause.to_string();
+        if !text.contains(&part) {
+            text = format!("{text}: {part}");
+        }
+    }
+    sanitized(&text)
+}
+
+/// Returns an error of the system without its number, in lower case.
+fn words_of(error: &io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or(&text).to_lowercase()
+}
+
+fn sanitized(text: &str) -> String {
+    crate::error::sanitize(text)
+}
+
+fn date(seconds: u64) -> String {
+    let format = format_description!("[year]-[month]-[day] [hour]:[minute]:[second] UTC");
+    let time = i64::try_from(seconds).ok();
+    let time = time.and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok());
+    time.and_then(|time| time.format(&format).ok()).unwrap_or_else(|| seconds.to_string())
+}
+
+/// Returns the name that webpki writes as `DnsName("example.com")`.
+fn plain_name(text: &str) -> String {
+    let name = text.split('(').next_back().unwrap_or(text).trim_end_matches(')');
+    sanitized(name.trim_matches('"'))
+}
+
+/// Returns the host of `host:port`.
+fn host_of(authority: &str) -> &str {
+    authority.rsplit_once(':').map_or(authority, |(host, _)| host)
+}
+
+fn is_address(name: &str) -> bool {
+    name.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok()
+}

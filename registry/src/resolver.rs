@@ -1,0 +1,42 @@
+//! Names of hosts, looked up as the system does.
+
+use std::fmt;
+
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+
+/// A name that has no address.
+#[derive(Debug)]
+pub(crate) struct LookupError {
+    pub(crate) name: String,
+    /// Why, in the system's words.
+    pub(crate) problem: String,
+}
+
+impl fmt::Display for LookupError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "resolve {}: {}", self.name, self.problem)
+    }
+}
+
+impl std::error::Error for LookupError {}
+
+/// The system's resolver. Its errors name the host.
+#[derive(Debug)]
+pub(crate) struct SystemResolver;
+
+impl Resolve for SystemResolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        Box::pin(async move {
+            let found = match tokio::net::lookup_host((name.as_str(), 0)).await {
+                Ok(found) => found.collect::<Vec<_>>(),
+                Err(error) => {
+                    let text = error.to_string();
+                    let problem = text.strip_prefix("failed to lookup address information: ");
+                    let problem = problem.unwrap_or(&text).to_owned();
+                    return Err(LookupError { name: name.as_str().to_owned(), problem }.into());
+                }
+            };
+            Ok(Box::new(found.into_iter()) as Addrs)
+        })
+    }
+}
