@@ -70,6 +70,15 @@ pub(crate) struct RunArguments {
     /// Memory that is the last to be taken from the container where memory is short, as 64m
     #[arg(long, value_name = "SIZE")]
     pub(crate) memory_reservation: Option<String>,
+    /// How readily memory of the container is swapped, from 0 to 100
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true)]
+    pub(crate) memory_swappiness: Option<i64>,
+    /// Have processes wait where the container's memory is used up, in place of killing one
+    #[arg(long)]
+    pub(crate) oom_kill_disable: bool,
+    /// Pass on these alone of stdin, stdout and stderr
+    #[arg(short, long, value_name = "STREAM")]
+    pub(crate) attach: Vec<String>,
     /// Write the container's ID to a file that isn't there yet
     #[arg(long, value_name = "FILE")]
     pub(crate) cidfile: Option<PathBuf>,
@@ -122,6 +131,9 @@ pub(crate) struct RunArguments {
     /// Host name of the container [default: its ID]
     #[arg(short = 'h', short_alias = 'H', long, value_name = "NAME")]
     pub(crate) hostname: Option<String>,
+    /// NIS domain name of the container, which names in /etc/hosts get, too
+    #[arg(long, value_name = "NAME")]
+    pub(crate) domainname: Option<String>,
     /// When the registry is asked for the image
     #[arg(long, value_enum, default_value = "missing")]
     pub(crate) pull: Pull,

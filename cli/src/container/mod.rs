@@ -1,14 +1,19 @@
 //! A container, from arguments to exit status.
 
+mod attach;
 mod confinement;
+mod devices;
 mod environment;
 mod image;
 mod mount_flag;
 mod names;
+mod namespaces;
 mod network;
 mod ports;
 mod process;
+mod propagation;
 mod resources;
+mod security;
 mod signals;
 mod terminal;
 mod tmpfs;
@@ -42,6 +47,7 @@ use crate::limits;
 use crate::printer::Printer;
 use crate::runtime;
 use crate::settings::Settings;
+use attach::Streams;
 use confinement::Confinement;
 use image::find_image;
 use volumes::Volumes;
@@ -87,6 +93,7 @@ pub(crate) async fn run(
     let starting = helper.clone();
     let starting = spawn_blocking(move || starting.start());
     let requested = Requested::new(arguments)?;
+    let requested_streams = Streams::read(&arguments.attach)?;
     let network = network::Plan::new(arguments, settings, printer)?;
     let terminal = Terminal::open(arguments.tty, arguments.interactive)?;
     requested.confinement.warn(printer);
@@ -113,21 +120,24 @@ pub(crate) async fn run(
     spec.process = process::resolve(&image.config.config, arguments, &hostname)?;
     spec.process.terminal = terminal.as_ref().map(Terminal::size);
     spec.network = network.kind();
-    spec.mounts = network.files(&hostname);
+    spec.mounts = network.files(&hostname, arguments.domainname.as_deref());
     spec.mounts.extend(mounts(&volumes, &arguments.tmpfs)?);
     spec.hostname = hostname;
     let group = resources::ready(group, printer).await?;
+    if requested.runtime.is_none() {
+        requested.confinement.check_groups(group.membership())?;
+    }
     spec.cgroups = group.membership().clone();
     spec.shown_cgroups = group.shown().to_vec();
     requested.apply(arguments, &mut spec)?;
 
-    let input = input(arguments)?;
+    let input = input(arguments, requested_streams)?;
     starting.await.context("start the sandbox")??;
     if let Some(path) = &arguments.cidfile {
         write_file(path, id.hex().as_bytes()).context("write the container's ID")?;
     }
     let signals = if arguments.sig_proxy { Signals::catch() } else { Signals::none() };
-    let passing = Passing::to(printer);
+    let passing = Passing::only(printer, requested_streams);
     let running = start(&sandbox, &spec, input, passing.sink(), &mut network).await?;
     // The cache makes room for what the container writes. It isn't stopped where that's not enough.
     let growing = volumes.growing().chain(root.growing()).collect();
@@ -153,8 +163,7 @@ impl Requested {
         let confinement = Confinement::new(arguments)?;
         let volumes = volumes::asked(&arguments.volumes, &arguments.mounts)?;
         arguments.cidfile.as_deref().map(refuse_existing).transpose()?;
-        let any_device = confinement.opens_devices();
-        let limits = Limits { any_device, ..resources::limits(arguments)? };
+        let limits = Limits { devices: confinement.devices(), ..resources::limits(arguments)? };
         let runtime = runtime::find(&arguments.runtime)?;
         if runtime.is_some() {
             confinement.check_runtime()?;
@@ -166,7 +175,7 @@ impl Requested {
     fn apply(self, arguments: &RunArguments, spec: &mut Spec) -> Result<()> {
         spec.readonly_rootfs = arguments.read_only;
         if let Some(size) = &arguments.shm_size {
-            spec.shm_size = shm_size(size)?;
+            spec.shm_size = Some(shm_size(size)?);
         }
         spec.runtime = self.runtime;
         self.confinement.apply(spec);
@@ -277,8 +286,8 @@ pub(crate) async fn attend(
     }
 }
 
-fn input(arguments: &RunArguments) -> Result<Input> {
-    if !arguments.interactive || arguments.tty {
+fn input(arguments: &RunArguments, streams: Streams) -> Result<Input> {
+    if !arguments.interactive || !streams.input || arguments.tty {
         return Ok(Input::Null);
     }
     standard_input()
@@ -296,12 +305,18 @@ pub(crate) struct Passing {
     printer: Printer,
     /// Cancelled when nothing more can be written.
     lost: CancellationToken,
+    streams: Streams,
 }
 
 impl Passing {
     /// Returns what passes a program's output on.
     pub(crate) fn to(printer: &Printer) -> Self {
-        Self { printer: printer.clone(), lost: CancellationToken::new() }
+        Self::only(printer, Streams::ALL)
+    }
+
+    /// Returns what passes some of the streams on; what comes by the others is dropped.
+    fn only(printer: &Printer, streams: Streams) -> Self {
+        Self { printer: printer.clone(), lost: CancellationToken::new(), streams }
     }
 
     /// Returns it as a sandbox takes it.
@@ -313,7 +328,11 @@ impl Passing {
     /// Passes something on. It breaks where nothing more can be: the program then writes into a pipe
     /// that nobody reads, as it would where it is started by a shell.
     fn pass(&self, stream: LogStream, bytes: &[u8]) -> ControlFlow<()> {
-        if self.printer.pass(stream, bytes).is_ok() {
+        let is_wanted = match stream {
+            LogStream::Stdout => self.streams.output,
+            LogStream::Stderr => self.streams.error,
+        };
+        if !is_wanted || self.printer.pass(stream, bytes).is_ok() {
             return ControlFlow::Continue(());
         }
         self.lost.cancel();

@@ -36,7 +36,7 @@ use super::identity;
 use super::mount_handle::MountHandle;
 use super::program::Image;
 use super::root::{Missing, Root, clean};
-use super::sources::Sources;
+use super::sources::{Linked, Sources};
 use super::spec::{Spec, TerminalSize};
 use super::wire::{self, Failure, Report};
 use crate::sys;
@@ -83,13 +83,14 @@ pub(super) fn become_runtime(task: Task, runtime: &Path) -> Result<Infallible, F
     }
     join(&spec.cgroups)?;
     enter_network(spec.network, namespace)?;
+    let linked = Linked::clone_of(&spec.mounts)?;
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     mount_change("/", private).map_err(Failure::doing("make mounts private"))?;
     // That of the runtime's own processes.
     MountHandle::file_system("proc", &[], MountAttrFlags::empty())?
         .attach_at(Path::new("/proc"))?;
     let stage = Stage::new(&anchor)?;
-    let (root, config) = furnish(&spec, &stage)?;
+    let (root, config) = furnish(&spec, &stage, linked)?;
     let made = root.into_made();
     let terminal = spec.process.terminal.map(open_terminal).transpose()?;
     if let Some(terminal) = &terminal {
@@ -135,8 +136,12 @@ fn arguments(runtime: &Path, stage: &Stage, log: &OwnedFd) -> Result<Vec<String>
 }
 
 /// Assembles the root file system, and says what the runtime is to do with it.
-fn furnish<'a>(spec: &'a Spec, stage: &Stage) -> Result<(Root, Config<'a>), Failure> {
-    let mut sources = Sources::new(&stage.path("sources"), &spec.mounts);
+fn furnish<'a>(
+    spec: &'a Spec,
+    stage: &Stage,
+    linked: Linked,
+) -> Result<(Root, Config<'a>), Failure> {
+    let mut sources = Sources::new(&stage.path("sources"), &spec.mounts, linked);
     let mut mounts = Vec::new();
     for mount in &spec.mounts {
         let source = sources.mount(&mount.kind).map_err(|failure| Failure {
