@@ -33,6 +33,9 @@ struct Keys<'a> {
 /// Returns what `type=…,src=…,dst=…` asks for.
 pub(super) fn parse(text: &str) -> Result<Volume> {
     let read = || {
+        if text.is_empty() {
+            bail!("it is empty");
+        }
         let mut keys = Keys::default();
         let fields = fields(text)?;
         for field in &fields {

@@ -32,9 +32,8 @@ pub(super) fn set(
         }
         ("apparmor", _) => bail!("kiln sets no AppArmor profile: apparmor=unconfined says so"),
         ("label", _) => bail!("kiln sets no SELinux label: label=disable says so"),
-        ("systempaths", _) => {
-            bail!("parts of /proc and /sys are always hidden, but for --privileged")
-        }
+        ("systempaths", "unconfined") => privileges.hides_system = false,
+        ("systempaths", _) => bail!("expected systempaths=unconfined"),
         _ => {
             bail!("expected no-new-privileges, seccomp=FILE, seccomp=unconfined or seccomp=builtin")
         }
@@ -66,11 +65,14 @@ mod tests {
             assert!(read(set).unwrap().no_new_privileges);
         }
         assert!(!read("no-new-privileges=false").unwrap().no_new_privileges);
+        assert!(!read("systempaths=unconfined").unwrap().hides_system);
         assert_eq!(read("seccomp=unconfined").unwrap().calls, CallFilter::Unconfined);
         for accepted in ["seccomp=builtin", "apparmor=unconfined", "label:disable"] {
             assert_eq!(read(accepted).unwrap(), Privileges::default());
         }
-        for refused in ["seccomp=", "apparmor=x", "label=type:x", "x", "no-new-privileges=x"] {
+        for refused in
+            ["seccomp=", "systempaths=x", "apparmor=x", "label=type:x", "x", "no-new-privileges=x"]
+        {
             assert!(read(refused).is_err(), "{refused}");
         }
     }

@@ -65,6 +65,10 @@ fn system_calls_are_those_of_a_profile() {
         // So does a user other than root, who can't install a filter.
         let typed = [&["--privileged", "--security-opt", &option], runtime].concat();
         assert_eq!(run(&kiln, &typed, "mkdir /tmp/d 2>/dev/null; id -u").success(), "1000\n");
+        let paths = [&["--security-opt", "systempaths=unconfined"], runtime].concat();
+        let open = "grep -c -E ' /proc/(sys|kcore|keys) ' /proc/mounts; true";
+        assert_eq!(root(&kiln, &paths, open).success(), "0\n", "{runtime:?}");
+        assert_ne!(root(&kiln, runtime, open).success(), "0\n", "{runtime:?}");
         let builtin =
             [&["--security-opt", &option, "--security-opt", "seccomp=builtin"], runtime].concat();
         assert_eq!(root(&kiln, &builtin, "mkdir /w/d && echo made").success(), "made\n");

@@ -131,7 +131,7 @@ impl OwnMounts {
         }
         root.mount_own(&self.dev, "dev")?;
         self.fill_dev().map_err(Failure::doing("furnish /dev"))?;
-        if spec.security.is_sandbox() {
+        if spec.security.is_sandbox() && spec.privileges.hides_system {
             masks::apply(&self.proc, &self.sys, &self.null()?)?;
         }
         match spec.security {

@@ -329,6 +329,8 @@ pub struct Privileges {
     pub no_new_privileges: bool,
     /// Which system calls can be made.
     pub calls: CallFilter,
+    /// Whether parts of `/proc` and `/sys` can't be seen, and others can't be written.
+    pub hides_system: bool,
 }
 
 /// Which system calls a process can make.
@@ -349,6 +351,7 @@ impl Default for Privileges {
             capabilities: Capabilities::DEFAULT,
             no_new_privileges: false,
             calls: CallFilter::Builtin,
+            hides_system: true,
         }
     }
 }

@@ -164,8 +164,10 @@ impl Config<'_> {
             document["rootfsPropagation"] = json!(propagation);
         }
         if self.is_sandbox() {
-            document["maskedPaths"] = json!(masks::masked());
-            document["readonlyPaths"] = json!(masks::readonly());
+            if privileges.hides_system {
+                document["maskedPaths"] = json!(masks::masked());
+                document["readonlyPaths"] = json!(masks::readonly());
+            }
             if privileges.calls == CallFilter::Builtin {
                 document["seccomp"] =
                     seccomp::profile(privileges.capabilities).ok_or_else(|| {
@@ -302,6 +304,7 @@ mod tests {
         let config = document(|spec| {
             spec.privileges.no_new_privileges = true;
             spec.privileges.calls = CallFilter::Unconfined;
+            spec.privileges.hides_system = false;
             spec.privileges.capabilities = Capabilities::SYS_TIME;
             spec.shared.uts = true;
             let (name, value) = ("net.ipv4.ip_forward".to_owned(), "1".to_owned());
@@ -315,7 +318,7 @@ mod tests {
         assert_eq!(config["hostname"], Value::Null);
         let linux = &config["linux"];
         assert_eq!(linux["sysctl"], json!({ "net.ipv4.ip_forward": "1" }));
-        assert_eq!(linux["seccomp"], Value::Null);
+        assert_eq!((&linux["seccomp"], &linux["readonlyPaths"]), (&Value::Null, &Value::Null));
         assert_eq!(linux["namespaces"].as_array().unwrap().len(), 4);
     }
 
