@@ -219,3 +219,27 @@ pub(crate) async fn run(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use crate::arguments::Arguments;
+
+    #[test]
+    fn every_option_is_described() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/run.md");
+        let text = std::fs::read_to_string(path).unwrap();
+        let words: Vec<&str> =
+            text.split(|it: char| !(it.is_ascii_alphanumeric() || it == '-')).collect();
+        let command = Arguments::command();
+        let run = command.find_subcommand("run").unwrap();
+        let options = run.get_arguments().filter(|option| !option.is_hide_set());
+        let names = options.filter_map(clap::Arg::get_long).filter(|name| *name != "help");
+        let missing: Vec<String> = names
+            .map(|name| format!("--{name}"))
+            .filter(|name| !words.contains(&name.as_str()))
+            .collect();
+        assert_eq!(missing, [""; 0], "docs/run.md doesn't name all options of `kiln run`");
+    }
+}

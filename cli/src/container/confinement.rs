@@ -115,16 +115,6 @@ impl Confinement {
         })
     }
 
-    /// Checks that a runtime does what was asked for.
-    pub(super) fn check_runtime(&self) -> Result<()> {
-        if self.has_init {
-            bail!(
-                "--init isn't there with --oci-runtime: process 1 is what the runtime executes, the command"
-            );
-        }
-        Ok(())
-    }
-
     /// Checks that parameters are not those of the host's network, which a container may have got because
     /// no other could be had.
     pub(super) fn check_network(&self, network: Network) -> Result<()> {

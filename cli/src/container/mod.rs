@@ -165,9 +165,6 @@ impl Requested {
         arguments.cidfile.as_deref().map(refuse_existing).transpose()?;
         let limits = Limits { devices: confinement.devices(), ..resources::limits(arguments)? };
         let runtime = runtime::find(&arguments.runtime)?;
-        if runtime.is_some() {
-            confinement.check_runtime()?;
-        }
         Ok(Self { confinement, volumes, limits, runtime })
     }
 

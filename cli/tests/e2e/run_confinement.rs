@@ -236,6 +236,38 @@ fn processes_are_the_hosts_and_end_with_the_container() {
 }
 
 #[test]
+fn process_1_of_runc_is_kilns_own() {
+    let needs = [Need::Root, Need::Program("runc")];
+    if skip("process_1_of_runc_is_kilns_own", &needs) {
+        return;
+    }
+    let kiln = prepared();
+    let options = ["--oci-runtime", "runc", "--init"];
+    let is_static = !execute(Command::new("ldd").arg(kiln.binary())).stdout.contains("=>");
+    if !is_static {
+        let refused = root(&kiln, &options, "true");
+        assert_eq!(refused.code, 125);
+        assert!(refused.stderr.contains("it takes a static kiln"), "{}", refused.stderr);
+    }
+    // The libraries that the kiln under test needs.
+    let libraries: Vec<String> = ["/lib", "/lib64", "/usr/lib", "/usr/lib64"]
+        .into_iter()
+        .filter(|path| Path::new(path).is_dir())
+        .map(|path| format!("{path}:{path}:ro"))
+        .collect();
+    let mut typed = options.to_vec();
+    typed.extend(libraries.iter().flat_map(|volume| ["-v", volume.as_str()]));
+    let script = "(sleep 0.1 &); sleep 0.3; ps -o comm,stat | grep -c Z; cat /proc/1/comm; trap 'exit 7' TERM; kill -TERM 1; sleep 1 & wait";
+    let seen = root(&kiln, &typed, script);
+    assert_eq!((seen.code, seen.stdout.as_str()), (7, "0\nkiln-init\n"), "{}", seen.stderr);
+    let command =
+        [&["run", "--rm", "-u", "0", "--network", "none"], &typed[..], &["img", "nope"]].concat();
+    let missing = kiln.run(&command);
+    assert_eq!(missing.code, 127);
+    assert!(missing.stderr.contains("\"nope\": executable file not found"), "{}", missing.stderr);
+}
+
+#[test]
 fn names_streams_and_memory_are_chosen() {
     if skip("names_streams_and_memory_are_chosen", &[Need::Root]) {
         return;

@@ -22,7 +22,7 @@ use super::run::Exit;
 use super::seccomp::{self, Filter};
 use super::spec::{CallFilter, Network, Spec};
 use super::wire::{self, Failure, Report, Request, Run};
-use super::{child, orphans};
+use super::{child, oci, orphans};
 use crate::sys::{self, CloneResult, Namespaces};
 
 /// The name under which the program runs when it is a sandbox's helper.
@@ -50,13 +50,18 @@ pub(super) struct Task {
     pub(super) helper: OwnedFd,
 }
 
-/// Becomes a sandbox's helper, and never returns, where this process was started as one.
+/// Becomes a sandbox's helper, or process 1 of a runtime's container, and never returns, where this process was
+/// started as one.
 ///
 /// A program that uses [`Sandbox`](super::Sandbox) calls this first of all in its `main`, before
 /// there is a second thread.
 #[expect(clippy::exit, reason = "the helper is a process of its own, not part of the caller")]
 pub fn init_if_asked() {
-    if std::env::args_os().next().is_some_and(|name| name == MARKER) {
+    let name = std::env::args_os().next().unwrap_or_default();
+    if name == oci::init::PATH {
+        oci::init::begin();
+    }
+    if name == MARKER {
         // Where this fails nobody is left to be told: kiln finds its programs ended.
         let is_over = Helper::begin().and_then(Helper::serve);
         std::process::exit(i32::from(is_over.is_err()));

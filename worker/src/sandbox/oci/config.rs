@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::FileType;
 use serde_json::{Value, json};
 
-use super::NAME;
+use super::{NAME, init};
 use crate::sandbox::capabilities::Capabilities;
 use crate::sandbox::spec::{CallFilter, Mount, MountKind, Propagation, Security, Spec};
 use crate::sandbox::wire::Failure;
@@ -64,10 +64,11 @@ impl Config<'_> {
             let name = format!("RLIMIT_{}", rlimit.name.to_ascii_uppercase());
             json!({ "type": name, "soft": limit(rlimit.soft), "hard": limit(rlimit.hard) })
         });
+        let init = process.has_init.then_some(init::PATH).into_iter();
         let mut document = json!({
             "terminal": process.terminal.is_some(),
             "user": { "uid": uid, "gid": gid, "additionalGids": groups },
-            "args": process.args,
+            "args": init.chain(process.args.iter().map(String::as_str)).collect::<Vec<_>>(),
             "env": env,
             "cwd": path(&process.cwd)?,
             "capabilities": self.capabilities()?,
@@ -310,11 +311,13 @@ mod tests {
             let (name, value) = ("net.ipv4.ip_forward".to_owned(), "1".to_owned());
             spec.sysctls.push(Sysctl { name, value });
             spec.process.oom_score_adj = Some(5);
+            spec.process.has_init = true;
         });
         let process = &config["process"];
         assert_eq!(process["noNewPrivileges"], true);
         assert_eq!(process["capabilities"]["permitted"], json!(["CAP_SYS_TIME"]));
         assert_eq!(process["oomScoreAdj"], 5);
+        assert_eq!(process["args"], json!(["/dev/kiln-init", "true"]));
         assert_eq!(config["hostname"], Value::Null);
         let linux = &config["linux"];
         assert_eq!(linux["sysctl"], json!({ "net.ipv4.ip_forward": "1" }));

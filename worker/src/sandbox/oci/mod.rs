@@ -15,6 +15,7 @@
 //! its log.
 
 mod config;
+pub(super) mod init;
 mod log;
 
 use std::convert::Infallible;
@@ -78,9 +79,6 @@ impl Stage {
 /// Prepares everything and becomes the runtime.
 pub(super) fn become_runtime(task: Task, runtime: &Path) -> Result<Infallible, Failure> {
     let Task { spec, anchor, namespace, gate, input, control, helper, log, .. } = task;
-    if spec.process.has_init {
-        return Err(Failure::new("process 1 of a runtime is the program: kiln can't be"));
-    }
     join(&spec.cgroups)?;
     enter_network(spec.network, namespace)?;
     let linked = Linked::clone_of(&spec.mounts)?;
@@ -169,6 +167,11 @@ fn furnish<'a>(
         } else {
             root.mount(&source, &target)?;
         }
+    }
+    if spec.process.has_init {
+        let path = stage.path("init");
+        init::copy(&path, &root)?;
+        listed.push((PathBuf::from(init::PATH), path));
     }
     let cwd = clean(&spec.process.cwd);
     if cwd != Path::new("/") && !is_runtimes(&cwd) {
