@@ -3,7 +3,7 @@
 //! A step that opens a file for writing has overlayfs copy it up, whether or not the step then
 //! changes a byte. The upper directory of a step therefore holds more than the step changed, and it
 //! says less than a layer has to say: a directory that was replaced is marked as opaque, and does
-//! not name what is gone. [`Changes::find`] compares the directory with the tree below it and notes
+//! not name what is gone. [`Changes::find`] compares the directory with the layers below it and notes
 //! where the tar of the layer departs from the directory. [`crate::Plan::of_changes`] follows the
 //! notes. The rules are those of BuildKit, so that both builders pack the same bytes:
 //!
@@ -20,15 +20,17 @@
 //! tar tells: the time of a directory that something was made in and removed from, an extended
 //! attribute, an access list.
 //!
-//! Only what the upper directory holds is looked up below. The tree below is never listed, except
-//! for directories that were replaced.
+//! Only what the upper directory holds is looked up below, in the layers' own trees. These are never
+//! listed, except for directories that were replaced.
 
+mod below;
 mod compare;
 #[cfg(test)]
 mod tests;
 mod walk;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use crate::dir::Dir;
 use crate::error::Result;
@@ -55,12 +57,12 @@ pub(crate) enum Mark {
 }
 
 impl Changes {
-    /// Compares an upper directory with the tree that it lies on.
+    /// Compares an upper directory with the trees of the layers that it lies on, uppermost first.
     ///
     /// # Errors
     /// Fails where something in either tree can't be read.
-    pub fn find(upper: &Dir, below: &Dir) -> Result<Self> {
-        let marks = walk::compare(upper, below)?;
+    pub fn find(upper: &Dir, chain: &[PathBuf]) -> Result<Self> {
+        let marks = walk::compare(upper, chain)?;
         Ok(Self(marks.into_iter().map(|(path, mark)| (key(&path), mark)).collect()))
     }
 

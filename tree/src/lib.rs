@@ -44,7 +44,7 @@ mod tar_sparse;
 mod tar_writer;
 
 pub use archive_limits::ArchiveLimits;
-pub use assemble::{Extracted, FILE_MARK, Files, assemble, extract, part, shadow};
+pub use assemble::{Extracted, FILE_MARK, Files, assemble, extract, part};
 pub use attributes::{Attributes, Xattr};
 pub use below::Below;
 pub use changes::{Changes, Located, is_unchanged};

@@ -1,12 +1,13 @@
 //! Chains of layers as directories.
 
+use std::collections::HashSet;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Once, OnceLock};
+use std::sync::{Arc, Mutex, Once, OnceLock, PoisonError};
 
 use kiln_solver::StepContext;
 use kiln_store::{LayerId, PendingTree, Snapshotter, Store};
-use kiln_tree::{ArchiveLimits, Attributes, Changes, CopyOptions, Dir, Overlay, View, shadow};
+use kiln_tree::{ArchiveLimits, Attributes, Changes, CopyOptions, Dir, View};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::blobs::Blobs;
@@ -33,6 +34,8 @@ pub(crate) struct Snapshots {
     /// decompressor.
     archives: Arc<Semaphore>,
     work_trees: WorkTrees,
+    /// Layers on whose chains a program has run: they have the directories for its own mounts.
+    run_on: Arc<Mutex<HashSet<LayerId>>>,
     /// That layers are copied has been said.
     told: Arc<Once>,
 }
@@ -62,6 +65,7 @@ impl Snapshots {
             empty: Arc::default(),
             archives: Arc::new(Semaphore::new(threads)),
             work_trees: WorkTrees::default(),
+            run_on: Arc::default(),
             told: Arc::new(Once::new()),
         }
     }
@@ -160,8 +164,12 @@ impl Snapshots {
     /// Makes a layer of a draft that a program had as its root file system.
     pub(crate) fn commit_root(&self, draft: Draft) -> Result<LayerId> {
         let finished = draft.finish(&self.store)?;
-        leave_mount_points(&finished)?;
-        self.commit_finished(finished)
+        let run_on = || self.run_on.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = finished.parent.as_ref().is_some_and(|parent| run_on().contains(parent));
+        leave_mount_points(&finished, if known { &[] } else { &finished.lowers })?;
+        let layer = self.commit_finished(finished)?;
+        run_on().insert(layer.clone());
+        Ok(layer)
     }
 
     fn commit_finished(&self, finished: Finished) -> Result<LayerId> {
@@ -169,7 +177,7 @@ impl Snapshots {
         let upper = Dir::open(pending.fs())?;
         if !lowers.is_empty() && !upper.names()?.is_empty() {
             // What it changes of the chain below is found out now, while that is there.
-            pending.note(self.changes(&upper, lowers)?);
+            pending.note(Changes::find(&upper, &lowers)?);
         }
         let layer = self.store.layers().commit(pending, parent.as_ref())?;
         if let Some(work) = work {
@@ -193,20 +201,6 @@ impl Snapshots {
     /// Makes a layer of a tree that goes on top of nothing.
     pub(crate) fn commit_pending(&self, pending: PendingTree) -> Result<LayerId> {
         Ok(self.store.layers().commit(pending, None)?)
-    }
-
-    /// Compares a tree with the trees that it goes on top of, uppermost first.
-    fn changes(&self, upper: &Dir, lowers: Vec<PathBuf>) -> Result<Changes> {
-        if let [only] = lowers.as_slice() {
-            return Ok(Changes::find(upper, &Dir::open(only)?)?);
-        }
-        if !self.copies()? {
-            return Ok(Changes::find(upper, &Overlay { lowers, upper: None }.open()?)?);
-        }
-        // There is no need to assemble all of the chain.
-        let below = self.store.layers().begin()?;
-        shadow(&lowers, upper, &Dir::open(below.fs())?)?;
-        Ok(Changes::find(upper, &Dir::open(below.fs())?)?)
     }
 
     /// Makes a layer of a tree that repeats the one of `original` on another chain. What it changes
@@ -267,13 +261,18 @@ impl Snapshots {
 }
 
 /// Makes the directories that a program's own mounts are on a part of its layer, where the chain
-/// below lacks them: OCI runtimes, and so BuildKit, leave them behind.
-fn leave_mount_points(finished: &Finished) -> Result<()> {
-    let lowers = finished.lowers.iter().map(PathBuf::as_path);
-    let trees: Vec<&Path> = std::iter::once(finished.pending.fs()).chain(lowers).collect();
+/// below lacks them: OCI runtimes, and so BuildKit, leave them behind. Those of its trees that may
+/// lack them are `doubtful`.
+fn leave_mount_points(finished: &Finished, doubtful: &[PathBuf]) -> Result<()> {
     for name in ["dev", "proc", "sys"] {
-        let found = trees.iter().find_map(|tree| tree.join(name).symlink_metadata().ok());
-        if !found.is_some_and(|found| found.is_dir()) {
+        let look = |tree: &Path| tree.join(name).symlink_metadata().ok();
+        let below = || doubtful.iter().find_map(|tree| look(tree));
+        let is_there = match look(finished.pending.fs()) {
+            Some(found) => found.is_dir(),
+            None if doubtful.is_empty() && !finished.lowers.is_empty() => true,
+            None => below().is_some_and(|found| found.is_dir()),
+        };
+        if !is_there {
             let attributes = Attributes { mode: Some(0o755), ..Attributes::default() };
             Dir::open(finished.pending.fs())?.mkdir(Path::new(name), &attributes)?;
         }

@@ -123,25 +123,3 @@ fn what_was_touched_becomes_a_layer() {
     assemble(&chain, &again, Files::Own).unwrap();
     assert_eq!(listing(&again), listing(&dest));
 }
-
-#[test]
-fn a_shadow_has_what_is_compared_and_nothing_else() {
-    let marks: [fn(&Path); 2] = [by_device, by_file];
-    for mark in marks {
-        if !rustix::process::geteuid().is_root() {
-            return;
-        }
-        let room = Room::new();
-        let layers = room.layers(mark);
-        let like = room.dir("like");
-        std::fs::create_dir_all(room.path("like/d/deep")).unwrap();
-        for file in ["d/kept", "d/gone", "d/deep/file", "two", "nowhere"] {
-            std::fs::write(room.path("like").join(file), "").unwrap();
-        }
-        mark(&room.path("like/same"));
-        let dest = room.dir("dest");
-        shadow(&layers, &like, &dest).unwrap();
-        assert_eq!(listing(&dest), ["d", "d/kept", "same", "two"]);
-        assert_eq!(room.path("dest/d").metadata().unwrap().mode() & 0o7777, 0o2750);
-    }
-}

@@ -21,7 +21,7 @@ const PIECE: usize = 64 * 1024;
 #[derive(Clone, Debug)]
 pub struct Located<'a> {
     dir: BorrowedFd<'a>,
-    name: &'a [u8],
+    pub(super) name: &'a [u8],
     /// Its metadata, with the owner that it is to have.
     pub metadata: Metadata,
 }

@@ -4,8 +4,8 @@
 //! that neither depth nor width uses up descriptors. A small directory is walked by the caller's own
 //! thread.
 
-use std::collections::BTreeSet;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rayon::Scope;
@@ -13,6 +13,7 @@ use rustix::fs::{FileType, OFlags, RawDir};
 use rustix::io::Errno;
 
 use super::Mark;
+use super::below::Below;
 use super::compare::{Located, is_unchanged};
 use crate::dir::Dir;
 use crate::error::{Error, Result};
@@ -30,10 +31,11 @@ const SMALL: usize = 512;
 /// A path and what is noted of it.
 type Note = (Vec<u8>, Mark);
 
-/// Compares an upper directory with the tree below it, and returns the notes in any order.
-pub(super) fn compare(upper: &Dir, below: &Dir) -> Result<Vec<Note>> {
-    let walk = Walk { upper, below, notes: Mutex::default(), failure: OnceLock::new() };
-    let root = Place { path: Vec::new(), relation: Relation::Merged };
+/// Compares an upper directory with the chain below it, and returns the notes in any order.
+pub(super) fn compare(upper: &Dir, chain: &[PathBuf]) -> Result<Vec<Note>> {
+    let walk = Walk { upper, chain, notes: Mutex::default(), failure: OnceLock::new() };
+    let layers = (0..chain.len()).collect();
+    let root = Place { path: Vec::new(), relation: Relation::Merged, layers };
     let rest = walk.begin(root);
     if !rest.is_empty() {
         rayon::scope(|scope| rest.into_iter().for_each(|place| walk.list(scope, place)));
@@ -59,19 +61,22 @@ enum Relation {
 struct Place {
     path: Vec<u8>,
     relation: Relation,
+    /// The layers below that have a part of it, uppermost first.
+    layers: Vec<usize>,
 }
 
 /// A directory that was opened and listed.
 struct Listed {
     place: Place,
     upper: OwnedFd,
-    below: Option<OwnedFd>,
+    below: Below,
     names: Vec<Vec<u8>>,
 }
 
 struct Walk<'a> {
     upper: &'a Dir,
-    below: &'a Dir,
+    /// The trees of the layers below, uppermost first.
+    chain: &'a [PathBuf],
     notes: Mutex<Vec<Note>>,
     failure: OnceLock<Error>,
 }
@@ -111,24 +116,18 @@ impl Walk<'_> {
         if self.failure.get().is_some() {
             return None;
         }
-        let path = place.path.clone();
-        let opened = self.try_open(place);
-        let failed = |errno| drop(self.failure.set(Error::io("read", names::path(&path), errno)));
-        opened.map_err(failed).ok()
+        self.try_open(place).map_err(|error| drop(self.failure.set(error))).ok()
     }
 
-    fn try_open(&self, place: Place) -> std::result::Result<Listed, Errno> {
+    fn try_open(&self, place: Place) -> Result<Listed> {
+        let failed = |errno| Error::io("read", names::path(&place.path), errno);
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
-        let upper = open_without_links(self.upper.as_fd(), &place.path, flags)?;
-        let below = match place.relation {
-            Relation::Added => None,
-            Relation::Merged | Relation::Replaced => {
-                Some(open_without_links(self.below.as_fd(), &place.path, flags)?)
-            }
-        };
-        let mut names = list(&upper, place.relation == Relation::Added)?;
-        if let (Relation::Replaced, Some(below)) = (place.relation, &below) {
-            let all: BTreeSet<Vec<u8>> = names.into_iter().chain(list(below, false)?).collect();
+        let upper = open_without_links(self.upper.as_fd(), &place.path, flags).map_err(failed)?;
+        let below = Below::open(self.chain, &place.path, &place.layers)?;
+        let mut names = list(upper.as_fd(), place.relation == Relation::Added).map_err(failed)?;
+        if place.relation == Relation::Replaced {
+            let mut all = below.names().map_err(failed)?;
+            all.extend(names);
             names = all.into_iter().collect();
         }
         Ok(Listed { place, upper, below, names })
@@ -145,8 +144,8 @@ impl Walk<'_> {
                     notes.extend(compared.mark.map(|mark| (path, mark)));
                 }
                 Ok(compared) => {
-                    if let Some(relation) = compared.directory {
-                        found(Place { path: path.clone(), relation });
+                    if let Some((relation, layers)) = compared.directory {
+                        found(Place { path: path.clone(), relation, layers });
                     }
                     notes.extend(compared.mark.map(|mark| (path, mark)));
                 }
@@ -166,8 +165,8 @@ impl Walk<'_> {
 #[derive(Default)]
 struct Compared {
     mark: Option<Mark>,
-    /// What to make of its entries, if it is a directory.
-    directory: Option<Relation>,
+    /// What to make of its entries, if it is a directory, and the layers below that have it.
+    directory: Option<(Relation, Vec<usize>)>,
     /// Whether it is a file that marks the deletion of something else.
     is_file_mark: bool,
 }
@@ -181,17 +180,13 @@ impl Compared {
 /// Compares what is at `name` in a directory.
 fn compare_one(listed: &Listed, name: &[u8]) -> std::result::Result<Compared, Errno> {
     let relation = listed.place.relation;
-    let below = match &listed.below {
-        Some(below) => Located::look(below.as_fd(), name)?,
-        None => None,
-    };
+    let below = listed.below.look(name)?;
     let Some(upper) = Located::look(listed.upper.as_fd(), name)? else {
         let is_gone = relation == Relation::Replaced && below.is_some();
         return Ok(if is_gone { Compared::marked(Mark::Deleted) } else { Compared::default() });
     };
     if let Some(hidden) = upper.hides() {
-        let below = listed.below.as_ref().map(|below| Located::look(below.as_fd(), hidden));
-        let is_of_nothing = below.transpose()?.flatten().is_none();
+        let is_of_nothing = listed.below.look(hidden)?.is_none();
         let mark = is_of_nothing.then_some(Mark::Unchanged);
         return Ok(Compared { mark, is_file_mark: true, ..Compared::default() });
     }
@@ -204,7 +199,7 @@ fn compare_one(listed: &Listed, name: &[u8]) -> std::result::Result<Compared, Er
         });
     }
     if upper.metadata.is_dir() {
-        return compare_directory(&upper, below.as_ref(), relation);
+        return compare_directory(&upper, below.as_ref(), listed);
     }
     let Some(below) = below else { return Ok(Compared::default()) };
     Ok(match is_unchanged(&below, &upper)? {
@@ -219,7 +214,7 @@ fn compare_one(listed: &Listed, name: &[u8]) -> std::result::Result<Compared, Er
 fn compare_directory(
     upper: &Located<'_>,
     below: Option<&Located<'_>>,
-    relation: Relation,
+    listed: &Listed,
 ) -> std::result::Result<Compared, Errno> {
     let is_opaque = upper.is_opaque()?;
     let is_merged = below.is_some_and(|below| below.metadata.is_dir());
@@ -233,17 +228,17 @@ fn compare_directory(
         (false, true) => Some(Mark::Unchanged),
         (false, false) => None,
     };
-    let directory = match relation {
-        _ if !is_merged => Relation::Added,
-        Relation::Merged if !is_opaque => Relation::Merged,
-        _ => Relation::Replaced,
+    let directory = match listed.place.relation {
+        _ if !is_merged => (Relation::Added, Vec::new()),
+        Relation::Merged if !is_opaque => (Relation::Merged, listed.below.layers_of(upper.name)?),
+        _ => (Relation::Replaced, listed.below.layers_of(upper.name)?),
     };
     Ok(Compared { mark, directory: Some(directory), ..Compared::default() })
 }
 
 /// Returns the names in a directory, sorted by bytes; of one that is `added`, only those of
 /// directories and of what may be a deletion, since all else is part of the layer anyway.
-fn list(dir: &OwnedFd, added: bool) -> std::result::Result<Vec<Vec<u8>>, Errno> {
+pub(super) fn list(dir: BorrowedFd<'_>, added: bool) -> std::result::Result<Vec<Vec<u8>>, Errno> {
     let mut buffer = Vec::with_capacity(32 * 1024);
     let mut listing = RawDir::new(dir, buffer.spare_capacity_mut());
     let mut found = Vec::new();
