@@ -81,9 +81,10 @@ impl Confinement {
             ..Privileges::default()
         };
         let is_privileged = arguments.privileged;
-        let capabilities = match is_privileged {
-            true => Capabilities::available().context("look at capabilities")?,
-            false => privileges.capabilities,
+        let capabilities = if is_privileged {
+            Capabilities::available().context("look at capabilities")?
+        } else {
+            privileges.capabilities
         };
         for option in &arguments.security_opt {
             security::set(&mut privileges, option, capabilities)

@@ -31,7 +31,7 @@ use kiln_exporter::write_file;
 use kiln_solver::LogStream;
 use kiln_store::Store;
 use kiln_worker::container::Containers;
-use kiln_worker::sandbox::cgroup::Limits;
+use kiln_worker::sandbox::cgroup::{Cgroup, Limits};
 use kiln_worker::sandbox::{
     DEFAULT_SHM_SIZE, Exit, Gate, Helper, Input, Io, Mount, Network, OutputSink, Running, Sandbox,
     SandboxError, Spec,
@@ -93,7 +93,6 @@ pub(crate) async fn run(
     let starting = helper.clone();
     let starting = spawn_blocking(move || starting.start());
     let requested = Requested::new(arguments)?;
-    let requested_streams = Streams::read(&arguments.attach)?;
     let network = network::Plan::new(arguments, settings, printer)?;
     let terminal = Terminal::open(arguments.tty, arguments.interactive)?;
     requested.confinement.warn(printer);
@@ -124,20 +123,19 @@ pub(crate) async fn run(
     spec.mounts.extend(mounts(&volumes, &arguments.tmpfs)?);
     spec.hostname = hostname;
     let group = resources::ready(group, printer).await?;
-    if requested.runtime.is_none() {
-        requested.confinement.check_groups(group.membership())?;
-    }
+    requested.check_groups(&group)?;
     spec.cgroups = group.membership().clone();
     spec.shown_cgroups = group.shown().to_vec();
+    let streams = requested.streams;
     requested.apply(arguments, &mut spec)?;
 
-    let input = input(arguments, requested_streams)?;
+    let input = input(arguments, streams)?;
     starting.await.context("start the sandbox")??;
     if let Some(path) = &arguments.cidfile {
         write_file(path, id.hex().as_bytes()).context("write the container's ID")?;
     }
     let signals = if arguments.sig_proxy { Signals::catch() } else { Signals::none() };
-    let passing = Passing::only(printer, requested_streams);
+    let passing = Passing::only(printer, streams);
     let running = start(&sandbox, &spec, input, passing.sink(), &mut network).await?;
     // The cache makes room for what the container writes. It isn't stopped where that's not enough.
     let growing = volumes.growing().chain(root.growing()).collect();
@@ -156,6 +154,7 @@ struct Requested {
     volumes: Vec<volumes::Volume>,
     limits: Limits,
     runtime: Option<PathBuf>,
+    streams: Streams,
 }
 
 impl Requested {
@@ -165,7 +164,16 @@ impl Requested {
         arguments.cidfile.as_deref().map(refuse_existing).transpose()?;
         let limits = Limits { devices: confinement.devices(), ..resources::limits(arguments)? };
         let runtime = runtime::find(&arguments.runtime)?;
-        Ok(Self { confinement, volumes, limits, runtime })
+        let streams = Streams::read(&arguments.attach)?;
+        Ok(Self { confinement, volumes, limits, runtime, streams })
+    }
+
+    /// Checks that the groups do what they have to. A runtime sees to its devices by itself.
+    fn check_groups(&self, group: &Cgroup) -> Result<()> {
+        match self.runtime {
+            Some(_) => Ok(()),
+            None => self.confinement.check_groups(group.membership()),
+        }
     }
 
     /// Writes what doesn't depend on the image into a specification.
@@ -176,7 +184,7 @@ impl Requested {
         }
         spec.runtime = self.runtime;
         self.confinement.apply(spec);
-        Ok(())
+        propagation::check_nested(&spec.mounts)
     }
 }
 

@@ -51,15 +51,14 @@ pub(super) fn parse(text: &str) -> Result<Volume> {
 fn fields(text: &str) -> Result<Vec<String>> {
     let (mut fields, mut rest) = (Vec::new(), text);
     loop {
-        let (field, behind) = match rest.strip_prefix('"') {
-            Some(quoted) => unquote(quoted)?,
-            None => {
-                let end = rest.find(',').unwrap_or(rest.len());
-                if rest[..end].contains('"') {
-                    bail!("a quote inside of a field: put the whole field in quotes");
-                }
-                (rest[..end].to_owned(), &rest[end..])
+        let (field, behind) = if let Some(quoted) = rest.strip_prefix('"') {
+            unquote(quoted)?
+        } else {
+            let end = rest.find(',').unwrap_or(rest.len());
+            if rest[..end].contains('"') {
+                bail!("a quote inside of a field: put the whole field in quotes");
             }
+            (rest[..end].to_owned(), &rest[end..])
         };
         fields.push(field);
         match behind.strip_prefix(',') {

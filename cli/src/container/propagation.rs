@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use kiln_worker::sandbox::Propagation;
+use kiln_worker::sandbox::{Mount, MountKind, Propagation};
 
 /// Reads a mode, as `rshared`; `None` where it is none.
 pub(super) fn read(mode: &str) -> Option<Propagation> {
@@ -42,6 +42,26 @@ fn check_in(table: &str, path: &Path, real: &Path, propagation: Propagation) -> 
     if !is_met {
         let (path, place) = (path.display(), row.place.display());
         bail!("path {path} is mounted on {place} but it is not {expected} mount");
+    }
+    Ok(())
+}
+
+/// Refuses what is mounted in a directory that shares its mounts: it would be seen on the host, and stay there.
+pub(super) fn check_nested(mounts: &[Mount]) -> Result<()> {
+    let is_shared = |mount: &&Mount| {
+        matches!(mount.kind, MountKind::Bind { propagation: Propagation::Shared, .. })
+    };
+    for above in mounts.iter().filter(is_shared) {
+        let is_below = |mount: &&Mount| {
+            mount.target != above.target && mount.target.starts_with(&above.target)
+        };
+        if let Some(below) = mounts.iter().find(is_below) {
+            bail!(
+                "{} lies in {}, whose mounts are shared: it would be mounted on the host, too",
+                below.target.display(),
+                above.target.display()
+            );
+        }
     }
     Ok(())
 }
@@ -90,5 +110,25 @@ mod tests {
         assert_eq!(check("/s/m/x", Propagation::Shared), Err(problem.to_owned()));
         let problem = "path /sx is mounted on / but it is not a shared or slave mount";
         assert_eq!(check("/sx", Propagation::Slave), Err(problem.to_owned()));
+    }
+
+    #[test]
+    fn nothing_is_mounted_in_what_is_shared() {
+        let mount = |target: &str, propagation| Mount {
+            target: target.into(),
+            kind: MountKind::Bind {
+                tree: kiln_worker::sandbox::Tree::Directory("/h".into()),
+                selector: PathBuf::new(),
+                readonly: false,
+                recursive: true,
+                propagation,
+            },
+        };
+        let below = mount("/d/e", Propagation::Private);
+        let beside = mount("/de", Propagation::Private);
+        check_nested(&[below.clone(), mount("/d", Propagation::Slave)]).unwrap();
+        check_nested(&[beside, mount("/d", Propagation::Shared)]).unwrap();
+        let problem = check_nested(&[below, mount("/d", Propagation::Shared)]).unwrap_err();
+        assert!(problem.to_string().starts_with("/d/e lies in /d, whose mounts are shared"));
     }
 }

@@ -151,16 +151,15 @@ fn an_insecure_step_may_all_that_kiln_may() {
         execute(Command::new("mknod").arg(&node).arg(kind).args(numbers)).success();
         std::fs::File::open(&node).is_ok()
     });
-    let openable: String =
-        openable.map(|(kind, major, minor)| format!("{kind} {major} {minor}\n")).collect();
-    let open: String = nodes
+    let name = |(kind, major, minor): &(&str, u32, u32)| format!("{kind} {major} {minor}");
+    let openable: Vec<String> = openable.map(|node| name(node) + "\n").collect();
+    let openable = openable.concat();
+    let open: Vec<String> = nodes
         .iter()
-        .map(|(kind, major, minor)| {
-            format!(
-                "mknod /n {kind} {major} {minor}; (: < /n) 2>/dev/null && echo {kind} {major} {minor}; rm /n; "
-            )
-        })
+        .map(name)
+        .map(|node| format!("mknod /n {node}; (: < /n) 2>/dev/null && echo {node}; rm /n; "))
         .collect();
+    let open = open.concat();
     let script = format!(
         "({open} grep -E '^(CapEff|Seccomp|NoNewPrivs):' /proc/self/status; hostname inside && hostname; \
          ls -d /proc/[0-9]* | wc -l; mount -t tmpfs none /mnt && echo mounted; \

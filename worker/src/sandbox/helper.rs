@@ -137,7 +137,10 @@ impl Helper {
         if program.leaves_orphans {
             orphans::kill(&self.pids());
         }
-        program.report(exit);
+        // Where that can't be known, the socket closes without a word.
+        if let Ok(exit) = exit {
+            program.report(exit);
+        }
     }
 
     fn has_orphans(&self) -> bool {
@@ -336,11 +339,9 @@ impl Program {
         }
     }
 
-    /// Tells kiln how it has ended. Where that can't be known, the socket closes without a word.
-    fn report(self, exit: io::Result<Exit>) {
-        if let Ok(exit) = exit {
-            let _ = wire::send(&self.control, &Report::Exited(exit), &[]);
-        }
+    /// Tells kiln how it has ended.
+    fn report(self, exit: Exit) {
+        let _ = wire::send(&self.control, &Report::Exited(exit), &[]);
     }
 
     fn reap(&self) -> io::Result<Exit> {

@@ -72,10 +72,13 @@ struct Inner {
     layout: Layout,
     /// By place; `None` where none can be built. Programs that may open more than harmless devices are kept in
     /// houses apart, since what is below a group can't have more than it.
-    houses: Mutex<BTreeMap<(PathBuf, bool), Option<Arc<House>>>>,
+    houses: Mutex<Houses>,
     rooms: AtomicU64,
     swept: Once,
 }
+
+/// Houses by their place, and whether their programs may open more than harmless devices.
+type Houses = BTreeMap<(PathBuf, bool), Option<Arc<House>>>;
 
 /// Where a program's groups are made.
 #[derive(Clone, Copy)]

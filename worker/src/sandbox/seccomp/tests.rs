@@ -218,7 +218,7 @@ fn a_profile_of_ones_own_says_what_becomes_of_calls() {
     }"#;
     let program = custom(text, "x86_64");
     let asked = |architecture, call| verdict(&program, architecture, call, 0);
-    let expected = [(0, ALLOW), (60, ALLOW), (83, ERRNO | 13), (250, ERRNO | 13), (1, KILL)];
+    let expected = [(0, ALLOW), (60, ALLOW), (83, ERRNO + 13), (250, ERRNO + 13), (1, KILL)];
     let more =
         [(62, 0x7ffc_0000), (74, 0x7ff0_0007), (435, 0x0003_0000), (2, MISSING), (434, MISSING)];
     for (call, verdict) in expected.into_iter().chain(more) {
@@ -309,4 +309,29 @@ fn a_runtime_is_told_a_profile_of_ones_own() {
     assert_eq!(told["flags"], serde_json::json!(["SECCOMP_FILTER_FLAG_LOG"]));
     let rule = &told["syscalls"][0];
     assert_eq!((&rule["errnoRet"], &rule["args"][0]["op"]), (&13.into(), &"SCMP_CMP_EQ".into()));
+}
+
+#[test]
+fn the_built_in_profile_means_the_same_where_it_is_read() {
+    let machine = std::env::consts::ARCH;
+    let columns = match machine {
+        "aarch64" => [(AARCH64, 0), (ARM, 0), (ARM, 0)],
+        _ => [(X86_64, 0), (X86_64, X32), (I386, 0)],
+    };
+    for capabilities in [Capabilities::DEFAULT, Capabilities::NONE, Capabilities::SYS_ADMIN] {
+        let text = profile(capabilities).unwrap().to_string();
+        let read = SeccompProfile::read(&text, capabilities).unwrap();
+        let own = filter_of(&read).unwrap().program;
+        let built_in = super::filter(capabilities).unwrap().program;
+        for (architecture, bit) in columns {
+            for call in 0..=LAST_X32 {
+                for first in [0, 1, 8, 38, 39, 40, 41, 0x2_0008, 0x1000_0000, u32::MAX] {
+                    let asked = |program: &[FilterInstruction]| {
+                        verdict(program, architecture, call | bit, first) == ALLOW
+                    };
+                    assert_eq!(asked(&own), asked(&built_in), "{architecture:x} {call} {first:x}");
+                }
+            }
+        }
+    }
 }
