@@ -69,6 +69,15 @@ pub(crate) struct RunArguments {
     /// Memory that is the last to be taken from the container where memory is short, as 64m
     #[arg(long, value_name = "SIZE")]
     pub(crate) memory_reservation: Option<String>,
+    /// How readily memory of the container is swapped, from 0 to 100
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true)]
+    pub(crate) memory_swappiness: Option<i64>,
+    /// Have processes wait where the container's memory is used up, in place of killing one
+    #[arg(long)]
+    pub(crate) oom_kill_disable: bool,
+    /// Pass on these alone of stdin, stdout and stderr
+    #[arg(short, long, value_name = "STREAM")]
+    pub(crate) attach: Vec<String>,
     /// Write the container's ID to a file that isn't there yet
     #[arg(long, value_name = "FILE")]
     pub(crate) cidfile: Option<PathBuf>,
@@ -124,6 +133,9 @@ pub(crate) struct RunArguments {
     /// Show nothing of how the image is pulled
     #[arg(short, long)]
     pub(crate) quiet: bool,
+    /// NIS domain name of the container, which names in /etc/hosts get, too
+    #[arg(long, value_name = "NAME")]
+    pub(crate) domainname: Option<String>,
     /// When the registry is asked for the image
     #[arg(long, value_enum, default_value = "missing")]
     pub(crate) pull: Pull,
@@ -205,5 +217,29 @@ pub(crate) async fn run(
             }
             ExitCode::from(error.code.unwrap_or(OWN_FAILURE))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use crate::arguments::Arguments;
+
+    #[test]
+    fn every_option_is_described() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/run.md");
+        let text = std::fs::read_to_string(path).unwrap();
+        let words: Vec<&str> =
+            text.split(|it: char| !(it.is_ascii_alphanumeric() || it == '-')).collect();
+        let command = Arguments::command();
+        let run = command.find_subcommand("run").unwrap();
+        let options = run.get_arguments().filter(|option| !option.is_hide_set());
+        let names = options.filter_map(clap::Arg::get_long).filter(|name| *name != "help");
+        let missing: Vec<String> = names
+            .map(|name| format!("--{name}"))
+            .filter(|name| !words.contains(&name.as_str()))
+            .collect();
+        assert_eq!(missing, [""; 0], "docs/run.md doesn't name all options of `kiln run`");
     }
 }

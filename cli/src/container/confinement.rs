@@ -1,15 +1,17 @@
 //! What a container may, and what it shares with the host: the flags of docker's that change either.
 
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use kiln_worker::sandbox::cgroup::{DeviceAccess, Membership};
 use kiln_worker::sandbox::{
-    Capabilities, Mount, MountKind, Network, Privileges, Security, SharedNamespaces, Spec, Sysctl,
+    Capabilities, Network, Privileges, Security, SharedNamespaces, Spec, Sysctl,
 };
 
-use super::container_path;
-use crate::arguments::flags::truth;
+use super::devices::Devices;
+use super::namespaces::NamespaceArguments;
+use super::security;
 use crate::commands::run::{RunArguments, RunNetwork};
 use crate::printer::Printer;
 
@@ -25,7 +27,7 @@ pub(crate) struct ConfinementArguments {
     /// Give the container all capabilities, system calls and devices: it can take the machine over
     #[arg(long)]
     pub(crate) privileged: bool,
-    /// no-new-privileges, or seccomp=unconfined
+    /// no-new-privileges, or the system calls that can be made: seccomp=FILE, unconfined or builtin
     #[arg(long, value_name = "OPTION")]
     pub(crate) security_opt: Vec<String>,
     /// Give the command's user another group: a name or a number
@@ -34,18 +36,18 @@ pub(crate) struct ConfinementArguments {
     /// Give the container a device of the host, or all those of a directory
     #[arg(long = "device", value_name = "HOST[:CONTAINER[:rwm]]")]
     pub(crate) devices: Vec<String>,
+    /// Let devices be opened whose nodes the container makes itself, as "c 1:3 rwm"
+    #[arg(long = "device-cgroup-rule", value_name = "RULE")]
+    pub(crate) device_rules: Vec<String>,
     /// Set a kernel parameter of the container's namespaces, as net.core.somaxconn=1024
     #[arg(long = "sysctl", value_name = "NAME=VALUE")]
     pub(crate) sysctls: Vec<String>,
-    /// Shared memory and message queues: private, or the host's
-    #[arg(long, value_name = "MODE")]
-    pub(crate) ipc: Option<String>,
-    /// The host's name, with host
-    #[arg(long, value_name = "MODE")]
-    pub(crate) uts: Option<String>,
-    /// Users: those of kiln itself, with host, as in any case
-    #[arg(long, value_name = "MODE")]
-    pub(crate) userns: Option<String>,
+    /// What it shares with the host
+    #[command(flatten)]
+    pub(crate) namespaces: NamespaceArguments,
+    /// Tell an OCI runtime something about the container
+    #[arg(long = "annotation", value_name = "NAME=VALUE")]
+    pub(crate) annotations: Vec<String>,
     /// How soon the kernel kills the container where memory is short, from -1000 to 1000
     #[arg(long, value_name = "NUMBER")]
     pub(crate) oom_score_adj: Option<i32>,
@@ -64,7 +66,10 @@ pub(super) struct Confinement {
     groups: Vec<String>,
     oom_score_adj: Option<i32>,
     has_init: bool,
-    devices: Vec<Mount>,
+    devices: Devices,
+    has_shared_memory: bool,
+    domainname: Option<String>,
+    annotations: BTreeMap<String, String>,
 }
 
 impl Confinement {
@@ -75,15 +80,20 @@ impl Confinement {
             capabilities: capabilities(&arguments.cap_add, &arguments.cap_drop)?,
             ..Privileges::default()
         };
+        let is_privileged = arguments.privileged;
+        let capabilities = if is_privileged {
+            Capabilities::available().context("look at capabilities")?
+        } else {
+            privileges.capabilities
+        };
         for option in &arguments.security_opt {
-            set_option(&mut privileges, option)
+            security::set(&mut privileges, option, capabilities)
                 .with_context(|| format!("invalid --security-opt {option:?}"))?;
         }
-        let shared =
-            SharedNamespaces { ipc: ipc(arguments)?, uts: host(arguments.uts.as_deref(), "uts")? };
-        host(arguments.userns.as_deref(), "userns")?;
-        if shared.uts && run.hostname.as_ref().is_some_and(|name| !name.is_empty()) {
-            bail!("--hostname and --uts host can't be combined");
+        let shared = arguments.namespaces.shared()?;
+        if shared.uts {
+            refuse_name("--hostname", run.hostname.as_deref())?;
+            refuse_name("--domainname", run.domainname.as_deref())?;
         }
         if arguments.oom_score_adj.is_some_and(|score| !(-1000..=1000).contains(&score)) {
             bail!("invalid --oom-score-adj: it must be from -1000 to 1000");
@@ -91,31 +101,19 @@ impl Confinement {
         let sysctl = |text: &String| {
             sysctl(text, shared, run.network).with_context(|| format!("invalid --sysctl {text:?}"))
         };
-        let mut mounts = Vec::new();
-        for text in &arguments.devices {
-            mounts.extend(devices(text).with_context(|| format!("invalid --device {text:?}"))?);
-        }
         Ok(Self {
-            security: if arguments.privileged { Security::Privileged } else { Security::Sandbox },
+            security: if is_privileged { Security::Privileged } else { Security::Sandbox },
             privileges,
             shared,
             sysctls: arguments.sysctls.iter().map(sysctl).collect::<Result<_>>()?,
             groups: arguments.group_add.clone(),
             oom_score_adj: arguments.oom_score_adj,
             has_init: arguments.init,
-            devices: mounts,
+            devices: Devices::new(&arguments.devices, &arguments.device_rules)?,
+            has_shared_memory: arguments.namespaces.has_shared_memory(),
+            domainname: run.domainname.clone().filter(|name| !name.is_empty()),
+            annotations: annotations(&arguments.annotations)?,
         })
-    }
-
-    /// Checks that a runtime does what was asked for.
-    pub(super) fn check_runtime(&self) -> Result<()> {
-        if self.has_init {
-            bail!("--init isn't there with --oci-runtime, whose process 1 is the command");
-        }
-        if !self.devices.is_empty() || self.security == Security::Privileged {
-            bail!("--oci-runtime passes no devices on: leave out --device and --privileged");
-        }
-        Ok(())
     }
 
     /// Checks that parameters are not those of the host's network, which a container may have got because
@@ -140,9 +138,18 @@ impl Confinement {
         }
     }
 
-    /// Tells whether control groups would keep the container from its devices.
-    pub(super) fn opens_devices(&self) -> bool {
-        self.security == Security::Privileged || !self.devices.is_empty()
+    /// Returns which devices control groups are to let be opened.
+    pub(super) fn devices(&self) -> DeviceAccess {
+        if self.security == Security::Privileged {
+            DeviceAccess::Any
+        } else {
+            self.devices.access()
+        }
+    }
+
+    /// Checks that control groups do what they have to.
+    pub(super) fn check_groups(&self, groups: &Membership) -> Result<()> {
+        if self.security == Security::Privileged { Ok(()) } else { self.devices.check(groups) }
     }
 
     /// Tells whether the host's name is the container's.
@@ -159,8 +166,34 @@ impl Confinement {
         spec.process.groups = self.groups;
         spec.process.oom_score_adj = self.oom_score_adj;
         spec.process.has_init = self.has_init;
-        spec.mounts.extend(self.devices);
+        spec.mounts.extend(self.devices.mounts);
+        spec.devices = self.devices.rules;
+        if !self.has_shared_memory {
+            spec.shm_size = None;
+        }
+        spec.domainname = self.domainname;
+        spec.annotations = self.annotations;
     }
+}
+
+/// Refuses a name for a container that has the host's.
+fn refuse_name(flag: &str, name: Option<&str>) -> Result<()> {
+    if name.is_some_and(|name| !name.is_empty()) {
+        bail!("{flag} and --uts host can't be combined");
+    }
+    Ok(())
+}
+
+/// Reads `NAME=VALUE`, or a name alone.
+fn annotations(typed: &[String]) -> Result<BTreeMap<String, String>> {
+    let read = |text: &String| {
+        let (name, value) = text.split_once('=').unwrap_or((text, ""));
+        if name.is_empty() {
+            bail!("invalid --annotation {text:?}: expected NAME=VALUE");
+        }
+        Ok((name.to_owned(), value.to_owned()))
+    };
+    typed.iter().map(read).collect()
 }
 
 /// The name of all capabilities.
@@ -187,53 +220,6 @@ fn capabilities(add: &[String], drop: &[String]) -> Result<Capabilities> {
         return Ok(added);
     }
     Ok((Capabilities::DEFAULT - dropped) | added)
-}
-
-fn set_option(privileges: &mut Privileges, option: &str) -> Result<()> {
-    let split = option.split_once('=').or_else(|| option.split_once(':'));
-    match split.unwrap_or((option, "")) {
-        ("no-new-privileges", "") => privileges.no_new_privileges = true,
-        ("no-new-privileges", value) => {
-            privileges.no_new_privileges = truth(value).map_err(anyhow::Error::msg)?;
-        }
-        ("seccomp", "unconfined") => privileges.is_filtered = false,
-        ("seccomp", "builtin") => privileges.is_filtered = true,
-        ("seccomp", _) => {
-            bail!(
-                "kiln has its own system call filter, Docker's default one: seccomp=unconfined turns \
-                 it off, and --cap-add widens it"
-            )
-        }
-        // No profile and no label is ever set.
-        ("apparmor", "unconfined") | ("label", "disable") => {}
-        ("apparmor", _) if !Path::new("/sys/module/apparmor").exists() => {
-            bail!("this machine has no AppArmor")
-        }
-        ("apparmor", _) => bail!("kiln sets no AppArmor profile: apparmor=unconfined says so"),
-        ("label", _) => bail!("kiln sets no SELinux label: label=disable says so"),
-        _ => bail!("expected no-new-privileges or seccomp=unconfined"),
-    }
-    Ok(())
-}
-
-fn ipc(arguments: &ConfinementArguments) -> Result<bool> {
-    match arguments.ipc.as_deref() {
-        Some("private" | "shareable") => Ok(false),
-        Some("none") => bail!("invalid --ipc: every container has a /dev/shm"),
-        mode => host(mode, "ipc"),
-    }
-}
-
-/// Tells whether the host's is wanted.
-fn host(mode: Option<&str>, flag: &str) -> Result<bool> {
-    match mode {
-        None | Some("") => Ok(false),
-        Some("host") => Ok(true),
-        Some(mode) if mode.starts_with("container:") => {
-            bail!("invalid --{flag} {mode:?}: containers don't know each other")
-        }
-        Some(mode) => bail!("invalid --{flag} {mode:?}: expected host"),
-    }
 }
 
 /// Kernel parameters that every IPC namespace has of its own.
@@ -272,51 +258,6 @@ fn sysctl(text: &str, shared: SharedNamespaces, network: Option<RunNetwork>) -> 
     Ok(Sysctl { name, value: value.to_owned() })
 }
 
-/// Returns the devices that `HOST[:CONTAINER[:PERMISSIONS]]` names.
-fn devices(text: &str) -> Result<Vec<Mount>> {
-    let is_mode = |text: &str| !text.is_empty() && text.bytes().all(|byte| b"rwm".contains(&byte));
-    let parts: Vec<&str> = text.split(':').collect();
-    let (host, target, mode) = match *parts.as_slice() {
-        [host] => (host, host, "rwm"),
-        [host, mode] if is_mode(mode) => (host, host, mode),
-        [host, target] => (host, target, "rwm"),
-        [host, target, mode] => (host, target, mode),
-        _ => bail!("expected HOST[:CONTAINER[:rwm]]"),
-    };
-    if !is_mode(mode) {
-        bail!("{mode:?} is no permission as rwm");
-    }
-    if !(mode.contains('r') && mode.contains('w')) {
-        bail!("kiln passes devices on to be read and written: rwm");
-    }
-    let (host, target) = (Path::new(host), container_path(target)?);
-    let found = host.metadata().with_context(|| format!("look at {}", host.display()))?;
-    let mount = |path: PathBuf, target| Mount { target, kind: MountKind::Device(path) };
-    if !found.is_dir() {
-        if !is_device(&found) {
-            bail!("{} is no device", host.display());
-        }
-        return Ok(vec![mount(host.to_owned(), target)]);
-    }
-    let mut all = Vec::new();
-    for entry in host.read_dir().with_context(|| format!("list {}", host.display()))? {
-        let entry = entry?;
-        if is_device(&entry.metadata()?) {
-            all.push(mount(entry.path(), target.join(entry.file_name())));
-        }
-    }
-    if all.is_empty() {
-        bail!("there is no device in {}", host.display());
-    }
-    Ok(all)
-}
-
-fn is_device(metadata: &std::fs::Metadata) -> bool {
-    use std::os::unix::fs::FileTypeExt;
-    let kind = metadata.file_type();
-    kind.is_char_device() || kind.is_block_device()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -350,21 +291,6 @@ mod tests {
     }
 
     #[test]
-    fn security_options_are_dockers() {
-        assert!(privileges(&["--security-opt", "no-new-privileges"]).no_new_privileges);
-        assert!(privileges(&["--security-opt", "no-new-privileges:true"]).no_new_privileges);
-        assert!(!privileges(&["--security-opt", "no-new-privileges=false"]).no_new_privileges);
-        assert!(!privileges(&["--security-opt", "seccomp=unconfined"]).is_filtered);
-        for accepted in ["seccomp=builtin", "apparmor=unconfined", "label:disable"] {
-            assert_eq!(privileges(&["--security-opt", accepted]), Privileges::default());
-        }
-        for refused in ["seccomp=/f", "apparmor=x", "label=type:x", "x", "no-new-privileges=x"] {
-            let problem = problem(&["--security-opt", refused]);
-            assert!(problem.starts_with(&format!("invalid --security-opt {refused:?}: ")));
-        }
-    }
-
-    #[test]
     fn parameters_are_the_containers_alone() {
         let read = |typed: &[&str]| read(typed).map(|read| read.sysctls.len());
         assert_eq!(read(&["--sysctl", "net.ipv4.ip_forward=1"]).unwrap(), 1);
@@ -384,34 +310,27 @@ mod tests {
     }
 
     #[test]
-    fn devices_are_named_and_listed() {
-        let mounts = |text| devices(text).unwrap();
-        let mount = |path: &str, target: &str| Mount {
-            target: target.into(),
-            kind: MountKind::Device(path.into()),
-        };
-        assert_eq!(mounts("/dev/null"), [mount("/dev/null", "/dev/null")]);
-        assert_eq!(mounts("/dev/null:rw"), [mount("/dev/null", "/dev/null")]);
-        assert_eq!(mounts("/dev/null:/dev/x:rwm"), [mount("/dev/null", "/dev/x")]);
-        assert!(mounts("/dev:/x").contains(&mount("/dev/zero", "/x/zero")));
-        for text in ["/no/such", "/etc/passwd", "/dev/null:x", "/dev/null:/x:r", "/dev/null:/x:q"] {
-            assert!(devices(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn namespaces_are_the_hosts_by_name_alone() {
-        let shared = |typed: &[&str]| read(typed).unwrap().shared;
-        assert_eq!(shared(&["--ipc", "private", "--uts", ""]), SharedNamespaces::default());
-        let both = SharedNamespaces { ipc: true, uts: true };
-        assert_eq!(shared(&["--ipc=host", "--uts", "host", "--userns", "host"]), both);
-        for typed in [["--ipc", "none"], ["--uts", "x"], ["--ipc", "container:x"]] {
-            assert!(read(&typed).is_err(), "{typed:?}");
-        }
+    fn what_excludes_each_other_is_refused() {
         assert!(read(&["--uts", "host", "-h", "x"]).is_err());
+        assert!(read(&["--uts", "host", "--domainname", "x"]).is_err());
         let parameter = read(&["--sysctl", "net.core.somaxconn=1"]).unwrap();
         assert!(parameter.check_network(Network::Host).is_err());
         parameter.check_network(Network::Namespace).unwrap();
         assert!(read(&["--oom-score-adj", "1001"]).is_err());
+        assert!(read(&["--annotation", "=x"]).is_err());
+    }
+
+    #[test]
+    fn options_are_about_the_capabilities_that_were_chosen() {
+        let problem = problem(&["--security-opt", "seccomp=/no/such"]);
+        assert!(problem.starts_with("invalid --security-opt \"seccomp=/no/such\": "), "{problem}");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("profile");
+        let rule = r#"{ "name": "reboot", "action": "SCMP_ACT_LOG", "includes": { "caps": ["CAP_SYS_BOOT"] } }"#;
+        let text = format!(r#"{{ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{rule}] }}"#);
+        std::fs::write(&path, text).unwrap();
+        let option = format!("--security-opt=seccomp={}", path.display());
+        let without = privileges(&[&option]).calls;
+        assert_ne!(privileges(&[&option, "--cap-add", "SYS_BOOT"]).calls, without);
     }
 }

@@ -33,6 +33,9 @@ pub(super) fn resolve(
             bail!("invalid environment variable {text:?}");
         }
         set_or_inherit(&mut environment, text);
+        if !text.contains('=') && std::env::var_os(text).is_none() {
+            unset(&mut environment, text);
+        }
     }
     Ok(environment)
 }
@@ -57,6 +60,11 @@ fn read_file(environment: &mut Vec<String>, text: &str, path: &Path) -> Result<(
         bail!("environment file {}, line {}: {problem}", path.display(), number + 1);
     }
     Ok(())
+}
+
+/// Takes a variable away that the image or a file sets.
+fn unset(environment: &mut Vec<String>, name: &str) {
+    environment.retain(|entry| entry.split('=').next() != Some(name));
 }
 
 /// Sets `NAME=value`; `NAME` alone takes its value from the environment, where it has one.

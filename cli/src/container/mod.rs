@@ -1,14 +1,19 @@
 //! A container, from arguments to exit status.
 
+mod attach;
 mod confinement;
+mod devices;
 mod environment;
 mod image;
 mod mount_flag;
 mod names;
+mod namespaces;
 mod network;
 mod ports;
 mod process;
+mod propagation;
 mod resources;
+mod security;
 mod signals;
 mod terminal;
 mod tmpfs;
@@ -26,7 +31,7 @@ use kiln_exporter::write_file;
 use kiln_solver::LogStream;
 use kiln_store::Store;
 use kiln_worker::container::Containers;
-use kiln_worker::sandbox::cgroup::Limits;
+use kiln_worker::sandbox::cgroup::{Cgroup, Limits};
 use kiln_worker::sandbox::{
     DEFAULT_SHM_SIZE, Exit, Gate, Helper, Input, Io, Mount, Network, OutputSink, Running, Sandbox,
     SandboxError, Spec,
@@ -42,6 +47,7 @@ use crate::limits;
 use crate::printer::Printer;
 use crate::runtime;
 use crate::settings::Settings;
+use attach::Streams;
 use confinement::Confinement;
 use image::find_image;
 use volumes::Volumes;
@@ -113,21 +119,23 @@ pub(crate) async fn run(
     spec.process = process::resolve(&image.config.config, arguments, &hostname)?;
     spec.process.terminal = terminal.as_ref().map(Terminal::size);
     spec.network = network.kind();
-    spec.mounts = network.files(&hostname);
+    spec.mounts = network.files(&hostname, arguments.domainname.as_deref());
     spec.mounts.extend(mounts(&volumes, &arguments.tmpfs)?);
     spec.hostname = hostname;
     let group = resources::ready(group, printer).await?;
+    requested.check_groups(&group)?;
     spec.cgroups = group.membership().clone();
     spec.shown_cgroups = group.shown().to_vec();
+    let streams = requested.streams;
     requested.apply(arguments, &mut spec)?;
 
-    let input = input(arguments)?;
+    let input = input(arguments, streams)?;
     starting.await.context("start the sandbox")??;
     if let Some(path) = &arguments.cidfile {
         write_file(path, id.hex().as_bytes()).context("write the container's ID")?;
     }
     let signals = if arguments.sig_proxy { Signals::catch() } else { Signals::none() };
-    let passing = Passing::to(printer);
+    let passing = Passing::only(printer, streams);
     let running = start(&sandbox, &spec, input, passing.sink(), &mut network).await?;
     // The cache makes room for what the container writes. It isn't stopped where that's not enough.
     let growing = volumes.growing().chain(root.growing()).collect();
@@ -146,6 +154,7 @@ struct Requested {
     volumes: Vec<volumes::Volume>,
     limits: Limits,
     runtime: Option<PathBuf>,
+    streams: Streams,
 }
 
 impl Requested {
@@ -153,24 +162,29 @@ impl Requested {
         let confinement = Confinement::new(arguments)?;
         let volumes = volumes::asked(&arguments.volumes, &arguments.mounts)?;
         arguments.cidfile.as_deref().map(refuse_existing).transpose()?;
-        let any_device = confinement.opens_devices();
-        let limits = Limits { any_device, ..resources::limits(arguments)? };
+        let limits = Limits { devices: confinement.devices(), ..resources::limits(arguments)? };
         let runtime = runtime::find(&arguments.runtime)?;
-        if runtime.is_some() {
-            confinement.check_runtime()?;
+        let streams = Streams::read(&arguments.attach)?;
+        Ok(Self { confinement, volumes, limits, runtime, streams })
+    }
+
+    /// Checks that the groups do what they have to. A runtime sees to its devices by itself.
+    fn check_groups(&self, group: &Cgroup) -> Result<()> {
+        match self.runtime {
+            Some(_) => Ok(()),
+            None => self.confinement.check_groups(group.membership()),
         }
-        Ok(Self { confinement, volumes, limits, runtime })
     }
 
     /// Writes what doesn't depend on the image into a specification.
     fn apply(self, arguments: &RunArguments, spec: &mut Spec) -> Result<()> {
         spec.readonly_rootfs = arguments.read_only;
         if let Some(size) = &arguments.shm_size {
-            spec.shm_size = shm_size(size)?;
+            spec.shm_size = Some(shm_size(size)?);
         }
         spec.runtime = self.runtime;
         self.confinement.apply(spec);
-        Ok(())
+        propagation::check_nested(&spec.mounts)
     }
 }
 
@@ -277,8 +291,8 @@ pub(crate) async fn attend(
     }
 }
 
-fn input(arguments: &RunArguments) -> Result<Input> {
-    if !arguments.interactive || arguments.tty {
+fn input(arguments: &RunArguments, streams: Streams) -> Result<Input> {
+    if !arguments.interactive || !streams.input || arguments.tty {
         return Ok(Input::Null);
     }
     standard_input()
@@ -296,12 +310,18 @@ pub(crate) struct Passing {
     printer: Printer,
     /// Cancelled when nothing more can be written.
     lost: CancellationToken,
+    streams: Streams,
 }
 
 impl Passing {
     /// Returns what passes a program's output on.
     pub(crate) fn to(printer: &Printer) -> Self {
-        Self { printer: printer.clone(), lost: CancellationToken::new() }
+        Self::only(printer, Streams::ALL)
+    }
+
+    /// Returns what passes some of the streams on; what comes by the others is dropped.
+    fn only(printer: &Printer, streams: Streams) -> Self {
+        Self { printer: printer.clone(), lost: CancellationToken::new(), streams }
     }
 
     /// Returns it as a sandbox takes it.
@@ -313,7 +333,11 @@ impl Passing {
     /// Passes something on. It breaks where nothing more can be: the program then writes into a pipe
     /// that nobody reads, as it would where it is started by a shell.
     fn pass(&self, stream: LogStream, bytes: &[u8]) -> ControlFlow<()> {
-        if self.printer.pass(stream, bytes).is_ok() {
+        let is_wanted = match stream {
+            LogStream::Stdout => self.streams.output,
+            LogStream::Stderr => self.streams.error,
+        };
+        if !is_wanted || self.printer.pass(stream, bytes).is_ok() {
             return ControlFlow::Continue(());
         }
         self.lost.cancel();

@@ -3,23 +3,29 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
+use kiln_worker::sandbox::Propagation;
 
-use super::volumes::{Source, Volume, name, propagate};
-use super::{container_path, tmpfs};
+use super::volumes::{Source, Volume, name};
+use super::{container_path, propagation, tmpfs};
 use crate::arguments::flags::truth;
 
 /// What the keys say.
 #[derive(Default)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a key of its own")]
 struct Keys<'a> {
-    kind: Option<&'a str>,
+    kind: Option<String>,
     source: Option<&'a str>,
     target: Option<&'a str>,
     readonly: bool,
     is_empty: bool,
     is_flat: bool,
     is_made: bool,
+    /// Whether `bind-recursive=readonly` was typed.
+    is_readonly_below: bool,
     part: Option<&'a str>,
+    propagation: Option<Propagation>,
+    /// A key that is for one type of mounts alone, of each such type.
+    particular: Vec<&'a str>,
     /// Options of a directory in memory.
     memory: Vec<String>,
 }
@@ -27,8 +33,12 @@ struct Keys<'a> {
 /// Returns what `type=…,src=…,dst=…` asks for.
 pub(super) fn parse(text: &str) -> Result<Volume> {
     let read = || {
+        if text.is_empty() {
+            bail!("it is empty");
+        }
         let mut keys = Keys::default();
-        for field in fields(text) {
+        let fields = fields(text)?;
+        for field in &fields {
             // What is quoted as a whole may hold a comma.
             keys.set(field).with_context(|| format!("field {field:?}"))?;
         }
@@ -37,25 +47,42 @@ pub(super) fn parse(text: &str) -> Result<Volume> {
     read().with_context(|| format!("invalid --mount {text:?}"))
 }
 
-/// Splits comma-separated values, of which some are quoted.
-fn fields(text: &str) -> Vec<&str> {
-    let (mut is_quoted, mut start, mut fields) = (false, 0, Vec::new());
-    for (at, byte) in text.bytes().enumerate() {
-        match byte {
-            b'"' => is_quoted = !is_quoted,
-            b',' if !is_quoted => {
-                fields.push(&text[start..at]);
-                start = at + 1;
+/// Splits comma-separated values. One that is quoted as a whole may hold commas, and quotes that are doubled.
+fn fields(text: &str) -> Result<Vec<String>> {
+    let (mut fields, mut rest) = (Vec::new(), text);
+    loop {
+        let (field, behind) = if let Some(quoted) = rest.strip_prefix('"') {
+            unquote(quoted)?
+        } else {
+            let end = rest.find(',').unwrap_or(rest.len());
+            if rest[..end].contains('"') {
+                bail!("a quote inside of a field: put the whole field in quotes");
             }
-            _ => {}
+            (rest[..end].to_owned(), &rest[end..])
+        };
+        fields.push(field);
+        match behind.strip_prefix(',') {
+            Some(next) => rest = next,
+            None if behind.is_empty() => return Ok(fields),
+            None => bail!("{behind:?} follows a quote: expected a comma"),
         }
     }
-    fields.push(&text[start..]);
-    fields.into_iter().map(unquoted).collect()
 }
 
-fn unquoted(field: &str) -> &str {
-    field.strip_prefix('"').and_then(|field| field.strip_suffix('"')).unwrap_or(field)
+/// Returns what stands before the closing quote, and what stands behind it.
+fn unquote(text: &str) -> Result<(String, &str)> {
+    let (mut field, mut rest) = (String::new(), text);
+    loop {
+        let (part, behind) = rest.split_once('"').context("a quote isn't closed")?;
+        field.push_str(part);
+        match behind.strip_prefix('"') {
+            Some(more) => {
+                field.push('"');
+                rest = more;
+            }
+            None => return Ok((field, behind)),
+        }
+    }
 }
 
 impl<'a> Keys<'a> {
@@ -66,8 +93,12 @@ impl<'a> Keys<'a> {
         };
         let flag = || value.map_or(Ok(true), truth).map_err(anyhow::Error::msg);
         let text = || value.context("expected a value");
-        match key.to_ascii_lowercase().as_str() {
-            "type" => self.kind = Some(text()?),
+        let lower = key.to_ascii_lowercase();
+        if ["bind-", "volume-", "tmpfs-"].iter().any(|kind| lower.starts_with(kind)) {
+            self.particular.push(key);
+        }
+        match lower.as_str() {
+            "type" => self.kind = Some(text()?.to_ascii_lowercase()),
             "source" | "src" => self.source = Some(text()?),
             "target" | "dst" | "destination" => self.target = Some(text()?),
             "readonly" | "ro" => self.readonly = flag()?,
@@ -75,16 +106,12 @@ impl<'a> Keys<'a> {
                 "consistent" | "cached" | "delegated" | "default" => {}
                 _ => bail!("expected consistent, cached or delegated"),
             },
-            "bind-propagation" => propagate(text()?)?,
+            "bind-propagation" => {
+                let mode = propagation::read(text()?);
+                self.propagation = Some(mode.context("expected a mode, as rprivate or rslave")?);
+            }
             "bind-nonrecursive" => self.is_flat = flag()?,
-            "bind-recursive" => match text()? {
-                "enabled" | "readonly" => {}
-                "disabled" => self.is_flat = true,
-                "writable" => {
-                    bail!("what is read-only is read-only with all that is mounted below")
-                }
-                _ => bail!("expected enabled, disabled or readonly"),
-            },
+            "bind-recursive" => self.set_recursive(text()?)?,
             "bind-create-src" => self.is_made = flag()?,
             "volume-nocopy" => self.is_empty = flag()?,
             "volume-subpath" => self.part = Some(text()?),
@@ -101,12 +128,39 @@ impl<'a> Keys<'a> {
         Ok(())
     }
 
-    fn volume(self) -> Result<Volume> {
-        let kind = self.kind.unwrap_or("volume");
-        let target = container_path(self.target.context("target is required")?)?;
-        if !self.memory.is_empty() && kind != "tmpfs" {
-            bail!("tmpfs options are for type=tmpfs alone");
+    fn set_recursive(&mut self, mode: &str) -> Result<()> {
+        match mode {
+            "enabled" => {}
+            "readonly" => self.is_readonly_below = true,
+            "disabled" => self.is_flat = true,
+            "writable" => bail!("what is read-only is read-only with all that is mounted below"),
+            _ => bail!("expected enabled, disabled or readonly"),
         }
+        Ok(())
+    }
+
+    /// Refuses keys that are for other types, or contradict each other.
+    fn check(&self, kind: &str) -> Result<()> {
+        let is_other = |key: &&&str| !key.to_ascii_lowercase().starts_with(&format!("{kind}-"));
+        if let Some(key) = self.particular.iter().find(is_other) {
+            bail!("{key} has no meaning for type={kind}");
+        }
+        if self.is_readonly_below && !self.readonly {
+            bail!("bind-recursive=readonly requires readonly");
+        }
+        if self.is_readonly_below && self.propagation != Some(Propagation::Private) {
+            bail!("bind-recursive=readonly requires bind-propagation=rprivate");
+        }
+        Ok(())
+    }
+
+    fn volume(self) -> Result<Volume> {
+        let kind = self.kind.as_deref().unwrap_or("volume");
+        if !["bind", "volume", "tmpfs"].contains(&kind) {
+            bail!("type={kind} is none of bind, volume and tmpfs");
+        }
+        let target = container_path(self.target.context("target is required")?)?;
+        self.check(kind)?;
         let source = match (kind, self.source.filter(|source| !source.is_empty())) {
             ("bind", None) => bail!("source is required for type=bind"),
             ("bind", Some(path)) => {
@@ -114,13 +168,12 @@ impl<'a> Keys<'a> {
             }
             ("volume", None) => Source::Anonymous,
             ("volume", Some(text)) => Source::Named(name(text)?),
-            ("tmpfs", Some(_)) => bail!("source has no meaning for type=tmpfs"),
-            ("tmpfs", None) => {
+            (_, Some(_)) => bail!("source has no meaning for type=tmpfs"),
+            (_, None) => {
                 let readonly = if self.readonly { "ro" } else { "rw" };
                 let words = self.memory.iter().map(String::as_str).chain([readonly]);
                 Source::Memory(tmpfs::mount(target.clone(), words)?.kind)
             }
-            (other, _) => bail!("type={other} is none of bind, volume and tmpfs"),
         };
         Ok(Volume {
             target,
@@ -129,6 +182,7 @@ impl<'a> Keys<'a> {
             recursive: !self.is_flat,
             is_empty: self.is_empty,
             part: self.part.map(PathBuf::from).unwrap_or_default(),
+            propagation: self.propagation.unwrap_or_default(),
         })
     }
 }
@@ -152,9 +206,19 @@ mod tests {
         let bound = Volume { source: source("/h"), readonly: true, recursive: false, ..plain };
         let text = "type=bind,src=/h,dst=/d,ro,bind-recursive=disabled,bind-propagation=rprivate";
         assert_eq!(parse(text).unwrap(), bound);
-        let bound = Volume { source: source("/h,x"), ..bound };
-        let text = "type=bind,\"src=/h,x\",dst=/d,ro=1,bind-nonrecursive,consistency=cached";
+        let bound = Volume { source: source("/h,\"x"), ..bound };
+        let text = "TYPE=Bind,\"src=/h,\"\"x\",dst=/d,ro=1,bind-nonrecursive,consistency=cached";
         assert_eq!(parse(text).unwrap(), bound);
+        let text = "type=bind,src=/h,dst=/d,bind-propagation=rslave,bind-create-src";
+        let made = Source::Host { path: "/h".into(), is_made: true };
+        let linked = Volume {
+            source: made,
+            propagation: Propagation::Slave,
+            ..Volume::anonymous("/d".into())
+        };
+        assert_eq!(parse(text).unwrap(), linked);
+        let text = "type=bind,src=/h,dst=/d,ro,bind-recursive=readonly,bind-propagation=rprivate";
+        assert!(parse(text).unwrap().readonly);
     }
 
     #[test]
@@ -179,7 +243,16 @@ mod tests {
             "dst=/d,readonly=maybe",
             "dst=/d,x=y",
             "dst=/d,volume-driver=nfs",
-            "type=bind,src=/h,dst=/d,bind-propagation=rshared",
+            "type=bind,src=/h,dst=/d,bind-propagation=x",
+            "type=bind,src=/h,dst=/d,volume-nocopy",
+            "type=volume,src=n,dst=/d,bind-propagation=rslave",
+            "type=tmpfs,dst=/d,bind-nonrecursive",
+            "type=bind,src=/h,dst=/d,bind-recursive=readonly",
+            "type=bind,src=/h,dst=/d,ro,bind-recursive=readonly",
+            "type=bind,src=/h\"x\",dst=/d",
+            "type=bind,\"src=/h,dst=/d",
+            "type=bind,\"src=/h\"x,dst=/d",
+            "type=bind,src=/h,dst=/d,",
         ] {
             assert!(parse(text).is_err(), "{text}");
         }

@@ -181,10 +181,10 @@ impl Connected {
 
     /// Returns `/etc/resolv.conf`, `/etc/hosts` and `/etc/hostname` as files of the container's
     /// own.
-    pub(super) fn files(&self, hostname: &str) -> Vec<Mount> {
+    pub(super) fn files(&self, hostname: &str, domain: Option<&str>) -> Vec<Mount> {
         let files = [
             ("resolv.conf", self.resolv_conf.clone()),
-            ("hosts", self.hosts_file(hostname).into_bytes()),
+            ("hosts", self.hosts_file(hostname, domain).into_bytes()),
             ("hostname", format!("{hostname}\n").into_bytes()),
         ];
         let mount = |(name, contents): (&str, Vec<u8>)| {
@@ -195,7 +195,7 @@ impl Connected {
         files.into_iter().map(mount).collect()
     }
 
-    fn hosts_file(&self, hostname: &str) -> String {
+    fn hosts_file(&self, hostname: &str, domain: Option<&str>) -> String {
         let own = self.namespace.as_ref();
         // On the host's network the host's names are known.
         let mut text = match own {
@@ -206,7 +206,9 @@ impl Connected {
             text.push_str("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n");
         }
         let address = own.map_or(Ipv4Addr::LOCALHOST, NetworkNamespace::address);
-        let mut text = format!("{}\n{address}\t{hostname}\n", text.trim_end());
+        let domain = domain.filter(|domain| !domain.is_empty());
+        let long = domain.map(|domain| format!("{hostname}.{domain} ")).unwrap_or_default();
+        let mut text = format!("{}\n{address}\t{long}{hostname}\n", text.trim_end());
         for (name, address) in &self.hosts {
             let gateway = match own {
                 _ if address != HOST_GATEWAY => address.clone(),

@@ -29,9 +29,20 @@ pub(super) fn limits(arguments: &RunArguments) -> Result<Limits> {
         limits.cpu_quota = Some((cpus * CPU_PERIOD).round() as u64);
     }
     limits.reserved_memory = reserved(arguments.memory_reservation.as_deref(), limits.memory)?;
+    limits.swappiness = swappiness(arguments.memory_swappiness)?;
+    limits.waits_for_memory = arguments.oom_kill_disable;
     limits.pids = arguments.pids_limit.and_then(|number| u64::try_from(number).ok());
     limits.pids = limits.pids.filter(|number| *number > 0);
     Ok(limits)
+}
+
+/// Returns how readily memory is swapped; -1 stands for the system's own choice.
+fn swappiness(typed: Option<i64>) -> Result<Option<u64>> {
+    match typed {
+        None | Some(-1) => Ok(None),
+        Some(value @ 0..=100) => Ok(u64::try_from(value).ok()),
+        Some(value) => bail!("invalid --memory-swappiness {value}: it must be from 0 to 100"),
+    }
 }
 
 /// Returns how much memory is the last to be taken away.
@@ -98,6 +109,10 @@ mod tests {
         };
         let typed = ["--cpus", "0.5", "--pids-limit", "9", "--memory-reservation", "64m"];
         assert_eq!(read(&typed).unwrap(), some);
+        let typed = ["--memory-swappiness", "-1"];
+        assert_eq!(read(&typed).unwrap(), Limits::default());
+        assert_eq!(read(&["--memory-swappiness", "0"]).unwrap().swappiness, Some(0));
+        assert!(read(&["--memory-swappiness", "101"]).is_err());
         let typed = ["-m", "32m", "--memory-reservation", "64m"];
         assert!(read(&typed).is_err());
         for typed in [

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use kiln_worker::sandbox::{Mount, MountKind, TmpfsOptions};
+use kiln_worker::sandbox::{AccessTimes, Mount, MountKind, TmpfsOptions};
 
 use super::container_path;
 use crate::limits;
@@ -27,7 +27,7 @@ pub(super) fn mount<'a>(target: PathBuf, words: impl Iterator<Item = &'a str>) -
     let (mut size, mut mode) = (None, MODE);
     for word in words {
         match word.split_once('=') {
-            Some(("size", value)) => size = limits::size_limit(value)?,
+            Some(("size", value)) => size = size_limit(value)?,
             Some(("mode", value)) => match u32::from_str_radix(value, 8) {
                 Ok(value) if value <= 0o7777 => mode = value,
                 _ => bail!("{value:?} is no mode"),
@@ -42,7 +42,13 @@ pub(super) fn mount<'a>(target: PathBuf, words: impl Iterator<Item = &'a str>) -
                 "noexec" => options.noexec = true,
                 "suid" => options.suid = true,
                 "nosuid" => options.suid = false,
-                "nodev" | "defaults" => {}
+                "noatime" => options.access_times = AccessTimes::Never,
+                "strictatime" => options.access_times = AccessTimes::Always,
+                "relatime" | "atime" | "norelatime" | "nostrictatime" => {
+                    options.access_times = AccessTimes::Relative;
+                }
+                // Memory is written at once, and the kernel locks no file by its mode any more.
+                "nodev" | "defaults" | "async" | "sync" | "dirsync" | "nomand" | "diratime" => {}
                 "dev" => bail!("devices can't be opened there: --device passes one on"),
                 _ => bail!("the option {word:?} is not supported"),
             },
@@ -50,6 +56,15 @@ pub(super) fn mount<'a>(target: PathBuf, words: impl Iterator<Item = &'a str>) -
         }
     }
     Ok(Mount { target, kind: MountKind::Tmpfs { size, mode, options } })
+}
+
+/// Reads a size, which may be a part of the machine's memory, as `50%`.
+fn size_limit(text: &str) -> Result<Option<u64>> {
+    let Some(percent) = text.strip_suffix('%') else { return limits::size_limit(text) };
+    let percent = u64::from(number(percent)?);
+    let system = rustix::system::sysinfo();
+    let memory = system.totalram.saturating_mul(u64::from(system.mem_unit));
+    Ok(Some(memory / 100 * percent).filter(|bytes| *bytes > 0))
 }
 
 fn number(text: &str) -> Result<u32> {
@@ -72,6 +87,13 @@ mod tests {
             kind("/t:rw,exec,size=1m,mode=700,uid=5,gid=6,nr_inodes=2k"),
             MountKind::Tmpfs { size: Some(1 << 20), mode: 0o700, options }
         );
+        let never = |text: &str| match kind(text) {
+            MountKind::Tmpfs { options, .. } => options.access_times,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(never("/t:async,noatime"), AccessTimes::Never);
+        assert_eq!(never("/t:noatime,relatime"), AccessTimes::Relative);
+        assert!(matches!(kind("/t:size=10%"), MountKind::Tmpfs { size: Some(1..), .. }));
         for text in
             ["", "t", "/", "/t:dev", "/t:x", "/t:size=x", "/t:mode=9", "/t:uid=-1", "/t:a=b"]
         {

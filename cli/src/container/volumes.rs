@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use kiln_store::{Growing, Store, VolumeGuard};
 use kiln_worker::container::{ContainerImage, Containers};
-use kiln_worker::sandbox::{Mount, MountKind, Tree};
+use kiln_worker::sandbox::{Mount, MountKind, Propagation, Tree};
 
-use super::{container_path, mount_flag};
+use super::{container_path, mount_flag, propagation};
 
 /// What is mounted into a container, by target.
 ///
@@ -85,6 +85,7 @@ impl Volumes {
                 }
                 Source::Host { path, is_made } => {
                     host_path(path, *is_made)?;
+                    propagation::check(path, volume.propagation)?;
                     path.clone()
                 }
                 Source::Memory(kind) => {
@@ -152,6 +153,8 @@ pub(super) struct Volume {
     pub(super) is_empty: bool,
     /// The part of it that is mounted; empty for all of it.
     pub(super) part: PathBuf,
+    /// Whether mounts that are made later come and go.
+    pub(super) propagation: Propagation,
 }
 
 /// What is mounted.
@@ -178,7 +181,8 @@ pub(super) enum Source {
 /// Fails where something can't be understood, before anything is done.
 pub(super) fn asked(volumes: &[String], mounts: &[String]) -> Result<Vec<Volume>> {
     let volumes = volumes.iter().map(|text| Volume::parse(text));
-    volumes.chain(mounts.iter().map(|text| mount_flag::parse(text))).collect()
+    let mounts = mounts.iter().map(|text| mount_flag::parse(text));
+    volumes.chain(mounts).collect()
 }
 
 impl Volume {
@@ -191,6 +195,7 @@ impl Volume {
             recursive: true,
             is_empty: false,
             part: PathBuf::new(),
+            propagation: Propagation::Private,
         }
     }
 
@@ -200,6 +205,7 @@ impl Volume {
             selector: self.part.clone(),
             readonly: self.readonly,
             recursive: self.recursive,
+            propagation: self.propagation,
         }
     }
 
@@ -207,8 +213,8 @@ impl Volume {
         let parts: Vec<&str> = text.split(':').collect();
         let (source, target, options) = match *parts.as_slice() {
             [target] => return Ok(Self::anonymous(container_path(target)?)),
-            [source, target] => (source, target, ""),
-            [source, target, options] => (source, target, options),
+            [source, target] => (source, target, None),
+            [source, target, options] => (source, target, Some(options)),
             _ => bail!("invalid volume {text:?}: expected SRC:DST[:ro]"),
         };
         if source.is_empty() {
@@ -220,34 +226,67 @@ impl Volume {
         } else {
             Source::Named(name(source).with_context(|| format!("invalid volume {text:?}"))?)
         };
-        for option in options.split(',').filter(|option| !option.is_empty()) {
-            volume.set(option).with_context(|| format!("invalid volume {text:?}"))?;
+        if let Some(options) = options {
+            volume.set_all(options).with_context(|| format!("invalid volume {text:?}"))?;
         }
         Ok(volume)
     }
 
-    fn set(&mut self, option: &str) -> Result<()> {
-        match option {
-            "rw" => self.readonly = false,
-            "ro" | "readonly" => self.readonly = true,
-            "nocopy" => self.is_empty = true,
+    /// Sets options, of which there is one of each kind at most.
+    fn set_all(&mut self, options: &str) -> Result<()> {
+        let mut seen: Vec<Setting> = Vec::new();
+        for option in options.split(',') {
+            let setting = Setting::of(option)?;
+            if seen.contains(&setting) {
+                bail!("{option:?} and another option contradict or repeat each other");
+            }
+            self.set(setting, option);
+            seen.push(setting);
+        }
+        let is_host = matches!(self.source, Source::Host { .. });
+        match (seen.contains(&Setting::Copy), seen.contains(&Setting::Propagation)) {
+            (true, _) if is_host => {
+                bail!("nocopy is for volumes: nothing is copied into a directory of the host")
+            }
+            (_, true) if !is_host => bail!("only directories of the host have a propagation"),
+            _ => Ok(()),
+        }
+    }
+
+    fn set(&mut self, setting: Setting, option: &str) {
+        match setting {
+            Setting::Write => self.readonly = option != "rw",
+            Setting::Copy => self.is_empty = true,
+            Setting::Propagation => {
+                self.propagation = propagation::read(option).unwrap_or_default();
+            }
             // Files of the host are the container's own files, without delay; and no program is kept from
             // them by its label.
-            "cached" | "delegated" | "consistent" | "default" | "z" | "Z" => {}
-            propagation => propagate(propagation)?,
+            Setting::Consistency | Setting::Label => {}
         }
-        Ok(())
     }
 }
 
-/// Checks how mounts that are made later come and go.
-pub(super) fn propagate(mode: &str) -> Result<()> {
-    match mode {
-        "private" | "rprivate" => Ok(()),
-        "shared" | "rshared" | "slave" | "rslave" => {
-            bail!("mounts that are made later don't come and go: {mode} can't be had, but rprivate")
-        }
-        _ => bail!("unknown option {mode:?}"),
+/// A kind of options.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Setting {
+    Write,
+    Copy,
+    Consistency,
+    Label,
+    Propagation,
+}
+
+impl Setting {
+    fn of(option: &str) -> Result<Self> {
+        Ok(match option {
+            "rw" | "ro" | "readonly" => Self::Write,
+            "nocopy" => Self::Copy,
+            "cached" | "delegated" | "consistent" | "default" => Self::Consistency,
+            "z" | "Z" => Self::Label,
+            other if propagation::read(other).is_some() => Self::Propagation,
+            other => bail!("unknown option {other:?}"),
+        })
     }
 }
 
@@ -274,7 +313,7 @@ mod tests {
         assert_eq!(Volume::parse("/d").unwrap(), plain);
         let readonly = Volume { source: host("/h"), readonly: true, ..plain.clone() };
         assert_eq!(Volume::parse("/h:/d:ro").unwrap(), readonly);
-        assert_eq!(Volume::parse("/h:/d:cached,z,ro,rprivate,consistent").unwrap(), readonly);
+        assert_eq!(Volume::parse("/h:/d:z,ro,rprivate,consistent").unwrap(), readonly);
         let named = Volume { source: Source::Named("n".to_owned()), ..plain };
         assert_eq!(Volume::parse("n:/d").unwrap(), named);
         assert_eq!(Volume::parse("n:/d:rw,Z").unwrap(), named);
@@ -283,7 +322,23 @@ mod tests {
         for text in ["", "d", "n:d", "/h:/d:xx", "a:b:c:d", ":/d", "a/b:/d", "..x:", "_a:/d"] {
             assert!(Volume::parse(text).is_err(), "{text}");
         }
-        let shared = format!("{:#}", Volume::parse("/h:/d:rshared").unwrap_err());
-        assert!(shared.contains("rshared can't be had"), "{shared}");
+        for options in
+            ["", "ro,rw", "ro,ro", "z,Z", "cached,delegated", "shared,slave", "nocopy", ","]
+        {
+            assert!(Volume::parse(&format!("/h:/d:{options}")).is_err(), "{options}");
+        }
+        assert!(Volume::parse("n:/d:rshared").is_err());
+    }
+
+    #[test]
+    fn directories_of_the_host_are_linked() {
+        let linked = |mode: &str| Volume::parse(&format!("/h:/d:ro,{mode}")).unwrap().propagation;
+        for (modes, expected) in [
+            (["shared", "rshared"], Propagation::Shared),
+            (["slave", "rslave"], Propagation::Slave),
+            (["private", "rprivate"], Propagation::Private),
+        ] {
+            assert_eq!(modes.map(linked), [expected; 2]);
+        }
     }
 }

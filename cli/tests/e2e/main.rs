@@ -49,6 +49,7 @@ mod reproducible;
 mod rewrite;
 mod rootless;
 mod run;
+mod run_confinement;
 mod run_options;
 mod soak;
 mod sources;

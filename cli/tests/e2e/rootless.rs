@@ -168,6 +168,42 @@ fn a_container_is_root_of_what_belongs_to_the_user() {
 }
 
 #[test]
+fn a_container_shares_what_it_may_without_root() {
+    if skipped("a_container_shares_what_it_may_without_root") {
+        return;
+    }
+    for kiln in [Kiln::rootless(BINARY), Kiln::rootless_with_single_id(BINARY)] {
+        kiln.build_text("FROM base\nRUN true\n", &["-t", "img"]).success();
+        let says = |options: &[&str], script: &str| {
+            let command = ["img", "sh", "-c", script];
+            kiln.run(&[&["run", "--rm", "--network", "none"], options, &command].concat())
+        };
+        let profile = r#"{ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
+            { "names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 28 } ] }"#;
+        let path = kiln.write("profile.json", profile);
+        let option = format!("seccomp={}", path.display());
+        for more in [&[][..], &["--privileged"]] {
+            let refused = says(&[&["--security-opt", &option], more].concat(), "mkdir /d");
+            assert!(refused.stderr.contains("No space left"), "{more:?}: {}", refused.stderr);
+        }
+        let word = format!("77.{}", std::process::id());
+        let script = format!(
+            "test -d /proc/{} && echo seen; setsid sleep {word} & sleep 0.2",
+            std::process::id()
+        );
+        assert_eq!(says(&["--pid", "host"], &script).success(), "seen\n");
+        let left =
+            run(std::process::Command::new("pgrep").args(["-f", &format!("^sleep {word}$")]));
+        assert_eq!(left.stdout, "");
+        let device = says(&["--device", "/dev/zero:/dev/mine"], "head -c 2 /dev/mine | wc -c");
+        assert_eq!(device.success(), "2\n");
+        let limited = says(&["--device", "/dev/zero:/dev/mine:r"], "head -c 2 /dev/mine | wc -c");
+        let is_enforced = limited.code == 0;
+        assert!(is_enforced || limited.stderr.contains("can't be enforced"), "{}", limited.stderr);
+    }
+}
+
+#[test]
 fn a_terminal_is_passed_through_without_root() {
     let test = "a_terminal_is_passed_through_without_root";
     if skip(test, &[Need::Accounts, Need::Program("setsid")]) {

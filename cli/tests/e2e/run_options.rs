@@ -4,13 +4,13 @@ use kiln_testkit::{Kiln, Need, skip};
 
 use crate::kiln;
 
-fn run(kiln: &Kiln, options: &[&str], script: &str) -> kiln_testkit::Output {
+pub(crate) fn run(kiln: &Kiln, options: &[&str], script: &str) -> kiln_testkit::Output {
     let command = ["img", "sh", "-c", script];
     kiln.run(&[&["run", "--rm"], options, &command].concat())
 }
 
 /// Builds the image `img`, with a setuid program.
-fn prepared() -> Kiln {
+pub(crate) fn prepared() -> Kiln {
     let kiln = kiln();
     let dockerfile = "FROM base\nRUN rm -f /bin/su && cp /bin/busybox /bin/su && chmod 4755 /bin/su && \
                       echo root::0:0:root:/:/bin/sh > /etc/passwd && \

@@ -33,7 +33,7 @@ use crate::blobs::blocking;
 use crate::error::{Error, Result};
 use crate::flight::cancellable;
 use crate::output::Output;
-use crate::sandbox::cgroup::{Cgroup, Groups, Limits, OutOfMemory};
+use crate::sandbox::cgroup::{Cgroup, DeviceAccess, Groups, Limits, OutOfMemory};
 use crate::sandbox::{
     DEFAULT_HOSTNAME, Exit, Io, Mount, MountKind as SandboxKind, Rlimit, Sandbox, SandboxError,
     Security, Spec, User,
@@ -182,8 +182,11 @@ impl Exec {
     /// Returns control groups for a program.
     fn group(&self, exec: &ExecOp, context: &StepContext) -> Result<Cgroup> {
         let parent = &exec.meta.cgroup_parent;
-        let any_device = exec.security == SecurityMode::Insecure;
-        let limits = Limits { any_device, ..self.limits.clone() };
+        let devices = match exec.security {
+            SecurityMode::Sandbox => DeviceAccess::Harmless,
+            SecurityMode::Insecure => DeviceAccess::Any,
+        };
+        let limits = Limits { devices, ..self.limits.clone() };
         let group = self
             .groups
             .group(&limits, parent, self.runtime.is_some())

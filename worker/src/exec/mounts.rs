@@ -25,7 +25,9 @@ use crate::content;
 use crate::draft::Draft;
 use crate::error::{Error, Result};
 use crate::output::Output;
-use crate::sandbox::{Mount as SandboxMount, MountKind as SandboxKind, TmpfsOptions, Tree};
+use crate::sandbox::{
+    Mount as SandboxMount, MountKind as SandboxKind, Propagation, TmpfsOptions, Tree,
+};
 use crate::snapshots::{Snapshots, whole};
 
 /// The mode of a tmpfs's root, as everybody expects of `/tmp`.
@@ -101,6 +103,7 @@ impl Preparation<'_> {
             selector: selector.clone(),
             readonly: mount.readonly,
             recursive: false,
+            propagation: Propagation::Private,
         };
         let kind = match &mount.kind {
             MountKind::Bind => bind(self.bound(mount, prepared)?),
@@ -136,6 +139,7 @@ impl Preparation<'_> {
                     selector: PathBuf::new(),
                     readonly: false,
                     recursive: false,
+                    propagation: Propagation::Private,
                 }
             }
         };

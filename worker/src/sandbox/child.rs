@@ -16,12 +16,13 @@ use super::helper::Task;
 use super::mount_handle::{MountHandle, restrict_attached};
 use super::program::{self, Image};
 use super::root::{Missing, Root, is_pipe};
-use super::sources::{Sources, open_inside};
+use super::seccomp::Filter;
+use super::sources::{Linked, Sources, open_inside};
 use super::spec::{Network, Process, Spec, Sysctl, User};
 use super::stubs::Made;
 use super::wire::{self, Failure, Report};
 use super::{identity, init, oci, seccomp};
-use crate::sys::{self, FilterInstruction, MountAttributes};
+use crate::sys::{self, MountAttributes};
 use crate::users::{ResolvedUser, UserDatabase};
 
 /// The status of a child that never became the program; nobody sees it.
@@ -68,8 +69,10 @@ fn become_program(task: Task) -> Result<std::convert::Infallible, Failure> {
         return oci::become_runtime(task, &runtime);
     }
     join(&task.spec.cgroups)?;
-    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWCGROUP)
-        .map_err(|errno| Failure::doing("enter a cgroup namespace")(io::Error::from(errno)))?;
+    if !task.spec.shared.cgroup {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWCGROUP)
+            .map_err(|errno| Failure::doing("enter a cgroup namespace")(io::Error::from(errno)))?;
+    }
     let Task { spec, anchor, filter, namespace, gate, input, control, helper, .. } = task;
     enter_network(spec.network, namespace)?;
     configure(&spec)?;
@@ -83,6 +86,10 @@ fn become_program(task: Task) -> Result<std::convert::Infallible, Failure> {
     if !spec.shared.uts {
         rustix::system::sethostname(spec.hostname.as_bytes())
             .map_err(Failure::doing("set host name"))?;
+    }
+    if let Some(name) = &spec.domainname {
+        rustix::system::setdomainname(name.as_bytes())
+            .map_err(Failure::doing("set the domain name"))?;
     }
     let Furnished { root, stdin, terminal, user, home } = furnished;
     let made = root.into_made();
@@ -130,7 +137,7 @@ fn execute(
     identity: &Identity,
     made: &Made,
     control: &OwnedFd,
-    filter: Result<Vec<FilterInstruction>, Failure>,
+    filter: Result<Option<Filter>, Failure>,
 ) -> Result<std::convert::Infallible, Failure> {
     let process = &spec.process;
     let name = process.args.first().ok_or_else(|| Failure::new("no program to execute"))?;
@@ -140,8 +147,7 @@ fn execute(
         env.push(format!("HOME={}", identity.home.as_deref().unwrap_or("/")));
     }
     let image = Image::new(&path, &process.args, &env)?;
-    let is_filtered = spec.security.is_sandbox() && spec.privileges.is_filtered;
-    let filter = is_filtered.then_some(filter).transpose()?;
+    let filter = filter?;
     wire::send(control, &Report::Ready(made.clone()), &[])
         .map_err(Failure::doing("report to kiln"))?;
     sys::close_on_exec_above().map_err(Failure::doing("close descriptors"))?;
@@ -161,9 +167,10 @@ fn execute(
 
 /// Makes all mounts.
 fn furnish(spec: &Spec, anchor: &Path, input: Option<OwnedFd>) -> Result<Furnished, Failure> {
+    let linked = Linked::clone_of(&spec.mounts)?;
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     mount_change("/", private).map_err(Failure::doing("make mounts private"))?;
-    let mut sources = Sources::new(anchor, &spec.mounts);
+    let mut sources = Sources::new(anchor, &spec.mounts, linked);
     let own = OwnMounts::new(&mut sources, spec)?;
     let mounts = spec
         .mounts

@@ -60,7 +60,7 @@ pub(super) struct OwnMounts {
     /// Those that can't be made in `/dev` itself.
     devices: Vec<(&'static str, MountHandle)>,
     pts: MountHandle,
-    shm: MountHandle,
+    shm: Option<MountHandle>,
     mqueue: MountHandle,
 }
 
@@ -91,9 +91,12 @@ impl OwnMounts {
         if Ids::current().has_group(TTY_GROUP) {
             pts.push(("gid", "5"));
         }
-        let shm_size = spec.shm_size.to_string();
         Ok(Self {
-            proc: MountHandle::file_system("proc", &[], inert).map_err(explain_proc)?,
+            proc: match MountHandle::file_system("proc", &[], inert) {
+                // The processes aren't this user namespace's.
+                Err(_) if spec.shared.pid && is_namespace => host_proc()?,
+                other => other.map_err(explain_proc)?,
+            },
             sys: match MountHandle::file_system("sysfs", &[], readonly) {
                 Err(_) if is_namespace => sys::of_host()?,
                 other => other?,
@@ -110,12 +113,7 @@ impl OwnMounts {
                 &pts,
                 nosuid | MountAttrFlags::MOUNT_ATTR_NOEXEC,
             )?,
-            shm: if let Some(shm) = spec.shared.ipc.then(host_shm).flatten() {
-                shm
-            } else {
-                let options = [("mode", "1777"), ("size", shm_size.as_str())];
-                MountHandle::file_system("tmpfs", &options, inert)?
-            },
+            shm: shared_memory(spec, inert)?,
             mqueue: MountHandle::file_system("mqueue", &[], inert)?,
         })
     }
@@ -133,7 +131,7 @@ impl OwnMounts {
         }
         root.mount_own(&self.dev, "dev")?;
         self.fill_dev().map_err(Failure::doing("furnish /dev"))?;
-        if spec.security.is_sandbox() {
+        if spec.security.is_sandbox() && spec.privileges.hides_system {
             masks::apply(&self.proc, &self.sys, &self.null()?)?;
         }
         match spec.security {
@@ -178,7 +176,8 @@ impl OwnMounts {
             }
             rustix::fs::symlinkat(target, &self.dev, name)?;
         }
-        for (name, mount) in [("pts", &self.pts), ("shm", &self.shm), ("mqueue", &self.mqueue)] {
+        let shm = self.shm.iter().map(|shm| ("shm", shm));
+        for (name, mount) in [("pts", &self.pts), ("mqueue", &self.mqueue)].into_iter().chain(shm) {
             rustix::fs::mkdirat(&self.dev, name, Mode::from_raw_mode(0o755))?;
             let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let place = rustix::fs::openat(&self.dev, name, flags, Mode::empty())?;
@@ -251,6 +250,21 @@ impl OwnMounts {
         };
         open().map_err(Failure::doing("open a terminal"))
     }
+}
+
+/// Returns the host's `/proc`, with what is mounted there.
+fn host_proc() -> Result<MountHandle, Failure> {
+    MountHandle::of_path(Path::new("/proc"), true).map_err(Failure::doing("mount /proc"))
+}
+
+/// Returns the `/dev/shm` of a program that is to have one.
+fn shared_memory(spec: &Spec, inert: MountAttrFlags) -> Result<Option<MountHandle>, Failure> {
+    if let Some(shm) = spec.shared.ipc.then(host_shm).flatten() {
+        return Ok(Some(shm));
+    }
+    let Some(size) = spec.shm_size.map(|size| size.to_string()) else { return Ok(None) };
+    let options = [("mode", "1777"), ("size", size.as_str())];
+    MountHandle::file_system("tmpfs", &options, inert).map(Some)
 }
 
 /// Returns the host's `/dev/shm`, which belongs to its shared memory.

@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
 use kiln_tree::Ids;
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{
     PidfdFlags, Signal, WaitId, WaitIdOptions, getpid, pidfd_open, pidfd_send_signal, waitid,
@@ -19,10 +19,11 @@ use rustix::process::{
 
 use super::capabilities::Capabilities;
 use super::run::Exit;
-use super::spec::{Network, Privileges, Spec};
+use super::seccomp::{self, Filter};
+use super::spec::{CallFilter, Network, Spec};
 use super::wire::{self, Failure, Report, Request, Run};
-use super::{child, seccomp};
-use crate::sys::{self, CloneResult, FilterInstruction, Namespaces};
+use super::{child, oci, orphans};
+use crate::sys::{self, CloneResult, Namespaces};
 
 /// The name under which the program runs when it is a sandbox's helper.
 pub(super) const MARKER: &str = "kiln-sandbox-helper";
@@ -34,8 +35,8 @@ const RUNTIME_GROUP: &str = "runtime";
 pub(super) struct Task {
     pub(super) spec: Spec,
     pub(super) anchor: PathBuf,
-    /// The system call filter, or why there is none.
-    pub(super) filter: Result<Vec<FilterInstruction>, Failure>,
+    /// The system call filter where there is to be one, or why there can be none.
+    pub(super) filter: Result<Option<Filter>, Failure>,
     pub(super) namespace: Option<OwnedFd>,
     /// Where a runtime is to write what it says of its failures.
     pub(super) log: Option<OwnedFd>,
@@ -49,13 +50,18 @@ pub(super) struct Task {
     pub(super) helper: OwnedFd,
 }
 
-/// Becomes a sandbox's helper, and never returns, where this process was started as one.
+/// Becomes a sandbox's helper, or process 1 of a runtime's container, and never returns, where this process was
+/// started as one.
 ///
 /// A program that uses [`Sandbox`](super::Sandbox) calls this first of all in its `main`, before
 /// there is a second thread.
 #[expect(clippy::exit, reason = "the helper is a process of its own, not part of the caller")]
 pub fn init_if_asked() {
-    if std::env::args_os().next().is_some_and(|name| name == MARKER) {
+    let name = std::env::args_os().next().unwrap_or_default();
+    if name == oci::init::PATH {
+        oci::init::begin();
+    }
+    if name == MARKER {
         // Where this fails nobody is left to be told: kiln finds its programs ended.
         let is_over = Helper::begin().and_then(Helper::serve);
         std::process::exit(i32::from(is_over.is_err()));
@@ -67,7 +73,7 @@ struct Helper {
     /// Closed when kiln has ended, or needs no more programs.
     door: Option<OwnedFd>,
     programs: Vec<Program>,
-    filter: Result<Vec<FilterInstruction>, Failure>,
+    filter: Result<Filter, Failure>,
     /// This process itself.
     itself: OwnedFd,
 }
@@ -78,6 +84,8 @@ struct Program {
     control: OwnedFd,
     /// Whether kiln has closed its side of the socket.
     is_abandoned: bool,
+    /// Whether it is among the host's processes, and what it leaves behind becomes the helper's.
+    leaves_orphans: bool,
 }
 
 /// What the helper waits for. Programs are told by their places in its list.
@@ -112,11 +120,36 @@ impl Helper {
                 match event {
                     Event::Asked => self.answer(),
                     Event::Told(place) => self.programs[place].obey(),
-                    Event::Ended(place) => self.programs.swap_remove(place).report(),
+                    Event::Ended(place) => self.end(place),
                 }
+            }
+            if self.has_orphans() {
+                orphans::reap(&self.pids());
             }
         }
         Ok(())
+    }
+
+    /// Reports how a program has ended, once everything that it has left behind is gone, too.
+    fn end(&mut self, place: usize) {
+        let program = self.programs.swap_remove(place);
+        let exit = program.reap();
+        if program.leaves_orphans {
+            orphans::kill(&self.pids());
+        }
+        // Where that can't be known, the socket closes without a word.
+        if let Ok(exit) = exit {
+            program.report(exit);
+        }
+    }
+
+    fn has_orphans(&self) -> bool {
+        self.programs.iter().any(|program| program.leaves_orphans)
+    }
+
+    /// Returns the programs' numbers.
+    fn pids(&self) -> Vec<i32> {
+        self.programs.iter().filter_map(|program| orphans::number(&program.child)).collect()
     }
 
     fn wait(&self) -> io::Result<Vec<Event>> {
@@ -133,7 +166,10 @@ impl Helper {
                 watched.push(PollFd::new(&program.control, PollFlags::IN));
             }
         }
-        rustix::io::retry_on_intr(|| poll(&mut watched, None))?;
+        // What is left behind and ends is reaped now and then.
+        let pause = Timespec { tv_sec: 1, tv_nsec: 0 };
+        let pause = self.has_orphans().then_some(&pause);
+        rustix::io::retry_on_intr(|| poll(&mut watched, pause))?;
         let happened = events.iter().zip(&watched).filter(|(_, fd)| !fd.revents().is_empty());
         Ok(happened.map(|(event, _)| *event).collect())
     }
@@ -167,7 +203,12 @@ impl Helper {
             network: task.spec.network == Network::None,
             ipc: !task.spec.shared.ipc,
             uts: !task.spec.shared.uts,
+            pid: !task.spec.shared.pid,
         };
+        let leaves_orphans = task.spec.shared.pid;
+        if leaves_orphans {
+            orphans::adopt().map_err(Failure::doing("see to what the program leaves behind"))?;
+        }
         match clone(namespaces, &task.spec)? {
             CloneResult::Child => {
                 // What belongs to others is closed before anything else happens.
@@ -177,18 +218,28 @@ impl Helper {
             }
             CloneResult::Parent(child) => {
                 let control = duplicate(control)?;
-                self.programs.push(Program { child, control, is_abandoned: false });
+                let is_abandoned = false;
+                self.programs.push(Program { child, control, is_abandoned, leaves_orphans });
                 Ok(())
             }
         }
     }
 
     /// Returns the filter of a program; most have the same one.
-    fn filter(&self, privileges: &Privileges) -> Result<Vec<FilterInstruction>, Failure> {
-        if privileges.capabilities == Capabilities::DEFAULT {
-            return self.filter.clone();
+    fn filter(&self, spec: &Spec) -> Result<Option<Filter>, Failure> {
+        let capabilities = spec.privileges.capabilities;
+        match &spec.privileges.calls {
+            CallFilter::Unconfined => Ok(None),
+            CallFilter::Builtin if !spec.security.is_sandbox() => Ok(None),
+            CallFilter::Builtin if capabilities == Capabilities::DEFAULT => {
+                self.filter.clone().map(Some)
+            }
+            CallFilter::Builtin => compile_filter(capabilities).map(Some),
+            CallFilter::Profile(profile) => {
+                let filter = seccomp::filter_of(profile).map(Some);
+                filter.map_err(Failure::doing("compile the system call filter"))
+            }
         }
-        compile_filter(privileges.capabilities)
     }
 
     /// Understands what is asked for.
@@ -210,7 +261,7 @@ impl Helper {
         let gate = if run.is_gated { fds.next() } else { None };
         Ok(Task {
             anchor: run.anchor,
-            filter: self.filter(&spec.privileges),
+            filter: self.filter(&spec),
             spec,
             namespace,
             log,
@@ -224,7 +275,7 @@ impl Helper {
     }
 }
 
-fn compile_filter(capabilities: Capabilities) -> Result<Vec<FilterInstruction>, Failure> {
+fn compile_filter(capabilities: Capabilities) -> Result<Filter, Failure> {
     seccomp::filter(capabilities).map_err(Failure::doing("compile the system call filter"))
 }
 
@@ -288,11 +339,9 @@ impl Program {
         }
     }
 
-    /// Tells kiln how it has ended. Where that can't be known, the socket closes without a word.
-    fn report(self) {
-        if let Ok(exit) = self.reap() {
-            let _ = wire::send(&self.control, &Report::Exited(exit), &[]);
-        }
+    /// Tells kiln how it has ended.
+    fn report(self, exit: Exit) {
+        let _ = wire::send(&self.control, &Report::Exited(exit), &[]);
     }
 
     fn reap(&self) -> io::Result<Exit> {

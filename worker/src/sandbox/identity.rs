@@ -66,12 +66,15 @@ pub(super) fn check(user: &ResolvedUser) -> Result<(), Failure> {
 
 /// Becomes `user`, with what is needed to [`finish`].
 pub(super) fn assume(user: &ResolvedUser, spec: &Spec) -> Result<(), Failure> {
-    let assumed = match spec.security {
-        Security::Sandbox => return confine(user, spec.privileges.capabilities),
-        Security::Insecure => keep_everything(user),
-        Security::Privileged => keep_bounding(user),
-    };
-    assumed.map_err(Failure::doing("keep capabilities"))
+    match spec.security {
+        Security::Sandbox => confine(user, spec.privileges.capabilities),
+        Security::Insecure => keep_everything(user).map_err(Failure::doing("keep capabilities")),
+        Security::Privileged => confine(user, available()?),
+    }
+}
+
+fn available() -> Result<Capabilities, Failure> {
+    Capabilities::available().map_err(Failure::doing("look at capabilities"))
 }
 
 /// Becomes `user`, who can gain no more than these capabilities, and keeps `SYS_ADMIN`.
@@ -88,7 +91,12 @@ fn confine(user: &ResolvedUser, capabilities: Capabilities) -> Result<(), Failur
 ///
 /// A user other than root has no capabilities, as the kernel has it where a program changes its user.
 pub(super) fn finish(user: &ResolvedUser, spec: &Spec) -> Result<(), Failure> {
-    if spec.security.is_sandbox() { have(own(user, spec.privileges.capabilities)) } else { Ok(()) }
+    match spec.security {
+        Security::Sandbox => have(own(user, spec.privileges.capabilities)),
+        Security::Insecure => Ok(()),
+        // Root has them all still.
+        Security::Privileged => have(own(user, available()?)),
+    }
 }
 
 fn own(user: &ResolvedUser, capabilities: Capabilities) -> Capabilities {
@@ -100,11 +108,6 @@ fn have(capabilities: Capabilities) -> Result<(), Failure> {
     let sets =
         CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
     set_capabilities(None, sets).map_err(Failure::doing("set capabilities"))
-}
-
-/// Becomes `user`; root keeps all capabilities, and others can gain them.
-fn keep_bounding(user: &ResolvedUser) -> io::Result<()> {
-    become_user(user).map_err(|failure| io::Error::other(failure.message))
 }
 
 /// Becomes `user`, and keeps all capabilities, whoever that is, for the programs that are executed

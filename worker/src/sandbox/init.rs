@@ -49,6 +49,8 @@ pub(super) fn split(has_terminal: bool) -> Result<Part, Failure> {
     reason = "process 1 is a process of its own, and has no caller to return to"
 )]
 pub(super) fn run(program: Pid) -> ! {
+    // Where it shares the host's processes, it isn't process 1. Without this, somebody else reaps.
+    let _ = nix::sys::prctl::set_child_subreaper(true);
     // The program's input and output end with the program.
     sys::close_all();
     loop {

@@ -21,6 +21,8 @@
 //! go back: a setup error with its context, the mount points that were made, the terminal, the exit
 //! status. When it closes, because kiln cancels the step or dies, the helper kills the child; when
 //! the helper dies, the kernel kills the children.
+//! A program that shares the host's processes is no process 1: what it leaves behind becomes the helper's, which
+//! kills it (`orphans`).
 //!
 //! Instead of becoming the program, the child may become another runtime, as runc, which is told
 //! the same in its own words: `oci`.
@@ -65,6 +67,7 @@ mod kernel;
 mod masks;
 mod mount_handle;
 mod oci;
+mod orphans;
 mod program;
 mod root;
 mod run;
@@ -81,9 +84,11 @@ pub use error::SandboxError;
 pub use helper::init_if_asked;
 pub use kernel::{KernelFeature, features};
 pub use run::{Exit, Gate, Helper, Input, Io, OutputSink, Running, Sandbox, Signaller};
+pub use seccomp::SeccompProfile;
 pub use spec::{
-    DEFAULT_HOSTNAME, DEFAULT_SHM_SIZE, Mount, MountKind, Network, Privileges, Process, Rlimit,
-    Security, SharedNamespaces, Spec, Sysctl, TerminalSize, TmpfsOptions, Tree, User,
+    AccessTimes, CallFilter, DEFAULT_HOSTNAME, DEFAULT_SHM_SIZE, Mount, MountKind, Network,
+    Privileges, Process, Propagation, Rlimit, Security, SharedNamespaces, Spec, Sysctl,
+    TerminalSize, TmpfsOptions, Tree, User,
 };
 
 /// Gives every signal its default effect on this process, and blocks none, as programs begin.

@@ -15,8 +15,9 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, StatVfsMountFlags};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, OpenTreeFlags,
-    fsconfig_create, fsconfig_set_string, fsmount, fsopen, mount_remount, move_mount, open_tree,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags,
+    OpenTreeFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen, mount_change,
+    mount_remount, move_mount, open_tree,
 };
 
 use super::wire::Failure;
@@ -28,6 +29,8 @@ pub(super) struct MountHandle {
     fd: OwnedFd,
     /// Attributes that are set once it is attached.
     pending: Cell<Option<MountAttributes>>,
+    /// Whether it is made a slave of what it was cloned of, once it is attached.
+    is_slave: Cell<bool>,
 }
 
 impl AsFd for MountHandle {
@@ -38,7 +41,7 @@ impl AsFd for MountHandle {
 
 impl From<OwnedFd> for MountHandle {
     fn from(fd: OwnedFd) -> Self {
-        Self { fd, pending: Cell::new(None) }
+        Self { fd, pending: Cell::new(None), is_slave: Cell::new(false) }
     }
 }
 
@@ -116,7 +119,17 @@ impl MountHandle {
             .map_err(Failure::doing(&format!("mount at {}", path.display())))
     }
 
+    /// Has mounts come to it from what it was cloned of, and go there from it no more, with all that is mounted
+    /// below it.
+    pub(super) fn enslave(&self) {
+        self.is_slave.set(true);
+    }
+
     fn settle(&self) -> rustix::io::Result<()> {
+        if self.is_slave.take() {
+            let slave = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
+            mount_change(format!("/proc/self/fd/{}", self.fd.as_raw_fd()), slave)?;
+        }
         self.pending.take().map_or(Ok(()), |attributes| remount(self.as_fd(), attributes))
     }
 

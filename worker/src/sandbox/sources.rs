@@ -13,7 +13,7 @@ use rustix::fs::{FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
 use rustix::mount::MountAttrFlags;
 
 use super::mount_handle::MountHandle;
-use super::spec::{Mount, MountKind, TmpfsOptions, Tree};
+use super::spec::{AccessTimes, Mount, MountKind, Propagation, TmpfsOptions, Tree};
 use super::wire::Failure;
 use crate::sys::MountAttributes;
 
@@ -27,6 +27,42 @@ pub(super) struct Sources {
     /// How many bytes it may hold.
     room: u64,
     files: u32,
+    linked: Linked,
+}
+
+/// Clones of directories of the host that mounts come to, or go to, later on. They are made while this
+/// process's mounts are still linked with the host's.
+#[derive(Default)]
+pub(super) struct Linked(Vec<(PathBuf, MountHandle)>);
+
+impl Linked {
+    /// Clones those that are among `mounts`.
+    pub(super) fn clone_of(mounts: &[Mount]) -> Result<Self, Failure> {
+        let mut all = Vec::new();
+        for mount in mounts {
+            let MountKind::Bind { tree: Tree::Directory(path), recursive, propagation, .. } =
+                &mount.kind
+            else {
+                continue;
+            };
+            if *propagation != Propagation::Private {
+                let clone = MountHandle::of_path(path, *recursive)
+                    .map_err(Failure::doing(&format!("open {}", path.display())))?;
+                if *propagation == Propagation::Slave {
+                    clone.enslave();
+                }
+                all.push((path.clone(), clone));
+            }
+        }
+        Ok(Self(all))
+    }
+
+    fn take(&mut self, tree: &Tree) -> Result<MountHandle, Failure> {
+        let is_it = |(path, _): &(PathBuf, MountHandle)| *tree == Tree::Directory(path.clone());
+        let place = self.0.iter().position(is_it);
+        let place = place.ok_or_else(|| Failure::new("only directories of the host are linked"))?;
+        Ok(self.0.remove(place).1)
+    }
 }
 
 /// How much more than they are made with the files in memory may hold, all together.
@@ -35,14 +71,14 @@ const GROWTH: u64 = 1 << 20;
 const PAGE: u64 = 64 << 10;
 
 impl Sources {
-    /// Returns a maker of mounts that has room for the files of `mounts`.
-    pub(super) fn new(anchor: &Path, mounts: &[Mount]) -> Self {
+    /// Returns a maker of mounts that has room for the files of `mounts`, of which some were cloned already.
+    pub(super) fn new(anchor: &Path, mounts: &[Mount], linked: Linked) -> Self {
         let pages = mounts.iter().map(|mount| match &mount.kind {
             MountKind::File { contents, .. } => (contents.len() as u64).next_multiple_of(PAGE),
             MountKind::Bind { .. } | MountKind::Tmpfs { .. } | MountKind::Device(_) => 0,
         });
         let room = pages.sum::<u64>() + GROWTH;
-        Self { anchor: anchor.to_owned(), store: None, room, files: 0 }
+        Self { anchor: anchor.to_owned(), store: None, room, files: 0, linked }
     }
 
     fn store(&mut self) -> Result<&MountHandle, Failure> {
@@ -95,8 +131,11 @@ impl Sources {
     /// Makes what `kind` asks for.
     pub(super) fn mount(&mut self, kind: &MountKind) -> Result<MountHandle, Failure> {
         match kind {
-            MountKind::Bind { tree, selector, readonly, recursive } => {
-                let mount = self.part(tree, selector, *recursive)?;
+            MountKind::Bind { tree, selector, readonly, recursive, propagation } => {
+                let mount = match propagation {
+                    Propagation::Private => self.part(tree, selector, *recursive)?,
+                    Propagation::Slave | Propagation::Shared => self.linked.take(tree)?,
+                };
                 let attributes = MountAttributes {
                     readonly: *readonly,
                     nodev: true,
@@ -204,6 +243,11 @@ fn tmpfs(size: Option<u64>, mode: u32, options: &TmpfsOptions) -> Result<MountHa
     attributes.set(MountAttrFlags::MOUNT_ATTR_NOSUID, !options.suid);
     attributes.set(MountAttrFlags::MOUNT_ATTR_NOEXEC, options.noexec);
     attributes.set(MountAttrFlags::MOUNT_ATTR_RDONLY, options.readonly);
+    match options.access_times {
+        AccessTimes::Relative => {}
+        AccessTimes::Never => attributes |= MountAttrFlags::MOUNT_ATTR_NOATIME,
+        AccessTimes::Always => attributes |= MountAttrFlags::MOUNT_ATTR_STRICTATIME,
+    }
     MountHandle::file_system("tmpfs", &words, attributes)
 }
 

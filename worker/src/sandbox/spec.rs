@@ -4,13 +4,15 @@
 //! container (targets, selectors, the working directory, the user) may come from a hostile
 //! Dockerfile or image and is resolved by the sandbox inside the root it belongs to.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use kiln_tree::Upper;
 use serde::{Deserialize, Serialize};
 
 use super::capabilities::Capabilities;
-use super::cgroup::{Membership, Shown};
+use super::cgroup::{DeviceRule, Membership, Shown};
+use super::seccomp::SeccompProfile;
 
 /// What runs in a sandbox.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +27,8 @@ pub struct Spec {
     pub process: Process,
     /// The host name.
     pub hostname: String,
+    /// The NIS domain name; `None` for that of the host.
+    pub domainname: Option<String>,
     /// What the process can reach.
     pub network: Network,
     /// How much the process may do.
@@ -39,8 +43,13 @@ pub struct Spec {
     pub cgroups: Membership,
     /// Those that it sees below `/sys/fs/cgroup`; with version 2 alone, it does in any case.
     pub shown_cgroups: Vec<Shown>,
-    /// Size of `/dev/shm` in bytes.
-    pub shm_size: u64,
+    /// Size of `/dev/shm` in bytes; `None` for none at all.
+    pub shm_size: Option<u64>,
+    /// The devices that it may open besides harmless ones, where its control groups see to that. A runtime
+    /// sees to it by itself.
+    pub devices: Vec<DeviceRule>,
+    /// What a runtime is told besides. The sandbox makes nothing of it.
+    pub annotations: BTreeMap<String, String>,
     /// The OCI runtime that runs it, in place of the sandbox itself.
     pub runtime: Option<PathBuf>,
 }
@@ -65,6 +74,7 @@ impl Spec {
                 has_init: false,
             },
             hostname: DEFAULT_HOSTNAME.to_owned(),
+            domainname: None,
             network: Network::Host,
             security: Security::Sandbox,
             privileges: Privileges::default(),
@@ -72,7 +82,9 @@ impl Spec {
             sysctls: Vec::new(),
             cgroups: Membership::default(),
             shown_cgroups: Vec::new(),
-            shm_size: DEFAULT_SHM_SIZE,
+            shm_size: Some(DEFAULT_SHM_SIZE),
+            devices: Vec::new(),
+            annotations: BTreeMap::new(),
             runtime: None,
         }
     }
@@ -140,6 +152,8 @@ pub enum MountKind {
         readonly: bool,
         /// Whether what is mounted below it comes along.
         recursive: bool,
+        /// Whether mounts that are made later come along. Of a directory of the host as a whole alone.
+        propagation: Propagation,
     },
     /// An empty file system in memory.
     Tmpfs {
@@ -172,6 +186,18 @@ pub enum MountKind {
     },
 }
 
+/// Whether mounts that are made below another one later are seen on its other side.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Propagation {
+    /// No.
+    #[default]
+    Private,
+    /// The container sees those of the host.
+    Slave,
+    /// Either sees those of the other.
+    Shared,
+}
+
 /// Options of a file system in memory. Device nodes in it can never be opened.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TmpfsOptions {
@@ -187,6 +213,20 @@ pub struct TmpfsOptions {
     pub uid: u32,
     /// The group that its root belongs to.
     pub gid: u32,
+    /// When times of access are noted.
+    pub access_times: AccessTimes,
+}
+
+/// When the times at which files were read are noted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AccessTimes {
+    /// After a change, and once a day.
+    #[default]
+    Relative,
+    /// Never.
+    Never,
+    /// Each time.
+    Always,
 }
 
 /// The process.
@@ -287,23 +327,47 @@ pub struct Privileges {
     pub capabilities: Capabilities,
     /// Whether setuid bits and capabilities of files have no effect. Holds outside of the sandbox, too.
     pub no_new_privileges: bool,
-    /// Whether only those system calls can be made that the capabilities need.
-    pub is_filtered: bool,
+    /// Which system calls can be made.
+    pub calls: CallFilter,
+    /// Whether parts of `/proc` and `/sys` can't be seen, and others can't be written.
+    pub hides_system: bool,
+}
+
+/// Which system calls a process can make.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CallFilter {
+    /// In the sandbox, those that the capabilities need; outside of it all.
+    #[default]
+    Builtin,
+    /// All.
+    Unconfined,
+    /// Those that a profile allows. Holds outside of the sandbox, too.
+    Profile(SeccompProfile),
 }
 
 impl Default for Privileges {
     fn default() -> Self {
-        Self { capabilities: Capabilities::DEFAULT, no_new_privileges: false, is_filtered: true }
+        Self {
+            capabilities: Capabilities::DEFAULT,
+            no_new_privileges: false,
+            calls: CallFilter::Builtin,
+            hides_system: true,
+        }
     }
 }
 
 /// Namespaces that a process has in common with the host.
+#[expect(clippy::struct_excessive_bools, reason = "each is a namespace of its own")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SharedNamespaces {
     /// Message queues, semaphores and shared memory, with `/dev/shm`.
     pub ipc: bool,
     /// The host's name.
     pub uts: bool,
+    /// Processes. What the process has started ends with it all the same.
+    pub pid: bool,
+    /// The place in the hierarchies of control groups.
+    pub cgroup: bool,
 }
 
 /// A setting of the kernel.

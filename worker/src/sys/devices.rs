@@ -4,13 +4,19 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
-/// A character device that may be opened.
+/// A device that may be opened.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Device {
-    /// Its major number.
-    pub(crate) major: u32,
+    /// Whether it is a block device; `None` for both kinds.
+    pub(crate) is_block: Option<bool>,
+    /// Its major number; `None` for all.
+    pub(crate) major: Option<u32>,
     /// Its minor number; `None` for all.
     pub(crate) minor: Option<u32>,
+    /// Whether it may be read.
+    pub(crate) read: bool,
+    /// Whether it may be written.
+    pub(crate) write: bool,
 }
 
 /// The kernel's `struct bpf_insn`.
@@ -52,7 +58,7 @@ const ALLOW_MULTI: u32 = 2;
 const LOAD_WORD: u8 = 0x61;
 const SHIFT_RIGHT: u8 = 0x77;
 const AND: u8 = 0x57;
-const JUMP_EQUAL: u8 = 0x15;
+const COPY: u8 = 0xbf;
 const JUMP_NOT_EQUAL: u8 = 0x55;
 const SET: u8 = 0xb7;
 const EXIT: u8 = 0x95;
@@ -63,9 +69,13 @@ const KIND: u8 = 2;
 const ACCESS: u8 = 3;
 const MAJOR: u8 = 4;
 const MINOR: u8 = 5;
+const REST: u8 = 6;
 
+const KIND_BLOCK: i32 = 1;
 const KIND_CHARACTER: i32 = 2;
 const ACCESS_MAKE: i32 = 1;
+const ACCESS_READ: i32 = 2;
+const ACCESS_WRITE: i32 = 4;
 
 fn instruction(code: u8, destination: u8, source: u8, rest: (i16, i32)) -> Instruction {
     let registers = source << 4 | destination;
@@ -87,22 +97,42 @@ fn program(open: &[Device]) -> Vec<Instruction> {
         instruction(JUMP_NOT_EQUAL, ACCESS, 0, (2, ACCESS_MAKE)),
     ];
     all.extend(verdict(1));
-    all.push(instruction(JUMP_EQUAL, KIND, 0, (2, KIND_CHARACTER)));
-    all.extend(verdict(0));
     for device in open {
-        let minor = device
-            .minor
-            .map(|minor| instruction(JUMP_NOT_EQUAL, MINOR, 0, (2, minor.cast_signed())));
-        let past = 2 + i16::from(minor.is_some());
-        all.push(instruction(JUMP_NOT_EQUAL, MAJOR, 0, (past, device.major.cast_signed())));
-        all.extend(minor);
-        all.extend(verdict(1));
+        // Each goes on with the next device where it isn't this one.
+        let mut part = verdict(1).to_vec();
+        let unless = |part: &mut Vec<Instruction>, register, value| {
+            let past = i16::try_from(part.len()).unwrap_or(i16::MAX);
+            part.insert(0, instruction(JUMP_NOT_EQUAL, register, 0, (past, value)));
+        };
+        let refused = refused(device);
+        if refused != 0 {
+            unless(&mut part, REST, 0);
+            part.insert(0, instruction(AND, REST, 0, (0, refused)));
+            part.insert(0, instruction(COPY, REST, ACCESS, (0, 0)));
+        }
+        if let Some(minor) = device.minor {
+            unless(&mut part, MINOR, minor.cast_signed());
+        }
+        if let Some(major) = device.major {
+            unless(&mut part, MAJOR, major.cast_signed());
+        }
+        if let Some(is_block) = device.is_block {
+            unless(&mut part, KIND, if is_block { KIND_BLOCK } else { KIND_CHARACTER });
+        }
+        all.extend(part);
     }
     all.extend(verdict(0));
     all
 }
 
-/// Has a group of version 2, and all below it, open no devices but the character devices `open`.
+/// Returns the bits of what may not be done with a device.
+fn refused(device: &Device) -> i32 {
+    let read = if device.read { 0 } else { ACCESS_READ };
+    let write = if device.write { 0 } else { ACCESS_WRITE };
+    read | write
+}
+
+/// Has a group of version 2, and all below it, open no devices but `open`, as each says.
 /// Nodes of all devices can be made.
 pub(crate) fn filter_devices(group: &File, open: &[Device]) -> io::Result<()> {
     let program = load(&program(open))?;
@@ -147,7 +177,7 @@ mod tests {
 
     /// Does what the kernel does with a program.
     fn verdict(program: &[Instruction], context: [u32; 3]) -> i64 {
-        let mut registers = [0_i64; 6];
+        let mut registers = [0_i64; 7];
         let mut at = 0;
         loop {
             let Instruction { code, registers: pair, offset, value } = program[at];
@@ -158,10 +188,10 @@ mod tests {
                 SHIFT_RIGHT => registers[to] >>= value,
                 AND => registers[to] &= i64::from(value),
                 SET => registers[to] = i64::from(value),
+                COPY => registers[to] = registers[usize::from(pair >> 4)],
                 EXIT => return registers[0],
-                JUMP_EQUAL | JUMP_NOT_EQUAL => {
-                    let is_equal = registers[to] == i64::from(value);
-                    if is_equal == (code == JUMP_EQUAL) {
+                JUMP_NOT_EQUAL => {
+                    if registers[to] != i64::from(value) {
                         at += offset as usize;
                     }
                 }
@@ -172,7 +202,17 @@ mod tests {
 
     #[test]
     fn nodes_are_made_and_only_harmless_ones_opened() {
-        let open = [Device { major: 1, minor: Some(3) }, Device { major: 136, minor: None }];
+        let device = Device {
+            is_block: Some(false),
+            major: Some(1),
+            minor: Some(3),
+            read: true,
+            write: true,
+        };
+        let terminals = Device { major: Some(136), minor: None, ..device };
+        let log = Device { major: Some(1), minor: Some(11), write: false, ..device };
+        let any = Device { is_block: None, major: Some(9), minor: None, read: false, write: true };
+        let open = [device, terminals, log, any];
         let program = program(&open);
         let (block, character) = (1, 2);
         let (make, read, write) = (1 << 16, 2 << 16, 4 << 16);
@@ -186,6 +226,13 @@ mod tests {
             (read | block, 1, 3, 0),
             (read | block, 8, 0, 0),
             (make | write | character, 8, 0, 0),
+            (read | character, 1, 11, 1),
+            (make | read | character, 1, 11, 1),
+            (write | character, 1, 11, 0),
+            (read | write | character, 1, 11, 0),
+            (write | block, 9, 3, 1),
+            (write | character, 9, 3, 1),
+            (read | block, 9, 3, 0),
         ] {
             let found = verdict(&program, [kind, major, minor]);
             assert_eq!(found, allowed, "{kind:x} {major}:{minor}");

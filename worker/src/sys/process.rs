@@ -4,7 +4,8 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
-/// Which namespaces a child gets of its own, besides mount and pid.
+/// Which namespaces a child gets of its own, besides mount.
+#[expect(clippy::struct_excessive_bools, reason = "each is a namespace of its own")]
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Namespaces {
     /// Network.
@@ -13,6 +14,8 @@ pub(crate) struct Namespaces {
     pub(crate) ipc: bool,
     /// The host's name.
     pub(crate) uts: bool,
+    /// Processes.
+    pub(crate) pid: bool,
 }
 
 /// Where [`clone`] returns.
@@ -53,11 +56,12 @@ pub(crate) fn clone(namespaces: Namespaces, cgroup: Option<&File>) -> io::Result
     if std::fs::read_dir("/proc/self/task")?.count() != 1 {
         return Err(io::Error::other("the process has more than one thread"));
     }
-    let mut flags = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_PIDFD;
+    let mut flags = libc::CLONE_NEWNS | libc::CLONE_PIDFD;
     for (is_own, flag) in [
         (namespaces.network, libc::CLONE_NEWNET),
         (namespaces.ipc, libc::CLONE_NEWIPC),
         (namespaces.uts, libc::CLONE_NEWUTS),
+        (namespaces.pid, libc::CLONE_NEWPID),
     ] {
         if is_own {
             flags |= flag;

@@ -17,8 +17,11 @@ pub(crate) struct FilterInstruction {
 }
 
 /// Installs a filter for this thread and everything that it becomes. Needs `no_new_privs`
-/// or `CAP_SYS_ADMIN`.
-pub(crate) fn install_filter(program: &[FilterInstruction]) -> io::Result<()> {
+/// or `CAP_SYS_ADMIN`. `options` are the kernel's `SECCOMP_FILTER_FLAG_…`.
+pub(crate) fn install_filter(
+    program: &[FilterInstruction],
+    options: libc::c_ulong,
+) -> io::Result<()> {
     let length = u16::try_from(program.len()).map_err(io::Error::other)?;
     let fprog = libc::sock_fprog {
         len: length,
@@ -28,12 +31,7 @@ pub(crate) fn install_filter(program: &[FilterInstruction]) -> io::Result<()> {
     // SAFETY: `fprog` names `length` instructions that live until the call returns; the kernel
     // copies and checks them.
     let result = unsafe {
-        libc::syscall(
-            libc::SYS_seccomp,
-            libc::SECCOMP_SET_MODE_FILTER,
-            libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW,
-            &raw const fprog,
-        )
+        libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, options, &raw const fprog)
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

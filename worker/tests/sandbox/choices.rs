@@ -4,7 +4,7 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::PathBuf;
 
 use kiln_worker::sandbox::{
-    Capabilities, Exit, Mount, MountKind, Network, Security, Sysctl, TmpfsOptions, User,
+    CallFilter, Capabilities, Exit, Mount, MountKind, Network, Security, Sysctl, TmpfsOptions, User,
 };
 
 use crate::Test;
@@ -73,7 +73,7 @@ fn capabilities(room: &Room) {
 
 fn unfiltered(room: &Room) {
     let mut spec = room.script("grep -E 'CapEff|Seccomp:' /proc/self/status");
-    spec.privileges.is_filtered = false;
+    spec.privileges.calls = CallFilter::Unconfined;
     assert_eq!(room.run(&spec).ok(), "CapEff:\t00000000a80425fb\nSeccomp:\t0\n");
 }
 

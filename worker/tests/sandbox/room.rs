@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use kiln_solver::LogStream;
 use kiln_tree::Upper;
 use kiln_worker::sandbox::{
-    Exit, Io, Mount, MountKind, Sandbox, SandboxError, Spec, TmpfsOptions, Tree,
+    Exit, Io, Mount, MountKind, Propagation, Sandbox, SandboxError, Spec, TmpfsOptions, Tree,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -183,7 +183,13 @@ pub(crate) fn look(dir: &Path) -> BTreeMap<PathBuf, (u32, u64, i64, i64)> {
 }
 
 pub(crate) fn bind(target: &str, tree: Tree, selector: &str, readonly: bool) -> Mount {
-    let kind = MountKind::Bind { tree, selector: selector.into(), readonly, recursive: false };
+    let kind = MountKind::Bind {
+        tree,
+        selector: selector.into(),
+        readonly,
+        recursive: false,
+        propagation: Propagation::Private,
+    };
     Mount { target: target.into(), kind }
 }
 

@@ -66,9 +66,9 @@ impl House {
     pub(super) fn filter_devices(&self, unified: bool) -> bool {
         *self.filters_devices.get_or_init(|| {
             if unified {
-                devices::filter_unified(&self.path) && std::fs::create_dir(self.free()).is_ok()
+                devices::filter_unified(&self.path, &[]) && std::fs::create_dir(self.free()).is_ok()
             } else {
-                devices::filter(&self.path)
+                devices::filter(&self.path, &[])
             }
         })
     }

@@ -1,5 +1,7 @@
 //! Limits, in the words of each version of control groups.
 
+use super::DeviceRule;
+
 /// The period over which processor time is counted where nobody asks for another, in microseconds.
 const CPU_PERIOD: u64 = 100_000;
 
@@ -24,8 +26,24 @@ pub struct Limits {
     pub pids: Option<u64>,
     /// Bytes of memory that are the last to be taken away where memory is short.
     pub reserved_memory: Option<u64>,
-    /// Whether the groups leave it open which devices can be opened.
-    pub any_device: bool,
+    /// How readily memory is swapped, from 0 to 100. Version 1 alone can be told.
+    pub swappiness: Option<u64>,
+    /// Whether nothing is killed where the memory is used up. Version 1 alone can be told.
+    pub waits_for_memory: bool,
+    /// Which devices can be opened.
+    pub devices: DeviceAccess,
+}
+
+/// Which devices can be opened.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum DeviceAccess {
+    /// Harmless ones.
+    #[default]
+    Harmless,
+    /// Those, and others by rules.
+    Also(Vec<DeviceRule>),
+    /// All.
+    Any,
 }
 
 /// How much memory and swap there is together.
@@ -54,15 +72,29 @@ impl Limits {
     /// Returns the controllers that limit it.
     pub(super) fn controllers(&self) -> impl Iterator<Item = &'static str> {
         let cpu = self.cpu_shares.is_some() || self.cpu_quota.is_some();
+        let memory = self.memory.is_some()
+            || self.reserved_memory.is_some()
+            || self.swappiness.is_some()
+            || self.waits_for_memory;
         let cpuset = self.cpus.is_some() || self.memory_nodes.is_some();
         [
-            ("memory", self.memory.is_some() || self.reserved_memory.is_some()),
+            ("memory", memory),
             ("cpu", cpu || self.cpu_period.is_some()),
             ("cpuset", cpuset),
             ("pids", self.pids.is_some()),
         ]
         .into_iter()
         .filter_map(|(controller, limits)| limits.then_some(controller))
+    }
+
+    /// Returns what can't be told to version 2.
+    pub(super) fn unknown_to_version_2(&self) -> impl Iterator<Item = &'static str> {
+        [
+            ("memory swappiness", self.swappiness.is_some()),
+            ("the killing of processes that run out of memory", self.waits_for_memory),
+        ]
+        .into_iter()
+        .filter_map(|(what, is_wanted)| is_wanted.then_some(what))
     }
 
     /// Returns the files that set a controller's limits, in the order in which they are written.
@@ -84,6 +116,10 @@ impl Limits {
         let file = if unified { "memory.low" } else { "memory.soft_limit_in_bytes" };
         let mut settings: Vec<Setting> =
             self.reserved_memory.iter().map(|reserved| setting(file, reserved)).collect();
+        if !unified {
+            settings.extend(self.swappiness.map(|value| setting("memory.swappiness", &value)));
+            settings.extend(self.waits_for_memory.then(|| setting("memory.oom_control", &1)));
+        }
         let Some(memory) = self.memory else { return settings };
         let total = match self.swap {
             None => Some(memory.saturating_mul(2)),
@@ -156,6 +192,18 @@ mod tests {
         let reserved = Limits { reserved_memory: Some(4), ..Limits::default() };
         assert_eq!(words(&reserved, "memory", false), ["memory.soft_limit_in_bytes 4"]);
         assert_eq!(words(&reserved, "memory", true), ["memory.low 4"]);
+    }
+
+    #[test]
+    fn some_limits_are_for_version_1_alone() {
+        let limits = Limits { swappiness: Some(0), waits_for_memory: true, ..Limits::default() };
+        assert_eq!(limits.controllers().collect::<Vec<_>>(), ["memory"]);
+        assert_eq!(
+            words(&limits, "memory", false),
+            ["memory.swappiness 0", "memory.oom_control 1"]
+        );
+        assert_eq!(words(&limits, "memory", true), [""; 0]);
+        assert_eq!(limits.unknown_to_version_2().count(), 2);
     }
 
     #[test]

@@ -43,9 +43,10 @@ use std::sync::{Arc, Mutex, Once, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
+pub use self::devices::{DeviceKind, DeviceRule};
 use self::house::House;
 use self::layout::{Hierarchy, Layout};
-pub use self::limits::{Limits, Swap};
+pub use self::limits::{DeviceAccess, Limits, Swap};
 use self::memory::Memory;
 pub use self::memory::OutOfMemory;
 
@@ -69,10 +70,25 @@ pub struct Groups {
 #[derive(Debug)]
 struct Inner {
     layout: Layout,
-    /// By place; `None` where none can be built.
-    houses: Mutex<BTreeMap<PathBuf, Option<Arc<House>>>>,
+    /// By place; `None` where none can be built. Programs that may open more than harmless devices are kept in
+    /// houses apart, since what is below a group can't have more than it.
+    houses: Mutex<Houses>,
     rooms: AtomicU64,
     swept: Once,
+}
+
+/// Houses by their place, and whether their programs may open more than harmless devices.
+type Houses = BTreeMap<(PathBuf, bool), Option<Arc<House>>>;
+
+/// Where a program's groups are made.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    /// Below which group; empty for the usual one.
+    parent: &'a str,
+    /// The program's name there.
+    number: &'a str,
+    /// Whether it may open more than harmless devices.
+    opens_devices: bool,
 }
 
 /// Why something isn't limited.
@@ -121,11 +137,13 @@ impl Groups {
     pub fn group(&self, limits: &Limits, parent: &str, everywhere: bool) -> io::Result<Cgroup> {
         let mut group = Cgroup::default();
         let number = self.inner.rooms.fetch_add(1, Ordering::Relaxed).to_string();
+        let opens_devices = limits.devices != DeviceAccess::Harmless;
+        let place = Place { parent, number: &number, opens_devices };
         if everywhere || !parent.is_empty() {
-            self.settle(&mut group, parent, &number)?;
+            self.settle(&mut group, place)?;
         }
         for controller in limits.controllers() {
-            match self.limit(&mut group, controller, limits, (parent, &number)) {
+            match self.limit(&mut group, controller, limits, place) {
                 Ok(()) => {}
                 Err(Unlimited::Refused(error)) => return Err(error),
                 Err(Unlimited::Unavailable(error)) => {
@@ -134,20 +152,24 @@ impl Groups {
             }
         }
         // A runtime has rules of its own, a little wider than these, which it couldn't set below.
-        if !everywhere && !limits.any_device {
-            self.filter_devices(&mut group, parent);
+        match &limits.devices {
+            DeviceAccess::Harmless if !everywhere => self.filter_devices(&mut group, place),
+            DeviceAccess::Also(rules) if !everywhere => {
+                group.membership.filters_devices = self.filter_more(&mut group, place, rules);
+            }
+            _ => {}
         }
         Ok(group)
     }
 
     /// Makes groups in every hierarchy.
-    fn settle(&self, group: &mut Cgroup, parent: &str, number: &str) -> io::Result<()> {
+    fn settle(&self, group: &mut Cgroup, place: Place<'_>) -> io::Result<()> {
         let hierarchies = &self.inner.layout.hierarchies;
         if hierarchies.is_empty() {
             return Err(io::Error::other("this system has no control groups"));
         }
         for hierarchy in hierarchies {
-            self.room(group, hierarchy, (parent, number))?;
+            self.room(group, hierarchy, place)?;
         }
         Ok(())
     }
@@ -157,10 +179,15 @@ impl Groups {
         group: &mut Cgroup,
         controller: &'static str,
         limits: &Limits,
-        place: (&str, &str),
+        place: Place<'_>,
     ) -> Result<(), Unlimited> {
         let (room, unified) =
             self.controlled(group, controller, place).map_err(Unlimited::Unavailable)?;
+        if unified && controller == "memory" {
+            let warning =
+                |what| format!("{what} can't be set: control groups of version 2 don't have it");
+            group.warnings.extend(limits.unknown_to_version_2().map(warning));
+        }
         for setting in limits.settings(controller, unified) {
             match write(&room.join(setting.file), &setting.value) {
                 Err(_) if setting.optional => {}
@@ -183,7 +210,7 @@ impl Groups {
         &self,
         group: &mut Cgroup,
         controller: &str,
-        place: (&str, &str),
+        place: Place<'_>,
     ) -> io::Result<(PathBuf, bool)> {
         let hierarchy = self
             .inner
@@ -202,10 +229,10 @@ impl Groups {
         &self,
         group: &mut Cgroup,
         hierarchy: &Hierarchy,
-        (parent, number): (&str, &str),
+        place: Place<'_>,
     ) -> io::Result<PathBuf> {
-        let house = self.house(hierarchy, parent)?;
-        let room = house.path().join(number);
+        let house = self.house(hierarchy, place)?;
+        let room = house.path().join(place.number);
         if group.rooms.contains(&room) {
             return Ok(room);
         }
@@ -224,36 +251,50 @@ impl Groups {
         Ok(room)
     }
 
-    fn house(&self, hierarchy: &Hierarchy, parent: &str) -> io::Result<Arc<House>> {
+    fn house(&self, hierarchy: &Hierarchy, place: Place<'_>) -> io::Result<Arc<House>> {
         self.inner.swept.call_once(|| {
             // Whoever was killed may have had houses where this process needs none.
             for hierarchy in &self.inner.layout.hierarchies {
                 house::sweep(&hierarchy.place(""), hierarchy.unified);
             }
         });
-        let place = hierarchy.place(parent);
+        let key = (hierarchy.place(place.parent), place.opens_devices);
         let mut houses = self.inner.houses.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = houses.get(&place) {
+        if let Some(known) = houses.get(&key) {
             return known.clone().ok_or_else(|| io::Error::other("no groups can be made"));
         }
-        match House::build(&place, hierarchy) {
+        match House::build(&key.0, hierarchy) {
             Ok(house) => {
                 let house = Arc::new(house);
-                houses.insert(place, Some(Arc::clone(&house)));
+                houses.insert(key, Some(Arc::clone(&house)));
                 Ok(house)
             }
             Err(error) => {
-                houses.insert(place, None);
+                houses.insert(key, None);
                 Err(error)
             }
         }
     }
 
-    /// Has the program's groups decide which devices it may open, where they can.
-    fn filter_devices(&self, group: &mut Cgroup, parent: &str) {
+    /// Has a group of the program's own decide which devices it may open. Tells whether one does.
+    fn filter_more(&self, group: &mut Cgroup, place: Place<'_>, rules: &[DeviceRule]) -> bool {
         let layout = &self.inner.layout;
         if let Some(hierarchy) = layout.unified()
-            && let Ok(house) = self.house(hierarchy, parent)
+            && let Ok(room) = self.room(group, hierarchy, place)
+            && devices::filter_unified(&room, rules)
+        {
+            return true;
+        }
+        let hierarchy = layout.of("devices").filter(|hierarchy| !hierarchy.unified);
+        let room = hierarchy.and_then(|hierarchy| self.room(group, hierarchy, place).ok());
+        room.is_some_and(|room| devices::filter(&room, rules))
+    }
+
+    /// Has the program's groups decide which devices it may open, where they can.
+    fn filter_devices(&self, group: &mut Cgroup, place: Place<'_>) {
+        let layout = &self.inner.layout;
+        if let Some(hierarchy) = layout.unified()
+            && let Ok(house) = self.house(hierarchy, place)
             && house.filter_devices(true)
         {
             if group.membership.unified.is_none() {
@@ -266,7 +307,7 @@ impl Groups {
         let Some(hierarchy) = layout.of("devices").filter(|hierarchy| !hierarchy.unified) else {
             return;
         };
-        let Ok(house) = self.house(hierarchy, parent) else { return };
+        let Ok(house) = self.house(hierarchy, place) else { return };
         if house.filter_devices(false) {
             let joined = &mut group.membership.joined;
             if !joined.iter().any(|other| other.starts_with(house.path())) {

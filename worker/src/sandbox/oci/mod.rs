@@ -15,6 +15,7 @@
 //! its log.
 
 mod config;
+pub(super) mod init;
 mod log;
 
 use std::convert::Infallible;
@@ -36,7 +37,7 @@ use super::identity;
 use super::mount_handle::MountHandle;
 use super::program::Image;
 use super::root::{Missing, Root, clean};
-use super::sources::Sources;
+use super::sources::{Linked, Sources};
 use super::spec::{Spec, TerminalSize};
 use super::wire::{self, Failure, Report};
 use crate::sys;
@@ -78,18 +79,16 @@ impl Stage {
 /// Prepares everything and becomes the runtime.
 pub(super) fn become_runtime(task: Task, runtime: &Path) -> Result<Infallible, Failure> {
     let Task { spec, anchor, namespace, gate, input, control, helper, log, .. } = task;
-    if spec.process.has_init {
-        return Err(Failure::new("process 1 of a runtime is the program: kiln can't be"));
-    }
     join(&spec.cgroups)?;
     enter_network(spec.network, namespace)?;
+    let linked = Linked::clone_of(&spec.mounts)?;
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     mount_change("/", private).map_err(Failure::doing("make mounts private"))?;
     // That of the runtime's own processes.
     MountHandle::file_system("proc", &[], MountAttrFlags::empty())?
         .attach_at(Path::new("/proc"))?;
     let stage = Stage::new(&anchor)?;
-    let (root, config) = furnish(&spec, &stage)?;
+    let (root, config) = furnish(&spec, &stage, linked)?;
     let made = root.into_made();
     let terminal = spec.process.terminal.map(open_terminal).transpose()?;
     if let Some(terminal) = &terminal {
@@ -135,8 +134,12 @@ fn arguments(runtime: &Path, stage: &Stage, log: &OwnedFd) -> Result<Vec<String>
 }
 
 /// Assembles the root file system, and says what the runtime is to do with it.
-fn furnish<'a>(spec: &'a Spec, stage: &Stage) -> Result<(Root, Config<'a>), Failure> {
-    let mut sources = Sources::new(&stage.path("sources"), &spec.mounts);
+fn furnish<'a>(
+    spec: &'a Spec,
+    stage: &Stage,
+    linked: Linked,
+) -> Result<(Root, Config<'a>), Failure> {
+    let mut sources = Sources::new(&stage.path("sources"), &spec.mounts, linked);
     let mut mounts = Vec::new();
     for mount in &spec.mounts {
         let source = sources.mount(&mount.kind).map_err(|failure| Failure {
@@ -164,6 +167,11 @@ fn furnish<'a>(spec: &'a Spec, stage: &Stage) -> Result<(Root, Config<'a>), Fail
         } else {
             root.mount(&source, &target)?;
         }
+    }
+    if spec.process.has_init {
+        let path = stage.path("init");
+        init::copy(&path, &root)?;
+        listed.push((PathBuf::from(init::PATH), path));
     }
     let cwd = clean(&spec.process.cwd);
     if cwd != Path::new("/") && !is_runtimes(&cwd) {

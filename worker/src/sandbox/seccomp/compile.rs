@@ -1,5 +1,6 @@
 //! From verdicts to a program of the kernel's: a binary search over the numbers of calls.
 
+use super::custom::{Comparison, Condition};
 use crate::sys::FilterInstruction;
 
 /// What becomes of a call.
@@ -15,6 +16,15 @@ pub(super) enum Verdict {
     UnlessFirst(Vec<u32>),
     /// It is made where its first argument has none of these bits, else refused with EPERM.
     IfFirstWithout(u32),
+    /// The filter returns this.
+    Return(u32),
+    /// The filter returns what the first of these says whose conditions are all met.
+    Choose {
+        /// Conditions, and what is returned.
+        rules: Vec<(Vec<Condition>, u32)>,
+        /// What is returned where none is met.
+        otherwise: u32,
+    },
 }
 
 /// The calls of an architecture.
@@ -34,19 +44,24 @@ pub(super) const RETURN: u16 = 0x06;
 pub(super) const JUMP: u16 = 0x05;
 pub(super) const JUMP_EQUAL: u16 = 0x15;
 pub(super) const JUMP_AT_LEAST: u16 = 0x35;
+pub(super) const JUMP_MORE: u16 = 0x25;
 
 pub(super) const ALLOW: u32 = 0x7fff_0000;
 pub(super) const ERRNO: u32 = 0x0005_0000;
 pub(super) const KILL: u32 = 0x8000_0000;
 
-/// Where the kernel says what: the call, the architecture, and of the first argument the half that
-/// the calls of this profile look at.
+/// Where the kernel says what: the call, the architecture, the arguments, and of the first argument the half
+/// that the calls of the built-in profile look at.
 pub(super) const CALL: u32 = 0;
 pub(super) const ARCHITECTURE: u32 = 4;
+pub(super) const ARGUMENTS: u32 = 16;
+pub(super) const FIRST: u32 = ARGUMENTS + LOWER_HALF;
+/// Where the halves of an argument are.
 #[cfg(target_endian = "little")]
-pub(super) const FIRST: u32 = 16;
+pub(super) const LOWER_HALF: u32 = 0;
 #[cfg(target_endian = "big")]
-pub(super) const FIRST: u32 = 20;
+pub(super) const LOWER_HALF: u32 = 4;
+pub(super) const UPPER_HALF: u32 = 4 - LOWER_HALF;
 
 fn plain(code: u16, k: u32) -> FilterInstruction {
     FilterInstruction { code, jt: 0, jf: 0, k }
@@ -119,6 +134,81 @@ fn leaf(verdict: &Verdict) -> Vec<FilterInstruction> {
             part.insert(1, plain(AND, *bits));
             part
         }
+        Verdict::Return(value) => vec![plain(RETURN, *value)],
+        Verdict::Choose { rules, otherwise } => {
+            let mut part: Vec<_> =
+                rules.iter().flat_map(|(all, value)| when(all, *value)).collect();
+            part.push(plain(RETURN, *otherwise));
+            part
+        }
+    }
+}
+
+/// Returns a value where all conditions are met, and goes on behind itself where one isn't.
+fn when(conditions: &[Condition], value: u32) -> Vec<FilterInstruction> {
+    let mut part = vec![plain(RETURN, value)];
+    for condition in conditions.iter().rev() {
+        // There are six arguments, and a condition on each takes six instructions at most.
+        let past = u8::try_from(part.len()).unwrap_or(u8::MAX);
+        let mut check = check(condition, past);
+        check.append(&mut part);
+        part = check;
+    }
+    part
+}
+
+/// Goes on where a condition is met, and otherwise jumps over `past` instructions behind itself.
+fn check(condition: &Condition, past: u8) -> Vec<FilterInstruction> {
+    let half = |value: u64, bits: u32| (value >> bits) as u32;
+    let place = ARGUMENTS + 8 * condition.index;
+    let (load_upper, load_lower) =
+        (plain(LOAD, place + UPPER_HALF), plain(LOAD, place + LOWER_HALF));
+    let (upper, lower) = (half(condition.value, 32), half(condition.value, 0));
+    let more = |code| {
+        let above = jump(JUMP_MORE, upper, 3, 0);
+        vec![
+            load_upper,
+            above,
+            jump(JUMP_EQUAL, upper, 0, 2 + past),
+            load_lower,
+            jump(code, lower, 0, past),
+        ]
+    };
+    let less = |code| {
+        let above = jump(JUMP_MORE, upper, 3 + past, 0);
+        vec![
+            load_upper,
+            above,
+            jump(JUMP_EQUAL, upper, 0, 2),
+            load_lower,
+            jump(code, lower, past, 0),
+        ]
+    };
+    match condition.comparison {
+        Comparison::Equal => vec![
+            load_upper,
+            jump(JUMP_EQUAL, upper, 0, 2 + past),
+            load_lower,
+            jump(JUMP_EQUAL, lower, 0, past),
+        ],
+        Comparison::Different => vec![
+            load_upper,
+            jump(JUMP_EQUAL, upper, 0, 2),
+            load_lower,
+            jump(JUMP_EQUAL, lower, past, 0),
+        ],
+        Comparison::AtLeast => more(JUMP_AT_LEAST),
+        Comparison::More => more(JUMP_MORE),
+        Comparison::Less => less(JUMP_AT_LEAST),
+        Comparison::AtMost => less(JUMP_MORE),
+        Comparison::Masked => vec![
+            load_upper,
+            plain(AND, upper),
+            jump(JUMP_EQUAL, half(condition.second, 32), 0, 3 + past),
+            load_lower,
+            plain(AND, lower),
+            jump(JUMP_EQUAL, half(condition.second, 0), 0, past),
+        ],
     }
 }
 

@@ -13,19 +13,25 @@
 //!   calls that are younger than the profile don't exist either, as on an older kernel.
 //! - All others are refused with EPERM.
 //!
+//! A profile of the user's own ([`SeccompProfile`]) takes the place of all that; it is compiled to the same kind of program.
+//!
 //! With `SYS_ADMIN`, `clone3` and all arguments of `clone` are allowed; without `SYS_CHROOT`, `chroot` isn't.
 //!
 //! The helper compiles the default filter once, and its children have it from there.
 
 mod calls;
 mod compile;
+mod custom;
+mod document;
 mod more_calls;
+mod other_calls;
 mod profile;
 
 use std::io;
 
 use self::calls::CALLS;
 use self::compile::{Architecture, Verdict, compile};
+pub use self::custom::SeccompProfile;
 use self::more_calls::CALLS_OF_CAPABILITIES;
 pub(super) use self::profile::profile;
 use super::capabilities::Capabilities;
@@ -55,6 +61,12 @@ const PERSONALITY: [i32; 5] = [135, 135, 136, 92, 136];
 /// Calls whose number is the same everywhere.
 const CLONE3: u32 = 435;
 
+/// Architectures, as the kernel's audit numbers them.
+const X86_64: u32 = 0xc000_003e;
+const I386: u32 = 0x4000_0003;
+const AARCH64: u32 = 0xc000_00b7;
+const ARM: u32 = 0x4000_0028;
+
 /// The table's columns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Column {
@@ -65,9 +77,34 @@ enum Column {
     Arm,
 }
 
+/// A compiled filter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Filter {
+    program: Vec<FilterInstruction>,
+    /// The kernel's options.
+    options: libc::c_ulong,
+}
+
+/// The most instructions that the kernel takes.
+const MOST: usize = 4096;
+
 /// Returns the filter of programs with these capabilities, for this machine.
-pub(super) fn filter(capabilities: Capabilities) -> io::Result<Vec<FilterInstruction>> {
-    Ok(compile(&architectures(std::env::consts::ARCH, capabilities)?))
+pub(super) fn filter(capabilities: Capabilities) -> io::Result<Filter> {
+    let program = compile(&architectures(std::env::consts::ARCH, capabilities)?);
+    Ok(Filter { program, options: libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW })
+}
+
+/// Returns the filter of a profile of the user's own.
+pub(super) fn filter_of(profile: &SeccompProfile) -> io::Result<Filter> {
+    let program = compile(&profile.compile(std::env::consts::ARCH)?);
+    if program.len() > MOST {
+        let length = program.len();
+        return Err(io::Error::other(format!(
+            "the profile becomes {length} instructions, and the kernel takes {MOST} at most"
+        )));
+    }
+    let options = profile.options().unwrap_or(libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW);
+    Ok(Filter { program, options })
 }
 
 /// Returns the calls that a program with these capabilities can make, whatever their arguments.
@@ -81,19 +118,15 @@ fn allowed(capabilities: Capabilities) -> impl Iterator<Item = &'static (&'stati
 }
 
 /// Installs a filter for this thread and everything that it becomes.
-pub(super) fn install(program: &[FilterInstruction]) -> io::Result<()> {
-    if program.is_empty() {
+pub(super) fn install(filter: &Filter) -> io::Result<()> {
+    if filter.program.is_empty() {
         return Err(io::Error::other("the filter is empty"));
     }
-    sys::install_filter(program)
+    sys::install_filter(&filter.program, filter.options)
 }
 
 /// Returns what a kind of machine runs.
 fn architectures(machine: &str, capabilities: Capabilities) -> io::Result<Vec<Architecture>> {
-    const X86_64: u32 = 0xc000_003e;
-    const I386: u32 = 0x4000_0003;
-    const AARCH64: u32 = 0xc000_00b7;
-    const ARM: u32 = 0x4000_0028;
     let one = |number, column| Architecture { number, verdicts: verdicts(column, 0, capabilities) };
     match machine {
         "x86_64" => {

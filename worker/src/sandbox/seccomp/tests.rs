@@ -1,21 +1,21 @@
 //! The filter, run as the kernel runs it.
 
 use super::compile::{
-    ALLOW, AND, ARCHITECTURE, CALL, ERRNO, FIRST, JUMP, JUMP_AT_LEAST, JUMP_EQUAL, KILL, LOAD,
-    RETURN,
+    ALLOW, AND, ARCHITECTURE, ARGUMENTS, CALL, ERRNO, JUMP, JUMP_AT_LEAST, JUMP_EQUAL, JUMP_MORE,
+    KILL, LOAD, LOWER_HALF, RETURN, UPPER_HALF,
 };
 use super::*;
-
-const X86_64: u32 = 0xc000_003e;
-const I386: u32 = 0x4000_0003;
-const AARCH64: u32 = 0xc000_00b7;
-const ARM: u32 = 0x4000_0028;
 
 const DENIED: u32 = ERRNO | libc::EPERM as u32;
 const MISSING: u32 = ERRNO | libc::ENOSYS as u32;
 
 /// Does what the kernel does with a filter.
 fn verdict(program: &[FilterInstruction], architecture: u32, call: u32, first: u32) -> u32 {
+    decide(program, architecture, call, [first.into(), 0])
+}
+
+/// Does the same for a call with two arguments.
+fn decide(program: &[FilterInstruction], architecture: u32, call: u32, arguments: [u64; 2]) -> u32 {
     let (mut at, mut value) = (0, 0);
     loop {
         let FilterInstruction { code, jt, jf, k } = program[at];
@@ -26,7 +26,15 @@ fn verdict(program: &[FilterInstruction], architecture: u32, call: u32, first: u
                 value = match k {
                     CALL => call,
                     ARCHITECTURE => architecture,
-                    FIRST => first,
+                    ARGUMENTS.. => {
+                        let (index, half) = ((k - ARGUMENTS) / 8, (k - ARGUMENTS) % 8);
+                        let argument = arguments[index as usize];
+                        match half {
+                            LOWER_HALF => argument as u32,
+                            UPPER_HALF => (argument >> 32) as u32,
+                            _ => panic!("loads {k}"),
+                        }
+                    }
                     _ => panic!("loads {k}"),
                 }
             }
@@ -35,6 +43,7 @@ fn verdict(program: &[FilterInstruction], architecture: u32, call: u32, first: u
             JUMP => at += k as usize,
             JUMP_EQUAL => at += choose(value == k),
             JUMP_AT_LEAST => at += choose(value >= k),
+            JUMP_MORE => at += choose(value > k),
             _ => panic!("{code:#x}"),
         }
     }
@@ -46,11 +55,11 @@ fn filter(machine: &str) -> Vec<FilterInstruction> {
 
 #[test]
 fn the_filter_is_that_of_this_machine() {
-    let program = super::filter(Capabilities::DEFAULT).unwrap();
+    let program = super::filter(Capabilities::DEFAULT).unwrap().program;
     assert_eq!(program, filter(std::env::consts::ARCH));
     // The kernel takes no more.
     assert!(program.len() < 4096, "{}", program.len());
-    assert!(install(&[]).is_err());
+    assert!(install(&Filter { program: Vec::new(), options: 0 }).is_err());
     assert!(architectures("pdp11", Capabilities::DEFAULT).is_err());
 }
 
@@ -185,4 +194,144 @@ fn runtimes_are_told_the_same() {
     assert_eq!(rules[0]["names"].as_array().unwrap().len(), CALLS.len());
     let sockets = rules.iter().filter(|rule| rule["names"][0] == "socket").count();
     assert_eq!(sockets, 3, "below 38, 39, above 40");
+}
+
+/// Compiles a profile of the user's own for a machine.
+fn custom(text: &str, machine: &str) -> Vec<FilterInstruction> {
+    compile(&SeccompProfile::read(text, Capabilities::DEFAULT).unwrap().compile(machine).unwrap())
+}
+
+#[test]
+fn a_profile_of_ones_own_says_what_becomes_of_calls() {
+    let text = r#"{
+        "defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 38,
+        "architectures": ["SCMP_ARCH_X86"],
+        "syscalls": [
+            { "names": ["read", "exit", "no_such_call"], "action": "SCMP_ACT_ALLOW" },
+            { "names": ["mkdir", "keyctl"], "action": "SCMP_ACT_ERRNO", "errnoRet": 13 },
+            { "names": ["socket"], "action": "SCMP_ACT_ALLOW" },
+            { "name": "write", "action": "SCMP_ACT_KILL_PROCESS" },
+            { "name": "kill", "action": "SCMP_ACT_LOG" },
+            { "name": "fsync", "action": "SCMP_ACT_TRACE", "errnoRet": 7 },
+            { "name": "clone3", "action": "SCMP_ACT_TRAP" }
+        ]
+    }"#;
+    let program = custom(text, "x86_64");
+    let asked = |architecture, call| verdict(&program, architecture, call, 0);
+    let expected = [(0, ALLOW), (60, ALLOW), (83, ERRNO + 13), (250, ERRNO + 13), (1, KILL)];
+    let more =
+        [(62, 0x7ffc_0000), (74, 0x7ff0_0007), (435, 0x0003_0000), (2, MISSING), (434, MISSING)];
+    for (call, verdict) in expected.into_iter().chain(more) {
+        assert_eq!(asked(X86_64, call), verdict, "{call}");
+    }
+    assert_eq!(asked(X86_64, X32), KILL, "x32 isn't named");
+    assert_eq!((asked(I386, 3), asked(I386, 4)), (ALLOW, KILL));
+    // Both ways to make a socket, and no other of the call for many.
+    assert_eq!((asked(I386, 359), verdict(&program, I386, 102, 1)), (ALLOW, ALLOW));
+    assert_eq!(verdict(&program, I386, 102, 2), MISSING);
+    assert_eq!(asked(AARCH64, 63), KILL);
+    let arm = custom(text, "aarch64");
+    assert_eq!((verdict(&arm, AARCH64, 63, 0), verdict(&arm, ARM, 3, 0)), (ALLOW, KILL));
+    let open = custom(
+        r#"{ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
+        { "name": "bpf", "action": "SCMP_ACT_ERRNO" } ] }"#,
+        "x86_64",
+    );
+    assert_eq!(
+        [321, 322, 9999].map(|call| verdict(&open, X86_64, call, 0)),
+        [DENIED, ALLOW, ALLOW]
+    );
+    // What is younger than the profile isn't there.
+    let strict = custom(
+        r#"{ "defaultAction": "SCMP_ACT_ERRNO", "syscalls": [
+        { "name": "bpf", "action": "SCMP_ACT_ALLOW" } ] }"#,
+        "x86_64",
+    );
+    assert_eq!(
+        [320, 321, 322].map(|call| verdict(&strict, X86_64, call, 0)),
+        [DENIED, ALLOW, MISSING]
+    );
+}
+
+#[test]
+fn conditions_look_at_whole_arguments() {
+    let (big, small) = (0x1_0000_0005_u64, 5_u64);
+    let values = [0, 4, small, 6, 1 << 32, big - 1, big, big + 1, 2 << 32, u64::MAX];
+    let holds = |op: &str, seen: u64, value: u64| match op {
+        "NE" => seen != value,
+        "LT" => seen < value,
+        "LE" => seen <= value,
+        "EQ" => seen == value,
+        "GE" => seen >= value,
+        "GT" => seen > value,
+        _ => seen & value == 4,
+    };
+    for op in ["NE", "LT", "LE", "EQ", "GE", "GT", "MASKED_EQ"] {
+        for value in [big, small, 0] {
+            let text = format!(
+                r#"{{ "defaultAction": "SCMP_ACT_ERRNO", "syscalls": [ {{ "name": "dup2", "action":
+                "SCMP_ACT_ALLOW", "args": [
+                {{ "index": 1, "op": "SCMP_CMP_{op}", "value": {value}, "valueTwo": 4 }},
+                {{ "index": 0, "op": "SCMP_CMP_EQ", "value": 7 }} ] }} ] }}"#
+            );
+            let program = custom(&text, "x86_64");
+            for seen in values {
+                let expected = if holds(op, seen, value) { ALLOW } else { DENIED };
+                assert_eq!(
+                    decide(&program, X86_64, 33, [7, seen]),
+                    expected,
+                    "{seen:x} {op} {value:x}"
+                );
+                assert_eq!(decide(&program, X86_64, 33, [8, seen]), DENIED);
+            }
+        }
+    }
+    // Two conditions on one argument are alternatives, and rules without conditions come before others.
+    let text = r#"{ "defaultAction": "SCMP_ACT_ERRNO", "syscalls": [
+        { "name": "dup2", "action": "SCMP_ACT_ALLOW", "args": [
+            { "index": 0, "op": "SCMP_CMP_EQ", "value": 1 }, { "index": 0, "op": "SCMP_CMP_EQ", "value": 2 } ] },
+        { "name": "dup", "action": "SCMP_ACT_ERRNO", "errnoRet": 9, "args": [
+            { "index": 0, "op": "SCMP_CMP_EQ", "value": 1 } ] },
+        { "name": "dup", "action": "SCMP_ACT_ALLOW" } ] }"#;
+    let program = custom(text, "x86_64");
+    let asked = |call, first| verdict(&program, X86_64, call, first);
+    assert_eq!([1, 2, 3].map(|first| asked(33, first)), [ALLOW, ALLOW, DENIED]);
+    assert_eq!(asked(32, 1), ALLOW);
+}
+
+#[test]
+fn a_runtime_is_told_a_profile_of_ones_own() {
+    let text = r#"{ "defaultAction": "SCMP_ACT_ALLOW", "flags": ["SECCOMP_FILTER_FLAG_LOG"],
+        "syscalls": [ { "name": "mkdir", "action": "SCMP_ACT_ERRNO", "errnoRet": 13, "args": [
+            { "index": 1, "op": "SCMP_CMP_EQ", "value": 448 } ] } ] }"#;
+    let told = SeccompProfile::read(text, Capabilities::DEFAULT).unwrap().for_runtime();
+    assert_eq!(told["defaultAction"], "SCMP_ACT_ALLOW");
+    assert_eq!(told["flags"], serde_json::json!(["SECCOMP_FILTER_FLAG_LOG"]));
+    let rule = &told["syscalls"][0];
+    assert_eq!((&rule["errnoRet"], &rule["args"][0]["op"]), (&13.into(), &"SCMP_CMP_EQ".into()));
+}
+
+#[test]
+fn the_built_in_profile_means_the_same_where_it_is_read() {
+    let machine = std::env::consts::ARCH;
+    let columns = match machine {
+        "aarch64" => [(AARCH64, 0), (ARM, 0), (ARM, 0)],
+        _ => [(X86_64, 0), (X86_64, X32), (I386, 0)],
+    };
+    for capabilities in [Capabilities::DEFAULT, Capabilities::NONE, Capabilities::SYS_ADMIN] {
+        let text = profile(capabilities).unwrap().to_string();
+        let read = SeccompProfile::read(&text, capabilities).unwrap();
+        let own = filter_of(&read).unwrap().program;
+        let built_in = super::filter(capabilities).unwrap().program;
+        for (architecture, bit) in columns {
+            for call in 0..=LAST_X32 {
+                for first in [0, 1, 8, 38, 39, 40, 41, 0x2_0008, 0x1000_0000, u32::MAX] {
+                    let asked = |program: &[FilterInstruction]| {
+                        verdict(program, architecture, call | bit, first) == ALLOW
+                    };
+                    assert_eq!(asked(&own), asked(&built_in), "{architecture:x} {call} {first:x}");
+                }
+            }
+        }
+    }
 }

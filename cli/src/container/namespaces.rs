@@ -1,0 +1,89 @@
+//! What a container has in common with the host: `--ipc`, `--pid`, `--uts`, `--userns`, `--cgroupns`.
+
+use anyhow::{Result, bail};
+use clap::Args;
+use kiln_worker::sandbox::SharedNamespaces;
+
+/// What was typed.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct NamespaceArguments {
+    /// Shared memory and message queues: private, shareable, host, or none for no /dev/shm
+    #[arg(long, value_name = "MODE")]
+    ipc: Option<String>,
+    /// Processes: those of the container alone, or with host all of the machine
+    #[arg(long, value_name = "MODE")]
+    pid: Option<String>,
+    /// The host's name, with host
+    #[arg(long, value_name = "MODE")]
+    uts: Option<String>,
+    /// Users: those of kiln itself, with host, as in any case
+    #[arg(long, value_name = "MODE")]
+    userns: Option<String>,
+    /// The view of control groups: private, or the host's
+    #[arg(long, value_name = "MODE")]
+    cgroupns: Option<String>,
+}
+
+impl NamespaceArguments {
+    /// Returns the namespaces that are the host's.
+    pub(super) fn shared(&self) -> Result<SharedNamespaces> {
+        host("userns", self.userns.as_deref(), &[])?;
+        Ok(SharedNamespaces {
+            ipc: host("ipc", self.ipc.as_deref(), &["private", "shareable", "none"])?,
+            uts: host("uts", self.uts.as_deref(), &[])?,
+            pid: host("pid", self.pid.as_deref(), &["private"])?,
+            cgroup: host("cgroupns", self.cgroupns.as_deref(), &["private"])?,
+        })
+    }
+
+    /// Tells whether there is a `/dev/shm`.
+    pub(super) fn has_shared_memory(&self) -> bool {
+        self.ipc.as_deref() != Some("none")
+    }
+}
+
+/// Tells whether the host's is wanted.
+fn host(flag: &str, mode: Option<&str>, others: &[&str]) -> Result<bool> {
+    match mode {
+        None | Some("") => Ok(false),
+        Some("host") => Ok(true),
+        Some(mode) if others.contains(&mode) => Ok(false),
+        Some(mode) if mode.starts_with("container:") => {
+            bail!("invalid --{flag} {mode:?}: containers don't know each other")
+        }
+        Some(mode) => {
+            let expected = [others, &["host"]].concat().join(" or ");
+            bail!("invalid --{flag} {mode:?}: expected {expected}")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::arguments::flags::tests::run as run_arguments;
+    use kiln_worker::sandbox::SharedNamespaces;
+
+    #[test]
+    fn namespaces_are_the_hosts_by_name_alone() {
+        let read = |typed: &[&str]| {
+            run_arguments(&[typed, &["img"]].concat()).confinement.namespaces.shared()
+        };
+        let own = ["--ipc", "private", "--uts", "", "--pid=", "--cgroupns", "private"];
+        assert_eq!(read(&own).unwrap(), SharedNamespaces::default());
+        let all = SharedNamespaces { ipc: true, uts: true, pid: true, cgroup: true };
+        let typed = ["--ipc=host", "--uts", "host", "--userns", "host", "--pid=host"];
+        assert_eq!(read(&[&typed[..], &["--cgroupns=host"]].concat()).unwrap(), all);
+        for typed in [
+            ["--ipc", "x"],
+            ["--uts", "private"],
+            ["--ipc", "container:x"],
+            ["--pid", "container:x"],
+            ["--cgroupns", "x"],
+            ["--userns", "x"],
+        ] {
+            assert!(read(&typed).is_err(), "{typed:?}");
+        }
+        let none = run_arguments(&["--ipc", "none", "img"]).confinement.namespaces;
+        assert!(!none.has_shared_memory());
+    }
+}

@@ -1,0 +1,95 @@
+//! `--security-opt`.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use kiln_worker::sandbox::{CallFilter, Capabilities, Privileges, SeccompProfile};
+
+use crate::arguments::flags::truth;
+
+/// Writes an option into privileges. A profile of system calls is for a container with `capabilities`.
+pub(super) fn set(
+    privileges: &mut Privileges,
+    option: &str,
+    capabilities: Capabilities,
+) -> Result<()> {
+    let split = option.split_once('=').or_else(|| option.split_once(':'));
+    match split.unwrap_or((option, "")) {
+        ("no-new-privileges", "") => privileges.no_new_privileges = true,
+        ("no-new-privileges", value) => {
+            privileges.no_new_privileges = truth(value).map_err(anyhow::Error::msg)?;
+        }
+        ("seccomp", "") => bail!("expected a file, unconfined or builtin"),
+        ("seccomp", "unconfined") => privileges.calls = CallFilter::Unconfined,
+        ("seccomp", "builtin") => privileges.calls = CallFilter::Builtin,
+        ("seccomp", path) => {
+            privileges.calls = CallFilter::Profile(profile(Path::new(path), capabilities)?);
+        }
+        // No profile and no label is ever set.
+        ("apparmor", "unconfined") | ("label", "disable") => {}
+        ("apparmor", _) if !Path::new("/sys/module/apparmor").exists() => {
+            bail!("this machine has no AppArmor")
+        }
+        ("apparmor", _) => bail!("kiln sets no AppArmor profile: apparmor=unconfined says so"),
+        ("label", _) => bail!("kiln sets no SELinux label: label=disable says so"),
+        ("systempaths", "unconfined") => privileges.hides_system = false,
+        ("systempaths", _) => bail!("expected systempaths=unconfined"),
+        _ => {
+            bail!("expected no-new-privileges, seccomp=FILE, seccomp=unconfined or seccomp=builtin")
+        }
+    }
+    Ok(())
+}
+
+/// Reads a profile of system calls, in docker's format.
+fn profile(path: &Path, capabilities: Capabilities) -> Result<SeccompProfile> {
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("read the seccomp profile {}", path.display()))?;
+    // The error has the line, and what was expected there.
+    SeccompProfile::read(&text, capabilities)
+        .with_context(|| format!("understand the seccomp profile {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(option: &str) -> Result<Privileges> {
+        let mut privileges = Privileges::default();
+        set(&mut privileges, option, Capabilities::DEFAULT).map(|()| privileges)
+    }
+
+    #[test]
+    fn options_are_dockers() {
+        for set in ["no-new-privileges", "no-new-privileges:true", "no-new-privileges=1"] {
+            assert!(read(set).unwrap().no_new_privileges);
+        }
+        assert!(!read("no-new-privileges=false").unwrap().no_new_privileges);
+        assert!(!read("systempaths=unconfined").unwrap().hides_system);
+        assert_eq!(read("seccomp=unconfined").unwrap().calls, CallFilter::Unconfined);
+        for accepted in ["seccomp=builtin", "apparmor=unconfined", "label:disable"] {
+            assert_eq!(read(accepted).unwrap(), Privileges::default());
+        }
+        for refused in
+            ["seccomp=", "systempaths=x", "apparmor=x", "label=type:x", "x", "no-new-privileges=x"]
+        {
+            assert!(read(refused).is_err(), "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_profile_is_read_and_what_is_wrong_with_it_is_told() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("profile.json");
+        let option = format!("seccomp={}", path.display());
+        let missing = format!("{:#}", read(&option).unwrap_err());
+        assert!(missing.contains("profile.json: No such file"), "{missing}");
+        std::fs::write(&path, "{ \"defaultAction\": \"SCMP_ACT_ALLOW\" }").unwrap();
+        assert!(matches!(read(&option).unwrap().calls, CallFilter::Profile(_)));
+        std::fs::write(&path, "{\n\"defaultAction\": \"DENY\" }").unwrap();
+        let wrong = format!("{:#}", read(&option).unwrap_err());
+        for part in ["profile.json: ", "`DENY`, expected one of `SCMP_ACT_KILL`", "at line 2"] {
+            assert!(wrong.contains(part), "{wrong}");
+        }
+    }
+}
