@@ -263,7 +263,7 @@ pub(crate) async fn run(
         return Box::pin(dump_graphs(&path, request, progress, (settings, printer))).await;
     }
     request.find_engines(settings).await?;
-    let built = match build::build(request, progress, settings, printer).await? {
+    let built = match Box::pin(build::build(request, progress, settings, printer)).await? {
         Ok(built) => built,
         Err(code) => return Ok(code),
     };
