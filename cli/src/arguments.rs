@@ -92,6 +92,17 @@ pub(crate) struct GlobalArguments {
         default_value = "ratio=500,from=1g,entries=10000000"
     )]
     pub(crate) archive_limits: String,
+    /// The bytes per second that a server has to send over 30 seconds of a download, as 1k; 0 for no
+    /// limit
+    #[arg(
+        long,
+        global = true,
+        env = "KILN_MIN_DOWNLOAD_SPEED",
+        value_name = "SIZE",
+        default_value = "1k",
+        hide_env_values = true
+    )]
+    pub(crate) min_download_speed: String,
     /// The most that images, layers and the cache may take on the disk, as 20g; the least recently used
     /// part of the cache makes room. 0 for no limit [default: what config.toml says, else none]
     #[arg(

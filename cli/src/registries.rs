@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Result;
-use kiln_registry::{Client, CredentialFiles, HostSources, Options, Proxies, Warnings};
+use kiln_registry::{Client, CredentialFiles, HostSources, Options, Pace, Proxies, Warnings};
 
 use crate::once::Sources;
 use crate::printer::Printer;
@@ -20,6 +20,8 @@ pub(crate) struct Registries {
     hosts: HostSources,
     proxies: Proxies,
     warnings: Warnings,
+    /// How fast a server has to send; `None` for no limit.
+    pub(crate) pace: Option<Pace>,
 }
 
 impl Registries {
@@ -83,7 +85,8 @@ impl Registries {
             none: proxy("NO_PROXY", "no_proxy"),
         };
         let credentials = credentials.into_iter().flatten().collect();
-        Self { credentials, hosts, proxies, warnings: Warnings::default() }
+        let (warnings, pace) = (Warnings::default(), Some(Pace::default()));
+        Self { credentials, hosts, proxies, warnings, pace }
     }
 
     /// Returns a client. Nothing is read before it has to be.
@@ -93,6 +96,7 @@ impl Registries {
             hosts: self.hosts.clone(),
             proxies: self.proxies.clone(),
             warnings: self.warnings.clone(),
+            pace: self.pace,
             ..Options::default()
         })
     }

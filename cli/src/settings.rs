@@ -5,6 +5,7 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
+use kiln_registry::Pace;
 use kiln_store::{Snapshotter, Store, StoreOptions};
 use kiln_tree::{ArchiveLimits, Ids};
 use kiln_worker::network::{Bridge, BridgeOptions};
@@ -46,7 +47,11 @@ impl Settings {
         };
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let archive_limits = archive_limits::parse(&arguments.archive_limits)?;
-        let registries = Registries::of_environment(arguments.registries_config.clone(), printer)?;
+        let mut registries =
+            Registries::of_environment(arguments.registries_config.clone(), printer)?;
+        let speed = limits::size_limit(&arguments.min_download_speed)
+            .context("invalid --min-download-speed")?;
+        registries.pace = speed.and_then(Pace::of_speed);
         // It is read in any case: a mistake in it is told, whether it matters now or not.
         let config = Config::of_environment()?;
         let max_storage = match &arguments.max_storage {

@@ -13,7 +13,7 @@ use crate::body::Body;
 use crate::client::Client;
 use crate::endpoint::Endpoint;
 use crate::error::{Error, Problem};
-use crate::limits::Permit;
+use crate::limits::{PacedBody, Permit};
 use crate::repository::Repository;
 use crate::transport::{Call, Target};
 
@@ -51,6 +51,7 @@ pub struct BlobStream {
     hasher: DigestHasher,
     received: u64,
     response: Option<Response>,
+    body: PacedBody,
     /// What the endpoint calls its version of the blob.
     etag: Option<HeaderValue>,
     /// Bytes at the start of the response that are there already.
@@ -93,6 +94,7 @@ impl Client {
             hasher: beginning.hasher,
             received: beginning.size,
             response: None,
+            body: PacedBody::new(self.transport.options.pace),
             etag: None,
             skip: 0,
             failures: 0,
@@ -164,7 +166,7 @@ impl BlobStream {
                 self.open().await?;
                 continue;
             };
-            match response.chunk().await {
+            match self.body.chunk(response).await {
                 Ok(Some(chunk)) => {
                     let skipped = self.skip.min(chunk.len() as u64);
                     self.skip -= skipped;
@@ -182,7 +184,7 @@ impl BlobStream {
                     }
                     _ => return self.verify().map(|()| None),
                 },
-                Err(error) => self.interrupted(error.into()).await?,
+                Err(problem) => self.interrupted(problem).await?,
             }
         }
     }
@@ -212,11 +214,19 @@ impl BlobStream {
     /// Notes that the connection broke; the next one goes on from there.
     async fn interrupted(&mut self, problem: Problem) -> Result<(), Problem> {
         self.response = None;
+        let is_slow = matches!(problem, Problem::TooSlow(_));
+        if is_slow && self.endpoints.len() > 1 {
+            let slow = self.endpoints.pop_front();
+            slow.iter().for_each(|endpoint| problem.log_mirror(endpoint));
+            self.etag = None;
+            return Ok(());
+        }
         if self.received >= self.failed_at + PROGRESS {
             self.failures = 0;
         }
         self.failed_at = self.received;
-        self.failures += 1;
+        // Each try at a slow server takes long: there are half as many.
+        self.failures += if is_slow { 2 } else { 1 };
         let transport = &self.client.transport;
         if self.failures >= transport.options.attempts {
             return Err(problem);
@@ -278,6 +288,7 @@ impl BlobStream {
         let etag = response.headers().get(ETAG);
         self.etag = etag.filter(|etag| !etag.as_bytes().starts_with(b"W/")).cloned();
         self.response = Some(response);
+        self.body = PacedBody::new(self.client.transport.options.pace);
         Ok(())
     }
 

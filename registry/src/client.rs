@@ -11,16 +11,14 @@ use crate::auth::Scopes;
 use crate::body::Body;
 use crate::credentials::{Anonymous, Credentials};
 use crate::document::{DOCUMENT_LIMIT, check_document};
-use crate::endpoint::{Endpoint, same_origin};
+use crate::endpoint::{Endpoint, authority_of, same_origin};
 use crate::error::{Error, Problem};
 use crate::hosts::HostSources;
 use crate::http::Proxies;
+use crate::limits::{Listing, Pace};
 use crate::repository::Repository;
-use crate::transport::{Call, Target, Transport, read_limited};
+use crate::transport::{Call, Target, Transport};
 use crate::warnings::Warnings;
-
-/// Most pages of a list that are asked for.
-const PAGES: usize = 1000;
 
 /// How a client behaves.
 #[derive(Clone, Debug)]
@@ -39,6 +37,8 @@ pub struct Options {
     pub connect_timeout: Duration,
     /// How long nothing may arrive.
     pub read_timeout: Duration,
+    /// How fast a server has to send; `None` for no limit.
+    pub pace: Option<Pace>,
     /// The largest blob that is sent in one request; of larger ones every interruption would cost
     /// too much.
     pub monolithic: u64,
@@ -64,6 +64,7 @@ impl Default for Options {
             backoff: Duration::from_millis(300),
             connect_timeout: Duration::from_secs(20),
             read_timeout: Duration::from_mins(1),
+            pace: Some(Pace::default()),
             monolithic: 1 << 30,
             chunk: 64 << 20,
             credentials: Arc::new(Anonymous),
@@ -174,9 +175,9 @@ impl Client {
             tags: Option<Vec<String>>,
         }
         let endpoint = self.transport.upstream(repository.registry())?;
-        let mut tags = Vec::new();
+        let mut tags = Listing::default();
         let mut target = Target::Path("tags/list");
-        for _ in 0..PAGES {
+        loop {
             let call = Call {
                 endpoint: &endpoint,
                 repository: repository.name(),
@@ -188,17 +189,16 @@ impl Client {
                 attempts: self.transport.options.attempts,
             };
             let response = self.transport.send(&call).await?;
-            let next = next_page(&response);
-            let bytes = read_limited(response, DOCUMENT_LIMIT).await?;
+            let (url, next) = (response.url().clone(), next_page(&response)?);
+            let bytes = self.transport.read(response, DOCUMENT_LIMIT).await?;
             let page: Page = serde_json::from_slice(&bytes)
                 .map_err(|_| Problem::Document("the registry's answer lists no tags".to_owned()))?;
-            tags.extend(page.tags.unwrap_or_default());
+            tags.add(url, bytes.len(), page.tags.unwrap_or_default(), next.is_some())?;
             match next {
                 Some(url) => target = Target::Url(url),
-                None => return Ok(tags),
+                None => return Ok(tags.into_entries()),
             }
         }
-        Err(Problem::Document("the registry's list of tags has no end".to_owned()))
     }
 
     async fn document(
@@ -230,7 +230,7 @@ impl Client {
         let announced = announced(response.headers());
         let declared = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let declared = declared.map(str::to_owned);
-        let bytes = read_limited(response, DOCUMENT_LIMIT).await?;
+        let bytes = self.transport.read(response, DOCUMENT_LIMIT).await?;
         let actual = Digest::of(&bytes);
         if let Some(expected) = expected.or(announced)
             && expected != actual
@@ -289,12 +289,30 @@ pub(crate) fn countdown<T>(items: Vec<T>) -> impl Iterator<Item = (usize, T)> {
     items.into_iter().enumerate().map(move |(number, item)| (count - number - 1, item))
 }
 
-/// Returns where a list goes on, as `Link: </v2/…>; rel="next"` tells: at the same server only.
-fn next_page(response: &reqwest::Response) -> Option<reqwest::Url> {
-    let link = response.headers().get(LINK)?.to_str().ok()?;
-    let (target, rest) = link.trim().strip_prefix('<')?.split_once('>')?;
-    let url = response.url().join(target).ok()?;
-    (rest.contains("next") && same_origin(&url, response.url())).then_some(url)
+/// Returns where a list goes on, as `Link: </v2/…>; rel="next"` tells. A registry behind a proxy may
+/// name itself with another scheme or port; the list goes on at the address that answered.
+///
+/// # Errors
+/// Fails where the list goes on at another host: without the rest it would look complete.
+fn next_page(response: &reqwest::Response) -> Result<Option<reqwest::Url>, Problem> {
+    let link = response.headers().get(LINK).and_then(|link| link.to_str().ok());
+    let parts = link.and_then(|link| link.trim().strip_prefix('<')?.split_once('>'));
+    let Some((target, _)) = parts.filter(|(_, rest)| rest.contains("next")) else {
+        return Ok(None);
+    };
+    let invalid = || Problem::Document("the registry's list goes on nowhere".to_owned());
+    let url = response.url().join(target).map_err(|_| invalid())?;
+    if same_origin(&url, response.url()) {
+        return Ok(Some(url));
+    }
+    if url.host_str() != response.url().host_str() {
+        let host = authority_of(&url);
+        return Err(Problem::Redirect(format!("the registry's list goes on at {host}")));
+    }
+    let mut own = response.url().clone();
+    own.set_path(url.path());
+    own.set_query(url.query());
+    Ok(Some(own))
 }
 
 /// Returns the digest that a registry announces.

@@ -5,6 +5,7 @@ use reqwest::StatusCode;
 
 use crate::connection_error::{ConnectionError, Place, Role};
 use crate::endpoint::{Endpoint, authority_of};
+use crate::limits::Pace;
 use crate::repository::Repository;
 
 /// Why a registry's answer can't be had, and what was asked for. The text tells all of it: no other
@@ -62,6 +63,9 @@ pub enum Problem {
     /// There are more bytes than anything sensible has.
     #[error("larger than the limit of {0} bytes")]
     TooLarge(u64),
+    /// The server sends too slowly.
+    #[error("the server sends less than {} bytes in {} seconds", .0.bytes, .0.window.as_secs_f32())]
+    TooSlow(Pace),
     /// A document that is no manifest and no index.
     #[error("{0}")]
     Document(String),
@@ -127,7 +131,7 @@ impl Problem {
     pub(crate) fn is_transient(&self) -> bool {
         match self {
             Self::Transport(error) => error.is_transient(),
-            Self::RateLimited(_) => true,
+            Self::RateLimited(_) | Self::TooSlow(_) => true,
             Self::Status { status, .. } => is_transient(*status),
             _ => false,
         }
@@ -175,6 +179,7 @@ impl Error {
             Problem::Status { status, .. } if status.as_u16() == 407 => {
                 "put a name and a password into the proxy's address, as http://NAME:PASSWORD@PROXY"
             }
+            Problem::TooSlow(_) => "--min-download-speed sets how slow a server may be",
             Problem::Tls(_) => "install the package ca-certificates",
             _ => return None,
         };

@@ -16,6 +16,7 @@ use crate::client::Client;
 use crate::connection_error::{Place, Role};
 use crate::endpoint::{authority_of, same_origin};
 use crate::error::{Error, Problem};
+use crate::limits::{Pace, PacedBody};
 use crate::retry::retry_after;
 use crate::transport::{REDIRECTS, is_redirect, log, redirect_target};
 
@@ -54,11 +55,13 @@ pub enum FetchAnswer {
 pub struct FetchedFile {
     target: String,
     response: Response,
+    pace: Option<Pace>,
 }
 
-/// Returns a URL without user and password, for people.
+/// Returns a URL for people: without user and password, and without credentials in its query.
 pub fn redacted(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let url = kiln_oci::text::mask_queries(url);
+    let Some((scheme, rest)) = url.split_once("://") else { return url.into_owned() };
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let (authority, path) = rest.split_at(end);
     let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
@@ -76,7 +79,7 @@ impl Client {
         loop {
             attempt += 1;
             let (problem, pause) = match self.fetch_once(request).await {
-                Ok(response) => match answer(request, response) {
+                Ok(response) => match answer(request, response, self.transport.options.pace) {
                     Ok(answer) => return Ok(answer),
                     Err(refused) => refused,
                 },
@@ -89,6 +92,21 @@ impl Client {
             tracing::debug!(%problem, attempt, "download failed, trying again");
             tokio::time::sleep(pause.unwrap_or_else(|| transport.pause(attempt))).await;
         }
+    }
+
+    /// Returns the address at which the redirects from a URL end, and whether it has the URL's scheme,
+    /// host and port.
+    ///
+    /// # Errors
+    /// Fails where the server can't be asked, or leads where nobody should go.
+    pub async fn leads_to(&self, request: &FetchRequest) -> Result<(String, bool), Error> {
+        let target = redacted(&request.url);
+        let failed = |problem: Problem| problem.of_url(&target);
+        let invalid = |_| failed(Problem::Document("invalid URL".to_owned()));
+        let first = Url::parse(&request.url).map_err(invalid)?;
+        let response = self.fetch_once(request).await.map_err(failed)?;
+        let is_same = same_origin(response.url(), &first);
+        Ok((response.url().as_str().to_owned(), is_same))
     }
 
     /// Asks once, and follows redirects.
@@ -160,6 +178,7 @@ fn secret_value(text: &str) -> Result<HeaderValue, Problem> {
 fn answer(
     request: &FetchRequest,
     response: Response,
+    pace: Option<Pace>,
 ) -> Result<FetchAnswer, (Problem, Option<std::time::Duration>)> {
     let status = response.status();
     let known = request.etag.as_deref().map(strength_aside);
@@ -170,7 +189,7 @@ fn answer(
         let pause = retry_after(response.headers());
         return Err((Problem::Status { status, message: String::new() }, pause));
     }
-    let file = FetchedFile { target: redacted(&request.url), response };
+    let file = FetchedFile { target: redacted(&request.url), response, pace };
     // Some servers tag their answers and pay no heed to conditions.
     if known.is_some() && file.etag().map(strength_aside) == known {
         return Ok(FetchAnswer::Unchanged);
@@ -222,14 +241,14 @@ impl FetchedFile {
         limit: Option<u64>,
         mut progress: impl FnMut(u64),
     ) -> Result<u64, Error> {
-        let Self { target, mut response } = self;
+        let Self { target, mut response, pace } = self;
         let failed = |problem: Problem| problem.of_url(&target);
         let limit = limit.unwrap_or(u64::MAX);
         if response.content_length().is_some_and(|length| length > limit) {
             return Err(failed(Problem::TooLarge(limit)));
         }
-        let mut received = 0;
-        while let Some(chunk) = response.chunk().await.map_err(|e| failed(e.into()))? {
+        let (mut received, mut body) = (0, PacedBody::new(pace));
+        while let Some(chunk) = body.chunk(&mut response).await.map_err(failed)? {
             received += chunk.len() as u64;
             if received > limit {
                 return Err(failed(Problem::TooLarge(limit)));
@@ -250,6 +269,7 @@ mod tests {
         assert_eq!(redacted("https://u:p@h:1/a@b?x#y"), "https://h:1/a@b?x#y");
         assert_eq!(redacted("http://h"), "http://h");
         assert_eq!(redacted("git@h:x"), "git@h:x");
+        assert_eq!(redacted("https://u:p@h/a?token=x&v=1"), "https://h/a?token=***&v=1");
         let url = "https://u:password@h/".to_owned();
         let authorization = Some("Bearer token".to_owned());
         let request = FetchRequest { url, authorization, ..FetchRequest::default() };

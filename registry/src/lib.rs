@@ -76,6 +76,7 @@ pub use error::{Error, Problem};
 pub use fetch::{FetchAnswer, FetchRequest, FetchedFile};
 pub use hosts::HostSources;
 pub use http::{Peer, Proxies};
+pub use limits::Pace;
 pub use login::registry_of;
 pub use platform::select_platform;
 pub use push::{BlobUpload, Pushed};

@@ -1,9 +1,149 @@
-//! How many transfers are under way at once.
+//! The limits that every answer of a server is held to.
+//!
+//! [`Gate`] bounds the transfers that are under way at once, [`Pace`] the time that a server may take
+//! over an answer, and [`Listing`] the lists that come in pages. The size of one document is bounded by
+//! [`crate::transport::read_limited`], which reads at a [`Pace`] too.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use reqwest::{Response, Url};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::error::Problem;
+
+/// The window that the speed of a download is averaged over.
+const WINDOW: Duration = Duration::from_secs(30);
+/// The least speed of a download, in bytes per second.
+const SLOWEST: u64 = 1 << 10;
+/// Most pages of a list.
+const PAGES: usize = 1000;
+/// Most bytes of all pages of a list.
+const LIST_BYTES: u64 = 32 << 20;
+/// Most entries of a list.
+const LIST_ENTRIES: usize = 500_000;
+
+/// The least speed at which a server has to send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// The bytes that have to arrive in each window.
+    pub bytes: u64,
+    /// The time that a client waits for them. Time that it spends on writing doesn't count.
+    pub window: Duration,
+}
+
+impl Pace {
+    /// Returns the pace of so many bytes per second; `None`, which is no limit, for zero.
+    pub fn of_speed(bytes_per_second: u64) -> Option<Self> {
+        let bytes = bytes_per_second.saturating_mul(WINDOW.as_secs());
+        (bytes > 0).then_some(Self { bytes, window: WINDOW })
+    }
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { bytes: SLOWEST * WINDOW.as_secs(), window: WINDOW }
+    }
+}
+
+/// The pace of one answer's body.
+#[derive(Debug)]
+pub(crate) struct PacedBody {
+    pace: Option<Pace>,
+    /// Time spent waiting in this window.
+    waited: Duration,
+    /// Bytes that arrived in this window.
+    received: u64,
+}
+
+impl PacedBody {
+    pub(crate) fn new(pace: Option<Pace>) -> Self {
+        Self { pace, waited: Duration::ZERO, received: 0 }
+    }
+
+    /// Returns the next bytes of the body.
+    ///
+    /// # Errors
+    /// Fails where the connection breaks, or fewer bytes than the pace arrived in a window.
+    pub(crate) async fn chunk(
+        &mut self,
+        response: &mut Response,
+    ) -> Result<Option<Bytes>, Problem> {
+        let Some(pace) = self.pace else { return Ok(response.chunk().await?) };
+        loop {
+            let begun = Instant::now();
+            let left = pace.window.saturating_sub(self.waited);
+            let answer = tokio::time::timeout(left, response.chunk()).await;
+            self.waited += begun.elapsed();
+            if let Ok(Ok(Some(chunk))) = &answer {
+                self.received += chunk.len() as u64;
+            }
+            let goes_on = matches!(answer, Err(_) | Ok(Ok(Some(_))));
+            if goes_on && self.waited >= pace.window {
+                if self.received < pace.bytes {
+                    return Err(Problem::TooSlow(pace));
+                }
+                (self.waited, self.received) = (Duration::ZERO, 0);
+            }
+            if let Ok(answer) = answer {
+                return Ok(answer?);
+            }
+        }
+    }
+}
+
+/// A list that comes in pages, with the limits that make sure that it ends.
+#[derive(Debug, Default)]
+pub(crate) struct Listing {
+    pages: HashSet<Url>,
+    bytes: u64,
+    known: HashSet<String>,
+    entries: Vec<String>,
+}
+
+impl Listing {
+    /// Adds a page: where it was, how many bytes it had, what it listed, and whether another follows.
+    ///
+    /// # Errors
+    /// Fails where the list is too long, or the page is one that was there before.
+    pub(crate) fn add(
+        &mut self,
+        page: Url,
+        bytes: usize,
+        entries: Vec<String>,
+        has_next: bool,
+    ) -> Result<(), Problem> {
+        let refuse = |problem: String| Err(Problem::Document(problem));
+        self.bytes += bytes as u64;
+        if self.bytes > LIST_BYTES {
+            return refuse(format!("the registry's list has more than {LIST_BYTES} bytes"));
+        }
+        let (is_empty, before) = (entries.is_empty(), self.entries.len());
+        for entry in entries {
+            if self.known.insert(entry.clone()) {
+                self.entries.push(entry);
+            }
+        }
+        if self.entries.len() > LIST_ENTRIES {
+            return refuse(format!("the registry lists more than {LIST_ENTRIES} names"));
+        }
+        let repeats = !is_empty && self.entries.len() == before;
+        if !self.pages.insert(page) || (has_next && repeats) {
+            return refuse("the registry's list repeats a page".to_owned());
+        }
+        if has_next && self.pages.len() >= PAGES {
+            return refuse(format!("the registry's list has more than {PAGES} pages"));
+        }
+        Ok(())
+    }
+
+    /// Returns what was listed, each entry once, in the order in which it came.
+    pub(crate) fn into_entries(self) -> Vec<String> {
+        self.entries
+    }
+}
 
 /// Bounds for one direction, in all and for each registry.
 #[derive(Debug)]
@@ -38,5 +178,43 @@ impl Gate {
         // The semaphores are never closed.
         let host = own.acquire_owned().await.ok();
         Permit { _host: host, _all: Arc::clone(&self.all).acquire_owned().await.ok() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(number: usize) -> Url {
+        Url::parse(&format!("http://h/v2/a/tags/list?n={number}")).unwrap()
+    }
+
+    #[test]
+    fn lists_have_an_end() {
+        let mut list = Listing::default();
+        let names = |number: usize| vec![format!("tag{number}")];
+        for number in 0..PAGES - 1 {
+            list.add(page(number), 100, names(number), true).unwrap();
+        }
+        assert!(list.add(page(PAGES), 100, names(PAGES), true).is_err());
+        assert_eq!(list.into_entries().len(), PAGES);
+
+        let mut list = Listing::default();
+        list.add(page(0), 1, names(0), true).unwrap();
+        assert!(list.add(page(0), 1, names(1), true).is_err(), "the same address");
+        assert!(list.add(page(1), 1, names(0), true).is_err(), "the same names");
+
+        let mut list = Listing::default();
+        let size = LIST_BYTES as usize / 4;
+        (0..4).for_each(|number| list.add(page(number), size, names(number), true).unwrap());
+        assert!(list.add(page(5), 1, names(5), false).is_err());
+        let many = (0..=LIST_ENTRIES).map(|number| number.to_string()).collect();
+        assert!(Listing::default().add(page(0), 1, many, false).is_err());
+    }
+
+    #[test]
+    fn speeds_are_paces() {
+        assert_eq!(Pace::of_speed(0), None);
+        assert_eq!(Pace::of_speed(SLOWEST), Some(Pace::default()));
     }
 }

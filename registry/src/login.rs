@@ -56,19 +56,20 @@ impl Client {
             body: Body::Empty,
             attempts: 1,
         };
+        let pace = self.transport.options.pace;
         let response = self.transport.follow(&call, &base, base.clone(), None).await?;
         if response.status().is_success() {
             return Ok(credential.clone());
         }
         if response.status() != StatusCode::UNAUTHORIZED {
-            return Err(crate::transport::failure(response, &endpoint).await);
+            return Err(crate::transport::failure(response, &endpoint, pace).await);
         }
         let asking = Asking { endpoint: &endpoint, base: &base, repository: "", scopes: &scopes };
         let granted = grant(&self.transport, &asking, &response, (Some(credential), true)).await?;
         let proof = Some(&granted.authorization);
         let response = self.transport.follow(&call, &base, base.clone(), proof).await?;
         if !response.status().is_success() {
-            return Err(crate::transport::failure(response, &endpoint).await);
+            return Err(crate::transport::failure(response, &endpoint, pace).await);
         }
         Ok(match granted.refresh {
             Some(token) => Credential::Identity { token },

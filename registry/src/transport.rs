@@ -17,7 +17,7 @@ use crate::endpoint::{Endpoint, authority_of, forbidden, is_loopback, same_origi
 use crate::error::{Problem, sanitize};
 use crate::hosts::{Hosts, Scheme};
 use crate::http::{HttpClients, Timeouts, Trust};
-use crate::limits::Gate;
+use crate::limits::{Gate, Pace, PacedBody};
 use crate::retry::{Failure, backoff, retry_after};
 
 /// How many redirects are followed.
@@ -202,7 +202,12 @@ impl Transport {
         if response.status().is_success() {
             return Ok(response);
         }
-        Err(failure(response, call.endpoint).await)
+        Err(failure(response, call.endpoint, self.options.pace).await)
+    }
+
+    /// Reads a body of at most `limit` bytes.
+    pub(crate) async fn read(&self, response: Response, limit: u64) -> Result<Vec<u8>, Problem> {
+        read_limited(response, limit, self.options.pace).await
     }
 
     /// Returns how long to wait after so many failures.
@@ -362,12 +367,16 @@ pub(crate) fn redirect_target(response: &Response) -> Result<Url, Problem> {
 }
 
 /// Reads a body of at most `limit` bytes.
-pub(crate) async fn read_limited(mut response: Response, limit: u64) -> Result<Vec<u8>, Problem> {
+async fn read_limited(
+    mut response: Response,
+    limit: u64,
+    pace: Option<Pace>,
+) -> Result<Vec<u8>, Problem> {
     if response.content_length().is_some_and(|length| length > limit) {
         return Err(Problem::TooLarge(limit));
     }
-    let mut bytes = Vec::new();
-    while let Some(chunk) = response.chunk().await? {
+    let (mut bytes, mut body) = (Vec::new(), PacedBody::new(pace));
+    while let Some(chunk) = body.chunk(&mut response).await? {
         if (bytes.len() + chunk.len()) as u64 > limit {
             return Err(Problem::TooLarge(limit));
         }
@@ -400,15 +409,19 @@ fn place(endpoint: &Endpoint, url: &Url) -> Place {
 }
 
 /// Returns what a refusal means, and when to ask again.
-pub(crate) async fn failure(response: Response, endpoint: &Endpoint) -> Failure {
+pub(crate) async fn failure(
+    response: Response,
+    endpoint: &Endpoint,
+    pace: Option<Pace>,
+) -> Failure {
     let pause = retry_after(response.headers());
-    Failure { problem: complaint(response, endpoint).await, pause }
+    Failure { problem: complaint(response, endpoint, pace).await, pause }
 }
 
 /// Returns what a refusal means, with what the registry says about it.
-async fn complaint(response: Response, endpoint: &Endpoint) -> Problem {
+async fn complaint(response: Response, endpoint: &Endpoint, pace: Option<Pace>) -> Problem {
     let (status, url) = (response.status(), response.url().clone());
-    let body = read_limited(response, COMPLAINT).await.unwrap_or_default();
+    let body = read_limited(response, COMPLAINT, pace).await.unwrap_or_default();
     if wants_https(status, &url, &body) {
         return ConnectionError::https_only(place(endpoint, &url)).into();
     }

@@ -19,7 +19,7 @@ use crate::credentials::Credential;
 use crate::endpoint::{authority_of, forbidden, is_of_registry};
 use crate::error::{Problem, sanitize};
 use crate::retry::{Failure, retry_after};
-use crate::transport::{Transport, read_limited};
+use crate::transport::Transport;
 
 /// Most bytes of a token server's answer.
 const ANSWER: u64 = 1 << 20;
@@ -185,7 +185,7 @@ impl Server<'_> {
         let status = response.status();
         if !status.is_success() {
             let pause = retry_after(response.headers());
-            let body = read_limited(response, ANSWER).await.unwrap_or_default();
+            let body = self.transport.read(response, ANSWER).await.unwrap_or_default();
             let said = said(&body);
             let problem = match status.as_u16() {
                 401 | 403 => Problem::Denied(format!("the token server refuses{said} ({status})")),
@@ -195,7 +195,7 @@ impl Server<'_> {
             };
             return Err(Failure { problem, pause });
         }
-        let bytes = read_limited(response, ANSWER).await?;
+        let bytes = self.transport.read(response, ANSWER).await?;
         Ok(read(&bytes)?)
     }
 }

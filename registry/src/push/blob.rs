@@ -148,7 +148,10 @@ impl Client {
             Ok(response) if response.status() == StatusCode::CREATED => Ok(true),
             // An upload was begun instead: it is given up, that it doesn't lie around.
             Ok(response) => {
-                if let Ok(url) = crate::transport::redirect_target(&response) {
+                // Nothing is deleted at another server's.
+                if let Ok(url) = crate::transport::redirect_target(&response)
+                    && endpoint.serves(&url)
+                {
                     let target = (Method::DELETE, Target::Url(url));
                     let cancel = self.push_call(&endpoint, repository, target);
                     let cancelled = self.transport.try_once(&Call { attempts: 1, ..cancel }).await;

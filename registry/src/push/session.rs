@@ -53,11 +53,20 @@ impl<'a> Session<'a> {
     /// Uploads the blob; failures in a row that bring nothing forward are counted.
     pub(super) async fn run(mut self) -> Result<(), Problem> {
         let attempts = self.client.transport.options.attempts;
-        let (mut failures, mut furthest) = (0, 0);
+        let (mut failures, mut furthest, mut in_vain) = (0, 0, 0);
         loop {
+            let before = self.location.is_some().then_some(self.offset);
             let failure = match self.advance().await {
                 Ok(true) => return Ok(()),
-                Ok(false) => continue,
+                Ok(false) => {
+                    // A registry could take the same part for ever.
+                    in_vain += u32::from(before.is_some_and(|before| self.offset <= before));
+                    if in_vain >= attempts {
+                        let problem = "the registry accepts parts of the upload and keeps none";
+                        return Err(Problem::Document(problem.to_owned()));
+                    }
+                    continue;
+                }
                 Err(failure) => failure,
             };
             if self.offset > furthest {

@@ -168,3 +168,15 @@ async fn manifests_go_by_tag_and_by_digest() {
     let error = scene.client.push_manifest(&wrong, kind, bytes).await.unwrap_err();
     assert!(matches!(*error.problem, Problem::Digest { .. }), "{error}");
 }
+
+#[tokio::test]
+async fn a_registry_that_keeps_nothing_is_given_up() {
+    let scene = scene_with(|options| {
+        options.monolithic = 0;
+        options.chunk = 1 << 20;
+    });
+    scene.registry.switch(|switches| switches.keeps_nothing = true);
+    let error = scene.push(&big()).await.unwrap_err();
+    assert!(error.to_string().contains("keeps none"), "{error}");
+    assert!(methods(&scene).len() < 20);
+}

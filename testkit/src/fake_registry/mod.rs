@@ -81,6 +81,8 @@ pub struct Switches {
     pub upload_cuts: u32,
     /// Uploads that were cut off are forgotten.
     pub forgets_uploads: bool,
+    /// Parts of uploads are accepted and not kept.
+    pub keeps_nothing: bool,
     /// Nothing is mounted out of other repositories.
     pub no_mounts: bool,
     /// Requests whose path holds this are refused with 403.

@@ -52,6 +52,11 @@ impl State {
             }
             return None;
         }
+        if self.switches.keeps_nothing && request.method == "PATCH" {
+            self.uploads.insert(id.to_owned(), Vec::new());
+            let at = location(repository, id);
+            return Some(Answer::new(202, "").with("Location", at).with("Range", "0-0"));
+        }
         let range = format!("0-{}", arrived.len().saturating_sub(1));
         let at = location(repository, id);
         Some(match request.method.as_str() {

@@ -1,0 +1,78 @@
+//! Answers that never end, or hardly come.
+
+use kiln_testkit::{Answer, FileServer};
+
+use super::*;
+
+/// A server of lists of tags.
+struct Lists {
+    server: FileServer,
+    client: Client,
+    repository: Repository,
+}
+
+impl Lists {
+    fn new() -> Self {
+        let server = FileServer::start();
+        server.put("/v2/", Answer::of("{}"));
+        let name = server.url("/a/b:1").replace("http://", "");
+        let reference: Reference = name.parse().unwrap();
+        let options = Options { attempts: 1, ..Options::default() };
+        Self { server, client: Client::new(options), repository: Repository::from(&reference) }
+    }
+
+    fn put(&self, query: &str, tags: &[&str], next: Option<&str>) {
+        let text = serde_json::json!({ "tags": tags }).to_string();
+        let mut answer = Answer::of(text);
+        if let Some(next) = next {
+            answer = answer.with("Link", &format!("<{next}>; rel=\"next\""));
+        }
+        self.server.put(&format!("/v2/a/b/tags/list{query}"), answer);
+    }
+
+    async fn refusal(&self) -> String {
+        self.client.tags(&self.repository).await.unwrap_err().to_string()
+    }
+}
+
+#[tokio::test]
+async fn lists_of_tags_end() {
+    let lists = Lists::new();
+    lists.put("", &["a", "b"], Some("/v2/a/b/tags/list?last=b"));
+    lists.put("?last=b", &["b", "c"], None);
+    assert_eq!(lists.client.tags(&lists.repository).await.unwrap(), ["a", "b", "c"]);
+    // The same address, the same names at another address, another host.
+    lists.put("?last=b", &["c"], Some("/v2/a/b/tags/list?last=b"));
+    assert!(lists.refusal().await.contains("repeats"));
+    lists.put("?last=b", &["a", "b"], Some("/v2/a/b/tags/list?last=x"));
+    assert!(lists.refusal().await.contains("repeats"));
+    lists.put("?last=b", &["c"], Some("http://other.example/v2/a/b/tags/list"));
+    assert!(lists.refusal().await.contains("goes on at other.example"));
+    // A proxy that isn't known to the registry is not another host.
+    let moved = "http://127.0.0.1:1/v2/a/b/tags/list?last=c";
+    lists.put("?last=b", &["c"], Some(moved));
+    lists.put("?last=c", &["d"], None);
+    assert_eq!(lists.client.tags(&lists.repository).await.unwrap().len(), 4);
+}
+
+#[tokio::test]
+async fn blobs_that_hardly_come_are_given_up() {
+    let pace = |bytes| Some(Pace { bytes, window: Duration::from_millis(200) });
+    let content = vec![7; 10_000];
+    for (bytes, is_slow) in [(100, false), (9_000, true)] {
+        let scene = scene_with(|options| options.pace = pace(bytes));
+        let digest = scene.registry.put_blob(&content);
+        scene.registry.switch(|switches| {
+            switches.trickle = Some(Duration::from_millis(60));
+            switches.ignores_ranges = true;
+        });
+        let result = scene.pull(&digest, Length::Exactly(10_000)).await;
+        match result {
+            Ok(bytes) => assert!(!is_slow && bytes == content),
+            Err(error) => {
+                assert!(is_slow && matches!(*error.problem, Problem::TooSlow(_)), "{error}");
+                assert!(error.hint().unwrap().contains("--min-download-speed"));
+            }
+        }
+    }
+}
