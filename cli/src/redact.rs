@@ -56,9 +56,12 @@ pub(crate) fn is_credential(name: &str, value: &str) -> bool {
     is_credential_name(name) || STARTS.iter().any(|start| value.starts_with(start))
 }
 
-/// Returns a text without users and passwords of the URLs in it.
+/// Returns a text without users and passwords of the URLs in it, and without the credentials that
+/// are parameters of their queries.
 pub(crate) fn urls(text: &str) -> Cow<'_, str> {
     let Some(mut colon) = text.find("://") else { return Cow::Borrowed(text) };
+    let masked = kiln_oci::text::mask_queries(text);
+    let text = masked.as_ref();
     let mut safe = String::with_capacity(text.len());
     let mut rest = text;
     loop {
@@ -150,6 +153,7 @@ mod tests {
             ("https://h/x@y", "https://h/x@y"),
             ("https://u:p@@h/", "https://h/"),
             ("a://", "a://"),
+            ("https://u:p@h/x?token=y&v=1", "https://h/x?token=***&v=1"),
             ("no url", "no url"),
         ] {
             assert_eq!(urls(text), safe);

@@ -62,7 +62,8 @@ pub(crate) fn without_credentials(text: &str) -> String {
         }
         rest = &after[host.unwrap_or_default()..];
     }
-    out + rest
+    out += rest;
+    kiln_oci::text::mask_queries(&out).into_owned()
 }
 
 #[cfg(test)]
