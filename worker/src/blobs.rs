@@ -75,12 +75,11 @@ impl Blobs {
     }
 
     pub(crate) async fn ensure(&self, blob: &LayerBlob, progress: &Progress) -> Result<()> {
-        let content = self.store.content();
-        if content.size(&blob.digest)?.is_some() {
+        if self.is_here(blob)? {
             return Ok(());
         }
         let _guard = flight::lock(&self.store, &format!("blob-{}", blob.digest.hex())).await?;
-        if content.size(&blob.digest)?.is_some() {
+        if self.is_here(blob)? {
             return Ok(());
         }
         let part = progress.part(blob.digest.to_string(), Some(blob.size));
@@ -91,6 +90,17 @@ impl Blobs {
                 fetched.map_err(|error| self.lose(blob, error))
             }
             origin => self.bring(origin, blob, (part, open_blob)).await,
+        }
+    }
+
+    /// Tells whether the store has a blob.
+    ///
+    /// # Errors
+    /// Fails where it has another size than the blob's descriptor says.
+    pub(crate) fn is_here(&self, blob: &LayerBlob) -> Result<bool> {
+        match self.store.content().size(&blob.digest)? {
+            Some(actual) if actual != blob.size => Err(wrong_size(&blob.digest, blob.size, actual)),
+            found => Ok(found.is_some()),
         }
     }
 
@@ -307,6 +317,12 @@ impl<R: std::io::Read> std::io::Read for VerifiedReader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         self.inner.read(buffer)
     }
+}
+
+/// Returns the error that a descriptor and its blob disagree.
+pub(crate) fn wrong_size(digest: &Digest, expected: u64, actual: u64) -> Error {
+    let problem = format!("its descriptor says {expected} bytes, and it has {actual}");
+    Error::Invalid(format!("{digest}: {problem}"))
 }
 
 fn missing(digest: &Digest) -> Error {

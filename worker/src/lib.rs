@@ -55,6 +55,7 @@ pub use remote_cache::{
     CachePlace, CacheSource, ImportedCache, KnownResult, KnownResults, LostBlob, RemoteCache,
 };
 pub use resolve::{ImageResolver, ImageResolverOptions, PullPolicy, Resolved};
+pub use source::git::GitLimits;
 pub use source::local::LocalContext;
 pub use source::remote::{Pin, RemoteOptions};
 pub use sys::use_contained_name_services;

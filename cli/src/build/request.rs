@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use kiln_exporter::{Compression, Output, OutputKind};
@@ -9,7 +10,7 @@ use kiln_frontend::ProcessLimits;
 use kiln_oci::{Platform, Reference};
 use kiln_registry::{FetchAnswer, FetchRequest};
 use kiln_worker::sandbox::cgroup::Limits;
-use kiln_worker::{Allowed, SecretSource};
+use kiln_worker::{Allowed, GitLimits, SecretSource};
 
 use super::attest::AttestOptions;
 use super::caches::Caches;
@@ -36,6 +37,8 @@ pub(crate) struct BuildRequest {
     pub(super) context: ContextPlace,
     /// Most bytes of an archive on standard input, and of a file from a URL; `None` for no limit.
     pub(super) input_limit: Option<u64>,
+    /// What git may use.
+    pub(super) git: GitLimits,
     /// Where the Dockerfile is.
     pub(super) dockerfile: DockerfilePlace,
     /// The stage to build.
@@ -98,6 +101,15 @@ impl BuildRequest {
         &self.platforms
     }
 
+    /// Returns the addresses that the user has named as contexts.
+    pub(super) fn addresses(&self) -> Vec<String> {
+        let context = match &self.context {
+            ContextPlace::Remote(url) => Some(url),
+            ContextPlace::Directory(_) | ContextPlace::StandardInput => None,
+        };
+        context.into_iter().chain(self.named_contexts.values()).cloned().collect()
+    }
+
     /// Makes out what was asked for.
     pub(crate) fn resolve(arguments: BuildArguments) -> Result<Self> {
         let context = places::context_place(&arguments.context)?;
@@ -117,6 +129,12 @@ impl BuildRequest {
         attest.check(&outputs)?;
         Ok(Self {
             context,
+            git: GitLimits {
+                memory: limits::size_limit(&arguments.git_memory)
+                    .context("invalid --git-memory")?,
+                patience: Some(Duration::from_secs(arguments.git_timeout))
+                    .filter(|time| !time.is_zero()),
+            },
             input_limit: limits::size_limit(&arguments.input_limit)
                 .context("invalid --input-limit")?,
             dockerfile,

@@ -69,6 +69,8 @@ impl Tools {
             runtime: request.runtime.clone(),
             remote: RemoteOptions {
                 max_bytes: request.input_limit,
+                git: request.git,
+                contexts: request.addresses(),
                 environment: settings.git_environment(),
                 known_hosts: settings.known_hosts(),
                 // Only who builds may lend keys, not a Dockerfile.

@@ -31,6 +31,24 @@ pub(crate) struct BuildArguments {
     /// Most bytes of an archive on standard input and of a file from a URL, as 16g; 0 for no limit
     #[arg(long, value_name = "SIZE", default_value = "64g")]
     pub(crate) input_limit: String,
+    /// Most bytes of memory of each process of git that fetches a repository, as 2g; 0 for no limit
+    #[arg(
+        long,
+        value_name = "SIZE",
+        default_value = "2g",
+        env = "KILN_GIT_MEMORY",
+        hide_env_values = true
+    )]
+    pub(crate) git_memory: String,
+    /// How many seconds git may make no progress; 0 for no limit
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = 300,
+        env = "KILN_GIT_TIMEOUT",
+        hide_env_values = true
+    )]
+    pub(crate) git_timeout: u64,
     /// Name and optional tag of the image, as `name:tag`; several times for several names
     #[arg(short, long = "tag", value_name = "NAME")]
     pub(crate) tags: Vec<String>,

@@ -5,8 +5,12 @@ use kiln_store::{LayerBlob, LayerId, Store};
 
 use super::document::digest_of;
 use super::origin::Origin;
+use crate::blobs::wrong_size;
 use crate::error::{Error, Result};
 use crate::resolve::{Image, ImageResolver};
+
+/// Most bytes of a layer: 1 EiB, which no disk has.
+const LARGEST: u64 = 1 << 60;
 
 /// Finds an image, makes its layers known to the store and returns the uppermost.
 pub(crate) async fn load(
@@ -25,7 +29,9 @@ pub(crate) fn declare(
     store: &Store,
     (origin, digest): (&Origin, &Digest),
 ) -> Result<Option<LayerId>> {
-    let layers = layer_blobs(image, origin, &format!("{origin}@{digest}"))?;
+    let name = format!("{origin}@{digest}");
+    let layers = layer_blobs(image, origin, &name)?;
+    check_sizes(&layers, store, &name)?;
     Ok(store.layers().declare_all(&layers)?)
 }
 
@@ -47,9 +53,22 @@ pub(crate) fn layer_blobs(
         let media_type = descriptor.media_type().to_string();
         check_media_type(&media_type)?;
         let (digest, size) = (digest_of(descriptor)?, descriptor.size());
+        if size > LARGEST || (size == 0 && digest != Digest::of(b"")) {
+            return Err(Error::image(name, format!("layer {digest} can't have {size} bytes")));
+        }
         blobs.push((*diff_id, LayerBlob { media_type, digest, size, origin: origin.text() }));
     }
     Ok(blobs)
+}
+
+/// Refuses descriptors whose blobs are here and have another size.
+pub(crate) fn check_sizes(layers: &[(Digest, LayerBlob)], store: &Store, name: &str) -> Result<()> {
+    for (_, LayerBlob { digest, size, .. }) in layers {
+        if let Some(actual) = store.content().size(digest)?.filter(|actual| actual != size) {
+            return Err(Error::image(name, wrong_size(digest, *size, actual)));
+        }
+    }
+    Ok(())
 }
 
 /// Refuses what is no type of a layer that can be read.

@@ -23,7 +23,7 @@ use kiln_solver::StepContext;
 use kiln_store::LayerId;
 use tokio::sync::OnceCell;
 
-use super::git::GitSource;
+use super::git::{GitLimits, GitSource};
 use super::http::HttpSource;
 use crate::error::Result;
 use crate::exec::secret::Secrets;
@@ -34,6 +34,11 @@ use crate::snapshots::Snapshots;
 pub struct RemoteOptions {
     /// Most bytes of a file; `None` for no limit.
     pub max_bytes: Option<u64>,
+    /// What the host's git may use.
+    pub git: GitLimits,
+    /// The addresses that the user has named as contexts. Secrets for git that name no host go to
+    /// their hosts alone.
+    pub contexts: Vec<String>,
     /// All of the environment of the host's git: where programs are, proxies.
     pub environment: Vec<(OsString, OsString)>,
     /// The socket of an SSH agent, where repositories may be fetched with it.

@@ -15,7 +15,7 @@ pub use names::use_contained_name_services;
 pub(crate) use net::raise_loopback;
 pub(crate) use process::{
     CloneResult, Fork, Namespaces, clone, close_all, close_on_exec_above, fork, has_clone3,
-    has_close_range, reset_signals,
+    has_close_range, limit, reset_signals,
 };
 pub(crate) use seccomp::{FilterInstruction, install_filter};
 pub(crate) use watch::watch;

@@ -4,6 +4,8 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 /// Which namespaces a child gets of its own, besides mount.
 #[expect(clippy::struct_excessive_bools, reason = "each is a namespace of its own")]
 #[derive(Clone, Copy, Debug, Default)]
@@ -45,6 +47,21 @@ struct CloneArguments {
     set_tid: u64,
     set_tid_size: u64,
     cgroup: u64,
+}
+
+/// Gives a program limits of resources, which hold from its first instruction on; a lower limit of
+/// this process stays.
+pub(crate) fn limit(command: &mut tokio::process::Command, limits: [(Resource, u64); 2]) {
+    let set = move || {
+        for (resource, most) in limits {
+            let most = Some(getrlimit(resource).maximum.map_or(most, |own| own.min(most)));
+            setrlimit(resource, Rlimit { current: most, maximum: most })?;
+        }
+        Ok(())
+    };
+    // SAFETY: between fork and exec the closure makes two system calls per limit, and takes no lock
+    // and no memory.
+    unsafe { command.pre_exec(set) };
 }
 
 /// Forks a child into new namespaces, and into a control group of version 2.

@@ -37,7 +37,10 @@ pub(super) async fn check_out(
     let root = Dir::open(git.directory())?;
     if !source.skip_submodules && root.metadata(Path::new(".gitmodules"), false)?.is_some() {
         let update = ["submodule", "--quiet", "update", "--init", "--recursive", "--depth=1"];
-        git.run(&update).await?;
+        if let Err(error) = git.run(&update).await {
+            // With credentials no redirect is followed; a submodule that has moved may be public.
+            git.run_without_credentials(&update).await.map_err(|_| error)?;
+        }
     }
     let mtime = if source.commit_times {
         let seconds = git.run(&["show", "--no-patch", "--format=%ct", commit]).await?;
@@ -58,8 +61,8 @@ async fn fetch(git: &Git, source: &GitSource, found: &Found) -> Result<()> {
     let format = if found.object.len() == 64 { "sha256" } else { "sha1" };
     let format = format!("--object-format={format}");
     git.run(&["init", "--quiet", "--template=", &format]).await?;
-    let url = source.remote.url();
-    git.run(&["remote", "add", "--", "origin", url]).await?;
+    git.run(&["remote", "add", "--", "origin", source.remote.url()]).await?;
+    let url = git.url();
     let direct = match &found.reference {
         Some(name) if !source.fetch_by_commit => format!("+{name}:{name}"),
         Some(name) => format!("+{}:{name}", found.object),

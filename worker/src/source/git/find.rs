@@ -25,7 +25,7 @@ impl Found {
 
 /// Asks the repository for what the source's reference is at.
 pub(super) async fn find(git: &Git, source: &GitSource) -> Result<Found> {
-    let url = source.remote.url();
+    let url = git.url();
     let found = if source.reference.is_empty() {
         let text = git.run(&["ls-remote", "--symref", "--", url, "HEAD"]).await?;
         of_head(&text)

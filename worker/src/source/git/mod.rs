@@ -9,10 +9,13 @@
 //! for.
 //!
 //! User and password in a URL, and tokens, are handed to git in its environment: neither is ever in
-//! an argument, a message or a file.
+//! an argument, a message or a file. They go to one scheme, host and port ([`access`]). Git runs under
+//! limits of memory, time and size ([`limits`]).
 
+mod access;
 mod checkout;
 mod find;
+mod limits;
 mod program;
 mod reference;
 
@@ -24,6 +27,7 @@ use kiln_solver::{LogStream, StepContext};
 use kiln_store::CacheKind;
 
 use self::find::Found;
+pub use self::limits::GitLimits;
 use self::program::Git;
 use self::reference::{check_reference, is_commit};
 use super::remote::{Loaded, Pin, Remotes};
@@ -143,7 +147,7 @@ impl GitSource {
 
     /// Brings the files in.
     pub(super) async fn load(&self, remotes: &Remotes, context: &StepContext) -> Result<Loaded> {
-        let git = Git::prepare(self, remotes)?;
+        let git = Git::prepare(self, remotes).await?;
         let found = match self.named() {
             Some(found) => found,
             None => find::find(&git, self).await?,

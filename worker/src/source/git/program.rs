@@ -18,9 +18,11 @@ use tokio::io::AsyncReadExt;
 use tokio::process::Command;
 
 use super::GitSource;
+use super::access::Access;
+use super::limits::{self, CommandLimits, GitLimits};
 use crate::error::{Error, Result};
-use crate::source::http::host;
 use crate::source::remote::Remotes;
+use crate::sys;
 
 /// Most bytes of what git says.
 const OUTPUT_LIMIT: u64 = 16 << 20;
@@ -61,6 +63,12 @@ const CONFIGURATION: &[(&str, &str)] = &[
 /// The host's git, ready for one source.
 pub(super) struct Git {
     environment: Vec<(OsString, OsString)>,
+    /// Names and values of the configuration, but for what gives access.
+    configuration: Vec<(String, String)>,
+    access: Access,
+    limits: GitLimits,
+    /// Most bytes of the repository.
+    disk: Option<u64>,
     directory: PathBuf,
     /// What errors begin with.
     subject: String,
@@ -81,7 +89,7 @@ impl Drop for Scratch {
 
 impl Git {
     /// Makes the environment that git has for a source.
-    pub(super) fn prepare(source: &GitSource, remotes: &Remotes) -> Result<Self> {
+    pub(super) async fn prepare(source: &GitSource, remotes: &Remotes) -> Result<Self> {
         let scratch = Scratch(remotes.snapshots.store.temp_dir()?);
         let directory = scratch.0.join("files");
         std::fs::create_dir(&directory).map_err(Error::path("create", &directory))?;
@@ -104,20 +112,26 @@ impl Git {
                 set("SSH_AUTH_SOCK", agent.into());
             }
         }
-        let authorization = authorization(source, remotes)?;
-        let header = authorization.map(|value| {
-            let scope = token_scope(source.remote.url());
-            (format!("http.{scope}.extraHeader"), format!("Authorization: {value}"))
-        });
+        let access = Access::find(source, remotes).await?;
+        let (limits, disk) = (remotes.options.git, remotes.options.max_bytes);
         let fixed = CONFIGURATION.iter().map(|(key, value)| ((*key).into(), (*value).into()));
-        let configuration: Vec<(String, String)> = fixed.chain(header).collect();
-        set("GIT_CONFIG_COUNT", configuration.len().to_string().into());
-        for (number, (key, value)) in configuration.into_iter().enumerate() {
-            set(&format!("GIT_CONFIG_KEY_{number}"), key.into());
-            set(&format!("GIT_CONFIG_VALUE_{number}"), value.into());
-        }
+        let configuration = fixed.chain(limits::configuration(limits)).collect();
         let subject = source.error("git").to_string();
-        Ok(Self { environment, directory, subject, _scratch: scratch })
+        Ok(Self {
+            environment,
+            configuration,
+            access,
+            limits,
+            disk,
+            directory,
+            subject,
+            _scratch: scratch,
+        })
+    }
+
+    /// Returns the address that the repository is fetched from.
+    pub(super) fn url(&self) -> &str {
+        &self.access.url
     }
 
     /// Returns the directory that it works in.
@@ -127,6 +141,21 @@ impl Git {
 
     /// Runs git and returns what it says. Dropping the future ends it.
     pub(super) async fn run(&self, arguments: &[&str]) -> Result<String> {
+        self.run_with(arguments, &self.access.configuration).await
+    }
+
+    /// Does what [`Self::run`] does for a git that has no credentials, where another had some.
+    ///
+    /// # Errors
+    /// Fails where there are no credentials to do without, too.
+    pub(super) async fn run_without_credentials(&self, arguments: &[&str]) -> Result<String> {
+        if self.access.configuration.is_empty() {
+            return Err(Error::Invalid(format!("{}: it had no credentials", self.subject)));
+        }
+        self.run_with(arguments, &[]).await
+    }
+
+    async fn run_with(&self, arguments: &[&str], access: &[(String, String)]) -> Result<String> {
         let verb = arguments.first().copied().unwrap_or_default();
         let failed = |error: std::io::Error| {
             let hint = match error.kind() {
@@ -140,24 +169,50 @@ impl Git {
             .args(arguments)
             .env_clear()
             .envs(self.environment.iter().map(|(key, value)| (key, value)))
+            .envs(self.configuration_with(access))
             .current_dir(&self.directory)
             .process_group(0)
             .kill_on_drop(true)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
+        let limits = CommandLimits::of(self.limits, self.disk, verb);
+        sys::limit(&mut command, limits.resources());
         tracing::debug!(verb, directory = %self.directory.display(), "running git");
         let mut child = command.spawn().map_err(failed)?;
         let mut group = Group(child.id().and_then(|id| Pid::from_raw(id.cast_signed())));
         let (out, error) = (child.stdout.take(), child.stderr.take());
-        let (out, error, status) =
-            tokio::try_join!(read(out), read(error), child.wait()).map_err(failed)?;
+        let work = async { tokio::try_join!(read(out), read(error), child.wait()).map_err(failed) };
+        let (out, error, status) = tokio::select! {
+            ended = work => ended?,
+            problem = limits.exceeded(&self.directory) => {
+                return Err(Error::Invalid(format!("{} {verb}: {}", self.subject, problem?)));
+            }
+        };
         // Its number may be somebody else's from now on.
         group.0 = None;
         if status.success() {
             return Ok(String::from_utf8_lossy(&out).into_owned());
         }
-        Err(Error::Invalid(format!("{} {verb}: {}", self.subject, complaint(&error, status))))
+        let complaint = limits.explain(complaint(&error, status));
+        let hint = self.access.withheld.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
+        Err(Error::Invalid(format!("{} {verb}: {complaint}{hint}", self.subject)))
+    }
+
+    /// Returns the variables that hold git's configuration.
+    fn configuration_with(&self, access: &[(String, String)]) -> Vec<(String, String)> {
+        let all = self.configuration.iter().chain(access).enumerate();
+        let mut variables: Vec<(String, String)> = all
+            .flat_map(|(number, (key, value))| {
+                [
+                    (format!("GIT_CONFIG_KEY_{number}"), key.clone()),
+                    (format!("GIT_CONFIG_VALUE_{number}"), value.clone()),
+                ]
+            })
+            .collect();
+        let count = self.configuration.len() + access.len();
+        variables.push(("GIT_CONFIG_COUNT".to_owned(), count.to_string()));
+        variables
     }
 }
 
@@ -189,46 +244,6 @@ fn complaint(text: &[u8], status: std::process::ExitStatus) -> String {
     if text.is_empty() { status.to_string() } else { text }
 }
 
-/// Returns the header that secrets give, else user and password of the URL.
-fn authorization(source: &GitSource, remotes: &Remotes) -> Result<Option<String>> {
-    if !source.remote.is_http() {
-        return Ok(None);
-    }
-    let host = host(source.remote.url());
-    let names = [(&source.header_secret, false), (&source.token_secret, true)];
-    let of_host = names.map(|(name, token)| (format!("{name}.{host}"), name, token));
-    let general = names.map(|(name, token)| (name.clone(), name, token));
-    for (id, name, token) in of_host.into_iter().chain(general) {
-        if name.is_empty() {
-            continue;
-        }
-        let Some(value) = remotes.secrets.get(&id, true)? else { continue };
-        let value = value.trim_ascii_end();
-        if token {
-            return Ok(Some(basic(&[b"x-access-token:", value].concat())));
-        }
-        let value = String::from_utf8_lossy(value);
-        if value.contains(char::is_control) {
-            return Err(Error::Invalid(format!("secret {id}: no value of a header")));
-        }
-        return Ok(Some(value.into_owned()));
-    }
-    Ok(source.remote.credentials().map(basic))
-}
-
-fn basic(credentials: &[u8]) -> String {
-    format!("basic {}", base64(credentials))
-}
-
-/// Returns the addresses that a token is sent to: the repository's, all of its host for GitHub,
-/// where submodules mostly are on the same.
-fn token_scope(url: &str) -> &str {
-    ["https://github.com/", "https://www.github.com/"]
-        .into_iter()
-        .find(|prefix| url.starts_with(prefix))
-        .unwrap_or(url)
-}
-
 /// Returns the command by which git calls `ssh`, for a shell.
 fn ssh_command(source: &GitSource, known: Option<&Path>, scratch: &Path) -> Result<String> {
     let own = scratch.join("known_hosts");
@@ -254,40 +269,4 @@ fn told_to_ssh(path: &Path) -> Result<String> {
         return Err(Error::Invalid(format!("{path}: can't be told to ssh")));
     }
     Ok(format!("\"{path}\""))
-}
-
-fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for chunk in bytes.chunks(3) {
-        let byte = |at: usize| u32::from(chunk.get(at).copied().unwrap_or_default());
-        let word = byte(0) << 16 | byte(1) << 8 | byte(2);
-        for place in 0..4 {
-            let digit = DIGITS[(word >> (18 - 6 * place) & 63) as usize];
-            text.push(if place <= chunk.len() { char::from(digit) } else { '=' });
-        }
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn base64_is_that_of_rfc_4648() {
-        for (plain, encoded) in
-            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg==")]
-        {
-            assert_eq!(base64(plain.as_bytes()), encoded);
-        }
-        assert_eq!(base64(&[0xff, 0xfe, 0xfd]), "//79");
-    }
-
-    #[test]
-    fn tokens_stay_with_the_repository() {
-        assert_eq!(token_scope("https://h/a.git"), "https://h/a.git");
-        assert_eq!(token_scope("https://github.com/a/b.git"), "https://github.com/");
-        assert_eq!(token_scope("https://github.com.evil/a"), "https://github.com.evil/a");
-    }
 }

@@ -1,0 +1,176 @@
+//! The limits of the host's git.
+//!
+//! Memory is a limit of the kernel's on each process (`RLIMIT_DATA`: files that git maps don't count),
+//! set before git's first instruction. A command that lists references gets a quarter of it: a server
+//! can list them without end, and git keeps the list. The size on disk and the progress are looked at
+//! while git runs. Progress is that files of the repository grow or become more; a listing makes no
+//! files, and has to end in that time.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::process::Resource;
+
+use crate::blobs::blocking;
+use crate::error::Result;
+
+/// The pause between two looks at what git has written.
+const TICK: Duration = Duration::from_millis(500);
+/// How many times longer than a look the pause after it is at least.
+const SHARE: u32 = 20;
+/// The longest time in which less than a byte per second comes over HTTP.
+const STALLED: Duration = Duration::from_mins(1);
+
+/// Limits of the host's git.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GitLimits {
+    /// Most bytes of memory of each of its processes; `None` for no limit.
+    pub memory: Option<u64>,
+    /// The longest time without progress; `None` for no limit.
+    pub patience: Option<Duration>,
+}
+
+impl Default for GitLimits {
+    fn default() -> Self {
+        Self { memory: Some(2 << 30), patience: Some(Duration::from_mins(5)) }
+    }
+}
+
+/// The limits of one command of git.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct CommandLimits {
+    memory: Option<u64>,
+    patience: Option<Duration>,
+    /// Most bytes on disk.
+    disk: Option<u64>,
+}
+
+impl CommandLimits {
+    /// Returns the limits of a command by its first word; `disk` is the most that its files may take.
+    pub(super) fn of(limits: GitLimits, disk: Option<u64>, verb: &str) -> Self {
+        let share = if verb == "ls-remote" { 4 } else { 1 };
+        let memory = limits.memory.map(|bytes| bytes / share);
+        Self { memory, patience: limits.patience, disk }
+    }
+
+    /// Returns the limits that the kernel enforces.
+    pub(super) fn resources(&self) -> [(Resource, u64); 2] {
+        // The kernel takes this for no limit.
+        let most = |limit: Option<u64>| limit.unwrap_or(u64::MAX);
+        [(Resource::Data, most(self.memory)), (Resource::Fsize, most(self.disk))]
+    }
+
+    /// Returns a complaint of git's with the limit that is behind it, if one is.
+    pub(super) fn explain(&self, complaint: String) -> String {
+        let lower = complaint.to_ascii_lowercase();
+        let is_memory = ["out of memory", "cannot allocate", "malloc", "realloc"];
+        match (self.memory, self.disk) {
+            (Some(bytes), _) if is_memory.iter().any(|part| lower.contains(part)) => {
+                format!("git needs more than {bytes} bytes of memory (--git-memory): {complaint}")
+            }
+            (_, Some(bytes))
+                if lower.contains("file too large") || lower.contains("signal: 25") =>
+            {
+                format!("the repository has more than {bytes} bytes (--input-limit): {complaint}")
+            }
+            _ if lower.contains("operation too slow") => {
+                format!("the server sends next to nothing: {complaint}")
+            }
+            _ => complaint,
+        }
+    }
+
+    /// Waits until git has written too much or makes no progress, and returns what is wrong.
+    pub(super) async fn exceeded(&self, directory: &Path) -> Result<String> {
+        let (mut last, mut since) = (Usage::default(), Instant::now());
+        let mut pause = TICK;
+        loop {
+            tokio::time::sleep(pause).await;
+            let (begun, path) = (Instant::now(), directory.to_owned());
+            let now = blocking(move || Ok(Usage::of(&path))).await?;
+            pause = TICK.max(begun.elapsed() * SHARE);
+            if let Some(most) = self.disk.filter(|most| now.bytes > *most) {
+                return Ok(format!("the repository has more than {most} bytes (--input-limit)"));
+            }
+            if now != last {
+                (last, since) = (now, Instant::now());
+            }
+            if let Some(most) = self.patience.filter(|most| since.elapsed() >= *most) {
+                let seconds = most.as_secs_f32();
+                return Ok(format!("no progress in {seconds} seconds (--git-timeout)"));
+            }
+        }
+    }
+}
+
+/// Returns the configuration by which git gives up a server that sends next to nothing.
+pub(super) fn configuration(limits: GitLimits) -> Vec<(String, String)> {
+    let Some(patience) = limits.patience else { return Vec::new() };
+    let seconds = patience.min(STALLED).as_secs().max(1);
+    vec![
+        ("http.lowSpeedLimit".to_owned(), "1".to_owned()),
+        ("http.lowSpeedTime".to_owned(), seconds.to_string()),
+    ]
+}
+
+/// What a directory takes on disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Usage {
+    bytes: u64,
+    entries: u64,
+}
+
+impl Usage {
+    /// Adds up a directory that changes meanwhile: what isn't there any more is passed over.
+    fn of(directory: &Path) -> Self {
+        let mut usage = Self::default();
+        let mut pending = vec![directory.to_owned()];
+        while let Some(directory) = pending.pop() {
+            let Ok(entries) = std::fs::read_dir(&directory) else { continue };
+            for entry in entries.flatten() {
+                let Ok(metadata) = entry.metadata() else { continue };
+                usage.entries += 1;
+                usage.bytes += metadata.len();
+                if metadata.is_dir() {
+                    pending.push(entry.path());
+                }
+            }
+        }
+        usage
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits(disk: Option<u64>, patience: Duration) -> CommandLimits {
+        let limits = GitLimits { memory: Some(4 << 20), patience: Some(patience) };
+        CommandLimits::of(limits, disk, "ls-remote")
+    }
+
+    #[tokio::test]
+    async fn size_and_idleness_are_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("sub")).unwrap();
+        std::fs::write(dir.path().join("sub/f"), vec![0; 1 << 20]).unwrap();
+        let long = Duration::from_mins(1);
+        let text = limits(Some(1 << 20), long).exceeded(dir.path()).await.unwrap();
+        assert!(text.contains("--input-limit"), "{text}");
+        let text = limits(None, Duration::from_millis(10)).exceeded(dir.path()).await.unwrap();
+        assert!(text.contains("--git-timeout"), "{text}");
+    }
+
+    #[test]
+    fn complaints_name_the_limit() {
+        let limits = limits(Some(7), Duration::from_secs(1));
+        assert_eq!(limits.resources()[0].1, 1 << 20, "a listing gets a quarter");
+        for (complaint, part) in [
+            ("fatal: Out of memory, realloc failed", "--git-memory"),
+            ("error: write: File too large", "--input-limit"),
+        ] {
+            assert!(limits.explain(complaint.to_owned()).contains(part), "{complaint}");
+        }
+        assert_eq!(limits.explain("fatal: x".to_owned()), "fatal: x");
+    }
+}
