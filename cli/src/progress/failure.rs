@@ -7,6 +7,7 @@ use super::text::{clean, clean_text};
 use crate::build::{Dockerfile, Failure};
 use crate::hints;
 use crate::printer::Printer;
+use crate::redact;
 use crate::rootless;
 
 /// How many lines of a failed step's output are shown again.
@@ -59,7 +60,7 @@ fn step_failure(
     if let Some(place) = locations.first() {
         let lines = (place.start as usize, place.end as usize);
         let text = String::from_utf8_lossy(&dockerfile.text);
-        printer.note(excerpt(&dockerfile.name, &text, lines));
+        printer.note(redact::urls(&excerpt(&dockerfile.name, &text, lines)));
     }
     printer.error(&failure.summary());
     if let Some(hint) = hint(error, log_tail) {

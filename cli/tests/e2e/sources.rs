@@ -334,15 +334,100 @@ fn passwords_reach_git_and_nobody_else() {
         let found = run(grep.args(["-rl", "canary-password"]).arg(&place));
         assert_eq!(found.stdout, "", "{}", place.display());
     }
+    // A token goes over https alone, whether its name has the host or not.
     let token = kiln.write("token", "canary-token");
-    let secret = format!("id=GIT_AUTH_TOKEN,src={}", token.display());
     let dockerfile = format!("FROM base\nADD {url} /r\n");
-    kiln.build_text(&dockerfile, &["--secret", &secret, "-t", "b"]).success();
-    // x-access-token:canary-token
-    let expected = "basic eC1hY2Nlc3MtdG9rZW46Y2FuYXJ5LXRva2Vu";
-    assert!(
-        server.take_requests().iter().all(|request| request.headers["authorization"] == expected)
-    );
+    for id in ["GIT_AUTH_TOKEN", "GIT_AUTH_TOKEN.127.0.0.1"] {
+        let secret = format!("id={id},src={}", token.display());
+        kiln.build_text(&dockerfile, &["--no-cache", "--secret", &secret]).success();
+    }
+    let asked = server.take_requests();
+    assert!(!asked.is_empty());
+    assert!(asked.iter().all(|request| !request.headers.contains_key("authorization")));
+    let missing = dockerfile.replace("r.git", "missing.git");
+    let secret = format!("id=GIT_AUTH_TOKEN,src={}", token.display());
+    let stderr = kiln.build_text(&missing, &["--secret", &secret]).failure();
+    assert!(stderr.contains("GIT_AUTH_TOKEN isn't sent"), "{stderr}");
+}
+
+#[test]
+fn redirects_do_not_take_credentials_of_git_along() {
+    if skip("redirects_do_not_take_credentials_of_git_along", &GIT) {
+        return;
+    }
+    let (kiln, server, other) = (kiln(), FileServer::start(), FileServer::start());
+    let repository = Repository::new(&kiln);
+    repository.write("f", "content\n");
+    repository.commit();
+    let bare = repository.served.path().join("r.git");
+    run(Command::new("git").arg("-C").arg(&bare).arg("update-server-info")).success();
+    server.serve_directory(repository.served.path().to_owned());
+    other.serve_directory(repository.served.path().to_owned());
+    let refs = |name: &str| format!("/{name}.git/info/refs?service=git-upload-pack");
+    server.put(&refs("near"), Answer::redirect(&server.url(&refs("r"))));
+    server.put(&refs("far"), Answer::redirect(&other.url(&refs("r"))));
+    let has_credentials = |server: &FileServer| {
+        let asked = server.take_requests();
+        assert!(!asked.is_empty());
+        asked.iter().map(|request| request.headers.contains_key("authorization")).collect()
+    };
+    for (name, is_near) in [("near", true), ("far", false)] {
+        let url = server.url(&format!("/{name}.git")).replace("://", "://user:canary@");
+        let dockerfile = format!("FROM base\nADD {url} /r\n");
+        kiln.build_text(&dockerfile, &["--no-cache", "-t", "a"]).success();
+        assert_eq!(cat(&kiln, "a", "/r/f"), "content\n");
+        let sent: Vec<bool> = has_credentials(&server);
+        assert!(sent.iter().all(|sent| *sent), "{name}");
+        if !is_near {
+            let sent: Vec<bool> = has_credentials(&other);
+            assert!(sent.iter().all(|sent| !*sent), "{name}");
+        }
+    }
+}
+
+#[test]
+fn a_repository_without_end_is_given_up() {
+    if skip("a_repository_without_end_is_given_up", &GIT) {
+        return;
+    }
+    let (kiln, server) = (kiln(), FileServer::start());
+    let refs = format!("0048{} refs/heads/{:015}\n", "a".repeat(40), 1).repeat(1000);
+    let endless = Answer { is_endless: true, ..Answer::of(refs) };
+    let endless = endless.with("Content-Type", "application/x-git-upload-pack-advertisement");
+    server.put("/r.git/info/refs?service=git-upload-pack", endless);
+    let commit = "0123456789abcdef0123456789abcdef01234567";
+    for fragment in ["", commit] {
+        let dockerfile = format!("FROM base\nADD {}#{fragment} /r\n", server.url("/r.git"));
+        let stderr = kiln.build_text(&dockerfile, &["--git-memory", "200m"]).failure();
+        assert!(stderr.contains("--git-memory"), "{stderr}");
+    }
+}
+
+#[test]
+fn credentials_in_queries_are_not_shown() {
+    if skip("credentials_in_queries_are_not_shown", &[Need::Root]) {
+        return;
+    }
+    let (kiln, server) = (kiln(), FileServer::start());
+    server.put("/f?v=1&token=canary-token", Answer::of("x"));
+    let dockerfile = format!("FROM base\nADD {} /f\n", server.url("/f?v=1&token=canary-token"));
+    let arguments = ["--progress", "plain", "--debug", "-t", "a"];
+    let built = kiln.build_text(&dockerfile, &arguments);
+    assert!(built.stderr.contains("/f?v=1&token=***"), "{}", built.stderr);
+    let failed = kiln.build_text(&dockerfile.replace("v=1", "v=2"), &arguments);
+    for output in [
+        built,
+        failed,
+        kiln.run(&["history", "--no-trunc", "a"]),
+        kiln.run(&["inspect", "a"]),
+        kiln.run(&["builds", "inspect", "--format=json"]),
+    ] {
+        let text = format!("{}{}", output.stdout, output.stderr);
+        assert!(!text.contains("canary-token"), "{text}");
+    }
+    let mut grep = Command::new("grep");
+    let found = run(grep.args(["-rla", "canary-token"]).arg(kiln.root()));
+    assert_eq!(found.stdout, "");
 }
 
 #[test]

@@ -7,6 +7,7 @@ use kiln_tree::{CopyOptions, Dir, ModeChange, Owner, Timestamp, View};
 
 use super::GitSource;
 use super::find::Found;
+use super::limits::is_limit;
 use super::program::Git;
 use super::reference::is_commit;
 use crate::blobs::blocking;
@@ -69,6 +70,9 @@ async fn fetch(git: &Git, source: &GitSource, found: &Found) -> Result<()> {
         None => found.object.clone(),
     };
     let first = fetch_one(git, url, &direct).await;
+    if first.as_ref().is_err_and(is_limit) {
+        return first;
+    }
     if first.is_ok() && has(git, &found.object).await {
         return Ok(());
     }

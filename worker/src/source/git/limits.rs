@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Resource;
 
 use crate::blobs::blocking;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// The pause between two looks at what git has written.
 const TICK: Duration = Duration::from_millis(500);
@@ -101,6 +101,12 @@ impl CommandLimits {
             }
         }
     }
+}
+
+/// Tells whether an error is that git reached a limit: another attempt would reach it too.
+pub(super) fn is_limit(error: &Error) -> bool {
+    let text = error.to_string();
+    ["(--git-memory)", "(--git-timeout)", "(--input-limit)"].iter().any(|flag| text.contains(flag))
 }
 
 /// Returns the configuration by which git gives up a server that sends next to nothing.
