@@ -217,7 +217,9 @@ impl BlobStream {
         let is_slow = matches!(problem, Problem::TooSlow(_));
         if is_slow && self.endpoints.len() > 1 {
             let slow = self.endpoints.pop_front();
-            slow.iter().for_each(|endpoint| problem.log_mirror(endpoint));
+            if let Some(endpoint) = slow {
+                problem.log_mirror(&endpoint);
+            }
             self.etag = None;
             return Ok(());
         }

@@ -9,7 +9,7 @@ use kiln_store::{ImageRow, LayerBlob};
 use crate::error::Result;
 use crate::progress::Progress;
 use crate::resolve::ImageResolver;
-use crate::source::image::layer_blobs;
+use crate::source::image::{check_sizes, layer_blobs};
 use crate::source::origin::Origin;
 
 /// What is to be pulled.
@@ -72,6 +72,7 @@ impl ImageResolver {
         let image = self.image(&origin, &found.digest, platform).await?;
         let name = format!("{origin}@{}", found.digest);
         let layers = layer_blobs(&image, &origin, &name)?;
+        check_sizes(&layers, self.store(), &name)?;
         self.store().layers().declare_all(&layers)?;
         let mut blobs = Vec::new();
         for (_, blob) in layers {

@@ -17,7 +17,7 @@ use kiln_store::Store;
 use kiln_tree::ArchiveLimits;
 use tokio::sync::OnceCell;
 
-use crate::blobs::Blobs;
+use crate::blobs::{Blobs, wrong_size};
 use crate::error::{Error, Result};
 use crate::remote_cache::lost::LostBlobs;
 use crate::source::document::{CONFIG_LIMIT, DOCUMENT_LIMIT, Document, digest_of};
@@ -222,6 +222,10 @@ impl ImageResolver {
                 Document::Manifest(manifest) => {
                     let config = digest_of(manifest.config())?;
                     let bytes = self.document(origin, &config, Kind::Config).await?;
+                    let (expected, actual) = (manifest.config().size(), bytes.len() as u64);
+                    if expected != actual {
+                        return Err(Error::image(&name, wrong_size(&config, expected, actual)));
+                    }
                     let config = serde_json::from_slice(&bytes).map_err(|error| {
                         Error::image(&name, format!("invalid image config: {error}"))
                     })?;

@@ -225,3 +225,45 @@ fn refusals_of_layers_are_as_those_of_manifests() {
         names(&refused, "access denied", 1, &hint);
     }
 }
+
+#[test]
+fn descriptors_that_disagree_with_what_is_here_are_refused() {
+    if skip("descriptors_that_disagree_with_what_is_here_are_refused", &[Need::Root]) {
+        return;
+    }
+    let (kiln, registry) = (kiln(), FakeRegistry::start());
+    // An archive without files.
+    let layer = registry.put_blob(&[0; 1024]);
+    let config = format!(
+        r#"{{"architecture":"amd64","os":"linux","rootfs":{{"type":"layers","diff_ids":["{layer}"]}}}}"#
+    );
+    let length = config.len() as u64;
+    let config = registry.put_blob(config.as_bytes());
+    let pull = |of_config: u64, of_layer: u64| {
+        let manifest = serde_json::json!({
+            "schemaVersion": 2,
+            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "config": {
+                "mediaType": "application/vnd.oci.image.config.v1+json",
+                "digest": config.to_string(),
+                "size": of_config,
+            },
+            "layers": [{
+                "mediaType": "application/vnd.oci.image.layer.v1.tar",
+                "digest": layer.to_string(),
+                "size": of_layer,
+            }],
+        });
+        let kind = manifest["mediaType"].as_str().unwrap();
+        registry.put_manifest("a/b", "1", kind, manifest.to_string().as_bytes());
+        let name = format!("{}/a/b:1", registry.address());
+        kiln.run(&["pull", "--platform", "linux/amd64", &name])
+    };
+    pull(length, 1024).success();
+    for size in [0, 7, 1025, i64::MAX as u64] {
+        let stderr = pull(length, size).failure();
+        assert!(stderr.contains("bytes"), "{stderr}");
+        pull(size, 1024).failure();
+    }
+    pull(length, 1024).success();
+}

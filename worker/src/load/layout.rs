@@ -11,6 +11,7 @@ use kiln_store::LayerBlob;
 
 use super::files::ArchiveFiles;
 use super::{ArchivedImage, LoadOptions, docker, verify};
+use crate::blobs::wrong_size;
 use crate::error::{Error, Result};
 use crate::source::document::{CONFIG_LIMIT, DOCUMENT_LIMIT, digest_of};
 
@@ -168,6 +169,9 @@ impl Layout<'_> {
         for (place, layer) in layers.iter().enumerate() {
             let digest = digest_of(layer)?;
             let size = self.blob(&digest)?;
+            if size != layer.size() {
+                return Err(wrong_size(&digest, layer.size(), size));
+            }
             if let Some(diff_id) = diff_ids.get(place).filter(|_| is_image) {
                 let media_type = layer.media_type().to_string();
                 let blob = LayerBlob { media_type, digest, size, origin: None };
