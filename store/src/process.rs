@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::error::{Error, Result};
 use crate::lock::{self, RootLock};
 use crate::name;
+use crate::remove::remove_tree;
 
 /// The directory of this process.
 #[derive(Debug)]
@@ -98,6 +99,25 @@ impl ProcessDir {
         }
         Ok(taken)
     }
+}
+
+/// Removes what the dead have left behind in the directories of others than `own`, where it lies: no
+/// name appears anywhere. The directories themselves are for [`ProcessDir::take_dead`].
+pub(crate) fn clear_dead(root: &Path, own: &str) -> Result<()> {
+    for path in others(root, own)? {
+        if !is_dead(&path)? {
+            continue;
+        }
+        for entry in fs::read_dir(&path).into_iter().flatten().flatten() {
+            if entry.file_name() != "lock"
+                && let Err(error) = remove_tree(&entry.path())
+            {
+                // Somebody else may remove it, too.
+                tracing::debug!(path = ?entry.path(), %error, "can't remove");
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Returns the names of all processes that have a directory.

@@ -29,10 +29,10 @@ use crate::snapshotter::{self, Snapshotter, Snapshotting};
 use crate::trash::Trash;
 use crate::views::Views;
 use crate::volumes::Volumes;
-use crate::{layout, recovery, room};
+use crate::{layout, process, recovery, room};
 
-/// How long closing waits for removals in the background. The next process goes on with them.
-const CLOSING: Duration = Duration::from_millis(300);
+/// How long closing waits for removals in the background. Another process goes on with them.
+const CLOSING: Duration = Duration::from_millis(50);
 
 /// How long the index's log may become, in bytes, before somebody has to see to it: some 60 pages.
 const LONG_LOG: u64 = 1 << 18;
@@ -272,6 +272,14 @@ impl Store {
     /// take as long as the disk does, and any process can do it, one that outlives the build too.
     pub fn sync(&self) -> Result<()> {
         recovery::sync(&self.inner)
+    }
+
+    /// Removes what processes that have ended had no time to remove. No file is made for it.
+    ///
+    /// # Errors
+    /// Fails where it can't be told which have ended.
+    pub fn clear_dead(&self) -> Result<()> {
+        process::clear_dead(&self.inner.root, self.inner.process.name())
     }
 
     pub(crate) fn inner(&self) -> &Arc<Inner> {

@@ -354,3 +354,24 @@ fn links_in_leftovers_are_not_followed() {
     assert_eq!(count(root.join("tmp")), 0);
     assert_eq!(fs::read_to_string(&canary).unwrap(), "kept");
 }
+
+#[test]
+fn what_the_dead_left_is_removed_where_it_lies() {
+    if root_of_child().is_some() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let living = Store::open(dir.path()).unwrap();
+    let kept = living.temp_dir().unwrap();
+    fs::write(kept.join("file"), "").unwrap();
+    let dead = dir.path().join("tmp/1-dead");
+    fs::create_dir_all(dead.join("7/fs/deep")).unwrap();
+    fs::write(dead.join("7/fs/deep/file"), "").unwrap();
+    fs::write(dead.join("lock"), "").unwrap();
+    store.clear_dead().unwrap();
+    let left: Vec<_> =
+        fs::read_dir(&dead).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["lock"]);
+    assert!(kept.join("file").exists());
+}

@@ -32,6 +32,7 @@ mod draft;
 mod exec;
 mod file;
 mod flight;
+mod inflate;
 mod ingredients;
 mod key;
 mod merge;

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, Once, OnceLock, PoisonError};
 use kiln_solver::StepContext;
 use kiln_store::{LayerId, PendingTree, Snapshotter, Store};
 use kiln_tree::{ArchiveLimits, Attributes, Changes, CopyOptions, Dir, View};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 use crate::blobs::Blobs;
 use crate::draft::{Draft, Finished, WorkTree, WorkTrees};
@@ -33,6 +33,8 @@ pub(crate) struct Snapshots {
     /// How many archives may be read at once: each takes a thread, and the windows of its
     /// decompressor.
     archives: Arc<Semaphore>,
+    /// How many more may be read ahead of their turn.
+    ahead: Arc<Semaphore>,
     work_trees: WorkTrees,
     /// Layers on whose chains a program has run: they have the directories for its own mounts.
     run_on: Arc<Mutex<HashSet<LayerId>>>,
@@ -64,6 +66,7 @@ impl Snapshots {
             limits,
             empty: Arc::default(),
             archives: Arc::new(Semaphore::new(threads)),
+            ahead: Arc::new(Semaphore::new(threads)),
             work_trees: WorkTrees::default(),
             run_on: Arc::default(),
             told: Arc::new(Once::new()),
@@ -73,6 +76,11 @@ impl Snapshots {
     /// Waits until an archive may be read; what is returned is to be held as long as it is.
     pub(crate) async fn reading_an_archive(&self) -> Result<SemaphorePermit<'_>> {
         self.archives.acquire().await.map_err(|_| Error::Cancelled)
+    }
+
+    /// Returns what is to be held while an archive is read before its turn; `None` where enough are.
+    pub(crate) fn reading_ahead(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.ahead).try_acquire_owned().ok()
     }
 
     /// Returns the trees of a chain, uppermost first. All must be there.

@@ -1,23 +1,25 @@
 //! Trees for layers that have none yet.
 //!
 //! The layers of an image are declared with nothing but digests. Here they get their trees: blobs
-//! that are far away are fetched in parallel, then each layer is unpacked on an overlay of those
+//! that are far away are fetched in parallel, and each layer is unpacked on an overlay of those
 //! below, so that deletions become what the kernel takes for deletions. A tree gets its name when
 //! the blob and the uncompressed archive have turned out to be what their digests say.
 
-use std::io::Read;
+use std::collections::VecDeque;
 
-use kiln_oci::{Digest, HashingReader};
+use kiln_oci::HashingReader;
 use kiln_solver::StepContext;
 use kiln_store::{Layer, LayerBlob, LayerId};
-use kiln_tree::{ArchiveLimits, Dir, Manifest, UnpackOptions};
-use tokio::task::JoinSet;
+use kiln_tree::{Manifest, UnpackOptions};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::blobs::{VerifiedReader, blocking};
 use crate::error::{Error, Result};
 use crate::flight;
+use crate::inflate::Inflating;
 use crate::output::Output;
-use crate::progress::{Part, Progress, ReportingReader};
+use crate::progress::Progress;
 use crate::snapshots::Snapshots;
 
 impl Snapshots {
@@ -43,28 +45,33 @@ impl Snapshots {
         if missing.is_empty() {
             return Ok(());
         }
-        let mut work = Vec::with_capacity(missing.len());
-        let mut fetches = JoinSet::new();
+        let fetches = TaskTracker::new();
+        let mut work = VecDeque::with_capacity(missing.len());
         for layer in missing {
             let blob = self.readable_blob(&layer)?;
+            let mut fetch = None;
             if self.blobs.open(&blob)?.is_none() {
                 let (blobs, blob, progress) = (self.blobs.clone(), blob.clone(), progress.clone());
-                fetches.spawn(async move { blobs.ensure(&blob, &progress).await });
+                let fetched = async move { blobs.ensure(&blob, &progress).await };
+                fetch = Some(AbortOnDropHandle::new(fetches.spawn(fetched)));
             }
-            work.push((layer, blob));
+            work.push_back(Missing { layer, blob, fetch, inflating: None });
         }
-        while let Some(fetched) = fetches.join_next().await {
-            fetched.map_err(|error| Error::Invalid(format!("internal error: {error}")))??;
-        }
-        for (layer, blob) in work {
-            let _guard = flight::lock(&self.store, &format!("unpack-{}", layer.id)).await?;
-            if layers.get(&layer.id)?.is_some_and(|layer| layer.has_tree) {
+        while let Some(mut missing) = work.pop_front() {
+            missing.fetched().await?;
+            let _guard = flight::lock(&self.store, &format!("unpack-{}", missing.layer.id)).await?;
+            if layers.get(&missing.layer.id)?.is_some_and(|layer| layer.has_tree) {
                 continue;
             }
             let _place = self.reading_an_archive().await?;
-            let part = progress.part(format!("extracting {}", blob.digest), Some(blob.size));
+            missing.inflate(self, progress, None)?;
+            if let Some(next) = work.front_mut().filter(|next| next.is_here())
+                && let Some(ahead) = self.reading_ahead()
+            {
+                next.inflate(self, progress, Some(ahead))?;
+            }
             let this = self.clone();
-            blocking(move || this.unpack_believed(&layer, &blob, part)).await?;
+            blocking(move || this.unpack_believed(missing)).await?;
         }
         Ok(())
     }
@@ -86,8 +93,10 @@ impl Snapshots {
     }
 
     /// Unpacks a blob; one of a cache is what the cache says if that comes out well.
-    fn unpack_believed(&self, layer: &Layer, blob: &LayerBlob, part: Part) -> Result<()> {
-        self.unpack(layer, blob, part).map_err(|error| self.blobs.lose(blob, error))?;
+    fn unpack_believed(&self, missing: Missing) -> Result<()> {
+        let Missing { layer, blob, inflating, .. } = missing;
+        let Some(inflating) = inflating else { return Ok(()) };
+        self.unpack(&layer, inflating).map_err(|error| self.blobs.lose(&blob, error))?;
         match (blob.cache_place(), &layer.diff_id) {
             (Some(_), Some(diff_id)) => {
                 Ok(self.store.layers().confirm_cached(&blob.digest, diff_id)?)
@@ -96,20 +105,26 @@ impl Snapshots {
         }
     }
 
-    fn unpack(&self, layer: &Layer, blob: &LayerBlob, mut part: Part) -> Result<()> {
+    fn unpack(&self, layer: &Layer, mut inflating: Inflating) -> Result<()> {
         let expected = layer.diff_id.ok_or_else(|| {
             Error::Invalid(format!("layer {} has neither a tree nor a diff ID", layer.id))
         })?;
-        let file = self.blobs.open(blob)?.ok_or_else(|| {
-            Error::from(kiln_store::Error::Missing { what: "blob", name: blob.digest.to_string() })
-        })?;
         let writable = self.write(layer.parent.as_ref())?;
-        let file = std::io::BufReader::with_capacity(1 << 17, file);
-        let mut packed = VerifiedReader::new(ReportingReader::new(file, &mut part), blob.digest);
-        let extracted = extract(&mut packed, blob, (writable.dir(), self.limits));
-        // A blob that isn't what it should be explains whatever else went wrong.
-        self.verified(packed, blob)?;
-        let actual = extracted?;
+        let max_entries = self.limits.max_entries;
+        let options = UnpackOptions { whiteouts: true, max_entries, ..UnpackOptions::default() };
+        let mut archive = HashingReader::new(&mut inflating.plain);
+        let unpacked = kiln_tree::unpack(&mut archive, writable.dir(), options);
+        if unpacked.is_ok() {
+            // What follows the archive's end is part of the layer's identity as well.
+            let _ = std::io::copy(&mut archive, &mut std::io::sink());
+        }
+        let (actual, _) = archive.finish();
+        let part = match (inflating.end(), unpacked) {
+            // A blob that isn't what it should be explains whatever else went wrong.
+            (Err(error), Ok(_)) | (Err(error @ Error::Store(_)), Err(_)) => return Err(error),
+            (_, Err(error)) => return Err(error.into()),
+            (Ok(part), Ok(_)) => part,
+        };
         if actual != expected {
             return Err(kiln_store::Error::DigestMismatch { expected, actual }.into());
         }
@@ -136,19 +151,44 @@ impl Snapshots {
     }
 }
 
-/// Unpacks a blob and returns the digest of the uncompressed archive.
-fn extract(
-    packed: &mut (impl Read + Send),
-    blob: &LayerBlob,
-    (dest, limits): (&Dir, ArchiveLimits),
-) -> Result<Digest> {
-    let (plain, _) = limits.decompress(packed).map_err(Error::kernel("decompress", blob.digest))?;
-    let mut archive = HashingReader::new(plain);
-    let max_entries = limits.max_entries;
-    let options = UnpackOptions { whiteouts: true, max_entries, ..UnpackOptions::default() };
-    kiln_tree::unpack(&mut archive, dest, options)?;
-    // What follows the archive's end is part of the layer's identity as well.
-    std::io::copy(&mut archive, &mut std::io::sink())
-        .map_err(Error::kernel("decompress", blob.digest))?;
-    Ok(archive.finish().0)
+/// A layer without a tree.
+struct Missing {
+    layer: Layer,
+    blob: LayerBlob,
+    /// Brings the blob here, where it is far away.
+    fetch: Option<AbortOnDropHandle<Result<()>>>,
+    /// Its archive, once it is read.
+    inflating: Option<Inflating>,
+}
+
+impl Missing {
+    /// Tells whether the blob is here.
+    fn is_here(&self) -> bool {
+        self.fetch.as_ref().is_none_or(AbortOnDropHandle::is_finished)
+    }
+
+    /// Waits until the blob is here.
+    async fn fetched(&mut self) -> Result<()> {
+        match self.fetch.take() {
+            Some(fetch) => {
+                fetch.await.map_err(|error| Error::Invalid(format!("internal error: {error}")))?
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Begins to read the blob, if nobody has yet.
+    fn inflate(
+        &mut self,
+        snapshots: &Snapshots,
+        progress: &Progress,
+        ahead: Option<OwnedSemaphorePermit>,
+    ) -> Result<()> {
+        if self.inflating.is_none() {
+            let name = format!("extracting {}", self.blob.digest);
+            let part = progress.part(name, Some(self.blob.size));
+            self.inflating = Some(Inflating::begin(snapshots, &self.blob, part, ahead)?);
+        }
+        Ok(())
+    }
 }

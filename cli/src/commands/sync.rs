@@ -24,16 +24,19 @@ pub(crate) const NAME: &str = "sync";
 /// What flushing processes say that this process has started.
 static STARTED: Mutex<Vec<ChildStdout>> = Mutex::new(Vec::new());
 
-/// Flushes the store to the disk, and then takes the seals of new trees, without haste. A store that
-/// has been removed meanwhile isn't made again. Who isn't root sees other owners here than builds do,
-/// and leaves the seals to `kiln system check`.
+/// Flushes the store to the disk, and then, without haste, removes what the command that has ended
+/// meanwhile had no time for, and takes the seals of new trees. A store that has been removed meanwhile
+/// isn't made again. Who isn't root sees other owners here than builds do, and leaves the seals to
+/// `kiln system check`.
 pub(crate) fn run(settings: &Settings) -> Result<ExitCode> {
     if settings.root.join("kiln.db").exists() {
         let store = settings.store()?;
         // Nothing but an end is listened for, and it is no matter whether anybody does.
         let _ = std::io::stdout().write_all(b"\n");
         store.sync()?;
-        if rustix::process::geteuid().is_root() && rustix::process::nice(19).is_ok() {
+        let is_patient = rustix::process::nice(19).is_ok();
+        store.clear_dead()?;
+        if rustix::process::geteuid().is_root() && is_patient {
             store.seal_trees()?;
         }
     }

@@ -13,6 +13,9 @@ use crate::metadata::Metadata;
 /// Bytes copied at a time where they come through this process.
 pub(super) const CHUNK: usize = 256 * 1024;
 
+/// Up to so many bytes are read and written: to share blocks, file systems take more time than that.
+const SMALL: u64 = 16 * 1024;
+
 /// What the two file systems can do for each other, found out at the first file. Nothing is asked
 /// of them again that they couldn't.
 #[derive(Debug, Default)]
@@ -32,6 +35,9 @@ pub(super) fn copy(
     let size = metadata.size;
     if size == 0 {
         return Ok(());
+    }
+    if size <= SMALL {
+        return read_and_write((from, to), (0, size), buffer);
     }
     if !abilities.no_clone.load(Ordering::Relaxed) {
         if ioctl_ficlone(to, from).is_ok() {
@@ -66,7 +72,6 @@ fn copy_range(
     abilities: &Abilities,
     buffer: &mut [u8],
 ) -> io::Result<()> {
-    let shrunk = || io::Error::other("became smaller while it was copied");
     let (mut input, mut output, end) = (start, start, start + length);
     while input < end && !abilities.no_range.load(Ordering::Relaxed) {
         let left = usize::try_from(end - input).unwrap_or(usize::MAX).min(1 << 30);
@@ -84,19 +89,32 @@ fn copy_range(
             }
         }
     }
-    while input < end {
-        let wanted = buffer.len().min(usize::try_from(end - input).unwrap_or(usize::MAX));
-        let read = match from.read_at(&mut buffer[..wanted], input) {
+    read_and_write((from, to), (input, end - input), buffer)
+}
+
+fn read_and_write(
+    (from, to): (&File, &File),
+    (start, length): (u64, u64),
+    buffer: &mut [u8],
+) -> io::Result<()> {
+    let (mut done, end) = (start, start + length);
+    while done < end {
+        let wanted = buffer.len().min(usize::try_from(end - done).unwrap_or(usize::MAX));
+        let read = match from.read_at(&mut buffer[..wanted], done) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             result => result?,
         };
         if read == 0 {
             return Err(shrunk());
         }
-        to.write_all_at(&buffer[..read], input)?;
-        input += read as u64;
+        to.write_all_at(&buffer[..read], done)?;
+        done += read as u64;
     }
     Ok(())
+}
+
+fn shrunk() -> io::Error {
+    io::Error::other("became smaller while it was copied")
 }
 
 #[cfg(test)]
