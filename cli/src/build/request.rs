@@ -99,6 +99,14 @@ pub(crate) struct BuildRequest {
     pub(super) strict_buildkit: bool,
 }
 
+/// Returns the limits of git's processes: most memory as it was typed, and seconds without progress, 0
+/// for no limit.
+fn git_limits(memory: &str, seconds: u64) -> Result<GitLimits> {
+    let memory = limits::size_limit(memory).context("invalid --git-memory")?;
+    let patience = Some(Duration::from_secs(seconds)).filter(|time| !time.is_zero());
+    Ok(GitLimits { memory, patience })
+}
+
 impl BuildRequest {
     /// Returns the platforms that were asked for.
     pub(crate) fn platforms(&self) -> &[Platform] {
@@ -133,12 +141,7 @@ impl BuildRequest {
         attest.check(&outputs)?;
         Ok(Self {
             context,
-            git: GitLimits {
-                memory: limits::size_limit(&arguments.git_memory)
-                    .context("invalid --git-memory")?,
-                patience: Some(Duration::from_secs(arguments.git_timeout))
-                    .filter(|time| !time.is_zero()),
-            },
+            git: git_limits(&arguments.git_memory, arguments.git_timeout)?,
             input_limit: limits::size_limit(&arguments.input_limit)
                 .context("invalid --input-limit")?,
             dockerfile,

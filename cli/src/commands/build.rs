@@ -159,7 +159,7 @@ pub(crate) struct BuildArguments {
     pub(crate) explain: bool,
 
     /// Show and keep everything that steps print: by default, 2 MiB and 100 KiB/s of each stream
-    /// (BUILDKIT_STEP_LOG_MAX_SIZE and BUILDKIT_STEP_LOG_MAX_SPEED, in bytes; -1 for no limit)
+    /// (`BUILDKIT_STEP_LOG_MAX_SIZE` and `BUILDKIT_STEP_LOG_MAX_SPEED`, in bytes; -1 for no limit)
     #[arg(long)]
     pub(crate) no_log_limit: bool,
     /// Heed ignore files and --exclude exactly where BuildKit does, and make its graph
@@ -280,7 +280,7 @@ pub(crate) async fn run(
     let mut request = BuildRequest::resolve(arguments)?;
     request.fetch_dockerfile(settings).await?;
     if call != Call::BUILD {
-        return build::call(request, call, progress, (settings, printer)).await;
+        return Box::pin(build::call(request, call, progress, (settings, printer))).await;
     }
     if let Some(path) = dump {
         return Box::pin(dump_graphs(&path, request, progress, (settings, printer))).await;
@@ -318,7 +318,7 @@ async fn dump_graphs(
             platforms.len()
         );
     }
-    let graphs = match build::graphs(request, progress, settings, printer).await? {
+    let graphs = match Box::pin(build::graphs(request, progress, settings, printer)).await? {
         Ok(graphs) => graphs,
         Err(code) => return Ok(code),
     };
