@@ -129,12 +129,7 @@ impl BuildRequest {
         attest.check(&outputs)?;
         Ok(Self {
             context,
-            git: GitLimits {
-                memory: limits::size_limit(&arguments.git_memory)
-                    .context("invalid --git-memory")?,
-                patience: Some(Duration::from_secs(arguments.git_timeout))
-                    .filter(|time| !time.is_zero()),
-            },
+            git: git_limits(&arguments.git_memory, arguments.git_timeout)?,
             input_limit: limits::size_limit(&arguments.input_limit)
                 .context("invalid --input-limit")?,
             dockerfile,
@@ -233,6 +228,13 @@ impl BuildRequest {
         }
         names
     }
+}
+
+/// Reads the limits of git: bytes of memory and seconds, of which zero stands for no limit.
+fn git_limits(memory: &str, seconds: u64) -> Result<GitLimits> {
+    let memory = limits::size_limit(memory).context("invalid --git-memory")?;
+    let patience = (seconds > 0).then(|| Duration::from_secs(seconds));
+    Ok(GitLimits { memory, patience })
 }
 
 fn parse_tag(text: &str) -> Result<Reference> {

@@ -275,7 +275,7 @@ pub(crate) async fn run(
     let mut request = BuildRequest::resolve(arguments)?;
     request.fetch_dockerfile(settings).await?;
     if call != Call::BUILD {
-        return build::call(request, call, progress, (settings, printer)).await;
+        return Box::pin(build::call(request, call, progress, (settings, printer))).await;
     }
     if let Some(path) = dump {
         return Box::pin(dump_graphs(&path, request, progress, (settings, printer))).await;
@@ -313,7 +313,7 @@ async fn dump_graphs(
             platforms.len()
         );
     }
-    let graphs = match build::graphs(request, progress, settings, printer).await? {
+    let graphs = match Box::pin(build::graphs(request, progress, settings, printer)).await? {
         Ok(graphs) => graphs,
         Err(code) => return Ok(code),
     };
