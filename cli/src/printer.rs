@@ -5,6 +5,10 @@
 //! the process reports it ([`Printer::finish`]). A reader that has gone away has seen enough: then kiln
 //! ends as other programs do, by SIGPIPE, without a word. What people are told on standard error is no
 //! result, and may get lost.
+//!
+//! Names, messages and documents come from Dockerfiles, images, archives and servers. What goes to a
+//! terminal passes [`printable`], which takes out what could drive it; what people are told passes it
+//! wherever it goes. Results in files and pipes stay as they are, and so does what containers print.
 
 use std::collections::BTreeSet;
 use std::fmt::Display;
@@ -14,6 +18,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use kiln_solver::LogStream;
 
+use crate::progress::printable;
 use crate::{hints, signals};
 
 const STDOUT: &str = "/dev/stdout";
@@ -44,6 +49,7 @@ impl Printer {
 
     /// Prints a result, a line, to standard output.
     pub(crate) fn line(&self, text: impl Display) {
+        let text = for_stdout(text.to_string());
         self.put(|| writeln!(anstream::stdout(), "{text}"));
     }
 
@@ -56,12 +62,20 @@ impl Printer {
 
     /// Prints a result that ends as it does to standard output.
     pub(crate) fn raw(&self, text: &str) {
+        self.styled(&for_stdout(text.to_owned()));
+    }
+
+    /// Prints a text of kiln's own, with its colours, to standard output.
+    pub(crate) fn styled(&self, text: &str) {
         let mut stdout = anstream::stdout();
         self.put(|| stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()));
     }
 
     /// Writes a result that is no text to standard output.
     pub(crate) fn bytes(&self, bytes: &[u8]) {
+        if io::stdout().is_terminal() {
+            return self.raw(&String::from_utf8_lossy(bytes));
+        }
         // What becomes of it is known in the end.
         let _ = self.stdout().write_all(bytes);
     }
@@ -112,8 +126,13 @@ impl Printer {
     }
 
     /// Prints a line for people to standard error.
-    #[expect(clippy::unused_self, reason = "printing is the privilege of who holds a printer")]
     pub(crate) fn note(&self, text: impl Display) {
+        self.styled_note(printable(&text.to_string()));
+    }
+
+    /// Prints a line of kiln's own, with its colours, to standard error.
+    #[expect(clippy::unused_self, reason = "printing is the privilege of who holds a printer")]
+    pub(crate) fn styled_note(&self, text: impl Display) {
         let _ = writeln!(anstream::stderr(), "{text}");
     }
 
@@ -185,6 +204,11 @@ impl Write for Stdout {
     fn flush(&mut self) -> io::Result<()> {
         self.printer.check(STDOUT, io::stdout().flush())
     }
+}
+
+/// Returns a text as standard output gets it: on a terminal without what could drive it.
+fn for_stdout(text: String) -> String {
+    if io::stdout().is_terminal() { printable(&text) } else { text }
 }
 
 /// Returns an error of the system as the system's other programs word it.

@@ -77,8 +77,7 @@ fn store(
     if names.is_empty() {
         return Ok(context.store.images().put(&row(None))?);
     }
-    for name in names {
-        context.store.images().put(&row(Some(name.to_string())))?;
-    }
+    let rows: Vec<_> = names.iter().map(|name| row(Some(name.to_string()))).collect();
+    context.store.images().put_all(&rows)?;
     Ok(())
 }

@@ -94,9 +94,8 @@ pub fn import(
     if request.names.is_empty() {
         store.images().put(&row(None))?;
     }
-    for name in &request.names {
-        store.images().put(&row(Some(name.to_string())))?;
-    }
+    let rows: Vec<_> = request.names.iter().map(|name| row(Some(name.to_string()))).collect();
+    store.images().put_all(&rows)?;
     Ok(config.digest)
 }
 

@@ -68,7 +68,9 @@ mod task;
 mod tests;
 
 pub use cache::{Cache, CacheError, KeyRecord};
-pub use event::{Event, EventReceiver, EventSender, LogStream, LogTail, NoEvent, Spool, VertexId};
+pub use event::{
+    Event, EventReceiver, EventSender, LogLimits, LogStream, LogTail, NoEvent, Spool, VertexId,
+};
 pub use executor::{CacheRule, Executor, Remains, StepContext, StepError};
 pub use key::Key;
 pub use made_of::{Ingredients, InputPart, Lookup, StepInput, StepKey, VARIABLE};

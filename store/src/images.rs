@@ -31,29 +31,41 @@ pub struct Images {
     pub(crate) inner: Arc<Inner>,
 }
 
+/// Gives an image its name, and returns the image that had it.
+fn replace(transaction: &Connection, image: &ImageRow) -> rusqlite::Result<Option<ImageRow>> {
+    let loser = match &image.name {
+        Some(name) => by_name(transaction, name)?,
+        None => None,
+    };
+    let sql = "DELETE FROM images WHERE name = ?1 OR (name IS NULL AND digest = ?2)";
+    transaction.prepare_cached(sql)?.execute((&image.name, image.digest.as_bytes()))?;
+    if image.name.is_some() || !is_known(transaction, &image.digest)? {
+        insert(transaction, image)?;
+    }
+    if let Some(loser) = &loser
+        && !is_known(transaction, &loser.digest)?
+    {
+        insert(transaction, &ImageRow { name: None, ..loser.clone() })?;
+    }
+    Ok(loser)
+}
+
 const COLUMNS: &str = "name, media_type, digest, size, created_at";
 
 impl Images {
     /// Gives an image a name. An image that has it loses it.
     pub fn put(&self, image: &ImageRow) -> Result<()> {
-        self.inner.index.write("name an image", |transaction| {
-            let loser = match &image.name {
-                Some(name) => by_name(transaction, name)?,
-                None => None,
-            };
-            let sql = "DELETE FROM images WHERE name = ?1 OR (name IS NULL AND digest = ?2)";
-            transaction.prepare_cached(sql)?.execute((&image.name, image.digest.as_bytes()))?;
-            if image.name.is_some() || !is_known(transaction, &image.digest)? {
-                insert(transaction, image)?;
-            }
-            if let Some(loser) = loser
-                && !is_known(transaction, &loser.digest)?
-            {
-                insert(transaction, &ImageRow { name: None, ..loser })?;
-            }
-            Ok(())
+        self.put_all(std::slice::from_ref(image)).map(drop)
+    }
+
+    /// Gives images their names, all of them or none, one after the other, and returns for each the
+    /// image that had its name. The index of the layout is written once.
+    pub fn put_all(&self, images: &[ImageRow]) -> Result<Vec<Option<ImageRow>>> {
+        let losers = self.inner.index.write("name images", |transaction| {
+            images.iter().map(|image| replace(transaction, image)).collect()
         })?;
-        layout::publish(&self.inner)
+        layout::publish(&self.inner)?;
+        Ok(losers)
     }
 
     /// Returns the image with a name.
@@ -159,6 +171,16 @@ mod tests {
                 .to_owned()
         };
         index["manifests"].as_array().unwrap().iter().map(name).collect()
+    }
+
+    #[test]
+    fn many_names_are_given_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let rows: Vec<_> = ["a:1", "b:1", "a:1"].map(|name| row(Some(name), name, 1)).into();
+        let losers = store.images().put_all(&rows).unwrap();
+        assert_eq!(losers.iter().map(Option::is_some).collect::<Vec<_>>(), [false, false, true]);
+        assert_eq!(names_in_layout(&store), ["a:1", "b:1"]);
     }
 
     #[test]

@@ -48,13 +48,13 @@ impl Misread {
     /// Prints help to standard output and errors to standard error, and returns the exit code.
     pub(crate) fn report(&self, printer: &Printer) -> ExitCode {
         if !self.error.use_stderr() {
-            printer.raw(&self.error.render().ansi().to_string());
+            printer.styled(&self.error.render().ansi().to_string());
             return ExitCode::SUCCESS;
         }
         let is_run = docker::name_of(&self.path()) == "run";
         match self.refusal() {
             Some(refusal) => printer.error(&anyhow!(refusal)),
-            None => printer.note(self.error.render().ansi().to_string().trim_end()),
+            None => printer.styled_note(self.error.render().ansi().to_string().trim_end()),
         }
         let is_incomplete = self.error.kind() == ErrorKind::MissingRequiredArgument;
         if is_incomplete && docker::name_of(&self.path()) == "build" {

@@ -47,6 +47,7 @@ impl Audience {
     ) -> Result<(EventSender, Self)> {
         let spools = [progress::spool(store), progress::spool(store)];
         let (events, [shown, recorded]) = EventSender::channels(spools);
+        let events = events.with_log_limits(request.log_limits);
         let recording = if is_recorded {
             let record = history::record(request, redactor);
             Some(Recording::begin(store, (record, Arc::clone(redactor)), recorded)?)

@@ -161,7 +161,7 @@ async fn with_session<T>(
     let dockerfile = input.as_ref().map(|input| &input.dockerfile);
     match dockerfile {
         Some(dockerfile) if mode == ProgressMode::RawJson => {
-            progress::raw_warnings(&warnings, dockerfile, &mut std::io::stderr());
+            progress::raw_warnings(&warnings, dockerfile);
         }
         Some(dockerfile) if mode.is_for_people() => {
             progress::warnings(printer, &warnings, dockerfile);

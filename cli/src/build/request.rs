@@ -20,6 +20,8 @@ use super::named_contexts::NamedContexts;
 use super::on_error::{self, OnError};
 use super::places::{self, ContextPlace, DockerfilePlace};
 use super::{output, platforms, resources, secrets, ssh, values};
+use kiln_solver::LogLimits;
+
 use crate::commands::build::{BuildArguments, Network, Right};
 use crate::engines::{self, Taker};
 use crate::limits;
@@ -91,6 +93,8 @@ pub(crate) struct BuildRequest {
     pub(super) jobs: Option<usize>,
     /// Whether it is said why steps ran.
     pub(super) explain: bool,
+    /// How much steps may print.
+    pub(super) log_limits: LogLimits,
     /// Whether ignore files and `--exclude` count where BuildKit heeds them, and nowhere else.
     pub(super) strict_buildkit: bool,
 }
@@ -170,6 +174,7 @@ impl BuildRequest {
             on_error: arguments.on_error,
             jobs: arguments.jobs.map(usize::from),
             explain: arguments.explain,
+            log_limits: log_limits(arguments.no_log_limit),
             strict_buildkit: arguments.strict_buildkit,
         })
     }
@@ -243,4 +248,21 @@ fn parse_tag(text: &str) -> Result<Reference> {
         bail!("invalid tag {text:?}: a name for a new image can't have a digest");
     }
     Ok(tag)
+}
+
+/// Returns how much steps may print, by the variables that BuildKit reads for this.
+fn log_limits(is_unlimited: bool) -> LogLimits {
+    if is_unlimited {
+        return LogLimits::NONE;
+    }
+    let default = LogLimits::default();
+    let limit = |name, default| {
+        let value = std::env::var(name).ok().and_then(|text| text.parse::<i64>().ok());
+        // Negative numbers stand for no limit.
+        value.map_or(default, |bytes| u64::try_from(bytes).ok())
+    };
+    LogLimits {
+        max_size: limit("BUILDKIT_STEP_LOG_MAX_SIZE", default.max_size),
+        max_speed: limit("BUILDKIT_STEP_LOG_MAX_SPEED", default.max_speed),
+    }
 }

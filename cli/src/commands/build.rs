@@ -157,6 +157,11 @@ pub(crate) struct BuildArguments {
     /// context; `kiln builds explain` says it later
     #[arg(long, conflicts_with_all = ["dump_llb", "check", "call"])]
     pub(crate) explain: bool,
+
+    /// Show and keep everything that steps print: by default, 2 MiB and 100 KiB/s of each stream
+    /// (BUILDKIT_STEP_LOG_MAX_SIZE and BUILDKIT_STEP_LOG_MAX_SPEED, in bytes; -1 for no limit)
+    #[arg(long)]
+    pub(crate) no_log_limit: bool,
     /// Heed ignore files and --exclude exactly where BuildKit does, and make its graph
     #[arg(long, env = "KILN_STRICT_BUILDKIT", hide_env_values = true)]
     #[arg(value_parser = clap::builder::FalseyValueParser::new())]

@@ -17,16 +17,18 @@ mod warnings;
 use std::io::IsTerminal;
 
 use anyhow::{Result, anyhow};
+use kiln_frontend::Warning;
 use kiln_solver::{EventReceiver, Spool};
 use kiln_store::Store;
 use tokio::sync::oneshot;
 
+use crate::build::Dockerfile;
 use crate::commands::build::ProgressMode;
 
 pub(crate) use failure::failure;
-pub(crate) use raw_json::raw_warnings;
 pub(crate) use summary::summary;
-pub(crate) use text::{Lines, clean_text, columns, fit};
+use text::PrintableLines;
+pub(crate) use text::{Lines, clean_text, columns, fit, printable};
 pub(crate) use warnings::warnings;
 
 /// Returns where output waits that a slow terminal or pipe hasn't taken yet: in a file of the store's
@@ -77,6 +79,16 @@ impl Work {
     }
 }
 
+/// Writes what the build checks have found to standard error, as lines of JSON.
+pub(crate) fn raw_warnings(warnings: &[Warning], dockerfile: &Dockerfile) {
+    let stderr = std::io::stderr();
+    if stderr.is_terminal() {
+        raw_json::raw_warnings(warnings, dockerfile, &mut PrintableLines::new(stderr));
+    } else {
+        raw_json::raw_warnings(warnings, dockerfile, &mut { stderr });
+    }
+}
+
 /// Shows events until the last sender is gone. The result is ready when everything was shown.
 ///
 /// # Errors
@@ -93,6 +105,9 @@ pub(crate) fn run(
         let stderr = std::io::stderr();
         match mode {
             ProgressMode::Quiet | ProgressMode::None => drop(events),
+            ProgressMode::RawJson if stderr.is_terminal() => {
+                runtime.block_on(raw_json::render(events, &mut PrintableLines::new(stderr)));
+            }
             ProgressMode::RawJson => runtime.block_on(raw_json::render(events, &mut { stderr })),
             _ if live => runtime.block_on(tty::render(events, &mut tty::Screen::new(stderr), work)),
             _ if work != Work::Build => {

@@ -38,7 +38,7 @@ pub(super) async fn render(mut events: EventReceiver, writer: &mut dyn Write) {
 }
 
 /// Writes what the build checks have found, with the Dockerfile.
-pub(crate) fn raw_warnings(warnings: &[Warning], dockerfile: &Dockerfile, writer: &mut dyn Write) {
+pub(super) fn raw_warnings(warnings: &[Warning], dockerfile: &Dockerfile, writer: &mut dyn Write) {
     for warning in warnings {
         let line = warning.spans.first().map(|span| format!(" (line {})", span.start));
         let short = format!("{}: {}{}", warning.rule, warning.message, line.unwrap_or_default());

@@ -1,14 +1,57 @@
 //! Text that is safe to show.
 
+use std::io::{self, Write};
+
 use unicode_width::UnicodeWidthChar;
 
 /// Returns a line of output without what could drive a terminal: escape sequences, control and
 /// formatting characters; tabs become blanks.
 pub(super) fn clean(line: &[u8]) -> String {
     let line = line.strip_suffix(b"\r").unwrap_or(line);
-    let text = String::from_utf8_lossy(line);
-    if line.iter().all(|byte| matches!(byte, b' '..=b'~')) {
-        return text.into_owned();
+    filtered(&String::from_utf8_lossy(line), "    ")
+}
+
+/// Returns lines without what could drive a terminal; tabs stay.
+pub(crate) fn printable(text: &str) -> String {
+    let lines =
+        text.split('\n').map(|line| filtered(line.strip_suffix('\r').unwrap_or(line), "\t"));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// Passes on whole lines, without what could drive a terminal.
+pub(super) struct PrintableLines<W> {
+    writer: W,
+    rest: Vec<u8>,
+}
+
+impl<W: Write> PrintableLines<W> {
+    /// Returns a writer that passes lines on to `writer`.
+    pub(super) fn new(writer: W) -> Self {
+        Self { writer, rest: Vec::new() }
+    }
+}
+
+impl<W: Write> Write for PrintableLines<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.rest.extend_from_slice(bytes);
+        if let Some(end) = bytes.iter().rposition(|byte| *byte == b'\n') {
+            let behind = bytes.len() - end - 1;
+            let rest = self.rest.split_off(self.rest.len() - behind);
+            let lines = std::mem::replace(&mut self.rest, rest);
+            self.writer.write_all(printable(&String::from_utf8_lossy(&lines)).as_bytes())?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.writer.flush()
+    }
+}
+
+/// Returns a line without what could drive a terminal, with `tab` in the place of tabs.
+fn filtered(text: &str, tab: &str) -> String {
+    if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+        return text.to_owned();
     }
     let mut clean = String::with_capacity(text.len());
     let mut characters = text.chars().peekable();
@@ -16,7 +59,7 @@ pub(super) fn clean(line: &[u8]) -> String {
         match character {
             '\u{1b}' => skip_escape(&mut characters),
             '\u{9b}' => skip_control_sequence(&mut characters),
-            '\t' => clean.push_str("    "),
+            '\t' => clean.push_str(tab),
             _ if character.is_control() || is_formatting(character) => {}
             _ => clean.push(character),
         }
@@ -166,6 +209,17 @@ mod tests {
             assert_eq!(clean(hostile.as_bytes()), clean_text, "{hostile:?}");
         }
         assert_eq!(clean(b"\xff\xfe"), "\u{fffd}\u{fffd}");
+    }
+
+    #[test]
+    fn what_is_printed_keeps_its_lines_and_tabs() {
+        let hostile = "a\tb\x1b]2;title\x07\nc\u{9b}2J\u{202e}d\r\n";
+        assert_eq!(printable(hostile), "a\tb\ncd\n");
+        let mut lines = PrintableLines::new(Vec::new());
+        for piece in ["{\"a\":\"\u{9d}2;", "x\u{9c}b\"}\n{", "}\n"] {
+            lines.write_all(piece.as_bytes()).unwrap();
+        }
+        assert_eq!(lines.writer, b"{\"a\":\"2;xb\"}\n{}\n");
     }
 
     #[test]

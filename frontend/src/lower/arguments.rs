@@ -10,6 +10,7 @@ use crate::instruction::{self, ArgInstruction};
 use crate::lint::rules;
 use crate::suggest::{self, Case};
 
+use super::budget::Budget;
 use super::checks::Checks;
 use super::environment::Environment;
 use super::outline::DeclaredArg;
@@ -34,6 +35,7 @@ impl GlobalArgs {
         declarations: &[ArgInstruction],
         given: &BTreeMap<String, String>,
         expander: Expander,
+        budget: &Budget,
     ) -> Result<Self, Error> {
         let mut declared: BTreeMap<String, DeclaredArg> = BTreeMap::new();
         for instruction in declarations {
@@ -44,6 +46,8 @@ impl GlobalArgs {
                 } else if let Some(default) = &arg.value {
                     let expanded = expander.process_word(default, &env);
                     let expanded = expanded.map_err(|error| error.at(instruction.span))?;
+                    budget.spend(expanded.text.len());
+                    budget.check().map_err(|error| error.at(instruction.span))?;
                     found.value = Some(expanded.text);
                     found.uses = expanded.matched;
                     // One that is built on its own earlier value needs what that one needed.
@@ -179,7 +183,9 @@ pub(super) fn check_defaults(
     checks: &mut Checks,
 ) {
     // Malformed declarations are reported as errors later.
-    let Ok(args) = GlobalArgs::new(env, declarations, &BTreeMap::new(), expander) else {
+    let Ok(args) =
+        GlobalArgs::new(env, declarations, &BTreeMap::new(), expander, &Budget::default())
+    else {
         return;
     };
     for stage in stages {

@@ -47,6 +47,9 @@ impl Lowering<'_> {
             if self.stages[id].dispatched {
                 continue;
             }
+            if self.budget.is_exceeded() {
+                return;
+            }
             self.stages.inherit(id);
             let placeholder = Stage::new(String::new(), None, self.stages[id].paths);
             let mut stage = std::mem::replace(&mut self.stages[id], placeholder);
@@ -61,15 +64,24 @@ impl Lowering<'_> {
             self.fail(stage.error_at(error), true);
             return;
         }
+        self.budget.spend_config(&stage.image);
+        if let Err(error) = self.budget.check() {
+            self.fail(stage.error_at(error), true);
+            return;
+        }
         let commands = std::mem::take(&mut stage.commands);
         for Command { instruction, sources, onbuild } in &commands {
             stage.in_trigger = *onbuild;
             self.checks.enter(&instruction.comments);
             let mut site =
                 Site { lowering: self, stage, id, instruction, sources, has_undefined: false };
-            if let Err(error) = site.dispatch() {
-                let is_certain = !site.has_undefined;
+            let dispatched = site.dispatch().and_then(|()| site.charge());
+            if let Err(error) = dispatched {
+                let is_certain = !site.has_undefined || self.budget.is_exceeded();
                 self.fail(error.at(instruction.span), is_certain);
+            }
+            if self.budget.is_exceeded() {
+                break;
             }
         }
         stage.commands = commands;
@@ -145,6 +157,13 @@ impl Site<'_, '_> {
         }
     }
 
+    /// Charges for what the instruction's step repeats of the stage's state.
+    fn charge(&self) -> Result<(), Error> {
+        let (state, budget) = (&self.stage.state, &self.lowering.budget);
+        budget.spend(state.dir.len().saturating_add(state.user.len()));
+        budget.check()
+    }
+
     /// Returns the files of a stage that the instruction reads, and which paths of them are used;
     /// `None` where they aren't known yet. A trigger may read the very stage that it runs in.
     pub(super) fn source(&self, id: StageId) -> Option<(Option<Output>, PathSet)> {
@@ -201,6 +220,8 @@ impl Site<'_, '_> {
         })?;
         self.has_undefined |= !expansion.unmatched.is_empty();
         self.report_undefined(&expansion.unmatched, &env);
+        self.lowering.budget.spend(expansion.text.len());
+        self.lowering.budget.check()?;
         Ok(expansion.text)
     }
 
@@ -224,6 +245,7 @@ impl Site<'_, '_> {
     /// Adds a history entry.
     pub(super) fn commit(&mut self, text: String, has_layer: bool) {
         let created = self.lowering.epoch.as_ref().and_then(|epoch| epoch.text.as_deref());
+        self.lowering.budget.spend(text.len());
         self.stage.history.push(image::history(text, has_layer, created));
     }
 
@@ -237,6 +259,7 @@ impl Site<'_, '_> {
         let env = self.env();
         let text =
             step_name::of_instruction(&self.instruction.original, self.lowering.expander, &*env);
+        self.lowering.budget.spend(text.len());
         let platform = self.stage.platform.clone();
         let platform = platform.and_then(|platform| self.lowering.named_platform(&platform));
         step_name::next(self.stage, &text, platform.as_ref(), &*env)

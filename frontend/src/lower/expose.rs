@@ -17,7 +17,10 @@ pub(super) fn dispatch(site: &mut Site<'_, '_>, ports: &[String]) -> Result<(), 
     let mut specs = Vec::new();
     for port in ports {
         site.note_variables(port);
-        specs.extend(site.lowering.expander.process_words(port, &*env)?);
+        let words = site.lowering.expander.process_words(port, &*env)?;
+        site.lowering.budget.spend(words.iter().map(String::len).sum());
+        site.lowering.budget.check()?;
+        specs.extend(words);
     }
     for spec in &specs {
         let port = PortSpec::split(spec)
@@ -28,7 +31,10 @@ pub(super) fn dispatch(site: &mut Site<'_, '_>, ports: &[String]) -> Result<(), 
         if !port.ip.is_empty() || !port.host.is_empty() {
             site.report(rules::expose_invalid_format(spec));
         }
+        let known = exposed.len();
         port.expand(&mut exposed).map_err(Error::new)?;
+        site.lowering.budget.spend(exposed[known..].iter().map(String::len).sum());
+        site.lowering.budget.check()?;
     }
     let text = format!("EXPOSE {}", go_text::list(&exposed));
     let config = &mut site.stage.image_mut().config;

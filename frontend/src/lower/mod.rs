@@ -18,6 +18,7 @@ mod add;
 mod arg;
 mod arguments;
 mod base;
+mod budget;
 mod capabilities;
 mod checks;
 mod chmod;
@@ -83,6 +84,7 @@ use crate::resolve::{ContextFiles, Images, ResolveMode};
 use crate::text::parse_bool;
 
 use arguments::GlobalArgs;
+use budget::Budget;
 use checks::Checks;
 use epoch::Epoch;
 use graph::Graph;
@@ -341,6 +343,7 @@ struct Lowering<'a> {
     build_args: BTreeMap<String, String>,
     global_args: GlobalArgs,
     expander: Expander,
+    budget: Budget,
     checks: Checks,
     contexts: NamedContexts,
     main_context: MainContext,
@@ -373,6 +376,7 @@ impl<'a> Lowering<'a> {
             build_args: options.build_args.clone(),
             global_args: GlobalArgs::default(),
             expander: Expander::new(dockerfile.escape),
+            budget: Budget::default(),
             checks: Checks::new(dockerfile.linter.clone(), dockerfile.warnings.clone()),
             contexts: NamedContexts::new(&options.named_contexts),
             main_context: MainContext::new(options, context, &mut graph)?,

@@ -32,8 +32,13 @@ impl Lowering<'_> {
             self.expander,
             &mut self.checks,
         );
-        self.global_args =
-            GlobalArgs::new(defaults, &declarations, &self.build_args, self.expander)?;
+        self.global_args = GlobalArgs::new(
+            defaults,
+            &declarations,
+            &self.build_args,
+            self.expander,
+            &self.budget,
+        )?;
         self.read_epoch(&stages)?;
         let mut last = None;
         for (number, stage) in stages.into_iter().enumerate() {
@@ -49,6 +54,8 @@ impl Lowering<'_> {
         let (expander, checks) = (self.expander, &mut self.checks);
         let mut used = BTreeSet::new();
         let base_name = self.global_args.base_name(&from, expander, checks, &mut used)?;
+        self.budget.spend(base_name.len());
+        self.budget.check().map_err(|error| error.at(from.span))?;
         let platform = self.global_args.platform(&from, expander, checks, &mut used)?;
         self.checks.enter(&[]);
         let paths = self.graph.new_path_set();

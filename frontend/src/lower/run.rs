@@ -145,6 +145,7 @@ fn name(site: &mut Site<'_, '_>, remark: &str, flags: &RunFlags) -> String {
     let masked = Masked { env: &*env, secrets };
     let text = format!("{}{remark}", site.instruction.original);
     let text = step_name::of_instruction(&text, expander, &masked);
+    site.lowering.budget.spend(text.len());
     let platform = site.stage.state.platform.clone();
     let platform = platform.and_then(|platform| site.lowering.named_platform(&platform));
     step_name::next(site.stage, &text, platform.as_ref(), &*env)
@@ -183,6 +184,9 @@ fn process(
 ) -> Result<(ExecOp, Vec<Option<Output>>), Error> {
     let state = &site.stage.state;
     let lowering = &site.lowering;
+    lowering.budget.spend(state.env.iter().map(|(key, value)| key.len() + value.len()).sum());
+    lowering.budget.spend(args.iter().map(String::len).sum());
+    lowering.budget.check()?;
     let mut env = state.env.to_strings();
     let mut meta = Meta {
         args,

@@ -5,6 +5,7 @@
 //! waits for it in memory, and what steps print beyond a few mebibytes waits in a file (the
 //! `queue` module). Nothing is left out but where that file can't be written.
 
+mod clip;
 mod queue;
 mod spool;
 mod tail;
@@ -16,8 +17,10 @@ use kiln_oci::Digest;
 
 use crate::made_of::StepKey;
 
+use self::clip::Clip;
 use self::queue::Queue;
 
+pub use self::clip::LogLimits;
 pub use self::queue::{EventReceiver, NoEvent};
 pub use self::spool::Spool;
 pub use self::tail::LogTail;
@@ -30,7 +33,8 @@ pub type VertexId = u32;
 #[derive(Clone, Debug)]
 pub struct EventSender {
     queues: Arc<Queues>,
-    tail: Option<(VertexId, LogTail)>,
+    limits: LogLimits,
+    tail: Option<(VertexId, LogTail, Clip)>,
 }
 
 /// The queues of all receivers, which learn of the end when the last sender is gone.
@@ -58,16 +62,23 @@ impl EventSender {
     pub fn channels<const N: usize>(spools: [Spool; N]) -> (Self, [EventReceiver; N]) {
         let queues = spools.map(|spool| Arc::new(Queue::new(spool)));
         let receivers = queues.each_ref().map(|queue| EventReceiver::new(Arc::clone(queue)));
-        (Self { queues: Arc::new(Queues(queues.into())), tail: None }, receivers)
+        (
+            Self { queues: Arc::new(Queues(queues.into())), limits: LogLimits::NONE, tail: None },
+            receivers,
+        )
     }
 
     /// Sends an event.
-    pub fn send(&self, event: Event) {
-        if let Event::Log { id, bytes, .. } = &event
-            && let Some((tapped, tail)) = &self.tail
+    pub fn send(&self, mut event: Event) {
+        if let Event::Log { id, stream, bytes } = &mut event
+            && let Some((tapped, tail, clip)) = &self.tail
             && tapped == id
         {
             tail.push(bytes);
+            *bytes = clip.pass(*stream, std::mem::take(bytes));
+            if bytes.is_empty() {
+                return;
+            }
         }
         if let [rest @ .., last] = self.queues.0.as_slice() {
             for queue in rest {
@@ -77,11 +88,18 @@ impl EventSender {
         }
     }
 
+    /// Returns a sender whose taps clip what steps print.
+    #[must_use]
+    pub fn with_log_limits(self, limits: LogLimits) -> Self {
+        Self { limits, ..self }
+    }
+
     /// Returns a sender that also keeps the end of what is logged for the vertex `id`.
     #[must_use]
     pub fn tap(&self, id: VertexId) -> (Self, LogTail) {
         let tail = LogTail::default();
-        let events = Self { tail: Some((id, tail.clone())), ..self.clone() };
+        let events =
+            Self { tail: Some((id, tail.clone(), Clip::new(self.limits))), ..self.clone() };
         (events, tail)
     }
 }

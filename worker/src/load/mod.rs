@@ -32,6 +32,9 @@ use kiln_tree::ArchiveLimits;
 use crate::error::{Error, Result};
 use files::ArchiveFiles;
 
+/// The number of names that an archive may give to its images.
+const MAX_NAMES: usize = 10_000;
+
 /// What loading works with.
 #[derive(Clone, Debug)]
 pub struct LoadOptions {
@@ -82,7 +85,7 @@ pub struct ArchivedImage {
 /// Fails where the archive can't be read, is no archive of images, lacks something, or exceeds the
 /// limits. Then no image has got a name.
 pub fn load(archive: impl Read + Send, options: &LoadOptions) -> Result<Vec<LoadedImage>> {
-    bring(archive, options)?.iter().map(|image| name(image, options)).collect()
+    name(&bring(archive, options)?, options)
 }
 
 /// Brings all images of an archive into the store, and gives none of them a name. Blocks.
@@ -105,31 +108,40 @@ pub fn bring(archive: impl Read + Send, options: &LoadOptions) -> Result<Vec<Arc
     if found.is_empty() {
         return Err(Error::NoImages("its list is empty"));
     }
+    let names: usize = found.iter().map(|image| image.names.len()).sum();
+    if names > MAX_NAMES {
+        let problem = format!("it gives {names} names, more than {MAX_NAMES}");
+        return Err(Error::image("the archive", problem));
+    }
     Ok(found)
 }
 
-/// Gives an image its names.
-fn name(image: &ArchivedImage, options: &LoadOptions) -> Result<LoadedImage> {
-    let images = options.store.images();
-    let row = |name: Option<String>| ImageRow {
-        name,
-        media_type: image.media_type.clone(),
-        digest: image.digest,
-        size: image.size,
-        created_at: options.now,
-    };
-    if image.names.is_empty() {
-        images.put(&row(None))?;
+/// Gives images their names, in one transaction.
+fn name(found: &[ArchivedImage], options: &LoadOptions) -> Result<Vec<LoadedImage>> {
+    let mut rows = Vec::new();
+    for image in found {
+        let row = |name: Option<String>| ImageRow {
+            name,
+            media_type: image.media_type.clone(),
+            digest: image.digest,
+            size: image.size,
+            created_at: options.now,
+        };
+        if image.names.is_empty() {
+            rows.push(row(None));
+        }
+        rows.extend(image.names.iter().map(|name| row(Some(name.to_string()))));
     }
-    let mut names = Vec::new();
-    for name in &image.names {
-        let previous = images.get(&name.to_string())?;
-        images.put(&row(Some(name.to_string())))?;
-        let previous = previous.filter(|previous| previous.digest != image.digest);
-        let previous = previous.map(|previous| previous.digest);
-        names.push(LoadedName { name: name.clone(), previous });
-    }
-    Ok(LoadedImage { id: image.id, names })
+    let mut losers = options.store.images().put_all(&rows)?.into_iter();
+    let loaded = found.iter().map(|image| {
+        let losers: Vec<_> = losers.by_ref().take(image.names.len().max(1)).collect();
+        let names = image.names.iter().zip(losers).map(|(name, loser)| {
+            let previous = loser.filter(|loser| loser.digest != image.digest);
+            LoadedName { name: name.clone(), previous: previous.map(|loser| loser.digest) }
+        });
+        LoadedImage { id: image.id, names: names.collect() }
+    });
+    Ok(loaded.collect())
 }
 
 #[cfg(test)]
