@@ -159,7 +159,7 @@ pub(crate) struct BuildArguments {
     pub(crate) explain: bool,
 
     /// Show and keep everything that steps print: by default, 2 MiB and 100 KiB/s of each stream
-    /// (BUILDKIT_STEP_LOG_MAX_SIZE and BUILDKIT_STEP_LOG_MAX_SPEED, in bytes; -1 for no limit)
+    /// (`BUILDKIT_STEP_LOG_MAX_SIZE` and `BUILDKIT_STEP_LOG_MAX_SPEED`, in bytes; -1 for no limit)
     #[arg(long)]
     pub(crate) no_log_limit: bool,
     /// Heed ignore files and --exclude exactly where BuildKit does, and make its graph
