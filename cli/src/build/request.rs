@@ -131,10 +131,7 @@ impl BuildRequest {
         let dockerfile = places::dockerfile_place(arguments.file, &context, &mut sources)?;
         on_error::check(arguments.on_error, &context, &dockerfile)?;
         let named = NamedContexts::new(&arguments.build_contexts, &context)?;
-        let no_cache = match (arguments.no_cache, arguments.no_cache_filter) {
-            (true, _) => Some(Vec::new()),
-            (false, stages) => (!stages.is_empty()).then_some(stages),
-        };
+        let no_cache = uncached_stages(arguments.no_cache, arguments.no_cache_filter);
         let platforms = platforms::platforms(&arguments.platforms)?;
         platforms::check_outputs(&platforms, &outputs)?;
         let attest = AttestOptions::resolve(&arguments.attest)?;
@@ -241,6 +238,21 @@ impl BuildRequest {
         }
         names
     }
+}
+
+/// Returns the stages whose steps run in any case: all for an empty list.
+fn uncached_stages(is_all: bool, stages: Vec<String>) -> Option<Vec<String>> {
+    if is_all {
+        return Some(Vec::new());
+    }
+    (!stages.is_empty()).then_some(stages)
+}
+
+/// Reads the limits of git: bytes of memory and seconds, of which zero stands for no limit.
+fn git_limits(memory: &str, seconds: u64) -> Result<GitLimits> {
+    let memory = limits::size_limit(memory).context("invalid --git-memory")?;
+    let patience = (seconds > 0).then(|| Duration::from_secs(seconds));
+    Ok(GitLimits { memory, patience })
 }
 
 fn parse_tag(text: &str) -> Result<Reference> {
