@@ -107,6 +107,10 @@ fn git_limits(memory: &str, seconds: u64) -> Result<GitLimits> {
     Ok(GitLimits { memory, patience })
 }
 
+fn hosts(named: &[String]) -> Result<Vec<(String, String)>> {
+    named.iter().map(|host| parse_host(host)).collect()
+}
+
 impl BuildRequest {
     /// Returns the platforms that were asked for.
     pub(crate) fn platforms(&self) -> &[Platform] {
@@ -158,11 +162,7 @@ impl BuildRequest {
                     || arguments.allow.contains(&Right::NetworkHost),
                 insecure: arguments.allow.contains(&Right::SecurityInsecure),
             },
-            hosts: arguments
-                .add_hosts
-                .iter()
-                .map(|host| parse_host(host))
-                .collect::<Result<_>>()?,
+            hosts: hosts(&arguments.add_hosts)?,
             runtime: crate::runtime::find(&arguments.runtime)?,
             resources: crate::resources::limits(&arguments.resources)?,
             limits: resources::process_limits(
