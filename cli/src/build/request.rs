@@ -99,14 +99,6 @@ pub(crate) struct BuildRequest {
     pub(super) strict_buildkit: bool,
 }
 
-/// Returns the limits of git's processes: most memory as it was typed, and seconds without progress, 0
-/// for no limit.
-fn git_limits(memory: &str, seconds: u64) -> Result<GitLimits> {
-    let memory = limits::size_limit(memory).context("invalid --git-memory")?;
-    let patience = Some(Duration::from_secs(seconds)).filter(|time| !time.is_zero());
-    Ok(GitLimits { memory, patience })
-}
-
 fn hosts(named: &[String]) -> Result<Vec<(String, String)>> {
     named.iter().map(|host| parse_host(host)).collect()
 }
