@@ -173,7 +173,7 @@ fn a_second_interrupt_ends_the_build_at_once() {
     let base = format!("base=oci-layout://{}", base_layout().display());
     // Nobody reads: what is waiting to be shown keeps the first interrupt from ending it.
     let mut build = kiln
-        .command(&["build", "--progress=plain", "--build-context", &base, "ctx"])
+        .command(&["build", "--progress=plain", "--no-log-limit", "--build-context", &base, "ctx"])
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();

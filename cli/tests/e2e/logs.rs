@@ -38,7 +38,7 @@ fn a_flood_arrives_whole_at_a_slow_reader_and_in_the_history() {
     kiln.write("ctx/Dockerfile", format!("FROM base\nRUN awk 'BEGIN {{ {script} }}'\n"));
     let base = format!("base=oci-layout://{}", base_layout().display());
     let mut build = kiln
-        .command(&["build", "--progress=plain", "--build-context", &base, "ctx"])
+        .command(&["build", "--progress=plain", "--no-log-limit", "--build-context", &base, "ctx"])
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
