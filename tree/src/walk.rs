@@ -46,13 +46,6 @@ const CHUNK: usize = 512;
 /// So many entries are looked at before others are asked to help.
 const SMALL: usize = 512;
 
-/// The length in bytes of the longest path that a walk takes. Longer ones can be made name by name,
-/// but neither opened in one go nor unpacked.
-const LONGEST_PATH: usize = 4096;
-
-/// The bytes of a path that is too long that its error shows.
-const SHOWN_START: usize = 64;
-
 /// The mode of a build context's root: the root itself is no part of what BuildKit transfers.
 const CONTEXT_ROOT_MODE: u32 = 0o755;
 
@@ -349,13 +342,6 @@ impl<'a> Walk<'a> {
         matches: &ParentMatches,
     ) -> Result<Option<(Seen, Option<Place>)>> {
         let path = names::join(parent, name);
-        if path.len() > LONGEST_PATH {
-            let start = String::from_utf8_lossy(&path[..SHOWN_START]);
-            return Err(Error::invalid(
-                format!("/{start}…"),
-                format!("the path is longer than {LONGEST_PATH} bytes"),
-            ));
-        }
         let mut matches_here = ParentMatches::default();
         let mut hidden = false;
         if let Some(excludes) = self.view.excludes {
