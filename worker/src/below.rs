@@ -20,11 +20,11 @@ use kiln_solver::StepContext;
 use kiln_store::{Layer, LayerBlob, LayerId};
 use kiln_tree::{Below, Dir, Manifest, Plan, Skeleton};
 
-use crate::blobs::{VerifiedReader, blocking};
+use crate::blobs::blocking;
 use crate::error::{Error, Result};
 use crate::flight;
 use crate::output::Output;
-use crate::progress::{Part, Progress, ReportingReader};
+use crate::progress::{Part, Progress};
 use crate::snapshots::Snapshots;
 
 /// A chain of layers that copies go on top of.
@@ -170,12 +170,8 @@ impl Snapshots {
     }
 
     fn list(&self, layer: &Layer, blob: &LayerBlob, mut part: Part) -> Result<Option<Manifest>> {
-        let Some(file) = self.blobs.open(blob)? else { return Ok(None) };
-        let file = std::io::BufReader::with_capacity(1 << 17, file);
-        let mut packed = VerifiedReader::new(ReportingReader::new(file, &mut part), blob.digest);
-        let listed = self.read_manifest(&mut packed, layer);
-        self.verified(packed, blob)?;
-        let Some(manifest) = listed else { return Ok(None) };
+        let listed = self.read_blob(blob, &mut part, |packed| self.read_manifest(packed, layer))?;
+        let Some(manifest) = listed.flatten() else { return Ok(None) };
         if let Some(diff_id) = &layer.diff_id {
             self.store.layers().put_contents(diff_id, manifest.as_bytes())?;
         }
@@ -184,7 +180,7 @@ impl Snapshots {
     }
 
     /// Reads an archive; `None` where it isn't the layer's, or none that a layer may be.
-    fn read_manifest(&self, packed: &mut (impl Read + Send), layer: &Layer) -> Option<Manifest> {
+    fn read_manifest(&self, packed: &mut (dyn Read + Send), layer: &Layer) -> Option<Manifest> {
         let (plain, _) = self.limits.decompress(packed).ok()?;
         let mut archive = HashingReader::new(plain);
         let manifest = Manifest::read(&mut archive, self.limits.max_entries);

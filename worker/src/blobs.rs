@@ -325,7 +325,7 @@ pub(crate) fn wrong_size(digest: &Digest, expected: u64, actual: u64) -> Error {
     Error::Invalid(format!("{digest}: {problem}"))
 }
 
-fn missing(digest: &Digest) -> Error {
+pub(crate) fn missing(digest: &Digest) -> Error {
     kiln_store::Error::Missing { what: "blob", name: digest.to_string() }.into()
 }
 

@@ -12,9 +12,9 @@ use std::thread::JoinHandle;
 use kiln_store::LayerBlob;
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::blobs::VerifiedReader;
+use crate::blobs::missing;
 use crate::error::{Error, Result};
-use crate::progress::{Part, ReportingReader};
+use crate::progress::Part;
 use crate::snapshots::Snapshots;
 
 /// So many bytes are handed on at once.
@@ -68,13 +68,9 @@ fn read(
     mut part: Part,
     sender: &SyncSender<io::Result<Vec<u8>>>,
 ) -> Result<Part> {
-    let file = snapshots.blobs.open(blob)?.ok_or_else(|| {
-        Error::from(kiln_store::Error::Missing { what: "blob", name: blob.digest.to_string() })
-    })?;
-    let file = io::BufReader::with_capacity(1 << 17, file);
-    let mut packed = VerifiedReader::new(ReportingReader::new(file, &mut part), blob.digest);
-    let inflated = inflate(snapshots, &mut packed, sender);
-    snapshots.verified(packed, blob)?;
+    let inflated = snapshots
+        .read_blob(blob, &mut part, |packed| inflate(snapshots, packed, sender))?
+        .ok_or_else(|| missing(&blob.digest))?;
     inflated.map_err(Error::kernel("decompress", blob.digest))?;
     Ok(part)
 }
@@ -82,7 +78,7 @@ fn read(
 /// Uncompresses a blob to its end.
 fn inflate(
     snapshots: &Snapshots,
-    packed: &mut (impl Read + Send),
+    packed: &mut (dyn Read + Send),
     sender: &SyncSender<io::Result<Vec<u8>>>,
 ) -> io::Result<()> {
     let (mut plain, _) = snapshots.limits.decompress(packed)?;
@@ -90,8 +86,6 @@ fn inflate(
         let mut piece = Vec::with_capacity(PIECE);
         let read = (&mut plain).take(PIECE as u64).read_to_end(&mut piece);
         let is_end = piece.is_empty();
-        // Who no longer listens has failed, and says why.
-        let gone = || io::Error::other("nobody unpacks it");
         if let Err(error) = read {
             let told = io::Error::new(error.kind(), error.to_string());
             let _ = sender.send(Err(told));
@@ -100,7 +94,8 @@ fn inflate(
         if is_end {
             return Ok(());
         }
-        sender.send(Ok(piece)).map_err(|_| gone())?;
+        // Who no longer listens has failed, and says why.
+        sender.send(Ok(piece)).map_err(|_| io::Error::other("nobody unpacks it"))?;
     }
 }
 

@@ -173,8 +173,8 @@ impl Snapshots {
     pub(crate) fn commit_root(&self, draft: Draft) -> Result<LayerId> {
         let finished = draft.finish(&self.store)?;
         let run_on = || self.run_on.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = finished.parent.as_ref().is_some_and(|parent| run_on().contains(parent));
-        leave_mount_points(&finished, if known { &[] } else { &finished.lowers })?;
+        let is_known = finished.parent.as_ref().is_some_and(|parent| run_on().contains(parent));
+        leave_mount_points(&finished, is_known)?;
         let layer = self.commit_finished(finished)?;
         run_on().insert(layer.clone());
         Ok(layer)
@@ -269,16 +269,15 @@ impl Snapshots {
 }
 
 /// Makes the directories that a program's own mounts are on a part of its layer, where the chain
-/// below lacks them: OCI runtimes, and so BuildKit, leave them behind. Those of its trees that may
-/// lack them are `doubtful`.
-fn leave_mount_points(finished: &Finished, doubtful: &[PathBuf]) -> Result<()> {
+/// below lacks them: OCI runtimes, and so BuildKit, leave them behind. Where it `is_known` that the chain
+/// has them, only the layer itself is looked at.
+fn leave_mount_points(finished: &Finished, is_known: bool) -> Result<()> {
     for name in ["dev", "proc", "sys"] {
         let look = |tree: &Path| tree.join(name).symlink_metadata().ok();
-        let below = || doubtful.iter().find_map(|tree| look(tree));
+        let below = || finished.lowers.iter().find_map(|tree| look(tree));
         let is_there = match look(finished.pending.fs()) {
             Some(found) => found.is_dir(),
-            None if doubtful.is_empty() && !finished.lowers.is_empty() => true,
-            None => below().is_some_and(|found| found.is_dir()),
+            None => is_known || below().is_some_and(|found| found.is_dir()),
         };
         if !is_there {
             let attributes = Attributes { mode: Some(0o755), ..Attributes::default() };

@@ -6,6 +6,7 @@
 //! the blob and the uncompressed archive have turned out to be what their digests say.
 
 use std::collections::VecDeque;
+use std::io::{BufReader, Read};
 
 use kiln_oci::HashingReader;
 use kiln_solver::StepContext;
@@ -19,8 +20,11 @@ use crate::error::{Error, Result};
 use crate::flight;
 use crate::inflate::Inflating;
 use crate::output::Output;
-use crate::progress::Progress;
+use crate::progress::{Part, Progress, ReportingReader};
 use crate::snapshots::Snapshots;
+
+/// Bytes of a blob that are read at a time.
+const BUFFER: usize = 128 * 1024;
 
 impl Snapshots {
     /// Makes sure that all layers of all `outputs` have trees.
@@ -64,14 +68,17 @@ impl Snapshots {
                 continue;
             }
             let _place = self.reading_an_archive().await?;
-            missing.inflate(self, progress, None)?;
+            let inflating = match missing.inflating.take() {
+                Some(inflating) => inflating,
+                None => missing.inflate(self, progress, None)?,
+            };
             if let Some(next) = work.front_mut().filter(|next| next.is_here())
                 && let Some(ahead) = self.reading_ahead()
             {
-                next.inflate(self, progress, Some(ahead))?;
+                next.inflating = Some(next.inflate(self, progress, Some(ahead))?);
             }
-            let this = self.clone();
-            blocking(move || this.unpack_believed(missing)).await?;
+            let (this, Missing { layer, blob, .. }) = (self.clone(), missing);
+            blocking(move || this.unpack_believed(&layer, &blob, inflating)).await?;
         }
         Ok(())
     }
@@ -93,10 +100,8 @@ impl Snapshots {
     }
 
     /// Unpacks a blob; one of a cache is what the cache says if that comes out well.
-    fn unpack_believed(&self, missing: Missing) -> Result<()> {
-        let Missing { layer, blob, inflating, .. } = missing;
-        let Some(inflating) = inflating else { return Ok(()) };
-        self.unpack(&layer, inflating).map_err(|error| self.blobs.lose(&blob, error))?;
+    fn unpack_believed(&self, layer: &Layer, blob: &LayerBlob, inflating: Inflating) -> Result<()> {
+        self.unpack(layer, inflating).map_err(|error| self.blobs.lose(blob, error))?;
         match (blob.cache_place(), &layer.diff_id) {
             (Some(_), Some(diff_id)) => {
                 Ok(self.store.layers().confirm_cached(&blob.digest, diff_id)?)
@@ -136,18 +141,23 @@ impl Snapshots {
         Ok(())
     }
 
-    /// Verifies a blob that was read. One of the store's that isn't what it should be is removed,
-    /// so that it is fetched again.
-    pub(crate) fn verified<R: std::io::Read>(
+    /// Has a blob read by `read`, and verifies it, whatever came of that; `None` where it isn't here. One
+    /// of the store's that isn't what it should be is removed, so that it is fetched again.
+    pub(crate) fn read_blob<T>(
         &self,
-        packed: VerifiedReader<R>,
         blob: &LayerBlob,
-    ) -> Result<()> {
+        part: &mut Part,
+        read: impl FnOnce(&mut (dyn Read + Send)) -> T,
+    ) -> Result<Option<T>> {
+        let Some(file) = self.blobs.open(blob)? else { return Ok(None) };
+        let file = BufReader::with_capacity(BUFFER, file);
+        let mut packed = VerifiedReader::new(ReportingReader::new(file, part), blob.digest);
+        let result = read(&mut packed);
         let verified = packed.verify();
         if verified.is_err() && self.store.content().size(&blob.digest)?.is_some() {
             self.store.content().remove_corrupt(&blob.digest)?;
         }
-        verified
+        verified.map(|()| Some(result))
     }
 }
 
@@ -157,7 +167,7 @@ struct Missing {
     blob: LayerBlob,
     /// Brings the blob here, where it is far away.
     fetch: Option<AbortOnDropHandle<Result<()>>>,
-    /// Its archive, once it is read.
+    /// Its archive, where it is read ahead of its turn.
     inflating: Option<Inflating>,
 }
 
@@ -177,18 +187,15 @@ impl Missing {
         }
     }
 
-    /// Begins to read the blob, if nobody has yet.
+    /// Begins to read the blob.
     fn inflate(
-        &mut self,
+        &self,
         snapshots: &Snapshots,
         progress: &Progress,
         ahead: Option<OwnedSemaphorePermit>,
-    ) -> Result<()> {
-        if self.inflating.is_none() {
-            let name = format!("extracting {}", self.blob.digest);
-            let part = progress.part(name, Some(self.blob.size));
-            self.inflating = Some(Inflating::begin(snapshots, &self.blob, part, ahead)?);
-        }
-        Ok(())
+    ) -> Result<Inflating> {
+        let name = format!("extracting {}", self.blob.digest);
+        let part = progress.part(name, Some(self.blob.size));
+        Inflating::begin(snapshots, &self.blob, part, ahead)
     }
 }
