@@ -26,7 +26,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rayon::Scope;
-use rustix::fs::{OFlags, RawDir, readlinkat};
+use rustix::fs::{FileType, OFlags, RawDir, readlinkat};
 use rustix::io::Errno;
 
 use crate::attributes::Xattr;
@@ -385,13 +385,22 @@ impl<'a> Walk<'a> {
 
 /// Returns the names in a directory that was opened for this, sorted by bytes.
 pub(crate) fn list_names(dir: BorrowedFd<'_>) -> Result<Vec<Vec<u8>>, Errno> {
+    list_names_of(dir, |_| true)
+}
+
+/// Returns the names of the entries of some types in a directory that was opened for this, sorted by
+/// bytes. File systems that don't tell types in listings say [`FileType::Unknown`].
+pub(crate) fn list_names_of(
+    dir: BorrowedFd<'_>,
+    is_wanted: impl Fn(FileType) -> bool,
+) -> Result<Vec<Vec<u8>>, Errno> {
     let mut buffer = Vec::with_capacity(32 * 1024);
     let mut listing = RawDir::new(dir, buffer.spare_capacity_mut());
     let mut found = Vec::new();
     while let Some(entry) = listing.next() {
         let entry = entry?;
         let name = entry.file_name().to_bytes();
-        if name != b"." && name != b".." {
+        if name != b"." && name != b".." && is_wanted(entry.file_type()) {
             found.push(name.to_vec());
         }
     }

@@ -1,7 +1,7 @@
 //! A chain of layers' trees, read as the tree that it makes.
 //!
-//! What is compared is looked up in the layers themselves. To mount or to assemble the chain for that
-//! would cost every step more than its own few paths do.
+//! The comparison looks its paths up in the layers themselves. To mount or to assemble the chain for
+//! that would cost every step more than its own few paths do.
 
 use std::collections::BTreeSet;
 use std::os::fd::AsFd;
@@ -11,12 +11,11 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use super::compare::Located;
-use super::walk::list;
 use crate::dir::Dir;
 use crate::error::{Error, Result};
 use crate::names;
 use crate::pack::overlay;
-use crate::walk::open_without_links;
+use crate::walk::{list_names, open_without_links};
 
 /// A directory of a chain, open in each of the layers that it is made of.
 pub(super) struct Below {
@@ -44,7 +43,7 @@ impl Below {
     pub(super) fn names(&self) -> std::result::Result<BTreeSet<Vec<u8>>, Errno> {
         let mut found = BTreeSet::new();
         for (_, part) in &self.parts {
-            found.extend(list(part.as_fd(), false)?);
+            found.extend(list_names(part.as_fd())?);
         }
         Ok(found)
     }
@@ -84,7 +83,7 @@ impl Below {
     }
 }
 
-/// What one layer has at a name.
+/// The entry of one layer at a name.
 enum Found<'a> {
     Nothing,
     Deletion,

@@ -4,12 +4,12 @@
 //! that neither depth nor width uses up descriptors. A small directory is walked by the caller's own
 //! thread.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rayon::Scope;
-use rustix::fs::{FileType, OFlags, RawDir};
+use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
 
 use super::Mark;
@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 use crate::metadata::FileKind;
 use crate::names;
 use crate::pack::overlay;
-use crate::walk::open_without_links;
+use crate::walk::{list_names_of, open_without_links};
 
 /// So many entries of one directory are looked at by one task.
 const CHUNK: usize = 512;
@@ -124,7 +124,11 @@ impl Walk<'_> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
         let upper = open_without_links(self.upper.as_fd(), &place.path, flags).map_err(failed)?;
         let below = Below::open(self.chain, &place.path, &place.layers)?;
-        let mut names = list(upper.as_fd(), place.relation == Relation::Added).map_err(failed)?;
+        // Of a directory that is added, all but directories and what may be a deletion is part of the
+        // layer anyway.
+        let kinds = [FileType::Directory, FileType::CharacterDevice, FileType::Unknown];
+        let is_wanted = |kind| place.relation != Relation::Added || kinds.contains(&kind);
+        let mut names = list_names_of(upper.as_fd(), is_wanted).map_err(failed)?;
         if place.relation == Relation::Replaced {
             let mut all = below.names().map_err(failed)?;
             all.extend(names);
@@ -165,7 +169,7 @@ impl Walk<'_> {
 #[derive(Default)]
 struct Compared {
     mark: Option<Mark>,
-    /// What to make of its entries, if it is a directory, and the layers below that have it.
+    /// How its entries relate to those below, if it is a directory, and the layers that have it.
     directory: Option<(Relation, Vec<usize>)>,
     /// Whether it is a file that marks the deletion of something else.
     is_file_mark: bool,
@@ -234,23 +238,4 @@ fn compare_directory(
         _ => (Relation::Replaced, listed.below.layers_of(upper.name)?),
     };
     Ok(Compared { mark, directory: Some(directory), ..Compared::default() })
-}
-
-/// Returns the names in a directory, sorted by bytes; of one that is `added`, only those of
-/// directories and of what may be a deletion, since all else is part of the layer anyway.
-pub(super) fn list(dir: BorrowedFd<'_>, added: bool) -> std::result::Result<Vec<Vec<u8>>, Errno> {
-    let mut buffer = Vec::with_capacity(32 * 1024);
-    let mut listing = RawDir::new(dir, buffer.spare_capacity_mut());
-    let mut found = Vec::new();
-    while let Some(entry) = listing.next() {
-        let entry = entry?;
-        let name = entry.file_name().to_bytes();
-        let kind = entry.file_type();
-        let kinds = [FileType::Directory, FileType::CharacterDevice, FileType::Unknown];
-        if name != b"." && name != b".." && (!added || kinds.contains(&kind)) {
-            found.push(name.to_vec());
-        }
-    }
-    found.sort_unstable();
-    Ok(found)
 }
