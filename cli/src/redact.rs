@@ -60,7 +60,7 @@ pub(crate) fn is_credential(name: &str, value: &str) -> bool {
 /// are parameters of their queries.
 pub(crate) fn urls(text: &str) -> Cow<'_, str> {
     let Some(mut colon) = text.find("://") else { return Cow::Borrowed(text) };
-    let masked = kiln_oci::text::mask_queries(text);
+    let masked = kiln_oci::redact::mask_queries(text);
     let text = masked.as_ref();
     let mut safe = String::with_capacity(text.len());
     let mut rest = text;

@@ -63,7 +63,7 @@ pub(crate) fn without_credentials(text: &str) -> String {
         rest = &after[host.unwrap_or_default()..];
     }
     out += rest;
-    kiln_oci::text::mask_queries(&out).into_owned()
+    kiln_oci::redact::mask_queries(&out).into_owned()
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ pub mod json;
 mod manifest;
 pub mod media_type;
 mod platform;
+pub mod redact;
 mod reference;
 pub mod text;
 

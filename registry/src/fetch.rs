@@ -60,7 +60,7 @@ pub struct FetchedFile {
 
 /// Returns a URL for people: without user and password, and without credentials in its query.
 pub fn redacted(url: &str) -> String {
-    let url = kiln_oci::text::mask_queries(url);
+    let url = kiln_oci::redact::mask_queries(url);
     let Some((scheme, rest)) = url.split_once("://") else { return url.into_owned() };
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let (authority, path) = rest.split_at(end);

@@ -142,7 +142,7 @@ impl Copying<'_> {
             site.lowering.graph.add(plan, None, metadata)
         };
         site.stage.state.output = Some(output);
-        site.commit_layer(&kiln_oci::text::mask_queries(&self.message()));
+        site.commit_layer(&kiln_oci::redact::mask_queries(&self.message()));
         Ok(())
     }
 
