@@ -87,16 +87,7 @@ pub(crate) fn choose(inner: &Inner, wanted: Option<Snapshotter>) -> Result<Snaps
     let obstacle = if has_file_marks {
         Some("layers of this store mark deletions by files".to_owned())
     } else {
-        let situation = situation(inner)?;
-        if fs::read_to_string(inner.root.join(REMEMBERED)).is_ok_and(|known| known == situation) {
-            None
-        } else {
-            let obstacle = try_overlay(inner)?.err();
-            if obstacle.is_none() {
-                remember(inner, &situation);
-            }
-            obstacle
-        }
+        obstacle(inner)?
     };
     match (obstacle, wanted) {
         (None, _) => {
@@ -106,6 +97,19 @@ pub(crate) fn choose(inner: &Inner, wanted: Option<Snapshotter>) -> Result<Snaps
         (Some(reason), None) => copy(Some(reason)),
         (Some(reason), Some(_)) => Err(Error::NoOverlay { root: inner.root.clone(), reason }),
     }
+}
+
+/// Returns why no overlay can be mounted, unless one can, or could in the same situation.
+fn obstacle(inner: &Inner) -> Result<Option<String>> {
+    let situation = situation(inner)?;
+    if fs::read_to_string(inner.root.join(REMEMBERED)).is_ok_and(|known| known == situation) {
+        return Ok(None);
+    }
+    let obstacle = try_overlay(inner)?.err();
+    if obstacle.is_none() {
+        remember(inner, &situation);
+    }
+    Ok(obstacle)
 }
 
 /// Describes what decides whether an overlay can be mounted: the boot, where the store lies, and what

@@ -39,7 +39,7 @@ pub(crate) struct BuildRequest {
     pub(super) context: ContextPlace,
     /// Most bytes of an archive on standard input, and of a file from a URL; `None` for no limit.
     pub(super) input_limit: Option<u64>,
-    /// What git may use.
+    /// Limits of git.
     pub(super) git: GitLimits,
     /// Where the Dockerfile is.
     pub(super) dockerfile: DockerfilePlace,
@@ -99,10 +99,6 @@ pub(crate) struct BuildRequest {
     pub(super) strict_buildkit: bool,
 }
 
-fn hosts(named: &[String]) -> Result<Vec<(String, String)>> {
-    named.iter().map(|host| parse_host(host)).collect()
-}
-
 impl BuildRequest {
     /// Returns the platforms that were asked for.
     pub(crate) fn platforms(&self) -> &[Platform] {
@@ -123,6 +119,8 @@ impl BuildRequest {
         let context = places::context_place(&arguments.context)?;
         let tags = arguments.tags.iter().map(|tag| parse_tag(tag)).collect::<Result<Vec<_>>>()?;
         let outputs = output::resolve(&arguments, &tags)?;
+        let hosts =
+            arguments.add_hosts.iter().map(|host| parse_host(host)).collect::<Result<Vec<_>>>()?;
         let mut sources = Sources::default();
         let dockerfile = places::dockerfile_place(arguments.file, &context, &mut sources)?;
         on_error::check(arguments.on_error, &context, &dockerfile)?;
@@ -154,7 +152,7 @@ impl BuildRequest {
                     || arguments.allow.contains(&Right::NetworkHost),
                 insecure: arguments.allow.contains(&Right::SecurityInsecure),
             },
-            hosts: hosts(&arguments.add_hosts)?,
+            hosts,
             runtime: crate::runtime::find(&arguments.runtime)?,
             resources: crate::resources::limits(&arguments.resources)?,
             limits: resources::process_limits(
