@@ -1,4 +1,4 @@
-//! What is shown of pulls, whom they trust, and what is said where they fail.
+//! Pulls: their progress, the certificates that they trust, and their failures.
 
 use std::time::Duration;
 

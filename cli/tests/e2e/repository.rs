@@ -5,7 +5,7 @@ use std::process::Command;
 
 use kiln_testkit::environment::run;
 use kiln_testkit::peers::GitDaemon;
-use kiln_testkit::{Kiln, Need};
+use kiln_testkit::{FileServer, Kiln, Need};
 
 /// What tests with repositories need.
 pub(crate) const GIT: [Need; 2] = [Need::Root, Need::Program("git")];
@@ -48,6 +48,13 @@ impl Repository {
         self.git(&["commit", "--quiet", "--allow-empty", "--message=x"]);
         self.publish("r.git");
         self.git(&["rev-parse", "HEAD"])
+    }
+
+    /// Has a plain file server serve what was committed, as git takes it over HTTP.
+    pub(crate) fn serve_plainly(&self, server: &FileServer) {
+        let bare = self.served.path().join("r.git");
+        run(Command::new("git").arg("-C").arg(&bare).arg("update-server-info")).success();
+        server.serve_directory(self.served.path().to_owned());
     }
 
     pub(crate) fn publish(&self, name: &str) -> PathBuf {

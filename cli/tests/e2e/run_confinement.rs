@@ -1,4 +1,4 @@
-//! What a container may and what it shares with the host, with the sandbox and with runc.
+//! Rights of containers, and namespaces shared with the host, with the sandbox and with runc.
 
 use std::path::Path;
 use std::process::{Command, Stdio};

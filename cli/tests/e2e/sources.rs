@@ -313,9 +313,7 @@ fn passwords_reach_git_and_nobody_else() {
     let repository = Repository::new(&kiln);
     repository.write("f", "content\n");
     repository.commit();
-    let bare = repository.served.path().join("r.git");
-    run(Command::new("git").arg("-C").arg(&bare).arg("update-server-info")).success();
-    server.serve_directory(repository.served.path().to_owned());
+    repository.serve_plainly(&server);
     let url = server.url("/r.git");
     let with_password = url.replace("http://", "http://user:canary-password@");
     let tar = kiln.path("out.tar");
@@ -359,10 +357,8 @@ fn redirects_do_not_take_credentials_of_git_along() {
     let repository = Repository::new(&kiln);
     repository.write("f", "content\n");
     repository.commit();
-    let bare = repository.served.path().join("r.git");
-    run(Command::new("git").arg("-C").arg(&bare).arg("update-server-info")).success();
-    server.serve_directory(repository.served.path().to_owned());
-    other.serve_directory(repository.served.path().to_owned());
+    repository.serve_plainly(&server);
+    repository.serve_plainly(&other);
     let refs = |name: &str| format!("/{name}.git/info/refs?service=git-upload-pack");
     server.put(&refs("near"), Answer::redirect(&server.url(&refs("r"))));
     server.put(&refs("far"), Answer::redirect(&other.url(&refs("r"))));
