@@ -15,7 +15,7 @@ use time::macros::format_description;
 use crate::resolver::LookupError;
 use crate::verifier::{is_of_authority, webpki_error};
 
-/// What the host of a request is to whoever makes it.
+/// The part that the host of a request plays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
     /// The registry that a reference names.
@@ -75,7 +75,7 @@ enum Cause {
     },
 }
 
-/// What is wrong with a server's certificate.
+/// A flaw of a server's certificate.
 #[derive(Debug)]
 enum Flaw {
     UnknownAuthority,

@@ -8,7 +8,7 @@ use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-/// What a certificate says of itself.
+/// The statements of a certificate.
 #[derive(Clone, Copy, Debug)]
 pub struct CertificateOptions<'a> {
     /// Whom it is for, as `IP:127.0.0.1,DNS:localhost`; empty for nobody.

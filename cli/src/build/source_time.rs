@@ -1,4 +1,4 @@
-//! What the frontend asks of sources elsewhere: their times, for `SOURCE_DATE_EPOCH`, and the files of
+//! Answers to the frontend about sources elsewhere: their times, for `SOURCE_DATE_EPOCH`, and the files of
 //! named contexts.
 //!
 //! A source is brought in as any step would, and its files tell the time: those of a repository have

@@ -9,7 +9,7 @@ use kiln_worker::sandbox::{Mount, MountKind};
 
 use super::container_path;
 
-/// What was asked for.
+/// The devices that were asked for.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Devices {
     /// Device nodes.

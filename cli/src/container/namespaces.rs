@@ -1,10 +1,10 @@
-//! What a container has in common with the host: `--ipc`, `--pid`, `--uts`, `--userns`, `--cgroupns`.
+//! Namespaces that a container shares with the host: `--ipc`, `--pid`, `--uts`, `--userns`, `--cgroupns`.
 
 use anyhow::{Result, bail};
 use clap::Args;
 use kiln_worker::sandbox::SharedNamespaces;
 
-/// What was typed.
+/// The namespaces as they were typed.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct NamespaceArguments {
     /// Shared memory and message queues: private, shareable, host, or none for no /dev/shm

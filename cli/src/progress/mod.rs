@@ -51,7 +51,7 @@ pub(crate) fn shows_everything(mode: ProgressMode) -> bool {
     matches!(mode, ProgressMode::RawJson) || (mode.is_for_people() && !is_live(mode))
 }
 
-/// What the events of a display are about.
+/// The work that a display shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Work {
     /// Steps of a build.

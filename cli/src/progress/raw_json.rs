@@ -64,7 +64,7 @@ pub(super) fn raw_warnings(warnings: &[Warning], dockerfile: &Dockerfile, writer
     }
 }
 
-/// What is new.
+/// The news that make one line.
 #[derive(Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Message<'a> {

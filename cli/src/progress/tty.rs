@@ -66,7 +66,7 @@ struct Running {
 }
 
 struct Display {
-    /// What is done, as `Building`.
+    /// The verb of the heading, as `Building`.
     verb: &'static str,
     begun: Instant,
     steps: Steps,

@@ -43,7 +43,7 @@ pub(super) struct Clip {
     streams: Arc<Mutex<[Printed; 2]>>,
 }
 
-/// What a stream has printed.
+/// The count of what a stream has printed.
 #[derive(Debug, Default)]
 struct Printed {
     total: u64,

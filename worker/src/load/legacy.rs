@@ -103,7 +103,7 @@ fn named(files: &ArchiveFiles) -> Result<BTreeMap<String, Vec<Reference>>> {
     Ok(names)
 }
 
-/// What counts of a config.
+/// The members of a config that count.
 #[derive(Deserialize)]
 struct V1Config {
     #[serde(default)]

@@ -1,4 +1,4 @@
-//! What programs leave behind that share the host's processes.
+//! Processes left behind by programs that share the host's process namespace.
 //!
 //! Such a program is no process 1, and the kernel ends nothing along with it. The helper adopts what it has
 //! started: a process whose parent has ended becomes the helper's child. When the program ends, all of the

@@ -34,7 +34,7 @@ use crate::snapshots::Snapshots;
 pub struct RemoteOptions {
     /// Most bytes of a file; `None` for no limit.
     pub max_bytes: Option<u64>,
-    /// What the host's git may use.
+    /// The limits of the host's git.
     pub git: GitLimits,
     /// The addresses that the user has named as contexts. Secrets for git that name no host go to
     /// their hosts alone.

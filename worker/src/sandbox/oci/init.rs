@@ -1,8 +1,8 @@
 //! Process 1 of a runtime's container that is to have one beside its program.
 //!
-//! What a runtime executes is process 1. So it executes a copy of kiln, which lies in the container's `/dev`,
-//! belongs to that container alone, and finds by its own name what it is to be. It splits as the sandbox's
-//! child does ([`init`]).
+//! A runtime executes its program as process 1. So it gets a copy of kiln as the program. The copy lies in
+//! the container's `/dev`, belongs to that container alone, and finds by its own name what it is to be.
+//! It splits as the sandbox's child does ([`init`]).
 
 use std::convert::Infallible;
 use std::fs::Permissions;

@@ -22,7 +22,7 @@ pub(super) enum Verdict {
     Choose {
         /// Conditions, and what is returned.
         rules: Vec<(Vec<Condition>, u32)>,
-        /// What is returned where none is met.
+        /// The action where none is met.
         otherwise: u32,
     },
 }

@@ -26,7 +26,7 @@ use super::{CLONE, CLONE3, Column, PERSONALITY, SOCKET, X32};
 /// A system call filter of the user's own, for this machine and a container's capabilities.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SeccompProfile {
-    /// What becomes of calls that no rule is about.
+    /// The action for calls that no rule is about.
     pub(super) default: Action,
     /// The architectures besides the machine's own, as `SCMP_ARCH_X86`.
     pub(super) architectures: Vec<String>,
@@ -36,7 +36,7 @@ pub struct SeccompProfile {
     pub(super) rules: Vec<Rule>,
 }
 
-/// What becomes of a call.
+/// The action for a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Action {
     /// The thread ends.
@@ -60,7 +60,7 @@ pub(super) enum Action {
 pub(super) struct Rule {
     /// The calls.
     pub(super) names: Vec<String>,
-    /// What becomes of them.
+    /// The action for them.
     pub(super) action: Action,
     /// The conditions on their arguments.
     pub(super) conditions: Vec<Condition>,
@@ -73,9 +73,9 @@ pub(super) struct Condition {
     pub(super) index: u32,
     /// How it is compared.
     pub(super) comparison: Comparison,
-    /// What it is compared with; the mask of a masked comparison.
+    /// The value that it is compared with; the mask of a masked comparison.
     pub(super) value: u64,
-    /// What a masked comparison is to give.
+    /// The result that a masked comparison is to have.
     pub(super) second: u64,
 }
 

@@ -97,7 +97,7 @@ struct Argument {
     op: Comparison,
 }
 
-/// What a rule is for, or isn't for.
+/// The situations that a rule is for, or isn't for.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Requirements {
@@ -107,7 +107,7 @@ struct Requirements {
     min_kernel: Option<(u32, u32)>,
 }
 
-/// What requirements are held against.
+/// The situation that requirements are held against.
 struct Circumstances {
     capabilities: Capabilities,
     machine: &'static str,

@@ -1,4 +1,4 @@
-//! Who asks for a repository.
+//! Access to repositories, and the credentials for it.
 //!
 //! Credentials are bound to a scheme, a host and a port. Git sends a header that it is configured with
 //! after redirects too, wherever they lead. So git follows none where it has credentials: the first
@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::source::http::{authority, host};
 use crate::source::remote::Remotes;
 
-/// What git asks for of a repository, and its answer begins the path of.
+/// The path below a repository's address that git asks for first.
 const SERVICE: &str = "/info/refs";
 /// Servers give a program that isn't git another page.
 const AGENT: (&str, &str) = ("user-agent", "git/2");

@@ -119,7 +119,7 @@ pub(super) fn configuration(limits: GitLimits) -> Vec<(String, String)> {
     ]
 }
 
-/// What a directory takes on disk.
+/// The space that a directory takes on disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Usage {
     bytes: u64,
