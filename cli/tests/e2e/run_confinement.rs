@@ -262,7 +262,7 @@ fn process_1_of_runc_is_kilns_own() {
     let command =
         [&["run", "--rm", "-u", "0", "--network", "none"], &typed[..], &["img", "nope"]].concat();
     let missing = kiln.run(&command);
-    assert_eq!(missing.code, 127);
+    assert_eq!(missing.code, 127, "{}", missing.stderr);
     assert!(missing.stderr.contains("\"nope\": executable file not found"), "{}", missing.stderr);
 }
 

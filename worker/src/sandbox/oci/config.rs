@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::FileType;
 use serde_json::{Value, json};
 
-use super::{NAME, init};
+use super::init;
 use crate::sandbox::capabilities::Capabilities;
 use crate::sandbox::spec::{CallFilter, Mount, MountKind, Propagation, Security, Spec};
 use crate::sandbox::wire::Failure;
@@ -23,6 +23,8 @@ pub(super) struct Config<'a> {
     pub(super) home: Option<String>,
     /// Where the root file system is.
     pub(super) root: PathBuf,
+    /// The container's control group, below the runtime's own.
+    pub(super) cgroup: String,
     /// What is mounted in file systems that the runtime makes: where, and what.
     pub(super) mounts: Vec<(PathBuf, PathBuf)>,
 }
@@ -157,7 +159,7 @@ impl Config<'_> {
         let privileges = &self.spec.privileges;
         let mut document = json!({
             "namespaces": namespaces,
-            "cgroupsPath": NAME,
+            "cgroupsPath": self.cgroup,
             "sysctl": sysctls.chain(domainname).collect::<serde_json::Map<_, _>>(),
             "resources": { "devices": self.device_rules() },
         });
@@ -275,7 +277,7 @@ mod tests {
         let user = ResolvedUser { uid: 5, gid: 6, groups: vec![6, 7] };
         let (home, root) = (Some("/home".to_owned()), PathBuf::from("/stage/root"));
         let mounts = vec![(PathBuf::from("/dev/x"), PathBuf::from("/stage/mount0"))];
-        let config = Config { spec: &spec, user, home, root, mounts };
+        let config = Config { spec: &spec, user, home, root, cgroup: "step-1".to_owned(), mounts };
         serde_json::from_slice(&config.to_json().unwrap()).unwrap()
     }
 

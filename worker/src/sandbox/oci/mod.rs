@@ -42,7 +42,7 @@ use super::spec::{Spec, TerminalSize};
 use super::wire::{self, Failure, Report};
 use crate::sys;
 
-/// What the runtime calls the container, and its control group. Nobody else is in either place.
+/// What the runtime calls the container. Nobody else has one in the same place.
 const NAME: &str = "step";
 
 /// What the runtime mounts by itself, and what holds its place.
@@ -182,8 +182,18 @@ fn furnish<'a>(
         unmount(stage.path("root").join(name), UnmountFlags::DETACH)
             .map_err(Failure::doing(&format!("make place for /{name}")))?;
     }
-    let config = Config { spec, user, home, root: stage.path("root"), mounts: listed };
+    let (cgroup, directory) = (control_group()?, stage.path("root"));
+    let config = Config { spec, user, home, root: directory, cgroup, mounts: listed };
     Ok((root, config))
+}
+
+/// Returns a name for the container's control group. Hierarchies in which kiln makes no group have those
+/// of all its containers side by side, so the name is that of a namespace that this container has for
+/// itself.
+fn control_group() -> Result<String, Failure> {
+    let namespace = rustix::fs::stat("/proc/self/ns/mnt")
+        .map_err(Failure::doing("look at the mount namespace"))?;
+    Ok(format!("{NAME}-{}", namespace.st_ino))
 }
 
 /// Tells whether a path lies in what the runtime mounts itself.
