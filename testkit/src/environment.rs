@@ -151,6 +151,19 @@ impl Kiln {
         self.path("root")
     }
 
+    /// Waits until the store holds nothing unfinished. A command on a busy machine leaves what it has
+    /// no time to remove to the next one, so this runs further ones.
+    ///
+    /// # Panics
+    /// Panics after a minute.
+    pub fn wait_until_clean(&self) {
+        let leftovers = self.root().join("tmp");
+        crate::peers::wait_until("nothing is left of the commands", || {
+            self.run(&["images"]).success();
+            std::fs::read_dir(&leftovers).is_ok_and(|entries| entries.count() == 0)
+        });
+    }
+
     /// Writes a file of the working directory, its parents too, and returns its path.
     ///
     /// # Panics
