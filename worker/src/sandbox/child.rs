@@ -109,11 +109,33 @@ fn configure(spec: &Spec) -> Result<(), Failure> {
         std::fs::write("/proc/self/oom_score_adj", adjustment.to_string())
             .map_err(Failure::doing("set --oom-score-adj"))?;
     }
+    if let Some(profile) = &spec.privileges.apparmor {
+        confine(profile)?;
+    }
     for Sysctl { name, value } in &spec.sysctls {
         let path = Path::new("/proc/sys").join(name.replace('.', "/"));
         std::fs::write(path, value).map_err(Failure::doing(&format!("set {name} to {value}")))?;
     }
     Ok(())
+}
+
+/// Has the kernel confine the program that this process executes by an AppArmor profile.
+fn confine(profile: &str) -> Result<(), Failure> {
+    let change = format!("exec {profile}");
+    // The older name belongs to whichever security module comes first.
+    let set = std::fs::write("/proc/self/attr/apparmor/exec", &change);
+    let set = set.or_else(|error| match error.kind() {
+        io::ErrorKind::NotFound if !Path::new("/proc/self/attr/apparmor").exists() => {
+            std::fs::write("/proc/self/attr/exec", &change)
+        }
+        _ => Err(error),
+    });
+    set.map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => {
+            Failure::new(format!("the kernel has no AppArmor profile {profile}: load it first"))
+        }
+        _ => Failure::doing(&format!("apply the AppArmor profile {profile}"))(error),
+    })
 }
 
 /// Joins control groups. The one of version 2 was joined at birth.

@@ -335,6 +335,9 @@ pub struct Privileges {
     pub calls: CallFilter,
     /// Whether parts of `/proc` and `/sys` can't be seen, and others can't be written.
     pub hides_system: bool,
+    /// The AppArmor profile that confines the program, which the kernel has loaded; `None` for none. Holds
+    /// outside of the sandbox, too.
+    pub apparmor: Option<String>,
 }
 
 /// Which system calls a process can make.
@@ -356,6 +359,7 @@ impl Default for Privileges {
             no_new_privileges: false,
             calls: CallFilter::Builtin,
             hides_system: true,
+            apparmor: None,
         }
     }
 }
