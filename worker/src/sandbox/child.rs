@@ -97,7 +97,7 @@ fn become_program(task: Task) -> Result<std::convert::Infallible, Failure> {
     identity::set_limits(&spec.process.rlimits)?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
     identity::assume(&user, &spec)?;
-    die_with(&helper)?;
+    die_with(helper.as_ref())?;
     wait_at(gate)?;
     let identity = Identity { user, home };
     execute(&spec, &identity, &made, &control, filter)
@@ -297,8 +297,10 @@ pub(super) fn connect(
     Ok(())
 }
 
-/// Has the kernel kill this process, and with it its namespace, when the helper dies.
-pub(super) fn die_with(helper: &OwnedFd) -> Result<(), Failure> {
+/// Has the kernel kill this process when the helper dies, where that doesn't follow from its namespace.
+/// Programs can undo it: then the helper's keeper kills them.
+pub(super) fn die_with(helper: Option<&OwnedFd>) -> Result<(), Failure> {
+    let Some(helper) = helper else { return Ok(()) };
     set_parent_process_death_signal(Some(Signal::KILL))
         .map_err(Failure::doing("bind the program to its helper"))?;
     // It may have died already. Its descriptor tells even from in here, where it has no number.

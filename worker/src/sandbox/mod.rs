@@ -22,7 +22,7 @@
 //! status. When it closes, because kiln cancels the step or dies, the helper kills the child; when
 //! the helper dies, the kernel kills the children.
 //! A program that shares the host's processes is no process 1: what it leaves behind becomes the helper's, which
-//! kills it (`orphans`).
+//! kills it (`orphans`). Its helper is no first process either, and has a `keeper`.
 //!
 //! Instead of becoming the program, the child may become another runtime, as runc, which is told
 //! the same in its own words: `oci`.
@@ -63,6 +63,7 @@ mod identity;
 mod init;
 mod input;
 mod insecure;
+mod keeper;
 mod kernel;
 mod masks;
 mod mount_handle;

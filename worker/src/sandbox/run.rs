@@ -17,7 +17,7 @@ use tokio::net::unix::pipe::Receiver;
 use tokio_util::sync::CancellationToken;
 
 use super::error::SandboxError;
-use super::server::Server;
+use super::server::{Processes, Server};
 use super::spec::{MountKind, Network, Spec};
 use super::wire::{self, Report, Request, Run};
 use super::{input, kernel, oci, stubs};
@@ -28,6 +28,9 @@ const MAX_LOG: usize = 64 << 10;
 
 /// How much output is read at once.
 const CHUNK: usize = 64 << 10;
+
+/// The most that a pipe can hold, as the kernel has it by default.
+const MAX_PIPE: usize = 1 << 20;
 
 /// How a program ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -130,16 +133,18 @@ pub struct Helper {
 #[derive(Debug)]
 struct HelperInner {
     beside: PathBuf,
-    /// The helper, once there is one.
-    server: Mutex<Option<Arc<Server>>>,
+    /// The helper of programs that see their own processes, once there is one.
+    own: Mutex<Option<Arc<Server>>>,
+    /// The helper of programs that see the host's processes, once there is one.
+    host: Mutex<Option<Arc<Server>>>,
 }
 
 impl Helper {
     /// Returns a helper that isn't started yet. `beside` is any directory, best one that is neither
     /// above nor below that of kiln's program: see `program::unwritable`.
     pub fn new(beside: &Path) -> Self {
-        let inner = HelperInner { beside: beside.to_owned(), server: Mutex::default() };
-        Self { inner: Arc::new(inner) }
+        let (beside, own, host) = (beside.to_owned(), Mutex::default(), Mutex::default());
+        Self { inner: Arc::new(HelperInner { beside, own, host }) }
     }
 
     /// Starts it, which otherwise the first program has to wait for. To be called in a runtime.
@@ -147,16 +152,21 @@ impl Helper {
     /// # Errors
     /// Fails where it can't be started.
     pub fn start(&self) -> Result<(), SandboxError> {
-        self.server(None).map(drop)
+        self.server(Processes::Own, None).map(drop)
     }
 
     /// Asks for a program to be run. A helper that has died meanwhile is replaced.
-    fn ask(&self, run: &Run, fds: &[BorrowedFd<'_>]) -> Result<Arc<Server>, SandboxError> {
-        let server = self.server(None)?;
+    fn ask(
+        &self,
+        processes: Processes,
+        run: &Run,
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<Arc<Server>, SandboxError> {
+        let server = self.server(processes, None)?;
         let server = match server.ask(run, fds) {
             Ok(()) => return Ok(server),
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
-                self.server(Some(&server))?
+                self.server(processes, Some(&server))?
             }
             Err(error) => return Err(SandboxError::host("pass on the specification")(error)),
         };
@@ -165,15 +175,23 @@ impl Helper {
     }
 
     /// Returns the helper, and starts one where there is none, or none but `dead`.
-    fn server(&self, dead: Option<&Arc<Server>>) -> Result<Arc<Server>, SandboxError> {
+    fn server(
+        &self,
+        processes: Processes,
+        dead: Option<&Arc<Server>>,
+    ) -> Result<Arc<Server>, SandboxError> {
+        let server = match processes {
+            Processes::Own => &self.inner.own,
+            Processes::Host => &self.inner.host,
+        };
         // A helper is whole at every instant, even where another thread has panicked.
-        let mut server = self.inner.server.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut server = server.lock().unwrap_or_else(PoisonError::into_inner);
         match server.as_ref() {
             Some(living) if dead.is_none_or(|dead| !Arc::ptr_eq(dead, living)) => {
                 Ok(Arc::clone(living))
             }
             _ => {
-                let new = Server::start(&self.inner.beside)?;
+                let new = Server::start(&self.inner.beside, processes)?;
                 Ok(Arc::clone(server.insert(Arc::new(new))))
             }
         }
@@ -284,10 +302,11 @@ impl Sandbox {
         fds.extend(io.gate.as_ref().map(AsFd::as_fd));
         fds.extend(input.as_ref().map(AsFd::as_fd));
         let run = Run { anchor: self.anchor.clone(), is_gated: io.gate.is_some() };
-        let server = self.helper.ask(&run, &fds)?;
+        let processes = if spec.shared.pid { Processes::Host } else { Processes::Own };
+        let server = self.helper.ask(processes, &run, &fds)?;
         let control = sys::watch(control).map_err(SandboxError::host("watch socket"))?;
         Ok(Running {
-            _server: server,
+            server,
             control: Arc::new(control),
             connected: true,
             stdout: Some(stdout),
@@ -345,7 +364,7 @@ enum State {
 /// A program in its sandbox. Dropped, it is killed, and not waited for.
 pub struct Running {
     /// Ends when nobody needs it any more.
-    _server: Arc<Server>,
+    server: Arc<Server>,
     control: Arc<AsyncFd<OwnedFd>>,
     connected: bool,
     stdout: Option<Receiver>,
@@ -398,7 +417,7 @@ impl Running {
     pub async fn wait(mut self, cancel: &CancellationToken) -> Result<Exit, SandboxError> {
         let mut cancelled = false;
         let (mut out, mut err) = (Vec::with_capacity(CHUNK), Vec::with_capacity(CHUNK));
-        while self.connected || self.stdout.is_some() || self.stderr.is_some() {
+        while self.connected {
             tokio::select! {
                 biased;
                 () = cancel.cancelled(), if !cancelled => {
@@ -410,6 +429,7 @@ impl Running {
                 report = receive(&self.control), if self.connected => self.note(report?),
             }
         }
+        self.end(&mut out).await;
         let outcome = match self.state {
             State::Exited(exit) => match &self.log {
                 Some(log) if !exit.success() => oci::failure(&read_log(log)).map_or(Ok(exit), Err),
@@ -419,9 +439,7 @@ impl Running {
                 Some(code) => Err(SandboxError::Exec { message: failure.message, code }),
                 None => Err(SandboxError::Setup(failure.message)),
             },
-            State::SettingUp | State::Running => {
-                Err(SandboxError::Setup("the sandbox was killed".to_owned()))
-            }
+            State::SettingUp | State::Running => Err(killed()),
         };
         if let Some(cleanup) = &self.cleanup {
             cleanup.remove(&self.made)?;
@@ -429,11 +447,39 @@ impl Running {
         if cancelled { Err(SandboxError::Cancelled) } else { outcome }
     }
 
+    /// Sees to it that nothing of the program is left, and takes what it has written last. A pipe that
+    /// something outside of the sandbox has, too, is left to that.
+    async fn end(&mut self, buffer: &mut Vec<u8>) {
+        if matches!(self.state, State::SettingUp | State::Running) {
+            // Without a last word the helper has died.
+            self.server.end().await;
+        }
+        for stream in [LogStream::Stdout, LogStream::Stderr] {
+            let pipe = match stream {
+                LogStream::Stdout => self.stdout.take(),
+                LogStream::Stderr => self.stderr.take(),
+            };
+            let mut left = MAX_PIPE;
+            while let Some(pipe) = &pipe
+                && left > 0
+            {
+                buffer.resize(CHUNK, 0);
+                let read = rustix::io::retry_on_intr(|| rustix::io::read(pipe, &mut buffer[..]));
+                let Ok(length @ 1..) = read else { break };
+                left = left.saturating_sub(length);
+                if (self.sink)(stream, &buffer[..length]).is_break() {
+                    break;
+                }
+            }
+        }
+    }
+
     async fn next_report(&mut self) -> Result<(), SandboxError> {
         let report = receive(&self.control).await?;
         self.note(report);
         if !self.connected && self.state == State::SettingUp {
-            return Err(SandboxError::Setup("the sandbox was killed".to_owned()));
+            self.server.end().await;
+            return Err(killed());
         }
         Ok(())
     }
@@ -466,6 +512,12 @@ impl Running {
             LogStream::Stderr => self.stderr = None,
         }
     }
+}
+
+/// Returns the error of a program whose helper hasn't seen its end.
+fn killed() -> SandboxError {
+    let message = "the sandbox's helper was killed, by hand or for want of memory, and all that it ran with it";
+    SandboxError::Setup(message.to_owned())
 }
 
 /// Reads what a runtime has written into its log.

@@ -107,7 +107,7 @@ pub(super) fn become_runtime(task: Task, runtime: &Path) -> Result<Infallible, F
     let image = Image::new(runtime, &arguments(runtime, &stage, &log)?, &[])?;
     connect(&stdin, terminal.as_ref(), &config.user)?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
-    die_with(&helper)?;
+    die_with(helper.as_ref())?;
     wait_at(gate)?;
     wire::send(&control, &Report::Ready(made), &[]).map_err(Failure::doing("report to kiln"))?;
     sys::close_on_exec_above().map_err(Failure::doing("close descriptors"))?;
