@@ -17,6 +17,7 @@ use tokio::net::unix::pipe::Receiver;
 use tokio_util::sync::CancellationToken;
 
 use super::error::SandboxError;
+use super::seal::Seal;
 use super::server::{Processes, Server};
 use super::spec::{MountKind, Network, Spec};
 use super::wire::{self, Report, Request, Run};
@@ -54,6 +55,15 @@ impl Exit {
             Self::Signal(signal) => 128 + signal,
         }
     }
+}
+
+/// A program's end, and what is left to be done.
+#[derive(Debug)]
+pub struct Ended {
+    /// How it ended.
+    pub exit: Exit,
+    /// Closes the trees that are kept.
+    pub seal: Seal,
 }
 
 /// Receives what a program writes, as it comes. It breaks where nothing more of the stream can be
@@ -256,6 +266,21 @@ impl Sandbox {
         self.spawn(spec, io)?.wait(cancel).await
     }
 
+    /// Runs a program to its end, whose files are [kept](Spec::kept): see [`Sandbox::run`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn run_to_keep(
+        &self,
+        spec: &Spec,
+        io: Io,
+        cancel: &CancellationToken,
+    ) -> Result<Ended, SandboxError> {
+        let mut running = self.spawn(spec, io)?;
+        let exit = running.end(cancel).await?;
+        Ok(Ended { exit, seal: running.seal })
+    }
+
     /// Starts a program and returns when it is about to be executed.
     ///
     /// # Errors
@@ -317,6 +342,7 @@ impl Sandbox {
             made: stubs::Made::default(),
             cleanup: stubs::Cleanup::of(&spec.rootfs),
             log: log.map(File::from),
+            seal: Seal::of(spec),
         })
     }
 }
@@ -376,6 +402,7 @@ pub struct Running {
     cleanup: Option<stubs::Cleanup>,
     /// What a runtime says of its failures.
     log: Option<File>,
+    seal: Seal,
 }
 
 impl fmt::Debug for Running {
@@ -415,6 +442,10 @@ impl Running {
     /// # Errors
     /// Fails where the program could not be executed, was cancelled, or its helper died.
     pub async fn wait(mut self, cancel: &CancellationToken) -> Result<Exit, SandboxError> {
+        self.end(cancel).await
+    }
+
+    async fn end(&mut self, cancel: &CancellationToken) -> Result<Exit, SandboxError> {
         let mut cancelled = false;
         let (mut out, mut err) = (Vec::with_capacity(CHUNK), Vec::with_capacity(CHUNK));
         while self.connected {
@@ -429,8 +460,8 @@ impl Running {
                 report = receive(&self.control), if self.connected => self.note(report?),
             }
         }
-        self.end(&mut out).await;
-        let outcome = match self.state {
+        self.take_rest(&mut out).await;
+        let outcome = match std::mem::replace(&mut self.state, State::SettingUp) {
             State::Exited(exit) => match &self.log {
                 Some(log) if !exit.success() => oci::failure(&read_log(log)).map_or(Ok(exit), Err),
                 _ => Ok(exit),
@@ -449,7 +480,7 @@ impl Running {
 
     /// Sees to it that nothing of the program is left, and takes what it has written last. A pipe that
     /// something outside of the sandbox has, too, is left to that.
-    async fn end(&mut self, buffer: &mut Vec<u8>) {
+    async fn take_rest(&mut self, buffer: &mut Vec<u8>) {
         if matches!(self.state, State::SettingUp | State::Running) {
             // Without a last word the helper has died.
             self.server.end().await;
@@ -488,8 +519,9 @@ impl Running {
         match report {
             None => self.connected = false,
             Some((Report::Terminal, fds)) => self.terminal = fds.into_iter().next(),
-            Some((Report::Ready(made), _)) => {
+            Some((Report::Ready(made), fds)) => {
                 self.made = made;
+                self.seal.receive(fds);
                 self.state = State::Running;
             }
             Some((Report::Failed(failure), _)) => self.state = State::Failed(failure),
