@@ -36,6 +36,7 @@ mod chars;
 mod edit;
 mod names;
 mod owners;
+mod path_limit;
 mod regex;
 mod remove;
 mod resolve;

@@ -35,9 +35,9 @@ use crate::changes::Changes;
 use crate::dir::Dir;
 use crate::error::{Error, Result};
 use crate::metadata::{FileKind, Metadata, Timestamp};
-use crate::names;
 use crate::view::View;
 use crate::walk::{self, Entry, Opener};
+use crate::{names, path_limit};
 use header::Header;
 pub(crate) use header::{octal, put_sum, record};
 use overlay::Deletion;
@@ -129,7 +129,7 @@ impl<'a> Plan<'a> {
     /// Fails where the tree can't be walked, or is not whole: overlayfs can leave a file's bytes or
     /// a directory's entries in a layer below.
     pub fn new(dir: &'a Dir, options: PackOptions) -> Result<Self> {
-        let view = View { dir, excludes: None, owner: None, xattrs: true };
+        let view = View::of_layer(dir);
         let mut entries = walk::entries(view, "/".as_ref())?;
         if options.whiteouts == Whiteouts::Overlay {
             entries = overlay::with_marks_of_overlayfs(entries);
@@ -157,7 +157,7 @@ impl<'a> Plan<'a> {
                 PackOptions { whiteouts: Whiteouts::Overlay, clamp_mtime: None },
             );
         }
-        let view = View { dir, excludes: None, owner: None, xattrs: true };
+        let view = View::of_layer(dir);
         let entries = overlay::with_marks_of_overlayfs(walk::entries(view, "/".as_ref())?);
         let items = changed::items(entries, changes)?;
         Ok(Self::of(vec![dir], items))
@@ -213,6 +213,7 @@ impl<'a> Plan<'a> {
                 continue;
             }
             entries += 1;
+            path_limit::check(&path, overlay::added(item.entry.metadata.kind))?;
             let failed = |error| Error::io("pack", item.entry.shown(), error);
             let file = open(item, &mut openers)?;
             let size = file.as_ref().map_or(0, |(_, size)| *size);

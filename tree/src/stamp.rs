@@ -55,7 +55,7 @@ pub fn stamp(dir: &Dir) -> Result<Stamp> {
 /// # Errors
 /// Fails where a directory or an entry's attributes can't be read.
 pub fn survey(dir: &Dir) -> Result<(Stamp, DiskUse)> {
-    let view = View { dir, excludes: None, owner: None, xattrs: true };
+    let view = View::of_layer(dir);
     let entries = walk::entries(view, Path::new("/"))?;
     let mut hasher = DigestHasher::new();
     hasher.update(FORM);

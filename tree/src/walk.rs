@@ -33,9 +33,10 @@ use crate::attributes::Xattr;
 use crate::error::{Error, Result};
 use crate::ids::{Ids, RECORD};
 use crate::metadata::Metadata;
-use crate::names;
+use crate::pack::overlay;
 use crate::pattern::{ParentMatches, PatternMatcher};
 use crate::view::View;
+use crate::{names, path_limit};
 
 pub(crate) use beneath::open as open_without_links;
 pub(crate) use beneath::{Opener, split};
@@ -355,6 +356,9 @@ impl<'a> Walk<'a> {
             Err(Errno::NOENT | Errno::NAMETOOLONG) => return Ok(None),
             Err(errno) => return Err(Error::io("stat", names::path(&path), errno)),
         };
+        if self.view.bounded {
+            path_limit::check(&entry.path, overlay::added(entry.metadata.kind))?;
+        }
         if !entry.metadata.is_dir() {
             return Ok((!hidden).then_some((Seen { entry, hidden, below: None }, None)));
         }

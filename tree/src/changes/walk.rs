@@ -18,9 +18,9 @@ use super::compare::{Located, is_unchanged};
 use crate::dir::Dir;
 use crate::error::{Error, Result};
 use crate::metadata::FileKind;
-use crate::names;
 use crate::pack::overlay;
 use crate::walk::{list_names_of, open_without_links};
+use crate::{names, path_limit};
 
 /// So many entries of one directory are looked at by one task.
 const CHUNK: usize = 512;
@@ -141,6 +141,9 @@ impl Walk<'_> {
     fn look(&self, listed: &Listed, names: &[Vec<u8>], found: &mut dyn FnMut(Place)) {
         let mut notes = Vec::new();
         for name in names {
+            if let Err(error) = path_limit::check_name(&listed.place.path, name) {
+                return drop(self.failure.set(error));
+            }
             let path = names::join(&listed.place.path, name);
             match compare_one(listed, name) {
                 Ok(compared) if compared.is_file_mark => {

@@ -350,7 +350,7 @@ fn a_context_hides_what_it_ignores() {
     from.set_xattr(Path::new("top.txt"), b"user.note", b"x").unwrap();
     let excludes = PatternMatcher::new(&["src", "!src/sub/deep", "with*"]).unwrap();
     let owner = Some(Owner::default());
-    let view = View { dir: &from, excludes: Some(&excludes), owner, xattrs: false };
+    let view = View { excludes: Some(&excludes), owner, xattrs: false, ..View::of(&from) };
     let to = Dir::open(&trees.to).unwrap();
     std::os::unix::fs::chown(trees.from.join("top.txt"), Some(9), Some(9)).unwrap();
     copy(view, &to, &instruction(".", "/c/")).unwrap();

@@ -99,6 +99,16 @@ pub(crate) fn whiteout(path: &[u8]) -> Vec<u8> {
     [&path[..name], MARK, &path[name..]].concat()
 }
 
+/// Returns the number of bytes that the name of an entry in a tar has beyond its path: the slash of a
+/// directory, the mark of a deletion.
+pub(crate) fn added(kind: FileKind) -> usize {
+    match kind {
+        FileKind::Directory => 1,
+        FileKind::CharDevice { major: 0, minor: 0 } => MARK.len(),
+        _ => 0,
+    }
+}
+
 /// Returns the path of the mark that makes the directory `path` opaque.
 pub(super) fn opaque(path: &[u8]) -> Vec<u8> {
     names::join(path, b".wh..wh..opq")

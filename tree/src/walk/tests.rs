@@ -22,7 +22,7 @@ fn tree(paths: &[&str]) -> (tempfile::TempDir, Dir) {
 }
 
 fn whole(dir: &Dir) -> View<'_> {
-    View { dir, excludes: None, owner: None, xattrs: false }
+    View { xattrs: false, ..View::of(dir) }
 }
 
 fn paths(view: View<'_>, path: &str) -> Vec<String> {
