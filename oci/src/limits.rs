@@ -11,7 +11,7 @@ pub const CONFIG_LIMIT: usize = 16 << 20;
 
 /// A document that is larger than its readers allow.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the {name} would have {size} bytes, more than the limit of {} MiB", limit >> 20)]
+#[error("the {name} would have {size} bytes or more, beyond the limit of {} MiB", limit >> 20)]
 pub struct TooLarge {
     /// The name of the document, as `manifest`.
     pub name: &'static str,
@@ -21,20 +21,20 @@ pub struct TooLarge {
     pub limit: usize,
 }
 
-/// Checks that a manifest, an index or a list of images can be read again.
+/// Checks that a manifest, an index or a list of images of this many bytes can be read again.
 ///
 /// # Errors
 /// Fails where it is too large.
-pub fn check_document(name: &'static str, bytes: &[u8]) -> Result<(), TooLarge> {
-    check(name, bytes.len(), DOCUMENT_LIMIT)
+pub fn check_document(name: &'static str, bytes: usize) -> Result<(), TooLarge> {
+    check(name, bytes, DOCUMENT_LIMIT)
 }
 
-/// Checks that an image config can be read again.
+/// Checks that an image config of this many bytes can be read again.
 ///
 /// # Errors
 /// Fails where it is too large.
-pub fn check_config(bytes: &[u8]) -> Result<(), TooLarge> {
-    check("image config", bytes.len(), CONFIG_LIMIT)
+pub fn check_config(bytes: usize) -> Result<(), TooLarge> {
+    check("image config", bytes, CONFIG_LIMIT)
 }
 
 fn check(name: &'static str, size: usize, limit: usize) -> Result<(), TooLarge> {
