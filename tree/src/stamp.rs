@@ -110,7 +110,7 @@ fn describe(entry: &Entry, line: &mut Vec<u8>) {
     line.extend(size.to_le_bytes());
     line.extend(mtime.seconds.to_le_bytes());
     let capability = entry.xattr(b"security.capability").unwrap_or_default();
-    for bytes in [&entry.path, &entry.target, capability] {
+    for bytes in [&entry.path.to_vec(), &entry.target, capability] {
         line.extend((bytes.len() as u64).to_le_bytes());
         line.extend(bytes);
     }

@@ -178,7 +178,10 @@ impl TreeState {
             _ => read(look, fd.as_fd()).map(Arc::new),
         };
         let directory = directory.map_err(failed)?;
-        directory.entries.iter().try_for_each(|(name, _)| path_limit::check_name(&path, name))?;
+        directory
+            .entries
+            .iter()
+            .try_for_each(|(name, _)| path_limit::check_name(&path, name, 0))?;
         let is_dir = |look: &Look| look.kind == FileKind::Directory;
         let below = directory.entries.iter().filter(|(_, look)| is_dir(look));
         let below = below.map(|(name, _)| names::join(&path, name)).collect();

@@ -28,6 +28,9 @@ const CHUNK: usize = 512;
 /// So many entries are looked at before others are asked to help.
 const SMALL: usize = 512;
 
+/// A mark of a deletion.
+const WHITEOUT: FileKind = FileKind::CharDevice { major: 0, minor: 0 };
+
 /// A path and what is noted of it.
 type Note = (Vec<u8>, Mark);
 
@@ -141,7 +144,7 @@ impl Walk<'_> {
     fn look(&self, listed: &Listed, names: &[Vec<u8>], found: &mut dyn FnMut(Place)) {
         let mut notes = Vec::new();
         for name in names {
-            if let Err(error) = path_limit::check_name(&listed.place.path, name) {
+            if let Err(error) = path_limit::check_name(&listed.place.path, name, 0) {
                 return drop(self.failure.set(error));
             }
             let path = names::join(&listed.place.path, name);
@@ -151,6 +154,11 @@ impl Walk<'_> {
                     notes.extend(compared.mark.map(|mark| (path, mark)));
                 }
                 Ok(compared) => {
+                    if compared.mark == Some(Mark::Deleted)
+                        && let Err(error) = path_limit::check(&path, overlay::added(WHITEOUT))
+                    {
+                        return drop(self.failure.set(error));
+                    }
                     if let Some((relation, layers)) = compared.directory {
                         found(Place { path: path.clone(), relation, layers });
                     }

@@ -396,7 +396,7 @@ fn excludes_may_be_about_what_is_named() {
             ..filtered(path, &[], exclude)
         };
         let found = select::select(view, &selection).unwrap();
-        let of = |it: &Selected| String::from_utf8(it.entries[0].entry.path.clone()).unwrap();
+        let of = |it: &Selected| String::from_utf8(it.entries[0].entry.path.to_vec()).unwrap();
         found.iter().map(of).collect()
     };
     let nothing: [&str; 0] = [];

@@ -68,11 +68,11 @@ pub(crate) fn with_marks_of_overlayfs(mut entries: Vec<Entry>) -> Vec<Entry> {
     let mut found = false;
     for entry in entries.iter_mut().filter(|entry| is_file_mark(entry)) {
         found = true;
-        entry.path = hidden(&entry.path, FileKind::File);
+        entry.path = hidden(&entry.path.to_vec(), FileKind::File).into();
         entry.metadata.kind = FileKind::CharDevice { major: 0, minor: 0 };
     }
     if found {
-        entries.sort_by_cached_key(|entry| changes::key(&entry.path));
+        entries.sort_by_cached_key(|entry| changes::key(&entry.path.to_vec()));
     }
     entries
 }
