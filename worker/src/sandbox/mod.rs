@@ -86,9 +86,10 @@ pub use capabilities::Capabilities;
 pub use error::SandboxError;
 pub use helper::init_if_asked;
 pub use kernel::{KernelFeature, features};
-pub use run::{Ended, Exit, Gate, Helper, Input, Io, OutputSink, Running, Sandbox, Signaller};
+pub use run::{Ended, Exit, Gate, Input, Io, OutputSink, Running, Sandbox, Signaller};
 pub use seal::Seal;
 pub use seccomp::SeccompProfile;
+pub use server::Helper;
 pub use spec::{
     AccessTimes, CallFilter, DEFAULT_HOSTNAME, DEFAULT_SHM_SIZE, Mount, MountKind, Network,
     Privileges, Process, Propagation, Rlimit, Security, SharedNamespaces, Spec, Sysctl,

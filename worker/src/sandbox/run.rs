@@ -4,9 +4,9 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, Seek, Write};
 use std::ops::ControlFlow;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use kiln_solver::LogStream;
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::SandboxError;
 use super::seal::Seal;
-use super::server::{Processes, Server};
+use super::server::{Helper, Processes, Server};
 use super::spec::{MountKind, Network, Spec};
 use super::wire::{self, Report, Request, Run};
 use super::{input, kernel, oci, stubs};
@@ -131,80 +131,6 @@ impl Io {
 impl fmt::Debug for Io {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Io").field("input", &self.input).finish_non_exhaustive()
-    }
-}
-
-/// The process that starts the programs, which takes some milliseconds to have. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct Helper {
-    inner: Arc<HelperInner>,
-}
-
-#[derive(Debug)]
-struct HelperInner {
-    beside: PathBuf,
-    /// The helper of programs that see their own processes, once there is one.
-    own: Mutex<Option<Arc<Server>>>,
-    /// The helper of programs that see the host's processes, once there is one.
-    host: Mutex<Option<Arc<Server>>>,
-}
-
-impl Helper {
-    /// Returns a helper that isn't started yet. `beside` is any directory, best one that is neither
-    /// above nor below that of kiln's program: see `program::unwritable`.
-    pub fn new(beside: &Path) -> Self {
-        let (beside, own, host) = (beside.to_owned(), Mutex::default(), Mutex::default());
-        Self { inner: Arc::new(HelperInner { beside, own, host }) }
-    }
-
-    /// Starts it, which otherwise the first program has to wait for. To be called in a runtime.
-    ///
-    /// # Errors
-    /// Fails where it can't be started.
-    pub fn start(&self) -> Result<(), SandboxError> {
-        self.server(Processes::Own, None).map(drop)
-    }
-
-    /// Asks for a program to be run. A helper that has died meanwhile is replaced.
-    fn ask(
-        &self,
-        processes: Processes,
-        run: &Run,
-        fds: &[BorrowedFd<'_>],
-    ) -> Result<Arc<Server>, SandboxError> {
-        let server = self.server(processes, None)?;
-        let server = match server.ask(run, fds) {
-            Ok(()) => return Ok(server),
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
-                self.server(processes, Some(&server))?
-            }
-            Err(error) => return Err(SandboxError::host("pass on the specification")(error)),
-        };
-        server.ask(run, fds).map_err(SandboxError::host("pass on the specification"))?;
-        Ok(server)
-    }
-
-    /// Returns the helper, and starts one where there is none, or none but `dead`.
-    fn server(
-        &self,
-        processes: Processes,
-        dead: Option<&Arc<Server>>,
-    ) -> Result<Arc<Server>, SandboxError> {
-        let server = match processes {
-            Processes::Own => &self.inner.own,
-            Processes::Host => &self.inner.host,
-        };
-        // A helper is whole at every instant, even where another thread has panicked.
-        let mut server = server.lock().unwrap_or_else(PoisonError::into_inner);
-        match server.as_ref() {
-            Some(living) if dead.is_none_or(|dead| !Arc::ptr_eq(dead, living)) => {
-                Ok(Arc::clone(living))
-            }
-            _ => {
-                let new = Server::start(&self.inner.beside, processes)?;
-                Ok(Arc::clone(server.insert(Arc::new(new))))
-            }
-        }
     }
 }
 

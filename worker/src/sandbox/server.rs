@@ -4,8 +4,9 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use nix::sched::{CloneFlags, unshare};
@@ -81,6 +82,80 @@ impl Server {
     /// descriptors.
     pub(super) fn ask(&self, run: &Run, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         wire::send(&self.door, run, fds)
+    }
+}
+
+/// The process that starts the programs, which takes some milliseconds to have. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Helper {
+    inner: Arc<HelperInner>,
+}
+
+#[derive(Debug)]
+struct HelperInner {
+    beside: PathBuf,
+    /// The helper of programs that see their own processes, once there is one.
+    own: Mutex<Option<Arc<Server>>>,
+    /// The helper of programs that see the host's processes, once there is one.
+    host: Mutex<Option<Arc<Server>>>,
+}
+
+impl Helper {
+    /// Returns a helper that isn't started yet. `beside` is any directory, best one that is neither
+    /// above nor below that of kiln's program: see `program::unwritable`.
+    pub fn new(beside: &Path) -> Self {
+        let (beside, own, host) = (beside.to_owned(), Mutex::default(), Mutex::default());
+        Self { inner: Arc::new(HelperInner { beside, own, host }) }
+    }
+
+    /// Starts it, which otherwise the first program has to wait for. To be called in a runtime.
+    ///
+    /// # Errors
+    /// Fails where it can't be started.
+    pub fn start(&self) -> Result<(), SandboxError> {
+        self.server(Processes::Own, None).map(drop)
+    }
+
+    /// Asks for a program to be run. A helper that has died meanwhile is replaced.
+    pub(super) fn ask(
+        &self,
+        processes: Processes,
+        run: &Run,
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<Arc<Server>, SandboxError> {
+        let server = self.server(processes, None)?;
+        let server = match server.ask(run, fds) {
+            Ok(()) => return Ok(server),
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                self.server(processes, Some(&server))?
+            }
+            Err(error) => return Err(SandboxError::host("pass on the specification")(error)),
+        };
+        server.ask(run, fds).map_err(SandboxError::host("pass on the specification"))?;
+        Ok(server)
+    }
+
+    /// Returns the helper, and starts one where there is none, or none but `dead`.
+    fn server(
+        &self,
+        processes: Processes,
+        dead: Option<&Arc<Server>>,
+    ) -> Result<Arc<Server>, SandboxError> {
+        let server = match processes {
+            Processes::Own => &self.inner.own,
+            Processes::Host => &self.inner.host,
+        };
+        // A helper is whole at every instant, even where another thread has panicked.
+        let mut server = server.lock().unwrap_or_else(PoisonError::into_inner);
+        match server.as_ref() {
+            Some(living) if dead.is_none_or(|dead| !Arc::ptr_eq(dead, living)) => {
+                Ok(Arc::clone(living))
+            }
+            _ => {
+                let new = Server::start(&self.inner.beside, processes)?;
+                Ok(Arc::clone(server.insert(Arc::new(new))))
+            }
+        }
     }
 }
 
