@@ -248,12 +248,11 @@ pub(crate) enum ProgressMode {
 }
 
 impl ProgressMode {
-    /// Returns the mode that was asked for: on the command line, else by the value of the environment's
-    /// variable. An empty one is none.
+    /// Returns the mode that was asked for: on the command line, where `--quiet` counts more than `--progress`,
+    /// else by the value of the environment's variable. An empty one is none.
     pub(crate) fn of(arguments: &BuildArguments, variable: Option<String>) -> Result<Self> {
         match (arguments.quiet, arguments.progress) {
-            (true, Self::Auto | Self::Quiet) => Ok(Self::Quiet),
-            (true, _) => bail!("--quiet and another kind of --progress can't be used together"),
+            (true, _) => Ok(Self::Quiet),
             (false, Self::Auto) => match variable.filter(|value| !value.is_empty()) {
                 Some(value) => Self::from_str(&value, false).map_err(|_| {
                     let known = Self::value_variants().iter().filter_map(Self::to_possible_value);
