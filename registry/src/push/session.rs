@@ -56,13 +56,15 @@ impl<'a> Session<'a> {
         let (mut failures, mut furthest, mut in_vain) = (0, 0, 0);
         loop {
             let before = self.location.is_some().then_some(self.offset);
+            let enough = self.chunk.min(self.upload.size - self.offset).div_ceil(2);
             let failure = match self.advance().await {
                 Ok(true) => return Ok(()),
                 Ok(false) => {
-                    // A registry could take the same part for ever.
-                    in_vain += u32::from(before.is_some_and(|before| self.offset <= before));
+                    // A registry could take the same part for ever, or a byte of each.
+                    let is_kept = |before| self.offset >= before + enough;
+                    in_vain += u32::from(before.is_some_and(|before| !is_kept(before)));
                     if in_vain >= attempts {
-                        let problem = "the registry accepts parts of the upload and keeps none";
+                        let problem = "the registry accepts parts of the upload and keeps hardly any";
                         return Err(Problem::Document(problem.to_owned()));
                     }
                     continue;

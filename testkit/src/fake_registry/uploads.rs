@@ -45,6 +45,9 @@ impl State {
             return Some(Answer::complaint(416, "wrong range"));
         }
         arrived.extend_from_slice(&request.body);
+        if self.switches.keeps_little && request.method == "PATCH" {
+            arrived.truncate(arrived.len() - request.body.len().saturating_sub(10));
+        }
         let arrived = arrived.clone();
         if request.was_cut {
             if self.switches.forgets_uploads {

@@ -85,6 +85,8 @@ pub use helper::init_if_asked;
 pub use kernel::{KernelFeature, features};
 pub use run::{Exit, Gate, Helper, Input, Io, OutputSink, Running, Sandbox, Signaller};
 pub use seccomp::SeccompProfile;
+#[cfg(fuzzing)]
+pub use seccomp::check_seccomp_profile;
 pub use spec::{
     AccessTimes, CallFilter, DEFAULT_HOSTNAME, DEFAULT_SHM_SIZE, Mount, MountKind, Network,
     Privileges, Process, Propagation, Rlimit, Security, SharedNamespaces, Spec, Sysctl,
