@@ -321,6 +321,6 @@ pub(crate) fn is_of(response: &reqwest::Response, digest: &Digest) -> bool {
 }
 
 /// Returns the digest that a registry announces.
-fn announced(headers: &HeaderMap) -> Option<Digest> {
+pub(crate) fn announced(headers: &HeaderMap) -> Option<Digest> {
     headers.get("docker-content-digest")?.to_str().ok()?.parse().ok()
 }

@@ -221,7 +221,10 @@ async fn what_is_there_by_another_digest_is_not_there() {
     let scene = scene();
     scene.push(b"content").await.unwrap();
     scene.registry.switch(|switches| switches.wrong_announcement = true);
-    assert_eq!(scene.push(b"content").await.unwrap(), Pushed::Sent);
+    // It is sent once more, and then the registry says that it has taken something else.
+    let error = scene.push(b"content").await.unwrap_err();
+    assert!(matches!(*error.problem, Problem::Digest { .. }), "{error}");
+    assert!(methods(&scene).contains(&"PUT".to_owned()));
     let digest = Digest::of(MANIFEST);
     assert!(!scene.client.has_manifest(&scene.repository, &digest).await.unwrap());
 }

@@ -1,5 +1,6 @@
 //! Archives of OCI layouts.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use kiln_oci::{
@@ -32,7 +33,7 @@ pub(super) fn images(files: &ArchiveFiles, options: &LoadOptions) -> Result<Vec<
     }
     let index: ImageIndex =
         serde_json::from_slice(&bytes).map_err(|error| Error::image(INDEX, error))?;
-    let layout = Layout { files, options };
+    let layout = Layout { files, options, known: RefCell::default() };
     let tags = layout.tags()?;
     // One that has several names is there several times.
     let mut found: Vec<ArchivedImage> = Vec::new();
@@ -76,6 +77,9 @@ fn named(entry: &Descriptor) -> Result<Vec<Reference>> {
 struct Layout<'a> {
     files: &'a ArchiveFiles,
     options: &'a LoadOptions,
+    /// The manifests and indexes that were brought in, by the depth that was left, with the configs of
+    /// images: nested indexes that name the same ones again and again would not end.
+    known: RefCell<BTreeMap<(Digest, u32), Option<Digest>>>,
 }
 
 impl Layout<'_> {
@@ -105,6 +109,17 @@ impl Layout<'_> {
     fn image(
         &self,
         digest: &Digest,
+        document: (&[u8], &str),
+        depth: u32,
+    ) -> Result<Option<Digest>> {
+        let config = self.read_image(digest, document, depth)?;
+        self.known.borrow_mut().insert((*digest, depth), config);
+        Ok(config)
+    }
+
+    fn read_image(
+        &self,
+        digest: &Digest,
         (bytes, media_type): (&[u8], &str),
         depth: u32,
     ) -> Result<Option<Digest>> {
@@ -122,6 +137,11 @@ impl Layout<'_> {
             let digest = digest_of(entry)?;
             // An archive may be of some platforms alone.
             if !self.files.contains(&path(&digest)) {
+                continue;
+            }
+            let known = self.known.borrow().get(&(digest, depth - 1)).copied();
+            if let Some(known) = known {
+                any = known.or(any);
                 continue;
             }
             let (bytes, media_type) = self.read(&digest, entry.media_type().as_ref())?;
@@ -155,8 +175,8 @@ impl Layout<'_> {
             return Ok(None);
         }
         let bytes = self.files.document(&path(&config_digest), CONFIG_LIMIT)?;
-        let config: ImageConfig =
-            serde_json::from_slice(&bytes).map_err(|error| Error::image(config_digest, error))?;
+        let config =
+            ImageConfig::parse(&bytes).map_err(|error| Error::image(config_digest, error))?;
         let (diff_ids, layers) = (config.rootfs.diff_ids(), manifest.layers());
         // Those of attestations are statements, whose digests stand where diff IDs do.
         let is_image = layers.iter().all(|layer| layer.media_type().to_string().contains(".tar"));
@@ -175,7 +195,13 @@ impl Layout<'_> {
             if let Some(diff_id) = diff_ids.get(place).filter(|_| is_image) {
                 let media_type = layer.media_type().to_string();
                 let blob = LayerBlob { media_type, digest, size, origin: None };
-                below = Some(verify::declare(below.as_ref(), diff_id, &blob, self.options)?);
+                below = Some(verify::declare(
+                    below.as_ref(),
+                    diff_id,
+                    &blob,
+                    self.files,
+                    self.options,
+                )?);
             }
         }
         Ok(is_image.then_some(config_digest))

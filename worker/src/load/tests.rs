@@ -402,3 +402,51 @@ fn old_archives_are_hostile() {
         assert!(refusal.contains(problem), "{problem}: {refusal}");
     }
 }
+
+#[test]
+fn a_layer_that_is_named_again_and_again_is_unpacked_once() {
+    let place = place();
+    let zeros = vec![0; 128 << 20];
+    let image = json!({"Config": "c.json", "RepoTags": ["a:1"], "Layers": ["l"]});
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut encoder, &zeros).unwrap();
+    let archive = Archive::new()
+        .file("l", &encoder.finish().unwrap())
+        .file("c.json", &config(&[&zeros]))
+        .file("manifest.json", json!(vec![image; 500]).to_string().as_bytes())
+        .bytes();
+    let begun = std::time::Instant::now();
+    assert_eq!(load(&archive[..], &place.options).unwrap().len(), 500);
+    assert!(begun.elapsed().as_secs() < 60, "{:?}", begun.elapsed());
+}
+
+#[test]
+fn nested_indexes_that_name_the_same_again_and_again_end() {
+    let place = place();
+    let one = layer("one");
+    let manifest = json!({
+        "schemaVersion": 2, "config": described(kiln_oci::media_type::OCI_CONFIG, &config(&[&one])),
+        "layers": [described(kiln_oci::media_type::OCI_LAYER, &one)],
+    });
+    let mut archive = layout(&one, &json!({}), &[(Digest::of(&one), &one)]);
+    let (mut document, mut kind) = (manifest, kiln_oci::media_type::OCI_MANIFEST);
+    for _ in 0..4 {
+        let bytes = document.to_string();
+        let path = format!("blobs/sha256/{}", Digest::of(bytes.as_bytes()).hex());
+        archive = archive.file(&path, bytes.as_bytes());
+        let entries = vec![described(kind, bytes.as_bytes()); 300];
+        document = json!({"schemaVersion": 2, "manifests": entries});
+        kind = kiln_oci::media_type::OCI_INDEX;
+    }
+    let bytes = document.to_string();
+    let path = format!("blobs/sha256/{}", Digest::of(bytes.as_bytes()).hex());
+    let top = json!({"schemaVersion": 2, "manifests": [described(kind, bytes.as_bytes())]});
+    let archive = archive.file(&path, bytes.as_bytes());
+    let archive = archive.file("index.json", top.to_string().as_bytes()).bytes();
+    assert_eq!(load(&archive[..], &place.options).unwrap().len(), 1);
+    place.options.store.disk_usage().unwrap();
+}
+
+fn described(kind: &str, bytes: &[u8]) -> serde_json::Value {
+    json!({"mediaType": kind, "digest": Digest::of(bytes), "size": bytes.len()})
+}

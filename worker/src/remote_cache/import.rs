@@ -180,8 +180,7 @@ impl Import<'_> {
         let invalid = |error: &dyn std::fmt::Display| {
             self.problem(&format!("has an invalid image config: {error}"))
         };
-        let config: ImageConfig =
-            serde_json::from_slice(config).map_err(|error| invalid(&error))?;
+        let config = ImageConfig::parse(config).map_err(|error| invalid(&error))?;
         let Some(inline) = config.other.get(INLINE_CACHE) else {
             return Err(self.problem("is an image without an inline cache"));
         };

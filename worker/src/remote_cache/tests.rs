@@ -154,7 +154,10 @@ async fn each_layer_of_a_result_is_looked_at_once() {
         blob: blob.clone(),
     };
     let chain = |length: u32| (0..length).map(|number| layer(number.checked_sub(1)));
-    let twice = |number: u32| CacheLayer { parent: number.checked_sub(1).map(|it| it + 600), ..layer(None) };
+    let twice = |number: u32| CacheLayer {
+        parent: number.checked_sub(1).map(|it| it + 600),
+        ..layer(None)
+    };
     let record = |name: &str, outputs: Vec<u32>| CacheRecord {
         key: key(name).0,
         outputs: outputs.into_iter().map(Some).collect(),
@@ -170,5 +173,8 @@ async fn each_layer_of_a_result_is_looked_at_once() {
     let outputs = cache.load(&key("same")).await.unwrap().unwrap();
     assert!(outputs.len() == 1000 && outputs.windows(2).all(|it| it[0].layer() == it[1].layer()));
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
-    assert!(cache.load(&key("many")).await.unwrap().is_none(), "more layers than a result may have");
+    assert!(
+        cache.load(&key("many")).await.unwrap().is_none(),
+        "more layers than a result may have"
+    );
 }

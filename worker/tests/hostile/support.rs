@@ -47,11 +47,8 @@ pub(crate) fn files(input: &[u8]) -> Vec<Vec<u8>> {
     let sections: Vec<&[u8]> = input.splitn(8, |byte| *byte == 0).collect();
     let mut files = vec![Vec::new(); sections.len()];
     for (number, section) in sections.iter().enumerate().rev() {
-        files[number] = if section.starts_with(b"LAYER") {
-            layer(section)
-        } else {
-            filled(section, &files)
-        };
+        files[number] =
+            if section.starts_with(b"LAYER") { layer(section) } else { filled(section, &files) };
     }
     files
 }

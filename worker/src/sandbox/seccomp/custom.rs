@@ -393,7 +393,8 @@ impl SeccompProfile {
         let rules = self.rules.iter().filter(|rule| rule.action != self.default);
         let rules: Vec<&Rule> = rules.filter(|rule| rule.names.iter().any(is_it)).collect();
         let is_met = |rule: &&&Rule| {
-            let held = |all: &Vec<Condition>| all.iter().all(|it| super::simulate::holds(it, arguments));
+            let held =
+                |all: &Vec<Condition>| all.iter().all(|it| super::simulate::holds(it, arguments));
             alternatives(&rule.conditions).iter().any(held)
         };
         let unconditional = rules.iter().find(|rule| rule.conditions.is_empty());

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::compile::{
-    AND, ARCHITECTURE, ARGUMENTS, CALL, JUMP, JUMP_AT_LEAST, JUMP_EQUAL, JUMP_MORE, KILL, LOAD,
+    AND, ARCHITECTURE, ARGUMENTS, CALL, JUMP, JUMP_AT_LEAST, JUMP_EQUAL, JUMP_MORE, LOAD,
     LOWER_HALF, RETURN, UPPER_HALF,
 };
 use super::custom::{Comparison, Condition};
@@ -112,9 +112,8 @@ fn check_calls(
             assert_eq!(found, profile.says(*call, column, &arguments), "{call} {arguments:?}");
         }
     }
-    let between = (0..1000).find(|call| {
-        !numbers.contains(call) && numbers.last().is_none_or(|last| call < last)
-    });
+    let between = (0..1000)
+        .find(|call| !numbers.contains(call) && numbers.last().is_none_or(|last| call < last));
     if let Some(call) = between {
         let found = decide(program, architecture, call, &[0; 6]);
         assert_eq!(found, profile.default_value(), "{call}");
