@@ -1,7 +1,7 @@
 // Any bytes as the files of an archive of images, of all three kinds.
 //
 // Files of the archive are the sections of the input. The first is the list of images: whether it is
-// `index.json`, `manifest.json` or `repositories` is told by its first byte. The others lie at `f1`,
+// `index.json`, `manifest.json` or `repositories` is told by a byte before it. The others lie at `f1`,
 // `f2`, … and below the names of blobs.
 //
 // An image that is taken in is complete, and where loading fails no image gets a name.
@@ -43,17 +43,19 @@ pub(crate) fn count(input: &[u8]) -> usize {
     let Some((kind, rest)) = input.split_first() else { return 0 };
     let files = files(rest);
     let mut archive = tar::Builder::new(Vec::new());
-    let list = match kind % 4 {
-        0 => "repositories",
-        1 => "manifest.json",
+    let list = match kind {
+        b'r' => "repositories",
+        b'm' => "manifest.json",
         _ => "index.json",
     };
     append(&mut archive, list, &files[0]);
     for (number, file) in files.iter().enumerate().skip(1) {
         append(&mut archive, &format!("blobs/sha256/{}", Digest::of(file).hex()), file);
         append(&mut archive, &format!("f{number}"), file);
-        append(&mut archive, &format!("f{number}/json"), file);
-        append(&mut archive, &format!("f{number}/layer.tar"), files.last().unwrap_or(file));
+        if file.starts_with(b"{") {
+            append(&mut archive, &format!("f{number}/json"), file);
+            append(&mut archive, &format!("f{number}/layer.tar"), files.last().unwrap_or(file));
+        }
     }
     let archive = archive.into_inner().expect("write to memory");
     PLACE.with_borrow_mut(|place| {

