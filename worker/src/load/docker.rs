@@ -8,7 +8,7 @@ use kiln_tree::decompress::Compression;
 use serde::{Deserialize, Serialize};
 
 use super::files::ArchiveFiles;
-use super::{ArchivedImage, LoadOptions, verify};
+use super::{ArchivedImage, LoadOptions, check_count, verify};
 use crate::error::{Error, Result};
 use crate::source::document::{CONFIG_LIMIT, DOCUMENT_LIMIT};
 
@@ -68,7 +68,9 @@ pub(super) fn entries(files: &ArchiveFiles) -> Result<Vec<Entry>> {
 
 /// Brings the images that `manifest.json` lists into the store.
 pub(super) fn images(files: &ArchiveFiles, options: &LoadOptions) -> Result<Vec<ArchivedImage>> {
-    entries(files)?.iter().map(|entry| image(entry, files, options)).collect()
+    let entries = entries(files)?;
+    check_count(entries.len())?;
+    entries.iter().map(|entry| image(entry, files, options)).collect()
 }
 
 fn image(entry: &Entry, files: &ArchiveFiles, options: &LoadOptions) -> Result<ArchivedImage> {

@@ -11,7 +11,7 @@ use kiln_registry::check_document;
 use kiln_store::LayerBlob;
 
 use super::files::ArchiveFiles;
-use super::{ArchivedImage, LoadOptions, docker, verify};
+use super::{ArchivedImage, LoadOptions, check_count, docker, verify};
 use crate::blobs::wrong_size;
 use crate::error::{Error, Result};
 use crate::source::document::{CONFIG_LIMIT, DOCUMENT_LIMIT, digest_of};
@@ -33,6 +33,7 @@ pub(super) fn images(files: &ArchiveFiles, options: &LoadOptions) -> Result<Vec<
     }
     let index: ImageIndex =
         serde_json::from_slice(&bytes).map_err(|error| Error::image(INDEX, error))?;
+    check_count(index.manifests().len())?;
     let layout = Layout { files, options, known: RefCell::default() };
     let tags = layout.tags()?;
     // One that has several names is there several times.
@@ -44,7 +45,7 @@ pub(super) fn images(files: &ArchiveFiles, options: &LoadOptions) -> Result<Vec<
             known.names.extend(names);
             continue;
         }
-        let (bytes, media_type) = layout.read(&digest, entry.media_type().as_ref())?;
+        let (bytes, media_type) = layout.read(&digest, entry)?;
         let config = layout.image(&digest, (&bytes, &media_type), DEPTH)?;
         let id = if media_type::is_index(&media_type) { Some(digest) } else { config };
         let id = id.ok_or_else(|| Error::image(digest, "is no image"))?;
@@ -97,8 +98,9 @@ impl Layout<'_> {
     }
 
     /// Returns a manifest or index, which has to be what its descriptor says.
-    fn read(&self, digest: &Digest, declared: &str) -> Result<(Vec<u8>, String)> {
-        self.blob(digest)?;
+    fn read(&self, digest: &Digest, entry: &Descriptor) -> Result<(Vec<u8>, String)> {
+        self.described_blob(digest, entry)?;
+        let declared = entry.media_type().as_ref();
         let bytes = self.files.document(&path(digest), DOCUMENT_LIMIT)?;
         let media_type = check_document(&bytes, Some(declared))
             .map_err(|problem| Error::image(digest, problem))?;
@@ -144,7 +146,7 @@ impl Layout<'_> {
                 any = known.or(any);
                 continue;
             }
-            let (bytes, media_type) = self.read(&digest, entry.media_type().as_ref())?;
+            let (bytes, media_type) = self.read(&digest, entry)?;
             any = self.image(&digest, (&bytes, &media_type), depth - 1)?.or(any);
         }
         match any {
@@ -163,10 +165,19 @@ impl Layout<'_> {
         Err(kiln_store::Error::DigestMismatch { expected: *digest, actual }.into())
     }
 
+    /// Does the same for a blob that has to have the size that its descriptor says.
+    fn described_blob(&self, digest: &Digest, descriptor: &Descriptor) -> Result<u64> {
+        let size = self.blob(digest)?;
+        if size == descriptor.size() {
+            return Ok(size);
+        }
+        Err(wrong_size(digest, descriptor.size(), size))
+    }
+
     /// Brings in what a manifest names; returns the config's digest where it is that of an image.
     fn manifest(&self, digest: &Digest, manifest: &ImageManifest) -> Result<Option<Digest>> {
         let config_digest = digest_of(manifest.config())?;
-        self.blob(&config_digest)?;
+        self.described_blob(&config_digest, manifest.config())?;
         let kind = manifest.config().media_type().to_string();
         if kind != media_type::OCI_CONFIG && kind != media_type::DOCKER_CONFIG {
             for layer in manifest.layers() {
@@ -188,10 +199,7 @@ impl Layout<'_> {
         let mut below = None;
         for (place, layer) in layers.iter().enumerate() {
             let digest = digest_of(layer)?;
-            let size = self.blob(&digest)?;
-            if size != layer.size() {
-                return Err(wrong_size(&digest, layer.size(), size));
-            }
+            let size = self.described_blob(&digest, layer)?;
             if let Some(diff_id) = diff_ids.get(place).filter(|_| is_image) {
                 let media_type = layer.media_type().to_string();
                 let blob = LayerBlob { media_type, digest, size, origin: None };

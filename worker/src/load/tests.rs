@@ -450,3 +450,40 @@ fn nested_indexes_that_name_the_same_again_and_again_end() {
 fn described(kind: &str, bytes: &[u8]) -> serde_json::Value {
     json!({"mediaType": kind, "digest": Digest::of(bytes), "size": bytes.len()})
 }
+
+#[test]
+fn descriptors_that_lie_about_sizes_are_refused() {
+    let place = place();
+    let one = layer("one");
+    let config = config(&[&one]);
+    let honest = layout(&one, &json!({}), &[(Digest::of(&one), &one)]);
+    for size in [0, config.len() as u64 + 1, i64::MAX as u64] {
+        let mut described_config = described(kiln_oci::media_type::OCI_CONFIG, &config);
+        described_config["size"] = size.into();
+        let manifest = json!({"schemaVersion": 2, "config": described_config, "layers": []});
+        let manifest = manifest.to_string();
+        let index = |size: u64| {
+            let mut entry = described(kiln_oci::media_type::OCI_MANIFEST, manifest.as_bytes());
+            entry["size"] = size.into();
+            json!({"schemaVersion": 2, "manifests": [entry]}).to_string()
+        };
+        let path = format!("blobs/sha256/{}", Digest::of(manifest.as_bytes()).hex());
+        for (entry_size, lie) in [(manifest.len() as u64, "config"), (size, "manifest")] {
+            let archive = Archive::new()
+                .file(&format!("blobs/sha256/{}", Digest::of(&config).hex()), &config)
+                .file(&path, manifest.as_bytes())
+                .file("index.json", index(entry_size).as_bytes());
+            let refusal = place.refusal(&archive.bytes());
+            assert!(refusal.contains(&format!("says {size} bytes")), "{lie}: {refusal}");
+        }
+    }
+    assert!(load(&honest.bytes()[..], &place.options).is_ok());
+}
+
+#[test]
+fn the_number_of_images_is_limited() {
+    let image = json!({"Config": "c.json", "Layers": []});
+    let list = json!(vec![image; MAX_NAMES + 1]).to_string();
+    let archive = Archive::new().file("manifest.json", list.as_bytes()).bytes();
+    assert!(place().refusal(&archive).contains("it lists 10001 images"));
+}
