@@ -151,7 +151,7 @@ impl Content {
             .read(true)
             .write(true)
             .create_new(true)
-            .mode(0o644)
+            .mode(0o600)
             .open(&path)
             .map_err(Error::io("create", &path))?;
         let (inner, hasher) = (self.inner.clone(), DigestHasher::new());

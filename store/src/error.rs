@@ -114,6 +114,17 @@ pub enum Error {
         /// What it lacks.
         problem: String,
     },
+    /// Something of the store that somebody else could change.
+    #[error(
+        "{path:?} belongs to user {owner}, who could change the store: use another directory \
+         (--root), or give it to the user who runs kiln"
+    )]
+    Foreign {
+        /// The root, or something in it.
+        path: PathBuf,
+        /// Its owner.
+        owner: u32,
+    },
     /// The store's files were made with other user or group ids.
     #[error(
         "the store at {root:?} was made with other user ids ({known}) than this process has \

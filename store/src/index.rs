@@ -9,7 +9,7 @@ use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
 use crate::error::{Error, Result};
 use crate::lock::RootLock;
-use crate::{schema, sums};
+use crate::{lock, schema, sums};
 
 /// How long a writer waits for the writers of other processes, whose transactions take microseconds.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -31,7 +31,10 @@ impl Index {
     /// Opens the index of the store at `root`, and makes or migrates it where that is needed.
     pub(crate) fn open(root: &Path) -> Result<Self> {
         let failed = |source| Error::index("open", source);
-        let mut connection = connect(&root.join("kiln.db")).map_err(failed)?;
+        let path = root.join("kiln.db");
+        // SQLite gives its other files the mode that this one has.
+        drop(lock::open(&path)?);
+        let mut connection = connect(&path).map_err(failed)?;
         let mut found = schema::version(&connection).map_err(failed)?;
         if found < schema::VERSION {
             let _alone = RootLock::exclusive(root)?;

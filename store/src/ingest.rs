@@ -15,7 +15,7 @@ use kiln_oci::{Digest, HashingReader};
 
 use crate::content::{BlobWriter, Content};
 use crate::error::{Error, Result};
-use crate::lock;
+use crate::{lock, private};
 
 /// What is smaller isn't worth keeping.
 const WORTH: u64 = 1 << 20;
@@ -27,14 +27,14 @@ impl Content {
     /// [`BlobWriter::written`].
     pub fn resume(&self, digest: &Digest) -> Result<BlobWriter> {
         let directory = self.inner.root.join("ingest");
-        fs::create_dir_all(&directory).map_err(Error::io("create", &directory))?;
+        private::create_dir(&directory)?;
         let path = directory.join(digest.hex());
         let file = OpenOptions::new()
             .read(true)
             .write(true)
             .create(true)
             .truncate(false)
-            .mode(0o644)
+            .mode(0o600)
             .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
             .open(&path)
             .map_err(Error::io("open", &path))?;

@@ -11,7 +11,7 @@
 
 use std::fs::{self, File, FileTimes};
 use std::io;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::time::UNIX_EPOCH;
 
@@ -20,6 +20,7 @@ use serde_json::json;
 
 use crate::error::{Error, Result};
 use crate::lock::KeyGuard;
+use crate::private;
 use crate::store::Inner;
 
 /// The name of the directory that stays empty.
@@ -36,9 +37,12 @@ pub(crate) fn create(root: &Path) -> Result<()> {
     let blobs = content.join("blobs/sha256");
     if !content.is_dir() {
         check_file_system(root)?;
+        private::create_dir(&content)?;
     }
     if !blobs.is_dir() {
-        fs::create_dir_all(&blobs).map_err(Error::io("create", &blobs))?;
+        let mut private = fs::DirBuilder::new();
+        let made = private.recursive(true).mode(0o700).create(&blobs);
+        made.map_err(Error::io("create", &blobs))?;
     }
     let version = content.join("oci-layout");
     if !version.exists() {
@@ -145,7 +149,7 @@ pub(crate) fn publish(inner: &Inner) -> Result<()> {
         return Ok(());
     }
     let temporary = inner.process.fresh();
-    fs::write(&temporary, &bytes).map_err(Error::io("write", &temporary))?;
+    private::write(&temporary, &bytes).map_err(Error::io("write", &temporary))?;
     fs::rename(&temporary, &path).map_err(Error::io("rename", &path))
 }
 
@@ -180,17 +184,28 @@ pub(crate) fn use_ids(root: &Path, ids: &str) -> Result<()> {
         other => other,
     };
     let known = known.map_err(Error::io("read", &path))?;
-    if known == ids {
-        return Ok(());
+    if known == ids { Ok(()) } else { Err(other_ids(root, &known, ids)) }
+}
+
+/// Returns why a part of the store isn't the caller's: the store was made with other ids, or somebody
+/// has put the part there.
+pub(crate) fn foreign(root: &Path, path: &Path, owner: u32) -> Error {
+    let ids = kiln_tree::Ids::current().on_disk();
+    match fs::read_to_string(root.join("ids")) {
+        Ok(known) if known != ids => other_ids(root, &known, &ids),
+        _ => Error::Foreign { path: path.to_owned(), owner },
     }
+}
+
+fn other_ids(root: &Path, known: &str, ids: &str) -> Error {
     let (known, ids) = (known.trim().to_owned(), ids.trim().to_owned());
-    Err(Error::OtherIds { root: root.to_owned(), known, ids })
+    Error::OtherIds { root: root.to_owned(), known, ids }
 }
 
 /// Writes a file under a name of its own first: several processes may make a store at once.
 fn place(root: &Path, path: &Path, bytes: &[u8]) -> Result<()> {
     let temporary = root.join("content").join(format!(".new-{}", crate::name::fresh()));
-    fs::write(&temporary, bytes).map_err(Error::io("write", &temporary))?;
+    private::write(&temporary, bytes).map_err(Error::io("write", &temporary))?;
     // A link fails where the file has come into being meanwhile, and then that one stays.
     let linked = match fs::hard_link(&temporary, path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),

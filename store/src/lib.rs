@@ -96,6 +96,7 @@ mod measure;
 mod name;
 mod pending;
 mod places;
+mod private;
 mod process;
 mod recovery;
 mod remove;

@@ -19,14 +19,14 @@ use std::str::FromStr;
 use kiln_tree::{Overlay, Upper};
 
 use crate::error::{Error, Result};
-use crate::recovery;
 use crate::store::Inner;
+use crate::{private, recovery};
 
 /// A file that is there once deletions are marked by files.
-const FILE_MARKS: &str = "file-marks";
+pub(crate) const FILE_MARKS: &str = "file-marks";
 
 /// A file that says in which situation an overlay was mounted.
-const REMEMBERED: &str = "overlay";
+pub(crate) const REMEMBERED: &str = "overlay";
 
 /// How layers are laid one on top of the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,8 +124,8 @@ fn situation(inner: &Inner) -> Result<String> {
 /// Remembers a situation. Where that fails, it is tried again.
 fn remember(inner: &Inner, situation: &str) {
     let path = inner.process.fresh();
-    let placed =
-        fs::write(&path, situation).and_then(|()| fs::rename(&path, inner.root.join(REMEMBERED)));
+    let placed = private::write(&path, situation.as_bytes())
+        .and_then(|()| fs::rename(&path, inner.root.join(REMEMBERED)));
     if let Err(error) = placed {
         tracing::debug!(%error, "the snapshotter isn't remembered");
     }
@@ -140,7 +140,7 @@ pub(crate) fn note_file_marks(root: &Path) -> Result<()> {
     if path.exists() {
         return Ok(());
     }
-    fs::write(&path, "").map_err(Error::io("create", path))
+    private::write(&path, b"").map_err(Error::io("create", path))
 }
 
 /// Mounts an overlay, and changes something in it: some file systems notice only then. Returns what

@@ -29,7 +29,7 @@ use crate::snapshotter::{self, Snapshotter, Snapshotting};
 use crate::trash::Trash;
 use crate::views::Views;
 use crate::volumes::Volumes;
-use crate::{layout, process, recovery, room};
+use crate::{layout, private, process, recovery, room};
 
 /// How long closing waits for removals in the background. Another process goes on with them.
 const CLOSING: Duration = Duration::from_millis(50);
@@ -406,19 +406,15 @@ impl Drop for Inner {
 
 fn make_dirs(root: &Path) -> Result<()> {
     if !root.is_dir() {
-        // Others must not reach set-user-ID files of images, nor anything else in here.
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(root)
             .map_err(Error::io("create", root))?;
     }
+    private::protect(root)?;
     for name in ["snapshots", "tmp", "mounts", "volumes", "builds", layout::ANCHOR] {
-        let path = root.join(name);
-        match fs::create_dir(&path) {
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-            result => result.map_err(Error::io("create", &path))?,
-        }
+        private::create_dir(&root.join(name))?;
     }
     layout::create(root)
 }

@@ -14,8 +14,9 @@ use rustix::io::Errno;
 
 use crate::attributes::{self, Xattr};
 use crate::digest::select;
-use crate::error::{Error, Result};
-use crate::metadata::Metadata;
+use crate::error::{Error, NOT_REGULAR, Result};
+use crate::inspected::open_inspected;
+use crate::metadata::{FileKind, Metadata};
 use crate::view::View;
 use crate::{names, resolve, wildcard};
 
@@ -93,17 +94,22 @@ impl Dir {
     }
 
     /// Opens the regular file at `path` for reading, following links inside. Whatever is not a
-    /// regular file is refused, and a fifo never blocks.
+    /// regular file is refused, and not opened.
     pub fn open_file(&self, path: &Path) -> Result<File> {
         let path = rooted(path);
-        let fd = self.open_at("open", &path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?;
-        let metadata =
-            Metadata::of_fd(fd.as_fd()).map_err(|errno| Error::io("stat", &path, errno))?;
-        if metadata.is_file() {
-            Ok(File::from(fd))
-        } else {
-            Err(Error::invalid(&path, "not a regular file"))
-        }
+        let find = |flags| resolve::open(self.as_fd(), &path, flags, Mode::empty());
+        let opened = open_inspected(OFlags::RDONLY, FileKind::is_file, find);
+        let opened = opened.map_err(|errno| Error::at("open", &path, errno))?;
+        opened.map(File::from).ok_or_else(|| Error::invalid(&path, NOT_REGULAR))
+    }
+
+    /// Opens the file or directory at `path` to reach its extended attributes, links not followed;
+    /// `None` for what has none.
+    pub(crate) fn open_attributed(&self, path: &Path) -> Result<Option<OwnedFd>> {
+        let find =
+            |flags| resolve::open(self.as_fd(), path, flags | OFlags::NOFOLLOW, Mode::empty());
+        open_inspected(OFlags::RDONLY, FileKind::has_xattrs, find)
+            .map_err(|errno| Error::at("open", path, errno))
     }
 
     /// Returns the metadata of what is at `path`, or `None` where nothing is. `follow` tells whether
@@ -168,13 +174,7 @@ impl Dir {
     /// are not followed, and have none.
     pub fn xattrs(&self, path: &Path) -> Result<Vec<Xattr>> {
         let path = rooted(path);
-        match self.metadata(&path, false)? {
-            Some(metadata) if metadata.is_file() || metadata.is_dir() => {}
-            Some(_) => return Ok(Vec::new()),
-            None => return Err(Error::NotFound { path }),
-        }
-        let fd =
-            self.open_at("open", &path, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK)?;
+        let Some(fd) = self.open_attributed(&path)? else { return Ok(Vec::new()) };
         attributes::xattrs(fd.as_fd())
             .map_err(|errno| Error::io("read attributes of", &path, errno))
     }

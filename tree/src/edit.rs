@@ -11,7 +11,8 @@ use rustix::io::Errno;
 
 use crate::attributes::{self, Attributes};
 use crate::dir::{Dir, rooted};
-use crate::error::{Error, Result};
+use crate::error::{Error, NOT_REGULAR, Result};
+use crate::inspected::open_inspected;
 use crate::metadata::{FileKind, Metadata, Timestamp};
 use crate::{names, remove};
 
@@ -81,12 +82,10 @@ impl Dir {
         let fd = match create(parent.as_fd(), names::bytes(name)) {
             Err(Errno::EXIST) => {
                 wanted.mode = None;
-                let flags = OFlags::WRONLY
-                    | OFlags::TRUNC
-                    | OFlags::NOFOLLOW
-                    | OFlags::NONBLOCK
-                    | OFlags::CLOEXEC;
-                openat(&parent, name, flags, Mode::empty()).map_err(error)?
+                let find = |flags| openat(&parent, name, flags | OFlags::NOFOLLOW, Mode::empty());
+                let there = open_inspected(OFlags::WRONLY | OFlags::TRUNC, FileKind::is_file, find)
+                    .map_err(error)?;
+                there.ok_or_else(|| Error::invalid(&path, NOT_REGULAR))?
             }
             result => result.map_err(error)?,
         };
@@ -168,8 +167,8 @@ impl Dir {
     /// Sets an extended attribute of the file or directory at `path`; a link isn't followed.
     pub fn set_xattr(&self, path: &Path, name: &[u8], value: &[u8]) -> Result<()> {
         let path = rooted(path);
-        let fd =
-            self.open_at("open", &path, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK)?;
+        let fd = self.open_attributed(&path)?;
+        let fd = fd.ok_or_else(|| Error::invalid(&path, "it can't have attributes"))?;
         attributes::set_xattr(fd.as_fd(), name, value)
             .map_err(|errno| Error::io("set attributes of", &path, errno))
     }

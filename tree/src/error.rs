@@ -80,5 +80,8 @@ impl Error {
     }
 }
 
+/// The problem with what takes a file's place.
+pub(crate) const NOT_REGULAR: &str = "not a regular file";
+
 /// A result with [`Error`], or another error.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

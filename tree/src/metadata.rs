@@ -38,12 +38,17 @@ impl Metadata {
 
     /// Tells whether it is a regular file.
     pub fn is_file(&self) -> bool {
-        self.kind == FileKind::File
+        self.kind.is_file()
     }
 
     /// Tells whether it is a symbolic link.
     pub fn is_symlink(&self) -> bool {
         self.kind == FileKind::Symlink
+    }
+
+    /// Tells whether it is the metadata of the same file, under whatever name.
+    pub(crate) fn is_same_file(&self, other: &Self) -> bool {
+        (self.device, self.inode) == (other.device, other.inode)
     }
 
     /// Returns the metadata of `name` in a directory, links not followed.
@@ -127,6 +132,18 @@ pub enum FileKind {
         /// Minor number.
         minor: u32,
     },
+}
+
+impl FileKind {
+    /// Tells whether it is a regular file.
+    pub fn is_file(self) -> bool {
+        self == Self::File
+    }
+
+    /// Tells whether it has extended attributes and can be opened without an effect.
+    pub(crate) fn has_xattrs(self) -> bool {
+        matches!(self, Self::File | Self::Directory)
+    }
 }
 
 /// Owner and group.

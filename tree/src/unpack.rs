@@ -19,8 +19,9 @@ use tar::EntryType;
 
 use crate::attributes::Attributes;
 use crate::dir::{Dir, entry_names};
-use crate::error::{Error, Result};
+use crate::error::{Error, NOT_REGULAR, Result};
 use crate::ids::Ids;
+use crate::inspected::open_inspected;
 use crate::metadata::{FileKind, Metadata, Owner, Timestamp};
 use crate::tar_reader::{TarEntry, TarReader};
 use crate::{edit, names, remove, resolve, walk};
@@ -328,9 +329,10 @@ impl Unpacker<'_> {
         if !found.is_file() {
             return attributes.apply_to_entry(dir, name, found.kind).map_err(error);
         }
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let fd = openat(dir, names::path(name), flags, Mode::empty()).map_err(error)?;
-        finish_open(fd.as_fd(), entry, &attributes).map_err(error)
+        let find = |flags| openat(dir, names::path(name), flags | OFlags::NOFOLLOW, Mode::empty());
+        let opened = open_inspected(OFlags::RDONLY, FileKind::is_file, find).map_err(error)?;
+        let file = opened.ok_or_else(|| Error::invalid(&target, NOT_REGULAR))?;
+        finish_open(file.as_fd(), entry, &attributes).map_err(error)
     }
 
     fn content(

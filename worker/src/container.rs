@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 
-use kiln_oci::{Digest, ImageConfig, Platform, Reference};
+use kiln_oci::{Digest, ImageConfig, Platform};
 use kiln_solver::StepContext;
 use kiln_store::{AssembledTree, Growing, LayerId, Store};
 use kiln_tree::{CopyOptions, Dir};
@@ -12,6 +12,7 @@ use kiln_tree::{CopyOptions, Dir};
 use crate::draft::Draft;
 use crate::error::Result;
 use crate::output::Output;
+use crate::pull::{PullReport, PullRequest, Pulled};
 use crate::relink::copy_attributes;
 use crate::resolve::{ImageResolver, PullPolicy};
 use crate::sandbox::Tree;
@@ -69,33 +70,26 @@ impl Containers {
         Self { images, snapshots }
     }
 
-    /// Returns an image by its reference: from the store, else from its registry. How far that is goes to
-    /// the events of `context`.
+    /// Returns an image by its reference: from its registry, or from the store where the policy, or else
+    /// the resolver's own one, allows that. Keeps it in the store under its name. How far that is
+    /// goes to the events of `context`.
     ///
     /// # Errors
-    /// Fails where nobody has the image, or not for `platform`.
+    /// Fails where nobody has the image, or not for the platform.
     pub async fn pull(
         &self,
-        reference: &Reference,
-        platform: &Platform,
+        request: &PullRequest,
+        policy: Option<PullPolicy>,
         context: &StepContext,
-    ) -> Result<ContainerImage> {
-        let digest = self.images.digest_of(reference).await?;
-        self.load(&Origin::Registry(reference.name()), &digest, platform, context).await
-    }
-
-    /// Returns an image by its reference as its registry has it now, whatever the store has.
-    ///
-    /// # Errors
-    /// Fails where the registry doesn't have it, or not for `platform`.
-    pub async fn pull_anew(
-        &self,
-        reference: &Reference,
-        platform: &Platform,
-        context: &StepContext,
-    ) -> Result<ContainerImage> {
-        let digest = self.images.digest_by(reference, Some(PullPolicy::Always)).await?;
-        self.load(&Origin::Registry(reference.name()), &digest, platform, context).await
+    ) -> Result<(ContainerImage, Pulled)> {
+        let PullRequest { reference, platform, .. } = request;
+        let digest = self.images.digest_by(reference, policy).await?;
+        let origin = Origin::Registry(reference.name());
+        // Layers are unpacked while they come.
+        let image = self.load(&origin, &digest, platform, context).await?;
+        let report = PullReport { step: context.vertex, events: &context.events, observer: &() };
+        let pulled = self.images.keep(request, &digest, &report).await?;
+        Ok((image, pulled))
     }
 
     /// Returns an image of the store by the digest of its manifest or index.

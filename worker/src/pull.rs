@@ -2,13 +2,14 @@
 
 use futures_util::future::try_join_all;
 use kiln_oci::{Digest, Platform, Reference};
-use kiln_registry::Repository;
+use kiln_registry::{Repository, check_document};
 use kiln_solver::EventSender;
 use kiln_store::{ImageRow, LayerBlob};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::progress::Progress;
 use crate::resolve::ImageResolver;
+use crate::source::document::DOCUMENT_LIMIT;
 use crate::source::image::{check_sizes, layer_blobs};
 use crate::source::origin::Origin;
 
@@ -42,6 +43,13 @@ pub trait PullObserver: Send + Sync {
     fn complete(&self, layer: &Digest);
 }
 
+/// Nobody.
+impl PullObserver for () {
+    fn known(&self, _: &Digest) {}
+    fn missing(&self, _: &Digest) {}
+    fn complete(&self, _: &Digest) {}
+}
+
 /// What a pull reports to: the events of a step, and whoever wants to know of layers.
 pub struct PullReport<'a> {
     /// The step.
@@ -65,12 +73,29 @@ impl ImageResolver {
     /// # Errors
     /// Fails where the registry can't be asked, hasn't got the image, or only for other platforms.
     pub async fn pull(&self, request: &PullRequest, report: &PullReport<'_>) -> Result<Pulled> {
-        let PullRequest { reference, platform, .. } = request;
-        let found = self.client().resolve(reference).await?;
+        let found = self.client().resolve(&request.reference).await?;
         self.store().content().put(&found.bytes)?;
+        self.keep(request, &found.digest, report).await
+    }
+
+    /// Gives an image of a registry its name in the store, and downloads what the store hasn't got of it.
+    /// `digest` is what the name stands for.
+    ///
+    /// # Errors
+    /// Fails where the registry hasn't got the image any more, or not for the platform.
+    pub(crate) async fn keep(
+        &self,
+        request: &PullRequest,
+        digest: &Digest,
+        report: &PullReport<'_>,
+    ) -> Result<Pulled> {
+        let PullRequest { reference, platform, .. } = request;
         let origin = Origin::Registry(reference.name());
-        let image = self.image(&origin, &found.digest, platform).await?;
-        let name = format!("{origin}@{}", found.digest);
+        let image = self.image(&origin, digest, platform).await?;
+        let name = format!("{origin}@{digest}");
+        let document = self.store().content().read(digest, DOCUMENT_LIMIT)?;
+        let media_type =
+            check_document(&document, None).map_err(|problem| Error::image(&name, problem))?;
         let layers = layer_blobs(&image, &origin, &name)?;
         check_sizes(&layers, self.store(), &name)?;
         self.store().layers().declare_all(&layers)?;
@@ -83,9 +108,9 @@ impl ImageResolver {
         }
         let row = ImageRow {
             name: Some(reference.to_string()),
-            media_type: found.media_type,
-            digest: found.digest,
-            size: found.bytes.len() as u64,
+            media_type,
+            digest: *digest,
+            size: document.len() as u64,
             created_at: request.now,
         };
         let known = self.store().images().get(&reference.to_string())?;
@@ -93,7 +118,7 @@ impl ImageResolver {
         let fetched = try_join_all(blobs.iter().map(|blob| self.fetch(blob, report))).await?;
         was_known &= fetched.into_iter().all(|fetched| !fetched);
         self.store().images().put(&row)?;
-        Ok(Pulled { digest: found.digest, was_known })
+        Ok(Pulled { digest: *digest, was_known })
     }
 
     /// Lists the tags of a repository.

@@ -8,6 +8,7 @@ use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use kiln_tree::FileKind;
 use rustix::fs::{
     AtFlags, Dir as Entries, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid,
     XattrFlags, fchmod, fchown, fgetxattr, fgetxattr_query, flistxattr, flistxattr_query,
@@ -80,9 +81,10 @@ fn link(
     let mode = Mode::from_raw_mode(stat.st_mode);
     match kind {
         FileType::RegularFile => {
-            let read = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let find = |flags| openat(source, name, flags | OFlags::NOFOLLOW, Mode::empty());
             let write = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-            let from = openat(source, name, read, Mode::empty())?;
+            let from = kiln_tree::open_inspected(OFlags::RDONLY, FileKind::is_file, find)?;
+            let from = from.ok_or(Errno::STALE)?;
             let to = openat(dest, name, write, Mode::RUSR | Mode::WUSR)?;
             io::copy(
                 &mut std::fs::File::from(from.try_clone()?),

@@ -12,11 +12,11 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 
-use kiln_tree::{Dir, Owner};
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
+use kiln_tree::{Dir, FileKind, Owner, open_inspected};
+use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 /// Most bytes of `/etc/passwd` or `/etc/group` that are read.
@@ -232,34 +232,25 @@ const GROUP: &str = "/etc/group";
 
 fn read_file(root: &impl AsFd, path: &'static str) -> Result<Vec<u8>, UserError> {
     let read_error = |source| UserError::Read { path, source };
-    let Some(file) = open(root, path).map_err(|errno| read_error(errno.into()))? else {
-        return Ok(Vec::new());
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let find = |flags| rustix::fs::openat2(root, path, flags, Mode::empty(), resolve);
+    let file = loop {
+        match open_inspected(OFlags::RDONLY, FileKind::is_file, find) {
+            Ok(Some(file)) => break file,
+            Ok(None) => return Err(UserError::File { path, problem: "not a regular file" }),
+            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(Vec::new()),
+            // Something was renamed elsewhere while the path was followed.
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            Err(errno) => return Err(read_error(errno.into())),
+        }
     };
     let stat = rustix::fs::fstat(&file).map_err(|errno| read_error(errno.into()))?;
-    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-        return Err(UserError::File { path, problem: "not a regular file" });
-    }
     if stat.st_size as u64 > MAX_FILE_BYTES {
         return Err(UserError::File { path, problem: "larger than 10 MiB" });
     }
     let mut bytes = Vec::new();
     File::from(file).take(MAX_FILE_BYTES).read_to_end(&mut bytes).map_err(read_error)?;
     Ok(bytes)
-}
-
-fn open(root: &impl AsFd, path: &str) -> rustix::io::Result<Option<OwnedFd>> {
-    // Without O_NONBLOCK a fifo would be waited for.
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    loop {
-        match rustix::fs::openat2(root, path, flags, Mode::empty(), resolve) {
-            Ok(file) => return Ok(Some(file)),
-            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
-            // Something was renamed elsewhere while the path was followed.
-            Err(Errno::AGAIN | Errno::INTR) => {}
-            Err(errno) => return Err(errno),
-        }
-    }
 }
 
 /// A field of a file that is no number in range.
@@ -301,6 +292,9 @@ fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
 mod tests {
     use std::os::unix::fs::symlink;
     use std::time::{Duration, Instant};
+
+    use kiln_testkit::{Need, skip};
+    use rustix::fs::FileType;
 
     use super::*;
 
@@ -396,6 +390,19 @@ mod tests {
         let directory = root_with(|path| std::fs::create_dir(path).unwrap());
         assert!(matches!(directory, Err(UserError::File { .. })));
         assert!(start.elapsed() < Duration::from_secs(1));
+    }
+
+    #[test]
+    fn devices_are_not_opened() {
+        if skip("devices_are_not_opened", &[Need::Root]) {
+            return;
+        }
+        // There is no such device: whoever opens it is told so.
+        let device = root_with(|path| {
+            let (kind, number) = (FileType::CharacterDevice, rustix::fs::makedev(300, 1));
+            rustix::fs::mknodat(rustix::fs::CWD, path, kind, Mode::RUSR, number).unwrap();
+        });
+        assert!(matches!(device, Err(UserError::File { .. })), "{device:?}");
     }
 
     #[test]

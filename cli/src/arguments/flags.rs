@@ -218,6 +218,7 @@ pub(crate) fn truth(text: &str) -> Result<bool, String> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::super::Command;
+    use crate::commands::build::ProgressMode;
 
     fn parse(line: &[&str]) -> Result<Command, String> {
         let words = ["kiln"].iter().chain(line).map(Into::into);
@@ -238,6 +239,21 @@ pub(crate) mod tests {
             Ok(Command::Build(arguments)) => arguments.into_inner(),
             other => panic!("{line:?}: {other:?}"),
         }
+    }
+
+    #[test]
+    fn quiet_is_a_kind_of_progress() {
+        let mode = |line: &[&str], variable: &str| {
+            ProgressMode::of(&build(line), Some(variable.to_owned())).map_err(|e| e.to_string())
+        };
+        assert_eq!(mode(&["-q"], "plain"), Ok(ProgressMode::Quiet));
+        assert_eq!(mode(&["-q", "--progress=quiet"], ""), Ok(ProgressMode::Quiet));
+        assert!(mode(&["-q", "--progress=plain"], "").unwrap_err().contains("together"));
+        assert_eq!(mode(&["--progress=tty"], "plain"), Ok(ProgressMode::Tty));
+        assert_eq!(mode(&[], "rawjson"), Ok(ProgressMode::RawJson));
+        assert_eq!(mode(&[], ""), Ok(ProgressMode::Auto));
+        let error = mode(&[], "loud").unwrap_err();
+        assert!(error.contains("\"loud\", not one of auto, plain"), "{error}");
     }
 
     #[test]
@@ -302,7 +318,7 @@ pub(crate) mod tests {
     #[test]
     fn the_last_of_several_values_counts() {
         let read = build(&["--progress", "plain", "--progress=quiet", "-f", "a", "--file", "b"]);
-        assert_eq!(read.progress, crate::commands::build::ProgressMode::Quiet);
+        assert_eq!(read.progress, ProgressMode::Quiet);
         assert_eq!(read.file.unwrap().to_str(), Some("b"));
         let read = build(&["-t", "a", "--tag", "b", "--label=x", "--label", "y", "-q", "-q"]);
         assert_eq!((read.tags, read.labels), (strings(&["a", "b"]), strings(&["x", "y"])));

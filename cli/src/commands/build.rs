@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, ValueEnum};
 use kiln_exporter::{remove_old, write_file};
 use kiln_worker::{NETWORK_HOST, SECURITY_INSECURE};
@@ -178,8 +178,8 @@ pub(crate) struct BuildArguments {
     #[arg(long, value_name = "N", env = "KILN_THREADS")]
     #[arg(value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) threads: Option<u16>,
-    /// How progress is shown
-    #[arg(long, value_enum, default_value = "auto", env = "BUILDKIT_PROGRESS")]
+    /// How progress is shown [env: BUILDKIT_PROGRESS=]
+    #[arg(long, value_enum, default_value = "auto")]
     pub(crate) progress: ProgressMode,
     /// Print nothing but the image ID
     #[arg(short, long)]
@@ -248,6 +248,24 @@ pub(crate) enum ProgressMode {
 }
 
 impl ProgressMode {
+    /// Returns the mode that was asked for: on the command line, else by the value of the environment's
+    /// variable. An empty one is none.
+    pub(crate) fn of(arguments: &BuildArguments, variable: Option<String>) -> Result<Self> {
+        match (arguments.quiet, arguments.progress) {
+            (true, Self::Auto | Self::Quiet) => Ok(Self::Quiet),
+            (true, _) => bail!("--quiet and another kind of --progress can't be used together"),
+            (false, Self::Auto) => match variable.filter(|value| !value.is_empty()) {
+                Some(value) => Self::from_str(&value, false).map_err(|_| {
+                    let known = Self::value_variants().iter().filter_map(Self::to_possible_value);
+                    let known: Vec<_> = known.map(|value| value.get_name().to_owned()).collect();
+                    anyhow!("BUILDKIT_PROGRESS is {value:?}, not one of {}", known.join(", "))
+                }),
+                None => Ok(Self::Auto),
+            },
+            (false, mode) => Ok(mode),
+        }
+    }
+
     /// Tells whether people read what is shown.
     pub(crate) fn is_for_people(self) -> bool {
         matches!(self, Self::Auto | Self::Plain | Self::Tty)
@@ -267,9 +285,8 @@ pub(crate) async fn run(
         // The file of an earlier build must not pass for this one's.
         remove_old(path).context("remove the file of an earlier build")?;
     }
-    let quiet = arguments.quiet;
-    let progress = match arguments.progress {
-        _ if quiet => ProgressMode::Quiet,
+    let progress = ProgressMode::of(&arguments, std::env::var("BUILDKIT_PROGRESS").ok())?;
+    let progress = match progress {
         // A live display and a log don't go together.
         ProgressMode::Auto if settings.debug => ProgressMode::Plain,
         progress => progress,

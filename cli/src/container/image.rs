@@ -7,7 +7,8 @@ use kiln_oci::{Digest, Platform, Reference, media_type};
 use kiln_solver::{EventSender, StepContext};
 use kiln_store::Store;
 use kiln_worker::container::{ContainerImage, Containers};
-use kiln_worker::emulation;
+use kiln_worker::{PullPolicy, PullRequest, emulation};
+use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
 use super::Failure;
@@ -85,7 +86,6 @@ impl Finder<'_> {
                 // The store has it for another platform, and the registry may have it for this one.
                 if let Ok(reference) = text.parse::<Reference>()
                     && is_named
-                    && asked.is_some()
                     && policy != Pull::Never
                 {
                     let pulled = self.shown(Source::Registry(&reference), platform).await;
@@ -137,20 +137,27 @@ impl Finder<'_> {
         let step = Step::begin(&sender, name);
         let (vertex, events, cancel) = (step.id(), sender.clone(), CancellationToken::new());
         let context = StepContext { vertex, events, cancel, is_last: false, kept: Vec::new() };
+        let pull = async |reference: &Reference, policy| {
+            let (reference, platform) = (reference.clone(), platform.clone());
+            let now = OffsetDateTime::now_utc().unix_timestamp();
+            let request = PullRequest { reference, platform, now };
+            let (image, pulled) = self.containers.pull(&request, policy, &context).await?;
+            Ok((image, pulled.was_known))
+        };
         let found = match source {
-            Source::Store(digest) => self.containers.local(digest, platform, &context).await,
-            Source::Policy(reference) => self.containers.pull(reference, platform, &context).await,
-            Source::Registry(reference) => {
-                self.containers.pull_anew(reference, platform, &context).await
+            Source::Store(digest) => {
+                self.containers.local(digest, platform, &context).await.map(|image| (image, true))
             }
+            Source::Policy(reference) => pull(reference, None).await,
+            Source::Registry(reference) => pull(reference, Some(PullPolicy::Always)).await,
         };
         let found = step.end(found);
         // With the last sender, the display ends.
         drop((context, sender));
         shown.await?;
-        let image = found?;
+        let (image, was_known) = found?;
         if let Some(reference) = reference.filter(|_| mode == ProgressMode::Plain) {
-            self.conclude(reference, &image);
+            self.conclude(reference, &image, was_known);
         }
         Ok(image)
     }
@@ -169,10 +176,8 @@ impl Finder<'_> {
     }
 
     /// Says what docker says after it has pulled an image.
-    fn conclude(&self, reference: &Reference, image: &ContainerImage) {
-        let known = self.store.images().get(&reference.to_string()).ok().flatten();
-        let is_known = known.is_some_and(|known| known.digest == image.digest);
-        let status = if is_known { "Image is up to date" } else { "Downloaded newer image" };
+    fn conclude(&self, reference: &Reference, image: &ContainerImage, was_known: bool) {
+        let status = if was_known { "Image is up to date" } else { "Downloaded newer image" };
         self.printer.note(format_args!("Digest: {}", image.digest));
         self.printer.note(format_args!("Status: {status} for {}", reference.familiar()));
     }

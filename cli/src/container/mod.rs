@@ -126,6 +126,7 @@ pub(crate) async fn run(
     requested.check_groups(&group)?;
     spec.cgroups = group.membership().clone();
     spec.shown_cgroups = group.shown().to_vec();
+    spec.protects_proc = true;
     let streams = requested.streams;
     requested.apply(arguments, &mut spec)?;
 

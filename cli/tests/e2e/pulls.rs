@@ -73,9 +73,15 @@ fn pulls_show_how_far_they_are() {
         let quiet = kiln().run(&["run", flag, &name]);
         assert_eq!((quiet.stdout.as_str(), quiet.stderr.as_str()), ("hello\n", ""));
     }
-    // What the store has is run without a word.
-    let again = pulled.run(&["run", &name]);
-    assert_eq!((again.stdout.as_str(), again.stderr.as_str()), ("hello\n", ""));
+    // What the store has is run without a word, however it came there; nobody is asked.
+    registry.take_requests();
+    for kiln in [&pulled, &run] {
+        let again = kiln.run(&["run", &name]);
+        assert_eq!((again.stdout.as_str(), again.stderr.as_str()), ("hello\n", ""));
+        assert!(kiln.run(&["images"]).success().contains(&name));
+        kiln.run(&["save", "-o", kiln.path("saved.tar").to_str().unwrap(), &name]).success();
+    }
+    assert!(registry.take_requests().is_empty());
     slow(Some(50));
     on_terminal(&kiln(), &["run", &name], "[+] Pulling ", "hello");
     on_terminal(&kiln(), &["pull", &name], "[+] Pulling ", "Status: Downloaded newer image");

@@ -9,6 +9,7 @@ use rustix::fs::{Mode, OFlags, openat, readlinkat};
 use rustix::io::Errno;
 
 use crate::ids::{Ids, RECORD};
+use crate::inspected::open_inspected;
 use crate::metadata::{FileKind, Metadata};
 use crate::names;
 use crate::pack::{CAPABILITY, overlay};
@@ -89,9 +90,11 @@ impl<'a> Located<'a> {
     }
 
     fn open(&self) -> Result<File, Errno> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
         let path = names::path(self.name);
-        Ok(File::from(openat(self.dir, path, flags | OFlags::CLOEXEC, Mode::empty())?))
+        let find = |flags| openat(self.dir, path, flags | OFlags::NOFOLLOW, Mode::empty());
+        let opened = open_inspected(OFlags::RDONLY, FileKind::is_file, find)?;
+        // Something else took its place since it was looked at.
+        opened.map(File::from).ok_or(Errno::STALE)
     }
 }
 
@@ -107,7 +110,7 @@ pub fn is_unchanged(old: &Located<'_>, new: &Located<'_>) -> Result<bool, Errno>
     if !has_same_attributes(before, after) {
         return Ok(false);
     }
-    if (before.device, before.inode) == (after.device, after.inode) {
+    if before.is_same_file(after) {
         return Ok(true);
     }
     if old.capability()? != new.capability()? {

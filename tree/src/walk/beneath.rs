@@ -8,7 +8,9 @@ use rustix::fs::{Mode, OFlags, ResolveFlags, openat, openat2};
 use rustix::io::Errno;
 
 use crate::dir::Dir;
-use crate::error::{Error, Result};
+use crate::error::{Error, NOT_REGULAR, Result};
+use crate::inspected::open_inspected;
+use crate::metadata::FileKind;
 use crate::names;
 
 /// Longest path that is handed to the kernel in one piece.
@@ -85,8 +87,8 @@ impl<'a> Opener<'a> {
         Self { root: root.as_fd(), parent: Vec::new(), directory: None }
     }
 
-    /// Opens the file at `path`, as a walk has it. Links are not followed, and a fifo that took the
-    /// file's place doesn't block.
+    /// Opens the file at `path`, as a walk has it. Links are not followed, and what took the file's
+    /// place since isn't opened.
     pub(crate) fn open(&mut self, path: &[u8]) -> Result<File> {
         let (parent, name) = split(path);
         let failed = |errno| Error::io("open", names::path(path), errno);
@@ -97,9 +99,9 @@ impl<'a> Opener<'a> {
             parent.clone_into(&mut self.parent);
         }
         let directory = self.directory.as_ref().map_or(self.root, AsFd::as_fd);
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
-        let fd = openat(directory, name, flags | OFlags::CLOEXEC, Mode::empty()).map_err(failed)?;
-        Ok(File::from(fd))
+        let find = |flags| openat(directory, name, flags | OFlags::NOFOLLOW, Mode::empty());
+        let opened = open_inspected(OFlags::RDONLY, FileKind::is_file, find).map_err(failed)?;
+        opened.map(File::from).ok_or_else(|| Error::invalid(names::path(path), NOT_REGULAR))
     }
 }
 

@@ -133,6 +133,10 @@ impl OwnMounts {
         self.fill_dev().map_err(Failure::doing("furnish /dev"))?;
         if spec.security.is_sandbox() && spec.privileges.hides_system {
             masks::apply(&self.proc, &self.sys, &self.null()?)?;
+            // The owner of these files is root, whom a user namespace doesn't have.
+            if spec.protects_proc && !Ids::current().is_namespace() {
+                masks::protect_shared(&self.proc)?;
+            }
         }
         match spec.security {
             Security::Sandbox => {}

@@ -5,7 +5,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 
@@ -70,20 +70,57 @@ pub(super) fn apply(proc: &MountHandle, sys: &MountHandle, null: &OwnedFd) -> Re
         }
     }
     for path in READONLY_IN_PROC {
-        let doing = |errno| Failure::doing::<Errno>(&format!("protect {path}"))(errno);
-        let Some(place) = open(proc, path).map_err(doing)? else { continue };
-        let same = MountHandle::clone_of(&place).map_err(doing)?;
-        let attributes = MountAttributes {
-            readonly: true,
-            nodev: true,
-            nosuid: true,
-            noexec: true,
-            recursive: true,
-        };
-        same.restrict(attributes)?;
-        same.attach(&place).map_err(doing)?;
+        protect(proc, path)?;
     }
     Ok(())
+}
+
+/// Has nobody change the modes and owners of files of `/proc` that aren't a process's own. The kernel
+/// has them once for all programs of the machine.
+///
+/// # Errors
+/// Fails where they can't be read or mounted.
+pub(super) fn protect_shared(proc: &MountHandle) -> Result<(), Failure> {
+    for name in shared_entries(proc).map_err(Failure::doing("read /proc"))? {
+        if !MASKED_IN_PROC.contains(&name.as_str()) && !READONLY_IN_PROC.contains(&name.as_str()) {
+            protect(proc, &name)?;
+        }
+    }
+    Ok(())
+}
+
+/// Returns the names of the files and directories in `/proc` that aren't processes. Links have no modes.
+fn shared_entries(proc: &MountHandle) -> rustix::io::Result<Vec<String>> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = rustix::fs::openat(proc, ".", flags, Mode::empty())?;
+    let mut names = Vec::new();
+    for entry in rustix::fs::Dir::new(directory)? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy();
+        let is_shared = entry.file_type() != FileType::Symlink
+            && !name.starts_with('.')
+            && !name.bytes().all(|byte| byte.is_ascii_digit());
+        if is_shared {
+            names.push(name.into_owned());
+        }
+    }
+    Ok(names)
+}
+
+/// Makes an entry of `/proc` read-only, with all that is in it.
+fn protect(proc: &MountHandle, path: &str) -> Result<(), Failure> {
+    let doing = |errno| Failure::doing::<Errno>(&format!("protect {path}"))(errno);
+    let Some(place) = open(proc, path).map_err(doing)? else { return Ok(()) };
+    let same = MountHandle::clone_of(&place).map_err(doing)?;
+    let attributes = MountAttributes {
+        readonly: true,
+        nodev: true,
+        nosuid: true,
+        noexec: true,
+        recursive: true,
+    };
+    same.restrict(attributes)?;
+    same.attach(&place).map_err(doing)
 }
 
 fn open(root: impl AsFd, path: &str) -> rustix::io::Result<Option<OwnedFd>> {

@@ -35,6 +35,9 @@ pub struct Spec {
     pub security: Security,
     /// What it may where it's in the sandbox.
     pub privileges: Privileges,
+    /// Whether it can't change modes in `/proc` that hold for all programs of the machine. This takes
+    /// about a millisecond.
+    pub protects_proc: bool,
     /// The namespaces of the host that it shares.
     pub shared: SharedNamespaces,
     /// Settings of the kernel for its namespaces.
@@ -78,6 +81,7 @@ impl Spec {
             network: Network::Host,
             security: Security::Sandbox,
             privileges: Privileges::default(),
+            protects_proc: false,
             shared: SharedNamespaces::default(),
             sysctls: Vec::new(),
             cgroups: Membership::default(),

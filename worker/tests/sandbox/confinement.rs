@@ -14,6 +14,7 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
     ("programs_of_32_bits_run_and_are_filtered", narrow),
     ("no_network_is_no_network", no_network),
     ("proc_and_sys_are_masked", masks),
+    ("modes_in_proc_stay", shared_modes),
     ("devices_work_and_others_do_not", devices),
     ("the_host_s_program_can_not_be_overwritten", overwrite_program),
     ("an_insecure_program_has_everything", insecure),
@@ -155,6 +156,24 @@ fn masks(room: &Room) {
     }
     assert!(seen.contains("/proc/timer_list") || seen.contains("/proc/keys"), "{seen}");
     assert_eq!(std::fs::read("/proc/sys/kernel/core_pattern").unwrap(), core_pattern);
+}
+
+/// The kernel has one mode for all programs of the machine.
+fn shared_modes(room: &Room) {
+    let modes = || {
+        let mode = |path| std::fs::metadata(path).unwrap().mode();
+        ["/proc/version", "/proc/driver", "/proc/tty/drivers", "/proc/meminfo"].map(mode)
+    };
+    let before = modes();
+    let script = "for f in version driver tty/drivers meminfo; do \
+                  chmod 0700 /proc/$f 2>/dev/null && echo CHANGED $f; \
+                  chown 7 /proc/$f 2>/dev/null && echo GIVEN $f; done; \
+                  echo 7 > /proc/self/oom_score_adj; echo mine > /proc/self/comm; \
+                  cat /proc/self/oom_score_adj; head -n 1 /proc/version | cut -c 1-5";
+    let mut spec = room.script(script);
+    spec.protects_proc = true;
+    assert_eq!(room.run(&spec).ok(), "7\nLinux\n");
+    assert_eq!(modes(), before);
 }
 
 fn devices(room: &Room) {

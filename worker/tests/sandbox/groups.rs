@@ -29,9 +29,9 @@ fn grouped(spec: &mut Spec, limits: &Limits) -> Cgroup {
 fn nodes(room: &Room) {
     let script = "set -e; mknod -m 666 /x c 1 3; echo x > /x; mknod /dev/z c 1 5; \
                   head -c 3 /dev/z | wc -c; mknod /t c 5 0; mknod /sda b 8 0; mknod /loop b 7 0; \
-                  mknod /mem c 1 1; mknod /kmsg c 1 11; mknod /tun c 10 200; mknod /dev/d b 7 0; \
+                  mknod /mem c 1 1; mknod /console c 5 1; mknod /kmsg c 1 11; mknod /tun c 10 200; mknod /dev/d b 7 0; \
                   mknod /m/x c 1 3; mknod /b/x c 1 3; \
-                  for f in /sda /loop /mem /kmsg /tun /dev/d /m/x /b/x; do \
+                  for f in /sda /loop /mem /console /kmsg /tun /dev/d /m/x /b/x; do \
                   if (: < $f) 2>/dev/null; then echo OPENED $f; fi; \
                   if (: > $f) 2>/dev/null; then echo OPENED $f; fi; done; echo end";
     let mut spec = room.script(script);

@@ -1,7 +1,9 @@
-//! Which devices can be opened: docker's rules.
+//! Which devices can be opened: docker's rules but for the console.
 //!
 //! Device nodes of all kinds may be made. Opened can be what does no harm and leads nowhere:
-//! `null`, `zero`, `full`, `random`, `urandom`, terminals. More may be opened by rules of the user's own.
+//! `null`, `zero`, `full`, `random`, `urandom`, the program's own terminals. `5:1` isn't among them:
+//! it is the machine's console, where somebody types. A program's `/dev/console` is a terminal of its
+//! own. More may be opened by rules of the user's own.
 
 use std::fmt;
 use std::fs::File;
@@ -15,14 +17,13 @@ use crate::sys::{self, Device};
 const PTS: u32 = 136;
 
 /// Character devices that can be opened; `None` for all of a major number.
-const OPEN: [(u32, Option<u32>); 9] = [
+const OPEN: [(u32, Option<u32>); 8] = [
     (1, Some(3)),
     (1, Some(5)),
     (1, Some(7)),
     (1, Some(8)),
     (1, Some(9)),
     (5, Some(0)),
-    (5, Some(1)),
     (5, Some(2)),
     (PTS, None),
 ];
