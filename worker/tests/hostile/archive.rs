@@ -62,17 +62,15 @@ pub(crate) fn count(input: &[u8]) -> usize {
         let options = &place.get_or_insert_with(new_place).options;
         let images = options.store.images();
         let before = images.list().expect("list images");
-        match load(&archive[..], options) {
-            Ok(loaded) => {
-                assert!(!loaded.is_empty());
-                loaded.iter().for_each(|image| check_image(image, options));
-                loaded.len()
-            }
-            Err(_) => {
-                assert_eq!(images.list().expect("list images"), before);
-                0
-            }
+        let Ok(loaded) = load(&archive[..], options) else {
+            assert_eq!(images.list().expect("list images"), before);
+            return 0;
+        };
+        assert!(!loaded.is_empty());
+        for image in &loaded {
+            check_image(image, options);
         }
+        loaded.len()
     })
 }
 

@@ -4,6 +4,7 @@
 // believed to have gives as many outputs as it says, and each stands on a chain of layers that ends.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use kiln_oci::cache::CacheConfig;
@@ -110,10 +111,10 @@ fn new_place() -> Place {
     let store = Store::open(&directory.path().join("store")).expect("open a store");
     let resolver = ImageResolver::new(ImageResolverOptions {
         store: store.clone(),
-        layouts: Default::default(),
-        registry: Default::default(),
+        layouts: BTreeMap::default(),
+        registry: kiln_registry::Client::default(),
         policy: PullPolicy::Never,
-        archive_limits: Default::default(),
+        archive_limits: kiln_tree::ArchiveLimits::default(),
     });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     Place { directory, resolver, store, runtime: runtime.expect("start a runtime") }

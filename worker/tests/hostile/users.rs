@@ -29,7 +29,7 @@ pub(crate) fn check(input: &[u8]) {
     }
     let Ok(user) = found else { return };
     assert!(user.groups.contains(&user.gid));
-    assert!(user.groups.iter().chain([&user.uid]).all(|id| *id <= i32::MAX as u32));
+    assert!(user.groups.iter().chain([&user.uid]).all(|id| i32::try_from(*id).is_ok()));
     if user.uid == 0 {
         assert!(matches!(name, "" | "root") || is_zero(name.as_bytes()) || names(&passwd, name));
     }
