@@ -13,6 +13,8 @@ mod documents;
 mod images;
 #[path = "security/integrity.rs"]
 mod integrity;
+#[path = "security/lifetimes.rs"]
+mod lifetimes;
 #[path = "security/mounts.rs"]
 mod mounts;
 #[path = "security/network.rs"]

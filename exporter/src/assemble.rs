@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use kiln_oci::{Digest, ImageConfig, Platform, media_type};
+use kiln_oci::{Digest, ImageConfig, Platform, limits, media_type};
 use serde::Serialize;
 
 use crate::annotations::{AnnotationLevel, Annotations};
@@ -149,6 +149,7 @@ impl Image {
         let dated = epoch.or_else(|| created.clone());
         let kind = if oci { media_type::OCI_CONFIG } else { media_type::DOCKER_CONFIG };
         let bytes = config.to_json().map_err(|error| Error::Config(error.to_string()))?;
+        limits::check_config(bytes.len())?;
         let config = document(bytes, kind);
         let kind = if oci { media_type::OCI_MANIFEST } else { media_type::DOCKER_MANIFEST };
         let manifest = Manifest {
@@ -159,7 +160,7 @@ impl Image {
                 .then(|| layers.iter().map(|layer| descriptor_of(layer, oci)).collect()),
             annotations: &said(AnnotationLevel::Manifest),
         };
-        let mut manifest = document(indented(&manifest)?, kind);
+        let mut manifest = listing("manifest", indented(&manifest)?, kind)?;
         manifest.descriptor.annotations = said(AnnotationLevel::ManifestDescriptor);
         manifest.descriptor.platform = Some(platform.clone());
         Ok(Self { config, manifest, layers, created, dated })
@@ -179,13 +180,16 @@ pub(crate) fn index(
 ) -> Result<Document> {
     let kind = if oci { media_type::OCI_INDEX } else { media_type::DOCKER_MANIFEST_LIST };
     let index = Index { schema_version: 2, media_type: kind, manifests, annotations };
-    Ok(document(indented(&index)?, kind))
+    listing("index", indented(&index)?, kind)
 }
 
 /// Returns the index of an archive, which is written without lines.
 pub(crate) fn archive_index(manifests: &[Descriptor]) -> Result<Vec<u8>> {
     let annotations = &BTreeMap::new();
-    json(&Index { schema_version: 2, media_type: media_type::OCI_INDEX, manifests, annotations })
+    let media_type = media_type::OCI_INDEX;
+    let bytes = json(&Index { schema_version: 2, media_type, manifests, annotations })?;
+    limits::check_document("index of the archive", bytes.len())?;
+    Ok(bytes)
 }
 
 fn descriptor_of(layer: &PackedLayer, oci: bool) -> Descriptor {
@@ -200,6 +204,16 @@ fn descriptor_of(layer: &PackedLayer, oci: bool) -> Descriptor {
             .collect(),
         platform: None,
     }
+}
+
+/// Returns a document of these bytes, which lists others: it has a limit wherever it is read.
+pub(crate) fn listing(
+    name: &'static str,
+    bytes: Vec<u8>,
+    media_type: &'static str,
+) -> Result<Document> {
+    limits::check_document(name, bytes.len())?;
+    Ok(document(bytes, media_type))
 }
 
 /// Returns a document of these bytes.

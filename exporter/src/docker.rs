@@ -3,7 +3,7 @@
 //! Such a tar is an OCI layout with one more file, `manifest.json`, that says where config and layers
 //! lie. Engines before the containerd image store read that file alone, newer ones the layout.
 
-use kiln_oci::Reference;
+use kiln_oci::{Reference, limits};
 use serde::Serialize;
 
 use crate::archive::{Files, blob_path};
@@ -31,7 +31,9 @@ pub(crate) fn archive(assembled: &Assembled, names: &[Reference]) -> Result<File
         repo_tags: (!names.is_empty()).then(|| names.iter().filter_map(tag).collect()),
         layers: image.layers.iter().map(|layer| blob_path(&layer.digest)).collect(),
     };
-    files.insert("manifest.json", assemble::json(&[entry])?);
+    let list = assemble::json(&[entry])?;
+    limits::check_document("list of the archive", list.len())?;
+    files.insert("manifest.json", list);
     Ok(files)
 }
 

@@ -38,6 +38,9 @@ pub enum Error {
         /// Why it doesn't.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// A document is larger than its readers allow.
+    #[error(transparent)]
+    TooLarge(#[from] kiln_oci::TooLarge),
     /// The file system said no.
     #[error("{action} {path:?}")]
     Io {

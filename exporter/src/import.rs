@@ -6,7 +6,7 @@
 use std::io::{self, Read, Write};
 use std::path::Path;
 
-use kiln_oci::{Digest, History, ImageConfig, Reference, RootFs, media_type};
+use kiln_oci::{Digest, History, ImageConfig, Reference, RootFs, limits, media_type};
 use kiln_store::{ImageRow, LayerBlob, Store};
 use kiln_tree::{ArchiveLimits, TarReader};
 use serde::Serialize;
@@ -68,7 +68,9 @@ pub fn import(
     let comment = request.message;
     image.history = vec![History { created, comment, ..History::default() }];
 
-    let config = store.content().put(&json(&image)?)?;
+    let bytes = json(&image)?;
+    limits::check_config(bytes.len())?;
+    let config = store.content().put(&bytes)?;
     let manifest = Manifest {
         schema_version: 2,
         media_type: media_type::OCI_MANIFEST,

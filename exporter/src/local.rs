@@ -40,7 +40,7 @@ pub(crate) fn write(
             mtime: image.epoch.map(|seconds| Timestamp { seconds, nanoseconds: 0 }),
             ..CopyOptions::default()
         };
-        let view = View { dir: source, excludes: None, owner: None, xattrs: true };
+        let view = View::of(source);
         let said = prepared.files((number, image), source, shares)?;
         let dest = Dir::open(&dest)?;
         kiln_tree::copy(view, &dest, &options)?;

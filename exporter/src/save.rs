@@ -3,7 +3,7 @@
 //! Documents and blobs are those of the store, byte for byte, each once, whatever the number of
 //! images that have it. Images keep their digests, so that what is loaded elsewhere is the same.
 
-use kiln_oci::{Descriptor, Digest, Reference, media_type, parse_manifest};
+use kiln_oci::{Descriptor, Digest, Reference, limits, media_type, parse_manifest};
 use kiln_store::{LayerBlob, Store};
 use serde_json::{Value, json};
 
@@ -60,8 +60,12 @@ pub fn save(
         "mediaType": media_type::OCI_INDEX,
         "manifests": index,
     });
-    files.insert("index.json", index.to_string().into_bytes());
-    files.insert("manifest.json", Value::Array(list).to_string().into_bytes());
+    let index = index.to_string().into_bytes();
+    limits::check_document("index of the archive", index.len())?;
+    files.insert("index.json", index);
+    let list = Value::Array(list).to_string().into_bytes();
+    limits::check_document("list of the archive", list.len())?;
+    files.insert("manifest.json", list);
     files.insert("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec());
     archive::write(&files, dest, context)
 }

@@ -23,7 +23,7 @@ pub use call::targets;
 pub use error::{Error, Span};
 pub use lint::Warning;
 pub use lower::{
-    Lowered, Options, ProcessLimits, check, is_remote_context, lower, lower_or_warn, outline,
-    remote_context,
+    Lowered, Options, ProcessLimits, SpentText, check, is_remote_context, lower, lower_or_warn,
+    outline, remote_context,
 };
 pub use resolve::{ContextFiles, ImageRequest, Images, ResolveError, ResolveMode, ResolvedImage};

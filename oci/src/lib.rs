@@ -9,6 +9,7 @@ pub mod cache;
 mod config;
 mod digest;
 pub mod json;
+pub mod limits;
 mod manifest;
 pub mod media_type;
 mod platform;
@@ -18,6 +19,7 @@ pub mod text;
 
 pub use config::{ContainerConfig, Empty, HealthcheckConfig, History, ImageConfig, RootFs};
 pub use digest::{Digest, DigestHasher, HashingReader, HashingWriter, ParseDigestError};
+pub use limits::TooLarge;
 pub use manifest::parse_manifest;
 pub use oci_spec::image::{
     Descriptor, DescriptorBuilder, ImageIndex, ImageIndexBuilder, ImageManifest,

@@ -27,7 +27,7 @@ use crate::integrity::TreeRecord;
 use crate::layers::LayerId;
 use crate::lock::RootLock;
 use crate::store::{Inner, Store};
-use crate::{layout, recovery, schema, sums};
+use crate::{recovery, schema, sums};
 
 /// How many problems SQLite is asked for.
 const PROBLEMS: u32 = 20;
@@ -107,12 +107,13 @@ impl Store {
             recovery::sweep(inner)?;
         }
         // What was dropped may have been a part of further images.
+        let together = self.images().together();
         for damage in self.check_images()? {
             if let Damaged::Image(digest) = &damage.what {
                 self.images().remove(digest)?;
             }
         }
-        layout::publish(inner)
+        together.end()
     }
 
     fn check_rows(&self) -> Result<Vec<Damage>> {

@@ -64,7 +64,7 @@ impl Images {
         let losers = self.inner.index.write("name images", |transaction| {
             images.iter().map(|image| replace(transaction, image)).collect()
         })?;
-        layout::publish(&self.inner)?;
+        layout::publish_change(&self.inner)?;
         Ok(losers)
     }
 
@@ -88,7 +88,7 @@ impl Images {
         let removed = self.inner.index.write("remove a name", |transaction| {
             transaction.prepare_cached("DELETE FROM images WHERE name = ?1")?.execute([name])
         })?;
-        layout::publish(&self.inner)?;
+        layout::publish_change(&self.inner)?;
         Ok(removed > 0)
     }
 
@@ -102,7 +102,7 @@ impl Images {
                     .query_map([digest.as_bytes()], |row| row.get(0))?
                     .collect()
             })?;
-        layout::publish(&self.inner)?;
+        layout::publish_change(&self.inner)?;
         let mut names: Vec<String> = names.into_iter().flatten().collect();
         names.sort();
         Ok(names)
@@ -148,6 +148,8 @@ fn image(row: &Row<'_>) -> rusqlite::Result<ImageRow> {
 
 #[cfg(test)]
 mod tests {
+    use kiln_testkit::Publishings;
+
     use super::*;
     use crate::Store;
 
@@ -181,6 +183,28 @@ mod tests {
         let losers = store.images().put_all(&rows).unwrap();
         assert_eq!(losers.iter().map(Option::is_some).collect::<Vec<_>>(), [false, false, true]);
         assert_eq!(names_in_layout(&store), ["a:1", "b:1"]);
+    }
+
+    #[test]
+    fn the_index_is_published_a_few_times_for_many_changes() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let publishings = Publishings::of(dir.path());
+        let names: Vec<String> = (0..1000).map(|number| format!("a:{number}")).collect();
+        let rows: Vec<_> = names.iter().map(|name| row(Some(name), "a", 1)).collect();
+        let images = store.images();
+        images.put_all(&rows).unwrap();
+        assert_eq!(publishings.count(), 1);
+        let together = images.together();
+        for name in &names[..999] {
+            assert!(images.remove_name(name).unwrap());
+        }
+        assert_eq!(publishings.count(), 4, "after 100, 200, 400 and 800 changes");
+        together.end().unwrap();
+        assert_eq!((publishings.count(), names_in_layout(&store)), (1, vec![names[999].clone()]));
+        drop(images.together());
+        images.put(&row(Some("b:1"), "b", 1)).unwrap();
+        assert_eq!(publishings.count(), 1, "it is over");
     }
 
     #[test]

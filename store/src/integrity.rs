@@ -83,7 +83,7 @@ impl Layers {
     /// Returns the digest of all that a tree holds.
     pub(crate) fn seal_of(&self, id: &LayerId) -> Result<Digest> {
         let dir = Dir::open(&self.tree_path(id))?;
-        let view = View { dir: &dir, excludes: None, owner: None, xattrs: true };
+        let view = View::of(&dir);
         let whole = Selection { path: "/".to_owned(), ..Selection::default() };
         Ok(kiln_tree::content_digest(view, &[whole], None)?)
     }

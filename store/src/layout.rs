@@ -130,6 +130,11 @@ pub(crate) fn create_mount_points(inner: &Inner) -> Result<()> {
     }
 }
 
+/// Writes `index.json` anew after a change of names, unless it is one of many.
+pub(crate) fn publish_change(inner: &Inner) -> Result<()> {
+    if inner.publication.is_due() { publish(inner) } else { Ok(()) }
+}
+
 /// Writes `index.json` anew, so that it lists the images that have names.
 pub(crate) fn publish(inner: &Inner) -> Result<()> {
     let _alone = KeyGuard::acquire(&inner.keys(), "index.json")?;

@@ -23,6 +23,7 @@ use crate::lease::Lease;
 use crate::listings::Listings;
 use crate::lock::{KeyGuard, RootLock};
 use crate::process::ProcessDir;
+use crate::publication::Publication;
 use crate::recipes::Recipes;
 use crate::room::Room;
 use crate::snapshotter::{self, Snapshotter, Snapshotting};
@@ -74,6 +75,8 @@ pub(crate) struct Inner {
     /// Pages of file digests that were of use today, not yet written to the index.
     pub(crate) used_pages: Mutex<BTreeSet<Page>>,
     pub(crate) leases: AtomicI64,
+    /// When the index of the layout is written.
+    pub(crate) publication: Publication,
     /// The snapshotter that was asked for.
     wanted_snapshotter: Option<Snapshotter>,
     /// The snapshotter, once it was needed.
@@ -119,6 +122,7 @@ impl Store {
             used: Mutex::default(),
             used_pages: Mutex::default(),
             leases: AtomicI64::new(0),
+            publication: Publication::default(),
             wanted_snapshotter: options.snapshotter,
             snapshotting: OnceLock::new(),
             views: Views::default(),

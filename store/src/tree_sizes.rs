@@ -57,7 +57,7 @@ pub(crate) fn recount_shared(inner: &Arc<Inner>) -> Result<()> {
     for id in sharing {
         let tree = layers.tree_path(&LayerId::from_index(id.clone()));
         let Ok(entries) = Dir::open(&tree).and_then(|dir| {
-            let view = View { dir: &dir, excludes: None, owner: None, xattrs: false };
+            let view = View { xattrs: false, ..View::of(&dir) };
             walk::entries(view, Path::new("/"))
         }) else {
             continue;

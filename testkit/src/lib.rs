@@ -16,6 +16,7 @@ pub mod fake_registry;
 pub mod file_server;
 pub mod needs;
 pub mod peers;
+pub mod publishings;
 pub mod world;
 
 mod http;
@@ -26,4 +27,5 @@ pub use environment::{Kiln, Output};
 pub use fake_registry::FakeRegistry;
 pub use file_server::{Answer, FileServer};
 pub use needs::{Need, skip};
+pub use publishings::Publishings;
 pub use world::run_in_world;

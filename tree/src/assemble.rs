@@ -65,10 +65,10 @@ fn lay(layer: &Dir, dest: &Dir, files: Files) -> Result<()> {
     for entry in walk::entries(View::of(layer), Path::new("/"))? {
         match overlay::deletion(&entry)? {
             Deletion::Whiteout => {
-                remove_below(dest, &overlay::hidden(&entry.path, entry.metadata.kind))?;
+                remove_below(dest, &overlay::hidden(&entry.path.to_vec(), entry.metadata.kind))?;
                 continue;
             }
-            Deletion::Opaque => clear(dest, &entry.path)?,
+            Deletion::Opaque => clear(dest, &entry.path.to_vec())?,
             Deletion::None => {}
         }
         if !entry.path.is_empty() && entry.metadata.kind != FileKind::Socket {
@@ -90,7 +90,7 @@ fn lay(layer: &Dir, dest: &Dir, files: Files) -> Result<()> {
 }
 
 fn pick(entry: Entry) -> Picked {
-    Picked { path: entry.path.clone(), entry, passed: false }
+    Picked { entry, above: 0, passed: false }
 }
 
 /// Gives the root of a tree what the root of another one has.
@@ -183,7 +183,7 @@ pub fn extract(tree: &Dir, touched: &[Touched], into: &Dir, file_marks: bool) ->
 /// Returns the mark of a deletion as overlayfs has it.
 fn mark(path: Vec<u8>) -> Entry {
     let metadata = Metadata::nothing(FileKind::CharDevice { major: 0, minor: 0 });
-    Entry { path, metadata, target: Vec::new(), xattrs: Vec::new() }
+    Entry { path: path.into(), metadata, target: Vec::new(), xattrs: Vec::new() }
 }
 
 /// Gives each of these files a file of its own, in place of one that has other names too.
@@ -198,18 +198,19 @@ pub fn part(tree: &Dir, paths: &[Vec<u8>]) -> Result<()> {
         entries.extend(entry.filter(|entry| entry.metadata.links > 1).map(pick));
     }
     for picked in entries {
-        let (parent, name) = split(&picked.path);
-        let failed = |errno| Error::io("copy", names::path(&picked.path), errno);
+        let path = picked.path();
+        let (parent, name) = split(&path);
+        let failed = |errno| Error::io("copy", names::path(&path), errno);
         let parent = open_without_links(tree.as_fd(), parent, OFlags::RDONLY | OFlags::DIRECTORY);
         let parent = Dir::from_fd(parent.map_err(failed)?);
         let kept = Metadata::of_fd(parent.as_fd()).map_err(failed)?.mtime;
         // The copy takes the file's place once it is complete.
         let name = name.to_vec();
         let beside = [b".part.", &name[..]].concat();
-        let entry = Entry { path: name.clone(), ..picked.entry };
+        let entry = Entry { path: name.clone().into(), ..picked.entry };
         let selected = Selected {
             path: Vec::new(),
-            entries: vec![Picked { path: Vec::new(), entry, passed: false }],
+            entries: vec![Picked { above: name.len(), entry, passed: false }],
         };
         let options = CopyOptions::default();
         let target = Path::new("/").join(names::path(&beside));

@@ -89,7 +89,7 @@ pub struct CopyOptions {
 pub fn copy(source: View<'_>, dest: &Dir, options: &CopyOptions) -> Result<()> {
     for Copied { selected, name } in copied(source, dest, options)? {
         if let Some(archive) = archive(source, &selected, options) {
-            unpack_archive((source.dir, archive), dest, options)?;
+            unpack_archive((source.dir, &archive), dest, options)?;
             continue;
         }
         copy_selected((source, selected), (dest, &name), options)?;
@@ -142,14 +142,10 @@ fn copied(source: View<'_>, dest: &dyn Below, options: &CopyOptions) -> Result<V
 }
 
 /// Returns the path of an archive that is to be unpacked rather than copied.
-fn archive<'s>(
-    source: View<'_>,
-    selected: &'s Selected,
-    options: &CopyOptions,
-) -> Option<&'s [u8]> {
+fn archive(source: View<'_>, selected: &Selected, options: &CopyOptions) -> Option<Vec<u8>> {
     let first = selected.entries.first().filter(|_| options.unpack)?;
-    let path = first.entry.path.as_slice();
-    (first.entry.metadata.is_file() && is_archive(source.dir, path)).then_some(path)
+    let path = first.entry.path.to_vec();
+    (first.entry.metadata.is_file() && is_archive(source.dir, &path)).then_some(path)
 }
 
 /// Checks that each required path begins the path of something selected.
@@ -158,7 +154,7 @@ fn check_required(required: &[PathBuf], asked: &Path, selected: &[Selected]) -> 
         let matched = names::rooted(&selected.path);
         let base = if selected.path.is_empty() { asked } else { matched.as_path() };
         let mut entries = selected.entries.iter();
-        entries.any(|picked| names::join(names::bytes(base), &picked.path).starts_with(path))
+        entries.any(|picked| names::join(names::bytes(base), &picked.path()).starts_with(path))
     };
     for path in required {
         let wanted = names::rooted(names::bytes(path));

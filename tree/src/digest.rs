@@ -100,7 +100,7 @@ pub struct Selecting<'a> {
 pub fn selects_alike(one: Selecting<'_>, other: Selecting<'_>) -> Result<bool> {
     let one = select::select(one.view, one.selection)?;
     let other = select::select(other.view, other.selection)?;
-    let is_entry = |a: &Picked, b: &Picked| a.path == b.path && a.entry.path == b.entry.path;
+    let is_entry = |a: &Picked, b: &Picked| a.above == b.above && a.entry.path == b.entry.path;
     let is_alike = |a: &Selected, b: &Selected| {
         let mut entries = a.entries.iter().zip(&b.entries);
         a.path == b.path
@@ -158,10 +158,11 @@ impl Examined {
         let mut entries = Vec::new();
         for (number, selected) in self.selected.iter().enumerate() {
             for Selected { path: matched, entries: picked } in selected {
-                for Picked { path, entry, .. } in picked {
+                for picked in picked {
+                    let entry = &picked.entry;
                     let contents = if entry.metadata.is_file() { contents.next() } else { None };
                     let contents = contents.map(|contents| (contents.size, contents.hash));
-                    let place = listing::Place::of(number, matched, path);
+                    let place = listing::Place::of(number, matched, picked.path().into());
                     entries.push(listing::ListedEntry::of(place, entry, contents));
                 }
             }
@@ -187,8 +188,9 @@ impl Stream {
     fn selected(&mut self, selected: &Selected, contents: &mut std::slice::Iter<'_, Contents>) {
         self.bytes(&selected.path);
         self.number(selected.entries.len() as u64);
-        for Picked { path, entry, .. } in &selected.entries {
-            self.bytes(path);
+        for picked in &selected.entries {
+            let entry = &picked.entry;
+            self.bytes(&picked.path());
             self.entry(entry);
             if entry.metadata.is_file() {
                 // There is one for each file.

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
+use crate::path_limit::LONGEST;
+
 /// Why a file operation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -49,6 +51,12 @@ pub enum Error {
     IsDirectory {
         /// What is in the way.
         path: PathBuf,
+    },
+    /// A path is longer than an image can hold.
+    #[error("{start:?}… is longer than {LONGEST} bytes, the limit of a path in an image")]
+    TooLong {
+        /// The start of the path.
+        start: PathBuf,
     },
     /// Input that breaks a rule, as an archive entry with NUL in its name.
     #[error("{path:?}: {problem}")]

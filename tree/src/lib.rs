@@ -37,6 +37,7 @@ mod edit;
 mod inspected;
 mod names;
 mod owners;
+mod path_limit;
 mod regex;
 mod remove;
 mod resolve;

@@ -129,7 +129,7 @@ impl<'a> Plan<'a> {
     /// Fails where the tree can't be walked, or is not whole: overlayfs can leave a file's bytes or
     /// a directory's entries in a layer below.
     pub fn new(dir: &'a Dir, options: PackOptions) -> Result<Self> {
-        let view = View { dir, excludes: None, owner: None, xattrs: true };
+        let view = View::of(dir);
         let mut entries = walk::entries(view, "/".as_ref())?;
         if options.whiteouts == Whiteouts::Overlay {
             entries = overlay::with_marks_of_overlayfs(entries);
@@ -157,7 +157,7 @@ impl<'a> Plan<'a> {
                 PackOptions { whiteouts: Whiteouts::Overlay, clamp_mtime: None },
             );
         }
-        let view = View { dir, excludes: None, owner: None, xattrs: true };
+        let view = View::of(dir);
         let entries = overlay::with_marks_of_overlayfs(walk::entries(view, "/".as_ref())?);
         let items = changed::items(entries, changes)?;
         Ok(Self::of(vec![dir], items))
@@ -208,12 +208,12 @@ impl<'a> Plan<'a> {
         let mut header = Vec::with_capacity(2048);
         let mut entries = 0;
         for item in &self.items {
-            let path = self.placed(&item.entry.path);
+            let path = self.placed(item.entry.path.to_vec());
             if skips(&path, item.entry.metadata.kind) {
                 continue;
             }
             entries += 1;
-            let failed = |error| Error::io("pack", item.entry.shown(), error);
+            let failed = |error| Error::io("pack", &item.entry.shown(), error);
             let file = open(item, &mut openers)?;
             let size = file.as_ref().map_or(0, |(_, size)| *size);
             header.clear();
@@ -228,10 +228,10 @@ impl<'a> Plan<'a> {
     }
 
     /// Returns where an entry of the tree lies in the tar.
-    fn placed<'b>(&self, path: &'b [u8]) -> Cow<'b, [u8]> {
+    fn placed(&self, path: Vec<u8>) -> Vec<u8> {
         match &self.below {
-            Some((directory, _)) => Cow::Owned([directory, path].join(&b'/')),
-            None => Cow::Borrowed(path),
+            Some((directory, _)) => [directory.as_slice(), &path].join(&b'/'),
+            None => path,
         }
     }
 
@@ -247,11 +247,11 @@ impl<'a> Plan<'a> {
         };
         match deletion {
             Deletion::Whiteout => {
-                let path = overlay::whiteout(&entry.path);
+                let path = overlay::whiteout(&entry.path.to_vec());
                 self.items.push(Item::mark(path));
             }
             Deletion::Opaque => {
-                let path = overlay::opaque(&entry.path);
+                let path = overlay::opaque(&entry.path.to_vec());
                 self.add_itself(entry, names);
                 self.items.push(Item::mark(path));
             }
@@ -286,7 +286,7 @@ impl<'a> Plan<'a> {
             size,
             mtime: metadata.mtime.seconds,
             target: match item.role {
-                Role::Link(first) => self.placed(&self.items[first].entry.path),
+                Role::Link(first) => Cow::Owned(self.placed(self.items[first].entry.path.to_vec())),
                 Role::Itself | Role::Mark => Cow::Borrowed(&item.entry.target),
             },
             is_hard_link: matches!(item.role, Role::Link(_)),
@@ -299,7 +299,7 @@ impl Item {
     /// Makes the mark of a deletion.
     fn mark(path: Vec<u8>) -> Self {
         let metadata = Metadata::nothing(FileKind::File);
-        let entry = Entry { path, metadata, target: Vec::new(), xattrs: Vec::new() };
+        let entry = Entry { path: path.into(), metadata, target: Vec::new(), xattrs: Vec::new() };
         Self { entry, role: Role::Mark, origin: None }
     }
 
@@ -317,7 +317,7 @@ impl Item {
 fn open(item: &Item, openers: &mut [Opener<'_>]) -> Result<Option<(File, u64)>> {
     let size = item.size();
     let Some(origin) = &item.origin else {
-        let opened = (size > 0).then(|| openers[0].open(&item.entry.path)).transpose()?;
+        let opened = (size > 0).then(|| openers[0].open_entry(&item.entry.path)).transpose()?;
         return Ok(opened.map(|file| (file, size)));
     };
     if item.role != Role::Itself || !item.entry.metadata.is_file() {

@@ -55,7 +55,7 @@ pub fn stamp(dir: &Dir) -> Result<Stamp> {
 /// # Errors
 /// Fails where a directory or an entry's attributes can't be read.
 pub fn survey(dir: &Dir) -> Result<(Stamp, DiskUse)> {
-    let view = View { dir, excludes: None, owner: None, xattrs: true };
+    let view = View::of_layer(dir);
     let entries = walk::entries(view, Path::new("/"))?;
     let mut hasher = DigestHasher::new();
     hasher.update(FORM);
@@ -110,7 +110,7 @@ fn describe(entry: &Entry, line: &mut Vec<u8>) {
     line.extend(size.to_le_bytes());
     line.extend(mtime.seconds.to_le_bytes());
     let capability = entry.xattr(b"security.capability").unwrap_or_default();
-    for bytes in [&entry.path, &entry.target, capability] {
+    for bytes in [&entry.path.to_vec(), &entry.target, capability] {
         line.extend((bytes.len() as u64).to_le_bytes());
         line.extend(bytes);
     }

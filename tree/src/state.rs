@@ -35,7 +35,7 @@ use crate::dir::Dir;
 use crate::error::{Error, Result};
 use crate::metadata::{FileKind, Metadata, Timestamp};
 use crate::walk::{list_names, open_without_links};
-use crate::{edit, names};
+use crate::{edit, names, path_limit};
 
 /// So many directories are looked at before other threads are asked to help.
 const FEW: usize = 16;
@@ -178,6 +178,10 @@ impl TreeState {
             _ => read(look, fd.as_fd()).map(Arc::new),
         };
         let directory = directory.map_err(failed)?;
+        directory
+            .entries
+            .iter()
+            .try_for_each(|(name, _)| path_limit::check_name(&path, name, 0))?;
         let is_dir = |look: &Look| look.kind == FileKind::Directory;
         let below = directory.entries.iter().filter(|(_, look)| is_dir(look));
         let below = below.map(|(name, _)| names::join(&path, name)).collect();

@@ -25,8 +25,6 @@ pub use tar::EntryType;
 const BLOCK: usize = 512;
 /// Most bytes of the extended headers of an entry.
 const LARGEST_EXTENDED: u64 = 1 << 20;
-/// Most bytes of a name or a link target.
-const LONGEST_NAME: usize = 4096;
 
 /// An entry of a tar, as the archive has it: names may be anything.
 #[derive(Clone, Debug)]

@@ -16,11 +16,18 @@ pub struct View<'a> {
     pub owner: Option<Owner>,
     /// Whether extended attributes are seen.
     pub xattrs: bool,
+    /// Whether a path that is too long for an image is an error.
+    pub bounded: bool,
 }
 
 impl<'a> View<'a> {
     /// Returns the view of a directory as it is.
     pub fn of(dir: &'a Dir) -> Self {
-        Self { dir, excludes: None, owner: None, xattrs: true }
+        Self { dir, excludes: None, owner: None, xattrs: true, bounded: false }
+    }
+
+    /// Returns the view of a layer's tree, in which a path that is too long for an image is an error.
+    pub fn of_layer(dir: &'a Dir) -> Self {
+        Self { bounded: true, ..Self::of(dir) }
     }
 }

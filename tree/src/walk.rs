@@ -18,10 +18,11 @@
 
 mod beneath;
 mod join;
+mod path;
 pub(crate) mod xattrs;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -33,12 +34,15 @@ use crate::attributes::Xattr;
 use crate::error::{Error, Result};
 use crate::ids::{Ids, RECORD};
 use crate::metadata::Metadata;
-use crate::names;
+use crate::pack::overlay;
 use crate::pattern::{ParentMatches, PatternMatcher};
 use crate::view::View;
+use crate::{names, path_limit};
 
 pub(crate) use beneath::open as open_without_links;
 pub(crate) use beneath::{Opener, split};
+use path::Directory;
+pub use path::EntryPath;
 
 /// So many entries of one directory are looked at by one task.
 const CHUNK: usize = 512;
@@ -52,8 +56,8 @@ const CONTEXT_ROOT_MODE: u32 = 0o755;
 /// What a walk meets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// Its path from the view's root, without a slash in front; empty for the root.
-    pub path: Vec<u8>,
+    /// Its path from the view's root.
+    pub path: EntryPath,
     /// Its metadata, with the owner that the view gives it.
     pub metadata: Metadata,
     /// What it holds, if it is a symbolic link; else empty.
@@ -65,12 +69,12 @@ pub struct Entry {
 impl Entry {
     /// Returns its name; empty for the root.
     pub fn name(&self) -> &[u8] {
-        beneath::split(&self.path).1
+        self.path.name()
     }
 
     /// Returns its path as errors name it.
-    pub(crate) fn shown(&self) -> &Path {
-        names::path(&self.path)
+    pub(crate) fn shown(&self) -> PathBuf {
+        names::path(&self.path.to_vec()).to_path_buf()
     }
 
     /// Returns the extended attribute `name`.
@@ -149,7 +153,7 @@ fn matches_above(excludes: &PatternMatcher, path: &[u8]) -> ParentMatches {
 struct Place {
     /// Its number.
     directory: usize,
-    path: Vec<u8>,
+    path: Option<Arc<Directory>>,
     /// What the view's patterns make of it.
     matches: ParentMatches,
     hidden: bool,
@@ -158,8 +162,19 @@ struct Place {
 /// A directory that was listed.
 struct Listed {
     place: Place,
+    /// Its whole path.
+    path: Vec<u8>,
     fd: OwnedFd,
     names: Vec<Vec<u8>>,
+}
+
+/// A directory whose entries are looked at.
+struct Here<'a> {
+    dir: BorrowedFd<'a>,
+    /// Its whole path.
+    path: &'a [u8],
+    /// The path that its entries share.
+    shared: Option<&'a Arc<Directory>>,
 }
 
 /// An entry, before it is clear whether it is shown.
@@ -212,7 +227,9 @@ impl<'a> Walk<'a> {
         };
         let matches = self.view.excludes.map(|excludes| matches_above(excludes, path));
         let matches = matches.unwrap_or_default();
-        self.look_at(fd.as_fd(), parent, name, &matches)
+        let directory = EntryPath::from(parent.to_vec()).to_directory();
+        let here = Here { dir: fd.as_fd(), path: parent, shared: directory.as_ref() };
+        self.look_at(&here, name, &matches)
     }
 
     fn start_at_root(&self) -> Result<(Seen, Option<Place>)> {
@@ -227,9 +244,9 @@ impl<'a> Walk<'a> {
             xattrs.map_err(|errno| Error::io("read attributes of", Path::new("/"), errno))?;
         self.believe_record(&mut metadata, &mut xattrs);
         let directory = self.number();
-        let entry = Entry { path: Vec::new(), metadata, target: Vec::new(), xattrs };
+        let entry = Entry { path: EntryPath::default(), metadata, target: Vec::new(), xattrs };
         let matches = ParentMatches::default();
-        let place = Place { directory, path: Vec::new(), matches, hidden: false };
+        let place = Place { directory, path: None, matches, hidden: false };
         Ok((Seen { entry, hidden: false, below: Some(directory) }, Some(place)))
     }
 
@@ -295,16 +312,17 @@ impl<'a> Walk<'a> {
             return Ok(None);
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
-        let fd = match beneath::open(self.root, &place.path, flags) {
+        let path = place.path.as_ref().map(|path| path.to_vec()).unwrap_or_default();
+        let fd = match beneath::open(self.root, &path, flags) {
             Ok(fd) => fd,
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
             // What nobody asked to see needs no permission.
             Err(Errno::ACCESS) if place.hidden => return Ok(None),
-            Err(errno) => return Err(Error::io("open", names::path(&place.path), errno)),
+            Err(errno) => return Err(Error::io("open", names::path(&path), errno)),
         };
-        let names = list_names(fd.as_fd())
-            .map_err(|errno| Error::io("read", names::path(&place.path), errno))?;
-        Ok(Some(Listed { place, fd, names }))
+        let names =
+            list_names(fd.as_fd()).map_err(|errno| Error::io("read", names::path(&path), errno))?;
+        Ok(Some(Listed { place, path, fd, names }))
     }
 
     /// Looks at a stretch of a directory's entries, and has the directories among them listed.
@@ -317,9 +335,10 @@ impl<'a> Walk<'a> {
         let start = chunk * CHUNK;
         let end = listed.names.len().min(start + CHUNK);
         let mut kept = Vec::with_capacity(end - start);
+        let Listed { place, path, fd, .. } = listed;
+        let here = Here { dir: fd.as_fd(), path, shared: place.path.as_ref() };
         for name in &listed.names[start..end] {
-            let place = &listed.place;
-            match self.look_at(listed.fd.as_fd(), &place.path, name, &place.matches) {
+            match self.look_at(&here, name, &place.matches) {
                 Ok(Some((seen, below))) => {
                     kept.push(seen);
                     if let Some(below) = below {
@@ -336,30 +355,34 @@ impl<'a> Walk<'a> {
     /// Looks at an entry, and returns with it the directory that it is.
     fn look_at(
         &self,
-        dir: BorrowedFd<'_>,
-        parent: &[u8],
+        here: &Here<'_>,
         name: &[u8],
         matches: &ParentMatches,
     ) -> Result<Option<(Seen, Option<Place>)>> {
-        let path = names::join(parent, name);
         let mut matches_here = ParentMatches::default();
         let mut hidden = false;
         if let Some(excludes) = self.view.excludes {
+            let path = names::join(here.path, name);
             (hidden, matches_here) = excludes.matches_below(&path, matches);
             if hidden && !excludes.may_except_below(&path) {
                 return Ok(None);
             }
         }
-        let entry = match self.inspect(dir, name) {
+        let path = EntryPath::below(here.shared, name);
+        let entry = match self.inspect(here.dir, name) {
             Ok((metadata, target, xattrs)) => Entry { path, metadata, target, xattrs },
             Err(Errno::NOENT | Errno::NAMETOOLONG) => return Ok(None),
-            Err(errno) => return Err(Error::io("stat", names::path(&path), errno)),
+            Err(errno) => return Err(Error::io("stat", names::path(&path.to_vec()), errno)),
         };
+        if self.view.bounded {
+            path_limit::check_name(here.path, name, overlay::added(entry.metadata.kind))?;
+        }
         if !entry.metadata.is_dir() {
             return Ok((!hidden).then_some((Seen { entry, hidden, below: None }, None)));
         }
         let directory = self.number();
-        let place = Place { directory, path: entry.path.clone(), matches: matches_here, hidden };
+        let path = entry.path.to_directory();
+        let place = Place { directory, path, matches: matches_here, hidden };
         Ok(Some((Seen { entry, hidden, below: Some(directory) }, Some(place))))
     }
 

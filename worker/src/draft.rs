@@ -8,14 +8,19 @@
 //! layer goes on in it: a chain of steps assembles its base once.
 
 use std::collections::VecDeque;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use kiln_store::{Growing, LayerId, PendingTree, Store};
-use kiln_tree::{Dir, Files, Overlay, TreeState, Upper, Watch, assemble, extract, part};
+use kiln_tree::{
+    CopyOptions, Dir, Files, Overlay, TreeState, Upper, Watch, assemble, extract, part,
+};
 
 use crate::error::Result;
+use crate::relink::copy_attributes;
 use crate::sandbox::Tree;
+use crate::snapshots::whole;
 
 /// So many work trees are kept that nobody uses just now.
 const KEPT: usize = 4;
@@ -31,6 +36,9 @@ pub(crate) struct Draft {
     lowers: Vec<PathBuf>,
     /// A directory that shows them, where overlayfs doesn't.
     work: Option<Box<WorkTree>>,
+    /// Whether something may go on writing to the directory that was written to, where overlayfs hasn't kept
+    /// it apart. Then the layer gets files of its own, and nothing goes on in a work tree.
+    pub(crate) is_open: bool,
 }
 
 impl Draft {
@@ -40,7 +48,7 @@ impl Draft {
         parent: Option<LayerId>,
         lowers: Vec<PathBuf>,
     ) -> Self {
-        Self { pending, parent, lowers, work: None }
+        Self { pending, parent, lowers, work: None, is_open: false }
     }
 
     /// Makes a draft in a work tree that shows these directories.
@@ -50,7 +58,7 @@ impl Draft {
         lowers: Vec<PathBuf>,
         work: WorkTree,
     ) -> Self {
-        Self { pending, parent, lowers, work: Some(Box::new(work)) }
+        Self { pending, parent, lowers, work: Some(Box::new(work)), is_open: false }
     }
 
     /// Returns the directory to write to, with everything below in it.
@@ -90,12 +98,30 @@ impl Draft {
 
     /// Takes over what was written into the directory that becomes the layer's tree.
     pub(crate) fn finish(self, store: &Store) -> Result<Finished> {
-        let Self { pending, parent, lowers, mut work } = self;
+        let Self { mut pending, parent, lowers, mut work, is_open } = self;
         if let Some(work) = &mut work {
             work.take_over(&pending, store)?;
+        } else if is_open && lowers.is_empty() {
+            pending = copy(&pending, store)?;
         }
-        Ok(Finished { pending, parent, lowers, work: work.map(|work| *work) })
+        let work = work.map(|work| *work).filter(|_| !is_open);
+        Ok(Finished { pending, parent, lowers, work })
     }
+}
+
+/// Returns a tree like another one, of files that nobody else has open.
+fn copy(tree: &PendingTree, store: &Store) -> Result<PendingTree> {
+    let copy = store.layers().begin()?;
+    let (from, to) = (Dir::open(tree.fs())?, copy.open()?);
+    let options = CopyOptions {
+        source: "/".to_owned(),
+        dest: "/".to_owned(),
+        dir_copy_contents: true,
+        ..CopyOptions::default()
+    };
+    kiln_tree::copy(whole(&from), &to, &options)?;
+    copy_attributes(from.as_fd(), to.as_fd())?;
+    Ok(copy)
 }
 
 /// A draft whose tree is ready to be a layer's.

@@ -289,5 +289,5 @@ fn leave_mount_points(finished: &Finished, is_known: bool) -> Result<()> {
 
 /// Returns all of a directory, as it is.
 pub(crate) fn whole(dir: &Dir) -> View<'_> {
-    View { dir, excludes: None, owner: None, xattrs: true }
+    View::of(dir)
 }

@@ -186,7 +186,7 @@ impl Files {
 
     /// Returns the files without those that patterns exclude.
     fn view<'a>(&'a self, excludes: Option<&'a PatternMatcher>) -> View<'a> {
-        View { excludes, xattrs: false, ..View::of(&self.root) }
+        View { excludes, xattrs: false, ..View::of_layer(&self.root) }
     }
 }
 

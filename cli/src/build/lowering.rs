@@ -5,7 +5,7 @@ use std::panic::resume_unwind;
 
 use anyhow::Context;
 use kiln_frontend::call::{Outline, Report, Targets};
-use kiln_frontend::{Lowered, Options, ResolveMode, Warning};
+use kiln_frontend::{Lowered, Options, ResolveMode, SpentText, Warning};
 use kiln_oci::Platform;
 use tokio::runtime::Handle;
 
@@ -163,5 +163,6 @@ pub(super) fn options(request: &BuildRequest) -> Options {
         context_name: CONTEXT_NAME.to_owned(),
         multi_platform: request.platforms.len() > 1,
         strict_buildkit: request.strict_buildkit,
+        spent: SpentText::default(),
     }
 }

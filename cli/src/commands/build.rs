@@ -178,7 +178,7 @@ pub(crate) struct BuildArguments {
     #[arg(long, value_name = "N", env = "KILN_THREADS")]
     #[arg(value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) threads: Option<u16>,
-    /// How progress is shown [env: BUILDKIT_PROGRESS=]
+    /// How progress is shown; without it, `BUILDKIT_PROGRESS` says so
     #[arg(long, value_enum, default_value = "auto")]
     pub(crate) progress: ProgressMode,
     /// Print nothing but the image ID

@@ -76,6 +76,7 @@ pub(crate) async fn run(
         vec![reference.clone()]
     };
     let mut up_to_date = true;
+    let together = store.images().together();
     for reference in &references {
         let tag = reference.digest().map(|digest| digest.to_string());
         let tag = tag.or_else(|| reference.tag().map(str::to_owned)).unwrap_or_default();
@@ -84,6 +85,7 @@ pub(crate) async fn run(
         lines.now(&format!("Digest: {}", pulled.digest));
         up_to_date &= pulled.was_known;
     }
+    together.end()?;
     let (familiar, full) = if arguments.all_tags {
         let familiar = reference.familiar();
         let name = familiar.rsplit_once(':').map_or(familiar.as_str(), |(name, _)| name);

@@ -33,6 +33,7 @@ pub(crate) fn run(
     let store = settings.store()?;
     let mut code = ExitCode::SUCCESS;
     let mut done = Vec::new();
+    let together = store.images().together();
     for name in &arguments.images {
         match remove(&store, name, arguments.force) {
             Ok(removed) => done.push(removed),
@@ -43,6 +44,7 @@ pub(crate) fn run(
             }
         }
     }
+    together.end()?;
     if !arguments.no_prune && done.iter().any(|removed| removed.deleted.is_some()) {
         store.collect()?;
     }

@@ -25,12 +25,11 @@ pub(super) fn set(
         ("seccomp", path) => {
             privileges.calls = CallFilter::Profile(profile(Path::new(path), capabilities)?);
         }
-        // No profile and no label is ever set.
-        ("apparmor", "unconfined") | ("label", "disable") => {}
-        ("apparmor", _) if !Path::new("/sys/module/apparmor").exists() => {
-            bail!("this machine has no AppArmor")
-        }
-        ("apparmor", _) => bail!("kiln sets no AppArmor profile: apparmor=unconfined says so"),
+        ("apparmor", "unconfined") => privileges.apparmor = None,
+        // No label is ever set.
+        ("label", "disable") => {}
+        ("apparmor", "") => bail!("expected the name of a profile, or unconfined"),
+        ("apparmor", profile) => privileges.apparmor = Some(apparmor(profile)?),
         ("label", _) => bail!("kiln sets no SELinux label: label=disable says so"),
         ("systempaths", "unconfined") => privileges.hides_system = false,
         ("systempaths", _) => bail!("expected systempaths=unconfined"),
@@ -39,6 +38,18 @@ pub(super) fn set(
         }
     }
     Ok(())
+}
+
+/// Returns the name of an AppArmor profile if the kernel confines programs by such profiles.
+fn apparmor(profile: &str) -> Result<String> {
+    let enabled = std::fs::read_to_string("/sys/module/apparmor/parameters/enabled");
+    if !enabled.is_ok_and(|enabled| enabled.trim() == "Y") {
+        bail!("this machine has no AppArmor");
+    }
+    if profile.contains(['\n', '\0']) {
+        bail!("invalid name of a profile");
+    }
+    Ok(profile.to_owned())
 }
 
 /// Reads a profile of system calls, in docker's format.
@@ -70,9 +81,15 @@ mod tests {
         for accepted in ["seccomp=builtin", "apparmor=unconfined", "label:disable"] {
             assert_eq!(read(accepted).unwrap(), Privileges::default());
         }
-        for refused in
-            ["seccomp=", "systempaths=x", "apparmor=x", "label=type:x", "x", "no-new-privileges=x"]
-        {
+        for refused in [
+            "seccomp=",
+            "systempaths=x",
+            "apparmor=",
+            "apparmor=a\nb",
+            "label=type:x",
+            "x",
+            "no-new-privileges=x",
+        ] {
             assert!(read(refused).is_err(), "{refused}");
         }
     }

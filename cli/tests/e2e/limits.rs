@@ -146,3 +146,45 @@ fn a_step_asks_an_agent_for_its_keys() {
     let seen = kiln.run(&["run", "a", "cat", "/seen"]).success();
     assert_eq!(seen, "The agent has no identities.\n");
 }
+
+#[test]
+fn paths_have_the_length_that_archives_take() {
+    if skip("paths_have_the_length_that_archives_take", &[Need::Root]) {
+        return;
+    }
+    let kiln = kiln();
+    // Two chains of directories, and then one of them in the other: no path names what is there.
+    let name = "n".repeat(200);
+    let chain = vec![name.as_str(); 15].join("/");
+    let script = format!("mkdir -p /a/{chain} /b/{chain} && mv /b/{name} /a/{chain}/");
+    let limit = "is longer than 4096 bytes, the limit of a path in an image";
+    for snapshotter in ["overlay", "copy"] {
+        let dockerfile = format!("FROM base\nRUN {script}\n");
+        let refused = kiln.build_text(&dockerfile, &["--snapshotter", snapshotter]).failure();
+        assert!(refused.contains(&format!("\"/a/{}\"… {limit}", &name[..78])), "{refused}");
+        assert!(refused.contains(">>> RUN mkdir"), "{refused}");
+        // What is gone when the step ends is no part of the image.
+        let back = format!("mv /a/{chain}/{name} /b/ && rm -r /a /b");
+        let dockerfile = format!("FROM base\nRUN {script} && {back}\n");
+        kiln.build_text(&dockerfile, &["--snapshotter", snapshotter]).success();
+    }
+    // Each path fits into an archive, and what copies make of them does not.
+    kiln.write("ctx/Dockerfile", format!("FROM base\nCOPY d /{chain}/\n"));
+    kiln.write(&format!("ctx/d/{chain}/f"), "f");
+    let refused = kiln.build("ctx", &[]).failure();
+    assert!(refused.contains(limit), "{refused}");
+    assert!(refused.contains(">>> COPY d"), "{refused}");
+    let step = format!("FROM base\nRUN mkdir -p /a/{chain} /b/{chain}\nFROM base\n");
+    let copy = format!("{step}COPY --from=0 /a /{chain}/\nCOPY --from=0 /b /c/\n");
+    assert!(kiln.build_text(&copy, &[]).failure().contains(limit));
+    // So it is with a context, where it isn't excluded.
+    let inner = kiln.path("inner");
+    std::fs::create_dir_all(inner.join(&chain)).unwrap();
+    let outer = kiln.path("outer");
+    std::fs::create_dir_all(outer.join(&chain)).unwrap();
+    std::fs::rename(inner.join(&name), outer.join(&chain).join("moved")).unwrap();
+    kiln.write("outer/Dockerfile", "FROM base\nCOPY . /c/\n");
+    assert!(kiln.build("outer", &[]).failure().contains(limit));
+    kiln.write("outer/.dockerignore", "nnn*\n");
+    kiln.build("outer", &[]).success();
+}

@@ -18,6 +18,7 @@ mod contexts;
 mod documents;
 mod images;
 mod integrity;
+mod lifetimes;
 mod mounts;
 mod network;
 mod races;

@@ -91,10 +91,11 @@ fn file_name(name: &str, platform: Option<String>) -> String {
 
 /// Returns every regular file with its digest, in the order of their paths.
 fn subjects(dir: &Dir) -> Result<Vec<Subject>> {
-    let view = View { dir, excludes: None, owner: None, xattrs: false };
+    let view = View { xattrs: false, ..View::of(dir) };
     let entries = walk::entries(view, Path::new("/"))?;
     let subject = |entry: &walk::Entry| {
-        let path = Path::new(OsStr::from_bytes(&entry.path));
+        let path = entry.path.to_vec();
+        let path = Path::new(OsStr::from_bytes(&path));
         let digest = digest(dir, path)?;
         Ok(Subject::new(path.to_string_lossy().into_owned(), &digest.hex()))
     };

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::AttestationManifest;
 use super::statement::Statement;
-use crate::assemble::{Descriptor, Document, document, indented, json as bytes_of};
+use crate::assemble::{Descriptor, Document, document, indented, json as bytes_of, listing};
 use crate::error::Result;
 
 const STATEMENT: &str = "application/vnd.in-toto+json";
@@ -68,7 +68,8 @@ pub(super) fn manifest(
         layers: documents.iter().map(|document| &document.descriptor).collect(),
         subject: is_artifact.then_some(about),
     };
-    let mut manifest = document(indented(&manifest)?, media_type::OCI_MANIFEST);
+    let manifest = indented(&manifest)?;
+    let mut manifest = listing("manifest", manifest, media_type::OCI_MANIFEST)?;
     manifest.descriptor.platform = Some(nobodys());
     manifest.descriptor.annotations = BTreeMap::from([
         (REFERENCE_DIGEST.to_owned(), image.digest.to_string()),

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use kiln_oci::cache::{
     CACHE_VERSION, CacheBlob, CacheConfig, CacheLayer, CacheMountContent, CacheRecord,
 };
-use kiln_oci::{Digest, media_type};
+use kiln_oci::{Digest, limits, media_type};
 use serde::Serialize;
 
 use super::CacheRequest;
@@ -74,13 +74,13 @@ impl Documents {
             let media_type = media_type::OCI_MANIFEST;
             let manifest =
                 Manifest { schema_version: 2, media_type, config: descriptor, layers: blobs };
-            Document::new(media_type, &manifest)?
+            Document::listing(media_type, &manifest)?
         } else {
             blobs.push(descriptor);
             let media_type =
                 if oci { media_type::OCI_INDEX } else { media_type::DOCKER_MANIFEST_LIST };
             let index = Index { schema_version: 2, media_type, manifests: blobs };
-            Document::new(media_type, &index)?
+            Document::listing(media_type, &index)?
         };
         Ok(Self { config, manifest })
     }
@@ -90,6 +90,13 @@ impl Document {
     fn new<T: Serialize>(media_type: &'static str, value: &T) -> Result<Self> {
         let bytes = json(value)?;
         Ok(Self { digest: Digest::of(&bytes), media_type, bytes })
+    }
+
+    /// Makes a document that lists blobs, which has a limit where it is read.
+    fn listing<T: Serialize>(media_type: &'static str, value: &T) -> Result<Self> {
+        let listing = Self::new(media_type, value)?;
+        limits::check_document("manifest of the cache", listing.bytes.len())?;
+        Ok(listing)
     }
 }
 

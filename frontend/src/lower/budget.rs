@@ -4,36 +4,53 @@
 //! expanded word, step name and history entry is charged here, and so is what each step and stage
 //! copies: the environment, the user, the directory and the image config. Whoever spends checks the
 //! budget before the next word, so that it is exceeded by one word or one entry at most.
+//!
+//! A build for several platforms lowers the Dockerfile once for each, at the same time. All of them
+//! share one budget, because all that they make is in memory together.
+//!
+//! The image config has a limit of its own, that of its readers. Its size is measured each time that
+//! another MiB was spent: the instruction that the error names is the one that exceeded the limit, or
+//! one soon after it.
 
 use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use kiln_oci::ImageConfig;
 
 use crate::error::Error;
 
-/// The number of bytes that a Dockerfile may expand to, for one platform.
+/// The number of bytes that a Dockerfile may expand to, for all platforms of a build.
 const BYTES: usize = 64 << 20;
 
-/// The bytes that are left to one lowering.
-#[derive(Debug)]
-pub(super) struct Budget {
-    left: Cell<usize>,
-    is_exceeded: Cell<bool>,
-}
+/// The number of bytes between two measurements of the image config.
+const MEASURED: usize = 1 << 20;
 
-impl Default for Budget {
-    fn default() -> Self {
-        Self { left: Cell::new(BYTES), is_exceeded: Cell::new(false) }
-    }
+/// The amount of text that a build has made of its Dockerfile. Clones count together: the lowerings
+/// for the platforms of one build share it.
+#[derive(Clone, Debug, Default)]
+pub struct SpentText(Arc<AtomicUsize>);
+
+/// The budget of one lowering.
+#[derive(Debug, Default)]
+pub(super) struct Budget {
+    spent: SpentText,
+    /// What had been spent when the image config was measured last.
+    measured: Cell<usize>,
+    /// Whether nothing more is to be expanded.
+    is_exhausted: Cell<bool>,
 }
 
 impl Budget {
+    /// Returns a budget of which some may be spent already.
+    pub(super) fn new(spent: SpentText) -> Self {
+        let measured = Cell::new(spent.bytes());
+        Self { spent, measured, is_exhausted: Cell::new(false) }
+    }
+
     /// Charges for text.
     pub(super) fn spend(&self, bytes: usize) {
-        match self.left.get().checked_sub(bytes) {
-            Some(left) => self.left.set(left),
-            None => self.is_exceeded.set(true),
-        }
+        self.spent.0.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// Charges for a copy of an image config.
@@ -45,9 +62,24 @@ impl Budget {
         self.spend(labels.chain(keys).chain(texts).fold(0, usize::saturating_add));
     }
 
+    /// Ends the expansion.
+    pub(super) fn exhaust(&self) {
+        self.is_exhausted.set(true);
+    }
+
     /// Tells whether more was spent than there is.
     pub(super) fn is_exceeded(&self) -> bool {
-        self.is_exceeded.get()
+        self.is_exhausted.get() || self.spent.bytes() > BYTES
+    }
+
+    /// Tells whether so much was spent since the last time that the image config is to be measured.
+    pub(super) fn is_measurement_due(&self) -> bool {
+        let spent = self.spent.bytes();
+        let is_due = spent - self.measured.get() >= MEASURED;
+        if is_due {
+            self.measured.set(spent);
+        }
+        is_due
     }
 
     /// Checks that the budget still holds.
@@ -62,5 +94,11 @@ impl Budget {
             "the Dockerfile expands to more than {} MiB up to this instruction",
             BYTES >> 20
         )))
+    }
+}
+
+impl SpentText {
+    fn bytes(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
     }
 }

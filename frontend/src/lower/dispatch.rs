@@ -76,6 +76,7 @@ impl Lowering<'_> {
             let mut site =
                 Site { lowering: self, stage, id, instruction, sources, has_undefined: false };
             let dispatched = site.dispatch().and_then(|()| site.charge());
+            let dispatched = dispatched.and_then(|()| site.measure());
             if let Err(error) = dispatched {
                 let is_certain = !site.has_undefined || self.budget.is_exceeded();
                 self.fail(error.at(instruction.span), is_certain);
@@ -162,6 +163,18 @@ impl Site<'_, '_> {
         let (state, budget) = (&self.stage.state, &self.lowering.budget);
         budget.spend(state.dir.len().saturating_add(state.user.len()));
         budget.check()
+    }
+
+    /// Measures the image config each time that some of the budget was spent. One that is too large to
+    /// be read again ends the lowering.
+    fn measure(&self) -> Result<(), Error> {
+        let (stage, Lowering { budget, stages, .. }) = (&*self.stage, &*self.lowering);
+        if !budget.is_measurement_due() {
+            return Ok(());
+        }
+        let earlier = stage.base.map(|base| stages.history(base)).unwrap_or_default();
+        let history = earlier.iter().chain(&stage.history).chain(&stage.image.history);
+        image::check_least_size(&stage.image, history).inspect_err(|_| budget.exhaust())
     }
 
     /// Returns the files of a stage that the instruction reads, and which paths of them are used;

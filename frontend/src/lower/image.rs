@@ -1,6 +1,8 @@
 //! Image configs.
 
-use kiln_oci::{ContainerConfig, History, ImageConfig, Platform, RootFs};
+use kiln_oci::{ContainerConfig, History, ImageConfig, Platform, RootFs, limits};
+
+use crate::error::Error;
 
 /// Where programs are searched for, where neither the image nor the Dockerfile says it.
 const UNIX_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -81,6 +83,33 @@ pub(super) fn normalize_platform(config: &mut ImageConfig) {
     config.architecture = normal.architecture;
     config.variant = normal.variant;
     config.os_features = normal.os_features;
+}
+
+/// Checks that a config is not larger than its readers allow.
+///
+/// # Errors
+/// Fails where it is.
+pub(super) fn check_size(config: &ImageConfig) -> Result<(), Error> {
+    let bytes = config.to_json().map_err(|error| Error::new(error.to_string()))?;
+    limits::check_config(bytes.len()).map_err(|error| Error::new(error.to_string()))
+}
+
+/// Checks that a config with these entries as its history isn't larger than its readers allow, as far
+/// as its texts alone tell, which takes less than writing it.
+///
+/// # Errors
+/// Fails where it certainly is.
+pub(super) fn check_least_size<'a>(
+    image: &ImageConfig,
+    history: impl Iterator<Item = &'a History>,
+) -> Result<(), Error> {
+    let config = &image.config;
+    let labels = config.labels.iter().map(|(key, value)| key.len() + value.len());
+    let keys = config.exposed_ports.keys().chain(config.volumes.keys()).map(String::len);
+    let texts = config.env.iter().chain(&config.on_build).map(String::len);
+    let entries = history.map(|entry| entry.created_by.len());
+    let bytes = labels.chain(keys).chain(texts).chain(entries).sum();
+    limits::check_config(bytes).map_err(|error| Error::new(error.to_string()))
 }
 
 /// Returns a history entry.

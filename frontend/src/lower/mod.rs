@@ -72,6 +72,7 @@ use kiln_llb::op::{NetMode, ProxyEnv};
 use kiln_llb::{Definition, Edge, SourceInfo};
 use kiln_oci::{ImageConfig, Platform};
 
+pub use budget::SpentText;
 pub use limits::ProcessLimits;
 
 use crate::call::{Outline, Report};
@@ -138,6 +139,8 @@ pub struct Options {
     pub multi_platform: bool,
     /// Whether ignore files and `--exclude` count where BuildKit heeds them, and nowhere else.
     pub strict_buildkit: bool,
+    /// The text that the Dockerfile has been expanded to, which clones of the options share.
+    pub spent: SpentText,
 }
 
 impl Default for Options {
@@ -163,6 +166,7 @@ impl Default for Options {
             context_name: "context".to_owned(),
             multi_platform: false,
             strict_buildkit: false,
+            spent: SpentText::default(),
         }
     }
 }
@@ -376,7 +380,7 @@ impl<'a> Lowering<'a> {
             build_args: options.build_args.clone(),
             global_args: GlobalArgs::default(),
             expander: Expander::new(dockerfile.escape),
-            budget: Budget::default(),
+            budget: Budget::new(options.spent.clone()),
             checks: Checks::new(dockerfile.linter.clone(), dockerfile.warnings.clone()),
             contexts: NamedContexts::new(&options.named_contexts),
             main_context: MainContext::new(options, context, &mut graph)?,
@@ -446,6 +450,7 @@ impl<'a> Lowering<'a> {
             image::set_platform(&mut image, &self.options.platform);
         }
         image::normalize_platform(&mut image);
+        image::check_size(&image)?;
         let output = stage.state.output;
         let edge = output.map(|output| self.graph.finish(output)).transpose()?;
         let epoch = self.epoch.map(|epoch| epoch.seconds);

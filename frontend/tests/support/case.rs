@@ -102,6 +102,7 @@ impl Case {
             resolve_mode: ResolveMode::default(),
             implicit_platform: false,
             strict_buildkit: true,
+            spent: kiln_frontend::SpentText::default(),
         })
     }
 }

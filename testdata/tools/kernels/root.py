@@ -9,7 +9,7 @@ from .machine import BUSYBOX
 from .trouble import Missing
 
 # Programs that scenarios use and busybox lacks, with the packages that have them.
-PROGRAMS = {'setpriv': 'util-linux', 'unshare': 'util-linux', 'script': 'bsdutils', 'newuidmap': 'uidmap',
+PROGRAMS = {'apparmor_parser': 'apparmor', 'setpriv': 'util-linux', 'unshare': 'util-linux', 'script': 'bsdutils', 'newuidmap': 'uidmap',
             'newgidmap': 'uidmap', 'getfattr': 'attr', 'getcap': 'libcap2-bin', 'nft': 'nftables',
             'mountpoint': 'util-linux', 'pgrep': 'procps'}
 DIRECTORIES = '''bin dev etc lib lib64 proc root run sbin sys tmp usr/bin usr/sbin var/lib var/tmp home'''.split()

@@ -14,10 +14,10 @@ PROGRAMS = ['runner', 'helpers', 'scenarios']
 SHORT = '''copy run mounts whiteouts layers volumes limits network port rootless_run single_copy'''.split()
 # What depends on the layout of control groups.
 GROUPS = 'limits out_of_memory forks devices impossible_limits inside_container'.split()
-# What is run in guests alone: this machine's control groups, and its file systems, may be of any kind.
-GUESTS = [*GROUPS, 'delegated', 'vfat']
+# What is run in guests alone: this machine's control groups, security modules and its file systems, may be of any kind.
+GUESTS = [*GROUPS, 'apparmor', 'delegated', 'vfat']
 # What has to do with the file system that the store lies on.
-FILES = '''copy copy_local run special_files mounts user layers whiteouts archives volumes read_only killed store
+FILES = '''copy copy_local run special_files mounts user layers whiteouts archives volumes read_only killed closed store
     rootless_copy rootless_run rootless_mounts rootless_layers rootless_whiteouts rootless_volumes
     single_copy single_mounts single_layers single_whiteouts single_volumes'''.split()
 

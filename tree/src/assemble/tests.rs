@@ -56,7 +56,7 @@ fn by_file(path: &Path) {
 
 fn listing(dir: &Dir) -> Vec<String> {
     let entries = walk::entries(View::of(dir), Path::new("/")).unwrap();
-    entries.iter().skip(1).map(|entry| String::from_utf8(entry.path.clone()).unwrap()).collect()
+    entries.iter().skip(1).map(|entry| String::from_utf8(entry.path.to_vec()).unwrap()).collect()
 }
 
 #[test]

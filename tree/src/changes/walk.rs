@@ -18,15 +18,18 @@ use super::compare::{Located, is_unchanged};
 use crate::dir::Dir;
 use crate::error::{Error, Result};
 use crate::metadata::FileKind;
-use crate::names;
 use crate::pack::overlay;
 use crate::walk::{list_names_of, open_without_links};
+use crate::{names, path_limit};
 
 /// So many entries of one directory are looked at by one task.
 const CHUNK: usize = 512;
 
 /// So many entries are looked at before others are asked to help.
 const SMALL: usize = 512;
+
+/// A mark of a deletion.
+const WHITEOUT: FileKind = FileKind::CharDevice { major: 0, minor: 0 };
 
 /// A path and what is noted of it.
 type Note = (Vec<u8>, Mark);
@@ -141,6 +144,9 @@ impl Walk<'_> {
     fn look(&self, listed: &Listed, names: &[Vec<u8>], found: &mut dyn FnMut(Place)) {
         let mut notes = Vec::new();
         for name in names {
+            if let Err(error) = path_limit::check_name(&listed.place.path, name, 0) {
+                return drop(self.failure.set(error));
+            }
             let path = names::join(&listed.place.path, name);
             match compare_one(listed, name) {
                 Ok(compared) if compared.is_file_mark => {
@@ -148,6 +154,11 @@ impl Walk<'_> {
                     notes.extend(compared.mark.map(|mark| (path, mark)));
                 }
                 Ok(compared) => {
+                    if compared.mark == Some(Mark::Deleted)
+                        && let Err(error) = path_limit::check(&path, overlay::added(WHITEOUT))
+                    {
+                        return drop(self.failure.set(error));
+                    }
                     if let Some((relation, layers)) = compared.directory {
                         found(Place { path: path.clone(), relation, layers });
                     }

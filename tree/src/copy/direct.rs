@@ -16,7 +16,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use kiln_oci::Digest;
 
-use super::source::{attributes, directory};
+use super::source::{attributes, destination, directory};
 use super::{CopyOptions, archive, copied, holder, parents};
 use crate::attributes::Attributes;
 use crate::below::Below;
@@ -25,10 +25,10 @@ use crate::digest::select::{Picked, Selected};
 use crate::dir::Dir;
 use crate::error::{Error, Result};
 use crate::metadata::{FileKind, Metadata, Owner, Timestamp};
-use crate::names;
-use crate::pack::{CAPABILITY, Item, Origin, Plan, Role};
+use crate::pack::{CAPABILITY, Item, Origin, Plan, Role, overlay};
 use crate::view::View;
 use crate::walk::{Entry, Opener};
+use crate::{names, path_limit};
 
 /// The set-group-ID bit: what is made in a directory that has it gets its group.
 const SETGID: u32 = 0o2000;
@@ -154,9 +154,9 @@ impl Layer<'_> {
     ) -> Result<Maybe<()>> {
         let mut finishes = Vec::new();
         let mut fresh: Option<PathBuf> = None;
-        for Picked { path, entry, passed } in selected.entries {
-            let is_root = path.is_empty();
-            let to = if is_root { target.to_path_buf() } else { target.join(names::path(&path)) };
+        for picked in selected.entries {
+            let (is_root, to) = (picked.is_root(), destination(&picked, target));
+            let Picked { entry, passed, .. } = picked;
             let is_fresh = fresh.as_ref().is_some_and(|fresh| to.starts_with(fresh));
             let found = if is_fresh { Found::Nothing } else { self.find(&to)? };
             if !entry.metadata.is_dir() {
@@ -197,9 +197,10 @@ impl Layer<'_> {
         to: &Path,
         (from, options): (&From, &CopyOptions),
     ) -> Result<()> {
+        path_limit::check(relative(to), 0)?;
         self.touch_parent(to)?;
         let metadata = &mut entry.metadata;
-        let origin = Origin { dir: from.copy, path: entry.path };
+        let origin = Origin { dir: from.copy, path: entry.path.to_vec() };
         let Attributes { mode, owner, mtime } = attributes(options, metadata);
         let inode = (metadata.links > 1 && metadata.is_file()).then_some((
             from.copy,
@@ -219,7 +220,7 @@ impl Layer<'_> {
         metadata.owner = owner.unwrap_or(metadata.owner);
         metadata.mtime = mtime.unwrap_or(metadata.mtime);
         let is_file = metadata.is_file() && metadata.size > 0;
-        entry.path = relative(to).to_vec();
+        entry.path = relative(to).to_vec().into();
         let origin = is_file.then_some(origin);
         self.made.insert(key(to), Made { entry, origin, inode });
         Ok(())
@@ -251,6 +252,7 @@ impl Layer<'_> {
     }
 
     fn make_directory(&mut self, path: &Path, attributes: &Attributes) -> Result<()> {
+        path_limit::check(relative(path), overlay::added(FileKind::Directory))?;
         self.touch_parent(path)?;
         let metadata = Metadata {
             kind: FileKind::Directory,
@@ -301,7 +303,8 @@ impl Layer<'_> {
 
     fn insert(&mut self, path: &Path, metadata: Metadata) {
         let path_in_tar = relative(path).to_vec();
-        let entry = Entry { path: path_in_tar, metadata, target: Vec::new(), xattrs: Vec::new() };
+        let entry =
+            Entry { path: path_in_tar.into(), metadata, target: Vec::new(), xattrs: Vec::new() };
         self.made.insert(key(path), Made { entry, origin: None, inode: None });
     }
 
@@ -348,7 +351,7 @@ impl Layer<'_> {
             if fresh.as_ref().is_some_and(|fresh| key.starts_with(fresh)) {
                 continue;
             }
-            let path = names::rooted(&made.entry.path);
+            let path = names::rooted(&made.entry.path.to_vec());
             match self.below.entry(&path)? {
                 None if made.entry.metadata.is_dir() => fresh = Some([key, &[0][..]].concat()),
                 Some(before) if self.is_unchanged(made, (&path, &before), &mut openers)? => {

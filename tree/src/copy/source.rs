@@ -58,10 +58,24 @@ pub(crate) struct Copier<'a> {
 
 /// A file to be made.
 struct Job {
-    entry: Entry,
-    path: PathBuf,
+    picked: Picked,
     /// Whether something may be there already.
     occupied: bool,
+}
+
+impl Job {
+    /// Returns where the file is made.
+    fn path(&self, target: &Path) -> PathBuf {
+        destination(&self.picked, target)
+    }
+}
+
+/// Returns where in `target` something goes.
+pub(super) fn destination(picked: &Picked, target: &Path) -> PathBuf {
+    if picked.is_root() {
+        return target.to_path_buf();
+    }
+    target.join(names::path(&picked.path()))
 }
 
 /// A directory to be finished.
@@ -113,7 +127,7 @@ impl<'a> Copier<'a> {
             buffer: vec![0; content::CHUNK],
         };
         let make = |hands: &mut Hands<'a>, jobs: &[Job]| {
-            jobs.iter().try_for_each(|job| self.make(hands, job))
+            jobs.iter().try_for_each(|job| self.make(hands, job, &job.path(target)))
         };
         if work.jobs.len() > TASK {
             let tasks: Vec<Result<()>> = work.jobs.par_chunks(TASK).map_init(hands, make).collect();
@@ -124,7 +138,7 @@ impl<'a> Copier<'a> {
         }
         let mut place = Place::new(self.dest);
         for (job, first) in &work.links {
-            self.link(&mut place, job, first)?;
+            self.link(&mut place, (job, &job.path(target)), first)?;
         }
         for Finish { path, attributes, xattrs } in work.directories.iter().rev() {
             place.finish_directory(path, attributes, xattrs)?;
@@ -139,23 +153,24 @@ impl<'a> Copier<'a> {
         let mut inodes: HashMap<(u64, u64), PathBuf> = HashMap::new();
         // The directory that was made last, while the entries are below it: nothing is there yet.
         let mut fresh: Option<PathBuf> = None;
-        for Picked { path, entry, passed } in selected.entries {
-            let is_root = path.is_empty();
-            let to = if is_root { target.to_path_buf() } else { target.join(names::path(&path)) };
+        for picked in selected.entries {
+            let (is_root, to) = (picked.is_root(), destination(&picked, target));
+            let Picked { entry, passed, .. } = &picked;
             let is_fresh = fresh.as_ref().is_some_and(|fresh| to.starts_with(fresh));
-            if self.options.always_replace && !passed && !is_fresh {
+            if self.options.always_replace && !*passed && !is_fresh {
                 place.replace(&to, entry.metadata.is_dir())?;
             }
             if !entry.metadata.is_dir() {
-                let job = Job { path: to, occupied: !is_fresh, entry };
-                let inode = (job.entry.metadata.device, job.entry.metadata.inode);
+                let job = Job { occupied: !is_fresh, picked };
+                let metadata = &job.picked.entry.metadata;
+                let inode = (metadata.device, metadata.inode);
                 let is_apart = matches!(self.manner, Manner::Apart | Manner::Share);
-                if !job.entry.metadata.is_file() || job.entry.metadata.links < 2 || is_apart {
+                if !metadata.is_file() || metadata.links < 2 || is_apart {
                     work.jobs.push(job);
                 } else if let Some(first) = inodes.get(&inode) {
                     work.links.push((job, first.clone()));
                 } else {
-                    inodes.insert(inode, job.path.clone());
+                    inodes.insert(inode, to);
                     work.jobs.push(job);
                 }
                 continue;
@@ -164,7 +179,8 @@ impl<'a> Copier<'a> {
             if made && !is_fresh {
                 fresh = Some(to.clone());
             }
-            work.directories.push(self.finish_of(to, entry, (made, is_root, passed)));
+            let passed = *passed;
+            work.directories.push(self.finish_of(to, picked.entry, (made, is_root, passed)));
         }
         Ok(work)
     }
@@ -182,39 +198,38 @@ impl<'a> Copier<'a> {
     }
 
     /// The second pass: makes one file, link or node.
-    fn make(&self, hands: &mut Hands<'a>, job: &Job) -> Result<()> {
+    fn make(&self, hands: &mut Hands<'a>, job: &Job, path: &Path) -> Result<()> {
+        let entry = &job.picked.entry;
         if job.occupied {
-            hands.place.clear(&job.path)?;
+            hands.place.clear(path)?;
         }
-        let attributes = attributes(self.options, &job.entry.metadata);
-        let error = |errno| Error::io("copy to", &job.path, errno);
-        let (dir, name) = hands.place.of(&job.path)?;
+        let attributes = attributes(self.options, &entry.metadata);
+        let error = |errno| Error::io("copy to", path, errno);
+        let (dir, name) = hands.place.of(path)?;
         if self.manner == Manner::Share
-            && assemble::link(self.source.dir, &job.entry.path, dir, name).is_ok()
+            && assemble::link(self.source.dir, &entry.path.to_vec(), dir, name).is_ok()
         {
             return Ok(());
         }
-        match job.entry.metadata.kind {
+        match entry.metadata.kind {
             FileKind::CharDevice { major: 0, minor: 0 }
                 if matches!(self.manner, Manner::Layer { .. }) =>
             {
                 self.mark(dir, name, &attributes).map_err(error)
             }
             FileKind::File => {
-                let from = hands.opener.open(&job.entry.path)?;
+                let from = hands.opener.open_entry(&entry.path)?;
                 let to = self.create(dir, name, &attributes).map_err(error)?;
                 let metadata = Metadata::of_fd(from.as_fd()).map_err(error)?;
                 if !metadata.is_file() {
-                    return Err(Error::invalid(&job.path, "changed its type while it was copied"));
+                    return Err(Error::invalid(path, "changed its type while it was copied"));
                 }
                 content::copy((&from, &metadata), &to, &self.abilities, &mut hands.buffer)
-                    .map_err(|error| Error::io("copy to", &job.path, error))?;
+                    .map_err(|error| Error::io("copy to", path, error))?;
                 let made = Metadata::of_fd(to.as_fd()).map_err(error)?;
-                finish(to.as_fd(), &attributes.beyond(&made), &job.entry.xattrs).map_err(error)
+                finish(to.as_fd(), &attributes.beyond(&made), &entry.xattrs).map_err(error)
             }
-            FileKind::Symlink => {
-                make_link((dir, name), &job.entry.target, &attributes).map_err(error)
-            }
+            FileKind::Symlink => make_link((dir, name), &entry.target, &attributes).map_err(error),
             // As in BuildKit a socket leaves an empty file.
             FileKind::Socket => edit::create(dir, name)
                 .and_then(|fd| attributes.apply_to_fd(fd.as_fd()))
@@ -246,15 +261,15 @@ impl<'a> Copier<'a> {
     }
 
     /// Gives a file that was copied another name.
-    fn link(&self, place: &mut Place<'_>, job: &Job, first: &Path) -> Result<()> {
+    fn link(&self, place: &mut Place<'_>, (job, path): (&Job, &Path), first: &Path) -> Result<()> {
         if job.occupied {
-            place.clear(&job.path)?;
+            place.clear(path)?;
         }
-        let error = |errno| Error::at("link", &job.path, errno);
+        let error = |errno| Error::at("link", path, errno);
         let Some((parent, old)) = self.dest.parent_of(first)? else {
             return Err(error(Errno::PERM));
         };
-        let (dir, name) = place.of(&job.path)?;
+        let (dir, name) = place.of(path)?;
         linkat(&parent, old, dir, names::path(name), AtFlags::empty()).map_err(error)
     }
 }

@@ -74,11 +74,11 @@ impl Trees {
         let entries = walk::entries(View::of(&dir), Path::new("/")).unwrap();
         let line = |entry: &walk::Entry| {
             let metadata = &entry.metadata;
-            let path = String::from_utf8_lossy(&entry.path);
+            let path = String::from_utf8_lossy(&entry.path.to_vec()).into_owned();
             let (kind, content) = match metadata.kind {
                 FileKind::Directory => ('d', String::new()),
                 FileKind::Symlink => ('l', String::from_utf8_lossy(&entry.target).into_owned()),
-                FileKind::File => ('f', text(&self.to.join(&*path))),
+                FileKind::File => ('f', text(&self.to.join(&path))),
                 _ => ('n', String::new()),
             };
             let (mode, uid, gid) = (metadata.mode, metadata.owner.uid, metadata.owner.gid);
@@ -350,7 +350,7 @@ fn a_context_hides_what_it_ignores() {
     from.set_xattr(Path::new("top.txt"), b"user.note", b"x").unwrap();
     let excludes = PatternMatcher::new(&["src", "!src/sub/deep", "with*"]).unwrap();
     let owner = Some(Owner::default());
-    let view = View { dir: &from, excludes: Some(&excludes), owner, xattrs: false };
+    let view = View { excludes: Some(&excludes), owner, xattrs: false, ..View::of(&from) };
     let to = Dir::open(&trees.to).unwrap();
     std::os::unix::fs::chown(trees.from.join("top.txt"), Some(9), Some(9)).unwrap();
     copy(view, &to, &instruction(".", "/c/")).unwrap();
@@ -398,7 +398,12 @@ fn special_files_and_holes_arrive() {
         assert_eq!(to.xattrs(Path::new(path)).unwrap().len(), 1, "{path}");
     }
     for entry in &walk::entries(View::of(&to), Path::new("/")).unwrap()[1..] {
-        assert_eq!(Some(entry.metadata.mtime), mtime, "{}", String::from_utf8_lossy(&entry.path));
+        assert_eq!(
+            Some(entry.metadata.mtime),
+            mtime,
+            "{}",
+            String::from_utf8_lossy(&entry.path.to_vec())
+        );
     }
 }
 

@@ -51,9 +51,9 @@ pub(super) fn read(
         let contents = if metadata.size == 0 {
             Contents { size: 0, hash: blake3::hash(b"").into() }
         } else {
-            let file = opener.open(&entry.path)?;
+            let file = opener.open_entry(&entry.path)?;
             hash_file(&file, metadata.size, buffer)
-                .map_err(|error| Error::io("read", entry.shown(), error))?
+                .map_err(|error| Error::io("read", &entry.shown(), error))?
         };
         if let Some(remembered) = remembered
             && contents.size == metadata.size

@@ -7,12 +7,24 @@ use crate::walk::Entry;
 
 /// An entry that is selected.
 pub(crate) struct Picked {
-    /// Its path below what was asked for; empty for that itself.
-    pub(crate) path: Vec<u8>,
     /// The entry.
     pub(crate) entry: Entry,
+    /// The number of bytes of its path that are in front of the part below what was asked for.
+    pub(crate) above: usize,
     /// Whether it is a directory that is only there because something below it is.
     pub(crate) passed: bool,
+}
+
+impl Picked {
+    /// Returns its path below what was asked for; empty for that itself.
+    pub(crate) fn path(&self) -> Vec<u8> {
+        self.entry.path.to_vec().split_off(self.above)
+    }
+
+    /// Tells whether it is what was asked for.
+    pub(crate) fn is_root(&self) -> bool {
+        self.entry.path.len() <= self.above
+    }
 }
 
 /// Which entries below a path are selected.
@@ -75,16 +87,17 @@ impl Filter {
         let mut entries = entries.into_iter();
         let Some(first) = entries.next() else { return Vec::new() };
         let cut = if first.path.is_empty() { 0 } else { first.path.len() + 1 };
-        let picked = |path, entry| Picked { path, entry, passed: false };
-        let mut selected = vec![picked(Vec::new(), first)];
+        let picked = |entry| Picked { entry, above: cut, passed: false };
+        let above = first.path.len();
+        let mut selected = vec![Picked { entry: first, above, passed: false }];
         if self.include.is_none() && self.exclude.is_none() {
-            selected.extend(entries.map(|entry| picked(entry.path[cut..].to_vec(), entry)));
+            selected.extend(entries.map(picked));
             return selected;
         }
         let mut way: Vec<Above> = Vec::new();
         let start = Matches::default();
         for entry in entries {
-            let path = entry.path[cut..].to_vec();
+            let path = entry.path.to_vec().split_off(cut);
             while way.last().is_some_and(|above| !is_below(&path, &above.path)) {
                 way.pop();
             }
@@ -93,13 +106,12 @@ impl Filter {
             if is_selected {
                 for above in &mut way {
                     let waiting = above.waiting.take();
-                    let path = above.path.clone();
-                    selected.extend(waiting.map(|entry| Picked { path, entry, passed: true }));
+                    selected.extend(waiting.map(|entry| Picked { passed: true, ..picked(entry) }));
                 }
             }
             let is_dir = entry.metadata.is_dir();
             let waiting = if is_selected {
-                selected.push(picked(path.clone(), entry));
+                selected.push(picked(entry));
                 None
             } else {
                 Some(entry)

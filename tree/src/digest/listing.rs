@@ -62,9 +62,9 @@ pub struct Place<'a> {
 impl<'a> Place<'a> {
     /// Returns the place of what is at `path` below what selection `number` selects: what its
     /// wildcards have matched, if it has any.
-    pub(super) fn of(number: usize, matched: &[u8], path: &'a [u8]) -> Self {
-        let path = match (matched, path) {
-            (b"", path) => path.into(),
+    pub(super) fn of(number: usize, matched: &[u8], path: Cow<'a, [u8]>) -> Self {
+        let path = match (matched, &*path) {
+            (b"", _) => path,
             (matched, b"") => [b"/", matched].concat().into(),
             (matched, path) => [b"/", matched, b"/", path].concat().into(),
         };
@@ -430,8 +430,8 @@ mod tests {
         assert_eq!(different(&["/d", "/e"], &["/d", "/d"]), [(1, "f".to_owned())]);
         assert_eq!(different(&["/e"], &["/none"]), [(0, String::new())], "and what is in it");
         // Without wildcards `matched` is empty.
-        assert_eq!(&*Place::of(2, b"a/b", b"c").path, b"/a/b/c");
-        assert_eq!(&*Place::of(2, b"a/b", b"").path, b"/a/b");
+        assert_eq!(&*Place::of(2, b"a/b", b"c"[..].into()).path, b"/a/b/c");
+        assert_eq!(&*Place::of(2, b"a/b", b""[..].into()).path, b"/a/b");
     }
 
     #[test]

@@ -167,14 +167,15 @@ impl Pattern<'_> {
     ) -> Result<Vec<Vec<u8>>> {
         let mut found: Vec<Vec<u8>> = Vec::new();
         for entry in walk::entries(view, names::path(base))? {
-            let path = entry.path.strip_prefix(base).unwrap_or(&entry.path);
+            let whole = entry.path.to_vec();
+            let path = whole.strip_prefix(base).unwrap_or(&whole);
             let path = path.strip_prefix(b"/").unwrap_or(path);
-            let is_below = |found: &Vec<u8>| is_below(&entry.path, found);
+            let is_below = |found: &Vec<u8>| is_below(&whole, found);
             if !path.is_empty()
                 && !found.last().is_some_and(is_below)
                 && self.is_match(pattern, path)?
             {
-                found.push(entry.path);
+                found.push(whole);
             }
         }
         Ok(found)

@@ -51,14 +51,14 @@ impl Tree {
 
     fn digest(&self, selections: &[Selection]) -> Digest {
         let dir = Dir::open(self.temp.path()).unwrap();
-        let view = View { dir: &dir, excludes: None, owner: None, xattrs: true };
+        let view = View::of(&dir);
         content_digest(view, selections, None).unwrap()
     }
 
     fn ignoring(&self, patterns: &[&str], selection: &Selection) -> Digest {
         let dir = Dir::open(self.temp.path()).unwrap();
         let excludes = PatternMatcher::new(patterns).unwrap();
-        let view = View { dir: &dir, excludes: Some(&excludes), owner: None, xattrs: false };
+        let view = View { excludes: Some(&excludes), xattrs: false, ..View::of(&dir) };
         content_digest(view, std::slice::from_ref(selection), None).unwrap()
     }
 }
@@ -179,7 +179,7 @@ fn links_never_lead_out() {
     assert_eq!(tree.digest(&[followed("out")]), tree.digest(&[path("none")]));
     symlink("loop", tree.at("loop")).unwrap();
     let dir = Dir::open(tree.temp.path()).unwrap();
-    let view = View { dir: &dir, excludes: None, owner: None, xattrs: true };
+    let view = View::of(&dir);
     assert!(content_digest(view, &[followed("loop")], None).is_err());
 }
 
@@ -225,7 +225,7 @@ fn wildcards_match_names_and_all_below_them() {
 fn malformed_patterns_are_errors() {
     let tree = Tree::new();
     let dir = Dir::open(tree.temp.path()).unwrap();
-    let view = View { dir: &dir, excludes: None, owner: None, xattrs: true };
+    let view = View::of(&dir);
     for selection in [wildcard("a/[z"), filtered("a", &["[z"], &[]), filtered("a", &[], &["!"])] {
         assert!(
             content_digest(view, std::slice::from_ref(&selection), None).is_err(),
@@ -296,7 +296,7 @@ fn owners_count_unless_the_view_gives_them() {
     let context = || {
         let dir = Dir::open(tree.temp.path()).unwrap();
         let owner = Some(Owner::default());
-        let view = View { dir: &dir, excludes: None, owner, xattrs: false };
+        let view = View { owner, xattrs: false, ..View::of(&dir) };
         content_digest(view, &[path("/")], None).unwrap()
     };
     let before = context();
@@ -351,7 +351,7 @@ fn remembered_files_are_not_read() {
     std::thread::sleep(std::time::Duration::from_millis(100));
     let memory = Memory::default();
     let dir = Dir::open(tree.temp.path()).unwrap();
-    let view = View { dir: &dir, excludes: None, owner: None, xattrs: false };
+    let view = View { xattrs: false, ..View::of(&dir) };
     let digest = |root: &Dir| {
         let view = View { dir: root, ..view };
         content_digest(view, &[path("/")], Some(&memory)).unwrap()
@@ -387,7 +387,7 @@ fn types_count_where_nothing_else_differs() {
 fn excludes_may_be_about_what_is_named() {
     let tree = Tree::new();
     let dir = Dir::open(tree.temp.path()).unwrap();
-    let view = View { dir: &dir, excludes: None, owner: None, xattrs: true };
+    let view = View::of(&dir);
     let selected = |path: &str, exclude: &[&str]| -> Vec<String> {
         let selection = Selection {
             wildcard: true,
@@ -396,7 +396,7 @@ fn excludes_may_be_about_what_is_named() {
             ..filtered(path, &[], exclude)
         };
         let found = select::select(view, &selection).unwrap();
-        let of = |it: &Selected| String::from_utf8(it.entries[0].entry.path.clone()).unwrap();
+        let of = |it: &Selected| String::from_utf8(it.entries[0].entry.path.to_vec()).unwrap();
         found.iter().map(of).collect()
     };
     let nothing: [&str; 0] = [];

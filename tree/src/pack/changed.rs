@@ -18,7 +18,7 @@ pub(super) fn items(entries: Vec<Entry>, changes: &Changes) -> Result<Vec<Item>>
     let mut layer = Layer::default();
     let mut deleted = changes.deleted().peekable();
     for entry in entries {
-        let here = key(&entry.path);
+        let here = key(&entry.path.to_vec());
         while let Some(path) = deleted.next_if(|path| key(path) < here) {
             layer.delete(&path);
         }
@@ -53,17 +53,17 @@ impl Layer {
         if entry.path.is_empty() || entry.metadata.kind == FileKind::Socket {
             return Ok(());
         }
-        let mark = changes.of(&entry.path);
+        let mark = changes.of(&entry.path.to_vec());
         match (overlay::deletion(&entry)?, mark) {
             (Deletion::Whiteout, Some(_)) => {}
-            (Deletion::Whiteout, None) => self.delete(&entry.path),
+            (Deletion::Whiteout, None) => self.delete(&entry.path.to_vec()),
             (_, Some(Mark::Unchanged | Mark::Refilled)) if entry.metadata.is_dir() => {
-                self.passed.insert(entry.path.clone(), entry);
+                self.passed.insert(entry.path.to_vec(), entry);
             }
             (_, Some(Mark::Unchanged | Mark::Refilled)) => {}
             (_, Some(Mark::Linked)) => self.add_linked(entry),
             (Deletion::Opaque, None) => {
-                let mark = overlay::opaque(&entry.path);
+                let mark = overlay::opaque(&entry.path.to_vec());
                 self.write(entry);
                 self.items.push(Item::mark(mark));
             }
@@ -108,7 +108,9 @@ impl Layer {
     }
 
     fn push(&mut self, entry: Entry, role: Role) {
-        self.write_parents(&entry.path);
+        if !self.passed.is_empty() {
+            self.write_parents(&entry.path.to_vec());
+        }
         self.items.push(Item { entry, role, origin: None });
     }
 

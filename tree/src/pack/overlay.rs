@@ -68,11 +68,11 @@ pub(crate) fn with_marks_of_overlayfs(mut entries: Vec<Entry>) -> Vec<Entry> {
     let mut found = false;
     for entry in entries.iter_mut().filter(|entry| is_file_mark(entry)) {
         found = true;
-        entry.path = hidden(&entry.path, FileKind::File);
+        entry.path = hidden(&entry.path.to_vec(), FileKind::File).into();
         entry.metadata.kind = FileKind::CharDevice { major: 0, minor: 0 };
     }
     if found {
-        entries.sort_by_cached_key(|entry| changes::key(&entry.path));
+        entries.sort_by_cached_key(|entry| changes::key(&entry.path.to_vec()));
     }
     entries
 }
@@ -97,6 +97,16 @@ pub(crate) fn file_mark(path: &[u8]) -> Vec<u8> {
 pub(crate) fn whiteout(path: &[u8]) -> Vec<u8> {
     let name = path.iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
     [&path[..name], MARK, &path[name..]].concat()
+}
+
+/// Returns the number of bytes that the name of an entry in a tar has beyond its path: the slash of a
+/// directory, the mark of a deletion.
+pub(crate) fn added(kind: FileKind) -> usize {
+    match kind {
+        FileKind::Directory => 1,
+        FileKind::CharDevice { major: 0, minor: 0 } => MARK.len(),
+        _ => 0,
+    }
 }
 
 /// Returns the path of the mark that makes the directory `path` opaque.

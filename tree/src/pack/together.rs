@@ -81,14 +81,15 @@ pub fn write_together(plans: &[Plan<'_>], sink: &mut dyn Write) -> Result<Packed
 
 /// Returns the first path that two of these trees have, and that isn't a directory in both.
 pub fn find_conflict(plans: &[Plan<'_>]) -> Option<Conflict> {
-    let mut seen: HashMap<&[u8], (usize, bool)> = HashMap::new();
+    let mut seen: HashMap<Vec<u8>, (usize, bool)> = HashMap::new();
     for (second, plan) in plans.iter().enumerate() {
         for item in &plan.items {
             let is_directory = item.entry.metadata.kind == FileKind::Directory;
-            let path = item.entry.path.as_slice();
-            let (first, was_directory) = *seen.entry(path).or_insert((second, is_directory));
+            let path = item.entry.path.to_vec();
+            let known = seen.entry(path.clone()).or_insert((second, is_directory));
+            let (first, was_directory) = *known;
             if first != second && !(is_directory && was_directory) {
-                return Some(Conflict { path: OsStr::from_bytes(path).into(), first, second });
+                return Some(Conflict { path: OsStr::from_bytes(&path).into(), first, second });
             }
         }
     }

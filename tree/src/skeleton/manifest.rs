@@ -168,8 +168,8 @@ impl Plan<'_> {
         let (entry, metadata) = (&item.entry, &item.entry.metadata);
         let Metadata { mode, owner, mut mtime, .. } = *metadata;
         if let Role::Link(first) = item.role {
-            let target = &self.items()[first].entry.path;
-            return put_record(b'h', &entry.path, target, bytes);
+            let target = self.items()[first].entry.path.to_vec();
+            return put_record(b'h', &entry.path.to_vec(), &target, bytes);
         }
         if metadata.is_dir() {
             mtime.nanoseconds = 0;
@@ -180,7 +180,7 @@ impl Plan<'_> {
             size: metadata.size,
             capability: entry.xattr(CAPABILITY).unwrap_or_default(),
         };
-        put_entry((&entry.path, &entry.target), &detail, bytes);
+        put_entry((&entry.path.to_vec(), &entry.target), &detail, bytes);
     }
 }
 

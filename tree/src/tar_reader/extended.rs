@@ -4,8 +4,9 @@ use std::io;
 
 use tar::Header;
 
-use super::{LONGEST_NAME, malformed};
+use super::malformed;
 use crate::metadata::Timestamp;
+use crate::path_limit::LONGEST;
 use crate::tar_sparse::SparseFormat;
 
 /// Prefix of the PAX records that hold extended attributes.
@@ -111,7 +112,7 @@ fn agreed(gnu: Option<Vec<u8>>, pax: Option<Vec<u8>>) -> io::Result<Option<Vec<u
 }
 
 fn bounded(name: Vec<u8>) -> io::Result<Vec<u8>> {
-    if name.len() > LONGEST_NAME { Err(malformed("name is too long")) } else { Ok(name) }
+    if name.len() > LONGEST { Err(malformed("name is too long")) } else { Ok(name) }
 }
 
 /// Splits off a PAX record: its length in decimal digits, a space, key, `=`, value, line feed.

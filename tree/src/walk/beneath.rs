@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat, openat2};
 use rustix::io::Errno;
 
+use super::EntryPath;
 use crate::dir::Dir;
 use crate::error::{Error, NOT_REGULAR, Result};
 use crate::inspected::open_inspected;
@@ -85,6 +86,11 @@ pub(crate) struct Opener<'a> {
 impl<'a> Opener<'a> {
     pub(crate) fn new(root: &'a Dir) -> Self {
         Self { root: root.as_fd(), parent: Vec::new(), directory: None }
+    }
+
+    /// Opens a file that a walk has found, as [`Opener::open`] does.
+    pub(crate) fn open_entry(&mut self, path: &EntryPath) -> Result<File> {
+        self.open(&path.to_vec())
     }
 
     /// Opens the file at `path`, as a walk has it. Links are not followed, and what took the file's

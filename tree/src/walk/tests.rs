@@ -22,12 +22,12 @@ fn tree(paths: &[&str]) -> (tempfile::TempDir, Dir) {
 }
 
 fn whole(dir: &Dir) -> View<'_> {
-    View { dir, excludes: None, owner: None, xattrs: false }
+    View { xattrs: false, ..View::of(dir) }
 }
 
 fn paths(view: View<'_>, path: &str) -> Vec<String> {
     let entries = entries(view, path.as_ref()).unwrap();
-    entries.into_iter().map(|entry| String::from_utf8(entry.path).unwrap()).collect()
+    entries.into_iter().map(|entry| String::from_utf8(entry.path.to_vec()).unwrap()).collect()
 }
 
 fn shown(paths_there: &[&str], patterns: &[&str]) -> Vec<String> {

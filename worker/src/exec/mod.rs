@@ -36,7 +36,7 @@ use crate::output::Output;
 use crate::sandbox::cgroup::{Cgroup, DeviceAccess, Groups, Limits, OutOfMemory};
 use crate::sandbox::{
     DEFAULT_HOSTNAME, Exit, Io, Mount, MountKind as SandboxKind, Rlimit, Sandbox, SandboxError,
-    Security, Spec, User,
+    Seal, Security, Spec, User,
 };
 use crate::snapshots::Snapshots;
 use crate::worker::WorkerOptions;
@@ -110,18 +110,23 @@ impl Exec {
         io.namespace = network.fd()?;
         let stop = context.cancel.child_token();
         let watch = self.watch(&prepared, &stop);
-        let exit = self.sandbox()?.run(&spec, io, &stop).await;
+        let ended = self.sandbox()?.run_to_keep(&spec, io, &stop).await;
         if watch.as_ref().is_some_and(Watch::is_over) && !context.cancel.is_cancelled() {
             return Err(Error::from(self.snapshots.store.full()).into());
         }
+        let (exit, seal) = match ended {
+            Ok(ended) => (Ok(ended.exit), ended.seal),
+            Err(error) => (Err(error), Seal::default()),
+        };
         if let Err(error) = judge(exec, exit, group.out_of_memory()) {
             return Err(self.remember(error, exec, (spec, prepared, group, network)));
         }
         drop(group);
-        let snapshots = self.snapshots.clone();
+        let (snapshots, has_runtime) = (self.snapshots.clone(), self.runtime.is_some());
         let commit = move || {
             drop(watch);
-            prepared.commit(&snapshots)
+            seal.close()?;
+            prepared.commit(&snapshots, has_runtime)
         };
         Ok(blocking(commit).await?)
     }
@@ -212,6 +217,7 @@ impl Exec {
         spec.mounts.push(provided("/etc/resolv.conf", network.resolv_conf().to_vec()));
         spec.mounts.push(provided("/etc/hosts", hosts.into_bytes()));
         spec.mounts.extend(prepared.mounts.iter().cloned());
+        spec.kept.clone_from(&prepared.kept);
         spec.network = network.kind();
         spec.security = match exec.security {
             SecurityMode::Sandbox => Security::Sandbox,

@@ -40,6 +40,8 @@ pub(super) struct Prepared {
     pub(super) rootfs: Tree,
     /// The mounts, parents first.
     pub(super) mounts: Vec<SandboxMount>,
+    /// The targets of what becomes layers.
+    pub(super) kept: Vec<PathBuf>,
     /// The trees and layers that the outputs come from.
     outputs: Vec<(u32, Outcome)>,
     /// Trees that are thrown away in the end.
@@ -78,6 +80,7 @@ impl Preparation<'_> {
         let mut prepared = Prepared {
             rootfs: nothing,
             mounts: Vec::new(),
+            kept: Vec::new(),
             outputs: Vec::new(),
             discarded: Vec::new(),
             read: Vec::new(),
@@ -143,7 +146,7 @@ impl Preparation<'_> {
                 }
             }
         };
-        let target = Path::new("/").join(&self.exec.meta.cwd).join(&mount.dest);
+        let target = self.target(mount);
         prepared.mounts.push(SandboxMount { target, kind });
         Ok(())
     }
@@ -186,7 +189,13 @@ impl Preparation<'_> {
         let tree = draft.rootfs(mount_points);
         let outcome = if is_root { Outcome::Root(draft) } else { Outcome::Written(draft) };
         prepared.outputs.push((output, outcome));
+        prepared.kept.push(self.target(mount));
         Ok(tree)
+    }
+
+    /// Returns where a mount goes.
+    fn target(&self, mount: &Mount) -> PathBuf {
+        Path::new("/").join(&self.exec.meta.cwd).join(&mount.dest)
     }
 
     fn input(&self, mount: &Mount) -> Result<&Output> {
@@ -294,15 +303,18 @@ impl Prepared {
         drafts.chain(self.caches.values().map(CacheMountGuard::growing)).collect()
     }
 
-    /// Makes layers of what was written, and returns the outputs in their order.
-    pub(super) fn commit(mut self, snapshots: &Snapshots) -> Result<Vec<Output>> {
+    /// Makes layers of what was written, and returns the outputs in their order. `is_open` tells that something
+    /// may still write to what are directories.
+    pub(super) fn commit(mut self, snapshots: &Snapshots, is_open: bool) -> Result<Vec<Output>> {
         self.outputs.sort_unstable_by_key(|(number, _)| *number);
         let outputs = self.outputs.into_iter().map(|(_, outcome)| match outcome {
             Outcome::Unchanged(layer) => Ok(Output::Layer(layer)),
-            Outcome::Root(draft) => {
+            Outcome::Root(mut draft) => {
+                draft.is_open = is_open;
                 snapshots.commit_root(draft).map(|layer| Output::Layer(Some(layer)))
             }
-            Outcome::Written(draft) => {
+            Outcome::Written(mut draft) => {
+                draft.is_open = is_open;
                 snapshots.commit_draft(draft).map(|layer| Output::Layer(Some(layer)))
             }
         });

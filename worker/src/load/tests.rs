@@ -1,3 +1,4 @@
+use kiln_testkit::Publishings;
 use serde_json::json;
 
 use super::*;
@@ -486,4 +487,24 @@ fn the_number_of_images_is_limited() {
     let list = json!(vec![image; MAX_NAMES + 1]).to_string();
     let archive = Archive::new().file("manifest.json", list.as_bytes()).bytes();
     assert!(place().refusal(&archive).contains("it lists 10001 images"));
+}
+
+#[test]
+fn an_archive_gives_so_many_names_and_publishes_them_once() {
+    let place = place();
+    let content = layer("one");
+    let named = |count: usize| {
+        let tags: Vec<String> = (0..count).map(|number| format!("a:{number}")).collect();
+        let tags: Vec<&str> = tags.iter().map(String::as_str).collect();
+        Archive::new()
+            .file("manifest.json", &manifest(&tags, &["one.tar"]))
+            .file("c.json", &config(&[&content]))
+            .file("one.tar", &content)
+            .bytes()
+    };
+    let text = place.refusal(&named(MAX_NAMES + 1));
+    assert!(text.contains("it gives 10001 names, more than 10000"), "{text}");
+    let publishings = Publishings::of(place.options.store.root());
+    let loaded = load(named(1000).as_slice(), &place.options).unwrap();
+    assert_eq!((loaded[0].names.len(), publishings.count()), (1000, 1));
 }

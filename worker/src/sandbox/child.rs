@@ -21,7 +21,7 @@ use super::sources::{Linked, Sources, open_inside};
 use super::spec::{Network, Process, Spec, Sysctl, User};
 use super::stubs::Made;
 use super::wire::{self, Failure, Report};
-use super::{identity, init, oci, seccomp};
+use super::{identity, init, oci, seal, seccomp};
 use crate::sys::{self, MountAttributes};
 use crate::users::{ResolvedUser, UserDatabase};
 
@@ -61,6 +61,8 @@ struct Furnished {
     terminal: Option<Terminal>,
     user: ResolvedUser,
     home: Option<String>,
+    /// What kiln is to have of the mounts.
+    kept: Vec<OwnedFd>,
 }
 
 fn become_program(task: Task) -> Result<std::convert::Infallible, Failure> {
@@ -91,16 +93,16 @@ fn become_program(task: Task) -> Result<std::convert::Infallible, Failure> {
         rustix::system::setdomainname(name.as_bytes())
             .map_err(Failure::doing("set the domain name"))?;
     }
-    let Furnished { root, stdin, terminal, user, home } = furnished;
-    let made = root.into_made();
+    let Furnished { root, stdin, terminal, user, home, kept } = furnished;
+    let ready = Ready { made: root.into_made(), kept };
     connect(&stdin, terminal.as_ref(), &user)?;
     identity::set_limits(&spec.process.rlimits)?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
     identity::assume(&user, &spec)?;
-    die_with(&helper)?;
+    die_with(helper.as_ref())?;
     wait_at(gate)?;
     let identity = Identity { user, home };
-    execute(&spec, &identity, &made, &control, filter)
+    execute(&spec, &identity, ready, &control, filter)
 }
 
 /// Sets what the kernel is told of by files of `/proc`, which is still the host's.
@@ -109,11 +111,33 @@ fn configure(spec: &Spec) -> Result<(), Failure> {
         std::fs::write("/proc/self/oom_score_adj", adjustment.to_string())
             .map_err(Failure::doing("set --oom-score-adj"))?;
     }
+    if let Some(profile) = &spec.privileges.apparmor {
+        confine(profile)?;
+    }
     for Sysctl { name, value } in &spec.sysctls {
         let path = Path::new("/proc/sys").join(name.replace('.', "/"));
         std::fs::write(path, value).map_err(Failure::doing(&format!("set {name} to {value}")))?;
     }
     Ok(())
+}
+
+/// Has the kernel confine the program that this process executes by an AppArmor profile.
+fn confine(profile: &str) -> Result<(), Failure> {
+    let change = format!("exec {profile}");
+    // The older name belongs to whichever security module comes first.
+    let set = std::fs::write("/proc/self/attr/apparmor/exec", &change);
+    let set = set.or_else(|error| match error.kind() {
+        io::ErrorKind::NotFound if !Path::new("/proc/self/attr/apparmor").exists() => {
+            std::fs::write("/proc/self/attr/exec", &change)
+        }
+        _ => Err(error),
+    });
+    set.map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => {
+            Failure::new(format!("the kernel has no AppArmor profile {profile}: load it first"))
+        }
+        _ => Failure::doing(&format!("apply the AppArmor profile {profile}"))(error),
+    })
 }
 
 /// Joins control groups. The one of version 2 was joined at birth.
@@ -132,10 +156,24 @@ struct Identity {
     home: Option<String>,
 }
 
+/// What kiln is told and given when everything is set up.
+pub(super) struct Ready {
+    pub(super) made: Made,
+    pub(super) kept: Vec<OwnedFd>,
+}
+
+impl Ready {
+    pub(super) fn report(self, control: &OwnedFd) -> Result<(), Failure> {
+        let kept: Vec<_> = self.kept.iter().map(AsFd::as_fd).collect();
+        wire::send(control, &Report::Ready(self.made), &kept)
+            .map_err(Failure::doing("report to kiln"))
+    }
+}
+
 fn execute(
     spec: &Spec,
     identity: &Identity,
-    made: &Made,
+    ready: Ready,
     control: &OwnedFd,
     filter: Result<Option<Filter>, Failure>,
 ) -> Result<std::convert::Infallible, Failure> {
@@ -148,8 +186,7 @@ fn execute(
     }
     let image = Image::new(&path, &process.args, &env)?;
     let filter = filter?;
-    wire::send(control, &Report::Ready(made.clone()), &[])
-        .map_err(Failure::doing("report to kiln"))?;
+    ready.report(control)?;
     sys::close_on_exec_above().map_err(Failure::doing("close descriptors"))?;
     if spec.privileges.no_new_privileges {
         rustix::thread::set_no_new_privs(true).map_err(Failure::doing("set no_new_privs"))?;
@@ -199,7 +236,9 @@ fn furnish(spec: &Spec, anchor: &Path, input: Option<OwnedFd>) -> Result<Furnish
         Some(input) => input,
         None => own.open_null()?,
     };
-    Ok(Furnished { root, stdin, terminal, user, home })
+    let mounts: Vec<_> = mounts.iter().map(AsFd::as_fd).collect();
+    let kept = seal::handles(spec, root.fd().as_fd(), &mounts)?;
+    Ok(Furnished { root, stdin, terminal, user, home, kept })
 }
 
 pub(super) fn resolve_user(
@@ -297,8 +336,10 @@ pub(super) fn connect(
     Ok(())
 }
 
-/// Has the kernel kill this process, and with it its namespace, when the helper dies.
-pub(super) fn die_with(helper: &OwnedFd) -> Result<(), Failure> {
+/// Has the kernel kill this process when the helper dies, where that doesn't follow from its namespace.
+/// Programs can undo it: then the helper's keeper kills them.
+pub(super) fn die_with(helper: Option<&OwnedFd>) -> Result<(), Failure> {
+    let Some(helper) = helper else { return Ok(()) };
     set_parent_process_death_signal(Some(Signal::KILL))
         .map_err(Failure::doing("bind the program to its helper"))?;
     // It may have died already. Its descriptor tells even from in here, where it has no number.

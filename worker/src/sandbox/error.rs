@@ -1,6 +1,7 @@
 //! Errors of the sandbox.
 
 use std::io;
+use std::path::{Path, PathBuf};
 
 /// Why a program can't be run in a sandbox.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +25,12 @@ pub enum SandboxError {
         /// The status that a shell or Docker gives it: 126 or 127.
         code: i32,
     },
+    /// What is kept of the program's files can still be written.
+    #[error("a process outside of the step still holds {} open for writing", name(.file.as_deref()))]
+    Busy {
+        /// One of the files that are open, as the program would name it.
+        file: Option<PathBuf>,
+    },
     /// The run was cancelled.
     #[error("canceled")]
     Cancelled,
@@ -36,4 +43,8 @@ impl SandboxError {
     pub(super) fn host(action: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Host { action, source }
     }
+}
+
+fn name(file: Option<&Path>) -> String {
+    file.map_or_else(|| "one of its files".to_owned(), |file| file.display().to_string())
 }

@@ -22,7 +22,7 @@ use super::run::Exit;
 use super::seccomp::{self, Filter};
 use super::spec::{CallFilter, Network, Spec};
 use super::wire::{self, Failure, Report, Request, Run};
-use super::{child, oci, orphans};
+use super::{child, keeper, oci, orphans};
 use crate::sys::{self, CloneResult, Namespaces};
 
 /// The name under which the program runs when it is a sandbox's helper.
@@ -46,8 +46,8 @@ pub(super) struct Task {
     pub(super) stdout: OwnedFd,
     pub(super) stderr: OwnedFd,
     pub(super) control: OwnedFd,
-    /// The helper's process.
-    pub(super) helper: OwnedFd,
+    /// The helper's process, where the kernel doesn't end the program along with it.
+    pub(super) helper: Option<OwnedFd>,
 }
 
 /// Becomes a sandbox's helper, or process 1 of a runtime's container, and never returns, where this process was
@@ -74,8 +74,16 @@ struct Helper {
     door: Option<OwnedFd>,
     programs: Vec<Program>,
     filter: Result<Filter, Failure>,
-    /// This process itself.
+    /// What it needs where it isn't the first process of a namespace.
+    kept: Option<Kept>,
+}
+
+/// A helper that is among the host's processes.
+struct Kept {
+    /// The helper's own process.
     itself: OwnedFd,
+    /// Its keeper; `None` once that has ended.
+    keeper: Option<OwnedFd>,
 }
 
 /// A program that runs.
@@ -91,6 +99,7 @@ struct Program {
 /// What the helper waits for. Programs are told by their places in its list.
 #[derive(Clone, Copy)]
 enum Event {
+    KeeperEnded,
     Asked,
     Ended(usize),
     Told(usize),
@@ -103,13 +112,13 @@ impl Helper {
         let door = io::stdin().as_fd().try_clone_to_owned()?;
         rustix::stdio::dup2_stdin(null()?)?;
         let _ = rustix::thread::set_name(c"kiln-sandbox");
+        let kept = if getpid().is_init() { None } else { Some(Kept::split()?) };
         // No signal has a meaning here, and programs are to have the default dispositions.
         sys::reset_signals();
         let filter = compile_filter(Capabilities::DEFAULT);
         // Looked up once, and not by each child.
         Ids::current();
-        let itself = pidfd_open(getpid(), PidfdFlags::empty())?;
-        Ok(Self { door: Some(door), programs: Vec::new(), filter, itself })
+        Ok(Self { door: Some(door), programs: Vec::new(), filter, kept })
     }
 
     /// Serves until kiln needs no more programs and the last one has ended.
@@ -118,6 +127,7 @@ impl Helper {
             // From the end of the list, so that places stay what they were; who asks comes last.
             for event in self.wait()?.into_iter().rev() {
                 match event {
+                    Event::KeeperEnded => self.lose_keeper(),
                     Event::Asked => self.answer(),
                     Event::Told(place) => self.programs[place].obey(),
                     Event::Ended(place) => self.end(place),
@@ -154,6 +164,10 @@ impl Helper {
 
     fn wait(&self) -> io::Result<Vec<Event>> {
         let (mut events, mut watched) = (Vec::new(), Vec::new());
+        if let Some(Kept { keeper: Some(keeper), .. }) = &self.kept {
+            events.push(Event::KeeperEnded);
+            watched.push(PollFd::new(keeper, PollFlags::IN));
+        }
         if let Some(door) = &self.door {
             events.push(Event::Asked);
             watched.push(PollFd::new(door, PollFlags::IN));
@@ -177,18 +191,28 @@ impl Helper {
     /// Starts the program that is asked for. Where kiln is gone, everything ends.
     fn answer(&mut self) {
         let asked = self.door.as_ref().map(wire::receive::<Run>);
-        let Some(Ok(Some((run, fds)))) = asked else {
-            self.door = None;
-            for program in &mut self.programs {
-                program.abandon();
-            }
-            return;
-        };
+        let Some(Ok(Some((run, fds)))) = asked else { return self.close() };
         let mut fds = fds.into_iter();
         // Without a socket there is nobody to be told.
         let Some(control) = fds.next() else { return };
         if let Err(failure) = self.start(run, &control, fds) {
             let _ = wire::send(&control, &Report::Failed(failure), &[]);
+        }
+    }
+
+    /// Ends with the keeper: nothing would see to the programs if this process were killed now.
+    fn lose_keeper(&mut self) {
+        if let Some(kept) = &mut self.kept {
+            kept.keeper = None;
+        }
+        self.close();
+    }
+
+    /// Takes no more programs, and ends those that run.
+    fn close(&mut self) {
+        self.door = None;
+        for program in &mut self.programs {
+            program.abandon();
         }
     }
 
@@ -213,6 +237,7 @@ impl Helper {
             CloneResult::Child => {
                 // What belongs to others is closed before anything else happens.
                 self.door = None;
+                self.kept = None;
                 self.programs.clear();
                 child::run(task)
             }
@@ -270,7 +295,7 @@ impl Helper {
             stdout,
             stderr,
             control: duplicate(control)?,
-            helper: duplicate(&self.itself)?,
+            helper: self.kept.as_ref().map(|kept| duplicate(&kept.itself)).transpose()?,
         })
     }
 }
@@ -315,6 +340,14 @@ fn read_all(fd: OwnedFd) -> io::Result<Vec<u8>> {
 fn null() -> io::Result<OwnedFd> {
     let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOCTTY;
     Ok(rustix::fs::open("/dev/null", flags, Mode::empty())?)
+}
+
+impl Kept {
+    /// Splits this process: see [`keeper`].
+    fn split() -> io::Result<Self> {
+        let keeper = Some(keeper::split()?);
+        Ok(Self { itself: pidfd_open(getpid(), PidfdFlags::empty())?, keeper })
+    }
 }
 
 impl Program {

@@ -22,7 +22,7 @@
 //! status. When it closes, because kiln cancels the step or dies, the helper kills the child; when
 //! the helper dies, the kernel kills the children.
 //! A program that shares the host's processes is no process 1: what it leaves behind becomes the helper's, which
-//! kills it (`orphans`).
+//! kills it (`orphans`). Its helper is no first process either, and has a `keeper`.
 //!
 //! Instead of becoming the program, the child may become another runtime, as runc, which is told
 //! the same in its own words: `oci`.
@@ -39,6 +39,7 @@
 //! - No device node can be opened but those of the sandbox's own `/dev`, and where a control group
 //!   vouches for it, harmless ones in the root: every other mount is `nodev`.
 //! - What the sandbox had to make to mount on (stubs) is gone from the upper directory afterwards.
+//! - What is kept of a program's files is closed to whoever was handed descriptors of them: `seal`.
 //!
 //! # Order in the child
 //!
@@ -63,6 +64,7 @@ mod identity;
 mod init;
 mod input;
 mod insecure;
+mod keeper;
 mod kernel;
 mod masks;
 mod mount_handle;
@@ -71,6 +73,7 @@ mod orphans;
 mod program;
 mod root;
 mod run;
+mod seal;
 mod seccomp;
 mod server;
 mod sources;
@@ -83,7 +86,8 @@ pub use capabilities::Capabilities;
 pub use error::SandboxError;
 pub use helper::init_if_asked;
 pub use kernel::{KernelFeature, features};
-pub use run::{Exit, Gate, Helper, Input, Io, OutputSink, Running, Sandbox, Signaller};
+pub use run::{Ended, Exit, Gate, Helper, Input, Io, OutputSink, Running, Sandbox, Signaller};
+pub use seal::Seal;
 pub use seccomp::SeccompProfile;
 #[cfg(fuzzing)]
 pub use seccomp::check_seccomp_profile;

@@ -159,6 +159,22 @@ pub(super) fn restrict_attached(
     }
 }
 
+/// Makes an attached mount read-only that is in the calling thread's namespace. The thread has its working
+/// directory for itself.
+pub(super) fn make_read_only(mount: BorrowedFd<'_>) -> rustix::io::Result<()> {
+    let attributes = MountAttributes { readonly: true, ..MountAttributes::default() };
+    match set_mount_attributes(mount, attributes) {
+        Err(error) if lacks_call(&error) => remount_here(mount, attributes),
+        other => other.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO)),
+    }
+}
+
+/// Turns attributes on with the old mount call, where `/proc` may be another namespace's.
+fn remount_here(mount: BorrowedFd<'_>, attributes: MountAttributes) -> rustix::io::Result<()> {
+    rustix::process::fchdir(mount)?;
+    mount_remount(".", remount_flags(mount, attributes)?, c"")
+}
+
 fn lacks_call(error: &std::io::Error) -> bool {
     error.raw_os_error() == Some(libc::ENOSYS)
 }
@@ -180,6 +196,14 @@ fn remount(mount: BorrowedFd<'_>, attributes: MountAttributes) -> rustix::io::Re
 }
 
 fn remount_one(mount: BorrowedFd<'_>, attributes: MountAttributes) -> rustix::io::Result<()> {
+    let flags = remount_flags(mount, attributes)?;
+    mount_remount(format!("/proc/self/fd/{}", mount.as_raw_fd()), flags, c"")
+}
+
+fn remount_flags(
+    mount: BorrowedFd<'_>,
+    attributes: MountAttributes,
+) -> rustix::io::Result<MountFlags> {
     let has = rustix::fs::fstatvfs(mount)?.f_flag;
     // The call sets all of them: those that the mount has stay only if they are named again.
     let pairs = [
@@ -192,8 +216,7 @@ fn remount_one(mount: BorrowedFd<'_>, attributes: MountAttributes) -> rustix::io
         (false, StatVfsMountFlags::RELATIME, MountFlags::RELATIME),
     ];
     let set = pairs.into_iter().filter(|(wanted, had, _)| *wanted || has.contains(*had));
-    let flags = set.fold(MountFlags::BIND, |flags, (_, _, flag)| flags | flag);
-    mount_remount(format!("/proc/self/fd/{}", mount.as_raw_fd()), flags, c"")
+    Ok(set.fold(MountFlags::BIND, |flags, (_, _, flag)| flags | flag))
 }
 
 /// Opens the mounts below an attached one. What another mount hides is left out.
@@ -214,7 +237,7 @@ fn below(mount: BorrowedFd<'_>) -> rustix::io::Result<Vec<OwnedFd>> {
 }
 
 /// Returns the number of the mount that `fd` is in.
-fn mount_id(fd: BorrowedFd<'_>) -> rustix::io::Result<u64> {
+pub(super) fn mount_id(fd: BorrowedFd<'_>) -> rustix::io::Result<u64> {
     let text = read(&format!("/proc/self/fdinfo/{}", fd.as_raw_fd()))?;
     let id = text.lines().find_map(|line| line.strip_prefix("mnt_id:"));
     id.and_then(|id| id.trim().parse().ok()).ok_or(Errno::INVAL)
@@ -277,4 +300,36 @@ fn unescape(text: &str) -> PathBuf {
         rest = if code.is_some() { &more[3..] } else { more };
     }
     std::ffi::OsString::from_vec(bytes).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use super::*;
+
+    #[test]
+    fn the_old_call_makes_a_mount_read_only_that_nobody_writes_to() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path();
+        let attributes = MountAttributes { readonly: true, ..MountAttributes::default() };
+        let in_namespace = || {
+            use nix::sched::{CloneFlags, unshare};
+            unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_FS).unwrap();
+            mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).unwrap();
+            let mount = MountHandle::of_path(path, false).unwrap();
+            mount.attach_at(path).unwrap();
+            let held = File::create(path.join("file")).unwrap();
+            assert_eq!(remount_here(mount.as_fd(), attributes), Err(Errno::BUSY));
+            drop(held);
+            remount_here(mount.as_fd(), attributes).unwrap();
+            let made = rustix::fs::mkdirat(&mount, "made", Mode::RWXU);
+            assert_eq!(made, Err(Errno::ROFS));
+        };
+        std::thread::scope(|scope| scope.spawn(in_namespace).join().unwrap());
+        std::fs::create_dir(path.join("made")).unwrap();
+    }
 }

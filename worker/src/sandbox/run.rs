@@ -17,7 +17,8 @@ use tokio::net::unix::pipe::Receiver;
 use tokio_util::sync::CancellationToken;
 
 use super::error::SandboxError;
-use super::server::Server;
+use super::seal::Seal;
+use super::server::{Processes, Server};
 use super::spec::{MountKind, Network, Spec};
 use super::wire::{self, Report, Request, Run};
 use super::{input, kernel, oci, stubs};
@@ -28,6 +29,9 @@ const MAX_LOG: usize = 64 << 10;
 
 /// How much output is read at once.
 const CHUNK: usize = 64 << 10;
+
+/// The most that a pipe can hold, as the kernel has it by default.
+const MAX_PIPE: usize = 1 << 20;
 
 /// How a program ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +55,15 @@ impl Exit {
             Self::Signal(signal) => 128 + signal,
         }
     }
+}
+
+/// A program's end, and what is left to be done.
+#[derive(Debug)]
+pub struct Ended {
+    /// How it ended.
+    pub exit: Exit,
+    /// Closes the trees that are kept.
+    pub seal: Seal,
 }
 
 /// Receives what a program writes, as it comes. It breaks where nothing more of the stream can be
@@ -130,16 +143,18 @@ pub struct Helper {
 #[derive(Debug)]
 struct HelperInner {
     beside: PathBuf,
-    /// The helper, once there is one.
-    server: Mutex<Option<Arc<Server>>>,
+    /// The helper of programs that see their own processes, once there is one.
+    own: Mutex<Option<Arc<Server>>>,
+    /// The helper of programs that see the host's processes, once there is one.
+    host: Mutex<Option<Arc<Server>>>,
 }
 
 impl Helper {
     /// Returns a helper that isn't started yet. `beside` is any directory, best one that is neither
     /// above nor below that of kiln's program: see `program::unwritable`.
     pub fn new(beside: &Path) -> Self {
-        let inner = HelperInner { beside: beside.to_owned(), server: Mutex::default() };
-        Self { inner: Arc::new(inner) }
+        let (beside, own, host) = (beside.to_owned(), Mutex::default(), Mutex::default());
+        Self { inner: Arc::new(HelperInner { beside, own, host }) }
     }
 
     /// Starts it, which otherwise the first program has to wait for. To be called in a runtime.
@@ -147,16 +162,21 @@ impl Helper {
     /// # Errors
     /// Fails where it can't be started.
     pub fn start(&self) -> Result<(), SandboxError> {
-        self.server(None).map(drop)
+        self.server(Processes::Own, None).map(drop)
     }
 
     /// Asks for a program to be run. A helper that has died meanwhile is replaced.
-    fn ask(&self, run: &Run, fds: &[BorrowedFd<'_>]) -> Result<Arc<Server>, SandboxError> {
-        let server = self.server(None)?;
+    fn ask(
+        &self,
+        processes: Processes,
+        run: &Run,
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<Arc<Server>, SandboxError> {
+        let server = self.server(processes, None)?;
         let server = match server.ask(run, fds) {
             Ok(()) => return Ok(server),
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
-                self.server(Some(&server))?
+                self.server(processes, Some(&server))?
             }
             Err(error) => return Err(SandboxError::host("pass on the specification")(error)),
         };
@@ -165,15 +185,23 @@ impl Helper {
     }
 
     /// Returns the helper, and starts one where there is none, or none but `dead`.
-    fn server(&self, dead: Option<&Arc<Server>>) -> Result<Arc<Server>, SandboxError> {
+    fn server(
+        &self,
+        processes: Processes,
+        dead: Option<&Arc<Server>>,
+    ) -> Result<Arc<Server>, SandboxError> {
+        let server = match processes {
+            Processes::Own => &self.inner.own,
+            Processes::Host => &self.inner.host,
+        };
         // A helper is whole at every instant, even where another thread has panicked.
-        let mut server = self.inner.server.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut server = server.lock().unwrap_or_else(PoisonError::into_inner);
         match server.as_ref() {
             Some(living) if dead.is_none_or(|dead| !Arc::ptr_eq(dead, living)) => {
                 Ok(Arc::clone(living))
             }
             _ => {
-                let new = Server::start(&self.inner.beside)?;
+                let new = Server::start(&self.inner.beside, processes)?;
                 Ok(Arc::clone(server.insert(Arc::new(new))))
             }
         }
@@ -238,6 +266,21 @@ impl Sandbox {
         self.spawn(spec, io)?.wait(cancel).await
     }
 
+    /// Runs a program to its end, whose files are [kept](Spec::kept): see [`Sandbox::run`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn run_to_keep(
+        &self,
+        spec: &Spec,
+        io: Io,
+        cancel: &CancellationToken,
+    ) -> Result<Ended, SandboxError> {
+        let mut running = self.spawn(spec, io)?;
+        let exit = running.end(cancel).await?;
+        Ok(Ended { exit, seal: running.seal })
+    }
+
     /// Starts a program and returns when it is about to be executed.
     ///
     /// # Errors
@@ -284,10 +327,11 @@ impl Sandbox {
         fds.extend(io.gate.as_ref().map(AsFd::as_fd));
         fds.extend(input.as_ref().map(AsFd::as_fd));
         let run = Run { anchor: self.anchor.clone(), is_gated: io.gate.is_some() };
-        let server = self.helper.ask(&run, &fds)?;
+        let processes = if spec.shared.pid { Processes::Host } else { Processes::Own };
+        let server = self.helper.ask(processes, &run, &fds)?;
         let control = sys::watch(control).map_err(SandboxError::host("watch socket"))?;
         Ok(Running {
-            _server: server,
+            server,
             control: Arc::new(control),
             connected: true,
             stdout: Some(stdout),
@@ -298,6 +342,7 @@ impl Sandbox {
             made: stubs::Made::default(),
             cleanup: stubs::Cleanup::of(&spec.rootfs),
             log: log.map(File::from),
+            seal: Seal::of(spec),
         })
     }
 }
@@ -345,7 +390,7 @@ enum State {
 /// A program in its sandbox. Dropped, it is killed, and not waited for.
 pub struct Running {
     /// Ends when nobody needs it any more.
-    _server: Arc<Server>,
+    server: Arc<Server>,
     control: Arc<AsyncFd<OwnedFd>>,
     connected: bool,
     stdout: Option<Receiver>,
@@ -357,6 +402,7 @@ pub struct Running {
     cleanup: Option<stubs::Cleanup>,
     /// What a runtime says of its failures.
     log: Option<File>,
+    seal: Seal,
 }
 
 impl fmt::Debug for Running {
@@ -396,9 +442,13 @@ impl Running {
     /// # Errors
     /// Fails where the program could not be executed, was cancelled, or its helper died.
     pub async fn wait(mut self, cancel: &CancellationToken) -> Result<Exit, SandboxError> {
+        self.end(cancel).await
+    }
+
+    async fn end(&mut self, cancel: &CancellationToken) -> Result<Exit, SandboxError> {
         let mut cancelled = false;
         let (mut out, mut err) = (Vec::with_capacity(CHUNK), Vec::with_capacity(CHUNK));
-        while self.connected || self.stdout.is_some() || self.stderr.is_some() {
+        while self.connected {
             tokio::select! {
                 biased;
                 () = cancel.cancelled(), if !cancelled => {
@@ -410,7 +460,8 @@ impl Running {
                 report = receive(&self.control), if self.connected => self.note(report?),
             }
         }
-        let outcome = match self.state {
+        self.take_rest(&mut out).await;
+        let outcome = match std::mem::replace(&mut self.state, State::SettingUp) {
             State::Exited(exit) => match &self.log {
                 Some(log) if !exit.success() => oci::failure(&read_log(log)).map_or(Ok(exit), Err),
                 _ => Ok(exit),
@@ -419,9 +470,7 @@ impl Running {
                 Some(code) => Err(SandboxError::Exec { message: failure.message, code }),
                 None => Err(SandboxError::Setup(failure.message)),
             },
-            State::SettingUp | State::Running => {
-                Err(SandboxError::Setup("the sandbox was killed".to_owned()))
-            }
+            State::SettingUp | State::Running => Err(killed()),
         };
         if let Some(cleanup) = &self.cleanup {
             cleanup.remove(&self.made)?;
@@ -429,11 +478,39 @@ impl Running {
         if cancelled { Err(SandboxError::Cancelled) } else { outcome }
     }
 
+    /// Sees to it that nothing of the program is left, and takes what it has written last. A pipe that
+    /// something outside of the sandbox has, too, is left to that.
+    async fn take_rest(&mut self, buffer: &mut Vec<u8>) {
+        if matches!(self.state, State::SettingUp | State::Running) {
+            // Without a last word the helper has died.
+            self.server.end().await;
+        }
+        for stream in [LogStream::Stdout, LogStream::Stderr] {
+            let pipe = match stream {
+                LogStream::Stdout => self.stdout.take(),
+                LogStream::Stderr => self.stderr.take(),
+            };
+            let mut left = MAX_PIPE;
+            while let Some(pipe) = &pipe
+                && left > 0
+            {
+                buffer.resize(CHUNK, 0);
+                let read = rustix::io::retry_on_intr(|| rustix::io::read(pipe, &mut buffer[..]));
+                let Ok(length @ 1..) = read else { break };
+                left = left.saturating_sub(length);
+                if (self.sink)(stream, &buffer[..length]).is_break() {
+                    break;
+                }
+            }
+        }
+    }
+
     async fn next_report(&mut self) -> Result<(), SandboxError> {
         let report = receive(&self.control).await?;
         self.note(report);
         if !self.connected && self.state == State::SettingUp {
-            return Err(SandboxError::Setup("the sandbox was killed".to_owned()));
+            self.server.end().await;
+            return Err(killed());
         }
         Ok(())
     }
@@ -442,8 +519,9 @@ impl Running {
         match report {
             None => self.connected = false,
             Some((Report::Terminal, fds)) => self.terminal = fds.into_iter().next(),
-            Some((Report::Ready(made), _)) => {
+            Some((Report::Ready(made), fds)) => {
                 self.made = made;
+                self.seal.receive(fds);
                 self.state = State::Running;
             }
             Some((Report::Failed(failure), _)) => self.state = State::Failed(failure),
@@ -466,6 +544,12 @@ impl Running {
             LogStream::Stderr => self.stderr = None,
         }
     }
+}
+
+/// Returns the error of a program whose helper hasn't seen its end.
+fn killed() -> SandboxError {
+    let message = "the sandbox's helper was killed, by hand or for want of memory, and all that it ran with it";
+    SandboxError::Setup(message.to_owned())
 }
 
 /// Reads what a runtime has written into its log.

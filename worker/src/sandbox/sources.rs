@@ -176,7 +176,7 @@ impl Sources {
         selector: &Path,
         recursive: bool,
     ) -> Result<MountHandle, Failure> {
-        match directory(tree)? {
+        match tree.directory() {
             Some(path) if is_whole(selector) => MountHandle::of_path(path, recursive)
                 .map_err(Failure::doing(&format!("open {}", path.display()))),
             Some(path) => {
@@ -189,6 +189,9 @@ impl Sources {
                 let Tree::Overlay { lowers, upper } = tree else {
                     return Err(Failure::new("a tree that is neither directory nor overlay"));
                 };
+                if lowers.is_empty() {
+                    return Err(Failure::new("a tree of no directories"));
+                }
                 let overlay = Overlay { lowers: lowers.clone(), upper: upper.clone() };
                 let root = overlay
                     .mount_apart(MountAttrFlags::empty(), &self.anchor)
@@ -264,20 +267,6 @@ fn shared_device(path: &Path) -> Result<MountHandle, Failure> {
     let mount = MountHandle::of_fd(&device, false).map_err(Failure::doing(&action))?;
     mount.restrict(MountAttributes { nosuid: true, noexec: true, ..MountAttributes::default() })?;
     Ok(mount)
-}
-
-/// Returns the directory that a tree is, where it is a single one.
-fn directory(tree: &Tree) -> Result<Option<&PathBuf>, Failure> {
-    match tree {
-        Tree::Directory(path) => Ok(Some(path)),
-        Tree::Overlay { lowers, upper } => match (lowers.as_slice(), upper) {
-            ([], Some(upper)) => Ok(Some(&upper.fs)),
-            // The kernel makes no overlay of one directory.
-            ([lower], None) => Ok(Some(lower)),
-            ([], None) => Err(Failure::new("a tree of no directories")),
-            _ => Ok(None),
-        },
-    }
 }
 
 fn is_whole(selector: &Path) -> bool {

@@ -23,6 +23,9 @@ pub struct Spec {
     pub readonly_rootfs: bool,
     /// Mounts besides `/proc`, `/dev` and `/sys`, made in this order.
     pub mounts: Vec<Mount>,
+    /// The targets of mounts, `/` for the root file system, whose trees are kept when the program has ended:
+    /// a [`Seal`](super::Seal) closes them.
+    pub kept: Vec<PathBuf>,
     /// The process.
     pub process: Process,
     /// The host name.
@@ -65,6 +68,7 @@ impl Spec {
             rootfs,
             readonly_rootfs: false,
             mounts: Vec::new(),
+            kept: Vec::new(),
             process: Process {
                 args,
                 env: Vec::new(),
@@ -123,6 +127,19 @@ pub enum Tree {
 }
 
 impl Tree {
+    /// Returns the directory that it is, where it is a single one.
+    pub(super) fn directory(&self) -> Option<&PathBuf> {
+        match self {
+            Self::Directory(path) => Some(path),
+            Self::Overlay { lowers, upper } => match (lowers.as_slice(), upper) {
+                ([], Some(upper)) => Some(&upper.fs),
+                // The kernel makes no overlay of one directory.
+                ([lower], None) => Some(lower),
+                _ => None,
+            },
+        }
+    }
+
     /// Returns the directory that receives changes.
     pub fn upper(&self) -> Option<&PathBuf> {
         match self {
@@ -335,6 +352,9 @@ pub struct Privileges {
     pub calls: CallFilter,
     /// Whether parts of `/proc` and `/sys` can't be seen, and others can't be written.
     pub hides_system: bool,
+    /// The AppArmor profile that confines the program, which the kernel has loaded; `None` for none. Holds
+    /// outside of the sandbox, too.
+    pub apparmor: Option<String>,
 }
 
 /// Which system calls a process can make.
@@ -356,6 +376,7 @@ impl Default for Privileges {
             no_new_privileges: false,
             calls: CallFilter::Builtin,
             hides_system: true,
+            apparmor: None,
         }
     }
 }

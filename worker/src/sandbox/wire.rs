@@ -19,8 +19,8 @@ use super::stubs::Made;
 /// a memory file.
 const MAX_MESSAGE: usize = 256 << 10;
 
-/// Most descriptors that come with a message.
-const MAX_FDS: usize = 8;
+/// Most descriptors that come with a message, as the kernel has it.
+const MAX_FDS: usize = 253;
 
 /// What kiln asks of the helper, at its door. Comes with the program's control socket, its standard
 /// output and error, the specification's memory file, and where there are such: the network
@@ -45,7 +45,8 @@ pub(super) enum Request {
 pub(super) enum Report {
     /// The terminal, which comes with the message.
     Terminal,
-    /// Everything is set up; the program is about to be executed.
+    /// Everything is set up; the program is about to be executed. The mounts of what is kept come with the
+    /// message.
     Ready(Made),
     /// It can't be done.
     Failed(Failure),

@@ -1,14 +1,14 @@
 //! Manifests and indexes, as hostile as the world they come from.
 
-use kiln_oci::{Descriptor, Digest, ImageIndex, ImageManifest, media_type, parse_manifest};
+use kiln_oci::{Descriptor, Digest, ImageIndex, ImageManifest, limits, media_type, parse_manifest};
 use kiln_registry::check_document;
 
 use crate::error::{Error, Result};
 
 /// Most bytes of a manifest or an index.
-pub(crate) const DOCUMENT_LIMIT: u64 = 4 << 20;
+pub(crate) const DOCUMENT_LIMIT: u64 = limits::DOCUMENT_LIMIT as u64;
 /// Most bytes of an image config.
-pub(crate) const CONFIG_LIMIT: u64 = 16 << 20;
+pub(crate) const CONFIG_LIMIT: u64 = limits::CONFIG_LIMIT as u64;
 
 /// A manifest or an index.
 #[derive(Debug)]

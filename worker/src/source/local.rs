@@ -77,6 +77,7 @@ impl LocalContext {
             excludes: self.excludes.as_ref(),
             owner: Some(Owner::default()),
             xattrs: false,
+            bounded: true,
         }
     }
 }

@@ -1,10 +1,11 @@
 //! How programs live beside each other, and how they end.
 
+use std::os::unix::fs::PermissionsExt;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use kiln_tree::Upper;
-use kiln_worker::sandbox::{Gate, Io, SandboxError, Tree};
+use kiln_worker::sandbox::{Exit, Gate, Io, SandboxError, Tree, User};
 use tokio_util::sync::CancellationToken;
 
 use crate::Test;
@@ -16,6 +17,7 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
     ("cancelling_kills_everything", cancel),
     ("steps_run_side_by_side", side_by_side),
     ("everything_dies_with_kiln", dies_with_kiln),
+    ("a_killed_helper_ends_its_programs", helper_killed),
     ("a_dropped_program_is_killed", dropped),
     ("a_program_waits_at_its_gate", gate),
     ("a_step_is_cheap", overhead),
@@ -141,6 +143,53 @@ fn dies_with_kiln(room: &Room) {
     kiln.kill().unwrap();
     kiln.wait().unwrap();
     until(|| !host_runs(word));
+}
+
+fn helper_killed(room: &Room) {
+    // A setuid program is bound to nobody's death.
+    let busybox = room.path("base/bin/busybox");
+    std::fs::set_permissions(busybox, PermissionsExt::from_mode(0o4755)).unwrap();
+    // Of the processes above a program, the last one is kiln's child: the helper, or its keeper.
+    for (is_host, above) in [(false, 1), (true, 1), (true, 2)] {
+        let word = format!("5432{above}{}", u8::from(is_host));
+        let mut spec = room.script(&format!("setsid sleep {word} & sleep {word}; true"));
+        spec.process.user = User::Ids { uid: 1000, gid: 1000, groups: Vec::new() };
+        spec.shared.pid = is_host;
+        let exit = room.runtime.block_on(async {
+            let running = room.sandbox.start(&spec, Io::to(|_, _| {})).await.unwrap();
+            until(|| host_runs(&word));
+            let kill = ancestors(&word)[above];
+            rustix::process::kill_process(kill, rustix::process::Signal::KILL).unwrap();
+            running.wait(&CancellationToken::new()).await
+        });
+        assert!(!host_runs(&word), "{is_host} {above}");
+        match exit {
+            Err(SandboxError::Setup(message)) => {
+                assert!(message.contains("helper was killed"), "{message}");
+            }
+            // The keeper's death is seen by the helper, which ends the program.
+            other => assert!(above == 2 && matches!(other, Ok(Exit::Signal(9))), "{other:?}"),
+        }
+        room.sh("true").ok();
+    }
+}
+
+/// Returns the processes between a program that sleeps and this one: the program's shell first.
+fn ancestors(word: &str) -> Vec<rustix::process::Pid> {
+    let parent = |pid: i32| {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let parent = text.lines().find_map(|line| line.strip_prefix("PPid:\t")).unwrap();
+        parent.parse::<i32>().unwrap()
+    };
+    let process = host_process(word).unwrap();
+    // The script's own command line has the word, too, but as a part of one of its arguments.
+    let mut pid = process.file_name().unwrap().to_str().unwrap().parse().unwrap();
+    let mut all = Vec::new();
+    while parent(pid) != std::process::id().cast_signed() {
+        pid = parent(pid);
+        all.push(rustix::process::Pid::from_raw(pid).unwrap());
+    }
+    all
 }
 
 fn dropped(room: &Room) {

@@ -73,11 +73,13 @@ pub(in crate::commands) fn remove_unused(
     };
     let (doomed, mut kept): (Vec<NamedImage>, Vec<_>) = images.into_iter().partition(is_doomed);
     let mut removed: Vec<Removed> = Vec::new();
+    let together = store.images().together();
     for image in doomed {
         removed.push(delete(store, &image, &kept)?);
         // Layers that several share are told of once, with the first.
         kept.push(image);
     }
+    together.end()?;
     let collected = store.collect()?;
     if !removed.is_empty() {
         printer.line("Deleted Images:");

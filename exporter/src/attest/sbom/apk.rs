@@ -12,7 +12,7 @@ const DATABASES: [&str; 2] = ["lib/apk/db/installed", "usr/lib/apk/db/installed"
 const FIELDS: [&str; 7] = ["P", "V", "A", "L", "o", "m", "U"];
 
 pub(super) fn find(files: &Files<'_>, system: &System, found: &mut Found) -> Result<()> {
-    for path in files.named(|path, _| DATABASES.contains(&path)) {
+    for path in &files.named(|path, _| DATABASES.contains(&path)) {
         let Some(bytes) = files.read(path, DATABASE)? else {
             found.warn(path, "the database is too large");
             continue;

@@ -52,7 +52,7 @@ pub(super) fn find(files: &Files<'_>, found: &mut Found) -> Result<()> {
     });
     let lists = candidates.map(|entry| {
         let list = crates(&files.open_entry(entry)?);
-        Ok(list.map(|list| (String::from_utf8_lossy(&entry.path).into_owned(), list)))
+        Ok(list.map(|list| (String::from_utf8_lossy(&entry.path.to_vec()).into_owned(), list)))
     });
     let lists: Result<Vec<Option<(String, List)>>> = lists.collect();
     for (path, list) in lists?.into_iter().flatten() {

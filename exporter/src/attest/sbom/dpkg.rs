@@ -20,7 +20,7 @@ pub(super) fn find(files: &Files<'_>, system: &System, found: &mut Found) -> Res
     let is_it = |path: &str, name: &str| {
         path == STATUS || path.starts_with(STATUS_D) && !name.ends_with(".md5sums")
     };
-    for path in files.named(is_it) {
+    for path in &files.named(is_it) {
         let Some(bytes) = files.read(path, DATABASE)? else {
             found.warn(path, "the database is too large");
             continue;

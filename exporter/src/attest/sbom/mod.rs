@@ -80,7 +80,7 @@ impl Sbom {
         let name = "looking for packages";
         context.progress.status(name, 0, None, false);
         let dir = merged::open(image.layer.as_ref(), context)?;
-        let view = View { dir: &dir, excludes: None, owner: None, xattrs: false };
+        let view = View { xattrs: false, ..View::of(&dir) };
         let entries = walk::entries(view, std::path::Path::new("/"))?;
         let files = Files { dir: &dir, entries: &entries };
         let sbom = Self::of(&files, &|| context.store.temp_dir().map_err(Error::from))?;

@@ -25,7 +25,7 @@ struct Manifest {
 }
 
 pub(super) fn find(files: &Files<'_>, found: &mut Found) -> Result<()> {
-    for path in files.named(is_installed) {
+    for path in &files.named(is_installed) {
         let Some(bytes) = files.read(path, MANIFEST)? else { continue };
         // Packages bring files of that name for other ends, too.
         let Ok(manifest) = serde_json::from_slice::<Manifest>(&bytes) else { continue };
@@ -39,7 +39,7 @@ pub(super) fn find(files: &Files<'_>, found: &mut Found) -> Result<()> {
             version: manifest.version,
         });
     }
-    for path in files.named(|_, name| name == "package-lock.json") {
+    for path in &files.named(|_, name| name == "package-lock.json") {
         let Some(bytes) = files.read(path, LOCK)? else { continue };
         let Ok(Value::Object(lock)) = serde_json::from_slice(&bytes) else {
             found.warn(path, "it is no lock file of npm's");

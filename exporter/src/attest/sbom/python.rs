@@ -11,7 +11,7 @@ const FIELDS: [&str; 6] =
     ["Name", "Version", "License-Expression", "License", "Author", "Home-page"];
 
 pub(super) fn find(files: &Files<'_>, found: &mut Found) -> Result<()> {
-    for path in files.named(is_metadata) {
+    for path in &files.named(is_metadata) {
         let Some(bytes) = files.read(path, MANIFEST)? else { continue };
         let text = String::from_utf8_lossy(&bytes);
         let Some([name, version, expression, license, author, homepage]) =

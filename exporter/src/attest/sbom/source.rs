@@ -53,19 +53,18 @@ impl Files<'_> {
     }
 
     /// Returns the paths of regular files with a name that `is_it` knows, and their names.
-    pub(crate) fn named<'b>(
-        &'b self,
-        is_it: impl Fn(&str, &str) -> bool + 'b,
-    ) -> impl Iterator<Item = &'b str> + 'b {
-        self.entries.iter().filter(|entry| entry.metadata.is_file()).filter_map(move |entry| {
-            let path = std::str::from_utf8(&entry.path).ok()?;
+    pub(crate) fn named(&self, is_it: impl Fn(&str, &str) -> bool) -> Vec<String> {
+        let files = self.entries.iter().filter(|entry| entry.metadata.is_file());
+        let found = files.filter_map(|entry| {
+            let path = String::from_utf8(entry.path.to_vec()).ok()?;
             let name = path.rsplit('/').next()?;
-            is_it(path, name).then_some(path)
-        })
+            is_it(&path, name).then_some(path)
+        });
+        found.collect()
     }
 
     /// Opens a file that the search has met.
     pub(crate) fn open_entry(&self, entry: &Entry) -> Result<File> {
-        Ok(self.dir.open_file(Path::new(OsStr::from_bytes(&entry.path)))?)
+        Ok(self.dir.open_file(Path::new(OsStr::from_bytes(&entry.path.to_vec())))?)
     }
 }

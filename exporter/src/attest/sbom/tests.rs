@@ -26,7 +26,7 @@ pub(super) fn found(files: &[(&str, &str)]) -> Sbom {
 
 fn scan(root: &tempfile::TempDir) -> Sbom {
     let dir = Dir::open(root.path()).unwrap();
-    let view = View { dir: &dir, excludes: None, owner: None, xattrs: false };
+    let view = View { xattrs: false, ..View::of(&dir) };
     let entries = walk::entries(view, std::path::Path::new("/")).unwrap();
     let scratch = tempfile::tempdir().unwrap();
     let make = || Ok(scratch.path().to_owned());
@@ -50,7 +50,7 @@ fn links_lead_to_nothing_outside() {
     symlink("../../../outside", inside.join("var/lib/rpm/rpmdb.sqlite")).unwrap();
     symlink("loop", inside.join("loop")).unwrap();
     let dir = Dir::open(&inside).unwrap();
-    let view = View { dir: &dir, excludes: None, owner: None, xattrs: false };
+    let view = View { xattrs: false, ..View::of(&dir) };
     let entries = walk::entries(view, std::path::Path::new("/")).unwrap();
     let make = || Ok(root.path().to_owned());
     let sbom = Sbom::of(&Files { dir: &dir, entries: &entries }, &make).unwrap();

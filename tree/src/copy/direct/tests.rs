@@ -188,7 +188,7 @@ fn what_is_there_already_is_left_out() {
 fn names(from: &Dir, copies: &[CopyOptions], below: &dyn Below) -> Vec<String> {
     let copied: Vec<_> = copies.iter().map(|copy| (View::of(from), copy.clone())).collect();
     let plan = plan_copies(&copied, below).unwrap().unwrap();
-    let name = |item: &Item| String::from_utf8_lossy(&item.entry.path).into_owned();
+    let name = |item: &Item| String::from_utf8_lossy(&item.entry.path.to_vec()).into_owned();
     plan.items().iter().map(name).collect()
 }
 

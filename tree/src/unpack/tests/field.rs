@@ -81,14 +81,14 @@ pub(super) fn describe(root: &Path) -> Vec<String> {
     let dir = Dir::open(root).unwrap();
     let found = everything(&dir);
     let line = |entry: &Entry| {
-        let path = root.join(names::path(&entry.path));
+        let path = root.join(names::path(&entry.path.to_vec()));
         let content =
             if entry.metadata.is_file() { std::fs::read(&path).unwrap() } else { Vec::new() };
         let metadata = &entry.metadata;
         let (kind, mode, owner) = (metadata.kind, metadata.mode, metadata.owner);
         format!(
             "{} {kind:?} {mode:o} {owner:?} {:?} {content:?}",
-            names::path(&entry.path).display(),
+            names::path(&entry.path.to_vec()).display(),
             metadata.mtime
         )
     };
@@ -145,7 +145,8 @@ impl Field {
         let secret = b"the secret";
         for entry in everything(&self.dir) {
             if entry.metadata.is_file() {
-                let content = std::fs::read(self.root().join(names::path(&entry.path))).unwrap();
+                let content =
+                    std::fs::read(self.root().join(names::path(&entry.path.to_vec()))).unwrap();
                 assert!(
                     !content.windows(secret.len()).any(|part| part == secret),
                     "a secret leaked"
@@ -161,6 +162,6 @@ impl Field {
 
     pub(super) fn names(&self) -> Vec<String> {
         let found = everything(&self.dir);
-        found.into_iter().map(|entry| String::from_utf8(entry.path).unwrap()).collect()
+        found.into_iter().map(|entry| String::from_utf8(entry.path.to_vec()).unwrap()).collect()
     }
 }

@@ -80,6 +80,9 @@ impl Config<'_> {
         if let Some(adjustment) = process.oom_score_adj {
             document["oomScoreAdj"] = adjustment.into();
         }
+        if let Some(profile) = &self.spec.privileges.apparmor {
+            document["apparmorProfile"] = json!(profile);
+        }
         if let Some(size) = process.terminal {
             document["consoleSize"] = json!({ "height": size.rows, "width": size.columns });
         }
@@ -308,6 +311,7 @@ mod tests {
             spec.privileges.no_new_privileges = true;
             spec.privileges.calls = CallFilter::Unconfined;
             spec.privileges.hides_system = false;
+            spec.privileges.apparmor = Some("confined".to_owned());
             spec.privileges.capabilities = Capabilities::SYS_TIME;
             spec.shared.uts = true;
             let (name, value) = ("net.ipv4.ip_forward".to_owned(), "1".to_owned());
@@ -319,6 +323,7 @@ mod tests {
         assert_eq!(process["noNewPrivileges"], true);
         assert_eq!(process["capabilities"]["permitted"], json!(["CAP_SYS_TIME"]));
         assert_eq!(process["oomScoreAdj"], 5);
+        assert_eq!(process["apparmorProfile"], "confined");
         assert_eq!(process["args"], json!(["/dev/kiln-init", "true"]));
         assert_eq!(config["hostname"], Value::Null);
         let linux = &config["linux"];

@@ -30,16 +30,16 @@ use rustix::termios::{Winsize, tcsetwinsize};
 
 use self::config::Config;
 pub(super) use self::log::failure;
-use super::child::{connect, die_with, enter_network, join, resolve_user, wait_at};
+use super::child::{Ready, connect, die_with, enter_network, join, resolve_user, wait_at};
 use super::devices::Terminal;
 use super::helper::Task;
-use super::identity;
 use super::mount_handle::MountHandle;
 use super::program::Image;
 use super::root::{Missing, Root, clean};
 use super::sources::{Linked, Sources};
 use super::spec::{Spec, TerminalSize};
 use super::wire::{self, Failure, Report};
+use super::{identity, seal};
 use crate::sys;
 
 /// What the runtime calls the container. Nobody else has one in the same place.
@@ -88,8 +88,7 @@ pub(super) fn become_runtime(task: Task, runtime: &Path) -> Result<Infallible, F
     MountHandle::file_system("proc", &[], MountAttrFlags::empty())?
         .attach_at(Path::new("/proc"))?;
     let stage = Stage::new(&anchor)?;
-    let (root, config) = furnish(&spec, &stage, linked)?;
-    let made = root.into_made();
+    let (ready, config) = furnish(&spec, &stage, linked)?;
     let terminal = spec.process.terminal.map(open_terminal).transpose()?;
     if let Some(terminal) = &terminal {
         wire::send(&control, &Report::Terminal, &[terminal.controller.as_fd()])
@@ -107,9 +106,9 @@ pub(super) fn become_runtime(task: Task, runtime: &Path) -> Result<Infallible, F
     let image = Image::new(runtime, &arguments(runtime, &stage, &log)?, &[])?;
     connect(&stdin, terminal.as_ref(), &config.user)?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
-    die_with(&helper)?;
+    die_with(helper.as_ref())?;
     wait_at(gate)?;
-    wire::send(&control, &Report::Ready(made), &[]).map_err(Failure::doing("report to kiln"))?;
+    ready.report(&control)?;
     sys::close_on_exec_above().map_err(Failure::doing("close descriptors"))?;
     rustix::io::fcntl_setfd(&log, FdFlags::empty())
         .map_err(Failure::doing("pass the runtime its log"))?;
@@ -138,7 +137,7 @@ fn furnish<'a>(
     spec: &'a Spec,
     stage: &Stage,
     linked: Linked,
-) -> Result<(Root, Config<'a>), Failure> {
+) -> Result<(Ready, Config<'a>), Failure> {
     let mut sources = Sources::new(&stage.path("sources"), &spec.mounts, linked);
     let mut mounts = Vec::new();
     for mount in &spec.mounts {
@@ -160,6 +159,10 @@ fn furnish<'a>(
         let mount = MountHandle::file_system(kind, &[], MountAttrFlags::MOUNT_ATTR_NODEV)?;
         root.mount_own(&mount, name)?;
     }
+    let kept = {
+        let mounts: Vec<_> = mounts.iter().map(|(source, _)| source.as_fd()).collect();
+        seal::handles(spec, root.fd().as_fd(), &mounts)?
+    };
     let mut listed = Vec::new();
     for (number, (source, target)) in mounts.into_iter().enumerate() {
         if is_runtimes(&target) {
@@ -184,7 +187,7 @@ fn furnish<'a>(
     }
     let (cgroup, directory) = (control_group()?, stage.path("root"));
     let config = Config { spec, user, home, root: directory, cgroup, mounts: listed };
-    Ok((root, config))
+    Ok((Ready { made: root.into_made(), kept }, config))
 }
 
 /// Returns a name for the container's control group. Hierarchies in which kiln makes no group have those

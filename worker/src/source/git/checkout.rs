@@ -152,7 +152,7 @@ fn import(
         exclude: if keeps_git_dir { Vec::new() } else { vec![GIT_DIR.to_owned()] },
         ..CopyOptions::default()
     };
-    let view = View { dir: root, excludes: None, owner: None, xattrs: false };
+    let view = View { xattrs: false, ..View::of(root) };
     kiln_tree::copy(view, &target, &options)?;
     drop(target);
     snapshots.commit_pending(pending)
