@@ -8,7 +8,7 @@ mod similar;
 
 pub(crate) use similar::{did_you_mean, no_such_image, similar};
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result, bail};
 use kiln_oci::{
@@ -19,6 +19,8 @@ use kiln_store::{ImageRow, Store};
 
 /// Most bytes of a manifest, index or config that are read.
 const DOCUMENT_LIMIT: u64 = 16 << 20;
+/// Most bytes of the manifests of an index.
+const MANIFESTS_LIMIT: u64 = 64 << 20;
 
 /// Which of an image's platforms is meant.
 #[derive(Clone, Copy, Debug)]
@@ -78,10 +80,7 @@ impl StoredImage {
         }
         let there = entries.iter().filter(|(_, is_there)| *is_there);
         let there: Vec<Descriptor> = there.map(|(entry, _)| entry.clone()).collect();
-        let mut manifests = Vec::new();
-        for entry in &there {
-            manifests.push(manifest(store, &digest_of(entry)?)?);
-        }
+        let manifests = manifests(store, &there)?;
         index.set_manifests(there);
         let host = Platform::host();
         let (platform, fallback) = match wanted {
@@ -114,6 +113,22 @@ impl StoredImage {
     }
 }
 
+/// Reads the manifests of an index, each once.
+fn manifests(store: &Store, entries: &[Descriptor]) -> Result<Vec<ImageManifest>> {
+    let (mut found, mut known, mut bytes) = (Vec::new(), BTreeSet::new(), 0);
+    for entry in entries {
+        let digest = digest_of(entry)?;
+        if known.insert(digest) {
+            bytes += store.content().size(&digest)?.unwrap_or_default();
+            if bytes > MANIFESTS_LIMIT {
+                bail!("the manifests of the index have more than {MANIFESTS_LIMIT} bytes");
+            }
+            found.push(manifest(store, &digest)?);
+        }
+    }
+    Ok(found)
+}
+
 /// Reads a manifest of the store.
 pub(crate) fn manifest(store: &Store, digest: &Digest) -> Result<ImageManifest> {
     let bytes = store.content().read(digest, DOCUMENT_LIMIT)?;
@@ -122,7 +137,7 @@ pub(crate) fn manifest(store: &Store, digest: &Digest) -> Result<ImageManifest> 
 
 fn config(store: &Store, digest: &Digest) -> Result<ImageConfig> {
     let bytes = store.content().read(digest, DOCUMENT_LIMIT)?;
-    serde_json::from_slice(&bytes).with_context(|| format!("parse the image config {digest}"))
+    ImageConfig::parse(&bytes).with_context(|| format!("parse the image config {digest}"))
 }
 
 fn digest_of(descriptor: &Descriptor) -> Result<Digest> {

@@ -54,6 +54,15 @@ pub struct ImageConfig {
 }
 
 impl ImageConfig {
+    /// Reads the config of a foreign image.
+    ///
+    /// # Errors
+    /// Fails where it is none, or has more values than [`json::check_amount`] takes.
+    pub fn parse(bytes: &[u8]) -> Result<Self, serde_json::Error> {
+        json::check_amount(bytes)?;
+        serde_json::from_slice(bytes)
+    }
+
     /// Returns what an image that is built on this one begins with: as in BuildKit, neither the time
     /// nor members that are not ours.
     #[must_use]

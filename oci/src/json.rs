@@ -1,6 +1,32 @@
-//! JSON whose bytes are a function of the value alone.
+//! JSON whose bytes are a function of the value alone, and the limit on foreign documents.
 
 use serde::Serialize;
+use serde::de::Error as _;
+
+/// The number of values that a foreign document may have. In memory each takes up to a hundred bytes,
+/// and in the document no more than two.
+const MOST_VALUES: usize = 1_000_000;
+
+/// Checks that a document has no more values than one that means something.
+///
+/// # Errors
+/// Fails where there are more. Whether it is JSON at all isn't looked at.
+pub fn check_amount(document: &[u8]) -> Result<(), serde_json::Error> {
+    let (mut values, mut is_text, mut is_escaped) = (0, false, false);
+    for byte in document {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' => is_escaped = is_text,
+            b'"' => is_text = !is_text,
+            b',' | b'[' | b'{' if !is_text => values += 1,
+            _ => {}
+        }
+    }
+    if values <= MOST_VALUES {
+        return Ok(());
+    }
+    Err(serde_json::Error::custom(format!("it has more than {MOST_VALUES} values")))
+}
 
 /// Returns `value` as compact JSON with the keys of every object sorted.
 ///
@@ -48,6 +74,16 @@ fn escape(json: &str) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn documents_have_a_limited_number_of_values() {
+        let list = |count: usize| format!("[{}0]", "0,".repeat(count - 1));
+        assert!(check_amount(list(MOST_VALUES).as_bytes()).is_ok());
+        assert!(check_amount(list(MOST_VALUES + 1).as_bytes()).is_err());
+        assert!(check_amount("[".repeat(MOST_VALUES + 1).as_bytes()).is_err());
+        let text = format!(r#"["\\\"{}", 1]"#, ",".repeat(MOST_VALUES + 1));
+        assert!(check_amount(text.as_bytes()).is_ok(), "what stands in a text doesn't count");
+    }
 
     #[test]
     fn escapes_are_those_of_go() {

@@ -10,6 +10,8 @@ use bytes::Bytes;
 use reqwest::RequestBuilder;
 use reqwest::header::CONTENT_LENGTH;
 
+use crate::limits::Pulse;
+
 /// How much is read from a file at once.
 const PIECE: u64 = 256 << 10;
 
@@ -48,16 +50,23 @@ impl fmt::Debug for Body {
 }
 
 impl Body {
+    /// Tells whether it is a part of a blob.
+    pub(crate) fn is_part(&self) -> bool {
+        matches!(self, Self::Part { .. })
+    }
+
     /// Adds the body to a request.
-    pub(crate) fn attach(&self, request: RequestBuilder) -> RequestBuilder {
+    pub(crate) fn attach(&self, request: RequestBuilder, pulse: &Pulse) -> RequestBuilder {
         match self {
             Self::Empty => request,
             Self::Bytes(bytes) => request.body(bytes.clone()),
             Self::Part { length: 0, .. } => request.body(Bytes::new()),
             Self::Part { source, start, length, sent } => {
                 let (source, sent, end) = (source.clone(), Arc::clone(sent), start + length);
+                let pulse = pulse.clone();
                 let stream = futures_util::stream::try_unfold(*start, move |position| {
                     let (source, sent) = (source.clone(), Arc::clone(&sent));
+                    pulse.beat();
                     async move {
                         if position >= end {
                             return Ok::<_, io::Error>(None);

@@ -315,7 +315,12 @@ fn next_page(response: &reqwest::Response) -> Result<Option<reqwest::Url>, Probl
     Ok(Some(own))
 }
 
+/// Tells whether an answer is about content with this digest, as far as it says.
+pub(crate) fn is_of(response: &reqwest::Response, digest: &Digest) -> bool {
+    announced(response.headers()).is_none_or(|announced| announced == *digest)
+}
+
 /// Returns the digest that a registry announces.
-fn announced(headers: &HeaderMap) -> Option<Digest> {
+pub(crate) fn announced(headers: &HeaderMap) -> Option<Digest> {
     headers.get("docker-content-digest")?.to_str().ok()?.parse().ok()
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use kiln_oci::media_type;
+use kiln_oci::{json, media_type};
 use serde_json::Value;
 
 /// Most bytes of a manifest or index (OCI distribution specification, "Pushing Manifests").
@@ -15,8 +15,9 @@ pub const DOCUMENT_LIMIT: u64 = 4 << 20;
 /// # Errors
 /// Says what is wrong with the document.
 pub fn check_document(bytes: &[u8], declared: Option<&str>) -> Result<String, String> {
-    let fields: BTreeMap<String, Value> = serde_json::from_slice(bytes)
-        .map_err(|error| format!("neither a manifest nor an index: {error}"))?;
+    let fields = json::check_amount(bytes).and_then(|()| serde_json::from_slice(bytes));
+    let fields: BTreeMap<String, Value> =
+        fields.map_err(|error| format!("neither a manifest nor an index: {error}"))?;
     let inner = fields.get("mediaType").map(|value| value.as_str().unwrap_or_default());
     let declared = declared.map(|text| text.split(';').next().unwrap_or(text).trim());
     let outer = declared.filter(|text| media_type::is_index(text) || media_type::is_manifest(text));

@@ -1,5 +1,7 @@
 //! What can go wrong with a registry.
 
+use std::time::Duration;
+
 use kiln_oci::Digest;
 use reqwest::StatusCode;
 
@@ -66,6 +68,9 @@ pub enum Problem {
     /// The server sends too slowly.
     #[error("the server sends less than {} bytes in {} seconds", .0.bytes, .0.window.as_secs_f32())]
     TooSlow(Pace),
+    /// The server neither takes nor sends anything.
+    #[error("nothing was taken or sent by the server for {} seconds", .0.as_secs_f32())]
+    Stalled(Duration),
     /// A document that is no manifest and no index.
     #[error("{0}")]
     Document(String),
@@ -131,7 +136,7 @@ impl Problem {
     pub(crate) fn is_transient(&self) -> bool {
         match self {
             Self::Transport(error) => error.is_transient(),
-            Self::RateLimited(_) | Self::TooSlow(_) => true,
+            Self::RateLimited(_) | Self::TooSlow(_) | Self::Stalled(_) => true,
             Self::Status { status, .. } => is_transient(*status),
             _ => false,
         }

@@ -189,6 +189,10 @@ fn answer(
         let pause = retry_after(response.headers());
         return Err((Problem::Status { status, message: String::new() }, pause));
     }
+    if status == StatusCode::PARTIAL_CONTENT {
+        let problem = "the server sends a part of the file, and all of it was requested";
+        return Err((Problem::Document(problem.to_owned()), None));
+    }
     let file = FetchedFile { target: redacted(&request.url), response, pace };
     // Some servers tag their answers and pay no heed to conditions.
     if known.is_some() && file.etag().map(strength_aside) == known {

@@ -51,7 +51,8 @@ pub(crate) struct Trust {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Timeouts {
     pub(crate) connect: Duration,
-    pub(crate) read: Duration,
+    /// The time that an answer may take to begin and to go on; `None` where others watch over it.
+    pub(crate) read: Option<Duration>,
 }
 
 /// One client for plain `http`, and for `https` one for each [`Trust`]: those read the system's
@@ -101,9 +102,10 @@ impl HttpClients {
     }
 
     fn client(&self, trust: Option<&Trust>) -> Result<reqwest::Client, Problem> {
-        let mut builder = builder(tls(trust)?)
-            .connect_timeout(self.timeouts.connect)
-            .read_timeout(self.timeouts.read);
+        let mut builder = builder(tls(trust)?).connect_timeout(self.timeouts.connect);
+        if let Some(limit) = self.timeouts.read {
+            builder = builder.read_timeout(limit);
+        }
         for proxy in self.proxies.list()? {
             builder = builder.proxy(proxy);
         }

@@ -1,10 +1,12 @@
 //! The limits that every answer of a server is held to.
 //!
 //! [`Gate`] bounds the transfers that are under way at once, [`Pace`] the time that a server may take
-//! over an answer, and [`Listing`] the lists that come in pages. The size of one document is bounded by
+//! over an answer, [`Pulse`] the time that it may leave an upload lying, and [`Listing`] the lists that come in pages. The size of one document is bounded by
 //! [`crate::transport::read_limited`], which reads at a [`Pace`] too.
 
 use std::collections::{HashMap, HashSet};
+use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,6 +20,11 @@ use crate::error::Problem;
 const WINDOW: Duration = Duration::from_secs(30);
 /// The least speed of a download, in bytes per second.
 const SLOWEST: u64 = 1 << 10;
+/// The time that an answer's body may pause where it has no pace.
+const SILENCE: Duration = Duration::from_mins(1);
+/// How much longer than others an answer to an upload may take: what was sent lies in buffers, and
+/// registries move blobs before they answer.
+const UPLOAD_PATIENCE: u32 = 5;
 /// Most pages of a list.
 const PAGES: usize = 1000;
 /// Most bytes of all pages of a list.
@@ -71,7 +78,10 @@ impl PacedBody {
         &mut self,
         response: &mut Response,
     ) -> Result<Option<Bytes>, Problem> {
-        let Some(pace) = self.pace else { return Ok(response.chunk().await?) };
+        let Some(pace) = self.pace else {
+            let answer = tokio::time::timeout(SILENCE, response.chunk()).await;
+            return Ok(answer.map_err(|_| Problem::Stalled(SILENCE))??);
+        };
         loop {
             let begun = Instant::now();
             let left = pace.window.saturating_sub(self.waited);
@@ -89,6 +99,42 @@ impl PacedBody {
             }
             if let Ok(answer) = answer {
                 return Ok(answer?);
+            }
+        }
+    }
+}
+
+/// A sign of life of an upload: it beats whenever the server has taken what was sent before.
+///
+/// A request as a whole may take hours, so that its length can't be limited.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Pulse(Arc<AtomicU64>);
+
+impl Pulse {
+    /// Notes that more is about to be sent.
+    pub(crate) fn beat(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Waits for the answer to an upload.
+    ///
+    /// # Errors
+    /// Fails where there was no beat for [`UPLOAD_PATIENCE`] times `limit`.
+    pub(crate) async fn watch<T>(
+        &self,
+        limit: Duration,
+        answer: impl Future<Output = T>,
+    ) -> Result<T, Problem> {
+        let limit = limit.saturating_mul(UPLOAD_PATIENCE);
+        let mut answer = pin!(answer);
+        loop {
+            let before = self.0.load(Ordering::Relaxed);
+            match tokio::time::timeout(limit, &mut answer).await {
+                Ok(answer) => return Ok(answer),
+                Err(_) if self.0.load(Ordering::Relaxed) == before => {
+                    return Err(Problem::Stalled(limit));
+                }
+                Err(_) => {}
             }
         }
     }

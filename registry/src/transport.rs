@@ -17,7 +17,7 @@ use crate::endpoint::{Endpoint, authority_of, forbidden, is_loopback, same_origi
 use crate::error::{Problem, sanitize};
 use crate::hosts::{Hosts, Scheme};
 use crate::http::{HttpClients, Timeouts, Trust};
-use crate::limits::{Gate, Pace, PacedBody};
+use crate::limits::{Gate, Pace, PacedBody, Pulse};
 use crate::retry::{Failure, backoff, retry_after};
 
 /// How many redirects are followed.
@@ -57,6 +57,8 @@ type Found = Arc<OnceCell<Url>>;
 pub(crate) struct Transport {
     pub(crate) options: Options,
     clients: HttpClients,
+    /// Clients of uploads, whose answers begin when all has been sent.
+    upload_clients: HttpClients,
     hosts: Hosts,
     authorizations: Authorizations,
     /// What was found out of the endpoints that have to be asked, by authority and path.
@@ -82,9 +84,11 @@ pub(crate) fn log(method: &Method, url: &Url, answer: &reqwest::Result<Response>
 
 impl Transport {
     pub(crate) fn new(options: Options) -> Self {
-        let timeouts = Timeouts { connect: options.connect_timeout, read: options.read_timeout };
+        let connect = options.connect_timeout;
+        let clients = |read| HttpClients::new(Timeouts { connect, read }, options.proxies.clone());
         Self {
-            clients: HttpClients::new(timeouts, options.proxies.clone()),
+            clients: clients(Some(options.read_timeout)),
+            upload_clients: clients(None),
             hosts: Hosts::new(options.hosts.clone(), options.warnings.clone()),
             authorizations: Authorizations::default(),
             bases: Mutex::default(),
@@ -134,10 +138,24 @@ impl Transport {
     }
 
     fn client_of(&self, url: &Url, endpoint: &Endpoint) -> Result<reqwest::Client, Problem> {
-        if endpoint.serves(url) && url.scheme() == "https" {
-            return self.clients.secure(&endpoint.trust);
+        self.one_of(&self.clients, url, Some(endpoint))
+    }
+
+    /// Returns the one of these clients for a URL, as is configured about an endpoint where it is the
+    /// endpoint's, else about its host.
+    fn one_of(
+        &self,
+        clients: &HttpClients,
+        url: &Url,
+        endpoint: Option<&Endpoint>,
+    ) -> Result<reqwest::Client, Problem> {
+        if url.scheme() != "https" {
+            return clients.plain();
         }
-        self.client_for(url)
+        match endpoint.filter(|endpoint| endpoint.serves(url)) {
+            Some(endpoint) => clients.secure(&endpoint.trust),
+            None => clients.secure(&self.hosts.of(&authority_of(url))?.trust),
+        }
     }
 
     /// Returns why a request got no answer.
@@ -168,11 +186,7 @@ impl Transport {
 
     /// Returns the client for a URL, as is configured about its host.
     pub(crate) fn client_for(&self, url: &Url) -> Result<reqwest::Client, Problem> {
-        if url.scheme() == "https" {
-            self.clients.secure(&self.hosts.of(&authority_of(url))?.trust)
-        } else {
-            self.clients.plain()
-        }
+        self.one_of(&self.clients, url, None)
     }
 
     /// Makes a request until it succeeds, fails for good, or has failed too often.
@@ -241,7 +255,8 @@ impl Transport {
         authorization: Option<&Authorization>,
     ) -> Result<Response, Problem> {
         for _ in 0..=REDIRECTS {
-            let client = self.client_of(&url, call.endpoint)?;
+            let clients = if call.body.is_part() { &self.upload_clients } else { &self.clients };
+            let client = self.one_of(clients, &url, Some(call.endpoint))?;
             let mut request = client.request(call.method.clone(), url.clone());
             request = request.headers(call.headers.clone());
             if same_origin(&url, base) {
@@ -250,7 +265,12 @@ impl Transport {
                     request = request.header(AUTHORIZATION, authorization.header());
                 }
             }
-            let response = call.body.attach(request).send().await;
+            let pulse = Pulse::default();
+            let sending = call.body.attach(request, &pulse).send();
+            let response = match call.body {
+                Body::Part { .. } => pulse.watch(self.options.read_timeout, sending).await?,
+                _ => sending.await,
+            };
             log(&call.method, &url, &response);
             let response = match response {
                 Ok(response) => response,

@@ -11,7 +11,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use kiln_oci::{Digest, ImageConfig, media_type};
+use kiln_oci::{Digest, RootFs, media_type};
 use rusqlite::Connection;
 use serde::Deserialize;
 
@@ -33,6 +33,8 @@ const DEPTH: u32 = 4;
 pub(crate) struct Reach {
     pub(crate) blobs: HashSet<Digest>,
     pub(crate) chains: HashSet<Digest>,
+    /// The least depth at which each manifest and index was found.
+    depths: HashMap<Digest, u32>,
 }
 
 /// All images with what they consist of, each digest once.
@@ -301,6 +303,12 @@ impl Reach {
     /// Marks an image. What can't be read reaches nothing: it is of no use to anybody.
     fn mark(&mut self, content: &Content, digest: &Digest, media_type: &str, depth: u32) {
         self.blobs.insert(*digest);
+        // Nested indexes may name the same documents again and again.
+        let least = self.depths.entry(*digest).or_insert(u32::MAX);
+        if *least <= depth {
+            return;
+        }
+        *least = depth;
         let Some(document) = parse::<Document>(content, digest) else { return };
         if media_type::is_index(media_type) {
             for manifest in document.manifests.iter().filter(|_| depth < DEPTH) {
@@ -314,13 +322,19 @@ impl Reach {
         self.blobs.extend(document.layers.iter().map(|layer| layer.digest));
         let Some(config) = document.config else { return };
         self.blobs.insert(config.digest);
-        let Some(config) = parse::<ImageConfig>(content, &config.digest) else { return };
+        let Some(config) = parse::<ConfigLayers>(content, &config.digest) else { return };
         let mut chain = None;
-        for diff_id in config.rootfs.diff_ids() {
+        for diff_id in config.rootfs.unwrap_or_default().diff_ids() {
             chain = Some(chain_id(chain.as_ref(), diff_id));
             self.chains.extend(chain);
         }
     }
+}
+
+/// The part of an image config that names layers. All else may be large.
+#[derive(serde::Deserialize)]
+struct ConfigLayers {
+    rootfs: Option<RootFs>,
 }
 
 fn parse<T: serde::de::DeserializeOwned>(content: &Content, digest: &Digest) -> Option<T> {

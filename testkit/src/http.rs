@@ -47,6 +47,10 @@ pub(crate) trait Service: Send + Sync + 'static {
     fn cuts(&self, _request: &Request) -> bool {
         false
     }
+    /// Returns the pause before each MiB of this request's body is read.
+    fn pause(&self, _request: &Request) -> Option<Duration> {
+        None
+    }
     /// Returns what is answered; `None` where the connection was cut.
     fn answer(&self, request: Request) -> Option<Answer>;
 }
@@ -194,6 +198,14 @@ fn converse<S: Read + Write>(stream: &mut S, service: &impl Service) -> std::io:
     }
     if request.headers.get("transfer-encoding").is_some_and(|coding| coding == "chunked") {
         read_chunks(&mut reader, &mut request.body)?;
+    } else if let Some(pause) = service.pause(&request) {
+        while (request.body.len() as u64) < length {
+            std::thread::sleep(pause);
+            let part = (1 << 20).min(length - request.body.len() as u64);
+            if reader.by_ref().take(part).read_to_end(&mut request.body)? == 0 {
+                break;
+            }
+        }
     } else {
         reader.by_ref().take(length).read_to_end(&mut request.body)?;
     }

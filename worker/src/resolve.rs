@@ -226,7 +226,7 @@ impl ImageResolver {
                     if expected != actual {
                         return Err(Error::image(&name, wrong_size(&config, expected, actual)));
                     }
-                    let config = serde_json::from_slice(&bytes).map_err(|error| {
+                    let config = ImageConfig::parse(&bytes).map_err(|error| {
                         Error::image(&name, format!("invalid image config: {error}"))
                     })?;
                     return Ok(Image { config, layers: manifest.layers().clone() });

@@ -75,9 +75,16 @@ impl Session<'_> {
                 let name = format!("importing cache manifest from {}", source.place);
                 let step = Step::begin(&events, name);
                 let imported = resolver.import_cache(&source, &platforms, limit).await;
-                if let Err(error) = &imported {
+                let problem = match &imported {
                     // One that is of no use is a build without it.
-                    let message = format!("the cache is not used: {}", with_hint(error));
+                    Err(error) => Some(format!("the cache is not used: {}", with_hint(error))),
+                    Ok(cache) if cache.dropped() > 0 => Some(format!(
+                        "{} entries of the cache are left out: what they name is not listed, too large or no layer",
+                        cache.dropped()
+                    )),
+                    Ok(_) => None,
+                };
+                if let Some(message) = problem {
                     events.send(Event::Warning { id: Some(step.id()), message });
                 }
                 step.complete();

@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use anyhow::{Context, Result, bail};
 use kiln_worker::network::{Port, Protocol};
 
-/// Most ports of one `--publish`.
+/// Most ports of one `--publish`, and of those that an image exposes.
 const MOST: usize = 4096;
 
 /// Reads `[[IP:][HOST]:]CONTAINER[/PROTOCOL]`, where both may be ranges.
@@ -26,7 +26,14 @@ pub(super) fn expose(text: &str) -> Result<Vec<Port>> {
 pub(super) fn exposed<'a>(ports: impl IntoIterator<Item = &'a String>) -> Result<Vec<Port>> {
     let mut all = Vec::new();
     for text in ports {
+        // An image has no say in the host's addresses and ports.
+        if text.contains(':') {
+            bail!("the image exposes the port {text:?}: expected CONTAINER[/PROTOCOL]");
+        }
         all.extend(read(text).with_context(|| format!("the image exposes the port {text:?}"))?);
+        if all.len() > MOST {
+            bail!("the image exposes more than {MOST} ports");
+        }
     }
     Ok(all)
 }
@@ -133,5 +140,20 @@ mod tests {
         ] {
             assert!(refused(text).contains(problem), "{}", refused(text));
         }
+    }
+
+    #[test]
+    fn an_image_exposes_ports_of_its_own_alone() {
+        let exposed = |texts: &[String]| {
+            let found = exposed(texts).map(|ports| ports.len());
+            found.map_err(|error| format!("{error:#}"))
+        };
+        assert_eq!(exposed(&["80/tcp".to_owned(), "90-92/udp".to_owned()]), Ok(4));
+        for text in ["8080:80/tcp", "127.0.0.1:22:22", "0.0.0.0::80", ":80"] {
+            let refused = exposed(&[text.to_owned()]).unwrap_err();
+            assert!(refused.contains("expected CONTAINER"), "{refused}");
+        }
+        let many: Vec<String> = (1..=4097).map(|port| format!("{port}/tcp")).collect();
+        assert_eq!(exposed(&many), Err("the image exposes more than 4096 ports".to_owned()));
     }
 }

@@ -166,8 +166,12 @@ fn convert(fields: &Json, json: Option<&Json>, written: &mut Written) -> Value {
         }
         Json::Object(members) => {
             let mut map = BTreeMap::new();
+            let known: HashMap<&str, &Json> = match json {
+                Some(Json::Object(known)) => known.iter().map(|(name, it)| (&**name, it)).collect(),
+                _ => HashMap::new(),
+            };
             for (name, value) in members {
-                let json = json.and_then(|json| json.get(name));
+                let json = known.get(name.as_str()).copied();
                 map.insert(Arc::from(name.as_str()), convert(value, json, written));
             }
             let map = Arc::new(map);

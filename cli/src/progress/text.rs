@@ -102,15 +102,19 @@ fn skip_control_sequence(characters: &mut std::iter::Peekable<std::str::Chars<'_
 }
 
 /// Tells whether a character changes how others are shown, as by reversing their direction, by
-/// ending a line, or by making a character wider than its own width says.
+/// ending a line, or by making a character wider than its own width says, or is itself not shown.
 fn is_formatting(character: char) -> bool {
     matches!(character,
-        '\u{61c}'
+        '\u{ad}'
+        | '\u{61c}'
+        | '\u{180e}'
         | '\u{200b}'..='\u{200f}'
         | '\u{2028}'..='\u{202e}'
         | '\u{2060}'..='\u{206f}'
         | '\u{fe00}'..='\u{fe0f}'
-        | '\u{feff}')
+        | '\u{feff}'
+        | '\u{fff9}'..='\u{fffb}'
+        | '\u{e0000}'..='\u{e0fff}')
 }
 
 /// Returns how many columns a text takes at most. Terminals that draw several characters as one
@@ -202,6 +206,7 @@ mod tests {
             ("a\tb", "a    b"),
             ("user\u{202e}txt", "usertxt"),
             ("a\u{2028}b\u{61c}c", "abc"),
+            ("a\u{e0041}\u{e007f}b\u{ad}c\u{fff9}\u{180e}", "abc"),
             ("\x1b[", ""),
             ("\x1b", ""),
             ("naïve ✓", "naïve ✓"),

@@ -94,6 +94,10 @@ impl Shipment {
         (digest, kind): (&Digest, &str),
         depth: u32,
     ) -> Result<()> {
+        // Nested indexes may name the same documents again and again.
+        if self.documents.iter().any(|known| known.digest == *digest) {
+            return Ok(());
+        }
         let bytes = Bytes::from(store.content().read(digest, DOCUMENT)?);
         let invalid = |error: serde_json::Error| Error::Config(format!("{digest}: {error}"));
         if media_type::is_index(kind) {
@@ -119,9 +123,7 @@ impl Shipment {
             self.add(config);
         }
         let document = Document { digest: *digest, media_type: kind.to_owned(), bytes };
-        if !self.documents.contains(&document) {
-            self.documents.push(document);
-        }
+        self.documents.push(document);
         Ok(())
     }
 

@@ -12,7 +12,7 @@ use reqwest::{Method, StatusCode};
 use super::session::Session;
 use crate::auth::Scopes;
 use crate::body::{BlobSource, Body, Sent};
-use crate::client::Client;
+use crate::client::{Client, is_of};
 use crate::endpoint::Endpoint;
 use crate::error::{Error, Problem};
 use crate::repository::Repository;
@@ -73,7 +73,7 @@ impl Client {
             let path = format!("blobs/{digest}");
             let call = self.push_call(&endpoint, repository, (Method::HEAD, Target::Path(&path)));
             match self.transport.send(&call).await {
-                Ok(_) => Ok(true),
+                Ok(response) => Ok(is_of(&response, digest)),
                 Err(problem) if problem.is_unhelpful_head() => Ok(false),
                 Err(problem) => Err(problem),
             }

@@ -7,7 +7,7 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 
 use crate::auth::Scopes;
 use crate::body::Body;
-use crate::client::{Client, accepted};
+use crate::client::{Client, accepted, is_of};
 use crate::error::{Error, Problem};
 use crate::repository::Repository;
 use crate::transport::{Call, Target};
@@ -64,7 +64,7 @@ impl Client {
                 attempts: self.transport.options.attempts,
             };
             match self.transport.send(&call).await {
-                Ok(_) => Ok(true),
+                Ok(response) => Ok(is_of(&response, digest)),
                 Err(problem) if problem.is_unhelpful_head() => Ok(false),
                 Err(problem) => Err(problem),
             }

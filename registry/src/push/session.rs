@@ -13,7 +13,7 @@ use reqwest::{Method, Response, StatusCode, Url};
 
 use super::blob::BlobUpload;
 use crate::body::Body;
-use crate::client::Client;
+use crate::client::{Client, announced};
 use crate::endpoint::Endpoint;
 use crate::error::Problem;
 use crate::repository::Repository;
@@ -56,13 +56,16 @@ impl<'a> Session<'a> {
         let (mut failures, mut furthest, mut in_vain) = (0, 0, 0);
         loop {
             let before = self.location.is_some().then_some(self.offset);
+            let enough = self.chunk.min(self.upload.size - self.offset).div_ceil(2);
             let failure = match self.advance().await {
                 Ok(true) => return Ok(()),
                 Ok(false) => {
-                    // A registry could take the same part for ever.
-                    in_vain += u32::from(before.is_some_and(|before| self.offset <= before));
+                    // A registry could take the same part for ever, or a byte of each.
+                    let is_kept = |before| self.offset >= before + enough;
+                    in_vain += u32::from(before.is_some_and(|before| !is_kept(before)));
                     if in_vain >= attempts {
-                        let problem = "the registry accepts parts of the upload and keeps none";
+                        let problem =
+                            "the registry accepts parts of the upload and keeps hardly any";
                         return Err(Problem::Document(problem.to_owned()));
                     }
                     continue;
@@ -111,8 +114,7 @@ impl<'a> Session<'a> {
         };
         let size = self.upload.size;
         if self.offset == 0 && !self.in_chunks {
-            self.send(Method::PUT, self.closing(location), (0, size)).await?;
-            return Ok(true);
+            return self.close(location, (0, size)).await;
         }
         if self.offset < size {
             let length = self.chunk.min(size - self.offset);
@@ -125,8 +127,17 @@ impl<'a> Session<'a> {
             self.location = Some(redirect_target(&response)?);
             return Ok(false);
         }
-        self.send(Method::PUT, self.closing(location), (size, 0)).await?;
-        Ok(true)
+        self.close(location, (size, 0)).await
+    }
+
+    /// Ends the upload with what is left of it.
+    async fn close(&self, location: Url, part: (u64, u64)) -> Result<bool, Failure> {
+        let response = self.send(Method::PUT, self.closing(location), part).await?;
+        let expected = self.upload.digest;
+        match announced(response.headers()).filter(|actual| *actual != expected) {
+            Some(actual) => Err(Problem::Digest { expected, actual }.into()),
+            None => Ok(true),
+        }
     }
 
     async fn begin(&mut self) -> Result<(), Failure> {

@@ -76,3 +76,13 @@ async fn blobs_that_hardly_come_are_given_up() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_part_is_no_file() {
+    let server = FileServer::start();
+    let part = Answer { status: 206, ..Answer::of("part") }.with("Content-Range", "bytes 2-5/99");
+    server.put("/file", part);
+    let request = FetchRequest { url: server.url("/file"), ..FetchRequest::default() };
+    let error = Client::default().fetch(&request).await.unwrap_err().to_string();
+    assert!(error.contains("sends a part of the file"), "{error}");
+}

@@ -177,6 +177,54 @@ async fn a_registry_that_keeps_nothing_is_given_up() {
     });
     scene.registry.switch(|switches| switches.keeps_nothing = true);
     let error = scene.push(&big()).await.unwrap_err();
-    assert!(error.to_string().contains("keeps none"), "{error}");
+    assert!(error.to_string().contains("keeps hardly any"), "{error}");
     assert!(methods(&scene).len() < 20);
+    scene.registry.switch(|switches| {
+        switches.keeps_nothing = false;
+        switches.keeps_little = true;
+    });
+    let error = scene.push(&big()).await.unwrap_err();
+    assert!(error.to_string().contains("keeps hardly any"), "{error}");
+    assert!(methods(&scene).len() < 20);
+}
+
+/// A blob that doesn't fit into buffers on its way.
+fn huge() -> Vec<u8> {
+    big().repeat(8)
+}
+
+#[tokio::test]
+async fn an_upload_may_take_longer_than_an_answer() {
+    let scene = scene_with(|options| {
+        options.read_timeout = Duration::from_millis(300);
+        options.attempts = 1;
+    });
+    scene.registry.switch(|switches| switches.read_pause = Some(Duration::from_millis(50)));
+    let begun = std::time::Instant::now();
+    assert_eq!(scene.push(&huge()).await.unwrap(), Pushed::Sent);
+    assert!(begun.elapsed() > Duration::from_millis(600), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn an_upload_that_nothing_is_taken_of_is_given_up() {
+    let scene = scene_with(|options| {
+        options.read_timeout = Duration::from_millis(50);
+        options.attempts = 2;
+    });
+    scene.registry.switch(|switches| switches.read_pause = Some(Duration::from_secs(3)));
+    let error = scene.push(&huge()).await.unwrap_err();
+    assert!(matches!(*error.problem, Problem::Stalled(_)), "{error}");
+}
+
+#[tokio::test]
+async fn what_is_there_by_another_digest_is_not_there() {
+    let scene = scene();
+    scene.push(b"content").await.unwrap();
+    scene.registry.switch(|switches| switches.wrong_announcement = true);
+    // It is sent once more, and then the registry says that it has taken something else.
+    let error = scene.push(b"content").await.unwrap_err();
+    assert!(matches!(*error.problem, Problem::Digest { .. }), "{error}");
+    assert!(methods(&scene).contains(&"PUT".to_owned()));
+    let digest = Digest::of(MANIFEST);
+    assert!(!scene.client.has_manifest(&scene.repository, &digest).await.unwrap());
 }

@@ -83,6 +83,10 @@ pub struct Switches {
     pub forgets_uploads: bool,
     /// Parts of uploads are accepted and not kept.
     pub keeps_nothing: bool,
+    /// Whether of each part of an upload ten bytes are kept.
+    pub keeps_little: bool,
+    /// The pause before each MiB of an upload is read.
+    pub read_pause: Option<Duration>,
     /// Nothing is mounted out of other repositories.
     pub no_mounts: bool,
     /// Requests whose path holds this are refused with 403.
@@ -123,6 +127,11 @@ impl Service for Shared {
         let cuts = state.switches.upload_cuts > 0 && request.path.contains("/blobs/uploads/");
         state.switches.upload_cuts -= u32::from(cuts);
         cuts
+    }
+
+    fn pause(&self, request: &Request) -> Option<Duration> {
+        let pause = lock(&self.state).switches.read_pause;
+        pause.filter(|_| request.path.contains("/blobs/uploads/"))
     }
 
     fn answer(&self, request: Request) -> Option<Answer> {
@@ -311,6 +320,7 @@ impl State {
         });
         let condition = request.headers.get("if-range");
         let changed = condition.is_some() && condition != self.switches.etag.as_ref();
+        let wrong = self.switches.wrong_announcement.then(|| Digest::of(b"another"));
         let mut answer = match start.filter(|_| !self.switches.ignores_ranges && !changed) {
             Some(start) if start < bytes.len() => {
                 let range = format!("bytes {start}-{}/{}", bytes.len() - 1, bytes.len());
@@ -327,6 +337,9 @@ impl State {
             None if self.switches.no_length => None,
             wrong => wrong.or(answer.length),
         };
+        if let Some(wrong) = wrong {
+            answer = answer.with("Docker-Content-Digest", wrong.to_string());
+        }
         if self.switches.cuts > 0 && request.method == "GET" {
             self.switches.cuts -= 1;
             answer.cut = Some(answer.body.len() / 2);

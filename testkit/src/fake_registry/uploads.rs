@@ -45,6 +45,9 @@ impl State {
             return Some(Answer::complaint(416, "wrong range"));
         }
         arrived.extend_from_slice(&request.body);
+        if self.switches.keeps_little && request.method == "PATCH" {
+            arrived.truncate(arrived.len() - request.body.len().saturating_sub(10));
+        }
         let arrived = arrived.clone();
         if request.was_cut {
             if self.switches.forgets_uploads {
@@ -80,8 +83,9 @@ impl State {
             return Answer::complaint(400, "provided digest did not match uploaded content");
         }
         self.holders.insert((repository.to_owned(), digest.clone()));
-        self.blobs.insert(digest, arrived);
-        Answer::new(201, "")
+        self.blobs.insert(digest.clone(), arrived);
+        let wrong = self.switches.wrong_announcement.then(|| Digest::of(b"another").to_string());
+        Answer::new(201, "").with("Docker-Content-Digest", wrong.unwrap_or(digest))
     }
 
     pub(super) fn receive_manifest(

@@ -2,13 +2,13 @@
 
 use std::io::{self, Read as _};
 
-use kiln_oci::{Digest, ImageConfig, Reference, media_type};
+use kiln_oci::{Digest, ImageConfig, Reference, json, media_type};
 use kiln_store::LayerBlob;
 use kiln_tree::decompress::Compression;
 use serde::{Deserialize, Serialize};
 
 use super::files::ArchiveFiles;
-use super::{ArchivedImage, LoadOptions, verify};
+use super::{ArchivedImage, LoadOptions, check_count, verify};
 use crate::error::{Error, Result};
 use crate::source::document::{CONFIG_LIMIT, DOCUMENT_LIMIT};
 
@@ -68,13 +68,14 @@ pub(super) fn entries(files: &ArchiveFiles) -> Result<Vec<Entry>> {
 
 /// Brings the images that `manifest.json` lists into the store.
 pub(super) fn images(files: &ArchiveFiles, options: &LoadOptions) -> Result<Vec<ArchivedImage>> {
-    entries(files)?.iter().map(|entry| image(entry, files, options)).collect()
+    let entries = entries(files)?;
+    check_count(entries.len())?;
+    entries.iter().map(|entry| image(entry, files, options)).collect()
 }
 
 fn image(entry: &Entry, files: &ArchiveFiles, options: &LoadOptions) -> Result<ArchivedImage> {
     let bytes = files.document(&entry.config, CONFIG_LIMIT)?;
-    let config: ImageConfig =
-        serde_json::from_slice(&bytes).map_err(|error| Error::image(&entry.config, error))?;
+    let config = ImageConfig::parse(&bytes).map_err(|error| Error::image(&entry.config, error))?;
     let (diff_ids, paths) = (config.rootfs.diff_ids(), entry.layers.as_deref().unwrap_or_default());
     if diff_ids.len() != paths.len() {
         let (expected, actual) = (diff_ids.len(), paths.len());
@@ -86,7 +87,7 @@ fn image(entry: &Entry, files: &ArchiveFiles, options: &LoadOptions) -> Result<A
     let mut layers = Vec::new();
     for (diff_id, path) in diff_ids.iter().zip(paths) {
         let blob = layer(path, files, options)?;
-        below = Some(verify::declare(below.as_ref(), diff_id, &blob, options)?);
+        below = Some(verify::declare(below.as_ref(), diff_id, &blob, files, options)?);
         layers.push(blob);
     }
     put(&bytes, &layers, entry.names()?, options)
@@ -99,6 +100,7 @@ pub(super) fn put(
     names: Vec<Reference>,
     options: &LoadOptions,
 ) -> Result<ArchivedImage> {
+    json::check_amount(config).map_err(|error| Error::image("the image config", error))?;
     let config = options.store.content().put(config)?;
     let manifest = Manifest {
         schema_version: 2,
@@ -127,6 +129,16 @@ fn descriptor(layer: &LayerBlob) -> Descriptor<'_> {
 
 /// Returns a layer as it is in the archive; one that is compressed as no image may have it, plain.
 pub(super) fn layer(path: &str, files: &ArchiveFiles, options: &LoadOptions) -> Result<LayerBlob> {
+    let known = files.known.layers.borrow().get(path).cloned();
+    if let Some(known) = known {
+        return Ok(known);
+    }
+    let layer = read_layer(path, files, options)?;
+    files.known.layers.borrow_mut().insert(path.to_owned(), layer.clone());
+    Ok(layer)
+}
+
+fn read_layer(path: &str, files: &ArchiveFiles, options: &LoadOptions) -> Result<LayerBlob> {
     let content = options.store.content();
     let (mut digest, mut size) = files.blob(path)?;
     let failed = |error| Error::kernel("decompress", path)(error);

@@ -1,10 +1,11 @@
 //! The files of an archive, read in one pass.
 
-use std::collections::HashMap;
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
 use std::io::{self, Read, Write as _};
 
 use kiln_oci::Digest;
-use kiln_store::Content;
+use kiln_store::{Content, LayerBlob};
 use kiln_tree::TarReader;
 use kiln_tree::tar_reader::EntryType;
 
@@ -26,6 +27,16 @@ const CHUNK: usize = 256 << 10;
 pub(super) struct ArchiveFiles {
     content: Content,
     files: HashMap<String, Entry>,
+    pub(super) known: KnownLayers,
+}
+
+/// The layers that were unpacked before: an archive may name the same file a million times.
+#[derive(Default)]
+pub(super) struct KnownLayers {
+    /// Blobs and the diff IDs that they have.
+    pub(super) verified: RefCell<HashSet<(Digest, Digest)>>,
+    /// Layers by their paths.
+    pub(super) layers: RefCell<HashMap<String, LayerBlob>>,
 }
 
 /// A file.
@@ -44,7 +55,11 @@ impl ArchiveFiles {
         let failed = |error| Error::kernel("read", "the archive")(error);
         let (mut plain, _) = options.limits.decompress(archive).map_err(failed)?;
         let mut reading = Reading {
-            files: Self { content: options.store.content(), files: HashMap::new() },
+            files: Self {
+                content: options.store.content(),
+                files: HashMap::new(),
+                known: KnownLayers::default(),
+            },
             small: 0,
             names: 0,
             entries: 0,

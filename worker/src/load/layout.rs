@@ -1,5 +1,6 @@
 //! Archives of OCI layouts.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use kiln_oci::{
@@ -10,7 +11,7 @@ use kiln_registry::check_document;
 use kiln_store::LayerBlob;
 
 use super::files::ArchiveFiles;
-use super::{ArchivedImage, LoadOptions, docker, verify};
+use super::{ArchivedImage, LoadOptions, check_count, docker, verify};
 use crate::blobs::wrong_size;
 use crate::error::{Error, Result};
 use crate::source::document::{CONFIG_LIMIT, DOCUMENT_LIMIT, digest_of};
@@ -32,7 +33,8 @@ pub(super) fn images(files: &ArchiveFiles, options: &LoadOptions) -> Result<Vec<
     }
     let index: ImageIndex =
         serde_json::from_slice(&bytes).map_err(|error| Error::image(INDEX, error))?;
-    let layout = Layout { files, options };
+    check_count(index.manifests().len())?;
+    let layout = Layout { files, options, known: RefCell::default() };
     let tags = layout.tags()?;
     // One that has several names is there several times.
     let mut found: Vec<ArchivedImage> = Vec::new();
@@ -43,7 +45,7 @@ pub(super) fn images(files: &ArchiveFiles, options: &LoadOptions) -> Result<Vec<
             known.names.extend(names);
             continue;
         }
-        let (bytes, media_type) = layout.read(&digest, entry.media_type().as_ref())?;
+        let (bytes, media_type) = layout.read(&digest, entry)?;
         let config = layout.image(&digest, (&bytes, &media_type), DEPTH)?;
         let id = if media_type::is_index(&media_type) { Some(digest) } else { config };
         let id = id.ok_or_else(|| Error::image(digest, "is no image"))?;
@@ -76,6 +78,9 @@ fn named(entry: &Descriptor) -> Result<Vec<Reference>> {
 struct Layout<'a> {
     files: &'a ArchiveFiles,
     options: &'a LoadOptions,
+    /// The manifests and indexes that were brought in, by the depth that was left, with the configs of
+    /// images: nested indexes that name the same ones again and again would not end.
+    known: RefCell<BTreeMap<(Digest, u32), Option<Digest>>>,
 }
 
 impl Layout<'_> {
@@ -93,8 +98,9 @@ impl Layout<'_> {
     }
 
     /// Returns a manifest or index, which has to be what its descriptor says.
-    fn read(&self, digest: &Digest, declared: &str) -> Result<(Vec<u8>, String)> {
-        self.blob(digest)?;
+    fn read(&self, digest: &Digest, entry: &Descriptor) -> Result<(Vec<u8>, String)> {
+        self.described_blob(digest, entry)?;
+        let declared = entry.media_type().as_ref();
         let bytes = self.files.document(&path(digest), DOCUMENT_LIMIT)?;
         let media_type = check_document(&bytes, Some(declared))
             .map_err(|problem| Error::image(digest, problem))?;
@@ -103,6 +109,17 @@ impl Layout<'_> {
 
     /// Brings in what a manifest or index names; returns the digest of the config of an image.
     fn image(
+        &self,
+        digest: &Digest,
+        document: (&[u8], &str),
+        depth: u32,
+    ) -> Result<Option<Digest>> {
+        let config = self.read_image(digest, document, depth)?;
+        self.known.borrow_mut().insert((*digest, depth), config);
+        Ok(config)
+    }
+
+    fn read_image(
         &self,
         digest: &Digest,
         (bytes, media_type): (&[u8], &str),
@@ -124,7 +141,12 @@ impl Layout<'_> {
             if !self.files.contains(&path(&digest)) {
                 continue;
             }
-            let (bytes, media_type) = self.read(&digest, entry.media_type().as_ref())?;
+            let known = self.known.borrow().get(&(digest, depth - 1)).copied();
+            if let Some(known) = known {
+                any = known.or(any);
+                continue;
+            }
+            let (bytes, media_type) = self.read(&digest, entry)?;
             any = self.image(&digest, (&bytes, &media_type), depth - 1)?.or(any);
         }
         match any {
@@ -143,10 +165,19 @@ impl Layout<'_> {
         Err(kiln_store::Error::DigestMismatch { expected: *digest, actual }.into())
     }
 
+    /// Does the same for a blob that has to have the size that its descriptor says.
+    fn described_blob(&self, digest: &Digest, descriptor: &Descriptor) -> Result<u64> {
+        let size = self.blob(digest)?;
+        if size == descriptor.size() {
+            return Ok(size);
+        }
+        Err(wrong_size(digest, descriptor.size(), size))
+    }
+
     /// Brings in what a manifest names; returns the config's digest where it is that of an image.
     fn manifest(&self, digest: &Digest, manifest: &ImageManifest) -> Result<Option<Digest>> {
         let config_digest = digest_of(manifest.config())?;
-        self.blob(&config_digest)?;
+        self.described_blob(&config_digest, manifest.config())?;
         let kind = manifest.config().media_type().to_string();
         if kind != media_type::OCI_CONFIG && kind != media_type::DOCKER_CONFIG {
             for layer in manifest.layers() {
@@ -155,8 +186,8 @@ impl Layout<'_> {
             return Ok(None);
         }
         let bytes = self.files.document(&path(&config_digest), CONFIG_LIMIT)?;
-        let config: ImageConfig =
-            serde_json::from_slice(&bytes).map_err(|error| Error::image(config_digest, error))?;
+        let config =
+            ImageConfig::parse(&bytes).map_err(|error| Error::image(config_digest, error))?;
         let (diff_ids, layers) = (config.rootfs.diff_ids(), manifest.layers());
         // Those of attestations are statements, whose digests stand where diff IDs do.
         let is_image = layers.iter().all(|layer| layer.media_type().to_string().contains(".tar"));
@@ -168,14 +199,17 @@ impl Layout<'_> {
         let mut below = None;
         for (place, layer) in layers.iter().enumerate() {
             let digest = digest_of(layer)?;
-            let size = self.blob(&digest)?;
-            if size != layer.size() {
-                return Err(wrong_size(&digest, layer.size(), size));
-            }
+            let size = self.described_blob(&digest, layer)?;
             if let Some(diff_id) = diff_ids.get(place).filter(|_| is_image) {
                 let media_type = layer.media_type().to_string();
                 let blob = LayerBlob { media_type, digest, size, origin: None };
-                below = Some(verify::declare(below.as_ref(), diff_id, &blob, self.options)?);
+                below = Some(verify::declare(
+                    below.as_ref(),
+                    diff_id,
+                    &blob,
+                    self.files,
+                    self.options,
+                )?);
             }
         }
         Ok(is_image.then_some(config_digest))

@@ -32,7 +32,7 @@ use kiln_tree::ArchiveLimits;
 use crate::error::{Error, Result};
 use files::ArchiveFiles;
 
-/// The number of names that an archive may give to its images.
+/// The number of names that an archive may give to its images, and of images that it may list.
 const MAX_NAMES: usize = 10_000;
 
 /// What loading works with.
@@ -114,6 +114,15 @@ pub fn bring(archive: impl Read + Send, options: &LoadOptions) -> Result<Vec<Arc
         return Err(Error::image("the archive", problem));
     }
     Ok(found)
+}
+
+/// Checks the number of images that a list has.
+fn check_count(images: usize) -> Result<()> {
+    if images <= MAX_NAMES {
+        return Ok(());
+    }
+    let problem = format!("it lists {images} images, more than {MAX_NAMES}");
+    Err(Error::image("the archive", problem))
 }
 
 /// Gives images their names, in one transaction.

@@ -405,6 +405,91 @@ fn old_archives_are_hostile() {
 }
 
 #[test]
+fn a_layer_that_is_named_again_and_again_is_unpacked_once() {
+    let place = place();
+    let zeros = vec![0; 128 << 20];
+    let image = json!({"Config": "c.json", "RepoTags": ["a:1"], "Layers": ["l"]});
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut encoder, &zeros).unwrap();
+    let archive = Archive::new()
+        .file("l", &encoder.finish().unwrap())
+        .file("c.json", &config(&[&zeros]))
+        .file("manifest.json", json!(vec![image; 500]).to_string().as_bytes())
+        .bytes();
+    let begun = std::time::Instant::now();
+    assert_eq!(load(&archive[..], &place.options).unwrap().len(), 500);
+    assert!(begun.elapsed().as_secs() < 60, "{:?}", begun.elapsed());
+}
+
+#[test]
+fn nested_indexes_that_name_the_same_again_and_again_end() {
+    let place = place();
+    let one = layer("one");
+    let manifest = json!({
+        "schemaVersion": 2, "config": described(kiln_oci::media_type::OCI_CONFIG, &config(&[&one])),
+        "layers": [described(kiln_oci::media_type::OCI_LAYER, &one)],
+    });
+    let mut archive = layout(&one, &json!({}), &[(Digest::of(&one), &one)]);
+    let (mut document, mut kind) = (manifest, kiln_oci::media_type::OCI_MANIFEST);
+    for _ in 0..4 {
+        let bytes = document.to_string();
+        let path = format!("blobs/sha256/{}", Digest::of(bytes.as_bytes()).hex());
+        archive = archive.file(&path, bytes.as_bytes());
+        let entries = vec![described(kind, bytes.as_bytes()); 300];
+        document = json!({"schemaVersion": 2, "manifests": entries});
+        kind = kiln_oci::media_type::OCI_INDEX;
+    }
+    let bytes = document.to_string();
+    let path = format!("blobs/sha256/{}", Digest::of(bytes.as_bytes()).hex());
+    let top = json!({"schemaVersion": 2, "manifests": [described(kind, bytes.as_bytes())]});
+    let archive = archive.file(&path, bytes.as_bytes());
+    let archive = archive.file("index.json", top.to_string().as_bytes()).bytes();
+    assert_eq!(load(&archive[..], &place.options).unwrap().len(), 1);
+    place.options.store.disk_usage().unwrap();
+}
+
+fn described(kind: &str, bytes: &[u8]) -> serde_json::Value {
+    json!({"mediaType": kind, "digest": Digest::of(bytes), "size": bytes.len()})
+}
+
+#[test]
+fn descriptors_that_lie_about_sizes_are_refused() {
+    let place = place();
+    let one = layer("one");
+    let config = config(&[&one]);
+    let honest = layout(&one, &json!({}), &[(Digest::of(&one), &one)]);
+    for size in [0, config.len() as u64 + 1, i64::MAX as u64] {
+        let mut described_config = described(kiln_oci::media_type::OCI_CONFIG, &config);
+        described_config["size"] = size.into();
+        let manifest = json!({"schemaVersion": 2, "config": described_config, "layers": []});
+        let manifest = manifest.to_string();
+        let index = |size: u64| {
+            let mut entry = described(kiln_oci::media_type::OCI_MANIFEST, manifest.as_bytes());
+            entry["size"] = size.into();
+            json!({"schemaVersion": 2, "manifests": [entry]}).to_string()
+        };
+        let path = format!("blobs/sha256/{}", Digest::of(manifest.as_bytes()).hex());
+        for (entry_size, lie) in [(manifest.len() as u64, "config"), (size, "manifest")] {
+            let archive = Archive::new()
+                .file(&format!("blobs/sha256/{}", Digest::of(&config).hex()), &config)
+                .file(&path, manifest.as_bytes())
+                .file("index.json", index(entry_size).as_bytes());
+            let refusal = place.refusal(&archive.bytes());
+            assert!(refusal.contains(&format!("says {size} bytes")), "{lie}: {refusal}");
+        }
+    }
+    assert!(load(&honest.bytes()[..], &place.options).is_ok());
+}
+
+#[test]
+fn the_number_of_images_is_limited() {
+    let image = json!({"Config": "c.json", "Layers": []});
+    let list = json!(vec![image; MAX_NAMES + 1]).to_string();
+    let archive = Archive::new().file("manifest.json", list.as_bytes()).bytes();
+    assert!(place().refusal(&archive).contains("it lists 10001 images"));
+}
+
+#[test]
 fn an_archive_gives_so_many_names_and_publishes_them_once() {
     let place = place();
     let content = layer("one");

@@ -7,6 +7,7 @@ use kiln_store::{LayerBlob, LayerId};
 use kiln_tree::decompress::Compression;
 
 use super::LoadOptions;
+use super::files::ArchiveFiles;
 use crate::error::{Error, Result};
 
 /// Makes a layer known, above `below`, after making sure that the blob is what the diff ID says.
@@ -14,9 +15,14 @@ pub(super) fn declare(
     below: Option<&LayerId>,
     diff_id: &Digest,
     blob: &LayerBlob,
+    files: &ArchiveFiles,
     options: &LoadOptions,
 ) -> Result<LayerId> {
-    verify(diff_id, blob, options)?;
+    let known = (blob.digest, *diff_id);
+    if !files.known.verified.borrow().contains(&known) {
+        verify(diff_id, blob, options)?;
+        files.known.verified.borrow_mut().insert(known);
+    }
     Ok(options.store.layers().declare(below, diff_id, blob)?)
 }
 

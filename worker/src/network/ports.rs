@@ -104,11 +104,12 @@ impl Published {
         ports: &[Port],
     ) -> Result<Self, NetworkError> {
         let (mut endpoints, mut proxies) = (Vec::new(), JoinSet::new());
+        let room = proxy::Room::default();
         for port in ports {
             let (endpoint, socket) = reserve(port)?;
             if let Some(socket) = socket {
                 let to = SocketAddr::from((to, port.container));
-                proxy::start(&mut proxies, socket, (port.protocol, to))
+                proxy::start(&mut proxies, socket, (port.protocol, to), &room)
                     .map_err(NetworkError::doing(format!("publish port {}", endpoint.host)))?;
             }
             endpoints.push(endpoint);

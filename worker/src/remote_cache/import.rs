@@ -23,8 +23,8 @@ use crate::source::image::check_media_type;
 
 /// Most bytes of a cache's config.
 const CACHE_LIMIT: u64 = 64 << 20;
-/// Most outputs of a step, and layers of one of them.
-const MOST: usize = 1000;
+/// Most outputs of a step, and layers of all of them together.
+pub(super) const MOST: usize = 1000;
 /// What BuildKit calls the config of its caches.
 const BUILDKIT_CONFIG: &str = "application/vnd.buildkit.cacheconfig.v0";
 
@@ -38,6 +38,8 @@ pub struct ImportedCache {
     /// Whether its cache mounts are wanted.
     pub(super) wants_mounts: bool,
     pub(super) config: CacheConfig,
+    /// The number of results and cache mounts that make no sense and are left out.
+    pub(super) dropped: usize,
     /// Results by key.
     pub(super) records: HashMap<Digest, usize>,
     /// Canonical keys by definition key.
@@ -48,6 +50,12 @@ impl ImportedCache {
     /// Returns how many results it has.
     pub fn len(&self) -> usize {
         self.records.len()
+    }
+
+    /// Returns the number of results and cache mounts that were left out, since what they stand on
+    /// isn't listed, too large, or makes no sense.
+    pub fn dropped(&self) -> usize {
+        self.dropped
     }
 
     /// Tells whether it has none.
@@ -144,10 +152,11 @@ impl Import<'_> {
             sizes.insert(digest_of(descriptor)?, descriptor.size());
         }
         let is_listed = |blob: &CacheBlob| sizes.get(&blob.digest) == Some(&blob.size);
-        config.mounts.retain(|mount| is_listed(&mount.blob));
-        for layer in config.layers.iter_mut().filter(|layer| !is_listed(&layer.blob)) {
+        let layers = config.layers.iter_mut().map(|layer| &mut layer.blob);
+        let mounts = config.mounts.iter_mut().map(|mount| &mut mount.blob);
+        for blob in layers.chain(mounts).filter(|blob| !is_listed(blob)) {
             // It is none from here on.
-            layer.blob.media_type.clear();
+            blob.media_type.clear();
         }
         Ok(config)
     }
@@ -171,8 +180,7 @@ impl Import<'_> {
         let invalid = |error: &dyn std::fmt::Display| {
             self.problem(&format!("has an invalid image config: {error}"))
         };
-        let config: ImageConfig =
-            serde_json::from_slice(config).map_err(|error| invalid(&error))?;
+        let config = ImageConfig::parse(config).map_err(|error| invalid(&error))?;
         let Some(inline) = config.other.get(INLINE_CACHE) else {
             return Err(self.problem("is an image without an inline cache"));
         };
@@ -222,10 +230,12 @@ impl Import<'_> {
         let is_there = |output: &Option<u32>| {
             output.is_none_or(|layer| depths.get(layer as usize).copied().flatten().is_some())
         };
-        let mut records = HashMap::new();
+        let (mut records, mut dropped) = (HashMap::new(), 0);
         for (number, record) in config.records.iter().enumerate() {
             if record.outputs.len() <= MOST && record.outputs.iter().all(is_there) {
                 records.entry(record.key).or_insert(number);
+            } else {
+                dropped += 1;
             }
         }
         let mut links = HashMap::new();
@@ -234,8 +244,11 @@ impl Import<'_> {
         }
         let (name, origin) = (self.place.to_string(), self.reader.origin().to_string());
         let mut config = config;
-        config.mounts.retain(|mount| mount.blob.size <= largest);
-        ImportedCache { name, origin, wants_mounts: false, config, records, links }
+        let mounts = config.mounts.len();
+        let is_usable = |blob: &CacheBlob| !blob.media_type.is_empty() && blob.size <= largest;
+        config.mounts.retain(|mount| is_usable(&mount.blob));
+        dropped += mounts - config.mounts.len();
+        ImportedCache { name, origin, wants_mounts: false, config, dropped, records, links }
     }
 
     fn problem(&self, problem: &str) -> Error {
@@ -332,6 +345,7 @@ mod tests {
         kept.sort_unstable();
         assert_eq!(kept, [0, 1, 9]);
         assert_eq!((imported.len(), imported.config.mounts.len()), (3, 1));
+        assert_eq!(imported.dropped(), 8);
         assert_eq!(imported.origin, "cache=/nowhere");
     }
 

@@ -99,8 +99,9 @@ impl RemoteCache {
     fn find(&self, key: &Digest) -> Option<Found> {
         self.imports.iter().enumerate().find_map(|(number, import)| {
             let record = *import.records.get(key)?;
-            let mut tops = import.config.records[record].outputs.iter().flatten();
-            let usable = tops.all(|top| import.chain(*top).all(|at| self.is_usable(import, at)));
+            let tops = import.config.records[record].outputs.iter().flatten();
+            let layers = import.layers_below(tops.copied())?;
+            let usable = layers.into_iter().all(|at| self.is_usable(import, at));
             usable.then_some(Found { import: number, record })
         })
     }
@@ -148,18 +149,21 @@ impl RemoteCache {
     /// Makes the chain that ends in a layer of a cache known to the store, and returns the layer.
     fn declare(&self, number: usize, top: u32) -> kiln_store::Result<Option<LayerId>> {
         let import = &self.imports[number];
-        let mut chain: Vec<u32> = import.chain(top).collect();
-        chain.reverse();
-        let mut below = None;
-        for at in chain {
+        let (mut below, mut missing) = (None, Vec::new());
+        for at in import.chain(top) {
             let known = self.declared().get(&(number, at)).cloned();
-            let layer = match known {
-                Some(layer) if self.store.layers().exists(&layer)? => layer,
-                _ => {
-                    let layer = import.layer(&import.config.layers[at as usize]);
-                    self.store.layers().declare_cached(below.as_ref(), &layer)?
-                }
-            };
+            // Those below a layer that exists do so, too.
+            if let Some(layer) = known
+                && self.store.layers().exists(&layer)?
+            {
+                below = Some(layer);
+                break;
+            }
+            missing.push(at);
+        }
+        for at in missing.into_iter().rev() {
+            let layer = import.layer(&import.config.layers[at as usize]);
+            let layer = self.store.layers().declare_cached(below.as_ref(), &layer)?;
             self.declared().insert((number, at), layer.clone());
             below = Some(layer);
         }
@@ -176,6 +180,19 @@ impl ImportedCache {
     fn chain(&self, top: u32) -> impl Iterator<Item = u32> {
         let below = |number: &u32| self.config.layers.get(*number as usize)?.parent;
         std::iter::successors(Some(top), below)
+    }
+
+    /// Returns the numbers of some layers and of those below them, each once; `None` where there are
+    /// more than a result may have.
+    fn layers_below(&self, tops: impl Iterator<Item = u32>) -> Option<BTreeSet<u32>> {
+        let mut layers = BTreeSet::new();
+        for top in tops {
+            let new = self.chain(top).take_while(|at| layers.insert(*at)).count();
+            if new > 0 && layers.len() > import::MOST {
+                return None;
+            }
+        }
+        Some(layers)
     }
 
     /// Returns a layer as the store takes it.

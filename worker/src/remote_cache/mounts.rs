@@ -1,6 +1,6 @@
 //! Cache mounts that come with a cache, and which a build uses.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use kiln_llb::Graph;
@@ -25,13 +25,16 @@ impl RemoteCache {
     /// Lists the cache mounts that a graph uses, that aren't here and that caches elsewhere have, each
     /// with what these have of it.
     fn missing_mounts(&self, graph: &Graph) -> BTreeMap<&str, Vec<Offer<'_>>> {
-        let used: Vec<&str> =
+        let used: BTreeSet<&str> =
             graph.vertices().iter().flat_map(caches).map(|(_, cache)| cache.id.as_str()).collect();
         let mut missing: BTreeMap<&str, Vec<Offer<'_>>> = BTreeMap::new();
         for import in self.imports.iter().filter(|import| import.wants_mounts) {
+            let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
             for mount in &import.config.mounts {
-                let is_used = used.iter().any(|id| is_of(&mount.id, id));
-                if is_used && !self.store.cache_mounts().is_known(&mount.id) {
+                let Some(id) = used.iter().find(|id| is_of(&mount.id, id)) else { continue };
+                let count = counts.entry(id).or_default();
+                *count += 1;
+                if *count <= MOST_OF_ID && !self.store.cache_mounts().is_known(&mount.id) {
                     missing.entry(&mount.id).or_default().push((import, mount));
                 }
             }
@@ -211,6 +214,9 @@ fn caches(vertex: &Vertex) -> impl Iterator<Item = (Option<u32>, &CacheMount)> {
         _ => None,
     })
 }
+
+/// The number of cache mounts of one ID that a cache may fill: all of them may have the same blob.
+const MOST_OF_ID: usize = 16;
 
 /// Tells whether a mount's key is one of a mount with this ID, whatever it begins with.
 fn is_of(key: &str, id: &str) -> bool {

@@ -47,6 +47,7 @@ impl Bench {
             origin,
             wants_mounts: true,
             config,
+            dropped: 0,
             records,
             links,
         };
@@ -139,4 +140,41 @@ async fn what_a_cache_promises_in_vain_is_dropped() {
     let gone = bench.layer(b"z", None);
     std::fs::remove_file(path(&gone)).unwrap();
     assert!(cache.load(&key("z")).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn each_layer_of_a_result_is_looked_at_once() {
+    let bench = Bench::new();
+    let blob = bench.blob(b"x");
+    let layer = |parent| CacheLayer {
+        parent,
+        diff_id: Digest::of(b"x"),
+        created_at: 7,
+        base: false,
+        blob: blob.clone(),
+    };
+    let chain = |length: u32| (0..length).map(|number| layer(number.checked_sub(1)));
+    let twice = |number: u32| CacheLayer {
+        parent: number.checked_sub(1).map(|it| it + 600),
+        ..layer(None)
+    };
+    let record = |name: &str, outputs: Vec<u32>| CacheRecord {
+        key: key(name).0,
+        outputs: outputs.into_iter().map(Some).collect(),
+        duration_ms: 0,
+    };
+    let config = CacheConfig {
+        layers: chain(600).chain((0..600).map(twice)).collect(),
+        records: vec![record("same", vec![599; 1000]), record("many", vec![599, 1199])],
+        ..CacheConfig::default()
+    };
+    let cache = bench.cache(config);
+    let begun = std::time::Instant::now();
+    let outputs = cache.load(&key("same")).await.unwrap().unwrap();
+    assert!(outputs.len() == 1000 && outputs.windows(2).all(|it| it[0].layer() == it[1].layer()));
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    assert!(
+        cache.load(&key("many")).await.unwrap().is_none(),
+        "more layers than a result may have"
+    );
 }

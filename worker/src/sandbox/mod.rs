@@ -89,6 +89,8 @@ pub use kernel::{KernelFeature, features};
 pub use run::{Ended, Exit, Gate, Input, Io, OutputSink, Running, Sandbox, Signaller};
 pub use seal::Seal;
 pub use seccomp::SeccompProfile;
+#[cfg(fuzzing)]
+pub use seccomp::check_seccomp_profile;
 pub use server::Helper;
 pub use spec::{
     AccessTimes, CallFilter, DEFAULT_HOSTNAME, DEFAULT_SHM_SIZE, Mount, MountKind, Network,

@@ -148,7 +148,7 @@ fn leaf(verdict: &Verdict) -> Vec<FilterInstruction> {
 fn when(conditions: &[Condition], value: u32) -> Vec<FilterInstruction> {
     let mut part = vec![plain(RETURN, value)];
     for condition in conditions.iter().rev() {
-        // There are six arguments, and a condition on each takes six instructions at most.
+        // There are six arguments, and a condition on each takes seven instructions at most.
         let past = u8::try_from(part.len()).unwrap_or(u8::MAX);
         let mut check = check(condition, past);
         check.append(&mut part);

@@ -359,6 +359,50 @@ impl SeccompProfile {
     }
 }
 
+#[cfg(any(test, fuzzing))]
+impl SeccompProfile {
+    /// Returns the numbers of the calls that rules name.
+    pub(super) fn numbers(&self, column: Column) -> impl Iterator<Item = u32> {
+        let names = self.rules.iter().flat_map(|rule| &rule.names);
+        names.filter_map(move |name| u32::try_from(numbers(name)?[column as usize]).ok())
+    }
+
+    /// Returns the default action as a filter's return value.
+    pub(super) fn default_value(&self) -> u32 {
+        self.default.value()
+    }
+
+    /// Returns arguments on which the last condition on each of them turns, `near` added to each.
+    pub(super) fn telling_arguments(&self, near: u64) -> [u64; 6] {
+        let mut arguments = [near; 6];
+        for condition in self.rules.iter().flat_map(|rule| &rule.conditions) {
+            let value = match condition.comparison {
+                Comparison::Masked => condition.second,
+                _ => condition.value,
+            };
+            arguments[condition.index as usize] = value.wrapping_add(near);
+        }
+        arguments
+    }
+
+    /// Returns what the rules say of a call, as a filter's return value.
+    pub(super) fn says(&self, call: u32, column: Column, arguments: &[u64]) -> u32 {
+        let is_it = |name: &String| {
+            numbers(name).is_some_and(|all| u32::try_from(all[column as usize]) == Ok(call))
+        };
+        let rules = self.rules.iter().filter(|rule| rule.action != self.default);
+        let rules: Vec<&Rule> = rules.filter(|rule| rule.names.iter().any(is_it)).collect();
+        let is_met = |rule: &&&Rule| {
+            let held =
+                |all: &Vec<Condition>| all.iter().all(|it| super::simulate::holds(it, arguments));
+            alternatives(&rule.conditions).iter().any(held)
+        };
+        let unconditional = rules.iter().find(|rule| rule.conditions.is_empty());
+        let rule = unconditional.or_else(|| rules.iter().find(is_met));
+        rule.map_or(self.default, |rule| rule.action).value()
+    }
+}
+
 /// Returns the conditions as sets of which one has to be met as a whole: two on the same argument are
 /// alternatives, as with other runtimes.
 fn alternatives(conditions: &[Condition]) -> Vec<Vec<Condition>> {

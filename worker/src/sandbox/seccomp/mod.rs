@@ -26,6 +26,9 @@ mod document;
 mod more_calls;
 mod other_calls;
 mod profile;
+#[cfg(any(test, fuzzing))]
+#[expect(clippy::panic, reason = "tests and fuzz targets fail by it")]
+mod simulate;
 
 use std::io;
 
@@ -177,6 +180,12 @@ fn verdicts(column: Column, bit: u32, capabilities: Capabilities) -> Vec<(u32, V
     }
     verdicts.push((next | bit, missing));
     verdicts
+}
+
+/// Reads a profile of the user's own, and panics where its filter doesn't say what the rules say.
+#[cfg(fuzzing)]
+pub fn check_seccomp_profile(text: &str) {
+    simulate::check_profile(text);
 }
 
 #[cfg(test)]

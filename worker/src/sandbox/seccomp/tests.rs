@@ -1,53 +1,11 @@
 //! The filter, run as the kernel runs it.
 
-use super::compile::{
-    ALLOW, AND, ARCHITECTURE, ARGUMENTS, CALL, ERRNO, JUMP, JUMP_AT_LEAST, JUMP_EQUAL, JUMP_MORE,
-    KILL, LOAD, LOWER_HALF, RETURN, UPPER_HALF,
-};
+use super::compile::{ALLOW, ERRNO, KILL};
+use super::simulate::{check_profile, decide, verdict};
 use super::*;
 
 const DENIED: u32 = ERRNO | libc::EPERM as u32;
 const MISSING: u32 = ERRNO | libc::ENOSYS as u32;
-
-/// Does what the kernel does with a filter.
-fn verdict(program: &[FilterInstruction], architecture: u32, call: u32, first: u32) -> u32 {
-    decide(program, architecture, call, [first.into(), 0])
-}
-
-/// Does the same for a call with two arguments.
-fn decide(program: &[FilterInstruction], architecture: u32, call: u32, arguments: [u64; 2]) -> u32 {
-    let (mut at, mut value) = (0, 0);
-    loop {
-        let FilterInstruction { code, jt, jf, k } = program[at];
-        at += 1;
-        let choose = |condition| usize::from(if condition { jt } else { jf });
-        match code {
-            LOAD => {
-                value = match k {
-                    CALL => call,
-                    ARCHITECTURE => architecture,
-                    ARGUMENTS.. => {
-                        let (index, half) = ((k - ARGUMENTS) / 8, (k - ARGUMENTS) % 8);
-                        let argument = arguments[index as usize];
-                        match half {
-                            LOWER_HALF => argument as u32,
-                            UPPER_HALF => (argument >> 32) as u32,
-                            _ => panic!("loads {k}"),
-                        }
-                    }
-                    _ => panic!("loads {k}"),
-                }
-            }
-            AND => value &= k,
-            RETURN => return k,
-            JUMP => at += k as usize,
-            JUMP_EQUAL => at += choose(value == k),
-            JUMP_AT_LEAST => at += choose(value >= k),
-            JUMP_MORE => at += choose(value > k),
-            _ => panic!("{code:#x}"),
-        }
-    }
-}
 
 fn filter(machine: &str) -> Vec<FilterInstruction> {
     compile(&architectures(machine, Capabilities::DEFAULT).unwrap())
@@ -278,11 +236,11 @@ fn conditions_look_at_whole_arguments() {
             for seen in values {
                 let expected = if holds(op, seen, value) { ALLOW } else { DENIED };
                 assert_eq!(
-                    decide(&program, X86_64, 33, [7, seen]),
+                    decide(&program, X86_64, 33, &[7, seen]),
                     expected,
                     "{seen:x} {op} {value:x}"
                 );
-                assert_eq!(decide(&program, X86_64, 33, [8, seen]), DENIED);
+                assert_eq!(decide(&program, X86_64, 33, &[8, seen]), DENIED);
             }
         }
     }
@@ -334,4 +292,28 @@ fn the_built_in_profile_means_the_same_where_it_is_read() {
             }
         }
     }
+}
+
+#[test]
+fn damaged_profiles_are_refused_or_mean_what_they_say() {
+    let text = r#"{"defaultAction":"SCMP_ACT_ERRNO","architectures":["SCMP_ARCH_X86"],"syscalls":[
+        {"names":["read","mkdir"],"action":"SCMP_ACT_ALLOW"},
+        {"name":"dup2","action":"SCMP_ACT_LOG","args":[{"index":1,"value":4294967301,"op":"SCMP_CMP_GE"},
+            {"index":5,"value":255,"valueTwo":17,"op":"SCMP_CMP_MASKED_EQ"}]},
+        {"name":"kill","action":"SCMP_ACT_TRAP","args":[{"index":0,"value":7,"op":"SCMP_CMP_NE"},
+            {"index":0,"value":9,"op":"SCMP_CMP_LT"}]}]}"#;
+    assert!(check_profile(text));
+    let mut state = 1_u64;
+    let mut next = move || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (state >> 33) as usize
+    };
+    let mut read = 0;
+    for _ in 0..2000 {
+        let mut bytes = text.as_bytes().to_vec();
+        let (at, digits) = (next() % bytes.len(), b"0123456789_ALGTENQ,");
+        bytes[at] = digits[next() % digits.len()];
+        read += usize::from(check_profile(std::str::from_utf8(&bytes).unwrap()));
+    }
+    assert!(read > 50, "{read} were read");
 }

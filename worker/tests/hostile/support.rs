@@ -1,0 +1,88 @@
+// Input in sections, and places in memory. Shared by a test and the fuzz targets.
+
+use kiln_oci::Digest;
+
+/// A generator of numbers (xorshift).
+#[allow(dead_code, reason = "fuzz targets have a better one")]
+pub(crate) struct Random(pub(crate) u64);
+
+#[allow(dead_code, reason = "fuzz targets have a better one")]
+impl Random {
+    fn next(&mut self) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 as usize
+    }
+
+    /// Returns bytes with some of them changed, repeated or left out.
+    pub(crate) fn damage(&mut self, bytes: &[u8]) -> Vec<u8> {
+        let mut bytes = bytes.to_vec();
+        for _ in 0..=self.next() % 3 {
+            let (from, length) = (self.next() % bytes.len(), 1 + self.next() % 8);
+            let to = (from + length).min(bytes.len());
+            match self.next() % 4 {
+                0 => bytes[from] = self.next() as u8,
+                1 => drop(bytes.drain(from..to)),
+                2 => bytes.splice(from..from, bytes[from..to].to_vec()).for_each(drop),
+                _ => bytes[from] ^= 1 << (self.next() % 7),
+            }
+            if bytes.is_empty() {
+                bytes.push(b'0');
+            }
+        }
+        bytes
+    }
+}
+
+/// Returns a directory in memory, where there is one.
+pub(crate) fn place() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("make a directory")
+}
+
+/// Splits input at zero bytes into files. Digests can't be guessed: `@3` becomes the digest of file 3,
+/// `~3` its hexadecimal digits and `#3` its size, in files before it. What begins with `LAYER` becomes a
+/// layer with one file.
+pub(crate) fn files(input: &[u8]) -> Vec<Vec<u8>> {
+    let sections: Vec<&[u8]> = input.splitn(8, |byte| *byte == 0).collect();
+    let mut files = vec![Vec::new(); sections.len()];
+    for (number, section) in sections.iter().enumerate().rev() {
+        files[number] =
+            if section.starts_with(b"LAYER") { layer(section) } else { filled(section, &files) };
+    }
+    files
+}
+
+fn filled(text: &[u8], files: &[Vec<u8>]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text.iter().copied().peekable();
+    while let Some(byte) = rest.next() {
+        let digit = rest.peek().map(|digit| usize::from(digit.wrapping_sub(b'0')));
+        let file = digit.and_then(|digit| files.get(digit));
+        match (byte, file) {
+            (b'@', Some(file)) => out.extend(Digest::of(file).to_string().bytes()),
+            (b'~', Some(file)) => out.extend(Digest::of(file).hex().bytes()),
+            (b'#', Some(file)) => out.extend(file.len().to_string().bytes()),
+            (byte, _) => {
+                out.push(byte);
+                continue;
+            }
+        }
+        rest.next();
+    }
+    out
+}
+
+fn layer(content: &[u8]) -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    append(&mut builder, "file", content);
+    builder.into_inner().expect("write to memory")
+}
+
+/// Adds a file to an archive.
+pub(crate) fn append(archive: &mut tar::Builder<Vec<u8>>, name: &str, content: &[u8]) {
+    let mut header = tar::Header::new_gnu();
+    header.set_size(content.len() as u64);
+    header.set_mode(0o644);
+    archive.append_data(&mut header, name, content).expect("write to memory");
+}
