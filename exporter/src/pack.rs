@@ -16,7 +16,7 @@ use std::io::{self, Read, Write};
 
 use kiln_oci::{Digest, HashingWriter};
 use kiln_store::{BlobWriter, Layer, LayerBlob, LayerId, Store};
-use kiln_tree::{ArchiveLimits, Dir, Plan};
+use kiln_tree::{ArchiveLimits, Plan};
 
 use crate::compression::{Compression, Compressor, Packing};
 use crate::error::{Error, Result};
@@ -182,7 +182,7 @@ impl Packer<'_> {
             })?
         } else if layer.has_tree {
             self.store.layers().check_trees([layer])?;
-            let dir = Dir::open(&self.store.layers().tree_path(&layer.id))?;
+            let dir = self.store.layers().open_tree(&layer.id)?;
             let changes = self.store.layers().changes(&layer.id)?;
             self.compress(&name, |sink| {
                 Plan::of_changes(&dir, &changes)?.write(sink)?;

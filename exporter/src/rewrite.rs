@@ -127,7 +127,7 @@ impl Source {
         }
         if layer.has_tree && !is_packed && layer.diff_id.is_none() {
             layers.check_trees([layer])?;
-            let dir = Dir::open(&layers.tree_path(&layer.id))?;
+            let dir = layers.open_tree(&layer.id)?;
             return Ok(Self::Tree(dir, layers.changes(&layer.id)?));
         }
         let packer = Packer {

@@ -54,13 +54,15 @@ impl Layers {
     pub fn view(&self, top: Option<&LayerId>) -> Result<Dir> {
         let lowers = self.lowers(top)?;
         match (lowers.as_slice(), top) {
-            ([], _) | (_, None) => Ok(Dir::open(&self.inner.root.join(layout::ANCHOR))?),
-            ([only], _) => Ok(Dir::open(only)?),
+            ([], _) | (_, None) => {
+                Ok(Dir::open(&self.inner.root.join(layout::ANCHOR))?.without_devices())
+            }
+            ([only], _) => Ok(Dir::open(only)?.without_devices()),
             (_, Some(top)) => match self.inner.snapshotting()?.snapshotter {
                 Snapshotter::Overlay => Ok(Overlay { lowers, upper: None }.open()?),
                 Snapshotter::Copy => {
                     let tree = self.assembled(top)?;
-                    Ok(Dir::open(tree.path())?.keeping(tree))
+                    Ok(Dir::open(tree.path())?.keeping(tree).without_devices())
                 }
             },
         }

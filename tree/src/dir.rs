@@ -30,6 +30,7 @@ use crate::{names, resolve, wildcard};
 pub struct Dir {
     fd: OwnedFd,
     room: Option<Arc<dyn Room>>,
+    has_devices: bool,
     /// Something that has to live as long as the directory is open.
     kept: Option<Arc<dyn Any + Send + Sync>>,
 }
@@ -55,7 +56,7 @@ impl Dir {
 
     /// Takes over a descriptor of a directory.
     pub fn from_fd(fd: OwnedFd) -> Self {
-        Self { fd, room: None, kept: None }
+        Self { fd, room: None, has_devices: true, kept: None }
     }
 
     /// Has what copies and unpacks into the directory ask `room` before it writes.
@@ -70,6 +71,18 @@ impl Dir {
         Self { kept: Some(kept), ..self }
     }
 
+    /// Says that no device can take the place of a file in the directory: either its mount lets none be
+    /// opened, or nobody else writes there. Files that a walk has found are opened without another look.
+    #[must_use]
+    pub fn without_devices(self) -> Self {
+        Self { has_devices: false, ..self }
+    }
+
+    /// Tells whether a device may take the place of a file.
+    pub(crate) fn has_devices(&self) -> bool {
+        self.has_devices
+    }
+
     /// Sees to it that there is room for `bytes` bytes of files that are written next.
     ///
     /// # Errors
@@ -79,18 +92,24 @@ impl Dir {
         taken.map_err(|error| Error::io("write to", Path::new("/"), error))
     }
 
+    /// Returns a directory of which the same holds.
+    fn sibling(&self, fd: OwnedFd) -> Self {
+        let (room, kept) = (self.room.clone(), self.kept.clone());
+        Self { fd, room, has_devices: self.has_devices, kept }
+    }
+
     /// Returns another descriptor of the same directory.
     pub fn try_clone(&self) -> Result<Self> {
         let fd =
             self.fd.try_clone().map_err(|error| Error::io("duplicate", Path::new("/"), error))?;
-        Ok(Self { fd, room: self.room.clone(), kept: self.kept.clone() })
+        Ok(self.sibling(fd))
     }
 
     /// Opens the directory at `path` inside this one, following links inside.
     pub fn open_dir(&self, path: &Path) -> Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
         let fd = self.open_at("open", &rooted(path), flags)?;
-        Ok(Self { fd, room: self.room.clone(), kept: self.kept.clone() })
+        Ok(self.sibling(fd))
     }
 
     /// Opens the regular file at `path` for reading, following links inside. Whatever is not a

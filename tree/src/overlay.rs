@@ -88,7 +88,7 @@ impl Overlay {
         if self.upper.is_none() {
             attributes |= MountAttrFlags::MOUNT_ATTR_RDONLY;
         }
-        self.mount(attributes).map(Dir::from_fd)
+        self.mount(attributes).map(|fd| Dir::from_fd(fd).without_devices())
     }
 
     /// Mounts the overlay and returns its root.

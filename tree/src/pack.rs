@@ -37,7 +37,7 @@ use crate::error::{Error, Result};
 use crate::metadata::{FileKind, Metadata, Timestamp};
 use crate::names;
 use crate::view::View;
-use crate::walk::{self, Entry, Opener};
+use crate::walk::{self, Entry, EntryPath, Opener};
 use header::Header;
 pub(crate) use header::{octal, put_sum, record};
 use overlay::Deletion;
@@ -109,7 +109,7 @@ pub(crate) struct Origin {
     /// The directory's number.
     pub(crate) dir: usize,
     /// The path in it, as a walk has it.
-    pub(crate) path: Vec<u8>,
+    pub(crate) path: EntryPath,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -324,11 +324,12 @@ fn open(item: &Item, openers: &mut [Opener<'_>]) -> Result<Option<(File, u64)>> 
         return Ok(None);
     }
     // A file of somebody else's may have changed since it was listed, and is taken as it is.
-    let file = openers[origin.dir].open(&origin.path)?;
+    let file = openers[origin.dir].open_entry(&origin.path)?;
     let metadata = Metadata::of_fd(file.as_fd())
-        .map_err(|errno| Error::io("stat", names::path(&origin.path), errno))?;
+        .map_err(|errno| Error::io("stat", names::path(&origin.path.to_vec()), errno))?;
     if !metadata.is_file() {
-        let path = names::path(&origin.path);
+        let path = origin.path.to_vec();
+        let path = names::path(&path);
         return Err(Error::invalid(path, "changed its type while it was copied"));
     }
     Ok(Some((file, metadata.size)))

@@ -166,7 +166,7 @@ impl Snapshots {
     fn tree(&self, layer: &Layer) -> Result<Dir> {
         let layers = self.store.layers();
         layers.check_trees([layer])?;
-        Ok(Dir::open(&layers.tree_path(&layer.id))?)
+        Ok(layers.open_tree(&layer.id)?)
     }
 
     fn list(&self, layer: &Layer, blob: &LayerBlob, mut part: Part) -> Result<Option<Manifest>> {

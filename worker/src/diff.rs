@@ -59,7 +59,7 @@ impl Snapshots {
         for layer in chain {
             layers.check_trees([layer])?;
             let pending = layers.begin()?;
-            let source = Dir::open(&layers.tree_path(&layer.id))?;
+            let source = layers.open_tree(&layer.id)?;
             let dest = Dir::open(pending.fs())?;
             let deletions = relink(source.as_fd(), dest.as_fd())?;
             drop(dest);

@@ -58,7 +58,7 @@ impl Snapshots {
         let layers = self.store.layers();
         layers.check_trees([layer])?;
         let pending = layers.begin()?;
-        let source = Dir::open(&layers.tree_path(&layer.id))?;
+        let source = layers.open_tree(&layer.id)?;
         let dest = Dir::open(pending.fs())?;
         relink(source.as_fd(), dest.as_fd())?;
         drop(dest);

@@ -109,6 +109,14 @@ impl Layers {
         self.inner.trees.join(id.as_str()).join("fs")
     }
 
+    /// Opens the layer's tree. Nobody writes to it any more.
+    ///
+    /// # Errors
+    /// Fails where it isn't there.
+    pub fn open_tree(&self, id: &LayerId) -> Result<Dir> {
+        Ok(Dir::open(&self.tree_path(id))?.without_devices())
+    }
+
     /// Returns the directory that holds all trees as `ID/fs`, for mounts with short names.
     pub fn trees_dir(&self) -> &Path {
         &self.inner.trees

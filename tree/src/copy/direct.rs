@@ -200,7 +200,7 @@ impl Layer<'_> {
         path_limit::check(relative(to), 0)?;
         self.touch_parent(to)?;
         let metadata = &mut entry.metadata;
-        let origin = Origin { dir: from.copy, path: entry.path.to_vec() };
+        let origin = Origin { dir: from.copy, path: entry.path.clone() };
         let Attributes { mode, owner, mtime } = attributes(options, metadata);
         let inode = (metadata.links > 1 && metadata.is_file()).then_some((
             from.copy,
@@ -395,8 +395,8 @@ impl Layer<'_> {
         let content = match (after.kind, &made.origin) {
             (FileKind::Symlink, _) => Digest::of(&made.entry.target),
             (FileKind::File, Some(origin)) => {
-                let file = openers[origin.dir].open(&origin.path)?;
-                let failed = |errno| Error::io("read", names::path(&origin.path), errno);
+                let file = openers[origin.dir].open_entry(&origin.path)?;
+                let failed = |errno| Error::io("read", names::path(&origin.path.to_vec()), errno);
                 changes::digest_of(&file).map_err(failed)?
             }
             _ => return Ok(true),

@@ -18,7 +18,7 @@ pub(crate) struct Picked {
 impl Picked {
     /// Returns its path below what was asked for; empty for that itself.
     pub(crate) fn path(&self) -> Vec<u8> {
-        self.entry.path.to_vec().split_off(self.above)
+        self.entry.path.tail(self.above)
     }
 
     /// Tells whether it is what was asked for.
@@ -97,7 +97,7 @@ impl Filter {
         let mut way: Vec<Above> = Vec::new();
         let start = Matches::default();
         for entry in entries {
-            let path = entry.path.to_vec().split_off(cut);
+            let path = entry.path.tail(cut);
             while way.last().is_some_and(|above| !is_below(&path, &above.path)) {
                 way.pop();
             }

@@ -2,15 +2,16 @@
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat, openat2};
 use rustix::io::Errno;
 
-use super::EntryPath;
+use super::path::{Directory, EntryPath};
 use crate::dir::Dir;
 use crate::error::{Error, NOT_REGULAR, Result};
-use crate::inspected::open_inspected;
+use crate::inspected::{open_found, open_inspected};
 use crate::metadata::FileKind;
 use crate::names;
 
@@ -79,18 +80,29 @@ fn open_by_names(dir: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> Result<Owne
 /// the next, so that a file costs one lookup of its name.
 pub(crate) struct Opener<'a> {
     root: BorrowedFd<'a>,
+    has_devices: bool,
     parent: Vec<u8>,
+    /// The same as `parent`, where a walk has found it.
+    shared: Option<Arc<Directory>>,
     directory: Option<OwnedFd>,
 }
 
 impl<'a> Opener<'a> {
     pub(crate) fn new(root: &'a Dir) -> Self {
-        Self { root: root.as_fd(), parent: Vec::new(), directory: None }
+        let has_devices = root.has_devices();
+        Self { root: root.as_fd(), has_devices, parent: Vec::new(), shared: None, directory: None }
     }
 
     /// Opens a file that a walk has found, as [`Opener::open`] does.
     pub(crate) fn open_entry(&mut self, path: &EntryPath) -> Result<File> {
-        self.open(&path.to_vec())
+        if let (Some(shared), Some(directory)) = (&self.shared, path.directory())
+            && Arc::ptr_eq(shared, directory)
+        {
+            return self.open_name(path.name(), || path.to_vec());
+        }
+        let opened = self.open(&path.to_vec());
+        self.shared = path.directory().filter(|_| self.directory.is_some()).cloned();
+        opened
     }
 
     /// Opens the file at `path`, as a walk has it. Links are not followed, and what took the file's
@@ -100,14 +112,26 @@ impl<'a> Opener<'a> {
         let failed = |errno| Error::io("open", names::path(path), errno);
         if parent != self.parent.as_slice() || self.directory.is_none() {
             let flags = OFlags::PATH | OFlags::DIRECTORY;
-            self.directory = None;
+            (self.directory, self.shared) = (None, None);
             self.directory = Some(open(self.root, parent, flags).map_err(failed)?);
             parent.clone_into(&mut self.parent);
         }
+        self.open_name(name, || path.to_vec())
+    }
+
+    /// Opens a file of the directory that is open.
+    fn open_name(&self, name: &[u8], path: impl Fn() -> Vec<u8>) -> Result<File> {
+        let failed = |errno| Error::io("open", names::path(&path()), errno);
         let directory = self.directory.as_ref().map_or(self.root, AsFd::as_fd);
-        let find = |flags| openat(directory, name, flags | OFlags::NOFOLLOW, Mode::empty());
+        let find = |flags| {
+            let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            openat(directory, name, flags, Mode::empty())
+        };
+        if !self.has_devices {
+            return open_found(find).map(File::from).map_err(failed);
+        }
         let opened = open_inspected(OFlags::RDONLY, FileKind::is_file, find).map_err(failed)?;
-        opened.map(File::from).ok_or_else(|| Error::invalid(names::path(path), NOT_REGULAR))
+        opened.map(File::from).ok_or_else(|| Error::invalid(names::path(&path()), NOT_REGULAR))
     }
 }
 

@@ -37,6 +37,12 @@ impl EntryPath {
         Self { directory: directory.cloned(), name: name.into() }
     }
 
+    /// Returns the directory that the walk has found the entry in, where that isn't the root, and whose name
+    /// the entry's own name doesn't hold.
+    pub(super) fn directory(&self) -> Option<&Arc<Directory>> {
+        self.directory.as_ref()
+    }
+
     /// Returns the directory with this path; `None` for the root.
     pub(super) fn to_directory(&self) -> Option<Arc<Directory>> {
         (!self.is_empty()).then(|| Arc::new(Directory(self.clone())))
@@ -44,19 +50,21 @@ impl EntryPath {
 
     /// Returns the bytes of the whole path.
     pub fn to_vec(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(self.len());
-        let mut parts = vec![&self.name];
-        let mut directory = self.directory.as_ref();
-        while let Some(above) = directory {
-            parts.push(&above.0.name);
-            directory = above.0.directory.as_ref();
+        // From its end, since names lead to the directories above.
+        let mut bytes = vec![b'/'; self.len()];
+        let (mut end, mut path) = (bytes.len(), self);
+        loop {
+            let start = end - path.name.len();
+            bytes[start..end].copy_from_slice(&path.name);
+            let Some(above) = &path.directory else { return bytes };
+            (end, path) = (start - 1, &above.0);
         }
-        for part in parts.into_iter().rev() {
-            if !bytes.is_empty() {
-                bytes.push(b'/');
-            }
-            bytes.extend_from_slice(part);
-        }
+    }
+
+    /// Returns the bytes of the whole path behind the first `start`.
+    pub(crate) fn tail(&self, start: usize) -> Vec<u8> {
+        let mut bytes = self.to_vec();
+        bytes.drain(..start);
         bytes
     }
 

@@ -86,6 +86,7 @@ pub use capabilities::Capabilities;
 pub use error::SandboxError;
 pub use helper::init_if_asked;
 pub use kernel::{KernelFeature, features};
+pub(crate) use mount_handle::mount_without_devices;
 pub use run::{Ended, Exit, Gate, Input, Io, OutputSink, Running, Sandbox, Signaller};
 pub use seal::Seal;
 pub use seccomp::SeccompProfile;

@@ -9,13 +9,14 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kiln_llb::op::SourceOp;
 use kiln_store::PendingTree;
 use kiln_tree::{Dir, Owner, PatternMatcher, View};
 
 use crate::error::{Error, Result};
+use crate::sandbox::mount_without_devices;
 use crate::snapshots::Snapshots;
 
 const INCLUDE: &str = "local.includepattern";
@@ -66,7 +67,7 @@ impl LocalContext {
             [] => None,
             patterns => Some(PatternMatcher::new(patterns)?),
         };
-        let dir = Dir::open(path)?;
+        let dir = open(path)?;
         Ok(Self { name: name.to_owned(), dir, excludes, copies: Mutex::default() })
     }
 
@@ -80,6 +81,13 @@ impl LocalContext {
             bounded: true,
         }
     }
+}
+
+/// Opens a directory, where possible in a mount of its own in which no device can be opened.
+fn open(path: &Path) -> Result<Dir> {
+    let dir = Dir::open(path)?;
+    let Ok((inside, mount)) = mount_without_devices(&dir) else { return Ok(dir) };
+    Ok(Dir::from_fd(inside).keeping(Arc::new(mount)).without_devices())
 }
 
 impl LocalContext {
