@@ -11,7 +11,7 @@
 
 use std::fs::{self, File, FileTimes};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::time::UNIX_EPOCH;
 
@@ -40,8 +40,7 @@ pub(crate) fn create(root: &Path) -> Result<()> {
         private::create_dir(&content)?;
     }
     if !blobs.is_dir() {
-        let mut private = fs::DirBuilder::new();
-        let made = private.recursive(true).mode(0o700).create(&blobs);
+        let made = private::directories().recursive(true).create(&blobs);
         made.map_err(Error::io("create", &blobs))?;
     }
     let version = content.join("oci-layout");

@@ -43,9 +43,16 @@ const ROOT: u32 = 0;
 const STICKY: u32 = 0o1000;
 const WRITABLE_BY_OTHERS: u32 = 0o022;
 
+/// Returns what makes directories that are the caller's alone.
+pub(crate) fn directories() -> DirBuilder {
+    let mut builder = DirBuilder::new();
+    builder.mode(0o700);
+    builder
+}
+
 /// Makes a directory that is the caller's alone. It may be there already.
 pub(crate) fn create_dir(path: &Path) -> Result<()> {
-    match DirBuilder::new().mode(0o700).create(path) {
+    match directories().create(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         result => result.map_err(Error::io("create", path)),
     }

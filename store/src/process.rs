@@ -8,14 +8,13 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::{Error, Result};
 use crate::lock::{self, RootLock};
-use crate::name;
 use crate::remove::remove_tree;
+use crate::{name, private};
 
 /// The directory of this process.
 #[derive(Debug)]
@@ -34,7 +33,7 @@ impl ProcessDir {
         loop {
             let name = format!("{}-{}", std::process::id(), name::fresh());
             let path = root.join("tmp").join(&name);
-            match fs::DirBuilder::new().mode(0o700).create(&path) {
+            match private::directories().create(&path) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
                 result => result.map_err(Error::io("create", &path))?,
             }

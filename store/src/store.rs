@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs::{self, File};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -410,11 +410,8 @@ impl Drop for Inner {
 
 fn make_dirs(root: &Path) -> Result<()> {
     if !root.is_dir() {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(root)
-            .map_err(Error::io("create", root))?;
+        let made = private::directories().recursive(true).create(root);
+        made.map_err(Error::io("create", root))?;
     }
     private::protect(root)?;
     for name in ["snapshots", "tmp", "mounts", "volumes", "builds", layout::ANCHOR] {

@@ -1,4 +1,4 @@
-//! What of a step outlives it: processes, and descriptors that others hold.
+//! Ends of steps that leave something behind: processes, and descriptors that others hold.
 
 use std::fs::{File, OpenOptions};
 use std::os::fd::AsRawFd as _;
@@ -109,6 +109,15 @@ impl Building {
             stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
         })
     }
+
+    /// Asserts that the build succeeds, that its second step reads what the first has written, and that the
+    /// store is whole.
+    fn end_well(self, arena: &Arena, tree: (&str, &str)) {
+        let output = self.end(arena);
+        assert!(output.stderr.contains("good"), "{tree:?}: {}", output.stderr);
+        output.success();
+        arena.kiln.run(&["system", "check"]).success();
+    }
 }
 
 const TREES: [(&str, &str); 3] = [("overlay", "base"), ("copy", "base"), ("overlay", "scratch")];
@@ -163,10 +172,7 @@ fn a_descriptor_opens_nothing_for_writing_after_its_step() {
             rustix::fs::fsetxattr(&tool, "user.x", b"x", rustix::fs::XattrFlags::empty());
         assert_eq!(attribute.unwrap_err(), Errno::ROFS, "{tree:?}");
         send(later, Signal::KILL);
-        let output = building.end(&arena);
-        assert!(output.stderr.contains("good"), "{tree:?}: {}", output.stderr);
-        output.success();
-        arena.kiln.run(&["system", "check"]).success();
+        building.end_well(&arena, tree);
     }
     arena.finish();
 }
@@ -196,10 +202,7 @@ fn a_writer_changes_no_layer_of_a_runtime() {
         // A directory that was copied may be gone already.
         let _ = rustix::fs::openat(&root, "added", flags, rustix::fs::Mode::RWXU);
         send(later, Signal::KILL);
-        let output = building.end(&arena);
-        assert!(output.stderr.contains("good"), "{tree:?}: {}", output.stderr);
-        output.success();
-        arena.kiln.run(&["system", "check"]).success();
+        building.end_well(&arena, tree);
     }
     arena.finish();
 }

@@ -35,7 +35,7 @@ pub struct SpentText(Arc<AtomicUsize>);
 #[derive(Debug, Default)]
 pub(super) struct Budget {
     spent: SpentText,
-    /// What had been spent when the image config was measured last.
+    /// The bytes that had been spent when the image config was measured last.
     measured: Cell<usize>,
     /// Whether nothing more is to be expanded.
     is_exhausted: Cell<bool>,

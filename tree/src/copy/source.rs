@@ -138,7 +138,7 @@ impl<'a> Copier<'a> {
         }
         let mut place = Place::new(self.dest);
         for (job, first) in &work.links {
-            self.link(&mut place, (job, &job.path(target)), first)?;
+            self.link(&mut place, job, &job.path(target), first)?;
         }
         for Finish { path, attributes, xattrs } in work.directories.iter().rev() {
             place.finish_directory(path, attributes, xattrs)?;
@@ -261,7 +261,7 @@ impl<'a> Copier<'a> {
     }
 
     /// Gives a file that was copied another name.
-    fn link(&self, place: &mut Place<'_>, (job, path): (&Job, &Path), first: &Path) -> Result<()> {
+    fn link(&self, place: &mut Place<'_>, job: &Job, path: &Path, first: &Path) -> Result<()> {
         if job.occupied {
             place.clear(path)?;
         }

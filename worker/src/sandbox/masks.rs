@@ -112,14 +112,7 @@ fn protect(proc: &MountHandle, path: &str) -> Result<(), Failure> {
     let doing = |errno| Failure::doing::<Errno>(&format!("protect {path}"))(errno);
     let Some(place) = open(proc, path).map_err(doing)? else { return Ok(()) };
     let same = MountHandle::clone_of(&place).map_err(doing)?;
-    let attributes = MountAttributes {
-        readonly: true,
-        nodev: true,
-        nosuid: true,
-        noexec: true,
-        recursive: true,
-    };
-    same.restrict(attributes)?;
+    same.restrict(MountAttributes::INERT)?;
     same.attach(&place).map_err(doing)
 }
 

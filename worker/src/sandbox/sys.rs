@@ -18,14 +18,7 @@ const SYS: &str = "/sys";
 /// Returns the host's `/sys`, attached nowhere.
 pub(super) fn of_host() -> Result<MountHandle, Failure> {
     let sys = MountHandle::of_path(Path::new(SYS), true).map_err(Failure::doing("open /sys"))?;
-    let attributes = MountAttributes {
-        readonly: true,
-        nodev: true,
-        nosuid: true,
-        noexec: true,
-        recursive: true,
-    };
-    sys.restrict(attributes)?;
+    sys.restrict(MountAttributes::INERT)?;
     Ok(sys)
 }
 

@@ -19,6 +19,12 @@ pub(crate) struct MountAttributes {
     pub(crate) recursive: bool,
 }
 
+impl MountAttributes {
+    /// Those of files that can be read and nothing else, with all that is mounted below.
+    pub(crate) const INERT: Self =
+        Self { readonly: true, nodev: true, nosuid: true, noexec: true, recursive: true };
+}
+
 /// Turns attributes on for the mount that `mount` is the root of.
 pub(crate) fn set_mount_attributes(mount: impl AsFd, set: MountAttributes) -> io::Result<()> {
     let mut bits = 0;
