@@ -100,14 +100,16 @@ pub(crate) fn protect(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Takes permissions away.
+/// Takes permissions away. What another process has removed in the meantime needs nothing.
 fn forbid(path: &Path, found: &Metadata, forbidden: u32) -> Result<()> {
     let mode = found.mode() & 0o7777;
     if mode & forbidden == 0 {
         return Ok(());
     }
-    fs::set_permissions(path, fs::Permissions::from_mode(mode & !forbidden))
-        .map_err(Error::io("change the mode of", path))
+    match fs::set_permissions(path, fs::Permissions::from_mode(mode & !forbidden)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result.map_err(Error::io("change the mode of", path)),
+    }
 }
 
 /// Tells whether a number stands for one user.

@@ -92,7 +92,11 @@ impl ProcessDir {
         for path in others(root, &self.name)? {
             if is_dead(&path)? {
                 let here = self.fresh();
-                fs::rename(&path, &here).map_err(Error::io("rename", &path))?;
+                match fs::rename(&path, &here) {
+                    // It was ending just now, and has removed the directory itself.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                    result => result.map_err(Error::io("rename", &path))?,
+                }
                 let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
                 taken.push((name, here));
             }
@@ -147,5 +151,29 @@ fn is_dead(path: &Path) -> Result<bool> {
             io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Ok(true),
             _ => Err(Error::io("open", lock)(error)),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn directories_may_vanish_while_they_are_taken() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir(root.path().join("tmp")).unwrap();
+        let taker = ProcessDir::create(root.path()).unwrap();
+        std::thread::scope(|scope| {
+            let ending = scope.spawn(|| {
+                for _ in 0..2_000 {
+                    let process = ProcessDir::create(root.path()).unwrap();
+                    process.close();
+                }
+            });
+            while !ending.is_finished() {
+                let _removing = RootLock::exclusive(root.path()).unwrap();
+                taker.take_dead(root.path()).unwrap();
+            }
+        });
     }
 }

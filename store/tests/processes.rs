@@ -19,10 +19,9 @@ const ROOT: &str = "KILN_STORE_TEST_ROOT";
 /// Starts this program as a child that runs one test with `ROOT` set.
 fn child(test: &str, root: &Path) -> Child {
     Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--test-threads=1"])
+        .args(["--exact", test, "--test-threads=1", "--nocapture"])
         .env(ROOT, root)
         .stdout(Stdio::null())
-        .stderr(Stdio::null())
         .spawn()
         .unwrap()
 }
