@@ -45,11 +45,11 @@ use crate::settings::Settings;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    kiln_worker::sandbox::init_if_asked();
+    kiln_sandbox::init_if_asked();
     if let Some(code) = rootless::map_if_asked() {
         return code;
     }
-    kiln_worker::use_contained_name_services();
+    kiln_sandbox::use_contained_name_services();
     let printer = Printer::new();
     let code = command(&printer);
     commands::sync::settle();
@@ -65,7 +65,7 @@ fn command(printer: &Printer) -> ExitCode {
     for warning in &arguments.warnings {
         printer.note(format_args!("WARNING: {warning}"));
     }
-    settings::init_tracing(arguments.global.debug);
+    settings::init_tracing(arguments.global.debug, printer);
     tracing::debug!(version = env!("CARGO_PKG_VERSION"), "kiln begins");
     let settings = match Settings::resolve(&arguments.global, printer) {
         Ok(settings) => settings,

@@ -16,7 +16,7 @@ use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use kiln_solver::LogStream;
+use kiln_sandbox::OutputStream;
 
 use crate::progress::printable;
 use crate::{hints, signals};
@@ -103,10 +103,10 @@ impl Printer {
     ///
     /// # Errors
     /// Fails where it can't be written; that is remembered as for kiln's own output.
-    pub(crate) fn pass(&self, stream: LogStream, bytes: &[u8]) -> io::Result<()> {
+    pub(crate) fn pass(&self, stream: OutputStream, bytes: &[u8]) -> io::Result<()> {
         match stream {
-            LogStream::Stdout => self.stdout().write_all(bytes),
-            LogStream::Stderr => self.check(STDERR, io::stderr().lock().write_all(bytes)),
+            OutputStream::Stdout => self.stdout().write_all(bytes),
+            OutputStream::Stderr => self.check(STDERR, io::stderr().lock().write_all(bytes)),
         }
     }
 

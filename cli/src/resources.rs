@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use kiln_worker::sandbox::cgroup::{Limits, Swap};
+use kiln_sandbox::cgroup::{Limits, Swap};
 
 use crate::limits;
 

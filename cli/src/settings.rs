@@ -6,9 +6,13 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use kiln_registry::Pace;
+use kiln_sandbox::network::{Bridge, BridgeOptions};
 use kiln_store::{Snapshotter, Store, StoreOptions};
 use kiln_tree::{ArchiveLimits, Ids};
-use kiln_worker::network::{Bridge, BridgeOptions};
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::archive_limits;
 use crate::arguments::GlobalArguments;
@@ -140,14 +144,21 @@ fn default_root() -> Result<PathBuf> {
 
 /// Sends what is logged to standard error: everything of ours with `debug`, else nothing; `$KILN_LOG`
 /// overrides both. `kiln` in there stands for all of our crates, whose names begin with it.
-pub(crate) fn init_tracing(debug: bool) {
+pub(crate) fn init_tracing(debug: bool, printer: &Printer) {
     let default = if debug { "kiln=debug" } else { "off" };
     let filter = std::env::var("KILN_LOG").unwrap_or_else(|_| default.to_owned());
     if filter == "off" {
         return;
     }
-    let filter = tracing_subscriber::EnvFilter::new(filter);
+    let filter: Targets = match filter.parse() {
+        Ok(filter) => filter,
+        Err(error) => {
+            printer.note(format_args!("WARNING: KILN_LOG={filter} is ignored: {error}"));
+            return;
+        }
+    };
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours);
-    subscriber.with_writer(std::io::stderr).init();
+    let format = tracing_subscriber::fmt::layer().with_ansi(colours);
+    let format = format.with_writer(std::io::stderr).with_filter(filter);
+    tracing_subscriber::registry().with(format).init();
 }

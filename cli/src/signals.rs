@@ -59,6 +59,6 @@ impl Interruption {
 /// Ends the process as a program ends whose reader has gone away.
 pub(crate) fn end_by_broken_pipe() {
     // Rust has it ignored.
-    kiln_worker::sandbox::reset_signals();
+    kiln_sandbox::reset_signals();
     nix::sys::signal::raise(Signal::SIGPIPE).unwrap_or_default();
 }

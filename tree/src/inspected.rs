@@ -127,11 +127,11 @@ mod tests {
     /// Where something is opened that no image, context or archive has made: the sandbox's own
     /// devices, and kiln's own program.
     const TRUSTED: [&str; 5] = [
-        "worker/src/sandbox/devices.rs",
-        "worker/src/sandbox/helper.rs",
-        "worker/src/sandbox/oci/mod.rs",
-        "worker/src/sandbox/program.rs",
-        "worker/src/sandbox/sources.rs",
+        "sandbox/src/devices.rs",
+        "sandbox/src/helper.rs",
+        "sandbox/src/oci.rs",
+        "sandbox/src/program.rs",
+        "sandbox/src/sources.rs",
     ];
 
     fn add_sources(directory: &Path, found: &mut Vec<PathBuf>) {
@@ -149,7 +149,7 @@ mod tests {
     fn all_files_of_trees_are_inspected() {
         let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
         let mut files = Vec::new();
-        for member in ["tree", "worker", "exporter"] {
+        for member in ["tree", "sandbox", "worker", "exporter"] {
             add_sources(&repository.join(member).join("src"), &mut files);
         }
         let mut seen = 0;

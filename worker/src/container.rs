@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use kiln_oci::{Digest, ImageConfig, Platform};
+use kiln_sandbox::Tree;
 use kiln_solver::StepContext;
 use kiln_store::{AssembledTree, Growing, LayerId, Store};
 use kiln_tree::{CopyOptions, Dir};
@@ -15,7 +16,6 @@ use crate::output::Output;
 use crate::pull::{PullReport, PullRequest, Pulled};
 use crate::relink::copy_attributes;
 use crate::resolve::{ImageResolver, PullPolicy};
-use crate::sandbox::Tree;
 use crate::snapshots::{Snapshots, whole};
 use crate::source;
 use crate::source::origin::Origin;

@@ -12,6 +12,7 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use kiln_sandbox::Tree;
 use kiln_store::{Growing, LayerId, PendingTree, Store};
 use kiln_tree::{
     CopyOptions, Dir, Files, Overlay, TreeState, Upper, Watch, assemble, extract, part,
@@ -19,7 +20,6 @@ use kiln_tree::{
 
 use crate::error::Result;
 use crate::relink::copy_attributes;
-use crate::sandbox::Tree;
 use crate::snapshots::whole;
 
 /// So many work trees are kept that nobody uses just now.

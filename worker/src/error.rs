@@ -19,13 +19,13 @@ pub enum Error {
     Registry(#[from] kiln_registry::Error),
     /// The users of an image can't be told.
     #[error(transparent)]
-    Users(#[from] crate::users::UserError),
+    Users(#[from] kiln_sandbox::users::UserError),
     /// The sandbox can't run anything.
     #[error(transparent)]
-    Sandbox(#[from] crate::sandbox::SandboxError),
+    Sandbox(#[from] kiln_sandbox::SandboxError),
     /// There is no network for a step.
     #[error(transparent)]
-    Network(#[from] crate::network::NetworkError),
+    Network(#[from] kiln_sandbox::network::NetworkError),
     /// The kernel said no.
     #[error("{action} {name}")]
     Kernel {

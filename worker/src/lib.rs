@@ -1,4 +1,4 @@
-//! Sources, file operations and the sandbox: what the ops of a graph mean.
+//! Sources, file operations and steps: what the ops of a graph mean.
 //!
 //! [`Worker`] implements the solver's [`Executor`](kiln_solver::Executor) and [`StoreCache`] its
 //! [`Cache`](kiln_solver::Cache), both over the store. [`ImageResolver`] answers what image
@@ -14,13 +14,10 @@ pub mod container;
 pub mod emulation;
 pub mod error;
 pub mod load;
-pub mod network;
 pub mod output;
 pub mod pull;
 pub mod remote_cache;
 pub mod resolve;
-pub mod sandbox;
-pub mod users;
 pub mod worker;
 
 mod bases;
@@ -40,7 +37,6 @@ mod progress;
 mod relink;
 mod snapshots;
 mod source;
-mod sys;
 mod trees;
 
 pub use blobs::Blobs;
@@ -59,5 +55,4 @@ pub use resolve::{ImageResolver, ImageResolverOptions, PullPolicy, Resolved};
 pub use source::git::GitLimits;
 pub use source::local::LocalContext;
 pub use source::remote::{Pin, RemoteOptions};
-pub use sys::use_contained_name_services;
 pub use worker::{CommittedLayers, DefaultNetwork, SecretSource, Worker, WorkerOptions};

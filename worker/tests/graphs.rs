@@ -41,7 +41,7 @@ macro_rules! trials {
 }
 
 fn main() {
-    kiln_worker::sandbox::init_if_asked();
+    kiln_sandbox::init_if_asked();
     let trials = trials![
         a_base_image_is_unpacked_when_it_is_looked_into,
         a_corrupt_base_image_is_no_base,
@@ -84,7 +84,7 @@ impl Bench {
         let images = Arc::new(ImageResolver::new(options));
         let contexts = BTreeMap::from([("context".to_owned(), temp.path().join("context"))]);
         let worker = Worker::new(WorkerOptions {
-            limits: kiln_worker::sandbox::cgroup::Limits::default(),
+            limits: kiln_sandbox::cgroup::Limits::default(),
             runtime: None,
             store: store.clone(),
             images: Arc::clone(&images),

@@ -8,9 +8,9 @@ use std::io::IsTerminal;
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
+use kiln_sandbox::{Input, Io};
 use kiln_solver::{SolveError, StepError};
 use kiln_worker::FailedStep;
-use kiln_worker::sandbox::{Input, Io};
 
 use super::places::{ContextPlace, DockerfilePlace};
 use super::session::Failure;

@@ -9,7 +9,7 @@ use kiln_exporter::{Compression, Output, OutputKind};
 use kiln_frontend::ProcessLimits;
 use kiln_oci::{Platform, Reference};
 use kiln_registry::{FetchAnswer, FetchRequest};
-use kiln_worker::sandbox::cgroup::Limits;
+use kiln_sandbox::cgroup::Limits;
 use kiln_worker::{Allowed, GitLimits, SecretSource};
 
 use super::attest::AttestOptions;

@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Args;
 use kiln_oci::Platform;
+use kiln_sandbox as sandbox;
 use kiln_store::Store;
-use kiln_worker::sandbox;
 use serde_json::{Value, json};
 
 use super::version::{VERSION, kernel, show};

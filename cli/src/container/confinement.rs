@@ -4,10 +4,8 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use kiln_worker::sandbox::cgroup::{DeviceAccess, Membership};
-use kiln_worker::sandbox::{
-    Capabilities, Network, Privileges, Security, SharedNamespaces, Spec, Sysctl,
-};
+use kiln_sandbox::cgroup::{DeviceAccess, Membership};
+use kiln_sandbox::{Capabilities, Network, Privileges, Security, SharedNamespaces, Spec, Sysctl};
 
 use super::devices::Devices;
 use super::namespaces::NamespaceArguments;

@@ -4,8 +4,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use kiln_worker::sandbox::cgroup::{DeviceAccess, DeviceKind, DeviceRule, Membership};
-use kiln_worker::sandbox::{Mount, MountKind};
+use kiln_sandbox::cgroup::{DeviceAccess, DeviceKind, DeviceRule, Membership};
+use kiln_sandbox::{Mount, MountKind};
 
 use super::container_path;
 

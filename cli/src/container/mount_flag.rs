@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
-use kiln_worker::sandbox::Propagation;
+use kiln_sandbox::Propagation;
 
 use super::volumes::{Source, Volume, name};
 use super::{container_path, propagation, tmpfs};
@@ -189,7 +189,7 @@ impl<'a> Keys<'a> {
 
 #[cfg(test)]
 mod tests {
-    use kiln_worker::sandbox::{MountKind, TmpfsOptions};
+    use kiln_sandbox::{MountKind, TmpfsOptions};
 
     use super::*;
 

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 use clap::Args;
-use kiln_worker::sandbox::SharedNamespaces;
+use kiln_sandbox::SharedNamespaces;
 
 /// The namespaces as they were typed.
 #[derive(Clone, Debug, Default, Args)]
@@ -61,7 +61,7 @@ fn host(flag: &str, mode: Option<&str>, others: &[&str]) -> Result<bool> {
 #[cfg(test)]
 mod tests {
     use crate::arguments::flags::tests::run as run_arguments;
-    use kiln_worker::sandbox::SharedNamespaces;
+    use kiln_sandbox::SharedNamespaces;
 
     #[test]
     fn namespaces_are_the_hosts_by_name_alone() {

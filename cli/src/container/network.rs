@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, anyhow};
 use kiln_llb::op::HOST_GATEWAY;
 use kiln_oci::ContainerConfig;
-use kiln_worker::network::{Bridge, NetworkNamespace, Port, Published};
-use kiln_worker::sandbox::{Mount, MountKind, Network};
+use kiln_sandbox::network::{Bridge, NetworkNamespace, Port, Published};
+use kiln_sandbox::{Mount, MountKind, Network};
 
 use super::names::NameArguments;
 use super::ports;

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
 use anyhow::{Context, Result, bail};
-use kiln_worker::network::{Port, Protocol};
+use kiln_sandbox::network::{Port, Protocol};
 
 /// Most ports of one `--publish`, and of those that an image exposes.
 const MOST: usize = 4096;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use kiln_oci::ContainerConfig;
-use kiln_worker::sandbox::{Process, Rlimit, User};
+use kiln_sandbox::{Process, Rlimit, User};
 
 use super::environment;
 use crate::commands::run::RunArguments;

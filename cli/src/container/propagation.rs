@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use kiln_worker::sandbox::{Mount, MountKind, Propagation};
+use kiln_sandbox::{Mount, MountKind, Propagation};
 
 /// Reads a mode, as `rshared`; `None` where it is none.
 pub(super) fn read(mode: &str) -> Option<Propagation> {
@@ -117,7 +117,7 @@ mod tests {
         let mount = |target: &str, propagation| Mount {
             target: target.into(),
             kind: MountKind::Bind {
-                tree: kiln_worker::sandbox::Tree::Directory("/h".into()),
+                tree: kiln_sandbox::Tree::Directory("/h".into()),
                 selector: PathBuf::new(),
                 readonly: false,
                 recursive: true,

@@ -1,7 +1,7 @@
 //! How much a container may use.
 
 use anyhow::{Context, Result, bail};
-use kiln_worker::sandbox::cgroup::{Cgroup, Groups, Limits};
+use kiln_sandbox::cgroup::{Cgroup, Groups, Limits};
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::commands::run::RunArguments;

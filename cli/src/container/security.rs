@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use kiln_worker::sandbox::{CallFilter, Capabilities, Privileges, SeccompProfile};
+use kiln_sandbox::{CallFilter, Capabilities, Privileges, SeccompProfile};
 
 use crate::arguments::flags::truth;
 

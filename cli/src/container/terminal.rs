@@ -6,8 +6,8 @@ use std::ops::ControlFlow;
 use std::os::fd::{AsFd, OwnedFd};
 
 use anyhow::{Context, Result, bail};
-use kiln_solver::LogStream;
-use kiln_worker::sandbox::TerminalSize;
+use kiln_sandbox::OutputStream;
+use kiln_sandbox::TerminalSize;
 use rustix::termios::{OptionalActions, Termios, Winsize, tcgetattr, tcgetwinsize, tcsetattr};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
@@ -67,7 +67,7 @@ impl Terminal {
         }
         let (done, shown) = oneshot::channel();
         thread("terminal output", move || {
-            copy(File::from(theirs), |bytes| output.pass(LogStream::Stdout, bytes));
+            copy(File::from(theirs), |bytes| output.pass(OutputStream::Stdout, bytes));
             // Whoever waited may have gone.
             let _ = done.send(());
         })?;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use kiln_worker::sandbox::{AccessTimes, Mount, MountKind, TmpfsOptions};
+use kiln_sandbox::{AccessTimes, Mount, MountKind, TmpfsOptions};
 
 use super::container_path;
 use crate::limits;

@@ -6,9 +6,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use kiln_sandbox::{Mount, MountKind, Propagation, Tree};
 use kiln_store::{Growing, Store, VolumeGuard};
 use kiln_worker::container::{ContainerImage, Containers};
-use kiln_worker::sandbox::{Mount, MountKind, Propagation, Tree};
 
 use super::{container_path, mount_flag, propagation};
 

@@ -1,7 +1,7 @@
 //! Why a build has failed, with the lines that failed.
 
+use kiln_sandbox::SandboxError;
 use kiln_solver::{SolveError, StepError};
-use kiln_worker::sandbox::SandboxError;
 
 use super::text::{clean, clean_text};
 use crate::build::{Dockerfile, Failure};

@@ -5,6 +5,6 @@
 
 libfuzzer_sys::fuzz_target!(|input: &[u8]| {
     if let Ok(text) = std::str::from_utf8(input) {
-        kiln_worker::sandbox::check_seccomp_profile(text);
+        kiln_sandbox::check_seccomp_profile(text);
     }
 });

@@ -9,14 +9,14 @@ use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use kiln_llb::op::ExecOp;
+use kiln_sandbox::cgroup::Cgroup;
+use kiln_sandbox::{Io, MountKind, Running, SandboxError, Spec, TerminalSize, Tree};
 use tokio_util::sync::CancellationToken;
 
 use super::Exec;
 use super::mounts::Prepared;
 use super::network::StepNetwork;
 use crate::error::{Error, Result};
-use crate::sandbox::cgroup::Cgroup;
-use crate::sandbox::{Io, MountKind, Running, SandboxError, Spec, TerminalSize, Tree};
 
 /// Shells that most images have, the more comfortable one first.
 const SHELLS: [&str; 2] = ["/bin/bash", "/bin/sh"];

@@ -16,6 +16,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kiln_llb::op::{CacheMount, CacheSharing, ExecOp, Mount, MountKind, SecretMount};
+use kiln_sandbox::{
+    Mount as SandboxMount, MountKind as SandboxKind, Propagation, TmpfsOptions, Tree,
+};
 use kiln_store::{AssembledTree, CacheMountGuard, Growing, LayerId, Sharing};
 use kiln_tree::{CopyOptions, Selection};
 
@@ -25,9 +28,6 @@ use crate::content;
 use crate::draft::Draft;
 use crate::error::{Error, Result};
 use crate::output::Output;
-use crate::sandbox::{
-    Mount as SandboxMount, MountKind as SandboxKind, Propagation, TmpfsOptions, Tree,
-};
 use crate::snapshots::{Snapshots, whole};
 
 /// The mode of a tmpfs's root, as everybody expects of `/tmp`.

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use kiln_llb::op::NetMode;
+use kiln_sandbox::Network;
+use kiln_sandbox::network::{Bridge, NetworkNamespace};
 use kiln_solver::{Event, StepContext};
 
 use crate::error::{Error, Result};
-use crate::network::{Bridge, NetworkNamespace};
-use crate::sandbox::Network;
 use crate::worker::DefaultNetwork;
 
 /// Gives steps their networks. Cheap to clone.

@@ -1,11 +1,11 @@
 //! Owners by number and by name.
 
 use kiln_llb::op::{Chown, InputIndex, UserRef};
+use kiln_sandbox::users;
 use kiln_tree::Owner;
 
 use super::Source;
 use crate::error::{Error, Result};
-use crate::users;
 
 /// Checks an owner before anything runs.
 pub(super) fn check(chown: &Chown) -> Result<()> {

@@ -12,11 +12,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kiln_llb::op::SourceOp;
+use kiln_sandbox::mount_without_devices;
 use kiln_store::PendingTree;
 use kiln_tree::{Dir, Owner, PatternMatcher, View};
 
 use crate::error::{Error, Result};
-use crate::sandbox::mount_without_devices;
 use crate::snapshots::Snapshots;
 
 const INCLUDE: &str = "local.includepattern";

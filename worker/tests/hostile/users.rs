@@ -2,7 +2,7 @@
 //
 // Nobody is root who isn't called so, by the number zero or by the files.
 
-use kiln_worker::users::UserDatabase;
+use kiln_sandbox::users::UserDatabase;
 
 /// Input that makes sense.
 #[allow(dead_code, reason = "fuzz targets have none")]

@@ -22,7 +22,6 @@ use super::access::Access;
 use super::limits::{self, CommandLimits, GitLimits};
 use crate::error::{Error, Result};
 use crate::source::remote::Remotes;
-use crate::sys;
 
 /// Most bytes of what git says.
 const OUTPUT_LIMIT: u64 = 16 << 20;
@@ -177,7 +176,7 @@ impl Git {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         let limits = CommandLimits::of(self.limits, self.disk, verb);
-        sys::limit(&mut command, limits.resources());
+        kiln_sandbox::limit_resources(&mut command, limits.resources());
         tracing::debug!(verb, directory = %self.directory.display(), "running git");
         let mut child = command.spawn().map_err(failed)?;
         let mut group = Group(child.id().and_then(|id| Pid::from_raw(id.cast_signed())));

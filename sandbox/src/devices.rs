@@ -1,0 +1,294 @@
+//! `/proc`, `/sys` and `/dev`.
+//!
+//! A program may make device nodes where it likes, and change the owner and mode of those in `/dev`.
+//! Those in its root or in `/dev` it can open where its control groups see to it that they are
+//! harmless ones; the nodes that it is to have are simply made there. Where there are no such
+//! groups, both are `nodev`, and the nodes are made in a file system in memory that nobody sees, and
+//! mounted one by one. All other mounts are `nodev` in any case.
+//!
+//! In a user namespace no device nodes can be made: the machine's own are mounted. And `/sys` can be
+//! mounted only along with a network namespace: where the program has the host's network, it gets
+//! the host's `/sys`, with everything that is mounted in it covered.
+
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use kiln_tree::Ids;
+use rustix::fs::{FileType, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mount::MountAttrFlags;
+use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
+use rustix::termios::{Winsize, tcsetwinsize};
+
+use super::cgroup_view::View;
+use super::insecure::{self, Device};
+use super::masks;
+use super::mount_handle::MountHandle;
+use super::root::Root;
+use super::sources::Sources;
+use super::spec::{Security, Spec, TerminalSize};
+use super::sysfs;
+use super::wire::Failure;
+
+const DEVICES: [(&str, u32, u32); 6] = [
+    ("null", 1, 3),
+    ("zero", 1, 5),
+    ("full", 1, 7),
+    ("random", 1, 8),
+    ("urandom", 1, 9),
+    ("tty", 5, 0),
+];
+
+const LINKS: [(&str, &str); 6] = [
+    ("pts/ptmx", "ptmx"),
+    ("/proc/self/fd", "fd"),
+    ("/proc/self/fd/0", "stdin"),
+    ("/proc/self/fd/1", "stdout"),
+    ("/proc/self/fd/2", "stderr"),
+    ("/proc/kcore", "core"),
+];
+
+/// The group that terminals belong to.
+const TTY_GROUP: u32 = 5;
+
+/// The mounts that every container has.
+pub(super) struct OwnMounts {
+    proc: MountHandle,
+    sys: MountHandle,
+    cgroup: Option<View>,
+    dev: MountHandle,
+    /// Those that can't be made in `/dev` itself.
+    devices: Vec<(&'static str, MountHandle)>,
+    pts: MountHandle,
+    shm: Option<MountHandle>,
+    mqueue: MountHandle,
+}
+
+/// A terminal: the side that kiln gets, and the program's.
+pub(super) struct Terminal {
+    pub(super) controller: OwnedFd,
+    pub(super) peer: OwnedFd,
+}
+
+impl OwnMounts {
+    /// Makes them, attached nowhere.
+    pub(super) fn new(sources: &mut Sources, spec: &Spec) -> Result<Self, Failure> {
+        let nosuid = MountAttrFlags::MOUNT_ATTR_NOSUID;
+        let inert = nosuid | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+        let is_sandbox = spec.security.is_sandbox();
+        let readonly = when(is_sandbox, MountAttrFlags::MOUNT_ATTR_RDONLY) | inert;
+        let nodev = when(!spec.opens_devices(), MountAttrFlags::MOUNT_ATTR_NODEV);
+        let is_namespace = Ids::current().is_namespace();
+        let mut devices = Vec::new();
+        for (name, major, minor) in DEVICES {
+            if is_namespace {
+                devices.push((name, Sources::host_device(name, major, minor)?));
+            } else if !spec.opens_devices() {
+                devices.push((name, sources.device(name, major, minor)?));
+            }
+        }
+        let mut pts = vec![("ptmxmode", "0666"), ("mode", "0620")];
+        if Ids::current().has_group(TTY_GROUP) {
+            pts.push(("gid", "5"));
+        }
+        Ok(Self {
+            proc: match MountHandle::file_system("proc", &[], inert) {
+                // The processes aren't this user namespace's.
+                Err(_) if spec.shared.pid && is_namespace => host_proc()?,
+                other => other.map_err(explain_proc)?,
+            },
+            sys: match MountHandle::file_system("sysfs", &[], readonly) {
+                Err(_) if is_namespace => sysfs::of_host()?,
+                other => other?,
+            },
+            cgroup: View::new(is_sandbox, &spec.shown_cgroups),
+            dev: MountHandle::file_system(
+                "tmpfs",
+                &[("mode", "755"), ("size", "64m")],
+                nosuid | nodev,
+            )?,
+            devices,
+            pts: MountHandle::file_system(
+                "devpts",
+                &pts,
+                nosuid | MountAttrFlags::MOUNT_ATTR_NOEXEC,
+            )?,
+            shm: shared_memory(spec, inert)?,
+            mqueue: MountHandle::file_system("mqueue", &[], inert)?,
+        })
+    }
+
+    /// Attaches them, masks what is to be hidden, and opens a terminal of a size that is asked
+    /// for.
+    pub(super) fn attach(&self, root: &mut Root, spec: &Spec) -> Result<Option<Terminal>, Failure> {
+        root.mount_own(&self.proc, "proc")?;
+        root.mount_own(&self.sys, "sys")?;
+        if Ids::current().is_namespace() {
+            sysfs::cover(&self.sys)?;
+        }
+        if let Some(cgroup) = &self.cgroup {
+            cgroup.attach(&self.sys, spec.security.is_sandbox())?;
+        }
+        root.mount_own(&self.dev, "dev")?;
+        self.fill_dev().map_err(Failure::doing("furnish /dev"))?;
+        if spec.security.is_sandbox() && spec.privileges.hides_system {
+            masks::apply(&self.proc, &self.sys, &self.null()?)?;
+            // The owner of these files is root, whom a user namespace doesn't have.
+            if spec.protects_proc && !Ids::current().is_namespace() {
+                masks::protect_shared(&self.proc)?;
+            }
+        }
+        match spec.security {
+            Security::Sandbox => {}
+            Security::Insecure => self.add_devices().map_err(Failure::doing("add devices"))?,
+            Security::Privileged => {
+                self.add_all_devices().map_err(Failure::doing("add devices"))?;
+            }
+        }
+        spec.process.terminal.map(|size| self.open_terminal(size)).transpose()
+    }
+
+    /// Returns `/dev/null`, to be read by the program.
+    pub(super) fn open_null(&self) -> Result<OwnedFd, Failure> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        rustix::fs::openat(&self.dev, "null", flags, Mode::empty())
+            .map_err(Failure::doing("open /dev/null"))
+    }
+
+    /// Returns `/dev/null`, to be mounted elsewhere.
+    fn null(&self) -> Result<OwnedFd, Failure> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::openat(&self.dev, "null", flags, Mode::empty())
+            .map_err(Failure::doing("mount /dev/null"))
+    }
+
+    fn fill_dev(&self) -> rustix::io::Result<()> {
+        for (name, device) in &self.devices {
+            device.attach(self.make_file(name)?)?;
+        }
+        if self.devices.is_empty() {
+            let (kind, mode) = (FileType::CharacterDevice, Mode::from_raw_mode(0o666));
+            for (name, major, minor) in DEVICES {
+                let device = rustix::fs::makedev(major, minor);
+                rustix::fs::mknodat(&self.dev, name, kind, mode, device)?;
+            }
+        }
+        for (target, name) in LINKS {
+            // Not every kernel has it.
+            if name == "core" && !std::path::Path::new(target).exists() {
+                continue;
+            }
+            rustix::fs::symlinkat(target, &self.dev, name)?;
+        }
+        let shm = self.shm.iter().map(|shm| ("shm", shm));
+        for (name, mount) in [("pts", &self.pts), ("mqueue", &self.mqueue)].into_iter().chain(shm) {
+            rustix::fs::mkdirat(&self.dev, name, Mode::from_raw_mode(0o755))?;
+            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let place = rustix::fs::openat(&self.dev, name, flags, Mode::empty())?;
+            mount.attach(&place)?;
+        }
+        Ok(())
+    }
+
+    /// Adds the devices of programs that run without limits; this `/dev` lets them be opened.
+    fn add_devices(&self) -> rustix::io::Result<()> {
+        rustix::fs::mkdirat(&self.dev, "net", Mode::from_raw_mode(0o755))?;
+        for Device { path, kind, number: (major, minor) } in insecure::devices() {
+            if Ids::current().is_namespace() {
+                // What the machine hasn't got, or doesn't show, the program doesn't get either.
+                if let Ok(device) = Sources::host_device(&path, major, minor) {
+                    device.attach(self.make_file(&path)?)?;
+                }
+                continue;
+            }
+            let device = rustix::fs::makedev(major, minor);
+            rustix::fs::mknodat(&self.dev, path, kind, Mode::from_raw_mode(0o666), device)?;
+        }
+        Ok(())
+    }
+
+    /// Adds all devices of this machine, which are mounted one by one.
+    fn add_all_devices(&self) -> std::io::Result<()> {
+        for path in insecure::nodes(Path::new("/dev")) {
+            let place = path.strip_prefix("/dev").unwrap_or(&path);
+            let mut above = PathBuf::new();
+            for name in place.parent().into_iter().flat_map(Path::components) {
+                above.push(name);
+                match rustix::fs::mkdirat(&self.dev, &above, Mode::from_raw_mode(0o755)) {
+                    Err(Errno::EXIST) => {}
+                    other => other?,
+                }
+            }
+            // Those that the sandbox has itself stay; one that is gone by now isn't missed.
+            let Some(name) = place.to_str() else { continue };
+            if let Ok(device) = MountHandle::of_path(&path, false)
+                && let Ok(file) = self.make_file(name)
+            {
+                device.attach(file)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn make_file(&self, name: &str) -> rustix::io::Result<OwnedFd> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let mode = Mode::from_raw_mode(0o600);
+        drop(rustix::fs::openat(&self.dev, name, flags, mode)?);
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::openat(&self.dev, name, flags, Mode::empty())
+    }
+
+    fn open_terminal(&self, size: TerminalSize) -> Result<Terminal, Failure> {
+        let open = || -> rustix::io::Result<Terminal> {
+            let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+            let controller = rustix::fs::openat(&self.pts, "ptmx", flags, Mode::empty())?;
+            unlockpt(&controller)?;
+            let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+            // By descriptor: whatever is at /dev/pts by now has no say.
+            let peer = ioctl_tiocgptpeer(&controller, flags)?;
+            let size =
+                Winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 };
+            tcsetwinsize(&controller, size)?;
+            MountHandle::clone_of(&peer)?.attach(self.make_file("console")?)?;
+            Ok(Terminal { controller, peer })
+        };
+        open().map_err(Failure::doing("open a terminal"))
+    }
+}
+
+/// Returns the host's `/proc`, with what is mounted there.
+fn host_proc() -> Result<MountHandle, Failure> {
+    MountHandle::of_path(Path::new("/proc"), true).map_err(Failure::doing("mount /proc"))
+}
+
+/// Returns the `/dev/shm` of a program that is to have one.
+fn shared_memory(spec: &Spec, inert: MountAttrFlags) -> Result<Option<MountHandle>, Failure> {
+    if let Some(shm) = spec.shared.ipc.then(host_shm).flatten() {
+        return Ok(Some(shm));
+    }
+    let Some(size) = spec.shm_size.map(|size| size.to_string()) else { return Ok(None) };
+    let options = [("mode", "1777"), ("size", size.as_str())];
+    MountHandle::file_system("tmpfs", &options, inert).map(Some)
+}
+
+/// Returns the host's `/dev/shm`, which belongs to its shared memory.
+fn host_shm() -> Option<MountHandle> {
+    MountHandle::of_path(Path::new("/dev/shm"), false).ok()
+}
+
+fn when(condition: bool, flag: MountAttrFlags) -> MountAttrFlags {
+    if condition { flag } else { MountAttrFlags::empty() }
+}
+
+/// Adds why an unprivileged `/proc` may be refused.
+fn explain_proc(failure: Failure) -> Failure {
+    if !Ids::current().is_namespace() {
+        return failure;
+    }
+    let message = format!(
+        "{}: this system hides parts of /proc, as containers do by default, and so the kernel lets \
+         nobody but root mount it; run kiln as root, or in a container whose /proc is whole",
+        failure.message
+    );
+    Failure { message, ..failure }
+}

@@ -1,0 +1,230 @@
+//! The host's side: the bridge, its addresses and its rules.
+
+use std::fs::{File, TryLockError};
+use std::io;
+use std::net::Ipv4Addr;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use rustix::io::Errno;
+use tokio::sync::OnceCell;
+
+use super::error::NetworkError;
+use super::generation::{self, Note};
+use super::netlink::{Link, LinkChange, Netlink, is};
+use super::rules::{self, Program};
+use super::subnet::Subnet;
+use super::{BridgeOptions, firewall, forwarding};
+use crate::network::resolver::Resolver;
+
+/// The bridge's name.
+pub(super) const BRIDGE: &str = "kiln0";
+
+/// The longest packet of Ethernet, in bytes.
+const MTU: u32 = 1500;
+
+/// Where the lock lies that is held while the bridge is made.
+const DIRECTORY: &str = "/run/kiln";
+
+/// The bridge, ready for namespaces.
+#[derive(Debug)]
+pub(super) struct Host {
+    pub(super) netlink: Arc<Netlink>,
+    pub(super) bridge: u32,
+    pub(super) subnet: Subnet,
+    /// The longest packet, in bytes.
+    pub(super) mtu: u32,
+    pub(super) nft: Program,
+    /// Whether its packets are let through, and only those that must be: tried once.
+    rules: OnceCell<Result<(), NetworkError>>,
+}
+
+impl Host {
+    /// Finds the bridge as it is, and makes what is missing of it. It isn't of use before
+    /// [`Host::rules`], which can be waited for while a namespace is made.
+    pub(super) async fn prepare(
+        options: &BridgeOptions,
+        resolver: &Resolver,
+    ) -> Result<Self, NetworkError> {
+        let nft = Program::find("nft", &options.path).ok_or_else(|| {
+            NetworkError::Unavailable("the program nft isn't there: install nftables".to_owned())
+        })?;
+        let netlink = Netlink::open().map_err(NetworkError::doing("open a netlink socket"))?;
+        let netlink = Arc::new(netlink);
+        let lock = lock().await?;
+        let (tables, direct) = (Arc::clone(&netlink), resolver.direct().collect::<Vec<_>>());
+        let Found { bridge, subnet, mtu } = blocking(move || bridge(&tables, &direct)).await?;
+        drop(lock);
+        let rules = OnceCell::new();
+        Ok(Self { netlink, bridge, subnet, mtu, nft, rules })
+    }
+
+    /// Makes sure that packets pass, and only those that must.
+    pub(super) async fn rules(&self, options: &BridgeOptions) -> Result<(), NetworkError> {
+        let write = || async {
+            let _lock = lock().await?;
+            let note = Note::about(Path::new(DIRECTORY), &rules::bridge_rules(self.subnet, &[]));
+            let forwards = forwarding::is_on()?;
+            let is_current = || note.as_ref().is_some_and(|note| note.is_current(rules::TABLE));
+            if forwards && !firewall::has_legacy_filter() && is_current() {
+                return Ok(());
+            }
+            let before = generation::current();
+            let guard = if forwards { Vec::new() } else { forwarding::interfaces(BRIDGE)? };
+            let chains = rules::write(&self.nft, self.subnet, &guard).await?;
+            if !guard.is_empty() {
+                // Behind the rule that keeps it to the bridge.
+                forwarding::turn_on()?;
+            }
+            firewall::open(&chains, &options.path).await;
+            if let (Some(note), Ok(before)) = (note, before) {
+                note.write(before);
+            }
+            Ok(())
+        };
+        self.rules.get_or_init(write).await.clone()
+    }
+}
+
+/// Waits for the lock that whoever makes a bridge holds.
+async fn lock() -> Result<File, NetworkError> {
+    let take = || -> io::Result<_> {
+        let directory = Path::new(DIRECTORY);
+        match std::fs::DirBuilder::new().mode(0o700).create(directory) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(directory.join("network.lock"))?;
+        match file.try_lock() {
+            Ok(()) => Ok((file, true)),
+            Err(TryLockError::WouldBlock) => Ok((file, false)),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    };
+    let doing = || NetworkError::doing(format!("lock {DIRECTORY}/network.lock"));
+    let (file, is_locked) = take().map_err(doing())?;
+    if is_locked {
+        return Ok(file);
+    }
+    blocking(move || file.lock().map(|()| file).map_err(doing())).await
+}
+
+/// Runs work that blocks on a thread of its own.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, NetworkError> + Send + 'static,
+) -> Result<T, NetworkError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| NetworkError::Unavailable(error.to_string()))?
+}
+
+/// The bridge as it is.
+struct Found {
+    bridge: u32,
+    subnet: Subnet,
+    mtu: u32,
+}
+
+fn doing(what: &str) -> impl FnOnce(io::Error) -> NetworkError {
+    NetworkError::doing(format!("{what} the bridge {BRIDGE}"))
+}
+
+/// Finds the bridge, or makes it with addresses that no network of this machine has, `direct` among
+/// them.
+fn bridge(netlink: &Netlink, direct: &[Subnet]) -> Result<Found, NetworkError> {
+    if let Some(link) = netlink.link_by_name(BRIDGE).map_err(doing("find"))? {
+        if link.kind != "bridge" {
+            let problem = format!("the interface {BRIDGE} is no bridge: kiln needs its name");
+            return Err(NetworkError::Unavailable(problem));
+        }
+        if let Some(subnet) = subnet_of(netlink, link.index)? {
+            if !link.is_up {
+                let up = LinkChange { is_up: Some(true), mtu: None };
+                netlink.change(link.index, up).map_err(doing("raise"))?;
+            }
+            return Ok(Found { bridge: link.index, subnet, mtu: mtu(&link) });
+        }
+    }
+    let routes = Routes::read(netlink)?;
+    let used: Vec<Subnet> = routes.used.iter().chain(direct).copied().collect();
+    let subnet = Subnet::choose(&used).ok_or_else(|| {
+        let problem = format!(
+            "no private network is left for containers: give a bridge {BRIDGE} an address by hand"
+        );
+        NetworkError::Unavailable(problem)
+    })?;
+    let bridge = make(netlink, subnet.address)?;
+    let mtu = routes.mtu.min(MTU);
+    let change = LinkChange { is_up: None, mtu: Some(mtu) };
+    netlink.change(bridge, change).map_err(doing("set the MTU of"))?;
+    let added = netlink.add_address(bridge, subnet.address, subnet.prefix);
+    tolerate(added, Errno::EXIST).map_err(doing("give an address to"))?;
+    Ok(Found { bridge, subnet, mtu })
+}
+
+/// Makes the bridge, and returns its number.
+fn make(netlink: &Netlink, address: Ipv4Addr) -> Result<u32, NetworkError> {
+    // With an address of its own, which doesn't change as namespaces come and go.
+    let made = netlink.add_bridge(BRIDGE, hardware(address));
+    tolerate(made, Errno::EXIST).map_err(doing("make"))?;
+    // Containers have IPv4 alone; by IPv6 they would reach the host in a second way.
+    let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{BRIDGE}/disable_ipv6"), "1");
+    let problem = || NetworkError::Unavailable(format!("the bridge {BRIDGE} is gone again"));
+    Ok(netlink.link_by_name(BRIDGE).map_err(doing("find"))?.ok_or_else(problem)?.index)
+}
+
+fn tolerate(result: io::Result<()>, errno: Errno) -> io::Result<()> {
+    match result {
+        Err(error) if is(&error, errno) => Ok(()),
+        other => other,
+    }
+}
+
+/// Returns the hardware address that goes with an address: always the same, so that what others
+/// remember of an address stays true when it is given out again.
+pub(super) fn hardware(address: Ipv4Addr) -> [u8; 6] {
+    let [a, b, c, d] = address.octets();
+    // Locally administered.
+    [0x02, 0x6b, a, b, c, d]
+}
+
+/// Returns the network of the bridge's first address.
+fn subnet_of(netlink: &Netlink, bridge: u32) -> Result<Option<Subnet>, NetworkError> {
+    let addresses = netlink.addresses(bridge).map_err(doing("read the addresses of"))?;
+    // Of longer prefixes nothing is left for namespaces.
+    let found = addresses.into_iter().find(|(_, prefix)| *prefix <= 29);
+    Ok(found.map(|(address, prefix)| Subnet { address, prefix }))
+}
+
+/// The host's routes.
+struct Routes {
+    /// The networks that the host uses.
+    used: Vec<Subnet>,
+    /// The longest packet on the way to everywhere else.
+    mtu: u32,
+}
+
+impl Routes {
+    fn read(netlink: &Netlink) -> Result<Self, NetworkError> {
+        let mut routes = Self { used: Vec::new(), mtu: MTU };
+        for route in netlink.routes().map_err(NetworkError::doing("read routes"))? {
+            if route.prefix > 0 {
+                let network = |address| Subnet { address, prefix: route.prefix };
+                routes.used.extend(route.destination.map(network));
+            } else if let Some(interface) = route.interface
+                && let Ok(Some(link)) = netlink.link_by_index(interface)
+            {
+                routes.mtu = routes.mtu.min(mtu(&link));
+            }
+        }
+        Ok(routes)
+    }
+}
+
+fn mtu(link: &Link) -> u32 {
+    link.mtu.unwrap_or(MTU)
+}

@@ -1,0 +1,253 @@
+//! Network namespaces on the bridge.
+//!
+//! # Who holds what
+//!
+//! The name of the interface on the bridge is made of the address that the namespace has: that the
+//! kernel gives a name to one interface only is what keeps addresses apart, among all processes and
+//! stores, with nothing to lock, to record or to sweep. The kernel removes the interface along with
+//! the namespace, and the namespace when the last process in it has ended and kiln has let go of
+//! it, or is dead.
+//!
+//! # What a namespace can't do to others
+//!
+//! Its port of the bridge is isolated: it reaches the bridge itself, not the other ports. The
+//! bridge learns nothing from it: where a hardware address is, and which one an address has, is
+//! written down by kiln. So a program that sends packets in another's name gets no answer to them.
+
+use std::collections::hash_map::RandomState;
+use std::fs::File;
+use std::hash::{BuildHasher, Hasher};
+use std::io;
+use std::net::Ipv4Addr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, netdevice, socket_with};
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+
+use super::error::NetworkError;
+use super::host::{Host, blocking, hardware};
+use super::netlink::{LinkChange, Netlink, Pair, is};
+use super::relay::Sockets;
+use super::resolver::Resolver;
+use super::subnet::Subnet;
+use crate::sys;
+
+/// The name of the interface inside.
+const INSIDE: &str = "eth0";
+
+/// A network namespace with an address on the bridge; gone when this is dropped and no process is
+/// in it any more.
+#[derive(Debug)]
+pub struct NetworkNamespace {
+    namespace: OwnedFd,
+    address: Ipv4Addr,
+    gateway: Ipv4Addr,
+    resolv_conf: Vec<u8>,
+    /// What is still being set up.
+    coming: JoinSet<Result<(), NetworkError>>,
+    _relay: Option<JoinSet<()>>,
+}
+
+impl NetworkNamespace {
+    /// Returns its descriptor, for processes to enter it.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.namespace.as_fd()
+    }
+
+    /// Returns its address.
+    pub fn address(&self) -> Ipv4Addr {
+        self.address
+    }
+
+    /// Returns the host's address as it is seen from inside.
+    pub fn gateway(&self) -> Ipv4Addr {
+        self.gateway
+    }
+
+    /// Returns what its `/etc/resolv.conf` has to be.
+    pub fn resolv_conf(&self) -> &[u8] {
+        &self.resolv_conf
+    }
+
+    /// Waits until programs in it can use the network.
+    ///
+    /// # Errors
+    /// Fails where it can't be set up.
+    pub async fn ready(&mut self) -> Result<(), NetworkError> {
+        while let Some(done) = self.coming.join_next().await {
+            let lost = |_| NetworkError::Unavailable("the network's set-up has ended".to_owned());
+            done.map_err(lost)??;
+        }
+        Ok(())
+    }
+
+    /// Connects a new namespace: it has an address, and what else it takes is [coming](Self::ready).
+    pub(super) async fn connect(
+        inside: Inside,
+        host: &Host,
+        resolver: &Resolver,
+    ) -> Result<Self, NetworkError> {
+        let Inside { namespace, interface, sockets } = inside;
+        let outside = Outside {
+            netlink: Arc::clone(&host.netlink),
+            bridge: host.bridge,
+            subnet: host.subnet,
+            mtu: host.mtu,
+        };
+        let connect = move || {
+            let (address, name) = outside.connect(namespace.as_fd())?;
+            Ok((namespace, outside, address, name))
+        };
+        let (namespace, outside, address, name) = blocking(connect).await?;
+        let mut coming = JoinSet::new();
+        coming.spawn_blocking(move || {
+            outside.attach(&name, address)?;
+            let configured = interface.configure(address, outside.subnet);
+            configured.map_err(NetworkError::doing(format!("configure {INSIDE}")))
+        });
+        let relay = sockets.map(|sockets| sockets.serve(resolver.relayed.clone()));
+        Ok(Self {
+            namespace,
+            address,
+            gateway: host.subnet.address,
+            resolv_conf: resolver.text.clone(),
+            coming,
+            _relay: relay.transpose().map_err(NetworkError::doing("relay questions for names"))?,
+        })
+    }
+}
+
+/// A new namespace, seen from inside.
+pub(super) struct Inside {
+    namespace: OwnedFd,
+    interface: Interface,
+    sockets: Option<Sockets>,
+}
+
+/// What configures the interface that there will be.
+struct Interface {
+    /// A socket in the namespace.
+    socket: OwnedFd,
+    netlink: Netlink,
+}
+
+impl Inside {
+    /// Makes a namespace with nothing but a loopback interface, and sockets for a relay where names
+    /// are resolved by one.
+    pub(super) async fn make(resolver: &Resolver) -> Result<Self, NetworkError> {
+        let relay = !resolver.relayed.is_empty();
+        let (sender, receiver) = oneshot::channel();
+        let runtime = tokio::runtime::Handle::current();
+        // A thread of its own, which ends with this: it doesn't come back from where it goes.
+        let enter = move || {
+            let _runtime = runtime.enter();
+            // Nobody waits any more where this fails.
+            let _ = sender.send(Self::enter(relay));
+        };
+        let doing = || NetworkError::doing("make a network namespace");
+        std::thread::Builder::new().name("kiln-network".into()).spawn(enter).map_err(doing())?;
+        let lost = || io::Error::other("the thread that makes it has ended");
+        receiver.await.unwrap_or_else(|_| Err(lost())).map_err(doing())
+    }
+
+    /// Moves the calling thread into a new namespace.
+    fn enter(relay: bool) -> io::Result<Self> {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET)?;
+        let namespace = File::open("/proc/thread-self/ns/net")?.into();
+        let flags = SocketFlags::CLOEXEC;
+        let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, flags, None)?;
+        sys::raise_loopback(&socket)?;
+        // The bridge is for IPv4; an interface that seems to have more makes programs try it.
+        // There is no such file where the kernel has no IPv6.
+        let _ = std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1");
+        let netlink = Netlink::open()?;
+        let sockets = if relay { Some(Sockets::open()?) } else { None };
+        let interface = Interface { socket, netlink };
+        Ok(Self { namespace, interface, sockets })
+    }
+}
+
+impl Interface {
+    /// Gives the interface its address and the way out.
+    fn configure(&self, address: Ipv4Addr, subnet: Subnet) -> io::Result<()> {
+        let index = netdevice::name_to_index(&self.socket, INSIDE)?;
+        // Only now: an end whose other one isn't there yet can't be raised.
+        self.netlink.change(index, LinkChange { is_up: Some(true), mtu: None })?;
+        self.netlink.add_address(index, address, subnet.prefix)?;
+        self.netlink.add_default_route(subnet.address)
+    }
+}
+
+/// What the names of the bridge's ports begin with; the address of the other end follows.
+const PORT: &str = "kiln";
+
+/// Tells whether an interface is a port of the bridge, by its name.
+pub(super) fn is_port(name: &str) -> bool {
+    let address = name.strip_prefix(PORT).unwrap_or_default();
+    address.len() == 8 && address.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// The bridge, and the tables of the namespace that it is in.
+struct Outside {
+    netlink: Arc<Netlink>,
+    bridge: u32,
+    subnet: Subnet,
+    /// The longest packet, in bytes.
+    mtu: u32,
+}
+
+impl Outside {
+    /// Connects a namespace with the bridge, and returns the address that it is to have, and the name
+    /// of the interface on the bridge.
+    fn connect(&self, namespace: BorrowedFd<'_>) -> Result<(Ipv4Addr, String), NetworkError> {
+        for address in self.subnet.hosts(RandomState::new().build_hasher().finish()) {
+            let name = format!("{PORT}{:08x}", u32::from(address));
+            let pair = Pair {
+                name: &name,
+                bridge: self.bridge,
+                mtu: self.mtu,
+                peer_name: INSIDE,
+                peer_address: hardware(address),
+                peer_namespace: namespace,
+            };
+            match self.netlink.add_pair(pair) {
+                Ok(()) => return Ok((address, name)),
+                Err(error) if is(&error, Errno::EXIST) => {}
+                Err(error) => {
+                    return Err(NetworkError::doing(format!("make the interface {name}"))(error));
+                }
+            }
+        }
+        let problem = format!("all addresses of {} are in use", self.subnet);
+        Err(NetworkError::Unavailable(problem))
+    }
+
+    /// Sets up the port of the bridge that leads to a namespace.
+    fn attach(&self, name: &str, address: Ipv4Addr) -> Result<(), NetworkError> {
+        let attach = || -> io::Result<()> {
+            let flags = SocketFlags::CLOEXEC;
+            let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, flags, None)?;
+            let port = netdevice::name_to_index(socket, name)?;
+            self.netlink.isolate(port)?;
+            self.netlink.set_way(port, hardware(address))?;
+            self.netlink.set_neighbour(self.bridge, address, hardware(address))
+        };
+        attach().map_err(NetworkError::doing(format!("connect the interface {name}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_port;
+
+    #[test]
+    fn ports_are_told_by_their_names() {
+        assert!(is_port("kiln0a4b4a8e"));
+        for name in ["kiln0", "eth0", "kiln", "kiln0a4b4a8", "kiln0a4b4a8g", "kiln0a4b4a8e1"] {
+            assert!(!is_port(name), "{name}");
+        }
+    }
+}

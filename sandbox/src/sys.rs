@@ -1,0 +1,22 @@
+//! The system calls that no crate wraps safely, and nothing else. All of `unsafe` is here.
+#![expect(unsafe_code, reason = "this module is the place for it")]
+
+mod devices;
+mod mount;
+mod names;
+mod net;
+mod process;
+mod seccomp;
+mod watch;
+
+pub(crate) use devices::{Device, filter_devices};
+pub(crate) use mount::{MountAttributes, set_mount_attributes};
+pub use names::use_contained_name_services;
+pub(crate) use net::raise_loopback;
+pub use process::limit_resources;
+pub(crate) use process::{
+    CloneResult, Fork, Namespaces, clone, close_all, close_on_exec_above, fork, has_clone3,
+    has_close_range, reset_signals,
+};
+pub(crate) use seccomp::{FilterInstruction, install_filter};
+pub(crate) use watch::watch;

@@ -1,0 +1,229 @@
+//! How programs live beside each other, and how they end.
+
+use std::os::unix::fs::PermissionsExt;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use kiln_sandbox::{Exit, Gate, Io, SandboxError, Tree, User};
+use kiln_tree::Upper;
+use tokio_util::sync::CancellationToken;
+
+use crate::Test;
+use crate::room::{Room, file};
+
+pub(crate) const TESTS: &[(&str, Test)] = &[
+    ("only_its_own_processes_are_seen", processes),
+    ("what_it_starts_dies_with_it", daemons),
+    ("cancelling_kills_everything", cancel),
+    ("steps_run_side_by_side", side_by_side),
+    ("everything_dies_with_kiln", dies_with_kiln),
+    ("a_killed_helper_ends_its_programs", helper_killed),
+    ("a_dropped_program_is_killed", dropped),
+    ("a_program_waits_at_its_gate", gate),
+    ("a_step_is_cheap", overhead),
+];
+
+fn processes(room: &Room) {
+    let seen = room.spec(&["ps", "-o", "pid,comm"]);
+    assert_eq!(room.run(&seen).ok().lines().count(), 2);
+    room.sh("kill -9 -1; true").ok();
+}
+
+fn daemons(room: &Room) {
+    let start = Instant::now();
+    let script = "setsid sh -c 'sh -c \"exec 3>/tmp/lock; sleep 98765\" & sleep 98765' \
+                  </dev/null & sleep 0.1; echo done";
+    assert_eq!(room.sh(script).ok(), "done\n");
+    assert!(start.elapsed() < Duration::from_secs(10));
+    assert!(!host_runs("98765"), "a process is left");
+}
+
+fn gate(room: &Room) {
+    let gated = || {
+        room.upper();
+        let (gate, side) = Gate::new().unwrap();
+        let mut io = Io::to(|_, _| {});
+        io.gate = Some(side);
+        (gate, io)
+    };
+    let spec = room.spec(&["touch", "/begun"]);
+    let begun = room.path("fs/begun");
+    room.runtime.block_on(async {
+        let (gate, io) = gated();
+        let open = async {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            assert!(!begun.exists());
+            gate.open();
+        };
+        let (running, ()) = tokio::join!(room.sandbox.start(&spec, io), open);
+        assert!(running.unwrap().wait(&CancellationToken::new()).await.unwrap().success());
+        assert!(begun.exists());
+        let (gate, io) = gated();
+        drop(gate);
+        let error = room.sandbox.start(&spec, io).await.unwrap_err();
+        assert!(error.to_string().contains("kiln has given up"), "{error}");
+        assert!(!begun.exists());
+    });
+}
+
+pub(crate) fn host_runs(word: &str) -> bool {
+    host_process(word).is_some()
+}
+
+/// Returns the directory in `/proc` of a process that has a word in its command line.
+pub(crate) fn host_process(word: &str) -> Option<std::path::PathBuf> {
+    let mut all = std::fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
+    all.find(|path| {
+        std::fs::read_to_string(path.join("cmdline"))
+            .is_ok_and(|line| line.split('\0').any(|part| part == word))
+    })
+}
+
+fn cancel(room: &Room) {
+    let start = Instant::now();
+    let cancel = CancellationToken::new();
+    let token = cancel.clone();
+    let thread = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(200));
+        token.cancel();
+    });
+    let outcome = room.run_with(&room.script("sleep 87654 & sleep 87654"), &cancel);
+    assert!(matches!(outcome.exit, Err(SandboxError::Cancelled)));
+    thread.join().unwrap();
+    assert!(start.elapsed() < Duration::from_secs(5));
+    assert!(!host_runs("87654"));
+    cancel.cancel();
+    let outcome = room.run_with(&room.script("sleep 87654"), &cancel);
+    assert!(matches!(outcome.exit, Err(SandboxError::Cancelled)));
+}
+
+fn side_by_side(room: &Room) {
+    room.runtime.block_on(async {
+        let mut running = Vec::new();
+        for number in 0..16 {
+            let upper = Upper {
+                fs: room.path(&format!("fs-{number}")),
+                work: room.path(&format!("work-{number}")),
+            };
+            std::fs::create_dir(&upper.fs).unwrap();
+            std::fs::create_dir(&upper.work).unwrap();
+            let mut spec = room.script(&format!("echo {number} > /mine; sleep 0.3; cat /mine"));
+            spec.rootfs = Tree::Overlay { lowers: vec![room.path("base")], upper: Some(upper) };
+            let output = Arc::new(Mutex::new(Vec::new()));
+            let sink = Arc::clone(&output);
+            let io = Io::to(move |_, bytes| sink.lock().unwrap().extend_from_slice(bytes));
+            running.push((number, output, room.sandbox.start(&spec, io).await.unwrap()));
+        }
+        for (number, output, running) in running {
+            running.wait(&CancellationToken::new()).await.unwrap();
+            let seen = output.lock().unwrap().clone();
+            assert_eq!(String::from_utf8(seen).unwrap(), format!("{number}\n"));
+        }
+    });
+}
+
+/// Names, in the environment, the word by which a doomed process's program is found.
+pub(crate) const DOOMED: &str = "KILN_TEST_DOOMED";
+
+/// What a process does that is going to be killed.
+pub(crate) fn doomed(word: &str) {
+    let room = Room::new();
+    room.sh(&format!("sleep {word} & sleep {word}"));
+}
+
+fn dies_with_kiln(room: &Room) {
+    let word = "76543";
+    let mut kiln = std::process::Command::new(std::env::current_exe().unwrap())
+        .env(DOOMED, word)
+        // It can't clean up after itself.
+        .env("TMPDIR", room.dir.path())
+        .spawn()
+        .unwrap();
+    until(|| host_runs(word));
+    kiln.kill().unwrap();
+    kiln.wait().unwrap();
+    until(|| !host_runs(word));
+}
+
+fn helper_killed(room: &Room) {
+    // A setuid program is bound to nobody's death.
+    let busybox = room.path("base/bin/busybox");
+    std::fs::set_permissions(busybox, PermissionsExt::from_mode(0o4755)).unwrap();
+    // Of the processes above a program, the last one is kiln's child: the helper, or its keeper.
+    for (is_host, above) in [(false, 1), (true, 1), (true, 2)] {
+        let word = format!("5432{above}{}", u8::from(is_host));
+        let mut spec = room.script(&format!("setsid sleep {word} & sleep {word}; true"));
+        spec.process.user = User::Ids { uid: 1000, gid: 1000, groups: Vec::new() };
+        spec.shared.pid = is_host;
+        let exit = room.runtime.block_on(async {
+            let running = room.sandbox.start(&spec, Io::to(|_, _| {})).await.unwrap();
+            until(|| host_runs(&word));
+            let kill = ancestors(&word)[above];
+            rustix::process::kill_process(kill, rustix::process::Signal::KILL).unwrap();
+            running.wait(&CancellationToken::new()).await
+        });
+        assert!(!host_runs(&word), "{is_host} {above}");
+        match exit {
+            Err(SandboxError::Setup(message)) => {
+                assert!(message.contains("helper was killed"), "{message}");
+            }
+            // The keeper's death is seen by the helper, which ends the program.
+            other => assert!(above == 2 && matches!(other, Ok(Exit::Signal(9))), "{other:?}"),
+        }
+        room.sh("true").ok();
+    }
+}
+
+/// Returns the processes between a program that sleeps and this one: the program's shell first.
+fn ancestors(word: &str) -> Vec<rustix::process::Pid> {
+    let parent = |pid: i32| {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let parent = text.lines().find_map(|line| line.strip_prefix("PPid:\t")).unwrap();
+        parent.parse::<i32>().unwrap()
+    };
+    let process = host_process(word).unwrap();
+    // The script's own command line has the word, too, but as a part of one of its arguments.
+    let mut pid = process.file_name().unwrap().to_str().unwrap().parse().unwrap();
+    let mut all = Vec::new();
+    while parent(pid) != std::process::id().cast_signed() {
+        pid = parent(pid);
+        all.push(rustix::process::Pid::from_raw(pid).unwrap());
+    }
+    all
+}
+
+fn dropped(room: &Room) {
+    let word = "65432";
+    room.runtime.block_on(async {
+        let spec = room.script(&format!("setsid sleep {word} & sleep {word}"));
+        let running = room.sandbox.start(&spec, Io::to(|_, _| {})).await.unwrap();
+        until(|| host_runs(word));
+        drop(running);
+    });
+    until(|| !host_runs(word));
+}
+
+pub(crate) fn until(condition: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < Duration::from_secs(10), "waited for too long");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn overhead(room: &Room) {
+    let mut spec = room.spec(&["true"]);
+    spec.mounts = vec![file("/etc/resolv.conf", "x"), file("/etc/hosts", "x")];
+    room.run(&spec).ok();
+    let mut times: Vec<Duration> = (0..50)
+        .map(|_| {
+            let start = Instant::now();
+            room.run(&spec).ok();
+            start.elapsed()
+        })
+        .collect();
+    times.sort();
+    println!("a step takes {:?} (median), {:?} at best", times[25], times[0]);
+    // Something that costs a step seconds shows; a busy machine doesn't.
+    assert!(times[0] < Duration::from_millis(500), "{:?}", times[0]);
+}

@@ -1,0 +1,370 @@
+//! Exec ops: programs in the sandbox.
+//!
+//! The root is an overlay of the input's layers with a fresh upper directory, which becomes the
+//! step's layer as it is when the program has succeeded, and is thrown away otherwise.
+
+pub(crate) mod allowed;
+mod env;
+mod failed;
+mod hosts;
+pub(crate) mod mounts;
+mod network;
+pub(crate) mod secret;
+mod ssh;
+
+use std::path::PathBuf;
+use std::sync::{Arc, Once, OnceLock};
+
+use kiln_llb::op::{ExecOp, MountKind, SecretEnv, SecurityMode};
+use kiln_sandbox::cgroup::{Cgroup, DeviceAccess, Groups, Limits, OutOfMemory};
+use kiln_sandbox::{
+    DEFAULT_HOSTNAME, Exit, Io, Mount, MountKind as SandboxKind, OutputStream, Rlimit, Sandbox,
+    SandboxError, Seal, Security, Spec, User,
+};
+use kiln_solver::{Event, LogStream, Remains, StepContext, StepError};
+use kiln_store::Watch;
+use tokio_util::sync::CancellationToken;
+
+use self::failed::Scene;
+
+pub use self::failed::FailedStep;
+
+use self::allowed::Allowed;
+use self::mounts::{Preparation, Prepared};
+use self::network::{Networks, StepNetwork};
+use self::secret::Secrets;
+use self::ssh::Agents;
+use crate::blobs::blocking;
+use crate::error::{Error, Result};
+use crate::flight::cancellable;
+use crate::output::Output;
+use crate::snapshots::Snapshots;
+use crate::worker::WorkerOptions;
+
+/// Runs programs in the sandbox. Cheap to clone but for the secrets.
+#[derive(Clone, Debug)]
+pub(crate) struct Exec {
+    snapshots: Snapshots,
+    sandbox: Arc<OnceLock<Sandbox>>,
+    secrets: Secrets,
+    agents: Agents,
+    networks: Networks,
+    allowed: Allowed,
+    keep_failed: bool,
+    limits: Limits,
+    runtime: Option<PathBuf>,
+    groups: Groups,
+    /// What couldn't be limited has been said.
+    warned: Arc<Once>,
+}
+
+impl Exec {
+    pub(crate) fn new(snapshots: Snapshots, options: WorkerOptions) -> Self {
+        Self {
+            snapshots,
+            sandbox: Arc::default(),
+            secrets: Secrets::new(options.secrets),
+            agents: Agents::new(options.agents),
+            networks: Networks::new(options.network, options.resolv_conf),
+            allowed: options.allowed,
+            keep_failed: options.keep_failed,
+            limits: options.limits,
+            runtime: options.runtime,
+            groups: Groups::new(),
+            warned: Arc::new(Once::new()),
+        }
+    }
+
+    /// Checks what can be known of an exec op before it runs.
+    pub(crate) fn check(&self, exec: &ExecOp) -> Result<()> {
+        self.allowed.check(exec)?;
+        is_possible(exec)?;
+        self.networks.expect(exec.network);
+        Ok(())
+    }
+
+    /// Runs an exec op.
+    pub(crate) async fn run(
+        &self,
+        exec: &ExecOp,
+        inputs: &[Output],
+        context: &StepContext,
+    ) -> std::result::Result<Vec<Output>, StepError> {
+        self.networks.prepare(exec.network);
+        self.prepare_sandbox();
+        let prepared = cancellable(context, async {
+            self.snapshots.materialise(inputs, Some(context)).await?;
+            self.snapshots.tell_of_copies(context)?;
+            let prepared = self.prepare(exec, inputs).await?;
+            Ok((prepared, self.networks.get(exec.network, context).await?))
+        });
+        let (prepared, network) = prepared.await?;
+        let group = self.group(exec, context)?;
+        let mut spec = self.spec(exec, &prepared, &network)?;
+        spec.cgroups = group.membership().clone();
+        spec.runtime.clone_from(&self.runtime);
+        let (id, events) = (context.vertex, context.events.clone());
+        let mut io = Io::to(move |stream, bytes| {
+            let stream = match stream {
+                OutputStream::Stdout => LogStream::Stdout,
+                OutputStream::Stderr => LogStream::Stderr,
+            };
+            events.send(Event::Log { id, stream, bytes: bytes.to_vec() });
+        });
+        io.namespace = network.fd()?;
+        let stop = context.cancel.child_token();
+        let watch = self.watch(&prepared, &stop);
+        let ended = self.sandbox()?.run_to_keep(&spec, io, &stop).await;
+        if watch.as_ref().is_some_and(Watch::is_over) && !context.cancel.is_cancelled() {
+            return Err(Error::from(self.snapshots.store.full()).into());
+        }
+        let (exit, seal) = match ended {
+            Ok(ended) => (Ok(ended.exit), ended.seal),
+            Err(error) => (Err(error), Seal::default()),
+        };
+        if let Err(error) = judge(exec, exit, group.out_of_memory()) {
+            return Err(self.remember(error, exec, (spec, prepared, group, network)));
+        }
+        drop(group);
+        let (snapshots, has_runtime) = (self.snapshots.clone(), self.runtime.is_some());
+        let commit = move || {
+            drop(watch);
+            seal.close()?;
+            prepared.commit(&snapshots, has_runtime)
+        };
+        Ok(blocking(commit).await?)
+    }
+
+    /// Watches what a program writes, and stops it where the store has no room for that.
+    fn watch(&self, prepared: &Prepared, stop: &CancellationToken) -> Option<Watch> {
+        let stop = stop.clone();
+        self.snapshots.store.watch(prepared.growing(), move || stop.cancel())
+    }
+
+    /// Leaves what a program failed in to whoever wants to look into it, where somebody does.
+    fn remember(&self, error: StepError, exec: &ExecOp, scene: Scene) -> StepError {
+        match error {
+            StepError::Exit { command, status, code, .. } if self.keep_failed => {
+                let step = FailedStep::new(self.clone(), exec, scene);
+                StepError::Exit { command, status, code, remains: Some(Remains::new(step)) }
+            }
+            error => error,
+        }
+    }
+
+    async fn prepare(&self, exec: &ExecOp, inputs: &[Output]) -> Result<Prepared> {
+        let (this, exec, inputs) = (self.clone(), exec.clone(), inputs.to_vec());
+        blocking(move || {
+            let preparation = Preparation {
+                snapshots: &this.snapshots,
+                secrets: &this.secrets,
+                agents: &this.agents,
+                exec: &exec,
+                inputs: &inputs,
+            };
+            preparation.prepare()
+        })
+        .await
+    }
+
+    /// Returns the sandbox, which a build of nothing but copies never needs.
+    fn sandbox(&self) -> Result<&Sandbox> {
+        if let Some(sandbox) = self.sandbox.get() {
+            return Ok(sandbox);
+        }
+        let sandbox = Sandbox::new(&self.snapshots.store.anchor())?;
+        Ok(self.sandbox.get_or_init(|| sandbox))
+    }
+
+    /// Has the sandbox's helper started while a step's files are prepared. Where that fails, the
+    /// step says why.
+    fn prepare_sandbox(&self) {
+        if self.sandbox.get().is_some() {
+            return;
+        }
+        let this = self.clone();
+        drop(tokio::task::spawn_blocking(move || {
+            this.sandbox().and_then(|sandbox| Ok(sandbox.prepare()?))
+        }));
+    }
+
+    /// Returns control groups for a program.
+    fn group(&self, exec: &ExecOp, context: &StepContext) -> Result<Cgroup> {
+        let parent = &exec.meta.cgroup_parent;
+        let devices = match exec.security {
+            SecurityMode::Sandbox => DeviceAccess::Harmless,
+            SecurityMode::Insecure => DeviceAccess::Any,
+        };
+        let limits = Limits { devices, ..self.limits.clone() };
+        let group = self
+            .groups
+            .group(&limits, parent, self.runtime.is_some())
+            .map_err(Error::kernel("make control groups below", parent))?;
+        self.warned.call_once(|| {
+            for warning in group.warnings() {
+                context.warn(warning.as_str());
+            }
+        });
+        Ok(group)
+    }
+
+    fn spec(&self, exec: &ExecOp, prepared: &Prepared, network: &StepNetwork) -> Result<Spec> {
+        let meta = &exec.meta;
+        let mut spec = Spec::new(prepared.rootfs.clone(), meta.args.clone());
+        let root = exec.mounts.iter().find(|mount| mount.dest == "/");
+        spec.readonly_rootfs = root.is_some_and(|root| root.readonly);
+        spec.hostname = match meta.hostname.as_str() {
+            "" => DEFAULT_HOSTNAME.to_owned(),
+            hostname => hostname.to_owned(),
+        };
+        let hosts = hosts::hosts(&spec.hostname, &meta.extra_hosts, network.gateway());
+        spec.mounts.push(provided("/etc/resolv.conf", network.resolv_conf().to_vec()));
+        spec.mounts.push(provided("/etc/hosts", hosts.into_bytes()));
+        spec.mounts.extend(prepared.mounts.iter().cloned());
+        spec.kept.clone_from(&prepared.kept);
+        spec.network = network.kind();
+        spec.security = match exec.security {
+            SecurityMode::Sandbox => Security::Sandbox,
+            SecurityMode::Insecure => Security::Insecure,
+        };
+        spec.process.env = env::environment(meta);
+        for secret in &exec.secret_env {
+            spec.process.env.extend(self.secret_variable(secret)?);
+        }
+        spec.process.cwd = if meta.cwd.is_empty() { "/".into() } else { meta.cwd.clone().into() };
+        spec.process.user = User::Named(meta.user.clone());
+        let limit = |value: i64| u64::try_from(value).ok();
+        let rlimits = meta.ulimit.iter().map(|ulimit| Rlimit {
+            name: ulimit.name.clone(),
+            soft: limit(ulimit.soft),
+            hard: limit(ulimit.hard),
+        });
+        spec.process.rlimits = rlimits.collect();
+        Ok(spec)
+    }
+
+    fn secret_variable(&self, secret: &SecretEnv) -> Result<Option<String>> {
+        let Some(value) = self.secrets.get(&secret.id, secret.optional)? else { return Ok(None) };
+        let value = String::from_utf8(value)
+            .map_err(|_| Error::Invalid(format!("secret {}: not text", secret.id)))?;
+        Ok(Some(format!("{}={value}", secret.name)))
+    }
+}
+
+fn provided(target: &str, contents: Vec<u8>) -> Mount {
+    let kind = SandboxKind::File { contents, mode: 0o644, uid: 0, gid: 0, readonly: true };
+    Mount { target: target.into(), kind }
+}
+
+/// Refuses an op that can't be run.
+fn is_possible(exec: &ExecOp) -> Result<()> {
+    if exec.meta.args.is_empty() {
+        return Err(Error::Invalid("exec op has no program".to_owned()));
+    }
+    if let Some(device) = exec.cdi_devices.iter().find(|device| !device.optional) {
+        return Err(Error::Unsupported(format!("RUN --device ({})", device.name)));
+    }
+    let root = exec.mounts.iter().find(|mount| mount.dest == "/");
+    if !root.is_some_and(|root| root.kind == MountKind::Bind) {
+        return Err(Error::Invalid("exec op has no root file system".to_owned()));
+    }
+    Ok(())
+}
+
+/// Turns the end of a program into the step's.
+fn judge(
+    exec: &ExecOp,
+    exit: std::result::Result<Exit, SandboxError>,
+    out_of_memory: Option<OutOfMemory>,
+) -> std::result::Result<(), StepError> {
+    let (code, status) = match exit {
+        Ok(exit) if is_success(exec, exit) => return Ok(()),
+        Ok(exit) if exit.code() == KILLED && out_of_memory.is_some() => {
+            (KILLED, "killed".to_owned())
+        }
+        Ok(Exit::Code(code)) => (code, format!("exit code: {code}")),
+        Ok(Exit::Signal(signal)) => {
+            (128 + signal, format!("killed by signal {signal}{}", signal_name(signal)))
+        }
+        Err(SandboxError::Exec { message, code }) => {
+            (code, format!("exit code: {code}: {message}"))
+        }
+        Err(SandboxError::Cancelled) => return Err(StepError::Cancelled),
+        Err(error) => return Err(StepError::other(error)),
+    };
+    let status = match out_of_memory {
+        Some(why) => format!("{status}: {why}"),
+        None => status,
+    };
+    let command = exec.meta.args.join(" ");
+    Err(StepError::Exit { command, status, code, remains: None })
+}
+
+/// What a shell returns where what it ran was killed by SIGKILL, which it is where there is no
+/// memory left.
+const KILLED: i32 = 128 + libc::SIGKILL;
+
+fn is_success(exec: &ExecOp, exit: Exit) -> bool {
+    match exec.meta.valid_exit_codes.as_slice() {
+        [] => exit == Exit::Code(0),
+        valid => valid.contains(&exit.code()),
+    }
+}
+
+fn signal_name(signal: i32) -> String {
+    nix::sys::signal::Signal::try_from(signal)
+        .map_or_else(|_| String::new(), |signal| format!(" ({})", signal.as_str()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn exec(valid: &[i32]) -> ExecOp {
+        let mut exec = ExecOp::default();
+        exec.meta.args = vec!["/bin/sh".to_owned(), "-c".to_owned(), "exit 3".to_owned()];
+        exec.meta.valid_exit_codes = valid.to_vec();
+        exec
+    }
+
+    #[test]
+    fn exits_are_told_as_people_know_them() {
+        assert!(judge(&exec(&[]), Ok(Exit::Code(0)), None).is_ok());
+        assert!(judge(&exec(&[3]), Ok(Exit::Code(3)), None).is_ok());
+        assert!(judge(&exec(&[3]), Ok(Exit::Code(0)), None).is_err());
+        assert_eq!(
+            judge(&exec(&[]), Ok(Exit::Code(3)), None).unwrap_err().to_string(),
+            r#"process "/bin/sh -c exit 3" did not complete successfully: exit code: 3"#
+        );
+        let killed = judge(&exec(&[]), Ok(Exit::Signal(9)), None).unwrap_err();
+        assert!(killed.to_string().ends_with(": killed by signal 9 (SIGKILL)"), "{killed}");
+        let StepError::Exit { code, .. } = killed else { panic!("an exit") };
+        assert_eq!(code, 137);
+        let out = Some(OutOfMemory { kills: 1, limit: 64 << 20 });
+        let told = |exit| judge(&exec(&[]), Ok(exit), out).unwrap_err().to_string();
+        for exit in [Exit::Signal(9), Exit::Code(137)] {
+            assert!(told(exit).ends_with(": killed: out of memory (limit 64 MiB)"));
+        }
+        assert!(told(Exit::Code(1)).ends_with(": exit code: 1: out of memory (limit 64 MiB)"));
+        assert!(judge(&exec(&[]), Ok(Exit::Code(0)), out).is_ok());
+    }
+
+    #[test]
+    fn what_is_not_there_is_refused_before_the_build() {
+        let mut op = exec(&[]);
+        assert!(is_possible(&op).is_err(), "no root");
+        op.mounts.push(kiln_llb::op::Mount {
+            input: None,
+            selector: String::new(),
+            dest: "/".to_owned(),
+            output: Some(0),
+            readonly: false,
+            kind: MountKind::Bind,
+            content_cache: kiln_llb::op::ContentCache::Default,
+            result_id: String::new(),
+        });
+        assert!(is_possible(&op).is_ok());
+        op.meta.args.clear();
+        assert!(is_possible(&op).is_err(), "no program");
+    }
+}
