@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
+use syn::visit::{self, Visit};
 
 const DOCUMENT: &str = include_str!("../../docs/architecture.md");
 const PREFIX: &str = "kiln-";
@@ -73,13 +74,59 @@ fn add_sources(directory: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-#[test]
-fn modules_have_one_style() {
+/// Returns all source files but those of tests.
+fn sources() -> Vec<PathBuf> {
     let mut files = Vec::new();
     for name in documented().keys() {
         add_sources(&repository().join(name).join("src"), &mut files);
     }
     assert!(files.len() > 100);
+    files
+}
+
+#[test]
+fn modules_have_one_style() {
+    let files = sources();
     let old: Vec<_> = files.iter().filter(|path| path.ends_with("mod.rs")).collect();
     assert!(old.is_empty(), "foo.rs and foo/ are the style, not {old:?}");
+}
+
+/// Collects the functions of a file that take a tuple apart where it is handed over.
+#[derive(Default)]
+struct TupleParameters {
+    functions: Vec<String>,
+}
+
+impl TupleParameters {
+    fn look(&mut self, signature: &syn::Signature) {
+        let is_tuple = |input: &syn::FnArg| match input {
+            syn::FnArg::Typed(typed) => matches!(*typed.pat, syn::Pat::Tuple(_)),
+            syn::FnArg::Receiver(_) => false,
+        };
+        if signature.inputs.iter().any(is_tuple) {
+            self.functions.push(signature.ident.to_string());
+        }
+    }
+}
+
+impl<'ast> Visit<'ast> for TupleParameters {
+    fn visit_signature(&mut self, signature: &'ast syn::Signature) {
+        self.look(signature);
+        visit::visit_signature(self, signature);
+    }
+}
+
+#[test]
+fn no_function_takes_a_tuple_apart() {
+    let mut offenders = Vec::new();
+    for path in sources() {
+        let file = syn::parse_file(&std::fs::read_to_string(&path).unwrap()).unwrap();
+        let mut found = TupleParameters::default();
+        found.visit_file(&file);
+        let name = path.strip_prefix(repository()).unwrap();
+        offenders.extend(
+            found.functions.iter().map(|function| format!("{}: {function}", name.display())),
+        );
+    }
+    assert!(offenders.is_empty(), "{}:\n{}", offenders.len(), offenders.join("\n"));
 }
