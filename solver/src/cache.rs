@@ -1,4 +1,4 @@
-//! The port to what is known already.
+//! The port to the cache of results.
 
 use std::future::Future;
 use std::time::Duration;
@@ -7,27 +7,27 @@ use kiln_oci::Digest;
 
 use crate::key::Key;
 
-/// Keeps results by key, beyond the process. Implemented by the worker over the store.
+/// A store of results by key that outlives the process. The worker implements it over kiln's store.
 pub trait Cache: Send + Sync + 'static {
-    /// The executor's output.
+    /// The executor's output type.
     type Output;
-    /// Held while a key is worked on; freed when dropped, and when the process dies.
+    /// A lock on a key. The lock is released when the guard is dropped or the process dies.
     type Guard: Send + 'static;
 
-    /// Returns the canonical key that a definition key was linked to.
+    /// Returns the canonical key that a definition key is linked to.
     fn canonical(&self, definition: &Key) -> Result<Option<Key>, CacheError>;
 
     /// Links a definition key to a canonical key.
     fn link(&self, definition: &Key, canonical: &Key) -> Result<(), CacheError>;
 
-    /// Returns the result stored under a canonical key, and keeps it from being collected as long
-    /// as it is held. `None` where there is none, or where part of it is gone.
+    /// Returns the result stored under a canonical key and protects it from garbage collection
+    /// while the caller holds it. Returns `None` if the result or a part of it is missing.
     fn load(
         &self,
         key: &Key,
     ) -> impl Future<Output = Result<Option<Vec<Self::Output>>, CacheError>> + Send;
 
-    /// Stores a result under its canonical key.
+    /// Stores a result under its canonical key, in place of an earlier one.
     fn save(
         &self,
         key: &Key,
@@ -35,32 +35,33 @@ pub trait Cache: Send + Sync + 'static {
         record: &KeyRecord,
     ) -> impl Future<Output = Result<(), CacheError>> + Send;
 
-    /// Waits until nobody else, in this process or another, works on `key`.
+    /// Locks `key`. Waits while another task, in this process or another one, holds the lock.
     fn lock(&self, key: &Key) -> impl Future<Output = Result<Self::Guard, CacheError>> + Send;
 
-    /// Returns how long steps took before, in the order of `kinds`: a kind is what steps have in
-    /// common that do the same with whatever inputs. `None` where nobody knows.
+    /// Returns how long steps took in earlier builds, in the order of `kinds`. Steps of one kind do
+    /// the same work on different inputs. A duration is `None` if the history has no step of the
+    /// kind.
     fn durations(&self, kinds: &[Digest]) -> Result<Vec<Option<Duration>>, CacheError>;
 
-    /// Remembers how long steps of these kinds took.
+    /// Records how long steps of these kinds took.
     fn note_durations(&self, took: &[(Digest, Duration)]) -> Result<(), CacheError>;
 }
 
-/// What is said about a result. What its key was made of is told by [`crate::Event::Keyed`], whether
-/// there is a result or not.
+/// The description that the cache stores beside a result. [`crate::Event::Keyed`] lists the parts
+/// of the key, with or without a stored result.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct KeyRecord {
-    /// The step's name.
+    /// The step's display name.
     pub name: String,
-    /// The op's digest.
+    /// The digest of the op, as `sha256:…`.
     pub op: String,
-    /// For each input: its canonical key, or its content digest.
+    /// The canonical key or the content digest of each input, in the op's order.
     pub inputs: Vec<String>,
-    /// How long the step ran, in milliseconds.
+    /// The step's run time in milliseconds.
     pub duration_ms: u64,
 }
 
-/// Why the cache can't answer.
+/// A failure to read or write the cache.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub struct CacheError(#[from] pub Box<dyn std::error::Error + Send + Sync>);

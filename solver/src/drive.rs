@@ -1,9 +1,9 @@
-//! The driver: who is waited for by whom, and what can go on now.
+//! The driver: schedules the keys and results of a graph's vertices.
 //!
-//! Every vertex has two things that can be demanded, its key and its result, and a state for each.
-//! A demand or an arrival is a [`Move`] on a queue; working off the queue never waits, and starts
-//! tasks; when the queue is empty the driver waits for the next task to end. So depth costs queue
-//! entries and not stack.
+//! A caller can demand two things of every vertex: its key and its result. The driver keeps a state
+//! for each. A demand or an arrival is a [`Move`] on a queue. Processing the queue never blocks; it
+//! may start tasks. When the queue is empty, the driver waits for the next task to end. A deep
+//! graph therefore takes queue entries and no stack.
 
 mod keys;
 mod order;
@@ -26,67 +26,68 @@ use crate::solve::{SolveError, SolveOptions, Solved};
 use crate::task::{Outputs, Report, Stop, World};
 use order::{Priority, wait};
 
-/// How many vertices may wait for or hold a lock without running: each may cost a descriptor.
+/// The maximum number of vertices that wait for a lock or hold one without running. Each lock may
+/// take a file descriptor.
 const LOCKS: usize = 64;
 
-/// Whether a key is known.
+/// The progress of a vertex's key.
 #[derive(Debug)]
 enum KeyState {
-    /// Nobody asked.
+    /// No user has demanded the key.
     Unasked,
-    /// The keys of so many inputs are missing.
+    /// The driver waits for the keys of this many inputs.
     Inputs(usize),
-    /// The results of so many inputs, of which content matters, are missing.
+    /// The driver waits for the results of this many content inputs.
     Contents(usize),
-    /// Contents are being digested.
+    /// A task digests the content inputs.
     Digesting,
-    /// It is known.
+    /// The key is in [`State::canonical`].
     Known,
 }
 
-/// Whether a result is there.
+/// The progress of a vertex's result.
 #[derive(Debug)]
 enum ResultState<O> {
-    /// Nobody asked.
+    /// No user has demanded the result.
     Unasked,
-    /// The key comes first.
+    /// The driver waits for the vertex's own key.
     Key,
-    /// The cache is being asked.
+    /// A task looks the result up in the cache.
     Loading,
-    /// The results of so many inputs are missing.
+    /// The driver waits for the results of this many inputs.
     Inputs(usize),
-    /// It can be locked.
+    /// The vertex is in the queue for a lock.
     Lockable,
-    /// The lock is waited for.
+    /// A task waits for the lock on the key.
     Locking,
-    /// It can run.
+    /// The vertex is in the queue for a job.
     Runnable,
-    /// It runs.
+    /// A task runs the op.
     Running,
-    /// Another vertex with the same key makes it.
+    /// Another vertex with the same key produces the result.
     Followed,
-    /// It is there.
+    /// The outputs of the vertex.
     Done(Outputs<O>),
-    /// Nobody will ask: all its users are done.
+    /// All users have their results without this one.
     Unneeded,
 }
 
-/// A vertex in progress.
+/// The driver's state of one vertex.
 struct State<O, G> {
     key: KeyState,
-    /// The canonical key, once `key` is known, and the taint of what is made of it.
+    /// The canonical key and its taint. Valid once `key` is [`KeyState::Known`].
     canonical: Key,
     taint: Taint,
-    /// What the canonical key is made of.
+    /// The parts that the canonical key is the hash of.
     parts: Vec<KeyPart>,
     result: ResultState<O>,
     told: Told,
     guard: Option<G>,
-    /// The vertices that take over its result when it is there, for they have the same key.
+    /// The vertices with the same key that take over the result.
     followers: Vec<usize>,
-    /// How many users are not done yet.
+    /// The number of users that have no result yet.
     open_users: usize,
-    /// Whether the results that settle the key were demanded before the keys of all inputs were
+    /// `true` if the driver has demanded the content inputs before the keys of all inputs were
     /// known.
     anticipated: bool,
     started: bool,
@@ -94,15 +95,15 @@ struct State<O, G> {
     tail: Option<LogTail>,
 }
 
-/// What the users of a vertex were told. They count what they miss by this, for between arrival
-/// and telling there are other moves.
+/// The arrivals that the users of a vertex have counted. Other moves may come between an arrival
+/// and its delivery to the users, so the users count what they miss by these flags.
 #[derive(Clone, Copy, Debug, Default)]
 struct Told {
     key: bool,
     result: bool,
 }
 
-/// Something to be worked off.
+/// A unit of work on the driver's queue. The number is the vertex's.
 #[derive(Clone, Copy, Debug)]
 enum Move {
     DemandKey(usize),
@@ -114,7 +115,7 @@ enum Move {
 type TaskResult<O, G> = (usize, Result<Report<O, G>, Stop>);
 type TaskEnd<O, G> = Result<(Id, TaskResult<O, G>), JoinError>;
 
-/// Solves one graph.
+/// The state of one solve.
 pub(crate) struct Driver<E: Executor, C: Cache<Output = E::Output>> {
     plan: Plan,
     world: World<E, C>,
@@ -122,26 +123,27 @@ pub(crate) struct Driver<E: Executor, C: Cache<Output = E::Output>> {
     nonce: Vec<u8>,
     states: Vec<State<E::Output, C::Guard>>,
     moves: VecDeque<Move>,
-    /// What can be locked and what can run, longest remaining path first.
+    /// The vertices that wait for a lock or for a job, longest remaining path first.
     lockable: BinaryHeap<Priority>,
     runnable: BinaryHeap<Priority>,
-    /// What is being loaded or locked, and may be there in a moment.
+    /// The vertices that are being loaded or locked and may become runnable soon.
     arriving: BTreeSet<usize>,
-    /// Until when what could run waits for what should run before it.
+    /// The time until which the next runnable vertex waits for a more urgent one.
     patience: Option<Instant>,
-    /// How long each vertex and what follows it take, once somebody has asked.
+    /// The longest remaining path of each vertex, computed on first use.
     remaining: Option<Vec<Duration>>,
-    /// How long what has run took.
+    /// The run times of this build's steps, by kind.
     took: Vec<(Digest, Duration)>,
-    /// By canonical key, the vertex that works on it or has it done; the inputs of each are there.
+    /// The vertex that works on each canonical key or has finished it. All inputs of a leader are
+    /// done.
     leaders: HashMap<Key, usize>,
     locks: usize,
     running: usize,
     tasks: JoinSet<TaskResult<E::Output, C::Guard>>,
-    /// The vertices of tasks, for those that panic.
+    /// The vertex of each task. A panic reports only the task's ID.
     owners: HashMap<Id, usize>,
     failure: Option<SolveError>,
-    /// Whether all targets are done: what still runs was demanded ahead, and in vain.
+    /// `true` if all targets are done. Tasks that still run were demanded ahead and are cancelled.
     over: bool,
 }
 
@@ -150,7 +152,7 @@ where
     E: Executor,
     C: Cache<Output = E::Output>,
 {
-    /// Prepares to solve `plan`.
+    /// Creates the driver of `plan` in its initial state.
     pub(crate) fn new(plan: Plan, world: World<E, C>, options: SolveOptions) -> Self {
         let states = plan.steps.iter().enumerate().map(|(number, step)| State {
             key: KeyState::Unasked,
@@ -190,7 +192,7 @@ where
         }
     }
 
-    /// Solves the graph; returns when no task is left.
+    /// Solves the graph. Returns after the last task has ended.
     pub(crate) async fn run(mut self) -> Result<Solved<E::Output>, SolveError> {
         for (number, step) in self.plan.steps.iter().enumerate() {
             if step.visible() {
@@ -234,7 +236,7 @@ where
         let (mut outputs, mut keys) = (Vec::new(), Vec::new());
         for (target, output) in &self.plan.targets {
             let ResultState::Done(results) = &self.states[*target].result else {
-                // Graphs have no cycles, so everything demanded arrives or fails.
+                // Graphs have no cycles, so every demand ends with a result or a failure.
                 let error = StepError::other("the scheduler has nothing left to do");
                 return Err(self.step_error(*target, error, &LogTail::default()));
             };
@@ -249,7 +251,7 @@ where
         Ok(Solved { outputs, keys, vertices, steps, cached })
     }
 
-    /// Does all that can be done without waiting.
+    /// Processes all moves and starts all tasks that can start now.
     fn work_off(&mut self) {
         loop {
             while self.goes_on()
@@ -268,7 +270,7 @@ where
         }
     }
 
-    /// Starts what waits for a lock or a job, and tells whether that made moves.
+    /// Starts vertices that wait for a lock or a job. Returns `true` if that has added moves.
     fn start_next(&mut self) -> bool {
         while self.locks < LOCKS
             && let Some((_, Reverse(number))) = self.lockable.pop()
@@ -326,7 +328,7 @@ where
     fn stopped(&mut self, number: usize, stop: Stop) {
         match stop {
             Stop::Cancelled => {}
-            // What fails while the build stops fails because it stops.
+            // Tasks that fail during cancellation fail because of it.
             _ if !self.goes_on() => {}
             Stop::Cache(error) => self.fail(error.into()),
             Stop::Step(error, tail) => {
@@ -353,7 +355,7 @@ where
         }
     }
 
-    /// Stops everything: nothing more is started, and what runs is told.
+    /// Records the first failure, drops all moves and cancels the running tasks.
     fn fail(&mut self, failure: SolveError) {
         if self.failure.is_none() {
             self.failure = Some(failure);
@@ -362,7 +364,7 @@ where
         self.world.cancel.cancel();
     }
 
-    /// Stops what was demanded in vain, once all targets are done.
+    /// Cancels the work that was demanded ahead once all targets are done.
     fn end_if_done(&mut self) {
         let is_done = |target: &usize| matches!(self.states[*target].result, ResultState::Done(_));
         if !self.plan.targets.iter().all(|(target, _)| is_done(target)) {

@@ -1,9 +1,9 @@
-//! Everything that happens, on one channel.
+//! The channel for all events of a build.
 //!
-//! Sending never waits: a build must not slow down because a terminal does. Several receivers may
-//! listen, each at its own pace, and each gets everything: what one of them doesn't take in time
-//! waits for it in memory, and what steps print beyond a few mebibytes waits in a file (the
-//! `queue` module). Nothing is left out but where that file can't be written.
+//! Sending never blocks, because a slow terminal must not slow a build down. Several receivers may
+//! listen, each at its own pace, and each receives every event. Events that a receiver hasn't taken
+//! wait in memory. Step output beyond a few mebibytes waits in a file (see the `queue` module).
+//! Output is lost only if that file can't be written.
 
 mod clip;
 mod queue;
@@ -25,11 +25,12 @@ pub use self::queue::{EventReceiver, NoEvent};
 pub use self::spool::Spool;
 pub use self::tail::LogTail;
 
-/// Number of a vertex in the order of its graph; further numbers are given to steps outside of
-/// the graph, as resolving an image or writing an output.
+/// The number of a vertex in the order of its graph. Steps outside the graph, such as resolving an
+/// image or writing an output, have higher numbers.
 pub type VertexId = u32;
 
-/// Where events go. Cheap to clone; sending never waits, and never fails: nobody may be listening.
+/// The sending half of the event channel. Cloning is cheap. Sending never blocks and never fails,
+/// even without a receiver.
 #[derive(Clone, Debug)]
 pub struct EventSender {
     queues: Arc<Queues>,
@@ -37,7 +38,7 @@ pub struct EventSender {
     tail: Option<(VertexId, LogTail, Clip)>,
 }
 
-/// The queues of all receivers, which learn of the end when the last sender is gone.
+/// The queues of all receivers. Dropping the last sender ends each queue.
 #[derive(Debug)]
 struct Queues(Vec<Arc<Queue>>);
 
@@ -50,15 +51,15 @@ impl Drop for Queues {
 }
 
 impl EventSender {
-    /// Returns a sender and a receiver of what it sends, which keeps nothing in files: of a flood
-    /// that isn't received a word says how much was left out.
+    /// Returns a sender and one receiver. The receiver has no spool file: if it falls behind,
+    /// excess output is dropped and replaced by a line that says how many bytes are missing.
     pub fn channel() -> (Self, EventReceiver) {
         let (sender, receiver) = Self::channels([Spool::none()]);
         let [receiver] = receiver;
         (sender, receiver)
     }
 
-    /// Returns a sender, and for each spool a receiver of all that it sends.
+    /// Returns a sender and one receiver for each spool. Each receiver gets all events.
     pub fn channels<const N: usize>(spools: [Spool; N]) -> (Self, [EventReceiver; N]) {
         let queues = spools.map(|spool| Arc::new(Queue::new(spool)));
         let receivers = queues.each_ref().map(|queue| EventReceiver::new(Arc::clone(queue)));
@@ -68,7 +69,7 @@ impl EventSender {
         )
     }
 
-    /// Sends an event.
+    /// Sends an event to all receivers.
     pub fn send(&self, mut event: Event) {
         if let Event::Log { id, stream, bytes } = &mut event
             && let Some((tapped, tail, clip)) = &self.tail
@@ -88,13 +89,13 @@ impl EventSender {
         }
     }
 
-    /// Returns a sender whose taps clip what steps print.
+    /// Returns a sender whose taps limit the output of steps.
     #[must_use]
     pub fn with_log_limits(self, limits: LogLimits) -> Self {
         Self { limits, ..self }
     }
 
-    /// Returns a sender that also keeps the end of what is logged for the vertex `id`.
+    /// Returns a sender that also keeps the end of the output of the vertex `id`.
     #[must_use]
     pub fn tap(&self, id: VertexId) -> (Self, LogTail) {
         let tail = LogTail::default();
@@ -104,92 +105,93 @@ impl EventSender {
     }
 }
 
-/// Which stream of a process a log line came from.
+/// The stream of a process that output came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogStream {
-    /// Standard output.
+    /// The process's standard output.
     Stdout,
-    /// Standard error.
+    /// The process's standard error.
     Stderr,
 }
 
-/// Something that happened.
+/// An event of a build.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// A vertex is part of the build. Sent once for each, before anything else about it.
+    /// A vertex is part of the build. Sent once for each vertex, before its other events.
     Vertex {
-        /// Its number.
+        /// The number of the vertex.
         id: VertexId,
-        /// Its name, as `[build 2/5] RUN make`.
+        /// The vertex's display name, such as `[build 2/5] RUN make`.
         name: String,
-        /// The digest of its op; `None` for a step outside of the graph.
+        /// The digest of the vertex's op. `None` for a step outside the graph.
         digest: Option<Digest>,
-        /// The digests of the ops that its op reads, in the op's order.
+        /// The digests of the op's inputs, in the op's order.
         inputs: Vec<Digest>,
     },
-    /// Its key is known. Sent before the vertex begins to work, or is known; not for ephemeral ones.
+    /// The vertex's key is known. Sent before the vertex starts or is found in the cache. Not sent
+    /// for ephemeral vertices.
     Keyed {
-        /// Which.
+        /// The number of the vertex.
         id: VertexId,
-        /// What the key is made of.
+        /// The key and the parts that it depends on.
         key: Arc<StepKey>,
     },
-    /// It began to work.
+    /// The vertex has started to run.
     Started {
-        /// Which.
+        /// The number of the vertex.
         id: VertexId,
     },
-    /// Its result was known.
+    /// The vertex's result came from the cache or isn't needed.
     Cached {
-        /// Which.
+        /// The number of the vertex.
         id: VertexId,
     },
-    /// It did its work.
+    /// The vertex has run successfully.
     Completed {
-        /// Which.
+        /// The number of the vertex.
         id: VertexId,
-        /// How long it took.
+        /// The run time of the vertex.
         duration: Duration,
     },
-    /// It failed.
+    /// The vertex has failed.
     Failed {
-        /// Which.
+        /// The number of the vertex.
         id: VertexId,
-        /// Why.
+        /// The text of the error.
         error: String,
     },
-    /// It was cancelled because another failed, or by the user.
+    /// The vertex was cancelled, by the user or because another vertex failed.
     Cancelled {
-        /// Which.
+        /// The number of the vertex.
         id: VertexId,
     },
-    /// Progress of part of a vertex, as a layer that is downloaded.
+    /// The progress of a part of a vertex, such as the download of a layer.
     Status {
-        /// Which vertex.
+        /// The number of the vertex.
         id: VertexId,
-        /// The part, as `sha256:… extracting`.
+        /// The part's name, such as `sha256:… extracting`.
         name: String,
-        /// How much is done, in bytes.
+        /// The number of bytes done.
         current: u64,
-        /// How much there is, where that is known.
+        /// The total number of bytes, if known.
         total: Option<u64>,
-        /// Whether the part is done.
+        /// `true` if the part is complete.
         done: bool,
     },
-    /// Output of a process, as it came: not cut at line ends.
+    /// Output of a process, in the chunks that the process wrote. Chunks don't end at line ends.
     Log {
-        /// Which vertex.
+        /// The number of the vertex.
         id: VertexId,
-        /// Which stream.
+        /// The stream that the process wrote to.
         stream: LogStream,
-        /// The bytes.
+        /// The raw output, in any encoding.
         bytes: Vec<u8>,
     },
-    /// Something to be told.
+    /// A warning for the user.
     Warning {
-        /// Which vertex, where it belongs to one.
+        /// The number of the vertex that the warning is about, if any.
         id: Option<VertexId>,
-        /// The text.
+        /// The text of the warning.
         message: String,
     },
 }

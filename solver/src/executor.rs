@@ -1,4 +1,4 @@
-//! The port to what the ops mean.
+//! The port to the implementation of ops.
 
 use std::any::Any;
 use std::fmt;
@@ -11,19 +11,20 @@ use tokio_util::sync::CancellationToken;
 use crate::event::{Event, EventSender, LogStream, VertexId};
 use crate::made_of::Ingredients;
 
-/// Gives meaning to ops. Implemented by the worker.
+/// The implementation of ops. The worker provides it.
 pub trait Executor: Send + Sync + 'static {
-    /// What an op yields per output: cheap to clone, alive as long as it is held.
+    /// One output of an op. Cloning is cheap. The output stays valid while the caller holds it.
     type Output: Clone + Send + Sync + 'static;
 
-    /// Says how the vertex is keyed. Does no I/O.
+    /// Returns the rule for computing the vertex's key. Does no I/O.
     ///
     /// # Errors
-    /// Fails where the op can't be run at all, so that a build ends before it begins.
+    /// Fails if the op can't be run at all, so that the build fails before it starts.
     fn rule(&self, vertex: &Vertex) -> Result<CacheRule, StepError>;
 
-    /// Digests what the vertex selects of its input `input`, whose result is `output`. Equal
-    /// digests mean that the vertex can't tell the contents apart.
+    /// Digests the part of `output`, the result of the vertex's input `input`, that the vertex
+    /// selects. Equal digests mean that the op's result doesn't depend on the difference between
+    /// the contents.
     fn content_digest(
         &self,
         vertex: &Vertex,
@@ -31,9 +32,9 @@ pub trait Executor: Send + Sync + 'static {
         output: &Self::Output,
     ) -> impl Future<Output = Result<Digest, StepError>> + Send;
 
-    /// Runs the op on the results of its inputs, in their order, and returns its outputs.
+    /// Runs the op on the results of its inputs, in the op's order, and returns its outputs.
     ///
-    /// Nothing of a failed or cancelled run may be visible afterwards.
+    /// A failed or cancelled run must leave no visible effects.
     fn execute(
         &self,
         vertex: &Vertex,
@@ -42,100 +43,101 @@ pub trait Executor: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Vec<Self::Output>, StepError>> + Send;
 }
 
-/// How a vertex is keyed.
+/// The rule for computing the key of a vertex.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CacheRule {
-    /// What stands for the op in its keys: its bytes without what is bound to a session or has no
-    /// influence on the result, and without the digests of its inputs, for these change with
-    /// everything that came before. `None` stands for all of the op but its inputs.
+    /// The bytes that represent the op in its keys. They leave out session-bound fields, fields
+    /// that don't affect the result, and the digests of the inputs, which change with everything
+    /// that came before. `None` means the whole op except its inputs.
     pub salt: Option<Vec<u8>>,
-    /// Inputs of which only selected content matters.
+    /// The inputs of which only selected content counts.
     pub content_inputs: Vec<usize>,
-    /// Inputs that the result is built on: what a target's result is made of, theirs are part of.
+    /// The inputs that the result is built on. A target's result includes theirs.
     pub bases: Vec<usize>,
-    /// Those of its bases that the result only adds to: no file of theirs is read for it.
+    /// The bases that the result only adds to: the op reads none of their files.
     pub added_to: Vec<usize>,
-    /// Of each of them, the paths that are selected, for people.
+    /// The selected paths of each content input, for display.
     pub selected: Vec<Vec<String>>,
-    /// Whether the result lives for this build only: its key is made unique to the build, and
-    /// nothing is stored (local sources).
+    /// `true` if the result is valid for this build only, as that of a local source. The key is
+    /// unique to the build, and the cache stores nothing.
     pub ephemeral: bool,
-    /// Whether the vertex is no step of its own for people (the head of a definition).
+    /// `true` if displays don't show the vertex as a step (the head of a definition).
     pub hidden: bool,
-    /// What the salt is made of, for people. Where salts differ some of it should, or nobody can be
-    /// told why.
+    /// The readable parts of the salt. If two salts differ, at least one part should differ;
+    /// otherwise kiln can't explain the cache miss.
     pub ingredients: Ingredients,
 }
 
-/// What a running step is given.
+/// The inputs of a running step apart from its files.
 #[derive(Clone, Debug)]
 pub struct StepContext {
-    /// Which vertex runs.
+    /// The number of the vertex that runs.
     pub vertex: VertexId,
-    /// Where it reports to.
+    /// The channel for the step's output, progress and warnings.
     pub events: EventSender,
-    /// Cancelled when the step has to stop.
+    /// The token that is cancelled when the step must stop.
     pub cancel: CancellationToken,
-    /// Whether no other step reads the files of the result: it is what the graph is solved for, or
-    /// what others only add to.
+    /// `true` if no other step reads the files of the result. The result is then a target, or the
+    /// base of steps that only add to it.
     pub is_last: bool,
-    /// Which outputs are part of what the graph is solved for, as they are: a target's own, and
-    /// those that it is built on.
+    /// The outputs that are part of a target as they are: the target's own output, and the outputs
+    /// that it is built on.
     pub kept: Vec<u32>,
 }
 
 impl StepContext {
-    /// Reports output of the step's process, as it came.
+    /// Reports raw output of the step's process.
     pub fn log(&self, stream: LogStream, bytes: Vec<u8>) {
         self.events.send(Event::Log { id: self.vertex, stream, bytes });
     }
 
-    /// Reports how far the part `name` of the step is: bytes done, and all where that is known.
+    /// Reports the progress of the step's part `name`. `current` and `total` are in bytes; `total`
+    /// is `None` if the size is unknown.
     pub fn status(&self, name: &str, current: u64, total: Option<u64>, done: bool) {
         let name = name.to_owned();
         self.events.send(Event::Status { id: self.vertex, name, current, total, done });
     }
 
-    /// Reports something that people should know, though the step goes on.
+    /// Reports a problem that doesn't stop the step.
     pub fn warn(&self, message: impl Into<String>) {
         self.events.send(Event::Warning { id: Some(self.vertex), message: message.into() });
     }
 }
 
-/// Why a step failed.
+/// The reason why a step failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StepError {
-    /// The program of a `RUN` ended with a code that isn't success, or by a signal.
+    /// The program of a `RUN` ended with an exit code that isn't a success, or by a signal.
     #[error("process \"{command}\" did not complete successfully: {status}")]
     Exit {
-        /// The command line, as people wrote it.
+        /// The command line as the user wrote it.
         command: String,
-        /// As `exit code: 1` or `killed by signal 9 (SIGKILL)`.
+        /// The status, such as `exit code: 1` or `killed by signal 9 (SIGKILL)`.
         status: String,
-        /// The exit code, 128 and the signal's number for signals.
+        /// The exit code; for a signal, 128 plus the signal's number.
         code: i32,
-        /// What the step worked in, where the executor kept it to be looked into.
+        /// The step's working state, if the executor kept it for inspection.
         remains: Option<Remains>,
     },
-    /// The step was cancelled.
+    /// The step was cancelled by the user or after another step's failure.
     #[error("canceled")]
     Cancelled,
-    /// Anything else, with its causes.
+    /// Any other failure, with its sources.
     #[error(transparent)]
     Other(#[from] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// What a failed step has left behind. The solver hands it on to whoever started the build; what it
-/// is, is between that one and the executor. It goes when it is dropped.
+/// The working state of a failed step. The solver passes it to the build's caller without knowing
+/// its type; the caller and the executor agree on it. Dropping it removes the state.
 pub struct Remains(Box<dyn Any + Send + Sync>);
 
 impl Remains {
-    /// Wraps what is left.
+    /// Wraps the executor's own type.
     pub fn new(remains: impl Any + Send + Sync) -> Self {
         Self(Box::new(remains))
     }
 
-    /// Returns what is left, where it is a `T`.
+    /// Returns the state if it is a `T`.
     pub fn get<T: Any>(&self) -> Option<&T> {
         self.0.downcast_ref()
     }
@@ -148,7 +150,7 @@ impl fmt::Debug for Remains {
 }
 
 impl StepError {
-    /// Wraps any error.
+    /// Wraps any error as [`StepError::Other`].
     pub fn other(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self::Other(error.into())
     }

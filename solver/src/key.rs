@@ -1,7 +1,7 @@
-//! Cache keys.
+//! The hashes that identify results.
 //!
-//! Every hash begins with the name of what it is of, and each part of variable length with its
-//! length, so that no two different keys are made of the same bytes.
+//! Every hash covers the name of its kind first. A length precedes each field of variable length,
+//! so different keys never hash the same bytes.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,7 +10,7 @@ use std::time::SystemTime;
 use kiln_oci::{Digest, DigestHasher};
 use serde::{Deserialize, Serialize};
 
-/// What a result is stored and found under.
+/// The hash that identifies a result in the cache.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Key(pub Digest);
@@ -27,33 +27,33 @@ impl fmt::Debug for Key {
     }
 }
 
-/// Why a key is not looked up.
+/// The reasons why a key isn't looked up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Taint {
-    /// It depends on something of this build alone.
+    /// `true` if the key depends on something that exists in this build only.
     pub(crate) ephemeral: bool,
-    /// It depends on something that is made anew.
+    /// `true` if the key depends on a result that is made again although it may be cached.
     pub(crate) fresh: bool,
 }
 
 impl Taint {
-    /// Tells whether there is none.
+    /// Returns `true` if the key can be looked up.
     pub(crate) fn is_none(self) -> bool {
         self == Self::default()
     }
 
-    /// Returns the taint of what depends on both.
+    /// Returns the taint of a key that depends on both.
     pub(crate) fn and(self, other: Self) -> Self {
         Self { ephemeral: self.ephemeral || other.ephemeral, fresh: self.fresh || other.fresh }
     }
 }
 
-/// What a key says about one input.
+/// The part of a key that represents one input.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum KeyPart {
-    /// The canonical key of the vertex that makes it, and which output.
+    /// The canonical key of the input's vertex, and the number of the output.
     Output(Key, u32),
-    /// The digest of what is selected of it.
+    /// The digest of the selected content of the input.
     Content(Digest),
 }
 
@@ -67,7 +67,7 @@ impl fmt::Display for KeyPart {
 }
 
 impl Key {
-    /// Returns the key of a vertex whose op is `salt`, made of `parts`.
+    /// Returns the hash of `kind`, the op's `salt` and the `parts` of its inputs.
     pub(crate) fn of(kind: &str, salt: &[u8], parts: &[KeyPart]) -> Self {
         let mut hasher = DigestHasher::new();
         let mut field = |bytes: &[u8]| {
@@ -94,7 +94,7 @@ impl Key {
     }
 }
 
-/// Returns bytes that no other build has.
+/// Returns bytes that differ in every build.
 pub(crate) fn nonce() -> Vec<u8> {
     static BUILDS: AtomicU64 = AtomicU64::new(0);
     let build = BUILDS.fetch_add(1, Ordering::Relaxed);

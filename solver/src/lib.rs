@@ -1,57 +1,57 @@
 //! Cache keys, scheduling, single flight and progress events.
 //!
-//! The solver knows no op's meaning. It asks an [`Executor`] how a vertex is keyed, what selected
-//! content digests to, and to run it; and a [`Cache`] what is known already.
+//! The solver doesn't know what ops do. An [`Executor`] tells it how to key a vertex, digests selected
+//! content and runs ops. A [`Cache`] holds the results of earlier builds.
 //!
-//! Solving is by demand. The *key* of a vertex is found without running anything where its op and
-//! the keys of its inputs settle it (its definition key), else through the content of its inputs
-//! (its content key), and the *result* of a vertex is asked for only by a user that has to run, or
-//! by the caller. So a cached build of a hundred steps computes a hundred keys and loads one result.
+//! Solving is by demand. The *key* of a vertex is its definition key if the op and the keys of its inputs
+//! determine the result; the solver computes it without running anything. Otherwise it is the content key,
+//! which depends on the content of the inputs. The solver demands the *result* of a vertex only for a user
+//! that has to run, or for the caller. A cached build of a hundred steps computes a hundred keys and loads
+//! one result.
 //!
-//! | key | made of |
+//! | key | parts |
 //! | --- | --- |
-//! | definition key | the rule's salt (by default the op without its inputs), and for each input the canonical key of the vertex that makes it and the output's number |
-//! | content key | the salt, for each input with content the digest of what is selected, for every other input as above |
-//! | canonical key | the content key where the vertex has inputs with content, else the definition key |
+//! | definition key | the rule's salt (by default the op without its inputs), and for each input the canonical key of its vertex and the output's number |
+//! | content key | the salt, the digest of the selected content for each content input, and the same as above for every other input |
+//! | canonical key | the content key if the vertex has content inputs, else the definition key |
 //!
-//! Results are stored under canonical keys; a definition key leads to its canonical key by a link,
-//! so that a changed input with equal content leads everything above it to the results it had.
+//! The cache stores results under canonical keys. A link leads from a definition key to its canonical key. If
+//! an input changes but its content doesn't, every vertex above it therefore keeps its cached result.
 //!
-//! # What is not looked up, and what is not stored
+//! # Keys that are not looked up or stored
 //!
-//! A key can carry a taint, which it passes on to every key that is made of it; a content key is
-//! made of contents, so it has only the taint of its inputs without content.
+//! A key can carry a taint, which it passes on to every key that depends on it. A content key depends on the
+//! content of its content inputs, so it has only the taint of the other inputs.
 //!
-//! - *ephemeral*: an ephemeral vertex made something of this build alone. Such a key is never
-//!   looked up, linked or stored.
-//! - *fresh*: a vertex runs although its result may be known (`ignore_cache`), so what was made of
-//!   its old result is out of date. Such a key is not looked up, but stored and linked: the new
-//!   record takes the place of the old.
+//! - *ephemeral*: an ephemeral vertex produced something that exists in this build only. The cache never
+//!   looks up, links or stores such a key.
+//! - *fresh*: a vertex runs although its result may be cached (`ignore_cache`), so results that depend on its
+//!   old result are out of date. The cache doesn't look up such a key but stores and links it: the new record
+//!   replaces the old one.
 //!
 //! # Equal keys
 //!
-//! Vertices of one graph that turn out to have the same canonical key are one from then on: the first
-//! whose inputs are there runs, and the others take over its result, even while it runs.
+//! Several vertices of one graph may turn out to have the same canonical key. The first one whose inputs are
+//! done runs, and the others take over its result, even while it runs.
 //!
 //! # Looking ahead
 //!
-//! Where a definition key leads nowhere, results have to be made before the content key is known,
-//! and so before the keys of whatever is built on the vertex are. Those are likely to lead nowhere
-//! as well: the results that they will be settled by are demanded at once, so that what could run
-//! side by side isn't found out step by step.
+//! If a definition key has no link, results must be made before the content key is known, and before the keys
+//! of all vertices above it. Those keys are likely to have no link either. The solver therefore demands the
+//! results that determine them at once, and independent steps run side by side.
 //!
 //! # The order of waiting
 //!
-//! The results of all inputs first, then the lock on the key, then another look into the cache
-//! (somebody else may have done the work meanwhile), then a free job, then the work; the lock is
-//! freed after the result is saved. Whoever holds a lock therefore waits for nothing but a job, and
-//! whoever has a job waits for no lock, so that no two builds can wait for each other.
+//! A vertex waits for the results of all inputs, then for the lock on its key. It looks into the cache again,
+//! because another build may have done the work in the meantime. Then it waits for a free job, does the work,
+//! saves the result and releases the lock. A holder of a lock waits only for a job, and a holder of a job
+//! waits for no lock, so two builds can't deadlock.
 //!
 //! # Tasks
 //!
-//! One driver ([`solve()`]) owns all state and never recurses, however deep the graph is. Only what
-//! waits for the world outside, as loading, digesting, locking and running, is a task, and the
-//! driver returns after the last of them has ended.
+//! One driver ([`solve()`]) owns all state. It never recurses, however deep the graph is. Only operations
+//! that wait for the outside world are tasks: loading, digesting, locking and running. The driver returns
+//! after the last task has ended.
 
 pub mod cache;
 pub mod event;

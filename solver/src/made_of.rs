@@ -1,68 +1,69 @@
-//! What keys are made of, told to whoever wants to say later why a step has missed.
+//! The parts of keys, from which a caller can explain cache misses.
 
 use kiln_oci::Digest;
 
 use crate::event::VertexId;
 use crate::key::Key;
 
-/// What something is made of, by name, as people know it. Names that begin with [`VARIABLE`] are
-/// those of variables.
+/// The readable parts of a salt, as pairs of name and value. Names of environment variables begin
+/// with [`VARIABLE`].
 pub type Ingredients = Vec<(String, String)>;
 
-/// What the name of an ingredient begins with that is a variable of a process.
+/// The prefix of an ingredient's name that marks a process's environment variable.
 pub const VARIABLE: &str = "variable ";
 
-/// A step's canonical key, and what it is made of.
+/// The canonical key of a step and its parts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StepKey {
-    /// The key.
+    /// The canonical key; the definition key until contents are digested.
     pub key: Key,
-    /// The digest of what stands for the op in the key.
+    /// The digest of the bytes that represent the op in the key.
     pub salt: Digest,
-    /// What that is made of.
+    /// The readable parts of the salt.
     pub ingredients: Ingredients,
-    /// The lines that the step came from.
+    /// The source lines of the instruction that the step comes from.
     pub instruction: Option<String>,
-    /// The inputs, in their order.
+    /// The inputs in the op's order.
     pub inputs: Vec<StepInput>,
-    /// Whether the contents of inputs were looked at. Where the definition key was known already,
-    /// they weren't, and every input counts by its key here.
+    /// `true` if a link led to the canonical key. The contents of the inputs weren't read, and
+    /// every input is listed with its key.
     pub by_link: bool,
-    /// Whether the result is looked up.
+    /// The state of the lookup under this key.
     pub lookup: Lookup,
 }
 
-/// An input of a step.
+/// An input of a step, as its key sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StepInput {
-    /// The vertex that makes it.
+    /// The number of the vertex that produces the input.
     pub vertex: VertexId,
-    /// What the step's key says about it.
+    /// The input's part of the step's key.
     pub part: InputPart,
-    /// The paths that are selected of it, where it counts by its content.
+    /// The selected paths, if the input counts by its content.
     pub selected: Vec<String>,
-    /// What an ephemeral input is made of; nothing of others, which have keys of their own.
+    /// The readable parts of an ephemeral input. Empty for other inputs, which have events of their
+    /// own.
     pub ingredients: Ingredients,
 }
 
-/// What a key says about an input.
+/// The part of a key that represents one input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InputPart {
-    /// The canonical key of the vertex that makes it.
+    /// The canonical key of the input's vertex.
     Key(Key),
-    /// The digest of what is selected of it.
+    /// The digest of the selected content of the input.
     Content(Digest),
 }
 
-/// Whether a result is looked up under its key.
+/// The decision to look a result up, or the reason not to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lookup {
-    /// It is.
+    /// The solver asks the cache.
     Asked,
-    /// It isn't: the vertex is to run in any case.
+    /// The step runs in any case, because its vertex ignores the cache.
     Ignored,
-    /// It isn't: this input is made anew, or of something that is.
+    /// The step runs because this input, or one of its own inputs, ignores the cache.
     Fresh(VertexId),
-    /// It isn't: this input is made in each build, or of something that is.
+    /// The step runs because this input, or one of its own inputs, is ephemeral.
     Ephemeral(VertexId),
 }

@@ -1,10 +1,10 @@
-//! Names of steps.
+//! The display names of steps.
 
 use kiln_llb::graph::Vertex;
 use kiln_llb::op::{ExecOp, FileAction, FileActionKind, FileOp, OpKind};
 
-/// Returns the step's name as progress shows it: the one that its frontend gave it, else what the
-/// op does.
+/// Returns the step's display name: the name that the frontend gave it, or else a description of
+/// the op.
 pub fn step_name(vertex: &Vertex) -> String {
     if let Some(name) = vertex.metadata.name() {
         return name.to_owned();

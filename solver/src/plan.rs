@@ -1,4 +1,4 @@
-//! What is known of a graph before anything happens.
+//! The static facts about a graph, computed before the build starts.
 
 use kiln_llb::graph::Vertex;
 use kiln_llb::{Graph, Op};
@@ -7,38 +7,38 @@ use kiln_oci::Digest;
 use crate::executor::{CacheRule, Executor, StepError};
 use crate::name::step_name;
 
-/// A graph with what the driver looks up again and again.
+/// A graph with the facts that the driver looks up often.
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) steps: Vec<Step>,
-    /// What is asked for: vertices, and which of their outputs.
+    /// The requested outputs, as vertex and output number.
     pub(crate) targets: Vec<(usize, u32)>,
 }
 
-/// What doesn't change of a vertex.
+/// The facts about a vertex that don't change during the build.
 #[derive(Debug)]
 pub(crate) struct Step {
     pub(crate) name: String,
     pub(crate) rule: CacheRule,
-    /// What stands for the op in its keys.
+    /// The bytes that represent the op in its keys.
     pub(crate) salt: Vec<u8>,
     pub(crate) ignore_cache: bool,
-    /// Its inputs, each vertex once.
+    /// The input vertices, sorted and without duplicates.
     pub(crate) inputs: Vec<usize>,
-    /// Those of its inputs of which content matters, each vertex once.
+    /// The input vertices that count by content, sorted and without duplicates.
     pub(crate) content: Vec<usize>,
-    /// The vertices that have it among their inputs.
+    /// The vertices that have this one among their inputs.
     pub(crate) users: Vec<usize>,
-    /// How many outputs somebody reads: one more than the highest number.
+    /// The number of outputs that users need: the highest number plus one.
     pub(crate) outputs: usize,
-    /// Whether no other step reads the files of its results.
+    /// `true` if no other step reads the files of its results.
     pub(crate) is_last: bool,
-    /// Which outputs are part of what a target is made of.
+    /// The outputs that are part of a target.
     pub(crate) kept: Vec<u32>,
 }
 
 impl Step {
-    /// Tells whether people see it as a step.
+    /// Returns `true` if displays show the vertex as a step.
     pub(crate) fn visible(&self) -> bool {
         !self.rule.hidden
     }
@@ -49,12 +49,12 @@ impl Step {
         }
     }
 
-    /// Returns what steps have in common that do the same, whatever with.
+    /// Returns the digest that all steps with the same op share, whatever their inputs.
     pub(crate) fn kind(&self) -> Digest {
         Digest::of(&self.salt)
     }
 
-    /// Returns the inputs of which no file is read for it, nor for those that add to it.
+    /// Returns the inputs of which neither this step nor a step that adds to it reads a file.
     fn added_to(&self) -> &[usize] {
         match self {
             step if !step.visible() => &step.rule.bases,
@@ -63,27 +63,27 @@ impl Step {
         }
     }
 
-    /// Tells whether it counts as a step that can be cached.
+    /// Returns `true` if the step counts as one that can be cached.
     pub(crate) fn counted(&self) -> bool {
         self.visible() && !self.rule.ephemeral
     }
 }
 
 impl Plan {
-    /// Tells whether a vertex is asked for.
+    /// Returns `true` if an output of the vertex was requested.
     pub(crate) fn is_target(&self, number: usize) -> bool {
         self.targets.iter().any(|(target, _)| *target == number)
     }
 
-    /// Returns the vertex that stands for the whole where no other can be named.
+    /// Returns the last vertex, which represents the build when no other is known.
     pub(crate) fn last(&self) -> usize {
         self.steps.len().saturating_sub(1)
     }
 
-    /// Asks the executor for the rule of each vertex and works out who uses what.
+    /// Asks the executor for the rule of each vertex and computes the users of each vertex.
     ///
     /// # Errors
-    /// Returns the number of the first vertex that can't be run, its name, and why.
+    /// Returns the number and name of the first vertex that can't be run, and the error.
     pub(crate) fn new<E: Executor>(
         graph: &Graph,
         executor: &E,
@@ -104,7 +104,7 @@ impl Plan {
             step.outputs = step.outputs.max(*output as usize + 1);
             step.keep(*output);
         }
-        // Users come after their inputs, so that what is known of them is final when it is read.
+        // Users come after their inputs, so this order completes the users' facts first.
         for (number, vertex) in graph.vertices().iter().enumerate().rev() {
             let added_to = self.steps[number].added_to().to_vec();
             for (index, (input, output)) in vertex.inputs.iter().enumerate() {
@@ -156,8 +156,8 @@ impl Step {
     }
 }
 
-/// Returns the op's bytes without its inputs' digests: they stand for the whole history, and a key
-/// speaks of inputs by key or content.
+/// Returns the op's bytes without the digests of its inputs. Those cover the whole history, while a
+/// key refers to inputs by key or content.
 fn op_salt(op: &Op) -> Vec<u8> {
     Op { inputs: Vec::new(), ..op.clone() }.encode()
 }

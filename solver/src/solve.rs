@@ -1,4 +1,4 @@
-//! What is asked of the solver, and what it answers.
+//! The entry point of the solver, with its options and results.
 
 use std::sync::Arc;
 
@@ -14,73 +14,73 @@ use crate::key::Key;
 use crate::plan::Plan;
 use crate::task::World;
 
-/// What a build asks of the solver.
+/// The options of a solve.
 #[derive(Clone, Debug)]
 pub struct SolveOptions {
-    /// How many vertices may run at once; zero counts as one.
+    /// The maximum number of vertices that run at once. Zero means one.
     pub jobs: usize,
-    /// Where events go.
+    /// The channel for the build's events.
     pub events: EventSender,
-    /// Cancelled to stop the build.
+    /// The token that stops the build when the caller cancels it.
     pub cancel: CancellationToken,
 }
 
 /// The results of the graph's targets.
 #[derive(Clone, Debug)]
 pub struct Solved<O> {
-    /// What each target yields.
+    /// The outputs of the targets, in the graph's order.
     pub outputs: Vec<O>,
-    /// The canonical key of each target.
+    /// The canonical keys of the targets, in the graph's order.
     pub keys: Vec<Key>,
-    /// The keys of each vertex, in the graph's order, whether its result was asked for or not.
-    /// `None` where they live for this build only, or weren't needed.
+    /// The keys of each vertex, in the graph's order, for demanded and other results alike. `None`
+    /// if a key is ephemeral or wasn't needed.
     pub vertices: Vec<Option<VertexKeys>>,
-    /// How many vertices of the graph are steps for people that can be cached: neither hidden nor
+    /// The number of vertices that can be cached and that displays show: those neither hidden nor
     /// ephemeral.
     pub steps: usize,
-    /// How many of them were known.
+    /// The number of those steps whose results were cached.
     pub cached: usize,
 }
 
 /// The keys of a vertex.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VertexKeys {
-    /// What its result is stored under.
+    /// The key that the result is stored under.
     pub canonical: Key,
-    /// The definition key that is linked to it; `None` where there is no other key, or one of this
-    /// build alone.
+    /// The definition key that is linked to the canonical key. `None` if the canonical key is
+    /// itself the definition key, or if the definition key is ephemeral.
     pub definition: Option<Key>,
 }
 
-/// Why a build failed.
+/// The reason why a build failed.
 #[derive(Debug, thiserror::Error)]
 pub enum SolveError {
-    /// A step failed; everything else was stopped.
+    /// A step failed, and the solver cancelled all others.
     #[error("failed to solve: {error}")]
     Step {
-        /// The step's name.
+        /// The step's display name.
         name: String,
-        /// Where the instruction stands.
+        /// The source locations of the instruction.
         locations: Vec<SourceLocation>,
-        /// The step's number.
+        /// The number of the step's vertex.
         id: VertexId,
-        /// The end of the step's output.
+        /// The end of the step's output, at most 64 KiB.
         log_tail: Vec<u8>,
-        /// How many bytes of output there were in all.
+        /// The total length of the step's output in bytes.
         log_length: u64,
-        /// Why.
+        /// The reason why the step failed.
         #[source]
         error: Box<StepError>,
     },
     /// The cache could not be read or written.
     #[error("failed to solve: cache")]
     Cache(#[from] CacheError),
-    /// The build was cancelled.
+    /// The caller cancelled the build.
     #[error("canceled")]
     Cancelled,
 }
 
-/// Solves `graph`: finds or makes the results of its targets.
+/// Solves `graph`: loads or produces the results of its targets.
 ///
 /// # Errors
 /// Returns the first failure, after every running step has ended.

@@ -1,4 +1,5 @@
-//! What waits for the world outside. A task knows one vertex and gives one report.
+//! The operations that wait for the outside world. A task works on one vertex and returns one
+//! report.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,30 +13,30 @@ use crate::event::{Event, EventSender, LogTail, VertexId};
 use crate::executor::{Executor, StepContext, StepError};
 use crate::key::Key;
 
-/// The outputs of a vertex.
+/// The shared outputs of a vertex.
 pub(crate) type Outputs<O> = Arc<[O]>;
 
-/// What a task has to say in the end.
+/// The result of a successful task.
 #[derive(Debug)]
 pub(crate) enum Report<O, G> {
-    /// The cache was asked for a vertex's result.
+    /// The cache's answer to a lookup.
     Loaded(Option<Vec<O>>),
-    /// The contents of a vertex's inputs were digested.
+    /// The digests of a vertex's content inputs.
     Digested(Vec<Digest>),
-    /// A vertex's key was locked, and the cache was asked once more.
+    /// The lock on a vertex's key, and the cache's answer to the second lookup.
     Locked(G, Option<Vec<O>>),
-    /// A vertex ran, and its result was saved.
+    /// The saved outputs of a vertex, and its run time.
     Ran(Vec<O>, Duration),
 }
 
-/// Why a task ended without a report.
+/// The reason why a task ended without a report.
 #[derive(Debug)]
 pub(crate) enum Stop {
-    /// The build ends, so the task did.
+    /// The build was cancelled or has ended.
     Cancelled,
-    /// The step failed; with the end of its output.
+    /// The step failed. Includes the end of its output if it ran.
     Step(StepError, Option<LogTail>),
-    /// The cache failed.
+    /// The cache could not be read or written.
     Cache(CacheError),
 }
 
@@ -45,12 +46,12 @@ impl From<CacheError> for Stop {
     }
 }
 
-/// How long a lock may take before anybody is told.
+/// The time to wait for a lock before the display shows it.
 const PATIENCE: Duration = Duration::from_millis(200);
-/// What is told.
+/// The status that the display shows during a long wait for a lock.
 const WAITING: &str = "waiting for another build that runs this step";
 
-/// Waits for a lock, and shows on whose behalf, where that is more than a moment.
+/// Waits for a lock. Shows the wait as a status of the vertex `told` if it is long.
 async fn telling<T>(lock: impl Future<Output = T>, told: Option<&(VertexId, EventSender)>) -> T {
     let mut lock = std::pin::pin!(lock);
     let Some((id, events)) = told else { return lock.await };
@@ -67,7 +68,7 @@ async fn telling<T>(lock: impl Future<Output = T>, told: Option<&(VertexId, Even
     value
 }
 
-/// What every task of a build is given.
+/// The values that all tasks of a build share.
 #[derive(Debug)]
 pub(crate) struct World<E, C> {
     pub(crate) graph: Arc<Graph>,
@@ -87,17 +88,17 @@ impl<E, C> Clone for World<E, C> {
     }
 }
 
-/// A run of a vertex.
+/// The arguments of [`World::run`].
 pub(crate) struct Run<O, G> {
     pub(crate) number: usize,
     pub(crate) inputs: Vec<O>,
     pub(crate) context: StepContext,
     pub(crate) tail: LogTail,
-    /// Where the result is saved; `None` where it isn't.
+    /// The key and record to save the result under. `None` if the result isn't saved.
     pub(crate) save: Option<(Key, KeyRecord)>,
-    /// Freed after the result is saved.
+    /// The lock on the key. It is released after the result is saved.
     pub(crate) guard: Option<G>,
-    /// How many outputs somebody reads.
+    /// The minimum number of outputs that the users need.
     pub(crate) outputs: usize,
 }
 
@@ -106,7 +107,7 @@ where
     E: Executor,
     C: Cache<Output = E::Output>,
 {
-    /// Asks the cache for a result; one with fewer than `outputs` outputs is none.
+    /// Looks a result up in the cache. Ignores a result with fewer than `outputs` outputs.
     pub(crate) async fn load(
         self,
         key: Key,
@@ -116,7 +117,7 @@ where
         Ok(Report::Loaded(found.filter(|found| found.len() >= outputs)))
     }
 
-    /// Digests the contents of the inputs `inputs` of a vertex.
+    /// Digests the given content inputs of a vertex.
     pub(crate) async fn digest(
         self,
         number: usize,
@@ -130,8 +131,7 @@ where
         digests.map(Report::Digested).map_err(|error| Stop::Step(error, None))
     }
 
-    /// Waits for the lock on a key, then asks the cache unless `fresh`. Somebody is told where that
-    /// takes a while.
+    /// Locks a key, then looks the result up again unless `fresh`. Shows a long wait as a status.
     pub(crate) async fn lock(
         self,
         key: Key,
@@ -145,7 +145,7 @@ where
         Ok(Report::Locked(guard, found.filter(|found| found.len() >= outputs)))
     }
 
-    /// Runs a vertex to its end, even when the build is cancelled: it is told, and has to obey.
+    /// Runs a vertex to its end. On cancellation, the executor must stop and return.
     pub(crate) async fn run(
         self,
         run: Run<E::Output, C::Guard>,
@@ -172,7 +172,7 @@ where
         Ok(Report::Ran(outputs, duration))
     }
 
-    /// Waits for `future`, but no longer than until the build is cancelled.
+    /// Waits for `future` until the build is cancelled.
     async fn unless_cancelled<F: Future>(&self, future: F) -> Result<F::Output, Stop> {
         tokio::select! {
             biased;

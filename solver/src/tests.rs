@@ -1,4 +1,4 @@
-//! The solver against an executor that only counts, and a cache in memory.
+//! Tests of the solver with an executor that only counts and a cache in memory.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,7 +16,7 @@ use crate::*;
 
 mod order;
 
-/// What a vertex yields: its name and those of its inputs, unless `contents` says otherwise.
+/// An output: the names of the vertex and its inputs, unless `contents` replaces it.
 type Content = String;
 
 #[derive(Default)]
@@ -24,10 +24,10 @@ struct FakeExecutor {
     runs: Mutex<Vec<String>>,
     running: AtomicUsize,
     peak: AtomicUsize,
-    /// What a vertex yields instead of its name.
+    /// Replacements for the outputs of vertices, by name.
     contents: HashMap<&'static str, &'static str>,
     failing: Option<&'static str>,
-    /// Vertices that run until they are cancelled, and how many do.
+    /// The vertex that runs until it is cancelled, and the number of its running instances.
     endless: Option<&'static str>,
     waiting: AtomicUsize,
     delay: Duration,
@@ -105,14 +105,14 @@ struct FakeCache {
     records: Mutex<BTreeMap<Key, (Vec<Content>, KeyRecord)>>,
     locks: Mutex<BTreeMap<Key, Arc<AsyncMutex<()>>>>,
     durations: Mutex<BTreeMap<Digest, Duration>>,
-    /// How often somebody asked for durations.
+    /// The number of calls of `durations`.
     asked: AtomicUsize,
     loads: AtomicUsize,
     hits: AtomicUsize,
 }
 
 impl FakeCache {
-    /// Drops the results with this content.
+    /// Removes the results with this content.
     fn forget(&self, content: &str) {
         self.records.lock().unwrap().retain(|_, (outputs, _)| outputs != &[content]);
     }
@@ -196,7 +196,7 @@ fn graph(target: &Edge) -> Arc<Graph> {
 
 struct Outcome {
     result: Result<Solved<Content>, SolveError>,
-    /// What ran, sorted.
+    /// The names of the vertices that ran, sorted.
     ran: Vec<String>,
     events: Vec<Event>,
 }
@@ -313,14 +313,14 @@ async fn equal_content_is_found_in_spite_of_another_definition() {
     let second = build_with(executor(), &cache, &copy_of("two")).await;
     assert_eq!(second.ran, ["two"]);
     assert_eq!(second.solved().cached, 3);
-    // Now the second definition leads there too, without the content.
+    // Now the second definition has a link too, without reading the content.
     let third = build_with(executor(), &cache, &copy_of("two")).await;
     assert_eq!(third.ran.len(), 0);
     let changed = build_with(executor(), &cache, &copy_of("three")).await;
     assert_eq!(changed.ran, ["copy", "last", "three"]);
 }
 
-/// Returns two copies of sources that turn out to hold the same, and a step that needs both.
+/// Returns a step on two copies of sources that turn out to be equal.
 fn twins(root: &Edge, flags: &[&str]) -> Edge {
     let copy = |source: &str| {
         let flags: Vec<&str> = flags.iter().copied().chain(["content=1"]).collect();
@@ -346,7 +346,7 @@ async fn vertices_with_equal_content_keys_run_once() {
         let copied = "copy(root(),same)";
         assert_eq!(outcome.solved().outputs, [format!("last({copied},{copied})")]);
         assert_eq!((outcome.solved().cached, outcome.cached_events()), (1, 1));
-        // With nothing to look up, too, one follows the other.
+        // Even without any lookup, one vertex follows the other.
         let again = build_with(equal_sources(), &cache, &target).await;
         let expected: &[&str] = match (root_flags, flags) {
             (["ephemeral"], _) => &["copy", "last", "root"],
@@ -447,7 +447,7 @@ async fn ephemeral_results_are_made_anew_and_found_by_content() {
     let second = build(&cache, &last).await;
     assert_eq!(second.ran, ["context"]);
     assert_eq!((second.solved().steps, second.solved().cached), (3, 3));
-    // What reads an ephemeral result as a whole is as ephemeral.
+    // A vertex that reads an ephemeral result as a whole is ephemeral too.
     let whole = vertex("whole", &[&context], &[]);
     build(&cache, &whole).await;
     assert_eq!(build(&cache, &whole).await.ran, ["context", "whole"]);
@@ -468,7 +468,7 @@ async fn the_keys_of_what_nobody_asked_for_are_told() {
         (second.ran, second.result.unwrap().vertices),
         (vec!["context".to_owned()], first.clone())
     );
-    // All that was stored is told of, and the only link: a context has none.
+    // The keys cover every stored result and the only link. A context has no link.
     let told = |keys: &VertexKeys| cache.records.lock().unwrap().contains_key(&keys.canonical);
     assert_eq!(first.iter().flatten().filter(|keys| told(keys)).count(), 4);
     let links: Vec<_> = first
@@ -479,7 +479,7 @@ async fn the_keys_of_what_nobody_asked_for_are_told() {
     assert_eq!(links, cache.links.lock().unwrap().clone().into_iter().collect::<Vec<_>>());
 }
 
-/// Returns a chain of copies from independent stages, and a last step.
+/// Returns a chain of copies from independent stages.
 fn copies_from(stages: &[&str]) -> Edge {
     let mut edge = vertex("root", &[], &[]);
     for stage in stages {
@@ -493,8 +493,8 @@ fn copies_from(stages: &[&str]) -> Edge {
 async fn what_was_started_in_vain_is_stopped() {
     let cache = Arc::default();
     build(&cache, &copies_from(&["a", "b"])).await;
-    // The first stage is made anew and turns out equal; the second one's result is gone, and the
-    // copy of it isn't.
+    // The first stage runs again and produces an equal result. The second stage's result is
+    // missing, while the copy of it is stored.
     let anew = |first: &str, second: &str| copies_from(&[first, second]);
     let executor = FakeExecutor {
         contents: HashMap::from([("anew", "a()")]),
@@ -530,7 +530,7 @@ async fn what_is_made_of_an_ignored_result_is_made_anew() {
         let copy = vertex("copy", &[&vertex("base", &[], &[]), &middle], &["content=1"]);
         vertex("last", &[&copy, &vertex("user", &[&middle], &[])], &[])
     };
-    // The flag is part of the fake op; a real op is the same with and without it.
+    // The flag is part of the fake op, but not of a real op.
     let graph = with(&["ignore-cache"]);
     build(&cache, &graph).await;
     let again = build(&cache, &graph).await;
@@ -636,8 +636,7 @@ async fn hidden_vertices_are_not_seen_and_impossible_ones_end_the_build() {
     assert_eq!(outcome.result.unwrap_err().to_string(), "failed to solve: no such mount");
 }
 
-/// Unlike the rest, a semaphore would be needed to hold a panic back; the point is that it is
-/// reported as the failure of its step.
+/// The semaphore is part of the test only: the panic must be the failure of its step.
 #[tokio::test]
 async fn a_panic_is_a_failure_of_its_step() {
     struct Panicking(Semaphore);

@@ -1,4 +1,4 @@
-//! How a key comes to be known.
+//! The computation of keys.
 
 use kiln_llb::Graph;
 use kiln_oci::Digest;
@@ -90,10 +90,11 @@ where
         }
     }
 
-    /// Demands the results that settle the keys of whatever waits for the key of `number`, which
-    /// nobody knows before something has run. What stands on a changed vertex has mostly changed,
-    /// too: so several stages whose files are copied one after the other run side by side. (A
-    /// context's content has no such meaning. It is told in a moment, and mostly hasn't changed.)
+    /// Demands the content inputs of every vertex that waits for the key of `number`, which is
+    /// unknown until another vertex has run. A vertex that depends on a changed one has usually
+    /// changed as well. Several stages whose files are copied one after the other therefore run
+    /// side by side. (Ephemeral inputs, such as a build context, don't trigger this: they are
+    /// digested quickly and usually haven't changed.)
     fn anticipate(&mut self, number: usize) {
         let mut settled = vec![number];
         while let Some(number) = settled.pop() {
@@ -111,7 +112,7 @@ where
         }
     }
 
-    /// Starts digesting the contents that settle the key.
+    /// Starts a task that digests the content inputs of a vertex.
     pub(super) fn digest(&mut self, number: usize) {
         let inputs = self.plan.steps[number].rule.content_inputs.iter().filter_map(|index| {
             let (input, output) = self.world.graph.vertices()[number].inputs.get(*index)?;
@@ -138,7 +139,7 @@ where
         self.set_key(number, canonical, taint, parts);
     }
 
-    /// Tells what a key is made of; `taint` is that of the parts.
+    /// Sends the event that lists the parts of a key. `taint` is the taint of the parts.
     fn tell_key(
         &self,
         number: usize,
@@ -180,7 +181,7 @@ where
     fn lookup(&self, number: usize, taint: Taint) -> Lookup {
         let step = &self.plan.steps[number];
         let first = |is_it: fn(&Taint) -> bool| {
-            // Content has no taint.
+            // Content inputs carry no taint.
             let counts = |index: &usize| !step.rule.content_inputs.contains(index);
             let inputs = self.world.graph.vertices()[number].inputs.iter().enumerate();
             let mut inputs =
@@ -209,8 +210,9 @@ where
         self.moves.push_back(Move::KeyKnown(number));
     }
 
-    /// Returns what a key is made of and what it depends on; `contents` are the digests of the
-    /// inputs of which content matters, in the rule's order.
+    /// Returns the parts of a vertex's key and their combined taint. `contents` are the digests of
+    /// the content inputs in the rule's order; without them, the parts are those of the definition
+    /// key.
     pub(super) fn parts(
         &self,
         number: usize,
@@ -234,7 +236,8 @@ where
         (parts, taint)
     }
 
-    /// Returns the keys that a vertex turned out to have, where others can use them.
+    /// Returns the keys of a vertex for the caller. Returns `None` if the key is unknown or
+    /// ephemeral.
     pub(super) fn vertex_keys(&self, number: usize) -> Option<VertexKeys> {
         let state = &self.states[number];
         if !matches!(state.key, KeyState::Known) || state.taint.ephemeral {
@@ -254,7 +257,7 @@ where
     }
 }
 
-/// Returns the lines of source that a vertex came from.
+/// Returns the source lines of the instruction that a vertex comes from.
 fn instruction(graph: &Graph, number: usize) -> Option<String> {
     let place = graph.vertices()[number].locations.first()?;
     let source = graph.sources().get(place.source as usize)?;

@@ -1,16 +1,16 @@
-//! What comes first: the longest remaining path.
+//! The order of waiting steps: the longest remaining path goes first.
 //!
-//! A step's weight is how long steps like it took before, whatever their inputs were: a changed
-//! input changes the key, and seldom how long the work takes. A step that nobody has seen is taken
-//! for an average one of those that are known, and where none is known all weigh the same, so that
-//! the number of steps on the path decides.
+//! A step's weight is the time that steps of its kind took in earlier builds, whatever their inputs were. A
+//! changed input changes the key but seldom the duration. A step that the history doesn't have gets the
+//! average weight of the others. With an empty history all steps weigh the same, and the number of steps on
+//! the path decides.
 //!
-//! The history is asked for when the first step is about to be put in order: a build whose target is
-//! known never does.
+//! The driver reads the history when it orders the first step. A build whose targets are all cached never
+//! reads it.
 //!
-//! Steps come to be runnable one after the other, as they are looked up and locked. Where there are
-//! more of them than free jobs, the first to arrive isn't to have the job of one that is more urgent
-//! and a moment later. So it waits for those, though not long: somebody else may hold their locks.
+//! Steps become runnable one after the other, as their lookups and locks complete. If more steps are on the
+//! way than jobs are free, the first arrival must not take the job of a more urgent step that arrives a
+//! moment later. It waits for the more urgent steps, but not for long: another build may hold their locks.
 
 use std::cmp::Reverse;
 use std::time::Duration;
@@ -23,14 +23,14 @@ use crate::cache::Cache;
 use crate::executor::Executor;
 use crate::plan::Step;
 
-/// What a queue of steps is ordered by, the largest first: the time that the step and what follows it
-/// take on the longest way to a target, and where that is equal, the order of the graph.
+/// The sort key of a queue of steps; the largest goes first. The duration is that of the longest path from
+/// the step to a target. Steps with equal durations keep the order of the graph.
 pub(super) type Priority = (Duration, Reverse<usize>);
 
-/// How long a step waits for those that are more urgent and not quite there.
+/// The maximum time that a runnable step waits for more urgent steps.
 const PATIENCE: Duration = Duration::from_millis(50);
 
-/// The weight of a step that took no time: paths of more steps come first even so.
+/// The minimum weight of a step, so that a path of more steps still counts as longer.
 const LEAST: Duration = Duration::from_micros(1);
 
 impl<E, C> Driver<E, C>
@@ -38,18 +38,18 @@ where
     E: Executor,
     C: Cache<Output = E::Output>,
 {
-    /// Returns what orders a step among those that could go on.
+    /// Returns the sort key of a waiting step.
     pub(super) fn priority(&mut self, number: usize) -> Priority {
         let remaining = self.remaining.get_or_insert_with(|| {
             let kinds: Vec<Digest> = self.plan.steps.iter().map(Step::kind).collect();
-            // What the history doesn't tell changes the order and no result.
+            // An unreadable history changes the order but not the result.
             let known = self.world.cache.durations(&kinds).unwrap_or_default();
             remaining(&self.plan.steps, &known)
         });
         (remaining[number], Reverse(number))
     }
 
-    /// Tells whether the most urgent of the steps that could run is to run now.
+    /// Returns `true` if the most urgent runnable step should start now.
     pub(super) fn is_next_due(&mut self) -> bool {
         let free = self.options.jobs.max(1).saturating_sub(self.running);
         let Some(next) = self.runnable.peek().copied().filter(|_| free > 0) else {
@@ -67,7 +67,7 @@ where
         false
     }
 
-    /// Notes how long a step ran.
+    /// Records how long a step ran.
     pub(super) fn took(&mut self, number: usize, duration: Duration) {
         let step = &self.plan.steps[number];
         if !step.rule.hidden && !step.rule.ephemeral {
@@ -75,17 +75,17 @@ where
         }
     }
 
-    /// Adds to the history what this build tells, however it ends.
+    /// Writes this build's durations to the history, even if the build fails.
     pub(super) fn remember(&mut self) {
         let took = std::mem::take(&mut self.took);
         if !took.is_empty() {
-            // A build doesn't fail for what the next one could be told.
+            // An unwritable history only affects the order of later builds.
             let _ = self.world.cache.note_durations(&took);
         }
     }
 }
 
-/// Waits until then; for ever where there is nothing to wait for.
+/// Waits until the given time, or for ever if there is no time limit.
 pub(super) async fn wait(until: Option<Instant>) {
     match until {
         Some(until) => sleep_until(until).await,
@@ -93,15 +93,15 @@ pub(super) async fn wait(until: Option<Instant>) {
     }
 }
 
-/// Returns for each step how long it and what follows it take on the longest way to a target. `known`
-/// are the durations of those that the history knows; where there are fewer, the rest is unknown.
+/// Returns the duration of the longest path from each step to a target. `known` are the durations from the
+/// history; it may be shorter than `steps`.
 fn remaining(steps: &[Step], known: &[Option<Duration>]) -> Vec<Duration> {
     let known = |number: usize| known.get(number).copied().flatten();
     let told: Vec<Duration> = (0..steps.len()).filter_map(known).collect();
     let average = told.iter().sum::<Duration>().checked_div(told.len() as u32);
     let average = average.unwrap_or(LEAST);
     let mut remaining = vec![Duration::ZERO; steps.len()];
-    // Users come after their inputs, so that theirs is final when it is read.
+    // Users come after their inputs, so this order computes the users' values first.
     for (number, step) in steps.iter().enumerate().rev() {
         let weight = if step.rule.hidden { LEAST } else { known(number).unwrap_or(average) };
         let after = step.users.iter().map(|user| remaining[*user]).max().unwrap_or_default();
@@ -138,7 +138,7 @@ mod tests {
 
     #[test]
     fn a_long_step_makes_all_before_it_urgent() {
-        // 0 → 2 → 5 is short, 1 → 3 → 5 has the long step, 4 → 5 is unknown.
+        // 0 → 2 → 5 is short, 1 → 3 → 5 has the long step, 4 → 5 has no known duration.
         let steps = [step(&[2]), step(&[3]), step(&[5]), step(&[5]), step(&[5]), step(&[])];
         let known = [Some(1), Some(1), Some(1), Some(60), None, Some(2)]
             .map(|seconds| seconds.map(Duration::from_secs));

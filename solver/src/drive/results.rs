@@ -1,8 +1,8 @@
-//! How a result comes to be there.
+//! The production of results.
 //!
-//! Of several vertices with the same canonical key one works, the *leader*: the first whose inputs
-//! are all there. The others follow it, whatever it is doing by then, and take over its outputs. Only
-//! one whose inputs are there can be followed, for any other might be waiting for its follower.
+//! Of the vertices with the same canonical key, only the *leader* works: the first whose inputs are
+//! all done. The others follow it in whatever state it is, and take over its outputs. A vertex
+//! becomes a leader only when its inputs are done; otherwise it might wait for its own follower.
 
 use super::{Driver, KeyState, Move, ResultState};
 use crate::cache::{Cache, KeyRecord};
@@ -69,12 +69,12 @@ where
         }
     }
 
-    /// Has a vertex wait for the one that works on the same key, where there is one.
+    /// Makes a vertex wait for the leader of its key. Returns `false` if there is no usable leader.
     fn follow(&mut self, number: usize) -> bool {
         let Some(leader) = self.leaders.get(&self.states[number].canonical).copied() else {
             return false;
         };
-        // What is made for fewer users may have fewer outputs.
+        // A result that was made for fewer users may have fewer outputs.
         if leader == number || self.outputs(leader) < self.outputs(number) {
             return false;
         }
@@ -88,7 +88,7 @@ where
         true
     }
 
-    /// Another vertex has made the result.
+    /// Gives a vertex the result of another vertex with the same key.
     fn take_over(&mut self, number: usize, outputs: Outputs<E::Output>) {
         self.states[number].cached = true;
         tracing::debug!(step = self.plan.steps[number].name, "result taken over from another step");
@@ -152,7 +152,7 @@ where
         self.spawn(number, run);
     }
 
-    /// The cache had the result.
+    /// Accepts a result that the cache had.
     pub(super) fn known(&mut self, number: usize, outputs: Vec<E::Output>) {
         self.states[number].cached = true;
         tracing::debug!(step = self.plan.steps[number].name, "the cache has the result");
@@ -199,7 +199,8 @@ where
         }
     }
 
-    /// Reports as cached what nobody will ask for, now that `number` is done.
+    /// Reports the transitive inputs that no user needs any more as cached, now that `number` is
+    /// done.
     pub(super) fn settle(&mut self, number: usize) {
         let mut settled = vec![number];
         let mut unneeded = Vec::new();

@@ -1,26 +1,26 @@
-//! Limits on what steps print.
+//! Limits on the output of steps.
 //!
-//! A step's output goes to displays and into the history. Each stream of a step may print a number of
-//! bytes in all and, on average since the step began, per second. What exceeds that is dropped, and a
-//! line says so; output goes on once the average allows it. The rules are BuildKit's. The end of the
-//! output that the report of a failure shows is kept apart and is never clipped.
+//! Displays and the history receive a step's output. Each stream of a step has a limit on its total bytes and
+//! on its average bytes per second since the step began. Output beyond a limit is dropped, and a line in its
+//! place names the limit. Output continues once the average allows it. The rules are BuildKit's.
+//! [`super::LogTail`] keeps the end of the output for failure reports separately and ignores these limits.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::LogStream;
 
-/// The number of bytes of a stream that are passed on by default.
+/// The default limit on a stream's total bytes.
 const MAX_SIZE: u64 = 2 << 20;
-/// The number of bytes per second by default.
+/// The default limit on a stream's bytes per second.
 const MAX_SPEED: u64 = 100 << 10;
 
-/// How much each stream of a step may print; `None` stands for no limit.
+/// The limits on the output of each stream of a step. `None` means unlimited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogLimits {
-    /// Bytes in all.
+    /// The maximum number of bytes in total.
     pub max_size: Option<u64>,
-    /// Bytes per second, on average since the step began.
+    /// The maximum number of bytes per second, on average since the step began.
     pub max_speed: Option<u64>,
 }
 
@@ -31,11 +31,11 @@ impl Default for LogLimits {
 }
 
 impl LogLimits {
-    /// No limits at all.
+    /// The value without any limit.
     pub const NONE: Self = Self { max_size: None, max_speed: None };
 }
 
-/// The clipping of one step's streams.
+/// The clipping state of one step's streams.
 #[derive(Clone, Debug)]
 pub(super) struct Clip {
     limits: LogLimits,
@@ -43,7 +43,7 @@ pub(super) struct Clip {
     streams: Arc<Mutex<[Printed; 2]>>,
 }
 
-/// The count of what a stream has printed.
+/// The number of bytes that a stream has printed.
 #[derive(Debug, Default)]
 struct Printed {
     total: u64,
@@ -51,12 +51,12 @@ struct Printed {
 }
 
 impl Clip {
-    /// Returns the clipping of a step that begins now.
+    /// Creates the state of a step that begins now.
     pub(super) fn new(limits: LogLimits) -> Self {
         Self { limits, begun: Instant::now(), streams: Arc::default() }
     }
 
-    /// Returns what of the output is passed on.
+    /// Returns the part of the output that is within the limits.
     pub(super) fn pass(&self, stream: LogStream, bytes: Vec<u8>) -> Vec<u8> {
         self.pass_at(self.begun.elapsed(), stream, bytes)
     }
@@ -79,7 +79,7 @@ impl Clip {
         bytes
     }
 
-    /// Returns how many bytes a stream may have printed by now, and the limit as people read it.
+    /// Returns the number of bytes that a stream may have printed at `age`, and the limit in readable form.
     fn limit(&self, age: Duration) -> Option<(u64, String)> {
         let seconds = age.as_secs() + u64::from(age.subsec_nanos() > 0);
         let by_speed = self.limits.max_speed.map(|speed| (speed.saturating_mul(seconds), speed));
@@ -92,7 +92,7 @@ impl Clip {
     }
 }
 
-/// Returns a number of bytes with a unit, as `2MiB`.
+/// Returns a number of bytes with a binary unit, such as `2MiB`.
 fn readable(bytes: u64) -> String {
     let (unit, name) = match bytes {
         0..1024 => (1, "B"),

@@ -1,9 +1,9 @@
-//! What waits for one receiver.
+//! The queue of one receiver.
 //!
-//! Events wait in memory, in their order. Output of steps is bounded: small pieces in a row are put
-//! together, and once a few mebibytes wait, further output goes to the spool's file, and in its place
-//! in the queue stands only how much it is, until the receiver has caught up. So memory is bounded
-//! however slow a receiver is, and there is room for everything as long as there is room on the disk.
+//! Events wait in memory, in their order. The memory for step output is bounded. Consecutive small pieces are
+//! merged. Once a few mebibytes wait, further output goes to the spool's file, and the queue holds only its
+//! length, until the receiver has caught up. Memory stays bounded however slow the receiver is, and no output
+//! is lost while the disk has space.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -14,16 +14,16 @@ use tokio::sync::Notify;
 use super::spool::{Spool, SpoolFile};
 use super::{Event, LogStream, VertexId};
 
-/// How many log bytes may wait in memory.
+/// The maximum number of output bytes that wait in memory.
 const IN_MEMORY: usize = 4 << 20;
-/// How much output is put together in one event.
+/// The maximum number of output bytes in a merged event.
 const PIECE: usize = 64 << 10;
 
-/// What waits for one receiver.
+/// The events that wait for one receiver.
 #[derive(Debug)]
 pub(super) struct Queue {
     state: Mutex<State>,
-    /// Wakes a receiver that waits as a task, and one that waits as a thread.
+    /// Wakes a receiver that waits as a task or as a thread.
     arrived: Notify,
     arrived_blocking: Condvar,
 }
@@ -31,11 +31,11 @@ pub(super) struct Queue {
 #[derive(Debug)]
 struct State {
     entries: VecDeque<Entry>,
-    /// Log bytes in memory.
+    /// The number of output bytes in memory.
     in_memory: usize,
     spool: Spool,
     file: Option<SpoolFile>,
-    /// Log bytes that had no room anywhere.
+    /// The number of output bytes that fit neither in memory nor in the file.
     left_out: u64,
     senders_gone: bool,
     receiver_gone: bool,
@@ -44,7 +44,7 @@ struct State {
 #[derive(Debug)]
 enum Entry {
     Event(Event),
-    /// So many bytes of the spool's file.
+    /// The length of consecutive records in the spool's file, in bytes.
     Spooled(u64),
 }
 
@@ -64,7 +64,7 @@ impl Queue {
 
     pub(super) fn push(&self, event: Event) {
         let mut state = self.lock();
-        // The receiver goes first where a build is cut short: events are of no use then.
+        // A cancelled build drops its receiver before its senders and needs no more events.
         if state.receiver_gone {
             return;
         }
@@ -76,7 +76,7 @@ impl Queue {
         self.wake();
     }
 
-    /// Notes that no more events will come.
+    /// Marks the queue as complete: all senders are gone.
     pub(super) fn end(&self) {
         self.lock().senders_gone = true;
         self.wake();
@@ -95,7 +95,7 @@ impl Queue {
 impl State {
     fn push_log(&mut self, id: VertexId, stream: LogStream, mut bytes: Vec<u8>) {
         if self.file.as_ref().is_some_and(|file| file.waiting() > 0) {
-            // What comes later waits behind what came before.
+            // New output must not overtake output in the file.
             return self.spool(id, stream, &bytes);
         }
         if let Some(Entry::Event(Event::Log { id: last, stream: from, bytes: before })) =
@@ -139,10 +139,10 @@ impl State {
         Some(self.with_what_was_left_out(event))
     }
 
-    /// Takes the first of `length` bytes of records.
+    /// Takes the first record of a spooled run of `length` bytes.
     fn unspool(&mut self, length: u64) -> Option<Event> {
         let Some(Ok((event, taken))) = self.file.as_mut().map(SpoolFile::pop) else {
-            // A file that can't be read any more holds nothing for anybody.
+            // The rest of an unreadable file is lost.
             self.left_out += length;
             self.file = None;
             return self.pop();
@@ -155,7 +155,7 @@ impl State {
 
     fn with_what_was_left_out(&mut self, event: Event) -> Event {
         match event {
-            // Said behind what is left, where the gap is: everything that waited came before it.
+            // The note about lost output follows the last kept output, where the gap is.
             Event::Log { id, stream, mut bytes } if self.left_out > 0 && !self.has_logs() => {
                 let left_out = std::mem::take(&mut self.left_out);
                 bytes.extend(format!("\n[{left_out} bytes of output left out]\n").into_bytes());
@@ -170,7 +170,7 @@ impl State {
     }
 }
 
-/// Where events come from.
+/// The receiving half of the event channel.
 #[derive(Debug)]
 pub struct EventReceiver {
     queue: Arc<Queue>,
@@ -181,7 +181,8 @@ impl EventReceiver {
         Self { queue }
     }
 
-    /// Waits for the next event; `None` when every sender is gone. Safe to cancel.
+    /// Waits for the next event. Returns `None` once every sender is gone and the queue is empty. This method
+    /// is cancel safe.
     pub async fn recv(&mut self) -> Option<Event> {
         loop {
             match self.next() {
@@ -192,7 +193,7 @@ impl EventReceiver {
         }
     }
 
-    /// Returns the next event if there is one already.
+    /// Returns the next event without waiting.
     pub fn try_recv(&mut self) -> Option<Event> {
         match self.next() {
             Next::Event(event) => Some(event),
@@ -200,10 +201,10 @@ impl EventReceiver {
         }
     }
 
-    /// Waits for the next event, on a thread outside of the runtime and no longer than `limit`.
+    /// Waits up to `limit` for the next event. Blocks the thread, so call it outside the async runtime.
     ///
     /// # Errors
-    /// Tells whether the time is over, or every sender is gone.
+    /// Returns [`NoEvent::Timeout`] after `limit` and [`NoEvent::End`] once every sender is gone.
     pub fn recv_timeout(&mut self, limit: Duration) -> Result<Event, NoEvent> {
         let deadline = Instant::now() + limit;
         let mut state = self.queue.lock();
@@ -248,12 +249,12 @@ enum Next {
     End,
 }
 
-/// Why there is no event.
+/// The reason why [`EventReceiver::recv_timeout`] returned no event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoEvent {
-    /// None came in time.
+    /// No event came before the time limit.
     Timeout,
-    /// Every sender is gone.
+    /// Every sender is gone and the queue is empty.
     End,
 }
 
@@ -270,7 +271,7 @@ mod tests {
         Spool::with(tempfile::tempfile)
     }
 
-    /// Returns the bytes of all logs that are received.
+    /// Returns the bytes of all received output.
     fn drained(receiver: &mut EventReceiver) -> Vec<u8> {
         let mut all = Vec::new();
         while let Some(event) = receiver.try_recv() {
@@ -298,7 +299,7 @@ mod tests {
         assert!(slow.queue.lock().file.as_ref().unwrap().waiting() > 3 << 20);
         assert!(quick.queue.lock().file.is_none());
         assert!(drained(&mut slow) == sent);
-        // The file is empty, and memory is used again.
+        // The file is empty, so new output waits in memory again.
         events.send(log(b"end"));
         assert_eq!(slow.queue.lock().in_memory, 3);
         assert_eq!(drained(&mut slow), b"end");

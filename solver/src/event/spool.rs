@@ -1,8 +1,8 @@
-//! Output that waits in a file.
+//! A file for waiting output.
 //!
-//! The file has no name and is a series of records: vertex, stream and length, then the bytes. It is
-//! written at its end and read from its beginning; what was read is given back to the file system,
-//! and an empty file starts anew.
+//! The file has no name. It holds a series of records, each with a vertex, a stream, a length and
+//! the bytes. Records are appended at the end and read from the beginning. An empty file is
+//! truncated and written from its start again.
 
 use std::fmt;
 use std::fs::File;
@@ -12,13 +12,13 @@ use std::sync::Arc;
 
 use super::{Event, LogStream, VertexId};
 
-/// Length of a record's head.
+/// The length of a record's header in bytes.
 const HEAD: u64 = 9;
 
-/// Makes the file.
+/// A function that creates the file.
 type Make = dyn Fn() -> io::Result<File> + Send + Sync;
 
-/// Where output waits that its receiver doesn't take in time.
+/// The source of the file for output that a receiver doesn't take in time.
 #[derive(Clone)]
 pub struct Spool(Option<Arc<Make>>);
 
@@ -29,40 +29,40 @@ impl fmt::Debug for Spool {
 }
 
 impl Spool {
-    /// Returns a spool without a file.
+    /// Returns a spool without a file: excess output is dropped.
     pub fn none() -> Self {
         Self(None)
     }
 
-    /// Returns a spool whose file is made by `make`, when it is needed: a file of its own that can
-    /// be read and written.
+    /// Returns a spool that calls `make` to create its file when it is first needed. The file must
+    /// be readable, writable and not shared.
     pub fn with(make: impl Fn() -> io::Result<File> + Send + Sync + 'static) -> Self {
         Self(Some(Arc::new(make)))
     }
 
-    /// Makes the file.
+    /// Creates the spool's file.
     pub(super) fn open(&self) -> io::Result<SpoolFile> {
         let Some(make) = &self.0 else { return Err(io::ErrorKind::Unsupported.into()) };
         Ok(SpoolFile { file: Arc::new(make()?), read: 0, written: 0 })
     }
 }
 
-/// The file of a spool.
+/// The open file of a spool.
 #[derive(Debug)]
 pub(super) struct SpoolFile {
     file: Arc<File>,
-    /// Up to where it was read and written.
+    /// The offsets of the next record to read and to write.
     read: u64,
     written: u64,
 }
 
 impl SpoolFile {
-    /// Returns how many bytes wait.
+    /// Returns the number of bytes that wait in the file.
     pub(super) fn waiting(&self) -> u64 {
         self.written - self.read
     }
 
-    /// Adds output, and returns the length of its record.
+    /// Appends output and returns the length of its record.
     pub(super) fn push(
         &mut self,
         id: VertexId,
@@ -75,13 +75,13 @@ impl SpoolFile {
         record.push(u8::from(stream == LogStream::Stderr));
         record.extend(length.to_le_bytes());
         record.extend(bytes);
-        // What is written in part is written over by the next record.
+        // The next record overwrites a partly written one.
         self.file.write_all_at(&record, self.written)?;
         self.written += record.len() as u64;
         Ok(record.len() as u64)
     }
 
-    /// Takes the first record, and returns it with its length.
+    /// Takes the first record. Returns its event and its length.
     pub(super) fn pop(&mut self) -> io::Result<(Event, u64)> {
         let mut head = [0; HEAD as usize];
         self.file.read_exact_at(&mut head, self.read)?;
@@ -94,7 +94,7 @@ impl SpoolFile {
         self.read += length;
         if self.waiting() == 0 {
             (self.read, self.written) = (0, 0);
-            // A file that can't be cut takes room; that is all.
+            // A file that can't be truncated only keeps its disk space.
             let _ = self.file.set_len(0);
         }
         Ok((Event::Log { id, stream, bytes }, length))

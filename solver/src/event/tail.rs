@@ -1,12 +1,12 @@
-//! The end of a step's output.
+//! The end of a step's output, kept for failure reports.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// How much of the end of a step's output is kept for the report of its failure.
+/// The maximum number of output bytes that are kept.
 const TAIL: usize = 64 << 10;
 
-/// The end of a step's output.
+/// A shared buffer with the last bytes of a step's output.
 #[derive(Clone, Debug, Default)]
 pub struct LogTail(Arc<Mutex<Kept>>);
 
@@ -17,7 +17,7 @@ struct Kept {
 }
 
 impl LogTail {
-    /// Returns what is kept: at most 64 KiB, from the start of a line where something was cut off.
+    /// Returns the kept bytes, at most 64 KiB. Truncated output starts at the beginning of a line.
     pub fn bytes(&self) -> Vec<u8> {
         let kept = self.lock();
         let bytes: Vec<u8> = kept.bytes.iter().copied().collect();
@@ -30,7 +30,7 @@ impl LogTail {
         }
     }
 
-    /// Returns how many bytes there were in all.
+    /// Returns the total number of bytes that the step has printed.
     pub fn total(&self) -> u64 {
         self.lock().total
     }

@@ -1,8 +1,8 @@
-//! What runs first, by a history that is made up.
+//! Tests of the order of steps with a given history.
 
 use super::*;
 
-/// Builds with one job and returns what ran, in its order.
+/// Builds with one job. Returns the names of the vertices in the order in which they ran.
 async fn order(cache: &Arc<FakeCache>, target: &Edge) -> Vec<String> {
     let executor = Arc::new(FakeExecutor::default());
     let (events, _) = EventSender::channel();
@@ -11,7 +11,7 @@ async fn order(cache: &Arc<FakeCache>, target: &Edge) -> Vec<String> {
     executor.runs.lock().unwrap().clone()
 }
 
-/// Returns five stages on one base, one of two steps, and what is made of all.
+/// Returns a step on five stages with a common source and one stage of two steps.
 fn stages(version: &str) -> Edge {
     let source = vertex(version, &[], &[]);
     let stages: Vec<Edge> =
@@ -34,10 +34,10 @@ fn know(cache: &FakeCache, target: &Edge, name: &str, seconds: u64) {
 #[tokio::test]
 async fn the_critical_path_goes_first() {
     let (cache, target) = (Arc::default(), stages("one"));
-    // Nothing is known: the longest path has the most steps.
+    // With an empty history, the longest path has the most steps.
     let unknown = order(&cache, &target).await;
     assert_eq!(unknown[..3], ["one", "first", "stage 0"]);
-    // The stage with the longest step comes before the path of two, whatever its input is.
+    // The stage with the longest step goes before the path of two steps, whatever its input is.
     let cache = Arc::default();
     for name in ["first", "second", "stage 0", "stage 1", "stage 2", "stage 4"] {
         know(&cache, &target, name, 1);
@@ -59,7 +59,7 @@ async fn what_has_run_is_remembered_also_by_a_build_that_fails() {
     assert_eq!(cache.durations.lock().unwrap().len(), 1, "neither the source nor what failed");
     build(&cache, &bad).await;
     assert_eq!(cache.durations.lock().unwrap().len(), 2);
-    // A build of what is known asks nobody how long it takes.
+    // A fully cached build doesn't read the history.
     let known = chain(3);
     build(&cache, &known).await;
     let asked = cache.asked.load(Ordering::SeqCst);
