@@ -1,11 +1,11 @@
-//! Who asks, and how that is proved.
+//! Authentication of requests.
 //!
-//! A registry that wants to know who asks answers with a challenge. Only challenges of the registry
-//! itself are answered, never those of a server that a redirect led to (CVE-2020-15157). Bearer
-//! challenges name a token server: it is asked once for each registry, repository and kind of access
-//! however many requests need the token, which is kept until shortly before it expires. What was
-//! found is sent to the origin that asked for it and to nobody else; see
-//! [`is_of_registry`](crate::endpoint::is_of_registry) for whom the credentials themselves are told.
+//! A registry that requires authentication answers with a challenge. The client answers only challenges of
+//! the registry itself, never those of a server that a redirect led to (CVE-2020-15157). A bearer challenge
+//! names a token server. The client requests one token for each registry, repository and kind of access,
+//! shares it among all requests, and keeps it until shortly before it expires. It sends the token only to the
+//! origin that issued the challenge. See [`is_of_registry`](crate::endpoint::is_of_registry) for the servers
+//! that receive the credentials themselves.
 
 mod challenge;
 mod token;
@@ -28,7 +28,7 @@ use crate::error::Problem;
 use crate::retry::Failure;
 use crate::transport::Transport;
 
-/// What a request is made with.
+/// The value of an `Authorization` header and its expiry.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Authorization {
     header: HeaderValue,
@@ -58,7 +58,7 @@ impl Authorization {
         Self::new(&format!("Basic {encoded}"), None)
     }
 
-    /// Returns the value of the header `Authorization`.
+    /// Returns the value of the `Authorization` header, marked as sensitive.
     pub(crate) fn header(&self) -> HeaderValue {
         self.header.clone()
     }
@@ -68,27 +68,27 @@ impl Authorization {
     }
 }
 
-/// What is asked of an endpoint, in the words of token servers.
+/// The requested rights, in the scope syntax of token servers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Scopes(Vec<String>);
 
 impl Scopes {
-    /// Returns the right to take from a repository.
+    /// Returns the right to pull from a repository.
     pub(crate) fn pull(name: &str) -> Self {
         Self(vec![format!("repository:{name}:pull")])
     }
 
-    /// Returns the right to take from and add to a repository.
+    /// Returns the rights to pull from and push to a repository.
     pub(crate) fn push(name: &str) -> Self {
         Self(vec![format!("repository:{name}:pull,push")])
     }
 
-    /// Returns no right but to be known.
+    /// Returns no rights, for a request that only checks credentials.
     pub(crate) fn none() -> Self {
         Self(Vec::new())
     }
 
-    /// Adds the right to take from another repository.
+    /// Adds the right to pull from another repository.
     #[must_use]
     pub(crate) fn and_pull(mut self, name: &str) -> Self {
         self.0.push(format!("repository:{name}:pull"));
@@ -100,12 +100,12 @@ impl Scopes {
     }
 }
 
-/// What a request is about.
+/// The target of a request, as far as authentication depends on it.
 pub(crate) struct Asking<'a> {
     pub(crate) endpoint: &'a Endpoint,
-    /// The endpoint's address.
+    /// The base URL of the endpoint.
     pub(crate) base: &'a Url,
-    /// The repository's name there.
+    /// The repository's name at the endpoint.
     pub(crate) repository: &'a str,
     pub(crate) scopes: &'a Scopes,
 }
@@ -113,8 +113,7 @@ pub(crate) struct Asking<'a> {
 type Slot = Arc<tokio::sync::Mutex<Option<Authorization>>>;
 type Held = Arc<tokio::sync::OnceCell<Option<Credential>>>;
 
-/// What was found out, by origin, account and scopes; and the credentials, by account and
-/// repository.
+/// The authorizations by origin, account and scopes, and the credentials by account and repository.
 #[derive(Debug, Default)]
 pub(crate) struct Authorizations {
     slots: Mutex<HashMap<(String, String, String), Slot>>,
@@ -129,15 +128,15 @@ impl Authorizations {
         Arc::clone(slots.entry(key).or_default())
     }
 
-    /// Returns what a request is made with, if that is known.
+    /// Returns the authorization for a request if one is known and fresh.
     pub(crate) async fn get(&self, asking: &Asking<'_>) -> Option<Authorization> {
         let slot = self.slot(asking);
         let known = slot.lock().await.clone();
         known.filter(Authorization::is_fresh)
     }
 
-    /// Finds what a refusal asks for. `used` is what was refused, if anything: where another request
-    /// has replaced it meanwhile nothing is asked.
+    /// Answers the challenge of a refusal. `used` is the authorization that was refused, if any. If another
+    /// request has replaced it in the meantime, that one is returned without a new request.
     pub(crate) async fn answer(
         &self,
         transport: &Transport,
@@ -154,14 +153,14 @@ impl Authorizations {
         let credential = self.credential(transport, asking).await?;
         let grant = grant(transport, asking, refusal, (credential.as_ref(), false)).await?;
         if used == Some(&grant.authorization) {
-            // The very same was refused: asking again would not end.
+            // The registry has refused this very authorization, so a retry would loop.
             return Err(Problem::Denied(refused_text(refusal)).into());
         }
         *known = Some(grant.authorization.clone());
         Ok(grant.authorization)
     }
 
-    /// Returns the credentials that belong to a repository of an endpoint.
+    /// Returns the credentials for a repository of an endpoint, read once.
     async fn credential(
         &self,
         transport: &Transport,
@@ -184,7 +183,7 @@ impl Authorizations {
     }
 }
 
-/// Gets what a challenge asks for, with credentials or anonymously.
+/// Answers a challenge with the credentials, or anonymously without them.
 pub(crate) async fn grant(
     transport: &Transport,
     asking: &Asking<'_>,

@@ -1,4 +1,4 @@
-//! Blobs as verified streams.
+//! Downloads of blobs, verified while they arrive.
 
 use std::collections::VecDeque;
 use std::io::Write;
@@ -17,34 +17,34 @@ use crate::limits::{PacedBody, Permit};
 use crate::repository::Repository;
 use crate::transport::{Call, Target};
 
-/// How far a blob has to come for its earlier failures to be forgotten.
+/// The number of bytes that must arrive to reset a blob's count of failures.
 const PROGRESS: u64 = 1 << 20;
 
-/// How long a blob is.
+/// The length of a blob in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Length {
-    /// As its descriptor says.
+    /// The exact length, from a descriptor.
     Exactly(u64),
-    /// Unknown, but no longer than this.
+    /// The maximum length, if the exact one is unknown.
     AtMost(u64),
 }
 
-/// The beginning of a blob, as an earlier attempt has left it.
+/// The beginning of a blob that an earlier attempt has stored.
 #[derive(Debug, Default)]
 pub struct Beginning {
-    /// The digest of what is there, so far.
+    /// The hasher, updated with the stored bytes.
     pub hasher: DigestHasher,
-    /// How many bytes are there.
+    /// The number of stored bytes.
     pub size: u64,
 }
 
-/// A blob on its way. Its end is only reached when digest and size are right; what came before an
-/// error is worth nothing.
+/// A download of a blob. The stream ends without an error only if digest and size are right. After
+/// an error, discard the bytes that came before it.
 #[derive(Debug)]
 pub struct BlobStream {
     client: Client,
     repository: Repository,
-    /// Who is asked; the first is the one that answers now.
+    /// The endpoints to try. The first one is in use.
     endpoints: VecDeque<Endpoint>,
     digest: Digest,
     length: Length,
@@ -52,19 +52,19 @@ pub struct BlobStream {
     received: u64,
     response: Option<Response>,
     body: PacedBody,
-    /// What the endpoint calls its version of the blob.
+    /// The entity tag of the blob at the current endpoint.
     etag: Option<HeaderValue>,
-    /// Bytes at the start of the response that are there already.
+    /// The number of bytes at the start of the response that were received earlier.
     skip: u64,
     failures: u32,
     failed_at: u64,
     finished: bool,
-    /// Keeps the number of blobs under way in its limits.
+    /// The place among the concurrent downloads.
     _permit: Permit,
 }
 
 impl Client {
-    /// Returns a blob as a stream; waits where too many are under way.
+    /// Starts the download of a blob. Waits while too many downloads are running.
     pub async fn blob(
         &self,
         repository: &Repository,
@@ -74,8 +74,7 @@ impl Client {
         self.rest_of_blob(repository, digest, length, Beginning::default()).await
     }
 
-    /// Returns what is missing of a blob of which the beginning is there already; all of it is
-    /// verified at the end.
+    /// Resumes the download of a blob after its `beginning`. The whole blob is verified at the end.
     pub async fn rest_of_blob(
         &self,
         repository: &Repository,
@@ -106,7 +105,7 @@ impl Client {
         Ok(blob)
     }
 
-    /// Returns a blob of at most `limit` bytes, as a config.
+    /// Returns a blob of at most `limit` bytes, such as an image config.
     pub async fn small_blob(
         &self,
         repository: &Repository,
@@ -121,7 +120,7 @@ impl Client {
 }
 
 impl BlobStream {
-    /// Returns the next bytes; `None` after all were verified.
+    /// Returns the next bytes, or `None` after the whole blob was verified.
     pub async fn next(&mut self) -> Result<Option<Bytes>, Error> {
         if self.finished {
             return Ok(None);
@@ -136,8 +135,7 @@ impl BlobStream {
         }
     }
 
-    /// Writes all of the blob, and tells `progress` of each number of bytes that came. Returns the
-    /// blob's size.
+    /// Writes the whole blob and returns its size. Calls `progress` with the length of each chunk.
     pub async fn copy_to<W: Write>(
         mut self,
         writer: &mut W,
@@ -177,7 +175,7 @@ impl BlobStream {
                     }
                 }
                 Ok(None) => match self.length {
-                    // Less is a connection that was cut off, if it says so or not.
+                    // The connection was cut off, with or without an error.
                     Length::Exactly(size) if self.received < size => {
                         let (expected, actual) = (size, self.received);
                         self.interrupted(Problem::Size { expected, actual }).await?;
@@ -211,7 +209,7 @@ impl BlobStream {
         Err(Problem::Digest { expected: self.digest, actual })
     }
 
-    /// Notes that the connection broke; the next one goes on from there.
+    /// Records a broken connection. The next request resumes the download.
     async fn interrupted(&mut self, problem: Problem) -> Result<(), Problem> {
         self.response = None;
         let is_slow = matches!(problem, Problem::TooSlow(_));
@@ -227,7 +225,7 @@ impl BlobStream {
             self.failures = 0;
         }
         self.failed_at = self.received;
-        // Each try at a slow server takes long: there are half as many.
+        // Each attempt at a slow server takes long, so only half as many are made.
         self.failures += if is_slow { 2 } else { 1 };
         let transport = &self.client.transport;
         if self.failures >= transport.options.attempts {
@@ -238,7 +236,7 @@ impl BlobStream {
         Ok(())
     }
 
-    /// Asks for what is missing: the first endpoint that answers, to be asked again from then on.
+    /// Requests the missing bytes from the first endpoint that answers, and keeps that endpoint.
     async fn open(&mut self) -> Result<(), Problem> {
         loop {
             match self.open_first().await {
@@ -286,7 +284,7 @@ impl BlobStream {
                 Length::AtMost(limit) => Problem::TooLarge(limit),
             });
         }
-        // A weak tag says nothing about bytes.
+        // A weak tag doesn't identify bytes.
         let etag = response.headers().get(ETAG);
         self.etag = etag.filter(|etag| !etag.as_bytes().starts_with(b"W/")).cloned();
         self.response = Some(response);
@@ -294,7 +292,7 @@ impl BlobStream {
         Ok(())
     }
 
-    /// Returns the headers that ask for what is missing.
+    /// Returns the headers that request the missing bytes.
     fn range(&self) -> HeaderMap {
         let mut headers = HeaderMap::new();
         if self.received > 0 {
@@ -306,7 +304,7 @@ impl BlobStream {
     }
 }
 
-/// Returns where a partial answer starts.
+/// Returns the offset at which a partial answer starts.
 fn range_start(headers: &HeaderMap) -> Option<u64> {
     let range = headers.get(CONTENT_RANGE)?.to_str().ok()?;
     range.strip_prefix("bytes ")?.split_once('-')?.0.parse().ok()

@@ -1,4 +1,4 @@
-//! What is sent along with a request.
+//! The bodies of requests.
 
 use std::fmt;
 use std::fs::File;
@@ -12,30 +12,30 @@ use reqwest::header::CONTENT_LENGTH;
 
 use crate::limits::Pulse;
 
-/// How much is read from a file at once.
+/// The number of bytes of one read from a file.
 const PIECE: u64 = 256 << 10;
 
-/// Is told how many bytes of a blob have been handed to the network, counted from its beginning.
-/// Where something has to be sent again, it is told a smaller number than before.
+/// A callback that receives the number of a blob's bytes handed to the network so far. The number
+/// gets smaller when bytes are sent again.
 pub type Sent = Arc<dyn Fn(u64) + Send + Sync>;
 
-/// The bytes of a blob, to be read as often as they have to be sent.
+/// The source of a blob's bytes. It can be read again for each attempt.
 #[derive(Clone, Debug)]
 pub enum BlobSource {
-    /// In memory.
+    /// Bytes in memory.
     Bytes(Bytes),
-    /// In a file.
+    /// An open file.
     File(Arc<File>),
 }
 
-/// What is sent along with a request, as often as it has to be made.
+/// The body of a request. It can be sent again for each attempt.
 #[derive(Clone)]
 pub(crate) enum Body {
-    /// Nothing.
+    /// No body, as in `GET`.
     Empty,
-    /// A document.
+    /// A whole document, such as a manifest.
     Bytes(Bytes),
-    /// A part of a blob.
+    /// The `length` bytes of a blob from `start` on.
     Part { source: BlobSource, start: u64, length: u64, sent: Sent },
 }
 
@@ -50,12 +50,12 @@ impl fmt::Debug for Body {
 }
 
 impl Body {
-    /// Tells whether it is a part of a blob.
+    /// Returns `true` if the body is a part of a blob.
     pub(crate) fn is_part(&self) -> bool {
         matches!(self, Self::Part { .. })
     }
 
-    /// Adds the body to a request.
+    /// Adds the body to a request. `pulse` beats for each piece that is sent.
     pub(crate) fn attach(&self, request: RequestBuilder, pulse: &Pulse) -> RequestBuilder {
         match self {
             Self::Empty => request,

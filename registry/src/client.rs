@@ -1,4 +1,4 @@
-//! The client.
+//! The client and its options.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,37 +20,37 @@ use crate::repository::Repository;
 use crate::transport::{Call, Target, Transport};
 use crate::warnings::Warnings;
 
-/// How a client behaves.
+/// The options of a client.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// How many blobs are on their way here at once.
+    /// The maximum number of concurrent downloads.
     pub downloads: usize,
-    /// How many blobs are on their way to registries at once.
+    /// The maximum number of concurrent uploads.
     pub uploads: usize,
-    /// How many of these are of the same registry.
+    /// The maximum number of concurrent downloads, and of uploads, per registry.
     pub per_registry: usize,
-    /// How often a request is tried.
+    /// The maximum number of attempts at a request.
     pub attempts: u32,
-    /// The pause before the second try; it doubles with each further one.
+    /// The pause before the second attempt. It doubles with each further one.
     pub backoff: Duration,
-    /// How long making a connection may take.
+    /// The time limit for connecting.
     pub connect_timeout: Duration,
-    /// How long nothing may arrive.
+    /// The time limit for each wait for bytes.
     pub read_timeout: Duration,
-    /// How fast a server has to send; `None` for no limit.
+    /// The minimum speed of a server; `None` for no limit.
     pub pace: Option<Pace>,
-    /// The largest blob that is sent in one request; of larger ones every interruption would cost
-    /// too much.
+    /// The largest blob, in bytes, that one request uploads. An interruption of a larger one would
+    /// cost too much.
     pub monolithic: u64,
-    /// How much of a larger one goes into a request.
+    /// The number of bytes per request of a chunked upload.
     pub chunk: u64,
-    /// Who asks.
+    /// The source of credentials.
     pub credentials: Arc<dyn Credentials>,
-    /// Where registries are configured.
+    /// The configuration files about registries.
     pub hosts: HostSources,
-    /// Through whom requests go.
+    /// The proxies for all requests.
     pub proxies: Proxies,
-    /// Where is told what is wrong with configuration that isn't kiln's own.
+    /// The receiver of warnings about other tools' configuration files.
     pub warnings: Warnings,
 }
 
@@ -75,20 +75,20 @@ impl Default for Options {
     }
 }
 
-/// A client of registries. Cheap to make, and to clone.
+/// A client of any number of registries. Creating and cloning it is cheap.
 #[derive(Clone, Debug)]
 pub struct Client {
     pub(crate) transport: Arc<Transport>,
 }
 
-/// A manifest or index, verified.
+/// A verified manifest or index.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ManifestResponse {
-    /// The digest of `bytes`.
+    /// The SHA-256 digest of `bytes`.
     pub digest: Digest,
     /// One of the media types of [`kiln_oci::media_type`].
     pub media_type: String,
-    /// The document as it came.
+    /// The document's bytes as received.
     pub bytes: Vec<u8>,
 }
 
@@ -99,16 +99,16 @@ impl Default for Client {
 }
 
 impl Client {
-    /// Returns a client. Nothing happens yet.
+    /// Creates a client. It does no I/O before the first request.
     pub fn new(options: Options) -> Self {
         Self { transport: Arc::new(Transport::new(options)) }
     }
 
-    /// Returns the manifest or index that a reference leads to.
+    /// Returns the manifest or index that a reference names.
     ///
     /// # Errors
-    /// Fails where the registry can't be asked or doesn't have it, and where what it has is no
-    /// manifest or index, or not the one that the reference is pinned to.
+    /// Fails if the registry can't be reached, doesn't have the document, or sends neither a
+    /// manifest nor an index. Fails if the document doesn't have the reference's digest.
     pub async fn resolve(&self, reference: &Reference) -> Result<ManifestResponse, Error> {
         let repository = Repository::from(reference);
         let found = match (reference.digest(), reference.tag()) {
@@ -120,9 +120,9 @@ impl Client {
         found.map_err(|problem| problem.of(&repository, reference))
     }
 
-    /// Returns the digest of what a reference leads to. Cheaper than [`Self::resolve`] where the
-    /// registry tells digests without the documents: it needs no bytes, and Docker Hub doesn't
-    /// count it as a pull.
+    /// Returns the digest of the document that a reference names. This is cheaper than
+    /// [`Self::resolve`] if the registry sends digests in headers: it transfers no document, and
+    /// Docker Hub doesn't count it as a pull.
     pub async fn resolve_digest(&self, reference: &Reference) -> Result<Digest, Error> {
         if let Some(digest) = reference.digest() {
             return Ok(digest);
@@ -141,7 +141,8 @@ impl Client {
                     None => break,
                 },
                 Err(problem) if left > 0 => problem.log_mirror(&endpoint),
-                // Some registries know no HEAD; the whole answer says more than an empty one.
+                // Some registries don't support `HEAD`, and its errors have no message. `GET`
+                // follows.
                 Err(problem @ Problem::Transport(_)) => {
                     return Err(problem.of(&repository, reference));
                 }
@@ -151,7 +152,7 @@ impl Client {
         self.resolve(reference).await.map(|found| found.digest)
     }
 
-    /// Returns a manifest or index by digest.
+    /// Returns the manifest or index with this digest.
     pub async fn manifest(
         &self,
         repository: &Repository,
@@ -161,10 +162,10 @@ impl Client {
         found.map_err(|problem| problem.of(repository, &format!("{repository}@{digest}")))
     }
 
-    /// Lists the tags of a repository.
+    /// Returns the tags of a repository.
     ///
     /// # Errors
-    /// Fails where the registry can't be asked, or lists too many.
+    /// Fails if the registry can't be reached or lists too many tags.
     pub async fn tags(&self, repository: &Repository) -> Result<Vec<String>, Error> {
         self.list_tags(repository).await.map_err(|problem| problem.of(repository, repository))
     }
@@ -241,7 +242,7 @@ impl Client {
         Ok(ManifestResponse { digest: actual, media_type, bytes })
     }
 
-    /// Returns a request for a manifest; `left` endpoints are there to be asked after this one.
+    /// Returns the request for a manifest. `left` is the number of endpoints after this one.
     fn manifest_call<'a>(
         &self,
         endpoint: &'a Endpoint,
@@ -261,14 +262,14 @@ impl Client {
         }
     }
 
-    /// Returns how often something is tried where `left` others can be asked after it.
+    /// Returns the number of attempts at an endpoint with `left` others after it.
     pub(crate) fn attempts(&self, left: usize) -> u32 {
         let attempts = self.transport.options.attempts;
         if left > 0 { attempts.min(2) } else { attempts }
     }
 }
 
-/// Returns the headers that name the documents that are understood: registries hide others.
+/// Returns the `Accept` headers for the supported documents. Registries hide others.
 pub(crate) fn accepted() -> HeaderMap {
     let kinds = [
         media_type::OCI_INDEX,
@@ -283,17 +284,17 @@ pub(crate) fn accepted() -> HeaderMap {
     headers
 }
 
-/// Returns each of the items with the number of those after it.
+/// Returns each item with the number of items after it.
 pub(crate) fn countdown<T>(items: Vec<T>) -> impl Iterator<Item = (usize, T)> {
     let count = items.len();
     items.into_iter().enumerate().map(move |(number, item)| (count - number - 1, item))
 }
 
-/// Returns where a list goes on, as `Link: </v2/…>; rel="next"` tells. A registry behind a proxy may
-/// name itself with another scheme or port; the list goes on at the address that answered.
+/// Returns the URL of the next page from `Link: </v2/…>; rel="next"`. A registry behind a proxy may
+/// use a wrong scheme or port in it; the request then goes to the origin that answered.
 ///
 /// # Errors
-/// Fails where the list goes on at another host: without the rest it would look complete.
+/// Fails if the next page is on another host. Without it, the list would look complete.
 fn next_page(response: &reqwest::Response) -> Result<Option<reqwest::Url>, Problem> {
     let link = response.headers().get(LINK).and_then(|link| link.to_str().ok());
     let parts = link.and_then(|link| link.trim().strip_prefix('<')?.split_once('>'));
@@ -315,12 +316,12 @@ fn next_page(response: &reqwest::Response) -> Result<Option<reqwest::Url>, Probl
     Ok(Some(own))
 }
 
-/// Tells whether an answer is about content with this digest, as far as it says.
+/// Returns `true` if the announced digest is `digest`, or if the answer announces none.
 pub(crate) fn is_of(response: &reqwest::Response, digest: &Digest) -> bool {
     announced(response.headers()).is_none_or(|announced| announced == *digest)
 }
 
-/// Returns the digest that a registry announces.
+/// Returns the digest in the `Docker-Content-Digest` header.
 pub(crate) fn announced(headers: &HeaderMap) -> Option<Digest> {
     headers.get("docker-content-digest")?.to_str().ok()?.parse().ok()
 }

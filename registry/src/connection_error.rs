@@ -1,8 +1,8 @@
-//! Why a request got no answer.
+//! Explanations of failed connections.
 //!
-//! The client's errors speak of requests and connections. Here they become what a person can act on:
-//! the cause, the host that it is about, and the way out. The text tells all of the cause, and no
-//! other error stands behind it, so that a chain of errors doesn't say it twice.
+//! The HTTP client's errors describe requests and connections. This module turns them into a cause, the host
+//! at fault and a hint that the user can act on. The message contains the whole cause. The error has no
+//! source, so an error chain doesn't repeat the cause.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -15,50 +15,50 @@ use time::macros::format_description;
 use crate::resolver::LookupError;
 use crate::verifier::{is_of_authority, webpki_error};
 
-/// The part that the host of a request plays.
+/// The role of a request's host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
     /// The registry that a reference names.
     Registry,
-    /// A stand-in for it.
+    /// A configured mirror of the registry.
     Mirror,
-    /// The server that gives tokens for it.
+    /// The registry's token server.
     TokenServer,
-    /// Where a registry or another server leads.
+    /// The target of a redirect.
     Redirect,
-    /// The host of a URL that the user has typed.
+    /// The host of a URL that the user typed.
     Url,
 }
 
-/// The host of a request.
+/// The host of a request and its role.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
-    /// The name under which it is configured: host and port, or `docker.io`.
+    /// The name of the host in the configuration: host and port, or `docker.io`.
     pub(crate) host: String,
     pub(crate) role: Role,
-    /// Whether certificates, or leave to do without, are configured for it.
+    /// `true` if certificates or `insecure` are configured for the host.
     pub(crate) has_trust: bool,
 }
 
-/// A request that got no answer, or not all of it.
+/// A request without a complete answer.
 #[derive(Debug)]
 pub struct ConnectionError {
     place: Place,
     cause: Cause,
-    /// The error of the system, where there was one.
+    /// The `errno` of the operating system, if any.
     errno: Option<i32>,
 }
 
 #[derive(Debug)]
 enum Cause {
-    /// The server of an `https` address speaks plain HTTP.
+    /// The server of an `https` URL speaks plain HTTP.
     PlainHttp,
-    /// The server of an `http` address speaks `https` alone.
+    /// The server of an `http` URL requires `https`.
     HttpsOnly,
-    /// Something else than TLS was answered, or nothing.
+    /// The server's answer isn't TLS, or is empty.
     NoTls,
     Certificate(Flaw),
-    /// The server refuses the client's certificate, or misses one.
+    /// The server rejects the client's certificate or requires one.
     ClientCertificate(String),
     Lookup {
         name: String,
@@ -94,7 +94,7 @@ enum ProxyProblem {
 }
 
 impl ConnectionError {
-    /// Finds out why a request to `place` failed that went through `proxy`, if through any.
+    /// Finds the cause of a failed request to `place`. `proxy` is the request's proxy, if any.
     pub(crate) fn new(error: &reqwest::Error, place: Place, proxy: Option<String>) -> Self {
         let system = find::<io::Error>(error, |error| error.raw_os_error().is_some());
         let errno = system.and_then(io::Error::raw_os_error);
@@ -104,28 +104,28 @@ impl ConnectionError {
         Self { place, cause, errno }
     }
 
-    /// Returns the error of a server that was spoken to in plain HTTP and wants `https`.
+    /// Returns the error of a server that requires `https` and received plain HTTP.
     pub(crate) fn https_only(place: Place) -> Self {
         Self { place, cause: Cause::HttpsOnly, errno: None }
     }
 
-    /// Tells whether the server has spoken no TLS; then it may speak plain HTTP.
+    /// Returns `true` if the server did not speak TLS. It may speak plain HTTP.
     pub(crate) fn is_without_tls(&self) -> bool {
         matches!(self.cause, Cause::NoTls)
     }
 
-    /// Notes that the server does.
+    /// Records that the server speaks plain HTTP.
     pub(crate) fn speaks_plain_http(mut self) -> Self {
         self.cause = Cause::PlainHttp;
         self
     }
 
-    /// Returns the error of the system that is behind this, if any.
+    /// Returns the `errno` of the operating system, if any.
     pub fn os_error(&self) -> Option<i32> {
         self.errno
     }
 
-    /// Tells whether the same request may succeed soon.
+    /// Returns `true` if a retry may succeed.
     pub fn is_transient(&self) -> bool {
         match &self.cause {
             Cause::PlainHttp
@@ -138,7 +138,7 @@ impl ConnectionError {
         }
     }
 
-    /// Returns what a person can do about it, if anything.
+    /// Returns advice for the user, if any.
     pub fn hint(&self) -> Option<String> {
         let Place { host, role, .. } = &self.place;
         let hint = match &self.cause {
@@ -308,7 +308,7 @@ impl fmt::Display for Flaw {
     }
 }
 
-/// Returns what went wrong with TLS, if that did.
+/// Returns the cause if TLS failed.
 fn tls(error: &reqwest::Error) -> Option<Cause> {
     Some(match find::<rustls::Error>(error, |_| true)? {
         rustls::Error::InvalidCertificate(problem) => Cause::Certificate(Flaw::of(problem)),
@@ -320,7 +320,7 @@ fn tls(error: &reqwest::Error) -> Option<Cause> {
     })
 }
 
-/// Tells whether a server complains about the client's certificate.
+/// Returns `true` if the alert is about the client's certificate.
 fn is_about_client(alert: AlertDescription) -> bool {
     matches!(
         alert,
@@ -334,8 +334,7 @@ fn is_about_client(alert: AlertDescription) -> bool {
     )
 }
 
-/// Returns what went wrong on the way to the server, if anything did. `proxy` is on the way where there
-/// is one.
+/// Returns the cause if the connection to the server, or to the proxy, failed.
 fn way(error: &reqwest::Error, system: Option<&io::Error>, proxy: Option<String>) -> Option<Cause> {
     let tunnel =
         causes(error).map(ToString::to_string).find(|text| text.starts_with("tunnel error"));
@@ -367,7 +366,7 @@ fn way(error: &reqwest::Error, system: Option<&io::Error>, proxy: Option<String>
         Some(error) => words_of(error),
         None if error.is_timeout() => "timed out".to_owned(),
         None => {
-            // A server that hangs up in the middle of the handshake.
+            // The server closed the connection during the handshake.
             let cut = |error: &io::Error| error.kind() == io::ErrorKind::UnexpectedEof;
             return find(error, cut).map(|_| Cause::NoTls);
         }
@@ -378,7 +377,7 @@ fn way(error: &reqwest::Error, system: Option<&io::Error>, proxy: Option<String>
     })
 }
 
-/// Returns an error and all that stand behind it, those within errors of input and output too.
+/// Returns an error and all its sources, including those inside I/O errors.
 fn causes<'a>(
     error: &'a (dyn StdError + 'static),
 ) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
@@ -395,7 +394,7 @@ fn find<'a, T: StdError + 'static>(
     causes(error).filter_map(|cause| cause.downcast_ref::<T>()).find(|cause| matches(cause))
 }
 
-/// Returns an error and its causes on a line.
+/// Returns an error and its sources as one line.
 fn chain(error: &reqwest::Error) -> String {
     let mut text = error.to_string();
     for cause in causes(error).skip(1) {
@@ -407,7 +406,7 @@ fn chain(error: &reqwest::Error) -> String {
     sanitized(&text)
 }
 
-/// Returns an error of the system without its number, in lower case.
+/// Returns a system error's message without its number, in lower case.
 fn words_of(error: &io::Error) -> String {
     let text = error.to_string();
     text.split(" (os error").next().unwrap_or(&text).to_lowercase()
@@ -424,7 +423,7 @@ fn date(seconds: u64) -> String {
     time.and_then(|time| time.format(&format).ok()).unwrap_or_else(|| seconds.to_string())
 }
 
-/// Returns the name that webpki writes as `DnsName("example.com")`.
+/// Returns the name inside webpki's `DnsName("example.com")`.
 fn plain_name(text: &str) -> String {
     let name = text.split('(').next_back().unwrap_or(text).trim_end_matches(')');
     sanitized(name.trim_matches('"'))

@@ -1,8 +1,8 @@
-//! Who asks: names, passwords and tokens, and where they are kept.
+//! Credentials and their storage.
 //!
-//! The client asks a [`Credentials`] for what belongs to a registry when that registry wants to know
-//! who asks, and not before. [`CredentialFiles`] is the usual one: docker's `config.json`, podman's
-//! `auth.json` and the helper programs that they name.
+//! The client asks a [`Credentials`] for a registry's credentials when that registry sends a challenge, and
+//! not before. The usual implementation is [`CredentialFiles`]: it reads docker's `config.json`, podman's
+//! `auth.json` and runs the helpers that they name.
 
 mod config_file;
 mod files;
@@ -12,27 +12,27 @@ use std::fmt;
 
 pub use files::{CredentialFiles, Kept};
 
-/// The key of Docker Hub in configuration files: historically the address of its first index.
+/// The key of Docker Hub in credential files: the URL of Docker's first index.
 pub const HUB_KEY: &str = "https://index.docker.io/v1/";
 
-/// What proves who asks. Never shown.
+/// A secret that identifies the user to a registry. Its `Debug` output hides the secret.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Credential {
-    /// A name and a password.
+    /// A name with a password.
     Password {
-        /// The name.
+        /// The user name at the registry.
         username: String,
-        /// The password.
+        /// The password in plain text.
         password: String,
     },
-    /// A token that the token server exchanges for others: a refresh token of OAuth 2.
+    /// An OAuth 2 refresh token, which the token server exchanges for access tokens.
     Identity {
-        /// The token.
+        /// The refresh token's text.
         token: String,
     },
-    /// A token that the registry takes as it is.
+    /// A token that the registry itself accepts.
     Registry {
-        /// The token.
+        /// The bearer token's text.
         token: String,
     },
 }
@@ -47,22 +47,22 @@ impl fmt::Debug for Credential {
     }
 }
 
-/// Why credentials can't be read or kept.
+/// A failure to read or store credentials.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct CredentialError(pub(crate) String);
 
-/// Knows credentials. It is asked on a thread that may block, once for each repository.
+/// A source of credentials. The client calls it once per repository, on a thread that may block.
 pub trait Credentials: fmt::Debug + Send + Sync {
-    /// Returns what belongs to a repository of a registry, `None` where there is nothing. Registries
-    /// are named as in references, with their port: `docker.io`, `localhost:5000`.
+    /// Returns the credentials for a repository of a registry, or `None`. Registries are named as in
+    /// references, with their port: `docker.io`, `localhost:5000`.
     ///
     /// # Errors
-    /// Fails where it is kept in something that is broken.
+    /// Fails if the storage can't be read.
     fn get(&self, registry: &str, repository: &str) -> Result<Option<Credential>, CredentialError>;
 }
 
-/// Knows nothing.
+/// A source without any credentials.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Anonymous;
 
@@ -72,7 +72,7 @@ impl Credentials for Anonymous {
     }
 }
 
-/// Returns the key under which a registry's credentials are kept.
+/// Returns the key of a registry in credential files.
 pub fn key_of(registry: &str) -> &str {
     if registry == "docker.io" { HUB_KEY } else { registry }
 }

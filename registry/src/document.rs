@@ -1,19 +1,20 @@
-//! What is a manifest, what an index.
+//! The distinction between manifests and indexes.
 
 use std::collections::BTreeMap;
 
 use kiln_oci::{json, media_type};
 use serde_json::Value;
 
-/// Most bytes of a manifest or index (OCI distribution specification, "Pushing Manifests").
+/// The maximum size of a manifest or index in bytes (OCI distribution specification, "Pushing
+/// Manifests").
 pub const DOCUMENT_LIMIT: u64 = 4 << 20;
 
-/// Returns the media type of a manifest or index, after making sure that it is one, and only one:
-/// what the server declares, what the document declares, and its shape have to agree, or one reader
-/// could see other content in it than another (CVE-2021-41190).
+/// Returns the media type of a manifest or index. The server's `Content-Type`, the document's
+/// `mediaType` and its fields must agree. Otherwise two readers could see different content in it
+/// (CVE-2021-41190).
 ///
 /// # Errors
-/// Says what is wrong with the document.
+/// Returns a description of the document's flaw.
 pub fn check_document(bytes: &[u8], declared: Option<&str>) -> Result<String, String> {
     let fields = json::check_amount(bytes).and_then(|()| serde_json::from_slice(bytes));
     let fields: BTreeMap<String, Value> =

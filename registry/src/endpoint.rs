@@ -1,4 +1,4 @@
-//! Where a registry is.
+//! The servers of a registry.
 
 use reqwest::Url;
 use reqwest::header::HeaderMap;
@@ -8,26 +8,26 @@ use crate::error::Problem;
 use crate::hosts::{Host, Mirror, Scheme};
 use crate::http::Trust;
 
-/// A place at which repositories of a registry are to be had: the registry, or a mirror of it.
+/// A server of a registry's repositories: the registry itself or a mirror.
 #[derive(Clone, Debug)]
 pub(crate) struct Endpoint {
-    /// Host and port.
+    /// The host and port of the server.
     pub(crate) authority: String,
-    /// The name under which credentials for it are kept.
+    /// The name that the server's credentials are stored under.
     pub(crate) account: String,
-    /// The path before a repository's name, as `/v2/`.
+    /// The path before a repository's name, such as `/v2/`.
     pub(crate) path: String,
     pub(crate) scheme: Scheme,
     pub(crate) trust: Trust,
-    /// Hosts that may be told the credentials in exchange for a token.
+    /// The hosts that may receive the credentials in exchange for a token.
     pub(crate) token_servers: Vec<String>,
-    /// Of a mirror, the registry that it stands in for.
+    /// The registry that this server mirrors. `None` for the registry itself.
     pub(crate) mirror_of: Option<String>,
     pub(crate) headers: HeaderMap,
 }
 
 impl Endpoint {
-    /// Returns the registry itself.
+    /// Returns the endpoint of the registry itself.
     pub(crate) fn upstream(registry: &str, host: &Host) -> Result<Self, Problem> {
         let (authority, path) = match &host.server {
             Some(url) => {
@@ -52,7 +52,7 @@ impl Endpoint {
         })
     }
 
-    /// Returns a mirror; `host` is what is configured about it where it is a registry by itself.
+    /// Returns the endpoint of a mirror. `host` is the configuration of the mirror as a registry.
     pub(crate) fn mirror(registry: &str, mirror: &Mirror, host: &Host) -> Result<Self, Problem> {
         check(&mirror.authority)?;
         let whole = mirror.path.starts_with('/');
@@ -68,32 +68,32 @@ impl Endpoint {
         })
     }
 
-    /// Returns the address of the whole with this scheme.
+    /// Returns the URL of the endpoint with this scheme.
     pub(crate) fn base(&self, scheme: &str) -> Result<Url, Problem> {
         let text = format!("{scheme}://{}{}", self.authority, self.path);
         Url::parse(&text).map_err(|_| no_address(&self.authority))
     }
 
-    /// Tells whether a URL leads to this server.
+    /// Returns `true` if a URL is on this server.
     pub(crate) fn serves(&self, url: &Url) -> bool {
         self.base(url.scheme()).is_ok_and(|base| same_origin(&base, url))
     }
 
-    /// Returns what the server is to whoever asks it.
+    /// Returns the server's role for error messages.
     pub(crate) fn place(&self) -> Place {
         let role = if self.mirror_of.is_some() { Role::Mirror } else { Role::Registry };
         let has_trust = self.trust != Trust::default();
         Place { host: self.account.clone(), role, has_trust }
     }
 
-    /// Returns the name under which a repository is known here.
+    /// Returns the name of a repository at this endpoint.
     pub(crate) fn name(&self, repository: &str) -> String {
         let prefix = self.path.strip_prefix("/v2/").unwrap_or_default();
         format!("{prefix}{repository}")
     }
 }
 
-/// Returns the host and port at which a registry is served.
+/// Returns the host and port that serve a registry.
 fn authority(registry: &str) -> &str {
     match registry {
         "docker.io" | "index.docker.io" => "registry-1.docker.io",
@@ -101,7 +101,7 @@ fn authority(registry: &str) -> &str {
     }
 }
 
-/// Makes sure that a text is host and port, and nothing that would lead elsewhere.
+/// Fails unless the text is only a host and a port.
 fn check(authority: &str) -> Result<(), Problem> {
     let url = Url::parse(&format!("https://{authority}/v2/")).map_err(|_| no_address(authority))?;
     let plain = url.path() == "/v2/" && url.username().is_empty() && url.password().is_none();
@@ -112,15 +112,15 @@ fn no_address(text: &str) -> Problem {
     Problem::Document(format!("{text:?} is no address of a registry"))
 }
 
-/// Returns host and port of a URL, as configuration names them.
+/// Returns the host and port of a URL, in the form of configuration files.
 pub(crate) fn authority_of(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();
     url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
 
-/// Tells whether a token server may be told the credentials of a registry: where it is on the same
-/// host, in the domain that the registry is in, or was named by whoever set kiln up. Registries name
-/// their token servers freely; a password goes where it belongs and nowhere else.
+/// Returns `true` if a token server may receive the credentials of a registry. It must be on the
+/// same host, in the registry's domain, or listed in the configuration. Registries can name any
+/// token server, so a password goes only to these.
 pub(crate) fn is_of_registry(realm: &Url, base: &Url, known: &[String]) -> bool {
     let (Some(realm_host), Some(host)) = (realm.host_str(), base.host_str()) else { return false };
     if realm_host == host {
@@ -140,21 +140,22 @@ pub(crate) fn is_of_registry(realm: &Url, base: &Url, known: &[String]) -> bool 
     within(host) || parent.is_some_and(|parent| parent.contains('.') && within(parent))
 }
 
-/// Tells whether a URL leads to this machine.
+/// Returns `true` if a URL's host is this machine.
 pub(crate) fn is_loopback(url: &Url) -> bool {
     let Some(host) = url.host_str() else { return false };
     let host = host.trim_start_matches('[').trim_end_matches(']');
     host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
-/// Tells whether two URLs lead to the same server.
+/// Returns `true` if two URLs have the same scheme, host and port.
 pub(crate) fn same_origin(one: &Url, other: &Url) -> bool {
     one.scheme() == other.scheme()
         && one.host_str() == other.host_str()
         && one.port_or_known_default() == other.port_or_known_default()
 }
 
-/// Says why a redirect or a token server at `to` is not gone to from `from`, if it isn't.
+/// Returns the reason why a redirect from `from`, or its token server, must not lead to `to`.
+/// Returns `None` if it may.
 pub(crate) fn forbidden(from: &Url, to: &Url) -> Option<String> {
     match to.scheme() {
         "https" => None,

@@ -1,4 +1,4 @@
-//! What can go wrong with a registry.
+//! The crate's errors.
 
 use std::time::Duration;
 
@@ -10,120 +10,120 @@ use crate::endpoint::{Endpoint, authority_of};
 use crate::limits::Pace;
 use crate::repository::Repository;
 
-/// Why a registry's answer can't be had, and what was asked for. The text tells all of it: no other
-/// error stands behind it.
+/// A failed request, with its target. The message contains the whole cause, and the error has no
+/// source.
 #[derive(Debug, thiserror::Error)]
 #[error("{target}: {problem}")]
 pub struct Error {
-    /// The registry that was asked, where one was.
+    /// The registry of the request. `None` for a plain URL.
     pub registry: Option<String>,
-    /// What was asked for, as `docker.io/library/alpine:3`.
+    /// The requested object, such as `docker.io/library/alpine:3`.
     pub target: String,
-    /// What is wrong.
+    /// The cause of the failure.
     pub problem: Box<Problem>,
 }
 
-/// What is wrong.
+/// The cause of a failed request.
 #[derive(Debug, thiserror::Error)]
 pub enum Problem {
-    /// The registry doesn't have it, or hides it.
+    /// The registry doesn't have the object, or hides it.
     #[error("not found{}", detail(.0))]
     NotFound(String),
-    /// The registry wants to know who asks.
+    /// The registry requires authentication or rejects it.
     #[error("access denied{}", detail(.0))]
     Denied(String),
-    /// Too many requests, again and again.
+    /// The registry still limits the rate of requests after all attempts.
     #[error("the registry limits requests{}", detail(.0))]
     RateLimited(String),
-    /// Another status than expected.
+    /// An unexpected HTTP status.
     #[error("unexpected answer {status}{}", detail(.message))]
     Status {
-        /// The status.
+        /// The status of the answer.
         status: StatusCode,
-        /// What the registry says about it.
+        /// The registry's error message, or an empty string.
         message: String,
     },
-    /// The registry can't be reached, or the connection broke.
+    /// The server can't be reached, or the connection broke.
     #[error("{0}")]
     Transport(Box<ConnectionError>),
-    /// The bytes are not the ones that were asked for.
+    /// The content doesn't have the requested digest.
     #[error("digest mismatch: expected {expected}, got {actual}")]
     Digest {
-        /// What was asked for.
+        /// The digest that was requested.
         expected: Digest,
-        /// What came.
+        /// The digest of the content.
         actual: Digest,
     },
-    /// There are fewer or more bytes than announced.
+    /// The content is shorter or longer than announced.
     #[error("size mismatch: expected {expected} bytes, got {actual}")]
     Size {
-        /// What was announced.
+        /// The announced size in bytes.
         expected: u64,
-        /// What came; where it is more, where reading stopped.
+        /// The received size in bytes. If it is larger, the size at which reading stopped.
         actual: u64,
     },
-    /// There are more bytes than anything sensible has.
+    /// The content is larger than the limit in bytes.
     #[error("larger than the limit of {0} bytes")]
     TooLarge(u64),
-    /// The server sends too slowly.
+    /// The server sends more slowly than the required pace.
     #[error("the server sends less than {} bytes in {} seconds", .0.bytes, .0.window.as_secs_f32())]
     TooSlow(Pace),
-    /// The server neither takes nor sends anything.
+    /// The server neither accepted nor sent any bytes for this time.
     #[error("nothing was taken or sent by the server for {} seconds", .0.as_secs_f32())]
     Stalled(Duration),
-    /// A document that is no manifest and no index.
+    /// The document is neither a manifest nor an index, or is malformed.
     #[error("{0}")]
     Document(String),
-    /// A redirect that is not followed.
+    /// The server redirects to a forbidden URL.
     #[error("{0}")]
     Redirect(String),
-    /// An authentication scheme or answer that can't be used.
+    /// The authentication scheme or token is unusable.
     #[error("{0}")]
     Challenge(String),
-    /// The registry wants its credentials told to somebody whom they may not belong to.
+    /// The registry names a token server that may not be its own.
     #[error("the registry wants its credentials told to {server}, which is no server of its own")]
     Foreign {
-        /// Whom.
+        /// The token server's host and port.
         server: String,
     },
-    /// What is configured about registries is wrong.
+    /// The configuration of registries is invalid.
     #[error("{0}")]
     Config(String),
-    /// Credentials can't be had.
+    /// The credentials can't be read.
     #[error("credentials: {0}")]
     Credentials(#[from] crate::credentials::CredentialError),
     /// TLS can't be set up.
     #[error("set up tls: {0}")]
     Tls(String),
-    /// What was received can't be written.
+    /// The received content can't be written.
     #[error("write what was received: {0}")]
     Write(#[from] std::io::Error),
 }
 
 impl Problem {
-    /// Names what was asked for, of which registry.
+    /// Wraps the problem into an error about `target` in a repository's registry.
     pub(crate) fn of(self, repository: &Repository, target: &impl ToString) -> Error {
         self.at(repository.registry(), target)
     }
 
-    /// Names what was asked for, of the registry of this name.
+    /// Wraps the problem into an error about `target` in the registry of this name.
     pub(crate) fn at(self, registry: &str, target: &impl ToString) -> Error {
         let registry = Some(registry.to_owned());
         Error { registry, target: target.to_string(), problem: Box::new(self) }
     }
 
-    /// Names what was asked for, of no registry.
+    /// Wraps the problem into an error about `target` without a registry.
     pub(crate) fn of_url(self, target: &impl ToString) -> Error {
         Error { registry: None, target: target.to_string(), problem: Box::new(self) }
     }
 
-    /// Notes that a mirror was of no use, before the next is asked.
+    /// Logs the failure of a mirror before the next one is tried.
     pub(crate) fn log_mirror(&self, endpoint: &Endpoint) {
         tracing::debug!(problem = %self, mirror = endpoint.authority, "asking the next");
     }
 
-    /// Tells whether this is how a registry answers `HEAD` of what it doesn't have, or where it
-    /// knows no `HEAD`.
+    /// Returns `true` if this is a usual answer to `HEAD` for a missing object, or from a registry
+    /// that doesn't support `HEAD`.
     pub(crate) fn is_unhelpful_head(&self) -> bool {
         match self {
             Self::NotFound(_) => true,
@@ -132,7 +132,7 @@ impl Problem {
         }
     }
 
-    /// Tells whether the same request may succeed soon.
+    /// Returns `true` if a retry may succeed.
     pub(crate) fn is_transient(&self) -> bool {
         match self {
             Self::Transport(error) => error.is_transient(),
@@ -143,12 +143,12 @@ impl Problem {
     }
 }
 
-/// The connection broke after the answer had begun.
+/// Converts an error that broke the connection after the answer had begun.
 impl From<reqwest::Error> for Problem {
     fn from(error: reqwest::Error) -> Self {
         let host = error.url().map(authority_of).unwrap_or_default();
         let place = Place { host, role: Role::Url, has_trust: false };
-        // URLs of redirects carry signatures.
+        // The URLs of redirects contain signatures.
         ConnectionError::new(&error.without_url(), place, None).into()
     }
 }
@@ -160,7 +160,7 @@ impl From<ConnectionError> for Problem {
 }
 
 impl Error {
-    /// Returns what a person can do about it, if anything.
+    /// Returns advice for the user, if any.
     pub fn hint(&self) -> Option<String> {
         let hint = match &*self.problem {
             Problem::Denied(_) | Problem::NotFound(_) if self.registry.is_none() => return None,
@@ -191,12 +191,12 @@ impl Error {
         Some(hint.to_owned())
     }
 
-    /// Tells whether the same request may succeed soon.
+    /// Returns `true` if a retry may succeed.
     pub fn is_transient(&self) -> bool {
         self.problem.is_transient()
     }
 
-    /// Returns the error of the system that is behind this, as of a disk that is full.
+    /// Returns the `errno` of the operating system, such as that of a full disk, if any.
     pub fn os_error(&self) -> Option<i32> {
         match &*self.problem {
             Problem::Transport(error) => error.os_error(),
@@ -205,7 +205,7 @@ impl Error {
         }
     }
 
-    /// Tells whether what came isn't what was asked for, or the part that was asked for isn't there.
+    /// Returns `true` if the content is wrong, or if the registry doesn't have the requested range.
     pub fn is_wrong_content(&self) -> bool {
         match &*self.problem {
             Problem::Digest { .. } | Problem::Size { .. } => true,
@@ -214,23 +214,23 @@ impl Error {
         }
     }
 
-    /// Tells whether the registry refuses whoever asks.
+    /// Returns `true` if the registry denied access.
     pub fn is_denied(&self) -> bool {
         matches!(*self.problem, Problem::Denied(_))
     }
 
-    /// Tells whether the registry says that there is no such thing.
+    /// Returns `true` if the registry reported that the object doesn't exist.
     pub fn is_not_found(&self) -> bool {
         matches!(*self.problem, Problem::NotFound(_))
     }
 }
 
-/// Tells whether a request with this answer is worth another try.
+/// Returns `true` if a retry after this status may succeed.
 fn is_transient(status: StatusCode) -> bool {
     matches!(status.as_u16(), 408 | 429 | 500 | 502 | 503 | 504)
 }
 
-/// Returns a foreign text with nothing in it that could drive a terminal, cut to a line.
+/// Returns foreign text without control characters, cut to 200 characters.
 pub(crate) fn sanitize(text: &str) -> String {
     let clean = text.chars().map(|c| if c.is_control() { ' ' } else { c });
     clean.take(200).collect::<String>().trim().to_owned()

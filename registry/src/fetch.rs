@@ -1,7 +1,8 @@
-//! Files behind plain URLs, as `ADD` and contexts name them.
+//! Downloads from plain URLs, for `ADD` and for build contexts.
 //!
-//! Redirects lead to `http` and `https` only, never from `https` to plain `http` but on this
-//! machine, and there may be ten of them. Credentials go to the first URL's origin alone.
+//! The client follows at most ten redirects. They may lead to `http` and `https` only, and from
+//! `https` to plain `http` only on this machine. The client sends credentials to the origin of the
+//! first URL only.
 
 use std::fmt;
 use std::io::Write;
@@ -20,18 +21,18 @@ use crate::limits::{Pace, PacedBody};
 use crate::retry::retry_after;
 use crate::transport::{REDIRECTS, is_redirect, log, redirect_target};
 
-/// A file that is asked for.
+/// A request for a file.
 #[derive(Clone, Default)]
 pub struct FetchRequest {
-    /// Where it is; user and password may be part of it.
+    /// The file's URL. It may contain a user and a password.
     pub url: String,
-    /// More headers: names and values.
+    /// Additional headers as pairs of name and value.
     pub headers: Vec<(String, String)>,
-    /// Value of the header `Authorization`.
+    /// The value of the `Authorization` header.
     pub authorization: Option<String>,
-    /// The entity tag of what is known already.
+    /// The entity tag of the caller's copy, if any.
     pub etag: Option<String>,
-    /// The time of what is known already, as the server wrote it.
+    /// The `Last-Modified` value of the caller's copy, as the server sent it.
     pub last_modified: Option<String>,
 }
 
@@ -41,16 +42,16 @@ impl fmt::Debug for FetchRequest {
     }
 }
 
-/// What a server says.
+/// The answer to a [`FetchRequest`].
 #[derive(Debug)]
 pub enum FetchAnswer {
-    /// It has what is known already.
+    /// The caller's copy is current.
     Unchanged,
-    /// A file.
+    /// The file's content follows.
     File(Box<FetchedFile>),
 }
 
-/// A file on its way.
+/// A download of a file.
 #[derive(Debug)]
 pub struct FetchedFile {
     target: String,
@@ -58,7 +59,7 @@ pub struct FetchedFile {
     pace: Option<Pace>,
 }
 
-/// Returns a URL for people: without user and password, and without credentials in its query.
+/// Returns a URL for display: without user and password, and without credentials in its query.
 pub fn redacted(url: &str) -> String {
     let url = kiln_oci::redact::mask_queries(url);
     let Some((scheme, rest)) = url.split_once("://") else { return url.into_owned() };
@@ -69,11 +70,11 @@ pub fn redacted(url: &str) -> String {
 }
 
 impl Client {
-    /// Asks for a file; what is transient is tried again.
+    /// Requests a file. Retries after transient failures.
     ///
     /// # Errors
-    /// Fails where the server can't be asked, doesn't have the file, or leads where nobody should
-    /// go.
+    /// Fails if the server can't be reached, doesn't have the file, or redirects to a forbidden
+    /// URL.
     pub async fn fetch(&self, request: &FetchRequest) -> Result<FetchAnswer, Error> {
         let mut attempt = 0;
         loop {
@@ -94,11 +95,11 @@ impl Client {
         }
     }
 
-    /// Returns the address at which the redirects from a URL end, and whether it has the URL's scheme,
-    /// host and port.
+    /// Returns the URL after all redirects. The flag is `true` if it has the scheme, host and port
+    /// of the first URL.
     ///
     /// # Errors
-    /// Fails where the server can't be asked, or leads where nobody should go.
+    /// Fails if the server can't be reached or redirects to a forbidden URL.
     pub async fn leads_to(&self, request: &FetchRequest) -> Result<(String, bool), Error> {
         let target = redacted(&request.url);
         let failed = |problem: Problem| problem.of_url(&target);
@@ -109,7 +110,7 @@ impl Client {
         Ok((response.url().as_str().to_owned(), is_same))
     }
 
-    /// Asks once, and follows redirects.
+    /// Sends the request once and follows redirects.
     async fn fetch_once(&self, request: &FetchRequest) -> Result<Response, Problem> {
         let invalid = |_| Problem::Document("invalid URL".to_owned());
         let first = Url::parse(&request.url).map_err(invalid)?;
@@ -156,7 +157,7 @@ fn headers(request: &FetchRequest) -> Result<HeaderMap, Problem> {
         let key: HeaderName = name.parse().map_err(|_| invalid(name))?;
         headers.insert(key, HeaderValue::from_str(value).map_err(|_| invalid(name))?);
     }
-    // These come from servers: one that can't be sent back isn't.
+    // These values come from servers. An invalid one is not sent back.
     for (key, value) in
         [(IF_NONE_MATCH, &request.etag), (IF_MODIFIED_SINCE, &request.last_modified)]
     {
@@ -166,7 +167,7 @@ fn headers(request: &FetchRequest) -> Result<HeaderMap, Problem> {
     Ok(headers)
 }
 
-/// Returns a header that isn't shown in logs.
+/// Returns a header value that is hidden from logs.
 fn secret_value(text: &str) -> Result<HeaderValue, Problem> {
     let mut value = HeaderValue::from_str(text.trim_end())
         .map_err(|_| Problem::Document("the secret for Authorization is no header".to_owned()))?;
@@ -174,7 +175,7 @@ fn secret_value(text: &str) -> Result<HeaderValue, Problem> {
     Ok(value)
 }
 
-/// Judges an answer; a refusal comes with the pause that the server asks for.
+/// Interprets an answer. A refusal comes with the pause that the server requests.
 fn answer(
     request: &FetchRequest,
     response: Response,
@@ -194,7 +195,7 @@ fn answer(
         return Err((Problem::Document(problem.to_owned()), None));
     }
     let file = FetchedFile { target: redacted(&request.url), response, pace };
-    // Some servers tag their answers and pay no heed to conditions.
+    // Some servers send entity tags but ignore conditional requests.
     if known.is_some() && file.etag().map(strength_aside) == known {
         return Ok(FetchAnswer::Unchanged);
     }
@@ -210,35 +211,35 @@ impl FetchedFile {
         self.response.headers().get(name)?.to_str().ok()
     }
 
-    /// Returns the entity tag.
+    /// Returns the `ETag` header.
     pub fn etag(&self) -> Option<&str> {
         self.header(ETAG)
     }
 
-    /// Returns when it was changed, as the server wrote it.
+    /// Returns the `Last-Modified` header as the server sent it.
     pub fn last_modified(&self) -> Option<&str> {
         self.header(LAST_MODIFIED)
     }
 
-    /// Returns when the server answered, as it wrote it.
+    /// Returns the `Date` header as the server sent it.
     pub fn date(&self) -> Option<&str> {
         self.header(DATE)
     }
 
-    /// Returns the header `Content-Disposition`.
+    /// Returns the `Content-Disposition` header.
     pub fn content_disposition(&self) -> Option<&str> {
         self.header(CONTENT_DISPOSITION)
     }
 
-    /// Returns how long the server says that it is.
+    /// Returns the size in bytes that the server announces.
     pub fn length(&self) -> Option<u64> {
         self.response.content_length()
     }
 
-    /// Writes all of it, and tells `progress` of each number of bytes that came. Returns its size.
+    /// Writes the whole file and returns its size. Calls `progress` with the length of each chunk.
     ///
     /// # Errors
-    /// Fails where it has more than `limit` bytes, or the connection breaks.
+    /// Fails if the file has more than `limit` bytes or the connection breaks.
     pub async fn copy_to<W: Write>(
         self,
         writer: &mut W,

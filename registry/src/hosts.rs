@@ -1,14 +1,14 @@
-//! What is configured about registries: where they are, whom to trust, and what stands in for them.
+//! The configuration of registries: addresses, certificates and mirrors.
 //!
-//! Nothing is read before the first request. What is said about a registry is put together from
+//! The files are read at the first request. The configuration of a registry combines
 //!
 //! 1. kiln's own `registries.toml` ([`registries_toml`]);
 //! 2. containerd's `certs.d/HOST/hosts.toml` ([`containerd`]);
 //! 3. docker's `certs.d/HOST/` and `daemon.json` ([`docker`]).
 //!
-//! Of mirrors, schemes and client certificates the first that says anything counts; certificates of
-//! authorities and leave to trust anybody add up. TLS settings belong to a host and go with it,
-//! wherever its address turns up: as a registry, a mirror, a token server or where a redirect leads.
+//! The first source that sets them determines the mirrors, the scheme and the client certificate.
+//! CA certificates and `insecure` add up. TLS settings belong to a host. They apply wherever the
+//! host occurs: as a registry, a mirror, a token server or the target of a redirect.
 
 mod containerd;
 mod docker;
@@ -27,73 +27,73 @@ use crate::error::Problem;
 use crate::http::Trust;
 use crate::warnings::Warnings;
 
-/// Where configuration is looked for. What isn't there, or may not be read, is passed over.
+/// The paths of configuration files. Missing and unreadable files are skipped.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HostSources {
-    /// A `registries.toml` that was named by somebody: it has to be there.
+    /// The `registries.toml` that the user named. It must exist.
     pub explicit: Option<PathBuf>,
-    /// Its text, where it can't be read a second time.
+    /// The content of the explicit file, if it can't be read twice.
     pub explicit_text: Option<String>,
-    /// Where else it may be; the first that exists counts.
+    /// The default paths of `registries.toml`. The first existing file is used.
     pub registries: Vec<PathBuf>,
-    /// Directories in the manner of docker's `/etc/docker/certs.d`.
+    /// Directories in the format of docker's `/etc/docker/certs.d`.
     pub docker_certificates: Vec<PathBuf>,
-    /// Files in the manner of docker's `/etc/docker/daemon.json`.
+    /// Files in the format of docker's `/etc/docker/daemon.json`.
     pub docker_engine: Vec<PathBuf>,
-    /// Directories in the manner of containerd's `/etc/containerd/certs.d`.
+    /// Directories in the format of containerd's `/etc/containerd/certs.d`.
     pub containerd: Vec<PathBuf>,
 }
 
-/// Which scheme a host is spoken to with.
+/// The URL scheme of a host.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Scheme {
-    /// `https`; what is on this machine is asked what it speaks.
+    /// `https`. On this machine, the client probes which scheme the server speaks.
     #[default]
     Usual,
-    /// `https`.
+    /// Always `https`.
     Secure,
-    /// Plain `http`.
+    /// Always plain `http`.
     Plain,
-    /// `https`, and plain `http` where that isn't spoken.
+    /// `https`, or plain `http` if the server doesn't speak TLS.
     Either,
 }
 
-/// What is configured about a host.
+/// The configuration of a host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Host {
     pub(crate) scheme: Scheme,
     pub(crate) trust: Trust,
-    /// What is asked first, in this order.
+    /// The mirrors, in the order of requests.
     pub(crate) mirrors: Vec<Mirror>,
-    /// Where the registry really is, if somewhere else.
+    /// The URL of the registry, if it isn't the host itself.
     pub(crate) server: Option<Url>,
-    /// Whether nothing but the mirrors is asked.
+    /// `true` if requests go to the mirrors only.
     pub(crate) only_mirrors: bool,
-    /// Hosts that may be told the registry's credentials in exchange for a token.
+    /// The hosts that may receive the registry's credentials in exchange for a token.
     pub(crate) token_servers: Vec<String>,
 }
 
-/// A stand-in for a registry.
+/// A configured mirror of a registry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Mirror {
-    /// Host and port.
+    /// The host and port of the mirror.
     pub(crate) authority: String,
-    /// What stands between `/v2/` and the repository's name, as `hub/`; or the whole path, with its
-    /// `/` at the beginning and the end.
+    /// The path between `/v2/` and the repository's name, such as `hub/`. With a leading `/`, the
+    /// whole path before the name. It ends with `/`.
     pub(crate) path: String,
     pub(crate) scheme: Option<Scheme>,
-    /// Whom to trust, where the mirror's own configuration doesn't count.
+    /// The TLS settings that replace those of the mirror's host.
     pub(crate) trust: Option<Trust>,
-    /// Whether names are resolved there.
+    /// `true` if the mirror may resolve tags.
     pub(crate) resolves: bool,
-    /// Whether content by digest comes from there.
+    /// `true` if the mirror may serve content by digest.
     pub(crate) pulls: bool,
-    /// What is sent along, to the mirror alone.
+    /// The additional headers of requests to the mirror.
     pub(crate) headers: HeaderMap,
 }
 
 impl Mirror {
-    /// Reads `[http[s]://]HOST[:PORT][/PATH]`.
+    /// Parses `[http[s]://]HOST[:PORT][/PATH]`.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let (scheme, rest) = match text.split_once("://") {
             Some(("http", rest)) => (Some(Scheme::Plain), rest),
@@ -123,7 +123,7 @@ impl Mirror {
     }
 }
 
-/// The hosts of which anything is known.
+/// The configuration of all hosts, read on demand.
 #[derive(Debug)]
 pub(crate) struct Hosts {
     sources: HostSources,
@@ -139,7 +139,7 @@ impl Hosts {
         Self { sources, warnings, file, engine, known: Mutex::default() }
     }
 
-    /// Returns what is configured about a host, named as in references: `docker.io`,
+    /// Returns the configuration of a host. Hosts are named as in references: `docker.io`,
     /// `registry.example.org:5000`.
     pub(crate) fn of(&self, name: &str) -> Result<Arc<Host>, Problem> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
@@ -170,7 +170,7 @@ impl Hosts {
             self.engine.get_or_init(|| Engine::load(&self.sources.docker_engine, &self.warnings));
         host.add(engine.host(name));
         if host.scheme == Scheme::Usual && host.trust != Trust::default() && !host.trust.insecure {
-            // Who gives certificates means them to be looked at.
+            // Configured certificates must not be bypassed by plain HTTP.
             host.scheme = Scheme::Secure;
         }
         Ok(host)
@@ -178,7 +178,7 @@ impl Hosts {
 }
 
 impl Host {
-    /// Adds what a less important source says.
+    /// Adds the settings of a source of lower precedence.
     fn add(&mut self, other: Self) {
         if self.scheme == Scheme::Usual {
             self.scheme = other.scheme;
@@ -195,13 +195,13 @@ impl Host {
     }
 }
 
-/// Says what is wrong with TOML, with its line.
+/// Returns the message of a TOML error with its line number.
 fn toml_problem(text: &str, error: &toml::de::Error) -> String {
     let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
     format!("line {}: {}", before.matches('\n').count() + 1, error.message())
 }
 
-/// Reads a file of configuration; `None` where it isn't there, or not for us.
+/// Reads a configuration file. Returns `None` if it is missing or access is denied.
 fn read_if_there(path: &std::path::Path) -> Result<Option<String>, String> {
     use std::io::ErrorKind;
     match std::fs::read_to_string(path) {

@@ -1,4 +1,4 @@
-//! HTTP clients, made when they are needed.
+//! The HTTP clients, created on demand.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,48 +15,47 @@ use crate::error::Problem;
 use crate::resolver::SystemResolver;
 use crate::verifier::{AcceptAnyCertificate, AcceptGivenOrSigned};
 
-/// The proxies that requests go through; what is set to nothing is not used. This machine itself is
-/// never reached through a proxy.
+/// The proxies for requests. Empty values are ignored. Requests to this machine never use a proxy.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Proxies {
-    /// For `http`.
+    /// The proxy for `http` URLs.
     pub http: Option<String>,
-    /// For `https`.
+    /// The proxy for `https` URLs.
     pub https: Option<String>,
-    /// For whatever has none of its own.
+    /// The proxy for schemes without their own.
     pub all: Option<String>,
-    /// Hosts, domains and networks that are reached directly, as `example.com,10.0.0.0/8`.
+    /// The hosts, domains and networks without a proxy, such as `example.com,10.0.0.0/8`.
     pub none: Option<String>,
 }
 
 impl std::fmt::Debug for Proxies {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // Addresses of proxies hold passwords.
+        // The URLs of proxies may contain passwords.
         f.debug_struct("Proxies").field("none", &self.none).finish_non_exhaustive()
     }
 }
 
-/// Whom `https` trusts, and as whom it introduces itself.
+/// The TLS settings of a host.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Trust {
-    /// Whether anybody is trusted.
+    /// `true` if any server certificate is accepted.
     pub(crate) insecure: bool,
-    /// Files with root certificates, beside the system's.
+    /// Files with CA certificates, in addition to the system's.
     pub(crate) roots: Vec<PathBuf>,
-    /// Files with the client's certificate and its key.
+    /// The files with the client's certificate and its key.
     pub(crate) identity: Option<(PathBuf, PathBuf)>,
 }
 
-/// Time limits of connections.
+/// The time limits of connections.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Timeouts {
     pub(crate) connect: Duration,
-    /// The time that an answer may take to begin and to go on; `None` where others watch over it.
+    /// The limit on each wait for bytes. `None` if the caller enforces one.
     pub(crate) read: Option<Duration>,
 }
 
-/// One client for plain `http`, and for `https` one for each [`Trust`]: those read the system's
-/// certificates, which takes longer than many a build.
+/// The HTTP clients: one for plain `http`, and one for `https` per [`Trust`]. Creating an `https`
+/// client reads the system's certificates, which can take longer than a whole build.
 #[derive(Debug)]
 pub(crate) struct HttpClients {
     timeouts: Timeouts,
@@ -65,7 +64,7 @@ pub(crate) struct HttpClients {
 }
 
 impl HttpClients {
-    /// Returns clients with these limits, which are not made yet.
+    /// Returns an empty set of clients with these settings.
     pub(crate) fn new(timeouts: Timeouts, proxies: Proxies) -> Self {
         Self { timeouts, proxies, made: Mutex::default() }
     }
@@ -75,7 +74,7 @@ impl HttpClients {
         self.of(None)
     }
 
-    /// Returns a client for `https`.
+    /// Returns the client for `https` with these TLS settings.
     pub(crate) fn secure(&self, trust: &Trust) -> Result<reqwest::Client, Problem> {
         self.of(Some(trust))
     }
@@ -91,7 +90,7 @@ impl HttpClients {
         Ok(client)
     }
 
-    /// Returns host and port of the proxy that requests for a URL go through, if they go through one.
+    /// Returns the host and port of the proxy for a URL, if any.
     pub(crate) fn proxy_of(&self, url: &Url) -> Option<String> {
         let proxy = self.proxies.matcher().intercept(&url.as_str().parse().ok()?)?;
         let uri = proxy.uri();
@@ -113,26 +112,26 @@ impl HttpClients {
     }
 }
 
-/// A server of the user's own that isn't a registry, as an engine that runs images.
+/// A server of the user that isn't a registry, such as an engine that runs images.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Peer {
-    /// The socket that it listens at, where it does.
+    /// The path of the server's Unix socket, if it has one.
     pub socket: Option<PathBuf>,
-    /// Whether it speaks `https`.
+    /// `true` if the server speaks `https`.
     pub secure: bool,
-    /// Whether anybody is taken for it.
+    /// `true` if any server certificate is accepted.
     pub insecure: bool,
-    /// Files with root certificates, beside the system's.
+    /// Files with CA certificates, in addition to the system's.
     pub roots: Vec<PathBuf>,
-    /// Files with the client's certificate and its key.
+    /// The files with the client's certificate and its key.
     pub identity: Option<(PathBuf, PathBuf)>,
 }
 
 impl Peer {
-    /// Returns a client for it, which knows no proxy and waits for answers as long as they take.
+    /// Returns a client for this server. It uses no proxy and has no time limit for answers.
     ///
     /// # Errors
-    /// Fails where a certificate can't be read.
+    /// Fails if a certificate can't be read.
     pub fn client(&self) -> Result<reqwest::Client, Problem> {
         let trust = Trust {
             insecure: self.insecure,
@@ -150,7 +149,7 @@ impl Peer {
     }
 }
 
-/// Begins a client that follows nothing by itself.
+/// Returns the builder of a client that doesn't follow redirects by itself.
 fn builder(tls: ClientConfig) -> reqwest::ClientBuilder {
     reqwest::Client::builder()
         .tls_backend_preconfigured(tls)
@@ -162,12 +161,12 @@ fn builder(tls: ClientConfig) -> reqwest::ClientBuilder {
 }
 
 impl Proxies {
-    /// Returns the hosts that are reached directly.
+    /// Returns the list of hosts without a proxy.
     fn direct(&self) -> String {
         format!("localhost,127.0.0.0/8,::1,{}", self.none.as_deref().unwrap_or_default())
     }
 
-    /// Returns the proxies as the client chooses between them.
+    /// Returns the rules that choose a URL's proxy.
     fn matcher(&self) -> Matcher {
         let mut matcher = Matcher::builder().no(self.direct());
         if let Some(address) = address(self.http.as_deref()) {
@@ -199,7 +198,7 @@ impl Proxies {
     }
 }
 
-/// Returns a proxy's address; without a scheme it is one of a plain proxy, as for everybody else.
+/// Returns a proxy's URL. Without a scheme, it is an `http` URL, as in other tools.
 fn address(text: Option<&str>) -> Option<String> {
     let text = text.filter(|text| !text.is_empty())?;
     Some(if text.contains("://") { text.to_owned() } else { format!("http://{text}") })
@@ -249,7 +248,7 @@ fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, Problem> {
     PrivateKeyDer::from_pem_file(path).map_err(unusable(path))
 }
 
-/// Returns the certificates that are trusted, as they were given and as authorities.
+/// Returns the trusted certificates, both as they are and as a store of authorities.
 fn roots(trust: &Trust) -> Result<(Vec<CertificateDer<'static>>, RootCertStore), Problem> {
     let found = rustls_native_certs::load_native_certs();
     let mut roots = RootCertStore::empty();

@@ -1,43 +1,43 @@
 //! The distribution protocol: resolve, pull, push.
 //!
-//! A [`Client`] speaks to any number of registries (OCI distribution specification 1.1; Docker's
-//! registry API, version 2). Making one costs nothing: configuration, credentials and the system's
-//! root certificates are read when a request needs them.
+//! A [`Client`] speaks to any number of registries (OCI distribution specification 1.1; Docker's registry
+//! API, version 2). Creating one does no I/O: the client reads the configuration, credentials and the
+//! system's root certificates when a request needs them.
 //!
-//! # What a registry is trusted with
+//! # Security
 //!
-//! Nothing. Documents and blobs are verified against digest and size while they arrive; documents
-//! are limited to 4 MiB; a document is either a manifest or an index, and its declared type has to
-//! agree. Redirects lead to `http` and `https` only, and from `https` to plain `http` only on this
+//! The client trusts no registry. It verifies documents and blobs against digest and size while they arrive.
+//! Documents are limited to 4 MiB. A document is either a manifest or an index, and its declared type must
+//! agree. Redirects may lead to `http` and `https` only, and from `https` to plain `http` only on this
 //! machine.
 //!
-//! Credentials belong to one registry. They, and the tokens that they are exchanged for, are sent to
-//! the registry that asked for them and to the token server in its own domain, and to nobody else,
-//! wherever a redirect leads and whatever a challenge names. A mirror has its own or none. Certificates
-//! that are given for a host are trusted for that host alone, on each of its ports where it gives tokens.
+//! Credentials belong to one registry. The client sends them, and the tokens that it gets for them, only to
+//! the registry that requires them and to the token server in its own domain, whatever redirects and
+//! challenges say. A mirror has its own credentials or none. Certificates that are configured for a host are
+//! trusted for that host only, on each port on which it issues tokens.
 //!
-//! # What goes wrong on the way
+//! # Failures
 //!
-//! Refused connections, stalls, and the answers 408, 429 and 5xx are tried again with growing
-//! pauses, or after as long as the registry asks for; a blob goes on where it was cut off, in both
-//! directions. A mirror that is of no use is passed over.
+//! The client retries after refused connections, stalls and the statuses 408, 429 and 5xx. The pauses grow,
+//! or follow the registry's `Retry-After`. Interrupted downloads and uploads resume where they stopped. If a
+//! mirror fails, the client continues with the next server.
 //!
-//! | module | what it is |
+//! | module | content |
 //! | --- | --- |
 //! | [`client`] | the client, its options, resolving and fetching documents |
-//! | [`blob`] | blobs as verified streams |
+//! | [`blob`] | verified downloads of blobs |
 //! | [`push`] | uploads |
 //! | [`login`] | checking credentials |
-//! | [`credentials`] | where credentials are kept |
-//! | [`hosts`] | what is configured about registries |
-//! | [`fetch`] | files behind plain URLs |
-//! | [`document`] | what is a manifest, what an index |
-//! | [`platform`] | which manifest of an index a platform gets |
-//! | `transport`, `retry`, `limits` | requests: redirects, the choice of scheme, pauses, bounds |
+//! | [`credentials`] | the storage of credentials |
+//! | [`hosts`] | the configuration of registries |
+//! | [`fetch`] | downloads from plain URLs |
+//! | [`document`] | the distinction between manifests and indexes |
+//! | [`platform`] | the choice of a manifest from an index |
+//! | `transport`, `retry`, `limits` | requests: redirects, the choice of scheme, pauses, limits |
 //! | `auth` | challenges and tokens |
-//! | `endpoint` | where a registry and its mirrors are |
-//! | `verifier`, `resolver` | judging certificates, looking up hosts |
-//! | [`connection_error`] | why a request got no answer |
+//! | `endpoint` | the servers of a registry |
+//! | `verifier`, `resolver` | verification of certificates, host lookups |
+//! | [`connection_error`] | explanations of failed connections |
 
 pub mod blob;
 pub mod body;

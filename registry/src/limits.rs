@@ -1,8 +1,8 @@
-//! The limits that every answer of a server is held to.
+//! Limits on the answers of servers.
 //!
-//! [`Gate`] bounds the transfers that are under way at once, [`Pace`] the time that a server may take
-//! over an answer, [`Pulse`] the time that it may leave an upload lying, and [`Listing`] the lists that come in pages. The size of one document is bounded by
-//! [`crate::transport::read_limited`], which reads at a [`Pace`] too.
+//! [`Gate`] limits the number of concurrent transfers, [`Pace`] the duration of an answer, [`Pulse`] the time
+//! that a server may stall an upload, and [`Listing`] the length of paged lists.
+//! [`crate::transport::read_limited`] limits the size of one document and reads it at a [`Pace`].
 
 use std::collections::{HashMap, HashSet};
 use std::pin::pin;
@@ -16,33 +16,33 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::error::Problem;
 
-/// The window that the speed of a download is averaged over.
+/// The window over which the speed of a download is averaged.
 const WINDOW: Duration = Duration::from_secs(30);
-/// The least speed of a download, in bytes per second.
+/// The default minimum speed of a download in bytes per second.
 const SLOWEST: u64 = 1 << 10;
-/// The time that an answer's body may pause where it has no pace.
+/// The maximum pause within an answer's body if there is no [`Pace`].
 const SILENCE: Duration = Duration::from_mins(1);
-/// How much longer than others an answer to an upload may take: what was sent lies in buffers, and
-/// registries move blobs before they answer.
+/// The factor on the time limit for answers to uploads. Sent bytes wait in buffers, and registries move blobs
+/// before they answer.
 const UPLOAD_PATIENCE: u32 = 5;
-/// Most pages of a list.
+/// The maximum number of pages of a list.
 const PAGES: usize = 1000;
-/// Most bytes of all pages of a list.
+/// The maximum number of bytes of all pages of a list.
 const LIST_BYTES: u64 = 32 << 20;
-/// Most entries of a list.
+/// The maximum number of entries of a list.
 const LIST_ENTRIES: usize = 500_000;
 
-/// The least speed at which a server has to send.
+/// The minimum speed of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pace {
-    /// The bytes that have to arrive in each window.
+    /// The number of bytes that must arrive in each window.
     pub bytes: u64,
-    /// The time that a client waits for them. Time that it spends on writing doesn't count.
+    /// The length of a window. The time that the client spends on writing doesn't count.
     pub window: Duration,
 }
 
 impl Pace {
-    /// Returns the pace of so many bytes per second; `None`, which is no limit, for zero.
+    /// Returns a pace in bytes per second. Returns `None`, which means no limit, for zero.
     pub fn of_speed(bytes_per_second: u64) -> Option<Self> {
         let bytes = bytes_per_second.saturating_mul(WINDOW.as_secs());
         (bytes > 0).then_some(Self { bytes, window: WINDOW })
@@ -55,13 +55,13 @@ impl Default for Pace {
     }
 }
 
-/// The pace of one answer's body.
+/// A reader of one answer's body that enforces a pace.
 #[derive(Debug)]
 pub(crate) struct PacedBody {
     pace: Option<Pace>,
-    /// Time spent waiting in this window.
+    /// The time spent waiting in this window.
     waited: Duration,
-    /// Bytes that arrived in this window.
+    /// The number of bytes received in this window.
     received: u64,
 }
 
@@ -73,7 +73,7 @@ impl PacedBody {
     /// Returns the next bytes of the body.
     ///
     /// # Errors
-    /// Fails where the connection breaks, or fewer bytes than the pace arrived in a window.
+    /// Fails if the connection breaks or if fewer bytes than the pace requires arrived in a window.
     pub(crate) async fn chunk(
         &mut self,
         response: &mut Response,
@@ -104,14 +104,14 @@ impl PacedBody {
     }
 }
 
-/// A sign of life of an upload: it beats whenever the server has taken what was sent before.
+/// A progress signal of an upload. It beats when the server has accepted the bytes sent before.
 ///
-/// A request as a whole may take hours, so that its length can't be limited.
+/// A whole request may take hours, so its duration can't be limited.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Pulse(Arc<AtomicU64>);
 
 impl Pulse {
-    /// Notes that more is about to be sent.
+    /// Signals that more bytes are about to be sent.
     pub(crate) fn beat(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
@@ -119,7 +119,7 @@ impl Pulse {
     /// Waits for the answer to an upload.
     ///
     /// # Errors
-    /// Fails where there was no beat for [`UPLOAD_PATIENCE`] times `limit`.
+    /// Fails after [`UPLOAD_PATIENCE`] times `limit` without a beat.
     pub(crate) async fn watch<T>(
         &self,
         limit: Duration,
@@ -140,7 +140,7 @@ impl Pulse {
     }
 }
 
-/// A list that comes in pages, with the limits that make sure that it ends.
+/// A list in pages, with limits that guarantee its end.
 #[derive(Debug, Default)]
 pub(crate) struct Listing {
     pages: HashSet<Url>,
@@ -150,10 +150,10 @@ pub(crate) struct Listing {
 }
 
 impl Listing {
-    /// Adds a page: where it was, how many bytes it had, what it listed, and whether another follows.
+    /// Adds a page: its URL, its size in bytes and its entries. `has_next` is `true` if another page follows.
     ///
     /// # Errors
-    /// Fails where the list is too long, or the page is one that was there before.
+    /// Fails if the list is too long or the page repeats an earlier one.
     pub(crate) fn add(
         &mut self,
         page: Url,
@@ -185,13 +185,13 @@ impl Listing {
         Ok(())
     }
 
-    /// Returns what was listed, each entry once, in the order in which it came.
+    /// Returns the entries without duplicates, in the order of their arrival.
     pub(crate) fn into_entries(self) -> Vec<String> {
         self.entries
     }
 }
 
-/// Bounds for one direction, in all and for each registry.
+/// The limits on concurrent transfers in one direction, in total and per registry.
 #[derive(Debug)]
 pub(crate) struct Gate {
     all: Arc<Semaphore>,
@@ -199,7 +199,7 @@ pub(crate) struct Gate {
     hosts: Mutex<HashMap<String, Arc<Semaphore>>>,
 }
 
-/// The right to transfer one blob, given back when dropped.
+/// The right to transfer one blob. Dropping it frees its place.
 #[derive(Debug)]
 pub(crate) struct Permit {
     _host: Option<OwnedSemaphorePermit>,
@@ -207,14 +207,14 @@ pub(crate) struct Permit {
 }
 
 impl Gate {
-    /// Makes a gate that lets `all` through, `per_host` of them for the same registry.
+    /// Creates a gate for `all` transfers, with at most `per_host` of them per registry.
     pub(crate) fn new(all: usize, per_host: usize) -> Self {
         let all = Arc::new(Semaphore::new(all.max(1)));
         Self { all, per_host: per_host.max(1), hosts: Mutex::default() }
     }
 
-    /// Waits for a place. The registry's own comes first: who waits for a busy registry must not
-    /// stand in the way of those who want another.
+    /// Waits for a place. The registry's own limit comes first, so that a wait for a busy registry doesn't
+    /// block transfers of other registries.
     pub(crate) async fn enter(&self, host: &str) -> Permit {
         let own = {
             let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);

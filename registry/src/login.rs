@@ -1,4 +1,4 @@
-//! Checking credentials.
+//! The verification of credentials.
 
 use kiln_oci::Reference;
 use reqwest::header::HeaderMap;
@@ -13,11 +13,11 @@ use crate::retry::Failure;
 use crate::transport::{Call, Target};
 
 impl Client {
-    /// Makes sure that a registry takes credentials, and returns what is to be kept: the
-    /// credentials, or a token in their place where the registry gives one.
+    /// Verifies credentials with a registry and returns the credentials to store: the given ones,
+    /// or a refresh token if the registry issues one.
     ///
     /// # Errors
-    /// Fails where the registry can't be asked, or refuses the credentials.
+    /// Fails if the registry can't be reached or rejects the credentials.
     pub async fn login(
         &self,
         registry: &str,
@@ -78,18 +78,18 @@ impl Client {
     }
 }
 
-/// Returns the registry that somebody means by what they type after `login`: `docker.io` for nothing
-/// and for all of Docker Hub's names.
+/// Returns the registry that the argument of `login` names. The empty text and all names of Docker
+/// Hub mean `docker.io`.
 ///
 /// # Errors
-/// Fails where it is no host with or without a port.
+/// Fails if the text isn't a host with or without a port.
 pub fn registry_of(text: &str) -> Result<String, Error> {
     let rest = text.split_once("://").map_or(text, |(_, rest)| rest);
     let host = rest.split('/').next().unwrap_or_default();
     if matches!(host, "" | "docker.io" | "index.docker.io" | "registry-1.docker.io") {
         return Ok("docker.io".to_owned());
     }
-    // `host/x` may be read as a name on Docker Hub, unless the host looks like one.
+    // `host/x` is a name on Docker Hub unless the host has a dot or a port.
     let is_host = format!("{host}/x").parse::<Reference>().is_ok_and(|it| it.registry() == host)
         || (!host.contains(['@', ':', '?', '#'])
             && format!("{host}:443/x").parse::<Reference>().is_ok());

@@ -1,13 +1,13 @@
-//! Which manifest of an index a platform gets.
+//! The choice of an index's manifest for a platform.
 
 use kiln_oci::{Descriptor, ImageIndex, Platform};
 
-/// The annotation of manifests that say something about an image and are none.
+/// The annotation of manifests that describe an image and aren't images themselves.
 const REFERENCE_TYPE: &str = "vnd.docker.reference.type";
 
-/// Returns the entry of `index` that runs best on `platform`: its own variant before older ones,
-/// the first of equals; manifests of attestations are no images. An entry that names no platform is
-/// taken where no other fits.
+/// Returns the entry of `index` that runs best on `platform`. The platform's own variant comes
+/// before older ones, and the first entry before its equals. Attestations are ignored. If no
+/// platform matches, the result is the first entry without a platform.
 ///
 /// The order is that of containerd's `platforms.Only`: `amd64` runs its lower levels, then `386`;
 /// `arm64` its lower versions, then 32-bit `arm` from v8 down; `arm` its lower versions to v5.
@@ -21,18 +21,18 @@ pub fn select_platform<'a>(index: &'a ImageIndex, platform: &Platform) -> Option
         .or_else(|| images().find(|entry| entry.platform().is_none()))
 }
 
-/// Returns the entries of an index that are images.
+/// Returns the entries of an index that are images, not attestations.
 pub fn images(index: &ImageIndex) -> impl Iterator<Item = &Descriptor> {
     index.manifests().iter().filter(|entry| !is_attestation(entry))
 }
 
-/// Tells whether images for `image` run where `platform` is asked for.
+/// Returns `true` if an image for `image` runs on `platform`.
 pub fn runs(platform: &Platform, image: &Platform) -> bool {
     let image = Platform::new(&image.os, &image.architecture, image.variant.as_deref());
     candidates(platform).iter().any(|wanted| same(&image, wanted))
 }
 
-/// Returns the platforms of an index's images, for people.
+/// Returns the platforms of an index's images as a list for display.
 pub fn list_platforms(index: &ImageIndex) -> String {
     let names: Vec<String> =
         images(index).filter_map(platform_of).map(|platform| platform.to_string()).collect();
@@ -54,7 +54,7 @@ fn same(one: &Platform, other: &Platform) -> bool {
     (&one.os, &one.architecture, &one.variant) == (&other.os, &other.architecture, &other.variant)
 }
 
-/// Returns what runs on a platform, best first, in normal form.
+/// Returns the platforms that run on `platform`, best first, in normal form.
 fn candidates(platform: &Platform) -> Vec<Platform> {
     let os = platform.os.as_str();
     let variant = platform.variant.as_deref().unwrap_or_default();
@@ -89,7 +89,7 @@ fn arm(os: &str, version: u32) -> impl Iterator<Item = Platform> {
     (5..version.min(8)).rev().map(move |version| variant_of(os, "arm", &format!("v{version}")))
 }
 
-/// Returns the versions that an `arm64` variant runs, without itself: v9.N implements v8.N+5.
+/// Returns the lower versions that an `arm64` variant runs. v9.N implements v8.N+5.
 fn arm64(variant: &str) -> Vec<String> {
     let variant = if variant.is_empty() { "v8" } else { variant };
     let (major, minor) = variant.split_once('.').unwrap_or((variant, "0"));
@@ -106,7 +106,7 @@ fn arm64(variant: &str) -> Vec<String> {
     }
 }
 
-/// Returns the number of a variant as `v7`, where it is a sensible one.
+/// Returns the number of a variant such as `v7`, if it is below 100.
 fn number(variant: &str) -> Option<u32> {
     variant.strip_prefix('v')?.parse().ok().filter(|number| *number < 100)
 }

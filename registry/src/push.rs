@@ -1,4 +1,4 @@
-//! Uploads: blobs first, then the manifests that name them.
+//! Uploads of blobs and of the manifests that name them.
 
 mod blob;
 mod manifest;

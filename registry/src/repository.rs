@@ -1,13 +1,13 @@
-//! Repositories.
+//! The names of repositories.
 
 use std::fmt;
 use std::str::FromStr;
 
 use kiln_oci::{ParseReferenceError, Reference};
 
-/// A repository of a registry, as `docker.io/library/alpine`.
+/// The name of a repository with its registry, such as `docker.io/library/alpine`.
 ///
-/// Its parts keep to the grammar of references, so that they are safe in URLs.
+/// Its parts follow the grammar of references, so they are safe in URLs.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Repository {
     registry: String,
@@ -15,12 +15,12 @@ pub struct Repository {
 }
 
 impl Repository {
-    /// Returns the registry's host and port, `docker.io` for Docker Hub.
+    /// Returns the registry's host and port; `docker.io` for Docker Hub.
     pub fn registry(&self) -> &str {
         &self.registry
     }
 
-    /// Returns the path in the registry, as `library/alpine`.
+    /// Returns the path in the registry, such as `library/alpine`.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -36,7 +36,7 @@ impl From<&Reference> for Repository {
 impl FromStr for Repository {
     type Err = ParseReferenceError;
 
-    /// Parses a name in full or short; a tag or digest is ignored.
+    /// Parses a full or short name. Ignores a tag or digest.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         text.parse::<Reference>().map(|reference| Self::from(&reference))
     }

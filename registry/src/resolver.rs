@@ -1,14 +1,14 @@
-//! Names of hosts, looked up as the system does.
+//! Host lookups with the system's resolver.
 
 use std::fmt;
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
-/// A name that has no address.
+/// A failed lookup of a host.
 #[derive(Debug)]
 pub(crate) struct LookupError {
     pub(crate) name: String,
-    /// Why, in the system's words.
+    /// The system's error message.
     pub(crate) problem: String,
 }
 
@@ -20,7 +20,7 @@ impl fmt::Display for LookupError {
 
 impl std::error::Error for LookupError {}
 
-/// The system's resolver. Its errors name the host.
+/// The system's resolver. Its errors contain the host's name.
 #[derive(Debug)]
 pub(crate) struct SystemResolver;
 

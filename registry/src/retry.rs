@@ -1,4 +1,4 @@
-//! How long to wait before trying again.
+//! The pauses between attempts.
 
 use std::time::Duration;
 
@@ -8,12 +8,12 @@ use time::{OffsetDateTime, PrimitiveDateTime};
 
 use crate::error::Problem;
 
-/// The longest pause that a server is granted.
+/// The maximum pause that a server may request.
 const LONGEST: Duration = Duration::from_mins(1);
-/// The longest pause of our own making.
+/// The maximum pause without a server's request.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(10);
 
-/// A problem, and how long the server wants to be left in peace.
+/// A problem and the pause that the server requests, if any.
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) problem: Problem,
@@ -26,14 +26,14 @@ impl<P: Into<Problem>> From<P> for Failure {
     }
 }
 
-/// Returns how long to wait after so many failures: twice as long each time, less a random part of
-/// up to a half, so that many clients that failed at once don't come back at once.
+/// Returns the pause after `failures` failures. It doubles each time, less a random part of up to a
+/// half, so that many clients that fail together don't retry together.
 pub(crate) fn backoff(first: Duration, failures: u32) -> Duration {
     let doubled = first.saturating_mul(1 << failures.saturating_sub(1).min(6));
     doubled.min(LONGEST_BACKOFF).mul_f64(0.5 + fastrand::f64() / 2.0)
 }
 
-/// Returns the pause that a server asks for, in seconds or as a date; at most a minute.
+/// Returns the pause of a `Retry-After` header, in seconds or as a date; at most one minute.
 pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     let pause = match text.parse() {
@@ -43,7 +43,7 @@ pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     Some(pause.min(LONGEST))
 }
 
-/// Returns the time between `now` and a date of HTTP.
+/// Returns the time from `now` to an HTTP date.
 fn until(text: &str, now: OffsetDateTime) -> Option<Duration> {
     let format = format_description!(
         "[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT"

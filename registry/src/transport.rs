@@ -20,56 +20,57 @@ use crate::http::{HttpClients, Timeouts, Trust};
 use crate::limits::{Gate, Pace, PacedBody, Pulse};
 use crate::retry::{Failure, backoff, retry_after};
 
-/// How many redirects are followed.
+/// The maximum number of redirects.
 pub(crate) const REDIRECTS: usize = 10;
 
-/// Most bytes of a registry's complaint that are read.
+/// The maximum number of bytes that are read from an error answer.
 const COMPLAINT: u64 = 64 << 10;
 
-/// A request, as often as it has to be made.
+/// A request, which may be sent several times.
 #[derive(Debug)]
 pub(crate) struct Call<'a> {
     pub(crate) endpoint: &'a Endpoint,
-    /// The repository's name at the endpoint; empty for none.
+    /// The repository's name at the endpoint. Empty for requests without a repository.
     pub(crate) repository: &'a str,
     pub(crate) scopes: Scopes,
     pub(crate) method: Method,
     pub(crate) target: Target<'a>,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Body,
-    /// How often it is tried.
+    /// The maximum number of attempts.
     pub(crate) attempts: u32,
 }
 
-/// Where a request goes.
+/// The target of a request.
 #[derive(Clone, Debug)]
 pub(crate) enum Target<'a> {
-    /// Below the repository, as `manifests/latest`.
+    /// A path below the repository, such as `manifests/latest`.
     Path(&'a str),
-    /// Where the registry said.
+    /// A URL from the registry.
     Url(Url),
 }
 
 type Found = Arc<OnceCell<Url>>;
 
-/// What all requests of a client share.
+/// The state that all requests of a client share.
 #[derive(Debug)]
 pub(crate) struct Transport {
     pub(crate) options: Options,
     clients: HttpClients,
-    /// Clients of uploads, whose answers begin when all has been sent.
+    /// The clients for uploads. Their answers begin after the last byte was sent, so they have no read
+    /// timeout.
     upload_clients: HttpClients,
     hosts: Hosts,
     authorizations: Authorizations,
-    /// What was found out of the endpoints that have to be asked, by authority and path.
+    /// The probed base URLs, by authority and path of the endpoint.
     bases: Mutex<HashMap<(String, String), Found>>,
-    /// Blobs on their way here.
+    /// The limits on downloads.
     pub(crate) downloads: Gate,
-    /// Blobs on their way there.
+    /// The limits on uploads.
     pub(crate) uploads: Gate,
 }
 
-/// Logs a request with its answer. What stands behind the path may be a secret.
+/// Logs a request with its answer. Leaves out the query, which may contain secrets.
 pub(crate) fn log(method: &Method, url: &Url, answer: &reqwest::Result<Response>) {
     let place = format!("{}://{}{}", url.scheme(), authority_of(url), url.path());
     match answer {
@@ -98,8 +99,8 @@ impl Transport {
         }
     }
 
-    /// Returns where a registry's content is to be had, in the order to ask: of names (`by_name`) or
-    /// of what is named by digest.
+    /// Returns the endpoints for a registry's content in the order of requests. `by_name` selects those that
+    /// resolve tags, otherwise those that serve content by digest.
     pub(crate) fn sources(&self, registry: &str, by_name: bool) -> Result<Vec<Endpoint>, Problem> {
         let host = self.hosts.of(registry)?;
         let mut endpoints = Vec::new();
@@ -115,13 +116,13 @@ impl Transport {
         Ok(endpoints)
     }
 
-    /// Returns the registry itself.
+    /// Returns the endpoint of the registry itself.
     pub(crate) fn upstream(&self, registry: &str) -> Result<Endpoint, Problem> {
         Endpoint::upstream(registry, &*self.hosts.of(registry)?)
     }
 
-    /// Returns the client for a token server of an endpoint. One on the endpoint's own host is trusted as
-    /// the endpoint is, where nothing else is configured about it.
+    /// Returns the client for a token server of an endpoint. A token server on the endpoint's host has the
+    /// endpoint's TLS settings unless its own are configured.
     pub(crate) fn client_of_tokens(
         &self,
         url: &Url,
@@ -141,8 +142,8 @@ impl Transport {
         self.one_of(&self.clients, url, Some(endpoint))
     }
 
-    /// Returns the one of these clients for a URL, as is configured about an endpoint where it is the
-    /// endpoint's, else about its host.
+    /// Returns the client from `clients` for a URL. A URL of the endpoint has the endpoint's TLS settings;
+    /// others have those of their host.
     fn one_of(
         &self,
         clients: &HttpClients,
@@ -158,14 +159,14 @@ impl Transport {
         }
     }
 
-    /// Returns why a request got no answer.
+    /// Converts the error of a request without an answer.
     pub(crate) async fn unanswered(
         &self,
         url: &Url,
         place: Place,
         error: reqwest::Error,
     ) -> Problem {
-        // URLs of redirects carry signatures.
+        // The URLs of redirects contain signatures.
         let error = ConnectionError::new(&error.without_url(), place, self.clients.proxy_of(url));
         if error.is_without_tls() && self.speaks_plain_http(url).await {
             return error.speaks_plain_http().into();
@@ -173,7 +174,7 @@ impl Transport {
         error.into()
     }
 
-    /// Tells whether plain HTTP is answered where `https` was not.
+    /// Returns `true` if a server that doesn't speak TLS answers plain HTTP.
     async fn speaks_plain_http(&self, url: &Url) -> bool {
         let plain = format!(
             "http://{}:{}/",
@@ -184,15 +185,15 @@ impl Transport {
         client.get(plain).send().await.is_ok()
     }
 
-    /// Returns the client for a URL, as is configured about its host.
+    /// Returns the client for a URL with the TLS settings of its host.
     pub(crate) fn client_for(&self, url: &Url) -> Result<reqwest::Client, Problem> {
         self.one_of(&self.clients, url, None)
     }
 
-    /// Makes a request until it succeeds, fails for good, or has failed too often.
+    /// Sends a request until it succeeds, fails permanently or has no attempts left.
     ///
     /// # Errors
-    /// Every status other than success is an error.
+    /// Every status other than a success is an error.
     pub(crate) async fn send(&self, call: &Call<'_>) -> Result<Response, Problem> {
         let mut attempt = 0;
         loop {
@@ -210,7 +211,7 @@ impl Transport {
         }
     }
 
-    /// Makes a request once; every status other than success is a failure.
+    /// Sends a request once. Every status other than a success is a failure.
     pub(crate) async fn try_once(&self, call: &Call<'_>) -> Result<Response, Failure> {
         let response = self.once(call).await?;
         if response.status().is_success() {
@@ -224,12 +225,12 @@ impl Transport {
         read_limited(response, limit, self.options.pace).await
     }
 
-    /// Returns how long to wait after so many failures.
+    /// Returns the pause after `failures` failures.
     pub(crate) fn pause(&self, failures: u32) -> Duration {
         backoff(self.options.backoff, failures)
     }
 
-    /// Makes a request once, and once more where it was refused for want of proof who asks.
+    /// Sends a request. Sends it again with authentication if the registry sends a challenge.
     async fn once(&self, call: &Call<'_>) -> Result<Response, Failure> {
         let base = self.base(call.endpoint).await?;
         let url = address(call, &base)?;
@@ -245,8 +246,7 @@ impl Transport {
         Ok(self.follow(call, &base, url, Some(&found)).await?)
     }
 
-    /// Makes a request and follows redirects. What proves who asks goes to the endpoint's origin
-    /// only.
+    /// Sends a request and follows redirects. Only the endpoint's origin receives the authorization.
     pub(crate) async fn follow(
         &self,
         call: &Call<'_>,
@@ -287,7 +287,7 @@ impl Transport {
         Err(Problem::Redirect(format!("more than {REDIRECTS} redirects")))
     }
 
-    /// Returns an endpoint's address.
+    /// Returns the base URL of an endpoint. Probes the scheme if the configuration leaves it open.
     pub(crate) async fn base(&self, endpoint: &Endpoint) -> Result<Url, Problem> {
         let (plain, secure) = (endpoint.base("http")?, endpoint.base("https")?);
         let plain_first = match endpoint.scheme {
@@ -310,15 +310,14 @@ impl Transport {
             }
         };
         let found = cell.get_or_try_init(probe).await;
-        // Nobody is there (yet): the request itself will say so.
+        // No server answered the probe. The request itself will report that.
         Ok(found.cloned().unwrap_or(if plain_first { plain } else { secure }))
     }
 
-    /// Finds out whether a registry on this machine speaks plain http or https; fails where it
-    /// can't be reached.
+    /// Probes whether a registry on this machine speaks plain HTTP or `https`. Fails if it can't be reached.
     async fn probe_plain(&self, plain: &Url, secure: &Url) -> Result<Url, Problem> {
         match self.clients.plain()?.get(plain.clone()).send().await {
-            // That is how servers answer who speaks plainly to a port of theirs that is secure.
+            // Servers answer plain HTTP on an `https` port with this status.
             Ok(response) if response.status() == StatusCode::BAD_REQUEST => Ok(secure.clone()),
             Ok(_) => Ok(plain.clone()),
             Err(error) if error.is_connect() => Err(error.into()),
@@ -326,7 +325,7 @@ impl Transport {
         }
     }
 
-    /// Finds out whether a registry that somebody calls insecure speaks https all the same.
+    /// Probes whether a registry that is configured as insecure speaks `https` nevertheless.
     async fn probe_secure(
         &self,
         endpoint: &Endpoint,
@@ -341,13 +340,13 @@ impl Transport {
     }
 }
 
-/// Returns where a call goes.
+/// Returns the URL of a call.
 fn address(call: &Call<'_>, base: &Url) -> Result<Url, Problem> {
     let path = match &call.target {
         Target::Url(url) => return Ok(url.clone()),
         Target::Path(path) => path,
     };
-    // The name is the endpoint's, whose path may hold a part of it.
+    // The endpoint's path may contain a part of its name for the repository.
     let name =
         call.repository.strip_prefix(call.endpoint.path.strip_prefix("/v2/").unwrap_or_default());
     let name = name.unwrap_or(call.repository);
@@ -360,7 +359,7 @@ fn address(call: &Call<'_>, base: &Url) -> Result<Url, Problem> {
     Ok(url)
 }
 
-/// Tells whether this is how a server of `https` answers who speaks plainly to it.
+/// Returns `true` if this is the answer of an `https` server to plain HTTP.
 fn wants_https(status: StatusCode, url: &Url, body: &[u8]) -> bool {
     let body = body.get(..body.len().min(1024)).unwrap_or_default();
     status == StatusCode::BAD_REQUEST
@@ -374,7 +373,7 @@ pub(crate) fn is_redirect(response: &Response, method: &Method) -> bool {
     matches!(status, 307 | 308) || (repeatable && matches!(status, 301..=303))
 }
 
-/// Returns the address that a redirect or an upload leads to.
+/// Returns the URL in the `Location` header of a redirect or an upload.
 pub(crate) fn redirect_target(response: &Response) -> Result<Url, Problem> {
     let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
     let target = location.and_then(|location| response.url().join(location).ok());
@@ -405,7 +404,7 @@ async fn read_limited(
     Ok(bytes)
 }
 
-/// A registry's complaint (distribution specification, "Error Codes").
+/// The body of a registry's error (distribution specification, "Error Codes").
 #[derive(Default, Deserialize)]
 struct Complaint {
     #[serde(default)]
@@ -420,7 +419,7 @@ struct ComplaintError {
     message: String,
 }
 
-/// Returns what the server of a URL is to whoever asks an endpoint.
+/// Returns the role of a URL's server for error messages.
 fn place(endpoint: &Endpoint, url: &Url) -> Place {
     if endpoint.serves(url) {
         return endpoint.place();
@@ -428,7 +427,7 @@ fn place(endpoint: &Endpoint, url: &Url) -> Place {
     Place { host: authority_of(url), role: Role::Redirect, has_trust: false }
 }
 
-/// Returns what a refusal means, and when to ask again.
+/// Returns the problem of a refused request, and the pause that the server requests.
 pub(crate) async fn failure(
     response: Response,
     endpoint: &Endpoint,
@@ -438,7 +437,7 @@ pub(crate) async fn failure(
     Failure { problem: complaint(response, endpoint, pace).await, pause }
 }
 
-/// Returns what a refusal means, with what the registry says about it.
+/// Returns the problem of a refused request, with the registry's message.
 async fn complaint(response: Response, endpoint: &Endpoint, pace: Option<Pace>) -> Problem {
     let (status, url) = (response.status(), response.url().clone());
     let body = read_limited(response, COMPLAINT, pace).await.unwrap_or_default();

@@ -1,18 +1,17 @@
-//! Certificates of servers, judged.
+//! The verification of server certificates.
 //!
-//! webpki judges them. One kind it refuses that docker, podman and containerd trust: a server's own
-//! certificate that is given as an authority, as Docker's manual makes one for a registry with
-//! `openssl req -x509`. It has signed itself, its extensions make it an authority (`CA:TRUE`), and
-//! webpki takes no authority for a server.
+//! webpki verifies certificates. It rejects one kind that docker, podman and containerd accept: a server's
+//! own certificate that is configured as a CA. Docker's manual creates such certificates for registries with
+//! `openssl req -x509`. They are self-signed, and their extensions make them a CA (`CA:TRUE`). webpki doesn't
+//! accept a CA certificate as a server's.
 //!
-//! Such a certificate is trusted for what it is, and no other with it: it has to be one of those
-//! given, byte for byte, and nothing may be wrong with it but who has signed it. Its dates are judged
-//! by webpki before that, its names here, and that the server holds its key is proved by the signature
-//! of the handshake. What it may be used for (the extended key usage) isn't looked at: whoever gave
-//! this very certificate for this very host has said so.
+//! This module accepts such a certificate, and no others through it. It must equal a configured certificate
+//! byte for byte, and its signer must be its only flaw. webpki checks its dates first, this module checks its
+//! names, and the signature of the handshake proves that the server has its key. The extended key usage isn't
+//! checked: the user has configured this very certificate for this very host.
 //!
-//! The certificates of the system are among those given. Whoever holds the key of one of them can
-//! sign for any name anyway.
+//! The system's certificates count as configured ones. The owner of one of their keys can sign certificates
+//! for any name anyway.
 
 use std::sync::Arc;
 
@@ -26,7 +25,7 @@ use rustls::{CertificateError, DigitallySignedStruct, RootCertStore, SignatureSc
 
 use crate::error::Problem;
 
-/// A verifier that trusts what authorities have signed, and the given certificates themselves.
+/// A verifier that accepts the configured certificates and those that authorities have signed.
 #[derive(Debug)]
 pub(crate) struct AcceptGivenOrSigned {
     given: Vec<CertificateDer<'static>>,
@@ -34,7 +33,7 @@ pub(crate) struct AcceptGivenOrSigned {
 }
 
 impl AcceptGivenOrSigned {
-    /// Returns a verifier that trusts `given`, and what `roots` have signed.
+    /// Creates a verifier that accepts `given` and the certificates that `roots` have signed.
     pub(crate) fn new(
         given: Vec<CertificateDer<'static>>,
         roots: RootCertStore,
@@ -46,8 +45,8 @@ impl AcceptGivenOrSigned {
     }
 }
 
-/// Tells whether this is wrong with a certificate: who has signed it, or that it is one of an authority.
-/// webpki looks at dates before it looks for either.
+/// Returns `true` if the problem is the certificate's signer, or that the certificate is a CA. webpki checks
+/// the dates before either.
 fn is_about_signer(problem: &CertificateError) -> bool {
     match problem {
         CertificateError::UnknownIssuer
@@ -58,12 +57,12 @@ fn is_about_signer(problem: &CertificateError) -> bool {
     }
 }
 
-/// Tells whether a server was refused because its certificate is one of an authority.
+/// Returns `true` if a server was rejected because its certificate is a CA.
 pub(crate) fn is_of_authority(problem: &CertificateError) -> bool {
     matches!(webpki_error(problem), Some(webpki::Error::CaUsedAsEndEntity))
 }
 
-/// Returns the error of webpki for which rustls has no word of its own.
+/// Returns the webpki error that rustls wraps as [`CertificateError::Other`].
 pub(crate) fn webpki_error(problem: &CertificateError) -> Option<&webpki::Error> {
     let CertificateError::Other(other) = problem else { return None };
     other.0.downcast_ref()
@@ -119,7 +118,7 @@ impl ServerCertVerifier for AcceptGivenOrSigned {
     }
 }
 
-/// A verifier that trusts any certificate, for users who have said so.
+/// A verifier that accepts any certificate, for hosts that are configured as insecure.
 #[derive(Debug)]
 pub(crate) struct AcceptAnyCertificate(pub(crate) Arc<CryptoProvider>);
 
@@ -171,7 +170,8 @@ mod tests {
 
     const TODAY: u64 = 1_790_000_000;
 
-    /// Judges a server's certificate where `given` were given, at a time, under a name.
+    /// Returns the verdict on a server's certificate with the configured certificates `given`, at a time and
+    /// for a name.
     fn judge(given: &[&Certificate], shown: &Certificate, now: u64, name: &str) -> String {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut roots = RootCertStore::empty();
@@ -208,10 +208,10 @@ mod tests {
             );
             let both = [&authority, &certificate];
             assert_eq!(judge(&both, &certificate, TODAY, here), "trusted", "{constraints}");
-            // One that says the same of itself, with another key.
+            // A similar certificate with another key.
             let other = judge(&[&make(constraints)], &certificate, TODAY, here);
             assert_ne!(other, "trusted", "{constraints}");
-            // Its dates and its names count all the same.
+            // Dates and names count nevertheless.
             let late = judge(&[&certificate], &certificate, TODAY + 3_000_000_000, here);
             assert!(late.contains("expired"), "{constraints}: {late}");
             let early = judge(&[&certificate], &certificate, 1_500_000_000, here);
@@ -225,10 +225,10 @@ mod tests {
             CertificateOptions { constraints: "CA:FALSE", ..CertificateOptions::default() };
         let signed = Certificate::signed_by(&authority, options);
         assert_eq!(judge(&[&authority], &signed, TODAY, here), "trusted");
-        // What another has signed is trusted by itself, without the other.
+        // A configured certificate that a CA has signed is accepted without that CA.
         assert_eq!(judge(&[&signed], &signed, TODAY, here), "trusted");
         assert_ne!(judge(&[&signed], &authority, TODAY, here), "trusted");
-        // An authority isn't a server, unless it was given itself.
+        // A CA is no server unless its certificate is configured itself.
         let below = Certificate::signed_by(&authority, CertificateOptions::default());
         assert_ne!(judge(&[&authority], &below, TODAY, here), "trusted");
         assert_eq!(judge(&[&authority, &below], &below, TODAY, here), "trusted");

@@ -1,28 +1,28 @@
-//! What is wrong with configuration that isn't kiln's own.
+//! Warnings about the configuration files of other tools.
 //!
-//! Files of docker, podman and containerd are theirs to judge: one that kiln can't read doesn't end a
-//! command. But what it says is lost then, and whoever relies on it has to know.
+//! docker, podman and containerd own their files, so one that kiln can't read doesn't fail a
+//! command. But its settings are ignored then, and the user must know that.
 
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-/// Where warnings go; nowhere by default. Cheap to clone.
+/// The receiver of warnings. By default, warnings are dropped. Cloning is cheap.
 #[derive(Clone, Default)]
 pub struct Warnings(Option<Arc<dyn Fn(String) + Send + Sync>>);
 
 impl Warnings {
-    /// Has warnings go to `report`.
+    /// Creates a receiver that calls `report` with each warning.
     pub fn to(report: impl Fn(String) + Send + Sync + 'static) -> Self {
         Self(Some(Arc::new(report)))
     }
 
-    /// Warns that a file is not taken into account.
+    /// Warns that a file is ignored, and why.
     pub fn ignored(&self, path: &Path, problem: &dyn fmt::Display) {
         self.warn(format!("{}: {problem}; the file is ignored", path.display()));
     }
 
-    /// Warns.
+    /// Sends a warning.
     pub(crate) fn warn(&self, text: String) {
         if let Some(report) = &self.0 {
             report(text);
@@ -36,7 +36,8 @@ impl fmt::Debug for Warnings {
     }
 }
 
-/// Says what is wrong with JSON, with its line, and without quoting it: it may hold credentials.
+/// Returns the message of a JSON error with its line and column. It doesn't quote the JSON, which
+/// may contain credentials.
 pub fn json_problem(error: &serde_json::Error) -> String {
     let (line, column) = (error.line(), error.column());
     if error.is_data() {

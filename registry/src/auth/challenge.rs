@@ -1,27 +1,27 @@
-//! What a registry wants to be told.
+//! The challenges of `WWW-Authenticate` headers (RFC 9110).
 
 use reqwest::header::{HeaderMap, WWW_AUTHENTICATE};
 
 use crate::error::sanitize;
 
-/// A challenge.
+/// An authentication challenge of a registry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Challenge {
-    /// A token of this server.
+    /// The registry requires a token of a token server.
     Bearer {
-        /// The server's address.
+        /// The token server's URL.
         realm: String,
-        /// What the registry is called there.
+        /// The name of the registry at the token server.
         service: Option<String>,
     },
-    /// Name and password.
+    /// The registry requires a name and a password.
     Basic,
-    /// Something that is not known here.
+    /// A scheme that kiln doesn't implement, by name.
     Other(String),
 }
 
 impl Challenge {
-    /// Returns the challenge to be answered: the one for a token where there is a choice.
+    /// Returns the challenge to answer. A bearer challenge takes precedence over others.
     pub(super) fn choose(headers: &HeaderMap) -> Option<Self> {
         let mut best: Option<Self> = None;
         for header in headers.get_all(WWW_AUTHENTICATE) {

@@ -1,8 +1,8 @@
-//! Token servers.
+//! The protocol of token servers.
 //!
-//! They are asked in three ways: anonymously or with name and password by `GET` (distribution's
-//! token specification), and in the manner of OAuth 2 by `POST`, with a refresh token, or with name
-//! and password where the server knows nothing else.
+//! The client requests tokens in three ways. It uses `GET`, anonymously or with name and password
+//! (distribution's token specification). It uses `POST` in the manner of OAuth 2 with a refresh
+//! token. If the server doesn't support `GET` with a password, it uses `POST` with the password.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -21,19 +21,19 @@ use crate::error::{Problem, sanitize};
 use crate::retry::{Failure, retry_after};
 use crate::transport::Transport;
 
-/// Most bytes of a token server's answer.
+/// The maximum size of a token server's answer in bytes.
 const ANSWER: u64 = 1 << 20;
-/// How long a token is good for where its server doesn't say (distribution's token specification).
+/// The lifetime in seconds of a token without `expires_in` (distribution's token specification).
 const LIFETIME: u64 = 60;
-/// How long before its end a token isn't used any more.
+/// The time in seconds before its expiry from which a token is no longer used.
 const MARGIN: u64 = 10;
-/// What this client is called by token servers.
+/// The client ID that kiln sends to token servers.
 const CLIENT: &str = "kiln";
 
-/// What a token server has given.
+/// The answer of a token server.
 pub(crate) struct Grant {
     pub(crate) authorization: Authorization,
-    /// What others can be had for later, without the password.
+    /// The refresh token, which replaces the password in later requests.
     pub(crate) refresh: Option<String>,
 }
 
@@ -58,7 +58,7 @@ struct Answer {
     refresh_token: Option<String>,
 }
 
-/// A token server, and what it is to be asked.
+/// A token server and the parameters of the request.
 pub(super) struct Server<'a> {
     pub(super) transport: &'a Transport,
     pub(super) asking: &'a Asking<'a>,
@@ -67,7 +67,7 @@ pub(super) struct Server<'a> {
 }
 
 impl Server<'_> {
-    /// Gets a token; with `offline`, one to refresh it too.
+    /// Requests a token. With `offline`, requests a refresh token too.
     pub(super) async fn grant(
         &self,
         credential: Option<&Credential>,
@@ -105,14 +105,15 @@ impl Server<'_> {
         }
     }
 
-    /// Returns the server's address, after making sure that it may be gone to.
+    /// Returns the token server's URL. Fails if the client must not connect to it, or must not send
+    /// it the credentials.
     fn realm(&self, with_credentials: bool) -> Result<Url, Problem> {
         let wrong = || Problem::Challenge("the registry's token server has no address".to_owned());
         let mut url = Url::parse(&self.realm).map_err(|_| wrong())?;
         if let Some(problem) = forbidden(self.asking.base, &url) {
             return Err(Problem::Challenge(problem));
         }
-        // Nobody's password but ours is sent.
+        // Only the user's own credentials may be sent.
         let _ = (url.set_username(""), url.set_password(None));
         let known = &self.asking.endpoint.token_servers;
         if with_credentials && !is_of_registry(&url, self.asking.base, known) {
@@ -150,7 +151,7 @@ impl Server<'_> {
         if !scopes.is_empty() {
             pairs.push(("scope", &scopes));
         }
-        // A form is written as a query is.
+        // A form has the same encoding as a query.
         let mut encoded = url.clone();
         encoded.set_query(None);
         encoded.query_pairs_mut().extend_pairs(pairs);
@@ -163,7 +164,7 @@ impl Server<'_> {
         Ok(request)
     }
 
-    /// Returns what the server is to whoever asks the registry, which may give tokens itself.
+    /// Returns the server's role for error messages. A registry may issue tokens itself.
     fn place(&self, url: &Url) -> Place {
         if self.asking.endpoint.serves(url) {
             return self.asking.endpoint.place();
@@ -171,7 +172,7 @@ impl Server<'_> {
         Place { host: authority_of(url), role: Role::TokenServer, has_trust: false }
     }
 
-    /// Asks. Redirects are not followed: credentials are for this server.
+    /// Sends a request without following redirects: the credentials are for this server.
     async fn send(&self, request: Request) -> Result<Grant, Failure> {
         let url = request.url().clone();
         let client = self.transport.client_of_tokens(&url, self.asking.endpoint)?;
@@ -200,7 +201,7 @@ impl Server<'_> {
     }
 }
 
-/// Returns what a token server says about its refusal.
+/// Returns the error message in a token server's refusal.
 fn said(body: &[u8]) -> String {
     #[derive(Default, Deserialize)]
     #[serde(default)]
@@ -225,7 +226,8 @@ fn read(bytes: &[u8]) -> Result<Grant, Problem> {
     let mut lifetime = answer.expires_in.unwrap_or(LIFETIME).min(86_400);
     if let Some(issued) = answer.issued_at.and_then(|at| OffsetDateTime::parse(&at, &Rfc3339).ok())
     {
-        // It was given out of a cache; a clock that goes wrong makes it older, or nothing.
+        // The token comes from a cache. A wrong clock changes its age at most to zero or to its
+        // maximum.
         let age = (OffsetDateTime::now_utc() - issued).whole_seconds();
         lifetime = lifetime.saturating_sub(u64::try_from(age).unwrap_or_default());
     }
@@ -235,7 +237,7 @@ fn read(bytes: &[u8]) -> Result<Grant, Problem> {
     Ok(Grant { authorization, refresh: answer.refresh_token.filter(usable) })
 }
 
-/// Tells whether a text can stand in a header.
+/// Returns `true` if the text can stand in a header.
 fn is_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())
 }

@@ -1,6 +1,6 @@
-//! One file with credentials: docker's `config.json` and podman's `auth.json` have the same form.
+//! The format of docker's `config.json` and podman's `auth.json`.
 //!
-//! Everything that isn't about credentials is kept as it is when the file is written.
+//! Writing the file preserves all settings that aren't about credentials.
 
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -14,7 +14,7 @@ use super::helper::Helper;
 use super::{Credential, CredentialError, HUB_KEY};
 use crate::warnings::json_problem;
 
-/// A file as it was read.
+/// The content of a credential file.
 #[derive(Clone, Debug)]
 pub(super) struct ConfigFile {
     path: PathBuf,
@@ -22,7 +22,7 @@ pub(super) struct ConfigFile {
 }
 
 impl ConfigFile {
-    /// Reads it; one that isn't there has nothing in it.
+    /// Reads a file. A missing file counts as an empty one.
     pub(super) fn read(path: &Path) -> Result<Self, CredentialError> {
         let content = match std::fs::read(path) {
             Ok(bytes) if bytes.iter().all(u8::is_ascii_whitespace) => Map::new(),
@@ -34,7 +34,7 @@ impl ConfigFile {
         Ok(Self { path: path.to_owned(), content })
     }
 
-    /// Returns the helper that keeps what belongs to a registry, if one does.
+    /// Returns the helper that stores a registry's credentials, if the file names one.
     pub(super) fn helper(&self, registry: &str) -> Result<Option<Helper>, CredentialError> {
         let helpers = self.content.get("credHelpers").and_then(Value::as_object);
         let own = helpers.and_then(|helpers| {
@@ -44,8 +44,8 @@ impl ConfigFile {
         own.or(general).filter(|name| !name.is_empty()).map(Helper::named).transpose()
     }
 
-    /// Returns what the file itself holds for a repository. The narrowest key counts: podman keeps
-    /// credentials for parts of a registry too.
+    /// Returns the credentials that the file itself holds for a repository. The narrowest key takes
+    /// precedence, because podman stores credentials for parts of a registry too.
     pub(super) fn get(
         &self,
         registry: &str,
@@ -109,14 +109,14 @@ impl ConfigFile {
         Ok(Some(Credential::Password { username, password }))
     }
 
-    /// Tells whether the file has an entry for a registry, with secrets or without.
+    /// Returns `true` if the file has an entry for a registry, with or without secrets.
     pub(super) fn mentions(&self, registry: &str) -> bool {
         let auths = self.content.get("auths").and_then(Value::as_object);
         let host = host_of(super::key_of(registry));
         auths.is_some_and(|auths| auths.keys().any(|key| host_of(key) == host))
     }
 
-    /// Sets what is kept for a registry: credentials, or the mere fact that a helper has them.
+    /// Sets a registry's entry: the credentials, or an empty entry if a helper stores them.
     pub(super) fn put(&mut self, registry: &str, credential: Option<(&str, &Credential)>) {
         let mut entry = Map::new();
         if let Some((username, credential)) = credential {
@@ -144,7 +144,7 @@ impl ConfigFile {
         }
     }
 
-    /// Takes away what is kept for a registry.
+    /// Removes all entries of a registry.
     pub(super) fn remove(&mut self, registry: &str) {
         let host = host_of(super::key_of(registry)).to_owned();
         if let Some(auths) = self.content.get_mut("auths").and_then(Value::as_object_mut) {
@@ -152,9 +152,9 @@ impl ConfigFile {
         }
     }
 
-    /// Writes the file, for its owner's eyes only, in one go.
+    /// Replaces the file atomically, with mode 0600.
     pub(super) fn write(&self) -> Result<(), CredentialError> {
-        // A link, to where somebody keeps their settings, stays one.
+        // A symbolic link, such as into a dotfiles directory, stays one.
         let path = std::fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
         let failed = failed("write", &path);
         let Some(directory) = path.parent() else {
@@ -185,7 +185,7 @@ impl ConfigFile {
         replace().map_err(|error: std::io::Error| failed(error.to_string()))
     }
 
-    /// Returns where it lies.
+    /// Returns the file's path as given.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
@@ -201,7 +201,7 @@ fn decode(text: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
-/// Returns the names under which files know a registry.
+/// Returns the names that files use for a registry.
 fn names(registry: &str) -> impl Iterator<Item = String> {
     let known = if registry == "docker.io" {
         vec![HUB_KEY.to_owned(), "docker.io".to_owned(), "index.docker.io".to_owned()]
@@ -211,13 +211,13 @@ fn names(registry: &str) -> impl Iterator<Item = String> {
     known.into_iter()
 }
 
-/// Returns the host of a key that may be a URL: `https://host/v1/`.
+/// Returns the host of a key, which may be a URL such as `https://host/v1/`.
 fn host_of(key: &str) -> &str {
     let rest = key.split_once("://").map_or(key, |(_, rest)| rest);
     let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
     let host =
         if matches!(host, "docker.io" | "registry-1.docker.io") { "index.docker.io" } else { host };
-    // A namespace of podman's is not the registry itself.
+    // A podman namespace is a different key than the registry itself.
     if key.contains("://") || matches!(path, "" | "v1" | "v1/" | "v2" | "v2/") { host } else { key }
 }
 

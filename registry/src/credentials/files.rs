@@ -1,4 +1,4 @@
-//! Credentials in files and in the helpers that they name.
+//! Credentials in files and in the helpers that these name.
 
 use std::path::{Path, PathBuf};
 
@@ -6,30 +6,30 @@ use super::config_file::ConfigFile;
 use super::{Credential, CredentialError, Credentials, key_of};
 use crate::warnings::Warnings;
 
-/// Files with credentials, the most important first: the first that has something for a registry
-/// counts, and what is to be kept goes into the first.
+/// A list of credential files in order of precedence. The first one with credentials for a registry
+/// is used. New credentials go into the first one.
 #[derive(Clone, Debug, Default)]
 pub struct CredentialFiles {
     paths: Vec<PathBuf>,
     warnings: Warnings,
 }
 
-/// Where credentials were put.
+/// The storage that new credentials went to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kept {
-    /// With a helper.
+    /// A helper program.
     Helper,
-    /// In this file, for everybody to read who can read it.
+    /// This file, readable by everyone with access to it.
     File(PathBuf),
 }
 
 impl CredentialFiles {
-    /// Returns access to files, which need not be there.
+    /// Creates an accessor of files, which may be missing.
     pub fn new(paths: Vec<PathBuf>) -> Self {
         Self { paths, warnings: Warnings::default() }
     }
 
-    /// Has files that can't be read passed over, with a warning.
+    /// Sets the receiver of warnings about unreadable files, which are skipped.
     #[must_use]
     pub fn warning(self, warnings: Warnings) -> Self {
         Self { warnings, ..self }
@@ -40,10 +40,11 @@ impl CredentialFiles {
         ConfigFile::read(self.paths.first().map(PathBuf::as_path).ok_or_else(none)?)
     }
 
-    /// Keeps credentials for a registry: with the helper that the first file names, else in it.
+    /// Stores credentials for a registry: with the helper that the first file names, else in that
+    /// file.
     ///
     /// # Errors
-    /// Fails where the helper does, or the file can't be written.
+    /// Fails if the helper fails or the file can't be written.
     pub fn put(
         &self,
         registry: &str,
@@ -63,10 +64,11 @@ impl CredentialFiles {
         Ok(kept)
     }
 
-    /// Forgets what is kept for a registry, and tells whether there was anything.
+    /// Removes a registry's credentials from all files and helpers. Returns `true` if there were
+    /// any.
     ///
     /// # Errors
-    /// Fails where a helper does, or a file can't be written.
+    /// Fails if a helper fails or a file can't be written.
     pub fn remove(&self, registry: &str) -> Result<bool, CredentialError> {
         let mut found = false;
         for path in &self.paths {
@@ -84,7 +86,7 @@ impl CredentialFiles {
         Ok(found)
     }
 
-    /// Returns the name under which somebody is logged in to a registry, for the next prompt.
+    /// Returns the user name of a registry's stored password, as the default of a prompt.
     pub fn username(&self, registry: &str) -> Option<String> {
         match self.get(registry, "").ok()?? {
             Credential::Password { username, .. } => Some(username),
@@ -92,7 +94,7 @@ impl CredentialFiles {
         }
     }
 
-    /// Returns the file that credentials would be kept in.
+    /// Returns the path of the file that new credentials go to.
     pub fn file(&self) -> Option<&Path> {
         self.paths.first().map(PathBuf::as_path)
     }

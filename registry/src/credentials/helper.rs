@@ -1,7 +1,7 @@
 //! Credential helpers: programs named `docker-credential-NAME` that keep secrets in a keychain.
 //!
-//! They are told what to do by their only argument, what it is about on standard input, and answer
-//! on standard output; errors too.
+//! A helper's only argument is the action. The helper reads its input from standard input and
+//! writes its answer or error to standard output.
 
 use std::io::{Read, Write};
 use std::process::{Child, Command, Stdio};
@@ -11,16 +11,16 @@ use serde::{Deserialize, Serialize};
 
 use super::{Credential, CredentialError};
 
-/// How long a helper may take: some ask a person.
+/// The time limit for a helper. Some helpers prompt the user.
 const PATIENCE: Duration = Duration::from_secs(90);
-/// Most bytes of an answer.
+/// The maximum size of a helper's answer in bytes.
 const ANSWER: u64 = 1 << 20;
-/// The name that stands for a token in place of a password.
+/// The user name that marks the secret as a token.
 const TOKEN_USER: &str = "<token>";
-/// What helpers say about what they don't have.
+/// The helpers' message for missing credentials.
 const UNKNOWN: &str = "credentials not found in native keychain";
 
-/// A helper.
+/// A credential helper program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Helper {
     program: String,
@@ -45,7 +45,8 @@ struct Stored<'a> {
 }
 
 impl Helper {
-    /// Returns the helper of this name.
+    /// Returns the helper `docker-credential-NAME`. Fails if the name contains other characters
+    /// than letters, digits, `-`, `_` and `.`.
     pub(super) fn named(name: &str) -> Result<Self, CredentialError> {
         let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
         if name.is_empty() || !name.bytes().all(plain) {
@@ -54,7 +55,7 @@ impl Helper {
         Ok(Self { program: format!("docker-credential-{name}") })
     }
 
-    /// Asks for what is kept for a server.
+    /// Returns the credentials for a server.
     pub(super) fn get(&self, server: &str) -> Result<Option<Credential>, CredentialError> {
         let answer = match self.run("get", server) {
             Ok(answer) => answer,
@@ -72,7 +73,7 @@ impl Helper {
         })
     }
 
-    /// Keeps credentials.
+    /// Stores credentials for a server.
     pub(super) fn store(
         &self,
         server: &str,
@@ -88,7 +89,7 @@ impl Helper {
         self.run("store", &text).map(|_| ()).map_err(|refusal| self.error("store", &refusal))
     }
 
-    /// Forgets credentials, and tells whether there were any.
+    /// Removes the credentials for a server. Succeeds if there are none.
     pub(super) fn erase(&self, server: &str) -> Result<(), CredentialError> {
         match self.run("erase", server) {
             Ok(_) => Ok(()),
@@ -115,7 +116,7 @@ impl Helper {
             .spawn()
             .map_err(Refusal::Io)?;
         let result = converse(&mut child, input);
-        // One that has ended already can't be killed, which is just as well.
+        // The helper may have ended already.
         let _ = child.kill();
         let _ = child.wait();
         result
@@ -129,11 +130,11 @@ enum Refusal {
 
 fn converse(child: &mut Child, input: &str) -> Result<Vec<u8>, Refusal> {
     if let Some(mut stdin) = child.stdin.take() {
-        // A helper that doesn't read is judged by what it says.
+        // A helper may ignore its input. Its answer decides.
         let _ = stdin.write_all(input.as_bytes());
     }
     let stdout = child.stdout.take();
-    // Not joined where the helper's children keep the pipe open: then it ends with them.
+    // The thread isn't joined if the helper's children keep the pipe open. It ends with them.
     let reader = std::thread::spawn(move || {
         let mut answer = Vec::new();
         let read = stdout.map(|stdout| stdout.take(ANSWER).read_to_end(&mut answer));

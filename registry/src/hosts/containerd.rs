@@ -10,8 +10,8 @@ use toml::{Table, Value};
 use super::{Host, Mirror, Scheme, read_if_there, toml_problem};
 use crate::http::Trust;
 
-/// What is said about the registry itself, and about each of its stand-ins. Keys that say how
-/// containerd goes about it (time limits) are none of our business.
+/// The settings of the registry itself or of one of its mirrors. Keys that only concern containerd,
+/// such as time limits, are ignored.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Entry {
@@ -23,7 +23,8 @@ struct Entry {
     header: Table,
 }
 
-/// Reads what a directory says about a host, and in which file; `None` where it says nothing.
+/// Reads a host's configuration from a directory and returns it with the path of its file. Returns
+/// `None` if the directory has none.
 pub(super) fn load(directory: &Path, name: &str) -> Option<(PathBuf, Result<Host, String>)> {
     let mut names = vec![name.to_owned()];
     if let Some((host, port)) = name.rsplit_once(':') {
@@ -114,7 +115,7 @@ impl Entry {
     }
 }
 
-/// Reads names with a value or several.
+/// Parses a table of headers. Each has one value or a list of values.
 fn headers(table: &Table) -> Result<HeaderMap, String> {
     let mut headers = HeaderMap::new();
     for (name, value) in table {
@@ -142,7 +143,8 @@ fn paths(value: &Value) -> Option<Vec<PathBuf>> {
     }
 }
 
-/// Reads a path of a file with both, a pair of paths, or a list of one of these.
+/// Parses a client identity: the path of a file with certificate and key, a pair of paths, or a
+/// list with one of these.
 fn identity(value: &Value) -> Option<(PathBuf, PathBuf)> {
     match value {
         Value::String(path) => Some((path.into(), path.into())),

@@ -8,8 +8,8 @@ use serde::Deserialize;
 use super::{Host, Mirror, Scheme, read_if_there};
 use crate::warnings::{Warnings, json_problem};
 
-/// Reads the certificates for a host: `*.crt` are authorities, `*.cert` is the client's own, with
-/// its key in the `*.key` of the same name.
+/// Reads the certificates for a host. `*.crt` files are CA certificates. A `*.cert` file is the
+/// client's own certificate, and the `*.key` file of the same name is its key.
 pub(super) fn certificates(directory: &Path, name: &str) -> Result<Host, String> {
     let mut host = Host::default();
     if name.contains('/') {
@@ -43,7 +43,7 @@ pub(super) fn certificates(directory: &Path, name: &str) -> Result<Host, String>
     Ok(host)
 }
 
-/// What matters of an engine's configuration.
+/// The settings of docker's engine that kiln uses.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "kebab-case")]
 pub(super) struct Engine {
@@ -52,7 +52,7 @@ pub(super) struct Engine {
 }
 
 impl Engine {
-    /// Reads the first file that is there.
+    /// Reads the first existing file.
     pub(super) fn load(paths: &[PathBuf], warnings: &Warnings) -> Self {
         for path in paths {
             let text = match read_if_there(path) {
@@ -75,13 +75,13 @@ impl Engine {
     }
 
     fn parse(text: &str) -> Result<Self, String> {
-        // A list could be read as the values of the members, in their order.
+        // serde would accept a list in place of an object, so an object is checked first.
         serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(text)
             .and_then(|_| serde_json::from_str(text))
             .map_err(|error| json_problem(&error))
     }
 
-    /// Returns what it says about a host.
+    /// Returns the engine's settings for a host.
     pub(super) fn host(&self, name: &str) -> Host {
         let mut host = Host::default();
         if name == "docker.io" {
@@ -96,7 +96,8 @@ impl Engine {
     }
 }
 
-/// Tells whether an entry, a host with or without port or a network, covers a registry.
+/// Returns `true` if an entry covers a registry. An entry is a host, with or without a port, or a
+/// network.
 fn covers(entry: &str, name: &str) -> bool {
     let entry = entry.split_once("://").map_or(entry, |(_, rest)| rest).trim_end_matches('/');
     if entry == name {

@@ -1,4 +1,4 @@
-//! kiln's own configuration of registries, with the keys of BuildKit's `buildkitd.toml`.
+//! kiln's own `registries.toml`, with the keys of BuildKit's `buildkitd.toml`.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::{Host, HostSources, Mirror, Scheme, read_if_there, toml_problem};
 use crate::http::Trust;
 
-/// The file.
+/// The content of a `registries.toml`, by host.
 #[derive(Debug, Default)]
 pub(super) struct RegistriesFile(BTreeMap<String, Host>);
 
@@ -41,13 +41,13 @@ struct Keypair {
 }
 
 impl RegistriesFile {
-    /// Returns what it says about a host.
+    /// Returns the file's settings for a host.
     pub(super) fn host(&self, name: &str) -> Host {
         self.0.get(name).cloned().unwrap_or_default()
     }
 }
 
-/// Reads the file that counts, if there is one.
+/// Reads the explicit file, or else the first existing default file.
 pub(super) fn load(sources: &HostSources) -> Result<RegistriesFile, String> {
     if let Some(path) = &sources.explicit {
         if let Some(text) = &sources.explicit_text {

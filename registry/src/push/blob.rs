@@ -1,5 +1,5 @@
-//! Blobs: those that the registry has are not sent, those that it has in another repository are
-//! mounted from there, and the rest is uploaded.
+//! Uploads of blobs. The client skips blobs that the registry has, mounts those that it has in
+//! another repository, and sends the rest.
 
 use std::fmt;
 use std::sync::Arc;
@@ -19,16 +19,16 @@ use crate::repository::Repository;
 use crate::retry::Failure;
 use crate::transport::{Call, Target};
 
-/// A blob to be uploaded.
+/// A blob to upload.
 #[derive(Clone)]
 pub struct BlobUpload {
-    /// Its digest.
+    /// The SHA-256 digest of the blob.
     pub digest: Digest,
-    /// Its size in bytes.
+    /// The blob's size in bytes.
     pub size: u64,
-    /// Where its bytes are.
+    /// The source of the blob's bytes.
     pub source: BlobSource,
-    /// Is told how far it is.
+    /// The callback for progress.
     pub sent: Sent,
 }
 
@@ -44,29 +44,29 @@ impl fmt::Debug for BlobUpload {
 }
 
 impl BlobUpload {
-    /// Returns the upload of bytes in memory, which tells nobody how far it is.
+    /// Returns the upload of bytes in memory, without progress.
     pub fn of_bytes(bytes: Bytes) -> Self {
         let (digest, size) = (Digest::of(&bytes), bytes.len() as u64);
         Self { digest, size, source: BlobSource::Bytes(bytes), sent: Arc::new(|_| ()) }
     }
 }
 
-/// How a blob came to be in a repository.
+/// The way in which a blob got into a repository.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Pushed {
-    /// It was there.
+    /// The repository had the blob already.
     Existed,
-    /// The registry had it in this other repository.
+    /// The registry mounted the blob from this repository.
     Mounted(Repository),
-    /// It was sent.
+    /// The client sent the blob's bytes.
     Sent,
 }
 
 impl Client {
-    /// Tells whether a repository has a blob.
+    /// Returns `true` if a repository has a blob.
     ///
     /// # Errors
-    /// Fails where the registry can't be asked.
+    /// Fails if the registry can't be reached.
     pub async fn has_blob(&self, repository: &Repository, digest: &Digest) -> Result<bool, Error> {
         let found = async {
             let endpoint = self.transport.upstream(repository.registry())?;
@@ -82,11 +82,12 @@ impl Client {
         found.map_err(|problem| problem.of(repository, &format!("{repository}@{digest}")))
     }
 
-    /// Brings a blob into a repository out of another of the same registry, without its bytes, and
-    /// tells whether that could be done. What is of another registry is passed over.
+    /// Mounts a blob from another repository of the same registry, without sending its bytes.
+    /// Returns the source repository if that succeeded. Repositories of other registries are
+    /// ignored.
     ///
     /// # Errors
-    /// Fails where the registry can't be asked.
+    /// Fails if the registry can't be reached.
     pub async fn mount_blob(
         &self,
         repository: &Repository,
@@ -106,11 +107,12 @@ impl Client {
         Ok(None)
     }
 
-    /// Brings a blob into a repository unless it is there: out of one of the repositories `from`
-    /// that are of the same registry, else by sending it.
+    /// Pushes a blob unless the repository has it: mounts it from one of the repositories `from` of
+    /// the same registry, or else sends it.
     ///
     /// # Errors
-    /// Fails where the registry refuses it, can't be reached, or the connection breaks too often.
+    /// Fails if the registry rejects the blob, can't be reached, or breaks the connection too
+    /// often.
     pub async fn push_blob(
         &self,
         repository: &Repository,
@@ -146,9 +148,9 @@ impl Client {
         call.scopes = call.scopes.and_pull(source.name());
         match self.transport.send(&call).await {
             Ok(response) if response.status() == StatusCode::CREATED => Ok(true),
-            // An upload was begun instead: it is given up, that it doesn't lie around.
+            // The registry began an upload instead. Cancel it, so that it doesn't stay open.
             Ok(response) => {
-                // Nothing is deleted at another server's.
+                // Nothing is deleted on another server.
                 if let Ok(url) = crate::transport::redirect_target(&response)
                     && endpoint.serves(&url)
                 {
@@ -161,7 +163,7 @@ impl Client {
                 }
                 Ok(false)
             }
-            // It may not be shown to us, or not be there, or mounting may be unknown.
+            // The source may be hidden or missing, or the registry doesn't support mounts.
             Err(problem @ Problem::Transport(_)) => Err(problem),
             Err(problem) => {
                 tracing::debug!(%problem, from = %source, "blob can't be mounted");
@@ -170,7 +172,7 @@ impl Client {
         }
     }
 
-    /// Returns a request that is part of a push.
+    /// Returns the template of a request that is part of a push.
     pub(super) fn push_call<'a>(
         &self,
         endpoint: &'a Endpoint,

@@ -1,4 +1,4 @@
-//! Manifests and indexes.
+//! Uploads of manifests and indexes.
 
 use bytes::Bytes;
 use kiln_oci::{Digest, Reference};
@@ -13,12 +13,12 @@ use crate::repository::Repository;
 use crate::transport::{Call, Target};
 
 impl Client {
-    /// Uploads a manifest or index under the reference's tag, or its digest where it has no tag.
-    /// Everything that it names has to be there already.
+    /// Uploads a manifest or index under the reference's tag, or under its digest if it has no tag.
+    /// The registry must have everything that the document names.
     ///
     /// # Errors
-    /// Fails where the registry refuses it, or takes it for something else, and where the
-    /// reference's digest is another.
+    /// Fails if the registry rejects the document, stores it under another digest, or if the
+    /// reference has another digest.
     pub async fn push_manifest(
         &self,
         reference: &Reference,
@@ -41,10 +41,10 @@ impl Client {
         }
     }
 
-    /// Tells whether a repository has a manifest or index with this digest.
+    /// Returns `true` if a repository has a manifest or index with this digest.
     ///
     /// # Errors
-    /// Fails where the registry can't be asked.
+    /// Fails if the registry can't be reached.
     pub async fn has_manifest(
         &self,
         repository: &Repository,

@@ -1,10 +1,10 @@
 //! The upload of one blob.
 //!
-//! A blob of ordinary size is sent in one `PUT`; a large one in chunks by `PATCH`, and then a `PUT`
-//! that ends it (OCI distribution specification, "Pushing blobs in chunks"). Where the connection
-//! breaks, the registry is asked how much has arrived, and the rest is sent in chunks; where it has
-//! forgotten the upload, another one is begun. A registry, or a proxy before it, that finds a request
-//! too large gets smaller ones.
+//! The client sends a blob of ordinary size in one `PUT`. It sends a large one in chunks by `PATCH`
+//! and ends it with a `PUT` (OCI distribution specification, "Pushing blobs in chunks"). If the
+//! connection breaks, the client asks the registry how many bytes have arrived and sends the rest
+//! in chunks. If the registry has lost the upload, the client starts another one. If the registry,
+//! or a proxy in front of it, rejects a request as too large, the client sends smaller ones.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use crate::repository::Repository;
 use crate::retry::Failure;
 use crate::transport::{Target, redirect_target};
 
-/// No chunk is made smaller than this.
+/// The minimum size of a chunk in bytes.
 const SMALLEST_CHUNK: u64 = 1 << 20;
 
 pub(super) struct Session<'a> {
@@ -28,9 +28,9 @@ pub(super) struct Session<'a> {
     endpoint: &'a Endpoint,
     repository: &'a Repository,
     upload: &'a BlobUpload,
-    /// Where the next request goes; `None` before an upload has begun.
+    /// The URL of the next request. `None` before an upload has begun.
     location: Option<Url>,
-    /// How much the registry has.
+    /// The number of bytes that the registry has.
     offset: u64,
     chunk: u64,
     in_chunks: bool,
@@ -50,7 +50,7 @@ impl<'a> Session<'a> {
         Self { client, endpoint, repository, upload, location, offset, chunk, in_chunks }
     }
 
-    /// Uploads the blob; failures in a row that bring nothing forward are counted.
+    /// Uploads the blob. Gives up after too many failures in a row without progress.
     pub(super) async fn run(mut self) -> Result<(), Problem> {
         let attempts = self.client.transport.options.attempts;
         let (mut failures, mut furthest, mut in_vain) = (0, 0, 0);
@@ -60,7 +60,7 @@ impl<'a> Session<'a> {
             let failure = match self.advance().await {
                 Ok(true) => return Ok(()),
                 Ok(false) => {
-                    // A registry could take the same part for ever, or a byte of each.
+                    // A registry could accept the same part for ever, or keep one byte of each.
                     let is_kept = |before| self.offset >= before + enough;
                     in_vain += u32::from(before.is_some_and(|before| !is_kept(before)));
                     if in_vain >= attempts {
@@ -87,7 +87,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Tells whether there is a way to go on after a problem, and prepares it.
+    /// Prepares the next attempt after a problem. Returns `false` if no attempt makes sense.
     fn recover(&mut self, problem: &Problem) -> bool {
         match problem {
             Problem::Status { status, .. } if *status == StatusCode::PAYLOAD_TOO_LARGE => {
@@ -97,7 +97,7 @@ impl<'a> Session<'a> {
                 self.location = None;
                 self.chunk >= SMALLEST_CHUNK
             }
-            // The registry knows of no such upload, or is at another place of it.
+            // The registry has lost the upload, or has another part of it.
             Problem::NotFound(_) if self.location.is_some() => {
                 self.location = None;
                 true
@@ -107,7 +107,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Makes one step; tells whether it was the last.
+    /// Performs one step. Returns `true` after the last one.
     async fn advance(&mut self) -> Result<bool, Failure> {
         let Some(location) = self.location.clone() else {
             return self.begin().await.map(|()| false);
@@ -120,7 +120,7 @@ impl<'a> Session<'a> {
             let length = self.chunk.min(size - self.offset);
             let response = self.send(Method::PATCH, location, (self.offset, length)).await?;
             self.offset = match arrived(response.headers()) {
-                // What a registry claims to have can't be more than it was given.
+                // A registry can't have more bytes than it received.
                 Some(offset) if offset <= self.offset + length => offset,
                 _ => self.offset + length,
             };
@@ -130,7 +130,7 @@ impl<'a> Session<'a> {
         self.close(location, (size, 0)).await
     }
 
-    /// Ends the upload with what is left of it.
+    /// Completes the upload with its last part.
     async fn close(&self, location: Url, part: (u64, u64)) -> Result<bool, Failure> {
         let response = self.send(Method::PUT, self.closing(location), part).await?;
         let expected = self.upload.digest;
@@ -153,7 +153,8 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Asks how much of an interrupted upload has arrived; begins another where that isn't known.
+    /// Asks how many bytes of an interrupted upload have arrived. Without an answer, the next step
+    /// starts another upload.
     async fn ask(&mut self) {
         let Some(location) = self.location.take() else { return };
         let target = (Method::GET, Target::Url(location));
@@ -195,8 +196,8 @@ impl<'a> Session<'a> {
     }
 }
 
-/// Returns how many bytes a registry has, as `Range: 0-41` tells. Of nothing and of one byte it
-/// tells the same; then it is nothing.
+/// Returns the number of bytes that a registry has, from a header such as `Range: 0-41`. `0-0`
+/// means either none or one byte, and counts as none.
 fn arrived(headers: &HeaderMap) -> Option<u64> {
     let range = headers.get(RANGE)?.to_str().ok()?.trim();
     let range = range.strip_prefix("bytes=").unwrap_or(range);

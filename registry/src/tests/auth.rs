@@ -1,4 +1,4 @@
-//! Who asks, and who is told.
+//! Tests of authentication and of the recipients of credentials.
 
 use std::sync::{Arc, Mutex};
 
@@ -8,7 +8,7 @@ use kiln_testkit::fake_registry::{REFRESH_TOKEN, Request, TOKEN, TokenKind};
 use super::*;
 use crate::credentials::CredentialError;
 
-/// Knows one thing about one registry, and notes what it is asked.
+/// A source with one credential for one registry. It records the registries of all calls.
 #[derive(Clone, Debug)]
 struct One {
     registry: Arc<Mutex<String>>,
@@ -55,7 +55,7 @@ async fn passwords_are_told_to_the_token_server() {
     assert_eq!(asked.len(), 1);
     assert_eq!(authorization(asked[0]), Some(basic));
     assert!(asked[0].path.starts_with("/token?account=user&client_id=kiln&service=fake&scope="));
-    // The registry itself is told the token only.
+    // The registry itself receives the token only.
     let told = requests.iter().filter(|it| authorization(it) == Some(basic)).count();
     assert_eq!(told, 1);
     assert_eq!(*one.asked.lock().unwrap(), [scene.registry.address()]);
@@ -95,7 +95,7 @@ async fn registries_with_passwords_are_told_them() {
     let basic = Some("Basic dXNlcjpzZWNyZXQ=");
     let requests = scene.registry.take_requests();
     let with = requests.iter().filter(|it| authorization(it) == basic).count();
-    // One is refused first; from then on it is known.
+    // The first request is refused. From then on the authorization is known.
     let manifests = requests.iter().filter(|it| it.path.contains("manifests")).count();
     assert_eq!((with, manifests), (2, 3));
 }
@@ -147,7 +147,7 @@ async fn passwords_stay_where_they_belong() {
     assert!(error.hint().unwrap().contains("token-servers"));
     assert!(other.take_requests().is_empty());
 
-    // Where somebody has named the server, it is told.
+    // A configured token server receives the credentials.
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("registries.toml");
     let text =
@@ -174,7 +174,7 @@ async fn nothing_goes_with_a_redirect() {
         let elsewhere = format!("http://{}", other.address());
         scene.registry.switch(|switches| switches.blobs_at = Some(elsewhere));
         scene.pull(&digest, Length::Exactly(7)).await.unwrap();
-        // A challenge of the other host's is not answered, whatever it names.
+        // A challenge of the other host is not answered, whatever it names.
         let realm = format!("http://{}/token", scene.registry.address());
         other.switch(|switches| {
             switches.require_token = true;
@@ -248,7 +248,7 @@ async fn tokens_stay_with_their_registry() {
     let there = other.take_requests();
     assert_eq!(there.len(), 1);
     assert_eq!(there[0].headers.get("authorization"), None);
-    // Nor does the other host get one by asking.
+    // A challenge of the other host gets no token either.
     other.switch(|switches| switches.require_token = true);
     let error = scene.pull(&digest, Length::Exactly(7)).await.unwrap_err();
     assert!(matches!(*error.problem, Problem::Denied(_)), "{error}");

@@ -1,10 +1,10 @@
-//! Answers that never end, or hardly come.
+//! Tests with answers that never end or arrive slowly.
 
 use kiln_testkit::{Answer, FileServer};
 
 use super::*;
 
-/// A server of lists of tags.
+/// A server of tag lists with a client.
 struct Lists {
     server: FileServer,
     client: Client,
@@ -41,14 +41,14 @@ async fn lists_of_tags_end() {
     lists.put("", &["a", "b"], Some("/v2/a/b/tags/list?last=b"));
     lists.put("?last=b", &["b", "c"], None);
     assert_eq!(lists.client.tags(&lists.repository).await.unwrap(), ["a", "b", "c"]);
-    // The same address, the same names at another address, another host.
+    // The same URL, the same names at another URL, another host.
     lists.put("?last=b", &["c"], Some("/v2/a/b/tags/list?last=b"));
     assert!(lists.refusal().await.contains("repeats"));
     lists.put("?last=b", &["a", "b"], Some("/v2/a/b/tags/list?last=x"));
     assert!(lists.refusal().await.contains("repeats"));
     lists.put("?last=b", &["c"], Some("http://other.example/v2/a/b/tags/list"));
     assert!(lists.refusal().await.contains("goes on at other.example"));
-    // A proxy that isn't known to the registry is not another host.
+    // A wrong port from a registry behind a proxy doesn't make it another host.
     let moved = "http://127.0.0.1:1/v2/a/b/tags/list?last=c";
     lists.put("?last=b", &["c"], Some(moved));
     lists.put("?last=c", &["d"], None);

@@ -1,4 +1,4 @@
-//! Stand-ins for registries.
+//! Tests of mirrors.
 
 use std::sync::Arc;
 
@@ -40,13 +40,13 @@ async fn mirrors_are_asked_first_and_passed_over() {
     assert!(asked.iter().skip(1).all(|it| it.path.starts_with("/v2/hub/a/b/")), "{asked:?}");
     assert!(asked.last().unwrap().path.ends_with(&ns), "{asked:?}");
 
-    // What no mirror has, or what it has wrongly, comes from the registry.
+    // If no mirror has the content, or its copy is corrupt, the registry serves it.
     let only_here = registry.put_blob(b"only here");
     assert_eq!(client.small_blob(&repository, &only_here, 10).await.unwrap(), b"only here");
     mirror.switch(|switches| switches.corrupt = true);
     registry.put_manifest("a/b", "1", media_type::OCI_MANIFEST, MANIFEST);
     assert_eq!(client.resolve(&reference).await.unwrap().bytes, MANIFEST);
-    // Nothing is pushed to a mirror.
+    // Mirrors receive no pushes.
     mirror.take_requests();
     let upload = BlobUpload::of_bytes(bytes::Bytes::from_static(b"new"));
     client.push_blob(&repository, &upload, &[]).await.unwrap();

@@ -1,4 +1,4 @@
-//! Uploads against a registry that misbehaves.
+//! Tests of uploads to a misbehaving registry.
 
 use std::sync::{Arc, Mutex};
 
@@ -135,7 +135,7 @@ async fn blobs_of_other_repositories_are_mounted() {
     assert!(token.path.contains("scope=repository%3Aother%2Fplace%3Apull"), "{}", token.path);
     assert!(!requests.iter().any(|it| it.method == "PUT"));
 
-    // Another registry's repositories are none of this one's business.
+    // Repositories of another registry are ignored.
     let foreign: Repository = "registry.example.com/other/place".parse().unwrap();
     let mounted = scene.client.mount_blob(&scene.repository, &digest, &[foreign]).await.unwrap();
     assert_eq!(mounted, None);
@@ -188,7 +188,7 @@ async fn a_registry_that_keeps_nothing_is_given_up() {
     assert!(methods(&scene).len() < 20);
 }
 
-/// A blob that doesn't fit into buffers on its way.
+/// Returns a blob that is larger than all buffers on its way.
 fn huge() -> Vec<u8> {
     big().repeat(8)
 }
@@ -221,7 +221,7 @@ async fn what_is_there_by_another_digest_is_not_there() {
     let scene = scene();
     scene.push(b"content").await.unwrap();
     scene.registry.switch(|switches| switches.wrong_announcement = true);
-    // It is sent once more, and then the registry says that it has taken something else.
+    // The client sends the blob again, and the registry announces another digest.
     let error = scene.push(b"content").await.unwrap_err();
     assert!(matches!(*error.problem, Problem::Digest { .. }), "{error}");
     assert!(methods(&scene).contains(&"PUT".to_owned()));

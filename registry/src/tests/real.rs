@@ -1,4 +1,4 @@
-//! The client against Debian's docker-registry.
+//! Tests of the client with Debian's docker-registry.
 
 use std::sync::Arc;
 
@@ -55,7 +55,7 @@ pub(super) async fn push_and_pull(client: &Client, address: &str) {
     let mut pulled = Vec::new();
     blob.copy_to(&mut pulled, |_| ()).await.unwrap();
     assert!(pulled == layer);
-    // From there it can be mounted.
+    // The blob can be mounted from there.
     let other: Repository = format!("{address}/other").parse().unwrap();
     let mounted = client.mount_blob(&other, &layer_digest, std::slice::from_ref(&repository)).await;
     assert_eq!(mounted.unwrap(), Some(repository));
@@ -73,7 +73,7 @@ async fn a_real_registry_takes_and_gives() {
     }
     let registry = DockerRegistry::start();
     push_and_pull(&Client::default(), &registry.address()).await;
-    // In chunks.
+    // Now with a chunked upload.
     let client = Client::new(Options { monolithic: 0, chunk: 1 << 20, ..Options::default() });
     let repository: Repository = format!("{}/chunks", registry.address()).parse().unwrap();
     registry.take_log();
@@ -109,7 +109,7 @@ async fn certificates_and_passwords_are_minded() {
     let unknown = refused().await;
     assert!(unknown.contains("certificate"), "{unknown}");
     copy("ca.crt", "ca.crt");
-    // A server that misses the client's certificate says so, or hangs up before it is heard.
+    // A server that misses the client's certificate sends an alert or closes the connection.
     let nobody = client().resolve(&reference).await.unwrap_err();
     assert!(matches!(*nobody.problem, Problem::Transport(_)), "{nobody}");
     copy("client.crt", "me.cert");

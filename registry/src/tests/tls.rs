@@ -1,4 +1,4 @@
-//! Registries with certificates, and what is said where something is wrong with them.
+//! Tests of registries with certificates, and of the errors for faulty ones.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ use crate::hosts::HostSources;
 
 const OPENSSL: [Need; 1] = [Need::Program("openssl")];
 
-/// A client with a `registries.toml` of this text.
+/// Returns a client with this text as its `registries.toml`.
 fn client(toml: &str, change: impl FnOnce(&mut Options)) -> Client {
     let explicit = Some("/registries.toml".into());
     let explicit_text = Some(toml.to_owned());
@@ -23,13 +23,13 @@ fn client(toml: &str, change: impl FnOnce(&mut Options)) -> Client {
     Client::new(options)
 }
 
-/// Returns what `registries.toml` says of a registry that a certificate is given for.
+/// Returns the `registries.toml` of a registry with a configured certificate.
 fn given(address: &str, certificate: &Certificate) -> String {
     let path = certificate.path();
     format!("[registry.\"{address}\"]\nca = [\"{}\"]\n", path.display())
 }
 
-/// Puts a certificate where docker looks for it.
+/// Stores a certificate in a directory in docker's format.
 fn docker(address: &str, certificate: &Path) -> (TempDir, HostSources) {
     let docker = tempfile::tempdir().unwrap();
     let directory = docker.path().join(address);
@@ -39,7 +39,7 @@ fn docker(address: &str, certificate: &Path) -> (TempDir, HostSources) {
     (docker, HostSources { docker_certificates, ..HostSources::default() })
 }
 
-/// Asks for an image and returns the error with its way out.
+/// Requests an image. Returns the error's message and hint.
 async fn refused(client: &Client, name: &str) -> (String, String) {
     let error = client.resolve(&name.parse().unwrap()).await.unwrap_err();
     assert!(std::error::Error::source(&error).is_none(), "the text tells all of it");
@@ -60,7 +60,7 @@ async fn certificates_as_dockers_manual_makes_them_are_trusted_for_their_host() 
     let (_docker, hosts) = docker(&address, &certificate.path());
     let of_docker = client("", |options| options.hosts = hosts);
     push_and_pull(&of_docker, &address).await;
-    // Its token server is on the same port, or on another one of the same host.
+    // The token server is on the same port or on another port of the same host.
     registry.switch(|switches| switches.require_token = true);
     push_and_pull(&client(&given(&address, &certificate), |_| ()), &address).await;
     let tokens = FakeRegistry::start_tls(&certificate);
@@ -69,7 +69,7 @@ async fn certificates_as_dockers_manual_makes_them_are_trusted_for_their_host() 
     push_and_pull(&client(&given(&address, &certificate), |_| ()), &address).await;
     let asked = tokens.take_requests();
     assert!(!asked.is_empty() && asked.iter().all(|request| request.path.starts_with("/token")));
-    // A mirror has it, and a stranger with the same certificate hasn't.
+    // The certificate applies to a mirror, but not to another host with the same certificate.
     registry.switch(|switches| switches.require_token = false);
     let mirrored = format!(
         "{}[registry.\"docker.io\"]\nmirrors = [\"{address}\"]\nonly-mirrors = true\n",
@@ -81,7 +81,7 @@ async fn certificates_as_dockers_manual_makes_them_are_trusted_for_their_host() 
     let name = format!("{}/a/b:1", stranger.address());
     let (problem, _) = refused(&client(&given(&address, &certificate), |_| ()), &name).await;
     assert_eq!(problem, "the server's certificate is signed by an unknown authority");
-    // Nor has a host where the registry leads to.
+    // Nor does it apply to a host that the registry redirects to.
     let digest = registry.put_blob(b"content");
     let elsewhere = format!("https://{}", stranger.address());
     registry.switch(|switches| switches.blobs_at = Some(elsewhere));
@@ -138,7 +138,7 @@ async fn what_is_wrong_with_a_certificate_is_said_once_with_a_way_out() {
         let (text, help) = refused(&client, &format!("{address}/a/b:1")).await;
         assert_eq!(text, format!("the server's certificate {problem}"));
         assert!(help.contains(&hint.replace("HOST", &address)), "{help}");
-        // Files behind URLs are as images.
+        // Downloads from URLs fail in the same way.
         let request =
             FetchRequest { url: format!("https://{address}/f"), ..FetchRequest::default() };
         let error = client.fetch(&request).await.unwrap_err();
@@ -166,7 +166,7 @@ async fn schemes_that_are_mistaken_are_said() {
         client(&format!("[registry.\"{address}\"]\ninsecure = true\nhttp = false\n"), |_| ());
     let instead = format!("{set}, in place of certificates");
     assert_eq!(refused(&insecure, &name).await, (answered.clone(), instead));
-    // Nothing was tried again.
+    // The client did not retry.
     assert!(plain.take_requests().iter().all(|request| request.path == "/"));
     let mirror = format!(
         "[registry.\"docker.io\"]\nmirrors = [\"https://{address}\"]\nonly-mirrors = true\n"
