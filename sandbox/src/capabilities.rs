@@ -1,15 +1,15 @@
-//! Sets of capabilities, by their names.
+//! Sets of Linux capabilities and their names: capabilities(7).
 
 use std::ops::{BitAnd, BitOr, Sub};
 
 use rustix::thread::CapabilitySet;
 use serde::{Deserialize, Serialize};
 
-/// A set of capabilities.
+/// A set of capabilities, as a bit mask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Capabilities(u64);
 
-/// The names of capabilities by their numbers.
+/// The names of the capabilities in the order of their numbers, without `CAP_`.
 const NAMES: [&str; 41] = [
     "CHOWN",
     "DAC_OVERRIDE",
@@ -55,7 +55,7 @@ const NAMES: [&str; 41] = [
 ];
 
 impl Capabilities {
-    /// No capability.
+    /// The empty set.
     pub const NONE: Self = Self(0);
 
     /// Docker's default set.
@@ -92,16 +92,16 @@ impl Capabilities {
     pub(super) const SYS_TIME: Self = Self(CapabilitySet::SYS_TIME.bits());
     pub(super) const SYS_TTY_CONFIG: Self = Self(CapabilitySet::SYS_TTY_CONFIG.bits());
 
-    /// Returns all capabilities that this process has, and so can give.
+    /// Returns the permitted capabilities of this process, which are those that it can grant.
     ///
     /// # Errors
-    /// Fails where the kernel doesn't tell.
+    /// Fails if the kernel doesn't report them.
     pub fn available() -> std::io::Result<Self> {
         Ok(Self(rustix::thread::capabilities(None)?.permitted.bits()))
     }
 
-    /// Returns the capability of a name, as `NET_ADMIN` or `cap_net_admin`; `None` where there is no
-    /// such capability.
+    /// Returns the capability with this name, such as `NET_ADMIN` or `cap_net_admin`. Returns
+    /// `None` if the name is unknown.
     pub fn named(name: &str) -> Option<Self> {
         let name = name.to_ascii_uppercase();
         let name = name.strip_prefix("CAP_").unwrap_or(&name);
@@ -109,19 +109,19 @@ impl Capabilities {
         Some(Self(1 << number))
     }
 
-    /// Tells whether all of `other` are in the set.
+    /// Returns `true` if the set contains all of `other`.
     pub fn contain(self, other: Self) -> bool {
         self & other == other
     }
 
-    /// Returns the names, as the kernel's documentation has them.
+    /// Returns the names in the form of the kernel's documentation, such as `CAP_CHOWN`.
     pub fn names(self) -> Vec<String> {
         let has = |number: &usize| self.0 & (1 << number) != 0;
         let numbers = (0..NAMES.len()).filter(has);
         numbers.map(|number| format!("CAP_{}", NAMES[number])).collect()
     }
 
-    /// Returns the set as the kernel takes it.
+    /// Returns the set as rustix's type.
     pub(super) fn set(self) -> CapabilitySet {
         CapabilitySet::from_bits_retain(self.0)
     }

@@ -1,7 +1,6 @@
-//! Control groups: how much memory, processor time and how many processes a program may have, and
-//! which devices it may open.
+//! Control groups: limits on a program's memory, processor time, processes and devices.
 //!
-//! # Where groups are
+//! # Location of the groups
 //!
 //! ```text
 //! PLACE/kiln-PID-MOMENT/      a house: one for each kiln process, place and hierarchy
@@ -9,25 +8,22 @@
 //!     1/ 2/ …                 a program with limits each
 //! ```
 //!
-//! The place lies below kiln's own group where version 1 of control groups has the controller, so
-//! that a program can't have more than kiln; and beside kiln's own in version 2, where a group
-//! that has processes can't have limited children. `--cgroup-parent` names another place. A host
-//! may have some controllers in either version.
+//! In version 1, the place is kiln's own group, so that a program can't have more than kiln. In version 2,
+//! the place is the parent of kiln's own group, because a group with processes can't have limited children.
+//! `--cgroup-parent` selects another place. A host may have some controllers in either version.
 //!
 //! # Invariants
 //!
-//! - A house is locked by the kiln process that it belongs to, and the kernel takes the lock away
-//!   with the process. Whoever builds a house first removes the ones that nobody locks, beside it
-//!   and wherever else kiln's own would be: what a killed kiln left is gone with the next one.
-//! - A program is in its groups before it sets up anything, and can't leave them: it sees its part
-//!   of the hierarchies read-only, if at all.
-//! - Only where a group decides which devices can be opened ([`Membership::filters_devices`]) may
-//!   device nodes outside of the sandbox's `/dev` be opened. That is a program of the kernel's
-//!   virtual machine where there is a hierarchy of version 2, even one without controllers, else
-//!   the `devices` controller of version 1.
-//! - A controller that isn't there, or that kiln may not set, is a warning: the program runs without
-//!   that limit, as with docker. A value that the kernel refuses is an error, and so is a parent that
-//!   was asked for and can't be had.
+//! - The kiln process locks its houses, and the kernel releases the locks when the process ends. A process
+//!   that builds a house first removes the unlocked ones, beside it and in the default places. So the next
+//!   kiln removes the remains of a killed one.
+//! - A program joins its groups before it sets up anything else, and can't leave them. It sees its part of
+//!   the hierarchies read-only, or not at all.
+//! - Device nodes outside of the sandbox's `/dev` can be opened only if a group filters devices
+//!   ([`Membership::filters_devices`]). The filter is a BPF program if there is a hierarchy of version 2,
+//!   even one without controllers. Otherwise it is the `devices` controller of version 1.
+//! - A missing or unusable controller is a warning: the program runs without that limit, as with docker. A
+//!   value that the kernel rejects is an error. So is a requested parent that can't be used.
 
 mod devices;
 mod house;
@@ -50,18 +46,18 @@ pub use self::limits::{DeviceAccess, Limits, Swap};
 use self::memory::Memory;
 pub use self::memory::OutOfMemory;
 
-/// The groups that a program runs in.
+/// The control groups of a program.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Membership {
-    /// Groups of version 1.
+    /// The directories of the groups of version 1.
     pub joined: Vec<PathBuf>,
-    /// The group of version 2.
+    /// The directory of the group of version 2.
     pub unified: Option<PathBuf>,
-    /// Whether one of the groups lets nothing but harmless devices be opened.
+    /// `true` if one of the groups lets the program open harmless devices only, or those of its rules.
     pub filters_devices: bool,
 }
 
-/// The groups of this process's programs. Cheap to clone.
+/// The control groups of this process's programs. Cloning is cheap.
 #[derive(Clone, Debug)]
 pub struct Groups {
     inner: Arc<Inner>,
@@ -70,36 +66,36 @@ pub struct Groups {
 #[derive(Debug)]
 struct Inner {
     layout: Layout,
-    /// By place; `None` where none can be built. Programs that may open more than harmless devices are kept in
-    /// houses apart, since what is below a group can't have more than it.
+    /// The houses by place; `None` if none can be built there. Programs with access to more than harmless
+    /// devices have separate houses, because a group can't have more than the ones above it.
     houses: Mutex<Houses>,
     rooms: AtomicU64,
     swept: Once,
 }
 
-/// Houses by their place, and whether their programs may open more than harmless devices.
+/// The houses by place, and by whether their programs may open more than harmless devices.
 type Houses = BTreeMap<(PathBuf, bool), Option<Arc<House>>>;
 
-/// Where a program's groups are made.
+/// The place of a program's groups.
 #[derive(Clone, Copy)]
 struct Place<'a> {
-    /// Below which group; empty for the usual one.
+    /// The requested parent group. Empty for the default one.
     parent: &'a str,
-    /// The program's name there.
+    /// The name of the program's group.
     number: &'a str,
-    /// Whether it may open more than harmless devices.
+    /// `true` if the program may open more than harmless devices.
     opens_devices: bool,
 }
 
-/// Why something isn't limited.
+/// The reason why a limit can't be set.
 enum Unlimited {
-    /// There is no controller for it, or kiln may not use it.
+    /// The controller is missing, or kiln must not use it.
     Unavailable(io::Error),
-    /// The kernel takes no such value: the group is kiln's own.
+    /// The kernel rejected the value.
     Refused(io::Error),
 }
 
-/// The groups of one program; dropped, those that are its own are removed.
+/// The control groups of one program. Dropping the value removes the program's own groups.
 #[derive(Debug, Default)]
 pub struct Cgroup {
     membership: Membership,
@@ -107,7 +103,7 @@ pub struct Cgroup {
     warnings: Vec<String>,
     rooms: Vec<PathBuf>,
     memory: Option<Memory>,
-    /// Not removed as long as a program lives there.
+    /// The houses of the groups. They are kept as long as a program runs in them.
     houses: Vec<Arc<House>>,
 }
 
@@ -118,7 +114,7 @@ impl Default for Groups {
 }
 
 impl Groups {
-    /// Looks at what this system has. Nothing is made yet.
+    /// Detects the hierarchies of this system. Creates no groups.
     pub fn new() -> Self {
         Self::with(Layout::of_this_process())
     }
@@ -128,12 +124,12 @@ impl Groups {
         Self { inner: Arc::new(Inner { layout, houses, rooms, swept }) }
     }
 
-    /// Returns groups for a program: with limits, below `parent` unless that is empty. With
-    /// `everywhere` it has its own in all hierarchies, as a runtime needs them to make its own in.
+    /// Creates the groups of a program with limits, below `parent` unless that is empty. With `everywhere`,
+    /// the program gets groups in all hierarchies, in which an OCI runtime can create its own.
     ///
     /// # Errors
-    /// Fails where there can't be groups below a `parent` that was asked for, and where the kernel
-    /// refuses the value of a limit.
+    /// Fails if no groups can be created below a requested `parent`, or if the kernel rejects the value of a
+    /// limit.
     pub fn group(&self, limits: &Limits, parent: &str, everywhere: bool) -> io::Result<Cgroup> {
         let mut group = Cgroup::default();
         let number = self.inner.rooms.fetch_add(1, Ordering::Relaxed).to_string();
@@ -151,7 +147,7 @@ impl Groups {
                 }
             }
         }
-        // A runtime has rules of its own, a little wider than these, which it couldn't set below.
+        // A runtime has device rules of its own, slightly wider than these. It couldn't set them below.
         match &limits.devices {
             DeviceAccess::Harmless if !everywhere => self.filter_devices(&mut group, place),
             DeviceAccess::Also(rules) if !everywhere => {
@@ -162,7 +158,7 @@ impl Groups {
         Ok(group)
     }
 
-    /// Makes groups in every hierarchy.
+    /// Creates a group in every hierarchy.
     fn settle(&self, group: &mut Cgroup, place: Place<'_>) -> io::Result<()> {
         let hierarchies = &self.inner.layout.hierarchies;
         if hierarchies.is_empty() {
@@ -191,7 +187,7 @@ impl Groups {
         for setting in limits.settings(controller, unified) {
             match write(&room.join(setting.file), &setting.value) {
                 Err(_) if setting.optional => {}
-                // This kernel doesn't count that.
+                // This kernel doesn't support the setting.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     return Err(Unlimited::Unavailable(error));
                 }
@@ -204,8 +200,7 @@ impl Groups {
         Ok(())
     }
 
-    /// Makes a group of the program's own that a controller works in. Tells whether it's one of
-    /// version 2.
+    /// Creates the program's group in the hierarchy of a controller. The flag is `true` for version 2.
     fn controlled(
         &self,
         group: &mut Cgroup,
@@ -224,7 +219,7 @@ impl Groups {
         Ok((room, hierarchy.unified))
     }
 
-    /// Makes a group of the program's own in a hierarchy, once.
+    /// Creates the program's group in a hierarchy unless it exists.
     fn room(
         &self,
         group: &mut Cgroup,
@@ -253,7 +248,7 @@ impl Groups {
 
     fn house(&self, hierarchy: &Hierarchy, place: Place<'_>) -> io::Result<Arc<House>> {
         self.inner.swept.call_once(|| {
-            // Whoever was killed may have had houses where this process needs none.
+            // A killed process may have left houses in hierarchies that this process doesn't use.
             for hierarchy in &self.inner.layout.hierarchies {
                 house::sweep(&hierarchy.place(""), hierarchy.unified);
             }
@@ -276,7 +271,7 @@ impl Groups {
         }
     }
 
-    /// Has a group of the program's own decide which devices it may open. Tells whether one does.
+    /// Makes the program's own group filter devices. Returns `true` on success.
     fn filter_more(&self, group: &mut Cgroup, place: Place<'_>, rules: &[DeviceRule]) -> bool {
         let layout = &self.inner.layout;
         if let Some(hierarchy) = layout.unified()
@@ -290,7 +285,7 @@ impl Groups {
         room.is_some_and(|room| devices::filter(&room, rules))
     }
 
-    /// Has the program's groups decide which devices it may open, where they can.
+    /// Makes the program's groups filter devices, if possible.
     fn filter_devices(&self, group: &mut Cgroup, place: Place<'_>) {
         let layout = &self.inner.layout;
         if let Some(hierarchy) = layout.unified()
@@ -320,36 +315,36 @@ impl Groups {
 }
 
 impl Cgroup {
-    /// Returns what the program is to join.
+    /// Returns the groups for the program to join.
     pub fn membership(&self) -> &Membership {
         &self.membership
     }
 
-    /// Returns the hierarchies that the program has groups of its own in.
+    /// Returns the hierarchies in which the program has groups of its own.
     pub fn shown(&self) -> &[Shown] {
         &self.shown
     }
 
-    /// Returns what could not be limited, and why.
+    /// Returns a message for each limit that could not be set.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
 
-    /// Tells how many processes the kernel has killed because there was no memory left below the
-    /// program's limit; `None` where there were none.
+    /// Returns the number of processes that the kernel has killed because the program reached its memory
+    /// limit. Returns `None` if it has killed none.
     pub fn out_of_memory(&self) -> Option<OutOfMemory> {
         self.memory.as_ref()?.out()
     }
 }
 
-/// A hierarchy as a container is shown it.
+/// A hierarchy that a container sees below `/sys/fs/cgroup`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shown {
-    /// The name of its directory.
+    /// The name of the hierarchy's directory.
     pub name: String,
-    /// Whether it's version 2.
+    /// `true` for version 2 of control groups.
     pub unified: bool,
-    /// What it's mounted with.
+    /// The hierarchy's controllers, which are its mount options.
     pub controllers: Vec<String>,
 }
 
@@ -364,13 +359,13 @@ impl Cgroup {
 impl Drop for Cgroup {
     fn drop(&mut self) {
         for room in &self.rooms {
-            // The next kiln finds what can't be removed now.
+            // The next kiln removes the groups that can't be removed now.
             let _ = house::remove(room);
         }
     }
 }
 
-/// Writes a file of a control group and names it where that fails.
+/// Writes a file of a control group. The error contains the file's name.
 fn write(path: &Path, value: &str) -> io::Result<()> {
     std::fs::write(path, value).map_err(|error| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();

@@ -1,9 +1,9 @@
-//! The control groups that a program sees below `/sys/fs/cgroup`: its own part of each hierarchy,
-//! and it can't write there.
+//! The read-only view of control groups that a program has below `/sys/fs/cgroup`: its own part of
+//! each hierarchy.
 //!
-//! Where there is version 2 alone, that is one mount, and every program has it. With version 1 there
-//! are a dozen; steps of a build go without, as with `BuildKit`, and containers see those that they
-//! have groups of their own in. They never see the others, which would be the host's.
+//! If the host has version 2 only, the view is one mount, and every program gets it. Version 1 has
+//! about a dozen hierarchies. Build steps get none of them, as with BuildKit, and containers get
+//! those in which they have groups of their own. The others would show the host's groups.
 
 use std::path::Path;
 
@@ -17,20 +17,20 @@ use crate::sys::MountAttributes;
 
 const CGROUP2_SUPER_MAGIC: u64 = 0x6367_7270;
 
-/// What is mounted, attached nowhere.
+/// The mounts of the view before they are attached.
 pub(super) enum View {
-    /// Version 2.
+    /// The hierarchy of version 2.
     Unified(MountHandle),
-    /// Version 1, perhaps beside version 2: by directory.
+    /// Hierarchies of version 1, and possibly version 2, by directory.
     Several(Vec<(String, MountHandle)>),
 }
 
 impl View {
-    /// Makes what there is to see.
+    /// Creates the mounts of the view. Returns `None` if the program gets none.
     pub(super) fn new(readonly: bool, shown: &[Shown]) -> Option<Self> {
         let attributes = attributes(readonly);
         if has_version_2_alone() {
-            // Without privileges it can't always be mounted.
+            // Without privileges, this mount may fail.
             return MountHandle::file_system("cgroup2", &[], attributes).ok().map(Self::Unified);
         }
         let mut several = Vec::new();
@@ -45,7 +45,7 @@ impl View {
             } else {
                 MountHandle::file_system("cgroup", &options, attributes)
             };
-            // One that can't be mounted here isn't seen.
+            // A hierarchy that can't be mounted is left out.
             if let Ok(mount) = mount {
                 several.push((hierarchy.name.clone(), mount));
             }
@@ -53,7 +53,7 @@ impl View {
         (!several.is_empty()).then_some(Self::Several(several))
     }
 
-    /// Attaches it in a `/sys`, where that has a place for it.
+    /// Attaches the view in `sys` if that has the directory `fs/cgroup`.
     pub(super) fn attach(&self, sys: &MountHandle, readonly: bool) -> Result<(), Failure> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let Ok(place) = rustix::fs::openat(sys, "fs/cgroup", flags, Mode::empty()) else {
@@ -87,7 +87,7 @@ fn attributes(readonly: bool) -> MountAttrFlags {
     if readonly { inert | MountAttrFlags::MOUNT_ATTR_RDONLY } else { inert }
 }
 
-/// Tells whether the host has version 2 of control groups alone.
+/// Returns `true` if the host has only version 2 of control groups.
 pub(super) fn has_version_2_alone() -> bool {
     rustix::fs::openat(CWD, Path::new("/sys/fs/cgroup"), OFlags::PATH, Mode::empty())
         .and_then(rustix::fs::fstatfs)

@@ -1,4 +1,4 @@
-//! The child: builds what the program is to see, and becomes it.
+//! The child process: it builds the program's environment and then executes the program.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -25,10 +25,10 @@ use super::{identity, init, oci, seal, seccomp};
 use crate::sys::{self, MountAttributes};
 use crate::users::{ResolvedUser, UserDatabase};
 
-/// The status of a child that never became the program; nobody sees it.
+/// The exit status of a child that failed before the program started. kiln doesn't show it.
 const FAILED: i32 = 125;
 
-/// Sets everything up and becomes the program.
+/// Sets up the sandbox and executes the program.
 #[expect(
     clippy::exit,
     reason = "the child is a process of its own, and has no caller to return to"
@@ -41,27 +41,27 @@ pub(super) fn run(task: Task) -> ! {
         Err(failure) => failure,
     };
     if let Ok(control) = control {
-        // Without a listener there is nobody to be told.
+        // If kiln has closed the socket, it needs no report.
         let _ = wire::send(control, &Report::Failed(failure), &[]);
     }
     std::process::exit(FAILED)
 }
 
-/// Takes its output: from here on it is this process's own.
+/// Makes the task's output descriptors standard output and standard error.
 fn take_output(stdout: &OwnedFd, stderr: &OwnedFd) -> Result<(), Failure> {
     rustix::stdio::dup2_stdout(stdout)
         .and_then(|()| rustix::stdio::dup2_stderr(stderr))
         .map_err(Failure::doing("take the output"))
 }
 
-/// The root file system and everything in it, ready to be entered.
+/// The attached root file system and everything else that the program needs.
 struct Furnished {
     root: Root,
     stdin: OwnedFd,
     terminal: Option<Terminal>,
     user: ResolvedUser,
     home: Option<String>,
-    /// What kiln is to have of the mounts.
+    /// The descriptors of mounts that kiln requested.
     kept: Vec<OwnedFd>,
 }
 
@@ -105,7 +105,7 @@ fn become_program(task: Task) -> Result<std::convert::Infallible, Failure> {
     execute(&spec, &identity, ready, &control, filter)
 }
 
-/// Sets what the kernel is told of by files of `/proc`, which is still the host's.
+/// Applies the settings that the kernel takes from files in the host's `/proc`.
 fn configure(spec: &Spec) -> Result<(), Failure> {
     if let Some(adjustment) = spec.process.oom_score_adj {
         std::fs::write("/proc/self/oom_score_adj", adjustment.to_string())
@@ -121,10 +121,10 @@ fn configure(spec: &Spec) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Has the kernel confine the program that this process executes by an AppArmor profile.
+/// Sets the AppArmor profile for the program that this process executes next.
 fn confine(profile: &str) -> Result<(), Failure> {
     let change = format!("exec {profile}");
-    // The older name belongs to whichever security module comes first.
+    // Without the newer file, the older one belongs to the first security module.
     let set = std::fs::write("/proc/self/attr/apparmor/exec", &change);
     let set = set.or_else(|error| match error.kind() {
         io::ErrorKind::NotFound if !Path::new("/proc/self/attr/apparmor").exists() => {
@@ -140,23 +140,23 @@ fn confine(profile: &str) -> Result<(), Failure> {
     })
 }
 
-/// Joins control groups. The one of version 2 was joined at birth.
+/// Joins the control groups of version 1. `clone3` has joined the group of version 2.
 pub(super) fn join(groups: &Membership) -> Result<(), Failure> {
     for group in &groups.joined {
         let action = format!("join the control group {}", group.display());
-        // Zero stands for the process that writes.
+        // The kernel takes zero as the writing process.
         std::fs::write(group.join("cgroup.procs"), "0").map_err(Failure::doing(&action))?;
     }
     Ok(())
 }
 
-/// The user that this process has become.
+/// The user that this process runs as.
 struct Identity {
     user: ResolvedUser,
     home: Option<String>,
 }
 
-/// What kiln is told and given when everything is set up.
+/// The report and descriptors that kiln receives when the setup is complete.
 pub(super) struct Ready {
     pub(super) made: Made,
     pub(super) kept: Vec<OwnedFd>,
@@ -202,7 +202,7 @@ fn execute(
     Err(image.execute())
 }
 
-/// Makes all mounts.
+/// Creates all mounts and attaches them to the new root.
 fn furnish(spec: &Spec, anchor: &Path, input: Option<OwnedFd>) -> Result<Furnished, Failure> {
     let linked = Linked::clone_of(&spec.mounts)?;
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
@@ -245,7 +245,7 @@ pub(super) fn resolve_user(
     root: &Root,
     process: &Process,
 ) -> Result<(ResolvedUser, Option<String>), Failure> {
-    // A broken file is no reason to fail where nothing of it is needed.
+    // A broken file is an error only if one of its entries is needed.
     let users = UserDatabase::read(root.fd());
     let home = |uid| {
         let home = users.as_ref().ok()?.home(uid)?;
@@ -273,7 +273,7 @@ pub(super) fn resolve_user(
     Ok((resolved, home))
 }
 
-/// Makes the new root the root, lets go of the old one, and enters the working directory.
+/// Changes to the new root, detaches the old one and enters the working directory.
 fn enter(root: &Root, spec: &Spec) -> Result<(), Failure> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let old = rustix::fs::open("/", flags, Mode::empty()).map_err(Failure::doing("open /"))?;
@@ -303,13 +303,13 @@ fn enter_directory(path: &Path) -> Result<(), Failure> {
     let path = super::root::clean(path);
     let directory = open_inside(&root, &path, flags).map_err(Failure::doing(&action))?;
     fchdir(&directory).map_err(Failure::doing(&action))?;
-    // The kernel says so where a directory can't be reached from the root.
+    // The kernel returns such a path if the directory can't be reached from the root.
     let inside = rustix::process::getcwd(Vec::new())
         .is_ok_and(|directory| directory.to_bytes().starts_with(b"/"));
     if inside { Ok(()) } else { Err(Failure::new(format!("{action}: it is outside of the root"))) }
 }
 
-/// Connects standard input, and everything where there is a terminal, and starts a session.
+/// Connects standard input, or all three streams with a terminal, and starts a session.
 pub(super) fn connect(
     stdin: &OwnedFd,
     terminal: Option<&Terminal>,
@@ -327,7 +327,7 @@ pub(super) fn connect(
             .map_err(doing);
     }
     rustix::stdio::dup2_stdin(stdin).map_err(doing)?;
-    // The program's user may open its pipes once more, through /dev/stdout.
+    // The program's user may reopen its pipes through /dev/stdout.
     for fd in [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()] {
         if is_pipe(fd) {
             rustix::fs::fchown(fd, Some(Uid::from_raw(user.uid)), None).map_err(doing)?;
@@ -336,13 +336,13 @@ pub(super) fn connect(
     Ok(())
 }
 
-/// Has the kernel kill this process when the helper dies, where that doesn't follow from its namespace.
-/// Programs can undo it: then the helper's keeper kills them.
+/// Makes the kernel kill this process when the helper dies. This is needed only if the helper isn't
+/// process 1 of the namespace. A program can undo it; then the helper's keeper kills the program.
 pub(super) fn die_with(helper: Option<&OwnedFd>) -> Result<(), Failure> {
     let Some(helper) = helper else { return Ok(()) };
     set_parent_process_death_signal(Some(Signal::KILL))
         .map_err(Failure::doing("bind the program to its helper"))?;
-    // It may have died already. Its descriptor tells even from in here, where it has no number.
+    // The helper may be dead already. Its PID isn't visible in here, but its descriptor reports it.
     let mut watched = [PollFd::new(helper, PollFlags::IN)];
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
     rustix::io::retry_on_intr(|| poll(&mut watched, Some(&now)))
@@ -350,7 +350,7 @@ pub(super) fn die_with(helper: Option<&OwnedFd>) -> Result<(), Failure> {
     if watched[0].revents().is_empty() { Ok(()) } else { Err(Failure::new("the helper died")) }
 }
 
-/// Waits until the gate is opened, where there is one.
+/// Waits until kiln opens the gate, if the run has one.
 pub(super) fn wait_at(gate: Option<OwnedFd>) -> Result<(), Failure> {
     let Some(gate) = gate else { return Ok(()) };
     let read = || rustix::io::read(&gate, &mut [0; 1][..]);
@@ -360,7 +360,8 @@ pub(super) fn wait_at(gate: Option<OwnedFd>) -> Result<(), Failure> {
     }
 }
 
-/// Enters the network, before `/sys` is mounted: it shows the network of whoever mounts it.
+/// Enters the network namespace. This comes before the mount of `/sys`, which shows the mounter's
+/// network.
 pub(super) fn enter_network(network: Network, namespace: Option<OwnedFd>) -> Result<(), Failure> {
     match (network, namespace) {
         (Network::Host, _) => return Ok(()),
@@ -378,12 +379,12 @@ pub(super) fn enter_network(network: Network, namespace: Option<OwnedFd>) -> Res
     Ok(())
 }
 
-/// Lets every user of a namespace of kiln's own bind any port and send pings, as Docker does. Where
-/// these can't be set, as in a container whose `/proc/sys` is read-only, they stay as they are.
+/// Lets every user of the network namespace bind any port and send pings, as Docker does. Leaves
+/// the settings unchanged if they are read-only, as in a container with a read-only `/proc/sys`.
 fn open_network_to_users() {
     let groups = ["0 2147483647", "0 0"];
     let _ = std::fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0");
-    // In a user namespace a group that isn't mapped is refused.
+    // In a user namespace, the kernel rejects unmapped groups.
     let _ = groups
         .iter()
         .find(|groups| std::fs::write("/proc/sys/net/ipv4/ping_group_range", groups).is_ok());

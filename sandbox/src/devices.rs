@@ -1,14 +1,14 @@
-//! `/proc`, `/sys` and `/dev`.
+//! The file systems `/proc`, `/sys` and `/dev` of a program.
 //!
-//! A program may make device nodes where it likes, and change the owner and mode of those in `/dev`.
-//! Those in its root or in `/dev` it can open where its control groups see to it that they are
-//! harmless ones; the nodes that it is to have are simply made there. Where there are no such
-//! groups, both are `nodev`, and the nodes are made in a file system in memory that nobody sees, and
-//! mounted one by one. All other mounts are `nodev` in any case.
+//! A program may create device nodes anywhere, and change the owner and mode of those in `/dev`. It can open
+//! nodes in its root or in `/dev` only if its control groups restrict them to harmless devices. In that case
+//! the sandbox creates its own nodes directly in `/dev`. Otherwise both file systems are `nodev`, and the
+//! sandbox creates its nodes in a hidden file system in memory and mounts each one. All other mounts are
+//! always `nodev`.
 //!
-//! In a user namespace no device nodes can be made: the machine's own are mounted. And `/sys` can be
-//! mounted only along with a network namespace: where the program has the host's network, it gets
-//! the host's `/sys`, with everything that is mounted in it covered.
+//! In a user namespace, the kernel allows no device nodes, so the host's nodes are mounted. It allows a mount
+//! of `/sys` only together with a network namespace. A program with the host's network therefore gets the
+//! host's `/sys`, with all mounts in it covered.
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -48,30 +48,30 @@ const LINKS: [(&str, &str); 6] = [
     ("/proc/kcore", "core"),
 ];
 
-/// The group that terminals belong to.
+/// The group ID of terminals.
 const TTY_GROUP: u32 = 5;
 
-/// The mounts that every container has.
+/// The file systems that every container has.
 pub(super) struct OwnMounts {
     proc: MountHandle,
     sys: MountHandle,
     cgroup: Option<View>,
     dev: MountHandle,
-    /// Those that can't be made in `/dev` itself.
+    /// The device nodes that can't be created in `/dev` itself.
     devices: Vec<(&'static str, MountHandle)>,
     pts: MountHandle,
     shm: Option<MountHandle>,
     mqueue: MountHandle,
 }
 
-/// A terminal: the side that kiln gets, and the program's.
+/// Both ends of a terminal: kiln's and the program's.
 pub(super) struct Terminal {
     pub(super) controller: OwnedFd,
     pub(super) peer: OwnedFd,
 }
 
 impl OwnMounts {
-    /// Makes them, attached nowhere.
+    /// Creates the file systems, not yet attached.
     pub(super) fn new(sources: &mut Sources, spec: &Spec) -> Result<Self, Failure> {
         let nosuid = MountAttrFlags::MOUNT_ATTR_NOSUID;
         let inert = nosuid | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
@@ -93,7 +93,7 @@ impl OwnMounts {
         }
         Ok(Self {
             proc: match MountHandle::file_system("proc", &[], inert) {
-                // The processes aren't this user namespace's.
+                // The processes don't belong to this user namespace.
                 Err(_) if spec.shared.pid && is_namespace => host_proc()?,
                 other => other.map_err(explain_proc)?,
             },
@@ -118,8 +118,7 @@ impl OwnMounts {
         })
     }
 
-    /// Attaches them, masks what is to be hidden, and opens a terminal of a size that is asked
-    /// for.
+    /// Attaches the file systems and applies the masks. Opens a terminal if the specification requests one.
     pub(super) fn attach(&self, root: &mut Root, spec: &Spec) -> Result<Option<Terminal>, Failure> {
         root.mount_own(&self.proc, "proc")?;
         root.mount_own(&self.sys, "sys")?;
@@ -133,7 +132,7 @@ impl OwnMounts {
         self.fill_dev().map_err(Failure::doing("furnish /dev"))?;
         if spec.security.is_sandbox() && spec.privileges.hides_system {
             masks::apply(&self.proc, &self.sys, &self.null()?)?;
-            // The owner of these files is root, whom a user namespace doesn't have.
+            // Root owns these files, and a user namespace doesn't map the host's root.
             if spec.protects_proc && !Ids::current().is_namespace() {
                 masks::protect_shared(&self.proc)?;
             }
@@ -148,14 +147,14 @@ impl OwnMounts {
         spec.process.terminal.map(|size| self.open_terminal(size)).transpose()
     }
 
-    /// Returns `/dev/null`, to be read by the program.
+    /// Opens `/dev/null` as the program's standard input.
     pub(super) fn open_null(&self) -> Result<OwnedFd, Failure> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
         rustix::fs::openat(&self.dev, "null", flags, Mode::empty())
             .map_err(Failure::doing("open /dev/null"))
     }
 
-    /// Returns `/dev/null`, to be mounted elsewhere.
+    /// Opens `/dev/null` as the source of mounts.
     fn null(&self) -> Result<OwnedFd, Failure> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         rustix::fs::openat(&self.dev, "null", flags, Mode::empty())
@@ -174,7 +173,7 @@ impl OwnMounts {
             }
         }
         for (target, name) in LINKS {
-            // Not every kernel has it.
+            // Not every kernel has `/proc/kcore`.
             if name == "core" && !std::path::Path::new(target).exists() {
                 continue;
             }
@@ -190,12 +189,12 @@ impl OwnMounts {
         Ok(())
     }
 
-    /// Adds the devices of programs that run without limits; this `/dev` lets them be opened.
+    /// Adds the devices of insecure programs. Their `/dev` allows opening them.
     fn add_devices(&self) -> rustix::io::Result<()> {
         rustix::fs::mkdirat(&self.dev, "net", Mode::from_raw_mode(0o755))?;
         for Device { path, kind, number: (major, minor) } in insecure::devices() {
             if Ids::current().is_namespace() {
-                // What the machine hasn't got, or doesn't show, the program doesn't get either.
+                // Devices that the host doesn't have or show are left out.
                 if let Ok(device) = Sources::host_device(&path, major, minor) {
                     device.attach(self.make_file(&path)?)?;
                 }
@@ -207,7 +206,7 @@ impl OwnMounts {
         Ok(())
     }
 
-    /// Adds all devices of this machine, which are mounted one by one.
+    /// Mounts each of the host's devices.
     fn add_all_devices(&self) -> std::io::Result<()> {
         for path in insecure::nodes(Path::new("/dev")) {
             let place = path.strip_prefix("/dev").unwrap_or(&path);
@@ -219,7 +218,7 @@ impl OwnMounts {
                     other => other?,
                 }
             }
-            // Those that the sandbox has itself stay; one that is gone by now isn't missed.
+            // The sandbox's own nodes stay, and nodes that have vanished are skipped.
             let Some(name) = place.to_str() else { continue };
             if let Ok(device) = MountHandle::of_path(&path, false)
                 && let Ok(file) = self.make_file(name)
@@ -244,7 +243,7 @@ impl OwnMounts {
             let controller = rustix::fs::openat(&self.pts, "ptmx", flags, Mode::empty())?;
             unlockpt(&controller)?;
             let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
-            // By descriptor: whatever is at /dev/pts by now has no say.
+            // The descriptor is safe from other mounts at /dev/pts.
             let peer = ioctl_tiocgptpeer(&controller, flags)?;
             let size =
                 Winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 };
@@ -256,12 +255,12 @@ impl OwnMounts {
     }
 }
 
-/// Returns the host's `/proc`, with what is mounted there.
+/// Returns the host's `/proc` with all mounts in it.
 fn host_proc() -> Result<MountHandle, Failure> {
     MountHandle::of_path(Path::new("/proc"), true).map_err(Failure::doing("mount /proc"))
 }
 
-/// Returns the `/dev/shm` of a program that is to have one.
+/// Returns the mount for `/dev/shm`, if the program has one.
 fn shared_memory(spec: &Spec, inert: MountAttrFlags) -> Result<Option<MountHandle>, Failure> {
     if let Some(shm) = spec.shared.ipc.then(host_shm).flatten() {
         return Ok(Some(shm));
@@ -271,7 +270,7 @@ fn shared_memory(spec: &Spec, inert: MountAttrFlags) -> Result<Option<MountHandl
     MountHandle::file_system("tmpfs", &options, inert).map(Some)
 }
 
-/// Returns the host's `/dev/shm`, which belongs to its shared memory.
+/// Returns the host's `/dev/shm`, which holds the files of its shared memory.
 fn host_shm() -> Option<MountHandle> {
     MountHandle::of_path(Path::new("/dev/shm"), false).ok()
 }
@@ -280,7 +279,7 @@ fn when(condition: bool, flag: MountAttrFlags) -> MountAttrFlags {
     if condition { flag } else { MountAttrFlags::empty() }
 }
 
-/// Adds why an unprivileged `/proc` may be refused.
+/// Adds to an error why the kernel may refuse an unprivileged `/proc`.
 fn explain_proc(failure: Failure) -> Failure {
     if !Ids::current().is_namespace() {
         return failure;

@@ -1,40 +1,40 @@
-//! Errors of the sandbox.
+//! The errors of the sandbox.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Why a program can't be run in a sandbox.
+/// The reason why a program can't run in a sandbox.
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
-    /// The host can't do it.
+    /// An operation on the host failed.
     #[error("sandbox: {action}")]
     Host {
-        /// What was being done.
+        /// The operation that failed, in words.
         action: &'static str,
-        /// Why it failed.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// The sandbox can't be set up as the specification wants it.
+    /// The sandbox can't be set up as specified.
     #[error("{0}")]
     Setup(String),
     /// The program can't be executed.
     #[error("{message}")]
     Exec {
-        /// As `exec: "x": executable file not found in $PATH`.
+        /// The message, such as `exec: "x": executable file not found in $PATH`.
         message: String,
-        /// The status that a shell or Docker gives it: 126 or 127.
+        /// The exit status of a shell and Docker for this error: 126 or 127.
         code: i32,
     },
-    /// What is kept of the program's files can still be written.
+    /// A process outside of the step still has write access to the kept files.
     #[error("a process outside of the step still holds {} open for writing", name(.file.as_deref()))]
     Busy {
-        /// One of the files that are open, as the program would name it.
+        /// The path of one of the open files in the sandbox, if known.
         file: Option<PathBuf>,
     },
-    /// The run was cancelled.
+    /// The caller cancelled the run.
     #[error("canceled")]
     Cancelled,
-    /// Something that isn't there yet.
+    /// A feature that kiln doesn't support.
     #[error("{0}")]
     Unsupported(&'static str),
 }

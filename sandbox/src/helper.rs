@@ -1,9 +1,9 @@
-//! The helper: starts a child for each program, and waits for them.
+//! The helper process: starts a child for each program and waits for it.
 //!
-//! It has one thread, no environment and no descriptor of kiln's but its *door*, the socket that
-//! kiln asks at for programs to be run. So it may fork, and the children may do all that a process
-//! can. What takes time to have, as the program in memory and the system call filter, it has once
-//! for all of them.
+//! The helper has one thread, an empty environment and one of kiln's descriptors: its *door*, the
+//! socket over which kiln requests runs. So it may fork, and its children may call any function. It
+//! prepares once what all programs share and takes time: the program's memory image and the system
+//! call filter.
 
 use std::fs::File;
 use std::io;
@@ -25,36 +25,36 @@ use super::wire::{self, Failure, Report, Request, Run};
 use super::{child, keeper, oci, orphans};
 use crate::sys::{self, CloneResult, Namespaces};
 
-/// The name under which the program runs when it is a sandbox's helper.
+/// The `argv[0]` that makes this binary run as the helper.
 pub(super) const MARKER: &str = "kiln-sandbox-helper";
 
-/// The control group of a runtime itself, below the program's.
+/// The control group of an OCI runtime itself, below the program's.
 const RUNTIME_GROUP: &str = "runtime";
 
-/// What the child is given.
+/// The arguments of the child process.
 pub(super) struct Task {
     pub(super) spec: Spec,
     pub(super) anchor: PathBuf,
-    /// The system call filter where there is to be one, or why there can be none.
+    /// The system call filter, `None` without one, or the error that prevented it.
     pub(super) filter: Result<Option<Filter>, Failure>,
     pub(super) namespace: Option<OwnedFd>,
-    /// Where a runtime is to write what it says of its failures.
+    /// The file for a runtime's error log.
     pub(super) log: Option<OwnedFd>,
-    /// What to wait at before the program is executed.
+    /// The pipe that the child waits at before it executes the program.
     pub(super) gate: Option<OwnedFd>,
     pub(super) input: Option<OwnedFd>,
     pub(super) stdout: OwnedFd,
     pub(super) stderr: OwnedFd,
     pub(super) control: OwnedFd,
-    /// The helper's process, where the kernel doesn't end the program along with it.
+    /// The helper's process, if the kernel doesn't kill the program when the helper dies.
     pub(super) helper: Option<OwnedFd>,
 }
 
-/// Becomes a sandbox's helper, or process 1 of a runtime's container, and never returns, where this process was
-/// started as one.
+/// Runs this process as a sandbox's helper, or as process 1 of a runtime's container, if it was
+/// started as one. In that case the function doesn't return.
 ///
-/// A program that uses [`Sandbox`](super::Sandbox) calls this first of all in its `main`, before
-/// there is a second thread.
+/// A program that uses [`Sandbox`](super::Sandbox) must call this first in its `main`, before it
+/// starts a second thread.
 #[expect(clippy::exit, reason = "the helper is a process of its own, not part of the caller")]
 pub fn init_if_asked() {
     let name = std::env::args_os().next().unwrap_or_default();
@@ -62,7 +62,7 @@ pub fn init_if_asked() {
         oci::init::begin();
     }
     if name == MARKER {
-        // Where this fails nobody is left to be told: kiln finds its programs ended.
+        // No process would receive an error. kiln sees that its programs have ended.
         let is_over = Helper::begin().and_then(Helper::serve);
         std::process::exit(i32::from(is_over.is_err()));
     }
@@ -70,33 +70,33 @@ pub fn init_if_asked() {
 
 /// The helper's state.
 struct Helper {
-    /// Closed when kiln has ended, or needs no more programs.
+    /// The socket for requests. `None` after kiln has ended or needs no more programs.
     door: Option<OwnedFd>,
     programs: Vec<Program>,
     filter: Result<Filter, Failure>,
-    /// What it needs where it isn't the first process of a namespace.
+    /// The helper's keeper, if the helper isn't process 1 of a namespace.
     kept: Option<Kept>,
 }
 
-/// A helper that is among the host's processes.
+/// The extra state of a helper in the host's process namespace.
 struct Kept {
-    /// The helper's own process.
+    /// The helper's own process descriptor.
     itself: OwnedFd,
-    /// Its keeper; `None` once that has ended.
+    /// The keeper's process descriptor. `None` after the keeper has ended.
     keeper: Option<OwnedFd>,
 }
 
-/// A program that runs.
+/// A running program.
 struct Program {
     child: OwnedFd,
     control: OwnedFd,
-    /// Whether kiln has closed its side of the socket.
+    /// `true` if kiln has closed its end of the control socket.
     is_abandoned: bool,
-    /// Whether it is among the host's processes, and what it leaves behind becomes the helper's.
+    /// `true` if the program is in the host's process namespace. The helper inherits its orphans.
     leaves_orphans: bool,
 }
 
-/// What the helper waits for. Programs are told by their places in its list.
+/// An event that the helper waits for. The numbers are indexes into the list of programs.
 #[derive(Clone, Copy)]
 enum Event {
     KeeperEnded,
@@ -107,24 +107,24 @@ enum Event {
 
 impl Helper {
     fn begin() -> io::Result<Self> {
-        // The terminal's signals are for kiln, which passes on what it wants to.
+        // The terminal's signals are for kiln, which forwards some of them.
         let _ = rustix::process::setsid();
         let door = io::stdin().as_fd().try_clone_to_owned()?;
         rustix::stdio::dup2_stdin(null()?)?;
         let _ = rustix::thread::set_name(c"kiln-sandbox");
         let kept = if getpid().is_init() { None } else { Some(Kept::split()?) };
-        // No signal has a meaning here, and programs are to have the default dispositions.
+        // The helper handles no signals, and programs must start with the default dispositions.
         sys::reset_signals();
         let filter = compile_filter(Capabilities::DEFAULT);
-        // Looked up once, and not by each child.
+        // The children inherit the result of this lookup.
         Ids::current();
         Ok(Self { door: Some(door), programs: Vec::new(), filter, kept })
     }
 
-    /// Serves until kiln needs no more programs and the last one has ended.
+    /// Serves requests until kiln needs no more programs and the last one has ended.
     fn serve(mut self) -> io::Result<()> {
         while self.door.is_some() || !self.programs.is_empty() {
-            // From the end of the list, so that places stay what they were; who asks comes last.
+            // Going backwards keeps the indexes valid. Requests for new programs come last.
             for event in self.wait()?.into_iter().rev() {
                 match event {
                     Event::KeeperEnded => self.lose_keeper(),
@@ -140,14 +140,14 @@ impl Helper {
         Ok(())
     }
 
-    /// Reports how a program has ended, once everything that it has left behind is gone, too.
+    /// Reports the end of a program after killing all processes that it has left.
     fn end(&mut self, place: usize) {
         let program = self.programs.swap_remove(place);
         let exit = program.reap();
         if program.leaves_orphans {
             orphans::kill(&self.pids());
         }
-        // Where that can't be known, the socket closes without a word.
+        // If the status is unknown, the socket closes without a report.
         if let Ok(exit) = exit {
             program.report(exit);
         }
@@ -157,7 +157,7 @@ impl Helper {
         self.programs.iter().any(|program| program.leaves_orphans)
     }
 
-    /// Returns the programs' numbers.
+    /// Returns the PIDs of the programs.
     fn pids(&self) -> Vec<i32> {
         self.programs.iter().filter_map(|program| orphans::number(&program.child)).collect()
     }
@@ -180,7 +180,7 @@ impl Helper {
                 watched.push(PollFd::new(&program.control, PollFlags::IN));
             }
         }
-        // What is left behind and ends is reaped now and then.
+        // Orphans are reaped once a second.
         let pause = Timespec { tv_sec: 1, tv_nsec: 0 };
         let pause = self.has_orphans().then_some(&pause);
         rustix::io::retry_on_intr(|| poll(&mut watched, pause))?;
@@ -188,19 +188,20 @@ impl Helper {
         Ok(happened.map(|(event, _)| *event).collect())
     }
 
-    /// Starts the program that is asked for. Where kiln is gone, everything ends.
+    /// Starts the requested program. Ends all programs if kiln is gone.
     fn answer(&mut self) {
         let asked = self.door.as_ref().map(wire::receive::<Run>);
         let Some(Ok(Some((run, fds)))) = asked else { return self.close() };
         let mut fds = fds.into_iter();
-        // Without a socket there is nobody to be told.
+        // Without a socket, no report can be sent.
         let Some(control) = fds.next() else { return };
         if let Err(failure) = self.start(run, &control, fds) {
             let _ = wire::send(&control, &Report::Failed(failure), &[]);
         }
     }
 
-    /// Ends with the keeper: nothing would see to the programs if this process were killed now.
+    /// Ends all programs after the keeper has died. If this process were killed now, they would
+    /// survive.
     fn lose_keeper(&mut self) {
         if let Some(kept) = &mut self.kept {
             kept.keeper = None;
@@ -208,7 +209,7 @@ impl Helper {
         self.close();
     }
 
-    /// Takes no more programs, and ends those that run.
+    /// Accepts no more programs and kills the running ones.
     fn close(&mut self) {
         self.door = None;
         for program in &mut self.programs {
@@ -235,7 +236,7 @@ impl Helper {
         }
         match clone(namespaces, &task.spec)? {
             CloneResult::Child => {
-                // What belongs to others is closed before anything else happens.
+                // The child first closes the descriptors of other programs.
                 self.door = None;
                 self.kept = None;
                 self.programs.clear();
@@ -250,7 +251,7 @@ impl Helper {
         }
     }
 
-    /// Returns the filter of a program; most have the same one.
+    /// Returns a program's filter. The default filter is compiled only once.
     fn filter(&self, spec: &Spec) -> Result<Option<Filter>, Failure> {
         let capabilities = spec.privileges.capabilities;
         match &spec.privileges.calls {
@@ -267,7 +268,7 @@ impl Helper {
         }
     }
 
-    /// Understands what is asked for.
+    /// Builds the child's arguments from a request and its descriptors.
     fn task(
         &self,
         run: Run,
@@ -316,7 +317,8 @@ fn clone(namespaces: Namespaces, spec: &Spec) -> Result<CloneResult, Failure> {
             if spec.runtime.is_none() {
                 return File::open(path);
             }
-            // It makes its own beside the one that it is in, and both have to be limited.
+            // A runtime creates its group beside the one that it is in, and the limits must cover
+            // both.
             let own = path.join(RUNTIME_GROUP);
             match std::fs::create_dir(&own) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
@@ -343,7 +345,7 @@ fn null() -> io::Result<OwnedFd> {
 }
 
 impl Kept {
-    /// Splits this process: see [`keeper`].
+    /// Splits this process into keeper and helper: see [`keeper`].
     fn split() -> io::Result<Self> {
         let keeper = Some(keeper::split()?);
         Ok(Self { itself: pidfd_open(getpid(), PidfdFlags::empty())?, keeper })
@@ -351,7 +353,7 @@ impl Kept {
 }
 
 impl Program {
-    /// Passes on what kiln says.
+    /// Executes a request on the control socket.
     fn obey(&mut self) {
         match wire::receive(&self.control) {
             Ok(Some((Request::Signal(number), _))) => self.signal(number),
@@ -359,7 +361,7 @@ impl Program {
         }
     }
 
-    /// Kills it: nobody wants it any more.
+    /// Kills the program because kiln doesn't need it any more.
     fn abandon(&mut self) {
         self.signal(libc::SIGKILL);
         self.is_abandoned = true;
@@ -367,12 +369,12 @@ impl Program {
 
     fn signal(&self, number: i32) {
         if let Some(signal) = Signal::from_named_raw(number) {
-            // It may just have ended.
+            // The program may have ended already.
             let _ = pidfd_send_signal(&self.child, signal);
         }
     }
 
-    /// Tells kiln how it has ended.
+    /// Reports the program's exit to kiln.
     fn report(self, exit: Exit) {
         let _ = wire::send(&self.control, &Report::Exited(exit), &[]);
     }

@@ -1,4 +1,4 @@
-//! What the program is and may: limits, user, groups, capabilities.
+//! The program's identity and rights: limits, user, groups, capabilities.
 
 use std::io;
 
@@ -16,7 +16,7 @@ use super::spec::{self, Security, Spec};
 use super::wire::Failure;
 use crate::users::ResolvedUser;
 
-/// Sets resource limits.
+/// Sets the resource limits: setrlimit(2).
 pub(super) fn set_limits(limits: &[spec::Rlimit]) -> Result<(), Failure> {
     for limit in limits {
         let action = format!("set limit {}", limit.name);
@@ -50,7 +50,7 @@ fn resource(name: &str) -> Option<Resource> {
     })
 }
 
-/// Fails where this process can't become `user`, and says why.
+/// Fails with a message if this process can't become `user`.
 pub(super) fn check(user: &ResolvedUser) -> Result<(), Failure> {
     let ids = Ids::current();
     if ids.has_user(user.uid) && ids.has_group(user.gid) {
@@ -64,7 +64,7 @@ pub(super) fn check(user: &ResolvedUser) -> Result<(), Failure> {
     Err(Failure::new(format!("{what} is not among the ids that kiln has here")))
 }
 
-/// Becomes `user`, with what is needed to [`finish`].
+/// Changes to `user` but keeps the capabilities that [`finish`] needs.
 pub(super) fn assume(user: &ResolvedUser, spec: &Spec) -> Result<(), Failure> {
     match spec.security {
         Security::Sandbox => confine(user, spec.privileges.capabilities),
@@ -77,7 +77,7 @@ fn available() -> Result<Capabilities, Failure> {
     Capabilities::available().map_err(Failure::doing("look at capabilities"))
 }
 
-/// Becomes `user`, who can gain no more than these capabilities, and keeps `SYS_ADMIN`.
+/// Changes to `user` and limits the bounding set to `capabilities`. Keeps `SYS_ADMIN`.
 fn confine(user: &ResolvedUser, capabilities: Capabilities) -> Result<(), Failure> {
     drop_bounding(capabilities.set()).map_err(Failure::doing("limit capabilities"))?;
     set_keep_capabilities(true).map_err(Failure::doing("keep capabilities"))?;
@@ -87,14 +87,14 @@ fn confine(user: &ResolvedUser, capabilities: Capabilities) -> Result<(), Failur
     have(own(user, capabilities) | Capabilities::SYS_ADMIN)
 }
 
-/// Gives up what the program isn't to have: a filter, where there is one, can be installed no more.
+/// Drops the capabilities that the program must not have. After this, no filter can be installed.
 ///
-/// A user other than root has no capabilities, as the kernel has it where a program changes its user.
+/// A user other than root has no capabilities, as after a change of user in any program.
 pub(super) fn finish(user: &ResolvedUser, spec: &Spec) -> Result<(), Failure> {
     match spec.security {
         Security::Sandbox => have(own(user, spec.privileges.capabilities)),
         Security::Insecure => Ok(()),
-        // Root has them all still.
+        // Root still has them all.
         Security::Privileged => have(own(user, available()?)),
     }
 }
@@ -110,8 +110,7 @@ fn have(capabilities: Capabilities) -> Result<(), Failure> {
     set_capabilities(None, sets).map_err(Failure::doing("set capabilities"))
 }
 
-/// Becomes `user`, and keeps all capabilities, whoever that is, for the programs that are executed
-/// too.
+/// Changes to `user` and keeps all capabilities, for executed programs too.
 fn keep_everything(user: &ResolvedUser) -> io::Result<()> {
     let all = capabilities(None)?.permitted;
     set_keep_capabilities(true)?;
@@ -125,14 +124,14 @@ fn keep_everything(user: &ResolvedUser) -> io::Result<()> {
 }
 
 fn become_user(user: &ResolvedUser) -> Result<(), Failure> {
-    // Groups that aren't there have nothing that could be got at through them.
+    // Unmapped groups own nothing that the program could reach, so they are left out.
     let ids = Ids::current();
     let groups = user.groups.iter().filter(|gid| ids.has_group(**gid));
     let groups: Vec<Gid> = groups.map(|gid| Gid::from_raw(*gid)).collect();
     let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
     match set_thread_groups(&groups) {
-        // A namespace of a single group keeps its creator's: the kernel has it so, since a group
-        // may be what somebody is kept out by.
+        // A namespace with a single group keeps its creator's groups. The kernel forbids dropping
+        // them, because a group may serve to deny access.
         Err(Errno::PERM) if ids.is_single() => {}
         other => other.map_err(Failure::doing("set groups"))?,
     }
@@ -147,7 +146,7 @@ fn drop_bounding(kept: CapabilitySet) -> rustix::io::Result<()> {
             continue;
         }
         match remove_capability_from_bounding_set(capability) {
-            // Beyond the last one that this kernel knows.
+            // The number is above the kernel's last capability.
             Err(rustix::io::Errno::INVAL) => return Ok(()),
             other => other?,
         }

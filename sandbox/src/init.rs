@@ -1,8 +1,8 @@
-//! Process 1 of a program that doesn't reap: it passes signals on, and waits for whoever ends.
+//! A process 1 for programs that don't reap: it forwards signals and reaps orphans.
 //!
-//! A child process splits in two before it becomes the program. The one that stays is process 1 of the
-//! namespace, under the same user, filter and capabilities as the program, and has no descriptors left.
-//! When the program ends, it ends with the program's status, and the kernel ends everything else.
+//! The child process forks before it becomes the program. The parent stays as process 1 of the namespace,
+//! with the same user, filter and capabilities as the program and without descriptors. When the program ends,
+//! it ends with the program's status, and the kernel kills all other processes.
 
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -11,22 +11,22 @@ use nix::unistd::{Pid, getpid, setpgid};
 use super::wire::Failure;
 use crate::sys::{self, Fork};
 
-/// Which of the two a process is.
+/// The role of a process after [`split`].
 pub(super) enum Part {
-    /// Process 1.
+    /// The process is process 1.
     Init {
-        /// The process that becomes the program.
+        /// The PID of the process that becomes the program.
         program: Pid,
     },
-    /// The program.
+    /// The process becomes the program.
     Program,
 }
 
-/// Splits this process. The program's is a process group of its own, in the foreground of the terminal
-/// if there is one.
+/// Forks this process. The program's process leads a process group of its own, in the foreground of the
+/// terminal if there is one.
 pub(super) fn split(has_terminal: bool) -> Result<Part, Failure> {
     let doing = |errno| Failure::doing::<std::io::Error>("start process 1")(errno);
-    // Process 1 is told of what comes for it from here on.
+    // From here on, process 1 receives all signals by waiting for them.
     SigSet::all().thread_block().map_err(|errno| doing(errno.into()))?;
     let part = sys::fork().map_err(doing)?;
     if let Fork::Parent(program) = part {
@@ -43,15 +43,15 @@ pub(super) fn split(has_terminal: bool) -> Result<Part, Failure> {
     Ok(Part::Program)
 }
 
-/// Is process 1 until the program ends.
+/// Runs as process 1 until the program ends.
 #[expect(
     clippy::exit,
     reason = "process 1 is a process of its own, and has no caller to return to"
 )]
 pub(super) fn run(program: Pid) -> ! {
-    // Where it shares the host's processes, it isn't process 1. Without this, somebody else reaps.
+    // In the host's process namespace it isn't process 1 and must become a subreaper to reap.
     let _ = nix::sys::prctl::set_child_subreaper(true);
-    // The program's input and output end with the program.
+    // The program's input and output must close with the program.
     sys::close_all();
     loop {
         match SigSet::all().wait() {
@@ -60,15 +60,16 @@ pub(super) fn run(program: Pid) -> ! {
                     std::process::exit(code);
                 }
             }
-            // They are about this process's own use of the terminal; or a signal that has no name.
+            // SIGTTIN and SIGTTOU concern this process's own use of the terminal. Errors are signals without
+            // a name.
             Ok(Signal::SIGTTIN | Signal::SIGTTOU) | Err(_) => {}
-            // It may just have ended, which a signal of its own tells.
+            // The program may have ended. SIGCHLD reports that.
             Ok(signal) => drop(kill(program, signal)),
         }
     }
 }
 
-/// Reaps whoever has ended, and returns the status where the program has.
+/// Reaps all ended processes. Returns the status of the program if it is among them.
 fn reap(program: Pid) -> Option<i32> {
     let mut code = None;
     loop {

@@ -1,9 +1,8 @@
-//! Standard input, without what it comes from.
+//! Standard input through a pipe.
 //!
-//! A program can open its descriptors once more, through `/proc/self/fd`, and for writing too: a
-//! file of the host that it was merely to read would be a way out, and so would be a terminal or a
-//! named pipe. So it never gets what its input comes from, but the end of a pipe of its own, and a
-//! thread copies.
+//! A program can reopen its descriptors through `/proc/self/fd`, even for writing. A file of the
+//! host, a terminal or a named pipe as its input would be a way out of the sandbox. The program
+//! therefore gets a pipe, and a thread of kiln copies the input into it.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -13,8 +12,8 @@ use rustix::pipe::{PipeFlags, pipe_with};
 
 const CHUNK: usize = 64 << 10;
 
-/// Returns a pipe that everything from `source` comes through. The thread behind it ends with the
-/// source or with the pipe's readers, whichever goes first.
+/// Returns a pipe with everything that is read from `source`. The thread that copies ends with the
+/// source or with the pipe's readers.
 pub(super) fn isolate(source: OwnedFd) -> io::Result<OwnedFd> {
     let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
     std::thread::Builder::new().name("sandbox input".to_owned()).spawn(move || {
@@ -27,7 +26,7 @@ pub(super) fn isolate(source: OwnedFd) -> io::Result<OwnedFd> {
 fn copy(source: &OwnedFd, pipe: &OwnedFd) -> rustix::io::Result<()> {
     let mut buffer = vec![0; CHUNK];
     loop {
-        // An error of the pipe is reported without being asked for: nobody reads any more.
+        // poll always reports an error of the pipe, which means that all readers are gone.
         let mut watched =
             [PollFd::new(source, PollFlags::IN), PollFd::new(pipe, PollFlags::empty())];
         rustix::io::retry_on_intr(|| poll(&mut watched, None))?;

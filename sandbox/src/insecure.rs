@@ -1,4 +1,4 @@
-//! Devices of programs that run without limits.
+//! The devices of insecure and privileged programs.
 
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
@@ -8,20 +8,20 @@ use rustix::fs::FileType;
 /// A device node in `/dev`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Device {
-    /// Its path below `/dev`.
+    /// The path below `/dev`.
     pub(super) path: String,
-    /// What it is.
+    /// The node's type: character or block device.
     pub(super) kind: FileType,
-    /// Its number.
+    /// The major and minor number.
     pub(super) number: (u32, u32),
 }
 
-/// How many loop devices there are beyond those in use.
+/// The number of loop devices beyond those in use.
 const FREE_LOOPS: u32 = 8;
-/// Most loop devices.
+/// The maximum number of loop devices.
 const MAX_LOOPS: u32 = 256;
 
-/// Returns the devices that BuildKit gives to such programs.
+/// Returns the devices that BuildKit gives to insecure programs.
 pub(super) fn devices() -> Vec<Device> {
     let named = [
         ("kmsg", (1, 11)),
@@ -44,11 +44,11 @@ pub(super) fn devices() -> Vec<Device> {
     named.into_iter().chain(loops).collect()
 }
 
-/// Names in `/dev` that are no devices of the machine, or of each container's own.
+/// The names in `/dev` that are no devices of the host, or that each container has its own of.
 const OWN: [&str; 6] = ["console", "fd", "mqueue", "pts", "shm", "ptmx"];
 
-/// Returns the paths of all device nodes below a directory, `/dev` itself without what every container
-/// has of its own.
+/// Returns the paths of all device nodes below a directory, except for those that every container
+/// has its own of.
 pub(super) fn nodes(directory: &Path) -> Vec<PathBuf> {
     let Ok(entries) = std::fs::read_dir(directory) else { return Vec::new() };
     let mut found = Vec::new();

@@ -1,11 +1,11 @@
-//! The keeper of a helper whose programs the kernel doesn't end.
+//! The keeper of a helper whose programs the kernel doesn't kill.
 //!
-//! A helper is the first process of a process namespace, in which all of its programs are: when it ends,
-//! however that happens, the kernel ends them, and nothing that a program does can prevent that. A program
-//! that shares the host's processes can't be in such a namespace, so its helper has none. In its place, the
-//! helper has a parent, the *keeper*, which does nothing but wait for its end, and then kills what the
-//! helper has left behind. When the keeper ends first, the helper ends its programs itself: so
-//! something of a program stays only where both of them are killed at the same moment.
+//! Usually the helper is process 1 of a process namespace that contains all of its programs. When it ends for
+//! any reason, the kernel kills them, and no program can prevent that. A program that shares the host's
+//! processes can't be in such a namespace, so its helper has none. Instead the helper has a parent, the
+//! *keeper*, which waits for the helper's end and then kills the processes that it has left. If the keeper
+//! ends first, the helper kills its programs itself. Processes survive only if both are killed at the same
+//! moment.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -17,7 +17,7 @@ use rustix::process::{PidfdFlags, getpid, pidfd_open};
 use super::orphans;
 use crate::sys::{self, Fork};
 
-/// Splits this process into a keeper and its helper, and returns the keeper's descriptor in the helper.
+/// Splits this process into a keeper and its helper. Returns the keeper's descriptor in the helper.
 pub(super) fn split() -> io::Result<OwnedFd> {
     orphans::adopt()?;
     let keeper = pidfd_open(getpid(), PidfdFlags::empty())?;
@@ -27,14 +27,14 @@ pub(super) fn split() -> io::Result<OwnedFd> {
     }
 }
 
-/// Is the keeper until nothing is left to be done.
+/// Runs as the keeper until the helper and its processes have ended.
 #[expect(
     clippy::exit,
     reason = "the keeper is a process of its own, and has no caller to return to"
 )]
 fn keep(helper: Pid) -> ! {
     let _ = rustix::thread::set_name(c"kiln-keeper");
-    // kiln has to see the helper's side of its sockets close.
+    // kiln must see the helper's ends of its sockets close.
     sys::close_all();
     while let Err(nix::errno::Errno::EINTR) = waitpid(helper, None) {}
     orphans::kill(&[]);

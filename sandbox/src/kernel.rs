@@ -1,8 +1,8 @@
-//! Features of the kernel that the sandbox uses, found out by trying them.
+//! The kernel features that the sandbox uses, detected by trying them.
 //!
-//! What is required has no substitute with the same safety: paths of images are resolved beneath a
-//! descriptor, and mounts are attached to what was resolved. For everything else there is another
-//! way, which the table in the documentation of the supported platforms describes.
+//! Required features have no equally safe substitute: the sandbox resolves paths of images beneath
+//! a descriptor and attaches mounts to the resolved descriptor. All other features have a fallback,
+//! which the documentation of the supported platforms lists.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -19,20 +19,20 @@ use crate::sys::{self, MountAttributes};
 /// A feature of the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KernelFeature {
-    /// Its name, as `mount_setattr`.
+    /// The name of the feature, such as `mount_setattr`.
     pub name: &'static str,
-    /// The version of Linux that has it first.
+    /// The first version of Linux with the feature.
     pub since: &'static str,
-    /// Whether programs can't be run without it.
+    /// `true` if the sandbox can't run programs without the feature.
     pub is_required: bool,
-    /// Whether this kernel has it.
+    /// `true` if this kernel has the feature.
     pub is_there: bool,
 }
 
-/// How a feature is tried: whether the kernel knows the call at all.
+/// A function that returns `true` if the kernel knows the call.
 type Attempt = fn() -> bool;
 
-/// The features with the version that has them first, and whether they are required.
+/// The features: name, first version, whether it is required, and the attempt.
 const FEATURES: [(&str, &str, bool, Attempt); 9] = [
     ("openat2", "5.6", true, has_openat2),
     ("fsopen", "5.2", true, has_fsopen),
@@ -45,7 +45,7 @@ const FEATURES: [(&str, &str, bool, Attempt); 9] = [
     ("overlay lowerdir+", "6.8", false, kiln_tree::overlay::takes_directories_one_by_one),
 ];
 
-/// Returns the features that the sandbox uses, each of them tried.
+/// Tries all features that the sandbox uses and returns the results.
 pub fn features() -> Vec<KernelFeature> {
     let feature = |(name, since, is_required, attempt): (_, _, _, Attempt)| KernelFeature {
         name,
@@ -56,7 +56,7 @@ pub fn features() -> Vec<KernelFeature> {
     FEATURES.map(feature).to_vec()
 }
 
-/// Checks that the kernel has what is required.
+/// Fails unless the kernel has all required features.
 pub(super) fn check() -> Result<(), SandboxError> {
     let is_missing = |feature: &&(&str, &str, bool, Attempt)| feature.2 && !feature.3();
     match FEATURES.iter().find(is_missing) {
@@ -84,7 +84,7 @@ fn has_open_tree() -> bool {
 }
 
 fn has_move_mount() -> bool {
-    // No path is the empty one.
+    // The empty path names nothing, so the call changes nothing.
     knows(&move_mount(CWD, "", CWD, "", MoveMountFlags::empty()))
 }
 
@@ -98,7 +98,7 @@ fn has_mount_setattr() -> bool {
     error.is_none_or(|error| error.raw_os_error() != Some(libc::ENOSYS))
 }
 
-/// Returns something that attributes can be set of.
+/// Creates a mount whose attributes can be set.
 fn new_mount() -> io::Result<impl AsFd> {
     let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
     rustix::mount::fsconfig_create(&context)?;

@@ -1,6 +1,6 @@
 //! The sandbox: runs one program in a root file system of its own.
 //!
-//! # Who does what
+//! # Processes
 //!
 //! ```text
 //! kiln ──spawn──▶ helper ──clone3──▶ child ──execve──▶ the program
@@ -8,50 +8,47 @@
 //!  └──control──────┴──────────────────┘
 //! ```
 //!
-//! kiln itself has many threads, and between `fork` and `execve` such a process may do next to
-//! nothing. So it starts itself once more: the *helper* is the same binary, executed from a mount
-//! that can't be written, with one thread and an empty environment ([`init_if_asked`]). It is
-//! started once, by whoever needs it first or knows that it will be needed ([`Helper::start`]).
-//! For each program that kiln asks for at its *door*, a socket, the helper starts a *child* with all
-//! its namespaces in one `clone3`, waits for it, and passes signals on. The child builds what the
-//! program is to see, gives up what the program may not have, and becomes it, as process 1 of its
-//! namespace: when it ends, the kernel ends every process that it started.
+//! kiln has many threads, and such a process may call hardly any function between `fork` and `execve`. So it
+//! executes its own binary once more: the *helper*, from a read-only mount, with one thread and an empty
+//! environment ([`init_if_asked`]). kiln starts one helper, on first use or ahead of it ([`Helper::start`]).
+//! kiln requests each program through the helper's *door*, a socket. The helper starts a *child* with all its
+//! namespaces in one `clone3`, waits for it and forwards signals. The child builds the program's environment,
+//! drops rights, and executes the program as process 1 of its namespace. When the program ends, the kernel
+//! kills every process that it started.
 //!
-//! For each program one more socket, *control*, connects the three. Signals come by it, and reports
-//! go back: a setup error with its context, the mount points that were made, the terminal, the exit
-//! status. When it closes, because kiln cancels the step or dies, the helper kills the child; when
-//! the helper dies, the kernel kills the children.
-//! A program that shares the host's processes is no process 1: what it leaves behind becomes the helper's, which
-//! kills it (`orphans`). Its helper is no first process either, and has a `keeper`.
+//! For each program, one more socket, *control*, connects the three. kiln sends signals over it. The reports
+//! go back over it: a setup error with its context, the created mount points, the terminal, the exit status.
+//! When it closes, because kiln cancels the step or dies, the helper kills the child. When the helper dies,
+//! the kernel kills the children. A program that shares the host's processes isn't process 1: the helper
+//! inherits its orphans and kills them (`orphans`). Its helper isn't process 1 either and has a `keeper`.
 //!
-//! Instead of becoming the program, the child may become another runtime, as runc, which is told
-//! the same in its own words: `oci`.
+//! Instead of executing the program, the child may execute another OCI runtime, such as runc, with a
+//! configuration of the same content: `oci`.
 //!
-//! # What has to hold
+//! # Invariants
 //!
-//! - The program never sees a descriptor, a path or an environment variable of the host; even its
-//!   input and output are pipes of its own. The binary that its `/proc/self/exe` may lead to for a
-//!   moment can't be written through that, by whomever.
-//! - A child has closed what belongs to other programs before it does anything else.
-//! - Paths that come from a Dockerfile or an image are resolved by `openat2` below the root that
-//!   they belong to, never through links of `/proc`, and what is mounted there is attached to the
-//!   descriptor that was resolved, not to its name.
-//! - No device node can be opened but those of the sandbox's own `/dev`, and where a control group
-//!   vouches for it, harmless ones in the root: every other mount is `nodev`.
-//! - What the sandbox had to make to mount on (stubs) is gone from the upper directory afterwards.
-//! - What is kept of a program's files is closed to whoever was handed descriptors of them: `seal`.
+//! - The program never sees a descriptor, a path or an environment variable of the host. Even its input and
+//!   output are pipes of its own. Its `/proc/self/exe` may lead to kiln's binary for a moment, but no process
+//!   can write to the binary through that.
+//! - A child closes the descriptors of other programs before it does anything else.
+//! - `openat2` resolves paths from a Dockerfile or an image below the root that they belong to, never through
+//!   links of `/proc`. Mounts are attached to the resolved descriptor, not to its name.
+//! - Only the device nodes of the sandbox's own `/dev` can be opened, and harmless ones in the root if a
+//!   control group filters devices. Every other mount is `nodev`.
+//! - The mount points that the sandbox had to create (stubs) are removed from the upper directory afterwards.
+//! - Processes that received descriptors of the program's kept files can't write to them later: `seal`.
 //!
 //! # Order in the child
 //!
-//! Mounts private; trees attached outside of the new root; root; `/proc`, `/dev`, `/sys`; the
-//! specification's mounts; masks; `pivot_root`; host name, session, terminal; limits; the bounding
-//! set; user and groups, with `CAP_SYS_ADMIN` kept; descriptors closed at exec; `no_new_privs` where
-//! that is wanted; seccomp; the program's capabilities; `execve`.
+//! Private mounts; trees attached outside of the new root; root; `/proc`, `/dev`, `/sys`; the specification's
+//! mounts; masks; `pivot_root`; host name, session, terminal; limits; the bounding set; user and groups, with
+//! `CAP_SYS_ADMIN` kept; close-on-exec for all descriptors; `no_new_privs` if requested; seccomp; the
+//! program's capabilities; `execve`.
 //!
-//! A setuid program may gain what root has in the sandbox: `no_new_privs` isn't set by default. So a
-//! filter can only be installed by a process that has `CAP_SYS_ADMIN`, which is why the child gives that up
-//! last. What setuid programs can't gain is gone from the bounding set, and for them as for others the
-//! filter holds.
+//! `no_new_privs` isn't set by default, so a setuid program may gain the rights of the sandbox's root.
+//! Without `no_new_privs`, only a process with `CAP_SYS_ADMIN` can install a filter. The child therefore
+//! drops that capability last. Setuid programs can't gain more than the bounding set, and the filter applies
+//! to them as well.
 
 mod capabilities;
 pub mod cgroup;
@@ -105,7 +102,7 @@ pub use spec::{
 };
 pub use sys::{limit_resources, use_contained_name_services};
 
-/// Gives every signal its default effect on this process, and blocks none, as programs begin.
+/// Resets all signals of this process to their default action and unblocks them.
 pub fn reset_signals() {
     sys::reset_signals();
 }

@@ -1,7 +1,7 @@
-//! Parts of `/proc` and `/sys` that a container can't see or can't write, as Docker has them.
+//! The hidden and read-only parts of a container's `/proc` and `/sys`, which are Docker's.
 //!
-//! They are opened below the descriptors of the file systems that were just mounted, without
-//! following any link: whatever an image has made of the path `/proc` plays no part.
+//! They are opened below the descriptors of the new file systems, without following links. An image's own
+//! `/proc` has no influence on them.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -30,19 +30,19 @@ const MASKED_IN_SYS: [&str; 2] = ["firmware", "devices/virtual/powercap"];
 
 const READONLY_IN_PROC: [&str; 5] = ["bus", "fs", "irq", "sys", "sysrq-trigger"];
 
-/// Returns the paths that can't be seen.
+/// Returns the hidden paths.
 pub(super) fn masked() -> Vec<String> {
     let proc = MASKED_IN_PROC.iter().map(|path| format!("/proc/{path}"));
     proc.chain(MASKED_IN_SYS.iter().map(|path| format!("/sys/{path}"))).collect()
 }
 
-/// Returns the paths that can't be written.
+/// Returns the read-only paths.
 pub(super) fn readonly() -> Vec<String> {
     READONLY_IN_PROC.iter().map(|path| format!("/proc/{path}")).collect()
 }
 
-/// Applies the masks to a fresh `/proc` and `/sys`. `null`, a file of an attached mount, is mounted
-/// over files.
+/// Applies the masks to a new `/proc` and `/sys`. Files are hidden by mounts of `null`, a file of an attached
+/// mount.
 pub(super) fn apply(proc: &MountHandle, sys: &MountHandle, null: &OwnedFd) -> Result<(), Failure> {
     let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY
         | MountAttrFlags::MOUNT_ATTR_NOSUID
@@ -61,7 +61,7 @@ pub(super) fn apply(proc: &MountHandle, sys: &MountHandle, null: &OwnedFd) -> Re
             continue;
         }
         if let Some(mask) = &empty {
-            // There is nothing in it, and nothing can be put there: one is enough.
+            // One empty, read-only directory serves for all masks.
             MountHandle::clone_of(mask).and_then(|mask| mask.attach(&place)).map_err(doing)?;
         } else {
             let mask = MountHandle::file_system("tmpfs", &[("size", "4k")], attributes)?;
@@ -75,11 +75,11 @@ pub(super) fn apply(proc: &MountHandle, sys: &MountHandle, null: &OwnedFd) -> Re
     Ok(())
 }
 
-/// Has nobody change the modes and owners of files of `/proc` that aren't a process's own. The kernel
-/// has them once for all programs of the machine.
+/// Protects the modes and owners of files in `/proc` outside of the process directories. The kernel shares
+/// them among all programs of the machine.
 ///
 /// # Errors
-/// Fails where they can't be read or mounted.
+/// Fails if the files can't be read or mounted.
 pub(super) fn protect_shared(proc: &MountHandle) -> Result<(), Failure> {
     for name in shared_entries(proc).map_err(Failure::doing("read /proc"))? {
         if !MASKED_IN_PROC.contains(&name.as_str()) && !READONLY_IN_PROC.contains(&name.as_str()) {
@@ -89,7 +89,7 @@ pub(super) fn protect_shared(proc: &MountHandle) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Returns the names of the files and directories in `/proc` that aren't processes. Links have no modes.
+/// Returns the names of files and directories in `/proc` that aren't processes. Links have no modes.
 fn shared_entries(proc: &MountHandle) -> rustix::io::Result<Vec<String>> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let directory = rustix::fs::openat(proc, ".", flags, Mode::empty())?;
@@ -107,7 +107,7 @@ fn shared_entries(proc: &MountHandle) -> rustix::io::Result<Vec<String>> {
     Ok(names)
 }
 
-/// Makes an entry of `/proc` read-only, with all that is in it.
+/// Makes an entry of `/proc` read-only with everything in it.
 fn protect(proc: &MountHandle, path: &str) -> Result<(), Failure> {
     let doing = |errno| Failure::doing::<Errno>(&format!("protect {path}"))(errno);
     let Some(place) = open(proc, path).map_err(doing)? else { return Ok(()) };

@@ -1,10 +1,9 @@
-//! Mounts that a container is made of, before and after they are attached.
+//! The mounts of a container, before and after they are attached.
 //!
-//! A mount is made attached nowhere, restricted, and attached to a descriptor in the container. What
-//! it is restricted to is set before it is attached where the kernel can do that (`mount_setattr`,
-//! Linux 5.12). Elsewhere it is set as soon as it is attached, by the old call and through the
-//! mount's own descriptor: no path is looked up, and nothing of the container runs before all mounts
-//! are in place.
+//! A mount is created detached, restricted, and attached to a descriptor in the container. With
+//! `mount_setattr` (Linux 5.12), it is restricted before it is attached. Otherwise it is restricted
+//! immediately afterwards with mount(2), through the mount's own descriptor. That looks up no path of the
+//! container, and no program of the container runs before all mounts are in place.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,13 +22,13 @@ use rustix::mount::{
 use super::wire::Failure;
 use crate::sys::{MountAttributes, set_mount_attributes};
 
-/// A mount, made to be attached in a container.
+/// A mount to attach in a container.
 #[derive(Debug)]
 pub(super) struct MountHandle {
     fd: OwnedFd,
-    /// Attributes that are set once it is attached.
+    /// The attributes to set after attaching.
     pending: Cell<Option<MountAttributes>>,
-    /// Whether it is made a slave of what it was cloned of, once it is attached.
+    /// `true` if the mount becomes a slave of its source after attaching.
     is_slave: Cell<bool>,
 }
 
@@ -46,7 +45,7 @@ impl From<OwnedFd> for MountHandle {
 }
 
 impl MountHandle {
-    /// Makes an instance of a file system.
+    /// Creates an instance of a file system.
     pub(super) fn file_system(
         kind: &str,
         options: &[(&str, &str)],
@@ -64,23 +63,23 @@ impl MountHandle {
             .map_err(Failure::doing(&action))
     }
 
-    /// Clones the mount that `fd` is in, from `fd` downwards. That mount has to be attached: the
-    /// kernel clones no others before Linux 6.15.
+    /// Clones the mount of `fd`, from `fd` downwards. Before Linux 6.15, the kernel clones attached mounts
+    /// only.
     pub(super) fn clone_of(fd: impl AsFd) -> rustix::io::Result<Self> {
         Self::open(fd, "", clone_flags(true) | OpenTreeFlags::AT_EMPTY_PATH)
     }
 
-    /// Clones the mount that `path` leads to, with what is mounted below it if `recursive`.
+    /// Clones the mount at `path`, with all mounts below it if `recursive`.
     pub(super) fn of_path(path: &Path, recursive: bool) -> rustix::io::Result<Self> {
         Self::open(CWD, path, clone_flags(recursive))
     }
 
-    /// Clones what is at `name` in the directory `fd`, of an attached mount.
+    /// Clones the entry `name` of the directory `fd`, which is on an attached mount.
     pub(super) fn of_entry(fd: impl AsFd, name: &str) -> rustix::io::Result<Self> {
         Self::open(fd, name, clone_flags(false))
     }
 
-    /// Clones the mount of `fd`, with what is mounted below it if `recursive`.
+    /// Clones the mount of `fd`, with all mounts below it if `recursive`.
     pub(super) fn of_fd(fd: impl AsFd, recursive: bool) -> rustix::io::Result<Self> {
         Self::open(fd, "", clone_flags(recursive) | OpenTreeFlags::AT_EMPTY_PATH)
     }
@@ -93,7 +92,7 @@ impl MountHandle {
         open_tree(fd, path, flags).map(Self::from)
     }
 
-    /// Turns attributes on, of a mount that is attached nowhere yet.
+    /// Sets attributes of a detached mount, or remembers them until it is attached.
     pub(super) fn restrict(&self, attributes: MountAttributes) -> Result<(), Failure> {
         match set_mount_attributes(self, attributes) {
             Err(error) if lacks_call(&error) => {
@@ -104,7 +103,7 @@ impl MountHandle {
         }
     }
 
-    /// Attaches the mount to what `target` refers to: no name is looked up.
+    /// Attaches the mount to the file that `target` refers to, without looking up a name.
     pub(super) fn attach(&self, target: impl AsFd) -> rustix::io::Result<()> {
         let flags =
             MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
@@ -119,8 +118,8 @@ impl MountHandle {
             .map_err(Failure::doing(&format!("mount at {}", path.display())))
     }
 
-    /// Has mounts come to it from what it was cloned of, and go there from it no more, with all that is mounted
-    /// below it.
+    /// Makes the mount and all mounts below it slaves of their source: they receive its new mounts but don't
+    /// send any back.
     pub(super) fn enslave(&self) {
         self.is_slave.set(true);
     }
@@ -133,20 +132,20 @@ impl MountHandle {
         self.pending.take().map_or(Ok(()), |attributes| remount(self.as_fd(), attributes))
     }
 
-    /// Tells whether it is a directory.
+    /// Returns `true` if the mount's root is a directory.
     pub(super) fn is_directory(&self) -> Result<bool, Failure> {
         is_directory(self)
     }
 }
 
-/// Tells whether `fd` is a directory.
+/// Returns `true` if `fd` is a directory.
 pub(super) fn is_directory(fd: impl AsFd) -> Result<bool, Failure> {
     let stat =
         rustix::fs::statat(fd, "", AtFlags::EMPTY_PATH).map_err(Failure::doing("look at mount"))?;
     Ok(FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
 }
 
-/// Turns attributes on for an attached mount that `mount` is the root of.
+/// Sets attributes of an attached mount; `mount` is its root.
 pub(super) fn restrict_attached(
     mount: impl AsFd,
     attributes: MountAttributes,
@@ -159,12 +158,12 @@ pub(super) fn restrict_attached(
     }
 }
 
-/// Opens a directory in a clone of its mount, attached nowhere, in which no device can be opened, with
-/// what is mounted below it. Returns it, and what has to be kept as long as it is used.
+/// Opens a directory in a detached clone of its mount and of the mounts below it, in which no device can be
+/// opened. Returns the directory and a descriptor that must stay open as long as it is used.
 ///
 /// # Errors
-/// Fails where this process can't mount, the kernel lacks the call, or there may be something below the
-/// directory that can't be cloned.
+/// Fails if this process can't mount, if the kernel lacks the call, or if there may be an unbindable mount
+/// below the directory.
 pub fn mount_without_devices(directory: impl AsFd) -> std::io::Result<(OwnedFd, OwnedFd)> {
     if read("/proc/self/mountinfo")?.contains(" unbindable ") {
         return Err(std::io::ErrorKind::Unsupported.into());
@@ -176,8 +175,8 @@ pub fn mount_without_devices(directory: impl AsFd) -> std::io::Result<(OwnedFd, 
     Ok((rustix::fs::openat(&clone, ".", flags, Mode::empty())?, clone))
 }
 
-/// Makes an attached mount read-only that is in the calling thread's namespace. The thread has its working
-/// directory for itself.
+/// Makes an attached mount of the calling thread's mount namespace read-only. The thread must not share its
+/// working directory.
 pub(super) fn make_read_only(mount: BorrowedFd<'_>) -> rustix::io::Result<()> {
     let attributes = MountAttributes { readonly: true, ..MountAttributes::default() };
     match set_mount_attributes(mount, attributes) {
@@ -186,7 +185,7 @@ pub(super) fn make_read_only(mount: BorrowedFd<'_>) -> rustix::io::Result<()> {
     }
 }
 
-/// Turns attributes on with the old mount call, where `/proc` may be another namespace's.
+/// Sets attributes with mount(2) by way of the working directory. `/proc` may belong to another namespace.
 fn remount_here(mount: BorrowedFd<'_>, attributes: MountAttributes) -> rustix::io::Result<()> {
     rustix::process::fchdir(mount)?;
     mount_remount(".", remount_flags(mount, attributes)?, c"")
@@ -201,7 +200,7 @@ fn clone_flags(recursive: bool) -> OpenTreeFlags {
     if recursive { flags | OpenTreeFlags::AT_RECURSIVE } else { flags }
 }
 
-/// Turns attributes on with the old mount call, which takes attached mounts only.
+/// Sets attributes with mount(2), which accepts attached mounts only.
 fn remount(mount: BorrowedFd<'_>, attributes: MountAttributes) -> rustix::io::Result<()> {
     remount_one(mount, attributes)?;
     if attributes.recursive {
@@ -222,7 +221,7 @@ fn remount_flags(
     attributes: MountAttributes,
 ) -> rustix::io::Result<MountFlags> {
     let has = rustix::fs::fstatvfs(mount)?.f_flag;
-    // The call sets all of them: those that the mount has stay only if they are named again.
+    // The call replaces all flags, so the existing ones are passed again.
     let pairs = [
         (attributes.readonly, StatVfsMountFlags::RDONLY, MountFlags::RDONLY),
         (attributes.nodev, StatVfsMountFlags::NODEV, MountFlags::NODEV),
@@ -236,7 +235,7 @@ fn remount_flags(
     Ok(set.fold(MountFlags::BIND, |flags, (_, _, flag)| flags | flag))
 }
 
-/// Opens the mounts below an attached one. What another mount hides is left out.
+/// Opens the mounts below an attached one. Leaves out mounts that another one hides.
 fn below(mount: BorrowedFd<'_>) -> rustix::io::Result<Vec<OwnedFd>> {
     let table = read("/proc/self/mountinfo")?;
     let mut opened = Vec::new();
@@ -253,7 +252,7 @@ fn below(mount: BorrowedFd<'_>) -> rustix::io::Result<Vec<OwnedFd>> {
     Ok(opened)
 }
 
-/// Returns the number of the mount that `fd` is in.
+/// Returns the ID of the mount that `fd` is on.
 pub(super) fn mount_id(fd: BorrowedFd<'_>) -> rustix::io::Result<u64> {
     let text = read(&format!("/proc/self/fdinfo/{}", fd.as_raw_fd()))?;
     let id = text.lines().find_map(|line| line.strip_prefix("mnt_id:"));
@@ -266,8 +265,8 @@ fn read(path: &str) -> rustix::io::Result<String> {
         .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
 }
 
-/// Returns the mounts below mount `top` by the text of `/proc/self/mountinfo`: their numbers, and
-/// where they are relative to it.
+/// Returns the mounts below mount `top` in the text of `/proc/self/mountinfo`: their IDs and their paths
+/// relative to `top`.
 fn places_below(table: &str, top: u64) -> Vec<(u64, PathBuf)> {
     let rows: Vec<_> = table.lines().filter_map(Row::of).collect();
     let Some(root) = rows.iter().find(|row| row.id == top) else { return Vec::new() };
@@ -304,7 +303,7 @@ impl Row {
     }
 }
 
-/// Undoes what the kernel does to blanks, line ends and backslashes in its tables: `\ooo`.
+/// Decodes the `\ooo` escapes for blanks, line ends and backslashes in the kernel's tables.
 fn unescape(text: &str) -> PathBuf {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -375,7 +374,7 @@ mod tests {
             let found = mount_without_devices(File::open(path).unwrap());
             let (inside, kept) = match found {
                 Ok(found) => found,
-                // Without the call that takes attributes, files are looked at one by one.
+                // Without `mount_setattr`, the caller checks files one by one.
                 Err(error) => return assert!(lacks_call(&error), "{error}"),
             };
             let open = |name| rustix::fs::openat(&inside, name, OFlags::RDONLY, Mode::empty());

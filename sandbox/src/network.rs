@@ -1,29 +1,29 @@
 //! The default network: namespaces on a bridge with NAT.
 //!
-//! # What there is, and who keeps it
+//! # State
 //!
-//! There is no daemon, and nothing is written down: everything is the kernel's.
+//! There is no daemon and no state on disk. The kernel holds everything:
 //!
-//! - The bridge `kiln0` and the table `inet kiln` of packet filter rules are made by the first kiln
-//!   that needs them, and stay, as Docker's do; whoever comes next finds them, and mends what is
-//!   missing. An administrator may make `kiln0` beforehand, with an address of their choice. One
-//!   lock, `/run/kiln/network.lock`, is held meanwhile.
-//! - Each step has a [namespace](NetworkNamespace) of its own, which goes when the step's processes
-//!   are gone. None is used twice: what a step leaves in one (addresses, rules, connections,
-//!   sockets) is nobody else's.
+//! - The first kiln that needs them creates the bridge `kiln0` and the packet filter table `inet
+//!   kiln`. They stay, as Docker's do. Later kilns reuse them and repair missing parts. An
+//!   administrator may create `kiln0` beforehand with an address of their choice. kiln holds the
+//!   lock `/run/kiln/network.lock` meanwhile.
+//! - Each step has its own [namespace](NetworkNamespace), which vanishes with the step's processes.
+//!   No namespace is used twice, so no step sees the addresses, rules, connections or sockets of
+//!   another.
 //! - Published [ports](Published) are sockets and rules that the kernel removes when the process
 //!   ends.
 //!
-//! # Ahead of need
+//! # Preparation
 //!
-//! Making a namespace takes a few milliseconds. So the next one is begun when a step takes one, and
-//! the first when it is known that a step will run, while its files are prepared. A build whose
-//! steps are all known never comes here.
+//! Creating a namespace takes a few milliseconds. So kiln starts to create the next one when a step
+//! takes one. It starts to create the first when it knows that a step will run, while it prepares
+//! the step's files. A build whose steps are all cached creates none.
 //!
-//! # What it takes
+//! # Requirements
 //!
-//! Root in the machine's own user namespace, `CAP_NET_ADMIN`, and the program `nft`. Whoever has
-//! less uses the host's network instead.
+//! The network requires root in the machine's initial user namespace, `CAP_NET_ADMIN`, and the
+//! program `nft`. Otherwise kiln uses the host's network.
 
 mod error;
 mod firewall;
@@ -54,19 +54,19 @@ pub use namespace::NetworkNamespace;
 pub use ports::{Endpoint, Port, Protocol, Published};
 use resolver::Resolver;
 
-/// How many namespaces are kept ready for steps to come.
+/// The number of namespaces that are kept ready for later steps.
 const AHEAD: usize = 1;
 
-/// What the bridge is made with.
+/// The options of the bridge.
 #[derive(Clone, Debug, Default)]
 pub struct BridgeOptions {
-    /// The host's `/etc/resolv.conf`.
+    /// The content of the host's `/etc/resolv.conf`.
     pub resolv_conf: Vec<u8>,
-    /// Where programs of the host are, as in `PATH`.
+    /// The search path for the host's programs, in the format of `PATH`.
     pub path: OsString,
 }
 
-/// Gives out namespaces. Cheap to clone; nothing is made before it is needed.
+/// A source of network namespaces. Cloning is cheap. Nothing is created before the first use.
 #[derive(Clone, Debug)]
 pub struct Bridge {
     inner: Arc<Inner>,
@@ -86,13 +86,13 @@ type Coming = AbortOnDropHandle<Result<NetworkNamespace, NetworkError>>;
 
 #[derive(Debug, Default)]
 struct Pool {
-    /// How many steps may still come.
+    /// The number of announced steps that haven't taken a namespace yet.
     expected: usize,
     coming: VecDeque<Coming>,
 }
 
 impl Bridge {
-    /// Returns the bridge, which may turn out not to be possible.
+    /// Returns the bridge without creating it. That may fail later.
     pub fn new(options: BridgeOptions) -> Self {
         Self {
             inner: Arc::new(Inner {
@@ -111,7 +111,7 @@ impl Bridge {
         self.pool().expected += 1;
     }
 
-    /// Begins to make namespaces for announced steps.
+    /// Starts to create namespaces for announced steps.
     pub fn prepare(&self) {
         let mut pool = self.pool();
         while pool.coming.len() < AHEAD.min(pool.expected) {
@@ -121,10 +121,11 @@ impl Bridge {
         }
     }
 
-    /// Returns a namespace for an announced step, and begins to make the next one.
+    /// Returns a namespace for an announced step and starts to create the next one.
     ///
     /// # Errors
-    /// Fails where the machine can't do it, which [`Bridge::has_worked`] tells from other reasons.
+    /// Fails if the machine can't provide the network. [`Bridge::has_worked`] tells that from other
+    /// reasons.
     pub async fn namespace(&self) -> Result<NetworkNamespace, NetworkError> {
         let mut namespace = self.namespace_soon().await?;
         namespace.ready().await?;
@@ -132,10 +133,11 @@ impl Bridge {
         Ok(namespace)
     }
 
-    /// As [`Bridge::namespace`], but doesn't wait until it is [ready](NetworkNamespace::ready).
+    /// Like [`Bridge::namespace`], but doesn't wait until the namespace is
+    /// [ready](NetworkNamespace::ready).
     ///
     /// # Errors
-    /// As there, but for what can only fail later.
+    /// Fails like [`Bridge::namespace`], except for errors that only occur later.
     pub async fn namespace_soon(&self) -> Result<NetworkNamespace, NetworkError> {
         let coming = {
             let mut pool = self.pool();
@@ -151,7 +153,7 @@ impl Bridge {
         }
     }
 
-    /// Tells whether there was ever a namespace.
+    /// Returns `true` if a namespace was ever created.
     pub fn has_worked(&self) -> bool {
         self.inner.worked.load(Ordering::Relaxed)
     }
@@ -159,7 +161,7 @@ impl Bridge {
     /// Publishes ports of a namespace on the host.
     ///
     /// # Errors
-    /// Fails where a port of the host is taken.
+    /// Fails if a port of the host is in use.
     pub async fn publish(
         &self,
         namespace: &NetworkNamespace,
@@ -171,7 +173,7 @@ impl Bridge {
     }
 
     fn pool(&self) -> std::sync::MutexGuard<'_, Pool> {
-        // Nothing that holds it panics half way.
+        // No holder of the lock leaves the pool inconsistent.
         self.inner.pool.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -182,7 +184,7 @@ impl Inner {
         let resolver = self.resolver.get_or_init(|| Resolver::new(&self.options.resolv_conf));
         let (host, inside) = tokio::join!(self.host(resolver), Inside::make(resolver));
         let (host, inside) = (host?, inside?);
-        // What has to be let through is decided meanwhile.
+        // The host's rules are written at the same time.
         let connected = NetworkNamespace::connect(inside, host, resolver);
         let (namespace, rules) = tokio::join!(connected, host.rules(&self.options));
         let (namespace, ()) = (namespace?, rules?);
@@ -195,13 +197,13 @@ impl Inner {
     }
 }
 
-/// Refuses where the rights are missing that it takes.
+/// Fails if this process lacks the required rights.
 fn privileged() -> Result<(), NetworkError> {
     let refuse = |problem: &str| Err(NetworkError::Unavailable(problem.to_owned()));
     if !rustix::process::geteuid().is_root() {
         return refuse("that takes root");
     }
-    // All users there are, as in the machine's own namespace.
+    // The initial user namespace maps all users.
     let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
     if map.split_whitespace().ne(["0", "0", "4294967295"]) {
         return refuse("that takes root outside of any user namespace");

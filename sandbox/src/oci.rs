@@ -1,18 +1,16 @@
-//! Steps run by another runtime, as runc.
+//! Steps that another OCI runtime executes, such as runc.
 //!
-//! What the runtime gets is the same specification that the sandbox goes by: kiln assembles the
-//! root file system, with everything that is mounted in it, in a mount namespace that nobody else
-//! sees, and tells the rest in a `config.json` ([`config`]). So layers, mount points that go again
-//! and users mean the same with either.
+//! The runtime gets the same specification as the sandbox. kiln assembles the root file system with all
+//! mounts in a private mount namespace and writes the rest into a `config.json` ([`config`]). So layers, the
+//! removal of mount points, and users have the same meaning with either.
 //!
-//! The runtime is process 1 of a namespace of its own. Its containers are processes below it, and
-//! end with it, whether it ends by itself or is killed; its state lies in memory and goes too. Its
-//! control groups lie below those that kiln has made for the program, so that they have kiln's
-//! limits, and are removed with them.
+//! The runtime is process 1 of a process namespace. Its containers are processes in it and end with it,
+//! whether it exits or is killed. Its state is in memory and vanishes too. Its control groups are below those
+//! that kiln has created for the program: kiln's limits apply, and kiln removes them.
 //!
-//! Differences that remain: a program that was killed by a signal has ended with 128 and the
-//! signal's number, since runtimes tell no more; and what a runtime can't do is its own error, from
-//! its log.
+//! Two differences remain. A program that was killed by a signal has the exit code 128 plus the signal's
+//! number, because runtimes report no more. And an unsupported feature is the runtime's own error, from its
+//! log.
 
 mod config;
 pub(super) mod init;
@@ -42,13 +40,13 @@ use super::wire::{self, Failure, Report};
 use super::{identity, seal};
 use crate::sys;
 
-/// What the runtime calls the container. Nobody else has one in the same place.
+/// The container's ID. It is unique because each runtime has a state directory of its own.
 const NAME: &str = "step";
 
-/// What the runtime mounts by itself, and what holds its place.
+/// The file systems that the runtime mounts itself, and the types of their placeholders.
 const OWN: [(&str, &str); 3] = [("proc", "proc"), ("sys", "tmpfs"), ("dev", "tmpfs")];
 
-/// Where the runtime finds things: a file system in memory, seen by nobody else.
+/// A private file system in memory that holds the runtime's files.
 struct Stage {
     directory: PathBuf,
 }
@@ -76,7 +74,7 @@ impl Stage {
     }
 }
 
-/// Prepares everything and becomes the runtime.
+/// Prepares the container and executes the runtime.
 pub(super) fn become_runtime(task: Task, runtime: &Path) -> Result<Infallible, Failure> {
     let Task { spec, anchor, namespace, gate, input, control, helper, log, .. } = task;
     join(&spec.cgroups)?;
@@ -84,7 +82,7 @@ pub(super) fn become_runtime(task: Task, runtime: &Path) -> Result<Infallible, F
     let linked = Linked::clone_of(&spec.mounts)?;
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     mount_change("/", private).map_err(Failure::doing("make mounts private"))?;
-    // That of the runtime's own processes.
+    // The runtime needs a `/proc` of its own process namespace.
     MountHandle::file_system("proc", &[], MountAttrFlags::empty())?
         .attach_at(Path::new("/proc"))?;
     let stage = Stage::new(&anchor)?;
@@ -132,7 +130,7 @@ fn arguments(runtime: &Path, stage: &Stage, log: &OwnedFd) -> Result<Vec<String>
     Ok(all)
 }
 
-/// Assembles the root file system, and says what the runtime is to do with it.
+/// Assembles the root file system and the runtime's configuration.
 fn furnish<'a>(
     spec: &'a Spec,
     stage: &Stage,
@@ -147,14 +145,14 @@ fn furnish<'a>(
         })?;
         mounts.push((source, clean(&mount.target)));
     }
-    // The runtime sees to it which devices can be opened.
+    // The runtime itself restricts the devices that can be opened.
     let tree = sources.tree(&spec.rootfs, false)?;
     let upper = spec.rootfs.upper().map(PathBuf::as_path);
     let mut root = Root::attach(&tree, &stage.path("root"), upper)?;
     let (user, home) = resolve_user(&root, &spec.process)?;
     identity::check(&user)?;
-    // The runtime mounts its own there. Until then these see to it that nothing of the image is in
-    // their place, and that what can't be mounted there is refused as by the sandbox.
+    // The runtime mounts its own file systems here. Until then, the placeholders cover the image's files and
+    // cause the same errors as the sandbox's mounts.
     for (name, kind) in OWN {
         let mount = MountHandle::file_system(kind, &[], MountAttrFlags::MOUNT_ATTR_NODEV)?;
         root.mount_own(&mount, name)?;
@@ -190,28 +188,28 @@ fn furnish<'a>(
     Ok((Ready { made: root.into_made(), kept }, config))
 }
 
-/// Returns a name for the container's control group. Hierarchies in which kiln makes no group have those
-/// of all its containers side by side, so the name is that of a namespace that this container has for
-/// itself.
+/// Returns the name of the container's control group. In hierarchies without a group of kiln's, the groups of
+/// all containers are side by side. The name therefore contains the number of the container's mount
+/// namespace.
 fn control_group() -> Result<String, Failure> {
     let namespace = rustix::fs::stat("/proc/self/ns/mnt")
         .map_err(Failure::doing("look at the mount namespace"))?;
     Ok(format!("{NAME}-{}", namespace.st_ino))
 }
 
-/// Tells whether a path lies in what the runtime mounts itself.
+/// Returns `true` if a path is inside a file system that the runtime mounts itself.
 fn is_runtimes(path: &Path) -> bool {
     ["/dev", "/sys"].iter().any(|place| path.starts_with(place))
 }
 
-/// Attaches a mount where the runtime finds it.
+/// Attaches a mount in the stage, from where the runtime mounts it.
 fn keep(stage: &Stage, mount: &MountHandle, number: usize) -> Result<PathBuf, Failure> {
     let path = stage.make(&format!("mount{number}"), mount.is_directory()?)?;
     mount.attach_at(&path)?;
     Ok(path)
 }
 
-/// Opens a terminal for the runtime, which passes on what comes and goes.
+/// Opens a terminal for the runtime, which copies data between it and the program's.
 fn open_terminal(size: TerminalSize) -> Result<Terminal, Failure> {
     let open = || -> rustix::io::Result<Terminal> {
         let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;

@@ -1,9 +1,9 @@
-//! Processes left behind by programs that share the host's process namespace.
+//! The remaining processes of programs in the host's process namespace.
 //!
-//! Such a program is no process 1, and the kernel ends nothing along with it. The helper adopts what it has
-//! started: a process whose parent has ended becomes the helper's child. When the program ends, all of the
-//! helper's children that are no programs are killed, whose own children become the helper's in turn, until there
-//! is none.
+//! Such a program isn't process 1, so the kernel doesn't kill its processes with it. The helper is a
+//! subreaper: a process whose parent has ended becomes the helper's child. When the program ends, the helper
+//! kills all of its children except programs. Their own children then become the helper's, and it repeats
+//! until no child is left.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 
@@ -12,12 +12,12 @@ use nix::sys::signal::{Signal, kill as send};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::{Pid, getpid};
 
-/// Has this process adopt what its descendants leave behind.
+/// Makes this process the subreaper of its descendants.
 pub(super) fn adopt() -> std::io::Result<()> {
     Ok(set_child_subreaper(true)?)
 }
 
-/// Kills all children but `programs`, and what they leave behind.
+/// Kills all children except `programs`, and their descendants.
 pub(super) fn kill(programs: &[i32]) {
     loop {
         let orphans: Vec<i32> =
@@ -26,14 +26,14 @@ pub(super) fn kill(programs: &[i32]) {
             return;
         }
         for pid in orphans.into_iter().map(Pid::from_raw) {
-            // It may have ended by itself.
+            // The process may have ended by itself.
             let _ = send(pid, Signal::SIGKILL);
             let _ = waitpid(pid, None);
         }
     }
 }
 
-/// Reaps children that have ended, but `programs`.
+/// Reaps ended children except `programs`.
 pub(super) fn reap(programs: &[i32]) {
     let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
     while let Ok(WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, ..)) = waitid(Id::All, look)
@@ -45,7 +45,7 @@ pub(super) fn reap(programs: &[i32]) {
     }
 }
 
-/// Returns the number of a process; `None` where it has been reaped.
+/// Returns the PID of a process. Returns `None` if it has been reaped.
 pub(super) fn number(process: &OwnedFd) -> Option<i32> {
     let path = format!("/proc/self/fdinfo/{}", process.as_raw_fd());
     let text = std::fs::read_to_string(path).ok()?;
@@ -53,7 +53,7 @@ pub(super) fn number(process: &OwnedFd) -> Option<i32> {
     number.trim().parse().ok().filter(|number| *number > 0)
 }
 
-/// Returns the children of this process.
+/// Returns the PIDs of this process's children.
 fn children() -> Vec<i32> {
     let own = getpid().as_raw();
     let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
@@ -61,11 +61,11 @@ fn children() -> Vec<i32> {
     numbers.filter(|pid| parent(*pid) == Some(own)).collect()
 }
 
-/// Returns the parent of a process.
+/// Returns the PID of a process's parent.
 fn parent(pid: i32) -> Option<i32> {
     let text = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
     let text = String::from_utf8_lossy(&text);
-    // The name of the program may hold anything.
+    // The program's name may contain any characters.
     let (_, rest) = text.rsplit_once(')')?;
     rest.split_whitespace().nth(1)?.parse().ok()
 }

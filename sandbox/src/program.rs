@@ -1,4 +1,4 @@
-//! Programs: kiln's own, that nobody can write; the one that is run, found in its `PATH`.
+//! Executable programs: kiln's own in unwritable form, and the container's, found in its `PATH`.
 
 use std::ffi::CString;
 use std::fs::{File, Metadata};
@@ -19,19 +19,18 @@ use super::wire::{Failure, describe};
 const NOT_FOUND: i32 = 127;
 const NOT_EXECUTABLE: i32 = 126;
 
-/// Somewhere else, wherever the program is.
+/// A directory that is neither above nor below that of kiln's program.
 const ELSEWHERE: &str = "/dev";
 
-/// Opens this process's program, to be executed, in such a way that nobody can write to it through
-/// what it was opened as. `beside` is any directory elsewhere.
+/// Opens this process's program for execution through a descriptor that can't be used to write to
+/// it. `beside` is any other directory.
 ///
-/// A program in the sandbox may get hold of what it was started by, through `/proc`; it must not
-/// be the file that the user executes next time. So it is executed from a mount that can't be
-/// written by anybody: an overlay of its directory, and of another one, which is what it takes, has
-/// nowhere to write to. Where that isn't possible, it is copied into memory, and takes ten times as
-/// long to start.
+/// A program in the sandbox may reach the helper's executable through `/proc`. That must not be the
+/// file that the user executes next time. So the helper is executed from a read-only overlay of the
+/// program's directory and of another one, because an overlay requires two. If that isn't possible,
+/// the program is copied into memory, and takes ten times as long to start.
 pub(super) fn unwritable(beside: &Path) -> io::Result<OwnedFd> {
-    // The two directories must not lie in one another.
+    // Neither directory may contain the other.
     let mounted = mounted(beside).or_else(|_| mounted(Path::new(ELSEWHERE)));
     mounted.or_else(|_| sealed_copy())
 }
@@ -49,18 +48,18 @@ fn mounted(beside: &Path) -> io::Result<OwnedFd> {
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     let program = File::from(openat2(root, name, flags, Mode::empty(), resolve)?);
-    // Another one may have taken its place since this one was started.
+    // The program may have been replaced since this process started.
     let (found, own) = (program.metadata()?, File::open("/proc/self/exe")?.metadata()?);
     let look = |file: &Metadata| (file.ino(), file.len(), file.mtime(), file.mtime_nsec());
     if look(&found) == look(&own) { Ok(program.into()) } else { Err(Errno::STALE.into()) }
 }
 
-/// Copies this process's program into memory that nobody can write any more.
+/// Copies this process's program into sealed memory.
 fn sealed_copy() -> io::Result<OwnedFd> {
     let program = File::open("/proc/self/exe")?;
     let length = program.metadata()?.len();
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    // Kernels before 6.3 don't know the flag, and need none.
+    // Kernels before 6.3 don't know the flag and don't need it.
     let copy = match rustix::fs::memfd_create("kiln", flags | MemfdFlags::EXEC) {
         Err(Errno::INVAL) => rustix::fs::memfd_create("kiln", flags)?,
         other => other?,
@@ -78,7 +77,7 @@ fn sealed_copy() -> io::Result<OwnedFd> {
     Ok(copy)
 }
 
-/// Finds a program as the container's user would, and Docker's messages where there is none.
+/// Finds a program as the container's user. The errors are Docker's.
 pub(super) fn find(name: &str, env: &[String]) -> Result<PathBuf, Failure> {
     let failure = |problem: &str, code| Failure {
         message: format!("exec: {name:?}: {problem}"),
@@ -122,7 +121,7 @@ fn check(path: &Path) -> rustix::io::Result<()> {
     rustix::fs::accessat(CWD, path, Access::EXEC_OK, AtFlags::EACCESS)
 }
 
-/// What `execve` takes.
+/// The arguments of `execve`.
 pub(super) struct Image {
     path: CString,
     args: Vec<CString>,
@@ -147,7 +146,7 @@ impl Image {
         })
     }
 
-    /// Becomes the program; returns only where that fails.
+    /// Executes the program. Returns only on failure.
     pub(super) fn execute(&self) -> Failure {
         let Err(errno) = nix::unistd::execve(&self.path, &self.args, &self.env);
         let code = match errno {
@@ -193,7 +192,7 @@ mod tests {
             let file = File::from(way);
             assert_eq!(file.metadata().unwrap().len(), own.len());
             assert!((&file).write_all(b"x").is_err() && file.set_len(0).is_err());
-            // Not even by who opens it once more.
+            // Reopening the file for writing must fail too.
             let again = File::options().write(true).open(&path);
             assert!(again.and_then(|mut file| file.write_all(b"x")).is_err());
             let executable = std::fs::metadata(&path).unwrap().mode() & 0o111;

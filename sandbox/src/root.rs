@@ -1,4 +1,4 @@
-//! The container's root, while it is furnished.
+//! The container's root during its setup.
 
 use std::collections::BTreeSet;
 use std::ffi::{CString, OsString};
@@ -14,35 +14,35 @@ use super::sources::open_inside;
 use super::stubs::{CopiedUp, Look, Made, keeping_times, open_below};
 use super::wire::Failure;
 
-/// Most links that are followed while something is made.
+/// The maximum number of links that are followed while a path is created.
 const MAX_LINKS: u32 = 40;
 
-/// What is made where nothing is.
+/// The file to create in place of a missing one.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Missing {
-    /// A directory that is to go again.
+    /// A directory that is removed afterwards.
     StubDirectory,
-    /// A file that is to go again.
+    /// A file that is removed afterwards.
     StubFile,
-    /// A directory that stays, of this owner.
+    /// A directory that stays and has this owner.
     Directory {
-        /// User.
+        /// The owner's user ID.
         uid: u32,
-        /// Group.
+        /// The owner's group ID.
         gid: u32,
     },
 }
 
-/// The container's root.
+/// The container's root file system during its setup.
 pub(super) struct Root {
     fd: OwnedFd,
-    /// Where it is attached, a real path.
+    /// The canonical path that the root is attached at.
     anchor: PathBuf,
     device: u64,
-    /// The directory that changes of an overlay go to.
+    /// The directory that receives an overlay's changes.
     upper: Option<OwnedFd>,
     made: Made,
-    /// Directories that needn't be looked at again.
+    /// The directories that are known to be in the upper directory or in `made`.
     known: BTreeSet<PathBuf>,
 }
 
@@ -66,17 +66,17 @@ impl Root {
         Ok(Self { fd, anchor, device, upper, made: Made::default(), known: BTreeSet::new() })
     }
 
-    /// Returns the root itself.
+    /// Returns the descriptor of the root directory.
     pub(super) fn fd(&self) -> &OwnedFd {
         &self.fd
     }
 
-    /// Returns what had to be made.
+    /// Returns the list of created files and directories.
     pub(super) fn into_made(self) -> Made {
         self.made
     }
 
-    /// Attaches a mount at `target`, a path in the container, and makes `target` where it isn't.
+    /// Attaches a mount at `target`, a path in the container. Creates `target` if it is missing.
     pub(super) fn mount(&mut self, mount: &MountHandle, target: &Path) -> Result<(), Failure> {
         let target = clean(target);
         if target == Path::new("/") {
@@ -93,7 +93,8 @@ impl Root {
         mount.attach(&place).map_err(Failure::doing(&action))
     }
 
-    /// Attaches one of the sandbox's own mounts at a directory of the root that is no link.
+    /// Attaches one of the sandbox's own mounts at a directory of the root. Fails if that is a
+    /// link.
     pub(super) fn mount_own(&mut self, mount: &MountHandle, name: &str) -> Result<(), Failure> {
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
@@ -110,7 +111,7 @@ impl Root {
         mount.attach(&place).map_err(Failure::doing(&action))
     }
 
-    /// Opens a path in the container, and makes what is missing of it.
+    /// Opens a path in the container and creates its missing parts.
     pub(super) fn open_or_make(
         &mut self,
         path: &Path,
@@ -143,7 +144,7 @@ impl Root {
             Err(Errno::EXIST) => {}
             other => return other,
         }
-        // It is there and can't be opened: a link to nowhere. What it leads to is made.
+        // The entry exists but can't be opened: it is a dangling link. Its target is created.
         *links += 1;
         if *links > MAX_LINKS {
             return Err(Errno::LOOP);
@@ -153,7 +154,7 @@ impl Root {
         self.walk(&target, missing, links)
     }
 
-    /// Makes `name` in `parent`, which is inside the root.
+    /// Creates `name` in `parent`, a directory inside the root.
     fn make(
         &mut self,
         parent: &OwnedFd,
@@ -193,8 +194,8 @@ impl Root {
         rustix::fs::openat2(&parent, name, flags, Mode::empty(), resolve)
     }
 
-    /// Returns where in the root file system a directory is, as a real path relative to the root;
-    /// `None` where it is in another mount, as a volume, which is no part of the layer.
+    /// Returns the real path of a directory relative to the root. Returns `None` if it is on
+    /// another mount, such as a volume, which isn't part of the layer.
     fn place_of(&self, directory: &OwnedFd) -> rustix::io::Result<Option<PathBuf>> {
         if rustix::fs::fstat(directory)?.st_dev != self.device {
             return Ok(None);
@@ -205,7 +206,7 @@ impl Root {
         Ok(real.strip_prefix(&self.anchor).ok().map(Path::to_owned))
     }
 
-    /// Remembers how a directory and those above it look, where they are about to be copied up.
+    /// Records the state of a directory and those above it before they are copied up.
     fn note_copied_up(&mut self, place: &Path) -> rustix::io::Result<()> {
         let Some(upper) = &self.upper else { return Ok(()) };
         let mut found = Vec::new();
@@ -237,7 +238,7 @@ fn device_of(fd: impl AsFd) -> Result<u64, Failure> {
         .map_err(Failure::doing("look at the root file system"))
 }
 
-/// Makes a path absolute and takes `.` and `..` out of it by their text alone, as BuildKit does.
+/// Makes a path absolute and resolves `.` and `..` in its text, as BuildKit does.
 pub(super) fn clean(path: &Path) -> PathBuf {
     let mut clean = PathBuf::from("/");
     for component in path.components() {
@@ -256,7 +257,7 @@ fn path_from(text: CString) -> PathBuf {
     OsString::from_vec(text.into_bytes()).into()
 }
 
-/// Tells whether `fd` is a pipe.
+/// Returns `true` if `fd` is a pipe.
 pub(super) fn is_pipe(fd: impl AsFd) -> bool {
     rustix::fs::fstat(fd).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo)
 }

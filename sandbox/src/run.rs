@@ -1,4 +1,4 @@
-//! Running programs, seen from kiln.
+//! Running programs from kiln's side.
 
 use std::fmt;
 use std::fs::File;
@@ -23,31 +23,31 @@ use super::wire::{self, Report, Request, Run};
 use super::{input, kernel, oci, stubs};
 use crate::sys;
 
-/// How much of a runtime's log is read.
+/// The maximum number of bytes that are read from a runtime's log.
 const MAX_LOG: usize = 64 << 10;
 
-/// How much output is read at once.
+/// The number of bytes of one read from the output.
 const CHUNK: usize = 64 << 10;
 
-/// The most that a pipe can hold, as the kernel has it by default.
+/// The default maximum capacity of a pipe in bytes.
 const MAX_PIPE: usize = 1 << 20;
 
-/// How a program ended.
+/// The way in which a program ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Exit {
-    /// By itself, with a status.
+    /// The program exited with this status.
     Code(i32),
-    /// By a signal.
+    /// The program was killed by this signal.
     Signal(i32),
 }
 
 impl Exit {
-    /// Tells whether the program succeeded.
+    /// Returns `true` if the exit status is zero.
     pub fn success(self) -> bool {
         self == Self::Code(0)
     }
 
-    /// Returns the status as shells have it: 128 and the signal's number for signals.
+    /// Returns the exit code as shells report it: 128 plus the signal's number for signals.
     pub fn code(self) -> i32 {
         match self {
             Self::Code(code) => code,
@@ -56,61 +56,62 @@ impl Exit {
     }
 }
 
-/// A program's end, and what is left to be done.
+/// The end of a program, with the mounts that remain to be closed.
 #[derive(Debug)]
 pub struct Ended {
-    /// How it ended.
+    /// The program's exit.
     pub exit: Exit,
-    /// Closes the trees that are kept.
+    /// The kept trees, ready to be closed.
     pub seal: Seal,
 }
 
-/// One of the two streams that a program writes to.
+/// An output stream of a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OutputStream {
-    /// Standard output.
+    /// The program's standard output.
     Stdout,
-    /// Standard error.
+    /// The program's standard error.
     Stderr,
 }
 
-/// Receives what a program writes, as it comes. It breaks where nothing more of the stream can be
-/// taken: then the program finds that nobody reads it any more.
+/// A function that receives a program's output in the chunks in which it arrives. After
+/// [`ControlFlow::Break`], the stream's pipe is closed, and the program can't write to it any more.
 pub type OutputSink = Box<dyn FnMut(OutputStream, &[u8]) -> ControlFlow<()> + Send>;
 
-/// Where a program reads from.
+/// The source of a program's standard input.
 #[derive(Debug, Default)]
 pub enum Input {
-    /// Nothing to read.
+    /// An empty input: `/dev/null`.
     #[default]
     Null,
-    /// What comes from this. The program itself doesn't get it, but a pipe.
+    /// A descriptor. The program gets a pipe with its content, not the descriptor itself.
     Fd(OwnedFd),
 }
 
-/// What a program is connected with. Input and output have no meaning where it has a terminal.
+/// The connections of a program. A program with a terminal ignores `input` and `output`.
 pub struct Io {
-    /// Where it reads from.
+    /// The source of standard input.
     pub input: Input,
-    /// Where its output goes.
+    /// The receiver of standard output and standard error.
     pub output: OutputSink,
-    /// The namespace of [`Network::Namespace`].
+    /// The namespace for [`Network::Namespace`].
     pub namespace: Option<OwnedFd>,
-    /// The program's side of a [`Gate`], which it waits at.
+    /// The program's end of a [`Gate`], which it waits at.
     pub gate: Option<OwnedFd>,
 }
 
-/// Keeps a program from beginning when all else is set up. Dropped unopened, it never begins.
+/// A gate that holds a program back after its setup. If the gate is dropped before it is opened, the program
+/// never starts.
 #[derive(Debug)]
 pub struct Gate {
     opener: OwnedFd,
 }
 
 impl Gate {
-    /// Returns a gate, and the program's side of it.
+    /// Returns a gate and the program's end of it.
     ///
     /// # Errors
-    /// Fails where the process can't have more descriptors.
+    /// Fails if the process can't open more descriptors.
     pub fn new() -> Result<(Self, OwnedFd), SandboxError> {
         let pipe = pipe_with(PipeFlags::CLOEXEC);
         let (read, opener) =
@@ -118,15 +119,15 @@ impl Gate {
         Ok((Self { opener }, read))
     }
 
-    /// Lets the program begin.
+    /// Lets the program start.
     pub fn open(self) {
-        // A program that is gone already has said why.
+        // A program that has failed already reports its own error.
         let _ = rustix::io::retry_on_intr(|| rustix::io::write(&self.opener, &[1]));
     }
 }
 
 impl Io {
-    /// Returns an empty input and an output that goes to `output`.
+    /// Returns connections with an empty input and the receiver `output`.
     pub fn to(mut output: impl FnMut(OutputStream, &[u8]) + Send + 'static) -> Self {
         let output = Box::new(move |stream, bytes: &[u8]| {
             output(stream, bytes);
@@ -142,7 +143,7 @@ impl fmt::Debug for Io {
     }
 }
 
-/// Runs programs. Cheap to clone.
+/// A sandbox that runs programs. Cloning is cheap.
 #[derive(Clone, Debug)]
 pub struct Sandbox {
     anchor: PathBuf,
@@ -150,20 +151,19 @@ pub struct Sandbox {
 }
 
 impl Sandbox {
-    /// Returns a sandbox that uses `anchor`, an empty directory, to mount on where only the programs'
-    /// namespaces see it. Any number of sandboxes may use the same.
+    /// Creates a sandbox. `anchor` is an empty directory for mounts that only the programs' namespaces see.
+    /// Any number of sandboxes may share it.
     ///
     /// # Errors
-    /// Fails where the directory can't be used, and where the process may not make namespaces.
+    /// Fails if the directory can't be used or if the process may not create namespaces.
     pub fn new(anchor: &Path) -> Result<Self, SandboxError> {
         Self::with_helper(anchor, Helper::new(anchor))
     }
 
-    /// Returns a sandbox whose programs are started by a helper that may run already: see
-    /// [`Sandbox::new`].
+    /// Creates a sandbox with a helper that may be running already: see [`Sandbox::new`].
     ///
     /// # Errors
-    /// As there.
+    /// The same as for [`Sandbox::new`].
     pub fn with_helper(anchor: &Path, helper: Helper) -> Result<Self, SandboxError> {
         if !rustix::process::geteuid().is_root() {
             return Err(SandboxError::Unsupported(
@@ -171,7 +171,7 @@ impl Sandbox {
             ));
         }
         kernel::check()?;
-        // Mount points are told by their real path.
+        // The kernel reports mount points by their canonical path.
         let anchor = anchor.canonicalize().map_err(SandboxError::host("resolve mount point"))?;
         Ok(Self { anchor, helper })
     }
@@ -179,18 +179,18 @@ impl Sandbox {
     /// Starts the helper: see [`Helper::start`].
     ///
     /// # Errors
-    /// As there.
+    /// The same as for [`Helper::start`].
     pub fn prepare(&self) -> Result<(), SandboxError> {
         self.helper.start()
     }
 
     /// Runs a program to its end.
     ///
-    /// Returns when the program and everything that it started is gone and its output has been
-    /// read to the end. On cancellation all of it is killed first.
+    /// Returns after the program and all processes that it started have ended and their output has been read.
+    /// On cancellation, the sandbox kills them first.
     ///
     /// # Errors
-    /// Fails where the program can't be run or is cancelled; a program that fails is no error.
+    /// Fails if the program can't be run or is cancelled. A program that exits with an error is no failure.
     pub async fn run(
         &self,
         spec: &Spec,
@@ -200,10 +200,10 @@ impl Sandbox {
         self.spawn(spec, io)?.wait(cancel).await
     }
 
-    /// Runs a program to its end, whose files are [kept](Spec::kept): see [`Sandbox::run`].
+    /// Runs a program with [kept](Spec::kept) trees to its end: see [`Sandbox::run`].
     ///
     /// # Errors
-    /// As there.
+    /// The same as for [`Sandbox::run`].
     pub async fn run_to_keep(
         &self,
         spec: &Spec,
@@ -215,10 +215,10 @@ impl Sandbox {
         Ok(Ended { exit, seal: running.seal })
     }
 
-    /// Starts a program and returns when it is about to be executed.
+    /// Starts a program. Returns when it is about to be executed.
     ///
     /// # Errors
-    /// Fails where the sandbox can't be set up, or the program can't be found.
+    /// Fails if the sandbox can't be set up or the program can't be found.
     pub async fn start(&self, spec: &Spec, io: Io) -> Result<Running, SandboxError> {
         let mut running = self.spawn(spec, io)?;
         while running.state == State::SettingUp {
@@ -281,7 +281,7 @@ impl Sandbox {
     }
 }
 
-/// Logs what is run, and what is mounted where. What files hold stays untold.
+/// Logs the program and its mounts, but no file contents.
 fn log(spec: &Spec) {
     let process = &spec.process;
     tracing::debug!(args = ?process.args, user = ?process.user, cwd = ?process.cwd, network = ?spec.network, "running a program");
@@ -312,7 +312,7 @@ fn output_pipe() -> Result<(Receiver, OwnedFd), SandboxError> {
     Ok((receiver, write))
 }
 
-/// How far a run has come.
+/// The progress of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum State {
     SettingUp,
@@ -321,9 +321,9 @@ enum State {
     Exited(Exit),
 }
 
-/// A program in its sandbox. Dropped, it is killed, and not waited for.
+/// A program in its sandbox. Dropping the value kills the program without waiting for it.
 pub struct Running {
-    /// Ends when nobody needs it any more.
+    /// The helper, which lives as long as a program holds a reference.
     server: Arc<Server>,
     control: Arc<AsyncFd<OwnedFd>>,
     connected: bool,
@@ -334,7 +334,7 @@ pub struct Running {
     state: State,
     made: stubs::Made,
     cleanup: Option<stubs::Cleanup>,
-    /// What a runtime says of its failures.
+    /// The error log of a runtime.
     log: Option<File>,
     seal: Seal,
 }
@@ -345,36 +345,36 @@ impl fmt::Debug for Running {
     }
 }
 
-/// Sends signals to a running program.
+/// A sender of signals to a running program.
 #[derive(Clone, Debug)]
 pub struct Signaller {
     control: Arc<AsyncFd<OwnedFd>>,
 }
 
 impl Signaller {
-    /// Sends a signal. As the first process of its namespace, the program gets only those that it
-    /// has a handler for, and SIGKILL and SIGSTOP.
+    /// Sends a signal. As process 1 of its namespace, the program receives only signals that it has a handler
+    /// for, and SIGKILL and SIGSTOP.
     pub fn send(&self, signal: i32) {
-        // A program that has ended needs no signal any more.
+        // The program may have ended already.
         let _ = wire::send(self.control.get_ref(), &Request::Signal(signal), &[]);
     }
 }
 
 impl Running {
-    /// Returns the terminal's other side, where the specification asks for a terminal; once.
+    /// Returns kiln's end of the terminal, if the specification has one, on the first call.
     pub fn take_terminal(&mut self) -> Option<OwnedFd> {
         self.terminal.take()
     }
 
-    /// Returns what sends signals to the program.
+    /// Returns a sender of signals to the program.
     pub fn signaller(&self) -> Signaller {
         Signaller { control: Arc::clone(&self.control) }
     }
 
-    /// Passes on what the program writes until it has ended; see [`Sandbox::run`].
+    /// Forwards the program's output until it has ended; see [`Sandbox::run`].
     ///
     /// # Errors
-    /// Fails where the program could not be executed, was cancelled, or its helper died.
+    /// Fails if the program could not be executed, was cancelled, or if its helper died.
     pub async fn wait(mut self, cancel: &CancellationToken) -> Result<Exit, SandboxError> {
         self.end(cancel).await
     }
@@ -412,11 +412,11 @@ impl Running {
         if cancelled { Err(SandboxError::Cancelled) } else { outcome }
     }
 
-    /// Sees to it that nothing of the program is left, and takes what it has written last. A pipe that
-    /// something outside of the sandbox has, too, is left to that.
+    /// Waits until the program's processes are gone, then reads the last output. Doesn't wait for processes
+    /// outside of the sandbox that also hold a pipe.
     async fn take_rest(&mut self, buffer: &mut Vec<u8>) {
         if matches!(self.state, State::SettingUp | State::Running) {
-            // Without a last word the helper has died.
+            // Without a final report, the helper has died.
             self.server.end().await;
         }
         for stream in [OutputStream::Stdout, OutputStream::Stderr] {
@@ -459,7 +459,7 @@ impl Running {
                 self.state = State::Running;
             }
             Some((Report::Failed(failure), _)) => self.state = State::Failed(failure),
-            // The last word. What failed exits as well.
+            // This is the final report. A failed child exits as well.
             Some((Report::Exited(exit), _)) => {
                 self.connected = false;
                 if !matches!(self.state, State::Failed(_)) {
@@ -480,13 +480,13 @@ impl Running {
     }
 }
 
-/// Returns the error of a program whose helper hasn't seen its end.
+/// Returns the error of a program whose helper died before it.
 fn killed() -> SandboxError {
     let message = "the sandbox's helper was killed, by hand or for want of memory, and all that it ran with it";
     SandboxError::Setup(message.to_owned())
 }
 
-/// Reads what a runtime has written into its log.
+/// Returns the content of a runtime's log.
 fn read_log(log: &File) -> String {
     use std::os::unix::fs::FileExt;
     let mut bytes = vec![0; MAX_LOG];
@@ -494,11 +494,11 @@ fn read_log(log: &File) -> String {
     String::from_utf8_lossy(&bytes[..length]).into_owned()
 }
 
-/// Reads from a pipe, for ever where there is none, and takes it away at its end.
+/// Reads from a pipe and drops it at its end. Never returns without a pipe.
 async fn read<R: AsyncRead + Unpin>(pipe: &mut Option<R>, buffer: &mut Vec<u8>) {
     let Some(reader) = pipe else { return std::future::pending().await };
     buffer.clear();
-    // Into what the buffer has room for: that much was never written, and need not be.
+    // The read fills the buffer's spare capacity, which needs no initialisation.
     let length = reader.read_buf(buffer).await.unwrap_or(0);
     if length == 0 {
         *pipe = None;

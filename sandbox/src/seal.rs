@@ -1,20 +1,20 @@
-//! Trees that are kept when a program has ended, closed to all who could still write to them.
+//! Kept trees, closed to all processes that could still write to them after a program has ended.
 //!
-//! A program can hand descriptors of its files to a process outside of its sandbox, over a socket in a
-//! cache mount that both have. They lead to the mounts that the program had, and live as long as their
-//! holder. So the child hands these mounts to kiln, which makes them read-only when the program has ended:
+//! A program can pass descriptors of its files to a process outside of its sandbox, through a socket in a
+//! cache mount that both share. The descriptors refer to the program's mounts and outlive it. So the child
+//! passes these mounts to kiln, which makes them read-only after the program has ended:
 //!
-//! | the tree | what is made read-only |
+//! | tree | made read-only |
 //! | --- | --- |
-//! | an overlay | the file system itself, with all of its mounts |
-//! | a directory | the mount, in the program's mount namespace, which lives as long as kiln holds it |
+//! | overlay | the file system itself, with all of its mounts |
+//! | directory | the mount in the program's mount namespace, which exists as long as kiln holds it |
 //!
-//! The kernel refuses that as long as a file is open for writing or mapped to be written. Afterwards it
-//! refuses whatever a descriptor of a file, a directory or a path could be used for: to open a file for
-//! writing, to make one, to change attributes. The next program has mounts of its own.
+//! The kernel refuses that while a file is open for writing or has a writable mapping. Afterwards it refuses
+//! every change through a descriptor of a file, a directory or a path: opening a file for writing, creating
+//! one, changing attributes. The next program has mounts of its own.
 //!
-//! A runtime mounts directories once more for its containers, and kiln can't reach those mounts. What was
-//! written there isn't closed, but copied: see `Draft`.
+//! A runtime mounts directories again for its containers, and kiln can't reach those mounts. Such trees are
+//! copied instead of closed: see `Draft`.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -30,8 +30,8 @@ use super::mount_handle::{make_read_only, mount_id};
 use super::spec::{MountKind, Spec, Tree};
 use super::wire::Failure;
 
-/// How long the pauses are that the kernel has to let go of what dead processes had: some files are
-/// closed after their process has ended, as those in sockets' queues.
+/// The pauses between attempts. The kernel closes some files after their process has ended, such as those in
+/// sockets' queues.
 const PAUSES: [Duration; 8] = [
     Duration::from_millis(1),
     Duration::from_millis(4),
@@ -43,24 +43,24 @@ const PAUSES: [Duration; 8] = [
     Duration::from_millis(500),
 ];
 
-/// The mounts of a program's trees that are kept. Dropped unused, it leaves them as they are.
+/// The mounts of a program's kept trees. Dropping the value leaves them writable.
 #[derive(Debug, Default)]
 pub struct Seal {
-    /// The trees that are to be closed: whether each is a directory and no overlay.
+    /// The trees to close: `true` for a directory, `false` for an overlay.
     directories: Vec<bool>,
     mounts: Vec<OwnedFd>,
-    /// The mount namespace, where there are directories.
+    /// The program's mount namespace, if one of the trees is a directory.
     namespace: Option<OwnedFd>,
 }
 
 impl Seal {
-    /// Returns the seal of a program that hasn't begun.
+    /// Returns the seal of a program before it starts.
     pub(super) fn of(spec: &Spec) -> Self {
         let directories = kept(spec).map(|(_, tree)| tree.directory().is_some()).collect();
         Self { directories, ..Self::default() }
     }
 
-    /// Takes what [`handles`] has returned.
+    /// Stores the descriptors from [`handles`].
     pub(super) fn receive(&mut self, fds: Vec<OwnedFd>) {
         let mut fds = fds.into_iter();
         if self.directories.contains(&true) {
@@ -69,10 +69,10 @@ impl Seal {
         self.mounts = fds.collect();
     }
 
-    /// Makes the trees read-only for all who still have something of them, and lets go of them. Blocks.
+    /// Makes the trees read-only for all processes that hold descriptors of them. Blocks the thread.
     ///
     /// # Errors
-    /// Fails with [`SandboxError::Busy`] where something is open for writing.
+    /// Fails with [`SandboxError::Busy`] if a file is open for writing.
     pub fn close(self) -> Result<(), SandboxError> {
         if self.mounts.len() != self.directories.len() {
             let message = "the sandbox has not handed its mounts over";
@@ -96,8 +96,8 @@ impl Seal {
     }
 }
 
-/// Returns the trees that are kept and can be closed, each with its place among the mounts, `None` for the
-/// root file system.
+/// Returns the kept trees that can be closed, each with its index among the mounts. The index is `None` for
+/// the root file system.
 fn kept(spec: &Spec) -> impl Iterator<Item = (Option<usize>, &Tree)> {
     let root = std::iter::once((None, Path::new("/"), &spec.rootfs));
     let mounts = spec.mounts.iter().enumerate().filter_map(|(place, mount)| match &mount.kind {
@@ -111,7 +111,8 @@ fn kept(spec: &Spec) -> impl Iterator<Item = (Option<usize>, &Tree)> {
     root.chain(mounts).filter(is_kept).map(|(place, _, tree)| (place, tree))
 }
 
-/// Returns what kiln is to have of the child's mounts, whose namespace comes first where it is needed.
+/// Returns the descriptors of the child's mounts that kiln needs, after that of their namespace if one of
+/// them is a directory.
 pub(super) fn handles(
     spec: &Spec,
     root: BorrowedFd<'_>,
@@ -129,7 +130,7 @@ pub(super) fn handles(
     Ok(fds)
 }
 
-/// Makes the overlay read-only that `mount` is a mount of.
+/// Makes the overlay file system of `mount` read-only.
 fn make_overlay_read_only(mount: BorrowedFd<'_>) -> rustix::io::Result<()> {
     let flags = FsPickFlags::FSPICK_CLOEXEC | FsPickFlags::FSPICK_EMPTY_PATH;
     let context = fspick(mount, "", flags)?;
@@ -137,7 +138,7 @@ fn make_overlay_read_only(mount: BorrowedFd<'_>) -> rustix::io::Result<()> {
     fsconfig_reconfigure(&context)
 }
 
-/// Tries until nothing is busy any more, or for about a second.
+/// Retries for about a second while the file system is busy.
 fn patiently(mut attempt: impl FnMut() -> rustix::io::Result<()>) -> rustix::io::Result<()> {
     for pause in PAUSES {
         match attempt() {
@@ -148,13 +149,13 @@ fn patiently(mut attempt: impl FnMut() -> rustix::io::Result<()>) -> rustix::io:
     attempt()
 }
 
-/// Does something in a mount namespace, which takes a thread of its own.
+/// Runs `work` in a mount namespace, on a thread of its own.
 fn within(
     namespace: &OwnedFd,
     work: impl FnOnce() -> rustix::io::Result<()> + Send,
 ) -> rustix::io::Result<()> {
     let enter = || {
-        // Threads that share root and working directory can't change their namespace.
+        // The kernel doesn't let threads that share root and working directory change their namespace.
         unshare(CloneFlags::CLONE_FS).map_err(|errno| Errno::from_raw_os_error(errno as i32))?;
         move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Mount))?;
         work()
@@ -162,7 +163,7 @@ fn within(
     std::thread::scope(|scope| scope.spawn(enter).join().unwrap_or(Err(Errno::INVAL)))
 }
 
-/// Returns the file that a process has open for writing by this mount, where it can be found.
+/// Returns the path of a file that a process has open for writing through this mount, if one is found.
 fn writer(mount: &OwnedFd) -> Option<PathBuf> {
     let line = format!("mnt_id:\t{}", mount_id(mount.as_fd()).ok()?);
     let processes = std::fs::read_dir("/proc").ok()?.flatten().map(|entry| entry.path());
@@ -179,7 +180,7 @@ fn writer(mount: &OwnedFd) -> Option<PathBuf> {
     None
 }
 
-/// Tells whether a descriptor can be written to, by its text in `/proc`.
+/// Returns `true` if a descriptor is writable by its text in `/proc/PID/fdinfo`.
 fn is_written(text: &str) -> bool {
     let flags = text.lines().find_map(|line| line.strip_prefix("flags:"));
     let flags = flags.and_then(|flags| i32::from_str_radix(flags.trim(), 8).ok());

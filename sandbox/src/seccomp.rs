@@ -1,23 +1,22 @@
-//! The system call filter: Docker's default profile, for a container with the default capabilities
-//! or with others.
+//! The system call filter: Docker's default profile for any set of capabilities.
 //!
-//! A processor runs programs of several architectures, each with its own numbers of calls: the
-//! filter looks at a call's architecture first, and knows the numbers of each. On `x86_64` that are
-//! the native ones, x32's (which count as native, with a bit set) and i386's, on aarch64 the native
-//! ones and arm's. A call of any other architecture ends the program.
+//! A processor may run programs of several architectures, each with its own call numbers. The filter checks a
+//! call's architecture first and then its number. On `x86_64` it knows the native calls, those of x32 (native
+//! ones with a bit set) and those of i386; on aarch64 the native calls and those of arm. A call of any other
+//! architecture kills the program.
 //!
-//! - Calls of the table ([`calls::CALLS`]) are allowed, and those of the capabilities that the
-//!   container has beyond the default ones ([`more_calls::CALLS_OF_CAPABILITIES`]).
+//! - Calls of the table ([`calls::CALLS`]) are allowed. So are those of the container's additional
+//!   capabilities ([`more_calls::CALLS_OF_CAPABILITIES`]).
 //! - `socket`, `clone` and `personality` depend on their first argument.
-//! - `clone3`, whose flags a filter can't see, doesn't exist, so that programs fall back to `clone`;
-//!   calls that are younger than the profile don't exist either, as on an older kernel.
-//! - All others are refused with EPERM.
+//! - `clone3` fails with ENOSYS, because a filter can't see its flags. Programs fall back to `clone`. Calls
+//!   that are newer than the profile fail with ENOSYS too, as on an older kernel.
+//! - All others fail with EPERM.
 //!
-//! A profile of the user's own ([`SeccompProfile`]) takes the place of all that; it is compiled to the same kind of program.
+//! A profile of the user ([`SeccompProfile`]) replaces these rules. It compiles to the same kind of program.
 //!
-//! With `SYS_ADMIN`, `clone3` and all arguments of `clone` are allowed; without `SYS_CHROOT`, `chroot` isn't.
+//! With `SYS_ADMIN`, `clone3` and all arguments of `clone` are allowed. Without `SYS_CHROOT`, `chroot` isn't.
 //!
-//! The helper compiles the default filter once, and its children have it from there.
+//! The helper compiles the default filter once for all its children.
 
 mod calls;
 mod compile;
@@ -40,37 +39,37 @@ pub(super) use self::profile::profile;
 use super::capabilities::Capabilities;
 use crate::sys::{self, FilterInstruction};
 
-/// Address families that a socket can't have: `AF_ALG` and `AF_VSOCK`.
+/// The address families that sockets must not have: `AF_ALG` and `AF_VSOCK`.
 const REFUSED_FAMILIES: [u32; 2] = [38, 40];
 
-/// Execution domains that a program may take: Linux as it is, with variations of `uname` and of
-/// short inodes, and the question which one it has.
+/// The allowed execution domains: Linux, with variations of `uname` and of short inodes, and the query of the
+/// current domain.
 const PERSONALITIES: [u32; 5] = [0, 0x8, 0x2_0000, 0x2_0008, 0xffff_ffff];
 
-/// The flags of `clone` that make namespaces.
+/// The flags of `clone` that create namespaces.
 const NAMESPACE_FLAGS: u32 = 0x7e02_0000;
 
-/// The last call that the profile knows.
+/// The highest call number in the profile.
 const LAST: u32 = 466;
-/// The last call of x32, which has some of its own behind a gap.
+/// The highest call number of x32, which has some calls of its own after a gap.
 const LAST_X32: u32 = 547;
-/// The bit that the numbers of x32 have set.
+/// The bit that marks the call numbers of x32.
 const X32: u32 = 0x4000_0000;
 
-/// Calls that the table leaves out, because their arguments matter, in the table's architectures.
+/// The numbers of calls that depend on their arguments, by column. The table leaves them out.
 const SOCKET: [i32; 5] = [41, 41, 359, 198, 281];
 const CLONE: [i32; 5] = [56, 56, 120, 220, 120];
 const PERSONALITY: [i32; 5] = [135, 135, 136, 92, 136];
-/// Calls whose number is the same everywhere.
+/// The number of `clone3`, which is the same on all architectures.
 const CLONE3: u32 = 435;
 
-/// Architectures, as the kernel's audit numbers them.
+/// Architectures by their numbers in the kernel's audit interface.
 const X86_64: u32 = 0xc000_003e;
 const I386: u32 = 0x4000_0003;
 const AARCH64: u32 = 0xc000_00b7;
 const ARM: u32 = 0x4000_0028;
 
-/// The table's columns.
+/// A column of the table: the architecture of call numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Column {
     X86_64,
@@ -84,20 +83,20 @@ enum Column {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Filter {
     program: Vec<FilterInstruction>,
-    /// The kernel's options.
+    /// The flags of seccomp(2).
     options: libc::c_ulong,
 }
 
-/// The most instructions that the kernel takes.
+/// The kernel's limit on the number of instructions.
 const MOST: usize = 4096;
 
-/// Returns the filter of programs with these capabilities, for this machine.
+/// Returns this machine's filter for programs with these capabilities.
 pub(super) fn filter(capabilities: Capabilities) -> io::Result<Filter> {
     let program = compile(&architectures(std::env::consts::ARCH, capabilities)?);
     Ok(Filter { program, options: libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW })
 }
 
-/// Returns the filter of a profile of the user's own.
+/// Returns this machine's filter for a profile of the user.
 pub(super) fn filter_of(profile: &SeccompProfile) -> io::Result<Filter> {
     let program = compile(&profile.compile(std::env::consts::ARCH)?);
     if program.len() > MOST {
@@ -110,7 +109,7 @@ pub(super) fn filter_of(profile: &SeccompProfile) -> io::Result<Filter> {
     Ok(Filter { program, options })
 }
 
-/// Returns the calls that a program with these capabilities can make, whatever their arguments.
+/// Returns the calls that programs with these capabilities can make with any arguments.
 fn allowed(capabilities: Capabilities) -> impl Iterator<Item = &'static (&'static str, [i32; 5])> {
     let more = CALLS_OF_CAPABILITIES
         .iter()
@@ -120,7 +119,7 @@ fn allowed(capabilities: Capabilities) -> impl Iterator<Item = &'static (&'stati
     CALLS.iter().filter(move |(name, _)| changes_root || *name != "chroot").chain(more)
 }
 
-/// Installs a filter for this thread and everything that it becomes.
+/// Installs a filter for this thread and its future children and programs.
 pub(super) fn install(filter: &Filter) -> io::Result<()> {
     if filter.program.is_empty() {
         return Err(io::Error::other("the filter is empty"));
@@ -128,7 +127,7 @@ pub(super) fn install(filter: &Filter) -> io::Result<()> {
     sys::install_filter(&filter.program, filter.options)
 }
 
-/// Returns what a kind of machine runs.
+/// Returns the architectures that a machine runs, with their verdicts.
 fn architectures(machine: &str, capabilities: Capabilities) -> io::Result<Vec<Architecture>> {
     let one = |number, column| Architecture { number, verdicts: verdicts(column, 0, capabilities) };
     match machine {
@@ -142,8 +141,8 @@ fn architectures(machine: &str, capabilities: Capabilities) -> io::Result<Vec<Ar
     }
 }
 
-/// Returns what becomes of calls, in the order of their numbers: each verdict holds from its number
-/// on. `bit` is added to all.
+/// Returns the verdicts in the order of call numbers. Each verdict is valid from its number on. `bit` is set
+/// in all numbers.
 fn verdicts(column: Column, bit: u32, capabilities: Capabilities) -> Vec<(u32, Verdict)> {
     let missing = Verdict::Refuse(libc::ENOSYS.cast_unsigned());
     let refused = Verdict::Refuse(libc::EPERM.cast_unsigned());
@@ -155,7 +154,7 @@ fn verdicts(column: Column, bit: u32, capabilities: Capabilities) -> Vec<(u32, V
         (PERSONALITY, Verdict::IfFirst(PERSONALITIES.to_vec())),
         (CLONE, Verdict::IfFirstWithout(NAMESPACE_FLAGS)),
     ];
-    // What comes later counts more.
+    // Later entries replace earlier ones with the same number.
     let mut known: Vec<(u32, Verdict)> = (0..=last).map(|call| (call, refused.clone())).collect();
     known.push((CLONE3, missing.clone()));
     known.extend(allowed.map(|call| (call, Verdict::Allow)));
@@ -171,7 +170,7 @@ fn verdicts(column: Column, bit: u32, capabilities: Capabilities) -> Vec<(u32, V
     let mut next = 0;
     for (call, verdict) in known {
         if call > next {
-            // Nothing is known in between.
+            // The numbers in between have no calls.
             verdicts.push((next | bit, missing.clone()));
         }
         verdicts.pop_if(|(same, _)| *same == call | bit);
@@ -182,7 +181,7 @@ fn verdicts(column: Column, bit: u32, capabilities: Capabilities) -> Vec<(u32, V
     verdicts
 }
 
-/// Reads a profile of the user's own, and panics where its filter doesn't say what the rules say.
+/// Reads a profile of the user. Panics if its filter and its rules disagree.
 #[cfg(fuzzing)]
 pub fn check_seccomp_profile(text: &str) {
     simulate::check_profile(text);

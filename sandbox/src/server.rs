@@ -1,4 +1,4 @@
-//! The helper, seen from kiln.
+//! The helper process from kiln's side.
 
 use std::fmt;
 use std::io;
@@ -21,24 +21,25 @@ use super::wire::{self, Run};
 use super::{helper, program};
 use crate::sys;
 
-/// How long a helper that has closed its sockets may take to end, with its programs.
+/// The time limit for the end of a helper that has closed its sockets, and of its programs.
 const ENDING: Duration = Duration::from_secs(10);
 
-/// Which processes a helper's programs can see.
+/// The process namespace of a helper's programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Processes {
-    /// Their own.
+    /// A process namespace of their own.
     Own,
-    /// The host's.
+    /// The host's process namespace.
     Host,
 }
 
-/// A helper process. Dropped, it ends after the last of its programs.
+/// A helper process. If the value is dropped, the process ends after the last of its programs.
 pub(super) struct Server {
     door: OwnedFd,
-    /// Can be read when the process has ended, and everything that ends with it.
+    /// The process's descriptor. It is readable after the process and everything that ends with it
+    /// have ended.
     end: AsyncFd<OwnedFd>,
-    /// Not waited for; the runtime does that when it has ended.
+    /// The process. The tokio runtime reaps it.
     _process: Child,
 }
 
@@ -49,16 +50,16 @@ impl fmt::Debug for Server {
 }
 
 impl Server {
-    /// Starts a helper. `beside` is any directory but that of kiln's program.
+    /// Starts a helper. `beside` is any directory except that of kiln's program.
     pub(super) fn start(beside: &Path, processes: Processes) -> Result<Self, SandboxError> {
         let program =
             program::unwritable(beside).map_err(SandboxError::host("open kiln's program"))?;
         let (door, theirs) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
                 .map_err(|errno| SandboxError::host("create socket")(errno.into()))?;
-        // Started through its descriptor's name: what can't be written has no other. Only the three
-        // standard descriptors are handed over, so that no other child of this process, started
-        // at the same time, can inherit one of them.
+        // An unwritable program has no name except that of its descriptor. The helper inherits the
+        // three standard descriptors only, and no other child of this process, started at the same
+        // time, inherits one of them.
         let mut command =
             std::process::Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()));
         command.arg0(helper::MARKER).env_clear();
@@ -72,20 +73,20 @@ impl Server {
         Ok(Self { door, end, _process: process })
     }
 
-    /// Waits until the helper has ended, and its programs with it.
+    /// Waits until the helper and its programs have ended.
     pub(super) async fn end(&self) {
-        // One that lives although it has closed a program's socket has seen to the program itself.
+        // A helper that is alive but has closed a program's socket has killed the program itself.
         let _ = tokio::time::timeout(ENDING, self.end.readable()).await;
     }
 
-    /// Asks for a program to be run. What happens is told on the control socket, the first of the
+    /// Requests the run of a program. The reports arrive on the control socket, the first of the
     /// descriptors.
     pub(super) fn ask(&self, run: &Run, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         wire::send(&self.door, run, fds)
     }
 }
 
-/// The process that starts the programs, which takes some milliseconds to have. Cheap to clone.
+/// A handle of the helper process, which takes some milliseconds to start. Cloning is cheap.
 #[derive(Clone, Debug)]
 pub struct Helper {
     inner: Arc<HelperInner>,
@@ -94,29 +95,29 @@ pub struct Helper {
 #[derive(Debug)]
 struct HelperInner {
     beside: PathBuf,
-    /// The helper of programs that see their own processes, once there is one.
+    /// The helper for programs in a process namespace of their own, once started.
     own: Mutex<Option<Arc<Server>>>,
-    /// The helper of programs that see the host's processes, once there is one.
+    /// The helper for programs in the host's process namespace, once started.
     host: Mutex<Option<Arc<Server>>>,
 }
 
 impl Helper {
-    /// Returns a helper that isn't started yet. `beside` is any directory, best one that is neither
+    /// Creates a helper without starting it. `beside` is any directory, ideally one that is neither
     /// above nor below that of kiln's program: see `program::unwritable`.
     pub fn new(beside: &Path) -> Self {
         let (beside, own, host) = (beside.to_owned(), Mutex::default(), Mutex::default());
         Self { inner: Arc::new(HelperInner { beside, own, host }) }
     }
 
-    /// Starts it, which otherwise the first program has to wait for. To be called in a runtime.
+    /// Starts the helper ahead of the first program. Call this inside a tokio runtime.
     ///
     /// # Errors
-    /// Fails where it can't be started.
+    /// Fails if the process can't be started.
     pub fn start(&self) -> Result<(), SandboxError> {
         self.server(Processes::Own, None).map(drop)
     }
 
-    /// Asks for a program to be run. A helper that has died meanwhile is replaced.
+    /// Requests the run of a program. Replaces a helper that has died.
     pub(super) fn ask(
         &self,
         processes: Processes,
@@ -135,7 +136,7 @@ impl Helper {
         Ok(server)
     }
 
-    /// Returns the helper, and starts one where there is none, or none but `dead`.
+    /// Returns the running helper. Starts one if there is none, or if it is `dead`.
     fn server(
         &self,
         processes: Processes,
@@ -145,7 +146,7 @@ impl Helper {
             Processes::Own => &self.inner.own,
             Processes::Host => &self.inner.host,
         };
-        // A helper is whole at every instant, even where another thread has panicked.
+        // The value is valid even if another thread has panicked.
         let mut server = server.lock().unwrap_or_else(PoisonError::into_inner);
         match server.as_ref() {
             Some(living) if dead.is_none_or(|dead| !Arc::ptr_eq(dead, living)) => {
@@ -159,12 +160,12 @@ impl Helper {
     }
 }
 
-/// Starts a process as the first one of a process namespace: with it, the kernel ends all others. Where
-/// there can't be such a namespace, it is a process like any other.
+/// Starts a process as process 1 of a new process namespace, so that the kernel kills all others
+/// when it ends. If the kernel refuses the namespace, the process is an ordinary one.
 fn spawn_first(command: std::process::Command) -> io::Result<Child> {
     let runtime = Handle::current();
     let spawn = move || {
-        // The namespace is that of this thread's children, and the thread ends.
+        // The namespace applies to the children of this thread, which ends afterwards.
         let _ = unshare(CloneFlags::CLONE_NEWPID);
         let _runtime = runtime.enter();
         Command::from(command).spawn()

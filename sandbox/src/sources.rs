@@ -1,7 +1,7 @@
-//! What is mounted: trees and files, as mounts that are attached nowhere in the container yet.
+//! The sources of mounts: trees and files as detached mounts.
 //!
-//! Everything is made before the new root is, so that no path of the host is looked up once there
-//! is something of the container in its place.
+//! All of them are created before the new root exists, so that no path of the host is looked up when the
+//! container's files could be in its place.
 
 use std::fs::File;
 use std::io::Write;
@@ -17,26 +17,25 @@ use super::spec::{AccessTimes, Mount, MountKind, Propagation, TmpfsOptions, Tree
 use super::wire::Failure;
 use crate::sys::MountAttributes;
 
-/// Makes mounts, outside of the container's root.
+/// A factory of mounts outside of the container's root.
 pub(super) struct Sources {
-    /// An empty directory that this mount namespace can attach things to.
+    /// An empty directory for attaching mounts in this mount namespace.
     anchor: PathBuf,
-    /// A file system in memory for single files and devices, where there are any. Its root is seen by
-    /// nobody.
+    /// A hidden file system in memory for single files and devices, created on demand.
     store: Option<MountHandle>,
-    /// How many bytes it may hold.
+    /// The capacity of the file system in memory, in bytes.
     room: u64,
     files: u32,
     linked: Linked,
 }
 
-/// Clones of directories of the host that mounts come to, or go to, later on. They are made while this
-/// process's mounts are still linked with the host's.
+/// Clones of host directories with mount propagation. They are made while this process's mounts still share
+/// propagation with the host's.
 #[derive(Default)]
 pub(super) struct Linked(Vec<(PathBuf, MountHandle)>);
 
 impl Linked {
-    /// Clones those that are among `mounts`.
+    /// Clones the directories in `mounts` that have propagation.
     pub(super) fn clone_of(mounts: &[Mount]) -> Result<Self, Failure> {
         let mut all = Vec::new();
         for mount in mounts {
@@ -65,13 +64,13 @@ impl Linked {
     }
 }
 
-/// How much more than they are made with the files in memory may hold, all together.
+/// The number of bytes by which all files in memory together may grow.
 const GROWTH: u64 = 1 << 20;
-/// No page is larger.
+/// The maximum size of a page in bytes.
 const PAGE: u64 = 64 << 10;
 
 impl Sources {
-    /// Returns a maker of mounts that has room for the files of `mounts`, of which some were cloned already.
+    /// Creates a factory with capacity for the files of `mounts` and with the existing clones.
     pub(super) fn new(anchor: &Path, mounts: &[Mount], linked: Linked) -> Self {
         let pages = mounts.iter().map(|mount| match &mount.kind {
             MountKind::File { contents, .. } => (contents.len() as u64).next_multiple_of(PAGE),
@@ -89,14 +88,14 @@ impl Sources {
             let size = self.room.to_string();
             let options = [("mode", "700"), ("size", size.as_str())];
             let store = MountHandle::file_system("tmpfs", &options, none)?;
-            // Parts of a mount can be cloned only where it is attached somewhere.
+            // The kernel clones parts of attached mounts only.
             store.attach_at(&self.anchor)?;
             store
         };
         Ok(self.store.insert(store))
     }
 
-    /// Makes a character device and returns a mount of it.
+    /// Creates a character device and returns its mount.
     pub(super) fn device(
         &mut self,
         name: &str,
@@ -112,7 +111,7 @@ impl Sources {
         MountHandle::of_entry(store, name).map_err(Failure::doing(&action))
     }
 
-    /// Returns a mount of one of the machine's own devices.
+    /// Returns a mount of one of the host's devices, after checking its number.
     pub(super) fn host_device(name: &str, major: u32, minor: u32) -> Result<MountHandle, Failure> {
         let action = format!("mount device {name}");
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -128,7 +127,7 @@ impl Sources {
         MountHandle::of_fd(&device, false).map_err(Failure::doing(&action))
     }
 
-    /// Makes what `kind` asks for.
+    /// Creates the mount that `kind` describes.
     pub(super) fn mount(&mut self, kind: &MountKind) -> Result<MountHandle, Failure> {
         match kind {
             MountKind::Bind { tree, selector, readonly, recursive, propagation } => {
@@ -162,7 +161,7 @@ impl Sources {
         }
     }
 
-    /// Mounts a whole tree, as it is to be the container's root.
+    /// Mounts a whole tree as the container's root.
     pub(super) fn tree(&mut self, tree: &Tree, nodev: bool) -> Result<MountHandle, Failure> {
         let mount = self.part(tree, Path::new(""), false)?;
         let attributes = MountAttributes { nodev, ..MountAttributes::default() };
@@ -224,19 +223,19 @@ impl Sources {
         let owner = Ids::current().possible(Owner { uid: owner.0, gid: owner.1 });
         let (uid, gid) = (Uid::from_raw(owner.uid), Gid::from_raw(owner.gid));
         rustix::fs::fchown(&file, Some(uid), Some(gid)).map_err(Failure::doing(action))?;
-        // A changed owner takes setuid bits away; nobody else counts on the mode given at first.
+        // A change of owner clears setuid bits, so the mode is set again.
         rustix::fs::fchmod(&file, mode).map_err(Failure::doing(action))?;
         drop(file);
         MountHandle::of_entry(store, &name).map_err(Failure::doing(action))
     }
 }
 
-/// Makes a file system in memory.
+/// Creates a file system in memory.
 fn tmpfs(size: Option<u64>, mode: u32, options: &TmpfsOptions) -> Result<MountHandle, Failure> {
     let mut words = vec![("mode", format!("{mode:o}"))];
     words.extend(size.map(|size| ("size", size.to_string())));
     words.extend(options.inodes.map(|inodes| ("nr_inodes", inodes.to_string())));
-    // Root's it is anyway.
+    // Root is the default owner.
     let owners =
         [("uid", options.uid), ("gid", options.gid)].into_iter().filter(|(_, id)| *id != 0);
     words.extend(owners.map(|(name, id)| (name, id.to_string())));
@@ -254,7 +253,7 @@ fn tmpfs(size: Option<u64>, mode: u32, options: &TmpfsOptions) -> Result<MountHa
     MountHandle::file_system("tmpfs", &words, attributes)
 }
 
-/// Returns a mount of a device of the host, the only kind of mount that devices can be opened in.
+/// Returns a mount of a device of the host. This is the only kind of mount in which devices can be opened.
 fn shared_device(path: &Path) -> Result<MountHandle, Failure> {
     let action = format!("mount device {}", path.display());
     let flags = OFlags::PATH | OFlags::CLOEXEC;
@@ -273,15 +272,15 @@ fn is_whole(selector: &Path) -> bool {
     selector.as_os_str().is_empty() || selector == Path::new("/")
 }
 
-/// Clones the part of `root` that `selector` names, inside it.
+/// Clones the part of `root` at `selector`, resolved inside it.
 fn select(root: impl AsFd, selector: &Path, recursive: bool) -> Result<MountHandle, Failure> {
     let action = format!("open {}", selector.display());
     let part = open_inside(root, selector, OFlags::PATH).map_err(Failure::doing(&action))?;
     MountHandle::of_fd(&part, recursive).map_err(Failure::doing(&action))
 }
 
-/// Opens a path inside a root: links, `..` and `/` can't lead out, and links of `/proc` that are
-/// none in truth aren't followed.
+/// Opens a path inside a root. Links, `..` and `/` can't lead out of it, and magic links of `/proc` aren't
+/// followed.
 pub(super) fn open_inside(
     root: impl AsFd,
     path: &Path,
@@ -290,7 +289,7 @@ pub(super) fn open_inside(
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     loop {
         match rustix::fs::openat2(&root, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
-            // Something was renamed elsewhere in the system while `..` was followed.
+            // Another process renamed a directory while the kernel resolved `..`.
             Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
             other => return other,
         }

@@ -1,8 +1,8 @@
-//! What is to run, and what it is to see: plain data that a test can read.
+//! The specification of a program and its environment, as plain data that a test can inspect.
 //!
-//! Paths of the host (layers, sources) are trusted. Everything that names something inside the
-//! container (targets, selectors, the working directory, the user) may come from a hostile
-//! Dockerfile or image and is resolved by the sandbox inside the root it belongs to.
+//! Paths of the host (layers, sources) are trusted. Names inside the container (targets, selectors, the
+//! working directory, the user) may come from a hostile Dockerfile or image. The sandbox resolves them inside
+//! the root that they belong to.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -14,55 +14,56 @@ use super::capabilities::Capabilities;
 use super::cgroup::{DeviceRule, Membership, Shown};
 use super::seccomp::SeccompProfile;
 
-/// What runs in a sandbox.
+/// The specification of a program in a sandbox.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spec {
-    /// The root file system.
+    /// The root file system of the program.
     pub rootfs: Tree,
-    /// Whether the root file system can't be written.
+    /// `true` if the root file system is read-only.
     pub readonly_rootfs: bool,
-    /// Mounts besides `/proc`, `/dev` and `/sys`, made in this order.
+    /// The mounts besides `/proc`, `/dev` and `/sys`, in the order of mounting.
     pub mounts: Vec<Mount>,
-    /// The targets of mounts, `/` for the root file system, whose trees are kept when the program has ended:
-    /// a [`Seal`](super::Seal) closes them.
+    /// The targets of mounts whose trees are kept after the program has ended; `/` for the root file system.
+    /// A [`Seal`](super::Seal) closes them.
     pub kept: Vec<PathBuf>,
-    /// The process.
+    /// The process that runs the program.
     pub process: Process,
-    /// The host name.
+    /// The host name of the container.
     pub hostname: String,
-    /// The NIS domain name; `None` for that of the host.
+    /// The NIS domain name. `None` for the host's.
     pub domainname: Option<String>,
-    /// What the process can reach.
+    /// The network of the process.
     pub network: Network,
-    /// How much the process may do.
+    /// The level of confinement.
     pub security: Security,
-    /// What it may where it's in the sandbox.
+    /// The rights of the process at [`Security::Sandbox`].
     pub privileges: Privileges,
-    /// Whether it can't change modes in `/proc` that hold for all programs of the machine. This takes
-    /// about a millisecond.
+    /// `true` if the process can't change modes in `/proc`, which apply to all programs of the machine. The
+    /// protection takes about a millisecond per program.
     pub protects_proc: bool,
-    /// The namespaces of the host that it shares.
+    /// The host's namespaces that the process shares.
     pub shared: SharedNamespaces,
-    /// Settings of the kernel for its namespaces.
+    /// The kernel parameters of the process's namespaces.
     pub sysctls: Vec<Sysctl>,
-    /// The control groups that the process runs in.
+    /// The control groups that the process joins.
     pub cgroups: Membership,
-    /// Those that it sees below `/sys/fs/cgroup`; with version 2 alone, it does in any case.
+    /// The hierarchies that the process sees below `/sys/fs/cgroup`. A host with version 2 only always shows
+    /// it.
     pub shown_cgroups: Vec<Shown>,
-    /// Size of `/dev/shm` in bytes; `None` for none at all.
+    /// The size of `/dev/shm` in bytes. `None` for no `/dev/shm`.
     pub shm_size: Option<u64>,
-    /// The devices that it may open besides harmless ones, where its control groups see to that. A runtime
-    /// sees to it by itself.
+    /// The devices that the program may open in addition to harmless ones, if its control groups filter
+    /// devices. An OCI runtime filters them itself.
     pub devices: Vec<DeviceRule>,
-    /// What a runtime is told besides. The sandbox makes nothing of it.
+    /// Annotations for an OCI runtime. The sandbox ignores them.
     pub annotations: BTreeMap<String, String>,
-    /// The OCI runtime that runs it, in place of the sandbox itself.
+    /// The path of the OCI runtime that runs the program instead of the sandbox.
     pub runtime: Option<PathBuf>,
 }
 
 impl Spec {
-    /// Returns the specification of `args` in `rootfs`, run by root in `/` with the host's network,
-    /// no environment and no further mounts.
+    /// Returns the specification of `args` in `rootfs`. Root runs it in `/`, with the host's network and
+    /// without environment variables or further mounts.
     pub fn new(rootfs: Tree, args: Vec<String>) -> Self {
         Self {
             rootfs,
@@ -99,41 +100,41 @@ impl Spec {
 }
 
 impl Spec {
-    /// Tells whether device nodes in the root file system and in `/dev` may be opened.
+    /// Returns `true` if device nodes in the root file system and in `/dev` can be opened.
     pub(super) fn opens_devices(&self) -> bool {
         !self.security.is_sandbox() || self.cgroups.filters_devices
     }
 }
 
-/// The host name of steps that don't ask for one, BuildKit's.
+/// The default host name of steps, which is BuildKit's.
 pub const DEFAULT_HOSTNAME: &str = "buildkitsandbox";
 
-/// The size of `/dev/shm` where nobody asks for another.
+/// The default size of `/dev/shm` in bytes.
 pub const DEFAULT_SHM_SIZE: u64 = 64 << 20;
 
-/// A file tree.
+/// A file tree on the host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Tree {
-    /// A directory of the host as it is.
+    /// A directory of the host.
     Directory(PathBuf),
-    /// Directories on top of each other.
+    /// Directories on top of each other, as an overlay.
     Overlay {
-        /// The read-only directories, uppermost first. None at all is the same as
+        /// The read-only directories, uppermost first. Without any, the tree is the same as
         /// [`Tree::Directory`] of the upper one.
         lowers: Vec<PathBuf>,
-        /// Where changes go; `None` for a tree that can't be written.
+        /// The directory for changes. `None` for a read-only tree.
         upper: Option<Upper>,
     },
 }
 
 impl Tree {
-    /// Returns the directory that it is, where it is a single one.
+    /// Returns the tree's directory, if the tree is a single one.
     pub(super) fn directory(&self) -> Option<&PathBuf> {
         match self {
             Self::Directory(path) => Some(path),
             Self::Overlay { lowers, upper } => match (lowers.as_slice(), upper) {
                 ([], Some(upper)) => Some(&upper.fs),
-                // The kernel makes no overlay of one directory.
+                // The kernel doesn't mount an overlay of a single directory.
                 ([lower], None) => Some(lower),
                 _ => None,
             },
@@ -149,223 +150,223 @@ impl Tree {
     }
 }
 
-/// A mount inside the root.
+/// A mount in the container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mount {
-    /// Where: an absolute path in the container. Links on the way are followed inside it. What is
-    /// missing is made, and in the root file system removed again afterwards.
+    /// The absolute path in the container. The sandbox resolves links inside the container. It creates
+    /// missing parts, and removes those in the root file system afterwards.
     pub target: PathBuf,
-    /// What.
+    /// The source and type of the mount.
     pub kind: MountKind,
 }
 
-/// What is mounted.
+/// The source and type of a mount.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MountKind {
-    /// A file or directory.
+    /// A file or directory of a tree.
     Bind {
-        /// The tree that it is in.
+        /// The tree that contains the source.
         tree: Tree,
-        /// Which part of the tree, resolved inside it; empty for all of it. (A file of the host is
+        /// The path in the tree, resolved inside it. Empty for the whole tree. (A file of the host is
         /// `Directory(its path)` with an empty selector.)
         selector: PathBuf,
-        /// Whether it can't be written.
+        /// `true` if the mount is read-only.
         readonly: bool,
-        /// Whether what is mounted below it comes along.
+        /// `true` if the mounts below the source are included.
         recursive: bool,
-        /// Whether mounts that are made later come along. Of a directory of the host as a whole alone.
+        /// The propagation of later mounts. Only for a whole directory of the host.
         propagation: Propagation,
     },
     /// An empty file system in memory.
     Tmpfs {
-        /// Most bytes that it may hold; `None` for the kernel's default, half of the memory.
+        /// The maximum size in bytes. `None` for the kernel's default, half of the memory.
         size: Option<u64>,
-        /// Permission bits of its root.
+        /// The permission bits of the root directory.
         mode: u32,
-        /// What else it's mounted with.
+        /// The other mount options.
         options: TmpfsOptions,
     },
-    /// A device of the host, to read and write.
+    /// A device of the host, for reading and writing.
     Device(
-        /// Its path there.
+        /// The device's path on the host.
         PathBuf,
     ),
-    /// A file with this content, kept in memory: it never gets to a disk. It may grow by a mebibyte
-    /// at most.
+    /// A file in memory with this content, which is never written to a disk. It may grow by at most a
+    /// mebibyte.
     File {
-        /// The content.
+        /// The content of the file.
         #[serde(with = "hex_bytes")]
         contents: Vec<u8>,
-        /// Permission bits.
+        /// The permission bits of the file.
         mode: u32,
-        /// Owner.
+        /// The user ID of the owner.
         uid: u32,
-        /// Group.
+        /// The group ID of the owner.
         gid: u32,
-        /// Whether it can't be written.
+        /// `true` if the file is read-only.
         readonly: bool,
     },
 }
 
-/// Whether mounts that are made below another one later are seen on its other side.
+/// The propagation of later mounts between the host and the container.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Propagation {
-    /// No.
+    /// Neither side sees the other's mounts.
     #[default]
     Private,
-    /// The container sees those of the host.
+    /// The container sees the host's mounts.
     Slave,
-    /// Either sees those of the other.
+    /// Each side sees the other's mounts.
     Shared,
 }
 
-/// Options of a file system in memory. Device nodes in it can never be opened.
+/// The options of a file system in memory. Device nodes in it can never be opened.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TmpfsOptions {
-    /// Whether it can't be written.
+    /// `true` if the file system is read-only.
     pub readonly: bool,
-    /// Whether nothing in it can be executed.
+    /// `true` if files in it can't be executed.
     pub noexec: bool,
-    /// Whether setuid bits have their effect.
+    /// `true` if setuid bits have an effect.
     pub suid: bool,
-    /// Most files and directories; `None` for the kernel's default.
+    /// The maximum number of files and directories. `None` for the kernel's default.
     pub inodes: Option<u64>,
-    /// The user that its root belongs to.
+    /// The user ID of the root directory's owner.
     pub uid: u32,
-    /// The group that its root belongs to.
+    /// The group ID of the root directory's owner.
     pub gid: u32,
-    /// When times of access are noted.
+    /// The rule for updating access times.
     pub access_times: AccessTimes,
 }
 
-/// When the times at which files were read are noted.
+/// The rule for updating the access times of files.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum AccessTimes {
-    /// After a change, and once a day.
+    /// After a change, and once a day (`relatime`).
     #[default]
     Relative,
-    /// Never.
+    /// Never (`noatime`).
     Never,
-    /// Each time.
+    /// At each access (`strictatime`).
     Always,
 }
 
-/// The process.
+/// The process of a container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Process {
-    /// The program, looked up in the `PATH` of `env`, and its arguments.
+    /// The program and its arguments. The sandbox looks the program up in the `PATH` of `env`.
     pub args: Vec<String>,
-    /// The whole environment, as `NAME=value`. `HOME` is added where it is missing.
+    /// The whole environment as `NAME=value`. The sandbox adds `HOME` if it is missing.
     pub env: Vec<String>,
-    /// The working directory; made, and given to the user, where it is missing.
+    /// The working directory. If it is missing, the sandbox creates it and gives it to the user.
     pub cwd: PathBuf,
-    /// Who runs it.
+    /// The user that runs the process.
     pub user: User,
-    /// Further groups of the user: names, looked up in the root file system, or numbers.
+    /// Additional groups of the user: names from the root file system's group file, or numbers.
     pub groups: Vec<String>,
-    /// A terminal of this size for standard input, output and error; `None` for pipes.
+    /// The size of the terminal for standard input, output and error. `None` for pipes.
     pub terminal: Option<TerminalSize>,
-    /// Resource limits that differ from the caller's.
+    /// The resource limits that differ from the caller's.
     pub rlimits: Vec<Rlimit>,
-    /// How soon the kernel kills it where memory is short, from -1000 to 1000; `None` for the caller's.
+    /// The kernel's preference for killing the process when memory is short, from -1000 to 1000. `None` for
+    /// the caller's.
     pub oom_score_adj: Option<i32>,
-    /// Whether kiln stays as process 1, passes signals on to the program and reaps orphans.
+    /// `true` if kiln stays as process 1, forwards signals to the program and reaps orphans.
     pub has_init: bool,
 }
 
-/// Who runs a process.
+/// The user of a process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum User {
-    /// As in `USER`: looked up in the root file system; empty for root.
+    /// A user in the format of `USER`, looked up in the root file system. Empty for root.
     Named(String),
-    /// By numbers.
+    /// A user by numbers.
     Ids {
-        /// User.
+        /// The user ID of the process.
         uid: u32,
-        /// Group.
+        /// The primary group ID.
         gid: u32,
-        /// Supplementary groups.
+        /// The supplementary group IDs.
         groups: Vec<u32>,
     },
 }
 
-/// Size of a terminal in characters.
+/// The size of a terminal in characters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TerminalSize {
-    /// Lines.
+    /// The number of lines.
     pub rows: u16,
-    /// Characters of a line.
+    /// The number of characters per line.
     pub columns: u16,
 }
 
-/// A resource limit.
+/// A resource limit: setrlimit(2).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rlimit {
-    /// Its name, as `nofile`.
+    /// The name in lower case without `RLIMIT_`, such as `nofile`.
     pub name: String,
-    /// What is enforced; `None` for no limit.
+    /// The enforced limit. `None` for unlimited.
     pub soft: Option<u64>,
-    /// What the process may raise it to.
+    /// The maximum that the process may raise the soft limit to. `None` for unlimited.
     pub hard: Option<u64>,
 }
 
-/// What a process can reach.
+/// The network of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Network {
-    /// The network as kiln itself sees it.
+    /// The network namespace of kiln itself.
     Host,
-    /// Its own loopback interface.
+    /// A network namespace with only a loopback interface.
     None,
-    /// A network namespace that is there already: [`Io::namespace`](super::Io::namespace).
+    /// An existing network namespace: [`Io::namespace`](super::Io::namespace).
     Namespace,
 }
 
-/// How much a process may do.
+/// The level of a process's confinement.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Security {
-    /// What Docker lets a container do by default.
+    /// Docker's default confinement.
     #[default]
     Sandbox,
-    /// Everything that kiln itself may (`RUN --security=insecure`): all capabilities and system
-    /// calls, device nodes, a `/proc` and a `/sys` that can be written. It's no sandbox: such a
-    /// program can take the machine over.
+    /// All of kiln's own rights (`RUN --security=insecure`): all capabilities and system calls, device nodes,
+    /// and writable `/proc` and `/sys`. Such a program isn't confined and can take over the machine.
     Insecure,
-    /// The same for root alone, with all devices of the machine (`docker run --privileged`).
+    /// The same for root only, with all devices of the machine (`docker run --privileged`).
     Privileged,
 }
 
 impl Security {
-    /// Tells whether the process is confined at all.
+    /// Returns `true` if the process is confined.
     pub(super) fn is_sandbox(self) -> bool {
         self == Self::Sandbox
     }
 }
 
-/// What a process in the sandbox may; by default what Docker lets a container do.
+/// The rights of a process at [`Security::Sandbox`]. The default is Docker's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Privileges {
-    /// The capabilities that root has, and the most that a setuid program gains.
+    /// The capabilities of root, which are also the most that a setuid program gains.
     pub capabilities: Capabilities,
-    /// Whether setuid bits and capabilities of files have no effect. Holds outside of the sandbox, too.
+    /// `true` if setuid bits and file capabilities have no effect. Applies at all levels of confinement.
     pub no_new_privileges: bool,
-    /// Which system calls can be made.
+    /// The filter for system calls.
     pub calls: CallFilter,
-    /// Whether parts of `/proc` and `/sys` can't be seen, and others can't be written.
+    /// `true` if parts of `/proc` and `/sys` are hidden and others are read-only.
     pub hides_system: bool,
-    /// The AppArmor profile that confines the program, which the kernel has loaded; `None` for none. Holds
-    /// outside of the sandbox, too.
+    /// The AppArmor profile that confines the program. The kernel must have loaded it. `None` for no profile.
+    /// Applies at all levels of confinement.
     pub apparmor: Option<String>,
 }
 
-/// Which system calls a process can make.
+/// The system calls that a process can make.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CallFilter {
-    /// In the sandbox, those that the capabilities need; outside of it all.
+    /// The calls that the capabilities need. Without confinement, all calls.
     #[default]
     Builtin,
-    /// All.
+    /// All calls, without a filter.
     Unconfined,
-    /// Those that a profile allows. Holds outside of the sandbox, too.
+    /// The calls that a profile allows. Applies at all levels of confinement.
     Profile(SeccompProfile),
 }
 
@@ -381,30 +382,30 @@ impl Default for Privileges {
     }
 }
 
-/// Namespaces that a process has in common with the host.
+/// The host's namespaces that a process shares.
 #[expect(clippy::struct_excessive_bools, reason = "each is a namespace of its own")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SharedNamespaces {
-    /// Message queues, semaphores and shared memory, with `/dev/shm`.
+    /// `true` to share message queues, semaphores and shared memory, with `/dev/shm`.
     pub ipc: bool,
-    /// The host's name.
+    /// `true` to share the host name.
     pub uts: bool,
-    /// Processes. What the process has started ends with it all the same.
+    /// `true` to share the host's processes. The program's processes still end with it.
     pub pid: bool,
-    /// The place in the hierarchies of control groups.
+    /// `true` to share the view of the control group hierarchies.
     pub cgroup: bool,
 }
 
-/// A setting of the kernel.
+/// A kernel parameter: sysctl(8).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sysctl {
-    /// Its name, as `net.ipv4.ip_forward`.
+    /// The parameter's name, such as `net.ipv4.ip_forward`.
     pub name: String,
-    /// Its value.
+    /// The value as text, in the format of `/proc/sys`.
     pub value: String,
 }
 
-/// Bytes as a string of hexadecimal digits, which JSON can carry whatever they are.
+/// The encoding of bytes as a hexadecimal string, which JSON can hold for any content.
 mod hex_bytes {
     use std::fmt::Write as _;
 

@@ -1,13 +1,13 @@
-//! Mount points that had to be made, and how they go again.
+//! The creation and removal of mount points.
 //!
-//! A mount needs something to be mounted on. What isn't there is made in the root file system, and
-//! so ends up in the upper directory, which is to become a layer. Afterwards it is removed where it
-//! is still as empty as it was made; directories that were copied up only because of it are removed
-//! too, where they are still the same as below; and the times of their parents stay.
+//! A mount needs an existing mount point. The sandbox creates missing ones in the root file system,
+//! so they end up in the upper directory, which becomes a layer. Afterwards it removes those that
+//! are still empty. It also removes directories that were copied up only for them and haven't
+//! changed, and restores the times of their parents.
 //!
-//! By then the program has had its way with the tree. So nothing is followed here: every path is
-//! opened below the upper directory without any link on the way, and what isn't what it was is
-//! left alone.
+//! By then the program has had full control of the tree. So this module follows no links: it opens
+//! every path below the upper directory with `RESOLVE_NO_SYMLINKS`, and leaves everything that has
+//! changed as it is.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -21,23 +21,24 @@ use serde::{Deserialize, Serialize};
 use super::error::SandboxError;
 use super::spec::Tree;
 
-/// What was made in the root file system. Paths are real and relative to the root.
+/// The files and directories created in the root file system. Paths are real and relative to the
+/// root.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Made {
-    /// Mount points, parents before children.
+    /// The mount points, parents before children.
     pub(super) stubs: Vec<PathBuf>,
-    /// Directories that weren't in the upper directory before, parents before children.
+    /// The directories that were copied up to the upper directory, parents before children.
     pub(super) copied_up: Vec<CopiedUp>,
 }
 
-/// A directory as it was before it was copied up.
+/// The state of a directory before it was copied up.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct CopiedUp {
     pub(super) path: PathBuf,
     pub(super) look: Look,
 }
 
-/// What makes a directory the same directory.
+/// The attributes that identify an unchanged directory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Look {
     mode: u32,
@@ -48,7 +49,7 @@ pub(super) struct Look {
 }
 
 impl Look {
-    /// Looks at a directory that is open for reading.
+    /// Reads the attributes of an open directory.
     pub(super) fn of(directory: &OwnedFd) -> rustix::io::Result<Self> {
         let stat = rustix::fs::fstat(directory)?;
         Ok(Self {
@@ -61,10 +62,10 @@ impl Look {
     }
 }
 
-/// What the names of overlayfs's own attributes begin with, as root and in a user namespace.
+/// The prefixes of overlayfs's own attributes, as root and in a user namespace.
 const OVERLAY: [&[u8]; 2] = [b"trusted.overlay.", b"user.overlay."];
 
-/// Returns the extended attributes, but overlayfs's own.
+/// Returns the extended attributes except overlayfs's own.
 fn attributes(fd: &OwnedFd) -> rustix::io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
     let mut names = vec![0; 64 << 10];
     let length = match rustix::fs::flistxattr(fd, &mut names[..]) {
@@ -86,14 +87,14 @@ fn attributes(fd: &OwnedFd) -> rustix::io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
     Ok(attributes)
 }
 
-/// Removes what was made from the directory that holds a root file system's changes.
+/// The cleanup of the directory that holds a root file system's changes.
 #[derive(Clone, Debug)]
 pub(super) struct Cleanup {
     directory: PathBuf,
 }
 
 impl Cleanup {
-    /// Returns what cleans a tree; `None` where it can't be written anyway.
+    /// Returns the cleanup of a tree. Returns `None` if the tree is read-only.
     pub(super) fn of(tree: &Tree) -> Option<Self> {
         let directory = match tree {
             Tree::Directory(path) => path,
@@ -102,7 +103,7 @@ impl Cleanup {
         Some(Self { directory: directory.clone() })
     }
 
-    /// Removes what was made and is still empty.
+    /// Removes the created files and directories that are still empty.
     pub(super) fn remove(&self, made: &Made) -> Result<(), SandboxError> {
         if made.stubs.is_empty() {
             return Ok(());
@@ -120,7 +121,7 @@ impl Cleanup {
     }
 }
 
-/// What the program has removed, replaced, filled or led elsewhere isn't ours any more.
+/// Ignores errors about entries that the program has removed, replaced, filled or redirected.
 fn tolerate(result: rustix::io::Result<()>) -> Result<(), SandboxError> {
     match result {
         Ok(())
@@ -133,7 +134,7 @@ fn remove_stub(upper: &OwnedFd, path: &Path) -> rustix::io::Result<()> {
     let Some((parent, name)) = open_parent(upper, path)? else { return Ok(()) };
     let stat = rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
     let flags = match FileType::from_raw_mode(stat.st_mode) {
-        // A directory that isn't empty can't be removed.
+        // The kernel refuses to remove a directory that isn't empty.
         FileType::Directory => AtFlags::REMOVEDIR,
         FileType::RegularFile if stat.st_size == 0 => AtFlags::empty(),
         _ => return Ok(()),
@@ -159,7 +160,7 @@ fn open_parent<'a>(
     Ok(Some((open_below(upper, parent)?, name)))
 }
 
-/// Opens a directory below `upper` for reading, without following anything.
+/// Opens a directory below `upper` for reading without following links.
 pub(super) fn open_below(upper: impl AsFd, path: &Path) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
@@ -180,7 +181,7 @@ fn is_empty(directory: &OwnedFd) -> rustix::io::Result<bool> {
     Ok(true)
 }
 
-/// Changes something in a directory and gives it back the times that it had.
+/// Changes a directory's entries and restores its times.
 pub(super) fn keeping_times<T>(
     directory: &OwnedFd,
     change: impl FnOnce() -> rustix::io::Result<T>,

@@ -1,4 +1,4 @@
-//! The system calls that no crate wraps safely, and nothing else. All of `unsafe` is here.
+//! The system calls that no crate wraps safely. All `unsafe` code is here.
 #![expect(unsafe_code, reason = "this module is the place for it")]
 
 mod devices;

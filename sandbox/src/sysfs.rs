@@ -1,7 +1,7 @@
-//! `/sys` where it can't be mounted anew: the host's, which can't be written.
+//! The read-only host's `/sys`, for programs that can't have a mount of their own.
 //!
-//! A part of a mount that hides something can't be had without what hides it, in a user namespace. So
-//! everything that is mounted in `/sys` comes along, and is covered by empty directories.
+//! In a user namespace, the kernel doesn't clone a mount without the mounts that hide parts of it.
+//! So the clone contains all mounts below `/sys`, and empty directories cover them.
 
 use std::path::{Path, PathBuf};
 
@@ -15,15 +15,15 @@ use crate::sys::MountAttributes;
 
 const SYS: &str = "/sys";
 
-/// Returns the host's `/sys`, attached nowhere.
+/// Returns a detached clone of the host's `/sys`.
 pub(super) fn of_host() -> Result<MountHandle, Failure> {
     let sys = MountHandle::of_path(Path::new(SYS), true).map_err(Failure::doing("open /sys"))?;
     sys.restrict(MountAttributes::INERT)?;
     Ok(sys)
 }
 
-/// Covers what is mounted in the host's `/sys`. A fresh one has nothing there to be covered, and
-/// nothing is lost where its directories are covered, too.
+/// Covers the mounts below the host's `/sys`. In a new `/sys` the same directories are covered
+/// without need, which does no harm.
 pub(super) fn cover(sys: &MountHandle) -> Result<(), Failure> {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo")
         .map_err(Failure::doing("read /proc/self/mountinfo"))?;
@@ -48,8 +48,8 @@ pub(super) fn cover(sys: &MountHandle) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Returns where something is mounted below `top`, relative to it, by the text of
-/// `/proc/self/mountinfo`; what is mounted below another such place is left out.
+/// Returns the outermost mount points below `top` in the text of `/proc/self/mountinfo`, relative
+/// to `top`.
 fn outermost(mounts: &str, top: &Path) -> Vec<PathBuf> {
     let place = |line: &str| {
         let place = line.split(' ').nth(4)?;

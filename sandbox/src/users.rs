@@ -1,14 +1,13 @@
-//! Users and groups of an image, from its `/etc/passwd` and `/etc/group`.
+//! The users and groups of an image, from its `/etc/passwd` and `/etc/group`.
 //!
-//! The files belong to whoever made the image. They are opened inside the image's root, read only
-//! where they are regular files, and only up to [`MAX_FILE_BYTES`]: a fifo, a device or a sparse
-//! giant is an error at once, and never a wait. Numbers beyond 2³¹−1 are refused wherever they
-//! stand, in a `USER` or in a file, because the kernel takes the largest ones for "leave as it is",
-//! which would be root.
+//! The image's author controls the files. kiln opens them inside the image's root, reads regular
+//! files only, and only up to [`MAX_FILE_BYTES`]. A FIFO, a device or a huge sparse file is an
+//! error and never blocks. IDs above 2³¹−1 are an error in a `USER` and in a file, because the
+//! kernel takes the largest ones as "unchanged", which would be root.
 //!
-//! What a specification means is what BuildKit and Docker make of it: `user`, `uid`, `user:group`
-//! with names or numbers on either side; a user found in the file brings its group, its home and
-//! the groups that list it; a number that isn't in the file stands for itself, with group 0.
+//! A user specification means the same as in BuildKit and Docker: `user`, `uid`, `user:group` with
+//! names or numbers on either side. A user in the file has its group, its home and the groups that
+//! list it. A number without an entry is a valid user with group 0.
 
 use std::fs::File;
 use std::io::Read;
@@ -19,49 +18,49 @@ use kiln_tree::{Dir, FileKind, Owner, open_inspected};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
-/// Most bytes of `/etc/passwd` or `/etc/group` that are read.
+/// The maximum size of `/etc/passwd` and `/etc/group` in bytes.
 pub const MAX_FILE_BYTES: u64 = 10 << 20;
 
 const MAX_ID: u32 = i32::MAX as u32;
 
-/// Why a user can't be told.
+/// The reason why a user or group can't be resolved.
 #[derive(Debug, thiserror::Error)]
 pub enum UserError {
-    /// There is no such user.
+    /// The image has no user with this name.
     #[error("unable to find user {0}: no matching entries in passwd file")]
     NoUser(String),
-    /// There is no such group.
+    /// The image has no group with this name.
     #[error("unable to find group {0}: no matching entries in group file")]
     NoGroup(String),
-    /// A number that no user or group may have.
+    /// The number is out of range for users and groups.
     #[error("uids and gids must be in range 0-{MAX_ID}, not {0}")]
     Range(String),
-    /// A file that can't hold users.
+    /// The file can't be a user database.
     #[error("{path} is {problem}")]
     File {
-        /// Which file.
+        /// The path in the image.
         path: &'static str,
-        /// What is wrong with it.
+        /// The reason, such as `not a regular file`.
         problem: &'static str,
     },
-    /// A file that can't be read.
+    /// The file can't be read.
     #[error("read {path}")]
     Read {
-        /// Which file.
+        /// The path in the image.
         path: &'static str,
-        /// Why not.
+        /// The error of the operating system.
         source: std::io::Error,
     },
 }
 
-/// Who a process runs as.
+/// The user and groups of a process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ResolvedUser {
-    /// The user.
+    /// The numeric user ID.
     pub uid: u32,
-    /// The group.
+    /// The primary group ID.
     pub gid: u32,
-    /// All groups, the first one being `gid`.
+    /// The IDs of all groups, `gid` first.
     pub groups: Vec<u32>,
 }
 
@@ -72,7 +71,7 @@ pub struct UserDatabase {
     group: Vec<u8>,
 }
 
-/// A line of `/etc/passwd`, as far as it matters.
+/// The relevant fields of a line of `/etc/passwd`.
 struct Account<'a> {
     name: &'a [u8],
     uid: &'a [u8],
@@ -88,31 +87,31 @@ struct GroupLine<'a> {
 }
 
 impl UserDatabase {
-    /// Makes a database of the contents of the two files.
+    /// Creates a database from the contents of the two files.
     pub fn new(passwd: Vec<u8>, group: Vec<u8>) -> Self {
         Self { passwd, group }
     }
 
-    /// Reads the files of the root file system `root`. A file that isn't there is empty.
+    /// Reads the files of the root file system `root`. A missing file counts as empty.
     ///
     /// # Errors
-    /// Fails where a file is not regular, too large or can't be read.
+    /// Fails if a file isn't regular, is too large or can't be read.
     pub fn read(root: impl AsFd) -> Result<Self, UserError> {
         Ok(Self { passwd: read_file(&root, PASSWD)?, group: read_file(&root, GROUP)? })
     }
 
-    /// Returns the number of a group by its name, or a number that stands for itself.
+    /// Returns the ID of a group, given as a name or a number.
     ///
     /// # Errors
-    /// Fails on names that aren't there, and on numbers that are out of range.
+    /// Fails if the name is unknown or the number is out of range.
     pub fn group(&self, group: &str) -> Result<u32, UserError> {
         self.group_number(group)
     }
 
-    /// Tells who `spec` is: empty for root, else as in `USER`.
+    /// Resolves a user in the format of `USER`. An empty one is root.
     ///
     /// # Errors
-    /// Fails on names that aren't there, and on numbers that are out of range.
+    /// Fails if a name is unknown or a number is out of range.
     pub fn resolve(&self, spec: &str) -> Result<ResolvedUser, UserError> {
         let (user, group) = spec.split_once(':').unwrap_or((spec, ""));
         let uid = number(user)?;
@@ -122,7 +121,7 @@ impl UserDatabase {
             (name, None) => account.name == name.as_bytes(),
         });
         let (uid, mut gid) = match (&account, uid) {
-            // `user:group` in numbers takes nothing from the files.
+            // `user:group` in numbers doesn't depend on the files.
             (_, Some(uid)) if !group.is_empty() => (uid, 0),
             (Some(account), _) => (file_number(account.uid)?, file_number(account.gid)?),
             (None, Some(uid)) => (uid, 0),
@@ -141,7 +140,7 @@ impl UserDatabase {
         Ok(ResolvedUser { uid, gid, groups })
     }
 
-    /// Returns the home directory of a user, where the file names one.
+    /// Returns the home directory of a user, if the file has one.
     pub fn home(&self, uid: u32) -> Option<PathBuf> {
         use std::os::unix::ffi::OsStrExt;
         let account = self.accounts().find(|account| file_number(account.uid) == Ok(uid))?;
@@ -149,10 +148,10 @@ impl UserDatabase {
         (!home.is_empty()).then(|| PathBuf::from(home))
     }
 
-    /// Returns the numbers of the user with a name.
+    /// Returns the user and group ID of the user with this name.
     ///
     /// # Errors
-    /// Fails where its numbers in the file are no numbers that a user may have.
+    /// Fails if the IDs in the file are out of range.
     pub fn user_by_name(&self, name: &str) -> Result<Option<Owner>, UserError> {
         let Some(account) = self.accounts().find(|account| account.name == name.as_bytes()) else {
             return Ok(None);
@@ -160,10 +159,10 @@ impl UserDatabase {
         Ok(Some(Owner { uid: file_number(account.uid)?, gid: file_number(account.gid)? }))
     }
 
-    /// Returns the number of the group with a name.
+    /// Returns the ID of the group with this name.
     ///
     /// # Errors
-    /// Fails where its number in the file is none that a group may have.
+    /// Fails if the ID in the file is out of range.
     pub fn group_by_name(&self, name: &str) -> Result<Option<u32>, UserError> {
         self.groups()
             .find(|group| group.name == name.as_bytes())
@@ -211,18 +210,18 @@ impl UserDatabase {
     }
 }
 
-/// Returns the numbers of the user with a name in the root file system `root`.
+/// Returns the user and group ID of the user with this name in the root file system `root`.
 ///
 /// # Errors
-/// Fails where `/etc/passwd` can't be read or names numbers that no user may have.
+/// Fails if `/etc/passwd` can't be read or has IDs out of range.
 pub fn user_by_name(root: &Dir, name: &str) -> Result<Option<Owner>, UserError> {
     UserDatabase::new(read_file(root, PASSWD)?, Vec::new()).user_by_name(name)
 }
 
-/// Returns the number of the group with a name in the root file system `root`.
+/// Returns the ID of the group with this name in the root file system `root`.
 ///
 /// # Errors
-/// Fails where `/etc/group` can't be read or names a number that no group may have.
+/// Fails if `/etc/group` can't be read or has an ID out of range.
 pub fn group_by_name(root: &Dir, name: &str) -> Result<Option<u32>, UserError> {
     UserDatabase::new(Vec::new(), read_file(root, GROUP)?).group_by_name(name)
 }
@@ -239,7 +238,7 @@ fn read_file(root: &impl AsFd, path: &'static str) -> Result<Vec<u8>, UserError>
             Ok(Some(file)) => break file,
             Ok(None) => return Err(UserError::File { path, problem: "not a regular file" }),
             Err(Errno::NOENT | Errno::NOTDIR) => return Ok(Vec::new()),
-            // Something was renamed elsewhere while the path was followed.
+            // Another process renamed a directory while the kernel resolved the path.
             Err(Errno::AGAIN | Errno::INTR) => {}
             Err(errno) => return Err(read_error(errno.into())),
         }
@@ -253,7 +252,7 @@ fn read_file(root: &impl AsFd, path: &'static str) -> Result<Vec<u8>, UserError>
     Ok(bytes)
 }
 
-/// A field of a file that is no number in range.
+/// A field of a file that isn't a number in range.
 #[derive(Debug, PartialEq, Eq)]
 struct BadNumber(String);
 
@@ -271,14 +270,14 @@ fn file_number(field: &[u8]) -> Result<u32, BadNumber> {
     }
 }
 
-/// Returns the number that `text` is, or `None` where it can only be a name.
+/// Returns the number in `text`. Returns `None` if it isn't a number and can only be a name.
 fn number(text: &str) -> Result<Option<u32>, UserError> {
     let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
     if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return Ok(None);
     }
     match text.parse() {
-        // The parser takes a plus sign; nobody writes one who means root.
+        // The parser accepts a plus sign, which no valid ID has.
         Ok(number) if number <= MAX_ID && !text.starts_with('+') => Ok(Some(number)),
         _ => Err(UserError::Range(text.to_owned())),
     }
@@ -397,7 +396,7 @@ mod tests {
         if skip("devices_are_not_opened", &[Need::Root]) {
             return;
         }
-        // There is no such device: whoever opens it is told so.
+        // The device doesn't exist, so opening it would cause another error.
         let device = root_with(|path| {
             let (kind, number) = (FileType::CharacterDevice, rustix::fs::makedev(300, 1));
             rustix::fs::mknodat(rustix::fs::CWD, path, kind, Mode::RUSR, number).unwrap();
@@ -407,7 +406,7 @@ mod tests {
 
     #[test]
     fn links_stay_inside_the_root() {
-        // /dev/zero and the host's passwd aren't there, inside.
+        // Inside the root, /dev/zero and the host's files don't exist.
         let host = root_with(|path| symlink("/dev/zero", path).unwrap()).unwrap();
         assert!(host.passwd.is_empty());
         let up = root_with(|path| symlink("../../../../../../etc/hostname", path).unwrap());

@@ -15,61 +15,61 @@ use serde::{Deserialize, Serialize};
 use super::run::Exit;
 use super::stubs::Made;
 
-/// The largest message that is received. What kiln sends is small, and the specification comes in
-/// a memory file.
+/// The maximum size of a received message in bytes. kiln's messages are small, and the
+/// specification is in a memory file.
 const MAX_MESSAGE: usize = 256 << 10;
 
-/// Most descriptors that come with a message, as the kernel has it.
+/// The kernel's limit on descriptors per message.
 const MAX_FDS: usize = 253;
 
-/// What kiln asks of the helper, at its door. Comes with the program's control socket, its standard
-/// output and error, the specification's memory file, and where there are such: the network
-/// namespace, a runtime's log, the gate, standard input.
+/// A request at the helper's door to run a program. Its descriptors are the program's control
+/// socket, its standard output and error, and the specification's memory file. If they exist, these
+/// follow: the network namespace, a runtime's log, the gate, standard input.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Run {
-    /// An empty directory to attach mounts to.
+    /// An empty directory for attaching mounts.
     pub(super) anchor: PathBuf,
-    /// Whether there is a gate.
+    /// `true` if the descriptors include a gate.
     pub(super) is_gated: bool,
 }
 
-/// What kiln asks of the helper while a program runs.
+/// A request to the helper about a running program.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Request {
-    /// Send the program a signal.
+    /// Sends the program a signal.
     Signal(i32),
 }
 
-/// What kiln is told.
+/// A message to kiln about a program.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Report {
-    /// The terminal, which comes with the message.
+    /// The program's terminal is in the message's descriptors.
     Terminal,
-    /// Everything is set up; the program is about to be executed. The mounts of what is kept come with the
-    /// message.
+    /// The setup is complete, and the child is about to execute the program. The mounts of kept
+    /// trees are in the message's descriptors.
     Ready(Made),
-    /// It can't be done.
+    /// The program could not be run.
     Failed(Failure),
-    /// The program has ended, and everything that it started.
+    /// The program and all its processes have ended.
     Exited(Exit),
 }
 
-/// Why it can't be done.
+/// The reason why a program could not be run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Failure {
-    /// What was being done, to what, and why it failed.
+    /// The failed action, its object and the error.
     pub(super) message: String,
-    /// The status of a program that can't be executed; `None` for a failed set-up.
+    /// The exit code for a program that can't be executed. `None` for a failed setup.
     pub(super) code: Option<i32>,
 }
 
 impl Failure {
-    /// Returns a failure of the set-up.
+    /// Creates a failure of the setup.
     pub(super) fn new(message: impl Into<String>) -> Self {
         Self { message: message.into(), code: None }
     }
 
-    /// Returns a failure with what an error says, and the errors behind it.
+    /// Creates a failure with the messages of an error and its sources.
     pub(super) fn because(error: &dyn std::error::Error) -> Self {
         let mut message = error.to_string();
         let mut source = error.source();
@@ -82,13 +82,13 @@ impl Failure {
         Self::new(message)
     }
 
-    /// Returns a function that says what failed.
+    /// Returns a function that wraps an error of `action`.
     pub(super) fn doing<E: Into<io::Error>>(action: &str) -> impl FnOnce(E) -> Self {
         move |error| Self::new(format!("{action}: {}", describe(&error.into())))
     }
 }
 
-/// Describes an error as the rest of the message is written: lower case, without numbers.
+/// Formats an error as a part of a message: in lower case, without its number.
 pub(super) fn describe(error: &io::Error) -> String {
     let text = error.to_string();
     let text = text.split(" (os error ").next().unwrap_or_default();
@@ -96,7 +96,7 @@ pub(super) fn describe(error: &io::Error) -> String {
     letters.next().map_or_else(String::new, |first| first.to_lowercase().chain(letters).collect())
 }
 
-/// Returns a connected pair of control sockets; the first one doesn't block.
+/// Returns a connected pair of control sockets. The first one is non-blocking.
 pub(super) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     let (ours, theirs) =
         socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
@@ -104,7 +104,7 @@ pub(super) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok((ours, theirs))
 }
 
-/// Sends a message.
+/// Sends a message with descriptors.
 pub(super) fn send<M: Serialize>(
     socket: impl AsFd,
     message: &M,
@@ -122,7 +122,7 @@ pub(super) fn send<M: Serialize>(
     Ok(())
 }
 
-/// Receives a message; `None` where the other side is gone.
+/// Receives a message. Returns `None` if the other end is closed.
 pub(super) fn receive<M: DeserializeOwned>(
     socket: impl AsFd,
 ) -> io::Result<Option<(M, Vec<OwnedFd>)>> {
@@ -151,7 +151,7 @@ pub(super) fn receive<M: DeserializeOwned>(
     Ok(Some((serde_json::from_slice(&bytes[..length])?, fds)))
 }
 
-/// Returns how long the next message is; `None` where the other side is gone.
+/// Returns the length of the next message. Returns `None` if the other end is closed.
 fn next_length(socket: impl AsFd) -> io::Result<Option<usize>> {
     let flags = RecvFlags::PEEK | RecvFlags::TRUNC;
     let peek = || recv(socket.as_fd(), &mut [0_u8; 0][..], flags);

@@ -1,9 +1,8 @@
-//! Which devices can be opened: docker's rules but for the console.
+//! The device rules of control groups: docker's rules except for the console.
 //!
-//! Device nodes of all kinds may be made. Opened can be what does no harm and leads nowhere:
-//! `null`, `zero`, `full`, `random`, `urandom`, the program's own terminals. `5:1` isn't among them:
-//! it is the machine's console, where somebody types. A program's `/dev/console` is a terminal of its
-//! own. More may be opened by rules of the user's own.
+//! A program may create device nodes of all kinds. It may open harmless ones: `null`, `zero`, `full`,
+//! `random`, `urandom` and its own terminals. `5:1` isn't among them, because it is the machine's console. A
+//! program's `/dev/console` is a terminal of its own. The user's rules may allow more.
 
 use std::fmt;
 use std::fs::File;
@@ -13,10 +12,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::sys::{self, Device};
 
-/// The major number of the terminals of `/dev/pts`.
+/// The major number of the terminals in `/dev/pts`.
 const PTS: u32 = 136;
 
-/// Character devices that can be opened; `None` for all of a major number.
+/// The harmless character devices by major and minor number. `None` means all minor numbers.
 const OPEN: [(u32, Option<u32>); 8] = [
     (1, Some(3)),
     (1, Some(5)),
@@ -28,36 +27,36 @@ const OPEN: [(u32, Option<u32>); 8] = [
     (PTS, None),
 ];
 
-/// Devices that may be used, and how.
+/// A rule that allows the use of devices.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeviceRule {
-    /// Of which kind they are.
+    /// The kind of the devices.
     pub kind: DeviceKind,
-    /// Their major number; `None` for all.
+    /// The major number; `None` for all.
     pub major: Option<u32>,
-    /// Their minor number; `None` for all.
+    /// The minor number; `None` for all.
     pub minor: Option<u32>,
-    /// Whether they may be read.
+    /// `true` if the program may read the devices.
     pub read: bool,
-    /// Whether they may be written.
+    /// `true` if the program may write to the devices.
     pub write: bool,
-    /// Whether nodes of them may be made.
+    /// `true` if the program may create nodes of the devices.
     pub make: bool,
 }
 
-/// A kind of devices.
+/// The kind of a device rule's devices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DeviceKind {
-    /// Both kinds.
+    /// Both character and block devices.
     All,
-    /// Character devices.
+    /// Character devices, such as terminals.
     Character,
-    /// Block devices.
+    /// Block devices, such as disks.
     Block,
 }
 
 impl DeviceKind {
-    /// Returns its letter.
+    /// Returns the kind's letter in the `devices` controller: `a`, `c` or `b`.
     pub fn letter(self) -> char {
         match self {
             Self::All => 'a',
@@ -68,13 +67,13 @@ impl DeviceKind {
 }
 
 impl DeviceRule {
-    /// Returns the rule's letters, as `rw`.
+    /// Returns the letters of the allowed access, such as `rw`.
     pub fn access(&self) -> String {
         let letters = [(self.read, 'r'), (self.write, 'w'), (self.make, 'm')];
         letters.into_iter().filter_map(|(may, letter)| may.then_some(letter)).collect()
     }
 
-    /// Returns it as the kernel's program has it.
+    /// Returns the rule in the form of the BPF filter.
     fn device(&self) -> Device {
         let kind = Some(self.kind).filter(|kind| *kind != DeviceKind::All);
         Device {
@@ -95,7 +94,7 @@ impl fmt::Display for DeviceRule {
     }
 }
 
-/// Returns the rules about what does no harm.
+/// Returns the rules for the harmless devices.
 fn harmless() -> impl Iterator<Item = DeviceRule> {
     OPEN.into_iter().map(|(major, minor)| DeviceRule {
         kind: DeviceKind::Character,
@@ -107,7 +106,7 @@ fn harmless() -> impl Iterator<Item = DeviceRule> {
     })
 }
 
-/// Has a group of version 1 keep to the rules, and to `more`. Tells whether it does.
+/// Sets a group of version 1 to allow the harmless devices and `more`. Returns `true` on success.
 pub(super) fn filter(group: &Path, more: &[DeviceRule]) -> bool {
     let allow = |rule: &str| std::fs::write(group.join("devices.allow"), rule);
     let apply = || {
@@ -115,7 +114,7 @@ pub(super) fn filter(group: &Path, more: &[DeviceRule]) -> bool {
         allow("c *:* m")?;
         allow("b *:* m")?;
         for rule in harmless().chain(more.iter().cloned()) {
-            // The letter for both kinds stands for everything there is, whatever follows.
+            // The kernel takes the letter `a` as all devices, whatever numbers follow.
             if rule.kind == DeviceKind::All {
                 for kind in [DeviceKind::Character, DeviceKind::Block] {
                     allow(&DeviceRule { kind, ..rule.clone() }.to_string())?;
@@ -129,7 +128,8 @@ pub(super) fn filter(group: &Path, more: &[DeviceRule]) -> bool {
     apply().is_ok()
 }
 
-/// Has a group of version 2, and all below it, keep to the rules, and to `more`. Tells whether it does.
+/// Sets a group of version 2 to allow the harmless devices and `more`. The rules apply to all groups below it
+/// too. Returns `true` on success.
 pub(super) fn filter_unified(group: &Path, more: &[DeviceRule]) -> bool {
     let open: Vec<Device> =
         harmless().chain(more.iter().cloned()).map(|rule| rule.device()).collect();

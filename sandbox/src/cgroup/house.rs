@@ -1,4 +1,4 @@
-//! A group that belongs to one kiln process and holds those of its programs.
+//! The group of one kiln process, which contains those of its programs.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -13,28 +13,28 @@ use rustix::io::Errno;
 use super::devices;
 use super::layout::Hierarchy;
 
-/// What the names of houses begin with.
+/// The prefix of the names of houses.
 const PREFIX: &str = "kiln-";
-/// The room of programs without limits of their own.
+/// The name of the group for programs without limits of their own.
 const FREE: &str = "free";
-/// How often, and how long after each other, an emptied group is tried to be removed.
+/// The number of attempts to remove an emptied group, and the pause between them.
 const REMOVALS: u32 = 50;
 const REMOVAL_PAUSE: Duration = Duration::from_millis(10);
-/// How often a house is begun again that was swept away before it was locked.
+/// The number of attempts to create a house. Another process may remove one before it is locked.
 const ATTEMPTS: u32 = 10;
 
-/// A group that is locked as long as this process lives; dropped, it is removed.
+/// A group that is locked as long as this process lives. Dropping the value removes the group.
 #[derive(Debug)]
 pub(super) struct House {
     path: PathBuf,
     _lock: File,
     filters_devices: OnceLock<bool>,
-    /// Groups above it that weren't there, uppermost first.
+    /// The groups above it that this process created, uppermost first.
     made: Vec<PathBuf>,
 }
 
 impl House {
-    /// Builds a house, and sweeps away the empty ones beside it.
+    /// Creates a house and removes the unlocked ones beside it.
     pub(super) fn build(place: &Path, hierarchy: &Hierarchy) -> io::Result<Self> {
         let made = make_above(place, hierarchy)?;
         if hierarchy.unified {
@@ -52,17 +52,18 @@ impl House {
         Ok(house)
     }
 
-    /// Returns its directory.
+    /// Returns the directory of the house.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Returns the group of programs without limits of their own; only where devices are filtered.
+    /// Returns the group for programs without limits of their own. It exists only if the house
+    /// filters devices.
     pub(super) fn free(&self) -> PathBuf {
         self.path.join(FREE)
     }
 
-    /// Has it decide which devices can be opened, and tells whether it does.
+    /// Makes the house filter devices. Returns `true` on success.
     pub(super) fn filter_devices(&self, unified: bool) -> bool {
         *self.filters_devices.get_or_init(|| {
             if unified {
@@ -76,21 +77,21 @@ impl House {
 
 impl Drop for House {
     fn drop(&mut self) {
-        // The next kiln finds what can't be removed now.
+        // The next kiln removes the groups that can't be removed now.
         let _ = remove(&self.path);
         for path in self.made.iter().rev() {
-            // Somebody else may use it by now.
+            // Another process may use the group.
             let _ = std::fs::remove_dir(path);
         }
     }
 }
 
-/// Checks that processes may be moved from one group below `place` to another. Making groups takes
-/// less: with a directory that was handed over without its files, no program could enter its group.
+/// Checks that processes can be moved between the groups below `place`. Creating groups requires
+/// less: in a directory that was delegated without its files, no program could enter its group.
 fn check_entry(place: &Path) -> io::Result<()> {
     let file = place.join("cgroup.procs");
     match rustix::fs::access(&file, Access::WRITE_OK) {
-        // A tree that isn't the kernel's.
+        // A tree that isn't a cgroup file system, in tests.
         Err(Errno::NOENT) => Ok(()),
         other => other.map_err(|errno| {
             let error = io::Error::from(errno);
@@ -99,7 +100,7 @@ fn check_entry(place: &Path) -> io::Result<()> {
     }
 }
 
-/// Makes the groups above a house that aren't there.
+/// Creates the missing groups above a house.
 fn make_above(place: &Path, hierarchy: &Hierarchy) -> io::Result<Vec<PathBuf>> {
     let missing: Vec<&Path> = place.ancestors().take_while(|path| !path.exists()).collect();
     let mut made = Vec::new();
@@ -118,8 +119,8 @@ fn make_above(place: &Path, hierarchy: &Hierarchy) -> io::Result<Vec<PathBuf>> {
     Ok(made)
 }
 
-/// Makes a directory with a name of its own and locks it; `None` where somebody has removed it
-/// before it was locked.
+/// Creates a directory with a unique name and locks it. Returns `None` if another process has
+/// removed it in between.
 fn begin(place: &Path) -> io::Result<Option<(PathBuf, File)>> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let path = place.join(format!("{PREFIX}{}-{:016x}", std::process::id(), now.as_nanos()));
@@ -129,7 +130,7 @@ fn begin(place: &Path) -> io::Result<Option<(PathBuf, File)>> {
     }
     let Ok(lock) = File::open(&path) else { return Ok(None) };
     let is_ours = flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok();
-    // It may have been removed while it was being locked.
+    // Another process may have removed the directory before it was locked.
     let is_there = || {
         let same = |now: std::fs::Metadata| lock.metadata().is_ok_and(|was| was.ino() == now.ino());
         std::fs::metadata(&path).is_ok_and(same)
@@ -137,7 +138,7 @@ fn begin(place: &Path) -> io::Result<Option<(PathBuf, File)>> {
     if is_ours && is_there() { Ok(Some((path, lock))) } else { Ok(None) }
 }
 
-/// Removes the houses in a place that belong to nobody any more.
+/// Removes the unlocked houses in a place.
 pub(super) fn sweep(place: &Path, unified: bool) {
     let Ok(entries) = std::fs::read_dir(place) else { return };
     for entry in entries.flatten() {
@@ -150,7 +151,7 @@ pub(super) fn sweep(place: &Path, unified: bool) {
             continue;
         }
         if unified {
-            // Programs die with their kiln; should one have been forgotten, it dies now.
+            // Programs die with their kiln. A program that survived is killed here.
             let kill = File::options().write(true).open(path.join("cgroup.kill"));
             let _ = kill.and_then(|mut kill| kill.write_all(b"1"));
         }
@@ -158,7 +159,7 @@ pub(super) fn sweep(place: &Path, unified: bool) {
     }
 }
 
-/// Tells whether a name is that of a house, and of nothing that somebody else may call so.
+/// Returns `true` if a name is exactly in the format of houses.
 fn is_house(name: &str) -> bool {
     let parts = name.strip_prefix(PREFIX).and_then(|rest| rest.split_once('-'));
     parts.is_some_and(|(process, moment)| {
@@ -168,8 +169,7 @@ fn is_house(name: &str) -> bool {
     })
 }
 
-/// Removes a group and those below it; the kernel may be a moment behind with processes that have
-/// ended.
+/// Removes a group and those below it. Retries while the kernel still counts ended processes.
 pub(super) fn remove(path: &Path) -> io::Result<()> {
     for _ in 0..REMOVALS {
         match remove_once(path) {
@@ -196,8 +196,8 @@ fn remove_once(path: &Path) -> io::Result<()> {
     std::fs::remove_dir(path)
 }
 
-/// Gives a new group of version 1 the processors and memory nodes of the one above, without which
-/// nothing can run in it.
+/// Copies the processors and memory nodes of the parent group to a new group of version 1. Without
+/// them, no process can run in it.
 pub(super) fn inherit_cpuset(path: &Path) -> io::Result<()> {
     let Some(above) = path.parent() else { return Ok(()) };
     for file in ["cpuset.cpus", "cpuset.mems"] {

@@ -1,39 +1,39 @@
-//! Where the hierarchies of control groups are, and where kiln is in them.
+//! The hierarchies of control groups and kiln's own groups in them.
 
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-/// A hierarchy that is mounted.
+/// A mounted hierarchy of control groups.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Hierarchy {
-    /// Where.
+    /// The mount point of the hierarchy.
     pub(super) mount: PathBuf,
-    /// kiln's own group there.
+    /// The directory of kiln's own group.
     pub(super) own: PathBuf,
-    /// Whether it's version 2.
+    /// `true` for version 2 of control groups.
     pub(super) unified: bool,
-    /// What it controls.
+    /// The names of the hierarchy's controllers.
     pub(super) controllers: Vec<String>,
 }
 
-/// All hierarchies.
+/// The mounted hierarchies of this system.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Layout {
     pub(super) hierarchies: Vec<Hierarchy>,
 }
 
 impl Layout {
-    /// Returns what this process sees.
+    /// Returns the hierarchies that this process sees.
     pub(super) fn of_this_process() -> Self {
         let read = |path| std::fs::read_to_string(path).unwrap_or_default();
         Self::parse(&read("/proc/self/mountinfo"), &read("/proc/self/cgroup"))
     }
 
-    /// Makes it out of the texts of `/proc/self/mountinfo` and `/proc/self/cgroup`.
+    /// Parses the texts of `/proc/self/mountinfo` and `/proc/self/cgroup`.
     pub(super) fn parse(mounts: &str, own: &str) -> Self {
         let mut hierarchies: Vec<Hierarchy> = Vec::new();
         for hierarchy in mounts.lines().filter_map(|line| parse_mount(line, own)) {
-            // What is mounted twice counts once.
+            // A hierarchy that is mounted twice counts once.
             let is_same = |other: &Hierarchy| {
                 other.unified == hierarchy.unified && other.controllers == hierarchy.controllers
             };
@@ -44,8 +44,8 @@ impl Layout {
         Self { hierarchies }
     }
 
-    /// Returns the hierarchy that has a controller, rather of version 1: a controller that is in
-    /// use there is in no other.
+    /// Returns the hierarchy with a controller. Version 1 takes precedence: a controller in use
+    /// there is not available in version 2.
     pub(super) fn of(&self, controller: &str) -> Option<&Hierarchy> {
         self.hierarchies
             .iter()
@@ -96,16 +96,16 @@ fn parse_mount(line: &str, own: &str) -> Option<Hierarchy> {
 }
 
 impl Hierarchy {
-    /// Tells whether it has a controller.
+    /// Returns `true` if the hierarchy has a controller.
     pub(super) fn has(&self, controller: &str) -> bool {
         self.controllers.iter().any(|name| name == controller)
     }
 
-    /// Returns the group that houses are built in.
+    /// Returns the group that houses are created in.
     ///
-    /// `parent` is taken as docker takes `--cgroup-parent`: an absolute path from the hierarchy's
-    /// root, another one from where kiln would put its own; the name of a systemd slice stands for
-    /// the path of slices that it says.
+    /// `parent` has the format of docker's `--cgroup-parent`. An absolute path starts at the root
+    /// of the hierarchy, a relative path at kiln's default place. The name of a systemd slice means
+    /// the slice's path.
     pub(super) fn place(&self, parent: &str) -> PathBuf {
         let beside = match self.own.parent() {
             Some(above) if self.unified && self.own != self.mount => above,
@@ -115,7 +115,7 @@ impl Hierarchy {
             return self.mount.join(path);
         }
         let base = if parent.starts_with('/') { &self.mount } else { beside };
-        // By their text alone: nothing leads out of the hierarchy.
+        // `..` is resolved in the text and can't lead out of the hierarchy.
         let mut below = PathBuf::new();
         for component in Path::new(parent).components() {
             match component {
@@ -129,8 +129,8 @@ impl Hierarchy {
         if below.as_os_str().is_empty() { base.to_owned() } else { base.join(below) }
     }
 
-    /// Has all groups from the root down to that above `group` pass a controller on. Fails with what
-    /// the kernel said first where `group` doesn't get it.
+    /// Delegates a controller through all groups from the root down to the parent of `group`. Fails
+    /// with the kernel's first error if `group` doesn't get the controller.
     pub(super) fn enable(&self, controller: &str, group: &Path) -> io::Result<()> {
         let mut refused = None;
         let above: Vec<&Path> =
@@ -144,14 +144,15 @@ impl Hierarchy {
                 refused.get_or_insert(io::Error::new(error.kind(), text));
             }
         }
-        // A group that can't be written matters only where it doesn't pass the controller on.
+        // A group that can't be written to matters only if it doesn't delegate the controller
+        // already.
         let got = std::fs::read_to_string(group.join("cgroup.controllers"));
         let has = got.is_ok_and(|text| text.split_whitespace().any(|name| name == controller));
         refused.filter(|_| !has).map_or(Ok(()), Err)
     }
 }
 
-/// Returns the path of a systemd slice: `a-b.slice` lies in `a.slice`.
+/// Returns the path of a systemd slice: `a-b.slice` is in `a.slice`.
 fn slice(name: &str) -> Option<PathBuf> {
     let stem = name.strip_suffix(".slice").filter(|stem| !stem.is_empty())?;
     if name.contains('/') || stem.split('-').any(str::is_empty) {
@@ -185,7 +186,7 @@ mod tests {
         assert_eq!(own("pids"), None, "nobody has it");
         let unified = layout.unified().unwrap();
         assert_eq!(unified.own, Path::new("/sys/fs/cgroup/unified/user/x"));
-        // A container sees its own part alone.
+        // A container sees only its own part of the hierarchy.
         let part = "9 8 0:26 /user /cg rw - cgroup2 cgroup rw\n";
         let layout = Layout::parse(part, "0::/user/x\n");
         assert_eq!(layout.unified().unwrap().own, Path::new("/cg/x"));

@@ -1,66 +1,68 @@
-//! Limits, in the words of each version of control groups.
+//! Resource limits, and the files that set them in each version of control groups.
 
 use super::DeviceRule;
 
-/// The period over which processor time is counted where nobody asks for another, in microseconds.
+/// The default period of processor time in microseconds.
 const CPU_PERIOD: u64 = 100_000;
 
-/// What a program may use; `None` for no limit.
+/// The resource limits of a program. `None` means no limit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes of memory.
+    /// The maximum memory in bytes.
     pub memory: Option<u64>,
-    /// Memory and swap together. `None` for as much swap again as there is memory.
+    /// The maximum of memory and swap together. With `None`, the program may use as much swap as
+    /// memory.
     pub swap: Option<Swap>,
-    /// Processor time relative to that of others, from 2 to 262,144; 1,024 is everybody's.
+    /// The weight of the program's processor time, from 2 to 262,144. The default is 1,024.
     pub cpu_shares: Option<u64>,
-    /// Processor time of a period, in microseconds.
+    /// The processor time per period in microseconds.
     pub cpu_quota: Option<u64>,
-    /// The period in microseconds.
+    /// The length of the period in microseconds.
     pub cpu_period: Option<u64>,
-    /// The processors that it may run on, as `0-2,5`.
+    /// The processors that the program may use, such as `0-2,5`.
     pub cpus: Option<String>,
-    /// The memory nodes that it may use, as `0-1`.
+    /// The memory nodes that the program may use, such as `0-1`.
     pub memory_nodes: Option<String>,
-    /// Processes and threads.
+    /// The maximum number of processes and threads.
     pub pids: Option<u64>,
-    /// Bytes of memory that are the last to be taken away where memory is short.
+    /// The bytes of memory that the kernel reclaims last when memory is short.
     pub reserved_memory: Option<u64>,
-    /// How readily memory is swapped, from 0 to 100. Version 1 alone can be told.
+    /// The kernel's tendency to swap, from 0 to 100. Only version 1 supports it.
     pub swappiness: Option<u64>,
-    /// Whether nothing is killed where the memory is used up. Version 1 alone can be told.
+    /// `true` if processes wait when the memory limit is reached, instead of being killed. Only
+    /// version 1 supports it.
     pub waits_for_memory: bool,
-    /// Which devices can be opened.
+    /// The devices that the program may open.
     pub devices: DeviceAccess,
 }
 
-/// Which devices can be opened.
+/// The devices that a program may open.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum DeviceAccess {
-    /// Harmless ones.
+    /// The harmless devices, such as `/dev/null`.
     #[default]
     Harmless,
-    /// Those, and others by rules.
+    /// The harmless devices and those of the rules.
     Also(Vec<DeviceRule>),
-    /// All.
+    /// All devices, without a filter.
     Any,
 }
 
-/// How much memory and swap there is together.
+/// The limit on memory and swap together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Swap {
-    /// As many bytes, memory included.
+    /// The number of bytes, memory included.
     Total(u64),
-    /// As much swap as there is.
+    /// All of the host's swap.
     Unlimited,
 }
 
-/// A file of a control group, and what is written there.
+/// A file of a control group and its new content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Setting {
     pub(super) file: &'static str,
     pub(super) value: String,
-    /// Whether it's no matter where it can't be written.
+    /// `true` if a failure to write the file is ignored.
     pub(super) optional: bool,
 }
 
@@ -69,7 +71,7 @@ fn setting(file: &'static str, value: &impl ToString) -> Setting {
 }
 
 impl Limits {
-    /// Returns the controllers that limit it.
+    /// Returns the names of the controllers that the limits require.
     pub(super) fn controllers(&self) -> impl Iterator<Item = &'static str> {
         let cpu = self.cpu_shares.is_some() || self.cpu_quota.is_some();
         let memory = self.memory.is_some()
@@ -87,7 +89,7 @@ impl Limits {
         .filter_map(|(controller, limits)| limits.then_some(controller))
     }
 
-    /// Returns what can't be told to version 2.
+    /// Returns the limits that version 2 doesn't support, in words.
     pub(super) fn unknown_to_version_2(&self) -> impl Iterator<Item = &'static str> {
         [
             ("memory swappiness", self.swappiness.is_some()),
@@ -97,7 +99,7 @@ impl Limits {
         .filter_map(|(what, is_wanted)| is_wanted.then_some(what))
     }
 
-    /// Returns the files that set a controller's limits, in the order in which they are written.
+    /// Returns the files that set a controller's limits, in the order of writing.
     pub(super) fn settings(&self, controller: &str, unified: bool) -> Vec<Setting> {
         match controller {
             "memory" => self.memory(unified),
@@ -134,7 +136,7 @@ impl Limits {
             let total = total.map_or("-1".to_owned(), |total| total.to_string());
             ("memory.memsw.limit_in_bytes", total)
         };
-        // Swap is not counted everywhere.
+        // Not every kernel counts swap.
         let swap = Setting { file, value: swap, optional: self.swap.is_none() };
         let file = if unified { "memory.max" } else { "memory.limit_in_bytes" };
         settings.extend([setting(file, &memory), swap]);
@@ -149,7 +151,7 @@ impl Limits {
     }
 
     fn cpu_unified(&self) -> Vec<Setting> {
-        // 2 to 262,144 is 1 to 10,000 there.
+        // Weights of version 2 range from 1 to 10,000.
         let weight = |shares: u64| 1 + (shares.clamp(2, 262_144) - 2) * 9_999 / 262_142;
         let shares = self.cpu_shares.map(|shares| setting("cpu.weight", &weight(shares)));
         let max = (self.cpu_quota.is_some() || self.cpu_period.is_some()).then(|| {

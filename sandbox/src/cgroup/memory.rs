@@ -1,8 +1,8 @@
-//! When a program's memory is used up.
+//! The detection of exhausted memory limits.
 //!
-//! The kernel counts whom it has killed where they were. A runtime has its programs in groups of
-//! its own below the one that is limited, and removes them with their count; version 2 counts in
-//! all groups above, too, and version 1 tells whoever has asked to be told.
+//! The kernel counts kills in the group of the killed process. An OCI runtime runs its programs in
+//! groups below the limited one and removes them together with their counts. Version 2 also counts
+//! in all groups above. Version 1 notifies an event descriptor instead.
 
 use std::fs::File;
 use std::io;
@@ -11,26 +11,26 @@ use std::path::PathBuf;
 
 use rustix::event::{EventfdFlags, eventfd};
 
-/// A group whose memory is limited.
+/// A group with a memory limit.
 #[derive(Debug)]
 pub(super) struct Memory {
     directory: PathBuf,
     limit: u64,
-    /// Counts how often the memory was used up, in version 1.
+    /// The event descriptor that counts how often the limit was reached, in version 1.
     events: Option<OwnedFd>,
 }
 
-/// That a program's memory was used up.
+/// A report that a program has reached its memory limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutOfMemory {
-    /// How many processes the kernel has killed.
+    /// The number of processes that the kernel has killed.
     pub kills: u64,
     /// The limit in bytes.
     pub limit: u64,
 }
 
 impl std::fmt::Display for OutOfMemory {
-    /// Writes `out of memory (limit 64 MiB)`.
+    /// Writes a message such as `out of memory (limit 64 MiB)`.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let units = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
         let whole = units.iter().find(|(_, scale)| self.limit.is_multiple_of(*scale));
@@ -40,10 +40,10 @@ impl std::fmt::Display for OutOfMemory {
 }
 
 impl Memory {
-    /// Watches a group that has a limit.
+    /// Watches a group with a memory limit.
     pub(super) fn watch(directory: PathBuf, limit: u64) -> Self {
         let mut memory = Self { directory, limit, events: None };
-        // Version 2 has none of these files, and needs none.
+        // Version 2 doesn't have these files or need them.
         memory.events = memory.subscribe().ok();
         memory
     }
@@ -58,7 +58,7 @@ impl Memory {
         Ok(events)
     }
 
-    /// Tells what has happened up to now.
+    /// Returns the kills up to now, or `None`.
     pub(super) fn out(&self) -> Option<OutOfMemory> {
         let count = |file: &str| {
             let text = std::fs::read_to_string(self.directory.join(file)).ok()?;

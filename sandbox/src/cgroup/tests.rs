@@ -1,8 +1,8 @@
-//! Groups in a tree of files that looks as version 2 does, and in what this machine has.
+//! Tests of groups in a directory tree that imitates version 2, and in this machine's hierarchies.
 
 use super::*;
 
-/// Makes what version 2 would look like to a process in `own`.
+/// Creates a directory tree that imitates version 2 for a process in the group `own`.
 fn unified(directory: &Path, own: &str) -> Groups {
     let controllers = "cpu cpuset memory pids\n";
     std::fs::write(directory.join("cgroup.controllers"), controllers).unwrap();
@@ -26,14 +26,14 @@ fn limits_are_set_beside_kiln_in_version_2() {
     assert_eq!(read(room.join("memory.swap.max")), "67108864");
     assert_eq!(read(room.join("pids.max")), "7");
     for above in [directory.path(), &directory.path().join("user"), room.parent().unwrap()] {
-        // A real file would hold both.
+        // A real file would list both controllers.
         assert_eq!(read(above.join("cgroup.subtree_control")), "+pids", "{above:?}");
     }
     assert_eq!(group.out_of_memory(), None);
     std::fs::write(room.join("memory.events"), "low 0\noom 1\noom_kill 2\n").unwrap();
     let out = group.out_of_memory().unwrap();
     assert_eq!((out.kills, out.to_string()), (2, "out of memory (limit 64 MiB)".to_owned()));
-    // A tree of files filters no devices.
+    // A directory tree can't filter devices.
     assert!(!group.membership().filters_devices);
 }
 
@@ -41,7 +41,7 @@ fn limits_are_set_beside_kiln_in_version_2() {
 fn a_controller_that_is_not_passed_on_is_a_warning_with_the_reason() {
     let directory = tempfile::tempdir().unwrap();
     let groups = unified(directory.path(), "user/session");
-    // Whoever runs the test may write all files; a directory can't be written.
+    // Root may write to all files, but a directory can't be written to.
     std::fs::create_dir(directory.path().join("user/cgroup.subtree_control")).unwrap();
     let limits = Limits { memory: Some(64 << 20), pids: Some(7), ..Limits::default() };
     let group = groups.group(&limits, "", false).unwrap();
@@ -70,7 +70,7 @@ fn a_value_that_the_kernel_refuses_is_an_error() {
 fn a_group_that_can_not_be_entered_is_not_made() {
     let directory = tempfile::tempdir().unwrap();
     let groups = unified(directory.path(), "user/session");
-    // A link that leads to itself can't be written either.
+    // A link to itself can't be written to either.
     std::os::unix::fs::symlink("cgroup.procs", directory.path().join("user/cgroup.procs")).unwrap();
     let limits = Limits { pids: Some(7), ..Limits::default() };
     let group = groups.group(&limits, "", false).unwrap();
@@ -119,7 +119,7 @@ fn version_1_filters_devices_too() {
     let layout = Layout::of_this_process();
     let devices = layout.of("devices").filter(|hierarchy| !hierarchy.unified);
     let (true, Some(devices)) = (rustix::process::geteuid().is_root(), devices) else { return };
-    // As if there were no version 2.
+    // Version 2 is left out.
     let groups = Groups::with(Layout { hierarchies: vec![devices.clone()] });
     let group = groups.group(&Limits::default(), "", false).unwrap();
     let membership = group.membership();

@@ -1,34 +1,34 @@
-//! Why there is no bridge network.
+//! The errors of the bridge network.
 
 use std::io;
 use std::sync::Arc;
 
-/// Why a network can't be had.
+/// The reason why the network can't be used.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum NetworkError {
-    /// The machine, or the caller's rights, are not what it takes.
+    /// The machine or the caller's rights don't meet the requirements.
     #[error("{0}")]
     Unavailable(String),
-    /// The kernel or a program said no.
+    /// An operation of the kernel or of a program failed.
     #[error("{action}: {}", describe(reason))]
     Failed {
-        /// What was being done, to what.
+        /// The operation and its object, in words.
         action: String,
-        /// Why it failed.
+        /// The operating system's error.
         reason: Arc<io::Error>,
     },
 }
 
 impl NetworkError {
-    /// Returns a function that says what failed.
+    /// Returns a function that wraps an error of `action`.
     pub(super) fn doing<E: IntoIo>(action: impl Into<String>) -> impl FnOnce(E) -> Self {
         move |error| Self::Failed { action: action.into(), reason: Arc::new(error.into_io()) }
     }
 }
 
-/// Errors of the kernel, in their several wrappings.
+/// An error type that converts to [`io::Error`].
 pub(super) trait IntoIo {
-    /// Returns what the kernel said.
+    /// Converts the error to [`io::Error`].
     fn into_io(self) -> io::Error;
 }
 
@@ -44,7 +44,7 @@ impl IntoIo for rustix::io::Errno {
     }
 }
 
-/// Describes an error as the rest of a message is written: lower case, without numbers.
+/// Formats an error as a part of a message: in lower case, without its number.
 fn describe(error: &io::Error) -> String {
     let text = error.to_string();
     let text = text.split(" (os error ").next().unwrap_or_default();

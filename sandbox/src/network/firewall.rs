@@ -1,10 +1,11 @@
-//! Other people's packet filters.
+//! The packet filters of other programs.
 //!
-//! A packet passes only if every filter of the host lets it. Docker sets the policy of the
-//! `FORWARD` chain to drop, and offers the chain `DOCKER-USER` for exceptions: where that is so,
-//! kiln adds two there (what comes from the bridge, and what goes to it: the table `inet kiln` has
-//! decided on both), by the program that made the chain. Nothing else of others is touched; where
-//! another firewall drops what it forwards, `kiln0` has to be allowed in its own settings.
+//! A packet passes only if every filter of the host accepts it. Docker sets the policy of the
+//! `FORWARD` chain to drop and offers the chain `DOCKER-USER` for exceptions. On such hosts kiln
+//! adds two exceptions there, with the program that created the chain: one for packets from the
+//! bridge, one for packets to it. The table `inet kiln` has filtered both. kiln changes nothing
+//! else of other programs. With other firewalls that drop forwarded packets, the administrator must
+//! allow `kiln0`.
 
 use std::ffi::OsStr;
 use std::io;
@@ -18,11 +19,11 @@ use super::rules::Program;
 
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Lets the bridge's packets through Docker's filter, where there is one. `chains` is `nft`'s list
-/// of chains.
+/// Lets the bridge's packets through Docker's filter, if there is one. `chains` is `nft`'s list of
+/// chains.
 ///
-/// A failure isn't told: whether the filter is in the way is not known here, and where it is, the
-/// step's own error says so.
+/// Failures are ignored: kiln doesn't know here whether the filter blocks anything. If it does, the
+/// step reports its own error.
 pub(super) async fn open(chains: &str, path: &OsStr) {
     if !drops(chains) && !has_legacy_filter() {
         return;
@@ -43,7 +44,7 @@ pub(super) async fn open(chains: &str, path: &OsStr) {
     }
 }
 
-/// Tells whether the chain `FORWARD` of iptables drops what no rule accepts.
+/// Returns `true` if the policy of iptables' chain `FORWARD` is drop.
 fn drops(chains: &str) -> bool {
     let filter = chains.split("table ").find(|table| table.starts_with("ip filter {"));
     let forward =
@@ -51,8 +52,8 @@ fn drops(chains: &str) -> bool {
     forward.is_some_and(|chain| chain.contains("policy drop"))
 }
 
-/// Tells whether the table `filter` is there in iptables' older form, which `nft` doesn't show.
-/// Asking iptables where it isn't would make it.
+/// Returns `true` if the table `filter` exists in iptables' legacy form, which `nft` doesn't show.
+/// Running iptables to find out would create it.
 pub(super) fn has_legacy_filter() -> bool {
     std::fs::read_to_string("/proc/net/ip_tables_names")
         .is_ok_and(|names| names.lines().any(|name| name == "filter"))

@@ -1,8 +1,8 @@
-//! Forwarding of packets: where the host doesn't do it, it is turned on, and for the bridge alone.
+//! IP forwarding: kiln turns it on if the host has it off, for the bridge only.
 //!
-//! The kernel asks the interface on which a packet arrives, so that answers from outside need it
-//! on the outer interfaces, too. What the host didn't forward between the interfaces that it had,
-//! a rule then goes on to drop.
+//! The kernel checks the setting of the interface on which a packet arrives, so answers from
+//! outside need it on the outer interfaces too. A rule keeps dropping packets between the
+//! interfaces that the host did not forward before.
 
 use std::io;
 use std::path::Path;
@@ -12,26 +12,26 @@ use super::namespace::is_port;
 
 const SWITCH: &str = "/proc/sys/net/ipv4/ip_forward";
 
-/// Tells whether the host forwards.
+/// Returns `true` if the host forwards packets.
 pub(super) fn is_on() -> Result<bool, NetworkError> {
     let text =
         std::fs::read_to_string(SWITCH).map_err(NetworkError::doing(format!("read {SWITCH}")))?;
     Ok(text.trim() != "0")
 }
 
-/// Turns it on.
+/// Turns forwarding on.
 pub(super) fn turn_on() -> Result<(), NetworkError> {
     std::fs::write(SWITCH, "1").map_err(NetworkError::doing("turn forwarding on"))
 }
 
-/// Returns the names of the interfaces that there are, but for the bridge and what belongs to it.
+/// Returns the names of all interfaces except the bridge and its ports.
 pub(super) fn interfaces(bridge: &str) -> Result<Vec<String>, NetworkError> {
     let directory = Path::new("/proc/sys/net/ipv4/conf");
     let names = || -> io::Result<Vec<String>> {
         let mut names = Vec::new();
         for entry in std::fs::read_dir(directory)? {
             let Ok(name) = entry?.file_name().into_string() else { continue };
-            // A name that would end the string that it is written in is nobody's.
+            // Names that would end the string in the rule are left out.
             let plain = !name.contains(['"', '\\', '\n']);
             let is_ours = name == bridge || is_port(&name);
             if plain && !matches!(name.as_str(), "all" | "default" | "lo") && !is_ours {

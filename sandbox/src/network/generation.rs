@@ -1,14 +1,14 @@
-//! Whether the packet filter is still as kiln has left it.
+//! The detection of changes to the packet filter.
 //!
-//! Starting `nft` takes longer than making a namespace. But the kernel counts: each change of a
-//! network namespace's rules, by whomever, makes a new *generation* of them. So whoever has written
-//! the bridge's rules notes the generation that came of it, and as long as that is the current one,
-//! nothing has to be written. Somebody who changes his own rules makes the next kiln write its own
-//! once more, which does no harm.
+//! Starting `nft` takes longer than creating a namespace, so kiln avoids it if its rules are unchanged. The
+//! kernel counts every change to a network namespace's rules, by any process, as a new *generation*. After
+//! kiln has written the bridge's rules, it records their generation. As long as that is the current one, it
+//! writes nothing. If another program changes its own rules, the next kiln writes the bridge's rules again,
+//! which is harmless.
 //!
-//! There is a note for each network namespace that kiln has worked in. It says which boot, namespace
-//! and rules it is about, since numbers of namespaces are given out again, and isn't believed where
-//! the table is not there. It is read and written with the bridge's lock held.
+//! There is one note per network namespace that kiln has worked in. Namespace numbers are reused, so the note
+//! also contains the boot ID and the digest of the rules. kiln ignores the note if the table doesn't exist.
+//! It reads and writes the note under the bridge's lock.
 
 use std::fs;
 use std::io;
@@ -20,7 +20,7 @@ use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with,
 };
 
-/// The netlink messages of `nf_tables`, and their attributes.
+/// The netlink messages of `nf_tables` and their attributes.
 const SUBSYSTEM: u16 = 10;
 const GET_TABLE: u16 = 1;
 const GET_GENERATION: u16 = 16;
@@ -30,22 +30,22 @@ const GENERATION_ID: u16 = 1;
 const REQUEST: u16 = 1;
 const ERROR: u16 = 2;
 
-/// Families of rules: none in particular, and both versions of IP.
+/// The address families of rules: unspecified, and IPv4 with IPv6.
 const UNSPECIFIED: u8 = 0;
 const INET: u8 = 1;
 
-/// The bytes of a message before its attributes: netlink's own header and that of netfilter.
+/// The length of a message's netlink and netfilter headers in bytes.
 const HEADERS: usize = 20;
 
-/// Where a generation is noted.
+/// A record of the generation that kiln wrote.
 pub(super) struct Note {
     path: PathBuf,
-    /// What the note is about.
+    /// The boot, namespace and rules that the note applies to.
     about: String,
 }
 
 impl Note {
-    /// Returns the note about `rules` in `directory`; `None` where it isn't known where this is.
+    /// Returns the note about `rules` in `directory`. Returns `None` if the boot or the namespace is unknown.
     pub(super) fn about(directory: &Path, rules: &str) -> Option<Self> {
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
         let namespace = fs::metadata("/proc/self/ns/net").ok()?;
@@ -55,18 +55,18 @@ impl Note {
         Some(Self { path: directory.join(format!("rules-{number}")), about })
     }
 
-    /// Tells whether nobody has changed any rules since they were noted.
+    /// Returns `true` if no rules have changed since the note was written, and the table exists.
     pub(super) fn is_current(&self, table: &str) -> bool {
         let Ok(noted) = fs::read_to_string(&self.path) else { return false };
         let current = || Ok::<_, io::Error>(self.text(current()?));
         current().is_ok_and(|current| current == noted) && has_table(table)
     }
 
-    /// Notes the current generation, where it is the one that follows `before`: then nobody else has
-    /// changed anything meanwhile.
+    /// Records the current generation if it directly follows `before`, so that no other process has changed
+    /// rules in between.
     pub(super) fn write(&self, before: u32) {
         let next = if before == u32::MAX { 1 } else { before + 1 };
-        // Without a note the rules are written once more, and that is all.
+        // Without a note, the next kiln writes the rules again.
         let _ = match current() {
             Ok(now) if now == next => fs::write(&self.path, self.text(now)),
             _ => fs::remove_file(&self.path),
@@ -78,7 +78,7 @@ impl Note {
     }
 }
 
-/// Returns the current generation.
+/// Returns the kernel's current generation of rules.
 pub(super) fn current() -> io::Result<u32> {
     let answer = ask(GET_GENERATION, UNSPECIFIED, &[])?;
     let id = attributes(&answer).find(|(kind, _)| *kind == GENERATION_ID);
@@ -90,7 +90,7 @@ fn has_table(name: &str) -> bool {
     ask(GET_TABLE, INET, &attribute(TABLE_NAME, &[name.as_bytes(), b"\0"].concat())).is_ok()
 }
 
-/// Asks `nf_tables`, and returns the attributes of its answer.
+/// Sends a request to `nf_tables` and returns the attributes of the answer.
 fn ask(kind: u16, family: u8, attributes: &[u8]) -> io::Result<Vec<u8>> {
     let (flags, protocol) = (SocketFlags::CLOEXEC, Some(netlink::NETFILTER));
     let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, protocol)?;
@@ -126,7 +126,7 @@ fn message(kind: u16, family: u8, attributes: &[u8]) -> Vec<u8> {
     .concat()
 }
 
-/// Returns an attribute, filled up to a multiple of four bytes.
+/// Returns an attribute, padded to a multiple of four bytes.
 fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
     let length = (4 + value.len()) as u16;
     let mut bytes = [&length.to_ne_bytes()[..], &kind.to_ne_bytes(), value].concat();
@@ -163,7 +163,7 @@ mod tests {
     fn a_note_counts_for_its_rules_and_generation_alone() {
         let directory = tempfile::tempdir().unwrap();
         let note = |rules| Note::about(directory.path(), rules).unwrap();
-        // Where nobody answers, there is no note.
+        // Without an answer of the kernel, no note is written.
         note("a").write(7);
         let Ok(now) = current() else {
             assert!(!note("a").is_current("no such table"));

@@ -18,13 +18,13 @@ use super::subnet::Subnet;
 use super::{BridgeOptions, firewall, forwarding};
 use crate::network::resolver::Resolver;
 
-/// The bridge's name.
+/// The name of the bridge's interface.
 pub(super) const BRIDGE: &str = "kiln0";
 
-/// The longest packet of Ethernet, in bytes.
+/// The maximum packet size of Ethernet in bytes.
 const MTU: u32 = 1500;
 
-/// Where the lock lies that is held while the bridge is made.
+/// The directory of the lock and of the notes about rules.
 const DIRECTORY: &str = "/run/kiln";
 
 /// The bridge, ready for namespaces.
@@ -33,16 +33,16 @@ pub(super) struct Host {
     pub(super) netlink: Arc<Netlink>,
     pub(super) bridge: u32,
     pub(super) subnet: Subnet,
-    /// The longest packet, in bytes.
+    /// The maximum packet size in bytes.
     pub(super) mtu: u32,
     pub(super) nft: Program,
-    /// Whether its packets are let through, and only those that must be: tried once.
+    /// The result of writing the packet filter rules, which is tried once.
     rules: OnceCell<Result<(), NetworkError>>,
 }
 
 impl Host {
-    /// Finds the bridge as it is, and makes what is missing of it. It isn't of use before
-    /// [`Host::rules`], which can be waited for while a namespace is made.
+    /// Finds the bridge and creates its missing parts. Packets pass after [`Host::rules`], which
+    /// can run while a namespace is created.
     pub(super) async fn prepare(
         options: &BridgeOptions,
         resolver: &Resolver,
@@ -60,7 +60,7 @@ impl Host {
         Ok(Self { netlink, bridge, subnet, mtu, nft, rules })
     }
 
-    /// Makes sure that packets pass, and only those that must.
+    /// Writes the packet filter rules unless they are current.
     pub(super) async fn rules(&self, options: &BridgeOptions) -> Result<(), NetworkError> {
         let write = || async {
             let _lock = lock().await?;
@@ -74,7 +74,7 @@ impl Host {
             let guard = if forwards { Vec::new() } else { forwarding::interfaces(BRIDGE)? };
             let chains = rules::write(&self.nft, self.subnet, &guard).await?;
             if !guard.is_empty() {
-                // Behind the rule that keeps it to the bridge.
+                // The rule that restricts forwarding to the bridge is in place by now.
                 forwarding::turn_on()?;
             }
             firewall::open(&chains, &options.path).await;
@@ -87,7 +87,7 @@ impl Host {
     }
 }
 
-/// Waits for the lock that whoever makes a bridge holds.
+/// Waits for the lock on changes to the bridge.
 async fn lock() -> Result<File, NetworkError> {
     let take = || -> io::Result<_> {
         let directory = Path::new(DIRECTORY);
@@ -114,7 +114,7 @@ async fn lock() -> Result<File, NetworkError> {
     blocking(move || file.lock().map(|()| file).map_err(doing())).await
 }
 
-/// Runs work that blocks on a thread of its own.
+/// Runs blocking work on another thread.
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, NetworkError> + Send + 'static,
 ) -> Result<T, NetworkError> {
@@ -122,7 +122,7 @@ pub(super) async fn blocking<T: Send + 'static>(
     done.map_err(|error| NetworkError::Unavailable(error.to_string()))?
 }
 
-/// The bridge as it is.
+/// The existing or new bridge.
 struct Found {
     bridge: u32,
     subnet: Subnet,
@@ -133,8 +133,8 @@ fn doing(what: &str) -> impl FnOnce(io::Error) -> NetworkError {
     NetworkError::doing(format!("{what} the bridge {BRIDGE}"))
 }
 
-/// Finds the bridge, or makes it with addresses that no network of this machine has, `direct` among
-/// them.
+/// Finds the bridge, or creates it with addresses that no network of this machine uses, nor any of
+/// `direct`.
 fn bridge(netlink: &Netlink, direct: &[Subnet]) -> Result<Found, NetworkError> {
     if let Some(link) = netlink.link_by_name(BRIDGE).map_err(doing("find"))? {
         if link.kind != "bridge" {
@@ -166,12 +166,12 @@ fn bridge(netlink: &Netlink, direct: &[Subnet]) -> Result<Found, NetworkError> {
     Ok(Found { bridge, subnet, mtu })
 }
 
-/// Makes the bridge, and returns its number.
+/// Creates the bridge and returns its index.
 fn make(netlink: &Netlink, address: Ipv4Addr) -> Result<u32, NetworkError> {
-    // With an address of its own, which doesn't change as namespaces come and go.
+    // With a fixed hardware address, the bridge keeps it as namespaces come and go.
     let made = netlink.add_bridge(BRIDGE, hardware(address));
     tolerate(made, Errno::EXIST).map_err(doing("make"))?;
-    // Containers have IPv4 alone; by IPv6 they would reach the host in a second way.
+    // Containers have IPv4 only. IPv6 would give them a second way to the host.
     let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{BRIDGE}/disable_ipv6"), "1");
     let problem = || NetworkError::Unavailable(format!("the bridge {BRIDGE} is gone again"));
     Ok(netlink.link_by_name(BRIDGE).map_err(doing("find"))?.ok_or_else(problem)?.index)
@@ -184,27 +184,27 @@ fn tolerate(result: io::Result<()>, errno: Errno) -> io::Result<()> {
     }
 }
 
-/// Returns the hardware address that goes with an address: always the same, so that what others
-/// remember of an address stays true when it is given out again.
+/// Returns the hardware address that belongs to an IP address. It is always the same, so neighbour
+/// caches stay valid when the IP address is reused.
 pub(super) fn hardware(address: Ipv4Addr) -> [u8; 6] {
     let [a, b, c, d] = address.octets();
-    // Locally administered.
+    // The prefix of a locally administered address.
     [0x02, 0x6b, a, b, c, d]
 }
 
 /// Returns the network of the bridge's first address.
 fn subnet_of(netlink: &Netlink, bridge: u32) -> Result<Option<Subnet>, NetworkError> {
     let addresses = netlink.addresses(bridge).map_err(doing("read the addresses of"))?;
-    // Of longer prefixes nothing is left for namespaces.
+    // Networks with longer prefixes have no room for namespaces.
     let found = addresses.into_iter().find(|(_, prefix)| *prefix <= 29);
     Ok(found.map(|(address, prefix)| Subnet { address, prefix }))
 }
 
-/// The host's routes.
+/// The relevant facts about the host's routes.
 struct Routes {
     /// The networks that the host uses.
     used: Vec<Subnet>,
-    /// The longest packet on the way to everywhere else.
+    /// The maximum packet size of the default routes in bytes.
     mtu: u32,
 }
 

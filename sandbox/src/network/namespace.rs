@@ -1,18 +1,17 @@
 //! Network namespaces on the bridge.
 //!
-//! # Who holds what
+//! # Ownership
 //!
-//! The name of the interface on the bridge is made of the address that the namespace has: that the
-//! kernel gives a name to one interface only is what keeps addresses apart, among all processes and
-//! stores, with nothing to lock, to record or to sweep. The kernel removes the interface along with
-//! the namespace, and the namespace when the last process in it has ended and kiln has let go of
-//! it, or is dead.
+//! The name of a port of the bridge contains the address of its namespace. The kernel gives a name to one
+//! interface only, so no two namespaces get the same address, among all processes and stores. That needs no
+//! lock, no record and no cleanup. The kernel removes the interface together with the namespace. It removes
+//! the namespace when its last process has ended and kiln has closed its descriptor or died.
 //!
-//! # What a namespace can't do to others
+//! # Isolation
 //!
-//! Its port of the bridge is isolated: it reaches the bridge itself, not the other ports. The
-//! bridge learns nothing from it: where a hardware address is, and which one an address has, is
-//! written down by kiln. So a program that sends packets in another's name gets no answer to them.
+//! The namespace's port is isolated: it reaches the bridge but no other port. The bridge learns nothing from
+//! it, because kiln sets the bridge's and the host's address tables. A program that sends packets under a
+//! false address gets no answers.
 
 use std::collections::hash_map::RandomState;
 use std::fs::File;
@@ -38,44 +37,44 @@ use crate::sys;
 /// The name of the interface inside.
 const INSIDE: &str = "eth0";
 
-/// A network namespace with an address on the bridge; gone when this is dropped and no process is
-/// in it any more.
+/// A network namespace with an address on the bridge. It vanishes when this value is dropped and the last
+/// process in it has ended.
 #[derive(Debug)]
 pub struct NetworkNamespace {
     namespace: OwnedFd,
     address: Ipv4Addr,
     gateway: Ipv4Addr,
     resolv_conf: Vec<u8>,
-    /// What is still being set up.
+    /// The tasks that still set up the namespace.
     coming: JoinSet<Result<(), NetworkError>>,
     _relay: Option<JoinSet<()>>,
 }
 
 impl NetworkNamespace {
-    /// Returns its descriptor, for processes to enter it.
+    /// Returns the namespace's descriptor for setns(2).
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.namespace.as_fd()
     }
 
-    /// Returns its address.
+    /// Returns the namespace's address.
     pub fn address(&self) -> Ipv4Addr {
         self.address
     }
 
-    /// Returns the host's address as it is seen from inside.
+    /// Returns the host's address on the bridge.
     pub fn gateway(&self) -> Ipv4Addr {
         self.gateway
     }
 
-    /// Returns what its `/etc/resolv.conf` has to be.
+    /// Returns the content of the namespace's `/etc/resolv.conf`.
     pub fn resolv_conf(&self) -> &[u8] {
         &self.resolv_conf
     }
 
-    /// Waits until programs in it can use the network.
+    /// Waits until programs can use the network.
     ///
     /// # Errors
-    /// Fails where it can't be set up.
+    /// Fails if the namespace can't be set up.
     pub async fn ready(&mut self) -> Result<(), NetworkError> {
         while let Some(done) = self.coming.join_next().await {
             let lost = |_| NetworkError::Unavailable("the network's set-up has ended".to_owned());
@@ -84,7 +83,8 @@ impl NetworkNamespace {
         Ok(())
     }
 
-    /// Connects a new namespace: it has an address, and what else it takes is [coming](Self::ready).
+    /// Connects a new namespace: assigns its address and starts the tasks that [`ready`](Self::ready) waits
+    /// for.
     pub(super) async fn connect(
         inside: Inside,
         host: &Host,
@@ -120,31 +120,30 @@ impl NetworkNamespace {
     }
 }
 
-/// A new namespace, seen from inside.
+/// A new namespace with sockets inside of it.
 pub(super) struct Inside {
     namespace: OwnedFd,
     interface: Interface,
     sockets: Option<Sockets>,
 }
 
-/// What configures the interface that there will be.
+/// The means to configure the interface inside.
 struct Interface {
-    /// A socket in the namespace.
+    /// A datagram socket in the namespace.
     socket: OwnedFd,
     netlink: Netlink,
 }
 
 impl Inside {
-    /// Makes a namespace with nothing but a loopback interface, and sockets for a relay where names
-    /// are resolved by one.
+    /// Creates a namespace with only a loopback interface. Opens sockets in it if a relay resolves names.
     pub(super) async fn make(resolver: &Resolver) -> Result<Self, NetworkError> {
         let relay = !resolver.relayed.is_empty();
         let (sender, receiver) = oneshot::channel();
         let runtime = tokio::runtime::Handle::current();
-        // A thread of its own, which ends with this: it doesn't come back from where it goes.
+        // The thread stays in the namespace, so it is a new one and ends afterwards.
         let enter = move || {
             let _runtime = runtime.enter();
-            // Nobody waits any more where this fails.
+            // The receiver is gone if the build was cancelled.
             let _ = sender.send(Self::enter(relay));
         };
         let doing = || NetworkError::doing("make a network namespace");
@@ -160,8 +159,8 @@ impl Inside {
         let flags = SocketFlags::CLOEXEC;
         let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, flags, None)?;
         sys::raise_loopback(&socket)?;
-        // The bridge is for IPv4; an interface that seems to have more makes programs try it.
-        // There is no such file where the kernel has no IPv6.
+        // The bridge is for IPv4. An interface with an IPv6 address would make programs try it. The file is
+        // missing if the kernel has no IPv6.
         let _ = std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1");
         let netlink = Netlink::open()?;
         let sockets = if relay { Some(Sockets::open()?) } else { None };
@@ -171,37 +170,36 @@ impl Inside {
 }
 
 impl Interface {
-    /// Gives the interface its address and the way out.
+    /// Sets the interface's address and default route.
     fn configure(&self, address: Ipv4Addr, subnet: Subnet) -> io::Result<()> {
         let index = netdevice::name_to_index(&self.socket, INSIDE)?;
-        // Only now: an end whose other one isn't there yet can't be raised.
+        // An interface can't be raised before its other end exists.
         self.netlink.change(index, LinkChange { is_up: Some(true), mtu: None })?;
         self.netlink.add_address(index, address, subnet.prefix)?;
         self.netlink.add_default_route(subnet.address)
     }
 }
 
-/// What the names of the bridge's ports begin with; the address of the other end follows.
+/// The prefix of the names of the bridge's ports. The address of the namespace follows.
 const PORT: &str = "kiln";
 
-/// Tells whether an interface is a port of the bridge, by its name.
+/// Returns `true` if an interface's name is that of a port of the bridge.
 pub(super) fn is_port(name: &str) -> bool {
     let address = name.strip_prefix(PORT).unwrap_or_default();
     address.len() == 8 && address.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// The bridge, and the tables of the namespace that it is in.
+/// The bridge and a socket to the tables of its namespace.
 struct Outside {
     netlink: Arc<Netlink>,
     bridge: u32,
     subnet: Subnet,
-    /// The longest packet, in bytes.
+    /// The maximum packet size in bytes.
     mtu: u32,
 }
 
 impl Outside {
-    /// Connects a namespace with the bridge, and returns the address that it is to have, and the name
-    /// of the interface on the bridge.
+    /// Connects a namespace to the bridge. Returns the namespace's address and the name of its port.
     fn connect(&self, namespace: BorrowedFd<'_>) -> Result<(Ipv4Addr, String), NetworkError> {
         for address in self.subnet.hosts(RandomState::new().build_hasher().finish()) {
             let name = format!("{PORT}{:08x}", u32::from(address));

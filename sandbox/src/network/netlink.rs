@@ -1,7 +1,7 @@
 //! Requests to the kernel about interfaces, addresses, routes and neighbours: rtnetlink(7).
 //!
-//! The kernel does what a request asks for before the call that sends it returns, and the answer is
-//! there at once. So requests block, and a socket serves one at a time.
+//! The kernel executes a request before the call that sends it returns, and the answer is available at once.
+//! So requests block, and a socket serves one at a time.
 
 use std::ffi::CStr;
 use std::io;
@@ -14,11 +14,11 @@ use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socket_with,
 };
 
-/// The length of the header of a message: length, kind, flags, sequence number, port.
+/// The length of a message's header: length, kind, flags, sequence number, port.
 const HEADER: usize = 16;
-/// The length of the header of an attribute: length, kind.
+/// The length of an attribute's header: length, kind.
 const ATTRIBUTE: usize = 4;
-/// The kernel's messages fit: those of lists have at most 32 KiB.
+/// The size of the receive buffer. The kernel's list messages have at most 32 KiB.
 const LONGEST_ANSWER: usize = 64 << 10;
 
 const REQUEST: u16 = libc::NLM_F_REQUEST as u16;
@@ -28,14 +28,14 @@ const EXCLUSIVE: u16 = libc::NLM_F_EXCL as u16;
 const REPLACE: u16 = libc::NLM_F_REPLACE as u16;
 const LIST: u16 = libc::NLM_F_DUMP as u16;
 
-// From linux/if_link.h and linux/veth.h.
+// Constants from linux/if_link.h and linux/veth.h.
 const BRIDGE_MULTICAST_SNOOPING: u16 = 23;
 const PORT_LEARNING: u16 = 8;
 const PORT_UNICAST_FLOOD: u16 = 9;
 const PORT_ISOLATED: u16 = 33;
 const VETH_PEER: u16 = 1;
 
-/// A socket to the kernel's tables of one network namespace: that of the thread that opened it.
+/// A socket to the tables of one network namespace: that of the thread that opened it.
 #[derive(Debug)]
 pub(super) struct Netlink {
     socket: Mutex<Socket>,
@@ -50,44 +50,44 @@ struct Socket {
 /// A network interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Link {
-    /// Its number.
+    /// The interface's index.
     pub(super) index: u32,
-    /// Whether it is up.
+    /// `true` if the interface is up.
     pub(super) is_up: bool,
-    /// Its kind, as `bridge`; empty for hardware.
+    /// The kind, such as `bridge`. Empty for hardware.
     pub(super) kind: String,
-    /// The longest packet, in bytes.
+    /// The maximum packet size in bytes.
     pub(super) mtu: Option<u32>,
 }
 
 /// A route of IPv4.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Route {
-    /// The number of bits of the destination that count; 0 for everywhere else.
+    /// The length of the destination's prefix in bits. 0 for a default route.
     pub(super) prefix: u8,
-    /// Where it leads to.
+    /// The destination's network address. `None` for a default route.
     pub(super) destination: Option<Ipv4Addr>,
-    /// The number of the interface that it leads out by.
+    /// The index of the outgoing interface.
     pub(super) interface: Option<u32>,
 }
 
-/// Both ends of a pair of interfaces. One is here, on a bridge; the other is in another namespace.
+/// A pair of interfaces. One end is here, on a bridge; the other is in another namespace.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pair<'a> {
     pub(super) name: &'a str,
     pub(super) bridge: u32,
-    /// The longest packet, in bytes.
+    /// The maximum packet size in bytes.
     pub(super) mtu: u32,
     pub(super) peer_name: &'a str,
     pub(super) peer_address: [u8; 6],
     pub(super) peer_namespace: BorrowedFd<'a>,
 }
 
-/// Settings of an interface; those that are `None` stay as they are.
+/// A change to an interface. Settings that are `None` stay as they are.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct LinkChange {
     pub(super) is_up: Option<bool>,
-    /// The longest packet, in bytes.
+    /// The maximum packet size in bytes.
     pub(super) mtu: Option<u32>,
 }
 
@@ -95,10 +95,10 @@ impl Netlink {
     /// Opens a socket in the namespace of the calling thread.
     ///
     /// # Errors
-    /// Fails where the kernel has no such sockets, or the process can't have more descriptors.
+    /// Fails if the kernel has no such sockets, or if the process can't open more descriptors.
     pub(super) fn open() -> io::Result<Self> {
         let (family, kind) = (AddressFamily::NETLINK, SocketType::RAW);
-        // NETLINK_ROUTE is protocol 0, the default.
+        // Protocol 0, the default, is NETLINK_ROUTE.
         let fd = socket_with(family, kind, SocketFlags::CLOEXEC, None)?;
         Ok(Self { socket: Mutex::new(Socket { fd, sequence: 0 }) })
     }
@@ -110,7 +110,7 @@ impl Netlink {
         self.find_link(request)
     }
 
-    /// Finds an interface by its number.
+    /// Finds an interface by its index.
     pub(super) fn link_by_index(&self, index: u32) -> io::Result<Option<Link>> {
         self.find_link(Request::of_link(libc::RTM_GETLINK, REQUEST | ACKNOWLEDGE, index))
     }
@@ -122,7 +122,7 @@ impl Netlink {
         }
     }
 
-    /// Makes a bridge that is up and doesn't look for members of multicast groups.
+    /// Creates a bridge that is up and doesn't snoop multicast groups.
     pub(super) fn add_bridge(&self, name: &str, address: [u8; 6]) -> io::Result<()> {
         let mut request = Request::of_link(libc::RTM_NEWLINK, new(EXCLUSIVE), 0);
         request.set_up(true);
@@ -137,7 +137,7 @@ impl Netlink {
         self.ask(request).map(drop)
     }
 
-    /// Makes a pair of interfaces. The one here is up.
+    /// Creates a pair of interfaces. The local end is up.
     pub(super) fn add_pair(&self, pair: Pair<'_>) -> io::Result<()> {
         let mut request = Request::of_link(libc::RTM_NEWLINK, new(EXCLUSIVE), 0);
         request.set_up(true);
@@ -160,7 +160,7 @@ impl Netlink {
         self.ask(request).map(drop)
     }
 
-    /// Changes an interface.
+    /// Changes the settings of an interface.
     pub(super) fn change(&self, index: u32, change: LinkChange) -> io::Result<()> {
         let mut request = Request::of_link(libc::RTM_NEWLINK, REQUEST | ACKNOWLEDGE, index);
         if let Some(is_up) = change.is_up {
@@ -172,7 +172,7 @@ impl Netlink {
         self.ask(request).map(drop)
     }
 
-    /// Isolates a port of a bridge from its other ports, and keeps the bridge from learning from it.
+    /// Isolates a port of a bridge from its other ports and keeps the bridge from learning from it.
     pub(super) fn isolate(&self, port: u32) -> io::Result<()> {
         let mut request = Request::of_link(libc::RTM_NEWLINK, REQUEST | ACKNOWLEDGE, port);
         request.nested(libc::IFLA_LINKINFO, |info| {
@@ -186,7 +186,7 @@ impl Netlink {
         self.ask(request).map(drop)
     }
 
-    /// Returns the addresses of IPv4 that an interface has, each with the length of its prefix.
+    /// Returns the IPv4 addresses of an interface, each with the length of its prefix.
     pub(super) fn addresses(&self, index: u32) -> io::Result<Vec<(Ipv4Addr, u8)>> {
         let mut request = Request::new(libc::RTM_GETADDR, REQUEST | LIST);
         request.address(0, 0);
@@ -194,7 +194,7 @@ impl Netlink {
         Ok(answers.iter().filter_map(|body| parse_address(body, index)).collect())
     }
 
-    /// Gives an interface an address.
+    /// Adds an address to an interface.
     pub(super) fn add_address(&self, index: u32, address: Ipv4Addr, prefix: u8) -> io::Result<()> {
         let mut request = Request::new(libc::RTM_NEWADDR, new(EXCLUSIVE));
         request.address(index, prefix);
@@ -205,14 +205,14 @@ impl Netlink {
         self.ask(request).map(drop)
     }
 
-    /// Returns the routes of IPv4.
+    /// Returns the IPv4 routes.
     pub(super) fn routes(&self) -> io::Result<Vec<Route>> {
         let mut request = Request::new(libc::RTM_GETROUTE, REQUEST | LIST);
         request.route();
         Ok(self.ask(request)?.iter().filter_map(|body| Route::parse(body)).collect())
     }
 
-    /// Has packets go to `gateway` for which there is no other route.
+    /// Adds a default route to `gateway`.
     pub(super) fn add_default_route(&self, gateway: Ipv4Addr) -> io::Result<()> {
         let mut request = Request::new(libc::RTM_NEWROUTE, new(EXCLUSIVE));
         request.route();
@@ -220,7 +220,7 @@ impl Netlink {
         self.ask(request).map(drop)
     }
 
-    /// Tells a bridge which of its ports leads to a hardware address.
+    /// Adds a hardware address to the forwarding table of a bridge's port.
     pub(super) fn set_way(&self, port: u32, hardware: [u8; 6]) -> io::Result<()> {
         let mut request = Request::new(libc::RTM_NEWNEIGH, new(REPLACE));
         request.neighbour((libc::AF_BRIDGE, port), (libc::NUD_NOARP, libc::NTF_MASTER));
@@ -228,7 +228,7 @@ impl Netlink {
         self.ask(request).map(drop)
     }
 
-    /// Sets the hardware address that an address of IPv4 has.
+    /// Sets the hardware address of an IPv4 address.
     pub(super) fn set_neighbour(
         &self,
         interface: u32,
@@ -244,7 +244,7 @@ impl Netlink {
 
     /// Sends a request and returns the bodies of the messages that answer it.
     fn ask(&self, request: Request) -> io::Result<Vec<Vec<u8>>> {
-        // A socket whose answer was not read to its end gives it to the next request, which skips it.
+        // The next request skips the unread rest of an earlier answer by its sequence number.
         let mut socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
         socket.sequence = socket.sequence.wrapping_add(1);
         let sequence = socket.sequence;
@@ -262,7 +262,7 @@ impl Netlink {
     }
 }
 
-/// Tells whether a request failed for this reason.
+/// Returns `true` if a request failed with this errno.
 pub(super) fn is(error: &io::Error, errno: Errno) -> bool {
     error.raw_os_error() == Some(errno.raw_os_error())
 }
@@ -271,7 +271,7 @@ fn new(how: u16) -> u16 {
     REQUEST | ACKNOWLEDGE | CREATE | how
 }
 
-/// Adds the bodies of a packet's messages that answer a request, and tells whether the last one came.
+/// Collects the bodies of a packet's messages that answer a request. Returns `true` after the last one.
 fn read(mut packet: &[u8], sequence: u32, answers: &mut Vec<Vec<u8>>) -> io::Result<bool> {
     while packet.len() >= HEADER {
         let length = u32_at(packet, 0).unwrap_or(0) as usize;
@@ -343,7 +343,7 @@ fn parse_address(body: &[u8], index: u32) -> Option<(Ipv4Addr, u8)> {
     Some((ipv4(address)?, *body.get(1)?))
 }
 
-/// The attributes of a message, as kinds and values. What is cut short ends them.
+/// The attributes of a message as kinds and values. A truncated attribute ends them.
 struct Attributes<'a>(&'a [u8]);
 
 impl<'a> Iterator for Attributes<'a> {
@@ -351,7 +351,7 @@ impl<'a> Iterator for Attributes<'a> {
 
     fn next(&mut self) -> Option<Self::Item> {
         let length = usize::from(u16_at(self.0, 0)?);
-        // The upper bits say that there are attributes in it, and in which order bytes are.
+        // The upper two bits are flags: nested attributes and byte order.
         let kind = u16_at(self.0, 2)? & 0x3fff;
         let value = self.0.get(ATTRIBUTE..length)?;
         self.0 = self.0.get(aligned(length)..).unwrap_or_default();
@@ -376,12 +376,12 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(text).into_owned()
 }
 
-/// Returns where what follows something of this length begins.
+/// Returns the offset of the next item after one of this length.
 fn aligned(length: usize) -> usize {
     length.next_multiple_of(4)
 }
 
-/// A message to the kernel, as it grows.
+/// A message to the kernel under construction.
 struct Request(Vec<u8>);
 
 impl Request {
@@ -398,14 +398,14 @@ impl Request {
         request
     }
 
-    /// Adds `struct ifinfomsg`: family, kind, number, flags, flags that change.
+    /// Adds `struct ifinfomsg`: family, kind, index, flags, mask of changed flags.
     fn link(&mut self, index: u32) {
         self.0.extend([0; 4]);
         self.0.extend(index.to_ne_bytes());
         self.0.extend([0; 8]);
     }
 
-    /// Raises the interface of the message, or takes it down.
+    /// Sets the flag that raises or lowers the interface.
     fn set_up(&mut self, is_up: bool) {
         let up = libc::IFF_UP.cast_unsigned();
         let flags = if is_up { up } else { 0 };
@@ -443,7 +443,7 @@ impl Request {
         self.attribute(kind, &value.to_ne_bytes());
     }
 
-    /// Adds a text with a zero at its end.
+    /// Adds a text attribute with a terminating zero.
     fn text(&mut self, kind: u16, value: &str) {
         self.nested(kind, |request| {
             request.0.extend(value.as_bytes());
@@ -451,14 +451,14 @@ impl Request {
         });
     }
 
-    /// Adds an attribute whose value `fill` adds.
+    /// Adds an attribute whose value `fill` writes.
     fn nested(&mut self, kind: u16, fill: impl FnOnce(&mut Self)) {
         let start = self.0.len();
         self.0.extend([0; 2]);
         self.0.extend(kind.to_ne_bytes());
         fill(self);
         let length = self.0.len() - start;
-        // All that is asked for here fits in a few hundred bytes.
+        // All requests of this module have a few hundred bytes at most.
         self.0[start..start + 2].copy_from_slice(&(length as u16).to_ne_bytes());
         self.0.resize(start + aligned(length), 0);
     }

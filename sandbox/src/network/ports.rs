@@ -1,12 +1,12 @@
 //! Published ports: ports of the host that lead to ports of a namespace.
 //!
-//! Each is a socket of kiln's, bound on the host. It reserves the port, and a
-//! [proxy](super::proxy) passes on what arrives there: from the host itself, by loopback or not,
-//! from other namespaces, by IPv6. What comes by IPv4 from elsewhere is led past it by a rule, so
-//! that the container sees who calls; a host where such rules can't be had leaves all to the proxy.
+//! For each one, kiln binds a socket on the host. It reserves the port, and a [proxy](super::proxy)
+//! forwards what arrives there: from the host itself, from other namespaces, and by IPv6. A packet
+//! filter rule redirects IPv4 from elsewhere past the proxy, so that the container sees the
+//! caller's address. On hosts without such rules, the proxy forwards everything.
 //!
-//! Socket and rule are bound to the addresses that were asked for, and the kernel takes both away
-//! when this process ends, however it ends.
+//! Socket and rule apply to the requested addresses only. The kernel removes both when this process
+//! ends.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -22,17 +22,17 @@ use super::error::NetworkError;
 use super::proxy;
 use super::rules::{OwnRules, Program};
 
-/// How many connections may wait to be accepted.
+/// The maximum number of connections that wait to be accepted.
 const BACKLOG: i32 = 1024;
 
-/// How messages are passed on.
+/// The transport protocol of a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
-    /// Connections.
+    /// TCP connections, by proxy and rule.
     Tcp,
-    /// Datagrams.
+    /// UDP datagrams, by proxy and rule.
     Udp,
-    /// Associations: by rule only, and so not from the host itself.
+    /// SCTP associations. Only a rule forwards them, so the host itself can't connect.
     Sctp,
 }
 
@@ -46,34 +46,34 @@ impl fmt::Display for Protocol {
     }
 }
 
-/// A port to be published.
+/// A port to publish.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Port {
-    /// The host's address that it is published on; `None` for all of them.
+    /// The address of the host to publish on. `None` for all addresses.
     pub address: Option<IpAddr>,
-    /// The host's ports, of which the first free one is taken; 0 for any.
+    /// The range of the host's ports, of which the first free one is used. 0 for any port.
     pub host: RangeInclusive<u16>,
-    /// The container's port.
+    /// The port in the container.
     pub container: u16,
-    /// The protocol.
+    /// The port's transport protocol.
     pub protocol: Protocol,
 }
 
 impl Port {
-    /// Tells whether it is left to the host which port is taken.
+    /// Returns `true` if the kernel chooses the host's port.
     pub fn is_any(&self) -> bool {
         *self.host.start() == 0
     }
 }
 
-/// Where a port is published.
+/// The result of publishing a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Endpoint {
-    /// The host's side; an unspecified address stands for all of them.
+    /// The host's address and port. An unspecified address means all addresses.
     pub host: SocketAddr,
-    /// The container's port.
+    /// The port in the container.
     pub container: u16,
-    /// The protocol.
+    /// The port's transport protocol.
     pub protocol: Protocol,
 }
 
@@ -83,7 +83,7 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// Published ports; closed when dropped.
+/// The published ports of a namespace. Dropping the value closes them.
 #[derive(Debug)]
 pub struct Published {
     endpoints: Vec<Endpoint>,
@@ -92,7 +92,7 @@ pub struct Published {
 }
 
 impl Published {
-    /// Returns where ports are published, in the order in which they were asked for.
+    /// Returns the published ports in the order of the request.
     pub fn endpoints(&self) -> &[Endpoint] {
         &self.endpoints
     }
@@ -133,10 +133,10 @@ impl Published {
     }
 }
 
-/// Returns the rule that leads packets from elsewhere past the proxy.
+/// Returns the rule that redirects packets from elsewhere past the proxy.
 fn rule(endpoint: &Endpoint, to: Ipv4Addr) -> Option<String> {
     let IpAddr::V4(address) = endpoint.host.ip().to_canonical() else {
-        // The proxy's wildcard socket is IPv6's, and takes both.
+        // The proxy's wildcard socket is an IPv6 one that accepts IPv4 too.
         return endpoint.host.ip().is_unspecified().then(|| redirect(endpoint, "", to));
     };
     if address.is_loopback() {
@@ -153,7 +153,7 @@ fn redirect(endpoint: &Endpoint, which: &str, to: Ipv4Addr) -> String {
     format!("{which}fib daddr type local {protocol} dport {port} dnat ip to {to}:{container}")
 }
 
-/// Takes a port of the host.
+/// Reserves a port of the host.
 fn reserve(port: &Port) -> Result<(Endpoint, Option<OwnedFd>), NetworkError> {
     let all = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
     let endpoint = |host| Endpoint { host, container: port.container, protocol: port.protocol };
@@ -191,7 +191,7 @@ fn reserve(port: &Port) -> Result<(Endpoint, Option<OwnedFd>), NetworkError> {
     Err(NetworkError::doing(format!("publish port {host}/{}", port.protocol))(problem))
 }
 
-/// Opens the proxy's socket: without an address, one that takes IPv4 and IPv6, where there is IPv6.
+/// Opens the proxy's socket. Without an address, it accepts IPv4 and, if available, IPv6.
 fn open(port: &Port, number: u16) -> rustix::io::Result<OwnedFd> {
     let Some(address) = port.address else {
         let both = SocketAddr::from(([0_u16; 8], number));
@@ -214,7 +214,7 @@ fn open_at(protocol: Protocol, address: SocketAddr) -> rustix::io::Result<OwnedF
         set_ipv6_v6only(&socket, !address.ip().is_unspecified())?;
     }
     if protocol == Protocol::Tcp {
-        // Connections of an earlier container that linger don't keep the port.
+        // Lingering connections of an earlier container must not block the port.
         set_socket_reuseaddr(&socket, true)?;
     }
     bind(&socket, &address)?;
@@ -240,7 +240,7 @@ mod tests {
         let only = port(Some("127.0.0.1"), number..=number);
         let error = reserve(&only).unwrap_err().to_string();
         assert_eq!(error, format!("publish port 127.0.0.1:{number}/tcp: address already in use"));
-        // Another address has its own ports.
+        // Each address has its own ports.
         assert!(reserve(&port(Some("127.0.0.2"), number..=number)).is_ok());
         let next = port(Some("127.0.0.1"), number..=number.saturating_add(20));
         let (endpoint, _socket) = reserve(&next).unwrap();

@@ -1,4 +1,4 @@
-//! Passing connections and datagrams on, from a socket of the host to a namespace.
+//! A proxy that forwards connections and datagrams from a socket of the host to a namespace.
 
 use std::collections::HashMap;
 use std::io;
@@ -15,27 +15,27 @@ use tokio::time::timeout;
 
 use super::ports::Protocol;
 
-/// Most connections that are passed on at once, over all ports of a namespace; others wait to be
-/// accepted. Each takes two descriptors.
+/// The maximum number of concurrent connections over all ports of a namespace. Others wait to be
+/// accepted. Each connection takes two descriptors.
 const CONNECTIONS: usize = 4096;
-/// The part of the descriptors of this process that connections may take.
+/// The divisor of this process's descriptor limit that yields the proxy's share.
 const SHARE: usize = 4;
-/// How long the namespace may take to accept a connection.
+/// The time limit for connecting to the namespace.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How long a sender of datagrams may be silent before it is forgotten.
+/// The time of silence after which a sender of datagrams is forgotten.
 const SILENCE: Duration = Duration::from_secs(90);
 
-/// Most senders of datagrams that are remembered; a new one is not heard beyond.
+/// The maximum number of remembered senders of datagrams. New senders beyond it are ignored.
 const SENDERS: usize = 1024;
 
-/// Datagrams of one sender that may wait,
+/// The maximum number of waiting datagrams per sender.
 const WAITING: usize = 64;
-/// and the bytes of those of all senders to a port.
+/// The maximum number of waiting bytes of all senders to a port.
 const WAITING_BYTES: usize = 8 << 20;
 
 const MAX_DATAGRAM: usize = 65_535;
 
-/// The room for connections of one namespace.
+/// The limit on the connections of one namespace.
 #[derive(Clone, Debug)]
 pub(super) struct Room(Arc<Semaphore>);
 
@@ -53,7 +53,7 @@ impl Room {
     }
 }
 
-/// Passes on what arrives at `socket`, as long as the set lives.
+/// Forwards everything that arrives at `socket` until `tasks` is dropped.
 pub(super) fn start(
     tasks: &mut JoinSet<()>,
     socket: OwnedFd,
@@ -75,13 +75,13 @@ async fn pass_connections(listener: TcpListener, to: SocketAddr, Room(room): Roo
     loop {
         while tasks.try_join_next().is_some() {}
         let Ok((mut client, _)) = listener.accept().await else {
-            // Too many descriptors, mostly: it passes.
+            // Usually there are too many open descriptors, which is temporary.
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
         let Ok(place) = Arc::clone(&room).acquire_owned().await else { return };
         tasks.spawn(async move {
-            // Nobody listens there: the caller is told by the connection's end.
+            // If no program listens in the namespace, the client's connection is closed.
             let connected = timeout(PATIENCE, TcpStream::connect(to)).await;
             let Ok(Ok(mut server)) = connected else { return };
             let _ = client.set_nodelay(true);
@@ -92,7 +92,7 @@ async fn pass_connections(listener: TcpListener, to: SocketAddr, Room(room): Roo
     }
 }
 
-/// A datagram that waits, and its place.
+/// A waiting datagram and its share of the memory.
 type Datagram = (Vec<u8>, OwnedSemaphorePermit);
 
 async fn pass_datagrams(socket: Arc<UdpSocket>, to: SocketAddr) {
@@ -101,7 +101,7 @@ async fn pass_datagrams(socket: Arc<UdpSocket>, to: SocketAddr) {
     let mut tasks = JoinSet::new();
     let mut buffer = vec![0; MAX_DATAGRAM];
     loop {
-        // What could not be delivered is told as an error of the next call.
+        // The kernel reports undelivered datagrams as an error of the next call.
         let Ok((length, from)) = socket.recv_from(&mut buffer).await else { continue };
         while tasks.try_join_next().is_some() {}
         senders.retain(|_, sender| !sender.is_closed());
@@ -113,7 +113,7 @@ async fn pass_datagrams(socket: Arc<UdpSocket>, to: SocketAddr) {
             senders.insert(from, sender);
             tasks.spawn(pass_for(Arc::clone(&socket), receiver, (from, to)));
         }
-        // Datagrams may get lost; nobody waits for a slow reader.
+        // Datagrams for a slow reader are dropped.
         if let Some(sender) = senders.get(&from)
             && let Ok(place) = Arc::clone(&room).try_acquire_many_owned(length as u32)
         {
@@ -122,7 +122,7 @@ async fn pass_datagrams(socket: Arc<UdpSocket>, to: SocketAddr) {
     }
 }
 
-/// Passes datagrams of one sender on, and answers back, until there is silence.
+/// Forwards the datagrams of one sender and the answers, until there is silence.
 async fn pass_for(
     socket: Arc<UdpSocket>,
     mut datagrams: mpsc::Receiver<Datagram>,

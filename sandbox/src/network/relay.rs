@@ -1,7 +1,7 @@
-//! Questions about names, passed from a namespace to servers that only the host can reach.
+//! A relay for DNS queries from a namespace to servers that only the host can reach.
 //!
-//! The sockets are the namespace's, the process is kiln: no port of the host is taken, nothing of
-//! the host can be reached through them but its name servers, and they end with the namespace.
+//! The sockets belong to the namespace, the process is kiln. The relay takes no port of the host,
+//! gives access to nothing but its name servers, and ends with the namespace.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdTcpListener, UdpSocket as StdUdpSocket};
@@ -16,19 +16,19 @@ use tokio::time::timeout;
 
 use super::resolver::ADDRESS;
 
-/// Most questions that are under way at once, of each kind; others wait.
+/// The maximum number of concurrent queries per protocol. Others wait.
 const AT_ONCE: usize = 128;
 
-/// How long a server may take before the next one is asked.
+/// The time limit for a server's answer before the next server is tried.
 const PATIENCE: Duration = Duration::from_secs(4);
 
-/// How long a connection may stand in all.
+/// The time limit for a whole TCP connection.
 const CONNECTION: Duration = Duration::from_secs(30);
 
-/// The longest message.
+/// The maximum size of a message in bytes.
 const MAX_MESSAGE: usize = 65_535;
 
-/// Sockets of a namespace where questions arrive.
+/// The sockets of a namespace that receive queries.
 #[derive(Debug)]
 pub(super) struct Sockets {
     udp: StdUdpSocket,
@@ -36,7 +36,7 @@ pub(super) struct Sockets {
 }
 
 impl Sockets {
-    /// Opens them in the namespace of the calling thread.
+    /// Opens the sockets in the namespace of the calling thread.
     pub(super) fn open() -> io::Result<Self> {
         let (udp, tcp) = (StdUdpSocket::bind((ADDRESS, 53))?, StdTcpListener::bind((ADDRESS, 53))?);
         udp.set_nonblocking(true)?;
@@ -44,7 +44,7 @@ impl Sockets {
         Ok(Self { udp, tcp })
     }
 
-    /// Answers by asking `servers`, until the set is dropped.
+    /// Relays queries to `servers` until the returned set is dropped.
     pub(super) fn serve(self, servers: Vec<SocketAddr>) -> io::Result<JoinSet<()>> {
         let udp = Arc::new(UdpSocket::from_std(self.udp)?);
         let tcp = TcpListener::from_std(self.tcp)?;
@@ -63,14 +63,14 @@ async fn serve_datagrams(socket: Arc<UdpSocket>, servers: Arc<[SocketAddr]>) {
     loop {
         while tasks.try_join_next().is_some() {}
         let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
-        // An answer that nobody waits for any more is told as an error of the next call.
+        // The kernel reports undelivered answers as an error of the next call.
         let Ok((length, from)) = socket.recv_from(&mut buffer).await else { continue };
         let question = buffer[..length].to_vec();
         let (socket, servers) = (Arc::clone(&socket), Arc::clone(&servers));
         tasks.spawn(async move {
             let answer = ask(&question, &servers).await.or_else(|| failure(&question));
             if let Some(answer) = answer {
-                // Who has asked may be gone.
+                // The sender of the query may be gone.
                 let _ = socket.send_to(&answer, from).await;
             }
             drop(permit);
@@ -96,7 +96,7 @@ async fn ask_one(question: &[u8], server: SocketAddr) -> io::Result<Vec<u8>> {
     let mut answer = vec![0; MAX_MESSAGE];
     loop {
         let length = socket.recv(&mut answer).await?;
-        // The number that belongs to the question.
+        // The answer must have the query's ID.
         if length >= 2 && answer.get(..2) == question.get(..2) {
             answer.truncate(length);
             return Ok(answer);
@@ -104,10 +104,10 @@ async fn ask_one(question: &[u8], server: SocketAddr) -> io::Result<Vec<u8>> {
     }
 }
 
-/// Returns the answer that no server could be asked (SERVFAIL), so that nobody waits for one.
+/// Returns a SERVFAIL answer, so that the program doesn't wait for a timeout.
 fn failure(question: &[u8]) -> Option<Vec<u8>> {
     let mut answer = question.to_vec();
-    // Only questions are answered.
+    // Only queries get an answer.
     if answer.len() < 12 || answer[2] & 0x80 != 0 {
         return None;
     }
@@ -123,7 +123,7 @@ async fn serve_connections(listener: TcpListener, servers: Arc<[SocketAddr]>) {
         while tasks.try_join_next().is_some() {}
         let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
         let Ok((mut client, _)) = listener.accept().await else {
-            // Too many descriptors, mostly: it passes.
+            // Usually there are too many open descriptors, which is temporary.
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
@@ -155,7 +155,7 @@ mod tests {
         tasks.spawn(async move {
             let mut buffer = [0; 64];
             let (length, from) = server.recv_from(&mut buffer).await.unwrap();
-            // A stray answer comes first.
+            // The server sends an unrelated answer first.
             server.send_to(b"zz other", from).await.unwrap();
             buffer[length - 1] = b'!';
             server.send_to(&buffer[..length], from).await.unwrap();

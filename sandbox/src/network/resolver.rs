@@ -1,9 +1,8 @@
-//! Names: what a namespace has as `/etc/resolv.conf`.
+//! Name resolution: the content of a namespace's `/etc/resolv.conf`.
 //!
-//! Servers that the namespace can reach are left to it. Others (on the host's loopback device, as
-//! those of systemd-resolved, dnsmasq and unbound are, or reached by IPv6) are asked on its behalf:
-//! it gets [`ADDRESS`] in their place, where a [relay](super::relay) listens inside of the
-//! namespace.
+//! The namespace uses name servers directly if it can reach them. Others are on the host's loopback
+//! device, such as those of systemd-resolved, dnsmasq and unbound, or use IPv6. In their place, the
+//! file names [`ADDRESS`], where a [relay](super::relay) listens inside the namespace.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
 
@@ -11,24 +10,24 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, netdevice, socket_with
 
 use super::subnet::Subnet;
 
-/// Where the relay listens, in the namespace's own loopback network: what Docker uses.
+/// The relay's address in the namespace's loopback network, which is also Docker's.
 pub(super) const ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
 
 const PORT: u16 = 53;
 
-/// How names are resolved in a namespace.
+/// The name resolution of a namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Resolver {
-    /// The namespace's `/etc/resolv.conf`.
+    /// The content of the namespace's `/etc/resolv.conf`.
     pub(super) text: Vec<u8>,
-    /// Servers that only the host can reach, in the order in which they are to be asked.
+    /// The servers that only the host can reach, in order of precedence.
     pub(super) relayed: Vec<SocketAddr>,
-    /// Servers that the namespace asks itself.
+    /// The servers that the namespace uses directly.
     direct: Vec<Ipv4Addr>,
 }
 
 impl Resolver {
-    /// Makes the namespace's file out of the host's.
+    /// Converts the host's file for the namespace.
     pub(super) fn new(host: &[u8]) -> Self {
         let mut this = Self { text: Vec::new(), relayed: Vec::new(), direct: Vec::new() };
         for line in String::from_utf8_lossy(host).lines() {
@@ -39,13 +38,13 @@ impl Resolver {
             }
         }
         if this.relayed.is_empty() && this.direct.is_empty() {
-            // What the C library does where no server is named.
+            // The C library's default without any server.
             this.server("127.0.0.1");
         }
         this
     }
 
-    /// Returns the networks that its servers are in.
+    /// Returns the networks of the direct servers.
     pub(super) fn direct(&self) -> impl Iterator<Item = Subnet> {
         self.direct.iter().map(|address| Subnet { address: *address, prefix: 32 })
     }
@@ -57,7 +56,7 @@ impl Resolver {
                 self.line(&format!("nameserver {address}"));
             }
             Ok(address) => self.relay(SocketAddr::new(address, PORT)),
-            // Something that the host's resolver doesn't understand either is left out.
+            // An address that the host's resolver can't parse either is ignored.
             Err(_) => {
                 if let Some(server) = scoped(text) {
                     self.relay(server);
@@ -79,7 +78,7 @@ impl Resolver {
     }
 }
 
-/// Reads an address that counts on one interface, as `fe80::1%eth0`.
+/// Parses an address with an interface, such as `fe80::1%eth0`.
 fn scoped(text: &str) -> Option<SocketAddr> {
     let (address, interface) = text.split_once('%')?;
     let address = address.parse().ok()?;

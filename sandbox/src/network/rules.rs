@@ -1,15 +1,15 @@
-//! Packet filter rules, by the host's `nft` program.
+//! Packet filter rules, written by the host's `nft` program.
 //!
-//! The bridge's own rules are the same for every kiln, and stay: table `inet kiln`, written anew,
-//! in one transaction, by each process that prepares the bridge and finds that somebody has changed
-//! the host's rules since ([`super::generation`]), so that a firewall which flushes all rules is
-//! healed by the next build.
+//! The bridge's rules are the same for every kiln and stay in the table `inet kiln`. A process that
+//! prepares the bridge writes them again, in one transaction, if the host's rules have changed
+//! since ([`super::generation`]). So the next build repairs the damage of a firewall that flushes
+//! all rules.
 //!
-//! Published ports belong to one process, and must not outlive it by a moment: the address that
-//! they lead to is another container's next. They are in a table of the process's own, which the
-//! kernel ties to the netlink socket that made it (`flags owner`). That socket is held by an `nft`
-//! that waits for more to read from a pipe of kiln's: when kiln ends, however it ends, the pipe
-//! ends, `nft` ends, and the kernel removes the table.
+//! The rules of published ports belong to one process and must vanish with it, because their
+//! address is another container's next. They are in a table of the process's own, which the kernel
+//! ties to the netlink socket that created it (`flags owner`). An `nft` process holds that socket
+//! while it waits for input on a pipe from kiln. When kiln ends in any way, the pipe closes, `nft`
+//! ends, and the kernel removes the table.
 
 use std::ffi::OsStr;
 use std::fmt::Write as _;
@@ -27,22 +27,22 @@ use super::error::NetworkError;
 use super::host::BRIDGE;
 use super::subnet::Subnet;
 
-/// The table of the bridge's own rules, of the family `inet`.
+/// The name of the bridge's table in the family `inet`.
 pub(super) const TABLE: &str = "kiln";
 
-/// Directories where it may be, besides those of the search path.
+/// The directories to search after those of the search path.
 const USUAL: [&str; 4] = ["/usr/sbin", "/sbin", "/usr/bin", "/usr/local/sbin"];
 
-/// How long it may take.
+/// The time limit for the program.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A program of the host, found once.
+/// The path of a program on the host.
 #[derive(Clone, Debug)]
 pub(super) struct Program(PathBuf);
 
 impl Program {
-    /// Finds a program in the directories of `path`, and in the usual ones. Relative directories
-    /// don't count: they could lead into a build context.
+    /// Finds a program in the directories of `path` and in the usual ones. Ignores relative
+    /// directories: they could lead into a build context.
     pub(super) fn find(name: &str, path: &OsStr) -> Option<Self> {
         let directories = path.as_bytes().split(|byte| *byte == b':').map(OsStr::from_bytes);
         directories
@@ -54,8 +54,8 @@ impl Program {
             .map(Self)
     }
 
-    /// Returns a command with next to no environment: a home would be read for settings, and
-    /// written.
+    /// Returns a command with a minimal environment. The program must not read settings from a home
+    /// directory or write to it.
     pub(super) fn command(&self) -> Command {
         tracing::debug!(program = %self.0.display(), "running a program");
         let mut command = Command::new(&self.0);
@@ -65,7 +65,7 @@ impl Program {
     }
 }
 
-/// Writes the bridge's rules, and returns a list of everybody's chains for IPv4.
+/// Writes the bridge's rules. Returns the list of all IPv4 chains.
 pub(super) async fn write(
     nft: &Program,
     subnet: Subnet,
@@ -92,16 +92,16 @@ async fn apply(nft: &Program, script: &str) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Returns the first line of what a program complains of.
+/// Returns the first line of a program's error output as an error.
 fn said(stderr: &[u8]) -> io::Error {
     let text = String::from_utf8_lossy(stderr);
     io::Error::other(text.lines().next().unwrap_or("nft failed").trim().to_owned())
 }
 
-/// Returns the script that makes the bridge's rules, whether they are there already or not.
+/// Returns the script that creates or replaces the bridge's rules.
 ///
-/// `guard` are the interfaces between which the host didn't forward before kiln turned forwarding
-/// on; it goes on not to.
+/// `guard` are the interfaces that the host did not forward between before kiln turned forwarding
+/// on. A rule keeps dropping packets between them.
 pub(super) fn bridge_rules(subnet: Subnet, guard: &[String]) -> String {
     let mut script = String::from(
         "add table inet kiln\n\
@@ -115,10 +115,10 @@ pub(super) fn bridge_rules(subnet: Subnet, guard: &[String]) -> String {
         let _ = writeln!(script, "add rule inet kiln {chain} {text}");
     };
     rule("postrouting", &format!("ip saddr {subnet} oifname != \"{BRIDGE}\" masquerade"));
-    // Nobody speaks for others.
+    // Namespaces can't send under addresses of others.
     rule("forward", &format!("iifname \"{BRIDGE}\" ip saddr != {subnet} drop"));
     rule("forward", &format!("iifname \"{BRIDGE}\" meta nfproto ipv6 drop"));
-    // Nobody gets in but by answers and published ports.
+    // Packets to namespaces must be answers or belong to published ports.
     rule("forward", &format!("oifname \"{BRIDGE}\" ct state established,related accept"));
     rule("forward", &format!("oifname \"{BRIDGE}\" ct status dnat accept"));
     rule("forward", &format!("oifname \"{BRIDGE}\" drop"));
@@ -135,18 +135,18 @@ pub(super) fn bridge_rules(subnet: Subnet, guard: &[String]) -> String {
     script
 }
 
-/// Rules that live as long as this.
+/// Rules that exist as long as this value.
 #[derive(Debug)]
 pub(super) struct OwnRules {
     _nft: Child,
     _stdin: ChildStdin,
-    // A pipe that nobody holds any more would end the program as soon as it says something.
+    // If the pipe were closed, the program would end at its next output.
     _output: (Lines<BufReader<ChildStdout>>, Lines<BufReader<ChildStderr>>),
 }
 
 impl OwnRules {
-    /// Makes rules that lead packets for this machine elsewhere; each is the match and the
-    /// statement of one.
+    /// Creates rules that redirect packets for this machine. Each item is the match and the
+    /// statement of one rule.
     pub(super) async fn redirect(nft: &Program, name: &str, rules: &[String]) -> io::Result<Self> {
         let mut child =
             nft.command().arg("-i").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
@@ -161,7 +161,7 @@ impl OwnRules {
             loop {
                 tokio::select! {
                     line = stdout.next_line() => match line?.as_deref() {
-                        // The table is shown, from its first line to its last.
+                        // The program prints the whole table, from its header to its brace.
                         Some("}") if begun => return Ok(()),
                         Some(line) => begun |= line.starts_with(&first),
                         None => return Err(pipe()),
@@ -177,7 +177,7 @@ impl OwnRules {
     }
 }
 
-/// Returns the lines that make a table of one's own, and then show it.
+/// Returns the lines that create the table and then list it.
 fn own_rules(name: &str, rules: &[String]) -> String {
     // One line is one transaction.
     let mut line = format!(

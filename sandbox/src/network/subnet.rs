@@ -1,12 +1,12 @@
-//! Which addresses the bridge gets: some that nobody else on this machine uses.
+//! The choice of the bridge's addresses, which no other network of this machine may use.
 
 use std::net::Ipv4Addr;
 
-/// The length of the prefix of every candidate: as many addresses as a bridge has ports.
+/// The prefix length of every candidate. It has as many addresses as a bridge has ports.
 const PREFIX: u8 = 22;
 
-/// The networks that are tried in turn: private ones, away from where Docker, Podman, libvirt and
-/// home routers begin.
+/// The candidate networks in order of precedence: private ones, away from the defaults of Docker,
+/// Podman, libvirt and home routers.
 const CANDIDATES: [Ipv4Addr; 8] = [
     Ipv4Addr::new(10, 75, 72, 0),
     Ipv4Addr::new(10, 139, 72, 0),
@@ -18,17 +18,17 @@ const CANDIDATES: [Ipv4Addr; 8] = [
     Ipv4Addr::new(10, 11, 72, 0),
 ];
 
-/// A network by one of its addresses and the length of its prefix.
+/// A network, as one of its addresses and the length of its prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Subnet {
-    /// An address in it; of the bridge's own network, the bridge's.
+    /// An address in the network. For the bridge's network, the bridge's address.
     pub(super) address: Ipv4Addr,
-    /// How many bits all its addresses share.
+    /// The number of bits that all addresses share.
     pub(super) prefix: u8,
 }
 
 impl Subnet {
-    /// Returns the first candidate that overlaps with none of `used`, with the bridge's address.
+    /// Returns the first candidate that doesn't overlap with `used`, with the bridge's address.
     pub(super) fn choose(used: &[Subnet]) -> Option<Self> {
         CANDIDATES
             .iter()
@@ -41,16 +41,15 @@ impl Subnet {
         u32::from(self.address) & mask == u32::from(other.address) & mask
     }
 
-    /// Returns the address that stands for the network as a whole.
+    /// Returns the network's address.
     pub(super) fn network(self) -> Ipv4Addr {
         Ipv4Addr::from(u32::from(self.address) & mask(self.prefix))
     }
 
-    /// Returns every address that a namespace may have, once, beginning somewhere: `start` says
-    /// where.
+    /// Returns every address that a namespace may have, once. `start` selects the first one.
     pub(super) fn hosts(self, start: u64) -> impl Iterator<Item = Ipv4Addr> {
         let (network, own) = (u32::from(self.network()), u32::from(self.address));
-        // Without the network's own address and the broadcast address.
+        // The network's own address and the broadcast address are left out.
         let count = u64::from(!mask(self.prefix)).saturating_sub(1);
         (0..count)
             .map(move |step| network + 1 + ((start % count + step) % count) as u32)

@@ -1,4 +1,4 @@
-//! A specification in the words of OCI runtimes.
+//! The translation of a specification into the OCI runtime specification.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -13,24 +13,24 @@ use crate::users::ResolvedUser;
 use crate::wire::Failure;
 use crate::{cgroup_view, insecure, masks, seccomp};
 
-/// The version of the runtime specification that this is written in.
+/// The version of the OCI runtime specification.
 const VERSION: &str = "1.0.2";
 
-/// What a runtime is told.
+/// The inputs of a runtime's `config.json`.
 pub(super) struct Config<'a> {
     pub(super) spec: &'a Spec,
     pub(super) user: ResolvedUser,
     pub(super) home: Option<String>,
-    /// Where the root file system is.
+    /// The path of the root file system.
     pub(super) root: PathBuf,
-    /// The container's control group, below the runtime's own.
+    /// The container's control group, relative to the runtime's own.
     pub(super) cgroup: String,
-    /// What is mounted in file systems that the runtime makes: where, and what.
+    /// The mounts inside file systems that the runtime mounts itself: target and source.
     pub(super) mounts: Vec<(PathBuf, PathBuf)>,
 }
 
 impl Config<'_> {
-    /// Returns the `config.json`.
+    /// Returns the content of the `config.json`.
     pub(super) fn to_json(&self) -> Result<Vec<u8>, Failure> {
         let spec = self.spec;
         let mut document = json!({
@@ -144,7 +144,7 @@ impl Config<'_> {
     }
 
     fn linux(&self) -> Result<Value, Failure> {
-        // The network is the one that the runtime itself is in.
+        // The container shares the runtime's network namespace.
         let shared = self.spec.shared;
         let namespaces = [
             ("pid", shared.pid),
@@ -156,7 +156,7 @@ impl Config<'_> {
         let namespaces = namespaces.into_iter().filter(|(_, is_shared)| !is_shared);
         let namespaces: Vec<Value> = namespaces.map(|(kind, _)| json!({ "type": kind })).collect();
         let sysctls = self.spec.sysctls.iter().map(|it| (it.name.clone(), json!(it.value)));
-        // Not every runtime knows the member of its own that it has.
+        // Not every runtime supports the `domainname` property.
         let domainname = self.spec.domainname.iter();
         let domainname = domainname.map(|name| ("kernel.domainname".to_owned(), json!(name)));
         let privileges = &self.spec.privileges;
@@ -188,7 +188,7 @@ impl Config<'_> {
         Ok(document)
     }
 
-    /// Returns the devices of programs that run without limits.
+    /// Returns the devices of insecure and privileged programs.
     fn devices(&self) -> Value {
         match self.spec.security {
             Security::Sandbox => json!([]),
@@ -200,7 +200,7 @@ impl Config<'_> {
         }
     }
 
-    /// Returns which devices may be opened, besides those that a runtime allows by itself.
+    /// Returns the device rules, in addition to the runtime's built-in ones.
     fn device_rules(&self) -> Vec<Value> {
         let mut rules = vec![json!({ "allow": !self.is_sandbox(), "access": "rwm" })];
         for rule in &self.spec.devices {
@@ -220,7 +220,7 @@ impl Config<'_> {
         rules
     }
 
-    /// Returns how the root file system is linked with the host's mounts, where a mount of it is.
+    /// Returns the propagation of the root file system, if a mount of the host requires one.
     fn propagation(&self) -> Option<&'static str> {
         let of_mount = |mount: &Mount| match mount.kind {
             MountKind::Bind { propagation, .. } => propagation,
@@ -245,7 +245,8 @@ fn device(device: &insecure::Device) -> Value {
     })
 }
 
-/// Describes a device of this machine; `None` where it is gone by now, or is one that a runtime makes itself.
+/// Returns the description of a device of the host. Returns `None` if it has vanished or if
+/// runtimes create it themselves.
 fn host_device(path: &Path) -> Option<Value> {
     const OWN: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
     let found = path.symlink_metadata().ok()?;

@@ -1,8 +1,8 @@
-//! Process 1 of a runtime's container that is to have one beside its program.
+//! The optional process 1 of a runtime's container.
 //!
-//! A runtime executes its program as process 1. So it gets a copy of kiln as the program. The copy lies in
-//! the container's `/dev`, belongs to that container alone, and finds by its own name what it is to be.
-//! It splits as the sandbox's child does ([`init`]).
+//! A runtime executes its program as process 1, so it gets a copy of kiln as the program. The copy is in the
+//! container's `/dev`, belongs to that container only, and recognises its role by its name. It splits like
+//! the sandbox's child ([`init`]).
 
 use std::convert::Infallible;
 use std::fs::Permissions;
@@ -20,13 +20,13 @@ use crate::sources::open_inside;
 use crate::sys;
 use crate::wire::Failure;
 
-/// Where the container has it, and the name that it is executed by.
+/// The path of the copy in the container, which is also its `argv[0]`.
 pub(crate) const PATH: &str = "/dev/kiln-init";
 
-/// The status of a process 1 that can't begin.
+/// The exit status of a process 1 that fails to start.
 const FAILED: i32 = 125;
 
-/// Copies this program to `path`, for the container of `root`.
+/// Copies this program to `path` for the container with `root`.
 pub(super) fn copy(path: &Path, root: &Root) -> Result<(), Failure> {
     const ITSELF: &str = "/proc/self/exe";
     let doing = |error| Failure::doing::<std::io::Error>("copy kiln for process 1")(error);
@@ -44,7 +44,7 @@ pub(super) fn copy(path: &Path, root: &Root) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Returns the loader that a program names; `None` for a static one.
+/// Returns the path of an ELF program's loader. Returns `None` for a static program.
 fn loader(program: &[u8]) -> Option<PathBuf> {
     const LOADER: u64 = 3;
     let number = |at: usize, bytes: usize| {
@@ -62,7 +62,7 @@ fn loader(program: &[u8]) -> Option<PathBuf> {
     Some(std::ffi::OsString::from_vec(name.to_owned()).into())
 }
 
-/// Is process 1, and starts the program that the arguments name.
+/// Runs as process 1 and starts the program in the arguments.
 #[expect(
     clippy::exit,
     reason = "process 1 is a process of its own, and has no caller to return to"
@@ -72,7 +72,7 @@ pub(crate) fn begin() -> ! {
         Ok(never) => match never {},
         Err(failure) => failure,
     };
-    // Where that can't be told, the status tells.
+    // If the message can't be written, the exit status remains.
     let _ = writeln!(std::io::stderr(), "ERROR: {}", failure.message);
     std::process::exit(failure.code.unwrap_or(FAILED))
 }

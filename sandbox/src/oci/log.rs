@@ -1,4 +1,4 @@
-//! What a runtime says of its failures.
+//! The error log of a runtime.
 
 use serde::Deserialize;
 
@@ -11,12 +11,13 @@ struct Line {
     msg: String,
 }
 
-/// Returns why a runtime could not run a program, by its log; `None` where it could.
+/// Returns the error in a runtime's log, if the runtime could not run the program.
 pub(crate) fn failure(log: &str) -> Option<SandboxError> {
     let mut lines = log.lines().rev().filter_map(|line| serde_json::from_str::<Line>(line).ok());
     let worst = lines.find(|line| matches!(line.level.as_str(), "error" | "fatal"))?;
     let message = worst.msg.trim();
-    // What was to be executed isn't there, or can't be: everything else is the runtime's problem.
+    // These messages mean that the program is missing or not executable. Others are errors of the
+    // runtime.
     if let Some(start) = message.find("exec: ").or_else(|| message.find("exec /")) {
         let message = &message[start..];
         let missing = ["executable file not found", "no such file or directory"];

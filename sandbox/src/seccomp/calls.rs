@@ -1,10 +1,10 @@
-//! The system calls that Docker's default profile allows a container with the default
-//! capabilities, whatever their arguments, and their numbers.
+//! The system calls, with their numbers, that Docker's default profile allows with the default
+//! capabilities and any arguments.
 
-/// The number of a call that an architecture hasn't got.
+/// The number of a call that the architecture doesn't have.
 pub(super) const NO: i32 = -1;
 
-/// Names, with their numbers on `x86_64`, x32 (without its bit), i386, aarch64 and arm.
+/// The names, with the numbers on `x86_64`, x32 (without its bit), i386, aarch64 and arm.
 pub(super) const CALLS: &[(&str, [i32; 5])] = &[
     ("_llseek", [NO, NO, 140, NO, 140]),
     ("_newselect", [NO, NO, 142, NO, 142]),

@@ -1,28 +1,28 @@
-//! From verdicts to a program of the kernel's: a binary search over the numbers of calls.
+//! The compiler from verdicts to a BPF program: a binary search over call numbers.
 
 use super::custom::{Comparison, Condition};
 use crate::sys::FilterInstruction;
 
-/// What becomes of a call.
+/// The filter's decision about a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// It is made.
+    /// The call is allowed.
     Allow,
-    /// It fails with this error.
+    /// The call fails with this errno.
     Refuse(u32),
-    /// It is made where its first argument is one of these, else refused with EPERM.
+    /// The call is allowed if its first argument is one of these, and fails with EPERM otherwise.
     IfFirst(Vec<u32>),
-    /// It is made where its first argument is none of these, else refused with EPERM.
+    /// The call is allowed unless its first argument is one of these, and fails with EPERM otherwise.
     UnlessFirst(Vec<u32>),
-    /// It is made where its first argument has none of these bits, else refused with EPERM.
+    /// The call is allowed if its first argument has none of these bits, and fails with EPERM otherwise.
     IfFirstWithout(u32),
-    /// The filter returns this.
+    /// The filter returns this value.
     Return(u32),
-    /// The filter returns what the first of these says whose conditions are all met.
+    /// The filter returns the value of the first rule whose conditions are all met.
     Choose {
-        /// Conditions, and what is returned.
+        /// The conditions of each rule, and its return value.
         rules: Vec<(Vec<Condition>, u32)>,
-        /// The action where none is met.
+        /// The return value if no rule matches.
         otherwise: u32,
     },
 }
@@ -30,14 +30,13 @@ pub(super) enum Verdict {
 /// The calls of an architecture.
 #[derive(Clone, Debug)]
 pub(super) struct Architecture {
-    /// Its number, as the kernel's audit has it.
+    /// The architecture's number in the kernel's audit interface.
     pub(super) number: u32,
-    /// What becomes of calls, in the order of their numbers: each holds from its number on. The first
-    /// one is of number 0.
+    /// The verdicts in the order of call numbers. Each is valid from its number on. The first number is 0.
     pub(super) verdicts: Vec<(u32, Verdict)>,
 }
 
-/// Loads a word of what the kernel says of a call.
+/// Loads a word of `struct seccomp_data`.
 pub(super) const LOAD: u16 = 0x20;
 pub(super) const AND: u16 = 0x54;
 pub(super) const RETURN: u16 = 0x06;
@@ -50,13 +49,13 @@ pub(super) const ALLOW: u32 = 0x7fff_0000;
 pub(super) const ERRNO: u32 = 0x0005_0000;
 pub(super) const KILL: u32 = 0x8000_0000;
 
-/// Where the kernel says what: the call, the architecture, the arguments, and of the first argument the half
-/// that the calls of the built-in profile look at.
+/// The offsets in `struct seccomp_data`: call, architecture, arguments, and the half of the first argument
+/// that the built-in profile checks.
 pub(super) const CALL: u32 = 0;
 pub(super) const ARCHITECTURE: u32 = 4;
 pub(super) const ARGUMENTS: u32 = 16;
 pub(super) const FIRST: u32 = ARGUMENTS + LOWER_HALF;
-/// Where the halves of an argument are.
+/// The offsets of the halves of an argument.
 #[cfg(target_endian = "little")]
 pub(super) const LOWER_HALF: u32 = 0;
 #[cfg(target_endian = "big")]
@@ -86,7 +85,7 @@ pub(super) fn compile(architectures: &[Architecture]) -> Vec<FilterInstruction> 
     program
 }
 
-/// Leaves out what is the same as before.
+/// Merges neighbouring ranges with the same verdict.
 fn merge(verdicts: &[(u32, Verdict)]) -> Vec<(u32, &Verdict)> {
     let mut ranges: Vec<(u32, &Verdict)> = Vec::new();
     for (call, verdict) in verdicts {
@@ -144,11 +143,11 @@ fn leaf(verdict: &Verdict) -> Vec<FilterInstruction> {
     }
 }
 
-/// Returns a value where all conditions are met, and goes on behind itself where one isn't.
+/// Returns `value` if all conditions are met, and continues after itself otherwise.
 fn when(conditions: &[Condition], value: u32) -> Vec<FilterInstruction> {
     let mut part = vec![plain(RETURN, value)];
     for condition in conditions.iter().rev() {
-        // There are six arguments, and a condition on each takes seven instructions at most.
+        // There are six arguments, and a condition on each takes at most seven instructions.
         let past = u8::try_from(part.len()).unwrap_or(u8::MAX);
         let mut check = check(condition, past);
         check.append(&mut part);
@@ -157,7 +156,7 @@ fn when(conditions: &[Condition], value: u32) -> Vec<FilterInstruction> {
     part
 }
 
-/// Goes on where a condition is met, and otherwise jumps over `past` instructions behind itself.
+/// Continues if a condition is met, and otherwise jumps over `past` instructions after itself.
 fn check(condition: &Condition, past: u8) -> Vec<FilterInstruction> {
     let half = |value: u64, bits: u32| (value >> bits) as u32;
     let place = ARGUMENTS + 8 * condition.index;
@@ -212,7 +211,7 @@ fn check(condition: &Condition, past: u8) -> Vec<FilterInstruction> {
     }
 }
 
-/// Returns how far it is past a part; no filter is longer than a few thousand instructions.
+/// Returns the length of a part as a jump distance. All filters have at most a few thousand instructions.
 fn distance(part: &[FilterInstruction]) -> u32 {
     u32::try_from(part.len()).unwrap_or(u32::MAX)
 }

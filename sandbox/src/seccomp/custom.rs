@@ -1,15 +1,14 @@
-//! A profile of the user's own: rules for calls by their names, and how they become verdicts.
+//! Profiles of the user: rules for calls by name, and their translation into verdicts.
 //!
-//! - Of several rules for a call, one without conditions holds whatever the others say; else the first one
-//!   whose conditions are all met.
-//! - A call that no rule is about meets the profile's default action. Where that refuses calls, those that
-//!   are younger than all calls of the profile don't exist, as on an older kernel, so that programs fall back
-//!   to others.
-//! - Names that no architecture of this machine has are passed over: profiles are for several machines.
-//! - A call of an architecture that the profile doesn't name ends the program.
+//! - If a call has several rules, one without conditions takes precedence. Otherwise the first rule whose
+//!   conditions are all met applies.
+//! - The default action applies to calls without a rule. If it refuses calls, those that are newer than all
+//!   calls of the profile fail with ENOSYS, as on an older kernel, so that programs use fallbacks.
+//! - Names that no architecture of this machine has are ignored, because profiles cover several machines.
+//! - A call of an architecture that the profile doesn't name kills the program.
 //!
-//! i386 has one call for all about sockets, and another for all of System V's interprocess communication. A rule
-//! without conditions about one of these holds for both ways to make it.
+//! i386 has one call for all socket operations, and another for all of System V's interprocess communication.
+//! A rule without conditions about one of these operations applies to both ways of calling it.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -23,104 +22,104 @@ use super::more_calls::CALLS_OF_CAPABILITIES;
 use super::other_calls::OTHER_CALLS;
 use super::{CLONE, CLONE3, Column, PERSONALITY, SOCKET, X32};
 
-/// A system call filter of the user's own, for this machine and a container's capabilities.
+/// A system call filter of the user, resolved for this machine and a container's capabilities.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SeccompProfile {
-    /// The action for calls that no rule is about.
+    /// The action for calls without a rule.
     pub(super) default: Action,
-    /// The architectures besides the machine's own, as `SCMP_ARCH_X86`.
+    /// The additional architectures, such as `SCMP_ARCH_X86`.
     pub(super) architectures: Vec<String>,
-    /// Options of the filter; `None` for kiln's own choice.
+    /// The filter's flags. `None` for kiln's defaults.
     pub(super) flags: Option<Vec<Flag>>,
-    /// The rules, in the order in which they are written.
+    /// The rules in the order of the profile.
     pub(super) rules: Vec<Rule>,
 }
 
 /// The action for a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Action {
-    /// The thread ends.
+    /// The kernel kills the thread.
     KillThread,
-    /// The process ends.
+    /// The kernel kills the process.
     KillProcess,
-    /// The process gets SIGSYS.
+    /// The kernel sends the process SIGSYS.
     Trap,
-    /// It fails with this error.
+    /// The call fails with this errno.
     Errno(u16),
-    /// A tracer decides, and is told this number; without one the call doesn't exist.
+    /// A tracer receives this number and decides. Without a tracer, the call fails with ENOSYS.
     Trace(u16),
-    /// It is made, and the kernel logs it.
+    /// The kernel logs and executes the call.
     Log,
-    /// It is made.
+    /// The kernel executes the call.
     Allow,
 }
 
 /// A rule about some calls.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Rule {
-    /// The calls.
+    /// The names of the calls.
     pub(super) names: Vec<String>,
-    /// The action for them.
+    /// The action for the calls.
     pub(super) action: Action,
-    /// The conditions on their arguments.
+    /// The conditions on the calls' arguments.
     pub(super) conditions: Vec<Condition>,
 }
 
 /// A condition on an argument of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Condition {
-    /// Which argument, from 0 to 5.
+    /// The index of the argument, from 0 to 5.
     pub(super) index: u32,
-    /// How it is compared.
+    /// The operator of the comparison.
     pub(super) comparison: Comparison,
-    /// The value that it is compared with; the mask of a masked comparison.
+    /// The right-hand side of the comparison, or the mask of a masked comparison.
     pub(super) value: u64,
-    /// The result that a masked comparison is to have.
+    /// The required result of a masked comparison.
     pub(super) second: u64,
 }
 
-/// How an argument is compared with a value.
+/// An operator that compares an argument with a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Comparison {
-    /// Differs.
+    /// The argument differs from the value.
     #[serde(rename = "SCMP_CMP_NE")]
     Different,
-    /// Is less.
+    /// The argument is less than the value.
     #[serde(rename = "SCMP_CMP_LT")]
     Less,
-    /// Is no more.
+    /// The argument is at most the value.
     #[serde(rename = "SCMP_CMP_LE")]
     AtMost,
-    /// Is the same.
+    /// The argument equals the value.
     #[serde(rename = "SCMP_CMP_EQ")]
     Equal,
-    /// Is no less.
+    /// The argument is at least the value.
     #[serde(rename = "SCMP_CMP_GE")]
     AtLeast,
-    /// Is more.
+    /// The argument is greater than the value.
     #[serde(rename = "SCMP_CMP_GT")]
     More,
-    /// Has, of the mask's bits, those of the second value.
+    /// The masked argument equals the second value.
     #[serde(rename = "SCMP_CMP_MASKED_EQ")]
     Masked,
 }
 
-/// An option of the filter.
+/// A flag of the filter, as in seccomp(2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Flag {
-    /// All threads have it; there is one.
+    /// The filter applies to all threads. The process has only one.
     #[serde(rename = "SECCOMP_FILTER_FLAG_TSYNC")]
     AllThreads,
-    /// The kernel logs what is refused.
+    /// The kernel logs refused calls.
     #[serde(rename = "SECCOMP_FILTER_FLAG_LOG")]
     Log,
-    /// Speculation is as it was.
+    /// The kernel keeps speculative execution enabled.
     #[serde(rename = "SECCOMP_FILTER_FLAG_SPEC_ALLOW")]
     Speculation,
 }
 
 impl Action {
-    /// Returns it as a filter's return value.
+    /// Returns the action as a filter's return value.
     fn value(self) -> u32 {
         match self {
             Self::KillThread => 0,
@@ -133,12 +132,12 @@ impl Action {
         }
     }
 
-    /// Tells whether calls are made.
+    /// Returns `true` if the action executes the call.
     fn makes_calls(self) -> bool {
         matches!(self, Self::Allow | Self::Log)
     }
 
-    /// Returns it in the words of OCI runtimes, with its number.
+    /// Returns the action's name in the OCI runtime specification, and its errno or number.
     fn words(self) -> (&'static str, Option<u16>) {
         match self {
             Self::KillThread => ("SCMP_ACT_KILL_THREAD", None),
@@ -153,7 +152,7 @@ impl Action {
 }
 
 impl Condition {
-    /// Returns it as the kernel sees arguments of 32 bits.
+    /// Returns the condition for 32-bit arguments.
     fn narrowed(mut self) -> Self {
         self.value &= u64::from(u32::MAX);
         self.second &= u64::from(u32::MAX);
@@ -161,7 +160,7 @@ impl Condition {
     }
 }
 
-/// Calls that i386 makes by another call, `socketcall`, and the number that stands for them.
+/// The operations of i386's `socketcall`, with their numbers.
 const SOCKET_CALLS: [(&str, u64); 20] = [
     ("socket", 1),
     ("bind", 2),
@@ -185,7 +184,7 @@ const SOCKET_CALLS: [(&str, u64); 20] = [
     ("sendmmsg", 20),
 ];
 
-/// Calls that i386 makes by `ipc`, and the number that stands for them.
+/// The operations of i386's `ipc`, with their numbers.
 const IPC_CALLS: [(&str, u64); 12] = [
     ("semop", 1),
     ("semget", 2),
@@ -204,7 +203,7 @@ const IPC_CALLS: [(&str, u64); 12] = [
 const SOCKETCALL: u32 = 102;
 const IPC: u32 = 117;
 
-/// Returns the numbers of a call; `None` where no architecture has it.
+/// Returns the numbers of a call. Returns `None` if no architecture has it.
 fn numbers(name: &str) -> Option<[i32; 5]> {
     let special = [("socket", SOCKET), ("clone", CLONE), ("personality", PERSONALITY)];
     let special = special.into_iter().chain([("clone3", [CLONE3.cast_signed(); 5])]);
@@ -213,11 +212,11 @@ fn numbers(name: &str) -> Option<[i32; 5]> {
     tables.chain(special).find(|(known, _)| *known == name).map(|(_, numbers)| numbers)
 }
 
-/// The rules about one call of an architecture.
+/// The rules about one call of an architecture, as conditions and return values.
 type CallRules = Vec<(Vec<Condition>, u32)>;
 
 impl SeccompProfile {
-    /// Returns what this kind of machine runs, with the profile's verdicts.
+    /// Returns the architectures of a machine with the profile's verdicts.
     pub(super) fn compile(&self, machine: &str) -> io::Result<Vec<Architecture>> {
         let has = |name: &str| self.architectures.iter().any(|known| known == name);
         let one = |number, column| Architecture { number, verdicts: self.verdicts(column, 0) };
@@ -250,8 +249,7 @@ impl SeccompProfile {
         Ok(all)
     }
 
-    /// Returns the options that the filter is installed with, as the kernel takes them; `None` for kiln's own
-    /// choice.
+    /// Returns the flags for seccomp(2). Returns `None` for kiln's defaults.
     pub(super) fn options(&self) -> Option<libc::c_ulong> {
         let bit = |flag: &Flag| match flag {
             Flag::AllThreads => libc::SECCOMP_FILTER_FLAG_TSYNC,
@@ -261,8 +259,8 @@ impl SeccompProfile {
         self.flags.as_ref().map(|flags| flags.iter().map(bit).fold(0, |all, bit| all | bit))
     }
 
-    /// Returns what becomes of an architecture's calls, in the order of their numbers: each verdict holds from
-    /// its number on. `bit` is added to all.
+    /// Returns the verdicts in the order of call numbers. Each verdict is valid from its number on. `bit` is
+    /// set in all numbers.
     fn verdicts(&self, column: Column, bit: u32) -> Vec<(u32, Verdict)> {
         let default = Verdict::Return(self.default.value());
         let rules = self.rules_of(column);
@@ -281,7 +279,7 @@ impl SeccompProfile {
         verdicts
     }
 
-    /// Returns the rules by the numbers of calls. One that says what the default says changes nothing.
+    /// Returns the rules by call number. Leaves out rules whose action is the default one.
     fn rules_of(&self, column: Column) -> BTreeMap<u32, CallRules> {
         let mut all: BTreeMap<u32, CallRules> = BTreeMap::new();
         let is_narrow = matches!(column, Column::I386 | Column::Arm);
@@ -317,7 +315,7 @@ impl SeccompProfile {
         }
     }
 
-    /// Returns `linux.seccomp` of a runtime's configuration.
+    /// Returns the `linux.seccomp` property of a runtime's configuration.
     pub(crate) fn for_runtime(&self) -> Value {
         let native = match std::env::consts::ARCH {
             "aarch64" => "SCMP_ARCH_AARCH64",
@@ -372,7 +370,7 @@ impl SeccompProfile {
         self.default.value()
     }
 
-    /// Returns arguments on which the last condition on each of them turns, `near` added to each.
+    /// Returns six arguments at the limits of the conditions, each plus `near`.
     pub(super) fn telling_arguments(&self, near: u64) -> [u64; 6] {
         let mut arguments = [near; 6];
         for condition in self.rules.iter().flat_map(|rule| &rule.conditions) {
@@ -385,7 +383,7 @@ impl SeccompProfile {
         arguments
     }
 
-    /// Returns what the rules say of a call, as a filter's return value.
+    /// Returns the rules' verdict on a call as a filter's return value.
     pub(super) fn says(&self, call: u32, column: Column, arguments: &[u64]) -> u32 {
         let is_it = |name: &String| {
             numbers(name).is_some_and(|all| u32::try_from(all[column as usize]) == Ok(call))
@@ -403,8 +401,8 @@ impl SeccompProfile {
     }
 }
 
-/// Returns the conditions as sets of which one has to be met as a whole: two on the same argument are
-/// alternatives, as with other runtimes.
+/// Returns alternative sets of conditions. Two conditions on the same argument are alternatives, as in other
+/// runtimes.
 fn alternatives(conditions: &[Condition]) -> Vec<Vec<Condition>> {
     let is_repeated = |(place, one): (usize, &Condition)| {
         conditions[..place].iter().any(|other| other.index == one.index)
@@ -415,7 +413,7 @@ fn alternatives(conditions: &[Condition]) -> Vec<Vec<Condition>> {
     vec![conditions.to_vec()]
 }
 
-/// Returns the calls that i386 has for many, with the condition that stands for a call of this name.
+/// Returns the i386 calls that include the operation `name`, each with the condition that selects it.
 fn multiplexed(name: &str) -> impl Iterator<Item = (u32, Condition)> {
     let find = |table: &[(&str, u64)]| {
         table.iter().find(|(known, _)| *known == name).map(|(_, number)| *number)

@@ -1,7 +1,7 @@
-//! Profiles as they are written: docker's format, in JSON.
+//! The parser of profiles in docker's JSON format.
 //!
-//! Members that kiln doesn't know are passed over, as docker does. What a rule requires (capabilities, a kernel,
-//! a machine) is decided when the profile is read: what is left of it is for one container on one machine.
+//! Unknown properties are ignored, as in docker. A rule's requirements (capabilities, kernel, machine) are
+//! evaluated when the profile is read. The result is for one container on one machine.
 
 use serde::de::{Error as _, Unexpected};
 use serde::{Deserialize, Deserializer};
@@ -9,14 +9,14 @@ use serde::{Deserialize, Deserializer};
 use super::custom::{Action, Comparison, Condition, Flag, Rule, SeccompProfile};
 use crate::capabilities::Capabilities;
 
-/// The document.
+/// The whole profile, validated.
 #[derive(Deserialize)]
 #[serde(try_from = "Members")]
 struct Document {
     members: Members,
 }
 
-/// Its members.
+/// The properties of a profile.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Members {
@@ -29,7 +29,7 @@ struct Members {
     syscalls: Option<Vec<Calls>>,
 }
 
-/// An action; its number stands beside it.
+/// The name of an action. Its number is a separate property.
 #[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
 enum ActionName {
     #[serde(rename = "SCMP_ACT_KILL", alias = "SCMP_ACT_KILL_THREAD")]
@@ -50,7 +50,7 @@ enum ActionName {
     Notify,
 }
 
-/// An architecture, with those whose programs the same machines run.
+/// An architecture, with others whose programs the same machines run.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct ArchitectureGroup {
@@ -58,10 +58,10 @@ struct ArchitectureGroup {
     sub_architectures: Option<Vec<ArchitectureName>>,
 }
 
-/// The name of an architecture, as `SCMP_ARCH_X86_64`.
+/// The name of an architecture, such as `SCMP_ARCH_X86_64`.
 struct ArchitectureName(String);
 
-/// A rule.
+/// A rule, validated.
 #[derive(Deserialize)]
 #[serde(try_from = "CallMembers")]
 struct Calls {
@@ -72,7 +72,7 @@ struct Calls {
     excludes: Requirements,
 }
 
-/// A rule's members.
+/// The properties of a rule.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct CallMembers {
@@ -97,7 +97,7 @@ struct Argument {
     op: Comparison,
 }
 
-/// The situations that a rule is for, or isn't for.
+/// The requirements that include or exclude a rule.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Requirements {
@@ -107,7 +107,7 @@ struct Requirements {
     min_kernel: Option<(u32, u32)>,
 }
 
-/// The situation that requirements are held against.
+/// The container's capabilities, the machine and the kernel's version.
 struct Circumstances {
     capabilities: Capabilities,
     machine: &'static str,
@@ -115,10 +115,10 @@ struct Circumstances {
 }
 
 impl SeccompProfile {
-    /// Reads a profile in docker's format, for a container with these capabilities on this machine.
+    /// Reads a profile in docker's format for a container with these capabilities on this machine.
     ///
     /// # Errors
-    /// Fails where the text can't be understood, and says in which line and what was expected.
+    /// Fails if the text isn't a valid profile. The error contains the line and the expected value.
     pub fn read(text: &str, capabilities: Capabilities) -> serde_json::Result<Self> {
         let release = rustix::system::uname().release().to_string_lossy().into_owned();
         let kernel = version(&release).unwrap_or_default();
@@ -191,7 +191,7 @@ impl TryFrom<CallMembers> for Calls {
 const NO_LISTENER: &str =
     "no program listens to calls: SCMP_ACT_NOTIFY and listenerPath can't be had";
 
-/// Returns an action with its number, which is that of EPERM where none is given.
+/// Returns an action with its number. The default number is that of EPERM.
 fn action(name: ActionName, number: Option<u16>) -> Result<Action, &'static str> {
     const EPERM: u16 = 1;
     let number = number.unwrap_or(EPERM);
@@ -208,7 +208,7 @@ fn action(name: ActionName, number: Option<u16>) -> Result<Action, &'static str>
 }
 
 impl Requirements {
-    /// Tells whether all are met.
+    /// Returns `true` if all requirements are met.
     fn are_met_by(&self, here: &Circumstances) -> bool {
         let caps = self.caps.iter().flatten().all(|name| here.has(name));
         let machine =
@@ -216,7 +216,7 @@ impl Requirements {
         caps && machine && self.min_kernel.is_none_or(|kernel| here.kernel >= kernel)
     }
 
-    /// Tells whether one of them is met.
+    /// Returns `true` if one of the requirements is met.
     fn is_any_met_by(&self, here: &Circumstances) -> bool {
         self.caps.iter().flatten().any(|name| here.has(name))
             || self.arches.as_ref().is_some_and(|names| here.is_one_of(names))

@@ -1,14 +1,14 @@
-//! The system calls that Docker's default profile allows in addition to a container with a
-//! capability beyond the default ones, and their numbers.
+//! The system calls, with their numbers, that Docker's default profile allows with additional
+//! capabilities.
 
 use super::calls::NO;
 use crate::capabilities::Capabilities;
 
-/// Names and numbers of calls, as those of [`CALLS`](super::calls::CALLS).
+/// Names and numbers of calls, as in [`CALLS`](super::calls::CALLS).
 type Calls = &'static [(&'static str, [i32; 5])];
 
-/// Calls by the capability that allows them. `clone` and `clone3`, which are `SYS_ADMIN`'s too, are not
-/// among them: other containers can make them with some arguments.
+/// The calls by the capability that allows them. `clone` and `clone3` depend on `SYS_ADMIN` too but
+/// aren't listed, because all containers can make them with some arguments.
 pub(super) const CALLS_OF_CAPABILITIES: &[(Capabilities, Calls)] = &[
     (Capabilities::DAC_READ_SEARCH, &[("open_by_handle_at", [304, 304, 342, 265, 371])]),
     (

@@ -1,9 +1,9 @@
-//! The system calls that Docker's default profile allows no container, and their numbers: a profile of
-//! the user's own may name them.
+//! The system calls, with their numbers, that Docker's default profile never allows. A profile of
+//! the user may name them.
 
 use super::calls::NO;
 
-/// Names and numbers of calls, as those of [`CALLS`](super::calls::CALLS).
+/// Names and numbers of calls, as in [`CALLS`](super::calls::CALLS).
 pub(super) const OTHER_CALLS: &[(&str, [i32; 5])] = &[
     ("_sysctl", [156, NO, 149, NO, 149]),
     ("add_key", [248, 248, 286, 217, 309]),

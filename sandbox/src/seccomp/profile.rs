@@ -1,12 +1,12 @@
-//! The filter in the words of OCI runtimes.
+//! The translation of the default filter into the OCI runtime specification.
 
 use serde_json::{Value, json};
 
 use super::{NAMESPACE_FLAGS, PERSONALITIES, REFUSED_FAMILIES, allowed};
 use crate::capabilities::Capabilities;
 
-/// Returns `linux.seccomp` of a runtime's configuration, for a program with these capabilities; `None`
-/// where there is no filter for this machine.
+/// Returns the `linux.seccomp` property of a runtime's configuration for a program with these
+/// capabilities. Returns `None` if there is no filter for this machine.
 pub(crate) fn profile(capabilities: Capabilities) -> Option<Value> {
     let architectures = match std::env::consts::ARCH {
         "x86_64" => json!(["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"]),
@@ -37,7 +37,8 @@ pub(crate) fn profile(capabilities: Capabilities) -> Option<Value> {
             "errnoRet": libc::ENOSYS,
         }));
     }
-    // What lies before, between and behind the refused ones: each rule allows by itself.
+    // Each rule allows calls by itself, so the families before, between and after the refused ones
+    // need separate rules.
     let [first, second] = REFUSED_FAMILIES;
     rules.push(when("socket", "SCMP_CMP_LT", first, None));
     for family in first + 1..second {

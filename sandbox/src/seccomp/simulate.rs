@@ -1,4 +1,4 @@
-//! Filters as the kernel takes and runs them, for tests and fuzz targets.
+//! A simulation of the kernel's filters for tests and fuzz targets.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use super::compile::{
 use super::custom::{Comparison, Condition};
 use super::*;
 
-/// Does what the kernel does with a filter.
+/// Returns the filter's verdict on a call with one argument.
 pub(super) fn verdict(
     program: &[FilterInstruction],
     architecture: u32,
@@ -19,7 +19,7 @@ pub(super) fn verdict(
     decide(program, architecture, call, &[first.into(), 0])
 }
 
-/// Does the same for a call with more arguments.
+/// Returns the filter's verdict on a call with any arguments.
 pub(super) fn decide(
     program: &[FilterInstruction],
     architecture: u32,
@@ -59,8 +59,8 @@ pub(super) fn decide(
     }
 }
 
-/// Reads a profile and checks that its filter is one that the kernel takes, and that it says of each
-/// call what the rules say. Tells whether the text is a profile.
+/// Reads a profile. Checks that the kernel would accept its filter, and that filter and rules agree
+/// on each call. Returns `true` if the text is a profile.
 pub(super) fn check_profile(text: &str) -> bool {
     let Ok(profile) = SeccompProfile::read(text, Capabilities::DEFAULT) else { return false };
     let written = serde_json::to_string(&profile).expect("a profile has a text");
@@ -78,7 +78,7 @@ pub(super) fn check_profile(text: &str) -> bool {
     true
 }
 
-/// Checks that each way through a program stays in it and ends.
+/// Checks that each path through a program stays in it and ends.
 fn check_jumps(program: &[FilterInstruction]) {
     for (at, instruction) in program.iter().enumerate() {
         let FilterInstruction { code, jt, jf, k } = *instruction;
@@ -97,7 +97,7 @@ fn check_jumps(program: &[FilterInstruction]) {
     }
 }
 
-/// Compares a filter with the rules, for the calls that they name and one that no rule names.
+/// Compares a filter with the rules, for the calls that they name and one other.
 fn check_calls(
     profile: &SeccompProfile,
     program: &[FilterInstruction],
@@ -120,7 +120,7 @@ fn check_calls(
     }
 }
 
-/// Tells whether a condition holds for arguments.
+/// Returns `true` if the arguments meet a condition.
 pub(super) fn holds(condition: &Condition, arguments: &[u64]) -> bool {
     let Condition { index, comparison, value, second } = *condition;
     let argument = arguments[index as usize];

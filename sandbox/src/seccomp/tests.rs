@@ -1,4 +1,4 @@
-//! The filter, run as the kernel runs it.
+//! Tests of the filter in a simulation of the kernel.
 
 use super::compile::{ALLOW, ERRNO, KILL};
 use super::simulate::{check_profile, decide, verdict};
@@ -15,7 +15,7 @@ fn filter(machine: &str) -> Vec<FilterInstruction> {
 fn the_filter_is_that_of_this_machine() {
     let program = super::filter(Capabilities::DEFAULT).unwrap().program;
     assert_eq!(program, filter(std::env::consts::ARCH));
-    // The kernel takes no more.
+    // The kernel's limit on the number of instructions.
     assert!(program.len() < 4096, "{}", program.len());
     assert!(install(&Filter { program: Vec::new(), options: 0 }).is_err());
     assert!(architectures("pdp11", Capabilities::DEFAULT).is_err());
@@ -110,7 +110,7 @@ fn no_call_is_allowed_that_needs_more_than_a_container_has() {
         assert!(!names.contains(&name), "{name} is allowed");
     }
     assert!(names.contains(&"execve") && names.is_sorted());
-    // What the C library knows of this machine's calls is what the table says.
+    // The table agrees with the C library on this machine's call numbers.
     #[cfg(target_arch = "x86_64")]
     for (name, number) in [
         ("execve", libc::SYS_execve),
@@ -154,7 +154,7 @@ fn runtimes_are_told_the_same() {
     assert_eq!(sockets, 3, "below 38, 39, above 40");
 }
 
-/// Compiles a profile of the user's own for a machine.
+/// Compiles a profile of the user for a machine.
 fn custom(text: &str, machine: &str) -> Vec<FilterInstruction> {
     compile(&SeccompProfile::read(text, Capabilities::DEFAULT).unwrap().compile(machine).unwrap())
 }
@@ -184,7 +184,7 @@ fn a_profile_of_ones_own_says_what_becomes_of_calls() {
     }
     assert_eq!(asked(X86_64, X32), KILL, "x32 isn't named");
     assert_eq!((asked(I386, 3), asked(I386, 4)), (ALLOW, KILL));
-    // Both ways to make a socket, and no other of the call for many.
+    // Both ways to create a socket are allowed, and no other operation of `socketcall`.
     assert_eq!((asked(I386, 359), verdict(&program, I386, 102, 1)), (ALLOW, ALLOW));
     assert_eq!(verdict(&program, I386, 102, 2), MISSING);
     assert_eq!(asked(AARCH64, 63), KILL);
@@ -199,7 +199,7 @@ fn a_profile_of_ones_own_says_what_becomes_of_calls() {
         [321, 322, 9999].map(|call| verdict(&open, X86_64, call, 0)),
         [DENIED, ALLOW, ALLOW]
     );
-    // What is younger than the profile isn't there.
+    // Calls that are newer than the profile fail with ENOSYS.
     let strict = custom(
         r#"{ "defaultAction": "SCMP_ACT_ERRNO", "syscalls": [
         { "name": "bpf", "action": "SCMP_ACT_ALLOW" } ] }"#,
@@ -244,7 +244,8 @@ fn conditions_look_at_whole_arguments() {
             }
         }
     }
-    // Two conditions on one argument are alternatives, and rules without conditions come before others.
+    // Two conditions on one argument are alternatives, and rules without conditions take
+    // precedence.
     let text = r#"{ "defaultAction": "SCMP_ACT_ERRNO", "syscalls": [
         { "name": "dup2", "action": "SCMP_ACT_ALLOW", "args": [
             { "index": 0, "op": "SCMP_CMP_EQ", "value": 1 }, { "index": 0, "op": "SCMP_CMP_EQ", "value": 2 } ] },

@@ -1,4 +1,4 @@
-//! Programs of the kernel's virtual machine that decide which devices a control group may open.
+//! BPF programs that restrict the devices of a control group.
 
 use std::fs::File;
 use std::io;
@@ -7,15 +7,15 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 /// A device that may be opened.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Device {
-    /// Whether it is a block device; `None` for both kinds.
+    /// `true` for a block device, `false` for a character device. `None` for both kinds.
     pub(crate) is_block: Option<bool>,
-    /// Its major number; `None` for all.
+    /// The major number; `None` for all.
     pub(crate) major: Option<u32>,
-    /// Its minor number; `None` for all.
+    /// The minor number; `None` for all.
     pub(crate) minor: Option<u32>,
-    /// Whether it may be read.
+    /// `true` if the device may be opened for reading.
     pub(crate) read: bool,
-    /// Whether it may be written.
+    /// `true` if the device may be opened for writing.
     pub(crate) write: bool,
 }
 
@@ -24,13 +24,13 @@ pub(crate) struct Device {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Instruction {
     code: u8,
-    /// Destination in the lower half, source in the upper.
+    /// The destination register in the lower half, the source register in the upper.
     registers: u8,
     offset: i16,
     value: i32,
 }
 
-/// What `BPF_PROG_LOAD` takes.
+/// The arguments of `BPF_PROG_LOAD`.
 #[repr(C)]
 struct Load {
     kind: u32,
@@ -39,7 +39,7 @@ struct Load {
     license: u64,
 }
 
-/// What `BPF_PROG_ATTACH` takes.
+/// The arguments of `BPF_PROG_ATTACH`.
 #[repr(C)]
 struct Attach {
     target: u32,
@@ -52,7 +52,7 @@ const PROG_LOAD: libc::c_int = 5;
 const PROG_ATTACH: libc::c_int = 8;
 const TYPE_CGROUP_DEVICE: u32 = 15;
 const ATTACH_CGROUP_DEVICE: u32 = 6;
-/// More programs may be attached below, and all have to agree.
+/// The flag that allows more programs in groups below. All of them have to allow a device.
 const ALLOW_MULTI: u32 = 2;
 
 const LOAD_WORD: u8 = 0x61;
@@ -63,7 +63,7 @@ const JUMP_NOT_EQUAL: u8 = 0x55;
 const SET: u8 = 0xb7;
 const EXIT: u8 = 0x95;
 
-/// The first argument is the context; the rest is where its parts are put.
+/// The register of the context, followed by the registers for its parts.
 const CONTEXT: u8 = 1;
 const KIND: u8 = 2;
 const ACCESS: u8 = 3;
@@ -82,7 +82,7 @@ fn instruction(code: u8, destination: u8, source: u8, rest: (i16, i32)) -> Instr
     Instruction { code, registers, offset: rest.0, value: rest.1 }
 }
 
-/// Returns a program that lets all device nodes be made, and those of `open` be opened.
+/// Returns a program that allows the creation of all device nodes, and opening those of `open`.
 fn program(open: &[Device]) -> Vec<Instruction> {
     let load = |to, offset| instruction(LOAD_WORD, to, CONTEXT, (offset, 0));
     let verdict = |allowed| [instruction(SET, 0, 0, (0, allowed)), instruction(EXIT, 0, 0, (0, 0))];
@@ -91,14 +91,14 @@ fn program(open: &[Device]) -> Vec<Instruction> {
         load(ACCESS, 0),
         load(MAJOR, 4),
         load(MINOR, 8),
-        // The lower half says what it is, the upper what is done with it.
+        // The lower half is the kind of device, the upper half the kind of access.
         instruction(AND, KIND, 0, (0, 0xffff)),
         instruction(SHIFT_RIGHT, ACCESS, 0, (0, 16)),
         instruction(JUMP_NOT_EQUAL, ACCESS, 0, (2, ACCESS_MAKE)),
     ];
     all.extend(verdict(1));
     for device in open {
-        // Each goes on with the next device where it isn't this one.
+        // If this device doesn't match, the program continues with the next one.
         let mut part = verdict(1).to_vec();
         let unless = |part: &mut Vec<Instruction>, register, value| {
             let past = i16::try_from(part.len()).unwrap_or(i16::MAX);
@@ -125,15 +125,15 @@ fn program(open: &[Device]) -> Vec<Instruction> {
     all
 }
 
-/// Returns the bits of what may not be done with a device.
+/// Returns the bits of the forbidden accesses to a device.
 fn refused(device: &Device) -> i32 {
     let read = if device.read { 0 } else { ACCESS_READ };
     let write = if device.write { 0 } else { ACCESS_WRITE };
     read | write
 }
 
-/// Has a group of version 2, and all below it, open no devices but `open`, as each says.
-/// Nodes of all devices can be made.
+/// Restricts a group of version 2, and all below it, to opening the devices in `open`. Nodes of all
+/// devices can be created.
 pub(crate) fn filter_devices(group: &File, open: &[Device]) -> io::Result<()> {
     let program = load(&program(open))?;
     let attributes = Attach {
@@ -142,7 +142,7 @@ pub(crate) fn filter_devices(group: &File, open: &[Device]) -> io::Result<()> {
         kind: ATTACH_CGROUP_DEVICE,
         flags: ALLOW_MULTI,
     };
-    // SAFETY: the structure lives until the call returns, is as long as is said, and names
+    // SAFETY: the structure lives until the call returns, its size is passed along, and it contains
     // descriptors that are open.
     let result = unsafe {
         libc::syscall(libc::SYS_bpf, PROG_ATTACH, &raw const attributes, size_of::<Attach>())
@@ -157,8 +157,8 @@ fn load(program: &[Instruction]) -> io::Result<OwnedFd> {
         instructions: program.as_ptr() as u64,
         license: c"Apache-2.0".as_ptr() as u64,
     };
-    // SAFETY: the structure, the instructions and the string live until the call returns, and are
-    // as long as is said; the kernel copies and checks them.
+    // SAFETY: the structure, the instructions and the string live until the call returns, and their
+    // lengths are correct. The kernel copies and checks them.
     let result = unsafe {
         libc::syscall(libc::SYS_bpf, PROG_LOAD, &raw const attributes, size_of::<Load>())
     };
@@ -166,8 +166,8 @@ fn load(program: &[Instruction]) -> io::Result<OwnedFd> {
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the kernel has just made this descriptor, close-on-exec as all of its kind; nobody
-    // else knows of it.
+    // SAFETY: the kernel has just created this descriptor, with close-on-exec set, and no other
+    // code owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
@@ -175,7 +175,7 @@ fn load(program: &[Instruction]) -> io::Result<OwnedFd> {
 mod tests {
     use super::*;
 
-    /// Does what the kernel does with a program.
+    /// Executes a program as the kernel does.
     fn verdict(program: &[Instruction], context: [u32; 3]) -> i64 {
         let mut registers = [0_i64; 7];
         let mut at = 0;

@@ -1,31 +1,31 @@
-//! `mount_setattr`.
+//! The system call mount_setattr(2).
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
-/// What to turn on for a mount.
+/// The attributes to set on a mount.
 #[derive(Clone, Copy, Debug, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a bit of the kernel's")]
 pub(crate) struct MountAttributes {
-    /// Nothing can be written.
+    /// Makes the mount read-only.
     pub(crate) readonly: bool,
-    /// No device can be opened.
+    /// Forbids opening devices.
     pub(crate) nodev: bool,
-    /// Setuid bits and file capabilities do nothing.
+    /// Ignores setuid bits and file capabilities.
     pub(crate) nosuid: bool,
-    /// Nothing can be executed.
+    /// Forbids executing files.
     pub(crate) noexec: bool,
-    /// Whether the mounts below it are changed too.
+    /// Changes the mounts below it too.
     pub(crate) recursive: bool,
 }
 
 impl MountAttributes {
-    /// Those of files that can be read and nothing else, with all that is mounted below.
+    /// The attributes of files that can only be read, with all mounts below.
     pub(crate) const INERT: Self =
         Self { readonly: true, nodev: true, nosuid: true, noexec: true, recursive: true };
 }
 
-/// Turns attributes on for the mount that `mount` is the root of.
+/// Sets attributes of the mount that has `mount` as its root.
 pub(crate) fn set_mount_attributes(mount: impl AsFd, set: MountAttributes) -> io::Result<()> {
     let mut bits = 0;
     for (on, bit) in [
@@ -41,7 +41,7 @@ pub(crate) fn set_mount_attributes(mount: impl AsFd, set: MountAttributes) -> io
     let attributes = libc::mount_attr { attr_set: bits, attr_clr: 0, propagation: 0, userns_fd: 0 };
     let recursive = if set.recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: the path is a static C string, the structure lives until the call returns and its
-    // size is passed along; the descriptor is borrowed and so open.
+    // size is passed along. The descriptor is borrowed and therefore open.
     let result = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,

@@ -1,11 +1,11 @@
-//! Name services of the C library.
+//! The name services of the C library.
 //!
-//! glibc looks hosts and users up as `/etc/nsswitch.conf` says, and loads a library of the system for each service
-//! that it doesn't contain. A static binary must not do that: such a library belongs to another glibc, which is
-//! absent in an image of nothing but kiln, and makes the process crash where its version differs.
+//! glibc looks up hosts and users as `/etc/nsswitch.conf` specifies, and loads a library of the system for
+//! each service that it doesn't contain. A static binary must not load one. Such a library belongs to another
+//! glibc: an image with only kiln doesn't have it, and a different version crashes the process.
 
-/// Has a static binary resolve names by the services that it contains: hosts by `/etc/hosts` and DNS, users by
-/// `/etc/passwd`. Otherwise does nothing.
+/// Restricts a static binary to the name services that it contains: `/etc/hosts` and DNS for hosts,
+/// `/etc/passwd` for users. Does nothing in other binaries.
 pub fn use_contained_name_services() {
     #[cfg(all(target_env = "gnu", target_feature = "crt-static"))]
     contained::configure();
@@ -25,8 +25,8 @@ mod contained {
     }
 
     fn configure_database(database: &CStr, services: &CStr) {
-        // SAFETY: both strings end with a zero and outlive the call, which copies what it needs. It can only fail for
-        // a database or a service that glibc doesn't know, and changes nothing then.
+        // SAFETY: both strings end with a zero and outlive the call, which copies them. The call can only
+        // fail for a database or a service that glibc doesn't know, and then changes nothing.
         unsafe { __nss_configure_lookup(database.as_ptr(), services.as_ptr()) };
     }
 }

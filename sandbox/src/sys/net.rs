@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
-/// Raises `lo` in the network namespace that `socket` belongs to; the kernel gives it its address.
+/// Raises `lo` in the network namespace of `socket`. The kernel assigns its address.
 pub(crate) fn raise_loopback(socket: impl AsFd) -> io::Result<()> {
     // SAFETY: all-zero bytes are a valid `ifreq`, a structure of integers and unions of them.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };

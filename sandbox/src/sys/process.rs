@@ -1,4 +1,4 @@
-//! Processes: `clone3`, what they inherit.
+//! Process creation and inheritance: `clone3`, `fork`, descriptors, signals.
 
 use std::fs::File;
 use std::io;
@@ -6,33 +6,33 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Which namespaces a child gets of its own, besides mount.
+/// The new namespaces of a child, in addition to a mount namespace.
 #[expect(clippy::struct_excessive_bools, reason = "each is a namespace of its own")]
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Namespaces {
-    /// Network.
+    /// `true` for a new network namespace.
     pub(crate) network: bool,
-    /// Message queues, semaphores and shared memory.
+    /// `true` for new message queues, semaphores and shared memory.
     pub(crate) ipc: bool,
-    /// The host's name.
+    /// `true` for a host name of its own.
     pub(crate) uts: bool,
-    /// Processes.
+    /// `true` for a new process namespace.
     pub(crate) pid: bool,
 }
 
-/// Where [`clone`] returns.
+/// The process in which [`clone`] returns.
 #[derive(Debug)]
 pub(crate) enum CloneResult {
-    /// In the parent, with a descriptor of the child.
+    /// The parent, with the child's process descriptor.
     Parent(OwnedFd),
-    /// In the child.
+    /// The new child process.
     Child,
 }
 
-/// `libc` has it in a type that is too narrow.
+/// The flag with its full width; `libc` has a type that is too narrow.
 const CLONE_INTO_CGROUP: u64 = 1 << 33;
 
-/// The kernel's `struct clone_args`, of Linux 5.7.
+/// The kernel's `struct clone_args` of Linux 5.7.
 #[repr(C)]
 #[derive(Default)]
 struct CloneArguments {
@@ -49,8 +49,7 @@ struct CloneArguments {
     cgroup: u64,
 }
 
-/// Gives a program limits of resources, which hold from its first instruction on; a lower limit of
-/// this process stays.
+/// Sets resource limits for a program before its first instruction. Lower limits of this process remain.
 pub fn limit_resources(command: &mut tokio::process::Command, limits: [(Resource, u64); 2]) {
     let set = move || {
         for (resource, most) in limits {
@@ -59,16 +58,16 @@ pub fn limit_resources(command: &mut tokio::process::Command, limits: [(Resource
         }
         Ok(())
     };
-    // SAFETY: between fork and exec the closure makes two system calls per limit, and takes no lock
-    // and no memory.
+    // SAFETY: between fork and exec, the closure makes two system calls per limit. It takes no lock and
+    // allocates no memory.
     unsafe { command.pre_exec(set) };
 }
 
-/// Forks a child into new namespaces, and into a control group of version 2.
+/// Forks a child into new namespaces and into a control group of version 2.
 ///
 /// # Errors
-/// Fails where the process has more than one thread, since a child of such a process can't do
-/// anything safely, and where the kernel refuses.
+/// Fails if the process has more than one thread, because a child of such a process can't do anything safely.
+/// Fails if the kernel refuses.
 pub(crate) fn clone(namespaces: Namespaces, cgroup: Option<&File>) -> io::Result<CloneResult> {
     if std::fs::read_dir("/proc/self/task")?.count() != 1 {
         return Err(io::Error::other("the process has more than one thread"));
@@ -96,39 +95,38 @@ pub(crate) fn clone(namespaces: Namespaces, cgroup: Option<&File>) -> io::Result
         cgroup: cgroup.map_or(0, |group| group.as_raw_fd() as u64),
         ..CloneArguments::default()
     };
-    // SAFETY: without CLONE_VM and with no stack given this is a fork: the child goes on with a
-    // copy of the memory. The process has one thread (checked above), so that no lock can be held
-    // by a thread that the child hasn't got. `pidfd` and the group live until the call returns.
+    // SAFETY: without CLONE_VM and without a stack this is a fork: the child continues with a copy of the
+    // memory. The process has one thread (checked above), so no thread that the child lacks can hold a lock.
+    // `pidfd` and the group live until the call returns.
     let result = unsafe {
         libc::syscall(libc::SYS_clone3, &raw const arguments, size_of::<CloneArguments>())
     };
     match result {
         0 => Ok(CloneResult::Child),
-        // SAFETY: the kernel has just put a new descriptor here, which nobody else knows of.
+        // SAFETY: the kernel has just stored a new descriptor here, and no other code owns it.
         1.. => Ok(CloneResult::Parent(unsafe { OwnedFd::from_raw_fd(pidfd) })),
         _ => Err(io::Error::last_os_error()),
     }
 }
 
-/// Where [`fork`] returns.
+/// The process in which [`fork`] returns.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Fork {
-    /// In the parent, with the child's number.
+    /// The parent, with the child's PID.
     Parent(i32),
-    /// In the child.
+    /// The new child process.
     Child,
 }
 
-/// Forks a child that has everything that this process has.
+/// Forks a child that inherits everything from this process.
 ///
 /// # Errors
-/// Fails where the process has more than one thread, and where the kernel refuses.
+/// Fails if the process has more than one thread, or if the kernel refuses.
 pub(crate) fn fork() -> io::Result<Fork> {
     if std::fs::read_dir("/proc/self/task")?.count() != 1 {
         return Err(io::Error::other("the process has more than one thread"));
     }
-    // SAFETY: the process has one thread (checked above), so that no lock can be held by a thread that the
-    // child hasn't got.
+    // SAFETY: the process has one thread (checked above), so no thread that the child lacks can hold a lock.
     match unsafe { libc::fork() } {
         0 => Ok(Fork::Child),
         -1 => Err(io::Error::last_os_error()),
@@ -136,10 +134,10 @@ pub(crate) fn fork() -> io::Result<Fork> {
     }
 }
 
-/// Closes every descriptor, of a process that uses none any more.
+/// Closes every descriptor of a process that doesn't use them any more.
 pub(crate) fn close_all() {
-    // SAFETY: takes three integers. Whoever owns a descriptor here never uses or drops it: the process
-    // does nothing but wait and exit.
+    // SAFETY: the call takes three integers. The owners of descriptors never use or drop them, because the
+    // process only waits and exits.
     let result = unsafe { libc::syscall(libc::SYS_close_range, 0, libc::c_uint::MAX, 0) };
     if result != 0 {
         for fd in 0..1024 {
@@ -149,16 +147,16 @@ pub(crate) fn close_all() {
     }
 }
 
-/// Tells whether the kernel knows `clone3`.
+/// Returns `true` if the kernel has `clone3`.
 pub(crate) fn has_clone3() -> bool {
-    // SAFETY: arguments of no size are refused before anything is read or done.
+    // SAFETY: the kernel rejects arguments of size zero before it reads anything.
     let result = unsafe { libc::syscall(libc::SYS_clone3, std::ptr::null::<u8>(), 0) };
     result != -1 || io::Error::last_os_error().raw_os_error() != Some(libc::ENOSYS)
 }
 
-/// Tells whether the kernel can mark descriptors to be closed by `execve` all at once.
+/// Returns `true` if the kernel can mark a range of descriptors as close-on-exec.
 pub(crate) fn has_close_range() -> bool {
-    // SAFETY: takes three integers; no process has descriptors with these numbers.
+    // SAFETY: the call takes three integers. No process has descriptors with these numbers.
     let result = unsafe {
         let first = libc::c_uint::MAX - 1;
         libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC)
@@ -166,9 +164,9 @@ pub(crate) fn has_close_range() -> bool {
     result == 0
 }
 
-/// Marks every descriptor above 2 to be closed by `execve`.
+/// Marks every descriptor above 2 as close-on-exec.
 pub(crate) fn close_on_exec_above() -> io::Result<()> {
-    // SAFETY: takes three integers; descriptors stay open and owned as they were.
+    // SAFETY: the call takes three integers. Descriptors stay open and keep their owners.
     let result = unsafe {
         libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC)
     };
@@ -176,7 +174,7 @@ pub(crate) fn close_on_exec_above() -> io::Result<()> {
         return Ok(());
     }
     match io::Error::last_os_error() {
-        // The call is there since Linux 5.9, the flag since 5.11.
+        // Linux has the call since 5.9 and the flag since 5.11.
         error if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EINVAL)) => {
             close_on_exec_one_by_one()
         }
@@ -185,14 +183,14 @@ pub(crate) fn close_on_exec_above() -> io::Result<()> {
 }
 
 fn close_on_exec_one_by_one() -> io::Result<()> {
-    // `/proc/self/fd` can't be listed by a process that has changed its user; this can be read.
+    // A process that has changed its user can't list `/proc/self/fd`, but can read this file.
     let status = std::fs::read_to_string("/proc/self/status")?;
     let size = status.lines().find_map(|line| line.strip_prefix("FDSize:"));
     let size = size.and_then(|size| size.trim().parse::<libc::c_int>().ok());
     let size = size.ok_or_else(|| io::Error::other("/proc/self/status names no FDSize"))?;
     for fd in 3..size {
-        // SAFETY: takes integers; a number that is no open descriptor is refused by the kernel, and
-        // those that are stay open and owned as they were.
+        // SAFETY: the call takes integers. The kernel rejects numbers that aren't open descriptors, and the
+        // open ones stay open and keep their owners.
         let result = unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
         if result != 0 {
             let error = io::Error::last_os_error();
@@ -204,15 +202,15 @@ fn close_on_exec_one_by_one() -> io::Result<()> {
     Ok(())
 }
 
-/// Gives every signal its default disposition, and blocks none.
+/// Resets all signals to their default disposition and unblocks them.
 pub(crate) fn reset_signals() {
     // The kernel's own structure: no handler, no flags, no restorer, an empty mask.
     let default = [0_u64; 4];
     for signal in 1..=libc::SIGRTMAX() {
-        // SAFETY: the structure lives until the call returns and is as long as the kernel's on
-        // 64-bit architectures; the default disposition runs no code of this process. Made
-        // directly, because the C library refuses the two signals that it keeps to itself.
-        // SIGKILL and SIGSTOP are refused by the kernel, and always have the default.
+        // SAFETY: the structure lives until the call returns and has the kernel's size on 64-bit
+        // architectures. The default disposition runs no code of this process. This is a direct call because
+        // the C library refuses its two internal signals. The kernel refuses SIGKILL and SIGSTOP, which
+        // always have the default.
         unsafe {
             libc::syscall(
                 libc::SYS_rt_sigaction,
@@ -223,8 +221,7 @@ pub(crate) fn reset_signals() {
             )
         };
     }
-    // SAFETY: the set is initialised by `sigemptyset` before it is read, and lives until the
-    // calls return.
+    // SAFETY: `sigemptyset` initialises the set before it is read, and the set lives until the calls return.
     unsafe {
         let mut none = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
         libc::sigemptyset(none.as_mut_ptr());

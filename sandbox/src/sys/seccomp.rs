@@ -1,4 +1,4 @@
-//! Installing seccomp filters.
+//! The installation of seccomp filters.
 
 use std::io;
 
@@ -6,17 +6,17 @@ use std::io;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FilterInstruction {
-    /// What it does.
+    /// The operation code.
     pub(crate) code: u16,
-    /// How far it jumps where its condition holds.
+    /// The jump distance if the condition holds.
     pub(crate) jt: u8,
-    /// And where it doesn't.
+    /// The jump distance if the condition doesn't hold.
     pub(crate) jf: u8,
-    /// Its operand.
+    /// The operand of the instruction.
     pub(crate) k: u32,
 }
 
-/// Installs a filter for this thread and everything that it becomes. Needs `no_new_privs`
+/// Installs a filter for this thread and its future children and programs. Requires `no_new_privs`
 /// or `CAP_SYS_ADMIN`. `options` are the kernel's `SECCOMP_FILTER_FLAG_…`.
 pub(crate) fn install_filter(
     program: &[FilterInstruction],
@@ -25,10 +25,10 @@ pub(crate) fn install_filter(
     let length = u16::try_from(program.len()).map_err(io::Error::other)?;
     let fprog = libc::sock_fprog {
         len: length,
-        // The kernel doesn't write there; the instructions have its layout.
+        // The kernel doesn't write through the pointer. The instructions have the kernel's layout.
         filter: program.as_ptr().cast_mut().cast(),
     };
-    // SAFETY: `fprog` names `length` instructions that live until the call returns; the kernel
+    // SAFETY: `fprog` refers to `length` instructions that live until the call returns. The kernel
     // copies and checks them.
     let result = unsafe {
         libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, options, &raw const fprog)

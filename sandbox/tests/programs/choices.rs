@@ -1,4 +1,4 @@
-//! What is chosen for a program in place of the defaults.
+//! Tests of options that replace the defaults.
 
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::PathBuf;
@@ -22,7 +22,7 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
     ("devices_are_passed", devices),
 ];
 
-/// Lets everybody become root by a setuid program.
+/// Lets every user become root by a setuid program.
 fn allow_su(room: &Room) {
     let su = room.path("base/bin/su");
     std::fs::copy("/bin/busybox", &su).unwrap();
@@ -43,7 +43,7 @@ fn setuid(room: &Room) {
     spec.privileges.no_new_privileges = true;
     let outcome = room.run(&spec);
     assert_eq!(outcome.stdout, "", "{}", outcome.stderr);
-    // The program itself may be one.
+    // A setuid program may also be the program itself.
     spec.privileges.no_new_privileges = false;
     spec.process.args = ["su", "-c", "id -u"].map(str::to_owned).to_vec();
     assert_eq!(room.run(&spec).ok(), "0\n");
@@ -87,7 +87,7 @@ fn privileged(room: &Room) {
     for entry in std::fs::read_dir("/dev").unwrap() {
         let entry = entry.unwrap();
         let name = entry.file_name().into_string().unwrap();
-        // These belong to the terminals of each container.
+        // Each container has its own of these.
         let is_own = matches!(name.as_str(), "console" | "ptmx");
         if entry.file_type().unwrap().is_char_device() && !is_own {
             assert!(seen.lines().any(|line| line == name), "{name}: {seen}");
@@ -111,7 +111,7 @@ fn init(room: &Room) {
     spec.process.has_init = true;
     let outcome = room.run(&spec);
     assert_eq!((outcome.stdout.as_str(), outcome.exit.unwrap()), ("2\n", Exit::Code(7)));
-    // Signals that process 1 would ignore come to the program.
+    // Process 1 forwards signals that it would ignore itself.
     let mut spec = room.script("kill -TERM 1; sleep 5; echo late");
     spec.process.has_init = true;
     let outcome = room.run(&spec);

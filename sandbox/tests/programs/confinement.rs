@@ -1,4 +1,4 @@
-//! What a program may not do.
+//! Tests of forbidden actions.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
@@ -75,11 +75,11 @@ fn forbidden_calls(room: &Room) {
         let outcome = room.sh(&format!("{script} && echo DONE"));
         assert!(!outcome.stdout.contains("DONE"), "{script} works");
     }
-    // Threads and processes still start, although clone3 isn't there.
+    // Threads and processes still start although clone3 fails.
     assert_eq!(room.sh("(echo a) | cat").ok(), "a\n");
 }
 
-/// A static program of i386: writes `32`, and exits with the error of what the filter refuses.
+/// A static program of i386: writes `32` and exits with the errno of a refused call.
 const NARROW: [u8; 142] = {
     const CODE: [u8; 58] = [
         0xb8, 4, 0, 0, 0, 0xbb, 1, 0, 0, 0, // write(1,
@@ -158,7 +158,7 @@ fn masks(room: &Room) {
     assert_eq!(std::fs::read("/proc/sys/kernel/core_pattern").unwrap(), core_pattern);
 }
 
-/// The kernel has one mode for all programs of the machine.
+/// The kernel shares one mode among all programs of the machine.
 fn shared_modes(room: &Room) {
     let modes = || {
         let mode = |path| std::fs::metadata(path).unwrap().mode();
@@ -200,7 +200,7 @@ fn overwrite_program(room: &Room) {
     let before = std::fs::metadata(&program).unwrap();
     let script = "for f in /proc/*/exe; do (echo x >> $f) 2>/dev/null; done; true";
     room.sh(script).ok();
-    // The program is the container's own init: it gets to be the helper's copy, nothing else.
+    // The program is the container's own init. It must reach the helper's copy only.
     let mut spec = room.spec(&["/init"]);
     symlink("/proc/self/exe", room.path("base/init")).unwrap();
     spec.process.env.clear();

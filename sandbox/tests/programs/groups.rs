@@ -1,4 +1,4 @@
-//! Control groups: limits, and the devices that may be opened.
+//! Tests of control groups: limits and the devices that may be opened.
 
 use std::os::unix::fs::FileTypeExt;
 
@@ -18,7 +18,7 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
     ("control_groups_are_seen_and_not_written", view),
 ];
 
-/// Puts a program into groups.
+/// Puts a program into control groups with limits.
 fn grouped(spec: &mut Spec, limits: &Limits) -> Cgroup {
     let group = Groups::new().group(limits, "", false).unwrap();
     assert_eq!(group.warnings(), [""; 0]);
@@ -42,7 +42,7 @@ fn nodes(room: &Room) {
     assert!(group.membership().filters_devices, "this system can't filter devices");
     assert_eq!(room.run(&spec).ok(), "3\nend\n");
     assert!(room.path("fs/sda").metadata().unwrap().file_type().is_block_device());
-    // Without the groups' word nothing can be opened.
+    // Without a device filter, no node can be opened.
     let outcome = room.sh("mknod -m 666 /x c 1 3; echo x > /x");
     assert!(outcome.stderr.contains("Permission denied"), "{}", outcome.stderr);
 }
@@ -91,7 +91,7 @@ fn membership(room: &Room) {
         let signaller = running.signaller();
         let token = CancellationToken::new();
         let look = async {
-            // What it sees are the roots of its namespace.
+            // The program sees the roots of its cgroup namespace.
             let seen = seen.recv().await.unwrap();
             assert!(!seen.contains("kiln-"), "{seen}");
             until(|| host_process(word).is_some());
@@ -99,7 +99,7 @@ fn membership(room: &Room) {
             let groups = std::fs::read_to_string(groups).unwrap();
             let name = |line: &str| line.contains("/kiln-").then(|| line.to_owned());
             let joined: Vec<_> = groups.lines().filter_map(name).collect();
-            // The one of its limit, and the one of its devices.
+            // One group has the limit, another the device filter.
             assert!(joined.len() >= 2, "{groups}");
             signaller.send(libc::SIGKILL);
         };

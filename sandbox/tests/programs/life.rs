@@ -1,4 +1,4 @@
-//! How programs live beside each other, and how they end.
+//! Tests of concurrent programs and of their ends.
 
 use std::os::unix::fs::PermissionsExt;
 use std::sync::{Arc, Mutex};
@@ -70,7 +70,7 @@ pub(crate) fn host_runs(word: &str) -> bool {
     host_process(word).is_some()
 }
 
-/// Returns the directory in `/proc` of a process that has a word in its command line.
+/// Returns the directory in `/proc` of a process that has a word as one of its arguments.
 pub(crate) fn host_process(word: &str) -> Option<std::path::PathBuf> {
     let mut all = std::fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
     all.find(|path| {
@@ -122,10 +122,10 @@ fn side_by_side(room: &Room) {
     });
 }
 
-/// Names, in the environment, the word by which a doomed process's program is found.
+/// The environment variable with the word that identifies a doomed process's program.
 pub(crate) const DOOMED: &str = "KILN_TEST_DOOMED";
 
-/// What a process does that is going to be killed.
+/// Runs a program in a process that is going to be killed.
 pub(crate) fn doomed(word: &str) {
     let room = Room::new();
     room.sh(&format!("sleep {word} & sleep {word}"));
@@ -135,7 +135,7 @@ fn dies_with_kiln(room: &Room) {
     let word = "76543";
     let mut kiln = std::process::Command::new(std::env::current_exe().unwrap())
         .env(DOOMED, word)
-        // It can't clean up after itself.
+        // The killed process can't remove its files.
         .env("TMPDIR", room.dir.path())
         .spawn()
         .unwrap();
@@ -146,10 +146,10 @@ fn dies_with_kiln(room: &Room) {
 }
 
 fn helper_killed(room: &Room) {
-    // A setuid program is bound to nobody's death.
+    // The kernel clears the parent-death signal of a setuid program.
     let busybox = room.path("base/bin/busybox");
     std::fs::set_permissions(busybox, PermissionsExt::from_mode(0o4755)).unwrap();
-    // Of the processes above a program, the last one is kiln's child: the helper, or its keeper.
+    // The last of the processes above a program is kiln's child: the helper or its keeper.
     for (is_host, above) in [(false, 1), (true, 1), (true, 2)] {
         let word = format!("5432{above}{}", u8::from(is_host));
         let mut spec = room.script(&format!("setsid sleep {word} & sleep {word}; true"));
@@ -167,14 +167,14 @@ fn helper_killed(room: &Room) {
             Err(SandboxError::Setup(message)) => {
                 assert!(message.contains("helper was killed"), "{message}");
             }
-            // The keeper's death is seen by the helper, which ends the program.
+            // The helper notices the keeper's death and kills the program.
             other => assert!(above == 2 && matches!(other, Ok(Exit::Signal(9))), "{other:?}"),
         }
         room.sh("true").ok();
     }
 }
 
-/// Returns the processes between a program that sleeps and this one: the program's shell first.
+/// Returns the processes between a sleeping program and this one, the program's shell first.
 fn ancestors(word: &str) -> Vec<rustix::process::Pid> {
     let parent = |pid: i32| {
         let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
@@ -182,7 +182,7 @@ fn ancestors(word: &str) -> Vec<rustix::process::Pid> {
         parent.parse::<i32>().unwrap()
     };
     let process = host_process(word).unwrap();
-    // The script's own command line has the word, too, but as a part of one of its arguments.
+    // The script's own command line contains the word only as a part of one of its arguments.
     let mut pid = process.file_name().unwrap().to_str().unwrap().parse().unwrap();
     let mut all = Vec::new();
     while parent(pid) != std::process::id().cast_signed() {
@@ -224,6 +224,6 @@ fn overhead(room: &Room) {
         .collect();
     times.sort();
     println!("a step takes {:?} (median), {:?} at best", times[25], times[0]);
-    // Something that costs a step seconds shows; a busy machine doesn't.
+    // The limit detects a cost of seconds per step but tolerates a busy machine.
     assert!(times[0] < Duration::from_millis(500), "{:?}", times[0]);
 }

@@ -1,7 +1,6 @@
-//! What a program in the sandbox sees and can do. Needs root, and a static busybox at
-//! `/bin/busybox`.
+//! Tests of programs in the sandbox. They require root and a static busybox at `/bin/busybox`.
 //!
-//! A file for each topic, with a table of its tests; each test gets a [`Room`] of its own.
+//! Each topic is a file with a table of its tests. Each test gets a [`Room`] of its own.
 #![expect(
     clippy::unwrap_used,
     clippy::panic,

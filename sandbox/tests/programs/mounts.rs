@@ -1,4 +1,4 @@
-//! The mounts that a program sees, and what is left of them.
+//! Tests of a program's mounts and of their cleanup.
 
 use std::os::unix::fs::symlink;
 use std::time::Duration;
@@ -153,7 +153,7 @@ fn linked_proc(room: &Room) {
         let message = room.sh("true").setup_error();
         assert_eq!(message, format!("mount /{name}: it is no directory in the image"));
         std::fs::remove_file(&place).unwrap();
-        // Where it isn't there at all, it is made and goes again.
+        // The sandbox creates a missing mount point and removes it afterwards.
         room.sh("true").ok();
         assert_eq!(room.changes(), Vec::<String>::new());
         std::fs::create_dir(&place).unwrap();
@@ -186,7 +186,7 @@ fn selectors(room: &Room) {
 fn stub_attack(room: &Room) {
     let canary = room.canary();
     let link = canary.path.to_str().unwrap();
-    // The mount itself can't be moved away, but what is above it can be replaced by a link.
+    // The program can't move the mount itself, but can replace directories above it by a link.
     let script = format!("mv /a /moved; ln -s {link} /a; rm -rf /e; ln -s {link}/empty /e; true");
     let mut spec = room.script(&script);
     spec.mounts = vec![tmpfs("/a/b"), tmpfs("/a/b/c"), file("/a/empty", ""), file("/e", "")];

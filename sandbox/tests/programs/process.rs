@@ -1,4 +1,4 @@
-//! What a program gets from its caller, and gives back.
+//! Tests of a program's inputs and results.
 
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::sync::{Arc, Mutex};
@@ -27,7 +27,7 @@ fn status(room: &Room) {
     for (script, exit) in [
         ("true", Exit::Code(0)),
         ("exit 7", Exit::Code(7)),
-        // Process 1 can't kill itself by a signal without being told by its parent namespace.
+        // A signal of process 1 to itself has no effect; only its parent namespace can kill it.
         ("sh -c 'kill -9 $$'; exit $?", Exit::Code(137)),
     ] {
         assert_eq!(room.sh(script).exit.unwrap(), exit, "{script}");

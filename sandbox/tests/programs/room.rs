@@ -1,4 +1,4 @@
-//! A place for a test, and what is looked at in it.
+//! The environment of a test.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -12,7 +12,7 @@ use kiln_sandbox::{
 use kiln_tree::Upper;
 use tokio_util::sync::CancellationToken;
 
-/// A place for a test: a base image, and what sees it.
+/// The environment of a test: a base image and a sandbox.
 pub(crate) struct Room {
     pub(crate) dir: tempfile::TempDir,
     pub(crate) sandbox: Sandbox,
@@ -105,7 +105,7 @@ impl Room {
     }
 
     pub(crate) fn run_with(&self, spec: &Spec, cancel: &CancellationToken) -> Outcome {
-        // A work directory can be used once.
+        // overlayfs uses a work directory only once.
         self.upper();
         let output = Arc::new(Mutex::new((Vec::new(), Vec::new())));
         let sink = Arc::clone(&output);
@@ -147,7 +147,7 @@ impl Room {
         found
     }
 
-    /// A directory that must stay as it is.
+    /// Returns a directory that must stay unchanged.
     pub(crate) fn canary(&self) -> Canary {
         let path = self.path("canary");
         std::fs::create_dir_all(path.join("b/c")).unwrap();
