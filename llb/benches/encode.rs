@@ -1,4 +1,4 @@
-//! How long the canonical encoding of a graph takes, its digests, and reading it.
+//! Benchmarks of a graph's canonical encoding, its digests, and decoding.
 //!
 //! `docs/performance.md` has the figures.
 
@@ -8,7 +8,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use kiln_llb::op::{ContentCache, ExecOp, Meta, Mount, MountKind, OpKind, SourceOp};
 use kiln_llb::{Definition, Edge, Graph, Node, Op, OpMetadata};
 
-/// How many steps the graph has.
+/// The number of steps in the graph.
 const STEPS: usize = 200;
 
 fn step(below: &Edge, number: usize) -> Edge {

@@ -1,8 +1,8 @@
-//! Base64 with padding, in the standard alphabet, as protobuf's JSON mapping writes bytes.
+//! Base64 with padding in the standard alphabet, as in protobuf's JSON mapping of bytes.
 
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
-/// Encodes bytes.
+/// Encodes bytes as text with padding.
 pub fn encode(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for chunk in bytes.chunks(3) {
@@ -20,7 +20,7 @@ pub fn encode(bytes: &[u8]) -> String {
     text
 }
 
-/// Decodes a text; `None` where it is no base64 with all its padding.
+/// Decodes a text. Returns `None` if it isn't base64 with full padding.
 pub fn decode(text: &str) -> Option<Vec<u8>> {
     if !text.len().is_multiple_of(4) {
         return None;

@@ -1,8 +1,8 @@
-//! Bytes to ops, with every check that needs no other op.
+//! The decoder of ops, with every check that needs no other op.
 //!
-//! What is received may be hostile. Nothing is guessed: an enumeration value, a field or an index
-//! that isn't known is an error. Code that took an unknown kind of op for a known one has been a
-//! way out of BuildKit's sandbox (CVE-2024-23653).
+//! Received bytes may be hostile, and the decoder guesses nothing: an unknown enumeration value,
+//! field or index is an error. Code that took an unknown kind of op for a known one was once a way
+//! out of BuildKit's sandbox (CVE-2024-23653).
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -24,12 +24,12 @@ use crate::op::{
 type Checked<T> = Result<T, String>;
 
 impl Op {
-    /// Reads an op and checks it: enumeration values, indexes, and that nothing is missing.
+    /// Decodes and checks an op: enumeration values, indexes, and required fields.
     ///
-    /// The digest of `bytes` stays the op's digest even where [`Op::encode`] would write others.
+    /// The digest of `bytes` stays the op's digest even if [`Op::encode`] writes other bytes.
     ///
     /// # Errors
-    /// Names the op by its digest and says what is wrong with it.
+    /// Returns the op's digest and the problem.
     pub fn decode(bytes: &[u8]) -> Result<Self, GraphError> {
         let digest = || Digest::of(bytes);
         let failed = |source| GraphError::Decode { what: format!("op {}", digest()), source };
@@ -49,8 +49,8 @@ impl Op {
     }
 }
 
-/// Refuses fields that this version doesn't know: among them are the kinds of ops to come, without
-/// which an op would look like the head of a definition.
+/// Rejects unknown fields. Future kinds of ops are among them, and an op without a known kind would
+/// look like the head of a definition.
 fn known_fields(mut bytes: &[u8]) -> Checked<()> {
     while bytes.has_remaining() {
         let (field, wire_type) = decode_key(&mut bytes).map_err(|error| error.to_string())?;
@@ -99,7 +99,7 @@ fn platform(message: pb::Platform) -> Platform {
     }
 }
 
-/// Checks an index below `limit`, where -1 stands for none.
+/// Checks an index below `limit`. -1 means none.
 fn index(value: i64, limit: usize, what: &str) -> Checked<InputIndex> {
     match u32::try_from(value) {
         Ok(value) if (value as usize) < limit => Ok(Some(value)),
@@ -113,7 +113,7 @@ fn known<T: TryFrom<i32>>(value: i32, what: &str) -> Checked<T> {
     T::try_from(value).map_err(|_| format!("{what}: unknown value {value}"))
 }
 
-/// Refuses two results for one output.
+/// Rejects two results for one output.
 fn distinct(outputs: impl Iterator<Item = u32>) -> Checked<()> {
     let mut seen = HashSet::new();
     for output in outputs {
@@ -262,7 +262,7 @@ fn file(message: pb::FileOp, inputs: usize) -> Checked<FileOp> {
     let outputs = message.actions.len();
     let mut actions = Vec::new();
     for (number, action) in message.actions.into_iter().enumerate() {
-        // An action sees the op's inputs and what earlier actions made.
+        // An action can read the op's inputs and the results of earlier actions.
         let action = self::action(action, inputs + number, outputs)
             .map_err(|problem| format!("action {number}: {problem}"))?;
         actions.push(action);
@@ -303,7 +303,7 @@ fn action(message: pb::FileAction, inputs: usize, outputs: usize) -> Checked<Fil
     };
     Ok(FileAction {
         input: index(message.input, inputs, "input")?,
-        // Only a copy has a second input; the others leave the field at zero.
+        // Only a copy has a second input. Other actions leave the field at zero.
         secondary_input: match kind {
             FileActionKind::Copy(_) => index(message.secondary_input, inputs, "secondary input")?,
             _ => index(message.secondary_input, inputs.max(1), "secondary input")?,

@@ -1,4 +1,4 @@
-//! Marshalled graphs.
+//! Marshalled graphs, the form in which frontends hand graphs to the solver.
 
 use std::collections::BTreeMap;
 
@@ -8,44 +8,45 @@ use prost::Message as _;
 
 use crate::graph::GraphError;
 
-/// A graph as bytes: ops in order, what is said about them, and where they came from.
+/// A marshalled graph: ops in order, their metadata, and their source locations.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Definition {
     /// The canonical bytes of each op, inputs first, the head last.
     pub ops: Vec<Vec<u8>>,
-    /// What is said about each op; no part of its identity.
+    /// The metadata of each op, which isn't part of its identity.
     pub metadata: BTreeMap<Digest, OpMetadata>,
-    /// Source files, and the place in them that each op came from.
+    /// The source files that `locations` refer to.
     pub sources: Vec<SourceInfo>,
-    /// Places by op.
+    /// The source locations of each op.
     pub locations: BTreeMap<Digest, Vec<SourceLocation>>,
 }
 
-/// What is said about an op without being part of its identity.
+/// The metadata of an op, which isn't part of its identity.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OpMetadata {
-    /// Whether the op runs even when its result is known.
+    /// `true` if the op runs even if its result is cached.
     pub ignore_cache: bool,
-    /// Descriptions, as `llb.customname`.
+    /// Descriptions, such as `llb.customname`.
     pub description: BTreeMap<String, String>,
-    /// Whether its result goes into an exported cache; `None` leaves it to the exporter.
+    /// `true` if an exported cache includes the op's result. `None` leaves the choice to the
+    /// exporter.
     pub export_cache: Option<bool>,
-    /// Capabilities that the solver needs.
+    /// The capabilities that the solver must have.
     pub caps: BTreeMap<String, bool>,
-    /// The group that progress shows the op in: ID, name, and whether it is weak.
+    /// The group that displays show the op in: ID, name, and whether it is weak.
     pub progress_group: Option<(String, String, bool)>,
-    /// Where the node that this is said about came from. On marshalling the places go into
-    /// [`Definition::locations`]; the metadata of a [`Definition`] has none.
+    /// The source locations of a node. [`crate::Edge::marshal`] moves them to
+    /// [`Definition::locations`], so the metadata of a [`Definition`] has none.
     pub locations: Vec<SourceLocation>,
 }
 
 impl OpMetadata {
-    /// Returns the step's name as progress shows it (`llb.customname`).
+    /// Returns the step's display name (`llb.customname`).
     pub fn name(&self) -> Option<&str> {
         self.description.get("llb.customname").map(String::as_str)
     }
 
-    /// Adds what is said by `other`, which has the last word.
+    /// Adds the metadata of `other`, which takes precedence.
     pub fn merge(&mut self, other: Self) {
         self.ignore_cache |= other.ignore_cache;
         self.description.extend(other.description);
@@ -58,47 +59,47 @@ impl OpMetadata {
     }
 }
 
-/// A source file.
+/// A source file of a graph.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SourceInfo {
-    /// Its name.
+    /// The name of the file.
     pub filename: String,
-    /// Its content.
+    /// The content of the file.
     pub data: Vec<u8>,
-    /// Its language, as `Dockerfile`.
+    /// The language, such as `Dockerfile`.
     pub language: String,
 }
 
-/// Lines of a source file, counted from 1.
+/// A range of lines in a source file, counted from 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SourceLocation {
-    /// Index of the file in [`Definition::sources`].
+    /// The index of the file in [`Definition::sources`].
     pub source: u32,
-    /// First line.
+    /// The number of the first line.
     pub start: u32,
-    /// Last line.
+    /// The number of the last line.
     pub end: u32,
 }
 
 impl Definition {
-    /// Returns the definition as a `pb.Definition` message. Equal definitions give equal bytes.
+    /// Encodes the definition as a `pb.Definition` message. Equal definitions have equal bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
         self.to_pb().encode_to_vec()
     }
 
-    /// Reads a `pb.Definition` message. The ops keep their bytes; they are checked by
-    /// [`crate::Graph::load`].
+    /// Decodes a `pb.Definition` message. The ops keep their bytes; [`crate::Graph::load`] checks
+    /// them.
     ///
     /// # Errors
-    /// Fails on bytes that are no such message, on keys that are no digests, and on places in
-    /// source files that are not there.
+    /// Fails if the bytes aren't such a message, if a key isn't a digest, or if a location is in a
+    /// missing source file.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, GraphError> {
         let message = pb::Definition::decode(bytes)
             .map_err(|source| GraphError::Decode { what: "definition".to_owned(), source })?;
         Self::from_pb(message)
     }
 
-    /// Returns the definition as protobuf type, as BuildKit's services exchange it.
+    /// Converts the definition to the protobuf type of BuildKit's services.
     pub fn to_pb(&self) -> pb::Definition {
         let source = (!self.sources.is_empty() || !self.locations.is_empty()).then(|| pb::Source {
             locations: self
@@ -119,10 +120,10 @@ impl Definition {
         }
     }
 
-    /// Takes over a definition in its protobuf type.
+    /// Converts a definition from its protobuf type.
     ///
     /// # Errors
-    /// Fails as [`Definition::from_bytes`].
+    /// Fails in the same cases as [`Definition::from_bytes`], except for malformed bytes.
     pub fn from_pb(message: pb::Definition) -> Result<Self, GraphError> {
         let source = message.source.unwrap_or_default();
         let mut metadata = BTreeMap::new();

@@ -1,4 +1,4 @@
-//! Graphs for people to read: JSON and Graphviz.
+//! Readable forms of graphs: JSON and Graphviz.
 
 use std::fmt::Write as _;
 
@@ -10,14 +10,14 @@ use crate::graph::Graph;
 use crate::json::{JsonError, op_to_json};
 use crate::op::OpKind;
 
-/// Labels of vertices are cut after this many characters.
+/// The maximum length of a vertex's label in characters.
 const LABEL_LENGTH: usize = 80;
 
-/// Returns the ops of a definition in order, the head last: each with `digest`, `op` (protobuf
-/// JSON), and where they are set `name`, `ignoreCache` and `lines` (first and last).
+/// Returns the ops of a definition in order, the head last. Each has `digest` and `op` (protobuf
+/// JSON), and if set, `name`, `ignoreCache` and `lines` (first and last).
 ///
 /// # Errors
-/// Fails on bytes that are no op.
+/// Fails if the bytes of an op aren't an op.
 pub fn to_json(definition: &Definition) -> Result<Value, JsonError> {
     let ops = definition.ops.iter().map(|bytes| {
         let digest = Digest::of(bytes);
@@ -41,7 +41,8 @@ pub fn to_json(definition: &Definition) -> Result<Value, JsonError> {
     ops.collect::<Result<_, _>>().map(Value::Array)
 }
 
-/// Returns a graph in Graphviz's language: a box per vertex, an arrow from each input to its user.
+/// Returns a graph in Graphviz's language, with a box per vertex and an arrow from each input to
+/// its user.
 pub fn to_dot(graph: &Graph) -> String {
     let mut text = String::from("digraph {\n  rankdir=LR;\n  node [fontname=\"monospace\"];\n");
     for (number, vertex) in graph.vertices().iter().enumerate() {
@@ -70,7 +71,7 @@ pub fn to_dot(graph: &Graph) -> String {
     text
 }
 
-/// Escapes a label. Names come from Dockerfiles: they may hold anything.
+/// Escapes a label. Names come from Dockerfiles and may contain any characters.
 fn label(name: &str) -> String {
     let mut label = String::new();
     for (count, letter) in name.chars().enumerate() {

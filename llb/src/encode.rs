@@ -1,7 +1,7 @@
-//! Ops to canonical bytes.
+//! The encoder of ops to canonical bytes.
 //!
-//! The rules are those of the crate's documentation. Each function writes one message, its fields
-//! in the order in which canonical bytes have them.
+//! The crate's documentation has the rules. Each function writes one message, with the fields in
+//! canonical order.
 
 use std::collections::BTreeMap;
 
@@ -17,9 +17,9 @@ use crate::op::{
 use crate::wire::Writer;
 
 impl Op {
-    /// Returns the op's canonical bytes.
+    /// Encodes the op as canonical bytes.
     ///
-    /// The worker constraints are there, if empty, for every op but the head of a definition.
+    /// Every op except the head of a definition has worker constraints, even if they are empty.
     pub fn encode(&self) -> Vec<u8> {
         Writer::build(|w| op(w, self))
     }
@@ -30,7 +30,7 @@ impl Op {
     }
 }
 
-/// Writes an absent index as -1.
+/// Converts an absent index to -1.
 pub(crate) fn index(value: InputIndex) -> i64 {
     value.map_or(-1, i64::from)
 }

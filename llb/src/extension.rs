@@ -1,14 +1,14 @@
-//! The fields that kiln's ops have and BuildKit's messages lack.
+//! The fields of kiln's ops that BuildKit's messages lack.
 //!
-//! BuildKit reads over fields that it doesn't know, and does what it always does; but an op that has
-//! them has other bytes, and so another digest and other keys than one that hasn't.
+//! BuildKit ignores unknown fields and behaves as without them. But an op with such fields has
+//! other bytes, and therefore another digest and other keys, than one without.
 
 use prost::{DecodeError, Message};
 
-/// The field of a copy that says that what its source names may be excluded.
+/// The field of a copy that extends the exclusion patterns to the paths that its source names.
 pub(crate) const EXCLUDE_MATCHES: u32 = 1000;
 
-/// The way to the fields in an op.
+/// The messages on the path to the field in an op.
 #[derive(Message)]
 struct Op {
     #[prost(message, optional, tag = "4")]
@@ -33,7 +33,7 @@ struct Copy {
     exclude_matches: bool,
 }
 
-/// Returns of each file action of an op whether it is a copy that has the field.
+/// Returns for each file action of an op `true` if it is a copy with the field set.
 pub(crate) fn exclude_matches(op: &[u8]) -> Result<Vec<bool>, DecodeError> {
     let actions = Op::decode(op)?.file.map(|file| file.actions).unwrap_or_default();
     Ok(actions.iter().map(|it| it.copy.as_ref().is_some_and(|it| it.exclude_matches)).collect())

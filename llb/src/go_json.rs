@@ -1,15 +1,16 @@
-//! Ops as Go's `encoding/json` writes BuildKit's types, which is how provenance shows them.
+//! Ops as JSON in the form that Go's `encoding/json` gives BuildKit's types. Provenance shows them
+//! like this.
 //!
-//! It differs from protobuf's own mapping ([`crate::json`]) in this: numbers of 64 bits are numbers,
-//! enumeration values too; some names are in snake case; and a oneof is a member of its own, which
-//! holds what is set: an op's `Op`, a file action's `Action`, a user's `User`.
+//! It differs from protobuf's own mapping ([`crate::json`]): 64-bit numbers and enumeration values
+//! are numbers, some names are in snake case, and a oneof is a property of its own that contains
+//! the set member. The oneofs are an op's `Op`, a file action's `Action` and a user's `User`.
 
 use serde_json::{Map, Value};
 
 use crate::json::{JsonError, op_to_json};
 use crate::schema::{self, Kind, Label, Message};
 
-/// Names that Go's types have in another form.
+/// The names that differ in Go's types.
 const NAMES: [(&str, &str); 10] = [
     ("byID", "byId"),
     ("proxyEnv", "proxy_env"),
@@ -23,10 +24,10 @@ const NAMES: [(&str, &str); 10] = [
     ("requiredPaths", "required_paths"),
 ];
 
-/// Returns an op's bytes as Go shows the op, without its inputs.
+/// Converts an op's bytes to Go's form of the op, without its inputs.
 ///
 /// # Errors
-/// Fails on bytes that are no op.
+/// Fails if the bytes aren't an op.
 pub fn op_to_go_json(bytes: &[u8]) -> Result<Value, JsonError> {
     let mut op = op_to_json(bytes)?;
     if let Value::Object(members) = &mut op {
@@ -60,7 +61,7 @@ fn convert(message: &'static Message, value: Value) -> Value {
         converted.insert(name.to_owned(), Value::Object(chosen));
     }
     if is(message, &schema::ACTION) {
-        // They are shown whatever they are.
+        // These properties are present whatever their value is.
         for name in ["input", "secondaryInput", "output"] {
             converted.entry(name).or_insert_with(|| Value::from(0));
         }
@@ -68,7 +69,7 @@ fn convert(message: &'static Message, value: Value) -> Value {
     Value::Object(converted)
 }
 
-/// Tells whether two types of messages are the same.
+/// Returns `true` if two message types are the same.
 fn is(one: &Message, other: &Message) -> bool {
     std::ptr::eq(one, other)
 }

@@ -1,8 +1,8 @@
-//! Graphs to be solved: decoded, checked, in topological order.
+//! Graphs for solving: decoded, checked, in topological order.
 //!
-//! A [`Graph`] holds what its targets reach, and nothing else. Each op is one vertex, however
-//! often the definitions list it, and keeps the digest of the bytes in which it came: an op is
-//! never encoded again, for that would lose what this version doesn't know.
+//! A [`Graph`] holds exactly the ops that its targets reach. Each op is one vertex, however often
+//! the definitions list it, and keeps the digest of the bytes in which it came. An op is never
+//! encoded again, because that would lose fields that this version doesn't know.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -14,11 +14,12 @@ use petgraph::visit::EdgeRef as _;
 use crate::definition::{Definition, OpMetadata, SourceInfo, SourceLocation};
 use crate::op::{FileActionKind, Op, OpKind};
 
-/// A checked graph.
+/// A decoded and checked graph.
 #[derive(Debug)]
 pub struct Graph {
     vertices: Vec<Vertex>,
-    /// One node per vertex, in the same numbers; edges run from an input to its user.
+    /// The edges. The nodes have the numbers of the vertices, and edges lead from an input to its
+    /// user.
     shape: DiGraph<(), u32>,
     targets: Vec<(usize, u32)>,
     sources: Vec<SourceInfo>,
@@ -29,14 +30,13 @@ pub struct Graph {
 pub struct Vertex {
     /// The digest of the op's bytes.
     pub digest: Digest,
-    /// The op.
+    /// The op, decoded from its bytes.
     pub op: Op,
-    /// The vertices that the op reads and which of their outputs, in the order of
-    /// [`Op::inputs`].
+    /// The vertices and outputs that the op reads, in the order of [`Op::inputs`].
     pub inputs: Vec<(usize, u32)>,
-    /// What is said about the op.
+    /// The metadata of the op in its definition.
     pub metadata: OpMetadata,
-    /// Where the op came from; `source` counts in [`Graph::sources`].
+    /// The op's source locations. `source` is an index into [`Graph::sources`].
     pub locations: Vec<SourceLocation>,
 }
 
@@ -47,65 +47,65 @@ impl Vertex {
     }
 }
 
-/// Why a definition is no graph.
+/// The reason why a definition isn't a valid graph.
 #[derive(Debug, thiserror::Error)]
 pub enum GraphError {
-    /// Bytes that are no protobuf message of the expected type.
+    /// The bytes aren't a protobuf message of the expected type.
     #[error("decode {what}")]
     Decode {
-        /// What was decoded.
+        /// The expected object, such as `definition`.
         what: String,
-        /// Why it failed.
+        /// The error of the protobuf decoder.
         source: prost::DecodeError,
     },
-    /// A value outside its range.
+    /// A value of an op is invalid.
     #[error("op {op}: {problem}")]
     Invalid {
-        /// The op.
+        /// The digest of the op.
         op: Digest,
-        /// What is wrong with it.
+        /// A description of the problem.
         problem: String,
     },
-    /// Something is said about an op whose name is no digest.
+    /// The key of metadata or locations isn't a digest.
     #[error("metadata or locations of an op")]
     Key {
-        /// What is wrong with the name.
+        /// The error of the digest's parser.
         source: ParseDigestError,
     },
-    /// An input that is no op of the definition.
+    /// An input isn't an op of the definition.
     #[error("op {op}: input {input} is not in the definition")]
     Undefined {
-        /// The op.
+        /// The digest of the op.
         op: Digest,
-        /// Its input.
+        /// The digest of the op's input.
         input: Digest,
     },
-    /// Ops that read each other.
+    /// Ops read each other's results.
     #[error("op {op}: reads its own result")]
     Cycle {
-        /// One of the ops.
+        /// The digest of one of the ops.
         op: Digest,
     },
-    /// No ops, or no head.
+    /// The definition has no ops or no head.
     #[error("the definition has no target")]
     NoTarget,
 }
 
 impl Graph {
-    /// Decodes and checks a definition: every input is defined and has that output, there is no
-    /// cycle, every index and enumeration value is in its range.
+    /// Decodes and checks a definition. Every input must be defined and have the output that is
+    /// read. There must be no cycle, and every index and enumeration value must be valid.
     ///
     /// # Errors
-    /// Names the first op that is wrong.
+    /// Returns the first problem.
     pub fn load(definition: &Definition) -> Result<Self, GraphError> {
         Self::load_all(std::slice::from_ref(definition))
     }
 
-    /// Decodes and checks definitions, and makes one graph of them, with a target for each: an op
-    /// that several of them have is one vertex. What is said about it counts as the first says it.
+    /// Decodes and checks definitions and combines them into one graph with a target for each. An
+    /// op in several definitions is one vertex, with the metadata of the first definition.
     ///
     /// # Errors
-    /// As [`Graph::load`].
+    /// Fails in the same cases as [`Graph::load`].
     pub fn load_all(definitions: &[Definition]) -> Result<Self, GraphError> {
         let mut heads = Vec::new();
         let mut all: Vec<&[u8]> = Vec::new();
@@ -137,7 +137,7 @@ impl Graph {
         Ok(Self::assemble(&Said::merge(definitions), decoded, &order, &targets))
     }
 
-    /// Numbers the vertices by `order`.
+    /// Creates the graph with the vertices in the order `order`.
     fn assemble(
         said: &Said,
         decoded: Vec<(Digest, Op)>,
@@ -180,7 +180,7 @@ impl Graph {
         &self.vertices
     }
 
-    /// Returns the vertex and the output that each definition asks for.
+    /// Returns the target of each definition as vertex and output.
     pub fn targets(&self) -> &[(usize, u32)] {
         &self.targets
     }
@@ -190,7 +190,8 @@ impl Graph {
         &self.sources
     }
 
-    /// Returns the vertices that read a result of `vertex`, each once, in topological order.
+    /// Returns the vertices that read a result of `vertex`, in topological order without
+    /// duplicates.
     pub fn users(&self, vertex: usize) -> Vec<usize> {
         let users = self.shape.neighbors_directed(NodeIndex::new(vertex), Direction::Outgoing);
         let mut users: Vec<_> = users.map(NodeIndex::index).collect();
@@ -199,8 +200,7 @@ impl Graph {
         users
     }
 
-    /// Returns the outputs of `vertex` that something reads, in ascending order, those of targets
-    /// among them.
+    /// Returns the outputs of `vertex` that vertices or targets use, in ascending order.
     pub fn used_outputs(&self, vertex: usize) -> Vec<u32> {
         let edges = self.shape.edges_directed(NodeIndex::new(vertex), Direction::Outgoing);
         let mut outputs: Vec<_> = edges.map(|edge| *edge.weight()).collect();
@@ -213,13 +213,13 @@ impl Graph {
 }
 
 impl Graph {
-    /// Returns where a vertex came from; where nobody has said that of it, as of what `ADD` reads,
-    /// where the nearest that uses it came from.
+    /// Returns the source locations of a vertex. If it has none, such as the source of an `ADD`,
+    /// returns those of the nearest user with locations.
     pub fn locations(&self, vertex: usize) -> &[SourceLocation] {
         let mut current = vertex;
         loop {
             let own = self.vertices[current].locations.as_slice();
-            // Users come after what they use, so that this ends.
+            // Users come after their inputs, so the loop ends.
             match self.users(current).into_iter().find(|user| *user > current) {
                 Some(user) if own.is_empty() => current = user,
                 _ => return own,
@@ -229,14 +229,14 @@ impl Graph {
 }
 
 impl Vertex {
-    /// Returns the step's name: the one it was given, or what it does.
+    /// Returns the step's display name, or else a summary of its op.
     pub fn name(&self) -> String {
         self.metadata.name().map_or_else(|| self.op.summary(), str::to_owned)
     }
 }
 
 impl Op {
-    /// Returns how many outputs the op has: one more than the highest that is written to.
+    /// Returns the number of outputs: the highest written one plus one.
     pub fn output_count(&self) -> u32 {
         let highest = match &self.kind {
             None => return 0,
@@ -252,7 +252,7 @@ impl Op {
         highest.map_or(0, |highest| highest + 1)
     }
 
-    /// Returns what the op does, in a few words.
+    /// Returns a short description of the op.
     pub fn summary(&self) -> String {
         match &self.kind {
             None => "head".to_owned(),
@@ -270,7 +270,7 @@ impl Op {
 }
 
 impl FileActionKind {
-    /// Returns what the action does, in a few words.
+    /// Returns a short description of the action.
     fn summary(&self) -> String {
         match self {
             Self::Copy(copy) => format!("copy {} {}", copy.src, copy.dest),
@@ -282,7 +282,7 @@ impl FileActionKind {
     }
 }
 
-/// What is said about the ops of several definitions.
+/// The combined metadata of several definitions.
 #[derive(Default)]
 struct Said {
     metadata: BTreeMap<Digest, OpMetadata>,
@@ -291,7 +291,8 @@ struct Said {
 }
 
 impl Said {
-    /// The first has the last word, but for what must not be taken from the cache.
+    /// Combines the metadata. The first definition takes precedence, but `ignore_cache` of any of
+    /// them applies.
     fn merge(definitions: &[Definition]) -> Self {
         let mut all = Self::default();
         for definition in definitions {
@@ -314,7 +315,7 @@ impl Said {
         all
     }
 
-    /// Returns the number of a source file, which is kept once.
+    /// Returns the number of a source file. Equal files have one number.
     fn number(&mut self, source: &SourceInfo) -> u32 {
         let known = self.sources.iter().position(|known| known == source);
         known.unwrap_or_else(|| {
@@ -324,7 +325,7 @@ impl Said {
     }
 }
 
-/// Decodes ops, each once, and numbers them by digest.
+/// Decodes the distinct ops and numbers them by digest.
 #[expect(clippy::type_complexity, reason = "two views of one list")]
 fn decode(ops: &[&[u8]]) -> Result<(Vec<(Digest, Op)>, HashMap<Digest, usize>), GraphError> {
     let mut decoded = Vec::new();
@@ -345,7 +346,7 @@ fn decode(ops: &[&[u8]]) -> Result<(Vec<(Digest, Op)>, HashMap<Digest, usize>), 
     Ok((decoded, numbers))
 }
 
-/// Connects inputs to their users, and checks that each has the output that is read.
+/// Connects inputs to their users and checks that each input has the output that is read.
 fn connect(
     ops: &[(Digest, Op)],
     numbers: &HashMap<Digest, usize>,
@@ -374,7 +375,8 @@ fn has_output((digest, op): &(Digest, Op), index: u32) -> Result<(), GraphError>
     Err(GraphError::Invalid { op: *digest, problem })
 }
 
-/// Returns what the targets reach, inputs before their users and else in ascending order.
+/// Returns the vertices that the targets reach, inputs before their users and otherwise in
+/// ascending order.
 ///
 /// # Errors
 /// Returns a vertex of a cycle.

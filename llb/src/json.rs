@@ -1,8 +1,8 @@
 //! Ops as protobuf JSON.
 //!
-//! The mapping is protobuf's own: 64-bit numbers are strings, bytes are base64, enumerations go by
-//! name, defaults are left out, set messages are kept. It is written from an op's bytes rather than
-//! from [`Op`], so that what is shown is what was hashed.
+//! The mapping is protobuf's own: 64-bit numbers are strings, bytes are base64, enumeration values
+//! are names, default values are left out, and set messages are kept. The JSON is made from an op's
+//! bytes and not from [`Op`], so that it shows exactly what the digest covers.
 
 use prost::DecodeError;
 use prost::bytes::{Buf, Bytes};
@@ -14,10 +14,10 @@ use crate::op::Op;
 use crate::schema::{self, Field, Kind, Label, Message};
 use crate::wire::Writer;
 
-/// Messages within messages deeper than this are refused.
+/// The maximum nesting depth of messages.
 const MAX_DEPTH: usize = 60;
 
-/// Why a JSON value is no op, or bytes are none.
+/// The reason why a JSON value or bytes aren't an op.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct JsonError(String);
@@ -34,21 +34,21 @@ impl Op {
         op_to_json(&self.encode()).unwrap_or_default()
     }
 
-    /// Reads an op from protobuf JSON.
+    /// Parses an op from protobuf JSON.
     ///
     /// # Errors
-    /// Names the member that is unknown or has a value of the wrong type, or says why the op is
-    /// refused.
+    /// Returns the property that is unknown or has the wrong type, or the reason why the op is
+    /// invalid.
     pub fn from_json(value: &Value) -> Result<Self, JsonError> {
         let bytes = from_json(&schema::OP, value)?;
         Self::decode(&bytes).map_err(|error| JsonError(error.to_string()))
     }
 }
 
-/// Returns an op's bytes as protobuf JSON. Fields that aren't known are left out.
+/// Converts an op's bytes to protobuf JSON. Unknown fields are left out.
 ///
 /// # Errors
-/// Fails on bytes that are no op.
+/// Fails if the bytes aren't an op.
 pub fn op_to_json(bytes: &[u8]) -> Result<Value, JsonError> {
     let mut bytes = Bytes::copy_from_slice(bytes);
     to_json(&schema::OP, &mut bytes, 0)
@@ -107,7 +107,7 @@ fn push(object: &mut Map<String, Value>, name: &str, value: Value) {
     }
 }
 
-/// Takes a length and as many bytes.
+/// Takes a length and that many bytes.
 fn chunk(bytes: &mut Bytes) -> Result<Bytes, JsonError> {
     let length = decode_varint(bytes)?;
     match usize::try_from(length) {

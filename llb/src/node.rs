@@ -1,7 +1,7 @@
 //! Graphs under construction: nodes that own their inputs.
 //!
-//! A graph can be as deep as a Dockerfile is long, so nothing here recurses along inputs:
-//! marshalling and dropping keep their own stacks.
+//! A graph can be as deep as a Dockerfile is long, so nothing here recurses along inputs.
+//! Marshalling and dropping use explicit stacks.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -12,7 +12,7 @@ use kiln_oci::{Digest, Platform};
 use crate::definition::{Definition, OpMetadata};
 use crate::op::{FileOp, Input, Op, OpKind};
 
-/// A vertex with the vertices it reads. Immutable: its digest is known as soon as it is made.
+/// An immutable vertex with its inputs. Its digest is computed on creation.
 pub struct Node {
     op: Op,
     digest: Digest,
@@ -21,7 +21,7 @@ pub struct Node {
     metadata: OpMetadata,
 }
 
-/// An output of a node. Cheap to clone.
+/// An output of a node. Cloning is cheap.
 #[derive(Clone)]
 pub struct Edge {
     node: Arc<Node>,
@@ -29,10 +29,10 @@ pub struct Edge {
 }
 
 impl Node {
-    /// Makes a node from what it does, what it reads, where, and what is said about it.
+    /// Creates a node from its op's kind, its inputs, its platform and its metadata.
     ///
-    /// Inputs must be in the op's own order, without repetitions: [`OpKind`] refers to them by
-    /// index.
+    /// Inputs must be in the op's own order without duplicates, because [`OpKind`] refers to them
+    /// by index.
     pub fn new(
         kind: OpKind,
         inputs: Vec<Edge>,
@@ -49,7 +49,7 @@ impl Node {
         Arc::new(Self { op, digest: Digest::of(&encoded), encoded, inputs, metadata })
     }
 
-    /// Returns the op.
+    /// Returns the node's op, with the digests of its inputs.
     pub fn op(&self) -> &Op {
         &self.op
     }
@@ -64,12 +64,12 @@ impl Node {
         &self.encoded
     }
 
-    /// Returns what the node reads.
+    /// Returns the outputs of other nodes that this node reads.
     pub fn inputs(&self) -> &[Edge] {
         &self.inputs
     }
 
-    /// Returns what is said about the op.
+    /// Returns the op's metadata.
     pub fn metadata(&self) -> &OpMetadata {
         &self.metadata
     }
@@ -113,27 +113,27 @@ impl Drop for Node {
 }
 
 impl Edge {
-    /// Returns the node.
+    /// Returns the node that produces the output.
     pub fn node(&self) -> &Arc<Node> {
         &self.node
     }
 
-    /// Returns which of the node's outputs it is.
+    /// Returns the number of the output.
     pub fn index(&self) -> u32 {
         self.index
     }
 
-    /// Returns the edge as another op's input.
+    /// Returns the edge as an input of another op.
     pub fn input(&self) -> Input {
         Input { digest: self.node.digest, index: self.index }
     }
 
-    /// Returns everything that this edge needs as a definition: inputs before their users, each op
-    /// once, the head last, in the order in which BuildKit's client marshals.
+    /// Marshals everything that this edge depends on: inputs before their users, each op once, the
+    /// head last, in the order of BuildKit's client.
     ///
-    /// Where two nodes are the same op, what is said about them is merged, and the node visited
-    /// last has the last word. The places of the nodes refer to source files that the caller adds
-    /// as [`Definition::sources`].
+    /// If two nodes have the same op, their metadata is merged, and the node visited last takes
+    /// precedence. The locations of the nodes refer to source files that the caller adds as
+    /// [`Definition::sources`].
     pub fn marshal(&self) -> Definition {
         let mut definition = Definition::default();
         let mut seen = HashSet::new();
@@ -164,7 +164,7 @@ impl fmt::Debug for Edge {
     }
 }
 
-/// Returns the nodes below and including `root`, each once, inputs before their users.
+/// Returns `root` and the nodes below it without duplicates, inputs before their users.
 fn post_order(root: &Arc<Node>) -> Vec<&Arc<Node>> {
     let mut done = HashSet::new();
     let mut order = Vec::new();
@@ -184,8 +184,8 @@ fn post_order(root: &Arc<Node>) -> Vec<&Arc<Node>> {
     order
 }
 
-/// Returns what a file op reads from the last action back to the first, what is changed before
-/// what is copied: the reverse of the order in which the op numbers its inputs, but for the first.
+/// Returns a file op's inputs from the last action back to the first, with an action's base before
+/// its source. This is the reverse of the op's numbering of inputs, except for the first one.
 fn file_inputs_in_visiting_order(file: &FileOp, count: usize) -> Vec<usize> {
     let mut order = Vec::new();
     let mut push = |index: usize| {
@@ -193,7 +193,7 @@ fn file_inputs_in_visiting_order(file: &FileOp, count: usize) -> Vec<usize> {
             order.push(index);
         }
     };
-    // Actions of one chain share their base, which only the chain's first action names.
+    // Actions of one chain share their base, which only the chain's first action refers to.
     let mut bases: Vec<Option<usize>> = Vec::new();
     for action in &file.actions {
         bases.push(match action.input.map(|input| input as usize) {
@@ -218,12 +218,12 @@ fn file_inputs_in_visiting_order(file: &FileOp, count: usize) -> Vec<usize> {
             _ => pending.extend(relative(action.secondary_input)),
         }
     }
-    // Nothing is left out, even where an action's result is used by no other.
+    // Inputs of unused actions come last.
     (0..count).for_each(push);
     order
 }
 
-/// Returns the capabilities that the definition as a whole needs.
+/// Returns the metadata of the head: the capabilities that the whole definition requires.
 fn head_metadata(definition: &Definition) -> OpMetadata {
     let mut metadata = OpMetadata::default();
     let mut need = |name: &str| {

@@ -1,476 +1,477 @@
-//! The op types.
+//! The types of ops and of their parts.
 
 use std::collections::BTreeMap;
 
 use kiln_oci::{Digest, Platform};
 
-/// One vertex of a build graph.
+/// An op: one vertex of a build graph.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Op {
-    /// The outputs of other ops that this one reads.
+    /// The outputs of other ops that this op reads.
     pub inputs: Vec<Input>,
-    /// The platform that the op runs on or asks for.
+    /// The platform that the op runs on or requests.
     pub platform: Option<Platform>,
-    /// Filters on the workers that may run the op.
+    /// The filters on the workers that may run the op.
     pub constraints: Vec<String>,
-    /// What the op does. `None` is the head of a definition: it only names the last op.
+    /// The kind of op with its parameters. `None` is the head of a definition, which only refers to
+    /// the last op.
     pub kind: Option<OpKind>,
 }
 
 /// An output of another op.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Input {
-    /// The other op.
+    /// The digest of the other op.
     pub digest: Digest,
-    /// Which of its outputs.
+    /// The number of the other op's output.
     pub index: u32,
 }
 
-/// What an op does.
+/// The kind of an op with its parameters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(clippy::large_enum_variant, reason = "ops are few, and most of them are executions")]
 pub enum OpKind {
-    /// Brings files in from outside the graph.
+    /// Brings in files from outside the graph.
     Source(SourceOp),
-    /// Runs a program.
+    /// Runs a program in a container.
     Exec(ExecOp),
-    /// Changes files.
+    /// Changes files without running a program.
     File(FileOp),
-    /// Lays inputs one above the other.
+    /// Puts inputs on top of each other.
     Merge(MergeOp),
-    /// What is different between two inputs.
+    /// Computes the difference between two inputs.
     Diff(DiffOp),
-    /// Solves a graph that an input holds.
+    /// Solves a graph that an input contains.
     Build(BuildOp),
 }
 
-/// Index of an input in [`Op::inputs`]; `None` stands for an empty file system (-1).
+/// The index of an input in [`Op::inputs`]. `None` means an empty file system (-1).
 pub type InputIndex = Option<u32>;
 
-/// Brings files in from outside the graph.
+/// The parameters of an op that brings in files from outside the graph.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SourceOp {
-    /// A URL-like identifier, as `docker-image://docker.io/library/alpine:latest`.
+    /// A URL-like identifier, such as `docker-image://docker.io/library/alpine:latest`.
     pub identifier: String,
-    /// Options of the source.
+    /// The options of the source, by name.
     pub attrs: BTreeMap<String, String>,
 }
 
-/// Runs a program.
+/// The parameters of an op that runs a program.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ExecOp {
-    /// The process.
+    /// The process to run.
     pub meta: Meta,
-    /// What is mounted; the one on `/` is the root.
+    /// The mounts. The mount on `/` is the root file system.
     pub mounts: Vec<Mount>,
-    /// What network it has.
+    /// The network of the process.
     pub network: NetMode,
-    /// How confined it is.
+    /// The confinement of the process.
     pub security: SecurityMode,
-    /// Secrets given as environment variables.
+    /// The secrets in environment variables.
     pub secret_env: Vec<SecretEnv>,
-    /// Devices (Container Device Interface).
+    /// The devices (Container Device Interface).
     pub cdi_devices: Vec<CdiDevice>,
 }
 
-/// A process.
+/// The process of an [`ExecOp`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Meta {
-    /// Program and arguments.
+    /// The program and its arguments.
     pub args: Vec<String>,
-    /// Environment, `NAME=value`.
+    /// The environment as `NAME=value`.
     pub env: Vec<String>,
-    /// Working directory.
+    /// The absolute path of the working directory.
     pub cwd: String,
-    /// User and group.
+    /// The user and group in the format of `USER`.
     pub user: String,
-    /// Proxies, given to the process but no part of the image.
+    /// The proxies for the process. The image doesn't contain them.
     pub proxy_env: Option<ProxyEnv>,
-    /// More lines for `/etc/hosts`.
+    /// Additional lines for `/etc/hosts`.
     pub extra_hosts: Vec<HostIp>,
-    /// Host name.
+    /// The host name of the container.
     pub hostname: String,
-    /// Resource limits.
+    /// The resource limits of the process.
     pub ulimit: Vec<Ulimit>,
-    /// Parent of the process's cgroup.
+    /// The parent of the process's control group.
     pub cgroup_parent: String,
-    /// Whether parents of mount targets that were made for a mount are removed too.
+    /// `true` if the parents of created mount points are removed too.
     pub remove_mount_stubs_recursive: bool,
-    /// Exit codes that count as success; empty stands for zero alone.
+    /// The exit codes that mean success. Empty means zero only.
     pub valid_exit_codes: Vec<i32>,
 }
 
-/// Proxy settings.
+/// The proxy variables of a process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProxyEnv {
-    /// `http_proxy`.
+    /// The value of `http_proxy`.
     pub http_proxy: String,
-    /// `https_proxy`.
+    /// The value of `https_proxy`.
     pub https_proxy: String,
-    /// `ftp_proxy`.
+    /// The value of `ftp_proxy`.
     pub ftp_proxy: String,
-    /// `no_proxy`.
+    /// The value of `no_proxy`.
     pub no_proxy: String,
-    /// `all_proxy`.
+    /// The value of `all_proxy`.
     pub all_proxy: String,
 }
 
-/// In place of an address of [`HostIp`]: the machine's, as the step sees it. BuildKit doesn't know
-/// it.
+/// The address of [`HostIp`] that means the host's address in the step's network. BuildKit doesn't
+/// support it.
 pub const HOST_GATEWAY: &str = "host-gateway";
 
 /// A line of `/etc/hosts`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HostIp {
-    /// Host name.
+    /// The name of the host.
     pub host: String,
-    /// Address.
+    /// The IP address, or [`HOST_GATEWAY`].
     pub ip: String,
 }
 
-/// A resource limit.
+/// A resource limit of a process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ulimit {
-    /// As `nofile`.
+    /// The name, such as `nofile`.
     pub name: String,
-    /// Soft limit; -1 stands for none.
+    /// The soft limit. -1 means unlimited.
     pub soft: i64,
-    /// Hard limit; -1 stands for none.
+    /// The hard limit. -1 means unlimited.
     pub hard: i64,
 }
 
 /// The network of a process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum NetMode {
-    /// The builder's default.
+    /// The builder's default network.
     #[default]
     Unset,
-    /// The host's network.
+    /// The network of the host.
     Host,
-    /// No network.
+    /// No network except loopback.
     None,
 }
 
-/// How confined a process is.
+/// The confinement of a process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SecurityMode {
-    /// As confined as a container is by default.
+    /// The default confinement of containers.
     #[default]
     Sandbox,
-    /// With all capabilities.
+    /// No confinement, with all capabilities.
     Insecure,
 }
 
-/// A secret given as an environment variable.
+/// A secret in an environment variable.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SecretEnv {
-    /// The secret's ID.
+    /// The ID of the secret.
     pub id: String,
-    /// The variable's name.
+    /// The name of the variable.
     pub name: String,
-    /// Whether the build goes on without it.
+    /// `true` if the build continues without the secret.
     pub optional: bool,
 }
 
-/// A device.
+/// A device of the Container Device Interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CdiDevice {
-    /// Qualified name.
+    /// The qualified name, such as `vendor.com/class=name`.
     pub name: String,
-    /// Whether the build goes on without it.
+    /// `true` if the build continues without the device.
     pub optional: bool,
 }
 
-/// Something mounted into the root of a process.
+/// A mount in the root of a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mount {
-    /// What is mounted; `None` where the mount starts empty.
+    /// The input to mount. `None` for an empty mount.
     pub input: InputIndex,
-    /// Path below the input's root.
+    /// The path below the input's root.
     pub selector: String,
-    /// Where it is mounted.
+    /// The path of the mount point.
     pub dest: String,
-    /// Index of the op's output that receives the mount's final content; `None` throws it away.
+    /// The index of the op's output that receives the mount's final content. `None` discards it.
     pub output: Option<u32>,
-    /// Whether writing fails.
+    /// `true` if the mount is read-only.
     pub readonly: bool,
     /// The kind of mount with its options.
     pub kind: MountKind,
-    /// Whether content keys are computed for this mount.
+    /// The use of content keys for this mount.
     pub content_cache: ContentCache,
-    /// BuildKit's result ID of an earlier gateway result, kept as it came.
+    /// BuildKit's ID of an earlier gateway result, kept as received.
     pub result_id: String,
 }
 
-/// The kinds of mounts.
+/// The kind of a mount with its options.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MountKind {
-    /// An input, or an empty directory.
+    /// An input or an empty directory.
     Bind,
-    /// A secret as a file.
+    /// A file with a secret.
     Secret(SecretMount),
     /// The socket of an SSH agent.
     Ssh(SshMount),
     /// A directory that outlives the build.
     Cache(CacheMount),
-    /// An empty file system in memory; size in bytes, zero for no limit.
+    /// An empty file system in memory.
     Tmpfs {
-        /// Size in bytes; zero stands for no limit.
+        /// The maximum size in bytes. Zero means unlimited.
         size: i64,
-        /// Whether the options message is there (a set message is encoded even when empty).
+        /// `true` if the options message is present. A set message is encoded even if it is empty.
         explicit: bool,
     },
 }
 
-/// A secret as a file.
+/// The options of a mounted secret.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SecretMount {
-    /// The secret's ID.
+    /// The ID of the secret.
     pub id: String,
-    /// Owner.
+    /// The user ID of the file's owner.
     pub uid: u32,
-    /// Group.
+    /// The group ID of the file's owner.
     pub gid: u32,
-    /// Permission bits.
+    /// The permission bits of the file.
     pub mode: u32,
-    /// Whether the build goes on without it.
+    /// `true` if the build continues without the secret.
     pub optional: bool,
 }
 
-/// The socket of an SSH agent.
+/// The options of a mounted SSH agent socket.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SshMount {
-    /// The agent's ID.
+    /// The ID of the agent.
     pub id: String,
-    /// Owner.
+    /// The user ID of the socket's owner.
     pub uid: u32,
-    /// Group.
+    /// The group ID of the socket's owner.
     pub gid: u32,
-    /// Permission bits.
+    /// The permission bits of the socket.
     pub mode: u32,
-    /// Whether the build goes on without it.
+    /// `true` if the build continues without the agent.
     pub optional: bool,
 }
 
-/// A directory that outlives the build.
+/// The options of a directory that outlives the build.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CacheMount {
-    /// Which directory.
+    /// The ID of the directory.
     pub id: String,
-    /// Who else may use it meanwhile.
+    /// The rule for concurrent users.
     pub sharing: CacheSharing,
 }
 
-/// Who may use a cache mount at the same time.
+/// The rule for concurrent users of a cache mount.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum CacheSharing {
-    /// Anybody.
+    /// Users share the directory.
     #[default]
     Shared,
-    /// Nobody: a second user gets another directory.
+    /// A second user gets another directory.
     Private,
-    /// Nobody: a second user waits.
+    /// A second user waits for the first.
     Locked,
 }
 
-/// Whether content keys are computed for a mount.
+/// The use of content keys for a mount.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ContentCache {
-    /// Where the mount is read-only or has no output.
+    /// Content keys if the mount is read-only or has no output.
     #[default]
     Default,
-    /// Always.
+    /// Content keys in any case.
     On,
-    /// Never.
+    /// Definition keys in any case.
     Off,
 }
 
-/// Changes files, one action after the other.
+/// The parameters of an op that changes files.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FileOp {
-    /// The actions.
+    /// The actions in the order of execution.
     pub actions: Vec<FileAction>,
 }
 
-/// One change to files.
+/// One action of a [`FileOp`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileAction {
-    /// What is changed: an input of the op (`0..inputs.len()`), or the result of the action
-    /// `input - inputs.len()`; `None` starts from nothing.
+    /// The base of the change: an input of the op (`0..inputs.len()`), or the result of action
+    /// `input - inputs.len()`. `None` for an empty file system.
     pub input: InputIndex,
-    /// What is copied from, in the same numbers.
+    /// The source of a copy, numbered in the same way.
     pub secondary_input: InputIndex,
-    /// Index of the op's output that receives the result; `None` where only later actions see it.
+    /// The index of the op's output that receives the result. `None` if only later actions use it.
     pub output: Option<u32>,
-    /// The change.
+    /// The kind of change with its parameters.
     pub kind: FileActionKind,
 }
 
-/// The kinds of changes.
+/// The kind of a file action with its parameters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FileActionKind {
     /// Copies from the secondary input.
     Copy(CopyAction),
-    /// Makes a file.
+    /// Creates a regular file.
     MkFile(MkFileAction),
-    /// Makes a directory.
+    /// Creates a directory, optionally with its parents.
     MkDir(MkDirAction),
-    /// Removes.
+    /// Removes files or directories.
     Rm(RmAction),
-    /// Makes a symbolic link.
+    /// Creates a symbolic link.
     Symlink(SymlinkAction),
 }
 
-/// Copies from the secondary input.
+/// The parameters of a copy from the secondary input.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "the message has them")]
 pub struct CopyAction {
-    /// Source path, or a pattern.
+    /// The source path or pattern.
     pub src: String,
-    /// Destination path; a trailing slash means a directory.
+    /// The destination path. A trailing slash means a directory.
     pub dest: String,
-    /// New owner.
+    /// The new owner. `None` keeps the owner.
     pub owner: Option<Chown>,
-    /// New permission bits; -1 keeps them.
+    /// The new permission bits. -1 keeps them.
     pub mode: i32,
-    /// Whether a source that is a symbolic link is followed.
+    /// `true` if a symbolic link as the source is followed.
     pub follow_symlink: bool,
-    /// Whether a source directory's content is copied rather than the directory.
+    /// `true` if a source directory's content is copied instead of the directory itself.
     pub dir_copy_contents: bool,
-    /// Whether archives are unpacked as Docker's `ADD` does.
+    /// `true` if archives are unpacked like Docker's `ADD` does.
     pub attempt_unpack_docker_compatibility: bool,
-    /// Whether parents of the destination are made.
+    /// `true` if missing parents of the destination are created.
     pub create_dest_path: bool,
-    /// Whether `src` is a pattern.
+    /// `true` if `src` is a pattern.
     pub allow_wildcard: bool,
-    /// Whether a pattern may match nothing.
+    /// `true` if a pattern may match nothing.
     pub allow_empty_wildcard: bool,
-    /// New modification time in nanoseconds since 1970; -1 keeps it.
+    /// The new modification time in nanoseconds since 1970. -1 keeps it.
     pub timestamp: i64,
-    /// Only these are copied.
+    /// The patterns of paths to copy. Empty means all.
     pub include_patterns: Vec<String>,
-    /// These are left out.
+    /// The patterns of paths to leave out.
     pub exclude_patterns: Vec<String>,
-    /// Whether what is at a destination path of another type is removed first.
+    /// `true` if an existing destination of another type is removed first.
     pub always_replace_existing_dest_paths: bool,
-    /// New permission bits as `chmod` takes them; empty where `mode` counts.
+    /// The new permission bits in the syntax of `chmod`. Empty if `mode` applies.
     pub mode_str: String,
-    /// Paths that must be there.
+    /// The paths that must exist.
     pub required_paths: Vec<String>,
-    /// Whether `exclude_patterns` are also about what `src` itself names. BuildKit has no such field
-    /// and reads over it.
+    /// `true` if `exclude_patterns` also apply to the paths that `src` names. BuildKit doesn't have
+    /// this field and ignores it.
     pub exclude_matches: bool,
 }
 
-/// Makes a file.
+/// The parameters for creating a file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MkFileAction {
-    /// Where.
+    /// The path of the file.
     pub path: String,
-    /// Permission bits.
+    /// The permission bits of the file.
     pub mode: i32,
-    /// Content.
+    /// The content of the file.
     pub data: Vec<u8>,
-    /// Owner.
+    /// The owner. `None` for root.
     pub owner: Option<Chown>,
-    /// Modification time in nanoseconds since 1970; -1 stands for now.
+    /// The modification time in nanoseconds since 1970. -1 means now.
     pub timestamp: i64,
 }
 
-/// Makes a directory.
+/// The parameters for creating a directory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MkDirAction {
-    /// Where.
+    /// The path of the directory.
     pub path: String,
-    /// Permission bits.
+    /// The permission bits of the directory.
     pub mode: i32,
-    /// Whether parents are made.
+    /// `true` if missing parents are created.
     pub make_parents: bool,
-    /// Owner.
+    /// The owner. `None` for root.
     pub owner: Option<Chown>,
-    /// Modification time in nanoseconds since 1970; -1 stands for now.
+    /// The modification time in nanoseconds since 1970. -1 means now.
     pub timestamp: i64,
 }
 
-/// Removes files.
+/// The parameters for removing files.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RmAction {
-    /// What.
+    /// The path or pattern to remove.
     pub path: String,
-    /// Whether a missing path is fine.
+    /// `true` if the path may be missing.
     pub allow_not_found: bool,
-    /// Whether `path` is a pattern.
+    /// `true` if `path` is a pattern.
     pub allow_wildcard: bool,
 }
 
-/// Makes a symbolic link.
+/// The parameters for creating a symbolic link.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SymlinkAction {
-    /// What the link holds.
+    /// The target that the link contains.
     pub old_path: String,
-    /// Where the link is.
+    /// The path of the link.
     pub new_path: String,
-    /// Owner.
+    /// The owner. `None` for root.
     pub owner: Option<Chown>,
-    /// Modification time in nanoseconds since 1970; -1 stands for now.
+    /// The modification time in nanoseconds since 1970. -1 means now.
     pub timestamp: i64,
 }
 
-/// An owner.
+/// An owner of files.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Chown {
-    /// The user.
+    /// The owner's user, if set.
     pub user: Option<UserRef>,
-    /// The group.
+    /// The owner's group, if set.
     pub group: Option<UserRef>,
 }
 
 /// A user or group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UserRef {
-    /// By number.
+    /// A user or group by number.
     Id(u32),
-    /// By name, looked up in `/etc/passwd` or `/etc/group` of an input of the op.
+    /// A user or group by name, looked up in `/etc/passwd` or `/etc/group` of an input of the op.
     Name {
-        /// The name.
+        /// The name to look up.
         name: String,
-        /// Whose files name it, in the numbers of [`FileAction::input`].
+        /// The input with the files, numbered as [`FileAction::input`].
         input: InputIndex,
     },
 }
 
-/// Lays inputs one above the other.
+/// The parameters of an op that puts inputs on top of each other.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MergeOp {
     /// The inputs, lowest first.
     pub inputs: Vec<InputIndex>,
 }
 
-/// What is different between two inputs.
+/// The parameters of an op that computes the difference between two inputs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DiffOp {
-    /// The older.
+    /// The input to compare with.
     pub lower: InputIndex,
-    /// The newer.
+    /// The input with the changes.
     pub upper: InputIndex,
 }
 
-/// Solves a graph that an input holds.
+/// The parameters of an op that solves a graph.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BuildOp {
-    /// The input that builds; `None` stands for the same builder.
+    /// The input with the builder. `None` for the same builder.
     pub builder: Option<u32>,
-    /// Named inputs.
+    /// The inputs by name.
     pub inputs: BTreeMap<String, InputIndex>,
-    /// A definition to be solved, marshalled.
+    /// The marshalled definition to solve.
     pub definition: Option<Vec<u8>>,
-    /// Options.
+    /// The options of the build, by name.
     pub attrs: BTreeMap<String, String>,
 }
 
 impl MountKind {
-    /// Tells whether an output of the op may receive the mount's content: files that are never
-    /// part of a result have none, whatever output they name.
+    /// Returns `true` if an output of the op can receive the mount's content. Secrets and sockets
+    /// are never part of a result, even if they refer to an output.
     pub fn has_content(&self) -> bool {
         !matches!(self, Self::Secret(_) | Self::Ssh(_))
     }

@@ -1,14 +1,14 @@
-//! What the protobuf messages of a graph are made of: field numbers, JSON names, types.
+//! The schema of a graph's protobuf messages: field numbers, JSON names, types.
 //!
-//! The JSON names are those of protobuf's own mapping: the field's name in camel case, or the name
-//! as declared where that begins with a capital (`OS`, `SSHOpt`, `TmpfsOpt`).
+//! The JSON names are those of protobuf's mapping: the field's name in camel case, or the name as
+//! declared if it begins with a capital (`OS`, `SSHOpt`, `TmpfsOpt`).
 
 use crate::extension::EXCLUDE_MATCHES;
 
-/// A message type.
+/// A protobuf message type, as a list of fields.
 #[derive(Debug)]
 pub(crate) struct Message {
-    /// Its fields, by number.
+    /// The fields in the order of their numbers.
     pub(crate) fields: &'static [Field],
 }
 
@@ -21,20 +21,20 @@ pub(crate) struct Field {
     pub(crate) label: Label,
 }
 
-/// How often a field appears.
+/// The cardinality of a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Label {
-    /// At most once; a scalar's default is left out.
+    /// At most one value. A scalar with the default value is left out.
     One,
-    /// Once where it is set, whatever its value: a member of a oneof.
+    /// A member of a oneof, present if set, whatever its value is.
     Member,
-    /// Any number of times.
+    /// A list of any length.
     Many,
-    /// Once for each key, which is a string.
+    /// A map with strings as keys.
     Map,
 }
 
-/// The type of a field.
+/// The type of a field's values.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Kind {
     String,
@@ -43,7 +43,7 @@ pub(crate) enum Kind {
     Int32,
     Int64,
     Uint32,
-    /// The names of the values, counted from zero.
+    /// An enumeration: the names of the values, counted from zero.
     Enum(&'static [&'static str]),
     Message(&'static Message),
 }
@@ -66,7 +66,7 @@ const fn map(number: u32, name: &'static str, kind: Kind) -> Field {
 
 use Kind::{Bool, Bytes, Enum, Int32, Int64, Message as Msg, String as Str, Uint32};
 
-/// `pb.Op`.
+/// The schema of the message `pb.Op`.
 pub(crate) static OP: Message = Message {
     fields: &[
         many(1, "inputs", Msg(&INPUT)),
@@ -164,7 +164,7 @@ static CACHE: Message = Message {
     fields: &[one(1, "ID", Str), one(2, "sharing", Enum(&["SHARED", "PRIVATE", "LOCKED"]))],
 };
 
-/// `pb.SecretOpt`, and `pb.SSHOpt`, which has the same fields.
+/// The message `pb.SecretOpt`. `pb.SSHOpt` has the same fields.
 static SECRET: Message = Message {
     fields: &[
         one(1, "ID", Str),
@@ -255,7 +255,7 @@ pub(crate) static USER: Message =
 
 static NAMED_USER: Message = Message { fields: &[one(1, "name", Str), one(2, "input", Int64)] };
 
-/// A message with an index in it: `pb.MergeInput`, `pb.LowerDiffInput` and their like.
+/// A message that contains an index: `pb.MergeInput`, `pb.LowerDiffInput` and similar.
 static INDEX: Message = Message { fields: &[one(1, "input", Int64)] };
 
 static MERGE: Message = Message { fields: &[many(1, "inputs", Msg(&INDEX))] };
@@ -272,7 +272,7 @@ static BUILD: Message = Message {
     ],
 };
 
-/// `pb.Definition`.
+/// The schema of the message `pb.Definition`.
 static DEFINITION: Message = Message {
     fields: &[
         many(1, "def", Bytes),

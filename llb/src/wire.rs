@@ -1,13 +1,12 @@
-//! Writing protobuf's wire format.
+//! A writer of protobuf's wire format.
 //!
-//! Only what canonical ops need, and nothing that reorders: fields appear in the order of the
-//! calls. Proto3 defaults are left out by the methods named after a type, and kept by those that
-//! end in `_always`.
+//! It has only what canonical ops need, and it doesn't reorder fields. Methods named after a type
+//! leave out proto3 defaults; those that end in `_always` write them.
 
 const VARINT: u32 = 0;
 const LENGTH_DELIMITED: u32 = 2;
 
-/// Bytes of a message under construction.
+/// The bytes of a message under construction.
 #[derive(Debug, Default)]
 pub(crate) struct Writer {
     bytes: Vec<u8>,
@@ -21,12 +20,12 @@ impl Writer {
         writer.finish()
     }
 
-    /// Returns what was written.
+    /// Returns the written bytes.
     pub(crate) fn finish(self) -> Vec<u8> {
         self.bytes
     }
 
-    /// Writes a bare varint.
+    /// Writes a varint without a field number.
     fn varint(&mut self, mut value: u64) {
         while value >= 0x80 {
             self.bytes.push(value as u8 | 0x80);
@@ -39,7 +38,7 @@ impl Writer {
         self.varint(u64::from(field << 3 | wire_type));
     }
 
-    /// Writes a varint field even where it is zero.
+    /// Writes a varint field, even if it is zero.
     pub(crate) fn uint_always(&mut self, field: u32, value: u64) {
         self.key(field, VARINT);
         self.varint(value);
@@ -52,36 +51,36 @@ impl Writer {
         }
     }
 
-    /// Writes a signed number; a negative one takes ten bytes.
+    /// Writes a signed number. A negative one takes ten bytes.
     pub(crate) fn int(&mut self, field: u32, value: i64) {
         self.uint(field, value as u64);
     }
 
-    /// Writes a truth value.
+    /// Writes a boolean field.
     pub(crate) fn bool(&mut self, field: u32, value: bool) {
         self.uint(field, u64::from(value));
     }
 
-    /// Writes bytes even where there are none.
+    /// Writes a bytes field, even if it is empty.
     pub(crate) fn bytes_always(&mut self, field: u32, value: &[u8]) {
         self.key(field, LENGTH_DELIMITED);
         self.varint(value.len() as u64);
         self.bytes.extend_from_slice(value);
     }
 
-    /// Writes bytes.
+    /// Writes a bytes field.
     pub(crate) fn bytes(&mut self, field: u32, value: &[u8]) {
         if !value.is_empty() {
             self.bytes_always(field, value);
         }
     }
 
-    /// Writes a text.
+    /// Writes a string field.
     pub(crate) fn string(&mut self, field: u32, value: &str) {
         self.bytes(field, value.as_bytes());
     }
 
-    /// Writes texts, the empty ones too.
+    /// Writes a list of strings, including empty ones.
     pub(crate) fn strings(&mut self, field: u32, values: &[String]) {
         for value in values {
             self.bytes_always(field, value.as_bytes());
@@ -98,7 +97,7 @@ impl Writer {
         self.bytes(field, &packed);
     }
 
-    /// Writes a message that is set, even where it is empty.
+    /// Writes a set message, even if it is empty.
     pub(crate) fn message(&mut self, field: u32, fill: impl FnOnce(&mut Self)) {
         let bytes = Self::build(fill);
         self.bytes_always(field, &bytes);

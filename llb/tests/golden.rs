@@ -1,4 +1,4 @@
-//! Every op of every golden graph encodes to the bytes whose digest BuildKit gives it.
+//! Every op of every golden graph encodes to the bytes that have BuildKit's digest.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 

@@ -1,4 +1,4 @@
-//! Marshalling and loading: order, and everything that a definition can have wrong.
+//! Tests of marshalling and loading: order, and every kind of invalid definition.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
@@ -57,7 +57,7 @@ fn names(definition: &Definition) -> Vec<&str> {
     names.map(Option::unwrap_or_default).collect()
 }
 
-/// Returns a definition of these ops and a head that asks for output `index` of the last one.
+/// Returns a definition of these ops with a head whose target is output `index` of the last one.
 fn headed(mut ops: Vec<Vec<u8>>, index: i64) -> Definition {
     let digest = Digest::of(ops.last().unwrap()).to_string();
     let head = pb::Op { inputs: vec![pb::Input { digest, index }], ..pb::Op::default() };
@@ -280,7 +280,7 @@ fn dumps_show_ops_and_escape_names() {
 
 #[test]
 fn an_op_keeps_the_digest_of_the_bytes_in_which_it_came() {
-    // The same source op, its platform after the source instead of before it.
+    // The same source op with its platform after the source instead of before it.
     let op = Op::decode(source("a").node().encoded()).unwrap();
     let mut bytes = pb::Op::decode(op.encode().as_slice()).unwrap();
     bytes.platform = Some(pb::Platform { os: "linux".to_owned(), ..pb::Platform::default() });

@@ -15,7 +15,7 @@ use proptest::collection::{btree_map, vec};
 use proptest::option;
 use proptest::prelude::*;
 
-/// Every generated op has this many inputs.
+/// The number of inputs of every generated op.
 const INPUTS: u32 = 3;
 
 fn text() -> impl Strategy<Value = String> + Clone {
@@ -229,7 +229,7 @@ fn action_kind() -> impl Strategy<Value = FileActionKind> {
 }
 
 fn file() -> impl Strategy<Value = FileOp> {
-    // An action sees the inputs and the results of earlier actions.
+    // An action can read the inputs and the results of earlier actions.
     let action = (any::<Option<u32>>(), any::<Option<u32>>(), action_kind(), any::<bool>());
     vec(action, 1..4).prop_map(|actions| {
         let actions = (0..).zip(actions).map(|(number, (input, secondary, kind, output))| {
@@ -280,7 +280,7 @@ fn op() -> impl Strategy<Value = Op> {
     )
 }
 
-/// Returns a definition with everything that a definition may have.
+/// Returns a definition with all fields set.
 fn definition(ops: &[Op]) -> Definition {
     let digest = Digest::of(b"op");
     let metadata = OpMetadata {
