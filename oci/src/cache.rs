@@ -1,34 +1,34 @@
-//! The documents of a build cache that travels: what a cache in a registry or a directory holds, and
-//! what an image with an inline cache says of itself. `docs/cache.md` tells what they mean.
+//! The documents of a portable build cache: the config of a cache in a registry or a directory, and
+//! the inline cache in an image's config. `docs/cache.md` explains them.
 //!
-//! All of it is plain data, as hostile as the place that it comes from: whoever reads it checks it.
+//! These types are plain, untrusted data. The reader must check them.
 
 use serde::{Deserialize, Serialize};
 
 use crate::Digest;
 
-/// The version of the documents. A reader takes no other.
+/// The version of the documents. Readers reject other versions.
 pub const CACHE_VERSION: u32 = 1;
 
-/// The member of an image's config that holds an [`InlineCache`].
+/// The property of an image's config that contains an [`InlineCache`].
 pub const INLINE_CACHE: &str = "dev.kiln.cache";
 
-/// What a cache holds. Layers, records and mounts name blobs that lie beside it.
+/// The content of a cache. Layers, records and mounts refer to blobs beside it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CacheConfig {
-    /// [`CACHE_VERSION`].
+    /// The version of the format: [`CACHE_VERSION`].
     pub version: u32,
-    /// Layers, each behind the one that it stands on.
+    /// The layers. Each comes after its parent.
     #[serde(default)]
     pub layers: Vec<CacheLayer>,
-    /// Results of steps.
+    /// The results of steps.
     #[serde(default)]
     pub records: Vec<CacheRecord>,
-    /// Keys that lead to keys of results.
+    /// The links from definition keys to canonical keys.
     #[serde(default)]
     pub links: Vec<CacheLink>,
-    /// Cache mounts.
+    /// The contents of cache mounts.
     #[serde(default)]
     pub mounts: Vec<CacheMountContent>,
 }
@@ -37,17 +37,17 @@ pub struct CacheConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CacheLayer {
-    /// The number of the layer below; `None` for the lowest of a chain.
+    /// The index of the layer below. `None` for the lowest of a chain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<u32>,
-    /// The digest of its uncompressed tar.
+    /// The digest of the layer's uncompressed tar.
     pub diff_id: Digest,
-    /// When it was made, nanoseconds since 1970: histories of images tell it.
+    /// The time of creation in nanoseconds since 1970, for the histories of images.
     pub created_at: i64,
-    /// Whether it came with a base image.
+    /// `true` if the layer is part of a base image.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub base: bool,
-    /// Its packed form.
+    /// The blob with the layer's tar.
     pub blob: CacheBlob,
 }
 
@@ -55,11 +55,11 @@ pub struct CacheLayer {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CacheBlob {
-    /// Its media type.
+    /// The media type of the blob.
     pub media_type: String,
-    /// Its digest.
+    /// The digest of the blob.
     pub digest: Digest,
-    /// Its size in bytes.
+    /// The size of the blob in bytes.
     pub size: u64,
 }
 
@@ -67,52 +67,52 @@ pub struct CacheBlob {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CacheRecord {
-    /// The canonical key.
+    /// The canonical key of the step.
     pub key: Digest,
-    /// For each output the number of its uppermost layer; `None` for an empty file system.
+    /// The index of each output's uppermost layer. `None` for an empty file system.
     pub outputs: Vec<Option<u32>>,
-    /// How long the step took, in milliseconds; 0 where that isn't told.
+    /// The run time of the step in milliseconds. 0 if it is unknown.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub duration_ms: u64,
 }
 
-/// A key that leads to the key of a result.
+/// A link from a definition key to a canonical key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct CacheLink {
-    /// The definition key.
+    /// The definition key that the link starts from.
     pub definition: Digest,
-    /// The canonical key.
+    /// The canonical key that the link leads to.
     pub canonical: Digest,
 }
 
-/// What a cache mount holds.
+/// The content of a cache mount.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CacheMountContent {
-    /// The mount's key: its ID, and the digest of what it began with where it didn't begin empty.
+    /// The mount's key: its ID, and the digest of its initial content unless it started empty.
     pub id: String,
-    /// Permission bits of its directory.
+    /// The permission bits of the mount's directory.
     pub mode: u32,
-    /// The user that the directory belongs to.
+    /// The user ID of the directory's owner.
     pub uid: u32,
-    /// The group that it belongs to.
+    /// The group ID of the directory's owner.
     pub gid: u32,
-    /// A tar of its files.
+    /// A tar of the mount's files.
     pub blob: CacheBlob,
 }
 
-/// What an image says of the steps that made its layers.
+/// The results of the steps that made an image's layers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InlineCache {
-    /// [`CACHE_VERSION`].
+    /// The version of the format: [`CACHE_VERSION`].
     pub version: u32,
-    /// How many of the image's layers, from the lowest on, came with a base image.
+    /// The number of the image's layers, from the lowest on, that are part of a base image.
     #[serde(default)]
     pub base: u32,
-    /// Results of steps. Numbers of layers count the image's, from zero on.
+    /// The results of steps. Layers are numbered as in the image, from zero on.
     #[serde(default)]
     pub records: Vec<CacheRecord>,
-    /// Keys that lead to keys of results.
+    /// The links from definition keys to canonical keys.
     #[serde(default)]
     pub links: Vec<CacheLink>,
 }

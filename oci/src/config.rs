@@ -1,9 +1,8 @@
 //! The image config.
 //!
-//! Its JSON is written as BuildKit writes it: members in the order of Go's structs, maps sorted,
-//! empty values left out as Go's `omitempty` leaves them out, and members that we don't know kept.
-//! (OCI image specification, "Image Configuration", with Docker's additions `Healthcheck`,
-//! `OnBuild` and `Shell`.)
+//! Its JSON is BuildKit's: properties are in the order of Go's structs, maps are sorted, empty values are
+//! left out like Go's `omitempty` does, and unknown properties are kept. (OCI image specification, "Image
+//! Configuration", with Docker's additions `Healthcheck`, `OnBuild` and `Shell`.)
 
 use std::collections::BTreeMap;
 
@@ -11,60 +10,61 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Digest, Platform, json};
 
-/// An empty JSON object, the value of sets that are written as maps.
+/// An empty JSON object, the value in sets that are encoded as maps.
 pub type Empty = BTreeMap<String, serde_json::Value>;
 
-/// What an image is besides its layers: platform, defaults for containers, layer identities and
-/// history. The digest of its JSON is the image ID.
+/// The config of an image: platform, defaults for containers, layer identities and history. The digest of its
+/// JSON is the image ID.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ImageConfig {
-    /// When the image was made, RFC 3339.
+    /// The time of creation in RFC 3339 format.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created: Option<String>,
-    /// Who made it (`MAINTAINER`).
+    /// The author, as set by `MAINTAINER`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub author: String,
-    /// The processor architecture.
+    /// The processor architecture, a `GOARCH` value.
     #[serde(default)]
     pub architecture: String,
-    /// The variant of the architecture.
+    /// The variant of the architecture, such as `v7`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub variant: Option<String>,
-    /// The operating system.
+    /// The operating system, a `GOOS` value.
     #[serde(default)]
     pub os: String,
-    /// The operating system's version.
+    /// The operating system's version, for Windows.
     #[serde(rename = "os.version", default, skip_serializing_if = "Option::is_none")]
     pub os_version: Option<String>,
-    /// Features of the operating system that are needed.
+    /// The features that the operating system must have.
     #[serde(rename = "os.features", default, skip_serializing_if = "Vec::is_empty")]
     pub os_features: Vec<String>,
-    /// Defaults for containers.
+    /// The defaults for containers.
     #[serde(default, deserialize_with = "null_as_default")]
     pub config: ContainerConfig,
-    /// The layers' diff IDs.
+    /// The diff IDs of the layers.
     #[serde(default, deserialize_with = "null_as_default")]
     pub rootfs: RootFs,
-    /// How the image was made, oldest first.
+    /// The history of the image, oldest step first.
     #[serde(default, deserialize_with = "null_as_default", skip_serializing_if = "Vec::is_empty")]
     pub history: Vec<History>,
-    /// Members that are not ours.
+    /// The properties that kiln doesn't know.
     #[serde(flatten)]
     pub other: BTreeMap<String, serde_json::Value>,
 }
 
 impl ImageConfig {
-    /// Reads the config of a foreign image.
+    /// Parses the config of a foreign image.
     ///
     /// # Errors
-    /// Fails where it is none, or has more values than [`json::check_amount`] takes.
+    /// Fails if the bytes aren't an image config, or if they have more values than [`json::check_amount`]
+    /// allows.
     pub fn parse(bytes: &[u8]) -> Result<Self, serde_json::Error> {
         json::check_amount(bytes)?;
         serde_json::from_slice(bytes)
     }
 
-    /// Returns what an image that is built on this one begins with: as in BuildKit, neither the time
-    /// nor members that are not ours.
+    /// Returns the initial config of an image that is built on this one. As in BuildKit, it has neither the
+    /// time nor the unknown properties.
     #[must_use]
     pub fn inherited(mut self) -> Self {
         self.created = None;
@@ -73,12 +73,11 @@ impl ImageConfig {
         self
     }
 
-    /// Returns the config of an image as BuildKit's exporter writes it: compact, with the members of
-    /// the config sorted, and those of its members in the order of Go's structs. The digest of these
-    /// bytes is the image ID.
+    /// Encodes the config like BuildKit's exporter: compact, with the properties of the document sorted and
+    /// those of its objects in the order of Go's structs. The digest of these bytes is the image ID.
     ///
     /// # Errors
-    /// Fails where a member that is not ours has no JSON form.
+    /// Fails if an unknown property can't be encoded.
     pub fn to_json(&self) -> Result<Vec<u8>, serde_json::Error> {
         let mut members: BTreeMap<&str, Vec<u8>> = BTreeMap::new();
         for (name, value) in &self.other {
@@ -117,7 +116,7 @@ impl ImageConfig {
         Ok(out)
     }
 
-    /// Returns the platform that the image is for, in normal form.
+    /// Returns the image's platform in normal form.
     pub fn platform(&self) -> Platform {
         let mut platform = Platform::new(&self.os, &self.architecture, self.variant.as_deref());
         platform.os_version.clone_from(&self.os_version);
@@ -126,40 +125,40 @@ impl ImageConfig {
     }
 }
 
-/// Defaults for the containers of an image.
+/// The defaults for the containers of an image.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct ContainerConfig {
-    /// User and group, names or numbers.
+    /// The user and group, as names or numbers.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub user: String,
-    /// Ports that the image listens on, as `80/tcp`.
+    /// The ports that the image listens on, such as `80/tcp`.
     #[serde(
         default,
         deserialize_with = "null_as_default",
         skip_serializing_if = "BTreeMap::is_empty"
     )]
     pub exposed_ports: BTreeMap<String, Empty>,
-    /// The environment, as `NAME=value`.
+    /// The environment as `NAME=value`.
     #[serde(default, deserialize_with = "null_as_default", skip_serializing_if = "Vec::is_empty")]
     pub env: Vec<String>,
-    /// The program that is always run, with its first arguments.
+    /// The program that always runs, with its first arguments.
     #[serde(default, skip_serializing_if = "is_none_or_empty")]
     pub entrypoint: Option<Vec<String>>,
-    /// The default command, or arguments of the entrypoint.
+    /// The default command, or the arguments of the entrypoint.
     #[serde(default, skip_serializing_if = "is_none_or_empty")]
     pub cmd: Option<Vec<String>>,
-    /// Paths that are to be volumes.
+    /// The paths of volumes.
     #[serde(
         default,
         deserialize_with = "null_as_default",
         skip_serializing_if = "BTreeMap::is_empty"
     )]
     pub volumes: BTreeMap<String, Empty>,
-    /// The working directory.
+    /// The absolute path of the working directory.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub working_dir: String,
-    /// Labels.
+    /// The labels by name.
     #[serde(
         default,
         deserialize_with = "null_as_default",
@@ -169,43 +168,43 @@ pub struct ContainerConfig {
     /// The signal that asks the program to stop.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub stop_signal: String,
-    /// Whether the command was escaped already (Windows).
+    /// `true` if the command is escaped already (Windows).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub args_escaped: bool,
-    /// How to test that a container works.
+    /// The health check of containers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub healthcheck: Option<HealthcheckConfig>,
-    /// Instructions for images that are built from this one.
+    /// The instructions for images that are built from this one.
     #[serde(default, deserialize_with = "null_as_default", skip_serializing_if = "Vec::is_empty")]
     pub on_build: Vec<String>,
-    /// The shell of the shell forms, where it isn't the default.
+    /// The shell for the shell form of instructions. Empty for the default.
     #[serde(default, deserialize_with = "null_as_default", skip_serializing_if = "Vec::is_empty")]
     pub shell: Vec<String>,
-    /// Members that are not ours.
+    /// The properties that kiln doesn't know.
     #[serde(flatten)]
     pub other: BTreeMap<String, serde_json::Value>,
 }
 
-/// How to test that a container works. Times are in nanoseconds; zero stands for the default.
+/// The health check of a container. Times are in nanoseconds. Zero means the default.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct HealthcheckConfig {
     /// `["NONE"]`, `["CMD", args…]` or `["CMD-SHELL", command]`.
     #[serde(default, deserialize_with = "null_as_default", skip_serializing_if = "Vec::is_empty")]
     pub test: Vec<String>,
-    /// Between two tests.
+    /// The time between two checks.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub interval: i64,
-    /// Until a test counts as failed.
+    /// The time limit for a check.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub timeout: i64,
-    /// During which failures don't count.
+    /// The time after the start in which failures don't count.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub start_period: i64,
-    /// Between two tests during the start period.
+    /// The time between two checks during the start period.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub start_interval: i64,
-    /// Failures in a row until the container is unhealthy.
+    /// The number of consecutive failures that makes the container unhealthy.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub retries: i64,
 }
@@ -213,10 +212,10 @@ pub struct HealthcheckConfig {
 /// The layers of an image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RootFs {
-    /// Always `layers`.
+    /// The type of the root file system. Always `layers`.
     #[serde(rename = "type", default)]
     pub kind: String,
-    /// The digests of the uncompressed layers, base first. `None` is written as `null`.
+    /// The digests of the uncompressed layers, base first. `None` is encoded as `null`.
     #[serde(default)]
     pub diff_ids: Option<Vec<Digest>>,
 }
@@ -234,22 +233,22 @@ impl Default for RootFs {
     }
 }
 
-/// One step in the making of an image.
+/// One step in the history of an image.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct History {
-    /// When, RFC 3339.
+    /// The time of the step in RFC 3339 format.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created: Option<String>,
-    /// The instruction.
+    /// The instruction of the step.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub created_by: String,
-    /// Who.
+    /// The author of the step.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub author: String,
-    /// A remark, as `buildkit.dockerfile.v0`.
+    /// A comment, such as `buildkit.dockerfile.v0`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub comment: String,
-    /// Whether the step made no layer.
+    /// `true` if the step made no layer.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub empty_layer: bool,
 }

@@ -1,4 +1,4 @@
-//! Content digests.
+//! Content digests, and readers and writers that compute them.
 
 use std::fmt;
 use std::io::{Read, Write};
@@ -7,15 +7,14 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
 
-/// A SHA-256 digest in the form `sha256:` and 64 lower-case hexadecimal digits.
+/// A SHA-256 digest. Its text is `sha256:` and 64 lower-case hexadecimal digits.
 ///
-/// No other algorithm is accepted: what can't be verified gets no name. The text never holds a
-/// path separator, so that a digest is safe as a file name. (OCI image specification, descriptor,
-/// "Digests".)
+/// Other algorithms are rejected, because kiln can't verify them. The text contains no path
+/// separator, so a digest is safe as a file name. (OCI image specification, descriptor, "Digests".)
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest([u8; 32]);
 
-/// Why a text is not a digest.
+/// The error for a text that isn't a digest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("invalid digest {0:?}: expected sha256: and 64 lower-case hexadecimal digits")]
 pub struct ParseDigestError(String);
@@ -36,12 +35,12 @@ impl Digest {
         &self.0
     }
 
-    /// Returns the hexadecimal digits, without the algorithm.
+    /// Returns the hexadecimal digits without the algorithm.
     pub fn hex(&self) -> String {
         hex::encode(self.0)
     }
 
-    /// Returns the first 12 hexadecimal digits, as people are shown.
+    /// Returns the first 12 hexadecimal digits, for display.
     pub fn short(&self) -> String {
         hex::encode(&self.0[..6])
     }
@@ -86,22 +85,22 @@ impl<'de> Deserialize<'de> for Digest {
     }
 }
 
-/// Computes a digest from bytes that come in pieces.
+/// A hasher for content that arrives in pieces.
 #[derive(Clone, Default)]
 pub struct DigestHasher(Sha256);
 
 impl DigestHasher {
-    /// Returns a hasher that has seen nothing.
+    /// Creates a hasher of empty content.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Takes in more bytes.
+    /// Appends bytes to the content.
     pub fn update(&mut self, bytes: &[u8]) {
         self.0.update(bytes);
     }
 
-    /// Returns the digest of everything taken in.
+    /// Returns the digest of the whole content.
     pub fn finish(self) -> Digest {
         Digest(self.0.finalize().into())
     }
@@ -113,7 +112,7 @@ impl fmt::Debug for DigestHasher {
     }
 }
 
-/// A writer that digests and counts what passes through it.
+/// A writer that digests and counts the written bytes.
 #[derive(Debug)]
 pub struct HashingWriter<W> {
     inner: W,
@@ -122,7 +121,7 @@ pub struct HashingWriter<W> {
 }
 
 impl<W: Write> HashingWriter<W> {
-    /// Wraps `inner`.
+    /// Creates a writer on top of `inner`.
     pub fn new(inner: W) -> Self {
         Self { inner, hasher: DigestHasher::new(), written: 0 }
     }
@@ -146,7 +145,7 @@ impl<W: Write> Write for HashingWriter<W> {
     }
 }
 
-/// A reader that digests and counts what passes through it.
+/// A reader that digests and counts the read bytes.
 #[derive(Debug)]
 pub struct HashingReader<R> {
     inner: R,
@@ -155,17 +154,17 @@ pub struct HashingReader<R> {
 }
 
 impl<R: Read> HashingReader<R> {
-    /// Wraps `inner`.
+    /// Creates a reader on top of `inner`.
     pub fn new(inner: R) -> Self {
         Self { inner, hasher: DigestHasher::new(), read: 0 }
     }
 
-    /// Returns the inner reader, the digest so far, and the number of bytes read.
+    /// Returns the inner reader, the hasher so far, and the number of bytes read.
     pub fn into_parts(self) -> (R, DigestHasher, u64) {
         (self.inner, self.hasher, self.read)
     }
 
-    /// Returns the digest of what was read, and the number of bytes.
+    /// Returns the digest and the number of the read bytes.
     pub fn finish(self) -> (Digest, u64) {
         (self.hasher.finish(), self.read)
     }

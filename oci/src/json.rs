@@ -1,16 +1,16 @@
-//! JSON whose bytes are a function of the value alone, and the limit on foreign documents.
+//! JSON with a canonical form, and the limit on foreign documents.
 
 use serde::Serialize;
 use serde::de::Error as _;
 
-/// The number of values that a foreign document may have. In memory each takes up to a hundred bytes,
-/// and in the document no more than two.
+/// The maximum number of values in a foreign document. Each takes up to a hundred bytes in memory
+/// but may take only two in the document.
 const MOST_VALUES: usize = 1_000_000;
 
-/// Checks that a document has no more values than one that means something.
+/// Checks that a document doesn't have too many values.
 ///
 /// # Errors
-/// Fails where there are more. Whether it is JSON at all isn't looked at.
+/// Fails if the document has more than a million values. Doesn't check that it is valid JSON.
 pub fn check_amount(document: &[u8]) -> Result<(), serde_json::Error> {
     let (mut values, mut is_text, mut is_escaped) = (0, false, false);
     for byte in document {
@@ -28,34 +28,34 @@ pub fn check_amount(document: &[u8]) -> Result<(), serde_json::Error> {
     Err(serde_json::Error::custom(format!("it has more than {MOST_VALUES} values")))
 }
 
-/// Returns `value` as compact JSON with the keys of every object sorted.
+/// Encodes `value` as compact JSON with the keys of every object sorted.
 ///
 /// Use it for documents that are named by their digest and whose types keep maps in hash order.
 ///
 /// # Errors
-/// Fails where a value has no JSON form, as a map with keys that are not strings.
+/// Fails if a value can't be encoded, such as a map with keys that aren't strings.
 pub fn to_vec<T: Serialize>(value: &T) -> Result<Vec<u8>, serde_json::Error> {
     serde_json::to_vec(&serde_json::to_value(value)?)
 }
 
-/// Returns `value` as compact JSON with the escapes of Go's encoder.
+/// Encodes `value` as compact JSON with the escapes of Go's encoder.
 ///
 /// # Errors
-/// Fails where a value has no JSON form.
+/// Fails if a value can't be encoded.
 pub fn to_go<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, serde_json::Error> {
     serde_json::to_string(value).map(|text| escape(&text))
 }
 
-/// Returns `value` as JSON with lines indented by two spaces and the escapes of Go's encoder.
+/// Encodes `value` as JSON with an indentation of two spaces and the escapes of Go's encoder.
 ///
 /// # Errors
-/// Fails where a value has no JSON form.
+/// Fails if a value can't be encoded.
 pub fn to_go_indented<T: Serialize>(value: &T) -> Result<Vec<u8>, serde_json::Error> {
     serde_json::to_string_pretty(value).map(|text| escape(&text))
 }
 
-/// Escapes what Go's encoder escapes so that JSON can stand in HTML and in JavaScript. Outside of
-/// strings, JSON has none of these characters.
+/// Escapes the characters that Go's encoder escapes to make JSON safe in HTML and JavaScript. They
+/// occur in JSON only inside strings.
 fn escape(json: &str) -> Vec<u8> {
     let mut out = String::with_capacity(json.len());
     for c in json.chars() {

@@ -1,38 +1,37 @@
-//! The sizes that documents of an image may have.
+//! The size limits of an image's documents.
 //!
-//! They are the same in both directions: a document that would be refused when it is read is not
-//! written either, so that no build makes an image that can't be used.
+//! They apply to reading and to writing, so that no build produces an image that can't be read.
 
-/// The number of bytes that a manifest, an index or a list of images may have.
+/// The maximum size of a manifest, an index or a list of images in bytes.
 pub const DOCUMENT_LIMIT: usize = 4 << 20;
 
-/// The number of bytes that an image config may have.
+/// The maximum size of an image config in bytes.
 pub const CONFIG_LIMIT: usize = 16 << 20;
 
-/// A document that is larger than its readers allow.
+/// The error for a document that is larger than the limit.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the {name} would have {size} bytes or more, beyond the limit of {} MiB", limit >> 20)]
 pub struct TooLarge {
-    /// The name of the document, as `manifest`.
+    /// The name of the document, such as `manifest`.
     pub name: &'static str,
-    /// The number of bytes that it has.
+    /// The size of the document in bytes.
     pub size: usize,
-    /// The number of bytes that it may have.
+    /// The maximum size in bytes.
     pub limit: usize,
 }
 
-/// Checks that a manifest, an index or a list of images of this many bytes can be read again.
+/// Checks the size of a manifest, an index or a list of images.
 ///
 /// # Errors
-/// Fails where it is too large.
+/// Fails if it is larger than [`DOCUMENT_LIMIT`].
 pub fn check_document(name: &'static str, bytes: usize) -> Result<(), TooLarge> {
     check(name, bytes, DOCUMENT_LIMIT)
 }
 
-/// Checks that an image config of this many bytes can be read again.
+/// Checks the size of an image config.
 ///
 /// # Errors
-/// Fails where it is too large.
+/// Fails if it is larger than [`CONFIG_LIMIT`].
 pub fn check_config(bytes: usize) -> Result<(), TooLarge> {
     check("image config", bytes, CONFIG_LIMIT)
 }

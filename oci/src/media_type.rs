@@ -1,37 +1,37 @@
-//! Media types of manifests, configs and layers, OCI's and Docker's.
+//! The media types of manifests, configs and layers in OCI's and Docker's formats.
 
-/// An OCI image index.
+/// The media type of an OCI image index.
 pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
-/// An OCI image manifest.
+/// The media type of an OCI image manifest.
 pub const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-/// An OCI image config.
+/// The media type of an OCI image config.
 pub const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
-/// An uncompressed layer.
+/// The media type of an uncompressed layer.
 pub const OCI_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
-/// A layer compressed with gzip.
+/// The media type of a layer compressed with gzip.
 pub const OCI_LAYER_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
-/// A layer compressed with zstd.
+/// The media type of a layer compressed with zstd.
 pub const OCI_LAYER_ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
-/// Docker's manifest list, the forerunner of the index.
+/// The media type of Docker's manifest list, the predecessor of the index.
 pub const DOCKER_MANIFEST_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
-/// Docker's image manifest, schema 2.
+/// The media type of Docker's image manifest, schema 2.
 pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
-/// Docker's image config.
+/// The media type of Docker's image config.
 pub const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
-/// Docker's uncompressed layer.
+/// The media type of Docker's uncompressed layer.
 pub const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar";
-/// Docker's layer compressed with gzip.
+/// The media type of Docker's layer compressed with gzip.
 pub const DOCKER_LAYER_GZIP: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
 
-/// The config of a build cache.
+/// The media type of a build cache's config.
 pub const CACHE_CONFIG: &str = "application/vnd.kiln.cache.config.v1+json";
 
-/// Tells whether `media_type` names a list of manifests.
+/// Returns `true` if `media_type` is that of a list of manifests.
 pub fn is_index(media_type: &str) -> bool {
     matches!(media_type, OCI_INDEX | DOCKER_MANIFEST_LIST)
 }
 
-/// Tells whether `media_type` names the manifest of one image.
+/// Returns `true` if `media_type` is that of an image manifest.
 pub fn is_manifest(media_type: &str) -> bool {
     matches!(media_type, OCI_MANIFEST | DOCKER_MANIFEST)
 }

@@ -1,4 +1,4 @@
-//! Platforms.
+//! Platforms in containerd's normal form.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,7 +9,7 @@ mod specifier;
 
 pub use specifier::ParsePlatformError;
 
-/// An operating system and a processor architecture, as `linux/arm64` or `linux/arm/v7`.
+/// An operating system and a processor architecture, such as `linux/arm64` or `linux/arm/v7`.
 ///
 /// Values are in the normal form of containerd's `platforms` package: `x86_64` is `amd64`,
 /// `aarch64` is `arm64` without its variant `v8`, `arm` is `arm/v7`, `amd64/v1` is `amd64`.
@@ -22,16 +22,16 @@ pub struct Platform {
     /// The operating system's version, for Windows.
     #[serde(rename = "os.version", default, skip_serializing_if = "Option::is_none")]
     pub os_version: Option<String>,
-    /// Features of the operating system that are needed.
+    /// The features that the operating system must have.
     #[serde(rename = "os.features", default, skip_serializing_if = "Vec::is_empty")]
     pub os_features: Vec<String>,
-    /// The variant of the architecture, as `v7`.
+    /// The variant of the architecture, such as `v7`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub variant: Option<String>,
 }
 
 impl Platform {
-    /// The operating systems that there are: Go's `GOOS` values.
+    /// The known operating systems: Go's `GOOS` values.
     pub const SYSTEMS: &[&str] = &[
         "aix",
         "android",
@@ -51,7 +51,7 @@ impl Platform {
         "windows",
         "zos",
     ];
-    /// The processor architectures that there are: Go's `GOARCH` values.
+    /// The known processor architectures: Go's `GOARCH` values.
     pub const ARCHITECTURES: &[&str] = &[
         "386",
         "amd64",
@@ -96,13 +96,13 @@ impl Platform {
     /// Returns the processor architecture that this program was built for.
     pub fn host_architecture() -> &'static str {
         match std::env::consts::ARCH {
-            // Rust's name, which is none of containerd's.
+            // Rust's name for the architecture. containerd doesn't know it.
             "x86" => "386",
             architecture => architecture,
         }
     }
 
-    /// Returns the normal form of an architecture and its variant, as containerd has it.
+    /// Returns containerd's normal form of an architecture and its variant.
     pub fn normal_architecture(architecture: &str, variant: &str) -> (String, Option<String>) {
         let architecture = architecture.to_ascii_lowercase();
         let variant = variant.to_ascii_lowercase();
@@ -138,8 +138,8 @@ impl Platform {
         Self { architecture, os, os_version: self.os_version.clone(), os_features, variant }
     }
 
-    /// Tells whether images for `image` run where `self` is asked for: the same system and
-    /// architecture, and a variant that is the same or not given.
+    /// Returns `true` if `self` can run images for `image`: they have the same system and
+    /// architecture, and the image has the same variant or none.
     pub fn accepts(&self, image: &Self) -> bool {
         self.os == image.os
             && self.architecture == image.architecture
@@ -157,8 +157,7 @@ impl fmt::Display for Platform {
 impl FromStr for Platform {
     type Err = ParsePlatformError;
 
-    /// Reads a specifier as [`Platform::parse_literal`] does, and returns the normal form of what it
-    /// names.
+    /// Parses a specifier like [`Platform::parse_literal`] and returns the platform's normal form.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         Ok(Self::parse_literal(text)?.normal())
     }

@@ -1,12 +1,12 @@
-//! Credentials in addresses, which nobody is to read in names, messages and histories.
+//! The removal of credentials in URLs from names, messages and histories.
 
 use std::borrow::Cow;
 
 use crate::text::unescape;
 
-/// The text in place of a value that isn't shown.
+/// The text that replaces a secret value.
 const MASK: &str = "***";
-/// Parameters of a query that are credentials, in lower case.
+/// The query parameters that contain credentials, in lower case.
 const SECRET_PARAMETERS: [&str; 30] = [
     "access_key",
     "access_token",
@@ -40,8 +40,8 @@ const SECRET_PARAMETERS: [&str; 30] = [
     "x-oss-signature",
 ];
 
-/// Returns a text in which the queries of URLs have no values of parameters that are known to be
-/// credentials, as `?token=` or the signatures of S3, Google and Azure. All else stays as it is.
+/// Masks credentials in the queries of URLs in a text, such as `?token=` or the signatures of S3,
+/// Google and Azure. Everything else stays as it is.
 pub fn mask_queries(text: &str) -> Cow<'_, str> {
     let mut safe = String::new();
     let mut rest = text;
@@ -57,7 +57,7 @@ pub fn mask_queries(text: &str) -> Cow<'_, str> {
     if safe == text { Cow::Borrowed(text) } else { Cow::Owned(safe) }
 }
 
-/// Appends a URL, without what is secret in its query.
+/// Appends a URL with the secrets in its query masked.
 fn mask_query(url: &str, safe: &mut String) {
     let Some((place, query)) = url.split_once('?') else { return safe.push_str(url) };
     safe.push_str(place);

@@ -1,4 +1,4 @@
-//! Image references.
+//! Image references: names of images with a tag or a digest.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,13 +7,14 @@ use crate::Digest;
 
 mod grammar;
 
-/// A repository's path is at most this long.
+/// The maximum length of a repository's path.
 const LONGEST_REPOSITORY: usize = 255;
 
-/// The name of an image in full, as `docker.io/library/alpine:3.20`, with a tag, a digest or both.
+/// The full name of an image, such as `docker.io/library/alpine:3.20`, with a tag, a digest or
+/// both.
 ///
-/// Short names are completed as docker does: the registry defaults to `docker.io`, names of one
-/// component there belong to `library/`, and the tag defaults to `latest` where there is no digest.
+/// Parsing completes short names like docker does. The registry defaults to `docker.io`, names of
+/// one component there belong to `library/`, and without a digest the tag defaults to `latest`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Reference {
     registry: String,
@@ -22,65 +23,65 @@ pub struct Reference {
     digest: Option<Digest>,
 }
 
-/// Why a text is no image reference.
+/// The reason why a text isn't an image reference.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParseReferenceError {
-    /// The name breaks the grammar.
+    /// The name violates the grammar.
     #[error("invalid reference format")]
     Format,
     /// The repository has upper-case letters.
     #[error("invalid reference format: repository name ({0}) must be lowercase")]
     Uppercase(String),
-    /// The registry has upper-case letters, and is none but for those.
+    /// The registry has upper-case letters, and would be a path component without them.
     #[error("repository name must be lowercase")]
     UppercaseName,
     /// The repository's path is longer than 255 characters.
     #[error("repository name must not be more than 255 characters")]
     TooLong,
-    /// The digest is not written in lower-case hexadecimal digits.
+    /// The digest has characters other than lower-case hexadecimal digits.
     #[error("invalid checksum digest format")]
     DigestFormat,
-    /// The digest has not as many digits as its algorithm gives.
+    /// The digest's length is wrong for its algorithm.
     #[error("invalid checksum digest length")]
     DigestLength,
     /// The digest's algorithm is unknown.
     #[error("unsupported digest algorithm")]
     DigestAlgorithm,
-    /// The digest is one of an algorithm that is known but can't be checked.
+    /// The digest's algorithm is known, but kiln can't verify it.
     #[error("unsupported digest algorithm {0}: name the image by its sha256 digest")]
     DigestUnsupported(String),
-    /// 64 hexadecimal digits name an image ID, not a repository.
+    /// 64 hexadecimal digits are an image ID, not a repository.
     #[error("invalid repository name ({0}), cannot specify 64-byte hexadecimal strings")]
     Identifier(String),
 }
 
 impl Reference {
-    /// Returns the registry's host and port, `docker.io` for Docker Hub.
+    /// Returns the registry's host and port; `docker.io` for Docker Hub.
     pub fn registry(&self) -> &str {
         &self.registry
     }
 
-    /// Returns the repository's path in its registry, as `library/alpine`.
+    /// Returns the repository's path in its registry, such as `library/alpine`.
     pub fn repository(&self) -> &str {
         &self.repository
     }
 
-    /// Returns the tag.
+    /// Returns the tag, if any.
     pub fn tag(&self) -> Option<&str> {
         self.tag.as_deref()
     }
 
-    /// Returns the digest.
+    /// Returns the digest, if any.
     pub fn digest(&self) -> Option<Digest> {
         self.digest
     }
 
-    /// Returns registry and repository, without tag and digest.
+    /// Returns registry and repository without tag and digest.
     pub fn name(&self) -> String {
         format!("{}/{}", self.registry, self.repository)
     }
 
-    /// Returns this reference pinned to `digest`, its tag kept.
+    /// Returns this reference pinned to `digest`. The tag is kept.
     #[must_use]
     pub fn with_digest(mut self, digest: Digest) -> Self {
         self.digest = Some(digest);
@@ -94,7 +95,7 @@ impl Reference {
         self
     }
 
-    /// Returns the reference as people write it: without `docker.io/library/`.
+    /// Returns the short form that users write, without `docker.io/library/`.
     pub fn familiar(&self) -> String {
         let full = self.to_string();
         let short = full.strip_prefix("docker.io/").unwrap_or(&full);

@@ -1,9 +1,9 @@
-//! Text as Go's standard library writes and reads it, for messages and values that are the same in
-//! every program that deals with images.
+//! Text in the formats of Go's standard library, for messages and values that must equal those of
+//! other image tools.
 
 use std::fmt::Write as _;
 
-/// Returns `text` between double quotes, escaped as Go's `%q` does.
+/// Returns `text` in double quotes with the escapes of Go's `%q`.
 pub fn quote(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 2);
     out.push('"');
@@ -33,18 +33,18 @@ fn push_quoted(out: &mut String, c: char) {
     }
 }
 
-/// Tells whether a character outside of ASCII is printable. The letter in front keeps combining
-/// characters from being escaped for standing first.
+/// Returns `true` if a character outside of ASCII is printable. The letter before it prevents the
+/// escape that Rust applies to a leading combining character.
 fn is_print(c: char) -> bool {
     let mut pair = String::from("a");
     pair.push(c);
     pair.escape_debug().nth(1) == Some(c)
 }
 
-/// Undoes percent-encoding.
+/// Decodes the percent-encoding of URLs.
 ///
 /// # Errors
-/// Fails on a `%` without two hexadecimal digits, and on bytes that are no UTF-8.
+/// Fails on a `%` without two hexadecimal digits, and on bytes that aren't UTF-8.
 pub fn unescape(text: &str) -> Result<String, String> {
     if !text.contains('%') {
         return Ok(text.to_owned());

@@ -1,4 +1,4 @@
-//! Platforms as text: what containerd's `platforms` package reads and writes.
+//! Platform specifiers: the text format of containerd's `platforms` package.
 
 use super::Platform;
 use crate::text::{quote, unescape};
@@ -6,32 +6,32 @@ use crate::text::{quote, unescape};
 const SYSTEM_PATTERN: &str =
     r"^([A-Za-z0-9_-]+)(?:\(([A-Za-z0-9_.%-]*)((?:\+[A-Za-z0-9_.%-]+)*)\))?$";
 
-/// Why a text names no platform.
+/// The reason why a text isn't a platform.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParsePlatformError {
-    /// Nothing says what a wildcard would stand for.
+    /// The text contains a wildcard, which is unsupported.
     #[error("{}: wildcards not yet supported: invalid argument", quote(.0))]
     Wildcard(String),
-    /// The operating system, its version or a feature has characters that it can't have.
+    /// The operating system, its version or a feature contains invalid characters.
     #[error(
         "{} is an invalid OS component of {}: OSAndVersion specifier component must match {}: \
          invalid argument",
         quote(.component), quote(.text), quote(SYSTEM_PATTERN)
     )]
     System {
-        /// The whole text.
+        /// The whole specifier as given.
         text: String,
-        /// The part with the operating system.
+        /// The component with the operating system.
         component: String,
     },
     /// The version has a malformed escape.
     #[error("{} has an invalid OS version {}: {problem}", quote(.text), quote(.version))]
     Version {
-        /// The whole text.
+        /// The whole specifier as given.
         text: String,
-        /// The version as it is written.
+        /// The version as written.
         version: String,
-        /// What is wrong with it.
+        /// A description of the problem.
         problem: String,
     },
     /// A feature has a malformed escape.
@@ -40,11 +40,11 @@ pub enum ParsePlatformError {
         quote(.text), quote(.feature)
     )]
     Feature {
-        /// The whole text.
+        /// The whole specifier as given.
         text: String,
-        /// The feature as it is written.
+        /// The feature as written.
         feature: String,
-        /// What is wrong with it.
+        /// A description of the problem.
         problem: String,
     },
     /// A component is empty or has characters other than letters, digits, `_`, `-` and `.`.
@@ -54,12 +54,12 @@ pub enum ParsePlatformError {
         quote(.component), quote(.text)
     )]
     Component {
-        /// The whole text.
+        /// The whole specifier as given.
         text: String,
-        /// The offending component.
+        /// The component that is invalid.
         component: String,
     },
-    /// There are more than three components.
+    /// The specifier has more than three components.
     #[error("{}: cannot parse platform specifier: invalid argument", quote(.0))]
     Form(String),
     /// A single word is neither an operating system nor an architecture.
@@ -68,20 +68,20 @@ pub enum ParsePlatformError {
 }
 
 impl Platform {
-    /// Reads a specifier: `OS`, `ARCHITECTURE`, `OS/ARCHITECTURE` or `OS/ARCHITECTURE/VARIANT`, the
-    /// system with a version and features in parentheses where it has some, as
+    /// Parses a specifier: `OS`, `ARCHITECTURE`, `OS/ARCHITECTURE` or `OS/ARCHITECTURE/VARIANT`.
+    /// The system may have a version and features in parentheses, such as
     /// `windows(10.0.17763+win32k)/amd64`.
     ///
-    /// What isn't said stays unsaid, other than in the normal form: `arm` has no variant, and
-    /// `arm64/v8` keeps its own.
+    /// In contrast to the normal form, a missing variant stays missing for `arm`, and `arm64/v8`
+    /// keeps its variant.
     ///
     /// # Errors
-    /// Says which component is malformed.
+    /// Returns the malformed component.
     pub fn parse_literal(text: &str) -> Result<Self, ParsePlatformError> {
         if text.contains('*') {
             return Err(ParsePlatformError::Wildcard(text.to_owned()));
         }
-        // No more than that many are looked at: a fourth has a slash in it at most.
+        // A fourth component is an error, so the rest isn't split.
         let parts: Vec<&str> = text.splitn(4, '/').collect();
         let system = parse_system(parts[0], text)?;
         let is_valid =
@@ -113,7 +113,7 @@ impl Platform {
         Ok(Self { architecture, variant, ..system })
     }
 
-    /// Writes the platform as a specifier, with the version and features of its operating system.
+    /// Returns the platform as a specifier, with the version and features of its operating system.
     pub fn specifier(&self) -> String {
         if self.os.is_empty() {
             return "unknown".to_owned();
@@ -139,7 +139,7 @@ impl Platform {
     }
 }
 
-/// Reads the operating system with its options. There is no architecture yet.
+/// Parses the operating system with its version and features. The result has no architecture yet.
 fn parse_system(part: &str, whole: &str) -> Result<Platform, ParsePlatformError> {
     let malformed =
         || ParsePlatformError::System { text: whole.to_owned(), component: part.to_owned() };
@@ -184,7 +184,7 @@ fn is_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-'
 }
 
-/// Returns the architecture that is named without a variant.
+/// Returns an architecture without the variant that only the normal form adds.
 fn literal(architecture: &str) -> (String, Option<String>) {
     let (architecture, variant) = Platform::normal_architecture(architecture, "");
     let variant = variant.filter(|variant| architecture != "arm" || variant != "v7");

@@ -1,34 +1,35 @@
-//! The grammar of references, as distribution's `reference` package has it.
+//! The grammar of references, which is that of distribution's `reference` package.
 
 use super::ParseReferenceError;
 use crate::Digest;
 
-/// The registry of names that have none.
+/// The registry of names without one.
 const DEFAULT_REGISTRY: &str = "docker.io";
-/// A tag is at most this long.
+/// The maximum length of a tag.
 const LONGEST_TAG: usize = 128;
 
-/// A reference in its parts, nothing but the grammar checked.
+/// The parts of a reference. Only their grammar is checked.
 pub(super) struct Parts<'a> {
-    /// The registry.
+    /// The registry's host and port, or a path component that looks like one.
     pub registry: &'a str,
-    /// The path below it.
+    /// The path in the registry.
     pub repository: &'a str,
-    /// The tag.
+    /// The tag, if any.
     pub tag: Option<&'a str>,
-    /// The digest, of an algorithm known or not.
+    /// The digest, of a known or unknown algorithm.
     pub digest: Option<&'a str>,
-    /// How long the repository's path is where its length counts: with the registry, if that could
-    /// be a part of the path just as well.
+    /// The length of the repository's path, as the length limit counts it. It includes the registry
+    /// if that could also be a path component.
     pub length: usize,
 }
 
-/// Takes apart what follows a registry; nothing if it breaks the grammar.
+/// Splits the text after a registry into its parts. Returns `None` if it violates the grammar.
 pub(super) fn parts<'a>(registry: &'a str, rest: &'a str) -> Option<Parts<'a>> {
     let (name, digest) = split(rest, '@');
     let (repository, tag) = split(name, ':');
-    // `a_b.c/x` is a path without a registry to the reference package, which doesn't complete it for
-    // the dot in front of the slash, and what pulls it takes `a_b.c` for a host all the same.
+    // To the reference package, `a_b.c/x` is a path without a registry. It doesn't complete such a
+    // name because of the dot before the slash, and the code that pulls the image takes `a_b.c` as
+    // the host.
     let is_host = is_registry(registry);
     let valid = (is_host || is_component(registry))
         && repository.split('/').all(is_component)
@@ -38,10 +39,10 @@ pub(super) fn parts<'a>(registry: &'a str, rest: &'a str) -> Option<Parts<'a>> {
     valid.then_some(Parts { registry, repository, tag, digest, length })
 }
 
-/// Splits the registry off, and completes both.
+/// Splits off the registry and completes both parts.
 ///
-/// What stands in front of the first slash is a registry if it could be nothing else: if it has a
-/// dot, a colon or an upper-case letter, or is `localhost`.
+/// The text before the first slash is a registry if it can't be anything else: if it has a dot, a
+/// colon or an upper-case letter, or is `localhost`.
 pub(super) fn split_registry(text: &str) -> (&str, String) {
     let (registry, rest) = match text.split_once('/') {
         Some(("index.docker.io", rest)) => (DEFAULT_REGISTRY, rest),
@@ -67,7 +68,7 @@ fn split(text: &str, separator: char) -> (&str, Option<&str>) {
     }
 }
 
-/// Tells whether `text` is a host name or an IPv6 address in brackets, with a port or without.
+/// Returns `true` if `text` is a host name or an IPv6 address in brackets, with or without a port.
 fn is_registry(text: &str) -> bool {
     let (host, port) = match text.rfind(']') {
         Some(end) => text.split_at(end + 1),
@@ -93,8 +94,8 @@ fn is_registry(text: &str) -> bool {
     is_host && (port.is_empty() || is_port(port))
 }
 
-/// Tells whether `text` is lower-case letters and digits, with a dot, one or two underscores, or
-/// dashes between them.
+/// Returns `true` if `text` is lower-case letters and digits, with a dot, one or two underscores,
+/// or dashes between them.
 fn is_component(text: &str) -> bool {
     let is_word = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     let separators = text.split(|c: char| c.is_ascii() && is_word(c as u8));
@@ -112,7 +113,7 @@ fn is_tag(text: &str) -> bool {
         && text.bytes().all(|b| is_word(b) || matches!(b, b'.' | b'-'))
 }
 
-/// Tells whether `text` is the digest of some algorithm, known or not.
+/// Returns `true` if `text` is the digest of any algorithm, known or not.
 fn is_digest(text: &str) -> bool {
     let Some((algorithm, digits)) = text.split_once(':') else { return false };
     let is_part = |part: &str| {
@@ -124,7 +125,7 @@ fn is_digest(text: &str) -> bool {
         && digits.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
-/// Reads a digest that follows the grammar. Only those of SHA-256 can be checked here.
+/// Parses a digest that follows the grammar. Only SHA-256 is supported.
 pub(super) fn parse_digest(text: &str) -> Result<Digest, ParseReferenceError> {
     let (algorithm, digits) = text.split_once(':').unwrap_or_default();
     let length = match algorithm {

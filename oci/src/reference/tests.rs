@@ -107,7 +107,7 @@ fn familiar_names_are_short() {
     assert_eq!(familiar("a_b.c/x"), "a_b.c/x:latest");
 }
 
-/// What distribution's package makes of each: the name with its registry, the tag aside.
+/// The results of distribution's package: the name with its registry, without the tag.
 const NAMES: &[(&str, Option<&str>)] = &[
     ("localhost", Some("docker.io/library/localhost")),
     ("LOCALHOST/x", Some("LOCALHOST/x")),
