@@ -1,4 +1,4 @@
-//! Authentication of requests.
+//! Authentication of requests to registries.
 //!
 //! A registry that requires authentication answers with a challenge. The client answers only challenges of
 //! the registry itself, never those of a server that a redirect led to (CVE-2020-15157). A bearer challenge

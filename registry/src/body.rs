@@ -22,9 +22,9 @@ pub type Sent = Arc<dyn Fn(u64) + Send + Sync>;
 /// The source of a blob's bytes. It can be read again for each attempt.
 #[derive(Clone, Debug)]
 pub enum BlobSource {
-    /// Bytes in memory.
+    /// Bytes that are in memory.
     Bytes(Bytes),
-    /// An open file.
+    /// A file that is open for reading.
     File(Arc<File>),
 }
 

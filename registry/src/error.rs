@@ -1,4 +1,4 @@
-//! The crate's errors.
+//! The errors of requests to registries.
 
 use std::time::Duration;
 

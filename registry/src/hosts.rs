@@ -50,9 +50,9 @@ pub(crate) enum Scheme {
     /// `https`. On this machine, the client probes which scheme the server speaks.
     #[default]
     Usual,
-    /// Always `https`.
+    /// `https` without exception.
     Secure,
-    /// Always plain `http`.
+    /// Plain `http` without exception.
     Plain,
     /// `https`, or plain `http` if the server doesn't speak TLS.
     Either,

@@ -22,7 +22,7 @@ impl Warnings {
         self.warn(format!("{}: {problem}; the file is ignored", path.display()));
     }
 
-    /// Sends a warning.
+    /// Sends a warning to the receiver, if any.
     pub(crate) fn warn(&self, text: String) {
         if let Some(report) = &self.0 {
             report(text);

@@ -55,10 +55,10 @@ const NAMES: [&str; 41] = [
 ];
 
 impl Capabilities {
-    /// The empty set.
+    /// The set without any capability.
     pub const NONE: Self = Self(0);
 
-    /// Docker's default set.
+    /// The set that Docker gives to containers by default.
     pub const DEFAULT: Self = Self(
         CapabilitySet::CHOWN
             .union(CapabilitySet::DAC_OVERRIDE)

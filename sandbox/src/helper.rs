@@ -68,7 +68,7 @@ pub fn init_if_asked() {
     }
 }
 
-/// The helper's state.
+/// The state of the helper process.
 struct Helper {
     /// The socket for requests. `None` after kiln has ended or needs no more programs.
     door: Option<OwnedFd>,
@@ -86,7 +86,7 @@ struct Kept {
     keeper: Option<OwnedFd>,
 }
 
-/// A running program.
+/// A program that the helper has started.
 struct Program {
     child: OwnedFd,
     control: OwnedFd,

@@ -18,9 +18,10 @@
 //!
 //! For each program, one more socket, *control*, connects the three. kiln sends signals over it. The reports
 //! go back over it: a setup error with its context, the created mount points, the terminal, the exit status.
-//! When it closes, because kiln cancels the step or dies, the helper kills the child. When the helper dies,
-//! the kernel kills the children. A program that shares the host's processes isn't process 1: the helper
-//! inherits its orphans and kills them (`orphans`). Its helper isn't process 1 either and has a `keeper`.
+//! The socket closes when kiln cancels the step or dies, and the helper then kills the child. If the helper
+//! dies, the kernel kills the children. A program that shares the host's processes isn't process 1: the
+//! helper inherits its orphans and kills them (`orphans`). Its helper isn't process 1 either and has a
+//! `keeper`.
 //!
 //! Instead of executing the program, the child may execute another OCI runtime, such as runc, with a
 //! configuration of the same content: `oci`.

@@ -2,7 +2,7 @@
 //!
 //! # State
 //!
-//! There is no daemon and no state on disk. The kernel holds everything:
+//! kiln has no daemon and keeps no state on disk. The kernel holds everything:
 //!
 //! - The first kiln that needs them creates the bridge `kiln0` and the packet filter table `inet
 //!   kiln`. They stay, as Docker's do. Later kilns reuse them and repair missing parts. An

@@ -59,7 +59,7 @@ impl Exit {
 /// The end of a program, with the mounts that remain to be closed.
 #[derive(Debug)]
 pub struct Ended {
-    /// The program's exit.
+    /// The exit status or signal.
     pub exit: Exit,
     /// The kept trees, ready to be closed.
     pub seal: Seal,

@@ -79,7 +79,7 @@ enum Column {
     Arm,
 }
 
-/// A compiled filter.
+/// A filter in its compiled form.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Filter {
     program: Vec<FilterInstruction>,

@@ -245,7 +245,7 @@ pub enum AccessTimes {
     /// After a change, and once a day (`relatime`).
     #[default]
     Relative,
-    /// Never (`noatime`).
+    /// At no access (`noatime`).
     Never,
     /// At each access (`strictatime`).
     Always,
@@ -303,7 +303,7 @@ pub struct TerminalSize {
 /// A resource limit: setrlimit(2).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rlimit {
-    /// The name in lower case without `RLIMIT_`, such as `nofile`.
+    /// The name without `RLIMIT_`, such as `nofile`.
     pub name: String,
     /// The enforced limit. `None` for unlimited.
     pub soft: Option<u64>,
@@ -325,7 +325,7 @@ pub enum Network {
 /// The level of a process's confinement.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Security {
-    /// Docker's default confinement.
+    /// The confinement of Docker's containers by default.
     #[default]
     Sandbox,
     /// All of kiln's own rights (`RUN --security=insecure`): all capabilities and system calls, device nodes,

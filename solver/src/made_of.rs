@@ -15,7 +15,7 @@ pub const VARIABLE: &str = "variable ";
 /// The canonical key of a step and its parts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StepKey {
-    /// The canonical key; the definition key until contents are digested.
+    /// The canonical key of the step.
     pub key: Key,
     /// The digest of the bytes that represent the op in the key.
     pub salt: Digest,

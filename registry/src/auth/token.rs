@@ -226,8 +226,8 @@ fn read(bytes: &[u8]) -> Result<Grant, Problem> {
     let mut lifetime = answer.expires_in.unwrap_or(LIFETIME).min(86_400);
     if let Some(issued) = answer.issued_at.and_then(|at| OffsetDateTime::parse(&at, &Rfc3339).ok())
     {
-        // The token comes from a cache. A wrong clock changes its age at most to zero or to its
-        // maximum.
+        // The token may come from a cache. A wrong clock here shortens its lifetime or leaves it as
+        // it is.
         let age = (OffsetDateTime::now_utc() - issued).whole_seconds();
         lifetime = lifetime.saturating_sub(u64::try_from(age).unwrap_or_default());
     }

@@ -17,7 +17,7 @@ pub struct CredentialFiles {
 /// The storage that new credentials went to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kept {
-    /// A helper program.
+    /// The credential helper that the first file names.
     Helper,
     /// This file, readable by everyone with access to it.
     File(PathBuf),

@@ -1,4 +1,4 @@
-//! Tests of mirrors.
+//! Tests of requests to mirrors.
 
 use std::sync::Arc;
 

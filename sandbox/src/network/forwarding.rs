@@ -19,7 +19,7 @@ pub(super) fn is_on() -> Result<bool, NetworkError> {
     Ok(text.trim() != "0")
 }
 
-/// Turns forwarding on.
+/// Turns forwarding on for all interfaces.
 pub(super) fn turn_on() -> Result<(), NetworkError> {
     std::fs::write(SWITCH, "1").map_err(NetworkError::doing("turn forwarding on"))
 }

@@ -6,7 +6,7 @@
 //! writes nothing. If another program changes its own rules, the next kiln writes the bridge's rules again,
 //! which is harmless.
 //!
-//! There is one note per network namespace that kiln has worked in. Namespace numbers are reused, so the note
+//! kiln keeps one note per network namespace that it has worked in. Namespace numbers are reused, so the note
 //! also contains the boot ID and the digest of the rules. kiln ignores the note if the table doesn't exist.
 //! It reads and writes the note under the bridge's lock.
 

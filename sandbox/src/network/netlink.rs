@@ -47,10 +47,10 @@ struct Socket {
     sequence: u32,
 }
 
-/// A network interface.
+/// A network interface of the socket's namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Link {
-    /// The interface's index.
+    /// The kernel's index of the interface.
     pub(super) index: u32,
     /// `true` if the interface is up.
     pub(super) is_up: bool,

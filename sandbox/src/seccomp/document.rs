@@ -61,7 +61,7 @@ struct ArchitectureGroup {
 /// The name of an architecture, such as `SCMP_ARCH_X86_64`.
 struct ArchitectureName(String);
 
-/// A rule, validated.
+/// A rule after its validation.
 #[derive(Deserialize)]
 #[serde(try_from = "CallMembers")]
 struct Calls {

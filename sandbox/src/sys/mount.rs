@@ -9,11 +9,11 @@ use std::os::fd::{AsFd, AsRawFd};
 pub(crate) struct MountAttributes {
     /// Makes the mount read-only.
     pub(crate) readonly: bool,
-    /// Forbids opening devices.
+    /// Forbids opening device nodes on the mount.
     pub(crate) nodev: bool,
     /// Ignores setuid bits and file capabilities.
     pub(crate) nosuid: bool,
-    /// Forbids executing files.
+    /// Forbids executing files on the mount.
     pub(crate) noexec: bool,
     /// Changes the mounts below it too.
     pub(crate) recursive: bool,

@@ -6,7 +6,7 @@ use std::io;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FilterInstruction {
-    /// The operation code.
+    /// The operation code of the instruction.
     pub(crate) code: u16,
     /// The jump distance if the condition holds.
     pub(crate) jt: u8,
