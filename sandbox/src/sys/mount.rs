@@ -1,4 +1,4 @@
-//! The system call mount_setattr(2).
+//! The system call `mount_setattr`.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
