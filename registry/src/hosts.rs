@@ -2,9 +2,9 @@
 //!
 //! The files are read at the first request. The configuration of a registry combines
 //!
-//! 1. kiln's own `registries.toml` ([`registries_toml`]);
-//! 2. containerd's `certs.d/HOST/hosts.toml` ([`containerd`]);
-//! 3. docker's `certs.d/HOST/` and `daemon.json` ([`docker`]).
+//! 1. kiln's own `registries.toml` (`registries_toml`);
+//! 2. containerd's `certs.d/HOST/hosts.toml` (`containerd`);
+//! 3. docker's `certs.d/HOST/` and `daemon.json` (`docker`).
 //!
 //! The first source that sets them determines the mirrors, the scheme and the client certificate.
 //! CA certificates and `insecure` add up. TLS settings belong to a host. They apply wherever the

@@ -2,7 +2,7 @@
 //!
 //! [`Gate`] limits the number of concurrent transfers, [`Pace`] the duration of an answer, [`Pulse`] the time
 //! that a server may stall an upload, and [`Listing`] the length of paged lists.
-//! [`crate::transport::read_limited`] limits the size of one document and reads it at a [`Pace`].
+//! `read_limited` in `transport` limits the size of one document and reads it at a [`Pace`].
 
 use std::collections::{HashMap, HashSet};
 use std::pin::pin;

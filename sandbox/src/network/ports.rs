@@ -1,9 +1,9 @@
 //! Published ports: ports of the host that lead to ports of a namespace.
 //!
-//! For each one, kiln binds a socket on the host. It reserves the port, and a [proxy](super::proxy)
-//! forwards what arrives there: from the host itself, from other namespaces, and by IPv6. A packet
-//! filter rule redirects IPv4 from elsewhere past the proxy, so that the container sees the
-//! caller's address. On hosts without such rules, the proxy forwards everything.
+//! For each one, kiln binds a socket on the host. It reserves the port, and a [proxy] forwards what
+//! arrives there: from the host itself, from other namespaces, and by IPv6. A packet filter rule
+//! redirects IPv4 from elsewhere past the proxy, so that the container sees the caller's address.
+//! On hosts without such rules, the proxy forwards everything.
 //!
 //! Socket and rule apply to the requested addresses only. The kernel removes both when this process
 //! ends.
