@@ -105,7 +105,7 @@ pub(crate) fn run(
 /// Returns the steps, oldest first, each with the packed size of its layer.
 fn entries(store: &Store, image: &StoredImage) -> Result<Vec<(History, u64)>> {
     let manifest = image::manifest(store, &image.digest)?;
-    let mut sizes = manifest.layers().iter().map(kiln_oci::Descriptor::size);
+    let mut sizes = manifest.layers.iter().map(|layer| layer.size);
     let mut entry = |entry: &History| {
         let size = if entry.empty_layer { None } else { sizes.next() };
         (entry.clone(), size.unwrap_or_default())

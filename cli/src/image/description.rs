@@ -113,10 +113,10 @@ fn merge(into: &mut Value, from: Value) {
 /// Describes an entry of an index.
 fn describe_entry((entry, is_there): &(Descriptor, bool)) -> Value {
     json!({
-        "ID": entry.digest(),
+        "ID": entry.digest,
         "Descriptor": entry,
         "Available": is_there,
         "Kind": "image",
-        "ImageData": { "Platform": entry.platform() },
+        "ImageData": { "Platform": entry.platform },
     })
 }
