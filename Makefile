@@ -66,9 +66,8 @@ test-kernels:
 	testdata/tools/kernels/run $(ONLY) --kiln $(TARGET)/x86_64-unknown-linux-gnu/guest/kiln \
 	    $(KERNELS:%=--kernel %) $(if $(OUT),--out $(OUT)) $(if $(JOBS),--jobs $(JOBS))
 
-bench:
-	$(CARGO) build --release --locked -p kiln-cli
-	bench/run --kiln $(KILN) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(ONLY),--only $(ONLY)) \
+bench: dist
+	bench/run --kiln target/dist/kiln $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(ONLY),--only $(ONLY)) \
 	    $(if $(BUILDERS),--builders $(BUILDERS)) $(if $(OUT),--out $(OUT)) $(if $(WORK),--work $(WORK))
 
 install:

@@ -22,7 +22,7 @@ class Inputs:
         self.base, self.base_archive, self.rootfs = f'{work}/base', f'{work}/base.tar', f'{work}/rootfs'
         os.makedirs(self.base)
         if not os.access(kiln, os.X_OK):
-            raise SystemExit(f'bench/run: {kiln}: no such program; build it with cargo build --release, or use --kiln')
+            raise SystemExit(f'bench/run: {kiln}: no such program; build it with make dist, or use --kiln')
         subprocess.run([f'{TOOLS}/mkbase', f'{work}/layout.tar', 'base:latest'], check=True)
         subprocess.run(['tar', '-xf', f'{work}/layout.tar', '-C', self.base], check=True)
         print(f'making {", ".join(contexts) or "no contexts"}', flush=True)
