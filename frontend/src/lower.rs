@@ -209,7 +209,7 @@ pub fn lower(
     images: &dyn Images,
     context: &dyn ContextFiles,
 ) -> Result<Lowered, Vec<Error>> {
-    lower_or_warn(source, options, (images, context), &mut Vec::new())
+    lower_or_warn(source, options, images, context, &mut Vec::new())
 }
 
 /// Makes a graph and an image config of a Dockerfile. What the build checks find is added to
@@ -220,7 +220,8 @@ pub fn lower(
 pub fn lower_or_warn(
     source: &[u8],
     options: &Options,
-    (images, context): (&dyn Images, &dyn ContextFiles),
+    images: &dyn Images,
+    context: &dyn ContextFiles,
     warnings: &mut Vec<Warning>,
 ) -> Result<Lowered, Vec<Error>> {
     let attempt = attempt(source, options, images, context, Scope::Target);
