@@ -145,7 +145,7 @@ fn load(store: &Store, row: ImageRow, platform: Option<&Platform>) -> Result<Sav
         && platform.is_some()
     {
         (digest, size) = (image.digest, entry.size);
-        media_type = entry.media_type.clone();
+        media_type.clone_from(&entry.media_type);
     }
     Ok(SavedImage { digest, media_type, size, manifest: image.digest, names: Vec::new() })
 }
