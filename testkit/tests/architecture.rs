@@ -9,7 +9,7 @@ use std::process::Command;
 use serde_json::Value;
 use syn::visit::{self, Visit};
 
-const DOCUMENT: &str = include_str!("../../docs/architecture.md");
+const DOCUMENT: &str = include_str!("../../docs/internals/architecture.md");
 const PREFIX: &str = "kiln-";
 
 type Rows = BTreeMap<String, BTreeSet<String>>;
@@ -129,4 +129,59 @@ fn no_function_takes_a_tuple_apart() {
         );
     }
     assert!(offenders.is_empty(), "{}:\n{}", offenders.len(), offenders.join("\n"));
+}
+
+/// Returns the documents of the repository.
+fn documents(directory: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(directory).unwrap().flatten() {
+        let path = entry.path();
+        let name = entry.file_name();
+        if path.is_dir() && name != "target" && !name.to_string_lossy().starts_with('.') {
+            documents(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "md") {
+            found.push(path);
+        }
+    }
+}
+
+/// Returns the anchor that a heading of a document has on its page.
+fn anchor(heading: &str) -> String {
+    let kept = |c: &char| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_');
+    heading
+        .trim_start_matches('#')
+        .trim()
+        .to_lowercase()
+        .chars()
+        .filter(kept)
+        .collect::<String>()
+        .replace(' ', "-")
+}
+
+#[test]
+fn links_of_documents_lead_somewhere() {
+    let mut files = Vec::new();
+    for name in ["docs", "bench", "testdata/tools"] {
+        documents(&repository().join(name), &mut files);
+    }
+    files.extend(["README.md", "CONTRIBUTING.md"].map(|name| repository().join(name)));
+    let mut broken = Vec::new();
+    for file in files {
+        let text = std::fs::read_to_string(&file).unwrap();
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split_once(')')) {
+            let (path, fragment) = link.0.split_once('#').unwrap_or((link.0, ""));
+            if path.contains(':') || path.contains(' ') {
+                continue;
+            }
+            let target = if path.is_empty() { file.clone() } else { file.with_file_name(path) };
+            let is_there = target.exists()
+                && (fragment.is_empty()
+                    || std::fs::read_to_string(&target).is_ok_and(|text| {
+                        text.lines().any(|line| line.starts_with('#') && anchor(line) == fragment)
+                    }));
+            if !is_there {
+                broken.push(format!("{}: {}", file.display(), link.0));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
 }
