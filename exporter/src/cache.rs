@@ -85,7 +85,7 @@ pub fn export_cache(
     match &to.target {
         CacheTarget::Local { dest, tag } => {
             progress.status("writing cache to directory", 0, None, false);
-            directory::write((&contents, &documents), (dest, tag), context)?;
+            directory::write(&contents, &documents, dest, tag, context)?;
             progress.status("writing cache to directory", 0, None, true);
         }
         CacheTarget::Registry { reference } => {

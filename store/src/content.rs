@@ -241,8 +241,10 @@ impl BlobWriter {
     /// Returns a blob of which something is there already.
     pub(crate) fn of_ingest(
         inner: Arc<Inner>,
-        (path, file): (PathBuf, File),
-        (hasher, size): (DigestHasher, u64),
+        path: PathBuf,
+        file: File,
+        hasher: DigestHasher,
+        size: u64,
     ) -> Self {
         let claim = Claim::new(&inner.room);
         // What is there is there.
@@ -285,8 +287,7 @@ impl BlobWriter {
         // The rename has changed it for the last time.
         let metadata = self.file.metadata().map_err(Error::io("stat", &target))?;
         let (placed, disk) = (identity(&metadata), metadata.blocks() * 512);
-        let whose = (&*self.inner, &self.claim);
-        self.inner.room.record(whose, "store a blob", |transaction| {
+        self.inner.room.record(&self.inner, &self.claim, "store a blob", |transaction| {
             let sql = "INSERT OR REPLACE INTO blobs (digest, size, changed_at, disk, epoch)
                        VALUES (?1, ?2, ?3, ?4, (SELECT value FROM meta WHERE key = 'epoch'))";
             let row = (digest.as_bytes(), placed.0, placed.1, disk.cast_signed());

@@ -44,7 +44,7 @@ impl Content {
         let mut reader = HashingReader::new(file);
         io::copy(&mut reader, &mut io::sink()).map_err(Error::io("read", &path))?;
         let (file, hasher, size) = reader.into_parts();
-        Ok(BlobWriter::of_ingest(self.inner.clone(), (path, file), (hasher, size)))
+        Ok(BlobWriter::of_ingest(self.inner.clone(), path, file, hasher, size))
     }
 }
 

@@ -129,7 +129,8 @@ pub(crate) fn select_by_chain(
 /// layers.
 pub(crate) fn select_for_blob(
     connection: &Connection,
-    (parent, chain): (Option<&LayerId>, &Digest),
+    parent: Option<&LayerId>,
+    chain: &Digest,
     blob: &Digest,
 ) -> rusqlite::Result<Option<LayerId>> {
     let sql = "SELECT id, EXISTS (

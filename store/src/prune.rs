@@ -95,7 +95,7 @@ impl Store {
         pruned.bytes += ingest::sweep(&inner.root)?;
         if options.wants_mounts() {
             let excess = rest.saturating_sub(options.keep_bytes);
-            self.prune_mounts(places.iter().filter(is_mount), (options, excess), &mut pruned)?;
+            self.prune_mounts(places.iter().filter(is_mount), options, excess, &mut pruned)?;
         }
         if options.volumes {
             self.prune_volumes(&places, options, &mut pruned)?;
@@ -106,10 +106,13 @@ impl Store {
         Ok(pruned)
     }
 
+    /// Removes cache mounts that `options` wants removed, those unused longest first, until `excess`
+    /// bytes are freed where a number of bytes is to be kept.
     fn prune_mounts<'a>(
         &self,
         mounts: impl Iterator<Item = &'a Place>,
-        (options, mut excess): (&PruneOptions, u64),
+        options: &PruneOptions,
+        mut excess: u64,
         pruned: &mut Pruned,
     ) -> Result<()> {
         let mut mounts: Vec<&Place> = mounts.collect();

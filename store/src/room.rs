@@ -106,7 +106,7 @@ impl Room {
                     return Ok(Err(more - free));
                 }
                 let granted = before + free.min(more + chunk);
-                reserve(transaction, inner.process.name(), (granted, 0))?;
+                reserve(transaction, inner.process.name(), granted, 0)?;
                 Ok(Ok(granted))
             })?;
             match granted {
@@ -129,7 +129,7 @@ impl Room {
             // What is being removed goes first.
             inner.trash.settle();
             let Err(missing) = self.take(inner, cap, bytes)? else { return Ok(()) };
-            if evict(inner, (missing, missing + self.headroom() / 2))? > 0 {
+            if evict(inner, missing, missing + self.headroom() / 2)? > 0 {
                 continue;
             }
             if !wait_for_others(inner, self.held().granted)? {
@@ -142,7 +142,8 @@ impl Room {
     /// Writes the rows of what was claimed, and ends the claim in the same transaction.
     pub(crate) fn record<T>(
         &self,
-        (inner, claim): (&Inner, &Claim),
+        inner: &Inner,
+        claim: &Claim,
         action: &'static str,
         write: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
     ) -> Result<T> {
@@ -155,7 +156,7 @@ impl Room {
         let value = inner.index.write(action, |transaction| {
             let value = write(transaction)?;
             if wanted < held.granted {
-                reserve(transaction, inner.process.name(), (wanted, 0))?;
+                reserve(transaction, inner.process.name(), wanted, 0)?;
             }
             Ok(value)
         })?;
@@ -177,7 +178,7 @@ impl Room {
         let used = self.used(inner)?;
         let wanted = (used + headroom).saturating_sub(cap);
         if wanted > 0 {
-            evict(inner, (0, wanted + headroom / 2))?;
+            evict(inner, 0, wanted + headroom / 2)?;
         }
         Ok(cap.saturating_sub(self.used(inner)?))
     }
@@ -191,7 +192,7 @@ impl Room {
         let changes = claimed > held.granted || held.granted > claimed + 4 * self.chunk();
         let used = if changes {
             inner.index.write("reserve room", |transaction| {
-                reserve(transaction, inner.process.name(), (claimed, 0))?;
+                reserve(transaction, inner.process.name(), claimed, 0)?;
                 recorded_bytes(transaction)
             })?
         } else {
@@ -264,7 +265,7 @@ pub(crate) fn adopt(inner: &Inner, dead: &str) -> Result<Option<Claim>> {
             .prepare_cached("DELETE FROM reservations WHERE process = ?1")?
             .execute([dead])?;
         if bytes > 0 {
-            reserve(transaction, inner.process.name(), (held.granted + bytes, 0))?;
+            reserve(transaction, inner.process.name(), held.granted + bytes, 0)?;
         }
         Ok(bytes)
     })?;
@@ -283,10 +284,12 @@ pub(crate) fn release(transaction: &Connection, process: &str) -> rusqlite::Resu
     transaction.prepare_cached(sql)?.execute([process]).map(|_| ())
 }
 
+/// Sets the reservation of a process: its bytes, and whether it waits for others ([`WAITS`]).
 fn reserve(
     transaction: &Connection,
     process: &str,
-    (bytes, waits): (u64, i64),
+    bytes: u64,
+    waits: i64,
 ) -> rusqlite::Result<()> {
     let sql = "INSERT OR REPLACE INTO reservations VALUES (?1, ?2, ?3)";
     transaction.prepare_cached(sql)?.execute((process, bytes.cast_signed(), waits))?;
@@ -309,7 +312,7 @@ fn store_bytes(inner: &Inner) -> Result<u64> {
 
 /// Frees room, and returns how many bytes that are; where only what the dead have left was removed,
 /// something.
-fn evict(inner: &Arc<Inner>, (least, wanted): (u64, u64)) -> Result<u64> {
+fn evict(inner: &Arc<Inner>, least: u64, wanted: u64) -> Result<u64> {
     let before = inner.trash.settle();
     let freed = Store::of(Arc::clone(inner)).evict(least, wanted)?;
     Ok(freed + (inner.trash.settle() - before))
@@ -323,7 +326,7 @@ fn wait_for_others(inner: &Inner, granted: u64) -> Result<bool> {
                    WHERE status = 'running' AND process <> ?1 AND coalesce(waits, 0) <> ?2";
         let is_other_at_work = transaction.prepare_cached(sql)?.exists((own, WAITS))?;
         let state = if is_other_at_work { WAITS } else { GIVES_UP };
-        reserve(transaction, own, (granted, state))?;
+        reserve(transaction, own, granted, state)?;
         Ok(is_other_at_work)
     })
 }
@@ -417,7 +420,7 @@ mod tests {
         store
             .inner()
             .index
-            .write("test", |transaction| reserve(transaction, "1-dead", (3 << 20, 0)))
+            .write("test", |transaction| reserve(transaction, "1-dead", 3 << 20, 0))
             .unwrap();
         fs::create_dir_all(dir.path().join("tmp/1-dead/0/fs")).unwrap();
         fs::write(dir.path().join("tmp/1-dead/0/fs/f"), vec![1; 3 << 20]).unwrap();

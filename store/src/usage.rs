@@ -179,7 +179,7 @@ impl Parts {
             blob_holders: HashMap::new(),
         };
         for (digest, reach) in &images.reaches {
-            parts.add(inventory, (digest, reach), &by_chain);
+            parts.add(inventory, digest, reach, &by_chain);
         }
         parts
     }
@@ -187,7 +187,8 @@ impl Parts {
     fn add(
         &mut self,
         inventory: &Inventory,
-        (digest, reach): (&Digest, &Reach),
+        digest: &Digest,
+        reach: &Reach,
         by_chain: &HashMap<Digest, Vec<usize>>,
     ) {
         let layers: Vec<usize> = reach

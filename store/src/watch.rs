@@ -89,7 +89,7 @@ impl Store {
         self.inner().room.cap()?;
         let (inner, shared) = (Arc::clone(self.inner()), Arc::new(Shared::default()));
         let seen = Arc::clone(&shared);
-        let body = move || look_on(&inner, &seen, (&growing, &stop));
+        let body = move || look_on(&inner, &seen, &growing, &stop);
         let thread = std::thread::Builder::new().name("kiln-watch".to_owned()).spawn(body);
         // Without a thread what is written is claimed when it is stored.
         Some(Watch { shared, thread: thread.ok() })
@@ -131,11 +131,7 @@ impl Shared {
     }
 }
 
-fn look_on(
-    inner: &Arc<Inner>,
-    shared: &Shared,
-    (growing, stop): (&[Growing], &(impl Fn() + Send)),
-) {
+fn look_on(inner: &Arc<Inner>, shared: &Shared, growing: &[Growing], stop: &(impl Fn() + Send)) {
     let step = inner.room.headroom() / 8;
     let (mut full, mut walked, mut cost) = (0, Instant::now(), QUIET);
     while shared.goes_on() {

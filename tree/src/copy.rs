@@ -89,10 +89,10 @@ pub struct CopyOptions {
 pub fn copy(source: View<'_>, dest: &Dir, options: &CopyOptions) -> Result<()> {
     for Copied { selected, name } in copied(source, dest, options)? {
         if let Some(archive) = archive(source, &selected, options) {
-            unpack_archive((source.dir, &archive), dest, options)?;
+            unpack_archive(source.dir, &archive, dest, options)?;
             continue;
         }
-        copy_selected((source, selected), (dest, &name), options)?;
+        copy_selected(source, selected, dest, &name, options)?;
     }
     Ok(())
 }
@@ -180,8 +180,10 @@ fn holder(options: &CopyOptions) -> Option<&Path> {
 
 /// Copies what is selected at one source path, whose last name is `name`.
 fn copy_selected(
-    (source, selected): (View<'_>, Selected),
-    (dest, name): (&Dir, &[u8]),
+    source: View<'_>,
+    selected: Selected,
+    dest: &Dir,
+    name: &[u8],
     options: &CopyOptions,
 ) -> Result<()> {
     let files = selected.entries.iter().map(|picked| &picked.entry.metadata);
@@ -223,7 +225,7 @@ fn is_archive(root: &Dir, path: &[u8]) -> bool {
     matches!(TarReader::new(&mut plain).next(), Ok(Some(_)))
 }
 
-fn unpack_archive((source, path): (&Dir, &[u8]), dest: &Dir, options: &CopyOptions) -> Result<()> {
+fn unpack_archive(source: &Dir, path: &[u8], dest: &Dir, options: &CopyOptions) -> Result<()> {
     let text = Path::new(&options.dest);
     let (owner, mtime) = (options.owner, options.mtime);
     let made = dest.mkdir_all(text, &Attributes { mode: Some(PARENT_MODE), owner, mtime })?;

@@ -217,7 +217,7 @@ impl<'a> Plan<'a> {
             let file = open(item, &mut openers)?;
             let size = file.as_ref().map_or(0, |(_, size)| *size);
             header.clear();
-            self.header(item, (&path, size)).encode(&mut header);
+            self.header(item, &path, size).encode(&mut header);
             stream.put(&header).map_err(failed)?;
             if let Some((file, size)) = file {
                 stream.put_file(&file, size).map_err(failed)?;
@@ -276,7 +276,7 @@ impl<'a> Plan<'a> {
         self.items.push(Item { entry, role, origin: None });
     }
 
-    fn header<'b>(&'b self, item: &'b Item, (path, size): (&'b [u8], u64)) -> Header<'b> {
+    fn header<'b>(&'b self, item: &'b Item, path: &'b [u8], size: u64) -> Header<'b> {
         let metadata = &item.entry.metadata;
         Header {
             path,

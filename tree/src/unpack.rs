@@ -135,7 +135,7 @@ impl Unpacker<'_> {
         let Some((parent, name)) = names::split(&path) else { return self.root(entry) };
         let parent = self.enter(names::bytes(parent))?;
         let (name, path) = (names::bytes(name), parent.real.join(name));
-        let made = self.make(&parent, name, (entry, &path), reader);
+        let made = self.make(&parent, name, entry, &path, reader);
         self.parent = (!std::mem::take(&mut self.stale)).then_some(parent);
         made
     }
@@ -226,7 +226,8 @@ impl Unpacker<'_> {
         &mut self,
         parent: &Parent,
         name: &[u8],
-        (entry, path): (&TarEntry, &Path),
+        entry: &TarEntry,
+        path: &Path,
         reader: &mut TarReader<'_>,
     ) -> Result<()> {
         if self.options.whiteouts
@@ -243,14 +244,14 @@ impl Unpacker<'_> {
         }
         let error = |errno| Error::io("unpack", path, errno);
         let dir = parent.fd.as_fd();
-        self.make_room((dir, name), entry).map_err(error)?;
+        self.make_room(dir, name, entry).map_err(error)?;
         if is_left_out {
             return Ok(());
         }
         let attributes = self.attributes(entry);
         match entry.kind {
             EntryType::Directory => {
-                make_directory((dir, name), entry, &attributes).map_err(error)?;
+                make_directory(dir, name, entry, &attributes).map_err(error)?;
                 let size = names::bytes(path).len() + size_of::<(PathBuf, Timestamp)>();
                 self.directory_bytes += size as u64;
                 self.directories.push((path.to_path_buf(), bounded_time(entry.mtime)));
@@ -266,7 +267,7 @@ impl Unpacker<'_> {
                     .and_then(|()| attributes.apply_to_entry(dir, name, FileKind::Symlink))
                     .map_err(error)?;
             }
-            EntryType::Link => self.hard_link((dir, name), entry, &attributes)?,
+            EntryType::Link => self.hard_link(dir, name, entry, &attributes)?,
             EntryType::Fifo | EntryType::Char | EntryType::Block => {
                 let (major, minor) = entry.device;
                 let kind = match entry.kind {
@@ -291,7 +292,8 @@ impl Unpacker<'_> {
     /// Removes what stands in the way of an entry: all but a directory where one is to be.
     fn make_room(
         &mut self,
-        (dir, name): (BorrowedFd<'_>, &[u8]),
+        dir: BorrowedFd<'_>,
+        name: &[u8],
         entry: &TarEntry,
     ) -> Result<(), Errno> {
         let found = match Metadata::of_entry(dir, name) {
@@ -310,7 +312,8 @@ impl Unpacker<'_> {
     /// itself is what it is, a link, too.
     fn hard_link(
         &mut self,
-        (dir, name): (BorrowedFd<'_>, &[u8]),
+        dir: BorrowedFd<'_>,
+        name: &[u8],
         entry: &TarEntry,
         attributes: &Attributes,
     ) -> Result<()> {
@@ -342,10 +345,10 @@ impl Unpacker<'_> {
         reader: &mut TarReader<'_>,
     ) -> io::Result<()> {
         let Some(segments) = &entry.segments else {
-            return copy_at(file, (0, entry.size), reader, &mut self.buffer);
+            return copy_at(file, 0, entry.size, reader, &mut self.buffer);
         };
         for segment in segments {
-            copy_at(file, (segment.offset, segment.length), reader, &mut self.buffer)?;
+            copy_at(file, segment.offset, segment.length, reader, &mut self.buffer)?;
         }
         file.set_len(entry.size)
     }

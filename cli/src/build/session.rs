@@ -129,7 +129,7 @@ impl Session<'_> {
             let step = Step::begin(&self.events, "importing cache mounts".to_owned());
             filling.insert(step).id()
         };
-        cache.fill_mounts(graph, &self.tools.resolver.blobs(), (begin, &self.events)).await;
+        cache.fill_mounts(graph, &self.tools.resolver.blobs(), begin, &self.events).await;
         if let Some(step) = filling {
             step.complete();
         }

@@ -84,16 +84,11 @@ impl Shipment {
     /// Fails where a document is missing or isn't what it should be.
     pub fn stored(store: &Store, digest: &Digest, media_type: &str) -> Result<Self> {
         let mut shipment = Self::default();
-        shipment.collect(store, (digest, media_type), DEPTH)?;
+        shipment.collect(store, digest, media_type, DEPTH)?;
         Ok(shipment)
     }
 
-    fn collect(
-        &mut self,
-        store: &Store,
-        (digest, kind): (&Digest, &str),
-        depth: u32,
-    ) -> Result<()> {
+    fn collect(&mut self, store: &Store, digest: &Digest, kind: &str, depth: u32) -> Result<()> {
         // Nested indexes may name the same documents again and again.
         if self.documents.iter().any(|known| known.digest == *digest) {
             return Ok(());
@@ -110,7 +105,7 @@ impl Shipment {
                     return Err(Error::Config(format!("{digest}: indexes are nested too deeply")));
                 } else {
                     let kind = entry.media_type().to_string();
-                    self.collect(store, (&named, &kind), depth - 1)?;
+                    self.collect(store, &named, &kind, depth - 1)?;
                 }
             }
         } else {

@@ -25,7 +25,7 @@ impl Layers {
     ) -> Result<LayerId> {
         let chain = self.chain_on(parent, diff_id)?;
         self.inner.index.write("declare a layer", |transaction| {
-            self.declare_in(transaction, (parent, &chain), diff_id, blob)
+            self.declare_in(transaction, parent, &chain, diff_id, blob)
         })
     }
 
@@ -37,7 +37,7 @@ impl Layers {
             for (diff_id, blob) in layers {
                 let chain = chain_id(below.as_ref().map(|(_, chain)| chain), diff_id);
                 let parent = below.as_ref().map(|(id, _)| id);
-                let id = self.declare_in(transaction, (parent, &chain), diff_id, blob)?;
+                let id = self.declare_in(transaction, parent, &chain, diff_id, blob)?;
                 below = Some((id, chain));
             }
             Ok(below.map(|(id, _)| id))
@@ -47,11 +47,12 @@ impl Layers {
     fn declare_in(
         &self,
         transaction: &Connection,
-        (parent, chain): (Option<&LayerId>, &Digest),
+        parent: Option<&LayerId>,
+        chain: &Digest,
         diff_id: &Digest,
         blob: &LayerBlob,
     ) -> rusqlite::Result<LayerId> {
-        let known = select_for_blob(transaction, (parent, chain), &blob.digest)?;
+        let known = select_for_blob(transaction, parent, chain, &blob.digest)?;
         let id = if let Some(known) = known {
             known
         } else {
@@ -101,7 +102,7 @@ impl Layers {
                 Some(below) => below.map(|below| chain_id(Some(&below), diff_id)),
             };
             let known = match &chain {
-                Some(chain) => select_for_blob(transaction, (parent, chain), &blob.digest)?,
+                Some(chain) => select_for_blob(transaction, parent, chain, &blob.digest)?,
                 None => None,
             };
             let id = if let Some(known) = known {

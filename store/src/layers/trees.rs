@@ -32,8 +32,7 @@ impl Layers {
             }
         };
         let row = NewLayer { id: &id, parent, diff_id: None, tree: Some(look) };
-        let whose = (&*self.inner, &*claim);
-        let stored = self.inner.room.record(whose, "store a layer", |transaction| {
+        let stored = self.inner.room.record(&self.inner, &claim, "store a layer", |transaction| {
             if let Some(parent) = parent
                 && select(transaction, parent.as_str())?.is_none()
             {
@@ -77,25 +76,25 @@ impl Layers {
             self.inner.discard(&target)?;
             tree.place(&target)?;
         }
-        let whose = (&*self.inner, &*claim);
-        let known = self.inner.room.record(whose, "attach a tree", |transaction| {
-            let sql = "UPDATE layers SET has_tree = 1, stamp = ?2, entries = ?3, seal = NULL,
+        let known =
+            self.inner.room.record(&self.inner, &claim, "attach a tree", |transaction| {
+                let sql = "UPDATE layers SET has_tree = 1, stamp = ?2, entries = ?3, seal = NULL,
                        checked_at = ?4, disk = ?5, shared = ?6,
                        tree_epoch = (SELECT value FROM meta WHERE key = 'epoch')
                        WHERE id = ?1";
-            let changed = transaction.prepare_cached(sql)?.execute((
-                layer.as_str(),
-                look.stamp.digest.as_bytes(),
-                look.stamp.entries.cast_signed(),
-                name::now(),
-                look.room.own.cast_signed(),
-                look.room.shared.cast_signed(),
-            ))?;
-            if changed == 1 {
-                self.inner.hold_layer(transaction, layer.as_str())?;
-            }
-            Ok(changed == 1)
-        })?;
+                let changed = transaction.prepare_cached(sql)?.execute((
+                    layer.as_str(),
+                    look.stamp.digest.as_bytes(),
+                    look.stamp.entries.cast_signed(),
+                    name::now(),
+                    look.room.own.cast_signed(),
+                    look.room.shared.cast_signed(),
+                ))?;
+                if changed == 1 {
+                    self.inner.hold_layer(transaction, layer.as_str())?;
+                }
+                Ok(changed == 1)
+            })?;
         if !known {
             self.inner.discard(&target)?;
             return Err(Error::missing("layer", layer));

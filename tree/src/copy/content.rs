@@ -27,7 +27,8 @@ pub(super) struct Abilities {
 /// Copies a file's bytes: shares them, or copies them in the kernel, or reads and writes them. Holes
 /// stay holes.
 pub(super) fn copy(
-    (from, metadata): (&File, &Metadata),
+    from: &File,
+    metadata: &Metadata,
     to: &File,
     abilities: &Abilities,
     buffer: &mut [u8],
@@ -37,7 +38,7 @@ pub(super) fn copy(
         return Ok(());
     }
     if size <= SMALL {
-        return read_and_write((from, to), (0, size), buffer);
+        return read_and_write(from, to, 0, size, buffer);
     }
     if !abilities.no_clone.load(Ordering::Relaxed) {
         if ioctl_ficlone(to, from).is_ok() {
@@ -46,7 +47,7 @@ pub(super) fn copy(
         abilities.no_clone.store(true, Ordering::Relaxed);
     }
     if metadata.blocks.saturating_mul(512) >= size {
-        return copy_range((from, to), (0, size), abilities, buffer);
+        return copy_range(from, to, 0, size, abilities, buffer);
     }
     let mut offset = 0;
     while offset < size {
@@ -60,15 +61,17 @@ pub(super) fn copy(
         if start >= size {
             break;
         }
-        copy_range((from, to), (start, end - start), abilities, buffer)?;
+        copy_range(from, to, start, end - start, abilities, buffer)?;
         offset = end;
     }
     to.set_len(size)
 }
 
 fn copy_range(
-    (from, to): (&File, &File),
-    (start, length): (u64, u64),
+    from: &File,
+    to: &File,
+    start: u64,
+    length: u64,
     abilities: &Abilities,
     buffer: &mut [u8],
 ) -> io::Result<()> {
@@ -89,12 +92,14 @@ fn copy_range(
             }
         }
     }
-    read_and_write((from, to), (input, end - input), buffer)
+    read_and_write(from, to, input, end - input, buffer)
 }
 
 fn read_and_write(
-    (from, to): (&File, &File),
-    (start, length): (u64, u64),
+    from: &File,
+    to: &File,
+    start: u64,
+    length: u64,
     buffer: &mut [u8],
 ) -> io::Result<()> {
     let (mut done, end) = (start, start + length);
@@ -127,7 +132,7 @@ mod tests {
         use std::os::fd::AsFd as _;
         let temp = tempfile::NamedTempFile::new().unwrap();
         let metadata = Metadata::of_fd(from.as_fd()).unwrap();
-        copy((from, &metadata), temp.as_file(), abilities, &mut [0; 1000]).unwrap();
+        copy(from, &metadata, temp.as_file(), abilities, &mut [0; 1000]).unwrap();
         let blocks = temp.as_file().metadata().unwrap().blocks();
         (std::fs::read(temp.path()).unwrap(), blocks)
     }

@@ -16,7 +16,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use kiln_oci::Digest;
 
-use super::source::{attributes, destination, directory};
+use super::source::{Placement, attributes, destination, directory};
 use super::{CopyOptions, archive, copied, holder, parents};
 use crate::attributes::Attributes;
 use crate::below::Below;
@@ -135,7 +135,7 @@ impl Layer<'_> {
         {
             return Ok(None);
         }
-        if self.put_selected(selected, &target, (from, options))?.is_none() {
+        if self.put_selected(selected, &target, from, options)?.is_none() {
             return Ok(None);
         }
         if let Some(mtime) = options.mtime {
@@ -150,7 +150,8 @@ impl Layer<'_> {
         &mut self,
         selected: Selected,
         target: &Path,
-        (from, options): (&From, &CopyOptions),
+        from: &From,
+        options: &CopyOptions,
     ) -> Result<Maybe<()>> {
         let mut finishes = Vec::new();
         let mut fresh: Option<PathBuf> = None;
@@ -167,7 +168,7 @@ impl Layer<'_> {
                 if is_in_the_way || is_whiteout || to == Path::new("/") {
                     return Ok(None);
                 }
-                self.put(entry, &to, (from, options))?;
+                self.put(entry, &to, from, options)?;
                 continue;
             }
             let made = match found {
@@ -179,7 +180,8 @@ impl Layer<'_> {
                     true
                 }
             };
-            let attributes = directory(options, &entry.metadata, (made, is_root, passed));
+            let attributes =
+                directory(options, &entry.metadata, Placement { made, is_root, passed });
             finishes.push((to, attributes));
         }
         for (path, attributes) in finishes.into_iter().rev() {
@@ -195,7 +197,8 @@ impl Layer<'_> {
         &mut self,
         mut entry: Entry,
         to: &Path,
-        (from, options): (&From, &CopyOptions),
+        from: &From,
+        options: &CopyOptions,
     ) -> Result<()> {
         path_limit::check(relative(to), 0)?;
         self.touch_parent(to)?;
@@ -354,7 +357,7 @@ impl Layer<'_> {
             let path = names::rooted(&made.entry.path.to_vec());
             match self.below.entry(&path)? {
                 None if made.entry.metadata.is_dir() => fresh = Some([key, &[0][..]].concat()),
-                Some(before) if self.is_unchanged(made, (&path, &before), &mut openers)? => {
+                Some(before) if self.is_unchanged(made, &path, &before, &mut openers)? => {
                     unchanged.insert(key.clone());
                 }
                 _ => {}
@@ -376,7 +379,8 @@ impl Layer<'_> {
     fn is_unchanged(
         &self,
         made: &Made,
-        (path, before): (&Path, &Metadata),
+        path: &Path,
+        before: &Metadata,
         openers: &mut [Opener<'_>],
     ) -> Result<bool> {
         let after = &made.entry.metadata;

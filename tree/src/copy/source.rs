@@ -78,6 +78,17 @@ pub(super) fn destination(picked: &Picked, target: &Path) -> PathBuf {
     target.join(names::path(&picked.path()))
 }
 
+/// How a directory of a copy came to its place.
+#[derive(Clone, Copy)]
+pub(super) struct Placement {
+    /// Whether the copy made the directory.
+    pub(super) made: bool,
+    /// Whether the directory is the source path itself.
+    pub(super) is_root: bool,
+    /// Whether the directory is copied only because something below it was selected.
+    pub(super) passed: bool,
+}
+
 /// A directory to be finished.
 struct Finish {
     path: PathBuf,
@@ -179,20 +190,15 @@ impl<'a> Copier<'a> {
             if made && !is_fresh {
                 fresh = Some(to.clone());
             }
-            let passed = *passed;
-            work.directories.push(self.finish_of(to, picked.entry, (made, is_root, passed)));
+            let placement = Placement { made, is_root, passed: *passed };
+            work.directories.push(self.finish_of(to, picked.entry, placement));
         }
         Ok(work)
     }
 
-    fn finish_of(
-        &self,
-        path: PathBuf,
-        entry: Entry,
-        (made, is_root, passed): (bool, bool, bool),
-    ) -> Finish {
-        let is_whole = made || !(is_root || passed);
-        let attributes = directory(self.options, &entry.metadata, (made, is_root, passed));
+    fn finish_of(&self, path: PathBuf, entry: Entry, placement: Placement) -> Finish {
+        let is_whole = placement.made || !(placement.is_root || placement.passed);
+        let attributes = directory(self.options, &entry.metadata, placement);
         let xattrs = if is_whole { entry.xattrs } else { Vec::new() };
         Finish { path, attributes, xattrs }
     }
@@ -224,12 +230,12 @@ impl<'a> Copier<'a> {
                 if !metadata.is_file() {
                     return Err(Error::invalid(path, "changed its type while it was copied"));
                 }
-                content::copy((&from, &metadata), &to, &self.abilities, &mut hands.buffer)
+                content::copy(&from, &metadata, &to, &self.abilities, &mut hands.buffer)
                     .map_err(|error| Error::io("copy to", path, error))?;
                 let made = Metadata::of_fd(to.as_fd()).map_err(error)?;
                 finish(to.as_fd(), &attributes.beyond(&made), &entry.xattrs).map_err(error)
             }
-            FileKind::Symlink => make_link((dir, name), &entry.target, &attributes).map_err(error),
+            FileKind::Symlink => make_link(dir, name, &entry.target, &attributes).map_err(error),
             // As in BuildKit a socket leaves an empty file.
             FileKind::Socket => edit::create(dir, name)
                 .and_then(|fd| attributes.apply_to_fd(fd.as_fd()))
@@ -293,9 +299,10 @@ pub(super) fn attributes(options: &CopyOptions, metadata: &Metadata) -> Attribut
 pub(super) fn directory(
     options: &CopyOptions,
     metadata: &Metadata,
-    (made, is_root, passed): (bool, bool, bool),
+    placement: Placement,
 ) -> Attributes {
     let all = attributes(options, metadata);
+    let Placement { made, is_root, passed } = placement;
     match (made, is_root, passed) {
         (true, _, true) => Attributes { mtime: None, ..all },
         (true, ..) | (false, false, false) => all,
@@ -305,7 +312,8 @@ pub(super) fn directory(
 }
 
 fn make_link(
-    (dir, name): (BorrowedFd<'_>, &[u8]),
+    dir: BorrowedFd<'_>,
+    name: &[u8],
     target: &[u8],
     attributes: &Attributes,
 ) -> Result<(), Errno> {

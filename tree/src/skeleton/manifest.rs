@@ -180,12 +180,12 @@ impl Plan<'_> {
             size: metadata.size,
             capability: entry.xattr(CAPABILITY).unwrap_or_default(),
         };
-        put_entry((&entry.path.to_vec(), &entry.target), &detail, bytes);
+        put_entry(&entry.path.to_vec(), &entry.target, &detail, bytes);
     }
 }
 
 /// Appends an entry, given its path and the target that it has if it is a link.
-fn put_entry((path, target): (&[u8], &[u8]), detail: &Detail<'_>, bytes: &mut Vec<u8>) {
+fn put_entry(path: &[u8], target: &[u8], detail: &Detail<'_>, bytes: &mut Vec<u8>) {
     let letter = match detail.kind {
         FileKind::Directory => b'd',
         FileKind::Symlink => b'L',
@@ -260,7 +260,7 @@ fn put(entry: &TarEntry, bytes: &mut Vec<u8>) -> io::Result<()> {
         size: entry.size,
         capability: capability.map(|(_, value)| value.as_slice()).unwrap_or_default(),
     };
-    put_entry((&entry.name, &entry.link), &detail, bytes);
+    put_entry(&entry.name, &entry.link, &detail, bytes);
     Ok(())
 }
 

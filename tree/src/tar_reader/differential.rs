@@ -94,9 +94,9 @@ fn compare(archives: &[Vec<u8>], tally: &mut Tally) {
         let python = std::mem::take(&mut theirs[number]);
         let judges = [gnu.as_deref(), python.as_deref()];
         let checked = check_listing(&ours, judges, has_global_header(archive))
-            .and_then(|alike| {
-                tally.agreed += usize::from(alike == [true, true]);
-                check_tree(place.path(), number, (&ours, alike))
+            .and_then(|[is_like_gnu, is_like_python]| {
+                tally.agreed += usize::from(is_like_gnu && is_like_python);
+                check_tree(place.path(), number, &ours, is_like_gnu, is_like_python)
             })
             .map(|compared| tally.trees += usize::from(compared));
         if let Err(problem) = checked {
@@ -152,7 +152,9 @@ fn check_listing(
 fn check_tree(
     place: &Path,
     number: usize,
-    (ours, [is_like_gnu, is_like_python]): (&[Listed], [bool; 2]),
+    ours: &[Listed],
+    is_like_gnu: bool,
+    is_like_python: bool,
 ) -> Result<bool, String> {
     let archive = place.join(format!("{number}.tar"));
     let root = place.join(format!("{number}.ours"));

@@ -21,7 +21,8 @@ pub(crate) fn bounded_time(time: Timestamp) -> Timestamp {
 
 pub(super) fn copy_at(
     file: &File,
-    (offset, length): (u64, u64),
+    offset: u64,
+    length: u64,
     reader: &mut TarReader<'_>,
     buffer: &mut [u8],
 ) -> io::Result<()> {
@@ -64,7 +65,8 @@ pub(super) fn finish_open(
 
 /// Makes a directory, or takes the one that is there, and gives it what the archive tells.
 pub(super) fn make_directory(
-    (dir, name): (BorrowedFd<'_>, &[u8]),
+    dir: BorrowedFd<'_>,
+    name: &[u8],
     entry: &TarEntry,
     attributes: &Attributes,
 ) -> Result<(), Errno> {

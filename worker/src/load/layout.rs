@@ -46,7 +46,7 @@ pub(super) fn images(files: &ArchiveFiles, options: &LoadOptions) -> Result<Vec<
             continue;
         }
         let (bytes, media_type) = layout.read(&digest, entry)?;
-        let config = layout.image(&digest, (&bytes, &media_type), DEPTH)?;
+        let config = layout.image(&digest, &bytes, &media_type, DEPTH)?;
         let id = if media_type::is_index(&media_type) { Some(digest) } else { config };
         let id = id.ok_or_else(|| Error::image(digest, "is no image"))?;
         let size = bytes.len() as u64;
@@ -111,10 +111,11 @@ impl Layout<'_> {
     fn image(
         &self,
         digest: &Digest,
-        document: (&[u8], &str),
+        bytes: &[u8],
+        media_type: &str,
         depth: u32,
     ) -> Result<Option<Digest>> {
-        let config = self.read_image(digest, document, depth)?;
+        let config = self.read_image(digest, bytes, media_type, depth)?;
         self.known.borrow_mut().insert((*digest, depth), config);
         Ok(config)
     }
@@ -122,7 +123,8 @@ impl Layout<'_> {
     fn read_image(
         &self,
         digest: &Digest,
-        (bytes, media_type): (&[u8], &str),
+        bytes: &[u8],
+        media_type: &str,
         depth: u32,
     ) -> Result<Option<Digest>> {
         let invalid = |error: serde_json::Error| Error::image(digest, error);
@@ -147,7 +149,7 @@ impl Layout<'_> {
                 continue;
             }
             let (bytes, media_type) = self.read(&digest, entry)?;
-            any = self.image(&digest, (&bytes, &media_type), depth - 1)?.or(any);
+            any = self.image(&digest, &bytes, &media_type, depth - 1)?.or(any);
         }
         match any {
             Some(any) => Ok(Some(any)),

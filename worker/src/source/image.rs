@@ -16,18 +16,20 @@ const LARGEST: u64 = 1 << 60;
 pub(crate) async fn load(
     images: &ImageResolver,
     store: &Store,
-    (origin, digest): (&Origin, &Digest),
+    origin: &Origin,
+    digest: &Digest,
     platform: &Platform,
 ) -> Result<Option<LayerId>> {
     let image = images.image(origin, digest, platform).await?;
-    declare(&image, store, (origin, digest))
+    declare(&image, store, origin, digest)
 }
 
 /// Makes the layers of an image known to the store and returns the uppermost.
 pub(crate) fn declare(
     image: &Image,
     store: &Store,
-    (origin, digest): (&Origin, &Digest),
+    origin: &Origin,
+    digest: &Digest,
 ) -> Result<Option<LayerId>> {
     let name = format!("{origin}@{digest}");
     let layers = layer_blobs(image, origin, &name)?;
