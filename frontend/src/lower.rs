@@ -211,7 +211,7 @@ pub fn lower(
     images: &dyn Images,
     context: &dyn ContextFiles,
 ) -> Result<Lowered, Vec<Error>> {
-    lower_or_warn(source, options, (images, context), &mut Vec::new())
+    lower_or_warn(source, options, images, context, &mut Vec::new())
 }
 
 /// Lowers a Dockerfile to a graph and an image config. Appends the findings of the build checks to
@@ -222,7 +222,8 @@ pub fn lower(
 pub fn lower_or_warn(
     source: &[u8],
     options: &Options,
-    (images, context): (&dyn Images, &dyn ContextFiles),
+    images: &dyn Images,
+    context: &dyn ContextFiles,
     warnings: &mut Vec<Warning>,
 ) -> Result<Lowered, Vec<Error>> {
     let attempt = attempt(source, options, images, context, Scope::Target);

@@ -168,7 +168,7 @@ fn warnings_are_told_of_what_fails() {
     let mut warnings = Vec::new();
     let text = b"# check=error=true\nFROM alpine as one\nMAINTAINER x\n";
     let result =
-        lower_or_warn(text, &options(None, &[]), (&Registry::default(), &NoFiles), &mut warnings);
+        lower_or_warn(text, &options(None, &[]), &Registry::default(), &NoFiles, &mut warnings);
     assert!(result.is_err());
     assert_eq!(warnings.len(), 2);
 }

@@ -17,7 +17,7 @@ fn said(text: &str) -> Vec<String> {
         Options { platform: platform.clone(), build_platform: platform, ..Options::default() };
     let mut warnings = Vec::new();
     let images = Registry::default();
-    let lowered = lower_or_warn(text.as_bytes(), &options, (&images, &NoFiles), &mut warnings);
+    let lowered = lower_or_warn(text.as_bytes(), &options, &images, &NoFiles, &mut warnings);
     let errors = lowered.err().unwrap_or_default();
     let errors = errors.iter().map(|error| render(error, "Dockerfile", text));
     let warnings = warnings.iter().map(|warning| render_warning(warning, "Dockerfile", text));

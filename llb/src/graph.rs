@@ -126,7 +126,8 @@ impl Graph {
             let number = *numbers
                 .get(&target.digest)
                 .ok_or(GraphError::Undefined { op: head, input: target.digest })?;
-            has_output(&decoded[number], target.index)?;
+            let (digest, op) = &decoded[number];
+            has_output(*digest, op, target.index)?;
             targets.push((number, target.index));
         }
         if targets.is_empty() {
@@ -359,19 +360,21 @@ fn connect(
             let from = *numbers
                 .get(&input.digest)
                 .ok_or(GraphError::Undefined { op: *digest, input: input.digest })?;
-            has_output(&ops[from], input.index)?;
+            let (source, source_op) = &ops[from];
+            has_output(*source, source_op, input.index)?;
             shape.add_edge(NodeIndex::new(from), NodeIndex::new(number), input.index);
         }
     }
     Ok(shape)
 }
 
-fn has_output((digest, op): &(Digest, Op), index: u32) -> Result<(), GraphError> {
+/// Checks that the op with a digest has an output.
+fn has_output(digest: Digest, op: &Op, index: u32) -> Result<(), GraphError> {
     if index < op.output_count() {
         return Ok(());
     }
     let problem = format!("output {index} is read, but it has {}", op.output_count());
-    Err(GraphError::Invalid { op: *digest, problem })
+    Err(GraphError::Invalid { op: digest, problem })
 }
 
 /// Returns what the targets reach, inputs before their users and else in ascending order.

@@ -152,7 +152,7 @@ impl Authorizations {
             return Ok(known.clone());
         }
         let credential = self.credential(transport, asking).await?;
-        let grant = grant(transport, asking, refusal, (credential.as_ref(), false)).await?;
+        let grant = grant(transport, asking, refusal, credential.as_ref(), false).await?;
         if used == Some(&grant.authorization) {
             // The very same was refused: asking again would not end.
             return Err(Problem::Denied(refused_text(refusal)).into());
@@ -189,7 +189,8 @@ pub(crate) async fn grant(
     transport: &Transport,
     asking: &Asking<'_>,
     refusal: &Response,
-    (credential, offline): (Option<&Credential>, bool),
+    credential: Option<&Credential>,
+    offline: bool,
 ) -> Result<Grant, Failure> {
     match Challenge::choose(refusal.headers()) {
         Some(Challenge::Bearer { realm, service }) => {

@@ -148,7 +148,7 @@ impl Sources {
             MountKind::Tmpfs { size, mode, options } => tmpfs(*size, *mode, options),
             MountKind::Device(path) => shared_device(path),
             MountKind::File { contents, mode, uid, gid, readonly } => {
-                let mount = self.file(contents, *mode, (*uid, *gid))?;
+                let mount = self.file(contents, *mode, Owner { uid: *uid, gid: *gid })?;
                 let attributes = MountAttributes {
                     readonly: *readonly,
                     nodev: true,
@@ -206,12 +206,7 @@ impl Sources {
         }
     }
 
-    fn file(
-        &mut self,
-        contents: &[u8],
-        mode: u32,
-        owner: (u32, u32),
-    ) -> Result<MountHandle, Failure> {
+    fn file(&mut self, contents: &[u8], mode: u32, owner: Owner) -> Result<MountHandle, Failure> {
         let name = format!("file{}", self.files);
         self.files += 1;
         let store = self.store()?;
@@ -221,7 +216,7 @@ impl Sources {
         let file = rustix::fs::openat(store, &name, flags, mode).map_err(Failure::doing(action))?;
         let mut file = File::from(file);
         file.write_all(contents).map_err(Failure::doing(action))?;
-        let owner = Ids::current().possible(Owner { uid: owner.0, gid: owner.1 });
+        let owner = Ids::current().possible(owner);
         let (uid, gid) = (Uid::from_raw(owner.uid), Gid::from_raw(owner.gid));
         rustix::fs::fchown(&file, Some(uid), Some(gid)).map_err(Failure::doing(action))?;
         // A changed owner takes setuid bits away; nobody else counts on the mode given at first.

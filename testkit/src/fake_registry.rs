@@ -262,7 +262,7 @@ impl State {
             ("PUT", "/manifests/") => self.receive_manifest(&repository, &name, request),
             ("POST", "/blobs/uploads/") => self.begin_upload(&repository, query),
             (_, "/blobs/uploads/") => {
-                return self.continue_upload(&repository, (&name, query), request);
+                return self.continue_upload(&repository, &name, query, request);
             }
             _ => Answer::complaint(405, "no such method"),
         })

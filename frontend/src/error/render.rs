@@ -14,7 +14,7 @@ const LONGEST: usize = 12;
 /// hint. The text has no colours and no line feed at its end.
 pub fn render(error: &Error, filename: &str, source: &str) -> String {
     let mut out = error.message.clone();
-    push_snippet(&mut out, (&Level::ERROR, &error.message), &error.spans, filename, source);
+    push_snippet(&mut out, &Level::ERROR, &error.message, &error.spans, filename, source);
     if let Some(hint) = &error.hint {
         out.push_str("\nhint: ");
         out.push_str(hint);
@@ -25,8 +25,7 @@ pub fn render(error: &Error, filename: &str, source: &str) -> String {
 /// Renders a warning: rule and message, then the excerpt, then the URL of the rule's documentation.
 pub fn render_warning(warning: &Warning, filename: &str, source: &str) -> String {
     let mut out = format!("{}: {}", warning.rule, warning.message);
-    let message = (&Level::WARNING, warning.message.as_str());
-    push_snippet(&mut out, message, &warning.spans, filename, source);
+    push_snippet(&mut out, &Level::WARNING, &warning.message, &warning.spans, filename, source);
     if !warning.url.is_empty() {
         out.push_str("\nsee ");
         out.push_str(warning.url);
@@ -39,7 +38,8 @@ pub fn render_warning(warning: &Warning, filename: &str, source: &str) -> String
 /// underlined.
 fn push_snippet(
     out: &mut String,
-    (level, message): (&Level<'_>, &str),
+    level: &Level<'_>,
+    message: &str,
     spans: &[Span],
     filename: &str,
     source: &str,

@@ -191,10 +191,10 @@ fn doc_comment(comments: &[String], name: &str) -> String {
 }
 
 fn add(node: &Node) -> Result<AddInstruction, String> {
-    let words = sources_and_dest_words(node, "ADD")?;
+    let (sources, dest) = sources_and_dest_words(node, "ADD")?;
     let flags = Flags::parse(&node.flags, ADD_FLAGS)?;
     Ok(AddInstruction {
-        paths: sources_and_dest(node, words, "ADD")?,
+        paths: sources_and_dest(node, sources, dest, "ADD")?,
         chown: flags.text("chown"),
         chmod: flags.text("chmod"),
         link: flags.truth("link").unwrap_or(false),
@@ -206,10 +206,10 @@ fn add(node: &Node) -> Result<AddInstruction, String> {
 }
 
 fn copy(node: &Node) -> Result<CopyInstruction, String> {
-    let words = sources_and_dest_words(node, "COPY")?;
+    let (sources, dest) = sources_and_dest_words(node, "COPY")?;
     let flags = Flags::parse(&node.flags, COPY_FLAGS)?;
     Ok(CopyInstruction {
-        paths: sources_and_dest(node, words, "COPY")?,
+        paths: sources_and_dest(node, sources, dest, "COPY")?,
         from: flags.text("from"),
         chown: flags.text("chown"),
         chmod: flags.text("chmod"),
@@ -233,7 +233,8 @@ fn sources_and_dest_words<'a>(
 
 fn sources_and_dest(
     node: &Node,
-    (sources, dest): (&[String], &str),
+    sources: &[String],
+    dest: &str,
     keyword: &str,
 ) -> Result<SourcesAndDest, String> {
     if heredoc::parse(dest).is_some() {

@@ -223,7 +223,7 @@ impl Netlink {
     /// Tells a bridge which of its ports leads to a hardware address.
     pub(super) fn set_way(&self, port: u32, hardware: [u8; 6]) -> io::Result<()> {
         let mut request = Request::new(libc::RTM_NEWNEIGH, new(REPLACE));
-        request.neighbour((libc::AF_BRIDGE, port), (libc::NUD_NOARP, libc::NTF_MASTER));
+        request.neighbour(libc::AF_BRIDGE, port, libc::NUD_NOARP, libc::NTF_MASTER);
         request.attribute(libc::NDA_LLADDR, &hardware);
         self.ask(request).map(drop)
     }
@@ -236,7 +236,7 @@ impl Netlink {
         hardware: [u8; 6],
     ) -> io::Result<()> {
         let mut request = Request::new(libc::RTM_NEWNEIGH, new(REPLACE));
-        request.neighbour((libc::AF_INET, interface), (libc::NUD_PERMANENT, 0));
+        request.neighbour(libc::AF_INET, interface, libc::NUD_PERMANENT, 0);
         request.attribute(libc::NDA_DST, &address.octets());
         request.attribute(libc::NDA_LLADDR, &hardware);
         self.ask(request).map(drop)
@@ -427,8 +427,7 @@ impl Request {
     }
 
     /// Adds `struct ndmsg`: family, padding, interface, state, flags, kind.
-    fn neighbour(&mut self, place: (i32, u32), how: (u16, u8)) {
-        let ((family, interface), (state, flags)) = (place, how);
+    fn neighbour(&mut self, family: i32, interface: u32, state: u16, flags: u8) {
         self.0.extend([family as u8, 0, 0, 0]);
         self.0.extend(interface.to_ne_bytes());
         self.0.extend(state.to_ne_bytes());

@@ -29,7 +29,8 @@ impl State {
     pub(super) fn continue_upload(
         &mut self,
         repository: &str,
-        (id, query): (&str, &str),
+        id: &str,
+        query: &str,
         request: &Request,
     ) -> Option<Answer> {
         if self.switches.max_body.is_some_and(|most| request.body.len() > most) {

@@ -52,9 +52,9 @@ pub(crate) fn layer_blobs(
     }
     let mut blobs = Vec::with_capacity(diff_ids.len());
     for (descriptor, diff_id) in image.layers.iter().zip(diff_ids) {
-        let media_type = descriptor.media_type().to_string();
+        let media_type = descriptor.media_type.clone();
         check_media_type(&media_type)?;
-        let (digest, size) = (digest_of(descriptor)?, descriptor.size());
+        let (digest, size) = (digest_of(descriptor)?, descriptor.size);
         if size > LARGEST || (size == 0 && digest != Digest::of(b"")) {
             return Err(Error::image(name, format!("layer {digest} can't have {size} bytes")));
         }
