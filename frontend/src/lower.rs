@@ -99,7 +99,7 @@ use stage::{StageId, Stages};
 #[derive(Clone, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a wish of its own")]
 pub struct Options {
-    /// The name or number of the stage to build; `None` for the last stage.
+    /// The name of the stage to build; `None` for the last stage.
     pub target: Option<String>,
     /// The values of build arguments (`--build-arg`), by name.
     pub build_args: BTreeMap<String, String>,
@@ -135,13 +135,13 @@ pub struct Options {
     /// The stages whose steps run even when cached (`--no-cache`). An empty list stands for all
     /// stages.
     pub no_cache: Option<Vec<String>>,
-    /// The named context that replaces the main context if it is a local source: `context`.
+    /// The name of the local source with the files of the build context: `context`.
     pub context_name: String,
     /// `true` if several platforms are built. Step names then include the platform.
     pub multi_platform: bool,
     /// `true` to apply ignore files and `--exclude` only where BuildKit applies them.
     pub strict_buildkit: bool,
-    /// The budget for expanded text, which clones of the options share.
+    /// The amount of text expanded so far, which clones of the options share.
     pub spent: SpentText,
 }
 

@@ -312,8 +312,8 @@ fn store_bytes(inner: &Inner) -> Result<u64> {
     Ok(own_bytes(inner)? + files_in(&inner.root.join("builds"))? + idle_ingest(inner)?)
 }
 
-/// Frees room. Returns the number of bytes freed, or at least a positive number if only the files
-/// of dead processes were removed.
+/// Frees room. Returns a positive number if anything was removed: the number of bytes freed, plus
+/// the number of trees of dead processes.
 fn evict(inner: &Arc<Inner>, least: u64, wanted: u64) -> Result<u64> {
     let before = inner.trash.settle();
     let freed = Store::of(Arc::clone(inner)).evict(least, wanted)?;

@@ -22,8 +22,7 @@ enum Step {
     Class(Class),
     Begin,
     End,
-    /// `true` if exactly one of the characters on both sides must be a word character, else
-    /// `false`.
+    /// A boundary of a word if `true`, and any other place if `false`.
     Boundary(bool),
     /// Continues at the next step and at this one.
     Split(usize),

@@ -7,7 +7,7 @@ use crate::lint::Warning;
 
 /// The number of lines shown before and after the lines in question.
 const AROUND: usize = 2;
-/// The number of lines from which an instruction is shown without its middle.
+/// The number of lines beyond which an instruction is shown without its middle.
 const LONGEST: usize = 12;
 
 /// Renders an error: the message alone on the first line, then file, line and excerpt, then the

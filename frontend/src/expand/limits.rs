@@ -9,7 +9,7 @@
 const BYTES: usize = 1 << 20;
 /// The number of further bytes that they may yield for each byte of the word.
 const BYTES_PER_BYTE: usize = 4;
-/// The number of pattern matching steps of one scan.
+/// The maximal number of pattern matching steps in one scan.
 const STEPS: usize = 1 << 26;
 
 /// The rest of a scan's budget.

@@ -23,7 +23,7 @@ pub enum Network {
     /// The network mode that the build was started with.
     #[default]
     Default,
-    /// No network but the loopback device.
+    /// No access to any network.
     None,
     /// The network of the host.
     Host,

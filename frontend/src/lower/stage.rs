@@ -34,7 +34,7 @@ pub(super) struct State {
     pub env: Rc<Environment>,
     /// The absolute working directory.
     pub dir: String,
-    /// The user and, optionally, group that run processes; empty for root.
+    /// The user and, optionally, group that run processes; empty for the default.
     pub user: String,
     /// The platform in normal form, if the origin of the files has one.
     pub platform: Option<Platform>,
@@ -58,7 +58,7 @@ impl State {
 /// An instruction and the stages that it reads.
 #[derive(Clone, Debug)]
 pub(super) struct Command {
-    /// The instruction, shared with the stages that inherit it.
+    /// The instruction, shared by reference count.
     pub instruction: Rc<Instruction>,
     /// The stages: one for `COPY --from`, one for each mount of `RUN`.
     pub sources: Vec<StageId>,

@@ -35,7 +35,7 @@ pub(super) fn split_command(line: &str, escape: char) -> (String, Vec<String>, S
     (keyword.to_owned(), flags, rest.trim().to_owned())
 }
 
-/// Returns `true` for the blanks among the first 256 characters, as which bytes are interpreted.
+/// Returns `true` if a byte, interpreted as one of the first 256 characters, is a blank.
 fn is_latin_space(byte: u8) -> bool {
     char::from(byte).is_whitespace()
 }
