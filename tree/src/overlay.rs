@@ -156,7 +156,7 @@ impl Overlay {
         if let Some(upper) = &self.upper {
             held.extend(context.set_path("upperdir", &upper.fs)?);
             held.extend(context.set_path("workdir", &upper.work)?);
-            // The store syncs the upper directory when it commits it.
+            // The store flushes the upper directory later, so overlayfs need not do it.
             fsconfig_set_flag(&context.0, "volatile")
                 .map_err(|errno| context.explain("set volatile of overlay", errno))?;
         }
