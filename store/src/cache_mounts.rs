@@ -321,7 +321,7 @@ pub(crate) fn remove(inner: &Inner, path: &str) -> Result<Option<u64>> {
     fs::rename(&dir, &aside).map_err(Error::io("rename", &dir))?;
     drop(file);
     if let Some(mount) = dir.parent() {
-        // The mount is only removed with its last directory. The others make `remove_dir` fail.
+        // Other directories of the mount still need its ID.
         let others = places::directories(mount)?;
         if others.is_empty() {
             let _ = fs::remove_file(mount.join("id"));

@@ -38,7 +38,7 @@ pub struct Blob {
     pub size: u64,
 }
 
-/// A writer of a blob. Dropping it before the end discards the data.
+/// A writer of a blob. Dropping it unfinished removes the data, unless the next attempt needs it.
 #[derive(Debug)]
 pub struct BlobWriter {
     inner: Arc<Inner>,

@@ -53,7 +53,8 @@ pub struct LayerBlob {
     /// The size of the blob in bytes.
     pub size: u64,
     /// The place where the blob is available, as `docker.io/library/alpine` or a layout's
-    /// directory, prefixed by [`CACHE_ORIGIN`] for a cache; `None` for a blob that was created here.
+    /// directory, prefixed by [`CACHE_ORIGIN`] for a cache; `None` for a blob that was created
+    /// here.
     pub origin: Option<String>,
 }
 

@@ -146,9 +146,9 @@ pub(crate) fn sweep(inner: &Inner) -> Result<()> {
     Ok(())
 }
 
-/// Deletes the rows of layers without any form, and of layers that have a diff ID but no packed form
-/// (a tree that came from another layer doesn't pack to that diff ID). Also deletes the layers above
-/// them, and the images and cache records that need them.
+/// Deletes the rows of layers without any form, and of layers that have a diff ID but no packed
+/// form (a tree that came from another layer doesn't pack to that diff ID). Also deletes the layers
+/// above them, and the images and cache records that need them.
 pub(crate) fn forget_lost(transaction: &Connection) -> rusqlite::Result<()> {
     transaction.execute_batch(
         "WITH RECURSIVE lost(id) AS (

@@ -8,7 +8,7 @@
 //!
 //! | input | reason |
 //! | --- | --- |
-//! | the path below the selected path; with wildcards also the matched path | a copy creates these names |
+//! | the path below the selected path, and the match of wildcards | a copy creates these names |
 //! | type, permission bits, owner as the view has it | a copy keeps them |
 //! | a file's size and BLAKE3 hash | they identify its content |
 //! | a link's target, a device's numbers, `security.capability` | a copy keeps them too |

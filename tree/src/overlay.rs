@@ -7,7 +7,7 @@
 //!
 //! | kernel | method |
 //! | --- | --- |
-//! | supports `lowerdir+` (Linux 6.8) | a file system context, to which directories are added one by one |
+//! | supports `lowerdir+` (Linux 6.8) | a file system context; directories are added one by one |
 //! | does not | the old mount call, in a private mount namespace of the calling thread |
 //!
 //! The old call accepts all options in one page of text. So the directories are named by descriptor

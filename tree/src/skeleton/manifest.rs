@@ -12,7 +12,7 @@
 //! | `C`, `B` | a device | attributes, major and minor number (4 each) |
 //! | `P` | a named pipe | attributes |
 //! | `F` | a file | attributes, size (8), file capability |
-//! | `l`, `n`, `f` | a link with its target, a device, any other entry, as written by versions of kiln that didn't compare files | |
+//! | `l`, `n`, `f` | a link with its target, a device, another entry, as older versions wrote them | |
 
 use std::io::{self, Read};
 use std::os::fd::AsFd as _;
