@@ -6,7 +6,7 @@
 //! its inodes, and a new record replaces the old one. So the size of the table depends on the
 //! number of files, and not on their changes.
 //!
-//! Deleted files can't be detected. So the day of the last use is stored for each page, in another
+//! The index doesn't notice deleted files. So the day of the last use is stored for each page, in another
 //! table than the page, which is much larger. Pages that were unused for a month are removed when
 //! the store is flushed after a build, and by pruning.
 //!

@@ -72,8 +72,8 @@ impl DockerRegistry {
         self.directory.path().join(name)
     }
 
-    /// Returns the requests that the registry has answered since the last call, as `PUT
-    /// /v2/a/manifests/1 201`.
+    /// Returns the requests that the registry has answered since the last call, such as
+    /// `PUT /v2/a/manifests/1 201`.
     ///
     /// # Panics
     /// Panics if the log can't be read.

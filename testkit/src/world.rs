@@ -8,8 +8,8 @@ use std::process::Command;
 
 use crate::environment::{Kiln, Output, base_layout, run};
 
-/// The commands that scripts can use: `kiln`; `build TEXT [FLAG…]` builds a Dockerfile; `out
-/// COMMAND…` runs a command outside; `call ADDRESS PORT` prints the output of a server;
+/// The commands that scripts can use: `kiln`; `build TEXT [FLAG…]` builds a Dockerfile;
+/// `out COMMAND…` runs a command outside; `call ADDRESS PORT` prints the output of a server;
 /// `until_there COMMAND…` repeats a command until it succeeds.
 const PRELUDE: &str = r#"
 set -eu

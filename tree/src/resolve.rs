@@ -1,10 +1,10 @@
 //! Resolution of paths inside a root.
 //!
-//! If possible, the kernel resolves paths (`openat2` with `RESOLVE_IN_ROOT |
-//! RESOLVE_NO_MAGICLINKS`). The [`Walk`] in this module does the same one component at a time, with
-//! `O_PATH | O_NOFOLLOW` descriptors. It has three uses: machines whose sandbox blocks `openat2`,
-//! paths longer than `PATH_MAX`, and questions that the kernel doesn't answer (the real path, and
-//! the visibility of all links on the way).
+//! If possible, the kernel resolves paths (`openat2` with `RESOLVE_IN_ROOT` and
+//! `RESOLVE_NO_MAGICLINKS`). The [`Walk`] in this module does the same one component at a time,
+//! with `O_PATH | O_NOFOLLOW` descriptors. It has three uses: machines whose sandbox blocks
+//! `openat2`, paths longer than `PATH_MAX`, and questions that the kernel doesn't answer (the real
+//! path, and the visibility of all links on the way).
 //!
 //! The walk has an invariant: it reaches every descriptor from the root's by names that were opened
 //! without following links. It never passes `..` to the kernel. Instead it drops a name and opens
