@@ -6,9 +6,9 @@
 //! its inodes, and a new record replaces the old one. So the size of the table depends on the
 //! number of files, and not on their changes.
 //!
-//! The index doesn't notice deleted files. So the day of the last use is stored for each page, in another
-//! table than the page, which is much larger. Pages that were unused for a month are removed when
-//! the store is flushed after a build, and by pruning.
+//! The index doesn't notice deleted files. So the day of the last use is stored for each page, in
+//! another table than the page, which is much larger. Pages that were unused for a month are
+//! removed when the store is flushed after a build, and by pruning.
 //!
 //! A record has 65 bytes, all numbers little-endian: the lowest byte of the inode, the size (8),
 //! the modification and status change times (8 and 4 each: seconds and nanoseconds), the digest

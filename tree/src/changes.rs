@@ -1,6 +1,6 @@
 //! The differences between an upper directory and the tar of its layer.
 //!
-//! When a step opens a file for writing, overlayfs copies it up, even if the step then changes
+//! If a step opens a file for writing, overlayfs copies it up, even if the step then changes
 //! nothing. So the upper directory of a step holds more than the step changed. It also says less
 //! than a layer must say: a replaced directory is marked as opaque, without the names of the
 //! deleted entries. [`Changes::find`] compares the directory with the layers below it and records

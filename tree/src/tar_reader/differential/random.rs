@@ -1,4 +1,4 @@
-//! Reproducible pseudo-random numbers.
+//! Pseudo-random numbers that are reproducible.
 
 /// A generator of pseudo-random numbers (`SplitMix64`).
 pub(super) struct Random(u64);
