@@ -1,4 +1,4 @@
-//! The rules of the architecture that a machine can check.
+//! Tests of the rules of the architecture.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by it")]
 
@@ -18,7 +18,7 @@ fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
 }
 
-/// Returns the crates that each crate may use, as the table of the architecture lists them.
+/// Returns the permitted dependencies of each crate, from the table in the architecture document.
 fn documented() -> Rows {
     let rows = DOCUMENT.lines().filter_map(|line| line.strip_prefix("| ["));
     rows.map(|row| {
@@ -30,7 +30,7 @@ fn documented() -> Rows {
     .collect()
 }
 
-/// Returns the crates that each crate depends on, tests left out.
+/// Returns the declared dependencies of each crate, without those of tests.
 fn declared() -> Rows {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
     cargo.args(["metadata", "--no-deps", "--offline", "--locked", "--format-version", "1"]);
@@ -74,7 +74,7 @@ fn add_sources(directory: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// Returns all source files but those of tests.
+/// Returns all source files except those of tests.
 fn sources() -> Vec<PathBuf> {
     let mut files = Vec::new();
     for name in documented().keys() {
@@ -91,7 +91,7 @@ fn modules_have_one_style() {
     assert!(old.is_empty(), "foo.rs and foo/ are the style, not {old:?}");
 }
 
-/// Collects the functions of a file that take a tuple apart where it is handed over.
+/// A visitor that collects the functions with tuple patterns among their parameters.
 #[derive(Default)]
 struct TupleParameters {
     functions: Vec<String>,
