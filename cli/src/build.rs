@@ -58,7 +58,7 @@ use context::Input;
 use invocation::Invocation;
 use lowering::options;
 use session::Session;
-use tools::Tools;
+use tools::{Reporting, Tools};
 
 /// What a build has made.
 #[derive(Debug)]
@@ -83,19 +83,27 @@ struct Aside {
 /// What some work has come to, or the exit status where it failed, which was reported.
 pub(crate) type Ended<T> = std::result::Result<T, ExitCode>;
 
+/// Where a build shows its progress, and prints everything else.
+#[derive(Clone, Copy)]
+pub(crate) struct Console<'a> {
+    /// How progress is shown.
+    pub(crate) mode: ProgressMode,
+    /// Prints results, notes and failures.
+    pub(crate) printer: &'a Printer,
+}
+
 /// Builds, and reports progress and failure.
 pub(crate) async fn build(
     request: BuildRequest,
-    mode: ProgressMode,
     settings: &Settings,
-    printer: &Printer,
+    console: Console<'_>,
 ) -> Result<Ended<Built>> {
     let begun = Instant::now();
     let work = async |session: &Session<'_>| session.run().await;
     let recorded: fn(&Done) -> &Done = |done| done;
-    let watched = (mode, Some(recorded));
-    let done = with_session(&request, watched, (settings, printer), work).await?;
+    let done = with_session(&request, settings, console, Some(recorded), work).await?;
     Ok(done.map(|(done, aside)| {
+        let Console { mode, printer } = console;
         if mode.is_for_people() {
             progress::summary(printer, &done, &request.outputs, begun.elapsed());
             if let Some(reason) = &request.kept {
@@ -109,12 +117,11 @@ pub(crate) async fn build(
 /// Makes the build graph of each platform and builds nothing; reports progress and failure.
 pub(crate) async fn graphs(
     request: BuildRequest,
-    mode: ProgressMode,
     settings: &Settings,
-    printer: &Printer,
+    console: Console<'_>,
 ) -> Result<Ended<Vec<Definition>>> {
     let work = async |session: &Session<'_>| session.graphs();
-    let graphs = with_session(&request, (mode, None), (settings, printer), work).await?;
+    let graphs = with_session(&request, settings, console, None, work).await?;
     Ok(graphs.map(|(graphs, _)| graphs))
 }
 
@@ -125,21 +132,23 @@ type Recorded<T> = Option<fn(&T) -> &Done>;
 /// `done` sees a build in is recorded in the history.
 async fn with_session<T>(
     request: &BuildRequest,
-    (mode, done): (ProgressMode, Recorded<T>),
-    (settings, printer): (&Settings, &Printer),
+    settings: &Settings,
+    console: Console<'_>,
+    done: Recorded<T>,
     work: impl AsyncFnOnce(&Session<'_>) -> Result<T, Failure>,
 ) -> Result<Ended<(T, Aside)>> {
+    let Console { mode, printer } = console;
     let store = settings.store()?;
     let input = tokio::task::block_in_place(|| Input::local(request, &store))?;
     let directory = input.as_ref().and_then(|input| input.directory.as_deref());
     let redactor = Arc::new(history::redactor(request));
-    let watched = (mode, done.is_some());
-    let (events, audience) = Audience::gather(request, watched, (&store, &redactor))?;
-    let tools = Tools::new(request, settings, (store, redactor), directory)?;
+    let (events, audience) = Audience::gather(request, mode, done.is_some(), &store, &redactor)?;
+    let tools = Tools::new(request, settings, store, redactor, directory)?;
     let cancel = audience.cancel();
+    let reporting = Reporting { events: &events, cancel: &cancel };
     let input = match input {
         Some(input) => Ok(input),
-        None => Input::fetch((request, options(request)), &tools, (&events, &cancel)).await,
+        None => Input::fetch(request, options(request), &tools, reporting).await,
     };
     let (outcome, warnings, input) = match input {
         Ok(input) => {
@@ -159,14 +168,8 @@ async fn with_session<T>(
     let watched = outcome.as_ref().map(|value| done.map(|done| done(value)));
     let seen = audience.leave(watched, &warnings, printer).await?;
     let dockerfile = input.as_ref().map(|input| &input.dockerfile);
-    match dockerfile {
-        Some(dockerfile) if mode == ProgressMode::RawJson => {
-            progress::raw_warnings(&warnings, dockerfile);
-        }
-        Some(dockerfile) if mode.is_for_people() => {
-            progress::warnings(printer, &warnings, dockerfile);
-        }
-        _ => {}
+    if let Some(dockerfile) = dockerfile {
+        show_warnings(&warnings, dockerfile, console);
     }
     if request.explain {
         seen.explain(&tools.store, printer)?;
@@ -186,6 +189,15 @@ async fn with_session<T>(
             }
             Ok(Err(seen.exit_code(&failure)))
         }
+    }
+}
+
+/// Shows what the build checks have found.
+fn show_warnings(warnings: &[Warning], dockerfile: &Dockerfile, console: Console<'_>) {
+    if console.mode == ProgressMode::RawJson {
+        progress::raw_warnings(warnings, dockerfile);
+    } else if console.mode.is_for_people() {
+        progress::warnings(console.printer, warnings, dockerfile);
     }
 }
 

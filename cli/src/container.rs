@@ -96,7 +96,7 @@ pub(crate) async fn run(
     let terminal = Terminal::open(arguments.tty, arguments.interactive)?;
     requested.confinement.warn(printer);
     let parent = arguments.resources.cgroup_parent.clone();
-    let group = resources::group(requested.limits.clone(), (parent, requested.runtime.is_some()));
+    let group = resources::group(requested.limits.clone(), parent, requested.runtime.is_some());
     let store = settings.store()?;
     let containers = containers(&store, arguments, settings);
     let sandbox = Sandbox::with_helper(&store.anchor(), helper)?;

@@ -40,11 +40,7 @@ pub(crate) use text::render;
 ///
 /// # Errors
 /// Fails where a layer can't be read, or isn't what the config says.
-pub(crate) fn compare(
-    (a, b): (&Side, &Side),
-    store: &Store,
-    limits: ArchiveLimits,
-) -> Result<Report> {
+pub(crate) fn compare(a: &Side, b: &Side, store: &Store, limits: ArchiveLimits) -> Result<Report> {
     let identical = a.manifest_digest == b.manifest_digest;
     let sides = [a, b].map(|side| Some(ImageSummary::of(side)));
     let [summary_a, summary_b] = sides;

@@ -113,14 +113,17 @@ pub(crate) fn of_build(store: &Store, row: &BuildRow, record: &BuildRecord) -> R
     Ok(Explanation { build: row.id.clone(), compared_with: None, steps })
 }
 
-/// Tells which steps of `new` are others than in `old`, and what is different.
+/// Tells which steps of `new` are others than in `old`, and what is different. Each build comes with
+/// what was recorded of it.
 ///
 /// # Errors
 /// Fails where the store can't be read.
 pub(crate) fn between(
     store: &Store,
-    (old, old_record): (&BuildRow, &BuildRecord),
-    (new, new_record): (&BuildRow, &BuildRecord),
+    old: &BuildRow,
+    old_record: &BuildRecord,
+    new: &BuildRow,
+    new_record: &BuildRecord,
 ) -> Result<Explanation> {
     let alignment = align::align(&old_record.steps, &new_record.steps);
     let mut steps = Vec::new();
@@ -136,8 +139,7 @@ pub(crate) fn between(
             continue;
         };
         if old_record.steps[old_place].made_of.as_ref().is_some_and(|it| it.key != made_of.key) {
-            let places = (old_place, place);
-            let causes = compared(store, (old_record, new_record), places, &alignment)?;
+            let causes = compared(store, old_record, new_record, old_place, place, &alignment)?;
             tell(new_record, place, causes);
         }
     }
@@ -194,8 +196,8 @@ impl Asker<'_> {
             };
             return Ok((Some(id), vec![cause]));
         }
-        let records = (&earlier.record, self.record);
-        let causes = compared(self.store, records, (old_place, place), &earlier.alignment)?;
+        let (old, new, alignment) = (&earlier.record, self.record, &earlier.alignment);
+        let causes = compared(self.store, old, new, old_place, place, alignment)?;
         Ok((Some(id), causes))
     }
 
@@ -274,8 +276,10 @@ impl Asker<'_> {
 /// Compares a step of two builds.
 fn compared(
     store: &Store,
-    (old, new): (&BuildRecord, &BuildRecord),
-    (old_place, new_place): (usize, usize),
+    old: &BuildRecord,
+    new: &BuildRecord,
+    old_place: usize,
+    new_place: usize,
     alignment: &Alignment,
 ) -> Result<Vec<Cause>> {
     let recipe = |build: &BuildRecord, place: usize| -> Result<Option<Recipe>> {
@@ -287,9 +291,7 @@ fn compared(
     let (Some(old_recipe), Some(new_recipe)) = &recipes else {
         return Ok(vec![Cause::Unknown]);
     };
-    let sides = (
-        Side { build: old, place: old_place, recipe: old_recipe },
-        Side { build: new, place: new_place, recipe: new_recipe },
-    );
-    Ok(compare::causes(&store.listings(), sides, &alignment.old_of)?)
+    let old = Side { build: old, place: old_place, recipe: old_recipe };
+    let new = Side { build: new, place: new_place, recipe: new_recipe };
+    Ok(compare::causes(&store.listings(), old, new, &alignment.old_of)?)
 }

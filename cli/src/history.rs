@@ -57,7 +57,8 @@ impl Recording {
     /// Fails where the thread can't be started.
     pub(crate) fn begin(
         store: &Store,
-        (record, redactor): (BuildRecord, Arc<Redactor>),
+        record: BuildRecord,
+        redactor: Arc<Redactor>,
         events: EventReceiver,
     ) -> Result<Self> {
         let builds = store.builds();
@@ -68,7 +69,7 @@ impl Recording {
             family: family(&record),
             ..BuildRow::default()
         };
-        let (id, recorder) = (row.id.clone(), Recorder::new(store, row, (record, redactor)));
+        let (id, recorder) = (row.id.clone(), Recorder::new(store, row, record, redactor));
         let (done, finished) = oneshot::channel();
         std::thread::Builder::new()
             .name("history".to_owned())

@@ -13,7 +13,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::{Context, Result, bail};
 use kiln_oci::{
     Descriptor, Digest, ImageConfig, ImageIndex, ImageManifest, Platform, Reference, media_type,
-    parse_manifest,
 };
 use kiln_store::{ImageRow, Store};
 
@@ -57,7 +56,7 @@ impl StoredImage {
             return Self::load_index(store, row, wanted);
         }
         let manifest = manifest(store, &row.digest)?;
-        let id: Digest = manifest.config().digest().as_ref().parse()?;
+        let id = manifest.config.digest()?;
         let config = config(store, &id)?;
         if let Wanted::Platform(platform) = wanted
             && !kiln_registry::platform::runs(platform, &config.platform())
@@ -70,32 +69,32 @@ impl StoredImage {
 
     fn load_index(store: &Store, row: ImageRow, wanted: Wanted<'_>) -> Result<Self> {
         let bytes = store.content().read(&row.digest, DOCUMENT_LIMIT)?;
-        let mut index: ImageIndex = serde_json::from_slice(&bytes)
-            .with_context(|| format!("parse the index {}", row.digest))?;
+        let mut index =
+            ImageIndex::parse(&bytes).with_context(|| format!("parse the index {}", row.digest))?;
         let mut entries = Vec::new();
         for entry in kiln_registry::platform::images(&index) {
             // An index may list platforms that were never fetched.
-            let is_there = store.content().size(&digest_of(entry)?)?.is_some();
+            let is_there = store.content().size(&entry.digest()?)?.is_some();
             entries.push((entry.clone(), is_there));
         }
         let there = entries.iter().filter(|(_, is_there)| *is_there);
         let there: Vec<Descriptor> = there.map(|(entry, _)| entry.clone()).collect();
         let manifests = manifests(store, &there)?;
-        index.set_manifests(there);
+        index.manifests = there;
         let host = Platform::host();
         let (platform, fallback) = match wanted {
             Wanted::Platform(platform) => (platform, None),
             Wanted::Here => (&host, None),
-            Wanted::Any => (&host, index.manifests().first()),
+            Wanted::Any => (&host, index.manifests.first()),
         };
         let chosen = kiln_registry::select_platform(&index, platform).or(fallback);
         let chosen = chosen.with_context(|| {
             let there = kiln_registry::platform::list_platforms(&index);
             format!("the image has nothing for {platform}: there is {there}")
         })?;
-        let digest = digest_of(chosen)?;
+        let digest = chosen.digest()?;
         let manifest = manifest(store, &digest)?;
-        let config = config(store, &manifest.config().digest().as_ref().parse()?)?;
+        let config = config(store, &manifest.config.digest()?)?;
         Ok(Self { id: row.digest, row, digest, config, entries, manifests })
     }
 
@@ -103,12 +102,12 @@ impl StoredImage {
     pub(crate) fn size(&self) -> u64 {
         let mut sizes = BTreeMap::new();
         for manifest in &self.manifests {
-            for blob in manifest.layers().iter().chain([manifest.config()]) {
-                sizes.insert(blob.digest().to_string(), blob.size());
+            for blob in manifest.layers.iter().chain([&manifest.config]) {
+                sizes.insert(&blob.digest, blob.size);
             }
         }
         let manifests = self.entries.iter().filter(|(_, is_there)| *is_there);
-        let manifests: u64 = manifests.map(|(entry, _)| entry.size()).sum();
+        let manifests: u64 = manifests.map(|(entry, _)| entry.size).sum();
         sizes.values().sum::<u64>() + manifests + self.row.size
     }
 }
@@ -117,7 +116,7 @@ impl StoredImage {
 fn manifests(store: &Store, entries: &[Descriptor]) -> Result<Vec<ImageManifest>> {
     let (mut found, mut known, mut bytes) = (Vec::new(), BTreeSet::new(), 0);
     for entry in entries {
-        let digest = digest_of(entry)?;
+        let digest = entry.digest()?;
         if known.insert(digest) {
             bytes += store.content().size(&digest)?.unwrap_or_default();
             if bytes > MANIFESTS_LIMIT {
@@ -132,16 +131,12 @@ fn manifests(store: &Store, entries: &[Descriptor]) -> Result<Vec<ImageManifest>
 /// Reads a manifest of the store.
 pub(crate) fn manifest(store: &Store, digest: &Digest) -> Result<ImageManifest> {
     let bytes = store.content().read(digest, DOCUMENT_LIMIT)?;
-    parse_manifest(&bytes).with_context(|| format!("parse the manifest {digest}"))
+    ImageManifest::parse(&bytes).with_context(|| format!("parse the manifest {digest}"))
 }
 
 fn config(store: &Store, digest: &Digest) -> Result<ImageConfig> {
     let bytes = store.content().read(digest, DOCUMENT_LIMIT)?;
     ImageConfig::parse(&bytes).with_context(|| format!("parse the image config {digest}"))
-}
-
-fn digest_of(descriptor: &Descriptor) -> Result<Digest> {
-    Ok(descriptor.digest().as_ref().parse()?)
 }
 
 /// Returns every image of the store, newest first; those whose documents are damaged are left out

@@ -55,20 +55,20 @@ pub(crate) fn enter(printer: &Printer) -> Result<()> {
     if is_privileged() {
         return Ok(());
     }
-    let caller = (geteuid(), getegid());
-    let plan = plan(caller.0);
+    let (uid, gid) = (geteuid(), getegid());
+    let plan = plan(uid);
     let mapper = plan.map(Mapper::start).transpose()?;
     // The file system's root and descriptors stay what they are.
     unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)
         .map_err(|errno| refusal::explain(errno.into()))?;
     match mapper.map(Mapper::map).transpose() {
         Ok(Some(())) => {}
-        Ok(None) => map_self(caller)?,
+        Ok(None) => map_self(uid, gid)?,
         Err(error) => {
             printer.note(format_args!(
                 "WARNING: subordinate ids can't be used, kiln goes on without: {error:#}"
             ));
-            map_self(caller)?;
+            map_self(uid, gid)?;
         }
     }
     // The group that the caller has now may not be the one that is root's inside.
@@ -119,7 +119,7 @@ fn find(program: &str) -> Option<PathBuf> {
 }
 
 /// Maps the caller to root, which needs nobody else.
-fn map_self((uid, gid): (Uid, Gid)) -> Result<()> {
+fn map_self(uid: Uid, gid: Gid) -> Result<()> {
     let write = |file: &str, text: String| {
         std::fs::write(file, text).with_context(|| format!("write {file}"))
     };

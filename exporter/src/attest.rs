@@ -165,7 +165,8 @@ impl<'a> Prepared<'a> {
     /// Returns the manifest that says something about an image, the `number`th of the request.
     pub(crate) fn about(
         &self,
-        (number, source): (usize, &ImageSource),
+        number: usize,
+        source: &ImageSource,
         image: &Image,
         output: &Output,
     ) -> Result<Option<AttestationManifest>> {

@@ -1,7 +1,7 @@
 //! Build caches that travel: what a build knows, in a directory or a registry.
 //!
 //! A cache is a manifest whose config lists layers, results, links between keys and cache mounts
-//! ([`kiln_oci::cache`], `docs/cache.md`), and whose layers are the blobs of these. Layers are packed
+//! ([`kiln_oci::cache`], `docs/reference/cache.md`), and whose layers are the blobs of these. Layers are packed
 //! as those of images are, several at once: one that has a blob with the wanted compression is not
 //! packed again, and one of a base image stays as it came. What goes to a registry and is at one
 //! already is mounted there, and not fetched.
@@ -85,7 +85,7 @@ pub fn export_cache(
     match &to.target {
         CacheTarget::Local { dest, tag } => {
             progress.status("writing cache to directory", 0, None, false);
-            directory::write((&contents, &documents), (dest, tag), context)?;
+            directory::write(&contents, &documents, dest, tag, context)?;
             progress.status("writing cache to directory", 0, None, true);
         }
         CacheTarget::Registry { reference } => {

@@ -87,6 +87,15 @@ impl fmt::Debug for ExportContext<'_> {
     }
 }
 
+/// A request as one output wants it, with the attestations of its images.
+#[derive(Clone, Copy)]
+pub(crate) struct Export<'a> {
+    /// The request, whose images have the epoch that the output wants.
+    pub(crate) request: &'a ExportRequest,
+    /// The attestations, found out once for all outputs.
+    pub(crate) prepared: &'a Prepared<'a>,
+}
+
 /// Writes every output of a request.
 ///
 /// # Errors
@@ -104,26 +113,27 @@ pub fn export(request: &ExportRequest, context: &mut ExportContext<'_>) -> Resul
         }
         let own = (output.epoch != OutputEpoch::OfBuild).then(|| request.with_epoch(output.epoch));
         let request = own.as_ref().unwrap_or(request);
+        let export = Export { request, prepared: &prepared };
         if let OutputKind::Local { dest, split, delete } = &output.kind {
             let name = format!("copying files to {}", dest.display());
             context.progress.status(&name, 0, None, false);
             let split = split.unwrap_or(request.is_index());
-            local::write((request, &prepared), dest, (split, *delete), context)?;
+            local::write(export, dest, split, *delete, context)?;
             context.progress.status(&name, 0, None, true);
             continue;
         }
         if let OutputKind::Tar { dest, split } = &output.kind {
             context.progress.status("writing tar", 0, None, false);
             let split = split.unwrap_or(request.is_index());
-            tarball::write((request, &prepared), dest, split, context)?;
+            tarball::write(export, dest, split, context)?;
             context.progress.status("writing tar", 0, None, true);
             continue;
         }
         if output.kind == OutputKind::CacheOnly {
             continue;
         }
-        let assembled = assemble((request, &prepared), output, context)?;
-        let told = write(&assembled, output, (request, now), context)?;
+        let assembled = assemble(export, output, context)?;
+        let told = write(&assembled, output, request, now, context)?;
         exported.note(&assembled, output)?;
         exported.told.extend(told);
     }
@@ -148,11 +158,8 @@ fn check(request: &ExportRequest) -> Result<()> {
 }
 
 /// Packs what isn't packed yet and makes the documents.
-fn assemble(
-    (request, prepared): (&ExportRequest, &Prepared<'_>),
-    output: &Output,
-    context: &ExportContext<'_>,
-) -> Result<Assembled> {
+fn assemble(export: Export<'_>, output: &Output, context: &ExportContext<'_>) -> Result<Assembled> {
+    let Export { request, prepared } = export;
     let has_index = request.is_index() || prepared.makes_index(output);
     let mut images = Vec::with_capacity(request.images.len());
     let mut attestations = Vec::new();
@@ -162,7 +169,7 @@ fn assemble(
         let config = config::complete(source, &layers)?;
         let image = Image::new(&config, &source.platform, layers, style, source.epoch)?;
         if has_index {
-            attestations.extend(prepared.about((number, source), &image, output)?);
+            attestations.extend(prepared.about(number, source, &image, output)?);
         }
         images.push(image);
     }
@@ -195,7 +202,7 @@ fn layers(
         return pack_chain(top, output, context);
     };
     let base = source.config.rootfs.diff_ids();
-    let rewritten = rewrite::chain(top, base, (epoch, output.packing), context)?;
+    let rewritten = rewrite::chain(top, base, epoch, output.packing, context)?;
     let mut layers = pack_chain(&rewritten.top, output, context)?;
     rewritten.describe(&mut layers);
     Ok(layers)
@@ -264,7 +271,8 @@ fn pack_chain(
 fn write(
     assembled: &Assembled,
     output: &Output,
-    (request, now): (&ExportRequest, i64),
+    request: &ExportRequest,
+    now: i64,
     context: &mut ExportContext<'_>,
 ) -> Result<Option<String>> {
     match &output.kind {
@@ -295,7 +303,7 @@ fn write(
         OutputKind::Engine(engine) => {
             return load::write(assembled, output, engine, context).map(Some);
         }
-        OutputKind::Image => image::write(assembled, output, (request, now), context)?,
+        OutputKind::Image => image::write(assembled, output, request, now, context)?,
         OutputKind::Registry => registry::write(assembled, output, context)?,
         OutputKind::Load(_) => {
             let problem = "nobody was looked for who could take the image";

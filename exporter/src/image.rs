@@ -13,7 +13,8 @@ use crate::spec::Output;
 pub(crate) fn write(
     assembled: &Assembled,
     output: &Output,
-    (request, now): (&ExportRequest, i64),
+    request: &ExportRequest,
+    now: i64,
     context: &ExportContext<'_>,
 ) -> Result<()> {
     let digest = assembled.top()?.descriptor.digest;

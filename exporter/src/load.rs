@@ -96,7 +96,7 @@ pub(crate) fn write(
 ) -> Result<String> {
     let name = format!("loading into {engine}");
     context.progress.status(&name, 0, None, false);
-    let told = hand_over(assembled, output, engine, (&name, context)).map_err(|failure| {
+    let told = hand_over(assembled, output, engine, &name, context).map_err(|failure| {
         let failed = |source| Error::Load { engine: engine.to_string(), source };
         match failure {
             Failure::Export(error) => error,
@@ -111,11 +111,12 @@ fn hand_over(
     assembled: &Assembled,
     output: &Output,
     engine: &Engine,
-    telling: (&str, &ExportContext<'_>),
+    name: &str,
+    context: &ExportContext<'_>,
 ) -> std::result::Result<String, Failure> {
     let names = &output.names;
     let (command, files) = match engine {
-        Engine::Docker(engine) => return docker::load(engine, assembled, names, telling),
+        Engine::Docker(engine) => return docker::load(engine, assembled, names, name, context),
         Engine::Podman { program } => {
             let mut command = Command::new(program);
             command.args(["load", "--quiet"]);
@@ -130,9 +131,9 @@ fn hand_over(
         }
     };
     let layers: Vec<_> = assembled.images.iter().flat_map(|image| &image.layers).collect();
-    fetch(&layers, telling.1)?;
+    fetch(&layers, context)?;
     tracing::debug!(?command, "handing the image over");
-    program::load(command, &files, telling)?;
+    program::load(command, &files, name, context)?;
     Ok(format!("{} sent", count(layers.len(), "layer")))
 }
 

@@ -5,19 +5,20 @@ use std::path::Path;
 
 use kiln_tree::{CopyOptions, Dir, Ids, Owner, Timestamp, View};
 
-use crate::attest::Prepared;
 use crate::error::{Error, Result};
-use crate::export::{ExportContext, ExportRequest};
+use crate::export::{Export, ExportContext, ExportRequest};
 use crate::{mirror, platforms};
 
-/// Copies the files into `dest`, over what is there; what is there and isn't in the image is removed
-/// where it is to be deleted.
+/// Copies the files into `dest`, over what is there. With `split` each platform has a directory of its
+/// own; with `delete` what is there and isn't in the image is removed.
 pub(crate) fn write(
-    (request, prepared): (&ExportRequest, &Prepared<'_>),
+    export: Export<'_>,
     dest: &Path,
-    (split, delete): (bool, bool),
+    split: bool,
+    delete: bool,
     context: &ExportContext<'_>,
 ) -> Result<()> {
+    let Export { request, prepared } = export;
     // Who isn't root gets files of his own, and none of users that only he has.
     let owner = Ids::current().is_namespace().then(Owner::default);
     let sources = platforms::open(request, context)?;
@@ -41,7 +42,7 @@ pub(crate) fn write(
             ..CopyOptions::default()
         };
         let view = View::of(source);
-        let said = prepared.files((number, image), source, shares)?;
+        let said = prepared.files(number, image, source, shares)?;
         let dest = Dir::open(&dest)?;
         kiln_tree::copy(view, &dest, &options)?;
         statements.push((dest, said));

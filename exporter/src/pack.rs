@@ -209,7 +209,7 @@ impl Packer<'_> {
         name: &str,
         fill: impl FnOnce(&mut dyn Write) -> std::result::Result<(), Failure>,
     ) -> Result<(Digest, LayerBlob)> {
-        compress((self.store, self.packing, self.progress), name, fill)
+        compress(self.store, self.packing, self.progress, name, fill)
     }
 
     /// Returns a blob with another compression than the wanted one; one of a base image is fetched,
@@ -260,12 +260,14 @@ pub fn pack_stream(
     progress: &dyn Progress,
     fill: &mut dyn FnMut(&mut dyn Write) -> kiln_tree::Result<()>,
 ) -> Result<(Digest, LayerBlob)> {
-    compress((store, packing, progress), "packing layer", |sink| fill(sink).map_err(Into::into))
+    compress(store, packing, progress, "packing layer", |sink| fill(sink).map_err(Into::into))
 }
 
 /// Compresses what `fill` writes into a blob, and returns the digest of what was written too.
 fn compress(
-    (store, packing, progress): (&Store, Packing, &dyn Progress),
+    store: &Store,
+    packing: Packing,
+    progress: &dyn Progress,
     name: &str,
     fill: impl FnOnce(&mut dyn Write) -> std::result::Result<(), Failure>,
 ) -> Result<(Digest, LayerBlob)> {

@@ -49,7 +49,8 @@ impl Rewritten {
 pub(crate) fn chain(
     top: &LayerId,
     base: &[Digest],
-    (epoch, packing): (i64, Packing),
+    epoch: i64,
+    packing: Packing,
     context: &ExportContext<'_>,
 ) -> Result<Rewritten> {
     let layers = context.store.layers();
@@ -59,7 +60,7 @@ pub(crate) fn chain(
     let untouched = originals.iter().zip(base).take_while(is_base).count();
     let mut below = originals[..untouched].last().map(|layer| layer.id.clone());
     for layer in &originals[untouched..] {
-        below = Some(rewrite(layer, below.as_ref(), (epoch, packing), context)?);
+        below = Some(rewrite(layer, below.as_ref(), epoch, packing, context)?);
     }
     let top = below.unwrap_or_else(|| top.clone());
     Ok(Rewritten { top, originals, untouched, epoch })
@@ -68,7 +69,8 @@ pub(crate) fn chain(
 fn rewrite(
     layer: &Layer,
     below: Option<&LayerId>,
-    (epoch, packing): (i64, Packing),
+    epoch: i64,
+    packing: Packing,
     context: &ExportContext<'_>,
 ) -> Result<LayerId> {
     let (store, progress) = (context.store, context.progress);

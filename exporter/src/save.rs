@@ -3,7 +3,7 @@
 //! Documents and blobs are those of the store, byte for byte, each once, whatever the number of
 //! images that have it. Images keep their digests, so that what is loaded elsewhere is the same.
 
-use kiln_oci::{Descriptor, Digest, Reference, limits, media_type, parse_manifest};
+use kiln_oci::{Descriptor, Digest, ImageManifest, Reference, limits, media_type};
 use kiln_store::{LayerBlob, Store};
 use serde_json::{Value, json};
 
@@ -123,15 +123,15 @@ fn entries(image: &SavedImage) -> Vec<Value> {
 fn list_entry(image: &SavedImage, store: &Store) -> Result<Value> {
     let bytes = store.content().read(&image.manifest, MANIFEST)?;
     let invalid = |problem: String| Error::Config(format!("{}: {problem}", image.manifest));
-    let manifest = parse_manifest(&bytes).map_err(|error| invalid(error.to_string()))?;
+    let manifest = ImageManifest::parse(&bytes).map_err(|error| invalid(error.to_string()))?;
     let path = |blob: &Descriptor| {
-        let digest: std::result::Result<Digest, _> = blob.digest().as_ref().parse();
-        digest.map(|digest| blob_path(&digest)).map_err(|error| invalid(error.to_string()))
+        let path = blob.digest().map(|digest| blob_path(&digest));
+        path.map_err(|error| invalid(error.to_string()))
     };
     let tags: Vec<String> = image.names.iter().filter_map(docker::tag).collect();
     Ok(json!({
-        "Config": path(manifest.config())?,
+        "Config": path(&manifest.config)?,
         "RepoTags": if tags.is_empty() { Value::Null } else { tags.into() },
-        "Layers": manifest.layers().iter().map(path).collect::<Result<Vec<_>>>()?,
+        "Layers": manifest.layers.iter().map(path).collect::<Result<Vec<_>>>()?,
     }))
 }

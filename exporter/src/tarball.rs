@@ -4,24 +4,24 @@ use kiln_tree::pack::Plan;
 use kiln_tree::{Dir, PackOptions, Timestamp, Whiteouts};
 
 use crate::archive;
-use crate::attest::Prepared;
 use crate::error::Result;
-use crate::export::{ExportContext, ExportRequest};
+use crate::export::{Export, ExportContext};
 use crate::platforms;
 use crate::spec::Destination;
 
-/// Writes the files as a tar.
+/// Writes the files as a tar. With `split` each platform has a directory of its own.
 pub(crate) fn write(
-    (request, prepared): (&ExportRequest, &Prepared<'_>),
+    export: Export<'_>,
     dest: &Destination,
     split: bool,
     context: &mut ExportContext<'_>,
 ) -> Result<()> {
+    let request = export.request;
     let sources = platforms::open(request, context)?;
     if !split {
         platforms::check_conflicts(request, &sources)?;
     }
-    let said = said((request, prepared), &sources, split, context)?;
+    let said = said(export, &sources, split, context)?;
     let mut plans = Vec::new();
     for ((image, plan), said) in
         request.images.iter().zip(platforms::plans(request, &sources)?).zip(&said)
@@ -56,15 +56,16 @@ pub(crate) fn write(
 
 /// Returns directories with what is said about each image, where anything is.
 fn said(
-    (request, prepared): (&ExportRequest, &Prepared<'_>),
+    export: Export<'_>,
     sources: &[Dir],
     split: bool,
     context: &ExportContext<'_>,
 ) -> Result<Vec<Option<Dir>>> {
+    let Export { request, prepared } = export;
     let shares = !split && request.is_index();
     let images = request.images.iter().zip(sources).enumerate();
     let said = images.map(|(number, (image, source))| {
-        let files = prepared.files((number, image), source, shares)?;
+        let files = prepared.files(number, image, source, shares)?;
         if files.is_empty() {
             return Ok(None);
         }

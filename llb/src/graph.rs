@@ -4,13 +4,13 @@
 //! the definitions list it, and keeps the digest of the bytes in which it came. An op is never
 //! encoded again, because that would lose fields that this version doesn't know.
 
+mod shape;
+
 use std::collections::{BTreeMap, HashMap};
 
 use kiln_oci::{Digest, ParseDigestError};
-use petgraph::Direction;
-use petgraph::graph::{DiGraph, NodeIndex};
-use petgraph::visit::EdgeRef as _;
 
+use self::shape::{Cycle, Shape};
 use crate::definition::{Definition, OpMetadata, SourceInfo, SourceLocation};
 use crate::op::{FileActionKind, Op, OpKind};
 
@@ -18,9 +18,7 @@ use crate::op::{FileActionKind, Op, OpKind};
 #[derive(Debug)]
 pub struct Graph {
     vertices: Vec<Vertex>,
-    /// The edges. The nodes have the numbers of the vertices, and edges lead from an input to its
-    /// user.
-    shape: DiGraph<(), u32>,
+    shape: Shape,
     targets: Vec<(usize, u32)>,
     sources: Vec<SourceInfo>,
 }
@@ -126,14 +124,16 @@ impl Graph {
             let number = *numbers
                 .get(&target.digest)
                 .ok_or(GraphError::Undefined { op: head, input: target.digest })?;
-            has_output(&decoded[number], target.index)?;
+            let (digest, op) = &decoded[number];
+            has_output(*digest, op, target.index)?;
             targets.push((number, target.index));
         }
         if targets.is_empty() {
             return Err(GraphError::NoTarget);
         }
-        let order = topological_order(&shape, &targets)
-            .map_err(|number| GraphError::Cycle { op: decoded[number].0 })?;
+        let order = shape
+            .order(targets.iter().map(|target| target.0))
+            .map_err(|Cycle(number)| GraphError::Cycle { op: decoded[number].0 })?;
         Ok(Self::assemble(&Said::merge(definitions), decoded, &order, &targets))
     }
 
@@ -148,18 +148,18 @@ impl Graph {
         let mut decoded: Vec<_> = decoded.into_iter().map(Some).collect();
         let mut numbers: HashMap<Digest, usize> = HashMap::new();
         let mut vertices: Vec<Vertex> = Vec::new();
-        let mut shape = DiGraph::new();
+        let mut shape = Shape::default();
         for (digest, op) in order.iter().filter_map(|number| decoded[*number].take()) {
-            let number = shape.add_node(());
+            let number = shape.add_vertex();
             let inputs: Vec<_> = op
                 .inputs
                 .iter()
                 .filter_map(|input| Some((*numbers.get(&input.digest)?, input.index)))
                 .collect();
             for (input, index) in &inputs {
-                shape.add_edge(NodeIndex::new(*input), number, *index);
+                shape.add_edge(*input, number, *index);
             }
-            numbers.insert(digest, number.index());
+            numbers.insert(digest, number);
             vertices.push(Vertex {
                 digest,
                 op,
@@ -193,8 +193,7 @@ impl Graph {
     /// Returns the vertices that read a result of `vertex`, in topological order without
     /// duplicates.
     pub fn users(&self, vertex: usize) -> Vec<usize> {
-        let users = self.shape.neighbors_directed(NodeIndex::new(vertex), Direction::Outgoing);
-        let mut users: Vec<_> = users.map(NodeIndex::index).collect();
+        let mut users: Vec<_> = self.shape.edges(vertex).iter().map(|edge| edge.user).collect();
         users.sort_unstable();
         users.dedup();
         users
@@ -202,8 +201,7 @@ impl Graph {
 
     /// Returns the outputs of `vertex` that vertices or targets use, in ascending order.
     pub fn used_outputs(&self, vertex: usize) -> Vec<u32> {
-        let edges = self.shape.edges_directed(NodeIndex::new(vertex), Direction::Outgoing);
-        let mut outputs: Vec<_> = edges.map(|edge| *edge.weight()).collect();
+        let mut outputs: Vec<_> = self.shape.edges(vertex).iter().map(|edge| edge.output).collect();
         outputs
             .extend(self.targets.iter().filter(|target| target.0 == vertex).map(|target| target.1));
         outputs.sort_unstable();
@@ -347,57 +345,26 @@ fn decode(ops: &[&[u8]]) -> Result<(Vec<(Digest, Op)>, HashMap<Digest, usize>), 
 }
 
 /// Connects inputs to their users and checks that each input has the output that is read.
-fn connect(
-    ops: &[(Digest, Op)],
-    numbers: &HashMap<Digest, usize>,
-) -> Result<DiGraph<(), u32>, GraphError> {
-    let mut shape = DiGraph::with_capacity(ops.len(), ops.len());
-    for _ in ops {
-        shape.add_node(());
-    }
+fn connect(ops: &[(Digest, Op)], numbers: &HashMap<Digest, usize>) -> Result<Shape, GraphError> {
+    let mut shape = Shape::new(ops.len());
     for (number, (digest, op)) in ops.iter().enumerate() {
         for input in &op.inputs {
             let from = *numbers
                 .get(&input.digest)
                 .ok_or(GraphError::Undefined { op: *digest, input: input.digest })?;
-            has_output(&ops[from], input.index)?;
-            shape.add_edge(NodeIndex::new(from), NodeIndex::new(number), input.index);
+            let (source, source_op) = &ops[from];
+            has_output(*source, source_op, input.index)?;
+            shape.add_edge(from, number, input.index);
         }
     }
     Ok(shape)
 }
 
-fn has_output((digest, op): &(Digest, Op), index: u32) -> Result<(), GraphError> {
+/// Checks that the op with a digest has an output.
+fn has_output(digest: Digest, op: &Op, index: u32) -> Result<(), GraphError> {
     if index < op.output_count() {
         return Ok(());
     }
     let problem = format!("output {index} is read, but it has {}", op.output_count());
-    Err(GraphError::Invalid { op: *digest, problem })
-}
-
-/// Returns the vertices that the targets reach, inputs before their users and otherwise in
-/// ascending order.
-///
-/// # Errors
-/// Returns a vertex of a cycle.
-fn topological_order(
-    shape: &DiGraph<(), u32>,
-    targets: &[(usize, u32)],
-) -> Result<Vec<usize>, usize> {
-    let sorted = petgraph::algo::toposort(shape, None).map_err(|cycle| cycle.node_id().index())?;
-    let mut reached = vec![false; shape.node_count()];
-    for (target, _) in targets {
-        reached[*target] = true;
-    }
-    for number in sorted.iter().rev() {
-        let mut users = shape.neighbors_directed(*number, Direction::Outgoing);
-        reached[number.index()] |= users.any(|user| reached[user.index()]);
-    }
-    let ascends = |edge: petgraph::graph::EdgeReference<'_, u32>| edge.source() < edge.target();
-    let order: Vec<usize> = if shape.edge_references().all(ascends) {
-        (0..shape.node_count()).collect()
-    } else {
-        sorted.into_iter().map(NodeIndex::index).collect()
-    };
-    Ok(order.into_iter().filter(|number| reached[*number]).collect())
+    Err(GraphError::Invalid { op: digest, problem })
 }

@@ -1,5 +1,5 @@
 //! The documents of a portable build cache: the config of a cache in a registry or a directory, and
-//! the inline cache in an image's config. `docs/cache.md` explains them.
+//! the inline cache in an image's config. `docs/reference/cache.md` explains them.
 //!
 //! These types are plain, untrusted data. The reader must check them.
 

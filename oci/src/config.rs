@@ -1,8 +1,9 @@
 //! The image config.
 //!
-//! Its JSON is BuildKit's: properties are in the order of Go's structs, maps are sorted, empty values are
-//! left out like Go's `omitempty` does, and unknown properties are kept. (OCI image specification, "Image
-//! Configuration", with Docker's additions `Healthcheck`, `OnBuild` and `Shell`.)
+//! Its JSON is BuildKit's: properties are in the order of Go's structs, maps are sorted, empty
+//! values are left out like Go's `omitempty` does, and unknown properties are kept. (OCI image
+//! specification, "Image Configuration", with Docker's additions `Healthcheck`, `OnBuild` and
+//! `Shell`.)
 
 use std::collections::BTreeMap;
 
@@ -13,8 +14,8 @@ use crate::{Digest, Platform, json};
 /// An empty JSON object, the value in sets that are encoded as maps.
 pub type Empty = BTreeMap<String, serde_json::Value>;
 
-/// The config of an image: platform, defaults for containers, layer identities and history. The digest of its
-/// JSON is the image ID.
+/// The config of an image: platform, defaults for containers, layer identities and history. The
+/// digest of its JSON is the image ID.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ImageConfig {
     /// The time of creation in RFC 3339 format.
@@ -56,15 +57,15 @@ impl ImageConfig {
     /// Parses the config of a foreign image.
     ///
     /// # Errors
-    /// Fails if the bytes aren't an image config, or if they have more values than [`json::check_amount`]
-    /// allows.
+    /// Fails if the bytes aren't an image config, or if they have more values than
+    /// [`json::check_amount`] allows.
     pub fn parse(bytes: &[u8]) -> Result<Self, serde_json::Error> {
         json::check_amount(bytes)?;
         serde_json::from_slice(bytes)
     }
 
-    /// Returns the initial config of an image that is built on this one. As in BuildKit, it has neither the
-    /// time nor the unknown properties.
+    /// Returns the initial config of an image that is built on this one. As in BuildKit, it has
+    /// neither the time nor the unknown properties.
     #[must_use]
     pub fn inherited(mut self) -> Self {
         self.created = None;
@@ -73,8 +74,9 @@ impl ImageConfig {
         self
     }
 
-    /// Encodes the config like BuildKit's exporter: compact, with the properties of the document sorted and
-    /// those of its objects in the order of Go's structs. The digest of these bytes is the image ID.
+    /// Encodes the config like BuildKit's exporter: compact, with the properties of the document
+    /// sorted and those of its objects in the order of Go's structs. The digest of these bytes is
+    /// the image ID.
     ///
     /// # Errors
     /// Fails if an unknown property can't be encoded.
@@ -263,7 +265,7 @@ fn is_zero(number: &i64) -> bool {
     *number == 0
 }
 
-fn null_as_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+pub(crate) fn null_as_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
     D: serde::Deserializer<'de>,
     T: Default + Deserialize<'de>,

@@ -37,12 +37,12 @@ impl Digest {
 
     /// Returns the hexadecimal digits without the algorithm.
     pub fn hex(&self) -> String {
-        hex::encode(self.0)
+        digits_of(&self.0)
     }
 
     /// Returns the first 12 hexadecimal digits, for display.
     pub fn short(&self) -> String {
-        hex::encode(&self.0[..6])
+        digits_of(&self.0[..6])
     }
 }
 
@@ -64,12 +64,31 @@ impl FromStr for Digest {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let error = || ParseDigestError(text.chars().take(100).collect());
         let digits = text.strip_prefix("sha256:").ok_or_else(error)?;
-        if digits.bytes().any(|b| b.is_ascii_uppercase()) {
+        if digits.len() != 64 {
             return Err(error());
         }
         let mut bytes = [0; 32];
-        hex::decode_to_slice(digits, &mut bytes).map_err(|_| error())?;
+        for (byte, pair) in bytes.iter_mut().zip(digits.as_bytes().chunks_exact(2)) {
+            let value = value_of(pair[0]).zip(value_of(pair[1]));
+            *byte = value.map(|(high, low)| high << 4 | low).ok_or_else(error)?;
+        }
         Ok(Self(bytes))
+    }
+}
+
+/// Returns bytes as hexadecimal digits.
+fn digits_of(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    digits.map(|digit| char::from(DIGITS[usize::from(digit)])).collect()
+}
+
+/// Returns the value of a hexadecimal digit in lower case.
+fn value_of(digit: u8) -> Option<u8> {
+    match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        _ => None,
     }
 }
 

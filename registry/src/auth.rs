@@ -1,11 +1,12 @@
 //! Authentication of requests to registries.
 //!
-//! A registry that requires authentication answers with a challenge. The client answers only challenges of
-//! the registry itself, never those of a server that a redirect led to (CVE-2020-15157). A bearer challenge
-//! names a token server. The client requests one token for each registry, repository and kind of access,
-//! shares it among all requests, and keeps it until shortly before it expires. It sends the token only to the
-//! origin that issued the challenge. See [`is_of_registry`](crate::endpoint::is_of_registry) for the servers
-//! that receive the credentials themselves.
+//! A registry that requires authentication answers with a challenge. The client answers only
+//! challenges of the registry itself, never those of a server that a redirect led to
+//! (CVE-2020-15157). A bearer challenge names a token server. The client requests one token for
+//! each registry, repository and kind of access, shares it among all requests, and keeps it until
+//! shortly before it expires. It sends the token only to the origin that issued the challenge. See
+//! [`is_of_registry`](crate::endpoint::is_of_registry) for the servers that receive the credentials
+//! themselves.
 
 mod challenge;
 mod token;
@@ -135,8 +136,8 @@ impl Authorizations {
         known.filter(Authorization::is_fresh)
     }
 
-    /// Answers the challenge of a refusal. `used` is the authorization that was refused, if any. If another
-    /// request has replaced it in the meantime, that one is returned without a new request.
+    /// Answers the challenge of a refusal. `used` is the authorization that was refused, if any. If
+    /// another request has replaced it in the meantime, that one is returned without a new request.
     pub(crate) async fn answer(
         &self,
         transport: &Transport,
@@ -151,7 +152,7 @@ impl Authorizations {
             return Ok(known.clone());
         }
         let credential = self.credential(transport, asking).await?;
-        let grant = grant(transport, asking, refusal, (credential.as_ref(), false)).await?;
+        let grant = grant(transport, asking, refusal, credential.as_ref(), false).await?;
         if used == Some(&grant.authorization) {
             // The registry has refused this very authorization, so a retry would loop.
             return Err(Problem::Denied(refused_text(refusal)).into());
@@ -188,7 +189,8 @@ pub(crate) async fn grant(
     transport: &Transport,
     asking: &Asking<'_>,
     refusal: &Response,
-    (credential, offline): (Option<&Credential>, bool),
+    credential: Option<&Credential>,
+    offline: bool,
 ) -> Result<Grant, Failure> {
     match Challenge::choose(refusal.headers()) {
         Some(Challenge::Bearer { realm, service }) => {

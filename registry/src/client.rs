@@ -134,7 +134,7 @@ impl Client {
             countdown(endpoints.map_err(|problem| problem.of(&repository, reference))?)
         {
             let name = endpoint.name(repository.name());
-            let call = self.manifest_call(&endpoint, (&name, Method::HEAD), &path, left);
+            let call = self.manifest_call(&endpoint, &name, Method::HEAD, &path, left);
             match self.transport.send(&call).await {
                 Ok(response) => match announced(response.headers()) {
                     Some(digest) => return Ok(digest),
@@ -213,7 +213,7 @@ impl Client {
             countdown(self.transport.sources(repository.registry(), expected.is_none())?)
         {
             let name = endpoint.name(repository.name());
-            let call = self.manifest_call(&endpoint, (&name, Method::GET), &path, left);
+            let call = self.manifest_call(&endpoint, &name, Method::GET, &path, left);
             match self.read_document(&call, expected).await {
                 Err(problem) if left > 0 => problem.log_mirror(&endpoint),
                 result => return result,
@@ -246,7 +246,8 @@ impl Client {
     fn manifest_call<'a>(
         &self,
         endpoint: &'a Endpoint,
-        (name, method): (&'a str, Method),
+        name: &'a str,
+        method: Method,
         path: &'a str,
         left: usize,
     ) -> Call<'a> {

@@ -1,8 +1,8 @@
 //! Explanations of failed connections.
 //!
-//! The HTTP client's errors describe requests and connections. This module turns them into a cause, the host
-//! at fault and a hint that the user can act on. The message contains the whole cause. The error has no
-//! source, so an error chain doesn't repeat the cause.
+//! The HTTP client's errors describe requests and connections. This module turns them into a cause,
+//! the host at fault and a hint that the user can act on. The message contains the whole cause. The
+//! error has no source, so an error chain doesn't repeat the cause.
 
 use std::error::Error as StdError;
 use std::fmt;

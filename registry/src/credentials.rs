@@ -1,8 +1,8 @@
 //! Credentials and their storage.
 //!
-//! The client asks a [`Credentials`] for a registry's credentials when that registry sends a challenge, and
-//! not before. The usual implementation is [`CredentialFiles`]: it reads docker's `config.json`, podman's
-//! `auth.json` and runs the helpers that they name.
+//! The client asks a [`Credentials`] for a registry's credentials when that registry sends a
+//! challenge, and not before. The usual implementation is [`CredentialFiles`]: it reads docker's
+//! `config.json`, podman's `auth.json` and runs the helpers that they name.
 
 mod config_file;
 mod files;
@@ -54,8 +54,8 @@ pub struct CredentialError(pub(crate) String);
 
 /// A source of credentials. The client calls it once per repository, on a thread that may block.
 pub trait Credentials: fmt::Debug + Send + Sync {
-    /// Returns the credentials for a repository of a registry, or `None`. Registries are named as in
-    /// references, with their port: `docker.io`, `localhost:5000`.
+    /// Returns the credentials for a repository of a registry, or `None`. Registries are named as
+    /// in references, with their port: `docker.io`, `localhost:5000`.
     ///
     /// # Errors
     /// Fails if the storage can't be read.

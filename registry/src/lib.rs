@@ -1,26 +1,26 @@
 //! The distribution protocol: resolve, pull, push.
 //!
-//! A [`Client`] speaks to any number of registries (OCI distribution specification 1.1; Docker's registry
-//! API, version 2). Creating one does no I/O: the client reads the configuration, credentials and the
-//! system's root certificates when a request needs them.
+//! A [`Client`] speaks to any number of registries (OCI distribution specification 1.1; Docker's
+//! registry API, version 2). Creating one does no I/O: the client reads the configuration,
+//! credentials and the system's root certificates when a request needs them.
 //!
 //! # Security
 //!
-//! The client trusts no registry. It verifies documents and blobs against digest and size while they arrive.
-//! Documents are limited to 4 MiB. A document is either a manifest or an index, and its declared type must
-//! agree. Redirects may lead to `http` and `https` only, and from `https` to plain `http` only on this
-//! machine.
+//! The client trusts no registry. It verifies documents and blobs against digest and size while
+//! they arrive. Documents are limited to 4 MiB. A document is either a manifest or an index, and
+//! its declared type must agree. Redirects may lead to `http` and `https` only, and from `https` to
+//! plain `http` only on this machine.
 //!
-//! Credentials belong to one registry. The client sends them, and the tokens that it gets for them, only to
-//! the registry that requires them and to the token server in its own domain, whatever redirects and
-//! challenges say. A mirror has its own credentials or none. Certificates that are configured for a host are
-//! trusted for that host only, on each port on which it issues tokens.
+//! Credentials belong to one registry. The client sends them, and the tokens that it gets for them,
+//! only to the registry that requires them and to the token server in its own domain, whatever
+//! redirects and challenges say. A mirror has its own credentials or none. Certificates that are
+//! configured for a host are trusted for that host only, on each port on which it issues tokens.
 //!
 //! # Failures
 //!
-//! The client retries after refused connections, stalls and the statuses 408, 429 and 5xx. The pauses grow,
-//! or follow the registry's `Retry-After`. Interrupted downloads and uploads resume where they stopped. If a
-//! mirror fails, the client continues with the next server.
+//! The client retries after refused connections, stalls and the statuses 408, 429 and 5xx. The
+//! pauses grow, or follow the registry's `Retry-After`. Interrupted downloads and uploads resume
+//! where they stopped. If a mirror fails, the client continues with the next server.
 //!
 //! | module | content |
 //! | --- | --- |

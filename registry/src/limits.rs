@@ -1,7 +1,7 @@
 //! Limits on the answers of servers.
 //!
-//! [`Gate`] limits the number of concurrent transfers, [`Pace`] the duration of an answer, [`Pulse`] the time
-//! that a server may stall an upload, and [`Listing`] the length of paged lists.
+//! [`Gate`] limits the number of concurrent transfers, [`Pace`] the duration of an answer,
+//! [`Pulse`] the time that a server may stall an upload, and [`Listing`] the length of paged lists.
 //! `read_limited` in `transport` limits the size of one document and reads it at a [`Pace`].
 
 use std::collections::{HashMap, HashSet};
@@ -22,8 +22,8 @@ const WINDOW: Duration = Duration::from_secs(30);
 const SLOWEST: u64 = 1 << 10;
 /// The maximum pause within an answer's body if there is no [`Pace`].
 const SILENCE: Duration = Duration::from_mins(1);
-/// The factor on the time limit for answers to uploads. Sent bytes wait in buffers, and registries move blobs
-/// before they answer.
+/// The factor on the time limit for answers to uploads. Sent bytes wait in buffers, and registries
+/// move blobs before they answer.
 const UPLOAD_PATIENCE: u32 = 5;
 /// The maximum number of pages of a list.
 const PAGES: usize = 1000;
@@ -150,7 +150,8 @@ pub(crate) struct Listing {
 }
 
 impl Listing {
-    /// Adds a page: its URL, its size in bytes and its entries. `has_next` is `true` if another page follows.
+    /// Adds a page: its URL, its size in bytes and its entries. `has_next` is `true` if another
+    /// page follows.
     ///
     /// # Errors
     /// Fails if the list is too long or the page repeats an earlier one.
@@ -213,8 +214,8 @@ impl Gate {
         Self { all, per_host: per_host.max(1), hosts: Mutex::default() }
     }
 
-    /// Waits for a place. The registry's own limit comes first, so that a wait for a busy registry doesn't
-    /// block transfers of other registries.
+    /// Waits for a place. The registry's own limit comes first, so that a wait for a busy registry
+    /// doesn't block transfers of other registries.
     pub(crate) async fn enter(&self, host: &str) -> Permit {
         let own = {
             let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);

@@ -65,7 +65,7 @@ impl Client {
             return Err(crate::transport::failure(response, &endpoint, pace).await);
         }
         let asking = Asking { endpoint: &endpoint, base: &base, repository: "", scopes: &scopes };
-        let granted = grant(&self.transport, &asking, &response, (Some(credential), true)).await?;
+        let granted = grant(&self.transport, &asking, &response, Some(credential), true).await?;
         let proof = Some(&granted.authorization);
         let response = self.transport.follow(&call, &base, base.clone(), proof).await?;
         if !response.status().is_success() {

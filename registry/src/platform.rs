@@ -18,12 +18,12 @@ pub fn select_platform<'a>(index: &'a ImageIndex, platform: &Platform) -> Option
         .find_map(|wanted| {
             images().find(|entry| platform_of(entry).is_some_and(|found| same(&found, wanted)))
         })
-        .or_else(|| images().find(|entry| entry.platform().is_none()))
+        .or_else(|| images().find(|entry| entry.platform.is_none()))
 }
 
 /// Returns the entries of an index that are images, not attestations.
 pub fn images(index: &ImageIndex) -> impl Iterator<Item = &Descriptor> {
-    index.manifests().iter().filter(|entry| !is_attestation(entry))
+    index.manifests.iter().filter(|entry| !is_attestation(entry))
 }
 
 /// Returns `true` if an image for `image` runs on `platform`.
@@ -40,14 +40,13 @@ pub fn list_platforms(index: &ImageIndex) -> String {
 }
 
 fn is_attestation(entry: &Descriptor) -> bool {
-    entry.annotations().as_ref().is_some_and(|all| all.contains_key(REFERENCE_TYPE))
+    entry.annotations.contains_key(REFERENCE_TYPE)
 }
 
 /// Returns the platform of an index's entry in normal form.
 fn platform_of(entry: &Descriptor) -> Option<Platform> {
-    let platform = entry.platform().as_ref()?;
-    let (os, architecture) = (platform.os().to_string(), platform.architecture().to_string());
-    Some(Platform::new(&os, &architecture, platform.variant().as_deref()))
+    let Platform { os, architecture, variant, .. } = entry.platform.as_ref()?;
+    Some(Platform::new(os, architecture, variant.as_deref()))
 }
 
 fn same(one: &Platform, other: &Platform) -> bool {
@@ -154,7 +153,7 @@ mod tests {
     fn selected(platforms: &[&str], wanted: &str) -> Option<usize> {
         let index = index(platforms);
         let found = select_platform(&index, &wanted.parse().unwrap())?;
-        index.manifests().iter().position(|entry| entry.digest() == found.digest())
+        index.manifests.iter().position(|entry| entry.digest == found.digest)
     }
 
     #[test]

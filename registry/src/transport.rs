@@ -57,8 +57,8 @@ type Found = Arc<OnceCell<Url>>;
 pub(crate) struct Transport {
     pub(crate) options: Options,
     clients: HttpClients,
-    /// The clients for uploads. Their answers begin after the last byte was sent, so they have no read
-    /// timeout.
+    /// The clients for uploads. Their answers begin after the last byte was sent, so they have no
+    /// read timeout.
     upload_clients: HttpClients,
     hosts: Hosts,
     authorizations: Authorizations,
@@ -99,8 +99,8 @@ impl Transport {
         }
     }
 
-    /// Returns the endpoints for a registry's content in the order of requests. `by_name` selects those that
-    /// resolve tags, otherwise those that serve content by digest.
+    /// Returns the endpoints for a registry's content in the order of requests. `by_name` selects
+    /// those that resolve tags, otherwise those that serve content by digest.
     pub(crate) fn sources(&self, registry: &str, by_name: bool) -> Result<Vec<Endpoint>, Problem> {
         let host = self.hosts.of(registry)?;
         let mut endpoints = Vec::new();
@@ -121,8 +121,8 @@ impl Transport {
         Endpoint::upstream(registry, &*self.hosts.of(registry)?)
     }
 
-    /// Returns the client for a token server of an endpoint. A token server on the endpoint's host has the
-    /// endpoint's TLS settings unless its own are configured.
+    /// Returns the client for a token server of an endpoint. A token server on the endpoint's host
+    /// has the endpoint's TLS settings unless its own are configured.
     pub(crate) fn client_of_tokens(
         &self,
         url: &Url,
@@ -142,8 +142,8 @@ impl Transport {
         self.one_of(&self.clients, url, Some(endpoint))
     }
 
-    /// Returns the client from `clients` for a URL. A URL of the endpoint has the endpoint's TLS settings;
-    /// others have those of their host.
+    /// Returns the client from `clients` for a URL. A URL of the endpoint has the endpoint's TLS
+    /// settings; others have those of their host.
     fn one_of(
         &self,
         clients: &HttpClients,
@@ -246,7 +246,8 @@ impl Transport {
         Ok(self.follow(call, &base, url, Some(&found)).await?)
     }
 
-    /// Sends a request and follows redirects. Only the endpoint's origin receives the authorization.
+    /// Sends a request and follows redirects. Only the endpoint's origin receives the
+    /// authorization.
     pub(crate) async fn follow(
         &self,
         call: &Call<'_>,
@@ -314,7 +315,8 @@ impl Transport {
         Ok(found.cloned().unwrap_or(if plain_first { plain } else { secure }))
     }
 
-    /// Probes whether a registry on this machine speaks plain HTTP or `https`. Fails if it can't be reached.
+    /// Probes whether a registry on this machine speaks plain HTTP or `https`. Fails if it can't be
+    /// reached.
     async fn probe_plain(&self, plain: &Url, secure: &Url) -> Result<Url, Problem> {
         match self.clients.plain()?.get(plain.clone()).send().await {
             // Servers answer plain HTTP on an `https` port with this status.

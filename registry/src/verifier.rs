@@ -1,17 +1,18 @@
 //! The verification of server certificates.
 //!
-//! webpki verifies certificates. It rejects one kind that docker, podman and containerd accept: a server's
-//! own certificate that is configured as a CA. Docker's manual creates such certificates for registries with
-//! `openssl req -x509`. They are self-signed, and their extensions make them a CA (`CA:TRUE`). webpki doesn't
-//! accept a CA certificate as a server's.
+//! webpki verifies certificates. It rejects one kind that docker, podman and containerd accept: a
+//! server's own certificate that is configured as a CA. Docker's manual creates such certificates
+//! for registries with `openssl req -x509`. They are self-signed, and their extensions make them a
+//! CA (`CA:TRUE`). webpki doesn't accept a CA certificate as a server's.
 //!
-//! This module accepts such a certificate, and no others through it. It must equal a configured certificate
-//! byte for byte, and its signer must be its only flaw. webpki checks its dates first, this module checks its
-//! names, and the signature of the handshake proves that the server has its key. The extended key usage isn't
-//! checked: the user has configured this very certificate for this very host.
+//! This module accepts such a certificate, and no others through it. It must equal a configured
+//! certificate byte for byte, and its signer must be its only flaw. webpki checks its dates first,
+//! this module checks its names, and the signature of the handshake proves that the server has its
+//! key. The extended key usage isn't checked: the user has configured this very certificate for
+//! this very host.
 //!
-//! The system's certificates count as configured ones. The owner of one of their keys can sign certificates
-//! for any name anyway.
+//! The system's certificates count as configured ones. The owner of one of their keys can sign
+//! certificates for any name anyway.
 
 use std::sync::Arc;
 
@@ -45,8 +46,8 @@ impl AcceptGivenOrSigned {
     }
 }
 
-/// Returns `true` if the problem is the certificate's signer, or that the certificate is a CA. webpki checks
-/// the dates before either.
+/// Returns `true` if the problem is the certificate's signer, or that the certificate is a CA.
+/// webpki checks the dates before either.
 fn is_about_signer(problem: &CertificateError) -> bool {
     match problem {
         CertificateError::UnknownIssuer
@@ -170,8 +171,8 @@ mod tests {
 
     const TODAY: u64 = 1_790_000_000;
 
-    /// Returns the verdict on a server's certificate with the configured certificates `given`, at a time and
-    /// for a name.
+    /// Returns the verdict on a server's certificate with the configured certificates `given`, at a
+    /// time and for a name.
     fn judge(given: &[&Certificate], shown: &Certificate, now: u64, name: &str) -> String {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut roots = RootCertStore::empty();

@@ -8,22 +8,25 @@
 //!     1/ 2/ …                 a program with limits each
 //! ```
 //!
-//! In version 1, the place is kiln's own group, so that a program can't have more than kiln. In version 2,
-//! the place is the parent of kiln's own group, because a group with processes can't have limited children.
-//! `--cgroup-parent` selects another place. A host may have some controllers in either version.
+//! In version 1, the place is kiln's own group, so that a program can't have more than kiln. In
+//! version 2, the place is the parent of kiln's own group, because a group with processes can't
+//! have limited children. `--cgroup-parent` selects another place. A host may have some controllers
+//! in either version.
 //!
 //! # Invariants
 //!
-//! - The kiln process locks its houses, and the kernel releases the locks when the process ends. A process
-//!   that builds a house first removes the unlocked ones, beside it and in the default places. So the next
-//!   kiln removes the remains of a killed one.
-//! - A program joins its groups before it sets up anything else, and can't leave them. It sees its part of
-//!   the hierarchies read-only, or not at all.
+//! - The kiln process locks its houses, and the kernel releases the locks when the process ends. A
+//!   process that builds a house first removes the unlocked ones, beside it and in the default
+//!   places. So the next kiln removes the remains of a killed one.
+//! - A program joins its groups before it sets up anything else, and can't leave them. It sees its
+//!   part of the hierarchies read-only, or not at all.
 //! - Device nodes outside of the sandbox's `/dev` can be opened only if a group filters devices
-//!   ([`Membership::filters_devices`]). The filter is a BPF program if there is a hierarchy of version 2,
-//!   even one without controllers. Otherwise it is the `devices` controller of version 1.
-//! - A missing or unusable controller is a warning: the program runs without that limit, as with docker. A
-//!   value that the kernel rejects is an error. So is a requested parent that can't be used.
+//!   ([`Membership::filters_devices`]). The filter is a BPF program if there is a hierarchy of
+//!   version 2, even one without controllers. Otherwise it is the `devices` controller of version
+//!   1.
+//! - A missing or unusable controller is a warning: the program runs without that limit, as with
+//!   docker. A value that the kernel rejects is an error. So is a requested parent that can't be
+//!   used.
 
 mod devices;
 mod house;
@@ -53,7 +56,8 @@ pub struct Membership {
     pub joined: Vec<PathBuf>,
     /// The directory of the group of version 2.
     pub unified: Option<PathBuf>,
-    /// `true` if one of the groups lets the program open harmless devices only, or those of its rules.
+    /// `true` if one of the groups lets the program open harmless devices only, or those of its
+    /// rules.
     pub filters_devices: bool,
 }
 
@@ -66,8 +70,9 @@ pub struct Groups {
 #[derive(Debug)]
 struct Inner {
     layout: Layout,
-    /// The houses by place; `None` if none can be built there. Programs with access to more than harmless
-    /// devices have separate houses, because a group can't have more than the ones above it.
+    /// The houses by place; `None` if none can be built there. Programs with access to more than
+    /// harmless devices have separate houses, because a group can't have more than the ones above
+    /// it.
     houses: Mutex<Houses>,
     rooms: AtomicU64,
     swept: Once,
@@ -124,12 +129,13 @@ impl Groups {
         Self { inner: Arc::new(Inner { layout, houses, rooms, swept }) }
     }
 
-    /// Creates the groups of a program with limits, below `parent` unless that is empty. With `everywhere`,
-    /// the program gets groups in all hierarchies, in which an OCI runtime can create its own.
+    /// Creates the groups of a program with limits, below `parent` unless that is empty. With
+    /// `everywhere`, the program gets groups in all hierarchies, in which an OCI runtime can create
+    /// its own.
     ///
     /// # Errors
-    /// Fails if no groups can be created below a requested `parent`, or if the kernel rejects the value of a
-    /// limit.
+    /// Fails if no groups can be created below a requested `parent`, or if the kernel rejects the
+    /// value of a limit.
     pub fn group(&self, limits: &Limits, parent: &str, everywhere: bool) -> io::Result<Cgroup> {
         let mut group = Cgroup::default();
         let number = self.inner.rooms.fetch_add(1, Ordering::Relaxed).to_string();
@@ -147,7 +153,8 @@ impl Groups {
                 }
             }
         }
-        // A runtime has device rules of its own, slightly wider than these. It couldn't set them below.
+        // A runtime has device rules of its own, slightly wider than these. It couldn't set them
+        // below.
         match &limits.devices {
             DeviceAccess::Harmless if !everywhere => self.filter_devices(&mut group, place),
             DeviceAccess::Also(rules) if !everywhere => {
@@ -200,7 +207,8 @@ impl Groups {
         Ok(())
     }
 
-    /// Creates the program's group in the hierarchy of a controller. The flag is `true` for version 2.
+    /// Creates the program's group in the hierarchy of a controller. The flag is `true` for version
+    /// 2.
     fn controlled(
         &self,
         group: &mut Cgroup,
@@ -330,8 +338,8 @@ impl Cgroup {
         &self.warnings
     }
 
-    /// Returns the number of processes that the kernel has killed because the program reached its memory
-    /// limit. Returns `None` if it has killed none.
+    /// Returns the number of processes that the kernel has killed because the program reached its
+    /// memory limit. Returns `None` if it has killed none.
     pub fn out_of_memory(&self) -> Option<OutOfMemory> {
         self.memory.as_ref()?.out()
     }

@@ -1,14 +1,14 @@
 //! The file systems `/proc`, `/sys` and `/dev` of a program.
 //!
-//! A program may create device nodes anywhere, and change the owner and mode of those in `/dev`. It can open
-//! nodes in its root or in `/dev` only if its control groups restrict them to harmless devices. In that case
-//! the sandbox creates its own nodes directly in `/dev`. Otherwise both file systems are `nodev`, and the
-//! sandbox creates its nodes in a hidden file system in memory and mounts each one. All other mounts are
-//! always `nodev`.
+//! A program may create device nodes anywhere, and change the owner and mode of those in `/dev`. It
+//! can open nodes in its root or in `/dev` only if its control groups restrict them to harmless
+//! devices. In that case the sandbox creates its own nodes directly in `/dev`. Otherwise both file
+//! systems are `nodev`, and the sandbox creates its nodes in a hidden file system in memory and
+//! mounts each one. All other mounts are always `nodev`.
 //!
-//! In a user namespace, the kernel allows no device nodes, so the host's nodes are mounted. It allows a mount
-//! of `/sys` only together with a network namespace. A program with the host's network therefore gets the
-//! host's `/sys`, with all mounts in it covered.
+//! In a user namespace, the kernel allows no device nodes, so the host's nodes are mounted. It
+//! allows a mount of `/sys` only together with a network namespace. A program with the host's
+//! network therefore gets the host's `/sys`, with all mounts in it covered.
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -118,7 +118,8 @@ impl OwnMounts {
         })
     }
 
-    /// Attaches the file systems and applies the masks. Opens a terminal if the specification requests one.
+    /// Attaches the file systems and applies the masks. Opens a terminal if the specification
+    /// requests one.
     pub(super) fn attach(&self, root: &mut Root, spec: &Spec) -> Result<Option<Terminal>, Failure> {
         root.mount_own(&self.proc, "proc")?;
         root.mount_own(&self.sys, "sys")?;

@@ -1,8 +1,9 @@
 //! A process 1 for programs that don't reap: it forwards signals and reaps orphans.
 //!
-//! The child process forks before it becomes the program. The parent stays as process 1 of the namespace,
-//! with the same user, filter and capabilities as the program and without descriptors. When the program ends,
-//! it ends with the program's status, and the kernel kills all other processes.
+//! The child process forks before it becomes the program. The parent stays as process 1 of the
+//! namespace, with the same user, filter and capabilities as the program and without descriptors.
+//! It ends together with the program, with the same status, and the kernel kills all other
+//! processes.
 
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -22,8 +23,8 @@ pub(super) enum Part {
     Program,
 }
 
-/// Forks this process. The program's process leads a process group of its own, in the foreground of the
-/// terminal if there is one.
+/// Forks this process. The program's process leads a process group of its own, in the foreground of
+/// the terminal if there is one.
 pub(super) fn split(has_terminal: bool) -> Result<Part, Failure> {
     let doing = |errno| Failure::doing::<std::io::Error>("start process 1")(errno);
     // From here on, process 1 receives all signals by waiting for them.
@@ -60,8 +61,8 @@ pub(super) fn run(program: Pid) -> ! {
                     std::process::exit(code);
                 }
             }
-            // SIGTTIN and SIGTTOU concern this process's own use of the terminal. Errors are signals without
-            // a name.
+            // SIGTTIN and SIGTTOU concern this process's own use of the terminal. Errors are
+            // signals without a name.
             Ok(Signal::SIGTTIN | Signal::SIGTTOU) | Err(_) => {}
             // The program may have ended. SIGCHLD reports that.
             Ok(signal) => drop(kill(program, signal)),

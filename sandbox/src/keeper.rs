@@ -1,11 +1,11 @@
 //! The keeper of a helper whose programs the kernel doesn't kill.
 //!
-//! Usually the helper is process 1 of a process namespace that contains all of its programs. When it ends for
-//! any reason, the kernel kills them, and no program can prevent that. A program that shares the host's
-//! processes can't be in such a namespace, so its helper has none. Instead the helper has a parent, the
-//! *keeper*, which waits for the helper's end and then kills the processes that it has left. If the keeper
-//! ends first, the helper kills its programs itself. Processes survive only if both are killed at the same
-//! moment.
+//! Usually the helper is process 1 of a process namespace that contains all of its programs. When
+//! it ends for any reason, the kernel kills them, and no program can prevent that. A program that
+//! shares the host's processes can't be in such a namespace, so its helper has none. Instead the
+//! helper has a parent, the *keeper*, which waits for the helper's end and then kills the processes
+//! that it has left. If the keeper ends first, the helper kills its programs itself. Processes
+//! survive only if both are killed at the same moment.
 
 use std::io;
 use std::os::fd::OwnedFd;

@@ -1,7 +1,7 @@
 //! The hidden and read-only parts of a container's `/proc` and `/sys`, which are Docker's.
 //!
-//! They are opened below the descriptors of the new file systems, without following links. An image's own
-//! `/proc` has no influence on them.
+//! They are opened below the descriptors of the new file systems, without following links. An
+//! image's own `/proc` has no influence on them.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -41,8 +41,8 @@ pub(super) fn readonly() -> Vec<String> {
     READONLY_IN_PROC.iter().map(|path| format!("/proc/{path}")).collect()
 }
 
-/// Applies the masks to a new `/proc` and `/sys`. Files are hidden by mounts of `null`, a file of an attached
-/// mount.
+/// Applies the masks to a new `/proc` and `/sys`. Files are hidden by mounts of `null`, a file of
+/// an attached mount.
 pub(super) fn apply(proc: &MountHandle, sys: &MountHandle, null: &OwnedFd) -> Result<(), Failure> {
     let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY
         | MountAttrFlags::MOUNT_ATTR_NOSUID
@@ -75,8 +75,8 @@ pub(super) fn apply(proc: &MountHandle, sys: &MountHandle, null: &OwnedFd) -> Re
     Ok(())
 }
 
-/// Protects the modes and owners of files in `/proc` outside of the process directories. The kernel shares
-/// them among all programs of the machine.
+/// Protects the modes and owners of files in `/proc` outside of the process directories. The kernel
+/// shares them among all programs of the machine.
 ///
 /// # Errors
 /// Fails if the files can't be read or mounted.
@@ -89,7 +89,8 @@ pub(super) fn protect_shared(proc: &MountHandle) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Returns the names of files and directories in `/proc` that aren't processes. Links have no modes.
+/// Returns the names of files and directories in `/proc` that aren't processes. Links have no
+/// modes.
 fn shared_entries(proc: &MountHandle) -> rustix::io::Result<Vec<String>> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let directory = rustix::fs::openat(proc, ".", flags, Mode::empty())?;

@@ -2,8 +2,8 @@
 //!
 //! A mount is created detached, restricted, and attached to a descriptor in the container. With
 //! `mount_setattr` (Linux 5.12), it is restricted before it is attached. Otherwise it is restricted
-//! immediately afterwards with mount(2), through the mount's own descriptor. That looks up no path of the
-//! container, and no program of the container runs before all mounts are in place.
+//! immediately afterwards with mount(2), through the mount's own descriptor. That looks up no path
+//! of the container, and no program of the container runs before all mounts are in place.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -63,8 +63,8 @@ impl MountHandle {
             .map_err(Failure::doing(&action))
     }
 
-    /// Clones the mount of `fd`, from `fd` downwards. Before Linux 6.15, the kernel clones attached mounts
-    /// only.
+    /// Clones the mount of `fd`, from `fd` downwards. Before Linux 6.15, the kernel clones attached
+    /// mounts only.
     pub(super) fn clone_of(fd: impl AsFd) -> rustix::io::Result<Self> {
         Self::open(fd, "", clone_flags(true) | OpenTreeFlags::AT_EMPTY_PATH)
     }
@@ -118,8 +118,8 @@ impl MountHandle {
             .map_err(Failure::doing(&format!("mount at {}", path.display())))
     }
 
-    /// Makes the mount and all mounts below it slaves of their source: they receive its new mounts but don't
-    /// send any back.
+    /// Makes the mount and all mounts below it slaves of their source: they receive its new mounts
+    /// but don't send any back.
     pub(super) fn enslave(&self) {
         self.is_slave.set(true);
     }
@@ -158,12 +158,13 @@ pub(super) fn restrict_attached(
     }
 }
 
-/// Opens a directory in a detached clone of its mount and of the mounts below it, in which no device can be
-/// opened. Returns the directory and a descriptor that must stay open as long as it is used.
+/// Opens a directory in a detached clone of its mount and of the mounts below it, in which no
+/// device can be opened. Returns the directory and a descriptor that must stay open as long as it
+/// is used.
 ///
 /// # Errors
-/// Fails if this process can't mount, if the kernel lacks the call, or if there may be an unbindable mount
-/// below the directory.
+/// Fails if this process can't mount, if the kernel lacks the call, or if there may be an
+/// unbindable mount below the directory.
 pub fn mount_without_devices(directory: impl AsFd) -> std::io::Result<(OwnedFd, OwnedFd)> {
     if read("/proc/self/mountinfo")?.contains(" unbindable ") {
         return Err(std::io::ErrorKind::Unsupported.into());
@@ -175,8 +176,8 @@ pub fn mount_without_devices(directory: impl AsFd) -> std::io::Result<(OwnedFd, 
     Ok((rustix::fs::openat(&clone, ".", flags, Mode::empty())?, clone))
 }
 
-/// Makes an attached mount of the calling thread's mount namespace read-only. The thread must not share its
-/// working directory.
+/// Makes an attached mount of the calling thread's mount namespace read-only. The thread must not
+/// share its working directory.
 pub(super) fn make_read_only(mount: BorrowedFd<'_>) -> rustix::io::Result<()> {
     let attributes = MountAttributes { readonly: true, ..MountAttributes::default() };
     match set_mount_attributes(mount, attributes) {
@@ -185,7 +186,8 @@ pub(super) fn make_read_only(mount: BorrowedFd<'_>) -> rustix::io::Result<()> {
     }
 }
 
-/// Sets attributes with mount(2) by way of the working directory. `/proc` may belong to another namespace.
+/// Sets attributes with mount(2) by way of the working directory. `/proc` may belong to another
+/// namespace.
 fn remount_here(mount: BorrowedFd<'_>, attributes: MountAttributes) -> rustix::io::Result<()> {
     rustix::process::fchdir(mount)?;
     mount_remount(".", remount_flags(mount, attributes)?, c"")
@@ -265,8 +267,8 @@ fn read(path: &str) -> rustix::io::Result<String> {
         .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
 }
 
-/// Returns the mounts below mount `top` in the text of `/proc/self/mountinfo`: their IDs and their paths
-/// relative to `top`.
+/// Returns the mounts below mount `top` in the text of `/proc/self/mountinfo`: their IDs and their
+/// paths relative to `top`.
 fn places_below(table: &str, top: u64) -> Vec<(u64, PathBuf)> {
     let rows: Vec<_> = table.lines().filter_map(Row::of).collect();
     let Some(root) = rows.iter().find(|row| row.id == top) else { return Vec::new() };

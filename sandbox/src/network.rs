@@ -44,6 +44,7 @@ use std::ffi::OsString;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use rustix::thread::{CapabilitySet, CapabilitySets, capabilities};
 use tokio::sync::OnceCell;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
@@ -208,8 +209,8 @@ fn privileged() -> Result<(), NetworkError> {
     if map.split_whitespace().ne(["0", "0", "4294967295"]) {
         return refuse("that takes root outside of any user namespace");
     }
-    let has = caps::has_cap(None, caps::CapSet::Effective, caps::Capability::CAP_NET_ADMIN);
-    if !has.unwrap_or(false) {
+    let has = |own: CapabilitySets| own.effective.contains(CapabilitySet::NET_ADMIN);
+    if !capabilities(None).is_ok_and(has) {
         return refuse("that takes the capability CAP_NET_ADMIN");
     }
     Ok(())

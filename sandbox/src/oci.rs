@@ -1,16 +1,17 @@
 //! Steps that another OCI runtime executes, such as runc.
 //!
-//! The runtime gets the same specification as the sandbox. kiln assembles the root file system with all
-//! mounts in a private mount namespace and writes the rest into a `config.json` ([`config`]). So layers, the
-//! removal of mount points, and users have the same meaning with either.
+//! The runtime gets the same specification as the sandbox. kiln assembles the root file system with
+//! all mounts in a private mount namespace and writes the rest into a `config.json` ([`config`]).
+//! So layers, the removal of mount points, and users have the same meaning with either.
 //!
-//! The runtime is process 1 of a process namespace. Its containers are processes in it and end with it,
-//! whether it exits or is killed. Its state is in memory and vanishes too. Its control groups are below those
-//! that kiln has created for the program: kiln's limits apply, and kiln removes them.
+//! The runtime is process 1 of a process namespace. Its containers are processes in it and end with
+//! it, whether it exits or is killed. Its state is in memory and vanishes too. Its control groups
+//! are below those that kiln has created for the program: kiln's limits apply, and kiln removes
+//! them.
 //!
-//! Two differences remain. A program that was killed by a signal has the exit code 128 plus the signal's
-//! number, because runtimes report no more. And an unsupported feature is the runtime's own error, from its
-//! log.
+//! Two differences remain. A program that was killed by a signal has the exit code 128 plus the
+//! signal's number, because runtimes report no more. And an unsupported feature is the runtime's
+//! own error, from its log.
 
 mod config;
 pub(super) mod init;
@@ -151,8 +152,8 @@ fn furnish<'a>(
     let mut root = Root::attach(&tree, &stage.path("root"), upper)?;
     let (user, home) = resolve_user(&root, &spec.process)?;
     identity::check(&user)?;
-    // The runtime mounts its own file systems here. Until then, the placeholders cover the image's files and
-    // cause the same errors as the sandbox's mounts.
+    // The runtime mounts its own file systems here. Until then, the placeholders cover the image's
+    // files and cause the same errors as the sandbox's mounts.
     for (name, kind) in OWN {
         let mount = MountHandle::file_system(kind, &[], MountAttrFlags::MOUNT_ATTR_NODEV)?;
         root.mount_own(&mount, name)?;
@@ -188,9 +189,9 @@ fn furnish<'a>(
     Ok((Ready { made: root.into_made(), kept }, config))
 }
 
-/// Returns the name of the container's control group. In hierarchies without a group of kiln's, the groups of
-/// all containers are side by side. The name therefore contains the number of the container's mount
-/// namespace.
+/// Returns the name of the container's control group. In hierarchies without a group of kiln's, the
+/// groups of all containers are side by side. The name therefore contains the number of the
+/// container's mount namespace.
 fn control_group() -> Result<String, Failure> {
     let namespace = rustix::fs::stat("/proc/self/ns/mnt")
         .map_err(Failure::doing("look at the mount namespace"))?;

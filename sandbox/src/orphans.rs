@@ -1,9 +1,9 @@
 //! The remaining processes of programs in the host's process namespace.
 //!
-//! Such a program isn't process 1, so the kernel doesn't kill its processes with it. The helper is a
-//! subreaper: a process whose parent has ended becomes the helper's child. When the program ends, the helper
-//! kills all of its children except programs. Their own children then become the helper's, and it repeats
-//! until no child is left.
+//! Such a program isn't process 1, so the kernel doesn't kill its processes with it. The helper is
+//! a subreaper: a process whose parent has ended becomes the helper's child. When the program ends,
+//! the helper kills all of its children except programs. Their own children then become the
+//! helper's, and it repeats until no child is left.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 

@@ -100,8 +100,8 @@ pub struct Io {
     pub gate: Option<OwnedFd>,
 }
 
-/// A gate that holds a program back after its setup. If the gate is dropped before it is opened, the program
-/// never starts.
+/// A gate that holds a program back after its setup. If the gate is dropped before it is opened,
+/// the program never starts.
 #[derive(Debug)]
 pub struct Gate {
     opener: OwnedFd,
@@ -151,8 +151,8 @@ pub struct Sandbox {
 }
 
 impl Sandbox {
-    /// Creates a sandbox. `anchor` is an empty directory for mounts that only the programs' namespaces see.
-    /// Any number of sandboxes may share it.
+    /// Creates a sandbox. `anchor` is an empty directory for mounts that only the programs'
+    /// namespaces see. Any number of sandboxes may share it.
     ///
     /// # Errors
     /// Fails if the directory can't be used or if the process may not create namespaces.
@@ -186,11 +186,12 @@ impl Sandbox {
 
     /// Runs a program to its end.
     ///
-    /// Returns after the program and all processes that it started have ended and their output has been read.
-    /// On cancellation, the sandbox kills them first.
+    /// Returns after the program and all processes that it started have ended and their output has
+    /// been read. On cancellation, the sandbox kills them first.
     ///
     /// # Errors
-    /// Fails if the program can't be run or is cancelled. A program that exits with an error is no failure.
+    /// Fails if the program can't be run or is cancelled. A program that exits with an error is no
+    /// failure.
     pub async fn run(
         &self,
         spec: &Spec,
@@ -352,8 +353,8 @@ pub struct Signaller {
 }
 
 impl Signaller {
-    /// Sends a signal. As process 1 of its namespace, the program receives only signals that it has a handler
-    /// for, and SIGKILL and SIGSTOP.
+    /// Sends a signal. As process 1 of its namespace, the program receives only signals that it has
+    /// a handler for, and SIGKILL and SIGSTOP.
     pub fn send(&self, signal: i32) {
         // The program may have ended already.
         let _ = wire::send(self.control.get_ref(), &Request::Signal(signal), &[]);
@@ -412,8 +413,8 @@ impl Running {
         if cancelled { Err(SandboxError::Cancelled) } else { outcome }
     }
 
-    /// Waits until the program's processes are gone, then reads the last output. Doesn't wait for processes
-    /// outside of the sandbox that also hold a pipe.
+    /// Waits until the program's processes are gone, then reads the last output. Doesn't wait for
+    /// processes outside of the sandbox that also hold a pipe.
     async fn take_rest(&mut self, buffer: &mut Vec<u8>) {
         if matches!(self.state, State::SettingUp | State::Running) {
             // Without a final report, the helper has died.

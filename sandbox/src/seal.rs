@@ -1,20 +1,21 @@
 //! Kept trees, closed to all processes that could still write to them after a program has ended.
 //!
-//! A program can pass descriptors of its files to a process outside of its sandbox, through a socket in a
-//! cache mount that both share. The descriptors refer to the program's mounts and outlive it. So the child
-//! passes these mounts to kiln, which makes them read-only after the program has ended:
+//! A program can pass descriptors of its files to a process outside of its sandbox, through a
+//! socket in a cache mount that both share. The descriptors refer to the program's mounts and
+//! outlive it. So the child passes these mounts to kiln, which makes them read-only after the
+//! program has ended:
 //!
 //! | tree | made read-only |
 //! | --- | --- |
 //! | overlay | the file system itself, with all of its mounts |
 //! | directory | the mount in the program's mount namespace, which exists as long as kiln holds it |
 //!
-//! The kernel refuses that while a file is open for writing or has a writable mapping. Afterwards it refuses
-//! every change through a descriptor of a file, a directory or a path: opening a file for writing, creating
-//! one, changing attributes. The next program has mounts of its own.
+//! The kernel refuses that while a file is open for writing or has a writable mapping. Afterwards
+//! it refuses every change through a descriptor of a file, a directory or a path: opening a file
+//! for writing, creating one, changing attributes. The next program has mounts of its own.
 //!
-//! A runtime mounts directories again for its containers, and kiln can't reach those mounts. Such trees are
-//! copied instead of closed: see `Draft`.
+//! A runtime mounts directories again for its containers, and kiln can't reach those mounts. Such
+//! trees are copied instead of closed: see `Draft`.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -30,8 +31,8 @@ use super::mount_handle::{make_read_only, mount_id};
 use super::spec::{MountKind, Spec, Tree};
 use super::wire::Failure;
 
-/// The pauses between attempts. The kernel closes some files after their process has ended, such as those in
-/// sockets' queues.
+/// The pauses between attempts. The kernel closes some files after their process has ended, such as
+/// those in sockets' queues.
 const PAUSES: [Duration; 8] = [
     Duration::from_millis(1),
     Duration::from_millis(4),
@@ -69,7 +70,8 @@ impl Seal {
         self.mounts = fds.collect();
     }
 
-    /// Makes the trees read-only for all processes that hold descriptors of them. Blocks the thread.
+    /// Makes the trees read-only for all processes that hold descriptors of them. Blocks the
+    /// thread.
     ///
     /// # Errors
     /// Fails with [`SandboxError::Busy`] if a file is open for writing.
@@ -96,8 +98,8 @@ impl Seal {
     }
 }
 
-/// Returns the kept trees that can be closed, each with its index among the mounts. The index is `None` for
-/// the root file system.
+/// Returns the kept trees that can be closed, each with its index among the mounts. The index is
+/// `None` for the root file system.
 fn kept(spec: &Spec) -> impl Iterator<Item = (Option<usize>, &Tree)> {
     let root = std::iter::once((None, Path::new("/"), &spec.rootfs));
     let mounts = spec.mounts.iter().enumerate().filter_map(|(place, mount)| match &mount.kind {
@@ -111,8 +113,8 @@ fn kept(spec: &Spec) -> impl Iterator<Item = (Option<usize>, &Tree)> {
     root.chain(mounts).filter(is_kept).map(|(place, _, tree)| (place, tree))
 }
 
-/// Returns the descriptors of the child's mounts that kiln needs, after that of their namespace if one of
-/// them is a directory.
+/// Returns the descriptors of the child's mounts that kiln needs, after that of their namespace if
+/// one of them is a directory.
 pub(super) fn handles(
     spec: &Spec,
     root: BorrowedFd<'_>,
@@ -155,7 +157,8 @@ fn within(
     work: impl FnOnce() -> rustix::io::Result<()> + Send,
 ) -> rustix::io::Result<()> {
     let enter = || {
-        // The kernel doesn't let threads that share root and working directory change their namespace.
+        // The kernel doesn't let threads that share root and working directory change their
+        // namespace.
         unshare(CloneFlags::CLONE_FS).map_err(|errno| Errno::from_raw_os_error(errno as i32))?;
         move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Mount))?;
         work()
@@ -163,7 +166,8 @@ fn within(
     std::thread::scope(|scope| scope.spawn(enter).join().unwrap_or(Err(Errno::INVAL)))
 }
 
-/// Returns the path of a file that a process has open for writing through this mount, if one is found.
+/// Returns the path of a file that a process has open for writing through this mount, if one is
+/// found.
 fn writer(mount: &OwnedFd) -> Option<PathBuf> {
     let line = format!("mnt_id:\t{}", mount_id(mount.as_fd()).ok()?);
     let processes = std::fs::read_dir("/proc").ok()?.flatten().map(|entry| entry.path());

@@ -1,20 +1,22 @@
 //! The system call filter: Docker's default profile for any set of capabilities.
 //!
-//! A processor may run programs of several architectures, each with its own call numbers. The filter checks a
-//! call's architecture first and then its number. On `x86_64` it knows the native calls, those of x32 (native
-//! ones with a bit set) and those of i386; on aarch64 the native calls and those of arm. A call of any other
-//! architecture kills the program.
+//! A processor may run programs of several architectures, each with its own call numbers. The
+//! filter checks a call's architecture first and then its number. On `x86_64` it knows the native
+//! calls, those of x32 (native ones with a bit set) and those of i386; on aarch64 the native calls
+//! and those of arm. A call of any other architecture kills the program.
 //!
 //! - Calls of the table ([`calls::CALLS`]) are allowed. So are those of the container's additional
 //!   capabilities ([`more_calls::CALLS_OF_CAPABILITIES`]).
 //! - `socket`, `clone` and `personality` depend on their first argument.
-//! - `clone3` fails with ENOSYS, because a filter can't see its flags. Programs fall back to `clone`. Calls
-//!   that are newer than the profile fail with ENOSYS too, as on an older kernel.
+//! - `clone3` fails with ENOSYS, because a filter can't see its flags. Programs fall back to
+//!   `clone`. Calls that are newer than the profile fail with ENOSYS too, as on an older kernel.
 //! - All others fail with EPERM.
 //!
-//! A profile of the user ([`SeccompProfile`]) replaces these rules. It compiles to the same kind of program.
+//! A profile of the user ([`SeccompProfile`]) replaces these rules. It compiles to the same kind of
+//! program.
 //!
-//! With `SYS_ADMIN`, `clone3` and all arguments of `clone` are allowed. Without `SYS_CHROOT`, `chroot` isn't.
+//! With `SYS_ADMIN`, `clone3` and all arguments of `clone` are allowed. Without `SYS_CHROOT`,
+//! `chroot` isn't.
 //!
 //! The helper compiles the default filter once for all its children.
 
@@ -42,8 +44,8 @@ use crate::sys::{self, FilterInstruction};
 /// The address families that sockets must not have: `AF_ALG` and `AF_VSOCK`.
 const REFUSED_FAMILIES: [u32; 2] = [38, 40];
 
-/// The allowed execution domains: Linux, with variations of `uname` and of short inodes, and the query of the
-/// current domain.
+/// The allowed execution domains: Linux, with variations of `uname` and of short inodes, and the
+/// query of the current domain.
 const PERSONALITIES: [u32; 5] = [0, 0x8, 0x2_0000, 0x2_0008, 0xffff_ffff];
 
 /// The flags of `clone` that create namespaces.
@@ -141,8 +143,8 @@ fn architectures(machine: &str, capabilities: Capabilities) -> io::Result<Vec<Ar
     }
 }
 
-/// Returns the verdicts in the order of call numbers. Each verdict is valid from its number on. `bit` is set
-/// in all numbers.
+/// Returns the verdicts in the order of call numbers. Each verdict is valid from its number on.
+/// `bit` is set in all numbers.
 fn verdicts(column: Column, bit: u32, capabilities: Capabilities) -> Vec<(u32, Verdict)> {
     let missing = Verdict::Refuse(libc::ENOSYS.cast_unsigned());
     let refused = Verdict::Refuse(libc::EPERM.cast_unsigned());

@@ -1,7 +1,7 @@
 //! The sources of mounts: trees and files as detached mounts.
 //!
-//! All of them are created before the new root exists, so that no path of the host is looked up when the
-//! container's files could be in its place.
+//! All of them are created before the new root exists, so that no path of the host is looked up
+//! when the container's files could be in its place.
 
 use std::fs::File;
 use std::io::Write;
@@ -29,8 +29,8 @@ pub(super) struct Sources {
     linked: Linked,
 }
 
-/// Clones of host directories with mount propagation. They are made while this process's mounts still share
-/// propagation with the host's.
+/// Clones of host directories with mount propagation. They are made while this process's mounts
+/// still share propagation with the host's.
 #[derive(Default)]
 pub(super) struct Linked(Vec<(PathBuf, MountHandle)>);
 
@@ -147,7 +147,7 @@ impl Sources {
             MountKind::Tmpfs { size, mode, options } => tmpfs(*size, *mode, options),
             MountKind::Device(path) => shared_device(path),
             MountKind::File { contents, mode, uid, gid, readonly } => {
-                let mount = self.file(contents, *mode, (*uid, *gid))?;
+                let mount = self.file(contents, *mode, Owner { uid: *uid, gid: *gid })?;
                 let attributes = MountAttributes {
                     readonly: *readonly,
                     nodev: true,
@@ -205,12 +205,7 @@ impl Sources {
         }
     }
 
-    fn file(
-        &mut self,
-        contents: &[u8],
-        mode: u32,
-        owner: (u32, u32),
-    ) -> Result<MountHandle, Failure> {
+    fn file(&mut self, contents: &[u8], mode: u32, owner: Owner) -> Result<MountHandle, Failure> {
         let name = format!("file{}", self.files);
         self.files += 1;
         let store = self.store()?;
@@ -220,7 +215,7 @@ impl Sources {
         let file = rustix::fs::openat(store, &name, flags, mode).map_err(Failure::doing(action))?;
         let mut file = File::from(file);
         file.write_all(contents).map_err(Failure::doing(action))?;
-        let owner = Ids::current().possible(Owner { uid: owner.0, gid: owner.1 });
+        let owner = Ids::current().possible(owner);
         let (uid, gid) = (Uid::from_raw(owner.uid), Gid::from_raw(owner.gid));
         rustix::fs::fchown(&file, Some(uid), Some(gid)).map_err(Failure::doing(action))?;
         // A change of owner clears setuid bits, so the mode is set again.
@@ -253,7 +248,8 @@ fn tmpfs(size: Option<u64>, mode: u32, options: &TmpfsOptions) -> Result<MountHa
     MountHandle::file_system("tmpfs", &words, attributes)
 }
 
-/// Returns a mount of a device of the host. This is the only kind of mount in which devices can be opened.
+/// Returns a mount of a device of the host. This is the only kind of mount in which devices can be
+/// opened.
 fn shared_device(path: &Path) -> Result<MountHandle, Failure> {
     let action = format!("mount device {}", path.display());
     let flags = OFlags::PATH | OFlags::CLOEXEC;
@@ -279,8 +275,8 @@ fn select(root: impl AsFd, selector: &Path, recursive: bool) -> Result<MountHand
     MountHandle::of_fd(&part, recursive).map_err(Failure::doing(&action))
 }
 
-/// Opens a path inside a root. Links, `..` and `/` can't lead out of it, and magic links of `/proc` aren't
-/// followed.
+/// Opens a path inside a root. Links, `..` and `/` can't lead out of it, and magic links of `/proc`
+/// aren't followed.
 pub(super) fn open_inside(
     root: impl AsFd,
     path: &Path,

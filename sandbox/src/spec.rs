@@ -1,8 +1,8 @@
 //! The specification of a program and its environment, as plain data that a test can inspect.
 //!
-//! Paths of the host (layers, sources) are trusted. Names inside the container (targets, selectors, the
-//! working directory, the user) may come from a hostile Dockerfile or image. The sandbox resolves them inside
-//! the root that they belong to.
+//! Paths of the host (layers, sources) are trusted. Names inside the container (targets, selectors,
+//! the working directory, the user) may come from a hostile Dockerfile or image. The sandbox
+//! resolves them inside the root that they belong to.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -23,8 +23,8 @@ pub struct Spec {
     pub readonly_rootfs: bool,
     /// The mounts besides `/proc`, `/dev` and `/sys`, in the order of mounting.
     pub mounts: Vec<Mount>,
-    /// The targets of mounts whose trees are kept after the program has ended; `/` for the root file system.
-    /// A [`Seal`](super::Seal) closes them.
+    /// The targets of mounts whose trees are kept after the program has ended; `/` for the root
+    /// file system. A [`Seal`](super::Seal) closes them.
     pub kept: Vec<PathBuf>,
     /// The process that runs the program.
     pub process: Process,
@@ -38,8 +38,8 @@ pub struct Spec {
     pub security: Security,
     /// The rights of the process at [`Security::Sandbox`].
     pub privileges: Privileges,
-    /// `true` if the process can't change modes in `/proc`, which apply to all programs of the machine. The
-    /// protection takes about a millisecond per program.
+    /// `true` if the process can't change modes in `/proc`, which apply to all programs of the
+    /// machine. The protection takes about a millisecond per program.
     pub protects_proc: bool,
     /// The host's namespaces that the process shares.
     pub shared: SharedNamespaces,
@@ -47,13 +47,13 @@ pub struct Spec {
     pub sysctls: Vec<Sysctl>,
     /// The control groups that the process joins.
     pub cgroups: Membership,
-    /// The hierarchies that the process sees below `/sys/fs/cgroup`. A host with version 2 only always shows
-    /// it.
+    /// The hierarchies that the process sees below `/sys/fs/cgroup`. A host with version 2 only
+    /// always shows it.
     pub shown_cgroups: Vec<Shown>,
     /// The size of `/dev/shm` in bytes. `None` for no `/dev/shm`.
     pub shm_size: Option<u64>,
-    /// The devices that the program may open in addition to harmless ones, if its control groups filter
-    /// devices. An OCI runtime filters them itself.
+    /// The devices that the program may open in addition to harmless ones, if its control groups
+    /// filter devices. An OCI runtime filters them itself.
     pub devices: Vec<DeviceRule>,
     /// Annotations for an OCI runtime. The sandbox ignores them.
     pub annotations: BTreeMap<String, String>,
@@ -62,8 +62,8 @@ pub struct Spec {
 }
 
 impl Spec {
-    /// Returns the specification of `args` in `rootfs`. Root runs it in `/`, with the host's network and
-    /// without environment variables or further mounts.
+    /// Returns the specification of `args` in `rootfs`. Root runs it in `/`, with the host's
+    /// network and without environment variables or further mounts.
     pub fn new(rootfs: Tree, args: Vec<String>) -> Self {
         Self {
             rootfs,
@@ -153,8 +153,8 @@ impl Tree {
 /// A mount in the container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mount {
-    /// The absolute path in the container. The sandbox resolves links inside the container. It creates
-    /// missing parts, and removes those in the root file system afterwards.
+    /// The absolute path in the container. The sandbox resolves links inside the container. It
+    /// creates missing parts, and removes those in the root file system afterwards.
     pub target: PathBuf,
     /// The source and type of the mount.
     pub kind: MountKind,
@@ -167,8 +167,8 @@ pub enum MountKind {
     Bind {
         /// The tree that contains the source.
         tree: Tree,
-        /// The path in the tree, resolved inside it. Empty for the whole tree. (A file of the host is
-        /// `Directory(its path)` with an empty selector.)
+        /// The path in the tree, resolved inside it. Empty for the whole tree. (A file of the host
+        /// is `Directory(its path)` with an empty selector.)
         selector: PathBuf,
         /// `true` if the mount is read-only.
         readonly: bool,
@@ -191,8 +191,8 @@ pub enum MountKind {
         /// The device's path on the host.
         PathBuf,
     ),
-    /// A file in memory with this content, which is never written to a disk. It may grow by at most a
-    /// mebibyte.
+    /// A file in memory with this content, which is never written to a disk. It may grow by at most
+    /// a mebibyte.
     File {
         /// The content of the file.
         #[serde(with = "hex_bytes")]
@@ -268,8 +268,8 @@ pub struct Process {
     pub terminal: Option<TerminalSize>,
     /// The resource limits that differ from the caller's.
     pub rlimits: Vec<Rlimit>,
-    /// The kernel's preference for killing the process when memory is short, from -1000 to 1000. `None` for
-    /// the caller's.
+    /// The kernel's preference for killing the process when memory is short, from -1000 to 1000.
+    /// `None` for the caller's.
     pub oom_score_adj: Option<i32>,
     /// `true` if kiln stays as process 1, forwards signals to the program and reaps orphans.
     pub has_init: bool,
@@ -328,8 +328,9 @@ pub enum Security {
     /// The confinement of Docker's containers by default.
     #[default]
     Sandbox,
-    /// All of kiln's own rights (`RUN --security=insecure`): all capabilities and system calls, device nodes,
-    /// and writable `/proc` and `/sys`. Such a program isn't confined and can take over the machine.
+    /// All of kiln's own rights (`RUN --security=insecure`): all capabilities and system calls,
+    /// device nodes, and writable `/proc` and `/sys`. Such a program isn't confined and can take
+    /// over the machine.
     Insecure,
     /// The same for root only, with all devices of the machine (`docker run --privileged`).
     Privileged,
@@ -347,14 +348,15 @@ impl Security {
 pub struct Privileges {
     /// The capabilities of root, which are also the most that a setuid program gains.
     pub capabilities: Capabilities,
-    /// `true` if setuid bits and file capabilities have no effect. Applies at all levels of confinement.
+    /// `true` if setuid bits and file capabilities have no effect. Applies at all levels of
+    /// confinement.
     pub no_new_privileges: bool,
     /// The filter for system calls.
     pub calls: CallFilter,
     /// `true` if parts of `/proc` and `/sys` are hidden and others are read-only.
     pub hides_system: bool,
-    /// The AppArmor profile that confines the program. The kernel must have loaded it. `None` for no profile.
-    /// Applies at all levels of confinement.
+    /// The AppArmor profile that confines the program. The kernel must have loaded it. `None` for
+    /// no profile. Applies at all levels of confinement.
     pub apparmor: Option<String>,
 }
 

@@ -136,7 +136,8 @@ where
         self,
         key: Key,
         outputs: usize,
-        (fresh, told): (bool, Option<(VertexId, EventSender)>),
+        fresh: bool,
+        told: Option<(VertexId, EventSender)>,
     ) -> Result<Report<E::Output, C::Guard>, Stop> {
         let locking = telling(self.cache.lock(&key), told.as_ref());
         let guard = self.unless_cancelled(locking).await??;

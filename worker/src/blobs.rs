@@ -86,10 +86,10 @@ impl Blobs {
         let origin = blob.origin.as_deref().map_or(Origin::Store, Origin::parse);
         match origin {
             Origin::Cache(place) => {
-                let fetched = self.bring(*place, blob, (part, open_cached)).await;
+                let fetched = self.bring(*place, blob, part, open_cached).await;
                 fetched.map_err(|error| self.lose(blob, error))
             }
-            origin => self.bring(origin, blob, (part, open_blob)).await,
+            origin => self.bring(origin, blob, part, open_blob).await,
         }
     }
 
@@ -105,12 +105,7 @@ impl Blobs {
     }
 
     /// Brings in a blob that isn't here; `open` opens those of layouts.
-    async fn bring(
-        &self,
-        from: Origin,
-        blob: &LayerBlob,
-        (part, open): (Part, Open),
-    ) -> Result<()> {
+    async fn bring(&self, from: Origin, blob: &LayerBlob, part: Part, open: Open) -> Result<()> {
         match from {
             Origin::Layout(directory) => {
                 let (this, blob) = (self.clone(), blob.clone());
@@ -198,7 +193,7 @@ impl Blobs {
             writer = self.writer(blob, false).await?;
         } else if begun > 0 {
             part.advance(begun);
-            match self.transfer(&repository, blob, (&mut writer, &mut part)).await {
+            match self.transfer(&repository, blob, &mut writer, &mut part).await {
                 Err(Error::Registry(error)) if error.is_wrong_content() => {
                     tracing::debug!(%error, "what was left of the blob is of no use");
                     writer.discard();
@@ -209,7 +204,7 @@ impl Blobs {
                 Ok(()) => return finish(writer, blob, part),
             }
         }
-        self.transfer(&repository, blob, (&mut writer, &mut part)).await?;
+        self.transfer(&repository, blob, &mut writer, &mut part).await?;
         finish(writer, blob, part)
     }
 
@@ -228,7 +223,8 @@ impl Blobs {
         &self,
         repository: &Repository,
         blob: &LayerBlob,
-        (writer, part): (&mut BlobWriter, &mut Part),
+        writer: &mut BlobWriter,
+        part: &mut Part,
     ) -> Result<()> {
         if writer.written() == blob.size && writer.hasher().finish() == blob.digest {
             return Ok(());

@@ -113,7 +113,7 @@ impl Containers {
         context: &StepContext,
     ) -> Result<ContainerImage> {
         let image = self.images.image(origin, digest, platform).await?;
-        let layer = source::image::declare(&image, &self.snapshots.store, (origin, digest))?;
+        let layer = source::image::declare(&image, &self.snapshots.store, origin, digest)?;
         self.snapshots.materialise([&Output::Layer(layer.clone())], Some(context)).await?;
         Ok(ContainerImage { digest: *digest, config: image.config, layer })
     }

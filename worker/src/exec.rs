@@ -25,7 +25,7 @@ use kiln_solver::{Event, LogStream, Remains, StepContext, StepError};
 use kiln_store::Watch;
 use tokio_util::sync::CancellationToken;
 
-use self::failed::Scene;
+use self::failed::Execution;
 
 pub use self::failed::FailedStep;
 
@@ -123,7 +123,8 @@ impl Exec {
             Err(error) => (Err(error), Seal::default()),
         };
         if let Err(error) = judge(exec, exit, group.out_of_memory()) {
-            return Err(self.remember(error, exec, (spec, prepared, group, network)));
+            let execution = Execution { spec, prepared, group, network };
+            return Err(self.remember(error, exec, execution));
         }
         drop(group);
         let (snapshots, has_runtime) = (self.snapshots.clone(), self.runtime.is_some());
@@ -142,10 +143,10 @@ impl Exec {
     }
 
     /// Leaves what a program failed in to whoever wants to look into it, where somebody does.
-    fn remember(&self, error: StepError, exec: &ExecOp, scene: Scene) -> StepError {
+    fn remember(&self, error: StepError, exec: &ExecOp, execution: Execution) -> StepError {
         match error {
             StepError::Exit { command, status, code, .. } if self.keep_failed => {
-                let step = FailedStep::new(self.clone(), exec, scene);
+                let step = FailedStep::new(self.clone(), exec, execution);
                 StepError::Exit { command, status, code, remains: Some(Remains::new(step)) }
             }
             error => error,

@@ -34,10 +34,11 @@ pub(crate) async fn run(
     snapshots: &Snapshots,
     op: &FileOp,
     inputs: Vec<Output>,
-    (packer, context): (Option<&Arc<dyn LayerPacker>>, &StepContext),
+    packer: Option<&Arc<dyn LayerPacker>>,
+    context: &StepContext,
 ) -> Result<Vec<Output>> {
     if let Some(packer) = packer.filter(|_| context.is_last)
-        && let Some(layer) = direct::run(snapshots, op, &inputs, (packer, context)).await?
+        && let Some(layer) = direct::run(snapshots, op, &inputs, packer, context).await?
     {
         return Ok(vec![Output::Layer(Some(layer))]);
     }
@@ -224,7 +225,7 @@ impl<'a> Run<'a> {
         match &action.kind {
             FileActionKind::Copy(copy) => {
                 let source = self.source(action.secondary_input)?;
-                copy::copy(source.view(), target, copy, (owner, self.snapshots.limits))
+                copy::copy(source.view(), target, copy, owner, self.snapshots.limits)
             }
             FileActionKind::MkFile(file) => mkfile::mkfile(target, file, owner),
             FileActionKind::MkDir(dir) => mkdir::mkdir(target, dir, owner),

@@ -43,7 +43,7 @@ pub(crate) fn relink(source: BorrowedFd<'_>, dest: BorrowedFd<'_>) -> Result<boo
             }
             kind => {
                 deletions |= is_mark(name, kind, &stat);
-                link((source, dest), name, &stat).map_err(about("link", name))?;
+                link(source, dest, name, &stat).map_err(about("link", name))?;
             }
         }
     }
@@ -68,11 +68,7 @@ fn open_dir(parent: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd> {
 }
 
 /// Links a file. A whiteout that has too many links already is made anew; a file is copied.
-fn link(
-    (source, dest): (BorrowedFd<'_>, BorrowedFd<'_>),
-    name: &CStr,
-    stat: &Stat,
-) -> io::Result<()> {
+fn link(source: BorrowedFd<'_>, dest: BorrowedFd<'_>, name: &CStr, stat: &Stat) -> io::Result<()> {
     match linkat(source, name, dest, name, AtFlags::empty()) {
         Err(Errno::MLINK) => {}
         result => return Ok(result?),

@@ -9,7 +9,7 @@
 //! A cache is believed, since the user has asked for it, but not trusted: whatever it has is digested
 //! on its way, and must unpack to the diff ID that the cache said. What can't be had, or is something
 //! else, is a miss ([`lost`]). What comes of a record that lies about the content of a key is the
-//! matter of whoever names the cache; see `docs/cache.md`.
+//! matter of whoever names the cache; see `docs/reference/cache.md`.
 //!
 //! | module | what it does |
 //! | --- | --- |

@@ -220,16 +220,16 @@ impl ImageResolver {
                     current = digest_of(entry)?;
                 }
                 Document::Manifest(manifest) => {
-                    let config = digest_of(manifest.config())?;
+                    let config = digest_of(&manifest.config)?;
                     let bytes = self.document(origin, &config, Kind::Config).await?;
-                    let (expected, actual) = (manifest.config().size(), bytes.len() as u64);
+                    let (expected, actual) = (manifest.config.size, bytes.len() as u64);
                     if expected != actual {
                         return Err(Error::image(&name, wrong_size(&config, expected, actual)));
                     }
                     let config = ImageConfig::parse(&bytes).map_err(|error| {
                         Error::image(&name, format!("invalid image config: {error}"))
                     })?;
-                    return Ok(Image { config, layers: manifest.layers().clone() });
+                    return Ok(Image { config, layers: manifest.layers });
                 }
             }
         }

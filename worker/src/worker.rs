@@ -248,8 +248,8 @@ impl Worker {
                 Ok(vec![self.load(source, &platform, context).await?])
             }
             Some(OpKind::File(op)) => {
-                let how = (self.packer.as_ref(), context);
-                file::run(&self.snapshots, op, inputs.to_vec(), how).await
+                let packer = self.packer.as_ref();
+                file::run(&self.snapshots, op, inputs.to_vec(), packer, context).await
             }
             Some(OpKind::Merge(op)) => {
                 Ok(vec![merge::merge(&self.snapshots, op, inputs, context).await?])
@@ -289,7 +289,7 @@ impl Worker {
             }
         };
         let store = &self.snapshots.store;
-        let top = source::image::load(&self.images, store, (&origin, &digest), platform).await?;
+        let top = source::image::load(&self.images, store, &origin, &digest, platform).await?;
         Ok(Output::Layer(top))
     }
 

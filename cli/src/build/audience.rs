@@ -42,15 +42,17 @@ impl Audience {
     /// Begins to watch what is sent to the events, and for signals; a build `is_recorded` or not.
     pub(super) fn gather(
         request: &BuildRequest,
-        (mode, is_recorded): (ProgressMode, bool),
-        (store, redactor): (&Store, &Arc<Redactor>),
+        mode: ProgressMode,
+        is_recorded: bool,
+        store: &Store,
+        redactor: &Arc<Redactor>,
     ) -> Result<(EventSender, Self)> {
         let spools = [progress::spool(store), progress::spool(store)];
         let (events, [shown, recorded]) = EventSender::channels(spools);
         let events = events.with_log_limits(request.log_limits);
         let recording = if is_recorded {
             let record = history::record(request, redactor);
-            Some(Recording::begin(store, (record, Arc::clone(redactor)), recorded)?)
+            Some(Recording::begin(store, record, Arc::clone(redactor), recorded)?)
         } else {
             None
         };

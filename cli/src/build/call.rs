@@ -7,9 +7,7 @@ use anyhow::{Result, bail};
 use kiln_frontend::call::Report;
 
 use super::session::{Failure, Session};
-use super::{BuildRequest, with_session};
-use crate::commands::build::ProgressMode;
-use crate::printer::Printer;
+use super::{BuildRequest, Console, with_session};
 use crate::progress;
 use crate::settings::Settings;
 
@@ -92,19 +90,19 @@ impl From<String> for Answer {
 pub(crate) async fn call(
     request: BuildRequest,
     call: Call,
-    mode: ProgressMode,
-    (settings, printer): (&Settings, &Printer),
+    settings: &Settings,
+    console: Console<'_>,
 ) -> Result<ExitCode> {
     let work = async |session: &Session<'_>| answer(session, call);
-    let answer = match with_session(&request, (mode, None), (settings, printer), work).await? {
+    let answer = match with_session(&request, settings, console, None, work).await? {
         Ok((answer, _)) => answer,
         Err(code) => return Ok(code),
     };
     // JSON is for programs; they know what to do with control characters.
     let text = if call.is_json { answer.text } else { progress::clean_text(&answer.text) };
-    printer.text(text.trim_end_matches('\n'));
+    console.printer.text(text.trim_end_matches('\n'));
     for error in &answer.errors {
-        printer.note(format_args!("\n{}", progress::clean_text(error)));
+        console.printer.note(format_args!("\n{}", progress::clean_text(error)));
     }
     let failed = answer.has_findings && !call.ignores_status;
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })

@@ -16,14 +16,13 @@ use kiln_llb::op::OpKind;
 use kiln_solver::{EventSender, StepContext};
 use kiln_store::Store;
 use kiln_tree::{Dir, Owner, UnpackOptions, decompress, is_archive_start, unpack};
-use tokio_util::sync::CancellationToken;
 
 use super::files::Dockerfile;
 use super::images::Step;
 use super::places::{ContextPlace, DockerfilePlace};
 use super::request::{BuildRequest, CONTEXT_NAME};
 use super::session::Failure;
-use super::tools::{Tools, check_privileges};
+use super::tools::{Reporting, Tools, check_privileges};
 
 /// How much of standard input tells whether it is an archive.
 const START: u64 = 1024;
@@ -56,7 +55,7 @@ impl Input {
             }
             ContextPlace::StandardInput => {
                 let limit = request.input_limit;
-                Self::of_stream(std::io::stdin(), store, (&request.dockerfile, limit)).map(Some)
+                Self::of_stream(std::io::stdin(), store, &request.dockerfile, limit).map(Some)
             }
             ContextPlace::Remote(_) => Ok(None),
         }
@@ -70,15 +69,21 @@ impl Input {
     /// Fetches a context that is elsewhere, and reads the Dockerfile in it. A file that is no
     /// archive is the Dockerfile itself.
     pub(super) async fn fetch(
-        (request, options): (&BuildRequest, Options),
+        request: &BuildRequest,
+        options: Options,
         tools: &Tools,
-        (events, cancel): (&EventSender, &CancellationToken),
+        reporting: Reporting<'_>,
     ) -> Result<Self> {
         check_privileges()?;
+        let Reporting { events, cancel } = reporting;
         let step = Step::begin(events, "[internal] load remote build context".to_owned());
-        let id = step.id();
-        let (events, cancel) = (events.clone(), cancel.clone());
-        let context = StepContext { vertex: id, events, cancel, is_last: false, kept: Vec::new() };
+        let context = StepContext {
+            vertex: step.id(),
+            events: events.clone(),
+            cancel: cancel.clone(),
+            is_last: false,
+            kept: Vec::new(),
+        };
         let fetched = Self::fetch_files(options, tools, &context).await;
         let (root, place) = match fetched {
             Ok(fetched) => fetched,
@@ -128,7 +133,8 @@ impl Input {
         // it twice.
         let (events, _) = EventSender::channel();
         let definition = [remote(&options)?.marshal()];
-        let solved = tools.solve(&definition, (&events, &context.cancel)).await;
+        let reporting = Reporting { events: &events, cancel: &context.cancel };
+        let solved = tools.solve(&definition, reporting).await;
         let solved = solved.map_err(|failure| match failure {
             Failure::Solve(error) => error.into(),
             Failure::Other(error) => error,
@@ -141,7 +147,8 @@ impl Input {
     fn of_stream(
         mut stream: impl Read + Send,
         store: &Store,
-        (place, limit): (&DockerfilePlace, Option<u64>),
+        place: &DockerfilePlace,
+        limit: Option<u64>,
     ) -> Result<Self> {
         let mut start = Vec::new();
         let read = (&mut stream).take(START).read_to_end(&mut start);

@@ -38,8 +38,8 @@ impl Session<'_> {
             let lower = |platform: &Platform| {
                 let options = Options { platform: platform.clone(), ..options.clone() };
                 let mut warnings = Vec::new();
-                let ports = (images as _, files as _);
-                let lowered = kiln_frontend::lower_or_warn(source, &options, ports, &mut warnings);
+                let lowered =
+                    kiln_frontend::lower_or_warn(source, &options, images, files, &mut warnings);
                 (lowered, warnings)
             };
             let mut answers = side_by_side(platforms, lower);

@@ -18,7 +18,7 @@ use super::context::Input;
 use super::images::Step;
 use super::output::Exporting;
 use super::request::BuildRequest;
-use super::tools::{self, Tools};
+use super::tools::{self, Reporting, Tools};
 use crate::commands::sync;
 use crate::hints;
 use crate::printer::{Printer, causes};
@@ -114,7 +114,7 @@ impl Session<'_> {
             Box::pin(self.prepare(graph, &cache)).await;
         }
         loop {
-            match Box::pin(self.make((&lowered, begun), graph.as_ref(), &cache)).await {
+            match Box::pin(self.make(&lowered, begun, graph.as_ref(), &cache)).await {
                 Err(_) if self.may_try_again() => {}
                 ended => return ended.inspect_err(|_| self.stop_packing()),
             }
@@ -129,7 +129,7 @@ impl Session<'_> {
             let step = Step::begin(&self.events, "importing cache mounts".to_owned());
             filling.insert(step).id()
         };
-        cache.fill_mounts(graph, &self.tools.resolver.blobs(), (begin, &self.events)).await;
+        cache.fill_mounts(graph, &self.tools.resolver.blobs(), begin, &self.events).await;
         if let Some(step) = filling {
             step.complete();
         }
@@ -138,14 +138,16 @@ impl Session<'_> {
     /// Solves and exports.
     async fn make(
         &self,
-        (lowered, begun): (&[(Platform, Lowered)], time::OffsetDateTime),
+        lowered: &[(Platform, Lowered)],
+        begun: time::OffsetDateTime,
         graph: Option<&Arc<Graph>>,
         cache: &Arc<RemoteCache>,
     ) -> Result<Done, Failure> {
         let solved = match graph {
             None => None,
             Some(graph) => {
-                Some(self.tools.solve_graph(graph, cache, (&self.events, &self.cancel)).await?)
+                let reporting = Reporting { events: &self.events, cancel: &self.cancel };
+                Some(self.tools.solve_graph(graph, cache, reporting).await?)
             }
         };
         let (steps, cached) =

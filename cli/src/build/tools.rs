@@ -23,6 +23,15 @@ use crate::redact::Redactor;
 use crate::rootless;
 use crate::settings::Settings;
 
+/// Where some work reports to, and what ends it.
+#[derive(Clone, Copy)]
+pub(super) struct Reporting<'a> {
+    /// Takes the events of the work.
+    pub(super) events: &'a EventSender,
+    /// Is cancelled when the work is to stop.
+    pub(super) cancel: &'a CancellationToken,
+}
+
 /// What turns graphs into files.
 pub(super) struct Tools {
     pub(super) store: Store,
@@ -40,7 +49,8 @@ impl Tools {
     pub(super) fn new(
         request: &BuildRequest,
         settings: &Settings,
-        (store, redactor): (Store, Arc<Redactor>),
+        store: Store,
+        redactor: Arc<Redactor>,
         directory: Option<&Path>,
     ) -> Result<Self> {
         let resolver = Arc::new(ImageResolver::new(ImageResolverOptions {
@@ -90,11 +100,11 @@ impl Tools {
     pub(super) async fn solve(
         &self,
         definitions: &[Definition],
-        told: (&EventSender, &CancellationToken),
+        reporting: Reporting<'_>,
     ) -> Result<Solved<Output>, Failure> {
         let graph = load(definitions)?;
         let cache = RemoteCache::new(self.cache(), Vec::new(), &self.resolver.blobs(), None);
-        self.solve_graph(&graph, &Arc::new(cache), told).await
+        self.solve_graph(&graph, &Arc::new(cache), reporting).await
     }
 
     /// Returns the store's cache.
@@ -109,10 +119,10 @@ impl Tools {
         &self,
         graph: &Arc<Graph>,
         cache: &Arc<RemoteCache>,
-        (events, cancel): (&EventSender, &CancellationToken),
+        reporting: Reporting<'_>,
     ) -> Result<Solved<Output>, Failure> {
         check_privileges()?;
-        let (events, cancel) = (events.clone(), cancel.clone());
+        let (events, cancel) = (reporting.events.clone(), reporting.cancel.clone());
         let options = SolveOptions { jobs: self.jobs, events, cancel };
         let (graph, cache) = (Arc::clone(graph), Arc::clone(cache));
         let solved = solve(graph, Arc::clone(&self.worker), cache, options);

@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use kiln_exporter::{remove_old, write_file};
 use kiln_worker::{NETWORK_HOST, SECURITY_INSECURE};
 
-use crate::build::{self, AttestArguments, BuildRequest, Call, OnError};
+use crate::build::{self, AttestArguments, BuildRequest, Call, Console, OnError};
 use crate::printer::Printer;
 use crate::resources::ResourceArguments;
 use crate::runtime::RuntimeArguments;
@@ -295,14 +295,15 @@ pub(crate) async fn run(
     let call = if arguments.check { Call::CHECK } else { arguments.call };
     let mut request = BuildRequest::resolve(arguments)?;
     request.fetch_dockerfile(settings).await?;
+    let console = Console { mode: progress, printer };
     if call != Call::BUILD {
-        return Box::pin(build::call(request, call, progress, (settings, printer))).await;
+        return Box::pin(build::call(request, call, settings, console)).await;
     }
     if let Some(path) = dump {
-        return Box::pin(dump_graphs(&path, request, progress, (settings, printer))).await;
+        return Box::pin(dump_graphs(&path, request, settings, console)).await;
     }
     request.find_engines(settings).await?;
-    let built = match Box::pin(build::build(request, progress, settings, printer)).await? {
+    let built = match Box::pin(build::build(request, settings, console)).await? {
         Ok(built) => built,
         Err(code) => return Ok(code),
     };
@@ -323,8 +324,8 @@ pub(crate) async fn run(
 async fn dump_graphs(
     path: &Path,
     request: BuildRequest,
-    progress: ProgressMode,
-    (settings, printer): (&Settings, &Printer),
+    settings: &Settings,
+    console: Console<'_>,
 ) -> Result<ExitCode> {
     let platforms = request.platforms().to_vec();
     if platforms.len() > 1 && path.as_os_str() == "-" {
@@ -334,17 +335,17 @@ async fn dump_graphs(
             platforms.len()
         );
     }
-    let graphs = match Box::pin(build::graphs(request, progress, settings, printer)).await? {
+    let graphs = match Box::pin(build::graphs(request, settings, console)).await? {
         Ok(graphs) => graphs,
         Err(code) => return Ok(code),
     };
     match graphs.as_slice() {
-        [only] => write_graph(path, &only.to_bytes(), printer)?,
+        [only] => write_graph(path, &only.to_bytes(), console.printer)?,
         graphs => {
             for (graph, platform) in graphs.iter().zip(&platforms) {
                 let mut path = path.as_os_str().to_owned();
                 path.push(format!(".{}", build::platform_file_name(platform)));
-                write_graph(path.as_ref(), &graph.to_bytes(), printer)?;
+                write_graph(path.as_ref(), &graph.to_bytes(), console.printer)?;
             }
         }
     }

@@ -68,7 +68,7 @@ async fn differ(arguments: &DiffArguments, settings: &Settings, printer: &Printe
     let finder = Finder::new(settings, store.clone(), platform);
     let (a, b) = (finder.find(&arguments.a).await?, finder.find(&arguments.b).await?);
     let (limits, kept) = (settings.archive_limits, store.clone());
-    let work = move || compare((&a, &b), &kept, limits);
+    let work = move || compare(&a, &b, &kept, limits);
     let report = tokio::task::spawn_blocking(work).await.context("compare")??;
     match arguments.format {
         Format::Text => printer.raw(&render(&report)),

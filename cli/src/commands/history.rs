@@ -90,7 +90,7 @@ pub(crate) fn run(
     for image in found.iter().take(1) {
         for (place, (entry, size)) in entries(&store, image)?.iter().rev().enumerate() {
             let id = (place == 0).then_some(&image.id);
-            rows.push(row(arguments, id, (entry, *size), now));
+            rows.push(row(arguments, id, entry, *size, now));
         }
     }
     let table = if arguments.human { LISTING.table } else { EXACT };
@@ -105,7 +105,7 @@ pub(crate) fn run(
 /// Returns the steps, oldest first, each with the packed size of its layer.
 fn entries(store: &Store, image: &StoredImage) -> Result<Vec<(History, u64)>> {
     let manifest = image::manifest(store, &image.digest)?;
-    let mut sizes = manifest.layers().iter().map(kiln_oci::Descriptor::size);
+    let mut sizes = manifest.layers.iter().map(|layer| layer.size);
     let mut entry = |entry: &History| {
         let size = if entry.empty_layer { None } else { sizes.next() };
         (entry.clone(), size.unwrap_or_default())
@@ -116,7 +116,8 @@ fn entries(store: &Store, image: &StoredImage) -> Result<Vec<(History, u64)>> {
 fn row(
     arguments: &HistoryArguments,
     id: Option<&Digest>,
-    (entry, size): (&History, u64),
+    entry: &History,
+    size: u64,
     now: OffsetDateTime,
 ) -> Vec<String> {
     let seconds = entry.created.as_deref().map_or(0, nanoseconds).div_euclid(1_000_000_000) as i64;

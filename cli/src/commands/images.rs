@@ -82,7 +82,7 @@ pub(crate) fn run(
     let mut rows = Vec::new();
     for image in images.into_iter().filter_map(|image| filters.admit(image)) {
         for (repository, tag) in rows_of(&image) {
-            rows.push(row(&image, [repository, tag], (arguments.no_trunc, now)));
+            rows.push(row(&image, repository, tag, arguments.no_trunc, now));
         }
     }
     printer.raw(&listing(arguments).render(&format(arguments), &rows)?);
@@ -133,8 +133,10 @@ fn rows_of(image: &NamedImage) -> Vec<(String, String)> {
 
 fn row(
     image: &NamedImage,
-    [repository, tag]: [String; 2],
-    (no_trunc, now): (bool, OffsetDateTime),
+    repository: String,
+    tag: String,
+    no_trunc: bool,
+    now: OffsetDateTime,
 ) -> Vec<String> {
     let id = image.image.id;
     let created = image.created().div_euclid(1_000_000_000) as i64;

@@ -73,7 +73,7 @@ pub(crate) async fn run(
     let told = if is_url { kiln_registry::fetch::redacted(&source) } else { "-".to_owned() };
     let mut archive: Box<dyn Read + Send> = match source.as_str() {
         "-" => Box::new(std::io::stdin()),
-        url if is_url => Box::new(download(url, limit, (settings, &store)).await?),
+        url if is_url => Box::new(download(url, limit, settings, &store).await?),
         path => Box::new(File::open(path).with_context(|| format!("open {path}"))?),
     };
     let request = ImportRequest {
@@ -146,7 +146,8 @@ fn parse_name(text: &str) -> Result<Reference> {
 async fn download(
     url: &str,
     limit: Option<u64>,
-    (settings, store): (&Settings, &Store),
+    settings: &Settings,
+    store: &Store,
 ) -> Result<File> {
     let request = FetchRequest { url: url.to_owned(), ..FetchRequest::default() };
     let FetchAnswer::File(found) = settings.registries.client().fetch(&request).await? else {

@@ -59,7 +59,7 @@ pub(crate) async fn run(
         bail!("cannot push a digest reference");
     }
     let (store, client) = (settings.store()?, settings.registries.client());
-    let rows = rows(&store, &reference, (text, arguments.all_tags))?;
+    let rows = rows(&store, &reference, text, arguments.all_tags)?;
     let resolver = ImageResolver::new(ImageResolverOptions {
         store: store.clone(),
         layouts: BTreeMap::new(),
@@ -82,7 +82,7 @@ pub(crate) async fn run(
         let work = move || {
             let step = Step::begin(&events, format!("pushing {name}"));
             let id = step.id();
-            step.end(tools.push((&row, &name), (id, &events), &runtime))
+            step.end(tools.push(&row, &name, id, &events, &runtime))
         };
         let lines = tokio::task::spawn_blocking(work).await.context("push");
         shown.await?;
@@ -101,7 +101,8 @@ pub(crate) async fn run(
 fn rows(
     store: &Store,
     reference: &Reference,
-    (text, all_tags): (&str, bool),
+    text: &str,
+    all_tags: bool,
 ) -> Result<Vec<(ImageRow, Reference)>> {
     if !all_tags {
         let missing = || {
@@ -131,8 +132,10 @@ impl Tools {
     /// Pushes one image, and returns what is said of it at its end.
     fn push(
         &self,
-        (row, name): (&ImageRow, &Reference),
-        (step, events): (VertexId, &EventSender),
+        row: &ImageRow,
+        name: &Reference,
+        step: VertexId,
+        events: &EventSender,
         runtime: &Handle,
     ) -> Result<Vec<String>> {
         let repository = Repository::from(name);

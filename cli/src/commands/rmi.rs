@@ -49,17 +49,19 @@ pub(crate) fn run(
         store.collect()?;
     }
     for removed in &done {
-        for line in report(removed, ["Untagged", "Deleted"], removed.gone(&store)?) {
+        for line in report(removed, "Untagged", "Deleted", removed.gone(&store)?) {
             printer.line(line);
         }
     }
     Ok(code)
 }
 
-/// Says what became of an image, as docker does.
+/// Says what became of an image, as docker does: the names after `untagged`, the digests after
+/// `deleted`.
 pub(super) fn report(
     removed: &Removed,
-    [untagged, deleted]: [&str; 2],
+    untagged: &str,
+    deleted: &str,
     gone: Vec<kiln_oci::Digest>,
 ) -> Vec<String> {
     let names = removed.untagged.iter().map(|name| format!("{untagged}: {name}"));

@@ -140,12 +140,12 @@ fn load(store: &Store, row: ImageRow, platform: Option<&Platform>) -> Result<Sav
     let image = StoredImage::load(store, row, wanted)?;
     let (mut digest, mut size) = (image.row.digest, image.row.size);
     let mut media_type = image.row.media_type;
-    let is_it = |digest: &str| digest == image.digest.to_string();
-    if let Some((entry, _)) = image.entries.iter().find(|(entry, _)| is_it(entry.digest().as_ref()))
+    if let Some((entry, _)) =
+        image.entries.iter().find(|(entry, _)| entry.digest().is_ok_and(|it| it == image.digest))
         && platform.is_some()
     {
-        (digest, size) = (image.digest, entry.size());
-        media_type = entry.media_type().to_string();
+        (digest, size) = (image.digest, entry.size);
+        media_type.clone_from(&entry.media_type);
     }
     Ok(SavedImage { digest, media_type, size, manifest: image.digest, names: Vec::new() })
 }

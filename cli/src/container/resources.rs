@@ -62,7 +62,7 @@ pub(super) type ComingGroup = JoinHandle<Result<Cgroup>>;
 
 /// Begins to make a container's groups, below `parent` unless that is empty. A runtime needs them
 /// everywhere.
-pub(super) fn group(limits: Limits, (parent, everywhere): (String, bool)) -> ComingGroup {
+pub(super) fn group(limits: Limits, parent: String, everywhere: bool) -> ComingGroup {
     spawn_blocking(move || {
         let group = Groups::new().group(&limits, &parent, everywhere);
         group.with_context(|| match parent.as_str() {

@@ -32,9 +32,9 @@ pub(super) fn manifest(a: &Side, b: &Side) -> Vec<Change> {
     let mut changes = Vec::new();
     let (a_rest, b_rest) =
         (without(&a.manifest, &["config", "layers"]), without(&b.manifest, &["config", "layers"]));
-    compare("", (Some(&a_rest), Some(&b_rest)), &mut changes);
+    compare("", Some(&a_rest), Some(&b_rest), &mut changes);
     let (a_kind, b_kind) = (kind(a), kind(b));
-    compare("config.mediaType", (a_kind.as_ref(), b_kind.as_ref()), &mut changes);
+    compare("config.mediaType", a_kind.as_ref(), b_kind.as_ref(), &mut changes);
     changes
 }
 
@@ -43,7 +43,7 @@ pub(super) fn config(a: &Side, b: &Side) -> Vec<Change> {
     let rest = |side: &Side| without(&side.raw_config, &["history", "rootfs"]);
     let (a_rest, b_rest) = (rest(a), rest(b));
     let mut changes = Vec::new();
-    compare("", (Some(&a_rest), Some(&b_rest)), &mut changes);
+    compare("", Some(&a_rest), Some(&b_rest), &mut changes);
     changes
 }
 
@@ -57,8 +57,8 @@ pub(super) fn history(a: &Side, b: &Side) -> Vec<Change> {
     let mut changes = Vec::new();
     for pair in align(&a, &b) {
         let place = pair.b.or(pair.a).unwrap_or_default() + 1;
-        let sides = (pair.a.map(|place| &a[place]), pair.b.map(|place| &b[place]));
-        compare(&format!("step {place}"), sides, &mut changes);
+        let (a, b) = (pair.a.map(|place| &a[place]), pair.b.map(|place| &b[place]));
+        compare(&format!("step {place}"), a, b, &mut changes);
     }
     changes
 }
@@ -70,7 +70,7 @@ fn without(json: &Json, names: &[&str]) -> Json {
 }
 
 /// Adds how two values differ, down to the members that do.
-fn compare(path: &str, (a, b): (Option<&Json>, Option<&Json>), changes: &mut Vec<Change>) {
+fn compare(path: &str, a: Option<&Json>, b: Option<&Json>, changes: &mut Vec<Change>) {
     match (a, b) {
         (a, b) if a == b => {}
         (Some(Json::Object(a)), Some(Json::Object(b))) => {
@@ -82,17 +82,17 @@ fn compare(path: &str, (a, b): (Option<&Json>, Option<&Json>), changes: &mut Vec
                 found.map(|(_, value)| value.clone())
             };
             for (name, in_a) in a {
-                compare(&below(name), (Some(in_a), value(b, name).as_ref()), changes);
+                compare(&below(name), Some(in_a), value(b, name).as_ref(), changes);
             }
             for (name, in_b) in b.iter().filter(|(name, _)| value(a, name).is_none()) {
-                compare(&below(name), (None, Some(in_b)), changes);
+                compare(&below(name), None, Some(in_b), changes);
             }
         }
         (Some(Json::List(a)), Some(Json::List(b))) => {
             for pair in align(a, b) {
                 let place = pair.b.or(pair.a).unwrap_or_default();
-                let sides = (pair.a.map(|place| &a[place]), pair.b.map(|place| &b[place]));
-                compare(&format!("{path}[{place}]"), sides, changes);
+                let (a, b) = (pair.a.map(|place| &a[place]), pair.b.map(|place| &b[place]));
+                compare(&format!("{path}[{place}]"), a, b, changes);
             }
         }
         (a, b) => {
@@ -111,7 +111,7 @@ mod tests {
         let a = parse(r#"{"a":1,"b":{"c":"x","d":[1,2,3]},"e":null}"#);
         let b = parse(r#"{"b":{"d":[1,3,4],"c":"y"},"a":1,"f":{"g":1}}"#);
         let mut changes = Vec::new();
-        compare("", (Some(&a), Some(&b)), &mut changes);
+        compare("", Some(&a), Some(&b), &mut changes);
         let side = |json: &Option<Json>| json.as_ref().map_or("-".to_owned(), Json::compact);
         let shown: Vec<String> = changes
             .iter()

@@ -165,13 +165,13 @@ impl Finder {
         let content = self.store.content();
         let bytes = content.read(&image.digest, DOCUMENT)?;
         let manifest = crate::image::manifest(&self.store, &image.digest)?;
-        let config: Digest = manifest.config().digest().as_ref().parse()?;
+        let config = manifest.config.digest()?;
         let mut layers = Vec::new();
-        for layer in manifest.layers() {
+        for layer in &manifest.layers {
             let mut blob = LayerBlob {
-                media_type: layer.media_type().to_string(),
-                digest: layer.digest().as_ref().parse()?,
-                size: layer.size(),
+                media_type: layer.media_type.clone(),
+                digest: layer.digest()?,
+                size: layer.size,
                 origin: located.origin.clone(),
             };
             if blob.origin.is_none() {
@@ -187,8 +187,8 @@ impl Finder {
             content.hold(&blob.digest)?;
         }
         let index = image.entries.iter().map(|(entry, _)| {
-            let platform = entry.platform().as_ref().map_or_else(String::new, platform_text);
-            Ok((platform, entry.digest().as_ref().parse()?))
+            let platform = entry.platform.as_ref().map_or_else(String::new, Platform::to_string);
+            Ok((platform, entry.digest()?))
         });
         Ok(Side {
             name: text.to_owned(),
@@ -204,16 +204,4 @@ impl Finder {
 
 fn row(digest: Digest, media_type: String, size: u64) -> ImageRow {
     ImageRow { name: None, media_type, digest, size, created_at: 0 }
-}
-
-/// Returns the platform of an index's entry as text.
-fn platform_text(platform: &impl serde::Serialize) -> String {
-    let value = serde_json::to_value(platform).unwrap_or_default();
-    let part = |name: &str| value[name].as_str().unwrap_or_default().to_owned();
-    let (os, architecture, variant) = (part("os"), part("architecture"), part("variant"));
-    if variant.is_empty() {
-        format!("{os}/{architecture}")
-    } else {
-        format!("{os}/{architecture}/{variant}")
-    }
 }

@@ -41,7 +41,8 @@ impl Side<'_> {
 /// Fails where the store can't be read.
 pub(super) fn causes(
     listings: &Listings,
-    (old, new): (Side<'_>, Side<'_>),
+    old: Side<'_>,
+    new: Side<'_>,
     old_of: &[Option<usize>],
 ) -> Result<Vec<Cause>> {
     let mut causes = Vec::new();
@@ -60,7 +61,7 @@ pub(super) fn causes(
         match pair {
             (Input::Content(old), Input::Content(now)) if old.digest != now.digest => {
                 let from = input_name(&new.name(from), &now.ingredients);
-                causes.extend(files::causes(listings, (old, now), &from)?);
+                causes.extend(files::causes(listings, old, now, &from)?);
             }
             (Input::Content(_), Input::Content(_)) => {}
             // Of one that was known, or came from a cache elsewhere, nobody has looked at the files.
@@ -259,7 +260,7 @@ mod tests {
         let (one, two) = (build("1"), build("2"));
         let old = Side { build: &one, place: 1, recipe: old };
         let new = Side { build: &two, place: 1, recipe: new };
-        causes(&listings, (old, new), &[Some(0), Some(1)]).unwrap()
+        causes(&listings, old, new, &[Some(0), Some(1)]).unwrap()
     }
 
     #[test]

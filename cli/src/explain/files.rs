@@ -17,7 +17,8 @@ const SHOWN: usize = 3;
 /// Fails where the store can't be read.
 pub(super) fn causes(
     listings: &Listings,
-    (old, new): (&Contents, &Contents),
+    old: &Contents,
+    new: &Contents,
     from: &str,
 ) -> Result<Vec<Cause>> {
     let listing = |contents: &Contents| -> Result<Option<Listing<'static>>> {
@@ -31,11 +32,11 @@ pub(super) fn causes(
         return Ok(vec![Cause::Content { from: from.to_owned() }]);
     }
     let count = found.len();
-    let excluded = (excludes(old), excludes(new));
+    let (old_excludes, new_excludes) = (excludes(old), excludes(new));
     let file = |(place, difference): (Place<'_>, Difference)| {
         let path = whole_path(&place, &new.selected);
         Cause::File {
-            change: change(&path, difference, (excluded.0.as_ref(), excluded.1.as_ref())),
+            change: change(&path, difference, old_excludes.as_ref(), new_excludes.as_ref()),
             path: shown(&path),
             from: from.to_owned(),
         }
@@ -66,10 +67,12 @@ fn excludes(contents: &Contents) -> Option<PatternMatcher> {
     PatternMatcher::new(&patterns?).ok()
 }
 
+/// Returns how a file differs. `old` and `new` are what the two ignore files exclude.
 fn change(
     path: &[u8],
     difference: Difference,
-    (old, new): (Option<&PatternMatcher>, Option<&PatternMatcher>),
+    old: Option<&PatternMatcher>,
+    new: Option<&PatternMatcher>,
 ) -> FileChange {
     let is_excluded = |by: Option<&PatternMatcher>| by.is_some_and(|by| by.matches(path));
     let mode = |mode: u32| format!("{mode:03o}");

@@ -44,7 +44,8 @@ impl Recorder {
     pub(super) fn new(
         store: &Store,
         row: BuildRow,
-        (record, redactor): (BuildRecord, Arc<Redactor>),
+        record: BuildRecord,
+        redactor: Arc<Redactor>,
     ) -> Self {
         Self {
             builds: store.builds(),
@@ -295,8 +296,7 @@ mod tests {
         let row = BuildRow { id: "x".to_owned(), ..BuildRow::default() };
         let mut redactor = Redactor::default();
         redactor.add(b"s3cret");
-        let record = (BuildRecord::default(), redactor.into());
-        let recorder = Recorder::new(&store, row, record);
+        let recorder = Recorder::new(&store, row, BuildRecord::default(), redactor.into());
         let (events, receiver) = EventSender::channel();
         let log =
             |bytes: &[u8]| Event::Log { id: 7, stream: LogStream::Stderr, bytes: bytes.to_vec() };

@@ -80,7 +80,11 @@ pub(crate) fn describe(image: &NamedImage) -> Result<Document> {
             "digest": stored.row.digest,
             "size": stored.row.size,
         }),
-        manifests: stored.entries.iter().map(describe_entry).collect(),
+        manifests: stored
+            .entries
+            .iter()
+            .map(|(entry, is_there)| describe_entry(entry, *is_there))
+            .collect(),
     };
     Document::with_fields(&description, &fields(&description)?)
 }
@@ -110,13 +114,13 @@ fn merge(into: &mut Value, from: Value) {
     }
 }
 
-/// Describes an entry of an index.
-fn describe_entry((entry, is_there): &(Descriptor, bool)) -> Value {
+/// Describes an entry of an index, whose manifest `is_there` or not.
+fn describe_entry(entry: &Descriptor, is_there: bool) -> Value {
     json!({
-        "ID": entry.digest(),
+        "ID": entry.digest,
         "Descriptor": entry,
         "Available": is_there,
         "Kind": "image",
-        "ImageData": { "Platform": entry.platform() },
+        "ImageData": { "Platform": entry.platform },
     })
 }

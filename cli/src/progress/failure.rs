@@ -31,7 +31,7 @@ pub(crate) fn failure(
             false
         }
         (Failure::Solve(error @ SolveError::Step { .. }), Some(dockerfile)) => {
-            step_failure(printer, (failure, error), dockerfile)
+            step_failure(printer, failure, error, dockerfile)
         }
         _ => {
             printer.error(&failure.summary());
@@ -45,7 +45,8 @@ pub(crate) fn failure(
 
 fn step_failure(
     printer: &Printer,
-    (failure, error): (&Failure, &SolveError),
+    failure: &Failure,
+    error: &SolveError,
     dockerfile: &Dockerfile,
 ) -> bool {
     let SolveError::Step { name, locations, log_tail, log_length, error, .. } = error else {
@@ -58,9 +59,9 @@ fn step_failure(
         is_cut = is_cut_here || *log_length > log_tail.len() as u64;
     }
     if let Some(place) = locations.first() {
-        let lines = (place.start as usize, place.end as usize);
         let text = String::from_utf8_lossy(&dockerfile.text);
-        printer.note(redact::urls(&excerpt(&dockerfile.name, &text, lines)));
+        let shown = excerpt(&dockerfile.name, &text, place.start as usize, place.end as usize);
+        printer.note(redact::urls(&shown));
     }
     printer.error(&failure.summary());
     if let Some(hint) = hint(error, log_tail) {
@@ -100,7 +101,7 @@ fn log(name: &str, tail: &[u8]) -> (String, bool) {
 
 /// Returns the lines from `start` to `end`, counted from 1, and a few around them, with a mark at
 /// those that are meant.
-fn excerpt(name: &str, text: &str, (start, end): (usize, usize)) -> String {
+fn excerpt(name: &str, text: &str, start: usize, end: usize) -> String {
     let rule = "--------------------";
     let first = start.saturating_sub(MARGIN).max(1);
     let lines = text
@@ -134,12 +135,12 @@ Dockerfile:3
    5 |     RUN    four
    6 |     CMD x
 --------------------";
-        assert_eq!(excerpt("Dockerfile", text, (3, 4)), expected);
-        assert!(excerpt("Dockerfile", text, (1, 1)).contains("   1 | >>> FROM base"));
-        assert!(excerpt("Dockerfile", text, (7, 7)).contains("   7 | >>> USER y"));
+        assert_eq!(excerpt("Dockerfile", text, 3, 4), expected);
+        assert!(excerpt("Dockerfile", text, 1, 1).contains("   1 | >>> FROM base"));
+        assert!(excerpt("Dockerfile", text, 7, 7).contains("   7 | >>> USER y"));
         // Graphs of others may say anything.
-        for lines in [(0, 0), (9, 3), (1000, 2000)] {
-            assert!(excerpt("Dockerfile", text, lines).starts_with("Dockerfile:"));
+        for (start, end) in [(0, 0), (9, 3), (1000, 2000)] {
+            assert!(excerpt("Dockerfile", text, start, end).starts_with("Dockerfile:"));
         }
     }
 

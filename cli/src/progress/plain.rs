@@ -74,7 +74,7 @@ impl Plain<'_> {
                 self.pack(id, name, current)?;
             }
             Event::Status { id, name, current, total, done } => {
-                self.part(id, &name, (current, total), done)?;
+                self.part(id, &name, current, total, done)?;
             }
             Event::Log { id, bytes, .. } => {
                 for line in self.steps.get(id).lines.push(&bytes) {
@@ -158,7 +158,8 @@ impl Plain<'_> {
         &mut self,
         id: VertexId,
         name: &str,
-        (current, total): (u64, Option<u64>),
+        current: u64,
+        total: Option<u64>,
         done: bool,
     ) -> std::io::Result<()> {
         let now = Instant::now();

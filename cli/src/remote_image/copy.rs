@@ -28,15 +28,17 @@ impl Copier {
     pub(crate) async fn document(
         &self,
         entry: &Entry,
-        (from, to): (&Repository, &Repository),
+        from: &Repository,
+        to: &Repository,
     ) -> Result<()> {
-        self.nested(entry, (from, to), DEPTH).await
+        self.nested(entry, from, to, DEPTH).await
     }
 
     async fn nested(
         &self,
         entry: &Entry,
-        (from, to): (&Repository, &Repository),
+        from: &Repository,
+        to: &Repository,
         depth: u32,
     ) -> Result<()> {
         if from == to || self.client.has_manifest(to, &entry.digest).await? {
@@ -65,17 +67,17 @@ impl Copier {
         let from = &image.repository;
         if image.is_index() {
             for part in &parsed.manifests {
-                Box::pin(self.nested(part, (from, to), depth - 1)).await?;
+                Box::pin(self.nested(part, from, to, depth - 1)).await?;
             }
             return Ok(());
         }
         // What lies elsewhere for good isn't in registries.
         let blobs = parsed.layers.iter().chain(&parsed.config).filter(|blob| blob.urls.is_none());
-        try_join_all(blobs.map(|blob| self.blob(blob, (from, to)))).await?;
+        try_join_all(blobs.map(|blob| self.blob(blob, from, to))).await?;
         Ok(())
     }
 
-    async fn blob(&self, blob: &Entry, (from, to): (&Repository, &Repository)) -> Result<()> {
+    async fn blob(&self, blob: &Entry, from: &Repository, to: &Repository) -> Result<()> {
         if self.client.has_blob(to, &blob.digest).await? {
             return Ok(());
         }

@@ -40,14 +40,15 @@ impl AttestationFiles {
 }
 
 impl Prepared<'_> {
-    /// Returns what is said about the files in `dir`, of the `number`th image of the request.
+    /// Returns what is said about the files in `dir`, of `source`, the `number`th image of the request.
     /// `shares` tells whether images of other platforms go to the same place.
     ///
     /// # Errors
     /// Fails where the image has a file of such a name, or one that can't be read.
     pub(crate) fn files(
         &self,
-        (number, source): (usize, &ImageSource),
+        number: usize,
+        source: &ImageSource,
         dir: &Dir,
         shares: bool,
     ) -> Result<AttestationFiles> {

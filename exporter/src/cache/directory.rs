@@ -32,8 +32,10 @@ const LIMIT: u64 = 64 << 20;
 
 /// Writes a cache under a tag.
 pub(super) fn write(
-    (contents, documents): (&Contents, &Documents),
-    (dest, tag): (&Path, &str),
+    contents: &Contents,
+    documents: &Documents,
+    dest: &Path,
+    tag: &str,
     context: &ExportContext<'_>,
 ) -> Result<()> {
     fs::create_dir_all(dest).map_err(Error::io("create", dest))?;

@@ -44,7 +44,8 @@ pub(super) fn load(
     engine: &DockerEngine,
     assembled: &Assembled,
     names: &[Reference],
-    (name, context): (&str, &ExportContext<'_>),
+    name: &str,
+    context: &ExportContext<'_>,
 ) -> Result<String, Failure> {
     let runtime = context.remote.map(|remote| remote.runtime);
     let nobody = || Error::Unsupported("there is nobody to speak to engines".to_owned());
@@ -146,7 +147,7 @@ impl Loading<'_, '_> {
     fn send(&self, files: &Files, layers: &[&PackedLayer]) -> Result<(), Failure> {
         super::fetch(layers, self.context)?;
         let progress = self.context.progress;
-        feed::send((files, self.context.store), (self.name, progress), |body| {
+        feed::send(files, self.context.store, self.name, progress, |body| {
             self.api.load(body, progress)
         })?;
         Ok(())

@@ -24,7 +24,7 @@ pub(super) struct Metered<'a, W> {
 }
 
 impl<'a, W: Write> Metered<'a, W> {
-    pub(super) fn new(sink: W, total: u64, (name, progress): (&'a str, &'a dyn Progress)) -> Self {
+    pub(super) fn new(sink: W, total: u64, name: &'a str, progress: &'a dyn Progress) -> Self {
         Self { sink, name, progress, written: 0, total }
     }
 }
@@ -62,15 +62,17 @@ impl Write for Feed {
 
 /// Lets `send` send the archive of these files, which is written meanwhile.
 pub(super) fn send<T>(
-    (files, store): (&Files, &Store),
-    progress: (&str, &dyn Progress),
+    files: &Files,
+    store: &Store,
+    name: &str,
+    progress: &dyn Progress,
     send: impl FnOnce(reqwest::Body) -> T,
 ) -> T {
     let (sender, receiver) = channel(WAITING);
     std::thread::scope(|scope| {
         scope.spawn(move || {
             let failed = sender.clone();
-            let sink = Metered::new(Feed(sender), archive::size(files, store), progress);
+            let sink = Metered::new(Feed(sender), archive::size(files, store), name, progress);
             let mut sink = io::BufWriter::with_capacity(PIECE, sink);
             let written = archive::write_stream(files, &mut sink, store);
             if let Err(error) = written.and_then(|()| sink.flush()) {

@@ -18,7 +18,8 @@ const SAID: u64 = 64 << 10;
 pub(super) fn load(
     mut command: Command,
     files: &Files,
-    (name, context): (&str, &ExportContext<'_>),
+    name: &str,
+    context: &ExportContext<'_>,
 ) -> Result<(), Failure> {
     let shown = command.get_program().to_string_lossy().into_owned();
     let failed = |source: io::Error| Failure::Engine(format!("run {shown}: {source}").into());
@@ -27,7 +28,7 @@ pub(super) fn load(
     let said = child.stderr.take().map(|stream| std::thread::spawn(move || listen(stream)));
     let written = child.stdin.take().map_or(Ok(()), |stdin| {
         let total = archive::size(files, context.store);
-        let sink = Metered::new(stdin, total, (name, context.progress));
+        let sink = Metered::new(stdin, total, name, context.progress);
         let mut sink = BufWriter::with_capacity(PIECE, sink);
         archive::write_stream(files, &mut sink, context.store).and_then(|()| sink.flush())
     });

@@ -78,7 +78,7 @@ pub fn push(
     wait(context, &uploads, async {
         try_join_all(uploads.iter().map(|upload| upload.run(repository, context))).await
     })?;
-    wait(context, &[], documents(shipment, (repository, names), context))?;
+    wait(context, &[], documents(shipment, repository, names, context))?;
     let blobs = shipment.freight.iter().map(|blob| blob.digest);
     context.store.content().note_repository(&repository.to_string(), blobs)?;
     Ok(top.digest)
@@ -206,7 +206,8 @@ impl<'a> Upload<'a> {
 /// Sends the documents: all by their digests, and the last by its names.
 async fn documents(
     shipment: &Shipment,
-    (repository, names): (&Repository, &[Reference]),
+    repository: &Repository,
+    names: &[Reference],
     context: &PushContext<'_>,
 ) -> Result<()> {
     let client = context.remote.client;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use kiln_oci::{Descriptor, Digest, ImageIndex, media_type, parse_manifest};
+use kiln_oci::{Descriptor, Digest, ImageIndex, ImageManifest, media_type};
 use kiln_store::Store;
 
 use crate::assemble::{self, Assembled};
@@ -84,16 +84,11 @@ impl Shipment {
     /// Fails where a document is missing or isn't what it should be.
     pub fn stored(store: &Store, digest: &Digest, media_type: &str) -> Result<Self> {
         let mut shipment = Self::default();
-        shipment.collect(store, (digest, media_type), DEPTH)?;
+        shipment.collect(store, digest, media_type, DEPTH)?;
         Ok(shipment)
     }
 
-    fn collect(
-        &mut self,
-        store: &Store,
-        (digest, kind): (&Digest, &str),
-        depth: u32,
-    ) -> Result<()> {
+    fn collect(&mut self, store: &Store, digest: &Digest, kind: &str, depth: u32) -> Result<()> {
         // Nested indexes may name the same documents again and again.
         if self.documents.iter().any(|known| known.digest == *digest) {
             return Ok(());
@@ -101,24 +96,23 @@ impl Shipment {
         let bytes = Bytes::from(store.content().read(digest, DOCUMENT)?);
         let invalid = |error: serde_json::Error| Error::Config(format!("{digest}: {error}"));
         if media_type::is_index(kind) {
-            let index: ImageIndex = serde_json::from_slice(&bytes).map_err(invalid)?;
-            for entry in index.manifests() {
+            let index = ImageIndex::parse(&bytes).map_err(invalid)?;
+            for entry in &index.manifests {
                 let named = digest_of(entry)?;
                 if store.content().size(&named)?.is_none() {
                     self.missing.push(named);
                 } else if depth == 0 {
                     return Err(Error::Config(format!("{digest}: indexes are nested too deeply")));
                 } else {
-                    let kind = entry.media_type().to_string();
-                    self.collect(store, (&named, &kind), depth - 1)?;
+                    self.collect(store, &named, &entry.media_type, depth - 1)?;
                 }
             }
         } else {
-            let manifest = parse_manifest(&bytes).map_err(invalid)?;
-            for layer in manifest.layers() {
+            let manifest = ImageManifest::parse(&bytes).map_err(invalid)?;
+            for layer in &manifest.layers {
                 self.add(freight(layer, true)?);
             }
-            let mut config = freight(manifest.config(), false)?;
+            let mut config = freight(&manifest.config, false)?;
             config.bytes = Some(Bytes::from(store.content().read(&config.digest, CONFIG)?));
             self.add(config);
         }
@@ -177,12 +171,12 @@ impl Shipment {
 }
 
 fn freight(descriptor: &Descriptor, is_layer: bool) -> Result<Freight> {
-    let (digest, size) = (digest_of(descriptor)?, descriptor.size());
-    let media_type = descriptor.media_type().to_string();
+    let (digest, size) = (digest_of(descriptor)?, descriptor.size);
+    let media_type = descriptor.media_type.clone();
     Ok(Freight { digest, size, media_type, bytes: None, is_layer })
 }
 
 fn digest_of(descriptor: &Descriptor) -> Result<Digest> {
-    let text = descriptor.digest().as_ref();
-    text.parse().map_err(|_| Error::Config(format!("{text:?} is no digest that kiln knows")))
+    let text = &descriptor.digest;
+    descriptor.digest().map_err(|_| Error::Config(format!("{text:?} is no digest that kiln knows")))
 }

@@ -71,7 +71,7 @@ impl Client {
         let found = async {
             let endpoint = self.transport.upstream(repository.registry())?;
             let path = format!("blobs/{digest}");
-            let call = self.push_call(&endpoint, repository, (Method::HEAD, Target::Path(&path)));
+            let call = self.push_call(&endpoint, repository, Method::HEAD, Target::Path(&path));
             match self.transport.send(&call).await {
                 Ok(response) => Ok(is_of(&response, digest)),
                 Err(problem) if problem.is_unhelpful_head() => Ok(false),
@@ -144,7 +144,7 @@ impl Client {
     ) -> Result<bool, Problem> {
         let endpoint = self.transport.upstream(repository.registry())?;
         let path = format!("blobs/uploads/?mount={digest}&from={}", source.name());
-        let mut call = self.push_call(&endpoint, repository, (Method::POST, Target::Path(&path)));
+        let mut call = self.push_call(&endpoint, repository, Method::POST, Target::Path(&path));
         call.scopes = call.scopes.and_pull(source.name());
         match self.transport.send(&call).await {
             Ok(response) if response.status() == StatusCode::CREATED => Ok(true),
@@ -154,8 +154,8 @@ impl Client {
                 if let Ok(url) = crate::transport::redirect_target(&response)
                     && endpoint.serves(&url)
                 {
-                    let target = (Method::DELETE, Target::Url(url));
-                    let cancel = self.push_call(&endpoint, repository, target);
+                    let target = Target::Url(url);
+                    let cancel = self.push_call(&endpoint, repository, Method::DELETE, target);
                     let cancelled = self.transport.try_once(&Call { attempts: 1, ..cancel }).await;
                     if let Err(Failure { problem, .. }) = cancelled {
                         tracing::debug!(%problem, "the upload could not be given up");
@@ -177,7 +177,8 @@ impl Client {
         &self,
         endpoint: &'a Endpoint,
         repository: &'a Repository,
-        (method, target): (Method, Target<'a>),
+        method: Method,
+        target: Target<'a>,
     ) -> Call<'a> {
         Call {
             endpoint,

@@ -31,7 +31,7 @@ impl Client {
             return Err(Problem::Digest { expected, actual: digest }.of(&repository, reference));
         }
         let tag = reference.tag().map_or_else(|| digest.to_string(), str::to_owned);
-        let pushed = self.put_manifest(&repository, &tag, (media_type, bytes)).await;
+        let pushed = self.put_manifest(&repository, &tag, media_type, bytes).await;
         let stored = pushed.map_err(|problem| problem.of(&repository, reference))?;
         match stored.filter(|stored| *stored != digest) {
             Some(actual) => {
@@ -77,7 +77,8 @@ impl Client {
         &self,
         repository: &Repository,
         tag: &str,
-        (media_type, bytes): (&str, Bytes),
+        media_type: &str,
+        bytes: Bytes,
     ) -> Result<Option<Digest>, Problem> {
         let endpoint = self.transport.upstream(repository.registry())?;
         let wrong = |_| Problem::Document(format!("{media_type:?} is no media type"));

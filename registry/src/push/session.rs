@@ -114,11 +114,11 @@ impl<'a> Session<'a> {
         };
         let size = self.upload.size;
         if self.offset == 0 && !self.in_chunks {
-            return self.close(location, (0, size)).await;
+            return self.close(location, 0, size).await;
         }
         if self.offset < size {
             let length = self.chunk.min(size - self.offset);
-            let response = self.send(Method::PATCH, location, (self.offset, length)).await?;
+            let response = self.send(Method::PATCH, location, self.offset, length).await?;
             self.offset = match arrived(response.headers()) {
                 // A registry can't have more bytes than it received.
                 Some(offset) if offset <= self.offset + length => offset,
@@ -127,12 +127,12 @@ impl<'a> Session<'a> {
             self.location = Some(redirect_target(&response)?);
             return Ok(false);
         }
-        self.close(location, (size, 0)).await
+        self.close(location, size, 0).await
     }
 
-    /// Completes the upload with its last part.
-    async fn close(&self, location: Url, part: (u64, u64)) -> Result<bool, Failure> {
-        let response = self.send(Method::PUT, self.closing(location), part).await?;
+    /// Completes the upload with its last part: `length` bytes from `start` on.
+    async fn close(&self, location: Url, start: u64, length: u64) -> Result<bool, Failure> {
+        let response = self.send(Method::PUT, self.closing(location), start, length).await?;
         let expected = self.upload.digest;
         match announced(response.headers()).filter(|actual| *actual != expected) {
             Some(actual) => Err(Problem::Digest { expected, actual }.into()),
@@ -141,8 +141,8 @@ impl<'a> Session<'a> {
     }
 
     async fn begin(&mut self) -> Result<(), Failure> {
-        let target = (Method::POST, Target::Path("blobs/uploads/"));
-        let mut call = self.client.push_call(self.endpoint, self.repository, target);
+        let (method, target) = (Method::POST, Target::Path("blobs/uploads/"));
+        let mut call = self.client.push_call(self.endpoint, self.repository, method, target);
         call.headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
         let response = self.client.transport.try_once(&call).await?;
         let least = response.headers().get("oci-chunk-min-length");
@@ -157,8 +157,8 @@ impl<'a> Session<'a> {
     /// starts another upload.
     async fn ask(&mut self) {
         let Some(location) = self.location.take() else { return };
-        let target = (Method::GET, Target::Url(location));
-        let call = self.client.push_call(self.endpoint, self.repository, target);
+        let (method, target) = (Method::GET, Target::Url(location));
+        let call = self.client.push_call(self.endpoint, self.repository, method, target);
         let answer = self.client.transport.send(&call).await;
         self.offset = 0;
         if let Ok(response) = answer
@@ -180,11 +180,12 @@ impl<'a> Session<'a> {
         &self,
         method: Method,
         location: Url,
-        (start, length): (u64, u64),
+        start: u64,
+        length: u64,
     ) -> Result<Response, Failure> {
         let is_chunk = method == Method::PATCH;
-        let target = (method, Target::Url(location));
-        let mut call = self.client.push_call(self.endpoint, self.repository, target);
+        let target = Target::Url(location);
+        let mut call = self.client.push_call(self.endpoint, self.repository, method, target);
         call.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
         if is_chunk {
             let range = HeaderValue::from_str(&format!("{start}-{}", start + length - 1));

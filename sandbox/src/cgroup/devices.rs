@@ -1,8 +1,9 @@
 //! The device rules of control groups: docker's rules except for the console.
 //!
-//! A program may create device nodes of all kinds. It may open harmless ones: `null`, `zero`, `full`,
-//! `random`, `urandom` and its own terminals. `5:1` isn't among them, because it is the machine's console. A
-//! program's `/dev/console` is a terminal of its own. The user's rules may allow more.
+//! A program may create device nodes of all kinds. It may open harmless ones: `null`, `zero`,
+//! `full`, `random`, `urandom` and its own terminals. `5:1` isn't among them, because it is the
+//! machine's console. A program's `/dev/console` is a terminal of its own. The user's rules may
+//! allow more.
 
 use std::fmt;
 use std::fs::File;
@@ -128,8 +129,8 @@ pub(super) fn filter(group: &Path, more: &[DeviceRule]) -> bool {
     apply().is_ok()
 }
 
-/// Sets a group of version 2 to allow the harmless devices and `more`. The rules apply to all groups below it
-/// too. Returns `true` on success.
+/// Sets a group of version 2 to allow the harmless devices and `more`. The rules apply to all
+/// groups below it too. Returns `true` on success.
 pub(super) fn filter_unified(group: &Path, more: &[DeviceRule]) -> bool {
     let open: Vec<Device> =
         harmless().chain(more.iter().cloned()).map(|rule| rule.device()).collect();

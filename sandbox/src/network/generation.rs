@@ -1,14 +1,14 @@
 //! The detection of changes to the packet filter.
 //!
-//! Starting `nft` takes longer than creating a namespace, so kiln avoids it if its rules are unchanged. The
-//! kernel counts every change to a network namespace's rules, by any process, as a new *generation*. After
-//! kiln has written the bridge's rules, it records their generation. As long as that is the current one, it
-//! writes nothing. If another program changes its own rules, the next kiln writes the bridge's rules again,
-//! which is harmless.
+//! Starting `nft` takes longer than creating a namespace, so kiln avoids it if its rules are
+//! unchanged. The kernel counts every change to a network namespace's rules, by any process, as a
+//! new *generation*. After kiln has written the bridge's rules, it records their generation. As
+//! long as that is the current one, it writes nothing. If another program changes its own rules,
+//! the next kiln writes the bridge's rules again, which is harmless.
 //!
-//! kiln keeps one note per network namespace that it has worked in. Namespace numbers are reused, so the note
-//! also contains the boot ID and the digest of the rules. kiln ignores the note if the table doesn't exist.
-//! It reads and writes the note under the bridge's lock.
+//! kiln keeps one note per network namespace that it has worked in. Namespace numbers are reused,
+//! so the note also contains the boot ID and the digest of the rules. kiln ignores the note if the
+//! table doesn't exist. It reads and writes the note under the bridge's lock.
 
 use std::fs;
 use std::io;
@@ -45,7 +45,8 @@ pub(super) struct Note {
 }
 
 impl Note {
-    /// Returns the note about `rules` in `directory`. Returns `None` if the boot or the namespace is unknown.
+    /// Returns the note about `rules` in `directory`. Returns `None` if the boot or the namespace
+    /// is unknown.
     pub(super) fn about(directory: &Path, rules: &str) -> Option<Self> {
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
         let namespace = fs::metadata("/proc/self/ns/net").ok()?;
@@ -62,8 +63,8 @@ impl Note {
         current().is_ok_and(|current| current == noted) && has_table(table)
     }
 
-    /// Records the current generation if it directly follows `before`, so that no other process has changed
-    /// rules in between.
+    /// Records the current generation if it directly follows `before`, so that no other process has
+    /// changed rules in between.
     pub(super) fn write(&self, before: u32) {
         let next = if before == u32::MAX { 1 } else { before + 1 };
         // Without a note, the next kiln writes the rules again.

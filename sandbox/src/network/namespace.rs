@@ -2,16 +2,17 @@
 //!
 //! # Ownership
 //!
-//! The name of a port of the bridge contains the address of its namespace. The kernel gives a name to one
-//! interface only, so no two namespaces get the same address, among all processes and stores. That needs no
-//! lock, no record and no cleanup. The kernel removes the interface together with the namespace. It removes
-//! the namespace when its last process has ended and kiln has closed its descriptor or died.
+//! The name of a port of the bridge contains the address of its namespace. The kernel gives a name
+//! to one interface only, so no two namespaces get the same address, among all processes and
+//! stores. That needs no lock, no record and no cleanup. The kernel removes the interface together
+//! with the namespace. It removes the namespace when its last process has ended and kiln has closed
+//! its descriptor or died.
 //!
 //! # Isolation
 //!
-//! The namespace's port is isolated: it reaches the bridge but no other port. The bridge learns nothing from
-//! it, because kiln sets the bridge's and the host's address tables. A program that sends packets under a
-//! false address gets no answers.
+//! The namespace's port is isolated: it reaches the bridge but no other port. The bridge learns
+//! nothing from it, because kiln sets the bridge's and the host's address tables. A program that
+//! sends packets under a false address gets no answers.
 
 use std::collections::hash_map::RandomState;
 use std::fs::File;
@@ -37,8 +38,8 @@ use crate::sys;
 /// The name of the interface inside.
 const INSIDE: &str = "eth0";
 
-/// A network namespace with an address on the bridge. It vanishes when this value is dropped and the last
-/// process in it has ended.
+/// A network namespace with an address on the bridge. It vanishes when this value is dropped and
+/// the last process in it has ended.
 #[derive(Debug)]
 pub struct NetworkNamespace {
     namespace: OwnedFd,
@@ -83,8 +84,8 @@ impl NetworkNamespace {
         Ok(())
     }
 
-    /// Connects a new namespace: assigns its address and starts the tasks that [`ready`](Self::ready) waits
-    /// for.
+    /// Connects a new namespace: assigns its address and starts the tasks that
+    /// [`ready`](Self::ready) waits for.
     pub(super) async fn connect(
         inside: Inside,
         host: &Host,
@@ -135,7 +136,8 @@ struct Interface {
 }
 
 impl Inside {
-    /// Creates a namespace with only a loopback interface. Opens sockets in it if a relay resolves names.
+    /// Creates a namespace with only a loopback interface. Opens sockets in it if a relay resolves
+    /// names.
     pub(super) async fn make(resolver: &Resolver) -> Result<Self, NetworkError> {
         let relay = !resolver.relayed.is_empty();
         let (sender, receiver) = oneshot::channel();
@@ -159,8 +161,8 @@ impl Inside {
         let flags = SocketFlags::CLOEXEC;
         let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, flags, None)?;
         sys::raise_loopback(&socket)?;
-        // The bridge is for IPv4. An interface with an IPv6 address would make programs try it. The file is
-        // missing if the kernel has no IPv6.
+        // The bridge is for IPv4. An interface with an IPv6 address would make programs try it. The
+        // file is missing if the kernel has no IPv6.
         let _ = std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1");
         let netlink = Netlink::open()?;
         let sockets = if relay { Some(Sockets::open()?) } else { None };
@@ -199,7 +201,8 @@ struct Outside {
 }
 
 impl Outside {
-    /// Connects a namespace to the bridge. Returns the namespace's address and the name of its port.
+    /// Connects a namespace to the bridge. Returns the namespace's address and the name of its
+    /// port.
     fn connect(&self, namespace: BorrowedFd<'_>) -> Result<(Ipv4Addr, String), NetworkError> {
         for address in self.subnet.hosts(RandomState::new().build_hasher().finish()) {
             let name = format!("{PORT}{:08x}", u32::from(address));

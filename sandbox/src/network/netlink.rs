@@ -1,7 +1,7 @@
 //! Requests to the kernel about interfaces, addresses, routes and neighbours: rtnetlink(7).
 //!
-//! The kernel executes a request before the call that sends it returns, and the answer is available at once.
-//! So requests block, and a socket serves one at a time.
+//! The kernel executes a request before the call that sends it returns, and the answer is available
+//! at once. So requests block, and a socket serves one at a time.
 
 use std::ffi::CStr;
 use std::io;
@@ -223,7 +223,7 @@ impl Netlink {
     /// Adds a hardware address to the forwarding table of a bridge's port.
     pub(super) fn set_way(&self, port: u32, hardware: [u8; 6]) -> io::Result<()> {
         let mut request = Request::new(libc::RTM_NEWNEIGH, new(REPLACE));
-        request.neighbour((libc::AF_BRIDGE, port), (libc::NUD_NOARP, libc::NTF_MASTER));
+        request.neighbour(libc::AF_BRIDGE, port, libc::NUD_NOARP, libc::NTF_MASTER);
         request.attribute(libc::NDA_LLADDR, &hardware);
         self.ask(request).map(drop)
     }
@@ -236,7 +236,7 @@ impl Netlink {
         hardware: [u8; 6],
     ) -> io::Result<()> {
         let mut request = Request::new(libc::RTM_NEWNEIGH, new(REPLACE));
-        request.neighbour((libc::AF_INET, interface), (libc::NUD_PERMANENT, 0));
+        request.neighbour(libc::AF_INET, interface, libc::NUD_PERMANENT, 0);
         request.attribute(libc::NDA_DST, &address.octets());
         request.attribute(libc::NDA_LLADDR, &hardware);
         self.ask(request).map(drop)
@@ -271,7 +271,8 @@ fn new(how: u16) -> u16 {
     REQUEST | ACKNOWLEDGE | CREATE | how
 }
 
-/// Collects the bodies of a packet's messages that answer a request. Returns `true` after the last one.
+/// Collects the bodies of a packet's messages that answer a request. Returns `true` after the last
+/// one.
 fn read(mut packet: &[u8], sequence: u32, answers: &mut Vec<Vec<u8>>) -> io::Result<bool> {
     while packet.len() >= HEADER {
         let length = u32_at(packet, 0).unwrap_or(0) as usize;
@@ -419,7 +420,8 @@ impl Request {
         self.0.extend(index.to_ne_bytes());
     }
 
-    /// Adds `struct rtmsg`: family, two prefixes, type of service, table, protocol, scope, kind, flags.
+    /// Adds `struct rtmsg`: family, two prefixes, type of service, table, protocol, scope, kind,
+    /// flags.
     fn route(&mut self) {
         let (table, protocol) = (libc::RT_TABLE_MAIN, libc::RTPROT_STATIC);
         self.0.extend([libc::AF_INET as u8, 0, 0, 0, table, protocol]);
@@ -427,8 +429,7 @@ impl Request {
     }
 
     /// Adds `struct ndmsg`: family, padding, interface, state, flags, kind.
-    fn neighbour(&mut self, place: (i32, u32), how: (u16, u8)) {
-        let ((family, interface), (state, flags)) = (place, how);
+    fn neighbour(&mut self, family: i32, interface: u32, state: u16, flags: u8) {
         self.0.extend([family as u8, 0, 0, 0]);
         self.0.extend(interface.to_ne_bytes());
         self.0.extend(state.to_ne_bytes());

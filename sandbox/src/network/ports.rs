@@ -109,7 +109,7 @@ impl Published {
             let (endpoint, socket) = reserve(port)?;
             if let Some(socket) = socket {
                 let to = SocketAddr::from((to, port.container));
-                proxy::start(&mut proxies, socket, (port.protocol, to), &room)
+                proxy::start(&mut proxies, socket, port.protocol, to, &room)
                     .map_err(NetworkError::doing(format!("publish port {}", endpoint.host)))?;
             }
             endpoints.push(endpoint);

@@ -57,7 +57,8 @@ impl Room {
 pub(super) fn start(
     tasks: &mut JoinSet<()>,
     socket: OwnedFd,
-    (protocol, to): (Protocol, SocketAddr),
+    protocol: Protocol,
+    to: SocketAddr,
     room: &Room,
 ) -> io::Result<()> {
     if protocol == Protocol::Udp {
@@ -111,7 +112,7 @@ async fn pass_datagrams(socket: Arc<UdpSocket>, to: SocketAddr) {
             }
             let (sender, receiver) = mpsc::channel(WAITING);
             senders.insert(from, sender);
-            tasks.spawn(pass_for(Arc::clone(&socket), receiver, (from, to)));
+            tasks.spawn(pass_for(Arc::clone(&socket), receiver, from, to));
         }
         // Datagrams for a slow reader are dropped.
         if let Some(sender) = senders.get(&from)
@@ -126,7 +127,8 @@ async fn pass_datagrams(socket: Arc<UdpSocket>, to: SocketAddr) {
 async fn pass_for(
     socket: Arc<UdpSocket>,
     mut datagrams: mpsc::Receiver<Datagram>,
-    (from, to): (SocketAddr, SocketAddr),
+    from: SocketAddr,
+    to: SocketAddr,
 ) {
     let Ok(server) = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).await else { return };
     if server.connect(to).await.is_err() {
@@ -166,7 +168,7 @@ mod tests {
         socket.set_nonblocking(true).unwrap();
         let port = socket.local_addr().unwrap();
         let mut tasks = JoinSet::new();
-        start(&mut tasks, socket.into(), (Protocol::Tcp, to), &Room::of(2)).unwrap();
+        start(&mut tasks, socket.into(), Protocol::Tcp, to, &Room::of(2)).unwrap();
         let (first, second) = (TcpStream::connect(port).await, TcpStream::connect(port).await);
         let mut third = TcpStream::connect(port).await.unwrap();
         third.write_all(b"third").await.unwrap();

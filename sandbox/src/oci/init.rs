@@ -1,8 +1,8 @@
 //! The optional process 1 of a runtime's container.
 //!
-//! A runtime executes its program as process 1, so it gets a copy of kiln as the program. The copy is in the
-//! container's `/dev`, belongs to that container only, and recognises its role by its name. It splits like
-//! the sandbox's child ([`init`]).
+//! A runtime executes its program as process 1, so it gets a copy of kiln as the program. The copy
+//! is in the container's `/dev`, belongs to that container only, and recognises its role by its
+//! name. It splits like the sandbox's child ([`init`]).
 
 use std::convert::Infallible;
 use std::fs::Permissions;

@@ -12,9 +12,11 @@ pub(super) enum Verdict {
     Refuse(u32),
     /// The call is allowed if its first argument is one of these, and fails with EPERM otherwise.
     IfFirst(Vec<u32>),
-    /// The call is allowed unless its first argument is one of these, and fails with EPERM otherwise.
+    /// The call is allowed unless its first argument is one of these, and fails with EPERM
+    /// otherwise.
     UnlessFirst(Vec<u32>),
-    /// The call is allowed if its first argument has none of these bits, and fails with EPERM otherwise.
+    /// The call is allowed if its first argument has none of these bits, and fails with EPERM
+    /// otherwise.
     IfFirstWithout(u32),
     /// The filter returns this value.
     Return(u32),
@@ -32,7 +34,8 @@ pub(super) enum Verdict {
 pub(super) struct Architecture {
     /// The architecture's number in the kernel's audit interface.
     pub(super) number: u32,
-    /// The verdicts in the order of call numbers. Each is valid from its number on. The first number is 0.
+    /// The verdicts in the order of call numbers. Each is valid from its number on. The first
+    /// number is 0.
     pub(super) verdicts: Vec<(u32, Verdict)>,
 }
 
@@ -49,8 +52,8 @@ pub(super) const ALLOW: u32 = 0x7fff_0000;
 pub(super) const ERRNO: u32 = 0x0005_0000;
 pub(super) const KILL: u32 = 0x8000_0000;
 
-/// The offsets in `struct seccomp_data`: call, architecture, arguments, and the half of the first argument
-/// that the built-in profile checks.
+/// The offsets in `struct seccomp_data`: call, architecture, arguments, and the half of the first
+/// argument that the built-in profile checks.
 pub(super) const CALL: u32 = 0;
 pub(super) const ARCHITECTURE: u32 = 4;
 pub(super) const ARGUMENTS: u32 = 16;
@@ -211,7 +214,8 @@ fn check(condition: &Condition, past: u8) -> Vec<FilterInstruction> {
     }
 }
 
-/// Returns the length of a part as a jump distance. All filters have at most a few thousand instructions.
+/// Returns the length of a part as a jump distance. All filters have at most a few thousand
+/// instructions.
 fn distance(part: &[FilterInstruction]) -> u32 {
     u32::try_from(part.len()).unwrap_or(u32::MAX)
 }

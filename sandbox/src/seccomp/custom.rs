@@ -1,14 +1,17 @@
 //! Profiles of the user: rules for calls by name, and their translation into verdicts.
 //!
-//! - If a call has several rules, one without conditions takes precedence. Otherwise the first rule whose
-//!   conditions are all met applies.
-//! - The default action applies to calls without a rule. If it refuses calls, those that are newer than all
-//!   calls of the profile fail with ENOSYS, as on an older kernel, so that programs use fallbacks.
-//! - Names that no architecture of this machine has are ignored, because profiles cover several machines.
+//! - If a call has several rules, one without conditions takes precedence. Otherwise the first rule
+//!   whose conditions are all met applies.
+//! - The default action applies to calls without a rule. If it refuses calls, those that are newer
+//!   than all calls of the profile fail with ENOSYS, as on an older kernel, so that programs use
+//!   fallbacks.
+//! - Names that no architecture of this machine has are ignored, because profiles cover several
+//!   machines.
 //! - A call of an architecture that the profile doesn't name kills the program.
 //!
-//! i386 has one call for all socket operations, and another for all of System V's interprocess communication.
-//! A rule without conditions about one of these operations applies to both ways of calling it.
+//! i386 has one call for all socket operations, and another for all of System V's interprocess
+//! communication. A rule without conditions about one of these operations applies to both ways of
+//! calling it.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -259,8 +262,8 @@ impl SeccompProfile {
         self.flags.as_ref().map(|flags| flags.iter().map(bit).fold(0, |all, bit| all | bit))
     }
 
-    /// Returns the verdicts in the order of call numbers. Each verdict is valid from its number on. `bit` is
-    /// set in all numbers.
+    /// Returns the verdicts in the order of call numbers. Each verdict is valid from its number on.
+    /// `bit` is set in all numbers.
     fn verdicts(&self, column: Column, bit: u32) -> Vec<(u32, Verdict)> {
         let default = Verdict::Return(self.default.value());
         let rules = self.rules_of(column);
@@ -401,8 +404,8 @@ impl SeccompProfile {
     }
 }
 
-/// Returns alternative sets of conditions. Two conditions on the same argument are alternatives, as in other
-/// runtimes.
+/// Returns alternative sets of conditions. Two conditions on the same argument are alternatives, as
+/// in other runtimes.
 fn alternatives(conditions: &[Condition]) -> Vec<Vec<Condition>> {
     let is_repeated = |(place, one): (usize, &Condition)| {
         conditions[..place].iter().any(|other| other.index == one.index)
@@ -413,7 +416,8 @@ fn alternatives(conditions: &[Condition]) -> Vec<Vec<Condition>> {
     vec![conditions.to_vec()]
 }
 
-/// Returns the i386 calls that include the operation `name`, each with the condition that selects it.
+/// Returns the i386 calls that include the operation `name`, each with the condition that selects
+/// it.
 fn multiplexed(name: &str) -> impl Iterator<Item = (u32, Condition)> {
     let find = |table: &[(&str, u64)]| {
         table.iter().find(|(known, _)| *known == name).map(|(_, number)| *number)

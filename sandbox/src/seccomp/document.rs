@@ -1,7 +1,7 @@
 //! The parser of profiles in docker's JSON format.
 //!
-//! Unknown properties are ignored, as in docker. A rule's requirements (capabilities, kernel, machine) are
-//! evaluated when the profile is read. The result is for one container on one machine.
+//! Unknown properties are ignored, as in docker. A rule's requirements (capabilities, kernel,
+//! machine) are evaluated when the profile is read. The result is for one container on one machine.
 
 use serde::de::{Error as _, Unexpected};
 use serde::{Deserialize, Deserializer};

@@ -77,24 +77,24 @@ const ACCESS_MAKE: i32 = 1;
 const ACCESS_READ: i32 = 2;
 const ACCESS_WRITE: i32 = 4;
 
-fn instruction(code: u8, destination: u8, source: u8, rest: (i16, i32)) -> Instruction {
+fn instruction(code: u8, destination: u8, source: u8, offset: i16, value: i32) -> Instruction {
     let registers = source << 4 | destination;
-    Instruction { code, registers, offset: rest.0, value: rest.1 }
+    Instruction { code, registers, offset, value }
 }
 
 /// Returns a program that allows the creation of all device nodes, and opening those of `open`.
 fn program(open: &[Device]) -> Vec<Instruction> {
-    let load = |to, offset| instruction(LOAD_WORD, to, CONTEXT, (offset, 0));
-    let verdict = |allowed| [instruction(SET, 0, 0, (0, allowed)), instruction(EXIT, 0, 0, (0, 0))];
+    let load = |to, offset| instruction(LOAD_WORD, to, CONTEXT, offset, 0);
+    let verdict = |allowed| [instruction(SET, 0, 0, 0, allowed), instruction(EXIT, 0, 0, 0, 0)];
     let mut all = vec![
         load(KIND, 0),
         load(ACCESS, 0),
         load(MAJOR, 4),
         load(MINOR, 8),
         // The lower half is the kind of device, the upper half the kind of access.
-        instruction(AND, KIND, 0, (0, 0xffff)),
-        instruction(SHIFT_RIGHT, ACCESS, 0, (0, 16)),
-        instruction(JUMP_NOT_EQUAL, ACCESS, 0, (2, ACCESS_MAKE)),
+        instruction(AND, KIND, 0, 0, 0xffff),
+        instruction(SHIFT_RIGHT, ACCESS, 0, 0, 16),
+        instruction(JUMP_NOT_EQUAL, ACCESS, 0, 2, ACCESS_MAKE),
     ];
     all.extend(verdict(1));
     for device in open {
@@ -102,13 +102,13 @@ fn program(open: &[Device]) -> Vec<Instruction> {
         let mut part = verdict(1).to_vec();
         let unless = |part: &mut Vec<Instruction>, register, value| {
             let past = i16::try_from(part.len()).unwrap_or(i16::MAX);
-            part.insert(0, instruction(JUMP_NOT_EQUAL, register, 0, (past, value)));
+            part.insert(0, instruction(JUMP_NOT_EQUAL, register, 0, past, value));
         };
         let refused = refused(device);
         if refused != 0 {
             unless(&mut part, REST, 0);
-            part.insert(0, instruction(AND, REST, 0, (0, refused)));
-            part.insert(0, instruction(COPY, REST, ACCESS, (0, 0)));
+            part.insert(0, instruction(AND, REST, 0, 0, refused));
+            part.insert(0, instruction(COPY, REST, ACCESS, 0, 0));
         }
         if let Some(minor) = device.minor {
             unless(&mut part, MINOR, minor.cast_signed());

@@ -49,7 +49,8 @@ struct CloneArguments {
     cgroup: u64,
 }
 
-/// Sets resource limits for a program before its first instruction. Lower limits of this process remain.
+/// Sets resource limits for a program before its first instruction. Lower limits of this process
+/// remain.
 pub fn limit_resources(command: &mut tokio::process::Command, limits: [(Resource, u64); 2]) {
     let set = move || {
         for (resource, most) in limits {
@@ -58,16 +59,16 @@ pub fn limit_resources(command: &mut tokio::process::Command, limits: [(Resource
         }
         Ok(())
     };
-    // SAFETY: between fork and exec, the closure makes two system calls per limit. It takes no lock and
-    // allocates no memory.
+    // SAFETY: between fork and exec, the closure makes two system calls per limit. It takes no lock
+    // and allocates no memory.
     unsafe { command.pre_exec(set) };
 }
 
 /// Forks a child into new namespaces and into a control group of version 2.
 ///
 /// # Errors
-/// Fails if the process has more than one thread, because a child of such a process can't do anything safely.
-/// Fails if the kernel refuses.
+/// Fails if the process has more than one thread, because a child of such a process can't do
+/// anything safely. Fails if the kernel refuses.
 pub(crate) fn clone(namespaces: Namespaces, cgroup: Option<&File>) -> io::Result<CloneResult> {
     if std::fs::read_dir("/proc/self/task")?.count() != 1 {
         return Err(io::Error::other("the process has more than one thread"));
@@ -95,9 +96,9 @@ pub(crate) fn clone(namespaces: Namespaces, cgroup: Option<&File>) -> io::Result
         cgroup: cgroup.map_or(0, |group| group.as_raw_fd() as u64),
         ..CloneArguments::default()
     };
-    // SAFETY: without CLONE_VM and without a stack this is a fork: the child continues with a copy of the
-    // memory. The process has one thread (checked above), so no thread that the child lacks can hold a lock.
-    // `pidfd` and the group live until the call returns.
+    // SAFETY: without CLONE_VM and without a stack this is a fork: the child continues with a copy
+    // of the memory. The process has one thread (checked above), so no thread that the child lacks
+    // can hold a lock. `pidfd` and the group live until the call returns.
     let result = unsafe {
         libc::syscall(libc::SYS_clone3, &raw const arguments, size_of::<CloneArguments>())
     };
@@ -126,7 +127,8 @@ pub(crate) fn fork() -> io::Result<Fork> {
     if std::fs::read_dir("/proc/self/task")?.count() != 1 {
         return Err(io::Error::other("the process has more than one thread"));
     }
-    // SAFETY: the process has one thread (checked above), so no thread that the child lacks can hold a lock.
+    // SAFETY: the process has one thread (checked above), so no thread that the child lacks can
+    // hold a lock.
     match unsafe { libc::fork() } {
         0 => Ok(Fork::Child),
         -1 => Err(io::Error::last_os_error()),
@@ -136,8 +138,8 @@ pub(crate) fn fork() -> io::Result<Fork> {
 
 /// Closes every descriptor of a process that doesn't use them any more.
 pub(crate) fn close_all() {
-    // SAFETY: the call takes three integers. The owners of descriptors never use or drop them, because the
-    // process only waits and exits.
+    // SAFETY: the call takes three integers. The owners of descriptors never use or drop them,
+    // because the process only waits and exits.
     let result = unsafe { libc::syscall(libc::SYS_close_range, 0, libc::c_uint::MAX, 0) };
     if result != 0 {
         for fd in 0..1024 {
@@ -189,8 +191,8 @@ fn close_on_exec_one_by_one() -> io::Result<()> {
     let size = size.and_then(|size| size.trim().parse::<libc::c_int>().ok());
     let size = size.ok_or_else(|| io::Error::other("/proc/self/status names no FDSize"))?;
     for fd in 3..size {
-        // SAFETY: the call takes integers. The kernel rejects numbers that aren't open descriptors, and the
-        // open ones stay open and keep their owners.
+        // SAFETY: the call takes integers. The kernel rejects numbers that aren't open descriptors,
+        // and the open ones stay open and keep their owners.
         let result = unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
         if result != 0 {
             let error = io::Error::last_os_error();
@@ -208,9 +210,9 @@ pub(crate) fn reset_signals() {
     let default = [0_u64; 4];
     for signal in 1..=libc::SIGRTMAX() {
         // SAFETY: the structure lives until the call returns and has the kernel's size on 64-bit
-        // architectures. The default disposition runs no code of this process. This is a direct call because
-        // the C library refuses its two internal signals. The kernel refuses SIGKILL and SIGSTOP, which
-        // always have the default.
+        // architectures. The default disposition runs no code of this process. This is a direct
+        // call because the C library refuses its two internal signals. The kernel refuses SIGKILL
+        // and SIGSTOP, which always have the default.
         unsafe {
             libc::syscall(
                 libc::SYS_rt_sigaction,
@@ -221,7 +223,8 @@ pub(crate) fn reset_signals() {
             )
         };
     }
-    // SAFETY: `sigemptyset` initialises the set before it is read, and the set lives until the calls return.
+    // SAFETY: `sigemptyset` initialises the set before it is read, and the set lives until the
+    // calls return.
     unsafe {
         let mut none = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
         libc::sigemptyset(none.as_mut_ptr());

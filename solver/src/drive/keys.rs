@@ -60,14 +60,14 @@ where
         let (parts, taint) = self.parts(number, None);
         let definition = Key::of("definition", self.salt(number), &parts);
         if self.plan.steps[number].content.is_empty() {
-            self.tell_key(number, (definition, taint), &parts, false);
+            self.tell_key(number, definition, taint, &parts, false);
             self.set_key(number, definition, taint, parts);
             return;
         }
         if taint.is_none() {
             match self.world.cache.canonical(&definition) {
                 Ok(Some(canonical)) => {
-                    self.tell_key(number, (canonical, taint), &parts, true);
+                    self.tell_key(number, canonical, taint, &parts, true);
                     self.set_key(number, canonical, taint, parts);
                     return;
                 }
@@ -135,18 +135,12 @@ where
                 return self.fail(error.into());
             }
         }
-        self.tell_key(number, (canonical, taint), &parts, false);
+        self.tell_key(number, canonical, taint, &parts, false);
         self.set_key(number, canonical, taint, parts);
     }
 
     /// Sends the event that lists the parts of a key. `taint` is the taint of the parts.
-    fn tell_key(
-        &self,
-        number: usize,
-        (key, taint): (Key, Taint),
-        parts: &[KeyPart],
-        by_link: bool,
-    ) {
+    fn tell_key(&self, number: usize, key: Key, taint: Taint, parts: &[KeyPart], by_link: bool) {
         let rule = &self.plan.steps[number].rule;
         let selected = |index: usize| {
             let place = rule.content_inputs.iter().position(|content| *content == index);

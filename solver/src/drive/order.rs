@@ -1,16 +1,17 @@
 //! The order of waiting steps: the longest remaining path goes first.
 //!
-//! A step's weight is the time that steps of its kind took in earlier builds, whatever their inputs were. A
-//! changed input changes the key but seldom the duration. A step that the history doesn't have gets the
-//! average weight of the others. With an empty history all steps weigh the same, and the number of steps on
-//! the path decides.
+//! A step's weight is the time that steps of its kind took in earlier builds, whatever their inputs
+//! were. A changed input changes the key but seldom the duration. A step that the history doesn't
+//! have gets the average weight of the others. With an empty history all steps weigh the same, and
+//! the number of steps on the path decides.
 //!
-//! The driver reads the history when it orders the first step. A build whose targets are all cached never
-//! reads it.
+//! The driver reads the history when it orders the first step. A build whose targets are all cached
+//! never reads it.
 //!
-//! Steps become runnable one after the other, as their lookups and locks complete. If more steps are on the
-//! way than jobs are free, the first arrival must not take the job of a more urgent step that arrives a
-//! moment later. It waits for the more urgent steps, but not for long: another build may hold their locks.
+//! Steps become runnable one after the other, as their lookups and locks complete. If more steps
+//! are on the way than jobs are free, the first arrival must not take the job of a more urgent step
+//! that arrives a moment later. It waits for the more urgent steps, but not for long: another build
+//! may hold their locks.
 
 use std::cmp::Reverse;
 use std::time::Duration;
@@ -23,8 +24,8 @@ use crate::cache::Cache;
 use crate::executor::Executor;
 use crate::plan::Step;
 
-/// The sort key of a queue of steps; the largest goes first. The duration is that of the longest path from
-/// the step to a target. Steps with equal durations keep the order of the graph.
+/// The sort key of a queue of steps; the largest goes first. The duration is that of the longest
+/// path from the step to a target. Steps with equal durations keep the order of the graph.
 pub(super) type Priority = (Duration, Reverse<usize>);
 
 /// The maximum time that a runnable step waits for more urgent steps.
@@ -93,8 +94,8 @@ pub(super) async fn wait(until: Option<Instant>) {
     }
 }
 
-/// Returns the duration of the longest path from each step to a target. `known` are the durations from the
-/// history; it may be shorter than `steps`.
+/// Returns the duration of the longest path from each step to a target. `known` are the durations
+/// from the history; it may be shorter than `steps`.
 fn remaining(steps: &[Step], known: &[Option<Duration>]) -> Vec<Duration> {
     let known = |number: usize| known.get(number).copied().flatten();
     let told: Vec<Duration> = (0..steps.len()).filter_map(known).collect();

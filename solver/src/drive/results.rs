@@ -103,7 +103,7 @@ where
         let (key, fresh) = (self.states[number].canonical, self.states[number].taint.fresh);
         let is_visible = self.plan.steps[number].visible();
         let told = is_visible.then(|| (number as VertexId, self.options.events.clone()));
-        let lock = self.world.clone().lock(key, self.outputs(number), (fresh, told));
+        let lock = self.world.clone().lock(key, self.outputs(number), fresh, told);
         self.spawn(number, lock);
     }
 

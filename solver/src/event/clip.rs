@@ -1,9 +1,10 @@
 //! Limits on the output of steps.
 //!
-//! Displays and the history receive a step's output. Each stream of a step has a limit on its total bytes and
-//! on its average bytes per second since the step began. Output beyond a limit is dropped, and a line in its
-//! place names the limit. Output continues once the average allows it. The rules are BuildKit's.
-//! [`super::LogTail`] keeps the end of the output for failure reports separately and ignores these limits.
+//! Displays and the history receive a step's output. Each stream of a step has a limit on its total
+//! bytes and on its average bytes per second since the step began. Output beyond a limit is
+//! dropped, and a line in its place names the limit. Output continues once the average allows it.
+//! The rules are BuildKit's. [`super::LogTail`] keeps the end of the output for failure reports
+//! separately and ignores these limits.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -79,7 +80,8 @@ impl Clip {
         bytes
     }
 
-    /// Returns the number of bytes that a stream may have printed at `age`, and the limit in readable form.
+    /// Returns the number of bytes that a stream may have printed at `age`, and the limit in
+    /// readable form.
     fn limit(&self, age: Duration) -> Option<(u64, String)> {
         let seconds = age.as_secs() + u64::from(age.subsec_nanos() > 0);
         let by_speed = self.limits.max_speed.map(|speed| (speed.saturating_mul(seconds), speed));

@@ -1,9 +1,9 @@
 //! The queue of one receiver.
 //!
-//! Events wait in memory, in their order. The memory for step output is bounded. Consecutive small pieces are
-//! merged. Once a few mebibytes wait, further output goes to the spool's file, and the queue holds only its
-//! length, until the receiver has caught up. Memory stays bounded however slow the receiver is, and no output
-//! is lost while the disk has space.
+//! Events wait in memory, in their order. The memory for step output is bounded. Consecutive small
+//! pieces are merged. Once a few mebibytes wait, further output goes to the spool's file, and the
+//! queue holds only its length, until the receiver has caught up. Memory stays bounded however slow
+//! the receiver is, and no output is lost while the disk has space.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -181,8 +181,8 @@ impl EventReceiver {
         Self { queue }
     }
 
-    /// Waits for the next event. Returns `None` once every sender is gone and the queue is empty. This method
-    /// is cancel safe.
+    /// Waits for the next event. Returns `None` once every sender is gone and the queue is empty.
+    /// This method is cancel safe.
     pub async fn recv(&mut self) -> Option<Event> {
         loop {
             match self.next() {
@@ -201,7 +201,8 @@ impl EventReceiver {
         }
     }
 
-    /// Waits up to `limit` for the next event. Blocks the thread, so call it outside the async runtime.
+    /// Waits up to `limit` for the next event. Blocks the thread, so call it outside the async
+    /// runtime.
     ///
     /// # Errors
     /// Returns [`NoEvent::Timeout`] after `limit` and [`NoEvent::End`] once every sender is gone.

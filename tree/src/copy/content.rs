@@ -1,4 +1,4 @@
-//! The bytes of files.
+//! Copying of the contents of files.
 
 use std::fs::File;
 use std::io;
@@ -10,24 +10,25 @@ use rustix::io::Errno;
 
 use crate::metadata::Metadata;
 
-/// Bytes copied at a time where they come through this process.
+/// The number of bytes copied at a time if they pass through this process.
 pub(super) const CHUNK: usize = 256 * 1024;
 
-/// Up to so many bytes are read and written: to share blocks, file systems take more time than that.
+/// The size in bytes up to which files are read and written, since sharing blocks would take
+/// longer.
 const SMALL: u64 = 16 * 1024;
 
-/// What the two file systems can do for each other, found out at the first file. Nothing is asked
-/// of them again that they couldn't.
+/// The copy methods that failed between the two file systems. A copy doesn't try them again.
 #[derive(Debug, Default)]
 pub(super) struct Abilities {
     no_clone: AtomicBool,
     no_range: AtomicBool,
 }
 
-/// Copies a file's bytes: shares them, or copies them in the kernel, or reads and writes them. Holes
-/// stay holes.
+/// Copies the content of a file: shares its blocks, lets the kernel copy it, or reads and writes
+/// it. Keeps holes.
 pub(super) fn copy(
-    (from, metadata): (&File, &Metadata),
+    from: &File,
+    metadata: &Metadata,
     to: &File,
     abilities: &Abilities,
     buffer: &mut [u8],
@@ -37,7 +38,7 @@ pub(super) fn copy(
         return Ok(());
     }
     if size <= SMALL {
-        return read_and_write((from, to), (0, size), buffer);
+        return read_and_write(from, to, 0, size, buffer);
     }
     if !abilities.no_clone.load(Ordering::Relaxed) {
         if ioctl_ficlone(to, from).is_ok() {
@@ -46,13 +47,13 @@ pub(super) fn copy(
         abilities.no_clone.store(true, Ordering::Relaxed);
     }
     if metadata.blocks.saturating_mul(512) >= size {
-        return copy_range((from, to), (0, size), abilities, buffer);
+        return copy_range(from, to, 0, size, abilities, buffer);
     }
     let mut offset = 0;
     while offset < size {
         let (start, end) = match seek(from, SeekFrom::Data(offset)) {
             Ok(start) => (start, seek(from, SeekFrom::Hole(start))?.min(size)),
-            // Nothing but a hole up to the end.
+            // The rest of the file is a hole.
             Err(Errno::NXIO) => break,
             Err(Errno::INVAL | Errno::OPNOTSUPP) => (offset, size),
             Err(errno) => return Err(errno.into()),
@@ -60,15 +61,17 @@ pub(super) fn copy(
         if start >= size {
             break;
         }
-        copy_range((from, to), (start, end - start), abilities, buffer)?;
+        copy_range(from, to, start, end - start, abilities, buffer)?;
         offset = end;
     }
     to.set_len(size)
 }
 
 fn copy_range(
-    (from, to): (&File, &File),
-    (start, length): (u64, u64),
+    from: &File,
+    to: &File,
+    start: u64,
+    length: u64,
     abilities: &Abilities,
     buffer: &mut [u8],
 ) -> io::Result<()> {
@@ -89,12 +92,14 @@ fn copy_range(
             }
         }
     }
-    read_and_write((from, to), (input, end - input), buffer)
+    read_and_write(from, to, input, end - input, buffer)
 }
 
 fn read_and_write(
-    (from, to): (&File, &File),
-    (start, length): (u64, u64),
+    from: &File,
+    to: &File,
+    start: u64,
+    length: u64,
     buffer: &mut [u8],
 ) -> io::Result<()> {
     let (mut done, end) = (start, start + length);
@@ -127,7 +132,7 @@ mod tests {
         use std::os::fd::AsFd as _;
         let temp = tempfile::NamedTempFile::new().unwrap();
         let metadata = Metadata::of_fd(from.as_fd()).unwrap();
-        copy((from, &metadata), temp.as_file(), abilities, &mut [0; 1000]).unwrap();
+        copy(from, &metadata, temp.as_file(), abilities, &mut [0; 1000]).unwrap();
         let blocks = temp.as_file().metadata().unwrap().blocks();
         (std::fs::read(temp.path()).unwrap(), blocks)
     }

@@ -21,8 +21,17 @@ use crate::error::{Error, Result};
 /// Shells that most images have, the more comfortable one first.
 const SHELLS: [&str; 2] = ["/bin/bash", "/bin/sh"];
 
-/// What a program ran by and in.
-pub(super) type Scene = (Spec, Prepared, Cgroup, StepNetwork);
+/// A program that has run, with everything that it worked in.
+pub(super) struct Execution {
+    /// What the sandbox was told to run.
+    pub(super) spec: Spec,
+    /// The mounts of the step.
+    pub(super) prepared: Prepared,
+    /// The control groups of the program.
+    pub(super) group: Cgroup,
+    /// The network of the step.
+    pub(super) network: StepNetwork,
+}
 
 /// A step that has failed, with everything that it worked in.
 pub struct FailedStep {
@@ -45,7 +54,8 @@ impl fmt::Debug for FailedStep {
 }
 
 impl FailedStep {
-    pub(super) fn new(exec: Exec, op: &ExecOp, (spec, prepared, group, network): Scene) -> Self {
+    pub(super) fn new(exec: Exec, op: &ExecOp, execution: Execution) -> Self {
+        let Execution { spec, prepared, group, network } = execution;
         let own_shell = own_shell(&op.meta.args);
         let entered = AtomicU32::new(0);
         Self { exec, spec, own_shell, network, _held: (prepared, group), entered }

@@ -13,16 +13,18 @@ pub(super) fn copy(
     source: View<'_>,
     target: &Dir,
     action: &CopyAction,
-    (owner, limits): (Option<Owner>, ArchiveLimits),
+    owner: Option<Owner>,
+    limits: ArchiveLimits,
 ) -> Result<()> {
-    let options = options(action, (owner, limits))?;
+    let options = options(action, owner, limits)?;
     kiln_tree::copy(source, target, &options).map_err(|error| missing(error, &[source]))
 }
 
 /// Returns what an action says of how to copy.
 pub(super) fn options(
     action: &CopyAction,
-    (owner, limits): (Option<Owner>, ArchiveLimits),
+    owner: Option<Owner>,
+    limits: ArchiveLimits,
 ) -> Result<CopyOptions> {
     Ok(CopyOptions {
         source: action.src.clone(),

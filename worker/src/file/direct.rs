@@ -41,7 +41,8 @@ pub(super) async fn run(
     snapshots: &Snapshots,
     op: &FileOp,
     inputs: &[Output],
-    (packer, context): (&Arc<dyn LayerPacker>, &StepContext),
+    packer: &Arc<dyn LayerPacker>,
+    context: &StepContext,
 ) -> Result<Option<LayerId>> {
     if !is_chain(op, inputs.len()) {
         return Ok(None);
@@ -57,7 +58,7 @@ pub(super) async fn run(
     let (packer, context) = (Arc::clone(packer), context.clone());
     blocking(move || {
         let copies = Copies { op: &op, inputs: &inputs, top: top.as_ref() };
-        copies.pack(&snapshots, base, (&*packer, &context))
+        copies.pack(&snapshots, base, &*packer, &context)
     })
     .await
 }
@@ -80,7 +81,8 @@ impl Copies<'_> {
         &self,
         snapshots: &Snapshots,
         mut base: Base,
-        (packer, context): (&dyn LayerPacker, &StepContext),
+        packer: &dyn LayerPacker,
+        context: &StepContext,
     ) -> Result<Option<LayerId>> {
         let source = |index: InputIndex| match index {
             None => Ok(Source::Dir(snapshots.read(None)?)),
@@ -93,7 +95,7 @@ impl Copies<'_> {
                 Some(chown) => Some(owner::resolve(chown, source)?),
                 None => None,
             };
-            let options = copy::options(copied, (owner, snapshots.limits))?;
+            let options = copy::options(copied, owner, snapshots.limits)?;
             copies.push((source(action.secondary_input)?, options));
         }
         let views: Vec<_> =

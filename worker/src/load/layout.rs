@@ -3,10 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-use kiln_oci::{
-    Descriptor, Digest, ImageConfig, ImageIndex, ImageManifest, Reference, media_type,
-    parse_manifest,
-};
+use kiln_oci::{Descriptor, Digest, ImageConfig, ImageIndex, ImageManifest, Reference, media_type};
 use kiln_registry::check_document;
 use kiln_store::LayerBlob;
 
@@ -31,14 +28,13 @@ pub(super) fn images(files: &ArchiveFiles, options: &LoadOptions) -> Result<Vec<
     if !media_type::is_index(&media_type) {
         return Err(Error::image(INDEX, "is no index"));
     }
-    let index: ImageIndex =
-        serde_json::from_slice(&bytes).map_err(|error| Error::image(INDEX, error))?;
-    check_count(index.manifests().len())?;
+    let index = ImageIndex::parse(&bytes).map_err(|error| Error::image(INDEX, error))?;
+    check_count(index.manifests.len())?;
     let layout = Layout { files, options, known: RefCell::default() };
     let tags = layout.tags()?;
     // One that has several names is there several times.
     let mut found: Vec<ArchivedImage> = Vec::new();
-    for entry in index.manifests() {
+    for entry in &index.manifests {
         let digest = digest_of(entry)?;
         let names = named(entry)?;
         if let Some(known) = found.iter_mut().find(|known| known.digest == digest) {
@@ -46,7 +42,7 @@ pub(super) fn images(files: &ArchiveFiles, options: &LoadOptions) -> Result<Vec<
             continue;
         }
         let (bytes, media_type) = layout.read(&digest, entry)?;
-        let config = layout.image(&digest, (&bytes, &media_type), DEPTH)?;
+        let config = layout.image(&digest, &bytes, &media_type, DEPTH)?;
         let id = if media_type::is_index(&media_type) { Some(digest) } else { config };
         let id = id.ok_or_else(|| Error::image(digest, "is no image"))?;
         let size = bytes.len() as u64;
@@ -64,8 +60,7 @@ pub(super) fn images(files: &ArchiveFiles, options: &LoadOptions) -> Result<Vec<
 /// Returns the names of an entry: in full where containerd or buildx wrote it, or as a tag that is
 /// a name as well.
 fn named(entry: &Descriptor) -> Result<Vec<Reference>> {
-    let annotations = entry.annotations().as_ref();
-    let annotation = |key: &str| annotations.and_then(|all| all.get(key)).map(String::as_str);
+    let annotation = |key: &str| entry.annotations.get(key).map(String::as_str);
     if let Some(name) = annotation(CONTAINERD_NAME) {
         let invalid = |error| Error::image(format!("invalid name {name:?}"), error);
         return Ok(vec![name.parse().map_err(invalid)?]);
@@ -100,9 +95,8 @@ impl Layout<'_> {
     /// Returns a manifest or index, which has to be what its descriptor says.
     fn read(&self, digest: &Digest, entry: &Descriptor) -> Result<(Vec<u8>, String)> {
         self.described_blob(digest, entry)?;
-        let declared = entry.media_type().as_ref();
         let bytes = self.files.document(&path(digest), DOCUMENT_LIMIT)?;
-        let media_type = check_document(&bytes, Some(declared))
+        let media_type = check_document(&bytes, Some(&entry.media_type))
             .map_err(|problem| Error::image(digest, problem))?;
         Ok((bytes, media_type))
     }
@@ -111,10 +105,11 @@ impl Layout<'_> {
     fn image(
         &self,
         digest: &Digest,
-        document: (&[u8], &str),
+        bytes: &[u8],
+        media_type: &str,
         depth: u32,
     ) -> Result<Option<Digest>> {
-        let config = self.read_image(digest, document, depth)?;
+        let config = self.read_image(digest, bytes, media_type, depth)?;
         self.known.borrow_mut().insert((*digest, depth), config);
         Ok(config)
     }
@@ -122,20 +117,21 @@ impl Layout<'_> {
     fn read_image(
         &self,
         digest: &Digest,
-        (bytes, media_type): (&[u8], &str),
+        bytes: &[u8],
+        media_type: &str,
         depth: u32,
     ) -> Result<Option<Digest>> {
         let invalid = |error: serde_json::Error| Error::image(digest, error);
         if !media_type::is_index(media_type) {
-            let manifest = parse_manifest(bytes).map_err(invalid)?;
+            let manifest = ImageManifest::parse(bytes).map_err(invalid)?;
             return self.manifest(digest, &manifest);
         }
         if depth == 0 {
             return Err(Error::image(digest, "indexes are nested too deeply"));
         }
-        let index: ImageIndex = serde_json::from_slice(bytes).map_err(invalid)?;
+        let index = ImageIndex::parse(bytes).map_err(invalid)?;
         let mut any = None;
-        for entry in index.manifests() {
+        for entry in &index.manifests {
             let digest = digest_of(entry)?;
             // An archive may be of some platforms alone.
             if !self.files.contains(&path(&digest)) {
@@ -147,7 +143,7 @@ impl Layout<'_> {
                 continue;
             }
             let (bytes, media_type) = self.read(&digest, entry)?;
-            any = self.image(&digest, (&bytes, &media_type), depth - 1)?.or(any);
+            any = self.image(&digest, &bytes, &media_type, depth - 1)?.or(any);
         }
         match any {
             Some(any) => Ok(Some(any)),
@@ -168,19 +164,19 @@ impl Layout<'_> {
     /// Does the same for a blob that has to have the size that its descriptor says.
     fn described_blob(&self, digest: &Digest, descriptor: &Descriptor) -> Result<u64> {
         let size = self.blob(digest)?;
-        if size == descriptor.size() {
+        if size == descriptor.size {
             return Ok(size);
         }
-        Err(wrong_size(digest, descriptor.size(), size))
+        Err(wrong_size(digest, descriptor.size, size))
     }
 
     /// Brings in what a manifest names; returns the config's digest where it is that of an image.
     fn manifest(&self, digest: &Digest, manifest: &ImageManifest) -> Result<Option<Digest>> {
-        let config_digest = digest_of(manifest.config())?;
-        self.described_blob(&config_digest, manifest.config())?;
-        let kind = manifest.config().media_type().to_string();
+        let config_digest = digest_of(&manifest.config)?;
+        self.described_blob(&config_digest, &manifest.config)?;
+        let kind = manifest.config.media_type.as_str();
         if kind != media_type::OCI_CONFIG && kind != media_type::DOCKER_CONFIG {
-            for layer in manifest.layers() {
+            for layer in &manifest.layers {
                 self.blob(&digest_of(layer)?)?;
             }
             return Ok(None);
@@ -188,9 +184,9 @@ impl Layout<'_> {
         let bytes = self.files.document(&path(&config_digest), CONFIG_LIMIT)?;
         let config =
             ImageConfig::parse(&bytes).map_err(|error| Error::image(config_digest, error))?;
-        let (diff_ids, layers) = (config.rootfs.diff_ids(), manifest.layers());
+        let (diff_ids, layers) = (config.rootfs.diff_ids(), &manifest.layers);
         // Those of attestations are statements, whose digests stand where diff IDs do.
-        let is_image = layers.iter().all(|layer| layer.media_type().to_string().contains(".tar"));
+        let is_image = layers.iter().all(|layer| layer.media_type.contains(".tar"));
         if is_image && diff_ids.len() != layers.len() {
             let (layers, count) = (layers.len(), diff_ids.len());
             let problem = format!("{layers} layers in the manifest, {count} in the config");
@@ -201,7 +197,7 @@ impl Layout<'_> {
             let digest = digest_of(layer)?;
             let size = self.described_blob(&digest, layer)?;
             if let Some(diff_id) = diff_ids.get(place).filter(|_| is_image) {
-                let media_type = layer.media_type().to_string();
+                let media_type = layer.media_type.clone();
                 let blob = LayerBlob { media_type, digest, size, origin: None };
                 below = Some(verify::declare(
                     below.as_ref(),

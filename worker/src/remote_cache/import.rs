@@ -97,9 +97,9 @@ struct Import<'a> {
 
 impl Import<'_> {
     async fn manifest(&self, manifest: &ImageManifest) -> Result<CacheConfig> {
-        let config = manifest.config();
-        match config.media_type().to_string().as_str() {
-            media_type::CACHE_CONFIG => self.cache(config, manifest.layers()).await,
+        let config = &manifest.config;
+        match config.media_type.as_str() {
+            media_type::CACHE_CONFIG => self.cache(config, &manifest.layers).await,
             media_type::OCI_CONFIG | media_type::DOCKER_CONFIG => {
                 let digest = digest_of(config)?;
                 let bytes = self.reader.blob(&digest, CONFIG_LIMIT).await?;
@@ -112,8 +112,8 @@ impl Import<'_> {
 
     /// Reads an index: of a cache's blobs, or of images.
     async fn index(&self, index: &ImageIndex) -> Result<CacheConfig> {
-        let entries = index.manifests();
-        let config = |kind: &str| entries.iter().find(|it| it.media_type().to_string() == kind);
+        let entries = &index.manifests;
+        let config = |kind: &str| entries.iter().find(|it| it.media_type == kind);
         if let Some(config) = config(media_type::CACHE_CONFIG) {
             return self.cache(config, entries).await;
         }
@@ -149,7 +149,7 @@ impl Import<'_> {
         let mut config: CacheConfig = serde_json::from_slice(&bytes).map_err(invalid)?;
         let mut sizes = BTreeMap::new();
         for descriptor in listed {
-            sizes.insert(digest_of(descriptor)?, descriptor.size());
+            sizes.insert(digest_of(descriptor)?, descriptor.size);
         }
         let is_listed = |blob: &CacheBlob| sizes.get(&blob.digest) == Some(&blob.size);
         let layers = config.layers.iter_mut().map(|layer| &mut layer.blob);
@@ -189,17 +189,17 @@ impl Import<'_> {
             serde_json::from_value(inline.clone()).map_err(|error| invalid(&error))?;
         let diff_ids = config.rootfs.diff_ids();
         let times = layer_times(&config);
-        if diff_ids.len() != manifest.layers().len() || times.len() < diff_ids.len() {
+        if diff_ids.len() != manifest.layers.len() || times.len() < diff_ids.len() {
             return Err(invalid(&"layers, diff IDs and history don't match"));
         }
-        let layers = manifest.layers().iter().zip(diff_ids.iter().zip(times)).enumerate();
+        let layers = manifest.layers.iter().zip(diff_ids.iter().zip(times)).enumerate();
         let layer = |(number, (descriptor, (diff_id, created_at)))| -> Result<CacheLayer> {
             let (number, descriptor, diff_id): (usize, &Descriptor, &Digest) =
                 (number, descriptor, diff_id);
             let blob = CacheBlob {
-                media_type: descriptor.media_type().to_string(),
+                media_type: descriptor.media_type.clone(),
                 digest: digest_of(descriptor)?,
-                size: descriptor.size(),
+                size: descriptor.size,
             };
             let parent = number.checked_sub(1).map(|below| below as u32);
             let base = number < inline.base as usize;

@@ -51,13 +51,11 @@ pub(crate) fn find_tag(directory: &Path, tag: &str) -> Result<Digest> {
     let shown = || directory.join("index.json");
     let file = Dir::open(directory)?.open_file(Path::new("index.json"))?;
     let bytes = read_limited(file, "index.json", DOCUMENT_LIMIT)?;
-    let index: ImageIndex = serde_json::from_slice(&bytes)
+    let index = ImageIndex::parse(&bytes)
         .map_err(|error| Error::image(shown().display(), format!("invalid index: {error}")))?;
-    let is_tagged = |entry: &&Descriptor| {
-        let annotations = entry.annotations().as_ref();
-        annotations.and_then(|it| it.get(REF_NAME)).is_some_and(|name| name == tag)
-    };
-    let found = index.manifests().iter().find(is_tagged).ok_or_else(|| {
+    let is_tagged =
+        |entry: &&Descriptor| entry.annotations.get(REF_NAME).is_some_and(|name| name == tag);
+    let found = index.manifests.iter().find(is_tagged).ok_or_else(|| {
         Error::image(directory.display(), format!("no cache is tagged {tag} in this directory"))
     })?;
     digest_of(found)

@@ -43,13 +43,14 @@ impl RemoteCache {
     }
 
     /// Fills the cache mounts that a graph uses and that aren't here yet with what caches elsewhere
-    /// have of them, as a step that `begin` makes where there is anything to do. One that can't be
+    /// have of them, as a step that `step` makes where there is anything to do. One that can't be
     /// had stays as it is, and is warned of.
     pub async fn fill_mounts(
         &self,
         graph: &Graph,
         blobs: &Blobs,
-        (step, events): (impl FnOnce() -> VertexId, &EventSender),
+        step: impl FnOnce() -> VertexId,
+        events: &EventSender,
     ) {
         let missing = self.missing_mounts(graph);
         if missing.is_empty() {
@@ -148,9 +149,9 @@ impl Worker {
                 continue;
             }
             let platform = platform(vertex);
-            let source = (&origin, &digest);
+            let images = &self.images;
             if let Err(error) =
-                crate::source::image::load(&self.images, store, source, &platform).await
+                crate::source::image::load(images, store, &origin, &digest, &platform).await
             {
                 tracing::debug!(%error, %digest, "can't tell the layers of a base image");
             }
@@ -173,7 +174,7 @@ impl Worker {
             for (input, mount) in caches(vertex) {
                 let input = match input {
                     None => Some(Output::Layer(None)),
-                    Some(input) => self.beginning(vertex, input, (keys, cache)).await?,
+                    Some(input) => self.beginning(vertex, input, keys, cache).await?,
                 };
                 let Some(input) = input else { continue };
                 let (snapshots, mount) = (self.snapshots.clone(), mount.clone());
@@ -191,7 +192,8 @@ impl Worker {
         &self,
         vertex: &Vertex,
         input: u32,
-        (keys, cache): (&[Option<VertexKeys>], &RemoteCache),
+        keys: &[Option<VertexKeys>],
+        cache: &RemoteCache,
     ) -> Result<Option<Output>> {
         let Some((from, output)) = vertex.inputs.get(input as usize) else { return Ok(None) };
         let Some(keys) = keys.get(*from).copied().flatten() else { return Ok(None) };

@@ -1,6 +1,6 @@
 //! Manifests and indexes, as hostile as the world they come from.
 
-use kiln_oci::{Descriptor, Digest, ImageIndex, ImageManifest, limits, media_type, parse_manifest};
+use kiln_oci::{Descriptor, Digest, ImageIndex, ImageManifest, limits, media_type};
 use kiln_registry::check_document;
 
 use crate::error::{Error, Result};
@@ -25,9 +25,9 @@ impl Document {
         let media_type =
             check_document(bytes, None).map_err(|problem| Error::image(name, problem))?;
         let parsed = if media_type::is_index(&media_type) {
-            serde_json::from_slice(bytes).map(|index| Self::Index(Box::new(index)))
+            ImageIndex::parse(bytes).map(|index| Self::Index(Box::new(index)))
         } else {
-            parse_manifest(bytes).map(|manifest| Self::Manifest(Box::new(manifest)))
+            ImageManifest::parse(bytes).map(|manifest| Self::Manifest(Box::new(manifest)))
         };
         parsed.map_err(|error| Error::image(name, format!("invalid manifest: {error}")))
     }
@@ -35,8 +35,7 @@ impl Document {
 
 /// Returns the digest that a descriptor names.
 pub(crate) fn digest_of(descriptor: &Descriptor) -> Result<Digest> {
-    let text = descriptor.digest().to_string();
-    text.parse().map_err(|error| Error::image(&text, error))
+    descriptor.digest().map_err(|error| Error::image(&descriptor.digest, error))
 }
 
 #[cfg(test)]

@@ -16,18 +16,20 @@ const LARGEST: u64 = 1 << 60;
 pub(crate) async fn load(
     images: &ImageResolver,
     store: &Store,
-    (origin, digest): (&Origin, &Digest),
+    origin: &Origin,
+    digest: &Digest,
     platform: &Platform,
 ) -> Result<Option<LayerId>> {
     let image = images.image(origin, digest, platform).await?;
-    declare(&image, store, (origin, digest))
+    declare(&image, store, origin, digest)
 }
 
 /// Makes the layers of an image known to the store and returns the uppermost.
 pub(crate) fn declare(
     image: &Image,
     store: &Store,
-    (origin, digest): (&Origin, &Digest),
+    origin: &Origin,
+    digest: &Digest,
 ) -> Result<Option<LayerId>> {
     let name = format!("{origin}@{digest}");
     let layers = layer_blobs(image, origin, &name)?;
@@ -50,9 +52,9 @@ pub(crate) fn layer_blobs(
     }
     let mut blobs = Vec::with_capacity(diff_ids.len());
     for (descriptor, diff_id) in image.layers.iter().zip(diff_ids) {
-        let media_type = descriptor.media_type().to_string();
+        let media_type = descriptor.media_type.clone();
         check_media_type(&media_type)?;
-        let (digest, size) = (digest_of(descriptor)?, descriptor.size());
+        let (digest, size) = (digest_of(descriptor)?, descriptor.size);
         if size > LARGEST || (size == 0 && digest != Digest::of(b"")) {
             return Err(Error::image(name, format!("layer {digest} can't have {size} bytes")));
         }

@@ -57,11 +57,11 @@ impl LayoutReference {
         let mut index = self.index()?;
         let wanted = self.tag.as_deref().unwrap_or("latest");
         let named = |descriptor: &Descriptor| names(descriptor).any(|name| fits(name, wanted));
-        let is_only = self.tag.is_none() && index.manifests().len() == 1;
-        let found = index.manifests().iter().filter(|entry| is_only || named(entry)).cloned();
+        let is_only = self.tag.is_none() && index.manifests.len() == 1;
+        let found = index.manifests.iter().filter(|entry| is_only || named(entry)).cloned();
         let found: Vec<Descriptor> = found.collect();
-        index.set_manifests(found);
-        let best = select_platform(&index, platform).or(index.manifests().first());
+        index.manifests = found;
+        let best = select_platform(&index, platform).or(index.manifests.first());
         let best = best.ok_or_else(|| {
             let name = self.directory.display();
             Error::image(name, format!("no image is tagged {wanted} in this oci layout"))
@@ -72,16 +72,15 @@ impl LayoutReference {
     fn index(&self) -> Result<ImageIndex> {
         let path = self.directory.join("index.json");
         let bytes = read_limited(&path, DOCUMENT_LIMIT)?;
-        serde_json::from_slice(&bytes)
+        ImageIndex::parse(&bytes)
             .map_err(|error| Error::image(path.display(), format!("invalid index: {error}")))
     }
 }
 
 fn names(descriptor: &Descriptor) -> impl Iterator<Item = &str> {
-    let annotations = descriptor.annotations().as_ref();
     [REF_NAME, CONTAINERD_NAME]
         .into_iter()
-        .filter_map(move |key| annotations.and_then(|a| a.get(key)).map(String::as_str))
+        .filter_map(|key| descriptor.annotations.get(key).map(String::as_str))
 }
 
 /// Tells whether an image's name in a layout is `wanted`, or ends in the tag `wanted`.

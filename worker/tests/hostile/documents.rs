@@ -4,7 +4,7 @@
 // manifest or an index is not the other.
 
 use kiln_oci::cache::{CacheConfig, InlineCache};
-use kiln_oci::{ImageConfig, ImageIndex, Platform, Reference, media_type, parse_manifest};
+use kiln_oci::{ImageConfig, ImageIndex, ImageManifest, Platform, Reference, media_type};
 use serde_json::Value;
 
 /// Input that makes sense.
@@ -23,7 +23,7 @@ pub(crate) fn check(input: &[u8]) {
     config(input);
     if let Ok(kind) = kiln_registry::check_document(input, None) {
         let (is_manifest, is_index) =
-            (parse_manifest(input).is_ok(), serde_json::from_slice::<ImageIndex>(input).is_ok());
+            (ImageManifest::parse(input).is_ok(), ImageIndex::parse(input).is_ok());
         assert!(!(is_manifest && media_type::is_index(&kind)), "an index that is a manifest");
         assert!(!(is_index && media_type::is_manifest(&kind)), "a manifest that is an index");
         assert!(kiln_registry::check_document(input, Some(&kind)).is_ok());

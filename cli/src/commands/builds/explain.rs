@@ -38,7 +38,7 @@ pub(super) fn run(
         Some(other) => {
             let other = history::find(&builds, other)?;
             let other_record = BuildRecord::of(&other)?;
-            explain::between(store, (&row, &record), (&other, &other_record))?
+            explain::between(store, &row, &record, &other, &other_record)?
         }
     };
     if arguments.format == Format::Json {

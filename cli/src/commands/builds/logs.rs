@@ -36,14 +36,15 @@ pub(super) fn run(
     let step = arguments.step.as_deref().map(|text| record.step(text)).transpose()?;
     let log = builds.read_log(&row.id)?;
     let mut out = BufWriter::with_capacity(64 << 10, printer.stdout());
-    let written = write(log, (&record, step), arguments.raw, &mut out).and_then(|()| out.flush());
+    let written = write(log, &record, step, arguments.raw, &mut out).and_then(|()| out.flush());
     written.context("print the log")?;
     Ok(ExitCode::SUCCESS)
 }
 
 fn write(
     log: Option<BuildLog>,
-    (record, step): (&BuildRecord, Option<&StepRecord>),
+    record: &BuildRecord,
+    step: Option<&StepRecord>,
     is_raw: bool,
     out: &mut dyn Write,
 ) -> std::io::Result<()> {

@@ -47,7 +47,7 @@ pub(super) fn run(
     if !arguments.force && !confirm(&format!("WARNING! This will remove {what}."), printer)? {
         return Ok(ExitCode::SUCCESS);
     }
-    let freed = remove_unused(&store, (all, &filters), printer)?;
+    let freed = remove_unused(&store, all, &filters, printer)?;
     printer.line(format_args!("Total reclaimed space: {}", human_size(freed)));
     Ok(ExitCode::SUCCESS)
 }
@@ -56,7 +56,8 @@ pub(super) fn run(
 /// Returns how many bytes that has freed.
 pub(in crate::commands) fn remove_unused(
     store: &Store,
-    (all, filters): (bool, &Filters),
+    all: bool,
+    filters: &Filters,
     printer: &Printer,
 ) -> Result<u64> {
     let images = named(store, &mut |damage| {
@@ -84,7 +85,7 @@ pub(in crate::commands) fn remove_unused(
     if !removed.is_empty() {
         printer.line("Deleted Images:");
         for removed in &removed {
-            let lines = report(removed, ["untagged", "deleted"], removed.gone(store)?);
+            let lines = report(removed, "untagged", "deleted", removed.gone(store)?);
             for line in lines {
                 printer.line(line);
             }

@@ -173,7 +173,7 @@ async fn push(
 ) -> Result<()> {
     let to = Repository::from(tag);
     for (from, part) in &combined.parts {
-        copier.document(part, (from, &to)).await?;
+        copier.document(part, from, &to).await?;
     }
     let whole = digest(combined);
     // A manifest as it is names blobs, which are nobody's parts.

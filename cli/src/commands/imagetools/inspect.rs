@@ -42,7 +42,7 @@ pub(super) async fn run(
     } else if arguments.format.is_empty() {
         printer.raw(&clean_text(&describe(&name, &image)?));
     } else {
-        let document = document(&client, (&name, &image), &arguments.format).await?;
+        let document = document(&client, &name, &image, &arguments.format).await?;
         let format = if arguments.format == "json" { "{{json .}}" } else { &arguments.format };
         let text = document.execute(format)?;
         printer.raw(text.strip_suffix('\n').unwrap_or(&text));
@@ -97,7 +97,8 @@ fn describe_entry(part: &mut String, entry: &Entry, image: &RemoteImage) {
 /// Returns what templates look into. Only what one speaks of is fetched.
 async fn document(
     client: &Client,
-    (name, image): (&str, &RemoteImage),
+    name: &str,
+    image: &RemoteImage,
     format: &str,
 ) -> Result<Document> {
     let is_asked =

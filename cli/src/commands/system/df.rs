@@ -70,36 +70,48 @@ fn rows(usage: &DiskUsage) -> Vec<Vec<String>> {
     let mounts = || usage.cache.iter().filter(mounts);
     let mount_bytes: u64 = mounts().map(|part| part.bytes).sum();
     let used_mounts: u64 = mounts().filter(|part| part.is_used).map(|part| part.bytes).sum();
+    let (image_bytes, unused_images) = usage.images_bytes;
     let (cache, reclaimable) = usage.cache_bytes;
+    let (builds, build_bytes) = usage.history;
     let volumes: u64 = usage.volumes.iter().map(|volume| volume.bytes).sum();
     let used_volumes: u64 =
         usage.volumes.iter().filter(|volume| volume.is_used).map(|volume| volume.bytes).sum();
     let used_images = usage.images.iter().filter(|image| image.is_used).count();
     let own = usage.index_bytes + usage.temporary_bytes;
-    let counted = |total: usize, active: usize| (total as u64, active as u64);
+    let used_volume_count = usage.volumes.iter().filter(|volume| volume.is_used).count();
+    let used_layer_count = layers().filter(|part| part.is_used).count();
+    let used_mount_count = mounts().filter(|part| part.is_used).count();
     vec![
-        row("Images", counted(usage.images.len(), used_images), usage.images_bytes),
+        row("Images", usage.images.len(), used_images, image_bytes, unused_images),
         row(
             "Local Volumes",
-            counted(usage.volumes.len(), usage.volumes.iter().filter(|it| it.is_used).count()),
-            (volumes, volumes - used_volumes),
+            usage.volumes.len(),
+            used_volume_count,
+            volumes,
+            volumes - used_volumes,
         ),
         row(
             "Build Cache",
-            counted(layers().count(), layers().filter(|part| part.is_used).count()),
-            (cache - mount_bytes, reclaimable - (mount_bytes - used_mounts)),
+            layers().count(),
+            used_layer_count,
+            cache - mount_bytes,
+            reclaimable - (mount_bytes - used_mounts),
         ),
         row(
             "Cache Mounts",
-            counted(mounts().count(), mounts().filter(|part| part.is_used).count()),
-            (mount_bytes, mount_bytes - used_mounts),
+            mounts().count(),
+            used_mount_count,
+            mount_bytes,
+            mount_bytes - used_mounts,
         ),
-        row("Build History", (usage.history.0, 0), (usage.history.1, 0)),
-        row("Store", (1, 1), (own, 0)),
+        row("Build History", builds as usize, 0, build_bytes, 0),
+        row("Store", 1, 1, own, 0),
     ]
 }
 
-fn row(kind: &str, (total, active): (u64, u64), (bytes, reclaimable): (u64, u64)) -> Vec<String> {
+/// Returns the row of a kind of things: how many there are, how many of those are in use, how many
+/// bytes they take, and how many of those can be freed.
+fn row(kind: &str, total: usize, active: usize, bytes: u64, reclaimable: u64) -> Vec<String> {
     let share = (reclaimable * 100).checked_div(bytes);
     let share = share.map(|share| format!(" ({share}%)")).unwrap_or_default();
     vec![

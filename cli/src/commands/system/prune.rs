@@ -51,7 +51,7 @@ pub(super) fn run(
     if !arguments.force && !confirm(&arguments.warning(), printer)? {
         return Ok(ExitCode::SUCCESS);
     }
-    let freed = remove_unused(&store, (arguments.all, &filters), printer)?;
+    let freed = remove_unused(&store, arguments.all, &filters, printer)?;
     let (all, volumes) = (arguments.all, arguments.volumes);
     let options = PruneOptions { all, volumes, unused_since, ..PruneOptions::default() };
     let pruned = store.prune(&options)?;

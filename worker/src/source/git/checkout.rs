@@ -54,7 +54,7 @@ pub(super) async fn check_out(
     let _ = std::fs::remove_file(git.directory().join(".git/FETCH_HEAD"));
     let subdir = subdir(source, &root)?;
     let (snapshots, keeps) = (snapshots.clone(), source.keep_git_dir);
-    blocking(move || import(&snapshots, &root, &subdir, (keeps, mtime))).await
+    blocking(move || import(&snapshots, &root, &subdir, keeps, mtime)).await
 }
 
 /// Makes a repository that has the commit.
@@ -135,7 +135,8 @@ fn import(
     snapshots: &Snapshots,
     root: &Dir,
     subdir: &Path,
-    (keeps_git_dir, mtime): (bool, Option<Timestamp>),
+    keeps_git_dir: bool,
+    mtime: Option<Timestamp>,
 ) -> Result<LayerId> {
     let Some(source) = subdir.to_str() else {
         return Err(Error::Invalid(format!("subdir {} is not UTF-8", subdir.display())));
