@@ -3,7 +3,7 @@
 //! `docker/table.tsv` has a line for each: the command, the flag (none in lines about a command), a
 //! value for it, and whether it works, is accepted and changes nothing, or is refused, with a note why.
 //! What is accepted is accepted because of its line, and what is refused is refused with its note; a
-//! `!` before the note of what is accepted makes it a warning. `docs/docker.md` shows the table.
+//! `!` before the note of what is accepted makes it a warning. `docs/reference/docker.md` shows the table.
 
 use clap::{Arg, ArgAction, ArgMatches, Command, parser::ValueSource};
 
@@ -296,7 +296,7 @@ mod tests {
 
     #[test]
     fn the_documentation_has_the_table() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/docker.md");
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reference/docker.md");
         let text = std::fs::read_to_string(path).unwrap();
         let (own, shown) = text.split_at(text.find("\n## Commands\n").unwrap());
         if std::env::var_os("KILN_WRITE_DOCS").is_some() {
@@ -306,7 +306,7 @@ mod tests {
         let advice = "run `KILN_WRITE_DOCS=1 cargo test -p kiln-cli docker` and look at the change";
         assert!(
             shown == tables(),
-            "docs/docker.md differs from cli/src/docker/table.tsv: {advice}"
+            "docs/reference/docker.md differs from cli/src/docker/table.tsv: {advice}"
         );
     }
 }

@@ -1,10 +1,11 @@
 //! Portable build caches: a build's results in a directory or a registry.
 //!
 //! A cache is a manifest. The config lists layers, results, links between keys, and cache mounts
-//! ([`kiln_oci::cache`], `docs/cache.md`). The manifest's layers are the blobs of the listed layers
-//! and mounts. They are packed like the layers of images, several at once. A layer that already has
-//! a blob with the requested compression isn't packed again, and a layer of a base image keeps its
-//! blob. A blob that goes to a registry and is in one already is mounted there, without a download.
+//! ([`kiln_oci::cache`], `docs/reference/cache.md`). The manifest's layers are the blobs of the
+//! listed layers and mounts. They are packed like the layers of images, several at once. A layer
+//! that already has a blob with the requested compression isn't packed again, and a layer of a base
+//! image keeps its blob. A blob that goes to a registry and is in one already is mounted there,
+//! without a download.
 //!
 //! | module | task |
 //! | --- | --- |

@@ -1,4 +1,5 @@
-//! How long a Dockerfile of 1,000 instructions takes, from its text to the bytes of its graph.
+//! A benchmark of lowering a Dockerfile of 1,000 instructions, from its text to the bytes of its
+//! graph.
 //!
 //! `docs/performance.md` has the figures.
 
@@ -13,16 +14,16 @@ use everything::{NoFiles, Registry};
 #[path = "../tests/support/everything.rs"]
 mod everything;
 
-/// How many instructions there are.
+/// The number of instructions in the Dockerfile.
 const INSTRUCTIONS: usize = 1000;
 
-/// Returns ten stages, each built on the one before and copying from it, with instructions as
-/// people write them: a third of them run or copy something.
+/// Returns a Dockerfile of ten stages. Each stage is built on the one before and copies from it. A
+/// third of the instructions are `RUN` or `COPY`.
 fn dockerfile() -> String {
     let mut text = String::from("FROM docker.io/library/alpine:3.20 AS stage0\n");
     for number in 1..INSTRUCTIONS {
         let stage = number / 100;
-        // Writing to a text can't fail.
+        // Writing to a string can't fail.
         let _ = match number % 100 {
             0 => writeln!(text, "FROM stage{} AS stage{stage}", stage - 1),
             1 if stage > 0 => writeln!(text, "COPY --from=stage{} /out /in{stage}", stage - 1),

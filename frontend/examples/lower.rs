@@ -1,4 +1,4 @@
-//! Prints what the frontend makes of a golden case, in the form of its `expected.json`:
+//! Prints the result of lowering a golden case, in the form of its `expected.json`:
 //!
 //! ```text
 //! cargo run -q -p kiln-frontend --example lower -- CASE_DIR
@@ -15,7 +15,7 @@ fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // Nothing is left to be done where standard error is closed too.
+            // If standard error is closed too, the exit code is all that the caller gets.
             let _ = writeln!(std::io::stderr(), "error: {error}");
             ExitCode::FAILURE
         }

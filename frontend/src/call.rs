@@ -1,8 +1,8 @@
-//! Answers about a Dockerfile that take no build: its targets, what it can be given, what the build
-//! checks find.
+//! Answers about a Dockerfile that need no build: its targets, the inputs that a build accepts, and
+//! the results of the build checks.
 //!
-//! Each answer has the two forms of BuildKit's frontend: JSON, and a text for people. The JSON is
-//! written as Go writes it, so that the bytes are those that other tools know.
+//! Each answer has the two forms of BuildKit's frontend: JSON, and text for people. The JSON is
+//! formatted as Go formats it, so its bytes match BuildKit's.
 
 mod json;
 mod outline;

@@ -1,4 +1,4 @@
-//! Errors with their place.
+//! Errors with their places in the Dockerfile.
 
 mod place;
 mod render;
@@ -8,9 +8,9 @@ pub use render::{render, render_warning};
 /// A range of lines of the Dockerfile, counted from 1, both ends included.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Span {
-    /// First line.
+    /// The first line, counted from 1.
     pub start: u32,
-    /// Last line.
+    /// The last line, counted from 1 and included.
     pub end: u32,
 }
 
@@ -21,25 +21,25 @@ impl Span {
     }
 }
 
-/// What is wrong with a Dockerfile. The text is BuildKit's, word for word.
+/// An error in a Dockerfile. The message is the same as BuildKit's, word for word.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct Error {
-    /// The whole text, with `dockerfile parse error on line N: ` where BuildKit writes it.
+    /// The whole message, with `dockerfile parse error on line N: ` if BuildKit writes it.
     pub message: String,
-    /// Where; empty where the error belongs to no line.
+    /// The lines that the error is about; empty if it belongs to no line.
     pub spans: Vec<Span>,
-    /// A way out, as "did you mean …", where there is one besides the text.
+    /// A hint that is not part of the message, such as "did you mean …".
     pub hint: Option<String>,
 }
 
 impl Error {
-    /// Returns an error that belongs to no line yet.
+    /// Returns an error without a place.
     pub fn new(message: impl Into<String>) -> Self {
         Self { message: message.into(), spans: Vec::new(), hint: None }
     }
 
-    /// Adds a place, unless the error has it already.
+    /// Adds a place, unless the error already has it.
     #[must_use]
     pub fn at(mut self, span: Span) -> Self {
         if !self.spans.contains(&span) {
@@ -48,14 +48,14 @@ impl Error {
         self
     }
 
-    /// Puts `prefix` in front of the text, as `prefix: text`.
+    /// Prepends `prefix` to the message, as `prefix: message`.
     #[must_use]
     pub fn context(mut self, prefix: impl std::fmt::Display) -> Self {
         self.message = format!("{prefix}: {}", self.message);
         self
     }
 
-    /// Adds a way out.
+    /// Sets the hint, which is shown below the message.
     #[must_use]
     pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());

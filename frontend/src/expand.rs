@@ -1,16 +1,16 @@
-//! Variable expansion.
+//! Expansion of variables in words.
 //!
-//! A word is scanned once, from left to right, as a POSIX shell would scan it: single quotes keep
+//! The expander scans a word once, from left to right, as a POSIX shell does: single quotes keep
 //! everything, double quotes keep all but `$` and escapes, the escape character (`\`, or a backtick
-//! by directive) keeps the next character. What a variable yields is not scanned again.
+//! by directive) keeps the next character. The value of a variable is not scanned again.
 //!
 //! Substitutions: `$v`, `${v}`, `${v:-w}`, `${v-w}`, `${v:+w}`, `${v+w}`, `${v:?m}`, `${v?m}`,
-//! `${v#p}`, `${v##p}`, `${v%p}`, `${v%%p}`, `${v/p/r}`, `${v//p/r}`; the words and patterns in
+//! `${v#p}`, `${v##p}`, `${v%p}`, `${v%%p}`, `${v/p/r}`, `${v//p/r}`. The words and patterns in
 //! them are expanded too.
 //!
-//! A result has the expanded text, and the words that it falls into at blanks that were not quoted.
-//! The words share one buffer with the substitutions inside of them, as they do in BuildKit: a word
-//! that was begun in front of a substitution with an operator is forgotten.
+//! A result has the expanded text, and its words, split at unquoted blanks. The words share one
+//! buffer with the substitutions inside them, as in BuildKit: a substitution with an operator
+//! discards a word that began in front of it.
 
 mod limits;
 mod pattern;
@@ -22,16 +22,16 @@ use crate::error::Error;
 
 use scan::Scan;
 
-/// Answers what variables are worth.
+/// A set of variables.
 pub trait Env {
-    /// Returns the value of `name`, if it is set.
+    /// Returns the value of `name` if it is set.
     fn get(&self, name: &str) -> Option<&str>;
 
-    /// Returns the names of all variables that are set, for suggestions.
+    /// Returns the names of all variables that are set. Suggestions use them.
     fn keys(&self) -> Vec<&str>;
 }
 
-/// No variable at all.
+/// An environment without variables.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct EmptyEnv;
 
@@ -55,30 +55,30 @@ impl<K: AsRef<str>, V: AsRef<str>> Env for Vec<(K, V)> {
     }
 }
 
-/// What a word expands to.
+/// The result of expanding a word.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Expansion {
-    /// The text.
+    /// The word after expansion.
     pub text: String,
-    /// The variables that were used and are set.
+    /// The referenced variables that are set.
     pub matched: BTreeSet<String>,
-    /// The variables that were used and are not set.
+    /// The referenced variables that are not set.
     pub unmatched: BTreeSet<String>,
 }
 
-/// Expands words.
+/// The options for expanding words.
 #[derive(Clone, Copy, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "switches of the scanner, each on its own")]
 pub struct Expander {
-    /// The escape character.
+    /// The escape character, `\` or `` ` ``.
     pub escape: char,
-    /// Keeps quotes in the result.
+    /// `true` to keep quotes in the result.
     pub raw_quotes: bool,
-    /// Keeps escape characters in the result.
+    /// `true` to keep escape characters in the result.
     pub raw_escapes: bool,
-    /// Takes quotes for ordinary characters.
+    /// `true` to treat quotes as ordinary characters.
     pub skip_quotes: bool,
-    /// Leaves references to variables that are not set as they are.
+    /// `true` to keep references to unset variables as they are.
     pub skip_unset: bool,
 }
 
@@ -94,20 +94,20 @@ impl Expander {
         }
     }
 
-    /// Expands `word` and keeps its blanks.
+    /// Expands `word` without splitting it.
     ///
     /// # Errors
-    /// Says what is malformed, or which variable was required and isn't set.
+    /// Fails if the word is malformed, or if a required variable isn't set.
     pub fn process_word(&self, word: &str, env: &dyn Env) -> Result<Expansion, Error> {
         let mut scan = Scan::new(self, word, env);
         let (text, _) = scan.run(word)?;
         Ok(Expansion { text, matched: scan.matched, unmatched: scan.unmatched })
     }
 
-    /// Expands `word` and splits the result at blanks that were not quoted.
+    /// Expands `word` and splits the result at unquoted blanks.
     ///
     /// # Errors
-    /// As [`Expander::process_word`].
+    /// See [`Expander::process_word`].
     pub fn process_words(&self, word: &str, env: &dyn Env) -> Result<Vec<String>, Error> {
         let (_, words) = Scan::new(self, word, env).run(word)?;
         Ok(words)

@@ -1,11 +1,12 @@
-//! `.dockerignore`.
+//! Parsing of `.dockerignore` files.
 
-/// Returns the patterns of an ignore file, cleaned as BuildKit cleans them: comments and blank
-/// lines left out, paths made as short as can be, a leading slash removed, `!` kept in front.
+/// Returns the patterns of an ignore file, cleaned as BuildKit cleans them: without comments and
+/// blank lines, with the shortest equivalent paths, without a leading slash, and with `!` kept in
+/// front.
 pub fn parse(text: &[u8]) -> Vec<String> {
     let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
     let text = String::from_utf8_lossy(text);
-    // Only what begins with the sign is a comment: an indented one is a pattern.
+    // Only a `#` in the first column begins a comment. An indented `#` begins a pattern.
     let lines = text.split('\n').filter(|line| !line.starts_with('#'));
     lines.map(str::trim).filter(|line| !line.is_empty()).map(pattern).collect()
 }
@@ -26,7 +27,7 @@ fn pattern(line: &str) -> String {
     format!("{sign}{relative}")
 }
 
-/// Returns the shortest path that means the same, by its text alone.
+/// Returns the shortest equivalent path, without access to the file system.
 fn clean(path: &str) -> String {
     let is_rooted = path.starts_with('/');
     let mut parts: Vec<&str> = Vec::new();

@@ -1,7 +1,6 @@
-//! Typed instructions.
+//! Typed instructions as written in the Dockerfile.
 //!
-//! What stands here is what was written: nothing is expanded yet. Flags are kept as text where
-//! their values may hold variables.
+//! No variable is expanded yet. Flags are kept as text if their values may hold variables.
 
 pub mod run;
 
@@ -10,31 +9,31 @@ mod size;
 
 use crate::error::Span;
 
-/// A parsed Dockerfile.
+/// A parsed Dockerfile, with its stages and directives.
 #[derive(Clone, Debug, Default)]
 pub struct Dockerfile {
-    /// `ARG`s before the first `FROM`, in order.
+    /// The `ARG` instructions before the first `FROM`, in order.
     pub global_args: Vec<ArgInstruction>,
-    /// The stages.
+    /// The stages, in the order of the file.
     pub stages: Vec<Stage>,
-    /// The directives (`syntax`, `escape`, `check`), by lower-case name.
+    /// The directives (`syntax`, `escape`, `check`), with names in lower case.
     pub directives: Vec<Directive>,
     /// The escape character, `\` or `` ` ``.
     pub escape: char,
-    /// Build checks that fired while parsing.
+    /// The build checks that fired in the parser.
     pub warnings: Vec<crate::lint::Warning>,
-    /// Which build checks are wanted, for those that are made later.
+    /// The linter that decides about checks after parsing.
     pub linter: crate::lint::Linter,
 }
 
 /// A directive: `# name=value` on the first lines.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Directive {
-    /// Its name, in lower case.
+    /// The directive's name, in lower case.
     pub name: String,
-    /// Its value.
+    /// The directive's value, without the blanks around it.
     pub value: String,
-    /// Where it stands.
+    /// The line of the directive.
     pub span: Span,
 }
 
@@ -49,140 +48,141 @@ pub struct Stage {
     pub from_keyword: String,
     /// The keyword `AS` as written.
     pub as_keyword: String,
-    /// What follows `FROM`: image, stage or `scratch`.
+    /// The operand of `FROM`: image, stage or `scratch`.
     pub base: String,
     /// The value of `--platform`, or empty.
     pub platform: String,
     /// The `FROM` line as written, without continuations.
     pub original: String,
-    /// The instructions.
+    /// The instructions of the stage, in order.
     pub commands: Vec<Instruction>,
-    /// Where the `FROM` stands.
+    /// The lines of the `FROM` instruction.
     pub span: Span,
-    /// The doc comment in front.
+    /// The doc comment in front of the `FROM`.
     pub doc: String,
-    /// The comment lines in front.
+    /// The comment lines in front of the `FROM`.
     pub comments: Vec<String>,
 }
 
-/// An instruction with its place.
+/// An instruction with its place in the file.
 #[derive(Clone, Debug)]
 pub struct Instruction {
-    /// What it is.
+    /// The instruction's kind and its arguments.
     pub kind: InstructionKind,
     /// The keyword as written, for the casing checks.
     pub keyword: String,
-    /// The logical line as written, continuations joined, heredoc bodies left out.
+    /// The logical line as written, with continuations joined and without heredoc bodies.
     pub original: String,
-    /// The lines it stands on, heredocs included.
+    /// The lines of the instruction, heredocs included.
     pub span: Span,
-    /// The comment lines in front.
+    /// The comment lines in front of the instruction.
     pub comments: Vec<String>,
 }
 
-/// The kinds of instructions.
+/// An instruction with its parsed arguments.
 #[derive(Clone, Debug)]
 pub enum InstructionKind {
-    /// `ADD`.
+    /// An `ADD` instruction, which also fetches URLs and unpacks archives.
     Add(AddInstruction),
-    /// `ARG`.
+    /// An `ARG` instruction within a stage.
     Arg(ArgInstruction),
-    /// `CMD`.
+    /// A `CMD` instruction and its command.
     Cmd(CommandLine),
-    /// `COPY`.
+    /// A `COPY` instruction, with its sources and flags.
     Copy(CopyInstruction),
-    /// `ENTRYPOINT`.
+    /// An `ENTRYPOINT` instruction and its command.
     Entrypoint(CommandLine),
-    /// `ENV`.
+    /// An `ENV` instruction and its variables, in order.
     Env(Vec<KeyValue>),
-    /// `EXPOSE`: the ports as written, sorted.
+    /// An `EXPOSE` instruction: the ports as written, sorted.
     Expose(Vec<String>),
-    /// `HEALTHCHECK`.
+    /// A `HEALTHCHECK` instruction, with its test and times.
     Healthcheck(HealthcheckInstruction),
-    /// `LABEL`.
+    /// A `LABEL` instruction and its labels, in order.
     Label(Vec<KeyValue>),
-    /// `MAINTAINER`.
+    /// A `MAINTAINER` instruction: the author as written.
     Maintainer(String),
-    /// `ONBUILD`: the trigger as written, with its heredocs.
+    /// An `ONBUILD` instruction: the trigger as written, with its heredocs.
     Onbuild(String),
-    /// `RUN`.
+    /// A `RUN` instruction, with its command and flags.
     Run(RunInstruction),
-    /// `SHELL`.
+    /// A `SHELL` instruction: the words of the shell's command.
     Shell(Vec<String>),
-    /// `STOPSIGNAL`.
+    /// A `STOPSIGNAL` instruction: the signal's name or number.
     Stopsignal(String),
-    /// `USER`.
+    /// A `USER` instruction: user and, optionally, group.
     User(String),
-    /// `VOLUME`.
+    /// A `VOLUME` instruction: the paths as written.
     Volume(Vec<String>),
-    /// `WORKDIR`.
+    /// A `WORKDIR` instruction: the path as written.
     Workdir(String),
 }
 
-/// A key and a value.
+/// A variable of `ENV` or a label of `LABEL`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyValue {
-    /// The key.
+    /// The key, as written.
     pub key: String,
-    /// The value, quotes and escapes as written.
+    /// The value, with quotes and escapes as written.
     pub value: String,
-    /// Whether `=` stood between them; the old form of `ENV` and `LABEL` has a blank.
+    /// `true` if `=` separates key and value, `false` if a blank does (the old form of `ENV` and
+    /// `LABEL`).
     pub delimiter: bool,
 }
 
-/// `ARG NAME[=VALUE]…`.
+/// An `ARG NAME[=VALUE]…` instruction.
 #[derive(Clone, Debug, Default)]
 pub struct ArgInstruction {
-    /// The arguments.
+    /// The arguments that the instruction declares, in order.
     pub args: Vec<ArgValue>,
-    /// Where the instruction stands.
+    /// The lines of the instruction.
     pub span: Span,
 }
 
 /// One argument of `ARG`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ArgValue {
-    /// The name.
+    /// The name of the argument.
     pub key: String,
-    /// The default, as written.
+    /// The default as written, if there is one.
     pub value: Option<String>,
-    /// The doc comment in front.
+    /// The doc comment in front of the argument.
     pub doc: String,
 }
 
-/// The command of `RUN`, `CMD` or `ENTRYPOINT`.
+/// A command of `RUN`, `CMD` or `ENTRYPOINT`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CommandLine {
     /// The words of the JSON form, or the one command of the shell form.
     pub args: Vec<String>,
-    /// Whether it is the shell form.
+    /// `true` for the shell form.
     pub prepend_shell: bool,
-    /// Heredocs of the command, in order.
+    /// The heredocs of the command, in order.
     pub files: Vec<Heredoc>,
 }
 
-/// A heredoc.
+/// A heredoc: a file given inline.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Heredoc {
     /// The word after `<<`, without quotes.
     pub name: String,
-    /// The lines. In a [`SourcesAndDest`], tabs are stripped where `<<-` was written; in a
-    /// [`CommandLine`] they are as written, since the shell may strip them itself.
+    /// The text. In a [`SourcesAndDest`], tabs are stripped if `<<-` was written. In a
+    /// [`CommandLine`], they are kept, since the shell may strip them itself.
     pub content: String,
-    /// Whether variables are expanded: the word was not quoted.
+    /// `true` if variables are expanded, that is, if the word was not quoted.
     pub expand: bool,
-    /// Whether `<<-` was written.
+    /// `true` if `<<-` was written.
     pub chomp: bool,
-    /// The file descriptor in front of `<<`, zero where there was none.
+    /// The file descriptor in front of `<<`, or zero.
     pub fd: u32,
 }
 
-/// `RUN`.
+/// The command and the flags of `RUN`.
 #[derive(Clone, Debug, Default)]
 pub struct RunInstruction {
-    /// The command.
+    /// The command that the step runs.
     pub command: CommandLine,
-    /// The flags in order, as written: name without dashes, value.
+    /// The flags as written, in order.
     pub flags: Vec<Flag>,
 }
 
@@ -191,64 +191,64 @@ pub struct RunInstruction {
 pub struct Flag {
     /// The name without dashes.
     pub name: String,
-    /// The value; `None` where there was no `=`.
+    /// The value; `None` if the flag has no `=`.
     pub value: Option<String>,
 }
 
-/// What `COPY` and `ADD` take from where.
+/// The sources and the destination of `COPY` or `ADD`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SourcesAndDest {
-    /// The paths (for `ADD`, URLs too), as written.
+    /// The paths as written (for `ADD`, also URLs).
     pub source_paths: Vec<String>,
-    /// The files given inline.
+    /// The heredocs whose text is copied.
     pub source_contents: Vec<Heredoc>,
-    /// Where to.
+    /// The destination path as written.
     pub dest: String,
 }
 
-/// `COPY`.
+/// The arguments and flags of `COPY`.
 #[derive(Clone, Debug, Default)]
 pub struct CopyInstruction {
-    /// What from where.
+    /// The sources and the destination.
     pub paths: SourcesAndDest,
-    /// `--from`.
+    /// The value of `--from`, or empty.
     pub from: String,
-    /// `--chown`.
+    /// The value of `--chown`, or empty.
     pub chown: String,
-    /// `--chmod`.
+    /// The value of `--chmod`, or empty.
     pub chmod: String,
-    /// `--link`.
+    /// `true` if `--link` is set.
     pub link: bool,
-    /// `--parents`.
+    /// `true` if `--parents` is set.
     pub parents: bool,
-    /// `--exclude`, each.
+    /// The values of all `--exclude` flags.
     pub excludes: Vec<String>,
 }
 
-/// `ADD`.
+/// The arguments and flags of `ADD`.
 #[derive(Clone, Debug, Default)]
 pub struct AddInstruction {
-    /// What from where.
+    /// The sources and the destination.
     pub paths: SourcesAndDest,
-    /// `--chown`.
+    /// The value of `--chown`, or empty.
     pub chown: String,
-    /// `--chmod`.
+    /// The value of `--chmod`, or empty.
     pub chmod: String,
-    /// `--link`.
+    /// `true` if `--link` is set.
     pub link: bool,
-    /// `--keep-git-dir`.
+    /// The value of `--keep-git-dir`, if it is set.
     pub keep_git_dir: Option<bool>,
-    /// `--checksum`.
+    /// The value of `--checksum`, or empty.
     pub checksum: String,
-    /// `--unpack`.
+    /// The value of `--unpack`, if it is set.
     pub unpack: Option<bool>,
-    /// `--exclude`, each.
+    /// The values of all `--exclude` flags.
     pub excludes: Vec<String>,
 }
 
-/// `HEALTHCHECK`. Times are in nanoseconds; zero stands for "not given".
+/// The options of `HEALTHCHECK`. Times are in nanoseconds; zero stands for "not given".
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HealthcheckInstruction {
-    /// The config as it enters the image.
+    /// The health check, as it is stored in the image config.
     pub config: kiln_oci::HealthcheckConfig,
 }

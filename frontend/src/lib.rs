@@ -1,11 +1,11 @@
-//! Dockerfile text to build graph and image config.
+//! Translation of a Dockerfile into a build graph and an image config.
 //!
-//! The stages, each a module: [`parser`] makes logical lines of physical ones, and typed
-//! instructions of those ([`instruction`]); [`expand`] substitutes variables, [`lower`] dispatches
-//! the instructions of every stage that the target reaches and yields nodes and an image config.
+//! [`parser`] joins physical lines to logical lines and parses those into typed instructions
+//! ([`instruction`]). [`expand`] substitutes variables. [`lower`] dispatches the instructions of
+//! every stage that the target reaches, and returns the nodes and the image config.
 //!
-//! The frontend does no I/O: images are resolved through [`Images`], files of the build context
-//! read through [`ContextFiles`].
+//! The frontend does no I/O. It resolves images through [`Images`] and reads files of the build
+//! context through [`ContextFiles`].
 
 pub mod call;
 pub mod error;

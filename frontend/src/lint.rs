@@ -1,8 +1,9 @@
-//! Build checks.
+//! Build checks and their configuration.
 //!
-//! A check that fires is a [`Finding`]; a [`Linter`] knows which are wanted and turns them into
-//! [`Warning`]s. Which checks are wanted is said by the `check` directive (or by a build argument in
-//! its stead), and for one instruction by a comment `# check=skip=…` in front of it.
+//! A check that fires yields a [`Finding`]. A [`Linter`] knows the enabled checks and turns
+//! findings into [`Warning`]s. The `check` directive, or a build argument in its place, enables and
+//! disables checks. A comment `# check=skip=…` in front of an instruction disables checks for that
+//! instruction.
 
 mod config;
 pub mod rules;
@@ -11,44 +12,44 @@ use crate::error::{Error, Span};
 
 pub use config::Config;
 
-/// A build check.
+/// A build check's name and documentation.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Rule {
-    /// Its name, as `StageNameCasing`.
+    /// The rule's name, as `StageNameCasing`.
     pub name: &'static str,
-    /// What it is about, in a sentence.
+    /// The rule's description, one sentence.
     pub description: &'static str,
-    /// Where it is documented; empty where it isn't.
+    /// The URL of the rule's documentation, or empty.
     pub url: &'static str,
-    /// Whether it must be asked for.
+    /// `true` if the rule is off by default.
     pub is_experimental: bool,
 }
 
-/// A check that fired, without a place.
+/// A check that fired, without its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// The check.
+    /// The rule of the check.
     pub rule: &'static Rule,
-    /// What is wrong.
+    /// The message, which describes the problem.
     pub message: String,
 }
 
-/// A build check that fired.
+/// A check that fired, with its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Warning {
     /// The rule's name, as `StageNameCasing`.
     pub rule: &'static str,
-    /// What the rule is about, in a sentence.
+    /// The rule's description, one sentence.
     pub description: &'static str,
-    /// Where the rule is documented.
+    /// The URL of the rule's documentation, or empty.
     pub url: &'static str,
-    /// What is wrong here.
+    /// The message, which describes the problem.
     pub message: String,
-    /// Where.
+    /// The lines that the warning is about.
     pub spans: Vec<Span>,
 }
 
-/// Tells which checks are wanted.
+/// A filter for findings: it knows the enabled checks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Linter {
     config: Config,
@@ -60,10 +61,10 @@ impl Linter {
         Self { config }
     }
 
-    /// Returns the linter that a Dockerfile's `check` directive asks for.
+    /// Returns the linter for a Dockerfile's `check` directive.
     ///
     /// # Errors
-    /// Says what is wrong with the directive.
+    /// Fails if the directive is malformed.
     pub fn from_directive(source: &[u8]) -> Result<Self, Error> {
         let value = crate::parser::directive::find("check", source).unwrap_or_default();
         let config = Config::parse(&value)
@@ -71,10 +72,10 @@ impl Linter {
         Ok(Self { config })
     }
 
-    /// Returns the linter that the build argument `BUILDKIT_DOCKERFILE_CHECK` asks for.
+    /// Returns the linter for the build argument `BUILDKIT_DOCKERFILE_CHECK`.
     ///
     /// # Errors
-    /// Says what is wrong with its value.
+    /// Fails if the argument's value is malformed.
     pub fn from_build_arg(value: &str) -> Result<Self, Error> {
         let config = Config::parse(value).map_err(|error| {
             error.context("failed to parse build-arg:BUILDKIT_DOCKERFILE_CHECK")
@@ -92,7 +93,7 @@ impl Linter {
         linter
     }
 
-    /// Tells whether a check is wanted.
+    /// Returns `true` if a check is enabled.
     pub fn wants(&self, rule: &Rule) -> bool {
         let Config { skip_all, skip, experimental_all, experimental, .. } = &self.config;
         let is_named = |names: &[String]| names.iter().any(|name| name == rule.name);
@@ -103,7 +104,7 @@ impl Linter {
         }
     }
 
-    /// Appends a warning, if its check is wanted.
+    /// Appends a warning if its check is enabled.
     pub fn report(&self, warnings: &mut Vec<Warning>, finding: Finding, span: Option<Span>) {
         if self.wants(finding.rule) {
             warnings.push(match span {
@@ -113,7 +114,7 @@ impl Linter {
         }
     }
 
-    /// Returns the error that warnings amount to, if they are to be taken for errors.
+    /// Returns the error for `warnings` if the settings treat warnings as errors.
     pub fn error(&self, warnings: &[Warning]) -> Option<Error> {
         if !self.config.is_error || warnings.is_empty() {
             return None;
@@ -129,12 +130,12 @@ impl Linter {
 }
 
 impl Finding {
-    /// Returns the warning of this finding at a place.
+    /// Returns the warning for this finding at a place.
     pub fn at(self, span: Span) -> Warning {
         Warning { spans: vec![span], ..self.nowhere() }
     }
 
-    /// Returns the warning of this finding where it belongs to no line.
+    /// Returns the warning for this finding without a place.
     pub fn nowhere(self) -> Warning {
         Warning {
             rule: self.rule.name,

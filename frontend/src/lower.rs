@@ -1,18 +1,19 @@
-//! Instructions to nodes and an image config.
+//! Lowering of instructions to nodes and an image config.
 //!
-//! In order:
+//! The steps, in order:
 //!
 //! 1. Global arguments are evaluated, and with them every `FROM` ([`arguments`], [`prepare`]).
-//! 2. Instructions that read other stages or images are connected with those ([`dependencies`]).
-//! 3. What the target reaches is resolved: base images, all in one request, and named contexts
-//!    ([`base`], [`named_context`]). Triggers of base images come in front of a stage's own
-//!    instructions ([`onbuild`]), and may need stages that need resolving in turn.
-//! 4. The reachable stages are dispatched in order ([`dispatch`]): one file for each instruction.
-//!    Each changes the stage's state and image config, and adds plans of ops to the [`graph`].
+//! 2. Instructions that read other stages or images are connected with them ([`dependencies`]).
+//! 3. Everything that the target reaches is resolved: base images, all in one request, and named
+//!    contexts ([`base`], [`named_context`]). Triggers of base images are inserted before a stage's
+//!    own instructions ([`onbuild`]). They may need further stages, which are resolved in turn.
+//! 4. The reachable stages are dispatched in order ([`dispatch`]), with one file for each
+//!    instruction. Each instruction changes the stage's state and image config, and adds plans of
+//!    ops to the [`graph`].
 //! 5. The plans that the target reaches become nodes.
 //!
-//! A stage that another one is built on hands its state on by reference count; nothing is copied
-//! per instruction but what ends up in an op.
+//! A stage shares its state with the stages built on it by reference count. An instruction copies
+//! only the data that its op needs.
 
 mod add;
 mod arg;
@@ -94,57 +95,58 @@ pub use main_context::{is_remote_context, remote_context};
 use named_context::NamedContexts;
 use stage::{StageId, Stages};
 
-/// What a build asks of the frontend.
+/// The options of a build that concern the frontend.
 #[derive(Clone, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a wish of its own")]
 pub struct Options {
-    /// The stage to build, by name; `None` stands for the last.
+    /// The name of the stage to build; `None` for the last stage.
     pub target: Option<String>,
-    /// Values of arguments (`--build-arg`).
+    /// The values of build arguments (`--build-arg`), by name.
     pub build_args: BTreeMap<String, String>,
-    /// Labels (`--label`).
+    /// The labels to add to the image (`--label`).
     pub labels: BTreeMap<String, String>,
     /// The platform to build for.
     pub platform: Platform,
-    /// Whether nobody has asked for that platform: then an image on a base for another one stays
-    /// what its base is.
+    /// `true` if `platform` is a default and not the user's choice. An image with a base for
+    /// another platform then keeps that platform.
     pub implicit_platform: bool,
-    /// The platform that builds run on.
+    /// The platform on which the builder runs.
     pub build_platform: Platform,
-    /// The network mode of `RUN` where it names none: `host`, `none`, or nothing.
+    /// The network mode of `RUN` without `--network`: `host`, `none`, or `None` for the default.
     pub network: Option<String>,
-    /// Who is asked for images (`--pull`).
+    /// The places to look for images (`--pull`).
     pub resolve_mode: ResolveMode,
-    /// Named contexts (`--build-context`): name to value as typed. Directories are turned by the
-    /// caller into `local:NAME`, the name of a local source that it knows. A value for `context`,
-    /// a URL, stands in for the build context.
+    /// The named contexts (`--build-context`): name to value as typed. The caller replaces
+    /// directories by `local:NAME`, with the name of a local source. A URL for `context` replaces
+    /// the build context.
     pub named_contexts: BTreeMap<String, String>,
-    /// Whether that URL leads to an archive, whose files are the context.
+    /// `true` if that URL leads to an archive whose files are the context.
     pub archive_context: bool,
-    /// The name of the Dockerfile, for messages.
+    /// The name of the Dockerfile, used in messages.
     pub filename: String,
-    /// `local.unique` of local sources: what ties them to this build.
+    /// The value of `local.unique` of local sources, which ties them to this build.
     pub session: String,
-    /// More hosts for `RUN` (`--add-host`): name and address.
+    /// Additional hosts for `RUN` (`--add-host`): names and addresses.
     pub extra_hosts: Vec<(String, String)>,
-    /// What `RUN` steps may use.
+    /// The resource limits of `RUN` steps.
     pub limits: ProcessLimits,
-    /// Host name of `RUN` steps.
+    /// The host name of `RUN` steps.
     pub hostname: Option<String>,
-    /// Stages whose steps run even when cached; `Some` and empty stands for all (`--no-cache`).
+    /// The stages whose steps run even when cached (`--no-cache`). An empty list stands for all
+    /// stages.
     pub no_cache: Option<Vec<String>>,
-    /// Whether the named context of the main context is a local source: its name, `context`.
+    /// The name of the local source with the files of the build context: `context`.
     pub context_name: String,
-    /// Whether several platforms are built: step names tell them apart.
+    /// `true` if several platforms are built. Step names then include the platform.
     pub multi_platform: bool,
-    /// Whether ignore files and `--exclude` count where BuildKit heeds them, and nowhere else.
+    /// `true` to apply ignore files and `--exclude` only where BuildKit applies them.
     pub strict_buildkit: bool,
-    /// The text that the Dockerfile has been expanded to, which clones of the options share.
+    /// The amount of text expanded so far, which clones of the options share.
     pub spent: SpentText,
 }
 
 impl Default for Options {
-    /// A build of the last stage for this machine, with nothing given.
+    /// Returns the options for a build of the last stage for this machine.
     fn default() -> Self {
         Self {
             target: None,
@@ -171,26 +173,26 @@ impl Default for Options {
     }
 }
 
-/// What the frontend makes of a Dockerfile.
+/// The result of lowering a Dockerfile.
 #[derive(Clone, Debug)]
 pub struct Lowered {
-    /// The image's files; `None` for an empty image.
+    /// The output that holds the image's files; `None` for an empty image.
     pub edge: Option<Edge>,
     /// The image config, without the layers that the build adds.
     pub image: ImageConfig,
-    /// Build checks that fired, by line and rule.
+    /// The build checks that fired, sorted by line and rule.
     pub warnings: Vec<Warning>,
-    /// `SOURCE_DATE_EPOCH`, in seconds, where it is given.
+    /// The value of `SOURCE_DATE_EPOCH` in seconds, if it is given.
     pub epoch: Option<i64>,
-    /// The Dockerfile, for the places of ops.
+    /// The Dockerfile, to which the locations of ops refer.
     pub source: SourceInfo,
-    /// Whether the result is one of several platforms, even where there is only one
+    /// `true` if the result is an index of platforms, even of a single one
     /// (`BUILDKIT_MULTI_PLATFORM`).
     pub multi_platform: bool,
 }
 
 impl Lowered {
-    /// Returns the graph as a definition.
+    /// Returns the graph as a serializable definition.
     pub fn definition(&self) -> Definition {
         let Some(edge) = &self.edge else {
             return Definition::default();
@@ -199,10 +201,10 @@ impl Lowered {
     }
 }
 
-/// Makes a graph and an image config of a Dockerfile.
+/// Lowers a Dockerfile to a graph and an image config.
 ///
 /// # Errors
-/// Returns what is wrong with it: one error, or several where they are independent.
+/// Returns one error, or several if they are independent of each other.
 pub fn lower(
     source: &[u8],
     options: &Options,
@@ -212,11 +214,11 @@ pub fn lower(
     lower_or_warn(source, options, images, context, &mut Vec::new())
 }
 
-/// Makes a graph and an image config of a Dockerfile. What the build checks find is added to
-/// `warnings` whether there are errors or not.
+/// Lowers a Dockerfile to a graph and an image config. Appends the findings of the build checks to
+/// `warnings`, even if lowering fails.
 ///
 /// # Errors
-/// As [`lower`].
+/// See [`lower`].
 pub fn lower_or_warn(
     source: &[u8],
     options: &Options,
@@ -234,17 +236,17 @@ pub fn lower_or_warn(
     Ok(lowered)
 }
 
-/// Returns warnings by line and rule.
+/// Returns the warnings sorted by line, rule and message.
 fn in_order(mut warnings: Vec<Warning>) -> Vec<Warning> {
     let place = |warning: &Warning| warning.spans.first().map_or(0, |span| span.start);
     warnings.sort_by(|a, b| (place(a), a.rule, &a.message).cmp(&(place(b), b.rule, &b.message)));
     warnings
 }
 
-/// Tells what a build of a Dockerfile can be given.
+/// Returns the inputs that a build of a Dockerfile accepts.
 ///
 /// # Errors
-/// As [`lower`].
+/// See [`lower`].
 pub fn outline(
     source: &[u8],
     options: &Options,
@@ -255,7 +257,8 @@ pub fn outline(
     Ok(lowering.outline(target, source))
 }
 
-/// Runs the build checks on what the target needs, or on all stages where no target is named.
+/// Runs the build checks on the stages that the target needs, or on all stages if the options name
+/// no target.
 pub fn check(
     source: &[u8],
     options: &Options,
@@ -280,25 +283,25 @@ fn source_info(source: &[u8], options: &Options) -> SourceInfo {
     }
 }
 
-/// Which stages are lowered.
+/// The stages that are lowered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Scope {
-    /// Those that the target needs.
+    /// The stages that the target needs.
     Target,
-    /// All.
+    /// All stages of the Dockerfile.
     All,
 }
 
-/// How far lowering has come.
+/// The result of lowering as far as possible.
 struct Attempt<'a> {
-    /// The lowering, at its target, or all that is wrong.
+    /// The lowering and its target, or all errors.
     reached: Result<(Lowering<'a>, StageId), Vec<Error>>,
-    /// Where something is wrong, the checks that fired until then.
+    /// If there are errors, the checks that fired before them.
     warnings: Vec<Warning>,
 }
 
-/// Lowers as far as possible. Where parsing finds errors, the instructions that are left are
-/// lowered without asking for images, to find what else is wrong.
+/// Lowers as far as possible. If parsing fails, the remaining instructions are lowered without
+/// resolving images, to find further errors.
 fn attempt<'a>(
     source: &[u8],
     options: &'a Options,
@@ -316,7 +319,7 @@ fn attempt<'a>(
     };
     let linter = match linter {
         Ok(linter) => linter,
-        // That there is nothing to be checked is told first.
+        // For an empty file, the error about it comes first.
         Err(_) if source.is_empty() => Linter::default(),
         Err(error) => return failed(vec![error], Vec::new()),
     };
@@ -339,12 +342,12 @@ fn attempt<'a>(
     }
 }
 
-/// A Dockerfile on its way to a graph.
+/// The state of a lowering.
 struct Lowering<'a> {
     options: &'a Options,
     images: &'a dyn Images,
     context: &'a dyn ContextFiles,
-    /// Values of arguments.
+    /// The values of build arguments, by name.
     build_args: BTreeMap<String, String>,
     global_args: GlobalArgs,
     expander: Expander,
@@ -360,7 +363,7 @@ struct Lowering<'a> {
     graph: Graph,
     stages: Stages,
     scope: Scope,
-    /// What is wrong, as far as it is known.
+    /// The errors found so far.
     errors: Vec<Error>,
 }
 
@@ -397,10 +400,10 @@ impl<'a> Lowering<'a> {
         })
     }
 
-    /// Dispatches what is to be lowered.
+    /// Dispatches the stages in scope.
     ///
     /// # Errors
-    /// Returns all that is wrong.
+    /// Returns all errors that were found.
     fn run(&mut self, dockerfile: Dockerfile) -> Result<StageId, Vec<Error>> {
         let target = self.stages_to_target(dockerfile);
         let target = target.map_err(|error| self.errors.push(error));
@@ -410,13 +413,14 @@ impl<'a> Lowering<'a> {
         }
     }
 
-    /// Goes on after errors where that makes sense; the last one that doesn't let it is returned.
+    /// Runs the steps of lowering, and continues after an error if possible. Returns the last error
+    /// that stops it.
     fn stages_to_target(&mut self, dockerfile: Dockerfile) -> Result<StageId, Error> {
         self.prepare(dockerfile)?;
         let target = self.target()?;
         self.connect()?;
         if !self.errors.is_empty() {
-            // There will be no build; what is left to be found doesn't take a network.
+            // The build will fail, and the remaining errors are found without the network.
             self.images = &offline::NoImages;
         }
         let reachable = self.resolve(target)?;
@@ -427,15 +431,15 @@ impl<'a> Lowering<'a> {
         }
     }
 
-    /// Takes in an error, unless it may come of an earlier one: after an error, what a variable
-    /// stands for is not certain.
+    /// Records an error, unless it may be caused by an earlier one: after an error, the values of
+    /// variables are uncertain.
     fn fail(&mut self, error: Error, is_certain: bool) {
         if is_certain || self.errors.is_empty() {
             self.errors.push(error);
         }
     }
 
-    /// Returns the graph and the image config of the target.
+    /// Returns the result of lowering the target.
     fn finish(mut self, target: StageId, source: SourceInfo) -> Result<Lowered, Error> {
         self.graph.use_path(self.stages[target].paths, "/");
         let warnings = in_order(self.checks.into_warnings());
@@ -476,13 +480,13 @@ impl<'a> Lowering<'a> {
         })
     }
 
-    /// Returns the platform that step names tell, if they tell one.
+    /// Returns the platform for step names, or `None` if they don't include it.
     fn named_platform(&self, platform: &Platform) -> Option<Platform> {
         self.multi_platform.then(|| platform.clone())
     }
 }
 
-/// Tells whether step names tell platforms apart.
+/// Returns `true` if step names include the platform.
 fn multi_platform(options: &Options) -> Result<bool, Error> {
     let several = options.multi_platform;
     let given = options.build_args.get("BUILDKIT_MULTI_PLATFORM");

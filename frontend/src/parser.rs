@@ -1,18 +1,19 @@
-//! Dockerfile text to typed instructions.
+//! A parser for Dockerfiles.
 //!
-//! Two passes, as in BuildKit, since errors of the first come before all errors of the second:
+//! The parser has two passes, as in BuildKit, since the errors of the first pass precede all errors
+//! of the second:
 //!
-//! 1. [`lines`] joins physical lines into logical ones, with directives, comments, continuations
-//!    and heredocs, and [`node`] splits each into keyword, flags and arguments. Errors found here
-//!    (`unterminated heredoc`, `ENV must have two arguments`) have no line in their text.
-//! 2. [`typed`] makes instructions of those, grouped into stages. Its errors begin with
-//!    `dockerfile parse error on line N: `.
+//! 1. [`lines`] joins physical lines to logical lines, with directives, comments, continuations and
+//!    heredocs. [`node`] splits each into keyword, flags and arguments. The messages of errors in
+//!    this pass (`unterminated heredoc`, `ENV must have two arguments`) have no line number.
+//! 2. [`typed`] turns the nodes into instructions, grouped into stages. The messages of its errors
+//!    begin with `dockerfile parse error on line N: `.
 //!
-//! Both go on after an erroneous instruction, to report what else is wrong. The first error is
-//! always the one that BuildKit would stop at.
+//! Both passes continue after a wrong instruction, to report further errors. The first error is
+//! always the one at which BuildKit stops.
 //!
-//! What the text of an instruction holds is left as written: quotes, escapes and variables are the
-//! matter of [`crate::expand`], later.
+//! The arguments of an instruction are kept as written: [`crate::expand`] handles quotes, escapes
+//! and variables later.
 
 mod checks;
 pub mod directive;
@@ -33,10 +34,10 @@ use crate::lint::{Linter, Warning};
 use node::Node;
 use typed::Typed;
 
-/// Parses a Dockerfile; build checks are set by its `check` directive.
+/// Parses a Dockerfile. Its `check` directive configures the build checks.
 ///
 /// # Errors
-/// Returns all that is wrong with it; the first is what BuildKit reports.
+/// Returns all errors. BuildKit reports the first of them.
 pub fn parse(source: &[u8]) -> Result<Dockerfile, Vec<Error>> {
     if source.is_empty() {
         return Err(vec![Error::new("the Dockerfile cannot be empty")]);
@@ -45,27 +46,27 @@ pub fn parse(source: &[u8]) -> Result<Dockerfile, Vec<Error>> {
     parse_with(source, linter)
 }
 
-/// Parses a Dockerfile; build checks are those of `linter`, whatever the `check` directive says.
+/// Parses a Dockerfile. `linter` configures the build checks, and the `check` directive is ignored.
 ///
 /// # Errors
-/// As [`parse`].
+/// See [`parse`].
 pub fn parse_with(source: &[u8], linter: Linter) -> Result<Dockerfile, Vec<Error>> {
     let Parsed { dockerfile, errors, .. } = parse_all(source, linter);
     if errors.is_empty() { Ok(dockerfile) } else { Err(errors) }
 }
 
-/// A Dockerfile, right or wrong.
+/// The result of parsing a Dockerfile, with or without errors.
 #[derive(Clone, Debug, Default)]
 pub struct Parsed {
-    /// What could be read of it.
+    /// The stages and instructions without errors.
     pub dockerfile: Dockerfile,
-    /// All that is wrong with it; the first is what BuildKit reports.
+    /// All errors. BuildKit reports the first of them.
     pub errors: Vec<Error>,
-    /// Whether every `FROM` could be read, so that what could be read is worth a look.
+    /// `true` if every `FROM` is valid, so that lowering can find further errors.
     pub has_all_stages: bool,
 }
 
-/// Parses as much as can be parsed.
+/// Parses as much of a Dockerfile as possible.
 pub fn parse_all(source: &[u8], linter: Linter) -> Parsed {
     if source.is_empty() {
         let errors = vec![Error::new("the Dockerfile cannot be empty")];
@@ -94,11 +95,11 @@ pub fn parse_all(source: &[u8], linter: Linter) -> Parsed {
     Parsed { dockerfile, errors, has_all_stages }
 }
 
-/// Parses one `ONBUILD` trigger of a base image, heredocs included; `span` is where it takes
-/// effect, the `FROM`.
+/// Parses an `ONBUILD` trigger of a base image, heredocs included. `span` is the place of the
+/// `FROM` where the trigger takes effect.
 ///
 /// # Errors
-/// Says what is wrong with the trigger.
+/// Fails on a malformed trigger.
 pub fn parse_trigger(text: &str, span: Span) -> Result<Instruction, Error> {
     let lines = lines::read(text.as_bytes());
     if let Some(error) = lines.errors.into_iter().next() {
@@ -113,16 +114,16 @@ pub fn parse_trigger(text: &str, span: Span) -> Result<Instruction, Error> {
     }
 }
 
-/// What the second pass has so far.
+/// The state of the second pass.
 struct Building<'a> {
     linter: &'a Linter,
     global_args: Vec<crate::instruction::ArgInstruction>,
     stages: Vec<Stage>,
     warnings: Vec<Warning>,
     errors: Vec<Error>,
-    /// Whether a `FROM` was seen, be it erroneous, or its lack reported.
+    /// `true` after a `FROM`, valid or not, and after its absence was reported.
     has_stage: bool,
-    /// Whether a `FROM` was erroneous.
+    /// `true` after an invalid `FROM`.
     has_bad_stage: bool,
 }
 

@@ -1,75 +1,75 @@
-//! What the frontend asks for: images and files.
+//! The interfaces through which the frontend requests images and files.
 
 use kiln_llb::op::{CopyAction, SourceOp};
 use kiln_oci::{Digest, ImageConfig, Platform, Reference};
 
-/// Answers what images are. Implemented by whoever calls the frontend.
+/// A resolver of images. The caller of the frontend implements it.
 pub trait Images {
-    /// Resolves all `requests`, in parallel where that helps, and returns an answer for each, in
-    /// their order. The same request gets the same answer during a build.
+    /// Resolves all `requests`, if possible in parallel, and returns the answers in the same order.
+    /// During a build, the same request always has the same answer.
     fn resolve(&self, requests: &[ImageRequest]) -> Vec<Result<ResolvedImage, ResolveError>>;
 }
 
-/// Who is asked for the images that a Dockerfile names, as the graph says it.
+/// The places where the solver looks for the images of a Dockerfile.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ResolveMode {
-    /// Whoever the solver asks first.
+    /// The solver's default: it chooses between registry and local store.
     #[default]
     Default,
-    /// The registries.
+    /// The registries, even if the local store has the image.
     Pull,
 }
 
-/// An image that a Dockerfile names.
+/// A request for an image that a Dockerfile names.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ImageRequest {
-    /// Where the image is.
+    /// The registry or OCI layout that has the image.
     pub location: ImageLocation,
-    /// The platform that is wanted.
+    /// The platform to choose from an image index.
     pub platform: Platform,
-    /// What the request is for, for progress and errors, as `docker.io/library/alpine:latest`.
+    /// The image's name in progress and error messages, as `docker.io/library/alpine:latest`.
     pub display: String,
 }
 
-/// Where an image is.
+/// The location of an image.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ImageLocation {
-    /// A registry, or the local store.
+    /// A registry or the local store.
     Registry(Reference),
-    /// An OCI layout given as a named context: its name there, and what follows the directory
-    /// (`:tag`, `@digest`).
+    /// An OCI layout given as a named context: the directory, and the image in it (`:tag`,
+    /// `@digest`).
     OciLayout {
         /// The named context's value after `oci-layout://`, as typed.
         layout: String,
     },
 }
 
-/// What an image reference resolves to.
+/// The result of resolving an image reference.
 #[derive(Clone, Debug)]
 pub struct ResolvedImage {
     /// The digest of the manifest, or of the index that holds it.
     pub digest: Digest,
-    /// The image's config.
+    /// The config of the image for the requested platform.
     pub config: ImageConfig,
 }
 
-/// Why an image can't be resolved; the text is shown as it is.
+/// The error that an image can't be resolved. Its message is shown unchanged.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct ResolveError {
-    /// The text.
+    /// The message of the error.
     pub message: String,
-    /// A way out, where there is one.
+    /// A hint at a solution, if there is one.
     pub hint: Option<String>,
 }
 
 impl ResolveError {
-    /// Returns an error with this text.
+    /// Returns an error with a message and without a hint.
     pub fn new(message: impl Into<String>) -> Self {
         Self { message: message.into(), hint: None }
     }
 
-    /// Sets the way out.
+    /// Sets or removes the hint.
     #[must_use]
     pub fn with_hint(mut self, hint: Option<String>) -> Self {
         self.hint = hint;
@@ -77,63 +77,65 @@ impl ResolveError {
     }
 }
 
-/// Answers what is in the build context. Implemented by whoever calls the frontend.
+/// The files of the build context. The caller of the frontend implements it.
 pub trait ContextFiles {
-    /// Returns the content of the file at `path`, relative to the context's root, or `None` where
-    /// there is none. For `.dockerignore` that is the Dockerfile's own ignore file (`NAME` and
-    /// `.dockerignore`), where there is one beside it.
+    /// Returns the content of the file at `path`, relative to the context's root, or `None` if it
+    /// doesn't exist. For `.dockerignore`, returns the Dockerfile's own ignore file (its name
+    /// followed by `.dockerignore`) if it exists.
     ///
     /// # Errors
-    /// Says why the file can't be read.
+    /// Fails if the file can't be read.
     fn read(&self, path: &str) -> Result<Option<Vec<u8>>, ResolveError>;
 
-    /// Tells whether the ignore patterns `patterns` exclude `path`, relative to the context's root.
+    /// Returns `true` if the ignore patterns `patterns` exclude `path`, relative to the context's
+    /// root.
     ///
     /// # Errors
-    /// Says which pattern is malformed.
+    /// Fails on a malformed pattern.
     fn is_ignored(&self, patterns: &[String], path: &str) -> Result<bool, ResolveError>;
 
-    /// Tells whether a copy comes to something else where the context lacks what the ignore patterns
-    /// `patterns` exclude.
+    /// Returns `true` if the result of a copy changes when the files that the ignore patterns
+    /// `patterns` exclude are removed from the context.
     ///
     /// # Errors
-    /// Says why the context can't be read, or which pattern is malformed.
+    /// Fails if the context can't be read, or on a malformed pattern.
     fn reads_ignored(&self, patterns: &[String], copy: &CopyAction) -> Result<bool, ResolveError> {
         let _ = copy;
         Ok(!patterns.is_empty())
     }
 
-    /// Tells whether a copy comes to something else where its exclude patterns are also about what its
-    /// source names ([`CopyAction::exclude_matches`]). The ignore patterns `patterns` count, too.
+    /// Returns `true` if the result of a copy changes when its exclude patterns also apply to its
+    /// source itself ([`CopyAction::exclude_matches`]). Files that the ignore patterns `patterns`
+    /// exclude are ignored.
     ///
     /// # Errors
-    /// Says why the context can't be read, or which pattern is malformed.
+    /// Fails if the context can't be read, or on a malformed pattern.
     fn excludes_named(&self, patterns: &[String], copy: &CopyAction) -> Result<bool, ResolveError> {
         let _ = patterns;
         Ok(!copy.exclude_patterns.is_empty())
     }
 
-    /// Returns the files of a source from elsewhere, if it can be brought in.
+    /// Returns the files of a remote source, if the caller supports this.
     ///
     /// # Errors
-    /// Says why it can't be.
+    /// Fails if the source can't be fetched.
     fn elsewhere(&self, source: &SourceOp) -> Result<Option<Box<dyn ContextFiles>>, ResolveError> {
         let _ = source;
         Ok(None)
     }
 
-    /// Returns the time of a source from elsewhere, in seconds since 1970: a repository's is that of
-    /// the commit, a file's is what its server tells, or else that of the newest file inside if it
-    /// is an archive. `None` where it has none.
+    /// Returns the time of a remote source in seconds since 1970, or `None` if it has none. A
+    /// repository has the time of its commit. A file has the time that its server reports; without
+    /// one, an archive has the time of its newest file.
     ///
     /// # Errors
-    /// Says why the time can't be found out.
+    /// Fails if the time can't be determined.
     fn source_time(&self, source: &SourceOp) -> Result<Option<i64>, ResolveError> {
         Err(ResolveError::new(format!("the time of {} is not known here", source.identifier)))
     }
 
-    /// Returns the files of a named context that is a directory (`local:NAME`), if they can be
-    /// read here; its ignore file counts.
+    /// Returns the files of a named context that is a directory (`local:NAME`), without the files
+    /// that its ignore file excludes, if the caller can read it.
     fn named(&self, name: &str) -> Option<&dyn ContextFiles> {
         let _ = name;
         None

@@ -1,21 +1,21 @@
-//! The nearest name, for "did you mean …".
+//! Suggestions of names, for "did you mean …".
 
 use crate::text::{to_lower, to_upper};
 
-/// Names further away than this are not what was meant.
+/// The maximal edit distance of a suggestion.
 const FARTHEST: usize = 2;
 
-/// Whether case matters.
+/// The case sensitivity of a suggestion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Case {
-    /// It does.
+    /// Names that differ in case are different.
     Sensitive,
-    /// It doesn't; the answer has the case of the question.
+    /// Case is ignored. The suggestion has the case of the given name.
     Insensitive,
 }
 
-/// Returns the name among `options` that is nearest to `name`, the first of several; nothing where
-/// all are far away, or `name` itself is among them.
+/// Returns the first of the `options` that are nearest to `name`. Returns `None` if all are too far
+/// away, or if `name` is one of them.
 pub fn nearest<'a>(
     name: &str,
     options: impl IntoIterator<Item = &'a str>,
@@ -60,7 +60,7 @@ fn with_case_of(original: &str, found: String) -> String {
     }
 }
 
-/// The Levenshtein distance, in characters.
+/// Returns the Levenshtein distance in characters.
 fn distance(left: &str, right: &str) -> usize {
     let right: Vec<char> = right.chars().collect();
     let mut row: Vec<usize> = (0..=right.len()).collect();

@@ -1,22 +1,22 @@
-//! Text as Go sees it: BuildKit's messages and comparisons follow Go's rules for quoting, case and
-//! numbers, which differ from Rust's in details.
+//! Text functions with Go's behaviour. BuildKit's messages and comparisons follow Go's rules for
+//! quoting, case and numbers, which differ from Rust's in details.
 
 pub use kiln_oci::text::quote;
 
-/// Returns `text` in lower case, each character by its simple mapping.
+/// Returns `text` in lower case, using the simple mapping of each character.
 pub fn to_lower(text: &str) -> String {
     text.chars().map(lower).collect()
 }
 
 fn lower(c: char) -> char {
-    // The one character whose full mapping in Unicode is longer than its simple one.
+    // The only character whose full Unicode mapping is longer than its simple one.
     if c == '\u{130}' {
         return 'i';
     }
     c.to_lowercase().next().unwrap_or(c)
 }
 
-/// Returns `text` in upper case, each character by its simple mapping.
+/// Returns `text` in upper case, using the simple mapping of each character.
 pub fn to_upper(text: &str) -> String {
     text.chars()
         .map(|c| {
@@ -29,7 +29,7 @@ pub fn to_upper(text: &str) -> String {
         .collect()
 }
 
-/// Parses a truth value as Go's `strconv.ParseBool` does.
+/// Parses a boolean as Go's `strconv.ParseBool` does.
 pub(crate) fn parse_bool(text: &str) -> Option<bool> {
     match text {
         "1" | "t" | "T" | "TRUE" | "true" | "True" => Some(true),
@@ -38,7 +38,7 @@ pub(crate) fn parse_bool(text: &str) -> Option<bool> {
     }
 }
 
-/// Parses an unsigned number of at most 32 bits; unlike Rust, Go takes no sign.
+/// Parses an unsigned number of at most 32 bits. Unlike Rust, Go accepts no sign.
 pub(crate) fn parse_u32(text: &str, radix: u32) -> Option<u32> {
     if text.starts_with('+') {
         return None;
@@ -46,8 +46,8 @@ pub(crate) fn parse_u32(text: &str, radix: u32) -> Option<u32> {
     u32::from_str_radix(text, radix).ok()
 }
 
-/// Returns a text without the user and password of the URLs in it: names of steps and the history
-/// of an image are kept, and shown to anybody.
+/// Returns a text with users and passwords removed from its URLs. The names of steps and the
+/// history of an image are stored, and are visible to all of its users.
 pub(crate) fn without_credentials(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;

@@ -1,4 +1,4 @@
-//! What is answered about a Dockerfile without a build, and all errors of one at once.
+//! Tests of the answers about a Dockerfile without a build, and of reporting all errors at once.
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 use kiln_frontend::{
@@ -12,7 +12,7 @@ use everything::{NoFiles, Registry};
 #[path = "support/everything.rs"]
 mod everything;
 
-/// Panics when it is asked.
+/// A resolver that panics on any request.
 struct Unreachable;
 
 impl Images for Unreachable {
@@ -34,7 +34,7 @@ fn options(target: Option<&str>, build_args: &[(&str, &str)]) -> Options {
     }
 }
 
-/// Returns the first line and the text of all errors of a Dockerfile.
+/// Returns the first line and the message of each error of a Dockerfile.
 fn errors(text: &str, images: &dyn Images) -> Vec<(u32, String)> {
     let errors = lower(text.as_bytes(), &options(None, &[]), images, &NoFiles).unwrap_err();
     let line = |error: &Error| error.spans.first().map_or(0, |span| span.start);
@@ -95,7 +95,7 @@ fn an_outline_tells_what_the_target_needs_and_no_more() {
         (1, "inherited", "box", ""),
         (5, "sfx", "usybox", "is what the base ends with"),
         (9, "FOO", "123", ""),
-        // The stage that is nearer to the target declares it too.
+        // The stage that is nearer to the target also declares it.
         (20, "ABC", "a", ""),
         (21, "BAR", "678", ""),
         (22, "none", "", ""),
@@ -175,13 +175,13 @@ fn warnings_are_told_of_what_fails() {
 
 #[test]
 fn mistakes_of_every_kind_are_told_at_once() {
-    // Parsing, reading another stage, lowering.
+    // The errors are in parsing, in a reference to another stage, and in lowering.
     let text = "FROM alpine AS build\nRUM make\nCOPY only\nEXPOSE 99999999\nFROM alpine\n\
                 COPY --from=7 /a /b\nSTOPSIGNAL nonsense\n";
     assert_eq!(lines(text, &Unreachable), [2, 3, 6, 7]);
     let text = text.replace("FROM alpine\n", "FROM build\n");
     assert_eq!(lines(&text, &Unreachable), [2, 3, 6, 4, 7]);
-    // Without mistakes in the text, images are asked for, and all that are missing are told.
+    // Without syntax errors, images are requested, and all missing images are reported.
     let text = "FROM missing/one AS one\nFROM missing/two\nCOPY --from=one / /\n";
     assert_eq!(lines(text, &Registry::default()), [1, 2]);
     let text = "FROM alpine\nEXPOSE 99999999\nSTOPSIGNAL nonsense\nRUN ok\nWORKDIR ${x\n";
@@ -191,10 +191,10 @@ fn mistakes_of_every_kind_are_told_at_once() {
 
 #[test]
 fn what_may_come_of_another_mistake_is_left_out() {
-    // The port is not known because ENV is wrong, or because the base wasn't asked for.
+    // The port is unknown because `ENV` is wrong, or because the base wasn't requested.
     let text = "FROM alpine\nENV PORT\nEXPOSE $PORT/x\nSTOPSIGNAL ${SIGNAL:?unknown}\n";
     assert_eq!(lines(text, &Unreachable), [2]);
-    // A stage is missing: nothing that names it is certain.
+    // A stage is missing, so every reference to it is uncertain.
     assert_eq!(lines("FROM a b\nFROM scratch\nCOPY --from=b x\n", &Unreachable), [1, 3]);
 }
 

@@ -1,7 +1,7 @@
-//! Lowers every golden Dockerfile and compares with what BuildKit makes of it.
+//! Lowers every golden Dockerfile and compares the result with BuildKit's.
 //!
-//! `testdata/golden/llb-pending.txt` lists the cases that are known to differ, one a line. A
-//! listed case that matches is a failure too: the list only ever shrinks.
+//! `testdata/golden/llb-pending.txt` lists the cases with known differences, one a line. A listed
+//! case that matches is a failure too, so the list can only shrink.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 #[path = "support/case.rs"]
 mod case;
 
-/// More differences than these aren't shown.
+/// The maximal number of differences that are shown.
 const MAX_DIFFERENCES: usize = 12;
 
 fn main() {
@@ -86,7 +86,7 @@ fn compare(directory: &Path) -> Result<(), String> {
     Err(text)
 }
 
-/// Collects where two values differ, each with its path.
+/// Collects the differences between two values, each with its path.
 fn differences(path: &str, expected: Option<&Value>, got: Option<&Value>, found: &mut Vec<String>) {
     match (expected, got) {
         (Some(Value::Object(expected)), Some(Value::Object(got))) => {

@@ -1,4 +1,4 @@
-//! Errors and warnings underline the word that they are about.
+//! Tests that errors and warnings underline the word that they are about.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
 use kiln_frontend::error::{render, render_warning};
@@ -10,7 +10,7 @@ use everything::{NoFiles, Registry};
 #[path = "support/everything.rs"]
 mod everything;
 
-/// Returns everything that is said about a Dockerfile, as it is shown.
+/// Returns all rendered errors and warnings of a Dockerfile.
 fn said(text: &str) -> Vec<String> {
     let platform: Platform = "linux/amd64".parse().unwrap();
     let options =
@@ -24,7 +24,7 @@ fn said(text: &str) -> Vec<String> {
     errors.chain(warnings).collect()
 }
 
-/// Returns line and column of the first thing that is said, and the underlined text.
+/// Returns line and column of the first rendered error or warning, and the underlined text.
 fn place(text: &str) -> (String, String) {
     let shown = said(text).into_iter().next().expect("something is said");
     let place = shown.lines().find_map(|line| line.trim().strip_prefix("--> Dockerfile:"));
@@ -135,7 +135,7 @@ fn several_mistakes_each_have_their_place() {
 }
 
 proptest::proptest! {
-    /// Whatever is wrong, it can be shown.
+    /// Any error can be rendered.
     #[test]
     fn anything_can_be_shown(
         lines in proptest::collection::vec(

@@ -1,5 +1,5 @@
 //! The documents of a build cache that travels: what a cache in a registry or a directory holds, and
-//! what an image with an inline cache says of itself. `docs/cache.md` tells what they mean.
+//! what an image with an inline cache says of itself. `docs/reference/cache.md` tells what they mean.
 //!
 //! All of it is plain data, as hostile as the place that it comes from: whoever reads it checks it.
 

@@ -1,4 +1,4 @@
-//! How long the index takes to answer what a build asks it most.
+//! A benchmark of the index's most frequent queries during a build.
 //!
 //! `docs/performance.md` has the figures.
 
@@ -7,7 +7,7 @@ use kiln_oci::Digest;
 use kiln_store::{FileStamp, Store};
 use kiln_tree::Timestamp;
 
-/// How many files a context has.
+/// The number of files in the context.
 const FILES: u64 = 20_000;
 
 fn benchmark(criterion: &mut Criterion) {

@@ -1,4 +1,4 @@
-//! Prints how long the store's most frequent operations take.
+//! Prints the duration of the store's most frequent operations.
 
 use std::time::{Duration, Instant};
 

@@ -1,36 +1,36 @@
-//! The log of a build: everything that its steps have printed, in the order in which it came.
+//! The log of a build: the output of its steps, in the order in which it was printed.
 //!
-//! It is a zstd frame of records: the step's number (four bytes), milliseconds since the build began
-//! (four), the stream (one), the length (four), then the bytes; numbers are little-endian. It is
-//! written as output comes and flushed now and then. Of a build that was killed everything up to the
-//! last flush can be read; what comes behind it is no error but the end.
+//! The log is a zstd frame of records: the step's number (four bytes), the milliseconds since the
+//! build began (four), the stream (one), the length (four), and the bytes. Numbers are
+//! little-endian. The writer flushes the log from time to time. If a build was killed, everything
+//! up to the last flush can be read. The damaged rest counts as the end of the log.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-/// Fast, and good enough for text.
+/// The compression level: fast, and good enough for text.
 const LEVEL: i32 = 1;
-/// Length of a record's head.
+/// The length in bytes of a record's head.
 const HEAD: usize = 13;
-/// Most bytes of a record: a longer one is damage.
+/// The maximal length in bytes of a record. A longer record is damaged.
 const LONGEST: u32 = 64 << 20;
 
-/// Output of a step.
+/// A piece of a step's output.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogRecord {
-    /// The step's number.
+    /// The number of the step.
     pub step: u32,
-    /// When it came, in milliseconds since the build began.
+    /// The time of the output, in milliseconds since the build began.
     pub at: u32,
-    /// Whether it was printed to standard error.
+    /// `true` for standard error, `false` for standard output.
     pub is_stderr: bool,
-    /// What was printed.
+    /// The bytes that the step printed.
     pub bytes: Vec<u8>,
 }
 
-/// Writes a log.
+/// A writer of a build's log.
 pub struct BuildLogWriter {
     encoder: zstd::Encoder<'static, File>,
 }
@@ -48,7 +48,7 @@ impl BuildLogWriter {
         Ok(Self { encoder: zstd::Encoder::new(file, LEVEL)? })
     }
 
-    /// Adds output.
+    /// Appends output to the log.
     pub fn append(&mut self, record: &LogRecord) -> io::Result<()> {
         let length = u32::try_from(record.bytes.len()).map_err(io::Error::other)?;
         let mut head = [0; HEAD];
@@ -60,18 +60,18 @@ impl BuildLogWriter {
         self.encoder.write_all(&record.bytes)
     }
 
-    /// Makes everything so far readable, whatever becomes of this process.
+    /// Flushes the log, so that everything so far can be read even if this process is killed.
     pub fn flush(&mut self) -> io::Result<()> {
         self.encoder.flush()
     }
 
-    /// Ends the log and returns how much room it takes.
+    /// Ends the log. Returns its disk space in bytes.
     pub fn finish(self) -> io::Result<u64> {
         Ok(self.encoder.finish()?.metadata()?.blocks() * 512)
     }
 }
 
-/// Reads a log.
+/// A reader of a build's log.
 pub struct BuildLog {
     decoder: zstd::Decoder<'static, BufReader<File>>,
 }
@@ -112,7 +112,7 @@ impl Iterator for BuildLog {
     type Item = LogRecord;
 
     fn next(&mut self) -> Option<LogRecord> {
-        // What can't be read is where the writer was killed.
+        // An error marks the place where the writer was killed.
         self.record().ok()
     }
 }
@@ -147,7 +147,7 @@ mod tests {
         log.append(&record(2, "two")).unwrap();
         log.flush().unwrap();
         log.append(&record(3, "lost")).unwrap();
-        // The encoder ends nothing when it is dropped.
+        // Dropping the encoder doesn't end the frame.
         drop(log);
         let read: Vec<LogRecord> = BuildLog::open(&path).unwrap().collect();
         assert_eq!(read, [record(1, "one"), record(2, "two")]);

@@ -1,12 +1,14 @@
 //! The history of builds.
 //!
-//! A build has a row, and a file `builds/ID.log.zst` with all that its steps have printed where they
-//! have printed anything. The row comes first: a log without a row is garbage. A row says which
-//! process makes the build; where that one died, whoever cleans up after it says so in the row.
+//! A build has a row and, if its steps have printed anything, a file `builds/ID.log.zst` with the
+//! output. The row is created first; a log without a row is garbage. The row contains the name of
+//! the process that runs the build. If that process dies, the process that cleans up after it marks
+//! the build as interrupted.
 //!
-//! The history is bounded: with each build that ends, the oldest go that are beyond
-//! [`MAX_BUILDS`], older than [`MAX_AGE`], or whose logs and those of all later builds take more
-//! than [`MAX_LOG_BYTES`]. The last build stays whatever it has printed, and so do builds that run.
+//! The history is bounded. When a build ends, old builds are removed: those beyond [`MAX_BUILDS`],
+//! those older than [`MAX_AGE`], and those whose logs, together with all later logs, exceed
+//! [`MAX_LOG_BYTES`]. The last build is always kept, whatever the size of its log, and so are
+//! running builds.
 
 use std::fs;
 use std::path::PathBuf;
@@ -20,26 +22,26 @@ use crate::error::{Error, Result};
 use crate::store::Inner;
 use crate::{listings, name, recipes};
 
-/// How many builds are remembered.
+/// The maximal number of builds in the history.
 pub const MAX_BUILDS: u32 = 100;
-/// How long a build is remembered.
+/// The maximal age of a build in the history.
 pub const MAX_AGE: Duration = Duration::from_hours(30 * 24);
-/// How much room logs may take, compressed.
+/// The maximal disk space of all logs in bytes, compressed.
 pub const MAX_LOG_BYTES: u64 = 1 << 30;
 
-/// How a build stands.
+/// The state of a build.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum BuildStatus {
-    /// It runs.
+    /// The build is still running.
     #[default]
     Running,
-    /// It has made what it was to make.
+    /// The build was successful.
     Completed,
-    /// It has failed.
+    /// The build ended with an error.
     Failed,
-    /// Its user has stopped it.
+    /// The user stopped the build.
     Canceled,
-    /// Its process died.
+    /// The process of the build died.
     Interrupted,
 }
 
@@ -47,7 +49,7 @@ impl BuildStatus {
     const ALL: [Self; 5] =
         [Self::Running, Self::Completed, Self::Failed, Self::Canceled, Self::Interrupted];
 
-    /// Returns its name.
+    /// Returns the name of the status, as `running`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Running => "running",
@@ -58,34 +60,34 @@ impl BuildStatus {
         }
     }
 
-    /// Returns the status of a name.
+    /// Returns the status with this name.
     pub fn of(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|status| status.as_str() == name)
     }
 }
 
-/// One build. What its texts hold is up to who writes them.
+/// A build in the history. The caller defines the contents of its texts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BuildRow {
-    /// Its name: [`Builds::fresh_id`] gives one.
+    /// The unique name. [`Builds::fresh_id`] returns a new one.
     pub id: String,
-    /// When it began, nanoseconds since 1970.
+    /// The start time, in nanoseconds since 1970.
     pub started_at: i64,
-    /// When it ended.
+    /// The end time, in nanoseconds since 1970, once the build has ended.
     pub ended_at: Option<i64>,
-    /// How it stands.
+    /// The state of the build.
     pub status: BuildStatus,
-    /// The image's name or what else it was to make.
+    /// The name of the image, or another description of the build's result.
     pub reference: Option<String>,
-    /// How many bytes its log takes.
+    /// The disk space of the log in bytes.
     pub log_bytes: u64,
-    /// What builds of the same Dockerfile and context have in common, if anything.
+    /// The identity that builds of the same Dockerfile and context share, if there is one.
     pub family: Option<[u8; 32]>,
-    /// What else there is to know, as JSON.
+    /// The remaining data, as JSON.
     pub record: String,
 }
 
-/// The history of builds.
+/// The history of the builds in a store.
 #[derive(Clone, Debug)]
 pub struct Builds {
     pub(crate) inner: Arc<Inner>,
@@ -99,8 +101,8 @@ impl Builds {
         name::fresh()
     }
 
-    /// Records a build of this process, or what has become of one. With one that has ended the
-    /// oldest are forgotten.
+    /// Records a build of this process, or updates its row. If the build has ended, removes the
+    /// oldest builds.
     pub fn record(&self, build: &BuildRow) -> Result<()> {
         let sql = format!(
             "INSERT OR REPLACE INTO builds ({COLUMNS}, process)
@@ -123,7 +125,7 @@ impl Builds {
         forgotten.iter().try_for_each(|id| self.remove_log(id))
     }
 
-    /// Returns a build.
+    /// Returns the build with an ID, if it exists.
     pub fn get(&self, id: &str) -> Result<Option<BuildRow>> {
         let sql = format!("SELECT {COLUMNS} FROM builds WHERE id = ?1");
         self.inner.index.read("look up a build", |connection| {
@@ -139,7 +141,7 @@ impl Builds {
         })
     }
 
-    /// Returns how many builds there are.
+    /// Returns the number of builds.
     pub fn count(&self) -> Result<u64> {
         self.inner.index.read("count builds", |connection| {
             let count: i64 =
@@ -148,8 +150,8 @@ impl Builds {
         })
     }
 
-    /// Returns at most `limit` builds before `row`, newest first: those of its family, or those that
-    /// are of none or another.
+    /// Returns at most `limit` builds before `row`, newest first: either those of its family, or
+    /// all others.
     pub fn before(&self, row: &BuildRow, of_family: bool, limit: u32) -> Result<Vec<BuildRow>> {
         let condition = if of_family { "family = ?3" } else { "(?3 IS NULL OR family IS NOT ?3)" };
         let sql = format!(
@@ -163,7 +165,7 @@ impl Builds {
         })
     }
 
-    /// Removes a build with its log and tells whether it was there.
+    /// Removes a build with its log. Returns `true` if it existed.
     pub fn remove(&self, id: &str) -> Result<bool> {
         let there = self.inner.index.write("remove a build", |transaction| {
             Ok(transaction.prepare_cached("DELETE FROM builds WHERE id = ?1")?.execute([id])? > 0)
@@ -174,7 +176,7 @@ impl Builds {
         Ok(there)
     }
 
-    /// Forgets the builds that are beyond the bounds, and what is known about their steps.
+    /// Removes the builds beyond the limits, and outdated data about their steps.
     pub fn prune(&self) -> Result<()> {
         let forgotten = self.inner.index.write("forget builds", |transaction| {
             let now = name::now();
@@ -185,13 +187,13 @@ impl Builds {
         forgotten.iter().try_for_each(|id| self.remove_log(id))
     }
 
-    /// Begins the log of a build, which is recorded already.
+    /// Creates the log of a recorded build.
     pub fn write_log(&self, id: &str) -> Result<BuildLogWriter> {
         let path = self.log_path(id);
         BuildLogWriter::create(&path).map_err(Error::io("create", &path))
     }
 
-    /// Opens the log of a build; `None` where its steps have printed nothing.
+    /// Opens the log of a build. Returns `None` if the steps have printed nothing.
     pub fn read_log(&self, id: &str) -> Result<Option<BuildLog>> {
         let path = self.log_path(id);
         match BuildLog::open(&path) {
@@ -213,11 +215,11 @@ impl Builds {
     }
 }
 
-/// How names of logs end.
+/// The suffix of the names of logs.
 const LOG_SUFFIX: &str = ".log.zst";
 
-/// Removes logs without rows, and says of builds of the dead that they were interrupted. The caller
-/// holds the root lock exclusively.
+/// Removes logs without rows, and marks builds of dead processes as interrupted. The caller holds
+/// the root lock exclusively.
 pub(crate) fn sweep(inner: &Arc<Inner>, living: &[String]) -> Result<()> {
     let rows = inner.index.write("sweep builds", |transaction| {
         let sql = "SELECT DISTINCT process FROM builds WHERE status = 'running'";
@@ -244,7 +246,7 @@ pub(crate) fn sweep(inner: &Arc<Inner>, living: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Deletes the rows that are beyond the bounds and returns their names.
+/// Deletes the rows beyond the limits. Returns their IDs.
 fn forget_old(connection: &Connection, now: i64) -> rusqlite::Result<Vec<String>> {
     let sql = "DELETE FROM builds WHERE id IN (
             SELECT id FROM (

@@ -1,7 +1,7 @@
-//! Cache records: keys and the layers that they lead to.
+//! Cache records: the layers for each key.
 //!
-//! A look-up never trusts a record alone: it counts only where its sum is right and every layer is
-//! there, and holds the layers by the process's implicit lease before it answers.
+//! A look-up checks that the record's checksum is right and that every layer exists. It adds the
+//! layers to the process's implicit lease before it returns them.
 
 use std::sync::{Arc, PoisonError};
 
@@ -13,26 +13,26 @@ use crate::layers::{LayerId, Layers};
 use crate::store::Inner;
 use crate::{name, recipes, sums};
 
-/// How many uses are kept in memory before they are written.
+/// The number of uses that are kept in memory before they are written.
 const USES: usize = 1024;
 
-/// What a part of the cache is, by the names that BuildKit gives.
+/// The kind of a part of the cache, with BuildKit's names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum CacheKind {
     /// The result of a step, or a layer of an image.
     #[default]
     Regular,
-    /// The files of a commit.
+    /// The files of a Git commit.
     GitCheckout,
-    /// A cache mount.
+    /// The directory of a cache mount.
     CacheMount,
 }
 
 impl CacheKind {
-    /// All kinds.
+    /// All kinds, in order.
     pub const ALL: [Self; 3] = [Self::Regular, Self::GitCheckout, Self::CacheMount];
 
-    /// Returns its name.
+    /// Returns BuildKit's name of the kind, as `regular`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Regular => "regular",
@@ -41,20 +41,20 @@ impl CacheKind {
         }
     }
 
-    /// Returns the kind of a name.
+    /// Returns the kind with this name.
     pub fn of(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.as_str() == name)
     }
 }
 
-/// The cache records.
+/// The cache records of a store.
 #[derive(Clone, Debug)]
 pub struct CacheIndex {
     pub(crate) inner: Arc<Inner>,
 }
 
 impl CacheIndex {
-    /// Returns the canonical key that a definition key was linked to.
+    /// Returns the canonical key that is linked to a definition key.
     pub fn canonical(&self, definition: &Digest) -> Result<Option<Digest>> {
         let sql = format!(
             "SELECT canonical FROM cache_links WHERE definition = ?1 AND sum IS {}",
@@ -81,8 +81,8 @@ impl CacheIndex {
         })
     }
 
-    /// Returns the layers stored under a canonical key, one per output (`None`: an empty file
-    /// system), if the record is there and every layer of it, and notes that it was used.
+    /// Returns the layers stored under a canonical key, one per output (`None` for an empty file
+    /// system), if the record and all of its layers exist. Records the use.
     pub fn get(&self, key: &Digest) -> Result<Option<Vec<Option<LayerId>>>> {
         let found = self.inner.index.read("look up a result", |connection| {
             let record =
@@ -116,12 +116,12 @@ impl CacheIndex {
         Ok(Some(outputs))
     }
 
-    /// Stores the layers of a result under its canonical key. `description` is kept as it is.
+    /// Stores the layers of a result under its canonical key. `description` is stored unchanged.
     pub fn put(&self, key: &Digest, outputs: &[Option<LayerId>], description: &str) -> Result<()> {
         self.put_as(CacheKind::Regular, key, outputs, description)
     }
 
-    /// Stores the layers of a result of a certain kind: see [`CacheIndex::put`].
+    /// Stores the layers of a result of the given kind, like [`CacheIndex::put`].
     pub fn put_as(
         &self,
         kind: CacheKind,
@@ -156,7 +156,7 @@ impl CacheIndex {
         self.inner.index.write("remove a result", |transaction| forget(transaction, key))
     }
 
-    /// Removes the record of a key, part of which is gone.
+    /// Removes the record of a key whose layers are incomplete.
     fn forget_lost(&self, key: &Digest) -> Result<()> {
         self.inner.index.write("remove a result", |transaction| {
             forget(transaction, key)?;
@@ -164,7 +164,7 @@ impl CacheIndex {
         })
     }
 
-    /// Returns the description that a record was stored with.
+    /// Returns the description that was stored with a record.
     pub fn description(&self, key: &Digest) -> Result<Option<String>> {
         let sql = "SELECT description FROM cache_records WHERE key = ?1";
         self.inner.index.read("look up a result", |connection| {
@@ -172,8 +172,8 @@ impl CacheIndex {
         })
     }
 
-    /// Removes all records and links, and returns how many records there were. The layers are left
-    /// to garbage collection.
+    /// Removes all records and links. Returns the number of records. Garbage collection removes the
+    /// layers.
     pub fn clear(&self) -> Result<u64> {
         self.inner.index.write("clear the cache", |transaction| {
             transaction.execute("DELETE FROM cache_links", [])?;
@@ -183,7 +183,7 @@ impl CacheIndex {
     }
 }
 
-/// Deletes the record of a key, inside of a transaction.
+/// Deletes the record of a key within a transaction.
 pub(crate) fn forget(transaction: &Connection, key: &Digest) -> rusqlite::Result<()> {
     for sql in
         ["DELETE FROM cache_outputs WHERE key = ?1", "DELETE FROM cache_records WHERE key = ?1"]

@@ -1,14 +1,14 @@
-//! Cache mounts: directories that outlive builds.
+//! Cache mounts: directories that are kept from one build to the next.
 //!
 //! ```text
 //! mounts/DIGEST OF ID/id      the ID as text, for people
-//! mounts/DIGEST OF ID/N/data  a directory; there are several where private users met
-//! mounts/DIGEST OF ID/N/lock  held shared or exclusively by who uses it
-//! mounts/DIGEST OF ID/N/ready there once it has been filled
+//! mounts/DIGEST OF ID/N/data  a directory; private users at the same time have one each
+//! mounts/DIGEST OF ID/N/lock  held shared or exclusively by the users
+//! mounts/DIGEST OF ID/N/ready exists once the directory is initialized
 //! ```
 //!
-//! A directory that isn't ready is held exclusively whatever its sharing, until its first user has
-//! filled it; where that user dies, the next begins anew.
+//! Until its first user has initialized a directory, that user holds it exclusively, whatever the
+//! sharing mode. If that user dies, the next one starts again.
 
 use std::fs::{self, File};
 use std::io;
@@ -28,37 +28,37 @@ use crate::remove::remove_tree;
 use crate::room::Claim;
 use crate::store::Inner;
 
-/// Between two attempts to take a directory that is being filled.
+/// The interval between attempts to lock a directory that is being initialized.
 const RETRY: Duration = Duration::from_millis(2);
-/// How long somebody may take to share what is filled.
+/// The time that a user may take to share a directory after initializing it.
 const PATIENCE: Duration = Duration::from_millis(100);
 
-/// What the paths of cache mounts begin with, below the root.
+/// The prefix of the paths of cache mounts, relative to the store's root.
 pub(crate) const PREFIX: &str = "mounts/";
 
-/// Who may use a cache mount at the same time.
+/// The sharing mode of a cache mount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sharing {
-    /// Anybody.
+    /// All users share the directory.
     Shared,
-    /// Nobody: a second user gets another directory.
+    /// A second user at the same time gets another directory.
     Private,
-    /// Nobody: a second user waits.
+    /// A second user waits until the first has finished.
     Locked,
 }
 
-/// The cache mounts.
+/// The cache mounts of a store.
 #[derive(Clone, Debug)]
 pub struct CacheMounts {
     pub(crate) inner: Arc<Inner>,
 }
 
-/// A cache mount in use.
+/// A cache mount in use. Dropping it releases the directory.
 #[derive(Debug)]
 pub struct CacheMountGuard {
     inner: Arc<Inner>,
     claim: Arc<Claim>,
-    /// What it took when it was taken, where somebody needs to know.
+    /// The disk space in bytes when the directory was acquired, if the store has a cap.
     base: u64,
     dir: PathBuf,
     data: PathBuf,
@@ -68,15 +68,15 @@ pub struct CacheMountGuard {
 }
 
 impl CacheMounts {
-    /// Takes the directory of cache mount `id`, made empty where there is none. Blocks the thread
-    /// where it is locked. The flag tells whether the directory is new.
+    /// Acquires the directory of cache mount `id`, and creates it empty if it doesn't exist. Blocks
+    /// the thread while the directory is locked. The flag is `true` if the directory is new.
     ///
-    /// Who gets a new directory fills it and then calls [`CacheMountGuard::ready`]; users that
-    /// share it wait for that.
+    /// The user of a new directory initializes it and then calls [`CacheMountGuard::ready`]. Users
+    /// that share it wait for this.
     pub fn acquire(&self, id: &str, sharing: Sharing) -> Result<(CacheMountGuard, bool)> {
         loop {
             match self.acquire_once(id, sharing) {
-                // It was given up just now; a new one takes its place.
+                // The directory was just removed, so a new one takes its place.
                 Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
                 acquired => return acquired,
             }
@@ -111,26 +111,26 @@ impl CacheMounts {
 }
 
 impl CacheMounts {
-    /// Tells whether there is something of cache mount `id`.
+    /// Returns `true` if an initialized directory of cache mount `id` exists.
     pub fn is_known(&self, id: &str) -> bool {
         self.dirs(id).any(|dir| dir.join("ready").exists())
     }
 
-    /// Returns the keys of all cache mounts.
+    /// Returns the IDs of all cache mounts.
     pub fn ids(&self) -> Result<Vec<String>> {
         let mounts = self.inner.root.join("mounts");
         let mut ids = Vec::new();
         for entry in fs::read_dir(&mounts).map_err(Error::io("read", &mounts))? {
             let entry = entry.map_err(Error::io("read", &mounts))?;
-            // One that was never used to the end has none.
+            // A cache mount whose creation was interrupted has no ID.
             ids.extend(fs::read_to_string(entry.path().join("id")).ok());
         }
         ids.sort_unstable();
         Ok(ids)
     }
 
-    /// Takes a directory of cache mount `id` to read what is in it, beside those who share it; `None`
-    /// where there is none, or all are held by others alone.
+    /// Acquires a directory of cache mount `id` for reading, beside other users that share it.
+    /// Returns `None` if there is no directory, or if all are locked exclusively.
     pub fn read(&self, id: &str) -> Result<Option<CacheMountGuard>> {
         for dir in self.dirs(id).filter(|dir| dir.join("ready").exists()) {
             let path = dir.join("lock");
@@ -154,7 +154,7 @@ impl CacheMounts {
         Ok(None)
     }
 
-    /// Returns the directories of a cache mount, in their order.
+    /// Returns an iterator over the directories of a cache mount, in order.
     fn dirs(&self, id: &str) -> impl Iterator<Item = PathBuf> {
         let mount = self.inner.root.join("mounts").join(Digest::of(id.as_bytes()).hex());
         (0_u32..).map(move |number| mount.join(number.to_string())).take_while(|dir| dir.is_dir())
@@ -162,21 +162,21 @@ impl CacheMounts {
 }
 
 impl CacheMountGuard {
-    /// Gives up filling a new directory: it stays new, and what is in it goes.
+    /// Gives up initializing a new directory. It stays new, and its contents are removed.
     pub fn abandon(mut self) -> Result<()> {
         self.clear()?;
-        // It isn't marked when it is dropped.
+        // This prevents `drop` from marking the directory as ready.
         self.filled = true;
         Ok(())
     }
 
-    /// Returns the directory.
+    /// Returns the path of the directory's contents.
     pub fn path(&self) -> &Path {
         &self.data
     }
 
-    /// Says that a new directory has been filled: from now on it is not new any more, and those who
-    /// share it can use it. Implied when the guard is dropped.
+    /// Marks a new directory as initialized, so that it is no longer new and users that share it
+    /// can proceed. Dropping the guard does the same.
     pub fn ready(&mut self) -> Result<()> {
         if self.filled {
             return Ok(());
@@ -190,22 +190,22 @@ impl CacheMountGuard {
         Ok(())
     }
 
-    /// Returns the directory with all that belongs to it.
+    /// Returns the directory that contains the contents, the lock and the mark.
     pub(crate) fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// Returns what it took when it was taken.
+    /// Returns the disk space in bytes when the directory was acquired.
     pub(crate) fn base(&self) -> u64 {
         self.base
     }
 
-    /// Returns the claim on what it has grown by.
+    /// Returns the claim on the directory's growth.
     pub(crate) fn claim(&self) -> &Arc<Claim> {
         &self.claim
     }
 
-    /// Opens the directory to fill it: what copies to it claims room first.
+    /// Opens the directory for initialization. Copies into it claim room first.
     pub fn open(&self) -> Result<Dir> {
         let dir = Dir::open(&self.data)?;
         if self.inner.room.cap().is_none() {
@@ -235,7 +235,7 @@ impl Drop for CacheMountGuard {
     }
 }
 
-/// Takes one directory, or none where a private user has to go on to the next.
+/// Acquires a directory. Returns `None` if the user must try the next one.
 fn take(inner: &Arc<Inner>, dir: &Path, sharing: Sharing) -> Result<Option<CacheMountGuard>> {
     let path = dir.join("lock");
     let failed = |error| Error::io("lock", dir)(error);
@@ -250,7 +250,8 @@ fn take(inner: &Arc<Inner>, dir: &Path, sharing: Sharing) -> Result<Option<Cache
             }
             (Sharing::Locked, _) => lock::wait(&file, File::lock).map_err(failed)?,
             (Sharing::Shared, false) => {
-                // Not waited for by the kernel's means: who has filled it goes on holding it, shared.
+                // The kernel's wait can't be used, because the user that initializes the directory
+                // keeps it locked shared.
                 if !lock::try_lock(&file, &path)? {
                     std::thread::sleep(RETRY);
                     continue;
@@ -262,11 +263,11 @@ fn take(inner: &Arc<Inner>, dir: &Path, sharing: Sharing) -> Result<Option<Cache
                 }
             }
         }
-        // Whoever had it may have given it up.
+        // The former user may have removed the directory.
         if !lock::is_at(&file, &path)? {
             continue;
         }
-        // Somebody may have filled it while this one waited for an exclusive lock.
+        // Another user may have initialized it during the wait for an exclusive lock.
         let now_filled = dir.join("ready").exists();
         if filled == now_filled || sharing != Sharing::Shared {
             let (dir, data) = (dir.to_owned(), dir.join("data"));
@@ -284,7 +285,7 @@ fn take(inner: &Arc<Inner>, dir: &Path, sharing: Sharing) -> Result<Option<Cache
     }
 }
 
-/// Returns what the directory of a cache mount goes by for people.
+/// Returns the short name of a cache mount's directory for display.
 pub(crate) fn short_id(path: &str) -> String {
     let (mount, number) =
         path.strip_prefix(PREFIX).and_then(|path| path.split_once('/')).unwrap_or((path, "0"));
@@ -292,13 +293,13 @@ pub(crate) fn short_id(path: &str) -> String {
     if number == "0" { mount.to_owned() } else { format!("{mount}-{number}") }
 }
 
-/// Returns the ID that a cache mount is asked for by.
+/// Returns the ID of a cache mount, given the path of a directory.
 pub(crate) fn id_of(inner: &Inner, path: &str) -> String {
     let mount = Path::new(path).parent().unwrap_or(Path::new(PREFIX));
     fs::read_to_string(inner.root.join(mount).join("id")).unwrap_or_default()
 }
 
-/// Tells whether somebody uses the directory of a cache mount.
+/// Returns `true` if the directory of a cache mount is in use.
 pub(crate) fn is_used(inner: &Inner, path: &str) -> Result<bool> {
     let path = inner.root.join(path).join("lock");
     match File::open(&path) {
@@ -307,8 +308,8 @@ pub(crate) fn is_used(inner: &Inner, path: &str) -> Result<bool> {
     }
 }
 
-/// Removes the directory of a cache mount that nobody uses, and returns how many bytes that freed;
-/// `None` where somebody does.
+/// Removes the directory of an unused cache mount. Returns the number of bytes freed, or `None` if
+/// it is in use.
 pub(crate) fn remove(inner: &Inner, path: &str) -> Result<Option<u64>> {
     let dir = inner.root.join(path);
     let lock_path = dir.join("lock");
@@ -320,7 +321,7 @@ pub(crate) fn remove(inner: &Inner, path: &str) -> Result<Option<u64>> {
     fs::rename(&dir, &aside).map_err(Error::io("rename", &dir))?;
     drop(file);
     if let Some(mount) = dir.parent() {
-        // Only where it was the last one: another has a name in it.
+        // Other directories of the mount still need its ID.
         let others = places::directories(mount)?;
         if others.is_empty() {
             let _ = fs::remove_file(mount.join("id"));
@@ -331,8 +332,8 @@ pub(crate) fn remove(inner: &Inner, path: &str) -> Result<Option<u64>> {
     remove_tree(&aside).map(Some).map_err(Error::io("remove", &aside))
 }
 
-/// Takes a lock shared. Who has filled the directory has said so a moment before sharing it, so this
-/// is tried for a while before the holder is taken for somebody who doesn't share.
+/// Takes a shared lock. A user that initialized the directory marks it as ready a moment before it
+/// shares the lock. So this retries for a while before it assumes that the holder doesn't share.
 fn try_share(file: &File, path: &Path) -> Result<bool> {
     let deadline = Instant::now() + PATIENCE;
     while !lock::try_lock_shared(file, path)? {
@@ -376,7 +377,7 @@ mod tests {
                 }
                 guard
             };
-            // Each keeps what it has until all have it.
+            // Each thread keeps its guard until all have one.
             let guards: Vec<_> = std::thread::scope(|scope| {
                 let threads: Vec<_> = (0..4).map(|_| scope.spawn(take)).collect();
                 threads.into_iter().map(|thread| thread.join().unwrap()).collect()

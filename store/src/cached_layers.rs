@@ -1,12 +1,13 @@
-//! Layers that a cache elsewhere has.
+//! Layers in remote caches.
 //!
-//! Such a layer is declared with what the cache says of it, and its blob has the origin of a cache
-//! ([`CACHE_ORIGIN`]) until it is here and was seen to be what it should be ([`Layers::confirm_cached`]):
-//! then it is as good as one that was made here. One that can't be had, or turns out to be something
-//! else, is dropped with all that rests on it ([`Layers::distrust_cached`]), so that it is made again.
+//! Such a layer is declared with the properties that the cache states. Its blob has the origin of a
+//! cache ([`CACHE_ORIGIN`]) until it is downloaded and verified ([`Layers::confirm_cached`]). From
+//! then on, it is the same as a local layer. If it can't be downloaded, or has other contents, it
+//! is removed with everything that depends on it ([`Layers::distrust_cached`]), and the build
+//! creates it again.
 //!
-//! What a cache says never changes what is known by other means: a layer that has a tree, a blob in
-//! the store or one of a base image gets no blob of a cache.
+//! The statements of a cache never change other knowledge: a layer with a tree, a blob in the store
+//! or a blob of a base image gets no blob of a cache.
 
 use kiln_oci::Digest;
 use rusqlite::{Connection, OptionalExtension};
@@ -16,22 +17,22 @@ use crate::layer_rows::{NewLayer, insert, select_by_chain};
 use crate::layers::{CACHE_ORIGIN, LayerBlob, LayerId, Layers};
 use crate::{name, recovery};
 
-/// What a cache says of a layer.
+/// A layer as a cache states it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CachedLayer {
-    /// The digest of its uncompressed tar.
+    /// The digest of the uncompressed tar.
     pub diff_id: Digest,
-    /// When it was made, nanoseconds since 1970.
+    /// The creation time, in nanoseconds since 1970.
     pub created_at: i64,
-    /// Whether it came with a base image: when it was made is then told by the image.
+    /// `true` if the layer belongs to a base image. The image then has the creation time.
     pub base: bool,
-    /// Its blob, with the origin of a cache.
+    /// The blob, with the origin of a cache.
     pub blob: LayerBlob,
 }
 
 impl Layers {
-    /// Makes a layer of a cache known, or returns the one that is known with the same chain ID and
-    /// was made at the same time. Its parent's chain ID has to be known.
+    /// Declares a layer of a cache. Returns the existing layer if one has the same chain ID and
+    /// creation time. The chain ID of `parent` must be known.
     pub fn declare_cached(
         &self,
         parent: Option<&LayerId>,
@@ -60,7 +61,7 @@ impl Layers {
         })
     }
 
-    /// Returns the diff IDs that caches say a blob to have.
+    /// Returns the diff IDs that caches state for a blob.
     pub fn cached_diff_ids(&self, blob: &Digest) -> Result<Vec<Digest>> {
         let sql = format!(
             "SELECT DISTINCT diff_id FROM layers JOIN layer_blobs ON layers.id = layer_blobs.layer
@@ -75,8 +76,8 @@ impl Layers {
         })
     }
 
-    /// Notes that a blob in the store is a packed form of the layers with this diff ID, as caches
-    /// have said.
+    /// Records that a blob in the store is a packed form of the layers with this diff ID, as caches
+    /// stated.
     pub fn confirm_cached(&self, blob: &Digest, diff_id: &Digest) -> Result<()> {
         let sql = format!(
             "UPDATE layer_blobs SET origin = NULL WHERE digest = ?1 AND {}
@@ -89,8 +90,8 @@ impl Layers {
         })
     }
 
-    /// Drops what caches say of a blob that can't be had or is something else, and all that can't be
-    /// had without it: layers, and records of results.
+    /// Removes a blob of a cache that can't be downloaded or has other contents, and everything
+    /// that depends on it: layers, and records of results.
     pub fn distrust_cached(&self, blob: &Digest) -> Result<()> {
         let sql = format!("DELETE FROM layer_blobs WHERE digest = ?1 AND {}", of_cache());
         self.inner.index.write("drop a cached layer", |transaction| {
@@ -100,13 +101,13 @@ impl Layers {
     }
 }
 
-/// Returns the condition that a blob's origin is a cache.
+/// Returns the SQL condition that a blob's origin is a cache.
 fn of_cache() -> String {
     format!("origin >= '{CACHE_ORIGIN}' AND origin < '{CACHE_ORIGIN}\u{10ffff}'")
 }
 
-/// Returns the layer that a cache means: histories of images tell when layers were made, so that of
-/// two with the same content the one counts that was made at that time.
+/// Returns the layer that a cache refers to. Histories of images contain the creation times of
+/// layers, so of two layers with the same content, the one with the same time is chosen.
 fn known(
     transaction: &Connection,
     chain: &Digest,
@@ -124,7 +125,7 @@ fn known(
         .map(|id| id.map(LayerId::from_index))
 }
 
-/// Tells whether a layer can be had without a cache.
+/// Returns `true` if a layer is available without a cache.
 fn can_be_had(transaction: &Connection, id: &LayerId) -> rusqlite::Result<bool> {
     let sql = format!(
         "SELECT 1 FROM layers WHERE id = ?1 AND (has_tree OR EXISTS (
@@ -182,7 +183,7 @@ mod tests {
         assert_ne!(one, two);
         assert_eq!(layers.declare_cached(Some(&base), &cached("x", 3)).unwrap(), two);
         assert_eq!(layers.get(&two).unwrap().unwrap().created_at, 3);
-        // When a layer of a base image was made is told by the image.
+        // The image has the creation time of a layer of a base image.
         let of_base = CachedLayer { base: true, ..cached("x", 9) };
         assert!([one, two].contains(&layers.declare_cached(Some(&base), &of_base).unwrap()));
     }

@@ -1,17 +1,18 @@
-//! Looking at everything in the store, and dropping what is damaged.
+//! Checks of the whole store, and removal of damaged parts.
 //!
-//! | what | is damaged where |
+//! | part | damaged if |
 //! | --- | --- |
-//! | the index | SQLite says so |
-//! | a row of the index | its sum is wrong ([`crate::sums`]) |
-//! | a blob | its bytes don't have its digest |
-//! | a tree | its stamp or its seal is another one ([`crate::integrity`]) |
-//! | an image | a part of it is neither here nor to be had elsewhere |
+//! | the index | SQLite reports errors |
+//! | a row of the index | its checksum is wrong ([`crate::sums`]) |
+//! | a blob | its bytes don't match its digest |
+//! | a tree | its stamp or its seal has changed ([`crate::integrity`]) |
+//! | an image | a part of it is neither in the store nor available elsewhere |
 //!
-//! A repair drops what is damaged, and then what needs it: layers that have no form left and those
-//! above them, cache records that lead to these, images without their documents or layers. The next
-//! build makes it again. An index that SQLite can't read any more is put aside and begun anew; the
-//! trees and blobs that it named go with it, cache mounts and volumes stay.
+//! A repair removes the damaged parts, and then everything that depends on them: layers without any
+//! form and the layers above them, cache records with such layers, images without their documents
+//! or layers. The next build creates them again. If SQLite can't read the index, the index is moved
+//! aside and replaced by an empty one. Its trees and blobs are then garbage; cache mounts and
+//! volumes are kept.
 
 use std::fmt;
 use std::fs;
@@ -29,30 +30,30 @@ use crate::lock::RootLock;
 use crate::store::{Inner, Store};
 use crate::{recovery, schema, sums};
 
-/// How many problems SQLite is asked for.
+/// The maximal number of problems that SQLite reports.
 const PROBLEMS: u32 = 20;
-/// The largest manifest or index that is looked into.
+/// The maximal size in bytes of a manifest or index that is read.
 const DOCUMENT: u64 = 16 << 20;
 
-/// Something that isn't what was stored.
+/// A damaged part of the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Damage {
-    /// What.
+    /// The part that is damaged.
     pub what: Damaged,
-    /// What is wrong with it.
+    /// The problem, as a phrase.
     pub problem: String,
 }
 
-/// What can be damaged.
+/// A part of the store that can be damaged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Damaged {
-    /// So many rows of a table of the index.
+    /// Rows of this table of the index.
     Rows(&'static str),
-    /// A blob.
+    /// The blob with this digest.
     Blob(Digest),
-    /// The tree of a layer.
+    /// The tree of this layer.
     Tree(LayerId),
-    /// An image, by its manifest or index.
+    /// The image with this manifest or index.
     Image(Digest),
 }
 
@@ -69,11 +70,11 @@ impl fmt::Display for Damage {
 }
 
 impl Store {
-    /// Looks at every row, every blob and every tree, and returns what is damaged. Of a tree that has
-    /// no seal yet, one is taken. Reads everything.
+    /// Checks every row, every blob and every tree, and returns the damaged ones. Adds the seals of
+    /// trees that have none. Reads all data.
     ///
     /// # Errors
-    /// Fails where something can't be looked at; damage is no failure.
+    /// Fails if a part can't be checked. Damage is no error.
     pub fn check(&self) -> Result<Vec<Damage>> {
         let mut found = self.check_rows()?;
         found.extend(self.check_blobs()?);
@@ -82,10 +83,10 @@ impl Store {
         Ok(found)
     }
 
-    /// Drops what is damaged, and what needs it.
+    /// Removes damaged parts, and everything that depends on them.
     ///
     /// # Errors
-    /// Fails where something can't be dropped.
+    /// Fails if a part can't be removed.
     pub fn repair(&self, found: &[Damage]) -> Result<()> {
         let inner = self.inner();
         {
@@ -106,7 +107,7 @@ impl Store {
             })?;
             recovery::sweep(inner)?;
         }
-        // What was dropped may have been a part of further images.
+        // The removed parts may have belonged to further images.
         let together = self.images().together();
         for damage in self.check_images()? {
             if let Damaged::Image(digest) = &damage.what {
@@ -158,10 +159,10 @@ impl Store {
 
     fn problem_of_tree(&self, id: &LayerId) -> Result<Option<&'static str>> {
         let layers = self.layers();
-        // A damaged row is told of by itself.
+        // A damaged row is reported separately.
         let Ok(Some(layer)) = layers.get(id) else { return Ok(None) };
         let Ok(stamp) = layers.stamp_of(id) else {
-            // Garbage collection in another process may have been faster.
+            // Garbage collection in another process may have removed the tree.
             let is_there = layers.get(id)?.is_some_and(|layer| layer.has_tree);
             return Ok(is_there.then_some("it can't be read"));
         };
@@ -193,7 +194,8 @@ impl Store {
         Ok(found)
     }
 
-    /// Tells what an image lacks. Of an index, only what is here of it counts.
+    /// Returns the problem of an image, if it has one. For an index, only the parts in the store
+    /// count.
     fn problem_of_image(&self, image: &ImageRow) -> Result<Option<String>> {
         let is_index = media_type::is_index(&image.media_type);
         let Some(document) = self.document(&image.digest) else {
@@ -265,11 +267,11 @@ fn drop_tree(inner: &Inner, layer: &LayerId) -> Result<()> {
     inner.discard(&inner.trees.join(layer.as_str()))
 }
 
-/// Has SQLite look at the index of the store at `root`, without opening the store, and returns what
-/// is wrong with it; nothing where there is no index.
+/// Lets SQLite check the index of the store at `root` without opening the store. Returns the
+/// problems; the list is empty if there is no index.
 ///
 /// # Errors
-/// Fails where the file can't be opened.
+/// Fails if the file can't be opened.
 pub fn check_index(root: &Path) -> Result<Vec<String>> {
     let path = root.join("kiln.db");
     if !path.exists() {
@@ -283,7 +285,7 @@ pub fn check_index(root: &Path) -> Result<Vec<String>> {
         let mut answers: Vec<String> =
             statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
         let known = "SELECT count(*) FROM meta WHERE key IN ('epoch', 'durable', 'boot')";
-        // An index that was just begun has no tables yet.
+        // A new index has no tables yet.
         if schema::version(&connection)? > 0
             && connection.query_row(known, [], |row| row.get::<_, u32>(0))? < 3
         {
@@ -300,11 +302,11 @@ pub fn check_index(root: &Path) -> Result<Vec<String>> {
     }
 }
 
-/// Puts an index aside that can't be read any more, so that the store begins with an empty one, and
-/// returns where it is now. Nobody else should be using the store.
+/// Moves a damaged index aside, so that the store begins with an empty one. Returns its new path.
+/// No other process should use the store.
 ///
 /// # Errors
-/// Fails where it can't be moved.
+/// Fails if the index can't be moved.
 pub fn replace_index(root: &Path) -> Result<PathBuf> {
     let _alone = RootLock::exclusive(root)?;
     let kept = root.join(format!("kiln.db.damaged-{}", crate::name::fresh()));
@@ -348,7 +350,7 @@ mod tests {
         let file = layers.tree_path(&layer).join("f");
         let times = fs::metadata(&file).unwrap().modified().unwrap();
         fs::write(&file, "cuntent").unwrap();
-        // As if a disk had done it: nothing shows but the content.
+        // A defective disk changes only the content.
         fs::File::options().write(true).open(&file).unwrap().set_modified(times).unwrap();
         let seen = store.check().unwrap();
         let what: Vec<&Damaged> = seen.iter().map(|damage| &damage.what).collect();
@@ -414,7 +416,7 @@ mod tests {
         cache.put(&key, &[Some(layer.clone())], "RUN x").unwrap();
         cache.link(&definition, &key).unwrap();
         assert!(found(&store).is_empty());
-        // Triggers would make the sums right again.
+        // Triggers would correct the checksums.
         damage(&store, "DROP TRIGGER layers_updated");
         damage(&store, "DROP TRIGGER layer_blobs_updated");
         damage(&store, "UPDATE layer_blobs SET size = 5");

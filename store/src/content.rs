@@ -1,10 +1,10 @@
-//! Blobs: an OCI image layout.
+//! The blobs, in an OCI image layout.
 //!
-//! A blob is in the store when a row of the index names it and its file is the one that the row was
-//! written for: it has the size and the time of last change (ctime) that it had then. A file that was
-//! touched since is hashed again before anybody gets it, and forgotten where it isn't what its name
-//! says. Its name is given by the digest of the bytes that were written, computed on the way; nothing
-//! gets a name that wasn't hashed here.
+//! A blob is in the store if a row of the index names it and its file is unchanged since the row
+//! was written: it has the same size and status change time (ctime). A touched file is hashed again
+//! before it is used, and its row is removed if the digest differs. The name of a blob is the
+//! digest of its bytes, which the store computes while they are written. No blob gets a name
+//! without being hashed here.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -20,10 +20,10 @@ use crate::ingest;
 use crate::room::Claim;
 use crate::store::Inner;
 
-/// How much room is claimed ahead at most while a blob is written.
+/// The maximal number of bytes that are claimed in advance while a blob is written.
 const AHEAD: u64 = 1 << 20;
 
-/// The blobs.
+/// The blobs of a store.
 #[derive(Clone, Debug)]
 pub struct Content {
     pub(crate) inner: Arc<Inner>,
@@ -32,13 +32,13 @@ pub struct Content {
 /// A blob in the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Blob {
-    /// Its digest.
+    /// The digest of the blob's bytes.
     pub digest: Digest,
-    /// Its size in bytes.
+    /// The size in bytes.
     pub size: u64,
 }
 
-/// A blob that is being written. Dropped unfinished, it leaves nothing.
+/// A writer of a blob. Dropping it unfinished removes the data, unless the next attempt needs it.
 #[derive(Debug)]
 pub struct BlobWriter {
     inner: Arc<Inner>,
@@ -47,12 +47,12 @@ pub struct BlobWriter {
     hasher: DigestHasher,
     size: u64,
     claim: Claim,
-    /// Whether what is there is left for the next attempt where it isn't finished.
+    /// `true` to keep an incomplete blob for the next attempt.
     kept: bool,
 }
 
 impl Content {
-    /// Returns the blob's size, or `None` where the store hasn't got it.
+    /// Returns the blob's size, or `None` if the blob is not in the store.
     pub fn size(&self, digest: &Digest) -> Result<Option<u64>> {
         let known = self.inner.index.read("look up a blob", |connection| {
             connection
@@ -67,7 +67,7 @@ impl Content {
                 Err(Error::io("stat", self.path(digest))(error))
             }
             Ok(file) if file.is_file() && self.verify(digest)? => Ok(Some(file.size())),
-            // Somebody else's hands were in the layout: better to make it again.
+            // The layout was changed by other means than kiln, so the blob must be created again.
             _ => {
                 tracing::warn!(%digest, "the blob's file was removed or changed");
                 self.forget(digest)?;
@@ -76,7 +76,7 @@ impl Content {
         }
     }
 
-    /// Hashes a file that was touched, and notes how it is now where it is the blob still.
+    /// Hashes a touched file. If its content is unchanged, records its new times.
     fn verify(&self, digest: &Digest) -> Result<bool> {
         let path = self.path(digest);
         let file = File::open(&path).map_err(Error::io("open", &path))?;
@@ -93,8 +93,8 @@ impl Content {
         })
     }
 
-    /// Tells what is wrong with a blob that the index names: reads it whole, whatever is known of its
-    /// file. One that was collected meanwhile is fine.
+    /// Returns the problem of a blob in the index, if it has one. Reads the whole blob, whatever is
+    /// known about its file. A blob that was collected in the meantime has no problem.
     pub(crate) fn problem(&self, digest: &Digest) -> Result<Option<String>> {
         let actual = File::open(self.path(digest)).and_then(|file| {
             let mut reader = HashingReader::new(file);
@@ -113,12 +113,12 @@ impl Content {
         Ok(is_named.then_some(problem))
     }
 
-    /// Returns where the blob lies.
+    /// Returns the path of the blob's file.
     pub fn path(&self, digest: &Digest) -> PathBuf {
         self.inner.blobs.join(digest.hex())
     }
 
-    /// Opens a blob.
+    /// Opens the file of a blob.
     pub fn open(&self, digest: &Digest) -> Result<File> {
         if self.size(digest)?.is_none() {
             return Err(Error::missing("blob", digest));
@@ -127,7 +127,8 @@ impl Content {
         File::open(&path).map_err(Error::io("open", path))
     }
 
-    /// Reads a small blob (a manifest, a config) whole, and verifies it. Fails beyond `limit` bytes.
+    /// Reads a small blob (a manifest, a config) and verifies it. Fails if it has more than `limit`
+    /// bytes.
     pub fn read(&self, digest: &Digest, limit: u64) -> Result<Vec<u8>> {
         let file = self.open(digest)?;
         let path = self.path(digest);
@@ -144,7 +145,7 @@ impl Content {
         Ok(bytes)
     }
 
-    /// Begins a blob.
+    /// Creates a writer for a new blob.
     pub fn writer(&self) -> Result<BlobWriter> {
         let path = self.inner.process.fresh();
         let file = OpenOptions::new()
@@ -159,7 +160,7 @@ impl Content {
         Ok(BlobWriter { inner, path, file, hasher, size: 0, claim, kept: false })
     }
 
-    /// Stores bytes.
+    /// Stores `bytes` as a blob.
     pub fn put(&self, bytes: &[u8]) -> Result<Blob> {
         let digest = Digest::of(bytes);
         if let Some(size) = self.size(&digest)?
@@ -172,11 +173,11 @@ impl Content {
         writer.commit(Some(&digest))
     }
 
-    /// Holds a blob by the process's implicit lease, and tells whether it is there.
+    /// Adds a blob to the process's implicit lease. Returns `true` if the blob exists.
     pub fn hold(&self, digest: &Digest) -> Result<bool> {
         let known = "SELECT 1 FROM blobs WHERE digest = ?1";
         if self.inner.held_blobs().contains(digest) {
-            // It can't be collected any more, but it may have been found to be damaged.
+            // A leased blob can't be collected, but it may have been removed because of damage.
             return self.inner.index.read("look up a blob", |connection| {
                 connection.prepare_cached(known)?.exists([digest.as_bytes()])
             });
@@ -194,7 +195,7 @@ impl Content {
         Ok(there)
     }
 
-    /// Notes that a repository, as `docker.io/library/alpine`, has blobs.
+    /// Records that a repository, such as `docker.io/library/alpine`, has blobs.
     pub fn note_repository(
         &self,
         repository: &str,
@@ -210,7 +211,7 @@ impl Content {
         })
     }
 
-    /// Returns the repositories that were noted to have a blob.
+    /// Returns the repositories that are recorded to have a blob.
     pub fn repositories(&self, digest: &Digest) -> Result<Vec<String>> {
         self.inner.index.read("look up where a blob is", |connection| {
             connection
@@ -220,8 +221,7 @@ impl Content {
         })
     }
 
-    /// Removes a blob whose bytes turned out not to be what its name says, so that it is made or
-    /// fetched again.
+    /// Removes a blob whose bytes don't match its digest, so that it is created or fetched again.
     pub fn remove_corrupt(&self, digest: &Digest) -> Result<()> {
         self.forget(digest)?;
         self.inner.discard(&self.path(digest))
@@ -238,7 +238,7 @@ impl Content {
 }
 
 impl BlobWriter {
-    /// Returns a blob of which something is there already.
+    /// Returns a writer for a blob whose beginning exists already.
     pub(crate) fn of_ingest(
         inner: Arc<Inner>,
         path: PathBuf,
@@ -247,33 +247,34 @@ impl BlobWriter {
         size: u64,
     ) -> Self {
         let claim = Claim::new(&inner.room);
-        // What is there is there.
+        // The existing bytes already take room.
         claim.set(if inner.room.cap().is_some() { size } else { 0 });
         Self { inner, path, file, hasher, size, claim, kept: true }
     }
 
-    /// Claims room for all of a blob of `size` bytes, before the first of them. What isn't claimed
-    /// beforehand is claimed while it is written, which may take a while.
+    /// Claims room for a blob of `size` bytes before the first byte is written. Without this, room
+    /// is claimed during writing, which may block.
     ///
     /// # Errors
-    /// Fails where there is no room for it.
+    /// Fails if there is not enough room.
     pub fn expect(&self, size: u64) -> Result<()> {
         self.claim.ensure(&self.inner, size)
     }
 
-    /// Returns the digest of what was written so far, to be gone on with.
+    /// Returns a hasher with the state of the bytes written so far.
     pub fn hasher(&self) -> DigestHasher {
         self.hasher.clone()
     }
 
-    /// Gives up: what was written turned out to be worth nothing.
+    /// Discards the written bytes, even if they would be kept for the next attempt.
     pub fn discard(mut self) {
         self.kept = false;
     }
 
-    /// Ends the blob: verifies it against `expected` where that is given, and gives it its name.
+    /// Finishes the blob: verifies its digest against `expected`, if given, and moves it to its
+    /// place.
     pub fn commit(mut self, expected: Option<&Digest>) -> Result<Blob> {
-        // Whatever happens now, it is complete or wrong.
+        // From here on, the blob is either complete or wrong.
         self.kept = false;
         let digest = std::mem::take(&mut self.hasher).finish();
         if let Some(expected) = expected
@@ -284,7 +285,7 @@ impl BlobWriter {
         let target = self.inner.blobs.join(digest.hex());
         let _placing = self.inner.placing()?;
         fs::rename(&self.path, &target).map_err(Error::io("rename", &target))?;
-        // The rename has changed it for the last time.
+        // The rename is the last change to the file's status.
         let metadata = self.file.metadata().map_err(Error::io("stat", &target))?;
         let (placed, disk) = (identity(&metadata), metadata.blocks() * 512);
         self.inner.room.record(&self.inner, &self.claim, "store a blob", |transaction| {
@@ -297,13 +298,13 @@ impl BlobWriter {
         Ok(Blob { digest, size: self.size })
     }
 
-    /// Returns how many bytes were written.
+    /// Returns the number of bytes written so far.
     pub fn written(&self) -> u64 {
         self.size
     }
 }
 
-/// Returns what tells that a file is the one it was: its size, and when it was changed last.
+/// Returns the identity of an unchanged file: its size and its status change time.
 fn identity(file: &fs::Metadata) -> (i64, i64) {
     let changed = file.ctime().wrapping_mul(1_000_000_000).wrapping_add(file.ctime_nsec());
     (file.size().cast_signed(), changed)
@@ -313,7 +314,7 @@ impl Write for BlobWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let (needed, claimed) = (self.size + bytes.len() as u64, self.claim.bytes());
         if needed > claimed && self.inner.room.cap().is_some() {
-            // More and more at once: who writes much will write more.
+            // The claims grow, since a large blob probably continues to grow.
             let ahead = needed.max(claimed + claimed.min(AHEAD));
             self.claim.ensure(&self.inner, ahead).map_err(io::Error::other)?;
         }
@@ -333,7 +334,7 @@ impl Drop for BlobWriter {
         if self.kept && ingest::is_worth_keeping(self.size) {
             return;
         }
-        // Gone already where it was committed.
+        // The file is gone already if the blob was committed.
         let _ = fs::remove_file(&self.path);
     }
 }

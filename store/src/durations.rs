@@ -1,7 +1,7 @@
-//! How long steps took, by what they do: what a build's order goes by.
+//! The durations of steps, by kind, which determine the order of a build's steps.
 //!
-//! A row is of a kind of step, and not of a result: it outlives what the step has made, and a step
-//! with other inputs finds it. Kinds that nobody has run for some months are forgotten.
+//! A row belongs to a kind of step and not to a result. So it is kept when the result is removed,
+//! and applies to steps with other inputs. Kinds that haven't been run for some months are removed.
 
 use std::time::Duration;
 
@@ -12,11 +12,11 @@ use crate::cache::CacheIndex;
 use crate::error::Result;
 use crate::name;
 
-/// How long a kind is remembered that isn't seen again, in nanoseconds.
+/// The time in nanoseconds for which an unused kind is kept.
 const KEPT: i64 = 90 * 24 * 60 * 60 * 1_000_000_000;
 
 impl CacheIndex {
-    /// Returns how long steps of these kinds took, in their order.
+    /// Returns the durations of steps of these kinds, in order.
     pub fn step_durations(&self, kinds: &[Digest]) -> Result<Vec<Option<Duration>>> {
         let sql = "SELECT microseconds FROM step_durations WHERE kind = ?1";
         self.inner.index.read("look up durations", |connection| {
@@ -31,8 +31,8 @@ impl CacheIndex {
         })
     }
 
-    /// Remembers how long steps of these kinds took. What is remembered leans to what came last:
-    /// each time counts as much as all before it.
+    /// Records the durations of steps of these kinds. The stored value favours recent ones: each
+    /// duration has the same weight as all before it.
     pub fn note_step_durations(&self, took: &[(Digest, Duration)]) -> Result<()> {
         let sql = "INSERT INTO step_durations VALUES (?1, ?2, ?3)
                    ON CONFLICT (kind) DO UPDATE SET

@@ -1,80 +1,80 @@
-//! Errors of the store.
+//! The errors of the store.
 
 use std::io;
 use std::path::PathBuf;
 
 use kiln_oci::Digest;
 
-/// Why the store can't do something.
+/// The error of a store operation.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The file system said no.
+    /// An operation on the file system failed.
     #[error("{action} {path:?}")]
     Io {
-        /// What was being done, as `create`.
+        /// The operation, as `create`.
         action: &'static str,
-        /// To what.
+        /// The path of the file or directory.
         path: PathBuf,
-        /// Why it failed.
+        /// The error that the kernel reported.
         source: io::Error,
     },
     /// The index can't be read or written.
     #[error("index: {action}")]
     Index {
-        /// What was being done.
+        /// The operation, as a phrase.
         action: &'static str,
-        /// Why it failed.
+        /// The error that SQLite reported.
         source: rusqlite::Error,
     },
-    /// Content that isn't what its name says.
+    /// The content doesn't match its digest.
     #[error("content has digest {actual}, expected {expected}")]
     DigestMismatch {
-        /// What was asked for.
+        /// The digest that was requested.
         expected: Digest,
-        /// What it is.
+        /// The digest of the actual content.
         actual: Digest,
     },
-    /// A tree operation failed.
+    /// An operation on a tree failed.
     #[error(transparent)]
     Tree(#[from] kiln_tree::Error),
-    /// Something that is needed isn't there.
+    /// A required object doesn't exist.
     #[error("no {what} {name} in the store")]
     Missing {
-        /// Its kind, as `layer`.
+        /// The kind of the object, as `layer`.
         what: &'static str,
-        /// Its name.
+        /// The name or ID of the object.
         name: String,
     },
-    /// A name that can't be used.
+    /// A name is invalid.
     #[error("invalid {what} {name:?}: {problem}")]
     Invalid {
-        /// Its kind, as `volume name`.
+        /// The kind of the object, as `volume name`.
         what: &'static str,
-        /// The name.
+        /// The name, as given.
         name: String,
-        /// What is wrong with it.
+        /// The problem with the name.
         problem: &'static str,
     },
-    /// Something of the store's that isn't what was stored.
+    /// A part of the store has changed since it was stored.
     #[error(
         "the {what} is damaged: `kiln system check --repair` finds out what else is, and drops it, \
          so that it is made again"
     )]
     Damaged {
-        /// What.
+        /// The damaged part, as a phrase.
         what: String,
     },
-    /// A document that is larger than it may be.
+    /// A document exceeds its size limit.
     #[error("blob {digest} has {size} bytes, more than {limit}")]
     TooLarge {
-        /// Which.
+        /// The digest of the document.
         digest: Digest,
-        /// Its size.
+        /// The size of the document in bytes.
         size: u64,
-        /// The most it may have.
+        /// The limit in bytes.
         limit: u64,
     },
-    /// There is no room for what is to be stored.
+    /// The store has no room for new data.
     #[error(
         "the store is full: it may take {}, and there is no room for {}, since what it holds is in \
          use; raise --max-storage, or free room with `kiln rmi`, `kiln prune --all` or \
@@ -83,66 +83,66 @@ pub enum Error {
         more(*needed)
     )]
     Full {
-        /// What the store may take, in bytes.
+        /// The cap of the store in bytes.
         cap: u64,
-        /// What was needed, in bytes; 0 for what a program was writing.
+        /// The number of bytes required; 0 for the output of a program.
         needed: u64,
     },
-    /// The store was written by a newer kiln.
+    /// A newer version of kiln wrote the store.
     #[error("the store at {root:?} has version {found}, this kiln knows up to {known}")]
     Version {
-        /// The store's root.
+        /// The store's root directory.
         root: PathBuf,
-        /// Its version.
+        /// The version of the store.
         found: u32,
-        /// The newest that is known here.
+        /// The newest version that this kiln supports.
         known: u32,
     },
-    /// The store's file system can't hold what overlayfs writes.
+    /// No overlay can be mounted on the store's file system.
     #[error("no overlay can be mounted in the store at {root:?}: {reason}")]
     NoOverlay {
-        /// The store's root.
+        /// The store's root directory.
         root: PathBuf,
-        /// What is against it.
+        /// The reason, as the kernel reports it.
         reason: String,
     },
-    /// The file system can't hold a store.
+    /// The file system lacks a feature that a store requires.
     #[error("the file system at {root:?} can't hold a store: {problem}; use another one (--root)")]
     Unsuitable {
-        /// The store's root.
+        /// The store's root directory.
         root: PathBuf,
-        /// What it lacks.
+        /// The missing feature, as a phrase.
         problem: String,
     },
-    /// Something of the store that somebody else could change.
+    /// Another user could change a part of the store.
     #[error(
         "{path:?} belongs to user {owner}, who could change the store: use another directory \
          (--root), or give it to the user who runs kiln"
     )]
     Foreign {
-        /// The root, or something in it.
+        /// The path of the root, or of an entry in it.
         path: PathBuf,
-        /// Its owner.
+        /// The user ID of the entry's owner.
         owner: u32,
     },
-    /// The store's files were made with other user or group ids.
+    /// The store's files were created with other user or group IDs.
     #[error(
         "the store at {root:?} was made with other user ids ({known}) than this process has \
          ({ids}), and the owners of its files would be mistaken: use another directory, or remove \
          this one with the ids that it was made with"
     )]
     OtherIds {
-        /// The store's root.
+        /// The store's root directory.
         root: PathBuf,
-        /// Those that it was made with.
+        /// The IDs with which the store was created.
         known: String,
-        /// Those of this process.
+        /// The IDs of this process.
         ids: String,
     },
 }
 
 impl Error {
-    /// Returns a function that makes an error of the kernel's answer, for `map_err`.
+    /// Returns a function for `map_err` that adds the operation and the path to the kernel's error.
     pub(crate) fn io<E: Into<io::Error>>(
         action: &'static str,
         path: impl Into<PathBuf>,
@@ -151,20 +151,20 @@ impl Error {
         move |source| Self::Io { action, path, source: source.into() }
     }
 
-    /// Returns the error that something isn't what was stored.
+    /// Returns the error for a damaged part of the store.
     pub(crate) fn damaged(what: impl std::fmt::Display) -> Self {
         Self::Damaged { what: what.to_string() }
     }
 
-    /// Returns the error that SQLite's answer stands for: what can't be read of a row or of a page
-    /// was written by no kiln.
+    /// Returns the error for SQLite's error. Rows and pages that can't be read were not written by
+    /// kiln, so they are damaged.
     pub(crate) fn index(action: &'static str, source: rusqlite::Error) -> Self {
         use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
         match &source {
             rusqlite::Error::FromSqlConversionFailure(..)
             | rusqlite::Error::InvalidColumnType(..)
             | rusqlite::Error::IntegralValueOutOfRange(..)
-            // Rows that may be missing are asked for as such.
+            // Rows that may be missing are queried as optional.
             | rusqlite::Error::QueryReturnedNoRows
             | rusqlite::Error::Utf8Error(..) => Self::damaged("index of the store"),
             other => match other.sqlite_error_code() {
@@ -174,13 +174,13 @@ impl Error {
         }
     }
 
-    /// Returns the error that something isn't there.
+    /// Returns the error for a missing object.
     pub(crate) fn missing(what: &'static str, name: impl std::fmt::Display) -> Self {
         Self::Missing { what, name: name.to_string() }
     }
 }
 
-/// Returns a number of bytes as people read it.
+/// Returns a number of bytes for display.
 fn shown(bytes: u64) -> String {
     match bytes {
         0..10_000 => format!("{bytes} bytes"),
@@ -196,5 +196,5 @@ fn more(bytes: u64) -> String {
     }
 }
 
-/// A result with [`Error`].
+/// A result whose error is [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;

@@ -1,17 +1,18 @@
-//! Digests of files that were read before, by what tells that a file is the one it was.
+//! Digests of files that were read before, by the files' metadata.
 //!
-//! File systems number the files that are made together one after the other. So the digests of 256
-//! neighbouring inodes lie in one row, a *page*: a context of twenty thousand files is a hundred
-//! look-ups, whatever its directories are like. A page holds one record for each of its inodes, and
-//! what is written for an inode takes the place of what was known of it: the table grows with the
-//! files that there are, and not with their changes.
+//! File systems assign consecutive inode numbers to files that are created together. So the digests
+//! for 256 neighbouring inodes are in one row, a *page*: a context of twenty thousand files needs
+//! about a hundred look-ups, whatever its directory structure. A page has one record for each of
+//! its inodes, and a new record replaces the old one. So the size of the table depends on the
+//! number of files, and not on their changes.
 //!
-//! Files that are gone are not missed by anybody, so it is noted on which day a page was of use last,
-//! beside the page, which is much larger. What was of no use for a month is forgotten by whoever
-//! flushes the store after a build, or prunes.
+//! The index doesn't notice deleted files. So the day of the last use is stored for each page, in
+//! another table than the page, which is much larger. Pages that were unused for a month are
+//! removed when the store is flushed after a build, and by pruning.
 //!
-//! A record is 65 bytes, all numbers little-endian: the lowest byte of the inode, the size (8), the
-//! times of modification and of last change (8 and 4 each: seconds and nanoseconds), the digest (32).
+//! A record has 65 bytes, all numbers little-endian: the lowest byte of the inode, the size (8),
+//! the modification and status change times (8 and 4 each: seconds and nanoseconds), the digest
+//! (32).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{MutexGuard, PoisonError};
@@ -25,27 +26,27 @@ use crate::error::Result;
 use crate::store::Inner;
 use crate::{name, sums};
 
-/// How many bytes a record has.
+/// The size of a record in bytes.
 const RECORD: usize = 65;
 
-/// How many days a page is kept that is of no use.
+/// The number of days for which an unused page is kept.
 const KEPT: i64 = 30;
 
-/// A page: the device, and the inodes without their lowest byte.
+/// The identity of a page: the device, and the inode numbers without their lowest byte.
 pub(crate) type Page = (u64, u64);
 
-/// What tells that a file is the one it was.
+/// The metadata that identifies an unchanged file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileStamp {
-    /// The device that the file is on.
+    /// The number of the device that contains the file.
     pub device: u64,
-    /// Its number there.
+    /// The inode number, unique on the device.
     pub inode: u64,
-    /// Its size in bytes.
+    /// The size in bytes.
     pub size: u64,
-    /// When its bytes were changed last.
+    /// The time of the last change to the content.
     pub mtime: Timestamp,
-    /// When anything of it was changed last.
+    /// The time of the last change to content or metadata.
     pub ctime: Timestamp,
 }
 
@@ -57,12 +58,12 @@ impl From<&Metadata> for FileStamp {
 }
 
 impl FileStamp {
-    /// Returns the page that the file's record is in.
+    /// Returns the page with the file's record.
     fn page(&self) -> Page {
         (self.device, self.inode >> 8)
     }
 
-    /// Returns a record but for the digest.
+    /// Returns the record without its digest.
     fn encode(&self) -> [u8; RECORD - 32] {
         let mut bytes = [0; RECORD - 32];
         bytes[0] = self.inode as u8;
@@ -76,7 +77,7 @@ impl FileStamp {
 }
 
 impl CacheIndex {
-    /// Returns the digests of files that were read before and haven't changed, in their order.
+    /// Returns the known digests of unchanged files, in order.
     pub fn file_digests(&self, files: &[FileStamp]) -> Result<Vec<Option<[u8; 32]>>> {
         let mut pages: BTreeMap<Page, Vec<usize>> = BTreeMap::new();
         for (number, file) in files.iter().enumerate() {
@@ -89,7 +90,7 @@ impl CacheIndex {
             sums::FILE_PAGE
         );
         let found = self.inner.index.read("look up file digests", |connection| {
-            // One transaction, so that the index is not looked at for changes each time.
+            // In a single transaction, SQLite checks the index for changes only once.
             let snapshot = connection.unchecked_transaction()?;
             let mut statement = snapshot.prepare_cached(&sql)?;
             let page = |(device, page): &Page| {
@@ -114,7 +115,7 @@ impl CacheIndex {
         Ok(digests)
     }
 
-    /// Remembers digests of files, in one transaction.
+    /// Stores the digests of files in one transaction.
     pub fn put_file_digests(&self, learned: &[(FileStamp, [u8; 32])]) -> Result<()> {
         let mut pages: BTreeMap<Page, BTreeMap<u8, [u8; RECORD]>> = BTreeMap::new();
         for (file, digest) in learned {
@@ -147,14 +148,14 @@ impl CacheIndex {
 }
 
 impl Inner {
-    /// Returns the pages that were of use today, which the index doesn't know yet.
+    /// Returns the pages that were used today and whose use the index doesn't have yet.
     pub(crate) fn used_pages(&self) -> MutexGuard<'_, BTreeSet<Page>> {
-        // Nothing that changes it panics half way.
+        // The code that changes the set can't panic halfway.
         self.used_pages.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Notes that pages were of use today, inside of a transaction.
+/// Records within a transaction that pages were used today.
 pub(crate) fn note_uses(
     transaction: &Connection,
     pages: impl IntoIterator<Item = Page>,
@@ -167,7 +168,7 @@ pub(crate) fn note_uses(
     Ok(())
 }
 
-/// Forgets the pages that were of no use for a month.
+/// Removes the pages that were unused for a month.
 pub(crate) fn forget_unused(inner: &Inner) -> Result<()> {
     let first = today() - KEPT;
     let some = "SELECT 1 FROM file_page_uses WHERE day < ?1";
@@ -187,12 +188,12 @@ pub(crate) fn forget_unused(inner: &Inner) -> Result<()> {
     })
 }
 
-/// Returns the number of the day, counted from 1970.
+/// Returns the number of days since 1970.
 fn today() -> i64 {
     name::now() / Duration::from_hours(24).as_nanos() as i64
 }
 
-/// Returns the digest of the record that begins like this.
+/// Returns the digest of the record that begins with `beginning`.
 fn digest_in(records: &[u8], beginning: &[u8]) -> Option<[u8; 32]> {
     let records = records.as_chunks::<RECORD>().0;
     let at = records.binary_search_by_key(&beginning[0], |record| record[0]).ok()?;

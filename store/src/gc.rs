@@ -1,8 +1,9 @@
-//! Garbage collection, and the removal of what was chosen to go.
+//! Garbage collection, and removal of chosen parts of the cache.
 //!
-//! What is garbage is told by [`crate::inventory`]. Rows go in one transaction, leaves first, then the
-//! files, all with the root lock held exclusively: a blob that is stored anew just then waits, and
-//! isn't unlinked under its row. Trees are moved away under the lock and removed after it.
+//! [`crate::inventory`] determines the garbage. The rows are deleted in one transaction, leaves
+//! first, and then the files, all while the root lock is held exclusively. So a process that stores
+//! a removed blob again waits, and its file isn't deleted under its row. Trees are moved aside
+//! under the lock and removed after it.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -21,19 +22,19 @@ use crate::remove::remove_tree;
 use crate::store::{Inner, Store};
 use crate::{cache, tree_sizes};
 
-/// What was collected.
+/// The result of a garbage collection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Collected {
-    /// Layers removed.
+    /// The number of layers removed.
     pub layers: u64,
-    /// Blobs removed.
+    /// The number of blobs removed.
     pub blobs: u64,
-    /// Bytes freed, in real disk blocks.
+    /// The disk space freed, in bytes.
     pub bytes: u64,
 }
 
 impl Store {
-    /// Removes every blob and layer that no image, no cache record and no living lease reaches.
+    /// Removes every blob and layer that no image, cache record or living lease reaches.
     pub fn collect(&self) -> Result<Collected> {
         let (mut collected, ()) = self.collect_with(|_| (Vec::new(), ()))?;
         collected.bytes += ingest::sweep(&self.inner().root)?;
@@ -41,8 +42,8 @@ impl Store {
         Ok(collected)
     }
 
-    /// Has `choose` say which cache records are to go, by their numbers in the picture that it is
-    /// given, and then removes what nothing holds any more.
+    /// Lets `choose` select cache records of the inventory, by index. Removes these records and
+    /// then everything that is no longer reachable.
     pub(crate) fn collect_with<T>(
         &self,
         choose: impl FnOnce(&mut Inventory) -> (Vec<usize>, T),
@@ -83,14 +84,14 @@ impl Store {
     }
 }
 
-/// What has lost its rows.
+/// The parts whose rows are deleted.
 struct Doomed {
     layers: Vec<String>,
     blobs: Vec<Digest>,
 }
 
 impl Doomed {
-    /// Deletes the rows of what nothing holds.
+    /// Deletes the rows of unreachable parts.
     fn of(transaction: &Connection, inventory: &Inventory) -> rusqlite::Result<Self> {
         let garbage = inventory.garbage();
         let layers: Vec<String> = garbage
@@ -118,7 +119,7 @@ impl Doomed {
     }
 }
 
-/// Moves a tree to where nobody else sees it.
+/// Moves a tree to a path that no other process knows. Returns the path if the tree existed.
 fn set_aside(inner: &Inner, id: &str) -> Result<Option<PathBuf>> {
     let (from, to) = (inner.trees.join(id), inner.process.fresh());
     match fs::rename(&from, &to) {

@@ -1,4 +1,4 @@
-//! Images: names for manifests and indexes.
+//! The images: names of manifests and indexes.
 
 use std::sync::Arc;
 
@@ -9,29 +9,29 @@ use crate::error::Result;
 use crate::store::Inner;
 use crate::{layout, sums};
 
-/// A named image.
+/// An image with its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImageRow {
-    /// Its full name with tag, as `docker.io/library/app:latest`; `None` for an image that has
-    /// lost its names, or never had one.
+    /// The full name with tag, as `docker.io/library/app:latest`; `None` for an image that has lost
+    /// its names or never had one.
     pub name: Option<String>,
-    /// The media type of what it names.
+    /// The media type of the manifest or index.
     pub media_type: String,
-    /// The digest of its manifest or index.
+    /// The digest of the manifest or index.
     pub digest: Digest,
-    /// The manifest's or index's size in bytes.
+    /// The size of the manifest or index in bytes.
     pub size: u64,
-    /// When it was stored, seconds since 1970.
+    /// The time when it was stored, in seconds since 1970.
     pub created_at: i64,
 }
 
-/// The images.
+/// The images of a store.
 #[derive(Clone, Debug)]
 pub struct Images {
     pub(crate) inner: Arc<Inner>,
 }
 
-/// Gives an image its name, and returns the image that had it.
+/// Assigns an image its name. Returns the image that had the name before.
 fn replace(transaction: &Connection, image: &ImageRow) -> rusqlite::Result<Option<ImageRow>> {
     let loser = match &image.name {
         Some(name) => by_name(transaction, name)?,
@@ -53,13 +53,13 @@ fn replace(transaction: &Connection, image: &ImageRow) -> rusqlite::Result<Optio
 const COLUMNS: &str = "name, media_type, digest, size, created_at";
 
 impl Images {
-    /// Gives an image a name. An image that has it loses it.
+    /// Assigns a name to an image. Another image with the name loses it.
     pub fn put(&self, image: &ImageRow) -> Result<()> {
         self.put_all(std::slice::from_ref(image)).map(drop)
     }
 
-    /// Gives images their names, all of them or none, one after the other, and returns for each the
-    /// image that had its name. The index of the layout is written once.
+    /// Assigns names to images, all or none, in order. Returns for each image the one that had its
+    /// name before. Writes the index of the layout once.
     pub fn put_all(&self, images: &[ImageRow]) -> Result<Vec<Option<ImageRow>>> {
         let losers = self.inner.index.write("name images", |transaction| {
             images.iter().map(|image| replace(transaction, image)).collect()
@@ -68,7 +68,7 @@ impl Images {
         Ok(losers)
     }
 
-    /// Returns the image with a name.
+    /// Returns the image with a name, if it exists.
     pub fn get(&self, name: &str) -> Result<Option<ImageRow>> {
         self.inner.index.read("look up an image", |connection| by_name(connection, name))
     }
@@ -82,8 +82,8 @@ impl Images {
         })
     }
 
-    /// Takes a name away and tells whether it was there. The image's blobs and layers are left to
-    /// garbage collection.
+    /// Removes a name. Returns `true` if it existed. Garbage collection removes the image's blobs
+    /// and layers.
     pub fn remove_name(&self, name: &str) -> Result<bool> {
         let removed = self.inner.index.write("remove a name", |transaction| {
             transaction.prepare_cached("DELETE FROM images WHERE name = ?1")?.execute([name])
@@ -92,7 +92,8 @@ impl Images {
         Ok(removed > 0)
     }
 
-    /// Removes the image with this manifest or index digest, all its names too, and returns them.
+    /// Removes the image with this manifest or index, including all of its names. Returns the
+    /// names.
     pub fn remove(&self, digest: &Digest) -> Result<Vec<String>> {
         let sql = "DELETE FROM images WHERE digest = ?1 RETURNING name";
         let names: Vec<Option<String>> =
@@ -130,7 +131,7 @@ fn is_known(connection: &Connection, digest: &Digest) -> rusqlite::Result<bool> 
     connection.prepare_cached("SELECT 1 FROM images WHERE digest = ?1")?.exists([digest.as_bytes()])
 }
 
-/// A column that tells whether a row's sum is right.
+/// Returns the SQL expression that is true if a row's checksum is right.
 fn is_right() -> String {
     format!("sum IS {}", sums::IMAGE)
 }

@@ -1,4 +1,4 @@
-//! The connection to SQLite.
+//! The connection to the SQLite index.
 
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,28 +11,29 @@ use crate::error::{Error, Result};
 use crate::lock::RootLock;
 use crate::{lock, schema, sums};
 
-/// How long a writer waits for the writers of other processes, whose transactions take microseconds.
+/// The time that a writer waits for writers in other processes, whose transactions take
+/// microseconds.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// SQLite's page size.
+/// The page size of SQLite in bytes.
 const PAGE: u64 = 4096;
-/// How many pages the log has at least and at most before it is written back.
+/// The bounds for the number of pages in the log before it is written back.
 const LOG_PAGES: (u64, u64) = (256, 8192);
-/// How many unused pages the index may have.
+/// The maximal number of unused pages in the index.
 const FREE_PAGES: i64 = 2048;
 
-/// The index. One connection per process is enough: what is asked of it takes microseconds.
+/// The index. One connection per process is enough, since queries take microseconds.
 #[derive(Debug)]
 pub(crate) struct Index {
     connection: Mutex<Connection>,
 }
 
 impl Index {
-    /// Opens the index of the store at `root`, and makes or migrates it where that is needed.
+    /// Opens the index of the store at `root`, and creates or migrates it if necessary.
     pub(crate) fn open(root: &Path) -> Result<Self> {
         let failed = |source| Error::index("open", source);
         let path = root.join("kiln.db");
-        // SQLite gives its other files the mode that this one has.
+        // SQLite gives its other files the mode of this one.
         drop(lock::open(&path)?);
         let mut connection = connect(&path).map_err(failed)?;
         let mut found = schema::version(&connection).map_err(failed)?;
@@ -48,7 +49,8 @@ impl Index {
         Ok(Self { connection: Mutex::new(connection) })
     }
 
-    /// Reads. `read` sees one statement's worth of consistency.
+    /// Runs a read. Each statement sees a consistent state, but several statements may see
+    /// different ones.
     pub(crate) fn read<T>(
         &self,
         action: &'static str,
@@ -57,7 +59,7 @@ impl Index {
         read(&self.held()).map_err(|source| Error::index(action, source))
     }
 
-    /// Reads several things as they are at one moment.
+    /// Runs several reads that all see the same state.
     pub(crate) fn read_all<T>(
         &self,
         action: &'static str,
@@ -68,7 +70,7 @@ impl Index {
         run().map_err(|source| Error::index(action, source))
     }
 
-    /// Reads and writes in one transaction, alone among all processes.
+    /// Runs a write transaction. No other process writes at the same time.
     pub(crate) fn write<T>(
         &self,
         action: &'static str,
@@ -84,7 +86,7 @@ impl Index {
         run().map_err(|source| Error::index(action, source))
     }
 
-    /// Bounds the size of the write-ahead log, in bytes, as far as readers let it.
+    /// Bounds the size of the write-ahead log in bytes, as far as readers permit.
     pub(crate) fn bound_log(&self, bytes: u64) -> Result<()> {
         let pages = (bytes / PAGE).clamp(LOG_PAGES.0, LOG_PAGES.1).cast_signed();
         self.held()
@@ -92,7 +94,7 @@ impl Index {
             .map_err(|error| Error::index("open", error))
     }
 
-    /// Gives room back that the index doesn't need any more, unless others are just using it.
+    /// Frees unused disk space of the index, unless other processes are using it.
     pub(crate) fn shrink(&self) -> Result<()> {
         let connection = self.held();
         let shrink = || -> rusqlite::Result<()> {
@@ -120,7 +122,7 @@ impl Index {
     }
 
     fn held(&self) -> MutexGuard<'_, Connection> {
-        // A panic amid a transaction has rolled it back.
+        // A panic within a transaction has rolled it back.
         self.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -133,10 +135,11 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     connection.busy_timeout(PATIENCE)?;
     sums::register(&connection)?;
     connection.set_prepared_statement_cache_capacity(128);
-    // Closing must not wait for the disk: `Store::sync` does the checkpoints, and this is a bound.
+    // Closing must not wait for the disk. `Store::sync` runs the checkpoints, and this is only a
+    // bound.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     connection.execute_batch("PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = 8192;")?;
-    // A log that was written back becomes as short as what is in it.
+    // The log is truncated after it was written back.
     connection.pragma_update(None, "journal_size_limit", 0)?;
     Ok(connection)
 }

@@ -1,9 +1,10 @@
-//! Blobs that are only partly there.
+//! Blobs whose download is incomplete.
 //!
-//! A download that ends with its process, or with the network, leaves what has arrived in
-//! `ingest/DIGEST`. The next one goes on from there: it hashes what is there, and what is missing is
-//! appended. Nothing is trusted for it, since the whole gets its name by its digest alone. Whoever
-//! works on a file holds a lock on it; another who wants the same blob then begins a file of its own.
+//! A download that breaks off, because its process or the network ended, leaves the received bytes
+//! in `ingest/DIGEST`. The next download continues there: it hashes the existing bytes and appends
+//! the missing ones. The existing bytes need not be trusted, since the complete blob is verified
+//! against its digest. A process that works on a file holds a lock on it. Another process that
+//! needs the same blob then begins a file of its own.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -17,13 +18,13 @@ use crate::content::{BlobWriter, Content};
 use crate::error::{Error, Result};
 use crate::{lock, private};
 
-/// What is smaller isn't worth keeping.
+/// The number of bytes from which an incomplete blob is kept.
 const WORTH: u64 = 1 << 20;
-/// What nobody has gone on with for so long is garbage.
+/// The time for which an incomplete blob is kept without progress.
 const KEPT: Duration = Duration::from_hours(24);
 
 impl Content {
-    /// Begins a blob with what an earlier attempt has left of it, if anything: see
+    /// Begins a blob with the bytes that an earlier attempt has left, if there are any: see
     /// [`BlobWriter::written`].
     pub fn resume(&self, digest: &Digest) -> Result<BlobWriter> {
         let directory = self.inner.root.join("ingest");
@@ -48,12 +49,13 @@ impl Content {
     }
 }
 
-/// Tells whether an unfinished blob is worth keeping.
+/// Returns `true` if an incomplete blob of this size is worth keeping.
 pub(crate) fn is_worth_keeping(size: u64) -> bool {
     size >= WORTH
 }
 
-/// Removes what nobody is working on, and returns how many bytes of disk that freed.
+/// Removes the incomplete blobs that no process works on. Returns the number of bytes of disk space
+/// freed.
 pub(crate) fn remove_idle(root: &Path) -> Result<u64> {
     let mut freed = 0;
     for (path, bytes) in idle(root)? {
@@ -62,8 +64,8 @@ pub(crate) fn remove_idle(root: &Path) -> Result<u64> {
     Ok(freed)
 }
 
-/// Returns what nobody is working on, with the bytes of disk that each takes. What somebody works on
-/// is that one's to account for.
+/// Returns the incomplete blobs that no process works on, with their disk space in bytes. A process
+/// accounts for the blobs on which it works itself.
 pub(crate) fn idle(root: &Path) -> Result<Vec<(PathBuf, u64)>> {
     let mut found = Vec::new();
     for path in files(root)? {
@@ -86,7 +88,8 @@ fn files(root: &Path) -> Result<Vec<PathBuf>> {
     paths.collect::<io::Result<_>>().map_err(Error::io("read", &directory))
 }
 
-/// Removes what nobody has gone on with, and returns how many bytes of disk that freed.
+/// Removes the incomplete blobs without recent progress. Returns the number of bytes of disk space
+/// freed.
 pub(crate) fn sweep(root: &Path) -> Result<u64> {
     let mut freed = 0;
     for path in files(root)? {
@@ -126,7 +129,7 @@ mod tests {
         let store = Store::open(dir.path()).unwrap();
         let mut writer = store.content().resume(&digest).unwrap();
         assert_eq!(writer.written(), (2 << 20) + 1000);
-        // Somebody else, meanwhile, begins at the beginning.
+        // Another writer begins at the start meanwhile.
         assert_eq!(store.content().resume(&digest).unwrap().written(), 0);
         let there = writer.written() as usize;
         writer.write_all(&bytes[there..]).unwrap();

@@ -1,10 +1,11 @@
-//! Whether trees are what they were when they were stored.
+//! Detection of changes to stored trees.
 //!
-//! A tree gets two records. Its *stamp* ([`kiln_tree::stamp`]) is taken when it is stored, and looked
-//! at before it is used: in each process once for a tree of up to [`SMALL`] entries, and for a larger
-//! one every ten minutes, since a walk takes a few microseconds for each entry. Its *seal* is a
-//! digest of all that it holds. Taking it means reading everything, which nobody waits for: what
-//! flushes the store after a build takes it, and [`Store::check`] compares.
+//! A tree has two records. Its *stamp* ([`kiln_tree::stamp`]) is taken when the tree is stored, and
+//! compared before the tree is used. Each process compares the stamp of a tree with up to [`SMALL`]
+//! entries once. A larger tree is compared every ten minutes, since a walk takes some microseconds
+//! for each entry. The *seal* of a tree is a digest of all its contents. It requires reading
+//! everything, and no build waits for that: the process that flushes the store after a build takes
+//! the seal, and [`Store::check`] compares it.
 
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -18,26 +19,26 @@ use crate::layers::{Layer, LayerId, Layers};
 use crate::name;
 use crate::store::Store;
 
-/// Trees of more entries are not looked at each time.
+/// The number of entries up to which each process checks a tree.
 const SMALL: u64 = 100;
-/// How long a large tree is believed to be what it was.
+/// The time for which a larger tree is not checked again.
 const BELIEVED: Duration = Duration::from_mins(10);
 
-/// What is known of how a tree was when it was stored.
+/// The records of a tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TreeRecord {
     pub(crate) stamp: Stamp,
     pub(crate) seal: Option<Digest>,
-    /// When it was last found to be so.
+    /// The time of the last successful check, in nanoseconds since 1970.
     pub(crate) checked_at: i64,
 }
 
 impl Layers {
-    /// Checks that the trees of layers, of those that have one, are as they were stored. To be called
-    /// before they are read or mounted.
+    /// Checks that the trees of those layers that have one are unchanged. Call this before reading
+    /// or mounting them.
     ///
     /// # Errors
-    /// Fails where somebody has changed one.
+    /// Fails if a tree was changed.
     pub fn check_trees<'a>(&self, layers: impl IntoIterator<Item = &'a Layer>) -> Result<()> {
         for layer in layers.into_iter().filter(|layer| layer.has_tree) {
             let Some(record) = &layer.tree else { continue };
@@ -55,7 +56,7 @@ impl Layers {
         Ok(())
     }
 
-    /// Takes note that a tree is as it was stored.
+    /// Remembers that a tree is unchanged.
     pub(crate) fn believe(&self, id: &LayerId) {
         let mut checked = self.inner.checked.lock().unwrap_or_else(PoisonError::into_inner);
         checked.insert(id.as_str().to_owned());
@@ -80,7 +81,7 @@ impl Layers {
         Ok(stamp(&Dir::open(&self.tree_path(id))?)?)
     }
 
-    /// Returns the digest of all that a tree holds.
+    /// Returns the digest of all contents of a tree.
     pub(crate) fn seal_of(&self, id: &LayerId) -> Result<Digest> {
         let dir = Dir::open(&self.tree_path(id))?;
         let view = View::of(&dir);
@@ -88,7 +89,7 @@ impl Layers {
         Ok(kiln_tree::content_digest(view, &[whole], None)?)
     }
 
-    /// Records what a tree holds, where that isn't known yet.
+    /// Stores the stamp and the seal of a tree, unless it has a seal already.
     pub(crate) fn record(&self, id: &LayerId, stamp: &Stamp, seal: &Digest) -> Result<()> {
         let sql = "UPDATE layers SET stamp = ?2, entries = ?3, seal = ?4, checked_at = ?5
                    WHERE id = ?1 AND has_tree AND seal IS NULL";
@@ -104,7 +105,7 @@ impl Layers {
         })
     }
 
-    /// Returns all layers that have trees.
+    /// Returns the IDs of all layers with trees.
     pub(crate) fn with_trees(&self) -> Result<Vec<LayerId>> {
         self.inner.index.read("list trees", |connection| {
             let ids = "SELECT id FROM layers WHERE has_tree ORDER BY created_at";
@@ -115,9 +116,8 @@ impl Layers {
 }
 
 impl Store {
-    /// Takes the seals of trees that have none yet, so that [`Store::check`] can tell later whether
-    /// they are still what they are now. Reads everything in them. A tree that is removed meanwhile
-    /// or was touched is left alone.
+    /// Takes the seals of trees that have none, so that [`Store::check`] can detect changes later.
+    /// Reads all of their contents. Skips trees that were touched, or are removed meanwhile.
     pub fn seal_trees(&self) -> Result<()> {
         let layers = self.layers();
         for id in layers.with_trees()? {

@@ -1,13 +1,13 @@
-//! What there is, and what holds it: the picture that garbage collection, pruning and the account of
-//! disk use are made from.
+//! The inventory: all layers, records and blobs of a store, and the references to them. Garbage
+//! collection, pruning and the account of disk space use it.
 //!
-//! A layer is *pinned* where an image or a lease of a living process reaches it, *kept* where a cache
-//! record names it or it stands below one that is kept or pinned, and garbage otherwise. An image
-//! reaches its manifests, configs and layers' blobs, and the layers with the chain IDs that its
-//! config's diff IDs make.
+//! A layer is *pinned* if an image or a lease of a living process reaches it. It is *kept* if a
+//! cache record names it, or if it is below a kept or pinned layer. Otherwise it is garbage. An
+//! image reaches its manifests, configs and layers' blobs, and the layers with the chain IDs that
+//! result from its config's diff IDs.
 //!
-//! The room of a layer is that of its tree and of the blobs that are packed forms of it. A blob that
-//! several layers share counts with the first of them.
+//! The disk space of a layer is that of its tree and of its packed forms. A blob of several layers
+//! counts with the first of them.
 
 use std::collections::{HashMap, HashSet};
 
@@ -23,36 +23,36 @@ use crate::layers::chain_id;
 use crate::recovery::digest_column;
 use crate::store::Store;
 
-/// The largest manifest, index or config that is looked into.
+/// The maximal size in bytes of a manifest, index or config that is read.
 const DOCUMENT: u64 = 16 << 20;
-/// How deep indexes may hold indexes.
+/// The maximal nesting depth of indexes.
 const DEPTH: u32 = 4;
 
-/// What an image consists of.
+/// The parts of an image.
 #[derive(Debug, Default)]
 pub(crate) struct Reach {
     pub(crate) blobs: HashSet<Digest>,
     pub(crate) chains: HashSet<Digest>,
-    /// The least depth at which each manifest and index was found.
+    /// The smallest depth at which each manifest and index was found.
     depths: HashMap<Digest, u32>,
 }
 
-/// All images with what they consist of, each digest once.
+/// All images with their parts, each digest once.
 #[derive(Debug, Default)]
 pub(crate) struct ImageReach {
     pub(crate) rows: Vec<ImageRow>,
     pub(crate) reaches: HashMap<Digest, Reach>,
 }
 
-/// A layer.
+/// A layer in the inventory.
 #[derive(Debug)]
 pub(crate) struct Node {
     pub(crate) id: String,
     pub(crate) parent: Option<usize>,
     pub(crate) chain: Option<Digest>,
-    /// Bytes of its tree.
+    /// The disk space of the tree in bytes.
     pub(crate) tree_bytes: u64,
-    /// Bytes of its tree and of the blobs that count with it.
+    /// The disk space in bytes of the tree and of the blobs that count with it.
     pub(crate) bytes: u64,
     pub(crate) created_at: i64,
     pub(crate) description: Option<String>,
@@ -60,11 +60,11 @@ pub(crate) struct Node {
     pub(crate) records: Vec<usize>,
     pub(crate) is_leased: bool,
     pub(crate) is_imaged: bool,
-    /// Whether it is pinned or kept.
+    /// `true` if the layer is pinned or kept.
     pub(crate) is_alive: bool,
 }
 
-/// A cache record.
+/// A cache record in the inventory.
 #[derive(Debug)]
 pub(crate) struct Record {
     pub(crate) key: Digest,
@@ -74,19 +74,19 @@ pub(crate) struct Record {
     pub(crate) layers: Vec<usize>,
 }
 
-/// The picture.
+/// The layers, cache records and blobs of a store.
 #[derive(Debug, Default)]
 pub(crate) struct Inventory {
     pub(crate) layers: Vec<Node>,
     pub(crate) records: Vec<Record>,
-    /// Blobs with their room.
+    /// The disk space of each blob in bytes.
     pub(crate) blobs: HashMap<Digest, u64>,
-    /// Blobs that an image or a lease needs.
+    /// The blobs that an image or a lease needs.
     pub(crate) pinned_blobs: HashSet<Digest>,
 }
 
 impl ImageReach {
-    /// Finds what all images consist of.
+    /// Finds the parts of all images.
     pub(crate) fn of(store: &Store) -> Result<Self> {
         let rows = store.images().list()?;
         let (content, mut reaches) = (store.content(), HashMap::new());
@@ -102,8 +102,8 @@ impl ImageReach {
 }
 
 impl Inventory {
-    /// Takes the picture, inside of a transaction. Images that were named since `images` were
-    /// looked at have their parts leased by whoever named them.
+    /// Takes the inventory within a transaction. If an image was named after `images` was read, the
+    /// process that named it has leased its parts.
     pub(crate) fn take(connection: &Connection, images: &ImageReach) -> rusqlite::Result<Self> {
         let mut inventory = Self::default();
         inventory.take_blobs(connection, images)?;
@@ -242,7 +242,8 @@ impl Inventory {
         Ok(())
     }
 
-    /// Marks a layer and those below it, until `mark` says that it was marked before.
+    /// Marks a layer and those below it, until `mark` returns `false` for a layer that is marked
+    /// already.
     fn spread(&mut self, place: usize, mark: impl Fn(&mut Node) -> bool) {
         let mut at = Some(place);
         while let Some(place) = at.filter(|place| mark(&mut self.layers[*place])) {
@@ -250,7 +251,7 @@ impl Inventory {
         }
     }
 
-    /// Finds out which layers are pinned or kept.
+    /// Determines the layers that are pinned or kept.
     pub(crate) fn revive(&mut self) {
         self.layers.iter_mut().for_each(|node| node.is_alive = false);
         for place in 0..self.layers.len() {
@@ -261,7 +262,7 @@ impl Inventory {
         }
     }
 
-    /// Returns the layers that nothing holds, leaves first.
+    /// Returns the indexes of the garbage layers, leaves first.
     pub(crate) fn garbage(&self) -> Vec<usize> {
         let depth = |place: usize| {
             std::iter::successors(Some(place), |place| self.layers[*place].parent).count()
@@ -272,7 +273,7 @@ impl Inventory {
         dead
     }
 
-    /// Returns the blobs that nothing holds.
+    /// Returns the blobs without any references.
     pub(crate) fn loose_blobs(&self) -> Vec<Digest> {
         let alive = self.layers.iter().filter(|node| node.is_alive);
         let packed: HashSet<Digest> = alive.flat_map(|node| &node.blobs).copied().collect();
@@ -282,7 +283,7 @@ impl Inventory {
     }
 }
 
-/// What a manifest or an index refers to.
+/// The references of a manifest or an index.
 #[derive(Deserialize)]
 struct Document {
     #[serde(default)]
@@ -300,10 +301,10 @@ struct Reference {
 }
 
 impl Reach {
-    /// Marks an image. What can't be read reaches nothing: it is of no use to anybody.
+    /// Adds the parts of an image. An unreadable document has no parts.
     fn mark(&mut self, content: &Content, digest: &Digest, media_type: &str, depth: u32) {
         self.blobs.insert(*digest);
-        // Nested indexes may name the same documents again and again.
+        // Nested indexes may name the same documents repeatedly.
         let least = self.depths.entry(*digest).or_insert(u32::MAX);
         if *least <= depth {
             return;
@@ -331,7 +332,7 @@ impl Reach {
     }
 }
 
-/// The part of an image config that names layers. All else may be large.
+/// The part of an image config that lists layers. The other parts may be large.
 #[derive(serde::Deserialize)]
 struct ConfigLayers {
     rootfs: Option<RootFs>,

@@ -1,7 +1,8 @@
-//! Where the tars of layers depart from their trees, by layer.
+//! The differences between the tars of layers and their trees, by layer.
 //!
-//! It is found when a layer is made, from what lies below it, and can't be found again: the layer may
-//! be repeated on top of another one. It goes with the layer.
+//! They are determined when a layer is created, from the layers below it. They can't be determined
+//! again later, because the layer may be reused on top of another one. They are removed with the
+//! layer.
 
 use kiln_tree::Changes;
 use rusqlite::{Connection, OptionalExtension};
@@ -11,10 +12,10 @@ use crate::layers::{LayerId, Layers};
 use crate::sums;
 
 impl Layers {
-    /// Returns where the tar of a layer departs from its tree.
+    /// Returns the differences between the tar of a layer and its tree.
     ///
     /// # Errors
-    /// Fails where the index is damaged.
+    /// Fails if the index is damaged.
     pub fn changes(&self, id: &LayerId) -> Result<Changes> {
         let sql = format!(
             "SELECT changes, sum IS {} FROM layer_changes WHERE layer = ?1",
@@ -35,7 +36,7 @@ impl Layers {
     }
 }
 
-/// Stores where the tar of a new layer departs from its tree.
+/// Stores the differences between the tar of a new layer and its tree.
 pub(crate) fn put_changes(
     transaction: &Connection,
     id: &LayerId,

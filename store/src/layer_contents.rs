@@ -1,7 +1,7 @@
-//! What the archives of layers hold, by their diff IDs.
+//! The contents of the archives of layers, by diff ID.
 //!
-//! It is told from blobs, and can be told again. It goes with the last layer that has its diff ID: the
-//! index sees to that by itself.
+//! They are derived from blobs and can be derived again. A trigger of the index removes them with
+//! the last layer that has the diff ID.
 
 use kiln_oci::Digest;
 use rusqlite::OptionalExtension;
@@ -10,13 +10,13 @@ use crate::error::{Error, Result};
 use crate::layers::Layers;
 use crate::sums;
 
-/// How hard it is compressed: it is a few hundred kilobytes, and written once.
+/// The compression level. The contents have a few hundred kilobytes and are written once.
 const LEVEL: i32 = 3;
-/// The most bytes that it may have.
+/// The maximal size in bytes.
 const MOST: usize = 1 << 28;
 
 impl Layers {
-    /// Returns what was stored with [`Layers::put_contents`].
+    /// Returns the data that was stored with [`Layers::put_contents`].
     pub fn contents(&self, diff_id: &Digest) -> Result<Option<Vec<u8>>> {
         let sql = format!(
             "SELECT content FROM layer_contents WHERE diff_id = ?1 AND sum IS {}",
@@ -28,11 +28,11 @@ impl Layers {
                 .query_row([diff_id.as_bytes()], |row| row.get::<_, Vec<u8>>(0))
                 .optional()
         })?;
-        // What can't be unpacked isn't there, and is made again.
+        // Data that can't be decompressed counts as missing, and is derived again.
         Ok(packed.and_then(|packed| zstd::bulk::decompress(&packed, MOST).ok()))
     }
 
-    /// Stores what the archive of a layer holds, in the form of whoever made it.
+    /// Stores the contents of a layer's archive. The caller defines the format.
     pub fn put_contents(&self, diff_id: &Digest, contents: &[u8]) -> Result<()> {
         if contents.len() > MOST {
             return Ok(());

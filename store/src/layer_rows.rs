@@ -8,7 +8,7 @@ use crate::integrity::TreeRecord;
 use crate::layers::{Layer, LayerBlob, LayerId, chain_id};
 use crate::{name, sums};
 
-/// What is read of a layer.
+/// Returns the columns of a layer for a query.
 pub(crate) fn columns() -> String {
     let sum = crate::sums::LAYER;
     format!(
@@ -18,16 +18,16 @@ pub(crate) fn columns() -> String {
     )
 }
 
-/// A layer that is to be inserted.
+/// A layer to insert.
 pub(crate) struct NewLayer<'a> {
     pub(crate) id: &'a LayerId,
     pub(crate) parent: Option<&'a LayerId>,
     pub(crate) diff_id: Option<&'a Digest>,
-    /// What its tree looks like, where it has one.
+    /// The records of the layer's tree, if it has one.
     pub(crate) tree: Option<NewTree>,
 }
 
-/// What is recorded of a tree when it is stored.
+/// The records of a tree that are taken when it is stored.
 pub(crate) struct NewTree {
     pub(crate) stamp: Stamp,
     pub(crate) room: DiskUse,
@@ -63,7 +63,7 @@ pub(crate) fn insert_blob(
     id: &LayerId,
     blob: &LayerBlob,
 ) -> rusqlite::Result<()> {
-    // What is known to be had from somewhere stays known, and nothing is written that is there.
+    // A known origin is kept, and an unchanged row isn't written.
     let sql = "INSERT INTO layer_blobs (layer, digest, media_type, size, origin)
                VALUES (?1, ?2, ?3, ?4, ?5)
                ON CONFLICT DO UPDATE SET media_type = excluded.media_type,
@@ -80,7 +80,7 @@ pub(crate) fn insert_blob(
     Ok(())
 }
 
-/// Computes the chain IDs of a layer and of those above it, as far as the diff IDs are known.
+/// Computes the chain IDs of a layer and of those above it, as far as their diff IDs are known.
 pub(crate) fn spread_chain_ids(transaction: &Connection, id: &str) -> rusqlite::Result<()> {
     let mut waiting = vec![id.to_owned()];
     while let Some(id) = waiting.pop() {
@@ -124,9 +124,9 @@ pub(crate) fn select_by_chain(
     connection.prepare_cached(&sql)?.query_row([chain.as_bytes()], layer).optional()
 }
 
-/// Returns the layer on `parent` that a blob may stand for: one of that very blob, else one that has
-/// a tree, whose content was seen. What an image says of a blob is not believed of other images'
-/// layers.
+/// Returns the layer on `parent` for a blob: a layer with this blob, or else one with a tree, whose
+/// contents are verified. An image's statement about a blob doesn't apply to the layers of other
+/// images.
 pub(crate) fn select_for_blob(
     connection: &Connection,
     parent: Option<&LayerId>,
@@ -144,7 +144,7 @@ pub(crate) fn select_for_blob(
         .optional()
 }
 
-/// Tells whether a layer has packed forms, and this blob isn't one of them.
+/// Returns `true` if a layer has packed forms, but not this blob.
 pub(crate) fn has_other_blobs(
     connection: &Connection,
     id: &LayerId,
@@ -155,7 +155,7 @@ pub(crate) fn has_other_blobs(
     connection.prepare_cached(sql)?.exists((id.as_str(), blob.as_bytes()))
 }
 
-/// Reads a row of [`columns`].
+/// Converts a row with [`columns`] to a layer.
 pub(crate) fn layer(row: &Row<'_>) -> rusqlite::Result<Layer> {
     sums::check(row, 11)?;
     let digest = |column: usize| -> rusqlite::Result<Option<Digest>> {

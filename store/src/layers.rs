@@ -1,10 +1,10 @@
 //! Layers in their three forms: trees, diffs and blobs.
 //!
-//! A row of the index names a layer and its parent. What forms it has is told by its columns: a
-//! *tree* where `snapshots/ID/fs` is there, a *diff* where its diff ID is known (the chain ID
-//! follows from it and the parent's), *blobs* for each compression that it was packed or pulled in.
-//! A layer of a base image may be known by its diff ID and descriptor alone until somebody needs
-//! its tree.
+//! A row of the index names a layer and its parent. Its columns show the forms of the layer: it has
+//! a *tree* if `snapshots/ID/fs` exists, a *diff* if its diff ID is known (the chain ID follows
+//! from it and the parent's), and *blobs* for each compression in which it was packed or pulled.
+//! For a layer of a base image, only the diff ID and the descriptor may be known until its tree is
+//! needed.
 
 mod blobs;
 mod id;
@@ -22,65 +22,66 @@ use crate::integrity::TreeRecord;
 use crate::layer_rows::{columns, layer, select, select_by_chain};
 use crate::store::Inner;
 
-/// What is known of a layer.
+/// The row of a layer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layer {
-    /// Its name in the store.
+    /// The ID of the layer in the store.
     pub id: LayerId,
-    /// The layer below.
+    /// The ID of the layer below; `None` for a base.
     pub parent: Option<LayerId>,
-    /// The digest of its uncompressed tar, once it has been packed or was pulled.
+    /// The digest of the uncompressed tar, once the layer was packed or pulled.
     pub diff_id: Option<Digest>,
-    /// The identity of the chain up to it (OCI image specification, "Layer `ChainID`").
+    /// The identity of the chain up to this layer (OCI image specification, "Layer `ChainID`").
     pub chain_id: Option<Digest>,
-    /// Whether it has a tree.
+    /// `true` if the layer has a tree.
     pub has_tree: bool,
-    /// When it was made or declared, nanoseconds since 1970.
+    /// The time when the layer was created or declared, in nanoseconds since 1970.
     pub created_at: i64,
-    /// What made it, as people are to read it in an image's history.
+    /// The instruction that created the layer, for display in an image's history.
     pub description: Option<String>,
-    /// How its tree was when it was stored.
+    /// The records of the tree, for detecting changes.
     pub(crate) tree: Option<TreeRecord>,
 }
 
 /// A packed form of a layer. The blob itself need not be in the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LayerBlob {
-    /// Its media type.
+    /// The media type of the blob.
     pub media_type: String,
-    /// Its digest.
+    /// The digest of the blob.
     pub digest: Digest,
-    /// Its size in bytes.
+    /// The size of the blob in bytes.
     pub size: u64,
-    /// Where it can be had, as `docker.io/library/alpine` or a layout's directory, behind
-    /// [`CACHE_ORIGIN`] where that is a cache; `None` where it was made here.
+    /// The place where the blob is available, as `docker.io/library/alpine` or a layout's
+    /// directory, prefixed by [`CACHE_ORIGIN`] for a cache; `None` for a blob that was created
+    /// here.
     pub origin: Option<String>,
 }
 
-/// What the origin of a blob begins with that a cache elsewhere has: until somebody has seen that
-/// it is what the cache says, nobody may take it for the layer.
+/// The prefix of the origin of a blob in a remote cache. Such a blob must not be used as the layer
+/// until its contents are verified.
 pub const CACHE_ORIGIN: &str = "cache=";
 
 impl LayerBlob {
-    /// Returns the place of the cache that has it, where it isn't verified yet.
+    /// Returns the place of the cache that has the blob, if the blob isn't verified yet.
     pub fn cache_place(&self) -> Option<&str> {
         self.origin.as_deref()?.strip_prefix(CACHE_ORIGIN)
     }
 
-    /// Tells whether it is a base image's own.
+    /// Returns `true` if the blob belongs to a base image.
     pub fn came_with_an_image(&self) -> bool {
         self.origin.is_some() && self.cache_place().is_none()
     }
 }
 
-/// The layers.
+/// The layers of a store.
 #[derive(Clone, Debug)]
 pub struct Layers {
     pub(crate) inner: Arc<Inner>,
 }
 
 /// Returns the identity of the chain that ends in a layer with `diff_id` on top of the chain
-/// `parent`. (OCI image specification, "Layer `ChainID`".)
+/// `parent` (OCI image specification, "Layer `ChainID`").
 pub fn chain_id(parent: Option<&Digest>, diff_id: &Digest) -> Digest {
     match parent {
         None => *diff_id,
@@ -89,17 +90,17 @@ pub fn chain_id(parent: Option<&Digest>, diff_id: &Digest) -> Digest {
 }
 
 impl Layers {
-    /// Returns what is known of a layer.
+    /// Returns the row of a layer, if it exists.
     pub fn get(&self, id: &LayerId) -> Result<Option<Layer>> {
         self.inner.index.read("look up a layer", |connection| select(connection, id.as_str()))
     }
 
-    /// Tells whether the store knows the layer.
+    /// Returns `true` if the layer exists.
     pub fn exists(&self, id: &LayerId) -> Result<bool> {
         Ok(self.get(id)?.is_some())
     }
 
-    /// Returns the layer and all below it, base first.
+    /// Returns the layer and all layers below it, base first.
     pub fn chain(&self, id: &LayerId) -> Result<Vec<Layer>> {
         let sql = format!(
             "WITH RECURSIVE up(id, depth) AS (
@@ -123,12 +124,13 @@ impl Layers {
         chain.ok_or_else(|| Error::missing("layer", format!("{id} or one below it")))
     }
 
-    /// Returns a layer by its chain ID; one with a tree where there is a choice.
+    /// Returns a layer with this chain ID, preferably one with a tree.
     pub fn by_chain_id(&self, chain_id: &Digest) -> Result<Option<Layer>> {
         self.inner.index.read("look up a chain", |connection| select_by_chain(connection, chain_id))
     }
 
-    /// Notes what made a layer, for histories of images whose config doesn't tell.
+    /// Records the instruction that created a layer, for histories of images whose config doesn't
+    /// have it.
     pub fn describe(&self, id: &LayerId, description: &str) -> Result<()> {
         self.inner.index.write("describe a layer", |transaction| {
             transaction
@@ -138,8 +140,8 @@ impl Layers {
         })
     }
 
-    /// Holds layers, and all below them, by the process's implicit lease, and tells whether all are
-    /// there.
+    /// Adds layers, and all layers below them, to the process's implicit lease. Returns `true` if
+    /// all exist.
     pub fn hold<'a>(&self, ids: impl IntoIterator<Item = &'a LayerId>) -> Result<bool> {
         let mut held = self.inner.held.lock().unwrap_or_else(PoisonError::into_inner);
         let new: Vec<&LayerId> = ids.into_iter().filter(|id| !held.contains(id.as_str())).collect();
@@ -162,8 +164,8 @@ impl Layers {
         Ok(all)
     }
 
-    /// Holds the packed forms of layers that are there, by the process's implicit lease: all at once,
-    /// which takes less than one after the other.
+    /// Adds the packed forms of layers that are in the store to the process's implicit lease, in
+    /// one transaction for speed.
     pub fn hold_blobs<'a>(&self, layers: impl IntoIterator<Item = &'a Layer>) -> Result<()> {
         let held = self.inner.index.write("hold packed layers", |transaction| {
             let sql = "SELECT digest FROM layer_blobs

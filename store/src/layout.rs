@@ -1,13 +1,13 @@
-//! What every store has: the OCI image layout that `content/` is (`oci-layout`, `index.json`,
+//! The fixed parts of a store: the OCI image layout `content/` (`oci-layout`, `index.json`,
 //! `blobs/sha256`), `mount-points-2/` and `anchor/`.
 //!
-//! The index of SQLite is the truth about images; `index.json` is written from it, for other tools
-//! to read, whenever a name changes and after sweeping.
+//! The SQLite index is the authority for images. `index.json` is written from it, for other tools,
+//! whenever a name changes and after sweeping.
 //!
-//! `mount-points-2/` is a tree of what programs get mounted in any case, empty and always the same. As
-//! the lowest directory of their root file systems it spares making mount points in each of them,
-//! and removing them again. `anchor/` is a directory that programs' root file systems are mounted on,
-//! each in a mount namespace of its own, so that nobody else ever sees anything in it.
+//! `mount-points-2/` is a tree of the mount points that every program needs, all empty and always
+//! the same. It is the lowest directory of programs' root file systems, so that mount points need
+//! not be created in each of them and removed again. Programs' root file systems are mounted on the
+//! directory `anchor/`, each in a mount namespace of its own, so that no other process sees them.
 
 use std::fs::{self, File, FileTimes};
 use std::io;
@@ -23,15 +23,15 @@ use crate::lock::KeyGuard;
 use crate::private;
 use crate::store::Inner;
 
-/// The name of the directory that stays empty.
+/// The name of the empty directory.
 pub(crate) const ANCHOR: &str = "anchor";
 
 /// The name of the tree of mount points.
 ///
-/// Stores of earlier versions have one beside it that holds more.
+/// Stores of earlier versions also have a larger tree with another name.
 pub(crate) const MOUNT_POINTS: &str = "mount-points-2";
 
-/// Makes an empty layout where there is none.
+/// Creates an empty layout unless one exists.
 pub(crate) fn create(root: &Path) -> Result<()> {
     let content = root.join("content");
     let blobs = content.join("blobs/sha256");
@@ -54,7 +54,7 @@ pub(crate) fn create(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Tries what trees take of a file system.
+/// Checks that the file system supports everything that trees need.
 fn check_file_system(root: &Path) -> Result<()> {
     let place = root.join(format!(".new-{}", crate::name::fresh()));
     fs::create_dir(&place).map_err(Error::io("create", &place))?;
@@ -66,7 +66,7 @@ fn check_file_system(root: &Path) -> Result<()> {
     }
 }
 
-/// Returns what the file system at `place` lacks.
+/// Returns the feature that the file system at `place` lacks.
 fn lacking(place: &Path) -> io::Result<Option<String>> {
     const MODE: u32 = 0o4751;
     let file = place.join("file");
@@ -95,7 +95,7 @@ fn lacking(place: &Path) -> io::Result<Option<String>> {
     Ok((found.mode() & 0o7777 != MODE).then(|| "it keeps no modes".to_owned()))
 }
 
-/// Makes the tree of mount points where there is none.
+/// Creates the tree of mount points if it doesn't exist.
 pub(crate) fn create_mount_points(inner: &Inner) -> Result<()> {
     let path = inner.root.join(MOUNT_POINTS);
     if path.is_dir() {
@@ -115,7 +115,7 @@ pub(crate) fn create_mount_points(inner: &Inner) -> Result<()> {
         fs::set_permissions(&file, fs::Permissions::from_mode(0o644))
             .map_err(Error::io("change the mode of", &file))?;
     }
-    // A directory that a step changes becomes a part of its layer, with its time.
+    // If a step changes a directory, the directory becomes a part of the layer, with its time.
     let times = FileTimes::new().set_modified(UNIX_EPOCH).set_accessed(UNIX_EPOCH);
     for name in ["dev", "etc", "proc", "sys"] {
         let directory = temporary.join(name);
@@ -123,18 +123,18 @@ pub(crate) fn create_mount_points(inner: &Inner) -> Result<()> {
         dated.map_err(Error::io("set the times of", &directory))?;
     }
     match fs::rename(&temporary, &path) {
-        // Another process was faster; what was made here goes with this one.
+        // Another process was faster. The temporary tree is removed with this process.
         Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
         other => other.map_err(Error::io("create", &path)),
     }
 }
 
-/// Writes `index.json` anew after a change of names, unless it is one of many.
+/// Writes `index.json` after a change of names, unless the change is one of many.
 pub(crate) fn publish_change(inner: &Inner) -> Result<()> {
     if inner.publication.is_due() { publish(inner) } else { Ok(()) }
 }
 
-/// Writes `index.json` anew, so that it lists the images that have names.
+/// Writes `index.json`, so that it lists the named images.
 pub(crate) fn publish(inner: &Inner) -> Result<()> {
     let _alone = KeyGuard::acquire(&inner.keys(), "index.json")?;
     let named = inner.index.read("list images", |connection| {
@@ -177,7 +177,7 @@ fn document(named: &[(String, String, Digest, i64)]) -> Result<Vec<u8>> {
     serde_json::to_vec(&index).map_err(|error| Error::io("encode", "index.json")(error))
 }
 
-/// Notes which ids the trees are written with, or checks that they are what has been noted.
+/// Records the IDs with which the trees are written, or checks that they equal the recorded ones.
 pub(crate) fn use_ids(root: &Path, ids: &str) -> Result<()> {
     let path = root.join("ids");
     let known = match fs::read_to_string(&path) {
@@ -191,8 +191,8 @@ pub(crate) fn use_ids(root: &Path, ids: &str) -> Result<()> {
     if known == ids { Ok(()) } else { Err(other_ids(root, &known, ids)) }
 }
 
-/// Returns why a part of the store isn't the caller's: the store was made with other ids, or somebody
-/// has put the part there.
+/// Returns the error for a part of the store with another owner: the store was created with other
+/// IDs, or another user has created the part.
 pub(crate) fn foreign(root: &Path, path: &Path, owner: u32) -> Error {
     let ids = kiln_tree::Ids::current().on_disk();
     match fs::read_to_string(root.join("ids")) {
@@ -206,11 +206,11 @@ fn other_ids(root: &Path, known: &str, ids: &str) -> Error {
     Error::OtherIds { root: root.to_owned(), known, ids }
 }
 
-/// Writes a file under a name of its own first: several processes may make a store at once.
+/// Writes a file under a temporary name first, since several processes may create a store at once.
 fn place(root: &Path, path: &Path, bytes: &[u8]) -> Result<()> {
     let temporary = root.join("content").join(format!(".new-{}", crate::name::fresh()));
     private::write(&temporary, bytes).map_err(Error::io("write", &temporary))?;
-    // A link fails where the file has come into being meanwhile, and then that one stays.
+    // Linking fails if the file exists by now. Then the existing file is kept.
     let linked = match fs::hard_link(&temporary, path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
         _ => Ok(()),

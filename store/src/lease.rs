@@ -1,4 +1,4 @@
-//! Leases: what the living need.
+//! Leases, with which living processes keep layers and blobs.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::layers::LayerId;
 use crate::store::Inner;
 
-/// Keeps layers and blobs from being collected while it lives.
+/// A lease on layers and blobs, which prevents their collection until it is dropped.
 #[derive(Debug)]
 pub struct Lease {
     pub(crate) inner: Arc<Inner>,
@@ -16,10 +16,10 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// Keeps a layer, and all below it.
+    /// Adds a layer, and all layers below it.
     ///
     /// # Errors
-    /// Fails where it isn't there any more.
+    /// Fails if the layer doesn't exist.
     pub fn add_layer(&self, id: &LayerId) -> Result<()> {
         let there = self.inner.index.write("lease a layer", |transaction| {
             let known = "SELECT 1 FROM layers WHERE id = ?1";
@@ -34,10 +34,10 @@ impl Lease {
         if there { Ok(()) } else { Err(Error::missing("layer", id)) }
     }
 
-    /// Keeps a blob.
+    /// Adds a blob to the lease.
     ///
     /// # Errors
-    /// Fails where it isn't there any more.
+    /// Fails if the blob doesn't exist.
     pub fn add_blob(&self, digest: &Digest) -> Result<()> {
         let there = self.inner.index.write("lease a blob", |transaction| {
             let known = "SELECT 1 FROM blobs WHERE digest = ?1";
@@ -64,7 +64,7 @@ impl Drop for Lease {
                 .prepare_cached("DELETE FROM lease_blobs WHERE process = ?1 AND lease = ?2")?
                 .execute(whose)
         });
-        // It ends with the process at the latest.
+        // The lease ends with the process at the latest.
         if let Err(error) = ended {
             tracing::debug!(%error, "can't end a lease");
         }

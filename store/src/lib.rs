@@ -2,65 +2,68 @@
 //!
 //! ```text
 //! content/            an OCI image layout: oci-layout, index.json, blobs/sha256/…
-//! snapshots/ID/fs     a layer's tree, overlayfs whiteouts included; never changed once committed
-//! ingest/DIGEST       blobs that are only partly there, left by downloads that broke off
+//! snapshots/ID/fs     a layer's tree, with overlayfs whiteouts; never changes once committed
+//! ingest/DIGEST       incomplete blobs, left by downloads that broke off
 //! kiln.db             SQLite, WAL: blobs, layers, images, cache records, leases, builds
-//! tmp/PID-X/          everything unfinished of one process, with a file `lock` that it holds
-//! keys                locks on its bytes are locks on keys that somebody works on
+//! tmp/PID-X/          all unfinished files of one process, with a file `lock` that it holds
+//! keys                a lock on a byte of it is a lock on a key
 //! mounts/             cache mounts
 //! volumes/            volumes
-//! mount-points/       the lowest directory of programs' root file systems: what is mounted in each
-//! anchor/             a directory that stays empty, for root file systems to be mounted on
-//! builds/ID.log.zst   what the steps of a build have printed
+//! mount-points-2/     the lowest directory of programs' root file systems, with mount points
+//! anchor/             an empty directory on which root file systems are mounted
+//! builds/ID.log.zst   the output of a build's steps
 //! lock                the root lock: see below
 //! ```
 //!
-//! # What can be relied upon
+//! # Guarantees
 //!
-//! Any number of processes use a store at once, and each may be killed at any instant. Files come
-//! first and the row last: a blob or a tree is made in `tmp/`, verified, renamed to its place, and
-//! only then does a row name it. Nobody looks at files that no row names. So a killed process leaves
-//! garbage at worst: a directory in `tmp/`, which the next process that opens the store removes, and
-//! a tree or a blob without a row, which the same process finds (*sweeping*).
+//! Any number of processes can use a store at once, and each can be killed at any moment. Files
+//! precede their row: a blob or a tree is created in `tmp/`, verified, and renamed to its place,
+//! and only then a row names it. Files without a row are never read. So a killed process leaves
+//! only garbage: a directory in `tmp/`, which the next process that opens the store removes, and a
+//! tree or a blob without a row, which the same process finds (*sweeping*).
 //!
 //! # The root lock
 //!
-//! Between a rename and its row, a file looks like garbage. So whoever places files holds the root
-//! lock shared from the rename to the row's commit, and whoever looks for garbage (opening a store
-//! after a process died, [`Store::collect`]) holds it exclusively. The same lock orders the making of
-//! process directories and their reaping. It is never held for long.
+//! Between the rename and the commit of its row, a file looks like garbage. So a process that
+//! places files holds the root lock shared from the rename to the commit. A process that looks for
+//! garbage (when it opens a store after another process died, or in [`Store::collect`]) holds it
+//! exclusively. The same lock orders the creation and the removal of process directories. It is
+//! never held for long.
 //!
-//! # Order of locks
+//! # Lock order
 //!
-//! 1. keys ([`Store::lock`]), in the order the caller chooses, cache mounts among them;
-//! 2. the making of room (the `room` module);
+//! 1. keys ([`Store::lock`]), in the order that the caller chooses, including cache mounts;
+//! 2. the lock for making room (the `room` module);
 //! 3. the root lock;
-//! 4. the account of what this process has claimed;
-//! 5. the connection's mutex, and with it SQLite's write lock.
+//! 4. the account of this process's claims;
+//! 5. the mutex of the connection, and with it SQLite's write lock.
 //!
-//! Who holds one takes none that stands above it.
+//! A thread that holds one of these takes none that is listed before it.
 //!
 //! # Power loss
 //!
-//! Nothing is flushed to the disk while a build runs; it would cost more than the build. Instead
-//! every row that vouches for files carries an *epoch*. [`Store::sync`] begins a new epoch, flushes
-//! the file system, and then notes that everything up to the old epoch is durable. The index knows
-//! the boot it was last used in; in another boot, rows of epochs that were not noted as durable are
-//! dropped before anybody sees them, and their files swept. The index itself comes through a power
-//! loss consistent (WAL), if perhaps without its last transactions.
+//! Nothing is flushed to the disk during a build, since that would take longer than the build.
+//! Instead, every row that refers to files has an *epoch*. [`Store::sync`] begins a new epoch,
+//! flushes the file system, and records that everything up to the old epoch is durable. The index
+//! stores the ID of the boot in which it was last used. In another boot, rows of epochs that aren't
+//! recorded as durable are deleted before they are read, and their files are swept. The index
+//! itself survives a power loss in a consistent state (WAL), possibly without its last
+//! transactions.
 //!
 //! # Room
 //!
-//! What everything takes on the disk is in the index, measured when it was stored, so that the account
-//! needs no walk (the `usage` module). Where the store has a cap, room is claimed before anything is
-//! written, and the least recently used part of the cache gives way (`room`, `prune`); what programs
-//! write is watched (`watch`).
+//! The index has the disk space of everything in the store, measured when it was stored, so the
+//! account needs no walk (the `usage` module). If the store has a cap, a process claims room before
+//! it writes, and the least recently used parts of the cache are removed (`room`, `prune`). The
+//! output of programs is watched (`watch`).
 //!
 //! # Leases
 //!
-//! Garbage collection takes nothing that an image, a cache record or a lease of a living process
-//! reaches. What a process stores or gets from the cache it holds by an implicit lease until it
-//! closes the store, so that nothing is collected between being made and being referred to.
+//! Garbage collection keeps everything that an image, a cache record or a lease of a living process
+//! reaches. A process holds an implicit lease on everything that it stores or gets from the cache,
+//! until it closes the store. So nothing is collected between its creation and the first reference
+//! to it.
 
 pub mod build_log;
 pub mod builds;

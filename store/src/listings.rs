@@ -1,10 +1,9 @@
-//! Listings of what was digested, by the content digest: what is needed to say which file a later
-//! digest differs by.
+//! Listings of digested trees, by content digest. They show which file makes a later digest differ.
 //!
-//! A listing is a text of the worker's, kept compressed and once for each digest, however many steps
-//! and builds have met it. Nothing depends on one being there: where it is gone, an explanation has
-//! a digest in place of a file's name. So they are bounded: those go that nobody has met for
-//! [`MAX_AGE`], and the longest unmet ones where all take more than [`MAX_BYTES`].
+//! A listing is a text that the worker defines. It is stored once for each digest, compressed,
+//! however many steps and builds use the digest. Listings are optional: without one, an explanation
+//! shows a digest in place of a file's name. So they are bounded. Listings that were unused for
+//! [`MAX_AGE`] are removed, and the least recently used ones if all together exceed [`MAX_BYTES`].
 
 use std::io::Read;
 use std::sync::Arc;
@@ -17,31 +16,32 @@ use crate::error::Result;
 use crate::name;
 use crate::store::Inner;
 
-/// How long a listing is kept that nobody meets.
+/// The time for which an unused listing is kept.
 pub const MAX_AGE: Duration = Duration::from_hours(30 * 24);
-/// How much room listings may take, compressed.
+/// The maximal size of all listings in bytes, compressed.
 pub const MAX_BYTES: u64 = 64 << 20;
 
-/// The largest listing that is kept, compressed: one of about a million files.
+/// The maximal compressed size of a listing in bytes, enough for about a million files.
 const LARGEST: usize = 16 << 20;
-/// The largest listing that is read, uncompressed.
+/// The maximal uncompressed size in bytes of a listing that is read.
 const LARGEST_PLAIN: u64 = 1 << 30;
-/// How often it is noted that a listing was met.
+/// The interval at which the use of a listing is recorded.
 const NOTED: Duration = Duration::from_hours(24);
-/// Listings are swept after so many, and after one that is larger than `LARGE`.
+/// The number of listings after which old ones are removed. This also happens after a listing
+/// larger than `LARGE`.
 const SWEEP: i64 = 64;
 const LARGE: usize = 64 << 10;
-/// A changed tree must not wait for its listing.
+/// The compression level: fast, because a step with a changed tree waits for its listing.
 const LEVEL: i32 = 1;
 
-/// The listings.
+/// The listings of a store.
 #[derive(Clone, Debug)]
 pub struct Listings {
     pub(crate) inner: Arc<Inner>,
 }
 
 impl Listings {
-    /// Keeps the listing of a digest, which is made only where it isn't there yet.
+    /// Stores the listing for a digest. `listing` is only called if none is stored yet.
     pub fn keep(&self, digest: &Digest, listing: impl FnOnce() -> Vec<u8>) -> Result<()> {
         let now = name::now();
         let noted = now - NOTED.as_nanos() as i64;
@@ -56,7 +56,7 @@ impl Listings {
             }
             None => {}
         }
-        // Compressing to memory doesn't fail.
+        // Compressing to memory can't fail.
         let packed = zstd::encode_all(listing().as_slice(), LEVEL).unwrap_or_default();
         if packed.is_empty() || packed.len() > LARGEST {
             return Ok(());
@@ -73,7 +73,7 @@ impl Listings {
         })
     }
 
-    /// Returns the listing of a digest, where it is kept and can be read.
+    /// Returns the listing for a digest, if it is stored and readable.
     pub fn get(&self, digest: &Digest) -> Result<Option<Vec<u8>>> {
         let sql = "SELECT listing FROM listings WHERE digest = ?1";
         let packed: Option<Vec<u8>> = self.inner.index.read("look up a listing", |connection| {
@@ -100,7 +100,7 @@ impl Listings {
     }
 }
 
-/// Removes the listings that are beyond the bounds.
+/// Removes the listings beyond the limits.
 pub(crate) fn sweep(connection: &Connection, now: i64) -> rusqlite::Result<()> {
     let sql = "DELETE FROM listings WHERE row IN (
             SELECT row FROM (
@@ -117,7 +117,7 @@ mod tests {
     use super::*;
     use crate::Store;
 
-    /// Returns bytes that don't become fewer.
+    /// Returns bytes that can't be compressed.
     fn noise(seed: u8, length: usize) -> Vec<u8> {
         let mut state = u64::from(seed) + 1;
         let next = || {
@@ -156,7 +156,7 @@ mod tests {
         assert_eq!(kept, [2, 3, 4, 5]);
         let old = "UPDATE listings SET seen_at = 0";
         store.inner().index.write("test", |transaction| transaction.execute(old, [])).unwrap();
-        // One that is met again is as new.
+        // Using a listing again renews it.
         listings.keep(&digest(3), || panic!("it is there")).unwrap();
         store.builds().prune().unwrap();
         let kept: Vec<u8> =

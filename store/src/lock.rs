@@ -1,10 +1,9 @@
-//! Locks that die with their process.
+//! Locks that end with their process.
 //!
-//! Locks on files are `flock` locks; those on keys are locks on single bytes of one file, at the
-//! places that digests of the keys name, so that locking one makes no file and removes none. Both
-//! belong to the open file: the kernel drops them when its last descriptor closes, however the
-//! process ended, and two guards in one process exclude one another since each opens the file for
-//! itself.
+//! Locks on files are `flock` locks. Locks on keys are locks on single bytes of one file, at
+//! offsets derived from the keys' digests, so that locking a key creates no file. Both belong to
+//! the open file: the kernel releases them when its last descriptor is closed, however the process
+//! ends. Two guards in one process exclude each other, since each opens the file for itself.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
@@ -18,15 +17,15 @@ use nix::libc::{F_WRLCK, SEEK_SET, c_short, flock};
 
 use crate::error::{Error, Result};
 
-/// A key that is held; freed when dropped and when the process dies.
+/// A lock on a key. Dropping it, or the end of the process, releases the key.
 #[derive(Debug)]
 pub struct KeyGuard {
-    // Closing the file frees the key.
+    // Closing the file releases the key.
     _file: File,
 }
 
 impl KeyGuard {
-    /// Waits for a key. `path` is the file of all keys.
+    /// Waits for a key and locks it. `path` is the file of all keys.
     pub(crate) fn acquire(path: &Path, key: &str) -> Result<Self> {
         let file = open(path)?;
         let lock = place_of(key);
@@ -39,7 +38,7 @@ impl KeyGuard {
         }
     }
 
-    /// Takes a key that nobody holds.
+    /// Locks a key if it is free.
     pub(crate) fn try_acquire(path: &Path, key: &str) -> Result<Option<Self>> {
         let file = open(path)?;
         match fcntl(&file, FcntlArg::F_OFD_SETLK(&place_of(key))) {
@@ -50,23 +49,23 @@ impl KeyGuard {
     }
 }
 
-/// Returns the byte that stands for a key. Keys are few and places are many: should two have the
-/// same, they are held in turns.
+/// Returns the byte for a key. There are far more bytes than keys. If two keys have the same byte,
+/// they exclude each other.
 fn place_of(key: &str) -> flock {
     let mut first = [0; 8];
     first.copy_from_slice(&Digest::of(key.as_bytes()).as_bytes()[..8]);
     flock {
         l_type: F_WRLCK as c_short,
         l_whence: SEEK_SET as c_short,
-        // What ends behind the last byte that a file can have is refused.
+        // A range that ends beyond the maximal file size would be refused.
         l_start: i64::from_le_bytes(first) & (i64::MAX >> 1),
         l_len: 1,
         l_pid: 0,
     }
 }
 
-/// The lock of the whole store, held shared by who places files and exclusively by who looks for
-/// garbage.
+/// The lock of the whole store. Processes that place files hold it shared; processes that look for
+/// garbage hold it exclusively.
 #[derive(Debug)]
 pub(crate) struct RootLock {
     _file: File,
@@ -89,19 +88,19 @@ impl RootLock {
     }
 }
 
-/// Opens a lock file, made where there is none.
+/// Opens a lock file, and creates it if it doesn't exist.
 pub(crate) fn open(path: &Path) -> Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
     options.open(path).map_err(Error::io("open", path))
 }
 
-/// Takes a lock that is free and tells whether it was.
+/// Takes an exclusive lock if it is free. Returns `true` on success.
 pub(crate) fn try_lock(file: &File, path: &Path) -> Result<bool> {
     answer(file.try_lock(), path)
 }
 
-/// Takes a lock shared that nobody holds exclusively and tells whether that was so.
+/// Takes a shared lock unless it is held exclusively. Returns `true` on success.
 pub(crate) fn try_lock_shared(file: &File, path: &Path) -> Result<bool> {
     answer(file.try_lock_shared(), path)
 }
@@ -114,7 +113,7 @@ fn answer(result: std::result::Result<(), TryLockError>, path: &Path) -> Result<
     }
 }
 
-/// Waits for a lock, through signals.
+/// Waits for a lock, and continues after signals.
 pub(crate) fn wait(file: &File, lock: fn(&File) -> io::Result<()>) -> io::Result<()> {
     loop {
         match lock(file) {
@@ -124,7 +123,7 @@ pub(crate) fn wait(file: &File, lock: fn(&File) -> io::Result<()>) -> io::Result
     }
 }
 
-/// Tells whether the open file still has its name.
+/// Returns `true` if the open file still has its name.
 pub(crate) fn is_at(file: &File, path: &Path) -> Result<bool> {
     let held = file.metadata().map_err(Error::io("stat", path))?;
     match std::fs::symlink_metadata(path) {

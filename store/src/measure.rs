@@ -1,10 +1,10 @@
-//! How much room a directory takes on the disk.
+//! Measurement of the disk space of a directory.
 //!
-//! For what changes without the index's knowledge: cache mounts, volumes, what is unfinished. What is
-//! measured may change meanwhile, and a program that runs may move directories about. So every
-//! directory is opened by its name in its parent, no link is followed, no mount entered, and the way
-//! back up is taken only to the very directory that was left. One descriptor is open at a time, so
-//! that depth doesn't matter.
+//! It is used for data that changes without the index: cache mounts, volumes and unfinished data.
+//! The directory may change during the measurement, and a running program may move directories. So
+//! every directory is opened by its name in its parent, links and mounts are not followed, and each
+//! step up is checked to reach the directory from which the way down came. One descriptor is open
+//! at a time, so the depth doesn't matter.
 
 use std::collections::HashSet;
 use std::ffi::CString;
@@ -22,20 +22,20 @@ use crate::error::{Error, Result};
 /// A directory on the way down.
 struct Level {
     identity: (u64, u64),
-    /// Directories in it that are still to be seen.
+    /// The subdirectories that remain to be visited.
     waiting: Vec<CString>,
 }
 
-/// Returns how many bytes of disk blocks `path` and all below it take, each file once. What isn't
-/// there takes nothing.
+/// Returns the disk space in bytes of `path` and everything below it. Each file counts once. A path
+/// that doesn't exist has the size zero.
 ///
 /// # Errors
-/// Fails where a directory can't be read.
+/// Fails if a directory can't be read.
 pub(crate) fn measure(path: &Path) -> Result<u64> {
     measured(path).map_err(Error::io("measure", path))
 }
 
-/// Returns how many bytes of disk blocks a file or a directory takes by itself.
+/// Returns the disk space in bytes of a single file or directory.
 pub(crate) fn blocks_of(path: &Path) -> Result<u64> {
     match fs::symlink_metadata(path) {
         Ok(metadata) => Ok(metadata.blocks() * 512),
@@ -62,7 +62,7 @@ fn measured(path: &Path) -> io::Result<u64> {
             let Some(above) = levels.last() else { break };
             let Ok(parent) = open(&fd, c"..") else { break };
             if identity(&rustix::fs::fstat(&parent)?) != above.identity {
-                // It was moved: what lies beside it is seen the next time.
+                // The directory was moved. The next measurement includes its siblings.
                 break;
             }
             fd = parent;
@@ -81,7 +81,7 @@ fn measured(path: &Path) -> io::Result<u64> {
     Ok(bytes)
 }
 
-/// Adds up the files of a directory, and notes its directories.
+/// Adds up the files of a directory, and collects its subdirectories.
 fn list(fd: &OwnedFd, levels: &mut [Level], linked: &mut HashSet<(u64, u64)>) -> io::Result<u64> {
     let mut bytes = 0;
     let Some(level) = levels.last_mut() else { return Ok(0) };

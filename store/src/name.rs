@@ -1,4 +1,4 @@
-//! Names that nobody else has.
+//! Random names that are unique.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,8 +6,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 const DIGITS: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 
-/// Returns ten random letters and digits: short, since mounts name many of them at once. Who uses
-/// one as a file name still has to cope with it being taken.
+/// Returns ten random letters and digits. The name is short, because the options of a mount contain
+/// many of them. A caller that uses it as a file name must handle the case that the file exists.
 pub(crate) fn fresh() -> String {
     static COUNTER: AtomicU64 = AtomicU64::new(0);
     let mut hasher = RandomState::new().build_hasher();

@@ -1,4 +1,4 @@
-//! Trees that are being made.
+//! Trees of layers under construction.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -13,8 +13,8 @@ use crate::rename::rename_directory;
 use crate::room::Claim;
 use crate::store::Inner;
 
-/// A tree that is being made, in `tmp/`, and a work directory for overlayfs. Dropped uncommitted, it
-/// is removed; the work directory is in any case.
+/// A tree under construction in `tmp/`, and a work directory for overlayfs. Dropping it removes the
+/// work directory and, unless it was committed, the tree.
 #[derive(Debug)]
 pub struct PendingTree {
     inner: Arc<Inner>,
@@ -36,23 +36,23 @@ impl PendingTree {
         for path in [&pending.fs, &pending.work] {
             fs::create_dir(path).map_err(Error::io("create", path))?;
         }
-        // The root directory of a container that nobody said anything about; the umask is not asked.
+        // This is the default mode of a container's root directory. The umask doesn't apply.
         fs::set_permissions(&pending.fs, fs::Permissions::from_mode(0o755))
             .map_err(Error::io("change the mode of", &pending.fs))?;
         Ok(pending)
     }
 
-    /// Returns the directory of the tree.
+    /// Returns the path of the tree.
     pub fn fs(&self) -> &Path {
         &self.fs
     }
 
-    /// Opens the tree to write to it: what copies and unpacks claims room for it first.
+    /// Opens the tree for writing. Copies and unpacking into it claim room first.
     pub fn open(&self) -> Result<Dir> {
         Ok(self.claiming(Dir::open(&self.fs)?))
     }
 
-    /// Has whoever writes to a directory that shows the tree claim room for it first.
+    /// Makes copies and unpacking into `dir`, which shows the tree, claim room first.
     pub fn claiming(&self, dir: Dir) -> Dir {
         if self.inner.room.cap().is_none() {
             return dir;
@@ -60,22 +60,22 @@ impl PendingTree {
         dir.with_room(Arc::new(Claiming::new(&self.inner, &self.claim)))
     }
 
-    /// Notes where the tar of the layer departs from the tree.
+    /// Stores the differences between the tar of the layer and the tree.
     pub fn note(&mut self, changes: Changes) {
         self.changes = changes;
     }
 
-    /// Returns where the tar of the layer departs from the tree.
+    /// Returns the differences between the tar of the layer and the tree.
     pub(crate) fn changes(&self) -> &Changes {
         &self.changes
     }
 
-    /// Claims room for a file of so many bytes that is about to be written.
+    /// Claims room for a file of `bytes` bytes that is about to be written.
     pub fn claim_for(&self, bytes: u64) -> Result<()> {
         self.claim.add(&self.inner, bytes)
     }
 
-    /// Returns the claim on its room.
+    /// Returns the claim on the tree's disk space.
     pub(crate) fn claim(&self) -> &Arc<Claim> {
         &self.claim
     }
@@ -90,8 +90,8 @@ impl PendingTree {
         &self.work
     }
 
-    /// Moves the tree to its place and tells whether the place was free. The caller holds the root
-    /// lock shared until the tree has its row.
+    /// Moves the tree to its place. Returns `true` if the place was free. The caller holds the root
+    /// lock shared until the tree has a row.
     pub(crate) fn place(&mut self, target: &Path) -> Result<bool> {
         self.placed =
             rename_directory(CWD, &self.dir, CWD, target).map_err(Error::io("rename", target))?;
@@ -104,12 +104,12 @@ impl Drop for PendingTree {
         if !self.placed {
             self.inner.trash.add(std::mem::take(&mut self.dir), Some(self.claim.clone()));
         }
-        // Overlayfs leaves directories in it, and nobody is to wait for their removal.
+        // Overlayfs leaves directories in it, which are removed in the background.
         self.inner.trash.add(std::mem::take(&mut self.work), None);
     }
 }
 
-/// Claims room in the store for what is written below a directory.
+/// A claim on room in the store for data that is written below a directory.
 #[derive(Debug)]
 pub(crate) struct Claiming {
     inner: Arc<Inner>,

@@ -1,11 +1,12 @@
-//! Directories whose content changes without the index's knowledge: cache mounts and volumes.
+//! Directories that change without the index: cache mounts and volumes.
 //!
-//! Each has a row with the room that it took when it was last measured. Whoever lets go of one notes
-//! that it may have changed since ([`note_use`]); it is measured again when somebody wants to know,
-//! or by what flushes the store after a build, and not before, since that is a walk.
+//! Each has a row with its disk space at the last measurement. A user that releases a directory
+//! records that it may have changed ([`note_use`]). It is measured again when its size is
+//! requested, or by the process that flushes the store after a build, but not earlier, since
+//! measuring is a walk.
 //!
-//! The room of a cache mount is that of its numbered directories; the directory around them and the
-//! file with its ID are counted by [`crate::usage`].
+//! The disk space of a cache mount is that of its numbered directories. [`crate::usage`] counts the
+//! directory around them and the file with its ID.
 
 use std::fs;
 use std::io;
@@ -19,28 +20,28 @@ use crate::name;
 use crate::room::Claim;
 use crate::store::{Inner, Store};
 
-/// A directory, as it is known.
+/// The row of a directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
-    /// Its path below the root.
+    /// The path, relative to the store's root.
     pub(crate) path: String,
-    /// How many bytes of disk blocks it takes.
+    /// The disk space in bytes.
     pub(crate) bytes: u64,
     pub(crate) created_at: i64,
     pub(crate) used_at: i64,
 }
 
 impl Store {
-    /// Measures the cache mounts and volumes that may have changed since they were measured last.
+    /// Measures the cache mounts and volumes that may have changed since their last measurement.
     ///
     /// # Errors
-    /// Fails where one can't be read.
+    /// Fails if a directory can't be read.
     pub fn measure_places(&self) -> Result<()> {
         measured(self.inner()).map(drop)
     }
 }
 
-/// Notes that a directory was used, and may have changed.
+/// Records that a directory was used and may have changed.
 pub(crate) fn note_use(inner: &Inner, path: &Path) -> Result<()> {
     let Some(path) = relative(inner, path) else { return Ok(()) };
     let sql = "INSERT INTO places VALUES (?1, 0, 0, ?2, ?2)
@@ -50,7 +51,7 @@ pub(crate) fn note_use(inner: &Inner, path: &Path) -> Result<()> {
     })
 }
 
-/// Notes how much room a directory takes now.
+/// Records the current disk space of a directory.
 pub(crate) fn note_size(inner: &Inner, path: &Path, bytes: u64) -> Result<()> {
     let Some(path) = relative(inner, path) else { return Ok(()) };
     let sql = "INSERT INTO places VALUES (?1, ?2, 1, ?3, ?3)
@@ -61,8 +62,8 @@ pub(crate) fn note_size(inner: &Inner, path: &Path, bytes: u64) -> Result<()> {
     })
 }
 
-/// Lets go of a directory that may have grown. With a cap, it has to be known by how much, before the
-/// claim on that ends.
+/// Releases a directory that may have grown. If the store has a cap, the directory is measured
+/// before the claim ends.
 pub(crate) fn release(inner: &Inner, path: &Path, claim: &Claim) -> Result<()> {
     note_use(inner, path)?;
     if inner.room.cap().is_some() {
@@ -72,12 +73,13 @@ pub(crate) fn release(inner: &Inner, path: &Path, claim: &Claim) -> Result<()> {
     Ok(())
 }
 
-/// Returns what a directory takes that is going to grow, where there is a cap.
+/// Returns the disk space of a directory that is going to grow, if the store has a cap, or else
+/// zero.
 pub(crate) fn base(inner: &Inner, path: &Path) -> Result<u64> {
     if inner.room.cap().is_none() { Ok(0) } else { known_size(inner, path) }
 }
 
-/// Returns how much room a directory took when it was last measured.
+/// Returns the disk space of a directory at its last measurement.
 fn known_size(inner: &Inner, path: &Path) -> Result<u64> {
     let Some(path) = relative(inner, path) else { return Ok(0) };
     inner.index.read("look up a size", |connection| {
@@ -88,7 +90,7 @@ fn known_size(inner: &Inner, path: &Path) -> Result<u64> {
     })
 }
 
-/// Forgets a directory that is gone.
+/// Removes the row of a directory that was removed.
 pub(crate) fn forget(inner: &Inner, path: &str) -> Result<()> {
     inner.index.write("forget a directory", |transaction| {
         transaction.prepare_cached("DELETE FROM places WHERE path = ?1")?.execute([path])?;
@@ -96,7 +98,7 @@ pub(crate) fn forget(inner: &Inner, path: &str) -> Result<()> {
     })
 }
 
-/// Returns all that are there, each as it was when it was last changed.
+/// Returns all existing directories. Measures those that may have changed.
 pub(crate) fn measured(inner: &Inner) -> Result<Vec<Place>> {
     let there = paths(inner)?;
     let known: Vec<(Place, bool)> = inner.index.read("list directories", |connection| {
@@ -129,7 +131,7 @@ fn place(row: &rusqlite::Row<'_>) -> rusqlite::Result<(Place, bool)> {
     Ok((place, row.get(4)?))
 }
 
-/// Returns how much room all took when they were last measured.
+/// Returns the total disk space of all directories at their last measurements.
 pub(crate) fn total(connection: &Connection) -> rusqlite::Result<u64> {
     let sum: Option<i64> = connection
         .prepare_cached("SELECT sum(bytes) FROM places")?
@@ -141,7 +143,7 @@ fn relative(inner: &Inner, path: &Path) -> Option<String> {
     Some(path.strip_prefix(&inner.root).ok()?.to_str()?.to_owned())
 }
 
-/// Returns the paths of all that are there.
+/// Returns the paths of all existing directories.
 fn paths(inner: &Inner) -> Result<Vec<String>> {
     let mut found = Vec::new();
     for mount in directories(&inner.root.join("mounts"))? {
@@ -156,7 +158,7 @@ fn paths(inner: &Inner) -> Result<Vec<String>> {
     Ok(found)
 }
 
-/// Returns the directories in a directory.
+/// Returns the subdirectories of a directory.
 pub(crate) fn directories(path: &Path) -> Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),

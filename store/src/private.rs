@@ -1,13 +1,13 @@
-//! The store is its owner's alone.
+//! Protection of the store from other users.
 //!
-//! It holds set-user-ID files of images, secrets of cache mounts and logs of builds, so nobody else
-//! may get in, whatever the mode of the directory that it was given. The store's own entries of that
-//! directory are closed to others when they are made, and looked at again whenever the store is
-//! opened: an older kiln, or a hand, may have made them.
+//! The store contains set-user-ID files of images, secrets in cache mounts, and logs of builds. So
+//! other users must not have access, whatever the mode of the root directory. The store creates its
+//! entries in that directory without permissions for others. It checks them again whenever it is
+//! opened, because an older version of kiln, or a user, may have created them.
 //!
-//! Whoever can rename these entries can give the store others. So the directory must belong to the
-//! caller or to root, and if it is the caller's, others lose the right to write to it, unless it is
-//! sticky as `/tmp`: there, nobody can rename what is another user's.
+//! A user who can rename these entries can replace parts of the store. So the root directory must
+//! belong to the caller or to root. If it belongs to the caller, other users lose the permission to
+//! write to it, unless it is sticky as `/tmp`: there, users can't rename the entries of others.
 
 use std::fs::{self, DirBuilder, File, Metadata};
 use std::io::{self, Write};
@@ -17,7 +17,7 @@ use std::path::Path;
 use crate::error::{Error, Result};
 use crate::{layout, snapshotter};
 
-/// The entries that hold something. What else lies in the root isn't the store's.
+/// The store's entries. Other entries in the root directory don't belong to the store.
 const OWN: [&str; 16] = [
     layout::ANCHOR,
     "builds",
@@ -37,20 +37,20 @@ const OWN: [&str; 16] = [
     "volumes",
 ];
 
-/// The user that the kernel shows in place of those that a user namespace doesn't have.
+/// The user ID that the kernel shows for users that don't exist in a user namespace.
 const OVERFLOW: u32 = 65534;
 const ROOT: u32 = 0;
 const STICKY: u32 = 0o1000;
 const WRITABLE_BY_OTHERS: u32 = 0o022;
 
-/// Returns what makes directories that are the caller's alone.
+/// Returns a builder of directories that only the caller can access.
 pub(crate) fn directories() -> DirBuilder {
     let mut builder = DirBuilder::new();
     builder.mode(0o700);
     builder
 }
 
-/// Makes a directory that is the caller's alone. It may be there already.
+/// Creates a directory that only the caller can access, unless it exists.
 pub(crate) fn create_dir(path: &Path) -> Result<()> {
     match directories().create(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
@@ -58,16 +58,16 @@ pub(crate) fn create_dir(path: &Path) -> Result<()> {
     }
 }
 
-/// Writes a file that is the caller's alone.
+/// Writes a file that only the caller can access.
 pub(crate) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut options = File::options();
     options.write(true).create(true).truncate(true).mode(0o600).open(path)?.write_all(bytes)
 }
 
-/// Closes the root and what the store has in it to others.
+/// Removes the permissions of other users on the root and its entries.
 ///
 /// # Errors
-/// Fails where something belongs to somebody else, or can't be closed.
+/// Fails if an entry belongs to another user, or if its permissions can't be changed.
 pub(crate) fn protect(root: &Path) -> Result<()> {
     let user = rustix::process::geteuid().as_raw();
     let found = fs::metadata(root).map_err(Error::io("look at", root))?;
@@ -80,7 +80,7 @@ pub(crate) fn protect(root: &Path) -> Result<()> {
     }
     for name in OWN.into_iter().chain([layout::MOUNT_POINTS]) {
         let path = root.join(name);
-        // A link to somewhere with more room is the owner's, too.
+        // A link to a file system with more space must belong to the owner too.
         for look in [fs::symlink_metadata, fs::metadata] {
             let found = match look(&path) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => break,
@@ -90,7 +90,7 @@ pub(crate) fn protect(root: &Path) -> Result<()> {
                 return Err(layout::foreign(root, &path, found.uid()));
             }
             if !found.is_symlink() {
-                // Mount points are empty, and their modes are what programs see.
+                // Mount points are empty, and programs see their modes.
                 let forbidden = if name == layout::MOUNT_POINTS { 0o022 } else { 0o077 };
                 forbid(&path, &found, forbidden)?;
                 break;
@@ -100,7 +100,7 @@ pub(crate) fn protect(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Takes permissions away. What another process has removed in the meantime needs nothing.
+/// Removes permissions. Ignores an entry that another process has removed in the meantime.
 fn forbid(path: &Path, found: &Metadata, forbidden: u32) -> Result<()> {
     let mode = found.mode() & 0o7777;
     if mode & forbidden == 0 {
@@ -112,7 +112,7 @@ fn forbid(path: &Path, found: &Metadata, forbidden: u32) -> Result<()> {
     }
 }
 
-/// Tells whether a number stands for one user.
+/// Returns `true` if the ID belongs to a single user.
 fn is_known(user: u32) -> bool {
     user != OVERFLOW || kiln_tree::Ids::current().has_user(OVERFLOW)
 }
@@ -128,7 +128,8 @@ mod tests {
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
     }
 
-    /// Returns the paths of a store that others can reach, but for the root and mount points.
+    /// Returns the paths of a store that other users can access, except the root and the mount
+    /// points.
     fn reachable(root: &Path) -> Vec<String> {
         let open = |entry: &fs::DirEntry| entry.metadata().unwrap().mode() & 0o077 != 0;
         let entries = fs::read_dir(root).unwrap().flatten();
@@ -136,7 +137,7 @@ mod tests {
         names.filter(|name| name != layout::MOUNT_POINTS).collect()
     }
 
-    /// Has a store hold one thing of each kind.
+    /// Creates a store with an object of each kind.
     fn fill(root: &Path) -> Store {
         let store = Store::open(root).unwrap();
         store.content().put(b"blob").unwrap();
@@ -202,7 +203,7 @@ mod tests {
             let message = other(root.path());
             assert!(message.starts_with(&format!("{path:?} belongs to user 4321")), "{message}");
         }
-        // A link that somebody has put where the store was to be.
+        // A link that another user has created in place of a directory.
         let root = tempfile::tempdir().unwrap();
         let link = root.path().join("builds");
         symlink("/etc", &link).unwrap();

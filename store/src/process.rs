@@ -1,10 +1,10 @@
 //! The directories of processes in `tmp/`.
 //!
-//! Each open store has one, with a file `lock` in it that is held as long as the store is open. A
-//! directory whose lock is free belongs to the dead: the next process that opens the store takes it
-//! away, and with it the leases of that name. Directories are made and locked with the root lock
-//! held shared, and judged with it held exclusively, so that one that was made an instant ago is
-//! never taken for dead.
+//! Each open store has one, with a file `lock` that is held as long as the store is open. If the
+//! lock is free, the process is dead. The next process that opens the store removes the directory,
+//! and the leases of that name. Directories are created and locked while the root lock is held
+//! shared, and checked while it is held exclusively, so that a new directory is never mistaken for
+//! a dead one.
 
 use std::fs::{self, File};
 use std::io;
@@ -22,12 +22,12 @@ pub(crate) struct ProcessDir {
     name: String,
     path: PathBuf,
     counter: AtomicU64,
-    // Holds the lock.
+    // The open file holds the lock.
     _lock: File,
 }
 
 impl ProcessDir {
-    /// Makes and locks the directory.
+    /// Creates and locks the directory.
     pub(crate) fn create(root: &Path) -> Result<Self> {
         let _placing = RootLock::shared(root)?;
         loop {
@@ -43,31 +43,31 @@ impl ProcessDir {
         }
     }
 
-    /// Returns the name that leases go by.
+    /// Returns the name of the process, which its leases use.
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
-    /// Returns a path in the directory that is not used yet.
+    /// Returns an unused path in the directory.
     pub(crate) fn fresh(&self) -> PathBuf {
         self.path.join(self.counter.fetch_add(1, Ordering::Relaxed).to_string())
     }
 
-    /// Makes a directory in the directory.
+    /// Creates a subdirectory of the directory.
     pub(crate) fn fresh_dir(&self) -> Result<PathBuf> {
         let path = self.fresh();
         fs::create_dir(&path).map_err(Error::io("create", &path))?;
         Ok(path)
     }
 
-    /// Returns what is left in the directory.
+    /// Returns the remaining entries of the directory.
     pub(crate) fn leftovers(&self) -> Vec<PathBuf> {
         let Ok(entries) = fs::read_dir(&self.path) else { return Vec::new() };
         entries.flatten().filter(|entry| entry.file_name() != "lock").map(|e| e.path()).collect()
     }
 
-    /// Removes the directory, which the caller has emptied but for what may be left to the next
-    /// process.
+    /// Removes the directory. The caller has emptied it, except for files that the next process may
+    /// remove.
     pub(crate) fn close(&self) {
         if fs::read_dir(&self.path).is_ok_and(|entries| entries.count() == 1) {
             let _ = fs::remove_file(self.path.join("lock"));
@@ -75,7 +75,8 @@ impl ProcessDir {
         }
     }
 
-    /// Tells whether there seem to be directories of the dead. Needs no lock, and may err.
+    /// Returns `true` if there seem to be directories of dead processes. Takes no lock, so the
+    /// result may be wrong.
     pub(crate) fn some_are_dead(&self, root: &Path) -> Result<bool> {
         for path in others(root, &self.name)? {
             if is_dead(&path)? {
@@ -85,15 +86,15 @@ impl ProcessDir {
         Ok(false)
     }
 
-    /// Moves the directories of the dead into this one and returns whose they were and where they are
-    /// now. The caller holds the root lock exclusively.
+    /// Moves the directories of dead processes into this one. Returns their names and new paths.
+    /// The caller holds the root lock exclusively.
     pub(crate) fn take_dead(&self, root: &Path) -> Result<Vec<(String, PathBuf)>> {
         let mut taken = Vec::new();
         for path in others(root, &self.name)? {
             if is_dead(&path)? {
                 let here = self.fresh();
                 match fs::rename(&path, &here) {
-                    // It was ending just now, and has removed the directory itself.
+                    // The process was just ending and has removed the directory itself.
                     Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                     result => result.map_err(Error::io("rename", &path))?,
                 }
@@ -105,8 +106,8 @@ impl ProcessDir {
     }
 }
 
-/// Removes what the dead have left behind in the directories of others than `own`, where it lies: no
-/// name appears anywhere. The directories themselves are for [`ProcessDir::take_dead`].
+/// Removes the files that dead processes other than `own` have left in their directories. Creates
+/// no entries. [`ProcessDir::take_dead`] removes the directories themselves.
 pub(crate) fn clear_dead(root: &Path, own: &str) -> Result<()> {
     for path in others(root, own)? {
         if !is_dead(&path)? {
@@ -116,7 +117,7 @@ pub(crate) fn clear_dead(root: &Path, own: &str) -> Result<()> {
             if entry.file_name() != "lock"
                 && let Err(error) = remove_tree(&entry.path())
             {
-                // Somebody else may remove it, too.
+                // Another process may be removing it too.
                 tracing::debug!(path = ?entry.path(), %error, "can't remove");
             }
         }
@@ -147,7 +148,7 @@ fn is_dead(path: &Path) -> Result<bool> {
     match File::open(&lock) {
         Ok(file) => lock::try_lock(&file, &lock),
         Err(error) => match error.kind() {
-            // Killed before it had a lock, or ending just now.
+            // The process was killed before it had a lock, or is just ending.
             io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Ok(true),
             _ => Err(Error::io("open", lock)(error)),
         },

@@ -1,12 +1,11 @@
-//! Pruning: giving up parts of the cache that nobody is using.
+//! Pruning: removal of unused parts of the cache.
 //!
-//! Garbage goes first. Of the rest, layers that nothing stands on go, those first that were used the
-//! longest time ago; what they stood on follows in its turn. Only then come cache mounts, in the same
-//! order. Images and what living processes hold are never touched, a cache mount that is locked
-//! neither.
+//! Garbage is removed first. Then layers without layers above them are removed, the least recently
+//! used first, followed by the layers below them in turn. Cache mounts come last, in the same
+//! order. Images, data held by living processes, and locked cache mounts are never touched.
 //!
-//! A record that led to a layer goes with it. Where an image holds the layer too, giving up the
-//! record frees nothing, and is done only where everything is to go.
+//! The cache records of a layer are removed with it. If an image holds the layer too, removing the
+//! record frees no space, and happens only if everything is to be removed.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -21,42 +20,42 @@ use crate::remove::remove_tree;
 use crate::store::{Inner, Store};
 use crate::{cache_mounts, file_digests, ingest, tree_sizes, volumes};
 
-/// What is to go.
+/// The selection of parts to remove.
 #[derive(Clone, Debug, Default)]
 pub struct PruneOptions {
-    /// Cache mounts too, and the records of layers that images hold.
+    /// `true` to also remove cache mounts, and the records of layers that images hold.
     pub all: bool,
-    /// Volumes that nobody is using, too.
+    /// `true` to also remove unused volumes.
     pub volumes: bool,
-    /// Of these kinds only; of all where it is empty. Naming cache mounts asks for them.
+    /// The kinds to remove; empty for all. Naming cache mounts includes them.
     pub kinds: Vec<CacheKind>,
-    /// Only what has one of these IDs, or begins of them; all where it is empty.
+    /// The IDs of the parts to remove, or prefixes of IDs; empty for all.
     pub ids: Vec<String>,
-    /// Only what wasn't used since then, nanoseconds since 1970.
+    /// The time since which a part must be unused, in nanoseconds since 1970.
     pub unused_since: Option<i64>,
-    /// Stops when the cache takes no more than so many bytes.
+    /// The size in bytes of the cache at which pruning stops.
     pub keep_bytes: u64,
 }
 
-/// Something that is gone.
+/// A part that was removed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PrunedItem {
-    /// Its ID.
+    /// The ID of the part.
     pub id: String,
-    /// What it was; `None` for a volume.
+    /// The kind of the part; `None` for a volume.
     pub kind: Option<CacheKind>,
-    /// How many bytes it took.
+    /// The disk space in bytes that it used.
     pub bytes: u64,
-    /// When it was used last, nanoseconds since 1970.
+    /// The time of its last use, in nanoseconds since 1970.
     pub used_at: i64,
 }
 
-/// What has become of it.
+/// The result of pruning.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pruned {
-    /// What is gone, in the order in which it went.
+    /// The removed parts, in order.
     pub items: Vec<PrunedItem>,
-    /// How many bytes that has freed.
+    /// The disk space freed, in bytes.
     pub bytes: u64,
 }
 
@@ -74,10 +73,10 @@ impl PruneOptions {
 }
 
 impl Store {
-    /// Gives up what is asked for, and what nothing holds any more.
+    /// Removes the selected parts of the cache, and everything that is no longer referenced.
     ///
     /// # Errors
-    /// Fails where something can't be removed.
+    /// Fails if a part can't be removed.
     pub fn prune(&self, options: &PruneOptions) -> Result<Pruned> {
         let inner = self.inner();
         tree_sizes::measure_unknown(inner)?;
@@ -106,8 +105,8 @@ impl Store {
         Ok(pruned)
     }
 
-    /// Removes cache mounts that `options` wants removed, those unused longest first, until `excess`
-    /// bytes are freed where a number of bytes is to be kept.
+    /// Removes the cache mounts that `options` select, the least recently used first. If the
+    /// options keep a number of bytes, stops when `excess` bytes are freed.
     fn prune_mounts<'a>(
         &self,
         mounts: impl Iterator<Item = &'a Place>,
@@ -153,9 +152,9 @@ impl Store {
         Ok(())
     }
 
-    /// Frees `wanted` bytes, or as many as can be: garbage, remains of downloads, the least recently
-    /// used layers of the cache, then cache mounts. Returns how many were freed. Of the cache nothing
-    /// goes where that wouldn't free `least` bytes.
+    /// Frees `wanted` bytes, or as many as possible: garbage, incomplete downloads, the least
+    /// recently used layers of the cache, then cache mounts. Returns the number of bytes freed.
+    /// Removes nothing from the cache if that wouldn't free at least `least` bytes.
     pub(crate) fn evict(&self, least: u64, wanted: u64) -> Result<u64> {
         let inner: &Inner = self.inner();
         let mut freed = ingest::remove_idle(&inner.root)?;
@@ -193,20 +192,20 @@ fn removed(dir: &Path) -> Result<u64> {
     remove_tree(dir).map_err(Error::io("remove", dir))
 }
 
-/// Returns how many bytes the cache takes, mounts left out: all that no image holds.
+/// Returns the size in bytes of the cache without mounts: all layers that no image holds.
 fn cache_bytes(inventory: &Inventory) -> u64 {
     inventory.layers.iter().filter(|node| !node.is_imaged).map(|node| node.bytes).sum()
 }
 
-/// What is chosen to go.
+/// The selection of layers to remove.
 struct Choice<'a> {
     inventory: &'a mut Inventory,
     options: &'a PruneOptions,
-    /// How many layers stand on each.
+    /// The number of layers directly above each layer.
     above: Vec<usize>,
     records: Vec<usize>,
     items: Vec<PrunedItem>,
-    /// How many bytes will be freed by it.
+    /// The number of bytes that the selection frees.
     freed: u64,
 }
 
@@ -221,7 +220,7 @@ impl<'a> Choice<'a> {
         Self { inventory, options, above, records: Vec::new(), items: Vec::new(), freed: 0 }
     }
 
-    /// Chooses until `wanted` bytes are freed, if there are so many.
+    /// Selects layers until they free `wanted` bytes, if possible.
     fn run(&mut self, wanted: u64) {
         for place in self.inventory.garbage() {
             self.give_up(place);
@@ -255,14 +254,14 @@ impl<'a> Choice<'a> {
         self.inventory.revive();
     }
 
-    /// Tells whether nothing stands on a layer, and nobody needs it.
+    /// Returns `true` if no layer is above this one, and no image or lease holds it.
     fn is_leaf(&self, place: usize) -> bool {
         let node = &self.inventory.layers[place];
         node.is_alive && !node.is_leased && !node.is_imaged && self.above[place] == 0
     }
 
-    /// Tells whether a layer is asked for; one that no record names goes with the last that stood
-    /// on it.
+    /// Returns `true` if the options select a layer. A layer without records is removed with the
+    /// last layer above it.
     fn is_wanted(&self, place: usize, used_at: i64) -> bool {
         let node = &self.inventory.layers[place];
         node.records.is_empty() || self.options.wants(self.kind(place), &node.id, used_at)
@@ -287,7 +286,7 @@ impl<'a> Choice<'a> {
         self.items.push(PrunedItem { id, kind, bytes, used_at });
     }
 
-    /// Drops the records of a layer, and returns the other layers that these led to.
+    /// Removes the records of a layer. Returns the other layers of these records.
     fn drop_records(&mut self, place: usize) -> Vec<usize> {
         let mut others = Vec::new();
         for record in std::mem::take(&mut self.inventory.layers[place].records) {
@@ -302,7 +301,7 @@ impl<'a> Choice<'a> {
         others
     }
 
-    /// Drops the records of layers that stay with images.
+    /// Removes the records of layers that images hold.
     fn drop_imaged(&mut self) {
         for place in 0..self.inventory.layers.len() {
             let node = &self.inventory.layers[place];

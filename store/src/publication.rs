@@ -1,12 +1,12 @@
-//! When the index of the layout is written.
+//! The writes of the layout's index.
 //!
-//! `index.json` lists all images that have names, so that writing it takes as long as there are names.
-//! Whoever names or removes many images one after the other does it between [`Images::together`] and
-//! [`Together::end`]: then the index is written after 100 changes, after 200, after 400 and so on, and
-//! at the end. All of that takes as long as writing the last one a few times.
+//! `index.json` lists all named images, so a write takes time in proportion to their number. A
+//! caller that names or removes many images does so between [`Images::together`] and
+//! [`Together::end`]. Then the index is written after 100 changes, after 200, after 400 and so on,
+//! and at the end. The total takes as long as a few writes of the last version.
 //!
-//! A process that is killed before the end leaves an index that lacks its last changes. The next one
-//! that finds it dead writes the index anew.
+//! If a process is killed before the end, the index lacks its last changes. The next process that
+//! finds it dead writes the index again.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -14,25 +14,25 @@ use crate::error::Result;
 use crate::images::Images;
 use crate::layout;
 
-/// The number of changes after which the index is written the first time.
+/// The number of changes after which the index is written for the first time.
 const FIRST: usize = 100;
 
-/// How the writing of the index is put off.
+/// The state of deferred writes.
 #[derive(Debug, Default)]
 pub(crate) struct Publication(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// The number of those who put it off.
+    /// The number of callers that defer writes.
     deferring: usize,
-    /// The number of changes since the first of them came.
+    /// The number of changes since the first of them began.
     changes: usize,
-    /// The number of changes at which the index is written.
+    /// The number of changes at which the index is written next.
     next: usize,
 }
 
 impl Publication {
-    /// Tells whether a change is to be published now.
+    /// Counts a change. Returns `true` if the index must be written now.
     pub(crate) fn is_due(&self) -> bool {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if state.deferring == 0 {
@@ -59,7 +59,7 @@ impl Publication {
     }
 }
 
-/// Many changes of names. As long as it lives, few of them are published.
+/// A series of changes to names. While it exists, only few of them cause a write of the index.
 #[derive(Debug)]
 pub struct Together {
     images: Images,
@@ -67,7 +67,7 @@ pub struct Together {
 }
 
 impl Images {
-    /// Begins many changes of names.
+    /// Begins a series of changes to names.
     pub fn together(&self) -> Together {
         self.inner.publication.defer();
         Together { images: self.clone(), is_over: false }
@@ -75,10 +75,10 @@ impl Images {
 }
 
 impl Together {
-    /// Publishes what has changed.
+    /// Ends the series and writes the index.
     ///
     /// # Errors
-    /// Fails where the index of the layout can't be written.
+    /// Fails if the index of the layout can't be written.
     pub fn end(mut self) -> Result<()> {
         self.finish()
     }
@@ -93,7 +93,7 @@ impl Together {
 impl Drop for Together {
     fn drop(&mut self) {
         if !self.is_over {
-            // Something else has failed already, and is what the user has to know.
+            // The caller reports an earlier error, which matters more to the user.
             let _ = self.finish();
         }
     }

@@ -1,11 +1,10 @@
-//! What cache keys were made of, and when results were removed: what is needed to say why a step
-//! has missed.
+//! The inputs of cache keys and the removals of results, which explain why a step was not cached.
 //!
-//! A *recipe* is a text of the caller's for each canonical key that builds have met, whether they
-//! have made its result or not. A *removal* says when a cache record went, and why; SQLite notes it
-//! by a trigger, so that nothing that removes records can forget to. Neither is needed for anything
-//! but explanations, so both are bounded: what nobody has met for [`MAX_AGE`] goes, and the longest
-//! unmet recipes where there are more than [`MAX_RECIPES`].
+//! A *recipe* is a text of the caller for each canonical key that builds have used, whether they
+//! have created its result or not. A *removal* has the time and the reason of a cache record's
+//! removal. A trigger of SQLite records it, so that every statement that removes records does. Both
+//! are only used for explanations, so they are bounded. Recipes and removals that were unused for
+//! [`MAX_AGE`] are removed, and the least recently used recipes beyond [`MAX_RECIPES`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,46 +16,46 @@ use crate::error::Result;
 use crate::name;
 use crate::store::Inner;
 
-/// How long a recipe is kept that nobody meets, and how long it is known that a result was removed.
+/// The time for which an unused recipe, and the removal of a result, are kept.
 pub const MAX_AGE: Duration = Duration::from_hours(30 * 24);
-/// How many recipes are kept.
+/// The maximal number of recipes.
 pub const MAX_RECIPES: u32 = 20_000;
 
-/// How often it is noted that a recipe was met.
+/// The interval at which the use of a recipe is recorded.
 const NOTED: Duration = Duration::from_hours(24);
 
-/// Recipes and removals.
+/// The recipes and removals of a store.
 #[derive(Clone, Debug)]
 pub struct Recipes {
     pub(crate) inner: Arc<Inner>,
 }
 
-/// That a result was removed.
+/// The removal of a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Removal {
-    /// When, nanoseconds since 1970.
+    /// The time, in nanoseconds since 1970.
     pub at: i64,
-    /// Why.
+    /// The reason for the removal.
     pub reason: RemovalReason,
 }
 
-/// Why a result was removed.
+/// The reason for the removal of a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RemovalReason {
-    /// To make room, or because its user wanted it.
+    /// The result was pruned, to make room or at the user's request.
     Pruned,
-    /// Part of its files was gone, or was not what it should have been.
+    /// A part of the result was missing or damaged.
     Lost,
 }
 
 impl Recipes {
-    /// Returns which of `keys` have no recipe, in their order, and notes that the others were met.
+    /// Returns those `keys` that have no recipe, in order. Records the use of the others.
     pub fn unknown(&self, keys: &[Digest]) -> Result<Vec<Digest>> {
         let now = name::now();
         let noted = now - NOTED.as_nanos() as i64;
         let (mut unknown, mut unnoted) = (Vec::new(), Vec::new());
         let seen: Vec<Option<i64>> = self.inner.index.read("look up recipes", |connection| {
-            // One transaction, so that the index is not looked at for changes each time.
+            // In a single transaction, SQLite checks the index for changes only once.
             let snapshot = connection.unchecked_transaction()?;
             let sql = "SELECT seen_at FROM recipes WHERE key = ?1";
             let mut statement = snapshot.prepare_cached(sql)?;
@@ -84,7 +83,7 @@ impl Recipes {
         Ok(unknown)
     }
 
-    /// Keeps recipes, in one transaction.
+    /// Stores recipes in one transaction.
     pub fn put(&self, recipes: &[(Digest, String)]) -> Result<()> {
         let now = name::now();
         let sql = "INSERT OR REPLACE INTO recipes (key, seen_at, recipe) VALUES (?1, ?2, ?3)";
@@ -97,7 +96,7 @@ impl Recipes {
         })
     }
 
-    /// Returns the recipe of a key.
+    /// Returns the recipe of a key, if it is stored.
     pub fn get(&self, key: &Digest) -> Result<Option<String>> {
         let sql = "SELECT recipe FROM recipes WHERE key = ?1";
         self.inner.index.read("look up a recipe", |connection| {
@@ -105,7 +104,7 @@ impl Recipes {
         })
     }
 
-    /// Returns the last removal of a key's result.
+    /// Returns the last removal of a key's result, if it is stored.
     pub fn removal(&self, key: &Digest) -> Result<Option<Removal>> {
         let sql = "SELECT removed_at, reason FROM removals WHERE key = ?1";
         self.inner.index.read("look up a removal", |connection| {
@@ -120,8 +119,8 @@ impl Recipes {
         })
     }
 
-    /// Returns random bytes of this store's own: what makes fingerprints of values that may not be
-    /// kept worthless elsewhere.
+    /// Returns random bytes that are unique to this store. With them, fingerprints of secret values
+    /// are useless elsewhere.
     pub fn pepper(&self) -> Result<Vec<u8>> {
         self.inner.index.read("read the pepper", |connection| {
             let sql = "SELECT value FROM meta WHERE key = 'pepper'";
@@ -130,17 +129,17 @@ impl Recipes {
     }
 }
 
-/// What stands in the index for a result that was lost; the trigger writes `pruned`.
+/// The reason of a lost result in the index. The trigger writes `pruned`.
 const LOST: &str = "lost";
 
-/// Says of a result that was just removed that it was lost, and not pruned.
+/// Changes the reason of a result's removal from pruned to lost.
 pub(crate) fn note_lost(connection: &Connection, key: &Digest) -> rusqlite::Result<()> {
     let sql = "UPDATE removals SET reason = ?2 WHERE key = ?1";
     connection.prepare_cached(sql)?.execute((key.as_bytes(), LOST))?;
     Ok(())
 }
 
-/// Removes what is beyond the bounds.
+/// Removes the recipes and removals beyond the limits.
 pub(crate) fn sweep(connection: &Connection, now: i64) -> rusqlite::Result<()> {
     let oldest = now - MAX_AGE.as_nanos() as i64;
     let sql = "DELETE FROM recipes WHERE seen_at < ?1 OR row IN (
@@ -169,7 +168,7 @@ mod tests {
             store.inner().index.write("test", |transaction| transaction.execute(sql, [])).unwrap();
         };
         age("UPDATE recipes SET seen_at = 0");
-        // One that is met again is as new.
+        // Using a recipe again renews it.
         recipes.unknown(&[key(1)]).unwrap();
         recipes.put(&[(key(2), "two".to_owned())]).unwrap();
         assert!(recipes.get(&key(1)).unwrap().is_some());

@@ -1,7 +1,7 @@
-//! Cleaning up after processes and machines that went down.
+//! Recovery after the death of processes and machines.
 //!
-//! Done when a store is opened and only where there is a sign that it is needed: a process
-//! directory whose lock is free, or a boot that isn't the one the index was last used in.
+//! Opening a store runs the recovery if it seems necessary: if a process directory has a free lock,
+//! or if the index was last used in another boot.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -17,7 +17,7 @@ use crate::lock::RootLock;
 use crate::store::Inner;
 use crate::{builds, file_digests, layout, process, recipes, room};
 
-/// Brings a store that was just opened into order.
+/// Runs the recovery of an open store if necessary.
 pub(crate) fn recover(inner: &Arc<Inner>) -> Result<()> {
     let boot = boot_id();
     if known_boot(inner)? == boot && !inner.process.some_are_dead(&inner.root)? {
@@ -34,7 +34,8 @@ pub(crate) fn recover(inner: &Arc<Inner>) -> Result<()> {
     layout::publish(inner)
 }
 
-/// Takes the directories and leases of the dead away. The caller holds the root lock exclusively.
+/// Removes the directories and leases of dead processes. The caller holds the root lock
+/// exclusively.
 pub(crate) fn reap(inner: &Arc<Inner>) -> Result<()> {
     for (name, dir) in inner.process.take_dead(&inner.root)? {
         let claim = room::adopt(inner, &name)?;
@@ -58,12 +59,13 @@ pub(crate) fn reap(inner: &Arc<Inner>) -> Result<()> {
     })
 }
 
-/// Begins a new epoch, flushes the file system, and notes that the old epoch is durable.
+/// Begins a new epoch, flushes the file system, and records that the old epoch is durable.
 pub(crate) fn sync(inner: &Inner) -> Result<()> {
     inner.flush_used()?;
     file_digests::forget_unused(inner)?;
     inner.unsynced.store(false, Ordering::Relaxed);
-    // Whatever carries this epoch or an older one has its files in place: they came before the row.
+    // The files of rows with this epoch or an older one are in place, since files precede their
+    // rows.
     let epoch: i64 = inner.index.write("begin an epoch", |transaction| {
         let sql = "UPDATE meta SET value = value + 1 WHERE key = 'epoch' RETURNING value - 1";
         transaction.query_row(sql, [], |row| row.get(0))
@@ -80,7 +82,7 @@ pub(crate) fn sync(inner: &Inner) -> Result<()> {
 }
 
 pub(crate) fn boot_id() -> String {
-    // Without one, no boot can be told from another, and everything is trusted.
+    // Without an ID, boots can't be distinguished, and all rows are trusted.
     fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }
 
@@ -92,7 +94,7 @@ fn known_boot(inner: &Inner) -> Result<String> {
     })
 }
 
-/// Drops what was not durable when the machine went down.
+/// Removes the rows that were not durable when the machine went down.
 fn distrust(inner: &Inner, boot: &str) -> Result<()> {
     inner.index.write("distrust the last boot", |transaction| {
         let durable = "(SELECT value FROM meta WHERE key = 'durable')";
@@ -144,9 +146,9 @@ pub(crate) fn sweep(inner: &Inner) -> Result<()> {
     Ok(())
 }
 
-/// Deletes the rows of layers that have no form left, or have lost what tells how their diff IDs came
-/// about (the tree of another's layer doesn't pack to its diff ID), of what stands on them, and of images and
-/// cache records that need what is gone.
+/// Deletes the rows of layers without any form, and of layers that have a diff ID but no packed
+/// form (a tree that came from another layer doesn't pack to that diff ID). Also deletes the layers
+/// above them, and the images and cache records that need them.
 pub(crate) fn forget_lost(transaction: &Connection) -> rusqlite::Result<()> {
     transaction.execute_batch(
         "WITH RECURSIVE lost(id) AS (

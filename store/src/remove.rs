@@ -1,10 +1,10 @@
-//! Removing trees that may hold anything.
+//! Removal of untrusted trees.
 //!
-//! A tree that a build left behind is as hostile as the build was: directories without permissions,
-//! thousands of levels, links to everywhere. Every entry is met through the descriptor of its
-//! directory and links are removed, never followed. Mounts are not entered: one that a killed process
-//! left behind is detached first, lest what it shows be removed. Deep levels are moved up to the top,
-//! so that the number of open descriptors stays bounded.
+//! A tree left by a build may be hostile: directories without permissions, thousands of levels,
+//! links to anywhere. Every entry is reached through the descriptor of its directory, and links are
+//! removed, never followed. Mounts are not entered. A mount left by a killed process is detached
+//! first, so that the files in it are not removed. Deep levels are moved up to the top, so that the
+//! number of open descriptors is bounded.
 
 use std::ffi::CString;
 use std::fs;
@@ -17,11 +17,11 @@ use rustix::io::Errno;
 
 use crate::rename::rename_directory;
 
-/// How many levels are open at a time.
+/// The maximal number of levels that are open at a time.
 const LEVELS: u32 = 64;
 
-/// Removes `path` and all below it, and returns how many bytes of disk blocks that freed. It is fine
-/// if there is nothing.
+/// Removes `path` and everything below it. Returns the disk space freed, in bytes. Succeeds if
+/// `path` doesn't exist.
 pub(crate) fn remove_tree(path: &Path) -> io::Result<u64> {
     let metadata = match fs::symlink_metadata(path) {
         Ok(metadata) => metadata,
@@ -113,8 +113,7 @@ fn unlink(dir: &OwnedFd, name: &CString, flags: AtFlags) -> io::Result<()> {
     }
 }
 
-/// Opens a directory, none that something is mounted on, and makes sure that its entries can be
-/// removed.
+/// Opens a directory, after detaching mounts on it, and makes its entries removable.
 fn open_dir<P: rustix::path::Arg + Copy>(parent: impl AsFd, name: P) -> io::Result<OwnedFd> {
     let opened = match open_unmounted(&parent, name) {
         Err(Errno::XDEV) => {
@@ -137,7 +136,8 @@ fn open_dir<P: rustix::path::Arg + Copy>(parent: impl AsFd, name: P) -> io::Resu
         }
         opened => opened?,
     };
-    // Somebody else's directory may still let us remove what is in it; if not, that will be told.
+    // A directory of another user may permit removing its entries. If not, the removal reports an
+    // error.
     let _ = rustix::fs::fchmod(&dir, Mode::RWXU);
     Ok(dir)
 }
@@ -147,7 +147,7 @@ fn open_unmounted<P: rustix::path::Arg + Copy>(
     name: P,
 ) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    // A path of several components is the store's own, and the store may lie on any mount.
+    // A path with several components belongs to the store, which may be on any mount.
     let top = parent.as_fd().as_raw_fd() == rustix::fs::CWD.as_raw_fd();
     if top {
         return rustix::fs::openat(parent, name, flags, Mode::empty());

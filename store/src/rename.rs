@@ -1,4 +1,4 @@
-//! Giving a directory a name that must be free.
+//! Renaming of a directory to a free name.
 
 use std::os::fd::AsFd;
 
@@ -6,10 +6,11 @@ use rustix::fs::{AtFlags, Mode, RenameFlags, mkdirat, renameat, renameat_with, u
 use rustix::io::Errno;
 use rustix::path::Arg;
 
-/// Renames a directory, and tells whether the new name was free; where it wasn't, nothing is done.
+/// Renames a directory. Returns `true` if the new name was free; otherwise nothing changes.
 ///
-/// Some file systems (those in user space, and over a network) can't rename only where a name is
-/// free. There an empty directory takes the name, which only one process can make, and is replaced.
+/// Some file systems (in user space, or on a network) don't support renaming only to a free name.
+/// There, an empty directory reserves the name, which only one process can create, and is then
+/// replaced.
 pub(crate) fn rename_directory(
     from: impl AsFd,
     name: impl Arg + Copy,
@@ -39,7 +40,7 @@ fn over_a_placeholder(
     }
     let renamed = renameat(from, name, &to, target);
     if renamed.is_err() {
-        // Whatever the error was, it is the one to be told.
+        // The original error is the one to report.
         let _ = unlinkat(to, target, AtFlags::REMOVEDIR);
     }
     renamed.map(|()| true)

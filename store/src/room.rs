@@ -1,24 +1,25 @@
-//! A cap on what the store takes, kept before anything is written.
+//! A cap on the disk space of the store, which is enforced before data is written.
 //!
-//! Whoever is about to write *claims* the bytes first. The claims of a process are backed by its
-//! *reservation*, a row of the index, which is raised in one transaction with the look at what there
-//! is: the room of all layers, blobs, cache mounts and volumes, what the store takes for itself, and
-//! the reservations of all processes. So however many write at once, the sum stays below the cap. A
-//! claim ends when what was written has a row of its own, in the same transaction, or is gone from the
-//! disk.
+//! A process *claims* the bytes that it is about to write. The claims of a process are covered by
+//! its *reservation*, a row of the index. The reservation is raised in the same transaction that
+//! checks the disk space in use: that of all layers, blobs, cache mounts and volumes, of the
+//! store's own files, and the reservations of all processes. So the sum stays below the cap,
+//! however many processes write at once. A claim ends when the written data has a row of its own,
+//! in the same transaction, or when the data is removed from the disk.
 //!
-//! Where there is no room, the least recently used part of the cache is given up first
-//! ([`crate::prune`]). Where nothing can be given up, a process waits as long as another build is at
-//! work, since that one gives free what it holds in the end, and otherwise fails. Of several that
-//! wait for one another, one fails, and the others go on.
+//! If there is no room, the least recently used parts of the cache are removed first
+//! ([`crate::prune`]). If nothing can be removed, the process waits while another build is running,
+//! since that build releases its data in the end. Otherwise the claim fails. If several processes
+//! wait for each other, one fails and the others continue.
 //!
-//! What a program writes can't be claimed before; its directories are watched: see [`crate::watch`].
+//! The output of programs can't be claimed in advance. Their directories are watched: see
+//! [`crate::watch`].
 //!
-//! The reservation of a process that was killed counts until its directory in `tmp/` is removed: who
-//! takes the directory over takes the reservation with it.
+//! The reservation of a killed process remains until its directory in `tmp/` is removed. The
+//! process that takes over the directory also takes over the reservation.
 //!
-//! A process without a cap claims nothing. So the cap is kept where all processes know it, as from a
-//! configuration file.
+//! A process without a cap claims nothing. So the cap only works if all processes have it, for
+//! example from a configuration file.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -31,33 +32,33 @@ use crate::places;
 use crate::store::{Inner, Store};
 use crate::usage::{files_in, idle_ingest, own_bytes};
 
-/// How often it is tried again to get room that others hold.
+/// The interval between attempts to get room that other processes hold.
 const RETRY: Duration = Duration::from_millis(200);
-/// A file of this many bytes takes so many.
+/// The allocation unit of files, in bytes.
 const BLOCK: u64 = 4096;
 
-/// What a process that waits for room says of itself to the others.
+/// The values of the column by which a waiting process informs the others.
 const WAITS: i64 = 1;
 const GIVES_UP: i64 = 2;
 
-/// The cap, and what this process has of it.
+/// The cap, and this process's share of it.
 #[derive(Debug, Default)]
 pub(crate) struct Room {
     cap: Option<u64>,
     held: Mutex<Held>,
-    /// One thread at a time makes room.
+    /// The lock that lets one thread at a time make room.
     making: Mutex<()>,
 }
 
 #[derive(Debug, Default)]
 struct Held {
-    /// What all claims of this process come to.
+    /// The sum of all claims of this process in bytes.
     claimed: u64,
-    /// Its reservation.
+    /// The reservation of this process in bytes.
     granted: u64,
 }
 
-/// Bytes that are, or may be, on the disk and have no row yet.
+/// A claim on bytes that are, or may be, on the disk and have no row yet.
 #[derive(Debug)]
 pub(crate) struct Claim {
     room: Arc<Room>,
@@ -69,22 +70,23 @@ impl Room {
         Self { cap, ..Self::default() }
     }
 
-    /// Tells whether this process may have a reservation.
+    /// Returns `true` if this process may have a reservation.
     pub(crate) fn is_in_use(&self) -> bool {
         self.cap.is_some() || self.held().granted > 0
     }
 
-    /// Returns the cap.
+    /// Returns the cap in bytes.
     pub(crate) fn cap(&self) -> Option<u64> {
         self.cap
     }
 
-    /// Returns how much a process reserves beyond what it claims.
+    /// Returns the number of bytes that a process reserves beyond its claims.
     fn chunk(&self) -> u64 {
         self.cap.map_or(0, |cap| (cap / 128).clamp(256 << 10, 16 << 20))
     }
 
-    /// Returns how much is kept free for programs, whose writing is only seen afterwards.
+    /// Returns the number of bytes kept free for programs, whose output is only measured
+    /// afterwards.
     pub(crate) fn headroom(&self) -> u64 {
         self.cap.map_or(0, |cap| cap / 16)
     }
@@ -93,7 +95,7 @@ impl Room {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Claims bytes where there is room, else tells how many are missing.
+    /// Claims bytes if there is room. Otherwise returns the number of missing bytes.
     fn take(&self, inner: &Inner, cap: u64, bytes: u64) -> Result<std::result::Result<(), u64>> {
         let mut held = self.held();
         let needed = held.claimed + bytes;
@@ -118,7 +120,7 @@ impl Room {
         Ok(Ok(()))
     }
 
-    /// Claims bytes; makes room for them where there is none.
+    /// Claims bytes, and makes room for them if necessary.
     fn claim(&self, inner: &Arc<Inner>, bytes: u64) -> Result<()> {
         let Some(cap) = self.cap else { return Ok(()) };
         if self.take(inner, cap, bytes)?.is_ok() {
@@ -126,7 +128,7 @@ impl Room {
         }
         let _one = self.making.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
-            // What is being removed goes first.
+            // Pending removals are completed first.
             inner.trash.settle();
             let Err(missing) = self.take(inner, cap, bytes)? else { return Ok(()) };
             if evict(inner, missing, missing + self.headroom() / 2)? > 0 {
@@ -139,7 +141,7 @@ impl Room {
         }
     }
 
-    /// Writes the rows of what was claimed, and ends the claim in the same transaction.
+    /// Writes the rows of claimed data, and ends the claim in the same transaction.
     pub(crate) fn record<T>(
         &self,
         inner: &Inner,
@@ -165,8 +167,8 @@ impl Room {
         Ok(value)
     }
 
-    /// Sees to it that there is headroom for programs, and for `ahead` bytes at least, and that the
-    /// reservation covers what they have written. Returns how many bytes may still be written.
+    /// Keeps headroom for programs, at least `ahead` bytes, and raises the reservation to cover
+    /// their output. Returns the number of bytes that may still be written.
     pub(crate) fn balance(&self, inner: &Arc<Inner>, ahead: u64) -> Result<u64> {
         let Some(cap) = self.cap else { return Ok(u64::MAX) };
         let headroom = self.headroom().max(ahead);
@@ -183,8 +185,8 @@ impl Room {
         Ok(cap.saturating_sub(self.used(inner)?))
     }
 
-    /// Raises the reservation to what is claimed, whatever room there is, and returns what the store
-    /// takes with all that is reserved.
+    /// Raises the reservation to the sum of claims, even without room. Returns the disk space of
+    /// the store and all reservations.
     fn used(&self, inner: &Inner) -> Result<u64> {
         let mut held = self.held();
         let own = store_bytes(inner)?;
@@ -206,15 +208,15 @@ impl Room {
 }
 
 impl Claim {
-    /// Returns a claim on nothing yet.
+    /// Returns a claim on zero bytes.
     pub(crate) fn new(room: &Arc<Room>) -> Self {
         Self { room: Arc::clone(room), bytes: AtomicU64::new(0) }
     }
 
-    /// Claims what a file of `bytes` more bytes takes.
+    /// Adds the disk space of a file of `bytes` bytes to the claim.
     ///
     /// # Errors
-    /// Fails where there is no room for them, and none can be made.
+    /// Fails if there is no room for them and none can be made.
     pub(crate) fn add(&self, inner: &Arc<Inner>, bytes: u64) -> Result<()> {
         if self.room.cap.is_some() {
             let bytes = bytes.div_ceil(BLOCK) * BLOCK;
@@ -224,7 +226,7 @@ impl Claim {
         Ok(())
     }
 
-    /// Claims what is missing to `bytes` in all.
+    /// Raises the claim to `bytes` bytes.
     pub(crate) fn ensure(&self, inner: &Arc<Inner>, bytes: u64) -> Result<()> {
         match bytes.saturating_sub(self.bytes()) {
             0 => Ok(()),
@@ -232,14 +234,14 @@ impl Claim {
         }
     }
 
-    /// Makes the claim what is on the disk, whatever room there is.
+    /// Sets the claim to the bytes on the disk, even without room.
     pub(crate) fn set(&self, bytes: u64) {
         let mut held = self.room.held();
         let before = self.bytes.swap(bytes, Ordering::Relaxed);
         held.claimed = (held.claimed + bytes).saturating_sub(before);
     }
 
-    /// Returns how many bytes are claimed.
+    /// Returns the number of claimed bytes.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
     }
@@ -253,7 +255,7 @@ impl Drop for Claim {
     }
 }
 
-/// Takes over the reservation of a process that died, with its directory.
+/// Takes over the reservation of a dead process, together with its directory.
 pub(crate) fn adopt(inner: &Inner, dead: &str) -> Result<Option<Claim>> {
     let mut held = inner.room.held();
     let bytes = inner.index.write("take over a reservation", |transaction| {
@@ -278,7 +280,7 @@ pub(crate) fn adopt(inner: &Inner, dead: &str) -> Result<Option<Claim>> {
     Ok(Some(Claim { room, bytes }))
 }
 
-/// Ends the reservation of a process that has nothing unfinished left.
+/// Deletes the reservation of a process without unfinished data.
 pub(crate) fn release(transaction: &Connection, process: &str) -> rusqlite::Result<()> {
     let sql = "DELETE FROM reservations WHERE process = ?1";
     transaction.prepare_cached(sql)?.execute([process]).map(|_| ())
@@ -296,7 +298,7 @@ fn reserve(
     Ok(())
 }
 
-/// Returns what has rows: everything stored, and everything reserved.
+/// Returns the disk space of everything with a row, and all reservations.
 fn recorded_bytes(connection: &Connection) -> rusqlite::Result<u64> {
     let sql = "SELECT (SELECT coalesce(sum(disk), 0) FROM layers WHERE has_tree)
                     + (SELECT coalesce(sum(disk), 0) FROM blobs)
@@ -305,20 +307,21 @@ fn recorded_bytes(connection: &Connection) -> rusqlite::Result<u64> {
     Ok(bytes.cast_unsigned() + places::total(connection)?)
 }
 
-/// Returns what has none.
+/// Returns the disk space of everything without a row.
 fn store_bytes(inner: &Inner) -> Result<u64> {
     Ok(own_bytes(inner)? + files_in(&inner.root.join("builds"))? + idle_ingest(inner)?)
 }
 
-/// Frees room, and returns how many bytes that are; where only what the dead have left was removed,
-/// something.
+/// Frees room. Returns a positive number if anything was removed: the number of bytes freed, plus
+/// the number of trees of dead processes.
 fn evict(inner: &Arc<Inner>, least: u64, wanted: u64) -> Result<u64> {
     let before = inner.trash.settle();
     let freed = Store::of(Arc::clone(inner)).evict(least, wanted)?;
     Ok(freed + (inner.trash.settle() - before))
 }
 
-/// Says that this process waits for room, and tells whether another build is at work that doesn't.
+/// Records that this process waits for room. Returns `true` if another build is running that
+/// doesn't wait.
 fn wait_for_others(inner: &Inner, granted: u64) -> Result<bool> {
     let own = inner.process.name();
     inner.index.write("wait for room", |transaction| {
@@ -380,7 +383,7 @@ mod tests {
         let store = open(dir.path());
         let there = |id: &LayerId| store.layers().exists(id).unwrap();
         assert!(there(&made[7]) && there(&made[6]) && !there(&made[0]) && !there(&made[3]));
-        // What is removed in the background is claimed until it is gone.
+        // The data that is removed in the background stays claimed until it is gone.
         let begun = std::time::Instant::now();
         while reserved(&store) > 0 {
             assert!(begun.elapsed().as_secs() < 60, "{} bytes stay claimed", reserved(&store));

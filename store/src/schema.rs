@@ -1,16 +1,17 @@
-//! The tables of the index, and how an older index becomes a newer one.
+//! The tables of the index, and the migration of older indexes.
 //!
-//! Digests are kept as their 32 bytes, times as nanoseconds since 1970. `epoch` columns: see the
-//! crate's essay, "Power loss". There are no foreign keys: who deletes knows in which order, and a
-//! look-up verifies what it finds. `sum` columns: see `sums`; `stamp` and `seal`: see `integrity`.
+//! Digests are stored as 32 bytes, times as nanoseconds since 1970. For `epoch` columns, see "Power
+//! loss" in the crate's docs; for `sum` columns, see `sums`; for `stamp` and `seal`, see
+//! `integrity`. There are no foreign keys: code that deletes rows does so in the right order, and
+//! each look-up verifies its results.
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
-/// The version that this kiln writes: the number of migrations.
+/// The version of the indexes that this kiln writes: the number of migrations.
 pub(crate) const VERSION: u32 = MIGRATIONS.len() as u32;
 
-/// Each brings an index of the version that is its number to the next one. Never change one that
-/// was released.
+/// The migrations. Each converts an index of the version equal to its position to the next version.
+/// Never change a migration that was released.
 const MIGRATIONS: &[&str] = &[
     "
 CREATE TABLE meta (
@@ -111,7 +112,8 @@ CREATE INDEX builds_by_start ON builds (started_at);
     "
 ALTER TABLE blobs ADD COLUMN changed_at INTEGER NOT NULL DEFAULT 0;
 ",
-    // The sums are made by what `sums` registers; a row that is wrong before stays so.
+    // The function that `sums` registers computes the sums. A row that is wrong before the
+    // migration stays wrong.
     "
 ALTER TABLE layers ADD COLUMN stamp BLOB;
 ALTER TABLE layers ADD COLUMN entries INTEGER;
@@ -163,8 +165,8 @@ CREATE TRIGGER images_updated AFTER UPDATE OF name, media_type, digest, size, cr
     WHERE row = NEW.row;
 END;
 ",
-    // Nothing was written to it before. The long column stands last: what comes before it is read
-    // without it.
+    // The table was unused before. The long column is the last, so that reading the others doesn't
+    // read it.
     "
 DROP TABLE builds;
 CREATE TABLE builds (
@@ -187,8 +189,8 @@ CREATE TABLE blob_repositories (
     PRIMARY KEY (digest, repository)
 ) STRICT, WITHOUT ROWID;
 ",
-    // What explains why steps have missed: see `recipes` and `listings`. Times are read off SQLite's
-    // clock where a trigger notes them. The long columns stand last.
+    // The tables explain why steps were not cached: see `recipes` and `listings`. Triggers use
+    // SQLite's clock. The long columns are the last.
     "
 CREATE TABLE recipes (
     row     INTEGER PRIMARY KEY,
@@ -250,8 +252,8 @@ CREATE TRIGGER layers_deleted AFTER DELETE ON layers
         AND NOT EXISTS (SELECT 1 FROM layers WHERE diff_id = OLD.diff_id);
 END;
 ",
-    // Room on the disk, in bytes of the blocks in use; NULL where it isn't known yet. `shared`: what
-    // of a tree's files has names in other trees too, and isn't part of `disk`.
+    // The columns have the disk space in bytes; NULL if it is unknown. `shared` is the size of a
+    // tree's files that also have names in other trees, and isn't part of `disk`.
     "
 ALTER TABLE layers ADD COLUMN disk INTEGER;
 ALTER TABLE layers ADD COLUMN shared INTEGER NOT NULL DEFAULT 0;
@@ -270,7 +272,7 @@ CREATE TABLE reservations (
     waits   INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 ",
-    // Days since 1970.
+    // The column `day` has days since 1970.
     "
 CREATE TABLE file_page_uses (
     device INTEGER NOT NULL,
@@ -280,7 +282,8 @@ CREATE TABLE file_page_uses (
 ) STRICT, WITHOUT ROWID;
 INSERT INTO file_page_uses SELECT device, page, unixepoch() / 86400 FROM file_pages;
 ",
-    // Where the tar of a layer departs from its tree; no row where it doesn't.
+    // The table has the differences between the tar of a layer and its tree. A layer without
+    // differences has no row.
     "
 CREATE TABLE layer_changes (
     layer   TEXT PRIMARY KEY,
@@ -293,12 +296,12 @@ END;
 ",
 ];
 
-/// Returns the version of an index; 0 for one that has nothing in it yet.
+/// Returns the version of an index; 0 for an empty one.
 pub(crate) fn version(connection: &Connection) -> rusqlite::Result<u32> {
     connection.query_row("PRAGMA user_version", [], |row| row.get(0))
 }
 
-/// Brings an index to [`VERSION`]. The caller sees to it that nobody else does the same.
+/// Migrates an index to [`VERSION`]. The caller ensures that no other process does the same.
 pub(crate) fn migrate(connection: &mut Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "journal_mode", "wal")?;
     let transaction = Transaction::new(connection, TransactionBehavior::Immediate)?;

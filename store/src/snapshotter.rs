@@ -1,15 +1,15 @@
-//! How layers are laid one on top of the other.
+//! The selection of the method for combining layers.
 //!
-//! overlayfs shows a chain of layers as one tree for the price of a mount, and takes what is written
-//! into a directory of its own. Not every file system can hold that directory, as an overlay itself
-//! (the root of a container) or one in user space or on a network can't; and not every kernel lets a
-//! user mount overlays. There, trees are copied: see [`kiln_tree::assemble`].
+//! overlayfs shows a chain of layers as one tree for the cost of a mount, and writes changes to a
+//! separate directory. Not every file system can contain that directory: an overlay (the root of a
+//! container) and file systems in user space or on a network can't. And not every kernel lets a
+//! user mount overlays. In these cases, trees are copied: see [`kiln_tree::assemble`].
 //!
-//! Which of the two it is, is found out by trying it in the store's own directory, when it is first
-//! needed, and remembered for the boot, as long as the store is mounted as it was and the process may do
-//! the same. Trees that either makes are read by both, with one exception: where the file system
-//! refuses overlayfs's marks of deletions, and files take their place, overlayfs can't read them. A
-//! store that has such trees is one of copies from then on.
+//! The method is determined by a trial in the store's own directory, when it is first needed. The
+//! result is remembered for the boot, as long as the store's mount and the process's privileges are
+//! the same. Both methods read each other's trees, with one exception: if the file system refuses
+//! overlayfs's marks of deletions, files replace them, and overlayfs can't read these. A store with
+//! such trees uses copies from then on.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -22,23 +22,23 @@ use crate::error::{Error, Result};
 use crate::store::Inner;
 use crate::{private, recovery};
 
-/// A file that is there once deletions are marked by files.
+/// The name of a file that exists if files mark deletions.
 pub(crate) const FILE_MARKS: &str = "file-marks";
 
-/// A file that says in which situation an overlay was mounted.
+/// The name of a file with the situation in which an overlay was mounted.
 pub(crate) const REMEMBERED: &str = "overlay";
 
-/// How layers are laid one on top of the other.
+/// The method for combining layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Snapshotter {
-    /// By overlayfs.
+    /// Mounts of the kernel's overlayfs.
     Overlay,
-    /// By copies, which share what they can.
+    /// Copies, which share blocks and files if possible.
     Copy,
 }
 
 impl Snapshotter {
-    /// Returns its name, as `overlay`.
+    /// Returns the name of the method, as `overlay`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Overlay => "overlay",
@@ -59,22 +59,21 @@ impl FromStr for Snapshotter {
     }
 }
 
-/// The snapshotter of a store.
+/// The snapshotter of a store, with the reasons for its choice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshotting {
-    /// Which one.
+    /// The method that the store uses.
     pub snapshotter: Snapshotter,
-    /// Why it can't be overlayfs, where that was tried.
+    /// The reason why overlayfs doesn't work, if it was tried.
     pub reason: Option<String>,
-    /// Whether the file system refuses overlayfs's marks of deletions, so that copies are marked by
-    /// files.
+    /// `true` if the file system refuses overlayfs's marks, so that files mark deletions in copies.
     pub file_marks: bool,
 }
 
 /// Chooses a snapshotter, unless one is `wanted`.
 ///
 /// # Errors
-/// Fails where overlayfs is wanted and can't be had, or the store can't be written.
+/// Fails if overlayfs is wanted but doesn't work, or if the store can't be written.
 pub(crate) fn choose(inner: &Inner, wanted: Option<Snapshotter>) -> Result<Snapshotting> {
     let has_file_marks = inner.root.join(FILE_MARKS).exists();
     let copy = |reason| {
@@ -99,7 +98,8 @@ pub(crate) fn choose(inner: &Inner, wanted: Option<Snapshotter>) -> Result<Snaps
     }
 }
 
-/// Returns why no overlay can be mounted, unless one can, or could in the same situation.
+/// Returns the reason why no overlay can be mounted, or `None` if it works or has worked in the
+/// same situation.
 fn obstacle(inner: &Inner) -> Result<Option<String>> {
     let situation = situation(inner)?;
     if fs::read_to_string(inner.root.join(REMEMBERED)).is_ok_and(|known| known == situation) {
@@ -112,8 +112,8 @@ fn obstacle(inner: &Inner) -> Result<Option<String>> {
     Ok(obstacle)
 }
 
-/// Describes what decides whether an overlay can be mounted: the boot, where the store lies, and what
-/// the process may do.
+/// Describes the factors that decide whether an overlay can be mounted: the boot, the store's
+/// device, and the process's privileges.
 fn situation(inner: &Inner) -> Result<String> {
     let device = fs::metadata(&inner.root).map_err(Error::io("look at", &inner.root))?.dev();
     let may = rustix::thread::capabilities(None).map(|sets| sets.effective.bits());
@@ -121,7 +121,7 @@ fn situation(inner: &Inner) -> Result<String> {
     Ok(format!("boot {boot}\ndevice {device}\ncapabilities {may:?}\n{ids}"))
 }
 
-/// Remembers a situation. Where that fails, it is tried again.
+/// Remembers a situation. If this fails, the next process tries again.
 fn remember(inner: &Inner, situation: &str) {
     let path = inner.process.fresh();
     let placed = private::write(&path, situation.as_bytes())
@@ -131,10 +131,10 @@ fn remember(inner: &Inner, situation: &str) {
     }
 }
 
-/// Notes that there are trees in which deletions are marked by files.
+/// Records that files mark deletions in some trees.
 ///
 /// # Errors
-/// Fails where the store can't be written.
+/// Fails if the store can't be written.
 pub(crate) fn note_file_marks(root: &Path) -> Result<()> {
     let path = root.join(FILE_MARKS);
     if path.exists() {
@@ -143,8 +143,8 @@ pub(crate) fn note_file_marks(root: &Path) -> Result<()> {
     private::write(&path, b"").map_err(Error::io("create", path))
 }
 
-/// Mounts an overlay, and changes something in it: some file systems notice only then. Returns what
-/// the kernel says against it.
+/// Mounts an overlay and changes a file in it, since some file systems report the problem only
+/// then. Returns the kernel's error.
 fn try_overlay(inner: &Inner) -> Result<std::result::Result<(), String>> {
     let top = inner.process.fresh_dir()?;
     let make = |name: &str| -> Result<PathBuf> {
@@ -160,8 +160,8 @@ fn try_overlay(inner: &Inner) -> Result<std::result::Result<(), String>> {
     Ok(tried.map_err(|error| told(&error)))
 }
 
-/// Makes a mark of overlayfs's and looks whether it is there: some file systems make one and hide it,
-/// and don't list its directory any more.
+/// Returns `true` if overlayfs's marks work. Creates one and lists its directory, since some file
+/// systems create and hide it, and then can't list the directory.
 fn takes_marks(inner: &Inner) -> Result<bool> {
     use rustix::fs::{CWD, FileType, Mode, mknodat};
     let top = inner.process.fresh_dir()?;

@@ -1,4 +1,4 @@
-//! The store as a whole.
+//! The store of a root directory.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs::{self, File};
@@ -32,29 +32,29 @@ use crate::views::Views;
 use crate::volumes::Volumes;
 use crate::{layout, private, process, recovery, room};
 
-/// How long closing waits for removals in the background. Another process goes on with them.
+/// The time that closing waits for background removals. Another process completes them.
 const CLOSING: Duration = Duration::from_millis(50);
 
-/// How long the index's log may become, in bytes, before somebody has to see to it: some 60 pages.
+/// The size in bytes from which the index's log should be written back, about 60 pages.
 const LONG_LOG: u64 = 1 << 18;
 
-/// How a store is opened.
+/// The options for opening a store.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct StoreOptions {
-    /// The most that it may take on the disk, in bytes; `None` for no cap.
+    /// The maximal disk space in bytes; `None` for no cap.
     pub max_bytes: Option<u64>,
-    /// How layers are laid one on top of the other; `None` for overlayfs where it works, and copies
-    /// elsewhere.
+    /// The method for combining layers; `None` for overlayfs if it works, or else copies.
     pub snapshotter: Option<Snapshotter>,
 }
 
-/// The store of a root directory. Cheap to clone; any number of processes may have it open.
+/// A handle to the store of a root directory. Cloning is cheap. Any number of processes can open a
+/// store.
 #[derive(Clone, Debug)]
 pub struct Store {
     inner: Arc<Inner>,
 }
 
-/// What all parts of an open store share.
+/// The state that all parts of an open store share.
 #[derive(Debug)]
 pub(crate) struct Inner {
     pub(crate) root: PathBuf,
@@ -64,42 +64,44 @@ pub(crate) struct Inner {
     pub(crate) process: ProcessDir,
     pub(crate) trash: Trash,
     pub(crate) room: Arc<Room>,
-    /// Layers that the process's implicit lease holds for certain.
+    /// The layers that are certainly in the process's implicit lease.
     pub(crate) held: Mutex<HashSet<String>>,
-    /// Blobs that it holds for certain.
+    /// The blobs that are certainly in the process's implicit lease.
     held_blobs: Mutex<HashSet<Digest>>,
-    /// Layers whose trees were looked at, or made, by this process.
+    /// The layers whose trees this process has checked or created.
     pub(crate) checked: Mutex<HashSet<String>>,
-    /// When cache records were last used, not yet written to the index.
+    /// The times of the last uses of cache records that are not written to the index yet.
     pub(crate) used: Mutex<HashMap<Digest, i64>>,
-    /// Pages of file digests that were of use today, not yet written to the index.
+    /// The pages of file digests that were used today and whose use is not written to the index
+    /// yet.
     pub(crate) used_pages: Mutex<BTreeSet<Page>>,
     pub(crate) leases: AtomicI64,
-    /// When the index of the layout is written.
+    /// The state of deferred writes of the layout's index.
     pub(crate) publication: Publication,
-    /// The snapshotter that was asked for.
+    /// The requested snapshotter, if there is one.
     wanted_snapshotter: Option<Snapshotter>,
-    /// The snapshotter, once it was needed.
+    /// The chosen snapshotter, once it was needed.
     snapshotting: OnceLock<Snapshotting>,
     pub(crate) views: Views,
-    /// Whether files were placed since the last sync by this process.
+    /// `true` if this process has placed files since its last sync.
     pub(crate) unsynced: AtomicBool,
 }
 
 impl Store {
-    /// Opens the store at `root`, makes it where there is none, and sweeps up what dead processes
-    /// left in `tmp/`.
+    /// Opens the store at `root`, and creates it if it doesn't exist. Removes the files that dead
+    /// processes left in `tmp/`.
     ///
     /// # Errors
-    /// Fails where the directory can't be made or read, or was written by a newer kiln.
+    /// Fails if the directory can't be created or read, or if a newer version of kiln has written
+    /// it.
     pub fn open(root: &Path) -> Result<Self> {
         Self::open_with(root, &StoreOptions::default())
     }
 
-    /// Opens the store at `root`: see [`Store::open`].
+    /// Opens the store at `root` with options, like [`Store::open`].
     ///
     /// # Errors
-    /// As there.
+    /// See [`Store::open`].
     pub fn open_with(root: &Path, options: &StoreOptions) -> Result<Self> {
         let root = std::path::absolute(root).map_err(Error::io("resolve", root))?;
         make_dirs(&root)?;
@@ -134,120 +136,120 @@ impl Store {
         Ok(Self { inner })
     }
 
-    /// Returns a handle of a store that is open.
+    /// Returns a handle to an open store.
     pub(crate) fn of(inner: Arc<Inner>) -> Self {
         Self { inner }
     }
 
-    /// Notes which user and group ids the store's trees are written with, or finds that it has
-    /// been noted before. To be called by processes that make, read or remove trees.
+    /// Records the user and group IDs with which the store's trees are written, or checks the
+    /// recorded ones. A process that creates, reads or removes trees must call this first.
     ///
     /// # Errors
-    /// Fails where they are written with others: their owners would be mistaken.
+    /// Fails if other IDs are recorded, since the files' owners would be wrong.
     pub fn use_ids(&self, ids: &kiln_tree::Ids) -> Result<()> {
         layout::use_ids(&self.inner.root, &ids.on_disk())
     }
 
-    /// Returns the root directory.
+    /// Returns the path of the root directory.
     pub fn root(&self) -> &Path {
         &self.inner.root
     }
 
-    /// Returns a tree of the directories and files that programs get mounted in any case: `/dev`,
-    /// `/proc`, `/sys`, and in `/etc` `hosts` and `resolv.conf`. Everything is empty.
+    /// Returns a tree of the mount points that every program needs: `/dev`, `/proc`, `/sys`, and
+    /// `hosts` and `resolv.conf` in `/etc`. All entries are empty.
     pub fn mount_points(&self) -> PathBuf {
         self.inner.root.join(layout::MOUNT_POINTS)
     }
 
-    /// Returns a directory that stays empty, for programs to have their root file systems mounted on
-    /// where nobody else sees it.
+    /// Returns an empty directory on which programs' root file systems are mounted, in mount
+    /// namespaces of their own.
     pub fn anchor(&self) -> PathBuf {
         self.inner.root.join(layout::ANCHOR)
     }
 
-    /// Returns the snapshotter. It is found out, once in a process, when it is first needed.
+    /// Returns the snapshotter. The first call in a process determines it.
     ///
     /// # Errors
-    /// Fails where overlayfs was asked for and can't be had.
+    /// Fails if overlayfs was requested but doesn't work.
     pub fn snapshotting(&self) -> Result<&Snapshotting> {
         self.inner.snapshotting()
     }
 
-    /// Notes that there are trees in which deletions are marked by files, which overlayfs can't read.
+    /// Records that files mark deletions in some trees, which overlayfs can't read.
     ///
     /// # Errors
-    /// Fails where the store can't be written.
+    /// Fails if the store can't be written.
     pub fn note_file_marks(&self) -> Result<()> {
         snapshotter::note_file_marks(&self.inner.root)
     }
 
-    /// Returns the blobs.
+    /// Returns a handle to the blobs.
     pub fn content(&self) -> Content {
         Content { inner: self.inner.clone() }
     }
 
-    /// Returns the layers.
+    /// Returns a handle to the layers.
     pub fn layers(&self) -> Layers {
         Layers { inner: self.inner.clone() }
     }
 
-    /// Returns the images.
+    /// Returns a handle to the images.
     pub fn images(&self) -> Images {
         Images { inner: self.inner.clone() }
     }
 
-    /// Returns the cache records.
+    /// Returns a handle to the cache records.
     pub fn cache(&self) -> CacheIndex {
         CacheIndex { inner: self.inner.clone() }
     }
 
-    /// Returns what cache keys were made of.
+    /// Returns a handle to the recipes of cache keys.
     pub fn recipes(&self) -> Recipes {
         Recipes { inner: self.inner.clone() }
     }
 
-    /// Returns the listings of what was digested.
+    /// Returns a handle to the listings of digested trees.
     pub fn listings(&self) -> Listings {
         Listings { inner: self.inner.clone() }
     }
 
-    /// Returns the cache mounts.
+    /// Returns a handle to the cache mounts.
     pub fn cache_mounts(&self) -> CacheMounts {
         CacheMounts { inner: self.inner.clone() }
     }
 
-    /// Returns the volumes.
+    /// Returns a handle to the volumes.
     pub fn volumes(&self) -> Volumes {
         Volumes { inner: self.inner.clone() }
     }
 
-    /// Returns the history of builds.
+    /// Returns a handle to the history of builds.
     pub fn builds(&self) -> Builds {
         Builds { inner: self.inner.clone() }
     }
 
-    /// Returns a new lease: what is added to it isn't collected while it lives.
+    /// Returns a new lease. Its layers and blobs aren't collected until it is dropped.
     pub fn lease(&self) -> Result<Lease> {
         let number = self.inner.leases.fetch_add(1, Ordering::Relaxed) + 1;
         Ok(Lease { inner: self.inner.clone(), number })
     }
 
-    /// Waits until nobody else, in this process or another, holds `key`. Blocks the thread.
+    /// Waits until `key` is free in this process and all others, and locks it. Blocks the thread.
     pub fn lock(&self, key: &str) -> Result<KeyGuard> {
         KeyGuard::acquire(&self.inner.keys(), key)
     }
 
-    /// Takes `key` if nobody holds it.
+    /// Locks `key` if it is free.
     pub fn try_lock(&self, key: &str) -> Result<Option<KeyGuard>> {
         KeyGuard::try_acquire(&self.inner.keys(), key)
     }
 
-    /// Returns a fresh directory in this process's part of `tmp/`; it goes with the process.
+    /// Returns a new directory in this process's part of `tmp/`. It is removed with the process.
     pub fn temp_dir(&self) -> Result<PathBuf> {
         self.inner.process.fresh_dir()
     }
 
-    /// Returns a file in this process's part of `tmp/` that has no name any more: what it holds goes
+    /// Returns a file without a name, created in this process's part of `tmp/`. Its data is removed
     /// with its last descriptor.
     pub fn temp_file(&self) -> Result<File> {
         let path = self.inner.process.fresh();
@@ -258,30 +260,31 @@ impl Store {
         Ok(file)
     }
 
-    /// Tells whether this handle has stored files that are not known to be durable yet.
+    /// Returns `true` if this handle has stored files that may not be durable yet.
     pub fn has_unsynced(&self) -> bool {
         self.inner.unsynced.load(Ordering::Relaxed)
     }
 
-    /// Tells whether the index's log is so long that reading it, which whoever opens the store first
-    /// has to do, takes its time. [`Store::sync`] makes it short.
+    /// Returns `true` if the index's log is so long that reading it slows down the first process
+    /// that opens the store. [`Store::sync`] shortens it.
     pub fn has_long_log(&self) -> bool {
         let log = fs::metadata(self.inner.root.join("kiln.db-wal"));
         log.is_ok_and(|log| log.len() > LONG_LOG)
     }
 
-    /// Flushes everything stored so far, by anybody, to the disk, and notes that it survives a power
-    /// loss. What is stored and never synced is dropped when the machine has been started anew,
-    /// however it went down. So somebody has to call this after a build that stored something; it may
-    /// take as long as the disk does, and any process can do it, one that outlives the build too.
+    /// Flushes everything that any process has stored so far to the disk, and records that it
+    /// survives a power loss. Data that is never synced is removed when the machine has been
+    /// restarted, even after an orderly shutdown. So this must be called after a build that stored
+    /// data. It may take as long as the disk needs. Any process can call it, including one that
+    /// outlives the build.
     pub fn sync(&self) -> Result<()> {
         recovery::sync(&self.inner)
     }
 
-    /// Removes what processes that have ended had no time to remove. No file is made for it.
+    /// Removes the files that ended processes had no time to remove. Creates no files.
     ///
     /// # Errors
-    /// Fails where it can't be told which have ended.
+    /// Fails if it can't be determined which processes have ended.
     pub fn clear_dead(&self) -> Result<()> {
         process::clear_dead(&self.inner.root, self.inner.process.name())
     }
@@ -296,28 +299,28 @@ impl Inner {
         if let Some(known) = self.snapshotting.get() {
             return Ok(known);
         }
-        // Two threads may try at once, and find the same.
+        // Two threads may do this at the same time, with the same result.
         let chosen = snapshotter::choose(self, self.wanted_snapshotter)?;
         Ok(self.snapshotting.get_or_init(|| chosen))
     }
 
-    /// Returns the file that keys are locked in.
+    /// Returns the path of the file for locks on keys.
     pub(crate) fn keys(&self) -> PathBuf {
         self.root.join("keys")
     }
 
     pub(crate) fn held_blobs(&self) -> MutexGuard<'_, HashSet<Digest>> {
-        // Nothing that changes it panics half way.
+        // The code that changes the set can't panic halfway.
         self.held_blobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the root lock to place files and name them in the index.
+    /// Takes the root lock for placing files and naming them in the index.
     pub(crate) fn placing(&self) -> Result<RootLock> {
         self.unsynced.store(true, Ordering::Relaxed);
         RootLock::shared(&self.root)
     }
 
-    /// Has the process's implicit lease hold a layer, inside of a transaction.
+    /// Adds a layer to the process's implicit lease, within a transaction.
     pub(crate) fn hold_layer(
         &self,
         transaction: &rusqlite::Connection,
@@ -328,7 +331,7 @@ impl Inner {
         Ok(())
     }
 
-    /// Has the process's implicit lease hold a blob, inside of a transaction.
+    /// Adds a blob to the process's implicit lease, within a transaction.
     pub(crate) fn hold_blob(
         &self,
         transaction: &rusqlite::Connection,
@@ -339,7 +342,7 @@ impl Inner {
         Ok(())
     }
 
-    /// Has a path of the store's removed in the background, after taking its name away.
+    /// Moves a path of the store aside, and removes it in the background.
     pub(crate) fn discard(&self, path: &Path) -> Result<()> {
         let here = self.process.fresh();
         match fs::rename(path, &here) {
@@ -350,7 +353,7 @@ impl Inner {
         Ok(())
     }
 
-    /// Writes to the index when cache records and pages of file digests were last used.
+    /// Writes the last uses of cache records and pages of file digests to the index.
     pub(crate) fn flush_used(&self) -> Result<()> {
         let used = std::mem::take(&mut *self.used.lock().unwrap_or_else(PoisonError::into_inner));
         let pages = std::mem::take(&mut *self.used_pages());
@@ -384,13 +387,13 @@ impl Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        // What fails here is done by the next process that opens the store.
+        // If this fails, the next process that opens the store does it.
         if let Err(error) = self.close() {
             tracing::debug!(%error, "can't close the store");
             return;
         }
-        // Nothing holds the store any more, so nothing needs what lies here. Left there, it would
-        // have the next process look for more that is amiss.
+        // The store is closed, so these files are unused. If they stayed, the next process would
+        // run a recovery.
         for path in self.process.leftovers() {
             self.trash.add(path, None);
         }

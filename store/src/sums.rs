@@ -1,50 +1,50 @@
-//! Checksums of rows.
+//! Checksums of the index's rows.
 //!
-//! Rows that lead to content carry a sum of what they say. SQLite itself makes the sums of `layers`,
-//! `layer_blobs` and `images`, by triggers, so that no statement can forget to; a row whose sum was
-//! wrong before an update keeps a wrong one. A cache record's sum is over its outputs, too, and is
-//! made where it is written. Whoever reads a row has SQLite compare: a layer or an image that is
-//! damaged is an error, a cache record or a link is a miss.
+//! Rows that lead to content have a checksum of their values. SQLite computes the sums of `layers`,
+//! `layer_blobs` and `images` by triggers, so that every statement updates them. If a row's sum was
+//! wrong before an update, it stays wrong. The sum of a cache record also covers its outputs, and
+//! is computed where the record is written. Every query lets SQLite compare the sum. A damaged
+//! layer or image is an error, and a damaged cache record or link is a miss.
 //!
-//! The sums are no protection from anybody; they find what a disk or a careless hand has done.
+//! The sums don't protect against attackers. They detect damage by disks and accidental changes.
 
 use kiln_oci::DigestHasher;
 use rusqlite::functions::{Context, FunctionFlags};
 use rusqlite::types::{Type, ValueRef};
 use rusqlite::{Connection, Row};
 
-/// The sum of a row of `layers`.
+/// The expression for the checksum of a row of `layers`.
 pub(crate) const LAYER: &str = "row_sum(layers.id, layers.parent, layers.diff_id, layers.chain_id,
     layers.has_tree, layers.created_at, layers.description, layers.stamp, layers.entries,
     layers.seal)";
 
-/// The sum of a row of `layer_blobs`.
+/// The expression for the checksum of a row of `layer_blobs`.
 pub(crate) const LAYER_BLOB: &str = "row_sum(layer_blobs.layer, layer_blobs.digest,
     layer_blobs.media_type, layer_blobs.size, layer_blobs.origin)";
 
-/// The sum of a row of `images`.
+/// The expression for the checksum of a row of `images`.
 pub(crate) const IMAGE: &str = "row_sum(images.name, images.media_type, images.digest, images.size,
     images.created_at)";
 
-/// The sum of a row of `cache_links`.
+/// The expression for the checksum of a row of `cache_links`.
 pub(crate) const LINK: &str = "row_sum(cache_links.definition, cache_links.canonical)";
 
-/// The sum of a row of `cache_records` and of its outputs.
+/// The expression for the checksum of a row of `cache_records` and its outputs.
 pub(crate) const RECORD: &str = "row_sum(cache_records.key, cache_records.description, (
     SELECT group_concat(number || '=' || coalesce(layer, ''), ',') FROM (
         SELECT number, layer FROM cache_outputs WHERE key = cache_records.key ORDER BY number)))";
 
-/// The sum of a row of `file_pages`.
+/// The expression for the checksum of a row of `file_pages`.
 pub(crate) const FILE_PAGE: &str =
     "row_sum(file_pages.device, file_pages.page, file_pages.records)";
 
-/// The sum of a row of `layer_contents`.
+/// The expression for the checksum of a row of `layer_contents`.
 pub(crate) const LAYER_CONTENTS: &str = "row_sum(layer_contents.diff_id, layer_contents.content)";
 
-/// The sum of a row of `layer_changes`.
+/// The expression for the checksum of a row of `layer_changes`.
 pub(crate) const LAYER_CHANGES: &str = "row_sum(layer_changes.layer, layer_changes.changes)";
 
-/// The tables that have sums, with how these are made.
+/// The tables with checksums, and the expressions for these.
 pub(crate) const TABLES: [(&str, &str); 8] = [
     ("layers", LAYER),
     ("layer_blobs", LAYER_BLOB),
@@ -56,12 +56,12 @@ pub(crate) const TABLES: [(&str, &str); 8] = [
     ("layer_changes", LAYER_CHANGES),
 ];
 
-/// A row whose sum is wrong.
+/// The error of a row whose checksum is wrong.
 #[derive(Debug, thiserror::Error)]
 #[error("wrong checksum")]
 pub(crate) struct WrongSum;
 
-/// Teaches SQLite to make sums.
+/// Registers the SQL function that computes checksums.
 pub(crate) fn register(connection: &Connection) -> rusqlite::Result<()> {
     let flags = FunctionFlags::SQLITE_UTF8
         | FunctionFlags::SQLITE_DETERMINISTIC
@@ -69,7 +69,7 @@ pub(crate) fn register(connection: &Connection) -> rusqlite::Result<()> {
     connection.create_scalar_function("row_sum", -1, flags, |context| Ok(sum(context)))
 }
 
-/// Digests values with their types and lengths.
+/// Returns a checksum of values with their types and lengths.
 fn sum(context: &Context<'_>) -> i64 {
     let mut hasher = DigestHasher::new();
     for index in 0..context.len() {
@@ -90,7 +90,7 @@ fn sum(context: &Context<'_>) -> i64 {
     i64::from_le_bytes(first)
 }
 
-/// Fails where a column that compares a row's sum says that it is wrong.
+/// Fails if a column with the comparison of a row's checksum is false.
 pub(crate) fn check(row: &Row<'_>, column: usize) -> rusqlite::Result<()> {
     if row.get(column)? {
         return Ok(());

@@ -1,4 +1,4 @@
-//! Removing in the background.
+//! Removal of trees in the background.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,16 +9,16 @@ use std::time::Duration;
 use crate::remove::remove_tree;
 use crate::room::Claim;
 
-/// What the thread is to do.
+/// A task of the background thread.
 enum Item {
-    /// Remove a tree, and then end the claim on the room that it takes.
+    /// The removal of a tree, followed by the end of the claim on its room.
     Tree(PathBuf, Option<Arc<Claim>>),
-    /// Say that everything before was done.
+    /// A request for a reply once all earlier tasks are completed.
     Mark(Sender<()>),
 }
 
-/// Removes trees on a thread of its own, so that nobody waits for it. What isn't done when the
-/// process ends lies in the process's directory and is removed by the next.
+/// A background thread that removes trees. Trees that remain at the end of the process are in its
+/// directory, and the next process removes them.
 #[derive(Debug, Default)]
 pub(crate) struct Trash {
     thread: Mutex<Option<Thread>>,
@@ -32,8 +32,8 @@ struct Thread {
 }
 
 impl Trash {
-    /// Has `path` removed. It lies in the process's directory and nobody else knows it. Its claim ends
-    /// when it is gone.
+    /// Removes `path` in the background. The path is in the process's directory, and no other code
+    /// uses it. Its claim ends when it is removed.
     pub(crate) fn add(&self, path: PathBuf, claim: Option<Arc<Claim>>) {
         let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
         if thread.is_none() {
@@ -48,8 +48,8 @@ impl Trash {
         }
     }
 
-    /// Waits until everything is removed that was added so far, and returns how many trees have been
-    /// removed until now.
+    /// Waits until all trees added so far are removed. Returns the number of trees removed since
+    /// the start.
     pub(crate) fn settle(&self) -> u64 {
         let (mark, reached) = channel();
         let items = {
@@ -62,7 +62,7 @@ impl Trash {
         self.removed.load(Ordering::Relaxed)
     }
 
-    /// Waits until everything is removed, but no longer than `limit`, and tells whether it is.
+    /// Waits at most `limit` until all trees are removed. Returns `true` if they are.
     pub(crate) fn finish(&self, limit: Duration) -> bool {
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(Thread { items, done }) = thread else { return true };
@@ -88,7 +88,7 @@ fn start(removed: &Arc<AtomicU64>) -> Option<Thread> {
         }
         drop(running);
     };
-    // Without a thread, removal is done by who asks for it.
+    // Without a thread, the caller removes the trees itself.
     std::thread::Builder::new().name("kiln-trash".to_owned()).spawn(body).ok()?;
     Some(Thread { items, done })
 }

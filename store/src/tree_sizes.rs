@@ -1,9 +1,9 @@
-//! The room of trees, where a commit alone can't tell it.
+//! The disk space of trees with shared files.
 //!
-//! Trees may share files: the layers of a merge are links to the files of others. Such a file counts
-//! with the tree that had it first, which holds it as its own; the others hold it as *shared*. When a
-//! tree goes, files that it counted may stay with those that shared them, and count with one of these
-//! from then on.
+//! Trees may share files: the layers of a merge are hard links to the files of others. Such a file
+//! counts with the first tree that had it, as its own. The others have it as *shared*. When a tree
+//! is removed, its files may remain in the trees that share them, and count with one of these from
+//! then on.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -17,7 +17,7 @@ use crate::measure::blocks_of;
 use crate::recovery::text_column;
 use crate::store::Inner;
 
-/// Measures the trees of which no room is known: those that an older kiln has stored.
+/// Measures the trees without a known size, which an older version of kiln has stored.
 pub(crate) fn measure_unknown(inner: &Arc<Inner>) -> Result<()> {
     let unknown = inner.index.read("list trees", |connection| {
         text_column(connection, "SELECT id FROM layers WHERE has_tree AND disk IS NULL")
@@ -25,7 +25,7 @@ pub(crate) fn measure_unknown(inner: &Arc<Inner>) -> Result<()> {
     let layers = Layers { inner: inner.clone() };
     for id in unknown {
         let path = layers.tree_path(&LayerId::from_index(id.clone()));
-        // One that was removed meanwhile takes no room.
+        // A tree that was removed in the meantime needs no size.
         let Ok((_, room)) = Dir::open(&path).and_then(|dir| kiln_tree::survey(&dir)) else {
             continue;
         };
@@ -38,14 +38,14 @@ pub(crate) fn measure_unknown(inner: &Arc<Inner>) -> Result<()> {
 /// A file with several names.
 struct Linked {
     bytes: u64,
-    /// How many names it has, and how many of them were seen.
+    /// The number of its names, and the number of those found so far.
     links: u64,
     seen: u64,
-    /// The trees that it was seen in.
+    /// The trees in which it was found.
     trees: Vec<usize>,
 }
 
-/// Finds out anew what the trees that share files take. To be called when trees were removed.
+/// Measures the trees with shared files again. Call this after trees were removed.
 pub(crate) fn recount_shared(inner: &Arc<Inner>) -> Result<()> {
     let sharing = inner.index.read("list trees", |connection| {
         let sql = "SELECT id FROM layers WHERE has_tree AND shared > 0 ORDER BY created_at, id";
@@ -84,7 +84,7 @@ pub(crate) fn recount_shared(inner: &Arc<Inner>) -> Result<()> {
         sizes.push((id, own, 0));
     }
     for file in linked.into_values() {
-        // Where a name is elsewhere still, the file counts with the tree that has it there.
+        // If a name was not found, the file counts with the tree that has the name.
         let owner = file.trees.first().filter(|_| file.seen == file.links).copied();
         for place in file.trees {
             let size = &mut sizes[place];

@@ -1,11 +1,11 @@
-//! What takes how much room.
+//! The account of disk space.
 //!
-//! Nothing is walked for it: layers and blobs have their room in the index, measured when they were
-//! stored, cache mounts and volumes since somebody last used them. What is left is a few files and
-//! directories whose own blocks are asked for. So the account takes as long for a large store as for
-//! a small one, and is what `du` says: every file once, in blocks.
+//! It needs no walk. The index has the sizes of layers and blobs, measured when they were stored,
+//! and the sizes of cache mounts and volumes, measured after their last use. Only the blocks of
+//! some remaining files and directories are queried. So the account takes as long for a large store
+//! as for a small one, and agrees with `du`: it counts every file once, in blocks.
 //!
-//! What images and the cache both hold counts with the images.
+//! Data that both images and the cache hold counts with the images.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
@@ -21,76 +21,76 @@ use crate::places::{self, directories};
 use crate::store::{Inner, Store};
 use crate::{cache_mounts, ingest, tree_sizes, volumes};
 
-/// What takes how much room, in bytes of disk blocks.
+/// The disk space of a store by part, in bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DiskUsage {
-    /// The images, newest first, those of several names once.
+    /// The images, newest first. An image with several names is listed once.
     pub images: Vec<ImageUsage>,
-    /// What all images take together, and what of it no container and no build holds.
+    /// The size of all images together, and the part of it that no container or build holds.
     pub images_bytes: (u64, u64),
-    /// The parts of the cache, those used last first.
+    /// The parts of the cache, the most recently used first.
     pub cache: Vec<CacheUsage>,
-    /// What the cache takes, and what of it can be freed.
+    /// The size of the cache, and the part of it that can be freed.
     pub cache_bytes: (u64, u64),
-    /// The volumes, by name.
+    /// The volumes, sorted by name.
     pub volumes: Vec<VolumeUsage>,
-    /// How many builds the history has, and what their logs take.
+    /// The number of builds in the history, and the size of their logs.
     pub history: (u64, u64),
-    /// What the index and the store's own directories and files take.
+    /// The size of the index and of the store's own directories and files.
     pub index_bytes: u64,
-    /// What is unfinished.
+    /// The size of unfinished data.
     pub temporary_bytes: u64,
 }
 
-/// An image.
+/// The disk space of an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImageUsage {
-    /// The digest of its manifest or index.
+    /// The digest of the manifest or index.
     pub digest: Digest,
-    /// What it takes.
+    /// The size in bytes, including shared data.
     pub bytes: u64,
-    /// What of it other images take, too.
+    /// The size in bytes of the data that other images share.
     pub shared_bytes: u64,
-    /// Whether a container or a build holds it.
+    /// `true` if a container or a build holds the image.
     pub is_used: bool,
 }
 
-/// A part of the cache: a layer or a cache mount.
+/// The disk space of a part of the cache: a layer or a cache mount.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CacheUsage {
-    /// Its ID.
+    /// The ID of the layer or cache mount.
     pub id: String,
-    /// The layer that it stands on.
+    /// The ID of the layer below.
     pub parent: Option<String>,
-    /// What it is.
+    /// The kind of the part.
     pub kind: CacheKind,
-    /// What it was stored with, as it is; the ID of a cache mount.
+    /// The description that was stored with the record, or the ID of a cache mount.
     pub description: String,
-    /// What it takes.
+    /// The size in bytes.
     pub bytes: u64,
-    /// When it was made, nanoseconds since 1970.
+    /// The creation time, in nanoseconds since 1970.
     pub created_at: i64,
-    /// When it was last used.
+    /// The time of the last use, in nanoseconds since 1970.
     pub used_at: i64,
-    /// Whether somebody holds it.
+    /// `true` if a process holds the part.
     pub is_used: bool,
-    /// Whether an image holds it; then its room counts with the image.
+    /// `true` if an image holds the part. Its size then counts with the image.
     pub is_shared: bool,
 }
 
-/// A volume.
+/// The disk space of a volume.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VolumeUsage {
-    /// Its name.
+    /// The name of the volume.
     pub name: String,
-    /// What it takes.
+    /// The size in bytes.
     pub bytes: u64,
-    /// Whether a container uses it.
+    /// `true` if a container uses the volume.
     pub is_used: bool,
 }
 
 impl DiskUsage {
-    /// Returns what everything takes together.
+    /// Returns the total disk space in bytes.
     pub fn total(&self) -> u64 {
         let volumes: u64 = self.volumes.iter().map(|volume| volume.bytes).sum();
         self.images_bytes.0
@@ -103,10 +103,10 @@ impl DiskUsage {
 }
 
 impl Store {
-    /// Tells what takes how much room.
+    /// Returns the disk space of the store by part.
     ///
     /// # Errors
-    /// Fails where something can't be looked at.
+    /// Fails if a part can't be measured.
     pub fn disk_usage(&self) -> Result<DiskUsage> {
         let inner = self.inner();
         inner.flush_used()?;
@@ -153,13 +153,13 @@ impl Store {
     }
 }
 
-/// Which images each part belongs to.
+/// The images to which each part belongs.
 struct Parts {
-    /// The blobs that images hold, as packed forms of their layers or by themselves.
+    /// The blobs that images hold, as packed forms of their layers or directly.
     blobs: HashSet<Digest>,
-    /// For each image its layers and blobs.
+    /// The layers and blobs of each image.
     images: BTreeMap<Digest, (Vec<usize>, HashSet<Digest>)>,
-    /// How many images hold each layer and blob.
+    /// The number of images that hold each layer and each blob.
     layer_holders: HashMap<usize, u32>,
     blob_holders: HashMap<Digest, u32>,
 }
@@ -220,7 +220,7 @@ impl DiskUsage {
                 continue;
             }
             let Some((layers, blobs)) = parts.images.get(&row.digest) else { continue };
-            // What it has in common with another image may be used by who uses that one.
+            // A layer shared with another image may be in use because of that image.
             let below: HashSet<usize> =
                 layers.iter().filter_map(|place| inventory.layers[*place].parent).collect();
             let mut tops = layers.iter().filter(|place| !below.contains(place));
@@ -289,7 +289,8 @@ impl DiskUsage {
     }
 }
 
-/// Returns what processes have in work; the directory of this one, which is gone in a moment, left out.
+/// Returns the size of the processes' unfinished data, without this process's directory, which is
+/// about to be removed.
 fn unfinished_bytes(inner: &Inner) -> Result<u64> {
     let tmp = inner.root.join("tmp");
     let mut bytes = blocks_of(&tmp)? + files_in(&tmp)?;
@@ -301,7 +302,7 @@ fn unfinished_bytes(inner: &Inner) -> Result<u64> {
     Ok(bytes)
 }
 
-/// Returns what the index takes, and the directories and files that hold everything else.
+/// Returns the size of the index, and of the directories and files around everything else.
 pub(crate) fn own_bytes(inner: &Inner) -> Result<u64> {
     let root = &inner.root;
     let mut bytes = blocks_of(root)? + files_in(root)?;
@@ -318,12 +319,12 @@ pub(crate) fn own_bytes(inner: &Inner) -> Result<u64> {
     Ok(bytes)
 }
 
-/// Returns what unfinished downloads take that nobody works on.
+/// Returns the size of the incomplete downloads that no process works on.
 pub(crate) fn idle_ingest(inner: &Inner) -> Result<u64> {
     Ok(ingest::idle(&inner.root)?.iter().map(|(_, bytes)| bytes).sum())
 }
 
-/// Returns what the files in a directory take, those below it left out.
+/// Returns the size of the files directly in a directory.
 pub(crate) fn files_in(path: &Path) -> Result<u64> {
     let entries = match std::fs::read_dir(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),

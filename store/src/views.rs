@@ -1,4 +1,4 @@
-//! Chains of layers as directories to read.
+//! Chains of layers as readable directories.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -12,31 +12,31 @@ use crate::layout;
 use crate::snapshotter::Snapshotter;
 use crate::store::Inner;
 
-/// So many assembled trees are kept that nobody reads just now.
+/// The maximal number of unused assembled trees that are kept.
 const KEPT: usize = 8;
 
-/// The tree of a chain, assembled of hard links. It stays as long as somebody holds it.
+/// The tree of a chain, assembled of hard links. It exists as long as a reference to it.
 #[derive(Debug)]
 pub struct AssembledTree {
     path: PathBuf,
 }
 
 impl AssembledTree {
-    /// Returns the directory. Nobody may write to it.
+    /// Returns the path of the tree, which must not be written to.
     pub fn path(&self) -> &Path {
         &self.path
     }
 }
 
-/// The trees that were assembled by this process, the last ones last.
+/// The trees that this process has assembled, the latest last.
 #[derive(Debug, Default)]
 pub(crate) struct Views(Mutex<VecDeque<(LayerId, Arc<AssembledTree>)>>);
 
 impl Layers {
-    /// Returns the trees of a chain, uppermost first. All must be there.
+    /// Returns the trees of a chain, uppermost first. All must exist.
     ///
     /// # Errors
-    /// Fails where one isn't there, or isn't what was stored.
+    /// Fails if a tree is missing or was changed.
     pub fn lowers(&self, top: Option<&LayerId>) -> Result<Vec<PathBuf>> {
         let Some(top) = top else { return Ok(Vec::new()) };
         let chain = self.chain(top)?;
@@ -44,13 +44,13 @@ impl Layers {
         Ok(chain.iter().rev().map(|layer| self.tree_path(&layer.id)).collect())
     }
 
-    /// Returns a chain as a directory to read. All its trees must be there.
+    /// Returns a chain as a readable directory. All its trees must exist.
     ///
-    /// The lowest tree of a chain has no marks of deletions: a chain of one layer is read as it is. A
-    /// longer one is mounted, or assembled where the store's snapshotter copies.
+    /// The lowest tree of a chain has no marks of deletions, so a chain of one layer is read
+    /// directly. A longer chain is mounted, or assembled if the store's snapshotter copies.
     ///
     /// # Errors
-    /// Fails where a tree isn't there, or the chain can't be mounted or assembled.
+    /// Fails if a tree is missing, or if the chain can't be mounted or assembled.
     pub fn view(&self, top: Option<&LayerId>) -> Result<Dir> {
         let lowers = self.lowers(top)?;
         match (lowers.as_slice(), top) {
@@ -71,7 +71,7 @@ impl Layers {
     /// Returns the tree of a chain, assembled of hard links.
     ///
     /// # Errors
-    /// Fails where a tree isn't there, or there can't be another one.
+    /// Fails if a tree is missing, or if the tree can't be assembled.
     pub fn assembled(&self, top: &LayerId) -> Result<Arc<AssembledTree>> {
         let mut views = self.inner.views.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, tree)) = views.iter().find(|(layer, _)| layer == top) {
@@ -86,7 +86,7 @@ impl Layers {
     }
 }
 
-/// Removes the oldest trees that nobody reads, beyond those that are kept.
+/// Removes the oldest unused trees beyond the limit.
 fn forget_unused(views: &mut VecDeque<(LayerId, Arc<AssembledTree>)>, inner: &Inner) {
     let mut surplus = views.len().saturating_sub(KEPT - 1);
     views.retain(|(_, tree)| {

@@ -1,4 +1,5 @@
-//! Volumes of `kiln run`: directories in `volumes/` that go only when somebody says so.
+//! The volumes of `kiln run`: directories in `volumes/` that are only removed at the user's
+//! request.
 
 use std::fs::{self, File};
 use std::io;
@@ -14,33 +15,34 @@ use crate::room::Claim;
 use crate::store::Inner;
 use crate::{lock, name, places};
 
-/// What the paths of volumes begin with, below the root.
+/// The prefix of the paths of volumes, relative to the store's root.
 pub(crate) const PREFIX: &str = "volumes/";
 
-/// A volume in use: nobody gives it up meanwhile.
+/// A volume in use. It can't be removed until this is dropped.
 #[derive(Debug)]
 pub struct VolumeGuard {
     inner: Arc<Inner>,
     path: PathBuf,
-    /// What it took when it was taken, where somebody needs to know, and what it has grown by.
+    /// The size in bytes when the volume was acquired, if the store has a cap. `claim` covers its
+    /// growth.
     base: u64,
     claim: Arc<Claim>,
-    // Holds the lock.
+    // The open directory holds the lock.
     _dir: File,
 }
 
 impl VolumeGuard {
-    /// Returns the directory.
+    /// Returns the path of the volume.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Returns what it took when it was taken.
+    /// Returns the size in bytes when the volume was acquired.
     pub(crate) fn base(&self) -> u64 {
         self.base
     }
 
-    /// Returns the claim on what it has grown by.
+    /// Returns the claim on the volume's growth.
     pub(crate) fn claim(&self) -> &Arc<Claim> {
         &self.claim
     }
@@ -54,20 +56,21 @@ impl Drop for VolumeGuard {
     }
 }
 
-/// The volumes.
+/// The volumes of a store.
 #[derive(Clone, Debug)]
 pub struct Volumes {
     pub(crate) inner: Arc<Inner>,
 }
 
 impl Volumes {
-    /// Returns the directory of a named volume, made where there is none, and whether it is new.
+    /// Returns the directory of a named volume, and creates it if it doesn't exist. The flag is
+    /// `true` if it is new.
     pub fn named(&self, name: &str) -> Result<(PathBuf, bool)> {
         self.filled(name, |_| Ok(()))
     }
 
-    /// Returns the directory of a named volume and whether it is new. Where there is none, `fill`
-    /// puts into it what it is to begin with, and it is seen by nobody before that is done.
+    /// Returns the directory of a named volume. The flag is `true` if it is new. For a new volume,
+    /// `fill` creates the initial contents before any other process sees it.
     pub fn filled<E: From<Error>>(
         &self,
         name: &str,
@@ -87,7 +90,7 @@ impl Volumes {
         Ok((path, placed?))
     }
 
-    /// Makes an anonymous volume and returns its name and directory.
+    /// Creates an anonymous volume. Returns its name and directory.
     pub fn anonymous(&self) -> Result<(String, PathBuf)> {
         loop {
             let name = format!("anonymous-{}{}", name::fresh(), name::fresh());
@@ -97,7 +100,7 @@ impl Volumes {
         }
     }
 
-    /// Returns the names of all volumes.
+    /// Returns the sorted names of all volumes.
     pub fn list(&self) -> Result<Vec<String>> {
         let dir = self.inner.root.join("volumes");
         let mut names = fs::read_dir(&dir)
@@ -109,7 +112,7 @@ impl Volumes {
         Ok(names)
     }
 
-    /// Holds a volume while it is used; `None` where it was given up just now.
+    /// Acquires a volume for use. Returns `None` if it was just removed.
     pub fn hold(&self, name: &str) -> Result<Option<VolumeGuard>> {
         let path = self.path(name)?;
         let Some(dir) = open(&path)? else { return Ok(None) };
@@ -123,14 +126,14 @@ impl Volumes {
         Ok(Some(VolumeGuard { inner, path, base, claim, _dir: dir }))
     }
 
-    /// Tells whether a container uses a volume.
+    /// Returns `true` if a container uses a volume.
     pub(crate) fn is_used(&self, name: &str) -> Result<bool> {
         let path = self.path(name)?;
         let Some(dir) = open(&path)? else { return Ok(false) };
         Ok(!lock::try_lock(&dir, &path)?)
     }
 
-    /// Takes a volume that nobody uses away, and returns where it is now; `None` where somebody does.
+    /// Moves an unused volume aside and returns its new path, or `None` if it is in use.
     pub(crate) fn take_unused(&self, name: &str) -> Result<Option<PathBuf>> {
         let path = self.path(name)?;
         let Some(dir) = open(&path)? else { return Ok(None) };
@@ -142,10 +145,10 @@ impl Volumes {
         Ok(Some(aside))
     }
 
-    /// Removes a volume.
+    /// Removes a volume and its contents.
     ///
     /// # Errors
-    /// Fails where there is none.
+    /// Fails if the volume doesn't exist.
     pub fn remove(&self, name: &str) -> Result<()> {
         let path = self.path(name)?;
         if !path.is_dir() {

@@ -1,12 +1,12 @@
-//! Watching what programs write, where the store has a cap.
+//! Watches on the output of programs, for stores with a cap.
 //!
-//! A program writes as it likes, and nobody is asked. So while it runs, a thread looks how much its
-//! directories have grown, claims that ([`crate::room`]), and keeps headroom free for what comes
-//! next. Where the store takes more than it may all the same, the program has to be stopped.
+//! A program writes without asking for room. So while it runs, a thread measures the growth of its
+//! directories, claims it ([`crate::room`]), and keeps headroom free. If the store exceeds its cap
+//! nevertheless, the program must be stopped.
 //!
-//! A look is a walk, and directories may be large. Every few milliseconds the thread asks the file
-//! system how full it is, which costs nothing, and walks only where that has grown enough to matter,
-//! or a while has gone by: a longer one after a longer walk.
+//! A measurement is a walk, and directories may be large. Every few milliseconds, the thread
+//! queries the used space of the file system, which is cheap. It walks only if that has grown
+//! considerably, or after a pause whose length depends on the duration of the last walk.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,25 +21,25 @@ use crate::room::Claim;
 use crate::store::{Inner, Store};
 use crate::volumes::VolumeGuard;
 
-/// How often the file system is asked.
+/// The interval between queries of the file system.
 const TICK: Duration = Duration::from_millis(10);
-/// How long it takes to see that there is no room, and to stop a program.
+/// The time that it takes to detect a lack of room and to stop a program.
 const AHEAD: Duration = Duration::from_millis(30);
-/// How long a walk is put off where the file system doesn't grow.
+/// The longest time without a walk if the file system doesn't grow.
 const QUIET: Duration = Duration::from_millis(250);
-/// How much longer than a walk takes the next one is put off.
+/// The minimal ratio between the pause after a walk and the walk's duration.
 const RATIO: u32 = 20;
 
-/// A directory that grows.
+/// A growing directory, and the claim on its growth.
 #[derive(Clone, Debug)]
 pub struct Growing {
     path: PathBuf,
-    /// What it took before.
+    /// The size in bytes at the beginning.
     base: u64,
     claim: Arc<Claim>,
 }
 
-/// Watches directories until it is dropped.
+/// A watch on directories, which ends when it is dropped.
 #[derive(Debug)]
 pub struct Watch {
     shared: Arc<Shared>,
@@ -54,14 +54,14 @@ struct Shared {
 }
 
 impl PendingTree {
-    /// Returns the tree as something that grows.
+    /// Returns the tree as a growing directory.
     pub fn growing(&self) -> Growing {
         Growing { path: self.dir().to_owned(), base: 0, claim: Arc::clone(self.claim()) }
     }
 }
 
 impl CacheMountGuard {
-    /// Returns the directory as something that grows.
+    /// Returns the cache mount as a growing directory.
     pub fn growing(&self) -> Growing {
         let (path, base) = (self.dir().to_owned(), self.base());
         Growing { path, base, claim: Arc::clone(self.claim()) }
@@ -69,7 +69,7 @@ impl CacheMountGuard {
 }
 
 impl VolumeGuard {
-    /// Returns the volume as something that grows.
+    /// Returns the volume as a growing directory.
     pub fn growing(&self) -> Growing {
         let (path, base) = (self.path().to_owned(), self.base());
         Growing { path, base, claim: Arc::clone(self.claim()) }
@@ -77,25 +77,25 @@ impl VolumeGuard {
 }
 
 impl Store {
-    /// Returns a directory of this process's part of `tmp/` as something that grows.
+    /// Returns a directory in this process's part of `tmp/` as a growing directory.
     pub fn growing(&self, path: &Path) -> Growing {
         let claim = Arc::new(Claim::new(&self.inner().room));
         Growing { path: path.to_owned(), base: 0, claim }
     }
 
-    /// Watches directories that a program is going to write to. Where there is no room for what it
-    /// writes, `stop` is called, and has to see to it that it stops. `None` where there is no cap.
+    /// Watches directories to which a program is going to write. If there is no room for its
+    /// output, calls `stop`, which must stop the program. Returns `None` if the store has no cap.
     pub fn watch(&self, growing: Vec<Growing>, stop: impl Fn() + Send + 'static) -> Option<Watch> {
         self.inner().room.cap()?;
         let (inner, shared) = (Arc::clone(self.inner()), Arc::new(Shared::default()));
         let seen = Arc::clone(&shared);
         let body = move || look_on(&inner, &seen, &growing, &stop);
         let thread = std::thread::Builder::new().name("kiln-watch".to_owned()).spawn(body);
-        // Without a thread what is written is claimed when it is stored.
+        // Without a thread, the output is claimed when it is stored.
         Some(Watch { shared, thread: thread.ok() })
     }
 
-    /// Returns the error that there is no room, for what was stopped because of it.
+    /// Returns the error for a program that was stopped because of a lack of room.
     pub fn full(&self) -> crate::Error {
         let cap = self.inner().room.cap().unwrap_or_default();
         crate::Error::Full { cap, needed: 0 }
@@ -103,7 +103,7 @@ impl Store {
 }
 
 impl Watch {
-    /// Tells whether it has asked to stop.
+    /// Returns `true` if the watch has called `stop`.
     pub fn is_over(&self) -> bool {
         self.shared.is_over.load(Ordering::Relaxed)
     }
@@ -120,7 +120,7 @@ impl Drop for Watch {
 }
 
 impl Shared {
-    /// Waits a moment, and tells whether to go on.
+    /// Waits for a moment. Returns `false` if the watch has ended.
     fn goes_on(&self) -> bool {
         let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
         if *ended {
@@ -142,12 +142,13 @@ fn look_on(inner: &Arc<Inner>, shared: &Shared, growing: &[Growing], stop: &(imp
         }
         let begun = Instant::now();
         let grown = look(growing);
-        // What will be written until it can be stopped, should it go on like this.
+        // The number of bytes that the program writes before it can be stopped, at the current
+        // rate.
         let since = walked.elapsed().max(TICK);
         let ahead = (grown as f64 * AHEAD.as_secs_f64() / since.as_secs_f64()) as u64;
         (full, walked, cost) = (now, Instant::now(), begun.elapsed());
         match inner.room.balance(inner, ahead * 2) {
-            // By the next look it would be too late.
+            // At the next measurement, it would be too late.
             Ok(free) if grown > 0 && free < ahead => {
                 if !shared.is_over.swap(true, Ordering::Relaxed) {
                     stop();
@@ -159,11 +160,11 @@ fn look_on(inner: &Arc<Inner>, shared: &Shared, growing: &[Growing], stop: &(imp
     }
 }
 
-/// Claims what directories take now, and returns how many bytes they have grown by.
+/// Claims the current sizes of directories. Returns the number of bytes by which they have grown.
 fn look(growing: &[Growing]) -> u64 {
     let mut grown = 0;
     for place in growing {
-        // What moves just now is seen the next time.
+        // A directory that is being moved is measured the next time.
         let Ok(bytes) = measure(&place.path) else { continue };
         let bytes = bytes.saturating_sub(place.base);
         grown += bytes.saturating_sub(place.claim.bytes());
@@ -172,7 +173,7 @@ fn look(growing: &[Growing]) -> u64 {
     grown
 }
 
-/// Returns how many bytes of the file system are in use.
+/// Returns the used space of the file system in bytes.
 fn filled(path: &Path) -> u64 {
     rustix::fs::statvfs(path)
         .map_or(0, |stat| stat.f_blocks.saturating_sub(stat.f_bfree) * stat.f_frsize)

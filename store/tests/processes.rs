@@ -1,6 +1,6 @@
-//! Several processes at once, and what is left when they are killed.
+//! Tests of several processes at once, and of the state after they are killed.
 //!
-//! Children are this very program again, told by the environment what to do.
+//! The child processes run this same program. An environment variable selects their task.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by it")]
 
@@ -16,7 +16,7 @@ use rusqlite::Connection;
 
 const ROOT: &str = "KILN_STORE_TEST_ROOT";
 
-/// Starts this program as a child that runs one test with `ROOT` set.
+/// Starts this program as a child that runs one test, with `ROOT` set.
 fn child(test: &str, root: &Path) -> Child {
     Command::new(std::env::current_exe().unwrap())
         .args(["--exact", test, "--test-threads=1", "--nocapture"])
@@ -46,7 +46,7 @@ fn index(root: &Path) -> Connection {
     Connection::open(root.join("kiln.db")).unwrap()
 }
 
-/// Every row has its files and every file its row, and nothing unfinished is left.
+/// Asserts that every row has its files, every file has its row, and nothing unfinished is left.
 fn assert_whole(root: &Path) {
     let index = index(root);
     let mut statement = index.prepare("SELECT id FROM layers WHERE has_tree").unwrap();
@@ -85,7 +85,7 @@ fn until(what: &str, condition: impl Fn() -> bool) {
     }
 }
 
-/// Not a test by itself: stores layers, blobs and records until it is killed.
+/// The task of a child: stores layers, blobs and records until it is killed.
 #[test]
 fn child_that_commits() {
     let Some(root) = root_of_child() else { return };
@@ -131,7 +131,7 @@ fn killed_processes_leave_a_whole_store() {
     for round in 0..20_u64 {
         let mut children: Vec<Child> =
             (0..2).map(|_| child("child_that_commits", dir.path())).collect();
-        // Odd numbers, so that the moments differ from round to round.
+        // The odd numbers vary the moments from round to round.
         std::thread::sleep(Duration::from_micros(9_000 + 7_919 * round));
         for child in &mut children {
             child.kill().unwrap();
@@ -159,12 +159,12 @@ fn killed_processes_leave_a_whole_store() {
     assert_eq!(count(dir.path().join("content/blobs/sha256")), 0);
 }
 
-/// Not a test by itself: counts in a file under a lock.
+/// The task of a child: increments a number in a file under a lock.
 #[test]
 fn child_that_counts() {
     let Some(root) = root_of_child() else { return };
     for _ in 0..50 {
-        // A store each, so that opening and closing are among what happens at once.
+        // Each round opens its own store, so that opening and closing happen concurrently too.
         let store = Store::open(&root).unwrap();
         let _guard = store.lock("counter").unwrap();
         let path = root.join("counter");

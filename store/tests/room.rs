@@ -1,4 +1,4 @@
-//! What takes how much room, and what is given up to have more of it.
+//! Tests of the account of disk space, and of freeing it.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by it")]
 
@@ -18,7 +18,7 @@ fn du(path: &Path) -> u64 {
 
 fn assert_is_what_du_says(store: &Store) {
     let told = store.disk_usage().unwrap().total();
-    // What this process has in work is gone with it, and isn't told.
+    // The unfinished data of this process is removed at its end and not included.
     let tmp = store.root().join("tmp");
     let found = du(store.root()) - du(&tmp) + fs::metadata(&tmp).unwrap().blocks() * 512;
     assert!(told.abs_diff(found) * 100 <= found, "{told} bytes, du says {found}");
@@ -28,7 +28,7 @@ fn key(text: &str) -> Digest {
     Digest::of(text.as_bytes())
 }
 
-/// Makes a layer of so many kibibytes, and a record of it where it has a key.
+/// Creates a layer of `size` kibibytes, and a record of it if it has a key.
 fn layer(store: &Store, parent: Option<&LayerId>, (name, size): (&str, usize)) -> LayerId {
     let layers = store.layers();
     let tree = layers.begin().unwrap();
@@ -42,7 +42,7 @@ fn layer(store: &Store, parent: Option<&LayerId>, (name, size): (&str, usize)) -
     id
 }
 
-/// Makes an image of one layer, whose blob is there too.
+/// Creates an image of one layer, whose blob is in the store.
 fn image(store: &Store, layer: &LayerId) -> Digest {
     let blob = store.content().put(layer.as_str().repeat(10_000).as_bytes()).unwrap();
     let (media_type, digest) = (media_type::OCI_LAYER.to_owned(), blob.digest);
@@ -82,7 +82,7 @@ fn the_account_is_what_du_says() {
     image(&store, &base);
     let top = layer(&store, Some(&base), ("top", 500));
     layer(&store, Some(&top), ("", 200));
-    // A tree of links, as a merge makes one.
+    // A tree of links, like a merge creates.
     let tree = store.layers().begin().unwrap();
     let linked = store.layers().tree_path(&base).join("dir/file");
     fs::hard_link(linked, tree.fs().join("link")).unwrap();
@@ -135,7 +135,7 @@ fn a_large_store_is_not_walked() {
     let store = Store::open(dir.path()).unwrap();
     let id = layer(&store, None, ("base", 300));
     let before = store.disk_usage().unwrap().total();
-    // Unseen: nobody may do this, and nobody looks.
+    // This change is forbidden and not detected.
     fs::write(store.layers().tree_path(&id).join("more"), vec![1; 1 << 20]).unwrap();
     assert_eq!(store.disk_usage().unwrap().total(), before);
 }
@@ -154,7 +154,7 @@ fn what_was_used_last_stays_and_parents_go_after_their_children() {
         |store: &Store| [&base, &old, &new, &other].map(|id| store.layers().exists(id).unwrap());
     store.cache().get(&key("new")).unwrap();
     let store = reopened(store);
-    // `base` is older than all, but `new` stands on it.
+    // `base` is older than all others, but `new` is above it.
     let keep = |keep_bytes| PruneOptions { keep_bytes, ..PruneOptions::default() };
     let pruned = store.prune(&keep(250 << 10)).unwrap();
     let gone: Vec<&str> = pruned.items.iter().map(|item| item.id.as_str()).collect();

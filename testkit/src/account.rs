@@ -1,10 +1,10 @@
-//! The users that run kiln in tests of kiln without root.
+//! The users that run kiln in tests without root.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown};
 use std::path::Path;
 use std::process::Command;
 
-/// A user of this machine, made by `testdata/tools/setup test`.
+/// A user of this machine, created by `testdata/tools/setup test`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Account {
     name: &'static str,
@@ -13,12 +13,12 @@ pub struct Account {
 }
 
 impl Account {
-    /// The user that has subordinate ids.
+    /// The name of the user with subordinate IDs.
     pub(crate) const MANY_IDS: &str = "kiln-test";
-    /// The user that has none.
+    /// The name of the user without subordinate IDs.
     pub(crate) const SINGLE_ID: &str = "kiln-test-single";
 
-    /// Returns a user of this machine.
+    /// Returns the user called `name`, if it exists.
     pub(crate) fn find(name: &'static str) -> Option<Self> {
         let users = std::fs::read_to_string("/etc/passwd").ok()?;
         let mut fields = users.lines().find_map(|line| {
@@ -29,12 +29,12 @@ impl Account {
         Some(Self { name, uid, gid })
     }
 
-    /// Returns the user's id.
+    /// Returns the user ID.
     pub fn uid(self) -> u32 {
         self.uid
     }
 
-    /// Returns a command that runs `program` as the user, with no other groups.
+    /// Returns a command that runs `program` as the user, without supplementary groups.
     pub fn command(self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new("setpriv");
         command.args(["--reuid", self.name, "--regid", self.name, "--clear-groups", "--"]);
@@ -42,16 +42,17 @@ impl Account {
         command
     }
 
-    /// Gives the user what belongs to root at `path` and below, but nothing below `except`.
+    /// Changes the owner of the files of root at `path` and below to the user, except for `except`
+    /// and the files below it.
     pub fn hand_over(self, path: &Path, except: &Path) {
-        // What disappears meanwhile needs no owner.
+        // A file that was removed in the meantime needs no owner.
         let Ok(found) = path.symlink_metadata() else { return };
         if path == except {
             return;
         }
         if found.uid() == 0 && lchown(path, Some(self.uid), Some(self.gid)).is_ok() {
             let mode = found.permissions().mode();
-            // A change of owner takes these bits away.
+            // Changing the owner clears these bits.
             if mode & 0o6000 != 0 && !found.is_symlink() {
                 let _ = std::fs::set_permissions(path, found.permissions());
             }
@@ -64,7 +65,7 @@ impl Account {
     }
 }
 
-/// Tells whether anybody can reach `path` and read what is there.
+/// Returns `true` if every user can reach and read `path`.
 pub(crate) fn is_public(path: &Path) -> bool {
     let allows = |path: &Path, bits| {
         path.metadata().is_ok_and(|found| found.permissions().mode() & bits == bits)

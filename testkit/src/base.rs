@@ -1,26 +1,26 @@
-//! Base images for tests.
+//! Base images that the tests build from Debian's busybox.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Returns the repository's root.
+/// Returns the root directory of the repository.
 ///
 /// # Panics
-/// Panics where this crate isn't in a repository.
+/// Panics if this crate is outside of a repository.
 pub fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate lies in the repository")
 }
 
-/// Returns the program `name` of `testdata/tools`.
+/// Returns the path of the program `name` in `testdata/tools`.
 pub fn tool(name: &str) -> PathBuf {
     repository().join("testdata/tools").join(name)
 }
 
-/// Writes a small base image, made of Debian's busybox, as an OCI layout archive to `archive`, and
-/// unpacked to the directory `layout`.
+/// Creates a small base image from Debian's busybox. Writes it to `archive` as an OCI layout
+/// archive, and unpacks it to the directory `layout`.
 ///
 /// # Panics
-/// Panics where the image can't be made: every test that asks for one needs it.
+/// Panics if the image can't be created.
 pub fn write_base(archive: &Path, layout: &Path) {
     let made = Command::new(tool("mkbase")).arg(archive).status().expect("run mkbase");
     assert!(made.success(), "mkbase failed");
@@ -29,10 +29,11 @@ pub fn write_base(archive: &Path, layout: &Path) {
     assert!(status.expect("run tar").success(), "tar failed");
 }
 
-/// Writes that image for this machine and for arm64 to the directory `layout`, as one index.
+/// Creates the same image for this machine and for arm64, and writes both to the directory `layout`
+/// as an index.
 ///
 /// # Panics
-/// Panics where the image can't be made.
+/// Panics if the image can't be created.
 pub fn write_platforms(layout: &Path) {
     let made = Command::new(tool("mkbase-platforms")).arg(layout).status();
     assert!(made.expect("run mkbase-platforms").success(), "mkbase-platforms failed");

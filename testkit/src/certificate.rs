@@ -1,4 +1,4 @@
-//! Certificates of servers, made by openssl.
+//! Certificates of servers, created with openssl.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,14 +8,14 @@ use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-/// The statements of a certificate.
+/// The options of a certificate.
 #[derive(Clone, Copy, Debug)]
 pub struct CertificateOptions<'a> {
-    /// Whom it is for, as `IP:127.0.0.1,DNS:localhost`; empty for nobody.
+    /// The subject's alternative names, as `IP:127.0.0.1,DNS:localhost`; empty for none.
     pub names: &'a str,
-    /// The value of basicConstraints, as `CA:TRUE`; empty for none.
+    /// The value of `basicConstraints`, as `CA:TRUE`; empty for none.
     pub constraints: &'a str,
-    /// The first and the last year in which it is valid.
+    /// The first and the last year of its validity.
     pub years: (u16, u16),
 }
 
@@ -25,17 +25,18 @@ impl Default for CertificateOptions<'_> {
     }
 }
 
-/// A certificate with its key, in files that go when it is dropped.
+/// A certificate with its key. Dropping it removes their files.
 #[derive(Debug)]
 pub struct Certificate {
     directory: tempfile::TempDir,
 }
 
 impl Certificate {
-    /// Makes one as Docker's manual makes it for a registry, for these names (`IP:127.0.0.1`).
+    /// Creates a certificate for a registry as in Docker's manual, for the given names
+    /// (`IP:127.0.0.1`).
     ///
     /// # Panics
-    /// Panics where openssl fails.
+    /// Panics if openssl fails.
     pub fn of_manual(names: &str) -> Self {
         let this = Self::empty();
         let names = format!("subjectAltName = {names}");
@@ -46,10 +47,10 @@ impl Certificate {
         this
     }
 
-    /// Makes one that has signed itself.
+    /// Creates a self-signed certificate.
     ///
     /// # Panics
-    /// Panics where openssl fails.
+    /// Panics if openssl fails.
     pub fn self_signed(options: CertificateOptions<'_>) -> Self {
         let this = Self::empty();
         this.request();
@@ -58,10 +59,10 @@ impl Certificate {
         this
     }
 
-    /// Makes one that `authority` has signed.
+    /// Creates a certificate signed by `authority`.
     ///
     /// # Panics
-    /// Panics where openssl fails.
+    /// Panics if openssl fails.
     pub fn signed_by(authority: &Self, options: CertificateOptions<'_>) -> Self {
         let this = Self::empty();
         this.request();
@@ -72,7 +73,7 @@ impl Certificate {
         this
     }
 
-    /// Returns the certificate's file.
+    /// Returns the path of the certificate, a PEM file.
     pub fn path(&self) -> PathBuf {
         self.file("domain.crt")
     }
@@ -81,15 +82,15 @@ impl Certificate {
         self.directory.path().join(name)
     }
 
-    /// Returns the certificate's bytes.
+    /// Returns the certificate in DER encoding.
     ///
     /// # Panics
-    /// Panics where they can't be read.
+    /// Panics if its file can't be read.
     pub fn der(&self) -> CertificateDer<'static> {
         CertificateDer::from_pem_file(self.path()).expect("read the certificate")
     }
 
-    /// Returns the configuration of a server with this certificate.
+    /// Returns the TLS configuration of a server with this certificate.
     pub(crate) fn server(&self) -> Arc<ServerConfig> {
         let key = PrivateKeyDer::from_pem_file(self.file("domain.key")).expect("read the key");
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -111,7 +112,7 @@ impl Certificate {
         self.openssl(&text.split_whitespace().collect::<Vec<_>>());
     }
 
-    /// Writes the configuration with the extensions of a certificate.
+    /// Writes the configuration file of openssl, with the extensions of a certificate.
     fn write(&self, extensions: &str, options: &CertificateOptions<'_>) {
         let mut text = format!(
             "[ca]\ndefault_ca = this\n[this]\ndatabase = index\nnew_certs_dir = .\n\

@@ -1,11 +1,11 @@
-//! containerd and podman, each with directories of its own.
+//! Private instances of containerd and podman.
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use crate::peers::{end, wait_until};
 
-/// A containerd with a root and a socket of its own; stopped when dropped.
+/// A containerd with its own root and socket. Dropping it stops the daemon.
 #[derive(Debug)]
 pub struct Containerd {
     child: Child,
@@ -13,10 +13,10 @@ pub struct Containerd {
 }
 
 impl Containerd {
-    /// Starts it, without the part that Kubernetes speaks to.
+    /// Starts containerd without its Kubernetes plugin.
     ///
     /// # Panics
-    /// Panics where it doesn't answer in time.
+    /// Panics if the daemon doesn't answer in time.
     pub fn start() -> Self {
         let data = tempfile::Builder::new().prefix("kiln-containerd-").tempdir();
         let data = data.expect("make a temporary directory");
@@ -45,12 +45,12 @@ impl Containerd {
         engine
     }
 
-    /// Returns where it listens.
+    /// Returns the path of the daemon's socket.
     pub fn socket(&self) -> PathBuf {
         self.data.path().join("socket")
     }
 
-    /// Returns a `ctr` command that talks to it, in the namespace `default`.
+    /// Returns a `ctr` command that uses this daemon and the namespace `default`.
     pub fn ctr(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("ctr");
         command.arg("--address").arg(self.socket()).args(arguments);
@@ -64,17 +64,17 @@ impl Drop for Containerd {
     }
 }
 
-/// podman with images of its own, gone when dropped.
+/// A podman with its own image store. Dropping it removes the images.
 #[derive(Debug)]
 pub struct Podman {
     data: tempfile::TempDir,
 }
 
 impl Podman {
-    /// Makes a place for its images.
+    /// Creates an empty image store.
     ///
     /// # Panics
-    /// Panics where no temporary directory can be made.
+    /// Panics if no temporary directory can be created.
     pub fn new() -> Self {
         let data = tempfile::Builder::new().prefix("kiln-podman-").tempdir();
         let data = data.expect("make a temporary directory");
@@ -91,7 +91,7 @@ impl Podman {
         Self { data }
     }
 
-    /// Returns what podman has to find in its environment.
+    /// Returns the environment variables that point podman to its image store.
     pub fn environment(&self) -> Vec<(&'static str, PathBuf)> {
         let path = |name: &str| self.data.path().join(name);
         vec![
@@ -102,7 +102,7 @@ impl Podman {
         ]
     }
 
-    /// Returns a `podman` command with these images.
+    /// Returns a `podman` command that uses this image store.
     pub fn podman(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("podman");
         command.envs(self.environment()).args(arguments);

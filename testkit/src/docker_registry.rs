@@ -1,4 +1,4 @@
-//! Debian's docker-registry on a loopback port: plain, with TLS, with a password.
+//! Debian's docker-registry on a loopback port, optionally with TLS and a password.
 
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
@@ -6,24 +6,24 @@ use std::process::{Child, Command, Stdio};
 
 use crate::peers::{free_port, wait_until};
 
-/// The name and the password that a registry with one wants.
+/// The name and the password of registries with a login.
 pub const LOGIN: (&str, &str) = ("somebody", "the-password-of-the-test");
 
-/// [`LOGIN`] as `htpasswd -B` writes it.
+/// The line for [`LOGIN`] that `htpasswd -B` writes.
 const HTPASSWD: &str = "somebody:$2b$04$kbJtrbjc1c.vf4udbkoQ/O0UMgQ8AHAHL6c3SmwHCaJDifWIMvEpq\n";
 
-/// What a registry is like.
+/// The options of a registry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RegistryOptions {
-    /// Whether it speaks `https`, with a certificate of its own authority.
+    /// `true` for `https`, with a certificate signed by an authority of its own.
     pub tls: bool,
-    /// Whether it wants to see a certificate of the client's.
+    /// `true` to require a certificate from clients.
     pub client_certificates: bool,
-    /// Whether it wants [`LOGIN`].
+    /// `true` to require [`LOGIN`] from clients.
     pub login: bool,
 }
 
-/// A registry; stopped when dropped.
+/// A docker-registry on a loopback port. Dropping it stops the daemon.
 #[derive(Debug)]
 pub struct DockerRegistry {
     child: Child,
@@ -32,18 +32,18 @@ pub struct DockerRegistry {
 }
 
 impl DockerRegistry {
-    /// Starts a plain one.
+    /// Starts a registry without TLS and login.
     ///
     /// # Panics
-    /// Panics where it doesn't answer in time.
+    /// Panics if the registry doesn't answer in time.
     pub fn start() -> Self {
         Self::start_with(RegistryOptions::default())
     }
 
-    /// Starts one.
+    /// Starts a registry with the given options.
     ///
     /// # Panics
-    /// Panics where it doesn't answer in time.
+    /// Panics if the registry doesn't answer in time.
     pub fn start_with(options: RegistryOptions) -> Self {
         let directory = tempfile::tempdir().expect("make a temporary directory");
         let port = free_port();
@@ -62,20 +62,21 @@ impl DockerRegistry {
         registry
     }
 
-    /// Returns host and port.
+    /// Returns host and port, as `127.0.0.1:4711`.
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// Returns a file of the registry's: `ca.crt`, `client.crt`, `client.key`.
+    /// Returns the path of a file of the registry: `ca.crt`, `client.crt` or `client.key`.
     pub fn file(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
-    /// Returns the requests that were answered since the last time, as `PUT /v2/a/manifests/1 201`.
+    /// Returns the requests that the registry has answered since the last call, such as
+    /// `PUT /v2/a/manifests/1 201`.
     ///
     /// # Panics
-    /// Panics where the log can't be read.
+    /// Panics if the log can't be read.
     pub fn take_log(&self) -> Vec<String> {
         let path = self.file("log");
         let text = std::fs::read_to_string(&path).expect("read the log");
@@ -93,7 +94,7 @@ impl Drop for DockerRegistry {
     }
 }
 
-/// Reads a line of the log, in the form of Apache's: `… "PUT /v2/… HTTP/1.1" 201 0 "" "kiln/0.1"`.
+/// Parses a log line in Apache's format: `… "PUT /v2/… HTTP/1.1" 201 0 "" "kiln/0.1"`.
 fn access(line: &str) -> Option<String> {
     let (_, rest) = line.split_once('"')?;
     let (request, rest) = rest.split_once('"')?;
@@ -128,7 +129,7 @@ fn configure(directory: &Path, port: u16, options: RegistryOptions) -> PathBuf {
     config
 }
 
-/// Makes an authority, and certificates of a server and a client by it.
+/// Creates an authority and two certificates signed by it, for a server and a client.
 fn make_certificates(directory: &Path) {
     let openssl = |arguments: &[&str]| {
         let output = Command::new("openssl").current_dir(directory).args(arguments).output();

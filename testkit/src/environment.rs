@@ -1,4 +1,4 @@
-//! A hermetic place to run `kiln` in.
+//! A hermetic environment for running `kiln`.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -8,43 +8,43 @@ use std::sync::OnceLock;
 use crate::account::{Account, is_public};
 use crate::base;
 
-/// A `kiln` binary with a store, a home and a working directory of its own, all removed at the end.
+/// A `kiln` binary with its own store, home and working directory. Dropping it removes all three.
 #[derive(Debug)]
 pub struct Kiln {
     binary: PathBuf,
     base: PathBuf,
     directory: tempfile::TempDir,
     account: Option<Account>,
-    /// What who runs kiln couldn't reach otherwise.
+    /// Copies of files that the user running kiln can't read otherwise.
     shared: Option<tempfile::TempDir>,
 }
 
-/// What a command did.
+/// The result of a command that has ended.
 #[derive(Debug)]
 pub struct Output {
-    /// Its exit code; 128 and the signal's number where a signal ended it.
+    /// The exit code, or 128 plus the number of the signal that ended the command.
     pub code: i32,
-    /// Its standard output.
+    /// The text on standard output.
     pub stdout: String,
-    /// Its standard error.
+    /// The text on standard error.
     pub stderr: String,
 }
 
 impl Output {
-    /// Returns standard output of a command that has succeeded.
+    /// Returns the standard output of a successful command.
     ///
     /// # Panics
-    /// Panics with all that the command said where it failed.
+    /// Panics with the whole output if the command failed.
     #[track_caller]
     pub fn success(self) -> String {
         assert_eq!(self.code, 0, "stdout: {}\nstderr: {}", self.stdout, self.stderr);
         self.stdout
     }
 
-    /// Returns standard error of a command that has failed.
+    /// Returns the standard error of a failed command.
     ///
     /// # Panics
-    /// Panics with all that the command said where it succeeded.
+    /// Panics with the whole output if the command succeeded.
     #[track_caller]
     pub fn failure(self) -> String {
         assert_ne!(self.code, 0, "stdout: {}\nstderr: {}", self.stdout, self.stderr);
@@ -53,10 +53,10 @@ impl Output {
 }
 
 impl Kiln {
-    /// Makes a place for the binary at `binary` (`env!("CARGO_BIN_EXE_kiln")`).
+    /// Creates an environment for the binary at `binary` (`env!("CARGO_BIN_EXE_kiln")`).
     ///
     /// # Panics
-    /// Panics where no temporary directory can be made.
+    /// Panics if no temporary directory can be created.
     pub fn new(binary: &str) -> Self {
         let directory = tempfile::Builder::new().prefix("kiln-test-").tempdir();
         let directory = directory.expect("make a temporary directory");
@@ -65,25 +65,25 @@ impl Kiln {
         Self { binary, base, directory, account: None, shared: None }
     }
 
-    /// Makes a place where kiln is run by a user who isn't root, and has subordinate ids.
+    /// Creates an environment in which a user other than root, with subordinate IDs, runs kiln.
     ///
     /// # Panics
-    /// Panics where there is no such user ([`Need::Accounts`](crate::Need::Accounts)).
+    /// Panics if the user doesn't exist ([`Need::Accounts`](crate::Need::Accounts)).
     pub fn rootless(binary: &str) -> Self {
         Self::new(binary).run_by(Account::MANY_IDS)
     }
 
-    /// Makes a place where kiln is run by a user who isn't root, and has no id but one.
+    /// Creates an environment in which a user other than root, without subordinate IDs, runs kiln.
     ///
     /// # Panics
-    /// Panics where there is no such user ([`Need::Accounts`](crate::Need::Accounts)).
+    /// Panics if the user doesn't exist ([`Need::Accounts`](crate::Need::Accounts)).
     pub fn rootless_with_single_id(binary: &str) -> Self {
         Self::new(binary).run_by(Account::SINGLE_ID)
     }
 
     fn run_by(mut self, name: &'static str) -> Self {
         self.account = Some(Account::find(name).expect("setup has made the user"));
-        // A target directory may be nobody else's business.
+        // The user may lack access to the target directory.
         let shared = tempfile::Builder::new().prefix("kiln-shared-").tempdir();
         let shared = shared.expect("make a temporary directory");
         open_to_all(shared.path());
@@ -104,10 +104,11 @@ impl Kiln {
         self
     }
 
-    /// Has kiln run from a copy in the working directory, `kiln`, which belongs to who runs it.
+    /// Replaces the binary by a copy in the working directory, `kiln`, which the user running kiln
+    /// owns.
     ///
     /// # Panics
-    /// Panics where it can't be copied.
+    /// Panics if the binary can't be copied.
     pub fn own_binary(&mut self) {
         let copy = self.path("kiln");
         if self.binary != copy {
@@ -116,12 +117,12 @@ impl Kiln {
         }
     }
 
-    /// Returns who runs kiln, where that isn't root.
+    /// Returns the user that runs kiln, or `None` for root.
     pub fn account(&self) -> Option<Account> {
         self.account
     }
 
-    /// Returns a command that runs `program` as who runs kiln, in the working directory.
+    /// Returns a command that runs `program` in the working directory as the user that runs kiln.
     pub fn host(&self, program: &str) -> Command {
         let mut command = match self.account {
             Some(account) => account.command(program),
@@ -131,7 +132,7 @@ impl Kiln {
         command
     }
 
-    /// Returns the OCI layout of the base image, as kiln can read it.
+    /// Returns the path of the base image's OCI layout, which kiln can read.
     pub fn base(&self) -> &Path {
         &self.base
     }
@@ -141,18 +142,18 @@ impl Kiln {
         self.directory.path().join(name)
     }
 
-    /// Returns the program's path.
+    /// Returns the path of the binary.
     pub fn binary(&self) -> &Path {
         &self.binary
     }
 
-    /// Returns the store's root.
+    /// Returns the root directory of the store.
     pub fn root(&self) -> PathBuf {
         self.path("root")
     }
 
-    /// Waits until the store holds nothing unfinished. A command on a busy machine leaves what it has
-    /// no time to remove to the next one, so this runs further ones.
+    /// Waits until the store's `tmp` directory is empty. On a busy machine, a command may leave
+    /// files for the next command to remove, so this runs further commands.
     ///
     /// # Panics
     /// Panics after a minute.
@@ -164,10 +165,10 @@ impl Kiln {
         });
     }
 
-    /// Writes a file of the working directory, its parents too, and returns its path.
+    /// Writes a file of the working directory, and creates its parents. Returns its path.
     ///
     /// # Panics
-    /// Panics where it can't be written.
+    /// Panics if the file can't be written.
     pub fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
         let path = self.path(name);
         let parent = path.parent().expect("the path is below the working directory");
@@ -176,7 +177,7 @@ impl Kiln {
         path
     }
 
-    /// Returns a command that runs kiln with nothing of the caller's environment.
+    /// Returns a command that runs kiln without the caller's environment.
     pub fn command<S: AsRef<std::ffi::OsStr>>(&self, arguments: &[S]) -> Command {
         let command = match self.account {
             Some(account) => account.command(&self.binary),
@@ -185,8 +186,8 @@ impl Kiln {
         self.prepare(command, arguments)
     }
 
-    /// Returns a command that runs kiln in a session of its own, whose terminal is the one on its
-    /// standard input.
+    /// Returns a command that runs kiln in a new session. The terminal on its standard input
+    /// controls the session.
     pub fn command_on_terminal<S: AsRef<std::ffi::OsStr>>(&self, arguments: &[S]) -> Command {
         let mut command = Command::new("setsid");
         command.args(["--ctty", "--wait"]);
@@ -214,19 +215,19 @@ impl Kiln {
         command
     }
 
-    /// Runs kiln to its end.
+    /// Runs kiln and waits until it ends.
     ///
     /// # Panics
-    /// Panics where the binary can't be started.
+    /// Panics if the binary can't be started.
     pub fn run<S: AsRef<std::ffi::OsStr>>(&self, arguments: &[S]) -> Output {
         run(&mut self.command(arguments))
     }
 
-    /// Builds the directory `context` of the working directory, with the base image named `base`
-    /// at hand, and more arguments.
+    /// Builds the directory `context` of the working directory, with `arguments` and the base image
+    /// as the named context `base`.
     ///
     /// # Panics
-    /// Panics where the binary can't be started.
+    /// Panics if the binary can't be started.
     pub fn build(&self, context: &str, arguments: &[&str]) -> Output {
         let base = format!("base=oci-layout://{}", self.base.display());
         let mut all = vec!["build", "--progress", "plain", "--build-context", &base];
@@ -235,10 +236,10 @@ impl Kiln {
         self.run(&all)
     }
 
-    /// Builds the text `dockerfile` with an empty context.
+    /// Builds the Dockerfile `dockerfile` with an empty context.
     ///
     /// # Panics
-    /// Panics where the binary can't be started.
+    /// Panics if the binary can't be started.
     pub fn build_text(&self, dockerfile: &str, arguments: &[&str]) -> Output {
         self.write("text/Dockerfile", dockerfile);
         self.build("text", arguments)
@@ -247,7 +248,7 @@ impl Kiln {
 
 impl Drop for Kiln {
     fn drop(&mut self) {
-        // A build's last act, flushing the store, may still be under way.
+        // A build may still be flushing the store.
         let gone = |path: &Path| std::fs::remove_dir_all(path).is_ok() || !path.exists();
         for _ in 0..250 {
             if gone(self.directory.path()) {
@@ -263,7 +264,7 @@ fn open_to_all(directory: &Path) {
         .expect("let others into a directory");
 }
 
-/// Returns a command that does the same under another umask, `022` as `077`.
+/// Returns a command that does the same with another umask, such as `077`.
 pub fn under_umask(command: &Command, umask: &str) -> Command {
     let mut shell = Command::new("sh");
     shell.args(["-c", "umask $0 && exec \"$@\"", umask]);
@@ -275,10 +276,10 @@ pub fn under_umask(command: &Command, umask: &str) -> Command {
     shell
 }
 
-/// Runs a command to its end.
+/// Runs a command and waits until it ends.
 ///
 /// # Panics
-/// Panics where it can't be started.
+/// Panics if the command can't be started.
 pub fn run(command: &mut Command) -> Output {
     use std::os::unix::process::ExitStatusExt;
     let output = command.output().unwrap_or_else(|error| panic!("run {command:?}: {error}"));
@@ -290,11 +291,11 @@ pub fn run(command: &mut Command) -> Output {
     }
 }
 
-/// Returns the OCI layout of the base image, made once and kept beside the test programs; its
-/// archive lies beside it, as `base.tar`.
+/// Returns the path of the base image's OCI layout. The image is created once and kept beside the
+/// test programs. Its archive is beside the layout, as `base.tar`.
 ///
 /// # Panics
-/// Panics where the image can't be made.
+/// Panics if the image can't be created.
 pub fn base_layout() -> &'static Path {
     static LAYOUT: OnceLock<PathBuf> = OnceLock::new();
     LAYOUT.get_or_init(|| {
@@ -305,11 +306,11 @@ pub fn base_layout() -> &'static Path {
     })
 }
 
-/// Returns the OCI layout of the base image for this machine and for arm64, made once and kept
-/// beside the test programs. It takes Debian's package mirror.
+/// Returns the path of the OCI layout of the base image for this machine and for arm64. The image
+/// is created once, from Debian's package mirror, and kept beside the test programs.
 ///
 /// # Panics
-/// Panics where the image can't be made.
+/// Panics if the image can't be created.
 pub fn platforms_layout() -> &'static Path {
     static LAYOUT: OnceLock<PathBuf> = OnceLock::new();
     LAYOUT.get_or_init(|| {
@@ -320,8 +321,8 @@ pub fn platforms_layout() -> &'static Path {
     })
 }
 
-/// Returns the directory beside the test programs that `make` has filled, now or earlier. Another
-/// busybox, or other tools, make another one.
+/// Returns a directory beside the test programs that `make` fills. A directory from an earlier run
+/// is used again unless busybox or the tools have changed.
 fn kept(name: &str, tools: &[&str], make: impl FnOnce(&Path)) -> PathBuf {
     let inputs = tools.iter().map(|name| base::tool(name)).chain([PathBuf::from("/bin/busybox")]);
     let inputs: Vec<Vec<u8>> = inputs
@@ -336,7 +337,7 @@ fn kept(name: &str, tools: &[&str], make: impl FnOnce(&Path)) -> PathBuf {
         make(directory.path());
         std::fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o755))
             .expect("let others read the base image");
-        // Test programs that run side by side may both make it; the first one's is kept.
+        // Two test programs may create the directory at the same time. The first one wins.
         match std::fs::rename(directory.path(), &kept) {
             Ok(()) => drop(directory.keep()),
             Err(error) => assert!(kept.exists(), "keep the base image: {error}"),

@@ -1,7 +1,7 @@
-//! A Docker engine that only takes images, of either kind, and fails on demand.
+//! A Docker engine that only loads images and fails on demand.
 //!
-//! The real one of Debian keeps layers by itself; this one stands for those on containerd's image
-//! store as well, and for what can't be brought about with a real one.
+//! It imitates both kinds of image store. Debian's real engine has its own layer store; this one
+//! also covers containerd's image store, and failures that a real engine can't be made to show.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -12,29 +12,29 @@ use serde_json::{Value, json};
 
 use crate::http::{Answer, Request, Server, Service};
 
-/// What an engine is like, and how it fails.
+/// The properties and failures of an engine.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct EngineSwitches {
-    /// Images are kept as they come, by containerd.
+    /// `true` for containerd's image store, which keeps blobs unchanged.
     pub keeps_blobs: bool,
-    /// Layers that were told of are gone when an image comes.
+    /// `true` if layers that the engine reported are gone when an image arrives.
     pub loses_layers: bool,
-    /// There is no space left.
+    /// `true` if the disk is full.
     pub is_full: bool,
 }
 
 #[derive(Debug, Default)]
 struct State {
     switches: EngineSwitches,
-    /// The layers of images, by ID.
+    /// The layers of the images, by ID.
     images: BTreeMap<String, Vec<String>>,
-    /// The names that were given, as `name:tag`.
+    /// The tags that images were given, as `name:tag`.
     tags: Vec<String>,
-    /// The files of each archive that has come.
+    /// The file names in each archive received so far.
     archives: Vec<Vec<String>>,
 }
 
-/// An engine on a loopback port; gone when dropped.
+/// An engine on a loopback port. Dropping it stops the server.
 #[derive(Debug)]
 pub struct FakeEngine {
     server: Server,
@@ -50,32 +50,32 @@ impl Service for Shared {
 }
 
 impl FakeEngine {
-    /// Starts it.
+    /// Starts an engine on a free port.
     ///
     /// # Panics
-    /// Panics where no port can be had.
+    /// Panics if no port is free.
     pub fn start(switches: EngineSwitches) -> Self {
         let state = Arc::new(Mutex::new(State { switches, ..State::default() }));
         let shared = Arc::clone(&state);
         Self { server: Server::start("127.0.0.1", |_| Shared(shared)), state }
     }
 
-    /// Returns where it listens, as `DOCKER_HOST` has it.
+    /// Returns the engine's address in the form of `DOCKER_HOST`.
     pub fn host(&self) -> String {
         format!("tcp://{}", self.server.address())
     }
 
-    /// Changes what it is like.
+    /// Sets the engine's properties and failures.
     pub fn switch(&self, switches: EngineSwitches) {
         lock(&self.state).switches = switches;
     }
 
-    /// Returns the names that were given to images that were there.
+    /// Returns the tags that were given to images that the engine already had.
     pub fn tags(&self) -> Vec<String> {
         lock(&self.state).tags.clone()
     }
 
-    /// Returns the files of the archives that have come since the last time.
+    /// Returns the file names in each archive received since the last call.
     pub fn take_archives(&self) -> Vec<Vec<String>> {
         std::mem::take(&mut lock(&self.state).archives)
     }
@@ -142,7 +142,7 @@ impl State {
         )
     }
 
-    /// Takes the layers that the engine hasn't got out of the archive, as `docker load` does.
+    /// Loads the missing layers from the archive, as `docker load` does.
     fn take_layers(&mut self, files: &BTreeMap<String, Vec<u8>>) -> Result<(), String> {
         let missing = |path: &str| format!("open /tmp/import/{path}: no such file or directory");
         let read = |path: &str| files.get(path).ok_or_else(|| missing(path));
@@ -166,7 +166,7 @@ impl State {
     }
 }
 
-/// Returns the files of a tar.
+/// Returns the files in a tar archive.
 fn read(archive: &[u8]) -> BTreeMap<String, Vec<u8>> {
     let mut files = BTreeMap::new();
     let mut archive = tar::Archive::new(archive);

@@ -1,7 +1,7 @@
 //! A registry that misbehaves on demand.
 //!
-//! It keeps everything in memory and notes every request. [`Switches`] say how it misbehaves; they
-//! can be changed at any time.
+//! It stores everything in memory and records every request. [`Switches`] select the misbehaviour
+//! and can be changed at any time.
 
 mod tokens;
 mod uploads;
@@ -18,80 +18,81 @@ use crate::certificate::Certificate;
 pub use crate::http::Request;
 use crate::http::{Answer, Server, Service};
 
-/// The token that is given to whoever asks.
+/// The token that the token server issues.
 pub const TOKEN: &str = "a-token-of-the-fake-registry";
 
-/// What a token server understands.
+/// The protocol of the token server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TokenKind {
-    /// `GET` only.
+    /// The server accepts `GET` requests only.
     #[default]
     Get,
-    /// `POST` in the manner of OAuth 2 only.
+    /// The server accepts `POST` requests of OAuth 2 only.
     Post,
-    /// Both, and it gives tokens in place of passwords.
+    /// The server accepts both, and issues refresh tokens in place of passwords.
     Identity,
 }
 
-/// How a registry misbehaves. Counts go down with each request that they spoil.
+/// The misbehaviour of a registry. Each request that a counter affects decrements it.
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 #[derive(Clone, Debug, Default)]
 pub struct Switches {
-    /// Everything but the token server wants a token.
+    /// `true` if all requests except those to the token server require a token.
     pub require_token: bool,
-    /// The realm that challenges name, in place of its own token server.
+    /// The realm in challenges, in place of the registry's own token server.
     pub realm: Option<String>,
-    /// The scheme that challenges name, in place of `Bearer`.
+    /// The authentication scheme in challenges, in place of `Bearer`.
     pub scheme: Option<String>,
-    /// The name and the password that the token server wants.
+    /// The name and the password that the token server requires.
     pub login: Option<(String, String)>,
-    /// How the token server is asked.
+    /// The protocol of the token server.
     pub token_kind: TokenKind,
-    /// The name and the password that the registry itself wants.
+    /// The name and the password that the registry itself requires.
     pub basic: Option<(String, String)>,
-    /// Blobs and manifests come with a byte changed.
+    /// `true` if a byte of each blob and manifest is changed.
     pub corrupt: bool,
-    /// Manifests are announced under another digest.
+    /// `true` if manifests have the header of another digest.
     pub wrong_announcement: bool,
-    /// Manifests are declared to be of this type.
+    /// The content type of manifests, in place of the right one.
     pub content_type: Option<String>,
-    /// So many requests are answered 429, with this many seconds to wait.
+    /// The number of requests to answer with status 429.
     pub limited: u32,
-    /// What `Retry-After` says along with 429.
+    /// The value of `Retry-After` for status 429; `0` if unset.
     pub retry_after: Option<String>,
-    /// So many requests are answered 503.
+    /// The number of requests to answer with status 503.
     pub unavailable: u32,
-    /// So many blobs are cut off in their middle.
+    /// The number of blobs whose download breaks off in the middle.
     pub cuts: u32,
-    /// Ranges are ignored: every blob is sent from its start.
+    /// `true` to ignore ranges and send every blob from its beginning.
     pub ignores_ranges: bool,
-    /// Blobs are to be had at this address, as `http://127.0.0.1:4711`, under the same path.
+    /// The origin to which requests for blobs are redirected, as `http://127.0.0.1:4711`. The path
+    /// stays the same.
     pub blobs_at: Option<String>,
-    /// Blobs come without their length, the end of the connection being theirs.
+    /// `true` to send blobs without a length. The end of the connection ends the blob.
     pub no_length: bool,
-    /// Blobs are said to be this long.
+    /// The length that the headers of blobs claim.
     pub wrong_length: Option<usize>,
     /// The entity tag of blobs.
     pub etag: Option<String>,
-    /// Blobs come in tenths with this pause after each.
+    /// The pause after each tenth of a blob.
     pub trickle: Option<Duration>,
-    /// `HEAD` is answered 405.
+    /// `true` to answer `HEAD` with status 405.
     pub no_head: bool,
-    /// So many uploads are cut off in the middle of a body.
+    /// The number of uploads whose connection breaks off within a body.
     pub upload_cuts: u32,
-    /// Uploads that were cut off are forgotten.
+    /// `true` to discard uploads that broke off.
     pub forgets_uploads: bool,
-    /// Parts of uploads are accepted and not kept.
+    /// `true` to accept parts of uploads without storing them.
     pub keeps_nothing: bool,
-    /// Whether of each part of an upload ten bytes are kept.
+    /// `true` to store only ten bytes of each part of an upload.
     pub keeps_little: bool,
     /// The pause before each MiB of an upload is read.
     pub read_pause: Option<Duration>,
-    /// Nothing is mounted out of other repositories.
+    /// `true` to refuse mounting blobs from other repositories.
     pub no_mounts: bool,
-    /// Requests whose path holds this are refused with 403.
+    /// The part of a path for which requests are refused with status 403.
     pub forbidden: Option<String>,
-    /// Longer bodies are refused with 413.
+    /// The maximal length of a body in bytes. Longer bodies are refused with status 413.
     pub max_body: Option<usize>,
 }
 
@@ -100,15 +101,15 @@ struct State {
     switches: Switches,
     requests: Vec<Request>,
     blobs: BTreeMap<String, Vec<u8>>,
-    /// Which repositories have which blobs; those in no repository are in all of them.
+    /// The pairs of repository and digest. A blob without a repository is available in all of them.
     holders: BTreeSet<(String, String)>,
     uploads: BTreeMap<String, Vec<u8>>,
     next_upload: u32,
-    /// By repository, and tag or digest: type and bytes.
+    /// The media type and bytes of each manifest, by repository and by tag or digest.
     manifests: BTreeMap<(String, String), (String, Vec<u8>)>,
 }
 
-/// A registry on a loopback port; gone when dropped.
+/// A registry on a loopback port. Dropping it stops the server.
 #[derive(Debug)]
 pub struct FakeRegistry {
     server: Server,
@@ -116,7 +117,7 @@ pub struct FakeRegistry {
 }
 
 struct Shared {
-    /// Scheme, host and port.
+    /// The scheme, host and port.
     origin: String,
     state: Arc<Mutex<State>>,
 }
@@ -142,26 +143,26 @@ impl Service for Shared {
 }
 
 impl FakeRegistry {
-    /// Starts it.
+    /// Starts a registry on `127.0.0.1`.
     ///
     /// # Panics
-    /// Panics where no port can be had.
+    /// Panics if no port is free.
     pub fn start() -> Self {
         Self::start_at("127.0.0.1")
     }
 
-    /// Starts it at another address of this machine, as `127.0.0.2`.
+    /// Starts a registry on another address of this machine, such as `127.0.0.2`.
     ///
     /// # Panics
-    /// Panics where no port can be had.
+    /// Panics if no port is free.
     pub fn start_at(host: &str) -> Self {
         Self::start_with(host, None)
     }
 
-    /// Starts it with `https` and this certificate.
+    /// Starts a registry that uses `https` with the given certificate.
     ///
     /// # Panics
-    /// Panics where no port can be had, or the certificate is of no use.
+    /// Panics if no port is free, or if the certificate is invalid.
     pub fn start_tls(certificate: &Certificate) -> Self {
         Self::start_with("127.0.0.1", Some(certificate.server()))
     }
@@ -173,38 +174,38 @@ impl FakeRegistry {
         Self { server: Server::start_with(host, tls, service), state }
     }
 
-    /// Returns host and port.
+    /// Returns host and port, as `127.0.0.1:4711`.
     pub fn address(&self) -> String {
         self.server.address().to_string()
     }
 
-    /// Changes how it misbehaves.
+    /// Changes the registry's misbehaviour.
     pub fn switch(&self, change: impl FnOnce(&mut Switches)) {
         change(&mut lock(&self.state).switches);
     }
 
-    /// Adds a blob.
+    /// Adds a blob to all repositories.
     pub fn put_blob(&self, bytes: &[u8]) -> Digest {
         let digest = Digest::of(bytes);
         lock(&self.state).blobs.insert(digest.to_string(), bytes.to_vec());
         digest
     }
 
-    /// Adds a blob to one repository.
+    /// Adds a blob to a single repository.
     pub fn put_blob_in(&self, repository: &str, bytes: &[u8]) -> Digest {
         let digest = self.put_blob(bytes);
         lock(&self.state).holders.insert((repository.to_owned(), digest.to_string()));
         digest
     }
 
-    /// Returns the blobs that a repository has, by digest.
+    /// Returns the digests of the blobs that belong to a repository.
     pub fn blobs_of(&self, repository: &str) -> Vec<Digest> {
         let state = lock(&self.state);
         let own = state.holders.iter().filter(|(holder, _)| holder == repository);
         own.filter_map(|(_, digest)| digest.parse().ok()).collect()
     }
 
-    /// Adds a manifest or index under a tag and its digest.
+    /// Adds a manifest or index under a tag and under its digest.
     pub fn put_manifest(
         &self,
         repository: &str,
@@ -221,7 +222,7 @@ impl FakeRegistry {
         digest
     }
 
-    /// Returns what was asked for, and forgets it.
+    /// Returns the recorded requests and clears the record.
     pub fn take_requests(&self) -> Vec<Request> {
         std::mem::take(&mut lock(&self.state).requests)
     }
@@ -267,7 +268,7 @@ impl State {
         })
     }
 
-    /// Returns what is answered in place of what was asked for, if anything.
+    /// Returns the error that replaces the answer to a request, if there is one.
     fn spoil(&mut self, path: &str) -> Option<Answer> {
         if path == "/v2/" {
             return None;

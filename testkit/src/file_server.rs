@@ -1,4 +1,4 @@
-//! A server of files that says what it is told to, on a loopback port.
+//! A file server on a loopback port with configurable answers.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -6,31 +6,31 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::http::{self, Request, Server, Service};
 
-/// What is said about a path.
+/// The answer to requests for a path.
 #[derive(Clone, Debug, Default)]
 pub struct Answer {
-    /// The status; 0 stands for 200.
+    /// The status code; 0 stands for 200.
     pub status: u16,
-    /// Headers.
+    /// The names and values of additional headers.
     pub headers: Vec<(String, String)>,
-    /// The content.
+    /// The content of the file.
     pub body: Vec<u8>,
-    /// Whether the content is sent again and again, without an end.
+    /// `true` to repeat the content without end.
     pub is_endless: bool,
-    /// How many connections break in the middle of the content.
+    /// The number of connections that break off in the middle of the content.
     pub cuts: u32,
 }
 
-/// A request as it came.
+/// A request that the server received.
 #[derive(Clone, Debug)]
 pub struct FileRequest {
-    /// Its path.
+    /// The path, with the query if there is one.
     pub path: String,
-    /// Its headers, names in lower case.
+    /// The headers, with names in lower case.
     pub headers: BTreeMap<String, String>,
 }
 
-/// A server of files; stopped when dropped.
+/// A file server on a loopback port. Dropping it stops the server.
 #[derive(Debug)]
 pub struct FileServer {
     server: Server,
@@ -47,49 +47,49 @@ struct State {
 }
 
 impl FileServer {
-    /// Starts it.
+    /// Starts a server without files.
     ///
     /// # Panics
-    /// Panics where no port can be had.
+    /// Panics if no port is free.
     pub fn start() -> Self {
         let state = Arc::new(Mutex::new(State::default()));
         let shared = Arc::clone(&state);
         Self { server: Server::start("127.0.0.1", |_| Shared(shared)), state }
     }
 
-    /// Returns the URL of a path.
+    /// Returns the URL for a path.
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.server.address())
     }
 
-    /// Sets what is said about a path.
+    /// Sets the answer for a path.
     pub fn put(&self, path: &str, answer: Answer) {
         lock(&self.state).answers.insert(path.to_owned(), answer);
     }
 
-    /// Serves a directory's files where no answer is set.
+    /// Serves the files of a directory for paths without an answer.
     pub fn serve_directory(&self, directory: PathBuf) {
         lock(&self.state).directory = Some(directory);
     }
 
-    /// Returns what was asked for, and forgets it.
+    /// Returns the recorded requests and clears the record.
     pub fn take_requests(&self) -> Vec<FileRequest> {
         std::mem::take(&mut lock(&self.state).requests)
     }
 }
 
 impl Answer {
-    /// Returns an answer with a content.
+    /// Returns an answer with the given content.
     pub fn of(body: impl AsRef<[u8]>) -> Self {
         Self { body: body.as_ref().to_vec(), ..Self::default() }
     }
 
-    /// Returns a redirect.
+    /// Returns a redirect with status 302.
     pub fn redirect(to: &str) -> Self {
         Self { status: 302, ..Self::default() }.with("Location", to)
     }
 
-    /// Adds a header.
+    /// Adds a header to the answer.
     #[must_use]
     pub fn with(mut self, name: &str, value: &str) -> Self {
         self.headers.push((name.to_owned(), value.to_owned()));

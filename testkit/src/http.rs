@@ -1,4 +1,5 @@
-//! Just enough of HTTP/1.1 for servers of tests: one thread for each connection and one request on each.
+//! A minimal HTTP/1.1 server for tests. Each connection has its own thread and carries a single
+//! request.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -10,40 +11,40 @@ use std::time::Duration;
 
 use rustls::{ServerConfig, ServerConnection};
 
-/// A request as it came.
+/// A request that a server received.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Request {
-    /// The method.
+    /// The method in upper case.
     pub method: String,
-    /// Path and query.
+    /// The path and the query.
     pub path: String,
     /// The headers, by name in lower case.
     pub headers: BTreeMap<String, String>,
-    /// The body.
+    /// The body, as far as it arrived.
     pub body: Vec<u8>,
-    /// Whether the connection was cut before all of the body had come.
+    /// `true` if the connection broke off before the body was complete.
     pub was_cut: bool,
 }
 
-/// What is answered.
+/// The answer to a request.
 #[derive(Clone, Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: Vec<u8>,
-    /// How many bytes of the body are sent before the connection is cut.
+    /// The number of bytes of the body after which the connection breaks off.
     pub(crate) cut: Option<usize>,
-    /// What is said of its length; nothing for `None`.
+    /// The value of the `Content-Length` header; `None` to omit it.
     pub(crate) length: Option<usize>,
-    /// Whether the body is sent again and again, without an end.
+    /// `true` to repeat the body without end.
     pub(crate) is_endless: bool,
     /// The pause after each tenth of the body.
     pub(crate) trickle: Option<Duration>,
 }
 
-/// Answers requests.
+/// A handler of requests.
 pub(crate) trait Service: Send + Sync + 'static {
-    /// Tells whether the connection is to be cut in the middle of this request's body.
+    /// Returns `true` to break the connection in the middle of this request's body.
     fn cuts(&self, _request: &Request) -> bool {
         false
     }
@@ -51,7 +52,7 @@ pub(crate) trait Service: Send + Sync + 'static {
     fn pause(&self, _request: &Request) -> Option<Duration> {
         None
     }
-    /// Returns what is answered; `None` where the connection was cut.
+    /// Returns the answer to a request, or `None` to close the connection without one.
     fn answer(&self, request: Request) -> Option<Answer>;
 }
 
@@ -73,7 +74,7 @@ impl Answer {
     }
 }
 
-/// A server on a loopback port; stopped when dropped.
+/// A server on a loopback port. Dropping it stops the server.
 #[derive(Debug)]
 pub(crate) struct Server {
     address: SocketAddr,
@@ -82,19 +83,19 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts one at an address of this machine, as `127.0.0.1`. The service is made when it is known
-    /// at which port.
+    /// Starts a server on an address of this machine, such as `127.0.0.1`. `service` creates the
+    /// handler once the port is known.
     ///
     /// # Panics
-    /// Panics where no port can be had.
+    /// Panics if no port is free.
     pub(crate) fn start<S: Service>(host: &str, service: impl FnOnce(SocketAddr) -> S) -> Self {
         Self::start_with(host, None, service)
     }
 
-    /// Starts one that speaks `https` where there is a configuration for it.
+    /// Starts a server that uses `https` if a TLS configuration is given.
     ///
     /// # Panics
-    /// Panics where no port can be had.
+    /// Panics if no port is free.
     pub(crate) fn start_with<S: Service>(
         host: &str,
         tls: Option<Arc<ServerConfig>>,
@@ -108,7 +109,7 @@ impl Server {
         Self { address, stop, thread: Some(thread) }
     }
 
-    /// Returns host and port.
+    /// Returns the address and port.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
@@ -117,7 +118,7 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::SeqCst);
-        // Wakes the thread up.
+        // Connecting wakes the server's thread.
         let _ = TcpStream::connect(self.address);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
@@ -125,7 +126,7 @@ impl Drop for Server {
     }
 }
 
-/// Serves until `stop` is set and somebody connects.
+/// Serves connections until `stop` is set and another connection arrives.
 fn serve<S: Service>(
     listener: &TcpListener,
     tls: Option<&Arc<ServerConfig>>,
@@ -141,24 +142,24 @@ fn serve<S: Service>(
         let Ok(socket) = connection.try_clone() else { continue };
         let (service, tls) = (Arc::clone(service), tls.cloned());
         let thread = std::thread::spawn(move || {
-            // A client that goes away is none of the registry's business.
+            // An error here means that the client has closed the connection.
             let _ = answer_connection(&connection, tls.as_ref(), &*service);
             let _ = connection.shutdown(Shutdown::Both);
         });
         connections.push((socket, thread));
     }
     for (socket, thread) in connections {
-        // A client that doesn't read any more would be waited for.
+        // Without this, the thread of a client that stopped reading would never end.
         let _ = socket.shutdown(Shutdown::Both);
         let _ = thread.join();
     }
 }
 
-/// How servers answer who speaks plainly to a port of `https`, as Go's word it.
+/// The answer of `https` servers to plain HTTP, as Go words it.
 const WANTS_TLS: &[u8] =
     b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n";
 
-/// How servers of plain HTTP answer who begins with TLS.
+/// The answer of plain HTTP servers to TLS.
 const WANTS_HTTP: &[u8] = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n400 Bad Request";
 
 fn answer_connection(
@@ -233,7 +234,7 @@ fn read_head(reader: &mut impl BufRead) -> std::io::Result<Option<Request>> {
     Ok(Some(request))
 }
 
-/// Reads a body that comes in pieces, each below its length in hexadecimal digits.
+/// Reads a chunked body. A line with its length in hexadecimal digits precedes each chunk.
 fn read_chunks(reader: &mut impl BufRead, body: &mut Vec<u8>) -> std::io::Result<()> {
     loop {
         let mut line = String::new();

@@ -1,4 +1,4 @@
-//! What the tests of the other crates share.
+//! Servers, environments and helper functions that the tests of the other crates share.
 #![expect(
     clippy::panic,
     clippy::print_stderr,

@@ -1,19 +1,19 @@
-//! What tests need of the machine.
+//! The requirements of tests on the machine.
 
 use std::path::Path;
 
-/// Something that a test needs and a machine may lack.
+/// A requirement of a test that a machine may not meet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
-    /// To be root.
+    /// The test runs as root.
     Root,
-    /// To be root, with the users that run kiln in tests of kiln without root.
+    /// The test runs as root, and the users that run kiln without root exist.
     Accounts,
-    /// A program on the path.
+    /// A program is on the search path.
     Program(&'static str),
-    /// Debian's package mirror, for debootstrap and apt-get.
+    /// Debian's package mirror can be reached, for debootstrap and apt-get.
     PackageMirror,
-    /// An emulator of qemu's, as `aarch64`, that the kernel holds open.
+    /// The kernel holds an emulator of qemu open, such as `aarch64`.
     Emulator(&'static str),
 }
 
@@ -44,12 +44,12 @@ impl Need {
     }
 }
 
-/// Returns the directory in which the kernel shows the emulators that it knows.
+/// Returns the directory in which the kernel lists its emulators.
 pub fn emulators() -> &'static Path {
     Path::new("/proc/sys/fs/binfmt_misc")
 }
 
-/// Returns where a program lies on the path, or among the system's own.
+/// Returns the path of a program on the search path or in the system's directories.
 pub fn find_program(name: &str) -> Option<std::path::PathBuf> {
     let path = std::env::var("PATH").unwrap_or_default();
     path.split(':')
@@ -58,10 +58,10 @@ pub fn find_program(name: &str) -> Option<std::path::PathBuf> {
         .find(|candidate| candidate.is_file())
 }
 
-/// Tells whether a test has to be skipped, and says so by name.
+/// Returns `true` if a test must be skipped, and prints its name.
 ///
 /// # Panics
-/// Panics in CI (`CI=true`): there nothing may be skipped.
+/// Panics in CI (`CI=true`), where no test may be skipped.
 pub fn skip(test: &str, needs: &[Need]) -> bool {
     let Some(missing) = needs.iter().find(|need| !need.is_met()) else { return false };
     assert!(std::env::var_os("CI").is_none(), "{test} needs {missing:?}, and CI may skip nothing");

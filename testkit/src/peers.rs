@@ -1,4 +1,4 @@
-//! Daemons of others that tests talk to, on loopback ports and sockets in temporary directories.
+//! Other projects' daemons for tests, on loopback ports and on sockets in temporary directories.
 
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 pub use crate::container_engines::{Containerd, Podman};
 pub use crate::docker_registry::{DockerRegistry, LOGIN, RegistryOptions};
 
-/// Git's own daemon, which serves the repositories below a directory on a loopback port; stopped
-/// when dropped.
+/// Git's daemon on a loopback port, which serves the repositories below a directory. Dropping it
+/// stops the daemon.
 #[derive(Debug)]
 pub struct GitDaemon {
     child: Child,
@@ -17,13 +17,13 @@ pub struct GitDaemon {
 }
 
 impl GitDaemon {
-    /// Starts it.
+    /// Starts the daemon for the repositories below `directory`.
     ///
     /// # Panics
-    /// Panics where it doesn't answer in time.
+    /// Panics if the daemon doesn't answer in time.
     pub fn start(directory: &Path) -> Self {
         let port = free_port();
-        // Not through `git`, which would start it as a child that outlives its parent.
+        // `git daemon` would start this program as a child that outlives its parent.
         let programs = Command::new("git").arg("--exec-path").output().expect("run git").stdout;
         let programs = PathBuf::from(String::from_utf8_lossy(&programs).trim());
         let child = Command::new(programs.join("git-daemon"))
@@ -55,7 +55,7 @@ impl Drop for GitDaemon {
     }
 }
 
-/// A Docker engine with a data root, socket and containerd of its own; stopped when dropped.
+/// A Docker engine with its own data root, socket and containerd. Dropping it stops the daemon.
 #[derive(Debug)]
 pub struct DockerEngine {
     child: Child,
@@ -64,10 +64,10 @@ pub struct DockerEngine {
 }
 
 impl DockerEngine {
-    /// Starts it, without networks of its own: nothing of the host's is changed.
+    /// Starts an engine without networks, so that the host's network stays unchanged.
     ///
     /// # Panics
-    /// Panics with its log where it doesn't answer in time.
+    /// Panics with the engine's log if it doesn't answer in time.
     pub fn start() -> Self {
         let data = tempfile::Builder::new().prefix("kiln-docker-").tempdir();
         let data = data.expect("make a temporary directory");
@@ -95,14 +95,14 @@ impl DockerEngine {
         engine
     }
 
-    /// Returns where it listens, as `DOCKER_HOST` has it.
+    /// Returns the engine's address in the form of `DOCKER_HOST`.
     pub fn host(&self) -> String {
         format!("unix://{}", self.socket.display())
     }
 
-    /// Returns a `docker` command that talks to this engine.
+    /// Returns a `docker` command that uses this engine.
     pub fn docker(&self, arguments: &[&str]) -> Command {
-        // Debian's client, where another one is first on the path.
+        // Debian's client is preferred over another one earlier on the path.
         let client = Path::new("/usr/bin/docker");
         let mut command = Command::new(if client.exists() { client } else { Path::new("docker") });
         command.env("DOCKER_CONFIG", self.data.path());
@@ -117,7 +117,7 @@ impl Drop for DockerEngine {
     }
 }
 
-/// Ends a daemon: in good order where it does in time.
+/// Terminates a daemon, and kills it if it takes too long.
 pub(crate) fn end(child: &mut Child) {
     let pid = rustix::process::Pid::from_child(child);
     let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
@@ -144,7 +144,7 @@ pub fn wait_until(what: &str, condition: impl Fn() -> bool) {
     }
 }
 
-/// Returns a loopback port that nobody listens on.
+/// Returns a free loopback port.
 pub(crate) fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("bind a loopback port");
     listener.local_addr().expect("the listener has an address").port()

@@ -1,4 +1,4 @@
-//! How often the index of a store's layout is written.
+//! Counting of writes to the index of a store's layout.
 
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
@@ -6,34 +6,34 @@ use std::path::Path;
 
 use rustix::fs::inotify::{CreateFlags, ReadFlags, Reader, WatchFlags, add_watch, init};
 
-/// A watch on `index.json`, each version of which is moved into its place. The kernel counts, so that
-/// tests of how much work is done depend on no clock.
+/// A watch on `index.json`, which the store replaces by a rename for each version. The kernel
+/// counts the renames, so that tests of the amount of work don't depend on a clock.
 #[derive(Debug)]
 pub struct Publishings(OwnedFd);
 
 impl Publishings {
-    /// Watches the store at `root`, which is there already.
+    /// Watches the existing store at `root`.
     ///
     /// # Panics
-    /// Panics where the kernel doesn't watch it.
+    /// Panics if the kernel can't watch it.
     pub fn of(root: &Path) -> Self {
         let inotify = init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).expect("make a watch");
-        // The kernel makes one event of two that are alike and follow each other. The store reads a
-        // version before it writes the next one.
+        // The kernel merges two successive events that are equal. Watching `OPEN` too prevents
+        // this, since the store reads a version before it writes the next.
         let flags = WatchFlags::OPEN | WatchFlags::MOVED_TO;
         add_watch(&inotify, root.join("content"), flags).expect("watch the store");
         Self(inotify)
     }
 
-    /// Returns how often it was written since the last time.
+    /// Returns the number of versions written since the last call.
     ///
     /// # Panics
-    /// Panics where there was too much to be counted.
+    /// Panics if the kernel's event queue has overflowed.
     pub fn count(&self) -> usize {
         let mut buffer = [MaybeUninit::uninit(); 4096];
         let mut events = Reader::new(&self.0, &mut buffer);
         let mut count = 0;
-        // It ends with an error: there is nothing more to be read.
+        // The loop ends with an error when no events are left.
         while let Ok(event) = events.next() {
             let (flags, name) = (event.events(), event.file_name());
             assert!(!flags.contains(ReadFlags::QUEUE_OVERFLOW), "too many to be counted");

@@ -1,16 +1,16 @@
-//! A network of a test's own: a host, and a machine outside.
+//! A private network for a test: a host and a machine outside.
 //!
-//! The host is a network namespace, where kiln finds nothing that other tests have made, and where
-//! a test may switch and filter as it likes. One more namespace is the world outside: `203.0.113.2`,
-//! connected with the host's `203.0.113.1`, which has its default route there.
+//! The host is a network namespace without traces of other tests, where a test may change
+//! interfaces and filters freely. A second namespace is the outside, `203.0.113.2`. The host has
+//! the address `203.0.113.1` on their link, and its default route leads there.
 
 use std::process::Command;
 
 use crate::environment::{Kiln, Output, base_layout, run};
 
-/// What a script has at hand: `kiln`, `build TEXT [FLAG…]` for Dockerfiles, `out COMMAND…` for the
-/// outside, `call ADDRESS PORT`, which shows what a server says, and `until_there COMMAND…`, which
-/// tries a command until it succeeds.
+/// The commands that scripts can use: `kiln`; `build TEXT [FLAG…]` builds a Dockerfile;
+/// `out COMMAND…` runs a command outside; `call ADDRESS PORT` prints the output of a server;
+/// `until_there COMMAND…` repeats a command until it succeeds.
 const PRELUDE: &str = r#"
 set -eu
 PATH=$(dirname "$KILN"):$PATH
@@ -41,10 +41,10 @@ until_there() {
 }
 "#;
 
-/// Runs a shell script in a world of its own. What it leaves running is killed at its end.
+/// Runs a shell script in a private network. The processes that it leaves are killed at its end.
 ///
 /// # Panics
-/// Panics where the script can't be started.
+/// Panics if the script can't be started.
 pub fn run_in_world(kiln: &Kiln, script: &str) -> Output {
     let path = kiln.write("world.sh", format!("{PRELUDE}{script}"));
     let mut command = Command::new("timeout");
@@ -56,7 +56,7 @@ pub fn run_in_world(kiln: &Kiln, script: &str) -> Output {
         .env_clear()
         .envs(kiln.command::<&str>(&[]).get_envs().filter_map(|(name, value)| Some((name, value?))))
         .env("KILN", kiln.binary())
-        // What is only told to those who look for it helps whoever reads of a failed test.
+        // Debug messages help to understand a failed test.
         .env("KILN_LOG", "kiln_worker=debug")
         .env("BASE", base_layout())
         .current_dir(kiln.path("."));

@@ -1,4 +1,4 @@
-//! The rules of the architecture that a machine can check.
+//! Tests of the rules of the architecture.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by it")]
 
@@ -9,7 +9,7 @@ use std::process::Command;
 use serde_json::Value;
 use syn::visit::{self, Visit};
 
-const DOCUMENT: &str = include_str!("../../docs/architecture.md");
+const DOCUMENT: &str = include_str!("../../docs/internals/architecture.md");
 const PREFIX: &str = "kiln-";
 
 type Rows = BTreeMap<String, BTreeSet<String>>;
@@ -18,7 +18,7 @@ fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
 }
 
-/// Returns the crates that each crate may use, as the table of the architecture lists them.
+/// Returns the permitted dependencies of each crate, from the table in the architecture document.
 fn documented() -> Rows {
     let rows = DOCUMENT.lines().filter_map(|line| line.strip_prefix("| ["));
     rows.map(|row| {
@@ -30,7 +30,7 @@ fn documented() -> Rows {
     .collect()
 }
 
-/// Returns the crates that each crate depends on, tests left out.
+/// Returns the declared dependencies of each crate, without those of tests.
 fn declared() -> Rows {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
     cargo.args(["metadata", "--no-deps", "--offline", "--locked", "--format-version", "1"]);
@@ -74,7 +74,7 @@ fn add_sources(directory: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// Returns all source files but those of tests.
+/// Returns all source files except those of tests.
 fn sources() -> Vec<PathBuf> {
     let mut files = Vec::new();
     for name in documented().keys() {
@@ -91,7 +91,7 @@ fn modules_have_one_style() {
     assert!(old.is_empty(), "foo.rs and foo/ are the style, not {old:?}");
 }
 
-/// Collects the functions of a file that take a tuple apart where it is handed over.
+/// A visitor that collects the functions with tuple patterns among their parameters.
 #[derive(Default)]
 struct TupleParameters {
     functions: Vec<String>,
@@ -129,4 +129,59 @@ fn no_function_takes_a_tuple_apart() {
         );
     }
     assert!(offenders.is_empty(), "{}:\n{}", offenders.len(), offenders.join("\n"));
+}
+
+/// Returns the documents of the repository.
+fn documents(directory: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(directory).unwrap().flatten() {
+        let path = entry.path();
+        let name = entry.file_name();
+        if path.is_dir() && name != "target" && !name.to_string_lossy().starts_with('.') {
+            documents(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "md") {
+            found.push(path);
+        }
+    }
+}
+
+/// Returns the anchor that a heading of a document has on its page.
+fn anchor(heading: &str) -> String {
+    let kept = |c: &char| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_');
+    heading
+        .trim_start_matches('#')
+        .trim()
+        .to_lowercase()
+        .chars()
+        .filter(kept)
+        .collect::<String>()
+        .replace(' ', "-")
+}
+
+#[test]
+fn links_of_documents_lead_somewhere() {
+    let mut files = Vec::new();
+    for name in ["docs", "bench", "testdata/tools"] {
+        documents(&repository().join(name), &mut files);
+    }
+    files.extend(["README.md", "CONTRIBUTING.md"].map(|name| repository().join(name)));
+    let mut broken = Vec::new();
+    for file in files {
+        let text = std::fs::read_to_string(&file).unwrap();
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split_once(')')) {
+            let (path, fragment) = link.0.split_once('#').unwrap_or((link.0, ""));
+            if path.contains(':') || path.contains(' ') {
+                continue;
+            }
+            let target = if path.is_empty() { file.clone() } else { file.with_file_name(path) };
+            let is_there = target.exists()
+                && (fragment.is_empty()
+                    || std::fs::read_to_string(&target).is_ok_and(|text| {
+                        text.lines().any(|line| line.starts_with('#') && anchor(line) == fragment)
+                    }));
+            if !is_there {
+                broken.push(format!("{}: {}", file.display(), link.0));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
 }

@@ -1,4 +1,4 @@
-//! How long it takes to look at a context: the walk, and its digest with every file known and none.
+//! A benchmark of examining a context: the walk, and the digest with all or no files remembered.
 //!
 //! `docs/performance.md` has the figures.
 
@@ -10,12 +10,13 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use kiln_tree::digest::FileDigests;
 use kiln_tree::{Dir, Metadata, Selection, View, content_digest, walk};
 
-/// A context of so many directories of so many files of so many bytes.
+/// The shape of the context: the number of directories, the number of files in each, and the size
+/// of a file in bytes.
 const DIRECTORIES: usize = 20;
 const FILES: usize = 100;
 const BYTES: usize = 4096;
 
-/// Remembers all files.
+/// A memory of the digests of all files.
 #[derive(Default)]
 struct Memory(Mutex<HashMap<u64, [u8; 32]>>);
 
@@ -53,7 +54,7 @@ fn benchmark(criterion: &mut Criterion) {
     let Ok(dir) = Dir::open(temp.path()) else { unreachable!("it was made just now") };
     let view = View { owner: Some(kiln_tree::Owner::default()), xattrs: false, ..View::of(&dir) };
     let everything = [Selection { path: "/".to_owned(), ..Selection::default() }];
-    // What has changed just now isn't remembered.
+    // Files that changed just now are not remembered.
     std::thread::sleep(std::time::Duration::from_millis(100));
     let memory = Memory::default();
     let digest = |known: Option<&dyn FileDigests>| content_digest(view, &everything, known).is_ok();

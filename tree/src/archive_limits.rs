@@ -1,8 +1,9 @@
 //! Limits against archive bombs.
 //!
-//! A small archive can stand for more than any disk or memory holds. What a decoder itself holds is
-//! bounded (`decompress`); here is what bounds the rest: how far a stream may grow, and how many
-//! files it may make. The defaults are far beyond what real images do, and the user can raise them.
+//! A small archive can expand to more than fits on any disk or in memory. The decoders bound their
+//! own memory (`decompress`). The limits here bound the size to which a stream may grow, and the
+//! number of files. The defaults are far beyond the needs of real images, and the user can raise
+//! them.
 
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -10,14 +11,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::decompress::{Compression, decompress};
 
-/// How much an archive may become.
+/// The limits for unpacking an archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ArchiveLimits {
-    /// How many times its compressed size a stream may grow to; `None` for no limit.
+    /// The maximal ratio of the uncompressed to the compressed size of a stream; `None` for no
+    /// limit.
     pub max_ratio: Option<u64>,
-    /// Bytes that every stream may grow to, whatever the ratio.
+    /// The number of bytes to which every stream may grow, whatever its ratio.
     pub free_bytes: u64,
-    /// Most files and directories; `None` for no limit.
+    /// The maximal number of files and directories; `None` for no limit.
     pub max_entries: Option<u64>,
 }
 
@@ -28,14 +30,14 @@ impl Default for ArchiveLimits {
 }
 
 impl ArchiveLimits {
-    /// Limits nothing.
+    /// No limits at all.
     pub const NONE: Self = Self { max_ratio: None, free_bytes: 0, max_entries: None };
 
-    /// Returns a reader of the uncompressed bytes of `reader` that fails where the stream grows
-    /// beyond the limit, and what compression it has.
+    /// Returns a reader of the uncompressed bytes of `reader`, and the compression. The reader
+    /// fails when the stream exceeds the limit.
     ///
     /// # Errors
-    /// Fails where the first bytes can't be read.
+    /// Fails if the first bytes can't be read.
     pub fn decompress<'a, R: Read + Send + 'a>(
         &self,
         reader: R,
@@ -51,7 +53,7 @@ impl ArchiveLimits {
     }
 }
 
-/// Counts what is read of a compressed stream.
+/// A reader that counts the bytes read from a compressed stream.
 struct Counted<R> {
     reader: R,
     count: Arc<AtomicU64>,
@@ -65,7 +67,7 @@ impl<R: Read> Read for Counted<R> {
     }
 }
 
-/// Weighs what comes out of a decoder against what went in.
+/// A reader that compares a decoder's output with its input.
 struct Growing<'a> {
     plain: Box<dyn Read + Send + 'a>,
     packed: Arc<AtomicU64>,
@@ -121,13 +123,14 @@ mod tests {
         for bomb in [gzip(LENGTH), zstd(LENGTH)] {
             let error = length_of(&bomb, limits).unwrap_err().to_string();
             assert!(error.contains("exceeds the limit of 500 times its size"), "{error}");
-            // Small ones may be as tight as they like, and so may all where the user says so.
+            // The ratio of small streams is not limited, nor that of any stream if the user says
+            // so.
             assert_eq!(length_of(&bomb, ArchiveLimits::default()).unwrap(), LENGTH);
             let raised = ArchiveLimits { max_ratio: Some(1 << 20), ..limits };
             assert_eq!(length_of(&bomb, raised).unwrap(), LENGTH);
             assert_eq!(length_of(&bomb, ArchiveLimits::NONE).unwrap(), LENGTH);
         }
-        // A real one beyond the free bytes.
+        // An ordinary stream larger than the free bytes.
         let text: Vec<u8> = (0..1 << 20).flat_map(|n: u32| n.to_string().into_bytes()).collect();
         let packed = zstd::encode_all(&text[..], 1).unwrap();
         let limits = ArchiveLimits { free_bytes: 1 << 10, ..limits };
@@ -136,7 +139,7 @@ mod tests {
 
     #[test]
     fn a_million_to_one_is_stopped_early() {
-        // Many frames of nothing but zeros, each of which is a few bytes.
+        // Each of the many frames is a few bytes and contains only zeros.
         let frame = zstd(16 << 20);
         let bomb = frame.repeat(1000);
         let limits = ArchiveLimits { free_bytes: 32 << 20, ..ArchiveLimits::default() };

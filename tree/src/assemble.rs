@@ -1,21 +1,22 @@
-//! Layers in a directory, where overlayfs can't lay them one on top of the other.
+//! Merged layers in a directory, for systems where overlayfs can't mount them.
 //!
-//! The tree of a layer holds what an upper directory of overlayfs does: what is new, and marks of
-//! what is deleted. [`assemble`] makes of a chain of such trees the directory that a mounted overlay
-//! would show. [`extract`] goes the other way: of such a directory, in which something was touched,
-//! it makes the tree of a layer.
+//! The tree of a layer has the contents of an overlayfs upper directory: new files, and marks of
+//! deletions. [`assemble`] merges a chain of such trees into the directory that a mounted overlay
+//! would show. [`extract`] is the reverse: it creates the tree of a layer from the touched files in
+//! such a directory.
 //!
 //! # Marks
 //!
-//! A deletion is a character device 0/0, as overlayfs has it. File systems that refuse such a device
-//! (an overlay does, and so do those without devices) get an empty file without permissions in its
-//! place, `.kiln-wh.NAME`. Both are understood wherever trees of layers are read.
+//! The mark of a deletion is a character device 0/0, as in overlayfs. Some file systems refuse such
+//! a device: overlays, and those mounted without devices. There, an empty file without permissions
+//! marks the deletion, `.kiln-wh.NAME`. All functions that read the trees of layers understand both
+//! marks.
 //!
 //! # Hard links
 //!
-//! In an assembled tree that is written to, no two names share a file that comes from a layer: a
-//! step that writes to one of them changes that one alone, as with overlayfs, where it is copied up.
-//! In one that is only read, files are hard links of those in the layers.
+//! In a writable assembled tree, no two names share a file that comes from a layer. A step that
+//! writes to one name changes only that name, as with overlayfs, which copies the file up. In a
+//! read-only assembled tree, files are hard links to the files of the layers.
 
 use std::collections::BTreeSet;
 use std::os::fd::AsFd;
@@ -37,19 +38,19 @@ use crate::view::View;
 use crate::walk::{self, Entry, open_without_links, split};
 use crate::{attributes, names, remove};
 
-/// How files come into an assembled tree.
+/// The way in which files are added to an assembled tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Files {
-    /// As hard links of those in the layers: for trees that nobody writes to.
+    /// Hard links to the files of the layers, for trees that are only read.
     Shared,
-    /// As copies, which share blocks where the file system can do that.
+    /// Copies, which share blocks if the file system supports it.
     Own,
 }
 
-/// Lays trees of layers, uppermost first, one on top of the other in the empty directory `dest`.
+/// Merges the trees of layers, uppermost first, in the empty directory `dest`.
 ///
 /// # Errors
-/// Fails where a tree can't be read, or `dest` can't be written.
+/// Fails if a tree can't be read, or if `dest` can't be written.
 pub fn assemble(layers: &[PathBuf], dest: &Dir, files: Files) -> Result<()> {
     for layer in layers.iter().rev() {
         lay(&Dir::open(layer)?, dest, files)?;
@@ -93,7 +94,7 @@ fn pick(entry: Entry) -> Picked {
     Picked { entry, above: 0, passed: false }
 }
 
-/// Gives the root of a tree what the root of another one has.
+/// Copies the attributes of one tree's root to another tree's root.
 fn copy_root(from: &Dir, to: &Dir) -> Result<()> {
     let Some(root) = walk::entry(View::of(from), Path::new("/"))? else { return Ok(()) };
     let attributes = attributes::Attributes {
@@ -105,7 +106,8 @@ fn copy_root(from: &Dir, to: &Dir) -> Result<()> {
         .map_err(|errno| Error::io("set attributes of", Path::new("/"), errno))
 }
 
-/// Removes what is at a real path. A link on the way is not followed: what it leads to is elsewhere.
+/// Removes the entry at a real path. If the path leads through a link, nothing is removed, since
+/// the target is elsewhere.
 fn remove_below(dest: &Dir, path: &[u8]) -> Result<()> {
     let (parent, name) = split(path);
     match open_without_links(dest.as_fd(), parent, OFlags::PATH | OFlags::DIRECTORY) {
@@ -116,7 +118,7 @@ fn remove_below(dest: &Dir, path: &[u8]) -> Result<()> {
     }
 }
 
-/// Removes what is in the directory at a real path, if there is one.
+/// Removes the contents of the directory at a real path, if it exists.
 fn clear(dest: &Dir, path: &[u8]) -> Result<()> {
     let failed = |errno| Error::io("clear", names::path(path), errno);
     match open_without_links(dest.as_fd(), path, OFlags::RDONLY | OFlags::DIRECTORY) {
@@ -130,21 +132,21 @@ fn clear(dest: &Dir, path: &[u8]) -> Result<()> {
     }
 }
 
-/// What [`extract`] has found.
+/// The result of [`extract`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Extracted {
-    /// Whether deletions are marked by files, since the file system refuses devices 0/0.
+    /// `true` if files mark deletions because the file system refuses devices 0/0.
     pub file_marks: bool,
-    /// Paths of files that have several names now.
+    /// The paths of files that now have several names.
     pub linked: Vec<Vec<u8>>,
 }
 
-/// Makes the tree of a layer in the empty directory `into`: what was touched in `tree`, with the
-/// directories that lead there. Files keep the hard links among them. Deletions are marked by files
-/// where the file system refuses overlayfs's marks, or with `file_marks`.
+/// Creates the tree of a layer in the empty directory `into`. The tree has the touched files of
+/// `tree` and the directories above them. Hard links between the files are kept. Files mark
+/// deletions if `file_marks` is set, or if the file system refuses overlayfs's marks.
 ///
 /// # Errors
-/// Fails where something can't be read or written.
+/// Fails if an entry can't be read or written.
 pub fn extract(tree: &Dir, touched: &[Touched], into: &Dir, file_marks: bool) -> Result<Extracted> {
     let mut paths = BTreeSet::new();
     for touched in touched {
@@ -180,21 +182,21 @@ pub fn extract(tree: &Dir, touched: &[Touched], into: &Dir, file_marks: bool) ->
     Ok(extracted)
 }
 
-/// Returns the mark of a deletion as overlayfs has it.
+/// Returns overlayfs's mark of a deletion.
 fn mark(path: Vec<u8>) -> Entry {
     let metadata = Metadata::nothing(FileKind::CharDevice { major: 0, minor: 0 });
     Entry { path: path.into(), metadata, target: Vec::new(), xattrs: Vec::new() }
 }
 
-/// Gives each of these files a file of its own, in place of one that has other names too.
+/// Replaces each of the files that has other names too by a copy of its own.
 ///
 /// # Errors
-/// Fails where a file can't be copied.
+/// Fails if a file can't be copied.
 pub fn part(tree: &Dir, paths: &[Vec<u8>]) -> Result<()> {
     let mut entries = Vec::new();
     for path in paths {
         let entry = walk::entry(View::of(tree), names::path(path))?;
-        // The last of the names has the file for itself by then.
+        // When only the last name of a file remains, it needs no copy.
         entries.extend(entry.filter(|entry| entry.metadata.links > 1).map(pick));
     }
     for picked in entries {
@@ -204,7 +206,7 @@ pub fn part(tree: &Dir, paths: &[Vec<u8>]) -> Result<()> {
         let parent = open_without_links(tree.as_fd(), parent, OFlags::RDONLY | OFlags::DIRECTORY);
         let parent = Dir::from_fd(parent.map_err(failed)?);
         let kept = Metadata::of_fd(parent.as_fd()).map_err(failed)?.mtime;
-        // The copy takes the file's place once it is complete.
+        // The copy replaces the file once it is complete.
         let name = name.to_vec();
         let beside = [b".part.", &name[..]].concat();
         let entry = Entry { path: name.clone().into(), ..picked.entry };
@@ -230,7 +232,8 @@ pub fn part(tree: &Dir, paths: &[Vec<u8>]) -> Result<()> {
     Ok(())
 }
 
-/// Gives the file at `from`, a real path in `source`, a name in an open directory.
+/// Creates a hard link to the file at `from`, a real path in `source`, as `name` in an open
+/// directory.
 pub(crate) fn link(
     source: &Dir,
     from: &[u8],

@@ -1,4 +1,4 @@
-//! Owners, modes, times and extended attributes.
+//! Owners, modes, times and extended attributes of files.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
@@ -12,25 +12,25 @@ use crate::ids::RECORD;
 use crate::metadata::{FileKind, Metadata, Owner, Timestamp};
 use crate::{names, owners};
 
-/// What a new file gets; `None` leaves what the kernel gives.
+/// The attributes of a new file. `None` keeps the kernel's default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Attributes {
-    /// Permission bits.
+    /// The permission bits, including setuid, setgid and sticky.
     pub mode: Option<u32>,
-    /// Owner.
+    /// The user ID and group ID of the owner.
     pub owner: Option<Owner>,
-    /// Modification time.
+    /// The time of the last modification.
     pub mtime: Option<Timestamp>,
 }
 
-/// The most bytes that Linux keeps in an extended attribute, and in a list of their names.
+/// The maximal size in bytes of an extended attribute on Linux, and of the list of their names.
 const LARGEST_XATTR: usize = 64 * 1024;
 
 /// An extended attribute: its full name and its value.
 pub type Xattr = (Vec<u8>, Vec<u8>);
 
 impl Attributes {
-    /// Returns those that a new file doesn't have yet.
+    /// Returns the attributes that differ from those of the new file `made`.
     pub(crate) fn beyond(&self, made: &Metadata) -> Self {
         Self {
             mode: self.mode.filter(|mode| *mode != made.mode),
@@ -39,8 +39,8 @@ impl Attributes {
         }
     }
 
-    /// Gives them to an open file or directory. The owner comes first, because a change of owner
-    /// clears setuid and setgid.
+    /// Applies the attributes to an open file or directory. The owner is set first, because
+    /// changing the owner clears setuid and setgid.
     pub(crate) fn apply_to_fd(&self, fd: BorrowedFd<'_>) -> Result<(), Errno> {
         if let Some(owner) = self.owner {
             owners::give(fd, owner)?;
@@ -54,7 +54,8 @@ impl Attributes {
         Ok(())
     }
 
-    /// Gives them to a directory's entry of any kind, never following a link. Links have no mode.
+    /// Applies the attributes to an entry of a directory, without following a link. A link's mode
+    /// is ignored.
     pub(crate) fn apply_to_entry(
         &self,
         dir: BorrowedFd<'_>,
@@ -70,7 +71,7 @@ impl Attributes {
         {
             let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let fd = openat(dir, path, flags, Mode::empty())?;
-            // There is no fchmod for O_PATH descriptors; this link can't be led astray.
+            // `O_PATH` descriptors have no `fchmod`. The link in `/proc` always leads to this file.
             chmod(proc_path(fd.as_fd()), Mode::from_raw_mode(mode & 0o7777))?;
         }
         if let Some(mtime) = self.mtime {
@@ -88,7 +89,7 @@ fn times(mtime: Timestamp) -> Timestamps {
     Timestamps { last_access: mtime.to_timespec(), last_modification: mtime.to_timespec() }
 }
 
-/// Calls a system call that fills a buffer, with a small one first; `None` where there is nothing.
+/// Calls a system call that fills a buffer, first with a small one. `None` means no data.
 fn fill(call: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Result<Option<Vec<u8>>, Errno> {
     let mut small = [0_u8; 512];
     match call(&mut small) {
@@ -119,19 +120,20 @@ fn collect(
     Ok(found)
 }
 
-/// Returns an open file's extended attributes, sorted by name; none where the file system has none.
+/// Returns an open file's extended attributes, sorted by name. The list is empty if the file system
+/// doesn't support them.
 pub(crate) fn xattrs(fd: BorrowedFd<'_>) -> Result<Vec<Xattr>, Errno> {
     let list = fill(|buffer| flistxattr(fd, buffer))?;
     collect(list, |name| fill(|buffer| fgetxattr(fd, names::path(name), buffer)))
 }
 
-/// Sets an open file's extended attribute.
+/// Sets an extended attribute of an open file.
 pub(crate) fn set_xattr(fd: BorrowedFd<'_>, name: &[u8], value: &[u8]) -> Result<(), Errno> {
     fsetxattr(fd, names::path(name), value, XattrFlags::empty())
 }
 
-/// Tells whether an attribute belongs to overlayfs or says whose a file is to be, and must never
-/// enter or leave a tree as an ordinary one.
+/// Returns `true` for attributes of overlayfs and for the record of an owner. These never enter or
+/// leave a tree as ordinary attributes.
 pub(crate) fn is_reserved_xattr(name: &[u8]) -> bool {
     name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.") || name == RECORD
 }

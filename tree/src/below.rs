@@ -1,4 +1,4 @@
-//! A tree that copies go on top of, as far as they have to know it.
+//! The parts of a tree that a copy on top of it needs to know.
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -13,34 +13,35 @@ use crate::ids::Ids;
 use crate::metadata::Metadata;
 use crate::names;
 
-/// A tree that copies go on top of: a directory, or a [`Skeleton`](crate::Skeleton) of archives that
-/// nobody has unpacked.
+/// A tree below a copy: a directory, or a [`Skeleton`](crate::Skeleton) of archives that are not
+/// unpacked.
 pub trait Below {
-    /// Returns the metadata of what is at `path`, or `None` where nothing is. A link at its end is not
-    /// followed. Type, mode, owner, size and time count.
+    /// Returns the metadata of the entry at `path`, or `None` if it doesn't exist. A link at the
+    /// end of the path is not followed. Only type, mode, owner, size and time are valid.
     ///
     /// # Errors
-    /// Fails where the tree can't be read, or links lead in a circle.
+    /// Fails if the tree can't be read, or if links form a circle.
     fn entry(&self, path: &Path) -> Result<Option<Metadata>>;
 
-    /// Returns the file capability of what is at `path`, a real path.
+    /// Returns the file capability of the entry at `path`, a real path. It is empty if there is
+    /// none.
     ///
     /// # Errors
-    /// Fails where it can't be read.
+    /// Fails if the capability can't be read.
     fn capability(&self, path: &Path) -> Result<Vec<u8>>;
 
-    /// Returns the digest of the bytes of the file at `path`, a real path, or of the target of the
-    /// link there; `None` where it isn't known.
+    /// Returns the digest of the content of the file at `path`, a real path, or of the target of a
+    /// link. Returns `None` if the digest is unknown.
     ///
     /// # Errors
-    /// Fails where it can't be read.
+    /// Fails if the entry can't be read.
     fn content(&self, path: &Path) -> Result<Option<Digest>>;
 
-    /// Returns where `path` really is in the tree: absolute, without links. A tail that isn't there is
-    /// kept as it is.
+    /// Returns the real path of `path` in the tree: absolute and without links. The part of the
+    /// path that doesn't exist is kept as it is.
     ///
     /// # Errors
-    /// Fails where the path leads through something that is no directory, or links lead in a circle.
+    /// Fails if the path leads through an entry that is no directory, or if links form a circle.
     fn real_path(&self, path: &Path) -> Result<PathBuf>;
 }
 
@@ -73,7 +74,7 @@ impl Below for Dir {
     }
 }
 
-/// Looks at `name` in the directory that holds `path`.
+/// Looks up `name` in the directory that holds `path`.
 fn look<'a>(parent: &'a OwnedFd, name: &'a OsStr, path: &Path) -> Result<Option<Located<'a>>> {
     Located::look(parent.as_fd(), names::bytes(name))
         .map_err(|errno| Error::io("stat", path, errno))

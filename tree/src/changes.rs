@@ -1,27 +1,27 @@
-//! What an upper directory changes.
+//! The differences between an upper directory and the tar of its layer.
 //!
-//! A step that opens a file for writing has overlayfs copy it up, whether or not the step then
-//! changes a byte. The upper directory of a step therefore holds more than the step changed, and it
-//! says less than a layer has to say: a directory that was replaced is marked as opaque, and does
-//! not name what is gone. [`Changes::find`] compares the directory with the layers below it and notes
-//! where the tar of the layer departs from the directory. [`crate::Plan::of_changes`] follows the
-//! notes. The rules are those of BuildKit, so that both builders pack the same bytes:
+//! If a step opens a file for writing, overlayfs copies it up, even if the step then changes
+//! nothing. So the upper directory of a step holds more than the step changed. It also says less
+//! than a layer must say: a replaced directory is marked as opaque, without the names of the
+//! deleted entries. [`Changes::find`] compares the directory with the layers below it and records
+//! the differences between the directory and the tar of the layer. [`crate::Plan::of_changes`]
+//! applies them. The rules are BuildKit's, so that both builders pack the same bytes:
 //!
-//! - An entry that is [unchanged](is_unchanged) is left out. A directory that is unchanged is in the
-//!   tar only where something below it is.
-//! - The deletion of something that is not there is left out.
-//! - In place of an opaque directory's mark there is a deletion for each thing that is gone. The
+//! - An [unchanged](is_unchanged) entry is left out. An unchanged directory is in the tar only if
+//!   an entry below it is.
+//! - The deletion of an entry that doesn't exist is left out.
+//! - The mark of an opaque directory is replaced by a deletion for each deleted entry. The
 //!   directory's entries are compared like all others.
-//! - Of several names of one file, the changed ones are written, and the first of those is the file.
-//!   In a directory that was replaced, unchanged names follow their file once one of its names has
-//!   changed.
+//! - If a file has several names, the changed ones are written, and the first of them becomes the
+//!   file. In a replaced directory, if one name of a file has changed, its unchanged names are
+//!   written too.
 //!
-//! The upper directory itself stays as it is, because steps that are built on it see more than the
-//! tar tells: the time of a directory that something was made in and removed from, an extended
+//! The upper directory itself stays unchanged, because steps built on it see more than the tar
+//! contains: the time of a directory in which a file was created and removed, an extended
 //! attribute, an access list.
 //!
-//! Only what the upper directory holds is looked up below, in the layers' own trees. These are never
-//! listed, except for directories that were replaced.
+//! The comparison looks up the entries of the upper directory in the trees of the layers. It lists
+//! a directory of a layer only if the step replaced that directory.
 
 mod below;
 mod compare;
@@ -37,41 +37,41 @@ use crate::error::Result;
 pub use compare::{Located, is_unchanged};
 pub(crate) use compare::{digest_of, has_same_attributes};
 
-/// How the tar of a layer departs from the upper directory that it is packed of.
+/// The differences between an upper directory and the tar of its layer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes(BTreeMap<Vec<u8>, Mark>);
 
-/// What is noted of a path.
+/// The treatment of a path in the tar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mark {
-    /// The entry is left out.
+    /// The entry is unchanged and left out.
     Unchanged,
-    /// The entry is left out, unless another name of its file is written.
+    /// The entry is left out unless another name of its file is written.
     Linked,
-    /// The directory was replaced, and its own attributes have changed.
+    /// The directory was replaced, and its own attributes changed.
     Replaced,
     /// The directory was replaced by one with the same attributes.
     Refilled,
-    /// Something is gone that the upper directory does not name.
+    /// The entry was deleted without a mark in the upper directory.
     Deleted,
 }
 
 impl Changes {
-    /// Compares an upper directory with the trees of the layers that it lies on, uppermost first.
+    /// Compares an upper directory with the trees of the layers below it, uppermost first.
     ///
     /// # Errors
-    /// Fails where something in either tree can't be read.
+    /// Fails if an entry of either tree can't be read.
     pub fn find(upper: &Dir, chain: &[PathBuf]) -> Result<Self> {
         let marks = walk::compare(upper, chain)?;
         Ok(Self(marks.into_iter().map(|(path, mark)| (key(&path), mark)).collect()))
     }
 
-    /// Tells whether the tar holds just what the upper directory does.
+    /// Returns `true` if the tar has exactly the entries of the upper directory.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Returns the notes as bytes: for each path a letter, the path, and a zero.
+    /// Returns the marks in serialized form: for each path a letter, the path, and a zero byte.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         for (key, mark) in &self.0 {
@@ -82,7 +82,7 @@ impl Changes {
         bytes
     }
 
-    /// Reads what [`Changes::to_bytes`] has written; `None` where it is something else.
+    /// Parses the output of [`Changes::to_bytes`]. Returns `None` for any other bytes.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let mut marks = BTreeMap::new();
         let mut rest = bytes;
@@ -94,12 +94,12 @@ impl Changes {
         Some(Self(marks))
     }
 
-    /// Returns what is noted of a path.
+    /// Returns the mark of a path, if it has one.
     pub(crate) fn of(&self, path: &[u8]) -> Option<Mark> {
         if self.0.is_empty() { None } else { self.0.get(&key(path)).copied() }
     }
 
-    /// Yields the paths of the things that are gone, in the order of a walk.
+    /// Returns an iterator over the paths of deleted entries, in the order of a walk.
     pub(crate) fn deleted(&self) -> impl Iterator<Item = Vec<u8>> {
         let deleted = self.0.iter().filter(|(_, mark)| **mark == Mark::Deleted);
         deleted
@@ -124,8 +124,8 @@ impl Mark {
     }
 }
 
-/// Returns what sorts paths as a walk does: a directory's content comes before its longer-named
-/// neighbours.
+/// Returns a key that sorts paths in the order of a walk: a directory's contents precede siblings
+/// with a longer name.
 pub(crate) fn key(path: &[u8]) -> Vec<u8> {
     path.iter().map(|byte| if *byte == b'/' { 0 } else { *byte }).collect()
 }

@@ -1,9 +1,9 @@
-//! Bytes as characters, the way Go reads strings: a byte that isn't UTF-8 counts as one U+FFFD.
+//! Decoding of bytes to characters in the manner of Go: each byte that isn't UTF-8 becomes U+FFFD.
 
-/// What a byte that isn't UTF-8 counts as.
+/// The character for a byte that isn't UTF-8.
 pub(crate) const REPLACEMENT: char = char::REPLACEMENT_CHARACTER;
 
-/// Returns the first character and its length in bytes; `None` at the end.
+/// Returns the first character and its length in bytes, or `None` for empty input.
 pub(crate) fn first(bytes: &[u8]) -> Option<(char, usize)> {
     let lead = *bytes.first()?;
     if lead < 0x80 {
@@ -19,7 +19,7 @@ pub(crate) fn first(bytes: &[u8]) -> Option<(char, usize)> {
     Some((REPLACEMENT, 1))
 }
 
-/// Returns all characters.
+/// Returns all characters of `bytes`, in order.
 pub(crate) fn all(bytes: &[u8]) -> Vec<char> {
     let mut found = Vec::with_capacity(bytes.len());
     let mut rest = bytes;

@@ -1,18 +1,18 @@
-//! Copying between trees, as BuildKit's file op does.
+//! Copying between trees, in the manner of BuildKit's file op.
 //!
-//! What is copied is what [`mod@crate::digest`] digests for the same source, pattern and rules: both
-//! ask `digest::select`. Where it goes follows from the destination's text (a slash at its end), from what
-//! is there already, and from what the source is; links of the destination are followed inside its
-//! root before anything is made, and never again after: what is made is made by name in the open
-//! directory that it goes into, replacing links, not following them.
+//! A copy selects the same entries that [`mod@crate::digest`] digests for the same source, pattern
+//! and rules: both use `digest::select`. The destination depends on the text of its path (a slash
+//! at the end), on the existing entries, and on the type of the source. Links in the destination
+//! are followed inside its root before anything is created, and never afterwards: entries are
+//! created by name in an open directory, and replace links instead of following them.
 //!
 //! A copy has three passes:
-//! 1. in order and alone: directories are made, conflicts found;
-//! 2. in parallel: files, links and nodes are made, each complete with owner, mode and time;
-//! 3. in order and alone: further names of files that were copied; and directories, deepest first,
-//!    get what they are to have, since what was made in them has changed their times.
+//! 1. One thread creates directories and detects conflicts, in order.
+//! 2. Several threads create files, links and nodes, each complete with owner, mode and time.
+//! 3. One thread creates the further names of copied files, in order. It then sets the attributes
+//!    of directories, deepest first, since creating entries has changed their times.
 //!
-//! One difference from BuildKit is on purpose: a block device stays one.
+//! There is one deliberate difference from BuildKit: a block device is copied as a block device.
 
 mod content;
 mod direct;
@@ -38,54 +38,54 @@ use crate::{names, wildcard};
 
 pub use direct::plan as plan_copies;
 
-/// Mode of directories that are made on the way to the destination, unless the copy sets one.
+/// The mode of new parent directories of the destination, unless the copy sets one.
 const PARENT_MODE: u32 = 0o755;
 
-/// How to copy.
+/// The options of a copy.
 #[derive(Clone, Debug, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "the switches of BuildKit's copy action")]
 pub struct CopyOptions {
-    /// Source path or pattern.
+    /// The path or pattern of the source.
     pub source: String,
-    /// Destination path; a trailing slash means a directory.
+    /// The destination path. A trailing slash means a directory.
     pub dest: String,
-    /// New owner; `None` keeps it.
+    /// The owner of the copied files; `None` keeps the source's.
     pub owner: Option<Owner>,
-    /// Change of permission bits.
+    /// The change to the permission bits; `None` keeps them.
     pub mode: Option<ModeChange>,
-    /// New modification time; `None` keeps it.
+    /// The modification time of the copied files; `None` keeps the source's.
     pub mtime: Option<Timestamp>,
-    /// Whether a source that is a symbolic link is followed.
+    /// `true` to follow a symbolic link at the end of the source path.
     pub follow_symlink: bool,
-    /// Whether a source directory's content is copied rather than the directory.
+    /// `true` to copy the contents of a source directory instead of the directory itself.
     pub dir_copy_contents: bool,
-    /// Whether archives are unpacked as Docker's `ADD` does.
+    /// `true` to unpack archives, as Docker's `ADD` does.
     pub unpack: bool,
-    /// Whether parents of the destination are made.
+    /// `true` to create missing parents of the destination.
     pub create_dest_path: bool,
-    /// Whether `source` is a pattern.
+    /// `true` if `source` is a pattern.
     pub allow_wildcard: bool,
-    /// Whether a pattern may match nothing.
+    /// `true` if the pattern may match nothing.
     pub allow_empty_wildcard: bool,
-    /// Only these are copied.
+    /// The patterns of entries to copy; empty for all.
     pub include: Vec<String>,
-    /// These are left out.
+    /// The patterns of entries to leave out.
     pub exclude: Vec<String>,
-    /// Whether `exclude` is also about what the source itself names ([`Selection::exclude_matches`]).
+    /// `true` to apply `exclude` to the source itself too ([`Selection::exclude_matches`]).
     pub exclude_matches: bool,
-    /// Whether what is at a destination path of another type is removed first.
+    /// `true` to remove an existing entry of another type at a destination path first.
     pub always_replace: bool,
-    /// Paths that must be there.
+    /// The paths that must exist.
     pub required: Vec<PathBuf>,
-    /// How much an archive that is unpacked may become.
+    /// The limits for unpacking archives.
     pub limits: ArchiveLimits,
 }
 
-/// Copies from `source` into `dest`, in parallel: reflinks or `copy_file_range` where the file
-/// system can, hard links among the copied files kept, holes kept.
+/// Copies from `source` into `dest`, in parallel. Uses reflinks or `copy_file_range` if the file
+/// system supports them. Keeps hard links between the copied files, and holes.
 ///
 /// # Errors
-/// Fails with BuildKit's texts where paths are missing or in the way.
+/// Fails with BuildKit's messages if paths are missing or in the way.
 pub fn copy(source: View<'_>, dest: &Dir, options: &CopyOptions) -> Result<()> {
     for Copied { selected, name } in copied(source, dest, options)? {
         if let Some(archive) = archive(source, &selected, options) {
@@ -97,14 +97,14 @@ pub fn copy(source: View<'_>, dest: &Dir, options: &CopyOptions) -> Result<()> {
     Ok(())
 }
 
-/// What is copied from one source path.
+/// The entries to copy for one source path.
 struct Copied {
     selected: Selected,
-    /// The last name of the source path.
+    /// The last component of the source path.
     name: Vec<u8>,
 }
 
-/// Returns what a copy copies, at least one entry of each source path.
+/// Returns the entries that a copy selects, at least one for each source path.
 fn copied(source: View<'_>, dest: &dyn Below, options: &CopyOptions) -> Result<Vec<Copied>> {
     let asked = names::rooted(options.source.as_bytes());
     if !options.create_dest_path {
@@ -133,7 +133,7 @@ fn copied(source: View<'_>, dest: &dyn Below, options: &CopyOptions) -> Result<V
         if selected.entries.is_empty() {
             return Err(Error::NotFound { path });
         }
-        // `dir/.` names no entry of its own.
+        // The path `dir/.` has no last component.
         let nameless = !options.allow_wildcard && options.source.ends_with("/.");
         let name = path.file_name().filter(|_| !nameless).map(names::bytes).unwrap_or_default();
         Ok(Copied { name: name.to_vec(), selected })
@@ -141,14 +141,14 @@ fn copied(source: View<'_>, dest: &dyn Below, options: &CopyOptions) -> Result<V
     selected.into_iter().map(copied).collect()
 }
 
-/// Returns the path of an archive that is to be unpacked rather than copied.
+/// Returns the path of the archive, if the source is an archive to unpack.
 fn archive(source: View<'_>, selected: &Selected, options: &CopyOptions) -> Option<Vec<u8>> {
     let first = selected.entries.first().filter(|_| options.unpack)?;
     let path = first.entry.path.to_vec();
     (first.entry.metadata.is_file() && is_archive(source.dir, &path)).then_some(path)
 }
 
-/// Checks that each required path begins the path of something selected.
+/// Checks that each required path is the beginning of a selected path.
 fn check_required(required: &[PathBuf], asked: &Path, selected: &[Selected]) -> Result<()> {
     let begins = |path: &[u8], selected: &Selected| {
         let matched = names::rooted(&selected.path);
@@ -165,20 +165,20 @@ fn check_required(required: &[PathBuf], asked: &Path, selected: &[Selected]) -> 
     Ok(())
 }
 
-/// Returns what directories get that are made on the way to the destination.
+/// Returns the attributes of new parent directories of the destination.
 fn parents(options: &CopyOptions) -> Attributes {
     let mode = options.mode.as_ref().and_then(ModeChange::bits).unwrap_or(PARENT_MODE) & 0o777;
     Attributes { mode: Some(mode), owner: options.owner, mtime: options.mtime }
 }
 
-/// Returns the part of the destination's text that names a directory, if any does.
+/// Returns the part of the destination's text that names a directory, if there is one.
 fn holder(options: &CopyOptions) -> Option<&Path> {
     let text = Path::new(&options.dest);
     let is_slashed = options.dest.ends_with('/') || options.dest.ends_with("/.");
     if is_slashed { Some(text) } else { text.parent() }
 }
 
-/// Copies what is selected at one source path, whose last name is `name`.
+/// Copies the selected entries of one source path, whose last component is `name`.
 fn copy_selected(
     source: View<'_>,
     selected: Selected,
@@ -217,7 +217,7 @@ fn copy_selected(
     dest.stamp(&made, options.mtime)
 }
 
-/// Tells whether a file is an archive that `ADD` unpacks: a tar, compressed or not, whose first
+/// Returns `true` if a file is an archive that `ADD` unpacks: a tar, compressed or not, whose first
 /// entry can be read.
 fn is_archive(root: &Dir, path: &[u8]) -> bool {
     let Ok(file) = crate::walk::Opener::new(root).open(path) else { return false };

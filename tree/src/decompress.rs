@@ -1,29 +1,29 @@
-//! Compressed streams. All decoders run in this process, and hold a bounded part of the stream.
+//! Decompression of streams. All decoders run in this process, and their memory is bounded.
 
 use std::io::{BufReader, Cursor, Read};
 
-/// Compressions that are recognised by their first bytes.
+/// A compression that is detected by the first bytes of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Compression {
-    /// None.
+    /// No compression, or an unknown one.
     None,
-    /// gzip, several members too.
+    /// The gzip format, with one or more members.
     Gzip,
-    /// bzip2.
+    /// The bzip2 format, with one or more streams.
     Bzip2,
-    /// xz.
+    /// The xz format, with one or more streams.
     Xz,
-    /// zstd, several frames too.
+    /// The zstd format, with one or more frames.
     Zstd,
 }
 
-/// Memory that an xz stream may ask for: the format's largest preset needs 65 MiB.
+/// The maximal memory in bytes of an xz decoder. The format's largest preset needs 65 MiB.
 const XZ_MEMORY: u64 = 128 << 20;
-/// Largest window of a zstd stream, as a power of two: what `zstd -d` takes without being asked.
+/// The maximal window of a zstd stream, as a power of two. It is the default of `zstd -d`.
 const ZSTD_WINDOW: u32 = 27;
 
 impl Compression {
-    /// Recognises a compression by a stream's first bytes; ten are enough.
+    /// Detects the compression from the first bytes of a stream. Ten bytes are enough.
     pub fn detect(first: &[u8]) -> Self {
         if first.starts_with(&[0x1f, 0x8b, 0x08]) {
             Self::Gzip
@@ -39,14 +39,14 @@ impl Compression {
     }
 }
 
-/// Tells by the first 512 bytes of a stream, or all where it is shorter, whether it is an archive:
-/// something compressed, or a tar.
+/// Returns `true` if a stream that begins with `first` is an archive: compressed data or a tar.
+/// `first` has 512 bytes, or fewer if the stream is shorter.
 pub fn is_archive_start(first: &[u8]) -> bool {
     Compression::detect(first) != Compression::None || is_tar_header(first)
 }
 
-/// Tells whether a block is the header of a tar's entry, by its checksum: the sum of its bytes,
-/// where those of the checksum itself count as blanks.
+/// Returns `true` if a block is the header of a tar entry. The checksum decides: it is the sum of
+/// the block's bytes, with its own field counted as blanks.
 fn is_tar_header(first: &[u8]) -> bool {
     let Some(block) = first.get(..512) else { return false };
     let (before, rest) = block.split_at(148);
@@ -61,7 +61,7 @@ fn is_tar_header(first: &[u8]) -> bool {
     u64::from_str_radix(&digits, 8).is_ok_and(|stored| stored == sum + 8 * u64::from(b' '))
 }
 
-/// Tells whether a stream begins with a zstd frame, or one that zstd skips (RFC 8878, 3.1.2).
+/// Returns `true` if a stream begins with a zstd frame or a skippable frame (RFC 8878, 3.1.2).
 fn is_zstd(first: &[u8]) -> bool {
     match first {
         [0x28, 0xb5, 0x2f, 0xfd, ..] => true,
@@ -70,10 +70,10 @@ fn is_zstd(first: &[u8]) -> bool {
     }
 }
 
-/// Returns a reader of the uncompressed bytes of `reader`, and what compression it has.
+/// Returns a reader of the uncompressed bytes of `reader`, and the compression.
 ///
 /// # Errors
-/// Fails where the first bytes can't be read.
+/// Fails if the first bytes can't be read.
 pub fn decompress<'a, R: Read + Send + 'a>(
     mut reader: R,
 ) -> std::io::Result<(Box<dyn Read + Send + 'a>, Compression)> {
@@ -171,15 +171,15 @@ mod tests {
         }
     }
 
-    /// Returns what a stream holds.
+    /// Returns the uncompressed content of a stream.
     fn content(stream: &[u8]) -> std::io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
         decompress(stream)?.0.read_to_end(&mut bytes)?;
         Ok(bytes)
     }
 
-    /// A stream may end where its format says that it may. As with BuildKit, nothing may come behind
-    /// that isn't of the format, not even zeros, which some tools leave out in silence.
+    /// A stream may end wherever its format permits. As in BuildKit, no data in another format may
+    /// follow, not even zeros, which some tools ignore silently.
     #[test]
     fn streams_end_where_their_format_says() {
         let skipped = [&[0x5a, 0x2a, 0x4d, 0x18, 3, 0, 0, 0][..], b"abc"].concat();
@@ -189,9 +189,9 @@ mod tests {
             empty(bzip2),
             empty(xz),
             empty(zstd),
-            // Frames that are to be skipped, at any place.
+            // Skippable frames may be anywhere.
             [&skipped[..], &zstd(b"text"), &skipped, &zstd(b" more"), &skipped].concat(),
-            // Padding between streams and behind them, in fours.
+            // Padding between and behind streams is in multiples of four bytes.
             [&xz(b"text")[..], &[0; 8], &xz(b" more"), &[0; 4]].concat(),
         ];
         for stream in good {

@@ -1,23 +1,23 @@
-//! Content digests: what a step can tell of a tree.
+//! Content digests: the parts of a tree that a step can observe.
 //!
-//! A digest is made in three steps: the selections become lists of entries ([`select`]), the files
-//! among them are hashed in parallel unless their hashes are remembered ([`contents`]), and all of
-//! it goes, in order and with lengths in front, into one SHA-256.
+//! A digest is computed in three steps. The selections become lists of entries ([`select`]). The
+//! files among them are hashed in parallel, unless their hashes are remembered ([`contents`]). All
+//! data then goes into a single SHA-256, in order and prefixed by lengths.
 //!
-//! What enters, for each selection and each path that it selects:
+//! The input, for each selection and each path that it selects:
 //!
-//! | what | why |
+//! | input | reason |
 //! | --- | --- |
-//! | the path below what was asked for; with wildcards the matched path too | names and places are what a copy makes |
-//! | type, permission bits, owner as the view has it | so does it these |
-//! | a file's size and BLAKE3 hash | its bytes |
-//! | a link's target, a device's numbers, `security.capability` | what else a copy keeps |
-//! | that nothing is there | so that its appearance is noticed |
+//! | the path below the selected path, and the match of wildcards | a copy creates these names |
+//! | type, permission bits, owner as the view has it | a copy keeps them |
+//! | a file's size and BLAKE3 hash | they identify its content |
+//! | a link's target, a device's numbers, `security.capability` | a copy keeps them too |
+//! | the absence of an entry | its later appearance changes the digest |
 //!
-//! What doesn't: times, inode numbers, links between files, the path that was asked for (who asks
-//! has it in the definition), the way there through links, and where the tree lies. The hashes of
-//! files never leave the store, so that they need not be SHA-256; two trees with equal digests would
-//! need a collision of either.
+//! Not part of the input are times, inode numbers, links between files, the selected path (the op's
+//! definition contains it), the links on the way to it, and the location of the tree. The hashes of
+//! files never leave the store, so they need not be SHA-256. Two different trees with equal digests
+//! would require a collision of either hash.
 
 mod contents;
 mod filter;
@@ -37,45 +37,47 @@ use contents::Contents;
 use listing::Listing;
 use select::{Picked, Selected};
 
-/// Changes with the form of the stream, so that digests of different forms never meet.
+/// A prefix of the stream. It changes with the format, so that digests of different formats are
+/// never equal.
 const FORM: &[u8] = b"kiln content digest 1";
 
-/// What of a tree is digested.
+/// A selection of entries of a tree.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Selection {
-    /// A path, or a pattern where `wildcard` is set. Links in its parents are followed inside the
+    /// The path, or a pattern if `wildcard` is set. Links in its parents are followed inside the
     /// tree.
     pub path: String,
-    /// Whether `path` is a pattern, as Go's `path.Match` reads them; its wildcards don't match
-    /// through links.
+    /// `true` if `path` is a pattern of Go's `path.Match`. Its wildcards don't match through links.
     pub wildcard: bool,
-    /// Whether a link at the end of `path` is followed.
+    /// `true` to follow a link at the end of `path`.
     pub follow: bool,
-    /// Only these are digested, of a directory; patterns match paths below it.
+    /// The patterns of entries to select in a directory; empty for all. They match paths below the
+    /// directory.
     pub include: Vec<String>,
-    /// These are not.
+    /// The patterns of entries to leave out.
     pub exclude: Vec<String>,
-    /// Whether `exclude` is also about what `path` itself names: what its wildcards match, and a file
-    /// (not a directory) that it names without any. What is excluded is not selected, and not missed.
+    /// `true` to apply `exclude` also to the matches of the wildcards in `path` and, without
+    /// wildcards, to a file (not a directory) at `path`. Excluded entries are neither selected nor
+    /// reported as missing.
     pub exclude_matches: bool,
 }
 
-/// Remembers the digests of files that have not changed.
+/// A memory of the digests of unchanged files.
 pub trait FileDigests: Send + Sync {
-    /// Returns the digests of the files that have this metadata, in their order, as far as they are
-    /// known. Called from several threads, with some hundred files each time.
+    /// Returns the digests of the files with this metadata, in order, as far as they are known.
+    /// Several threads call this, with some hundred files each time.
     fn get(&self, files: &[&Metadata]) -> Vec<Option<[u8; 32]>>;
-    /// Remembers the digest of the file that has this metadata.
+    /// Stores the digest of the file with this metadata.
     fn put(&self, metadata: &Metadata, digest: [u8; 32]);
 }
 
-/// Digests what `selections` select of a tree: paths, types, modes, owners, sizes, link targets,
-/// device numbers, `security.capability` and bytes; no times. In parallel, files whose digests are
-/// remembered are not read.
+/// Digests the selected entries of a tree: paths, types, modes, owners, sizes, link targets, device
+/// numbers, `security.capability` and contents, but no times. Runs in parallel, and doesn't read
+/// files whose digests are remembered.
 ///
 /// # Errors
-/// Fails where a file can't be read, links go in a circle, or a pattern is malformed. A path that
-/// isn't there is part of the digest, not an error.
+/// Fails if a file can't be read, if links form a circle, or if a pattern is malformed. A path that
+/// doesn't exist is part of the digest and not an error.
 pub fn content_digest(
     view: View<'_>,
     selections: &[Selection],
@@ -84,19 +86,19 @@ pub fn content_digest(
     Ok(examine(view, selections, remembered)?.digest())
 }
 
-/// A selection in a view of a tree.
+/// A selection, and the view to which it applies.
 #[derive(Clone, Copy, Debug)]
 pub struct Selecting<'a> {
-    /// The view.
+    /// The view of the tree.
     pub view: View<'a>,
-    /// The selection.
+    /// The selection of entries in the view.
     pub selection: &'a Selection,
 }
 
-/// Tells whether two selections select the same entries of one directory. No file is read.
+/// Returns `true` if two selections select the same entries of one directory. Reads no files.
 ///
 /// # Errors
-/// Fails where a directory can't be read, links go in a circle, or a pattern is malformed.
+/// Fails if a directory can't be read, if links form a circle, or if a pattern is malformed.
 pub fn selects_alike(one: Selecting<'_>, other: Selecting<'_>) -> Result<bool> {
     let one = select::select(one.view, one.selection)?;
     let other = select::select(other.view, other.selection)?;
@@ -110,10 +112,10 @@ pub fn selects_alike(one: Selecting<'_>, other: Selecting<'_>) -> Result<bool> {
     Ok(one.len() == other.len() && one.iter().zip(&other).all(|pair| is_alike(pair.0, pair.1)))
 }
 
-/// Reads what [`content_digest`] digests.
+/// Reads the selected entries, as [`content_digest`] does.
 ///
 /// # Errors
-/// As [`content_digest`].
+/// See [`content_digest`].
 pub fn examine(
     view: View<'_>,
     selections: &[Selection],
@@ -129,10 +131,10 @@ pub fn examine(
     Ok(Examined { selected, contents })
 }
 
-/// What selections select of a tree, and what is in it.
+/// The entries that selections select, with the hashes of files.
 pub struct Examined {
     selected: Vec<Vec<Selected>>,
-    /// Of each file, in order.
+    /// The size and hash of each file, in order.
     contents: Vec<Contents>,
 }
 
@@ -152,7 +154,7 @@ impl Examined {
         stream.0.finish()
     }
 
-    /// Returns what the digest is made of, file by file.
+    /// Returns the input of the digest, entry by entry.
     pub fn listing(&self) -> Listing<'_> {
         let mut contents = self.contents.iter();
         let mut entries = Vec::new();
@@ -171,7 +173,7 @@ impl Examined {
     }
 }
 
-/// The bytes that are digested. Whatever has no fixed length has its length in front.
+/// The stream of digested bytes. Data without a fixed length is prefixed by its length.
 struct Stream(DigestHasher);
 
 impl Stream {
@@ -184,7 +186,7 @@ impl Stream {
         self.0.update(bytes);
     }
 
-    /// Takes in a selected path, with the contents of its files in order.
+    /// Adds a selected path. `contents` yields the contents of its files in order.
     fn selected(&mut self, selected: &Selected, contents: &mut std::slice::Iter<'_, Contents>) {
         self.bytes(&selected.path);
         self.number(selected.entries.len() as u64);
@@ -193,7 +195,7 @@ impl Stream {
             self.bytes(&picked.path());
             self.entry(entry);
             if entry.metadata.is_file() {
-                // There is one for each file.
+                // Each file has an element.
                 let contents = contents.next().copied().unwrap_or_default();
                 self.number(contents.size);
                 self.0.update(&contents.hash);

@@ -1,4 +1,4 @@
-//! Directories held open.
+//! Open directories as the roots of path resolution.
 
 use std::any::Any;
 use std::fmt;
@@ -20,33 +20,33 @@ use crate::metadata::{FileKind, Metadata};
 use crate::view::View;
 use crate::{names, resolve, wildcard};
 
-/// A directory held open. Paths given to its methods are resolved inside it: `/`, `..` and
-/// symbolic links can't lead out.
+/// An open directory. Its methods resolve paths inside it: `/`, `..` and symbolic links can't lead
+/// out.
 ///
-/// Paths are cleaned by their text first (`a/../b` is `b` whatever `a` is), as BuildKit does.
-/// Methods that look at a path or open it follow links inside the root; those that change an entry
-/// follow links on the way to it, but never a link that is the entry itself, unless they say so.
+/// Paths are cleaned lexically first, as in BuildKit (`a/../b` is `b`, whatever `a` is). Methods
+/// that inspect or open a path follow links inside the root. Methods that change an entry follow
+/// links on the way to it, but not a link at the end, unless their docs say so.
 #[derive(Debug)]
 pub struct Dir {
     fd: OwnedFd,
     room: Option<Arc<dyn Room>>,
     has_devices: bool,
-    /// Something that has to live as long as the directory is open.
+    /// A value that lives as long as the directory is open.
     kept: Option<Arc<dyn Any + Send + Sync>>,
 }
 
-/// The port to whoever keeps account of the room on the disk.
+/// The interface to the manager of the disk's free space.
 pub trait Room: fmt::Debug + Send + Sync {
-    /// Sees to it that there is room for a file of `bytes` bytes, which is written next. Blocks
-    /// where room has to be made.
+    /// Reserves room for a file of `bytes` bytes that is about to be written. Blocks while room is
+    /// being made.
     ///
     /// # Errors
-    /// Fails where there is none.
+    /// Fails if there is not enough room.
     fn take(&self, bytes: u64) -> io::Result<()>;
 }
 
 impl Dir {
-    /// Opens a directory by a path of the host that is trusted.
+    /// Opens a directory by a trusted path of the host.
     pub fn open(path: &Path) -> Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = rustix::fs::open(path, flags, Mode::empty())
@@ -54,66 +54,67 @@ impl Dir {
         Ok(Self::from_fd(fd))
     }
 
-    /// Takes over a descriptor of a directory.
+    /// Creates a `Dir` from the descriptor of a directory.
     pub fn from_fd(fd: OwnedFd) -> Self {
         Self { fd, room: None, has_devices: true, kept: None }
     }
 
-    /// Has what copies and unpacks into the directory ask `room` before it writes.
+    /// Makes copies and unpacking into the directory reserve room from `room` before they write.
     #[must_use]
     pub fn with_room(self, room: Arc<dyn Room>) -> Self {
         Self { room: Some(room), ..self }
     }
 
-    /// Holds something for as long as the directory is open: what it lies in.
+    /// Keeps a value alive as long as the directory is open, such as the mount that contains it.
     #[must_use]
     pub fn keeping(self, kept: Arc<dyn Any + Send + Sync>) -> Self {
         Self { kept: Some(kept), ..self }
     }
 
-    /// Says that no device can take the place of a file in the directory: either its mount lets none be
-    /// opened, or nobody else writes there. Files that a walk has found are opened without another look.
+    /// Declares that no device can replace a file in the directory: its mount doesn't allow
+    /// devices, or nothing else writes to it. Files found by a walk are then opened without another
+    /// check.
     #[must_use]
     pub fn without_devices(self) -> Self {
         Self { has_devices: false, ..self }
     }
 
-    /// Tells whether a device may take the place of a file.
+    /// Returns `true` if a device may replace a file.
     pub(crate) fn has_devices(&self) -> bool {
         self.has_devices
     }
 
-    /// Sees to it that there is room for `bytes` bytes of files that are written next.
+    /// Reserves room for `bytes` bytes of files that are about to be written.
     ///
     /// # Errors
-    /// Fails where there is none.
+    /// Fails if there is not enough room.
     pub fn take_room(&self, bytes: u64) -> Result<()> {
         let taken = self.room.as_ref().map_or(Ok(()), |room| room.take(bytes));
         taken.map_err(|error| Error::io("write to", Path::new("/"), error))
     }
 
-    /// Returns a directory of which the same holds.
+    /// Returns a `Dir` for `fd` with the same settings.
     fn sibling(&self, fd: OwnedFd) -> Self {
         let (room, kept) = (self.room.clone(), self.kept.clone());
         Self { fd, room, has_devices: self.has_devices, kept }
     }
 
-    /// Returns another descriptor of the same directory.
+    /// Duplicates the directory's descriptor.
     pub fn try_clone(&self) -> Result<Self> {
         let fd =
             self.fd.try_clone().map_err(|error| Error::io("duplicate", Path::new("/"), error))?;
         Ok(self.sibling(fd))
     }
 
-    /// Opens the directory at `path` inside this one, following links inside.
+    /// Opens the directory at `path` inside this one. Links are followed inside the root.
     pub fn open_dir(&self, path: &Path) -> Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
         let fd = self.open_at("open", &rooted(path), flags)?;
         Ok(self.sibling(fd))
     }
 
-    /// Opens the regular file at `path` for reading, following links inside. Whatever is not a
-    /// regular file is refused, and not opened.
+    /// Opens the regular file at `path` for reading. Links are followed inside the root. Entries of
+    /// other types are refused without opening them.
     pub fn open_file(&self, path: &Path) -> Result<File> {
         let path = rooted(path);
         let find = |flags| resolve::open(self.as_fd(), &path, flags, Mode::empty());
@@ -122,8 +123,8 @@ impl Dir {
         opened.map(File::from).ok_or_else(|| Error::invalid(&path, NOT_REGULAR))
     }
 
-    /// Opens the file or directory at `path` to reach its extended attributes, links not followed;
-    /// `None` for what has none.
+    /// Opens the file or directory at `path` to access its extended attributes. Links are not
+    /// followed. Returns `None` for types without extended attributes.
     pub(crate) fn open_attributed(&self, path: &Path) -> Result<Option<OwnedFd>> {
         let find =
             |flags| resolve::open(self.as_fd(), path, flags | OFlags::NOFOLLOW, Mode::empty());
@@ -131,8 +132,8 @@ impl Dir {
             .map_err(|errno| Error::at("open", path, errno))
     }
 
-    /// Returns the metadata of what is at `path`, or `None` where nothing is. `follow` tells whether
-    /// a link at its end is followed.
+    /// Returns the metadata of the entry at `path`, or `None` if it doesn't exist. `follow` selects
+    /// whether a link at the end of the path is followed.
     pub fn metadata(&self, path: &Path, follow: bool) -> Result<Option<Metadata>> {
         let path = rooted(path);
         let flags = if follow { OFlags::PATH } else { OFlags::PATH | OFlags::NOFOLLOW };
@@ -145,7 +146,7 @@ impl Dir {
         }
     }
 
-    /// Returns what the link at `path` holds.
+    /// Returns the target of the link at `path`.
     pub fn read_link(&self, path: &Path) -> Result<PathBuf> {
         let path = rooted(path);
         let fd = self.open_at("read link", &path, OFlags::PATH | OFlags::NOFOLLOW)?;
@@ -154,17 +155,17 @@ impl Dir {
         Ok(PathBuf::from(std::ffi::OsString::from_vec(target.into_bytes())))
     }
 
-    /// Returns where `path` really is inside this directory: absolute, without links. A tail that
-    /// isn't there is kept as it is.
+    /// Returns the real path of `path` inside this directory: absolute and without links. The part
+    /// of the path that doesn't exist is kept as it is.
     pub fn real_path(&self, path: &Path) -> Result<PathBuf> {
         let path = rooted(path);
         resolve::real_path(self.as_fd(), &path, None)
             .map_err(|errno| Error::io("resolve", &path, errno))
     }
 
-    /// Returns the paths that match `pattern`, as Go's `filepath.Match` reads it, sorted. Links on the
-    /// way to its first wildcard are followed, none behind it. A pattern without wildcards is
-    /// returned as it is, whether or not something is there.
+    /// Returns the sorted paths that match `pattern`, with the syntax of Go's `filepath.Match`.
+    /// Links in front of the first wildcard are followed, links behind it are not. A pattern
+    /// without wildcards is returned unchanged, whether it exists or not.
     pub fn matching(&self, pattern: &Path) -> Result<Vec<PathBuf>> {
         let pattern = rooted(pattern);
         if !wildcard::has_wildcards(names::bytes(&pattern)) {
@@ -184,13 +185,13 @@ impl Dir {
         Ok(matching)
     }
 
-    /// Returns the names of the entries of this very directory, sorted by bytes.
+    /// Returns the names in this directory itself, sorted bytewise.
     pub fn names(&self) -> Result<Vec<Vec<u8>>> {
         entry_names(self.as_fd()).map_err(|errno| Error::io("read", Path::new("/"), errno))
     }
 
-    /// Returns the extended attributes of the file or directory at `path`, sorted by name; links
-    /// are not followed, and have none.
+    /// Returns the extended attributes of the file or directory at `path`, sorted by name. Links
+    /// are not followed and have none.
     pub fn xattrs(&self, path: &Path) -> Result<Vec<Xattr>> {
         let path = rooted(path);
         let Some(fd) = self.open_attributed(&path)? else { return Ok(Vec::new()) };
@@ -216,12 +217,12 @@ impl AsFd for Dir {
     }
 }
 
-/// Returns a path as seen from the root.
+/// Returns a path as an absolute, clean path.
 pub(crate) fn rooted(path: &Path) -> PathBuf {
     names::rooted(names::bytes(path))
 }
 
-/// Returns the names in an open directory, sorted by bytes.
+/// Returns the names in an open directory, sorted bytewise.
 pub(crate) fn entry_names(dir: BorrowedFd<'_>) -> Result<Vec<Vec<u8>>, Errno> {
     let mut found = Vec::new();
     for entry in rustix::fs::Dir::read_from(dir)? {
@@ -241,7 +242,7 @@ mod tests {
 
     use super::*;
 
-    /// A root with links that try to leave it, beside a canary.
+    /// Creates a root with links that try to leave it, beside a file that must not be reached.
     fn hostile() -> (tempfile::TempDir, Dir) {
         let temp = tempfile::tempdir().unwrap();
         std::fs::write(temp.path().join("secret"), "secret").unwrap();

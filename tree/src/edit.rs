@@ -1,4 +1,4 @@
-//! Changing a tree: making, linking and removing entries.
+//! Changes to a tree: creating, linking and removing entries.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -16,13 +16,13 @@ use crate::inspected::open_inspected;
 use crate::metadata::{FileKind, Metadata, Timestamp};
 use crate::{names, remove};
 
-/// The set-group-ID bit: what is made in a directory that has it gets its group, and directories the
-/// bit as well.
+/// The set-group-ID bit. New entries of a directory with this bit inherit its group, and new
+/// directories also the bit.
 const SETGID: u32 = 0o2000;
 
 impl Dir {
-    /// Makes a directory in a parent that is there, and tells whether it was made: one that is
-    /// already there is left as it is.
+    /// Creates a directory whose parent exists. Returns `true` if it was created. An existing
+    /// directory is unchanged.
     pub fn mkdir(&self, path: &Path, attributes: &Attributes) -> Result<bool> {
         let path = self.real_path(path)?;
         let Some((parent, name)) = self.parent_of(&path)? else { return Ok(false) };
@@ -30,8 +30,8 @@ impl Dir {
             .map_err(|errno| Error::at("mkdir", &path, errno))
     }
 
-    /// Makes a directory and the parents that aren't there, all with the same attributes, and
-    /// returns those that were made, parents first. What is already there is left as it is.
+    /// Creates a directory and its missing parents, all with the same attributes. Returns the new
+    /// directories, parents first. Existing directories are unchanged.
     pub fn mkdir_all(&self, path: &Path, attributes: &Attributes) -> Result<Vec<PathBuf>> {
         let path = self.real_path(path)?;
         let error = |errno| Error::io("mkdir", &path, errno);
@@ -40,8 +40,8 @@ impl Dir {
         let mut current = open(self.as_fd(), Path::new(".")).map_err(error)?;
         let mut here = PathBuf::from("/");
         let mut made = Vec::new();
-        // Downwards: a path may be thousands of names long, and to resolve each of its parents would
-        // take the square of that.
+        // The loop goes downwards with open directories. A path may have thousands of components,
+        // and resolving each parent from the root would take quadratic time.
         for name in names::components(names::bytes(&path)) {
             let next = match open(current.as_fd(), names::path(name)) {
                 Err(Errno::NOENT) => {
@@ -59,8 +59,8 @@ impl Dir {
         Ok(made)
     }
 
-    /// Sets the modification time of directories, deepest first, since what was made in them has
-    /// changed it.
+    /// Sets the modification time of new directories, deepest first, since creating entries in them
+    /// has changed it.
     pub(crate) fn stamp(&self, made: &[PathBuf], mtime: Option<Timestamp>) -> Result<()> {
         if mtime.is_some() {
             for path in made.iter().rev() {
@@ -70,8 +70,8 @@ impl Dir {
         Ok(())
     }
 
-    /// Makes or truncates the file at `path`, following links inside the root, and writes it. A
-    /// file that is already there keeps its mode.
+    /// Creates or truncates the file at `path` and writes its content. Links are followed inside
+    /// the root. An existing file keeps its mode.
     pub fn write_file(&self, path: &Path, content: &[u8], attributes: &Attributes) -> Result<()> {
         let path = self.real_path(path)?;
         let error = |errno| Error::at("write", &path, errno);
@@ -94,7 +94,7 @@ impl Dir {
         wanted.apply_to_fd(file.as_fd()).map_err(error)
     }
 
-    /// Makes a new file for writing; nothing may be at `path`.
+    /// Creates a new file for writing. Fails if `path` exists.
     pub fn create_file(&self, path: &Path, mode: u32) -> Result<File> {
         let path = rooted(path);
         let Some((parent, name)) = self.parent_of(&path)? else {
@@ -107,7 +107,7 @@ impl Dir {
         Ok(File::from(fd))
     }
 
-    /// Makes a symbolic link that holds `target`.
+    /// Creates a symbolic link to `target`.
     pub fn symlink(&self, target: &Path, path: &Path, attributes: &Attributes) -> Result<()> {
         self.make_entry("symlink", path, |parent, name| {
             symlinkat(target, parent, name)?;
@@ -115,14 +115,15 @@ impl Dir {
         })
     }
 
-    /// Makes a fifo or a device; nothing is made for a socket.
+    /// Creates a fifo or a device. Sockets are ignored.
     pub fn make_node(&self, path: &Path, kind: FileKind, attributes: &Attributes) -> Result<()> {
         self.make_entry("mknod", path, |parent, name| {
             make_node(parent, names::bytes(name), kind, attributes)
         })
     }
 
-    /// Gives the file at `existing` another name. A link at the end of `existing` isn't followed.
+    /// Creates a hard link to the file at `existing`. A link at the end of `existing` isn't
+    /// followed.
     pub fn hard_link(&self, existing: &Path, path: &Path) -> Result<()> {
         let existing = rooted(existing);
         let Some((from, old)) = self.parent_of(&existing)? else {
@@ -133,8 +134,8 @@ impl Dir {
         })
     }
 
-    /// Removes what is at `path` and all below it. Links are removed, never followed. Nothing being
-    /// there is fine.
+    /// Removes the entry at `path` and everything below it. Links are removed and never followed.
+    /// Succeeds if `path` doesn't exist.
     pub fn remove_all(&self, path: &Path) -> Result<()> {
         let path = rooted(path);
         let parent = match self.parent_of(&path) {
@@ -152,7 +153,7 @@ impl Dir {
             .map_err(|errno| Error::io("remove", &path, errno))
     }
 
-    /// Gives attributes to what is at `path`; a link at its end isn't followed.
+    /// Sets attributes of the entry at `path`. A link at the end isn't followed.
     pub fn set_attributes(&self, path: &Path, attributes: &Attributes) -> Result<()> {
         let path = rooted(path);
         let error = |errno| Error::at("set attributes of", &path, errno);
@@ -164,7 +165,7 @@ impl Dir {
         attributes.apply_to_entry(parent.as_fd(), name, metadata.kind).map_err(error)
     }
 
-    /// Sets an extended attribute of the file or directory at `path`; a link isn't followed.
+    /// Sets an extended attribute of the file or directory at `path`. A link isn't followed.
     pub fn set_xattr(&self, path: &Path, name: &[u8], value: &[u8]) -> Result<()> {
         let path = rooted(path);
         let fd = self.open_attributed(&path)?;
@@ -173,8 +174,8 @@ impl Dir {
             .map_err(|errno| Error::io("set attributes of", &path, errno))
     }
 
-    /// Returns the directory that holds `path`, absolute and clean, and the name in it; `None` for
-    /// the root.
+    /// Returns the open parent directory of `path`, which is absolute and clean, and the name in
+    /// it. Returns `None` for the root.
     pub(crate) fn parent_of<'p>(&self, path: &'p Path) -> Result<Option<(OwnedFd, &'p OsStr)>> {
         let Some((parent, name)) = names::split(path) else { return Ok(None) };
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
@@ -195,7 +196,7 @@ impl Dir {
     }
 }
 
-/// Makes a directory; false where one is already there.
+/// Creates a directory. Returns `false` if it exists.
 pub(crate) fn make_dir(
     parent: BorrowedFd<'_>,
     name: &[u8],
@@ -210,24 +211,24 @@ pub(crate) fn make_dir(
         }
         Err(errno) => return Err(errno),
     }
-    // The process's umask has no say, but a parent that hands on its group does.
+    // The process's umask doesn't apply, but the set-group-ID bit of the parent does.
     let inherited = Metadata::of_entry(parent, name)?.mode & SETGID;
     let attributes = Attributes { mode: Some(mode | inherited), ..*attributes };
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     match openat(parent, names::path(name), flags, Mode::empty()) {
         Ok(fd) => attributes.apply_to_fd(fd.as_fd())?,
-        // Without privileges and without the right to read.
+        // The process lacks permission to open the directory for reading.
         Err(_) => attributes.apply_to_entry(parent, name, FileKind::Directory)?,
     }
     Ok(true)
 }
 
-/// Makes a new file for writing, that nobody else may read yet.
+/// Creates a new file for writing that other users can't read yet.
 pub(crate) fn create(parent: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd, Errno> {
     create_with_mode(parent, name, 0o600)
 }
 
-/// Makes a new file for writing, with permission bits of which the process's umask may take some.
+/// Creates a new file for writing. The process's umask may clear some permission bits.
 pub(crate) fn create_with_mode(
     parent: BorrowedFd<'_>,
     name: &[u8],
@@ -237,7 +238,7 @@ pub(crate) fn create_with_mode(
     openat(parent, names::path(name), flags, Mode::from_raw_mode(mode & 0o777))
 }
 
-/// Makes a fifo or a device; other kinds are refused.
+/// Creates a fifo or a device. Fails for other types.
 pub(crate) fn make_node(
     parent: BorrowedFd<'_>,
     name: &[u8],

@@ -1,4 +1,4 @@
-//! Errors with the path they are about.
+//! Errors of file operations, with the path that they are about.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,74 +7,74 @@ use rustix::io::Errno;
 
 use crate::path_limit::LONGEST;
 
-/// Why a file operation failed.
+/// The error of a file operation.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The kernel said no.
+    /// The kernel reported an error.
     #[error("{action} {path:?}")]
     Io {
-        /// What was being done, as `open`.
+        /// The operation, as `open`.
         action: &'static str,
-        /// To what, relative to the root it was resolved in.
+        /// The path, relative to the root in which it was resolved.
         path: PathBuf,
-        /// The kernel's answer.
+        /// The error that the kernel reported.
         source: io::Error,
     },
-    /// A file system can't be mounted.
+    /// A file system couldn't be mounted.
     #[error("{action}")]
     Mount {
-        /// What was being done, with the kernel's own words where it had any.
+        /// The operation, with the kernel's message if there is one.
         action: String,
-        /// The kernel's answer.
+        /// The error that the kernel reported.
         source: io::Error,
     },
-    /// A path that must be there is not: BuildKit's text.
+    /// A required path doesn't exist. The message is BuildKit's.
     #[error("{path:?}: not found")]
     NotFound {
-        /// The path, as asked for.
+        /// The path as requested.
         path: PathBuf,
     },
-    /// A pattern that must match something matches nothing: BuildKit's text.
+    /// A required pattern matches nothing. The message is BuildKit's.
     #[error("{pattern} not found")]
     NoMatch {
-        /// The pattern.
+        /// The pattern, as requested.
         pattern: String,
     },
-    /// A directory is to be copied over something else: BuildKit's text.
+    /// The copy of a directory would replace an entry of another type. The message is BuildKit's.
     #[error("cannot copy to non-directory: {}", path.display())]
     NotDirectory {
-        /// What is in the way.
+        /// The path of the existing entry.
         path: PathBuf,
     },
-    /// Something else is to be copied over a directory: BuildKit's text.
+    /// The copy of another entry would replace a directory. The message is BuildKit's.
     #[error("cannot replace to directory {} with file", path.display())]
     IsDirectory {
-        /// What is in the way.
+        /// The path of the existing directory.
         path: PathBuf,
     },
-    /// A path is longer than an image can hold.
+    /// A path exceeds the length that an image can contain.
     #[error("{start:?}… is longer than {LONGEST} bytes, the limit of a path in an image")]
     TooLong {
-        /// The start of the path.
+        /// The beginning of the path.
         start: PathBuf,
     },
-    /// Input that breaks a rule, as an archive entry with NUL in its name.
+    /// The input is invalid, for example an archive entry with a NUL byte in its name.
     #[error("{path:?}: {problem}")]
     Invalid {
         /// The path, entry or pattern.
         path: PathBuf,
-        /// What is wrong.
+        /// The problem, as a phrase.
         problem: String,
     },
 }
 
 impl Error {
-    /// Returns the error for what the kernel said about `path`.
+    /// Returns the error for an operation on `path` that the kernel refused.
     pub(crate) fn io(action: &'static str, path: &Path, source: impl Into<io::Error>) -> Self {
         Self::Io { action, path: path.to_path_buf(), source: source.into() }
     }
 
-    /// Like [`Error::io`], but says "not found" where that is the case.
+    /// Returns the same as [`Error::io`], or "not found" for `ENOENT`.
     pub(crate) fn at(action: &'static str, path: &Path, errno: Errno) -> Self {
         match errno {
             Errno::NOENT => Self::NotFound { path: path.to_path_buf() },
@@ -82,14 +82,14 @@ impl Error {
         }
     }
 
-    /// Returns the error for input that breaks a rule.
+    /// Returns the error for invalid input.
     pub(crate) fn invalid(path: impl AsRef<Path>, problem: impl Into<String>) -> Self {
         Self::Invalid { path: path.as_ref().to_path_buf(), problem: problem.into() }
     }
 }
 
-/// The problem with what takes a file's place.
+/// The problem of an entry that has replaced a file.
 pub(crate) const NOT_REGULAR: &str = "not a regular file";
 
-/// A result with [`Error`], or another error.
+/// A result whose error is [`Error`] by default.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

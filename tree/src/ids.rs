@@ -1,42 +1,42 @@
-//! The user and group ids that this process can give to files.
+//! The user and group IDs that this process can assign to files.
 //!
-//! As root of the machine, it has all of them. In a user namespace there are as many as its creator
-//! had: root's (the creator's own id outside) and mostly 65,536 more, or root's alone.
+//! The root user of the machine can assign all IDs. A user namespace has as many as its creator
+//! granted: root (the creator's own ID outside) and usually 65,536 more, or only root.
 //!
-//! An owner that isn't there is *recorded*: the file belongs to root, or to the one of user and
-//! group that is there, and the attribute `user.kiln.owner` says whose it is to be. Whoever reads the
-//! tree through this crate sees that owner, and so does the layer that is packed of it. A record
-//! counts as long as the file still has the owner that it was given along with it. Links, fifos and
-//! devices can't have such attributes, and stay with root. Nothing is ever recorded, or believed,
-//! where all ids are there.
+//! An owner that doesn't exist in the namespace is *recorded*. The file then belongs to root, or to
+//! the user or group that does exist, and the attribute `user.kiln.owner` stores the intended
+//! owner. The functions of this crate report the recorded owner, and the layer packed from the tree
+//! has it too. A record is valid as long as the file still has the owner that was set together with
+//! the record. Links, fifos and devices can't have such attributes, and belong to root. If all IDs
+//! exist, no owner is recorded, and records are ignored.
 
 use std::sync::OnceLock;
 
 use crate::metadata::Owner;
 
-/// The attribute that says whose a file is to be.
+/// The attribute that stores the intended owner of a file.
 pub(crate) const RECORD: &[u8] = b"user.kiln.owner";
 
-/// What a process sees that isn't in a user namespace of its own.
+/// The range of a process outside of any user namespace.
 const ALL: (u32, u32, u32) = (0, 0, u32::MAX);
 
-/// A set of ids.
+/// The user and group IDs that exist in a user namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ids {
     users: Vec<Range>,
     groups: Vec<Range>,
 }
 
-/// A stretch of ids: the first inside, the first outside, and how many there are.
+/// A range of IDs: the first inside the namespace, the first outside, and their number.
 type Range = (u32, u32, u32);
 
 impl Ids {
-    /// Returns those of this process. They are looked up once, when first asked for: by then the
-    /// process must be in the user namespace that it stays in.
+    /// Returns the IDs of this process. The first call looks them up, so the process must be in its
+    /// final user namespace by then.
     pub fn current() -> &'static Self {
         static CURRENT: OnceLock<Ids> = OnceLock::new();
         CURRENT.get_or_init(|| {
-            // Without `/proc`, or in a kernel without user namespaces, there is but one set.
+            // Without `/proc`, or with a kernel without user namespaces, all IDs exist.
             let read = |name| std::fs::read_to_string(name).unwrap_or_default();
             Self::parse(&read("/proc/self/uid_map"), &read("/proc/self/gid_map"))
         })
@@ -50,29 +50,29 @@ impl Ids {
         Self { users: ranges(users), groups: ranges(groups) }
     }
 
-    /// Tells whether these are the ids of a user namespace, and not all that there are. There,
-    /// devices can't be made, and overlayfs keeps its marks in `user.overlay.*`.
+    /// Returns `true` if these are the IDs of a user namespace. There, devices can't be created,
+    /// and overlayfs keeps its marks in `user.overlay.*`.
     pub fn is_namespace(&self) -> bool {
         self.users != [ALL]
     }
 
-    /// Tells whether there is no user but one.
+    /// Returns `true` if only a single user ID exists.
     pub fn is_single(&self) -> bool {
         matches!(self.users.as_slice(), [(_, _, 1)])
     }
 
-    /// Tells whether a user is there.
+    /// Returns `true` if the user ID `uid` exists.
     pub fn has_user(&self, uid: u32) -> bool {
         contains(&self.users, uid)
     }
 
-    /// Tells whether a group is there.
+    /// Returns `true` if the group ID `gid` exists.
     pub fn has_group(&self, gid: u32) -> bool {
         contains(&self.groups, gid)
     }
 
-    /// Returns how the ids are written on the disk: files that were made with others have other
-    /// owners.
+    /// Returns a description of the IDs on the disk. Files created with a different mapping have
+    /// different owners.
     pub fn on_disk(&self) -> String {
         let text = |ranges: &[Range]| {
             let ranges =
@@ -82,8 +82,8 @@ impl Ids {
         format!("users {}; groups {}\n", text(&self.users), text(&self.groups))
     }
 
-    /// Returns the owner that a file gets that is to be `owner`'s: root, where a user or group isn't
-    /// there.
+    /// Returns the owner that a file of `owner` can have: root replaces a user or group that
+    /// doesn't exist.
     pub fn possible(&self, owner: Owner) -> Owner {
         Owner {
             uid: if self.has_user(owner.uid) { owner.uid } else { 0 },
@@ -91,7 +91,8 @@ impl Ids {
         }
     }
 
-    /// Returns the owner of a file that belongs to `actual` and has the record `value`.
+    /// Returns the recorded owner of a file that belongs to `actual` and has the record `value`, if
+    /// the record is valid.
     pub(crate) fn recorded(&self, actual: Owner, value: &[u8]) -> Option<Owner> {
         let (uid, gid) = std::str::from_utf8(value).ok()?.split_once(':')?;
         let owner = Owner { uid: uid.parse().ok()?, gid: gid.parse().ok()? };
@@ -100,7 +101,7 @@ impl Ids {
     }
 }
 
-/// Returns what says that a file is to be `owner`'s.
+/// Returns the record for the intended owner `owner`.
 pub(crate) fn record(owner: Owner) -> String {
     format!("{}:{}", owner.uid, owner.gid)
 }

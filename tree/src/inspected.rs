@@ -1,12 +1,13 @@
-//! Opening files that somebody else has made.
+//! Opening of files from untrusted sources.
 //!
-//! To open a device is to use it: a tape rewinds, a watchdog is armed. To open a fifo is to wait for
-//! its other end. So a file of a tree that an image, a context or an archive has filled is found first
-//! (`O_PATH`, which reaches no driver), looked at, and opened through its descriptor then: nothing can
-//! take its place in between. Nothing else in kiln opens such files, but for those of a directory in
-//! which none can be a device ([`Dir::without_devices`](crate::Dir::without_devices)); directories, which the kernel
-//! refuses to take for anything else (`O_DIRECTORY`), and files that kiln makes itself (`O_EXCL`) are
-//! safe without it.
+//! Opening a device has effects: a tape rewinds, a watchdog is armed. Opening a fifo blocks until
+//! its other end is opened. So a file in a tree from an image, a context or an archive is first
+//! opened with `O_PATH`, which reaches no driver. Its type is checked, and it is opened for access
+//! through that descriptor, so that no other file can replace it in between. No other code in kiln
+//! opens such files, except in a directory without devices
+//! ([`Dir::without_devices`](crate::Dir::without_devices)). Directories are safe to open directly,
+//! because the kernel refuses other types (`O_DIRECTORY`), and so are files that kiln creates
+//! itself (`O_EXCL`).
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
@@ -15,14 +16,14 @@ use rustix::io::Errno;
 
 use crate::metadata::{FileKind, Metadata};
 
-/// Where a process finds its own descriptors.
+/// The directory of a process's own descriptors.
 const DESCRIPTORS: &str = "/proc/self/fd";
 
-/// Opens for `access` what `find` finds, or returns `None` where it is of another kind than wanted.
-/// `find` opens it with the flags that it is given, to which it may add `O_NOFOLLOW`.
+/// Opens the file that `find` finds for `access`. Returns `None` if `is_wanted` rejects its type.
+/// `find` opens the file with the given flags, to which it may add `O_NOFOLLOW`.
 ///
 /// # Errors
-/// Fails where `find` does, and where the kernel refuses the access.
+/// Fails if `find` fails, or if the kernel denies the access.
 pub fn open_inspected(
     access: OFlags,
     is_wanted: impl Fn(FileKind) -> bool,
@@ -31,18 +32,18 @@ pub fn open_inspected(
     open_through(DESCRIPTORS, access, is_wanted, find)
 }
 
-/// Opens for reading what a walk has found to be a file, where no device can have taken its place. Something
-/// else that has is opened without waiting.
+/// Opens a file that a walk has found for reading, in a tree where no device can have replaced it.
+/// If another type has replaced it, opening doesn't block.
 ///
 /// # Errors
-/// Fails where `find` does.
+/// Fails if `find` fails.
 pub(crate) fn open_found(
     find: impl FnOnce(OFlags) -> Result<OwnedFd, Errno>,
 ) -> Result<OwnedFd, Errno> {
     find(OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC)
 }
 
-/// Does what [`open_inspected`] does, with descriptors in a directory of that name.
+/// Does the same as [`open_inspected`], with the directory of descriptors as a parameter.
 fn open_through(
     descriptors: &str,
     access: OFlags,
@@ -57,7 +58,7 @@ fn open_through(
     let access = access | OFlags::CLOEXEC;
     let path = format!("{descriptors}/{}", found.as_raw_fd());
     match rustix::fs::open(path, access, Mode::empty()) {
-        // Nothing is mounted at `/proc`.
+        // `/proc` is not mounted.
         Err(Errno::NOENT | Errno::ACCESS) => {
             let again = find(access | OFlags::NONBLOCK | OFlags::NOCTTY)?;
             let is_same = Metadata::of_fd(again.as_fd())?.is_same_file(&metadata);
@@ -84,7 +85,7 @@ mod tests {
         std::fs::write(at("file"), "text").unwrap();
         std::os::unix::fs::symlink("file", at("link")).unwrap();
         rustix::fs::mknodat(CWD, at("fifo"), FileType::Fifo, Mode::RUSR, 0).unwrap();
-        // Whoever opens a device that there isn't is told so. To make one takes root.
+        // Opening a device without a driver fails. Creating one requires root.
         let device = (FileType::CharacterDevice, rustix::fs::makedev(300, 1));
         let made = rustix::fs::mknodat(CWD, at("device"), device.0, Mode::RUSR, device.1);
         for descriptors in [DESCRIPTORS, "/no/descriptors"] {
@@ -124,8 +125,8 @@ mod tests {
         assert_eq!(swapped("/no/descriptors").unwrap_err(), Errno::STALE);
     }
 
-    /// Where something is opened that no image, context or archive has made: the sandbox's own
-    /// devices, and kiln's own program.
+    /// The files in which kiln opens trusted paths: the sandbox's own devices, and kiln's own
+    /// program.
     const TRUSTED: [&str; 5] = [
         "sandbox/src/devices.rs",
         "sandbox/src/helper.rs",
@@ -156,7 +157,7 @@ mod tests {
         for file in files {
             let name = file.strip_prefix(repository).unwrap().to_str().unwrap();
             let text = std::fs::read_to_string(&file).unwrap();
-            // Tests open what they have made.
+            // Tests open the files that they create.
             let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
             let has = |statement: &str, flags: &[&str]| {
                 flags.iter().any(|flag| statement.contains(&format!("OFlags::{flag}")))

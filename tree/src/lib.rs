@@ -1,9 +1,10 @@
-//! File trees through directory descriptors: walk, match, digest, copy, pack, unpack.
+//! Operations on file trees through directory descriptors: walking, matching, digesting, copying,
+//! packing and unpacking.
 //!
-//! Every path that comes from a Dockerfile, an image, a context or an archive is resolved below a
-//! [`Dir`], inside its root, by the kernel (`openat2` with `RESOLVE_IN_ROOT`, or an `O_PATH` walk
-//! where that is blocked). No function here takes a path string to the host's file system except
-//! [`Dir::open`].
+//! A path that comes from a Dockerfile, an image, a context or an archive is resolved below a
+//! [`Dir`]. The kernel keeps the resolution inside its root (`openat2` with `RESOLVE_IN_ROOT`, or
+//! an `O_PATH` walk if that system call is blocked). [`Dir::open`] is the only function that
+//! accepts a path of the host's file system.
 
 pub mod assemble;
 pub mod attributes;

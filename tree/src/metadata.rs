@@ -1,63 +1,63 @@
-//! What a file is besides its content.
+//! The metadata of files.
 
 use std::os::fd::BorrowedFd;
 
 use rustix::fs::{AtFlags, FileType, RawMode, Statx, StatxFlags, StatxTimestamp, Timespec, statx};
 use rustix::io::Errno;
 
-/// What a file is besides its content.
+/// The metadata of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Metadata {
-    /// Its type.
+    /// The type of the file.
     pub kind: FileKind,
-    /// Permission bits, with setuid, setgid and sticky (`0o7777`).
+    /// The permission bits, with setuid, setgid and sticky (`0o7777`).
     pub mode: u32,
-    /// Owner.
+    /// The owner, which may be a recorded one.
     pub owner: Owner,
-    /// Size in bytes.
+    /// The size in bytes.
     pub size: u64,
-    /// Modification time.
+    /// The time of the last modification.
     pub mtime: Timestamp,
-    /// Status change time.
+    /// The time of the last status change.
     pub ctime: Timestamp,
-    /// Number of the device it lies on.
+    /// The number of the device that contains the file.
     pub device: u64,
-    /// Inode number.
+    /// The inode number, unique on the device.
     pub inode: u64,
-    /// Number of hard links.
+    /// The number of hard links to the file.
     pub links: u64,
-    /// Disk blocks in use, of 512 bytes each.
+    /// The number of disk blocks in use, of 512 bytes each.
     pub blocks: u64,
 }
 
 impl Metadata {
-    /// Tells whether it is a directory.
+    /// Returns `true` for a directory.
     pub fn is_dir(&self) -> bool {
         self.kind == FileKind::Directory
     }
 
-    /// Tells whether it is a regular file.
+    /// Returns `true` for a regular file.
     pub fn is_file(&self) -> bool {
         self.kind.is_file()
     }
 
-    /// Tells whether it is a symbolic link.
+    /// Returns `true` for a symbolic link.
     pub fn is_symlink(&self) -> bool {
         self.kind == FileKind::Symlink
     }
 
-    /// Tells whether it is the metadata of the same file, under whatever name.
+    /// Returns `true` if both are metadata of the same file, under any name.
     pub(crate) fn is_same_file(&self, other: &Self) -> bool {
         (self.device, self.inode) == (other.device, other.inode)
     }
 
-    /// Returns the metadata of `name` in a directory, links not followed.
+    /// Returns the metadata of `name` in a directory. Links are not followed.
     pub(crate) fn of_entry(dir: BorrowedFd<'_>, name: &[u8]) -> Result<Self, Errno> {
         let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
         statx(dir, name, flags, StatxFlags::BASIC_STATS).map(|stat| Self::from_statx(&stat))
     }
 
-    /// Returns the metadata of something empty that nobody may do anything with.
+    /// Returns metadata with size zero and without permissions.
     pub(crate) fn nothing(kind: FileKind) -> Self {
         Self {
             kind,
@@ -105,67 +105,67 @@ impl Metadata {
     }
 }
 
-/// The types of files.
+/// The type of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileKind {
-    /// A regular file.
+    /// A regular file, whose content has a size.
     File,
-    /// A directory.
+    /// A directory, which holds entries.
     Directory,
-    /// A symbolic link.
+    /// A symbolic link, which holds a target.
     Symlink,
-    /// A named pipe.
+    /// A named pipe (fifo).
     Fifo,
-    /// A socket.
+    /// A Unix domain socket.
     Socket,
-    /// A character device.
+    /// A character device, with its numbers.
     CharDevice {
-        /// Major number.
+        /// The major number of the device.
         major: u32,
-        /// Minor number.
+        /// The minor number of the device.
         minor: u32,
     },
-    /// A block device.
+    /// A block device, with its numbers.
     BlockDevice {
-        /// Major number.
+        /// The major number of the device.
         major: u32,
-        /// Minor number.
+        /// The minor number of the device.
         minor: u32,
     },
 }
 
 impl FileKind {
-    /// Tells whether it is a regular file.
+    /// Returns `true` for a regular file.
     pub fn is_file(self) -> bool {
         self == Self::File
     }
 
-    /// Tells whether it has extended attributes and can be opened without an effect.
+    /// Returns `true` for types with extended attributes that can be opened without side effects.
     pub(crate) fn has_xattrs(self) -> bool {
         matches!(self, Self::File | Self::Directory)
     }
 }
 
-/// Owner and group.
+/// The owner and the group of a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Owner {
-    /// User.
+    /// The numeric user ID.
     pub uid: u32,
-    /// Group.
+    /// The numeric group ID.
     pub gid: u32,
 }
 
 /// A point in time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Timestamp {
-    /// Seconds since 1970.
+    /// The seconds since 1970, negative before.
     pub seconds: i64,
-    /// Nanoseconds, below a billion.
+    /// The nanoseconds within the second, below a billion.
     pub nanoseconds: u32,
 }
 
 impl Timestamp {
-    /// Returns the time so many nanoseconds after (or before) 1970.
+    /// Returns the time `nanoseconds` after 1970, or before it if negative.
     pub fn from_nanoseconds(nanoseconds: i64) -> Self {
         Self {
             seconds: nanoseconds.div_euclid(1_000_000_000),

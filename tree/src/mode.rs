@@ -1,4 +1,4 @@
-//! Changes of permission bits.
+//! Changes to permission bits.
 
 use crate::error::{Error, Result};
 
@@ -9,10 +9,10 @@ const STICKY: u32 = 0o1000;
 const USER: u32 = 0o700;
 const GROUP: u32 = 0o070;
 const OTHERS: u32 = 0o007;
-/// What a mode without `u`, `g`, `o`, `a` speaks of: everything but the sticky bit.
+/// The bits of a clause without `u`, `g`, `o` and `a`: all except the sticky bit.
 const EVERYBODY: u32 = SETUID | SETGID | USER | GROUP | OTHERS;
 
-/// A change of permission bits: octal, or symbolic as `chmod` takes it (`u=rwX,go=rX`).
+/// A change to permission bits: octal, or symbolic as in `chmod` (`u=rwX,go=rX`).
 ///
 /// The symbolic language is that of BSD's `setmode(3)`, which BuildKit uses, with a umask of 0:
 /// classes `ugoa`, operators `+-=` (several after one list of classes, as `u=r+x`), permissions
@@ -27,9 +27,9 @@ pub struct ModeChange {
 enum Command {
     Add(u32),
     Remove(u32),
-    /// Adds, but only for directories and what somebody may execute.
+    /// Adds the bits to directories and to files that any class may execute.
     AddExecute(u32),
-    /// Copies the bits of the class at `shift` to `classes`, as the operator says.
+    /// Copies the bits of the class at `shift` to `classes`, using the operator.
     Copy {
         shift: u32,
         classes: u32,
@@ -45,13 +45,13 @@ enum Operator {
 }
 
 impl ModeChange {
-    /// Returns the change that sets these bits.
+    /// Returns the change that sets the bits to `mode`.
     pub fn set(mode: u32) -> Self {
         let bits = mode & ALL;
         Self { commands: vec![Command::Remove(ALL), Command::Add(bits)], bits: Some(bits) }
     }
 
-    /// Parses octal digits or a symbolic mode.
+    /// Parses an octal or a symbolic mode.
     pub fn parse(text: &str) -> Result<Self> {
         let invalid = || Error::invalid(text, "invalid mode");
         if text.starts_with(|first: char| first.is_ascii_digit()) {
@@ -63,13 +63,13 @@ impl ModeChange {
         Ok(Self { commands: parser.commands, bits: None })
     }
 
-    /// Returns the bits that [`ModeChange::set`] was given. Directories that a copy makes on the way
-    /// to its destination get these; they never get a parsed mode.
+    /// Returns the bits passed to [`ModeChange::set`]. New parent directories of a copy's
+    /// destination get these bits. They never get a parsed mode.
     pub fn bits(&self) -> Option<u32> {
         self.bits
     }
 
-    /// Returns `mode` with the change made.
+    /// Returns `mode` after the change.
     pub fn apply(&self, mode: u32, directory: bool) -> u32 {
         let executable = directory || mode & 0o111 != 0;
         let mut new = mode & ALL;
@@ -96,7 +96,7 @@ impl ModeChange {
 struct Parser<'a> {
     rest: &'a [u8],
     commands: Vec<Command>,
-    /// Whether the current `=` has already cleared what it sets.
+    /// `true` if the current `=` has already cleared its bits.
     done: bool,
 }
 
@@ -127,7 +127,7 @@ impl Parser<'_> {
         }
     }
 
-    /// Parses an operator and what follows it.
+    /// Parses an operator and its permissions.
     fn operation(&mut self, who: &mut u32) -> Option<()> {
         let (operator, mut rest) = self.rest.split_first()?;
         let operator = match operator {

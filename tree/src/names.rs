@@ -1,10 +1,10 @@
-//! Paths as bytes: lexical cleaning, splitting and ordering.
+//! Lexical operations on paths as bytes: cleaning, splitting and joining.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-/// Returns a path's bytes.
+/// Returns the bytes of a path.
 pub(crate) fn bytes(path: &(impl AsRef<OsStr> + ?Sized)) -> &[u8] {
     path.as_ref().as_bytes()
 }
@@ -14,12 +14,12 @@ pub(crate) fn path(bytes: &[u8]) -> &Path {
     Path::new(OsStr::from_bytes(bytes))
 }
 
-/// Yields the components of a path, `.` and empty ones left out.
+/// Returns an iterator over the components of a path, without `.` and empty ones.
 pub(crate) fn components(path: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
     path.split(|byte| *byte == b'/').filter(|name| !name.is_empty() && *name != b".")
 }
 
-/// Returns the path as seen from a root: absolute, without `.` and `..`, by its text alone.
+/// Returns the path relative to a root: absolute, without `.` and `..`, computed lexically.
 pub(crate) fn rooted(path: &[u8]) -> PathBuf {
     let mut kept: Vec<&[u8]> = Vec::new();
     for name in components(path) {
@@ -32,7 +32,7 @@ pub(crate) fn rooted(path: &[u8]) -> PathBuf {
     from_components(&kept)
 }
 
-/// Returns the absolute path of these components.
+/// Returns the absolute path with the given components.
 pub(crate) fn from_components<T: AsRef<[u8]>>(names: &[T]) -> PathBuf {
     let mut text = Vec::with_capacity(names.iter().map(|name| name.as_ref().len() + 1).sum());
     for name in names {
@@ -45,8 +45,8 @@ pub(crate) fn from_components<T: AsRef<[u8]>>(names: &[T]) -> PathBuf {
     path(&text).to_path_buf()
 }
 
-/// Returns the path that `openat` takes for an absolute one: without its leading slash, `.` for
-/// the root.
+/// Returns the argument of `openat` for an absolute path: the path without its leading slash, or
+/// `.` for the root.
 pub(crate) fn relative(rooted: &Path) -> &Path {
     match bytes(rooted).strip_prefix(b"/") {
         Some(b"") => Path::new("."),
@@ -55,12 +55,12 @@ pub(crate) fn relative(rooted: &Path) -> &Path {
     }
 }
 
-/// Splits an absolute clean path into its parent and its name; `None` for the root.
+/// Splits an absolute, clean path into its parent and its name. Returns `None` for the root.
 pub(crate) fn split(rooted: &Path) -> Option<(&Path, &OsStr)> {
     Some((rooted.parent()?, rooted.file_name()?))
 }
 
-/// Tells whether a path's text says that it is where it starts: `.`, `a/..`, but not `/` or `..`.
+/// Returns `true` if a path lexically stays where it starts: `.` or `a/..`, but not `/` or `..`.
 pub(crate) fn is_dot(path: &[u8]) -> bool {
     let mut depth = 0_usize;
     for name in components(path) {
@@ -75,7 +75,7 @@ pub(crate) fn is_dot(path: &[u8]) -> bool {
     depth == 0 && !path.starts_with(b"/")
 }
 
-/// Joins a name to a relative path.
+/// Appends a name to a relative path.
 pub(crate) fn join(parent: &[u8], name: &[u8]) -> Vec<u8> {
     let mut joined = Vec::with_capacity(parent.len() + name.len() + 1);
     joined.extend_from_slice(parent);

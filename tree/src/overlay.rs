@@ -1,29 +1,29 @@
 //! Overlay mounts that are attached nowhere.
 //!
-//! A mounted overlay lives as long as its descriptor. No other process can name it, and a process
-//! that dies leaves nothing mounted.
+//! A mounted overlay lives as long as its descriptor. No other process can name it, and when the
+//! process dies, the kernel unmounts it.
 //!
-//! # How an overlay is mounted
+//! # Mounting
 //!
-//! | the kernel | how |
+//! | kernel | method |
 //! | --- | --- |
-//! | takes `lowerdir+` (Linux 6.8) | a file system context; directories are added one by one |
-//! | does not | the old mount call, in a mount namespace that the calling thread has for itself |
+//! | supports `lowerdir+` (Linux 6.8) | a file system context; directories are added one by one |
+//! | does not | the old mount call, in a private mount namespace of the calling thread |
 //!
-//! The old call takes all options in one page of text. There the directories are named by
-//! descriptor number, relative to `/proc/self/fd`, so that hundreds of layers with names of any
-//! length and with any characters fit. The mount that the call attaches is cloned, which gives a
-//! mount that is attached nowhere, and goes with the namespace.
+//! The old call accepts all options in one page of text. So the directories are named by descriptor
+//! number, relative to `/proc/self/fd`. Hundreds of layers then fit, with names of any length and
+//! any characters. The call attaches the mount; it is cloned to a detached mount and disappears
+//! with the namespace.
 //!
-//! Which of the two the kernel takes is found out by trying, once in a process: a context of a file
-//! system that was never taught to read its options one by one accepts any option, and complains
-//! only when the file system is created.
+//! A process finds out once, by trying, whether the kernel supports `lowerdir+`. File systems that
+//! don't parse options one by one accept any option in a context, and report errors only when the
+//! file system is created.
 //!
 //! # Options
 //!
-//! Redirected directories, metadata-only copies and indexes are turned off, because distributions
-//! turn them on: with them an upper directory means something only together with the lower ones
-//! that it was made on.
+//! Redirected directories, metadata-only copies and indexes are turned off, because some
+//! distributions turn them on. With these features, an upper directory is only valid together with
+//! the lower directories on which it was created.
 
 use std::ffi::CString;
 use std::io;
@@ -46,41 +46,41 @@ use crate::dir::Dir;
 use crate::error::{Error, Result};
 use crate::ids::Ids;
 
-/// The longest value that `fsconfig` takes, in bytes.
+/// The maximal length in bytes of a value for `fsconfig`.
 const MAX_VALUE: usize = 255;
 
-/// Turned off in every overlay.
+/// The options that are turned off in every overlay.
 const PLAIN: [(&str, &str); 3] =
     [("redirect_dir", "nofollow"), ("index", "off"), ("metacopy", "off")];
 
-/// The directories that an overlay is made of.
+/// The directories of an overlay.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Overlay {
-    /// The read-only directories, uppermost first: trusted paths of the host. Without an upper
-    /// directory the kernel wants two of them at least.
+    /// The read-only directories, uppermost first. They are trusted paths of the host. Without an
+    /// upper directory, the kernel requires at least two of them.
     pub lowers: Vec<PathBuf>,
-    /// The directory that changes go to; `None` for an overlay that can't be written.
+    /// The directory for changes; `None` for a read-only overlay.
     pub upper: Option<Upper>,
 }
 
-/// The directory that an overlay's changes go to.
+/// The directories for changes to an overlay.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Upper {
-    /// The directory that receives them.
+    /// The directory that receives the changes.
     pub fs: PathBuf,
-    /// An empty directory on the same file system, for the kernel's use.
+    /// An empty directory on the same file system, used by the kernel.
     pub work: PathBuf,
 }
 
 impl Overlay {
-    /// The largest number of lower directories that the kernel stacks.
+    /// The maximal number of lower directories in the kernel.
     pub const MAX_LOWERS: usize = 500;
 
-    /// Mounts the overlay for this process, which reads it and, where there is an upper directory,
-    /// writes to it. Nothing in it can be executed, and no device opened.
+    /// Mounts the overlay for use by this process, writable if it has an upper directory. Files in
+    /// it can't be executed, and devices can't be opened.
     ///
     /// # Errors
-    /// Fails with the kernel's own words where it has any.
+    /// Fails with the kernel's messages if there are any.
     pub fn open(&self) -> Result<Dir> {
         let mut attributes = MountAttrFlags::MOUNT_ATTR_NODEV
             | MountAttrFlags::MOUNT_ATTR_NOSUID
@@ -94,9 +94,9 @@ impl Overlay {
     /// Mounts the overlay and returns its root.
     ///
     /// # Errors
-    /// Fails with the kernel's own words where it has any.
+    /// Fails with the kernel's messages if there are any.
     pub fn mount(&self, attributes: MountAttrFlags) -> Result<OwnedFd> {
-        // Each of the old calls holds all of its directories open: they come one after the other.
+        // The old call holds all directories open, so only one call runs at a time.
         static CALLING: Mutex<()> = Mutex::new(());
 
         self.check()?;
@@ -114,12 +114,12 @@ impl Overlay {
         })
     }
 
-    /// Mounts the overlay and returns its root, for a process with a mount namespace of its own and
-    /// one thread. Where it has to be attached for a moment, that is at `anchor`. The working
-    /// directory is `/` afterwards.
+    /// Mounts the overlay and returns its root. The process must have a mount namespace of its own
+    /// and a single thread. If the mount must be attached for a moment, it is attached at `anchor`.
+    /// The working directory is `/` afterwards.
     ///
     /// # Errors
-    /// Fails with the kernel's own words where it has any.
+    /// Fails with the kernel's messages if there are any.
     pub fn mount_apart(&self, attributes: MountAttrFlags, anchor: &Path) -> Result<OwnedFd> {
         self.check()?;
         if takes_directories_one_by_one() {
@@ -156,7 +156,7 @@ impl Overlay {
         if let Some(upper) = &self.upper {
             held.extend(context.set_path("upperdir", &upper.fs)?);
             held.extend(context.set_path("workdir", &upper.work)?);
-            // The upper directory is made durable once, when it is committed.
+            // The store flushes the upper directory later, so overlayfs need not do it.
             fsconfig_set_flag(&context.0, "volatile")
                 .map_err(|errno| context.explain("set volatile of overlay", errno))?;
         }
@@ -169,8 +169,7 @@ impl Overlay {
             .map_err(|errno| context.explain("mount overlay", errno))
     }
 
-    /// Mounts the overlay at `at`, and returns a clone of the mount. The working directory is
-    /// another one afterwards.
+    /// Mounts the overlay at `at`, and returns a clone of the mount. Changes the working directory.
     fn mount_by_old_call(&self, attributes: MountAttrFlags, at: &Path) -> Result<OwnedFd> {
         let mut held = Vec::new();
         let mut name = |path: &Path| {
@@ -205,7 +204,7 @@ impl Overlay {
         if self.upper.is_none() {
             return Ok(call(options)?);
         }
-        // Kernels before 5.10 don't know it.
+        // Kernels before 5.10 reject `volatile`.
         match call(&format!("{options},volatile")) {
             Err(Errno::INVAL) => Ok(call(options)?),
             other => Ok(other?),
@@ -222,8 +221,8 @@ impl Context {
         context.map(Self).map_err(failed("open file system overlay"))
     }
 
-    /// Sets an option to a path. A path that is too long for an option is named by the descriptor
-    /// that is returned, which has to stay open until the file system is created.
+    /// Sets an option to a path. If the path is too long for an option, a descriptor names it. The
+    /// caller must keep the returned descriptor open until the file system is created.
     fn set_path(&self, key: &'static str, path: &Path) -> Result<Option<OwnedFd>> {
         let action = || format!("set {key} of overlay to {}", path.display());
         let (set, held) = if path.as_os_str().as_bytes().len() > MAX_VALUE {
@@ -236,14 +235,13 @@ impl Context {
         set.map(|()| held).map_err(|errno| self.explain(&action(), errno))
     }
 
-    /// Returns an error with what the kernel has to say about it, which it returns when a context is
-    /// read.
+    /// Returns an error with the kernel's messages, which can be read from the context.
     fn explain(&self, action: &str, errno: Errno) -> Error {
         let mut words = Vec::new();
         let mut buffer = [0; 1024];
         while let Ok(count @ 1..) = rustix::io::read(self.0.as_fd(), &mut buffer) {
             let line = String::from_utf8_lossy(&buffer[..count]);
-            // Lines begin with their kind: e, w or i.
+            // A line begins with its kind: e, w or i.
             if let Some(text) = line.strip_prefix("e ") {
                 words.push(text.trim_end().to_owned());
             }
@@ -256,8 +254,8 @@ impl Context {
     }
 }
 
-/// Tells whether the kernel takes `lowerdir+`. Where it has no overlayfs at all the answer is yes:
-/// mounting says what is missing.
+/// Returns `true` if the kernel supports `lowerdir+`, or has no overlayfs at all. In the latter
+/// case, mounting reports the error.
 #[must_use]
 pub fn takes_directories_one_by_one() -> bool {
     static ANSWER: OnceLock<bool> = OnceLock::new();
@@ -265,7 +263,7 @@ pub fn takes_directories_one_by_one() -> bool {
         Err(Errno::NOSYS) => false,
         Err(_) => true,
         Ok(context) => {
-            // A context that takes this takes everything, and `lowerdir+` would mean nothing to it.
+            // A context that accepts this option accepts any, so it doesn't know `lowerdir+`.
             let takes_everything = fsconfig_set_flag(&context, "kiln").is_ok();
             !takes_everything
                 && fsconfig_set_string(&context, "lowerdir+", "/") != Err(Errno::INVAL)
@@ -273,7 +271,7 @@ pub fn takes_directories_one_by_one() -> bool {
     })
 }
 
-/// Gives the calling thread a mount namespace of its own, in which what is mounted stays.
+/// Moves the calling thread to a private mount namespace.
 fn have_own_namespace() -> io::Result<()> {
     unshare(CloneFlags::CLONE_NEWNS)?;
     Ok(mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?)
@@ -305,7 +303,7 @@ mod tests {
     struct Room(tempfile::TempDir);
 
     impl Room {
-        /// Returns `None` where nothing can be mounted.
+        /// Returns `None` if the process can't mount.
         fn new() -> Option<Self> {
             if !rustix::process::geteuid().is_root() {
                 return None;

@@ -1,4 +1,4 @@
-//! Giving files to owners, those that aren't there too; see [`mod@crate::ids`].
+//! Changes of owners, including owners that must be recorded; see [`mod@crate::ids`].
 
 use std::io::Write as _;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -13,7 +13,7 @@ use crate::ids::{Ids, RECORD, record};
 use crate::metadata::{FileKind, Owner};
 use crate::names;
 
-/// Gives an open file or directory to `owner`.
+/// Changes the owner of an open file or directory to `owner`.
 pub(crate) fn give(fd: BorrowedFd<'_>, owner: Owner) -> Result<(), Errno> {
     let (uid, gid) = possible(owner)?;
     fchown(fd, Some(uid), Some(gid))?;
@@ -26,8 +26,8 @@ pub(crate) fn give(fd: BorrowedFd<'_>, owner: Owner) -> Result<(), Errno> {
     }
 }
 
-/// Gives a directory's entry to `owner`, never following a link. Nothing is recorded of what is
-/// neither a file nor a directory: such an attribute can't be had there.
+/// Changes the owner of a directory's entry to `owner`, without following a link. Types other than
+/// files and directories can't have records.
 pub(crate) fn give_entry(
     dir: BorrowedFd<'_>,
     name: &[u8],
@@ -39,7 +39,7 @@ pub(crate) fn give_entry(
     if !matches!(kind, FileKind::File | FileKind::Directory) {
         return Ok(());
     }
-    // There is no such call relative to a directory before Linux 6.13.
+    // Before Linux 6.13, no such call accepts a directory.
     let mut path = Vec::with_capacity(32 + name.len());
     // Writing to a vector can't fail.
     let _ = write!(path, "/proc/self/fd/{}/", dir.as_raw_fd());
@@ -53,13 +53,13 @@ pub(crate) fn give_entry(
     }
 }
 
-/// What is to be noted besides the owner that the file gets.
+/// The change to a file's record.
 enum Note {
-    /// Nothing, since nothing ever is.
+    /// No change, since this process keeps no records.
     Nothing,
-    /// That nothing is recorded any more.
+    /// The removal of a record.
     NoRecord,
-    /// Whose it is to be.
+    /// The record of the intended owner.
     Record(String),
 }
 
@@ -74,8 +74,7 @@ fn note(owner: Owner) -> Note {
     }
 }
 
-/// Returns the ids that a file gets as the kernel takes them; the highest, which means "as it was",
-/// is refused.
+/// Returns the IDs that a file gets. Rejects the highest ID, which means "unchanged" to the kernel.
 fn possible(owner: Owner) -> Result<(Uid, Gid), Errno> {
     if owner.uid == u32::MAX || owner.gid == u32::MAX {
         return Err(Errno::INVAL);
@@ -84,7 +83,7 @@ fn possible(owner: Owner) -> Result<(Uid, Gid), Errno> {
     Ok((Uid::from_raw(owner.uid), Gid::from_raw(owner.gid)))
 }
 
-/// Makes it fine that there was no record.
+/// Ignores the error that there was no record.
 fn tolerate(removed: Result<(), Errno>) -> Result<(), Errno> {
     match removed {
         Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(()),

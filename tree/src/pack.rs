@@ -1,21 +1,21 @@
-//! Packing a tree into a tar.
+//! Packing of a tree into a tar.
 //!
-//! A [`Plan`] is made first, by a parallel walk: which entries the tar has, in what order, each with
-//! its metadata. Then the plan is written, and only then are files read, each byte once and through
-//! one buffer. Both halves depend on nothing but the tree, so that the bytes are the same wherever
-//! and however often it is packed.
+//! A parallel walk first creates a [`Plan`]: the entries of the tar, in order, with their metadata.
+//! Writing the plan then reads the files, each byte once and through one buffer. Both steps depend
+//! on nothing but the tree, so the bytes are always the same.
 //!
-//! What the tar holds is what containerd's layer writer puts there:
-//! - no entry for the root; directories with a trailing slash, parents before their children, names
-//!   in a directory sorted by bytes; sockets are left out;
-//! - whiteouts as empty `.wh.` files without owner, mode or time;
-//! - further names of a file that has come before as hard links, whatever their order in the tree;
-//! - of the extended attributes only `security.capability`, on links' entries too: whoever unpacks
-//!   them changes the owner after linking, which drops the capabilities;
-//! - modification times in whole seconds, rounded down; no other times; no names of users.
+//! The tar has the contents that containerd's layer writer produces:
+//! - The root has no entry. Directories have a trailing slash. Parents precede their children, and
+//!   the names in a directory are sorted bytewise. Sockets are left out.
+//! - Whiteouts are empty `.wh.` files without owner, mode and time.
+//! - Further names of an earlier file are hard links, whatever their order in the tree.
+//! - The only extended attribute is `security.capability`. The entries of links have it too,
+//!   because unpacking changes the owner after linking, which removes the capabilities.
+//! - Modification times are rounded down to seconds. There are no other times, and no names of
+//!   users.
 //!
-//! What of an upper directory goes into the tar is told by its [`Changes`], which are found when the
-//! layer is made: the tree that it lies on need not be mounted for packing.
+//! For an upper directory, its [`Changes`] decide about the entries. They are determined when the
+//! layer is created, so the tree below need not be mounted for packing.
 
 mod changed;
 mod header;
@@ -44,53 +44,53 @@ use overlay::Deletion;
 use stream::Stream;
 pub use together::{Conflict, find_conflict, write_together};
 
-/// The only extended attribute that goes into a tar.
+/// The only extended attribute that is stored in a tar.
 pub(crate) const CAPABILITY: &[u8] = b"security.capability";
 
-/// How deletions are kept in a tree.
+/// The representation of deletions in a tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Whiteouts {
-    /// The tree is an overlay's upper directory: character devices 0/0 and `trusted.overlay.*` (or
+    /// The tree is an overlay's upper directory. Character devices 0/0 and `trusted.overlay.*` (or
     /// `user.overlay.*`) attributes become `.wh.` entries.
     Overlay,
-    /// There are none.
+    /// The tree has no deletions.
     None,
 }
 
-/// How to pack.
+/// The options for packing.
 #[derive(Clone, Copy, Debug)]
 pub struct PackOptions {
-    /// How deletions are kept.
+    /// The representation of deletions.
     pub whiteouts: Whiteouts,
-    /// Times later than this are set to this (`SOURCE_DATE_EPOCH`).
+    /// The time that replaces all later times (`SOURCE_DATE_EPOCH`).
     pub clamp_mtime: Option<Timestamp>,
 }
 
-/// What was packed.
+/// The size of a packed tar.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Packed {
-    /// How many entries.
+    /// The number of entries.
     pub entries: u64,
-    /// How many bytes the tar has.
+    /// The length of the tar in bytes.
     pub bytes: u64,
 }
 
-/// Writes the tree below `dir` to `sink` as a tar whose bytes are a function of its content:
-/// entries sorted by path, PAX headers only where needed, numeric owners, no access times.
+/// Writes the tree below `dir` to `sink` as a tar whose bytes depend only on its contents: entries
+/// sorted by path, PAX headers only if needed, numeric owners, no access times.
 ///
 /// # Errors
-/// Fails where a file can't be read or changes while it is read, or `sink` fails.
+/// Fails if a file can't be read or changes while it is read, or if `sink` fails.
 pub fn pack(dir: &Dir, sink: &mut dyn Write, options: PackOptions) -> Result<Packed> {
     Plan::new(dir, options)?.write(sink)
 }
 
-/// What the tar of a tree will hold. No file has been read for it.
+/// The contents of a tar. Creating it reads no files.
 #[derive(Debug)]
 pub struct Plan<'a> {
-    /// The directories that files are read from.
+    /// The directories from which files are read.
     dirs: Vec<&'a Dir>,
     items: Vec<Item>,
-    /// The directory of the tar that everything lies in, and its time; `None` for the root.
+    /// The directory of the tar that contains all entries, and its time; `None` for the root.
     below: Option<(Vec<u8>, Timestamp)>,
 }
 
@@ -99,26 +99,26 @@ pub struct Plan<'a> {
 pub(crate) struct Item {
     pub(crate) entry: Entry,
     pub(crate) role: Role,
-    /// Where a file is read from that doesn't lie under its own path in the first directory.
+    /// The place of a file that is not at its own path in the first directory.
     pub(crate) origin: Option<Origin>,
 }
 
-/// Where a file is that has another name in the tar.
+/// The place of a file that has another name in the tar.
 #[derive(Clone, Debug)]
 pub(crate) struct Origin {
-    /// The directory's number.
+    /// The index of the directory in [`Plan::dirs`].
     pub(crate) dir: usize,
-    /// The path in it, as a walk has it.
+    /// The path in that directory, as a walk returns it.
     pub(crate) path: EntryPath,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
-    /// What the tree has there.
+    /// The entry of the tree.
     Itself,
-    /// Another name of the item with this index.
+    /// A hard link to the item with this index.
     Link(usize),
-    /// A mark that something is deleted.
+    /// The mark of a deletion.
     Mark,
 }
 
@@ -126,8 +126,8 @@ impl<'a> Plan<'a> {
     /// Plans the tar of the tree below `dir`.
     ///
     /// # Errors
-    /// Fails where the tree can't be walked, or is not whole: overlayfs can leave a file's bytes or
-    /// a directory's entries in a layer below.
+    /// Fails if the tree can't be walked, or if it is incomplete: overlayfs may keep a file's
+    /// content or a directory's entries in a layer below.
     pub fn new(dir: &'a Dir, options: PackOptions) -> Result<Self> {
         let view = View::of(dir);
         let mut entries = walk::entries(view, "/".as_ref())?;
@@ -149,7 +149,7 @@ impl<'a> Plan<'a> {
     /// Plans the tar of a layer whose upper directory is `dir`.
     ///
     /// # Errors
-    /// As [`Plan::new`].
+    /// See [`Plan::new`].
     pub fn of_changes(dir: &'a Dir, changes: &Changes) -> Result<Self> {
         if changes.is_empty() {
             return Self::new(
@@ -163,42 +163,42 @@ impl<'a> Plan<'a> {
         Ok(Self::of(vec![dir], items))
     }
 
-    /// Plans a tar of `items`, in their order, whose files are in `dirs`.
+    /// Plans a tar of `items`, in their order. Their files are in `dirs`.
     pub(crate) fn of(dirs: Vec<&'a Dir>, items: Vec<Item>) -> Self {
         Self { dirs, items, below: None }
     }
 
-    /// Returns the entries of the tar, in their order.
+    /// Returns the entries of the tar, in order.
     pub(crate) fn items(&self) -> &[Item] {
         &self.items
     }
 
-    /// Gives every entry the same time.
+    /// Sets the time of every entry to `mtime`.
     #[must_use]
     pub fn stamped(mut self, mtime: Timestamp) -> Self {
         self.items.iter_mut().for_each(|item| item.entry.metadata.mtime = mtime);
         self
     }
 
-    /// Returns how many entries the tar will have.
+    /// Returns the number of entries of the tar.
     pub fn len(&self) -> usize {
         self.items.len()
     }
 
-    /// Tells whether the tar will have no entries.
+    /// Returns `true` if the tar has no entries.
     pub fn is_empty(&self) -> bool {
         self.items.is_empty()
     }
 
-    /// Writes the tar.
+    /// Writes the tar to `sink`.
     ///
     /// # Errors
-    /// Fails where a file can't be read or has changed since it was planned, or `sink` fails.
+    /// Fails if a file can't be read or has changed since it was planned, or if `sink` fails.
     pub fn write(&self, sink: &mut dyn Write) -> Result<Packed> {
         write_together(std::slice::from_ref(self), sink)
     }
 
-    /// Writes the entries that `skips` doesn't want to skip, and returns how many there were.
+    /// Writes the entries that `skips` doesn't skip, and returns their number.
     fn write_to(
         &self,
         stream: &mut Stream<'_>,
@@ -227,7 +227,7 @@ impl<'a> Plan<'a> {
         Ok(entries)
     }
 
-    /// Returns where an entry of the tree lies in the tar.
+    /// Returns the path in the tar of an entry of the tree.
     fn placed(&self, path: Vec<u8>) -> Vec<u8> {
         match &self.below {
             Some((directory, _)) => [directory.as_slice(), &path].join(&b'/'),
@@ -296,14 +296,14 @@ impl<'a> Plan<'a> {
 }
 
 impl Item {
-    /// Makes the mark of a deletion.
+    /// Returns the mark of a deletion.
     fn mark(path: Vec<u8>) -> Self {
         let metadata = Metadata::nothing(FileKind::File);
         let entry = Entry { path: path.into(), metadata, target: Vec::new(), xattrs: Vec::new() };
         Self { entry, role: Role::Mark, origin: None }
     }
 
-    /// Returns how many bytes follow the header.
+    /// Returns the number of bytes that follow the header.
     fn size(&self) -> u64 {
         if self.role == Role::Itself && self.entry.metadata.is_file() {
             self.entry.metadata.size
@@ -313,7 +313,8 @@ impl Item {
     }
 }
 
-/// Opens the file whose bytes follow the header, if any do, and returns how many they are.
+/// Opens the file whose content follows the header, if there is content. Returns the file and its
+/// size.
 fn open(item: &Item, openers: &mut [Opener<'_>]) -> Result<Option<(File, u64)>> {
     let size = item.size();
     let Some(origin) = &item.origin else {
@@ -323,7 +324,8 @@ fn open(item: &Item, openers: &mut [Opener<'_>]) -> Result<Option<(File, u64)>> 
     if item.role != Role::Itself || !item.entry.metadata.is_file() {
         return Ok(None);
     }
-    // A file of somebody else's may have changed since it was listed, and is taken as it is.
+    // Files in other directories may have changed since they were listed, and are packed as they
+    // are now.
     let file = openers[origin.dir].open_entry(&origin.path)?;
     let metadata = Metadata::of_fd(file.as_fd())
         .map_err(|errno| Error::io("stat", names::path(&origin.path.to_vec()), errno))?;

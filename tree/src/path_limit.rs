@@ -1,38 +1,38 @@
-//! The length of a path in an image.
+//! The maximal length of a path in an image.
 //!
-//! A program reaches any depth when it makes a directory and goes into it, again and again. No other
-//! program opens what lies there by its path, and readers of archives refuse such names, kiln's own
-//! among them. So a path that is too long for an archive is refused where a layer comes into being:
-//! in the walk over its tree, in the comparisons that find what a step has changed, in the walk over
-//! a build context, and where a tar is planned of a copy that has no tree. Trees that are no layers may
-//! be deeper.
+//! A program can create paths of any length by creating directories and changing into them
+//! repeatedly. Other programs can't open these paths, and archive readers refuse such names,
+//! including kiln's. So a path that is too long for an archive is refused when a layer is created:
+//! in the walk over its tree, in the comparisons that find the changes of a step, in the walk over
+//! a build context, and in the plan for the tar of a copy without a tree. Other trees may be
+//! deeper.
 //!
-//! The error holds the start of the path: the whole may have megabytes.
+//! The error contains only the beginning of the path, which may have megabytes.
 
 use std::path::PathBuf;
 
 use crate::error::{Error, Result};
 use crate::names;
 
-/// Most bytes of a name or of a link's target in an archive.
+/// The maximal length in bytes of a name or of a link's target in an archive.
 pub(crate) const LONGEST: usize = 4096;
 
-/// The number of bytes of a path that is too long which its error shows.
+/// The number of bytes of a long path that the error shows.
 const SHOWN: usize = 80;
 
-/// Checks that a path fits into an archive, where its name has `added` more bytes: the slash of a
-/// directory, the mark of a deletion.
+/// Checks that a path fits into an archive. Its name there has `added` more bytes: the slash of a
+/// directory, or the prefix of a deletion's mark.
 ///
 /// # Errors
-/// Fails where it doesn't.
+/// Fails if the path is too long.
 pub(crate) fn check(path: &[u8], added: usize) -> Result<()> {
     if path.len() + added <= LONGEST { Ok(()) } else { Err(too_long(path)) }
 }
 
-/// Checks that the path of an entry of the directory `parent` fits into an archive, as [`check`] does.
+/// Checks the path of an entry of the directory `parent`, as [`check`] does.
 ///
 /// # Errors
-/// Fails where it doesn't.
+/// Fails if the path is too long.
 pub(crate) fn check_name(parent: &[u8], name: &[u8], added: usize) -> Result<()> {
     let slash = usize::from(!parent.is_empty());
     if parent.len() + slash + name.len() + added <= LONGEST {
@@ -60,7 +60,7 @@ mod tests {
     use crate::view::View;
     use crate::walk::entries;
 
-    /// Makes directories, each in the one before.
+    /// Creates directories, each in the one before.
     fn deep(root: &Dir, levels: usize) {
         let name = "n".repeat(200);
         let mut here = root.try_clone().unwrap();

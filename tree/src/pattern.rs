@@ -1,21 +1,21 @@
 //! Dockerignore patterns, with the exact semantics of moby's pattern matcher.
 //!
-//! That matcher turns a pattern into a regular expression of Go, without much care: `^` at its
-//! beginning is an anchor, `\d` a digit, and what is in brackets is what Go's syntax makes of it.
-//! The module `regex` reads and runs what can come of it.
+//! That matcher translates a pattern to a regular expression of Go, and hardly escapes it: `^` at
+//! the beginning is an anchor, `\d` is a digit, and brackets have the meaning of Go's syntax. The
+//! module `regex` parses and runs the possible expressions.
 
 use crate::error::{Error, Result};
 use crate::regex::Regex;
 use crate::wildcard;
 
-/// A list of patterns; the last that matches decides, `!` negates, `**` spans directories. What is
-/// below a path that matches, matches too.
+/// A list of patterns. The last matching pattern decides; `!` negates it, and `**` spans
+/// directories. Everything below a matching path matches too.
 #[derive(Clone, Debug, Default)]
 pub struct PatternMatcher {
     patterns: Vec<Pattern>,
 }
 
-/// Which patterns matched a directory: what its entries need to be matched quickly.
+/// The patterns that matched a directory. They speed up matching its entries.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ParentMatches(Vec<bool>);
 
@@ -29,15 +29,15 @@ struct Pattern {
 #[derive(Clone, Debug)]
 enum Test {
     Exact,
-    /// `text` without its last two bytes begins the path.
+    /// The path begins with `text` without its last two bytes.
     Prefix,
-    /// `text` without its first two bytes ends the path.
+    /// The path ends with `text` without its first two bytes.
     Suffix,
     Regex(Regex),
 }
 
 impl PatternMatcher {
-    /// Compiles patterns. White space around them is cut, empty ones are left out.
+    /// Compiles patterns. The white space around them is removed, and empty patterns are skipped.
     ///
     /// # Errors
     /// Fails on the first malformed pattern.
@@ -47,18 +47,18 @@ impl PatternMatcher {
         Ok(Self { patterns: patterns.collect::<Result<_>>()? })
     }
 
-    /// Tells whether there are no patterns.
+    /// Returns `true` if the list has no patterns.
     pub fn is_empty(&self) -> bool {
         self.patterns.is_empty()
     }
 
-    /// Tells whether any pattern is negated: if none is, all that is below a match matches.
+    /// Returns `true` if a pattern is negated. If none is, everything below a match matches.
     pub fn has_exceptions(&self) -> bool {
         self.patterns.iter().any(|pattern| pattern.negated)
     }
 
-    /// Tells whether `path` (relative, slashes) or one of its parents matches, as a walk down to it
-    /// finds out.
+    /// Returns `true` if `path` (relative, with slashes) or one of its parents matches, in the same
+    /// way as a walk to the path.
     pub fn matches(&self, path: &[u8]) -> bool {
         let path = path.strip_prefix(b"/").unwrap_or(path);
         let slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
@@ -69,16 +69,16 @@ impl PatternMatcher {
         self.matches_below(path, &known).0
     }
 
-    /// Tells whether `path` matches, given what this function returned for its parent directory;
-    /// the default stands for the root.
+    /// Returns `true` if `path` matches, and the result to pass for its entries. `parent` is that
+    /// result for the parent directory, or the default for the root.
     pub fn matches_below(&self, path: &[u8], parent: &ParentMatches) -> (bool, ParentMatches) {
         let mut matched = false;
         let mut found = vec![false; self.patterns.len()];
         for (index, pattern) in self.patterns.iter().enumerate() {
             let mut hit = parent.0.get(index).copied().unwrap_or(false);
             if !hit {
-                // It could only say what is already so. That it isn't tried, and so isn't known to
-                // match when it comes to what is below, is moby's way.
+                // A match couldn't change the result. As in moby, the pattern isn't tried, so it
+                // doesn't count as matching for entries below either.
                 if pattern.negated != matched {
                     continue;
                 }
@@ -92,21 +92,20 @@ impl PatternMatcher {
         (matched, ParentMatches(found))
     }
 
-    /// Tells whether what has several names matches under one of them, by the last pattern that is
-    /// about any. What is above a name doesn't count.
+    /// Returns `true` if an entry with several names matches under one of them. The last pattern
+    /// that matches any name decides. The parents of the names are ignored.
     pub(crate) fn matches_any(&self, names: &[&[u8]]) -> bool {
         let is_about = |pattern: &&Pattern| names.iter().any(|name| pattern.matches(name));
         self.patterns.iter().rev().find(is_about).is_some_and(|pattern| !pattern.negated)
     }
 
-    /// Tells whether a path below the directory `path`, which matches, may yet not match: false
-    /// only where that is certain.
+    /// Returns `false` if every path below the directory `path`, which matches, certainly matches.
     pub fn may_except_below(&self, path: &[u8]) -> bool {
         self.patterns.iter().any(|pattern| pattern.negated && pattern.may_match_below(path))
     }
 
-    /// Tells whether a path below the directory `path`, which doesn't match, may yet match: false
-    /// only where that is certain.
+    /// Returns `false` if every path below the directory `path`, which doesn't match, certainly
+    /// doesn't match.
     pub fn may_match_below(&self, path: &[u8]) -> bool {
         self.patterns.iter().any(|pattern| !pattern.negated && pattern.may_match_below(path))
     }
@@ -151,7 +150,8 @@ impl Pattern {
     }
 }
 
-/// Cleans a path by its text, as Go's `filepath.Clean` does: leading `..` of a relative path stay.
+/// Cleans a path lexically, as Go's `filepath.Clean` does: leading `..` of a relative path are
+/// kept.
 fn clean(text: &str) -> String {
     let absolute = text.starts_with('/');
     let mut kept: Vec<&str> = Vec::new();
@@ -172,7 +172,7 @@ fn clean(text: &str) -> String {
     }
 }
 
-/// Compiles a cleaned pattern; `None` where Go would refuse the regular expression.
+/// Compiles a cleaned pattern. Returns `None` if Go rejects the regular expression.
 fn compile(pattern: &str) -> Option<Test> {
     let mut regex = String::from("^");
     let mut test = Test::Exact;

@@ -1,30 +1,30 @@
-//! The part of Go's regular expressions that ignore patterns can turn into: literals, escapes,
+//! The subset of Go's regular expressions that ignore patterns can produce: literals, escapes,
 //! classes, `.`, `^`, `$`, one level of groups, `*` and `?`.
 //!
-//! Matching simulates all alternatives side by side, a character at a time, so that no pattern takes
-//! more than its length times the path's.
+//! Matching simulates all alternatives in parallel, one character at a time, so the time is bounded
+//! by the product of the lengths of pattern and path.
 
 use crate::chars;
 
-/// A compiled expression.
+/// A compiled regular expression.
 #[derive(Clone, Debug)]
 pub(crate) struct Regex {
     program: Vec<Step>,
-    /// Bytes that every match ends in: a quick refusal.
+    /// The bytes at the end of every match, for a quick rejection.
     tail: Vec<u8>,
 }
 
 #[derive(Clone, Debug)]
 enum Step {
     Literal(char),
-    /// Anything but a line feed.
+    /// Any character except a line feed.
     Any,
     Class(Class),
     Begin,
     End,
-    /// Whether the characters on both sides differ in being of words.
+    /// A boundary of a word if `true`, and any other place if `false`.
     Boundary(bool),
-    /// Goes on at the next step, and at this one.
+    /// Continues at the next step and at this one.
     Split(usize),
     Jump(usize),
     Match,
@@ -41,7 +41,7 @@ impl Class {
         self.ranges.iter().any(|(low, high)| (*low..=*high).contains(&found)) != self.negated
     }
 
-    /// Adds the class that a letter stands for, as `d` for digits.
+    /// Adds the class for a letter, such as `d` for digits.
     fn add_named(&mut self, letter: char) -> Option<()> {
         let mut ranges = match letter.to_ascii_lowercase() {
             'd' => vec![('0', '9')],
@@ -56,7 +56,7 @@ impl Class {
         Some(())
     }
 
-    /// Adds a POSIX class, as `alpha`.
+    /// Adds a POSIX class, such as `alpha`.
     fn add_posix(&mut self, name: &str) -> Option<()> {
         let (negated, name) = match name.strip_prefix('^') {
             Some(name) => (true, name),
@@ -84,7 +84,7 @@ impl Class {
     }
 }
 
-/// Returns what sorted ranges leave out.
+/// Returns the complement of sorted ranges.
 fn complement(ranges: &[(char, char)]) -> Vec<(char, char)> {
     let mut left = Vec::new();
     let mut next = 0_u32;
@@ -108,13 +108,13 @@ fn is_word(found: Option<&char>) -> bool {
 }
 
 impl Regex {
-    /// Parses an expression; `None` where Go refuses it, or it has escapes that make no sense in a
-    /// path (`\pN`, `\x41`, `\Q`).
+    /// Parses an expression. Returns `None` if Go rejects it, or if it has escapes that make no
+    /// sense in a path (`\pN`, `\x41`, `\Q`).
     pub(crate) fn parse(text: &[char]) -> Option<Self> {
         let mut parser = Parser { text, program: Vec::new() };
         parser.sequence(false)?;
         let mut program = parser.program;
-        // Literals behind everything that can be skipped.
+        // Only the literals behind all optional parts are in every match.
         let splits = program.iter().filter_map(|step| match step {
             Step::Split(to) => Some(*to),
             _ => None,
@@ -128,7 +128,7 @@ impl Regex {
                 _ => break,
             }
         }
-        // A replacement character stands for any byte that isn't text.
+        // A replacement character matches any byte that is no text.
         if tail.contains(&chars::REPLACEMENT) {
             tail.clear();
         }
@@ -136,7 +136,7 @@ impl Regex {
         Some(Self { program, tail: tail.into_iter().collect::<String>().into_bytes() })
     }
 
-    /// Tells whether the expression matches somewhere in `path`.
+    /// Returns `true` if the expression matches anywhere in `path`.
     pub(crate) fn is_match(&self, path: &[u8]) -> bool {
         if !path.ends_with(&self.tail) {
             return false;
@@ -165,7 +165,7 @@ impl Regex {
         false
     }
 
-    /// Adds a state, and those that it leads to without taking a character.
+    /// Adds a state, and the states that it reaches without consuming a character.
     fn add(&self, states: &mut States, state: usize, text: &[char], at: usize) {
         let mut pending = vec![state];
         while let Some(state) = pending.pop() {
@@ -256,7 +256,7 @@ impl Parser<'_> {
         }
     }
 
-    /// Reads a `*` or `?` behind the steps from `start` on.
+    /// Parses a `*` or `?` that applies to the steps from `start` on.
     fn repeat(&mut self, start: usize) -> Option<()> {
         if self.skip('*') {
             self.shift(start);
@@ -268,12 +268,12 @@ impl Parser<'_> {
         }
         let end = self.program.len();
         self.program[start] = Step::Split(end);
-        // `**` is an error in Go; `*?` only prefers shorter matches.
+        // `**` is an error in Go. `*?` only prefers shorter matches.
         self.skip('?');
         (!matches!(self.text.first(), Some('*'))).then_some(())
     }
 
-    /// Makes room for a step at `start`.
+    /// Inserts a step at `start` and adjusts the jumps behind it.
     fn shift(&mut self, start: usize) {
         self.program.insert(start, Step::Jump(0));
         for step in &mut self.program[start + 1..] {
@@ -299,7 +299,7 @@ impl Parser<'_> {
         })
     }
 
-    /// Reads a class after its `[`.
+    /// Parses a class behind its `[`.
     fn class(&mut self) -> Option<Class> {
         let mut class = Class { negated: self.skip('^'), ranges: Vec::new() };
         let mut first = true;
@@ -348,7 +348,7 @@ impl Parser<'_> {
     }
 }
 
-/// Returns the character that an escape stands for.
+/// Returns the character that an escape represents.
 fn plain_escape(escaped: char) -> Option<char> {
     match escaped {
         'a' => Some('\x07'),

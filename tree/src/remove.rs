@@ -1,7 +1,8 @@
 //! Removal of whole trees.
 //!
-//! A hostile tree may be thousands of levels deep: there is no recursion, and one descriptor is
-//! open at a time. The way back up is `..`, and it is checked to lead where the way down came from.
+//! A hostile tree may be thousands of levels deep. So there is no recursion, and one descriptor is
+//! open at a time. The way up uses `..`, and each step up is checked to reach the directory from
+//! which the way down came.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -13,16 +14,16 @@ use crate::metadata::Metadata;
 use crate::names;
 
 struct Level {
-    /// The directory's name in its parent.
+    /// The name of the directory in its parent.
     name: Vec<u8>,
-    /// Its parent's device and inode.
+    /// The parent's device and inode.
     parent: (u64, u64),
-    /// What is still in it.
+    /// The names of the remaining entries.
     entries: Vec<Vec<u8>>,
 }
 
-/// Removes an entry of a directory and all below it, links not followed. Nothing being there is
-/// fine.
+/// Removes an entry of a directory and everything below it. Links are not followed. Succeeds if the
+/// entry doesn't exist.
 pub(crate) fn remove_all(dir: BorrowedFd<'_>, name: &[u8]) -> Result<(), Errno> {
     if unlink(dir, name)? {
         return Ok(());
@@ -59,12 +60,12 @@ fn identity(fd: BorrowedFd<'_>) -> Result<(u64, u64), Errno> {
     Metadata::of_fd(fd).map(|metadata| (metadata.device, metadata.inode))
 }
 
-/// Removes what isn't a directory; false for a directory.
+/// Removes an entry that is no directory. Returns `false` for a directory.
 fn unlink(dir: BorrowedFd<'_>, name: &[u8]) -> Result<bool, Errno> {
     match unlinkat(dir, names::path(name), AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => Ok(true),
         Err(Errno::ISDIR) => Ok(false),
-        // POSIX's answer for directories, and that of files that may not be removed.
+        // POSIX requires this error for directories. Files that can't be removed have it too.
         Err(Errno::PERM) => match Metadata::of_entry(dir, name) {
             Ok(metadata) if metadata.is_dir() => Ok(false),
             _ => Err(Errno::PERM),

@@ -1,14 +1,14 @@
 //! Resolution of paths inside a root.
 //!
-//! The kernel does it (`openat2` with `RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS`) where it can. The
-//! [`Walk`] here does the same a component at a time, with `O_PATH | O_NOFOLLOW` descriptors. It
-//! serves three ends: machines whose sandbox blocks `openat2`, paths longer than `PATH_MAX`, and
-//! questions that the kernel doesn't answer (what is the real path; are all links on the way
-//! visible).
+//! If possible, the kernel resolves paths (`openat2` with `RESOLVE_IN_ROOT` and
+//! `RESOLVE_NO_MAGICLINKS`). The [`Walk`] in this module does the same one component at a time,
+//! with `O_PATH | O_NOFOLLOW` descriptors. It has three uses: machines whose sandbox blocks
+//! `openat2`, paths longer than `PATH_MAX`, and questions that the kernel doesn't answer (the real
+//! path, and the visibility of all links on the way).
 //!
-//! The invariant of the walk: a descriptor is only ever reached from the root's by names that were
-//! opened without following links. `..` never asks the kernel: it drops a name and opens the rest
-//! again from the root.
+//! The walk has an invariant: it reaches every descriptor from the root's by names that were opened
+//! without following links. It never passes `..` to the kernel. Instead it drops a name and opens
+//! the remaining ones again from the root.
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -21,16 +21,16 @@ use rustix::io::Errno;
 use crate::metadata::Metadata;
 use crate::names;
 
-/// As many links as the kernel follows.
+/// The number of links that the kernel follows.
 const KERNEL_LINKS: u32 = 40;
-/// As many links as BuildKit follows when it asks for a real path.
+/// The number of links that BuildKit follows to find a real path.
 const REAL_PATH_LINKS: u32 = 255;
-/// Longest path that is handed to the kernel in one piece.
+/// The maximal length of a path that is passed to the kernel in one piece.
 const LONGEST_PATH: usize = 4000;
 
 static NO_OPENAT2: AtomicBool = AtomicBool::new(false);
 
-/// Opens `path`, absolute and clean, inside `root`, following links inside it.
+/// Opens `path`, which is absolute and clean, inside `root`. Links are followed inside it.
 pub(crate) fn open(
     root: BorrowedFd<'_>,
     path: &Path,
@@ -44,13 +44,14 @@ pub(crate) fn open(
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     for _ in 0..16 {
         match openat2(root, names::relative(path), flags, mode, resolve) {
-            // A concurrent rename anywhere on the machine makes the kernel unsure about `..`.
+            // A rename anywhere on the machine may interfere with the kernel's check of `..`.
             Err(Errno::AGAIN | Errno::INTR) => {}
             Err(Errno::NOSYS) => {
                 NO_OPENAT2.store(true, Ordering::Relaxed);
                 break;
             }
-            // A sandbox that doesn't know the call; or the file's own refusal, told again by the walk.
+            // Either a sandbox blocks the call, or the file refuses access. In the latter case, the
+            // walk fails too.
             Err(Errno::PERM) => break,
             result => return result,
         }
@@ -58,7 +59,7 @@ pub(crate) fn open(
     open_by_walk(root, path, flags, mode)
 }
 
-/// Does what [`open`] does, without `openat2`.
+/// Does the same as [`open`], without `openat2`.
 pub(crate) fn open_by_walk(
     root: BorrowedFd<'_>,
     path: &Path,
@@ -91,18 +92,18 @@ pub(crate) fn open_by_walk(
     openat(walk.here()?, ".", flags, mode)
 }
 
-/// Tells whether a real path that a resolution goes through is there to be seen.
+/// A function that returns `true` if a real path on the way of a resolution is visible.
 pub(crate) type Visible<'a> = &'a dyn Fn(&Path, &Metadata) -> Result<bool, Errno>;
 
-/// Returns where `path` really is: an absolute path inside `root` without links. A tail that isn't
-/// there is kept as it is. Links and files that `visible` denies aren't there.
+/// Returns the real path of `path`: an absolute path inside `root` without links. The part of the
+/// path that doesn't exist is kept as it is. Links and files that `visible` rejects don't exist.
 pub(crate) fn real_path(
     root: BorrowedFd<'_>,
     path: &Path,
     visible: Option<Visible<'_>>,
 ) -> Result<PathBuf, Errno> {
     let mut walk = Walk::new(root, path, REAL_PATH_LINKS);
-    // How many names are real, once one was missing.
+    // The number of leading names that exist, once a name didn't.
     let mut real: Option<usize> = None;
     while let Some(name) = walk.pending.pop_front() {
         if name == b".." {
@@ -142,7 +143,8 @@ pub(crate) fn real_path(
     Ok(names::from_components(&walk.names))
 }
 
-/// Runs tests as on a machine that has no `openat2`. Other tests may meet it, and must pass.
+/// Runs tests as if the kernel had no `openat2`. Concurrent tests may be affected, and must pass
+/// too.
 #[cfg(test)]
 pub(crate) fn without_openat2(tests: impl FnOnce()) {
     NO_OPENAT2.store(true, Ordering::Relaxed);
@@ -158,9 +160,9 @@ enum Found {
 
 struct Walk<'a> {
     root: BorrowedFd<'a>,
-    /// The real path so far.
+    /// The components of the real path so far.
     names: Vec<Vec<u8>>,
-    /// The directory that `names` lead to; `None` for the root, and after `..`.
+    /// The directory at `names`; `None` for the root, and after `..`.
     current: Option<OwnedFd>,
     pending: VecDeque<Vec<u8>>,
     links_left: u32,
@@ -182,7 +184,7 @@ impl<'a> Walk<'a> {
         self.current = Some(fd);
     }
 
-    /// Returns the directory that `names` lead to.
+    /// Returns the directory at `names`.
     fn here(&mut self) -> Result<BorrowedFd<'_>, Errno> {
         if self.current.is_none() {
             for name in &self.names {

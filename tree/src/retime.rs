@@ -1,9 +1,9 @@
-//! Tars with other times.
+//! Clamping of the times in a tar.
 //!
-//! What is later than a given time is set to it: the times in headers, and those in the records of PAX
-//! headers; a record of such a time goes where the header has room for it. Checksums are written in
-//! one form. Everything else stays as it is, byte for byte, so that
-//! what comes out depends on nothing but what went in and the time.
+//! All times later than a given one are set to it: those in headers, and those in records of PAX
+//! headers. A record of such a time is removed if the header has room for it. Checksums are written
+//! in a single format. Everything else is unchanged, byte for byte, so the output depends only on
+//! the input and the time.
 
 use std::io::{self, Read, Write};
 
@@ -13,22 +13,22 @@ use crate::tar_reader::{malformed, number, numeric, record, time, unsigned};
 
 const BLOCK: usize = 512;
 
-/// Most bytes of a PAX header.
+/// The maximal size of a PAX header in bytes.
 const LARGEST_EXTENDED: u64 = 1 << 20;
 
-/// Where the time of modification stands.
+/// The field of the modification time.
 const MTIME: std::ops::Range<usize> = 136..148;
-/// Where GNU's headers have the times of access and change.
+/// The fields of the access and change times in GNU's headers.
 const GNU_TIMES: [std::ops::Range<usize>; 2] = [345..357, 357..369];
 
 /// Copies a tar to `sink`, with no time later than `latest`, in seconds since 1970.
 ///
 /// # Errors
-/// Fails where the archive is malformed, or can't be read or written.
+/// Fails if the archive is malformed, or can't be read or written.
 pub fn retime(archive: &mut dyn Read, sink: &mut dyn Write, latest: i64) -> io::Result<()> {
     let mut copy = Retimed { archive, sink, latest, is_late: false };
     while copy.entry()? {}
-    // What is behind the end stays there.
+    // The bytes behind the end are kept.
     io::copy(copy.archive, copy.sink).map(drop)
 }
 
@@ -36,14 +36,15 @@ struct Retimed<'a> {
     archive: &'a mut dyn Read,
     sink: &'a mut dyn Write,
     latest: i64,
-    /// Whether the next header gets the latest time, because a record that had a later one is gone.
+    /// `true` if the next header gets the latest time, because a record with a later time was
+    /// removed.
     is_late: bool,
 }
 
 impl Retimed<'_> {
-    /// Copies an entry with the headers before it; `false` at the end.
+    /// Copies an entry and the headers before it. Returns `false` at the end.
     fn entry(&mut self) -> io::Result<bool> {
-        // What a PAX header says of the entry's size.
+        // The entry's size according to a PAX header.
         let mut told = None;
         loop {
             let mut block = [0; BLOCK];
@@ -80,7 +81,7 @@ impl Retimed<'_> {
         }
     }
 
-    /// Copies the header of an entry, and what GNU's sparse files have behind it.
+    /// Copies the header of an entry, and the extended sparse map of a GNU sparse file.
     fn header(&mut self, block: &mut [u8; BLOCK]) -> io::Result<()> {
         if std::mem::take(&mut self.is_late) {
             octal(&mut block[MTIME], self.latest.cast_unsigned());
@@ -105,7 +106,7 @@ impl Retimed<'_> {
         Ok(())
     }
 
-    /// Copies a PAX header, and returns what it says of the entry's size.
+    /// Copies a PAX header. Returns the entry's size according to it.
     fn extended(&mut self, block: &mut [u8; BLOCK], size: u64) -> io::Result<Option<u64>> {
         if size > LARGEST_EXTENDED {
             return Err(malformed("PAX header is too long"));
@@ -126,7 +127,7 @@ impl Retimed<'_> {
         Ok(told)
     }
 
-    /// Returns PAX records with other times, and what they say of the entry's size.
+    /// Returns clamped PAX records, and the entry's size according to them.
     fn records(&mut self, data: &[u8]) -> io::Result<(Vec<u8>, Option<u64>)> {
         let (mut records, mut told) = (Vec::with_capacity(data.len()), None);
         let mut rest = data;
@@ -134,7 +135,7 @@ impl Retimed<'_> {
             let (key, value, after) = record(rest).ok_or_else(|| malformed("PAX record"))?;
             let whole = &rest[..rest.len() - after.len()];
             match key {
-                // As in BuildKit, there is a record only for what the field has no room for.
+                // As in BuildKit, a record is only written if the value doesn't fit into the field.
                 b"mtime" if (0..1 << 33).contains(&self.latest) && self.is_later(value)? => {
                     self.is_late = true;
                 }
@@ -159,7 +160,7 @@ impl Retimed<'_> {
         Ok((seconds, nanoseconds) > (self.latest, 0))
     }
 
-    /// Sets a field of a header to the latest time, where it is later.
+    /// Sets a field of a header to the latest time if it is later.
     fn clamp(&self, field: &mut [u8]) -> io::Result<()> {
         if numeric(field).ok_or_else(|| malformed("time is not a number"))? <= self.latest {
             return Ok(());
@@ -172,7 +173,7 @@ impl Retimed<'_> {
                     *last = 0;
                 }
             }
-            // GNU's base 256.
+            // The field is in GNU's base 256.
             _ => {
                 let bytes = i128::from(self.latest).to_be_bytes();
                 let from = bytes.len() - field.len();
@@ -183,8 +184,8 @@ impl Retimed<'_> {
         Ok(())
     }
 
-    /// Copies the content of an entry, with what fills its last block. Some archives lack that of
-    /// their last entry.
+    /// Copies the content of an entry and its padding. Some archives lack the padding of their last
+    /// entry.
     fn content(&mut self, size: u64) -> io::Result<()> {
         let whole = size.next_multiple_of(BLOCK as u64);
         let copied = io::copy(&mut (&mut *self.archive).take(whole), self.sink)?;
@@ -194,7 +195,7 @@ impl Retimed<'_> {
         Ok(())
     }
 
-    /// Reads a block; `false` where there is nothing any more.
+    /// Reads a block. Returns `false` at the end of the archive.
     fn block(&mut self, block: &mut [u8; BLOCK]) -> io::Result<bool> {
         let mut read = 0;
         while read < BLOCK {
@@ -210,7 +211,8 @@ impl Retimed<'_> {
     }
 }
 
-/// Returns the sum of a header's bytes, where those of the sum itself count as blanks.
+/// Returns the checksum of a header: the sum of its bytes, with the checksum's own counted as
+/// blanks.
 fn sum(block: &[u8; BLOCK]) -> u64 {
     let bytes = block.iter().enumerate();
     bytes.map(|(at, byte)| u64::from(if (148..156).contains(&at) { b' ' } else { *byte })).sum()
@@ -221,7 +223,7 @@ fn check_sum(block: &[u8; BLOCK]) -> io::Result<()> {
     if told == Some(sum(block)) { Ok(()) } else { Err(malformed("not a tar header")) }
 }
 
-/// Puts the sum into a header.
+/// Writes the checksum into a header.
 fn seal(block: &mut [u8; BLOCK]) {
     let sum = sum(block);
     put_sum(&mut block[148..156], sum);
@@ -258,7 +260,7 @@ mod tests {
         retime(&mut &*tar, &mut out, latest).map(|()| out)
     }
 
-    /// Returns names and times as the `tar` crate reads them.
+    /// Returns the names, times and contents, as the `tar` crate reads them.
     fn listing(tar: &[u8]) -> Vec<(String, u64, Vec<u8>)> {
         let mut archive = tar::Archive::new(tar);
         let read = |entry: io::Result<tar::Entry<'_, &[u8]>>| {
@@ -290,7 +292,7 @@ mod tests {
             &file(&name, LATEST, &[(b"user.x".to_vec(), b"y".to_vec())], &[b'z'; 600]),
         ];
         assert_eq!(out, [&expected.concat()[..], &end].concat());
-        // What is early enough stays as it is.
+        // Earlier times are unchanged.
         assert_eq!(retimed(&tar, LATEST + 1).unwrap(), tar);
         assert_eq!(retimed(&out, LATEST).unwrap(), out);
     }

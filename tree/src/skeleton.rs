@@ -1,18 +1,18 @@
-//! Skeletons: what layers hold, told from their archives, with nothing unpacked.
+//! Skeletons: the trees of layers, derived from their archives without unpacking.
 //!
-//! A copy that goes straight into an archive has to know of the tree that it goes on top of where its
-//! destination's path leads, and what of it is there already. A [`Skeleton`] answers that. It is made
-//! of the [`Manifest`]s of a chain of layers, base first; a manifest is read from an archive once and
-//! kept as bytes.
+//! A copy that goes directly into an archive needs to know two things about the tree below: where
+//! the path of its destination leads, and which of the copied files exist already. A [`Skeleton`]
+//! provides this. It is built from the [`Manifest`]s of a chain of layers, base first. A manifest
+//! is read from an archive once and stored as bytes.
 //!
-//! A manifest has no contents. Where those would tell whether a file is there already, the skeleton
-//! notes which it was asked for ([`Skeleton::wanted`]); whoever can read the archive once more finds
-//! their digests ([`contents`]) and tells it ([`Skeleton::learn`]).
+//! A manifest has no contents. If a comparison needs the content of a file, the skeleton records
+//! the request ([`Skeleton::wanted`]). A caller that can read the archive again computes the
+//! digests ([`contents`]) and passes them on ([`Skeleton::learn`]).
 //!
-//! What `unpack` would make of the archives is what a skeleton tells: parents that no entry names,
-//! deletions, directories that several layers have. Where an archive is unusual, in that an entry lies
-//! behind a link or a hard link leads nowhere, or is wrong, there is no skeleton ([`Skeleton::add`] says
-//! so), and whoever asks has to unpack.
+//! A skeleton has the same entries that `unpack` would create from the archives, including parents
+//! without entries of their own, deletions, and directories of several layers. If an archive is
+//! malformed or unusual (an entry lies behind a link, or a hard link has no target), there is no
+//! skeleton ([`Skeleton::add`] returns `false`), and the caller must unpack the archive.
 
 mod contents;
 mod manifest;
@@ -33,25 +33,26 @@ pub use contents::contents;
 pub use manifest::Manifest;
 use manifest::{Attributes, Kind, Record};
 
-/// As many links as BuildKit follows when it asks for a real path.
+/// The number of links that BuildKit follows to find a real path.
 const LINKS: u32 = 255;
-/// What begins the name of a deletion.
+/// The prefix of a deletion's name.
 const WHITEOUT: &[u8] = b".wh.";
-/// The size of what isn't known: no file is as large, so that none is taken for it.
+/// The size of an entry whose size is unknown. No file is as large, so none is equal to it.
 const UNKNOWN: u64 = u64::MAX;
-/// Says in a directory that it hides what layers below have in it.
+/// The name of the mark that hides all entries of a directory in the layers below.
 const OPAQUE: &[u8] = b".wh..wh..opq";
 
-/// What a chain of layers holds.
+/// The merged tree of a chain of layers.
 #[derive(Debug, Default)]
 pub struct Skeleton {
-    /// By path, with a zero in place of each slash, so that what is below a directory follows it.
+    /// The entries by path, with a zero byte in place of each slash. The entries below a directory
+    /// thus follow it.
     nodes: BTreeMap<Vec<u8>, Node>,
-    /// What the last layer has made, with all above it.
+    /// The entries that the last layer has created, and the directories above them.
     made: BTreeSet<Vec<u8>>,
-    /// How many layers there are.
+    /// The number of layers.
     layers: usize,
-    /// Contents that are known, and those that somebody has asked for.
+    /// The known contents, and the requested ones.
     contents: BTreeMap<Place, Digest>,
     wanted: RefCell<BTreeSet<Place>>,
 }
@@ -63,7 +64,7 @@ enum Node {
     Other(Option<Detail>),
 }
 
-/// What tells an entry from others of its kind.
+/// The properties of an entry other than a directory.
 #[derive(Clone, Debug)]
 struct Detail {
     kind: FileKind,
@@ -73,12 +74,12 @@ struct Detail {
     place: Place,
 }
 
-/// Where the bytes of a file are: the number of the layer, and the name in its archive.
+/// The place of a file's content: the index of the layer, and the name in its archive.
 type Place = (usize, Vec<u8>);
 
 impl Skeleton {
-    /// Lays a layer on top. Tells whether the skeleton knows what came of it; one that doesn't is of
-    /// no use any more.
+    /// Adds a layer on top. Returns `false` if the result is uncertain. The skeleton is useless
+    /// then.
     #[must_use]
     pub fn add(&mut self, manifest: &Manifest) -> bool {
         self.made.clear();
@@ -86,7 +87,7 @@ impl Skeleton {
         manifest.records().all(|record| record.is_some_and(|record| self.put(&record).is_some()))
     }
 
-    /// `None` where it can't be told what comes of an entry.
+    /// Adds an entry. Returns `None` if the result is uncertain.
     fn put(&mut self, record: &Record<'_>) -> Option<()> {
         let path = names::rooted(record.path);
         let Some((parent, name)) = names::split(&path) else { return Some(()) };
@@ -120,8 +121,8 @@ impl Skeleton {
         Some(Detail { kind, attributes, size, capability: capability.into(), place })
     }
 
-    /// Returns the files whose contents were asked for and aren't known, by the number of the layer
-    /// in whose archive they are.
+    /// Returns the files with requested but unknown contents, by the index of the layer whose
+    /// archive has them.
     pub fn wanted(&self) -> BTreeMap<usize, BTreeSet<Vec<u8>>> {
         let mut wanted: BTreeMap<usize, BTreeSet<Vec<u8>>> = BTreeMap::new();
         for (layer, name) in self.wanted.borrow().iter() {
@@ -130,20 +131,21 @@ impl Skeleton {
         wanted
     }
 
-    /// Takes note of the contents of files of a layer, and forgets what was asked for of it.
+    /// Adds the digests of files of a layer, and removes the requests for that layer.
     pub fn learn(&mut self, layer: usize, contents: impl IntoIterator<Item = (Vec<u8>, Digest)>) {
         self.wanted.get_mut().retain(|(wanted, _)| *wanted != layer);
         self.contents.extend(contents.into_iter().map(|(name, digest)| ((layer, name), digest)));
     }
 
-    /// Makes the directories of a path that aren't there; `None` where something else is.
+    /// Adds the missing directories of a path. Returns `None` if another entry is in the way.
     fn make_parents(&mut self, path: &[u8]) -> Option<()> {
         for at in prefixes(path) {
             match self.nodes.get(&at) {
                 Some(node) if node.is_directory() => {}
                 Some(_) => return None,
                 None => {
-                    // The layer has made it once there is something in it: a deletion isn't.
+                    // The directory counts as created by the layer only if the layer adds an entry
+                    // to it. A deletion is none.
                     self.nodes.insert(at, Node::Directory(Attributes::of_parent()));
                 }
             }
@@ -151,7 +153,7 @@ impl Skeleton {
         Some(())
     }
 
-    /// Returns what another name of a file is.
+    /// Returns the entry to which a hard link refers.
     fn linked(&self, target: &[u8]) -> Option<Node> {
         let target = names::rooted(target);
         let target = names::bytes(&target);
@@ -178,7 +180,7 @@ impl Skeleton {
         Some(())
     }
 
-    /// Removes what is at a path and below it.
+    /// Removes the entry at a path and all entries below it.
     fn remove(&mut self, at: &[u8]) {
         for below in self.below(at) {
             self.nodes.remove(&below);
@@ -186,7 +188,7 @@ impl Skeleton {
         self.nodes.remove(at);
     }
 
-    /// Returns the keys of all that is below a directory.
+    /// Returns the keys of all entries below a directory.
     fn below(&self, at: &[u8]) -> Vec<Vec<u8>> {
         let mut start = at.to_vec();
         if !at.is_empty() {
@@ -238,7 +240,7 @@ fn metadata(kind: FileKind, attributes: Attributes, size: u64) -> Metadata {
 }
 
 impl Attributes {
-    /// Returns what a directory gets that no entry names.
+    /// Returns the attributes of a parent directory without an entry.
     fn of_parent() -> Self {
         Self { mode: 0o755, owner: Owner::default(), mtime: Timestamp::default() }
     }
@@ -285,12 +287,12 @@ impl Below for Skeleton {
 }
 
 impl Skeleton {
-    /// Does what `resolve::real_path` does in a directory.
+    /// Resolves a path, like `resolve::real_path` in a directory.
     fn resolve(&self, path: &Path) -> Result<PathBuf, Errno> {
         let owned = |name: &[u8]| name.to_vec();
         let mut pending: VecDeque<_> = names::components(names::bytes(path)).map(owned).collect();
         let mut real: Vec<Vec<u8>> = Vec::new();
-        // How many names are there, once one was missing.
+        // The number of leading names that exist, once a name didn't.
         let mut there: Option<usize> = None;
         let mut links = LINKS;
         while let Some(name) = pending.pop_front() {
@@ -324,12 +326,13 @@ impl Skeleton {
     }
 }
 
-/// Returns the key of an absolute clean path.
+/// Returns the key of an absolute, clean path.
 fn key(path: &[u8]) -> Vec<u8> {
     names::components(path).collect::<Vec<_>>().join(&0)
 }
 
-/// Returns the keys of an absolute clean path and of those above it but the root, topmost first.
+/// Returns an iterator over the keys of an absolute, clean path and its parents except the root,
+/// topmost first.
 fn prefixes(path: &[u8]) -> impl Iterator<Item = Vec<u8>> {
     let key = key(path);
     let ends: Vec<usize> = key

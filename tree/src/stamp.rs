@@ -1,14 +1,14 @@
-//! What tells a tree that was touched from one that wasn't.
+//! Stamps: fingerprints that detect changes to a tree.
 //!
-//! A stamp is made of what a walk sees without opening a file: paths, types, modes, owners, sizes,
-//! times of last change, link targets, device numbers and `security.capability`. Whoever writes into
-//! a tree changes its stamp, unless he hides it; a bit that a disk loses does not. For that there is
-//! [`crate::content_digest`], which takes as long as reading everything does.
+//! A stamp consists of the data that a walk sees without opening files: paths, types, modes,
+//! owners, sizes, modification times, link targets, device numbers and `security.capability`.
+//! Writing into a tree changes its stamp, unless the writer hides it. A bit error of a disk does
+//! not; [`crate::content_digest`] detects those, but must read all files.
 //!
-//! Left out is what changes without anybody's hand: inode numbers, times of access and of the last
-//! change of an inode (which a further hard link changes), the sizes of directories.
+//! Data that changes by itself is left out: inode numbers, access times, status change times (which
+//! a further hard link changes), the sizes of directories.
 //!
-//! The same walk tells how much room the tree takes on the disk ([`survey`]).
+//! The same walk measures the disk space of the tree ([`survey`]).
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -21,39 +21,41 @@ use crate::metadata::{FileKind, Metadata};
 use crate::view::View;
 use crate::walk::{self, Entry};
 
-/// Changes with the form of the stream.
+/// A prefix of the stream. It changes with the format.
 const FORM: &[u8] = b"kiln stamp 1";
 
-/// What a tree looks like from outside.
+/// The fingerprint of a tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp {
-    /// How many entries it has, the root included.
+    /// The number of entries, including the root.
     pub entries: u64,
-    /// The digest of what is seen of them.
+    /// The digest of the entries' visible data.
     pub digest: Digest,
 }
 
-/// How much room a tree takes on the disk, in bytes of the blocks in use.
+/// The disk space of a tree, in bytes of used blocks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DiskUse {
-    /// What goes with the tree: its directories, and its files, each once however many names it has.
+    /// The space that is freed when the tree is removed: that of its directories and files. A file
+    /// with several names counts once.
     pub own: u64,
-    /// What files take that have names outside of the tree, too, and stay when it goes.
+    /// The space of files that also have names outside of the tree, and remain when the tree is
+    /// removed.
     pub shared: u64,
 }
 
 /// Returns the stamp of a tree.
 ///
 /// # Errors
-/// Fails where a directory or an entry's attributes can't be read.
+/// Fails if a directory or an entry's attributes can't be read.
 pub fn stamp(dir: &Dir) -> Result<Stamp> {
     survey(dir).map(|(stamp, _)| stamp)
 }
 
-/// Returns the stamp of a tree, and how much room it takes.
+/// Returns the stamp and the disk space of a tree.
 ///
 /// # Errors
-/// Fails where a directory or an entry's attributes can't be read.
+/// Fails if a directory or an entry's attributes can't be read.
 pub fn survey(dir: &Dir) -> Result<(Stamp, DiskUse)> {
     let view = View::of_layer(dir);
     let entries = walk::entries(view, Path::new("/"))?;
@@ -149,7 +151,7 @@ mod tests {
         let dir = Dir::open(temp.path()).unwrap();
         let mut last = stamp(&dir).unwrap();
         assert_eq!((stamp(&dir).unwrap(), last.entries), (last, 4));
-        // Being read and being linked to from elsewhere are no changes.
+        // Reading a file and linking to it from elsewhere are no changes.
         let elsewhere = tempfile::tempdir_in(temp.path().parent().unwrap()).unwrap();
         std::fs::read(at("d/f")).unwrap();
         std::fs::hard_link(at("d/f"), elsewhere.path().join("f")).unwrap();

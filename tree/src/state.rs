@@ -1,25 +1,26 @@
-//! The state of a tree, by which a later look finds what was changed.
+//! The state of a tree, with which a later comparison finds changes.
 //!
-//! Where there is no overlayfs, a step works in a whole tree of its own, and what it changed is
-//! found by comparing. A state holds what `stat` tells of every entry. Nobody can set the time of
-//! the last status change (`ctime`) of a file: what has the same one, and the same inode, was not
-//! touched, and its content need not be read.
+//! Without overlayfs, a step works in a complete tree of its own, and its changes are found by
+//! comparing. A state holds the result of `stat` for every entry. No process can set the status
+//! change time (`ctime`) of a file. So a file with the same `ctime` and inode is unchanged, and its
+//! content need not be read.
 //!
 //! # Clocks
 //!
-//! File systems take times from a clock that stands still for some milliseconds, or for a second. A
-//! file that is changed twice within one tick looks the same after both. So a tree must not be
-//! changed before that clock has moved on from the latest change that a state has seen:
-//! [`TreeState::settle`] waits for that. It asks the file system itself, by making a file.
+//! File systems take times from a clock that advances every few milliseconds, or every second. A
+//! file that changes twice within a tick looks the same after both changes. So the tree must not
+//! change before the clock has advanced beyond the latest change in the state.
+//! [`TreeState::settle`] waits for that. It observes the file system's clock by creating a file.
 //!
-//! Linux 6.13 and later give a file a time of its own where somebody has looked at the last one
-//! (multigrain timestamps; ext4, XFS, btrfs and tmpfs have them). A state has looked at everything, so
-//! there is nothing to wait for.
+//! On Linux 6.13 and later, a file gets a distinct time for a change after its previous time was
+//! read (multigrain timestamps, on ext4, XFS, btrfs and tmpfs). A state has read all times, so no
+//! waiting is necessary.
 //!
-//! # Looking again
+//! # Further states
 //!
-//! A directory whose own `ctime` is the same has the same names, which aren't read again. Of the
-//! entries in it each is looked at: a file's content changes without a trace in its directory.
+//! If the `ctime` of a directory is unchanged, its names are unchanged, and are not read again.
+//! Every entry in it is checked nevertheless, because a change to a file's content leaves no trace
+//! in its directory.
 
 use std::collections::{BTreeSet, HashMap};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -37,33 +38,33 @@ use crate::metadata::{FileKind, Metadata, Timestamp};
 use crate::walk::{list_names, open_without_links};
 use crate::{edit, names, path_limit};
 
-/// So many directories are looked at before other threads are asked to help.
+/// The number of directories from which other threads help.
 const FEW: usize = 16;
 
-/// How long the clock of a file system may stand still. None that keeps owners has a coarser one than
-/// a second.
+/// The longest time for which the clock of a file system may stand still. File systems with owners
+/// have a resolution of at least a second.
 const LONGEST_TICK: Duration = Duration::from_millis(2500);
 
-/// The state of every entry of a tree but its root.
+/// The state of every entry of a tree except its root.
 #[derive(Clone, Debug, Default)]
 pub struct TreeState {
-    /// By path, without a slash in front; the root as an empty path.
+    /// The directories by path, without a leading slash. The root has an empty path.
     directories: HashMap<Vec<u8>, Arc<Directory>>,
 }
 
 /// A difference between two states of a tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Touched {
-    /// The path, without a slash in front.
+    /// The path, without a leading slash.
     pub path: Vec<u8>,
-    /// Whether it is gone. What was in a directory that is gone isn't told.
+    /// `true` if the entry was removed. The entries of a removed directory are not listed.
     pub gone: bool,
 }
 
 #[derive(Debug)]
 struct Directory {
     look: Look,
-    /// Sorted by name.
+    /// The entries, sorted by name.
     entries: Vec<(Vec<u8>, Look)>,
 }
 
@@ -74,7 +75,7 @@ impl Directory {
     }
 }
 
-/// What tells an entry from one that was touched.
+/// The metadata that changes whenever an entry is touched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Look {
     kind: FileKind,
@@ -95,22 +96,22 @@ impl From<Metadata> for Look {
     }
 }
 
-/// A directory that was looked at, by its path, and the directories in it.
+/// A directory with its path, and the paths of its subdirectories.
 type Seen = (Vec<u8>, Arc<Directory>, Vec<Vec<u8>>);
 
 impl TreeState {
-    /// Looks at a tree. Nothing may change it meanwhile.
+    /// Reads the state of a tree, which must not change meanwhile.
     ///
     /// # Errors
-    /// Fails where something in it can't be looked at.
+    /// Fails if an entry's metadata can't be read.
     pub fn of(root: &Dir) -> Result<Self> {
         Self::default().again(root)
     }
 
-    /// Looks at the same tree again. Nothing may change it meanwhile.
+    /// Reads the state of the same tree again. The tree must not change meanwhile.
     ///
     /// # Errors
-    /// Fails where something in it can't be looked at.
+    /// Fails if an entry's metadata can't be read.
     pub fn again(&self, root: &Dir) -> Result<Self> {
         let mut directories = HashMap::with_capacity(self.directories.len());
         let mut level = vec![Vec::new()];
@@ -130,14 +131,14 @@ impl TreeState {
         Ok(Self { directories })
     }
 
-    /// Looks again at some directories of the same tree, by their paths: those in which something has
-    /// happened, as a [`Watch`](crate::Watch) tells. Returns `None` where that isn't enough: a file
-    /// was touched that has several names, or a directory isn't what it was.
+    /// Reads the state of some directories of the same tree again, namely those that a
+    /// [`Watch`](crate::Watch) has reported. Returns `None` if that isn't sufficient: a touched
+    /// file has several names, or a directory was replaced.
     ///
     /// # Errors
-    /// Fails where something in one can't be looked at.
+    /// Fails if the metadata of an entry can't be read.
     pub fn again_in(&self, root: &Dir, paths: &BTreeSet<Vec<u8>>) -> Result<Option<Self>> {
-        // What happens in a directory shows in its parent's entries, too.
+        // A change in a directory also shows in the entries of its parent.
         let parents = paths.iter().filter_map(|path| {
             let slash = path.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
             (!path.is_empty()).then(|| path[..slash].to_vec())
@@ -160,7 +161,7 @@ impl TreeState {
         Ok(Some(later))
     }
 
-    /// Yields the paths of all directories.
+    /// Returns an iterator over the paths of all directories.
     pub(crate) fn directories(&self) -> impl ExactSizeIterator<Item = &Vec<u8>> {
         self.directories.keys()
     }
@@ -188,8 +189,8 @@ impl TreeState {
         Ok((path, directory, below))
     }
 
-    /// Returns what was touched between this state and a later one, in the order of paths: parents
-    /// before what is in them.
+    /// Returns the changes between this state and a later one, in the order of paths: parents
+    /// precede their contents.
     pub fn touched(&self, later: &Self) -> Vec<Touched> {
         let mut touched = Vec::new();
         for (path, now) in &later.directories {
@@ -203,17 +204,17 @@ impl TreeState {
         touched
     }
 
-    /// Tells whether the root itself is the same in a later state.
+    /// Returns `true` if the root itself is the same in a later state.
     pub fn has_same_root(&self, later: &Self) -> bool {
         let root = |state: &Self| state.directories.get(&b""[..]).map(|root| root.look);
         root(self) == root(later)
     }
 
-    /// Waits until what is changed in the tree from now on can be told from what this state has seen.
-    /// `beside` is a directory of the same file system, outside of the tree.
+    /// Waits until further changes in the tree can be distinguished from those in this state.
+    /// `beside` is a directory on the same file system, outside of the tree.
     ///
     /// # Errors
-    /// Fails where no file can be made there, or the file system's clock stands still.
+    /// Fails if no file can be created in `beside`, or if the file system's clock stands still.
     pub fn settle(&self, beside: &Dir) -> Result<()> {
         let looks = self.directories.values().flat_map(|directory| {
             let own = std::iter::once(directory.look.ctime);
@@ -237,14 +238,14 @@ impl TreeState {
     }
 }
 
-/// Tells whether every change of something that was looked at shows in its time.
+/// Returns `true` if every change after a read of the time changes the time.
 fn tells_changes_apart(dir: BorrowedFd<'_>) -> Result<bool, Errno> {
     const NAME: &[u8] = b".times";
     let fd = edit::create(dir, NAME)?;
     let time = || Metadata::of_fd(fd.as_fd()).map(|metadata| metadata.ctime);
     let mut last = time();
     let mut apart = true;
-    // One pair of changes may be apart because the clock has just moved on.
+    // A single pair of changes may differ because the clock has just advanced.
     for mode in [0o400, 0o600, 0o400, 0o600] {
         let changed = rustix::fs::fchmod(&fd, Mode::from_raw_mode(mode)).and_then(|()| time());
         apart = apart && matches!((&last, &changed), (Ok(last), Ok(changed)) if last < changed);
@@ -254,7 +255,7 @@ fn tells_changes_apart(dir: BorrowedFd<'_>) -> Result<bool, Errno> {
     last.map(|_| apart)
 }
 
-/// Returns the time that a change gets now.
+/// Returns the time that a change would get now.
 fn tick(dir: BorrowedFd<'_>) -> Result<Timestamp, Errno> {
     const NAME: &[u8] = b".tick";
     let fd = edit::create(dir, NAME)?;
@@ -267,7 +268,7 @@ fn read(look: Look, fd: BorrowedFd<'_>) -> Result<Directory, Errno> {
     let names = list_names(fd)?;
     let entry = |name: Vec<u8>| match Metadata::of_entry(fd, &name) {
         Ok(metadata) => Some(Ok((name, Look::from(metadata)))),
-        // File systems in user space list names that lead to nothing.
+        // File systems in user space may list names without entries.
         Err(Errno::NOENT) => None,
         Err(errno) => Some(Err(errno)),
     };
@@ -275,7 +276,7 @@ fn read(look: Look, fd: BorrowedFd<'_>) -> Result<Directory, Errno> {
     Ok(Directory { look, entries })
 }
 
-/// Looks again at a directory that has the names that it had.
+/// Reads the state of a directory whose names are unchanged.
 fn again(before: &Arc<Directory>, look: Look, fd: BorrowedFd<'_>) -> Result<Arc<Directory>, Errno> {
     let looks = before.entries.iter().map(|(name, _)| Metadata::of_entry(fd, name).map(Look::from));
     let looks = match looks.collect::<Result<Vec<_>, _>>() {
@@ -385,7 +386,7 @@ mod tests {
         let room = Room::new();
         let state = room.state();
         let at = |path: &str| room.tree.join(path);
-        // The same size, and the time that it had.
+        // The size and the time stay the same.
         let time = std::fs::metadata(at("a/b/file")).unwrap().modified().unwrap();
         std::fs::write(at("a/b/file"), "TEXT").unwrap();
         std::fs::File::options()

@@ -1,10 +1,10 @@
-//! Reading tars that nobody vouches for.
+//! A reader for untrusted tars.
 //!
-//! The framing is ours, the fields of a header are decoded by the `tar` crate. Readers disagree about
-//! malformed tars, and what one of them skips another unpacks; so what they disagree about is
-//! refused: a PAX size that isn't the header's, a directory or link with content, a block of zeros
-//! in the middle. What is read into memory is bounded: extended headers to 1 MiB in all for an
-//! entry, names to 4 KiB, sparse maps to 1 MiB.
+//! This module parses the framing; the `tar` crate decodes the fields of headers. Tar readers
+//! disagree about malformed archives: one skips an entry that another unpacks. So this reader
+//! rejects everything about which others disagree: a PAX size that differs from the header's, a
+//! directory or link with content, a block of zeros in the middle. The data kept in memory is
+//! bounded: 1 MiB for all extended headers of an entry, 4 KiB for names, 1 MiB for sparse maps.
 
 mod extended;
 mod fields;
@@ -21,61 +21,61 @@ use fields::{device, id, is_known, mode};
 pub(crate) use fields::{numeric, unsigned};
 pub use tar::EntryType;
 
-/// Size of a block.
+/// The size of a block in bytes.
 const BLOCK: usize = 512;
-/// Most bytes of the extended headers of an entry.
+/// The maximal size in bytes of the extended headers of an entry.
 const LARGEST_EXTENDED: u64 = 1 << 20;
 
-/// An entry of a tar, as the archive has it: names may be anything.
+/// An entry of a tar. Its names are unchecked.
 #[derive(Clone, Debug)]
 pub struct TarEntry {
-    /// Its name.
+    /// The name, as in the archive.
     pub name: Vec<u8>,
-    /// What it is.
+    /// The type of the entry.
     pub kind: EntryType,
-    /// What a link leads to.
+    /// The target of a link; empty for other types.
     pub link: Vec<u8>,
-    /// Permission bits, with setuid, setgid and sticky (`0o7777`).
+    /// The permission bits, with setuid, setgid and sticky (`0o7777`).
     pub mode: u32,
-    /// The user whose it is.
+    /// The user ID of the owner.
     pub uid: u32,
-    /// The group.
+    /// The group ID of the owner.
     pub gid: u32,
-    /// Bytes of the file, holes counted.
+    /// The size of the file in bytes, including holes.
     pub size: u64,
-    /// When it was changed.
+    /// The time of the last modification.
     pub mtime: Timestamp,
-    /// The numbers of a device.
+    /// The major and minor number of a device.
     pub device: (u32, u32),
-    /// Extended attributes: name and value.
+    /// The extended attributes: names and values.
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
-    /// What of a sparse file is in the archive.
+    /// The parts of a sparse file that are in the archive.
     pub segments: Option<Vec<Segment>>,
-    /// The names of user and group, which nothing is made of.
+    /// The names of user and group, which are not used.
     pub owner_names: (Vec<u8>, Vec<u8>),
-    /// How its header is written.
+    /// The dialect of the header.
     pub dialect: Dialect,
 }
 
-/// How an entry's header is written.
+/// The dialect of an entry's header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dialect {
-    /// As before POSIX.
+    /// The format before POSIX.
     Old,
-    /// As POSIX has it.
+    /// The format of POSIX.
     Ustar,
-    /// The same with extended headers of PAX.
+    /// The format of POSIX, with PAX extended headers.
     Pax,
-    /// As GNU has it.
+    /// The format of GNU tar.
     Gnu,
 }
 
-/// Reads the entries of a tar, and the content of each.
+/// A reader of the entries of a tar and their contents.
 pub struct TarReader<'a> {
     inner: &'a mut dyn Read,
-    /// Bytes of content that have not been read.
+    /// The number of unread bytes of content.
     left: u64,
-    /// Bytes between the content and the next header.
+    /// The number of bytes between the content and the next header.
     padding: u64,
     ended: bool,
 }
@@ -91,20 +91,22 @@ impl std::fmt::Debug for TarReader<'_> {
 }
 
 impl<'a> TarReader<'a> {
-    /// Reads `inner`, which is uncompressed.
+    /// Creates a reader for `inner`, which is uncompressed.
     pub fn new(inner: &'a mut dyn Read) -> Self {
         Self { inner, left: 0, padding: 0, ended: false }
     }
 
-    /// Returns the next entry; `None` at the end. What is left of the content before is skipped.
+    /// Returns the next entry, or `None` at the end. Skips the rest of the previous entry's
+    /// content.
     ///
     /// # Errors
-    /// Fails where the archive can't be read, and where it is malformed.
+    /// Fails if the archive is malformed or can't be read.
     pub fn next_entry(&mut self) -> io::Result<Option<TarEntry>> {
         self.next()
     }
 
-    /// Returns the next entry; `None` at the end. What is left of the content before is skipped.
+    /// Returns the next entry, or `None` at the end. Skips the rest of the previous entry's
+    /// content.
     pub(crate) fn next(&mut self) -> io::Result<Option<TarEntry>> {
         let mut extended = Extended::default();
         loop {
@@ -120,7 +122,7 @@ impl<'a> TarReader<'a> {
             let size = unsigned("size", &header.as_bytes()[124..136])?;
             let kind = header.entry_type();
             match kind {
-                // Of two, some take the last alone, and some both.
+                // With two headers, some readers use only the last, and some use both.
                 EntryType::XHeader if extended.posix => {
                     return Err(malformed("two PAX headers for an entry"));
                 }
@@ -145,11 +147,11 @@ impl<'a> TarReader<'a> {
         }
     }
 
-    /// Reads some of the entry's content; 0 at its end. Of a sparse file, the archive has what isn't
-    /// a hole.
+    /// Reads some of the entry's content. Returns 0 at its end. The content of a sparse file
+    /// excludes its holes.
     ///
     /// # Errors
-    /// Fails where the archive ends too early.
+    /// Fails if the archive ends too early.
     pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let wanted = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
         if wanted == 0 {
@@ -190,7 +192,7 @@ impl<'a> TarReader<'a> {
         Ok(())
     }
 
-    /// Reads a header; `None` at the end: two blocks of zeros, or nothing any more.
+    /// Reads a header. Returns `None` at the end: two blocks of zeros, or the end of the data.
     fn header(&mut self) -> io::Result<Option<Header>> {
         if self.ended {
             return Ok(None);
@@ -222,7 +224,7 @@ impl<'a> TarReader<'a> {
         Ok(Some(header))
     }
 
-    /// Reads a block; false where the archive has ended.
+    /// Reads a block. Returns `false` at the end of the data.
     fn block(&mut self, block: &mut [u8; BLOCK]) -> io::Result<bool> {
         let mut filled = 0;
         while filled < BLOCK {
@@ -245,7 +247,7 @@ impl<'a> TarReader<'a> {
     }
 
     fn extended_data(&mut self, size: u64, extended: &mut Extended) -> io::Result<Vec<u8>> {
-        // Empty ones count, too, so that nobody sends them without end.
+        // Empty headers count too, so that an archive can't have an unlimited number of them.
         extended.bytes = extended.bytes.saturating_add(size.max(BLOCK as u64));
         if extended.bytes > LARGEST_EXTENDED {
             return Err(malformed("extended header is too large"));
@@ -256,7 +258,7 @@ impl<'a> TarReader<'a> {
         Ok(data)
     }
 
-    /// Reads a long name. Some readers take it to the next NUL, be that behind its end.
+    /// Reads a long name. Some readers read up to the next NUL, even beyond the name's end.
     fn long_text(&mut self, size: u64, extended: &mut Extended) -> io::Result<Vec<u8>> {
         let padded = size.checked_next_multiple_of(BLOCK as u64);
         let padded = padded.ok_or_else(|| malformed("size is too large"))?;
@@ -280,13 +282,13 @@ impl<'a> TarReader<'a> {
         let name = extended.name(header)?;
         let link = extended.link(header)?;
         let mut kind = header.entry_type();
-        // Before POSIX a directory was a file with a slash at the end of its name.
+        // Before POSIX, a directory was a file with a slash at the end of its name.
         if header.as_bytes()[156] == 0 && name.ends_with(b"/") {
             kind = EntryType::Directory;
         }
         let size = agreed_size(header_size, extended.size)?;
         match kind {
-            // A directory to some, a file to others.
+            // Some readers see a directory, others a file.
             EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse
                 if name.ends_with(b"/") =>
             {
@@ -295,7 +297,7 @@ impl<'a> TarReader<'a> {
             EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
                 self.content(size)?;
             }
-            // A hard link may tell the size of its file, and never has content.
+            // A hard link may have the size of its file, but never has content.
             EntryType::Link => self.content(0)?,
             _ if size == 0 => self.content(0)?,
             _ => return Err(malformed("content of what has none")),
@@ -339,7 +341,7 @@ impl<'a> TarReader<'a> {
         Ok(entry)
     }
 
-    /// Reads a block that belongs to the header, of GNU's sparse map.
+    /// Reads a block of GNU's sparse map, which follows the header.
     pub(crate) fn header_block(&mut self) -> io::Result<[u8; BLOCK]> {
         let mut block = [0; BLOCK];
         if self.block(&mut block)? { Ok(block) } else { Err(malformed("sparse map is too short")) }

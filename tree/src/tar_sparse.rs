@@ -1,4 +1,4 @@
-//! Sparse files in tars: GNU's old form, and the three forms in PAX records (0.0, 0.1, 1.0).
+//! Sparse files in tars: GNU's old format, and the three formats in PAX records (0.0, 0.1, 1.0).
 
 use std::io;
 
@@ -6,19 +6,19 @@ use tar::{EntryType, Header};
 
 use crate::tar_reader::{TarReader, malformed, number, text_without_nul, unsigned};
 
-/// Most segments of a file: a map of about 1 MiB.
+/// The maximal number of segments of a file, enough for a map of about 1 MiB.
 const MOST_SEGMENTS: usize = 50_000;
 
-/// A part of a file that is in the archive; between them there are holes.
+/// A part of a file that is in the archive. The gaps between parts are holes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segment {
-    /// Where in the file it begins, in bytes.
+    /// The offset of the beginning in the file, in bytes.
     pub offset: u64,
-    /// How many bytes it has.
+    /// The length in bytes.
     pub length: u64,
 }
 
-/// What PAX records say of a sparse file.
+/// The PAX records of a sparse file.
 #[derive(Default)]
 pub(crate) struct SparseFormat {
     major: Option<u64>,
@@ -26,13 +26,13 @@ pub(crate) struct SparseFormat {
     name: Option<Vec<u8>>,
     size: Option<u64>,
     numbers: Vec<u64>,
-    /// How many segments there are.
+    /// The number of segments.
     count: Option<u64>,
-    /// Whether there is a record that tells of a sparse file; it may have an empty map.
+    /// `true` if a record declares a sparse file. Its map may be empty.
     told: bool,
 }
 
-/// A sparse file whose map has been read.
+/// A sparse file with its complete map.
 pub(crate) struct Sparse {
     pub(crate) name: Option<Vec<u8>>,
     pub(crate) size: u64,
@@ -40,7 +40,7 @@ pub(crate) struct Sparse {
 }
 
 impl SparseFormat {
-    /// Takes in a record, whose key comes without its `GNU.sparse.`.
+    /// Adds a record, whose `key` lacks the prefix `GNU.sparse.`.
     pub(crate) fn record(&mut self, key: &[u8], value: &[u8]) -> io::Result<()> {
         self.told = true;
         match key {
@@ -50,7 +50,7 @@ impl SparseFormat {
             b"size" | b"realsize" => self.size = Some(number(value)?),
             b"numblocks" => self.count = Some(number(value)?),
             b"offset" | b"numbytes" => {
-                // They alternate.
+                // The two keys alternate.
                 if self.numbers.len().is_multiple_of(2) != (key == b"offset") {
                     return Err(malformed("sparse map"));
                 }
@@ -65,8 +65,8 @@ impl SparseFormat {
         Ok(())
     }
 
-    /// Returns the map, reading it from the content where it is there; `None` for a file that isn't
-    /// sparse.
+    /// Returns the map, which may have to be read from the content. Returns `None` for a file that
+    /// isn't sparse.
     pub(crate) fn resolve(
         self,
         reader: &mut TarReader<'_>,
@@ -97,8 +97,8 @@ impl SparseFormat {
     }
 }
 
-/// Reads the map of form 1.0: lines of decimal numbers, the first says how many pairs follow, padded
-/// to a block.
+/// Reads the map of format 1.0: lines of decimal numbers, padded to a block. The first line is the
+/// number of pairs that follow.
 fn map_in_content(reader: &mut TarReader<'_>) -> io::Result<Vec<u64>> {
     let mut numbers = Vec::new();
     let mut line = Vec::new();
@@ -132,8 +132,8 @@ fn map_in_content(reader: &mut TarReader<'_>) -> io::Result<Vec<u64>> {
     Ok(numbers)
 }
 
-/// Reads the map of GNU's old form: in the header, and in blocks behind it. Returns the file's size,
-/// too.
+/// Reads the map of GNU's old format, from the header and the blocks behind it. Also returns the
+/// file's size.
 pub(crate) fn old_gnu(
     header: &Header,
     reader: &mut TarReader<'_>,
@@ -163,9 +163,9 @@ pub(crate) fn old_gnu(
     Ok((size, segments))
 }
 
-/// Checks that a map is in order, and of all the content that is left. It goes to the end of the file:
-/// where a file ends in a hole, writers say so by an empty segment. And segments are whole blocks but
-/// for the last one. Of what isn't so, readers make different files.
+/// Checks that the segments of a map are in order and cover the whole content. The map must extend
+/// to the end of the file: writers add an empty segment if the file ends in a hole. All segments
+/// except the last must be whole blocks. Readers disagree about other maps.
 pub(crate) fn check(segments: &[Segment], size: u64, content: u64) -> io::Result<()> {
     let (mut end, mut total) = (0_u64, 0_u64);
     for segment in segments {

@@ -1,4 +1,4 @@
-//! Headers of tars for tests: what they say need not make sense.
+//! An encoder of tar headers for tests. The fields need not make sense.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ const BLOCK: usize = 512;
 
 const XATTR_RECORD: &[u8] = b"SCHILY.xattr.";
 
-/// What a header says.
+/// The fields of a header.
 #[derive(Clone, Debug)]
 pub(crate) struct Fields<'a> {
     pub(crate) name: &'a [u8],
@@ -16,14 +16,14 @@ pub(crate) struct Fields<'a> {
     pub(crate) uid: u32,
     pub(crate) gid: u32,
     pub(crate) size: u64,
-    /// Seconds since 1970.
+    /// The seconds since 1970.
     pub(crate) mtime: i64,
     pub(crate) device: (u32, u32),
-    /// Extended attributes.
+    /// The extended attributes: names and values.
     pub(crate) xattrs: &'a [(Vec<u8>, Vec<u8>)],
 }
 
-/// Encodes a header, with the extended header before it where one is needed.
+/// Encodes a header and, if needed, the extended header before it.
 pub(crate) fn encode(fields: &Fields<'_>) -> Vec<u8> {
     let mut records: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
     let mut text = |record: &str, value: &[u8], longest: usize| {
@@ -67,7 +67,7 @@ pub(crate) fn encode(fields: &Fields<'_>) -> Vec<u8> {
 fn extended_header(encoded: &mut Vec<u8>, name: &[u8], records: &BTreeMap<Vec<u8>, Vec<u8>>) {
     let mut data = Vec::new();
     for (key, value) in records {
-        // The record's length counts its own digits.
+        // The record's length includes its own digits.
         let rest = key.len() + value.len() + 3;
         let mut length = rest + rest.to_string().len();
         length = rest + length.to_string().len();
@@ -108,7 +108,7 @@ impl Block {
         block
     }
 
-    /// Writes the ASCII part of a text that may be cut: the PAX record has it whole.
+    /// Writes the ASCII characters of a text, which may be cut. The PAX record has the whole text.
     fn text(&mut self, field: std::ops::Range<usize>, value: &[u8]) {
         let ascii = value.iter().copied().filter(u8::is_ascii);
         for (to, from) in self.0[field].iter_mut().zip(ascii) {

@@ -1,9 +1,9 @@
-//! Unpacking a tar into a tree.
+//! Unpacking of a tar into a tree.
 //!
-//! What comes of an archive is what containerd's apply makes of it. The archive is hostile: its
-//! names and links are resolved inside the root by the kernel, entries are made relative to the
-//! descriptor of their parent, never through a link that is the entry itself, and what is read into
-//! memory is bounded (`tar_reader`).
+//! The result is the same as that of containerd's apply. The archive is untrusted: the kernel
+//! resolves its names and links inside the root, entries are created relative to the descriptor of
+//! their parent and never through a link at their own name, and the data kept in memory is bounded
+//! (`tar_reader`).
 
 mod entry;
 
@@ -28,46 +28,48 @@ use crate::{edit, names, remove, resolve, walk};
 pub(crate) use entry::bounded_time;
 use entry::{copy_at, finish_open, make_directory};
 
-/// How to unpack.
+/// The options for unpacking.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct UnpackOptions {
-    /// Whether `.wh.` entries delete: true for layers, false for `ADD`.
+    /// `true` if `.wh.` entries delete, as in layers; `false` for `ADD`.
     pub whiteouts: bool,
-    /// Who owns everything; `None` for the owners that the archive names.
+    /// The owner of all entries; `None` for the owners in the archive.
     pub owner: Option<Owner>,
-    /// Most bytes that files may have in all; `None` for no limit.
+    /// The maximal total size of files in bytes; `None` for no limit.
     pub max_bytes: Option<u64>,
-    /// Most files and directories, parents that no entry names included; `None` for no limit.
+    /// The maximal number of files and directories, including parents without entries; `None` for
+    /// no limit.
     pub max_entries: Option<u64>,
 }
 
-/// What was unpacked.
+/// The size of an unpacked archive.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Unpacked {
-    /// How many entries.
+    /// The number of entries.
     pub entries: u64,
-    /// How many bytes of files.
+    /// The total size of the files in bytes.
     pub bytes: u64,
 }
 
-/// Says in a directory that it hides what layers below have in it.
+/// The name of the mark that hides all entries of a directory in the layers below.
 const OPAQUE: &[u8] = b".wh..wh..opq";
 
-/// Memory for a directory that the limit of entries allows for: what is remembered of one, with a
-/// path as they are on average. Paths as long as they can be are no way around the limit.
+/// The memory in bytes for each directory within the limit of entries: the size of a remembered
+/// directory with a path of average length. It prevents long paths from evading the limit.
 const DIRECTORY: u64 = 128;
 
-/// Memory for directories that is there in any case.
+/// The minimal limit of memory for directories, in bytes.
 const LEAST_NAMES: u64 = 4 << 20;
 
-/// Bytes copied at a time.
+/// The number of bytes copied at a time.
 const CHUNK: usize = 128 * 1024;
 
-/// Unpacks an uncompressed tar into the root file system `dest`, as the kernel and containerd see
-/// it: links of the tree are followed inside it, deletions are made (on an overlay mount the kernel
-/// turns them into whiteouts), missing parents are made.
+/// Unpacks an uncompressed tar into the root file system `dest`, with the semantics of the kernel
+/// and containerd. Links of the tree are followed inside it, deletions are applied (on an overlay
+/// mount the kernel turns them into whiteouts), and missing parents are created.
 ///
-/// The archive is read up to its end marker: who digests the stream must read the rest of it.
+/// The archive is read up to its end marker. To digest the stream, the caller must read the rest of
+/// it.
 ///
 /// # Errors
 /// Fails on archives that are malformed, lead outside or exceed the limits.
@@ -99,23 +101,23 @@ struct Unpacker<'a> {
     dest: &'a Dir,
     options: UnpackOptions,
     done: Unpacked,
-    /// The parent of the last entry, which the next one mostly shares.
+    /// The parent of the last entry, which the next entry usually shares.
     parent: Option<Parent>,
-    /// Whether the parent may be elsewhere now, because a directory or link was removed.
+    /// `true` if the parent may have moved, because a directory or link was removed.
     stale: bool,
-    /// Hashes of the real paths that came from this archive, with their parents.
+    /// The hashes of the real paths that came from this archive, and of their parents.
     made: HashSet<[u8; 16]>,
-    /// The times of directories, set at the end since what is made in them changes them.
+    /// The times of directories. They are set at the end, because creating entries changes them.
     directories: Vec<(PathBuf, Timestamp)>,
-    /// Memory that these take.
+    /// The memory in bytes that these use.
     directory_bytes: u64,
-    /// How many entries and parents of entries there were.
+    /// The number of entries and parents so far.
     nodes: u64,
     buffer: Vec<u8>,
 }
 
 struct Parent {
-    /// As the archive names it.
+    /// The path, as in the archive.
     named: Vec<u8>,
     real: PathBuf,
     fd: OwnedFd,
@@ -140,7 +142,7 @@ impl Unpacker<'_> {
         made
     }
 
-    /// Checks that neither disk nor memory is filled.
+    /// Checks the limits on disk space and memory.
     fn check_limits(&self, name: &[u8]) -> Result<()> {
         let beyond = |done: u64, limit: Option<u64>| limit.is_some_and(|limit| done > limit);
         let max_entries = self.options.max_entries;
@@ -157,8 +159,8 @@ impl Unpacker<'_> {
         Err(Error::invalid(names::path(name), problem))
     }
 
-    /// The root is what it is, except that Docker's `ADD` takes it from an entry that doesn't call it
-    /// `.`, but `/` or `..`.
+    /// Handles an entry for the root. It changes nothing, except that Docker's `ADD` applies the
+    /// attributes of an entry called `/` or `..`, but not `.`.
     fn root(&self, entry: &TarEntry) -> Result<()> {
         if self.options.whiteouts || names::is_dot(&entry.name) {
             return Ok(());
@@ -179,14 +181,14 @@ impl Unpacker<'_> {
         }
     }
 
-    /// Opens the directory that an entry is in, and makes it where it isn't there.
+    /// Opens the parent directory of an entry, and creates it if it doesn't exist.
     fn enter(&mut self, named: &[u8]) -> Result<Parent> {
         if let Some(parent) = self.parent.take().filter(|parent| parent.named == named) {
             return Ok(parent);
         }
         let path = names::path(named);
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
-        // Mostly there is no link on the way, and the name is the real path.
+        // Usually there is no link on the way, and the name is the real path.
         let below = named.strip_prefix(b"/").unwrap_or(named);
         if let Ok(fd) = walk::open_without_links(self.dest.as_fd(), below, flags) {
             return Ok(Parent { named: named.to_vec(), real: path.to_path_buf(), fd });
@@ -208,8 +210,8 @@ impl Unpacker<'_> {
         Ok(Parent { named: named.to_vec(), real, fd })
     }
 
-    /// Checks that no link on the way to `path` leads to nothing. In layers such a link gets what it
-    /// leads to; Docker's `ADD` refuses it.
+    /// Checks that no link on the way to `path` is dangling. Docker's `ADD` rejects such links. For
+    /// layers, their targets are created.
     fn check_no_dangling_link(&self, path: &Path) -> Result<()> {
         for path in path.ancestors() {
             if self.dest.metadata(path, false)?.is_some() {
@@ -235,8 +237,9 @@ impl Unpacker<'_> {
         {
             return self.whiteout(parent, name, hidden);
         }
-        // In a user namespace devices can't be made, and are left out: of layers before anything is
-        // removed in their favour, as containerd does, and of archives after it, as Docker's ADD.
+        // Devices can't be created in a user namespace, and are left out. For layers, this happens
+        // before existing entries are removed, as in containerd; for archives, afterwards, as in
+        // Docker's `ADD`.
         let is_device = matches!(entry.kind, EntryType::Char | EntryType::Block);
         let is_left_out = is_device && Ids::current().is_namespace();
         if is_left_out && self.options.whiteouts {
@@ -289,7 +292,8 @@ impl Unpacker<'_> {
         Ok(())
     }
 
-    /// Removes what stands in the way of an entry: all but a directory where one is to be.
+    /// Removes an existing entry that is in the way. A directory is kept if the new entry is a
+    /// directory.
     fn make_room(
         &mut self,
         dir: BorrowedFd<'_>,
@@ -308,8 +312,8 @@ impl Unpacker<'_> {
         Ok(())
     }
 
-    /// Makes another name for a file. The target's parents may be links inside the root; the target
-    /// itself is what it is, a link, too.
+    /// Creates a hard link. The parents of the target may be links inside the root. The target
+    /// itself isn't followed if it is a link.
     fn hard_link(
         &mut self,
         dir: BorrowedFd<'_>,
@@ -326,7 +330,7 @@ impl Unpacker<'_> {
         let found = Metadata::of_entry(dir, name).map_err(error)?;
         let mut attributes = *attributes;
         if attributes.owner == Some(found.owner) {
-            // Even a change to the same owner would take away `security.capability`.
+            // Even setting the same owner would clear `security.capability`.
             attributes.owner = None;
         }
         if !found.is_file() {
@@ -366,7 +370,7 @@ impl Unpacker<'_> {
         remove::remove_all(parent.fd.as_fd(), hidden).map_err(error)
     }
 
-    /// Removes from a directory what didn't come from this archive.
+    /// Removes the entries of a directory that didn't come from this archive.
     fn make_opaque(&self, path: &Path) -> Result<(), Errno> {
         let mut pending = vec![path.to_path_buf()];
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
@@ -395,9 +399,9 @@ impl Unpacker<'_> {
     }
 
     fn finish(self) -> Result<Unpacked> {
-        // In order: of several entries for a directory the last one counts.
+        // The order matters: the last entry for a directory decides.
         for (path, mtime) in &self.directories {
-            // It may have been removed by a later entry, or replaced, as may what it is in.
+            // A later entry may have removed or replaced the directory, or a directory above it.
             let below = names::bytes(path).strip_prefix(b"/").unwrap_or(names::bytes(path));
             let flags = OFlags::PATH | OFlags::DIRECTORY;
             match walk::open_without_links(self.dest.as_fd(), below, flags) {

@@ -1,32 +1,33 @@
-//! A tree as it is to be seen.
+//! Views of trees, which hide and change parts of them.
 
 use crate::dir::Dir;
 use crate::metadata::Owner;
 use crate::pattern::PatternMatcher;
 
-/// A tree as it is to be seen: all of a directory, or a build context without what its ignore file
+/// A view of a tree: the whole directory, or a build context without the files that its ignore file
 /// excludes, owned by root and without extended attributes, as BuildKit's transfer leaves it.
 #[derive(Clone, Copy, Debug)]
 pub struct View<'a> {
-    /// The directory.
+    /// The root directory of the tree.
     pub dir: &'a Dir,
-    /// What is left out. A directory that is excluded is still seen where something below it isn't.
+    /// The patterns of hidden entries. An excluded directory is still visible if an entry below it
+    /// is.
     pub excludes: Option<&'a PatternMatcher>,
-    /// Who owns everything; `None` for the owners that the files have.
+    /// The owner of all entries; `None` for the files' own owners.
     pub owner: Option<Owner>,
-    /// Whether extended attributes are seen.
+    /// `true` to show extended attributes.
     pub xattrs: bool,
-    /// Whether a path that is too long for an image is an error.
+    /// `true` to fail on paths that are too long for an image.
     pub bounded: bool,
 }
 
 impl<'a> View<'a> {
-    /// Returns the view of a directory as it is.
+    /// Returns an unchanged view of a directory.
     pub fn of(dir: &'a Dir) -> Self {
         Self { dir, excludes: None, owner: None, xattrs: true, bounded: false }
     }
 
-    /// Returns the view of a layer's tree, in which a path that is too long for an image is an error.
+    /// Returns the view of a layer's tree. Paths that are too long for an image are errors.
     pub fn of_layer(dir: &'a Dir) -> Self {
         Self { bounded: true, ..Self::of(dir) }
     }

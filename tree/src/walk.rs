@@ -1,20 +1,20 @@
-//! Walking a tree, in parallel.
+//! Parallel walks over trees.
 //!
-//! A walk is a list: every entry that a [`View`] shows below a path, depth first, parents before
-//! their children, the names in a directory sorted by their bytes. The list is the same however many
-//! threads made it.
+//! A walk returns a list of all entries that a [`View`] shows below a path: depth first, parents
+//! before their children, and the names in a directory sorted bytewise. The list doesn't depend on
+//! the number of threads.
 //!
-//! A small tree is walked by who asks, since waking others takes longer. Beyond a few hundred entries
-//! directories are tasks of rayon's scope and not recursion, and lists are joined with a stack of
-//! their own, so that a tree may be deeper than any thread's stack. A task opens its directory by
-//! its path from the root, with the kernel refusing links on the way: no descriptor is held for a
-//! directory that merely waits, so that neither depth nor width uses them up.
+//! The calling thread walks small trees alone, since waking other threads takes longer. Beyond a
+//! few hundred entries, directories are tasks of a rayon scope instead of recursive calls, and
+//! lists are joined with an explicit stack. So a tree may be deeper than a thread's stack. A task
+//! opens its directory by its path from the root, and the kernel refuses links on the way. Waiting
+//! directories hold no descriptors, so neither deep nor wide trees exhaust them.
 //!
-//! What a view excludes is left out; an excluded directory is listed where something below it is
-//! not excluded. It is not read where no pattern could bring anything below it back.
+//! Entries that a view excludes are left out. An excluded directory is listed if an entry below it
+//! is not excluded. It is not read if no pattern could include an entry below it again.
 //!
-//! Trees may change while they are walked. What disappears between the listing of its directory and
-//! the look at it was never there; what becomes a link is not followed.
+//! Trees may change during a walk. An entry that disappears between the listing of its directory
+//! and the read of its metadata is left out. An entry that becomes a link is not followed.
 
 mod beneath;
 mod join;
@@ -44,52 +44,53 @@ pub(crate) use beneath::{Opener, split};
 use path::Directory;
 pub use path::EntryPath;
 
-/// So many entries of one directory are looked at by one task.
+/// The number of entries of a directory in one task.
 const CHUNK: usize = 512;
 
-/// So many entries are looked at before others are asked to help.
+/// The number of entries from which other threads join the walk.
 const SMALL: usize = 512;
 
-/// The mode of a build context's root: the root itself is no part of what BuildKit transfers.
+/// The mode of a build context's root. BuildKit doesn't transfer the root itself.
 const CONTEXT_ROOT_MODE: u32 = 0o755;
 
-/// What a walk meets.
+/// An entry found by a walk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// Its path from the view's root.
+    /// The path from the view's root.
     pub path: EntryPath,
-    /// Its metadata, with the owner that the view gives it.
+    /// The metadata, with the owner according to the view.
     pub metadata: Metadata,
-    /// What it holds, if it is a symbolic link; else empty.
+    /// The target of a symbolic link; empty for other types.
     pub target: Vec<u8>,
-    /// Its extended attributes, sorted by name, if the view shows them; overlayfs's among them.
+    /// The extended attributes, sorted by name, if the view shows them. Those of overlayfs are
+    /// included.
     pub xattrs: Vec<Xattr>,
 }
 
 impl Entry {
-    /// Returns its name; empty for the root.
+    /// Returns the last component of the path; empty for the root.
     pub fn name(&self) -> &[u8] {
         self.path.name()
     }
 
-    /// Returns its path as errors name it.
+    /// Returns the path for error messages.
     pub(crate) fn shown(&self) -> PathBuf {
         names::path(&self.path.to_vec()).to_path_buf()
     }
 
-    /// Returns the extended attribute `name`.
+    /// Returns the value of the extended attribute `name`, if the entry has it.
     pub fn xattr(&self, name: &[u8]) -> Option<&[u8]> {
         let found = self.xattrs.iter().find(|(known, _)| known == name);
         found.map(|(_, value)| value.as_slice())
     }
 }
 
-/// Returns what `view` shows at `path` and below: the entry at `path` comes first. Nothing, where
-/// nothing is there to be seen. `path` is a real path inside the view's directory: a link on the way
-/// is not followed and hides what it leads to.
+/// Returns the visible entries at `path` and below. The entry at `path` is the first. The list is
+/// empty if no entry is visible. `path` is a real path inside the view's directory: a link on the
+/// way is not followed, and hides its target.
 ///
 /// # Errors
-/// Fails where a directory or an entry's attributes can't be read.
+/// Fails if a directory or an entry's attributes can't be read.
 pub fn entries(view: View<'_>, path: &Path) -> Result<Vec<Entry>> {
     let walk = Walk::new(view);
     let start = names::rooted(names::bytes(path));
@@ -108,10 +109,10 @@ pub fn entries(view: View<'_>, path: &Path) -> Result<Vec<Entry>> {
     }
 }
 
-/// Returns what `view` shows at `path`, a real path inside the view's directory, and nothing below it.
+/// Returns the visible entry at `path`, a real path inside the view's directory.
 ///
 /// # Errors
-/// Fails where the entry's attributes can't be read.
+/// Fails if the entry's attributes can't be read.
 pub(crate) fn entry(view: View<'_>, path: &Path) -> Result<Option<Entry>> {
     let walk = Walk::new(view);
     let start = names::rooted(names::bytes(path));
@@ -119,7 +120,7 @@ pub(crate) fn entry(view: View<'_>, path: &Path) -> Result<Option<Entry>> {
     Ok(walk.start(start)?.map(|(seen, _)| seen.entry))
 }
 
-/// Tells whether the view's patterns exclude `path`, whatever is below it.
+/// Returns `true` if the view's patterns exclude `path`, even if they include entries below it.
 pub(crate) fn is_excluded(view: View<'_>, path: &[u8]) -> bool {
     let path = path.strip_prefix(b"/").unwrap_or(path);
     let Some(excludes) = view.excludes else { return false };
@@ -127,8 +128,8 @@ pub(crate) fn is_excluded(view: View<'_>, path: &[u8]) -> bool {
     !path.is_empty() && excludes.matches_below(path, &parent).0
 }
 
-/// Returns the names in the directory at `path`, a real path without a slash in front, sorted by
-/// bytes; those that are excluded among them. None where there is no directory to be seen.
+/// Returns the names in the directory at `path`, including excluded ones, sorted bytewise. `path`
+/// is a real path without a leading slash. The list is empty if no such directory is visible.
 pub(crate) fn names(view: View<'_>, path: &[u8]) -> Result<Vec<Vec<u8>>> {
     if is_excluded(view, path) && view.excludes.is_some_and(|some| !some.may_except_below(path)) {
         return Ok(Vec::new());
@@ -141,7 +142,7 @@ pub(crate) fn names(view: View<'_>, path: &[u8]) -> Result<Vec<Vec<u8>>> {
     .map_err(|errno| Error::io("read", names::path(path), errno))
 }
 
-/// Returns which patterns match the parent of `path`, as a walk from the root finds them.
+/// Returns the patterns that match the parent of `path`, as a walk from the root finds them.
 fn matches_above(excludes: &PatternMatcher, path: &[u8]) -> ParentMatches {
     let slashes = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
     slashes.fold(ParentMatches::default(), |parent, (end, _)| {
@@ -149,44 +150,44 @@ fn matches_above(excludes: &PatternMatcher, path: &[u8]) -> ParentMatches {
     })
 }
 
-/// A directory that is to be listed.
+/// A directory to list.
 struct Place {
-    /// Its number.
+    /// The number of the directory.
     directory: usize,
     path: Option<Arc<Directory>>,
-    /// What the view's patterns make of it.
+    /// The patterns of the view that match the directory.
     matches: ParentMatches,
     hidden: bool,
 }
 
-/// A directory that was listed.
+/// A directory with its names.
 struct Listed {
     place: Place,
-    /// Its whole path.
+    /// The whole path of the directory.
     path: Vec<u8>,
     fd: OwnedFd,
     names: Vec<Vec<u8>>,
 }
 
-/// A directory whose entries are looked at.
+/// A directory whose entries are being examined.
 struct Here<'a> {
     dir: BorrowedFd<'a>,
-    /// Its whole path.
+    /// The whole path of the directory.
     path: &'a [u8],
-    /// The path that its entries share.
+    /// The path that the entries share.
     shared: Option<&'a Arc<Directory>>,
 }
 
-/// An entry, before it is clear whether it is shown.
+/// An entry that may be hidden.
 struct Seen {
     entry: Entry,
-    /// Whether it is excluded, and shown only if something below it is.
+    /// `true` if the entry is excluded, and shown only if an entry below it is.
     hidden: bool,
-    /// The number of the directory that it is.
+    /// The number of the directory, if the entry is one.
     below: Option<usize>,
 }
 
-/// A stretch of a directory's entries.
+/// A range of a directory's entries.
 struct Part {
     directory: usize,
     chunk: usize,
@@ -196,7 +197,7 @@ struct Part {
 struct Walk<'a> {
     view: View<'a>,
     root: BorrowedFd<'a>,
-    /// How many directories have a number.
+    /// The number of directories found so far.
     directories: AtomicUsize,
     parts: Mutex<Vec<Part>>,
     failure: OnceLock<Error>,
@@ -213,7 +214,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Looks at where the walk starts.
+    /// Examines the entry at which the walk starts.
     fn start(&self, path: &[u8]) -> Result<Option<(Seen, Option<Place>)>> {
         if path.is_empty() {
             return self.start_at_root().map(Some);
@@ -250,7 +251,7 @@ impl<'a> Walk<'a> {
         Ok((Seen { entry, hidden: false, below: Some(directory) }, Some(place)))
     }
 
-    /// Takes the record of an owner that isn't there out of the attributes, and believes it.
+    /// Removes the record of an owner from the attributes, and applies it if it is valid.
     fn believe_record(&self, metadata: &mut Metadata, xattrs: &mut Vec<Xattr>) {
         let Some(at) = xattrs.iter().position(|(name, _)| name == RECORD) else { return };
         let (_, value) = xattrs.remove(at);
@@ -269,8 +270,8 @@ impl<'a> Walk<'a> {
         self.parts.lock().unwrap_or_else(PoisonError::into_inner).push(part);
     }
 
-    /// Lists directories in this thread, as long as there are few entries, and returns those that are
-    /// left to be listed.
+    /// Lists directories in this thread until it has seen many entries. Returns the remaining
+    /// directories.
     fn begin(&self, first: Option<Place>) -> Vec<Place> {
         let mut waiting: Vec<Place> = first.into_iter().collect();
         let mut seen = 0;
@@ -291,7 +292,7 @@ impl<'a> Walk<'a> {
         waiting
     }
 
-    /// Lists a directory.
+    /// Lists a directory and examines its entries.
     fn list<'scope>(&'scope self, scope: &Scope<'scope>, place: Place) {
         match self.read(place) {
             Ok(Some(listed)) => {
@@ -316,7 +317,7 @@ impl<'a> Walk<'a> {
         let fd = match beneath::open(self.root, &path, flags) {
             Ok(fd) => fd,
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
-            // What nobody asked to see needs no permission.
+            // Hidden directories may be unreadable.
             Err(Errno::ACCESS) if place.hidden => return Ok(None),
             Err(errno) => return Err(Error::io("open", names::path(&path), errno)),
         };
@@ -325,12 +326,12 @@ impl<'a> Walk<'a> {
         Ok(Some(Listed { place, path, fd, names }))
     }
 
-    /// Looks at a stretch of a directory's entries, and has the directories among them listed.
+    /// Examines a range of a directory's entries, and spawns tasks for the directories among them.
     fn look_in<'scope>(&'scope self, scope: &Scope<'scope>, listed: &Listed, chunk: usize) {
         self.look(listed, chunk, &mut |below| scope.spawn(move |scope| self.list(scope, below)));
     }
 
-    /// Looks at a stretch of a directory's entries, and tells of the directories among them.
+    /// Examines a range of a directory's entries, and calls `found` for the directories among them.
     fn look(&self, listed: &Listed, chunk: usize, found: &mut dyn FnMut(Place)) {
         let start = chunk * CHUNK;
         let end = listed.names.len().min(start + CHUNK);
@@ -352,7 +353,8 @@ impl<'a> Walk<'a> {
         self.keep(Part { directory: listed.place.directory, chunk, seen: kept });
     }
 
-    /// Looks at an entry, and returns with it the directory that it is.
+    /// Examines an entry. Returns it with its place if it is a directory, or `None` if it is not
+    /// shown.
     fn look_at(
         &self,
         here: &Here<'_>,
@@ -406,13 +408,13 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// Returns the names in a directory that was opened for this, sorted by bytes.
+/// Returns the names in a directory that was opened for listing, sorted bytewise.
 pub(crate) fn list_names(dir: BorrowedFd<'_>) -> Result<Vec<Vec<u8>>, Errno> {
     list_names_of(dir, |_| true)
 }
 
-/// Returns the names of the entries of some types in a directory that was opened for this, sorted by
-/// bytes. File systems that don't tell types in listings say [`FileType::Unknown`].
+/// Returns the names of the entries of certain types in a directory that was opened for listing,
+/// sorted bytewise. On file systems that don't list types, the type is [`FileType::Unknown`].
 pub(crate) fn list_names_of(
     dir: BorrowedFd<'_>,
     is_wanted: impl Fn(FileType) -> bool,

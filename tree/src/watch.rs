@@ -1,13 +1,14 @@
-//! Directories in which something has happened, as the kernel tells it.
+//! Watches on the directories of a tree.
 //!
-//! To look at every file of a tree after each step that works in it takes some milliseconds for ten
-//! thousand files. The kernel tells (`inotify`) in which directories something was changed, and only
-//! those need a look. A watch is a help and no more: where it can't be had, has missed something, or
-//! directories have come and gone, everything is looked at.
+//! Checking every file of a tree after each step takes some milliseconds for ten thousand files.
+//! The kernel (`inotify`) reports the directories with changes, and only those need a check. A
+//! watch is only an optimization: if it is unavailable or has missed events, or if directories were
+//! created or removed, everything is checked.
 //!
-//! A file that a program writes to through a mapping tells of it when it is closed, which is at the
-//! program's end. A file that was written to through another name tells of it in that name's
-//! directory; [`crate::TreeState::again_in`] sees there that it has several names.
+//! If a program writes to a file through a mapping, the kernel reports it when the file is closed,
+//! which is at the program's end at the latest. If a program writes to a file through another name,
+//! the kernel reports the directory of that name. [`crate::TreeState::again_in`] detects that the
+//! file has several names.
 
 use std::collections::{BTreeSet, HashMap};
 use std::mem::MaybeUninit;
@@ -21,22 +22,22 @@ use crate::dir::Dir;
 use crate::state::TreeState;
 use crate::walk::open_without_links;
 
-/// So many directories are watched at most: the number that a user may always have.
+/// The maximal number of watched directories. The kernel allows every user this many.
 const MOST: usize = 8192;
 
-/// Bytes for events that are read at once.
+/// The size in bytes of the buffer for events.
 const BUFFER: usize = 16 << 10;
 
 /// A watch on every directory of a tree.
 #[derive(Debug)]
 pub struct Watch {
     inotify: OwnedFd,
-    /// The directories' paths, as a state has them.
+    /// The directories' paths, as in a state, by watch descriptor.
     paths: HashMap<i32, Vec<u8>>,
 }
 
 impl Watch {
-    /// Watches the directories of a tree in this state; `None` where that can't be had.
+    /// Watches the directories of a tree in this state. Returns `None` if that is impossible.
     pub fn on(root: &Dir, state: &TreeState) -> Option<Self> {
         let directories = state.directories();
         if directories.len() > MOST {
@@ -62,8 +63,8 @@ impl Watch {
         Some(Self { inotify, paths })
     }
 
-    /// Returns the directories in which something has happened since this was asked last; `None`
-    /// where anything may have.
+    /// Returns the directories with changes since the last call, or `None` if any directory may
+    /// have changed.
     pub fn touched(&mut self) -> Option<BTreeSet<Vec<u8>>> {
         let mut buffer = [MaybeUninit::uninit(); BUFFER];
         let mut events = Reader::new(&self.inotify, &mut buffer);
@@ -85,7 +86,7 @@ impl Watch {
                 | ReadFlags::UNMOUNT
                 | ReadFlags::DELETE_SELF
                 | ReadFlags::MOVE_SELF;
-            // The rest is read all the same: the next question is about what comes then.
+            // The remaining events are read too, since the next call is about later ones.
             match self.paths.get(&event.wd()) {
                 Some(path) if !is_directory && !flags.intersects(is_over) => {
                     touched.insert(path.clone());
@@ -128,7 +129,7 @@ mod tests {
             self.temp.path().join("tree").join(name)
         }
 
-        /// Changes something, and compares what the watch leads to with a look at everything.
+        /// Makes a change, and compares the state found with the watch to a complete one.
         fn check(&self, watched: bool, change: impl FnOnce()) {
             let Some(mut watch) = Watch::on(&self.dir, &self.state) else { return };
             assert_eq!(watch.touched(), Some(BTreeSet::new()));

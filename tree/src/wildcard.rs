@@ -1,13 +1,13 @@
-//! Wildcards of source paths, as Go's `filepath.Match` reads them: `*`, `?`, `[a-z]`, `[^a]` and
-//! `\`. `*` and `?` don't match a slash; a class does.
+//! The wildcards of source paths, with the syntax of Go's `filepath.Match`: `*`, `?`, `[a-z]`,
+//! `[^a]` and `\`. `*` and `?` don't match a slash, but a class does.
 
 use crate::chars;
 
-/// A pattern that no name is matched against, because its syntax is wrong.
+/// The error of a pattern with invalid syntax.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Malformed;
 
-/// Tells whether a path has wildcards in it.
+/// Returns `true` if a path contains wildcards.
 pub(crate) fn has_wildcards(path: &[u8]) -> bool {
     let mut bytes = path.iter();
     while let Some(byte) = bytes.next() {
@@ -22,15 +22,15 @@ pub(crate) fn has_wildcards(path: &[u8]) -> bool {
     false
 }
 
-/// Checks a pattern's syntax.
+/// Checks the syntax of a pattern.
 pub(crate) fn check(pattern: &[u8]) -> Result<(), Malformed> {
     matches(pattern, b"").map(drop)
 }
 
-/// Tells whether all of `name` matches `pattern`.
+/// Returns `true` if `pattern` matches the whole `name`.
 ///
 /// # Errors
-/// Fails where the pattern's syntax is wrong.
+/// Fails if the syntax of the pattern is invalid.
 pub fn matches(pattern: &[u8], name: &[u8]) -> Result<bool, Malformed> {
     let (mut pattern, mut name) = (pattern, name);
     'chunks: while !pattern.is_empty() {
@@ -39,7 +39,7 @@ pub fn matches(pattern: &[u8], name: &[u8]) -> Result<bool, Malformed> {
         if star && chunk.is_empty() {
             return Ok(!name.contains(&b'/'));
         }
-        // The last chunk must reach the end of the name; the others may stop anywhere.
+        // The last chunk must reach the end of the name. The others may end anywhere.
         let fits = |left: &[u8]| left.is_empty() || !rest.is_empty();
         if let Some(left) = match_chunk(chunk, name)?
             && fits(left)
@@ -68,7 +68,7 @@ pub fn matches(pattern: &[u8], name: &[u8]) -> Result<bool, Malformed> {
     Ok(name.is_empty())
 }
 
-/// Splits off leading stars and what follows up to the next star.
+/// Splits off leading stars and the text up to the next star.
 fn next_chunk(pattern: &[u8]) -> (bool, &[u8], &[u8]) {
     let stars = pattern.iter().take_while(|byte| **byte == b'*').count();
     let pattern = &pattern[stars..];
@@ -87,8 +87,8 @@ fn next_chunk(pattern: &[u8]) -> (bool, &[u8], &[u8]) {
     (stars > 0, chunk, rest)
 }
 
-/// Matches a chunk against the beginning of `name` and returns what is left of the name. All of the
-/// chunk is read even where the name has failed, so that its syntax is checked.
+/// Matches a chunk against the beginning of `name`. Returns the rest of the name. The whole chunk
+/// is parsed even after a mismatch, so that its syntax is checked.
 fn match_chunk<'n>(chunk: &[u8], name: &'n [u8]) -> Result<Option<&'n [u8]>, Malformed> {
     let (mut chunk, mut left) = (chunk, Some(name));
     while let Some(first) = chunk.first() {
@@ -123,7 +123,8 @@ fn match_chunk<'n>(chunk: &[u8], name: &'n [u8]) -> Result<Option<&'n [u8]>, Mal
     Ok(left)
 }
 
-/// Reads a class after its `[` and tells whether a character is in it.
+/// Parses a class behind its `[`. Returns the rest of the pattern, and `true` if the class contains
+/// the character.
 fn match_class(class: &[u8], found: Option<char>) -> Result<(&[u8], bool), Malformed> {
     let (negated, mut class) = match class.strip_prefix(b"^") {
         Some(rest) => (true, rest),

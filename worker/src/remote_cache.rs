@@ -8,7 +8,7 @@
 //! The content of a cache is verified: all documents and blobs are digested on arrival, and a layer
 //! must unpack to the diff ID that the cache lists. A missing or different blob is a cache miss
 //! ([`lost`]). Verification can't detect a record that gives a wrong result for a key; by naming a
-//! cache, the user trusts its records. See `docs/cache.md`.
+//! cache, the user trusts its records. See `docs/reference/cache.md`.
 //!
 //! | module | content |
 //! | --- | --- |

@@ -228,7 +228,7 @@ mod tests {
 
     #[test]
     fn every_option_is_described() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/run.md");
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reference/run.md");
         let text = std::fs::read_to_string(path).unwrap();
         let words: Vec<&str> =
             text.split(|it: char| !(it.is_ascii_alphanumeric() || it == '-')).collect();
@@ -240,6 +240,9 @@ mod tests {
             .map(|name| format!("--{name}"))
             .filter(|name| !words.contains(&name.as_str()))
             .collect();
-        assert_eq!(missing, [""; 0], "docs/run.md doesn't name all options of `kiln run`");
+        assert_eq!(
+            missing, [""; 0],
+            "docs/reference/run.md doesn't name all options of `kiln run`"
+        );
     }
 }

@@ -1,5 +1,5 @@
 //! What a program sees and may, beside what Docker's engine lets it: every difference is one that
-//! `docs/security.md` explains.
+//! `docs/internals/security.md` explains.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ use kiln_testkit::{Need, skip};
 use crate::kiln;
 
 /// Where differences are explained.
-const DOCUMENT: &str = include_str!("../../../docs/security.md");
+const DOCUMENT: &str = include_str!("../../../docs/internals/security.md");
 
 /// Says everything, in parts that begin with a word of their own.
 const REPORT: &str = "\

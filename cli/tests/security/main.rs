@@ -3,7 +3,7 @@
 //! Each test plays in an [`arena::Arena`]: beside the store lies a canary, a tree that no build may
 //! change and whose secret none may see. A test attacks, shows that the innocent twin of the attack
 //! works, and ends with [`arena::Arena::finish`], which looks at the canary and searches everything
-//! that kiln has written. `docs/security.md` says which test stands for which promise.
+//! that kiln has written. `docs/internals/security.md` says which test stands for which promise.
 //!
 //! All of it is run twice: as root, and (the target `security_rootless`) by a user who isn't, to whom
 //! the canary belongs then.

@@ -1,7 +1,7 @@
-//! Any bytes as the end of a Dockerfile that has a variable of 64 KiB.
+//! Lowers any bytes as the end of a Dockerfile that has a variable of 64 KiB.
 //!
-//! However often the variable is used, the definition has no more bytes than the text that a Dockerfile
-//! may expand to, and what stands around it.
+//! However often the input uses the variable, the definition stays within the budget for expanded
+//! text plus the size of its other parts.
 
 #![no_main]
 
@@ -12,7 +12,7 @@ use libfuzzer_sys::fuzz_target;
 #[path = "../../tests/support/everything.rs"]
 mod everything;
 
-/// Twice the budget of the frontend.
+/// The largest definition that is accepted, in bytes: twice the frontend's budget.
 const MOST: usize = 128 << 20;
 
 fuzz_target!(|input: &[u8]| {

@@ -1,7 +1,7 @@
-//! Any text as a word to be expanded, with every combination of the expander's switches.
+//! Expands any text as a word, with every combination of the expander's options.
 //!
-//! The first byte holds the switches, then come the values of two variables up to a zero byte each,
-//! and the rest is the word.
+//! The first byte holds the options. The values of two variables follow, each ended by a zero byte.
+//! The rest is the word.
 
 #![no_main]
 

@@ -1,11 +1,11 @@
-//! Any bytes as a definition, and as ops that are put together to one.
+//! Decodes any bytes as a definition, or as ops that are assembled to one.
 //!
-//! Where the first byte is even, the rest is a definition as it would be received. An input's digest
-//! can't be guessed, so that hardly any op of those has one: where the byte is odd, the rest is a list
-//! of ops, each the number of its inputs, the inputs as distances to earlier ops, the length of its
-//! bytes, and the bytes, to which the inputs are appended.
+//! If the first byte is even, the rest is a definition as a client would send it. The fuzzer can't
+//! guess an input's digest, so hardly any op of such a definition has an input. If the first byte
+//! is odd, the rest is a list of ops. Each op has the number of its inputs, the inputs as distances
+//! to earlier ops, the length of its bytes, and the bytes, to which the inputs are appended.
 //!
-//! What is accepted is written and read again without a change of any digest.
+//! A definition that is accepted is written and read again without a change of any digest.
 
 #![no_main]
 
@@ -30,7 +30,7 @@ fuzz_target!(|input: &[u8]| {
     }
 });
 
-/// Puts ops together as described above, and a head for the last of them.
+/// Assembles ops as the module's docs describe, and a head for the last of them.
 fn ops(mut rest: &[u8]) -> Vec<Vec<u8>> {
     let mut ops: Vec<Vec<u8>> = Vec::new();
     while let Some(count) = byte(&mut rest) {
@@ -51,7 +51,7 @@ fn ops(mut rest: &[u8]) -> Vec<Vec<u8>> {
     ops
 }
 
-/// Returns the bytes of inputs alone.
+/// Returns the encoded bytes of an op that has only inputs.
 fn bare(inputs: Vec<Input>) -> Vec<u8> {
     Op { inputs, platform: None, constraints: Vec::new(), kind: None }.encode()
 }
@@ -62,7 +62,7 @@ fn byte(rest: &mut &[u8]) -> Option<u8> {
     Some(*first)
 }
 
-/// The canonical bytes of an op are a fixed point, and so is its text.
+/// Asserts that encoding an op's canonical bytes again, as bytes or as text, changes nothing.
 fn check_op(bytes: &[u8]) {
     let Ok(op) = Op::decode(bytes) else { return };
     let canonical = op.encode();
@@ -73,7 +73,7 @@ fn check_op(bytes: &[u8]) {
     assert_eq!(read, op);
 }
 
-/// Every vertex has the digest of bytes that were received, and stands behind its inputs.
+/// Asserts that every vertex has the digest of received bytes and follows its inputs.
 fn check_graph(definition: &Definition, graph: &Graph) {
     let received: Vec<Digest> = definition.ops.iter().map(|bytes| Digest::of(bytes)).collect();
     for (number, vertex) in graph.vertices().iter().enumerate() {

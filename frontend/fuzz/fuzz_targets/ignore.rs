@@ -1,6 +1,7 @@
-//! Any bytes as a `.dockerignore` file and, behind the first zero byte, a path.
+//! Parses any bytes as a `.dockerignore` file and, behind the first zero byte, a path.
 //!
-//! A walk that leaves out what can't matter finds the same as a look at the path alone.
+//! A walk that skips directories without matching files finds the same as a match of the path
+//! alone.
 
 #![no_main]
 
@@ -12,7 +13,7 @@ fuzz_target!(|input: &[u8]| {
     let patterns = kiln_frontend::ignore::parse(parts.next().unwrap_or_default());
     assert!(patterns.iter().all(|it| !it.is_empty() && !it.contains('\n')));
     let Ok(matcher) = PatternMatcher::new(&patterns) else { return };
-    // Paths of a walk have neither slashes at their ends nor empty parts.
+    // The paths of a walk have no slash at either end and no empty parts.
     let path = parts.next().unwrap_or_default();
     let names: Vec<&[u8]> = path.split(|byte| *byte == b'/').filter(|it| !it.is_empty()).collect();
     if names.is_empty() || names.iter().any(|name| matches!(*name, b"." | b"..")) {

@@ -1,7 +1,7 @@
-//! Any bytes as a Dockerfile that is lowered, checked and outlined, with every image at hand.
+//! Lowers, checks and outlines any bytes as a Dockerfile. Every image can be resolved.
 //!
-//! What can be lowered has no errors in the checks of its target, and an outline. Images have a
-//! trigger: whatever follows the first zero byte.
+//! A Dockerfile that can be lowered has an outline, and no errors in the checks of its target.
+//! Every image has a trigger: the bytes that follow the first zero byte.
 
 #![no_main]
 
@@ -30,8 +30,8 @@ fuzz_target!(|input: &[u8]| {
     match lowered {
         Ok(lowered) => {
             assert!(targets(source).is_ok());
-            // The checks look at all stages, and so find no less than the target's, unless they
-            // meet an error in a stage that the target doesn't need.
+            // The checks cover all stages, so they find at least as many warnings as the target
+            // has, unless they meet an error in a stage that the target doesn't need.
             let found = report.warnings.len();
             assert!(found >= lowered.warnings.len() || !report.errors.is_empty());
             lowered.definition().to_bytes();

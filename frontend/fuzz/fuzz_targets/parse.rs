@@ -1,7 +1,7 @@
-//! Any bytes as a Dockerfile, and as a trigger of a base image.
+//! Parses any bytes as a Dockerfile, and as a trigger of a base image.
 //!
-//! What is wrong has a place within the text, and what is right has as many instructions as lines
-//! at most.
+//! The place of every error lies within the text. A Dockerfile without errors has at most as many
+//! instructions as lines.
 
 #![no_main]
 
@@ -25,7 +25,7 @@ fuzz_target!(|source: &[u8]| {
         Err(errors) => {
             assert!(!errors.is_empty());
             errors.iter().flat_map(|error| &error.spans).for_each(|span| check(*span, lines));
-            // Rendering takes longer than all the rest: one error in a few is enough.
+            // Rendering is much slower than the rest, so one input in sixteen is enough.
             if source.len() % 16 == 0 {
                 let text = String::from_utf8_lossy(source);
                 let shown = kiln_frontend::error::render(&errors[0], "Dockerfile", &text);
@@ -41,7 +41,7 @@ fuzz_target!(|source: &[u8]| {
     }
 });
 
-/// Fails on places outside of the text.
+/// Panics if a span lies outside of the text.
 fn check(span: Span, lines: u32) {
     assert!(1 <= span.start && span.start <= span.end && span.end <= lines, "{span:?} of {lines}");
 }

@@ -1,57 +1,57 @@
-//! What a build can be given.
+//! The inputs that a build accepts: arguments, secrets and SSH agents.
 
 use serde::Serialize;
 
 use super::json::{self, Location};
 use super::table;
 
-/// What a build of a target can be given.
+/// The inputs that a build of a target accepts.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Outline {
-    /// The target's name, or nothing.
+    /// The target's name, or empty.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub name: String,
-    /// The comment about it.
+    /// The target's description, from the comment in front of it.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub description: String,
-    /// The arguments, by line.
+    /// The arguments, in order of their lines.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub args: Vec<OutlineArg>,
-    /// The secrets, by line.
+    /// The secrets, in order of their lines.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub secrets: Vec<OutlineNeed>,
-    /// The SSH agents, by line.
+    /// The SSH agents, in order of their lines.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ssh: Vec<OutlineNeed>,
-    /// The Dockerfile.
+    /// The Dockerfile, as the only element.
     #[serde(serialize_with = "json::byte_lists")]
     pub sources: Vec<Vec<u8>>,
 }
 
-/// An argument.
+/// A build argument that the target uses.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct OutlineArg {
-    /// Its name.
+    /// The name of the argument.
     pub name: String,
-    /// The comment about it.
+    /// The argument's description, from the comment in front of it.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub description: String,
-    /// The value that it has, by default or because it was given.
+    /// The default, or the value that the build was given.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub value: String,
-    /// Where it is declared.
+    /// The lines of the declaration.
     pub location: Location,
 }
 
-/// A secret or an SSH agent.
+/// A secret or an SSH agent that the target uses.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct OutlineNeed {
-    /// Its name.
+    /// The ID of the secret or agent.
     pub name: String,
-    /// Whether the build fails without.
+    /// `true` if the build fails without it.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub required: bool,
-    /// Where it is first used.
+    /// The lines of its first use.
     pub location: Location,
 }
 
@@ -61,7 +61,7 @@ impl Outline {
         json::to_string(self)
     }
 
-    /// Returns the outline as tables, each with an empty line behind.
+    /// Returns the outline as tables. An empty line follows each table.
     pub fn to_text(&self) -> String {
         let mut out = String::new();
         if !self.name.is_empty() || !self.description.is_empty() {

@@ -1,4 +1,4 @@
-//! What the build checks find.
+//! The results of the build checks.
 
 use std::fmt::Write as _;
 
@@ -9,14 +9,14 @@ use super::json::{self, Location};
 use crate::error::Error;
 use crate::lint::Warning;
 
-/// What the build checks find.
+/// The results of the build checks.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// The checks that fired, in the order in which they were made.
+    /// The checks that fired, in the order in which the frontend ran them.
     pub warnings: Vec<Warning>,
-    /// All that is wrong with the Dockerfile; BuildKit knows the first.
+    /// All errors in the Dockerfile. BuildKit reports only the first.
     pub errors: Vec<Error>,
-    /// The Dockerfile.
+    /// The Dockerfile's name, text and language.
     pub source: SourceInfo,
 }
 
@@ -56,7 +56,7 @@ struct ErrorJson<'a> {
 }
 
 impl Report {
-    /// Tells whether nothing was found.
+    /// Returns `true` if there are no warnings and no errors.
     pub fn is_clean(&self) -> bool {
         self.warnings.is_empty() && self.errors.is_empty()
     }
@@ -73,7 +73,7 @@ impl Report {
         });
         let source = &self.source;
         json::to_string(&ReportJson {
-            // A list that nothing was ever added to is none in Go.
+            // Go encodes a list without elements as `null`.
             warnings: (!self.warnings.is_empty()).then(|| warnings.collect()),
             sources: [SourceJson {
                 filename: &source.filename,
@@ -87,7 +87,7 @@ impl Report {
         })
     }
 
-    /// Returns the warnings by line, each with the lines that it is about.
+    /// Returns the warnings sorted by line, each with an excerpt of the Dockerfile.
     pub fn to_text(&self) -> String {
         let mut warnings: Vec<_> =
             self.warnings.iter().map(|found| (found, Location::of(&found.spans))).collect();
@@ -104,7 +104,7 @@ impl Report {
         out
     }
 
-    /// Appends the lines of the Dockerfile around `marked`.
+    /// Appends an excerpt of the Dockerfile: the `marked` lines and some lines around them.
     fn push_excerpt(&self, out: &mut String, marked: &[usize]) {
         const RULE: &str = "--------------------";
         let text = String::from_utf8_lossy(&self.source.data);
@@ -123,8 +123,8 @@ impl Report {
     }
 }
 
-/// Returns the lines that are shown for those from `start` to `end`: a few more on either side, and
-/// the more of them the fewer there are on the other.
+/// Returns the range of lines to show for the lines from `start` to `end`. The range has a few more
+/// lines on either side, and more on one side if the other side has too few.
 fn around(mut start: usize, mut end: usize, last: usize) -> (usize, usize) {
     let wanted = if start == end { 4 } else { 2 };
     let mut added = 0;

@@ -1,6 +1,6 @@
-//! Columns.
+//! Tables in plain text.
 
-/// Appends rows in columns, `gap` blanks apart. The last column is not filled up.
+/// Appends rows as columns, `gap` blanks apart. The last column is not padded.
 pub(super) fn push(out: &mut String, gap: usize, rows: &[Vec<&str>]) {
     let columns = rows.first().map_or(0, Vec::len);
     let width = |column: usize| {

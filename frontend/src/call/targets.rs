@@ -1,4 +1,4 @@
-//! The stages that can be built.
+//! The stages that a build can select as its target.
 
 use serde::Serialize;
 
@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::lint::Linter;
 use crate::parser;
 
-/// The stages that can be built.
+/// The stages that a build can select as its target.
 #[derive(Clone, Debug, Serialize)]
 pub struct Targets {
     targets: Vec<Target>,
@@ -16,32 +16,32 @@ pub struct Targets {
     sources: Vec<Vec<u8>>,
 }
 
-/// A stage.
+/// A stage that a build can select.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Target {
-    /// Its name, or nothing.
+    /// The stage's name, or empty.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub name: String,
-    /// Whether it is built where none is named.
+    /// `true` if the build selects this stage without `--target`.
     #[serde(rename = "default", skip_serializing_if = "std::ops::Not::not")]
     pub is_default: bool,
-    /// The comment about it.
+    /// The stage's description, from the comment in front of it.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub description: String,
-    /// What it is built on, as written.
+    /// The base as written in the `FROM` instruction.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub base: String,
-    /// Its platform, as written.
+    /// The value of `--platform` as written.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub platform: String,
-    /// Where its `FROM` stands.
+    /// The lines of the `FROM` instruction.
     pub location: Location,
 }
 
 /// Lists the stages of a Dockerfile.
 ///
 /// # Errors
-/// Returns what is wrong with it.
+/// Returns the syntax errors of the Dockerfile.
 pub fn targets(source: &[u8]) -> Result<Targets, Vec<Error>> {
     let dockerfile = parser::parse_with(source, Linter::default())?;
     let last = dockerfile.stages.len().saturating_sub(1);
@@ -58,7 +58,7 @@ pub fn targets(source: &[u8]) -> Result<Targets, Vec<Error>> {
 }
 
 impl Targets {
-    /// Returns the stages in order.
+    /// Returns the stages in the order of the Dockerfile.
     pub fn list(&self) -> &[Target] {
         &self.targets
     }
@@ -68,7 +68,7 @@ impl Targets {
         json::to_string(self)
     }
 
-    /// Returns the list as a table.
+    /// Returns the list as a table of names and descriptions.
     pub fn to_text(&self) -> String {
         let name = |target: &Target| match (target.name.as_str(), target.is_default) {
             ("", true) => "(default)".to_owned(),

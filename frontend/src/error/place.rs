@@ -1,31 +1,31 @@
-//! The word that a message is about.
+//! Search for the word that a message is about.
 //!
-//! Errors and warnings know the lines of their instruction; their texts are BuildKit's, and name the
-//! culprit: a flag, a stage, a variable, a key of a mount. Here it is looked up in those lines, with
-//! continuations joined as the parser joins them. Where it isn't found, because it came out of an
-//! expansion or of another file, the whole instruction is the place.
+//! Errors and warnings have the lines of their instruction. Their texts are BuildKit's and name the
+//! culprit: a flag, a stage, a variable, a key of a mount. This module looks for that name in those
+//! lines, with continuations joined as the parser joins them. If the name came from an expansion or
+//! another file, the search fails and the whole instruction is the place.
 
 use std::ops::Range;
 
-/// How the culprit stands in the instruction.
+/// The form of the culprit in the instruction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Shape {
-    /// The instruction's own keyword.
+    /// The keyword of the instruction itself.
     Keyword,
-    /// A word of its own, or a part of one between punctuation: the first of several.
+    /// The first occurrence as a word, or as a part of a word between punctuation.
     Word,
-    /// The same, the last of several.
+    /// The last occurrence as a word, or as a part of a word between punctuation.
     LastWord,
-    /// `--name`, the last of several.
+    /// The last occurrence of `--name`.
     Flag,
-    /// `key` or `key=value` between commas.
+    /// The form `key` or `key=value` between commas.
     Key,
-    /// `$name`, `${name}` or `${name` and what follows.
+    /// The form `$name`, `${name}`, or `${name` and an operator.
     Variable,
 }
 
-/// What stands in front of the culprit in a message, what behind it (or the end), and how it is to
-/// be looked for. The first that fits is taken.
+/// The text before the culprit in a message, the text after it (empty for the end of the message),
+/// and the culprit's form. The first entry that matches is used.
 const MESSAGES: &[(&str, &str, Shape)] = &[
     ("unknown instruction: ", "", Shape::Keyword),
     ("Command '", "'", Shape::Keyword),
@@ -59,14 +59,14 @@ const MESSAGES: &[(&str, &str, Shape)] = &[
     ("'", "' and '", Shape::Word),
 ];
 
-/// An instruction's text with continuations joined and comments left out, and where in the file
-/// each of its bytes stands.
+/// An instruction's text with continuations joined and comments removed, and the offset of each of
+/// its bytes in the file.
 struct Joined {
     text: String,
     places: Vec<usize>,
 }
 
-/// Returns where in `source` the word is that `message` is about, within `lines`: the byte ranges
+/// Returns the range in `source` of the word that `message` is about. `lines` are the byte ranges
 /// of the instruction's lines, heredocs included.
 pub(super) fn culprit(message: &str, source: &str, lines: &[Range<usize>]) -> Option<Range<usize>> {
     let joined = Joined::new(source, lines);
@@ -76,11 +76,11 @@ pub(super) fn culprit(message: &str, source: &str, lines: &[Range<usize>]) -> Op
     };
     let found = named(message).find_map(|(shape, word)| joined.find(shape, word))?;
     let place = joined.in_source(found)?;
-    // The last line may have no end.
+    // The last line may lack a line feed.
     Some(place.start..place.end.min(source.len())).filter(|place| !place.is_empty())
 }
 
-/// Returns what a message may be about, the likeliest first.
+/// Returns the candidates for the culprit of a message, the likeliest first.
 fn named(message: &str) -> impl Iterator<Item = (Shape, &str)> {
     let listed = MESSAGES.iter().filter_map(|(before, after, shape)| {
         let start = message.find(before)? + before.len();
@@ -94,7 +94,7 @@ fn named(message: &str) -> impl Iterator<Item = (Shape, &str)> {
         Some((*shape, word))
     });
     let quoted = message.split('"').skip(1).step_by(2).map(|word| (Shape::Word, word));
-    // As `alpin: not found`, and `(ENV "TOKEN")`.
+    // Such as `alpin: not found` and `(ENV "TOKEN")`.
     let first = message.split_once(": ").map(|(word, _)| (Shape::Word, word));
     listed.chain(quoted).chain(first).filter(|(_, word)| !word.is_empty())
 }
@@ -127,7 +127,8 @@ impl Joined {
         joined
     }
 
-    /// Returns the range in the file; what stands on several lines there ends with the first.
+    /// Returns the range in the file. A range that spans several lines there is cut at the first
+    /// line's end.
     fn in_source(&self, range: Range<usize>) -> Option<Range<usize>> {
         let places = self.places.get(range).filter(|places| !places.is_empty())?;
         let together = places.windows(2).take_while(|pair| pair[0] + 1 == pair[1]).count();
@@ -174,7 +175,7 @@ impl Joined {
         }
     }
 
-    /// Tells whether nothing that belongs to a word stands around a range.
+    /// Returns `true` if the characters around a range belong to no word.
     fn is_apart(&self, range: &Range<usize>) -> bool {
         let belongs =
             |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | '$' | '{' | '}');
@@ -188,7 +189,7 @@ impl Joined {
     }
 }
 
-/// Returns the character with which lines go on.
+/// Returns the character that continues lines.
 fn escape_character(source: &str) -> char {
     let directives = source.lines().take_while(|line| line.trim_start().starts_with('#'));
     let is_escape = |line: &str| {

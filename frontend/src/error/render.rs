@@ -1,17 +1,17 @@
-//! Errors and warnings, shown with the lines that they are about.
+//! Errors and warnings rendered with an excerpt of the Dockerfile.
 
 use annotate_snippets::{Annotation, AnnotationKind, Group, Level, Renderer, Snippet};
 
 use super::{Error, Span, place};
 use crate::lint::Warning;
 
-/// Lines shown in front of and behind those that are meant.
+/// The number of lines shown before and after the lines in question.
 const AROUND: usize = 2;
-/// Instructions longer than this are shown with their middle left out.
+/// The number of lines beyond which an instruction is shown without its middle.
 const LONGEST: usize = 12;
 
-/// Returns an error as it is shown: its text alone on the first line, then file, line and the lines
-/// around it, then the way out. No colours, no line feed at the end.
+/// Renders an error: the message alone on the first line, then file, line and excerpt, then the
+/// hint. The text has no colours and no line feed at its end.
 pub fn render(error: &Error, filename: &str, source: &str) -> String {
     let mut out = error.message.clone();
     push_snippet(&mut out, &Level::ERROR, &error.message, &error.spans, filename, source);
@@ -22,8 +22,7 @@ pub fn render(error: &Error, filename: &str, source: &str) -> String {
     out
 }
 
-/// Returns a warning as it is shown: rule and message, then the lines around it, then where to read
-/// on.
+/// Renders a warning: rule and message, then the excerpt, then the URL of the rule's documentation.
 pub fn render_warning(warning: &Warning, filename: &str, source: &str) -> String {
     let mut out = format!("{}: {}", warning.rule, warning.message);
     push_snippet(&mut out, &Level::WARNING, &warning.message, &warning.spans, filename, source);
@@ -34,8 +33,9 @@ pub fn render_warning(warning: &Warning, filename: &str, source: &str) -> String
     out
 }
 
-/// Appends the lines of `spans`, the first of them underlined as the culprit, the others as context.
-/// Of the first, only the word that the message is about is underlined, where it is found.
+/// Appends the lines of `spans`. The first span is underlined as the culprit, the others as
+/// context. If the word that the message is about is found in the first span, only that word is
+/// underlined.
 fn push_snippet(
     out: &mut String,
     level: &Level<'_>,
@@ -72,7 +72,7 @@ fn push_snippet(
     out.push_str(&Renderer::plain().render(&[group]));
 }
 
-/// Returns the ranges of the lines of `source`, their ends left out.
+/// Returns the byte ranges of the lines of `source`, without line ends.
 fn line_ranges(source: &str) -> Vec<std::ops::Range<usize>> {
     let mut start = 0;
     source
@@ -86,7 +86,7 @@ fn line_ranges(source: &str) -> Vec<std::ops::Range<usize>> {
         .collect()
 }
 
-/// Returns a span as line indices within the file, or nothing where there is no line.
+/// Returns a span as line indices within the file, or `None` if the file has no lines.
 fn clamp(span: Span, lines: usize) -> Option<(usize, usize)> {
     let last = lines.checked_sub(1)?;
     let start = (span.start.max(1) as usize - 1).min(last);

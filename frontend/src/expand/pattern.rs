@@ -1,16 +1,16 @@
-//! The patterns of `${v#p}` and `${v/p/r}`: `*` and `?`, with `\` to take them literally.
+//! The patterns of `${v#p}` and `${v/p/r}`: `*` and `?`, with `\` to escape them.
 //!
-//! A pattern is run as a set of threads, each a place in the pattern, in the order in which a
-//! backtracking matcher would try them. So the result is a backtracking matcher's, in time
-//! proportional to the product of both lengths; [`Limits`] see to it that it ends soon.
+//! A pattern runs as a set of threads. Each thread is a position in the pattern. The threads are in
+//! the order in which a backtracking matcher would try them, so the result is a backtracking
+//! matcher's. The time is proportional to the product of both lengths, and [`Limits`] bounds it.
 
 use super::limits::Limits;
 
 enum Part {
     Literal(char),
-    /// Any character but a line feed.
+    /// Any character except a line feed.
     Any,
-    /// Any number of those.
+    /// Any number of characters except line feeds.
     Star,
 }
 
@@ -19,7 +19,7 @@ struct Pattern {
     greedy: bool,
 }
 
-/// A place in the pattern, and where in the text its match began.
+/// A position in the pattern, and the position in the text where its match began.
 #[derive(Clone, Copy)]
 struct Thread {
     place: usize,
@@ -40,7 +40,8 @@ impl Pattern {
             match c {
                 '*' => parts.push(Part::Star),
                 '?' => parts.push(Part::Any),
-                // These end a substitution's parts, and are escaped for that only.
+                // These characters end parts of a substitution. A backslash before them has no
+                // other effect.
                 '\\' if matches!(chars.peek(), Some('}' | '/')) => {}
                 '\\' => match chars.next() {
                     Some(kept @ ('*' | '?' | '\\')) => parts.push(Part::Literal(kept)),
@@ -55,7 +56,7 @@ impl Pattern {
         Ok(Self { parts, greedy })
     }
 
-    /// Returns the first match in `text` at or behind `from`; only at `from` where `anchored`.
+    /// Returns the first match in `text` at or behind `from`, or only at `from` if `anchored`.
     fn find(&self, text: &[char], from: usize, anchored: bool) -> Option<(usize, usize)> {
         let mut now = Threads::default();
         let mut then = Threads::default();
@@ -87,7 +88,7 @@ impl Pattern {
         found
     }
 
-    /// Adds a thread, and those that stars let go on from it without a character.
+    /// Adds a thread, and the threads that continue behind a star without consuming a character.
     fn add(&self, threads: &mut Threads, thread: Thread) {
         if threads.seen.len() <= self.parts.len() {
             threads.seen.resize(self.parts.len() + 1, false);
@@ -119,7 +120,7 @@ fn invalid(pattern: &str, message: &str) -> String {
     format!("invalid pattern ({pattern}) in substitution: {message}")
 }
 
-/// Returns `value` without what `pattern` matches at its begin.
+/// Returns `value` without the match of `pattern` at its beginning.
 pub(super) fn trim_prefix(
     pattern: &str,
     value: &str,
@@ -133,7 +134,7 @@ pub(super) fn trim_prefix(
     Ok(text[end..].iter().collect())
 }
 
-/// Returns `value` without what `pattern` matches at its end.
+/// Returns `value` without the match of `pattern` at its end.
 pub(super) fn trim_suffix(
     pattern: &str,
     value: &str,
@@ -145,7 +146,7 @@ pub(super) fn trim_suffix(
     Ok(rest.chars().rev().collect())
 }
 
-/// Reverses a pattern; escapes stay in front of what they escape.
+/// Reverses a pattern. Escapes stay in front of the characters that they escape.
 fn reversed(pattern: &str) -> String {
     let mut units: Vec<(Option<char>, char)> = Vec::new();
     let mut chars = pattern.chars();
@@ -195,7 +196,7 @@ pub(super) fn replace_all(
     while from <= text.len() {
         let Some((start, end)) = compiled.find(&text, from, false) else { break };
         out.extend(&text[last_end..start]);
-        // An empty match right behind another match is none.
+        // An empty match right behind another match doesn't count.
         if end > last_end || start == 0 {
             let matched: String = text[start..end].iter().collect();
             push_template(&mut out, replacement, &matched, limits)?;
@@ -218,8 +219,8 @@ fn prepare(
     Ok((compiled, text))
 }
 
-/// Appends a replacement. Where all matches are replaced, `$0` stands for the match, other numbers
-/// and names for nothing, and `$$` for `$`.
+/// Appends the replacement of a match when all matches are replaced. `$0` stands for the match,
+/// `$$` for `$`, and any other number or name for the empty string.
 fn push_template(
     out: &mut String,
     template: &str,
@@ -248,7 +249,7 @@ fn push_template(
     Ok(())
 }
 
-/// Splits `name…` or `{name}…`; nothing where no name stands there.
+/// Splits `name…` or `{name}…` behind the name. Returns `None` if `text` begins with no name.
 fn template_name(text: &str) -> Option<(&str, &str)> {
     let braced = text.strip_prefix('{');
     let body = braced.unwrap_or(text);

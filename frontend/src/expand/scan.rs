@@ -1,4 +1,4 @@
-//! The scanner of words.
+//! A scanner for words.
 
 use std::collections::BTreeSet;
 
@@ -7,10 +7,10 @@ use super::{Env, Expander, pattern};
 use crate::error::Error;
 use crate::text::quote;
 
-/// Substitutions may nest this deep.
+/// The greatest depth to which substitutions may nest.
 const DEEPEST: usize = 200;
 
-/// The words of one scan; the unfinished one is in the buffer that all scans share.
+/// The words that a scan has finished. The unfinished word is in the buffer that all scans share.
 #[derive(Default)]
 struct Words {
     done: Vec<String>,
@@ -40,7 +40,7 @@ impl Words {
     }
 }
 
-/// One scan of one word.
+/// A scan of a single word.
 pub(super) struct Scan<'a> {
     options: &'a Expander,
     env: &'a dyn Env,
@@ -59,7 +59,7 @@ impl<'a> Scan<'a> {
         Self {
             options,
             env,
-            // A byte-order mark in front is no character.
+            // A byte-order mark at the beginning is ignored.
             chars: word.strip_prefix('\u{feff}').unwrap_or(word).chars().collect(),
             position: 0,
             raw_escapes: options.raw_escapes,
@@ -139,7 +139,7 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Takes a character that means itself, or an escape and what it keeps.
+    /// Consumes a literal character, or an escape character and the character that it escapes.
     fn plain(&mut self, result: &mut String, words: &mut Words) {
         let Some(mut c) = self.next() else { return };
         if c == self.options.escape {
@@ -227,7 +227,7 @@ impl<'a> Scan<'a> {
         result.push(c);
     }
 
-    /// A heredoc's word belongs to its `<<` even with blanks between them.
+    /// Consumes the `<<` of a heredoc and the blanks behind it, which belong to the heredoc's word.
     fn possible_heredoc(&mut self) -> String {
         self.position += 1;
         if self.peek() != Some('<') {
@@ -278,7 +278,7 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// `${name-word}` and its kin, from behind the operator on.
+    /// Evaluates `${name-word}` and the like. The scan is behind the operator.
     fn operation(
         &mut self,
         name: &str,
@@ -316,7 +316,7 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// `${name/pattern/replacement}`, from behind the first slash on.
+    /// Evaluates `${name/pattern/replacement}`. The scan is behind the first slash.
     fn replacement(&mut self, name: &str) -> Result<String, String> {
         let all = self.peek() == Some('/');
         if all {
@@ -336,7 +336,7 @@ impl<'a> Scan<'a> {
         replace(&pattern, &value.unwrap_or_default(), &replacement, &mut self.limits)
     }
 
-    /// Takes a name: digits, one special parameter, or letters, digits and underscores.
+    /// Consumes a name: digits, one special parameter, or letters, digits and underscores.
     fn name(&mut self) -> String {
         let mut name = String::new();
         match self.peek() {

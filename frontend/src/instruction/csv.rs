@@ -1,4 +1,4 @@
-//! One line of comma-separated values, as flags have them.
+//! Lines of comma-separated values, as used by flags.
 
 /// Splits a line into its fields. Errors are those of Go's `encoding/csv`.
 pub(super) fn fields(line: &str) -> Result<Vec<String>, String> {
@@ -23,7 +23,7 @@ pub(super) fn fields(line: &str) -> Result<Vec<String>, String> {
     Ok(fields)
 }
 
-/// Reads a field without quotes, which is at `at`; returns it and what follows its comma.
+/// Reads an unquoted field that begins at offset `at`. Returns it and the text behind its comma.
 fn plain_field(text: &str, at: usize) -> Result<(String, Option<&str>), String> {
     let (field, behind) = match text.split_once(',') {
         Some((field, behind)) => (field, Some(behind)),
@@ -35,8 +35,8 @@ fn plain_field(text: &str, at: usize) -> Result<(String, Option<&str>), String> 
     }
 }
 
-/// Reads a quoted field from behind its first quote, which is at `at` - 1; returns it and what
-/// follows its comma.
+/// Reads a quoted field from behind its opening quote, which is at offset `at` - 1. Returns it and
+/// the text behind its comma.
 fn quoted_field(text: &str, at: usize) -> Result<(String, Option<&str>), String> {
     const MISSING: &str = "extraneous or missing \" in quoted-field";
     let mut field = String::new();

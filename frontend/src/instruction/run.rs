@@ -1,7 +1,8 @@
 //! The flags of `RUN`.
 //!
-//! They are read twice: once where the file is parsed, when values with variables in them are left
-//! alone, and once where the instruction is lowered, with an expander. Only then is a mount whole.
+//! The flags are parsed twice. The parser parses them without an expander and skips values that may
+//! hold variables. Lowering parses them again with an expander, and only then are all options of a
+//! mount known.
 
 mod device;
 mod mount;
@@ -13,50 +14,50 @@ use crate::text::quote;
 pub use device::Device;
 pub use mount::{Mount, MountKind, Sharing};
 
-/// Expands the value of an option.
+/// A function that expands the value of an option.
 pub type Expand<'a> = dyn FnMut(&str) -> Result<String, Error> + 'a;
 
-/// Which network a step has.
+/// The network of a step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Network {
-    /// The one that the build was started with.
+    /// The network mode that the build was started with.
     #[default]
     Default,
-    /// None.
+    /// No access to any network.
     None,
-    /// The host's.
+    /// The network of the host.
     Host,
 }
 
-/// What a step is kept from doing.
+/// The security mode of a step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Security {
-    /// What containers are kept from.
+    /// The usual restrictions of a container.
     #[default]
     Sandbox,
-    /// Nothing.
+    /// No restrictions, which requires an entitlement.
     Insecure,
 }
 
-/// The flags of `RUN`, understood.
+/// The parsed flags of `RUN`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RunFlags {
-    /// `--network`.
+    /// The value of `--network`.
     pub network: Network,
-    /// `--security`.
+    /// The value of `--security`.
     pub security: Security,
-    /// `--device`, each.
+    /// The values of all `--device` flags, in order.
     pub devices: Vec<Device>,
-    /// `--mount`, each.
+    /// The values of all `--mount` flags, in order.
     pub mounts: Vec<Mount>,
 }
 
-/// Understands the flags of `RUN`.
+/// Parses the flags of `RUN`.
 ///
-/// Without `expand`, only those options of mounts that may not hold variables are read: `from`.
+/// Without `expand`, only the option of mounts that may not hold variables is read: `from`.
 ///
 /// # Errors
-/// Says what is malformed.
+/// Fails on a malformed flag.
 pub fn parse_run_flags(
     flags: &[Flag],
     mut expand: Option<&mut Expand<'_>>,

@@ -1,11 +1,11 @@
-//! Sizes with units, as `64m` or `1.5 GiB`.
+//! Sizes with units, such as `64m` or `1.5 GiB`.
 
-/// Parses a size; units are powers of 1024.
+/// Parses a size in bytes. Units are powers of 1024.
 pub(super) fn parse(text: &str) -> Option<i64> {
     let last = text.rfind(|c: char| c.is_ascii_digit() || c == '.' || c == ' ')?;
     let (number, behind) = text.split_at(last + 1);
     let number = number.strip_suffix(' ').unwrap_or(number);
-    // Rust takes words for numbers where Go takes more; neither has a digit here.
+    // Rust parses words such as `inf`, and Go parses more of them. Both lack a digit here.
     let size: f64 = number.parse().ok().filter(|size: &f64| size.is_finite() && *size >= 0.0)?;
     let unit = behind.to_ascii_lowercase();
     let scale: u64 = match unit.as_str() {

@@ -1,28 +1,28 @@
-//! `skip=RULE,…;error=true;experimental=RULE,…`.
+//! The settings of build checks: `skip=RULE,…;error=true;experimental=RULE,…`.
 
 use crate::error::Error;
 use crate::text::{parse_bool, quote};
 
-/// Which checks are wanted, and what follows from them.
+/// The disabled and the enabled checks, and whether warnings are errors.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Config {
-    /// Checks that are not wanted.
+    /// The names of disabled checks.
     pub skip: Vec<String>,
-    /// Whether none is wanted, but the experimental ones that are asked for.
+    /// `true` if all checks are disabled, except for experimental checks that are enabled by name.
     pub skip_all: bool,
-    /// Experimental checks that are wanted.
+    /// The names of enabled experimental checks.
     pub experimental: Vec<String>,
-    /// Whether all experimental checks are wanted.
+    /// `true` if all experimental checks are enabled.
     pub experimental_all: bool,
-    /// Whether a warning fails the build.
+    /// `true` if a warning fails the build.
     pub is_error: bool,
 }
 
 impl Config {
-    /// Parses the value of a `check` directive; empty for the defaults.
+    /// Parses the value of a `check` directive. An empty value stands for the defaults.
     ///
     /// # Errors
-    /// Says which option is malformed.
+    /// Fails on a malformed option.
     pub fn parse(text: &str) -> Result<Self, Error> {
         let mut config = Self::default();
         let text = text.trim();
@@ -59,7 +59,7 @@ impl Config {
         Ok(())
     }
 
-    /// Adds what `other` skips and asks for.
+    /// Adds the disabled and the enabled checks of `other`.
     pub(super) fn merge(&mut self, other: Self) {
         self.skip_all |= other.skip_all;
         self.skip.extend(other.skip);
@@ -68,7 +68,7 @@ impl Config {
     }
 }
 
-/// Returns the settings in a comment `check=…`, if it is one.
+/// Returns the settings in a comment `check=…`, or `None` for any other comment.
 pub(super) fn in_comment(comment: &str) -> Option<Result<Config, Error>> {
     let mut directives = crate::parser::directive::Directives::new("");
     let directive = directives.take(comment).ok()??;

@@ -1,9 +1,9 @@
-//! The rules, each with the finding that it makes.
+//! The rules, each with the function that creates its finding.
 
 use super::{Finding, Rule};
 use crate::text::quote;
 
-/// All rules.
+/// All rules, in BuildKit's order.
 pub static ALL: [&Rule; 22] = [
     &STAGE_NAME_CASING,
     &FROM_AS_CASING,
@@ -37,55 +37,56 @@ fn finding(rule: &'static Rule, message: impl Into<String>) -> Finding {
     Finding { rule, message: message.into() }
 }
 
-/// Returns what the end of a message says about a name that was probably meant.
+/// Returns the end of a message, which suggests a name.
 fn did_you_mean(sigil: &str, suggestion: Option<&str>) -> String {
     suggestion.map_or_else(String::new, |name| format!(" (did you mean {sigil}{name}?)"))
 }
 
-/// A stage is named in upper or mixed case.
+/// The rule against stage names in upper or mixed case.
 pub static STAGE_NAME_CASING: Rule = rule(
     "StageNameCasing",
     "Stage names should be lowercase",
     "https://docs.docker.com/go/dockerfile/rule/stage-name-casing/",
 );
 
-/// A stage is named in upper or mixed case.
+/// Returns the finding for a stage name in upper or mixed case.
 pub fn stage_name_casing(stage: &str) -> Finding {
     finding(&STAGE_NAME_CASING, format!("Stage name '{stage}' should be lowercase"))
 }
 
-/// `as` is written in another case than `from`.
+/// The rule against an `AS` whose case differs from `FROM`'s.
 pub static FROM_AS_CASING: Rule = rule(
     "FromAsCasing",
     "The 'as' keyword should match the case of the 'from' keyword",
     "https://docs.docker.com/go/dockerfile/rule/from-as-casing/",
 );
 
-/// `as` is written in another case than `from`.
+/// Returns the finding for an `AS` whose case differs from `FROM`'s.
 pub fn from_as_casing(from: &str, keyword: &str) -> Finding {
     finding(&FROM_AS_CASING, format!("'{keyword}' and '{from}' keywords' casing do not match"))
 }
 
-/// An instruction has an empty line in it.
+/// The rule against empty lines within an instruction.
 pub static NO_EMPTY_CONTINUATION: Rule = rule(
     "NoEmptyContinuation",
     "Empty continuation lines will become errors in a future release",
     "https://docs.docker.com/go/dockerfile/rule/no-empty-continuation/",
 );
 
-/// An instruction has an empty line in it.
+/// Returns the finding for an empty line within an instruction.
 pub fn no_empty_continuation() -> Finding {
     finding(&NO_EMPTY_CONTINUATION, "Empty continuation line")
 }
 
-/// A keyword is written in another case (`lowercase`, `uppercase`) than most.
+/// The rule against keywords whose case differs from the majority's.
 pub static CONSISTENT_INSTRUCTION_CASING: Rule = rule(
     "ConsistentInstructionCasing",
     "All commands within the Dockerfile should use the same casing (either upper or lower)",
     "https://docs.docker.com/go/dockerfile/rule/consistent-instruction-casing/",
 );
 
-/// A keyword is written in another case (`lowercase`, `uppercase`) than most.
+/// Returns the finding for a keyword whose case differs from the majority's (`lowercase` or
+/// `uppercase`).
 pub fn consistent_instruction_casing(keyword: &str, case: &str) -> Finding {
     finding(
         &CONSISTENT_INSTRUCTION_CASING,
@@ -93,14 +94,14 @@ pub fn consistent_instruction_casing(keyword: &str, case: &str) -> Finding {
     )
 }
 
-/// Two stages have the same name.
+/// The rule against two stages of the same name.
 pub static DUPLICATE_STAGE_NAME: Rule = rule(
     "DuplicateStageName",
     "Stage names should be unique",
     "https://docs.docker.com/go/dockerfile/rule/duplicate-stage-name/",
 );
 
-/// Two stages have the same name.
+/// Returns the finding for the second stage of a name.
 pub fn duplicate_stage_name(stage: &str) -> Finding {
     finding(
         &DUPLICATE_STAGE_NAME,
@@ -108,14 +109,14 @@ pub fn duplicate_stage_name(stage: &str) -> Finding {
     )
 }
 
-/// A stage has a name that means something else.
+/// The rule against stage names with another meaning, such as `scratch`.
 pub static RESERVED_STAGE_NAME: Rule = rule(
     "ReservedStageName",
     "Reserved words should not be used as stage names",
     "https://docs.docker.com/go/dockerfile/rule/reserved-stage-name/",
 );
 
-/// A stage has a name that means something else.
+/// Returns the finding for a stage name with another meaning.
 pub fn reserved_stage_name(stage: &str) -> Finding {
     finding(
         &RESERVED_STAGE_NAME,
@@ -123,14 +124,14 @@ pub fn reserved_stage_name(stage: &str) -> Finding {
     )
 }
 
-/// `CMD` or `ENTRYPOINT` is in the shell form.
+/// The rule against `CMD` and `ENTRYPOINT` in shell form.
 pub static JSON_ARGS_RECOMMENDED: Rule = rule(
     "JSONArgsRecommended",
     "JSON arguments recommended for ENTRYPOINT/CMD to prevent unintended behavior related to OS signals",
     "https://docs.docker.com/go/dockerfile/rule/json-args-recommended/",
 );
 
-/// `CMD` or `ENTRYPOINT` is in the shell form.
+/// Returns the finding for a `CMD` or `ENTRYPOINT` in shell form.
 pub fn json_args_recommended(keyword: &str) -> Finding {
     finding(
         &JSON_ARGS_RECOMMENDED,
@@ -140,26 +141,26 @@ pub fn json_args_recommended(keyword: &str) -> Finding {
     )
 }
 
-/// `MAINTAINER` is used.
+/// The rule against `MAINTAINER`.
 pub static MAINTAINER_DEPRECATED: Rule = rule(
     "MaintainerDeprecated",
     "The MAINTAINER instruction is deprecated, use a label instead to define an image author",
     "https://docs.docker.com/go/dockerfile/rule/maintainer-deprecated/",
 );
 
-/// `MAINTAINER` is used.
+/// Returns the finding for a `MAINTAINER` instruction.
 pub fn maintainer_deprecated() -> Finding {
     finding(&MAINTAINER_DEPRECATED, "Maintainer instruction is deprecated in favor of using label")
 }
 
-/// `FROM` uses an argument that isn't declared in front of it.
+/// The rule against undeclared arguments in `FROM`.
 pub static UNDEFINED_ARG_IN_FROM: Rule = rule(
     "UndefinedArgInFrom",
     "FROM command must use declared ARGs",
     "https://docs.docker.com/go/dockerfile/rule/undefined-arg-in-from/",
 );
 
-/// `FROM` uses an argument that isn't declared in front of it.
+/// Returns the finding for a `FROM` that uses an undeclared argument.
 pub fn undefined_arg_in_from(arg: &str, suggestion: Option<&str>) -> Finding {
     finding(
         &UNDEFINED_ARG_IN_FROM,
@@ -167,14 +168,14 @@ pub fn undefined_arg_in_from(arg: &str, suggestion: Option<&str>) -> Finding {
     )
 }
 
-/// `WORKDIR` is relative to one that isn't known.
+/// The rule against a relative `WORKDIR` without an absolute one before it.
 pub static WORKDIR_RELATIVE_PATH: Rule = rule(
     "WorkdirRelativePath",
     "Relative workdir without an absolute workdir declared within the build can have unexpected results if the base image changes",
     "https://docs.docker.com/go/dockerfile/rule/workdir-relative-path/",
 );
 
-/// `WORKDIR` is relative to one that isn't known.
+/// Returns the finding for a relative `WORKDIR` without an absolute one before it.
 pub fn workdir_relative_path(path: &str) -> Finding {
     finding(
         &WORKDIR_RELATIVE_PATH,
@@ -185,14 +186,14 @@ pub fn workdir_relative_path(path: &str) -> Finding {
     )
 }
 
-/// A variable isn't set where it is used.
+/// The rule against unset variables.
 pub static UNDEFINED_VAR: Rule = rule(
     "UndefinedVar",
     "Variables should be defined before their use",
     "https://docs.docker.com/go/dockerfile/rule/undefined-var/",
 );
 
-/// A variable isn't set where it is used.
+/// Returns the finding for a use of an unset variable.
 pub fn undefined_var(name: &str, suggestion: Option<&str>) -> Finding {
     finding(
         &UNDEFINED_VAR,
@@ -200,14 +201,14 @@ pub fn undefined_var(name: &str, suggestion: Option<&str>) -> Finding {
     )
 }
 
-/// An instruction is overridden by a later one of its stage.
+/// The rule against instructions that a later one of the stage overrides.
 pub static MULTIPLE_INSTRUCTIONS_DISALLOWED: Rule = rule(
     "MultipleInstructionsDisallowed",
     "Multiple instructions of the same type should not be used in the same stage",
     "https://docs.docker.com/go/dockerfile/rule/multiple-instructions-disallowed/",
 );
 
-/// An instruction is overridden by a later one of its stage.
+/// Returns the finding for an instruction that a later one of the stage overrides.
 pub fn multiple_instructions_disallowed(keyword: &str) -> Finding {
     finding(
         &MULTIPLE_INSTRUCTIONS_DISALLOWED,
@@ -217,14 +218,14 @@ pub fn multiple_instructions_disallowed(keyword: &str) -> Finding {
     )
 }
 
-/// `ENV` or `LABEL` is written without `=`.
+/// The rule against `ENV` and `LABEL` without `=`.
 pub static LEGACY_KEY_VALUE_FORMAT: Rule = rule(
     "LegacyKeyValueFormat",
     "Legacy key/value format with whitespace separator should not be used",
     "https://docs.docker.com/go/dockerfile/rule/legacy-key-value-format/",
 );
 
-/// `ENV` or `LABEL` is written without `=`.
+/// Returns the finding for an `ENV` or `LABEL` without `=`.
 pub fn legacy_key_value_format(keyword: &str) -> Finding {
     finding(
         &LEGACY_KEY_VALUE_FORMAT,
@@ -234,14 +235,14 @@ pub fn legacy_key_value_format(keyword: &str) -> Finding {
     )
 }
 
-/// A base image isn't for the platform that was asked for.
+/// The rule against base images for another platform than the requested one.
 pub static INVALID_BASE_IMAGE_PLATFORM: Rule = rule(
     "InvalidBaseImagePlatform",
     "Base image platform does not match expected target platform",
     "",
 );
 
-/// A base image isn't for the platform that was asked for.
+/// Returns the finding for a base image for another platform than the requested one.
 pub fn invalid_base_image_platform(image: &str, expected: &str, actual: &str) -> Finding {
     finding(
         &INVALID_BASE_IMAGE_PLATFORM,
@@ -253,14 +254,14 @@ pub fn invalid_base_image_platform(image: &str, expected: &str, actual: &str) ->
     )
 }
 
-/// `FROM --platform` says what is the default.
+/// The rule against `FROM --platform` with the default platform.
 pub static REDUNDANT_TARGET_PLATFORM: Rule = rule(
     "RedundantTargetPlatform",
     "Setting platform to predefined $TARGETPLATFORM in FROM is redundant as this is the default behavior",
     "https://docs.docker.com/go/dockerfile/rule/redundant-target-platform/",
 );
 
-/// `FROM --platform` says what is the default.
+/// Returns the finding for a `FROM --platform` with the default platform.
 pub fn redundant_target_platform(variable: &str) -> Finding {
     finding(
         &REDUNDANT_TARGET_PLATFORM,
@@ -270,14 +271,14 @@ pub fn redundant_target_platform(variable: &str) -> Finding {
     )
 }
 
-/// A secret is put into an argument or the environment.
+/// The rule against secrets in arguments and environment variables.
 pub static SECRETS_USED_IN_ARG_OR_ENV: Rule = rule(
     "SecretsUsedInArgOrEnv",
     "Sensitive data should not be used in the ARG or ENV commands",
     "https://docs.docker.com/go/dockerfile/rule/secrets-used-in-arg-or-env/",
 );
 
-/// A secret is put into an argument or the environment.
+/// Returns the finding for a secret in an argument or an environment variable.
 pub fn secrets_used_in_arg_or_env(keyword: &str, name: &str) -> Finding {
     finding(
         &SECRETS_USED_IN_ARG_OR_ENV,
@@ -288,14 +289,14 @@ pub fn secrets_used_in_arg_or_env(keyword: &str, name: &str) -> Finding {
     )
 }
 
-/// A base image has no valid name unless arguments are given.
+/// The rule against base images whose name is invalid with default arguments.
 pub static INVALID_DEFAULT_ARG_IN_FROM: Rule = rule(
     "InvalidDefaultArgInFrom",
     "Default value for global ARG results in an empty or invalid base image name",
     "https://docs.docker.com/go/dockerfile/rule/invalid-default-arg-in-from/",
 );
 
-/// A base image has no valid name unless arguments are given.
+/// Returns the finding for a base image whose name is invalid with default arguments.
 pub fn invalid_default_arg_in_from(base: &str) -> Finding {
     finding(
         &INVALID_DEFAULT_ARG_IN_FROM,
@@ -303,14 +304,14 @@ pub fn invalid_default_arg_in_from(base: &str) -> Finding {
     )
 }
 
-/// `FROM --platform` names a platform.
+/// The rule against `FROM --platform` with a constant.
 pub static FROM_PLATFORM_FLAG_CONST_DISALLOWED: Rule = rule(
     "FromPlatformFlagConstDisallowed",
     "FROM --platform flag should not use a constant value",
     "https://docs.docker.com/go/dockerfile/rule/from-platform-flag-const-disallowed/",
 );
 
-/// `FROM --platform` names a platform.
+/// Returns the finding for a `FROM --platform` with a constant.
 pub fn from_platform_flag_const_disallowed(platform: &str) -> Finding {
     finding(
         &FROM_PLATFORM_FLAG_CONST_DISALLOWED,
@@ -318,14 +319,14 @@ pub fn from_platform_flag_const_disallowed(platform: &str) -> Finding {
     )
 }
 
-/// A file to copy is excluded from the context.
+/// The rule against copying files that `.dockerignore` excludes.
 pub static COPY_IGNORED_FILE: Rule = rule(
     "CopyIgnoredFile",
     "Attempting to Copy file that is excluded by .dockerignore",
     "https://docs.docker.com/go/dockerfile/rule/copy-ignored-file/",
 );
 
-/// A file to copy is excluded from the context.
+/// Returns the finding for a copied file that `.dockerignore` excludes.
 pub fn copy_ignored_file(keyword: &str, file: &str) -> Finding {
     finding(
         &COPY_IGNORED_FILE,
@@ -333,7 +334,8 @@ pub fn copy_ignored_file(keyword: &str, file: &str) -> Finding {
     )
 }
 
-/// A comment in front of an argument or a stage doesn't describe it.
+/// The experimental rule against comments in front of an argument or a stage that don't describe
+/// it.
 pub static INVALID_DEFINITION_DESCRIPTION: Rule = Rule {
     is_experimental: true,
     ..rule(
@@ -343,7 +345,7 @@ pub static INVALID_DEFINITION_DESCRIPTION: Rule = Rule {
     )
 };
 
-/// A comment in front of an argument or a stage doesn't describe it.
+/// Returns the finding for a comment that doesn't describe the argument or stage behind it.
 pub fn invalid_definition_description(keyword: &str, name: &str) -> Finding {
     finding(
         &INVALID_DEFINITION_DESCRIPTION,
@@ -351,14 +353,14 @@ pub fn invalid_definition_description(keyword: &str, name: &str) -> Finding {
     )
 }
 
-/// `EXPOSE` has a protocol in upper or mixed case.
+/// The rule against `EXPOSE` protocols in upper or mixed case.
 pub static EXPOSE_PROTO_CASING: Rule = rule(
     "ExposeProtoCasing",
     "Protocol in EXPOSE instruction should be lowercase",
     "https://docs.docker.com/go/dockerfile/rule/expose-proto-casing/",
 );
 
-/// `EXPOSE` has a protocol in upper or mixed case.
+/// Returns the finding for an `EXPOSE` protocol in upper or mixed case.
 pub fn expose_proto_casing(port: &str) -> Finding {
     finding(
         &EXPOSE_PROTO_CASING,
@@ -366,14 +368,14 @@ pub fn expose_proto_casing(port: &str) -> Finding {
     )
 }
 
-/// `EXPOSE` has an address or a mapping.
+/// The rule against `EXPOSE` with an IP address or a port mapping.
 pub static EXPOSE_INVALID_FORMAT: Rule = rule(
     "ExposeInvalidFormat",
     "IP address and host-port mapping should not be used in EXPOSE instruction. This will become an error in a future release",
     "https://docs.docker.com/go/dockerfile/rule/expose-invalid-format/",
 );
 
-/// `EXPOSE` has an address or a mapping.
+/// Returns the finding for an `EXPOSE` with an IP address or a port mapping.
 pub fn expose_invalid_format(port: &str) -> Finding {
     finding(
         &EXPOSE_INVALID_FORMAT,

@@ -6,7 +6,7 @@ use crate::instruction::AddInstruction;
 use super::copy::{Copying, Origin};
 use super::dispatch::Site;
 
-/// Copies, downloads and unpacks.
+/// Dispatches an `ADD`: copies, downloads and unpacks its sources.
 pub(super) fn dispatch(site: &mut Site<'_, '_>, add: &AddInstruction) -> Result<(), Error> {
     let chown = site.expand(&add.chown)?;
     let chmod = site.expand(&add.chmod)?;

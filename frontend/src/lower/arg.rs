@@ -11,7 +11,7 @@ use super::dispatch::{SCAN_ARGS, Site};
 use super::outline::DeclaredArg;
 use super::stage::BuildArg;
 
-/// Declares arguments, one after the other: each sees the ones before.
+/// Declares arguments in order. The default of an argument can use the arguments before it.
 pub(super) fn dispatch(site: &mut Site<'_, '_>, instruction: &ArgInstruction) -> Result<(), Error> {
     let mut text = "ARG".to_owned();
     for arg in &instruction.args {
@@ -41,7 +41,7 @@ pub(super) fn dispatch(site: &mut Site<'_, '_>, instruction: &ArgInstruction) ->
     Ok(())
 }
 
-/// Tells whether an argument has nothing but its global declaration.
+/// Returns `true` if the argument has only its global declaration.
 fn is_inherited(site: &Site<'_, '_>, arg: &ArgValue) -> bool {
     arg.value.is_none()
         && !site.lowering.build_args.contains_key(&arg.key)

@@ -1,4 +1,4 @@
-//! Arguments outside of stages: `ARG` before the first `FROM`, and what `FROM` makes of them.
+//! Arguments outside of stages: `ARG` before the first `FROM`, and their use in `FROM`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,17 +16,17 @@ use super::environment::Environment;
 use super::outline::DeclaredArg;
 use super::{platform, reference};
 
-/// The arguments that `FROM` and, where declared again, stages see.
+/// The arguments that every `FROM` can use, and that stages can use after they declare them again.
 #[derive(Clone, Debug, Default)]
 pub(super) struct GlobalArgs {
-    /// Names and values; those without a value are left out.
+    /// The arguments that have a value.
     pub env: Environment,
-    /// All that are declared, with a value or not.
+    /// All declared arguments, with a value or not.
     pub declared: BTreeMap<String, DeclaredArg>,
 }
 
 impl GlobalArgs {
-    /// Evaluates the declarations in order. `given` values replace defaults.
+    /// Evaluates the declarations in order. The values in `given` replace defaults.
     ///
     /// # Errors
     /// Fails on a malformed default.
@@ -50,7 +50,8 @@ impl GlobalArgs {
                     budget.check().map_err(|error| error.at(instruction.span))?;
                     found.value = Some(expanded.text);
                     found.uses = expanded.matched;
-                    // One that is built on its own earlier value needs what that one needed.
+                    // An argument whose default uses its own earlier value also depends on that
+                    // value's arguments.
                     if found.uses.remove(&arg.key)
                         && let Some(earlier) = declared.get(&arg.key)
                     {
@@ -66,7 +67,7 @@ impl GlobalArgs {
         Ok(Self { env, declared })
     }
 
-    /// Reports variables of a `FROM` that no argument declares.
+    /// Reports variables of a `FROM` that no `ARG` declares.
     fn check_undeclared(&self, expansion: &Expansion, span: Span, checks: &mut Checks) {
         let known: Vec<&str> =
             self.declared.keys().map(String::as_str).chain(self.env.keys()).collect();
@@ -76,10 +77,10 @@ impl GlobalArgs {
         }
     }
 
-    /// Expands what a stage is built on; adds the arguments that it takes to `used`.
+    /// Expands the name of a stage's base. Adds the arguments that it uses to `used`.
     ///
     /// # Errors
-    /// Fails if it is malformed, or nothing remains of it.
+    /// Fails if the name is malformed, or empty after expansion.
     pub(super) fn base_name(
         &self,
         stage: &instruction::Stage,
@@ -98,10 +99,10 @@ impl GlobalArgs {
         Ok(expansion.text)
     }
 
-    /// Expands and reads a stage's `--platform`; adds the arguments that it takes to `used`.
+    /// Expands and parses a stage's `--platform`. Adds the arguments that it uses to `used`.
     ///
     /// # Errors
-    /// Fails if it is malformed, or nothing remains of it.
+    /// Fails if the value is malformed, or empty after expansion.
     pub(super) fn platform(
         &self,
         stage: &instruction::Stage,
@@ -159,7 +160,7 @@ impl GlobalArgs {
     }
 }
 
-/// Reports a platform without variables, unless the stage's name says that it is meant.
+/// Reports a constant platform, unless the stage's name shows that it is intended.
 fn check_constant(stage: &instruction::Stage, expansion: &Expansion, checks: &mut Checks) {
     if !expansion.matched.is_empty() || !expansion.unmatched.is_empty() {
         return;
@@ -174,7 +175,7 @@ fn check_constant(stage: &instruction::Stage, expansion: &Expansion, checks: &mu
     checks.report(finding, Some(stage.span));
 }
 
-/// Reports base names that are no image references when no value is given to any argument.
+/// Reports base names that are invalid image references if no argument is given a value.
 pub(super) fn check_defaults(
     stages: &[instruction::Stage],
     env: Environment,
@@ -182,7 +183,7 @@ pub(super) fn check_defaults(
     expander: Expander,
     checks: &mut Checks,
 ) {
-    // Malformed declarations are reported as errors later.
+    // Malformed declarations are reported later, as errors.
     let Ok(args) =
         GlobalArgs::new(env, declarations, &BTreeMap::new(), expander, &Budget::default())
     else {
@@ -198,7 +199,7 @@ pub(super) fn check_defaults(
     }
 }
 
-/// Returns the proxies among the values given to arguments.
+/// Returns the proxy settings among the build arguments.
 pub(super) fn proxies(given: &BTreeMap<String, String>) -> Option<ProxyEnv> {
     let mut proxies = ProxyEnv::default();
     let mut found = false;

@@ -1,4 +1,4 @@
-//! What stages are built on: images, named contexts, nothing.
+//! The bases of stages: images, named contexts, or nothing.
 
 use std::collections::HashMap;
 
@@ -17,11 +17,11 @@ use super::named_context::NamedContext;
 use super::stage::{StageId, State};
 use super::{Lowering, image, metadata, reference, step_name};
 
-/// Images that are probably meant where a name can't be resolved.
+/// The images that error messages suggest for a name that can't be resolved.
 const COMMON_IMAGES: [&str; 7] =
     ["alpine", "busybox", "centos", "debian", "golang", "ubuntu", "fedora"];
 
-/// How a stage's base is to be found.
+/// A stage whose base is not resolved yet.
 struct Pending {
     stage: StageId,
     /// The base as the `FROM` names it.
@@ -31,22 +31,22 @@ struct Pending {
 }
 
 enum Kind {
-    /// A named context in the place of the stage.
+    /// A named context that replaces the stage.
     Stage(NamedContext),
-    /// A named context in the place of the base image.
+    /// A named context that replaces the base image.
     Base(NamedContext),
-    /// An image.
+    /// An image to resolve.
     Image(Reference),
 }
 
 type Answers = HashMap<ImageRequest, Result<ResolvedImage, ResolveError>>;
 
 impl Lowering<'_> {
-    /// Resolves the bases of all stages that are built on no other one.
+    /// Resolves the bases of all stages that aren't built on another stage.
     ///
     /// # Errors
-    /// Fails on malformed names, even in stages that nobody needs, and on images that can't be
-    /// resolved.
+    /// Fails on malformed names, even in stages that the target doesn't need, and on images that
+    /// can't be resolved.
     pub(super) fn resolve_bases(&mut self, reachable: &[bool]) -> Result<(), Error> {
         let mut pending = Vec::new();
         let mut malformed: Option<Error> = None;
@@ -55,14 +55,14 @@ impl Lowering<'_> {
             if stage.base.is_some() || stage.dispatched || stage.resolved {
                 continue;
             }
-            // What isn't reached now may be after triggers were added.
+            // Triggers may make the stage reachable later.
             stage.resolved = *reached;
             if stage.base_name == "scratch" && stage.named_context.is_none() {
                 self.set_scratch(id);
             } else {
                 match self.find_base(id, *reached) {
                     Ok(found) => pending.extend(found),
-                    // The reference looks at all names at once; the last one is told.
+                    // The reference checks all names at once and reports the last one.
                     Err(error) => drop(malformed.replace(error)),
                 }
             }
@@ -117,8 +117,8 @@ impl Lowering<'_> {
         Ok(Some(Pending { stage: id, written, platform, kind }))
     }
 
-    /// Gives a stage that nobody needs yet its image, without asking for it. That is what an image
-    /// that only an instruction names stays at, where a trigger then needs the instruction.
+    /// Adds the image of a stage that the target doesn't need yet, without resolving it. If a
+    /// trigger needs the instruction that names the image later, the image stays unresolved.
     fn set_unresolved(&mut self, id: StageId, platform: Platform) {
         let named = self.named_platform(&platform);
         let output = self.add_image(id, named.as_ref(), &platform);
@@ -127,7 +127,7 @@ impl Lowering<'_> {
         stage.platform = Some(platform);
     }
 
-    /// Adds the image that a stage is built on to the graph.
+    /// Adds the base image of a stage to the graph.
     fn add_image(&mut self, id: StageId, named: Option<&Platform>, platform: &Platform) -> Output {
         let stage = &mut self.stages[id];
         let name = step_name::next(stage, &format!("FROM {}", stage.base_name), named, &EmptyEnv);
@@ -141,7 +141,7 @@ impl Lowering<'_> {
         self.graph.add(Plan::Source(source), Some(platform.clone()), metadata)
     }
 
-    /// Resolves all images at once.
+    /// Resolves all images with one request.
     fn ask(&self, pending: &[Pending]) -> Result<Answers, Error> {
         let mut requests: Vec<ImageRequest> = Vec::new();
         let mut seen = std::collections::HashSet::new();
@@ -204,7 +204,7 @@ impl Lowering<'_> {
         stage.dispatched = true;
         stage.state = state;
         if config.is_none() {
-            // The reference has no image at all then, not an empty one.
+            // In the reference, the stage then has no image at all rather than an empty one.
             stage.image_mut().rootfs.kind.clear();
         }
         if let Some(config) = config {

@@ -1,16 +1,16 @@
-//! The amount of text that a Dockerfile may expand to as a whole.
+//! A budget for the text to which a Dockerfile expands.
 //!
-//! A word has its own limit (`expand/limits.rs`), but thousands of lines may each use that much. Every
-//! expanded word, step name and history entry is charged here, and so is what each step and stage
-//! copies: the environment, the user, the directory and the image config. Whoever spends checks the
-//! budget before the next word, so that it is exceeded by one word or one entry at most.
+//! A word has its own limit (`expand/limits.rs`), but thousands of lines may each use that much.
+//! This budget is charged for every expanded word, step name and history entry, and for the data
+//! that each step and stage copies: the environment, the user, the directory and the image config.
+//! The budget is checked before each word, so that at most one word or entry exceeds it.
 //!
-//! A build for several platforms lowers the Dockerfile once for each, at the same time. All of them
-//! share one budget, because all that they make is in memory together.
+//! A build for several platforms lowers the Dockerfile once for each platform, all at the same
+//! time. The lowerings share one budget, because their results are in memory together.
 //!
-//! The image config has a limit of its own, that of its readers. Its size is measured each time that
-//! another MiB was spent: the instruction that the error names is the one that exceeded the limit, or
-//! one soon after it.
+//! The image config has a limit of its own, the same as its readers have. Its size is measured
+//! after each MiB that the budget is charged. An error therefore names the instruction that
+//! exceeded the limit, or one soon after it.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -26,8 +26,8 @@ const BYTES: usize = 64 << 20;
 /// The number of bytes between two measurements of the image config.
 const MEASURED: usize = 1 << 20;
 
-/// The amount of text that a build has made of its Dockerfile. Clones count together: the lowerings
-/// for the platforms of one build share it.
+/// The number of bytes to which a build has expanded its Dockerfile. Clones share the number: the
+/// lowerings for the platforms of one build use the same one.
 #[derive(Clone, Debug, Default)]
 pub struct SpentText(Arc<AtomicUsize>);
 
@@ -35,25 +35,25 @@ pub struct SpentText(Arc<AtomicUsize>);
 #[derive(Debug, Default)]
 pub(super) struct Budget {
     spent: SpentText,
-    /// The bytes that had been spent when the image config was measured last.
+    /// The number of bytes spent at the last measurement of the image config.
     measured: Cell<usize>,
-    /// Whether nothing more is to be expanded.
+    /// `true` if nothing more may be expanded.
     is_exhausted: Cell<bool>,
 }
 
 impl Budget {
-    /// Returns a budget of which some may be spent already.
+    /// Returns a budget of which `spent` is used already.
     pub(super) fn new(spent: SpentText) -> Self {
         let measured = Cell::new(spent.bytes());
         Self { spent, measured, is_exhausted: Cell::new(false) }
     }
 
-    /// Charges for text.
+    /// Charges `bytes` bytes of text.
     pub(super) fn spend(&self, bytes: usize) {
         self.spent.0.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Charges for a copy of an image config.
+    /// Charges the texts of an image config that is copied.
     pub(super) fn spend_config(&self, image: &ImageConfig) {
         let config = &image.config;
         let labels = config.labels.iter().map(|(key, value)| key.len() + value.len());
@@ -62,17 +62,17 @@ impl Budget {
         self.spend(labels.chain(keys).chain(texts).fold(0, usize::saturating_add));
     }
 
-    /// Ends the expansion.
+    /// Uses up the whole budget, so that nothing more is expanded.
     pub(super) fn exhaust(&self) {
         self.is_exhausted.set(true);
     }
 
-    /// Tells whether more was spent than there is.
+    /// Returns `true` if the budget is exceeded.
     pub(super) fn is_exceeded(&self) -> bool {
         self.is_exhausted.get() || self.spent.bytes() > BYTES
     }
 
-    /// Tells whether so much was spent since the last time that the image config is to be measured.
+    /// Returns `true` if the image config must be measured again, and counts from here.
     pub(super) fn is_measurement_due(&self) -> bool {
         let spent = self.spent.bytes();
         let is_due = spent - self.measured.get() >= MEASURED;
@@ -82,10 +82,10 @@ impl Budget {
         is_due
     }
 
-    /// Checks that the budget still holds.
+    /// Checks that the budget is not exceeded.
     ///
     /// # Errors
-    /// Fails once more was spent than there is.
+    /// Fails if it is exceeded.
     pub(super) fn check(&self) -> Result<(), Error> {
         if !self.is_exceeded() {
             return Ok(());

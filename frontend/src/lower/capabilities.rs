@@ -1,5 +1,5 @@
-//! What a solver must be able to do for an op: BuildKit refuses a graph that needs more than it
-//! has, so ops that go to one must say it.
+//! The solver capabilities that ops need. BuildKit rejects a graph that needs more than it has, so
+//! ops that are sent to BuildKit must declare them.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ pub(super) fn of(kind: &OpKind) -> BTreeMap<String, bool> {
     match kind {
         OpKind::Source(source) => source_needs(source, &mut needed),
         OpKind::Exec(exec) => exec_needs(exec, &mut needed),
-        // What copies need besides is worked out by BuildKit's client after it has written this down.
+        // BuildKit's client adds the other capabilities of copies itself, after this point.
         OpKind::File(_) => needed.push("file.base"),
         OpKind::Merge(_) => needed.push("mergeop"),
         OpKind::Diff(_) => needed.push("diffop"),

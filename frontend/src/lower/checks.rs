@@ -3,44 +3,44 @@
 use crate::error::{Error, Span};
 use crate::lint::{Finding, Linter, Warning};
 
-/// The checks that are wanted, and what they found.
+/// The enabled checks and the warnings so far.
 #[derive(Debug, Default)]
 pub(super) struct Checks {
     linter: Linter,
-    /// The linter of the instruction at hand, where comments in front of it say more.
+    /// The linter of the current instruction, if comments in front of it change the settings.
     narrowed: Option<Linter>,
     warnings: Vec<Warning>,
 }
 
 impl Checks {
-    /// Begins with what parsing found.
+    /// Begins with the warnings of the parser.
     pub(super) fn new(linter: Linter, warnings: Vec<Warning>) -> Self {
         Self { linter, narrowed: None, warnings }
     }
 
-    /// Minds the comments in front of an instruction, until the next.
+    /// Applies the comments in front of an instruction, until the next call.
     pub(super) fn enter(&mut self, comments: &[String]) {
         self.narrowed = (!comments.is_empty()).then(|| self.linter.with_comments(comments));
     }
 
-    /// Takes in what a check found, if it is wanted.
+    /// Records a finding if its check is enabled.
     pub(super) fn report(&mut self, finding: Finding, span: Option<Span>) {
         let linter = self.narrowed.as_ref().unwrap_or(&self.linter);
         linter.report(&mut self.warnings, finding, span);
     }
 
-    /// Returns the error that the warnings amount to, if they are to be errors.
+    /// Returns the error for the warnings if the settings treat warnings as errors.
     pub(super) fn error(&self) -> Option<Error> {
         self.linter.error(&self.warnings)
     }
 
-    /// Returns the warnings in the order in which they were found.
+    /// Returns the warnings in the order in which they were reported.
     pub(super) fn into_warnings(self) -> Vec<Warning> {
         self.warnings
     }
 }
 
-/// Tells whether a variable's name says that it holds a secret.
+/// Returns `true` if a variable's name suggests that it holds a secret.
 pub(super) fn is_secret(name: &str) -> bool {
     let has = |words: &[&str]| {
         name.split('_').any(|part| words.iter().any(|word| part.eq_ignore_ascii_case(word)))

@@ -1,18 +1,18 @@
-//! `--chmod`.
+//! The values of `--chmod`, and numeric user and group IDs.
 
-/// New permission bits.
+/// The permission bits of copied files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Chmod {
-    /// As a number.
+    /// The bits of an octal number.
     Bits(i32),
-    /// As `chmod` takes them, like `u=rwX,go=rX`.
+    /// A symbolic mode as `chmod` accepts it, such as `u=rwX,go=rX`.
     Symbolic(String),
 }
 
-/// Reads the value of `--chmod`.
+/// Parses the value of `--chmod`.
 ///
 /// # Errors
-/// Says what is wrong with it.
+/// Fails if it is neither an octal number nor a symbolic mode.
 pub(super) fn parse(text: &str) -> Result<Chmod, String> {
     let not_octal = || {
         format!(
@@ -35,7 +35,8 @@ pub(super) fn parse(text: &str) -> Result<Chmod, String> {
     }
 }
 
-/// Tells whether a text is a symbolic mode: clauses, each with who, then operators with what.
+/// Returns `true` if a text is a symbolic mode: a list of clauses, each with classes of users,
+/// operators and permissions.
 fn is_symbolic(text: &[u8]) -> bool {
     text.split(|b| *b == b',').all(is_clause)
 }
@@ -47,12 +48,12 @@ fn is_clause(clause: &[u8]) -> bool {
         && actions.iter().all(|b| b"+-=rwxXstugo".contains(b))
 }
 
-/// Reads a user or group: a number, or a name where it is none.
+/// Parses a user or group ID. Returns `None` if the text is a name other than `root`.
 pub(super) fn numeric_id(text: &str) -> Option<u32> {
     if text.is_empty() || text == "root" {
         return Some(0);
     }
-    // Go reads a 32-bit signed number, and writes it as an unsigned one.
+    // Go parses a signed 32-bit number and writes it as an unsigned one.
     text.parse::<i32>().ok().map(|id| id as u32)
 }
 

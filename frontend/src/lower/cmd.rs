@@ -1,4 +1,4 @@
-//! `CMD`: the default command.
+//! `CMD`: the default command of containers.
 
 use crate::instruction::CommandLine;
 use crate::lint::rules;
@@ -7,7 +7,7 @@ use super::dispatch::Site;
 use super::go_text;
 use super::shell;
 
-/// Sets the default command.
+/// Sets the image's default command.
 pub(super) fn dispatch(site: &mut Site<'_, '_>, command: &CommandLine) {
     let before = site.stage.cmd.replace(site.instruction.span);
     if let Some(span) = before {

@@ -1,4 +1,4 @@
-//! `COPY`, and what it has in common with `ADD`.
+//! `COPY`, and the parts that it shares with `ADD`.
 
 use kiln_llb::op::{Chown, CopyAction, FileActionKind, UserRef};
 use kiln_llb::{OpMetadata, op};
@@ -14,43 +14,43 @@ use super::dispatch::Site;
 use super::graph::{Action, Output, Plan};
 use super::{git, metadata, path, step_name};
 
-/// Where paths without a scheme are.
+/// The files to which source paths without a scheme refer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Origin {
-    /// In the build context.
+    /// The files of the build context.
     Context,
-    /// In a stage.
+    /// A stage's files; `None` if the stage has none.
     Stage(Option<Output>),
 }
 
-/// A `COPY` or `ADD` whose variables are replaced.
+/// A `COPY` or `ADD` with expanded variables.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Copying<'a> {
-    /// `COPY` or `ADD`.
+    /// The keyword in upper case: `COPY` or `ADD`.
     pub keyword: &'static str,
-    /// What from where.
+    /// The sources and the destination.
     pub paths: &'a SourcesAndDest,
-    /// `--exclude`, each.
+    /// The values of all `--exclude` flags.
     pub excludes: &'a [String],
-    /// `--chown`.
+    /// The value of `--chown`, or empty.
     pub chown: &'a str,
-    /// `--chmod`.
+    /// The value of `--chmod`, or empty.
     pub chmod: &'a str,
-    /// `--link`.
+    /// `true` if `--link` is set.
     pub link: bool,
-    /// `--parents`.
+    /// `true` if `--parents` is set.
     pub parents: bool,
-    /// Where paths without a scheme are.
+    /// The files to which source paths without a scheme refer.
     pub origin: Origin,
-    /// `--keep-git-dir`.
+    /// The value of `--keep-git-dir`, if it is set.
     pub keep_git_dir: Option<bool>,
-    /// `--checksum`.
+    /// The value of `--checksum`, or empty.
     pub checksum: &'a str,
-    /// `--unpack`.
+    /// The value of `--unpack`, if it is set.
     pub unpack: Option<bool>,
 }
 
-/// Copies.
+/// Dispatches a `COPY`: copies its sources to the destination.
 pub(super) fn dispatch(site: &mut Site<'_, '_>, copy: &CopyInstruction) -> Result<(), Error> {
     let chown = site.expand(&copy.chown)?;
     let chmod = site.expand(&copy.chmod)?;
@@ -89,7 +89,7 @@ pub(super) fn dispatch(site: &mut Site<'_, '_>, copy: &CopyInstruction) -> Resul
     Ok(())
 }
 
-/// Replaces the variables in paths and in the text of files given inline.
+/// Expands the variables in paths and heredocs.
 pub(super) fn expand_paths(
     site: &mut Site<'_, '_>,
     paths: &SourcesAndDest,
@@ -106,7 +106,7 @@ pub(super) fn expand_paths(
 }
 
 impl Copying<'_> {
-    /// Adds the op, and the sources that it needs.
+    /// Adds the op for the copy, and the sources that it needs.
     pub(super) fn run(&self, site: &mut Site<'_, '_>) -> Result<(), Error> {
         let dest = destination(site, &self.paths.dest).map_err(Error::new)?;
         let chmod = match self.chmod {
@@ -116,7 +116,7 @@ impl Copying<'_> {
         self.check_checksum()?;
         let name = crate::text::without_credentials(&site.step_name());
         let sources = copy_sources::resolve(site, self, &name)?;
-        // With --link the files are laid above the stage's, without a look at those.
+        // With `--link`, the files form a layer of their own, independent of the stage's files.
         let is_linked = self.link && chmod.is_none();
         let base = site.stage.state.output.filter(|_| !is_linked);
         let owner = owner(self.chown, base);
@@ -188,7 +188,7 @@ fn with_mode(action: CopyAction, chmod: Option<&Chmod>) -> CopyAction {
     }
 }
 
-/// Returns the absolute destination; a trailing slash stays.
+/// Returns the absolute destination. A trailing slash is kept.
 fn destination(site: &Site<'_, '_>, dest: &str) -> Result<String, String> {
     let os = site.stage.os();
     let dest = path::without_drive(dest, os, true)
@@ -200,7 +200,7 @@ fn destination(site: &Site<'_, '_>, dest: &str) -> Result<String, String> {
     path::normalize(&site.stage.state.dir, dest, os, true)
 }
 
-/// Reads `USER[:GROUP]`. Names are looked up in the files of `base`.
+/// Parses `USER[:GROUP]`. The worker looks names up in the files of `base`.
 pub(super) fn owner(text: &str, base: Option<Output>) -> Option<Chown> {
     if text.is_empty() {
         return None;
@@ -221,7 +221,7 @@ fn step(site: &Site<'_, '_>, name: &str) -> OpMetadata {
     OpMetadata { ignore_cache: site.stage.ignore_cache, ..metadata }
 }
 
-/// Adds the op that makes the files, and one that lays them above the stage's.
+/// Adds the op that creates the files, and one that merges them with the stage's files.
 fn link(site: &mut Site<'_, '_>, plan: Plan, name: &str) -> Output {
     let group = Digest::of(format!("{name}\n{:?}", site.stage.state.output).as_bytes()).hex();
     let in_group = |metadata: OpMetadata, is_weak: bool| OpMetadata {

@@ -1,4 +1,4 @@
-//! The sources of `COPY` and `ADD`: repositories, URLs, paths and files given inline.
+//! The sources of `COPY` and `ADD`: repositories, URLs, paths and heredocs.
 
 use kiln_llb::op::{CopyAction, FileActionKind, MkFileAction};
 
@@ -13,13 +13,14 @@ use super::named_context::http_source;
 use super::url::Url;
 use super::{git, metadata, path};
 
-/// What is copied from, and how, but for what all sources of an instruction have in common.
+/// The files to copy from, and the copy action without the options that all sources of an
+/// instruction share.
 pub(super) type Source = (Option<Output>, CopyAction);
 
-/// Adds the sources that are no files of the context or a stage, and returns all.
+/// Adds an op for each source outside of the context and stages, and returns all sources.
 ///
 /// # Errors
-/// Fails on sources that the instruction can't have.
+/// Fails on sources that the instruction doesn't support.
 pub(super) fn resolve(
     site: &mut Site<'_, '_>,
     copying: &Copying<'_>,
@@ -52,7 +53,8 @@ pub(super) fn resolve(
     Ok(sources)
 }
 
-/// What holds for the sources to come. What one repository says holds for the next ones too.
+/// The options for the remaining sources. The options of a repository also apply to the
+/// repositories after it.
 struct Options<'a> {
     keep_git_dir: Option<bool>,
     checksum: String,
@@ -79,7 +81,7 @@ fn repository_source(
         options.checksum.clone_from(&repository.checksum);
     }
     repository.checksum.clone_from(&options.checksum);
-    // Times of files matter to contexts only.
+    // Modification times only matter for build contexts.
     repository.mtime.clear();
     let source = repository.source(options.keep_git_dir == Some(true));
     let metadata = metadata::named(options.name);
@@ -155,7 +157,7 @@ fn path_source(
     };
     let mut source = written;
     if copying.parents {
-        // What stands behind a pivot point is made again below the destination.
+        // The path behind a pivot point (`/./`) is created below the destination.
         let (parent, pattern) = written.split_once("/./").unwrap_or(("/", written));
         source = parent;
         let pattern = normal(pattern)?;
@@ -177,7 +179,8 @@ fn path_source(
     Ok((output, action))
 }
 
-/// Tells whether all of what is named with `--parents` is excluded, which BuildKit calls missing.
+/// Returns `true` if the excludes match all of a source with `--parents`, which BuildKit reports as
+/// missing.
 fn leaves_out(site: &Site<'_, '_>, copying: &Copying<'_>, named: &str) -> bool {
     let has_exceptions = copying.excludes.iter().any(|pattern| pattern.trim().starts_with('!'));
     if site.lowering.options.strict_buildkit || copying.excludes.is_empty() || has_exceptions {
@@ -187,23 +190,24 @@ fn leaves_out(site: &Site<'_, '_>, copying: &Copying<'_>, named: &str) -> bool {
     site.lowering.context.is_ignored(copying.excludes, named).unwrap_or(false)
 }
 
-/// Returns an action with the exclude patterns that it will have.
+/// Returns an action with the instruction's exclude patterns.
 fn excluding(copying: &Copying<'_>, action: &CopyAction) -> CopyAction {
     CopyAction { exclude_patterns: copying.excludes.to_vec(), ..action.clone() }
 }
 
-/// Tells whether exclude patterns are about what the source itself names, too. BuildKit heeds them
-/// only inside of directories: where that comes to the same, the action is BuildKit's.
+/// Returns `true` if exclude patterns also apply to the source itself. BuildKit applies them only
+/// to the contents of directories. If that makes no difference, the action is the same as
+/// BuildKit's.
 ///
-/// What a stage holds isn't known yet. There it takes no more than a source that may name something
-/// that the patterns are about.
+/// The frontend doesn't know the files of a stage. For a stage, it is enough that the source may
+/// match a pattern.
 fn excludes_named(site: &Site<'_, '_>, copying: &Copying<'_>, action: &CopyAction) -> bool {
-    // With --parents they are about all that is copied.
+    // With `--parents`, the patterns apply to all copied files.
     let is_strict = site.lowering.options.strict_buildkit;
     if is_strict || copying.excludes.is_empty() || copying.parents {
         return false;
     }
-    // The worker finds malformed patterns, and what can't be read.
+    // The worker reports malformed patterns and unreadable files.
     let context = site.lowering.context;
     let source = action.src.trim_matches('/');
     let mut names = [source, path::base(source)].into_iter().filter(|name| !name.is_empty());
@@ -216,7 +220,7 @@ fn excludes_named(site: &Site<'_, '_>, copying: &Copying<'_>, action: &CopyActio
     context.excludes_named(patterns, &excluding(copying, action)).unwrap_or(false)
 }
 
-/// Tells whether a path has characters that match others; a backslash takes their meaning.
+/// Returns `true` if a path has wildcards. A backslash escapes them.
 fn has_wildcard(path: &str) -> bool {
     let mut bytes = path.bytes();
     while let Some(byte) = bytes.next() {
@@ -239,7 +243,7 @@ fn file_source(site: &mut Site<'_, '_>, file: &Heredoc) -> Result<Source, Error>
     Ok((Some(output), CopyAction { src: path, ..CopyAction::default() }))
 }
 
-/// Adds a file that the Dockerfile holds.
+/// Adds a file whose content is a heredoc.
 pub(super) fn inline_file(site: &mut Site<'_, '_>, path: &str, mode: i32, data: Vec<u8>) -> Output {
     let file = MkFileAction { path: path.to_owned(), mode, data, owner: None, timestamp: -1 };
     let action = Action { from: None, kind: FileActionKind::MkFile(file) };
@@ -250,7 +254,7 @@ pub(super) fn inline_file(site: &mut Site<'_, '_>, path: &str, mode: i32, data: 
 /// Reports a path that the ignore file excludes.
 fn check_ignored(site: &mut Site<'_, '_>, keyword: &str, written: &str) {
     let patterns = &site.lowering.main_context.patterns;
-    // Which of the excluded paths an exception lets through can't be told from here.
+    // Matching a path can't show which of the excluded files an exception includes again.
     if patterns.is_empty() || patterns.iter().any(|pattern| pattern.starts_with('!')) {
         return;
     }
@@ -259,8 +263,8 @@ fn check_ignored(site: &mut Site<'_, '_>, keyword: &str, written: &str) {
     if is_root && !patterns.iter().any(|p| matches!(p.as_str(), "*" | "**" | "**/*")) {
         return;
     }
-    // Patterns have no slash in front, and the reference leaves that of a path where it is: only
-    // patterns that match anything match it then. One more slash keeps it from being cut off.
+    // Patterns have no leading slash, but the reference keeps that of a path, so that only patterns
+    // that match anything match it. A second slash keeps the first from being stripped.
     let matched = if source.starts_with('/') && !is_root { format!("/{source}") } else { source };
     let source = matched.strip_prefix('/').filter(|rest| rest.starts_with('/')).unwrap_or(&matched);
     if site.lowering.context.is_ignored(patterns, &matched).unwrap_or(false) {

@@ -1,4 +1,4 @@
-//! Which stages an instruction reads, and which ones the target needs.
+//! The stages that an instruction reads, and the stages that the target needs.
 
 use crate::error::{Error, Span};
 use crate::expand::EmptyEnv;
@@ -9,8 +9,8 @@ use super::run_mount;
 use super::stage::{Stage, StageId, Stages};
 
 impl Lowering<'_> {
-    /// Finds the stages that an instruction reads. Images that it names itself get a stage that
-    /// is not registered; it isn't among the stages yet.
+    /// Returns the stages that an instruction reads. An image that the instruction names itself
+    /// becomes an unregistered stage later.
     ///
     /// # Errors
     /// Fails on stages that don't exist.
@@ -51,7 +51,7 @@ impl Lowering<'_> {
         })
     }
 
-    /// Makes a stage of each source, in order.
+    /// Returns the stage of each source, in order. Adds stages for images.
     pub(super) fn register(&mut self, sources: Vec<Source>) -> Vec<StageId> {
         sources
             .into_iter()
@@ -66,11 +66,11 @@ impl Lowering<'_> {
             .collect()
     }
 
-    /// Finds what all instructions of all stages read. Instructions that read what doesn't exist
-    /// are errors, and left out.
+    /// Finds the stages that all instructions read. An instruction whose source doesn't exist is an
+    /// error, and is removed.
     ///
     /// # Errors
-    /// Fails on stages that need each other.
+    /// Fails on stages that depend on each other.
     pub(super) fn connect(&mut self) -> Result<(), Error> {
         for id in 0..self.stages.len() {
             let mut commands = std::mem::take(&mut self.stages[id].commands);
@@ -97,7 +97,7 @@ impl Lowering<'_> {
         Ok(())
     }
 
-    /// Tells for each stage whether the target needs it.
+    /// Returns for each stage `true` if the target needs it.
     pub(super) fn reachable(&self, target: StageId) -> Vec<bool> {
         let mut reached = vec![false; self.stages.len()];
         let mut pending = vec![target];
@@ -111,15 +111,15 @@ impl Lowering<'_> {
     }
 }
 
-/// What an instruction reads.
+/// A stage or an image that an instruction reads.
 pub(super) enum Source {
-    /// A stage.
+    /// A stage of the Dockerfile.
     Stage(StageId),
-    /// An image, and where it is named.
+    /// The name of an image, and the lines that mention it.
     Image(String, Option<Span>),
 }
 
-/// Fails if stages read each other's files in a circle.
+/// Fails if stages depend on each other in a cycle.
 fn check_cycles(stages: &Stages) -> Result<(), Error> {
     let mut visited = vec![false; stages.len()];
     let mut on_path = vec![false; stages.len()];
@@ -128,7 +128,8 @@ fn check_cycles(stages: &Stages) -> Result<(), Error> {
             continue;
         }
         on_path[root] = true;
-        // A stage, the next of its dependencies, and where the one before stands.
+        // A stage and the index of its next dependency. The spans are those of the dependencies on
+        // the path.
         let mut path: Vec<(StageId, usize)> = vec![(root, 0)];
         let mut spans: Vec<Span> = Vec::new();
         while let Some((id, next)) = path.last_mut() {

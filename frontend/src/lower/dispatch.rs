@@ -1,4 +1,4 @@
-//! Instructions, one after the other.
+//! Dispatch of the instructions of each stage, in order.
 
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -21,27 +21,27 @@ use super::{
     shell, stopsignal, user, volume, workdir,
 };
 
-/// Arguments that say what is scanned; they are no part of any environment.
+/// The arguments that select the scanned stages. They are not part of any environment.
 pub(super) const SCAN_ARGS: [&str; 2] = ["BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"];
 
-/// An instruction at its place: the build, the stage and the stages that it reads.
+/// An instruction in its context: the lowering, the stage and the stages that it reads.
 pub(super) struct Site<'s, 'l> {
-    /// The build.
+    /// The lowering of the Dockerfile.
     pub lowering: &'s mut Lowering<'l>,
-    /// The stage; it is not among the build's stages meanwhile.
+    /// The instruction's stage. It is taken out of the lowering's stages during the dispatch.
     pub stage: &'s mut Stage,
-    /// The stage's number.
+    /// The number of the stage.
     pub id: StageId,
-    /// The instruction.
+    /// The instruction that is dispatched.
     pub instruction: &'s Instruction,
-    /// The stages that it reads.
+    /// The stages that the instruction reads.
     pub sources: &'s [StageId],
-    /// Whether it uses variables that nothing defines.
+    /// `true` if the instruction uses undefined variables.
     pub has_undefined: bool,
 }
 
 impl Lowering<'_> {
-    /// Dispatches the instructions of every stage that is needed; goes on after errors.
+    /// Dispatches the instructions of every reachable stage, and continues after errors.
     pub(super) fn dispatch_stages(&mut self, reachable: &[bool]) {
         for (id, _) in reachable.iter().enumerate().filter(|(_, reached)| **reached) {
             if self.stages[id].dispatched {
@@ -90,9 +90,9 @@ impl Lowering<'_> {
     }
 }
 
-/// Gives a stage what its image config says.
+/// Initializes a stage from its image config.
 fn begin(stage: &mut Stage, lowering: &Lowering<'_>) -> Result<(), Error> {
-    // A directory in the place of a stage is for no platform, as the reference has it.
+    // A directory in place of a stage has no platform, as in the reference.
     let platform = stage.platform.get_or_insert_with(|| Platform {
         architecture: String::new(),
         os: String::new(),
@@ -158,15 +158,15 @@ impl Site<'_, '_> {
         }
     }
 
-    /// Charges for what the instruction's step repeats of the stage's state.
+    /// Charges the parts of the stage's state that the instruction's step copies.
     fn charge(&self) -> Result<(), Error> {
         let (state, budget) = (&self.stage.state, &self.lowering.budget);
         budget.spend(state.dir.len().saturating_add(state.user.len()));
         budget.check()
     }
 
-    /// Measures the image config each time that some of the budget was spent. One that is too large to
-    /// be read again ends the lowering.
+    /// Checks the image config's size whenever enough of the budget was spent. A config that is too
+    /// large to be read again ends the lowering.
     fn measure(&self) -> Result<(), Error> {
         let (stage, Lowering { budget, stages, .. }) = (&*self.stage, &*self.lowering);
         if !budget.is_measurement_due() {
@@ -177,8 +177,9 @@ impl Site<'_, '_> {
         image::check_least_size(&stage.image, history).inspect_err(|_| budget.exhaust())
     }
 
-    /// Returns the files of a stage that the instruction reads, and which paths of them are used;
-    /// `None` where they aren't known yet. A trigger may read the very stage that it runs in.
+    /// Returns the files of a stage that the instruction reads, and the set of used paths. Returns
+    /// `None` if the stage isn't dispatched yet. A trigger may read the very stage in which it
+    /// runs.
     pub(super) fn source(&self, id: StageId) -> Option<(Option<Output>, PathSet)> {
         if id == self.id {
             return Some((self.stage.state.output, self.stage.paths));
@@ -187,12 +188,12 @@ impl Site<'_, '_> {
         source.dispatched.then_some((source.state.output, source.paths))
     }
 
-    /// Returns the stage's environment as it is now.
+    /// Returns the stage's current environment.
     pub(super) fn env(&self) -> Rc<Environment> {
         Rc::clone(&self.stage.state.env)
     }
 
-    /// Expands a word, and reports variables that nothing defines.
+    /// Expands a word, and reports undefined variables.
     ///
     /// # Errors
     /// Fails on malformed words.
@@ -201,8 +202,8 @@ impl Site<'_, '_> {
         self.expand_with(expander, word)
     }
 
-    /// Expands the text of a heredoc: quotes stay, and a backslash escapes whatever the directive
-    /// says.
+    /// Expands the text of a heredoc. Quotes are kept, and a backslash is the escape character
+    /// regardless of the directive.
     ///
     /// # Errors
     /// Fails on malformed substitutions.
@@ -211,7 +212,7 @@ impl Site<'_, '_> {
         self.expand_with(expander, text)
     }
 
-    /// Expands several words.
+    /// Expands several words, and reports undefined variables.
     ///
     /// # Errors
     /// Fails on malformed words.
@@ -219,7 +220,7 @@ impl Site<'_, '_> {
         words.iter().map(|word| self.expand(word)).collect()
     }
 
-    /// Notes whether a word uses variables that nothing defines, without reporting them.
+    /// Records whether a word uses undefined variables, without reporting them.
     pub(super) fn note_variables(&mut self, word: &str) {
         let expansion = self.lowering.expander.process_word(word, &*self.env());
         self.has_undefined |= expansion.is_ok_and(|expansion| !expansion.unmatched.is_empty());
@@ -228,7 +229,7 @@ impl Site<'_, '_> {
     fn expand_with(&mut self, expander: Expander, word: &str) -> Result<String, Error> {
         let env = self.env();
         let expansion = expander.process_word(word, &*env).inspect_err(|_| {
-            // A variable that is required may be missing because of an earlier error.
+            // A required variable may be unset because of an earlier error.
             self.has_undefined |= word.contains('?');
         })?;
         self.has_undefined |= !expansion.unmatched.is_empty();
@@ -242,7 +243,7 @@ impl Site<'_, '_> {
         for name in unmatched {
             let declared = self.stage.build_args.iter().any(|arg| *arg.key == **name);
             if !declared && !SCAN_ARGS.contains(&name.as_str()) {
-                // A variable may be called nothing; nobody means that one.
+                // A variable may have an empty name, which is no useful suggestion.
                 let nearest = suggest::nearest(name, env.keys(), Case::Sensitive)
                     .filter(|nearest| !nearest.is_empty());
                 self.report(rules::undefined_var(name, nearest.as_deref()));
@@ -250,24 +251,24 @@ impl Site<'_, '_> {
         }
     }
 
-    /// Reports what a check found, at the instruction.
+    /// Reports a finding at the instruction.
     pub(super) fn report(&mut self, finding: Finding) {
         self.lowering.checks.report(finding, Some(self.instruction.span));
     }
 
-    /// Adds a history entry.
+    /// Adds an entry to the stage's history.
     pub(super) fn commit(&mut self, text: String, has_layer: bool) {
         let created = self.lowering.epoch.as_ref().and_then(|epoch| epoch.text.as_deref());
         self.lowering.budget.spend(text.len());
         self.stage.history.push(image::history(text, has_layer, created));
     }
 
-    /// Adds the history entry of an instruction that ran or copied something.
+    /// Adds the history entry of an instruction that creates a layer.
     pub(super) fn commit_layer(&mut self, text: &str) {
         self.commit(format!("{text} # buildkit"), true);
     }
 
-    /// Numbers and names the instruction's step.
+    /// Numbers the instruction's step and returns its name.
     pub(super) fn step_name(&mut self) -> String {
         let env = self.env();
         let text =

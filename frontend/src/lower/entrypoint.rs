@@ -7,7 +7,8 @@ use super::dispatch::Site;
 use super::go_text;
 use super::shell;
 
-/// Sets the entrypoint. The base image's default command goes: it was meant for another program.
+/// Sets the entrypoint. Removes the base image's default command, which was meant for another
+/// program.
 pub(super) fn dispatch(site: &mut Site<'_, '_>, command: &CommandLine) {
     let before = site.stage.entrypoint.replace(site.instruction.span);
     if let Some(span) = before {

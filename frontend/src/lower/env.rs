@@ -1,4 +1,4 @@
-//! `ENV`: variables of processes and containers.
+//! `ENV`: environment variables of steps and containers.
 
 use crate::error::Error;
 use crate::instruction::KeyValue;
@@ -7,7 +7,7 @@ use crate::lint::rules;
 use super::dispatch::Site;
 use super::{checks, image};
 
-/// Sets variables. Values see the environment as it was before the instruction.
+/// Sets variables. Their values are expanded in the environment before the instruction.
 pub(super) fn dispatch(site: &mut Site<'_, '_>, pairs: &[KeyValue]) -> Result<(), Error> {
     let expanded = expand_pairs(site, pairs)?;
     let mut text = "ENV".to_owned();
@@ -24,7 +24,7 @@ pub(super) fn dispatch(site: &mut Site<'_, '_>, pairs: &[KeyValue]) -> Result<()
     Ok(())
 }
 
-/// Expands keys and values.
+/// Expands the keys and values of an `ENV` or `LABEL`.
 pub(super) fn expand_pairs(
     site: &mut Site<'_, '_>,
     pairs: &[KeyValue],
@@ -32,7 +32,7 @@ pub(super) fn expand_pairs(
     pairs.iter().map(|pair| Ok((site.expand(&pair.key)?, site.expand(&pair.value)?))).collect()
 }
 
-/// Reports the old form, with a blank in the place of `=`.
+/// Reports the old form, with a blank in place of `=`.
 pub(super) fn check_form(site: &mut Site<'_, '_>, pair: &KeyValue) {
     if !pair.delimiter {
         site.report(rules::legacy_key_value_format(&site.instruction.keyword));

@@ -1,24 +1,24 @@
 //! The environment of a stage.
 //!
-//! Variables keep the order in which they were last set, as the reference's list does: it decides
-//! the order in `Meta.env` and so the digests. A stage changes its environment in place; a stage
-//! built on another one copies it once.
+//! Variables are in the order in which they were last set, as in the reference's list. The order
+//! decides the order in `Meta.env`, and with it the digests. A stage changes its environment in
+//! place. A stage built on another one copies the environment once.
 
 use std::collections::HashMap;
 use std::rc::Rc;
 
 use crate::expand::Env;
 
-/// Names and values in the order in which they were last set.
+/// Names and values, in the order in which they were last set.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Environment {
-    /// Variables; a hole is left where one was set again later.
+    /// The variables. Setting a variable again leaves a hole at its old index.
     slots: Vec<Option<(Rc<str>, Rc<str>)>>,
     index: HashMap<Rc<str>, usize>,
 }
 
 impl Environment {
-    /// Sets a variable; it becomes the last one.
+    /// Sets a variable, which becomes the last one.
     pub(super) fn set(&mut self, key: &str, value: &str) {
         let (key, value): (Rc<str>, Rc<str>) = (Rc::from(key), Rc::from(value));
         if let Some(old) = self.index.insert(Rc::clone(&key), self.slots.len()) {
@@ -30,25 +30,25 @@ impl Environment {
         }
     }
 
-    /// Removes a variable.
+    /// Removes a variable, if it is set.
     pub(super) fn remove(&mut self, key: &str) {
         if let Some(old) = self.index.remove(key) {
             self.slots[old] = None;
         }
     }
 
-    /// Returns a variable's value.
+    /// Returns a variable's value, if it is set.
     pub(super) fn get(&self, key: &str) -> Option<&str> {
         let slot = self.slots.get(*self.index.get(key)?)?;
         slot.as_ref().map(|(_, value)| value.as_ref())
     }
 
-    /// Returns names and values in order.
+    /// Returns an iterator over names and values, in order.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.slots.iter().flatten().map(|(key, value)| (key.as_ref(), value.as_ref()))
     }
 
-    /// Returns the names in order.
+    /// Returns an iterator over the names, in order.
     pub(super) fn keys(&self) -> impl Iterator<Item = &str> {
         self.iter().map(|(key, _)| key)
     }
@@ -76,7 +76,7 @@ impl Env for Environment {
     }
 }
 
-/// Splits `NAME=value`.
+/// Splits `NAME=value`. The value is empty if there is no `=`.
 pub(super) fn split(entry: &str) -> (&str, &str) {
     entry.split_once('=').unwrap_or((entry, ""))
 }

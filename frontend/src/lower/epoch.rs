@@ -1,9 +1,9 @@
-//! `SOURCE_DATE_EPOCH`: the time of history entries and of directories that `WORKDIR` makes.
+//! `SOURCE_DATE_EPOCH`: the time of history entries, and of directories that `WORKDIR` creates.
 //!
-//! A number is a time. Anything else names what the time is taken from: the build context
-//! (`context`), a named context, or a stage that adds one file from elsewhere and does nothing else
-//! ([`super::epoch_stage`]). What comes from a repository has its commit's time, a file behind a URL
-//! has the time that its server tells; all else has none, and then the argument goes.
+//! A number is a time. Any other value names the origin of the time: the build context (`context`),
+//! a named context, or a stage that only adds one remote file or repository
+//! ([`super::epoch_stage`]). A repository has its commit's time, and a file behind a URL has the
+//! time that the server reports. Any other origin has no time, and then the argument is removed.
 
 use kiln_llb::op::SourceOp;
 use time::OffsetDateTime;
@@ -19,9 +19,9 @@ const KEY: &str = "SOURCE_DATE_EPOCH";
 /// A time in seconds since 1970.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Epoch {
-    /// The seconds.
+    /// The number of seconds since 1970.
     pub seconds: i64,
-    /// The time as history entries have it; `None` where its year has not four digits.
+    /// The time in the format of history entries; `None` if the year doesn't have four digits.
     pub text: Option<String>,
 }
 
@@ -32,12 +32,12 @@ impl Epoch {
         Self { seconds, text: time.and_then(|time| time.format(&Rfc3339).ok()) }
     }
 
-    /// Returns the time in nanoseconds since 1970, as ops have it.
+    /// Returns the time in nanoseconds since 1970, as ops store it.
     pub(super) fn nanoseconds(&self) -> i64 {
         self.seconds.wrapping_mul(1_000_000_000)
     }
 
-    /// Fails if history entries can't have the time.
+    /// Fails if history entries can't represent the time.
     pub(super) fn check(&self) -> Result<(), Error> {
         if self.text.is_some() {
             return Ok(());
@@ -51,11 +51,11 @@ impl Epoch {
 }
 
 impl Lowering<'_> {
-    /// Reads `SOURCE_DATE_EPOCH`, from the values given to the build or else the global arguments.
+    /// Reads `SOURCE_DATE_EPOCH` from the build arguments, or else from the global arguments.
     ///
     /// # Errors
-    /// Fails if its value is neither a time nor the name of something, if a stage of that name does
-    /// other things than to add a file, and if the time can't be found out.
+    /// Fails if the value is neither a time nor a name, if a stage of that name does more than add
+    /// a file, or if the time can't be determined.
     pub(super) fn read_epoch(&mut self, stages: &[instruction::Stage]) -> Result<(), Error> {
         let given = self.build_args.get(KEY).cloned();
         let declared = self.global_args.env.get(KEY).filter(|value| !value.is_empty());
@@ -83,7 +83,7 @@ impl Lowering<'_> {
         Ok(())
     }
 
-    /// Returns the time of what has the name `name`, if it has one.
+    /// Returns the time of the context or stage called `name`, if it has one.
     fn epoch_of(&self, name: &str, stages: &[instruction::Stage]) -> Result<Option<i64>, Error> {
         let source = if name == "context" {
             match self.options.named_contexts.get("context") {

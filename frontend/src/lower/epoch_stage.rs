@@ -1,5 +1,5 @@
-//! A stage that `SOURCE_DATE_EPOCH` names: it adds one file or repository from elsewhere to nothing,
-//! and the time of that is the build's.
+//! A stage that `SOURCE_DATE_EPOCH` names. It only adds one remote file or repository to `scratch`,
+//! whose time becomes the build's.
 
 use std::collections::BTreeMap;
 
@@ -12,8 +12,8 @@ use crate::instruction::{AddInstruction, ArgInstruction, InstructionKind, Stage}
 use super::environment::Environment;
 use super::{copy_sources, git, named_context, path, url};
 
-/// Returns what the stage adds. `env` holds the global arguments, `given` the values that the build
-/// was given.
+/// Returns the source that the stage adds. `env` holds the global arguments, `given` the build
+/// arguments.
 ///
 /// # Errors
 /// Fails if the stage does anything else.

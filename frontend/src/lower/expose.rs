@@ -1,4 +1,4 @@
-//! `EXPOSE`: ports that containers listen on, as `[[IP:]HOST:]PORT[-PORT][/PROTOCOL]`.
+//! `EXPOSE`: ports on which containers listen, as `[[IP:]HOST:]PORT[-PORT][/PROTOCOL]`.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -10,7 +10,7 @@ use crate::text::{quote, to_lower};
 use super::dispatch::Site;
 use super::go_text;
 
-/// Declares ports.
+/// Adds the ports to the image config.
 pub(super) fn dispatch(site: &mut Site<'_, '_>, ports: &[String]) -> Result<(), Error> {
     let env = site.env();
     let mut exposed = Vec::new();
@@ -43,7 +43,7 @@ pub(super) fn dispatch(site: &mut Site<'_, '_>, ports: &[String]) -> Result<(), 
     Ok(())
 }
 
-/// A port specification in parts.
+/// The parts of a port specification.
 #[derive(Debug, PartialEq, Eq)]
 struct PortSpec<'a> {
     ip: &'a str,
@@ -73,7 +73,7 @@ impl<'a> PortSpec<'a> {
         }
     }
 
-    /// Adds each port with its protocol.
+    /// Appends each port of the range, with its protocol.
     fn expand(&self, exposed: &mut Vec<String>) -> Result<(), String> {
         check_address(self.ip)?;
         let invalid = || format!("invalid containerPort: {}", self.container);

@@ -1,8 +1,8 @@
 //! Git repositories as sources.
 //!
 //! A repository is an `http(s)` URL whose path ends in `.git`, an `ssh` or `git` URL, or
-//! `user@host:path`. What to check out stands in the fragment (`#ref:directory`), or in the query
-//! (`?ref=`, `?tag=`, `?branch=`, `?subdir=`, `?checksum=`, …).
+//! `user@host:path`. The fragment (`#ref:directory`) or the query (`?ref=`, `?tag=`, `?branch=`,
+//! `?subdir=`, `?checksum=`, …) selects the files to check out.
 
 use std::collections::BTreeMap;
 
@@ -15,28 +15,28 @@ use crate::text::{parse_bool, quote};
 use super::path;
 use super::url::{self, Url};
 
-/// What a Git reference names.
+/// A reference to files in a Git repository.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct GitReference {
-    /// The repository, without fragment and query.
+    /// The repository's URL, without fragment and query.
     pub remote: String,
-    /// Commit, tag or branch; empty for the default branch.
+    /// A commit, tag or branch; empty for the default branch.
     pub reference: String,
-    /// Directory in the repository; empty for its root.
+    /// A directory in the repository; empty for its root.
     pub subdir: String,
-    /// The commit that the reference must be at; empty where any will do.
+    /// The commit to which the reference must resolve; empty for any.
     pub checksum: String,
-    /// Whether the `.git` directory stays, where the reference says so.
+    /// `true` to keep the `.git` directory, `None` if the reference doesn't say.
     pub keep_git_dir: Option<bool>,
-    /// Whether submodules are checked out, where the reference says so.
+    /// `true` to check out submodules, `None` if the reference doesn't say.
     pub submodules: Option<bool>,
-    /// `commit` where files get the commit's time.
+    /// `commit` to give files the commit's time, or empty.
     pub mtime: String,
-    /// Whether the checksum is fetched without asking what the reference is at.
+    /// `true` to fetch the commit of the checksum without resolving the reference.
     pub fetch_by_commit: bool,
 }
 
-/// Where a repository is, in the parts that identify it.
+/// The location of a repository, split into parts.
 struct Remote {
     ssh: bool,
     host: String,
@@ -48,16 +48,17 @@ struct Remote {
     http: bool,
 }
 
-/// Reads a Git reference: `None` where the text is none.
+/// Parses a Git reference. Returns `None` for any other text.
 ///
 /// # Errors
-/// Says what is wrong with the options of a Git reference.
+/// Fails on invalid options of a Git reference.
 pub(super) fn parse(text: &str) -> Result<Option<GitReference>, String> {
     if text.starts_with("./") || text.starts_with("../") {
         return Ok(None);
     }
     if let Some(rest) = text.strip_prefix("github.com/") {
-        // It can't be told from a directory, and is taken for one; its options have to be right.
+        // This form may be a directory, and is treated as one. Its options must be valid
+        // nevertheless.
         check_short(rest)?;
         return Ok(None);
     }
@@ -73,8 +74,8 @@ pub(super) fn parse(text: &str) -> Result<Option<GitReference>, String> {
     Ok(Some(git))
 }
 
-/// Checks the options of a repository on GitHub in short form, without `github.com/`.
-/// Tells whether it is a URL at all.
+/// Checks the options of a GitHub repository in short form, without `github.com/`. Returns `true`
+/// if the text is a URL.
 fn check_short(text: &str) -> Result<bool, String> {
     let (rest, fragment) = text.split_once('#').unwrap_or((text, ""));
     let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
@@ -109,7 +110,7 @@ fn parse_remote(text: &str) -> Option<Remote> {
     parse_scp_style(text)
 }
 
-/// Reads `user@host:path?query#fragment`.
+/// Parses the form of `scp`: `user@host:path?query#fragment`.
 fn parse_scp_style(text: &str) -> Option<Remote> {
     let (user, rest) = text.split_once('@')?;
     let (host, rest) = rest.split_once(':')?;
@@ -157,7 +158,7 @@ fn read_query(git: &mut GitReference, query: &str) -> Result<(), String> {
         }
     }
     if tag.is_some() && branch.is_some() {
-        // A tag that contradicts what was asked for besides is told first.
+        // A conflict of the tag with the reference is reported first.
         set(&mut git.reference, tag.as_deref().unwrap_or_default(), "ref")?;
         return Err("branch conflicts with tag".to_owned());
     }
@@ -176,12 +177,12 @@ fn qualified(name: &str, prefix: &str) -> String {
     if name.starts_with(prefix) { name.to_owned() } else { format!("{prefix}{name}") }
 }
 
-/// Tells whether a text is an `http(s)` URL and no Git repository.
+/// Returns `true` if a text is an `http(s)` URL but no Git repository.
 pub(super) fn is_http(text: &str) -> bool {
     (text.starts_with("http://") || text.starts_with("https://")) && !is_git(text)
 }
 
-/// Tells whether a text names a Git repository, in the short form for GitHub too.
+/// Returns `true` if a text refers to a Git repository, also in GitHub's short form.
 pub(super) fn is_git(text: &str) -> bool {
     match text.strip_prefix("github.com/") {
         Some(rest) => matches!(check_short(rest), Ok(true)),
@@ -226,7 +227,7 @@ impl GitReference {
         Ok(())
     }
 
-    /// Returns the source op. `keep_git_dir` is what the instruction says besides.
+    /// Returns the source op. `keep_git_dir` is the flag of the instruction.
     pub(super) fn source(&self, keep_git_dir: bool) -> SourceOp {
         let remote = parse_remote(&self.remote);
         let mut identifier = match &remote {

@@ -1,22 +1,22 @@
-//! Texts as Go's `fmt` package writes them: history entries and messages of the reference are made
-//! with its verbs.
+//! Text in the format of Go's `fmt` package, which the reference uses for history entries and
+//! messages.
 
 use std::fmt::Write as _;
 
 use crate::text::quote;
 
-/// Writes a list of texts in quotes, as `%q` does.
+/// Formats a list of quoted strings, as `%q` does.
 pub(super) fn quote_list(texts: &[String]) -> String {
     let quoted: Vec<String> = texts.iter().map(|text| quote(text)).collect();
     format!("[{}]", quoted.join(" "))
 }
 
-/// Writes a list of texts, as `%v` does.
+/// Formats a list of strings, as `%v` does.
 pub(super) fn list(texts: &[String]) -> String {
     format!("[{}]", texts.join(" "))
 }
 
-/// Writes a duration given in nanoseconds, as `1m30s`.
+/// Formats a duration in nanoseconds, as `1m30s`.
 pub(super) fn duration(nanoseconds: i64) -> String {
     let total = nanoseconds.unsigned_abs();
     let sign = if nanoseconds < 0 { "-" } else { "" };
@@ -46,7 +46,7 @@ fn fraction(value: u64, unit: u64, name: &str) -> String {
     format!("{}{point}{decimals}{name}", value / unit)
 }
 
-/// Writes a list of texts as JSON, with the escapes of Go's encoder: `<`, `>`, `&` and the line
+/// Formats a list of strings as JSON, with the escapes of Go's encoder: `<`, `>`, `&` and the line
 /// separators are escaped too.
 pub(super) fn json_list(texts: &[String]) -> String {
     let mut out = String::from("[");

@@ -1,9 +1,9 @@
-//! The graph while instructions are dispatched.
+//! The graph during dispatch.
 //!
-//! Which files of a local context are used is known only when every stage has been dispatched, but
-//! a [`Node`] has its digest from the start. So dispatch collects *plans*, whose inputs are numbers
-//! of earlier plans, and [`Graph::finish`] makes nodes of those that the target reaches. A plan's
-//! inputs are always older than itself: one pass in order, no recursion.
+//! The used files of a local context are known only when every stage is dispatched, but a [`Node`]
+//! has its digest from the start. So dispatch collects *plans*, whose inputs are numbers of earlier
+//! plans, and [`Graph::finish`] turns the plans that the target reaches into nodes. A plan's inputs
+//! are always older than the plan, so one pass in order without recursion is enough.
 
 use std::collections::BTreeSet;
 
@@ -17,37 +17,37 @@ use super::capabilities;
 use super::go_text;
 use super::path;
 
-/// An output of a plan.
+/// The output of a plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Output {
     plan: usize,
 }
 
-/// Which set of paths of a local context is meant.
+/// The number of a set of used paths of a local context.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct PathSet(usize);
 
-/// What an op will do.
+/// An op whose inputs are plans.
 #[derive(Debug)]
 pub(super) enum Plan {
-    /// A source whose attributes are known.
+    /// A source with complete attributes.
     Source(SourceOp),
-    /// A directory of the client; the paths that are used become its `local.followpaths`.
+    /// A directory of the client. The used paths become its `local.followpaths`.
     Local(SourceOp, PathSet),
-    /// A process, and what is mounted by position in [`ExecOp::mounts`].
+    /// A process, and the sources of its mounts, in the order of [`ExecOp::mounts`].
     Exec(Box<ExecOp>, Vec<Option<Output>>),
-    /// Actions one after the other, beginning with what is changed.
+    /// A sequence of file actions, and the files to which the first one applies.
     File(Option<Output>, Vec<Action>),
-    /// Inputs one above the other.
+    /// A merge of layers, the lowest first.
     Merge(Vec<Output>),
 }
 
-/// One change to files, and what it copies from.
+/// A file action and the files from which it copies.
 #[derive(Debug)]
 pub(super) struct Action {
-    /// What is copied from; `None` for actions that don't copy, and for an empty file system.
+    /// The files to copy from; `None` for actions that don't copy, and for an empty file system.
     pub from: Option<Output>,
-    /// The change.
+    /// The change to the files.
     pub kind: FileActionKind,
 }
 
@@ -57,7 +57,7 @@ struct Entry {
     metadata: OpMetadata,
 }
 
-/// Plans, and the paths of contexts that are used.
+/// The plans, and the used paths of contexts.
 #[derive(Default)]
 pub(super) struct Graph {
     entries: Vec<Entry>,
@@ -65,7 +65,7 @@ pub(super) struct Graph {
 }
 
 impl Graph {
-    /// Adds an op. `platform` counts for processes and images only.
+    /// Adds an op. Only processes and images use `platform`.
     pub(super) fn add(
         &mut self,
         plan: Plan,
@@ -76,21 +76,21 @@ impl Graph {
         Output { plan: self.entries.len() - 1 }
     }
 
-    /// Returns a new, empty set of paths.
+    /// Adds an empty set of paths.
     pub(super) fn new_path_set(&mut self) -> PathSet {
         self.path_sets.push(BTreeSet::new());
         PathSet(self.path_sets.len() - 1)
     }
 
-    /// Says that a path, relative to the root of a context, is used.
+    /// Records that a path, relative to the root of a context, is used.
     pub(super) fn use_path(&mut self, set: PathSet, used: &str) {
         self.path_sets[set.0].insert(path::join("/", used));
     }
 
-    /// Makes nodes of everything that `target` reaches.
+    /// Creates nodes of all plans that `target` reaches.
     ///
     /// # Errors
-    /// Fails on a process without a program; one that isn't reached may lack it.
+    /// Fails on a reachable process without a program.
     pub(super) fn finish(self, target: Output) -> Result<Edge, Error> {
         let mut reached = vec![false; self.entries.len()];
         reached[target.plan] = true;
@@ -106,8 +106,7 @@ impl Graph {
             edges.push(edge);
         }
         let last = edges.pop().flatten();
-        // The target is the last entry and reached by definition; an empty file system stands in
-        // for what can't be.
+        // The target is the last entry and always reached, so the empty file system is never used.
         Ok(last.unwrap_or_else(|| {
             Node::new(OpKind::File(FileOp::default()), Vec::new(), None, OpMetadata::default())
                 .output(0)
@@ -149,7 +148,7 @@ impl Entry {
             Plan::Exec(exec, sources) => OpKind::Exec(mounted(*exec, &sources, &mut inputs)),
             Plan::File(base, actions) => OpKind::File(changed(base, actions, &mut inputs)),
             Plan::Merge(layers) => OpKind::Merge(MergeOp {
-                // The reference lists every layer, even one that was there already.
+                // The reference lists every layer, even duplicates.
                 inputs: layers.into_iter().map(|layer| inputs.push(layer)).collect(),
             }),
         };
@@ -184,8 +183,8 @@ impl Inputs<'_> {
         Some(self.list.len() as u32 - 1)
     }
 
-    /// Returns an input's number. Of two nodes that are the same op, `keep` tells which one stays:
-    /// the one that the reference visits last names the step.
+    /// Returns an input's number. If two nodes are the same op, `keep` selects the one that stays:
+    /// the node that the reference visits last gives the step its name.
     fn number(&mut self, output: Option<Output>, keep: Keep) -> Option<u32> {
         let edge = self.edge(output?)?;
         let same = |other: &Edge| other.input() == edge.input();
@@ -199,7 +198,7 @@ impl Inputs<'_> {
     }
 }
 
-/// Which of two nodes for the same op stays.
+/// The node that stays if two nodes are the same op.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Keep {
     Earlier,
@@ -218,8 +217,8 @@ fn mounted(mut exec: ExecOp, sources: &[Option<Output>], inputs: &mut Inputs<'_>
     exec
 }
 
-/// Tells whether a mount's final content is an output of the op: those of the root and of nothing
-/// else that a Dockerfile mounts.
+/// Returns `true` if the op outputs the final content of a mount. Of the mounts in a Dockerfile,
+/// only the root's is an output.
 fn is_result(mount: &Mount) -> bool {
     mount.output.is_some() && mount.kind == kiln_llb::op::MountKind::Bind
 }
@@ -252,7 +251,7 @@ fn changed(base: Option<Output>, actions: Vec<Action>, inputs: &mut Inputs<'_>) 
     }
 }
 
-/// Adds the paths that are used to a local source, unless that is everything.
+/// Adds the used paths to a local source, unless the whole context is used.
 fn followed(mut source: SourceOp, paths: &BTreeSet<String>) -> SourceOp {
     if !paths.is_empty() && !paths.contains("/") {
         let mut paths: Vec<String> =

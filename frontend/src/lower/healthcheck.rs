@@ -1,4 +1,4 @@
-//! `HEALTHCHECK`: how to test that a container works.
+//! `HEALTHCHECK`: the test whether a container works.
 
 use crate::instruction::HealthcheckInstruction;
 use crate::lint::rules;
@@ -6,7 +6,7 @@ use crate::lint::rules;
 use super::dispatch::Site;
 use super::go_text::{duration, list};
 
-/// Sets the health check.
+/// Sets the image's health check.
 pub(super) fn dispatch(site: &mut Site<'_, '_>, instruction: &HealthcheckInstruction) {
     let before = site.stage.healthcheck.replace(site.instruction.span);
     if let Some(span) = before {

@@ -1,10 +1,10 @@
-//! Image configs.
+//! Image configs during lowering.
 
 use kiln_oci::{ContainerConfig, History, ImageConfig, Platform, RootFs, limits};
 
 use crate::error::Error;
 
-/// Where programs are searched for, where neither the image nor the Dockerfile says it.
+/// The default `PATH`, used if neither the image nor the Dockerfile sets it.
 const UNIX_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Returns the config of an image without files.
@@ -22,7 +22,7 @@ pub(super) fn empty(platform: &Platform) -> ImageConfig {
     }
 }
 
-/// Returns the platform that a config names, as it names it.
+/// Returns the platform of a config, as written there.
 pub(super) fn platform_of(config: &ImageConfig) -> Platform {
     Platform {
         architecture: config.architecture.clone(),
@@ -33,13 +33,13 @@ pub(super) fn platform_of(config: &ImageConfig) -> Platform {
     }
 }
 
-/// Tells whether an image has no files at all.
+/// Returns `true` if an image has no layers.
 pub(super) fn is_empty(config: &ImageConfig) -> bool {
-    // Where the diff IDs are missing, the history has the last word.
+    // If the diff IDs are missing, the history decides.
     config.rootfs.diff_ids().is_empty() && config.history.iter().all(|entry| entry.empty_layer)
 }
 
-/// Makes sure that programs are found.
+/// Adds the default `PATH` if the config has none.
 pub(super) fn ensure_path(config: &mut ImageConfig, os: &str) {
     let is_path = |entry: &String| entry == "PATH" || entry.starts_with("PATH=");
     if os != "windows" && !config.config.env.iter().any(is_path) {
@@ -47,7 +47,7 @@ pub(super) fn ensure_path(config: &mut ImageConfig, os: &str) {
     }
 }
 
-/// Sets a variable of containers; it keeps its place if it is there already.
+/// Sets an environment variable of containers. An existing variable keeps its position.
 pub(super) fn set_env(config: &mut ImageConfig, key: &str, value: &str) {
     let same = |entry: &&mut String| {
         let rest = entry.strip_prefix(key);
@@ -60,7 +60,7 @@ pub(super) fn set_env(config: &mut ImageConfig, key: &str, value: &str) {
     }
 }
 
-/// Gives a config the platform of the build.
+/// Sets the platform of the build.
 pub(super) fn set_platform(config: &mut ImageConfig, target: &Platform) {
     let same = target.os == config.os && target.architecture == config.architecture;
     config.os.clone_from(&target.os);
@@ -76,7 +76,7 @@ pub(super) fn set_platform(config: &mut ImageConfig, target: &Platform) {
     }
 }
 
-/// Brings the platform that a config names into its normal form.
+/// Normalizes the platform of a config.
 pub(super) fn normalize_platform(config: &mut ImageConfig) {
     let normal = platform_of(config).normal();
     config.os = normal.os;
@@ -85,20 +85,20 @@ pub(super) fn normalize_platform(config: &mut ImageConfig) {
     config.os_features = normal.os_features;
 }
 
-/// Checks that a config is not larger than its readers allow.
+/// Checks that a config is within its readers' size limit.
 ///
 /// # Errors
-/// Fails where it is.
+/// Fails if the config is larger.
 pub(super) fn check_size(config: &ImageConfig) -> Result<(), Error> {
     let bytes = config.to_json().map_err(|error| Error::new(error.to_string()))?;
     limits::check_config(bytes.len()).map_err(|error| Error::new(error.to_string()))
 }
 
-/// Checks that a config with these entries as its history isn't larger than its readers allow, as far
-/// as its texts alone tell, which takes less than writing it.
+/// Checks that a config with the given history is within its readers' size limit, as far as the
+/// length of its texts shows. This is cheaper than serializing the config.
 ///
 /// # Errors
-/// Fails where it certainly is.
+/// Fails if the config certainly exceeds the limit.
 pub(super) fn check_least_size<'a>(
     image: &ImageConfig,
     history: impl Iterator<Item = &'a History>,
@@ -112,7 +112,7 @@ pub(super) fn check_least_size<'a>(
     limits::check_config(bytes).map_err(|error| Error::new(error.to_string()))
 }
 
-/// Returns a history entry.
+/// Returns a history entry in the form that BuildKit writes.
 pub(super) fn history(created_by: String, has_layer: bool, created: Option<&str>) -> History {
     History {
         created: created.map(str::to_owned),

@@ -1,4 +1,4 @@
-//! `LABEL`: labels of the image.
+//! `LABEL`: the labels of the image.
 
 use crate::error::Error;
 use crate::instruction::KeyValue;
@@ -6,7 +6,7 @@ use crate::instruction::KeyValue;
 use super::dispatch::Site;
 use super::env;
 
-/// Sets labels.
+/// Sets the image's labels.
 pub(super) fn dispatch(site: &mut Site<'_, '_>, pairs: &[KeyValue]) -> Result<(), Error> {
     let expanded = env::expand_pairs(site, pairs)?;
     let mut text = "LABEL".to_owned();

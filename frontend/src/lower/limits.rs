@@ -1,22 +1,24 @@
-//! What processes may use: limits that a build gives all of its `RUN`s.
+//! The resource limits of all `RUN` steps of a build.
 
 use kiln_llb::op::{Meta, MountKind, Ulimit};
 
 use super::run_mount::{Mounts, empty_mount};
 
-/// Limits of all processes of a build.
+/// The resource limits of all `RUN` steps of a build.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProcessLimits {
-    /// Bytes of `/dev/shm` (`--shm-size`); zero for what the solver gives.
+    /// The size of `/dev/shm` in bytes (`--shm-size`); zero for the solver's default.
     pub shm_size: i64,
-    /// Resource limits (`--ulimit`).
+    /// The resource limits (`--ulimit`).
     pub ulimits: Vec<Ulimit>,
-    /// Parent of the processes' control groups (`--cgroup-parent`); empty for the solver's own.
+    /// The parent of the processes' control groups (`--cgroup-parent`); empty for the solver's
+    /// default.
     pub cgroup_parent: String,
 }
 
 impl ProcessLimits {
-    /// Gives a process its limits: those that BuildKit's ops have a field for, and a mount.
+    /// Applies the limits to a process: sets the fields of BuildKit's ops and adds a mount for
+    /// `/dev/shm`.
     pub(super) fn apply(&self, meta: &mut Meta, mounts: &mut Mounts) {
         meta.ulimit.clone_from(&self.ulimits);
         meta.cgroup_parent.clone_from(&self.cgroup_parent);

@@ -1,9 +1,9 @@
-//! The build context.
+//! The build context and its ignore file.
 //!
-//! The graph names a context that is elsewhere as BuildKit names it, and BuildKit's frontend reads no
-//! ignore file there. Here it counts: an instruction that would read something that the file excludes
-//! reads a copy of the context without that. All others read the context itself, so that their
-//! digests are BuildKit's.
+//! The graph refers to a remote context in the same way as BuildKit's. BuildKit's frontend doesn't
+//! read an ignore file there, but this frontend does. An instruction that would read excluded files
+//! reads a filtered copy of the context. All other instructions read the context itself, so that
+//! their digests are BuildKit's.
 
 use kiln_llb::op::{CopyAction, FileActionKind, SourceOp};
 use kiln_llb::{Edge, OpMetadata};
@@ -18,21 +18,21 @@ use super::metadata;
 use super::named_context::{exclude, http_source};
 use super::{Lowering, Options};
 
-/// The name of a context that is a file.
+/// The name of the file if the context is a single file.
 const FILENAME: &str = "context";
 
-/// The build context.
+/// The build context, local or remote.
 #[derive(Clone, Debug)]
 pub(super) struct MainContext {
-    /// Its files.
+    /// The output with the context's files.
     pub output: Output,
-    /// Which of them are used.
+    /// The set of used paths.
     pub paths: PathSet,
-    /// The patterns of its ignore file.
+    /// The patterns of the ignore file.
     pub patterns: Vec<String>,
-    /// Whether it holds what the patterns exclude.
+    /// `true` if the output contains files that the patterns exclude.
     is_whole: bool,
-    /// What it is without that, where an instruction reads it.
+    /// The output without the excluded files, once an instruction needs it.
     filtered: Option<Output>,
 }
 
@@ -68,10 +68,11 @@ impl MainContext {
 }
 
 impl Lowering<'_> {
-    /// Returns the files of the context that a copy, or what reads as it does, is to see.
+    /// Returns the files of the context that a copy, or another action with the same sources,
+    /// reads.
     ///
     /// # Errors
-    /// Fails if it can't be told what it reads.
+    /// Fails if its sources can't be determined.
     pub(super) fn context_for(&mut self, copy: &CopyAction) -> Result<Output, Error> {
         let context = &mut self.main_context;
         if !context.is_whole || context.patterns.is_empty() {
@@ -87,7 +88,7 @@ impl Lowering<'_> {
     }
 }
 
-/// Adds a copy of files without what ignore patterns exclude.
+/// Adds a copy of files without those that ignore patterns exclude.
 pub(super) fn without_ignored(graph: &mut Graph, files: Output, patterns: &[String]) -> Output {
     let copy = CopyAction {
         src: "/".to_owned(),
@@ -104,16 +105,16 @@ pub(super) fn without_ignored(graph: &mut Graph, files: Output, patterns: &[Stri
     graph.add(Plan::File(None, vec![action]), None, name)
 }
 
-/// Tells whether a text names a context elsewhere: a repository, or a file behind a URL.
+/// Returns `true` if a text names a remote context: a repository, or a file behind a URL.
 pub fn is_remote_context(text: &str) -> bool {
-    // What is wrong with a repository's options is said when it is used.
+    // Invalid options of a repository are reported when it is used.
     !matches!(git::parse(text), Ok(None))
         || text.starts_with("http://")
         || text.starts_with("https://")
 }
 
-/// Returns the files of the URL that stands in for the build context, as the graph of a Dockerfile
-/// has them; `None` where none does.
+/// Returns the files of the URL that replaces the build context, as they are in the graph of a
+/// Dockerfile. Returns `None` if the build context is not replaced.
 ///
 /// # Errors
 /// Fails if the URL is malformed.
@@ -124,7 +125,7 @@ pub fn remote_context(options: &Options) -> Result<Option<Edge>, Error> {
     graph.finish(output).map(Some)
 }
 
-/// Adds a context that is a URL.
+/// Adds a context that is given as a URL.
 fn add_remote(url: &str, options: &Options, graph: &mut Graph) -> Result<Output, Error> {
     let (source, name) = remote(url, options)?;
     let output = graph.add(Plan::Source(source), None, metadata::named(&name));
@@ -143,7 +144,7 @@ fn add_remote(url: &str, options: &Options, graph: &mut Graph) -> Result<Output,
     Ok(graph.add(Plan::File(None, vec![action]), None, OpMetadata::default()))
 }
 
-/// Returns the source of a context that is a URL, and its name.
+/// Returns the source and the step name of a context that is given as a URL.
 pub(super) fn remote(url: &str, options: &Options) -> Result<(SourceOp, String), Error> {
     let given = |key: &str| options.build_args.get(key).map(String::as_str).unwrap_or_default();
     if let Some(mut git) = git::parse(url).map_err(Error::new)? {
@@ -161,13 +162,13 @@ pub(super) fn remote(url: &str, options: &Options) -> Result<(SourceOp, String),
     Err(Error::new(format!("unsupported build context {url}")))
 }
 
-/// Reads the ignore file.
+/// Reads the patterns of the context's ignore file.
 fn ignore_patterns(files: &dyn ContextFiles) -> Result<Vec<String>, Error> {
     let failed = |error| Error::new(format!("failed to read dockerignore patterns: {error}"));
     let text = files.read(".dockerignore").map_err(failed)?;
     let patterns = text.map(|text| ignore::parse(&text)).unwrap_or_default();
     if !patterns.is_empty() {
-        // Malformed patterns are found here, not at the first instruction that copies.
+        // Malformed patterns are reported here rather than at the first copy.
         files.is_ignored(&patterns, "Dockerfile").map_err(failed)?;
     }
     Ok(patterns)

@@ -1,4 +1,4 @@
-//! What is said about ops.
+//! The metadata of ops: names, places and commands.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ pub(super) fn named(name: &str) -> OpMetadata {
     }
 }
 
-/// Returns the metadata of a step that an instruction stands for.
+/// Returns the metadata of an instruction's step.
 pub(super) fn step(name: &str, span: Option<Span>) -> OpMetadata {
     let mut metadata = named(name);
     if let Some(span) = span {
@@ -23,7 +23,7 @@ pub(super) fn step(name: &str, span: Option<Span>) -> OpMetadata {
     metadata
 }
 
-/// Adds the instruction's text.
+/// Adds the text of the instruction.
 pub(super) fn with_command(mut metadata: OpMetadata, command: &str) -> OpMetadata {
     metadata.description.insert("com.docker.dockerfile.v1.command".to_owned(), command.to_owned());
     metadata

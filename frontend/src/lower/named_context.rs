@@ -1,10 +1,10 @@
-//! Named contexts: what `--build-context NAME=VALUE` puts in the place of a stage or an image.
+//! Named contexts: replacements for stages and images, given by `--build-context NAME=VALUE`.
 //!
-//! | value | what it is |
+//! | value | meaning |
 //! | --- | --- |
-//! | `docker-image://REFERENCE` | an image; `scratch` is the empty one |
+//! | `docker-image://REFERENCE` | an image; `scratch` is the empty image |
 //! | `oci-layout://DIRECTORY[:TAG][@DIGEST]` | an image in a directory |
-//! | `local:NAME` | a local source that the caller knows |
+//! | `local:NAME` | a local source of the caller |
 //! | `git@…`, `git://…`, `https://….git` | a repository |
 //! | `http://…`, `https://…` | a file |
 
@@ -25,36 +25,37 @@ use super::metadata;
 use super::stage::State;
 use super::{Lowering, git, reference};
 
-/// A named context that was found.
+/// A named context that replaces a stage or an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct NamedContext {
-    /// Its name in short form.
+    /// The context's name in short form.
     pub name: String,
-    /// Its name as it was found, with the platform where it was given for that one only.
+    /// The name under which the context was found. It includes the platform if the context is for a
+    /// single platform.
     pub key: String,
-    /// What it is, as typed.
+    /// The context's value, as typed.
     pub value: String,
-    /// The platform that is wanted.
+    /// The platform for which the context is used.
     pub platform: Platform,
 }
 
-/// All named contexts, by name in short form.
+/// The named contexts, by name in short form.
 #[derive(Clone, Debug, Default)]
 pub(super) struct NamedContexts(BTreeMap<String, String>);
 
 impl NamedContexts {
-    /// Takes in names and values as typed.
+    /// Collects names and values as typed.
     pub(super) fn new(typed: &BTreeMap<String, String>) -> Self {
         let short = |name: &String| reference::context_name(name).unwrap_or_else(|_| name.clone());
-        // The main context has no name that an instruction could use.
+        // Instructions can't refer to the main context by name.
         let typed = typed.iter().filter(|(name, _)| *name != "context");
         Self(typed.map(|(name, value)| (short(name), value.clone())).collect())
     }
 
-    /// Finds the context that stands in for `name` on a platform.
+    /// Returns the context that replaces `name` on a platform, if there is one.
     ///
     /// # Errors
-    /// Fails if `name` can't be a context's name.
+    /// Fails if `name` is not a valid name of a context.
     pub(super) fn find(
         &self,
         name: &str,
@@ -83,10 +84,10 @@ impl NamedContext {
         Ok((if scheme.starts_with("git@") { "git" } else { scheme }, rest))
     }
 
-    /// Returns the image to be resolved, if the context is one.
+    /// Returns the request for the context's image, or `None` if the context is no image.
     ///
     /// # Errors
-    /// Says what is wrong with the value.
+    /// Fails on an invalid value.
     pub(super) fn request(&self) -> Result<Option<ImageRequest>, Error> {
         let (scheme, rest) = self.scheme()?;
         let location = rest.strip_prefix("//").unwrap_or(rest);
@@ -105,10 +106,10 @@ impl NamedContext {
         Ok(Some(ImageRequest { location, platform: self.platform.clone(), display }))
     }
 
-    /// Adds the context's files to the graph. `paths` are those of the stage that it becomes.
+    /// Adds the context's files to the graph. `paths` is the path set of the stage.
     ///
     /// # Errors
-    /// Says what is wrong with the value.
+    /// Fails on an invalid value.
     pub(super) fn load(
         &self,
         lowering: &mut Lowering<'_>,
@@ -139,7 +140,7 @@ impl NamedContext {
         let mut attrs = BTreeMap::new();
         let (name, identifier) = if scheme == "oci-layout" {
             attrs.insert("oci.store".to_owned(), layout_directory(location).to_owned());
-            // The name says nothing about where the image is; the store does.
+            // The `oci.store` attribute locates the image; the name is only a label.
             let full = reference::parse(&self.name).map_or_else(
                 |_| self.name.clone(),
                 |reference| match reference.tag().filter(|tag| *tag != "latest") {
@@ -205,9 +206,9 @@ impl NamedContext {
     }
 }
 
-/// Returns the patterns of a repository's ignore file; none where they exclude nothing.
+/// Returns the patterns of a repository's ignore file. The list is empty if they exclude nothing.
 fn ignored(lowering: &Lowering<'_>, source: &SourceOp) -> Result<Vec<String>, Error> {
-    // After an error there will be no build.
+    // After an error, the build doesn't run.
     if lowering.options.strict_buildkit || !lowering.errors.is_empty() {
         return Ok(Vec::new());
     }
@@ -223,14 +224,14 @@ fn ignored(lowering: &Lowering<'_>, source: &SourceOp) -> Result<Vec<String>, Er
     read().map_err(failed)
 }
 
-/// Returns the directory of `DIRECTORY[:TAG][@DIGEST]`.
+/// Returns the `DIRECTORY` part of `DIRECTORY[:TAG][@DIGEST]`.
 fn layout_directory(location: &str) -> &str {
     let path = location.split("@sha256:").next().unwrap_or(location);
     let name = path.rfind('/').map_or(0, |slash| slash + 1);
     path[name..].rfind(':').map_or(path, |colon| &path[..name + colon])
 }
 
-/// Returns the state that an image config describes.
+/// Returns the stage state that an image config describes.
 fn state_of_image(output: super::graph::Output, config: &ImageConfig, wanted: &Platform) -> State {
     let mut state = State::of(Some(output), Some(wanted));
     for entry in &config.config.env {
@@ -250,13 +251,13 @@ fn state_of_image(output: super::graph::Output, config: &ImageConfig, wanted: &P
     state
 }
 
-/// Returns a source for a file behind a URL.
+/// Returns the source for a file behind a URL.
 pub(super) fn http_source(url: &str, filename: &str) -> SourceOp {
     let attrs = BTreeMap::from([("http.filename".to_owned(), filename.to_owned())]);
     SourceOp { identifier: url.to_owned(), attrs }
 }
 
-/// Returns a source for a directory of the client.
+/// Returns the source for a directory of the client.
 pub(super) fn local_source(name: &str, hint: &str, lowering: &Lowering<'_>) -> SourceOp {
     let attrs = [("local.sharedkeyhint", hint), ("local.unique", &lowering.options.session)];
     SourceOp {
@@ -265,7 +266,7 @@ pub(super) fn local_source(name: &str, hint: &str, lowering: &Lowering<'_>) -> S
     }
 }
 
-/// Leaves out what ignore patterns match.
+/// Excludes the files that ignore patterns match.
 pub(super) fn exclude(source: &mut SourceOp, patterns: &[String]) {
     if !patterns.is_empty() {
         let patterns = go_text::json_list(patterns);

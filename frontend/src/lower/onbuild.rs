@@ -1,4 +1,4 @@
-//! `ONBUILD`: recorded in the image config, and run in the stages that are built on it.
+//! `ONBUILD`: triggers, which are stored in the image config and run in stages built on the image.
 
 use std::rc::Rc;
 
@@ -10,16 +10,17 @@ use super::dispatch::Site;
 use super::stage::{Command, StageId};
 use super::{Lowering, Scope};
 
-/// Images that triggers may name, those that the images' own triggers name among them.
+/// The maximal number of images that triggers may name, including those named by the images' own
+/// triggers.
 const MAX_TRIGGERED: usize = 1000;
 
-/// Records a trigger.
+/// Stores a trigger in the image config.
 pub(super) fn dispatch(site: &mut Site<'_, '_>, trigger: &str) {
     site.stage.image_mut().config.on_build.push(trigger.to_owned());
 }
 
 impl Lowering<'_> {
-    /// Resolves what the target reaches, until triggers ask for nothing more.
+    /// Resolves the stages that the target reaches, until triggers add no further ones.
     ///
     /// # Errors
     /// Fails on images that can't be resolved, and on malformed triggers.
@@ -27,7 +28,7 @@ impl Lowering<'_> {
         let limit = self.stages.len() + MAX_TRIGGERED;
         loop {
             if self.stages.len() > limit {
-                // The reference would go on until it has no memory left.
+                // The reference would continue until it runs out of memory.
                 return Err(self.stages[target].error_at(Error::new(format!(
                     "triggers of base images name more than {MAX_TRIGGERED} images: do they name \
                      each other?"
@@ -36,7 +37,7 @@ impl Lowering<'_> {
             let reachable = self.reachable(target);
             let wanted = match self.scope {
                 Scope::Target => reachable.clone(),
-                // Triggers run in what the target needs all the same.
+                // Triggers run only in stages that the target needs, whatever the scope.
                 Scope::All => vec![true; self.stages.len()],
             };
             self.resolve_bases(&wanted)?;
@@ -58,8 +59,8 @@ impl Lowering<'_> {
         }
     }
 
-    /// Takes the triggers that run in a stage: those of its base image, and those that the stage
-    /// it is built on will record.
+    /// Removes and returns the triggers that run in a stage: those of its base image, and those
+    /// that its base stage will record.
     fn take_triggers(&mut self, id: StageId) -> Vec<String> {
         let stage = &mut self.stages[id];
         let mut triggers = stage.image.config.on_build.clone();
@@ -79,7 +80,7 @@ impl Lowering<'_> {
         triggers
     }
 
-    /// Puts triggers in front of a stage's instructions. Tells whether they read other stages.
+    /// Inserts triggers before a stage's instructions. Returns `true` if they read other stages.
     fn add_triggers(&mut self, id: StageId, triggers: &[String]) -> Result<bool, Error> {
         let span = self.stages[id].span.unwrap_or_default();
         let mut commands = Vec::with_capacity(triggers.len());

@@ -1,7 +1,7 @@
-//! What a build can be given: arguments, secrets and SSH agents.
+//! The inputs that a build accepts: arguments, secrets and SSH agents.
 //!
-//! Each stage notes what it needs while it is dispatched. An argument that several stages know is
-//! told once, as the first stage on the way from the target knows it.
+//! Each stage records its inputs while it is dispatched. If several stages declare an argument, the
+//! outline uses the first of them on the way from the target.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,52 +12,52 @@ use crate::instruction::ArgValue;
 use super::Lowering;
 use super::stage::StageId;
 
-/// An argument that an `ARG` declares.
+/// An argument declared by an `ARG`.
 #[derive(Clone, Debug, Default)]
 pub(super) struct DeclaredArg {
-    /// Its value, if it has one.
+    /// The argument's value, if it has one.
     pub value: Option<String>,
-    /// The comment about it.
+    /// The description from the comment in front of the argument.
     pub doc: String,
-    /// Where it is declared.
+    /// The lines of the declaration.
     pub span: Span,
-    /// The arguments that its default takes.
+    /// The arguments that the default uses.
     pub uses: BTreeSet<String>,
 }
 
 impl DeclaredArg {
-    /// Returns a declaration whose value isn't known yet.
+    /// Returns a declaration without a value.
     pub(super) fn new(arg: &ArgValue, span: Span) -> Self {
         Self { value: None, doc: arg.doc.clone(), span, uses: BTreeSet::new() }
     }
 }
 
-/// What a stage can be given.
+/// The inputs of a stage.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Needs {
-    /// The arguments that its `FROM` takes, and those of the stages it is built on.
+    /// The arguments that the stage's `FROM` uses, and those of the stages on which it is built.
     pub from_args: BTreeSet<String>,
-    /// The arguments that it declares.
+    /// The names of the arguments that the stage declares.
     pub args: BTreeSet<String>,
-    /// Those with a default, a value, or no global declaration.
+    /// The arguments with a default, a value, or no global declaration.
     pub declared: BTreeMap<String, DeclaredArg>,
     secrets: BTreeMap<String, (bool, Span)>,
     agents: BTreeMap<String, (bool, Span)>,
 }
 
 impl Needs {
-    /// Adds a secret; the first use of one is told.
+    /// Adds a secret, unless it was added before.
     pub(super) fn add_secret(&mut self, id: String, required: bool, span: Span) {
         self.secrets.entry(id).or_insert((required, span));
     }
 
-    /// Adds an SSH agent; the first use of one is told.
+    /// Adds an SSH agent, unless it was added before.
     pub(super) fn add_agent(&mut self, id: String, required: bool, span: Span) {
         self.agents.entry(id).or_insert((required, span));
     }
 }
 
-/// What is told, by name.
+/// The contents of the outline, by name.
 #[derive(Default)]
 struct Told<'a> {
     args: BTreeMap<&'a str, &'a DeclaredArg>,
@@ -66,7 +66,7 @@ struct Told<'a> {
 }
 
 impl Lowering<'_> {
-    /// Returns what the target and all that it reads can be given.
+    /// Returns the outline of the target and all stages that it reads.
     pub(super) fn outline(&self, target: StageId, source: &[u8]) -> Outline {
         let mut told = Told::default();
         let mut visited = vec![false; self.stages.len()];

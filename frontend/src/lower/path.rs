@@ -1,10 +1,10 @@
-//! Paths as text: Dockerfile paths are cleaned and joined without looking at any file system.
+//! Operations on Dockerfile paths, without access to any file system.
 //!
-//! Everything here follows Go's `path` package, since op digests depend on the exact result.
-//! Windows paths are understood where the platform of a stage is Windows: drive letters of the
-//! system drive are dropped and backslashes become slashes.
+//! All functions follow Go's `path` package, since op digests depend on the exact result. If a
+//! stage's platform is Windows, Windows paths are accepted: the letter of the system drive is
+//! dropped and backslashes become slashes.
 
-/// Returns the shortest path that is lexically the same; never empty.
+/// Returns the shortest path that is lexically equivalent. The result is never empty.
 pub(super) fn clean(path: &str) -> String {
     if path.is_empty() {
         return ".".to_owned();
@@ -32,7 +32,7 @@ pub(super) fn clean(path: &str) -> String {
     }
 }
 
-/// Joins two paths and cleans the result; empty ones are left out.
+/// Joins two paths and cleans the result. Empty paths are skipped.
 pub(super) fn join(first: &str, second: &str) -> String {
     match (first.is_empty(), second.is_empty()) {
         (true, true) => String::new(),
@@ -54,18 +54,18 @@ pub(super) fn base(path: &str) -> &str {
     trimmed.rsplit('/').next().unwrap_or(trimmed)
 }
 
-/// Tells whether a path starts at the root, on a system where Windows paths may be met.
+/// Returns `true` if a path is absolute on the operating system `os`.
 pub(super) fn is_absolute(path: &str, os: &str) -> bool {
     without_drive(path, os, false).is_ok_and(|path| path.starts_with('/'))
 }
 
-/// Returns `path` with slashes, as the graph has it.
+/// Returns `path` with slashes, as the graph stores it.
 pub(super) fn to_slash(path: &str, os: &str) -> String {
     if os == "windows" { path.replace('\\', "/") } else { path.to_owned() }
 }
 
-/// Joins `path` to `parent` unless it is absolute already. A trailing slash, or `/.`, which make
-/// a destination a directory, are kept with `keep_slash`.
+/// Joins `path` to `parent` unless it is absolute. With `keep_slash`, keeps a trailing slash or
+/// `/.`, which mark a destination as a directory.
 ///
 /// # Errors
 /// Fails on Windows paths that leave the system drive.
@@ -93,7 +93,7 @@ pub(super) fn normalize(
     Ok(to_slash(&path, os))
 }
 
-/// Returns the working directory that `WORKDIR path` leads to, with the system's own separators.
+/// Returns the working directory after `WORKDIR path`, with the system's own separators.
 ///
 /// # Errors
 /// Fails on Windows paths that leave the system drive.
@@ -103,7 +103,7 @@ pub(super) fn working_dir(current: &str, path: &str, os: &str) -> Result<String,
     Ok(if os == "windows" { path.replace('/', "\\") } else { path })
 }
 
-/// Returns a path below the root for a file action, relative to `parent`.
+/// Returns an absolute path for a file action. A relative path is relative to `parent`.
 pub(super) fn for_action(parent: &str, path: &str, keep_slash: bool) -> String {
     let mut cleaned = clean(path);
     if !cleaned.starts_with('/') {
@@ -115,7 +115,7 @@ pub(super) fn for_action(parent: &str, path: &str, keep_slash: bool) -> String {
     cleaned
 }
 
-/// Removes the drive letter of a Windows path; a no-op elsewhere.
+/// Removes the drive letter of a Windows path. Returns other systems' paths unchanged.
 ///
 /// # Errors
 /// Fails on paths that leave the system drive.

@@ -1,7 +1,8 @@
-//! Platforms in Dockerfiles.
+//! Platforms, as Dockerfiles name them.
 //!
-//! [`Platform`] is in normal form; what `FROM --platform` names is kept as containerd's parser
-//! leaves it (`arm64` with its variant `v8`, `arm` without `v7`), for it ends up in ops as it is.
+//! [`Platform`] is in normal form. The value of `FROM --platform` is kept as containerd's parser
+//! leaves it (`arm64` with its variant `v8`, `arm` without `v7`), because ops contain it in that
+//! form.
 
 use kiln_oci::Platform;
 
@@ -9,15 +10,15 @@ use crate::expand::Env;
 
 use super::environment::Environment;
 
-/// Reads a platform specifier.
+/// Parses a platform specifier.
 ///
 /// # Errors
-/// Says which component is malformed.
+/// Fails on a malformed component.
 pub(super) fn parse(text: &str) -> Result<Platform, String> {
     Platform::parse_literal(text).map_err(|error| error.to_string())
 }
 
-/// Returns the arguments that every Dockerfile has: the platforms and the stage to be built.
+/// Returns the predefined arguments of every Dockerfile: the platforms and the target stage.
 pub(super) fn default_args(
     build: &Platform,
     target: &Platform,
@@ -45,8 +46,8 @@ pub(super) fn default_args(
     environment
 }
 
-/// Returns what a step's name says about a cross build: `->arm64` where the environment names
-/// another target than the platform that the step runs on.
+/// Returns the part of a step's name that shows a cross build: `->arm64` if the environment has
+/// another target than the platform of the step.
 pub(super) fn cross_target(base: &Platform, env: &dyn Env) -> String {
     let Some(target) = target_of(base, env) else {
         return String::new();

@@ -1,4 +1,4 @@
-//! Stages before anything in them is looked at.
+//! Creation of the stages, before their instructions are dispatched.
 
 use std::collections::BTreeSet;
 use std::rc::Rc;

@@ -1,20 +1,20 @@
-//! Image references in Dockerfiles.
+//! Parsing of image references in Dockerfiles.
 
 use kiln_oci::{ParseReferenceError, Reference};
 
-/// Reads an image reference and completes it.
+/// Parses an image reference and adds the default registry and repository.
 ///
 /// # Errors
-/// Says what is wrong with it.
+/// Fails on a malformed reference.
 pub(super) fn parse(text: &str) -> Result<Reference, String> {
     text.parse().map_err(|error: ParseReferenceError| error.to_string())
 }
 
-/// Returns the short form of a name under which a named context is known: without registry and
-/// `library/`, and without the tag `latest`.
+/// Returns the short form of a named context's name: without registry and `library/`, and without
+/// the tag `latest`.
 ///
 /// # Errors
-/// Says why it is no reference.
+/// Fails if the name is no image reference.
 pub(super) fn context_name(text: &str) -> Result<String, String> {
     let familiar = parse(text)?.familiar();
     Ok(familiar.strip_suffix(":latest").unwrap_or(&familiar).to_owned())

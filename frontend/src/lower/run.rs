@@ -1,4 +1,4 @@
-//! `RUN`: a process in the stage's files.
+//! `RUN`: a process that changes the stage's files.
 
 use std::net::IpAddr;
 
@@ -22,13 +22,13 @@ use super::shell::with_shell;
 use super::stage::BuildArg;
 use super::{Lowering, metadata, path, step_name};
 
-/// Where scripts are mounted that the Dockerfile holds.
+/// The directory where scripts from heredocs are mounted.
 const SCRIPTS: &str = "/dev/pipes/";
 
-/// Adds the process.
+/// Adds the op for the process.
 pub(super) fn dispatch(site: &mut Site<'_, '_>, instruction: &RunInstruction) -> Result<(), Error> {
     let flags = flags(site, instruction)?;
-    // A process may read anything.
+    // A process may read any file.
     site.lowering.graph.use_path(site.stage.paths, "/");
     let mut mounts = Mounts::default();
     let (args, remark) = arguments(site, &instruction.command, &mut mounts)?;
@@ -58,7 +58,7 @@ fn flags(site: &mut Site<'_, '_>, instruction: &RunInstruction) -> Result<RunFla
     parse_run_flags(&instruction.flags, Some(&mut |word: &str| site.expand(word)))
 }
 
-/// Returns the words of the command, and what the step's name says about a heredoc.
+/// Returns the words of the command, and the part of the step's name that describes a heredoc.
 fn arguments(
     site: &mut Site<'_, '_>,
     command: &CommandLine,
@@ -74,7 +74,7 @@ fn arguments(
         return Err(invalid_command(command));
     }
     if heredoc::parse(line).is_none() {
-        // The shell reads the heredocs itself.
+        // The shell parses the heredocs itself.
         let mut script = line.clone();
         for file in &command.files {
             script = script + "\n" + &file.content + &file.name;
@@ -97,7 +97,7 @@ fn invalid_command(command: &CommandLine) -> Error {
     Error::new(format!("parsing produced an invalid run command: {args}"))
 }
 
-/// Returns the first line of a script.
+/// Returns the first line of a script, with `...` if there are more.
 fn summary(script: &str) -> String {
     let script = script.trim().replace("\r\n", "\n");
     match script.split_once('\n') {
@@ -119,7 +119,7 @@ fn read_only_directory(dest: &str) -> Mount {
     }
 }
 
-/// The environment as step names show it: secrets are masked.
+/// An environment for step names, with masked secrets.
 struct Masked<'a> {
     env: &'a dyn Env,
     secrets: Vec<&'a str>,
@@ -151,7 +151,7 @@ fn name(site: &mut Site<'_, '_>, remark: &str, flags: &RunFlags) -> String {
     step_name::next(site.stage, &text, platform.as_ref(), &*env)
 }
 
-/// Returns the command as the history has it: with the build arguments in front.
+/// Returns the command for the history, with the build arguments in front.
 fn history_command(site: &Site<'_, '_>, args: &[String]) -> String {
     let env = &site.stage.state.env;
     let mut values: Vec<String> = Vec::new();
@@ -175,7 +175,7 @@ fn history_command(site: &Site<'_, '_>, args: &[String]) -> String {
     words.join(" ")
 }
 
-/// Returns the op and what is mounted.
+/// Returns the op and the sources of its mounts.
 fn process(
     site: &Site<'_, '_>,
     flags: &RunFlags,
@@ -225,7 +225,7 @@ fn process(
 
 fn extra_hosts(lowering: &Lowering<'_>) -> Result<Vec<op::HostIp>, Error> {
     let host = |(host, ip): &(String, String)| {
-        // An address that is known when the step runs.
+        // The worker determines the address when the step runs.
         if ip == HOST_GATEWAY {
             return Ok(HostIp { host: host.to_lowercase(), ip: ip.clone() });
         }

@@ -1,4 +1,4 @@
-//! `RUN --mount`.
+//! The mounts of `RUN --mount`.
 
 use kiln_llb::op::{
     CacheMount, CacheSharing, Chown, ContentCache, CopyAction, FileActionKind, MkDirAction, Mount,
@@ -17,22 +17,23 @@ use super::{metadata, path, run_secret, run_ssh};
 /// The mounts of a process under construction.
 #[derive(Debug, Default)]
 pub(super) struct Mounts {
-    /// Files, with what is mounted.
+    /// The mounts of files, with their sources.
     files: Vec<(Mount, Option<Output>)>,
     secrets: Vec<Mount>,
     agents: Vec<Mount>,
 }
 
 impl Mounts {
-    /// Adds a mount of files.
+    /// Adds a mount of files, with its source.
     pub(super) fn add(&mut self, mount: Mount, from: Option<Output>) {
         self.files.push((mount, from));
     }
 
-    /// Returns all mounts in the order of the op, what is mounted, and the socket of the first
-    /// SSH agent.
+    /// Returns all mounts in the order of the op, their sources, and the socket of the first SSH
+    /// agent.
     ///
-    /// Files come first, by target, the root `base` among them; then secrets, then sockets.
+    /// The mounts of files come first, sorted by target, with the root `base` among them. Secrets
+    /// follow, then sockets.
     pub(super) fn finish(
         mut self,
         base: Option<Output>,
@@ -55,7 +56,7 @@ impl Mounts {
     }
 }
 
-/// Returns a mount of nothing.
+/// Returns a mount without a source.
 pub(super) fn empty_mount(dest: &str, kind: MountKind) -> Mount {
     Mount {
         input: None,
@@ -69,17 +70,17 @@ pub(super) fn empty_mount(dest: &str, kind: MountKind) -> Mount {
     }
 }
 
-/// Returns where each mount of a `RUN` comes from, before variables are replaced: `from` has none.
+/// Returns the `from` option of each mount of a `RUN`. The option may not contain variables.
 pub(super) fn origins(run: &RunInstruction) -> Vec<String> {
-    // Malformed flags were errors when the instruction was parsed.
+    // The parser has reported malformed flags already.
     let flags = parse_run_flags(&run.flags, None).unwrap_or_default();
     flags.mounts.into_iter().map(|mount| mount.from).collect()
 }
 
-/// Adds mounts.
+/// Adds the mounts of the flags.
 ///
 /// # Errors
-/// Fails on targets that can't be mounted on, and stages that come later.
+/// Fails on invalid targets, and on stages that come later.
 pub(super) fn dispatch(
     site: &mut Site<'_, '_>,
     flags: &[run::Mount],
@@ -109,13 +110,13 @@ pub(super) fn dispatch(
     Ok(())
 }
 
-/// Returns the secrets that are given as variables.
+/// Returns the secrets that are passed as environment variables.
 pub(super) fn secret_env(flags: &[run::Mount]) -> Vec<SecretEnv> {
     let secrets = flags.iter().filter(|flag| flag.kind == run::MountKind::Secret);
     secrets.filter_map(run_secret::variable).collect()
 }
 
-/// What a mount shows.
+/// The source of a mount.
 struct Origin {
     output: Option<Output>,
     paths: super::graph::PathSet,
@@ -198,7 +199,7 @@ fn cache(site: &Site<'_, '_>, flag: &run::Mount) -> CacheMount {
     }
 }
 
-/// Adds the directory that a cache with an owner or permission bits begins with.
+/// Adds the initial directory of a cache with an owner or permission bits.
 fn owned_directory(site: &mut Site<'_, '_>, flag: &run::Mount, from: Option<Output>) -> Output {
     let action = MkDirAction {
         path: "/cache".to_owned(),

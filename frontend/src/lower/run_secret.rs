@@ -1,4 +1,4 @@
-//! `RUN --mount=type=secret`: a secret as a file, a variable, or both.
+//! `RUN --mount=type=secret`: a secret as a file, an environment variable, or both.
 
 use kiln_llb::op::{Mount, MountKind, SecretEnv, SecretMount};
 
@@ -8,10 +8,10 @@ use crate::instruction::run;
 use super::path;
 use super::run_mount::empty_mount;
 
-/// Returns the file, if there is to be one.
+/// Returns the mount of the secret's file, if the flag requests a file.
 ///
 /// # Errors
-/// Fails if the secret has no name.
+/// Fails if the secret has no ID.
 pub(super) fn mount(flag: &run::Mount) -> Result<Option<Mount>, Error> {
     let id = id(flag).ok_or_else(|| Error::new("one of source, target required"))?;
     if flag.target.is_empty() && flag.env.is_some() {
@@ -32,13 +32,13 @@ pub(super) fn mount(flag: &run::Mount) -> Result<Option<Mount>, Error> {
     Ok(Some(Mount { output: Some(0), ..empty_mount(&dest, MountKind::Secret(secret)) }))
 }
 
-/// Returns the variable, if there is to be one.
+/// Returns the secret's environment variable, if the flag requests one.
 pub(super) fn variable(flag: &run::Mount) -> Option<SecretEnv> {
     let name = flag.env.clone()?;
     Some(SecretEnv { id: id(flag)?, name, optional: !flag.required })
 }
 
-/// Returns the secret's name, if it has one.
+/// Returns the secret's ID, if it has one.
 pub(super) fn id(flag: &run::Mount) -> Option<String> {
     [&flag.source, &flag.cache_id]
         .into_iter()

@@ -7,7 +7,7 @@ use crate::instruction::run;
 
 use super::run_mount::empty_mount;
 
-/// Returns the socket's mount; its place is empty where the flag names none.
+/// Returns the socket's mount. The mount's target is empty if the flag has none.
 ///
 /// # Errors
 /// Fails if the flag has a source.

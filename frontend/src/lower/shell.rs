@@ -8,13 +8,13 @@ use crate::lint::rules;
 use super::dispatch::Site;
 use super::go_text;
 
-/// Sets the shell.
+/// Sets the shell of the shell form.
 pub(super) fn dispatch(site: &mut Site<'_, '_>, words: &[String]) {
     site.stage.image_mut().config.shell = words.to_vec();
     site.commit(format!("SHELL {}", go_text::list(words)), false);
 }
 
-/// Puts the shell in front of a command.
+/// Prepends the shell to a command.
 pub(super) fn with_shell(image: &ImageConfig, args: &[String]) -> Vec<String> {
     let default: &[&str] =
         if image.os == "windows" { &["cmd", "/S", "/C"] } else { &["/bin/sh", "-c"] };
@@ -26,8 +26,8 @@ pub(super) fn with_shell(image: &ImageConfig, args: &[String]) -> Vec<String> {
     words
 }
 
-/// Returns the words of a `CMD` or `ENTRYPOINT`, and reports the shell form where nobody chose a
-/// shell.
+/// Returns the words of a `CMD` or `ENTRYPOINT`. Reports the shell form if the Dockerfile doesn't
+/// choose a shell.
 pub(super) fn checked_command(site: &mut Site<'_, '_>, command: &CommandLine) -> Vec<String> {
     if !command.prepend_shell {
         return command.args.clone();

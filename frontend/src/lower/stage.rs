@@ -1,8 +1,9 @@
-//! Stages while they are lowered.
+//! The state of the stages during lowering.
 //!
-//! Besides the stages of the Dockerfile there are *unregistered* ones: one for every image that
-//! `COPY --from` or `RUN --mount=from` names without a `FROM` (and one for every mount that names
-//! nothing, which the reference counts too: numbers in `--from=N` and step names depend on it).
+//! Besides the stages of the Dockerfile there are *unregistered* stages: one for each image that
+//! `COPY --from` or `RUN --mount=from` names without a `FROM`, and one for each mount that names
+//! nothing. The reference counts the latter too, and numbers in `--from=N` and step names depend on
+//! that count.
 
 use std::collections::HashMap;
 use std::ops::{Index, IndexMut};
@@ -21,88 +22,88 @@ use super::graph::{Output, PathSet};
 use super::named_context::NamedContext;
 use super::outline::Needs;
 
-/// Number of a stage.
+/// The number of a stage, counted from zero.
 pub(super) type StageId = usize;
 
-/// What a stage's files are, and how its next process would run.
+/// The files of a stage, and the settings of its next process.
 #[derive(Clone, Debug, Default)]
 pub(super) struct State {
-    /// The files; `None` for an empty file system.
+    /// The output with the files; `None` for an empty file system.
     pub output: Option<Output>,
-    /// The environment, build arguments included.
+    /// The environment, including build arguments.
     pub env: Rc<Environment>,
-    /// The working directory.
+    /// The absolute working directory.
     pub dir: String,
-    /// The user.
+    /// The user and, optionally, group that run processes; empty for the default.
     pub user: String,
-    /// The platform in normal form, where the files' origin has one.
+    /// The platform in normal form, if the origin of the files has one.
     pub platform: Option<Platform>,
-    /// The network of processes.
+    /// The network mode of processes.
     pub network: NetMode,
 }
 
 impl State {
-    /// Returns a state with the given files, at the root.
+    /// Returns a state with the given files and the working directory `/`.
     pub(super) fn of(output: Option<Output>, platform: Option<&Platform>) -> Self {
         let platform = platform.map(Platform::normal);
         Self { output, dir: "/".to_owned(), platform, ..Self::default() }
     }
 
-    /// Sets a variable.
+    /// Sets an environment variable.
     pub(super) fn set_env(&mut self, key: &str, value: &str) {
         Rc::make_mut(&mut self.env).set(key, value);
     }
 }
 
-/// An instruction with the stages that it reads.
+/// An instruction and the stages that it reads.
 #[derive(Clone, Debug)]
 pub(super) struct Command {
-    /// The instruction.
+    /// The instruction, shared by reference count.
     pub instruction: Rc<Instruction>,
     /// The stages: one for `COPY --from`, one for each mount of `RUN`.
     pub sources: Vec<StageId>,
-    /// Whether it is a trigger of the base image.
+    /// `true` for a trigger of the base image.
     pub onbuild: bool,
 }
 
-/// A declared build argument and its value.
+/// A declared build argument with its value.
 #[derive(Clone, Debug)]
 pub(super) struct BuildArg {
-    /// The name.
+    /// The name of the argument.
     pub key: Rc<str>,
-    /// The value, if it has one.
+    /// The argument's value, if it has one.
     pub value: Option<Rc<str>>,
 }
 
-/// A stage.
+/// A stage during lowering.
 #[derive(Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub(super) struct Stage {
     /// The name given by `AS`, in lower case, or empty.
     pub name: String,
-    /// The comment about it.
+    /// The description from the comment in front of the stage.
     pub doc: String,
-    /// What it can be given.
+    /// The inputs that the stage accepts.
     pub needs: Needs,
-    /// The name in messages and steps.
+    /// The name used in messages and step names.
     pub step_name: String,
-    /// What it is built on: expanded, then resolved.
+    /// The name of the base: expanded, then resolved.
     pub base_name: String,
-    /// The `FROM` line.
+    /// The `FROM` line as written.
     pub original: String,
-    /// Where the `FROM` stands.
+    /// The lines of the `FROM`.
     pub span: Option<Span>,
     /// The platform, once it is known.
     pub platform: Option<Platform>,
-    /// The earlier stage that it is built on.
+    /// The earlier stage on which it is built.
     pub base: Option<StageId>,
-    /// The named context that stands in for it.
+    /// The named context that replaces the stage.
     pub named_context: Option<NamedContext>,
-    /// The instructions.
+    /// The instructions, including triggers.
     pub commands: Vec<Command>,
-    /// The stages that instructions read, and where those stand.
+    /// The stages that the instructions read, and the lines of those instructions.
     pub deps: Vec<(StageId, Span)>,
-    /// The files, and how processes run.
+    /// The files, and the settings of the next process.
     pub state: State,
     /// The image config, without the history entries of this Dockerfile.
     pub image: Rc<ImageConfig>,
@@ -110,36 +111,36 @@ pub(super) struct Stage {
     pub history: Vec<History>,
     /// Build arguments in order of declaration, those of the base stage included.
     pub build_args: Vec<BuildArg>,
-    /// Which of its own files are used, if it comes from a local context.
+    /// The used paths of the stage's own files, if they come from a local context.
     pub paths: PathSet,
-    /// Whether nothing more is to be done for it.
+    /// `true` if the stage is complete.
     pub dispatched: bool,
-    /// Whether its base image is known.
+    /// `true` if the base image is resolved.
     pub resolved: bool,
-    /// Whether the triggers of its base stage were added.
+    /// `true` if the triggers of the base stage were added.
     pub triggered: bool,
-    /// Whether only an instruction names it.
+    /// `true` if the stage only exists because an instruction names its image.
     pub unregistered: bool,
-    /// Whether its steps run even when cached.
+    /// `true` if the steps run even when cached.
     pub ignore_cache: bool,
-    /// Whether the instruction at hand is a trigger.
+    /// `true` if the current instruction is a trigger.
     pub in_trigger: bool,
-    /// Steps that have a number already.
+    /// The number of steps that are numbered already.
     pub step: usize,
-    /// Steps that will have one.
+    /// The total number of steps.
     pub steps: usize,
-    /// Whether a `WORKDIR` was met.
+    /// `true` if the stage has a `WORKDIR`.
     pub workdir_set: bool,
-    /// The last `ENTRYPOINT`.
+    /// The lines of the last `ENTRYPOINT`.
     pub entrypoint: Option<Span>,
-    /// The last `CMD`.
+    /// The lines of the last `CMD`.
     pub cmd: Option<Span>,
-    /// The last `HEALTHCHECK`.
+    /// The lines of the last `HEALTHCHECK`.
     pub healthcheck: Option<Span>,
 }
 
 impl Stage {
-    /// Returns a stage on `base_name` with nothing known about it.
+    /// Returns a stage on `base_name` without instructions.
     pub(super) fn new(base_name: String, span: Option<Span>, paths: PathSet) -> Self {
         Self {
             name: String::new(),
@@ -174,7 +175,7 @@ impl Stage {
         }
     }
 
-    /// Returns the stage that a `FROM` begins.
+    /// Returns the stage for a `FROM`.
     pub(super) fn from_instruction(
         stage: &instruction::Stage,
         base_name: String,
@@ -189,12 +190,12 @@ impl Stage {
         }
     }
 
-    /// Returns the image config, to be changed.
+    /// Returns the image config for modification.
     pub(super) fn image_mut(&mut self) -> &mut ImageConfig {
         Rc::make_mut(&mut self.image)
     }
 
-    /// Returns an error at the stage's `FROM`.
+    /// Returns `error` with the place of the stage's `FROM`.
     pub(super) fn error_at(&self, error: Error) -> Error {
         match self.span {
             Some(span) => error.at(span),
@@ -202,13 +203,13 @@ impl Stage {
         }
     }
 
-    /// Returns the operating system that the stage is for.
+    /// Returns the operating system of the stage's platform.
     pub(super) fn os(&self) -> &str {
         self.platform.as_ref().map_or("linux", |platform| platform.os.as_str())
     }
 }
 
-/// All stages, in order.
+/// All stages, in order, with an index of their names.
 #[derive(Debug, Default)]
 pub(super) struct Stages {
     list: Vec<Stage>,
@@ -216,7 +217,7 @@ pub(super) struct Stages {
 }
 
 impl Stages {
-    /// Adds a stage. It is built on an earlier one if that has the name of its base.
+    /// Adds a stage. If an earlier stage has the name of its base, that stage becomes its base.
     pub(super) fn add(&mut self, mut stage: Stage) -> StageId {
         stage.base = self.by_name.get(&stage.base_name).copied();
         if let Some(base) = stage.base {
@@ -230,7 +231,7 @@ impl Stages {
         id
     }
 
-    /// Returns the last stage with a name, in whatever case it is given.
+    /// Returns the last stage with a name, regardless of case.
     pub(super) fn by_name(&self, name: &str) -> Option<StageId> {
         self.by_name.get(&to_lower(name)).copied()
     }
@@ -238,7 +239,7 @@ impl Stages {
     /// Returns the stage with a number.
     ///
     /// # Errors
-    /// Fails if there is none.
+    /// Fails if no stage has the number.
     pub(super) fn by_number(&self, number: i64) -> Result<StageId, Error> {
         usize::try_from(number)
             .ok()
@@ -246,17 +247,17 @@ impl Stages {
             .ok_or_else(|| Error::new(format!("invalid stage index {number}")))
     }
 
-    /// Returns how many stages there are.
+    /// Returns the number of stages.
     pub(super) fn len(&self) -> usize {
         self.list.len()
     }
 
-    /// Returns the names that stages were given.
+    /// Returns the names of the named stages.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.list.iter().map(|stage| stage.name.as_str()).filter(|name| !name.is_empty())
     }
 
-    /// Gives a stage what it inherits from the stage that it is built on.
+    /// Copies the inherited settings from the stage's base.
     pub(super) fn inherit(&mut self, id: StageId) {
         let Some(base) = self.list[id].base else {
             return;
@@ -274,7 +275,8 @@ impl Stages {
         stage.build_args.extend(base.build_args.iter().cloned());
     }
 
-    /// Returns the history entries that lead to a stage, without those of its base image.
+    /// Returns the history entries of a stage and the stages below, without those of the base
+    /// image.
     pub(super) fn history(&self, id: StageId) -> Vec<History> {
         let mut chain = vec![id];
         while let Some(base) = chain.last().and_then(|id| self.list[*id].base) {

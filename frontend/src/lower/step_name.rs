@@ -1,4 +1,4 @@
-//! Step names, as progress shows them: `[stage 2/5] RUN make`.
+//! The names of steps, as progress shows them: `[stage 2/5] RUN make`.
 
 use std::fmt::Write as _;
 
@@ -10,9 +10,9 @@ use crate::text::to_upper;
 use super::platform;
 use super::stage::Stage;
 
-/// Gives the stage's next step its number and name.
+/// Numbers the stage's next step and returns its name.
 ///
-/// The platform is told where several are built.
+/// `platform` is given if several platforms are built.
 pub(super) fn next(
     stage: &mut Stage,
     text: &str,
@@ -26,7 +26,7 @@ pub(super) fn next(
     current(stage, text, platform, env)
 }
 
-/// Names the step that was numbered last.
+/// Returns the name of the step that was numbered last.
 pub(super) fn current(
     stage: &Stage,
     text: &str,
@@ -55,8 +55,8 @@ pub(super) fn current(
     out + text
 }
 
-/// Returns an instruction as step names show it: the keyword in upper case, variables replaced
-/// where that works.
+/// Returns an instruction for a step name: with the keyword in upper case, and with expanded
+/// variables if the expansion succeeds.
 pub(super) fn of_instruction(text: &str, expander: Expander, env: &dyn Env) -> String {
     let expanded = expander.process_word(text, env).map_or_else(|_| text.to_owned(), |e| e.text);
     match expanded.split_once(' ') {

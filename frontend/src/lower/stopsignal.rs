@@ -1,4 +1,4 @@
-//! `STOPSIGNAL`: how a container is asked to stop.
+//! `STOPSIGNAL`: the signal that stops a container.
 
 use crate::error::Error;
 use crate::text::to_upper;
@@ -11,7 +11,7 @@ const SIGNALS: [&str; 35] = [
     "TTIN", "TTOU", "URG", "USR1", "USR2", "VTALRM", "WINCH", "XCPU", "XFSZ", "RTMIN",
 ];
 
-/// Sets the signal.
+/// Sets the image's stop signal.
 pub(super) fn dispatch(site: &mut Site<'_, '_>, signal: &str) -> Result<(), Error> {
     let signal = site.expand(signal)?;
     if !is_signal(&signal) {

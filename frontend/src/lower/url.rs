@@ -1,38 +1,38 @@
-//! URLs, as far as `ADD` and contexts need them: where the parts are, and percent-encoding.
+//! URLs for `ADD` and contexts: parsing and percent-encoding.
 //!
-//! What counts as a URL, and how one is written again, follows Go's `net/url`: both end up in
+//! The syntax of URLs and their normal form follow Go's `net/url`, because URLs are part of
 //! digests.
 
 use std::fmt::Write as _;
 
 use kiln_oci::text::unescape;
 
-/// A URL in parts.
+/// The parts of a URL.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Url {
-    /// The scheme in lower case.
+    /// The scheme, in lower case.
     pub scheme: String,
-    /// User and password as written, with the `@`; empty where there are none.
+    /// The user and password as written, with the `@`; empty if there are none.
     pub user: String,
-    /// Host and port.
+    /// The host, and the port after a colon.
     pub host: String,
-    /// The path, decoded.
+    /// The path without percent-encoding.
     pub path: String,
-    /// The path as it is written again.
+    /// The path in the encoding that is written back.
     pub encoded_path: String,
-    /// The query as written.
+    /// The query, as written.
     pub query: String,
-    /// Whether a question mark stands there with nothing behind it.
+    /// `true` if the URL has a question mark without a query.
     pub empty_query: bool,
-    /// The fragment, decoded.
+    /// The fragment without percent-encoding, or empty.
     pub fragment: String,
 }
 
 impl Url {
-    /// Reads a URL with an authority.
+    /// Parses a URL with an authority.
     ///
     /// # Errors
-    /// Says what is malformed.
+    /// Fails on a malformed URL.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         if text.bytes().any(|b| b < 0x20 || b == 0x7f) {
             return Err("invalid control character in URL".to_owned());
@@ -65,7 +65,7 @@ impl Url {
         })
     }
 
-    /// Writes the URL again, without query and fragment; the mark of an empty query stays.
+    /// Returns the URL without query and fragment. The question mark of an empty query is kept.
     pub(super) fn without_options(&self) -> String {
         let mark = if self.empty_query { "?" } else { "" };
         let mut host = String::with_capacity(self.host.len());
@@ -76,7 +76,7 @@ impl Url {
             }
             let mut bytes = [0; 4];
             for byte in c.encode_utf8(&mut bytes).bytes() {
-                // Writing to a text can't fail.
+                // Writing to a string can't fail.
                 let _ = write!(host, "%{byte:02X}");
             }
         }
@@ -89,7 +89,7 @@ fn check_user(user: &str) -> Result<(), String> {
     if user.bytes().all(is_valid) { Ok(()) } else { Err("net/url: invalid userinfo".to_owned()) }
 }
 
-/// Checks host and port; a `strict` host has no colon but that of the port.
+/// Checks host and port. A `strict` host has no colon except before the port.
 fn check_host(host: &str, strict: bool) -> Result<(), String> {
     let port = match host.strip_prefix('[').map(|_| host.rfind(']')) {
         Some(Some(end)) => &host[end + 1..],
@@ -99,7 +99,7 @@ fn check_host(host: &str, strict: bool) -> Result<(), String> {
     };
     let escapes = host.match_indices('%').map(|(at, _)| &host[at..]);
     for escape in escapes {
-        // Only what is not ASCII may be encoded, and the percent sign.
+        // Only non-ASCII bytes and the percent sign may be encoded.
         let is_ascii = matches!(escape.as_bytes().get(1), Some(b'0'..=b'7'));
         if is_ascii && !escape.starts_with("%25") {
             let shown: String = escape.chars().take(3).collect();
@@ -116,7 +116,7 @@ fn check_host(host: &str, strict: bool) -> Result<(), String> {
     Err(format!("invalid port {} after host", crate::text::quote(port)))
 }
 
-/// Returns the keys and values of a query; malformed pairs are left out.
+/// Returns the keys and values of a query. Malformed pairs are skipped.
 pub(super) fn query_pairs(query: &str) -> Vec<(String, String)> {
     let decode = |text: &str| unescape(&text.replace('+', " "));
     query
@@ -129,7 +129,7 @@ pub(super) fn query_pairs(query: &str) -> Vec<(String, String)> {
         .collect()
 }
 
-/// Keeps a path as written where that is a valid encoding, and encodes it anew where it isn't.
+/// Returns a path as written if its encoding is valid, or encodes it again.
 fn encode_path(written: &str, decoded: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.~$&+,/:;=@".contains(&b);
     if written.bytes().all(|b| plain(b) || b"!'()*[]%".contains(&b)) {

@@ -1,4 +1,4 @@
-//! `VOLUME`: directories that outlive containers.
+//! `VOLUME`: directories for data that outlives containers.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use crate::error::Error;
 use super::dispatch::Site;
 use super::go_text;
 
-/// Declares volumes.
+/// Adds volumes to the image config.
 pub(super) fn dispatch(site: &mut Site<'_, '_>, paths: &[String]) -> Result<(), Error> {
     let paths = site.expand_all(paths)?;
     if paths.iter().any(String::is_empty) {

@@ -1,4 +1,4 @@
-//! `WORKDIR`: the working directory; it is made where it is missing.
+//! `WORKDIR`: the working directory, which is created if it doesn't exist.
 
 use kiln_llb::op::{FileActionKind, MkDirAction};
 
@@ -11,11 +11,11 @@ use super::graph::{Action, Plan};
 use super::stage::Stage;
 use super::{metadata, path};
 
-/// Changes the working directory and makes it.
+/// Changes the working directory and creates it.
 pub(super) fn dispatch(site: &mut Site<'_, '_>, written: &str) -> Result<(), Error> {
     let written = site.expand(written)?;
-    // A relative path is fine below an absolute one of this Dockerfile; that of a base image may
-    // change.
+    // A relative path is fine after an absolute one in the same Dockerfile. The working directory
+    // of a base image may change.
     if !site.stage.workdir_set && !path::is_absolute(&written, site.stage.os()) {
         site.report(rules::workdir_relative_path(&written));
     }
@@ -30,7 +30,7 @@ pub(super) fn dispatch(site: &mut Site<'_, '_>, written: &str) -> Result<(), Err
     Ok(())
 }
 
-/// Changes the working directory.
+/// Changes the working directory of the stage and the image.
 pub(super) fn change(stage: &mut Stage, written: &str) -> Result<(), Error> {
     let os = stage.os().to_owned();
     let dir = path::working_dir(&stage.image.config.working_dir, written, &os)

@@ -1,4 +1,4 @@
-//! Build checks of the text alone. Those that need values are made when instructions are lowered.
+//! Build checks of the text alone. Lowering runs the checks that need values.
 
 use std::collections::HashSet;
 
@@ -8,7 +8,7 @@ use crate::instruction::{Instruction, InstructionKind, Stage};
 use crate::lint::{Finding, Linter, Warning, rules};
 use crate::text::{to_lower, to_upper};
 
-/// Checks a node before anything in it is looked at.
+/// Checks a node before it is parsed.
 pub(super) fn before(node: &Node) -> Vec<Finding> {
     let mut findings = Vec::new();
     match to_lower(&node.keyword).as_str() {
@@ -30,7 +30,8 @@ pub(super) fn before(node: &Node) -> Vec<Finding> {
     findings
 }
 
-/// A `FROM` in mixed case agrees with anything: it has a warning of its own.
+/// Returns `true` if `AS` has the case of `FROM`. A `FROM` in mixed case matches anything, since
+/// another warning covers it.
 fn same_case(from: &str, keyword: &str) -> bool {
     if from == to_lower(from) {
         keyword == to_lower(keyword)
@@ -69,7 +70,7 @@ fn description(keyword: &str, keys: &[&str], comments: &[String]) -> Option<Find
     Some(rules::invalid_definition_description(keyword, example))
 }
 
-/// Checks stage names against each other, and against those that mean something.
+/// Checks stage names for duplicates and reserved names.
 pub(super) fn stage_names(stages: &[Stage], linter: &Linter, warnings: &mut Vec<Warning>) {
     let mut seen = HashSet::new();
     for stage in stages.iter().filter(|stage| !stage.name.is_empty()) {

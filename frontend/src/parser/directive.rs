@@ -1,4 +1,4 @@
-//! Directives: `# name=value` on the first lines.
+//! Directives: `# name=value` on the first lines of a Dockerfile.
 
 use crate::error::{Error, Span};
 use crate::instruction::Directive;
@@ -6,7 +6,7 @@ use crate::text::to_lower;
 
 const NAMES: [&str; 3] = ["syntax", "escape", "check"];
 
-/// Reads directives, line by line, up to the first line that is none.
+/// A reader of directives, which stops at the first line without one.
 #[derive(Debug)]
 pub(crate) struct Directives<'a> {
     prefix: &'a str,
@@ -16,12 +16,12 @@ pub(crate) struct Directives<'a> {
 }
 
 impl<'a> Directives<'a> {
-    /// Returns a reader of directives in comments that begin with `prefix`.
+    /// Returns a reader for comments that begin with `prefix`.
     pub(crate) fn new(prefix: &'a str) -> Self {
         Self { prefix, seen: Vec::new(), line: 0, done: false }
     }
 
-    /// Takes a line; returns the directive on it, if it is one.
+    /// Reads a line. Returns its directive, if it has one.
     pub(crate) fn take(&mut self, line: &str) -> Result<Option<&Directive>, Error> {
         self.line += 1;
         if self.done {
@@ -42,13 +42,13 @@ impl<'a> Directives<'a> {
         Ok(self.seen.last())
     }
 
-    /// Returns the directives that were read.
+    /// Returns the directives that were read, in order.
     pub(crate) fn into_seen(self) -> Vec<Directive> {
         self.seen
     }
 }
 
-/// Splits `name = value`; nothing where that is no directive.
+/// Splits `name = value`. Returns `None` if the text is no directive.
 fn split(text: &str) -> Option<(String, &str)> {
     let (name, value) = text.split_once('=')?;
     let name = name.trim_end_matches(is_blank);
@@ -61,7 +61,7 @@ fn split(text: &str) -> Option<(String, &str)> {
         return None;
     }
     let trimmed = value.trim_matches(is_blank);
-    // A value of blanks alone is its last blank.
+    // If the value consists of blanks, it is the last of them.
     let value = if trimmed.is_empty() { &value[value.len().checked_sub(1)?..] } else { trimmed };
     Some((name, value))
 }
@@ -70,8 +70,8 @@ fn is_blank(c: char) -> bool {
     matches!(c, ' ' | '\t' | '\n' | '\x0c' | '\r')
 }
 
-/// Returns the first word of the value of the directive `name`, as BuildKit looks it up without
-/// parsing the file: a first line with `#!` is skipped, and the directives may not be indented.
+/// Returns the first word of the value of the directive `name`. As in BuildKit, the lookup doesn't
+/// parse the file: it skips a first line with `#!`, and directives may not be indented.
 pub fn find(name: &str, source: &[u8]) -> Option<String> {
     let source = source.strip_prefix(b"\xef\xbb\xbf").unwrap_or(source);
     let text = String::from_utf8_lossy(source);

@@ -1,11 +1,11 @@
-//! Durations as Go writes them: `1h30m`, `1.5s`.
+//! Durations in Go's format: `1h30m`, `1.5s`.
 
 use std::fmt::Write as _;
 
-/// Parses a duration; returns nanoseconds.
+/// Parses a duration. Returns nanoseconds.
 ///
 /// # Errors
-/// Says what is wrong with the text, as Go does.
+/// Fails on malformed text, with Go's message.
 pub fn parse(text: &str) -> Result<i64, String> {
     let invalid = || format!("time: invalid duration {}", quote(text));
     let (is_negative, mut rest) = match text.as_bytes().first() {
@@ -31,7 +31,8 @@ pub fn parse(text: &str) -> Result<i64, String> {
     i64::try_from(total).map_err(|_| invalid())
 }
 
-/// Parses a number and its unit off the front of `rest`.
+/// Parses a number and its unit at the beginning of `rest`. Returns nanoseconds and the remaining
+/// text.
 fn component<'a>(rest: &'a str, whole: &str) -> Result<(u64, &'a str), String> {
     let invalid = || format!("time: invalid duration {}", quote(whole));
     let (digits, behind) = digits(rest);
@@ -76,7 +77,7 @@ fn number(digits: &str) -> Option<u64> {
     digits.parse().ok().filter(|value| *value <= 1 << 63)
 }
 
-/// Returns `0.digits` of `scale`; digits beyond the precision of 63 bits are dropped.
+/// Returns `0.digits` of `scale`. Digits beyond the precision of 63 bits are dropped.
 fn fraction_of(digits: &str, scale: u64) -> u64 {
     let mut value: u64 = 0;
     let mut divisor: f64 = 1.0;
@@ -89,7 +90,7 @@ fn fraction_of(digits: &str, scale: u64) -> u64 {
     (value as f64 * (scale as f64 / divisor)) as u64
 }
 
-/// Quotes with every byte outside of printable ASCII escaped, as Go's durations do.
+/// Quotes a text and escapes every byte outside of printable ASCII, as Go's durations do.
 fn quote(text: &str) -> String {
     let mut out = String::from("\"");
     for byte in text.bytes() {

@@ -1,30 +1,30 @@
-//! Flags of instructions.
+//! The flags of instructions.
 
 use crate::instruction::Flag;
 use crate::suggest::{Case, suggest};
 
-/// What values a flag takes.
+/// The type of a flag's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Takes {
-    /// `true` or `false`, or nothing for `true`.
+    /// A boolean: `true`, `false`, or no value for `true`.
     Truth,
-    /// A text.
+    /// A string, given at most once.
     Text,
-    /// A text, any number of times.
+    /// A string, given any number of times.
     Texts,
 }
 
-/// The flags that an instruction knows.
+/// The flags that an instruction accepts, with their types.
 pub(super) type Known = [(&'static str, Takes)];
 
-/// The flags that were given, checked.
+/// The flags of an instruction, checked.
 #[derive(Debug, Default)]
 pub(super) struct Flags {
     given: Vec<Flag>,
 }
 
 impl Flags {
-    /// Checks `written` against the flags that are known.
+    /// Checks the flags in `written` against the accepted ones.
     pub(super) fn parse(written: &[String], known: &Known) -> Result<Self, String> {
         let mut given: Vec<Flag> = Vec::new();
         for flag in written {
@@ -33,29 +33,29 @@ impl Flags {
         Ok(Self { given })
     }
 
-    /// Checks that there are no flags.
+    /// Fails if there are any flags.
     pub(super) fn none(written: &[String]) -> Result<(), String> {
         Self::parse(written, &[]).map(drop)
     }
 
-    /// Returns the value of a text, empty where it wasn't given.
+    /// Returns the value of a string flag, or an empty string if it is not given.
     pub(super) fn text(&self, name: &str) -> String {
         self.texts(name).pop().unwrap_or_default()
     }
 
-    /// Returns all values of a text.
+    /// Returns all values of a string flag.
     pub(super) fn texts(&self, name: &str) -> Vec<String> {
         let found = self.given.iter().filter(|flag| flag.name == name);
         found.filter_map(|flag| flag.value.clone()).collect()
     }
 
-    /// Returns a truth, if it was given.
+    /// Returns the value of a boolean flag, if it is given.
     pub(super) fn truth(&self, name: &str) -> Option<bool> {
         let flag = self.given.iter().find(|flag| flag.name == name)?;
         Some(flag.value.as_deref().is_none_or(|value| value.eq_ignore_ascii_case("true")))
     }
 
-    /// Returns all flags, in order.
+    /// Returns all flags in order.
     pub(super) fn into_given(self) -> Vec<Flag> {
         self.given
     }

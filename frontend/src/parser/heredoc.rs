@@ -1,24 +1,25 @@
-//! Heredocs: `<<WORD`, with `-` to strip tabs, a number in front, and quotes to keep variables.
+//! Heredocs: `<<WORD`, optionally with `-` to strip tabs, a file descriptor in front, and quotes to
+//! prevent expansion.
 
 use crate::error::Error;
 use crate::expand::{EmptyEnv, Expander};
 use crate::instruction::Heredoc;
 
-/// Parses one word, as `3<<-"EOF"`; nothing where it is no heredoc, or not well-formed.
+/// Parses a word such as `3<<-"EOF"`. Returns `None` if it is no valid heredoc.
 pub fn parse(word: &str) -> Option<Heredoc> {
     try_parse(word).ok().flatten()
 }
 
-/// Returns `content` without the tabs at the begin of its lines.
+/// Returns `content` without the tabs at the beginning of its lines.
 pub fn chomped(content: &str) -> String {
     content.split_inclusive('\n').map(|line| line.trim_start_matches('\t')).collect()
 }
 
-/// Returns the heredocs that an instruction announces, in order.
+/// Returns the heredocs that an instruction declares, in order.
 pub(super) fn announced(line: &str) -> Result<Vec<Heredoc>, Error> {
     let expander =
         Expander { raw_quotes: true, raw_escapes: true, skip_unset: true, ..Expander::new('\\') };
-    // Text that can't be split, as with an odd quote, announces nothing.
+    // Text that can't be split, for example because of an odd quote, declares no heredocs.
     let words = expander.process_words(line, &EmptyEnv).unwrap_or_default();
     words.iter().filter_map(|word| try_parse(word).transpose()).collect()
 }
@@ -38,7 +39,7 @@ fn try_parse(word: &str) -> Result<Option<Heredoc>, Error> {
             "internal lexing of heredoc produced inconsistent results: {rest}"
         )));
     };
-    // Quotes that the plain reading took away quoted some of the word.
+    // If unquoting removed quotes, a part of the word was quoted.
     let expand = quotes(name) == quotes(raw_name);
     Ok(Some(Heredoc { name: name.clone(), content: String::new(), expand, chomp, fd }))
 }

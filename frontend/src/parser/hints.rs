@@ -1,6 +1,6 @@
-//! Ways out, where the text of an error doesn't say them.
+//! Hints for errors whose message doesn't suggest a solution.
 
-/// Returns how the instruction should be, by its keyword and what is wrong with it.
+/// Returns the correct form of an instruction, given its keyword and the error's message.
 pub(super) fn way_out(keyword: &str, message: &str) -> Option<String> {
     let keyword = crate::text::to_upper(keyword);
     let form = if message.ends_with("must have two arguments") || message.contains("can't find =") {

@@ -1,16 +1,16 @@
 //! The JSON form of arguments.
 //!
-//! A reader of its own, since it must tell apart what isn't JSON (the shell form is meant) and what
-//! is an array with something other than strings in it (an error), at any depth, and take lone
-//! surrogates as Go does.
+//! This parser distinguishes text that isn't JSON (and stands for the shell form) from an array
+//! that contains something other than strings (which is an error), at any depth. It also accepts
+//! lone surrogates, as Go does. Common JSON parsers do neither.
 
-/// Arrays nested deeper than this are not JSON.
+/// The maximal nesting depth. Deeper arrays are not JSON.
 const DEEPEST: usize = 10_000;
 
-/// Returns the strings of a JSON array; nothing where `text` is no such array.
+/// Returns the strings of a JSON array, or `None` if `text` is no JSON array.
 ///
 /// # Errors
-/// Fails where the array holds something else.
+/// Fails if the array contains anything but strings.
 pub(super) fn strings(text: &str) -> Result<Option<Vec<String>>, String> {
     let text = text.trim_start();
     if !text.starts_with('[') {
@@ -50,8 +50,8 @@ impl Reader<'_> {
         }
     }
 
-    /// Reads the outermost array from behind its bracket; returns the strings in it, and whether
-    /// there is anything else.
+    /// Parses the outermost array from behind its bracket. Returns its strings, and `true` if it
+    /// contains anything else.
     fn array(&mut self) -> Option<(Vec<String>, bool)> {
         let mut strings = Vec::new();
         let mut others = false;
@@ -77,7 +77,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Skips a value, with the brackets that are open kept on a stack.
+    /// Skips a value. The open brackets are kept on a stack.
     fn value(&mut self) -> Option<()> {
         let mut open: Vec<u8> = Vec::new();
         loop {
@@ -96,7 +96,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Opens an array or object; returns whether it is complete already, being empty.
+    /// Opens an array or object. Returns `true` if it is empty and therefore closed already.
     fn open(&mut self, close: u8, open: &mut Vec<u8>) -> Option<bool> {
         self.at += 1;
         if open.len() + 2 > DEEPEST {
@@ -113,7 +113,8 @@ impl Reader<'_> {
         Some(false)
     }
 
-    /// Behind a complete value: closes what ends here; returns whether nothing is open any more.
+    /// Closes the arrays and objects that end behind a complete value. Returns `true` if none is
+    /// open afterwards.
     fn close(&mut self, open: &mut Vec<u8>) -> Option<bool> {
         while let Some(&close) = open.last() {
             self.skip_blanks();
@@ -176,7 +177,7 @@ impl Reader<'_> {
             let _ = self.take(b'+') || self.take(b'-');
             self.digits()?;
         }
-        // What doesn't fit into a double is no number.
+        // A number that exceeds the range of a double is invalid.
         let number: f64 = std::str::from_utf8(&self.text[start..self.at]).ok()?.parse().ok()?;
         number.is_finite().then_some(())
     }
@@ -224,7 +225,8 @@ impl Reader<'_> {
         u32::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
     }
 
-    /// Reads the digits behind `\u`, of two surrogates too; a lone one is a replacement character.
+    /// Parses the digits behind `\u`, and a second surrogate. A lone surrogate yields the
+    /// replacement character.
     fn code_point(&mut self) -> Option<char> {
         let first = self.hex()?;
         if !(0xd800..0xdc00).contains(&first) {

@@ -1,8 +1,8 @@
-//! Physical lines to logical lines.
+//! Joining of physical lines to logical lines.
 //!
-//! A line ends with a line feed. It goes on with the next where its last character but blanks is
-//! the escape character, and only one of them. Comment lines and empty lines in between are left
-//! out; the latter are reported. After an instruction with heredocs, their lines follow.
+//! A physical line ends with a line feed. It continues on the next line if its last character,
+//! blanks aside, is a single escape character. Comment lines and empty lines in between are
+//! removed, and empty lines are reported. The lines of heredocs follow their instruction.
 
 use super::directive::Directives;
 use super::heredoc::{self, chomped};
@@ -11,21 +11,21 @@ use crate::error::{Error, Span};
 use crate::instruction::{Directive, Heredoc};
 use crate::text::quote;
 
-/// A physical line is at most this long, its line feed not counted.
+/// The maximal length of a physical line in bytes, without its line feed.
 const LONGEST: usize = 65_535;
 
-/// What the first pass finds.
+/// The result of the first pass.
 #[derive(Default)]
 pub(super) struct Lines {
     pub(super) nodes: Vec<Node>,
     pub(super) directives: Vec<Directive>,
     pub(super) escape: char,
-    /// The last lines of instructions with empty lines in them.
+    /// The numbers of the last lines of instructions that contain empty lines.
     pub(super) empty_continuations: Vec<u32>,
     pub(super) errors: Vec<Error>,
 }
 
-/// Reads all logical lines.
+/// Reads all logical lines of a Dockerfile.
 pub(super) fn read(source: &[u8]) -> Lines {
     let source = source.strip_prefix(b"\xef\xbb\xbf").unwrap_or(source);
     let mut reader = Reader {
@@ -52,7 +52,7 @@ pub(super) fn read(source: &[u8]) -> Lines {
     lines
 }
 
-/// A physical line, with its end.
+/// A physical line, including its line feed.
 struct Line {
     text: String,
     is_utf8: bool,
@@ -70,7 +70,7 @@ impl Line {
 
 struct Physical<'a> {
     rest: &'a [u8],
-    /// The number of lines that were read.
+    /// The number of lines read so far.
     line: u32,
     is_too_long: bool,
 }
@@ -103,8 +103,8 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// Takes the first physical line of an instruction, or a line outside of all; returns whether
-    /// there is any point in going on.
+    /// Handles the first physical line of an instruction, or a line outside of instructions.
+    /// Returns `false` if reading should stop.
     fn take(&mut self, line: &Line) -> bool {
         if line.is_comment() {
             self.take_comment(&line.text);
@@ -132,7 +132,7 @@ impl Reader<'_> {
     }
 
     fn take_comment(&mut self, text: &str) {
-        // What stands in front of an indented `#` counts as one character, whatever it is.
+        // The character before an indented `#` is dropped, whichever it is.
         let mut chars = text.chars();
         chars.next();
         let comment = chars.as_str().trim();
@@ -198,7 +198,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Reads the heredocs that the instruction announces; returns whether they are UTF-8.
+    /// Reads the heredocs that the instruction declares. Returns `true` if they are UTF-8.
     fn take_heredocs(&mut self, node: &mut Node) -> Result<bool, Error> {
         let mut is_utf8 = true;
         if !node.may_have_heredocs() || !node.original.contains("<<") {
@@ -227,8 +227,7 @@ impl Reader<'_> {
     }
 }
 
-/// Returns text with a replacement character in the place of every byte that is no UTF-8, as Go's
-/// scanners have it.
+/// Returns text with a replacement character for each byte that is not UTF-8, as Go's scanners do.
 fn replaced(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
@@ -238,7 +237,7 @@ fn replaced(bytes: &[u8]) -> String {
     text
 }
 
-/// Returns a line without the mark that it goes on, and whether it does.
+/// Returns a line without its escape character, and `true` if the line continues.
 fn continued(line: &str, escape: char) -> (&str, bool) {
     let trimmed = line.trim_end_matches([' ', '\t']);
     match trimmed.strip_suffix(escape) {
@@ -248,12 +247,12 @@ fn continued(line: &str, escape: char) -> (&str, bool) {
 }
 
 impl Node {
-    /// Returns the instruction, in which bytes that are no UTF-8 were replaced, where the reference
-    /// replaces them too: it does so when it expands, and when it writes the image config.
+    /// Returns the instruction, whose invalid UTF-8 was replaced, if the reference replaces it too.
+    /// The reference does so during expansion and when it writes the image config.
     fn with_replaced(self) -> Result<Self, Error> {
         let keyword = crate::text::to_lower(&self.keyword);
         if keyword == "run" && !matches!(self.args, super::node::Args::Json(_)) {
-            // Nothing expands a shell's command, and no op can have it.
+            // A shell command is not expanded, and an op can't contain invalid UTF-8.
             return Err(Error::new("string field contains invalid UTF-8"));
         }
         let is_kept = |heredoc: &Heredoc| {
@@ -265,7 +264,7 @@ impl Node {
         Ok(self)
     }
 
-    /// The content of the heredoc `name` as a file's content, or nothing where there is none.
+    /// Returns the content of the heredoc `name`, or an empty string if it doesn't exist.
     pub(super) fn file_content(&self, name: &str, chomp: bool) -> String {
         let content = self.heredocs.iter().rev().find(|heredoc| heredoc.name == name);
         let content = content.map_or("", |heredoc| heredoc.content.as_str());

@@ -1,46 +1,46 @@
-//! A logical line in its parts: keyword, flags, arguments.
+//! The parts of a logical line: keyword, flags and arguments.
 
 use super::{json, words};
 use crate::error::Span;
 use crate::instruction::{Heredoc, KeyValue};
 use crate::text::to_lower;
 
-/// A logical line in its parts.
+/// The parts of a logical line.
 #[derive(Debug, Default)]
 pub(super) struct Node {
-    /// The keyword as written.
+    /// The keyword, as written.
     pub(super) keyword: String,
-    /// The line as written, continuations joined, heredocs left out.
+    /// The line as written, with continuations joined and without heredocs.
     pub(super) original: String,
-    /// The flags as written, quotes and escapes gone: `--name=value`.
+    /// The flags without quotes and escapes: `--name=value`.
     pub(super) flags: Vec<String>,
     pub(super) args: Args,
     pub(super) heredocs: Vec<Heredoc>,
     pub(super) span: Span,
-    /// The comment lines in front.
+    /// The comment lines in front of the line.
     pub(super) comments: Vec<String>,
 }
 
-/// What follows the flags, by the kind of instruction.
+/// The text behind the flags. Its form depends on the instruction.
 #[derive(Debug, Default)]
 pub(super) enum Args {
-    /// Nothing, or an instruction that isn't known.
+    /// No arguments, or an unknown instruction.
     #[default]
     None,
-    /// Words, or the whole text as one.
+    /// A list of words, or the whole text as one word.
     Words(Vec<String>),
     /// The strings of a JSON array.
     Json(Vec<String>),
-    /// The pairs of `ENV` and `LABEL`.
+    /// The pairs of `ENV` or `LABEL`.
     Pairs(Vec<KeyValue>),
-    /// `HEALTHCHECK`: its type, and the command's words.
+    /// The type of a `HEALTHCHECK`, and the words of its command.
     Typed { word: String, command: Vec<String>, is_json: bool },
-    /// `ONBUILD`: the keyword of the trigger, and whether heredocs may follow it.
+    /// The keyword of an `ONBUILD` trigger. Heredocs may follow if the flag is set.
     Trigger { keyword: String, may_have_heredocs: bool },
 }
 
 impl Node {
-    /// Splits a logical line; it has no span and no heredocs yet.
+    /// Splits a logical line. The caller adds the span and the heredocs.
     pub(super) fn parse(line: &str, escape: char, comments: Vec<String>) -> Result<Self, String> {
         let (keyword, flags, rest) = words::split_command(line, escape);
         let args = match to_lower(&keyword).as_str() {
@@ -50,7 +50,7 @@ impl Node {
         Ok(Self { keyword, original: line.to_owned(), flags, args, comments, ..Self::default() })
     }
 
-    /// Tells whether `<<` announces a heredoc here.
+    /// Returns `true` if `<<` begins a heredoc in this instruction.
     pub(super) fn may_have_heredocs(&self) -> bool {
         match &self.args {
             Args::Trigger { may_have_heredocs, .. } => *may_have_heredocs,
@@ -64,7 +64,7 @@ fn takes_heredocs(keyword: &str, args: &Args) -> bool {
     matches!(keyword.as_str(), "add" | "copy" | "run") && !matches!(args, Args::Json(_))
 }
 
-/// Splits what `ONBUILD` holds; when that is another `ONBUILD`, what that one holds, and so on.
+/// Splits the trigger of an `ONBUILD`. For nested `ONBUILD`s, splits the innermost trigger.
 fn trigger(rest: &str, escape: char) -> Result<Args, String> {
     let mut outermost: Option<Args> = None;
     let mut rest = rest.to_owned();

@@ -51,7 +51,7 @@ fn first_errors() {
     }
 }
 
-/// A line that is wrong, and what the error says about it.
+/// Wrong lines, and the ends of their error messages.
 const WRONG: &[(&str, &str)] = &[
     ("RUM x", "unknown instruction: RUM (did you mean RUN?)"),
     ("foo", "unknown instruction: foo (did you mean from?)"),

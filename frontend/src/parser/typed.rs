@@ -1,4 +1,4 @@
-//! Nodes to typed instructions.
+//! Conversion of nodes to typed instructions.
 
 use super::flags::{Flags, Known, Takes};
 use super::node::{Args, Node};
@@ -11,7 +11,7 @@ use crate::instruction::{
 use crate::suggest::{Case, suggest};
 use crate::text::{quote, to_lower, to_upper};
 
-/// All keywords.
+/// The keywords of all instructions.
 const KEYWORDS: [&str; 18] = [
     "ADD",
     "ARG",
@@ -67,15 +67,15 @@ const RUN_FLAGS: &Known = &[
     ("security", Takes::Text),
 ];
 
-/// What a node is.
+/// A `FROM` or an instruction of a stage.
 pub(super) enum Typed {
-    /// `FROM`.
+    /// The stage that a `FROM` begins.
     Stage(Stage),
-    /// Anything else.
+    /// Any instruction except `FROM`.
     Instruction(Instruction),
 }
 
-/// Makes an instruction of a node.
+/// Converts a node to an instruction.
 pub(super) fn instruction(node: &Node) -> Result<Typed, String> {
     let kind = match to_lower(&node.keyword).as_str() {
         "from" => return from(node).map(Typed::Stage),
@@ -98,7 +98,7 @@ pub(super) fn instruction(node: &Node) -> Result<Typed, String> {
         "onbuild" => InstructionKind::Onbuild(onbuild(node)?),
         "run" => InstructionKind::Run(run(node)?),
         "shell" => InstructionKind::Shell(shell(node)?),
-        // Flags of STOPSIGNAL and ARG are not looked at, as in BuildKit.
+        // Like BuildKit, this ignores flags of `STOPSIGNAL` and `ARG`.
         "stopsignal" => InstructionKind::Stopsignal(only_argument(node, "STOPSIGNAL")?),
         "user" => InstructionKind::User(one_argument(node, "USER")?),
         "volume" => InstructionKind::Volume(volume(node)?),
@@ -118,7 +118,7 @@ pub(super) fn instruction(node: &Node) -> Result<Typed, String> {
 }
 
 impl Node {
-    /// The words of instructions that have words.
+    /// Returns the words of the arguments, or an empty list for other kinds of arguments.
     pub(super) fn words(&self) -> &[String] {
         match &self.args {
             Args::Words(words) | Args::Json(words) => words,
@@ -181,7 +181,7 @@ fn is_stage_name(name: &str) -> bool {
         && name.chars().all(|c| matches!(c, 'a'..='z' | '0'..='9' | '-' | '_' | '.'))
 }
 
-/// Returns what the comments in front say about `name`.
+/// Returns the description of `name` in the comments before an instruction.
 fn doc_comment(comments: &[String], name: &str) -> String {
     if name.is_empty() {
         return String::new();
@@ -292,7 +292,7 @@ fn command_line(node: &Node) -> CommandLine {
 
 fn run(node: &Node) -> Result<RunInstruction, String> {
     let flags = Flags::parse(&node.flags, RUN_FLAGS)?.into_given();
-    // Checked now; kept as text since mounts may hold variables.
+    // The flags are checked here, but kept as text since mounts may hold variables.
     parse_run_flags(&flags, None).map_err(|error| error.message)?;
     Ok(RunInstruction { command: command_line(node), flags })
 }

@@ -1,16 +1,16 @@
-//! Logical lines to words.
+//! Splitting of logical lines into words.
 
 fn is_blank(c: char) -> bool {
     matches!(c, '\t' | '\x0b' | '\x0c' | '\r' | ' ')
 }
 
-/// Splits a text at its first blanks.
+/// Splits a text at its first run of blanks.
 pub(super) fn split_blank(text: &str) -> Option<(&str, &str)> {
     let (first, rest) = text.split_once(is_blank)?;
     Some((first, rest.trim_start_matches(is_blank)))
 }
 
-/// Splits a text at all of its blanks; text without any is one word, none at all is none.
+/// Splits a text at all blanks. An empty text has no words.
 pub(super) fn split_blanks(text: &str) -> Vec<String> {
     let mut words = Vec::new();
     if text.is_empty() {
@@ -25,7 +25,7 @@ pub(super) fn split_blanks(text: &str) -> Vec<String> {
     words
 }
 
-/// Splits a line into keyword, flags, and the rest.
+/// Splits a line into keyword, flags and the remaining text.
 pub(super) fn split_command(line: &str, escape: char) -> (String, Vec<String>, String) {
     let line = line.trim();
     let Some((keyword, rest)) = split_blank(line) else {
@@ -35,15 +35,15 @@ pub(super) fn split_command(line: &str, escape: char) -> (String, Vec<String>, S
     (keyword.to_owned(), flags, rest.trim().to_owned())
 }
 
-/// A blank among bytes that are taken for the first 256 characters.
+/// Returns `true` if a byte, interpreted as one of the first 256 characters, is a blank.
 fn is_latin_space(byte: u8) -> bool {
     char::from(byte).is_whitespace()
 }
 
-/// Takes the flags off the front of `line`, without their quotes and escapes.
+/// Splits the flags off the beginning of `line`, and removes their quotes and escapes.
 ///
-/// Flags are read byte by byte, each byte taken for a character: text outside of ASCII doesn't
-/// survive in them. BuildKit does so, and digests depend upon it.
+/// Flags are read byte by byte, and each byte is interpreted as a character. Text outside of ASCII
+/// is therefore garbled. BuildKit does the same, and digests depend on it.
 fn split_flags(line: &[u8], escape: u8) -> (Vec<String>, String) {
     let rest_from = |at: usize| String::from_utf8_lossy(&line[at.min(line.len())..]).into_owned();
     let mut flags = Vec::new();
@@ -66,7 +66,8 @@ fn split_flags(line: &[u8], escape: u8) -> (Vec<String>, String) {
     }
 }
 
-/// Reads one flag from `at` on; returns it, whether there is anything in it, and where it ends.
+/// Reads a flag from index `at`. Returns the flag, `true` if it is not empty or was quoted, and the
+/// index of its end.
 fn flag_word(line: &[u8], mut at: usize, escape: u8) -> (String, bool, usize) {
     let mut word = String::new();
     let mut quote = None;
@@ -100,7 +101,7 @@ fn flag_word(line: &[u8], mut at: usize, escape: u8) -> (String, bool, usize) {
     (word, is_kept, at)
 }
 
-/// Splits at blanks outside of quotes; quotes and escapes stay.
+/// Splits at unquoted blanks. Quotes and escapes are kept.
 pub(super) fn split_quoted(rest: &str, escape: char) -> Vec<String> {
     let mut words = Vec::new();
     let mut word = String::new();
@@ -123,9 +124,9 @@ pub(super) fn split_quoted(rest: &str, escape: char) -> Vec<String> {
             Some(open) if c == open => quote = None,
             _ => {}
         }
-        // Nothing can be escaped between single quotes.
+        // Single quotes prevent escapes.
         if c == escape && quote != Some('\'') {
-            // An escape at the end is dropped.
+            // An escape character at the end is dropped.
             let Some(kept) = chars.next() else { break };
             word.push(c);
             word.push(kept);

@@ -1,19 +1,19 @@
-//! Dockerfiles that nobody wrote: made up from a grammar, and the goldens' with pieces changed.
+//! Generated Dockerfiles: from a grammar, or by mutating the Dockerfiles of the golden cases.
 //!
-//! The same seed makes the same Dockerfiles. `KILN_AGREEMENT_CASES` says how many there are.
+//! The same seed yields the same Dockerfiles. `KILN_AGREEMENT_CASES` sets their number.
 
 use std::fmt::Write as _;
 
-/// Dockerfiles where the environment says nothing.
+/// The default number of Dockerfiles.
 const CASES: u64 = 4000;
 
-/// How many Dockerfiles are to be made.
+/// Returns the number of Dockerfiles to generate.
 pub(crate) fn cases() -> u64 {
     let given = std::env::var("KILN_AGREEMENT_CASES").ok();
     given.map_or(CASES, |given| given.parse().expect("KILN_AGREEMENT_CASES is a number"))
 }
 
-/// Numbers that look random: splitmix64.
+/// A generator of pseudo-random numbers (splitmix64).
 pub(crate) struct Dice(u64);
 
 impl Dice {
@@ -124,7 +124,7 @@ fn pairs(dice: &mut Dice, keyword: &str) -> String {
     let mut line = keyword.to_owned();
     for _ in 0..=dice.below(2) {
         let value = dice.pick(&["1", "\"b c\"", "'d'", "$E", "", "f\\ g", "h=i"]);
-        // Writing to a text can't fail.
+        // Writing to a string can't fail.
         let _ = write!(line, " {}={value}", dice.pick(NAMES));
     }
     line
@@ -158,7 +158,7 @@ fn instruction(dice: &mut Dice) -> String {
     }
 }
 
-/// Makes up a Dockerfile.
+/// Generates a Dockerfile from the grammar.
 pub(crate) fn dockerfile(dice: &mut Dice) -> String {
     let mut text = String::new();
     if dice.one_in(10) {
@@ -186,7 +186,7 @@ pub(crate) fn dockerfile(dice: &mut Dice) -> String {
     if dice.one_in(12) { text.replace('\n', "\r\n") } else { text }
 }
 
-/// Changes a Dockerfile somewhere, by lines or by characters.
+/// Returns a Dockerfile with up to three random changes of lines or characters.
 pub(crate) fn mutate(text: &str, dice: &mut Dice) -> String {
     let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
     for _ in 0..=dice.below(2) {

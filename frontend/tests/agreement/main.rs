@@ -1,8 +1,9 @@
-//! Reads every Dockerfile of the goldens with two other parsers, and compares what all understand:
-//! the instructions in their order, base images, stage names, flags, sources, exec forms.
+//! A comparison with two other parsers. The test parses every Dockerfile of the golden cases and
+//! compares the parts that all parsers understand: the instructions in order, base images, stage
+//! names, flags, sources, exec forms.
 //!
-//! The others take the language for something simpler than BuildKit does. What they refuse is left
-//! out, and where they are known to be wrong is listed.
+//! The other parsers accept a simpler language than BuildKit. Dockerfiles that they reject are
+//! skipped, and their known bugs are listed.
 
 use std::fs;
 use std::path::Path;
@@ -15,7 +16,7 @@ use generated::Dice;
 mod generated;
 mod other;
 
-/// What an instruction comes down to.
+/// The comparable parts of a Dockerfile.
 type Facts = Vec<String>;
 
 fn dockerfiles() -> Vec<(String, String)> {
@@ -35,7 +36,8 @@ fn dockerfiles() -> Vec<(String, String)> {
     found
 }
 
-/// The goldens' Dockerfiles, and others: the first half made up, the second the goldens' changed.
+/// Returns the Dockerfiles of the golden cases and generated ones. The first half of these is from
+/// a grammar, the second half mutates golden ones.
 fn all_dockerfiles() -> impl Iterator<Item = (String, String)> {
     let known = dockerfiles();
     let changed = known.clone();
@@ -52,7 +54,7 @@ fn all_dockerfiles() -> impl Iterator<Item = (String, String)> {
     known.into_iter().chain(others)
 }
 
-/// Compares; returns how many Dockerfiles both parsers took.
+/// Compares all Dockerfiles. Returns the number of Dockerfiles that both parsers accept.
 fn compare(
     others: impl Fn(&str) -> Option<Facts>,
     ours: fn(&Dockerfile) -> Facts,
@@ -144,7 +146,7 @@ fn fact(kind: &InstructionKind) -> String {
     }
 }
 
-/// The lines of heredocs, without the tabs that `<<-` takes away.
+/// Returns the lines of heredocs, without the tabs that `<<-` strips.
 fn bodies(heredocs: &[Heredoc]) -> Vec<String> {
     let line = |heredoc: &Heredoc, line: &str| {
         if heredoc.chomp { line.trim_start_matches('\t').to_owned() } else { line.to_owned() }
@@ -186,7 +188,7 @@ fn sources(keyword: &str, sources: &[parse_dockerfile::Source<'_>], dest: &str) 
         match source {
             parse_dockerfile::Source::Path(path) => paths.push(&*path.value),
             parse_dockerfile::Source::HereDoc(heredoc) => bodies.push(&*heredoc.value),
-            // The crate has no others; one that it adds shows as a difference.
+            // The crate has no other sources. A new kind would show as a difference.
             other => bodies.push(std::any::type_name_of_val(other)),
         }
     }
@@ -242,7 +244,7 @@ fn parse_dockerfile_fact(instruction: &parse_dockerfile::Instruction<'_>) -> Str
         I::Volume(volume) => {
             let words: Vec<&str> = match &volume.arguments {
                 parse_dockerfile::JsonOrStringArray::Json(words) => {
-                    // BuildKit cuts off the blanks around a path, even in JSON.
+                    // BuildKit trims the blanks around a path, even in JSON.
                     words.value.iter().map(|word| word.value.trim()).collect()
                 }
                 parse_dockerfile::JsonOrStringArray::String(words) => {
@@ -262,7 +264,8 @@ fn stage_facts(dockerfile: &Dockerfile) -> Facts {
         let rest = stage.commands.iter().filter_map(|instruction| match &instruction.kind {
             InstructionKind::Cmd(line) => Some(command("CMD", line)),
             InstructionKind::Entrypoint(line) => Some(command("ENTRYPOINT", line)),
-            // It knows no flags of RUN: they and what follows are a shell's command to it.
+            // The other parser knows no flags of `RUN`. It treats them and the command as a shell
+            // command.
             InstructionKind::Run(run) if !run.flags.is_empty() => Some("RUN shell".to_owned()),
             InstructionKind::Run(run) => Some(command("RUN", &run.command)),
             _ => None,
@@ -275,7 +278,7 @@ fn stage_facts(dockerfile: &Dockerfile) -> Facts {
 
 fn dockerfile_parser_facts(text: &str) -> Option<Facts> {
     use dockerfile_parser::{Instruction, ShellOrExecExpr};
-    // Heredocs are beyond it.
+    // The other parser doesn't support heredocs.
     if text.contains("<<") {
         return None;
     }

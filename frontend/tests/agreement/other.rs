@@ -1,9 +1,9 @@
-//! Where the other parsers are known to read something else than BuildKit.
+//! Known differences between the other parsers and BuildKit.
 
-/// Tells whether `parse-dockerfile` reads a Dockerfile differently: it leaves quotes and escapes in
-/// flags as they are, which BuildKit takes away; it takes `--` for a flag without a name, where
-/// BuildKit's flags end; BuildKit takes each byte of a flag that is not ASCII for a character of its
-/// own; and it takes a flag of `STOPSIGNAL`, which has none, for its argument.
+/// Returns `true` if `parse-dockerfile` reads a Dockerfile differently. It keeps quotes and escapes
+/// in flags, which BuildKit removes. It treats `--` as a flag without a name, but BuildKit's flags
+/// end there. BuildKit interprets each non-ASCII byte of a flag as a character of its own. And it
+/// treats a flag of `STOPSIGNAL`, which has none, as the argument.
 pub(crate) fn parse_dockerfile(text: &str) -> bool {
     let odd =
         |word: &str| word == "--" || word.contains(['"', '\'', '\\', '`']) || !word.is_ascii();
@@ -16,13 +16,13 @@ pub(crate) fn parse_dockerfile(text: &str) -> bool {
         || text.lines().any(has_no_flags)
 }
 
-/// Tells whether `dockerfile-parser` reads a Dockerfile differently.
+/// Returns `true` if `dockerfile-parser` reads a Dockerfile differently.
 ///
-/// - It takes single quotes for JSON: `RUN ['a']`.
-/// - It passes over a `FROM` with characters that no image name has.
-/// - It takes tabs for what may stand in JSON strings.
-/// - It takes a `#` behind a keyword for a comment.
-/// - An empty line behind a comment ends a line that goes on.
+/// - It accepts single quotes as JSON: `RUN ['a']`.
+/// - It skips a `FROM` with characters that image names can't contain.
+/// - It accepts tabs in JSON strings.
+/// - It treats a `#` behind a keyword as a comment.
+/// - Its continued lines end at an empty line behind a comment.
 pub(crate) fn dockerfile_parser(text: &str) -> bool {
     let lines: Vec<&str> = text.lines().map(str::trim).collect();
     let has_gap = lines.windows(2).any(|pair| pair[0].starts_with('#') && pair[1].is_empty());

@@ -1,5 +1,5 @@
-//! Golden cases: their inputs, and what the frontend makes of them in the form of
-//! `expected.json`. Shared by the test and by the example `lower`.
+//! The golden cases: their inputs, and the frontend's results in the form of `expected.json`. The
+//! golden test and the example `lower` use this module.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -21,7 +21,7 @@ pub(crate) struct Case {
     settings: Settings,
 }
 
-/// `case.json`.
+/// The contents of `case.json`.
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "camelCase", deny_unknown_fields)]
 struct Settings {
@@ -45,7 +45,7 @@ impl Case {
         Ok(Self { dockerfile: fs::read(directory.join("Dockerfile"))?, settings })
     }
 
-    /// Runs the frontend on the case and returns the outcome in the form of `expected.json`.
+    /// Runs the frontend on the case. Returns the result in the form of `expected.json`.
     pub(crate) fn outcome(&self) -> Value {
         self.lower().unwrap_or_else(|error| json!({ "error": error }))
     }
@@ -107,7 +107,7 @@ impl Case {
     }
 }
 
-/// Keeps of dumped ops what `expected.json` has.
+/// Removes the fields of dumped ops that `expected.json` doesn't have.
 fn without_extras(mut ops: Value) -> Value {
     for op in ops.as_array_mut().into_iter().flatten() {
         if let Some(op) = op.as_object_mut() {
@@ -117,7 +117,7 @@ fn without_extras(mut ops: Value) -> Value {
     ops
 }
 
-/// Leaves out the dates of history entries that the build adds, as `expected.json` does.
+/// Removes the dates of history entries that the build adds, as `expected.json` does.
 fn without_dates(mut image: Value) -> Value {
     let history = image.get_mut("history").and_then(Value::as_array_mut);
     for entry in history.into_iter().flatten() {
@@ -130,7 +130,7 @@ fn without_dates(mut image: Value) -> Value {
     image
 }
 
-/// Answers every reference: with the case's config, or with the default one.
+/// A resolver that answers every request with the case's config or the default one.
 struct Bases<'a>(&'a BTreeMap<String, ImageConfig>);
 
 impl Images for Bases<'_> {

@@ -1,10 +1,10 @@
-// A world for Dockerfiles: images that are all there, and a context without files. Shared by tests,
-// benchmarks and fuzz targets.
+// Inputs for any Dockerfile: a resolver that knows all images, and a context without files. Tests,
+// benchmarks and fuzz targets use this file.
 
 use kiln_frontend::{ContextFiles, ImageRequest, Images, ResolveError, ResolvedImage};
 use kiln_oci::{ContainerConfig, Digest, ImageConfig};
 
-/// Knows every image but those whose name holds `missing`.
+/// A resolver that knows every image whose name lacks `missing`.
 #[derive(Default)]
 pub(crate) struct Registry {
     /// The triggers of all images.

@@ -11,12 +11,12 @@ use crate::layer_rows::{
 use crate::sums;
 
 impl Layers {
-    /// Makes a layer known by its diff ID and a blob of it, or returns the one that is known with
-    /// the same chain ID and that blob, or with a tree.
+    /// Declares a layer by its diff ID and a blob. Returns the existing layer if one has the same
+    /// chain ID, and the same blob or a tree.
     ///
-    /// That the blob unpacks to the diff ID is only what an image says, until it is unpacked. So it
-    /// is not added to the packed forms that a layer has already, nor to a layer that nobody has
-    /// unpacked: another image with the same layer is not to be exported with it.
+    /// Until the blob is unpacked, only an image states that it has the diff ID. So the blob is not
+    /// added to the packed forms of an existing layer, nor to a layer that was never unpacked.
+    /// Otherwise, another image with the same layer could be exported with a wrong blob.
     pub fn declare(
         &self,
         parent: Option<&LayerId>,
@@ -29,8 +29,8 @@ impl Layers {
         })
     }
 
-    /// Makes the layers of an image known, base first, each as [`Layers::declare`] does, and returns
-    /// the uppermost.
+    /// Declares the layers of an image, base first, like [`Layers::declare`]. Returns the uppermost
+    /// layer.
     pub fn declare_all(&self, layers: &[(Digest, LayerBlob)]) -> Result<Option<LayerId>> {
         self.inner.index.write("declare layers", |transaction| {
             let mut below: Option<(LayerId, Digest)> = None;
@@ -68,7 +68,8 @@ impl Layers {
         Ok(id)
     }
 
-    /// Returns the chain ID of what has a diff ID and lies on `parent`, whose own has to be known.
+    /// Returns the chain ID of a layer with `diff_id` on `parent`, whose own chain ID must be
+    /// known.
     pub(crate) fn chain_on(&self, parent: Option<&LayerId>, diff_id: &Digest) -> Result<Digest> {
         let below = match parent {
             Some(id) => {
@@ -81,8 +82,8 @@ impl Layers {
         Ok(chain_id(below.as_ref(), diff_id))
     }
 
-    /// Makes a layer of a blob that was made here, on top of `parent`, or returns the one that is
-    /// known with the same chain ID and a tree or that blob.
+    /// Creates a layer on top of `parent` for a blob that was created here. Returns the existing
+    /// layer if one has the same chain ID, and a tree or the same blob.
     pub fn commit_blob(
         &self,
         parent: Option<&LayerId>,
@@ -120,10 +121,10 @@ impl Layers {
         stored.ok_or_else(|| Error::missing("layer", parent.map_or("", LayerId::as_str)))
     }
 
-    /// Records a packed form of the layer, and the digest of its uncompressed tar.
+    /// Records a packed form of a layer, and the digest of its uncompressed tar.
     ///
     /// # Errors
-    /// Fails where the layer is known by another diff ID: a tree packs to one tar only.
+    /// Fails if the layer has another diff ID, since a tree packs to a single tar.
     pub fn add_blob(&self, id: &LayerId, diff_id: &Digest, blob: &LayerBlob) -> Result<()> {
         let known = self.inner.index.write("record a packed layer", |transaction| {
             let Some(layer) = select(transaction, id.as_str())? else { return Ok(None) };
@@ -147,7 +148,7 @@ impl Layers {
         }
     }
 
-    /// Returns the packed forms of a layer.
+    /// Returns the packed forms of a layer, sorted by media type and digest.
     pub fn blobs(&self, id: &LayerId) -> Result<Vec<LayerBlob>> {
         let sql = format!(
             "SELECT media_type, digest, size, origin, sum IS {} FROM layer_blobs
@@ -170,7 +171,8 @@ impl Layers {
         })
     }
 
-    /// Returns where a blob can be had: the origins of all layers that it is a packed form of.
+    /// Returns the places where a blob is available: the origins in all layers with this packed
+    /// form.
     pub fn origins(&self, blob: &Digest) -> Result<Vec<String>> {
         let sql = "SELECT DISTINCT origin FROM layer_blobs
                    WHERE digest = ?1 AND origin IS NOT NULL ORDER BY origin";

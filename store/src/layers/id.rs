@@ -1,19 +1,19 @@
-//! How layers are named.
+//! The IDs of layers.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// Names a layer in the store.
+/// The ID of a layer in the store.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LayerId(String);
 
-/// Why a text names no layer.
+/// The error of an invalid layer ID.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("invalid layer ID {0:?}")]
 pub struct ParseLayerIdError(String);
 
 impl LayerId {
-    /// Returns the name as text.
+    /// Returns the ID as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -22,7 +22,7 @@ impl LayerId {
         Self(text)
     }
 
-    /// Returns a name that no layer has.
+    /// Returns an ID that no layer has.
     pub(crate) fn fresh() -> Self {
         Self(crate::name::fresh())
     }

@@ -24,7 +24,7 @@ fn trees_become_layers() {
     let layers = store.layers();
     let base = layers.begin().unwrap();
     std::fs::write(base.fs().join("a"), "a").unwrap();
-    // As overlayfs leaves it.
+    // Overlayfs leaves such a directory.
     let inner = base.work().join("work");
     std::fs::create_dir(&inner).unwrap();
     std::fs::set_permissions(&inner, std::fs::Permissions::from_mode(0o000)).unwrap();
@@ -95,15 +95,15 @@ fn what_an_image_says_of_a_blob_is_not_believed_of_others() {
     let (_dir, store) = opened();
     let layers = store.layers();
     let (a, b) = (Digest::of(b"a"), Digest::of(b"b"));
-    // Somebody says that a blob of theirs is a layer that others have as well, and so is what lies
-    // above it.
+    // An image states that its own blob is a layer that other images also have, and likewise for
+    // the layer above.
     let false_base = layers.declare(None, &a, &blob("false")).unwrap();
     let false_top = layers.declare(Some(&false_base), &b, &blob("b")).unwrap();
     let base = layers.declare(None, &a, &blob("a")).unwrap();
     let top = layers.declare(Some(&base), &b, &blob("b")).unwrap();
     assert!(base != false_base && top != false_top);
     assert_eq!(layers.blobs(&base).unwrap(), [blob("a")]);
-    // Once the content was seen, no blob is needed to know it.
+    // Once the contents are verified, the layer is known without its blob.
     let tree = layers.begin().unwrap();
     std::fs::write(tree.fs().join("x"), "1").unwrap();
     layers.attach(tree, &base).unwrap();
@@ -126,7 +126,7 @@ fn blobs_become_layers_whatever_is_known_of_those_below() {
     layers.add_blob(&base, &a, &blob("a")).unwrap();
     let chain = chain_id(Some(&chain_id(None, &a)), &b);
     assert_eq!(layers.get(&top).unwrap().unwrap().chain_id, Some(chain));
-    // Made once more, it is the same layer.
+    // Creating it again returns the same layer.
     assert_eq!(layers.commit_blob(Some(&base), &b, &blob("b")).unwrap(), top);
     let nobody = "0".parse().unwrap();
     assert!(matches!(

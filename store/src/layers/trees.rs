@@ -1,4 +1,4 @@
-//! How trees come into the store.
+//! The creation and opening of layers' trees.
 
 use std::path::{Path, PathBuf};
 
@@ -14,12 +14,12 @@ use crate::name;
 use crate::pending::PendingTree;
 
 impl Layers {
-    /// Begins a tree.
+    /// Begins a new tree.
     pub fn begin(&self) -> Result<PendingTree> {
         PendingTree::create(&self.inner)
     }
 
-    /// Makes a layer of a finished tree on top of `parent`.
+    /// Creates a layer on top of `parent` from a finished tree.
     pub fn commit(&self, mut tree: PendingTree, parent: Option<&LayerId>) -> Result<LayerId> {
         let look = look_at(&tree)?;
         tree.claim().ensure(&self.inner, look.room.own)?;
@@ -59,7 +59,7 @@ impl Layers {
         }
     }
 
-    /// Gives a declared layer its tree. Where it has got one meanwhile, `tree` is dropped.
+    /// Adds a tree to a declared layer. Drops `tree` if the layer has got one meanwhile.
     pub fn attach(&self, mut tree: PendingTree, layer: &LayerId) -> Result<()> {
         let key = format!("attach-{layer}");
         let _alone = KeyGuard::acquire(&self.inner.keys(), &key)?;
@@ -72,7 +72,7 @@ impl Layers {
         let claim = tree.claim().clone();
         let _placing = self.inner.placing()?;
         if !tree.place(&target)? {
-            // Nobody else is about to name it: a process was killed before it could.
+            // A process was killed before it could add the row. No other process is about to.
             self.inner.discard(&target)?;
             tree.place(&target)?;
         }
@@ -103,27 +103,27 @@ impl Layers {
         Ok(())
     }
 
-    /// Returns where the layer's tree lies, or would lie.
+    /// Returns the path of the layer's tree, whether it exists or not.
     pub fn tree_path(&self, id: &LayerId) -> PathBuf {
         self.inner.trees.join(id.as_str()).join("fs")
     }
 
-    /// Opens the layer's tree. Nobody writes to it any more.
+    /// Opens the layer's tree, which no longer changes.
     ///
     /// # Errors
-    /// Fails where it isn't there.
+    /// Fails if the tree doesn't exist.
     pub fn open_tree(&self, id: &LayerId) -> Result<Dir> {
         Ok(Dir::open(&self.tree_path(id))?.without_devices())
     }
 
-    /// Returns the directory that holds all trees as `ID/fs`, for mounts with short names.
+    /// Returns the directory that contains all trees as `ID/fs`, for mounts with short names.
     pub fn trees_dir(&self) -> &Path {
         &self.inner.trees
     }
 }
 
-/// Looks at a finished tree once: for what tells later whether it was touched, and for the room that
-/// it takes. What it gave to overlayfs is gone by the time that it has its place.
+/// Takes the stamp of a finished tree and measures its disk space. The work directory of overlayfs
+/// is not included, since it is removed before the tree is placed.
 fn look_at(tree: &PendingTree) -> Result<NewTree> {
     let (stamp, mut room) = survey(&Dir::open(tree.fs())?)?;
     room.own += blocks_of(tree.dir())?;

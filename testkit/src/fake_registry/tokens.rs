@@ -1,12 +1,12 @@
-//! Who may do what: challenges, and a token server of three kinds.
+//! Authentication: challenges, and a token server with three protocols.
 
 use super::{Switches, TOKEN, TokenKind};
 use crate::http::{Answer, Request};
 
-/// The token that stands for a password once that was checked.
+/// The refresh token that replaces a password after its verification.
 pub const REFRESH_TOKEN: &str = "a-refresh-token-of-the-fake-registry";
 
-/// Returns the refusal of a request that doesn't prove who makes it, where that is asked for.
+/// Returns the refusal of a request without valid credentials, if credentials are required.
 pub(super) fn refuse(switches: &Switches, request: &Request, origin: &str) -> Option<Answer> {
     let given = request.headers.get("authorization").map(String::as_str);
     let refusal = Answer::complaint(401, "authentication required");
@@ -26,7 +26,7 @@ pub(super) fn refuse(switches: &Switches, request: &Request, origin: &str) -> Op
     Some(refusal.with("WWW-Authenticate", challenge))
 }
 
-/// Answers what the token server is asked.
+/// Answers a request to the token server.
 pub(super) fn answer(switches: &Switches, request: &Request) -> Answer {
     let post = request.method == "POST";
     if switches.token_kind == TokenKind::Post && !post {
@@ -69,7 +69,7 @@ fn query(request: &Request) -> String {
     request.path.split_once('?').map_or_else(String::new, |(_, query)| query.to_owned())
 }
 
-/// Encodes bytes as headers of `Basic` have them.
+/// Returns the base64 encoding of bytes.
 pub(super) fn base64(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::new();

@@ -1,4 +1,4 @@
-//! What is pushed.
+//! Uploads of blobs and their monolithic or chunked bodies.
 
 use kiln_oci::Digest;
 
@@ -6,7 +6,7 @@ use super::State;
 use crate::http::{Answer, Request};
 
 impl State {
-    /// Begins an upload, or mounts a blob out of another repository.
+    /// Begins an upload, or mounts a blob from another repository.
     pub(super) fn begin_upload(&mut self, repository: &str, query: &str) -> Answer {
         let field = |name: &str| {
             let found = query.split('&').find_map(|pair| pair.strip_prefix(name));
@@ -25,7 +25,7 @@ impl State {
         Answer::new(202, "").with("Location", location(repository, &id))
     }
 
-    /// Answers a request about an upload that has begun.
+    /// Handles a request for an upload that has begun.
     pub(super) fn continue_upload(
         &mut self,
         repository: &str,

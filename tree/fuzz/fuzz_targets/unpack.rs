@@ -1,6 +1,6 @@
-//! Any bytes as an archive, compressed or not: as a layer, and as `ADD` takes it.
+//! Unpacks any bytes as an archive, compressed or not: as a layer, and as `ADD` does.
 //!
-//! Nothing comes into being beside the tree, and what is unpacked can be packed.
+//! No file may appear outside of the tree, and an unpacked tree can be packed.
 
 #![no_main]
 
@@ -10,7 +10,7 @@ use std::path::Path;
 use kiln_tree::{ArchiveLimits, Dir, PackOptions, UnpackOptions, Whiteouts};
 use libfuzzer_sys::fuzz_target;
 
-/// Small, so that nothing fills memory.
+/// Limits small enough that the archives don't fill the memory.
 const LIMITS: ArchiveLimits =
     ArchiveLimits { max_ratio: Some(100), free_bytes: 1 << 20, max_entries: Some(200) };
 
@@ -21,7 +21,7 @@ thread_local! {
 }
 
 fuzz_target!(|archive: &[u8]| {
-    // Nobody guesses checksums.
+    // The fuzzer can't guess checksums.
     let mut sealed = archive.to_vec();
     seal(&mut sealed);
     PLACE.with_borrow(|place| {
@@ -31,7 +31,7 @@ fuzz_target!(|archive: &[u8]| {
     });
 });
 
-/// Gives all blocks that look like headers the checksums that they should have.
+/// Writes the right checksums into all blocks that look like headers.
 fn seal(archive: &mut [u8]) {
     for block in archive.chunks_exact_mut(512).filter(|block| block[257..].starts_with(b"ustar")) {
         block[148..156].fill(b' ');

@@ -19,7 +19,7 @@ impl Room {
         Dir::open(&self.path(name)).unwrap()
     }
 
-    /// Makes two layers; `mark` makes the mark of a deletion.
+    /// Creates two layers. `mark` creates the mark of a deletion.
     fn layers(&self, mark: impl Fn(&Path)) -> Vec<PathBuf> {
         let (low, top) = (self.path("low"), self.path("top"));
         for directory in ["low/d/deep", "low/same", "low/file-to-be", "top/d", "top/linked"] {
@@ -41,7 +41,7 @@ impl Room {
     }
 }
 
-/// Marks a deletion as overlayfs does.
+/// Marks a deletion with overlayfs's device.
 fn by_device(path: &Path) {
     use rustix::fs::{CWD, FileType, Mode, mknodat};
     mknodat(CWD, path, FileType::CharacterDevice, Mode::empty(), 0).unwrap();

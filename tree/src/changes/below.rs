@@ -1,7 +1,7 @@
-//! A chain of layers' trees, read as the tree that it makes.
+//! A chain of layers' trees, read as the merged tree.
 //!
-//! The comparison looks its paths up in the layers themselves. To mount or to assemble the chain for
-//! that would cost every step more than its own few paths do.
+//! The comparison looks up paths in the layers themselves. Mounting or assembling the chain would
+//! cost more than the few lookups of a step.
 
 use std::collections::BTreeSet;
 use std::os::fd::AsFd;
@@ -17,14 +17,14 @@ use crate::names;
 use crate::pack::overlay;
 use crate::walk::{list_names, open_without_links};
 
-/// A directory of a chain, open in each of the layers that it is made of.
+/// A directory of a chain, open in each layer that has a part of it.
 pub(super) struct Below {
-    /// Uppermost first, with the layers' places in the chain.
+    /// The parts with their layers' numbers in the chain, uppermost first.
     parts: Vec<(usize, Dir)>,
 }
 
 impl Below {
-    /// Opens the directory at a real path in those layers of a chain that it is made of.
+    /// Opens the directory at a real path in the given layers of a chain.
     pub(super) fn open(chain: &[PathBuf], path: &[u8], layers: &[usize]) -> Result<Self> {
         let open = |layer: &usize| {
             let root = Dir::open(&chain[*layer])?;
@@ -39,7 +39,7 @@ impl Below {
         Ok(Self { parts: layers.iter().map(open).collect::<Result<_>>()? })
     }
 
-    /// Returns the names of all that may be in the directory, deletions among them.
+    /// Returns the names in all parts of the directory, including those of deleted entries.
     pub(super) fn names(&self) -> std::result::Result<BTreeSet<Vec<u8>>, Errno> {
         let mut found = BTreeSet::new();
         for (_, part) in &self.parts {
@@ -48,7 +48,7 @@ impl Below {
         Ok(found)
     }
 
-    /// Looks at `name` in the directory; `None` where nothing is there.
+    /// Looks up `name` in the directory. Returns `None` if it doesn't exist.
     pub(super) fn look<'a>(
         &'a self,
         name: &'a [u8],
@@ -63,8 +63,8 @@ impl Below {
         Ok(None)
     }
 
-    /// Returns the layers that the directory `name` is made of, uppermost first; none where it is not
-    /// there, or no directory.
+    /// Returns the layers that have a part of the directory `name`, uppermost first. The list is
+    /// empty if the entry doesn't exist or is no directory.
     pub(super) fn layers_of(&self, name: &[u8]) -> std::result::Result<Vec<usize>, Errno> {
         let mut layers = Vec::new();
         for (layer, part) in &self.parts {
@@ -83,7 +83,7 @@ impl Below {
     }
 }
 
-/// The entry of one layer at a name.
+/// The entry of a single layer for a name.
 enum Found<'a> {
     Nothing,
     Deletion,
@@ -96,7 +96,7 @@ fn look_in<'a>(part: &'a Dir, name: &'a [u8]) -> std::result::Result<Found<'a>, 
         let marked = Located::look(part.as_fd(), &mark)?.is_some_and(|mark| mark.hides().is_some());
         return Ok(if marked { Found::Deletion } else { Found::Nothing });
     };
-    // A deletion's own mark isn't something that the chain has.
+    // The mark of a deletion is not an entry of the merged tree.
     let is_mark = entry.is_whiteout() || entry.hides().is_some();
     Ok(if is_mark { Found::Deletion } else { Found::Entry(entry) })
 }

@@ -1,4 +1,4 @@
-//! Whether something is still what it was.
+//! The comparison of two entries.
 
 use std::fs::File;
 use std::io::Read;
@@ -15,23 +15,24 @@ use crate::names;
 use crate::pack::{CAPABILITY, overlay};
 use crate::walk::xattrs;
 
-/// How much is read of two files at a time.
+/// The number of bytes that are read of each file at a time.
 const PIECE: usize = 64 * 1024;
 
-/// Something in an open directory, with its metadata.
+/// An entry of an open directory, with its metadata.
 #[derive(Clone, Debug)]
 pub struct Located<'a> {
     dir: BorrowedFd<'a>,
     pub(super) name: &'a [u8],
-    /// Its metadata, with the owner that it is to have.
+    /// The entry's metadata, with the recorded owner if there is one.
     pub metadata: Metadata,
 }
 
 impl<'a> Located<'a> {
-    /// Looks at `name` in a directory, without following a link; `None` where nothing is there.
+    /// Looks up `name` in a directory, without following a link. Returns `None` if it doesn't
+    /// exist.
     ///
     /// # Errors
-    /// Fails where its metadata can't be read.
+    /// Fails if the metadata can't be read.
     pub fn look(dir: BorrowedFd<'a>, name: &'a [u8]) -> Result<Option<Self>, Errno> {
         let mut metadata = match Metadata::of_entry(dir, name) {
             Ok(metadata) => metadata,
@@ -48,19 +49,20 @@ impl<'a> Located<'a> {
         Ok(Some(Self { dir, name, metadata }))
     }
 
-    /// Tells whether overlayfs takes it for the deletion of what is below.
+    /// Returns `true` if overlayfs interprets the entry as a deletion.
     pub(super) fn is_whiteout(&self) -> bool {
         self.metadata.kind == (FileKind::CharDevice { major: 0, minor: 0 })
     }
 
-    /// Returns the name whose deletion it marks, as a file in place of overlayfs's device.
+    /// Returns the name whose deletion the entry marks, if it is a file in place of overlayfs's
+    /// device.
     pub(super) fn hides(&self) -> Option<&'a [u8]> {
         let is_nothing = (self.metadata.mode, self.metadata.size) == (0, 0);
         let hidden = self.name.strip_prefix(overlay::FILE_MARK).filter(|hidden| !hidden.is_empty());
         hidden.filter(|_| self.metadata.is_file() && is_nothing)
     }
 
-    /// Tells whether overlayfs takes it for a directory that hides what is below.
+    /// Returns `true` if overlayfs interprets the entry as a directory that hides the one below.
     pub(super) fn is_opaque(&self) -> Result<bool, Errno> {
         let found = xattrs::read(self.dir, self.name)?;
         Ok(found.iter().any(|(name, value)| {
@@ -68,8 +70,8 @@ impl<'a> Located<'a> {
         }))
     }
 
-    /// Returns the digest of the bytes of a file, or of the target of a link; `None` of what is
-    /// neither.
+    /// Returns the digest of the content of a file, or of the target of a link. Returns `None` for
+    /// other types.
     pub(crate) fn content(&self) -> Result<Option<Digest>, Errno> {
         match self.metadata.kind {
             FileKind::Symlink => Ok(Some(Digest::of(&self.target()?))),
@@ -93,18 +95,18 @@ impl<'a> Located<'a> {
         let path = names::path(self.name);
         let find = |flags| openat(self.dir, path, flags | OFlags::NOFOLLOW, Mode::empty());
         let opened = open_inspected(OFlags::RDONLY, FileKind::is_file, find)?;
-        // Something else took its place since it was looked at.
+        // Another entry has replaced the file since its metadata was read.
         opened.map(File::from).ok_or(Errno::STALE)
     }
 }
 
-/// Tells whether `new` is what `old` was: of the same type, mode, owner, device number and file
-/// capability; and unless it is a directory, of the same size and time. Where the time has no
-/// fraction of a second, as all times from archives, it doesn't prove anything, and the contents are
+/// Returns `true` if `new` equals `old`: they have the same type, mode, owner, device number and
+/// file capability and, unless they are directories, the same size and time. Times without a
+/// fraction of a second, such as those from archives, prove nothing. In that case the contents are
 /// compared.
 ///
 /// # Errors
-/// Fails where either can't be read.
+/// Fails if an entry can't be read.
 pub fn is_unchanged(old: &Located<'_>, new: &Located<'_>) -> Result<bool, Errno> {
     let (before, after) = (&old.metadata, &new.metadata);
     if !has_same_attributes(before, after) {
@@ -126,7 +128,7 @@ pub fn is_unchanged(old: &Located<'_>, new: &Located<'_>) -> Result<bool, Errno>
     }
 }
 
-/// Tells whether two things are the same as far as it can be told without opening them.
+/// Compares two entries as far as possible without opening them.
 pub(crate) fn has_same_attributes(before: &Metadata, after: &Metadata) -> bool {
     let is_same = (before.kind, before.mode, before.owner) == (after.kind, after.mode, after.owner);
     is_same && (before.is_dir() || (before.size, before.mtime) == (after.size, after.mtime))
@@ -145,7 +147,7 @@ fn has_same_content(mut old: &File, mut new: &File) -> Result<bool, Errno> {
     }
 }
 
-/// Returns the digest of what a file holds.
+/// Returns the digest of a file's content.
 pub(crate) fn digest_of(mut file: &File) -> Result<Digest, Errno> {
     let (mut hasher, mut buffer) = (DigestHasher::new(), vec![0; PIECE]);
     loop {
@@ -157,7 +159,7 @@ pub(crate) fn digest_of(mut file: &File) -> Result<Digest, Errno> {
     }
 }
 
-/// Reads until a buffer is full or the file ends.
+/// Reads until the buffer is full or the file ends.
 fn fill(file: &mut &File, buffer: &mut [u8]) -> Result<usize, Errno> {
     let mut filled = 0;
     while filled < buffer.len() {

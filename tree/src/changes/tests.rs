@@ -1,4 +1,4 @@
-//! Upper directories as overlayfs leaves them, and what is found in them.
+//! Tests with upper directories as overlayfs leaves them.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -11,7 +11,7 @@ use rustix::fs::{
 use super::*;
 use crate::Plan;
 
-/// Two trees, of which one lies on the other.
+/// An upper directory and the tree below it.
 struct Trees {
     _temp: tempfile::TempDir,
     below: PathBuf,
@@ -31,7 +31,7 @@ impl Trees {
         Changes::find(&Dir::open(&self.upper).unwrap(), std::slice::from_ref(&self.below)).unwrap()
     }
 
-    /// Returns the names in the tar, links with what they lead to.
+    /// Returns the names in the tar. Hard links have their target appended.
     fn packed(&self) -> Vec<String> {
         let changes = self.find();
         assert_eq!(Changes::from_bytes(&changes.to_bytes()).unwrap(), changes);
@@ -51,7 +51,7 @@ impl Trees {
     }
 }
 
-/// Writes a file with a mode and a time that do not depend on anything.
+/// Writes a file with a fixed mode and time.
 fn file(path: &Path, content: &str, nanoseconds: i64) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(path, content).unwrap();
@@ -110,7 +110,7 @@ fn what_is_as_it_was_is_left_out() {
         trees.packed(),
         ["d/", "d/content", "d/mode", "d/new", "d/other=two", "d/size", "d/time"]
     );
-    // A time with a fraction is proof enough.
+    // A time with a fraction of a second is sufficient proof.
     file(&trees.upper.join("d/exact"), "TEXT", 5);
     assert!(!trees.packed().contains(&"d/exact".to_owned()));
 }
@@ -193,7 +193,7 @@ fn of_names_of_a_file_the_changed_ones_are_written() {
         link(&trees.upper, "d/a", name);
     }
     assert_eq!(trees.packed(), ["d/", "d/b", "d/c=d/b"]);
-    // In a directory that was replaced, unchanged names go with their file.
+    // In a replaced directory, the unchanged names of a file are written with it.
     file(&trees.below.join("o/s/a"), "x", 0);
     file(&trees.below.join("o/z"), "x", 0);
     opaque(&trees.upper.join("o"));
@@ -225,7 +225,7 @@ fn what_is_no_list_of_changes_is_refused() {
     }
 }
 
-/// Marks a deletion as file systems get it that refuse overlayfs's own.
+/// Marks a deletion with a file, for file systems that refuse overlayfs's device.
 fn file_mark(path: &Path) {
     let name = format!(".kiln-wh.{}", path.file_name().unwrap().to_str().unwrap());
     fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -256,7 +256,8 @@ fn a_chain_is_read_as_the_tree_that_it_makes() {
         mark(&at("top/plain"));
         let chain: Vec<PathBuf> = ["top", "middle", "low"].map(at).into();
 
-        // The step writes everything anew, deletes what isn't there, and replaces two directories.
+        // The step writes all files again, deletes an entry that doesn't exist, and replaces two
+        // directories.
         for name in ["d/kept", "d/gone", "d/back", "d/deep/f", "d/deep/g", "f", "plain", "x"] {
             let text =
                 if name == "f" { "no directory any more" } else { &name.replace("d/deep/g", "g") };

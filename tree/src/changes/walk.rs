@@ -1,8 +1,8 @@
 //! The walk through an upper directory.
 //!
-//! Directories are tasks, as in [`mod@crate::walk`]: opened by their paths, with no links followed, so
-//! that neither depth nor width uses up descriptors. A small directory is walked by the caller's own
-//! thread.
+//! Each directory is a task, as in [`mod@crate::walk`]. Tasks open directories by path without
+//! following links, so that neither deep nor wide trees exhaust the descriptors. The caller's own
+//! thread walks small directories.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
@@ -22,19 +22,19 @@ use crate::pack::overlay;
 use crate::walk::{list_names_of, open_without_links};
 use crate::{names, path_limit};
 
-/// So many entries of one directory are looked at by one task.
+/// The number of entries of a directory that one task compares.
 const CHUNK: usize = 512;
 
-/// So many entries are looked at before others are asked to help.
+/// The number of entries from which other threads join the walk.
 const SMALL: usize = 512;
 
-/// A mark of a deletion.
+/// The type of a deletion's mark.
 const WHITEOUT: FileKind = FileKind::CharDevice { major: 0, minor: 0 };
 
-/// A path and what is noted of it.
+/// A path and its mark.
 type Note = (Vec<u8>, Mark);
 
-/// Compares an upper directory with the chain below it, and returns the notes in any order.
+/// Compares an upper directory with the chain below it. Returns the marks in any order.
 pub(super) fn compare(upper: &Dir, chain: &[PathBuf]) -> Result<Vec<Note>> {
     let walk = Walk { upper, chain, notes: Mutex::default(), failure: OnceLock::new() };
     let layers = (0..chain.len()).collect();
@@ -49,26 +49,26 @@ pub(super) fn compare(upper: &Dir, chain: &[PathBuf]) -> Result<Vec<Note>> {
     }
 }
 
-/// How a directory of the upper directory relates to what is below it.
+/// The relation of a directory in the upper directory to the tree below.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Relation {
-    /// It adds to a directory.
+    /// The directory adds entries to one below.
     Merged,
-    /// It hides a directory.
+    /// The directory hides the one below.
     Replaced,
-    /// There is no directory below.
+    /// The tree below has no directory of that path.
     Added,
 }
 
-/// A directory that is to be compared.
+/// A directory to compare.
 struct Place {
     path: Vec<u8>,
     relation: Relation,
-    /// The layers below that have a part of it, uppermost first.
+    /// The numbers of the layers below that have a part of the directory, uppermost first.
     layers: Vec<usize>,
 }
 
-/// A directory that was opened and listed.
+/// A directory that is open and listed.
 struct Listed {
     place: Place,
     upper: OwnedFd,
@@ -85,8 +85,8 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    /// Compares directories in this thread, as long as there are few entries, and returns those that
-    /// are left.
+    /// Compares directories in this thread until it has seen many entries. Returns the remaining
+    /// directories.
     fn begin(&self, first: Place) -> Vec<Place> {
         let (mut waiting, mut seen) = (vec![first], 0);
         while seen < SMALL
@@ -101,7 +101,7 @@ impl Walk<'_> {
         waiting
     }
 
-    /// Compares a directory, and has those below it compared.
+    /// Compares a directory, and spawns tasks for its subdirectories.
     fn list<'scope>(&'scope self, scope: &Scope<'scope>, place: Place) {
         let Some(listed) = self.open(place).map(Arc::new) else { return };
         for start in (0..listed.names.len()).step_by(CHUNK) {
@@ -114,7 +114,7 @@ impl Walk<'_> {
         }
     }
 
-    /// Opens and lists a directory; `None` where the walk has failed.
+    /// Opens and lists a directory. Returns `None` if the walk has failed.
     fn open(&self, place: Place) -> Option<Listed> {
         if self.failure.get().is_some() {
             return None;
@@ -127,8 +127,8 @@ impl Walk<'_> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
         let upper = open_without_links(self.upper.as_fd(), &place.path, flags).map_err(failed)?;
         let below = Below::open(self.chain, &place.path, &place.layers)?;
-        // Of a directory that is added, all but directories and what may be a deletion is part of the
-        // layer anyway.
+        // In an added directory, only subdirectories and possible deletions matter. All other
+        // entries are part of the layer anyway.
         let kinds = [FileType::Directory, FileType::CharacterDevice, FileType::Unknown];
         let is_wanted = |kind| place.relation != Relation::Added || kinds.contains(&kind);
         let mut names = list_names_of(upper.as_fd(), is_wanted).map_err(failed)?;
@@ -140,7 +140,7 @@ impl Walk<'_> {
         Ok(Listed { place, upper, below, names })
     }
 
-    /// Compares some entries of a directory, and tells of the directories among them.
+    /// Compares some entries of a directory, and calls `found` for each subdirectory.
     fn look(&self, listed: &Listed, names: &[Vec<u8>], found: &mut dyn FnMut(Place)) {
         let mut notes = Vec::new();
         for name in names {
@@ -176,13 +176,13 @@ impl Walk<'_> {
     }
 }
 
-/// What came of a comparison.
+/// The result of a comparison.
 #[derive(Default)]
 struct Compared {
     mark: Option<Mark>,
-    /// How its entries relate to those below, if it is a directory, and the layers that have it.
+    /// The relation of a directory to the tree below, and the layers that have it.
     directory: Option<(Relation, Vec<usize>)>,
-    /// Whether it is a file that marks the deletion of something else.
+    /// `true` if the entry is a file that marks the deletion of another name.
     is_file_mark: bool,
 }
 
@@ -192,7 +192,7 @@ impl Compared {
     }
 }
 
-/// Compares what is at `name` in a directory.
+/// Compares the entries called `name` in a directory and in the tree below.
 fn compare_one(listed: &Listed, name: &[u8]) -> std::result::Result<Compared, Errno> {
     let relation = listed.place.relation;
     let below = listed.below.look(name)?;

@@ -1,4 +1,4 @@
-//! The bytes of files.
+//! Copying of the contents of files.
 
 use std::fs::File;
 use std::io;
@@ -10,22 +10,22 @@ use rustix::io::Errno;
 
 use crate::metadata::Metadata;
 
-/// Bytes copied at a time where they come through this process.
+/// The number of bytes copied at a time if they pass through this process.
 pub(super) const CHUNK: usize = 256 * 1024;
 
-/// Up to so many bytes are read and written: to share blocks, file systems take more time than that.
+/// The size in bytes up to which files are read and written, since sharing blocks would take
+/// longer.
 const SMALL: u64 = 16 * 1024;
 
-/// What the two file systems can do for each other, found out at the first file. Nothing is asked
-/// of them again that they couldn't.
+/// The copy methods that failed between the two file systems. A copy doesn't try them again.
 #[derive(Debug, Default)]
 pub(super) struct Abilities {
     no_clone: AtomicBool,
     no_range: AtomicBool,
 }
 
-/// Copies a file's bytes: shares them, or copies them in the kernel, or reads and writes them. Holes
-/// stay holes.
+/// Copies the content of a file: shares its blocks, lets the kernel copy it, or reads and writes
+/// it. Keeps holes.
 pub(super) fn copy(
     from: &File,
     metadata: &Metadata,
@@ -53,7 +53,7 @@ pub(super) fn copy(
     while offset < size {
         let (start, end) = match seek(from, SeekFrom::Data(offset)) {
             Ok(start) => (start, seek(from, SeekFrom::Hole(start))?.min(size)),
-            // Nothing but a hole up to the end.
+            // The rest of the file is a hole.
             Err(Errno::NXIO) => break,
             Err(Errno::INVAL | Errno::OPNOTSUPP) => (offset, size),
             Err(errno) => return Err(errno.into()),

@@ -1,14 +1,14 @@
-//! Copies that go into a tar as they are read, without a tree.
+//! Copies that go directly into a tar, without a tree on the disk.
 //!
-//! What a chain of copies does to a tree is worked out in memory: the entries that an overlay's upper
-//! directory would hold in the end, with the metadata that they would have. That is possible where
-//! nothing has to be removed and nothing is in the way. Everything else, errors too, is left to the
-//! copy into a tree: [`plan`] says so with `None`.
+//! The effect of a chain of copies is computed in memory: the entries that an overlay's upper
+//! directory would have in the end, with their metadata. This works if nothing must be removed and
+//! nothing is in the way. In all other cases, including errors, [`plan`] returns `None`, and the
+//! copies go into a tree.
 //!
-//! As in an upper directory, a directory of the tree below is there as soon as something is made in
-//! it or it is changed, with those above it; what is made in a directory changes its time to now.
-//! What is then as the tree below has it is left out, as it is of an upper directory
-//! ([`mod@crate::changes`]).
+//! As in an upper directory, a directory of the tree below becomes part of the layer when it
+//! changes or when an entry is created in it, and its parents with it. Creating an entry sets the
+//! time of its directory to now. Entries equal to those of the tree below are left out, as for an
+//! upper directory ([`mod@crate::changes`]).
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -30,14 +30,14 @@ use crate::view::View;
 use crate::walk::{Entry, Opener};
 use crate::{names, path_limit};
 
-/// The set-group-ID bit: what is made in a directory that has it gets its group.
+/// The set-group-ID bit. New entries of a directory with this bit inherit its group.
 const SETGID: u32 = 0o2000;
 
-/// Plans the tar of the layer that a chain of copies makes on top of the tree `below`; `None` where
-/// it takes a tree to find out.
+/// Plans the tar of the layer that a chain of copies creates on top of the tree `below`. Returns
+/// `None` if the plan requires a tree.
 ///
 /// # Errors
-/// Fails where a source is missing or can't be read.
+/// Fails if a source is missing or can't be read.
 pub fn plan<'a>(copies: &[(View<'a>, CopyOptions)], below: &dyn Below) -> Result<Option<Plan<'a>>> {
     let mut layer = Layer { below, made: BTreeMap::new(), now: now() };
     for (number, (source, options)) in copies.iter().enumerate() {
@@ -61,18 +61,18 @@ fn now() -> Timestamp {
     Timestamp { seconds: since.as_secs().cast_signed(), nanoseconds: since.subsec_nanos() }
 }
 
-/// Which of the copies something comes from.
+/// The origin of an entry: the copy and the source path.
 struct From {
     copy: usize,
     part: usize,
-    /// The last name of the source path.
+    /// The last component of the source path.
     name: Vec<u8>,
 }
 
-/// A layer in the making.
+/// A layer under construction.
 struct Layer<'a> {
     below: &'a dyn Below,
-    /// What the layer holds, in the order of a walk.
+    /// The entries of the layer, in the order of a walk.
     made: BTreeMap<Vec<u8>, Made>,
     now: Timestamp,
 }
@@ -80,25 +80,25 @@ struct Layer<'a> {
 struct Made {
     entry: Entry,
     origin: Option<Origin>,
-    /// What tells which names are one file's, where it has several: the copy, its part, the device
-    /// and the inode.
+    /// The identity of a file with several names: the copy, its source path, the device and the
+    /// inode.
     inode: Option<(usize, usize, u64, u64)>,
 }
 
-/// What is at a path.
+/// The type of the entry at a path.
 enum Found {
     Nothing,
     Directory(Metadata),
-    /// Paths of copies to come could lead through it.
+    /// A link, through which the paths of later copies may lead.
     Link,
     Other,
 }
 
-/// What can't be told without a tree is `None`.
+/// A result that is `None` if computing it requires a tree.
 type Maybe<T> = Option<T>;
 
 impl Layer<'_> {
-    /// Does what `copy_selected` does.
+    /// Performs a copy, like `copy_selected` in a tree.
     fn copy(
         &mut self,
         selected: Selected,
@@ -161,7 +161,7 @@ impl Layer<'_> {
             let is_fresh = fresh.as_ref().is_some_and(|fresh| to.starts_with(fresh));
             let found = if is_fresh { Found::Nothing } else { self.find(&to)? };
             if !entry.metadata.is_dir() {
-                // A device with these numbers would be taken for a whiteout.
+                // A device with these numbers would be interpreted as a whiteout.
                 let is_whiteout =
                     entry.metadata.kind == FileKind::CharDevice { major: 0, minor: 0 };
                 let is_in_the_way = matches!(found, Found::Directory(_) | Found::Link);
@@ -192,7 +192,7 @@ impl Layer<'_> {
         Ok(Some(()))
     }
 
-    /// Puts something that is no directory in its place.
+    /// Adds an entry that is no directory.
     fn put(
         &mut self,
         mut entry: Entry,
@@ -212,7 +212,7 @@ impl Layer<'_> {
             metadata.inode,
         ));
         if metadata.kind == FileKind::Socket {
-            // As in a copy into a tree, and in BuildKit.
+            // The same as in a copy into a tree, and in BuildKit.
             metadata.kind = FileKind::File;
             metadata.size = 0;
         }
@@ -229,7 +229,7 @@ impl Layer<'_> {
         Ok(())
     }
 
-    /// Makes a directory and those above it that aren't there.
+    /// Adds a directory and its missing parents.
     fn make_parents(
         &mut self,
         path: &Path,
@@ -273,8 +273,8 @@ impl Layer<'_> {
         Ok(())
     }
 
-    /// Makes a directory of the tree below a part of the layer, with those above it. Tells whether
-    /// it is one now: the root never is.
+    /// Adds an existing directory of the tree below to the layer, with its parents. Returns `true`
+    /// if it is part of the layer now. The root never is.
     fn appear(&mut self, path: &Path) -> Result<bool> {
         let mut missing = Vec::new();
         let mut here = Some(path);
@@ -293,7 +293,7 @@ impl Layer<'_> {
         Ok(path.parent().is_some())
     }
 
-    /// Notes that something is made in the directory that holds `path`.
+    /// Records that an entry is created in the parent directory of `path`.
     fn touch_parent(&mut self, path: &Path) -> Result<()> {
         if let Some(parent) = path.parent()
             && self.appear(parent)?
@@ -320,7 +320,7 @@ impl Layer<'_> {
         }
     }
 
-    /// Returns what is at a real path.
+    /// Returns the type of the entry at a real path.
     fn find(&self, path: &Path) -> Result<Found> {
         let metadata = match self.made.get(&key(path)) {
             Some(made) => Some(made.entry.metadata.clone()),
@@ -334,8 +334,8 @@ impl Layer<'_> {
         })
     }
 
-    /// Returns where a path really is, unless it leads through something that this layer made and
-    /// that is no directory.
+    /// Returns the real path of `path`, or `None` if it leads through an entry of this layer that
+    /// is no directory.
     fn real_path(&self, path: &Path) -> Maybe<PathBuf> {
         let real = self.below.real_path(path).ok()?;
         let is_in_the_way = real.ancestors().skip(1).any(|path| {
@@ -344,11 +344,12 @@ impl Layer<'_> {
         (!is_in_the_way).then_some(real)
     }
 
-    /// Leaves out what the tree below has already, but for directories in which something is left.
+    /// Removes entries that equal those of the tree below, except for directories that contain
+    /// remaining entries.
     fn leave_out_unchanged(&mut self, dirs: &[&Dir]) -> Result<()> {
         let mut openers: Vec<_> = dirs.iter().map(|dir| Opener::new(dir)).collect();
         let mut unchanged: HashSet<Vec<u8>> = HashSet::new();
-        // A directory that isn't there below, while the entries are in it.
+        // The last directory that doesn't exist below, with a separator. The entries in it are new.
         let mut fresh: Option<Vec<u8>> = None;
         for (key, made) in &self.made {
             if fresh.as_ref().is_some_and(|fresh| key.starts_with(fresh)) {
@@ -375,7 +376,7 @@ impl Layer<'_> {
         Ok(())
     }
 
-    /// Does what `is_unchanged` does in trees.
+    /// Compares two entries, like `is_unchanged` in trees.
     fn is_unchanged(
         &self,
         made: &Made,
@@ -408,7 +409,7 @@ impl Layer<'_> {
         Ok(self.below.content(path)? == Some(content))
     }
 
-    /// Returns the entries of the tar.
+    /// Returns the entries of the tar, in order.
     fn items(self) -> Vec<Item> {
         let mut first_names = HashMap::new();
         let item = |(number, made): (usize, Made)| {
@@ -421,13 +422,13 @@ impl Layer<'_> {
     }
 }
 
-/// Returns a real path without the slash in front.
+/// Returns a real path without its leading slash.
 fn relative(path: &Path) -> &[u8] {
     names::bytes(path).strip_prefix(b"/").unwrap_or_default()
 }
 
-/// Returns what sorts paths as a walk does: a directory's content comes before its longer-named
-/// neighbours.
+/// Returns a key that sorts paths in the order of a walk: a directory's contents precede siblings
+/// with a longer name.
 fn key(path: &Path) -> Vec<u8> {
     changes::key(relative(path))
 }

@@ -1,4 +1,4 @@
-//! Where entries go.
+//! The destination directories of a copy.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::metadata::Metadata;
 use crate::{edit, names, remove, resolve};
 
-/// Opens the directories that entries go into, one after the other; the last stays open.
+/// A destination tree that opens the parent directories of entries. The last one stays open.
 pub(crate) struct Place<'a> {
     dest: &'a Dir,
     last: Option<(Vec<u8>, OwnedFd)>,
@@ -23,8 +23,8 @@ impl<'a> Place<'a> {
         Self { dest, last: None }
     }
 
-    /// Returns the open directory that holds `path`, a real path, and the name in it; the root
-    /// itself as `.`.
+    /// Returns the open parent directory of `path`, a real path, and the name in it. The name of
+    /// the root is `.`.
     pub(super) fn of<'p>(&mut self, path: &'p Path) -> Result<(BorrowedFd<'_>, &'p [u8])> {
         let (parent, name) = match names::split(path) {
             Some((parent, name)) => (parent, names::bytes(name)),
@@ -42,13 +42,12 @@ impl<'a> Place<'a> {
         Ok(((*fd).as_fd(), name))
     }
 
-    /// Forgets the open directory, because something was removed.
+    /// Closes the open directory because an entry was removed.
     pub(super) fn forget(&mut self) {
         self.last = None;
     }
 
-    /// Removes what is at `path` if it stands in the way of something of another type, or of
-    /// anything but a directory where both are directories.
+    /// Removes the entry at `path` unless both it and its replacement are directories.
     pub(super) fn replace(&mut self, path: &Path, with_dir: bool) -> Result<()> {
         let (dir, name) = self.of(path)?;
         let error = |errno| Error::io("remove", path, errno);
@@ -64,7 +63,7 @@ impl<'a> Place<'a> {
         }
     }
 
-    /// Makes a directory, or finds that it is there; tells whether it was made.
+    /// Creates a directory unless it exists. Returns `true` if it was created.
     pub(crate) fn directory(&mut self, path: &Path) -> Result<bool> {
         let (dir, name) = self.of(path)?;
         if name == b"." {
@@ -74,7 +73,7 @@ impl<'a> Place<'a> {
             Ok(found) if found.is_dir() => Ok(false),
             Ok(_) => Err(Error::NotDirectory { path: path.to_path_buf() }),
             Err(Errno::NOENT) => {
-                // Nobody else looks in before it has its owner.
+                // Other users must not look into the directory before it has its owner.
                 let private = Attributes { mode: Some(0o700), ..Attributes::default() };
                 edit::make_dir(dir, name, &private).map_err(|errno| Error::io("mkdir", path, errno))
             }
@@ -82,7 +81,7 @@ impl<'a> Place<'a> {
         }
     }
 
-    /// Makes sure that nothing is at `path`, where a file is to be made. A directory is in the way.
+    /// Removes an entry at `path` before a file is created there. Fails if it is a directory.
     pub(super) fn clear(&mut self, path: &Path) -> Result<()> {
         let (dir, name) = self.of(path)?;
         match unlinkat(dir, names::path(name), AtFlags::empty()) {
@@ -94,7 +93,8 @@ impl<'a> Place<'a> {
         }
     }
 
-    /// Gives a directory its attributes, and sets extended ones where they can be set.
+    /// Applies the attributes and extended attributes of a directory, as far as the file system
+    /// supports them.
     pub(crate) fn finish_directory(
         &mut self,
         path: &Path,
@@ -109,9 +109,9 @@ impl<'a> Place<'a> {
     }
 }
 
-/// Gives an open file or directory its attributes. The owner comes before the others, since a
-/// change of it takes away `security.capability` and the setuid bit. Extended attributes that the
-/// file system doesn't take are left out, as BuildKit does.
+/// Applies attributes to an open file or directory. The owner is set first, since changing it
+/// clears `security.capability` and the setuid bit. Extended attributes that the file system
+/// doesn't accept are left out, as in BuildKit.
 pub(crate) fn finish(
     fd: BorrowedFd<'_>,
     attributes: &Attributes,

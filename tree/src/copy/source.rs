@@ -1,4 +1,4 @@
-//! The passes of a copy.
+//! The three passes of a copy.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -25,52 +25,52 @@ use crate::pack::overlay;
 use crate::view::View;
 use crate::walk::{Entry, Opener};
 
-/// So many files are one task.
+/// The number of files in a task.
 const TASK: usize = 32;
 
-/// What becomes of files that have several names, and of marks of deletions.
+/// The treatment of files with several names, and of the marks of deletions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Manner {
-    /// Files keep the hard links among them; a mark is a device like any other.
+    /// Hard links between the copied files are kept. A mark is copied like any other device.
     Plain,
-    /// Files keep the hard links among them. A mark that the file system refuses becomes a file; all
-    /// do with `file_marks`.
+    /// Hard links between the copied files are kept. A mark becomes a file if the file system
+    /// refuses devices, or in any case with `file_marks`.
     Layer {
-        /// Whether no other mark is tried.
+        /// `true` to use files for all marks.
         file_marks: bool,
     },
-    /// Each name gets a file of its own.
+    /// Each name becomes a file of its own.
     Apart,
-    /// Each name becomes a name of the source's file, where that can be.
+    /// Each name becomes a hard link to the source's file if possible.
     Share,
 }
 
-/// Copies what is selected at one source path.
+/// A copy of the selected entries of one source path.
 pub(crate) struct Copier<'a> {
     source: View<'a>,
     dest: &'a Dir,
     options: &'a CopyOptions,
     manner: Manner,
     abilities: Abilities,
-    /// Whether the file system refuses overlayfs's marks.
+    /// `true` if the file system refuses overlayfs's marks.
     file_marks: AtomicBool,
 }
 
-/// A file to be made.
+/// A file to create.
 struct Job {
     picked: Picked,
-    /// Whether something may be there already.
+    /// `true` if the path may exist already.
     occupied: bool,
 }
 
 impl Job {
-    /// Returns where the file is made.
+    /// Returns the path at which the file is created.
     fn path(&self, target: &Path) -> PathBuf {
         destination(&self.picked, target)
     }
 }
 
-/// Returns where in `target` something goes.
+/// Returns the path of an entry in `target`.
 pub(super) fn destination(picked: &Picked, target: &Path) -> PathBuf {
     if picked.is_root() {
         return target.to_path_buf();
@@ -78,34 +78,34 @@ pub(super) fn destination(picked: &Picked, target: &Path) -> PathBuf {
     target.join(names::path(&picked.path()))
 }
 
-/// How a directory of a copy came to its place.
+/// The circumstances of a directory in a copy.
 #[derive(Clone, Copy)]
 pub(super) struct Placement {
-    /// Whether the copy made the directory.
+    /// `true` if the copy created the directory.
     pub(super) made: bool,
-    /// Whether the directory is the source path itself.
+    /// `true` if the directory is the source path itself.
     pub(super) is_root: bool,
-    /// Whether the directory is copied only because something below it was selected.
+    /// `true` if the directory is copied only because an entry below it was selected.
     pub(super) passed: bool,
 }
 
-/// A directory to be finished.
+/// A directory and its final attributes.
 struct Finish {
     path: PathBuf,
     attributes: Attributes,
     xattrs: Vec<Xattr>,
 }
 
-/// What the first pass finds to be done.
+/// The work that the first pass leaves to the others.
 #[derive(Default)]
 struct Work {
     jobs: Vec<Job>,
-    /// Files, and the path that was copied from the same inode.
+    /// Files, and the destination path of the first copy of the same inode.
     links: Vec<(Job, PathBuf)>,
     directories: Vec<Finish>,
 }
 
-/// What a task keeps from file to file.
+/// The resources that a task reuses from file to file.
 struct Hands<'a> {
     opener: Opener<'a>,
     place: Place<'a>,
@@ -118,18 +118,18 @@ impl<'a> Copier<'a> {
         Self { source, dest, options, manner, abilities, file_marks: AtomicBool::new(false) }
     }
 
-    /// Copies in this manner.
+    /// Sets the treatment of hard links and marks.
     pub(crate) fn with(self, manner: Manner) -> Self {
         let file_marks = AtomicBool::new(manner == Manner::Layer { file_marks: true });
         Self { manner, file_marks, ..self }
     }
 
-    /// Tells whether a mark had to become a file.
+    /// Returns `true` if a deletion was marked by a file.
     pub(crate) fn has_marked_by_files(&self) -> bool {
         self.file_marks.load(Ordering::Relaxed)
     }
 
-    /// Copies to `target`, a real path whose parent is there.
+    /// Copies the entries to `target`, a real path whose parent exists.
     pub(crate) fn copy(&self, selected: Selected, target: &Path) -> Result<()> {
         let work = self.prepare(selected, target)?;
         let hands = || Hands {
@@ -142,7 +142,7 @@ impl<'a> Copier<'a> {
         };
         if work.jobs.len() > TASK {
             let tasks: Vec<Result<()>> = work.jobs.par_chunks(TASK).map_init(hands, make).collect();
-            // Of several errors the first in the order of the tree.
+            // Of several errors, the first in the order of the tree is reported.
             tasks.into_iter().collect::<Result<()>>()?;
         } else {
             make(&mut hands(), &work.jobs)?;
@@ -157,12 +157,12 @@ impl<'a> Copier<'a> {
         Ok(())
     }
 
-    /// The first pass: makes the directories, and finds out what goes where.
+    /// Runs the first pass: creates the directories and collects the remaining work.
     fn prepare(&self, selected: Selected, target: &Path) -> Result<Work> {
         let mut work = Work::default();
         let mut place = Place::new(self.dest);
         let mut inodes: HashMap<(u64, u64), PathBuf> = HashMap::new();
-        // The directory that was made last, while the entries are below it: nothing is there yet.
+        // The last new directory, as long as the entries are in it. It has no older entries.
         let mut fresh: Option<PathBuf> = None;
         for picked in selected.entries {
             let (is_root, to) = (picked.is_root(), destination(&picked, target));
@@ -203,7 +203,7 @@ impl<'a> Copier<'a> {
         Finish { path, attributes, xattrs }
     }
 
-    /// The second pass: makes one file, link or node.
+    /// Runs the second pass for one file, link or node.
     fn make(&self, hands: &mut Hands<'a>, job: &Job, path: &Path) -> Result<()> {
         let entry = &job.picked.entry;
         if job.occupied {
@@ -236,7 +236,7 @@ impl<'a> Copier<'a> {
                 finish(to.as_fd(), &attributes.beyond(&made), &entry.xattrs).map_err(error)
             }
             FileKind::Symlink => make_link(dir, name, &entry.target, &attributes).map_err(error),
-            // As in BuildKit a socket leaves an empty file.
+            // As in BuildKit, a socket becomes an empty file.
             FileKind::Socket => edit::create(dir, name)
                 .and_then(|fd| attributes.apply_to_fd(fd.as_fd()))
                 .map_err(error),
@@ -244,7 +244,8 @@ impl<'a> Copier<'a> {
         }
     }
 
-    /// Makes a file. What lies in the store nobody else can reach, and has its mode from the beginning.
+    /// Creates a file. A file in the store has its final mode from the beginning, since other users
+    /// can't reach it.
     fn create(
         &self,
         dir: BorrowedFd<'_>,
@@ -255,7 +256,7 @@ impl<'a> Copier<'a> {
         edit::create_with_mode(dir, name, mode.unwrap_or(0o600)).map(File::from)
     }
 
-    /// Marks a deletion.
+    /// Creates the mark of a deletion.
     fn mark(&self, dir: BorrowedFd<'_>, name: &[u8], attributes: &Attributes) -> Result<(), Errno> {
         let kind = FileKind::CharDevice { major: 0, minor: 0 };
         if !self.has_marked_by_files() && edit::make_node(dir, name, kind, attributes).is_ok() {
@@ -266,7 +267,7 @@ impl<'a> Copier<'a> {
         attributes.apply_to_fd(file.as_fd())
     }
 
-    /// Gives a file that was copied another name.
+    /// Creates a hard link to a file that was copied already.
     fn link(&self, place: &mut Place<'_>, job: &Job, path: &Path, first: &Path) -> Result<()> {
         if job.occupied {
             place.clear(path)?;
@@ -280,7 +281,7 @@ impl<'a> Copier<'a> {
     }
 }
 
-/// Returns what a copy of something gets.
+/// Returns the attributes of the copy of an entry.
 pub(super) fn attributes(options: &CopyOptions, metadata: &Metadata) -> Attributes {
     let mode = match &options.mode {
         Some(change) => change.apply(metadata.mode, metadata.is_dir()),
@@ -293,9 +294,10 @@ pub(super) fn attributes(options: &CopyOptions, metadata: &Metadata) -> Attribut
     }
 }
 
-/// Returns what a directory is to have in the end: all that the source has where it was made, or
-/// was selected below the source path; else as little as BuildKit changes. One that came along only
-/// because something below it was selected keeps the time at which that was made.
+/// Returns the final attributes of a directory. A directory that the copy created, or that was
+/// selected below the source path, has all attributes of the source. For other directories, only
+/// the attributes that BuildKit changes are set. A new directory that is only copied because of an
+/// entry below it keeps its time of creation.
 pub(super) fn directory(
     options: &CopyOptions,
     metadata: &Metadata,

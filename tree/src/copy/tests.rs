@@ -1,4 +1,4 @@
-//! Copies, in the shapes of BuildKit's: what goes where, with what mode, owner and time.
+//! Tests of copies, modelled on BuildKit's: destinations, modes, owners and times.
 
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt, symlink};
 
@@ -17,7 +17,7 @@ pub(super) struct Trees {
     pub(super) to: PathBuf,
 }
 
-/// Options as the `COPY` instruction has them.
+/// Returns the options of a `COPY` instruction.
 pub(super) fn instruction(source: &str, dest: &str) -> CopyOptions {
     CopyOptions {
         source: source.to_owned(),
@@ -32,7 +32,7 @@ pub(super) fn instruction(source: &str, dest: &str) -> CopyOptions {
 }
 
 impl Trees {
-    /// The source tree of most of the golden cases.
+    /// Creates the source tree of most of the golden cases.
     pub(super) fn new() -> Self {
         let temp = tempfile::tempdir().unwrap();
         let (from, to) = (temp.path().join("from"), temp.path().join("to"));
@@ -68,7 +68,8 @@ impl Trees {
         self.copy(&instruction(source, dest)).unwrap();
     }
 
-    /// Describes the destination's entries: path, letter of its kind, mode, owner, content.
+    /// Returns a line for each entry of the destination: path, letter of its type, mode, owner,
+    /// content.
     fn listing(&self) -> Vec<String> {
         let dir = Dir::open(&self.to).unwrap();
         let entries = walk::entries(View::of(&dir), Path::new("/")).unwrap();
@@ -148,7 +149,7 @@ fn destinations_are_what_they_say_or_are() {
     {
         assert!(paths.contains(&path.to_owned()), "{path}");
     }
-    // Not its contents: the directory itself, into one that is there.
+    // The directory itself, not its contents, is copied into an existing directory.
     let options = CopyOptions { dir_copy_contents: false, ..instruction("src/sub", "/x") };
     trees.copy(&options).unwrap();
     trees.copy(&CopyOptions { dest: "/new".to_owned(), ..options }).unwrap();
@@ -289,10 +290,11 @@ fn links_of_the_destination_are_followed_inside() {
     trees.put("top.txt", "/host/top.txt");
     assert!(trees.to.join("real/top.txt").exists() && trees.to.join("real/sub/b").exists());
     assert!(trees.to.join("ln").is_symlink());
-    // The host's file of that name is untouched, the one inside is new.
+    // The host's file of that name is unchanged. The file inside the root is new.
     let inside = trees.to.join(trees.from.strip_prefix("/").unwrap()).join("top.txt");
     assert!(inside.exists());
-    // A link where a file goes is replaced, or followed if it is named itself.
+    // A file replaces a link inside the destination directory, but follows a link that is the
+    // destination itself.
     symlink("/real/target", trees.to.join("real/a.txt")).unwrap();
     symlink("/real/named", trees.to.join("named")).unwrap();
     trees.put("src/a.txt", "/real/");
@@ -310,7 +312,7 @@ fn includes_and_excludes_select() {
         trees.paths(),
         ["d", "d/a.txt", "d/empty", "d/hard", "d/link", "d/sub", "d/sub/c.txt"]
     );
-    // `COPY --parents`.
+    // The options of `COPY --parents`.
     let trees = Trees::new();
     let parents = |include: &str, required: &str| CopyOptions {
         include: vec![include.to_owned()],

@@ -1,4 +1,4 @@
-//! Hashing files.
+//! Hashing of the contents of files.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -12,26 +12,27 @@ use crate::error::{Error, Result};
 use crate::metadata::{Metadata, Timestamp};
 use crate::walk::{Entry, Opener};
 
-/// So large that most files are read by one call, and that BLAKE3 uses all lanes of the processor.
+/// The size of a read buffer in bytes. Most files need a single read, and BLAKE3 can use all lanes
+/// of the processor.
 const BUFFER: usize = 128 * 1024;
 
-/// So many files are looked up at once.
+/// The number of files in one lookup.
 const LOOKED_UP: usize = 1024;
 
-/// A file that was changed this recently may be changed again within the same tick of the clock
-/// that stamps it.
+/// The age in nanoseconds from which a file's times are reliable. A file that changed more recently
+/// may change again within the same tick of the file system's clock.
 const TICK_NANOSECONDS: i128 = 50_000_000;
-/// The same for file systems that keep seconds only, or two of them.
+/// The same age for file systems with a resolution of one or two seconds.
 const COARSE_TICK_NANOSECONDS: i128 = 2_000_000_000;
 
-/// What a file holds.
+/// The size and hash of a file.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Contents {
     pub(super) size: u64,
     pub(super) hash: [u8; 32],
 }
 
-/// Returns what each of the files holds, in order. Files that are remembered aren't read.
+/// Returns the contents of the files, in order. Doesn't read remembered files.
 pub(super) fn read(
     root: &Dir,
     files: &[&Entry],
@@ -46,7 +47,8 @@ pub(super) fn read(
         if let Some(hash) = known.get(number).copied().flatten() {
             return Ok(Contents { size: metadata.size, hash });
         }
-        // Most threads of a context that hasn't changed never read anything.
+        // The buffer is allocated late, since most threads read nothing if a context hasn't
+        // changed.
         buffer.resize(BUFFER, 0);
         let contents = if metadata.size == 0 {
             Contents { size: 0, hash: blake3::hash(b"").into() }
@@ -66,7 +68,7 @@ pub(super) fn read(
     files.par_iter().enumerate().map_init(start, hash).collect()
 }
 
-/// Returns which hashes are remembered; nothing where nobody remembers any.
+/// Returns the remembered hashes. The list is empty without a memory.
 fn known(files: &[&Entry], remembered: Option<&dyn FileDigests>) -> Vec<Option<[u8; 32]>> {
     let Some(remembered) = remembered else { return Vec::new() };
     let look_up = |files: &[&Entry]| {
@@ -76,7 +78,7 @@ fn known(files: &[&Entry], remembered: Option<&dyn FileDigests>) -> Vec<Option<[
     files.par_chunks(LOOKED_UP).flat_map_iter(look_up).collect()
 }
 
-/// Hashes a file; `expected` bytes are expected, but what is there counts.
+/// Hashes a file. `expected` is its expected size; the result has the actual size.
 fn hash_file(mut file: &File, expected: u64, buffer: &mut [u8]) -> io::Result<Contents> {
     let mut hasher = blake3::Hasher::new();
     let mut size = 0;
@@ -87,14 +89,14 @@ fn hash_file(mut file: &File, expected: u64, buffer: &mut [u8]) -> io::Result<Co
         };
         hasher.update(&buffer[..count]);
         size += count as u64;
-        // A read that falls short where the end is expected has met it.
+        // A short read at the expected end shows that the file ends there.
         if count == 0 || (size == expected && count < buffer.len()) {
             return Ok(Contents { size, hash: hasher.finalize().into() });
         }
     }
 }
 
-/// Tells whether any change after `before` (nanoseconds since 1970) would show in the metadata.
+/// Returns `true` if any change after `before` (nanoseconds since 1970) would change the metadata.
 fn is_settled(metadata: &Metadata, before: i128) -> bool {
     let last = metadata.ctime.max(metadata.mtime);
     let is_coarse = metadata.ctime.nanoseconds == 0;

@@ -5,41 +5,41 @@ use crate::error::Result;
 use crate::pattern::{ParentMatches, PatternMatcher};
 use crate::walk::Entry;
 
-/// An entry that is selected.
+/// An entry that a selection selects.
 pub(crate) struct Picked {
-    /// The entry.
+    /// The entry in the walked tree.
     pub(crate) entry: Entry,
-    /// The number of bytes of its path that are in front of the part below what was asked for.
+    /// The length in bytes of the part of its path above the part below the selected path.
     pub(crate) above: usize,
-    /// Whether it is a directory that is only there because something below it is.
+    /// `true` for a directory that is only included because an entry below it is selected.
     pub(crate) passed: bool,
 }
 
 impl Picked {
-    /// Returns its path below what was asked for; empty for that itself.
+    /// Returns the path below the selected path; empty for the selected path itself.
     pub(crate) fn path(&self) -> Vec<u8> {
         self.entry.path.tail(self.above)
     }
 
-    /// Tells whether it is what was asked for.
+    /// Returns `true` for the entry at the selected path itself.
     pub(crate) fn is_root(&self) -> bool {
         self.entry.path.len() <= self.above
     }
 }
 
-/// Which entries below a path are selected.
+/// The include and exclude patterns of a selection.
 pub(super) struct Filter {
     include: Option<PatternMatcher>,
     exclude: Option<PatternMatcher>,
-    /// Whether `exclude` is also about what a source path names.
+    /// `true` if `exclude` also applies to the entries that a source path names.
     excludes_matches: bool,
 }
 
-/// A directory on the way to the current entry.
+/// A directory above the current entry.
 struct Above {
     path: Vec<u8>,
     matches: Matches,
-    /// The directory, if it isn't selected: it is once something below it is.
+    /// The directory's entry, until an entry below it is selected.
     waiting: Option<Entry>,
 }
 
@@ -61,12 +61,12 @@ impl Filter {
         })
     }
 
-    /// Tells whether the exclude patterns are about `path`, which a source path names, or a directory
-    /// that its wildcards match on the way there. The first `base` bytes of the path are in front of
-    /// the wildcards, with their slash.
+    /// Returns `true` if the exclude patterns match `path`, which a source path names, or a
+    /// directory on the way there that its wildcards match. The first `base` bytes of the path
+    /// precede the wildcards, including the slash.
     ///
-    /// Patterns are relative to a directory, and this may be the one that the path is in, the one that
-    /// the wildcards are in, or the root.
+    /// The patterns are relative to a directory. It can be the parent of the path, the directory in
+    /// which the wildcards begin, or the root.
     pub(super) fn excludes_match(&self, path: &[u8], base: usize) -> bool {
         let Some(exclude) = self.exclude.as_ref().filter(|_| self.excludes_matches) else {
             return false;
@@ -81,8 +81,8 @@ impl Filter {
         exclude.matches_any(&names)
     }
 
-    /// Returns the selected entries of a walk, with their paths below its first one. That one is
-    /// always selected: patterns are about what is below it.
+    /// Returns the selected entries of a walk. Their paths are relative to the first entry, which
+    /// is always selected, since the patterns apply to the entries below it.
     pub(super) fn apply(&self, entries: Vec<Entry>) -> Vec<Picked> {
         let mut entries = entries.into_iter();
         let Some(first) = entries.next() else { return Vec::new() };
@@ -136,7 +136,7 @@ impl Filter {
     }
 }
 
-/// Tells whether a path is below another.
+/// Returns `true` if a path is below another.
 pub(super) fn is_below(path: &[u8], parent: &[u8]) -> bool {
     path.strip_prefix(parent).is_some_and(|rest| rest.starts_with(b"/"))
 }

@@ -1,10 +1,10 @@
-//! What a content digest is made of, file by file: small enough to be kept, and told apart from
-//! another one's to the file.
+//! The input of a content digest, entry by entry, small enough to store.
 //!
-//! A digest says that something is different and not what. A listing says what: it has a line for
-//! each entry with all that enters the digest, but of what a file holds only the beginning of its
-//! hash. Sorted paths share their beginnings, so that each is written as how much it shares with the
-//! one before and what follows; then an entry takes some twenty bytes, and fewer compressed.
+//! A digest shows that trees differ, but not where. A listing has an item for each entry with the
+//! input of the digest, except that only the beginning of a file's hash is stored. Two listings
+//! therefore show which files differ. Sorted paths share prefixes, so each path is stored as the
+//! length of the prefix that it shares with the one before, and its remaining bytes. An entry takes
+//! about twenty bytes, and fewer compressed.
 //!
 //! ```text
 //! listing   form (1 byte)  count  entry…
@@ -13,9 +13,9 @@
 //! detail    file: size, hash (6 bytes) · link: target (length, bytes) · device: major, minor
 //! ```
 //!
-//! Numbers are LEB128. As in the digest, paths are those below what was asked for, since equal digests
-//! have equal listings, whatever was asked for: whoever shows them puts that in front. With wildcards
-//! they are whole, and begin with a slash.
+//! Numbers are LEB128. As in the digest, paths are relative to the selected path, since equal
+//! digests have equal listings whatever path is selected. To show them, prepend the selected path.
+//! With wildcards, paths are relative to the root and begin with a slash.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
@@ -24,15 +24,16 @@ use std::collections::BTreeMap;
 use crate::metadata::FileKind;
 use crate::walk::Entry;
 
-/// Changes with the form.
+/// The version of the format.
 const FORM: u8 = 1;
-/// How many bytes of a file's hash are kept: enough for two versions of one file.
+/// The number of bytes of a file's hash that are stored, enough to distinguish two versions of a
+/// file.
 const HASH: usize = 6;
-/// Most entries that are read: more have never been written.
+/// The maximal number of entries of a listing. Larger listings are never written.
 const MAX_ENTRIES: u64 = 100_000_000;
 
-/// All entries of what was digested, sorted by their places. Names are those of the entries, and not
-/// copied: there may be a million.
+/// The entries of a digest's input, sorted by place. Names are borrowed from the entries, since
+/// there may be a million.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listing<'a> {
     entries: Vec<ListedEntry<'a>>,
@@ -50,18 +51,18 @@ pub(crate) struct ListedEntry<'a> {
     capability: Cow<'a, [u8]>,
 }
 
-/// Where an entry is.
+/// The place of an entry.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place<'a> {
-    /// Which of the selections selects it.
+    /// The number of the selection that selects the entry.
     pub selection: u32,
-    /// Its path below what the selection asks for, or a whole path with a slash in front.
+    /// The path below the selected path, or a path from the root with a leading slash.
     pub path: Cow<'a, [u8]>,
 }
 
 impl<'a> Place<'a> {
-    /// Returns the place of what is at `path` below what selection `number` selects: what its
-    /// wildcards have matched, if it has any.
+    /// Returns the place of the entry at `path` below the selected path of selection `number`.
+    /// `matched` is the path that the selection's wildcards match, or empty.
     pub(super) fn of(number: usize, matched: &[u8], path: Cow<'a, [u8]>) -> Self {
         let path = match (matched, &*path) {
             (b"", _) => path,
@@ -76,7 +77,7 @@ impl<'a> Place<'a> {
     }
 }
 
-/// What an entry is by its kind.
+/// The data of an entry that depends on its type.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Detail<'a> {
     Nothing,
@@ -85,31 +86,32 @@ enum Detail<'a> {
     Device(u32, u32),
 }
 
-/// What is different about a path in two listings. Where several things are, the first of these.
+/// The difference between the entries of two listings at the same path. If there are several, the
+/// first in this order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Difference {
-    /// It wasn't there before.
+    /// The path is only in the new listing.
     Added,
-    /// It is gone.
+    /// The path is only in the old listing.
     Removed,
-    /// It is of another type: `file`, `directory`, `link`, `fifo`, `socket`, `device`.
+    /// The types: `file`, `directory`, `link`, `fifo`, `socket`, `device`.
     Type(&'static str, &'static str),
-    /// The file holds something else; with its sizes in bytes.
+    /// The content of a file, with its sizes in bytes.
     Content(u64, u64),
-    /// The link leads elsewhere.
+    /// The target of a link.
     Target(Vec<u8>, Vec<u8>),
     /// The permission bits, with setuid, setgid and sticky.
     Mode(u32, u32),
-    /// User and group.
+    /// The user IDs and group IDs.
     Owner((u32, u32), (u32, u32)),
-    /// The device's numbers.
+    /// The device's major and minor numbers.
     Device((u32, u32), (u32, u32)),
-    /// The capabilities that running the file gives.
+    /// The capability of a file (`security.capability`).
     Capability,
 }
 
 impl<'a> ListedEntry<'a> {
-    /// Lists an entry; `contents` are a file's size and hash.
+    /// Returns the item for an entry. `contents` is the size and hash of a file.
     pub(super) fn of(
         place: Place<'a>,
         entry: &'a Entry,
@@ -152,7 +154,7 @@ impl<'a> ListedEntry<'a> {
         }
     }
 
-    /// Tells what is different about the path, which is the same in both.
+    /// Returns the difference from `new`, an item with the same path.
     fn difference(&self, new: &ListedEntry<'_>) -> Option<Difference> {
         if self.kind != new.kind {
             return Some(Difference::Type(self.type_name(), new.type_name()));
@@ -181,15 +183,15 @@ impl<'a> ListedEntry<'a> {
 }
 
 impl<'a> Listing<'a> {
-    /// Lists entries.
+    /// Returns a listing of entries in any order.
     pub(super) fn of(mut entries: Vec<ListedEntry<'a>>) -> Self {
-        // Each selection's are in a walk's order, which compares paths by their components.
+        // The entries of a selection are in the order of a walk, which compares paths by component.
         entries.sort_by(|a, b| a.place.cmp(&b.place));
         Self { entries }
     }
 
-    /// Returns the paths that are different, in order, and what about each: of a directory that has
-    /// come or gone only itself, and not what is in it.
+    /// Returns the paths that differ, in order, with their differences. If a directory was added or
+    /// removed, its contents are left out.
     pub fn differences(&self, new: &Listing<'_>) -> Vec<(Place<'static>, Difference)> {
         let mut found: Vec<(Place<'static>, Difference)> = Vec::new();
         let (mut old, mut new) = (self.entries.iter().peekable(), new.entries.iter().peekable());
@@ -216,7 +218,7 @@ impl<'a> Listing<'a> {
         without_parts(found)
     }
 
-    /// Returns the listing in a compact form.
+    /// Returns the listing in its compact format.
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(16 + self.entries.len() * 32);
         bytes.push(FORM);
@@ -250,7 +252,7 @@ impl<'a> Listing<'a> {
         bytes
     }
 
-    /// Reads what [`Listing::encode`] has written; `None` for anything else.
+    /// Parses the output of [`Listing::encode`]. Returns `None` for any other bytes.
     pub fn decode(bytes: &[u8]) -> Option<Listing<'static>> {
         let mut reader = Reader(bytes);
         if reader.take(1)? != [FORM] {
@@ -267,7 +269,7 @@ impl<'a> Listing<'a> {
     }
 }
 
-/// Leaves out what lies in a directory that has come or gone as a whole.
+/// Removes the entries of directories that were added or removed as a whole.
 fn without_parts(found: Vec<(Place<'static>, Difference)>) -> Vec<(Place<'static>, Difference)> {
     let is_whole =
         |difference: &Difference| matches!(difference, Difference::Added | Difference::Removed);
@@ -429,7 +431,7 @@ mod tests {
         assert_eq!(different(&["/d/f"], &["/same"]), []);
         assert_eq!(different(&["/d", "/e"], &["/d", "/d"]), [(1, "f".to_owned())]);
         assert_eq!(different(&["/e"], &["/none"]), [(0, String::new())], "and what is in it");
-        // Without wildcards `matched` is empty.
+        // Without wildcards, `matched` is empty.
         assert_eq!(&*Place::of(2, b"a/b", b"c"[..].into()).path, b"/a/b/c");
         assert_eq!(&*Place::of(2, b"a/b", b""[..].into()).path, b"/a/b");
     }

@@ -1,4 +1,4 @@
-//! From selections to entries.
+//! The evaluation of selections.
 
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
@@ -16,16 +16,16 @@ use crate::view::View;
 use crate::walk;
 use crate::wildcard;
 
-/// A path that a selection selects.
+/// A selected path and its entries.
 pub(crate) struct Selected {
-    /// The path that its wildcards matched, from the view's root and with the links that were asked
-    /// for; empty without wildcards.
+    /// The path that the wildcards matched, relative to the view's root, with the links in the
+    /// selected path; empty without wildcards.
     pub(crate) path: Vec<u8>,
-    /// What is selected there, each with its path below; nothing where nothing is there.
+    /// The selected entries at and below the path; empty if the path doesn't exist.
     pub(crate) entries: Vec<Picked>,
 }
 
-/// Returns what a selection selects, in order.
+/// Returns the selected paths in order.
 pub(crate) fn select(view: View<'_>, selection: &Selection) -> Result<Vec<Selected>> {
     let filter = Filter::new(selection)?;
     let path = names::rooted(selection.path.as_bytes());
@@ -36,7 +36,7 @@ pub(crate) fn select(view: View<'_>, selection: &Selection) -> Result<Vec<Select
         Some(real) => filter.apply(walk::entries(view, &real)?),
         None => Vec::new(),
     };
-    // The patterns of a directory that is named are about what is in it.
+    // If the path is a directory, the patterns apply to its contents.
     let is_other = |first: &Picked| !first.entry.metadata.is_dir();
     let asked = names::bytes(&path).strip_prefix(b"/").unwrap_or_default();
     let base = asked.iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
@@ -46,13 +46,13 @@ pub(crate) fn select(view: View<'_>, selection: &Selection) -> Result<Vec<Select
     Ok(vec![Selected { path: Vec::new(), entries }])
 }
 
-/// Returns where `path`, absolute and clean, really is; `None` where it can't be anywhere.
+/// Returns the real path of `path`, which is absolute and clean, or `None` if it can't exist.
 fn real_path(view: View<'_>, path: &Path, follow: bool) -> Result<Option<PathBuf>> {
     let (followed, last) = match names::split(path) {
         Some((parent, name)) if !follow => (parent, Some(name)),
         _ => (path, None),
     };
-    // A directory is seen if something below it is, which the walk finds out.
+    // A directory is visible if an entry below it is. The walk determines this.
     let visible = |path: &Path, metadata: &Metadata| {
         Ok(metadata.is_dir() || !walk::is_excluded(view, names::bytes(path)))
     };
@@ -66,9 +66,9 @@ fn real_path(view: View<'_>, path: &Path, follow: bool) -> Result<Option<PathBuf
     }
 }
 
-/// Returns what is selected at each path that matches `pattern`, absolute and clean.
+/// Returns the selected entries of each path that matches `pattern`, which is absolute and clean.
 ///
-/// Links in front of the first wildcard are followed, those behind are not.
+/// Links in front of the first wildcard are followed, links behind it are not.
 fn select_matches(
     view: View<'_>,
     pattern: &Path,
@@ -100,9 +100,10 @@ fn select_matches(
     Ok(selected)
 }
 
-/// Returns where the wildcards of `pattern`, absolute and clean, begin, and the paths that match, in
-/// order, all without a slash in front. Some of them may not be there, or not be visible. `follow`
-/// tells whether a link right in front of the wildcards is followed; those on the way to it are.
+/// Returns the directory in which the wildcards of `pattern` begin, and the matching paths, in
+/// order. `pattern` is absolute and clean; the results have no leading slash. Some of the paths may
+/// not exist or not be visible. `follow` applies to a link right in front of the wildcards; earlier
+/// links are always followed.
 pub(crate) fn matching(
     view: View<'_>,
     pattern: &Path,
@@ -117,22 +118,22 @@ pub(crate) fn matching(
     Ok((base.to_vec(), rest.matches_below(view, base)?))
 }
 
-/// Returns what of a pattern is in front of its first component with wildcards.
+/// Returns the part of a pattern in front of the first component with wildcards.
 fn without_wildcards(pattern: &Path) -> PathBuf {
     let parts = names::components(names::bytes(pattern));
     let literal = parts.take_while(|part| !wildcard::has_wildcards(part));
     names::from_components(&literal.collect::<Vec<_>>())
 }
 
-/// A pattern from its first wildcard on.
+/// A pattern from the first component with wildcards on.
 struct Pattern<'a> {
     whole: &'a Path,
     parts: &'a [&'a [u8]],
 }
 
 impl Pattern<'_> {
-    /// Returns the paths that match below the directory `base`, sorted as a walk is. Some of them may
-    /// not be there, or not be visible.
+    /// Returns the matching paths below the directory `base`, sorted in the order of a walk. Some
+    /// of them may not exist or not be visible.
     fn matches_below(&self, view: View<'_>, base: &[u8]) -> Result<Vec<Vec<u8>>> {
         let joined = self.parts.join(&b'/');
         self.is_match(&joined, b"")?;
@@ -158,7 +159,7 @@ impl Pattern<'_> {
         Ok(paths)
     }
 
-    /// Does the same for patterns with classes: a class may match a slash.
+    /// Does the same for patterns with character classes, which may match a slash.
     fn matches_anywhere(
         &self,
         view: View<'_>,
@@ -187,7 +188,7 @@ impl Pattern<'_> {
     }
 }
 
-/// Returns the name that a part without wildcards matches.
+/// Returns the name that a component without wildcards matches.
 fn unescaped(part: &[u8]) -> Vec<u8> {
     let mut name = Vec::with_capacity(part.len());
     let mut bytes = part.iter();

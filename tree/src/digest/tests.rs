@@ -10,7 +10,7 @@ use crate::dir::Dir;
 use crate::metadata::Owner;
 use crate::pattern::PatternMatcher;
 
-/// A tree to be changed and digested.
+/// A tree that tests change and digest.
 struct Tree {
     temp: tempfile::TempDir,
 }
@@ -85,7 +85,7 @@ fn filtered(path: &str, include: &[&str], exclude: &[&str]) -> Selection {
     }
 }
 
-/// Returns whether the selection's digest changes when the tree does.
+/// Returns `true` if a change to the tree changes the selection's digest.
 fn notices(selection: &Selection, change: impl FnOnce(&Tree)) -> bool {
     let tree = Tree::new();
     let before = tree.digest(std::slice::from_ref(selection));
@@ -162,7 +162,7 @@ fn a_link_is_its_target_unless_it_is_followed() {
     assert!(notices(&path("to-dir"), retarget) && !notices(&path("to-dir"), edit));
     assert!(!notices(&followed("to-dir"), retarget) && notices(&followed("to-dir"), edit));
     assert!(notices(&followed("to-file"), edit) && !notices(&path("to-file"), edit));
-    // Parents are always followed.
+    // Links in parents are always followed.
     assert!(notices(&path("to-dir/one.txt"), edit) && !notices(&path("to-dir/one.txt"), retarget));
     let appear = |tree: &Tree| tree.write("nowhere", "now here");
     assert!(notices(&followed("dangling"), appear) && !notices(&path("dangling"), appear));
@@ -210,13 +210,13 @@ fn wildcards_match_names_and_all_below_them() {
     assert!(notices(&wildcard("to-d?r/../*/b"), edit("a/b/one.txt")));
     assert!(notices(&wildcard("to-dir/*.md"), edit("a/b/two.md")), "links in front are followed");
     assert!(!notices(&wildcard("to-di?/*.md"), edit("a/b/two.md")), "links that match are not");
-    // The matched name counts, as what a copy calls its copies.
+    // The matched name is part of the digest, since a copy uses it.
     let rename = |tree: &Tree| fs::rename(tree.at("five.txt"), tree.at("5.txt")).unwrap();
     assert!(notices(&wildcard("*.txt"), rename));
     let follow = Selection { follow: true, ..wildcard("to-f*") };
     assert!(notices(&follow, edit("a/b/one.txt")));
     assert!(!notices(&wildcard("to-f*"), edit("a/b/one.txt")));
-    // Without the flag a star is a star.
+    // Without the flag, a star is an ordinary character.
     assert!(!notices(&path("*.txt"), edit("five.txt")));
     assert!(notices(&path("*.txt"), edit("*.txt")));
 }
@@ -302,7 +302,7 @@ fn owners_count_unless_the_view_gives_them() {
     let before = context();
     chown(&tree);
     capable(&tree);
-    // A context's root is not transferred: its mode is nobody's.
+    // The root of a context is not transferred, so its mode doesn't matter.
     fs::set_permissions(tree.temp.path(), fs::Permissions::from_mode(0o700)).unwrap();
     assert_eq!(before, context());
 }
@@ -361,10 +361,10 @@ fn remembered_files_are_not_read() {
     assert_eq!(first, content_digest(view, &[path("/")], None).unwrap());
     assert_eq!(first, digest(&dir));
     assert_eq!(memory.puts.load(Ordering::Relaxed), 5);
-    // This memory doesn't look at times: it shows that the file isn't read.
+    // This memory ignores times, so an unchanged digest shows that the file isn't read.
     tree.write("five.txt", "FIVE.txt");
     assert_eq!(first, digest(&dir));
-    // What has just been written isn't remembered: it could change again without showing it.
+    // A file written just now isn't remembered, because it could change again without a new time.
     tree.write("fresh", "fresh");
     assert_ne!(first, digest(&dir));
     assert_eq!(memory.puts.load(Ordering::Relaxed), 5);
@@ -405,12 +405,12 @@ fn excludes_may_be_about_what_is_named() {
         ("?", &["a"], &["c"]),
         ("five.txt", &["*.txt"], &nothing),
         ("five.txt", &["*.md"], &["five.txt"]),
-        // The patterns of a directory that is named are about what is in it.
+        // If the path is a directory, the patterns apply to its contents.
         ("a", &["a"], &["a"]),
         ("to-dir", &["to-dir"], &["a/b"]),
         ("to-file", &["to-file"], &nothing),
-        // They are relative to the directory that it is in, the one that the wildcards are in, or the
-        // root.
+        // The patterns are relative to the file's directory, to the directory in which the
+        // wildcards begin, or to the root.
         ("a/b/one.txt", &["one.txt"], &nothing),
         ("a/b/one.txt", &["a/b/one.txt"], &nothing),
         ("a/b/one.txt", &["b/one.txt"], &["a/b/one.txt"]),
@@ -420,13 +420,13 @@ fn excludes_may_be_about_what_is_named() {
         ("to-dir/*", &["*.md"], &["a/b/one.txt"]),
         ("to-dir/*", &["to-dir/two.md"], &["a/b/one.txt"]),
         ("[ac]/*", &["**/*.txt"], &["a/b"]),
-        // The last one that is about it decides.
+        // The last matching pattern decides.
         ("*/*", &["*", "!four.txt"], &["c/four.txt"]),
         ("*/*", &["!four.txt", "*"], &nothing),
     ] {
         assert_eq!(selected(path, exclude), expected, "{path} {exclude:?}");
     }
-    // Something else is missing for all that.
+    // A missing entry is reported in spite of the excludes.
     let found = select::select(view, &filtered("none", &[], &["none"])).unwrap();
     assert!(found[0].entries.is_empty());
     let plain = Selection { wildcard: true, ..filtered("*.txt", &[], &["none"]) };

@@ -1,8 +1,8 @@
-//! The entries of a layer's tar, in the order in which containerd's layer writer puts them.
+//! The entries of a layer's tar, in the order of containerd's layer writer.
 //!
-//! Entries come in the order of a walk. What is unchanged is passed over, but a directory that is
-//! unchanged comes in front of the first entry below it. A name of a file that is unchanged, in a
-//! directory that was replaced, waits until another name of the file is written, and follows it.
+//! Entries are in the order of a walk. Unchanged entries are skipped, but an unchanged directory
+//! precedes the first written entry below it. In a replaced directory, an unchanged name of a file
+//! waits until another name of the file is written, and follows it.
 
 use std::collections::{HashMap, HashSet};
 
@@ -13,7 +13,7 @@ use crate::error::Result;
 use crate::metadata::FileKind;
 use crate::walk::Entry;
 
-/// Returns the entries of the tar of an upper directory that holds `entries`.
+/// Returns the entries of the tar of an upper directory with the given entries.
 pub(super) fn items(entries: Vec<Entry>, changes: &Changes) -> Result<Vec<Item>> {
     let mut layer = Layer::default();
     let mut deleted = changes.deleted().peekable();
@@ -31,20 +31,20 @@ pub(super) fn items(entries: Vec<Entry>, changes: &Changes) -> Result<Vec<Item>>
 /// A file with several names.
 #[derive(Default)]
 struct Linked {
-    /// The item that has its bytes.
+    /// The index of the item with the file's content.
     first: Option<usize>,
-    /// Unchanged names that come before it.
+    /// The unchanged names that were met before that item.
     waiting: Vec<Entry>,
 }
 
-/// A layer in the making.
+/// A layer under construction.
 #[derive(Default)]
 struct Layer {
     items: Vec<Item>,
-    /// Unchanged directories in which nothing has changed so far.
+    /// The unchanged directories in which nothing has changed so far.
     passed: HashMap<Vec<u8>, Entry>,
     files: HashMap<(u64, u64), Linked>,
-    /// The directories that the last entries were in, so that each is looked up once.
+    /// The parents of recent entries that need no further lookup.
     complete: HashSet<Vec<u8>>,
 }
 
@@ -72,14 +72,14 @@ impl Layer {
         Ok(())
     }
 
-    /// Writes the deletion of `path`.
+    /// Adds the deletion of `path`.
     fn delete(&mut self, path: &[u8]) {
         self.write_parents(path);
         self.items.push(Item::mark(overlay::whiteout(path)));
     }
 
-    /// Writes an unchanged name of a file if another one is written, and keeps it for later if none
-    /// is so far.
+    /// Adds an unchanged name of a file if another name was added already. Otherwise keeps it for
+    /// later.
     fn add_linked(&mut self, entry: Entry) {
         let file = self.files.entry((entry.metadata.device, entry.metadata.inode)).or_default();
         match file.first {
@@ -88,7 +88,7 @@ impl Layer {
         }
     }
 
-    /// Writes an entry, and the names of its file that have waited for it.
+    /// Adds an entry, and the waiting names of its file.
     fn write(&mut self, entry: Entry) {
         if entry.metadata.links < 2 || entry.metadata.is_dir() {
             return self.push(entry, Role::Itself);
@@ -114,7 +114,7 @@ impl Layer {
         self.items.push(Item { entry, role, origin: None });
     }
 
-    /// Writes the directories above `path` that were passed over.
+    /// Adds the skipped directories above `path`.
     fn write_parents(&mut self, path: &[u8]) {
         let Some(end) = path.iter().rposition(|byte| *byte == b'/') else { return };
         let parent = &path[..end];

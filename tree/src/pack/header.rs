@@ -1,15 +1,15 @@
-//! Headers of tar entries: ustar, with a PAX header in front where a value doesn't fit.
-//! (IEEE Std 1003.1, "pax", ustar interchange format.)
+//! The headers of tar entries: ustar, with a preceding PAX header for values that don't fit (IEEE
+//! Std 1003.1, "pax", ustar interchange format).
 //!
-//! Where the formats leave a choice, it is that of Go's `archive/tar`, which BuildKit writes layers
-//! with: a long name is split at the last slash that it can be split at, and not at all behind a PAX
-//! header.
+//! If the formats leave a choice, the output is the same as that of Go's `archive/tar`, with which
+//! BuildKit writes layers. A long name is split at the last possible slash, and not at all after a
+//! PAX header.
 
 use std::borrow::Cow;
 
 use crate::metadata::{FileKind, Owner};
 
-/// The size of a block: headers and the padding of contents are made of them.
+/// The size of a block in bytes. Headers and padded contents consist of blocks.
 pub(super) const BLOCK: usize = 512;
 
 /// The largest number in a field of seven octal digits.
@@ -20,26 +20,26 @@ const ELEVEN_DIGITS: u64 = 0o77_777_777_777;
 const NAME_SIZE: usize = 100;
 const PREFIX_SIZE: usize = 155;
 
-/// What the header of an entry tells.
+/// The fields of an entry's header.
 pub(super) struct Header<'a> {
-    /// Path, without a slash at either end.
+    /// The path, without a slash at either end.
     pub(super) path: &'a [u8],
     pub(super) kind: FileKind,
     pub(super) mode: u32,
     pub(super) owner: Owner,
-    /// How many bytes follow.
+    /// The number of bytes that follow the header.
     pub(super) size: u64,
-    /// Seconds since 1970.
+    /// The seconds since 1970.
     pub(super) mtime: i64,
-    /// What a link leads to; empty for others.
+    /// The target of a link; empty for other types.
     pub(super) target: Cow<'a, [u8]>,
     pub(super) is_hard_link: bool,
-    /// The `security.capability` attribute.
+    /// The value of the `security.capability` attribute.
     pub(super) capability: Option<&'a [u8]>,
 }
 
 impl Header<'_> {
-    /// Appends the blocks of the header.
+    /// Appends the blocks of the header to `out`.
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
         let mut name = Vec::with_capacity(self.path.len() + 1);
         name.extend_from_slice(self.path);
@@ -99,7 +99,7 @@ impl Header<'_> {
         }
     }
 
-    /// Returns the PAX records that are needed, but for the name's.
+    /// Returns the required PAX records, except the one for the name.
     fn records(&self) -> Vec<(&'static str, Vec<u8>)> {
         let mut records = Vec::new();
         if let Some(capability) = self.capability {
@@ -123,12 +123,12 @@ impl Header<'_> {
     }
 }
 
-/// Returns the slash at which a name that is too long for its field is split, if it can be.
+/// Returns the index of the slash at which a long name is split, if it can be split.
 fn split(name: &[u8]) -> Option<usize> {
     if name.len() <= NAME_SIZE || !name.is_ascii() {
         return None;
     }
-    // The part behind the slash must fit, and must not be empty.
+    // The part behind the slash must fit and must not be empty.
     let end = match name.len() {
         length if length > PREFIX_SIZE + 1 => PREFIX_SIZE + 1,
         length if name.ends_with(b"/") => length - 1,
@@ -138,12 +138,13 @@ fn split(name: &[u8]) -> Option<usize> {
     (1..=NAME_SIZE).contains(&(name.len() - slash - 1)).then_some(slash)
 }
 
-/// Returns what stands in a field whose value may stand in a PAX record instead.
+/// Returns the value of a field, or zero if a PAX record has the value.
 fn fitting(value: u64, largest: u64) -> u64 {
     if value > largest { 0 } else { value }
 }
 
-/// Appends a PAX record: its length in decimal, which counts itself, the key and the value.
+/// Appends a PAX record: its length in decimal (which includes the length itself), the key and the
+/// value.
 pub(crate) fn record(out: &mut Vec<u8>, key: &str, value: &[u8]) {
     let rest = key.len() + value.len() + 3;
     let mut length = rest + 1;
@@ -158,7 +159,7 @@ pub(crate) fn record(out: &mut Vec<u8>, key: &str, value: &[u8]) {
     out.push(b'\n');
 }
 
-/// Appends the PAX header that tells `records` of the entry `name`.
+/// Appends the PAX header with the `records` of the entry `name`.
 fn encode_records(name: &[u8], mut records: Vec<(&'static str, Vec<u8>)>, out: &mut Vec<u8>) {
     records.sort_unstable();
     let mut content = Vec::new();
@@ -184,8 +185,8 @@ fn encode_records(name: &[u8], mut records: Vec<(&'static str, Vec<u8>)>, out: &
     out.resize(out.len().next_multiple_of(BLOCK), 0);
 }
 
-/// Fills a field with text; what isn't ASCII or doesn't fit is left out, a PAX record has it. A name
-/// that is cut off isn't to look like a directory's.
+/// Fills a field with text. Characters outside of ASCII and excess characters are left out, since a
+/// PAX record has the whole text. A truncated name must not look like a directory's.
 fn text(field: &mut [u8], value: &[u8]) {
     let mut ascii = value.iter().filter(|byte| byte.is_ascii());
     for (place, byte) in field.iter_mut().zip(ascii.by_ref()) {
@@ -206,7 +207,7 @@ pub(crate) fn octal(field: &mut [u8], mut value: u64) {
     }
 }
 
-/// Fills in the type, the format and the checksum.
+/// Fills in the type, the format and the checksum of a header.
 fn finish(block: &mut [u8; BLOCK], type_flag: u8) {
     block[156] = type_flag;
     block[257..265].copy_from_slice(b"ustar\x0000");

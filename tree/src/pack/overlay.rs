@@ -1,4 +1,4 @@
-//! How overlayfs keeps deletions in an upper directory, and how a layer's tar does.
+//! The representations of deletions in upper directories and in tars.
 
 use crate::changes;
 use crate::error::{Error, Result};
@@ -6,29 +6,29 @@ use crate::metadata::FileKind;
 use crate::names;
 use crate::walk::Entry;
 
-/// What the name of a mark begins with in a tar.
+/// The prefix of a mark's name in a tar.
 const MARK: &[u8] = b".wh.";
 
-/// What the name of a mark begins with where it is a file. Some file systems refuse the names that
+/// The prefix of a mark's name if it is a file in a tree. Some file systems refuse the names that
 /// tars use.
 pub const FILE_MARK: &[u8] = b".kiln-wh.";
 
-/// What an entry of an upper directory deletes.
+/// The deletion that an entry of an upper directory represents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Deletion {
-    /// Nothing.
+    /// No deletion at all.
     None,
-    /// What has its name in the layers below.
+    /// The deletion of the entry of the same name in the layers below.
     Whiteout,
-    /// All that the layers below have in this directory.
+    /// The deletion of all entries of this directory in the layers below.
     Opaque,
 }
 
-/// Tells what an entry deletes.
+/// Returns the deletion that an entry represents.
 ///
 /// # Errors
-/// Fails on entries that are not whole: with `redirect_dir` a directory's entries, with `metacopy` a
-/// file's bytes are elsewhere.
+/// Fails on incomplete entries: with `redirect_dir` a directory's entries are elsewhere, with
+/// `metacopy` a file's content is.
 pub(crate) fn deletion(entry: &Entry) -> Result<Deletion> {
     if entry.metadata.kind == (FileKind::CharDevice { major: 0, minor: 0 }) || is_file_mark(entry) {
         return Ok(Deletion::Whiteout);
@@ -45,7 +45,7 @@ pub(crate) fn deletion(entry: &Entry) -> Result<Deletion> {
     Ok(Deletion::None)
 }
 
-/// Returns an attribute of overlayfs, with either of its prefixes.
+/// Returns an attribute of overlayfs, with either prefix.
 fn attribute<'a>(entry: &'a Entry, name: &[u8]) -> Option<&'a [u8]> {
     if entry.xattrs.is_empty() {
         return None;
@@ -54,7 +54,7 @@ fn attribute<'a>(entry: &'a Entry, name: &[u8]) -> Option<&'a [u8]> {
     prefixes.iter().find_map(|prefix| entry.xattr(&[prefix, name].concat()))
 }
 
-/// Tells whether an entry is the mark that file systems get which refuse overlayfs's.
+/// Returns `true` for a file that marks a deletion in place of overlayfs's device.
 fn is_file_mark(entry: &Entry) -> bool {
     let metadata = &entry.metadata;
     metadata.is_file()
@@ -62,8 +62,8 @@ fn is_file_mark(entry: &Entry) -> bool {
         && entry.name().strip_prefix(FILE_MARK).is_some_and(|name| !name.is_empty())
 }
 
-/// Returns the entries of a walk with all marks as overlayfs has them, in the order that a walk then
-/// has.
+/// Returns the entries of a walk with all marks replaced by overlayfs's devices, in the order that
+/// a walk then has.
 pub(crate) fn with_marks_of_overlayfs(mut entries: Vec<Entry>) -> Vec<Entry> {
     let mut found = false;
     for entry in entries.iter_mut().filter(|entry| is_file_mark(entry)) {
@@ -77,8 +77,7 @@ pub(crate) fn with_marks_of_overlayfs(mut entries: Vec<Entry>) -> Vec<Entry> {
     entries
 }
 
-/// Returns the path of what a mark of this kind at `path` deletes. The path of anything else stays
-/// as it is.
+/// Returns the path that the mark at `path` deletes. Returns other paths unchanged.
 pub(crate) fn hidden(path: &[u8], kind: FileKind) -> Vec<u8> {
     let name = path.iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
     match path[name..].strip_prefix(FILE_MARK) {
@@ -87,20 +86,20 @@ pub(crate) fn hidden(path: &[u8], kind: FileKind) -> Vec<u8> {
     }
 }
 
-/// Returns the path of the file that marks the deletion of `path`, where it is one.
+/// Returns the path of the file that marks the deletion of `path`.
 pub(crate) fn file_mark(path: &[u8]) -> Vec<u8> {
     let name = path.iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
     [&path[..name], FILE_MARK, &path[name..]].concat()
 }
 
-/// Returns the path of the mark that deletes `path`, in a tar.
+/// Returns the path of the tar entry that marks the deletion of `path`.
 pub(crate) fn whiteout(path: &[u8]) -> Vec<u8> {
     let name = path.iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
     [&path[..name], MARK, &path[name..]].concat()
 }
 
-/// Returns the number of bytes that the name of an entry in a tar has beyond its path: the slash of a
-/// directory, the mark of a deletion.
+/// Returns the number of bytes that an entry's name in a tar exceeds its path: the slash of a
+/// directory, or the prefix of a deletion's mark.
 pub(crate) fn added(kind: FileKind) -> usize {
     match kind {
         FileKind::Directory => 1,
@@ -109,7 +108,7 @@ pub(crate) fn added(kind: FileKind) -> usize {
     }
 }
 
-/// Returns the path of the mark that makes the directory `path` opaque.
+/// Returns the path of the tar entry that makes the directory `path` opaque.
 pub(super) fn opaque(path: &[u8]) -> Vec<u8> {
     names::join(path, b".wh..wh..opq")
 }

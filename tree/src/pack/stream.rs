@@ -1,22 +1,23 @@
-//! The stream of a tar's blocks.
+//! A buffered stream of tar blocks.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
 
 use super::header::BLOCK;
 
-/// Large enough that a sink is called seldom, small enough for the processor's cache.
+/// The size of the buffer in bytes: large enough to call the sink rarely, and small enough for the
+/// processor's cache.
 const BUFFER: usize = 256 * 1024;
 
-/// Files are read to the buffer's end only if that much is left there.
+/// The number of free bytes in the buffer from which a file is read to the buffer's end.
 const LEAST_ROOM: usize = 32 * 1024;
 
-/// Writes through one buffer, into which files are read as well.
+/// A writer with a buffer, into which files are read directly.
 pub(super) struct Stream<'a> {
     sink: &'a mut dyn Write,
     buffer: Vec<u8>,
     filled: usize,
-    /// How many bytes the sink has got.
+    /// The number of bytes that the sink has received.
     written: u64,
 }
 
@@ -25,7 +26,7 @@ impl<'a> Stream<'a> {
         Self { sink, buffer: vec![0; BUFFER], filled: 0, written: 0 }
     }
 
-    /// Writes bytes.
+    /// Writes bytes to the buffer, and full buffers to the sink.
     pub(super) fn put(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
             if self.filled == BUFFER {
@@ -39,11 +40,12 @@ impl<'a> Stream<'a> {
         Ok(())
     }
 
-    /// Writes a file, which must have exactly `size` bytes.
+    /// Writes the content of a file, which must have exactly `size` bytes.
     pub(super) fn put_file(&mut self, mut file: &File, size: u64) -> io::Result<()> {
         let mut left = size;
         loop {
-            // One byte more than expected: so the same call tells that there is no more.
+            // One byte more than expected is read, so that the same call shows that the file ends
+            // there.
             let wanted = usize::try_from(left).unwrap_or(usize::MAX).saturating_add(1);
             if BUFFER - self.filled < wanted.min(LEAST_ROOM) {
                 self.flush()?;
@@ -73,7 +75,7 @@ impl<'a> Stream<'a> {
         if odd == 0 { Ok(()) } else { self.put(&[0; BLOCK][odd..]) }
     }
 
-    /// Writes the tar's end, and returns how many bytes it has.
+    /// Writes the end of the tar. Returns its length in bytes.
     pub(super) fn finish(mut self) -> io::Result<u64> {
         self.put(&[0; 2 * BLOCK])?;
         self.flush()?;

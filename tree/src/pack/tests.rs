@@ -21,7 +21,7 @@ fn packed(path: &Path, options: PackOptions) -> Vec<u8> {
     out
 }
 
-/// Reads a tar with Python: a line for each member.
+/// Reads a tar with Python. Returns a line for each member.
 fn members(tar: &[u8]) -> Vec<String> {
     const SCRIPT: &str = "
 import hashlib, sys, tarfile
@@ -37,7 +37,7 @@ for m in tarfile.open(sys.argv[1], 'r:'):
     String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
 }
 
-/// Lists a tar's names with GNU tar.
+/// Returns a tar's names as GNU tar lists them.
 fn gnu_names(tar: &[u8]) -> Vec<String> {
     let temp = tempfile::NamedTempFile::new().unwrap();
     fs::write(temp.path(), tar).unwrap();
@@ -70,7 +70,7 @@ fn is_root(test: &str) -> bool {
     root
 }
 
-/// Makes the same tree each time, at another place and with other inodes.
+/// Creates the same tree each time, at another path and with other inodes.
 fn sample(root: &Path) {
     fs::create_dir_all(root.join("b/inner")).unwrap();
     fs::create_dir_all(root.join("b-side")).unwrap();
@@ -117,7 +117,7 @@ fn a_tree_is_packed_as_python_and_gnu_tar_read_it() {
         gnu_names(&tar),
         ["b/", "b/empty", "b/inner/", "b/inner/file", "b/link", "b-side/", "b.txt", "z-link"]
     );
-    // No block is spent on what fits: 8 headers, 3 blocks of content, 2 at the end.
+    // No value needs an extra block: there are 8 headers, 3 blocks of content, and 2 at the end.
     assert_eq!(tar.len(), (8 + 3 + 2) * 512);
 }
 
@@ -180,8 +180,8 @@ fn long_and_foreign_names_survive() {
     assert!(lines[5].contains(" 2 777 ") && lines[5].contains(&far));
     assert!(lines[6].contains("'z' 1 ") && lines[6].contains(&far));
     assert_eq!(gnu_names(&tar).len(), expected.len());
-    // A name that is split needs no PAX header: the only ones are for the far one, the foreign
-    // one and both links.
+    // A split name needs no PAX header. The only ones are for the far entry, for the foreign one,
+    // and for both links.
     let headers =
         tar.chunks(512).filter(|block| block[156] == b'x' && &block[257..262] == b"ustar");
     assert_eq!(headers.count(), 4);
@@ -244,7 +244,7 @@ fn contents_are_whole_whatever_their_size() {
     for size in sizes {
         fs::write(temp.path().join(format!("{size:07}")), content(size)).unwrap();
     }
-    // A hole is written in full.
+    // A hole is written as zeros.
     fs::File::create(temp.path().join("hole")).unwrap().set_len(300_000).unwrap();
     let tar = packed(temp.path(), OVERLAY);
     let mut archive = tar::Archive::new(tar.as_slice());
@@ -310,7 +310,7 @@ fn deletions_become_marks() {
         let (path, kind) = (temp.path().join(name), FileType::CharacterDevice);
         mknodat(CWD, path, kind, Mode::empty(), 0).unwrap();
     }
-    // The kernel makes all whiteouts of a mount links of one inode.
+    // The kernel creates all whiteouts of a mount as links to one inode.
     fs::hard_link(temp.path().join("gone"), temp.path().join("gone-too")).unwrap();
     let set = |path: &str, name: &str, value: &[u8]| {
         setxattr(temp.path().join(path), name, value, XattrFlags::empty()).unwrap();
@@ -369,7 +369,7 @@ fn capabilities_are_the_only_attributes() {
     let path = temp.path().join("tool");
     fs::write(&path, "x").unwrap();
     fs::hard_link(&path, temp.path().join("tool-too")).unwrap();
-    // Version 2, effective, permitted: net_bind_service.
+    // The value is version 2, effective, permitted: net_bind_service.
     let value = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     setxattr(&path, "security.capability", &value, XattrFlags::empty()).unwrap();
     setxattr(&path, "user.note", b"private", XattrFlags::empty()).unwrap();
@@ -403,7 +403,7 @@ fn a_tree_that_changes_never_shows_what_is_outside() {
         let dir = Dir::open(&root).unwrap();
         for _ in 0..10_000 {
             let mut out = Vec::new();
-            // Whether it succeeds depends on when it looks.
+            // Success depends on the moment.
             whole += u32::from(pack(&dir, &mut out, OVERLAY).is_ok());
             leaked |= out.windows(6).any(|bytes| bytes == b"canary");
         }

@@ -1,7 +1,7 @@
-//! Several trees in one tar.
+//! Packing of several trees into one tar.
 //!
-//! Each lies in a directory of its own, or all share the root. Then directories that several have
-//! are written once, as the first has them, and nothing else may be in more than one.
+//! Each tree is in a directory of its own, or all share the root. In the latter case, a directory
+//! of several trees is written once, as in the first tree. Other entries must be in a single tree.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -16,26 +16,26 @@ use super::{Packed, Plan};
 use crate::error::{Error, Result};
 use crate::metadata::{FileKind, Owner, Timestamp};
 
-/// A path that two trees have and that can't be both's.
+/// A path that two trees contain and that can't be merged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conflict {
     /// The path, relative to the roots.
     pub path: PathBuf,
-    /// The number of the tree that has it first.
+    /// The index of the first tree with the path.
     pub first: usize,
-    /// The number of the other.
+    /// The index of the other tree.
     pub second: usize,
 }
 
 impl Plan<'_> {
-    /// Puts everything into a directory of the tar.
+    /// Puts all entries into `directory` of the tar, which has the time `mtime`.
     #[must_use]
     pub fn below(mut self, directory: &str, mtime: Timestamp) -> Self {
         self.below = Some((directory.as_bytes().to_vec(), mtime));
         self
     }
 
-    /// Writes the directory that everything lies in.
+    /// Writes the directory that contains all entries.
     fn write_place(&self, stream: &mut Stream<'_>) -> Result<u64> {
         let Some((directory, mtime)) = &self.below else { return Ok(0) };
         let header = Header {
@@ -57,10 +57,10 @@ impl Plan<'_> {
     }
 }
 
-/// Writes several trees into one tar, in their order. Several may lie in the same directory.
+/// Writes several trees into one tar, in order. Several trees may be in the same directory.
 ///
 /// # Errors
-/// Fails where a file can't be read or has changed since it was planned, or `sink` fails.
+/// Fails if a file can't be read or has changed since it was planned, or if `sink` fails.
 pub fn write_together(plans: &[Plan<'_>], sink: &mut dyn Write) -> Result<Packed> {
     let mut stream = Stream::new(sink);
     let mut entries = 0;
@@ -79,7 +79,7 @@ pub fn write_together(plans: &[Plan<'_>], sink: &mut dyn Write) -> Result<Packed
     Ok(Packed { entries, bytes })
 }
 
-/// Returns the first path that two of these trees have, and that isn't a directory in both.
+/// Returns the first path that two of the trees contain and that isn't a directory in both.
 pub fn find_conflict(plans: &[Plan<'_>]) -> Option<Conflict> {
     let mut seen: HashMap<Vec<u8>, (usize, bool)> = HashMap::new();
     for (second, plan) in plans.iter().enumerate() {

@@ -56,7 +56,7 @@ fn single_patterns_match_as_mobys_do() {
         ("?", "é", true),
         ("??", "é", false),
         ("*\n*", "a\nb", true),
-        // What comes of handing a pattern to a regular expression.
+        // Effects of the translation to a regular expression.
         ("^a*", "ab", true),
         ("x\\d*", "x7", true),
         ("a[*]", "a*", false),
@@ -81,7 +81,7 @@ fn the_last_match_decides() {
         (&["*", "!src", "src/*_test.go"], "src/a.go", false),
         (&["/src/**", "!src"], "src/x", false),
         (&["a", "!a/b", "a/b/c"], "a/b/c/d", true),
-        // The exception isn't tried on `a`, which nothing has excluded yet.
+        // The exception isn't tried on `a`, because no pattern has excluded it yet.
         (&["*/*", "!*"], "a/a", true),
     ] {
         assert_eq!(matcher(patterns).matches(path.as_bytes()), expected, "{patterns:?} on {path}");
@@ -96,7 +96,7 @@ fn malformed_patterns_are_refused() {
     assert!(matcher(&["", "  "]).is_empty());
 }
 
-/// Says by trying everything whether a pattern of literals, `?`, `*` and `**` matches.
+/// Matches a pattern of literals, `?`, `*` and `**` by exhaustive search.
 fn model(pattern: &[u8], path: &[u8]) -> bool {
     match pattern {
         [] => path.is_empty(),
@@ -117,7 +117,7 @@ fn model(pattern: &[u8], path: &[u8]) -> bool {
     }
 }
 
-/// Whether the pattern matches the path or a parent of it.
+/// Returns `true` if the pattern matches the path or one of its parents.
 fn model_with_parents(pattern: &[u8], path: &[u8]) -> bool {
     (0..path.len()).any(|at| path[at] == b'/' && model(pattern, &path[..at]))
         || model(pattern, path)
@@ -132,7 +132,7 @@ proptest! {
         path in proptest::collection::vec("[ab][ab.]{0,3}", 1..4),
     ) {
         let (pattern, path) = (pattern.join("/"), path.join("/"));
-        // The text of a path is cleaned before it is matched.
+        // The matcher cleans a path before matching.
         prop_assume!(pattern.split('/').all(|name| name != "."));
         let expected = model_with_parents(pattern.as_bytes(), path.as_bytes());
         prop_assert_eq!(matcher(&[&pattern]).matches(path.as_bytes()), expected, "{} on {}", pattern, path);

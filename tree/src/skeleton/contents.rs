@@ -1,4 +1,4 @@
-//! The contents of some files of an archive.
+//! The digests of the contents of some files of an archive.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
@@ -7,14 +7,14 @@ use kiln_oci::{Digest, DigestHasher};
 
 use crate::tar_reader::{EntryType, TarReader};
 
-/// How much is read at once.
+/// The number of bytes that are read at once.
 const PIECE: usize = 64 * 1024;
 
-/// Reads an uncompressed tar, and returns the digests of the files with the given names. Where a name
-/// is there twice, the last one counts. Files with holes are left out.
+/// Reads an uncompressed tar and returns the digests of the files with the given names. If a name
+/// occurs twice, the last entry counts. Sparse files are left out.
 ///
 /// # Errors
-/// Fails where the archive can't be read or is malformed.
+/// Fails if the archive is malformed or can't be read.
 pub fn contents(
     archive: &mut dyn Read,
     names: &BTreeSet<Vec<u8>>,

@@ -1,18 +1,18 @@
-//! What an archive holds, as bytes.
+//! The entries of an archive in serialized form.
 //!
-//! Each entry is its kind (one letter), its path, and what there is to know beyond that. A text has
-//! its length (4 bytes) in front; numbers are little-endian. *Attributes* are mode, user, group (4
-//! bytes each) and time: seconds (8), nanoseconds (4).
+//! Each entry consists of its type (one letter), its path, and further fields. A string is preceded
+//! by its length (4 bytes). Numbers are little-endian. *Attributes* are mode, user, group (4 bytes
+//! each) and time: seconds (8), nanoseconds (4).
 //!
-//! | letter | stands for | and then |
+//! | letter | type | further fields |
 //! | --- | --- | --- |
 //! | `d` | a directory | attributes |
 //! | `L` | a symbolic link | its target, attributes |
-//! | `h` | another name of a file | the other one |
+//! | `h` | a hard link | its target |
 //! | `C`, `B` | a device | attributes, major and minor number (4 each) |
 //! | `P` | a named pipe | attributes |
 //! | `F` | a file | attributes, size (8), file capability |
-//! | `l`, `n`, `f` | a link with its target, a device, anything else, as kiln wrote them before it compared files | |
+//! | `l`, `n`, `f` | a link with its target, a device, another entry, as older versions wrote them | |
 
 use std::io::{self, Read};
 use std::os::fd::AsFd as _;
@@ -28,22 +28,22 @@ use crate::pack::{CAPABILITY, Item, Plan, Role};
 use crate::tar_reader::{TarEntry, TarReader, malformed};
 use crate::unpack::bounded_time;
 
-/// What an archive holds, but for the bytes of files.
+/// The entries of an archive, without the contents of files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Manifest(Vec<u8>);
 
-/// An entry.
+/// An entry of an archive.
 pub(super) struct Record<'a> {
     pub(super) path: &'a [u8],
     pub(super) kind: Kind,
-    /// Of a link, else empty.
+    /// The target of a link; empty for other types.
     pub(super) target: &'a [u8],
-    /// What tells it from others of its kind; `None` of directories, of other names of a file, and
-    /// of what was listed by an older kiln.
+    /// The further properties; `None` for directories, for hard links, and for entries written by
+    /// older versions of kiln.
     pub(super) detail: Option<Detail<'a>>,
 }
 
-/// What an entry is.
+/// The type of an entry.
 #[derive(Clone, Copy)]
 pub(super) enum Kind {
     Directory(Attributes),
@@ -53,7 +53,7 @@ pub(super) enum Kind {
     Other,
 }
 
-/// What tells an entry from others of its kind.
+/// The properties of an entry other than a directory or hard link.
 #[derive(Clone, Copy)]
 pub(super) struct Detail<'a> {
     pub(super) kind: FileKind,
@@ -62,7 +62,7 @@ pub(super) struct Detail<'a> {
     pub(super) capability: &'a [u8],
 }
 
-/// Mode, owner and time.
+/// The mode, the owner and the time of an entry.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Attributes {
     pub(super) mode: u32,
@@ -74,7 +74,8 @@ impl Manifest {
     /// Reads an uncompressed tar up to its end marker.
     ///
     /// # Errors
-    /// Fails where it is malformed, has more than `most` entries, or holds what no layer may.
+    /// Fails if the tar is malformed, has more than `most` entries, or has an entry that layers
+    /// can't contain.
     pub fn read(archive: &mut dyn Read, most: Option<u64>) -> io::Result<Self> {
         let mut reader = TarReader::new(archive);
         let (mut bytes, mut entries) = (Vec::new(), 0_u64);
@@ -88,18 +89,18 @@ impl Manifest {
         Ok(Self(bytes))
     }
 
-    /// Takes bytes for a manifest that [`Manifest::as_bytes`] has given. Others make none that a
-    /// skeleton takes.
+    /// Returns the manifest for the output of [`Manifest::as_bytes`]. A skeleton rejects other
+    /// bytes.
     pub fn from_bytes(bytes: Vec<u8>) -> Self {
         Self(bytes)
     }
 
-    /// Returns it as bytes.
+    /// Returns the manifest in serialized form.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 
-    /// Tells whether it has all that there is to know of each entry.
+    /// Returns `true` if every entry has all properties.
     pub fn is_detailed(&self) -> bool {
         self.records().all(|record| {
             record.is_some_and(|record| {
@@ -109,11 +110,11 @@ impl Manifest {
         })
     }
 
-    /// Gives the entries of a tree that was unpacked from the archive the fractions of their times,
-    /// where the manifest has them: tars don't.
+    /// Restores the fractions of times in a tree that was unpacked from the archive, if the
+    /// manifest has them. Tars don't.
     ///
     /// # Errors
-    /// Fails where a time can't be set.
+    /// Fails if a time can't be set.
     pub fn refine(&self, tree: &Dir) -> Result<()> {
         for record in self.records().flatten() {
             let Some(detail) = record.detail else { continue };
@@ -125,7 +126,7 @@ impl Manifest {
         Ok(())
     }
 
-    /// Yields the entries; `None` where the bytes are none.
+    /// Returns an iterator over the entries. It yields `None` if the bytes are malformed.
     pub(super) fn records(&self) -> impl Iterator<Item = Option<Record<'_>>> {
         let mut rest = Rest(&self.0);
         std::iter::from_fn(move || {
@@ -141,7 +142,7 @@ impl Manifest {
     }
 }
 
-/// Gives what is at `path` its time, where it has the same one without a fraction.
+/// Sets the time of the entry at `path` if it has the same time without a fraction.
 fn set_fraction(tree: &Dir, path: &Path, mtime: Timestamp) -> Result<()> {
     let Some(found) = tree.metadata(path, false)? else { return Ok(()) };
     let whole = Timestamp { nanoseconds: 0, ..mtime };
@@ -155,7 +156,7 @@ fn set_fraction(tree: &Dir, path: &Path, mtime: Timestamp) -> Result<()> {
 }
 
 impl Plan<'_> {
-    /// Returns what reading the archive would tell of what it holds, but with whole times.
+    /// Returns the manifest that reading the archive would yield, but with times in full precision.
     pub fn manifest(&self) -> Manifest {
         let mut bytes = Vec::new();
         for item in self.items() {
@@ -184,7 +185,7 @@ impl Plan<'_> {
     }
 }
 
-/// Appends an entry, given its path and the target that it has if it is a link.
+/// Appends an entry with its path and, if it is a link, its target.
 fn put_entry(path: &[u8], target: &[u8], detail: &Detail<'_>, bytes: &mut Vec<u8>) {
     let letter = match detail.kind {
         FileKind::Directory => b'd',
@@ -209,7 +210,7 @@ fn put_entry(path: &[u8], target: &[u8], detail: &Detail<'_>, bytes: &mut Vec<u8
     }
 }
 
-/// Appends what all entries begin with.
+/// Appends the common beginning of an entry.
 fn put_record(letter: u8, path: &[u8], target: &[u8], bytes: &mut Vec<u8>) {
     bytes.push(letter);
     put_text(path, bytes);
@@ -219,7 +220,7 @@ fn put_record(letter: u8, path: &[u8], target: &[u8], bytes: &mut Vec<u8>) {
 }
 
 fn put_text(text: &[u8], bytes: &mut Vec<u8>) {
-    // Names are no longer than some kibibytes.
+    // Names have at most a few kibibytes.
     bytes.extend((text.len() as u32).to_le_bytes());
     bytes.extend_from_slice(text);
 }
@@ -264,7 +265,7 @@ fn put(entry: &TarEntry, bytes: &mut Vec<u8>) -> io::Result<()> {
     Ok(())
 }
 
-/// What of the bytes is still to be read.
+/// The unread rest of a manifest.
 struct Rest<'a>(&'a [u8]);
 
 impl<'a> Rest<'a> {

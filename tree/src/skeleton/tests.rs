@@ -6,7 +6,7 @@ use crate::pack::{PackOptions, Plan, Whiteouts};
 use crate::tar_writer::{Fields, encode};
 use crate::unpack::{UnpackOptions, unpack};
 
-/// An archive of an entry after the other: kind, name, link or nothing.
+/// Returns an archive with the given entries: type, name, and target or empty.
 fn archive(entries: &[(u8, String, String)]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for (number, (kind, name, link)) in entries.iter().enumerate() {
@@ -39,10 +39,11 @@ fn list(archives: &[Vec<u8>]) -> Option<Skeleton> {
     Some(skeleton)
 }
 
-/// What is there, where it can be told; what a directory has.
+/// The entry at a path: `None` if it is uncertain, `Some(None)` if it doesn't exist.
 type Told = Option<Option<(FileKind, u32, Owner)>>;
 
-/// What a tree says of a path; times are left out: those of parents that no entry names aren't told.
+/// Returns the entry and the real path of a path in a tree. Times are left out, since those of
+/// parents without entries are unknown.
 fn told(tree: &dyn Below, path: &str) -> (Told, Option<PathBuf>) {
     let entry = tree.entry(path.as_ref()).ok().map(|found| {
         found.map(|found| match found.kind {
@@ -54,7 +55,7 @@ fn told(tree: &dyn Below, path: &str) -> (Told, Option<PathBuf>) {
     (entry, tree.real_path(path.as_ref()).ok())
 }
 
-/// Who isn't root owns what no entry names.
+/// A user other than root owns the parents without entries.
 fn owner_of(found: &Metadata) -> Owner {
     if rustix::process::geteuid().is_root() { found.owner } else { Owner::default() }
 }

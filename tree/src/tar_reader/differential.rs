@@ -1,12 +1,12 @@
-//! Our reading of archives against that of GNU tar and of Python's `tarfile`.
+//! A comparison of this reader with GNU tar and Python's `tarfile`.
 //!
-//! Archives of all dialects are generated, and most of them damaged, always the same ones. Each is
-//! read and unpacked three times. We may refuse whatever we like; what we take has to have the
-//! entries that one of the others sees in it, every field of each as one of them sees it, and the
-//! tree that becomes of it likewise. Where the two agree, there is one answer only. So nothing can be
-//! smuggled past those who look into archives with other tools.
+//! The tests generate archives of all dialects and damage most of them, in a reproducible way. Each
+//! archive is read and unpacked three times. Our reader may reject any archive. If it accepts one,
+//! the entries must be those that one of the others sees, every field must have a value that one of
+//! them sees, and so must the unpacked tree. If the two others agree, only that result is right. So
+//! an archive can't hide entries from people who inspect it with other tools.
 //!
-//! `KILN_TAR_CASES` says how many archives there are, `KILN_TAR_SEED` which ones.
+//! `KILN_TAR_CASES` sets the number of archives, and `KILN_TAR_SEED` selects them.
 
 mod dialect;
 mod generate;
@@ -24,19 +24,19 @@ use generate::Generator;
 use listing::Listed;
 use random::Random;
 
-/// How many archives lie in the directory at a time.
+/// The number of archives in the directory at a time.
 const BATCH: usize = 250;
 
-/// What came of all archives.
+/// The results for all archives.
 #[derive(Debug, Default)]
 struct Tally {
     cases: usize,
     accepted: usize,
-    /// Accepted ones that both others read in the same way.
+    /// The number of accepted archives that both others read in the same way.
     agreed: usize,
-    /// Accepted ones whose trees were compared.
+    /// The number of accepted archives whose trees were compared.
     trees: usize,
-    /// What nobody else makes of an archive, which is kept.
+    /// The results that neither of the others has, with the archives, which are kept.
     problems: Vec<String>,
 }
 
@@ -69,7 +69,7 @@ fn archives_are_read_as_others_read_them() {
     assert!(!tree::is_root() || tally.trees * 20 > cases, "{tally:?}");
 }
 
-/// Real writers' archives, undamaged, are all taken.
+/// Undamaged archives of real writers are all accepted.
 #[test]
 fn archives_of_others_are_taken() {
     let archives = gnu::everything();
@@ -79,7 +79,7 @@ fn archives_of_others_are_taken() {
     assert_eq!(tally.accepted, archives.len(), "{tally:?}");
 }
 
-/// Compares what all three make of each archive.
+/// Compares the results of all three readers for each archive.
 fn compare(archives: &[Vec<u8>], tally: &mut Tally) {
     let place = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
     for (number, archive) in archives.iter().enumerate() {
@@ -110,13 +110,14 @@ fn compare(archives: &[Vec<u8>], tally: &mut Tally) {
     }
 }
 
-/// Tells whether something in an archive may speak of all entries. BuildKit takes nothing from it, and
-/// neither do we; others take owners and times.
+/// Returns `true` if an archive may have a header for all entries. Neither BuildKit nor our reader
+/// uses it. The others take owners and times from it.
 fn has_global_header(archive: &[u8]) -> bool {
     archive.chunks_exact(512).any(|block| block[156] == b'g')
 }
 
-/// Checks that what we see is what at least one of the others sees, and tells who does.
+/// Checks our entries against those of the others. Returns which of the others see the same
+/// entries.
 fn check_listing(
     ours: &[Listed],
     judges: [Option<&[Listed]>; 2],
@@ -127,7 +128,7 @@ fn check_listing(
     };
     let nobody_reads = judges.iter().all(Option::is_none);
     let judges = judges.map(|theirs| theirs.filter(|theirs| is_alike(theirs)));
-    // Nothing, where others see no archive at all: an empty file, say.
+    // The other readers may reject an archive without entries, such as an empty file.
     if ours.is_empty() && nobody_reads {
         return Ok([false, false]);
     }
@@ -147,8 +148,8 @@ fn check_listing(
     Ok(judges.map(|theirs| theirs.is_some()))
 }
 
-/// Unpacks an archive, and compares the tree with what those make of it who see the same entries;
-/// tells whether there was one to compare with.
+/// Unpacks an archive, and compares the tree with those of the readers that see the same entries.
+/// Returns `true` if there was a tree for comparison.
 fn check_tree(
     place: &Path,
     number: usize,

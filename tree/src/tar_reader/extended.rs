@@ -1,4 +1,4 @@
-//! What extended headers say of the entry behind them: GNU's long names, and the records of PAX.
+//! Extended headers, which apply to the entry behind them: GNU's long names and PAX records.
 
 use std::io;
 
@@ -9,12 +9,12 @@ use crate::metadata::Timestamp;
 use crate::path_limit::LONGEST;
 use crate::tar_sparse::SparseFormat;
 
-/// Prefix of the PAX records that hold extended attributes.
+/// The prefix of the PAX records with extended attributes.
 const XATTR_RECORD: &[u8] = b"SCHILY.xattr.";
-/// Sizes from here on don't fit a ustar header, and are in a PAX record only.
+/// The largest size that fits into a ustar header. Larger sizes are only in a PAX record.
 const LARGEST_OCTAL: u64 = 0o777_7777_7777;
 
-/// What extended headers say of the entry behind them.
+/// The values of the extended headers of an entry.
 #[derive(Default)]
 pub(super) struct Extended {
     pub(super) long_name: Option<Vec<u8>>,
@@ -28,9 +28,9 @@ pub(super) struct Extended {
     pub(super) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
     pub(super) sparse: SparseFormat,
     pub(super) bytes: u64,
-    /// Whether there was any that speaks of the next entry.
+    /// `true` if there was a header for the next entry.
     pub(super) pending: bool,
-    /// Whether one was of PAX.
+    /// `true` if there was a PAX header.
     pub(super) posix: bool,
 }
 
@@ -48,7 +48,7 @@ impl Extended {
 
     fn record(&mut self, key: &[u8], value: &[u8]) -> io::Result<()> {
         match key {
-            // POSIX has the header's value count then; others take nothing for a name, or 0.
+            // In POSIX, the header's value applies then. Other readers use an empty name, or 0.
             b"path" | b"linkpath" | b"size" | b"uid" | b"gid" | b"mtime" if value.is_empty() => {
                 return Err(malformed("PAX record without a value"));
             }
@@ -86,7 +86,7 @@ impl Extended {
     }
 }
 
-/// Returns the name in a header, with the prefix that POSIX has in front of it.
+/// Returns the name in a header, prepended with POSIX's prefix.
 fn short_name(header: &Header) -> io::Result<Vec<u8>> {
     let bytes = header.as_bytes();
     let prefix = text(&bytes[345..500])?;
@@ -94,14 +94,14 @@ fn short_name(header: &Header) -> io::Result<Vec<u8>> {
     if prefix.is_empty() || !bytes[257..].starts_with(b"ustar\0") {
         return Ok(name);
     }
-    // Others know of a prefix in one version alone, or in all.
+    // Some readers support the prefix in one version only, others in all.
     if &bytes[263..265] != b"00" {
         return Err(malformed("name with a prefix in a header of an unknown version"));
     }
     Ok([&prefix[..], b"/", &name].concat())
 }
 
-/// Returns the name that a GNU header or a PAX record tells; both may, if it is the same.
+/// Returns the name from a GNU header or a PAX record. If both are present, they must agree.
 fn agreed(gnu: Option<Vec<u8>>, pax: Option<Vec<u8>>) -> io::Result<Option<Vec<u8>>> {
     match (gnu, pax) {
         (Some(gnu), Some(pax)) if gnu != pax => {
@@ -116,6 +116,7 @@ fn bounded(name: Vec<u8>) -> io::Result<Vec<u8>> {
 }
 
 /// Splits off a PAX record: its length in decimal digits, a space, key, `=`, value, line feed.
+/// Returns key, value and the rest.
 pub(crate) fn record(data: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let space = data.iter().take(20).position(|byte| *byte == b' ')?;
     let length = usize::try_from(number(&data[..space]).ok()?).ok()?;
@@ -129,8 +130,8 @@ pub(crate) fn record(data: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     (!key.is_empty() && !key.contains(&0)).then_some((key, &record[equals + 1..], rest))
 }
 
-/// Checks a header that speaks of all entries, as `git archive` writes one with a comment. Go's reader
-/// takes nothing from it; others take names and sizes, so that there may be none.
+/// Checks a header for all entries, such as `git archive` writes for a comment. Go's reader ignores
+/// it, but other readers use its names and sizes. So it must not contain any.
 pub(super) fn check_global(data: &[u8]) -> io::Result<()> {
     let mut rest = data;
     while rest.first().is_some_and(|byte| *byte != 0) {
@@ -162,7 +163,7 @@ pub(crate) fn number(digits: &[u8]) -> io::Result<u64> {
     text.and_then(|text| text.parse().ok()).ok_or_else(|| malformed("PAX number"))
 }
 
-/// Parses seconds with a fraction, as `-1.5`.
+/// Parses seconds with a fraction, such as `-1.5`.
 pub(crate) fn time(text: &[u8]) -> io::Result<Timestamp> {
     let (negative, text) = match text.strip_prefix(b"-") {
         Some(text) => (true, text),
@@ -186,8 +187,8 @@ pub(crate) fn time(text: &[u8]) -> io::Result<Timestamp> {
         (true, _) => Timestamp { seconds: -seconds - 1, nanoseconds: 1_000_000_000 - nanoseconds },
     })
 }
-/// Returns the size that both the header and the PAX record tell. A header can't hold a large one,
-/// and says 0 then.
+/// Returns the size from the header and the PAX record, which must agree. If the size is too large
+/// for the header, the header must have 0.
 pub(super) fn agreed_size(header: u64, record: Option<u64>) -> io::Result<u64> {
     match record {
         None => Ok(header),

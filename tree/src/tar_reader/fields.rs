@@ -1,4 +1,4 @@
-//! The fields of a header.
+//! Decoding of header fields.
 
 use std::io;
 
@@ -6,7 +6,7 @@ use tar::{EntryType, Header};
 
 use super::malformed;
 
-/// Largest mode that octal digits can tell.
+/// The largest mode in seven octal digits.
 const LARGEST_MODE: u32 = 0o777_7777;
 
 pub(super) fn id(what: &str, record: Option<u64>, field: &[u8]) -> io::Result<u32> {
@@ -20,14 +20,14 @@ pub(super) fn id(what: &str, record: Option<u64>, field: &[u8]) -> io::Result<u3
         .ok_or_else(|| malformed(format!("{what} is not a number below 2^32 - 1")))
 }
 
-/// Decodes a mode. Some have the type of the file above the permissions.
+/// Decodes a mode. Some writers store the file's type above the permissions.
 pub(super) fn mode(field: &[u8]) -> io::Result<u32> {
     let mode = unsigned("mode", field)?;
     let mode = u32::try_from(mode).ok().filter(|mode| *mode <= LARGEST_MODE);
     mode.map(|mode| mode & 0o7777).ok_or_else(|| malformed("mode is not a number of seven digits"))
 }
 
-/// Tells whether a header is of POSIX or of GNU, by its magic.
+/// Returns `true` if the magic of a header is POSIX's or GNU's.
 pub(super) fn is_known(header: &Header) -> bool {
     let magic = &header.as_bytes()[257..265];
     magic.starts_with(b"ustar\0") || magic == b"ustar  \0"
@@ -49,17 +49,18 @@ pub(super) fn device(header: &Header, kind: EntryType) -> io::Result<(u32, u32)>
     Ok((number(&bytes[329..337])?, number(&bytes[337..345])?))
 }
 
-/// Decodes a field that may not be negative.
+/// Decodes a number that must not be negative.
 pub(crate) fn unsigned(what: &str, field: &[u8]) -> io::Result<u64> {
     let number = numeric(field).and_then(|number| u64::try_from(number).ok());
     number.ok_or_else(|| malformed(format!("{what} is not a number")))
 }
 
-/// Decodes a number: octal digits between spaces up to a NUL, nothing for 0, or GNU's base 256.
+/// Decodes a number: octal digits between spaces up to a NUL, an empty field for 0, or GNU's base
+/// 256.
 pub(crate) fn numeric(field: &[u8]) -> Option<i64> {
     let (first, rest) = field.split_first()?;
     if first & 0x80 != 0 {
-        // Bit 6 is the sign.
+        // Bit 6 is the sign bit.
         let negative = first & 0x40 != 0;
         let mut number = i128::from(first & 0x3f) - if negative { 0x40 } else { 0 };
         for byte in rest {

@@ -1,4 +1,4 @@
-//! What an entry of an archive becomes: bytes, attributes, times.
+//! The conversion of an archive's entries: contents, attributes and times.
 
 use std::fs::File;
 use std::io;
@@ -13,7 +13,7 @@ use crate::metadata::Timestamp;
 use crate::tar_reader::{TarEntry, TarReader};
 use crate::{edit, names};
 
-/// Returns a time that all file systems can hold: containerd's bounds, 1970 and 2262.
+/// Returns a time that all file systems can store. The bounds are containerd's: 1970 and 2262.
 pub(crate) fn bounded_time(time: Timestamp) -> Timestamp {
     const LATEST: i64 = i64::MAX / 1_000_000_000;
     if (0..LATEST).contains(&time.seconds) { time } else { Timestamp::default() }
@@ -36,8 +36,8 @@ pub(super) fn copy_at(
     Ok(())
 }
 
-/// Gives an open file or directory its owner, extended attributes, mode and time, in this order:
-/// a change of owner takes away `security.capability` and the setuid bit.
+/// Sets owner, extended attributes, mode and time of an open file or directory, in this order:
+/// changing the owner clears `security.capability` and the setuid bit.
 pub(super) fn finish_open(
     fd: BorrowedFd<'_>,
     entry: &TarEntry,
@@ -46,13 +46,13 @@ pub(super) fn finish_open(
     let owner = Attributes { owner: attributes.owner, ..Attributes::default() };
     owner.apply_to_fd(fd)?;
     for (name, value) in &entry.xattrs {
-        // They speak to the kernel of this host, not of the image.
+        // These attributes have a meaning for the host's kernel, not for the image.
         if name.starts_with(b"trusted.") || attributes::is_reserved_xattr(name) {
             continue;
         }
         match attributes::set_xattr(fd, name, value) {
             Ok(()) | Err(Errno::OPNOTSUPP) => {}
-            // Namespaces that only some kernels and users may write.
+            // Only some kernels and users may write these namespaces.
             Err(Errno::PERM) if !name.starts_with(b"security.capability") => {
                 let name = String::from_utf8_lossy(name);
                 tracing::debug!(%name, "extended attribute left out");
@@ -63,7 +63,7 @@ pub(super) fn finish_open(
     Attributes { owner: None, ..*attributes }.apply_to_fd(fd)
 }
 
-/// Makes a directory, or takes the one that is there, and gives it what the archive tells.
+/// Creates a directory, or uses the existing one, and applies the entry's attributes.
 pub(super) fn make_directory(
     dir: BorrowedFd<'_>,
     name: &[u8],

@@ -1,4 +1,4 @@
-//! Archives that have led others astray, each beside an innocent twin.
+//! Archives that have exploited other programs, each with a harmless variant.
 
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, symlink};
 
@@ -15,7 +15,7 @@ fn links_lead_nowhere_outside() {
     let canary = |field: &Field| field.temp.path().join("canary").to_str().unwrap().to_owned();
     let field = Field::new();
     let outside = canary(&field);
-    // A link, absolute or by `..`, then files through it: they stay inside.
+    // An absolute link or one with `..`, then files through it: they stay inside.
     field
         .unpack(
             Archive::default()
@@ -42,7 +42,7 @@ fn links_lead_nowhere_outside() {
         )
         .unwrap();
     assert_eq!(field.read("canary/secret"), "mine");
-    // The innocent: links with many `..` that stay inside.
+    // The harmless variant: links with many `..` that stay inside.
     let field = Field::new();
     field
         .unpack(
@@ -54,7 +54,7 @@ fn links_lead_nowhere_outside() {
 
 #[test]
 fn directories_make_way_for_links() {
-    // What was in it is gone, and its time has nothing to be set on: not even what the link leads to.
+    // The contents of the directory are gone. Its time is not set on the link's target either.
     let field = Field::new();
     let unpacked = field.unpack(
         Archive::default()
@@ -82,7 +82,7 @@ fn files_replace_links_and_never_go_through_them() {
         )
         .unwrap();
     assert_eq!(field.read("l"), "content");
-    // A link, then a directory entry of the same name and mode 0777.
+    // A link, then a directory entry of the same name with mode 0777.
     let outside = field.temp.path().join("canary");
     field
         .unpack(
@@ -93,11 +93,11 @@ fn files_replace_links_and_never_go_through_them() {
         )
         .unwrap();
     assert!(std::fs::symlink_metadata(field.root().join("foo")).unwrap().is_dir());
-    // A link that was there before the archive came.
+    // A link that existed before the archive was unpacked.
     symlink(&outside, field.root().join("old")).unwrap();
     field.unpack(Archive::default().dir("old", 0o777)).unwrap();
     assert!(std::fs::symlink_metadata(field.root().join("old")).unwrap().is_dir());
-    // The innocent: a directory is merged.
+    // The harmless variant: a directory is merged.
     field.unpack(Archive::default().dir("foo", 0o700)).unwrap();
     assert_eq!(field.read("foo/x"), "x");
     assert_eq!(std::fs::metadata(field.root().join("foo")).unwrap().mode() & 0o7777, 0o700);
@@ -108,18 +108,18 @@ fn hard_links_stay_inside() {
     let field = Field::new();
     let secret = field.temp.path().join("canary/secret");
     let secret = secret.to_str().unwrap();
-    // Outside by name: inside there is no such file.
+    // By a name outside: inside there is no such file.
     assert!(field.unpack(Archive::default().link("l", "../canary/secret")).is_err());
     assert!(field.unpack(Archive::default().link("l", secret)).is_err());
-    // To a link: the link gets another name, its target is not touched.
+    // To a link: the link gets another name, and its target is not touched.
     field.unpack(Archive::default().symlink("s", secret).link("h", "s")).unwrap();
     assert_eq!(std::fs::read_link(field.root().join("h")).unwrap(), Path::new(secret));
     field.unpack(Archive::default().link("h2", "h").file("h2", "x")).unwrap();
-    // To itself, to the root, to a directory.
+    // To itself, to the root, and to a directory.
     assert!(field.unpack(Archive::default().file("me", "").link("me", "me")).is_err());
     assert!(field.unpack(Archive::default().link("r", "/")).is_err());
     assert!(field.unpack(Archive::default().dir("d", 0o755).link("r", "d")).is_err());
-    // The innocent: an absolute target, and one through a link inside.
+    // The harmless variant: an absolute target, and one through a link inside.
     field
         .unpack(
             Archive::default()
@@ -193,19 +193,19 @@ fn whiteouts_remove_inside_only() {
     for name in ["d/a", "d/b", "d/c", "keep"] {
         std::fs::write(field.root().join(name), "").unwrap();
     }
-    // Through a link: inside there is nothing where it leads.
+    // Through a link whose target doesn't exist inside.
     field.unpack(Archive::default().file("out/.wh.secret", "")).unwrap();
     field.unpack(Archive::default().file("out/.wh..wh..opq", "")).unwrap();
     for name in [".wh.", ".wh..", ".wh...", "d/.wh.."] {
         assert!(field.unpack(Archive::default().file(name, "")).is_err(), "{name}");
     }
-    // The link itself.
+    // Deleting the link itself.
     field.unpack(Archive::default().file(".wh.out", "").file("d/.wh.a", "")).unwrap();
     assert_eq!(
         field.names().iter().filter(|name| name.starts_with('d') || *name == "out").count(),
         3
     );
-    // Opaque hides what was there, not what this archive brought, before or after.
+    // An opaque mark hides older entries, but not those of this archive, before or after the mark.
     field
         .unpack(
             Archive::default()
@@ -219,7 +219,7 @@ fn whiteouts_remove_inside_only() {
     let below: Vec<_> = names.iter().filter(|name| name.starts_with('d')).collect();
     assert_eq!(below, ["d", "d/late", "d/new", "d/sub", "d/sub/x"]);
     assert!(names.contains(&"keep".to_owned()));
-    // Not for ADD.
+    // `ADD` ignores marks.
     let archive = Archive::default().file(".wh.keep", "").end();
     field.unpack_with(&archive, UnpackOptions::default()).unwrap();
     assert!(field.root().join(".wh.keep").exists() && field.root().join("keep").exists());
@@ -257,16 +257,16 @@ fn everything_about_an_entry_is_set() {
     assert_eq!(link.mtime(), 1_000_000_000);
     let null = field.dir.metadata(Path::new("dev/null"), false).unwrap().unwrap();
     assert_eq!((null.kind, null.mode), (FileKind::CharDevice { major: 1, minor: 3 }, 0o666));
-    // Alone it keeps owner, setuid and capability.
+    // A single name keeps owner, setuid and capability.
     field.unpack(Archive::default().add(&file, b"ping")).unwrap();
     let found = std::fs::metadata(field.root().join("bin/ping")).unwrap();
     assert_eq!((found.mode() & 0o7777, found.uid(), found.gid()), (0o4711, 7, 3_000_000));
     assert_eq!(field.dir.xattrs(Path::new("bin/ping")).unwrap(), capability);
-    // As does a second name, whose header tells the same owner.
+    // So does a second name whose header has the same owner.
     let again = Fields { kind: b'1', name: b"bin/peng", link: b"bin/ping", ..file.clone() };
     field.unpack(Archive::default().add(&again, b"")).unwrap();
     assert_eq!(field.dir.xattrs(Path::new("bin/peng")).unwrap(), capability);
-    // The owner of ADD --chown.
+    // The owner of `ADD --chown`.
     let owner = Some(Owner { uid: 5, gid: 6 });
     let options = UnpackOptions { owner, ..UnpackOptions::default() };
     field.unpack_with(&Archive::default().file("x", "").end(), options).unwrap();
@@ -289,7 +289,7 @@ fn overlay_and_trusted_attributes_are_left_out() {
 
 #[test]
 fn sizes_that_disagree_are_refused() {
-    // The attack: a header of size 0, a PAX record of 1024, and an archive inside the content.
+    // The attack: a header with size 0, a PAX record with 1024, and an archive inside the content.
     let inner = Archive::default().file("smuggled", "x");
     for header_size in [0, 512] {
         let mut archive = Archive::default().pax(b"13 size=1024\n");
@@ -299,11 +299,11 @@ fn sizes_that_disagree_are_refused() {
         assert!(field.unpack(archive.raw(&inner.0)).is_err());
         assert!(field.names().is_empty());
     }
-    // The innocent: both say the same.
+    // The harmless variant: both sizes are equal.
     let field = Field::new();
     field.unpack(Archive::default().pax(b"10 size=1\n").file("f", "x").file("g", "y")).unwrap();
     assert_eq!(field.names(), ["f", "g"]);
-    // Content of what has none.
+    // A directory with content.
     let field = Field::new();
     let dir = Fields { ..fields(b'5', b"d", b"") };
     assert!(field.unpack(Archive::default().add(&dir, &inner.0)).is_err());
@@ -316,7 +316,7 @@ fn malformed_archives_are_errors() {
     for cut in [1, 511, 513, 518] {
         assert!(Field::new().unpack_with(&whole[..cut], options).is_err(), "cut at {cut}");
     }
-    // Without an end marker, or with half of it, it is as good as any.
+    // An archive without an end marker, or with half of it, is valid.
     assert!(Field::new().unpack_with(&whole[..1024], options).is_ok());
     assert!(Field::new().unpack_with(&whole[..1536], options).is_ok());
     assert!(Field::new().unpack_with(b"", options).is_ok());
@@ -345,14 +345,14 @@ fn malformed_archives_are_errors() {
 #[test]
 fn memory_and_amounts_are_bounded() {
     let field = Field::new();
-    // An extended header of 1 GiB, that isn't even there.
+    // An extended header that claims to have 1 GiB.
     let mut archive = Archive::default();
     archive.0.extend(encode(&Fields { size: 1 << 30, ..fields(b'x', b"x", b"") }));
     assert!(field.unpack(archive).is_err());
     let mut archive = Archive::default();
     archive.0.extend(encode(&Fields { size: 1 << 30, ..fields(b'L', b"x", b"") }));
     assert!(field.unpack(archive).is_err());
-    // Extended headers without end.
+    // An unlimited number of extended headers.
     let mut archive = Archive::default();
     for _ in 0..3000 {
         archive = archive.pax(b"");
@@ -366,13 +366,13 @@ fn memory_and_amounts_are_bounded() {
         let options = UnpackOptions { max_bytes, max_entries, ..UnpackOptions::default() };
         assert_eq!(Field::new().unpack_with(&archive, options).is_ok(), good);
     }
-    // Parents that no entry names count, too.
+    // Parents without entries count too.
     let archive = Archive::default().file("a/b/c/d", "").end();
     for (most, good) in [(4, true), (3, false)] {
         let options = UnpackOptions { max_entries: Some(most), ..UnpackOptions::default() };
         assert_eq!(Field::new().unpack_with(&archive, options).is_ok(), good);
     }
-    // So do the names of directories: those of these are longer than what remembers them.
+    // So do the names of directories, which are longer here than the memory for them.
     let long = "d/".repeat(1900);
     let mut archive = Archive::default();
     for number in 0..1200 {
@@ -387,12 +387,12 @@ fn memory_and_amounts_are_bounded() {
 fn a_tree_of_four_thousand_levels_is_unpacked_and_removed() {
     let field = Field::in_memory();
     let deep = "d/".repeat(2000);
-    // Names are as long as the kernel takes them, and links lead further.
+    // Names are as long as the kernel accepts, and links lead further.
     let archive = Archive::default()
         .file(&format!("{deep}f"), "deep")
         .symlink("l", deep.trim_end_matches('/'))
         .file(&format!("l/{deep}f"), "deeper");
-    // The field itself can't read a path as long as this one.
+    // The helper of the tests can't read a path of this length.
     unpack(&mut &archive.end()[..], &field.dir, UnpackOptions::default()).unwrap();
     assert_eq!(field.names().len(), 4003);
     field.dir.remove_all(Path::new("d")).unwrap();
@@ -400,7 +400,7 @@ fn a_tree_of_four_thousand_levels_is_unpacked_and_removed() {
     assert!(field.unpack(Archive::default().dir(&"d/".repeat(4000), 0o755)).is_err());
 }
 
-/// Runs GNU tar in a directory.
+/// Runs GNU tar in a directory. Returns its output.
 fn gnu_tar(dir: &Path, args: &[&str]) -> Vec<u8> {
     let output = std::process::Command::new("tar").current_dir(dir).args(args).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -466,8 +466,8 @@ fn a_tree_survives_packing_and_unpacking() {
     assert!(again == packed);
 }
 
-/// While another thread swaps a directory and a link to the outside, again and again, nothing that is
-/// done through it gets out.
+/// While another thread swaps a directory with a link to the outside repeatedly, no operation
+/// through that name reaches the outside.
 #[test]
 fn races_are_lost_by_the_attacker() {
     use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -500,7 +500,7 @@ fn races_are_lost_by_the_attacker() {
             dir_copy_contents: true,
             ..crate::CopyOptions::default()
         };
-        // Each may fail; none may reach the outside.
+        // Each operation may fail, but none may reach the outside.
         for _ in 0..2500 {
             let _ = unpack(&mut &archive[..], &field.dir, UnpackOptions::default());
             let _ = crate::copy(crate::View::of(&source), &field.dir, &options);
@@ -537,7 +537,7 @@ mod random {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(300))]
 
-        /// Whatever is flipped in an archive: no panic, and nothing outside is touched.
+        /// Flipping bits of an archive never causes a panic, and nothing outside is touched.
         #[test]
         fn mutated_archives_are_survived(flips in proptest::collection::vec((0..6000_usize, any::<u8>()), 1..6)) {
             let mut archive = Archive::default()

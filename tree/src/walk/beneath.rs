@@ -1,4 +1,4 @@
-//! Opening by a path that has no links.
+//! Opening of files by paths without links.
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -15,7 +15,7 @@ use crate::inspected::{open_found, open_inspected};
 use crate::metadata::FileKind;
 use crate::names;
 
-/// Longest path that is handed to the kernel in one piece.
+/// The maximal length of a path that is passed to the kernel in one piece.
 const LONGEST_PATH: usize = 4000;
 
 static NO_OPENAT2: AtomicBool = AtomicBool::new(false);
@@ -28,8 +28,8 @@ pub(crate) fn split(path: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-/// Opens `path`, which has no leading slash, no `.` and no `..`, below `root`. A link in it, at its
-/// end too, is an error.
+/// Opens `path`, which has no leading slash, no `.` and no `..`, below `root`. A link in the path,
+/// including its end, is an error.
 pub(crate) fn open(root: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
     let mut current: Option<OwnedFd> = None;
     let mut rest = path;
@@ -56,7 +56,8 @@ fn open_piece(dir: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> Result<OwnedFd
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
         match openat2(dir, path, flags, Mode::empty(), resolve) {
             Err(Errno::NOSYS) => NO_OPENAT2.store(true, Ordering::Relaxed),
-            // A sandbox that doesn't know the call; or the file's own refusal, told again below.
+            // Either a sandbox blocks the call, or the file refuses access. In the latter case, the
+            // code below fails too.
             Err(Errno::PERM | Errno::AGAIN | Errno::INTR) => {}
             result => return result,
         }
@@ -64,7 +65,7 @@ fn open_piece(dir: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> Result<OwnedFd
     open_by_names(dir, path, flags)
 }
 
-/// Does what `openat2` does, a name at a time.
+/// Does the same as `openat2`, one name at a time.
 fn open_by_names(dir: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
     let (parent, last) = split(path);
     let mut current: Option<OwnedFd> = None;
@@ -76,13 +77,13 @@ fn open_by_names(dir: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> Result<Owne
     openat(current.as_ref().map_or(dir, AsFd::as_fd), last, flags, Mode::empty())
 }
 
-/// Opens the regular files of a walk one after the other. Their directory stays open from one to
-/// the next, so that a file costs one lookup of its name.
+/// An opener for the regular files of a walk. It keeps the last file's directory open, so that the
+/// next file needs a single lookup.
 pub(crate) struct Opener<'a> {
     root: BorrowedFd<'a>,
     has_devices: bool,
     parent: Vec<u8>,
-    /// The same as `parent`, where a walk has found it.
+    /// The same path as `parent`, if it comes from a walk.
     shared: Option<Arc<Directory>>,
     directory: Option<OwnedFd>,
 }
@@ -93,7 +94,7 @@ impl<'a> Opener<'a> {
         Self { root: root.as_fd(), has_devices, parent: Vec::new(), shared: None, directory: None }
     }
 
-    /// Opens a file that a walk has found, as [`Opener::open`] does.
+    /// Opens a file that a walk has found, like [`Opener::open`].
     pub(crate) fn open_entry(&mut self, path: &EntryPath) -> Result<File> {
         if let (Some(shared), Some(directory)) = (&self.shared, path.directory())
             && Arc::ptr_eq(shared, directory)
@@ -105,8 +106,8 @@ impl<'a> Opener<'a> {
         opened
     }
 
-    /// Opens the file at `path`, as a walk has it. Links are not followed, and what took the file's
-    /// place since isn't opened.
+    /// Opens the file at `path`, a path of a walk. Links are not followed, and an entry of another
+    /// type in the file's place isn't opened.
     pub(crate) fn open(&mut self, path: &[u8]) -> Result<File> {
         let (parent, name) = split(path);
         let failed = |errno| Error::io("open", names::path(path), errno);
@@ -119,7 +120,7 @@ impl<'a> Opener<'a> {
         self.open_name(name, || path.to_vec())
     }
 
-    /// Opens a file of the directory that is open.
+    /// Opens a file of the open directory.
     fn open_name(&self, name: &[u8], path: impl Fn() -> Vec<u8>) -> Result<File> {
         let failed = |errno| Error::io("open", names::path(&path()), errno);
         let directory = self.directory.as_ref().map_or(self.root, AsFd::as_fd);

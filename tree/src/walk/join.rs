@@ -1,17 +1,19 @@
-//! Putting a walk's parts in order.
+//! Joining of a walk's parts in order.
 
 use std::mem;
 
 use super::{Entry, Part, Seen};
 
-/// A directory that is being gone through.
+/// A directory whose entries are being joined.
 struct Level {
     rest: std::vec::IntoIter<Seen>,
-    /// Where the directory stands in the list, if it is there only for what is below it.
+    /// The index of the directory's entry in the list, if it is only shown for the entries below
+    /// it.
     hidden: Option<usize>,
 }
 
-/// Makes one list of what was seen, without the excluded directories that nothing is shown below of.
+/// Returns a single list of all entries, without excluded directories that contain no visible
+/// entries.
 pub(super) fn join(mut parts: Vec<Part>) -> Vec<Entry> {
     parts.sort_unstable_by_key(|part| (part.directory, part.chunk));
     let directories = parts.last().map_or(0, |part| part.directory + 1);
@@ -29,7 +31,7 @@ pub(super) fn join(mut parts: Vec<Part>) -> Vec<Entry> {
     }
     let mut entries = Vec::with_capacity(total);
     let mut take = |directory: usize, hidden| {
-        // A directory without a part was empty, or is gone.
+        // A directory without a part is empty, or was removed.
         let seen = below.get_mut(directory).map(mem::take).unwrap_or_default();
         Level { rest: seen.into_iter(), hidden }
     };

@@ -1,9 +1,9 @@
 //! Paths that share their directories.
 //!
-//! A walk keeps a path for each entry of a tree. Whole paths would take memory in proportion to the
-//! depth of the tree: a directory that is thousands of bytes deep and has a million files would take
-//! gigabytes. So a path is a name and the directory that it is in, which all entries of the directory
-//! share, and the bytes of the whole are put together where they are needed.
+//! A walk keeps a path for each entry of a tree. With whole paths, the memory would grow with the
+//! depth of the tree: a million files in a directory whose path has thousands of bytes would take
+//! gigabytes. So a path consists of a name and a directory, which all of its entries share. The
+//! whole path is assembled when it is needed.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,34 +11,35 @@ use std::sync::Arc;
 use super::beneath;
 use crate::names;
 
-/// The path of an entry from the root of its view, without a slash in front; empty for the root.
+/// The path of an entry from the root of its view, without a leading slash; empty for the root.
 #[derive(Clone, Default)]
 pub struct EntryPath {
-    /// The directory that the entry is in; `None` for the root.
+    /// The directory that contains the entry; `None` for the root.
     directory: Option<Arc<Directory>>,
-    /// Its name there. The path of one that no walk has found may be whole here, with slashes.
+    /// The name in the directory. A path that doesn't come from a walk may be here as a whole, with
+    /// slashes.
     name: Box<[u8]>,
 }
 
-/// A directory that is in paths.
+/// The path of a directory that its entries share.
 #[derive(Debug)]
 pub(super) struct Directory(EntryPath);
 
 impl Directory {
-    /// Returns the bytes of its path.
+    /// Returns the bytes of the whole path.
     pub(super) fn to_vec(&self) -> Vec<u8> {
         self.0.to_vec()
     }
 }
 
 impl EntryPath {
-    /// Returns the path of an entry of a directory.
+    /// Returns the path of the entry `name` of a directory.
     pub(super) fn below(directory: Option<&Arc<Directory>>, name: &[u8]) -> Self {
         Self { directory: directory.cloned(), name: name.into() }
     }
 
-    /// Returns the directory that the walk has found the entry in, where that isn't the root, and whose name
-    /// the entry's own name doesn't hold.
+    /// Returns the directory that contains the entry, if the path comes from a walk and the
+    /// directory isn't the root.
     pub(super) fn directory(&self) -> Option<&Arc<Directory>> {
         self.directory.as_ref()
     }
@@ -50,7 +51,7 @@ impl EntryPath {
 
     /// Returns the bytes of the whole path.
     pub fn to_vec(&self) -> Vec<u8> {
-        // From its end, since names lead to the directories above.
+        // The path is assembled from its end, since names refer to the directories above.
         let mut bytes = vec![b'/'; self.len()];
         let (mut end, mut path) = (bytes.len(), self);
         loop {
@@ -61,14 +62,14 @@ impl EntryPath {
         }
     }
 
-    /// Returns the bytes of the whole path behind the first `start`.
+    /// Returns the whole path without its first `start` bytes.
     pub(crate) fn tail(&self, start: usize) -> Vec<u8> {
         let mut bytes = self.to_vec();
         bytes.drain(..start);
         bytes
     }
 
-    /// Returns the number of its bytes.
+    /// Returns the length of the whole path in bytes.
     pub fn len(&self) -> usize {
         let mut length = self.name.len();
         let mut directory = self.directory.as_ref();
@@ -79,12 +80,12 @@ impl EntryPath {
         length
     }
 
-    /// Tells whether it is the root's.
+    /// Returns `true` for the root.
     pub fn is_empty(&self) -> bool {
         self.name.is_empty() && self.directory.is_none()
     }
 
-    /// Returns its last name; empty for the root.
+    /// Returns the last component; empty for the root.
     pub fn name(&self) -> &[u8] {
         beneath::split(&self.name).1
     }
@@ -115,8 +116,8 @@ impl fmt::Debug for EntryPath {
 }
 
 impl Drop for Directory {
-    /// Drops the directories above one after the other: there may be more of them than a thread's
-    /// stack can hold.
+    /// Drops the directories above in a loop. There may be too many of them for recursion on a
+    /// thread's stack.
     fn drop(&mut self) {
         let mut next = self.0.directory.take();
         while let Some(mut directory) = next.and_then(Arc::into_inner) {

@@ -1,4 +1,4 @@
-//! Reading extended attributes of entries that are not open.
+//! Reading of the extended attributes of entries that are not open.
 
 use std::io::Write as _;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -9,15 +9,15 @@ use rustix::io::Errno;
 use crate::attributes::Xattr;
 use crate::names;
 
-/// The most bytes that Linux keeps in an extended attribute, and in a list of their names.
+/// The maximal size in bytes of an extended attribute on Linux, and of the list of their names.
 const LARGEST: usize = 64 * 1024;
 
-/// Returns the attributes of `name` in `dir`, sorted by name; links are not followed. None where
-/// the file system has none.
+/// Returns the attributes of `name` in `dir`, sorted by name. Links are not followed. The list is
+/// empty if the file system doesn't support attributes.
 ///
-/// There is no such call relative to a directory before Linux 6.13, but `/proc` leads to where the
-/// descriptor leads, and only `name` is looked up from there. Unlike through a descriptor of the
-/// file, this works on links and on what can't be opened.
+/// Before Linux 6.13, no such call accepts a directory. But the descriptor's entry in `/proc` leads
+/// to the directory, and only `name` is looked up from there. Unlike a descriptor of the file, this
+/// also works for links and for files that can't be opened.
 pub(crate) fn read(dir: BorrowedFd<'_>, name: &[u8]) -> Result<Vec<Xattr>, Errno> {
     let mut path = Vec::with_capacity(32 + name.len());
     // Writing to a vector can't fail.
@@ -32,7 +32,7 @@ pub(crate) fn read(dir: BorrowedFd<'_>, name: &[u8]) -> Result<Vec<Xattr>, Errno
     for name in list.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
         match filled(|buffer| lgetxattr(path.as_slice(), names::path(name), buffer)) {
             Ok(value) => found.push((name.to_vec(), value)),
-            // The last: capabilities that count in another user namespace only.
+            // `EOVERFLOW` means capabilities that are only valid in another user namespace.
             Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::OVERFLOW) => {}
             Err(errno) => return Err(errno),
         }
@@ -41,7 +41,7 @@ pub(crate) fn read(dir: BorrowedFd<'_>, name: &[u8]) -> Result<Vec<Xattr>, Errno
     Ok(found)
 }
 
-/// Returns what `read` puts into a buffer that is large enough.
+/// Calls `read` with a buffer that is large enough, and returns the data.
 fn filled(read: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u8>, Errno> {
     let mut small = [0_u8; 512];
     match read(&mut small) {

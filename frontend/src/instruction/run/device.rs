@@ -1,15 +1,15 @@
-//! `RUN --device`.
+//! The values of `RUN --device`.
 
 use crate::instruction::csv;
 use crate::suggest::{Case, suggest};
 use crate::text::{parse_bool, to_lower};
 
-/// A device that a step asks for, by its CDI name.
+/// A device that a step requests by its CDI name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Device {
-    /// The name, as `vendor.com/class=name`.
+    /// The device's name, as `vendor.com/class=name`.
     pub name: String,
-    /// Whether the step fails without it.
+    /// `true` if the step fails without the device.
     pub is_required: bool,
 }
 
@@ -49,7 +49,7 @@ impl Device {
                 self.is_required =
                     parse_bool(value).ok_or_else(|| format!("invalid value for {key}: {value}"))?;
             }
-            // A name has an equals sign itself.
+            // A name contains an equals sign itself.
             _ if self.name.is_empty() => field.clone_into(&mut self.name),
             _ => {
                 let message = format!("unexpected key '{key}' in '{field}'");

@@ -1,4 +1,4 @@
-//! `RUN --mount`.
+//! The values of `RUN --mount`.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use crate::instruction::{csv, size};
 use crate::suggest::{Case, suggest};
 use crate::text::{parse_bool, parse_u32, quote, to_lower};
 
-/// The options, in the order in which they are suggested.
+/// The options, in the order in which error messages suggest them.
 const KEYS: [&str; 19] = [
     "type",
     "from",
@@ -31,26 +31,26 @@ const KEYS: [&str; 19] = [
     "env",
 ];
 
-/// What is mounted.
+/// The type of a mount.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum MountKind {
     /// A path of the context, a stage or an image.
     #[default]
     Bind,
-    /// A directory that outlives the build.
+    /// A directory that is kept from one build to the next.
     Cache,
-    /// Memory.
+    /// A file system in memory.
     Tmpfs,
-    /// A secret, as a file or a variable.
+    /// A secret, as a file or an environment variable.
     Secret,
-    /// A socket of an SSH agent.
+    /// The socket of an SSH agent.
     Ssh,
 }
 
 impl MountKind {
     const ALL: [Self; 5] = [Self::Bind, Self::Cache, Self::Tmpfs, Self::Secret, Self::Ssh];
 
-    /// Returns the name, as `bind`.
+    /// Returns the type's name, as `bind`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Bind => "bind",
@@ -68,21 +68,21 @@ impl fmt::Display for MountKind {
     }
 }
 
-/// How steps share a cache.
+/// The way in which steps share a cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sharing {
-    /// All use it at once.
+    /// All steps use the cache at the same time.
     Shared,
-    /// Each has its own while another uses it.
+    /// A step gets a cache of its own while another step uses this one.
     Private,
-    /// Each waits for the others.
+    /// A step waits until no other step uses the cache.
     Locked,
 }
 
 impl Sharing {
     const ALL: [Self; 3] = [Self::Shared, Self::Private, Self::Locked];
 
-    /// Returns the name, as `shared`.
+    /// Returns the mode's name, as `shared`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Shared => "shared",
@@ -92,42 +92,42 @@ impl Sharing {
     }
 }
 
-/// A mount.
+/// A mount of a `RUN` step.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Mount {
-    /// What is mounted.
+    /// The type of the mount (`type`).
     pub kind: MountKind,
     /// The stage, image or named context of a bind or a cache; empty for the context.
     pub from: String,
-    /// The path there.
+    /// The path within the source.
     pub source: String,
-    /// The path where it is mounted.
+    /// The mount point in the container.
     pub target: String,
-    /// Whether it can't be written to.
+    /// `true` if the mount is read-only.
     pub read_only: bool,
-    /// How large a tmpfs may grow, in bytes; zero for no limit.
+    /// The maximal size of a tmpfs in bytes; zero for no limit.
     pub size_limit: i64,
-    /// `id`: the name of a cache, a secret or an agent.
+    /// The `id` option: the name of a cache, a secret or an agent.
     pub cache_id: String,
-    /// How steps share a cache, where it is said.
+    /// The sharing mode of a cache, if it is given.
     pub sharing: Option<Sharing>,
-    /// Whether the step fails without a secret or an agent.
+    /// `true` if the step fails without the secret or agent.
     pub required: bool,
-    /// The variable that a secret is given in; empty for one named as the secret.
+    /// The environment variable that holds a secret. If it is empty, the secret's ID is the name.
     pub env: Option<String>,
     /// The permission bits of a secret, a socket or a new cache.
     pub mode: Option<u32>,
-    /// The owner of those.
+    /// The user ID of the owner of a secret, a socket or a new cache.
     pub uid: Option<u32>,
-    /// The group of those.
+    /// The group ID of a secret, a socket or a new cache.
     pub gid: Option<u32>,
 }
 
-/// A mount that is being read.
+/// A mount while its options are being parsed.
 #[derive(Default)]
 struct Reading {
     mount: Mount,
-    /// Whether it was said if the mount can be written to.
+    /// `true` if an option for read-only or writable access was given.
     access_is_given: bool,
 }
 
@@ -149,7 +149,7 @@ impl Mount {
                     reading.set(&key, value, field).map_err(Error::new)?;
                 }
                 (Some(value), None) if key == "from" => {
-                    // A dollar at the end is one.
+                    // A `$` at the very end is literal.
                     if value.find('$').is_some_and(|at| at + 1 != value.len()) {
                         return Err(Error::new(format!(
                             "'{key}' doesn't support variable expansion, define alias stage instead"
@@ -157,7 +157,7 @@ impl Mount {
                     }
                     value.clone_into(&mut reading.mount.from);
                 }
-                // Read when there is an expander.
+                // This option is read in the pass with an expander.
                 (_, None) => {}
             }
         }
@@ -229,7 +229,7 @@ impl Reading {
         self.access_is_given = true;
     }
 
-    /// Fails where the option `key` makes no sense for the type, which must be said in front of it.
+    /// Fails if the option `key` doesn't apply to the type, which must be given before it.
     fn only_for(&self, kinds: &[MountKind], key: &str) -> Result<(), String> {
         if kinds.contains(&self.mount.kind) {
             return Ok(());
@@ -237,7 +237,7 @@ impl Reading {
         Err(format!("unexpected key '{key}' for mount type '{}'", self.mount.kind))
     }
 
-    /// Sets an option to its value, variables expanded.
+    /// Sets an option to a value whose variables are expanded.
     fn set(&mut self, key: &str, value: String, field: &str) -> Result<(), String> {
         let truth =
             || parse_bool(&value).ok_or_else(|| format!("invalid value for {key}: {value}"));

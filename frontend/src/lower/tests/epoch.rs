@@ -1,4 +1,4 @@
-//! What `SOURCE_DATE_EPOCH` may be.
+//! Tests of the values of `SOURCE_DATE_EPOCH`.
 
 use super::*;
 
@@ -13,7 +13,7 @@ fn a_number_is_a_time() {
     for (value, expected) in [("0", Some(0)), ("+5", Some(5)), ("-1", Some(-1)), ("", None)] {
         assert_eq!(epoch("FROM x\n", value, &[]).unwrap(), expected, "{value}");
     }
-    // A year of five digits is fine until an entry of the history has to tell it.
+    // A year of five digits is valid unless a history entry must contain it.
     assert_eq!(epoch("FROM x\n", "99999999999999", &[]).unwrap(), Some(99_999_999_999_999));
     let error = epoch("FROM x\nRUN y\n", "99999999999999", &[]).unwrap_err();
     assert!(error.contains("year outside of range"), "{error}");

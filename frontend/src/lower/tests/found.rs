@@ -1,4 +1,4 @@
-//! Differences from the reference that comparing with it has found.
+//! Regression tests for differences that comparisons with the reference have found.
 
 use super::*;
 
@@ -7,7 +7,7 @@ fn onbuild(triggers: &[&str]) -> Registry {
     Registry { onbuild, ..Registry::default() }
 }
 
-/// A stage that only a trigger needs had lost the images that its instructions name.
+/// A stage that only a trigger needs lost the images that its instructions name.
 #[test]
 fn what_a_trigger_needs_keeps_its_images() {
     let text = "FROM alpine AS s0\nCOPY --from=tools:1 a b\nFROM parent\n";
@@ -17,7 +17,7 @@ fn what_a_trigger_needs_keeps_its_images() {
     assert!(names.contains(&"FROM docker.io/library/tools:1".to_owned()), "{names:?}");
 }
 
-/// Images whose triggers name each other took all memory.
+/// Images whose triggers name each other used up all memory.
 #[test]
 fn triggers_that_name_each_other_come_to_an_end() {
     let text = "FROM parent\n";
@@ -75,7 +75,7 @@ fn a_path_from_the_root_is_seldom_ignored() {
     assert!(!warned("c", "/c"));
 }
 
-/// Images that only instructions name have no line.
+/// Images that only instructions name have no lines.
 #[test]
 fn checks_of_images_without_a_line_have_no_place() {
     struct Foreign;

@@ -1,4 +1,4 @@
-//! What goes straight into a tar, beside what a tree packs to.
+//! Comparisons of tars that copies create directly with tars packed from trees.
 
 use std::os::unix::fs::symlink;
 
@@ -7,7 +7,7 @@ use super::*;
 use crate::copy::plan_copies;
 use crate::mode::ModeChange;
 
-/// Compares what is packed of the tree that copies make with the tar that is made of them directly.
+/// Compares the tar packed from the tree that copies create with the tar created directly.
 fn assert_direct(trees: &Trees, copies: &[CopyOptions]) {
     let from = Dir::open(&trees.from).unwrap();
     let empty = tempfile::tempdir().unwrap();
@@ -126,7 +126,7 @@ fn what_is_in_the_way_is_left_to_a_copy_into_a_tree() {
 fn what_is_there_already_is_left_out() {
     let trees = Trees::new();
     let old = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_600_000_000);
-    // What is copied over a link takes a tree.
+    // Copying over a link requires a tree.
     for link in ["src/link", "src/dirlink", "src/dangling"] {
         std::fs::remove_file(trees.from.join(link)).unwrap();
     }
@@ -149,7 +149,7 @@ fn what_is_there_already_is_left_out() {
         let whole = Plan::new(&to, options).unwrap().manifest();
         assert!(whole.is_detailed() && skeleton.add(&whole));
         if with_contents {
-            // The first plan asks for contents.
+            // The first plan requests contents.
             names(&from, &[instruction(".", "/")], &skeleton);
             for (layer, wanted) in skeleton.wanted() {
                 let found = crate::contents(&mut archive.as_slice(), &wanted).unwrap();
@@ -164,7 +164,7 @@ fn what_is_there_already_is_left_out() {
     for below in [&to as &dyn Below, &known] {
         assert_eq!(names(&from, &[instruction(".", "/")], below), [""; 0]);
     }
-    // Nothing but contents tells that they are the same.
+    // Only the contents prove that the files are equal.
     let whole = ["src", "src/a.txt", "src/hard", "top.txt"];
     assert_eq!(names(&from, &[instruction(".", "/")], &unknown), whole);
     std::fs::write(trees.from.join("top.txt"), "TOP").unwrap();
@@ -184,7 +184,7 @@ fn what_is_there_already_is_left_out() {
     }
 }
 
-/// Returns what a plan has in its tar.
+/// Returns the names in the tar of a plan.
 fn names(from: &Dir, copies: &[CopyOptions], below: &dyn Below) -> Vec<String> {
     let copied: Vec<_> = copies.iter().map(|copy| (View::of(from), copy.clone())).collect();
     let plan = plan_copies(&copied, below).unwrap().unwrap();

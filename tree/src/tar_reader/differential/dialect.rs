@@ -1,10 +1,10 @@
-//! Headers as the dialects of tar have them.
+//! The headers of the dialects of tar.
 
 use super::random::Random;
 
 const BLOCK: usize = 512;
 
-/// Who would have written an archive.
+/// The writer that an archive imitates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Dialect {
     V7,
@@ -13,7 +13,7 @@ pub(super) enum Dialect {
     Pax,
 }
 
-/// What a header says.
+/// The fields of a header.
 #[derive(Clone, Debug)]
 pub(super) struct Fields {
     pub(super) name: Vec<u8>,
@@ -43,7 +43,7 @@ impl Fields {
     }
 }
 
-/// Encodes one block.
+/// Encodes the header's block.
 pub(super) fn block(fields: &Fields, dialect: Dialect, random: &mut Random) -> [u8; BLOCK] {
     let mut block = [0; BLOCK];
     let (prefix, name) = split(&fields.name, dialect);
@@ -75,14 +75,14 @@ pub(super) fn block(fields: &Fields, dialect: Dialect, random: &mut Random) -> [
     block
 }
 
-/// Gives a header its checksum.
+/// Writes the checksum into a header.
 pub(super) fn seal(block: &mut [u8]) {
     block[148..156].fill(b' ');
     let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
     block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
 }
 
-/// Splits a name for ustar where it is too long.
+/// Splits a name for ustar if it is too long.
 fn split(name: &[u8], dialect: Dialect) -> (&[u8], &[u8]) {
     let fits = |at: usize| at <= 155 && at > 0 && name.len() - at - 1 <= 100;
     if dialect == Dialect::Ustar && name.len() > 100 {
@@ -99,7 +99,7 @@ fn text(field: &mut [u8], text: &[u8]) {
     field[..length].copy_from_slice(&text[..length]);
 }
 
-/// Writes a number in one of the ways that readers know; in base 256 where it doesn't fit.
+/// Writes a number in one of the formats that readers accept, and in base 256 if it doesn't fit.
 pub(super) fn number(field: &mut [u8], value: i64, random: &mut Random) {
     let width = field.len();
     let fits = value >= 0 && value < 1_i64 << (3 * (width - 1)).min(62);

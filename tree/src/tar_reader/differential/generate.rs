@@ -1,24 +1,24 @@
-//! Archives of all dialects.
+//! A generator of archives of all dialects.
 
 use super::dialect::{Dialect, Fields, block, record};
 use super::mutate::mutate;
 use super::random::Random;
 
-/// Generates archives, one after the other.
+/// A generator of archives.
 pub(super) struct Generator {
     random: Random,
-    /// Archives that GNU tar has written.
+    /// The archives that GNU tar has written.
     real: Vec<Vec<u8>>,
 }
 
-/// An archive in the making.
+/// An archive under construction.
 struct Archive<'a> {
     random: &'a mut Random,
     dialect: Dialect,
     bytes: Vec<u8>,
-    /// Names of files, for links.
+    /// The names of files, for links.
     names: Vec<Vec<u8>>,
-    /// Bytes that are to come before the content, of sparse maps.
+    /// The bytes of a sparse map, which precede the content.
     before: Vec<u8>,
 }
 
@@ -27,7 +27,7 @@ impl Generator {
         Self { random, real: super::gnu::everything() }
     }
 
-    /// Returns the next archive, which is damaged more often than not.
+    /// Returns the next archive, which is usually damaged.
     pub(super) fn archive(&mut self) -> Vec<u8> {
         let mut bytes =
             if self.random.once_in(6) { self.random.pick(&self.real) } else { self.fresh() };
@@ -48,7 +48,7 @@ impl Generator {
             before: Vec::new(),
         };
         for _ in 0..=archive.random.below(6) {
-            // Archives that several writers have added to.
+            // Several writers may have added to an archive.
             archive.dialect =
                 if archive.random.once_in(12) { archive.random.pick(&dialects) } else { dialect };
             archive.entry();
@@ -110,7 +110,7 @@ impl Archive<'_> {
 
     fn content(&mut self) -> Vec<u8> {
         let length = self.random.pick(&[0, 1, 5, 511, 512, 513, 1024, 3000]);
-        // What smells of a header is what a reader that has lost its way takes for one.
+        // A reader that has lost synchronization would accept this content as a header.
         if length >= 1024 && self.random.once_in(2) {
             let fields = Fields::new(b'0', b"smuggled");
             let header = block(&fields, Dialect::Ustar, self.random);
@@ -151,7 +151,7 @@ impl Archive<'_> {
         self.put(fields, Vec::new(), b"");
     }
 
-    /// Returns a map of a sparse file, which is wrong at times, its size and its content.
+    /// Returns the map of a sparse file (sometimes wrong), its size and its content.
     fn map(&mut self) -> (Vec<(usize, usize)>, usize, Vec<u8>) {
         let (mut map, mut at, mut content) = (Vec::new(), 0, Vec::new());
         let most = if self.random.once_in(4) { 30 } else { 5 };
@@ -166,7 +166,7 @@ impl Archive<'_> {
         }
         let mut size = at + self.random.pick(&[0, 0, 1, 512, 10_000]);
         if size > at && !self.random.once_in(6) {
-            // What ends in a hole has its end in the map.
+            // If the file ends in a hole, the map contains the end.
             map.push((size, 0));
         }
         match self.random.below(12) {
@@ -179,7 +179,7 @@ impl Archive<'_> {
         (map, size, content)
     }
 
-    /// A sparse file in one of the four forms.
+    /// Adds a sparse file in one of the four formats.
     fn sparse(&mut self, mut fields: Fields) {
         let (map, size, content) = self.map();
         self.names.push(fields.name.clone());
@@ -256,7 +256,7 @@ impl Archive<'_> {
         self.data(data);
     }
 
-    /// A header that speaks of all that follow.
+    /// Adds a header for all following entries.
     fn global(&mut self) {
         let records = match self.random.below(6) {
             0 => record(b"mtime", b"5"),
@@ -270,7 +270,7 @@ impl Archive<'_> {
         self.data(&records);
     }
 
-    /// What no writer makes.
+    /// Adds an entry that no writer creates.
     fn odd(&mut self, mut fields: Fields) {
         fields.kind = self.random.pick(b"VMDNAZXx5126\xff");
         fields.link = b"a".to_vec();
@@ -279,7 +279,7 @@ impl Archive<'_> {
         self.put(fields, Vec::new(), &content);
     }
 
-    /// Adds an entry with what has to come before its header.
+    /// Adds an entry, with the headers that must precede it.
     fn put(&mut self, mut fields: Fields, mut records: Vec<Vec<u8>>, content: &[u8]) {
         let before = std::mem::take(&mut self.before);
         let content = [&before, content].concat();
@@ -322,7 +322,7 @@ impl Archive<'_> {
             records.push(record(b"size", size.as_bytes()));
         }
         if self.random.once_in(20) {
-            // As a writer does whose file is too large for the field.
+            // Writers do this if the size doesn't fit into the field.
             records.push(record(b"size", fields.size.to_string().as_bytes()));
             fields.size = 0;
         }

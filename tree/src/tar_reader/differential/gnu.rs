@@ -1,4 +1,4 @@
-//! Archives as GNU tar reads them, and writes them.
+//! Reading and writing of archives with GNU tar.
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -18,7 +18,7 @@ fn tar(arguments: &[&str], archive: &Path) -> Output {
         .expect("tar can be run")
 }
 
-/// Returns what GNU tar lists; `None` where it takes it for no archive at all.
+/// Returns the entries that GNU tar lists, or `None` if it doesn't recognize an archive.
 pub(super) fn list(archive: &Path) -> Option<Vec<Listed>> {
     let style = "--quoting-style=c";
     let output = tar(&["-tvv", "--numeric-owner", "--full-time", style], archive);
@@ -29,7 +29,7 @@ pub(super) fn list(archive: &Path) -> Option<Vec<Listed>> {
     Some(lines.filter(|line| !line.is_empty()).map(entry).collect())
 }
 
-/// Unpacks an archive, and tells whether that went well.
+/// Unpacks an archive. Returns `true` on success.
 pub(super) fn unpack(archive: &Path, root: &Path) -> bool {
     std::fs::create_dir(root).unwrap();
     let directory = root.to_str().unwrap();
@@ -37,7 +37,7 @@ pub(super) fn unpack(archive: &Path, root: &Path) -> bool {
     tar(&arguments, archive).status.success()
 }
 
-/// Reads a line as `-rwxr-xr-x 0/0 5 2001-09-09 01:46:40.5 "name" -> "link"`.
+/// Parses a line such as `-rwxr-xr-x 0/0 5 2001-09-09 01:46:40.5 "name" -> "link"`.
 fn entry(line: &[u8]) -> Listed {
     let quote = line.iter().position(|byte| *byte == b'"').expect("names are quoted");
     let fields = str::from_utf8(&line[..quote]).unwrap();
@@ -64,7 +64,7 @@ fn entry(line: &[u8]) -> Listed {
     }
 }
 
-/// Reads `rwsr-xr-t`.
+/// Parses permissions such as `rwsr-xr-t`.
 fn mode(text: &[u8]) -> u32 {
     let mut mode = 0;
     for (at, byte) in text.iter().enumerate() {
@@ -80,7 +80,7 @@ fn mode(text: &[u8]) -> u32 {
     mode
 }
 
-/// Reads a date and a time of day, in whole seconds.
+/// Parses a date and a time of day, in whole seconds.
 fn time(fields: &[&str]) -> Option<i64> {
     let [date, clock] = fields else { return None };
     let mut date = date.splitn(3, '-').map(str::parse::<i64>);
@@ -89,7 +89,7 @@ fn time(fields: &[&str]) -> Option<i64> {
     let clock = clock.split('.').next()?;
     let seconds =
         clock.split(':').try_fold(0, |sum, part| Some(sum * 60 + part.parse::<i64>().ok()?));
-    // Days from a date: years begin in March.
+    // The algorithm for days begins years in March.
     let year = if month <= 2 { year - 1 } else { year };
     let (era, month) = (year.div_euclid(400), (month + 9) % 12);
     let of_era = year.rem_euclid(400);
@@ -97,7 +97,7 @@ fn time(fields: &[&str]) -> Option<i64> {
     Some((era * 146_097 + days - 719_468) * 86_400 + seconds?)
 }
 
-/// Reads a quoted name, and returns what comes behind it, too.
+/// Parses a quoted name. Returns it and the text behind it.
 fn unquoted(text: &[u8]) -> (Vec<u8>, &[u8]) {
     let (mut name, mut at) = (Vec::new(), 1);
     while text[at] != b'"' {
@@ -123,7 +123,7 @@ fn unquoted(text: &[u8]) -> (Vec<u8>, &[u8]) {
     (name, &text[at + 1..])
 }
 
-/// Makes archives with one of everything, in all formats that GNU tar writes.
+/// Creates archives with one entry of each type, in all formats that GNU tar writes.
 pub(super) fn everything() -> Vec<Vec<u8>> {
     let script = "mkdir d; echo x >d/f; ln -s f d/l; ln d/f d/h; mkfifo d/p; \
                   n=$(printf '%0120d' 0); echo long >d/$n; ln -s $n d/longlink; truncate -s 20K d/s; \

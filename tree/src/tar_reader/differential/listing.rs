@@ -1,27 +1,27 @@
-//! What an archive holds, as somebody reads it.
+//! The entries of an archive, as one of the readers sees them.
 
 use tar::EntryType;
 
 use super::super::*;
 
-/// Most bytes of content that are looked at.
+/// The maximal number of content bytes that are compared.
 pub(super) const LOOKED_AT: u64 = 4 << 20;
 
-/// An entry, as somebody reads it; `None` for what isn't told.
+/// An entry, as one of the readers sees it. A field is `None` if the reader doesn't report it.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub(super) struct Listed {
     pub(super) name: Vec<u8>,
-    /// `f`, `d`, `l`, `h` for a hard link, `c`, `b`, `p`.
+    /// The type: `f`, `d`, `l`, `h` for a hard link, `c`, `b` or `p`.
     pub(super) kind: char,
     pub(super) link: Vec<u8>,
-    /// Of a file.
+    /// The size in bytes, for files.
     pub(super) size: u64,
     pub(super) mode: u32,
     pub(super) owner: (u64, u64),
-    /// Whole seconds.
+    /// The time in whole seconds.
     pub(super) mtime: Option<i64>,
     pub(super) device: Option<(u64, u64)>,
-    /// The content's checksum.
+    /// The checksum of the content.
     pub(super) content: Option<u32>,
 }
 
@@ -35,8 +35,8 @@ impl std::fmt::Debug for Listed {
 }
 
 impl Listed {
-    /// Tells whether this is the same entry: what it is, where it goes, and what it takes of the
-    /// archive.
+    /// Returns `true` if both are the same entry: they have the same name, type, link and, for
+    /// files, size.
     pub(super) fn is_like(&self, other: &Self) -> bool {
         let key = |entry: &Self| {
             let size = if entry.kind == 'f' { entry.size } else { 0 };
@@ -50,7 +50,7 @@ impl Listed {
         key(self) == key(other)
     }
 
-    /// Returns the name of a field that is in none of the others.
+    /// Returns the name of a field whose value none of the others has.
     pub(super) fn differs(&self, others: &[&Self]) -> Option<&'static str> {
         let unknown = |told: &dyn Fn(&Self) -> bool| !others.iter().any(|other| told(other));
         if unknown(&|other| other.mode == self.mode) {
@@ -59,7 +59,7 @@ impl Listed {
         if unknown(&|other| other.owner == self.owner) {
             return Some("owner");
         }
-        // Before 1970, GNU tar shows another second where there is a fraction.
+        // Before 1970, GNU tar shows another second if there is a fraction.
         let time = |other: &Self| {
             let apart = other.mtime.zip(self.mtime).map(|(a, b)| (a - b).abs());
             apart.is_none_or(|apart| apart == 0 || apart == 1 && self.mtime < Some(0))
@@ -71,7 +71,7 @@ impl Listed {
         if self.device.is_some() && unknown(&device) {
             return Some("device");
         }
-        // Who tells of content tells of all that it has found at the same place.
+        // All readers that report content must report the same.
         let content = |other: &&Self| other.content.is_some();
         if others.iter().filter(|other| content(other)).any(|other| other.content != self.content) {
             return Some("content");
@@ -85,7 +85,7 @@ fn without_slashes(name: &[u8]) -> &[u8] {
     &name[..end]
 }
 
-/// Returns the part of the target of a hard link that GNU tar shows: what can't lead outside.
+/// Returns the part of a hard link's target that GNU tar shows: the part that can't lead outside.
 fn safe(link: &[u8]) -> &[u8] {
     let mut start = 0;
     for (at, _) in link.iter().enumerate().filter(|(at, _)| *at == 0 || link[at - 1] == b'/') {
@@ -102,7 +102,7 @@ fn safe(link: &[u8]) -> &[u8] {
     }
 }
 
-/// Returns what we make of an archive.
+/// Returns the entries that our reader sees.
 pub(super) fn ours(mut archive: &[u8]) -> io::Result<Vec<Listed>> {
     let mut reader = TarReader::new(&mut archive);
     let mut all = Vec::new();
@@ -115,7 +115,7 @@ pub(super) fn ours(mut archive: &[u8]) -> io::Result<Vec<Listed>> {
             EntryType::Fifo => 'p',
             EntryType::Char => 'c',
             EntryType::Block => 'b',
-            // Unpacking would stop here.
+            // Unpacking would fail here.
             _ => return Err(malformed("unsupported")),
         };
         let is_device = matches!(kind, 'c' | 'b');

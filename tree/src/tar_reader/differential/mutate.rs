@@ -1,11 +1,11 @@
-//! Damage to archives.
+//! Random damage to archives.
 
 use super::dialect::seal;
 use super::random::Random;
 
 const BLOCK: usize = 512;
 
-/// Damages an archive in one way or in several.
+/// Damages an archive in up to four ways.
 pub(super) fn mutate(bytes: &mut Vec<u8>, random: &mut Random) {
     for _ in 0..=random.below(3) {
         if bytes.len() < 2 * BLOCK {
@@ -22,7 +22,7 @@ pub(super) fn mutate(bytes: &mut Vec<u8>, random: &mut Random) {
     }
 }
 
-/// Tells whether a block is a header, by its checksum or its magic.
+/// Returns `true` if a block is a header, according to its checksum or magic.
 fn is_header(block: &[u8]) -> bool {
     let mut sealed = block.to_vec();
     seal(&mut sealed);
@@ -30,13 +30,13 @@ fn is_header(block: &[u8]) -> bool {
     block[257..].starts_with(b"ustar") || sum(&sealed) == sum(block)
 }
 
-/// Flips a bit anywhere; the checksum is mostly wrong then.
+/// Flips a random bit. The checksum is usually wrong then.
 fn flip(bytes: &mut [u8], random: &mut Random) {
     let at = random.below(bytes.len());
     bytes[at] ^= 1 << random.below(8);
 }
 
-/// Changes a byte of a header, and its checksum with it.
+/// Changes a byte of a header, and updates its checksum.
 fn field(bytes: &mut [u8], random: &mut Random) {
     let headers: Vec<usize> =
         (0..bytes.len() / BLOCK).filter(|at| is_header(&bytes[at * BLOCK..][..BLOCK])).collect();
@@ -45,7 +45,7 @@ fn field(bytes: &mut [u8], random: &mut Random) {
     }
     let start = random.pick(&headers) * BLOCK;
     let block = &mut bytes[start..start + BLOCK];
-    // Mostly in the fields that matter.
+    // Most changes are in the fields that matter.
     let fields = [0..100, 100..124, 124..136, 124..136, 136..148, 156..157, 157..257, 257..265];
     let place = if random.once_in(6) { 265..512 } else { random.pick(&fields) };
     let at = place.start + random.below(place.len());

@@ -1,14 +1,16 @@
-//! Archives as Python's `tarfile` reads them.
+//! Reading of archives with Python's `tarfile`.
 
 use std::path::Path;
 use std::process::Command;
 
 use super::listing::Listed;
 
-/// Reads all archives of a directory. As root it shuts itself in there and unpacks them, too.
+/// The program that reads all archives of a directory. As root, it changes its root directory there
+/// and unpacks them too.
 const PROGRAM: &str = include_str!("judge.py");
 
-/// Returns what Python makes of each archive of a directory; `None` where it refuses one.
+/// Returns the entries that Python sees in each archive of a directory; `None` if it rejects an
+/// archive.
 pub(super) fn read(place: &Path, count: usize) -> Vec<Option<Vec<Listed>>> {
     let output = Command::new("python3")
         .args(["-c", PROGRAM, &count.to_string()])

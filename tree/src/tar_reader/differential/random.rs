@@ -1,6 +1,6 @@
-//! Numbers that look random and are the same each time.
+//! Pseudo-random numbers that are reproducible.
 
-/// A generator of numbers (`SplitMix64`).
+/// A generator of pseudo-random numbers (`SplitMix64`).
 pub(super) struct Random(u64);
 
 impl Random {
@@ -21,7 +21,7 @@ impl Random {
         (self.next() % end as u64) as usize
     }
 
-    /// Is true once in so many times.
+    /// Returns `true` with a probability of one in `times`.
     pub(super) fn once_in(&mut self, times: usize) -> bool {
         self.below(times) == 0
     }

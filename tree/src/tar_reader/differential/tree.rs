@@ -1,4 +1,4 @@
-//! What becomes of an archive.
+//! The trees that result from unpacking archives.
 
 use std::collections::BTreeMap;
 use std::fs::{self, Metadata};
@@ -9,7 +9,7 @@ use std::path::Path;
 use super::listing::{LOOKED_AT, Listed};
 use crate::{Dir, UnpackOptions};
 
-/// A file of a tree.
+/// A file of an unpacked tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Node {
     kind: char,
@@ -20,19 +20,19 @@ pub(super) struct Node {
     device: u64,
     link: Vec<u8>,
     content: Option<u32>,
-    /// The first path of those that are the same file.
+    /// The first path of those that are hard links to the same file.
     same: Vec<u8>,
 }
 
-/// All files of a tree by their paths.
+/// All files of a tree, by path.
 pub(super) type Tree = BTreeMap<Vec<u8>, Node>;
 
 pub(super) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// Unpacks an archive as `ADD` does, and tells whether that went well. Nothing else may come into
-/// being beside the tree.
+/// Unpacks an archive as `ADD` does. Returns `true` on success. Asserts that no entry is created
+/// beside the tree.
 pub(super) fn unpack(archive: &Path, root: &Path) -> bool {
     fs::create_dir(root).unwrap();
     let place = root.parent().unwrap();
@@ -46,17 +46,17 @@ pub(super) fn unpack(archive: &Path, root: &Path) -> bool {
     made
 }
 
-/// Returns a name without empty parts and dots.
+/// Returns a name without empty components and dots.
 pub(super) fn clean(name: &[u8]) -> Vec<u8> {
     let parts = name.split(|byte| *byte == b'/').filter(|part| !part.is_empty() && *part != b".");
     parts.collect::<Vec<_>>().join(&b'/')
 }
 
-/// Tells whether everybody has to make the same tree of an archive: its names lead nowhere else, and
-/// nothing that isn't a directory has anything in it or becomes something else.
+/// Returns `true` if every reader must create the same tree from an archive: its names don't lead
+/// elsewhere, only directories contain entries, and no entry replaces one of another type.
 pub(super) fn is_plain(entries: &[Listed]) -> bool {
     let mut kinds: BTreeMap<Vec<u8>, char> = BTreeMap::new();
-    // Who writes into a file that is there changes all names of it, who makes a new one doesn't.
+    // Writing into an existing file changes all of its names, but creating a new file doesn't.
     let has_links = entries.iter().any(|entry| entry.kind == 'h');
     for entry in entries {
         let path = clean(&entry.name);
@@ -82,7 +82,7 @@ pub(super) fn is_plain(entries: &[Listed]) -> bool {
     kinds.iter().all(|(path, kind)| *kind == 'd' || !is_parent(path))
 }
 
-/// Describes a tree.
+/// Returns the files of a tree.
 pub(super) fn look(root: &Path) -> Tree {
     let mut tree = Tree::new();
     let mut first: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
@@ -132,7 +132,7 @@ fn node(path: &Path, found: &Metadata, same: Vec<u8>) -> Node {
     }
 }
 
-/// Checks that every file is what it is in one of the other trees, field by field.
+/// Checks that every file equals the one in another tree, field by field.
 pub(super) fn check(
     found: &Tree,
     others: &[Tree],
@@ -152,8 +152,8 @@ pub(super) fn check(
             (other.kind, other.size, other.device, link, same, other.content)
         };
         let mut problem = unknown(&|other| what(other) == what(node)).then_some("content");
-        // What the archive says has been compared already. Of several names of a file, the last to
-        // come has given it owner, mode and time here, and for others the first.
+        // The fields in the archive were compared already. If a file has several names, our reader
+        // applies owner, mode and time of the last name, and others those of the first.
         let names = found.iter().filter(|(_, other)| other.same == node.same);
         let entries: Vec<&Listed> =
             names.filter_map(|(name, _)| listed.get(name).copied()).collect();
@@ -169,7 +169,7 @@ pub(super) fn check(
             problem = problem
                 .or(wrong_mode.then_some("mode"))
                 .or(wrong_owner.then_some("owner"))
-                // Others keep times that not all file systems can hold.
+                // Others keep times that some file systems can't store.
                 .or((are_bounded && wrong_time).then_some("time"));
         }
         if let Some(problem) = problem {

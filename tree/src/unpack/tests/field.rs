@@ -1,4 +1,4 @@
-//! Archives in the making, and the field where they are let loose: a root beside a canary.
+//! A builder of archives, and a test root with a canary beside it.
 
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt};
 
@@ -6,7 +6,7 @@ use super::super::*;
 use crate::tar_writer::{Fields, encode};
 use crate::walk::{self, Entry};
 
-/// An archive in the making.
+/// An archive under construction.
 #[derive(Default)]
 pub(super) struct Archive(pub(super) Vec<u8>);
 
@@ -72,7 +72,7 @@ pub(super) struct Field {
     canary: Vec<String>,
 }
 
-/// Returns all entries of a tree, without its root.
+/// Returns all entries of a tree except its root.
 fn everything(dir: &Dir) -> Vec<Entry> {
     walk::entries(crate::View::of(dir), Path::new("/")).unwrap().split_off(1)
 }
@@ -100,7 +100,7 @@ impl Field {
         Self::at(tempfile::tempdir().unwrap())
     }
 
-    /// Where a test makes files by the ten thousand, memory is faster than a disk.
+    /// Creates a field in memory, for tests that create tens of thousands of files.
     pub(super) fn in_memory() -> Self {
         Self::at(tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap())
     }
@@ -122,7 +122,7 @@ impl Field {
         self.temp.path().join("root")
     }
 
-    /// Returns what is outside of the root, and the mode of the canary itself.
+    /// Returns a description of all files outside of the root, and of the canary's metadata.
     pub(super) fn outside(&self) -> Vec<String> {
         let mut lines = describe(&self.temp.path().join("canary"));
         let canary = std::fs::metadata(self.temp.path().join("canary")).unwrap();
