@@ -1,6 +1,6 @@
-//! How long packing takes: the tar of a tree into a blob, by compression.
+//! A benchmark of packing: it writes the tar of a tree into a blob, once per compression.
 //!
-//! `docs/performance.md` has the figures.
+//! `docs/performance.md` lists the figures.
 
 use std::io::Write;
 
@@ -8,10 +8,10 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use kiln_exporter::{Compression, Packing, Silent, pack_stream};
 use kiln_store::Store;
 
-/// How many bytes are packed.
+/// The size of the packed content: 16 MiB.
 const BYTES: usize = 16 << 20;
 
-/// Returns text as sources are, with a piece of noise here and there as archives have it.
+/// Returns bytes that compress like a source archive: text with occasional stretches of noise.
 fn content() -> Vec<u8> {
     let mut state = 1_u64;
     let mut bytes = Vec::with_capacity(BYTES + 64);

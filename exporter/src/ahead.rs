@@ -1,13 +1,14 @@
 //! Packing while the build still runs.
 //!
-//! A layer that an output will need is packed as soon as it is there, so that at the end of the
-//! build little is left to do. One thread takes the layers in the order in which they came; what it
-//! compresses is spread over a pool of its own, as wide as the one that works on what the build
-//! waits for, but of a lower priority: steps of the build come first, and where processors are idle
-//! nothing is lost. What all pools have under way is counted as one (see `budget`).
+//! A layer that an output needs is packed as soon as its step is done, so that little work is left
+//! at the end of the build. One thread takes the layers in the order of their arrival. It spreads
+//! the compression over a thread pool of its own. That pool has as many threads as the pool of the
+//! foreground, but a lower priority: the build's steps come first, and packing uses the processors
+//! that they leave idle. All pools share one memory budget (see `budget`).
 //!
-//! Nothing depends on it. A layer that isn't packed when the export begins is packed then, one that
-//! is being packed is waited for, and what fails here is tried again there, and told.
+//! The export doesn't depend on this module. It packs the layers that aren't packed yet, and waits
+//! for those that are being packed. It also packs again the layers that failed here, and reports
+//! their errors.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -27,22 +28,23 @@ use crate::pack::{Packer, locate_layer};
 use crate::progress::{BlobFetcher, Progress};
 use crate::spec::Output;
 
-/// How much lower the priority is: about a third of the processor where a step wants all of it.
+/// The nice value of the background threads. A step that uses all of a processor leaves them about
+/// a quarter of it.
 const NICENESS: i32 = 5;
 
-/// What packing ahead works with.
+/// The resources that packing ahead uses.
 pub struct AheadContext {
-    /// Where layers are, and blobs go.
+    /// The store that holds the layers and receives the blobs.
     pub store: Store,
-    /// How much a blob may become that is compressed anew.
+    /// The limits for layers that are decompressed and compressed again.
     pub limits: ArchiveLimits,
-    /// Gets layers of base images.
+    /// The source of base images' layers.
     pub fetcher: Box<dyn BlobFetcher>,
-    /// Tells when to stop.
+    /// The build's progress. Packing stops when it is cancelled.
     pub progress: Box<dyn Progress>,
 }
 
-/// Packs layers in the background. Nothing runs before the first layer is added.
+/// A packer of layers in the background. It starts no thread before the first layer is added.
 pub struct PackAhead {
     work: Arc<Work>,
     driver: Mutex<Option<Driver>>,
@@ -50,15 +52,15 @@ pub struct PackAhead {
 
 struct Work {
     context: AheadContext,
-    /// Each way in which layers will be wanted.
+    /// The packings of all outputs, without duplicates.
     packings: Vec<Packing>,
-    /// Whether layers of base images are left where they are.
+    /// `true` if layers of base images with a known location are not downloaded.
     is_lazy: bool,
     is_over: AtomicBool,
 }
 
 struct Driver {
-    /// `None` once there is nothing to come.
+    /// The queue of layers. `None` after [`PackAhead::close`].
     layers: Option<Sender<LayerId>>,
     thread: JoinHandle<()>,
 }
@@ -70,7 +72,7 @@ impl fmt::Debug for PackAhead {
 }
 
 impl PackAhead {
-    /// Returns what packs as these outputs will want it; `None` where none of them wants blobs.
+    /// Creates a packer for these outputs. Returns `None` if no output needs blobs.
     pub fn new(outputs: &[Output], context: AheadContext) -> Option<Self> {
         let of_blobs: Vec<&Output> = outputs.iter().filter(|output| output.is_image()).collect();
         let mut packings = Vec::new();
@@ -85,7 +87,7 @@ impl PackAhead {
         (!of_blobs.is_empty()).then(|| Self { work, driver: Mutex::default() })
     }
 
-    /// Has a layer packed, and those below it. Returns at once.
+    /// Queues a layer and its ancestors for packing. Returns at once.
     pub fn add(&self, top: &LayerId) {
         let mut driver = self.driver.lock().unwrap_or_else(PoisonError::into_inner);
         if self.work.is_over.load(Ordering::Relaxed) {
@@ -96,7 +98,7 @@ impl PackAhead {
             let work = Arc::clone(&self.work);
             let body = move || work.run(&receiver);
             let started = std::thread::Builder::new().name("kiln-ahead".to_owned()).spawn(body);
-            // Without a thread more, all is packed at the end.
+            // Without the thread, the export packs all layers.
             let Ok(thread) = started else { return };
             *driver = Some(Driver { layers: Some(sender), thread });
         }
@@ -104,7 +106,7 @@ impl PackAhead {
         let _ = sender.map(|sender| sender.send(top.clone()));
     }
 
-    /// Begins nothing more: whoever exports does what is left, with all priority.
+    /// Stops further packing. The export packs the remaining layers at normal priority.
     pub fn close(&self) {
         self.work.is_over.store(true, Ordering::Relaxed);
         let mut driver = self.driver.lock().unwrap_or_else(PoisonError::into_inner);
@@ -113,12 +115,12 @@ impl PackAhead {
         }
     }
 
-    /// Begins nothing more, and waits for what was begun. Blocks the thread.
+    /// Stops further packing and waits for the layer in progress. Blocks the thread.
     pub fn finish(&self) {
         self.close();
         let driver = self.driver.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(driver) = driver {
-            // A panic there has cost nothing but time.
+            // A panic of the thread loses only its work: the export packs the layers again.
             let _ = driver.thread.join();
         }
     }
@@ -145,7 +147,7 @@ impl Work {
         }
     }
 
-    /// Packs what hasn't been seen of a chain, base first.
+    /// Packs the layers of a chain that aren't in `seen`, base first.
     fn pack_chain(&self, top: &LayerId, seen: &mut HashSet<LayerId>) -> Result<()> {
         if seen.contains(top) {
             return Ok(());
@@ -180,11 +182,11 @@ impl Work {
     }
 }
 
-/// Makes the threads of the background.
+/// Creates the pool of background threads.
 fn pool() -> std::result::Result<ThreadPool, rayon::ThreadPoolBuildError> {
     let begin = |_| {
         budget::enter_background();
-        // Where it is refused, layers are packed with the same priority as all else.
+        // If the kernel refuses, the layers are packed at normal priority.
         let _ = rustix::process::setpriority_process(None, NICENESS);
     };
     ThreadPoolBuilder::new()
@@ -250,7 +252,7 @@ mod tests {
             found.sort_unstable();
             assert_eq!(found, [Compression::Gzip, Compression::Zstd]);
         }
-        // What comes too late is left to the export.
+        // The export packs layers that are added after `close`.
         let late = layer(&store, "late", Some(&top));
         ahead.add(&late);
         ahead.finish();

@@ -1,11 +1,11 @@
-//! Annotations: what is said of images beside their content.
+//! Annotations: metadata of images that the content doesn't include.
 //!
-//! An annotation stands in one of four places: in the manifest of an image, in the index of several,
-//! or in the descriptor that refers to either. Those of manifests may be meant for one platform
-//! alone. (OCI image specification, "Annotations".)
+//! An annotation belongs to one of four places: an image's manifest, an index of images, or the
+//! descriptor that refers to either. Annotations of manifests may be limited to one platform. (OCI
+//! image specification, "Annotations".)
 //!
-//! They are typed in two ways, both as BuildKit's clients have them: as keys of an output,
-//! `annotation-index.KEY`, `annotation[linux/arm64].KEY`; and behind `--annotation`, as
+//! Users write annotations in two ways, both taken from BuildKit's clients: as keys of an output,
+//! `annotation-index.KEY`, `annotation[linux/arm64].KEY`; and as values of `--annotation`,
 //! `index,manifest[linux/arm64]:KEY=VALUE`.
 
 use std::collections::BTreeMap;
@@ -14,30 +14,30 @@ use kiln_oci::Platform;
 
 use crate::error::{Error, Result};
 
-/// Where an annotation stands.
+/// The document or descriptor that an annotation belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum AnnotationLevel {
-    /// In the manifest of an image.
+    /// The manifest of an image.
     Manifest,
-    /// In the descriptor of such a manifest.
+    /// The descriptor of an image's manifest.
     ManifestDescriptor,
-    /// In the index of several images.
+    /// The index of several images.
     Index,
-    /// In the descriptor of the index.
+    /// The descriptor of the index.
     IndexDescriptor,
 }
 
-/// A place for annotations; `None` for all platforms.
+/// A place for annotations. Without a platform, it stands for all platforms.
 type Place = (AnnotationLevel, Option<Platform>);
 
-/// What an annotation is said of, and what it is about.
+/// An annotation's place and its key in that place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AnnotationKey {
     place: Place,
     key: String,
 }
 
-/// Annotations by place.
+/// A set of annotations, ordered by place and key.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Annotations(BTreeMap<Place, BTreeMap<String, String>>);
 
@@ -58,11 +58,11 @@ impl AnnotationLevel {
 }
 
 impl AnnotationKey {
-    /// Reads a key of an output, as `annotation-manifest[linux/amd64].org.example.key`; `None` for
-    /// one that is about something else.
+    /// Parses an output's key such as `annotation-manifest[linux/amd64].org.example.key`. Returns
+    /// `None` if the key is not about annotations.
     pub(crate) fn of_output(text: &str) -> Option<std::result::Result<Self, String>> {
         let rest = text.strip_prefix("annotation")?;
-        // The platform's brackets come before the dot that the key is behind.
+        // The bracket of the platform ends before the dot that precedes the key.
         let (place, key) = match rest.split_once("].") {
             Some((place, key)) if !place.contains('.') => (&rest[..=place.len()], key),
             _ => rest.split_once('.')?,
@@ -79,7 +79,7 @@ impl AnnotationKey {
     }
 }
 
-/// Reads a level, with a platform in brackets behind it or not.
+/// Parses a level with an optional platform in brackets.
 fn parse_place(text: &str) -> std::result::Result<Place, String> {
     let (level, platform) = match text.strip_suffix(']').and_then(|text| text.split_once('[')) {
         Some((level, platform)) => (level, Some(platform)),
@@ -95,16 +95,17 @@ fn parse_place(text: &str) -> std::result::Result<Place, String> {
 }
 
 impl Annotations {
-    /// Adds one, in place of what was said before.
+    /// Adds an annotation. Replaces an existing value.
     pub fn insert(&mut self, key: AnnotationKey, value: String) {
         self.0.entry(key.place).or_default().insert(key.key, value);
     }
 
-    /// Adds what is typed after `--annotation`: `KEY=VALUE`, with the places in front, as
-    /// `index,manifest[linux/amd64]:KEY=VALUE`, or for the manifests of all platforms.
+    /// Adds the value of an `--annotation` option: `KEY=VALUE`, or with places
+    /// `index,manifest[linux/amd64]:KEY=VALUE`. Without a place, the annotation goes to the
+    /// manifests of all platforms.
     ///
     /// # Errors
-    /// Fails where it is something else.
+    /// Fails if `text` has another form, or names an unknown place or an invalid platform.
     pub fn add(&mut self, text: &str) -> Result<()> {
         let fail = |problem: String| Error::Annotation { text: text.to_owned(), problem };
         let (key, value) =
@@ -121,7 +122,7 @@ impl Annotations {
         Ok(())
     }
 
-    /// Adds all of `others`, in place of what was said before.
+    /// Adds all of `others`. Their values replace existing ones.
     pub fn extend(&mut self, others: &Self) {
         for (place, annotations) in &others.0 {
             let own = self.0.entry(place.clone()).or_default();
@@ -129,12 +130,13 @@ impl Annotations {
         }
     }
 
-    /// Tells whether there are none.
+    /// Returns `true` if there are no annotations.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Returns those of a place; what is said of one platform comes before what is said of all.
+    /// Returns the annotations of a place. Those for the platform take precedence over those for
+    /// all platforms.
     pub(crate) fn at(
         &self,
         level: AnnotationLevel,
@@ -149,8 +151,8 @@ impl Annotations {
         found
     }
 
-    /// Refuses what has no place in what is written: annotations of an index where there is none, of
-    /// platforms that aren't built for, and of places that Docker's documents don't have.
+    /// Returns an error if the output has no place for one of the annotations: an index that isn't
+    /// written, a platform that isn't built, or a place that Docker's document types don't have.
     pub(crate) fn check(
         &self,
         platforms: &[Platform],

@@ -1,5 +1,5 @@
-//! Tars of files whose bytes lie in the store. With the same files they have the same bytes as those of
-//! BuildKit's exporters.
+//! Tar archives of files whose bytes are in the store. For the same files, they have the same bytes
+//! as the archives of BuildKit's exporters.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -14,18 +14,19 @@ use crate::error::{Error, Result};
 use crate::export::ExportContext;
 use crate::spec::Destination;
 
-/// Size of a tar's blocks.
+/// The size of a tar block in bytes.
 const BLOCK: u64 = 512;
 
-/// A file of an archive or a layout.
+/// The content of a file of an archive or a layout.
 pub(crate) enum Body {
-    /// These bytes.
+    /// The bytes of a document in memory.
     Bytes(Vec<u8>),
-    /// A blob of the store.
+    /// The digest of a blob in the store.
     Blob(Digest),
 }
 
-/// The files of an archive or a layout, by path. Each is there once, whatever refers to it.
+/// The files of an archive or a layout, by path. A file that several documents refer to is included
+/// once.
 #[derive(Default)]
 pub(crate) struct Files(BTreeMap<String, Body>);
 
@@ -38,7 +39,7 @@ impl Files {
         self.0.insert(blob_path(digest), body);
     }
 
-    /// Leaves a blob away.
+    /// Removes a blob from the files.
     pub(crate) fn remove_blob(&mut self, digest: &Digest) {
         self.0.remove(&blob_path(digest));
     }
@@ -48,12 +49,12 @@ impl Files {
     }
 }
 
-/// Returns where a blob lies in a layout.
+/// Returns the path of a blob in an OCI layout.
 pub(crate) fn blob_path(digest: &Digest) -> String {
     format!("blobs/sha256/{}", digest.hex())
 }
 
-/// Writes the files as a tar.
+/// Writes the files as a tar to the destination.
 pub(crate) fn write(
     files: &Files,
     dest: &Destination,
@@ -62,7 +63,7 @@ pub(crate) fn write(
     to_destination(dest, context, |mut sink, store| fill(files, &mut sink, store))
 }
 
-/// Writes the files as a tar into a stream.
+/// Writes the files as a tar to a stream.
 pub(crate) fn write_stream(
     files: &Files,
     stream: &mut (dyn Write + Send),
@@ -71,7 +72,8 @@ pub(crate) fn write_stream(
     fill(files, &mut Sink::Stream(stream), store)
 }
 
-/// Returns about how many bytes the tar has: those of what the store has, and of what is written.
+/// Returns the approximate size of the tar in bytes. Blobs that the store doesn't have count as
+/// empty.
 pub(crate) fn size(files: &Files, store: &Store) -> u64 {
     let size = |body: &Body| match body {
         Body::Bytes(bytes) => bytes.len() as u64,
@@ -105,7 +107,8 @@ fn fill(files: &Files, sink: &mut Sink<'_>, store: &Store) -> io::Result<()> {
     sink.write(&[0; 1024])
 }
 
-/// Lets `fill` write to a file that appears whole, or to standard output.
+/// Calls `fill` with a sink to a new file, which appears under its name once it is complete, or to
+/// standard output.
 pub(crate) fn to_destination(
     dest: &Destination,
     context: &mut ExportContext<'_>,
@@ -128,7 +131,8 @@ pub(crate) fn to_destination(
     }
 }
 
-/// Where an archive goes. Files are kept apart: the kernel copies into them by itself.
+/// The sink of an archive. Files have a variant of their own because the kernel can copy between
+/// files directly.
 pub(crate) enum Sink<'a> {
     File(&'a mut File),
     Stream(&'a mut (dyn Write + Send)),
@@ -162,12 +166,12 @@ impl Sink<'_> {
     }
 }
 
-/// Returns the mode of a file: documents that tools change can be written.
+/// Returns the mode of a file. Documents that tools modify are writable.
 fn mode(path: &str) -> u32 {
     if matches!(path, "index.json" | "manifest.json") { 0o644 } else { 0o444 }
 }
 
-/// Returns a header with nothing in it that isn't a function of its arguments.
+/// Returns a tar header that depends only on the arguments.
 fn header(path: &str, kind: tar::EntryType, mode: u32, size: u64) -> io::Result<[u8; 512]> {
     let mut header = tar::Header::new_ustar();
     header.set_path(Path::new(path))?;
@@ -182,7 +186,7 @@ fn header(path: &str, kind: tar::EntryType, mode: u32, size: u64) -> io::Result<
     let mut block = *header.as_bytes();
     block[148..156].fill(b' ');
     let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
-    // As Go writes it.
+    // Go's format of the checksum.
     block[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
     Ok(block)
 }

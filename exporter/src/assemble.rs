@@ -1,7 +1,7 @@
-//! Config, manifest and index, as bytes.
+//! Image configs, manifests and indexes as bytes.
 //!
-//! Members stand in BuildKit's order, with its escapes and indentation, so that the same image has the
-//! same bytes whichever of the two has built it.
+//! The members have BuildKit's order, escapes and indentation. The same image therefore has the
+//! same bytes, whether kiln or BuildKit builds it.
 
 use std::collections::BTreeMap;
 
@@ -14,10 +14,10 @@ use crate::config::text;
 use crate::error::{Error, Result};
 use crate::pack::PackedLayer;
 
-/// Says of a layer up to when its times were rewritten.
+/// The annotation with the time up to which a layer's timestamps are rewritten.
 const REWRITTEN: &str = "buildkit/rewritten-timestamp";
 
-/// A reference from one document to another.
+/// A descriptor: the reference from one document to another.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Descriptor {
@@ -36,7 +36,7 @@ struct Manifest<'a> {
     schema_version: u32,
     media_type: &'static str,
     config: Descriptor,
-    /// Null where there are none, as Go writes it.
+    /// `null` if the image has no layers, as Go writes it.
     layers: Option<Vec<Descriptor>>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     annotations: &'a BTreeMap<String, String>,
@@ -52,16 +52,16 @@ struct Index<'a> {
     annotations: &'a BTreeMap<String, String>,
 }
 
-/// How documents are written.
+/// The format of an output's documents.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Style<'a> {
-    /// Whether media types are OCI's rather than Docker's.
+    /// `true` for OCI's media types, `false` for Docker's.
     pub(crate) oci: bool,
-    /// What is said of manifests and of the index.
+    /// The annotations of the manifests, the index and their descriptors.
     pub(crate) annotations: &'a Annotations,
 }
 
-/// A document: its bytes and the reference to it.
+/// A document's bytes and its descriptor.
 #[derive(Clone, Debug)]
 pub(crate) struct Document {
     pub(crate) descriptor: Descriptor,
@@ -74,23 +74,23 @@ pub(crate) struct Image {
     pub(crate) config: Document,
     pub(crate) manifest: Document,
     pub(crate) layers: Vec<PackedLayer>,
-    /// When the config says that it was made.
+    /// The creation time in the image's config.
     pub(crate) created: Option<String>,
-    /// When archives say that it was made: the epoch, else what the config says.
+    /// The creation time in archives: the source date epoch, or else the config's.
     pub(crate) dated: Option<String>,
 }
 
-/// The images of a build: one, or several with an index.
+/// The images of a build, and their index if the output has one.
 #[derive(Clone, Debug)]
 pub(crate) struct Assembled {
     pub(crate) images: Vec<Image>,
-    /// What is said about them; none where there is no index.
+    /// The manifests of the images' attestations. Empty without an index.
     pub(crate) attestations: Vec<AttestationManifest>,
     pub(crate) index: Option<Document>,
 }
 
 impl Assembled {
-    /// Makes the documents. There is at least one image; an index lists them where it is wanted.
+    /// Assembles the documents of at least one image. `has_index` adds an index of all images.
     pub(crate) fn new(
         images: Vec<Image>,
         attestations: Vec<AttestationManifest>,
@@ -109,13 +109,13 @@ impl Assembled {
         Ok(Self { images, attestations, index: Some(index) })
     }
 
-    /// Returns what names the whole: the index, or the only manifest.
+    /// Returns the document that identifies the result: the index, or else the only manifest.
     pub(crate) fn top(&self) -> Result<&Document> {
         let only = self.images.first().map(|image| &image.manifest);
         self.index.as_ref().or(only).ok_or_else(|| Error::Config("there is no image".to_owned()))
     }
 
-    /// Returns how many bytes all of it has, each blob once.
+    /// Returns the total size of all documents and layers in bytes. Each blob counts once.
     pub(crate) fn size(&self) -> u64 {
         let mut sizes = BTreeMap::new();
         for image in &self.images {
@@ -166,13 +166,13 @@ impl Image {
         Ok(Self { config, manifest, layers, created, dated })
     }
 
-    /// Returns the layers with OCI's media types.
+    /// Returns the descriptors of the layers with OCI's media types.
     pub(crate) fn oci_layers(&self) -> Vec<Descriptor> {
         self.layers.iter().map(|layer| descriptor_of(layer, true)).collect()
     }
 }
 
-/// Returns an index of manifests.
+/// Creates an index of manifests.
 pub(crate) fn index(
     manifests: &[Descriptor],
     annotations: &BTreeMap<String, String>,
@@ -183,7 +183,7 @@ pub(crate) fn index(
     listing("index", indented(&index)?, kind)
 }
 
-/// Returns the index of an archive, which is written without lines.
+/// Returns the bytes of an archive's `index.json`, which is compact JSON.
 pub(crate) fn archive_index(manifests: &[Descriptor]) -> Result<Vec<u8>> {
     let annotations = &BTreeMap::new();
     let media_type = media_type::OCI_INDEX;
@@ -206,7 +206,8 @@ fn descriptor_of(layer: &PackedLayer, oci: bool) -> Descriptor {
     }
 }
 
-/// Returns a document of these bytes, which lists others: it has a limit wherever it is read.
+/// Creates a document that lists others. Returns an error if it exceeds the size limit of all
+/// readers.
 pub(crate) fn listing(
     name: &'static str,
     bytes: Vec<u8>,
@@ -216,7 +217,7 @@ pub(crate) fn listing(
     Ok(document(bytes, media_type))
 }
 
-/// Returns a document of these bytes.
+/// Creates a document of these bytes.
 pub(crate) fn document(bytes: Vec<u8>, media_type: &'static str) -> Document {
     let (digest, size) = (Digest::of(&bytes), bytes.len() as u64);
     let annotations = BTreeMap::new();
@@ -224,12 +225,12 @@ pub(crate) fn document(bytes: Vec<u8>, media_type: &'static str) -> Document {
     Document { descriptor, bytes }
 }
 
-/// Returns compact JSON with the escapes that BuildKit writes.
+/// Serializes to compact JSON with BuildKit's escapes.
 pub(crate) fn json<T: Serialize>(value: &T) -> Result<Vec<u8>> {
     kiln_oci::json::to_go(value).map_err(|error| Error::Config(error.to_string()))
 }
 
-/// Returns JSON as BuildKit writes manifests and indexes.
+/// Serializes to indented JSON, the form of BuildKit's manifests and indexes.
 pub(crate) fn indented<T: Serialize>(value: &T) -> Result<Vec<u8>> {
     kiln_oci::json::to_go_indented(value).map_err(|error| Error::Config(error.to_string()))
 }

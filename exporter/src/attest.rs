@@ -1,17 +1,17 @@
-//! Attestations: what is said about an image, and goes with it.
+//! Attestations: statements about an image that are exported with it.
 //!
-//! There are two kinds. *Provenance* tells how an image was made, as SLSA has it ([`provenance`]):
-//! who calls hands in a predicate for each image, since only he knows what was asked for. A *bill of
-//! materials* tells what is in it, as SPDX has it ([`sbom`]): it is made here, from the package
-//! databases in the image's files.
+//! There are two kinds. *Provenance* describes how an image was built, in SLSA's format
+//! ([`provenance`]). The caller passes a predicate for each image, because only the caller knows
+//! the build's request. A *bill of materials* lists the packages of an image, in SPDX's format
+//! ([`sbom`]). This module creates it from the package databases in the image's files.
 //!
-//! Both are stored as `BuildKit` stores them, so that its tools read them. In an image, each
-//! platform's manifest has another one beside it in the index, whose layers are statements about the
-//! first (`manifest`); the index is made for them even where there is one platform. Outputs of files
-//! have a file for each statement, about each of the files (`files`).
+//! Both are stored in `BuildKit`'s layout, so that its tools can read them. In an image, the index
+//! has a second manifest beside each platform's manifest, whose layers are statements about the
+//! first (`manifest`). An image of one platform gets an index for this purpose, too. Outputs of
+//! files get a file for each statement, whose subjects are the files (`files`).
 //!
-//! Nothing in a statement depends on when or where it was made, unless the caller's predicate does:
-//! the same build gives the same bytes.
+//! Nothing in a statement depends on the time or the machine unless the caller's predicate does:
+//! the same build has the same bytes.
 
 pub mod provenance;
 pub mod purl;
@@ -34,48 +34,48 @@ pub use provenance::{Predicate, SlsaVersion};
 use sbom::Sbom;
 use statement::{Statement, Subject};
 
-/// What is to be said about the images of an export.
+/// The attestations to create for the images of an export.
 #[derive(Clone, Debug, Default)]
 pub struct Attestations {
-    /// How they were made.
+    /// The provenance attestation, or `None` for an export without it.
     pub provenance: Option<Provenance>,
-    /// What is in them.
+    /// The options of the bill of materials, or `None` for an export without it.
     pub sbom: Option<SbomOptions>,
 }
 
-/// How images were made.
+/// The provenance of an export's images.
 #[derive(Clone, Debug)]
 pub struct Provenance {
-    /// What is said of each image, in the order of [`ExportRequest::images`].
+    /// The predicate of each image, in the order of [`ExportRequest::images`].
     pub predicates: Vec<Predicate>,
-    /// The form in which it is said.
+    /// The version of SLSA's format.
     pub version: SlsaVersion,
-    /// Whether it is left out where there is no place for it but a file of its own, or an index that
-    /// is made for it alone.
+    /// `true` if provenance is left out of outputs that would need a separate file, or an index
+    /// just for the provenance.
     pub inline_only: bool,
     /// The name of the file in outputs of files.
     pub file_name: String,
 }
 
-/// A bill of materials.
+/// The options of a bill of materials.
 #[derive(Clone, Debug)]
 pub struct SbomOptions {
-    /// The tool that makes it, as `kiln-1.0`.
+    /// The tool and version that the document names as its creator, as `kiln-1.0`.
     pub tool: String,
     /// The name of the file in outputs of files.
     pub file_name: String,
 }
 
 impl Attestations {
-    /// Tells whether anything is to be said.
+    /// Returns `true` if no attestation is requested.
     pub fn is_empty(&self) -> bool {
         self.provenance.is_none() && self.sbom.is_none()
     }
 
-    /// Makes sure that outputs can hold what is to be said.
+    /// Checks that the outputs can hold the requested attestations.
     ///
     /// # Errors
-    /// Fails where one can't.
+    /// Fails if an output can't hold attestations.
     pub(crate) fn check(&self, outputs: &[Output]) -> Result<()> {
         let provenance = self.provenance.as_ref();
         Self::check_outputs(
@@ -84,10 +84,10 @@ impl Attestations {
         )
     }
 
-    /// Makes sure that outputs can hold attestations, where any are to be in all of them.
+    /// Checks that the outputs can hold attestations, if `is_asked_for`.
     ///
     /// # Errors
-    /// Fails where one can't.
+    /// Fails if an output can't hold attestations.
     pub fn check_outputs(is_asked_for: bool, outputs: &[Output]) -> Result<()> {
         for output in outputs.iter().filter(|_| is_asked_for) {
             if output.is_for_one_platform() {
@@ -103,7 +103,7 @@ impl Attestations {
         Ok(())
     }
 
-    /// Tells whether an output of images gets an index for attestations.
+    /// Returns `true` if an output of images gets an index for its attestations.
     fn makes_index(&self, output: &Output) -> bool {
         let is_archive = !matches!(output.kind, OutputKind::Image | OutputKind::Registry);
         let provenance = self.provenance.as_ref();
@@ -112,7 +112,7 @@ impl Attestations {
     }
 }
 
-/// What is to be said, with what had to be found out for it.
+/// The requested attestations with the packages that were found for them.
 #[derive(Debug, Default)]
 pub(crate) struct Prepared<'a> {
     asked: Option<&'a Attestations>,
@@ -128,19 +128,19 @@ pub(crate) struct AttestationManifest {
 }
 
 impl AttestationManifest {
-    /// Returns all documents but the manifest.
+    /// Returns all documents except the manifest.
     pub(crate) fn blobs(&self) -> impl Iterator<Item = &Document> {
         self.statements.iter().chain([&self.config])
     }
 
-    /// Returns the entry of an index.
+    /// Returns the manifest's entry in the index.
     pub(crate) fn descriptor(&self) -> &Descriptor {
         &self.manifest.descriptor
     }
 }
 
 impl<'a> Prepared<'a> {
-    /// Looks into the images, where that is needed.
+    /// Searches the images for packages if a bill of materials is requested.
     pub(crate) fn new(request: &'a ExportRequest, context: &ExportContext<'_>) -> Result<Self> {
         let asked = (!request.attestations.is_empty()).then_some(&request.attestations);
         let mut sboms = Vec::new();
@@ -152,17 +152,18 @@ impl<'a> Prepared<'a> {
         Ok(Self { asked, sboms })
     }
 
-    /// Returns what couldn't be looked into.
+    /// Returns warnings about the files that the search couldn't read.
     pub(crate) fn warnings(&self) -> Vec<String> {
         self.sboms.iter().flat_map(|sbom| sbom.warnings.iter().cloned()).collect()
     }
 
-    /// Tells whether an output of images has an index although nobody has asked for one.
+    /// Returns `true` if an output of images gets an index for its attestations alone.
     pub(crate) fn makes_index(&self, output: &Output) -> bool {
         self.asked.is_some_and(|asked| asked.makes_index(output))
     }
 
-    /// Returns the manifest that says something about an image, the `number`th of the request.
+    /// Returns the attestation manifest of an image. `number` is the image's position in the
+    /// request.
     pub(crate) fn about(
         &self,
         number: usize,
@@ -197,7 +198,8 @@ impl<'a> Prepared<'a> {
 }
 
 impl Provenance {
-    /// Returns the type and the predicate of the `number`th image's provenance.
+    /// Returns the predicate type and the predicate of an image's provenance. `number` is the
+    /// image's position in the request.
     fn statement(&self, number: usize, layers: &[Descriptor]) -> Result<(&'static str, Value)> {
         let missing = || Error::Config("an image has no provenance".to_owned());
         let predicate = self.predicates.get(number).ok_or_else(missing)?;
@@ -205,7 +207,7 @@ impl Provenance {
     }
 }
 
-/// Returns the image under each of its names.
+/// Returns a subject for each name of the image.
 fn subjects(names: &[Reference], source: &ImageSource, image: &Image) -> Vec<Subject> {
     let digest = image.manifest.descriptor.digest;
     let named = |name: &Reference| {
@@ -213,7 +215,7 @@ fn subjects(names: &[Reference], source: &ImageSource, image: &Image) -> Vec<Sub
         Subject::new(url, &digest.hex())
     };
     match names {
-        // A statement has to be about something.
+        // A statement needs at least one subject.
         [] => vec![Subject::new("_".to_owned(), &digest.hex())],
         names => names.iter().map(named).collect(),
     }

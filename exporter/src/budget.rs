@@ -1,16 +1,16 @@
 //! The budget of threads and memory that all packing of a process shares.
 //!
-//! | what | how much of it |
+//! | resource | limit |
 //! | --- | --- |
-//! | threads that hash and compress | rayon's, one for each processor or as many as `--threads` says, and as many of lower priority for what isn't waited for |
-//! | blocks of gzip under way | three for each thread, 96 at most, and one for each layer that is being packed |
-//! | large streams of zstd | one that is waited for, one in the background |
-//! | archives that are unpacked or listed | one for each thread (`worker`'s `snapshots`) |
+//! | threads that hash and compress | rayon's: one per processor or the number in `--threads`; and as many low-priority threads for packing ahead |
+//! | gzip blocks in progress | three per thread, at most 96, and one more for each layer in packing |
+//! | large zstd streams | one in the foreground, one in the background |
+//! | archives that are unpacked or listed | one per thread (`worker`'s `snapshots`) |
 //!
-//! A block is 512 KiB that were read and what comes of them. A layer always has one block, so that
-//! nobody waits for somebody who waits as well. zstd with threads keeps several windows for each of
-//! them, about 40 MB at its usual level: a second stream at once would use the same processors, and
-//! as much memory again.
+//! A block consists of 512 KiB of input and its compressed output. A layer always has one block
+//! outside the budget, so that no layer waits for another one that waits as well. A zstd stream
+//! with threads keeps several windows per thread, about 40 MB at the default level. A second stream
+//! at once would compete for the same processors and take as much memory again.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,10 +20,9 @@ use rayon::ThreadPoolBuilder;
 
 use crate::error::{Error, Result};
 
-/// Blocks under way for each thread: one that is worked on, and some that wait for a thread or to be
-/// written.
+/// The blocks per thread: one in compression, and others that wait for a thread or to be written.
 const BLOCKS_OF_THREAD: usize = 3;
-/// The most blocks under way, whatever the number of threads.
+/// The maximum number of blocks, with any number of threads.
 const MOST_BLOCKS: usize = 96;
 
 static BLOCKS: AtomicUsize = AtomicUsize::new(0);
@@ -33,32 +32,33 @@ thread_local! {
     static IN_BACKGROUND: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Says how many threads hash and compress, in place of one for each processor. To be called before
-/// anything is hashed or packed.
+/// Sets the number of threads that hash and compress. The default is one per processor. Call this
+/// before anything is hashed or packed.
 ///
 /// # Errors
-/// Fails where something was, or the threads can't be started.
+/// Fails if the threads have been started before, or can't be started.
 pub fn use_threads(threads: usize) -> Result<()> {
     let pool = ThreadPoolBuilder::new().num_threads(threads);
     pool.build_global().map_err(|error| Error::Unsupported(format!("{threads} threads: {error}")))
 }
 
-/// Says that this thread does what nobody waits for.
+/// Marks this thread as one that packs in the background.
 pub(crate) fn enter_background() {
     IN_BACKGROUND.set(true);
 }
 
-/// A block's place in the budget, given back when it is dropped.
+/// A share of the budget for one block. Dropping it returns the share.
 #[derive(Debug)]
 pub(crate) struct BlockPermit(());
 
 impl BlockPermit {
-    /// Returns a place, if there is one.
+    /// Takes a share, or returns `None` if the budget is used up.
     pub(crate) fn try_new() -> Option<Self> {
         let most = (BLOCKS_OF_THREAD * rayon::current_num_threads()).min(MOST_BLOCKS);
         let more = |taken: usize| (taken < most).then_some(taken + 1);
         let taken = BLOCKS.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
-        // Not one that is dropped at once: it would give back what nobody took.
+        // `then_some` would create and drop a permit on failure, which returns a share that wasn't
+        // taken.
         taken.is_ok().then(|| Self(()))
     }
 }
@@ -69,12 +69,12 @@ impl Drop for BlockPermit {
     }
 }
 
-/// Tells whether this thread does what nobody waits for.
+/// Returns `true` if this thread packs in the background.
 pub(crate) fn is_background() -> bool {
     IN_BACKGROUND.get()
 }
 
-/// Waits until no other large stream is under way that matters as much.
+/// Waits until no other large zstd stream of the same priority is in progress.
 pub(crate) fn large_stream(is_background: bool) -> MutexGuard<'static, ()> {
     STREAMS[usize::from(is_background)].lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -86,7 +86,7 @@ mod tests {
     #[test]
     fn there_are_so_many_blocks_and_no_more() {
         let most = (BLOCKS_OF_THREAD * rayon::current_num_threads()).min(MOST_BLOCKS);
-        // Other tests may have some of them, and give back none but their own.
+        // Other tests may hold shares, and return only their own.
         let mut taken = Vec::new();
         for _ in 0..10 * most {
             taken.extend(BlockPermit::try_new());

@@ -1,18 +1,19 @@
-//! Build caches that travel: what a build knows, in a directory or a registry.
+//! Portable build caches: a build's results in a directory or a registry.
 //!
-//! A cache is a manifest whose config lists layers, results, links between keys and cache mounts
-//! ([`kiln_oci::cache`], `docs/reference/cache.md`), and whose layers are the blobs of these. Layers are packed
-//! as those of images are, several at once: one that has a blob with the wanted compression is not
-//! packed again, and one of a base image stays as it came. What goes to a registry and is at one
-//! already is mounted there, and not fetched.
+//! A cache is a manifest. The config lists layers, results, links between keys, and cache mounts
+//! ([`kiln_oci::cache`], `docs/reference/cache.md`). The manifest's layers are the blobs of the
+//! listed layers and mounts. They are packed like the layers of images, several at once. A layer
+//! that already has a blob with the requested compression isn't packed again, and a layer of a base
+//! image keeps its blob. A blob that goes to a registry and is in one already is mounted there,
+//! without a download.
 //!
-//! | module | what it does |
+//! | module | task |
 //! | --- | --- |
-//! | [`spec`] | caches out of what is typed after `--cache-to` and `--cache-from` |
-//! | `contents` | which layers and mounts a cache has, packed |
-//! | `document` | its config and manifest |
-//! | `directory` | writing it into a directory |
-//! | `inline` | what an image says of its own layers |
+//! | [`spec`] | parses the values of `--cache-to` and `--cache-from` |
+//! | `contents` | packs the layers and mounts of a cache |
+//! | `document` | creates the config and the manifest |
+//! | `directory` | writes a cache into a directory |
+//! | `inline` | describes an image's own layers in its config |
 
 pub mod spec;
 
@@ -40,38 +41,39 @@ pub use self::inline::inline_cache;
 /// The result of a step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CachedResult {
-    /// The key that it is stored under.
+    /// The canonical key of the result.
     pub key: Digest,
-    /// For each output its uppermost layer; `None` for an empty file system.
+    /// The uppermost layer of each output. `None` for an empty file system.
     pub outputs: Vec<Option<LayerId>>,
-    /// How long the step took, in milliseconds; 0 where nobody knows.
+    /// The step's run time in milliseconds, or 0 if it is unknown.
     pub duration_ms: u64,
 }
 
-/// What is to be in a cache.
+/// The results, links and mounts to export as a cache.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CacheRequest {
-    /// Results of steps.
+    /// The results of steps.
     pub results: Vec<CachedResult>,
-    /// Keys that lead to keys of results.
+    /// The links from definition keys to the keys of results.
     pub links: Vec<CacheLink>,
-    /// Keys of cache mounts.
+    /// The IDs of cache mounts.
     pub mounts: Vec<String>,
 }
 
-/// A cache that was exported.
+/// The outcome of a cache export.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CacheExported {
-    /// The digest of its manifest, or of its index.
+    /// The digest of the manifest or index.
     pub digest: Option<Digest>,
-    /// What could not be had and isn't in it, and why.
+    /// The layers and mounts that the cache lacks, each with the reason.
     pub left_out: Vec<String>,
 }
 
-/// Writes a cache into a directory or a registry. An inline cache is the images' matter.
+/// Writes a cache to a directory or a registry. The export of images writes an inline cache.
 ///
 /// # Errors
-/// Fails where the target can't be written, and where something can't be packed for want of room.
+/// Fails if the target can't be written, or if packing fails for a reason other than a missing or
+/// damaged layer or mount.
 pub fn export_cache(
     request: &CacheRequest,
     to: &CacheTo,
@@ -110,7 +112,7 @@ pub fn export_cache(
     Ok(CacheExported { digest: Some(documents.manifest.digest), left_out: contents.left_out })
 }
 
-/// Returns what is to be in the repository.
+/// Returns the blobs and documents to push.
 fn shipment(contents: &Contents, documents: &Documents) -> Shipment {
     let mut shipment = Shipment::default();
     let mut add = |digest, size, media_type: &str, bytes: Option<Bytes>| {

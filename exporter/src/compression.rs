@@ -1,4 +1,4 @@
-//! Compressions of layers, and writers that compress.
+//! The compressions of layers, and writers that compress.
 
 use std::io::{self, Write};
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -9,41 +9,40 @@ use kiln_oci::media_type;
 use crate::budget;
 use crate::gzip::GzipWriter;
 
-/// Docker's layer compressed with zstd.
+/// The media type of a Docker layer in zstd's format.
 const DOCKER_LAYER_ZSTD: &str = "application/vnd.docker.image.rootfs.diff.tar.zstd";
 
-/// How much is handed to the zstd thread at once.
+/// The size in bytes of the chunks that the zstd thread receives.
 const CHUNK: usize = 1 << 20;
-/// How many chunks may wait for it.
+/// The maximum number of chunks that wait for the thread.
 const WAITING: usize = 4;
 
 /// A compression of layers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Compression {
-    /// None.
+    /// No compression: the layer is a plain tar.
     Uncompressed,
-    /// gzip, in parallel.
+    /// gzip, compressed in parallel.
     #[default]
     Gzip,
-    /// zstd.
+    /// zstd, compressed in parallel if the layer is larger than 1 MiB.
     Zstd,
 }
 
-/// How layers are to be packed.
+/// The options for packing layers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Packing {
     /// The compression of new layers.
     pub compression: Compression,
-    /// Its level; `None` stands for 6 with gzip and 3 with zstd.
+    /// The compression level. The default is 6 for gzip and 3 for zstd.
     pub level: Option<u32>,
-    /// Whether layers of base images are to have that compression too, rather than what they came
-    /// in.
+    /// `true` if layers of base images are recompressed when they have another compression.
     pub force: bool,
 }
 
 impl Compression {
-    /// Returns the compression that a layer's media type tells, OCI's or Docker's; `None` where it
-    /// is no layer that can be read.
+    /// Returns the compression of a layer's media type, OCI's or Docker's. Returns `None` for other
+    /// media types.
     pub fn of(media_type: &str) -> Option<Self> {
         match media_type {
             media_type::OCI_LAYER | media_type::DOCKER_LAYER => Some(Self::Uncompressed),
@@ -53,7 +52,7 @@ impl Compression {
         }
     }
 
-    /// Returns the media type of a layer with this compression, OCI's or Docker's.
+    /// Returns the media type of a layer with this compression: OCI's if `oci`, otherwise Docker's.
     pub const fn media_type(self, oci: bool) -> &'static str {
         match (self, oci) {
             (Self::Uncompressed, true) => media_type::OCI_LAYER,
@@ -65,7 +64,7 @@ impl Compression {
         }
     }
 
-    /// Returns the name that it goes by in outputs.
+    /// Returns the value of the output key `compression`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Uncompressed => "uncompressed",
@@ -75,7 +74,7 @@ impl Compression {
     }
 }
 
-/// Compresses what is written to it.
+/// A writer that compresses into another writer.
 pub(crate) enum Compressor<W: Write + Send + 'static> {
     Plain(W),
     Gzip(Box<GzipWriter<W>>),
@@ -93,7 +92,7 @@ impl<W: Write + Send + 'static> Compressor<W> {
         }
     }
 
-    /// Ends the stream and returns what it was written to.
+    /// Ends the stream and returns the inner writer.
     pub(crate) fn finish(self) -> io::Result<W> {
         match self {
             Self::Plain(sink) => Ok(sink),
@@ -117,14 +116,15 @@ impl<W: Write + Send + 'static> Write for Compressor<W> {
     }
 }
 
-/// Compresses with zstd on threads of its own, so that reading, hashing and compressing go on beside
-/// one another. zstd cuts what it gets into jobs whose size follows from the level: so the bytes are
-/// the same for any number of threads from one on. What is smaller than a chunk is compressed
-/// without any, always.
+/// A zstd writer with threads of its own, so that reading, hashing and compressing overlap. zstd
+/// splits its input into jobs whose size depends only on the level, so the number of threads
+/// doesn't change the output. Input that is smaller than a chunk is always compressed without
+/// threads.
 pub(crate) struct ZstdWriter<W: Write + Send + 'static> {
     level: u32,
     buffer: Vec<u8>,
-    // Made when there is more than a chunk: small layers are many, and need none.
+    // `None` once the thread runs. It starts with the first full chunk, because most layers are
+    // small and need no thread.
     sink: Option<W>,
     thread: Option<ZstdThread<W>>,
 }
@@ -153,7 +153,7 @@ impl<W: Write + Send + 'static> ZstdWriter<W> {
         Ok(())
     }
 
-    /// Hands the buffer to the thread.
+    /// Sends the buffer to the thread. Starts the thread on first use.
     fn send(&mut self) -> io::Result<()> {
         if let Some(sink) = self.sink.take() {
             self.start(sink)?;

@@ -1,8 +1,7 @@
 //! The final image config.
 //!
-//! What the frontend made has no diff IDs of new layers, and new history entries without times. Here
-//! both are filled in as BuildKit does it, so that a history entry that made a layer stands against
-//! each layer.
+//! The frontend's config lacks the diff IDs of new layers and the times of new history entries.
+//! This module adds both in BuildKit's way, so that each layer has a history entry.
 
 use kiln_oci::{History, ImageConfig, RootFs};
 use time::OffsetDateTime;
@@ -12,11 +11,11 @@ use crate::error::{Error, Result};
 use crate::export::ImageSource;
 use crate::pack::PackedLayer;
 
-/// What layers without a history entry are said to have been made by.
+/// The `created_by` of layers without a history entry.
 const UNKNOWN: &str = "created by kiln";
 
-/// Returns the config of an image with these layers. As in BuildKit, one that has neither layers nor an
-/// epoch has no time.
+/// Returns the config of an image with these layers. As in BuildKit, an image without layers and
+/// epoch has no creation time.
 pub(crate) fn complete(source: &ImageSource, layers: &[PackedLayer]) -> Result<ImageConfig> {
     let (mut config, epoch) = (source.config.clone(), source.epoch);
     for (what, value) in [("os", &config.os), ("architecture", &config.architecture)] {
@@ -31,7 +30,7 @@ pub(crate) fn complete(source: &ImageSource, layers: &[PackedLayer]) -> Result<I
     match_layers(&mut config.history, layers)?;
     fill_times(&mut config.history, layers)?;
     let diff_ids: Vec<_> = layers.iter().map(|layer| layer.diff_id).collect();
-    // Null where there are none, as Go writes it.
+    // `null` if the image has no layers, as Go writes it.
     let diff_ids = (!diff_ids.is_empty()).then_some(diff_ids);
     config.rootfs = RootFs { kind: "layers".to_owned(), diff_ids };
     if let Some(epoch) = epoch {
@@ -43,7 +42,7 @@ pub(crate) fn complete(source: &ImageSource, layers: &[PackedLayer]) -> Result<I
     Ok(config)
 }
 
-/// Sees to it that as many entries made layers as there are layers.
+/// Makes the number of history entries with a layer equal to the number of layers.
 fn match_layers(history: &mut Vec<History>, layers: &[PackedLayer]) -> Result<()> {
     let mut made = 0;
     for entry in history.iter_mut().filter(|entry| !entry.empty_layer) {
@@ -64,7 +63,8 @@ fn match_layers(history: &mut Vec<History>, layers: &[PackedLayer]) -> Result<()
     Ok(())
 }
 
-/// Gives each entry a time: its layer's, else that of the new layer that follows or comes before.
+/// Sets the time of each entry without one: its layer's time, or else that of the nearest new entry
+/// with a layer.
 fn fill_times(history: &mut [History], layers: &[PackedLayer]) -> Result<()> {
     let makers = history.iter_mut().filter(|entry| !entry.empty_layer);
     for (entry, layer) in makers.zip(layers) {
@@ -72,7 +72,8 @@ fn fill_times(history: &mut [History], layers: &[PackedLayer]) -> Result<()> {
             entry.created = Some(text(i128::from(layer.created_at))?);
         }
     }
-    // The first time behind the first entry that has none is that of the first new layer.
+    // An entry without a time takes that of the entry before it. The first of these entries take
+    // the first time after them, if any.
     let first_without = history.iter().position(|entry| entry.created.is_none());
     let Some(first_without) = first_without else { return Ok(()) };
     let (old, new) = history.split_at_mut(first_without);
@@ -90,7 +91,7 @@ fn fill_times(history: &mut [History], layers: &[PackedLayer]) -> Result<()> {
     Ok(())
 }
 
-/// Sets times later than the epoch to it, but those that were given: they came with a base image.
+/// Sets times after the epoch to the epoch. Times in `given` came with a base image and stay.
 fn clamp(config: &mut ImageConfig, given: Vec<bool>, epoch: i64) -> Result<()> {
     let limit = text(i128::from(epoch) * 1_000_000_000)?;
     let given = given.into_iter().chain(std::iter::repeat(false));
@@ -105,7 +106,7 @@ fn clamp(config: &mut ImageConfig, given: Vec<bool>, epoch: i64) -> Result<()> {
     Ok(())
 }
 
-/// Returns a time as Go writes it: without zeros at the end of the fraction, and with `Z` for UTC.
+/// Returns a time in Go's format: without trailing zeros in the fraction, and with `Z` for UTC.
 fn shortened(time: &str) -> String {
     let zone = time.rfind(['Z', '+', '-']).filter(|at| *at > "2006-01-02".len());
     let Some((clock, zone)) = zone.map(|at| time.split_at(at)) else { return time.to_owned() };
@@ -116,12 +117,12 @@ fn shortened(time: &str) -> String {
 }
 
 fn is_later(time: &str, epoch: i64) -> bool {
-    // What is no time can't be shown to be earlier.
+    // An invalid time counts as later.
     OffsetDateTime::parse(time, &Rfc3339)
         .map_or(true, |time| time.unix_timestamp_nanos() > i128::from(epoch) * 1_000_000_000)
 }
 
-/// Returns a time in nanoseconds since 1970 as RFC 3339 has it.
+/// Formats a time in nanoseconds since 1970 as RFC 3339.
 pub(crate) fn text(nanoseconds: i128) -> Result<String> {
     let time = OffsetDateTime::from_unix_timestamp_nanos(nanoseconds)
         .map_err(|error| Error::Config(format!("time {nanoseconds}: {error}")))?;

@@ -1,7 +1,7 @@
-//! Lines of comma-separated values, as Go reads them.
+//! Lines of comma-separated values, parsed like Go's `encoding/csv`.
 
-/// Splits a line into its fields: a field in double quotes may hold commas, and quotes where they
-/// are doubled; a quote within a field that doesn't begin with one is an error.
+/// Splits a line into fields. A field in double quotes may contain commas, and a doubled quote for
+/// a quote. A quote inside an unquoted field is an error.
 pub fn fields(line: &str) -> Result<Vec<String>, String> {
     let mut fields = Vec::new();
     let mut rest = line;
@@ -23,7 +23,8 @@ pub fn fields(line: &str) -> Result<Vec<String>, String> {
     }
 }
 
-/// Reads a field whose opening quote is behind, and returns what follows its closing quote.
+/// Reads a quoted field after its opening quote. Returns the field and the text after its closing
+/// quote.
 fn quoted_field(text: &str) -> Result<(String, &str), String> {
     let mut field = String::new();
     let mut rest = text;

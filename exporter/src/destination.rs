@@ -1,8 +1,9 @@
-//! Files that appear whole.
+//! Files that appear in one step.
 //!
-//! What a user names as a place for output may be anything. A regular file is replaced in one go, and
-//! stays what it was until then; what isn't one (a pipe, a device, a terminal, what `/dev/stdout` leads
-//! to) is written to as it is. A link is followed, and stays a link, whether its target is there or not.
+//! A destination that the user names may be any kind of file. A regular file is replaced in one
+//! step and keeps its content until then. A pipe, a device, a terminal, or the target of
+//! `/dev/stdout` is written in place. A symbolic link is followed and stays a link, even if its
+//! target doesn't exist.
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
@@ -11,34 +12,34 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
-/// How many links may lead to a file, as many as the kernel follows.
+/// The maximum number of links to follow, equal to the kernel's.
 const MAX_LINKS: usize = 40;
 
-/// A file that is written beside its destination and takes its place when it is complete.
+/// A file that is written beside its destination and replaces it when it is complete.
 #[derive(Debug)]
 pub struct NewFile {
     target: PathBuf,
-    /// Where it is written meanwhile; `None` where that is the target itself.
+    /// The temporary path. `None` if the target is written in place.
     temporary: Option<PathBuf>,
     file: File,
 }
 
-/// What is at a destination.
+/// The kind of file at a destination.
 enum Place {
-    /// Nothing yet, or a regular file, behind all links.
+    /// A regular file or a missing one, with all links resolved.
     File(PathBuf, Option<fs::Metadata>),
-    /// Something else that can be written.
+    /// A file of another kind, which is written in place.
     Special,
 }
 
 impl NewFile {
-    /// Begins a file at `dest`.
+    /// Creates a file for `dest`.
     ///
     /// # Errors
-    /// Fails where nothing can be written there.
+    /// Fails if `dest` is a directory or can't be written.
     pub fn create(dest: &Path) -> Result<Self> {
         let in_place = |target: &Path, is_file: bool| {
-            // What a shell has redirected to a file is written behind what is there.
+            // A shell's redirection to a file must keep the content before it.
             let mut options = OpenOptions::new();
             let options =
                 if is_file { options.write(true).truncate(true) } else { options.append(true) };
@@ -57,29 +58,30 @@ impl NewFile {
                 Ok(file) => {
                     let new = Self { target, temporary: Some(temporary), file };
                     if let Some(there) = there {
-                        // Who may read it is for its owner to say, as far as that is possible here.
+                        // The new file keeps the permissions of the old one if possible.
                         let _ = new.file.set_permissions(there.permissions());
                     }
                     return Ok(new);
                 }
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
-                // The file may be somebody's who can't change its directory.
+                // The user may write the file but not its directory.
                 Err(_) if there.is_some() => return in_place(&target, true),
                 Err(error) => return Err(Error::io("create", dest)(error)),
             }
         }
     }
 
-    /// Gives the complete file its name.
+    /// Gives the complete file its final name.
     ///
     /// # Errors
-    /// Fails where it can't have the name; then nothing has changed there.
+    /// Fails if the file can't be renamed or, in place of a mount point, copied. A failed rename
+    /// leaves the destination unchanged.
     pub fn commit(mut self) -> Result<()> {
         self.file.flush().map_err(Error::io("write", &self.target))?;
         let Some(temporary) = &self.temporary else { return Ok(()) };
         match fs::rename(temporary, &self.target) {
             Ok(()) => self.temporary = None,
-            // Something is mounted there, and that is what it is to be written to.
+            // The target is a mount point: write into the mounted file.
             Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
                 self.copy().map_err(Error::io("write", &self.target))?;
             }
@@ -88,39 +90,39 @@ impl NewFile {
         Ok(())
     }
 
-    /// Copies the complete file into the one that is there.
+    /// Copies the complete file into the existing one.
     fn copy(&mut self) -> io::Result<()> {
         let mut target = OpenOptions::new().write(true).truncate(true).open(&self.target)?;
         self.file.rewind()?;
         io::copy(&mut self.file, &mut target).map(drop)
     }
 
-    /// Returns the file.
+    /// Returns the open file.
     pub fn file(&mut self) -> &mut File {
         &mut self.file
     }
 
-    /// Returns the path as people know it.
+    /// Returns the final path, with links resolved unless the destination is written in place.
     pub fn target(&self) -> &Path {
         &self.target
     }
 }
 
-/// Writes a file at `dest`, whole or not at all.
+/// Writes a file at `dest` in one step.
 ///
 /// # Errors
-/// Fails where nothing can be written there.
+/// Fails if `dest` is a directory or can't be written.
 pub fn write_file(dest: &Path, bytes: &[u8]) -> Result<()> {
     let mut new = NewFile::create(dest)?;
     new.file().write_all(bytes).map_err(Error::io("write", dest))?;
     new.commit()
 }
 
-/// Removes what an earlier command has written to `dest`, where that is a regular file. Where it can't
-/// be removed, it is emptied.
+/// Removes the regular file that an earlier command has written to `dest`. Empties the file if it
+/// can't be removed.
 ///
 /// # Errors
-/// Fails where it stays.
+/// Fails if the file can be neither removed nor emptied.
 pub fn remove_old(dest: &Path) -> Result<()> {
     let Place::File(target, Some(_)) = place(dest)? else { return Ok(()) };
     fs::remove_file(&target)
@@ -139,7 +141,7 @@ fn place(dest: &Path) -> Result<Place> {
         }
         Ok(there) if there.is_file() => match fs::canonicalize(dest) {
             Ok(target) => Ok(Place::File(target, Some(there))),
-            // A file without a name, behind `/dev/fd`.
+            // An unlinked file behind `/dev/fd`.
             Err(_) => Ok(Place::Special),
         },
         Ok(_) => Ok(Place::Special),
@@ -147,7 +149,7 @@ fn place(dest: &Path) -> Result<Place> {
     }
 }
 
-/// Returns where a path leads whose last target isn't there.
+/// Follows the links of a path whose final target doesn't exist.
 fn behind_links(dest: &Path) -> Result<PathBuf> {
     let mut path = dest.to_owned();
     for _ in 0..MAX_LINKS {
@@ -251,13 +253,13 @@ mod tests {
         write_file(&fifo, b"x").unwrap();
         assert_eq!(reader.join().unwrap(), b"x");
         assert!(fs::metadata(&fifo).unwrap().file_type().is_fifo());
-        // A pipe behind /dev/fd, as a shell's `>(…)` is.
+        // A pipe behind /dev/fd, like a shell's `>(…)`.
         let (read, write) = io::pipe().unwrap();
         let path = format!("/dev/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&write));
         write_file(Path::new(&path), b"y").unwrap();
         drop(write);
         assert_eq!(io::read_to_string(read).unwrap(), "y");
-        // And a file, as behind `>>`.
+        // A file behind /dev/fd, like a shell's `>>`.
         let log = dir.path().join("log");
         fs::write(&log, "a").unwrap();
         let file = File::open(&log).unwrap();

@@ -1,7 +1,8 @@
-//! Tars that `docker load` takes.
+//! Archives for `docker load`.
 //!
-//! Such a tar is an OCI layout with one more file, `manifest.json`, that says where config and layers
-//! lie. Engines before the containerd image store read that file alone, newer ones the layout.
+//! Such an archive is an OCI layout with one more file, `manifest.json`, which gives the paths of
+//! config and layers. Engines before the containerd image store read only that file; newer ones
+//! read the layout.
 
 use kiln_oci::{Reference, limits};
 use serde::Serialize;
@@ -27,7 +28,7 @@ pub(crate) fn archive(assembled: &Assembled, names: &[Reference]) -> Result<File
     let mut files = oci::layout(assembled, names)?;
     let entry = Entry {
         config: blob_path(&image.config.descriptor.digest),
-        // Null where there are none, as docker itself writes it.
+        // `null` if the image has no names, as Docker itself writes it.
         repo_tags: (!names.is_empty()).then(|| names.iter().filter_map(tag).collect()),
         layers: image.layers.iter().map(|layer| blob_path(&layer.digest)).collect(),
     };
@@ -37,13 +38,14 @@ pub(crate) fn archive(assembled: &Assembled, names: &[Reference]) -> Result<File
     Ok(files)
 }
 
-/// Says that several platforms are too many.
+/// Returns the error for an output of several platforms.
 pub(crate) fn no_index() -> Error {
     let problem = "docker exporter does not currently support exporting manifest lists";
     Error::Unsupported(format!("{problem}: use type=oci, or build for one platform"))
 }
 
-/// Returns a name as docker shows it: short, with a tag, without a digest.
+/// Returns a name in Docker's short form, with its tag and without its digest. Returns `None` for a
+/// name without a tag.
 pub(crate) fn tag(name: &Reference) -> Option<String> {
     name.tag().map(|tag| {
         let full = name.name();

@@ -1,94 +1,94 @@
-//! Errors of exporting.
+//! The error type of exports.
 
 use std::io;
 use std::path::PathBuf;
 
-/// Why something can't be exported.
+/// An error of an export.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The text of an output is wrong.
+    /// The value of an `--output` option is invalid.
     #[error("invalid output {text:?}: {problem}")]
     Spec {
-        /// What was typed.
+        /// The value as the user typed it.
         text: String,
-        /// What is wrong with it.
+        /// A description of the error.
         problem: String,
     },
-    /// The text of a cache is wrong.
+    /// The value of a `--cache-to` or `--cache-from` option is invalid.
     #[error("invalid cache {text:?}: {problem}")]
     CacheSpec {
-        /// What was typed.
+        /// The value as the user typed it.
         text: String,
-        /// What is wrong with it.
+        /// A description of the error.
         problem: String,
     },
-    /// The text of an annotation is wrong.
+    /// The value of an `--annotation` option is invalid.
     #[error("invalid annotation {text:?}: {problem}")]
     Annotation {
-        /// What was typed.
+        /// The value as the user typed it.
         text: String,
-        /// What is wrong with it.
+        /// A description of the error.
         problem: String,
     },
-    /// An image can't be loaded.
+    /// An engine can't load an image.
     #[error("load the image into {engine}")]
     Load {
-        /// Who was to take it.
+        /// The engine's name for display.
         engine: String,
-        /// Why it doesn't.
+        /// The error of the engine or of the connection to it.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// A document is larger than its readers allow.
     #[error(transparent)]
     TooLarge(#[from] kiln_oci::TooLarge),
-    /// The file system said no.
+    /// A file operation failed.
     #[error("{action} {path:?}")]
     Io {
-        /// What was being done, as `create`.
+        /// The operation as a verb, as `create`.
         action: &'static str,
-        /// To what.
+        /// The file or directory.
         path: PathBuf,
-        /// Why it failed.
+        /// The error that the operating system reported.
         source: io::Error,
     },
-    /// The store can't do its part.
+    /// The store can't be read or written.
     #[error(transparent)]
     Store(#[from] kiln_store::Error),
-    /// A registry refuses something, or can't be reached.
+    /// A registry can't be reached or refuses a request.
     #[error(transparent)]
     Registry(#[from] kiln_registry::Error),
-    /// A tree can't be read, packed or copied.
+    /// A file tree can't be read, packed or copied.
     #[error(transparent)]
     Tree(#[from] kiln_tree::Error),
     /// A layer can't be packed.
     #[error("pack layer {layer}")]
     Pack {
-        /// Which.
+        /// The layer, by the name of its progress report.
         layer: String,
-        /// Why.
+        /// The error of the read or write.
         source: io::Error,
     },
-    /// A layer of a base image can't be had.
+    /// A layer of a base image can't be downloaded.
     #[error("fetch layer {layer}")]
     Fetch {
-        /// The blob's digest or the layer.
+        /// The digest of the blob, or the ID of the layer.
         layer: String,
-        /// Why.
+        /// The error of the [`BlobFetcher`](crate::BlobFetcher).
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The image config can't be exported.
     #[error("invalid image config for export: {0}")]
     Config(String),
-    /// What is asked for can't be done, or can't be done yet.
+    /// The request is contradictory, or kiln doesn't support it.
     #[error("{0}")]
     Unsupported(String),
-    /// The export was cancelled.
+    /// The caller cancelled the export.
     #[error("canceled")]
     Cancelled,
 }
 
 impl Error {
-    /// Returns a function that makes an error of the kernel's answer, for `map_err`.
+    /// Returns a function for `map_err` that adds an action and a path to an I/O error.
     pub(crate) fn io<E: Into<io::Error>>(
         action: &'static str,
         path: impl Into<PathBuf>,
@@ -98,5 +98,5 @@ impl Error {
     }
 }
 
-/// A result with [`Error`].
+/// A result whose error is [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;

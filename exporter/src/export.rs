@@ -1,4 +1,4 @@
-//! Exporting: one request, any number of outputs.
+//! The export of one request to any number of outputs.
 
 use std::fmt;
 use std::io::Write;
@@ -20,44 +20,44 @@ use crate::push::Remote;
 use crate::spec::{Output, OutputEpoch, OutputKind};
 use crate::{archive, config, docker, image, load, local, oci, registry, rewrite, tarball};
 
-/// How many layers are packed at once. Large ones are parallel by themselves; this is for many small
-/// ones, whose time goes into waiting.
+/// The number of layers that are packed at once. The compression of a large layer is parallel in
+/// itself; for small layers, this hides the latency.
 const LAYERS_AT_ONCE: usize = 4;
 
-/// What a build has made for one platform.
+/// The result of a build for one platform.
 #[derive(Clone, Debug)]
 pub struct ImageSource {
-    /// The image config, as the frontend made it: diff IDs and times of what is new are filled in
-    /// here.
+    /// The frontend's image config. The export adds the diff IDs of all layers, and the times of
+    /// new history entries.
     pub config: ImageConfig,
-    /// The uppermost layer; `None` for an image without files.
+    /// The uppermost layer. `None` for an image without files.
     pub layer: Option<LayerId>,
-    /// The platform.
+    /// The platform that the image is for.
     pub platform: Platform,
-    /// `SOURCE_DATE_EPOCH`, in seconds.
+    /// `SOURCE_DATE_EPOCH` in seconds since 1970.
     pub epoch: Option<i64>,
 }
 
-/// What is to be exported, and how.
+/// The images to export, and the outputs to write.
 #[derive(Clone, Debug)]
 pub struct ExportRequest {
-    /// The images, one for each platform.
+    /// The images, one per platform.
     pub images: Vec<ImageSource>,
-    /// The outputs, in their order.
+    /// The outputs in the order in which they are written.
     pub outputs: Vec<Output>,
-    /// Whether an index is wanted although there is one image only; several always have one.
+    /// `true` if a single image gets an index, too. Several images always have one.
     pub has_index: bool,
-    /// What is to be said about the images.
+    /// The attestations of the images.
     pub attestations: Attestations,
 }
 
 impl ExportRequest {
-    /// Tells whether the images are told apart by their platforms.
+    /// Returns `true` if outputs have an index of the images, or by default a directory per platform.
     pub(crate) fn is_index(&self) -> bool {
         self.has_index || self.images.len() > 1
     }
 
-    /// Returns the same for an output with an epoch of its own.
+    /// Returns a copy of the request with an output's own epoch.
     fn with_epoch(&self, epoch: OutputEpoch) -> Self {
         let mut request = self.clone();
         request.images.iter_mut().for_each(|image| image.epoch = epoch.or(image.epoch));
@@ -65,19 +65,19 @@ impl ExportRequest {
     }
 }
 
-/// What an export works with.
+/// The resources and callbacks of an export.
 pub struct ExportContext<'a> {
-    /// Where layers are, and images of type `image` go.
+    /// The store with the layers. It also receives images of type `image`.
     pub store: &'a Store,
-    /// Gets layers of base images.
+    /// The source of base images' layers.
     pub fetcher: &'a dyn BlobFetcher,
-    /// How much a layer may become that is compressed anew.
+    /// The limits for layers that are decompressed and compressed again.
     pub limits: ArchiveLimits,
-    /// Is told how far it is.
+    /// The receiver of progress reports.
     pub progress: &'a dyn Progress,
-    /// Who speaks to registries, where anything goes there.
+    /// The client for registries. `None` if no output goes to a registry.
     pub remote: Option<Remote<'a>>,
-    /// Where outputs go whose destination is `-`.
+    /// The stream for outputs whose destination is `-`.
     pub stdout: &'a mut (dyn Write + Send),
 }
 
@@ -87,20 +87,20 @@ impl fmt::Debug for ExportContext<'_> {
     }
 }
 
-/// A request as one output wants it, with the attestations of its images.
+/// One output's variant of a request, with the attestations of its images.
 #[derive(Clone, Copy)]
 pub(crate) struct Export<'a> {
-    /// The request, whose images have the epoch that the output wants.
+    /// The request. Its images have the output's epoch.
     pub(crate) request: &'a ExportRequest,
-    /// The attestations, found out once for all outputs.
+    /// The attestations, prepared once for all outputs.
     pub(crate) prepared: &'a Prepared<'a>,
 }
 
 /// Writes every output of a request.
 ///
 /// # Errors
-/// Returns the first failure; outputs that come before it are complete, and the failed one has left
-/// nothing where it goes (but in a directory).
+/// Returns the first failure. The outputs before it are complete. The failed output leaves nothing
+/// at its destination, except in a directory.
 pub fn export(request: &ExportRequest, context: &mut ExportContext<'_>) -> Result<Exported> {
     check(request)?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
@@ -157,7 +157,7 @@ fn check(request: &ExportRequest) -> Result<()> {
     Ok(())
 }
 
-/// Packs what isn't packed yet and makes the documents.
+/// Packs the remaining layers and creates the documents.
 fn assemble(export: Export<'_>, output: &Output, context: &ExportContext<'_>) -> Result<Assembled> {
     let Export { request, prepared } = export;
     let has_index = request.is_index() || prepared.makes_index(output);
@@ -191,7 +191,7 @@ fn assemble(export: Export<'_>, output: &Output, context: &ExportContext<'_>) ->
     Ok(assembled)
 }
 
-/// Returns the layers of an image, packed, with the times that the output wants.
+/// Returns the packed layers of an image, with timestamps rewritten if the output requests it.
 fn layers(
     source: &ImageSource,
     output: &Output,
@@ -208,7 +208,7 @@ fn layers(
     Ok(layers)
 }
 
-/// Packs all layers of a chain, several at once, and returns them base first.
+/// Packs the layers of a chain, several at once, and returns them base first.
 fn pack_chain(
     top: &LayerId,
     output: &Output,
@@ -261,13 +261,13 @@ fn pack_chain(
         work();
     });
     let results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
-    // Where one is missing, another has failed: errors come first.
+    // A missing result means that another layer failed. `collect` returns the first error.
     let (failed, rest): (Vec<_>, Vec<_>) =
         results.into_iter().flatten().partition(std::result::Result::is_err);
     failed.into_iter().chain(rest).collect()
 }
 
-/// Writes an image, and returns what there is to say about it.
+/// Writes an image. Returns a message if an engine has loaded the image.
 fn write(
     assembled: &Assembled,
     output: &Output,
@@ -309,7 +309,7 @@ fn write(
             let problem = "nobody was looked for who could take the image";
             return Err(Error::Unsupported(problem.to_owned()));
         }
-        // Written from trees, or not at all.
+        // Outputs of files don't get here: `export` writes them from the tree.
         OutputKind::Local { .. } | OutputKind::Tar { .. } | OutputKind::CacheOnly => {}
     }
     Ok(None)

@@ -1,4 +1,4 @@
-//! What an export has come to.
+//! The summary of an export.
 
 use kiln_oci::Digest;
 
@@ -7,30 +7,31 @@ use crate::error::{Error, Result};
 use crate::oci;
 use crate::spec::{Output, OutputKind};
 
-/// What was exported. Outputs of files alone (`local`, `tar`) have no digests: nothing was packed for
-/// them. Where outputs differ in options, the first of them is told of.
+/// The digests, sizes and names of an exported image. Outputs of files (`local`, `tar`) have no
+/// digests, because nothing is packed for them. If several outputs have different options, the
+/// digests are the first output's.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Exported {
-    /// The image's ID: the digest of its config, or of the index where there is one.
+    /// The image ID: the digest of the config, or of the index if the output has one.
     pub image_id: Option<Digest>,
-    /// The digest of the config, where there is one image.
+    /// The digest of the config. `None` if the output has an index.
     pub config: Option<Digest>,
-    /// The digest of the manifest, or of the index where there are several platforms.
+    /// The digest of the manifest, or of the index if the output has one.
     pub manifest: Option<Digest>,
-    /// The descriptor of that, as JSON.
+    /// The descriptor of the manifest or index as JSON.
     pub descriptor: Option<serde_json::Value>,
-    /// How many bytes the image has, compressed, with its documents.
+    /// The compressed size of the image in bytes, including its documents.
     pub size: Option<u64>,
-    /// The names that the image has got, in full.
+    /// The full names of the image.
     pub names: Vec<String>,
-    /// What couldn't be found out about it.
+    /// The warnings of the search for packages.
     pub warnings: Vec<String>,
-    /// What there is to say about where it went.
+    /// A message for each engine that has loaded the image.
     pub told: Vec<String>,
 }
 
 impl Exported {
-    /// Notes what was written to an output.
+    /// Adds the image that was written to an output.
     pub(crate) fn note(&mut self, assembled: &Assembled, output: &Output) -> Result<()> {
         let top = &assembled.top()?.descriptor;
         if self.manifest.is_none() {

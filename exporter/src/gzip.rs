@@ -1,15 +1,15 @@
-//! gzip in parallel.
+//! A gzip writer that compresses in parallel.
 //!
-//! The stream is cut into blocks of fixed size. Each is deflated for itself, with the end of the one
-//! before as its dictionary, so that hardly any ratio is lost, and flushed to a byte boundary, so that
-//! the results can be put one behind the other. Where the cuts are depends on nothing but the
-//! content; so the bytes are the same for any number of threads. The header holds no time and no
+//! The stream is split into blocks of fixed size. Each block is deflated separately, with the end
+//! of the previous block as its dictionary, which costs hardly any compression ratio. It is flushed
+//! to a byte boundary, so that the results can be concatenated. The boundaries depend only on the
+//! content, so the output is the same for any number of threads. The header contains no time and no
 //! name.
 //!
-//! Within a block, what can't be compressed is found first and written as it is: see `noise`.
+//! Within a block, incompressible parts are found first and stored as they are: see `noise`.
 //!
-//! Blocks are compressed on rayon's threads. So many are under way as the budget has room for, that of
-//! all writers together; who writes more waits for the oldest of its own.
+//! The blocks are compressed on rayon's threads. The budget limits the number of blocks in progress
+//! of all writers together. A writer beyond the limit waits for its own oldest block.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -22,19 +22,19 @@ use flate2::{Compress, FlushCompress};
 use crate::budget::BlockPermit;
 use crate::noise::{self, Piece};
 
-/// How much is compressed at once.
+/// The size of a block in bytes before compression.
 const BLOCK: usize = 512 << 10;
-/// How far back deflate looks.
+/// The size of deflate's window in bytes.
 const WINDOW: usize = 32 << 10;
-/// Magic, deflate, no flags, no time, nothing of the compressor, unknown system.
+/// The header: magic number, deflate, no flags, no time, no extra flags, unknown system.
 const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
 
-/// Compresses what is written to it with gzip.
+/// A writer that compresses with gzip into another writer.
 #[derive(Debug)]
 pub struct GzipWriter<W> {
     sink: W,
     level: u32,
-    /// The block that is being filled, and the one before.
+    /// The current block. `before` holds the previous one.
     buffer: Vec<u8>,
     before: Arc<Vec<u8>>,
     under_way: VecDeque<UnderWay>,
@@ -43,15 +43,15 @@ pub struct GzipWriter<W> {
     length: u64,
 }
 
-/// A block that is being compressed, and its place in the budget; the only one of a writer may have
-/// none.
+/// A block in compression and its share of the budget. The only block of a writer may have no
+/// share.
 #[derive(Debug)]
 struct UnderWay {
     block: Receiver<io::Result<Block>>,
     _permit: Option<BlockPermit>,
 }
 
-/// A compressed block.
+/// A compressed block with the checksum and length of its content.
 #[derive(Debug)]
 struct Block {
     bytes: Vec<u8>,
@@ -60,7 +60,7 @@ struct Block {
 }
 
 impl<W: Write> GzipWriter<W> {
-    /// Wraps `sink`. `level` goes from 0 to 9.
+    /// Creates a writer into `sink`. Levels above 9 count as 9.
     pub fn new(sink: W, level: u32) -> Self {
         Self {
             sink,
@@ -74,10 +74,10 @@ impl<W: Write> GzipWriter<W> {
         }
     }
 
-    /// Ends the stream and returns what it was written to.
+    /// Ends the stream and returns the inner writer.
     ///
     /// # Errors
-    /// Fails where writing to it fails.
+    /// Fails if the inner writer fails.
     pub fn finish(mut self) -> io::Result<W> {
         let last = deflate(&self.buffer, &self.before, self.level)?;
         while let Some(block) = self.oldest()? {
@@ -90,7 +90,7 @@ impl<W: Write> GzipWriter<W> {
         Ok(self.sink)
     }
 
-    /// Has the full buffer compressed.
+    /// Starts the compression of the full buffer.
     fn submit(&mut self) -> io::Result<()> {
         let permit = loop {
             if let Some(permit) = BlockPermit::try_new() {
@@ -106,14 +106,14 @@ impl<W: Write> GzipWriter<W> {
         let (sender, receiver) = channel();
         let level = self.level;
         rayon::spawn(move || {
-            // Nobody listens where the writer was dropped.
+            // The receiver is gone if the writer was dropped.
             let _ = sender.send(deflate(&block, &before, level));
         });
         self.under_way.push_back(UnderWay { block: receiver, _permit: permit });
         Ok(())
     }
 
-    /// Waits for the oldest block that is under way.
+    /// Waits for the oldest block in compression. Returns `None` if there is no block.
     fn oldest(&mut self) -> io::Result<Option<Block>> {
         self.under_way.pop_front().map(|oldest| wait(&oldest.block)).transpose()
     }
@@ -132,7 +132,8 @@ impl<W: Write> GzipWriter<W> {
 
 impl<W: Write> Write for GzipWriter<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        // A full block waits until there is more, so that the last one is never empty but alone.
+        // A full block is submitted when more input follows, so that only an empty stream ends with
+        // an empty block.
         if self.buffer.len() == BLOCK {
             self.submit()?;
         }
@@ -146,7 +147,8 @@ impl<W: Write> Write for GzipWriter<W> {
     }
 }
 
-/// Waits for a block. A thread of the pool works meanwhile, lest all of them wait for one another.
+/// Waits for a block. A thread of the pool does other work meanwhile. Otherwise all of its threads
+/// could wait for one another.
 fn wait(block: &Receiver<io::Result<Block>>) -> io::Result<Block> {
     let died = || io::Error::other("the compressor ended early");
     loop {
@@ -167,18 +169,18 @@ fn wait(block: &Receiver<io::Result<Block>>) -> io::Result<Block> {
     }
 }
 
-/// What ends a deflate stream: an empty last block.
+/// The end of a deflate stream: an empty final block.
 const END: [u8; 2] = [3, 0];
-/// The most that one stored block of deflate holds.
+/// The maximum size of a stored deflate block in bytes.
 const MAX_STORED: usize = 65_535;
-/// Pieces shorter than this are compressed without a dictionary: filling one takes longer than the
-/// piece itself.
+/// The size below which pieces are compressed without a dictionary: loading one takes longer than
+/// compressing the piece.
 const SHORT: usize = 16 << 10;
 
 fn deflate(block: &[u8], before: &[u8], level: u32) -> io::Result<Block> {
     let mut bytes = Vec::with_capacity(block.len() / 2 + 1024);
-    // Used again for short pieces of this block only, and never with a dictionary: with one, bytes of
-    // zlib-rs after a reset depend on what came before it.
+    // Reused for the short pieces of this block only, and without dictionaries: zlib-rs's output
+    // after a reset depends on the dictionary before it.
     let mut short = Compress::new(flate2::Compression::new(level), false);
     for Piece { range, is_noise } in noise::pieces(block) {
         let (piece, start) = (&block[range.clone()], range.start);
@@ -200,7 +202,7 @@ fn deflate(block: &[u8], before: &[u8], level: u32) -> io::Result<Block> {
     Ok(Block { bytes, crc: crc32fast::hash(block), length: block.len() as u64 })
 }
 
-/// Writes a piece as it is. (RFC 1951, 3.2.4)
+/// Appends a piece without compression. (RFC 1951, 3.2.4)
 fn store(piece: &[u8], bytes: &mut Vec<u8>) {
     for part in piece.chunks(MAX_STORED) {
         let length = part.len() as u16;
@@ -211,14 +213,14 @@ fn store(piece: &[u8], bytes: &mut Vec<u8>) {
     }
 }
 
-/// Compresses a piece up to a byte boundary.
+/// Compresses a piece and flushes it to a byte boundary.
 fn deflate_with(compress: &mut Compress, piece: &[u8], bytes: &mut Vec<u8>) -> io::Result<()> {
     bytes.reserve(piece.len() / 2 + 1024);
     loop {
         let done = compress.total_in() as usize;
         let rest = piece.get(done..).unwrap_or_default();
         compress.compress_vec(rest, bytes, FlushCompress::Sync).map_err(io::Error::other)?;
-        // Room that is left means that nothing is held back.
+        // Spare capacity means that all output has been written.
         if compress.total_in() as usize == piece.len() && bytes.len() < bytes.capacity() {
             return Ok(());
         }
@@ -232,7 +234,7 @@ mod tests {
 
     use super::*;
 
-    /// Something between text and noise, with pieces of either.
+    /// Returns content that compresses moderately, with stretches of noise.
     fn content(size: usize) -> Vec<u8> {
         let mut state = 1_u64;
         let mut bytes = Vec::with_capacity(size + 16);
@@ -302,7 +304,7 @@ mod tests {
 
     #[test]
     fn dictionaries_help() {
-        // The second block begins with what the first one ends with.
+        // The second block begins with the end of the first one.
         let unit = content(60_000).split_off(40_000);
         let mut both = vec![0; BLOCK - unit.len()];
         both.extend_from_slice(&unit);

@@ -9,7 +9,7 @@ use crate::export::{ExportContext, ExportRequest};
 use crate::registry;
 use crate::spec::Output;
 
-/// Stores the whole under its names, and does what else is wanted with it.
+/// Stores an image under its names. Unpacks and pushes it if the output requests that.
 pub(crate) fn write(
     assembled: &Assembled,
     output: &Output,
@@ -30,7 +30,7 @@ pub(crate) fn write(
     if output.push { registry::write(assembled, output, context) } else { Ok(()) }
 }
 
-/// Gives trees to the layers of what runs on this machine.
+/// Unpacks the layers of the images that can run on this machine.
 fn unpack(request: &ExportRequest, context: &ExportContext<'_>) -> Result<()> {
     let host = Platform::host();
     for image in &request.images {
@@ -47,7 +47,7 @@ fn unpack(request: &ExportRequest, context: &ExportContext<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Stores the documents (the layers are there already) and gives the whole its names.
+/// Stores the documents and the names of an image. The store has the layers already.
 fn store(
     assembled: &Assembled,
     names: &[Reference],

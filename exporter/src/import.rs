@@ -1,7 +1,7 @@
-//! Images of one layer, made of a root file system in a tar.
+//! Images of one layer, imported from a tar of a root file system.
 //!
-//! The tar becomes the layer as it is, whatever wrote it; it is read on the way, so that what can't be
-//! unpacked later never becomes an image.
+//! The tar becomes the layer unchanged. It is parsed on the way, so that an archive that can't be
+//! unpacked is rejected.
 
 use std::io::{self, Read, Write};
 use std::path::Path;
@@ -17,18 +17,19 @@ use crate::error::{Error, Result};
 use crate::pack::pack_stream;
 use crate::progress::Silent;
 
-/// What an image is made of, besides its files.
+/// The properties of an imported image.
 #[derive(Clone, Debug, Default)]
 pub struct ImportRequest {
-    /// Platform, defaults for containers and author; what has to do with layers is filled in.
+    /// The platform, the author and the defaults for containers. The import adds the members about
+    /// layers.
     pub config: ImageConfig,
-    /// What its history says.
+    /// The comment of the image and of its history entry.
     pub message: String,
-    /// Its names.
+    /// The names of the image in the store.
     pub names: Vec<Reference>,
-    /// When that is, seconds since 1970.
+    /// The creation time in seconds since 1970.
     pub now: i64,
-    /// How much the archive may become.
+    /// The limits for decompressing the archive.
     pub limits: ArchiveLimits,
 }
 
@@ -49,10 +50,11 @@ struct Descriptor<'a> {
     size: u64,
 }
 
-/// Makes an image of a tar, compressed or not, keeps it in the store, and returns its ID. Blocks.
+/// Imports a tar, compressed or not, as an image into the store. Returns the image ID. Blocks the
+/// thread.
 ///
 /// # Errors
-/// Fails where the archive is no tar, is malformed or exceeds the limits, and where the store fails.
+/// Fails if the archive isn't a valid tar or exceeds the limits, or if the store fails.
 pub fn import(
     archive: &mut (dyn Read + Send),
     request: ImportRequest,
@@ -101,7 +103,7 @@ pub fn import(
     Ok(config.digest)
 }
 
-/// Makes a blob of the layer, and returns the digest of what is in it, too.
+/// Writes the layer's blob. Returns the digest of the uncompressed tar, too.
 fn pack(
     archive: &mut (dyn Read + Send),
     limits: ArchiveLimits,
@@ -123,12 +125,12 @@ fn pack(
                 return Err(failed(io::Error::other("the archive exceeds the limit of entries")));
             }
         }
-        // What follows the archive's end is part of the layer's identity as well.
+        // The diff ID covers the bytes after the end of the archive, too.
         io::copy(&mut tee, &mut io::sink()).map(drop).map_err(failed)
     })
 }
 
-/// Passes on what is read.
+/// A reader that copies its input to a writer.
 struct Tee<'a> {
     from: &'a mut dyn Read,
     to: &'a mut dyn Write,

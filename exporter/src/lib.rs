@@ -1,36 +1,35 @@
-//! Layer packing and every output type.
+//! Packing of layers, and all output types.
 //!
-//! [`export`] takes what a build has made (an image config and a chain of layers for each platform)
-//! and writes it where the outputs say. Work is done once, however many outputs there are: a layer
-//! is packed into a blob of the store's content the first time that anybody needs it, and the blob is
-//! recorded with the layer, so that the next export of any build finds it. [`Packer`] does the
-//! same for a single layer while the build still runs.
+//! [`export`] takes the result of a build (an image config and a chain of layers per platform) and
+//! writes it to each output. It does the work once for all outputs: it packs a layer into a blob of
+//! the store's content on first use and records the blob with the layer, so that the next export of
+//! any build finds it. [`Packer`] packs a single layer while the build still runs.
 //!
-//! | module | what it makes |
+//! | module | content |
 //! | --- | --- |
-//! | [`gzip`] | gzip in parallel, with bytes that don't depend on the number of threads |
-//! | [`pack`] | a blob of a layer |
-//! | [`ahead`] | blobs of layers while the build still runs |
-//! | `budget` | how much of threads and memory all of that takes |
+//! | [`gzip`] | parallel gzip whose output doesn't depend on the number of threads |
+//! | [`pack`] | the blob of a layer |
+//! | [`ahead`] | packing of layers while the build still runs |
+//! | `budget` | the limits of threads and memory for all packing |
 //! | `config` | the final config: layers, history, times |
-//! | `assemble` | config, manifest and index, as bytes |
-//! | `rewrite` | layers with other times |
+//! | `assemble` | config, manifest and index as bytes |
+//! | `rewrite` | layers with rewritten timestamps |
 //! | `oci`, `docker`, `image`, `registry`, `local`, `tarball` | one output type each |
-//! | [`cache`] | what a build knows, for other stores |
-//! | [`load`] | images for whoever runs images on this machine |
-//! | [`push`] | what is brought into a registry, and how |
-//! | [`attest`] | what is said about images: provenance and bills of materials |
-//! | [`save`] | an archive of images of the store |
+//! | [`cache`] | a build's results as a cache for other stores |
+//! | [`load`] | loading of images into engines on this machine |
+//! | [`push`] | uploads to registries |
+//! | [`attest`] | attestations: provenance and bills of materials |
+//! | [`save`] | an archive of images from the store |
 //! | [`import`](mod@import) | an image of a root file system |
-//! | [`spec`] | outputs out of what is typed after `--output` |
-//! | [`annotations`] | what is said of images, and where |
+//! | [`spec`] | the parser of `--output` |
+//! | [`annotations`] | annotations and their places |
 //!
-//! Everything here blocks, and is to be called on a thread that may. Fetching and unpacking layers of
-//! base images is not this crate's work: the caller lends a [`BlobFetcher`].
+//! All functions here block, so call them on a thread that may block. This crate doesn't download
+//! or unpack layers of base images: the caller passes a [`BlobFetcher`].
 //!
-//! Files appear whole: an output is written beside its destination and renamed when it is complete.
-//! All bytes are a function of layers, configs and options; times come from the config's history, the
-//! layers, or `SOURCE_DATE_EPOCH`.
+//! Files appear in one step: an output is written beside its destination and renamed when it is
+//! complete. All bytes are a function of layers, configs and options. Times come from the config's
+//! history, the layers, or `SOURCE_DATE_EPOCH`.
 
 pub mod ahead;
 pub mod annotations;

@@ -1,16 +1,16 @@
-//! Images for whoever runs images on this machine.
+//! Loading of images into engines on this machine.
 //!
-//! | engine | how | what it is spared |
+//! | engine | method | skipped uploads |
 //! | --- | --- | --- |
-//! | Docker, keeping layers by itself | `POST /images/load` | layers that it has, and all of an image that it has |
-//! | Docker on containerd's image store | the same | an image that it has |
+//! | Docker with its own layer store | `POST /images/load` | layers and whole images that it has |
+//! | Docker with containerd's image store | the same | whole images that it has |
 //! | podman | `podman load` on standard input | – |
 //! | containerd | `ctr images import` on standard input | – |
 //!
-//! A Docker engine of the first kind looks for a layer by its chain ID before it opens the layer's file
-//! in the archive, so the file of a layer that it has need not be there. Which layers it has is
-//! found out by asking what its images are made of. If an image is removed just then and a file is
-//! missed, everything is sent.
+//! A Docker engine of the first kind looks for a layer by its chain ID before it opens the layer's
+//! file in the archive. The archive can therefore omit the files of layers that the engine has.
+//! kiln inspects the engine's images to find these layers. If the engine removes an image meanwhile
+//! and misses a file, kiln sends the whole archive.
 
 mod api;
 mod docker;
@@ -33,23 +33,23 @@ use crate::spec::Output;
 pub use api::{ApiError, EngineAddress, EngineTls};
 pub use docker::DockerEngine;
 
-/// Somebody who runs images.
+/// An engine that runs images on this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Engine {
-    /// A Docker engine.
+    /// A Docker engine, reached through its API.
     Docker(DockerEngine),
     /// podman, which has no daemon.
     Podman {
-        /// The program.
+        /// The path of the `podman` program.
         program: PathBuf,
     },
-    /// containerd, by its command-line client.
+    /// containerd with its command-line client.
     Containerd {
-        /// The client, `ctr`.
+        /// The path of the client, `ctr`.
         program: PathBuf,
-        /// The daemon's socket.
+        /// The path of the daemon's socket.
         address: PathBuf,
-        /// The namespace that the image is for.
+        /// The containerd namespace that receives the image.
         namespace: String,
     },
 }
@@ -67,7 +67,7 @@ impl fmt::Display for Engine {
 }
 
 impl Engine {
-    /// Tells whether it has no place for indexes.
+    /// Returns `true` if the engine can't store indexes.
     pub fn is_for_one_platform(&self) -> bool {
         match self {
             Self::Docker(engine) => !engine.keeps_blobs,
@@ -76,8 +76,8 @@ impl Engine {
         }
     }
 
-    /// Tells whether layers are kept as they come, compressed; others unpack them, and compressing
-    /// is for nothing.
+    /// Returns `true` if the engine keeps layers in compressed form. Other engines unpack layers,
+    /// so that compression is wasted on them.
     pub fn keeps_blobs(&self) -> bool {
         match self {
             Self::Docker(engine) => engine.keeps_blobs,
@@ -87,7 +87,7 @@ impl Engine {
     }
 }
 
-/// Hands the image over, and returns what there is to say about it.
+/// Loads an image into an engine. Returns a message with the number of layers sent.
 pub(crate) fn write(
     assembled: &Assembled,
     output: &Output,
@@ -125,7 +125,7 @@ fn hand_over(
         Engine::Containerd { program, address, namespace } => {
             let mut command = Command::new(program);
             command.arg("--address").arg(address).arg("--namespace").arg(namespace);
-            // What it needs for this machine is all that is kept otherwise.
+            // Without this flag, `ctr` imports only the image for this machine's platform.
             command.args(["images", "import", "--all-platforms", "-"]);
             (command, crate::oci::layout(assembled, names)?)
         }
@@ -137,8 +137,8 @@ fn hand_over(
     Ok(format!("{} sent", count(layers.len(), "layer")))
 }
 
-/// Returns a blob of a layer that the store has and every engine reads: it is unpacked there, so that
-/// packing the layer otherwise is for nothing.
+/// Returns a stored blob of a layer that every engine can read. The engine unpacks it, so that
+/// packing the layer in another way has no benefit.
 pub(crate) fn find_layer(store: &Store, id: &LayerId) -> Result<Option<PackedLayer>> {
     let Some(layer) = store.layers().get(id)? else { return Ok(None) };
     let Some(diff_id) = layer.diff_id else { return Ok(None) };
@@ -163,7 +163,7 @@ pub(crate) fn find_layer(store: &Store, id: &LayerId) -> Result<Option<PackedLay
     Ok(None)
 }
 
-/// Gets the layers of base images that the store hasn't got.
+/// Downloads the layers of base images that the store lacks.
 fn fetch(layers: &[&PackedLayer], context: &ExportContext<'_>) -> Result<()> {
     for layer in layers {
         if context.store.content().size(&layer.digest)?.is_some() {
@@ -186,11 +186,11 @@ fn fetch(layers: &[&PackedLayer], context: &ExportContext<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Why an image can't be loaded.
+/// A failure to load an image.
 enum Failure {
-    /// It can't be written.
+    /// The archive can't be written.
     Export(Error),
-    /// The engine doesn't take it.
+    /// The engine refuses the image or can't be reached.
     Engine(Box<dyn std::error::Error + Send + Sync>),
 }
 
@@ -215,7 +215,7 @@ impl From<api::ApiError> for Failure {
     }
 }
 
-/// Returns a number of things.
+/// Returns a number with its noun in the singular or plural.
 fn count(number: usize, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }

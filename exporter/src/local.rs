@@ -1,4 +1,4 @@
-//! The files of an image, in a directory.
+//! The files of an image in a directory.
 
 use std::fs;
 use std::path::Path;
@@ -9,8 +9,8 @@ use crate::error::{Error, Result};
 use crate::export::{Export, ExportContext, ExportRequest};
 use crate::{mirror, platforms};
 
-/// Copies the files into `dest`, over what is there. With `split` each platform has a directory of its
-/// own; with `delete` what is there and isn't in the image is removed.
+/// Copies the files into `dest`, over existing ones. With `split`, each platform has a directory of
+/// its own. With `delete`, entries that aren't in the images are removed.
 pub(crate) fn write(
     export: Export<'_>,
     dest: &Path,
@@ -19,7 +19,8 @@ pub(crate) fn write(
     context: &ExportContext<'_>,
 ) -> Result<()> {
     let Export { request, prepared } = export;
-    // Who isn't root gets files of his own, and none of users that only he has.
+    // In a user namespace, the user owns all files. The namespace's other IDs have no meaning
+    // outside.
     let owner = Ids::current().is_namespace().then(Owner::default);
     let sources = platforms::open(request, context)?;
     if !split {
@@ -53,7 +54,7 @@ pub(crate) fn write(
     statements.iter().try_for_each(|(dest, said)| said.write(dest))
 }
 
-/// Removes what isn't in the images.
+/// Removes the entries of the destination that aren't in the images.
 fn remove_others(request: &ExportRequest, dest: &Path, split: bool, sources: &[Dir]) -> Result<()> {
     let root = Dir::open(dest)?;
     if !split {

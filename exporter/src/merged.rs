@@ -6,10 +6,10 @@ use kiln_tree::Dir;
 use crate::error::{Error, Result};
 use crate::export::ExportContext;
 
-/// Opens the files of an image, as a container of it would see them. The overlay that shows them is
-/// attached nowhere and goes with its descriptor.
+/// Opens the files of an image as a container of it would see them. The overlay mount is attached
+/// to no path and disappears when its descriptor is closed.
 ///
-/// The lowest tree of a chain has no whiteouts, and can be read as it is.
+/// The lowest tree of a chain has no whiteouts, and is opened without an overlay.
 pub(crate) fn open(layer: Option<&LayerId>, context: &ExportContext<'_>) -> Result<Dir> {
     let Some(layer) = layer else {
         return Ok(Dir::open(&context.store.temp_dir()?)?);

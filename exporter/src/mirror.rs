@@ -1,4 +1,4 @@
-//! Directories that hold what was exported and nothing else: `mode=delete`.
+//! Removal of everything but the exported files: `mode=delete`.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
@@ -8,7 +8,7 @@ use kiln_tree::{Dir, FileKind};
 
 use crate::error::Result;
 
-/// Removes what is in a directory and in none of its sources. Links are not followed.
+/// Removes the entries of a directory that none of the sources has. Doesn't follow links.
 pub(crate) fn remove_others(dest: &Dir, sources: &[Dir]) -> Result<()> {
     let mut waiting = vec![PathBuf::new()];
     while let Some(directory) = waiting.pop() {
@@ -29,7 +29,7 @@ pub(crate) fn remove_others(dest: &Dir, sources: &[Dir]) -> Result<()> {
     Ok(())
 }
 
-/// Removes what is in a directory and has none of these names.
+/// Removes the entries of a directory that aren't in `names`.
 pub(crate) fn keep_only(dest: &Dir, names: &[String]) -> Result<()> {
     for name in dest.names()? {
         if !names.iter().any(|kept| kept.as_bytes() == name) {

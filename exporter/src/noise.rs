@@ -1,32 +1,32 @@
-//! Finding what can't be compressed.
+//! Detection of incompressible data.
 //!
-//! Archives, pictures and random data in a layer cost the compressor the most time and give the
-//! least. Their bytes are spread evenly over all values, which a count shows many times faster than
-//! an attempt to compress them. What is found depends on the bytes alone.
+//! Archives, images and random data in a layer take the compressor the most time for the least
+//! result. Their bytes are distributed evenly over all values. Counting the values shows that many
+//! times faster than compression does. The result depends only on the bytes.
 
 use std::ops::Range;
 
-/// How many bytes are judged at once: a block of a tar, so that headers are told from what they
-/// head.
+/// The unit of detection in bytes. It equals a tar block, so that headers are separate from file
+/// contents.
 const CELL: usize = 512;
-/// How many cells in a row are worth being left out of compression: a piece between two others is
-/// compressed for itself, which costs time and some bytes.
+/// The minimum length of a noise piece in cells. A piece splits the data around it into parts that
+/// are compressed separately, which costs time and some bytes.
 const FEWEST: usize = 4;
-/// The sum of the squares of how often each value occurs in a cell. Of random bytes it is
-/// `CELL + CELL * (CELL - 1) / 256` = 1,534 with a deviation of 45, of machine code more than
-/// 4,000, of text more than 10,000.
+/// The limit for noise of the sum over all byte values of the square of their frequency in a cell.
+/// Random bytes have `CELL + CELL * (CELL - 1) / 256` = 1,534 with a deviation of 45, machine code
+/// more than 4,000, text more than 10,000.
 const EVEN: u32 = 1_760;
 
 /// A part of a block.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Piece {
-    /// Where.
+    /// The position of the piece in the block.
     pub(crate) range: Range<usize>,
-    /// Whether it can't be compressed.
+    /// `true` if the piece can't be compressed.
     pub(crate) is_noise: bool,
 }
 
-/// Cuts a block into what can be compressed and what can't, in turns.
+/// Splits a block into alternating compressible and incompressible pieces.
 pub(crate) fn pieces(block: &[u8]) -> Vec<Piece> {
     let cells: Vec<bool> = block.chunks(CELL).map(is_noise).collect();
     let mut pieces: Vec<Piece> = Vec::new();
@@ -47,7 +47,7 @@ fn is_noise(cell: &[u8]) -> bool {
     if cell.len() < CELL {
         return false;
     }
-    // Several tables, so that equal bytes in a row don't wait for one another.
+    // Separate tables keep the increments for equal neighbouring bytes independent of each other.
     let mut counts = [[0_u16; 256]; 4];
     for bytes in cell.chunks_exact(4) {
         for (table, byte) in counts.iter_mut().zip(bytes) {

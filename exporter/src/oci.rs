@@ -1,4 +1,4 @@
-//! OCI image layouts, in a tar or a directory. (OCI image specification, "Image Layout".)
+//! OCI image layouts in a tar or a directory. (OCI image specification, "Image Layout".)
 
 use std::fs;
 use std::io::Write;
@@ -12,14 +12,14 @@ use crate::destination::NewFile;
 use crate::error::{Error, Result};
 use crate::export::ExportContext;
 
-/// The name in full, as containerd reads it.
+/// The annotation with the full name, which containerd reads.
 const IMAGE_NAME: &str = "io.containerd.image.name";
-/// When the image was made.
+/// The annotation with the image's creation time.
 const CREATED: &str = "org.opencontainers.image.created";
-/// The name in the layout: a tag, as tools expect it.
+/// The annotation with the name in the layout. Tools expect a tag.
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
-/// Returns the files of a layout that holds the images under these names.
+/// Returns the files of a layout that contains the images under these names.
 pub(crate) fn layout(assembled: &Assembled, names: &[Reference]) -> Result<Files> {
     let mut files = Files::default();
     for image in &assembled.images {
@@ -50,9 +50,9 @@ pub(crate) fn layout(assembled: &Assembled, names: &[Reference]) -> Result<Files
     Ok(files)
 }
 
-/// Returns the descriptor of the whole as archives have it: with the time when it was made, which is
-/// the epoch or that of the image's config rather than now, so that the same image gives the same
-/// archive.
+/// Returns the descriptor of the index or only manifest for archives. It includes the creation
+/// time: the epoch or the image config's time rather than the current time, so that the same image
+/// has the same archive.
 pub(crate) fn top(assembled: &Assembled) -> Result<Descriptor> {
     let mut top = assembled.top()?.descriptor.clone();
     if let Some(created) = assembled.images.first().and_then(|image| image.dated.clone()) {
@@ -70,8 +70,8 @@ fn named(top: &Descriptor, name: &Reference) -> Descriptor {
     descriptor
 }
 
-/// Writes a layout into a directory: blobs first and the index last, so that a reader never misses
-/// what the index names.
+/// Writes a layout to a directory. The index comes last, so that a reader never misses a blob that
+/// it names.
 pub(crate) fn write_directory(
     files: &Files,
     dest: &Path,

@@ -1,15 +1,15 @@
-//! A blob of a layer.
+//! The blob of a layer.
 //!
-//! | the layer has | what is done |
+//! | the layer has | the packer |
 //! | --- | --- |
-//! | a blob with the wanted compression in the content | it is used |
-//! | a blob that came with a base image | it is fetched and used as it is, unless compression is forced |
-//! | a blob with the wanted compression in a cache | it is fetched, verified and used |
-//! | another blob in the content or a cache | it is decompressed and compressed anew: the same diff ID |
-//! | a tree | it is packed |
+//! | a blob with the requested compression in the content | uses it |
+//! | a blob that came with a base image | fetches it and uses it as it is, unless compression is forced |
+//! | a blob with the requested compression in a cache | fetches, verifies and uses it |
+//! | another blob in the content or a cache | decompresses it and compresses it again, with the same diff ID |
+//! | a tree | packs the tree |
 //!
-//! What is made is recorded with the layer. A layer is packed once, whoever asks for it: others, in
-//! this process or another, wait for a lock and find the blob.
+//! The new blob is recorded with the layer. A layer is packed only once: other threads and
+//! processes wait for a lock and find the blob.
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -22,49 +22,50 @@ use crate::compression::{Compression, Compressor, Packing};
 use crate::error::{Error, Result};
 use crate::progress::{BlobFetcher, Progress};
 
-/// How many bytes go by between two reports.
+/// The number of bytes between two progress reports.
 const REPORT: u64 = 1 << 20;
 
 /// A layer as a blob in the store's content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PackedLayer {
-    /// Which layer.
+    /// The ID of the layer in the store.
     pub layer: LayerId,
-    /// The digest of its uncompressed tar.
+    /// The digest of the uncompressed tar.
     pub diff_id: Digest,
-    /// The blob's digest.
+    /// The digest of the blob.
     pub digest: Digest,
-    /// The blob's size in bytes.
+    /// The size of the blob in bytes.
     pub size: u64,
-    /// The blob's compression.
+    /// The compression of the blob.
     pub compression: Compression,
-    /// When the layer was made, nanoseconds since 1970.
+    /// The layer's creation time in nanoseconds since 1970.
     pub created_at: i64,
-    /// What made it, where that is known.
+    /// The command or instruction that created the layer, if it is known.
     pub description: Option<String>,
-    /// Up to when its times were rewritten, in seconds since 1970, if they were.
+    /// The time that timestamps are limited to, in seconds since 1970. `None` if they are not
+    /// rewritten.
     pub rewritten: Option<i64>,
 }
 
-/// Makes blobs of layers.
+/// A packer of layers into blobs.
 pub struct Packer<'a> {
-    /// Where layers are, and blobs go.
+    /// The store that holds the layers and receives the blobs.
     pub store: &'a Store,
-    /// How layers are to be packed.
+    /// The requested compression, its level, and whether it is forced.
     pub packing: Packing,
-    /// How much a blob may become that is compressed anew.
+    /// The limits for blobs that are decompressed and compressed again.
     pub limits: ArchiveLimits,
-    /// Gets layers of base images.
+    /// The source of base images' layers.
     pub fetcher: &'a dyn BlobFetcher,
-    /// Is told how far it is.
+    /// The receiver of progress reports.
     pub progress: &'a dyn Progress,
 }
 
-/// Returns a blob of a layer of a base image that can be used as it is, wherever it is: where the
-/// store hasn't got it, it is left where it is.
+/// Returns a blob of a layer in a registry that an output can use without a download. Returns
+/// `None` if the store has a blob of the layer.
 ///
 /// # Errors
-/// Fails where the store does.
+/// Fails if the store fails.
 pub(crate) fn locate_layer(
     store: &Store,
     id: &LayerId,
@@ -77,13 +78,13 @@ pub(crate) fn locate_layer(
     for blob in store.layers().blobs(id)? {
         let Some(compression) = Compression::of(&blob.media_type) else { continue };
         if store.content().size(&blob.digest)?.is_some() {
-            // What is near is chosen among as ever.
+            // [`Packer::pack`] chooses among the stored blobs.
             return Ok(None);
         }
         let is_image = blob.came_with_an_image();
         let usable = compression == packing.compression || is_image && !packing.force;
         let place = blob.cache_place().or(blob.origin.as_deref());
-        // A base image's own comes before a cache's.
+        // The base image's own blob takes precedence over a cache's.
         let is_better = far.is_none() || is_image;
         if place.is_some_and(|place| !place.starts_with('/')) && usable && is_better {
             far = Some(packed(&layer, diff_id, compression, &blob));
@@ -99,19 +100,19 @@ impl fmt::Debug for Packer<'_> {
 }
 
 impl Packer<'_> {
-    /// Returns a blob of a layer, made or fetched where there is none. It is held by the store's
-    /// implicit lease.
+    /// Returns a blob of a layer. Fetches or creates it if necessary. The store's implicit lease
+    /// holds the blob.
     ///
     /// # Errors
-    /// Fails where the layer has neither tree nor a blob that can be had, where a blob grows beyond
-    /// the limits, and where reading or writing fails.
+    /// Fails if the layer has neither a tree nor an available blob, if a blob exceeds the limits,
+    /// or if a read or write fails.
     pub fn pack(&self, id: &LayerId) -> Result<PackedLayer> {
         let layer = self.layer(id)?;
         if let Some(found) = self.find(&layer)? {
             return Ok(found);
         }
         let _guard = self.store.lock(&self.lock_name(id))?;
-        // Somebody else may have made it meanwhile.
+        // Another process may have packed the layer meanwhile.
         let layer = self.layer(id)?;
         if let Some(found) = self.find(&layer)? {
             return Ok(found);
@@ -119,10 +120,10 @@ impl Packer<'_> {
         self.make(&layer)
     }
 
-    /// Packs a layer, unless it is packed, or somebody does it just now.
+    /// Packs a layer unless it is packed or being packed.
     ///
     /// # Errors
-    /// As [`Packer::pack`].
+    /// Fails like [`Packer::pack`].
     pub(crate) fn try_pack(&self, id: &LayerId) -> Result<()> {
         if self.find(&self.layer(id)?)?.is_some() {
             return Ok(());
@@ -144,7 +145,7 @@ impl Packer<'_> {
         Ok(self.store.layers().get(id)?.ok_or_else(missing)?)
     }
 
-    /// Returns a blob that can be used as it is, fetched where it is far away.
+    /// Returns a blob that can be used as it is. Fetches it if it isn't stored.
     fn find(&self, layer: &Layer) -> Result<Option<PackedLayer>> {
         let Some(diff_id) = layer.diff_id else { return Ok(None) };
         let wanted = self.packing.compression;
@@ -152,11 +153,13 @@ impl Packer<'_> {
         usable.retain(|(compression, blob)| {
             *compression == wanted || (blob.came_with_an_image() && !self.packing.force)
         });
-        // What is near comes first; of that a base image's own, and then what is as it should be.
+        // Stored blobs come first. Among them, a base image's own comes first, then those with the
+        // requested compression.
         usable.sort_by_key(|(compression, blob)| {
             (self.packing.force || !blob.came_with_an_image(), *compression != wanted)
         });
-        // A cache's blob is fetched where it is near, too: only then it is known to be the layer's.
+        // A cache's blob is fetched even if it is stored, because the fetcher verifies that it
+        // belongs to the layer.
         let known = |blob: &LayerBlob| blob.cache_place().is_none();
         for (compression, blob) in usable.iter().filter(|(_, blob)| known(blob)) {
             if self.is_near(blob)? {
@@ -212,8 +215,8 @@ impl Packer<'_> {
         compress(self.store, self.packing, self.progress, name, fill)
     }
 
-    /// Returns a blob with another compression than the wanted one; one of a base image is fetched,
-    /// since its tree would not pack to the same bytes.
+    /// Returns a blob to compress again. A base image's blob is fetched even if the layer has a
+    /// tree, because the tree would not pack to the same bytes.
     fn source_blob(&self, layer: &Layer) -> Result<Option<LayerBlob>> {
         let blobs = self.blobs(layer)?;
         for (_, blob) in blobs.iter().filter(|(_, blob)| blob.cache_place().is_none()) {
@@ -236,7 +239,7 @@ impl Packer<'_> {
         Ok(blobs.into_iter().filter_map(known).collect())
     }
 
-    /// Tells whether a blob is in the content, and holds it.
+    /// Returns `true` if a blob is in the content, and holds it.
     fn is_near(&self, blob: &LayerBlob) -> Result<bool> {
         let content = self.store.content();
         Ok(content.size(&blob.digest)?.is_some() && content.hold(&blob.digest)?)
@@ -249,11 +252,11 @@ impl Packer<'_> {
     }
 }
 
-/// Makes a blob of the tar that `fill` writes, for a layer that never has a tree. Returns the tar's
+/// Creates a blob of the tar that `fill` writes, for a layer without a tree. Returns the tar's
 /// digest, too.
 ///
 /// # Errors
-/// Fails where `fill` or the store does.
+/// Fails if `fill` or the store fails.
 pub fn pack_stream(
     store: &Store,
     packing: Packing,
@@ -263,7 +266,7 @@ pub fn pack_stream(
     compress(store, packing, progress, "packing layer", |sink| fill(sink).map_err(Into::into))
 }
 
-/// Compresses what `fill` writes into a blob, and returns the digest of what was written too.
+/// Compresses the output of `fill` into a blob. Returns the digest of the uncompressed output, too.
 fn compress(
     store: &Store,
     packing: Packing,
@@ -308,7 +311,7 @@ fn packed(
     }
 }
 
-/// Why filling failed.
+/// A failure to write the tar.
 enum Failure {
     Tree(kiln_tree::Error),
     Io(io::Error),
@@ -326,7 +329,7 @@ impl From<io::Error> for Failure {
     }
 }
 
-/// Copies with a buffer that is large enough for layers.
+/// Copies with a buffer of 128 KiB, which suits layers.
 fn copy(from: &mut dyn Read, to: &mut dyn Write) -> io::Result<()> {
     let mut buffer = vec![0; 128 << 10];
     loop {
@@ -339,7 +342,7 @@ fn copy(from: &mut dyn Read, to: &mut dyn Write) -> io::Result<()> {
     }
 }
 
-/// Digests what is written, reports how much it is, and stops when the export is cancelled.
+/// A writer that computes the digest, reports progress, and fails when the export is cancelled.
 struct Meter<'a> {
     inner: HashingWriter<Compressor<BlobWriter>>,
     name: &'a str,

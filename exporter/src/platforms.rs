@@ -1,4 +1,4 @@
-//! The files of several platforms, beside each other or in one place.
+//! The files of several platforms, in separate directories or merged into one.
 
 use kiln_oci::Platform;
 use kiln_tree::pack::{Plan, find_conflict};
@@ -19,7 +19,7 @@ pub(crate) fn plans<'a>(request: &ExportRequest, sources: &'a [Dir]) -> Result<V
         let options = PackOptions { whiteouts: Whiteouts::None, clamp_mtime: None };
         let plan = Plan::new(source, options)?;
         let stamp = |seconds| Timestamp { seconds, nanoseconds: 0 };
-        // As in a directory, the files have that time and not just none that is later.
+        // All files have the epoch as their time, as in an output to a directory.
         Ok(match image.epoch {
             Some(epoch) => plan.stamped(stamp(epoch)),
             None => plan,
@@ -28,7 +28,7 @@ pub(crate) fn plans<'a>(request: &ExportRequest, sources: &'a [Dir]) -> Result<V
     request.images.iter().zip(sources).map(plan).collect()
 }
 
-/// Refuses to put two files into one place.
+/// Returns an error if two images have different files at the same path.
 pub(crate) fn check_conflicts(request: &ExportRequest, sources: &[Dir]) -> Result<()> {
     if sources.len() < 2 {
         return Ok(());

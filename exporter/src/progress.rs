@@ -1,31 +1,32 @@
-//! The ports of an export: who is told how far it is, and who gets the layers of base images.
+//! The ports of an export: progress reports and the source of base images' layers.
 
 use std::error::Error;
 
 use kiln_store::{LayerBlob, LayerId};
 
-/// Is told how far an export is.
+/// A receiver of an export's progress.
 pub trait Progress: Send + Sync {
-    /// Says that the part `name` has done `current` of `total` bytes; `done` once, at its end. Comes
-    /// often, and must return at once.
+    /// Reports that the part `name` has processed `current` of `total` bytes. `done` is `true`
+    /// once, at the end. Calls are frequent, so the implementation must return at once.
     fn status(&self, name: &str, current: u64, total: Option<u64>, done: bool);
 
-    /// Tells whether the export is to stop.
+    /// Returns `true` if the export should stop.
     fn cancelled(&self) -> bool {
         false
     }
 }
 
-/// Gets layers that the store only knows by name.
+/// A source of layers that the store doesn't have.
 pub trait BlobFetcher: Send + Sync {
-    /// Brings a blob into the store's content, verified, unless it is there.
+    /// Downloads a blob into the content store and verifies its digest. Does nothing if the blob is
+    /// stored already.
     fn fetch(&self, blob: &LayerBlob) -> Result<(), Box<dyn Error + Send + Sync>>;
 
-    /// Gives trees to the layer and all below it, where they have none.
+    /// Unpacks the layer and all layers below it that have no tree.
     fn unpack(&self, layer: &LayerId) -> Result<(), Box<dyn Error + Send + Sync>>;
 }
 
-/// Tells nobody.
+/// A [`Progress`] that ignores all reports.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Silent;
 

@@ -1,11 +1,12 @@
-//! Images to registries.
+//! Uploads of images to registries.
 //!
-//! A [`Shipment`] is what is to be in a repository: blobs, and the documents that name them, those
-//! that are named before those that name them. It is made of an export or of an image of the store.
+//! A [`Shipment`] contains the blobs of an image and the documents that refer to them, in the order
+//! of upload: referenced documents come first. It is created from an export or from an image in the
+//! store.
 //!
-//! Nothing is sent that the registry has. A blob that is not in the store either, of a base image
-//! that nobody has run anything in, is asked for first: where the repository has it, or can have it
-//! mounted out of another of the same registry, it is never downloaded.
+//! Nothing is sent that the registry has. A blob that the store lacks as well (a layer of a base
+//! image that no step has run on) is looked up in the registry first: if the repository has it or
+//! can mount it from another repository of the same registry, it is never downloaded.
 
 mod send;
 mod shipment;
@@ -16,11 +17,11 @@ pub use shipment::{Document, Freight, Shipment};
 use kiln_registry::Client;
 use tokio::runtime::Handle;
 
-/// Who speaks to registries, and on which runtime.
+/// The client for registries, and the runtime for its requests.
 #[derive(Clone, Copy, Debug)]
 pub struct Remote<'a> {
-    /// Who.
+    /// The client that sends the requests.
     pub client: &'a Client,
-    /// The runtime.
+    /// The runtime that a blocking function waits on.
     pub runtime: &'a Handle,
 }

@@ -1,4 +1,4 @@
-//! Images in registries.
+//! The push of an exported image to registries.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use crate::progress::Progress;
 use crate::push::{Freight, PushContext, PushObserver, Shipment, push};
 use crate::spec::Output;
 
-/// Pushes the whole under each of its names, or by its digest alone.
+/// Pushes an image under each of its names, or by digest only.
 pub(crate) fn write(
     assembled: &Assembled,
     output: &Output,
@@ -45,7 +45,7 @@ pub(crate) fn write(
     Ok(())
 }
 
-/// Tells an export's progress of a push.
+/// A push observer that reports to an export's progress.
 pub(crate) struct Told<'a>(pub(crate) &'a dyn Progress);
 
 impl PushObserver for Told<'_> {

@@ -1,12 +1,12 @@
-//! Layers with other times: `rewrite-timestamp=true`.
+//! Layers with rewritten timestamps: `rewrite-timestamp=true`.
 //!
-//! As in BuildKit, the layers of the base image stay what they are, and in all above no file is later
-//! than `SOURCE_DATE_EPOCH`. What comes out is a layer of its own, on top of the rewritten one below
-//! it, and is found again by a record in the cache: a build whose layers are known rewrites
+//! As in BuildKit, the layers of the base image stay unchanged. In all layers above, no file is
+//! later than `SOURCE_DATE_EPOCH`. A rewritten layer is a new layer on top of the rewritten layer
+//! below it. A cache record leads to it, so that another export of the same layers rewrites
 //! nothing.
 //!
-//! Always the tar is rewritten and never the tree, so that it makes no difference which of them the
-//! store happens to have.
+//! The rewrite always reads the tar of a layer and never its tree directly, so that the result
+//! doesn't depend on which of them the store has.
 
 use std::io::{self, BufReader, BufWriter, Read, Write};
 
@@ -19,22 +19,22 @@ use crate::error::Result;
 use crate::export::ExportContext;
 use crate::pack::{PackedLayer, Packer, pack_stream};
 
-/// What goes through the pipe at once.
+/// The buffer size of the pipe's ends in bytes.
 const PIECE: usize = 1 << 18;
 
-/// A chain with other times.
+/// A chain of layers with rewritten timestamps.
 pub(crate) struct Rewritten {
-    /// The uppermost layer.
+    /// The uppermost layer of the new chain.
     pub(crate) top: LayerId,
-    /// The chain that it was made of.
+    /// The layers of the original chain, base first.
     originals: Vec<Layer>,
-    /// How many layers of that stay what they are.
+    /// The number of layers at the bottom that are unchanged.
     untouched: usize,
     epoch: i64,
 }
 
 impl Rewritten {
-    /// Says of the packed layers of the chain what is known of those that they were made of.
+    /// Copies the metadata of the original layers to the packed layers of the new chain.
     pub(crate) fn describe(&self, layers: &mut [PackedLayer]) {
         for (number, (layer, original)) in layers.iter_mut().zip(&self.originals).enumerate() {
             layer.created_at = original.created_at;
@@ -44,8 +44,8 @@ impl Rewritten {
     }
 }
 
-/// Returns the chain of `top` with no file later than the epoch, in seconds, above the layers that
-/// the base image has.
+/// Returns the chain of `top` in which no file above the base image's layers is later than the
+/// epoch, in seconds since 1970.
 pub(crate) fn chain(
     top: &LayerId,
     base: &[Digest],
@@ -99,7 +99,7 @@ fn rewrite(
     Ok(made)
 }
 
-/// Returns the layer that was made before, if it is still there.
+/// Returns the rewritten layer of an earlier export if the store still has its blob.
 fn known(key: &Digest, context: &ExportContext<'_>) -> Result<Option<LayerId>> {
     let Some(mut found) = context.store.cache().get(key)? else { return Ok(None) };
     let Some(Some(layer)) = found.pop() else { return Ok(None) };
@@ -112,11 +112,11 @@ fn known(key: &Digest, context: &ExportContext<'_>) -> Result<Option<LayerId>> {
     Ok(None)
 }
 
-/// Where the tar of a layer comes from.
+/// The source of a layer's tar.
 enum Source {
-    /// A blob of the store.
+    /// The digest of a blob in the store.
     Blob(Digest),
-    /// The layer's tree, which is not packed for this alone.
+    /// The layer's tree. It is packed into a pipe, without a blob.
     Tree(Dir, Changes),
 }
 
@@ -158,7 +158,7 @@ impl Source {
                     let packing = scope.spawn(|| pack(dir, changes, writer));
                     let taken = take(&mut BufReader::with_capacity(PIECE, reader));
                     let packed = packing.join().map_err(|_| io::Error::other("packing failed"));
-                    // Whoever reads in vain doesn't know why.
+                    // The packer's error is the cause of the reader's.
                     packed?.and(taken)
                 })
             }

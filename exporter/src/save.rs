@@ -1,7 +1,7 @@
-//! Images of the store as one archive: an OCI layout that `docker load` takes too.
+//! Images of the store in one archive: an OCI layout that `docker load` reads as well.
 //!
-//! Documents and blobs are those of the store, byte for byte, each once, whatever the number of
-//! images that have it. Images keep their digests, so that what is loaded elsewhere is the same.
+//! Documents and blobs are copied from the store byte for byte. A blob that several images share is
+//! included once. The images keep their digests, so that they are the same images after loading.
 
 use kiln_oci::{Descriptor, Digest, ImageManifest, Reference, limits, media_type};
 use kiln_store::{LayerBlob, Store};
@@ -14,28 +14,28 @@ use crate::export::ExportContext;
 use crate::push::{Freight, Shipment};
 use crate::spec::Destination;
 
-/// Most bytes of a manifest.
+/// The maximum size of a manifest in bytes.
 const MANIFEST: u64 = 4 << 20;
 
-/// An image that is to be saved.
+/// An image to save.
 #[derive(Clone, Debug)]
 pub struct SavedImage {
-    /// The digest of its manifest, or of its index.
+    /// The digest of the manifest or index.
     pub digest: Digest,
-    /// The media type of that.
+    /// The media type of the manifest or index.
     pub media_type: String,
-    /// The size of that in bytes.
+    /// The size of the manifest or index in bytes.
     pub size: u64,
-    /// The manifest that engines are told of which know no indexes.
+    /// The digest of the manifest for engines that don't know indexes.
     pub manifest: Digest,
-    /// The names that the archive gives it.
+    /// The names of the image in the archive.
     pub names: Vec<Reference>,
 }
 
-/// Writes images to an archive. What the store lacks of their layers is fetched.
+/// Writes images to an archive. Fetches the layers that the store lacks.
 ///
 /// # Errors
-/// Fails where a part of an image can't be had, and where the archive can't be written.
+/// Fails if a part of an image is unavailable, or if the archive can't be written.
 pub fn save(
     images: &[SavedImage],
     dest: &Destination,
@@ -70,7 +70,7 @@ pub fn save(
     archive::write(&files, dest, context)
 }
 
-/// Sees to it that a blob is in the store.
+/// Fetches a blob unless the store has it.
 fn bring(blob: &Freight, context: &ExportContext<'_>) -> Result<()> {
     let content = context.store.content();
     if content.hold(&blob.digest)? && content.size(&blob.digest)?.is_some() {
@@ -93,7 +93,7 @@ fn bring(blob: &Freight, context: &ExportContext<'_>) -> Result<()> {
     Err(problem)
 }
 
-/// Returns the entries of the index: one for each name.
+/// Returns the index entries of an image: one per name.
 fn entries(image: &SavedImage) -> Vec<Value> {
     let entry = |annotations: Option<Value>| {
         let mut entry = json!({
@@ -119,7 +119,7 @@ fn entries(image: &SavedImage) -> Vec<Value> {
     image.names.iter().map(named).collect()
 }
 
-/// Returns the entry of `manifest.json`, which older engines read.
+/// Returns the image's entry in `manifest.json`, which older engines read.
 fn list_entry(image: &SavedImage, store: &Store) -> Result<Value> {
     let bytes = store.content().read(&image.manifest, MANIFEST)?;
     let invalid = |problem: String| Error::Config(format!("{}: {problem}", image.manifest));

@@ -1,19 +1,19 @@
-//! Outputs out of what is typed after `--output`.
+//! The parser of `--output`.
 //!
-//! A text is a list of `key=value` fields, separated by commas and quoted as Go's CSV reader takes
-//! them. A lone path stands for `type=local,dest=PATH`, and `-` for a tar of the files on standard
-//! output.
+//! A value is a list of `key=value` fields, separated by commas and quoted as Go's CSV reader
+//! expects. A lone path stands for `type=local,dest=PATH`, and `-` for a tar of the files on
+//! standard output.
 //!
-//! Keys and defaults are BuildKit's. What BuildKit takes and drops in silence is refused: a key that
-//! a type doesn't know is an error with the keys that it knows.
+//! Keys and defaults are BuildKit's. BuildKit silently ignores some keys; kiln refuses a key that a
+//! type doesn't know, and the error lists the known keys.
 //!
-//! | module | the keys of |
+//! | module | keys |
 //! | --- | --- |
-//! | `archive` | `oci`, `docker`: where the archive goes |
-//! | `image` | every type that makes an image: names, compression, annotations, times |
+//! | `archive` | `oci`, `docker`: the destination of the archive |
+//! | `image` | all types that create an image: names, compression, annotations, times |
 //! | `store` | `image`, `registry`: storing and pushing |
-//! | `files` | `local`, `tar`: files alone |
-//! | `load` | `docker` without `dest`: who takes the image |
+//! | `files` | `local`, `tar`: files without an image |
+//! | `load` | `docker` without `dest`: the engine that receives the image |
 
 mod archive;
 mod files;
@@ -39,80 +39,83 @@ use keys::{Checked, Keys, nearest};
 pub use load::EngineChoice;
 pub use store::Naming;
 
-/// Where an output goes.
+/// The destination of an archive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Destination {
-    /// A file or a directory.
+    /// The path of a file.
     Path(PathBuf),
-    /// Standard output.
+    /// The standard output of the process.
     Stdout,
 }
 
-/// What an output is.
+/// The kind of an output.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OutputKind {
     /// An OCI image layout in a tar.
     Oci {
-        /// The tar's file.
+        /// The file of the archive.
         dest: Destination,
     },
     /// An OCI image layout in a directory.
     OciLayout {
-        /// The directory.
+        /// The directory of the layout.
         dest: PathBuf,
     },
-    /// A tar that `docker load` takes.
+    /// A tar for `docker load`.
     Docker {
-        /// The tar's file.
+        /// The file of the archive.
         dest: Destination,
     },
-    /// The files of such a tar, in a directory.
+    /// The files of an archive for `docker load`, in a directory.
     DockerLayout {
-        /// The directory.
+        /// The directory of the files.
         dest: PathBuf,
     },
-    /// An image for whoever runs images on this machine, who isn't looked for yet.
+    /// An image for an engine on this machine. The caller replaces it by [`OutputKind::Engine`]
+    /// before the export.
     Load(EngineChoice),
-    /// An image for somebody who runs images on this machine.
+    /// An image for a specific engine on this machine.
     Engine(Engine),
     /// An image in the store.
     Image,
-    /// An image in a registry, and nowhere else.
+    /// An image in a registry only.
     Registry,
-    /// The files, in a directory.
+    /// The image's files in a directory.
     Local {
-        /// The directory.
+        /// The directory that receives the files.
         dest: PathBuf,
-        /// Whether each platform gets a directory of its own; `None`: where there are several.
+        /// `true` if each platform gets a directory of its own. By default, this is so with several
+        /// platforms.
         split: Option<bool>,
-        /// Whether what lies there and isn't in the image is removed.
+        /// `true` if entries of the directory that aren't in the image are removed.
         delete: bool,
     },
-    /// The files, in a tar.
+    /// The image's files in a tar.
     Tar {
-        /// The tar's file.
+        /// The file of the tar.
         dest: Destination,
-        /// Whether each platform gets a directory of its own; `None`: where there are several.
+        /// `true` if each platform gets a directory of its own. By default, this is so with several
+        /// platforms.
         split: Option<bool>,
     },
-    /// Nothing: what was built is in the cache.
+    /// No output. The results stay in the cache.
     CacheOnly,
 }
 
-/// The latest time that an output may tell.
+/// The upper limit of an output's timestamps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OutputEpoch {
-    /// What the build says.
+    /// The limit of the build: its `SOURCE_DATE_EPOCH`, if any.
     #[default]
     OfBuild,
-    /// Any time.
+    /// No limit, even if the build has one.
     None,
-    /// This one, in seconds since 1970.
+    /// A limit for this output, in seconds since 1970.
     Seconds(i64),
 }
 
 impl OutputEpoch {
-    /// Returns it, in seconds, where the build says `build`.
+    /// Returns the limit in seconds since 1970, for a build with the limit `build`.
     pub fn or(self, build: Option<i64>) -> Option<i64> {
         match self {
             Self::OfBuild => build,
@@ -126,39 +129,39 @@ impl OutputEpoch {
 #[expect(clippy::struct_excessive_bools, reason = "each is an attribute of its own")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Output {
-    /// What it is.
+    /// The kind and the destination.
     pub kind: OutputKind,
-    /// The image's names.
+    /// The names of the image.
     pub names: Vec<Reference>,
-    /// Names that are made of the image's digest.
+    /// The additional names that contain the image's digest.
     pub naming: Naming,
-    /// Whether the image is brought into the registries of its names.
+    /// `true` if the image is pushed to the registries of its names.
     pub push: bool,
-    /// Whether it has no name there but its digest.
+    /// `true` if the image is pushed by digest, without its names.
     pub push_by_digest: bool,
-    /// Whether the image in the store gets trees, so that it starts at once.
+    /// `true` if the stored image is unpacked, so that containers of it start at once.
     pub unpack: bool,
-    /// How layers are packed.
+    /// The compression of the layers.
     pub packing: Packing,
-    /// Whether `packing` says what somebody has asked for.
+    /// `true` if the user has set a compression option.
     pub is_packing_given: bool,
-    /// Whether media types are OCI's rather than Docker's.
+    /// `true` for OCI's media types, `false` for Docker's.
     pub oci_types: bool,
-    /// Whether attestations are artifacts, as OCI has them, rather than images; `None` where
-    /// nobody has said.
+    /// `true` if attestations are OCI artifacts, `false` if they are images. `None` if the user
+    /// hasn't set it.
     pub oci_artifact: Option<bool>,
-    /// Annotations.
+    /// The annotations of the image and its index.
     pub annotations: Annotations,
-    /// Whether the times of files in new layers are set to `SOURCE_DATE_EPOCH` where they are later.
+    /// `true` if the timestamps of files in new layers are limited to `SOURCE_DATE_EPOCH`.
     pub rewrite_timestamp: bool,
-    /// `SOURCE_DATE_EPOCH` for this output.
+    /// The `SOURCE_DATE_EPOCH` of this output.
     pub epoch: OutputEpoch,
 }
 
 const TYPES: &[&str] = &["cacheonly", "docker", "image", "local", "oci", "registry", "tar"];
 
 impl Output {
-    /// Tells whether the image is written as blobs, and not kept where it can be run.
+    /// Returns `true` if the image is written as blobs and not stored.
     pub fn is_archive(&self) -> bool {
         matches!(
             self.kind,
@@ -171,28 +174,29 @@ impl Output {
         )
     }
 
-    /// Tells whether it is an image: one with a config, rather than files or nothing.
+    /// Returns `true` if the output is an image with a config.
     pub fn is_image(&self) -> bool {
         !self.is_files() && self.kind != OutputKind::CacheOnly
     }
 
-    /// Tells whether it goes elsewhere alone: what is known there need not come here first.
+    /// Returns `true` if the output goes only to a registry or an engine. Layers that exist there
+    /// are not downloaded.
     pub fn is_elsewhere(&self) -> bool {
         matches!(self.kind, OutputKind::Registry | OutputKind::Engine(_) | OutputKind::Load(_))
     }
 
-    /// Tells whether it is files alone, which have neither names nor digests.
+    /// Returns `true` if the output consists of files only, without names and digests.
     pub fn is_files(&self) -> bool {
         matches!(self.kind, OutputKind::Local { .. } | OutputKind::Tar { .. })
     }
 
-    /// Tells whether it can be an image for one platform only.
+    /// Returns `true` if the output can hold only one platform.
     pub fn is_for_one_platform(&self) -> bool {
         matches!(self.kind, OutputKind::Docker { .. } | OutputKind::DockerLayout { .. })
             || matches!(&self.kind, OutputKind::Engine(engine) if engine.is_for_one_platform())
     }
 
-    /// Returns an output of a kind, with nothing special about it.
+    /// Creates an output of a kind with default options.
     pub fn new(kind: OutputKind) -> Self {
         Self {
             push: kind == OutputKind::Registry,
@@ -211,10 +215,10 @@ impl Output {
         }
     }
 
-    /// Reads what is typed after `--output`.
+    /// Parses the value of `--output`.
     ///
     /// # Errors
-    /// Fails on types, keys and values that are unknown or wrong, naming them.
+    /// Fails on unknown types and keys and on invalid values. The error names them.
     pub fn parse(text: &str) -> Result<Self> {
         let fail = |problem: String| Error::Spec { text: text.to_owned(), problem };
         let fields = csv::fields(text).map_err(fail)?;
@@ -238,10 +242,10 @@ impl Output {
         Ok(output)
     }
 
-    /// Makes sure that what is pushed has names to be pushed by.
+    /// Checks that an image to push has a name.
     ///
     /// # Errors
-    /// Fails where it has none, or one that says more than the digest does.
+    /// Fails if the image has no name, or if a push by digest has a name with a tag.
     pub fn check_names(&self) -> Result<()> {
         if self.push && self.names.is_empty() && self.naming.prefix.is_none() {
             return Err(Error::Unsupported("tag is needed when pushing to registry".to_owned()));
@@ -255,10 +259,10 @@ impl Output {
         Ok(())
     }
 
-    /// Makes sure that what is asked for can be written of images for these platforms.
+    /// Checks that the output supports images for these platforms.
     ///
     /// # Errors
-    /// Fails where it can't, naming what is in the way.
+    /// Fails if it doesn't. The error names the conflict.
     pub fn check_platforms(&self, platforms: &[Platform], is_index: bool) -> Result<()> {
         if !self.is_image() {
             return Ok(());
@@ -269,7 +273,7 @@ impl Output {
         self.annotations.check(platforms, is_index, self.oci_types)
     }
 
-    /// Tells whether it goes to standard output.
+    /// Returns `true` if the output goes to standard output.
     pub fn is_stdout(&self) -> bool {
         matches!(
             &self.kind,

@@ -1,4 +1,4 @@
-//! The files of an image, in a tar.
+//! The files of an image in a tar.
 
 use kiln_tree::pack::Plan;
 use kiln_tree::{Dir, PackOptions, Timestamp, Whiteouts};
@@ -9,7 +9,7 @@ use crate::export::{Export, ExportContext};
 use crate::platforms;
 use crate::spec::Destination;
 
-/// Writes the files as a tar. With `split` each platform has a directory of its own.
+/// Writes the files as a tar. With `split`, each platform has a directory of its own.
 pub(crate) fn write(
     export: Export<'_>,
     dest: &Destination,
@@ -54,7 +54,8 @@ pub(crate) fn write(
     }
 }
 
-/// Returns directories with what is said about each image, where anything is.
+/// Returns a directory with the statements about each image, or `None` for an image without
+/// statements.
 fn said(
     export: Export<'_>,
     sources: &[Dir],

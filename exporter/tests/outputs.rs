@@ -1,4 +1,4 @@
-//! Every output type, judged by the tools that others use.
+//! Tests of every output type. Third-party tools check the results if they are installed.
 
 #![expect(
     clippy::unwrap_used,
@@ -22,7 +22,7 @@ use kiln_oci::{Digest, History, ImageConfig, Platform, media_type};
 use kiln_store::{LayerBlob, LayerId, Store};
 use kiln_tree::ArchiveLimits;
 
-/// Has blobs, as a registry has them.
+/// A blob fetcher with blobs in memory, in place of a registry.
 #[derive(Default)]
 struct Blobs {
     store: Option<Store>,
@@ -66,7 +66,7 @@ impl Fixture {
         self.store.layers().commit(tree, parent).unwrap()
     }
 
-    /// Two layers, of which the upper deletes and replaces.
+    /// Creates two layers. The upper one deletes and replaces files.
     fn two_layers(&self) -> LayerId {
         let base = self.layer(None, |fs| {
             fs::create_dir_all(fs.join("etc/sub")).unwrap();
@@ -125,7 +125,8 @@ fn output(text: &str) -> Output {
     Output::parse(text).unwrap()
 }
 
-/// Runs a tool and returns what it prints; `None`, and a word about it, where it isn't installed.
+/// Runs a tool and returns its output. Prints a note and returns `None` if the tool isn't
+/// installed.
 fn tool(name: &str, arguments: &[&str]) -> Option<String> {
     let output = match Command::new(name).args(arguments).output() {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -228,7 +229,7 @@ fn an_image_in_the_store_is_a_layout_for_others() {
     let content = fixture.store.root().join("content");
     let name = format!("oci:{}:docker.io/library/app:latest", content.display());
     tool("skopeo", &["inspect", &name]);
-    // Everything that it needs survives a collection by another process.
+    // All parts of the image survive a garbage collection by another process.
     let Fixture { dir, store, .. } = fixture;
     let root = store.root().to_owned();
     drop(store);
@@ -384,7 +385,7 @@ fn platforms_lie_beside_each_other_or_share_a_place() {
     assert_eq!(variants, [Some("v6"), None]);
 }
 
-/// Returns a base layer that only a registry has, and its fetcher.
+/// Returns a base layer that only the registry has, and its digest.
 fn distant_layer(fixture: &mut Fixture) -> (LayerId, Digest) {
     let mut tar = tar::Builder::new(Vec::new());
     let mut header = tar::Header::new_gnu();
@@ -441,7 +442,7 @@ fn forced_compression_keeps_diff_ids() {
         fetcher: &fixture.fetcher,
         progress: &Silent,
     };
-    // What is decompressed on the way is as limited as what is unpacked.
+    // The limits of unpacking apply to decompression in the packer, too.
     let tight = ArchiveLimits { max_ratio: Some(1), free_bytes: 0, max_entries: None };
     let error = packer(packing, tight).pack(&base).unwrap_err();
     let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();

@@ -1,27 +1,27 @@
-//! What a vertex's result is built on: the inputs whose layers are below its own.
+//! The bases of an op: the inputs whose layers are below the layers of its result.
 
 use kiln_llb::op::{ExecOp, FileOp, Op, OpKind};
 
 use crate::file;
 
-/// Returns the inputs whose layers the results of an op have below their own.
+/// Returns the bases of an op.
 pub(crate) fn bases(op: &Op) -> Vec<usize> {
     match &op.kind {
         Some(OpKind::Exec(exec)) => of_exec(exec),
         Some(OpKind::File(file)) => of_file(file, op.inputs.len()),
-        // A merge stacks what it is given, and the head of a definition hands it on.
+        // A merge stacks its inputs. The head of a definition passes its inputs on.
         Some(OpKind::Merge(_)) | None => (0..op.inputs.len()).collect(),
-        // A difference is a layer of its own.
+        // The result of a diff is a layer without a base.
         Some(OpKind::Source(_) | OpKind::Diff(_) | OpKind::Build(_)) => Vec::new(),
     }
 }
 
-/// Returns those of the bases of an op that its result only adds to, without a look at their files.
+/// Returns the bases to which the op only adds files, without reading theirs.
 pub(crate) fn added_to(op: &Op) -> Vec<usize> {
     let bases = bases(op);
     match &op.kind {
         Some(OpKind::File(file)) if file::adds(file, op.inputs.len(), &bases) => bases,
-        // What is merged on top of the lowest is made anew there, of trees.
+        // The layers of all inputs but the lowest are created again from their trees.
         Some(OpKind::Merge(merge)) => {
             merge.inputs.first().into_iter().flatten().map(|input| *input as usize).collect()
         }
@@ -35,12 +35,12 @@ fn of_exec(exec: &ExecOp) -> Vec<usize> {
     written.filter_map(|mount| mount.input).map(|input| input as usize).collect()
 }
 
-/// Follows each output back through the actions that made it.
+/// Follows each output back through the actions that created it.
 fn of_file(file: &FileOp, inputs: usize) -> Vec<usize> {
     let mut bases = Vec::new();
     for action in file.actions.iter().filter(|action| action.output.is_some()) {
         let mut below = action.input;
-        // Actions go on with what came before them: a chain is no longer than the list.
+        // An action's input precedes the action, so a chain is no longer than the list.
         for _ in 0..=file.actions.len() {
             let Some(index) = below.map(|index| index as usize) else { break };
             let Some(position) = index.checked_sub(inputs) else {

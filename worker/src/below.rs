@@ -1,13 +1,13 @@
-//! What copies go on top of, without unpacking it.
+//! The base of a copy, without unpacking it.
 //!
-//! A copy that goes straight into an archive has to know of its base where its destination's path
-//! leads, and what of it is there already. Where the base has trees, they are looked at; where it has
-//! none, as an image that nobody has run anything in, its archives are listed instead, each once: what
-//! was found is kept in the store by the layer's diff ID.
+//! A copy that is written straight into an archive needs to know where its destination path leads
+//! in the base, and which of the files exist there already. If the base has trees, they answer
+//! that. If it has none, as an image that no step has run on, its archives are listed, each once:
+//! the store keeps the listing under the layer's diff ID.
 //!
-//! A listing has no contents. Where those alone tell whether a file is there already, since all else
-//! is the same, archives that are on this machine are read for them. Others aren't fetched for this:
-//! the file is then part of the new layer.
+//! A listing has no contents. If only the content decides whether an existing file is the same, the
+//! archives on this machine are read for it. Other archives are not downloaded for this: the file
+//! becomes part of the new layer.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -29,14 +29,14 @@ use crate::snapshots::Snapshots;
 
 /// A chain of layers that copies go on top of.
 pub(crate) enum Base {
-    /// As a directory.
+    /// The chain as a directory.
     Tree(Dir),
-    /// As its archives tell of it.
+    /// The listings of the chain's archives, and its layers.
     Archives(Skeleton, Vec<Layer>),
 }
 
 impl Base {
-    /// Returns it as copies have to know it.
+    /// Returns the base in the form that the planning of copies expects.
     pub(crate) fn below(&self) -> &dyn Below {
         match self {
             Self::Tree(dir) => dir,
@@ -44,8 +44,8 @@ impl Base {
         }
     }
 
-    /// Reads the contents that a plan has asked for, of archives that are on this machine. Tells
-    /// whether anything was found: then the plan is to be made once more.
+    /// Reads the file contents that a plan has requested from archives on this machine. Returns
+    /// `true` if any were found: the caller then plans again.
     pub(crate) fn learn(&mut self, snapshots: &Snapshots) -> Result<bool> {
         let Self::Archives(skeleton, chain) = self else { return Ok(false) };
         let mut learned = false;
@@ -59,7 +59,8 @@ impl Base {
 }
 
 impl Snapshots {
-    /// Returns the digests of files in a layer's archive; nothing where it isn't on this machine.
+    /// Returns the digests of files in a layer's archive. Returns none if the archive isn't on this
+    /// machine.
     fn contents(
         &self,
         layer: &Layer,
@@ -86,7 +87,7 @@ impl Snapshots {
         Ok(BTreeMap::new())
     }
 
-    /// Returns a chain as copies have to know it. It is unpacked where a skeleton doesn't do.
+    /// Returns the base of copies onto a chain. Unpacks the chain if its archives can't be listed.
     pub(crate) async fn below(&self, top: Option<&LayerId>, context: &StepContext) -> Result<Base> {
         if let Some(top) = top
             && let Some(base) = self.skeleton(top, &Progress::of(context)).await?
@@ -97,7 +98,7 @@ impl Snapshots {
         Ok(Base::Tree(self.read(top)?))
     }
 
-    /// Lists a chain; `None` where it has its trees, or can't be listed.
+    /// Lists a chain. Returns `None` if all its layers have trees, or if it can't be listed.
     async fn skeleton(&self, top: &LayerId, progress: &Progress) -> Result<Option<Base>> {
         let chain = self.store.layers().chain(top)?;
         if chain.iter().all(|layer| layer.has_tree) {
@@ -114,8 +115,9 @@ impl Snapshots {
         Ok(Some(Base::Archives(skeleton, chain)))
     }
 
-    /// Returns what a layer's archive holds; `None` where it has none, or a wrong one: unpacking it
-    /// will say why. Of a layer that has a tree, the tree tells it: it has the fractions of times.
+    /// Returns the listing of a layer's archive. Returns `None` if there is no valid archive;
+    /// unpacking will then report the error. If the layer has a tree, the tree is listed instead,
+    /// because it has the fractions of timestamps.
     async fn manifest(&self, layer: &Layer, progress: &Progress) -> Result<Option<Manifest>> {
         let layers = self.store.layers();
         if layer.has_tree {
@@ -134,7 +136,8 @@ impl Snapshots {
             return Ok(known);
         }
         if self.blobs.open(&blob)?.is_none() {
-            // What an older kiln has listed does where there is no other way.
+            // A listing by an older version of kiln is sufficient if the blob isn't on this
+            // machine.
             if known.is_some() {
                 return Ok(known);
             }
@@ -162,7 +165,7 @@ impl Snapshots {
         Ok(manifest)
     }
 
-    /// Opens the tree of a layer by itself.
+    /// Opens the tree of a single layer.
     fn tree(&self, layer: &Layer) -> Result<Dir> {
         let layers = self.store.layers();
         layers.check_trees([layer])?;
@@ -179,7 +182,7 @@ impl Snapshots {
         Ok(Some(manifest))
     }
 
-    /// Reads an archive; `None` where it isn't the layer's, or none that a layer may be.
+    /// Lists an archive. Returns `None` if it is invalid or has another diff ID than the layer.
     fn read_manifest(&self, packed: &mut (dyn Read + Send), layer: &Layer) -> Option<Manifest> {
         let (plain, _) = self.limits.decompress(packed).ok()?;
         let mut archive = HashingReader::new(plain);
@@ -188,7 +191,7 @@ impl Snapshots {
         let manifest = manifest
             .inspect_err(|error| tracing::debug!(%error, "the layer can't be listed"))
             .ok()?;
-        // What follows the archive's end is part of the layer's identity as well.
+        // The diff ID covers the bytes after the end of the archive, too.
         std::io::copy(&mut archive, &mut std::io::sink()).ok()?;
         (Some(archive.finish().0) == layer.diff_id).then_some(manifest)
     }

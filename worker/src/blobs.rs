@@ -1,4 +1,4 @@
-//! Blobs of layers, wherever they are.
+//! The blobs of layers and their retrieval.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -19,36 +19,36 @@ use crate::remote_cache::lost::{LostBlob, LostBlobs};
 use crate::source::oci_layout::open_blob;
 use crate::source::origin::Origin;
 
-/// Blobs of layers: in the store, in OCI layouts, in registries.
+/// The blobs of layers in the store, in OCI layouts and in registries.
 #[derive(Clone, Debug)]
 pub struct Blobs {
     pub(crate) store: Store,
     pub(crate) registry: Client,
-    /// How much an archive may become.
+    /// The limits for decompressing archives.
     pub(crate) limits: ArchiveLimits,
-    /// What caches have promised in vain.
+    /// The blobs that caches list but can't provide.
     pub(crate) lost: Arc<LostBlobs>,
 }
 
 impl Blobs {
-    /// Returns who speaks to registries.
+    /// Returns the client for registries.
     pub fn client(&self) -> &Client {
         &self.registry
     }
 
-    /// Brings a blob into the store, unless it is there. Asked by several at once, in this process
-    /// or others, it is fetched once.
+    /// Brings a blob into the store unless it is stored already. Concurrent calls, in this process
+    /// or others, fetch it once.
     ///
     /// # Errors
-    /// Fails where nobody has it, or what they have isn't it.
+    /// Fails if the blob isn't available, or if its content has another digest or size.
     pub async fn fetch(&self, blob: &LayerBlob) -> Result<()> {
         self.fetch_with(blob, &Progress::silent()).await
     }
 
-    /// Does what [`Self::fetch`] does, and reports how far it is as part of a step.
+    /// Does the same as [`Self::fetch`], and reports progress as part of a step.
     ///
     /// # Errors
-    /// Fails as that does.
+    /// Fails like [`Self::fetch`].
     pub async fn fetch_for(
         &self,
         blob: &LayerBlob,
@@ -67,9 +67,9 @@ impl Blobs {
         blocking(move || this.verify_cached(&blob)).await
     }
 
-    /// Returns the blobs that caches have promised in vain since the last time that this was asked.
-    /// Nothing that rests on them is in the store any more: what has failed for want of them may be
-    /// tried again.
+    /// Returns the blobs of caches that turned out to be unusable since the last call. The store
+    /// has already dropped all results that depend on them, so the caller may retry a build that
+    /// failed because of them.
     pub fn take_lost(&self) -> Vec<LostBlob> {
         self.lost.take()
     }
@@ -93,10 +93,10 @@ impl Blobs {
         }
     }
 
-    /// Tells whether the store has a blob.
+    /// Returns `true` if the store has a blob.
     ///
     /// # Errors
-    /// Fails where it has another size than the blob's descriptor says.
+    /// Fails if the stored blob has another size than the descriptor says.
     pub(crate) fn is_here(&self, blob: &LayerBlob) -> Result<bool> {
         match self.store.content().size(&blob.digest)? {
             Some(actual) if actual != blob.size => Err(wrong_size(&blob.digest, blob.size, actual)),
@@ -104,7 +104,7 @@ impl Blobs {
         }
     }
 
-    /// Brings in a blob that isn't here; `open` opens those of layouts.
+    /// Fetches a blob that isn't stored. `open` opens a blob of a layout.
     async fn bring(&self, from: Origin, blob: &LayerBlob, part: Part, open: Open) -> Result<()> {
         match from {
             Origin::Layout(directory) => {
@@ -116,8 +116,8 @@ impl Blobs {
         }
     }
 
-    /// Makes sure that a blob of a cache that is in the store is what the cache says: a packed form
-    /// of its layers.
+    /// Verifies that a stored blob of a cache is a packed form of the layers that the cache lists
+    /// it for.
     fn verify_cached(&self, blob: &LayerBlob) -> Result<()> {
         let expected = self.store.layers().cached_diff_ids(&blob.digest)?;
         if expected.is_empty() {
@@ -144,8 +144,8 @@ impl Blobs {
         Ok(plain.finish().0)
     }
 
-    /// Drops what a cache has said of a blob that turned out to be of no use, and returns the error
-    /// that it was. What fails for a reason of this machine's own says nothing about the cache.
+    /// Drops all cache records about an unusable blob and returns the error that describes it. Does
+    /// nothing if the error has a local cause, which doesn't discredit the cache.
     pub(crate) fn lose(&self, blob: &LayerBlob, error: Error) -> Error {
         let Some(place) = blob.cache_place().filter(|_| !is_own(&error)) else { return error };
         if let Err(error) = self.store.layers().distrust_cached(&blob.digest) {
@@ -156,22 +156,22 @@ impl Blobs {
         Error::Cached { digest: blob.digest, source: Box::new(error) }
     }
 
-    /// Opens a blob for reading without storing it where it can be read in place. The bytes are
-    /// still to be verified.
+    /// Opens a blob for reading in place if possible, without storing it. The caller must verify
+    /// the bytes.
     pub(crate) fn open(&self, blob: &LayerBlob) -> Result<Option<File>> {
         if self.store.content().size(&blob.digest)?.is_some() {
             return Ok(Some(self.store.content().open(&blob.digest)?));
         }
         match blob.origin.as_deref().map(Origin::parse) {
             Some(Origin::Layout(directory)) => open_blob(&directory, &blob.digest),
-            // What a cache has is verified before anybody reads it.
+            // A cache's blob must be verified before any use.
             _ => Ok(None),
         }
     }
 
     fn import(&self, file: Option<File>, blob: &LayerBlob, mut part: Part) -> Result<()> {
         let file = file.ok_or_else(|| missing(&blob.digest))?;
-        // No more is copied than it may have, whatever the file has: then it isn't the blob.
+        // Reading one byte more than expected detects a file that is too large, whatever its size.
         let file = file.take(blob.size.saturating_add(1));
         let mut writer = self.store.content().writer()?;
         writer.expect(blob.size)?;
@@ -182,7 +182,7 @@ impl Blobs {
         Ok(())
     }
 
-    /// Downloads a blob, what an earlier attempt has left of it set aside.
+    /// Downloads a blob. Resumes an interrupted download.
     async fn download(&self, name: &str, blob: &LayerBlob, part: Part) -> Result<()> {
         let repository: Repository = name.parse().map_err(|error| Error::image(name, error))?;
         let mut part = part;
@@ -208,7 +208,8 @@ impl Blobs {
         finish(writer, blob, part)
     }
 
-    /// Begins a blob for which there is room, with what is left of an earlier attempt or anew.
+    /// Reserves space for a blob and starts to write it, after the bytes of an interrupted download
+    /// or from the beginning.
     async fn writer(&self, blob: &LayerBlob, resumed: bool) -> Result<BlobWriter> {
         let (content, digest, size) = (self.store.content(), blob.digest, blob.size);
         let begin = move || {
@@ -237,10 +238,10 @@ impl Blobs {
     }
 }
 
-/// Opens a blob of a layout, if it is there.
+/// A function that opens a blob of a layout, if the blob exists.
 type Open = fn(&Path, &Digest) -> Result<Option<File>>;
 
-/// Tells whether an error is this machine's, and not the cache's.
+/// Returns `true` if an error has a local cause and isn't the cache's fault.
 fn is_own(error: &Error) -> bool {
     use kiln_store::Error::{DigestMismatch, Missing};
     if let Error::Store(error) = error
@@ -265,7 +266,7 @@ fn is_own(error: &Error) -> bool {
     matches!(error, Error::Cancelled | Error::Store(_))
 }
 
-/// Returns an error and its causes in one line.
+/// Returns an error and its causes on one line.
 pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -285,7 +286,7 @@ fn finish(writer: BlobWriter, blob: &LayerBlob, part: Part) -> Result<()> {
     Ok(())
 }
 
-/// A blob's bytes on their way, hashed to be verified at the end.
+/// A reader that hashes a blob's bytes for verification at the end.
 pub(crate) struct VerifiedReader<R> {
     inner: HashingReader<R>,
     expected: Digest,
@@ -296,7 +297,7 @@ impl<R: std::io::Read> VerifiedReader<R> {
         Self { inner: HashingReader::new(inner), expected }
     }
 
-    /// Reads what is left, and fails where the whole isn't what it should be.
+    /// Reads the remaining bytes. Returns an error if the digest of the whole differs.
     pub(crate) fn verify(mut self) -> Result<()> {
         std::io::copy(&mut self.inner, &mut std::io::sink())
             .map_err(Error::kernel("read", self.expected))?;
@@ -315,7 +316,7 @@ impl<R: std::io::Read> std::io::Read for VerifiedReader<R> {
     }
 }
 
-/// Returns the error that a descriptor and its blob disagree.
+/// Returns the error for a blob whose size differs from its descriptor.
 pub(crate) fn wrong_size(digest: &Digest, expected: u64, actual: u64) -> Error {
     let problem = format!("its descriptor says {expected} bytes, and it has {actual}");
     Error::Invalid(format!("{digest}: {problem}"))
@@ -325,7 +326,7 @@ pub(crate) fn missing(digest: &Digest) -> Error {
     kiln_store::Error::Missing { what: "blob", name: digest.to_string() }.into()
 }
 
-/// Runs work that blocks on a thread of its own.
+/// Runs blocking work on a thread of the runtime's pool for such work.
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {

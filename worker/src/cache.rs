@@ -1,4 +1,4 @@
-//! The solver's cache over the store.
+//! The solver's cache over kiln's store.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -13,15 +13,15 @@ use crate::flight;
 use crate::output::Output;
 use crate::source::origin::Origin;
 
-/// The solver's cache over the store. What it hands out is kept from being collected until the
-/// store is closed.
+/// The solver's cache over kiln's store. The results that it returns are protected from garbage
+/// collection until the store is closed.
 #[derive(Clone)]
 pub struct StoreCache {
     store: Store,
     redact: Option<Redact>,
 }
 
-/// Takes out of a text what must not be kept.
+/// A function that removes sensitive parts from a text.
 pub type Redact = Arc<dyn Fn(&str) -> String + Send + Sync>;
 
 impl fmt::Debug for StoreCache {
@@ -31,18 +31,19 @@ impl fmt::Debug for StoreCache {
 }
 
 impl StoreCache {
-    /// Makes a cache over a store.
+    /// Creates a cache over a store.
     pub fn new(store: Store) -> Self {
         Self { store, redact: None }
     }
 
-    /// Has the names of steps kept as `redact` returns them: variables are expanded in them.
+    /// Sets a function that redacts the names of steps before they are stored. A name may contain
+    /// the values of variables.
     #[must_use]
     pub fn redacted(self, redact: Redact) -> Self {
         Self { redact: Some(redact), ..self }
     }
 
-    /// Returns the layers of a record, unless part of them is gone.
+    /// Returns the layers of a record. Returns `None` if a part of them is missing.
     fn layers(&self, key: &Digest) -> Result<Option<Vec<Option<LayerId>>>, kiln_store::Error> {
         let Some(layers) = self.store.cache().get(key)? else {
             return Ok(None);
@@ -55,11 +56,11 @@ impl StoreCache {
         Ok(Some(layers))
     }
 
-    /// Tells whether every layer of a chain has a tree, or a blob that can be read. A layer that
-    /// was only declared may have lost the layout that it was to come from.
+    /// Returns `true` if every layer of a chain has a tree or an available blob. A declared layer
+    /// may have lost the OCI layout that holds its blob.
     fn can_be_had(&self, top: &LayerId) -> Result<bool, kiln_store::Error> {
         let chain = match self.store.layers().chain(top) {
-            // A layer below it is gone that mustn't be: then so is this one.
+            // A layer below is missing, so this one is unusable.
             Err(kiln_store::Error::Missing { .. }) => return Ok(false),
             chain => chain?,
         };
@@ -81,7 +82,7 @@ impl StoreCache {
     }
 }
 
-/// Tells whether a blob may still be had where it is said to be.
+/// Returns `true` if a blob may still be available at its origin.
 fn is_at(origin: &Origin, digest: &Digest) -> bool {
     match origin {
         Origin::Layout(directory) => blob_path(directory, digest).exists(),
@@ -91,7 +92,7 @@ fn is_at(origin: &Origin, digest: &Digest) -> bool {
     }
 }
 
-/// Returns where a layout keeps a blob.
+/// Returns the path of a blob in an OCI layout.
 pub(crate) fn blob_path(layout: &std::path::Path, digest: &Digest) -> PathBuf {
     layout.join("blobs/sha256").join(digest.hex())
 }
@@ -127,7 +128,7 @@ impl Cache for StoreCache {
         for output in outputs {
             match output {
                 Output::Layer(layer) => layers.push(layer.clone()),
-                // A context lives for its build alone: there is nothing to remember.
+                // A build context exists only during its build, so it can't be stored.
                 Output::Local(_) => return Ok(()),
             }
         }

@@ -1,4 +1,4 @@
-//! Images as root file systems of containers.
+//! The root file systems of containers, created from images.
 
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -20,7 +20,7 @@ use crate::snapshots::{Snapshots, whole};
 use crate::source;
 use crate::source::origin::Origin;
 
-/// Prepares the file systems of containers.
+/// A factory of root file systems for containers.
 #[derive(Debug)]
 pub struct Containers {
     images: Arc<ImageResolver>,
@@ -30,52 +30,52 @@ pub struct Containers {
 /// An image whose layers all have trees.
 #[derive(Clone, Debug)]
 pub struct ContainerImage {
-    /// The digest of the manifest or index that it was found by.
+    /// The digest of the manifest or index that the image was found by.
     pub digest: Digest,
-    /// The image's config.
+    /// The config of the image for its platform.
     pub config: ImageConfig,
     layer: Option<LayerId>,
 }
 
-/// The root file system of a container; what was written to it goes when it is dropped.
+/// The root file system of a container. Its changes are lost when it is dropped.
 #[derive(Debug)]
 pub struct ContainerRoot {
     draft: Draft,
     tree: Tree,
-    /// What the tree is, where nobody writes to it.
+    /// The tree that is mounted if the root is read-only and the store works without overlayfs.
     _read: Option<Arc<AssembledTree>>,
 }
 
 impl ContainerRoot {
-    /// Returns what the sandbox is to mount as root.
+    /// Returns the tree that the sandbox mounts as root.
     pub fn tree(&self) -> &Tree {
         &self.tree
     }
 
-    /// Returns the directories that grow while something is written to it.
+    /// Returns the directories that grow when the container writes files.
     pub fn growing(&self) -> Vec<Growing> {
         self.draft.growing()
     }
 
-    /// Returns the directory that receives changes.
+    /// Returns the directory that receives the container's changes.
     pub fn upper(&self) -> &Path {
         self.draft.pending.fs()
     }
 }
 
 impl Containers {
-    /// Makes a place for containers.
+    /// Creates a factory over a store and an image resolver.
     pub fn new(store: Store, images: Arc<ImageResolver>) -> Self {
         let snapshots = Snapshots::new(store, &images);
         Self { images, snapshots }
     }
 
-    /// Returns an image by its reference: from its registry, or from the store where the policy, or else
-    /// the resolver's own one, allows that. Keeps it in the store under its name. How far that is
-    /// goes to the events of `context`.
+    /// Resolves an image by its reference and stores it under its name. The image comes from the
+    /// store if `policy` (by default the resolver's own) allows that, otherwise from its registry.
+    /// Progress goes to the events of `context`.
     ///
     /// # Errors
-    /// Fails where nobody has the image, or not for the platform.
+    /// Fails if the image isn't available or has no variant for the platform.
     pub async fn pull(
         &self,
         request: &PullRequest,
@@ -85,7 +85,7 @@ impl Containers {
         let PullRequest { reference, platform, .. } = request;
         let digest = self.images.digest_by(reference, policy).await?;
         let origin = Origin::Registry(reference.name());
-        // Layers are unpacked while they come.
+        // Layers are unpacked during their download.
         let image = self.load(&origin, &digest, platform, context).await?;
         let report = PullReport { step: context.vertex, events: &context.events, observer: &() };
         let pulled = self.images.keep(request, &digest, &report).await?;
@@ -95,7 +95,7 @@ impl Containers {
     /// Returns an image of the store by the digest of its manifest or index.
     ///
     /// # Errors
-    /// Fails where the store hasn't got it, or not for `platform`.
+    /// Fails if the store lacks the image or its variant for `platform`.
     pub async fn local(
         &self,
         digest: &Digest,
@@ -118,11 +118,11 @@ impl Containers {
         Ok(ContainerImage { digest: *digest, config: image.config, layer })
     }
 
-    /// Makes a root file system of an image with a fresh layer on top. One that is `read_only` must be
-    /// mounted so.
+    /// Creates a root file system with an empty layer on top of an image. The caller must mount a
+    /// `read_only` root as read-only.
     ///
     /// # Errors
-    /// Fails where the store can't be written.
+    /// Fails if the store can't be written.
     pub fn root(&self, image: &ContainerImage, read_only: bool) -> Result<ContainerRoot> {
         if let Some(layer) = image.layer.as_ref().filter(|_| read_only)
             && self.snapshots.copies()?
@@ -137,11 +137,11 @@ impl Containers {
         Ok(ContainerRoot { draft, tree, _read: None })
     }
 
-    /// Fills a new volume with what the image has at `path`: content, owner and mode. A path that
-    /// isn't a directory of the image leaves the volume empty.
+    /// Copies the image's content at `path` into a new volume, with owner and mode. The volume
+    /// stays empty if `path` isn't a directory of the image.
     ///
     /// # Errors
-    /// Fails where something can't be copied.
+    /// Fails if a file can't be copied.
     pub fn fill_volume(&self, image: &ContainerImage, path: &Path, volume: &Path) -> Result<()> {
         let root = self.snapshots.read(image.layer.as_ref())?;
         let Ok(source) = root.open_dir(path) else { return Ok(()) };

@@ -1,8 +1,8 @@
-//! What a vertex can see of its inputs, and its digest.
+//! The parts of its inputs that a vertex can see, and their digests.
 //!
-//! Where a step reads no more of an input than certain paths, its key has the content of those
-//! paths in place of the input's identity. An input that is changed or mounted writable with an
-//! output counts as a whole: what isn't selected is part of the result.
+//! If a step reads only certain paths of an input, its key contains the content of these paths
+//! instead of the input's key. An input that the step changes, or mounts writable with an output,
+//! counts as a whole, because the unselected files are part of the result.
 
 use std::collections::BTreeSet;
 
@@ -20,7 +20,7 @@ use crate::file::owner_of;
 use crate::output::Output;
 use crate::snapshots::{Snapshots, whole};
 
-/// Returns the inputs of which only some content matters, and the paths that are selected of each.
+/// Returns the inputs of which only some content matters, and the selected paths of each.
 pub(crate) fn content_inputs(op: &Op) -> Result<(Vec<usize>, Vec<Vec<String>>)> {
     let (mut inputs, mut paths) = (Vec::new(), Vec::new());
     for input in 0..op.inputs.len() {
@@ -32,7 +32,7 @@ pub(crate) fn content_inputs(op: &Op) -> Result<(Vec<usize>, Vec<Vec<String>>)> 
     Ok((inputs, paths))
 }
 
-/// Returns what the op selects of an input, or `None` where the input counts as a whole by its key.
+/// Returns the op's selections of an input, or `None` if the input counts as a whole.
 pub(crate) fn selections(op: &Op, input: usize) -> Result<Option<Vec<Selection>>> {
     match &op.kind {
         Some(OpKind::File(file)) => Ok(of_file(file, input)),
@@ -63,7 +63,7 @@ fn of_file(file: &FileOp, input: usize) -> Option<Vec<Selection>> {
     (!selections.is_empty()).then_some(selections)
 }
 
-/// Returns what a copy selects of its source.
+/// Returns the selection that a copy makes of its source.
 pub fn copied(copy: &CopyAction) -> Selection {
     Selection {
         path: copy.src.clone(),
@@ -88,7 +88,7 @@ fn of_exec(exec: &ExecOp, input: usize) -> Result<Option<Vec<Selection>>> {
             continue;
         }
         let path = absolute(&mount.selector);
-        // What isn't selected must not be able to get into a result.
+        // Unselected files must not be able to enter a result.
         let safe = mount.output.is_none() || mount.readonly || path == "/";
         let wanted = match mount.content_cache {
             ContentCache::Off => false,
@@ -107,7 +107,7 @@ fn of_exec(exec: &ExecOp, input: usize) -> Result<Option<Vec<Selection>>> {
     Ok((!paths.is_empty()).then(|| paths.iter().map(|path| path_selection(path)).collect()))
 }
 
-/// Returns a selector as a clean absolute path.
+/// Returns a selector as a normalized absolute path.
 fn absolute(selector: &str) -> String {
     let mut names: Vec<&str> = Vec::new();
     for name in selector.split('/') {
@@ -120,7 +120,7 @@ fn absolute(selector: &str) -> String {
     format!("/{}", names.join("/"))
 }
 
-/// Digests what is selected of an output whose trees are there.
+/// Digests the selections of an output. The output's trees must exist.
 pub(crate) fn digest(
     snapshots: &Snapshots,
     output: &Output,
@@ -140,7 +140,7 @@ pub(crate) fn digest(
     }
 }
 
-/// Digests what is selected, and keeps what the digest is made of.
+/// Digests the selections, and stores the listing that the digest covers.
 fn examined(
     store: &Store,
     view: View<'_>,

@@ -1,13 +1,13 @@
-//! The context index: digests of files that were read before.
+//! The context index: the digests of files that earlier builds have read.
 //!
-//! As a version control's index has it, a file whose device, inode, size and times (of modification
-//! and of last change) are the same has the same content, and isn't read again. That is only true of a
-//! file that had been left alone for a while when it was read: a change within the same tick of the
-//! clock that stamps files leaves the times as they are. Git calls such files *racily clean*. They
-//! aren't remembered here (`tree` tells nobody about them), and are read again by the next build.
+//! The index works like that of a version control system. A file with the same device, inode, size,
+//! modification time and change time has the same content, so it isn't read again. This holds only
+//! if the file was read some time after its last change: a second change within the same tick of
+//! the file system's clock leaves the times unchanged. Git calls such files *racily clean*. They
+//! are not remembered (`tree` doesn't pass them on), so the next build reads them again.
 //!
-//! The rest is in the store, by the file and not by the context: what several contexts share is read
-//! once, and a context that is moved is known where it went. See `store`'s `file_digests`.
+//! The store keeps the digests by file, not by context. Files that several contexts share are read
+//! once, and the files of a moved context are still known. See `file_digests` of the store.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -17,10 +17,11 @@ use kiln_tree::digest::FileDigests;
 
 use crate::error::Result;
 
-/// So many digests are kept in memory before they are stored: some megabytes.
+/// The number of new digests in memory that triggers a write to the store. They take a few
+/// megabytes.
 const LEARNED: usize = 1 << 15;
 
-/// What is known of files, and what was learned.
+/// The digests in the store, and new ones in memory.
 pub(crate) struct ContextIndex {
     store: Store,
     learned: Mutex<Vec<(FileStamp, [u8; 32])>>,
@@ -31,7 +32,7 @@ impl ContextIndex {
         Self { store, learned: Mutex::default() }
     }
 
-    /// Stores what was learned and isn't stored yet.
+    /// Stores the digests that are still in memory.
     pub(crate) fn save(self) -> Result<()> {
         let learned = self.learned.into_inner().unwrap_or_else(PoisonError::into_inner);
         if learned.is_empty() {
@@ -44,7 +45,7 @@ impl ContextIndex {
 impl FileDigests for ContextIndex {
     fn get(&self, files: &[&Metadata]) -> Vec<Option<[u8; 32]>> {
         let stamps: Vec<FileStamp> = files.iter().map(|file| FileStamp::from(*file)).collect();
-        // An index that can't be read has nothing to say: the files are read instead.
+        // If the index can't be read, the files are read instead.
         self.store.cache().file_digests(&stamps).unwrap_or_else(|_| vec![None; files.len()])
     }
 
@@ -57,7 +58,7 @@ impl FileDigests for ContextIndex {
         if !full.is_empty()
             && let Err(error) = self.store.cache().put_file_digests(&full)
         {
-            // It costs reading them again.
+            // The only cost is that later builds read the files again.
             tracing::warn!(%error, "can't remember digests of files");
         }
     }
@@ -95,7 +96,7 @@ mod tests {
             kiln_tree::content_digest(View::of(&self.dir), &[selection], index).unwrap()
         }
 
-        /// Digests as a build does.
+        /// Digests the context with the index, as a build does.
         fn remembered(&self) -> Digest {
             let index = ContextIndex::new(self.store.clone());
             let digest = self.digest(Some(&index));
@@ -103,7 +104,7 @@ mod tests {
             digest
         }
 
-        /// Writes a file whose size and time of modification are always the same.
+        /// Writes a file with a constant size and modification time.
         fn write(&self, name: &str, text: &str) {
             let mut file = File::create(self.temp.path().join("context").join(name)).unwrap();
             file.write_all(text.as_bytes()).unwrap();
@@ -115,7 +116,8 @@ mod tests {
     #[test]
     fn a_change_within_the_clocks_tick_is_seen() {
         let context = Context::new();
-        // Nothing but a clock that ticks tells them apart; some of these fall into one tick.
+        // Only the change time tells the versions apart. Several of them fall into one tick of the
+        // clock.
         for round in 0..500 {
             context.write("file", &format!("{round:08}"));
             assert_eq!(context.remembered(), context.digest(None), "round {round}");

@@ -1,4 +1,4 @@
-//! Diff: what a chain has above another one.
+//! Diff ops: the layers of one chain above another one.
 
 use std::os::fd::AsFd;
 
@@ -13,7 +13,7 @@ use crate::output::Output;
 use crate::relink::relink;
 use crate::snapshots::Snapshots;
 
-/// Takes away the layers of the lower input from below the upper one.
+/// Returns the layers of the upper input without those of the lower input below them.
 pub(crate) async fn diff(
     snapshots: &Snapshots,
     op: &DiffOp,
@@ -52,7 +52,8 @@ fn unrelated() -> Error {
 }
 
 impl Snapshots {
-    /// Repeats layers above nothing. Deletions are kept: they count when the result is merged.
+    /// Creates copies of layers on an empty base. They keep their deletions, which count when the
+    /// result is merged.
     fn rebase(&self, chain: &[Layer]) -> Result<Option<LayerId>> {
         let layers = self.store.layers();
         let mut top: Option<LayerId> = None;
@@ -64,7 +65,8 @@ impl Snapshots {
             let deletions = relink(source.as_fd(), dest.as_fd())?;
             drop(dest);
             if deletions && top.is_none() {
-                // The lowest tree of a chain has none: it is read without overlayfs.
+                // The lowest tree of a chain can't have deletions, because it is read without
+                // overlayfs. An empty layer goes below it.
                 top = Some(self.commit_pending(self.begin(None)?)?);
             }
             top = Some(self.commit_repeated(pending, top.as_ref(), &layer.id)?);

@@ -1,11 +1,11 @@
-//! Trees that are being made on top of a chain of layers.
+//! Unfinished trees on top of a chain of layers.
 //!
-//! With overlayfs, the chain stays where it is, and what is new goes into the directory that becomes
-//! the layer's tree. With copies, a *work tree* has everything: the chain is assembled in it, what is
-//! new is written there, found by comparing, and taken over into the layer's tree.
+//! With overlayfs, the chain stays in place, and new files go into the directory that becomes the
+//! layer's tree. Without overlayfs, a *work tree* holds everything: the chain is assembled in it,
+//! new files are written there, found by comparison, and transferred into the layer's tree.
 //!
-//! A work tree whose layer was made shows that layer's chain. It is kept, and what goes on top of the
-//! layer goes on in it: a chain of steps assembles its base once.
+//! After the layer is committed, the work tree shows that layer's chain. It is kept and reused by
+//! the next step on top of the layer. A chain of steps therefore assembles its base once.
 
 use std::collections::VecDeque;
 use std::os::fd::AsFd;
@@ -22,27 +22,27 @@ use crate::error::Result;
 use crate::relink::copy_attributes;
 use crate::snapshots::whole;
 
-/// So many work trees are kept that nobody uses just now.
+/// The maximum number of unused work trees that are kept.
 const KEPT: usize = 4;
 
-/// A tree that is being made. Dropped uncommitted, it leaves nothing.
+/// An unfinished tree. It leaves nothing behind if it is dropped before the commit.
 #[derive(Debug)]
 pub(crate) struct Draft {
     /// The directory that becomes the layer's tree.
     pub(crate) pending: PendingTree,
-    /// The layer that it goes on top of.
+    /// The layer below. `None` for a layer without a parent.
     pub(crate) parent: Option<LayerId>,
-    /// The trees that it goes on top of, uppermost first.
+    /// The trees of the chain below, uppermost first.
     lowers: Vec<PathBuf>,
-    /// A directory that shows them, where overlayfs doesn't.
+    /// The work tree, if the store doesn't use overlayfs.
     work: Option<Box<WorkTree>>,
-    /// Whether something may go on writing to the directory that was written to, where overlayfs hasn't kept
-    /// it apart. Then the layer gets files of its own, and nothing goes on in a work tree.
+    /// `true` if a process may still write to the directory without an overlay in between. The
+    /// layer then gets copies of the files, and the work tree isn't reused.
     pub(crate) is_open: bool,
 }
 
 impl Draft {
-    /// Makes a draft on top of directories, for overlayfs.
+    /// Creates a draft for an overlay over directories.
     pub(crate) fn on_lowers(
         pending: PendingTree,
         parent: Option<LayerId>,
@@ -51,7 +51,7 @@ impl Draft {
         Self { pending, parent, lowers, work: None, is_open: false }
     }
 
-    /// Makes a draft in a work tree that shows these directories.
+    /// Creates a draft in a work tree that shows these directories.
     pub(crate) fn in_work_tree(
         pending: PendingTree,
         parent: Option<LayerId>,
@@ -61,7 +61,7 @@ impl Draft {
         Self { pending, parent, lowers, work: Some(Box::new(work)), is_open: false }
     }
 
-    /// Returns the directory to write to, with everything below in it.
+    /// Opens the merged directory for writing.
     pub(crate) fn open(&self) -> Result<Dir> {
         if let Some(work) = &self.work {
             return Ok(work.tree.open()?);
@@ -73,8 +73,8 @@ impl Draft {
         Ok(self.pending.claiming(overlay.open()?))
     }
 
-    /// Returns it as the sandbox mounts it. With overlayfs, `lowest` goes below everything, where
-    /// there is room for one more.
+    /// Returns the tree in the form that the sandbox mounts. An overlay has `lowest` as its bottom
+    /// directory if the maximum number of directories allows it.
     pub(crate) fn rootfs(&self, lowest: Option<PathBuf>) -> Tree {
         if let Some(work) = &self.work {
             return Tree::Directory(work.tree.fs().to_owned());
@@ -90,13 +90,13 @@ impl Draft {
         Upper { fs: self.pending.fs().to_owned(), work: self.pending.work().to_owned() }
     }
 
-    /// Returns the directories that grow while it is written to.
+    /// Returns the directories that grow when files are written.
     pub(crate) fn growing(&self) -> Vec<Growing> {
         let work = self.work.as_ref().map(|work| work.tree.growing());
         std::iter::once(self.pending.growing()).chain(work).collect()
     }
 
-    /// Takes over what was written into the directory that becomes the layer's tree.
+    /// Completes the directory that becomes the layer's tree.
     pub(crate) fn finish(self, store: &Store) -> Result<Finished> {
         let Self { mut pending, parent, lowers, mut work, is_open } = self;
         if let Some(work) = &mut work {
@@ -109,7 +109,7 @@ impl Draft {
     }
 }
 
-/// Returns a tree like another one, of files that nobody else has open.
+/// Returns a copy of a tree whose files no other process has open.
 fn copy(tree: &PendingTree, store: &Store) -> Result<PendingTree> {
     let copy = store.layers().begin()?;
     let (from, to) = (Dir::open(tree.fs())?, copy.open()?);
@@ -124,24 +124,24 @@ fn copy(tree: &PendingTree, store: &Store) -> Result<PendingTree> {
     Ok(copy)
 }
 
-/// A draft whose tree is ready to be a layer's.
+/// A draft whose tree is ready to become a layer's.
 #[derive(Debug)]
 pub(crate) struct Finished {
     pub(crate) pending: PendingTree,
     pub(crate) parent: Option<LayerId>,
-    /// The trees that it goes on top of, uppermost first.
+    /// The trees of the chain below, uppermost first.
     pub(crate) lowers: Vec<PathBuf>,
-    /// Shows the layer's chain, once there is the layer.
+    /// The work tree, which shows the layer's chain once the layer is committed.
     pub(crate) work: Option<WorkTree>,
 }
 
-/// A directory with everything that a chain of layers has.
+/// A directory with all files of a chain of layers.
 #[derive(Debug)]
 pub(crate) struct WorkTree {
     tree: PendingTree,
-    /// How it was when it showed the chain.
+    /// The state of the tree when it showed the chain.
     state: TreeState,
-    /// Tells where something has happened since, where that can be had.
+    /// The watch for changes since then, if the kernel provides one.
     watch: Option<Watch>,
 }
 
@@ -157,12 +157,12 @@ impl WorkTree {
         Ok(work)
     }
 
-    /// Waits until changes can be told from those that the state has seen.
+    /// Waits until new changes have later timestamps than those in `state`.
     fn settle(&self) -> Result<()> {
         Ok(self.state.settle(&Dir::open(self.tree.work())?)?)
     }
 
-    /// Takes over what has changed into `pending`, which is empty.
+    /// Transfers the changes into `pending`, which must be empty.
     fn take_over(&mut self, pending: &PendingTree, store: &Store) -> Result<()> {
         let dir = Dir::open(self.tree.fs())?;
         let mut now = self.look(&dir)?;
@@ -186,7 +186,7 @@ impl WorkTree {
         Ok(())
     }
 
-    /// Looks where something has happened, or at everything.
+    /// Reads the current state, only at the changed places if the watch knows them.
     fn look(&mut self, dir: &Dir) -> Result<TreeState> {
         if let Some(touched) = self.watch.as_mut().and_then(Watch::touched)
             && let Some(now) = self.state.again_in(dir, &touched)?
@@ -198,12 +198,12 @@ impl WorkTree {
     }
 }
 
-/// Work trees that show a layer's chain and wait for the next step on top of it. Cheap to clone.
+/// The unused work trees, each with the layer whose chain it shows. Cloning is cheap.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct WorkTrees(Arc<Mutex<VecDeque<(LayerId, WorkTree)>>>);
 
 impl WorkTrees {
-    /// Returns one that shows the chain of `layer`, for the caller to write to.
+    /// Removes and returns a work tree that shows the chain of `layer`.
     pub(crate) fn take(&self, layer: &LayerId) -> Result<Option<WorkTree>> {
         let found = {
             let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -215,7 +215,8 @@ impl WorkTrees {
         Ok(Some(work))
     }
 
-    /// Keeps one that shows the chain of `layer`; the oldest may go for it.
+    /// Adds a work tree that shows the chain of `layer`. Drops the oldest one if there are too
+    /// many.
     pub(crate) fn keep(&self, layer: LayerId, work: WorkTree) {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         kept.push_back((layer, work));

@@ -1,13 +1,14 @@
-//! Whether this machine runs programs of a platform.
+//! Detection of the platforms whose programs this machine can run.
 //!
-//! It runs those of its own architecture, and of the older one that is part of it. For others, the
-//! kernel has to know an emulator: an entry of `binfmt_misc` whose pattern fits the head of such a
-//! program. The sandbox has a root of its own, where the emulator's path leads nowhere; so the entry
-//! needs the flag F, by which the kernel has opened the emulator when it was registered.
+//! A machine runs programs of its own architecture and of the older one that it includes. Other
+//! programs need an emulator in the kernel: an entry of `binfmt_misc` whose pattern matches the
+//! head of the program. The sandbox has a root of its own, in which the emulator's path doesn't
+//! exist. The entry therefore needs the flag F, which makes the kernel open the emulator at
+//! registration.
 //!
-//! An entry works whether or not `binfmt_misc` is mounted anywhere. Where it isn't, it is mounted to
-//! be read, attached nowhere; but not in a user namespace, which would get an empty one of its own in
-//! place of the machine's.
+//! An entry works even if `binfmt_misc` isn't mounted. In that case, kiln creates a detached
+//! read-only mount of it to read the entries. It can't do so in a user namespace, where a new mount
+//! would show an empty instance instead of the machine's.
 
 use std::io::Read;
 use std::path::Path;
@@ -19,19 +20,19 @@ use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, 
 
 use crate::error::{Error, Result};
 
-/// Where `binfmt_misc` is mounted, where it is.
+/// The usual mount point of `binfmt_misc`.
 const PLACE: &str = "/proc/sys/fs/binfmt_misc";
 
-/// Most bytes of an entry that are read: patterns are short.
+/// The maximum number of bytes that are read of an entry. Patterns are short.
 const ENTRY_LIMIT: u64 = 16 << 10;
 
-/// How much of a program patterns look at.
+/// The size in bytes of the program head that patterns can match.
 const HEAD: usize = 128;
 
-/// Makes sure that programs of `platform` can run here.
+/// Checks that programs of `platform` can run on this machine.
 ///
 /// # Errors
-/// Says why they can't.
+/// Fails if they can't. The error gives the reason.
 pub fn check(platform: &Platform) -> Result<()> {
     let host = Platform::host();
     if runs_natively(&host, platform) {
@@ -71,12 +72,12 @@ fn runs_natively(host: &Platform, platform: &Platform) -> bool {
     host.os == platform.os && family.contains(&platform.architecture.as_str())
 }
 
-/// Returns how a program of a platform begins: an ELF header, as far as patterns look at it.
+/// Returns the first bytes of a platform's program: the part of the ELF header that patterns match.
 /// (System V ABI, "ELF Header".)
 fn program_head(platform: &Platform) -> Option<[u8; HEAD]> {
     const WIDE: u8 = 2;
     const NARROW: u8 = 1;
-    // Class, whether numbers are big-endian, and machine.
+    // The class, `true` for big-endian numbers, and the machine.
     let (class, is_big, machine): (u8, bool, u16) = match platform.architecture.as_str() {
         "386" => (NARROW, false, 3),
         "amd64" => (WIDE, false, 62),
@@ -95,7 +96,7 @@ fn program_head(platform: &Platform) -> Option<[u8; HEAD]> {
         "sparc64" => (WIDE, true, 43),
         _ => return None,
     };
-    // An executable whose addresses are fixed.
+    // The type of an executable with fixed addresses.
     let kind = 2_u16;
     let mut head = [0; HEAD];
     head[..4].copy_from_slice(b"\x7fELF");
@@ -107,12 +108,12 @@ fn program_head(platform: &Platform) -> Option<[u8; HEAD]> {
     Some(head)
 }
 
-/// An emulator that the kernel knows.
+/// An emulator that is registered with the kernel.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Entry {
     name: String,
     is_enabled: bool,
-    /// Whether the kernel holds the emulator open (flag F).
+    /// `true` if the kernel holds the emulator open (flag F).
     is_open: bool,
     offset: usize,
     magic: Vec<u8>,
@@ -120,7 +121,7 @@ struct Entry {
 }
 
 impl Entry {
-    /// Reads what the kernel shows of an entry; `None` for one that goes by file names.
+    /// Parses the kernel's text of an entry. Returns `None` for an entry that matches file names.
     fn parse(name: &str, text: &str) -> Option<Self> {
         let mut entry = Self { name: name.to_owned(), ..Self::default() };
         for line in text.lines() {
@@ -137,7 +138,7 @@ impl Entry {
         (!entry.magic.is_empty() && masks).then_some(entry)
     }
 
-    /// Tells whether the kernel takes it for a program that begins like this.
+    /// Returns `true` if the kernel runs programs with this head by the emulator.
     fn fits(&self, head: &[u8; HEAD]) -> bool {
         let end = self.offset.checked_add(self.magic.len());
         let Some(part) = end.and_then(|end| head.get(self.offset..end)) else { return false };
@@ -154,10 +155,10 @@ fn bytes(digits: &str) -> Option<Vec<u8>> {
     pairs.len().is_multiple_of(2).then(|| pairs.chunks(2).map(pair).collect()).flatten()
 }
 
-/// Returns the emulators that the kernel knows.
+/// Returns the registered emulators.
 ///
 /// # Errors
-/// Says why nobody can tell.
+/// Fails with a message if they can't be read.
 fn entries() -> std::result::Result<Vec<Entry>, String> {
     let unknown = |why: &dyn std::fmt::Display| {
         format!("what emulators are registered can't be read: {PLACE}: {why}")
@@ -174,7 +175,7 @@ fn entries() -> std::result::Result<Vec<Entry>, String> {
 }
 
 fn list(directory: &Dir) -> rustix::io::Result<Vec<Entry>> {
-    // A mount's descriptor is no open directory yet.
+    // The descriptor of a new mount can't be read itself, like one opened with `O_PATH`.
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let names = rustix::fs::Dir::new(openat(directory, ".", flags, Mode::empty())?)?;
     let mut entries = Vec::new();
@@ -183,7 +184,7 @@ fn list(directory: &Dir) -> rustix::io::Result<Vec<Entry>> {
         if matches!(name.as_str(), "." | ".." | "register" | "status") {
             continue;
         }
-        // One that goes meanwhile is none.
+        // An entry that disappears meanwhile is skipped.
         let text = read(directory, &name);
         entries.extend(text.ok().and_then(|text| Entry::parse(&name, &text)));
     }
@@ -195,7 +196,7 @@ fn is_mounted(directory: &Dir) -> bool {
     directory.open_file(Path::new("status")).is_ok()
 }
 
-/// Mounts `binfmt_misc` where nobody else sees it.
+/// Creates a mount of `binfmt_misc` that no other process sees.
 fn mount() -> rustix::io::Result<Dir> {
     let context = fsopen("binfmt_misc", FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_create(&context)?;
@@ -239,7 +240,7 @@ mod tests {
             let head = program_head(&platform(&format!("linux/{architecture}"))).unwrap();
             assert_eq!(entry.fits(&head), architecture == "arm64", "{architecture}");
         }
-        // The system's own programs may have any address.
+        // Programs of the system itself may be position-independent.
         let mut head = program_head(&platform("linux/arm64")).unwrap();
         head[16] = 3;
         assert!(entry.fits(&head));

@@ -1,105 +1,105 @@
-//! Why a step can't be done.
+//! The error type of the worker.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use kiln_solver::StepError;
 
-/// Why a step can't be done.
+/// A failure to resolve, load or run a step.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The store failed.
+    /// The store can't be read or written.
     #[error(transparent)]
     Store(#[from] kiln_store::Error),
-    /// A file operation failed.
+    /// A file operation in a tree failed.
     #[error(transparent)]
     Tree(#[from] kiln_tree::Error),
-    /// A registry can't be asked.
+    /// A registry can't be reached or refuses a request.
     #[error(transparent)]
     Registry(#[from] kiln_registry::Error),
-    /// The users of an image can't be told.
+    /// The user database of an image can't be read.
     #[error(transparent)]
     Users(#[from] kiln_sandbox::users::UserError),
-    /// The sandbox can't run anything.
+    /// The sandbox can't run a program.
     #[error(transparent)]
     Sandbox(#[from] kiln_sandbox::SandboxError),
-    /// There is no network for a step.
+    /// The network of a step can't be created.
     #[error(transparent)]
     Network(#[from] kiln_sandbox::network::NetworkError),
-    /// The kernel said no.
+    /// A system call failed.
     #[error("{action} {name}")]
     Kernel {
-        /// What was being done, as `mount`.
+        /// The operation as a verb, as `mount`.
         action: &'static str,
-        /// To what.
+        /// The object of the operation.
         name: String,
-        /// Why it failed.
+        /// The error that the operating system reported.
         source: io::Error,
     },
-    /// A document of an image that isn't what it should be.
+    /// A document of an image is invalid.
     #[error("{name}: {problem}")]
     Image {
-        /// The image, or the document's digest.
+        /// The name of the image, or the digest of the document.
         name: String,
-        /// What is wrong with it.
+        /// A description of the error.
         problem: String,
     },
-    /// An archive without images.
+    /// An archive contains no images. The value gives the reason.
     #[error("the archive holds no images: {0}")]
     NoImages(&'static str),
-    /// Something that kiln doesn't do.
+    /// The graph requires a feature that kiln doesn't have.
     #[error("{0} is not supported")]
     Unsupported(String),
-    /// Something that steps may do only where it was allowed.
+    /// A step requires an entitlement that the user hasn't granted. The value is its name.
     #[error("{0} is not allowed")]
     NotAllowed(&'static str),
-    /// An SSH agent that steps ask for and nobody has lent.
+    /// A step requires an SSH agent that the user hasn't passed to the build. The value is its ID.
     #[error("ssh agent {0}: not found")]
     NoAgent(String),
-    /// Programs of another platform, which this machine doesn't run.
+    /// A step runs programs of a platform that this machine can't run.
     #[error("can't run programs for {platform}: {problem}")]
     NoEmulator {
-        /// The platform.
+        /// The platform of the step.
         platform: String,
-        /// What is missing.
+        /// The reason why there is no usable emulator.
         problem: String,
     },
-    /// A source of a copy that isn't there.
+    /// The source of a copy doesn't exist.
     #[error("failed to compute cache key: {source}")]
     Missing {
-        /// What is missing.
+        /// The error with the missing path.
         source: kiln_tree::Error,
-        /// Where it would be.
+        /// The path of the missing source.
         path: PathBuf,
-        /// What else is in that directory.
+        /// The names of other files in the same directory.
         siblings: Vec<String>,
-        /// Whether it is there, and excluded.
+        /// `true` if the path exists but is excluded from the build context.
         is_excluded: bool,
     },
-    /// A graph that asks for something impossible, or something that isn't there.
+    /// The graph is invalid, or refers to a missing object.
     #[error("{0}")]
     Invalid(String),
-    /// A blob that a cache has promised can't be used.
+    /// A blob that a cache lists can't be used.
     #[error("blob {digest} of a cache")]
     Cached {
-        /// Which.
+        /// The digest of the blob.
         digest: kiln_oci::Digest,
-        /// Why.
+        /// The error that makes the blob unusable.
         source: Box<Error>,
     },
-    /// A layer can't be packed.
+    /// The packer of layers failed.
     #[error(transparent)]
     Pack(Box<dyn std::error::Error + Send + Sync>),
-    /// The step was cancelled.
+    /// The build was cancelled.
     #[error("canceled")]
     Cancelled,
 }
 
-/// A result with [`Error`].
+/// A result whose error is [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
-    /// Returns a function that names an error of the kernel.
+    /// Returns a function for `map_err` that adds an action and a name to an I/O error.
     pub(crate) fn kernel<E: Into<io::Error>>(
         action: &'static str,
         name: impl ToString,
@@ -107,7 +107,7 @@ impl Error {
         move |source| Self::Kernel { action, name: name.to_string(), source: source.into() }
     }
 
-    /// Returns a function that names an error about a path.
+    /// Returns a function for `map_err` that adds an action and a path to an I/O error.
     pub(crate) fn path<E: Into<io::Error>>(
         action: &'static str,
         path: &Path,
@@ -115,7 +115,7 @@ impl Error {
         Self::kernel(action, path.display())
     }
 
-    /// Returns an error about an image.
+    /// Creates an error about an image or one of its documents.
     #[expect(clippy::needless_pass_by_value, reason = "texts and errors are passed as they come")]
     pub(crate) fn image(name: impl ToString, problem: impl ToString) -> Self {
         Self::Image { name: name.to_string(), problem: problem.to_string() }

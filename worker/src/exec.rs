@@ -1,7 +1,7 @@
 //! Exec ops: programs in the sandbox.
 //!
-//! The root is an overlay of the input's layers with a fresh upper directory, which becomes the
-//! step's layer as it is when the program has succeeded, and is thrown away otherwise.
+//! The root is an overlay of the input's layers with an empty upper directory. If the program
+//! succeeds, this directory becomes the step's layer as it is. Otherwise it is discarded.
 
 pub(crate) mod allowed;
 mod env;
@@ -41,7 +41,7 @@ use crate::output::Output;
 use crate::snapshots::Snapshots;
 use crate::worker::WorkerOptions;
 
-/// Runs programs in the sandbox. Cheap to clone but for the secrets.
+/// The runner of exec ops. Cloning is cheap except for the secrets.
 #[derive(Clone, Debug)]
 pub(crate) struct Exec {
     snapshots: Snapshots,
@@ -54,7 +54,7 @@ pub(crate) struct Exec {
     limits: Limits,
     runtime: Option<PathBuf>,
     groups: Groups,
-    /// What couldn't be limited has been said.
+    /// Ensures that the warnings about unenforceable limits are sent once.
     warned: Arc<Once>,
 }
 
@@ -75,7 +75,7 @@ impl Exec {
         }
     }
 
-    /// Checks what can be known of an exec op before it runs.
+    /// Checks an exec op before its step runs.
     pub(crate) fn check(&self, exec: &ExecOp) -> Result<()> {
         self.allowed.check(exec)?;
         is_possible(exec)?;
@@ -83,7 +83,7 @@ impl Exec {
         Ok(())
     }
 
-    /// Runs an exec op.
+    /// Runs the program of an exec op and commits its outputs.
     pub(crate) async fn run(
         &self,
         exec: &ExecOp,
@@ -136,13 +136,14 @@ impl Exec {
         Ok(blocking(commit).await?)
     }
 
-    /// Watches what a program writes, and stops it where the store has no room for that.
+    /// Watches the directories that a program writes to. Stops the program if the store runs out of
+    /// space.
     fn watch(&self, prepared: &Prepared, stop: &CancellationToken) -> Option<Watch> {
         let stop = stop.clone();
         self.snapshots.store.watch(prepared.growing(), move || stop.cancel())
     }
 
-    /// Leaves what a program failed in to whoever wants to look into it, where somebody does.
+    /// Attaches the failed step's sandbox to the error if the user wants to inspect it.
     fn remember(&self, error: StepError, exec: &ExecOp, execution: Execution) -> StepError {
         match error {
             StepError::Exit { command, status, code, .. } if self.keep_failed => {
@@ -168,7 +169,8 @@ impl Exec {
         .await
     }
 
-    /// Returns the sandbox, which a build of nothing but copies never needs.
+    /// Returns the sandbox. It is created on first use, because a build with copies only needs
+    /// none.
     fn sandbox(&self) -> Result<&Sandbox> {
         if let Some(sandbox) = self.sandbox.get() {
             return Ok(sandbox);
@@ -177,8 +179,8 @@ impl Exec {
         Ok(self.sandbox.get_or_init(|| sandbox))
     }
 
-    /// Has the sandbox's helper started while a step's files are prepared. Where that fails, the
-    /// step says why.
+    /// Starts the sandbox's helper process while the files of a step are prepared. A failure is
+    /// reported when the step uses the sandbox.
     fn prepare_sandbox(&self) {
         if self.sandbox.get().is_some() {
             return;
@@ -189,7 +191,7 @@ impl Exec {
         }));
     }
 
-    /// Returns control groups for a program.
+    /// Creates the control groups of a program.
     fn group(&self, exec: &ExecOp, context: &StepContext) -> Result<Cgroup> {
         let parent = &exec.meta.cgroup_parent;
         let devices = match exec.security {
@@ -257,7 +259,7 @@ fn provided(target: &str, contents: Vec<u8>) -> Mount {
     Mount { target: target.into(), kind }
 }
 
-/// Refuses an op that can't be run.
+/// Returns an error if the op is incomplete or requires an unsupported feature.
 fn is_possible(exec: &ExecOp) -> Result<()> {
     if exec.meta.args.is_empty() {
         return Err(Error::Invalid("exec op has no program".to_owned()));
@@ -272,7 +274,7 @@ fn is_possible(exec: &ExecOp) -> Result<()> {
     Ok(())
 }
 
-/// Turns the end of a program into the step's.
+/// Converts the exit of a program to the step's result.
 fn judge(
     exec: &ExecOp,
     exit: std::result::Result<Exit, SandboxError>,
@@ -301,8 +303,8 @@ fn judge(
     Err(StepError::Exit { command, status, code, remains: None })
 }
 
-/// What a shell returns where what it ran was killed by SIGKILL, which it is where there is no
-/// memory left.
+/// The exit code of a shell whose program was killed by SIGKILL. The kernel's out-of-memory killer
+/// sends that signal.
 const KILLED: i32 = 128 + libc::SIGKILL;
 
 fn is_success(exec: &ExecOp, exit: Exit) -> bool {

@@ -1,8 +1,8 @@
 //! File ops: chains of changes to files.
 //!
-//! The actions of an op run in their order. The result of an action is a tree that is being made as
-//! long as only the next change will see it, and becomes a layer where it is an output, is used
-//! more than once, or is read from. So a chain of actions with one output makes one layer.
+//! The actions of an op run in order. The result of an action stays an uncommitted tree if a single
+//! later action changes it and no other uses it. It becomes a layer if it is an output, is used
+//! more than once, or is read from. A chain of actions with one output therefore creates one layer.
 
 mod copy;
 pub(crate) mod direct;
@@ -48,7 +48,7 @@ pub(crate) async fn run(
     blocking(move || Run::new(&snapshots, &op, inputs, cancel).run()).await
 }
 
-/// Checks what can be known of a file op before it runs.
+/// Checks a file op before its step runs.
 pub(crate) fn check(op: &FileOp, inputs: usize) -> Result<()> {
     let mut outputs: Vec<u32> = Vec::new();
     for (position, action) in op.actions.iter().enumerate() {
@@ -73,8 +73,8 @@ pub(crate) fn check(op: &FileOp, inputs: usize) -> Result<()> {
     Ok(())
 }
 
-/// Tells whether an op copies on top of `bases`, of which it needs no files. (Archives that are
-/// unpacked on the way take a tree.)
+/// Returns `true` if an op copies on top of `bases` without reading their files. (Copies that
+/// unpack archives don't count, because they need a tree.)
 pub(crate) fn adds(file: &FileOp, inputs: usize, bases: &[usize]) -> bool {
     let is_addition = |action: &FileAction| {
         let FileActionKind::Copy(copy) = &action.kind else { return false };
@@ -85,7 +85,7 @@ pub(crate) fn adds(file: &FileOp, inputs: usize, bases: &[usize]) -> bool {
     direct::is_chain(file, inputs) && file.actions.iter().all(is_addition)
 }
 
-/// Returns the owner that an action gives.
+/// Returns the owner that an action sets.
 pub(crate) fn owner_of(kind: &FileActionKind) -> Option<&Chown> {
     match kind {
         FileActionKind::Copy(copy) => copy.owner.as_ref(),
@@ -96,8 +96,8 @@ pub(crate) fn owner_of(kind: &FileActionKind) -> Option<&Chown> {
     }
 }
 
-/// Returns what an action refers to: its input, what it copies from, and where its owner's names
-/// are looked up.
+/// Returns the indexes that an action refers to: its input, the source of a copy, and the trees in
+/// which the names of its owner are looked up.
 fn references(action: &FileAction) -> impl Iterator<Item = InputIndex> {
     let names = owner_of(&action.kind).into_iter().flat_map(|chown| {
         [&chown.user, &chown.group].map(|user| match user {
@@ -108,11 +108,11 @@ fn references(action: &FileAction) -> impl Iterator<Item = InputIndex> {
     [action.input, action.secondary_input].into_iter().chain(names)
 }
 
-/// What an index stands for.
+/// The value of an index.
 enum Slot {
     Output(Output),
     Open(Writable),
-    /// Not made yet, or taken by the only action that uses it.
+    /// Not created yet, or taken by the only action that uses it.
     Nothing,
 }
 
@@ -180,7 +180,7 @@ impl<'a> Run<'a> {
         Ok(outputs.into_iter().map(|(_, output)| output).collect())
     }
 
-    /// Tells whether the result of an action has to become a layer.
+    /// Returns `true` if the result of an action must become a layer.
     fn is_shared(&self, position: usize) -> bool {
         if self.op.actions[position].output.is_some() {
             return true;
@@ -192,7 +192,7 @@ impl<'a> Run<'a> {
         changed > 1 || used > changed
     }
 
-    /// Returns a tree to change, on top of what an index stands for.
+    /// Returns a writable tree on top of the value of an index.
     fn target(&mut self, index: InputIndex) -> Result<Writable> {
         let Some(index) = index else { return self.snapshots.write(None) };
         let slot = self.slots.get_mut(index as usize).ok_or_else(|| unknown(index))?;
@@ -208,7 +208,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Returns what an index stands for, to read from it.
+    /// Returns the value of an index for reading.
     fn source(&self, index: InputIndex) -> Result<Source> {
         let Some(index) = index else { return Ok(Source::Dir(self.snapshots.read(None)?)) };
         match self.slots.get(index as usize) {
@@ -239,7 +239,8 @@ fn unknown(index: u32) -> Error {
     Error::Invalid(format!("file action refers to {index}, which isn't there"))
 }
 
-/// Returns what something new gets: mode, owner and a time in nanoseconds since 1970, -1 for now.
+/// Returns the attributes of a new file. The time is in nanoseconds since 1970, or -1 for the
+/// current time.
 fn attributes(mode: Option<i32>, owner: Option<Owner>, time: i64) -> Attributes {
     Attributes {
         mode: mode.map(|mode| mode as u32 & 0o777),

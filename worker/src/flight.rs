@@ -1,4 +1,4 @@
-//! Waiting for keys of the store without blocking a thread, and not longer than the step lives.
+//! Locks on keys of the store without blocking a thread. A wait ends with its step.
 
 use std::future::Future;
 use std::time::Duration;
@@ -9,11 +9,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, Result};
 
-/// Waits between two attempts: short at first, since most holders are done within milliseconds.
+/// The first wait between two attempts. It is short because most holders finish within
+/// milliseconds.
 const FIRST_WAIT: Duration = Duration::from_millis(2);
 const LONGEST_WAIT: Duration = Duration::from_millis(50);
 
-/// Waits until nobody else, in this process or another, holds `key`. Dropping the future gives up.
+/// Locks `key`. Waits while another task, in this process or another one, holds the lock. Dropping
+/// the future gives up.
 pub(crate) async fn lock(store: &Store, key: &str) -> Result<KeyGuard> {
     let mut wait = FIRST_WAIT;
     loop {
@@ -25,8 +27,8 @@ pub(crate) async fn lock(store: &Store, key: &str) -> Result<KeyGuard> {
     }
 }
 
-/// Does work that writes to directories of the store without asking for room, unless the store gets
-/// too full.
+/// Runs work that writes to directories of the store without reserving space. Stops it if the store
+/// gets too full.
 pub(crate) async fn with_room<T>(
     store: &Store,
     growing: Vec<Growing>,
@@ -43,7 +45,7 @@ pub(crate) async fn with_room<T>(
     result
 }
 
-/// Does work of a step, unless the step is cancelled.
+/// Runs work of a step until the step is cancelled.
 pub(crate) async fn cancellable<T>(
     context: &StepContext,
     work: impl Future<Output = Result<T>>,

@@ -1,9 +1,9 @@
-//! Packed layers that are read and uncompressed ahead of who unpacks them.
+//! Decompression of packed layers ahead of their unpacking.
 //!
-//! To unpack a layer takes a processor twice: for the blob's digest and decompression, and for the
-//! archive's digest and the kernel, which makes the files. A thread does the first and hands on the
-//! bytes, a bounded number of them. The next layer's thread begins while the files of the one before
-//! are still being made.
+//! Unpacking a layer has two parts that each load a processor: one computes the blob's digest and
+//! decompresses it; the other computes the archive's digest and has the kernel create the files. A
+//! thread does the first part and passes on a bounded number of bytes. The thread of the next layer
+//! starts while the files of the previous layer are still being created.
 
 use std::io::{self, Read};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -17,22 +17,23 @@ use crate::error::{Error, Result};
 use crate::progress::Part;
 use crate::snapshots::Snapshots;
 
-/// So many bytes are handed on at once.
+/// The size in bytes of the pieces that the thread passes on.
 const PIECE: usize = 256 << 10;
 
-/// So many pieces wait at most.
+/// The maximum number of pieces in the queue.
 const WAITING: usize = 64;
 
-/// A layer that is being read. Dropped, it is no longer.
+/// A layer in decompression. Dropping it stops the thread.
 #[derive(Debug)]
 pub(crate) struct Inflating {
-    /// The layer's archive, uncompressed.
+    /// The uncompressed archive of the layer.
     pub(crate) plain: Plain,
     reading: JoinHandle<Result<Part>>,
 }
 
 impl Inflating {
-    /// Begins to read a layer whose blob is there. `ahead` is held until all is read.
+    /// Starts to read a layer whose blob is on this machine. The permit `ahead` is held until the
+    /// whole blob is read.
     pub(crate) fn begin(
         snapshots: &Snapshots,
         blob: &LayerBlob,
@@ -53,15 +54,15 @@ impl Inflating {
         Ok(Self { plain, reading })
     }
 
-    /// Waits until all is read. A blob that isn't what it should be is an error, whatever came of its
-    /// bytes.
+    /// Waits until the whole blob is read. Returns an error if the blob is invalid, even if its
+    /// bytes have been used.
     pub(crate) fn end(self) -> Result<Part> {
         drop(self.plain);
         self.reading.join().unwrap_or_else(|_| Err(Error::Invalid("internal error: panic".into())))
     }
 }
 
-/// Reads a blob, hands on what it holds, and checks that it is what it should be.
+/// Reads and verifies a blob, and sends its uncompressed content.
 fn read(
     snapshots: &Snapshots,
     blob: &LayerBlob,
@@ -75,7 +76,7 @@ fn read(
     Ok(part)
 }
 
-/// Uncompresses a blob to its end.
+/// Decompresses a blob to its end.
 fn inflate(
     snapshots: &Snapshots,
     packed: &mut (dyn Read + Send),
@@ -94,12 +95,12 @@ fn inflate(
         if is_end {
             return Ok(());
         }
-        // Who no longer listens has failed, and says why.
+        // The receiver is gone if the unpacking failed, which reports its own error.
         sender.send(Ok(piece)).map_err(|_| io::Error::other("nobody unpacks it"))?;
     }
 }
 
-/// A stream of bytes that another thread hands on.
+/// A reader of the bytes that another thread sends.
 #[derive(Debug)]
 pub(crate) struct Plain {
     pieces: Receiver<io::Result<Vec<u8>>>,

@@ -1,7 +1,7 @@
-//! What stands for an op in cache keys, by names that people know.
+//! The parts of an op's cache key, by readable names.
 //!
-//! It is the same that [`crate::key`] turns into bytes, so that what makes keys differ has a name
-//! here. What is left out there is left out here.
+//! [`crate::key`] turns the same parts into bytes. Every difference between two keys therefore has
+//! a name here, and both leave out the same parts.
 
 use std::collections::BTreeMap;
 
@@ -15,10 +15,11 @@ use kiln_solver::{Ingredients, VARIABLE};
 
 use crate::key;
 
-/// The most bytes of a file's text that are named; what is beyond is digested.
+/// The maximum number of bytes of a file's text that are included. The text of a larger file ends
+/// with its digest.
 const LONGEST: usize = 16 << 10;
 
-/// A list of ingredients in the making.
+/// A list of ingredients under construction.
 #[derive(Default)]
 struct List(Ingredients);
 
@@ -27,7 +28,7 @@ impl List {
         self.0.push((name.into(), value.into()));
     }
 
-    /// Adds what is there.
+    /// Adds a value unless it is empty.
     fn add_some(&mut self, name: &str, value: impl Into<String>) {
         let value = value.into();
         if !value.is_empty() {
@@ -42,7 +43,7 @@ impl List {
     }
 }
 
-/// Returns what an image source is made of.
+/// Returns the ingredients of an image source.
 pub(crate) fn image(reference: &Reference, digest: &Digest, platform: &Platform) -> Ingredients {
     vec![
         ("image".to_owned(), reference.familiar()),
@@ -51,7 +52,7 @@ pub(crate) fn image(reference: &Reference, digest: &Digest, platform: &Platform)
     ]
 }
 
-/// Returns what an op is made of that is no image.
+/// Returns the ingredients of an op other than an image source.
 pub(crate) fn op(op: &Op) -> Ingredients {
     let mut list = List::default();
     if let Some(platform) = &op.platform {
@@ -73,7 +74,8 @@ pub(crate) fn op(op: &Op) -> Ingredients {
 fn of_source(source: &SourceOp, list: &mut List) {
     list.add("source", redacted(&source.identifier));
     for (name, value) in &source.attrs {
-        // What a client needn't send, and whose files they are, say nothing about what is seen.
+        // These attributes save transfers and identify the client. They don't change the files that
+        // a step sees.
         if !matches!(name.as_str(), "local.followpaths" | "local.unique" | "local.sharedkeyhint") {
             list.add(name, redacted(value));
         }
@@ -113,7 +115,7 @@ fn of_process(meta: &Meta, list: &mut List) {
         }
         args => list.add("command", args.join(" ")),
     }
-    // A name that stands there twice has the value that stands there last.
+    // The last value of a repeated name counts.
     let variables: BTreeMap<&str, &str> =
         meta.env.iter().map(|entry| entry.split_once('=').unwrap_or((entry, ""))).collect();
     for (name, value) in variables {
@@ -133,7 +135,7 @@ fn of_process(meta: &Meta, list: &mut List) {
     }
 }
 
-/// Returns a mount, but for the root as it mostly is.
+/// Returns the description of a mount, or `None` for the usual mount of the root.
 fn of_mount(mount: &Mount) -> Option<(String, String)> {
     let mut words: Vec<String> = Vec::new();
     match &mount.kind {
@@ -229,7 +231,7 @@ fn of_made(mode: i32, owner: Option<&Chown>, timestamp: i64, list: &mut List) {
     }
 }
 
-/// Returns a file's text; of a long one its beginning and a digest.
+/// Returns a file's text. A long text is cut and ends with a digest.
 fn text(data: &[u8]) -> String {
     match data.get(..LONGEST) {
         Some(start) if data.len() > LONGEST => {

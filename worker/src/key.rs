@@ -1,28 +1,28 @@
-//! What stands for an op in cache keys.
+//! The part of cache keys that stands for an op.
 //!
-//! | op | what enters, besides the inputs | what doesn't, and why |
+//! | op | part of the key, besides the inputs | left out, and why |
 //! | --- | --- | --- |
-//! | image source | the manifest's or index's digest, the platform | the name and where the image is: the digest settles its content |
+//! | image source | the manifest's or index's digest, the platform | the name and location of the image: the digest determines its content |
 //! | local source | nothing: its key belongs to one build | – |
-//! | http source with a checksum | the checksum, the file's name, mode and owner | the URL: the checksum settles the content |
-//! | git source with a commit | the commit, the subdirectory, what is kept; the URL and the reference only with `.git` | where the repository is: the commit settles its files |
-//! | other http and git sources | nothing: their keys belong to one build, and users go by content | – |
-//! | exec | the process, mounts, network, security, the platform | proxies and addresses of extra hosts: they say how, not what; ids of cache mounts; values of secrets |
+//! | http source with a checksum | the checksum, the file's name, mode and owner | the URL: the checksum determines the content |
+//! | git source with a commit | the commit, the subdirectory, the kept files; the URL and the reference only with `.git` | the location of the repository: the commit determines its files |
+//! | other http and git sources | nothing: their keys belong to one build, and their users' keys contain their content | – |
+//! | exec | the process, mounts, network, security, the platform | proxies and addresses of extra hosts: they don't determine the result; IDs of cache mounts; values of secrets |
 //! | file | the actions | – |
 //! | merge, diff | the op | – |
 //!
-//! The digests of inputs never enter through the op: the solver adds the inputs' own keys, or the
-//! digests of their content.
+//! The op's own references to its inputs are never included: the solver adds the inputs' keys, or
+//! the digests of their content.
 
 use kiln_llb::op::{CacheMount, CacheSharing, ExecOp, Input, Mount, MountKind, Op, OpKind};
 use kiln_oci::{Digest, Platform};
 
-/// Returns what stands for an image in keys.
+/// Returns the part of a key that stands for an image.
 pub(crate) fn image(digest: &Digest, platform: &Platform) -> Vec<u8> {
     format!("image\n{digest}\n{platform}\n").into_bytes()
 }
 
-/// Returns what stands for an op in keys.
+/// Returns the part of a key that stands for an op.
 pub(crate) fn op(op: &Op) -> Vec<u8> {
     let mut op = op.clone();
     for input in &mut op.inputs {
@@ -49,8 +49,8 @@ fn strip(exec: &mut ExecOp) {
     }
 }
 
-/// Tells whether a cache mount isn't just the one that a Dockerfile gives by default: its target
-/// for an id, in a namespace or not.
+/// Returns `true` if a cache mount differs from a Dockerfile's default: shared, with its target as
+/// ID, with or without a namespace.
 pub(crate) fn is_chosen(mount: &Mount) -> bool {
     let MountKind::Cache(cache) = &mount.kind else { return false };
     let by_default =

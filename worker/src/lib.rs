@@ -1,12 +1,12 @@
-//! Sources, file operations and steps: what the ops of a graph mean.
+//! Sources, file operations and steps: the execution of a graph's ops.
 //!
 //! [`Worker`] implements the solver's [`Executor`](kiln_solver::Executor) and [`StoreCache`] its
-//! [`Cache`](kiln_solver::Cache), both over the store. [`ImageResolver`] answers what image
-//! references are, for the frontend and for the image sources.
+//! [`Cache`](kiln_solver::Cache), both over kiln's store. [`ImageResolver`] resolves image
+//! references for the frontend and the image sources.
 //!
-//! A vertex yields an [`Output`]: a chain of layers in the store, or a build context that is read
-//! where it lies. Trees are made only when an op has to look into them: image sources declare the
-//! layers of their image without fetching anything.
+//! The result of a vertex is an [`Output`]: a chain of layers in the store, or a build context that
+//! is read in place. A layer is unpacked only when an op needs its files: image sources declare the
+//! layers of their image without downloading them.
 
 pub mod blobs;
 pub mod cache;

@@ -1,21 +1,21 @@
-//! Archives of images: what `docker save`, `skopeo`, `podman save` and kiln itself write.
+//! Loading of image archives that `docker save`, `skopeo`, `podman save` or kiln have written.
 //!
-//! An archive is hostile, and can't be seeked in: it may come through a pipe. It is read once; large
-//! files go into the store's content as they come, under the digest that they turn out to have, small
-//! ones are held in memory. Nothing is written anywhere else, so that neither names nor links of the
-//! archive lead anywhere: links are looked up among the archive's own files.
+//! An archive may be hostile, and it can't be seeked because it may come through a pipe. It is read
+//! once. Large files go into the store's content as they arrive, under the digest of their bytes;
+//! small files stay in memory. Nothing is written elsewhere, so that neither names nor links of the
+//! archive can lead outside: links are looked up among the archive's own files.
 //!
-//! There are three kinds:
+//! There are three kinds of archives:
 //!
-//! - an OCI layout has an `index.json`; what it names lies in `blobs/sha256`. Newer `docker save`s are
-//!   layouts with a `manifest.json` beside, of which names alone are taken then;
-//! - an older `docker save` has a `manifest.json` that tells where configs and layers lie. These get
-//!   a manifest here, whose bytes are a function of theirs;
-//! - docker before 1.10 wrote a directory for each layer, and a file `repositories`.
+//! - An OCI layout has an `index.json`, and blobs in `blobs/sha256`. Newer `docker save`s write
+//!   layouts with an additional `manifest.json`, from which only the names are read.
+//! - An older `docker save` has a `manifest.json` with the paths of configs and layers. The loader
+//!   creates a manifest for each image, which is a function of these files.
+//! - Docker before 1.10 wrote a directory for each layer, and a file `repositories`.
 //!
-//! Before an image gets its names, every blob is there with the digest that it is named by, and every
-//! layer was found to have the diff ID that the config says: a layer that others have, too, can't be
-//! given other content.
+//! An image gets its names only after every blob is stored under its verified digest, and every
+//! layer has the diff ID that the config lists. An archive therefore can't give other content to a
+//! layer that is shared with other images.
 
 mod docker;
 mod files;
@@ -32,66 +32,66 @@ use kiln_tree::ArchiveLimits;
 use crate::error::{Error, Result};
 use files::ArchiveFiles;
 
-/// The number of names that an archive may give to its images, and of images that it may list.
+/// The maximum number of names in an archive, and of images in its list.
 const MAX_NAMES: usize = 10_000;
 
-/// What loading works with.
+/// The options of loading.
 #[derive(Clone, Debug)]
 pub struct LoadOptions {
-    /// Where images go.
+    /// The store that receives the images.
     pub store: Store,
-    /// How much an archive and its layers may become.
+    /// The limits for decompressing the archive and its layers.
     pub limits: ArchiveLimits,
-    /// When that is, seconds since 1970.
+    /// The current time in seconds since 1970.
     pub now: i64,
 }
 
-/// An image that was taken in.
+/// An image that was loaded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoadedImage {
-    /// Its ID: the digest of its config, or of the index where there is one.
+    /// The image ID: the digest of the config, or of the index if the archive has one.
     pub id: Digest,
-    /// The names that the archive gives it.
+    /// The names of the image in the archive.
     pub names: Vec<LoadedName>,
 }
 
-/// A name of an image that was taken in.
+/// A name of a loaded image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoadedName {
-    /// The name.
+    /// The name, which now refers to the loaded image.
     pub name: Reference,
-    /// The ID of another image that had it.
+    /// The digest of the manifest or index of another image that had the name before.
     pub previous: Option<Digest>,
 }
 
-/// An image of an archive, complete in the store, that has no name there yet.
+/// An image of an archive that is complete in the store but has no name there yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ArchivedImage {
-    /// Its ID: the digest of its config, or of the index where there is one.
+    /// The image ID: the digest of the config, or of the index if the archive has one.
     pub id: Digest,
-    /// The digest of its manifest or index.
+    /// The digest of the manifest or index.
     pub digest: Digest,
-    /// The media type of that.
+    /// The media type of the manifest or index.
     pub media_type: String,
-    /// The size of that in bytes.
+    /// The size of the manifest or index in bytes.
     pub size: u64,
-    /// The names that the archive gives it.
+    /// The names of the image in the archive.
     pub names: Vec<Reference>,
 }
 
-/// Takes in all images of an archive, compressed or not. Blocks.
+/// Loads all images of an archive, compressed or not. Blocks the thread.
 ///
 /// # Errors
-/// Fails where the archive can't be read, is no archive of images, lacks something, or exceeds the
-/// limits. Then no image has got a name.
+/// Fails if the archive can't be read, contains no images, is incomplete, or exceeds the limits. No
+/// image gets a name in that case.
 pub fn load(archive: impl Read + Send, options: &LoadOptions) -> Result<Vec<LoadedImage>> {
     name(&bring(archive, options)?, options)
 }
 
-/// Brings all images of an archive into the store, and gives none of them a name. Blocks.
+/// Stores all images of an archive without giving them names. Blocks the thread.
 ///
 /// # Errors
-/// As [`load`].
+/// Fails like [`load`].
 pub fn bring(archive: impl Read + Send, options: &LoadOptions) -> Result<Vec<ArchivedImage>> {
     let files = ArchiveFiles::read(archive, options)?;
     let found = if files.contains("index.json") {
@@ -116,7 +116,7 @@ pub fn bring(archive: impl Read + Send, options: &LoadOptions) -> Result<Vec<Arc
     Ok(found)
 }
 
-/// Checks the number of images that a list has.
+/// Returns an error if a list has too many images.
 fn check_count(images: usize) -> Result<()> {
     if images <= MAX_NAMES {
         return Ok(());
@@ -125,7 +125,7 @@ fn check_count(images: usize) -> Result<()> {
     Err(Error::image("the archive", problem))
 }
 
-/// Gives images their names, in one transaction.
+/// Stores the names of images in one transaction.
 fn name(found: &[ArchivedImage], options: &LoadOptions) -> Result<Vec<LoadedImage>> {
     let mut rows = Vec::new();
     for image in found {

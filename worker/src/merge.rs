@@ -1,4 +1,4 @@
-//! Merge: the layers of several inputs in one chain.
+//! Merge ops: the layers of several inputs in one chain.
 
 use std::os::fd::AsFd;
 
@@ -13,8 +13,7 @@ use crate::output::Output;
 use crate::relink::relink;
 use crate::snapshots::Snapshots;
 
-/// Lays the inputs of a merge one above the other. The lowest chain is used as it is, without a
-/// look at its files.
+/// Stacks the inputs of a merge. The lowest chain is used as it is, without reading its files.
 pub(crate) async fn merge(
     snapshots: &Snapshots,
     op: &MergeOp,
@@ -47,13 +46,13 @@ pub(crate) async fn merge(
 }
 
 impl Snapshots {
-    /// Repeats the chain of `top` above `below`.
+    /// Creates copies of the chain of `top` above `below`.
     fn stack(&self, top: &LayerId, below: LayerId) -> Result<LayerId> {
         let chain = self.store.layers().chain(top)?;
         chain.iter().try_fold(below, |below, layer| self.repeat(layer, &below))
     }
 
-    /// Repeats a layer above `below`. Packed forms that it has are those of the new layer, too.
+    /// Creates a copy of a layer above `below`. The layer's blobs are recorded for the copy, too.
     fn repeat(&self, layer: &Layer, below: &LayerId) -> Result<LayerId> {
         let layers = self.store.layers();
         layers.check_trees([layer])?;

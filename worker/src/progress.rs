@@ -1,13 +1,13 @@
-//! Progress of parts of a step.
+//! Progress reports about parts of a step.
 
 use std::time::{Duration, Instant};
 
 use kiln_solver::{Event, EventSender, StepContext, VertexId};
 
-/// How often a part reports at most.
+/// The minimum interval between two reports of a part.
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// Where a step's parts report to, if anybody wants to know.
+/// The receiver of a step's progress reports, if there is one.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Progress(Option<(VertexId, EventSender)>);
 
@@ -24,7 +24,7 @@ impl Progress {
         Self(None)
     }
 
-    /// Begins a part.
+    /// Starts a part, such as a download, with its expected size in bytes.
     pub(crate) fn part(&self, name: String, total: Option<u64>) -> Part {
         let part = Part {
             progress: self.clone(),
@@ -39,7 +39,7 @@ impl Progress {
     }
 }
 
-/// A part of a step, as a layer that is downloaded.
+/// A part of a step, such as the download of a layer.
 #[derive(Debug)]
 pub(crate) struct Part {
     progress: Progress,
@@ -51,7 +51,7 @@ pub(crate) struct Part {
 }
 
 impl Part {
-    /// Notes that `bytes` more are done.
+    /// Adds `bytes` to the number of processed bytes.
     pub(crate) fn advance(&mut self, bytes: u64) {
         self.current += bytes;
         if self.reported.elapsed() >= INTERVAL {
@@ -60,12 +60,12 @@ impl Part {
         }
     }
 
-    /// Notes that all that was done was for nothing.
+    /// Resets the number of processed bytes to zero.
     pub(crate) fn restart(&mut self) {
         self.current = 0;
     }
 
-    /// Ends the part.
+    /// Reports the end of the part.
     pub(crate) fn finish(mut self) {
         self.finished = true;
         self.report(true);
@@ -83,7 +83,7 @@ impl Part {
     }
 }
 
-/// A reader that reports what is read of it.
+/// A reader that reports the number of bytes read.
 #[derive(Debug)]
 pub(crate) struct ReportingReader<'a, R> {
     inner: R,

@@ -1,4 +1,4 @@
-//! Pulling: an image comes into the store, layers and all, and gets its name.
+//! Pulling of images into the store, with all layers and under their names.
 
 use futures_util::future::try_join_all;
 use kiln_oci::{Digest, Platform, Reference};
@@ -13,50 +13,50 @@ use crate::source::document::DOCUMENT_LIMIT;
 use crate::source::image::{check_sizes, layer_blobs};
 use crate::source::origin::Origin;
 
-/// What is to be pulled.
+/// A request to pull an image.
 #[derive(Clone, Debug)]
 pub struct PullRequest {
-    /// The image.
+    /// The name of the image in its registry.
     pub reference: Reference,
-    /// For which platform.
+    /// The platform to select from an index.
     pub platform: Platform,
-    /// When that is, seconds since 1970.
+    /// The current time in seconds since 1970.
     pub now: i64,
 }
 
-/// What was pulled.
+/// The result of a pull.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pulled {
-    /// The digest of what the name stands for: a manifest or an index.
+    /// The digest of the manifest or index that the name refers to.
     pub digest: Digest,
-    /// Whether it was in the store under this name, and complete.
+    /// `true` if the complete image was in the store under this name before.
     pub was_known: bool,
 }
 
-/// Is told what becomes of the layers of an image.
+/// An observer of the layers of a pull.
 pub trait PullObserver: Send + Sync {
-    /// A layer is in the store already.
+    /// Reports that a layer is in the store already.
     fn known(&self, layer: &Digest);
-    /// A layer is to be downloaded.
+    /// Reports that a layer will be downloaded.
     fn missing(&self, layer: &Digest);
-    /// A layer was downloaded.
+    /// Reports the end of a layer's download.
     fn complete(&self, layer: &Digest);
 }
 
-/// Nobody.
+/// An observer that ignores all reports.
 impl PullObserver for () {
     fn known(&self, _: &Digest) {}
     fn missing(&self, _: &Digest) {}
     fn complete(&self, _: &Digest) {}
 }
 
-/// What a pull reports to: the events of a step, and whoever wants to know of layers.
+/// The receivers of a pull's reports: the events of a step, and an observer of layers.
 pub struct PullReport<'a> {
-    /// The step.
+    /// The step that the events belong to.
     pub step: u32,
-    /// Where its events go.
+    /// The sender of the events.
     pub events: &'a EventSender,
-    /// Who is told of layers.
+    /// The observer of the layers.
     pub observer: &'a dyn PullObserver,
 }
 
@@ -67,22 +67,22 @@ impl std::fmt::Debug for PullReport<'_> {
 }
 
 impl ImageResolver {
-    /// Pulls an image: asks its registry what the name stands for, downloads what the store hasn't
-    /// got of it, and gives it its name.
+    /// Pulls an image: resolves the name in its registry, downloads the missing parts, and stores
+    /// the image under its name.
     ///
     /// # Errors
-    /// Fails where the registry can't be asked, hasn't got the image, or only for other platforms.
+    /// Fails if the registry can't be reached, or has no such image for the platform.
     pub async fn pull(&self, request: &PullRequest, report: &PullReport<'_>) -> Result<Pulled> {
         let found = self.client().resolve(&request.reference).await?;
         self.store().content().put(&found.bytes)?;
         self.keep(request, &found.digest, report).await
     }
 
-    /// Gives an image of a registry its name in the store, and downloads what the store hasn't got of it.
-    /// `digest` is what the name stands for.
+    /// Stores an image of a registry under its name, and downloads the missing parts. `digest` is
+    /// the manifest or index that the name refers to.
     ///
     /// # Errors
-    /// Fails where the registry hasn't got the image any more, or not for the platform.
+    /// Fails if the registry no longer has the image, or has none for the platform.
     pub(crate) async fn keep(
         &self,
         request: &PullRequest,
@@ -101,7 +101,7 @@ impl ImageResolver {
         self.store().layers().declare_all(&layers)?;
         let mut blobs = Vec::new();
         for (_, blob) in layers {
-            // One may be there twice.
+            // The same blob may occur twice.
             if !blobs.contains(&blob) {
                 blobs.push(blob);
             }
@@ -124,12 +124,12 @@ impl ImageResolver {
     /// Lists the tags of a repository.
     ///
     /// # Errors
-    /// Fails where the registry can't be asked.
+    /// Fails if the registry can't be reached or refuses the request.
     pub async fn tags(&self, repository: &Repository) -> Result<Vec<String>> {
         Ok(self.client().tags(repository).await?)
     }
 
-    /// Brings a layer in, and tells whether it had to be downloaded.
+    /// Fetches a layer. Returns `true` if it was downloaded.
     async fn fetch(&self, blob: &LayerBlob, report: &PullReport<'_>) -> Result<bool> {
         if self.store().content().hold(&blob.digest)?
             && self.store().content().size(&blob.digest)?.is_some()

@@ -1,8 +1,8 @@
-//! Trees once more, for the price of their directories.
+//! Copies of trees that share the files of the original.
 //!
-//! A layer has one parent. To stand on another one, its tree is repeated: directories are made
-//! anew, everything else is a hard link, whiteouts included. Trees never change once committed, so
-//! that sharing files between them is safe.
+//! A layer has one parent. To put a layer on another one, its tree is copied: directories are
+//! created anew, and all other entries, including whiteouts, are hard links. Committed trees never
+//! change, so sharing files between them is safe.
 
 use std::ffi::CStr;
 use std::io;
@@ -18,13 +18,13 @@ use rustix::io::Errno;
 
 use crate::error::{Error, Result};
 
-/// What the names of overlayfs's own attributes begin with, as root and without.
+/// The prefixes of overlayfs's own attributes, for root and for other users.
 const OVERLAY_PREFIXES: [&[u8]; 2] = [b"trusted.overlay.", b"user.overlay."];
-/// The attributes of overlayfs that mean something in a lower directory.
+/// The attributes of overlayfs that have a meaning in a lower directory.
 const KEPT_OVERLAY: [&[u8]; 2] = [b"opaque", b"whiteout"];
 
-/// Repeats the tree below `source` in the empty directory `dest`, and tells whether it holds
-/// deletions.
+/// Copies the tree below `source` into the empty directory `dest`. Returns `true` if the tree
+/// contains deletions.
 pub(crate) fn relink(source: BorrowedFd<'_>, dest: BorrowedFd<'_>) -> Result<bool> {
     let mut deletions = false;
     let entries = Entries::read_from(source).map_err(Error::kernel("read directory", "tree"))?;
@@ -51,8 +51,8 @@ pub(crate) fn relink(source: BorrowedFd<'_>, dest: BorrowedFd<'_>) -> Result<boo
     Ok(deletions | is_opaque(dest)?)
 }
 
-/// Tells whether something marks a deletion: as overlayfs does, or by a file where the file system
-/// refuses that.
+/// Returns `true` if an entry marks a deletion: overlayfs's whiteout, or a file on file systems
+/// that refuse whiteouts.
 fn is_mark(name: &CStr, kind: FileType, stat: &Stat) -> bool {
     let is_nothing = stat.st_size == 0 && Mode::from_raw_mode(stat.st_mode).is_empty();
     match kind {
@@ -67,7 +67,7 @@ fn open_dir(parent: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd> {
     openat(parent, name, flags, Mode::empty()).map_err(about("open directory", name))
 }
 
-/// Links a file. A whiteout that has too many links already is made anew; a file is copied.
+/// Links a file. At the link limit, creates a new whiteout or copies the file.
 fn link(source: BorrowedFd<'_>, dest: BorrowedFd<'_>, name: &CStr, stat: &Stat) -> io::Result<()> {
     match linkat(source, name, dest, name, AtFlags::empty()) {
         Err(Errno::MLINK) => {}
@@ -91,12 +91,12 @@ fn link(source: BorrowedFd<'_>, dest: BorrowedFd<'_>, name: &CStr, stat: &Stat) 
         kind if stat.st_rdev == 0 && kind == FileType::CharacterDevice => {
             Ok(mknodat(dest, name, kind, mode, 0)?)
         }
-        // Only files and whiteouts come in such numbers.
+        // Other kinds of files don't occur in such numbers.
         _ => Err(Errno::MLINK.into()),
     }
 }
 
-/// Gives `dest` the owner, mode, extended attributes and times of `source`.
+/// Copies the owner, mode, extended attributes and times of `source` to `dest`.
 pub(crate) fn copy_attributes(source: BorrowedFd<'_>, dest: BorrowedFd<'_>) -> Result<()> {
     let failed = |errno: Errno| Error::kernel("copy attributes of", "tree")(errno);
     let stat = fstat(source).map_err(failed)?;

@@ -1,24 +1,23 @@
-//! Build caches elsewhere: in registries, images and directories.
+//! Build caches in registries, images and directories.
 //!
-//! A [`RemoteCache`] is the solver's cache over the store, and over what caches elsewhere say. What the
-//! store knows comes first. What a remote cache knows of a result is taken over into the store when
-//! somebody asks for it: its layers are declared, like those of a base image, with where their blobs
-//! can be had, and the record is stored. Nothing is downloaded before a layer is needed as a tree or
-//! as a blob.
+//! A [`RemoteCache`] is the solver's cache over kiln's store and any number of remote caches. The
+//! store takes precedence. When the solver loads a result that only a remote cache has, the result
+//! is recorded in the store: its layers are declared like those of a base image, with the locations
+//! of their blobs. Nothing is downloaded before a layer is needed as a tree or a blob.
 //!
-//! A cache is believed, since the user has asked for it, but not trusted: whatever it has is digested
-//! on its way, and must unpack to the diff ID that the cache said. What can't be had, or is something
-//! else, is a miss ([`lost`]). What comes of a record that lies about the content of a key is the
-//! matter of whoever names the cache; see `docs/reference/cache.md`.
+//! The content of a cache is verified: all documents and blobs are digested on arrival, and a layer
+//! must unpack to the diff ID that the cache lists. A missing or different blob is a cache miss
+//! ([`lost`]). Verification can't detect a record that gives a wrong result for a key; by naming a
+//! cache, the user trusts its records. See `docs/reference/cache.md`.
 //!
-//! | module | what it does |
+//! | module | content |
 //! | --- | --- |
-//! | [`source`] | where caches lie, and how their documents are read |
+//! | [`source`] | the locations of caches, and the reading of their documents |
 //! | [`layout`] | caches in directories |
-//! | [`import`] | what a cache says, as far as it makes sense |
-//! | [`known`] | what a build knows, to be exported |
-//! | [`mounts`] | cache mounts that come with a cache, and which a build uses |
-//! | [`lost`] | what was promised in vain |
+//! | [`import`] | the parsing and checking of a cache |
+//! | [`known`] | the results of a build, for export |
+//! | [`mounts`] | cache mounts in a cache, and in a build |
+//! | [`lost`] | the blobs that caches list but can't provide |
 
 pub mod import;
 pub mod known;
@@ -48,22 +47,22 @@ pub use self::known::{KnownResult, KnownResults};
 pub use self::lost::LostBlob;
 pub use self::source::{CachePlace, CacheSource};
 
-/// The solver's cache over the store and any number of caches elsewhere.
+/// The solver's cache over kiln's store and any number of remote caches.
 #[derive(Debug)]
 pub struct RemoteCache {
     local: StoreCache,
     store: Store,
     imports: Vec<ImportedCache>,
     lost: Arc<LostBlobs>,
-    /// Where it is told what of a cache is of no use.
+    /// The sender of warnings about unusable parts of a cache.
     events: Option<EventSender>,
-    /// Layers that were declared, by import and number.
+    /// The declared layers by import and number.
     declared: Mutex<HashMap<(usize, u32), LayerId>>,
-    /// Blobs that were told to be missing.
+    /// The missing blobs that a warning was sent for.
     told: Mutex<BTreeSet<Digest>>,
 }
 
-/// A result that a cache elsewhere has.
+/// A result in a remote cache, by the numbers of the import and the record.
 #[derive(Clone, Copy)]
 struct Found {
     import: usize,
@@ -71,8 +70,9 @@ struct Found {
 }
 
 impl RemoteCache {
-    /// Makes a cache over the store's and caches elsewhere, the first of which are asked first.
-    /// `blobs` is who fetches what they have, into the same store.
+    /// Creates a cache over the store's cache and remote caches. Earlier remote caches take
+    /// precedence. `blobs` must belong to the same store and fetches the blobs of the remote
+    /// caches.
     pub fn new(
         local: StoreCache,
         imports: Vec<ImportedCache>,
@@ -90,12 +90,12 @@ impl RemoteCache {
         }
     }
 
-    /// Tells whether there is no cache elsewhere.
+    /// Returns `true` if there are no remote caches.
     pub fn is_local(&self) -> bool {
         self.imports.is_empty()
     }
 
-    /// Returns what caches elsewhere know of a result, and is of use.
+    /// Finds a usable result in the remote caches.
     fn find(&self, key: &Digest) -> Option<Found> {
         self.imports.iter().enumerate().find_map(|(number, import)| {
             let record = *import.records.get(key)?;
@@ -106,7 +106,7 @@ impl RemoteCache {
         })
     }
 
-    /// Tells whether the blob of a layer can be expected to be had.
+    /// Returns `true` if the blob of a layer is expected to be available.
     fn is_usable(&self, import: &ImportedCache, number: u32) -> bool {
         let blob = &import.config.layers[number as usize].blob;
         let place = import.origin.strip_prefix(kiln_store::CACHE_ORIGIN).unwrap_or_default();
@@ -131,7 +131,7 @@ impl RemoteCache {
         }
     }
 
-    /// Makes a result of a cache elsewhere one of the store's.
+    /// Records a result of a remote cache in the store.
     fn take_over(&self, key: &Digest, found: Found) -> kiln_store::Result<Vec<Output>> {
         let import = &self.imports[found.import];
         let record = &import.config.records[found.record];
@@ -146,13 +146,13 @@ impl RemoteCache {
         Ok(layers.into_iter().map(Output::Layer).collect())
     }
 
-    /// Makes the chain that ends in a layer of a cache known to the store, and returns the layer.
+    /// Declares a layer of a cache, and the layers below it, to the store. Returns the layer.
     fn declare(&self, number: usize, top: u32) -> kiln_store::Result<Option<LayerId>> {
         let import = &self.imports[number];
         let (mut below, mut missing) = (None, Vec::new());
         for at in import.chain(top) {
             let known = self.declared().get(&(number, at)).cloned();
-            // Those below a layer that exists do so, too.
+            // The layers below an existing layer exist, too.
             if let Some(layer) = known
                 && self.store.layers().exists(&layer)?
             {
@@ -176,14 +176,15 @@ impl RemoteCache {
 }
 
 impl ImportedCache {
-    /// Returns the numbers of a layer and of those below it, downwards. They are known to end.
+    /// Returns the number of a layer and of those below it, from top to bottom. Imported chains are
+    /// finite.
     fn chain(&self, top: u32) -> impl Iterator<Item = u32> {
         let below = |number: &u32| self.config.layers.get(*number as usize)?.parent;
         std::iter::successors(Some(top), below)
     }
 
-    /// Returns the numbers of some layers and of those below them, each once; `None` where there are
-    /// more than a result may have.
+    /// Returns the numbers of layers and of all layers below them, without duplicates. Returns
+    /// `None` if there are more than a result may have.
     fn layers_below(&self, tops: impl Iterator<Item = u32>) -> Option<BTreeSet<u32>> {
         let mut layers = BTreeSet::new();
         for top in tops {
@@ -195,7 +196,7 @@ impl ImportedCache {
         Some(layers)
     }
 
-    /// Returns a layer as the store takes it.
+    /// Converts a layer to the store's type.
     fn layer(&self, layer: &CacheLayer) -> CachedLayer {
         CachedLayer {
             diff_id: layer.diff_id,
@@ -224,7 +225,7 @@ impl Cache for RemoteCache {
             return Ok(Some(known));
         }
         let linked = || self.imports.iter().filter_map(|it| it.links.get(&definition.0).copied());
-        // Of several, the one that leads somewhere.
+        // A link to a usable result takes precedence.
         let found = linked().find(|canonical| self.find(canonical).is_some());
         let Some(canonical) = found.or_else(|| linked().next()).map(Key) else { return Ok(None) };
         self.local.link(definition, &canonical)?;

@@ -1,10 +1,11 @@
-//! What image references are.
+//! The resolution of image references.
 //!
-//! A plain reference is looked up in the store first, by its full name or its digest, and asked of
-//! the registry otherwise, unless a [`PullPolicy`] says who is asked. What it resolves to is the digest of the manifest or index that the name
-//! stands for, before a platform is chosen. Manifests, indexes and configs are kept in the store:
-//! a reference with a digest is resolved without a network the second time, while a tag that isn't
-//! in the store is asked for by every process anew. Within a process a reference resolves once.
+//! A reference is looked up in the store first, by its full name or its digest, and otherwise in
+//! the registry, unless a [`PullPolicy`] says otherwise. It resolves to the digest of the manifest
+//! or index that the name refers to, before a platform is selected. The store keeps manifests,
+//! indexes and configs. A reference with a digest therefore needs the network only once, while
+//! every process requests a tag again that isn't in the store. Within a process, a reference is
+//! resolved once.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -24,53 +25,53 @@ use crate::source::document::{CONFIG_LIMIT, DOCUMENT_LIMIT, Document, digest_of}
 use crate::source::oci_layout::{LayoutReference, read_blob};
 use crate::source::origin::Origin;
 
-/// How deep indexes may be nested.
+/// The maximum depth of nested indexes.
 const MAX_DEPTH: usize = 4;
 
-/// What an [`ImageResolver`] works with.
+/// The options of an [`ImageResolver`].
 #[derive(Debug)]
 pub struct ImageResolverOptions {
-    /// The store.
+    /// The store that holds images and receives documents.
     pub store: Store,
-    /// OCI layouts that graphs may name (`oci.store`), by name.
+    /// The directories of OCI layouts by the names in a graph (`oci.store`).
     pub layouts: BTreeMap<String, PathBuf>,
-    /// Who speaks to registries.
+    /// The client for registries.
     pub registry: Client,
-    /// Who is asked what a name stands for.
+    /// The default policy for references without a digest.
     pub policy: PullPolicy,
-    /// How much the archives of layers and of `ADD` may become.
+    /// The limits for decompressing layers and the archives of `ADD`.
     pub archive_limits: ArchiveLimits,
 }
 
-/// Who is asked what a name stands for. A reference with a digest says it itself.
+/// The places to look up a name in. A reference with a digest needs no lookup.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PullPolicy {
-    /// The store, and the registry where the store has no image of that name.
+    /// The store, then the registry if the store has no image of that name.
     #[default]
     Missing,
-    /// The registry.
+    /// The registry only, even if the store has an image of that name.
     Always,
-    /// The store.
+    /// The store only. A missing image is an error.
     Never,
 }
 
-/// What an image reference resolves to.
+/// A resolved image reference.
 #[derive(Clone, Debug)]
 pub struct Resolved {
-    /// The digest of the manifest, or of the index that holds it.
+    /// The digest of the manifest, or of the index that contains it.
     pub digest: Digest,
-    /// The config of the image for the platform that was asked for.
+    /// The config of the image for the requested platform.
     pub config: ImageConfig,
 }
 
-/// An image for a platform.
+/// An image for one platform.
 #[derive(Clone, Debug)]
 pub(crate) struct Image {
     pub(crate) config: ImageConfig,
     pub(crate) layers: Vec<Descriptor>,
 }
 
-/// Answers what image references are, from the store, OCI layouts and registries.
+/// A resolver of image references in the store, in OCI layouts and in registries.
 #[derive(Debug)]
 pub struct ImageResolver {
     store: Store,
@@ -88,7 +89,7 @@ struct Remembered {
     layouts: BTreeMap<Digest, PathBuf>,
 }
 
-/// What a document is: registries keep the two kinds apart.
+/// The kind of a document. Registries serve manifests and other blobs at different paths.
 #[derive(Clone, Copy, Debug)]
 enum Kind {
     Manifest,
@@ -105,14 +106,14 @@ impl Kind {
 }
 
 impl ImageResolver {
-    /// Makes a resolver.
+    /// Creates a resolver with these options.
     pub fn new(options: ImageResolverOptions) -> Self {
         let ImageResolverOptions { store, layouts, registry, policy, archive_limits } = options;
         let (remembered, lost) = (Mutex::default(), Arc::default());
         Self { store, layouts, registry, policy, archive_limits, remembered, lost }
     }
 
-    /// Returns how much an archive may become.
+    /// Returns the limits for decompressing archives.
     pub fn archive_limits(&self) -> ArchiveLimits {
         self.archive_limits
     }
@@ -125,7 +126,7 @@ impl ImageResolver {
         &self.store
     }
 
-    /// Returns an access to the blobs of images.
+    /// Returns access to the blobs of images.
     pub fn blobs(&self) -> Blobs {
         Blobs {
             store: self.store.clone(),
@@ -135,10 +136,10 @@ impl ImageResolver {
         }
     }
 
-    /// Resolves a reference, as `FROM` has it.
+    /// Resolves a reference in the form of `FROM`.
     ///
     /// # Errors
-    /// Fails where nobody has the image, or has it for another platform only.
+    /// Fails if the image doesn't exist or has no variant for the platform.
     pub async fn resolve(&self, reference: &Reference, platform: &Platform) -> Result<Resolved> {
         let digest = self.digest_of(reference).await?;
         let origin = Origin::Registry(reference.name());
@@ -146,10 +147,10 @@ impl ImageResolver {
         Ok(Resolved { digest, config: image.config })
     }
 
-    /// Resolves `DIR[:TAG][@DIGEST]`, an image of an OCI layout.
+    /// Resolves an image of an OCI layout, in the form `DIR[:TAG][@DIGEST]`.
     ///
     /// # Errors
-    /// Fails where the layout hasn't got it, or has it for another platform only.
+    /// Fails if the layout has no such image or no variant for the platform.
     pub async fn resolve_layout(&self, layout: &str, platform: &Platform) -> Result<Resolved> {
         let mut reference = LayoutReference::parse(layout)?;
         reference.directory = std::fs::canonicalize(&reference.directory)
@@ -160,18 +161,19 @@ impl ImageResolver {
         Ok(Resolved { digest, config: image.config })
     }
 
-    /// Returns the directory of the layout that a graph names, or that `digest` was resolved from.
+    /// Returns the directory of a layout that a graph names, or that `digest` was resolved from.
     pub(crate) fn layout(&self, name: &str, digest: &Digest) -> Option<PathBuf> {
         let known = self.layouts.get(name).cloned();
         known.or_else(|| self.remember(|memory| memory.layouts.get(digest).cloned()))
     }
 
-    /// Returns the digest that a reference stands for.
+    /// Returns the digest that a reference resolves to.
     pub(crate) async fn digest_of(&self, reference: &Reference) -> Result<Digest> {
         self.digest_by(reference, None).await
     }
 
-    /// Returns the digest that a reference stands for, by another policy than the resolver's.
+    /// Returns the digest that a reference resolves to, by a policy that takes precedence over the
+    /// resolver's.
     pub(crate) async fn digest_by(
         &self,
         reference: &Reference,
@@ -182,7 +184,7 @@ impl ImageResolver {
             return Ok(digest);
         }
         let name = reference.to_string();
-        // Who asks while another does waits for the same answer: a tag may move meanwhile.
+        // Concurrent callers share one lookup, because a tag may move between two.
         let known =
             self.remember(|memory| Arc::clone(memory.digests.entry(name.clone()).or_default()));
         let find = || async {
@@ -199,7 +201,7 @@ impl ImageResolver {
         known.get_or_try_init(find).await.copied()
     }
 
-    /// Returns the image for `platform` that a manifest or index names.
+    /// Returns the image for `platform` in a manifest or index.
     pub(crate) async fn image(
         &self,
         origin: &Origin,
@@ -236,15 +238,16 @@ impl ImageResolver {
         Err(Error::image(origin, "indexes are nested too deeply"))
     }
 
-    /// Returns a manifest, index or config: from the store, else from where it can be had, and then
-    /// it is stored.
+    /// Returns a manifest, index or config from the store. Otherwise fetches it from its origin and
+    /// stores it.
     async fn document(&self, origin: &Origin, digest: &Digest, kind: Kind) -> Result<Vec<u8>> {
         let limit = kind.limit();
         let content = self.store.content();
-        // What can't be had from anywhere else needs no hold: it is read at once, or gone.
+        // A document without another origin needs no hold: it is read at once or reported as
+        // missing.
         if *origin == Origin::Store || content.hold(digest)? {
             match content.read(digest, limit) {
-                // It is fetched once more.
+                // The corrupt document is fetched again.
                 Err(kiln_store::Error::DigestMismatch { .. }) => content.remove_corrupt(digest)?,
                 Err(kiln_store::Error::Missing { .. }) => {}
                 result => return Ok(result?),
@@ -271,7 +274,7 @@ impl ImageResolver {
     }
 
     fn remember<T>(&self, action: impl FnOnce(&mut Remembered) -> T) -> T {
-        // What is remembered is whole at every instant, even where another thread has panicked.
+        // Every change is atomic, so the state is consistent even if another thread has panicked.
         action(&mut self.remembered.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

@@ -19,30 +19,31 @@ use crate::relink::copy_attributes;
 use crate::resolve::ImageResolver;
 use crate::source::local::LocalContext;
 
-/// Chains of layers as directories. Cheap to clone.
+/// Access to chains of layers as directories. Cloning is cheap.
 ///
-/// The lowest tree of a chain has no whiteouts: so a chain of one layer is read without a mount.
+/// The lowest tree of a chain has no whiteouts, so a chain of one layer is read without a mount.
 #[derive(Clone, Debug)]
 pub(crate) struct Snapshots {
     pub(crate) store: Store,
     pub(crate) blobs: Blobs,
-    /// How much an archive may become.
+    /// The limits for decompressing archives.
     pub(crate) limits: ArchiveLimits,
-    /// A tree that stays empty, once somebody has needed one.
+    /// A directory that stays empty, created on first use.
     empty: Arc<OnceLock<PendingTree>>,
-    /// How many archives may be read at once: each takes a thread, and the windows of its
+    /// The permits to read archives. Each reader takes a thread and the windows of its
     /// decompressor.
     archives: Arc<Semaphore>,
-    /// How many more may be read ahead of their turn.
+    /// The permits to read archives ahead of their turn.
     ahead: Arc<Semaphore>,
     work_trees: WorkTrees,
-    /// Layers on whose chains a program has run: they have the directories for its own mounts.
+    /// The layers on which a program has run. Their chains have the directories for the sandbox's
+    /// own mounts.
     run_on: Arc<Mutex<HashSet<LayerId>>>,
-    /// That layers are copied has been said.
+    /// Ensures that the warning about copied layers is sent once.
     told: Arc<Once>,
 }
 
-/// A draft that is open. Dropped uncommitted, it leaves nothing.
+/// An open draft. It leaves nothing behind if it is dropped before the commit.
 #[derive(Debug)]
 pub(crate) struct Writable {
     draft: Draft,
@@ -50,7 +51,7 @@ pub(crate) struct Writable {
 }
 
 impl Writable {
-    /// Returns the directory, with everything of the chain in it.
+    /// Returns the directory with all files of the chain.
     pub(crate) fn dir(&self) -> &Dir {
         &self.dir
     }
@@ -73,27 +74,27 @@ impl Snapshots {
         }
     }
 
-    /// Waits until an archive may be read; what is returned is to be held as long as it is.
+    /// Waits for a permit to read an archive. The caller holds it while it reads.
     pub(crate) async fn reading_an_archive(&self) -> Result<SemaphorePermit<'_>> {
         self.archives.acquire().await.map_err(|_| Error::Cancelled)
     }
 
-    /// Returns what is to be held while an archive is read before its turn; `None` where enough are.
+    /// Returns a permit to read an archive ahead of its turn, or `None` if all are taken.
     pub(crate) fn reading_ahead(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.ahead).try_acquire_owned().ok()
     }
 
-    /// Returns the trees of a chain, uppermost first. All must be there.
+    /// Returns the trees of a chain, uppermost first. All of them must exist.
     pub(crate) fn lowers(&self, top: Option<&LayerId>) -> Result<Vec<PathBuf>> {
         Ok(self.store.layers().lowers(top)?)
     }
 
-    /// Tells whether chains are copied, and not mounted.
+    /// Returns `true` if the store copies chains instead of mounting them.
     pub(crate) fn copies(&self) -> Result<bool> {
         Ok(self.store.snapshotting()?.snapshotter == Snapshotter::Copy)
     }
 
-    /// Says, once, that chains are copied because they can't be mounted.
+    /// Sends a single warning if chains are copied because they can't be mounted.
     pub(crate) fn tell_of_copies(&self, context: &StepContext) -> Result<()> {
         let snapshotting = self.store.snapshotting()?;
         if let Some(reason) = &snapshotting.reason {
@@ -104,12 +105,12 @@ impl Snapshots {
         Ok(())
     }
 
-    /// Returns a chain as a directory to read. All its trees must be there.
+    /// Opens a chain as a directory for reading. All its trees must exist.
     pub(crate) fn read(&self, top: Option<&LayerId>) -> Result<Dir> {
         Ok(self.store.layers().view(top)?)
     }
 
-    /// Begins a layer on top of a chain. All its trees must be there.
+    /// Starts a layer on top of a chain. All trees of the chain must exist.
     pub(crate) fn draft(&self, parent: Option<&LayerId>) -> Result<Draft> {
         let pending = self.begin(parent)?;
         let lowers = self.lowers(parent)?;
@@ -126,7 +127,7 @@ impl Snapshots {
         Ok(Draft::in_work_tree(pending, parent.cloned(), lowers, work))
     }
 
-    /// Begins a tree on top of directories, uppermost first, that becomes no layer.
+    /// Starts a tree on top of directories, uppermost first. It doesn't become a layer.
     pub(crate) fn draft_on(&self, lowers: Vec<PathBuf>) -> Result<Draft> {
         let pending = self.begin_above(lowers.first())?;
         if lowers.is_empty() || !self.copies()? {
@@ -136,18 +137,18 @@ impl Snapshots {
         Ok(Draft::in_work_tree(pending, None, lowers, work))
     }
 
-    /// Begins a tree on top of a chain, and opens it. All its trees must be there.
+    /// Starts a tree on top of a chain and opens it. All trees of the chain must exist.
     pub(crate) fn write(&self, parent: Option<&LayerId>) -> Result<Writable> {
         let draft = self.draft(parent)?;
         Ok(Writable { dir: draft.open()?, draft })
     }
 
-    /// Begins a tree whose root looks like the one of the chain below.
+    /// Starts a tree whose root has the attributes of the root of the chain below.
     pub(crate) fn begin(&self, parent: Option<&LayerId>) -> Result<PendingTree> {
         self.begin_above(parent.map(|parent| self.store.layers().tree_path(parent)).as_ref())
     }
 
-    /// Begins a tree whose root looks like the directory `below`.
+    /// Starts a tree whose root has the attributes of the directory `below`.
     pub(crate) fn begin_above(&self, below: Option<&PathBuf>) -> Result<PendingTree> {
         let pending = self.store.layers().begin()?;
         if let Some(below) = below {
@@ -156,20 +157,20 @@ impl Snapshots {
         Ok(pending)
     }
 
-    /// Makes a layer of an open draft.
+    /// Commits an open draft as a layer.
     pub(crate) fn commit(&self, writable: Writable) -> Result<LayerId> {
         let Writable { draft, dir } = writable;
-        // What the mount still holds back has to be in the directory.
+        // Closing the mount writes its pending changes to the directory.
         drop(dir);
         self.commit_draft(draft)
     }
 
-    /// Makes a layer of a draft.
+    /// Commits a draft as a layer.
     pub(crate) fn commit_draft(&self, draft: Draft) -> Result<LayerId> {
         self.commit_finished(draft.finish(&self.store)?)
     }
 
-    /// Makes a layer of a draft that a program had as its root file system.
+    /// Commits a draft that was the root file system of a program as a layer.
     pub(crate) fn commit_root(&self, draft: Draft) -> Result<LayerId> {
         let finished = draft.finish(&self.store)?;
         let run_on = || self.run_on.lock().unwrap_or_else(PoisonError::into_inner);
@@ -184,7 +185,8 @@ impl Snapshots {
         let Finished { mut pending, parent, lowers, work } = finished;
         let upper = Dir::open(pending.fs())?;
         if !lowers.is_empty() && !upper.names()?.is_empty() {
-            // What it changes of the chain below is found out now, while that is there.
+            // The changes are computed now, while the trees of the chain are protected from
+            // collection.
             pending.note(Changes::find(&upper, &lowers)?);
         }
         let layer = self.store.layers().commit(pending, parent.as_ref())?;
@@ -194,7 +196,7 @@ impl Snapshots {
         Ok(layer)
     }
 
-    /// Gives a layer that was only declared its tree.
+    /// Commits a draft as the tree of a declared layer.
     pub(crate) fn attach(&self, writable: Writable, layer: &LayerId) -> Result<()> {
         let Writable { draft, dir } = writable;
         drop(dir);
@@ -206,13 +208,13 @@ impl Snapshots {
         Ok(())
     }
 
-    /// Makes a layer of a tree that goes on top of nothing.
+    /// Commits a tree as a layer without a parent.
     pub(crate) fn commit_pending(&self, pending: PendingTree) -> Result<LayerId> {
         Ok(self.store.layers().commit(pending, None)?)
     }
 
-    /// Makes a layer of a tree that repeats the one of `original` on another chain. What it changes
-    /// is what the original changes of its own chain.
+    /// Commits a tree that copies the tree of `original` onto another chain. It has the same
+    /// changes as the original.
     pub(crate) fn commit_repeated(
         &self,
         mut pending: PendingTree,
@@ -223,7 +225,7 @@ impl Snapshots {
         Ok(self.store.layers().commit(pending, parent)?)
     }
 
-    /// Returns an output as a chain of layers; a context is copied.
+    /// Returns the uppermost layer of an output. Copies a build context into a layer.
     pub(crate) fn layer(&self, output: &Output) -> Result<Option<LayerId>> {
         match output {
             Output::Layer(layer) => Ok(layer.clone()),
@@ -234,7 +236,8 @@ impl Snapshots {
         }
     }
 
-    /// Copies what is at `path` in a context, or what `include` selects of it.
+    /// Copies the part of a context at `path` that `include` selects. An empty `include` selects
+    /// everything.
     pub(crate) fn copy_of(
         &self,
         context: &LocalContext,
@@ -262,15 +265,15 @@ impl Snapshots {
         if let Some(empty) = self.empty.get() {
             return Ok(empty.fs());
         }
-        // Two may make one at once; one of the two is kept.
+        // Of two concurrent calls, only one keeps its directory.
         let empty = self.store.layers().begin()?;
         Ok(self.empty.get_or_init(|| empty).fs())
     }
 }
 
-/// Makes the directories that a program's own mounts are on a part of its layer, where the chain
-/// below lacks them: OCI runtimes, and so BuildKit, leave them behind. Where it `is_known` that the chain
-/// has them, only the layer itself is looked at.
+/// Creates the directories for the sandbox's own mounts in a program's layer if the chain below
+/// lacks them, because OCI runtimes, and therefore BuildKit, leave them behind. If `is_known`, the
+/// chain has them, and only the layer itself is checked.
 fn leave_mount_points(finished: &Finished, is_known: bool) -> Result<()> {
     for name in ["dev", "proc", "sys"] {
         let look = |tree: &Path| tree.join(name).symlink_metadata().ok();
@@ -287,7 +290,7 @@ fn leave_mount_points(finished: &Finished, is_known: bool) -> Result<()> {
     Ok(())
 }
 
-/// Returns all of a directory, as it is.
+/// Returns a view of a directory without filters.
 pub(crate) fn whole(dir: &Dir) -> View<'_> {
     View::of(dir)
 }

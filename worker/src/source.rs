@@ -1,4 +1,4 @@
-//! Sources: what brings files in from outside of the graph.
+//! Sources: ops that bring files into the graph from outside.
 
 pub(crate) mod document;
 mod file_name;

@@ -1,9 +1,9 @@
-//! Trees for layers that have none yet.
+//! Trees for layers without one.
 //!
-//! The layers of an image are declared with nothing but digests. Here they get their trees: blobs
-//! that are far away are fetched in parallel, and each layer is unpacked on an overlay of those
-//! below, so that deletions become what the kernel takes for deletions. A tree gets its name when
-//! the blob and the uncompressed archive have turned out to be what their digests say.
+//! The layers of an image are declared with their digests only. This module creates their trees. It
+//! downloads the blobs in parallel and unpacks each layer on an overlay of the layers below, so
+//! that deletions become whiteouts. A tree is committed after the digests of the blob and of the
+//! uncompressed archive are verified.
 
 use std::collections::VecDeque;
 use std::io::{BufReader, Read};
@@ -23,11 +23,11 @@ use crate::output::Output;
 use crate::progress::{Part, Progress, ReportingReader};
 use crate::snapshots::Snapshots;
 
-/// Bytes of a blob that are read at a time.
+/// The number of bytes of a blob that are read at a time.
 const BUFFER: usize = 128 * 1024;
 
 impl Snapshots {
-    /// Makes sure that all layers of all `outputs` have trees.
+    /// Unpacks all layers of `outputs` that have no tree.
     pub(crate) async fn materialise<'a>(
         &self,
         outputs: impl IntoIterator<Item = &'a Output>,
@@ -83,7 +83,7 @@ impl Snapshots {
         Ok(())
     }
 
-    /// Returns the packed form that is the easiest to get.
+    /// Returns the most accessible blob of a layer.
     pub(crate) fn readable_blob(&self, layer: &Layer) -> Result<LayerBlob> {
         let blobs = self.store.layers().blobs(&layer.id)?;
         for blob in &blobs {
@@ -91,7 +91,7 @@ impl Snapshots {
                 return Ok(blob.clone());
             }
         }
-        // A base image's own comes before a cache's.
+        // A base image's own blob takes precedence over a cache's.
         let distant = blobs.into_iter().filter(|blob| blob.origin.is_some());
         distant.min_by_key(|blob| blob.cache_place().is_some()).ok_or_else(|| {
             let name = layer.diff_id.map_or_else(|| layer.id.to_string(), |id| id.to_string());
@@ -99,7 +99,7 @@ impl Snapshots {
         })
     }
 
-    /// Unpacks a blob; one of a cache is what the cache says if that comes out well.
+    /// Unpacks a blob. A successful result confirms a cache's description of the blob.
     fn unpack_believed(&self, layer: &Layer, blob: &LayerBlob, inflating: Inflating) -> Result<()> {
         self.unpack(layer, inflating).map_err(|error| self.blobs.lose(blob, error))?;
         match (blob.cache_place(), &layer.diff_id) {
@@ -120,12 +120,12 @@ impl Snapshots {
         let mut archive = HashingReader::new(&mut inflating.plain);
         let unpacked = kiln_tree::unpack(&mut archive, writable.dir(), options);
         if unpacked.is_ok() {
-            // What follows the archive's end is part of the layer's identity as well.
+            // The diff ID covers the bytes after the end of the archive, too.
             let _ = std::io::copy(&mut archive, &mut std::io::sink());
         }
         let (actual, _) = archive.finish();
         let part = match (inflating.end(), unpacked) {
-            // A blob that isn't what it should be explains whatever else went wrong.
+            // An invalid blob explains all other errors.
             (Err(error), Ok(_)) | (Err(error @ Error::Store(_)), Err(_)) => return Err(error),
             (_, Err(error)) => return Err(error.into()),
             (Ok(part), Ok(_)) => part,
@@ -141,8 +141,9 @@ impl Snapshots {
         Ok(())
     }
 
-    /// Has a blob read by `read`, and verifies it, whatever came of that; `None` where it isn't here. One
-    /// of the store's that isn't what it should be is removed, so that it is fetched again.
+    /// Calls `read` with a blob and verifies the blob afterwards, whatever the result. Returns
+    /// `None` if the blob isn't on this machine. A corrupt blob of the store is removed, so that it
+    /// is fetched again.
     pub(crate) fn read_blob<T>(
         &self,
         blob: &LayerBlob,
@@ -165,19 +166,19 @@ impl Snapshots {
 struct Missing {
     layer: Layer,
     blob: LayerBlob,
-    /// Brings the blob here, where it is far away.
+    /// The task that downloads the blob. `None` if the blob is on this machine.
     fetch: Option<AbortOnDropHandle<Result<()>>>,
-    /// Its archive, where it is read ahead of its turn.
+    /// The layer's archive, if it is read ahead of its turn.
     inflating: Option<Inflating>,
 }
 
 impl Missing {
-    /// Tells whether the blob is here.
+    /// Returns `true` if the download has ended or isn't needed.
     fn is_here(&self) -> bool {
         self.fetch.as_ref().is_none_or(AbortOnDropHandle::is_finished)
     }
 
-    /// Waits until the blob is here.
+    /// Waits for the end of the download.
     async fn fetched(&mut self) -> Result<()> {
         match self.fetch.take() {
             Some(fetch) => {
@@ -187,7 +188,7 @@ impl Missing {
         }
     }
 
-    /// Begins to read the blob.
+    /// Starts to read the blob.
     fn inflate(
         &self,
         snapshots: &Snapshots,

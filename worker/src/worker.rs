@@ -1,4 +1,4 @@
-//! The executor: which module does which op.
+//! The executor, which passes each op to the module for its kind.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -30,64 +30,65 @@ use crate::source::origin::Origin;
 use crate::source::remote::{Pin, RemoteOptions, Remotes};
 use crate::{bases, content, diff, emulation, file, ingredients, key, merge, source};
 
-/// What a [`Worker`] works with.
+/// The options of a [`Worker`].
 #[derive(Debug)]
 pub struct WorkerOptions {
-    /// The store.
+    /// The store that holds layers and receives results.
     pub store: Store,
-    /// Answers what images are: the one that the frontend asked.
+    /// The image resolver. It should be the frontend's, so that both see the same images.
     pub images: Arc<ImageResolver>,
-    /// The directories of local sources, by the sources' names.
+    /// The directories of local sources, by the names of the sources.
     pub contexts: BTreeMap<String, PathBuf>,
-    /// The network of `RUN` steps that ask for none in particular.
+    /// The network of `RUN` steps without a network option.
     pub network: DefaultNetwork,
-    /// What steps may do that a Dockerfile can't decide by itself.
+    /// The entitlements that the user has granted.
     pub allowed: Allowed,
-    /// What `RUN` steps see as `/etc/resolv.conf`.
+    /// The content of `/etc/resolv.conf` in `RUN` steps that use the host's network or none.
     pub resolv_conf: Vec<u8>,
-    /// Secrets by id.
+    /// The secrets by ID.
     pub secrets: BTreeMap<String, SecretSource>,
-    /// The sockets of SSH agents that are lent to steps, by id.
+    /// The sockets of SSH agents that steps may use, by ID.
     pub agents: BTreeMap<String, PathBuf>,
-    /// How much `RUN` steps may use.
+    /// The resource limits of `RUN` steps.
     pub limits: Limits,
-    /// The OCI runtime that runs them, in place of the sandbox.
+    /// The OCI runtime that runs `RUN` steps instead of the sandbox.
     pub runtime: Option<PathBuf>,
-    /// What files and repositories elsewhere are fetched with.
+    /// The options for files and repositories on servers.
     pub remote: RemoteOptions,
-    /// Packs layers that no step reads, where the outputs want blobs of them and nobody will want
-    /// trees; `None` has every layer made as a tree.
+    /// The packer for layers that no step reads, if the outputs need blobs and no trees. `None`
+    /// creates a tree for every layer.
     pub packer: Option<Arc<dyn LayerPacker>>,
-    /// Is told of layers that the build's outputs will need; `None` where they need none.
+    /// The receiver of layers that the build's outputs need. `None` if they need no layers.
     pub committed: Option<Arc<dyn CommittedLayers>>,
-    /// Whether a `RUN` step that fails leaves a [`FailedStep`](crate::FailedStep) behind.
+    /// `true` if a failed `RUN` step leaves a [`FailedStep`](crate::FailedStep) behind.
     pub keep_failed: bool,
 }
 
-/// Is told of layers as they are made, long before the outputs are written.
+/// A receiver of layers at their commit, long before the outputs are written.
 pub trait CommittedLayers: fmt::Debug + Send + Sync {
-    /// A chain of layers is there that will be part of what the build is for. Returns at once.
+    /// Reports a committed chain of layers that will be part of an output. Must return at once.
     fn committed(&self, top: &LayerId);
 }
 
-/// The network of steps that ask for none in particular.
+/// The network of steps without a network option.
 #[derive(Clone, Debug, Default)]
 pub enum DefaultNetwork {
-    /// A namespace of each step's own on this bridge; the host's where that can't be had.
+    /// A network namespace for each step on this bridge. The host's network if the bridge isn't
+    /// available.
     Bridge(Bridge),
-    /// The host's.
+    /// The network of the host.
     #[default]
     Host,
-    /// None but a loopback device.
+    /// A loopback device only.
     None,
 }
 
-/// Where the value of a secret is.
+/// The source of a secret's value.
 #[derive(Clone, PartialEq, Eq)]
 pub enum SecretSource {
-    /// In a file, read when a step needs it.
+    /// The path of a file, which is read when a step needs the secret.
     File(PathBuf),
-    /// Here.
+    /// The value in memory.
     Value(Vec<u8>),
 }
 
@@ -100,7 +101,7 @@ impl fmt::Debug for SecretSource {
     }
 }
 
-/// Gives meaning to ops over a store.
+/// The solver's executor over kiln's store.
 #[derive(Debug)]
 pub struct Worker {
     pub(crate) images: Arc<ImageResolver>,
@@ -113,7 +114,7 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Makes a worker.
+    /// Creates a worker with these options.
     pub fn new(options: WorkerOptions) -> Self {
         let snapshots = Snapshots::new(options.store.clone(), &options.images);
         let secrets = Secrets::new(options.secrets.clone());
@@ -133,25 +134,26 @@ impl Worker {
         StoreCache::new(self.snapshots.store.clone())
     }
 
-    /// Makes sure that all layers of an output have trees, as outputs of files need it.
+    /// Unpacks all layers of an output that have no tree. Outputs of files require that.
     ///
     /// # Errors
-    /// Fails where a layer can't be fetched, or isn't what its digests say.
+    /// Fails if a layer can't be fetched or doesn't match its digests.
     pub async fn materialise(&self, output: &Output) -> Result<()> {
         self.snapshots.materialise([output], None).await
     }
 
-    /// Brings in what a source names, outside of a graph; a graph that names the same finds it.
+    /// Loads a source outside of a graph. Graphs with the same source reuse the result.
     ///
     /// # Errors
-    /// Fails where it can't be had, or the step is cancelled.
+    /// Fails if the source isn't available, or if the step is cancelled.
     pub async fn fetch(&self, source: &SourceOp, context: &StepContext) -> Result<Output> {
         let platform = Platform::host();
         cancellable(context, self.load(source, &platform, context)).await
     }
 
-    /// Returns what a source elsewhere held when this worker brought it in, or what it says itself
-    /// that it holds; `None` for other sources, and where neither is known.
+    /// Returns the identity of a remote source's content: of the content that this worker has
+    /// loaded, or else as the source itself determines it. Returns `None` for other sources and for
+    /// unknown content.
     pub fn pin(&self, source: &SourceOp) -> Option<Pin> {
         match Identifier::parse(source).ok()? {
             Identifier::Remote(remote) => self.remotes.pin(source, &remote),
@@ -159,10 +161,10 @@ impl Worker {
         }
     }
 
-    /// Returns an output's files as a directory to read. Its trees must be there.
+    /// Opens an output's files as a directory for reading. Its trees must exist.
     ///
     /// # Errors
-    /// Fails where it can't be mounted.
+    /// Fails if the layers can't be mounted.
     pub fn read(&self, layer: Option<&kiln_store::LayerId>) -> Result<kiln_tree::Dir> {
         self.snapshots.read(layer)
     }
@@ -197,7 +199,7 @@ impl Worker {
                         rule.salt = Some(key::image(&digest, &platform));
                         rule.ingredients = ingredients::image(&reference, &digest, &platform);
                     }
-                    // What a tag stands for isn't known before somebody has been asked.
+                    // The digest of a tag isn't known before its lookup.
                     None => rule.ephemeral = true,
                 }
             }
@@ -315,7 +317,7 @@ impl Worker {
     }
 }
 
-/// Returns the platform that a source is asked for.
+/// Returns the platform of a vertex, or else the host's.
 pub(crate) fn platform(vertex: &Vertex) -> Platform {
     vertex.op.platform.as_ref().map_or_else(Platform::host, |platform| {
         Platform::new(&platform.os, &platform.architecture, platform.variant.as_deref())

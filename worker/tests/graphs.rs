@@ -1,7 +1,7 @@
-//! Whole graphs, solved over a store of their own. Overlays and the sandbox need root.
+//! Tests of whole graphs, each solved over a store of its own. Overlays and the sandbox need root.
 //!
-//! The sandbox executes the program that it is part of once more, so that this one has a `main` of
-//! its own.
+//! The sandbox executes the test program itself as its helper, so this test has a `main` of its
+//! own.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
@@ -28,7 +28,7 @@ use kiln_worker::{
 use libtest_mimic::{Arguments, Trial};
 use tokio_util::sync::CancellationToken;
 
-/// Makes trials of functions, each in a runtime of its own.
+/// Creates a trial of each function. Each runs in a Tokio runtime of its own.
 macro_rules! trials {
     ($($name:ident),* $(,)?) => {
         vec![$(Trial::test(stringify!($name), || {
@@ -57,7 +57,7 @@ fn main() {
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
 }
 
-/// A store, a context and what it takes to solve.
+/// A store, a build context and a worker.
 struct Bench {
     temp: tempfile::TempDir,
     store: Store,
@@ -102,7 +102,7 @@ impl Bench {
         Self { temp, store, images, worker: Arc::new(worker) }
     }
 
-    /// Another process, as far as the store can tell.
+    /// Opens the store again, like another process.
     fn reopen(self) -> Self {
         let Self { temp, store, images, worker } = self;
         drop((store, images, worker));
@@ -136,7 +136,7 @@ impl Bench {
         Ok((solved, seen))
     }
 
-    /// Solves and returns the result's files, to be looked at through its descriptor.
+    /// Solves an edge and opens the files of the result.
     async fn files(&self, edge: &Edge) -> Files {
         let (solved, _) = self.solve(edge).await.unwrap();
         self.worker.materialise(&solved.outputs[0]).await.unwrap();
@@ -199,7 +199,7 @@ fn copy_action(src: &str, dest: &str) -> CopyAction {
     }
 }
 
-/// Copies from the context onto `base`, or onto nothing.
+/// Returns a copy from the context onto `base`, or onto an empty file system.
 fn copy(base: Option<Edge>, src: &str, dest: &str) -> Edge {
     let input = base.is_some().then_some(0);
     let inputs: Vec<Edge> = base.into_iter().chain([context()]).collect();
@@ -412,7 +412,7 @@ async fn programs_run_and_leave_what_they_wrote() {
     let env = files.text("env");
     let mut names: Vec<&str> = env.lines().filter_map(|line| line.split('=').next()).collect();
     names.sort_unstable();
-    // PWD and SHLVL are the shell's own.
+    // The shell sets PWD and SHLVL itself.
     assert_eq!(names, ["HOME", "PATH", "PWD", "SHLVL"], "{env}");
 }
 

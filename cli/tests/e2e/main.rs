@@ -19,6 +19,7 @@ mod docker_images;
 mod engine;
 mod explain;
 mod groups;
+mod guide;
 mod habits;
 mod images;
 mod imagetools;

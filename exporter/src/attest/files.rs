@@ -1,4 +1,4 @@
-//! Statements beside the files of an image: outputs of files.
+//! Statements in outputs of files: one file per statement, beside the image's files.
 
 use std::ffi::OsStr;
 use std::io;
@@ -15,20 +15,20 @@ use crate::error::{Error, Result};
 use crate::export::ImageSource;
 use crate::platforms;
 
-/// The mode of a file with a statement.
+/// The mode of the files with statements.
 const MODE: u32 = 0o600;
 
-/// The files with what is said about an image's files: name and content.
+/// The name and content of each file with statements.
 #[derive(Debug, Default)]
 pub(crate) struct AttestationFiles(Vec<(String, Vec<u8>)>);
 
 impl AttestationFiles {
-    /// Tells whether nothing is said.
+    /// Returns `true` if there are no statements.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Writes them into a directory; what has their names is replaced.
+    /// Writes the files into a directory. Replaces existing entries of the same names.
     pub(crate) fn write(&self, dir: &Dir) -> Result<()> {
         for (name, bytes) in &self.0 {
             let path = Path::new(name);
@@ -40,11 +40,12 @@ impl AttestationFiles {
 }
 
 impl Prepared<'_> {
-    /// Returns what is said about the files in `dir`, of `source`, the `number`th image of the request.
-    /// `shares` tells whether images of other platforms go to the same place.
+    /// Returns the statements about the files in `dir`, which has the content of `source`, the
+    /// image at position `number` of the request. `shares` is `true` if images of other platforms
+    /// go to the same output.
     ///
     /// # Errors
-    /// Fails where the image has a file of such a name, or one that can't be read.
+    /// Fails if the image has a file with the name of a statement, or a file that can't be read.
     pub(crate) fn files(
         &self,
         number: usize,
@@ -80,7 +81,7 @@ impl Prepared<'_> {
     }
 }
 
-/// Returns the name of a file, with the platform in it where that tells several apart:
+/// Returns the name of a statement's file. The platform comes before the extension:
 /// `provenance.linux_amd64.json`.
 fn file_name(name: &str, platform: Option<String>) -> String {
     let Some(platform) = platform else { return name.to_owned() };
@@ -90,7 +91,7 @@ fn file_name(name: &str, platform: Option<String>) -> String {
     }
 }
 
-/// Returns every regular file with its digest, in the order of their paths.
+/// Returns a subject with the digest of each regular file, sorted by path.
 fn subjects(dir: &Dir) -> Result<Vec<Subject>> {
     let view = View { xattrs: false, ..View::of(dir) };
     let entries = walk::entries(view, Path::new("/"))?;

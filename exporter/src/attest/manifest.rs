@@ -1,9 +1,9 @@
-//! Manifests of attestations, as they stand beside those of images in an index.
+//! The manifests of attestations, beside the images' manifests in an index.
 //!
-//! A manifest lists statements about one image as its layers. It is one of an image for a platform
-//! that nobody has (`unknown/unknown`), so that nobody runs it, and annotations of its entry in the
-//! index say what it is and which manifest it is about. There are two forms: with a config as images
-//! have it, which everybody takes, and as an artifact of OCI 1.1, whose `subject` is the image.
+//! The layers of such a manifest are the statements about one image. Its platform is
+//! `unknown/unknown`, so that no engine runs it. The annotations of its descriptor in the index
+//! give its type and the digest of the image's manifest. There are two forms: one with an image
+//! config, which all registries accept, and an OCI 1.1 artifact whose `subject` is the image.
 
 use std::collections::BTreeMap;
 
@@ -22,7 +22,7 @@ const REFERENCE_DIGEST: &str = "vnd.docker.reference.digest";
 const ARTIFACT: &str = "application/vnd.docker.attestation.manifest.v1+json";
 const EMPTY: &str = "application/vnd.oci.empty.v1+json";
 
-/// The members of a manifest in the order of the specification.
+/// An attestation manifest. The members are in the order of the specification.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Manifest<'a> {
@@ -40,12 +40,12 @@ struct Manifest<'a> {
 struct Config<'a> {
     #[serde(flatten)]
     descriptor: &'a Descriptor,
-    /// The content, where it is that short.
+    /// The content in base64, for the empty config of an artifact.
     #[serde(skip_serializing_if = "Option::is_none")]
     data: Option<&'static str>,
 }
 
-/// Returns the manifest of statements about an image.
+/// Creates the manifest of the statements about an image.
 pub(super) fn manifest(
     statements: &[Statement],
     image: &Descriptor,
@@ -78,7 +78,7 @@ pub(super) fn manifest(
     Ok(AttestationManifest { manifest, config, statements: documents })
 }
 
-/// Returns a config of an image of statements.
+/// Creates an image config whose diff IDs are the digests of the statements.
 fn config(statements: &[Document]) -> Result<Document> {
     let diff_ids: Vec<Digest> = statements.iter().map(|it| it.descriptor.digest).collect();
     let config = ImageConfig {

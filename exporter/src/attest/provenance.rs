@@ -1,11 +1,11 @@
-//! How an image was made, as SLSA has it.
+//! Provenance in SLSA's format: a description of how an image was built.
 //!
-//! The members and their meanings are those of `BuildKit`, documented at the URL that stands as
-//! [`BUILD_TYPE`]: tools that know its provenance know this one. A predicate is kept in plain data,
-//! and written in version 1 of SLSA's form, or 0.2 for older tools.
+//! The members and their meanings are those of `BuildKit`, documented at the URL in [`BUILD_TYPE`]:
+//! tools that read its provenance read kiln's. A [`Predicate`] holds plain data. It is written in
+//! version 1 of SLSA's format, or in version 0.2 for older tools.
 //!
-//! Times and the number of the invocation are there only where the caller gives them: with them, no
-//! two builds have the same provenance.
+//! The times and the ID of the invocation are included only if the caller gives them, because they
+//! make the provenance of every build unique.
 
 use std::collections::BTreeMap;
 
@@ -15,24 +15,24 @@ use serde_json::{Map, Value, json};
 
 use crate::assemble::Descriptor;
 
-/// The type of builds in version 1: says what parameters and metadata mean.
+/// The build type in version 1. It defines the meaning of parameters and metadata.
 const BUILD_TYPE: &str =
     "https://github.com/moby/buildkit/blob/master/docs/attestations/slsa-definitions.md";
-/// The type of builds in version 0.2.
+/// The build type in version 0.2.
 const BUILD_TYPE_02: &str = "https://mobyproject.org/buildkit@v1";
 
-/// The form of a predicate.
+/// The version of SLSA's provenance format.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SlsaVersion {
-    /// SLSA provenance v1.
+    /// SLSA provenance version 1.
     #[default]
     V1,
-    /// SLSA provenance v0.2.
+    /// SLSA provenance version 0.2.
     V02,
 }
 
 impl SlsaVersion {
-    /// Returns the predicate's type.
+    /// Returns the URI of the predicate type.
     pub fn predicate_type(self) -> &'static str {
         match self {
             Self::V1 => "https://slsa.dev/provenance/v1",
@@ -41,119 +41,119 @@ impl SlsaVersion {
     }
 }
 
-/// How an image was made.
+/// The provenance of one image.
 #[expect(clippy::struct_excessive_bools, reason = "each is a member of the predicate")]
 #[derive(Clone, Debug, Default)]
 pub struct Predicate {
-    /// What the build was read from.
+    /// The source of the Dockerfile.
     pub config_source: ConfigSource,
-    /// What was asked for.
+    /// The parameters of the build.
     pub request: Request,
-    /// The steps; `None` where they are nobody's business.
+    /// The steps of the build, or `None` if the provenance leaves them out.
     pub steps: Option<BuildSteps>,
-    /// The machine that has built.
+    /// The platform of the machine that ran the build.
     pub builder_platform: Option<Platform>,
-    /// What came from elsewhere.
+    /// The images, repositories and files that the build downloaded.
     pub dependencies: Vec<Dependency>,
-    /// Who has built, a URI; empty where nobody has said it.
+    /// The URI of the builder. Empty if the user gives none.
     pub builder_id: String,
-    /// Which build it was, and when.
+    /// The ID and the times of the build. `None` leaves them out.
     pub invocation: Option<Invocation>,
-    /// What is said about the repository that the context lies in.
+    /// The metadata of the repository that holds the build context, by key.
     pub vcs: BTreeMap<String, String>,
-    /// Whether no step had a network, and everything that came from elsewhere is known.
+    /// `true` if no step had network access and the digests of all dependencies are known.
     pub is_hermetic: bool,
-    /// Whether all that was asked for is told.
+    /// `true` if [`request`](Predicate::request) is complete.
     pub has_whole_request: bool,
-    /// Whether all dependencies are told.
+    /// `true` if [`dependencies`](Predicate::dependencies) is complete.
     pub has_all_dependencies: bool,
-    /// Whether somebody has said that building again gives the same bytes.
+    /// `true` if the user declares that a repeated build has the same bytes.
     pub is_reproducible: bool,
 }
 
-/// What a build was read from. Members that are empty are left out.
+/// The source of a build's Dockerfile. Empty members are left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ConfigSource {
-    /// Where the context is, if that is elsewhere.
+    /// The URI of a remote build context. Empty for a local one.
     pub uri: String,
-    /// What was found there: algorithm and hexadecimal digits.
+    /// The digest of the remote context: algorithm and hexadecimal digits.
     pub digest: BTreeMap<String, String>,
-    /// The Dockerfile's name.
+    /// The path of the Dockerfile in the context.
     pub path: String,
 }
 
-/// What was asked for.
+/// The parameters of a build.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Request {
-    /// Who has read it, as `dockerfile.v0`.
+    /// The frontend that has read the request, as `dockerfile.v0`.
     pub frontend: String,
-    /// What it was told, as `build-arg:NAME`, `label:NAME`, `target`.
+    /// The frontend's options, as `build-arg:NAME`, `label:NAME`, `target`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub args: BTreeMap<String, String>,
-    /// The secrets that steps ask for.
+    /// The secrets that the steps request.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub secrets: Vec<Lent>,
-    /// The SSH agents that steps ask for.
+    /// The SSH agents that the steps request.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ssh: Vec<Lent>,
-    /// The directories that it was given.
+    /// The local directories of the build.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub locals: Vec<Local>,
 }
 
-/// Something that is lent to a step.
+/// A secret or an SSH agent that a step uses.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Lent {
-    /// Its ID.
+    /// The ID in the step's mount option.
     pub id: String,
-    /// Whether the step does without.
+    /// `true` if the step runs without it, too.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub optional: bool,
 }
 
-/// A directory that a build was given.
+/// A local directory of a build.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Local {
-    /// Its name, as `context`.
+    /// The name of the directory, as `context`.
     pub name: String,
 }
 
 /// The steps of a build.
 #[derive(Clone, Debug, Default)]
 pub struct BuildSteps {
-    /// Each with `id`, `op` and `inputs`, inputs before their users.
+    /// An object with `id`, `op` and `inputs` for each step. Inputs come before their users.
     pub definition: Vec<Value>,
-    /// The steps' names by the digests of their ops.
+    /// The name of each step, by the digest of its op.
     pub digests: BTreeMap<String, String>,
-    /// The output that is the image, as `step3:0`.
+    /// The step output that holds the image, as `step3:0`.
     pub result: Option<String>,
-    /// The Dockerfile, and the places in it that the steps come from.
+    /// The Dockerfile, and the location of each step in it.
     pub source: Value,
 }
 
-/// Something that came from elsewhere.
+/// An image, a repository or a file that a build downloaded.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Dependency {
-    /// Where from.
+    /// The URI of the source.
     pub uri: String,
-    /// What it was: algorithm and hexadecimal digits.
+    /// The digest of the content: algorithm and hexadecimal digits.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub digest: BTreeMap<String, String>,
 }
 
-/// Which build it was, and when.
+/// The ID and the times of a build.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Invocation {
-    /// Its name.
+    /// The unique ID of the build.
     pub id: String,
-    /// When it began, as RFC 3339 has it.
+    /// The build's start time in RFC 3339's format.
     pub started: String,
-    /// When its steps were done.
+    /// The time at which all steps were done, in RFC 3339's format.
     pub finished: String,
 }
 
 impl Predicate {
-    /// Returns the predicate in a version of the form, for an image with these layers.
+    /// Returns the predicate in a version of the format, for an image with these layers.
     pub(super) fn in_version(&self, version: SlsaVersion, layers: &[Descriptor]) -> Value {
         match version {
             SlsaVersion::V1 => self.v1(layers),
@@ -250,7 +250,7 @@ impl Predicate {
         self.builder_platform.as_ref().map(ToString::to_string).into()
     }
 
-    /// Returns what SLSA has no place for.
+    /// Returns the metadata that SLSA's own members don't cover.
     fn metadata(&self, layers: &[Descriptor]) -> Value {
         let mut metadata = Map::new();
         if !self.vcs.is_empty() {

@@ -4,18 +4,18 @@ use std::fmt::Write as _;
 
 use kiln_oci::{Platform, Reference};
 
-/// A package URL in the making.
+/// The parts of a package URL.
 #[derive(Clone, Debug)]
 pub(crate) struct PackageUrl<'a> {
     /// The type, as `deb`.
     pub(crate) kind: &'a str,
-    /// The segments of the namespace; empty ones are left out.
+    /// The segments of the namespace. Empty segments are left out.
     pub(crate) namespace: &'a [&'a str],
-    /// The name.
+    /// The name without the namespace.
     pub(crate) name: &'a str,
-    /// The version; empty where there is none.
+    /// The version. An empty version is left out.
     pub(crate) version: &'a str,
-    /// The qualifiers, in the order of their names; those without a value are left out.
+    /// The qualifiers, sorted by name. Qualifiers with an empty value are left out.
     pub(crate) qualifiers: &'a [(&'a str, &'a str)],
 }
 
@@ -43,7 +43,7 @@ impl PackageUrl<'_> {
     }
 }
 
-/// Encodes what isn't unreserved. A colon may stand as it is.
+/// Appends `text` to `url` and percent-encodes all bytes except unreserved ones and the colon.
 fn encode(url: &mut String, text: &str) {
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b".-_~:".contains(&byte) {
@@ -55,9 +55,10 @@ fn encode(url: &mut String, text: &str) {
     }
 }
 
-/// Returns the URL of an image: of type `docker` in a registry, of type `oci` in a layout.
+/// Returns the package URL of an image. `kind` is `docker` for an image in a registry and `oci` for
+/// one in a layout.
 pub fn of_image(kind: &str, image: &Reference, platform: Option<&Platform>) -> String {
-    // Without tag and digest, as people write it.
+    // The familiar name without tag and digest.
     let full = image.name();
     let short = full.strip_prefix("docker.io/").unwrap_or(&full);
     let short = short.strip_prefix("library/").filter(|it| !it.contains('/')).unwrap_or(short);

@@ -1,20 +1,20 @@
-//! What is in an image: a bill of materials.
+//! The bill of materials of an image.
 //!
-//! The files of the image, as a container of it would see them, are walked once. Package databases
-//! that are known are read, each by a module of its own:
+//! The search walks the image's files once, as a container of the image would see them. A module
+//! per database format reads the package databases:
 //!
-//! | module | what it reads |
+//! | module | files |
 //! | --- | --- |
 //! | [`dpkg`] | `var/lib/dpkg/status` and `status.d` |
 //! | [`apk`] | `lib/apk/db/installed` |
-//! | [`rpm`] | `rpmdb.sqlite`; older databases are told of in a warning |
+//! | [`rpm`] | `rpmdb.sqlite`; older databases cause a warning |
 //! | [`python`] | `*.dist-info` and `*.egg-info` |
 //! | [`npm`] | `node_modules/**/package.json`, `package-lock.json` |
-//! | [`cargo`] | executables with a list of their crates, as cargo-auditable makes them |
+//! | [`cargo`] | executables with a list of their crates, as cargo-auditable writes them |
 //!
-//! All of them are hostile: they are opened through the image's root and nowhere else, read up to a
-//! limit, and what can't be made sense of is skipped, with a warning where it is a whole database.
-//! Packages are in the order of their URLs, so that the same files give the same document.
+//! All of these files may be hostile. They are opened below the image's root only and read up to a
+//! size limit. Unreadable content is skipped; if it is a whole database, the search adds a warning.
+//! Packages are sorted by URL, so that the same files have the same document.
 
 mod apk;
 mod cargo;
@@ -40,42 +40,42 @@ use crate::merged;
 use source::Files;
 use system::System;
 
-/// The type of statements with a bill of materials.
+/// The predicate type of a bill of materials.
 pub(crate) const PREDICATE_TYPE: &str = "https://spdx.dev/Document";
 
-/// Most packages of an image.
+/// The maximum number of packages in an image.
 const MOST_PACKAGES: usize = 250_000;
 
-/// A package that was found.
+/// A package in an image.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Package {
-    /// Its package URL.
+    /// The package URL, which identifies the package.
     pub(crate) url: String,
-    /// Its name.
+    /// The name in the package's own metadata.
     pub(crate) name: String,
-    /// Its version.
+    /// The version in the package's own metadata.
     pub(crate) version: String,
-    /// The file that names it, from the image's root.
+    /// The path of the file that lists the package, from the image's root.
     pub(crate) found_in: String,
-    /// What its author says of its license.
+    /// The license that the package declares.
     pub(crate) license: Option<String>,
-    /// Who has made it, as a name, maybe with an address.
+    /// The author or vendor: a name with an optional e-mail address.
     pub(crate) supplier: Option<String>,
-    /// Its home page.
+    /// The URL of the project's home page.
     pub(crate) homepage: Option<String>,
 }
 
-/// What is in an image.
+/// The packages of an image.
 #[derive(Debug, Default)]
 pub(crate) struct Sbom {
     system: System,
     packages: Vec<Package>,
-    /// What couldn't be read.
+    /// Warnings about databases that couldn't be read.
     pub(crate) warnings: Vec<String>,
 }
 
 impl Sbom {
-    /// Looks into an image.
+    /// Searches an image for packages.
     pub(crate) fn scan(image: &ImageSource, context: &ExportContext<'_>) -> Result<Self> {
         let name = "looking for packages";
         context.progress.status(name, 0, None, false);
@@ -88,7 +88,7 @@ impl Sbom {
         Ok(sbom)
     }
 
-    /// Looks into files. `scratch` makes an empty directory.
+    /// Searches files for packages. `scratch` creates an empty directory.
     fn of(files: &Files<'_>, scratch: &source::Scratch<'_>) -> Result<Self> {
         let system = System::read(files)?;
         let mut found = Found::default();
@@ -106,7 +106,7 @@ impl Sbom {
         Ok(Self { system, packages: packages.into_values().collect(), warnings })
     }
 
-    /// Returns the document about an image with a name.
+    /// Returns the SPDX document of an image with a name.
     pub(crate) fn document(
         &self,
         options: &SbomOptions,
@@ -117,7 +117,8 @@ impl Sbom {
         spdx::document(self, spdx::About { name, purpose, created, tool: &options.tool })
     }
 
-    /// Returns the document about files alone. Their time is the epoch's, or that of 1970.
+    /// Returns the SPDX document of an output of files. Its creation time is the epoch, or 1970
+    /// without one.
     pub(crate) fn document_of_files(&self, options: &SbomOptions, epoch: Option<i64>) -> Value {
         let created =
             epoch.and_then(|epoch| crate::config::text(i128::from(epoch) * 1_000_000_000).ok());
@@ -127,7 +128,7 @@ impl Sbom {
     }
 }
 
-/// What was found so far. The same package in the same place counts once.
+/// The results of a search. A package that occurs twice in the same file counts once.
 #[derive(Debug, Default)]
 pub(crate) struct Found {
     packages: BTreeMap<(String, String), Package>,
@@ -135,7 +136,7 @@ pub(crate) struct Found {
 }
 
 impl Found {
-    /// Adds a package; one without a name is none.
+    /// Adds a package. Packages without a name are ignored.
     pub(crate) fn add(&mut self, package: Package) {
         if !package.name.is_empty() && self.packages.len() <= MOST_PACKAGES {
             let key = (package.url.clone(), package.found_in.clone());
@@ -143,13 +144,13 @@ impl Found {
         }
     }
 
-    /// Tells whether a package was found, wherever.
+    /// Returns `true` if the package was found in any file.
     pub(crate) fn knows(&self, url: &str) -> bool {
         let from = (url.to_owned(), String::new());
         self.packages.range(from..).next().is_some_and(|((known, _), _)| known == url)
     }
 
-    /// Says that something couldn't be read.
+    /// Adds a warning about a file that couldn't be read.
     pub(crate) fn warn(&mut self, path: &str, problem: impl std::fmt::Display) {
         self.warnings.push(format!("/{path}: {problem}: its packages are not in the SBOM"));
     }

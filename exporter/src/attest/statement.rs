@@ -1,4 +1,4 @@
-//! Statements as in-toto has them. (in-toto Attestation Framework, "Statement v1".)
+//! in-toto statements. (in-toto Attestation Framework, "Statement v1".)
 
 use std::collections::BTreeMap;
 
@@ -8,21 +8,21 @@ use serde_json::Value;
 use crate::assemble::json;
 use crate::error::{Error, Result};
 
-/// The type of statements.
+/// The `_type` of statements.
 const STATEMENT: &str = "https://in-toto.io/Statement/v1";
 
-/// Something that is said about something.
+/// A statement: a predicate about subjects.
 #[derive(Clone, Debug)]
 pub(crate) struct Statement {
-    /// What kind of thing is said.
+    /// The URI of the predicate's format.
     pub(crate) predicate_type: &'static str,
-    /// About what.
+    /// The artifacts that the statement is about.
     pub(crate) subjects: Vec<Subject>,
-    /// What.
+    /// The content in the predicate type's format.
     pub(crate) predicate: Value,
 }
 
-/// What a statement is about.
+/// An artifact that a statement is about.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Subject {
     name: String,
@@ -30,7 +30,7 @@ pub(crate) struct Subject {
 }
 
 impl Subject {
-    /// Returns something with a name and a SHA-256, in hexadecimal digits.
+    /// Creates a subject of a name and a SHA-256 digest in hexadecimal digits.
     pub(crate) fn new(name: String, sha256: &str) -> Self {
         Self { name, digest: BTreeMap::from([("sha256", sha256.to_string())]) }
     }
@@ -56,12 +56,12 @@ impl Statement {
         }
     }
 
-    /// Returns it in as few bytes as possible.
+    /// Serializes to compact JSON.
     pub(crate) fn compact(&self) -> Result<Vec<u8>> {
         json(&self.envelope())
     }
 
-    /// Returns it for people.
+    /// Serializes to indented JSON.
     pub(crate) fn indented(&self) -> Result<Vec<u8>> {
         serde_json::to_vec_pretty(&self.envelope())
             .map_err(|error| Error::Config(error.to_string()))

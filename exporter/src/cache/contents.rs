@@ -1,4 +1,4 @@
-//! Which layers and mounts a cache has, packed.
+//! The packed layers and mounts of a cache.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
@@ -16,16 +16,16 @@ use crate::export::ExportContext;
 use crate::pack::{PackedLayer, Packer, locate_layer, pack_stream};
 use crate::progress::Progress;
 
-/// How many layers are packed at once.
+/// The number of layers that are packed at once.
 const LAYERS_AT_ONCE: usize = 4;
 
 /// A layer of a cache.
 pub(super) struct Stacked {
     /// The number of the layer below.
     pub(super) parent: Option<usize>,
-    /// Whether it came with a base image.
+    /// `true` if the layer came with a base image.
     pub(super) is_base: bool,
-    /// What became of it; `None` where it can't be had.
+    /// The packed layer, or `None` if it is missing or damaged.
     pub(super) packed: Option<PackedLayer>,
     pub(super) blob: Option<CacheBlob>,
 }
@@ -37,18 +37,18 @@ pub(super) struct Mount {
     pub(super) blob: CacheBlob,
 }
 
-/// What a cache has.
+/// The layers and mounts of a cache.
 pub(super) struct Contents {
-    /// Layers, each behind the one that it stands on.
+    /// The layers. Each comes after the layer below it.
     pub(super) layers: Vec<Stacked>,
     pub(super) mounts: Vec<Mount>,
-    /// What can't be had, and why.
+    /// The layers and mounts that the cache lacks, each with the reason.
     pub(super) left_out: Vec<String>,
     numbers: HashMap<LayerId, usize>,
 }
 
 impl Contents {
-    /// Packs all that a request names. What isn't there any more is left out.
+    /// Packs all layers and mounts of a request. Results whose layers are gone are left out.
     pub(super) fn pack(
         request: &CacheRequest,
         to: &CacheTo,
@@ -77,7 +77,7 @@ impl Contents {
         Ok(contents)
     }
 
-    /// Gives numbers to the layers of a chain, and adds the new ones to `layers`.
+    /// Assigns numbers to the layers of a chain and appends the new ones to `layers`.
     fn number(
         &mut self,
         top: &LayerId,
@@ -130,7 +130,7 @@ impl Contents {
         Ok(())
     }
 
-    /// Returns the number of a layer, where it and all below it are there.
+    /// Returns the number of a layer if that layer and all layers below it are packed.
     pub(super) fn number_of(&self, layer: &LayerId) -> Option<usize> {
         let top = *self.numbers.get(layer)?;
         let mut at = Some(top);
@@ -141,7 +141,7 @@ impl Contents {
         Some(top)
     }
 
-    /// Returns all blobs, each once.
+    /// Returns all blobs without duplicates.
     pub(super) fn blobs(&self) -> Vec<&CacheBlob> {
         let mut seen = BTreeSet::new();
         let layers = self.layers.iter().filter_map(|layer| layer.blob.as_ref());
@@ -150,8 +150,8 @@ impl Contents {
     }
 }
 
-/// Packs layers, several at once, and returns what became of each, in their order. What has nothing
-/// to do with a layer ends it all.
+/// Packs several layers at once and returns a result for each, in their order. Ends early with an
+/// error that isn't the loss of a layer (see [`is_fatal`]).
 fn pack_all(
     layers: &[Layer],
     to: &CacheTo,
@@ -164,7 +164,7 @@ fn pack_all(
         fetcher: context.fetcher,
         progress: context.progress,
     };
-    // What goes to a registry need not come here first.
+    // A cache in a registry can use the blobs of registries without a download.
     let is_lazy = matches!(to.target, CacheTarget::Registry { .. });
     let (store, progress) = (context.store, context.progress);
     let pack = |layer: &Layer| {
@@ -205,7 +205,7 @@ fn pack_all(
     if is_complete { Ok(packed) } else { Err(Error::Cancelled) }
 }
 
-/// Tells whether an error is more than the loss of what it is about.
+/// Returns `true` if the export can't go on without the layer or mount that caused the error.
 fn is_fatal(error: &Error, progress: &dyn Progress) -> bool {
     use kiln_store::Error::{Damaged, DigestMismatch, Missing};
     let is_loss = match error {
@@ -218,7 +218,8 @@ fn is_fatal(error: &Error, progress: &dyn Progress) -> bool {
     !is_loss || progress.cancelled()
 }
 
-/// Packs a cache mount, unless it is gone or somebody has it for himself.
+/// Packs a cache mount. Returns `None` if it doesn't exist, and an error if another step uses it
+/// exclusively.
 fn pack_mount(id: &str, to: &CacheTo, context: &ExportContext<'_>) -> Result<Option<Mount>> {
     let mounts = context.store.cache_mounts();
     let Some(guard) = mounts.read(id)? else {
@@ -240,7 +241,7 @@ fn pack_mount(id: &str, to: &CacheTo, context: &ExportContext<'_>) -> Result<Opt
     Ok(Some(Mount { id: id.to_owned(), root, blob }))
 }
 
-/// Returns an error and its causes in one line.
+/// Returns an error and its causes on one line.
 fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

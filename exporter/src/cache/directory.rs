@@ -1,14 +1,14 @@
-//! A cache in a directory: an OCI layout with one entry for each tag. (OCI image specification,
-//! "Image Layout".)
+//! A cache in a directory: an OCI layout with one entry per tag. (OCI image specification, "Image
+//! Layout".)
 //!
-//! The directory may have been anywhere before it came here: all of it is reached through its
-//! descriptor, and no link in it leads out. Blobs come first and the index last, each under a name of
-//! its own until it is whole. A blob that is there already is read: one that isn't what its name says
-//! is written anew.
+//! The directory may come from an untrusted source. It is accessed through its descriptor only, so
+//! that no link in it leads outside. Blobs are written first and the index last. Each file has a
+//! temporary name until it is complete. An existing blob is read, and written again if its content
+//! doesn't match its digest.
 //!
-//! What no entry needs any more goes, as long as the directory holds nothing but caches of kiln's: a
-//! directory that each build writes to does not grow. Who writes holds `.kiln.lock` meanwhile. Who
-//! reads at that time may find a blob gone, and takes it for a miss.
+//! Blobs that no entry needs are removed, unless the directory holds anything but kiln's caches. A
+//! directory that every build writes to therefore doesn't grow. A writer holds a lock on
+//! `.kiln.lock`. A concurrent reader may find a blob missing, and treats that as a cache miss.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -27,7 +27,7 @@ use crate::error::{Error, Result};
 use crate::export::ExportContext;
 
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
-/// Most bytes of a document that is read.
+/// The maximum size of a document in bytes.
 const LIMIT: u64 = 64 << 20;
 
 /// Writes a cache under a tag.
@@ -66,7 +66,7 @@ pub(super) fn write(
     Ok(())
 }
 
-/// A document, as far as it names others.
+/// The descriptors in a document.
 #[derive(Deserialize)]
 struct Named {
     config: Option<Entry>,
@@ -90,7 +90,7 @@ struct Layout<'a> {
 }
 
 impl Layout<'_> {
-    /// Writes a blob, unless it is there.
+    /// Writes a blob unless it is stored intact.
     fn blob<R: Read>(&self, digest: &Digest, open: impl FnOnce() -> Result<R>) -> Result<()> {
         let name = digest.hex();
         if self.is_whole(digest) {
@@ -99,7 +99,7 @@ impl Layout<'_> {
         self.place(&self.blobs, &name, &mut open()?)
     }
 
-    /// Writes a file of the root.
+    /// Writes a file in the root of the layout.
     fn file(&self, name: &str, mut bytes: &[u8]) -> Result<()> {
         self.place(&self.root, name, &mut bytes)
     }
@@ -107,14 +107,14 @@ impl Layout<'_> {
     fn place(&self, dir: &Dir, name: &str, from: &mut dyn Read) -> Result<()> {
         let shown = || self.dest.join(name);
         let temporary = ".kiln.new";
-        // Who holds the lock is alone: what is there was left by somebody who was killed.
+        // The lock excludes other writers: an existing file is the remains of a killed process.
         let _ = dir.remove_all(Path::new(temporary));
         let mut file = dir.create_file(Path::new(temporary), 0o644)?;
         let written = io::copy(from, &mut file).and_then(|_| file.flush());
         let placed = written
             .and_then(|()| Ok(rustix::fs::renameat(dir.as_fd(), temporary, dir.as_fd(), name)?));
         placed.map_err(|error| {
-            // The first error is the one that counts.
+            // The write's error takes precedence over an error of the removal.
             let _ = dir.remove_all(Path::new(temporary));
             Error::io("write", shown())(error)
         })
@@ -126,7 +126,7 @@ impl Layout<'_> {
         io::copy(&mut file, &mut io::sink()).is_ok() && file.finish().0 == *digest
     }
 
-    /// Returns the entries that the index is to have: those of other tags stay.
+    /// Returns the new index entries. Entries of other tags stay.
     fn index(&self, manifest: &Document, tag: &str) -> Vec<Value> {
         let index = self.root.open_file(Path::new("index.json")).ok().and_then(read);
         let index = index.and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
@@ -147,8 +147,8 @@ impl Layout<'_> {
         entries
     }
 
-    /// Returns the digests of all that entries need; `None` where one of them is something else than
-    /// a cache of kiln's, or can't be read.
+    /// Returns the digests that the entries need. Returns `None` if one of them isn't a cache of
+    /// kiln's or can't be read.
     fn needed(&self, entries: &[Value]) -> Option<BTreeSet<Digest>> {
         let mut needed = BTreeSet::new();
         for entry in entries {
@@ -170,7 +170,7 @@ impl Layout<'_> {
         Some(needed)
     }
 
-    /// Removes the blobs that nobody needs.
+    /// Removes the blobs that aren't in `needed`.
     fn sweep(&self, needed: &BTreeSet<Digest>) -> Result<()> {
         for name in self.blobs.names()? {
             let name = String::from_utf8_lossy(&name).into_owned();

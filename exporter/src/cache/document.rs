@@ -15,7 +15,7 @@ use crate::assemble::json;
 use crate::compression::Compression;
 use crate::error::Result;
 
-/// A document: its bytes and what they are.
+/// A document with its digest and media type.
 pub(super) struct Document {
     pub(super) digest: Digest,
     pub(super) media_type: &'static str,
@@ -25,7 +25,7 @@ pub(super) struct Document {
 /// The documents of a cache.
 pub(super) struct Documents {
     pub(super) config: Document,
-    /// A manifest, or an index in its place.
+    /// The manifest, or the index that replaces it.
     pub(super) manifest: Document,
 }
 
@@ -92,7 +92,8 @@ impl Document {
         Ok(Self { digest: Digest::of(&bytes), media_type, bytes })
     }
 
-    /// Makes a document that lists blobs, which has a limit where it is read.
+    /// Creates a document that lists blobs. Returns an error if it exceeds the size limit of its
+    /// readers.
     fn listing<T: Serialize>(media_type: &'static str, value: &T) -> Result<Self> {
         let listing = Self::new(media_type, value)?;
         limits::check_document("manifest of the cache", listing.bytes.len())?;
@@ -100,7 +101,7 @@ impl Document {
     }
 }
 
-/// Returns what a cache says. Layers that can't be had are left out, with all that rests on them.
+/// Returns the config of a cache. Missing layers are left out, and all layers above them.
 fn config(request: &CacheRequest, contents: &Contents) -> CacheConfig {
     let mut numbers: Vec<Option<u32>> = Vec::with_capacity(contents.layers.len());
     let mut layers = Vec::new();

@@ -1,4 +1,4 @@
-//! What an image says of the steps that made its layers.
+//! The cache record in an image's config: the results of the steps that made its layers.
 
 use std::collections::HashMap;
 
@@ -8,11 +8,11 @@ use kiln_store::{LayerBlob, LayerId, Store};
 use super::CacheRequest;
 use crate::error::Result;
 
-/// Returns what the image whose uppermost layer is `top` says: the results that its layers hold, and
-/// all links. The same steps make the same bytes, whenever they ran.
+/// Returns the inline cache of the image whose uppermost layer is `top`: the results whose layers
+/// the image has, and all links. It contains no times, so that the same steps have the same bytes.
 ///
 /// # Errors
-/// Fails where the store does.
+/// Fails if the store can't be read.
 pub fn inline_cache(
     store: &Store,
     top: Option<&LayerId>,

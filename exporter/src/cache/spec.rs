@@ -1,6 +1,6 @@
-//! Caches out of what is typed after `--cache-to` and `--cache-from`.
+//! The parser of `--cache-to` and `--cache-from`.
 //!
-//! A text is a list of `key=value` fields, as for outputs. Fields without a key are references:
+//! A value is a list of `key=value` fields, as for outputs. Fields without a key are references:
 //! `--cache-from REF` stands for `type=registry,ref=REF`.
 
 use std::path::PathBuf;
@@ -13,69 +13,69 @@ use crate::error::{Error, Result};
 use crate::spec::image::packing;
 use crate::spec::keys::{Checked, Keys, nearest};
 
-/// A cache that a build is to make.
+/// A cache that a build exports.
 #[expect(clippy::struct_excessive_bools, reason = "each is an attribute of its own")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CacheTo {
-    /// Where it goes.
+    /// The place that the cache is written to.
     pub target: CacheTarget,
-    /// Whether all that the build touched is in it, rather than what the result is made of.
+    /// `true` for `mode=max`: the cache has the results of all steps, not just those in the images.
     pub is_max: bool,
-    /// How layers and mounts are packed.
+    /// The compression of layers and mounts.
     pub packing: Packing,
-    /// Whether media types are OCI's rather than Docker's.
+    /// `true` for OCI's media types, `false` for Docker's.
     pub oci_types: bool,
-    /// Whether it is a manifest rather than an index.
+    /// `true` if the cache is an image manifest, `false` if it is an index.
     pub image_manifest: bool,
-    /// Whether a build succeeds that can't export it.
+    /// `true` if the build succeeds even if the export of the cache fails.
     pub ignore_error: bool,
-    /// Whether cache mounts are in it.
+    /// `true` if the cache includes cache mounts.
     pub mounts: bool,
 }
 
-/// Where a cache goes.
+/// The destination of a cache.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CacheTarget {
-    /// Into an OCI layout.
+    /// An OCI layout in a directory.
     Local {
-        /// The layout's directory.
+        /// The directory of the layout.
         dest: PathBuf,
-        /// Its tag there.
+        /// The tag of the cache in the layout.
         tag: String,
     },
-    /// Into a registry.
+    /// A repository of a registry.
     Registry {
-        /// Its name.
+        /// The name that the cache is pushed to.
         reference: Reference,
     },
-    /// Into the images that the build exports.
+    /// The configs of the images that the build exports.
     Inline,
 }
 
-/// A cache that a build may take results from.
+/// A cache that a build imports results from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CacheFrom {
-    /// Where it lies.
+    /// The location of the cache.
     pub place: CachePlace,
-    /// Whether cache mounts are taken from it, too.
+    /// `true` if the build imports cache mounts, too.
     pub mounts: bool,
 }
 
-/// Where a cache lies.
+/// The location of a cache.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CachePlace {
-    /// In an OCI layout.
+    /// An OCI layout in a directory.
     Local {
-        /// The layout's directory.
+        /// The directory of the layout.
         src: PathBuf,
-        /// Its tag there.
+        /// The tag of the cache in the layout.
         tag: String,
-        /// The digest of its manifest, in place of the tag.
+        /// The digest of the manifest. It takes precedence over the tag.
         digest: Option<Digest>,
     },
-    /// In a registry, by itself or in an image.
+    /// A repository of a registry, with a cache manifest or an image with an inline cache.
     Registry {
-        /// Its name.
+        /// The name of the cache or image.
         reference: Reference,
     },
 }
@@ -84,10 +84,10 @@ const TYPES: &[&str] = &["inline", "local", "registry"];
 const DEFAULT_TAG: &str = "latest";
 
 impl CacheTo {
-    /// Reads what is typed after `--cache-to`.
+    /// Parses the value of `--cache-to`.
     ///
     /// # Errors
-    /// Fails on types, keys and values that are unknown or wrong, naming them.
+    /// Fails on unknown types and keys and on invalid values. The error names them.
     pub fn parse(text: &str) -> Result<Vec<Self>> {
         read(text, Self::read)
     }
@@ -126,7 +126,7 @@ impl CacheTo {
         Ok(to)
     }
 
-    /// Reads what only those caches have that are not part of an image.
+    /// Reads the keys that inline caches don't have.
     fn read_form(&mut self, keys: &mut Keys) -> Checked<()> {
         keys.default("compression", "zstd");
         (self.packing, _) = packing(keys)?;
@@ -141,10 +141,10 @@ impl CacheTo {
 }
 
 impl CacheFrom {
-    /// Reads what is typed after `--cache-from`.
+    /// Parses the value of `--cache-from`.
     ///
     /// # Errors
-    /// Fails on types, keys and values that are unknown or wrong, naming them.
+    /// Fails on unknown types and keys and on invalid values. The error names them.
     pub fn parse(text: &str) -> Result<Vec<Self>> {
         read(text, Self::read)
     }
@@ -168,7 +168,7 @@ impl CacheFrom {
     }
 }
 
-/// Reads a text, of which the short form may name several caches.
+/// Parses an option's value. Its short form may name several caches.
 fn read<T>(text: &str, one: impl Fn(&mut Keys) -> Checked<T>) -> Result<Vec<T>> {
     let fail = |problem: String| Error::CacheSpec { text: text.to_owned(), problem };
     let fields = csv::fields(text).map_err(fail)?;

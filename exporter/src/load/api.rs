@@ -1,4 +1,4 @@
-//! The part of Docker's engine API that loading takes.
+//! The subset of the Docker Engine API that loading needs.
 
 use std::fmt;
 use std::future::Future;
@@ -14,35 +14,35 @@ use tokio::runtime::Handle;
 
 use crate::progress::Progress;
 
-/// How long an engine may take to answer a question.
+/// The time limit for a request without an upload.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How often it is asked whether everything is to stop.
+/// The interval of checks for cancellation.
 const INTERVAL: Duration = Duration::from_millis(100);
-/// Most bytes of an answer that are read.
+/// The maximum size of a response in bytes.
 const ANSWER: usize = 16 << 20;
 
-/// Where an engine listens.
+/// The address of a Docker engine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EngineAddress {
-    /// At a socket of this machine.
+    /// The path of a Unix socket.
     Socket(PathBuf),
-    /// At a host and port.
+    /// A TCP address.
     Network {
         /// Host and port, as `10.0.0.1:2376`.
         authority: String,
-        /// What `https` takes; `None` for plain `http`.
+        /// The options of `https`. `None` for plain `http`.
         tls: Option<EngineTls>,
     },
 }
 
-/// How an engine and its client know each other.
+/// The certificates that an engine and its client use.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EngineTls {
-    /// The certificate of the engine's authority.
+    /// The path of the CA certificate that verifies the engine.
     pub authority: Option<PathBuf>,
-    /// The client's own certificate, and its key.
+    /// The paths of the client's certificate and its key.
     pub identity: Option<(PathBuf, PathBuf)>,
-    /// Whether anybody is taken for the engine.
+    /// `true` if the client accepts any certificate.
     pub insecure: bool,
 }
 
@@ -55,44 +55,44 @@ impl fmt::Display for EngineAddress {
     }
 }
 
-/// Why an engine doesn't do what it is asked for.
+/// A failed request to an engine.
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
-    /// It can't be spoken to.
+    /// The HTTP client can't be created.
     #[error(transparent)]
     Client(#[from] kiln_registry::Problem),
-    /// It can't be reached, or has gone.
+    /// The engine can't be reached, or the connection broke.
     #[error("no answer to {request}")]
     Transport {
-        /// What was asked.
+        /// The path of the request.
         request: String,
-        /// Why there is no answer.
+        /// The error of the HTTP client.
         source: reqwest::Error,
     },
-    /// It has taken too long to answer.
+    /// The engine hasn't answered within the time limit. The value is the path of the request.
     #[error("no answer to {0} in time")]
     Timeout(String),
-    /// It refuses.
+    /// The engine has answered with an error.
     #[error("{request}: {message}")]
     Refused {
-        /// What was asked.
+        /// The path of the request.
         request: String,
-        /// What it says.
+        /// The error message of the engine.
         message: String,
     },
-    /// It was interrupted.
+    /// The caller cancelled the export.
     #[error("canceled")]
     Cancelled,
 }
 
-/// An engine that can be asked.
+/// A client of one engine.
 pub(super) struct Api<'a> {
     client: Client,
     base: String,
     runtime: &'a Handle,
 }
 
-/// What an engine says about itself.
+/// The engine's properties.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub(super) struct Info {
@@ -100,7 +100,7 @@ pub(super) struct Info {
 }
 
 impl Info {
-    /// Tells whether images are kept by containerd, as they come.
+    /// Returns `true` if containerd stores the images in compressed form.
     pub(super) fn keeps_blobs(&self) -> bool {
         let status = self.driver_status.as_deref().unwrap_or_default();
         let is_containerd = |(key, value): &(String, String)| {
@@ -110,14 +110,14 @@ impl Info {
     }
 }
 
-/// An image in a list.
+/// An entry of the image list.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(super) struct Listed {
     pub(super) id: String,
 }
 
-/// What an image is made of.
+/// The layers of an image.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub(super) struct Inspected {
@@ -138,7 +138,7 @@ impl Inspected {
     }
 }
 
-/// A line of what an engine tells of a load.
+/// A message in the response to a load.
 #[derive(Deserialize)]
 struct Told {
     error: Option<String>,
@@ -172,23 +172,23 @@ impl<'a> Api<'a> {
         Ok(Self { client: peer.client()?, base, runtime })
     }
 
-    /// Asks the engine what it is.
+    /// Requests the engine's properties.
     pub(super) async fn info(&self) -> Result<Info, ApiError> {
         self.ask(Method::GET, "/info", &[]).await.and_then(|found| found.ok_or_else(no_such_thing))
     }
 
-    /// Lists the images, those of single steps too.
+    /// Lists the images, including intermediate ones.
     pub(super) fn images(&self) -> Result<Vec<Listed>, ApiError> {
         let listed = self.ask(Method::GET, "/images/json", &[("all", "1")]);
         Ok(self.runtime.block_on(listed)?.unwrap_or_default())
     }
 
-    /// Tells what an image is made of, if the engine has it.
+    /// Returns the layers of an image, or `None` if the engine doesn't have it.
     pub(super) fn image(&self, id: &str) -> Result<Option<Inspected>, ApiError> {
         self.runtime.block_on(self.ask(Method::GET, &format!("/images/{id}/json"), &[]))
     }
 
-    /// Gives an image a name.
+    /// Adds a name to an image.
     pub(super) fn tag(&self, id: &str, name: &Reference) -> Result<(), ApiError> {
         let (repository, tag) = (name.name(), name.tag().unwrap_or("latest"));
         let path = format!("/images/{id}/tag");
@@ -199,7 +199,7 @@ impl<'a> Api<'a> {
         })
     }
 
-    /// Sends an archive.
+    /// Uploads an archive.
     pub(super) fn load(
         &self,
         body: reqwest::Body,
@@ -218,7 +218,7 @@ impl<'a> Api<'a> {
         self.runtime.block_on(until_cancelled(sending, progress))
     }
 
-    /// Asks something, and returns the answer, or `None` where there is no such thing.
+    /// Sends a request and parses the response. Returns `None` if the engine answers "not found".
     async fn ask<T: DeserializeOwned>(
         &self,
         method: Method,
@@ -237,13 +237,14 @@ impl<'a> Api<'a> {
         let url = format!("{}{path}", self.base);
         match Url::parse_with_params(&url, query) {
             Ok(url) => self.client.request(method, url),
-            // Says what is wrong with it when it is sent.
+            // The client reports the invalid URL when it sends the request.
             Err(_) => self.client.request(method, url),
         }
     }
 }
 
-/// Returns the answer of a request; `None` where there is no such thing.
+/// Sends a request and returns the response's body. Returns `None` if the engine answers "not
+/// found".
 async fn answered(request: RequestBuilder, path: &str) -> Result<Option<Vec<u8>>, ApiError> {
     let answer = async {
         let response = send(request, path).await?;
@@ -261,7 +262,7 @@ async fn send(request: RequestBuilder, path: &str) -> Result<Response, ApiError>
     request.send().await.map_err(|source| ApiError::Transport { request: path.to_owned(), source })
 }
 
-/// Returns a response of success, or what the engine complains of.
+/// Returns a successful response, or the engine's error message.
 async fn checked(response: Response, path: &str) -> Result<Response, ApiError> {
     let status = response.status();
     if status.is_success() {
@@ -286,7 +287,7 @@ async fn read(mut response: Response, path: &str) -> Result<Vec<u8>, ApiError> {
     Ok(text)
 }
 
-/// Finds what an engine complains of among the messages of a load.
+/// Returns the first error among the messages of a load.
 fn complaint(text: &[u8]) -> Option<String> {
     serde_json::Deserializer::from_slice(text)
         .into_iter::<Told>()

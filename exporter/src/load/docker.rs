@@ -1,4 +1,4 @@
-//! Docker's engine.
+//! Loading into a Docker engine.
 
 use std::collections::BTreeSet;
 
@@ -15,23 +15,23 @@ use crate::export::ExportContext;
 use crate::pack::PackedLayer;
 use crate::{docker, oci};
 
-/// How many of an engine's images are looked into for layers that it has.
+/// The maximum number of an engine's images that are inspected for layers.
 const IMAGES: usize = 500;
 
-/// A Docker engine that has answered.
+/// A Docker engine that has answered a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DockerEngine {
-    /// Where it listens.
+    /// The address that the engine listens on.
     pub address: EngineAddress,
-    /// Whether images are kept by containerd, as they come, and indexes too.
+    /// `true` if containerd stores the images: compressed, and with indexes.
     pub keeps_blobs: bool,
 }
 
 impl DockerEngine {
-    /// Asks whoever listens whether it is an engine, and of which kind.
+    /// Connects to an engine and determines its kind.
     ///
     /// # Errors
-    /// Fails where nobody answers, or something else than an engine.
+    /// Fails if the address doesn't answer, or if the answer isn't a Docker engine's.
     pub async fn connect(address: EngineAddress) -> Result<Self, ApiError> {
         let runtime = Handle::current();
         let keeps_blobs = Api::new(&address, &runtime)?.info().await?.keeps_blobs();
@@ -39,7 +39,7 @@ impl DockerEngine {
     }
 }
 
-/// Loads the image, and returns how much was sent.
+/// Loads an image. Returns a message with the number of layers sent.
 pub(super) fn load(
     engine: &DockerEngine,
     assembled: &Assembled,
@@ -63,7 +63,8 @@ struct Loading<'a, 'c> {
 }
 
 impl Loading<'_, '_> {
-    /// Loads into an engine that knows images by their manifests or indexes, and keeps them whole.
+    /// Loads into an engine with containerd's image store, which identifies images by their
+    /// manifest or index.
     fn blobs(&self) -> Result<String, Failure> {
         if self.is_there(&self.assembled.top()?.descriptor.digest)? {
             return Ok("it was there already".to_owned());
@@ -78,7 +79,7 @@ impl Loading<'_, '_> {
         Ok(format!("{} sent", count(layers.len(), "layer")))
     }
 
-    /// Loads into an engine that knows images by their configs, and unpacks layers.
+    /// Loads into an engine that identifies images by their config and unpacks layers.
     fn layers(&self) -> Result<String, Failure> {
         let [image] = self.assembled.images.as_slice() else {
             return Err(docker::no_index().into());
@@ -90,7 +91,7 @@ impl Loading<'_, '_> {
         let mut files = docker::archive(self.assembled, self.names)?;
         let missing = &image.layers[known..];
         for layer in &image.layers[..known] {
-            // The same bytes may be a layer further up as well.
+            // A layer further up may have the same digest.
             if !missing.iter().any(|other| other.digest == layer.digest) {
                 files.remove_blob(&layer.digest);
             }
@@ -106,7 +107,7 @@ impl Loading<'_, '_> {
         }
     }
 
-    /// Gives an image that the engine has its names, and tells whether it has it.
+    /// Returns `true` if the engine has the image, and adds the names to it.
     fn is_there(&self, id: &Digest) -> Result<bool, Failure> {
         let id = id.to_string();
         if self.api.image(&id)?.is_none() {
@@ -118,7 +119,7 @@ impl Loading<'_, '_> {
         Ok(true)
     }
 
-    /// Returns how many of the lowest layers the engine has.
+    /// Returns the number of layers, from the base up, that the engine has.
     fn known(&self, image: &Image) -> Result<usize, Failure> {
         let mut chains = Vec::new();
         for layer in &image.layers {
@@ -131,7 +132,7 @@ impl Loading<'_, '_> {
             if known == chains.len() || !asked.insert(listed.id.clone()) {
                 continue;
             }
-            // It may be gone by now.
+            // The image may have been removed meanwhile.
             let Some(found) = self.api.image(&listed.id)? else { continue };
             let mut chain = None;
             for diff_id in found.layers() {
@@ -154,7 +155,7 @@ impl Loading<'_, '_> {
     }
 }
 
-/// Tells whether an engine has looked in vain for a file of the archive.
+/// Returns `true` if the engine reports a missing file of the archive.
 fn is_missed_file(error: &(dyn std::error::Error + Send + Sync)) -> bool {
     error.to_string().contains("no such file")
 }

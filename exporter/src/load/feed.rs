@@ -1,4 +1,4 @@
-//! An archive that is written on one thread and sent by another.
+//! An archive that one thread writes while another sends it.
 
 use std::io::{self, Write};
 
@@ -9,12 +9,12 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 use crate::archive::{self, Files};
 use crate::progress::Progress;
 
-/// How many bytes are handed over at once.
+/// The size in bytes of the pieces that the writer passes to the sender.
 const PIECE: usize = 1 << 20;
-/// How many of those may wait.
+/// The maximum number of pieces in the queue.
 const WAITING: usize = 4;
 
-/// Counts what is written, and tells how far it is.
+/// A writer that reports the number of bytes written.
 pub(super) struct Metered<'a, W> {
     sink: W,
     name: &'a str,
@@ -45,7 +45,7 @@ impl<W: Write> Write for Metered<'_, W> {
     }
 }
 
-/// Writes into a channel.
+/// A writer into a channel.
 struct Feed(Sender<io::Result<Bytes>>);
 
 impl Write for Feed {
@@ -60,7 +60,8 @@ impl Write for Feed {
     }
 }
 
-/// Lets `send` send the archive of these files, which is written meanwhile.
+/// Calls `send` with the archive of these files as a body. Another thread writes the archive
+/// meanwhile.
 pub(super) fn send<T>(
     files: &Files,
     store: &Store,
@@ -76,7 +77,8 @@ pub(super) fn send<T>(
             let mut sink = io::BufWriter::with_capacity(PIECE, sink);
             let written = archive::write_stream(files, &mut sink, store);
             if let Err(error) = written.and_then(|()| sink.flush()) {
-                // A body that ends early mustn't look whole. Whoever has gone knows why.
+                // The error keeps a truncated body from looking complete. If the receiver is gone,
+                // it reports its own error.
                 let _ = failed.blocking_send(Err(error));
             }
         });

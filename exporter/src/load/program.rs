@@ -1,4 +1,4 @@
-//! Engines that take images by a program, on its standard input.
+//! Loading into engines whose client program reads an archive from standard input.
 
 use std::io::{self, BufWriter, Read, Write};
 use std::process::{Command, Stdio};
@@ -9,12 +9,12 @@ use crate::archive::{self, Files};
 use crate::error::Error;
 use crate::export::ExportContext;
 
-/// How much is written at once.
+/// The size of the write buffer in bytes.
 const PIECE: usize = 1 << 20;
-/// Most bytes of what the program says that are read.
+/// The maximum number of bytes of the program's error output that are kept.
 const SAID: u64 = 64 << 10;
 
-/// Lets a program read the archive of these files.
+/// Runs a program with the archive of these files as its standard input.
 pub(super) fn load(
     mut command: Command,
     files: &Files,
@@ -33,7 +33,7 @@ pub(super) fn load(
         archive::write_stream(files, &mut sink, context.store).and_then(|()| sink.flush())
     });
     if context.progress.cancelled() {
-        // It mustn't take half an image for a whole one.
+        // The program must not import a truncated archive.
         let _ = child.kill();
     }
     let status = child.wait().map_err(failed)?;
@@ -48,10 +48,10 @@ pub(super) fn load(
     written.map_err(failed)
 }
 
-/// Returns what a program says, as far as it is short.
+/// Returns the beginning of a program's error output.
 fn listen(mut stream: impl Read) -> String {
     let mut said = Vec::new();
-    // What can't be read was not said; the rest goes by, so that the program isn't held up.
+    // Read errors are ignored. The rest is discarded, so that the program doesn't block.
     let _ = stream.by_ref().take(SAID).read_to_end(&mut said);
     let _ = io::copy(&mut stream, &mut io::sink());
     String::from_utf8_lossy(&said).into_owned()

@@ -1,4 +1,4 @@
-//! Sending.
+//! The upload of a shipment.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,31 +14,31 @@ use super::{Freight, Remote, Shipment};
 use crate::error::{Error, Result};
 use crate::progress::BlobFetcher;
 
-/// How often it is told how far everything is.
+/// The interval of progress reports.
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// Is told how far a push is. Must return at once.
+/// A receiver of a push's progress. Its methods must return at once.
 pub trait PushObserver: Send + Sync {
-    /// So many bytes of a blob were sent.
+    /// Reports the number of bytes sent of a blob.
     fn sending(&self, blob: &Freight, sent: u64);
-    /// A blob is in the repository.
+    /// Reports that a blob is in the repository.
     fn done(&self, blob: &Freight, how: &Pushed);
-    /// Tells whether the push is to stop.
+    /// Returns `true` if the push should stop.
     fn cancelled(&self) -> bool {
         false
     }
 }
 
-/// What a push works with.
+/// The resources and callbacks of a push.
 #[derive(Clone, Copy)]
 pub struct PushContext<'a> {
-    /// Where the blobs are.
+    /// The store that holds the blobs.
     pub store: &'a Store,
-    /// Who speaks to the registry.
+    /// The client for registries.
     pub remote: Remote<'a>,
-    /// Gets blobs of base images that neither the store nor the registry has.
+    /// The source of base images' blobs that neither the store nor the registry has.
     pub fetcher: &'a dyn BlobFetcher,
-    /// Who is told how far it is.
+    /// The receiver of progress reports.
     pub observer: &'a dyn PushObserver,
 }
 
@@ -48,11 +48,11 @@ impl std::fmt::Debug for PushContext<'_> {
     }
 }
 
-/// Brings everything into a repository and gives it `names` there, which are all of that repository;
-/// without names, it is there by its digest. Blocks, on a thread that may.
+/// Pushes a shipment to a repository under `names`, which all belong to that repository. Without
+/// names, the image is available by its digest only. Blocks the thread.
 ///
 /// # Errors
-/// Fails where the registry refuses something or can't be reached, and where a blob can't be had.
+/// Fails if the registry can't be reached or refuses a request, or if a blob is unavailable.
 pub fn push(
     shipment: &Shipment,
     repository: &Repository,
@@ -84,13 +84,13 @@ pub fn push(
     Ok(top.digest)
 }
 
-/// A blob that isn't in the store, and where it can be had.
+/// A blob that isn't in the store, with its origins.
 struct Far<'a> {
     freight: &'a Freight,
     blobs: Vec<LayerBlob>,
 }
 
-/// Returns what isn't in the store.
+/// Returns the blobs that aren't in the store.
 fn lazy<'a>(shipment: &'a Shipment, store: &Store) -> Result<Vec<Far<'a>>> {
     let mut far = Vec::new();
     for freight in shipment.freight.iter().filter(|it| it.bytes.is_none()) {
@@ -122,7 +122,7 @@ fn sources(digest: &Digest, store: &Store) -> Result<Vec<Repository>> {
     Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
 }
 
-/// Finds out what of the blobs that aren't in the store the registry has.
+/// Returns the blobs in `far` that the repository has or has mounted.
 async fn settle(
     far: &[Far<'_>],
     repository: &Repository,
@@ -141,7 +141,7 @@ async fn settle(
     .await
 }
 
-/// Downloads what neither the store nor the registry has.
+/// Downloads the blobs that neither the store nor the registry has.
 fn fetch(to_send: &[&Freight], far: &[Far<'_>], context: &PushContext<'_>) -> Result<()> {
     let wanted: Vec<&Far<'_>> = far
         .iter()
@@ -167,7 +167,7 @@ fn fetch_one(far: &Far<'_>, context: &PushContext<'_>) -> Result<()> {
     Err(problem)
 }
 
-/// An upload that is to be made.
+/// The upload of one blob.
 struct Upload<'a> {
     freight: &'a Freight,
     blob: BlobUpload,
@@ -197,13 +197,13 @@ impl<'a> Upload<'a> {
         let client = context.remote.client;
         let pushed = client.push_blob(repository, &self.blob, &self.from).await?;
         context.observer.done(self.freight, &pushed);
-        // It isn't told of any more.
+        // Marks the upload as done, which ends its progress reports.
         self.sent.store(u64::MAX, Ordering::Relaxed);
         Ok(())
     }
 }
 
-/// Sends the documents: all by their digests, and the last by its names.
+/// Pushes the documents: the last one under its names, the others by digest.
 async fn documents(
     shipment: &Shipment,
     repository: &Repository,
@@ -225,7 +225,8 @@ async fn documents(
     Ok(())
 }
 
-/// Waits for work, tells how far the uploads are, and gives up when that is wanted.
+/// Waits for `work`. Reports the progress of the uploads meanwhile, and returns early on
+/// cancellation.
 fn wait<T>(
     context: &PushContext<'_>,
     uploads: &[Upload<'_>],

@@ -1,4 +1,4 @@
-//! What is to be in a repository.
+//! The blobs and documents of an upload.
 
 use std::collections::BTreeSet;
 
@@ -9,52 +9,52 @@ use kiln_store::Store;
 use crate::assemble::{self, Assembled};
 use crate::error::{Error, Result};
 
-/// Most bytes of a manifest or index.
+/// The maximum size of a manifest or index in bytes.
 const DOCUMENT: u64 = 4 << 20;
-/// Most bytes of an image config.
+/// The maximum size of an image config in bytes.
 const CONFIG: u64 = 16 << 20;
-/// How deep indexes may hold indexes.
+/// The maximum depth of nested indexes.
 const DEPTH: u32 = 4;
 
-/// A blob.
+/// A blob to upload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Freight {
-    /// Its digest.
+    /// The digest of the blob.
     pub digest: Digest,
-    /// Its size in bytes.
+    /// The size in bytes.
     pub size: u64,
-    /// Its media type.
+    /// The media type in the blob's descriptor.
     pub media_type: String,
-    /// Its bytes, where they aren't in the store.
+    /// The bytes of a blob that isn't in the store.
     pub bytes: Option<Bytes>,
-    /// Whether it is a layer.
+    /// `true` for a layer, `false` for a config.
     pub is_layer: bool,
 }
 
-/// A manifest or an index.
+/// A manifest or an index to upload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Document {
-    /// Its digest.
+    /// The digest of the bytes.
     pub digest: Digest,
-    /// Its media type.
+    /// The media type, which is sent with the upload.
     pub media_type: String,
-    /// Its bytes.
+    /// The exact bytes to send.
     pub bytes: Bytes,
 }
 
-/// What is to be in a repository, each blob once.
+/// The blobs and documents of an upload, without duplicates.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Shipment {
-    /// The blobs.
+    /// The blobs. They are uploaded before the documents.
     pub freight: Vec<Freight>,
-    /// The documents, the one that is to have the names last.
+    /// The documents in the order of upload. The last one receives the names.
     pub documents: Vec<Document>,
-    /// Manifests of the index that the store hasn't got, which are therefore not in it.
+    /// The manifests that the index refers to but the store lacks. They are not uploaded.
     pub missing: Vec<Digest>,
 }
 
 impl Shipment {
-    /// Returns what an export has made.
+    /// Returns the shipment of an export.
     pub(crate) fn of(assembled: &Assembled) -> Result<Self> {
         let mut shipment = Self::default();
         for image in &assembled.images {
@@ -77,11 +77,12 @@ impl Shipment {
         Ok(shipment)
     }
 
-    /// Returns an image of the store: the manifest or index with this digest and what it names.
-    /// Manifests of an index that were never pulled are told of.
+    /// Returns the shipment of an image in the store: the manifest or index with this digest, and
+    /// all that it refers to. Manifests of an index that were never pulled are listed in
+    /// [`missing`](Self::missing).
     ///
     /// # Errors
-    /// Fails where a document is missing or isn't what it should be.
+    /// Fails if a document is missing or invalid.
     pub fn stored(store: &Store, digest: &Digest, media_type: &str) -> Result<Self> {
         let mut shipment = Self::default();
         shipment.collect(store, digest, media_type, DEPTH)?;
@@ -89,7 +90,7 @@ impl Shipment {
     }
 
     fn collect(&mut self, store: &Store, digest: &Digest, kind: &str, depth: u32) -> Result<()> {
-        // Nested indexes may name the same documents again and again.
+        // Nested indexes may refer to the same document repeatedly.
         if self.documents.iter().any(|known| known.digest == *digest) {
             return Ok(());
         }
@@ -127,7 +128,7 @@ impl Shipment {
         }
     }
 
-    /// Adds a document that goes as a blob.
+    /// Adds a document that is uploaded as a blob.
     fn blob(&mut self, document: &assemble::Document) {
         self.add(Freight {
             digest: document.descriptor.digest,
@@ -147,13 +148,13 @@ impl Shipment {
         }
     }
 
-    /// Returns the document that is to have the names.
+    /// Returns the document that receives the names.
     pub fn top(&self) -> Option<&Document> {
         self.documents.last()
     }
 
-    /// Leaves an index away whose other images aren't there: what is there is named instead, where
-    /// it is one image. Tells whether that was possible.
+    /// Replaces an incomplete index by its only manifest in the store. Returns `false` if the store
+    /// has none or several.
     pub fn reduce(&mut self) -> bool {
         let manifests: BTreeSet<Digest> = self
             .documents

@@ -3,7 +3,7 @@
 use super::keys::{Checked, Keys};
 use super::{Output, OutputKind, image, load};
 
-/// Reads `type=oci`.
+/// Reads the keys of `type=oci`.
 pub(super) fn oci(keys: &mut Keys) -> Checked<Output> {
     let kind = if keys.flag("tar")? == Some(false) {
         OutputKind::OciLayout { dest: keys.directory()? }
@@ -13,7 +13,8 @@ pub(super) fn oci(keys: &mut Keys) -> Checked<Output> {
     output(keys, kind)
 }
 
-/// Reads `type=docker`, which is an archive where it has a `dest`, else is loaded by an engine.
+/// Reads the keys of `type=docker`. With `dest`, it is an archive; otherwise an engine loads the
+/// image.
 pub(super) fn docker(keys: &mut Keys) -> Checked<Output> {
     let kind = match (keys.flag("tar")?, keys.has("dest")) {
         (Some(false), _) => OutputKind::DockerLayout { dest: keys.directory()? },

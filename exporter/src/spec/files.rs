@@ -1,9 +1,9 @@
-//! The keys of files alone: `type=local` and `type=tar`.
+//! The keys of outputs of files: `type=local` and `type=tar`.
 
 use super::keys::{Checked, Keys};
 use super::{Output, OutputKind, image};
 
-/// Reads `type=local`.
+/// Reads the keys of `type=local`.
 pub(super) fn local(keys: &mut Keys) -> Checked<Output> {
     let split = keys.flag("platform-split")?;
     let delete = match keys.take("mode").as_deref() {
@@ -14,7 +14,7 @@ pub(super) fn local(keys: &mut Keys) -> Checked<Output> {
     output(keys, |keys| Ok(OutputKind::Local { dest: keys.directory()?, split, delete }))
 }
 
-/// Reads `type=tar`.
+/// Reads the keys of `type=tar`.
 pub(super) fn tar(keys: &mut Keys) -> Checked<Output> {
     let split = keys.flag("platform-split")?;
     output(keys, |keys| Ok(OutputKind::Tar { dest: keys.file()?, split }))

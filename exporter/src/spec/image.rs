@@ -1,4 +1,4 @@
-//! The keys of all that is an image: names, compression, media types, annotations, times.
+//! The keys of all image outputs: names, compression, media types, annotations, times.
 
 use kiln_oci::Reference;
 
@@ -7,7 +7,7 @@ use super::{Output, OutputEpoch};
 use crate::annotations::AnnotationKey;
 use crate::compression::{Compression, Packing};
 
-/// Reads them into `output`.
+/// Reads the keys into `output`.
 pub(super) fn read(keys: &mut Keys, output: &mut Output) -> Checked<()> {
     output.names = names(keys)?;
     (output.packing, output.is_packing_given) = packing(keys)?;
@@ -24,7 +24,7 @@ pub(super) fn read(keys: &mut Keys, output: &mut Output) -> Checked<()> {
     Ok(())
 }
 
-/// Reads `source-date-epoch`: seconds since 1970, or nothing for no time at all.
+/// Reads `source-date-epoch`: seconds since 1970, or an empty value for no limit.
 pub(super) fn epoch(keys: &mut Keys) -> Checked<OutputEpoch> {
     match keys.take("source-date-epoch").as_deref() {
         None => Ok(OutputEpoch::OfBuild),
@@ -61,7 +61,7 @@ fn media_types(keys: &mut Keys, output: &mut Output) -> Checked<()> {
     Err(format!("exporter option \"{conflict}\" conflicts with \"oci-mediatypes=false\""))
 }
 
-/// Reads how layers are packed, and whether anything was said about it.
+/// Reads the compression options. The flag is `true` if at least one is set.
 pub(crate) fn packing(keys: &mut Keys) -> Checked<(Packing, bool)> {
     let given = keys.take("compression");
     let compression = match given.as_deref() {

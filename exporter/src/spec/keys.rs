@@ -1,17 +1,17 @@
-//! The `key=value` fields of an output, taken one after the other.
+//! The `key=value` fields of an output.
 //!
-//! Whoever takes a key makes it known, so that what is left over in the end is a mistake that can be
-//! answered with the keys that there are.
+//! The parser of a type takes its keys one by one. [`Keys`] records each key that a parser takes, so
+//! that the error about a remaining key can list the known ones.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::Destination;
 
-/// A result whose error is what is wrong, for [`Error::Spec`](crate::Error::Spec).
+/// A result whose error describes the mistake, for [`Error::Spec`](crate::Error::Spec).
 pub(crate) type Checked<T> = Result<T, String>;
 
-/// The keys of a text that have not been used yet.
+/// The fields that the parser hasn't taken yet.
 pub(crate) struct Keys {
     kind: String,
     values: BTreeMap<String, String>,
@@ -19,7 +19,7 @@ pub(crate) struct Keys {
 }
 
 impl Keys {
-    /// Reads fields; one of them is the type.
+    /// Splits fields into keys and values. One of the keys must be `type`.
     pub(crate) fn read(fields: &[String]) -> Checked<Self> {
         let mut values = BTreeMap::new();
         for field in fields {
@@ -35,29 +35,29 @@ impl Keys {
         Ok(Self { kind, values, known: Vec::new() })
     }
 
-    /// Returns the type, as it was typed.
+    /// Returns the type as the user typed it.
     pub(crate) fn kind(&self) -> &str {
         &self.kind
     }
 
-    /// Tells whether a key is there to be taken.
+    /// Returns `true` if a key is set and not taken yet.
     pub(super) fn has(&mut self, key: &'static str) -> bool {
         self.known.push(key);
         self.values.contains_key(key)
     }
 
-    /// Takes what a key is set to.
+    /// Takes the value of a key.
     pub(crate) fn take(&mut self, key: &'static str) -> Option<String> {
         self.known.push(key);
         self.values.remove(key)
     }
 
-    /// Sets a key that isn't set.
+    /// Sets a key to a default unless it is set.
     pub(crate) fn default(&mut self, key: &'static str, value: &str) {
         self.values.entry(key.to_owned()).or_insert_with(|| value.to_owned());
     }
 
-    /// Takes all keys that `read` understands, with what it makes of them.
+    /// Takes all keys that `read` accepts. Returns its results with the values.
     pub(super) fn take_each<T>(
         &mut self,
         read: impl Fn(&str) -> Option<Checked<T>>,
@@ -74,7 +74,7 @@ impl Keys {
         Ok(taken)
     }
 
-    /// Takes a boolean, as Go's `strconv.ParseBool` reads it.
+    /// Takes a boolean in the format of Go's `strconv.ParseBool`.
     pub(crate) fn flag(&mut self, key: &'static str) -> Checked<Option<bool>> {
         match self.take(key).as_deref() {
             None => Ok(None),
@@ -84,7 +84,8 @@ impl Keys {
         }
     }
 
-    /// Takes a boolean that is on where it has no value, as BuildKit's image exporter reads some.
+    /// Takes a boolean whose empty value means `true`, as for some keys of BuildKit's image
+    /// exporter.
     pub(super) fn switch(&mut self, key: &'static str) -> Checked<Option<bool>> {
         if self.values.get(key).is_some_and(String::is_empty) {
             self.take(key);
@@ -93,7 +94,7 @@ impl Keys {
         self.flag(key)
     }
 
-    /// Takes the file that a stream goes to: standard output where none is named.
+    /// Takes the destination of a stream. The default is standard output.
     pub(super) fn file(&mut self) -> Checked<Destination> {
         match self.take("dest").as_deref() {
             None | Some("-") => Ok(Destination::Stdout),
@@ -102,7 +103,7 @@ impl Keys {
         }
     }
 
-    /// Takes the directory that files go to.
+    /// Takes the destination directory, which is required.
     pub(super) fn directory(&mut self) -> Checked<PathBuf> {
         match self.take("dest").as_deref() {
             None | Some("") => Err("dest is required".to_owned()),
@@ -111,7 +112,7 @@ impl Keys {
         }
     }
 
-    /// Refuses what nobody has taken.
+    /// Returns an error if there are fields that the parser hasn't taken.
     pub(crate) fn nothing_left(&mut self) -> Checked<()> {
         let Some(key) = self.values.keys().next() else { return Ok(()) };
         self.known.sort_unstable();
@@ -124,13 +125,13 @@ impl Keys {
     }
 }
 
-/// Returns the word that `typed` is probably meant to be.
+/// Returns the word that the user probably meant, if one is similar.
 pub(crate) fn nearest<'a>(typed: &str, words: &[&'a str]) -> Option<&'a str> {
     let best = words.iter().map(|word| (distance(typed, word), *word)).min()?;
     (best.0 <= 2 && best.0 < typed.chars().count()).then_some(best.1)
 }
 
-/// Returns how many characters have to be inserted, removed or replaced.
+/// Returns the Levenshtein distance in characters.
 fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();

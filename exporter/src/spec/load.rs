@@ -1,19 +1,20 @@
-//! The keys of `type=docker` without `dest`: who takes the image.
+//! The keys of `type=docker` without `dest`: the engine that receives the image.
 
 use super::keys::{Checked, Keys};
 
-/// Who is to take an image.
+/// The user's choice of an engine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EngineChoice {
-    /// Who: `docker`, `podman`, `containerd` or `kiln`; `None` for the first that is there.
+    /// The engine: `docker`, `podman`, `containerd` or `kiln`. `None` selects the first that is
+    /// available.
     pub engine: Option<String>,
-    /// The context that says where docker's engine is; `None` for the one in use.
+    /// The Docker context with the address of the engine. `None` selects the current context.
     pub context: Option<String>,
 }
 
 const ENGINES: &[&str] = &["docker", "podman", "containerd", "kiln"];
 
-/// Reads them.
+/// Reads the keys `engine` and `context`.
 pub(super) fn choice(keys: &mut Keys) -> Checked<EngineChoice> {
     let given = |text: Option<String>| text.filter(|text| !text.is_empty());
     let engine = given(keys.take("engine"));

@@ -1,18 +1,18 @@
-//! The keys of what is stored or pushed: `type=image` and `type=registry`.
+//! The keys of images that are stored or pushed: `type=image` and `type=registry`.
 
 use kiln_oci::{Digest, Reference};
 
 use super::keys::{Checked, Keys};
 use super::{Output, OutputKind, image as common};
 
-/// Names that are made of the image's digest.
+/// Names that contain the image's digest.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Naming {
-    /// Whether each name in the store is there with the digest too, as `NAME@DIGEST`.
+    /// `true` if each name is stored with the digest as well, as `NAME@DIGEST`.
     pub canonical: bool,
-    /// The repository of a name `PREFIX@DIGEST`.
+    /// The repository of an additional name `PREFIX@DIGEST`.
     pub prefix: Option<Reference>,
-    /// Whether that name is for images that have no other.
+    /// `true` if the additional name is only for images without another name.
     pub only_unnamed: bool,
 }
 
@@ -28,7 +28,7 @@ impl Naming {
         names
     }
 
-    /// Returns the names that the image has in the store beside `names`.
+    /// Returns the additional names of the image in the store.
     pub(crate) fn stored(&self, names: &[Reference], digest: Digest) -> Vec<Reference> {
         let mut stored: Vec<Reference> = Vec::new();
         for name in names.iter().filter(|name| self.canonical && name.digest().is_none()) {
@@ -41,12 +41,12 @@ impl Naming {
     }
 }
 
-/// Returns `NAME@DIGEST`, without a tag.
+/// Returns `NAME@DIGEST` without a tag.
 fn canonical(name: &Reference, digest: Digest) -> Reference {
     name.clone().without_tag().with_digest(digest)
 }
 
-/// Reads `type=image`.
+/// Reads the keys of `type=image`.
 pub(super) fn image(keys: &mut Keys) -> Checked<Output> {
     let mut output = Output::new(OutputKind::Image);
     common::read(keys, &mut output)?;
@@ -61,7 +61,7 @@ pub(super) fn image(keys: &mut Keys) -> Checked<Output> {
     Ok(output)
 }
 
-/// Reads `type=registry`: an image that is pushed, and stored where that is asked for.
+/// Reads the keys of `type=registry`: the image is pushed, and stored on request.
 pub(super) fn registry(keys: &mut Keys) -> Checked<Output> {
     let mut output = Output::new(OutputKind::Registry);
     common::read(keys, &mut output)?;
@@ -101,7 +101,7 @@ fn naming(keys: &mut Keys, output: &mut Output) -> Checked<()> {
         text.parse::<Reference>().map_err(|error| format!("dangling-name-prefix {text:?}: {error}"))
     };
     output.naming.prefix = prefix.map(parse).transpose()?;
-    // BuildKit's spelling, and the one that is meant.
+    // BuildKit's misspelling and the correct name.
     for key in ["danging-name-empty-only", "dangling-name-empty-only"] {
         output.naming.only_unnamed |= keys.switch(key)? == Some(true);
     }

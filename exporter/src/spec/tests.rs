@@ -1,4 +1,4 @@
-//! What is read, and what is answered to mistakes.
+//! Tests of valid outputs and of the errors about invalid ones.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,5 @@
-//! Any bytes as a profile of system calls: what it becomes is a filter as the kernel takes it, which
-//! says of each call what the profile's own rules say.
+//! Arbitrary bytes as a seccomp profile. A valid profile must become a filter that the kernel
+//! accepts and whose verdict on each system call equals that of the profile's rules.
 
 #![no_main]
 

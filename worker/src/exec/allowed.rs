@@ -1,26 +1,27 @@
-//! What steps may do only where who builds has allowed it.
+//! The entitlements of a build's steps.
 
 use kiln_llb::op::{ExecOp, NetMode, SecurityMode};
 
 use crate::error::{Error, Result};
 
-/// What steps may do that a Dockerfile can't decide by itself; nothing of it by default.
+/// The entitlements that the user has granted to a build. A Dockerfile can't grant them, and the
+/// default has none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Allowed {
-    /// `RUN --network=host`.
+    /// `true` allows `RUN --network=host`.
     pub host_network: bool,
-    /// `RUN --security=insecure`.
+    /// `true` allows `RUN --security=insecure`.
     pub insecure: bool,
 }
 
-/// The name of the right to the host's network, BuildKit's.
+/// BuildKit's name of the entitlement to use the host's network.
 pub const NETWORK_HOST: &str = "network.host";
 
-/// The name of the right to run without a sandbox's limits, BuildKit's.
+/// BuildKit's name of the entitlement to run without the sandbox's restrictions.
 pub const SECURITY_INSECURE: &str = "security.insecure";
 
 impl Allowed {
-    /// Refuses an op that asks for more.
+    /// Returns an error if an op requires an entitlement that isn't granted.
     pub(super) fn check(self, exec: &ExecOp) -> Result<()> {
         if exec.network == NetMode::Host && !self.host_network {
             return Err(Error::NotAllowed(NETWORK_HOST));

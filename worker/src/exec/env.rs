@@ -1,13 +1,13 @@
 //! The environment of a program.
 //!
-//! It is what the op says, and nothing of the host's: the op's own variables, the proxies in both
-//! spellings, `PATH` where there is none, and secrets. (The sandbox adds `HOME`.)
+//! It contains nothing from the host's environment: only the op's own variables, the proxy
+//! variables in lower and upper case, a default `PATH`, and secrets. (The sandbox adds `HOME`.)
 
 use kiln_llb::op::{Meta, ProxyEnv};
 
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Returns the environment of a process, `NAME=value`, without secrets.
+/// Returns the environment as `NAME=value` entries, without secrets.
 pub(super) fn environment(meta: &Meta) -> Vec<String> {
     let mut env = meta.env.clone();
     if let Some(proxy) = &meta.proxy_env {

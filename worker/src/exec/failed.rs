@@ -1,9 +1,9 @@
-//! A step that has failed, to be looked into.
+//! A failed step that the user can inspect.
 //!
-//! It is the very sandbox that the program had: its root with the changes that it made, its mounts,
-//! its user, environment and network. Nothing of it was committed and nothing will be: it goes when
-//! it is dropped, and until then it holds the cache mounts, secrets and agents of the step. The lock
-//! on the step's key is free meanwhile: another build may try the step for itself.
+//! It keeps the sandbox that the program ran in: the root with the program's changes, the mounts,
+//! user, environment and network. Its files are never committed. It holds the step's cache mounts,
+//! secrets and agents until it is dropped. It doesn't hold the lock on the step's key, so another
+//! build can run the same step meanwhile.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -18,12 +18,12 @@ use super::mounts::Prepared;
 use super::network::StepNetwork;
 use crate::error::{Error, Result};
 
-/// Shells that most images have, the more comfortable one first.
+/// The shells to try, in the order of preference.
 const SHELLS: [&str; 2] = ["/bin/bash", "/bin/sh"];
 
-/// A program that has run, with everything that it worked in.
+/// A finished program with all resources of its sandbox.
 pub(super) struct Execution {
-    /// What the sandbox was told to run.
+    /// The specification that the sandbox has run.
     pub(super) spec: Spec,
     /// The mounts of the step.
     pub(super) prepared: Prepared,
@@ -33,22 +33,22 @@ pub(super) struct Execution {
     pub(super) network: StepNetwork,
 }
 
-/// A step that has failed, with everything that it worked in.
+/// A failed step with all resources of its sandbox.
 pub struct FailedStep {
     exec: Exec,
     spec: Spec,
-    /// The shell that the step itself was run by.
+    /// The shell that the step's command was run by.
     own_shell: Option<String>,
     network: StepNetwork,
-    /// What the specification names is there as long as this is.
+    /// The resources that the specification refers to.
     _held: (Prepared, Cgroup),
-    /// How many programs have been run in it.
+    /// The number of programs that were run in the sandbox since the failure.
     entered: AtomicU32,
 }
 
 impl fmt::Debug for FailedStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The specification holds secrets.
+        // The specification contains secrets.
         f.debug_struct("FailedStep").field("args", &self.spec.process.args).finish_non_exhaustive()
     }
 }
@@ -61,11 +61,11 @@ impl FailedStep {
         Self { exec, spec, own_shell, network, _held: (prepared, group), entered }
     }
 
-    /// Starts a shell where the step's program was: bash where there is one, else `sh`, else the
-    /// shell that the step was run by. With a size it has a terminal, and otherwise `io`.
+    /// Starts a shell in the step's sandbox: bash, or else `sh`, or else the shell that the step
+    /// was run by. With a size, the shell gets a terminal; otherwise it uses `io`.
     ///
     /// # Errors
-    /// Fails where there is no shell, or the sandbox can't be set up.
+    /// Fails if none of the shells exists or the sandbox can't be set up.
     pub async fn shell(&self, terminal: Option<TerminalSize>, mut io: Io) -> Result<Running> {
         io.namespace = self.network.fd()?;
         let shell = self.find_shell().await?;
@@ -78,7 +78,8 @@ impl FailedStep {
         Ok(self.exec.sandbox()?.start(&spec, io).await?)
     }
 
-    /// Finds a shell by trying: whether a program can be executed is known to the sandbox alone.
+    /// Finds a shell by running it, because only the sandbox knows whether a program can be
+    /// executed.
     async fn find_shell(&self) -> Result<&str> {
         let own = self.own_shell.as_deref();
         for shell in SHELLS.into_iter().chain(own) {
@@ -97,7 +98,7 @@ impl FailedStep {
         Err(SandboxError::Exec { message, code: 127 }.into())
     }
 
-    /// Returns the specification of another program in the same place.
+    /// Returns the specification of another program in the same sandbox.
     fn with_args(&self, args: Vec<String>) -> Result<Spec> {
         let mut spec = self.spec.clone();
         spec.process.args = args;
@@ -112,8 +113,8 @@ impl FailedStep {
     }
 }
 
-/// Gives a tree that is mounted once more a fresh directory for the kernel's use: one that has been
-/// part of a volatile mount is refused. It lies beside the first one, and goes with the process.
+/// Gives an overlay that is mounted again a new work directory, because the kernel refuses one from
+/// a volatile mount. It lies beside the first one and is removed with it.
 fn renew(tree: &mut Tree, number: u32) -> Result<()> {
     if let Tree::Overlay { upper: Some(upper), .. } = tree {
         let name = upper.work.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -128,7 +129,7 @@ fn never() -> CancellationToken {
     CancellationToken::new()
 }
 
-/// Returns the shell of a command in shell form: what stands before `-c`, with its options.
+/// Returns the shell of a command in shell form: the first argument, if `-c` follows it.
 fn own_shell(args: &[String]) -> Option<String> {
     let [shell, options @ .., _command] = args else { return None };
     options.iter().any(|option| option == "-c").then(|| shell.clone())

@@ -1,12 +1,12 @@
-//! `/etc/hosts`.
+//! The content of a step's `/etc/hosts`.
 
 use std::fmt::Write;
 use std::net::Ipv4Addr;
 
 use kiln_llb::op::{HOST_GATEWAY, HostIp};
 
-/// Returns what a program sees as `/etc/hosts`. Where there is no way to the host, [`HOST_GATEWAY`]
-/// has no address, and its names stay unknown.
+/// Returns the content of `/etc/hosts`. Without a route to the host, entries with [`HOST_GATEWAY`]
+/// are left out.
 pub(super) fn hosts(hostname: &str, extra: &[HostIp], gateway: Option<Ipv4Addr>) -> String {
     let mut text =
         format!("127.0.0.1\tlocalhost {hostname}\n::1\tlocalhost ip6-localhost ip6-loopback\n");
@@ -16,7 +16,7 @@ pub(super) fn hosts(hostname: &str, extra: &[HostIp], gateway: Option<Ipv4Addr>)
             (HOST_GATEWAY, None) => continue,
             (address, _) => address,
         };
-        // Writing to a string doesn't fail.
+        // Writing to a string can't fail.
         let _ = writeln!(text, "{address}\t{}", host.host);
     }
     text

@@ -1,15 +1,15 @@
-//! What a program sees besides its root: mounts of the op as mounts of the sandbox.
+//! The mounts of an op as mounts of the sandbox.
 //!
-//! | mount | what is mounted | what becomes of it |
+//! | mount | source | after the step |
 //! | --- | --- | --- |
 //! | bind, read-only | the input | nothing; an output is the input itself |
-//! | bind, writable | a fresh tree on top of the input | a layer where it has an output, else thrown away |
+//! | bind, writable | a new tree on top of the input | a layer if it has an output, otherwise discarded |
 //! | cache | a directory of the store | stays |
-//! | tmpfs, secret | memory | gone |
-//! | ssh | a socket that leads to an agent of the host | gone |
+//! | tmpfs, secret | memory | discarded |
+//! | ssh | a socket that leads to an agent of the host | removed |
 //!
-//! Everything is prepared before anything runs. Cache mounts are taken in the order of their keys,
-//! so that two steps that lock the same ones can't wait for each other.
+//! Everything is prepared before a program runs. Cache mounts are acquired in the order of their
+//! keys, so that two steps that lock the same ones can't deadlock.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -30,31 +30,31 @@ use crate::error::{Error, Result};
 use crate::output::Output;
 use crate::snapshots::{Snapshots, whole};
 
-/// The mode of a tmpfs's root, as everybody expects of `/tmp`.
+/// The mode of a tmpfs's root, the usual one of `/tmp`.
 const TMPFS_MODE: u32 = 0o1777;
 
-/// What was prepared for a program.
+/// The mounts of a step, with the resources behind them.
 #[derive(Debug)]
 pub(super) struct Prepared {
-    /// The root file system.
+    /// The tree to mount as root.
     pub(super) rootfs: Tree,
-    /// The mounts, parents first.
+    /// The mounts other than the root, parents first.
     pub(super) mounts: Vec<SandboxMount>,
-    /// The targets of what becomes layers.
+    /// The targets of the mounts that become layers.
     pub(super) kept: Vec<PathBuf>,
-    /// The trees and layers that the outputs come from.
+    /// The number of each output, and its source.
     outputs: Vec<(u32, Outcome)>,
-    /// Trees that are thrown away in the end.
+    /// The trees that are discarded after the step.
     discarded: Vec<Draft>,
-    /// Trees that are only read.
+    /// The trees that the step only reads.
     read: Vec<Arc<AssembledTree>>,
-    /// SSH agents in use.
+    /// The forwarded SSH agents.
     agents: Vec<Forwarding>,
-    /// Cache mounts in use.
+    /// The acquired cache mounts by key.
     caches: BTreeMap<String, CacheMountGuard>,
 }
 
-/// Where an output comes from.
+/// The source of an output.
 #[derive(Debug)]
 enum Outcome {
     Written(Draft),
@@ -63,7 +63,7 @@ enum Outcome {
     Unchanged(Option<LayerId>),
 }
 
-/// What mounts are prepared with.
+/// The op and the resources to prepare its mounts with.
 pub(super) struct Preparation<'a> {
     pub(super) snapshots: &'a Snapshots,
     pub(super) secrets: &'a Secrets,
@@ -73,8 +73,8 @@ pub(super) struct Preparation<'a> {
 }
 
 impl Preparation<'_> {
-    /// Prepares the root and all mounts. The trees of the inputs must be there. Blocks where a
-    /// cache mount is locked.
+    /// Prepares the root and all mounts. The trees of the inputs must exist. Blocks while another
+    /// step locks a cache mount.
     pub(super) fn prepare(&self) -> Result<Prepared> {
         let nothing = Tree::Directory(PathBuf::new());
         let mut prepared = Prepared {
@@ -173,7 +173,7 @@ impl Preparation<'_> {
         }
     }
 
-    /// Returns a fresh tree on top of a mount's input.
+    /// Returns a new tree on top of a mount's input.
     fn writable(&self, mount: &Mount, prepared: &mut Prepared) -> Result<Tree> {
         let Some(output) = mount.output else {
             let draft = self.snapshots.draft_on(self.lowers(mount)?)?;
@@ -183,8 +183,8 @@ impl Preparation<'_> {
         };
         let draft = self.snapshots.draft(self.layer(mount)?.as_ref())?;
         let is_root = mount.dest == "/";
-        // The usual mount points would otherwise be made in the step's own tree, and have to be
-        // removed again.
+        // Otherwise the sandbox would create the usual mount points in the step's own tree, and
+        // kiln would have to remove them.
         let mount_points = is_root.then(|| self.snapshots.store.mount_points());
         let tree = draft.rootfs(mount_points);
         let outcome = if is_root { Outcome::Root(draft) } else { Outcome::Written(draft) };
@@ -193,7 +193,7 @@ impl Preparation<'_> {
         Ok(tree)
     }
 
-    /// Returns where a mount goes.
+    /// Returns the absolute target path of a mount.
     fn target(&self, mount: &Mount) -> PathBuf {
         Path::new("/").join(&self.exec.meta.cwd).join(&mount.dest)
     }
@@ -205,12 +205,13 @@ impl Preparation<'_> {
             .ok_or_else(|| Error::Invalid(format!("mount {} has no input {input}", mount.dest)))
     }
 
-    /// Returns a mount's input as layers.
+    /// Returns the uppermost layer of a mount's input.
     fn layer(&self, mount: &Mount) -> Result<Option<LayerId>> {
         self.snapshots.layer(self.input(mount)?)
     }
 
-    /// Returns a mount's input as directories; of a context, a copy of what is selected.
+    /// Returns a mount's input as directories. For a build context, that is a copy of the selected
+    /// part.
     fn lowers(&self, mount: &Mount) -> Result<Vec<PathBuf>> {
         match self.input(mount)? {
             Output::Layer(layer) => self.snapshots.lowers(layer.as_ref()),
@@ -277,8 +278,9 @@ impl Preparation<'_> {
     }
 }
 
-/// Returns what a cache mount is kept under. One that begins with an input's files is another one
-/// for other files, whichever store they are in. The trees of the input must be there.
+/// Returns the key that a cache mount is stored under. The key of a mount that starts with an
+/// input's files includes the digest of these files, so it is the same in every store. The trees of
+/// the input must exist.
 pub(crate) fn cache_mount_key(
     snapshots: &Snapshots,
     cache: &CacheMount,
@@ -303,8 +305,8 @@ impl Prepared {
         drafts.chain(self.caches.values().map(CacheMountGuard::growing)).collect()
     }
 
-    /// Makes layers of what was written, and returns the outputs in their order. `is_open` tells that something
-    /// may still write to what are directories.
+    /// Commits the written trees as layers and returns the outputs in their order. `is_open` is
+    /// `true` if a process may still write to the trees.
     pub(super) fn commit(mut self, snapshots: &Snapshots, is_open: bool) -> Result<Vec<Output>> {
         self.outputs.sort_unstable_by_key(|(number, _)| *number);
         let outputs = self.outputs.into_iter().map(|(_, outcome)| match outcome {

@@ -13,29 +13,30 @@ use kiln_solver::{Event, StepContext};
 use crate::error::{Error, Result};
 use crate::worker::DefaultNetwork;
 
-/// Gives steps their networks. Cheap to clone.
+/// The provider of steps' networks. Cloning is cheap.
 #[derive(Clone, Debug)]
 pub(super) struct Networks {
     default: DefaultNetwork,
-    /// The host's `/etc/resolv.conf`.
+    /// The content of the host's `/etc/resolv.conf`.
     resolv_conf: Arc<[u8]>,
-    /// Whether it has been said that there is no bridge.
+    /// `true` after the warning that there is no bridge.
     told: Arc<AtomicBool>,
 }
 
-/// The network of one step; it has to live as long as the step runs.
+/// The network of one step. It must live until the step ends.
 #[derive(Debug)]
 pub(super) enum StepNetwork {
-    /// The host's, with its `/etc/resolv.conf`.
+    /// The host's network. The value is the content of `/etc/resolv.conf`.
     Host(Arc<[u8]>),
-    /// None; the file is what it would be otherwise.
+    /// No network. The value is the content of `/etc/resolv.conf`, which is the same as with the
+    /// host's network.
     None(Arc<[u8]>),
-    /// One of its own.
+    /// A network namespace of the step's own.
     Namespace(NetworkNamespace),
 }
 
 impl StepNetwork {
-    /// Returns what the sandbox is told.
+    /// Returns the kind of network for the sandbox's specification.
     pub(super) fn kind(&self) -> Network {
         match self {
             Self::Host(_) => Network::Host,
@@ -44,14 +45,14 @@ impl StepNetwork {
         }
     }
 
-    /// Returns what the sandbox is given.
+    /// Returns a descriptor of the network namespace for the sandbox.
     pub(super) fn fd(&self) -> Result<Option<OwnedFd>> {
         let Self::Namespace(namespace) = self else { return Ok(None) };
         let fd = namespace.fd().try_clone_to_owned();
         fd.map(Some).map_err(Error::kernel("pass on", "a network namespace"))
     }
 
-    /// Returns `/etc/resolv.conf`.
+    /// Returns the content of the step's `/etc/resolv.conf`.
     pub(super) fn resolv_conf(&self) -> &[u8] {
         match self {
             Self::Host(text) | Self::None(text) => text,
@@ -59,7 +60,7 @@ impl StepNetwork {
         }
     }
 
-    /// Returns the host's address, seen from the step.
+    /// Returns the address under which the step reaches the host.
     pub(super) fn gateway(&self) -> Option<Ipv4Addr> {
         match self {
             Self::Host(_) => Some(Ipv4Addr::LOCALHOST),
@@ -74,22 +75,22 @@ impl Networks {
         Self { default, resolv_conf: resolv_conf.into(), told: Arc::default() }
     }
 
-    /// Announces a step that may run.
+    /// Announces a step that may run later.
     pub(super) fn expect(&self, mode: NetMode) {
         if let Some(bridge) = self.bridge(mode) {
             bridge.expect_step();
         }
     }
 
-    /// Begins to prepare the network of a step that is about to run.
+    /// Starts to prepare the network of a step that will run soon.
     pub(super) fn prepare(&self, mode: NetMode) {
         if let Some(bridge) = self.bridge(mode) {
             bridge.prepare();
         }
     }
 
-    /// Returns the network of a step. Where the bridge can't be had, that is the host's, and said
-    /// once.
+    /// Returns the network of a step. If the bridge isn't available, the step gets the host's
+    /// network, and the first such step sends a warning.
     pub(super) async fn get(&self, mode: NetMode, context: &StepContext) -> Result<StepNetwork> {
         let host = || StepNetwork::Host(Arc::clone(&self.resolv_conf));
         let bridge = match (mode, &self.default) {
@@ -104,7 +105,7 @@ impl Networks {
             Err(error) => error,
         };
         if bridge.has_worked() {
-            // A step that counts on being apart from the host isn't moved there.
+            // A bridge has worked in this build, so steps may rely on isolation from the host.
             return Err(Error::Network(error));
         }
         if !self.told.swap(true, Ordering::Relaxed) {

@@ -1,4 +1,4 @@
-//! Secrets of a build.
+//! The secrets of a build.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -6,10 +6,10 @@ use std::path::Path;
 use crate::error::{Error, Result};
 use crate::worker::SecretSource;
 
-/// Most bytes of a secret, as BuildKit has it.
+/// The maximum size of a secret in bytes, equal to BuildKit's.
 const LIMIT: u64 = 500 * 1024;
 
-/// Secrets by id.
+/// The sources of secrets by ID.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Secrets(BTreeMap<String, SecretSource>);
 
@@ -18,7 +18,7 @@ impl Secrets {
         Self(secrets)
     }
 
-    /// Returns a secret's value; `None` for one that isn't there and that the step can do without.
+    /// Returns a secret's value. Returns `None` if the secret doesn't exist and is optional.
     pub(crate) fn get(&self, id: &str, optional: bool) -> Result<Option<Vec<u8>>> {
         match self.0.get(id) {
             Some(SecretSource::Value(value)) => Ok(Some(value.clone())),

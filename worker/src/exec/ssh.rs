@@ -1,9 +1,9 @@
-//! SSH agents that are lent to steps.
+//! Forwarding of SSH agents to steps.
 //!
-//! A step gets a socket of its own, with the owner and mode that its mount asks for, and kiln
-//! passes on what comes through it, message by message. Only two requests reach the agent: the
-//! list of its keys, and a signature. Whatever else a step asks for, as to add, remove or lock
-//! keys, is answered with a failure, as BuildKit does. The socket is gone with the step.
+//! A step gets a socket of its own, with the owner and mode of its mount. kiln relays the messages
+//! one by one. It passes only two requests to the agent: the list of keys, and a signature. It
+//! answers all other requests, such as adding, removing or locking keys, with a failure, as
+//! BuildKit does. The socket is removed with the step.
 
 use std::collections::BTreeMap;
 use std::fs::Permissions;
@@ -19,20 +19,20 @@ use tokio::task::JoinSet;
 
 use crate::error::{Error, Result};
 
-/// The agent of mounts that name none.
+/// The agent ID of mounts without one.
 const DEFAULT: &str = "default";
-/// The longest message that agents take.
+/// The maximum size of a message in bytes, equal to that of agents.
 const MAX_MESSAGE: u32 = 256 << 10;
-/// The requests that are passed on: identities, and a signature.
+/// The types of the relayed requests: list identities, and sign.
 const PASSED_ON: [u8; 2] = [11, 13];
-/// The answer to all others: a message of one byte, failure.
+/// The response to all other requests: a message of one byte, failure.
 const FAILURE: [u8; 5] = [0, 0, 0, 1, 5];
 
-/// The sockets of agents by id.
+/// The paths of the agents' sockets by ID.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Agents(BTreeMap<String, PathBuf>);
 
-/// A socket that passes on to an agent until it is dropped.
+/// A socket that relays to an agent until it is dropped.
 #[derive(Debug)]
 pub(super) struct Forwarding {
     socket: PathBuf,
@@ -44,8 +44,8 @@ impl Agents {
         Self(agents)
     }
 
-    /// Makes a socket for a step in `directory`; none where there is no such agent and the step
-    /// can do without. Must be called in a runtime.
+    /// Creates a socket for a step in `directory`. Returns `None` if there is no such agent and the
+    /// mount is optional. Must be called within a Tokio runtime.
     pub(super) fn forward(&self, mount: &SshMount, directory: &Path) -> Result<Option<Forwarding>> {
         let id = if mount.id.is_empty() { DEFAULT } else { &mount.id };
         match self.0.get(id) {
@@ -70,13 +70,13 @@ impl Forwarding {
         Ok(Self { socket, _relay: relay })
     }
 
-    /// Returns the socket's path.
+    /// Returns the path of the step's socket.
     pub(super) fn socket(&self) -> &Path {
         &self.socket
     }
 }
 
-/// Binds a socket in a directory whose path may be too long for an address.
+/// Binds a socket in a directory whose path may exceed the limit of socket addresses.
 fn bind(directory: &Path, name: &str) -> io::Result<UnixListener> {
     use std::os::fd::AsRawFd;
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -92,7 +92,7 @@ async fn serve(listener: UnixListener, agent: PathBuf) {
                 let Ok((client, _)) = accepted else { return };
                 let agent = agent.clone();
                 connections.spawn(async move {
-                    // Who is at either end sees that the connection ends.
+                    // The client and the agent notice the end of the connection.
                     let _ = relay(client, &agent).await;
                 });
             }
@@ -101,7 +101,7 @@ async fn serve(listener: UnixListener, agent: PathBuf) {
     }
 }
 
-/// Answers requests until the client has no more.
+/// Relays requests until the client closes the connection.
 async fn relay(mut client: UnixStream, agent: &Path) -> io::Result<()> {
     let mut agent = UnixStream::connect(agent).await?;
     loop {
@@ -115,7 +115,7 @@ async fn relay(mut client: UnixStream, agent: &Path) -> io::Result<()> {
     }
 }
 
-/// Receives a message, its length in front.
+/// Receives a message, including its length prefix.
 async fn receive(from: &mut UnixStream) -> io::Result<Vec<u8>> {
     let length = from.read_u32().await?;
     if length > MAX_MESSAGE {
@@ -147,7 +147,7 @@ mod tests {
         let agent = temp.path().join("real");
         let listener = UnixListener::bind(&agent).unwrap();
         let mut tasks = JoinSet::new();
-        // Answers a request with itself, and a mark.
+        // Answers a request with the request itself and a mark.
         tasks.spawn(async move {
             let (mut stream, _) = listener.accept().await.unwrap();
             while let Ok(mut request) = receive(&mut stream).await {
@@ -169,7 +169,7 @@ mod tests {
         for (request, answer) in [
             (&[0, 0, 0, 1, 11][..], &[0, 0, 0, 2, 11, b'!'][..]),
             (&[0, 0, 0, 2, 13, 7], &[0, 0, 0, 3, 13, 7, b'!']),
-            // Remove all keys; an extension; nothing.
+            // A request to remove all keys, an extension, and an empty message.
             (&[0, 0, 0, 1, 19], &FAILURE),
             (&[0, 0, 0, 1, 27], &FAILURE),
             (&[0, 0, 0, 0], &FAILURE),

@@ -1,4 +1,4 @@
-//! Copies from one tree into another.
+//! Copy actions: copies from one tree into another.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use kiln_tree::{ArchiveLimits, CopyOptions, Dir, ModeChange, Owner, Timestamp, V
 
 use crate::error::{Error, Result};
 
-/// Copies what an action selects of `source` into `target`.
+/// Copies the selection of an action from `source` into `target`.
 pub(super) fn copy(
     source: View<'_>,
     target: &Dir,
@@ -20,7 +20,7 @@ pub(super) fn copy(
     kiln_tree::copy(source, target, &options).map_err(|error| missing(error, &[source]))
 }
 
-/// Returns what an action says of how to copy.
+/// Returns the options of a copy action.
 pub(super) fn options(
     action: &CopyAction,
     owner: Option<Owner>,
@@ -47,8 +47,8 @@ pub(super) fn options(
     })
 }
 
-/// Says of a missing source what people know from BuildKit, where it is missed when the step's key
-/// is computed.
+/// Converts the error about a missing source to BuildKit's message, which mentions the cache key:
+/// BuildKit notices the missing source while it computes the step's key.
 pub(crate) fn missing(error: kiln_tree::Error, sources: &[View<'_>]) -> Error {
     let kiln_tree::Error::NotFound { path } = &error else { return error.into() };
     let path = path.clone();
@@ -62,7 +62,7 @@ pub(crate) fn missing(error: kiln_tree::Error, sources: &[View<'_>]) -> Error {
     Error::Missing { source: error, path, siblings, is_excluded }
 }
 
-/// Returns the names beside a path that isn't there, not too many.
+/// Returns the names in the directory of a missing path, up to a limit.
 fn siblings(dir: &Dir, path: &Path) -> Vec<String> {
     let parent = path.parent().unwrap_or(Path::new(""));
     let names = if parent.as_os_str().is_empty() {
@@ -74,7 +74,7 @@ fn siblings(dir: &Dir, path: &Path) -> Vec<String> {
     names.filter_map(|name| String::from_utf8(name).ok()).collect()
 }
 
-/// How many names of a directory are looked at for one that may have been meant.
+/// The maximum number of names that are compared with a missing one.
 const MAX_SIBLINGS: usize = 10_000;
 
 fn mode(action: &CopyAction) -> Result<Option<ModeChange>> {

@@ -1,8 +1,8 @@
-//! Copies whose result is a blob from the beginning.
+//! Copies that are written straight into a layer's blob.
 //!
-//! Where nothing in the build reads what a chain of copies makes, and the outputs want blobs, files
-//! go from their source into the archive: no tree is made of them, nor of what they go on top of.
-//! Should somebody mount the layer later, it is unpacked like a base image's.
+//! If no step of the build reads the result of a chain of copies, and the outputs need blobs, the
+//! files go from their source into the archive. Neither they nor their base get a tree. If a later
+//! build mounts the layer, it is unpacked like a base image's.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -19,16 +19,16 @@ use crate::error::{Error, Result};
 use crate::output::Output;
 use crate::snapshots::Snapshots;
 
-/// Writes an archive into what it is given.
+/// A function that writes an archive to a sink.
 pub type Fill<'a> = dyn FnMut(&mut dyn Write) -> kiln_tree::Result<()> + 'a;
 
-/// The port to how layers are packed: compression is the exporter's business.
+/// The port for packing layers. The exporter implements the compression.
 pub trait LayerPacker: std::fmt::Debug + Send + Sync {
-    /// Makes a blob of the archive that `fill` writes, as the outputs of the build want it, and
-    /// returns the digest of the archive and the blob.
+    /// Creates a blob of the archive that `fill` writes, in the compression that the build's
+    /// outputs need. Returns the digest of the archive and the blob.
     ///
     /// # Errors
-    /// Fails where `fill` or the store does, or the step is cancelled.
+    /// Fails if `fill` or the store fails, or if the step is cancelled.
     fn pack(
         &self,
         context: &StepContext,
@@ -36,7 +36,7 @@ pub trait LayerPacker: std::fmt::Debug + Send + Sync {
     ) -> std::result::Result<(Digest, LayerBlob), Box<dyn std::error::Error + Send + Sync>>;
 }
 
-/// Makes the layer of a file op without a tree; `None` where it takes one.
+/// Creates the layer of a file op without a tree. Returns `None` if the op needs one.
 pub(super) async fn run(
     snapshots: &Snapshots,
     op: &FileOp,
@@ -63,13 +63,13 @@ pub(super) async fn run(
     .await
 }
 
-/// Returns what the copies read.
+/// Returns the inputs that the copies read.
 fn sources(op: &FileOp, inputs: &[Output]) -> Vec<Output> {
     let read = op.actions.iter().flat_map(|action| super::references(action).skip(1).flatten());
     read.map(|index| inputs[index as usize].clone()).collect()
 }
 
-/// A chain of copies, and what they go on top of.
+/// A chain of copies and its base.
 struct Copies<'a> {
     op: &'a FileOp,
     inputs: &'a [Output],
@@ -116,14 +116,14 @@ impl Copies<'_> {
         let (diff_id, blob) = packed.map_err(failed)?;
         let layers = snapshots.store.layers();
         let layer = layers.commit_blob(self.top, &diff_id, &blob)?;
-        // For what is copied on top of it: the archive need not be read again.
+        // A later copy on top of this layer doesn't need to read the archive.
         layers.put_contents(&diff_id, plan.manifest().as_bytes())?;
         Ok(Some(layer))
     }
 }
 
-/// Tells whether each action goes on with the result of the one before, reads nothing but inputs,
-/// and only the last one makes an output.
+/// Returns `true` if each action continues the previous one and reads only inputs of the op, and
+/// only the last one has an output.
 pub(super) fn is_chain(op: &FileOp, inputs: usize) -> bool {
     let last = op.actions.len().saturating_sub(1);
     let is_input = |index: u32| (index as usize) < inputs;

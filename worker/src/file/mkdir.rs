@@ -1,4 +1,4 @@
-//! Makes directories.
+//! Mkdir actions: creation of directories.
 
 use std::path::Path;
 
@@ -8,7 +8,8 @@ use kiln_tree::{Dir, Owner};
 use super::attributes;
 use crate::error::Result;
 
-/// Makes a directory, and its parents where that is asked for. What is there is left as it is.
+/// Creates a directory, and its parents if the action requests that. Existing directories stay
+/// unchanged.
 pub(super) fn mkdir(target: &Dir, action: &MkDirAction, owner: Option<Owner>) -> Result<()> {
     let attributes = attributes(Some(action.mode), owner, action.timestamp);
     let path = Path::new(&action.path);

@@ -1,4 +1,4 @@
-//! Makes files.
+//! Mkfile actions: creation of files.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use kiln_tree::{Dir, Owner};
 use super::attributes;
 use crate::error::Result;
 
-/// Makes a file. One that is there gets the new content and keeps its mode.
+/// Creates a file. An existing file gets the new content and keeps its mode.
 pub(super) fn mkfile(target: &Dir, action: &MkFileAction, owner: Option<Owner>) -> Result<()> {
     let attributes = attributes(Some(action.mode), owner, action.timestamp);
     Ok(target.write_file(Path::new(&action.path), &action.data, &attributes)?)

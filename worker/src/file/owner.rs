@@ -1,4 +1,4 @@
-//! Owners by number and by name.
+//! The owners of new files, by number or name.
 
 use kiln_llb::op::{Chown, InputIndex, UserRef};
 use kiln_sandbox::users;
@@ -7,7 +7,7 @@ use kiln_tree::Owner;
 use super::Source;
 use crate::error::{Error, Result};
 
-/// Checks an owner before anything runs.
+/// Checks an owner before the step runs.
 pub(super) fn check(chown: &Chown) -> Result<()> {
     for user in [&chown.user, &chown.group].into_iter().flatten() {
         if let UserRef::Name { name, input: None } = user {
@@ -17,9 +17,9 @@ pub(super) fn check(chown: &Chown) -> Result<()> {
     Ok(())
 }
 
-/// Returns an owner's numbers. A user that is found by its name brings its group, one by number is
-/// its own group, and a group that is named counts more than either. A name that isn't found is
-/// root, as BuildKit has it.
+/// Returns the numbers of an owner. A given group takes precedence. Otherwise the group is that of
+/// the user's entry; for a user by number, it is the same number. An unknown name means root, as in
+/// BuildKit.
 pub(super) fn resolve(
     chown: &Chown,
     source: impl Fn(InputIndex) -> Result<Source>,

@@ -1,7 +1,7 @@
-//! Removes files.
+//! Rm actions: removal of files.
 //!
-//! The directory that holds what is removed is resolved inside of the tree; what is removed is
-//! never followed, nor is anything below it.
+//! The parent directory of the path is resolved inside the tree. The removed entry is not followed
+//! if it is a link, and neither are links below it.
 
 use std::path::Path;
 
@@ -10,13 +10,13 @@ use kiln_tree::Dir;
 
 use crate::error::Result;
 
-/// Removes a path with all that is below it, or everything that a pattern matches.
+/// Removes a path with everything below it, or all matches of a pattern.
 pub(super) fn rm(target: &Dir, action: &RmAction) -> Result<()> {
     let path = Path::new(&action.path);
     if !action.allow_wildcard || !has_wildcard(&action.path) {
         return remove(target, path, action.allow_not_found);
     }
-    // A match may be below another one, which has taken it away.
+    // A match may be below another one and already be removed with it.
     target.matching(path)?.iter().try_for_each(|path| remove(target, path, true))
 }
 
@@ -27,7 +27,7 @@ fn remove(target: &Dir, path: &Path, allow_not_found: bool) -> Result<()> {
     Ok(target.remove_all(path)?)
 }
 
-/// Tells whether a path is a pattern.
+/// Returns `true` if a path contains a wildcard.
 pub(crate) fn has_wildcard(path: &str) -> bool {
     let mut characters = path.chars();
     while let Some(character) = characters.next() {

@@ -1,4 +1,4 @@
-//! Makes symbolic links.
+//! Symlink actions: creation of symbolic links.
 
 use std::path::Path;
 
@@ -8,8 +8,8 @@ use kiln_tree::{Dir, Owner};
 use super::attributes;
 use crate::error::Result;
 
-/// Makes a symbolic link. Something that is there already is an error; a link whose target isn't
-/// there is followed to where it leads.
+/// Creates a symbolic link. An existing entry is an error. A dangling link at the new path is
+/// followed to its target.
 pub(super) fn symlink(target: &Dir, action: &SymlinkAction, owner: Option<Owner>) -> Result<()> {
     let attributes = attributes(None, owner, action.timestamp);
     let path = target.real_path(Path::new(&action.new_path))?;

@@ -12,28 +12,28 @@ use super::{ArchivedImage, LoadOptions, check_count, verify};
 use crate::error::{Error, Result};
 use crate::source::document::{CONFIG_LIMIT, DOCUMENT_LIMIT};
 
-/// The list of images.
+/// The file with the list of images.
 pub(super) const MANIFEST: &str = "manifest.json";
 
-/// An image of the list.
+/// An image in the list.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(super) struct Entry {
-    /// Where its config lies.
+    /// The path of the config.
     pub(super) config: String,
-    /// Its names.
+    /// The names with tags.
     #[serde(default)]
     pub(super) repo_tags: Option<Vec<String>>,
-    /// Where its layers lie, base first.
+    /// The paths of the layers, base first.
     #[serde(default)]
     layers: Option<Vec<String>>,
 }
 
 impl Entry {
-    /// Returns the names.
+    /// Returns the parsed names of the image.
     ///
     /// # Errors
-    /// Fails where one is none.
+    /// Fails if a name is invalid.
     pub(super) fn names(&self) -> Result<Vec<Reference>> {
         let tags = self.repo_tags.as_deref().unwrap_or_default();
         let name = |tag: &String| {
@@ -60,13 +60,13 @@ struct Descriptor<'a> {
     size: u64,
 }
 
-/// Returns the list of images.
+/// Reads the list of images.
 pub(super) fn entries(files: &ArchiveFiles) -> Result<Vec<Entry>> {
     let bytes = files.document(MANIFEST, DOCUMENT_LIMIT)?;
     serde_json::from_slice(&bytes).map_err(|error| Error::image(MANIFEST, error))
 }
 
-/// Brings the images that `manifest.json` lists into the store.
+/// Stores the images that `manifest.json` lists.
 pub(super) fn images(files: &ArchiveFiles, options: &LoadOptions) -> Result<Vec<ArchivedImage>> {
     let entries = entries(files)?;
     check_count(entries.len())?;
@@ -93,7 +93,7 @@ fn image(entry: &Entry, files: &ArchiveFiles, options: &LoadOptions) -> Result<A
     put(&bytes, &layers, entry.names()?, options)
 }
 
-/// Keeps an image whose layers are in the store already.
+/// Stores the config and a new manifest of an image whose layers are stored.
 pub(super) fn put(
     config: &[u8],
     layers: &[LayerBlob],
@@ -127,7 +127,8 @@ fn descriptor(layer: &LayerBlob) -> Descriptor<'_> {
     Descriptor { media_type: &layer.media_type, digest: layer.digest, size: layer.size }
 }
 
-/// Returns a layer as it is in the archive; one that is compressed as no image may have it, plain.
+/// Returns a layer with the archive's compression. A layer whose compression images don't support
+/// is decompressed.
 pub(super) fn layer(path: &str, files: &ArchiveFiles, options: &LoadOptions) -> Result<LayerBlob> {
     let known = files.known.layers.borrow().get(path).cloned();
     if let Some(known) = known {

@@ -12,45 +12,45 @@ use kiln_tree::tar_reader::EntryType;
 use super::LoadOptions;
 use crate::error::{Error, Result};
 
-/// Files up to this size are held in memory,
+/// The maximum size in bytes of a file that stays in memory.
 const SMALL: u64 = 256 << 10;
-/// as long as all of them together are no larger.
+/// The maximum total size in bytes of the files in memory.
 const ALL_SMALL: u64 = 32 << 20;
-/// Most bytes of the names of all files.
+/// The maximum total size in bytes of all names.
 const ALL_NAMES: usize = 32 << 20;
-/// How many links lead from one to the next at most.
+/// The maximum number of links from a path to its file.
 const LINKS: usize = 8;
-/// Bytes read at a time.
+/// The number of bytes that are read at a time.
 const CHUNK: usize = 256 << 10;
 
-/// The files of an archive.
+/// The files of an archive by path.
 pub(super) struct ArchiveFiles {
     content: Content,
     files: HashMap<String, Entry>,
     pub(super) known: KnownLayers,
 }
 
-/// The layers that were unpacked before: an archive may name the same file a million times.
+/// The results of unpacking layers, because an archive may refer to the same file very often.
 #[derive(Default)]
 pub(super) struct KnownLayers {
-    /// Blobs and the diff IDs that they have.
+    /// The blobs that were verified to have a diff ID.
     pub(super) verified: RefCell<HashSet<(Digest, Digest)>>,
-    /// Layers by their paths.
+    /// The layers by their paths in the archive.
     pub(super) layers: RefCell<HashMap<String, LayerBlob>>,
 }
 
-/// A file.
+/// The content of an archive's file.
 enum Entry {
-    /// A small one.
+    /// The bytes of a small file.
     Bytes(Vec<u8>),
-    /// A blob of the store.
+    /// The digest and size of a blob in the store.
     Blob(Digest, u64),
-    /// A link to another file, by its path in the archive.
+    /// The path of the file that a link leads to.
     Link(String),
 }
 
 impl ArchiveFiles {
-    /// Reads an archive.
+    /// Reads all files of an archive.
     pub(super) fn read(archive: impl Read + Send, options: &LoadOptions) -> Result<Self> {
         let failed = |error| Error::kernel("read", "the archive")(error);
         let (mut plain, _) = options.limits.decompress(archive).map_err(failed)?;
@@ -87,23 +87,23 @@ impl ArchiveFiles {
                     reading.file(&name, entry.size, &mut reader)?
                 }
                 (_, Some(link)) => Entry::Link(link),
-                // It leads out of the archive.
+                // The link leads out of the archive.
                 (_, None) => continue,
             };
-            // Of several the last one counts, as if all were unpacked.
+            // The last entry of a name counts, as in unpacking.
             reading.files.files.insert(name, found);
         }
-        // What follows the end is read, that whoever writes it isn't cut off.
+        // The rest is read so that the writer of a pipe can finish.
         io::copy(&mut plain, &mut io::sink()).map_err(failed)?;
         Ok(reading.files)
     }
 
-    /// Tells whether there is a file.
+    /// Returns `true` if the archive has a file at `path`.
     pub(super) fn contains(&self, path: &str) -> bool {
         self.find(path).is_some()
     }
 
-    /// Returns the paths of all files.
+    /// Returns the paths of all files and links.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.files.keys().map(String::as_str)
     }
@@ -120,7 +120,7 @@ impl ArchiveFiles {
         }
     }
 
-    /// Sees to it that a file is a blob of the store, and returns its digest and size.
+    /// Stores a file as a blob if necessary. Returns its digest and size.
     pub(super) fn blob(&self, path: &str) -> Result<(Digest, u64)> {
         match self.find(path) {
             None | Some(Entry::Link(_)) => Err(missing(path)),
@@ -132,7 +132,7 @@ impl ArchiveFiles {
         }
     }
 
-    /// Follows links; `None` where there is nothing at their end.
+    /// Returns the file at a path after following links. Returns `None` if there is none.
     fn find(&self, path: &str) -> Option<&Entry> {
         let mut path = normal(&[], path.as_bytes())?;
         for _ in 0..LINKS {
@@ -145,12 +145,12 @@ impl ArchiveFiles {
     }
 }
 
-/// An archive that is being read.
+/// The state of reading an archive.
 struct Reading {
     files: ArchiveFiles,
-    /// Bytes of small files.
+    /// The total size of the files in memory.
     small: u64,
-    /// Bytes of names.
+    /// The total size of the names.
     names: usize,
     entries: u64,
     buffer: Vec<u8>,
@@ -159,7 +159,7 @@ struct Reading {
 impl Reading {
     fn file(&mut self, name: &str, size: u64, reader: &mut TarReader<'_>) -> Result<Entry> {
         let failed = |error| Error::kernel("read", name)(error);
-        // What the store has already needn't be written once more.
+        // A blob that the store already has isn't written again.
         let named = name.strip_prefix("blobs/sha256/");
         let named = named.and_then(|hex| format!("sha256:{hex}").parse::<Digest>().ok());
         if let Some(digest) = named
@@ -187,7 +187,7 @@ impl Reading {
         Ok(Entry::Blob(blob.digest, blob.size))
     }
 
-    /// Passes the content of the entry that the reader is at on.
+    /// Passes the content of the reader's current entry to `to`.
     fn pass(
         &mut self,
         reader: &mut TarReader<'_>,
@@ -213,13 +213,13 @@ fn missing(path: &str) -> Error {
     Error::image(path, "is not in the archive")
 }
 
-/// Returns the components of a path's parent.
+/// Returns the path of a path's parent.
 fn parent(path: &str) -> &[u8] {
     path.rsplit_once('/').map_or(&[], |(parent, _)| parent.as_bytes())
 }
 
-/// Returns a path below `base` without `.`, `..` and double slashes; `None` where it is the root, leads
-/// out of it, or isn't UTF-8.
+/// Returns a path below `base` without `.`, `..` and double slashes. Returns `None` if it is the
+/// root, leads outside, or isn't UTF-8.
 fn normal(base: &[u8], path: &[u8]) -> Option<String> {
     let mut parts: Vec<&[u8]> = Vec::new();
     let base = if path.starts_with(b"/") { &[] } else { base };

@@ -1,4 +1,4 @@
-//! Archives of OCI layouts.
+//! Archives in the form of OCI layouts.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -13,14 +13,14 @@ use crate::blobs::wrong_size;
 use crate::error::{Error, Result};
 use crate::source::document::{CONFIG_LIMIT, DOCUMENT_LIMIT, digest_of};
 
-/// The list of images.
+/// The file with the list of images.
 const INDEX: &str = "index.json";
-/// How deep indexes may be nested.
+/// The maximum depth of nested indexes.
 const DEPTH: u32 = 4;
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 const CONTAINERD_NAME: &str = "io.containerd.image.name";
 
-/// Brings the images that `index.json` lists into the store.
+/// Stores the images that `index.json` lists.
 pub(super) fn images(files: &ArchiveFiles, options: &LoadOptions) -> Result<Vec<ArchivedImage>> {
     let bytes = files.document(INDEX, DOCUMENT_LIMIT)?;
     let media_type =
@@ -32,7 +32,7 @@ pub(super) fn images(files: &ArchiveFiles, options: &LoadOptions) -> Result<Vec<
     check_count(index.manifests.len())?;
     let layout = Layout { files, options, known: RefCell::default() };
     let tags = layout.tags()?;
-    // One that has several names is there several times.
+    // An image with several names has several entries.
     let mut found: Vec<ArchivedImage> = Vec::new();
     for entry in &index.manifests {
         let digest = digest_of(entry)?;
@@ -57,15 +57,15 @@ pub(super) fn images(files: &ArchiveFiles, options: &LoadOptions) -> Result<Vec<
     Ok(found)
 }
 
-/// Returns the names of an entry: in full where containerd or buildx wrote it, or as a tag that is
-/// a name as well.
+/// Returns the names of an entry: the full name that containerd and buildx write, or a tag that is
+/// a full name.
 fn named(entry: &Descriptor) -> Result<Vec<Reference>> {
     let annotation = |key: &str| entry.annotations.get(key).map(String::as_str);
     if let Some(name) = annotation(CONTAINERD_NAME) {
         let invalid = |error| Error::image(format!("invalid name {name:?}"), error);
         return Ok(vec![name.parse().map_err(invalid)?]);
     }
-    // `latest` alone is a tag of nothing.
+    // A plain tag such as `latest` is no name.
     let name = annotation(REF_NAME).filter(|name| name.contains([':', '/']));
     Ok(name.and_then(|name| name.parse().ok()).into_iter().collect())
 }
@@ -73,13 +73,13 @@ fn named(entry: &Descriptor) -> Result<Vec<Reference>> {
 struct Layout<'a> {
     files: &'a ArchiveFiles,
     options: &'a LoadOptions,
-    /// The manifests and indexes that were brought in, by the depth that was left, with the configs of
-    /// images: nested indexes that name the same ones again and again would not end.
+    /// The config digests of the manifests and indexes that have been read, by digest and remaining
+    /// depth. This bounds the work for nested indexes that repeat the same entries.
     known: RefCell<BTreeMap<(Digest, u32), Option<Digest>>>,
 }
 
 impl Layout<'_> {
-    /// Returns the names that `manifest.json` gives to images, where there is one, by their IDs.
+    /// Returns the names of images in `manifest.json`, by image ID. Returns none without that file.
     fn tags(&self) -> Result<BTreeMap<Digest, Vec<Reference>>> {
         let mut tags = BTreeMap::new();
         if !self.files.contains(docker::MANIFEST) {
@@ -92,7 +92,7 @@ impl Layout<'_> {
         Ok(tags)
     }
 
-    /// Returns a manifest or index, which has to be what its descriptor says.
+    /// Reads a manifest or index and verifies that it matches its descriptor.
     fn read(&self, digest: &Digest, entry: &Descriptor) -> Result<(Vec<u8>, String)> {
         self.described_blob(digest, entry)?;
         let bytes = self.files.document(&path(digest), DOCUMENT_LIMIT)?;
@@ -101,7 +101,7 @@ impl Layout<'_> {
         Ok((bytes, media_type))
     }
 
-    /// Brings in what a manifest or index names; returns the digest of the config of an image.
+    /// Stores the contents of a manifest or index. Returns the digest of an image's config.
     fn image(
         &self,
         digest: &Digest,
@@ -133,7 +133,7 @@ impl Layout<'_> {
         let mut any = None;
         for entry in &index.manifests {
             let digest = digest_of(entry)?;
-            // An archive may be of some platforms alone.
+            // An archive may contain only some of the platforms.
             if !self.files.contains(&path(&digest)) {
                 continue;
             }
@@ -151,8 +151,8 @@ impl Layout<'_> {
         }
     }
 
-    /// Sees to it that a blob is in the store, and returns its size. What lies under its name may be a
-    /// link to something else.
+    /// Stores a blob if necessary and returns its size. Verifies the digest, because the file may
+    /// be a link to another one.
     fn blob(&self, digest: &Digest) -> Result<u64> {
         let (actual, size) = self.files.blob(&path(digest))?;
         if actual == *digest {
@@ -161,7 +161,7 @@ impl Layout<'_> {
         Err(kiln_store::Error::DigestMismatch { expected: *digest, actual }.into())
     }
 
-    /// Does the same for a blob that has to have the size that its descriptor says.
+    /// Does the same as [`Self::blob`], and verifies the size in the descriptor.
     fn described_blob(&self, digest: &Digest, descriptor: &Descriptor) -> Result<u64> {
         let size = self.blob(digest)?;
         if size == descriptor.size {
@@ -170,7 +170,7 @@ impl Layout<'_> {
         Err(wrong_size(digest, descriptor.size, size))
     }
 
-    /// Brings in what a manifest names; returns the config's digest where it is that of an image.
+    /// Stores the contents of a manifest. Returns the config's digest if it is an image's.
     fn manifest(&self, digest: &Digest, manifest: &ImageManifest) -> Result<Option<Digest>> {
         let config_digest = digest_of(&manifest.config)?;
         self.described_blob(&config_digest, &manifest.config)?;
@@ -185,7 +185,7 @@ impl Layout<'_> {
         let config =
             ImageConfig::parse(&bytes).map_err(|error| Error::image(config_digest, error))?;
         let (diff_ids, layers) = (config.rootfs.diff_ids(), &manifest.layers);
-        // Those of attestations are statements, whose digests stand where diff IDs do.
+        // The layers of an attestation are statements, and its diff IDs are their digests.
         let is_image = layers.iter().all(|layer| layer.media_type.contains(".tar"));
         if is_image && diff_ids.len() != layers.len() {
             let (layers, count) = (layers.len(), diff_ids.len());
@@ -212,7 +212,7 @@ impl Layout<'_> {
     }
 }
 
-/// Returns where a blob lies.
+/// Returns the path of a blob in the archive.
 fn path(digest: &Digest) -> String {
     format!("blobs/sha256/{}", digest.hex())
 }

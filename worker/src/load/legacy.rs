@@ -1,14 +1,15 @@
-//! Archives of docker before 1.10.
+//! Archives of Docker before 1.10.
 //!
-//! Each layer is an image of its own, with a directory that is called as its ID: `layer.tar`, and in
-//! `json` a config that names the parent. A file `repositories`, where there is one, gives names to some
-//! of them. These are images, and so are those that are no other's parent; the others are layers of
-//! them. An image as there are now is made of a chain of them as docker made it: the config of the last
-//! one, less what only that form had, with the diff IDs and the history of all.
+//! Each layer is an image of its own in a directory named after its ID: `layer.tar`, and `json`
+//! with a config that names the parent. An optional file `repositories` gives names to some of
+//! these images. The loader loads the named images and those that are no other image's parent; the
+//! others become their layers. It converts each chain to a current image in Docker's way: the last
+//! image's config without the members of the old format, with the diff IDs and the history of all
+//! images in the chain.
 //!
-//! Nothing ties an ID to what it stands for: it is a name in the archive, and no more. Chains may be
-//! hostile: they are followed by a loop, never by recursion, no further than images go, and each ID
-//! stands in a chain once.
+//! An ID isn't bound to any content: it is just a name in the archive. Chains may be hostile. They
+//! are followed by a loop instead of recursion, up to the maximum number of layers, and an ID may
+//! occur only once in a chain.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -23,21 +24,21 @@ use super::{ArchivedImage, LoadOptions, docker, verify};
 use crate::error::{Error, Result};
 use crate::source::document::{CONFIG_LIMIT, DOCUMENT_LIMIT};
 
-/// The names of images.
+/// The file with the names of images.
 const REPOSITORIES: &str = "repositories";
-/// An image's config, in its directory,
+/// The file with an image's config in its directory.
 const CONFIG: &str = "json";
-/// and its layer.
+/// The file with an image's layer in its directory.
 const LAYER: &str = "layer.tar";
 
-/// Most layers of an image.
+/// The maximum number of layers in an image.
 const MAX_LAYERS: usize = 1000;
-/// Most bytes of an ID.
+/// The maximum size of an ID in bytes.
 const MAX_ID: usize = 128;
 
-/// Members that configs had then and have no more.
+/// The members of old configs that current configs don't have.
 const GONE: [&str; 6] = ["id", "parent", "Size", "parent_id", "layer_id", "throwaway"];
-/// The only members that docker takes of configs that were written before it kept unknown ones,
+/// The members that Docker keeps of configs written before [`KEPT_SINCE`].
 const KNOWN: [&str; 10] = [
     "architecture",
     "author",
@@ -50,15 +51,15 @@ const KNOWN: [&str; 10] = [
     "os",
     "variant",
 ];
-/// by a version before this one.
+/// The version from which on Docker keeps unknown members of configs.
 const KEPT_SINCE: [u64; 3] = [1, 8, 3];
 
-/// Tells whether an archive is one of these.
+/// Returns `true` if an archive has the old format.
 pub(super) fn is_legacy(files: &ArchiveFiles) -> bool {
     files.contains(REPOSITORIES) || ids(files).next().is_some()
 }
 
-/// Brings the images of the archive into the store.
+/// Stores the images of the archive.
 pub(super) fn images(files: &ArchiveFiles, options: &LoadOptions) -> Result<Vec<ArchivedImage>> {
     let mut legacy = Legacy { files, options, layers: BTreeMap::new() };
     let mut names = if files.contains(REPOSITORIES) { named(files)? } else { BTreeMap::new() };
@@ -71,7 +72,7 @@ pub(super) fn images(files: &ArchiveFiles, options: &LoadOptions) -> Result<Vec<
     names.into_iter().map(|(id, names)| legacy.image(&id, names)).collect()
 }
 
-/// Returns the IDs of all images that seem to be there.
+/// Returns the IDs of all directories that have a config and a layer.
 fn ids(files: &ArchiveFiles) -> impl Iterator<Item = &str> {
     let id = |name: &'_ str| name.strip_suffix(CONFIG)?.strip_suffix('/').map(str::len);
     let ids = files.names().filter_map(move |name| id(name).map(|length| &name[..length]));
@@ -87,7 +88,7 @@ fn path(id: &str, name: &str) -> String {
     format!("{id}/{name}")
 }
 
-/// Returns the images that have names, by ID.
+/// Returns the named images by ID.
 fn named(files: &ArchiveFiles) -> Result<BTreeMap<String, Vec<Reference>>> {
     let bytes = files.document(REPOSITORIES, DOCUMENT_LIMIT)?;
     let listed: BTreeMap<String, BTreeMap<String, String>> =
@@ -103,7 +104,7 @@ fn named(files: &ArchiveFiles) -> Result<BTreeMap<String, Vec<Reference>>> {
     Ok(names)
 }
 
-/// The members of a config that count.
+/// The members of an old config that the loader reads.
 #[derive(Deserialize)]
 struct V1Config {
     #[serde(default)]
@@ -126,7 +127,7 @@ struct ContainerConfig {
     cmd: Option<Words>,
 }
 
-/// A command line, which was once written as one text.
+/// A command line, as a list of words or, in the oldest versions, one text.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Words {
@@ -135,7 +136,7 @@ enum Words {
 }
 
 impl V1Config {
-    /// Returns what the history says of the layer.
+    /// Returns the history entry of the layer.
     fn history(&self) -> History {
         let cmd = self.container_config.as_ref().and_then(|config| config.cmd.as_ref());
         History {
@@ -151,7 +152,7 @@ impl V1Config {
         }
     }
 
-    /// Tells whether its members that nobody knows aren't kept.
+    /// Returns `true` if Docker would drop the config's unknown members.
     fn is_reduced(&self) -> bool {
         let version = self.docker_version.as_deref().unwrap_or_default();
         let mut numbers = version.split('.').map(|part| part.parse().unwrap_or(0));
@@ -170,12 +171,12 @@ struct V1Image {
 struct Legacy<'a> {
     files: &'a ArchiveFiles,
     options: &'a LoadOptions,
-    /// What was read.
+    /// The images that have been read, by ID.
     layers: BTreeMap<String, Rc<V1Image>>,
 }
 
 impl<'a> Legacy<'a> {
-    /// Returns the images that are no parents.
+    /// Returns the images that are no other image's parent.
     fn heads(&self) -> Result<BTreeSet<&'a str>> {
         let ids: BTreeSet<&'a str> = ids(self.files).collect();
         let mut heads = ids.clone();
@@ -208,7 +209,7 @@ impl<'a> Legacy<'a> {
         Ok(layer)
     }
 
-    /// Returns an image and those that it goes on top of, base first.
+    /// Returns an image and its ancestors, base first.
     fn chain(&mut self, id: &str) -> Result<Vec<Rc<V1Image>>> {
         let (mut chain, mut seen) = (Vec::new(), BTreeSet::new());
         let mut next = Some(id.to_owned());
@@ -239,7 +240,7 @@ impl<'a> Legacy<'a> {
         docker::put(&config, &blobs, names, self.options)
     }
 
-    /// Returns the config of an image as there are now.
+    /// Returns the config of the current image for a chain.
     fn image_config(&self, id: &str, chain: &[Rc<V1Image>]) -> Result<Vec<u8>> {
         let path = path(id, CONFIG);
         let failed = |error| Error::image(&path, error);
@@ -266,7 +267,7 @@ fn parent(config: &V1Config) -> Option<&str> {
     config.parent.as_deref().filter(|parent| !parent.is_empty())
 }
 
-/// Returns JSON without the white space that means nothing.
+/// Removes insignificant white space from JSON.
 fn compact(json: &str) -> String {
     let (mut in_string, mut escaped) = (false, false);
     let means_something = |c: &char| {

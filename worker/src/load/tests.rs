@@ -3,7 +3,7 @@ use serde_json::json;
 
 use super::*;
 
-/// An archive in the making.
+/// An archive under construction.
 struct Archive(tar::Builder<Vec<u8>>);
 
 impl Archive {
@@ -44,7 +44,7 @@ fn config(layers: &[&[u8]]) -> Vec<u8> {
     config.to_string().into_bytes()
 }
 
-/// Returns `manifest.json` of an image whose config is `c.json`.
+/// Returns the `manifest.json` of an image whose config is `c.json`.
 fn manifest(tags: &[&str], layers: &[&str]) -> Vec<u8> {
     json!([{"Config": "c.json", "RepoTags": tags, "Layers": layers}]).to_string().into_bytes()
 }
@@ -62,7 +62,7 @@ fn place() -> Place {
 }
 
 impl Place {
-    /// Loads an archive that is no good, which must leave no image; returns why.
+    /// Loads an invalid archive and returns the error. Checks that it leaves no image in the store.
     #[track_caller]
     fn refusal(&self, archive: &[u8]) -> String {
         let error = load(archive, &self.options).unwrap_err();
@@ -101,7 +101,7 @@ fn old_archives_share_layers_by_links() {
     );
     let again = load(&archive[..], &place.options).unwrap();
     assert_eq!((again[0].id, &again[0].names[0].previous), (loaded[0].id, &None));
-    // Another image takes a name.
+    // Another image takes over the name.
     let other = Archive::new()
         .file("l", &two)
         .file("c.json", &config(&[&two]))
@@ -181,7 +181,7 @@ fn archives_are_bounded() {
     assert!(place.refusal(&large).contains("c.json: is larger than"));
 }
 
-/// Returns a layout with an image of one layer, `blobs` beside those of the image.
+/// Returns a layout of an image with one layer, and with additional `blobs`.
 fn layout(layer: &[u8], annotations: &serde_json::Value, blobs: &[(Digest, &[u8])]) -> Archive {
     let config = config(&[layer]);
     let descriptor = |kind: &str, bytes: &[u8]| {
@@ -230,7 +230,7 @@ fn layouts_keep_digests_and_names() {
         assert_eq!(found, names);
         assert_eq!(loaded[0].id, Digest::of(&config(&[&one])));
     }
-    // Names may stand beside.
+    // A layout may have names in an additional `manifest.json`.
     let place = place();
     let list = json!([{
         "Config": format!("blobs/sha256/{}", Digest::of(&config(&[&one])).hex()),
@@ -261,7 +261,8 @@ fn blobs_of_layouts_are_verified() {
     assert!(place.refusal(&confused).contains("both a manifest and an index"));
 }
 
-/// Returns an archive as docker wrote them before 1.10: of each image its ID, its parent and its layer.
+/// Returns an archive in the format of Docker before 1.10. Each image has an ID, a parent and a
+/// layer.
 fn old_archive(images: &[(&str, Option<&str>, &[u8])]) -> Archive {
     images.iter().fold(Archive::new(), |archive, (id, parent, layer)| {
         let mut config = json!({
@@ -294,7 +295,8 @@ fn archives_from_before_docker_1_10_load() {
     };
     assert_eq!(names(&loaded[0]), ["a:2"]);
     assert_eq!(names(&loaded[1]), ["a:1", "r.example:5000/b:latest"]);
-    // The members are sorted, those of the old form are gone, and Go escapes what HTML knows.
+    // The members are sorted, those of the old format are removed, and special characters of HTML
+    // are escaped as in Go.
     let nop = |id: &str| {
         format!(
             "{{\"created\":\"2015-09-01T01:02:03Z\",\"created_by\":\"/bin/sh -c #(nop) ADD {id}\"}}"
@@ -315,7 +317,7 @@ fn archives_from_before_docker_1_10_load() {
     let config = place.options.store.content().read(&loaded[1].id, 1 << 20).unwrap();
     assert_eq!(String::from_utf8(config).unwrap(), expected);
 
-    // What has no name is an image where it is no other's parent.
+    // An image without a name is loaded if it is no other image's parent.
     let named = json!({"a": {"2": base}}).to_string().into_bytes();
     let with_base = old_archive(&images).file("repositories", &named).bytes();
     for (archive, count) in [(old_archive(&images).bytes(), 1), (with_base, 2)] {

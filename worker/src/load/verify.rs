@@ -1,4 +1,4 @@
-//! Layers that are what their config says.
+//! Verification of layers against the image config.
 
 use std::io;
 
@@ -10,7 +10,7 @@ use super::LoadOptions;
 use super::files::ArchiveFiles;
 use crate::error::{Error, Result};
 
-/// Makes a layer known, above `below`, after making sure that the blob is what the diff ID says.
+/// Declares a layer above `below` after verifying that the blob has the diff ID.
 pub(super) fn declare(
     below: Option<&LayerId>,
     diff_id: &Digest,
@@ -38,7 +38,7 @@ fn verify(diff_id: &Digest, blob: &LayerBlob, options: &LoadOptions) -> Result<(
     Err(Error::image(format!("layer {}", blob.digest), problem))
 }
 
-/// Returns the digest of a layer that is no longer compressed.
+/// Returns the digest of a layer's uncompressed bytes.
 pub(super) fn diff_id_of(blob: &LayerBlob, options: &LoadOptions) -> Result<Digest> {
     if blob.media_type == media_type::DOCKER_LAYER {
         return Ok(blob.digest);
@@ -51,8 +51,8 @@ pub(super) fn diff_id_of(blob: &LayerBlob, options: &LoadOptions) -> Result<Dige
     Ok(plain.finish().0)
 }
 
-/// Returns the media type of a layer by its compression, docker's where docker has one; `None` where
-/// no image may have such layers.
+/// Returns the media type for a compression: Docker's type if there is one, otherwise OCI's.
+/// Returns `None` if images don't support the compression.
 pub(super) fn media_type(compression: Compression) -> Option<&'static str> {
     match compression {
         Compression::None => Some(media_type::DOCKER_LAYER),

@@ -1,9 +1,9 @@
-//! Reading what a cache says.
+//! The parsing and checking of remote caches.
 //!
-//! All documents are digested on their way here, and bounded. What they say is taken for what it is,
-//! the word of somebody else: a layer whose blob isn't listed by the manifest, has a type that isn't a
-//! layer's, is larger than allowed or stands on one that doesn't come before it is none, and neither
-//! is a result that needs it.
+//! All documents are digested on arrival and limited in size. Their contents are untrusted. A layer
+//! is dropped if the manifest doesn't list its blob, the blob isn't a layer or is larger than
+//! allowed, or the layer's parent doesn't come before it. Results that need a dropped layer are
+//! dropped as well.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -21,55 +21,55 @@ use crate::resolve::ImageResolver;
 use crate::source::document::{CONFIG_LIMIT, Document, digest_of};
 use crate::source::image::check_media_type;
 
-/// Most bytes of a cache's config.
+/// The maximum size of a cache's config in bytes.
 const CACHE_LIMIT: u64 = 64 << 20;
-/// Most outputs of a step, and layers of all of them together.
+/// The maximum number of a step's outputs, and of the layers of all its outputs together.
 pub(super) const MOST: usize = 1000;
-/// What BuildKit calls the config of its caches.
+/// The media type of the config of BuildKit's caches.
 const BUILDKIT_CONFIG: &str = "application/vnd.buildkit.cacheconfig.v0";
 
-/// What a cache says, as far as it makes sense.
+/// A parsed cache without its invalid parts.
 #[derive(Clone, Debug)]
 pub struct ImportedCache {
-    /// What people know it by.
+    /// The name of the cache for display.
     pub(super) name: String,
-    /// The origin of its blobs, as the store keeps it.
+    /// The origin of the cache's blobs, in the store's format.
     pub(super) origin: String,
-    /// Whether its cache mounts are wanted.
+    /// `true` if the build imports cache mounts.
     pub(super) wants_mounts: bool,
     pub(super) config: CacheConfig,
-    /// The number of results and cache mounts that make no sense and are left out.
+    /// The number of results and cache mounts that were dropped as invalid.
     pub(super) dropped: usize,
-    /// Results by key.
+    /// The number of the record for each key.
     pub(super) records: HashMap<Digest, usize>,
-    /// Canonical keys by definition key.
+    /// The canonical key for each definition key.
     pub(super) links: HashMap<Digest, Digest>,
 }
 
 impl ImportedCache {
-    /// Returns how many results it has.
+    /// Returns the number of results.
     pub fn len(&self) -> usize {
         self.records.len()
     }
 
-    /// Returns the number of results and cache mounts that were left out, since what they stand on
-    /// isn't listed, too large, or makes no sense.
+    /// Returns the number of results and cache mounts that were dropped because a part of them
+    /// isn't listed, is too large or is invalid.
     pub fn dropped(&self) -> usize {
         self.dropped
     }
 
-    /// Tells whether it has none.
+    /// Returns `true` if the cache has no results.
     pub fn is_empty(&self) -> bool {
         self.records.is_empty()
     }
 }
 
 impl ImageResolver {
-    /// Reads what a cache says, of an image for all of `platforms`. No blob but documents is fetched,
-    /// and none that would have more than `largest` bytes is believed to be of use.
+    /// Reads a cache. From an index of images, it reads the images for `platforms`. It fetches
+    /// documents only, and drops blobs of more than `largest` bytes.
     ///
     /// # Errors
-    /// Fails where it can't be read, is no cache of kiln's, or one of another version.
+    /// Fails if the source can't be read, isn't a cache of kiln's, or has another version.
     pub async fn import_cache(
         &self,
         source: &CacheSource,
@@ -110,7 +110,7 @@ impl Import<'_> {
         }
     }
 
-    /// Reads an index: of a cache's blobs, or of images.
+    /// Reads an index of a cache's blobs or of images.
     async fn index(&self, index: &ImageIndex) -> Result<CacheConfig> {
         let entries = &index.manifests;
         let config = |kind: &str| entries.iter().find(|it| it.media_type == kind);
@@ -141,7 +141,7 @@ impl Import<'_> {
         if all.records.is_empty() { Err(problem) } else { Ok(all) }
     }
 
-    /// Reads the config of a cache whose manifest lists `listed`.
+    /// Reads the config of a cache whose manifest lists the blobs in `listed`.
     async fn cache(&self, config: &Descriptor, listed: &[Descriptor]) -> Result<CacheConfig> {
         let bytes = self.reader.blob(&digest_of(config)?, CACHE_LIMIT).await?;
         let invalid = |error| self.problem(&format!("has an invalid config: {error}"));
@@ -155,7 +155,7 @@ impl Import<'_> {
         let layers = config.layers.iter_mut().map(|layer| &mut layer.blob);
         let mounts = config.mounts.iter_mut().map(|mount| &mut mount.blob);
         for blob in layers.chain(mounts).filter(|blob| !is_listed(blob)) {
-            // It is none from here on.
+            // An empty media type marks the blob as unusable.
             blob.media_type.clear();
         }
         Ok(config)
@@ -175,7 +175,7 @@ impl Import<'_> {
         }
     }
 
-    /// Reads what an image says of the steps that made it.
+    /// Reads an image's inline cache.
     fn inline(&self, manifest: &ImageManifest, config: &[u8]) -> Result<CacheConfig> {
         let invalid = |error: &dyn std::fmt::Display| {
             self.problem(&format!("has an invalid image config: {error}"))
@@ -214,7 +214,7 @@ impl Import<'_> {
         })
     }
 
-    /// Drops what makes no sense, and makes the rest easy to look up.
+    /// Drops invalid parts and indexes the rest.
     fn checked(&self, config: CacheConfig) -> ImportedCache {
         let largest = self.largest.unwrap_or(i64::MAX as u64);
         let mut depths: Vec<Option<usize>> = Vec::with_capacity(config.layers.len());
@@ -256,7 +256,7 @@ impl Import<'_> {
     }
 }
 
-/// Returns when each layer of an image was made, as its history tells.
+/// Returns the creation time of each layer from an image's history, in nanoseconds since 1970.
 fn layer_times(config: &ImageConfig) -> Vec<i64> {
     let time = |text: &str| {
         let time = OffsetDateTime::parse(text, &Rfc3339).ok()?;
@@ -266,7 +266,7 @@ fn layer_times(config: &ImageConfig) -> Vec<i64> {
     makers.map(|entry| entry.created.as_deref().and_then(time).unwrap_or_default()).collect()
 }
 
-/// Adds what another image says.
+/// Appends the cache of another image.
 fn append(all: &mut CacheConfig, more: CacheConfig) {
     let shift = all.layers.len() as u32;
     let shifted = |number: Option<u32>| number.map(|number| number.saturating_add(shift));

@@ -1,4 +1,4 @@
-//! What a build knows, to be exported.
+//! The known results of a graph, for export as a cache.
 
 use std::collections::BTreeSet;
 
@@ -13,29 +13,29 @@ use crate::output::Output;
 /// The result of a step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KnownResult {
-    /// The canonical key.
+    /// The canonical key of the step.
     pub key: Digest,
-    /// For each output its uppermost layer; `None` for an empty file system.
+    /// The uppermost layer of each output. `None` for an empty file system.
     pub outputs: Vec<Option<LayerId>>,
-    /// How long the step took, in milliseconds; 0 where nobody knows.
+    /// The step's run time in milliseconds, or 0 if it is unknown.
     pub duration_ms: u64,
 }
 
-/// What is known of a graph.
+/// The known results of a graph.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KnownResults {
-    /// The results, in the graph's order.
+    /// The results in the graph's order.
     pub results: Vec<KnownResult>,
-    /// The keys that lead to keys of results, sorted.
+    /// The links from definition keys to the keys of results, sorted.
     pub links: Vec<CacheLink>,
 }
 
 impl RemoteCache {
-    /// Returns what is known of the vertices of a solved graph, by the store or by caches elsewhere,
-    /// whether this build needed it or not. What belongs to one build alone isn't part of it.
+    /// Returns the results of a solved graph's vertices that the store or a remote cache has, even
+    /// if this build didn't need them. Vertices whose keys belong to one build are left out.
     ///
     /// # Errors
-    /// Fails where the store does.
+    /// Fails if the store fails.
     pub async fn known(&self, vertices: &[Option<VertexKeys>]) -> Result<KnownResults, CacheError> {
         let mut known = KnownResults::default();
         let (mut seen, mut links) = (BTreeSet::new(), BTreeSet::new());

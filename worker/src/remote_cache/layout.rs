@@ -1,7 +1,7 @@
-//! Caches in directories: OCI layouts that somebody else may have had a hand in.
+//! Caches in directories: OCI layouts that may be hostile.
 //!
-//! Nothing outside of the directory is reached, whatever links are in it, and nothing is opened that
-//! is no regular file. (OCI image specification, "Image Layout".)
+//! Links can't lead outside the directory, and only regular files are opened. (OCI image
+//! specification, "Image Layout".)
 
 use std::fs::File;
 use std::io::Read as _;
@@ -15,7 +15,7 @@ use crate::source::document::{DOCUMENT_LIMIT, digest_of};
 
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
-/// Opens a blob, if it is there. Its content is still to be verified.
+/// Opens a blob if it exists. The caller must verify the content.
 pub(crate) fn open_cached(directory: &Path, digest: &Digest) -> Result<Option<File>> {
     let path = Path::new("blobs/sha256").join(digest.hex());
     let opened = Dir::open(directory).and_then(|root| root.open_file(&path));
@@ -26,13 +26,13 @@ pub(crate) fn open_cached(directory: &Path, digest: &Digest) -> Result<Option<Fi
     }
 }
 
-/// Tells whether a blob is there, with that size.
+/// Returns `true` if a blob exists with that size.
 pub(crate) fn has_cached(directory: &Path, digest: &Digest, size: u64) -> bool {
     let file = open_cached(directory, digest).ok().flatten();
     file.and_then(|file| file.metadata().ok()).is_some_and(|file| file.len() == size)
 }
 
-/// Reads a blob whole, and verifies it.
+/// Reads and verifies a blob of at most `limit` bytes.
 pub(crate) fn read_cached(directory: &Path, digest: &Digest, limit: u64) -> Result<Vec<u8>> {
     let name = digest.to_string();
     let missing = || Error::image(directory.display(), format!("no blob {name}"));
@@ -46,7 +46,7 @@ pub(crate) fn read_cached(directory: &Path, digest: &Digest, limit: u64) -> Resu
     }
 }
 
-/// Returns the digest of what is meant in a directory: what the index lists under a tag.
+/// Returns the digest of the index entry with a tag.
 pub(crate) fn find_tag(directory: &Path, tag: &str) -> Result<Digest> {
     let shown = || directory.join("index.json");
     let file = Dir::open(directory)?.open_file(Path::new("index.json"))?;
@@ -70,7 +70,7 @@ fn read_limited(file: File, name: &str, limit: u64) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Returns a directory as the store keeps it.
+/// Returns the absolute path of a directory, which the store records.
 pub(crate) fn absolute(directory: &Path) -> Result<PathBuf> {
     std::fs::canonicalize(directory).map_err(Error::path("open the cache", directory))
 }

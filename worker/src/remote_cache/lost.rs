@@ -1,30 +1,30 @@
-//! What caches have promised and couldn't keep.
+//! The blobs that caches list but can't provide.
 //!
-//! A layer of a cache is downloaded when somebody needs it, long after the cache was believed. Where
-//! it then can't be had, or isn't what the cache says, the step that needed it fails; but what was
-//! said of the layer is dropped from the store, and noted here. Whoever started the build sees the
-//! note and builds once more: without the layer, the steps that made it run.
+//! A layer of a cache is downloaded when a step needs it, long after the import of the cache. If
+//! the blob is missing or differs from the cache's description, that step fails. The store then
+//! drops all cache records about the blob, and the blob is noted here. The caller of the build
+//! checks the notes and builds again: without the cached layer, the steps that create it run.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use kiln_oci::Digest;
 
-/// How many broken promises make all others of the same cache worth nothing.
+/// The number of lost blobs after which a cache isn't used any more.
 const PATIENCE: usize = 8;
 
-/// A blob that a cache has promised.
+/// A blob that a cache lists but can't provide.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LostBlob {
-    /// The blob.
+    /// The digest of the blob.
     pub digest: Digest,
-    /// The cache: a repository or a layout's directory.
+    /// The location of the cache: a repository or the directory of a layout.
     pub place: String,
-    /// Why it can't be used.
+    /// The reason why the blob can't be used.
     pub problem: String,
 }
 
-/// The blobs that caches have promised in vain to this process.
+/// The lost blobs that this process has noticed.
 #[derive(Debug, Default)]
 pub(crate) struct LostBlobs(Mutex<BTreeMap<(String, Digest), Noted>>);
 
@@ -35,13 +35,13 @@ struct Noted {
 }
 
 impl LostBlobs {
-    /// Notes a broken promise.
+    /// Adds a lost blob.
     pub(crate) fn note(&self, blob: LostBlob) {
         let promise = (blob.place.clone(), blob.digest);
         self.all().entry(promise).or_insert(Noted { blob, told: false });
     }
 
-    /// Returns what was noted since the last time.
+    /// Returns the blobs that were added since the last call.
     pub(crate) fn take(&self) -> Vec<LostBlob> {
         let mut lost = self.all();
         let new = lost.values_mut().filter(|noted| !noted.told);
@@ -52,7 +52,7 @@ impl LostBlobs {
         new.map(tell).collect()
     }
 
-    /// Tells whether a cache still may promise a blob.
+    /// Returns `true` if a cache may still provide a blob.
     pub(crate) fn is_believed(&self, place: &str, digest: &Digest) -> bool {
         let lost = self.all();
         let broken = || lost.values().filter(|noted| noted.blob.place == place).count();

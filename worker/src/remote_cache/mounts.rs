@@ -1,4 +1,4 @@
-//! Cache mounts that come with a cache, and which a build uses.
+//! The cache mounts in a cache, and those that a build uses.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -22,8 +22,8 @@ use crate::source::origin::Origin;
 use crate::worker::{Worker, platform};
 
 impl RemoteCache {
-    /// Lists the cache mounts that a graph uses, that aren't here and that caches elsewhere have, each
-    /// with what these have of it.
+    /// Returns the cache mounts that a graph uses, the store lacks and remote caches have, each
+    /// with the caches' contents for it.
     fn missing_mounts(&self, graph: &Graph) -> BTreeMap<&str, Vec<Offer<'_>>> {
         let used: BTreeSet<&str> =
             graph.vertices().iter().flat_map(caches).map(|(_, cache)| cache.id.as_str()).collect();
@@ -42,9 +42,9 @@ impl RemoteCache {
         missing
     }
 
-    /// Fills the cache mounts that a graph uses and that aren't here yet with what caches elsewhere
-    /// have of them, as a step that `step` makes where there is anything to do. One that can't be
-    /// had stays as it is, and is warned of.
+    /// Fills missing cache mounts of a graph from remote caches. Calls `step` for a step to report
+    /// progress on if there is work. A mount that can't be filled stays as it is and causes a
+    /// warning.
     pub async fn fill_mounts(
         &self,
         graph: &Graph,
@@ -68,12 +68,12 @@ impl RemoteCache {
             }
         });
         futures_util::future::join_all(fills).await;
-        // No step has failed for want of these.
+        // No step has failed because of these blobs.
         drop(blobs.take_lost());
     }
 }
 
-/// A cache, and what it has of a cache mount.
+/// A cache and its content for a cache mount.
 type Offer<'a> = (&'a ImportedCache, &'a CacheMountContent);
 
 async fn fill(
@@ -92,7 +92,7 @@ async fn fill(
     let (blobs, mount) = (blobs.clone(), mount.clone());
     blocking(move || {
         let mounts = blobs.store.cache_mounts();
-        // Who else wants it waits until it is there.
+        // Other users of the mount wait until it is filled.
         let (mut guard, is_new) = mounts.acquire(&mount.id, Sharing::Locked)?;
         if !is_new {
             return Ok(());
@@ -126,8 +126,8 @@ fn unpack(guard: &CacheMountGuard, mount: &CacheMountContent, blobs: &Blobs) -> 
 }
 
 impl Worker {
-    /// Makes the layers of a graph's base images known as far as their documents are in the store:
-    /// what is known of a layer from its image comes before what a cache says of it.
+    /// Declares the layers of a graph's base images if their documents are in the store. The
+    /// store's information from an image takes precedence over a cache's.
     pub async fn know_bases(&self, graph: &Graph) {
         for vertex in graph.vertices() {
             let Some(OpKind::Source(source)) = &vertex.op.kind else { continue };
@@ -158,11 +158,12 @@ impl Worker {
         }
     }
 
-    /// Returns the keys of the cache mounts that a solved graph uses and that are here, sorted. One
-    /// that begins with files which have no tree here isn't known, and left out.
+    /// Returns the keys of the cache mounts that a solved graph uses and the store has, sorted.
+    /// Mounts that start with files without a tree in the store are left out, because their keys
+    /// are unknown.
     ///
     /// # Errors
-    /// Fails where the store does.
+    /// Fails if the store fails.
     pub async fn used_mounts(
         &self,
         graph: &Graph,
@@ -187,7 +188,7 @@ impl Worker {
         Ok(used)
     }
 
-    /// Returns an input of a vertex, where it is in the store and has trees.
+    /// Returns an input of a vertex if the store has it with all trees.
     async fn beginning(
         &self,
         vertex: &Vertex,
@@ -205,7 +206,7 @@ impl Worker {
     }
 }
 
-/// Returns the cache mounts of a vertex, with the inputs that they begin with.
+/// Returns the cache mounts of a vertex, with the inputs whose files they start with.
 fn caches(vertex: &Vertex) -> impl Iterator<Item = (Option<u32>, &CacheMount)> {
     let exec = match &vertex.op.kind {
         Some(OpKind::Exec(exec)) => Some(exec),
@@ -217,10 +218,11 @@ fn caches(vertex: &Vertex) -> impl Iterator<Item = (Option<u32>, &CacheMount)> {
     })
 }
 
-/// The number of cache mounts of one ID that a cache may fill: all of them may have the same blob.
+/// The maximum number of cache mounts of one ID that a cache may fill. All of them may have the
+/// same blob.
 const MOST_OF_ID: usize = 16;
 
-/// Tells whether a mount's key is one of a mount with this ID, whatever it begins with.
+/// Returns `true` if a key belongs to a mount with this ID, with or without initial files.
 fn is_of(key: &str, id: &str) -> bool {
     key == id || key.strip_prefix(id).is_some_and(|rest| rest.starts_with(":sha256:"))
 }

@@ -1,4 +1,4 @@
-//! Where a cache lies, and how its documents are read.
+//! The locations of caches, and the reading of their documents.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -12,27 +12,27 @@ use crate::error::Result;
 use crate::source::document::DOCUMENT_LIMIT;
 use crate::source::origin::Origin;
 
-/// A cache that results may be taken from.
+/// A cache that a build imports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CacheSource {
-    /// Where it lies.
+    /// The location of the cache.
     pub place: CachePlace,
-    /// Whether cache mounts that aren't here are filled with what it has of them.
+    /// `true` if missing cache mounts are filled from the cache.
     pub mounts: bool,
 }
 
-/// Where a cache lies.
+/// The location of a cache.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CachePlace {
-    /// In a registry, alone or in an image.
+    /// A repository of a registry, with a cache manifest or an image with an inline cache.
     Registry(Reference),
-    /// In an OCI layout.
+    /// An OCI layout in a directory.
     Layout {
-        /// The layout's directory.
+        /// The directory of the layout.
         directory: PathBuf,
-        /// Its tag.
+        /// The tag of the cache in the layout.
         tag: String,
-        /// The digest of its manifest, in place of the tag.
+        /// The digest of the manifest. It takes precedence over the tag.
         digest: Option<Digest>,
     },
 }
@@ -46,7 +46,7 @@ impl fmt::Display for CachePlace {
     }
 }
 
-/// Reads documents of a cache.
+/// A reader of a cache's documents.
 #[derive(Clone, Debug)]
 pub(super) enum Reader {
     Registry(Client, Repository),
@@ -54,7 +54,7 @@ pub(super) enum Reader {
 }
 
 impl Reader {
-    /// Returns a reader of a place, and the document that everything begins with.
+    /// Returns a reader of a location, and the bytes of its manifest or index.
     pub(super) async fn open(place: &CachePlace, client: &Client) -> Result<(Self, Vec<u8>)> {
         match place {
             CachePlace::Registry(reference) => {
@@ -77,7 +77,7 @@ impl Reader {
         }
     }
 
-    /// Reads a manifest that another document names.
+    /// Reads a manifest that another document refers to.
     pub(super) async fn manifest(&self, digest: &Digest) -> Result<Vec<u8>> {
         match self {
             Self::Registry(client, repository) => {
@@ -100,7 +100,7 @@ impl Reader {
         }
     }
 
-    /// Returns where blobs of layers are.
+    /// Returns the origin of the cache's blobs.
     pub(super) fn origin(&self) -> Origin {
         Origin::Cache(Box::new(match self {
             Self::Registry(_, repository) => Origin::Registry(repository.to_string()),

@@ -1,4 +1,4 @@
-//! The cache over a store and a directory.
+//! Tests of the cache over a store and a directory.
 
 use kiln_oci::cache::{CACHE_VERSION, CacheBlob, CacheConfig, CacheLayer, CacheLink, CacheRecord};
 use kiln_oci::media_type;
@@ -23,7 +23,7 @@ impl Bench {
         Self { temp, store, blobs }
     }
 
-    /// Puts a blob of an uncompressed layer into the directory.
+    /// Writes the blob of an uncompressed layer into the directory.
     fn blob(&self, content: &[u8]) -> CacheBlob {
         let digest = Digest::of(content);
         let path = self.temp.path().join("cache/blobs/sha256").join(digest.hex());
@@ -90,7 +90,7 @@ async fn results_are_taken_over_without_their_blobs() {
     assert!(chain.iter().all(|layer| layer.created_at == 7 && !layer.has_tree));
     let blob = bench.store.layers().blobs(&above).unwrap().remove(0);
     assert_eq!(bench.store.content().size(&blob.digest).unwrap(), None);
-    // Now the store knows them.
+    // The store now has the result itself.
     let local =
         RemoteCache::new(StoreCache::new(bench.store.clone()), Vec::new(), &bench.blobs, None);
     assert_eq!(top(&local.load(&key("a")).await.unwrap().unwrap()), above);
@@ -101,7 +101,7 @@ async fn results_are_taken_over_without_their_blobs() {
     let result = KnownResult { key: key("a").0, outputs, duration_ms: 1234 };
     assert_eq!(known.results, [result]);
     assert_eq!(known.links, [CacheLink { definition: key("d").0, canonical: key("a").0 }]);
-    // Whoever fetches it verifies it, and then it counts as the layer's.
+    // A fetch verifies the blob, which then counts as the layer's own.
     bench.blobs.fetch(&blob).await.unwrap();
     assert_eq!(bench.store.layers().blobs(&above).unwrap()[0].origin, None);
 }
@@ -136,7 +136,7 @@ async fn what_a_cache_promises_in_vain_is_dropped() {
     }
     let below = top(&cache.load(&key("below")).await.unwrap().unwrap());
     assert!(bench.store.layers().exists(&below).unwrap());
-    // What is missing isn't promised in the first place.
+    // A missing blob makes the result a miss from the beginning.
     let gone = bench.layer(b"z", None);
     std::fs::remove_file(path(&gone)).unwrap();
     assert!(cache.load(&key("z")).await.unwrap().is_none());

@@ -1,26 +1,26 @@
-//! Manifests and indexes, as hostile as the world they come from.
+//! Manifests and indexes from untrusted sources.
 
 use kiln_oci::{Descriptor, Digest, ImageIndex, ImageManifest, limits, media_type};
 use kiln_registry::check_document;
 
 use crate::error::{Error, Result};
 
-/// Most bytes of a manifest or an index.
+/// The maximum size of a manifest or an index in bytes.
 pub(crate) const DOCUMENT_LIMIT: u64 = limits::DOCUMENT_LIMIT as u64;
-/// Most bytes of an image config.
+/// The maximum size of an image config in bytes.
 pub(crate) const CONFIG_LIMIT: u64 = limits::CONFIG_LIMIT as u64;
 
 /// A manifest or an index.
 #[derive(Debug)]
 pub(crate) enum Document {
-    /// Several images, told apart by platform.
+    /// A list of images for several platforms.
     Index(Box<ImageIndex>),
-    /// One image.
+    /// The manifest of one image.
     Manifest(Box<ImageManifest>),
 }
 
 impl Document {
-    /// Reads a document. One that could be read as both kinds is refused.
+    /// Parses a document. Rejects one that can be read as both kinds.
     pub(crate) fn parse(name: &str, bytes: &[u8]) -> Result<Self> {
         let media_type =
             check_document(bytes, None).map_err(|problem| Error::image(name, problem))?;
@@ -33,7 +33,7 @@ impl Document {
     }
 }
 
-/// Returns the digest that a descriptor names.
+/// Returns the parsed digest of a descriptor.
 pub(crate) fn digest_of(descriptor: &Descriptor) -> Result<Digest> {
     descriptor.digest().map_err(|error| Error::image(&descriptor.digest, error))
 }

@@ -1,8 +1,9 @@
-//! The name that a download gets.
+//! The file name of a download.
 
 const DEFAULT: &str = "download";
 
-/// Returns the name of a download: the one that is asked for, else the server's, else the URL's.
+/// Returns the file name of a download: the requested name, or else the server's, or else the
+/// URL's.
 pub(crate) fn of_download(asked: &str, disposition: Option<&str>, url: &str) -> String {
     if !asked.is_empty() {
         return safe(asked);
@@ -16,14 +17,14 @@ pub(crate) fn of_download(asked: &str, disposition: Option<&str>, url: &str) -> 
     safe(&String::from_utf8_lossy(&unescape(path)))
 }
 
-/// Returns a name of one file: the last part of a path, where that is one.
+/// Returns the last component of a path, or a default if it isn't a safe file name.
 fn safe(text: &str) -> String {
     let name = text.trim().trim_end_matches('/').rsplit('/').next().unwrap_or_default();
     let usable = !matches!(name, "" | "." | "..") && !name.chars().any(char::is_control);
     if usable { name.to_owned() } else { DEFAULT.to_owned() }
 }
 
-/// Returns the file name of a header `Content-Disposition` (RFC 6266).
+/// Returns the file name in a `Content-Disposition` header (RFC 6266).
 fn of_disposition(header: &str) -> Option<String> {
     let (mut plain, mut extended) = (None, None);
     let (_, mut rest) = header.split_once(';')?;
@@ -41,7 +42,7 @@ fn of_disposition(header: &str) -> Option<String> {
     extended.or(plain).filter(|name| !name.is_empty())
 }
 
-/// Splits a parameter's value off, quoted or not.
+/// Parses a parameter's value, quoted or not. Returns the remaining text, too.
 fn value(text: &str) -> Option<(String, &str)> {
     let Some(quoted) = text.strip_prefix('"') else {
         let (value, rest) = text.split_at(text.find(';').unwrap_or(text.len()));
@@ -59,7 +60,7 @@ fn value(text: &str) -> Option<(String, &str)> {
     None
 }
 
-/// Returns the text of an extended value (RFC 8187), as `UTF-8''a%20b`.
+/// Decodes an extended value (RFC 8187), as `UTF-8''a%20b`.
 fn of_extended(text: &str) -> Option<String> {
     let mut parts = text.splitn(3, '\'');
     let charset = parts.next()?.to_ascii_lowercase();
@@ -70,7 +71,7 @@ fn of_extended(text: &str) -> Option<String> {
     String::from_utf8(unescape(value)).ok()
 }
 
-/// Undoes percent-encoding; what is none stays as it is.
+/// Decodes percent-encoding. Invalid sequences stay as they are.
 pub(super) fn unescape(text: &str) -> Vec<u8> {
     let bytes = text.as_bytes();
     let mut out = Vec::with_capacity(bytes.len());

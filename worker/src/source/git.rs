@@ -1,16 +1,16 @@
-//! Repositories: a layer with the files of a commit.
+//! Git sources: a layer with the files of a commit.
 //!
-//! The host's `git` does the work, with nothing of the host's configuration and without running
-//! anything that a repository brings ([`program`]). It is asked what the reference is at; where that
-//! commit isn't here, the commit alone is fetched into a repository in the store's temporary area
-//! and checked out there, and what is wanted of it is copied into the layer: the files below the
-//! subdirectory, which must not be reached through a link; modes as a umask of 022 makes them; owned
-//! by root. Everything that git keeps (`.git`) stays behind, of submodules too, unless it is asked
-//! for.
+//! The host's `git` does the work, without the host's configuration and without running any code of
+//! the repository ([`program`]). It looks up the commit of the reference. If the store lacks that
+//! commit, git fetches only the commit into a repository in the store's temporary directory and
+//! checks it out there. The selected files are copied into the layer: the files below the
+//! subdirectory, whose path must not contain links, with modes as under a umask of 022, and owned
+//! by root. Git's own files (`.git`) are left out, including those of submodules, unless the op
+//! requests them.
 //!
-//! User and password in a URL, and tokens, are handed to git in its environment: neither is ever in
-//! an argument, a message or a file. They go to one scheme, host and port ([`access`]). Git runs under
-//! limits of memory, time and size ([`limits`]).
+//! Git gets the user and password of a URL, and tokens, in its environment: they never appear in an
+//! argument, a message or a file. They are sent to a single scheme, host and port ([`access`]). Git
+//! runs with limits of memory, time and size ([`limits`]).
 
 mod access;
 mod checkout;
@@ -34,16 +34,16 @@ use super::remote::{Loaded, Pin, Remotes};
 use crate::error::{Error, Result};
 use crate::flight;
 
-/// A commit of a repository.
+/// A git source: the commit of a repository.
 #[expect(clippy::struct_excessive_bools, reason = "the switches of a source op")]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct GitSource {
     remote: reference::Remote,
-    /// Commit, tag or branch; empty for the default branch.
+    /// The commit, tag or branch. Empty for the default branch.
     reference: String,
-    /// The names of the directories that lead to what is wanted.
+    /// The components of the subdirectory's path.
     subdir: Vec<String>,
-    /// The beginning of the commit that the reference must be at.
+    /// A prefix of the commit that the reference must resolve to.
     checksum: String,
     keep_git_dir: bool,
     skip_submodules: bool,
@@ -56,7 +56,7 @@ pub(crate) struct GitSource {
 }
 
 impl GitSource {
-    /// Reads a source op.
+    /// Parses a source op.
     pub(crate) fn parse(op: &SourceOp) -> Result<Self> {
         let rest = op.identifier.strip_prefix("git://").unwrap_or(&op.identifier);
         let (address, fragment) = rest.split_once('#').unwrap_or((rest, ""));
@@ -94,7 +94,7 @@ impl GitSource {
                 }
             }
         }
-        // The repository is that of the root, and of nothing below it.
+        // `.git` belongs to the root of the repository, not to a subdirectory.
         self.keep_git_dir &= self.subdir.is_empty();
         Ok(())
     }
@@ -113,12 +113,12 @@ impl GitSource {
         Ok(())
     }
 
-    /// Returns what stands for the source in keys, where it names its commit.
+    /// Returns the part of keys that stands for the source, if the source names its commit.
     pub(crate) fn key(&self) -> Option<Vec<u8>> {
         self.named().map(|found| self.identity(&found))
     }
 
-    /// Returns the commit, where the source itself names it.
+    /// Returns the commit that the source itself names.
     fn named(&self) -> Option<Found> {
         if is_commit(&self.reference) {
             return Some(Found { object: self.reference.clone(), ..Found::default() });
@@ -132,12 +132,12 @@ impl GitSource {
         named.map(|object| Found { object, reference, commit: None })
     }
 
-    /// Returns the commit as others are told of it, where the source itself names it.
+    /// Returns the pin of the commit that the source itself names.
     pub(super) fn pin(&self) -> Option<Pin> {
         self.named().map(|found| Pin::commit(found.commit()))
     }
 
-    /// Returns what a result depends on: the commit, and what of it is wanted.
+    /// Returns the identity of the resulting layer: the commit and the selected files.
     fn identity(&self, found: &Found) -> Vec<u8> {
         let kept = self.keep_git_dir.then(|| (self.remote.url(), &found.reference, &found.object));
         let times = self.commit_times;
@@ -145,7 +145,7 @@ impl GitSource {
         format!("git {what:?}").into_bytes()
     }
 
-    /// Brings the files in.
+    /// Fetches the commit and creates a layer of its files.
     pub(super) async fn load(&self, remotes: &Remotes, context: &StepContext) -> Result<Loaded> {
         let git = Git::prepare(self, remotes).await?;
         let found = match self.named() {

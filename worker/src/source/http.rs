@@ -1,8 +1,8 @@
-//! Files behind URLs: a layer with one file.
+//! HTTP sources: a layer with one file from a URL.
 //!
-//! The file has mode 0600 unless the op says otherwise, belongs to root, and has the time at which
-//! the server says that it was changed, else that of 1970. A checksum is compared with what came
-//! before anybody can see the file.
+//! The file has mode 0600 unless the op sets another one, and is owned by root. Its time is the
+//! server's modification time, or 1970 without one. A checksum is compared before the file becomes
+//! visible.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -24,38 +24,39 @@ use crate::error::{Error, Result};
 use crate::flight;
 use crate::progress::Progress;
 
-/// How old a file has to be for its time to tell its versions apart, in seconds (RFC 9110, 8.8.2.2).
+/// The minimum age of a file in seconds at which its modification time identifies its version (RFC
+/// 9110, 8.8.2.2).
 const SETTLED: i64 = 60;
-/// How often a download is begun.
+/// The maximum number of attempts at a download.
 const ATTEMPTS: u32 = 3;
-/// Headers that a graph may set.
+/// The headers that a graph may set.
 const HEADERS: [&str; 2] = ["accept", "user-agent"];
 
-/// A file behind a URL.
+/// An HTTP source: a file at a URL.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct HttpSource {
     url: String,
     checksum: Option<Digest>,
-    /// The name that is asked for; empty where none is.
+    /// The requested file name. Empty for the server's or the URL's name.
     filename: String,
     mode: u32,
     owner: Owner,
     headers: BTreeMap<String, String>,
-    /// The secret that has to be there; empty where any will do.
+    /// The ID of the required secret. Empty for the optional secrets of the host.
     secret: String,
 }
 
-/// What is known of a file that is here.
+/// The stored metadata of a downloaded file.
 #[derive(Debug, Default, Deserialize, Serialize)]
 struct Known {
     digest: String,
     etag: Option<String>,
-    /// Kept only where it tells versions apart.
+    /// The modification time, if it identifies the version and there is no entity tag.
     last_modified: Option<String>,
 }
 
 impl HttpSource {
-    /// Reads a source op.
+    /// Parses a source op.
     pub(crate) fn parse(op: &SourceOp) -> Result<Self> {
         let url = op.identifier.clone();
         let mut source = Self { url, mode: 0o600, ..Self::default() };
@@ -68,7 +69,7 @@ impl HttpSource {
                 "http.checksum" => source.checksum = Some(value.parse().map_err(|_| invalid())?),
                 "http.filename" => source.filename.clone_from(value),
                 "http.perm" => match number(value).ok_or_else(invalid)? {
-                    // Zero stands for what is given by default.
+                    // Zero stands for the default.
                     0 => {}
                     mode => source.mode = mode & 0o7777,
                 },
@@ -89,7 +90,7 @@ impl HttpSource {
         Ok(source)
     }
 
-    /// Returns what stands for the source in keys, where its content is known.
+    /// Returns the part of keys that stands for the source, if it has a checksum.
     pub(crate) fn key(&self) -> Option<Vec<u8>> {
         let Self { checksum, mode, owner, .. } = self;
         let name = file_name::of_download(&self.filename, None, &self.url);
@@ -97,7 +98,7 @@ impl HttpSource {
         checksum.map(|checksum| format!("http\n{checksum}\n{mode:o}\n{uid}:{gid}\n{name}").into())
     }
 
-    /// Returns the digest that the file has to have.
+    /// Returns the pin of the required checksum.
     pub(super) fn pin(&self) -> Option<Pin> {
         self.checksum.map(|checksum| Pin::digest(&checksum.to_string()))
     }
@@ -107,14 +108,14 @@ impl HttpSource {
         redacted(&self.url)
     }
 
-    /// Returns the key of the record of what was downloaded before.
+    /// Returns the key of the cache record about an earlier download.
     fn record(&self) -> Digest {
         let Self { url, filename, mode, owner, headers, secret, .. } = self;
         let whole = (url, filename, mode, (owner.uid, owner.gid), headers, secret);
         Digest::of(format!("http-source {whole:?}").as_bytes())
     }
 
-    /// Brings the file in.
+    /// Downloads the file and creates its layer. Reuses an earlier download if it is still current.
     pub(super) async fn load(&self, remotes: &Remotes, context: &StepContext) -> Result<Loaded> {
         let loaded =
             |layer: LayerId, known: &Known| Loaded { layer, pin: Pin::digest(&known.digest) };
@@ -127,7 +128,7 @@ impl HttpSource {
             return Ok(loaded(layer.clone(), known));
         }
         let mut request = self.request(remotes)?;
-        // A file with another checksum than the one that is wanted is no use.
+        // With a required checksum, a stored file with another one is useless.
         if let (None, Some((_, known))) = (self.checksum, &known) {
             request.etag.clone_from(&known.etag);
             request.last_modified.clone_from(&known.last_modified);
@@ -148,7 +149,7 @@ impl HttpSource {
         }
     }
 
-    /// Fetches the file; `None` where the server has what is known already.
+    /// Downloads the file. Returns `None` if the stored version is still current.
     async fn fetch(
         &self,
         remotes: &Remotes,
@@ -177,7 +178,8 @@ impl HttpSource {
         Ok(FetchRequest { url, headers, authorization, ..FetchRequest::default() })
     }
 
-    /// Returns the header that a secret gives: the one that the op names, else that of the host.
+    /// Returns the authorization header: that of the op's secret, or else that of the host's
+    /// secret.
     fn authorization(&self, remotes: &Remotes) -> Result<Option<String>> {
         let text = |name: &str, optional: bool| -> Result<Option<String>> {
             let value = remotes.secrets.get(name, optional)?;
@@ -234,7 +236,7 @@ impl HttpSource {
     }
 }
 
-/// Returns what was downloaded before, if it is still there.
+/// Returns the layer and metadata of an earlier download, if they still exist.
 fn known(remotes: &Remotes, key: &Digest) -> Result<Option<(LayerId, Known)>> {
     let cache = remotes.snapshots.store.cache();
     let layer = cache.get(key)?.and_then(|mut layers| layers.pop().flatten());
@@ -243,7 +245,7 @@ fn known(remotes: &Remotes, key: &Digest) -> Result<Option<(LayerId, Known)>> {
     Ok(known.map(|known| (layer, known)))
 }
 
-/// Reads a number as Go does: decimal, or with `0x`, `0o`, `0` in front.
+/// Parses a number in Go's syntax: decimal, or with a prefix such as `0x`, `0o`, `0b` or `0`.
 fn number(text: &str) -> Option<u32> {
     let prefixes = [("0x", 16), ("0X", 16), ("0o", 8), ("0O", 8), ("0b", 2), ("0B", 2), ("0", 8)];
     for (prefix, radix) in prefixes {
@@ -258,14 +260,14 @@ fn number(text: &str) -> Option<u32> {
     text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
 
-/// Returns host and port of a URL, as they are written.
+/// Returns the host and port of a URL as written.
 pub(super) fn authority(url: &str) -> &str {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
     authority.rsplit_once('@').map_or(authority, |(_, host)| host)
 }
 
-/// Returns the host of a URL, without port.
+/// Returns the host of a URL without the port.
 pub(super) fn host(url: &str) -> &str {
     let host = authority(url);
     match host.strip_prefix('[') {
@@ -274,7 +276,7 @@ pub(super) fn host(url: &str) -> &str {
     }
 }
 
-/// Reads the time of a header (RFC 9110, 5.6.7), in seconds since 1970.
+/// Parses the time in a header (RFC 9110, 5.6.7) as seconds since 1970.
 fn seconds(text: &str) -> Option<i64> {
     let format = format_description!(
         "[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT"

@@ -1,4 +1,4 @@
-//! What a source op names.
+//! The identifiers of source ops.
 
 use kiln_llb::op::SourceOp;
 use kiln_oci::Reference;
@@ -14,21 +14,21 @@ const LAYOUT_LAYER_LIMIT: &str = "oci.layerlimit";
 const IMAGE_RESOLVE_MODE: &str = "image.resolvemode";
 const LAYOUT_STORE: &str = "oci.store";
 
-/// What a source op names.
+/// The parsed identifier of a source op.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Identifier {
-    /// An image of a registry, or of the store, and who is asked where the graph says it.
+    /// An image of a registry or the store, and the graph's pull policy, if any.
     Image(Reference, Option<PullPolicy>),
-    /// An image of an OCI layout: what it is called here, and the layout's name.
+    /// An image of an OCI layout: its reference in the graph, and the name of the layout.
     Layout(Reference, String),
-    /// A build context.
+    /// The name of a build context.
     Local(String),
-    /// A file or a repository elsewhere.
+    /// A file or a repository on a server.
     Remote(RemoteSource),
 }
 
 impl Identifier {
-    /// Reads the identifier of a source op.
+    /// Parses the identifier and attributes of a source op.
     pub(crate) fn parse(source: &SourceOp) -> Result<Self> {
         let identifier = source.identifier.as_str();
         let (scheme, rest) = identifier.split_once("://").ok_or_else(|| {

@@ -1,4 +1,4 @@
-//! Image sources: an image's layers, declared and not fetched.
+//! Image sources: the layers of an image, declared without a download.
 
 use kiln_oci::{Digest, Platform, media_type};
 use kiln_store::{LayerBlob, LayerId, Store};
@@ -9,10 +9,10 @@ use crate::blobs::wrong_size;
 use crate::error::{Error, Result};
 use crate::resolve::{Image, ImageResolver};
 
-/// Most bytes of a layer: 1 EiB, which no disk has.
+/// The maximum size of a layer: 1 EiB, which exceeds all disks.
 const LARGEST: u64 = 1 << 60;
 
-/// Finds an image, makes its layers known to the store and returns the uppermost.
+/// Resolves an image, declares its layers to the store and returns the uppermost one.
 pub(crate) async fn load(
     images: &ImageResolver,
     store: &Store,
@@ -24,7 +24,7 @@ pub(crate) async fn load(
     declare(&image, store, origin, digest)
 }
 
-/// Makes the layers of an image known to the store and returns the uppermost.
+/// Declares the layers of an image to the store and returns the uppermost one.
 pub(crate) fn declare(
     image: &Image,
     store: &Store,
@@ -37,8 +37,8 @@ pub(crate) fn declare(
     Ok(store.layers().declare_all(&layers)?)
 }
 
-/// Returns the layers of an image, base first: the diff ID and the blob of each. `name` is the
-/// image's.
+/// Returns the diff ID and the blob of an image's layers, base first. `name` is the image's name
+/// for errors.
 pub(crate) fn layer_blobs(
     image: &Image,
     origin: &Origin,
@@ -63,7 +63,7 @@ pub(crate) fn layer_blobs(
     Ok(blobs)
 }
 
-/// Refuses descriptors whose blobs are here and have another size.
+/// Returns an error if a stored blob has another size than its descriptor says.
 pub(crate) fn check_sizes(layers: &[(Digest, LayerBlob)], store: &Store, name: &str) -> Result<()> {
     for (_, LayerBlob { digest, size, .. }) in layers {
         if let Some(actual) = store.content().size(digest)?.filter(|actual| actual != size) {
@@ -73,7 +73,7 @@ pub(crate) fn check_sizes(layers: &[(Digest, LayerBlob)], store: &Store, name: &
     Ok(())
 }
 
-/// Refuses what is no type of a layer that can be read.
+/// Returns an error unless the media type is that of a supported layer.
 pub(crate) fn check_media_type(media_type: &str) -> Result<()> {
     let known = [
         media_type::OCI_LAYER,

@@ -1,10 +1,10 @@
-//! Build contexts, read where they lie.
+//! Build contexts, which are read in place.
 //!
-//! Nothing is transferred or copied: a [`LocalContext`] is the directory and the patterns that hide
-//! part of it. `local.followpaths`, which names what the steps will need, so that a client sends no
-//! more, has no influence: everything is here already. Only `local.includepattern`, which hides
-//! what the steps could otherwise see, makes a copy, and so does a mount into `RUN`, which must see
-//! neither what is excluded nor the host's owners.
+//! Nothing is transferred or copied: a [`LocalContext`] consists of the directory and the patterns
+//! of excluded files. `local.followpaths` lists the files that the steps need, so that a client
+//! doesn't send others. It has no effect here, because no file needs to be sent. Only two cases
+//! need a copy: `local.includepattern`, which hides files that steps could otherwise see, and a
+//! mount in `RUN`, which must show neither excluded files nor the host's owners.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -23,17 +23,17 @@ const INCLUDE: &str = "local.includepattern";
 const EXCLUDE: &str = "local.excludepatterns";
 const METADATA_ONLY: &str = "local.metadatatransfer";
 
-/// A build context: a directory, seen without what its patterns exclude, owned by root and without
-/// extended attributes.
+/// A build context: a directory without its excluded files. All files appear as owned by root and
+/// without extended attributes.
 pub struct LocalContext {
     name: String,
     dir: Dir,
     excludes: Option<PatternMatcher>,
-    /// Copies that were made for mounts, by what was copied.
+    /// The copies for mounts, by the copied path.
     copies: Mutex<BTreeMap<PathBuf, PendingTree>>,
 }
 
-/// Attributes of a local source.
+/// The attributes of a local source.
 #[derive(Debug)]
 pub(crate) struct LocalAttributes {
     pub(crate) include: Vec<String>,
@@ -61,7 +61,7 @@ fn patterns(attributes: &BTreeMap<String, String>, name: &str) -> Result<Vec<Str
 }
 
 impl LocalContext {
-    /// Opens a context.
+    /// Opens the directory of a context.
     pub(crate) fn open(name: &str, path: &Path, attributes: &LocalAttributes) -> Result<Self> {
         let excludes = match attributes.exclude.as_slice() {
             [] => None,
@@ -71,7 +71,7 @@ impl LocalContext {
         Ok(Self { name: name.to_owned(), dir, excludes, copies: Mutex::default() })
     }
 
-    /// Returns the context as it is to be seen.
+    /// Returns the view of the context that steps have.
     pub fn view(&self) -> View<'_> {
         View {
             dir: &self.dir,
@@ -83,7 +83,7 @@ impl LocalContext {
     }
 }
 
-/// Opens a directory, where possible in a mount of its own in which no device can be opened.
+/// Opens a directory. If possible, it is in a mount of its own in which no device can be opened.
 fn open(path: &Path) -> Result<Dir> {
     let dir = Dir::open(path)?;
     let Ok((inside, mount)) = mount_without_devices(&dir) else { return Ok(dir) };
@@ -91,11 +91,11 @@ fn open(path: &Path) -> Result<Dir> {
 }
 
 impl LocalContext {
-    /// Returns the directory of a copy of the context that has at least what is at `selector`. It
-    /// is made once and lives as long as the context.
+    /// Returns the directory of a copy of the context that has at least the files at `selector`.
+    /// The copy is created once and lives as long as the context.
     pub(crate) fn copied(&self, snapshots: &Snapshots, selector: &str) -> Result<PathBuf> {
         let path = Path::new("/").join(selector);
-        // A path through links needs what they lead to.
+        // A path through links needs the targets of the links, too.
         let part = match self.dir.real_path(&path)? {
             real if real == path => path,
             _ => PathBuf::from("/"),

@@ -1,4 +1,4 @@
-//! OCI layouts given by their directory.
+//! OCI layouts that are named by their directory.
 
 use std::fs::File;
 use std::io::Read;
@@ -14,20 +14,20 @@ use crate::error::{Error, Result};
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 const CONTAINERD_NAME: &str = "io.containerd.image.name";
 
-/// An OCI layout and which of its images is meant.
+/// A reference to an image in an OCI layout.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct LayoutReference {
-    /// The directory.
+    /// The path of the layout's directory.
     pub(crate) directory: PathBuf,
-    /// The image's tag.
+    /// The tag of the image.
     pub(crate) tag: Option<String>,
-    /// The digest of its manifest or index.
+    /// The digest of the manifest or index.
     pub(crate) digest: Option<Digest>,
 }
 
 impl LayoutReference {
-    /// Reads `DIR[:TAG][@DIGEST]`. A directory that has a colon in its name is taken as it is
-    /// where it exists.
+    /// Parses `DIR[:TAG][@DIGEST]`. An existing directory with a colon in its name takes precedence
+    /// over a tag.
     pub(crate) fn parse(text: &str) -> Result<Self> {
         let (rest, digest) = match text.rsplit_once('@') {
             Some((rest, digest)) if digest.starts_with("sha256:") => {
@@ -48,8 +48,8 @@ impl LayoutReference {
         Ok(Self { directory: PathBuf::from(directory), tag, digest })
     }
 
-    /// Returns the digest of the image that is meant: of several with the same tag, the one that
-    /// runs best on `platform`.
+    /// Returns the digest of the image. Of several images with the same tag, it returns the best
+    /// match for `platform`.
     pub(crate) fn find(&self, platform: &Platform) -> Result<Digest> {
         if let Some(digest) = self.digest {
             return Ok(digest);
@@ -83,13 +83,13 @@ fn names(descriptor: &Descriptor) -> impl Iterator<Item = &str> {
         .filter_map(|key| descriptor.annotations.get(key).map(String::as_str))
 }
 
-/// Tells whether an image's name in a layout is `wanted`, or ends in the tag `wanted`.
+/// Returns `true` if an image's name in a layout is `wanted`, or has the tag `wanted`.
 fn fits(name: &str, wanted: &str) -> bool {
     name == wanted
         || name.strip_suffix(wanted).is_some_and(|rest| rest.ends_with(':') && !rest.contains('@'))
 }
 
-/// Opens a blob of a layout, if it is there. Its content is still to be verified.
+/// Opens a blob of a layout, if it exists. The caller must verify the content.
 pub(crate) fn open_blob(directory: &Path, digest: &Digest) -> Result<Option<File>> {
     let path = blob_path(directory, digest);
     match File::open(&path) {
@@ -99,7 +99,7 @@ pub(crate) fn open_blob(directory: &Path, digest: &Digest) -> Result<Option<File
     }
 }
 
-/// Reads a blob of a layout whole, and verifies it.
+/// Reads and verifies a blob of a layout.
 pub(crate) fn read_blob(directory: &Path, digest: &Digest, limit: u64) -> Result<Option<Vec<u8>>> {
     if open_blob(directory, digest)?.is_none() {
         return Ok(None);
@@ -171,7 +171,7 @@ mod tests {
         assert_eq!(find(":a", "linux/arm64").as_deref(), Some("2"));
         assert_eq!(find("", "linux/amd64").as_deref(), Some("3"));
         assert_eq!(find(":b", "linux/amd64"), None);
-        // What is the only one is meant, whatever its tag and platform.
+        // Without a tag, the only image is selected, whatever its tag and platform.
         write(&[one]);
         assert_eq!(find("", "linux/s390x").as_deref(), Some("1"));
         assert_eq!(find(":b", "linux/amd64"), None);

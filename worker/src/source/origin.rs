@@ -1,26 +1,26 @@
-//! Where blobs come from.
+//! The origins of blobs.
 
 use std::fmt;
 use std::path::PathBuf;
 
 use kiln_store::CACHE_ORIGIN;
 
-/// Where blobs come from, in the index as text: a directory starts with a slash, a repository's
-/// name doesn't, and what a cache stands behind isn't part of either.
+/// The origin of a blob. The store's index keeps it as text: a directory starts with a slash, a
+/// repository's name doesn't, and a cache has a prefix of its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Origin {
-    /// Nowhere but in the store.
+    /// No origin: the blob is only in the store.
     Store,
     /// A repository of a registry, as `docker.io/library/alpine`.
     Registry(String),
-    /// An OCI layout's directory.
+    /// The directory of an OCI layout.
     Layout(PathBuf),
-    /// A build cache that lies there.
+    /// A build cache at the given origin.
     Cache(Box<Origin>),
 }
 
 impl Origin {
-    /// Returns what the index keeps.
+    /// Returns the text for the index, or `None` without an origin.
     pub(crate) fn text(&self) -> Option<String> {
         (*self != Self::Store).then(|| self.to_string())
     }

@@ -1,16 +1,17 @@
-//! Sources elsewhere: files behind URLs, and repositories.
+//! Remote sources: files at URLs, and git repositories.
 //!
-//! What they hold isn't known before somebody has asked, so their vertices are ephemeral: users of
-//! their content (`COPY`, `ADD`, bind mounts) are keyed by that content, and a step that takes one
-//! as its root runs each time. Where the source itself says what it holds (`http.checksum`, a full
-//! commit id), that is its key, and nobody is asked.
+//! Their content isn't known before a request to the server, so their vertices are ephemeral: steps
+//! that use their content (`COPY`, `ADD`, bind mounts) have the content in their keys, and a step
+//! that uses one as its root runs every time. If the source itself determines its content
+//! (`http.checksum`, a full commit ID), that is its key, and no request is needed.
 //!
-//! Asking doesn't mean fetching. What was brought in is kept in a cache record, under a key of its
-//! own that is made of the source, with what the server said of it as the record's description: a
-//! file is asked for again with its entity tag, a repository for the commit of its reference.
+//! A request need not download the content again. The layer of a source is stored in a cache record
+//! whose key is a digest of the source. The record's description holds the server's metadata: a
+//! file is requested with its entity tag, and a repository is asked for the commit of its
+//! reference.
 //!
-//! A worker brings each source in once: the frontend that reads a Dockerfile of a repository, and
-//! the steps that copy from it, see the same commit.
+//! A worker loads each source once. The frontend that reads a Dockerfile from a repository, and the
+//! steps that copy from it, therefore see the same commit.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -29,68 +30,68 @@ use crate::error::Result;
 use crate::exec::secret::Secrets;
 use crate::snapshots::Snapshots;
 
-/// What sources elsewhere are given.
+/// The options of remote sources.
 #[derive(Clone, Debug, Default)]
 pub struct RemoteOptions {
-    /// Most bytes of a file; `None` for no limit.
+    /// The maximum size of a file in bytes. `None` for no limit.
     pub max_bytes: Option<u64>,
     /// The limits of the host's git.
     pub git: GitLimits,
-    /// The addresses that the user has named as contexts. Secrets for git that name no host go to
-    /// their hosts alone.
+    /// The addresses of the contexts that the user has named. Git secrets without a host in their
+    /// name are sent only to the hosts of these.
     pub contexts: Vec<String>,
-    /// All of the environment of the host's git: where programs are, proxies.
+    /// The complete environment of the host's git: `PATH`, proxies and the like.
     pub environment: Vec<(OsString, OsString)>,
-    /// The socket of an SSH agent, where repositories may be fetched with it.
+    /// The socket of the SSH agent that git may use.
     pub ssh_agent: Option<PathBuf>,
-    /// The file of hosts that the user knows; `None` for what ssh itself takes for it, which in a
-    /// user namespace would be root's.
+    /// The file with the hosts that the user knows. `None` for ssh's default, which in a user
+    /// namespace would be root's.
     pub known_hosts: Option<PathBuf>,
 }
 
-/// A source elsewhere.
+/// The parsed op of a remote source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum RemoteSource {
-    /// A file behind a URL.
+    /// A file at a URL.
     Http(Box<HttpSource>),
-    /// A repository.
+    /// A git repository at a commit.
     Git(Box<GitSource>),
 }
 
-/// What a source elsewhere held: a digest, or a commit.
+/// The identity of a remote source's content: a digest or a commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pin {
-    /// The algorithm, as `sha256`.
+    /// The hash algorithm, as `sha256`.
     pub algorithm: String,
-    /// The hexadecimal digits.
+    /// The hash in hexadecimal digits.
     pub hex: String,
 }
 
 impl Pin {
-    /// Returns that of a commit, which tells its algorithm by its length.
+    /// Returns the pin of a commit. The length of the commit ID determines the algorithm.
     pub(crate) fn commit(hex: &str) -> Self {
         let algorithm = if hex.len() == 64 { "sha256" } else { "sha1" };
         Self { algorithm: algorithm.to_owned(), hex: hex.to_owned() }
     }
 
-    /// Returns that of a file, `sha256:…`.
+    /// Returns the pin of a file's digest, `sha256:…`.
     pub(crate) fn digest(text: &str) -> Self {
         let (algorithm, hex) = text.split_once(':').unwrap_or(("sha256", text));
         Self { algorithm: algorithm.to_owned(), hex: hex.to_owned() }
     }
 }
 
-/// A source that was brought in.
+/// The result of loading a remote source.
 #[derive(Clone, Debug)]
 pub(crate) struct Loaded {
-    /// Its files.
+    /// The layer with the source's files.
     pub(crate) layer: LayerId,
-    /// What it held.
+    /// The identity of the source's content.
     pub(crate) pin: Pin,
 }
 
 impl RemoteSource {
-    /// Returns what the source holds, where it says so itself.
+    /// Returns the identity of the content, if the source itself determines it.
     fn pin(&self) -> Option<Pin> {
         match self {
             Self::Http(source) => source.pin(),
@@ -98,7 +99,7 @@ impl RemoteSource {
         }
     }
 
-    /// Returns what stands for the source in keys, where the source says what it holds.
+    /// Returns the part of keys that stands for the source, if the source determines its content.
     pub(crate) fn key(&self) -> Option<Vec<u8>> {
         match self {
             Self::Http(source) => source.key(),
@@ -107,7 +108,7 @@ impl RemoteSource {
     }
 }
 
-/// Brings in sources elsewhere.
+/// The loader of remote sources.
 #[derive(Debug)]
 pub(crate) struct Remotes {
     pub(super) snapshots: Snapshots,
@@ -123,7 +124,7 @@ impl Remotes {
         Self { snapshots, client, secrets, options, loaded: Mutex::default() }
     }
 
-    /// Brings a source in, unless it is here.
+    /// Loads a source unless this worker has loaded it before.
     pub(crate) async fn load(
         &self,
         op: &SourceOp,
@@ -143,7 +144,8 @@ impl Remotes {
         layer.await.map(|loaded| loaded.layer.clone())
     }
 
-    /// Returns what a source held when it was brought in, or what it says itself that it holds.
+    /// Returns the identity of a source's content: of the loaded content, or else as the source
+    /// itself determines it.
     pub(crate) fn pin(&self, op: &SourceOp, source: &RemoteSource) -> Option<Pin> {
         let loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
         let loaded = loaded.get(&format!("{op:?}")).and_then(|cell| cell.get());

@@ -1,10 +1,11 @@
-// Any bytes as the files of an archive of images, of all three kinds.
+// Arbitrary bytes as the files of an image archive of all three kinds.
 //
-// Files of the archive are the sections of the input. The first is the list of images: whether it is
-// `index.json`, `manifest.json` or `repositories` is told by a byte before it. The others lie at `f1`,
-// `f2`, … and below the names of blobs.
+// The sections of the input are the files of the archive. The first one is the list of images. A
+// byte before it selects its name: `index.json`, `manifest.json` or `repositories`. Each other file
+// has two names: `f1`, `f2`, … and the path of a blob. A JSON object is also the config of an old
+// image, `f1/json`.
 //
-// An image that is taken in is complete, and where loading fails no image gets a name.
+// A loaded image is complete. If loading fails, no image gets a name.
 
 use std::cell::RefCell;
 
@@ -15,7 +16,7 @@ use kiln_worker::load::{LoadOptions, LoadedImage, load};
 
 use super::support::{append, files, place};
 
-/// Input that makes sense.
+/// Valid inputs, which the tests try unchanged and damaged.
 #[allow(dead_code, reason = "fuzz targets have none")]
 pub(crate) const SEEDS: &[&[u8]] = &[
     b"m[{\"Config\":\"f1\",\"RepoTags\":[\"a/b:c\"],\"Layers\":[\"f2\"]}]\0{\"architecture\":\"amd64\",\"os\":\"linux\",\"rootfs\":{\"type\":\"layers\",\"diff_ids\":[\"@2\"]}}\0LAYER",
@@ -23,7 +24,7 @@ pub(crate) const SEEDS: &[&[u8]] = &[
     b"r{\"a\":{\"b\":\"f1\"}}\0{\"id\":\"f1\",\"os\":\"linux\"}\0LAYER",
 ];
 
-/// A store that stays, and the names that it has.
+/// A store that is reused for all inputs.
 struct Place {
     _directory: tempfile::TempDir,
     options: LoadOptions,
@@ -33,12 +34,12 @@ thread_local! {
     static PLACE: RefCell<Option<Place>> = const { RefCell::new(None) };
 }
 
-/// Checks what is loaded.
+/// Loads an archive and checks the result.
 pub(crate) fn check(input: &[u8]) {
     count(input);
 }
 
-/// Does the same, and returns the number of images.
+/// Does the same as [`check`], and returns the number of images.
 pub(crate) fn count(input: &[u8]) -> usize {
     let Some((kind, rest)) = input.split_first() else { return 0 };
     let files = files(rest);
@@ -83,7 +84,7 @@ fn check_image(image: &LoadedImage, options: &LoadOptions) {
         let bytes = content.read(&row.digest, 4 << 20).expect("its manifest is there");
         assert_eq!(bytes.len() as u64, row.size);
         assert!(kiln_registry::check_document(&bytes, Some(&row.media_type)).is_ok());
-        // Names of others would make it slow.
+        // The names of earlier inputs would make later checks slow.
         options.store.images().remove_name(&name.name.to_string()).expect("remove a name");
     }
     if image.names.is_empty() {

@@ -1,7 +1,7 @@
-// Any bytes as the config of a cache in a directory, with blobs that its manifest lists.
+// Arbitrary bytes as the config of a cache in a directory, with blobs that its manifest lists.
 //
-// The config is the first section of the input, the blobs are the others. A record that a cache is
-// believed to have gives as many outputs as it says, and each stands on a chain of layers that ends.
+// The first section of the input is the config; the others are the blobs. A usable record yields as
+// many outputs as it lists, each on a finite chain of layers.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -19,13 +19,13 @@ use serde_json::json;
 
 use super::support::{files, place};
 
-/// Input that makes sense.
+/// Valid inputs, which the tests try unchanged and damaged.
 #[allow(dead_code, reason = "fuzz targets have none")]
 pub(crate) const SEEDS: &[&[u8]] = &[
     b"{\"version\":1,\"layers\":[{\"diffId\":\"@1\",\"createdAt\":1,\"blob\":{\"mediaType\":\"application/vnd.oci.image.layer.v1.tar\",\"digest\":\"@1\",\"size\":#1}},{\"parent\":0,\"diffId\":\"@2\",\"createdAt\":-1,\"base\":true,\"blob\":{\"mediaType\":\"application/vnd.oci.image.layer.v1.tar\",\"digest\":\"@2\",\"size\":#2}}],\"records\":[{\"key\":\"@1\",\"outputs\":[1,null]},{\"key\":\"@2\",\"outputs\":[0],\"durationMs\":7}],\"links\":[{\"definition\":\"@1\",\"canonical\":\"@2\"}],\"mounts\":[{\"id\":\"/x\",\"mode\":493,\"uid\":0,\"gid\":0,\"blob\":{\"mediaType\":\"x\",\"digest\":\"@1\",\"size\":#1}}]}\0LAYER1\0LAYER2",
 ];
 
-/// A store and a cache that stay.
+/// A store and a cache that are reused for all inputs.
 struct Place {
     directory: tempfile::TempDir,
     resolver: ImageResolver,
@@ -37,12 +37,12 @@ thread_local! {
     static PLACE: RefCell<Option<Place>> = const { RefCell::new(None) };
 }
 
-/// Checks what is found.
+/// Imports a cache and checks its records.
 pub(crate) fn check(input: &[u8]) {
     count(input);
 }
 
-/// Does the same, and returns the number of records.
+/// Does the same as [`check`], and returns the number of records.
 pub(crate) fn count(input: &[u8]) -> usize {
     let files = files(input);
     PLACE.with_borrow_mut(|place| place.get_or_insert_with(new_place).count(&files))
@@ -82,13 +82,13 @@ impl Place {
             let chain = self.store.layers().chain(top).expect("a chain");
             assert!(!chain.is_empty() && chain.len() <= config.layers.len());
         }
-        // What this store knows by now must not answer for the next cache.
+        // The store's own records must not affect the check of the next cache.
         let key = Digest::of(key.hex().as_bytes());
         assert!(remote.load(&Key(key)).await.is_ok());
     }
 }
 
-/// Writes a cache whose config is the first file, and whose blobs are the others.
+/// Writes a cache. The first file is its config; the others are its blobs.
 fn write(cache: &Path, files: &[Vec<u8>]) {
     let blobs = cache.join("blobs/sha256");
     std::fs::create_dir_all(&blobs).expect("make a directory");

@@ -1,13 +1,13 @@
-// Any bytes as each of the documents of a registry and of an archive, and as names in them.
+// Arbitrary bytes as each document of a registry and of an archive, and as names in them.
 //
-// What is read and written again is the same when it is read once more. A document that passes for a
-// manifest or an index is not the other.
+// A document that is parsed, written and parsed again stays the same. A valid manifest isn't an
+// index, and a valid index isn't a manifest.
 
 use kiln_oci::cache::{CacheConfig, InlineCache};
 use kiln_oci::{ImageConfig, ImageIndex, ImageManifest, Platform, Reference, media_type};
 use serde_json::Value;
 
-/// Input that makes sense.
+/// Valid inputs, which the tests try unchanged and damaged.
 #[allow(dead_code, reason = "fuzz targets have none")]
 pub(crate) const SEEDS: &[&[u8]] = &[
     br#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","size":2},"layers":[{"mediaType":"application/vnd.oci.image.layer.v1.tar+gzip","digest":"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","size":9223372036854775807}],"annotations":{"a":"b"}}"#,
@@ -18,7 +18,7 @@ pub(crate) const SEEDS: &[&[u8]] = &[
     b"linux(10.0+x+y)/arm64/v8",
 ];
 
-/// Checks what is read.
+/// Parses the input as each document and name, and checks the results.
 pub(crate) fn check(input: &[u8]) {
     config(input);
     if let Ok(kind) = kiln_registry::check_document(input, None) {
@@ -51,7 +51,7 @@ fn config(input: &[u8]) {
     let Ok(config) = serde_json::from_slice::<ImageConfig>(input) else { return };
     let text = config.to_json().expect("a config has a text");
     let again: ImageConfig = serde_json::from_slice(&text).expect("which can be read");
-    // Fractions are read to the last digit but one.
+    // The parser of fractions is exact except for the last digit.
     if !serde_json::from_slice(&text).is_ok_and(|value| has_fraction(&value)) {
         assert_eq!(again.to_json().ok().as_ref(), Some(&text));
     }

@@ -1,5 +1,4 @@
-//! The checks of `worker/fuzz` on fixed seeds: documents that make sense, with some of their bytes
-//! changed.
+//! The checks of `worker/fuzz` on fixed inputs: valid documents, and damaged copies of them.
 
 mod support;
 
@@ -10,7 +9,7 @@ mod users;
 
 use support::Random;
 
-/// Calls a check with each seed as it is, and with `rounds` damaged forms of it.
+/// Calls a check with each seed, and with `rounds` damaged copies of it.
 fn try_all(seeds: &[&[u8]], rounds: usize, check: fn(&[u8])) {
     for (number, seed) in seeds.iter().enumerate() {
         check(seed);

@@ -1,8 +1,9 @@
-// Input in sections, and places in memory. Shared by a test and the fuzz targets.
+// Inputs in sections, and temporary directories in memory. The test and the fuzz targets share this
+// file.
 
 use kiln_oci::Digest;
 
-/// A generator of numbers (xorshift).
+/// A random number generator (xorshift).
 #[allow(dead_code, reason = "fuzz targets have a better one")]
 pub(crate) struct Random(pub(crate) u64);
 
@@ -15,7 +16,7 @@ impl Random {
         self.0 as usize
     }
 
-    /// Returns bytes with some of them changed, repeated or left out.
+    /// Returns a copy of the bytes with some of them changed, repeated or removed.
     pub(crate) fn damage(&mut self, bytes: &[u8]) -> Vec<u8> {
         let mut bytes = bytes.to_vec();
         for _ in 0..=self.next() % 3 {
@@ -35,14 +36,14 @@ impl Random {
     }
 }
 
-/// Returns a directory in memory, where there is one.
+/// Creates a temporary directory, in memory if possible.
 pub(crate) fn place() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("make a directory")
 }
 
-/// Splits input at zero bytes into files. Digests can't be guessed: `@3` becomes the digest of file 3,
-/// `~3` its hexadecimal digits and `#3` its size, in files before it. What begins with `LAYER` becomes a
-/// layer with one file.
+/// Splits an input at zero bytes into files. Inputs can't contain valid digests, so placeholders
+/// stand for them: in files before file 3, `@3` becomes its digest, `~3` the hexadecimal digits and
+/// `#3` its size. A section that begins with `LAYER` becomes a layer with one file.
 pub(crate) fn files(input: &[u8]) -> Vec<Vec<u8>> {
     let sections: Vec<&[u8]> = input.splitn(8, |byte| *byte == 0).collect();
     let mut files = vec![Vec::new(); sections.len()];
@@ -79,7 +80,7 @@ fn layer(content: &[u8]) -> Vec<u8> {
     builder.into_inner().expect("write to memory")
 }
 
-/// Adds a file to an archive.
+/// Appends a file to an archive.
 pub(crate) fn append(archive: &mut tar::Builder<Vec<u8>>, name: &str, content: &[u8]) {
     let mut header = tar::Header::new_gnu();
     header.set_size(content.len() as u64);

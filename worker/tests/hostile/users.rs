@@ -1,10 +1,10 @@
-// Any bytes as a `USER`, `/etc/passwd` and `/etc/group`, with a zero byte between them.
+// Arbitrary bytes as a `USER`, `/etc/passwd` and `/etc/group`, separated by zero bytes.
 //
-// Nobody is root who isn't called so, by the number zero or by the files.
+// A user is root only by the number zero or by an entry in the files.
 
 use kiln_sandbox::users::UserDatabase;
 
-/// Input that makes sense.
+/// Valid inputs, which the tests try unchanged and damaged.
 #[allow(dead_code, reason = "fuzz targets have none")]
 pub(crate) const SEEDS: &[&[u8]] = &[
     b"alice:staff\0root:x:0:0:root:/root:/bin/sh\nalice:x:1000:1001::/home/a:\n\0staff:x:50:bob,alice\nalice:x:1001:\n",
@@ -12,7 +12,7 @@ pub(crate) const SEEDS: &[&[u8]] = &[
     b"-1:+0\0-1:x:-1:+0\n+0:x:00:0\n\0+0:x:0:\n",
 ];
 
-/// Checks what is found.
+/// Resolves the user and checks the result.
 pub(crate) fn check(input: &[u8]) {
     let mut parts = input.splitn(3, |byte| *byte == 0);
     let mut part = || parts.next().unwrap_or_default().to_vec();
@@ -40,7 +40,7 @@ pub(crate) fn check(input: &[u8]) {
     let _ = database.home(user.uid);
 }
 
-/// Tells whether a file gives the number zero to a name.
+/// Returns `true` if a file has an entry of this name with the number zero.
 fn names(file: &[u8], name: &str) -> bool {
     file.split(|byte| *byte == b'\n').any(|line| {
         let fields: Vec<&[u8]> = line.trim_ascii().split(|byte| *byte == b':').collect();

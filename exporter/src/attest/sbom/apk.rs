@@ -1,4 +1,4 @@
-//! Alpine packages.
+//! Packages of Alpine Linux and its derivatives.
 
 use super::source::{DATABASE, Files};
 use super::stanzas::stanzas;
@@ -8,7 +8,7 @@ use crate::attest::purl::PackageUrl;
 use crate::error::Result;
 
 const DATABASES: [&str; 2] = ["lib/apk/db/installed", "usr/lib/apk/db/installed"];
-/// Name, version, architecture, license, origin, maintainer, home page.
+/// The keys of name, version, architecture, license, origin, maintainer and home page.
 const FIELDS: [&str; 7] = ["P", "V", "A", "L", "o", "m", "U"];
 
 pub(super) fn find(files: &Files<'_>, system: &System, found: &mut Found) -> Result<()> {

@@ -1,8 +1,8 @@
-//! Crates in executables: cargo-auditable, and cargo itself where it is told to, puts a list of them
-//! into the section `.dep-v0`, JSON in zlib's format.
+//! Crates in executables. cargo-auditable, and cargo itself on request, write a list of an
+//! executable's crates into the section `.dep-v0`, as JSON in zlib's format.
 //!
-//! Of a file only what is needed is read: the first bytes, and of an ELF file its section headers and
-//! that section.
+//! The search reads only the first bytes of a file; of an ELF file it also reads the section
+//! headers and that section.
 
 use std::fs::File;
 use std::io::Read;
@@ -19,13 +19,13 @@ use crate::attest::purl::PackageUrl;
 use crate::error::Result;
 
 const SECTION: &str = ".dep-v0";
-/// Most bytes of the section.
+/// The maximum size of the section in bytes.
 const PACKED: u64 = 8 << 20;
-/// Most bytes of what is in it.
+/// The maximum size of the decompressed list in bytes.
 const LIST: u64 = 32 << 20;
-/// Most section headers of a file.
+/// The maximum number of section headers in a file.
 const SECTIONS: u16 = 10_000;
-/// The shortest ELF file: a header.
+/// The minimum size of an ELF file in bytes: a 32-bit header.
 const SHORTEST: u64 = 52;
 
 #[derive(Deserialize)]
@@ -37,10 +37,10 @@ struct List {
 struct Crate {
     name: String,
     version: String,
-    /// Where it came from, as `crates.io`.
+    /// The origin of the crate, as `crates.io`.
     #[serde(default)]
     source: String,
-    /// `build` for what is no part of the executable.
+    /// `build` for crates that the executable doesn't contain.
     #[serde(default)]
     kind: String,
 }
@@ -69,7 +69,7 @@ pub(super) fn find(files: &Files<'_>, found: &mut Found) -> Result<()> {
     Ok(())
 }
 
-/// Returns the crates of an executable, where it has a list of them.
+/// Returns the crates of an executable, or `None` if it has no list of them.
 fn crates(file: &File) -> Option<List> {
     let mut start = [0; 64];
     let length = file.read_at(&mut start, 0).ok()?;
@@ -86,7 +86,7 @@ fn crates(file: &File) -> Option<List> {
     read(section.data().ok()?)
 }
 
-/// Returns the number of section headers that an ELF header tells.
+/// Returns the number of section headers in an ELF header.
 fn sections(header: &[u8; 64]) -> Option<u16> {
     let at = match header[4] {
         1 => 48,
@@ -104,7 +104,7 @@ fn read(packed: &[u8]) -> Option<List> {
 }
 
 fn url(package: &Crate) -> String {
-    // What isn't from crates.io is another crate of that name.
+    // A crate from another source is a different crate with the same name.
     let elsewhere = match package.source.as_str() {
         "crates.io" | "" => "",
         source => source,
@@ -125,7 +125,7 @@ mod tests {
 
     use super::super::tests::{found_files, urls};
 
-    /// Returns an ELF file for 64 bits with one section of its own, and that of names.
+    /// Returns a 64-bit ELF file with the named section and a section of names.
     fn elf(name: &str, content: &[u8]) -> Vec<u8> {
         let names = format!("\0{name}\0.shstrtab\0");
         let mut file = Vec::new();

@@ -1,8 +1,7 @@
-//! Debian packages, of Debian and what is made of it.
+//! Packages of Debian and its derivatives.
 //!
-//! `var/lib/dpkg/status` has a stanza for each package that dpkg knows, those that were removed
-//! among them. Images without dpkg have a file for each package in `status.d`, with one stanza and no
-//! status.
+//! `var/lib/dpkg/status` has a stanza for each package that dpkg knows, including removed ones.
+//! Images without dpkg have a file per package in `status.d`, with one stanza that has no status.
 
 use super::source::{DATABASE, Files};
 use super::stanzas::{Stanza, stanzas};
@@ -33,7 +32,7 @@ pub(super) fn find(files: &Files<'_>, system: &System, found: &mut Found) -> Res
     Ok(())
 }
 
-/// Returns the package of a stanza; `None` for one that isn't there.
+/// Returns the package of a stanza, or `None` if the package isn't installed.
 fn package(stanza: Stanza<'_, 7>, path: &str, system: &System) -> Option<Package> {
     let [name, version, architecture, status, source, maintainer, homepage] = stanza;
     if name.is_empty() || !(status.is_empty() || status.ends_with(" installed")) {
@@ -63,7 +62,7 @@ fn package(stanza: Stanza<'_, 7>, path: &str, system: &System) -> Option<Package
     })
 }
 
-/// Returns `NAME` or `NAME@VERSION` of `NAME` or `NAME (VERSION)`.
+/// Converts `NAME` to `NAME`, and `NAME (VERSION)` to `NAME@VERSION`.
 fn upstream(source: &str) -> String {
     match source.split_once('(') {
         Some((name, version)) => {

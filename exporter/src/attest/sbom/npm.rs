@@ -1,5 +1,5 @@
-//! Node packages: those that lie in a `node_modules`, and those of lock files that were not found
-//! there, but for what is needed for development alone.
+//! Node packages: those in a `node_modules` directory, and those of lock files that aren't
+//! installed. Development dependencies of lock files are left out.
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -9,12 +9,12 @@ use super::{Found, Package};
 use crate::attest::purl::PackageUrl;
 use crate::error::Result;
 
-/// Most bytes of a lock file.
+/// The maximum size of a lock file in bytes.
 const LOCK: u64 = 64 << 20;
-/// How deep a lock file of the old form may be nested.
+/// The maximum depth of nested dependencies in a lock file of version 1.
 const DEPTH: u32 = 64;
 
-/// What a package says of itself.
+/// The metadata in a package's `package.json`.
 #[derive(Deserialize)]
 struct Manifest {
     name: String,
@@ -27,7 +27,7 @@ struct Manifest {
 pub(super) fn find(files: &Files<'_>, found: &mut Found) -> Result<()> {
     for path in &files.named(is_installed) {
         let Some(bytes) = files.read(path, MANIFEST)? else { continue };
-        // Packages bring files of that name for other ends, too.
+        // Packages also contain files named `package.json` for other purposes.
         let Ok(manifest) = serde_json::from_slice::<Manifest>(&bytes) else { continue };
         found.add(Package {
             url: url(&manifest.name, &manifest.version),
@@ -56,8 +56,8 @@ pub(super) fn find(files: &Files<'_>, found: &mut Found) -> Result<()> {
     Ok(())
 }
 
-/// Tells whether a file is what an installed package says of itself:
-/// `node_modules/NAME/package.json` or `node_modules/@SCOPE/NAME/package.json`.
+/// Returns `true` for the `package.json` of an installed package: `node_modules/NAME/package.json`
+/// or `node_modules/@SCOPE/NAME/package.json`.
 fn is_installed(path: &str, name: &str) -> bool {
     if name != "package.json" {
         return false;
@@ -71,7 +71,7 @@ fn is_installed(path: &str, name: &str) -> bool {
     }
 }
 
-/// Returns the packages of a lock file.
+/// Returns the name and version of each package in a lock file.
 fn locked(lock: &Map<String, Value>) -> Vec<(String, String)> {
     let mut all = Vec::new();
     match (lock.get("packages"), lock.get("dependencies")) {
@@ -113,7 +113,7 @@ fn url(name: &str, version: &str) -> String {
     PackageUrl { kind: "npm", namespace: &[scope], name, version, qualifiers: &[] }.build()
 }
 
-/// Returns a text, or a member of the object that stands for it.
+/// Returns a string, or the string member of an object.
 fn text(value: Option<Value>, member: &str) -> Option<String> {
     match value? {
         Value::String(text) => Some(text),

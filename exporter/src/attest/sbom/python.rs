@@ -1,5 +1,6 @@
-//! Python packages, as installers leave them: a directory `NAME-VERSION.dist-info` with `METADATA`,
-//! `NAME-VERSION.egg-info` with `PKG-INFO`, or a file of that name.
+//! Python packages, in the layouts that installers create: a directory `NAME-VERSION.dist-info`
+//! with `METADATA`, a directory `NAME-VERSION.egg-info` with `PKG-INFO`, or a file of the latter
+//! name.
 
 use super::source::{Files, MANIFEST};
 use super::stanzas::stanzas;
@@ -48,7 +49,8 @@ fn is_metadata(path: &str, name: &str) -> bool {
     }
 }
 
-/// Returns a name in its normal form: runs of `-`, `_` and `.` are one `-`. (PEP 503)
+/// Returns the normalized name: lower case, with each run of `-`, `_` and `.` replaced by one `-`.
+/// (PEP 503)
 fn normal(name: &str) -> String {
     let mut normal = String::with_capacity(name.len());
     for character in name.chars() {

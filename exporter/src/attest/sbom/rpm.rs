@@ -1,9 +1,10 @@
-//! RPM packages.
+//! Packages of distributions that use RPM.
 //!
-//! The database is SQLite's, a row for each package with its header ([`header`]). It is copied out of
-//! the image before it is opened, with everything turned off that a hostile file could use: views,
-//! triggers, functions in the schema. Databases of older versions (Berkeley DB, `Packages`, and the
-//! native one, `Packages.db`) are not read; a warning says so.
+//! The database is in SQLite's format. It has a row for each package, with the package's header
+//! ([`header`]). The search copies the database out of the image before it opens it, and disables
+//! the features that a hostile file could exploit: views, triggers and functions in the schema.
+//! Databases of older versions (Berkeley DB, `Packages`, and the native format, `Packages.db`) are
+//! not read; they cause a warning.
 
 mod header;
 
@@ -24,13 +25,13 @@ use crate::error::{Error, Result};
 
 const DIRECTORIES: [&str; 2] = ["var/lib/rpm", "usr/lib/sysimage/rpm"];
 const DATABASE: &str = "rpmdb.sqlite";
-/// Most bytes of the database.
+/// The maximum size of the database in bytes.
 const LARGEST: u64 = 1 << 30;
-/// Most bytes of a package's header.
+/// The maximum size of a package's header in bytes.
 const HEADER: usize = 32 << 20;
-/// Most rows that are looked at.
+/// The maximum number of rows that are read.
 const ROWS: usize = 100_000;
-/// Keys that packages are signed with are kept as packages.
+/// The name of the pseudo-packages that hold signing keys.
 const KEY: &str = "gpg-pubkey";
 
 pub(super) fn find(
@@ -71,7 +72,7 @@ fn length(file: &File) -> u64 {
     file.metadata().map_or(0, |metadata| metadata.len())
 }
 
-/// Copies the database, unless it is too large.
+/// Copies the database. Returns `false` if it is too large.
 fn copy_out(file: File, copy: &Path) -> Result<bool> {
     if length(&file) > LARGEST {
         return Ok(false);
@@ -82,7 +83,7 @@ fn copy_out(file: File, copy: &Path) -> Result<bool> {
     Ok(true)
 }
 
-/// Adds the packages of a database.
+/// Adds the packages of a database to `found`.
 fn packages(copy: &Path, path: &str, system: &System, found: &mut Found) -> rusqlite::Result<()> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(copy, flags)?;
@@ -119,7 +120,7 @@ fn package(header: &Header<'_>, path: &str, system: &System) -> Option<Package> 
     let text = |tag| header.text(tag).filter(|text| !text.is_empty());
     let (name, version) = (text(Tag::NAME)?, text(Tag::VERSION)?);
     if name == KEY {
-        // An empty package counts as none.
+        // `Found::add` ignores packages without a name.
         return Some(Package::default());
     }
     let release = text(Tag::RELEASE).map(|release| format!("-{release}")).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! The files that a search goes through.
+//! The files that the search for packages reads.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -11,48 +11,48 @@ use kiln_tree::walk::Entry;
 
 use crate::error::{Error, Result};
 
-/// Most bytes of a database.
+/// The maximum size of a database in bytes.
 pub(super) const DATABASE: u64 = 128 << 20;
-/// Most bytes of what a package says of itself.
+/// The maximum size of a package's own metadata in bytes.
 pub(super) const MANIFEST: u64 = 4 << 20;
 
-/// Makes an empty directory.
+/// A function that creates an empty directory.
 pub(crate) type Scratch<'a> = dyn Fn() -> Result<PathBuf> + 'a;
 
 /// The files of an image.
 pub(crate) struct Files<'a> {
-    /// The root.
+    /// The root directory of the image.
     pub(crate) dir: &'a Dir,
-    /// Everything in it.
+    /// All entries below the root.
     pub(crate) entries: &'a [Entry],
 }
 
 impl Files<'_> {
-    /// Reads a file from the image's root, links inside it followed; `None` where there is none, or
-    /// something else.
+    /// Reads a file and follows links inside the image's root. Returns `None` if there is no
+    /// regular file at `path`, or if it has more than `limit` bytes.
     ///
     /// # Errors
-    /// Fails where it can't be read.
+    /// Fails if the file can't be read.
     pub(crate) fn read(&self, path: &str, limit: u64) -> Result<Option<Vec<u8>>> {
         let Some(file) = self.open(path)? else { return Ok(None) };
         let mut bytes = Vec::new();
         let read = file.take(limit + 1).read_to_end(&mut bytes);
         read.map_err(Error::io("read", path))?;
-        // What is that large is none of these.
+        // A file above the limit is no database or manifest.
         Ok((bytes.len() as u64 <= limit).then_some(bytes))
     }
 
-    /// Opens a regular file.
+    /// Opens a regular file. Returns `None` if there is no regular file at `path`.
     pub(crate) fn open(&self, path: &str) -> Result<Option<File>> {
         let path = Path::new(path);
         match self.dir.metadata(path, true) {
             Ok(Some(metadata)) if metadata.is_file() => Ok(Some(self.dir.open_file(path)?)),
-            // A link that leads nowhere, or in a circle.
+            // There is no entry, or a link has no target or forms a loop.
             _ => Ok(None),
         }
     }
 
-    /// Returns the paths of regular files with a name that `is_it` knows, and their names.
+    /// Returns the paths of the regular files that `is_it` accepts by path and name.
     pub(crate) fn named(&self, is_it: impl Fn(&str, &str) -> bool) -> Vec<String> {
         let files = self.entries.iter().filter(|entry| entry.metadata.is_file());
         let found = files.filter_map(|entry| {
@@ -63,7 +63,7 @@ impl Files<'_> {
         found.collect()
     }
 
-    /// Opens a file that the search has met.
+    /// Opens a file of [`entries`](Self::entries).
     pub(crate) fn open_entry(&self, entry: &Entry) -> Result<File> {
         Ok(self.dir.open_file(Path::new(OsStr::from_bytes(&entry.path.to_vec())))?)
     }

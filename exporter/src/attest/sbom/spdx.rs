@@ -1,4 +1,4 @@
-//! Bills of materials in SPDX's form. (SPDX 2.3, JSON.)
+//! Bills of materials in SPDX's format. (SPDX 2.3, JSON.)
 
 use kiln_oci::Digest;
 use serde_json::{Value, json};
@@ -7,29 +7,30 @@ use time::format_description::well_known::Rfc3339;
 
 use super::{Package, Sbom};
 
-/// What stands where nothing is known.
+/// SPDX's value for a missing statement.
 const UNKNOWN: &str = "NOASSERTION";
-/// The identifier of the whole.
+/// The identifier of the package that stands for the image or the files.
 const ROOT: &str = "SPDXRef-Root";
-/// Where documents have their names; nothing is there.
+/// The prefix of the documents' namespaces. The URLs are identifiers only; they have no content.
 const NAMESPACE: &str = "https://spdx.org/spdxdocs";
-/// A time for what has none.
+/// The creation time of documents without one.
 const NO_TIME: &str = "1970-01-01T00:00:00Z";
 
-/// What a document is about.
+/// The properties of a document.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct About<'a> {
-    /// The name of the whole.
+    /// The name of the image, or `files`.
     pub(super) name: &'a str,
-    /// What the whole is, in SPDX's words.
+    /// The purpose of the root package, in SPDX's terms.
     pub(super) purpose: &'a str,
-    /// When it was made, as RFC 3339 has it.
+    /// The creation time in RFC 3339's format.
     pub(super) created: Option<&'a str>,
-    /// The tool that makes the document.
+    /// The name and version of the tool that creates the document.
     pub(super) tool: &'a str,
 }
 
-/// Returns the document. Its namespace is made of its content: the same content has the same.
+/// Returns the document. Its namespace is a digest of its content, so that equal documents have
+/// equal namespaces.
 pub(super) fn document(sbom: &Sbom, about: About<'_>) -> Value {
     let ids: Vec<String> = sbom.packages.iter().map(id).collect();
     let root = json!({
@@ -67,7 +68,7 @@ pub(super) fn document(sbom: &Sbom, about: About<'_>) -> Value {
     document
 }
 
-/// Returns an identifier that no other package of the document has.
+/// Returns an identifier that is unique in the document.
 fn id(package: &Package) -> String {
     let digest = Digest::of(format!("{}\n{}", package.url, package.found_in).as_bytes());
     let name = package.name.chars();
@@ -103,14 +104,14 @@ fn package(package: &Package, id: &str) -> Value {
     }
     match package.license.as_deref() {
         Some(license) if is_expression(license) => value["licenseDeclared"] = license.into(),
-        // Words, or names that SPDX doesn't have.
+        // A license in prose, or with names outside SPDX's list.
         Some(license) => value["licenseComments"] = format!("declared as {license}").into(),
         None => {}
     }
     value
 }
 
-/// Returns `NAME (ADDRESS)` of `NAME <ADDRESS>`.
+/// Converts `NAME <ADDRESS>` to `NAME (ADDRESS)`.
 fn person(text: &str) -> String {
     match text.split_once('<') {
         Some((name, address)) => {
@@ -126,8 +127,8 @@ fn is_url(text: &str) -> bool {
         && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
-/// Tells whether a license is an expression of SPDX's, of licenses whose names look like SPDX's.
-/// (SPDX 2.3, annex D.)
+/// Returns `true` if a license is an SPDX expression whose license names look like SPDX's. (SPDX
+/// 2.3, annex D.)
 fn is_expression(text: &str) -> bool {
     let spaced = text.replace('(', " ( ").replace(')', " ) ");
     let (mut depth, mut wants_operand) = (0_i32, true);
@@ -146,8 +147,8 @@ fn is_expression(text: &str) -> bool {
     depth == 0 && !wants_operand
 }
 
-/// Tells whether a word looks like the name of a license: with a version, or one of those that have
-/// none.
+/// Returns `true` if a word looks like SPDX's name of a license: it has a version, or is one of the
+/// names without one.
 fn is_license(word: &str) -> bool {
     const WITHOUT_VERSION: [&str; 9] =
         ["MIT", "ISC", "Zlib", "Unlicense", "curl", "OpenSSL", "0BSD", "X11", "WTFPL"];
@@ -157,7 +158,7 @@ fn is_license(word: &str) -> bool {
     is_name && (has_version || WITHOUT_VERSION.contains(&plain) || plain.ends_with("-exception"))
 }
 
-/// Returns a time in UTC, without fractions of seconds.
+/// Converts a time to UTC without fractions of a second.
 fn seconds(text: &str) -> Option<String> {
     let time = OffsetDateTime::parse(text, &Rfc3339).ok()?.to_offset(time::UtcOffset::UTC);
     time.replace_nanosecond(0).ok()?.format(&Rfc3339).ok()

@@ -1,11 +1,11 @@
-//! Databases of fields with names, as `Name: value`, in stanzas that blank lines end: Debian's, and
-//! with one letter for a name Alpine's, and headers of mails, which Python's are.
+//! A parser of `Name: value` fields in stanzas that blank lines separate. Debian's databases have
+//! this format, Alpine's (with one-letter names), and the e-mail headers of Python's metadata.
 
-/// A stanza: what the fields say that were asked for, in their order.
+/// The values of a stanza's requested fields, in the order of the request.
 pub(super) type Stanza<'a, const N: usize> = [&'a str; N];
 
-/// Returns the stanzas of a text, with these fields of each. A field that isn't there is empty; of
-/// one that is there twice, and of one with several lines, the first counts.
+/// Returns the stanzas of a text, reduced to the fields in `names`. A missing field is empty. The
+/// first value of a repeated field counts, and the first line of a multi-line value.
 pub(super) fn stanzas<'a, const N: usize>(
     text: &'a str,
     names: [&'static str; N],
@@ -22,7 +22,7 @@ pub(super) fn stanzas<'a, const N: usize>(
                 break;
             }
             is_empty = false;
-            // A line that begins with a blank goes on with the field before.
+            // A line that begins with a blank continues the previous field.
             let Some((name, value)) = line.split_once(':') else { continue };
             if let Some(number) = names.iter().position(|known| *known == name)
                 && stanza[number].is_empty()

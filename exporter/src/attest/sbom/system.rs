@@ -1,21 +1,21 @@
-//! Which distribution an image is of. (`os-release(5)`)
+//! The distribution of an image. (`os-release(5)`)
 
 use super::source::{Files, MANIFEST};
 use crate::error::Result;
 
-/// What an image says it is of. Members that it doesn't say are empty.
+/// The distribution that an image's `os-release` declares. Missing members are empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct System {
-    /// Its short name, as `debian`.
+    /// The short name, as `debian`.
     pub(crate) id: String,
-    /// Its version, as `12`.
+    /// The version number, as `12`.
     pub(crate) version: String,
-    /// Its name for people.
+    /// The full name and version for display.
     pub(crate) name: String,
 }
 
 impl System {
-    /// Reads what the image says.
+    /// Reads `os-release`. Returns empty members if the image has none.
     pub(crate) fn read(files: &Files<'_>) -> Result<Self> {
         for path in ["etc/os-release", "usr/lib/os-release"] {
             if let Some(bytes) = files.read(path, MANIFEST)? {
@@ -40,12 +40,12 @@ impl System {
         system
     }
 
-    /// Returns the namespace of its packages' URLs, or `other` where it has no name.
+    /// Returns the namespace of the package URLs: the short name, or `other` if it is empty.
     pub(crate) fn namespace<'a>(&'a self, other: &'a str) -> &'a str {
         if self.id.is_empty() { other } else { &self.id }
     }
 
-    /// Returns what URLs of packages say of it, as `debian-12`.
+    /// Returns the value of package URLs' `distro` qualifier, as `debian-12`.
     pub(crate) fn distro(&self) -> String {
         match (self.id.as_str(), self.version.as_str()) {
             (id, "") => id.to_owned(),

@@ -1,4 +1,4 @@
-//! What the tests of the databases share.
+//! Helpers that the tests of all databases share.
 
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 
@@ -6,7 +6,7 @@ use kiln_tree::Dir;
 
 use super::*;
 
-/// Looks into files: path, mode, content.
+/// Searches files for packages. Each file has a path, a mode and a content.
 pub(super) fn found_files(files: &[(&str, u32, &[u8])]) -> Sbom {
     let root = tempfile::tempdir().unwrap();
     for (path, mode, content) in files {
@@ -18,7 +18,7 @@ pub(super) fn found_files(files: &[(&str, u32, &[u8])]) -> Sbom {
     scan(&root)
 }
 
-/// Looks into files: path, content.
+/// Searches files for packages. Each file has a path and a content.
 pub(super) fn found(files: &[(&str, &str)]) -> Sbom {
     let files: Vec<_> = files.iter().map(|(path, text)| (*path, 0o644, text.as_bytes())).collect();
     found_files(&files)
@@ -33,7 +33,7 @@ fn scan(root: &tempfile::TempDir) -> Sbom {
     Sbom::of(&Files { dir: &dir, entries: &entries }, &make).unwrap()
 }
 
-/// Returns the URLs of what was found.
+/// Returns the URLs of the packages.
 pub(super) fn urls(sbom: &Sbom) -> Vec<&str> {
     sbom.packages.iter().map(|package| package.url.as_str()).collect()
 }

@@ -1,14 +1,15 @@
-//! Access to repositories, and the credentials for it.
+//! Access to repositories with credentials.
 //!
-//! Credentials are bound to a scheme, a host and a port. Git sends a header that it is configured with
-//! after redirects too, wherever they lead. So git follows none where it has credentials: the first
-//! redirect is resolved here. One within the same origin gives the address that git asks, with the
-//! credentials; one that leads elsewhere is followed by a git that has none.
+//! Credentials are bound to a scheme, a host and a port. Git sends a configured header after
+//! redirects as well, to any target. Git therefore doesn't follow redirects when it has
+//! credentials: kiln resolves the first redirect itself. If it stays within the origin, git uses
+//! its target with the credentials. If it leads to another origin, git follows it without
+//! credentials.
 //!
-//! A password of an address goes to the address that it is a part of. Secrets go over `https` alone: a
-//! secret that names a host (`GIT_AUTH_TOKEN.HOST`, with or without a port) to that host, another one
-//! to the hosts of contexts that the user has named. A Dockerfile can name any host, and gets no
-//! secret for it.
+//! A password in an address is sent to that address. Secrets are sent over `https` only: a secret
+//! with a host in its name (`GIT_AUTH_TOKEN.HOST`, with or without a port) to that host, and other
+//! secrets to the hosts of contexts that the user has named. A Dockerfile can name any host, but
+//! that host gets no secret.
 
 use kiln_registry::FetchRequest;
 
@@ -18,24 +19,24 @@ use crate::error::{Error, Result};
 use crate::source::http::{authority, host};
 use crate::source::remote::Remotes;
 
-/// The path below a repository's address that git asks for first.
+/// The path below a repository's address that git requests first.
 const SERVICE: &str = "/info/refs";
-/// Servers give a program that isn't git another page.
+/// The user agent of git. Servers send other pages to other programs.
 const AGENT: (&str, &str) = ("user-agent", "git/2");
 
-/// How a repository is reached.
+/// The address and the credentials for a repository.
 #[derive(Debug)]
 pub(super) struct Access {
-    /// The address that git asks.
+    /// The address that git uses.
     pub(super) url: String,
-    /// The configuration that gives git its credentials; empty where it has none.
+    /// Git's configuration with the credentials. Empty without credentials.
     pub(super) configuration: Vec<(String, String)>,
-    /// Why a secret isn't used.
+    /// The reason why a secret isn't sent.
     pub(super) withheld: Option<String>,
 }
 
 impl Access {
-    /// Finds out how a source is reached.
+    /// Determines the access to a source.
     pub(super) async fn find(source: &GitSource, remotes: &Remotes) -> Result<Self> {
         let url = source.remote.url().to_owned();
         let mut access = Self { url, configuration: Vec::new(), withheld: None };
@@ -46,7 +47,7 @@ impl Access {
             authorization: Some(value.clone()),
             ..FetchRequest::default()
         };
-        // A server that can't be asked is one that git complains about.
+        // If the server can't be reached, git reports the error.
         if let Ok((end, is_same)) = remotes.client.leads_to(&request).await
             && end != request.url
             && let Some((moved, _)) = end.rsplit_once(SERVICE)
@@ -63,7 +64,8 @@ impl Access {
         Ok(access)
     }
 
-    /// Returns the header that secrets give, else user and password of the URL.
+    /// Returns the value of the authorization header: a secret's, or else that of the user and
+    /// password in the URL.
     fn authorization(&mut self, source: &GitSource, remotes: &Remotes) -> Result<Option<String>> {
         if !source.remote.is_http() {
             return Ok(None);
@@ -87,8 +89,9 @@ impl Access {
     }
 }
 
-/// Tells whether the server of an address may have a secret: one that names its host (`is_named`), or
-/// one for the hosts of contexts.
+/// Checks that the server of an address may receive a secret. `is_named` is `true` for a secret
+/// with the host in its name. Other secrets are for the hosts of contexts. The error is the reason
+/// for withholding the secret.
 fn may_have(url: &str, is_named: bool, contexts: &[String]) -> std::result::Result<(), String> {
     if !url.starts_with("https://") {
         return Err("it would go over plain http".to_owned());
@@ -105,7 +108,7 @@ fn may_have(url: &str, is_named: bool, contexts: &[String]) -> std::result::Resu
     Err(format!("no context is on that host, and a secret for it has .{} at its end", host(url)))
 }
 
-/// Tells whether two addresses of `https` have the same host and port.
+/// Returns `true` if two `https` addresses have the same host and port.
 fn same_host(one: &str, other: &str) -> bool {
     let full = |url: &str| {
         let authority = authority(url).to_ascii_lowercase();
@@ -114,7 +117,7 @@ fn same_host(one: &str, other: &str) -> bool {
     full(one) == full(other)
 }
 
-/// Returns the value of the header that a secret gives.
+/// Returns the header value of a secret.
 fn header(id: &str, is_token: bool, value: &[u8]) -> Result<String> {
     if is_token {
         return Ok(basic(&[b"x-access-token:", value].concat()));
@@ -126,7 +129,8 @@ fn header(id: &str, is_token: bool, value: &[u8]) -> Result<String> {
     Ok(value.into_owned())
 }
 
-/// Returns the configuration that has git send a header to an address, and follow no redirect from it.
+/// Returns the configuration with which git sends a header to an address and doesn't follow
+/// redirects from it.
 fn configuration(url: &str, value: &str) -> Vec<(String, String)> {
     let scope = token_scope(url);
     vec![
@@ -139,8 +143,8 @@ fn basic(credentials: &[u8]) -> String {
     format!("basic {}", base64(credentials))
 }
 
-/// Returns the addresses that a token is sent to: the repository's, all of its host for GitHub,
-/// where submodules mostly are on the same.
+/// Returns the prefix of the addresses that receive a token: the repository's address, or all of
+/// GitHub, because submodules are usually on the same host.
 fn token_scope(url: &str) -> &str {
     ["https://github.com/", "https://www.github.com/"]
         .into_iter()

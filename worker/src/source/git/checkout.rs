@@ -1,4 +1,4 @@
-//! From a commit to a layer.
+//! The conversion of a commit to a layer.
 
 use std::path::{Path, PathBuf};
 
@@ -14,12 +14,12 @@ use crate::blobs::blocking;
 use crate::error::{Error, Result};
 use crate::snapshots::Snapshots;
 
-/// Modes of a umask of 022, whatever this process has.
+/// A mode change whose result is that of a umask of 022, whatever the umask of this process.
 const MODE: &str = "go=u,go-w";
-/// What git keeps in a work tree; a commit can't have entries of that name.
+/// The pattern of git's own files. A commit can't have entries of that name.
 const GIT_DIR: &str = "**/.git";
 
-/// Fetches a commit and makes a layer of its files.
+/// Fetches a commit and creates a layer of its files.
 pub(super) async fn check_out(
     git: &Git,
     source: &GitSource,
@@ -39,7 +39,7 @@ pub(super) async fn check_out(
     if !source.skip_submodules && root.metadata(Path::new(".gitmodules"), false)?.is_some() {
         let update = ["submodule", "--quiet", "update", "--init", "--recursive", "--depth=1"];
         if let Err(error) = git.run(&update).await {
-            // With credentials no redirect is followed; a submodule that has moved may be public.
+            // With credentials, git follows no redirects. A submodule that has moved may be public.
             git.run_without_credentials(&update).await.map_err(|_| error)?;
         }
     }
@@ -50,14 +50,14 @@ pub(super) async fn check_out(
     } else {
         None
     };
-    // Where it came from is of no use to who has the files.
+    // The file contains the URL of the fetch, which must not become part of the layer.
     let _ = std::fs::remove_file(git.directory().join(".git/FETCH_HEAD"));
     let subdir = subdir(source, &root)?;
     let (snapshots, keeps) = (snapshots.clone(), source.keep_git_dir);
     blocking(move || import(&snapshots, &root, &subdir, keeps, mtime)).await
 }
 
-/// Makes a repository that has the commit.
+/// Creates a repository that has the commit.
 async fn fetch(git: &Git, source: &GitSource, found: &Found) -> Result<()> {
     let format = if found.object.len() == 64 { "sha256" } else { "sha1" };
     let format = format!("--object-format={format}");
@@ -76,14 +76,14 @@ async fn fetch(git: &Git, source: &GitSource, found: &Found) -> Result<()> {
     if first.is_ok() && has(git, &found.object).await {
         return Ok(());
     }
-    // The reference has moved since it was looked up: what it was at may still be had.
+    // The reference has moved since the lookup. The old commit may still be available.
     if let Some(name) = found.reference.as_ref().filter(|_| first.is_ok()) {
         let exact = format!("+{}:{name}", found.object);
         if fetch_one(git, url, &exact).await.is_ok() && has(git, &found.object).await {
             return Ok(());
         }
     }
-    // Some servers hand out what a reference is at, and nothing else.
+    // Some servers provide only the commits of references.
     let all = "+refs/heads/*:refs/remotes/origin/*";
     git.run(&fetching(&["--tags"], url, all)).await.or_else(|error| first.and(Err(error)))?;
     if has(git, &found.object).await {
@@ -92,7 +92,7 @@ async fn fetch(git: &Git, source: &GitSource, found: &Found) -> Result<()> {
     Err(source.error(format!("the repository does not contain commit {}", found.object)))
 }
 
-/// Fetches one commit, with those before it only where the server can't leave them out.
+/// Fetches one commit. Fetches its ancestors only if the server doesn't support shallow fetches.
 async fn fetch_one(git: &Git, url: &str, refspec: &str) -> Result<()> {
     let Err(error) = git.run(&fetching(&["--depth=1", "--no-tags"], url, refspec)).await else {
         return Ok(());
@@ -114,7 +114,7 @@ async fn has(git: &Git, object: &str) -> bool {
     git.run(&["cat-file", "-e", object]).await.is_ok()
 }
 
-/// Returns the path of the subdirectory, which has to be made of directories alone.
+/// Returns the path of the subdirectory. All its components must be directories.
 fn subdir(source: &GitSource, root: &Dir) -> Result<PathBuf> {
     let mut path = PathBuf::from("/");
     for name in &source.subdir {
@@ -130,7 +130,7 @@ fn subdir(source: &GitSource, root: &Dir) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// Makes a layer of a directory of the checked out files.
+/// Creates a layer of a directory of the work tree.
 fn import(
     snapshots: &Snapshots,
     root: &Dir,

@@ -1,29 +1,29 @@
-//! What a reference is at.
+//! The lookup of a reference in a repository.
 
 use super::GitSource;
 use super::program::Git;
 use super::reference::is_commit;
 use crate::error::Result;
 
-/// What a reference is at.
+/// The result of a reference's lookup.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Found {
-    /// The object that the reference names: a commit, or the tag of one.
+    /// The object that the reference refers to: a commit or an annotated tag.
     pub(super) object: String,
-    /// The commit behind the tag, where the object is one.
+    /// The commit of the tag, if the object is a tag.
     pub(super) commit: Option<String>,
-    /// The reference's full name, where it has one.
+    /// The full name of the reference, if it has one.
     pub(super) reference: Option<String>,
 }
 
 impl Found {
-    /// Returns the commit, or the object where only that is known.
+    /// Returns the commit, or the object if the commit isn't known separately.
     pub(super) fn commit(&self) -> &str {
         self.commit.as_deref().unwrap_or(&self.object)
     }
 }
 
-/// Asks the repository for what the source's reference is at.
+/// Looks up the source's reference in the repository.
 pub(super) async fn find(git: &Git, source: &GitSource) -> Result<Found> {
     let url = git.url();
     let found = if source.reference.is_empty() {
@@ -42,7 +42,7 @@ pub(super) async fn find(git: &Git, source: &GitSource) -> Result<Found> {
     if object_fits || commit_fits { Ok(found) } else { Err(source.mismatch(found.commit())) }
 }
 
-/// Returns the objects and names that git lists.
+/// Returns the objects and names in the output of `git ls-remote`.
 fn lines(text: &str) -> impl Iterator<Item = (&str, &str)> {
     text.lines().filter_map(|line| line.split_once('\t'))
 }
@@ -57,7 +57,8 @@ fn of_head(text: &str) -> Option<Found> {
     Some(Found { object: object.to_owned(), commit: None, reference })
 }
 
-/// Finds a name as it is, then as a branch, then as a tag; git lists more than was asked for.
+/// Finds a name as a full reference, a branch or a tag, in this order. Git's output has other
+/// references, too.
 fn of_name(text: &str, name: &str) -> Option<Found> {
     let full = |prefix: &str| format!("{prefix}{}", name.strip_prefix(prefix).unwrap_or(name));
     let object = |wanted: &str| {

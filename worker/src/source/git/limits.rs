@@ -1,10 +1,11 @@
 //! The limits of the host's git.
 //!
-//! Memory is a limit of the kernel's on each process (`RLIMIT_DATA`: files that git maps don't count),
-//! set before git's first instruction. A command that lists references gets a quarter of it: a server
-//! can list them without end, and git keeps the list. The size on disk and the progress are looked at
-//! while git runs. Progress is that files of the repository grow or become more; a listing makes no
-//! files, and has to end in that time.
+//! The kernel limits the memory of each process (`RLIMIT_DATA`, which doesn't count mapped files)
+//! from git's first instruction on. A command that lists references gets a quarter of the limit,
+//! because git keeps the list in memory and a server can send an endless one. kiln checks the size
+//! on disk and the progress while git runs. Progress means that the repository's files grow or
+//! increase in number. A listing creates no files, so it must end within the time limit for
+//! progress.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -14,19 +15,19 @@ use rustix::process::Resource;
 use crate::blobs::blocking;
 use crate::error::{Error, Result};
 
-/// The pause between two looks at what git has written.
+/// The minimum pause between two checks of git's files.
 const TICK: Duration = Duration::from_millis(500);
-/// How many times longer than a look the pause after it is at least.
+/// The minimum ratio of a pause to the duration of the check before it.
 const SHARE: u32 = 20;
-/// The longest time in which less than a byte per second comes over HTTP.
+/// The maximum time for which an HTTP server may send less than one byte per second.
 const STALLED: Duration = Duration::from_mins(1);
 
-/// Limits of the host's git.
+/// The limits of the host's git.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GitLimits {
-    /// Most bytes of memory of each of its processes; `None` for no limit.
+    /// The maximum memory of each process in bytes. `None` for no limit.
     pub memory: Option<u64>,
-    /// The longest time without progress; `None` for no limit.
+    /// The maximum time without progress. `None` for no limit.
     pub patience: Option<Duration>,
 }
 
@@ -36,17 +37,18 @@ impl Default for GitLimits {
     }
 }
 
-/// The limits of one command of git.
+/// The limits of one git command.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct CommandLimits {
     memory: Option<u64>,
     patience: Option<Duration>,
-    /// Most bytes on disk.
+    /// The maximum size on disk in bytes.
     disk: Option<u64>,
 }
 
 impl CommandLimits {
-    /// Returns the limits of a command by its first word; `disk` is the most that its files may take.
+    /// Returns the limits of a command by its first word. `disk` is the maximum size of its files
+    /// in bytes.
     pub(super) fn of(limits: GitLimits, disk: Option<u64>, verb: &str) -> Self {
         let share = if verb == "ls-remote" { 4 } else { 1 };
         let memory = limits.memory.map(|bytes| bytes / share);
@@ -55,12 +57,12 @@ impl CommandLimits {
 
     /// Returns the limits that the kernel enforces.
     pub(super) fn resources(&self) -> [(Resource, u64); 2] {
-        // The kernel takes this for no limit.
+        // The kernel's value for no limit.
         let most = |limit: Option<u64>| limit.unwrap_or(u64::MAX);
         [(Resource::Data, most(self.memory)), (Resource::Fsize, most(self.disk))]
     }
 
-    /// Returns a complaint of git's with the limit that is behind it, if one is.
+    /// Adds the limit that caused an error message of git's to the message.
     pub(super) fn explain(&self, complaint: String) -> String {
         let lower = complaint.to_ascii_lowercase();
         let is_memory = ["out of memory", "cannot allocate", "malloc", "realloc"];
@@ -80,7 +82,8 @@ impl CommandLimits {
         }
     }
 
-    /// Waits until git has written too much or makes no progress, and returns what is wrong.
+    /// Waits until git exceeds the size limit or makes no progress. Returns a description of the
+    /// problem.
     pub(super) async fn exceeded(&self, directory: &Path) -> Result<String> {
         let (mut last, mut since) = (Usage::default(), Instant::now());
         let mut pause = TICK;
@@ -103,13 +106,13 @@ impl CommandLimits {
     }
 }
 
-/// Tells whether an error is that git reached a limit: another attempt would reach it too.
+/// Returns `true` if git has reached a limit. Another attempt would reach it, too.
 pub(super) fn is_limit(error: &Error) -> bool {
     let text = error.to_string();
     ["(--git-memory)", "(--git-timeout)", "(--input-limit)"].iter().any(|flag| text.contains(flag))
 }
 
-/// Returns the configuration by which git gives up a server that sends next to nothing.
+/// Returns the configuration that makes git abort transfers that are too slow.
 pub(super) fn configuration(limits: GitLimits) -> Vec<(String, String)> {
     let Some(patience) = limits.patience else { return Vec::new() };
     let seconds = patience.min(STALLED).as_secs().max(1);
@@ -119,7 +122,7 @@ pub(super) fn configuration(limits: GitLimits) -> Vec<(String, String)> {
     ]
 }
 
-/// The space that a directory takes on disk.
+/// The size of a directory on disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Usage {
     bytes: u64,
@@ -127,7 +130,8 @@ struct Usage {
 }
 
 impl Usage {
-    /// Adds up a directory that changes meanwhile: what isn't there any more is passed over.
+    /// Computes the size of a directory that may change meanwhile. Entries that disappear are
+    /// skipped.
     fn of(directory: &Path) -> Self {
         let mut usage = Self::default();
         let mut pending = vec![directory.to_owned()];

@@ -1,13 +1,12 @@
-//! The host's git.
+//! The host's git as a subprocess.
 //!
-//! It runs with an environment of its own, and so without the configuration, credentials, hooks,
-//! templates and attributes of the host or of whoever builds. Of protocols it has `http`, `https`,
-//! `git` and `ssh`: none that names a file or a program. What comes from outside stands behind
-//! `--`, and doesn't start with a dash. It never asks a terminal. SSH takes keys from an agent that
-//! was given, and no others; hosts that the user knows have to be who they were.
+//! Git runs with an environment of its own. It therefore ignores the configuration, credentials,
+//! hooks, templates and attributes of the host and of the user. It may use the protocols `http`,
+//! `https`, `git` and `ssh`, but none that accesses files or runs programs. Values from outside
+//! come after `--` and don't start with a dash. Git never prompts on a terminal. SSH uses only the
+//! keys of an agent that the user passes to the build, and verifies hosts that the user knows.
 //!
-//! This is the only program that steps have run outside the sandbox, with what it runs itself: its
-//! own parts, and `ssh`.
+//! Git, with its own subprograms and `ssh`, is the only program that steps run outside the sandbox.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -23,9 +22,9 @@ use super::limits::{self, CommandLimits, GitLimits};
 use crate::error::{Error, Result};
 use crate::source::remote::Remotes;
 
-/// Most bytes of what git says.
+/// The maximum number of bytes that are read of each output stream.
 const OUTPUT_LIMIT: u64 = 16 << 20;
-/// Most characters of git's complaints that are shown.
+/// The maximum number of characters in an error message.
 const SHOWN: usize = 2000;
 
 const ENVIRONMENT: &[(&str, &str)] = &[
@@ -59,23 +58,23 @@ const CONFIGURATION: &[(&str, &str)] = &[
     ("transfer.bundleURI", "false"),
 ];
 
-/// The host's git, ready for one source.
+/// The host's git, prepared for one source.
 pub(super) struct Git {
     environment: Vec<(OsString, OsString)>,
-    /// Names and values of the configuration, but for what gives access.
+    /// The names and values of the configuration, without those for access.
     configuration: Vec<(String, String)>,
     access: Access,
     limits: GitLimits,
-    /// Most bytes of the repository.
+    /// The maximum size of the repository in bytes.
     disk: Option<u64>,
     directory: PathBuf,
-    /// What errors begin with.
+    /// The beginning of error messages.
     subject: String,
-    /// Removed with all that is in it.
+    /// The temporary directory. It is removed with all its files.
     _scratch: Scratch,
 }
 
-/// A directory that goes with its owner.
+/// A directory that is removed when this is dropped.
 struct Scratch(PathBuf);
 
 impl Drop for Scratch {
@@ -87,7 +86,7 @@ impl Drop for Scratch {
 }
 
 impl Git {
-    /// Makes the environment that git has for a source.
+    /// Prepares git's environment for a source.
     pub(super) async fn prepare(source: &GitSource, remotes: &Remotes) -> Result<Self> {
         let scratch = Scratch(remotes.snapshots.store.temp_dir()?);
         let directory = scratch.0.join("files");
@@ -133,20 +132,20 @@ impl Git {
         &self.access.url
     }
 
-    /// Returns the directory that it works in.
+    /// Returns the working directory of git.
     pub(super) fn directory(&self) -> &Path {
         &self.directory
     }
 
-    /// Runs git and returns what it says. Dropping the future ends it.
+    /// Runs git and returns its output. Dropping the future kills it.
     pub(super) async fn run(&self, arguments: &[&str]) -> Result<String> {
         self.run_with(arguments, &self.access.configuration).await
     }
 
-    /// Does what [`Self::run`] does for a git that has no credentials, where another had some.
+    /// Does the same as [`Self::run`], without credentials.
     ///
     /// # Errors
-    /// Fails where there are no credentials to do without, too.
+    /// Fails like [`Self::run`], and if this git has no credentials anyway.
     pub(super) async fn run_without_credentials(&self, arguments: &[&str]) -> Result<String> {
         if self.access.configuration.is_empty() {
             return Err(Error::Invalid(format!("{}: it had no credentials", self.subject)));
@@ -188,7 +187,7 @@ impl Git {
                 return Err(Error::Invalid(format!("{} {verb}: {}", self.subject, problem?)));
             }
         };
-        // Its number may be somebody else's from now on.
+        // The kernel may reuse the process ID from now on.
         group.0 = None;
         if status.success() {
             return Ok(String::from_utf8_lossy(&out).into_owned());
@@ -198,7 +197,7 @@ impl Git {
         Err(Error::Invalid(format!("{} {verb}: {complaint}{hint}", self.subject)))
     }
 
-    /// Returns the variables that hold git's configuration.
+    /// Returns the environment variables with git's configuration.
     fn configuration_with(&self, access: &[(String, String)]) -> Vec<(String, String)> {
         let all = self.configuration.iter().chain(access).enumerate();
         let mut variables: Vec<(String, String)> = all
@@ -215,7 +214,7 @@ impl Git {
     }
 }
 
-/// The processes of a git that hasn't ended; ended when dropped.
+/// The process group of a running git. It is killed on drop.
 struct Group(Option<Pid>);
 
 impl Drop for Group {
@@ -234,7 +233,7 @@ async fn read(stream: Option<impl tokio::io::AsyncRead + Unpin>) -> std::io::Res
     Ok(bytes)
 }
 
-/// Returns what git complains about, in a form that can't drive a terminal.
+/// Returns git's error message without control characters.
 fn complaint(text: &[u8], status: std::process::ExitStatus) -> String {
     let text = String::from_utf8_lossy(text);
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
@@ -243,13 +242,13 @@ fn complaint(text: &[u8], status: std::process::ExitStatus) -> String {
     if text.is_empty() { status.to_string() } else { text }
 }
 
-/// Returns the command by which git calls `ssh`, for a shell.
+/// Returns the shell command with which git calls `ssh`.
 fn ssh_command(source: &GitSource, known: Option<&Path>, scratch: &Path) -> Result<String> {
     let own = scratch.join("known_hosts");
     std::fs::write(&own, &source.known_hosts).map_err(Error::path("write", &own))?;
     let own = told_to_ssh(&own)?;
     let known = known.map_or_else(|| Ok("~/.ssh/known_hosts".to_owned()), told_to_ssh)?;
-    // Keys of hosts that nobody knows go to a file that is thrown away.
+    // Keys of unknown hosts are written to a file that is discarded.
     let (files, policy) = if source.known_hosts.is_empty() {
         (format!("{own} {known}"), "accept-new")
     } else {
@@ -261,7 +260,7 @@ fn ssh_command(source: &GitSource, known: Option<&Path>, scratch: &Path) -> Resu
     ))
 }
 
-/// Returns a path as it stands among ssh's options.
+/// Returns a path in the syntax of ssh's options.
 fn told_to_ssh(path: &Path) -> Result<String> {
     let path = path.display().to_string();
     if path.contains(['\'', '"', '\\', '%']) {

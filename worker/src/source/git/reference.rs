@@ -1,22 +1,22 @@
-//! Addresses and references, checked before git sees them.
+//! Repository addresses and references, checked before git receives them.
 
 use std::fmt;
 
 use crate::error::{Error, Result};
 use crate::source::file_name::unescape;
 
-/// Where a repository is.
+/// The address of a repository.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub(super) struct Remote {
-    /// The address without password.
+    /// The address without a password.
     url: String,
-    /// `user:password` of an address that has them.
+    /// The `user:password` in the address, decoded.
     credentials: Option<Vec<u8>>,
     is_ssh: bool,
 }
 
 impl Remote {
-    /// Reads an address: a URL, without scheme for `https`, or `user@host:path`.
+    /// Parses an address: a URL, whose default scheme is `https`, or `user@host:path`.
     pub(super) fn parse(text: &str) -> Result<Self> {
         let shown = kiln_registry::fetch::redacted(text);
         let invalid = |problem: &str| Error::Invalid(format!("{shown:?}: {problem}"));
@@ -56,22 +56,22 @@ impl Remote {
         Ok(Self { url: format!("{scheme}://{user}{host}{path}"), credentials, is_ssh })
     }
 
-    /// Returns the address, for git and for people.
+    /// Returns the address without a password, for git and for messages.
     pub(super) fn url(&self) -> &str {
         &self.url
     }
 
-    /// Returns `user:password`, where the address has them.
+    /// Returns the `user:password` in the address, if there is one.
     pub(super) fn credentials(&self) -> Option<&[u8]> {
         self.credentials.as_deref()
     }
 
-    /// Tells whether it is reached by SSH.
+    /// Returns `true` if the address is for SSH.
     pub(super) fn is_ssh(&self) -> bool {
         self.is_ssh
     }
 
-    /// Tells whether it is reached by HTTP.
+    /// Returns `true` if the address is for HTTP or HTTPS.
     pub(super) fn is_http(&self) -> bool {
         self.url.starts_with("http://") || self.url.starts_with("https://")
     }
@@ -89,7 +89,7 @@ impl fmt::Display for Remote {
     }
 }
 
-/// Splits `user@host:path`.
+/// Splits an address of the form `user@host:path`.
 fn scp_style(text: &str) -> Option<(&str, &str, &str)> {
     let (user, rest) = text.split_once('@')?;
     let (host, path) = rest.split_once(':')?;
@@ -103,13 +103,13 @@ fn credentials(user: &str) -> Vec<u8> {
     [unescape(user), unescape(password)].join(&b':')
 }
 
-/// Tells whether a text is a full commit id, of SHA-1 or SHA-256.
+/// Returns `true` if a text is a full commit ID of SHA-1 or SHA-256.
 pub(super) fn is_commit(text: &str) -> bool {
     matches!(text.len(), 40 | 64) && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// Refuses what is no name of a branch or tag (git-check-ref-format), and what git would take as
-/// an option.
+/// Returns an error unless a text is a valid name of a branch or tag (git-check-ref-format) that
+/// git can't mistake for an option.
 pub(super) fn check_reference(text: &str) -> Result<()> {
     let banned = |c: char| c.is_control() || " ~^:?*[\\".contains(c);
     let is_bad = text.is_empty()
@@ -125,7 +125,7 @@ fn is_lock(part: &str) -> bool {
     part.strip_suffix(".lock").is_some()
 }
 
-/// Returns the directories that a path leads through, cleaned by its text.
+/// Returns the components of a path after removing `.` and `..`.
 pub(super) fn directories(path: &str) -> Vec<String> {
     let mut names = Vec::new();
     for name in path.split('/') {

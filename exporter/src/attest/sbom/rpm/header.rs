@@ -1,20 +1,20 @@
-//! Headers of RPM packages. (RPM documentation, "Package format", "Header".)
+//! The headers of RPM packages. (RPM documentation, "Package format", "Header".)
 //!
-//! A header is an index of tags, each with a type, an offset and a count, and a store that the offsets
-//! point into; all numbers are big-endian.
+//! A header consists of an index of tags and a store of values. Each tag has a type, an offset into
+//! the store and a count. All numbers are big-endian.
 
-/// The largest number of tags that RPM itself accepts.
+/// The maximum number of tags that RPM itself accepts.
 const MOST_TAGS: usize = 0xffff;
-/// The size of an entry of the index.
+/// The size of an index entry in bytes.
 const ENTRY: usize = 16;
-/// The types that are read: one text, several texts, texts in several languages, and numbers of 32
-/// bits.
+/// The types that are read: a string, several strings, strings in several languages, and 32-bit
+/// numbers.
 const STRING: u32 = 6;
 const STRING_ARRAY: u32 = 8;
 const I18N_STRING: u32 = 9;
 const INT32: u32 = 4;
 
-/// What is said about a package.
+/// The number of a tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Tag(u32);
 
@@ -30,7 +30,7 @@ impl Tag {
     pub(super) const SOURCE: Self = Self(1044);
 }
 
-/// A header.
+/// A header that is split into index and store.
 #[derive(Debug)]
 pub(super) struct Header<'a> {
     index: &'a [u8],
@@ -38,7 +38,8 @@ pub(super) struct Header<'a> {
 }
 
 impl<'a> Header<'a> {
-    /// Reads a header as the database keeps it: two lengths, the index, the store.
+    /// Parses a header in the database's format: two lengths, the index, the store. Returns `None`
+    /// if it is invalid.
     pub(super) fn parse(bytes: &'a [u8]) -> Option<Self> {
         let tags = number(bytes, 0)? as usize;
         let length = number(bytes, 4)? as usize;
@@ -50,7 +51,7 @@ impl<'a> Header<'a> {
         Some(Self { index, store: store.get(..length)? })
     }
 
-    /// Returns what a tag says, the first of several texts.
+    /// Returns a tag's string, or the first one of several.
     pub(super) fn text(&self, tag: Tag) -> Option<&'a str> {
         let (kind, rest) = self.find(tag)?;
         if ![STRING, STRING_ARRAY, I18N_STRING].contains(&kind) {
@@ -60,13 +61,13 @@ impl<'a> Header<'a> {
         std::str::from_utf8(&rest[..end]).ok()
     }
 
-    /// Returns what a tag says, the first of several numbers.
+    /// Returns a tag's number, or the first one of several.
     pub(super) fn number(&self, tag: Tag) -> Option<u32> {
         let (kind, rest) = self.find(tag)?;
         (kind == INT32).then(|| number(rest, 0)).flatten()
     }
 
-    /// Returns a tag's type, and the store from where its value lies.
+    /// Returns a tag's type, and the store from the offset of its value.
     fn find(&self, tag: Tag) -> Option<(u32, &'a [u8])> {
         let entry = self.index.chunks_exact(ENTRY).find(|entry| number(entry, 0) == Some(tag.0))?;
         let (kind, offset) = (number(entry, 4)?, number(entry, 8)? as usize);
@@ -83,7 +84,7 @@ fn number(bytes: &[u8], at: usize) -> Option<u32> {
 pub(super) mod tests {
     use super::*;
 
-    /// Returns a header with these texts, and an epoch.
+    /// Returns a header with these strings and an epoch.
     pub(in crate::attest::sbom::rpm) fn header(
         texts: &[(u32, &str)],
         epoch: Option<u32>,
