@@ -69,7 +69,7 @@ struct Plain<'a> {
     record: &'a BuildRecord,
     /// `true` for a single step, whose number is omitted.
     is_alone: bool,
-    /// The incomplete lines of steps, and the times of their first bytes in milliseconds.
+    /// The incomplete lines of steps, and the times of their latest bytes in milliseconds.
     lines: BTreeMap<u32, (Lines, u32)>,
     /// The number of the step that printed the last line.
     last: u32,
