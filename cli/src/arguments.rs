@@ -215,8 +215,8 @@ pub(crate) enum Command {
 
 impl Command {
     /// Returns `true` if the command creates, reads or removes files of images. Such a command
-    /// needs to be root, at
-    /// least in a user namespace. The other commands run without the cost of a namespace.
+    /// needs to be root, at least in a user namespace. The other commands run without the cost of a
+    /// namespace.
     pub(crate) fn needs_ids(&self) -> bool {
         match self {
             Self::Build(arguments) => arguments.needs_ids(),

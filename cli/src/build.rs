@@ -129,8 +129,7 @@ pub(crate) async fn graphs(
 type Recorded<T> = Option<fn(&T) -> &Done>;
 
 /// Runs `work` of a build while progress is shown, then reports warnings and a failure. The history
-/// records
-/// the build that `done` extracts from the result.
+/// records the build that `done` extracts from the result.
 async fn with_session<T>(
     request: &BuildRequest,
     settings: &Settings,

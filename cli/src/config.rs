@@ -2,8 +2,7 @@
 //!
 //! kiln reads two files: `$XDG_CONFIG_HOME/kiln/config.toml` (`~/.config/kiln/config.toml`) and
 //! `/etc/kiln/config.toml`. A setting of the first file overrides the second. Command line and
-//! environment
-//! override both.
+//! environment override both.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

@@ -231,8 +231,7 @@ fn refuse_existing(path: &Path) -> Result<()> {
 }
 
 /// Returns the host name that the user requests, or the host's own name if the container shares it.
-/// Returns
-/// `None` if the container's ID is its name.
+/// Returns `None` if the container's ID is its name.
 fn hostname(arguments: &RunArguments, shares_name: bool) -> Option<String> {
     let asked = arguments.hostname.clone().filter(|name| !name.is_empty());
     let of_host = || nix::unistd::gethostname().ok()?.into_string().ok();
@@ -262,8 +261,7 @@ fn mounts(volumes: &Volumes, tmpfs: &[String]) -> Result<Vec<Mount>> {
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Waits for the command to end, and passes on signals and the terminal's input and output. Kills a
-/// command
-/// if the reader of its output is gone.
+/// command if the reader of its output is gone.
 pub(crate) async fn attend(
     mut running: Running,
     signals: Signals,
@@ -335,8 +333,7 @@ impl Passing {
     }
 
     /// Writes output. Breaks if kiln's output can't be written any more. The program then writes
-    /// into a pipe
-    /// without a reader, as if a shell had started it.
+    /// into a pipe without a reader, as if a shell had started it.
     fn pass(&self, stream: OutputStream, bytes: &[u8]) -> ControlFlow<()> {
         let is_wanted = match stream {
             OutputStream::Stdout => self.streams.output,
@@ -350,8 +347,7 @@ impl Passing {
     }
 
     /// Returns after the output was lost and the program had time to end by itself. As the first
-    /// process of
-    /// its namespace it gets no SIGPIPE, and some programs ignore write errors.
+    /// process of its namespace it gets no SIGPIPE, and some programs ignore write errors.
     async fn patience(self) {
         self.lost.cancelled().await;
         tokio::time::sleep(PATIENCE).await;

@@ -1,8 +1,7 @@
 //! Arguments that are described to the parser only if the user runs their command.
 //!
 //! Otherwise each start of kiln would describe the options of all commands, some hundreds. That
-//! takes a third of
-//! the time until the command begins.
+//! takes a third of the time until the command begins.
 
 use std::ops::Deref;
 

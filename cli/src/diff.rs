@@ -6,17 +6,14 @@
 //! - the history, step by step;
 //! - layers. Layers with the same diff ID have the same content and differ at most in their
 //!   packing. The others are compared entry by entry. If all entries are equal, the report names
-//!   the
-//!   remaining differences: their order, the dialect of the tar, the names of owners;
+//!   the remaining differences: their order, the dialect of the tar, the names of owners;
 //! - files, as a container sees them with all layers applied.
 //!
 //! The report begins with a verdict: whether the images differ only in compression or times.
 //!
 //! No layer is unpacked. kiln reads layers as streams and keeps only digests of their contents. Its
-//! memory
-//! use is proportional to the number of entries, which the limits of archives bound. Layers that
-//! both images
-//! begin with are read only if later layers differ.
+//! memory use is proportional to the number of entries, which the limits of archives bound. Layers
+//! that both images begin with are read only if later layers differ.
 
 mod align;
 mod document;

@@ -1,11 +1,9 @@
 //! The commands and flags of docker, and their support in kiln.
 //!
 //! `docker/table.tsv` has a line for each: the command, the flag (empty in a line about a command),
-//! an example
-//! value, the support, and a note. A flag works, is accepted without effect, or is refused with the
-//! note as the reason. The parser accepts and refuses flags by these lines. A `!` before the note
-//! of an accepted flag makes the note a
-//! warning. `docs/docker.md` shows the table.
+//! an example value, the support, and a note. A flag works, is accepted without effect, or is
+//! refused with the note as the reason. The parser accepts and refuses flags by these lines. A `!`
+//! before the note of an accepted flag makes the note a warning. `docs/docker.md` shows the table.
 
 use clap::{Arg, ArgAction, ArgMatches, Command, parser::ValueSource};
 

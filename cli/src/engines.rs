@@ -1,10 +1,8 @@
 //! The engines that run images on this machine: `--load`.
 //!
 //! kiln loads an image into the first available engine: the Docker engine that docker's own client
-//! would use,
-//! podman, or containerd. Without any, the image stays in kiln's own store, for `kiln run`. An
-//! engine that the
-//! user names must be available.
+//! would use, podman, or containerd. Without any, the image stays in kiln's own store, for `kiln
+//! run`. An engine that the user names must be available.
 
 mod docker_host;
 

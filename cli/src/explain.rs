@@ -1,23 +1,18 @@
 //! Explanations of why steps ran: a comparison of each step's key with its key in an earlier build.
 //!
 //! A build records three things. Its record in the history has the canonical key and the inputs of
-//! each
-//! step. The store's *recipes* hold the parts of each key once, and its *listings* hold the files
-//! behind each content digest
-//! once. And SQLite itself records when results are removed. kiln computes everything else from the
-//! history when the user
-//! asks for an explanation. So a build without one pays little, and any two builds can be compared.
+//! each step. The store's *recipes* hold the parts of each key once, and its *listings* hold the
+//! files behind each content digest once. And SQLite itself records when results are removed. kiln
+//! computes everything else from the history when the user asks for an explanation. So a build
+//! without one pays little, and any two builds can be compared.
 //!
 //! A step is compared with the same step of the latest earlier build that has it. kiln first
-//! searches the
-//! builds of the same context and Dockerfile, with any target. Since the project may have moved, it
-//! then
-//! searches other builds with mostly the same steps. [`align`] decides which steps of two builds
-//! correspond.
+//! searches the builds of the same context and Dockerfile, with any target. Since the project may
+//! have moved, it then searches other builds with mostly the same steps. [`align`] decides which
+//! steps of two builds correspond.
 //!
 //! An explanation can only use recorded facts. Of credentials kiln knows only whether they are
-//! equal, and
-//! removed records are lost.
+//! equal, and removed records are lost.
 
 mod align;
 mod cause;
@@ -222,8 +217,7 @@ impl Asker<'_> {
     }
 
     /// Returns the index of the latest earlier build that has the step, and the step's index there.
-    /// Prefers a step
-    /// with the same key, which was interrupted or lost its result.
+    /// Prefers a step with the same key, which was interrupted or lost its result.
     fn same_step(&mut self, place: usize, made_of: &MadeOf) -> Result<Option<(usize, usize)>> {
         let mut at = 0;
         let mut found = None;

@@ -8,12 +8,10 @@
 //! - if an option with one value is repeated, the last value counts;
 //! - an option takes the word that follows it, even `-1`, `--`, or the name of another flag;
 //! - if a command ends in the command line of another program, words after the first argument are
-//!   not flags
-//!   (`RunArguments` implements this).
+//!   not flags (`RunArguments` implements this).
 //!
 //! Help shows flags without values. So the parser gives flags their values only if it can't parse
-//! the words
-//! otherwise.
+//! the words otherwise.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -38,8 +36,7 @@ pub(crate) struct Misread {
 
 impl Misread {
     /// Replaces the usage in the message by the command's general one: clap's would list options
-    /// whose values
-    /// came from the environment as if the user had typed them.
+    /// whose values came from the environment as if the user had typed them.
     fn new(mut error: Error, path: Vec<String>, command: &Command) -> Self {
         let below = |command, name| Command::find_subcommand(command, name);
         let named = path.iter().try_fold(command, below).unwrap_or(command);
@@ -175,8 +172,7 @@ fn with_values(command: Command) -> Command {
 }
 
 /// Returns the index of the command's name in the words after the program's name. Global options
-/// may precede
-/// it.
+/// may precede it.
 pub(crate) fn command_at(words: &[impl AsRef<OsStr>]) -> usize {
     let command = Arguments::command();
     let mut at = 0;
@@ -189,8 +185,7 @@ pub(crate) fn command_at(words: &[impl AsRef<OsStr>]) -> usize {
 }
 
 /// Joins flags of builds whose value is optional with the next word if that word can only be a
-/// value, as
-/// buildx does.
+/// value, as buildx does.
 fn with_next(words: Vec<OsString>) -> Vec<OsString> {
     let mut joined: Vec<OsString> = Vec::new();
     for word in words {

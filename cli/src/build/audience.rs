@@ -70,8 +70,7 @@ impl Audience {
     }
 
     /// Waits until all events are shown and recorded. Call it after the last sender of events is
-    /// dropped. A history
-    /// that can't be written doesn't fail the build.
+    /// dropped. A history that can't be written doesn't fail the build.
     pub(super) async fn leave(
         self,
         outcome: Result<Option<&Done>, &Failure>,

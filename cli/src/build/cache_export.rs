@@ -30,8 +30,7 @@ pub(super) struct Cacheable<'a> {
 
 impl Session<'_> {
     /// Embeds the cache records of an image's layers in its config if the user requests it. Removes
-    /// the
-    /// records that the image inherited from its base.
+    /// the records that the image inherited from its base.
     pub(super) async fn inline(
         &self,
         images: &mut [ImageSource],

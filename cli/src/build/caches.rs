@@ -114,8 +114,7 @@ impl Session<'_> {
     }
 
     /// Returns `true` if a retry may succeed: a cache has lost blobs that it listed, and the retry
-    /// doesn't use
-    /// them. Prints a warning for each.
+    /// doesn't use them. Prints a warning for each.
     pub(super) fn may_try_again(&self) -> bool {
         let lost = self.tools.resolver.blobs().take_lost();
         for blob in &lost {

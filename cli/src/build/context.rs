@@ -1,12 +1,10 @@
 //! A build's input: its main context and the Dockerfile.
 //!
 //! Standard input holds either a Dockerfile without a context or a context as an archive. The
-//! archive is
-//! unpacked into the store's temporary area and is a directory from then on.
+//! archive is unpacked into the store's temporary area and is a directory from then on.
 //!
 //! A remote context is fetched before the Dockerfile can be read. The graph still names its
-//! address. The
-//! worker has fetched it already, and doesn't download it again.
+//! address. The worker has fetched it already, and doesn't download it again.
 
 use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
@@ -69,8 +67,7 @@ impl Input {
     }
 
     /// Fetches a remote context and reads the Dockerfile in it. If the fetched file isn't an
-    /// archive, it is the
-    /// Dockerfile.
+    /// archive, it is the Dockerfile.
     pub(super) async fn fetch(
         request: &BuildRequest,
         options: Options,
@@ -133,8 +130,7 @@ impl Input {
         }
         options.archive_context = true;
         // The build's graph contains the same op and takes its result from the cache. Showing it
-        // twice would be
-        // noise.
+        // twice would be noise.
         let (events, _) = EventSender::channel();
         let definition = [remote(&options)?.marshal()];
         let reporting = Reporting { events: &events, cancel: &context.cancel };

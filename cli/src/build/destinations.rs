@@ -66,8 +66,7 @@ fn check_deletion(dest: &Path) -> Result<()> {
 }
 
 /// Resolves a path whose last components may not exist; returns `None` if `..` follows a component
-/// that
-/// doesn't exist.
+/// that doesn't exist.
 fn real(path: &Path) -> Result<Option<PathBuf>> {
     let mut there = std::path::absolute(path).context("resolve the destination")?;
     let mut rest = PathBuf::new();

@@ -4,8 +4,7 @@ use anyhow::{Result, bail};
 use kiln_llb::op::HOST_GATEWAY;
 
 /// Parses `NAME:ADDRESS` or `NAME=ADDRESS`. Keeps the address [`HOST_GATEWAY`] as it is: its IP
-/// address is known
-/// only once a network exists.
+/// address is known only once a network exists.
 pub(crate) fn parse_host(text: &str) -> Result<(String, String)> {
     let parts = text.split_once('=').or_else(|| text.split_once(':'));
     let Some((name, address)) = parts.filter(|(name, _)| !name.is_empty()) else {

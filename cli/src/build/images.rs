@@ -70,8 +70,7 @@ impl<'a> Step<'a> {
 }
 
 /// Resolves images for the frontend, on threads that may block. Concurrent requests for one image
-/// are resolved
-/// only once.
+/// are resolved only once.
 #[derive(Debug)]
 pub(super) struct Resolver<'a> {
     images: &'a ImageResolver,
@@ -98,8 +97,7 @@ impl Images for Resolver<'_> {
 
 impl<'a> Resolver<'a> {
     /// Creates a resolver over `images` that reports to `events` until `cancel` is cancelled. Must
-    /// be called within a
-    /// Tokio runtime.
+    /// be called within a Tokio runtime.
     pub(super) fn new(
         images: &'a ImageResolver,
         store: &'a Store,

@@ -66,8 +66,7 @@ impl Invocation {
 }
 
 /// Returns a build argument. If its value is a credential, returns only the name, which makes kiln
-/// read the value from the
-/// environment.
+/// read the value from the environment.
 fn build_argument(text: &str) -> String {
     match text.split_once('=') {
         Some((name, value)) if redact::is_credential(name, value) => name.to_owned(),

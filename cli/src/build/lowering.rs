@@ -26,8 +26,7 @@ type LoweredOrWarned = (Answer<Lowered>, Vec<Warning>);
 
 impl Session<'_> {
     /// Lowers the Dockerfile for each platform. Keeps the findings of the build checks for the
-    /// first platform only:
-    /// they hardly differ between platforms.
+    /// first platform only: they hardly differ between platforms.
     pub(super) fn lower(&self) -> Result<Vec<(Platform, Lowered)>, Failure> {
         let host = [Platform::host()];
         let platforms = match self.request.platforms.as_slice() {
@@ -71,8 +70,8 @@ impl Session<'_> {
     }
 
     /// Calls the frontend with access to images and files. Like `BuildKit`, it answers queries
-    /// other than those for graphs
-    /// for this machine's platform, whatever platforms the user requests.
+    /// other than those for graphs for this machine's platform, whatever platforms the user
+    /// requests.
     fn ask<T>(
         &self,
         question: impl FnOnce(&Options, &Resolver<'_>, &TimedFiles<'_>) -> Answer<T>,

@@ -1,10 +1,8 @@
 //! The reaction to a failed step: `--on-error`.
 //!
 //! The shell opens after everything else has ended: concurrent steps are stopped, the display is
-//! closed, the
-//! failure is printed, and the shell receives signals. The shell doesn't affect the build, which
-//! has
-//! failed and is recorded as failed.
+//! closed, the failure is printed, and the shell receives signals. The shell doesn't affect the
+//! build, which has failed and is recorded as failed.
 
 use std::io::IsTerminal;
 

@@ -19,8 +19,7 @@ struct Packer {
 }
 
 /// Returns a packer for layers that are never mounted as a tree. Returns `None` if an output keeps
-/// the image in the store,
-/// where it is likely to be run, or exports files.
+/// the image in the store, where it is likely to be run, or exports files.
 pub(super) fn packer(store: &Store, outputs: &[Output]) -> Option<Arc<dyn LayerPacker>> {
     let packing = outputs.first()?.packing;
     outputs

@@ -8,8 +8,7 @@ use kiln_oci::Platform;
 const LOCAL: &str = "local";
 
 /// Parses the target platforms, without duplicates, in the order of their first mention. Returns
-/// none if the user names
-/// none.
+/// none if the user names none.
 pub(crate) fn platforms(texts: &[String]) -> Result<Vec<Platform>> {
     let mut platforms = Vec::new();
     // An empty environment variable counts as unset.

@@ -2,8 +2,8 @@
 //! named contexts.
 //!
 //! kiln fetches such a source like any step does and takes the time from its files: the files of a
-//! repository have
-//! the commit's time; a downloaded file has the time that the server reports, or 1970 without one.
+//! repository have the commit's time; a downloaded file has the time that the server reports, or
+//! 1970 without one.
 
 use std::io::Read;
 use std::path::Path;

@@ -194,8 +194,7 @@ pub(crate) struct BuildArguments {
 
 impl BuildArguments {
     /// Returns `true` if the command creates or reads files of images. A query about a Dockerfile
-    /// in a local
-    /// directory does neither.
+    /// in a local directory does neither.
     pub(crate) fn needs_ids(&self) -> bool {
         let is_question = self.check || self.dump_llb.is_some() || self.call != Call::BUILD;
         !(is_question && self.build_contexts.is_empty() && self.context.is_dir())
@@ -250,8 +249,7 @@ pub(crate) enum ProgressMode {
 
 impl ProgressMode {
     /// Returns the requested mode: from the command line, where `--quiet` overrides `--progress`,
-    /// or else from
-    /// the environment variable. An empty variable counts as unset.
+    /// or else from the environment variable. An empty variable counts as unset.
     pub(crate) fn of(arguments: &BuildArguments, variable: Option<String>) -> Result<Self> {
         match (arguments.quiet, arguments.progress) {
             (true, _) => Ok(Self::Quiet),

@@ -50,8 +50,7 @@ fn script(shell: CompletedShell) -> Vec<u8> {
 }
 
 /// Returns a command with its visible arguments and subcommands. The scripts would offer hidden
-/// ones,
-/// too.
+/// ones, too.
 fn visible(command: &Command) -> Command {
     let arguments = command.get_arguments().filter(|argument| !argument.is_hide_set());
     let below = command.get_subcommands().filter(|below| !below.is_hide_set()).map(visible);

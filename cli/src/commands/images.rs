@@ -112,8 +112,7 @@ fn listing(arguments: &ImagesArguments) -> Listing<'static> {
 }
 
 /// Returns the repository and tag of each of an image's rows: one row for each tag, and one for
-/// each
-/// repository in which the image is named by digest only.
+/// each repository in which the image is named by digest only.
 fn rows_of(image: &NamedImage) -> Vec<(String, String)> {
     let none = || NONE.to_owned();
     let (tagged, pinned): (Vec<&Reference>, Vec<_>) =

@@ -10,8 +10,7 @@ use crate::arguments::Arguments;
 use crate::docker;
 
 /// Returns the error for an unknown command. It explains what replaces one of docker's commands,
-/// and suggests a similar name
-/// otherwise. `group` holds the names before the command's.
+/// and suggests a similar name otherwise. `group` holds the names before the command's.
 pub(crate) fn refuse(group: &[&str], words: &[OsString]) -> Error {
     let name = words.first().map(|word| word.to_string_lossy()).unwrap_or_default();
     if let Some(refusal) = docker::refused_command(&[group, &[&*name]].concat()) {

@@ -57,8 +57,7 @@ pub(crate) fn run(
 }
 
 /// Returns docker's lines about a removed image: its names with the prefix `untagged`, and its
-/// digests with the prefix
-/// `deleted`.
+/// digests with the prefix `deleted`.
 pub(super) fn report(
     removed: &Removed,
     untagged: &str,

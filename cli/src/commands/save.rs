@@ -102,8 +102,7 @@ fn choose(store: &Store, texts: &[String], platform: Option<&Platform>) -> Resul
 }
 
 /// Returns the images that a text names, with the names to save them under. An image named by its
-/// ID is saved
-/// without a name.
+/// ID is saved without a name.
 fn rows(store: &Store, text: &str) -> Result<Vec<(ImageRow, Option<Reference>)>> {
     let reference = text.parse::<Reference>().ok();
     if let Some(reference) = reference.as_ref().filter(|_| is_bare(text)) {

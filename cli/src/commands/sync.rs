@@ -1,17 +1,13 @@
 //! `kiln sync`: makes stored data survive a power loss.
 //!
 //! Users don't run this command. A build that has stored data starts it as its last act, as a
-//! detached process:
-//! flushing takes as long as the disk needs, and the user shouldn't wait for it.
+//! detached process: flushing takes as long as the disk needs, and the user shouldn't wait for it.
 //!
 //! The user must not notice the process either. A script may remove the store as soon as its
-//! command has
-//! ended, and `rm -rf` fails if a file appears in a directory that it has just emptied. So the
-//! flushing
-//! process creates all of its files (its directory in `tmp/`, the index's log) before it reports
-//! that it is
-//! ready, and none afterwards. The command that started it ends only after this report
-//! ([`settle`]).
+//! command has ended, and `rm -rf` fails if a file appears in a directory that it has just emptied.
+//! So the flushing process creates all of its files (its directory in `tmp/`, the index's log)
+//! before it reports that it is ready, and none afterwards. The command that started it ends only
+//! after this report ([`settle`]).
 
 use std::io::{Read, Write};
 use std::os::unix::process::CommandExt;
@@ -27,15 +23,12 @@ use crate::settings::Settings;
 pub(crate) const NAME: &str = "sync";
 
 /// The standard outputs of the flushing processes that this process started. Each reports there
-/// that it is
-/// ready.
+/// that it is ready.
 static STARTED: Mutex<Vec<ChildStdout>> = Mutex::new(Vec::new());
 
 /// Flushes the store to the disk. Then removes, at low priority, the leftovers of ended commands,
-/// and
-/// seals new trees. Doesn't recreate a store that was removed in the meantime. Without root, files
-/// have
-/// other owners here than in builds, so `kiln system check` seals the trees instead.
+/// and seals new trees. Doesn't recreate a store that was removed in the meantime. Without root,
+/// files have other owners here than in builds, so `kiln system check` seals the trees instead.
 pub(crate) fn run(settings: &Settings) -> Result<ExitCode> {
     if settings.root.join("kiln.db").exists() {
         let store = settings.store()?;

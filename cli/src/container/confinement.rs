@@ -116,8 +116,7 @@ impl Confinement {
     }
 
     /// Rejects network parameters for a container on the host's network. A container gets that
-    /// network, too, if
-    /// no bridge can be created.
+    /// network, too, if no bridge can be created.
     pub(super) fn check_network(&self, network: Network) -> Result<()> {
         let of_network = self.sysctls.iter().find(|sysctl| sysctl.name.starts_with("net."));
         match of_network {
@@ -200,8 +199,7 @@ fn annotations(typed: &[String]) -> Result<BTreeMap<String, String>> {
 const ALL: &str = "ALL";
 
 /// Returns the container's capabilities: the default ones, less `drop`, plus `add`. Like docker, it
-/// applies
-/// `ALL` in `drop` before the additions, and drops single capabilities after adding `ALL`.
+/// applies `ALL` in `drop` before the additions, and drops single capabilities after adding `ALL`.
 fn capabilities(add: &[String], drop: &[String]) -> Result<Capabilities> {
     let is_all = |name: &String| name.eq_ignore_ascii_case(ALL);
     let set = |names: &[String]| {

@@ -1,8 +1,8 @@
 //! Propagation of later mounts between the host and a container.
 //!
 //! The kernel propagates mounts between linked mounts only. If the host's mount of a path isn't
-//! linked itself,
-//! no mount would ever propagate, and kiln refuses to start the container, as docker does.
+//! linked itself, no mount would ever propagate, and kiln refuses to start the container, as docker
+//! does.
 
 use std::path::{Path, PathBuf};
 

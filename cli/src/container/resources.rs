@@ -61,8 +61,7 @@ fn reserved(text: Option<&str>, memory: Option<u64>) -> Result<Option<u64>> {
 pub(super) type ComingGroup = JoinHandle<Result<Cgroup>>;
 
 /// Starts to create a container's control groups, below `parent` unless that is empty. With
-/// `everywhere`,
-/// creates a group in every controller, as an OCI runtime requires.
+/// `everywhere`, creates a group in every controller, as an OCI runtime requires.
 pub(super) fn group(limits: Limits, parent: String, everywhere: bool) -> ComingGroup {
     spawn_blocking(move || {
         let group = Groups::new().group(&limits, &parent, everywhere);

@@ -22,8 +22,7 @@ const FORWARDED: [Signal; 9] = [
 ];
 
 /// The number of SIGINT and SIGTERM signals after which kiln kills the command. As the first
-/// process of its
-/// namespace, the command ignores signals without a handler.
+/// process of its namespace, the command ignores signals without a handler.
 const PATIENCE: u32 = 3;
 
 /// The time that kiln may take to end after it has killed the command.
@@ -37,8 +36,7 @@ pub(crate) struct Signals {
 
 impl Signals {
     /// Starts to catch signals. Call it before the container starts: an earlier signal has its
-    /// usual effect on
-    /// kiln.
+    /// usual effect on kiln.
     pub(crate) fn catch() -> Self {
         let catch = |forwarded: Signal| {
             // A signal that can't be caught keeps its usual effect.

@@ -119,8 +119,7 @@ fn thread(name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
 }
 
 /// Copies bytes as they arrive until the input ends or the output breaks. Reading a terminal fails
-/// once all
-/// descriptors of its other side are closed.
+/// once all descriptors of its other side are closed.
 fn copy(mut from: impl Read, mut to: impl FnMut(&[u8]) -> ControlFlow<()>) {
     let mut buffer = vec![0; 16 << 10];
     loop {

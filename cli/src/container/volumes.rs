@@ -15,8 +15,8 @@ use super::{container_path, mount_flag, propagation};
 /// The mounts of a container, by target.
 ///
 /// kiln doesn't keep containers, so it doesn't keep anonymous volumes either. They are in the
-/// process's
-/// directory in the store's `tmp/`, which is removed after the process has ended in any way.
+/// process's directory in the store's `tmp/`, which is removed after the process has ended in any
+/// way.
 #[derive(Debug, Default)]
 pub(super) struct Volumes {
     mounts: BTreeMap<PathBuf, MountKind>,
@@ -67,8 +67,7 @@ impl Filler<'_> {
 
 impl Volumes {
     /// Prepares the requested volumes. Adds an anonymous volume for each path that the image
-    /// declares, unless
-    /// another mount covers it.
+    /// declares, unless another mount covers it.
     pub(super) fn prepare(
         containers: &Containers,
         image: &ContainerImage,

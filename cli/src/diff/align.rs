@@ -13,8 +13,7 @@ pub(super) struct Pair {
 const LONGEST: usize = 1000;
 
 /// Pairs the items of two lists. Finds as many equal items as possible without changing their
-/// order, and pairs
-/// the items between them in order.
+/// order, and pairs the items between them in order.
 pub(super) fn align<T: PartialEq>(a: &[T], b: &[T]) -> Vec<Pair> {
     let mut pairs = Vec::new();
     let (mut from_a, mut from_b) = (0, 0);

@@ -27,8 +27,7 @@ pub(super) fn index(a: &Side, b: &Side) -> Vec<Change> {
 }
 
 /// Returns the differences between the manifests. Ignores their config and layers, which are
-/// compared
-/// separately, except for the config's media type.
+/// compared separately, except for the config's media type.
 pub(super) fn manifest(a: &Side, b: &Side) -> Vec<Change> {
     let kind = |side: &Side| side.manifest.get("config")?.get("mediaType").cloned();
     let mut changes = Vec::new();

@@ -10,8 +10,7 @@ use super::report::{LayerChange, LayerStatus, LayerSummary};
 use super::source::Side;
 
 /// Compares the layers of two images. Pairs layers with the same content; layers between them are
-/// paired in
-/// order.
+/// paired in order.
 pub(super) fn compare(
     a: &Side,
     b: &Side,

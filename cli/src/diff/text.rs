@@ -10,8 +10,8 @@ use crate::printer::human_size;
 use crate::progress::clean_text;
 
 /// Returns a report as text; empty if the images are equal. The first line is the verdict. `-`
-/// marks parts of
-/// the first image only, `+` parts of the second only, `~` differences, and `=` equal parts.
+/// marks parts of the first image only, `+` parts of the second only, `~` differences, and `=`
+/// equal parts.
 pub(crate) fn render(report: &Report) -> String {
     let mut text = String::new();
     if report.identical {

@@ -1,8 +1,8 @@
 //! The address of the Docker engine, as docker's own client determines it.
 //!
-//! As in docker, `DOCKER_HOST` overrides `DOCKER_CONTEXT`, which overrides the context that
-//! `docker context use` wrote to `config.json`. Contexts are in docker's directory, in
-//! subdirectories whose names are the SHA-256 digests of the contexts' names.
+//! As in docker, `DOCKER_HOST` overrides `DOCKER_CONTEXT`, which overrides the context that `docker
+//! context use` wrote to `config.json`. Contexts are in docker's directory, in subdirectories whose
+//! names are the SHA-256 digests of the contexts' names.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

@@ -1,12 +1,9 @@
 //! Alignment of the steps of two builds, between which the Dockerfile may have changed.
 //!
 //! Steps are identified by their stage and their instruction. In each stage, the longest common
-//! sequence
-//! of equal steps corresponds. Steps between two of those correspond if their instructions are of
-//! the same kind.
-//! Steps that have only moved are found last. A renamed stage corresponds to the stage with which
-//! it shares
-//! most steps.
+//! sequence of equal steps corresponds. Steps between two of those correspond if their instructions
+//! are of the same kind. Steps that have only moved are found last. A renamed stage corresponds to
+//! the stage with which it shares most steps.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -58,8 +55,7 @@ fn stages(steps: &[StepRecord]) -> BTreeMap<&str, Vec<Item<'_>>> {
 }
 
 /// Splits a step's name into its stage and its instruction: `[build 2/3] RUN x` into `build` and
-/// `RUN x`.
-/// Ignores the digest of an image.
+/// `RUN x`. Ignores the digest of an image.
 fn split(name: &str) -> (&str, &str) {
     let Some((head, text)) = name.strip_prefix('[').and_then(|rest| rest.split_once("] ")) else {
         return ("", name);

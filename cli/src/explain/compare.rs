@@ -1,6 +1,5 @@
 //! Comparison of two keys of a step. The nearest causes come first: the instruction, its variables,
-//! the files
-//! that it reads, the steps that it depends on.
+//! the files that it reads, the steps that it depends on.
 
 use std::collections::BTreeSet;
 

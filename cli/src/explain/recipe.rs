@@ -1,8 +1,7 @@
 //! The recorded parts of a key, without credentials and of limited length.
 //!
 //! A masked or shortened value has a fingerprint, which shows whether a later value is different.
-//! It is four
-//! bytes of a digest of random bytes of the store, followed by the value.
+//! It is four bytes of a digest of random bytes of the store, followed by the value.
 
 use kiln_oci::{Digest, DigestHasher};
 use kiln_solver::{Ingredients, InputPart, StepKey};

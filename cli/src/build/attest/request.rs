@@ -78,8 +78,7 @@ pub(super) fn hide_credentials(request: &mut Request, redactor: &Redactor) -> bo
 }
 
 /// Removes the values of arguments and labels, and the secrets and SSH agents. Returns `true` if it
-/// removed
-/// values.
+/// removed values.
 pub(super) fn reduce(request: &mut Request) -> bool {
     let before = request.args.len();
     request.args.retain(|name, _| !name.starts_with(BUILD_ARG) && !name.starts_with(LABEL));

@@ -155,8 +155,7 @@ fn lent(all: &BTreeMap<String, bool>) -> Vec<Lent> {
 }
 
 /// Returns an image as a dependency, named by its package URL. If the reference has a tag, the URL
-/// holds the
-/// tag, and the dependency's digest is the resolved one.
+/// holds the tag, and the dependency's digest is the resolved one.
 fn image(kind: &str, text: &str, platform: Option<&Platform>) -> Dependency {
     let Ok(reference) = text.parse::<Reference>() else {
         return Dependency { uri: text.to_owned(), digest: BTreeMap::new() };

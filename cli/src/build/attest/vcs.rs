@@ -1,6 +1,5 @@
 //! The repository that contains the context. It is a hint only: kiln doesn't check that the context
-//! equals the
-//! commit. kiln reads git's files and runs no program.
+//! equals the commit. kiln reads git's files and runs no program.
 
 use std::collections::BTreeMap;
 use std::fs::File;

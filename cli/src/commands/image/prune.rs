@@ -53,8 +53,7 @@ pub(super) fn run(
 }
 
 /// Removes unnamed images, or all, then collects garbage, and prints the removed images. Returns
-/// the number of
-/// bytes that this freed.
+/// the number of bytes that this freed.
 pub(in crate::commands) fn remove_unused(
     store: &Store,
     all: bool,

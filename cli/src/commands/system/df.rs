@@ -110,8 +110,7 @@ fn rows(usage: &DiskUsage) -> Vec<Vec<String>> {
 }
 
 /// Returns the row of a kind of object: their number, the number in use, their size in bytes, and
-/// the
-/// number of reclaimable bytes.
+/// the number of reclaimable bytes.
 fn row(kind: &str, total: usize, active: usize, bytes: u64, reclaimable: u64) -> Vec<String> {
     let share = (reclaimable * 100).checked_div(bytes);
     let share = share.map(|share| format!(" ({share}%)")).unwrap_or_default();
