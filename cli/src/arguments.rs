@@ -60,7 +60,7 @@ pub(crate) struct Arguments {
     pub(crate) global: GlobalArguments,
     #[command(subcommand)]
     pub(crate) command: Command,
-    /// What there is to say about flags that have no effect.
+    /// Warnings about flags that have no effect.
     #[arg(skip)]
     pub(crate) warnings: Vec<String>,
 }

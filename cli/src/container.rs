@@ -59,7 +59,7 @@ pub(crate) use terminal::Terminal;
 /// The error of a container that kiln couldn't run.
 #[derive(Debug)]
 pub(crate) struct Failure {
-    /// The error's cause.
+    /// The error to report, with its causes.
     pub(crate) error: anyhow::Error,
     /// The exit status if the command can't be executed; `None` for other failures.
     pub(crate) code: Option<u8>,

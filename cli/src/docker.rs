@@ -89,7 +89,7 @@ impl Row {
     }
 }
 
-/// Returns all lines.
+/// Returns all lines of the table, in the table's order.
 pub(crate) fn rows() -> impl Iterator<Item = Row> {
     TABLE.lines().filter(|line| !line.starts_with('#')).filter_map(Row::parse)
 }

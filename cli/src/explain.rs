@@ -66,7 +66,7 @@ pub(crate) struct ExplainedStep {
     pub(crate) causes: Vec<Cause>,
 }
 
-/// An earlier build.
+/// An earlier build whose steps are aligned with those of the current one.
 struct Earlier {
     row: BuildRow,
     record: BuildRecord,

@@ -18,7 +18,7 @@ const LONGEST_CPU_PERIOD: u64 = 1_000_000;
 const PROCESSORS: &str = "/sys/devices/system/cpu/online";
 const MEMORY_NODES: &str = "/sys/devices/system/node/online";
 
-/// What was typed.
+/// The resource options that `build` and `run` share.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct ResourceArguments {
     /// Most memory, as 512m; at least 6m

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
-/// What was typed.
+/// The option that selects an OCI runtime.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct RuntimeArguments {
     /// OCI runtime that runs programs, as runc or /usr/bin/crun; none for kiln's own sandbox

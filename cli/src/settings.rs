@@ -114,7 +114,7 @@ impl Settings {
         absolute("HOME").map(|home| home.join(".ssh/known_hosts"))
     }
 
-    /// Opens the store.
+    /// Opens the store in the root directory; creates it if it is missing.
     pub(crate) fn store(&self) -> Result<Store> {
         tracing::debug!(root = %self.root.display(), "opening the store");
         let open = || {

@@ -10,7 +10,7 @@ use crate::once::Sources;
 /// The location of the main context.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum ContextPlace {
-    /// A local directory.
+    /// The path of a local directory.
     Directory(PathBuf),
     /// Standard input, which holds an archive or a Dockerfile without a context.
     StandardInput,

@@ -73,7 +73,7 @@ pub(crate) struct BuildRequest {
     pub(super) resources: Limits,
     /// Resource limits that are part of the graph.
     pub(super) limits: ProcessLimits,
-    /// Secrets by ID.
+    /// The sources of secrets, by ID.
     pub(super) secrets: BTreeMap<String, SecretSource>,
     /// The sockets of SSH agents that the build may use, by ID.
     pub(super) agents: BTreeMap<String, PathBuf>,

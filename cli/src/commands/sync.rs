@@ -19,7 +19,7 @@ use kiln_store::Store;
 
 use crate::settings::Settings;
 
-/// The command's name.
+/// The hidden command's name on the command line.
 pub(crate) const NAME: &str = "sync";
 
 /// The standard outputs of the flushing processes that this process started. Each reports there

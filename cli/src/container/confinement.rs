@@ -14,7 +14,7 @@ use super::security;
 use crate::commands::run::{RunArguments, RunNetwork};
 use crate::printer::Printer;
 
-/// What was typed.
+/// The options that set privileges, namespaces and devices.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct ConfinementArguments {
     /// Give the container a capability, as `NET_ADMIN`, or ALL

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
-/// What was typed.
+/// The options that set the name resolution.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct NameArguments {
     /// Address of a name server, in place of the host's

@@ -5,7 +5,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 use kiln_sandbox::SharedNamespaces;
 
-/// The namespaces as they were typed.
+/// The options that share namespaces with the host.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct NamespaceArguments {
     /// Shared memory and message queues: private, shareable, host, or none for no /dev/shm

@@ -10,7 +10,7 @@ use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 use serde_json::Number;
 
-/// A JSON value.
+/// A JSON value whose objects keep the order of their members.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Json {
     /// The value `null`.

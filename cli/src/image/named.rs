@@ -13,7 +13,7 @@ use super::{StoredImage, Wanted, find_rows, list, no_such_image};
 /// An image of the store with all its names.
 #[derive(Debug)]
 pub(crate) struct NamedImage {
-    /// The image's documents.
+    /// The image with its documents.
     pub(crate) image: StoredImage,
     /// The image's names, sorted.
     pub(crate) names: Vec<Reference>,

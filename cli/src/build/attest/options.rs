@@ -7,7 +7,7 @@ use clap::Args;
 use kiln_exporter::attest::SlsaVersion;
 use kiln_exporter::{Attestations, Output, csv_fields};
 
-/// What is said about the image.
+/// The options that attach attestations to images.
 #[derive(Debug, Default, Args)]
 pub(crate) struct AttestArguments {
     /// Say how the image was made: true, false, or parameters as mode=min|max (SLSA); the same as

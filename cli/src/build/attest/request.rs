@@ -14,7 +14,7 @@ const LABEL: &str = "label:";
 const NAMED_CONTEXT: &str = "context:";
 const LAYOUT: &str = "oci-layout://";
 
-/// Returns the request.
+/// Returns the request with its options and the secrets and agents of its steps.
 pub(super) fn request(request: &BuildRequest, sources: &Sources) -> Request {
     let Options {
         target,
