@@ -137,7 +137,7 @@ fn image_commands_say_what_dockers_say() {
 
 fn lists(sides: &Sides<'_>) {
     let all = "{beta}: beta\n{gone}: <none>\n{alpha}: alpha\n{alpha}: alpha\n{alpha}: team/alpha\n";
-    // An engine lists the two repositories of an image in random order. So compare the rest alone.
+    // An engine lists the two repositories of an image in random order. So compare each alone.
     assert_eq!(
         sides
             .kiln

@@ -147,7 +147,7 @@ fn engines_of_every_kind_are_told_apart() {
     assert_eq!(load(&["-t", "one:1"]), "1 layer sent");
     assert!(engine.take_archives()[0].contains(&"manifest.json".to_owned()));
 
-    // A layer that disappears before it is needed is sent in the end.
+    // kiln sends a layer again if the engine has lost it in the meantime.
     engine.switch(EngineSwitches::default());
     kiln.write("ctx/f", "content");
     let three = "FROM scratch\nCOPY f /1\nCOPY f /2\nCOPY f /3\n";

@@ -85,7 +85,7 @@ fn a_shell_has_the_users_terminal() {
     // The program that prints this is in the foreground, so it receives Ctrl-C.
     terminal.press("sh -c 'echo $(cat /half) $(stty size) do\"\"ne; exec sleep 1000'\r");
     terminal.expect("half 30 100 done");
-    // The shell receives Ctrl-C, and the build continues.
+    // The shell receives Ctrl-C, and kiln keeps running.
     terminal.press("\u{3}");
     terminal.expect("# ");
     terminal.press("echo go''ing on; exit\r");

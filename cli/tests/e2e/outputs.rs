@@ -179,7 +179,7 @@ fn the_same_build_gives_the_same_bytes() {
     };
     let (one, two) = (made("022", "UTC", 5), made("077", "Asia/Tokyo", 5));
     assert!(one == two);
-    // Without rewriting, a later file time changes the manifest, but the rewritten files have the
+    // A later file time changes the archives, whose times aren't rewritten. Exported files have the
     // epoch's time.
     let later = made("022", "UTC", 1_800_000_000);
     assert!(later[0] != one[0] && later[3] == one[3]);

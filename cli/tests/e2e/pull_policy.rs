@@ -37,7 +37,7 @@ fn who_is_asked_decides_which_image_it_is() {
     assert_eq!((says("missing"), says("never")), ("store\n".to_owned(), "store\n".to_owned()));
     assert_eq!(says("always"), "registry\n");
 
-    // With --pull an image of the store only doesn't exist, and the other way round.
+    // --pull ignores an image that only the store has; --pull=never ignores the registry.
     speaker(&kiln, &format!("{name}:local"), "store");
     let local = format!("FROM {name}:local\n");
     let stderr = kiln.build_text(&local, &["--pull"]).failure();

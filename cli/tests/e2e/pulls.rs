@@ -17,7 +17,7 @@ fn image(kiln: &Kiln, registry: &FakeRegistry) -> String {
     name
 }
 
-/// Asserts what a terminal of 80 columns shows until `end` appears.
+/// Asserts that a terminal of 80 columns shows `begin`, then a pull's progress, then `end`.
 fn on_terminal(kiln: &Kiln, line: &[&str], begin: &str, end: &str) {
     let (mut terminal, other) = Terminal::open();
     terminal.resize(24, 80);
