@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// The request of a signal to end the build.
+/// The state of a build that signals may interrupt.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Interruption {
     cancel: CancellationToken,
