@@ -39,7 +39,7 @@ impl Mapper {
         Ok(Self { child: command.spawn().context("start kiln once more, to map user ids")? })
     }
 
-    /// Tells the process to map the IDs of this one, and waits for its end.
+    /// Makes the process map the IDs of this one, and waits for its end.
     pub(super) fn map(mut self) -> Result<()> {
         if let Some(mut stdin) = self.child.stdin.take() {
             stdin.write_all(b"!").context("have user ids mapped")?;
