@@ -1,11 +1,12 @@
-//! How much an archive may become, as it is typed.
+//! Parses the limits for unpacking archives.
 
 use anyhow::{Context, Result, bail};
 use kiln_tree::ArchiveLimits;
 
 use crate::limits::size;
 
-/// Parses `ratio=N,from=SIZE,entries=N`, of which each may be left out.
+/// Parses `ratio=N,from=SIZE,entries=N`. Each of the three may be missing and then keeps its
+/// default.
 pub(crate) fn parse(text: &str) -> Result<ArchiveLimits> {
     let mut limits = ArchiveLimits::default();
     for field in text.split(',') {

@@ -1,4 +1,4 @@
-//! What can be typed.
+//! The command line: global options and commands.
 
 pub(crate) mod flags;
 
@@ -60,16 +60,16 @@ pub(crate) struct Arguments {
     pub(crate) global: GlobalArguments,
     #[command(subcommand)]
     pub(crate) command: Command,
-    /// What there is to say about flags that have no effect.
+    /// Warnings about flags that have no effect.
     #[arg(skip)]
     pub(crate) warnings: Vec<String>,
 }
 
 impl Arguments {
-    /// Reads a command line, the program's name first.
+    /// Parses a command line. The first word is the program's name.
     ///
     /// # Errors
-    /// Fails where it isn't one of kiln's, and where it asks for help or for the version.
+    /// Fails if the command line is invalid, and if it requests help or the version.
     pub(crate) fn read(words: impl IntoIterator<Item = OsString>) -> Result<Self, flags::Misread> {
         flags::parse(words)
     }
@@ -214,8 +214,9 @@ pub(crate) enum Command {
 }
 
 impl Command {
-    /// Tells whether the command makes, reads or removes files of images, and so needs to be root,
-    /// if only of a user namespace. What doesn't shouldn't have to pay for one.
+    /// Returns `true` if the command creates, reads or removes files of images. Such a command
+    /// needs to be root, at least in a user namespace. The other commands run without the cost of a
+    /// namespace.
     pub(crate) fn needs_ids(&self) -> bool {
         match self {
             Self::Build(arguments) => arguments.needs_ids(),
@@ -250,13 +251,12 @@ impl Command {
         }
     }
 
-    /// Tells whether the command says more where it is root, if only of a user namespace, and does
-    /// without that where it can't be.
+    /// Returns `true` if the command prints more as root of a user namespace, but works without it.
     pub(crate) fn likes_ids(&self) -> bool {
         matches!(self, Self::Info(_))
     }
 
-    /// Reports why the command can't begin, and returns its exit code.
+    /// Prints the reason why the command can't begin, and returns the command's exit code for it.
     pub(crate) fn refuse(&self, printer: &Printer, error: &anyhow::Error) -> ExitCode {
         match self {
             Self::Run(_) | Self::Container(_) => run::refuse(printer, error),

@@ -1,4 +1,4 @@
-//! A build, from arguments to image: read, lower, solve, export.
+//! A build: reads the input, lowers it to graphs, solves them, and exports the result.
 
 mod ahead;
 mod attest;
@@ -60,39 +60,39 @@ use lowering::options;
 use session::Session;
 use tools::{Reporting, Tools};
 
-/// What a build has made.
+/// The result of a finished build.
 #[derive(Debug)]
 pub(crate) struct Built {
-    /// What was written.
+    /// The images and files that the exporter wrote.
     pub(crate) exported: kiln_exporter::Exported,
-    /// What is known beside that.
+    /// Further facts for the metadata file.
     aside: Aside,
 }
 
-/// What is known of a build beside its result.
+/// Facts about a build that don't depend on its outputs.
 #[derive(Debug)]
 struct Aside {
-    /// What the build checks have found.
+    /// The findings of the build checks.
     warnings: Vec<Warning>,
-    /// The Dockerfile that they have found it in.
+    /// The Dockerfile of the findings.
     dockerfile: Dockerfile,
-    /// The build's ID in the history, where it is there.
+    /// The build's ID in the history; `None` if the build isn't recorded.
     id: Option<String>,
 }
 
-/// What some work has come to, or the exit status where it failed, which was reported.
+/// The result of some work, or the exit status after a failure that was reported already.
 pub(crate) type Ended<T> = std::result::Result<T, ExitCode>;
 
-/// Where a build shows its progress, and prints everything else.
+/// The progress display's mode and the printer of a build.
 #[derive(Clone, Copy)]
 pub(crate) struct Console<'a> {
-    /// How progress is shown.
+    /// The progress display to use.
     pub(crate) mode: ProgressMode,
-    /// Prints results, notes and failures.
+    /// The printer for results, notes and failures.
     pub(crate) printer: &'a Printer,
 }
 
-/// Builds, and reports progress and failure.
+/// Runs a build, shows its progress, and reports a failure.
 pub(crate) async fn build(
     request: BuildRequest,
     settings: &Settings,
@@ -114,7 +114,7 @@ pub(crate) async fn build(
     }))
 }
 
-/// Makes the build graph of each platform and builds nothing; reports progress and failure.
+/// Creates the build graph of each platform without building. Shows progress and reports a failure.
 pub(crate) async fn graphs(
     request: BuildRequest,
     settings: &Settings,
@@ -125,11 +125,11 @@ pub(crate) async fn graphs(
     Ok(graphs.map(|(graphs, _)| graphs))
 }
 
-/// What sees a build in some work's result, where the history is to have it.
+/// Extracts the build from the result of the work; `None` if the history doesn't record the work.
 type Recorded<T> = Option<fn(&T) -> &Done>;
 
-/// Does some of a build's work while progress is shown, and reports warnings and failure. What
-/// `done` sees a build in is recorded in the history.
+/// Runs `work` of a build while progress is shown, then reports warnings and a failure. The history
+/// records the build that `done` extracts from the result.
 async fn with_session<T>(
     request: &BuildRequest,
     settings: &Settings,
@@ -164,7 +164,7 @@ async fn with_session<T>(
             (Err(Failure::Other(error)), Vec::new(), None)
         }
     };
-    // The display ends with the last sender; what it hasn't shown must not mix with what follows.
+    // The display ends with the last sender. Its remaining output must not mix with later output.
     let watched = outcome.as_ref().map(|value| done.map(|done| done(value)));
     let seen = audience.leave(watched, &warnings, printer).await?;
     let dockerfile = input.as_ref().map(|input| &input.dockerfile);
@@ -192,7 +192,7 @@ async fn with_session<T>(
     }
 }
 
-/// Shows what the build checks have found.
+/// Prints the findings of the build checks.
 fn show_warnings(warnings: &[Warning], dockerfile: &Dockerfile, console: Console<'_>) {
     if console.mode == ProgressMode::RawJson {
         progress::raw_warnings(warnings, dockerfile);
@@ -201,7 +201,7 @@ fn show_warnings(warnings: &[Warning], dockerfile: &Dockerfile, console: Console
     }
 }
 
-/// Opens a shell in the step that failed, where that is asked for, or says how to.
+/// Opens a shell in the failed step if the request says so, or prints how to open one.
 async fn after_failure(failure: &Failure, request: &BuildRequest, printer: &Printer) -> Result<()> {
     if request.on_error == OnError::Shell {
         on_error::enter(failure, printer).await?;

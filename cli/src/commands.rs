@@ -1,4 +1,4 @@
-//! The commands, one a file.
+//! The commands, one per file.
 
 pub(crate) mod build;
 pub(crate) mod builder;
@@ -36,7 +36,7 @@ use std::process::ExitCode;
 
 use crate::printer::Printer;
 
-/// Reports why a command failed, and returns its exit code.
+/// Prints the error of a failed command and returns its exit code.
 pub(crate) fn report(printer: &Printer, error: &anyhow::Error) -> ExitCode {
     printer.error(error);
     ExitCode::FAILURE

@@ -1,8 +1,8 @@
-//! `config.toml`: settings that hold for every command.
+//! `config.toml`: settings for every command.
 //!
-//! There may be two files: `$XDG_CONFIG_HOME/kiln/config.toml` (`~/.config/kiln/config.toml`) and
-//! `/etc/kiln/config.toml`. What the first one doesn't say, the second one may. What is typed, and what
-//! the environment says, comes before both.
+//! kiln reads two files: `$XDG_CONFIG_HOME/kiln/config.toml` (`~/.config/kiln/config.toml`) and
+//! `/etc/kiln/config.toml`. A setting of the first file overrides the second. Command line and
+//! environment override both.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -12,14 +12,14 @@ use serde::Deserialize;
 
 use crate::limits;
 
-/// What the files say.
+/// The settings of the configuration files.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Config {
-    /// The most that the store may take on the disk, in bytes.
+    /// The most bytes that the store may occupy on the disk.
     pub(crate) max_storage: Option<u64>,
 }
 
-/// A file, as it is written.
+/// The contents of one file.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct Document {
@@ -35,10 +35,10 @@ enum Size {
 }
 
 impl Config {
-    /// Reads the files of this user and of the machine.
+    /// Reads the user's file and the machine's.
     ///
     /// # Errors
-    /// Fails where one can't be read or understood.
+    /// Fails if a file can't be read or parsed.
     pub(crate) fn of_environment() -> Result<Self> {
         Self::read(&places(|name| std::env::var_os(name).filter(|value| !value.is_empty())))
     }
@@ -76,7 +76,7 @@ fn document(path: &Path) -> Result<Option<Document>> {
         text => text?,
     };
     tracing::debug!(path = %path.display(), "configuration is read");
-    // Its text has the line, and a drawing of it.
+    // The error's text includes the line and marks the position in it.
     toml::from_str(&text).map(Some).map_err(|error| anyhow!("{}", error.to_string().trim_end()))
 }
 

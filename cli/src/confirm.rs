@@ -1,4 +1,4 @@
-//! Questions before something is lost.
+//! Confirmation before data is removed.
 
 use std::io::BufRead as _;
 
@@ -6,10 +6,10 @@ use anyhow::{Context, Result};
 
 use crate::printer::Printer;
 
-/// Tells what is about to happen, and asks on standard input whether that is wanted.
+/// Prints a warning and reads the user's answer from standard input. Returns `true` for yes.
 ///
 /// # Errors
-/// Fails where standard input can't be read.
+/// Fails if standard input can't be read.
 pub(crate) fn confirm(warning: &str, printer: &Printer) -> Result<bool> {
     printer.line(warning);
     printer.raw("Are you sure you want to continue? [y/N] ");

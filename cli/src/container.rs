@@ -1,4 +1,4 @@
-//! A container, from arguments to exit status.
+//! The run of a container, from arguments to exit status.
 
 mod attach;
 mod confinement;
@@ -56,12 +56,12 @@ pub(crate) use names::NameArguments;
 pub(crate) use signals::Signals;
 pub(crate) use terminal::Terminal;
 
-/// Why a container could not be run.
+/// The error of a container that kiln couldn't run.
 #[derive(Debug)]
 pub(crate) struct Failure {
-    /// The reason.
+    /// The error to report, with its causes.
     pub(crate) error: anyhow::Error,
-    /// The exit status where the command can't be executed.
+    /// The exit status if the command can't be executed; `None` for other failures.
     pub(crate) code: Option<u8>,
 }
 
@@ -81,13 +81,13 @@ impl From<SandboxError> for Failure {
     }
 }
 
-/// Runs a container to its end and returns the command's exit status.
+/// Runs a container until it ends, and returns the command's exit status.
 pub(crate) async fn run(
     arguments: &RunArguments,
     settings: &Settings,
     printer: &Printer,
 ) -> Result<u8, Failure> {
-    // What takes a while, and needs nothing of the image, is made meanwhile.
+    // Slow preparations that don't depend on the image run in the background.
     let helper = Helper::new(&settings.root);
     let starting = helper.clone();
     let starting = spawn_blocking(move || starting.start());
@@ -137,18 +137,19 @@ pub(crate) async fn run(
     let signals = if arguments.sig_proxy { Signals::catch() } else { Signals::none() };
     let passing = Passing::only(printer, streams);
     let running = start(&sandbox, &spec, input, passing.sink(), &mut network).await?;
-    // The cache makes room for what the container writes. It isn't stopped where that's not enough.
+    // The store evicts cache as the container's files grow. If that isn't enough, the container
+    // goes on.
     let growing = volumes.growing().chain(root.growing()).collect();
     let watch = store.watch(growing, || ());
     let exit = attend(running, signals, terminal, &passing).await?;
     drop(watch);
     resources::report(&group, printer);
-    // A flush that can't be started costs time later, and nothing else.
+    // A failure to start the flush only makes a later flush slower.
     let _ = sync::start(&store);
     Ok(u8::try_from(exit.code()).unwrap_or(u8::MAX))
 }
 
-/// What was asked for, checked before anything is done.
+/// Parsed arguments, checked before the first side effect.
 struct Requested {
     confinement: Confinement,
     volumes: Vec<volumes::Volume>,
@@ -168,7 +169,7 @@ impl Requested {
         Ok(Self { confinement, volumes, limits, runtime, streams })
     }
 
-    /// Checks that the groups do what they have to. A runtime sees to its devices by itself.
+    /// Checks that control groups enforce the device rules. An OCI runtime enforces them by itself.
     fn check_groups(&self, group: &Cgroup) -> Result<()> {
         match self.runtime {
             Some(_) => Ok(()),
@@ -176,7 +177,7 @@ impl Requested {
         }
     }
 
-    /// Writes what doesn't depend on the image into a specification.
+    /// Applies the parts that don't depend on the image to a specification.
     fn apply(self, arguments: &RunArguments, spec: &mut Spec) -> Result<()> {
         spec.readonly_rootfs = arguments.read_only;
         if let Some(size) = &arguments.shm_size {
@@ -188,7 +189,7 @@ impl Requested {
     }
 }
 
-/// Returns a place for containers, whose images come as `--pull` says.
+/// Returns the containers of a store. `--pull` sets their policy for pulling images.
 fn containers(store: &Store, arguments: &RunArguments, settings: &Settings) -> Containers {
     let images = Arc::new(ImageResolver::new(ImageResolverOptions {
         store: store.clone(),
@@ -200,7 +201,7 @@ fn containers(store: &Store, arguments: &RunArguments, settings: &Settings) -> C
     Containers::new(store.clone(), images)
 }
 
-/// Starts the program. Its files are put together while its network is being set up.
+/// Starts the program. Its files are prepared while the network is being set up.
 async fn start(
     sandbox: &Sandbox,
     spec: &Spec,
@@ -221,7 +222,7 @@ async fn start(
     Ok(running)
 }
 
-/// Refuses a file for the container's ID that may hold another one's.
+/// Fails if the file for the container's ID exists, since it may hold the ID of another container.
 fn refuse_existing(path: &Path) -> Result<()> {
     if path.is_file() {
         bail!("the container ID file {} is there already: remove it", path.display());
@@ -229,25 +230,26 @@ fn refuse_existing(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Returns the container's host name where it isn't its ID. On the host's network, it is the host's.
+/// Returns the host name that the user requests, or the host's own name if the container shares it.
+/// Returns `None` if the container's ID is its name.
 fn hostname(arguments: &RunArguments, shares_name: bool) -> Option<String> {
     let asked = arguments.hostname.clone().filter(|name| !name.is_empty());
     let of_host = || nix::unistd::gethostname().ok()?.into_string().ok();
     asked.or_else(|| shares_name.then(of_host).flatten())
 }
 
-/// Returns the size of `/dev/shm`; docker takes 0 for the default.
+/// Parses the size of `/dev/shm` in bytes. As in docker, 0 means the default.
 fn shm_size(text: &str) -> Result<u64> {
     let size = limits::size_limit(text).context("invalid --shm-size")?;
     Ok(size.unwrap_or(DEFAULT_SHM_SIZE))
 }
 
-/// Returns volumes and directories in memory, those that others lie in first.
+/// Returns all mounts, sorted so that a directory comes before the mounts inside it.
 fn mounts(volumes: &Volumes, tmpfs: &[String]) -> Result<Vec<Mount>> {
     let mut mounts: Vec<Mount> = volumes.mounts().collect();
     for text in tmpfs {
         let mount = tmpfs::parse(text)?;
-        // It takes the place of a volume that the image declares.
+        // The directory replaces a volume that the image declares.
         mounts.retain(|other| other.target != mount.target);
         mounts.push(mount);
     }
@@ -255,11 +257,11 @@ fn mounts(volumes: &Volumes, tmpfs: &[String]) -> Result<Vec<Mount>> {
     Ok(mounts)
 }
 
-/// How long a program may go on whose output nobody takes any more.
+/// The time that a program may run on after kiln has lost the reader of its output.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Waits for the command to end, and passes signals and the terminal through meanwhile. A command
-/// whose output nobody takes any more is ended.
+/// Waits for the command to end, and passes on signals and the terminal's input and output. Kills a
+/// command if the reader of its output is gone.
 pub(crate) async fn attend(
     mut running: Running,
     signals: Signals,
@@ -298,40 +300,40 @@ fn input(arguments: &RunArguments, streams: Streams) -> Result<Input> {
     standard_input()
 }
 
-/// Returns what comes on standard input.
+/// Returns kiln's standard input as a program's input.
 pub(crate) fn standard_input() -> Result<Input> {
     let stdin = std::io::stdin().as_fd().try_clone_to_owned().context("pass standard input on")?;
     Ok(Input::Fd(stdin))
 }
 
-/// The output of a program, passed on to kiln's own.
+/// A writer of a program's output to kiln's own output.
 #[derive(Clone, Debug)]
 pub(crate) struct Passing {
     printer: Printer,
-    /// Cancelled when nothing more can be written.
+    /// The token that is cancelled when kiln's output can't be written any more.
     lost: CancellationToken,
     streams: Streams,
 }
 
 impl Passing {
-    /// Returns what passes a program's output on.
+    /// Passes on all streams.
     pub(crate) fn to(printer: &Printer) -> Self {
         Self::only(printer, Streams::ALL)
     }
 
-    /// Returns what passes some of the streams on; what comes by the others is dropped.
+    /// Passes on some of the streams and drops the others.
     fn only(printer: &Printer, streams: Streams) -> Self {
         Self { printer: printer.clone(), lost: CancellationToken::new(), streams }
     }
 
-    /// Returns it as a sandbox takes it.
+    /// Returns a sink that writes to this value.
     pub(crate) fn sink(&self) -> OutputSink {
         let passing = self.clone();
         Box::new(move |stream, bytes| passing.pass(stream, bytes))
     }
 
-    /// Passes something on. It breaks where nothing more can be: the program then writes into a pipe
-    /// that nobody reads, as it would where it is started by a shell.
+    /// Writes output. Breaks if kiln's output can't be written any more. The program then writes
+    /// into a pipe without a reader, as if a shell had started it.
     fn pass(&self, stream: OutputStream, bytes: &[u8]) -> ControlFlow<()> {
         let is_wanted = match stream {
             OutputStream::Stdout => self.streams.output,
@@ -344,15 +346,15 @@ impl Passing {
         ControlFlow::Break(())
     }
 
-    /// Returns when a program whose output nobody takes has had its time to end by itself. As the first
-    /// process of its namespace it gets no SIGPIPE, and not every program minds that it can't write.
+    /// Returns after the output was lost and the program had time to end by itself. As the first
+    /// process of its namespace it gets no SIGPIPE, and some programs ignore write errors.
     async fn patience(self) {
         self.lost.cancelled().await;
         tokio::time::sleep(PATIENCE).await;
     }
 }
 
-/// Refuses arguments that name no absolute path of the container.
+/// Parses an absolute path in the container.
 fn container_path(text: &str) -> Result<PathBuf> {
     let path = PathBuf::from(text);
     if !path.is_absolute() {

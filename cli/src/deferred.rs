@@ -1,7 +1,7 @@
-//! Arguments of commands that are only described when the command is the one that was typed.
+//! Arguments that are described to the parser only if the user runs their command.
 //!
-//! Every start of kiln would otherwise describe what all of its commands take, some hundred options:
-//! a third of the time until the command begins.
+//! Otherwise each start of kiln would describe the options of all commands, some hundreds. That
+//! takes a third of the time until the command begins.
 
 use std::ops::Deref;
 
@@ -11,12 +11,12 @@ use clap::{ArgMatches, Args, Command, Error, FromArgMatches};
 use crate::arguments::flags;
 use crate::docker;
 
-/// Arguments of a command, described when they are needed.
+/// The arguments of a command. Their description is deferred until the parser needs it.
 #[derive(Debug)]
 pub(crate) struct Deferred<T>(Box<T>);
 
 impl<T> Deferred<T> {
-    /// Returns the arguments.
+    /// Returns the parsed arguments.
     pub(crate) fn into_inner(self) -> T {
         *self.0
     }
@@ -54,7 +54,7 @@ impl<T: Args> Args for Deferred<T> {
     }
 }
 
-/// Adds the arguments. What the list of commands says of a command is said of it elsewhere, too.
+/// Adds the arguments to a command. Keeps the command's own description in place of that of `T`.
 fn describe<T: Args>(command: Command) -> Command {
     let (short, long) = (command.get_about().cloned(), command.get_long_about().cloned());
     let command = docker::accept(flags::take_anything(T::augment_args(command)));

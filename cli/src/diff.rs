@@ -1,19 +1,19 @@
-//! What makes two images differ: `kiln diff`.
+//! Comparison of two images: `kiln diff`.
 //!
-//! An image is compared part by part, each in the order in which it stands:
+//! kiln compares an image part by part, and keeps the order within each part:
 //!
-//! - manifest and config, as JSON: members that only one has, and values that differ;
+//! - manifest and config, as JSON: members that only one side has, and values that differ;
 //! - the history, step by step;
-//! - layers. Those with the same diff ID have the same content, and differ at most in how they are
-//!   packed. The others are compared entry by entry, and where all entries are the same, what is left
-//!   is told: their order, the dialect of the tar, the names of owners;
-//! - files, as a container would see them, all layers on top of one another.
+//! - layers. Layers with the same diff ID have the same content and differ at most in their
+//!   packing. The others are compared entry by entry. If all entries are equal, the report names
+//!   the remaining differences: their order, the dialect of the tar, the names of owners;
+//! - files, as a container sees them with all layers applied.
 //!
-//! What all of it comes to is said first: whether the images are the same but for compression or times.
+//! The report begins with a verdict: whether the images differ only in compression or times.
 //!
-//! Nothing is unpacked. Layers are read as streams, their contents as digests; what is held in memory
-//! is what the entries are, whose number the limits of archives bound. Layers that both images begin
-//! with are read only where later ones differ.
+//! No layer is unpacked. kiln reads layers as streams and keeps only digests of their contents. Its
+//! memory use is proportional to the number of entries, which the limits of archives bound. Layers
+//! that both images begin with are read only if later layers differ.
 
 mod align;
 mod document;
@@ -39,7 +39,7 @@ pub(crate) use text::render;
 /// Compares two images whose documents and layers are in the store. Blocks.
 ///
 /// # Errors
-/// Fails where a layer can't be read, or isn't what the config says.
+/// Fails if a layer can't be read or doesn't match the config.
 pub(crate) fn compare(a: &Side, b: &Side, store: &Store, limits: ArchiveLimits) -> Result<Report> {
     let identical = a.manifest_digest == b.manifest_digest;
     let sides = [a, b].map(|side| Some(ImageSummary::of(side)));

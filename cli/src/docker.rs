@@ -1,42 +1,42 @@
-//! docker's commands and flags, and what kiln makes of each of them.
+//! The commands and flags of docker, and their support in kiln.
 //!
-//! `docker/table.tsv` has a line for each: the command, the flag (none in lines about a command), a
-//! value for it, and whether it works, is accepted and changes nothing, or is refused, with a note why.
-//! What is accepted is accepted because of its line, and what is refused is refused with its note; a
-//! `!` before the note of what is accepted makes it a warning. `docs/reference/docker.md` shows the table.
+//! `docker/table.tsv` has a line for each: the command, the flag (empty in a line about a command),
+//! an example value, the support, and a note. A flag works, is accepted without effect, or is
+//! refused with the note as the reason. The parser accepts and refuses flags by these lines. A `!`
+//! before the note of an accepted flag makes the note a warning. `docs/reference/docker.md` shows the table.
 
 use clap::{Arg, ArgAction, ArgMatches, Command, parser::ValueSource};
 
-/// The table.
+/// The contents of the table.
 const TABLE: &str = include_str!("docker/table.tsv");
 
-/// What kiln makes of a command or a flag.
+/// The support of a command or flag in kiln.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum State {
-    /// It does what it does with docker.
+    /// kiln implements it like docker.
     Works,
-    /// It is understood and changes nothing.
+    /// kiln parses it, without effect.
     Accepted,
-    /// It isn't there.
+    /// kiln rejects it.
     Refused,
 }
 
 /// A line of the table.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Row {
-    /// The command, as `image prune`.
+    /// The command, such as `image prune`.
     pub(crate) command: &'static str,
-    /// The flag's letter, where it has one.
+    /// The flag's short form.
     short: Option<char>,
     /// The flag's name without dashes; empty in a line about the command itself.
     pub(crate) long: &'static str,
-    /// A value that it takes; empty where it takes none.
+    /// An example of the flag's value; empty if the flag takes none.
     pub(crate) example: &'static str,
-    /// What kiln makes of it.
+    /// The support in kiln.
     pub(crate) state: State,
-    /// Why, or what else there is.
+    /// The reason for the state, or the alternative.
     pub(crate) note: &'static str,
-    /// Whether the note is a warning.
+    /// `true` if the note is a warning.
     pub(crate) warns: bool,
 }
 
@@ -63,7 +63,7 @@ impl Row {
         })
     }
 
-    /// Tells whether a word is this flag, with one dash or two.
+    /// Returns `true` if a word is this flag in its long or short form.
     fn is_flag(&self, word: &str) -> bool {
         match word.strip_prefix("--") {
             Some(long) => !long.is_empty() && self.long == long,
@@ -71,7 +71,7 @@ impl Row {
         }
     }
 
-    /// Describes a flag that changes nothing.
+    /// Returns the parser's description of a flag without effect.
     fn describe(&self) -> Arg {
         let takes_value = !self.example.is_empty();
         let action = if takes_value { ArgAction::Append } else { ArgAction::SetTrue };
@@ -82,18 +82,20 @@ impl Row {
         }
     }
 
-    /// Returns what the flag is called among those of kiln, which have no dashes in their names.
+    /// Returns the parser's ID of the flag. It can't clash with kiln's own IDs, which contain no
+    /// dashes.
     fn id(&self) -> String {
         format!("docker-{}", self.long)
     }
 }
 
-/// Returns all lines.
+/// Returns all lines of the table, in the table's order.
 pub(crate) fn rows() -> impl Iterator<Item = Row> {
     TABLE.lines().filter(|line| !line.starts_with('#')).filter_map(Row::parse)
 }
 
-/// Returns the name that the table has for a command of kiln's, by the names that lead to it.
+/// Returns the table's name for a kiln command. `path` holds the names of the command and its
+/// groups.
 pub(crate) fn name_of(path: &[&str]) -> String {
     match path {
         ["inspect"] => "image inspect".to_owned(),
@@ -112,7 +114,7 @@ pub(crate) fn name_of(path: &[&str]) -> String {
     }
 }
 
-/// Adds the flags that change nothing to a command and those below it.
+/// Adds the flags without effect to a command and its subcommands.
 pub(crate) fn accept(command: Command) -> Command {
     let name = command.get_name().to_owned();
     accept_below(command, &[&name])
@@ -137,7 +139,7 @@ fn accepted(command: &str) -> impl Iterator<Item = Row> {
     rows().filter(is_it)
 }
 
-/// Returns the warnings about flags that were typed and change nothing.
+/// Returns warnings about flags without effect on the command line.
 pub(crate) fn warnings(matches: &ArgMatches) -> Vec<String> {
     let (mut path, mut matches) = (Vec::new(), matches);
     let mut warnings = Vec::new();
@@ -156,7 +158,7 @@ pub(crate) fn warnings(matches: &ArgMatches) -> Vec<String> {
     warnings
 }
 
-/// Says why kiln doesn't have a flag of docker's; `None` where docker doesn't have it either.
+/// Explains why kiln lacks a flag of docker's; returns `None` if docker doesn't have it either.
 pub(crate) fn refused_flag(path: &[&str], flag: &str) -> Option<String> {
     let name = name_of(path);
     let is_it = |row: &Row| row.state == State::Refused && row.is_flag(flag);
@@ -165,7 +167,7 @@ pub(crate) fn refused_flag(path: &[&str], flag: &str) -> Option<String> {
     Some(format!("there is no --{}: {}", row.long, row.note))
 }
 
-/// Says why kiln doesn't have a command of docker's; `None` where docker doesn't have it either.
+/// Explains why kiln lacks a command of docker's; returns `None` if docker doesn't have it either.
 pub(crate) fn refused_command(path: &[&str]) -> Option<String> {
     let name = path.join(" ");
     let is_it = |row: &Row| row.long.is_empty() && row.command == name;
@@ -181,7 +183,7 @@ mod tests {
     use crate::arguments::Arguments;
     use crate::arguments::flags::Misread;
 
-    /// What has to follow the flags of a command.
+    /// The arguments that each command requires after its flags.
     const BEHIND: &[(&str, &str)] = &[
         ("build", "."),
         ("run", "img"),
@@ -205,7 +207,7 @@ mod tests {
         rows().filter(|row| !row.long.is_empty())
     }
 
-    /// Returns command lines with the flag, as docker's parser takes them.
+    /// Returns command lines with the flag in each form that docker's parser accepts.
     fn lines(row: &Row) -> Vec<String> {
         let command = if row.command == "docker" { "" } else { row.command };
         let behind = BEHIND.iter().find(|(name, _)| *name == row.command);

@@ -1,8 +1,8 @@
-//! Who runs images on this machine: `--load`.
+//! The engines that run images on this machine: `--load`.
 //!
-//! The first of these that is there: the Docker engine that docker's own client would speak to,
-//! podman, containerd. Where none is, images stay in kiln's own store, from which `kiln run` takes
-//! them. An engine that somebody has named has to be there.
+//! kiln loads an image into the first available engine: the Docker engine that docker's own client
+//! would use, podman, or containerd. Without any, the image stays in kiln's own store, for `kiln
+//! run`. An engine that the user names must be available.
 
 mod docker_host;
 
@@ -16,22 +16,22 @@ use kiln_tree::Ids;
 
 use docker_host::DockerHost;
 
-/// Where containerd listens, and which namespace its users have.
+/// containerd's default socket and namespace.
 const CONTAINERD: (&str, &str) = ("/run/containerd/containerd.sock", "default");
 
-/// Who takes an image.
+/// The destination of a loaded image.
 #[derive(Debug)]
 pub(crate) enum Taker {
-    /// An engine.
+    /// An engine on this machine.
     Engine(Engine),
-    /// kiln itself; why, where nobody has said so.
+    /// kiln's own store. The text is the reason, unless the user chose the store.
     Store(Option<String>),
 }
 
-/// Looks for who is to take an image.
+/// Finds the destination of loaded images.
 ///
 /// # Errors
-/// Fails where that is somebody who was named, and isn't there.
+/// Fails if the user names an engine that isn't available.
 pub(crate) async fn find(choice: &EngineChoice, warnings: &Warnings) -> Result<Taker> {
     let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
     let host = || docker_host::find(choice.context.as_deref(), &variable, warnings);
@@ -44,7 +44,7 @@ pub(crate) async fn find(choice: &EngineChoice, warnings: &Warnings) -> Result<T
     }
 }
 
-/// Takes whoever is there.
+/// Returns the first available engine, or kiln's store.
 async fn any(host: &DockerHost, variable: &impl Fn(&str) -> Option<OsString>) -> Result<Taker> {
     let mut reason = "no Docker engine, podman or containerd was found".to_owned();
     match docker(host).await {
@@ -82,7 +82,7 @@ fn containerd(variable: &impl Fn(&str) -> Option<OsString>) -> Result<Engine> {
     Ok(Engine::Containerd { program, address, namespace })
 }
 
-/// Returns a program that keeps images for whoever runs it.
+/// Finds a program that stores images per user.
 fn own_program(name: &str) -> Result<PathBuf> {
     if Ids::current().is_namespace() {
         bail!(

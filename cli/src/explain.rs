@@ -1,19 +1,18 @@
-//! Why steps ran: what the key of each was made of, against what it was made of the time before.
+//! Explanations of why steps ran: a comparison of each step's key with its key in an earlier build.
 //!
-//! Three things are written down while a build runs. Its record in the history has the canonical key
-//! of each step, and where its inputs come from; the store's *recipes* tell once for each key what it
-//! was made of, and its *listings* once for each content digest which files that stands for; and
-//! SQLite itself notes when results are removed. All else is worked out when somebody asks, from the
-//! history: so that a build that asks for nothing pays for little, and any two builds can be
-//! compared.
+//! A build records three things. Its record in the history has the canonical key and the inputs of
+//! each step. The store's *recipes* hold the parts of each key once, and its *listings* hold the
+//! files behind each content digest once. And SQLite itself records when results are removed. kiln
+//! computes everything else from the history when the user asks for an explanation. So a build
+//! without one pays little, and any two builds can be compared.
 //!
-//! A step is compared with the same step of the latest earlier build that has it: first of the builds
-//! of the same context and Dockerfile, whatever their target was, then, because the same project may
-//! lie elsewhere today, of the others, where most of the steps are the same. Which step of another
-//! build is the same one is [`align`]'s business.
+//! A step is compared with the same step of the latest earlier build that has it. kiln first
+//! searches the builds of the same context and Dockerfile, with any target. Since the project may
+//! have moved, it then searches other builds with mostly the same steps. [`align`] decides which
+//! steps of two builds correspond.
 //!
-//! What isn't kept can't be told: of credentials it is only known whether they are the same, and of
-//! what was forgotten nothing.
+//! An explanation can only use recorded facts. Of credentials kiln knows only whether they are
+//! equal, and removed records are lost.
 
 mod align;
 mod cause;
@@ -34,50 +33,50 @@ use crate::history::{BuildRecord, LookupRecord, MadeOf, RemovalRecord, StepStatu
 pub(crate) use self::cause::Cause;
 pub(crate) use self::recipe::{Recipe, Recorder};
 
-/// How many earlier builds of the same context are looked into.
+/// The most earlier builds of the same context to search.
 const FAMILY: u32 = 20;
-/// How many other builds are.
+/// The most other builds to search.
 const OTHERS: u32 = 10;
 
-/// Why steps ran, or what is different about them.
+/// The causes of the steps that ran, or the differences between two builds.
 #[derive(Debug, Serialize)]
 pub(crate) struct Explanation {
-    /// The build.
+    /// The ID of the build.
     pub(crate) build: String,
-    /// The build that it was compared with, where that was asked for.
+    /// The ID of the other build, if the user names two.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) compared_with: Option<String>,
     /// The steps, in the order of the build.
     pub(crate) steps: Vec<ExplainedStep>,
 }
 
-/// Why a step ran, or what is different about it.
+/// A step that ran or differs, with its causes.
 #[derive(Debug, Serialize)]
 pub(crate) struct ExplainedStep {
-    /// The number that it was shown with; zero for one that never began.
+    /// The number in the build's output; zero if the step never started.
     pub(crate) number: u32,
-    /// Its name.
+    /// The step's name, as in the build's output.
     pub(crate) name: String,
-    /// How it stands: one that was known is here where others ran because of it.
+    /// The step's status. A cached step is listed if other steps ran because of it.
     pub(crate) status: StepStatus,
-    /// The build that it was compared with.
+    /// The ID of the build that the step was compared with.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) compared_with: Option<String>,
-    /// Why, the nearest cause first; never empty.
+    /// The causes, the nearest first; never empty.
     pub(crate) causes: Vec<Cause>,
 }
 
-/// An earlier build.
+/// An earlier build whose steps are aligned with those of the current one.
 struct Earlier {
     row: BuildRow,
     record: BuildRecord,
     alignment: Alignment,
 }
 
-/// Tells why the steps of a build ran.
+/// Explains why the steps of a build ran.
 ///
 /// # Errors
-/// Fails where the store can't be read.
+/// Fails if the store can't be read.
 pub(crate) fn of_build(store: &Store, row: &BuildRow, record: &BuildRecord) -> Result<Explanation> {
     let mut asker = Asker { store, row, record, earlier: Vec::new(), loaded: 0 };
     let ran = |place: &usize| {
@@ -91,11 +90,12 @@ pub(crate) fn of_build(store: &Store, row: &BuildRow, record: &BuildRecord) -> R
         let (compared_with, causes) = asker.causes(place)?;
         let step = &record.steps[place];
         if !step.status.has_run() && matches!(causes.as_slice(), [Cause::Lost { .. }]) {
-            // It is what it was.
+            // A cached step without a difference.
             at += 1;
             continue;
         }
-        // What was known and isn't what it was is told as well: others ran because of it.
+        // Steps that were cached but differ from the earlier build are listed too: other steps ran
+        // because of them.
         for cause in &causes {
             if let Cause::Step { step, instead_of: None } = cause
                 && let Some(known) = asker.known(place, step)
@@ -113,11 +113,10 @@ pub(crate) fn of_build(store: &Store, row: &BuildRow, record: &BuildRecord) -> R
     Ok(Explanation { build: row.id.clone(), compared_with: None, steps })
 }
 
-/// Tells which steps of `new` are others than in `old`, and what is different. Each build comes with
-/// what was recorded of it.
+/// Explains which steps of `new` differ from `old`. Each build comes with its record.
 ///
 /// # Errors
-/// Fails where the store can't be read.
+/// Fails if the store can't be read.
 pub(crate) fn between(
     store: &Store,
     old: &BuildRow,
@@ -151,19 +150,19 @@ pub(crate) fn between(
     Ok(Explanation { build: new.id.clone(), compared_with: Some(old.id.clone()), steps })
 }
 
-/// Looks for the causes of one build's steps.
+/// A search for the causes of one build's steps.
 struct Asker<'a> {
     store: &'a Store,
     row: &'a BuildRow,
     record: &'a BuildRecord,
-    /// Earlier builds, the nearest first.
+    /// The earlier builds to compare with, in order of preference.
     earlier: Vec<Earlier>,
-    /// How many kinds of them have been read.
+    /// The number of groups of earlier builds that were read: of the same context, and others.
     loaded: u8,
 }
 
 impl Asker<'_> {
-    /// Returns the build that a step was compared with, and why it ran.
+    /// Returns the build that a step was compared with, and the step's causes.
     fn causes(&mut self, place: usize) -> Result<(Option<String>, Vec<Cause>)> {
         let Some(made_of) = &self.record.steps[place].made_of else {
             return Ok((None, vec![Cause::Unknown]));
@@ -201,7 +200,7 @@ impl Asker<'_> {
         Ok((Some(id), causes))
     }
 
-    /// Returns why a result wasn't looked up, if it wasn't.
+    /// Returns the reason why the cache wasn't searched for a step's result; `None` if it was.
     fn not_looked_up(&self, lookup: LookupRecord, because: Option<usize>) -> Option<Cause> {
         let step = because.and_then(|place| self.record.steps.get(place));
         let step = step.map_or_else(|| "another step".to_owned(), |step| step.name.clone());
@@ -217,8 +216,8 @@ impl Asker<'_> {
         }
     }
 
-    /// Returns the latest earlier build that has the step, and where it stands there. What has the
-    /// same key, and has come to no end, is nearer than anything else.
+    /// Returns the index of the latest earlier build that has the step, and the step's index there.
+    /// Prefers a step with the same key, which was interrupted or lost its result.
     fn same_step(&mut self, place: usize, made_of: &MadeOf) -> Result<Option<(usize, usize)>> {
         let mut at = 0;
         let mut found = None;
@@ -241,7 +240,7 @@ impl Asker<'_> {
         Ok(found)
     }
 
-    /// Reads more earlier builds, and tells whether there was any kind left to read.
+    /// Reads the next group of earlier builds. Returns `false` if all groups have been read.
     fn load(&mut self) -> Result<bool> {
         let builds: Builds = self.store.builds();
         let rows = match self.loaded {
@@ -250,11 +249,11 @@ impl Asker<'_> {
             _ => return Ok(false),
         };
         for row in rows {
-            // What can't be read has nothing to say.
+            // Skip an unreadable record.
             let Ok(record) = BuildRecord::of(&row) else { continue };
             let alignment = align::align(&record.steps, &self.record.steps);
             let steps = self.record.steps.iter().filter(|step| step.digest.is_some()).count();
-            // Of another project, something may look alike.
+            // In another project, an unrelated step may look the same.
             if self.loaded == 0 || alignment.equal * 2 > steps {
                 self.earlier.push(Earlier { row, record, alignment });
             }
@@ -263,7 +262,7 @@ impl Asker<'_> {
         Ok(true)
     }
 
-    /// Returns where an input of a step stands whose result was known.
+    /// Returns the index of the cached input of a step that has a name.
     fn known(&self, place: usize, name: &str) -> Option<usize> {
         let inputs = &self.record.steps[place].made_of.as_ref()?.inputs;
         inputs.iter().copied().find(|input| {

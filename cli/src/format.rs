@@ -1,15 +1,16 @@
-//! Answers in the forms that `--format` asks for, as docker's formatter writes them.
+//! Output in the formats of `--format`, as docker's formatter writes it.
 //!
-//! There are two kinds of answers:
+//! There are two kinds of output:
 //!
-//! - a [`Listing`] has rows of fields that are texts. `table` lays them out below a heading, `json`
-//!   writes an object for each row, and any other template is executed for each row, with a line
-//!   feed after each. `table TEMPLATE` is a table of what the template says; its heading is the same
-//!   template, executed on the names of the columns.
-//! - [`inspect`] writes documents: indented JSON, JSON on one line, or a template executed on each.
+//! - a [`Listing`] has rows of text fields. `table` prints them in columns below a heading. `json`
+//!   prints an object per row. Any other template is executed for each row, with a line feed after
+//!   each. `table TEMPLATE` is a table with the template's columns; its heading is the same
+//!   template, executed on the headings of the fields.
+//! - [`inspect`] writes documents: as indented JSON, as JSON on one line, or by executing a
+//!   template on each.
 //!
-//! Templates are Go's (`text/template`), with docker's functions beside Go's own. A field that isn't
-//! there is an error that names those that are.
+//! Templates are Go's (`text/template`), with docker's functions in addition to Go's own. A
+//! template that names an unknown field fails with an error that lists the known ones.
 
 mod document;
 mod functions;

@@ -1,11 +1,11 @@
-//! What helps against an error.
+//! Hints that help the user against an error.
 
 use std::error::Error as StdError;
 
 use kiln_frontend::suggest::{Case, nearest};
 use kiln_worker::Error;
 
-/// Returns what helps against an error, or against one of its causes, where something is known to.
+/// Returns the hint for an error or for one of its causes.
 pub(crate) fn of(error: &(dyn StdError + 'static)) -> Option<String> {
     std::iter::successors(Some(error), |&error| error.source()).find_map(of_one)
 }
@@ -14,7 +14,7 @@ fn of_one(error: &(dyn StdError + 'static)) -> Option<String> {
     if let Some(error) = error.downcast_ref() {
         return of_worker(error);
     }
-    // Errors that only pass a registry's on don't name it as their cause.
+    // An error that only wraps a registry's doesn't have it as its source.
     if let Some(kiln_exporter::Error::Registry(error)) = error.downcast_ref() {
         return error.hint();
     }

@@ -1,9 +1,10 @@
-//! The history of builds: what was built, how it went, and all that it printed.
+//! The history of builds: their requests, their steps, and the complete output.
 //!
-//! A consumer of the solver's events like the progress display, on a thread of its own and never
-//! waited for but at the end. A build that is over in an instant costs one transaction; a longer one
-//! is in the history while it runs, and of one that was killed there is everything up to about a
-//! second before. What a step prints is kept as it is; all else goes through [`crate::redact`].
+//! Like the progress display, the recorder consumes the solver's events. It runs on its own thread,
+//! and the build waits for it only at the end. A very short build costs one transaction. A longer
+//! build appears in the history while it runs. If it is killed, the history has everything up to
+//! about one second before. The output of steps is recorded unchanged; all other texts pass through
+//! [`crate::redact`].
 
 mod record;
 mod recorder;
@@ -30,31 +31,31 @@ pub(crate) struct Recording {
     recorder: oneshot::Receiver<Recorder>,
 }
 
-/// What a build has come to.
+/// The outcome of a build.
 #[derive(Debug)]
 pub(crate) struct Ending {
-    /// How it has ended.
+    /// The final status.
     pub(crate) status: BuildStatus,
     /// The digest of the image config.
     pub(crate) image_id: Option<String>,
-    /// How many steps were known, of how many.
+    /// The number of cached steps and the number of all steps.
     pub(crate) counts: Option<(usize, usize)>,
-    /// Why it has failed.
+    /// The error of a failed build.
     pub(crate) error: Option<String>,
-    /// What the build checks have found.
+    /// The findings of the build checks.
     pub(crate) warnings: Vec<String>,
 }
 
-/// A build as it was recorded.
+/// A recorded build.
 pub(crate) struct Recorded {
     recorder: Recorder,
 }
 
 impl Recording {
-    /// Begins to record a build.
+    /// Starts to record a build.
     ///
     /// # Errors
-    /// Fails where the thread can't be started.
+    /// Fails if the thread can't be started.
     pub(crate) fn begin(
         store: &Store,
         record: BuildRecord,
@@ -74,17 +75,17 @@ impl Recording {
         std::thread::Builder::new()
             .name("history".to_owned())
             .spawn(move || {
-                // Whoever waited may have gone.
+                // The receiver is gone if the build was dropped.
                 let _ = done.send(recorder.run(events));
             })
             .context("record the build")?;
         Ok(Self { id, recorder: finished })
     }
 
-    /// Ends it, when all senders of events are gone.
+    /// Completes the record. Call it after all senders of events are dropped.
     ///
     /// # Errors
-    /// Fails where the build couldn't be recorded as a whole.
+    /// Fails if a part of the build couldn't be recorded.
     pub(crate) async fn finish(self, ending: Ending) -> Result<Recorded> {
         let recorder = self.recorder.await;
         let mut recorder =
@@ -106,17 +107,17 @@ impl Recording {
 }
 
 impl Recorded {
-    /// Returns what is in the history.
+    /// Returns the build's row and record.
     pub(crate) fn build(&self) -> (&BuildRow, &BuildRecord) {
         (&self.recorder.row, &self.recorder.record)
     }
 
-    /// Returns the build's ID.
+    /// Returns the build's ID in the history.
     pub(crate) fn id(&self) -> &str {
         &self.recorder.row.id
     }
 
-    /// Returns the command that shows what a step has printed.
+    /// Returns the command that prints the output of a step.
     pub(crate) fn logs_command(&self, id: VertexId) -> Option<String> {
         let number = self.recorder.number(id)?;
         Some(format!("kiln builds logs {} {number}", self.recorder.row.id))
@@ -127,8 +128,8 @@ fn now() -> i64 {
     OffsetDateTime::now_utc().unix_timestamp_nanos() as i64
 }
 
-/// Returns what builds of one Dockerfile and context have in common. What comes through a pipe is
-/// told by the name of the image.
+/// Returns a digest that is the same for all builds of one context and Dockerfile. A context on
+/// standard input is identified by the image's name.
 fn family(record: &BuildRecord) -> Option<[u8; 32]> {
     let context = match record.context.as_str() {
         "-" => record.tags.first()?,
@@ -138,7 +139,7 @@ fn family(record: &BuildRecord) -> Option<[u8; 32]> {
     Some(*Digest::of(whole.as_bytes()).as_bytes())
 }
 
-/// Returns what people call a build: its image's first name, else the context's last part.
+/// Returns a build's name for lists: its image's first name, or the last component of its context.
 fn name(record: &BuildRecord) -> String {
     if let Some(tag) = record.tags.first() {
         return tag.clone();
@@ -151,10 +152,10 @@ fn name(record: &BuildRecord) -> String {
     }
 }
 
-/// Finds a build by its ID, the beginning of it, `latest`, or `^N` for the one before by N.
+/// Finds a build by its ID, a prefix of it, `latest`, or `^N` for the build N before the latest.
 ///
 /// # Errors
-/// Fails where there is none, or several.
+/// Fails if no build matches, or if several do.
 pub(crate) fn find(builds: &Builds, text: &str) -> Result<BuildRow> {
     let mut all = builds.list()?;
     let back = match text {

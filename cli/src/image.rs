@@ -1,4 +1,4 @@
-//! Images of the store, looked up as people name them.
+//! Lookup of images in the store by the names that users give.
 
 pub(crate) mod description;
 pub(crate) mod filter;
@@ -16,41 +16,42 @@ use kiln_oci::{
 };
 use kiln_store::{ImageRow, Store};
 
-/// Most bytes of a manifest, index or config that are read.
+/// The most bytes of a manifest, index or config that are read.
 const DOCUMENT_LIMIT: u64 = 16 << 20;
-/// Most bytes of the manifests of an index.
+/// The most bytes of all manifests of an index.
 const MANIFESTS_LIMIT: u64 = 64 << 20;
 
-/// Which of an image's platforms is meant.
+/// The platform to select from an image.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Wanted<'a> {
-    /// This one, and no other.
+    /// The given platform.
     Platform(&'a Platform),
-    /// This machine's own, or the only one that there is.
+    /// The entry of an index that this machine can run, or an image's only platform.
     Here,
-    /// This machine's own, or else any.
+    /// A platform that this machine can run, or else any platform.
     Any,
 }
 
 /// An image of the store with its documents.
 #[derive(Debug)]
 pub(crate) struct StoredImage {
-    /// What the index holds.
+    /// The row in the store's index.
     pub(crate) row: ImageRow,
-    /// The image ID: the digest of the config, or of the index where there is one.
+    /// The image ID: the digest of the config, or of the index if the image has one.
     pub(crate) id: Digest,
-    /// The digest of the manifest for the platform that is meant.
+    /// The digest of the manifest for the selected platform.
     pub(crate) digest: Digest,
-    /// The config for that platform.
+    /// The config for the selected platform.
     pub(crate) config: ImageConfig,
-    /// The entries of the index, where there is one, and whether the store has their images.
+    /// The entries of the index, each with `true` if the store has its image; empty without an
+    /// index.
     pub(crate) entries: Vec<(Descriptor, bool)>,
-    /// The manifests that the store has.
+    /// The manifests in the store.
     manifests: Vec<ImageManifest>,
 }
 
 impl StoredImage {
-    /// Loads the documents of `row`.
+    /// Loads the documents of the image in `row`.
     pub(crate) fn load(store: &Store, row: ImageRow, wanted: Wanted<'_>) -> Result<Self> {
         if media_type::is_index(&row.media_type) {
             return Self::load_index(store, row, wanted);
@@ -73,7 +74,7 @@ impl StoredImage {
             ImageIndex::parse(&bytes).with_context(|| format!("parse the index {}", row.digest))?;
         let mut entries = Vec::new();
         for entry in kiln_registry::platform::images(&index) {
-            // An index may list platforms that were never fetched.
+            // An index may list platforms whose images were never fetched.
             let is_there = store.content().size(&entry.digest()?)?.is_some();
             entries.push((entry.clone(), is_there));
         }
@@ -98,7 +99,8 @@ impl StoredImage {
         Ok(Self { id: row.digest, row, digest, config, entries, manifests })
     }
 
-    /// Returns the bytes of the documents and the packed layers, of all platforms that are there.
+    /// Returns the size in bytes of the documents and the compressed layers of all platforms in the
+    /// store.
     pub(crate) fn size(&self) -> u64 {
         let mut sizes = BTreeMap::new();
         for manifest in &self.manifests {
@@ -112,7 +114,7 @@ impl StoredImage {
     }
 }
 
-/// Reads the manifests of an index, each once.
+/// Reads the manifests of an index, without duplicates.
 fn manifests(store: &Store, entries: &[Descriptor]) -> Result<Vec<ImageManifest>> {
     let (mut found, mut known, mut bytes) = (Vec::new(), BTreeSet::new(), 0);
     for entry in entries {
@@ -128,7 +130,7 @@ fn manifests(store: &Store, entries: &[Descriptor]) -> Result<Vec<ImageManifest>
     Ok(found)
 }
 
-/// Reads a manifest of the store.
+/// Reads a manifest from the store.
 pub(crate) fn manifest(store: &Store, digest: &Digest) -> Result<ImageManifest> {
     let bytes = store.content().read(digest, DOCUMENT_LIMIT)?;
     ImageManifest::parse(&bytes).with_context(|| format!("parse the manifest {digest}"))
@@ -139,8 +141,8 @@ fn config(store: &Store, digest: &Digest) -> Result<ImageConfig> {
     ImageConfig::parse(&bytes).with_context(|| format!("parse the image config {digest}"))
 }
 
-/// Returns every image of the store, newest first; those whose documents are damaged are left out
-/// with a word to `report`.
+/// Returns every image of the store, newest first. Skips images with damaged documents and passes a
+/// message to `report` for each.
 pub(crate) fn list(store: &Store, report: &mut dyn FnMut(String)) -> Result<Vec<StoredImage>> {
     let mut images = Vec::new();
     for row in store.images().list()? {
@@ -153,8 +155,8 @@ pub(crate) fn list(store: &Store, report: &mut dyn FnMut(String)) -> Result<Vec<
     Ok(images)
 }
 
-/// Finds an image by name, by the digits of its ID (at least the first few), or by its digest.
-/// Several rows come back where one image has several names and was named by ID.
+/// Finds an image by name, by a prefix of its ID, or by its digest. Returns several rows if an
+/// image with several names is found by ID.
 pub(crate) fn find(store: &Store, text: &str, wanted: Wanted<'_>) -> Result<Vec<StoredImage>> {
     let rows = find_rows(store, text)?;
     if rows.is_empty() {
@@ -164,7 +166,7 @@ pub(crate) fn find(store: &Store, text: &str, wanted: Wanted<'_>) -> Result<Vec<
     rows.into_iter().map(load).collect::<Result<_>>().with_context(|| format!("image {text}"))
 }
 
-/// Returns the names of an image, which there may be none of.
+/// Returns the rows of an image, one per name; empty if no image matches.
 pub(crate) fn find_rows(store: &Store, text: &str) -> Result<Vec<ImageRow>> {
     if let Ok(reference) = text.parse::<Reference>()
         && let Some(row) = store.images().get(&reference.to_string())?

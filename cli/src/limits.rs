@@ -1,10 +1,10 @@
-//! Sizes and limits as they are typed, which is as docker takes them.
+//! Sizes and limits in docker's notation.
 
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, bail};
 
-/// The limits that can be set.
+/// The names of the limits that can be set.
 const NAMES: [&str; 15] = [
     "core",
     "cpu",
@@ -23,18 +23,18 @@ const NAMES: [&str; 15] = [
     "stack",
 ];
 
-/// A resource limit; -1 stands for none.
+/// A resource limit. -1 means unlimited.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Ulimit {
-    /// Its name, as `nofile`.
+    /// The limit's name, such as `nofile`.
     pub(crate) name: String,
-    /// What is enforced.
+    /// The value that the kernel enforces.
     pub(crate) soft: i64,
-    /// What a process may raise it to.
+    /// The highest value that a process may set.
     pub(crate) hard: i64,
 }
 
-/// Reads limits; of those of one name the last counts. They come by name.
+/// Parses limits and returns them sorted by name. If a name is repeated, its last limit counts.
 pub(crate) fn ulimits(texts: &[String]) -> Result<Vec<Ulimit>> {
     let mut limits = BTreeMap::new();
     for text in texts {
@@ -63,7 +63,7 @@ fn ulimit(text: &str) -> Result<Ulimit> {
     Ok(Ulimit { name: name.to_owned(), soft, hard })
 }
 
-/// Reads a number of bytes, which may have a fraction, and `k`, `m`, `g`, `t` or `p` behind it.
+/// Parses a number of bytes, which may have a fraction and a suffix `k`, `m`, `g`, `t` or `p`.
 pub(crate) fn size(text: &str) -> Result<i64> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic() || c == ' ');
     let scale: u64 = match text[digits.len()..].trim_start().to_ascii_lowercase().as_str() {
@@ -84,7 +84,7 @@ pub(crate) fn size(text: &str) -> Result<i64> {
     Ok(bytes as i64)
 }
 
-/// Reads a limit in bytes, as [`size`]; 0 stands for none.
+/// Parses a limit in bytes, like [`size`]. 0 means no limit.
 pub(crate) fn size_limit(text: &str) -> Result<Option<u64>> {
     Ok(Some(size(text)?.cast_unsigned()).filter(|bytes| *bytes > 0))
 }

@@ -1,7 +1,8 @@
 //! The kiln command.
 //!
-//! What was typed ([`arguments`]) becomes what it means ([`settings`]), and a command under
-//! [`commands`] does it. The environment, the home directory and the terminal are met here alone.
+//! The command line ([`arguments`]) and the environment determine the [`settings`]. A command of
+//! [`commands`] then does the work. Only this crate uses the environment, the home directory and
+//! the terminal.
 
 mod archive_limits;
 mod arguments;
@@ -39,7 +40,7 @@ use crate::arguments::{Arguments, Command};
 use crate::printer::Printer;
 use crate::settings::Settings;
 
-/// The allocator of musl takes one lock for all threads.
+/// An allocator for many threads. musl's allocator has a single lock for all of them.
 #[cfg(target_env = "musl")]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -56,7 +57,7 @@ fn main() -> ExitCode {
     printer.finish(code)
 }
 
-/// Does what was typed.
+/// Parses the command line and runs its command.
 fn command(printer: &Printer) -> ExitCode {
     let arguments = match Arguments::read(std::env::args_os()) {
         Ok(arguments) => arguments,
@@ -71,9 +72,9 @@ fn command(printer: &Printer) -> ExitCode {
         Ok(settings) => settings,
         Err(error) => return arguments.command.refuse(printer, &error),
     };
-    // From here on there may be threads.
+    // Before this point, the process must have a single thread.
     if arguments.command.likes_ids() {
-        // What it then can't find out, it says.
+        // Without these privileges, the command prints that it lacks the information.
         let _ = rootless::enter(printer);
     }
     if arguments.command.needs_ids()
@@ -90,7 +91,7 @@ fn command(printer: &Printer) -> ExitCode {
         Err(error) => return arguments.command.refuse(printer, &error.into()),
     };
     let code = runtime.block_on(run(arguments.command, &settings, printer));
-    // Blocking threads that wait for nothing of use any more must not hold the exit up.
+    // Blocking threads whose work has become useless must not delay the exit.
     runtime.shutdown_background();
     code
 }

@@ -1,8 +1,9 @@
-//! Sources that can be read once.
+//! Sources that can be read only once.
 //!
-//! A file may be named that is a pipe, as a shell's `<(…)` is, or a terminal. Whoever reads it first
-//! has it all, and the next one nothing. So it is read once, early, and kept in memory for all who
-//! name it. Files are read where they are needed.
+//! The path of a source may be a pipe, such as a shell's `<(…)`, or a terminal. The first reader
+//! gets all of its contents, and later ones get nothing. So kiln reads such a source once, early,
+//! and keeps it in memory for every option that names it. It reads regular files when they are
+//! needed.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -12,18 +13,18 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
-/// What was read of sources that can be read once, by the device and the inode.
+/// The contents of the sources that were read, by device and inode number.
 #[derive(Debug, Default)]
 pub(crate) struct Sources {
     read: BTreeMap<(u64, u64), Vec<u8>>,
 }
 
 impl Sources {
-    /// Returns what a source holds that can be read once; `None` for a file, a directory, and where
-    /// nothing is there.
+    /// Returns the contents of a source that can be read only once; `None` for a file, for a
+    /// directory, and if the path doesn't exist.
     ///
     /// # Errors
-    /// Fails where it can't be read, and where it holds more than `limit` bytes.
+    /// Fails if the source can't be read or holds more than `limit` bytes.
     pub(crate) fn read(&mut self, path: &Path, limit: u64) -> Result<Option<Vec<u8>>> {
         let Ok(metadata) = std::fs::metadata(path) else { return Ok(None) };
         if metadata.is_file() || metadata.is_dir() {

@@ -1,14 +1,14 @@
-//! Everything that commands print.
+//! The output of all commands.
 //!
-//! What is written to standard output is a command's result, and one that can't be written is lost:
-//! the command has failed. The first error is remembered, nothing is written after it, and the end of
-//! the process reports it ([`Printer::finish`]). A reader that has gone away has seen enough: then kiln
-//! ends as other programs do, by SIGPIPE, without a word. What people are told on standard error is no
-//! result, and may get lost.
+//! Standard output carries a command's result. If the result can't be written, the command has
+//! failed. The printer keeps the first error, writes nothing after it, and reports it at the end of
+//! the process ([`Printer::finish`]). If the reader of a pipe has closed it, kiln ends like other
+//! programs, silently by SIGPIPE. Messages on standard error aren't a result; errors in writing
+//! them are ignored.
 //!
-//! Names, messages and documents come from Dockerfiles, images, archives and servers. What goes to a
-//! terminal passes [`printable`], which takes out what could drive it; what people are told passes it
-//! wherever it goes. Results in files and pipes stay as they are, and so does what containers print.
+//! Names, messages and documents come from Dockerfiles, images, archives and servers. Before they
+//! reach a terminal, [`printable`] removes characters that could control it. Messages pass it in
+//! any case. Results in files and pipes remain unchanged, and so does the output of containers.
 
 use std::collections::BTreeSet;
 use std::fmt::Display;
@@ -24,69 +24,69 @@ use crate::{hints, signals};
 const STDOUT: &str = "/dev/stdout";
 const STDERR: &str = "/dev/stderr";
 
-/// Writes to standard output and standard error. Cheap to clone.
+/// A writer to standard output and standard error. Cloning is cheap.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Printer {
-    /// Which stream can't be written any more, and why.
+    /// The stream that can't be written any more, and the error.
     lost: Arc<OnceLock<(&'static str, io::Error)>>,
     warnings: Arc<Mutex<Warnings>>,
 }
 
-/// Warnings that come while a command is at work.
+/// Warnings that occur while a command runs.
 #[derive(Debug, Default)]
 struct Warnings {
-    /// All that there were: each is told once.
+    /// All texts so far. Each is printed once.
     known: BTreeSet<String>,
-    /// Those that are still to be told.
+    /// The texts that are not printed yet.
     held: Vec<String>,
 }
 
 impl Printer {
-    /// Returns a printer on the process's streams; there is one for each process.
+    /// Returns a printer for the process's streams. Create one per process.
     pub(crate) fn new() -> Self {
         Self::default()
     }
 
-    /// Prints a result, a line, to standard output.
+    /// Prints a line of a result to standard output.
     pub(crate) fn line(&self, text: impl Display) {
         let text = for_stdout(text.to_string());
         self.put(|| writeln!(anstream::stdout(), "{text}"));
     }
 
-    /// Prints a result of several lines, or of none, to standard output.
+    /// Prints a result of several lines to standard output. Prints nothing if it is empty.
     pub(crate) fn text(&self, text: &str) {
         if !text.is_empty() {
             self.line(text);
         }
     }
 
-    /// Prints a result that ends as it does to standard output.
+    /// Prints a result to standard output without adding a line feed.
     pub(crate) fn raw(&self, text: &str) {
         self.styled(&for_stdout(text.to_owned()));
     }
 
-    /// Prints a text of kiln's own, with its colours, to standard output.
+    /// Prints a text with kiln's own colours to standard output.
     pub(crate) fn styled(&self, text: &str) {
         let mut stdout = anstream::stdout();
         self.put(|| stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()));
     }
 
-    /// Writes a result that is no text to standard output.
+    /// Writes a binary result to standard output.
     pub(crate) fn bytes(&self, bytes: &[u8]) {
         if io::stdout().is_terminal() {
             return self.raw(&String::from_utf8_lossy(bytes));
         }
-        // What becomes of it is known in the end.
+        // The printer reports the error at the end.
         let _ = self.stdout().write_all(bytes);
     }
 
-    /// Returns standard output for results that come in pieces. Whoever writes may stop at an error:
-    /// it is remembered here.
+    /// Returns standard output for results that are written in pieces. The writer may stop at an
+    /// error: the printer has recorded it.
     pub(crate) fn stdout(&self) -> Stdout {
         Stdout { printer: self.clone() }
     }
 
-    /// Tells whether standard output can still be written, as far as is known.
+    /// Returns `true` if no write of a result has failed so far.
     pub(crate) fn is_heard(&self) -> bool {
         self.lost.get().is_none()
     }
@@ -99,10 +99,11 @@ impl Printer {
         }
     }
 
-    /// Passes on what a program writes, as it comes.
+    /// Writes a program's output as it arrives.
     ///
     /// # Errors
-    /// Fails where it can't be written; that is remembered as for kiln's own output.
+    /// Fails if the output can't be written. The printer records the error like one of kiln's own
+    /// output.
     pub(crate) fn pass(&self, stream: OutputStream, bytes: &[u8]) -> io::Result<()> {
         match stream {
             OutputStream::Stdout => self.stdout().write_all(bytes),
@@ -119,24 +120,25 @@ impl Printer {
         })
     }
 
-    /// Remembers why a stream can't be written.
+    /// Records the error of a stream.
     fn lose(&self, stream: &'static str, error: io::Error) {
-        // The first error says why; another has followed from it.
+        // Keep the first error: later ones follow from it.
         let _ = self.lost.set((stream, error));
     }
 
-    /// Prints a line for people to standard error.
+    /// Prints a message to standard error.
     pub(crate) fn note(&self, text: impl Display) {
         self.styled_note(printable(&text.to_string()));
     }
 
-    /// Prints a line of kiln's own, with its colours, to standard error.
+    /// Prints a message with kiln's own colours to standard error.
     #[expect(clippy::unused_self, reason = "printing is the privilege of who holds a printer")]
     pub(crate) fn styled_note(&self, text: impl Display) {
         let _ = writeln!(anstream::stderr(), "{text}");
     }
 
-    /// Warns, once for each text. On a terminal that waits for the end: there may be a live display.
+    /// Prints a warning, once per text. On a terminal, delays it until the end, since a live
+    /// display may be active.
     pub(crate) fn warn(&self, text: &str) {
         let mut warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
         if !warnings.known.insert(text.to_owned()) {
@@ -149,7 +151,7 @@ impl Printer {
         }
     }
 
-    /// Prints the warnings that have waited.
+    /// Prints the delayed warnings.
     fn warn_at_last(&self) {
         let mut warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
         for text in warnings.held.drain(..) {
@@ -157,8 +159,8 @@ impl Printer {
         }
     }
 
-    /// Prints an error with its causes, and its hints, to standard error; nothing where standard output
-    /// was lost, which is what everything else comes from.
+    /// Prints an error with its causes and its hint to standard error. Prints nothing if a write to
+    /// standard output has failed, since other errors follow from that.
     pub(crate) fn error(&self, error: &anyhow::Error) {
         if !self.is_heard() {
             return;
@@ -170,9 +172,9 @@ impl Printer {
         }
     }
 
-    /// Ends all printing, and returns the exit code of a command that has come to `code`: that of a
-    /// failure where not all of its result could be written. Where its reader has gone away, it doesn't
-    /// return.
+    /// Ends the output and returns the exit code: `code`, or that of a failure if the result
+    /// couldn't be written completely. Doesn't return if the reader of the output has closed its
+    /// pipe.
     pub(crate) fn finish(&self, code: ExitCode) -> ExitCode {
         self.warn_at_last();
         self.put(|| io::stdout().flush());
@@ -185,7 +187,7 @@ impl Printer {
     }
 }
 
-/// Standard output, for bytes as they are.
+/// A writer of unchanged bytes to standard output.
 #[derive(Clone, Debug)]
 pub(crate) struct Stdout {
     printer: Printer,
@@ -206,12 +208,12 @@ impl Write for Stdout {
     }
 }
 
-/// Returns a text as standard output gets it: on a terminal without what could drive it.
+/// Returns a text for standard output. On a terminal, removes control characters.
 fn for_stdout(text: String) -> String {
     if io::stdout().is_terminal() { printable(&text) } else { text }
 }
 
-/// Returns an error of the system as the system's other programs word it.
+/// Returns the message of a system error in the wording of other programs.
 fn words_of(error: &io::Error) -> String {
     let text = error.to_string();
     let text = text.split(" (os error").next().unwrap_or(&text);
@@ -219,7 +221,7 @@ fn words_of(error: &io::Error) -> String {
     letters.next().map_or_else(String::new, |first| first.to_lowercase().chain(letters).collect())
 }
 
-/// Returns an error and its causes on one line, leaving out causes that their effects repeat.
+/// Returns an error and its causes on one line. Omits a cause whose text the line contains already.
 pub(crate) fn causes(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -233,7 +235,7 @@ pub(crate) fn causes(error: &(dyn std::error::Error + 'static)) -> String {
     text
 }
 
-/// Lays out rows below a heading in columns, three blanks apart, as docker does.
+/// Aligns rows in columns below a heading, three spaces apart, as docker does.
 pub(crate) fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
     let heading: Vec<String> = heading.iter().map(|&cell| cell.to_owned()).collect();
     let lines: Vec<&Vec<String>> = std::iter::once(&heading).chain(rows).collect();
@@ -248,7 +250,7 @@ pub(crate) fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
     lines.into_iter().map(render).collect::<Vec<_>>().join("\n")
 }
 
-/// Returns a number of bytes as people read it, in powers of a thousand: `12.3MB`.
+/// Formats a number of bytes in powers of 1000, such as `12.3MB`.
 pub(crate) fn human_size(bytes: u64) -> String {
     let mut size = bytes as f64;
     for unit in ["B", "kB", "MB", "GB", "TB"] {
@@ -273,7 +275,7 @@ pub(crate) fn human_size(bytes: u64) -> String {
     format!("{size:.0}PB")
 }
 
-/// Returns a time span as docker says it: `3 minutes`, `About an hour`.
+/// Formats a time span in docker's words, such as `3 minutes` or `About an hour`.
 pub(crate) fn human_age(seconds: i64) -> String {
     let (minutes, hours) = (seconds / 60, (seconds + 1800) / 3600);
     match seconds {
@@ -291,7 +293,7 @@ pub(crate) fn human_age(seconds: i64) -> String {
     }
 }
 
-/// Returns how long something took: `1.2s`, `2m 05s`, `1h 02m 05s`.
+/// Formats a duration, such as `1.2s`, `2m 05s` or `1h 02m 05s`.
 pub(crate) fn human_duration(duration: std::time::Duration) -> String {
     let seconds = duration.as_secs();
     let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);

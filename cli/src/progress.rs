@@ -1,8 +1,8 @@
-//! What people see of a build while it runs.
+//! The progress displays of builds, pulls and pushes.
 //!
-//! Renderers are consumers of the solver's events. Each runs on a thread of its own: a terminal
-//! that doesn't take what is written to it holds up nothing but what is shown. What steps print is
-//! hostile: [`text::clean`] takes everything out that could drive a terminal.
+//! Renderers consume the solver's events. Each runs on its own thread, so a slow terminal delays
+//! only the display. The output of steps isn't trusted: [`text::clean`] removes everything that
+//! could control a terminal.
 
 mod failure;
 mod plain;
@@ -31,8 +31,8 @@ use text::PrintableLines;
 pub(crate) use text::{Lines, clean_text, columns, fit, printable};
 pub(crate) use warnings::warnings;
 
-/// Returns where output waits that a slow terminal or pipe hasn't taken yet: in a file of the store's
-/// temporary area that loses its name at once.
+/// Returns a buffer for output that a slow terminal or pipe has not accepted yet. It is an unnamed
+/// file in the store's temporary area.
 pub(crate) fn spool(store: &Store) -> Spool {
     let store = store.clone();
     Spool::with(move || store.temp_file().map_err(std::io::Error::other))
@@ -46,7 +46,7 @@ fn is_live(mode: ProgressMode) -> bool {
     }
 }
 
-/// Tells whether everything that steps print is shown.
+/// Returns `true` if the display shows the complete output of steps.
 pub(crate) fn shows_everything(mode: ProgressMode) -> bool {
     matches!(mode, ProgressMode::RawJson) || (mode.is_for_people() && !is_live(mode))
 }
@@ -54,17 +54,17 @@ pub(crate) fn shows_everything(mode: ProgressMode) -> bool {
 /// The work that a display shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Work {
-    /// Steps of a build.
+    /// The steps of a build.
     Build,
-    /// An image on its way from a registry. Without a terminal, a command says itself which layers there
-    /// are, or `tells_layers` has it said here.
+    /// The download of an image. Without a terminal, the command prints the layers itself unless
+    /// `tells_layers` is set.
     Pull {
-        /// Whether each layer is told of, and not only those that take their time.
+        /// `true` to print every layer; `false` to print only those that take long.
         tells_layers: bool,
     },
-    /// An image of the store that may have to be unpacked. Nothing is shown before something is done.
+    /// The unpacking of an image of the store. The display starts only once work is done.
     Prepare,
-    /// An image on its way to a registry.
+    /// The upload of an image.
     Push,
 }
 
@@ -79,7 +79,7 @@ impl Work {
     }
 }
 
-/// Writes what the build checks have found to standard error, as lines of JSON.
+/// Writes the findings of the build checks to standard error as lines of JSON.
 pub(crate) fn raw_warnings(warnings: &[Warning], dockerfile: &Dockerfile) {
     let stderr = std::io::stderr();
     if stderr.is_terminal() {
@@ -89,10 +89,11 @@ pub(crate) fn raw_warnings(warnings: &[Warning], dockerfile: &Dockerfile) {
     }
 }
 
-/// Shows events until the last sender is gone. The result is ready when everything was shown.
+/// Shows events until the last sender is dropped. The returned future completes when all events are
+/// shown.
 ///
 /// # Errors
-/// Fails where the thread can't be started, or has panicked.
+/// Fails if the thread can't be started or has panicked.
 pub(crate) fn run(
     mode: ProgressMode,
     work: Work,
@@ -119,7 +120,7 @@ pub(crate) fn run(
             }
             _ => runtime.block_on(plain::render(events, &mut std::io::LineWriter::new(stderr))),
         }
-        // Whoever waited may have gone.
+        // The receiver is gone if the build was dropped.
         let _ = done.send(());
     };
     std::thread::Builder::new().name("progress".to_owned()).spawn(renderer)?;

@@ -1,18 +1,19 @@
-//! What is kept and shown of arguments, names and errors: everything but credentials.
+//! Removal of credentials from arguments, names and errors.
 //!
-//! What a step prints is its author's business and is kept as it is. But what kiln itself says of a
-//! build, in the history and in the commands that it proposes, holds no value of a secret, no user
-//! and password of a URL, no proxy, and no value of a build argument whose name or looks are those
-//! of a credential.
+//! The author of a step is responsible for its output, which is kept unchanged. But kiln's own
+//! texts about a build, in the history and in suggested commands, contain no value of a secret, no
+//! user and password of a URL, no proxy, and no value of a build argument whose name or value looks
+//! like that of a credential.
 
 use std::borrow::Cow;
 
-/// What stands for a value.
+/// The text that replaces a value.
 pub(crate) const MASK: &str = "***";
-/// The shortest value that is looked for in texts: shorter ones are parts of ordinary words.
+/// The least length of a value that is searched for in texts. Shorter values occur in ordinary
+/// words.
 const SHORTEST: usize = 4;
 
-/// Words that names of credentials have.
+/// Words in the names of credentials.
 const WORDS: [&str; 13] = [
     "TOKEN",
     "PASSWORD",
@@ -28,9 +29,9 @@ const WORDS: [&str; 13] = [
     "AUTH",
     "SIGNATURE",
 ];
-/// How names of credentials end.
+/// Suffixes of the names of credentials.
 const ENDS: [&str; 5] = ["_KEY", "_PASS", "_PWD", "_PAT", "_PROXY"];
-/// How tokens of well-known services, keys and signed tokens begin.
+/// Prefixes of the tokens of well-known services, of keys, and of signed tokens.
 const STARTS: [&str; 11] = [
     "ghp_",
     "gho_",
@@ -45,19 +46,19 @@ const STARTS: [&str; 11] = [
     "-----BEGIN",
 ];
 
-/// Tells whether a name is one that credentials have.
+/// Returns `true` if a name looks like that of a credential.
 pub(crate) fn is_credential_name(name: &str) -> bool {
     let name = name.to_ascii_uppercase().replace('-', "_");
     WORDS.iter().any(|word| name.contains(word)) || ENDS.iter().any(|end| name.ends_with(end))
 }
 
-/// Tells whether `NAME=VALUE` gives a credential, by its name or by its looks.
+/// Returns `true` if the name or the value of `NAME=VALUE` looks like that of a credential.
 pub(crate) fn is_credential(name: &str, value: &str) -> bool {
     is_credential_name(name) || STARTS.iter().any(|start| value.starts_with(start))
 }
 
-/// Returns a text without users and passwords of the URLs in it, and without the credentials that
-/// are parameters of their queries.
+/// Removes users and passwords from the URLs in a text, and masks credentials in the parameters of
+/// their queries.
 pub(crate) fn urls(text: &str) -> Cow<'_, str> {
     let Some(mut colon) = text.find("://") else { return Cow::Borrowed(text) };
     let masked = kiln_oci::redact::mask_queries(text);
@@ -80,8 +81,8 @@ pub(crate) fn urls(text: &str) -> Cow<'_, str> {
     Cow::Owned(safe)
 }
 
-/// Returns `user:password@host` without what is nobody's business. That of SSH has a user who is no
-/// secret, and without whom the address is another one.
+/// Removes user and password from `user:password@host`. Keeps the user of an SSH address, which is
+/// no secret and part of the address.
 fn without_user<'a>(before: &str, authority: &'a str) -> Cow<'a, str> {
     let Some((user, host)) = authority.rsplit_once('@') else { return Cow::Borrowed(authority) };
     match user.split_once(':') {
@@ -93,7 +94,7 @@ fn without_user<'a>(before: &str, authority: &'a str) -> Cow<'a, str> {
     }
 }
 
-/// Returns an argument, `--flag=value`, `value` or `key=value,key=value`, without credentials.
+/// Removes credentials from an argument: `--flag=value`, `value` or `key=value,key=value`.
 pub(crate) fn argument(text: &str) -> String {
     let field = |field: &str| match field.split_once('=') {
         Some((key, value)) if is_credential(key, value) => format!("{key}={MASK}"),
@@ -109,25 +110,26 @@ pub(crate) fn argument(text: &str) -> String {
     urls(&format!("{flag}{fields}")).into_owned()
 }
 
-/// Takes known values and users of URLs out of texts.
+/// A redactor that removes known values, and the users of URLs, from texts.
 #[derive(Default)]
 pub(crate) struct Redactor {
     values: Vec<String>,
 }
 
 impl Redactor {
-    /// Has a value taken out; one that is too short to be told from ordinary words is not.
+    /// Adds a value to remove. Ignores a value that is too short to be distinguished from ordinary
+    /// words.
     pub(crate) fn add(&mut self, value: &[u8]) {
         let Ok(value) = std::str::from_utf8(value.trim_ascii()) else { return };
         if value.len() >= SHORTEST {
             self.values.push(value.to_owned());
         }
-        // Names and errors are in one line each.
+        // Names and errors contain single lines of a value.
         let lines = value.lines().map(str::trim).filter(|line| line.len() >= 2 * SHORTEST);
         self.values.extend(lines.filter(|line| *line != value).map(str::to_owned));
     }
 
-    /// Returns a text without them.
+    /// Returns a text without the values.
     pub(crate) fn text(&self, text: &str) -> String {
         let safe = self.values.iter().fold(urls(text), |text, value| {
             if text.contains(value) { Cow::Owned(text.replace(value, MASK)) } else { text }

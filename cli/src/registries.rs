@@ -1,4 +1,4 @@
-//! Registries: who asks, where they are configured, through whom requests go.
+//! Configuration of registries: credentials, hosts and proxies.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -10,25 +10,26 @@ use kiln_registry::{Client, CredentialFiles, HostSources, Options, Pace, Proxies
 use crate::once::Sources;
 use crate::printer::Printer;
 
-/// Most bytes of a `registries.toml` that can be read once.
+/// The most bytes of a `registries.toml` that can be read only once.
 const CONFIG_LIMIT: u64 = 1 << 20;
 
-/// What the environment says about registries.
+/// The configuration of registries from the environment.
 #[derive(Clone, Debug)]
 pub(crate) struct Registries {
     credentials: Vec<PathBuf>,
     hosts: HostSources,
     proxies: Proxies,
     warnings: Warnings,
-    /// How fast a server has to send; `None` for no limit.
+    /// The minimum speed of a server; `None` for no limit.
     pub(crate) pace: Option<Pace>,
 }
 
 impl Registries {
-    /// Gathers it; `explicit` is the `registries.toml` that was typed.
+    /// Gathers the configuration. `explicit` is the path of the `registries.toml` on the command
+    /// line.
     ///
     /// # Errors
-    /// Fails where that can be read once, and not now.
+    /// Fails if `explicit` can be read only once, and the reading fails.
     pub(crate) fn of_environment(explicit: Option<PathBuf>, printer: &Printer) -> Result<Self> {
         let text = match &explicit {
             Some(path) => Sources::default().read(path, CONFIG_LIMIT)?,
@@ -75,7 +76,7 @@ impl Registries {
         let proxy = |upper: &str, lower: &str| {
             variable(upper).or_else(|| variable(lower)).and_then(|value| value.into_string().ok())
         };
-        // Where kiln is run on behalf of a web server, that variable holds what a client sent.
+        // In a CGI program, this variable holds a header of the client's request.
         let is_cgi = variable("REQUEST_METHOD").is_some();
         let http = if is_cgi { None } else { proxy("HTTP_PROXY", "http_proxy") };
         let proxies = Proxies {
@@ -89,7 +90,7 @@ impl Registries {
         Self { credentials, hosts, proxies, warnings, pace }
     }
 
-    /// Returns a client. Nothing is read before it has to be.
+    /// Returns a client. It reads configuration files only when it needs them.
     pub(crate) fn client(&self) -> Client {
         Client::new(Options {
             credentials: Arc::new(self.credentials()),
@@ -101,12 +102,12 @@ impl Registries {
         })
     }
 
-    /// Returns where is told what is wrong with configuration that isn't kiln's own.
+    /// Returns the receiver of warnings about other programs' configuration files.
     pub(crate) fn warnings(&self) -> &Warnings {
         &self.warnings
     }
 
-    /// Returns where credentials are kept.
+    /// Returns the files that hold credentials.
     pub(crate) fn credentials(&self) -> CredentialFiles {
         CredentialFiles::new(self.credentials.clone()).warning(self.warnings.clone())
     }

@@ -1,4 +1,4 @@
-//! Images that stay in their registry: looked into, put together, copied from one to another.
+//! Images in registries: inspecting, combining and copying them without pulling.
 
 pub(crate) mod attestation;
 pub(crate) mod combine;
@@ -12,60 +12,60 @@ use serde_json::Value;
 
 use crate::format::Json;
 
-/// Most bytes of a config.
+/// The most bytes of a config.
 const CONFIG: u64 = 16 << 20;
 
-/// A manifest or an index of a registry.
+/// A manifest or an index in a registry.
 #[derive(Clone, Debug)]
 pub(crate) struct RemoteImage {
-    /// Where it is.
+    /// The repository of the document.
     pub(crate) repository: Repository,
-    /// Its digest.
+    /// The digest of `bytes`.
     pub(crate) digest: Digest,
-    /// Its media type.
+    /// The document's media type, as the registry reports it.
     pub(crate) media_type: String,
-    /// Its bytes.
+    /// The document's contents.
     pub(crate) bytes: Vec<u8>,
 }
 
-/// What is read of a document.
+/// The fields of a document that kiln uses.
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct Parsed {
-    /// The entries of an index.
+    /// The entries of an index; empty for a manifest.
     #[serde(default)]
     pub(crate) manifests: Vec<Entry>,
-    /// The config of a manifest.
+    /// The config of a manifest; `None` for an index.
     #[serde(default)]
     pub(crate) config: Option<Entry>,
-    /// The layers of a manifest.
+    /// The layers of a manifest; empty for an index.
     #[serde(default)]
     pub(crate) layers: Vec<Entry>,
 }
 
-/// A reference from a document to another, or to a blob.
+/// A descriptor: a reference from a document to another document or to a blob.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Entry {
-    /// What it leads to.
+    /// The media type of the target.
     #[serde(default)]
     pub(crate) media_type: String,
-    /// The digest of that.
+    /// The digest of the target.
     pub(crate) digest: Digest,
-    /// The size of that in bytes.
+    /// The size of the target in bytes.
     pub(crate) size: u64,
-    /// Annotations.
+    /// The annotations of the descriptor.
     #[serde(default)]
     pub(crate) annotations: Option<std::collections::BTreeMap<String, String>>,
-    /// The platform.
+    /// The platform of an image, as JSON.
     #[serde(default)]
     pub(crate) platform: Option<Value>,
-    /// URLs of a blob that is elsewhere.
+    /// The URLs of a blob outside the registry.
     #[serde(default)]
     pub(crate) urls: Option<Vec<String>>,
 }
 
 impl Entry {
-    /// Returns the platform as text, as `linux/arm64`.
+    /// Returns the platform as text, such as `linux/arm64`.
     pub(crate) fn platform_text(&self) -> Option<String> {
         let platform = self.platform.as_ref()?;
         let part = |name: &str| platform.get(name).and_then(Value::as_str).unwrap_or_default();
@@ -74,14 +74,14 @@ impl Entry {
         Some(if variant.is_empty() { base } else { format!("{base}/{variant}") })
     }
 
-    /// Returns an annotation.
+    /// Returns the value of an annotation.
     pub(crate) fn annotation(&self, name: &str) -> Option<&str> {
         self.annotations.as_ref()?.get(name).map(String::as_str)
     }
 }
 
 impl RemoteImage {
-    /// Asks a registry for what a reference leads to.
+    /// Fetches the document that a reference names.
     pub(crate) async fn find(client: &Client, reference: &Reference) -> Result<Self> {
         let found = client.resolve(reference).await?;
         let repository = Repository::from(reference);
@@ -89,7 +89,7 @@ impl RemoteImage {
         Ok(Self { repository, digest, media_type, bytes })
     }
 
-    /// Asks a registry for a manifest or index of a repository by digest.
+    /// Fetches a manifest or index of a repository by its digest.
     pub(crate) async fn by_digest(
         client: &Client,
         repository: &Repository,
@@ -100,23 +100,23 @@ impl RemoteImage {
         Ok(Self { repository: repository.clone(), digest, media_type, bytes })
     }
 
-    /// Tells whether it is an index.
+    /// Returns `true` for an index.
     pub(crate) fn is_index(&self) -> bool {
         media_type::is_index(&self.media_type)
     }
 
-    /// Returns what it names.
+    /// Parses the document's fields.
     pub(crate) fn parse(&self) -> Result<Parsed> {
         serde_json::from_slice(&self.bytes)
             .with_context(|| format!("parse {}@{}", self.repository, self.digest))
     }
 
-    /// Returns it as JSON, members in their order.
+    /// Returns the document as JSON, with its members in order.
     pub(crate) fn json(&self) -> Result<Json> {
         Json::parse(&self.bytes)
     }
 
-    /// Returns the config of a manifest.
+    /// Fetches the config of a manifest.
     pub(crate) async fn config(&self, client: &Client) -> Result<Json> {
         let Some(config) = self.parse()?.config else {
             bail!("{}@{} is no image", self.repository, self.digest);
@@ -125,7 +125,7 @@ impl RemoteImage {
         Json::parse(&bytes)
     }
 
-    /// Returns the platform that a manifest's config tells, as an index has it.
+    /// Returns the platform from a manifest's config, in the format of an index.
     pub(crate) async fn platform(&self, client: &Client) -> Result<Option<Value>> {
         let config = self.config(client).await?;
         let mut platform = serde_json::Map::new();
@@ -145,7 +145,7 @@ impl RemoteImage {
     }
 }
 
-/// Parses a reference as people type it.
+/// Parses a reference in docker's notation.
 pub(crate) fn parse_reference(text: &str) -> Result<Reference> {
     text.parse().with_context(|| format!("invalid image {text:?}"))
 }

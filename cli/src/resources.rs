@@ -1,4 +1,4 @@
-//! How much programs may use: the flags that `build` and `run` share with docker's.
+//! The resource flags that `build` and `run` share with docker's.
 
 use std::ops::RangeInclusive;
 
@@ -8,17 +8,17 @@ use kiln_sandbox::cgroup::{Limits, Swap};
 
 use crate::limits;
 
-/// The least memory that a program can be limited to, docker's.
+/// docker's minimum for a memory limit, in bytes.
 const LEAST_MEMORY: u64 = 6 << 20;
-/// The least period and quota of processor time, and the longest period, in microseconds.
+/// The minimum period and quota of CPU time, and the maximum period, in microseconds.
 const LEAST_CPU_TIME: u64 = 1_000;
 const LONGEST_CPU_PERIOD: u64 = 1_000_000;
 
-/// Where the kernel lists the processors and the memory nodes that are in use.
+/// The files in which the kernel lists the online processors and memory nodes.
 const PROCESSORS: &str = "/sys/devices/system/cpu/online";
 const MEMORY_NODES: &str = "/sys/devices/system/node/online";
 
-/// What was typed.
+/// The resource options that `build` and `run` share.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct ResourceArguments {
     /// Most memory, as 512m; at least 6m
@@ -47,7 +47,7 @@ pub(crate) struct ResourceArguments {
     pub(crate) cgroup_parent: String,
 }
 
-/// Makes out what was asked for. As with docker, 0 stands for no limit.
+/// Parses the arguments. As in docker, 0 means no limit.
 pub(crate) fn limits(arguments: &ResourceArguments) -> Result<Limits> {
     let memory = arguments.memory.as_deref().map(limits::size_limit).transpose();
     let memory = memory.context("invalid --memory")?.flatten();
@@ -95,15 +95,15 @@ fn swap(text: Option<&str>, memory: Option<u64>) -> Result<Option<Swap>> {
     }
 }
 
-/// Returns how many processors this machine has.
+/// Returns the number of online processors of this machine.
 pub(crate) fn processors() -> Option<usize> {
     let online = std::fs::read_to_string(PROCESSORS).ok()?;
     Some(ranges(online.trim())?.iter().map(|range| range.clone().count()).sum())
 }
 
-/// Checks a list of numbers and ranges, and that the machine has all of them. Docker refuses a list
-/// that names others, as the kernel does with version 1 of control groups; with version 2, the kernel
-/// would ignore them.
+/// Checks a list of numbers and ranges against the processors or memory nodes of this machine.
+/// docker rejects a list with others, as the kernel does with version 1 of control groups. With
+/// version 2, the kernel would ignore them.
 fn available(text: Option<&str>, online: &str) -> Result<Option<String>> {
     let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(None) };
     let Some(requested) = ranges(text) else { bail!("{text:?} is no list as 0-3 or 0,1") };
@@ -118,7 +118,7 @@ fn available(text: Option<&str>, online: &str) -> Result<Option<String>> {
     Ok(Some(text.to_owned()))
 }
 
-/// Reads a list of numbers and ranges; `None` where it isn't one.
+/// Parses a list of numbers and ranges; returns `None` if it is invalid.
 fn ranges(text: &str) -> Option<Vec<RangeInclusive<u16>>> {
     let range = |part: &str| {
         let (first, last) = part.split_once('-').unwrap_or((part, part));

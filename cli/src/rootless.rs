@@ -1,18 +1,18 @@
-//! Working without root: the user namespace that kiln enters.
+//! Rootless mode: the user namespace that kiln enters.
 //!
-//! Where kiln isn't root, it becomes root of a user namespace, and everything that follows is as if
-//! it were root: owners, overlay mounts, namespaces of steps. It does so in place, before it has a
-//! second thread: no process stands between the terminal, signals and exit codes on one side and
-//! kiln on the other, and nothing outlives a SIGKILL.
+//! Without root's privileges, kiln becomes root of a user namespace. Everything after that works as
+//! for root: owners, overlay mounts, namespaces of steps. kiln enters the namespace in place,
+//! before it starts a second thread. So no other process stands between kiln and the terminal,
+//! signals and exit codes, and no process survives a SIGKILL.
 //!
-//! Inside, root is the caller. Which other ids there are is up to the machine:
-//! - with subordinate ids (`/etc/subuid`, `/etc/subgid`) and the programs that may map them
-//!   (`newuidmap`, `newgidmap`), those: as many users as images have;
-//! - else none. Then owners are recorded instead (see `kiln_tree::ids`), and a step that becomes
-//!   another user fails.
+//! In the namespace, root is the caller. Further IDs depend on the machine:
+//! - with subordinate IDs (`/etc/subuid`, `/etc/subgid`) and the programs that may map them
+//!   (`newuidmap`, `newgidmap`), kiln maps those, as many as images use;
+//! - without them, there are no other IDs. kiln then records owners instead (see `kiln_tree::ids`),
+//!   and a step that switches to another user fails.
 //!
-//! The maps of a process can be written from outside only, by a process that is still there: so a
-//! child is started before, which waits ([`mapper`]).
+//! Only a process outside the namespace can write its ID maps. So kiln starts a child before it
+//! enters the namespace, and the child waits ([`mapper`]).
 
 mod mapper;
 mod refusal;
@@ -31,26 +31,26 @@ use mapper::Mapper;
 pub(crate) use mapper::map_if_asked;
 use subordinate::Ranges;
 
-/// What a machine needs for more than one id.
+/// The hint for a machine on which kiln has a single ID.
 const MORE_IDS: &str = "kiln has a single user id here; with the package uidmap (newuidmap, \
     newgidmap) and ranges for you in /etc/subuid and /etc/subgid it has as many as images use";
 
-/// Where programs of the system are that may not be on the path.
+/// Directories of system programs that may be missing from the path.
 const SYSTEM: &str = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin";
 
-/// Tells whether this process may do what files of images and containers take: as root, of the
-/// machine or of a user namespace. Root of a container may lack it.
+/// Returns `true` if this process may mount and change owners, as root of the machine or of a user
+/// namespace. Root in a container may lack these privileges.
 pub(crate) fn is_privileged() -> bool {
     let may_mount =
         capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN));
     geteuid().is_root() && may_mount
 }
 
-/// Becomes root of a user namespace, where kiln hasn't root's privileges. To be called by a process with one
-/// thread, which hasn't asked for its ids yet (`kiln_tree::Ids::current`).
+/// Makes this process root of a user namespace unless it has root's privileges. Call it from a
+/// process with a single thread that has not requested its IDs yet (`kiln_tree::Ids::current`).
 ///
 /// # Errors
-/// Fails where the machine allows no user namespaces, and says what to change.
+/// Fails if the machine allows no user namespaces. The error explains the required change.
 pub(crate) fn enter(printer: &Printer) -> Result<()> {
     if is_privileged() {
         return Ok(());
@@ -58,7 +58,7 @@ pub(crate) fn enter(printer: &Printer) -> Result<()> {
     let (uid, gid) = (geteuid(), getegid());
     let plan = plan(uid);
     let mapper = plan.map(Mapper::start).transpose()?;
-    // The file system's root and descriptors stay what they are.
+    // The root directory and open descriptors stay the same.
     unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)
         .map_err(|errno| refusal::explain(errno.into()))?;
     match mapper.map(Mapper::map).transpose() {
@@ -71,28 +71,29 @@ pub(crate) fn enter(printer: &Printer) -> Result<()> {
             map_self(uid, gid)?;
         }
     }
-    // The group that the caller has now may not be the one that is root's inside.
+    // The caller's current group may not be the one that is mapped to root's.
     rustix::thread::set_thread_res_gid(Gid::ROOT, Gid::ROOT, Gid::ROOT)
         .and_then(|()| rustix::thread::set_thread_res_uid(Uid::ROOT, Uid::ROOT, Uid::ROOT))
         .context("become root of the user namespace")
 }
 
-/// Returns what helps where a program has failed, or couldn't be run, for want of user ids.
+/// Returns the hint for a program that failed because kiln has a single user ID.
 pub(crate) fn hint() -> Option<&'static str> {
     kiln_tree::Ids::current().is_single().then_some(MORE_IDS)
 }
 
-/// What the programs that map subordinate ids are asked for.
+/// The commands that map subordinate IDs.
 struct Plan {
-    /// Each program, with the arguments that follow the process's number.
+    /// Each program, with the arguments after the process ID.
     programs: [(PathBuf, Vec<String>); 2],
 }
 
-/// Returns how the caller gets more ids; `None` where the machine has none for him.
+/// Returns the commands that map more IDs; `None` if the machine grants the caller none.
 fn plan(uid: Uid) -> Option<Plan> {
     let user = nix::unistd::User::from_uid(uid.as_raw().into()).ok().flatten();
     let (name, group) = user.map(|user| (user.name, user.gid.as_raw())).unzip();
-    // Users of directory services are unknown to a static kiln. The programs check that the ranges are the caller's.
+    // A statically linked kiln doesn't know users of directory services. The programs check that
+    // the ranges belong to the caller.
     let name = name.or_else(|| std::env::var("USER").ok()).unwrap_or_default();
     let group = group.unwrap_or_else(|| getegid().as_raw());
     let programs =
@@ -108,7 +109,7 @@ fn plan(uid: Uid) -> Option<Plan> {
     }
 }
 
-/// Finds a program on the path or among the system's.
+/// Finds a program on the path or in the system's directories.
 fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
@@ -118,7 +119,7 @@ fn find(program: &str) -> Option<PathBuf> {
         .find(|candidate| candidate.is_file())
 }
 
-/// Maps the caller to root, which needs nobody else.
+/// Maps only the caller to root, which requires no other program.
 fn map_self(uid: Uid, gid: Gid) -> Result<()> {
     let write = |file: &str, text: String| {
         std::fs::write(file, text).with_context(|| format!("write {file}"))

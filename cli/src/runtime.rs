@@ -1,4 +1,4 @@
-//! Another runtime in place of the sandbox: `--oci-runtime`.
+//! An OCI runtime in place of the sandbox: `--oci-runtime`.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
-/// What was typed.
+/// The option that selects an OCI runtime.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct RuntimeArguments {
     /// OCI runtime that runs programs, as runc or /usr/bin/crun; none for kiln's own sandbox
@@ -14,7 +14,7 @@ pub(crate) struct RuntimeArguments {
     pub(crate) oci_runtime: Option<OsString>,
 }
 
-/// Finds the runtime: a path, or the name of a program.
+/// Finds the runtime by its path or by the name of a program.
 pub(crate) fn find(arguments: &RuntimeArguments) -> Result<Option<PathBuf>> {
     let asked = arguments.oci_runtime.as_deref().filter(|name| !name.is_empty());
     let Some(asked) = asked else { return Ok(None) };

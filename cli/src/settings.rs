@@ -1,4 +1,4 @@
-//! What was meant: the arguments with the environment's say.
+//! The settings of all commands, from the arguments and the environment.
 
 use std::ffi::OsString;
 use std::io::IsTerminal;
@@ -22,27 +22,27 @@ use crate::printer::Printer;
 use crate::registries::Registries;
 use crate::rootless;
 
-/// What every command goes by.
+/// The settings of all commands.
 #[derive(Debug)]
 pub(crate) struct Settings {
     /// The store's root directory.
     pub(crate) root: PathBuf,
-    /// How many processors there are.
+    /// The number of processors that kiln may use.
     pub(crate) threads: usize,
-    /// How much an archive may become.
+    /// The limits for unpacking archives.
     pub(crate) archive_limits: ArchiveLimits,
-    /// What is said about registries.
+    /// The configuration of registries.
     pub(crate) registries: Registries,
-    /// The most that the store may take on the disk, in bytes.
+    /// The most bytes that the store may occupy on the disk; `None` for no limit.
     max_storage: Option<u64>,
-    /// How layers are laid one on top of the other, where that was asked for.
+    /// The snapshotter that the user chooses; `None` for the best one that works.
     snapshotter: Option<Snapshotter>,
-    /// Whether it is logged what kiln does.
+    /// `true` if kiln logs its actions.
     pub(crate) debug: bool,
 }
 
 impl Settings {
-    /// Combines arguments and environment.
+    /// Combines the arguments with the environment and the configuration files.
     pub(crate) fn resolve(arguments: &GlobalArguments, printer: &Printer) -> Result<Self> {
         let root = match &arguments.root {
             Some(root) => std::path::absolute(root)
@@ -56,7 +56,8 @@ impl Settings {
         let speed = limits::size_limit(&arguments.min_download_speed)
             .context("invalid --min-download-speed")?;
         registries.pace = speed.and_then(Pace::of_speed);
-        // It is read in any case: a mistake in it is told, whether it matters now or not.
+        // Read the file even if the argument overrides it, so that the user learns of mistakes in
+        // it.
         let config = Config::of_environment()?;
         let max_storage = match &arguments.max_storage {
             Some(size) => limits::size_limit(size).context("invalid --max-storage")?,
@@ -66,12 +67,14 @@ impl Settings {
         Ok(Self { root, threads, archive_limits, registries, max_storage, snapshotter, debug })
     }
 
-    /// Returns how many steps may run at once: more than there are processors, because many wait.
+    /// Returns the default number of steps that run at once. It exceeds the number of processors
+    /// because many steps wait.
     pub(crate) fn jobs(&self) -> usize {
         (self.threads * 2).max(8)
     }
 
-    /// Returns what steps see as `/etc/resolv.conf`: what this machine has.
+    /// Returns the contents of `/etc/resolv.conf` for steps: this machine's file, or nothing
+    /// without one.
     #[expect(clippy::unused_self, reason = "settings may name other resolvers")]
     pub(crate) fn resolv_conf(&self) -> Result<Vec<u8>> {
         match std::fs::read("/etc/resolv.conf") {
@@ -80,13 +83,14 @@ impl Settings {
         }
     }
 
-    /// Returns the bridge that steps and containers are connected to.
+    /// Returns the bridge that connects steps and containers.
     pub(crate) fn bridge(&self) -> Result<Bridge> {
         let path = std::env::var_os("PATH").unwrap_or_default();
         Ok(Bridge::new(BridgeOptions { resolv_conf: self.resolv_conf()?, path }))
     }
 
-    /// Returns the environment of the host's git: where programs are, proxies and certificates.
+    /// Returns the environment variables for the host's git: the program path, proxies and
+    /// certificates.
     #[expect(clippy::unused_self, reason = "settings may name other proxies")]
     pub(crate) fn git_environment(&self) -> Vec<(OsString, OsString)> {
         let proxies = ["http_proxy", "https_proxy", "no_proxy", "all_proxy"];
@@ -104,20 +108,20 @@ impl Settings {
         std::env::var_os("SSH_AUTH_SOCK").filter(|path| !path.is_empty()).map(PathBuf::from)
     }
 
-    /// Returns the file of the hosts that the user's ssh knows.
+    /// Returns the path of the user's `known_hosts` file for SSH.
     #[expect(clippy::unused_self, reason = "settings may name another file")]
     pub(crate) fn known_hosts(&self) -> Option<PathBuf> {
         absolute("HOME").map(|home| home.join(".ssh/known_hosts"))
     }
 
-    /// Opens the store.
+    /// Opens the store in the root directory; creates it if it is missing.
     pub(crate) fn store(&self) -> Result<Store> {
         tracing::debug!(root = %self.root.display(), "opening the store");
         let open = || {
             let (max_bytes, snapshotter) = (self.max_storage, self.snapshotter);
             let options = StoreOptions { max_bytes, snapshotter };
             let store = Store::open_with(&self.root, &options)?;
-            // Without privileges names and blobs are looked at, and no trees.
+            // Without privileges, only names and blobs are accessible, and trees aren't.
             if rootless::is_privileged() {
                 store.use_ids(Ids::current())?;
             }
@@ -127,7 +131,7 @@ impl Settings {
     }
 }
 
-/// Returns the directory that a variable names.
+/// Returns the absolute directory in an environment variable.
 fn absolute(name: &str) -> Option<PathBuf> {
     std::env::var_os(name).map(PathBuf::from).filter(|directory| directory.is_absolute())
 }
@@ -142,8 +146,9 @@ fn default_root() -> Result<PathBuf> {
         .context("no directory for the store: set --root, $KILN_ROOT, $XDG_DATA_HOME or $HOME")
 }
 
-/// Sends what is logged to standard error: everything of ours with `debug`, else nothing; `$KILN_LOG`
-/// overrides both. `kiln` in there stands for all of our crates, whose names begin with it.
+/// Writes the log to standard error: all messages of kiln's crates with `debug`, else none.
+/// `$KILN_LOG` overrides both. There, `kiln` stands for all of kiln's crates, since their names
+/// begin with it.
 pub(crate) fn init_tracing(debug: bool, printer: &Printer) {
     let default = if debug { "kiln=debug" } else { "off" };
     let filter = std::env::var("KILN_LOG").unwrap_or_else(|_| default.to_owned());

@@ -7,22 +7,22 @@ use nix::sys::signal::Signal;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// Whether somebody wants the build to end.
+/// The state of a build that signals may interrupt.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Interruption {
     cancel: CancellationToken,
-    /// The first signal; zero where there was none.
+    /// The number of the latest signal; zero before the first one.
     signal: Arc<AtomicU8>,
 }
 
 impl Interruption {
-    /// Returns what is cancelled when a signal has come.
+    /// Returns the token that the first signal cancels.
     pub(crate) fn cancel(&self) -> &CancellationToken {
         &self.cancel
     }
 
-    /// Returns the exit status of a build that a signal has ended, as shells have it: 130 for
-    /// Ctrl-C. `None` where no signal has come.
+    /// Returns the exit status of a build that a signal ended, in the shells' convention: 130 for
+    /// Ctrl-C. Returns `None` before the first signal.
     pub(crate) fn exit_status(&self) -> Option<u8> {
         match self.signal.load(Ordering::Relaxed) {
             0 => None,
@@ -30,8 +30,8 @@ impl Interruption {
         }
     }
 
-    /// Cancels on the first SIGINT, SIGTERM or SIGHUP; on the second the process ends at once, and
-    /// what it leaves is swept up by the next.
+    /// Cancels the token on the first SIGINT, SIGTERM or SIGHUP. On the second one, kills the
+    /// process at once; the next process cleans up after it.
     pub(crate) async fn watch(self) {
         let streams = (
             signal(SignalKind::interrupt()),
@@ -48,7 +48,7 @@ impl Interruption {
             let received = received as u8;
             let before = self.signal.swap(received, Ordering::Relaxed);
             if before != 0 {
-                // Nothing can be waited for any more: steps die with their process.
+                // Don't wait any longer: the steps die with this process.
                 nix::sys::signal::raise(Signal::SIGKILL).unwrap_or_default();
             }
             self.cancel.cancel();
@@ -56,9 +56,9 @@ impl Interruption {
     }
 }
 
-/// Ends the process as a program ends whose reader has gone away.
+/// Ends the process like a program whose output pipe was closed by the reader.
 pub(crate) fn end_by_broken_pipe() {
-    // Rust has it ignored.
+    // Rust ignores SIGPIPE by default.
     kiln_sandbox::reset_signals();
     nix::sys::signal::raise(Signal::SIGPIPE).unwrap_or_default();
 }

@@ -1,13 +1,14 @@
-//! Points in time as docker's filters take them: how long ago, a date, or seconds since 1970.
+//! Points in time in the notation of docker's filters: a duration before now, a date, or seconds
+//! since 1970.
 
 use anyhow::{Context, Result, bail};
 use time::format_description::well_known::Rfc3339;
 use time::{OffsetDateTime, PrimitiveDateTime};
 
-/// Returns a point in time in nanoseconds since 1970. Dates without a zone are UTC's.
+/// Parses a point in time into nanoseconds since 1970. A date without a zone is in UTC.
 ///
 /// # Errors
-/// Fails where the text is none.
+/// Fails if the text is invalid.
 pub(crate) fn parse(text: &str) -> Result<i128> {
     parse_at(text, OffsetDateTime::now_utc().unix_timestamp_nanos())
 }
@@ -31,7 +32,7 @@ fn parse_at(text: &str, now: i128) -> Result<i128> {
     Ok(completed.assume_utc().unix_timestamp_nanos())
 }
 
-/// Reads a date without a zone, whose time may end early.
+/// Parses a date without a zone. The time of day may be incomplete.
 fn complete(text: &str) -> Option<PrimitiveDateTime> {
     let rest = "0000-00-00T00:00:00".get(text.len()..)?;
     let format = time::macros::format_description!("[year]-[month]-[day]T[hour]:[minute]:[second]");

@@ -1,13 +1,14 @@
-//! The images that BuildKit built of `testdata/golden/image` and `testdata/exact`, and ours.
+//! Comparison of kiln's images with those that BuildKit built of `testdata/golden/image` and
+//! `testdata/exact`.
 //!
-//! Each case is built four times with the same result: as root and by another user (`rootless/CASE`),
-//! and both with layers that are copied in place of being mounted (`copied/CASE`,
-//! `rootless-copied/CASE`). A build has two outputs where the exact image was recorded: one is compared
-//! by its files, the other byte for byte. `exact/CASE` are cases of `testdata/exact`, which are compared
-//! byte for byte alone, and built in the first and the last of these ways.
+//! Each case is built four times with the same result: as root and as another user
+//! (`rootless/CASE`), each also with layers that are copied instead of mounted (`copied/CASE`,
+//! `rootless-copied/CASE`). A build has two outputs if an exact image was recorded: one is compared
+//! by its files, the other byte for byte. `exact/CASE` are cases of `testdata/exact`. They are
+//! compared only byte for byte, and only in the first and the last of these ways.
 //!
-//! Cases that don't pass yet stand in `testdata/golden/image-pending.txt`: one that begins to pass
-//! fails here until it is taken off the list.
+//! `testdata/golden/image-pending.txt` lists the cases that don't pass yet. A listed case that
+//! passes fails the test until it is removed from the list.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -18,25 +19,25 @@ use kiln_testkit::peers::GitDaemon;
 use kiln_testkit::{Kiln, Need, skip};
 use libtest_mimic::{Arguments, Failed, Trial};
 
-/// The case whose RUN makes a device. In a user namespace the kernel refuses that, and so BuildKit
-/// without root fails too.
+/// The case whose RUN creates a device. The kernel refuses that in a user namespace, so BuildKit
+/// without root fails, too.
 const MAKES_DEVICES: &str = "run-special-files";
 
 /// The diff ID of the base image that the exact images were recorded with.
 const RECORDED_BASE: &str =
     "sha256:a86f92de18cff8368408d8c165dd330901d5812af314c0e3c235d34df71373bd";
 
-/// Where git's daemon served repositories when the exact images were recorded.
+/// The address of git's daemon when the exact images were recorded.
 const RECORDED_GIT: &str = "git://127.0.0.1:9418/";
 
-/// Cases in which a program renames directories of layers below. It can't on an overlay, and copies them
-/// in place of that, so that times and names differ from those of copied layers.
+/// Cases in which a program renames directories of lower layers. The program can't do that on an
+/// overlay and copies them instead, so times and names differ from those of copied layers.
 const RENAMES: [&str; 3] = ["copies-from-stages", "links-in-replaced", "renamed-back"];
 
-/// What the exact images were recorded with.
+/// The output that the exact images were recorded with.
 const EXACT: &str = "type=oci,rewrite-timestamp=true";
 
-/// How a case is built.
+/// The user and the snapshotter for a case.
 #[derive(Clone, Copy, Debug)]
 struct Way {
     rootless: bool,
@@ -52,7 +53,7 @@ impl Way {
     ];
     const EXTREMES: [Self; 2] = [Self::ALL[0], Self::ALL[3]];
 
-    /// Returns what the names of its trials begin with.
+    /// Returns the prefix of the names of its trials.
     fn prefix(self) -> &'static str {
         match (self.rootless, self.copied) {
             (false, false) => "",
@@ -110,7 +111,7 @@ struct Case {
 }
 
 impl Case {
-    /// Builds the case and compares the image with what BuildKit built.
+    /// Builds the case and compares the image with BuildKit's.
     fn judge(&self) -> Result<(), Failed> {
         let who = if self.way.rootless { Need::Accounts } else { Need::Root };
         if skip(&self.path.display().to_string(), &[who, Need::Program("python3")]) {
@@ -121,7 +122,7 @@ impl Case {
         let context = kiln.path("context");
         std::fs::create_dir(&context)?;
         self.run_script("context.sh", &context);
-        // Git serves nothing of another user's.
+        // Git refuses to serve repositories of another user.
         let repositories = tempfile::tempdir()?;
         self.run_script("repository.sh", repositories.path());
         let is_served = self.path.join("repository.sh").exists();
@@ -146,7 +147,7 @@ impl Case {
 
     fn build(&self, kiln: &Kiln, git: &str) -> kiln_testkit::environment::Output {
         let base = format!("base=oci-layout://{}", kiln.base().display());
-        // The repository may be nobody else's business.
+        // Serve the case's repository at an address of its own.
         let text = self.read("Dockerfile").unwrap_or_default().replace(RECORDED_GIT, git);
         let file = kiln.write("Dockerfile", text).to_string_lossy().into_owned();
         let more = self.read("args").unwrap_or_default();
@@ -168,7 +169,7 @@ impl Case {
         kiln.run(&arguments)
     }
 
-    /// Returns what the tools say of an archive.
+    /// Returns the tools' listing of an archive.
     fn listing(&self, archive: &Path) -> String {
         let base = base_layout().with_extension("tar");
         let is_exact = archive.ends_with("exact.tar");
@@ -188,7 +189,7 @@ impl Case {
         std::fs::read_to_string(self.path.join(name)).ok()
     }
 
-    /// Runs a script of the case in a directory, if there is one.
+    /// Runs a script of the case in a directory, if the case has it.
     fn run_script(&self, name: &str, directory: &Path) {
         let script = self.path.join(name);
         if script.exists() {
@@ -199,8 +200,8 @@ impl Case {
     }
 }
 
-/// Returns a listing without what depends on the machine: the base image, where its busybox is another
-/// one than the one that was recorded, and the port of git's daemon.
+/// Returns a listing without the parts that depend on the machine: the base image, whose busybox
+/// may differ from the recorded one, and the port of git's daemon.
 #[expect(clippy::print_stderr, reason = "the output of the tests tells how they compare")]
 fn comparable(listing: &str, git: &str) -> String {
     let base = base_diff_id();
@@ -223,7 +224,7 @@ fn base_diff_id() -> String {
     configs.next().expect("the base image has a config")
 }
 
-/// Returns the lines that only one side has.
+/// Returns the lines that only one of the two texts has.
 fn difference(expected: &str, seen: &str) -> String {
     let missing = |of: &str, from: &str, sign: char| -> String {
         let lines = of.lines().filter(|line| !from.lines().any(|other| other == *line));

@@ -1,4 +1,4 @@
-//! The security suite once more, with kiln run by a user who isn't root.
+//! The security suite with kiln as a user other than root.
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 #[path = "security/archives.rs"]

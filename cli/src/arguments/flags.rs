@@ -1,16 +1,17 @@
-//! Flags, as docker's parser takes them.
+//! Flags, parsed as docker parses them.
 //!
-//! Whoever has typed docker's commands for years, and every script and editor that types them, relies
-//! on the habits of its parser. They hold for all commands, and are given to them here:
+//! Users, scripts and editors rely on the habits of docker's parser. This module gives them to all
+//! commands:
 //!
-//! - a flag that takes no value takes one behind `=`, in any of Go's spellings: `--pull=false`, `-i=1`;
-//! - of an option that takes one value, the last counts;
-//! - an option takes whatever follows it, be it `-1`, `--`, or what looks like another flag;
-//! - behind the first argument of a command that ends in somebody else's command line, nothing is a
-//!   flag any more (`RunArguments` does that).
+//! - a flag without a value accepts one after `=`, in any of Go's spellings: `--pull=false`,
+//!   `-i=1`;
+//! - if an option with one value is repeated, the last value counts;
+//! - an option takes the word that follows it, even `-1`, `--`, or the name of another flag;
+//! - if a command ends in the command line of another program, words after the first argument are
+//!   not flags (`RunArguments` implements this).
 //!
-//! Help shows flags without values. So they are described with them only when the words can't be
-//! understood otherwise.
+//! Help shows flags without values. So the parser gives flags their values only if it can't parse
+//! the words otherwise.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -25,16 +26,17 @@ use crate::commands::run::OWN_FAILURE;
 use crate::docker;
 use crate::printer::Printer;
 
-/// Why a command line could not be read, or what it asks for in place of a command.
+/// A command line that can't be parsed, or that requests help or the version.
 #[derive(Debug)]
 pub(crate) struct Misread {
     error: Box<Error>,
-    /// The command that it names, as `["image", "prune"]`.
+    /// The names of the command, such as `["image", "prune"]`.
     path: Vec<String>,
 }
 
 impl Misread {
-    /// Tells the usage of the command in general: what came from the environment wasn't typed.
+    /// Replaces the usage in the message by the command's general one: clap's would list options
+    /// whose values came from the environment as if the user had typed them.
     fn new(mut error: Error, path: Vec<String>, command: &Command) -> Self {
         let below = |command, name| Command::find_subcommand(command, name);
         let named = path.iter().try_fold(command, below).unwrap_or(command);
@@ -45,7 +47,7 @@ impl Misread {
         Self { error: Box::new(error), path }
     }
 
-    /// Prints help to standard output and errors to standard error, and returns the exit code.
+    /// Prints help to standard output or an error to standard error, and returns the exit code.
     pub(crate) fn report(&self, printer: &Printer) -> ExitCode {
         if !self.error.use_stderr() {
             printer.styled(&self.error.render().ansi().to_string());
@@ -67,13 +69,13 @@ impl Misread {
         strings(&self.path)
     }
 
-    /// Tells whether it is no error, but the wish for help or for the version.
+    /// Returns `true` for a request for help or the version, which is not an error.
     #[cfg(test)]
     pub(crate) fn is_help(&self) -> bool {
         !self.error.use_stderr()
     }
 
-    /// Says why there is no flag that docker has.
+    /// Explains why kiln lacks the unknown flag, if the flag is one of docker's.
     pub(crate) fn refusal(&self) -> Option<String> {
         let Some(ContextValue::String(flag)) = self.error.get(ContextKind::InvalidArg) else {
             return None;
@@ -87,10 +89,10 @@ fn strings(path: &[String]) -> Vec<&str> {
     path.iter().map(String::as_str).collect()
 }
 
-/// The exit code of a command line that can't be read.
+/// The exit code for a command line that can't be parsed.
 const USAGE: u8 = 2;
 
-/// Reads a command line, the program's name first.
+/// Parses a command line. The first word is the program's name.
 pub(super) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Arguments, Misread> {
     let words: Vec<OsString> = words.into_iter().collect();
     let error = match parse_by(Arguments::command(), &words) {
@@ -118,7 +120,7 @@ fn parse_by(mut command: Command, words: &[OsString]) -> Result<Arguments, Error
         .map_err(|error| error.format(&mut command))
 }
 
-/// Returns the names that lead to the command of a command line.
+/// Returns the names of the command that a command line selects.
 fn path_of(command: &Command, words: &[OsString]) -> Vec<String> {
     let mut path = Vec::new();
     let mut command = command;
@@ -136,7 +138,7 @@ fn path_of(command: &Command, words: &[OsString]) -> Vec<String> {
     path
 }
 
-/// Tells whether a word is an option of a command that takes the next word for its value.
+/// Returns `true` if a word is an option of the command and takes the next word as its value.
 fn takes_next(command: &Command, word: &OsStr) -> bool {
     command.get_arguments().any(|known| {
         let is_it = known.get_long().is_some_and(|long| *word == *format!("--{long}"));
@@ -144,7 +146,7 @@ fn takes_next(command: &Command, word: &OsStr) -> bool {
     })
 }
 
-/// Has the options of a command take whatever follows them.
+/// Lets the options of a command take any word that follows them.
 pub(crate) fn take_anything(command: Command) -> Command {
     let take_anything = |arg: Arg| {
         let is_option = !arg.is_positional() && arg.get_action().takes_values();
@@ -153,7 +155,7 @@ pub(crate) fn take_anything(command: Command) -> Command {
     command.mut_args(take_anything).mut_subcommands(self::take_anything)
 }
 
-/// Has the flags of a command take a value behind `=`.
+/// Lets the flags of a command take a value after `=`.
 fn with_values(command: Command) -> Command {
     let with_value = |arg: Arg| match arg.get_action() {
         ArgAction::SetTrue => arg
@@ -169,8 +171,8 @@ fn with_values(command: Command) -> Command {
     command.mut_args(with_value).mut_subcommands(with_values)
 }
 
-/// Returns where the command's name stands among the words behind the program's: behind the options
-/// of all commands.
+/// Returns the index of the command's name in the words after the program's name. Global options
+/// may precede it.
 pub(crate) fn command_at(words: &[impl AsRef<OsStr>]) -> usize {
     let command = Arguments::command();
     let mut at = 0;
@@ -182,8 +184,8 @@ pub(crate) fn command_at(words: &[impl AsRef<OsStr>]) -> usize {
     at
 }
 
-/// Joins flags of builds that can stand without a value with the next word, where that is a value
-/// beyond doubt: with buildx they take it.
+/// Joins flags of builds whose value is optional with the next word if that word can only be a
+/// value, as buildx does.
 fn with_next(words: Vec<OsString>) -> Vec<OsString> {
     let mut joined: Vec<OsString> = Vec::new();
     for word in words {
@@ -200,13 +202,13 @@ fn with_next(words: Vec<OsString>) -> Vec<OsString> {
     joined
 }
 
-/// Tells whether a word is a flag with a value behind `=`.
+/// Returns `true` if a word is a flag with a value after `=`.
 fn has_value(word: &OsStr) -> bool {
     let bytes = word.as_bytes();
     bytes.starts_with(b"-") && bytes.contains(&b'=')
 }
 
-/// Reads a truth value in Go's spellings.
+/// Parses a boolean in Go's spellings.
 pub(crate) fn truth(text: &str) -> Result<bool, String> {
     match text {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
@@ -226,7 +228,7 @@ pub(crate) mod tests {
         parsed.map(|arguments| arguments.command).map_err(|misread| misread.error.to_string())
     }
 
-    /// Reads a command line of `kiln run`, from behind those words.
+    /// Parses the words that follow `kiln run`.
     pub(crate) fn run(line: &[&str]) -> crate::commands::run::RunArguments {
         match parse(&[&["run"], line].concat()) {
             Ok(Command::Run(arguments)) => arguments.into_inner(),
@@ -273,7 +275,7 @@ pub(crate) mod tests {
             assert_eq!((read.image(), read.command()), ("img", &strings(behind)[..]));
             assert!(read.rm && read.user.is_none() && read.volumes.is_empty(), "{behind:?}");
         }
-        // A `--` before the image ends the options, and is gone.
+        // A `--` before the image ends the options and is dropped.
         assert_eq!(run(&["--rm", "--", "img", "--", "z"]).command(), strings(&["--", "z"]));
         assert_eq!(run(&["--", "-img"]).image(), "-img");
         assert!(parse(&["run", "--no-such", "img"]).unwrap_err().contains("--no-such"));
@@ -311,7 +313,7 @@ pub(crate) mod tests {
         }
         let error = parse(&["build", "--no-cache=maybe", "."]).unwrap_err();
         assert!(error.contains("\"maybe\" is neither true nor false"), "{error}");
-        // What can't have a value doesn't take the next word for one.
+        // A flag that can't have a value doesn't take the next word.
         assert!(parse(&["build", "--no-cache", "false", "."]).is_err());
     }
 

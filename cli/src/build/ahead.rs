@@ -1,4 +1,4 @@
-//! Layers that are packed while later steps run.
+//! Packing of layers while later steps run.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use kiln_worker::{Blobs, CommittedLayers, ImageResolver};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-/// Packs layers that the outputs will need, in the background.
+/// A background packer of the layers that the outputs will need.
 #[derive(Debug)]
 pub(super) struct Ahead {
     packer: PackAhead,
@@ -17,7 +17,7 @@ pub(super) struct Ahead {
 }
 
 impl Ahead {
-    /// Prepares it; `None` where the outputs need no packed layers.
+    /// Creates the packer; `None` if the outputs need no packed layers.
     pub(super) fn new(
         outputs: &[Output],
         store: &Store,
@@ -35,12 +35,12 @@ impl Ahead {
         PackAhead::new(outputs, context).map(|packer| Arc::new(Self { packer, cancel }))
     }
 
-    /// Begins nothing more: what is left is the export's.
+    /// Stops starting new work. The export packs the remaining layers.
     pub(super) fn close(&self) {
         self.packer.close();
     }
 
-    /// Gives up, and returns when nothing is being packed any more.
+    /// Cancels the packing and returns once it has stopped.
     pub(super) fn stop(&self) {
         self.cancel.cancel();
         tokio::task::block_in_place(|| self.packer.finish());
@@ -53,7 +53,7 @@ impl CommittedLayers for Ahead {
     }
 }
 
-/// Shows nothing: the display speaks of steps, and of the export.
+/// A reporter that shows nothing: the display shows steps and the export.
 struct Silent(CancellationToken);
 
 impl Progress for Silent {

@@ -1,10 +1,10 @@
-//! What is said about the images of a build: their provenance, and what is in them.
+//! Attestations of the images of a build: their provenance and their bills of materials.
 //!
-//! Provenance is put together here, from what was asked for ([`request`]), the graph's sources
-//! ([`sources`]) and, with `mode=max`, its steps ([`steps`]); the exporter writes it, and makes bills
-//! of materials by itself. Nothing is said of who builds, where, and when, unless that is asked for;
-//! and no credential is in it, whatever the mode: values of build arguments that look like one are
-//! left out, and addresses lose users and passwords.
+//! This module assembles the provenance from the request ([`request`]), the graph's sources
+//! ([`sources`]) and, with `mode=max`, its steps ([`steps`]). The exporter writes it, and creates
+//! the bills of materials by itself. Provenance names the builder and the build's time and place
+//! only if the user requests it. It contains no credentials in any mode: build arguments whose
+//! values look like credentials are omitted, and URLs lose their user and password.
 
 mod options;
 mod request;
@@ -30,11 +30,11 @@ pub(super) use options::AttestOptions;
 use options::{Mode, ProvenanceOptions};
 use sources::Sources;
 
-/// How arguments begin that ask other builders to look into more than the image.
+/// The prefix of build arguments that make other builders scan more than the image.
 const SCAN: &[u8] = b"BUILDKIT_SBOM_SCAN_";
 
 impl Session<'_> {
-    /// Returns what is to be said about the images that were built.
+    /// Returns the attestations for the images that were built.
     pub(super) fn attestations(
         &self,
         lowered: &[(Platform, Lowered)],
@@ -70,7 +70,7 @@ impl Session<'_> {
         Ok(Attestations { provenance: provenance.transpose()?, sbom })
     }
 
-    /// Returns how an image was made.
+    /// Returns the provenance of an image.
     fn predicate(
         &self,
         options: &ProvenanceOptions,
@@ -118,7 +118,7 @@ impl Session<'_> {
     }
 }
 
-/// Names this build, and says when it was.
+/// Returns an invocation with a new ID and the build's times.
 fn invocation(begun: OffsetDateTime) -> Result<Invocation> {
     let finished = OffsetDateTime::now_utc();
     let (started, finished) = (begun.format(&Rfc3339)?, finished.format(&Rfc3339)?);

@@ -1,4 +1,4 @@
-//! Who watches a build: the display, the history, and whoever wants it to end.
+//! The observers of a build: the display, the history, and the signal handler.
 
 use std::pin::Pin;
 use std::process::ExitCode;
@@ -22,24 +22,24 @@ use crate::progress;
 use crate::redact::Redactor;
 use crate::signals::Interruption;
 
-/// Who watches a build.
+/// The observers of a build.
 pub(super) struct Audience {
     display: Pin<Box<dyn Future<Output = Result<()>>>>,
     recording: Option<Recording>,
     interruption: Interruption,
-    /// Listens for signals, as long as there is somebody to tell.
+    /// The task that listens for signals. It ends with this value.
     _listener: JoinSet<()>,
 }
 
-/// What the audience knows in the end.
+/// The findings of the observers after the build.
 pub(super) struct Seen {
-    /// The exit status of a build that a signal has ended.
+    /// The exit status for a build that a signal ended.
     pub(super) exit_status: Option<u8>,
     recorded: Option<Recorded>,
 }
 
 impl Audience {
-    /// Begins to watch what is sent to the events, and for signals; a build `is_recorded` or not.
+    /// Starts to observe the events and signals. The history records the build if `is_recorded`.
     pub(super) fn gather(
         request: &BuildRequest,
         mode: ProgressMode,
@@ -64,13 +64,13 @@ impl Audience {
         Ok((events, Self { display, recording, interruption, _listener: listener }))
     }
 
-    /// Returns what is cancelled when the build is to end.
+    /// Returns the token that is cancelled to end the build.
     pub(super) fn cancel(&self) -> CancellationToken {
         self.interruption.cancel().clone()
     }
 
-    /// Waits until everything is shown and recorded, after the last sender of events is gone. A
-    /// history that can't be written is no reason for a build to fail.
+    /// Waits until all events are shown and recorded. Call it after the last sender of events is
+    /// dropped. A history that can't be written doesn't fail the build.
     pub(super) async fn leave(
         self,
         outcome: Result<Option<&Done>, &Failure>,
@@ -95,7 +95,7 @@ impl Audience {
 }
 
 impl Seen {
-    /// Returns the exit code of a failure: 1, or that of the signal that has ended the build.
+    /// Returns the exit code of a failure: 1, or the code of the signal that ended the build.
     pub(super) fn exit_code(&self, failure: &Failure) -> ExitCode {
         match self.exit_status {
             Some(status) if !failure.is_of_a_step() => ExitCode::from(status),
@@ -103,7 +103,7 @@ impl Seen {
         }
     }
 
-    /// Says why steps ran.
+    /// Prints why steps ran.
     pub(super) fn explain(&self, store: &Store, printer: &Printer) -> Result<()> {
         let Some(recorded) = &self.recorded else { return Ok(()) };
         let (row, record) = recorded.build();
@@ -112,12 +112,12 @@ impl Seen {
         Ok(())
     }
 
-    /// Returns the build's ID in the history, where it is there.
+    /// Returns the build's ID in the history; `None` if the build isn't recorded.
     pub(super) fn id(&self) -> Option<String> {
         self.recorded.as_ref().map(|recorded| recorded.id().to_owned())
     }
 
-    /// Says how to see what the failed step has printed.
+    /// Prints how to see the output of the failed step.
     pub(super) fn say_where_the_log_is(&self, failure: &Failure, printer: &Printer) {
         let Failure::Solve(SolveError::Step { id, .. }) = failure else { return };
         let command = self.recorded.as_ref().and_then(|recorded| recorded.logs_command(*id));

@@ -1,4 +1,4 @@
-//! What a build knows, for other stores: `--cache-to`.
+//! Export of the build cache for other stores: `--cache-to`.
 
 use std::collections::BTreeSet;
 
@@ -15,22 +15,22 @@ use kiln_worker::{KnownResults, RemoteCache};
 use super::caches::with_hint;
 use super::session::Session;
 
-/// How often an export is tried where a cache that results were taken from breaks its promises.
+/// The most attempts at an export if a cache that the build imported has lost blobs.
 const ATTEMPTS: usize = 3;
 
-/// What was built, as a cache is made of it.
+/// The results of a build, as the input of a cache export.
 pub(super) struct Cacheable<'a> {
     /// The graph; `None` for images without files.
     pub(super) graph: Option<&'a Graph>,
-    /// The keys of its vertices.
+    /// The cache keys of the graph's vertices.
     pub(super) keys: &'a [Option<VertexKeys>],
-    /// What knows the results.
+    /// The cache that holds the results.
     pub(super) cache: &'a RemoteCache,
 }
 
 impl Session<'_> {
-    /// Has images say what they know of their layers where that is asked for, and nothing that their
-    /// base images have said.
+    /// Embeds the cache records of an image's layers in its config if the user requests it. Removes
+    /// the records that the image inherited from its base.
     pub(super) async fn inline(
         &self,
         images: &mut [ImageSource],
@@ -51,7 +51,7 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Exports the caches that are asked for. `tops` are the uppermost layers of the images.
+    /// Exports the requested caches. `tops` are the top layers of the images.
     pub(super) async fn export_caches(&self, made: &Cacheable<'_>, tops: &[LayerId]) -> Result<()> {
         for to in self.request.caches.to.iter().filter(|to| to.target != CacheTarget::Inline) {
             match self.export_cache(to, made, tops).await {
@@ -93,7 +93,7 @@ impl Session<'_> {
         }
     }
 
-    /// Drops the results that are no part of the images.
+    /// Drops the results that aren't layers of the images.
     fn keep_the_least(&self, request: &mut CacheRequest, tops: &[LayerId]) -> Result<()> {
         let mut layers = BTreeSet::new();
         for top in tops {

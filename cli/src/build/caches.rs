@@ -1,4 +1,4 @@
-//! Caches elsewhere: `--cache-from` and `--cache-to`.
+//! External caches: `--cache-from` and `--cache-to`.
 
 use anyhow::{Context, Result};
 use kiln_exporter::{CacheFrom, CacheTarget, CacheTo};
@@ -12,17 +12,17 @@ use super::session::Session;
 use crate::hints;
 use crate::printer::causes;
 
-/// What was asked for of caches elsewhere.
+/// The external caches that the user requests.
 #[derive(Debug, Default)]
 pub(super) struct Caches {
-    /// Those that results may be taken from.
+    /// Caches to import results from.
     pub(super) from: Vec<CacheSource>,
-    /// Those that are to be made.
+    /// Caches to export.
     pub(super) to: Vec<CacheTo>,
 }
 
 impl Caches {
-    /// Makes out what was asked for.
+    /// Parses the values of `--cache-from` and `--cache-to`.
     pub(super) fn resolve(from: &[String], to: &[String]) -> Result<Self> {
         let mut caches = Self::default();
         for text in from {
@@ -35,7 +35,7 @@ impl Caches {
         Ok(caches)
     }
 
-    /// Tells whether images are to hold what is known of their layers.
+    /// Returns `true` if images are to embed the cache records of their layers.
     pub(super) fn is_inline(&self) -> bool {
         self.to.iter().any(|to| to.target == CacheTarget::Inline)
     }
@@ -51,17 +51,17 @@ fn source(from: CacheFrom) -> CacheSource {
     CacheSource { place, mounts: from.mounts }
 }
 
-/// Caches that are being read, each with its place in the order in which they were named.
+/// Caches that are being read, each with its position in the order in which the user named them.
 pub(super) type Importing = JoinSet<(usize, Option<ImportedCache>)>;
 
-/// Returns an error in one line, with what helps behind it.
+/// Returns an error on one line, followed by its hint.
 pub(super) fn with_hint(error: &(dyn std::error::Error + 'static)) -> String {
     let hint = hints::of(error).map_or_else(String::new, |hint| format!(" (hint: {hint})"));
     format!("{}{hint}", causes(error))
 }
 
 impl Session<'_> {
-    /// Begins to read what the caches say that results may be taken from.
+    /// Starts to read the records of the caches to import.
     pub(super) fn begin_imports(&self) -> Importing {
         let mut importing = JoinSet::new();
         let platforms = match self.request.platforms() {
@@ -76,7 +76,7 @@ impl Session<'_> {
                 let step = Step::begin(&events, name);
                 let imported = resolver.import_cache(&source, &platforms, limit).await;
                 let problem = match &imported {
-                    // One that is of no use is a build without it.
+                    // A cache that can't be read is skipped: the build runs without it.
                     Err(error) => Some(format!("the cache is not used: {}", with_hint(error))),
                     Ok(cache) if cache.dropped() > 0 => Some(format!(
                         "{} entries of the cache are left out: what they name is not listed, too large or no layer",
@@ -94,7 +94,7 @@ impl Session<'_> {
         importing
     }
 
-    /// Returns the cache over the store and what was read.
+    /// Returns the store's cache, extended by the imported records.
     pub(super) async fn imported(&self, mut importing: Importing) -> RemoteCache {
         let mut imports = Vec::new();
         loop {
@@ -113,8 +113,8 @@ impl Session<'_> {
         RemoteCache::new(self.tools.cache(), imports, &blobs, Some(self.events.clone()))
     }
 
-    /// Tells whether what has failed may succeed now, since a cache couldn't keep what it promised:
-    /// then nobody believes it any more.
+    /// Returns `true` if a retry may succeed: a cache has lost blobs that it listed, and the retry
+    /// doesn't use them. Prints a warning for each.
     pub(super) fn may_try_again(&self) -> bool {
         let lost = self.tools.resolver.blobs().take_lost();
         for blob in &lost {

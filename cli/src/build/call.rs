@@ -1,4 +1,4 @@
-//! Questions about a Dockerfile that take no build: `--call`.
+//! Queries about a Dockerfile that run no build: `--call`.
 
 use std::process::ExitCode;
 use std::str::FromStr;
@@ -11,12 +11,12 @@ use super::{BuildRequest, Console, with_session};
 use crate::progress;
 use crate::settings::Settings;
 
-/// What is asked, and how the answer looks.
+/// A query and the format of its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Call {
     method: Method,
     is_json: bool,
-    /// Whether what the build checks find makes no difference to the exit code.
+    /// `true` if findings of the build checks don't change the exit code.
     ignores_status: bool,
 }
 
@@ -29,9 +29,9 @@ enum Method {
 }
 
 impl Call {
-    /// A build.
+    /// A plain build.
     pub(crate) const BUILD: Self = Self::of(Method::Build);
-    /// The build checks.
+    /// The build checks, in the default format.
     pub(crate) const CHECK: Self = Self::of(Method::Check);
 
     const fn of(method: Method) -> Self {
@@ -70,13 +70,13 @@ impl FromStr for Call {
     }
 }
 
-/// An answer to be printed.
+/// An answer to print.
 struct Answer {
-    /// The answer itself.
+    /// The output.
     text: String,
-    /// What is wrong with the Dockerfile, where the answer doesn't say it to people.
+    /// Errors in the Dockerfile that the text for people doesn't include.
     errors: Vec<String>,
-    /// Whether something was found that should not be.
+    /// `true` if the checks found a problem.
     has_findings: bool,
 }
 
@@ -86,7 +86,7 @@ impl From<String> for Answer {
     }
 }
 
-/// Asks, and prints the answer.
+/// Runs the query and prints the answer.
 pub(crate) async fn call(
     request: BuildRequest,
     call: Call,
@@ -98,7 +98,7 @@ pub(crate) async fn call(
         Ok((answer, _)) => answer,
         Err(code) => return Ok(code),
     };
-    // JSON is for programs; they know what to do with control characters.
+    // JSON is for programs, so control characters stay in it.
     let text = if call.is_json { answer.text } else { progress::clean_text(&answer.text) };
     console.printer.text(text.trim_end_matches('\n'));
     for error in &answer.errors {

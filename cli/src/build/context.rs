@@ -1,10 +1,10 @@
-//! What a build reads: its main context, and the Dockerfile in it or beside it.
+//! A build's input: its main context and the Dockerfile.
 //!
-//! A context on standard input is an archive, which is unpacked into the store's temporary area and
-//! is a directory from then on, or a Dockerfile without a context.
+//! Standard input holds either a Dockerfile without a context or a context as an archive. The
+//! archive is unpacked into the store's temporary area and is a directory from then on.
 //!
-//! A context elsewhere is fetched before the Dockerfile can be read. The graph still names where it
-//! is, and the worker, which has it already, brings in nothing twice.
+//! A remote context is fetched before the Dockerfile can be read. The graph still names its
+//! address. The worker has fetched it already, and doesn't download it again.
 
 use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
@@ -24,29 +24,29 @@ use super::request::{BuildRequest, CONTEXT_NAME};
 use super::session::Failure;
 use super::tools::{Reporting, Tools, check_privileges};
 
-/// How much of standard input tells whether it is an archive.
+/// The number of bytes of standard input that are inspected to recognize an archive.
 const START: u64 = 1024;
 
-/// Most entries of an archive on standard input.
+/// The most entries of an archive on standard input.
 const MAX_ENTRIES: u64 = 4_000_000;
 
-/// What a context is called that is no directory of this machine.
+/// The name in messages of a context that isn't a local directory.
 const PLACE: &str = "the build context";
 
-/// What a build reads.
+/// The input of a build.
 #[derive(Debug)]
 pub(super) struct Input {
     pub(super) dockerfile: Dockerfile,
     /// The files of the main context.
     pub(super) root: Dir,
-    /// Where they are, unless the context is elsewhere.
+    /// The directory's path; `None` for a remote context.
     pub(super) directory: Option<PathBuf>,
-    /// Whether the context is an archive elsewhere.
+    /// `true` if the context is a remote archive.
     pub(super) is_archive: bool,
 }
 
 impl Input {
-    /// Reads what is here already; `None` for a context that is elsewhere.
+    /// Opens a local context; returns `None` for a remote one.
     pub(super) fn local(request: &BuildRequest, store: &Store) -> Result<Option<Self>> {
         match &request.context {
             ContextPlace::Directory(directory) => {
@@ -66,8 +66,8 @@ impl Input {
         Ok(Self { dockerfile, root, directory: Some(directory), is_archive: false })
     }
 
-    /// Fetches a context that is elsewhere, and reads the Dockerfile in it. A file that is no
-    /// archive is the Dockerfile itself.
+    /// Fetches a remote context and reads the Dockerfile in it. If the fetched file isn't an
+    /// archive, it is the Dockerfile.
     pub(super) async fn fetch(
         request: &BuildRequest,
         options: Options,
@@ -129,8 +129,8 @@ impl Input {
             return Ok((root, Place::File));
         }
         options.archive_context = true;
-        // The build's graph has the same op, and finds its result in the cache; nobody needs to see
-        // it twice.
+        // The build's graph contains the same op and takes its result from the cache. Showing it
+        // twice would be noise.
         let (events, _) = EventSender::channel();
         let definition = [remote(&options)?.marshal()];
         let reporting = Reporting { events: &events, cancel: &context.cancel };
@@ -173,14 +173,14 @@ impl Input {
     }
 }
 
-/// What a context elsewhere is.
+/// The kind of a remote context.
 enum Place {
     Repository,
     Archive,
     File,
 }
 
-/// Returns the files of the context that the options name.
+/// Returns the edge of the remote context that the options name.
 fn remote(options: &Options) -> Result<Edge> {
     kiln_frontend::remote_context(options)?.context("the build context is not elsewhere")
 }
@@ -198,7 +198,7 @@ fn unpack_context(
     let (mut plain, _) = decompress(archive).context(read)?;
     let hint = || format!("{read} (--input-limit sets how large it may be)");
     unpack(&mut plain, &Dir::open(directory)?, options).with_context(hint)?;
-    // Who writes must not be cut off: what follows the archive's end is read, too.
+    // Read past the archive's end, so that the writing program doesn't fail with a broken pipe.
     std::io::copy(&mut plain, &mut std::io::sink()).context(read)?;
     Ok(())
 }

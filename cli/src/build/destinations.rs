@@ -1,4 +1,4 @@
-//! Whether outputs can go where they are to go: found out before anything is built for them.
+//! Checks of the outputs' destinations before the build begins.
 
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,8 @@ use kiln_exporter::{Destination, Output, OutputKind};
 
 use crate::commands::build::LOCAL_DELETE;
 
-/// Checks all outputs; `may_delete` where files outside of the working directory may be removed.
+/// Checks all outputs. `may_delete` permits an output to remove files outside the working
+/// directory.
 pub(super) fn check(outputs: &[Output], may_delete: bool) -> Result<()> {
     let streams = outputs.iter().filter(|output| output.is_stdout()).count();
     if streams > 1 {
@@ -28,7 +29,7 @@ pub(super) fn check(outputs: &[Output], may_delete: bool) -> Result<()> {
     Ok(())
 }
 
-/// Refuses a directory where a file is to be, and the other way round.
+/// Rejects a directory in place of a file, and a file in place of a directory.
 fn check_place(kind: &OutputKind) -> Result<()> {
     let (path, is_directory) = match kind {
         OutputKind::Oci { dest: Destination::Path(path) }
@@ -50,7 +51,7 @@ fn check_place(kind: &OutputKind) -> Result<()> {
     }
 }
 
-/// Refuses to remove files that don't lie below the working directory.
+/// Refuses to remove files outside the working directory.
 fn check_deletion(dest: &Path) -> Result<()> {
     let working = std::env::current_dir().and_then(std::fs::canonicalize);
     let working = working.context("find the working directory")?;
@@ -64,8 +65,8 @@ fn check_deletion(dest: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Returns where a path leads, whose last parts need not be there; `None` where it goes up from what
-/// isn't there.
+/// Resolves a path whose last components may not exist; returns `None` if `..` follows a component
+/// that doesn't exist.
 fn real(path: &Path) -> Result<Option<PathBuf>> {
     let mut there = std::path::absolute(path).context("resolve the destination")?;
     let mut rest = PathBuf::new();

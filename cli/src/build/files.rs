@@ -1,4 +1,4 @@
-//! The Dockerfile and the files of the context that the frontend asks for.
+//! The Dockerfile, and the files of the context that the frontend reads.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -13,28 +13,28 @@ use kiln_worker::selection_of_copy;
 use super::places::DockerfilePlace;
 use crate::progress::clean_text;
 
-/// Most bytes of a Dockerfile or an ignore file.
+/// The most bytes of a Dockerfile or an ignore file.
 pub(super) const TEXT_LIMIT: u64 = 8 << 20;
 
-/// A Dockerfile with its name, and its own ignore file where it has one.
+/// A Dockerfile with its name and its own ignore file, if it has one.
 #[derive(Debug, Default)]
 pub(crate) struct Dockerfile {
-    /// Its name, as messages show it.
+    /// The name in messages.
     pub(crate) name: String,
-    /// Its text.
+    /// The Dockerfile's contents.
     pub(crate) text: Vec<u8>,
-    /// The text of `NAME.dockerignore` beside it.
+    /// The contents of `NAME.dockerignore` beside it.
     pub(crate) ignore: Option<Vec<u8>>,
 }
 
 impl Dockerfile {
-    /// Reads the Dockerfile.
+    /// Reads the Dockerfile at a place.
     pub(super) fn read(place: &DockerfilePlace, context: &Path) -> Result<Self> {
         match place {
             DockerfilePlace::StandardInput => Self::of_stream(std::io::stdin().lock()),
             DockerfilePlace::Text { text, .. } => Self::of_stream(text.as_slice()),
             DockerfilePlace::Remote(url) => bail!("the Dockerfile {url} was not fetched"),
-            // Its name in the context is not trusted: a link there must not lead out.
+            // A name in the context isn't trusted: a symbolic link there must not lead out of it.
             DockerfilePlace::Context => {
                 let place = format!("the directory {}", context.display());
                 Self::read_in(&Dir::open(context)?, Path::new("Dockerfile"), &place)
@@ -49,13 +49,13 @@ impl Dockerfile {
         }
     }
 
-    /// Reads a Dockerfile that has no name and nothing beside it.
+    /// Reads a Dockerfile from a stream. It has no name and no ignore file.
     pub(super) fn of_stream(stream: impl Read) -> Result<Self> {
         let text = read_limited(stream, "standard input")?;
         Ok(Self { name: "Dockerfile".to_owned(), text, ignore: None })
     }
 
-    /// Finds the file that `--file` names: relative to the working directory, or to the context.
+    /// Resolves the path of `--file`: relative to the working directory, or to the context.
     fn find(path: &Path, context: &Path) -> Result<PathBuf> {
         let canonical = |path: &Path| {
             std::fs::canonicalize(path)
@@ -82,7 +82,7 @@ impl Dockerfile {
             })
     }
 
-    /// Reads a Dockerfile inside `root`, which is called `place`.
+    /// Reads a Dockerfile inside `root`. Messages call the directory `place`.
     pub(super) fn read_in(root: &Dir, name: &Path, place: &str) -> Result<Self> {
         let mut shown = name.display().to_string();
         let mut found = read_file(root, name)?;
@@ -113,15 +113,16 @@ impl Dockerfile {
     }
 }
 
-/// Returns the name that a Dockerfile may have in place of the usual one, as with BuildKit.
+/// Returns the lower-case name that BuildKit accepts in place of `Dockerfile`.
 fn lower_case(path: &Path) -> Option<PathBuf> {
     (path.file_name()? == "Dockerfile").then(|| path.with_file_name("dockerfile"))
 }
 
-/// How many names of a directory are told where a Dockerfile isn't there.
+/// The most names of a directory that the message for a missing Dockerfile lists.
 const TOLD: usize = 8;
 
-/// Says that there is no Dockerfile, and what is in its directory: first what is called much the same.
+/// Returns the error for a missing Dockerfile. It lists the directory's entries, similar names
+/// first.
 fn missing(path: &Path, place: &str, mut names: Vec<String>) -> Error {
     let is_near = |name: &String| {
         let name = name.to_lowercase();
@@ -149,19 +150,19 @@ fn missing(path: &Path, place: &str, mut names: Vec<String>) -> Error {
     )
 }
 
-/// Answers the frontend's questions about a context, and about named ones.
+/// Files of the main context and of the named contexts, for the frontend.
 #[derive(Debug)]
 pub(super) struct Files {
     root: Dir,
-    /// The Dockerfile's own ignore file, which counts in place of the context's.
+    /// The Dockerfile's own ignore file, which replaces the context's.
     ignore: Option<Vec<u8>>,
-    /// Whether there is no ignore file, whatever the files are.
+    /// `true` if ignore files have no effect.
     ignores_nothing: bool,
     named: BTreeMap<String, Self>,
 }
 
 impl Files {
-    /// Takes the context, and opens the named ones.
+    /// Takes the main context and opens the named ones.
     pub(super) fn open(
         context: Dir,
         dockerfile: &Dockerfile,
@@ -174,17 +175,17 @@ impl Files {
         Ok(Self { ignore: dockerfile.ignore.clone(), named, ..Self::of(context) })
     }
 
-    /// Takes a directory that has no named contexts.
+    /// Takes a directory without named contexts.
     pub(super) fn of(root: Dir) -> Self {
         Self { root, ignore: None, ignores_nothing: false, named: BTreeMap::new() }
     }
 
-    /// Takes the ignore file away.
+    /// Disables the ignore file.
     pub(super) fn without_ignore_file(self) -> Self {
         Self { ignores_nothing: true, ..self }
     }
 
-    /// Returns the files without those that patterns exclude.
+    /// Returns a view of the files without those that the patterns exclude.
     fn view<'a>(&'a self, excludes: Option<&'a PatternMatcher>) -> View<'a> {
         View { excludes, xattrs: false, ..View::of_layer(&self.root) }
     }
@@ -235,7 +236,7 @@ impl ContextFiles for Files {
     }
 }
 
-/// Reads a file inside `root`; `None` where there is none.
+/// Reads a file inside `root`; returns `None` if it doesn't exist.
 fn read_file(root: &Dir, path: &Path) -> Result<Option<Vec<u8>>> {
     match root.open_file(path) {
         Ok(file) => read_limited(file, &path.display().to_string()).map(Some),

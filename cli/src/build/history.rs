@@ -1,4 +1,4 @@
-//! What the history is told of a build.
+//! The records that a build adds to the history.
 
 use kiln_store::BuildStatus;
 use kiln_worker::SecretSource;
@@ -11,10 +11,10 @@ use crate::history::{BuildRecord, Ending};
 use crate::redact::{self, Redactor};
 use crate::signals::Interruption;
 
-/// The largest file of a secret whose value is looked for in names and errors.
+/// The largest secret file, in bytes, whose value is redacted in names and errors.
 const SECRET: u64 = 64 << 10;
 
-/// Returns what can be kept of what was asked for.
+/// Returns the part of the request that the history may keep.
 pub(super) fn record(request: &BuildRequest, redactor: &Redactor) -> BuildRecord {
     let argument = |(name, value): (&String, &String)| {
         let safe = (!redact::is_credential(name, value)).then(|| redactor.text(value));
@@ -45,7 +45,7 @@ pub(super) fn record(request: &BuildRequest, redactor: &Redactor) -> BuildRecord
     }
 }
 
-/// Returns what takes out of names and errors what a build was told in confidence.
+/// Returns a redactor that removes the build's secrets from names and errors.
 pub(super) fn redactor(request: &BuildRequest) -> Redactor {
     let mut redactor = Redactor::default();
     for (name, value) in &request.build_args {
@@ -56,7 +56,7 @@ pub(super) fn redactor(request: &BuildRequest) -> Redactor {
     for secret in request.secrets.values() {
         match secret {
             SecretSource::Value(value) => redactor.add(value),
-            // A pipe can be read once, and that is for the step to do.
+            // A pipe can be read only once, and the step needs it.
             SecretSource::File(path) => {
                 let is_small = |file: std::fs::Metadata| file.is_file() && file.len() <= SECRET;
                 if std::fs::metadata(path).is_ok_and(is_small)
@@ -70,7 +70,7 @@ pub(super) fn redactor(request: &BuildRequest) -> Redactor {
     redactor
 }
 
-/// Returns what a build has come to.
+/// Returns the outcome of a build for the history.
 pub(super) fn ending(
     outcome: Result<Option<&Done>, &Failure>,
     interruption: &Interruption,

@@ -1,10 +1,10 @@
-//! More lines of `/etc/hosts`: `--add-host`.
+//! Additional lines of `/etc/hosts`: `--add-host`.
 
 use anyhow::{Result, bail};
 use kiln_llb::op::HOST_GATEWAY;
 
-/// Reads `NAME:ADDRESS` or `NAME=ADDRESS`. The address [`HOST_GATEWAY`] stays what it is: which one
-/// it stands for is known when there is a network.
+/// Parses `NAME:ADDRESS` or `NAME=ADDRESS`. Keeps the address [`HOST_GATEWAY`] as it is: its IP
+/// address is known only once a network exists.
 pub(crate) fn parse_host(text: &str) -> Result<(String, String)> {
     let parts = text.split_once('=').or_else(|| text.split_once(':'));
     let Some((name, address)) = parts.filter(|(name, _)| !name.is_empty()) else {

@@ -1,4 +1,4 @@
-//! Images that a Dockerfile names.
+//! Resolution of the images that a Dockerfile names.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -19,10 +19,10 @@ use crate::hints;
 use crate::image::similar;
 use crate::printer::causes;
 
-/// Numbers of steps that stand in no graph, above those of any graph.
+/// The next number of a step outside the graph. It is greater than the numbers of any graph.
 static NEXT_STEP: AtomicU32 = AtomicU32::new(1 << 24);
 
-/// A step outside of the graph, shown with the others.
+/// A step outside the graph. The display shows it among the graph's steps.
 #[derive(Debug)]
 pub(crate) struct Step<'a> {
     id: VertexId,
@@ -31,7 +31,7 @@ pub(crate) struct Step<'a> {
 }
 
 impl<'a> Step<'a> {
-    /// Begins a step.
+    /// Starts a step and reports it to `events`.
     pub(crate) fn begin(events: &'a EventSender, name: String) -> Self {
         let id = NEXT_STEP.fetch_add(1, Ordering::Relaxed);
         events.send(Event::Vertex { id, name, digest: None, inputs: Vec::new() });
@@ -39,27 +39,27 @@ impl<'a> Step<'a> {
         Self { id, begun: Instant::now(), events }
     }
 
-    /// Returns its number.
+    /// Returns the step's number.
     pub(crate) fn id(&self) -> VertexId {
         self.id
     }
 
-    /// Ends it with success.
+    /// Reports that the step succeeded.
     pub(crate) fn complete(self) {
         self.events.send(Event::Completed { id: self.id, duration: self.begun.elapsed() });
     }
 
-    /// Ends it since another step has failed.
+    /// Reports that the step was cancelled because another one failed.
     pub(crate) fn cancel(self) {
         self.events.send(Event::Cancelled { id: self.id });
     }
 
-    /// Ends it with a failure.
+    /// Reports that the step failed.
     pub(crate) fn fail(self, error: &dyn std::fmt::Display) {
         self.events.send(Event::Failed { id: self.id, error: error.to_string() });
     }
 
-    /// Ends it as `result` has it.
+    /// Reports the step's end by its result, and returns the result.
     pub(crate) fn end<T, E: std::fmt::Display>(self, result: Result<T, E>) -> Result<T, E> {
         match &result {
             Ok(_) => self.complete(),
@@ -69,21 +69,21 @@ impl<'a> Step<'a> {
     }
 }
 
-/// Answers the frontend's questions about images, from threads that may block: the same question
-/// once, however many ask it.
+/// Resolves images for the frontend, on threads that may block. Concurrent requests for one image
+/// are resolved only once.
 #[derive(Debug)]
 pub(super) struct Resolver<'a> {
     images: &'a ImageResolver,
-    /// Which has names that may have been meant.
+    /// The store whose image names serve as suggestions.
     store: &'a Store,
     events: &'a EventSender,
     runtime: Handle,
-    /// Cancelled to stop asking.
+    /// The token that stops the resolution.
     cancel: &'a CancellationToken,
-    /// Whether steps are named after the platform, too.
+    /// `true` if the steps' names include the platform.
     names_platforms: bool,
     answers: Mutex<HashMap<ImageRequest, Arc<OnceCell<Answer>>>>,
-    /// Whether an image couldn't be resolved.
+    /// `true` once an image couldn't be resolved.
     has_failed: AtomicBool,
 }
 
@@ -96,8 +96,8 @@ impl Images for Resolver<'_> {
 }
 
 impl<'a> Resolver<'a> {
-    /// Asks `images` until it is cancelled, and sends what happens to `events`. Is to be called
-    /// where a runtime is at work.
+    /// Creates a resolver over `images` that reports to `events` until `cancel` is cancelled. Must
+    /// be called within a Tokio runtime.
     pub(super) fn new(
         images: &'a ImageResolver,
         store: &'a Store,
@@ -109,7 +109,7 @@ impl<'a> Resolver<'a> {
         Self { images, store, events, runtime, cancel, names_platforms, answers, has_failed }
     }
 
-    /// Tells whether an image couldn't be resolved, which its step has shown.
+    /// Returns `true` if an image couldn't be resolved. The image's step has shown the error.
     pub(super) fn has_failed(&self) -> bool {
         self.has_failed.load(Ordering::Relaxed)
     }
@@ -151,7 +151,8 @@ impl<'a> Resolver<'a> {
         step.end(result)
     }
 
-    /// Returns what helps where an image can't be resolved: the names that may have been meant first.
+    /// Returns a hint for an image that can't be resolved: similar names in the store, or the
+    /// error's hint.
     fn hint(&self, display: &str, error: &kiln_worker::Error) -> Option<String> {
         let hint = hints::of(error);
         if !matches!(error, kiln_worker::Error::Registry(_)) {
@@ -164,7 +165,7 @@ impl<'a> Resolver<'a> {
     }
 }
 
-/// Returns the text for an image that can't be resolved; the cause need not name it again.
+/// Returns the message for an image that can't be resolved, without repeating the image's name.
 fn unresolved(display: &str, cause: &str) -> String {
     let repeated = format!("{display}: ");
     let cause = cause.strip_prefix(&repeated).unwrap_or(cause);

@@ -1,4 +1,4 @@
-//! The command that started a build, as it can be shown and kept.
+//! The command line of a build, in a form for display and for the history.
 
 use std::ffi::OsString;
 
@@ -8,14 +8,14 @@ use crate::redact;
 /// The option that opens a shell in a failed step.
 const ON_ERROR: &str = "--on-error";
 
-/// What was typed behind the program's name, without credentials.
+/// The words after the program's name, without credentials.
 #[derive(Clone, Debug)]
 pub(crate) struct Invocation {
     arguments: Vec<String>,
 }
 
 impl Invocation {
-    /// Returns this process's.
+    /// Returns the invocation of this process.
     pub(crate) fn current() -> Self {
         Self::of(std::env::args_os().skip(1))
     }
@@ -37,15 +37,15 @@ impl Invocation {
         Self { arguments: safe }
     }
 
-    /// Returns the command for a shell.
+    /// Returns the command line, quoted for a shell.
     pub(crate) fn command(&self) -> String {
         words(self.arguments.iter().map(String::as_str))
     }
 
-    /// Returns the command that does the same, and opens a shell in the step that fails.
+    /// Returns the same command line with the option that opens a shell in the failed step.
     pub(crate) fn entering(&self) -> String {
         let command = flags::command_at(&self.arguments);
-        // `build` stands by itself, or behind what it is a command of.
+        // `build` stands alone or follows the name of a command group.
         let groups = ["image", "buildx", "builder"];
         let is_group = |name: &String| groups.contains(&name.as_str());
         let subcommand = command + usize::from(self.arguments.get(command).is_some_and(is_group));
@@ -65,8 +65,8 @@ impl Invocation {
     }
 }
 
-/// Returns a build argument; of one that gives a credential its name, which takes the value from the
-/// environment.
+/// Returns a build argument. If its value is a credential, returns only the name, which makes kiln
+/// read the value from the environment.
 fn build_argument(text: &str) -> String {
     match text.split_once('=') {
         Some((name, value)) if redact::is_credential(name, value) => name.to_owned(),
@@ -74,13 +74,13 @@ fn build_argument(text: &str) -> String {
     }
 }
 
-/// Returns a command line of kiln's for a shell.
+/// Returns a kiln command line, quoted for a shell.
 fn words<'a>(arguments: impl Iterator<Item = &'a str>) -> String {
     let words = std::iter::once("kiln".to_owned()).chain(arguments.map(quoted));
     words.collect::<Vec<_>>().join(" ")
 }
 
-/// Quotes a word for a shell where it needs to be.
+/// Quotes a word for a shell if necessary.
 fn quoted(word: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "_@%+=:,./-".contains(c);
     if !word.is_empty() && word.chars().all(is_plain) {

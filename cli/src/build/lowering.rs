@@ -1,4 +1,4 @@
-//! What the frontend is asked: graphs and image configs, or questions that take no build.
+//! Calls to the frontend: for graphs and image configs, and for queries that run no build.
 
 use std::fmt::Display;
 use std::panic::resume_unwind;
@@ -18,15 +18,15 @@ use super::source_time::TimedFiles;
 use super::tools::Tools;
 use crate::commands::build::Network;
 
-/// What the frontend answers.
+/// The answer of the frontend.
 type Answer<T> = Result<T, Vec<kiln_frontend::Error>>;
 
-/// What the frontend makes of the Dockerfile for a platform, and what the build checks find.
+/// The lowered Dockerfile for a platform, and the findings of the build checks.
 type LoweredOrWarned = (Answer<Lowered>, Vec<Warning>);
 
 impl Session<'_> {
-    /// Lowers for each platform. What the build checks find is told of the first one alone: it is
-    /// much the same for all.
+    /// Lowers the Dockerfile for each platform. Keeps the findings of the build checks for the
+    /// first platform only: they hardly differ between platforms.
     pub(super) fn lower(&self) -> Result<Vec<(Platform, Lowered)>, Failure> {
         let host = [Platform::host()];
         let platforms = match self.request.platforms.as_slice() {
@@ -45,19 +45,19 @@ impl Session<'_> {
             let mut answers = side_by_side(platforms, lower);
             let warnings = answers.first_mut().map(|(_, warnings)| std::mem::take(warnings));
             let lowered: Answer<Vec<Lowered>> = answers.into_iter().map(|(one, _)| one).collect();
-            // They are told whether there are errors or not.
+            // Warnings are shown whether the Dockerfile has errors or not.
             self.warnings.borrow_mut().extend(warnings.unwrap_or_default());
             lowered
         })?;
         Ok(platforms.iter().cloned().zip(lowered).collect())
     }
 
-    /// Lists the stages.
+    /// Lists the stages of the Dockerfile.
     pub(super) fn targets(&self) -> Result<Targets, Failure> {
         kiln_frontend::targets(&self.input.dockerfile.text).map_err(Failure::Dockerfile)
     }
 
-    /// Tells what a build can be given.
+    /// Returns the arguments, secrets and agents that the build accepts.
     pub(super) fn outline(&self) -> Result<Outline, Failure> {
         let source = &self.input.dockerfile.text;
         self.ask(|options, images, files| kiln_frontend::outline(source, options, images, files))
@@ -69,9 +69,9 @@ impl Session<'_> {
         self.ask(|options, images, files| Ok(kiln_frontend::check(source, options, images, files)))
     }
 
-    /// Asks the frontend a question, with the images and files at hand. As the reference does it,
-    /// questions other than for graphs are answered for this machine's platform, whatever the
-    /// platforms that are asked for.
+    /// Calls the frontend with access to images and files. Like `BuildKit`, it answers queries
+    /// other than those for graphs for this machine's platform, whatever platforms the user
+    /// requests.
     fn ask<T>(
         &self,
         question: impl FnOnce(&Options, &Resolver<'_>, &TimedFiles<'_>) -> Answer<T>,
@@ -107,7 +107,7 @@ impl Session<'_> {
         let answer = tokio::task::block_in_place(|| question(&options, &images, &files));
         match &answer {
             Ok(_) => step.complete(),
-            // The step of the image has said why.
+            // The image's step has reported the error already.
             Err(_) if images.has_failed() => step.cancel(),
             Err(errors) => step.fail(&errors.first().map_or(&"" as &dyn Display, |error| error)),
         }
@@ -115,7 +115,7 @@ impl Session<'_> {
     }
 }
 
-/// Lowers for all platforms at once: each may have to wait for registries.
+/// Lowers for all platforms in parallel, since each may wait for registries.
 fn side_by_side(
     platforms: &[Platform],
     lower: impl Fn(&Platform) -> LoweredOrWarned + Sync,
@@ -136,8 +136,7 @@ fn side_by_side(
     })
 }
 
-/// Returns what the frontend is asked for, but for what the Dockerfile says, and for this
-/// machine's platform.
+/// Returns the frontend's options from the request. The platform is this machine's.
 pub(super) fn options(request: &BuildRequest) -> Options {
     Options {
         target: request.target.clone(),

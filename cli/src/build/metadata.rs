@@ -1,4 +1,4 @@
-//! What `--metadata-file` holds: what buildx writes there.
+//! The contents of `--metadata-file`, as buildx writes it.
 
 use std::path::Path;
 
@@ -11,11 +11,11 @@ use serde_json::{Map, Value, json};
 
 use super::{Aside, Built};
 
-/// Asks for warnings, as buildx is asked for them.
+/// The environment variable that adds warnings, as for buildx.
 const WARNINGS: &str = "BUILDX_METADATA_WARNINGS";
 
 impl Built {
-    /// Writes what is known of the build as JSON; the file appears whole.
+    /// Writes the build's metadata as JSON. The file is replaced atomically.
     pub(crate) fn write_metadata(&self, path: &Path) -> Result<()> {
         let asked = std::env::var(WARNINGS).unwrap_or_default();
         let with_warnings = ["1", "t", "true"].contains(&asked.to_lowercase().as_str());
@@ -32,7 +32,7 @@ impl Built {
                 metadata.insert(key.to_owned(), value);
             }
         };
-        // Builder, node and build: there is one of either.
+        // The reference's parts are builder, node and build. kiln has one builder with one node.
         put("buildx.build.ref", aside.id.as_ref().map(|id| format!("kiln/kiln/{id}").into()));
         put("containerimage.config.digest", exported.config.map(|it| it.to_string().into()));
         put("containerimage.descriptor", exported.descriptor.clone());
@@ -46,7 +46,7 @@ impl Built {
     }
 }
 
-/// Returns what the build checks have found, as BuildKit's client writes it.
+/// Returns the findings of the build checks in the format of BuildKit's client.
 fn warnings(aside: &Aside) -> Value {
     let dockerfile = &aside.dockerfile;
     let source = json!({

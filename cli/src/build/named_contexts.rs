@@ -8,21 +8,21 @@ use anyhow::{Context, Result, bail};
 use super::places::{ContextPlace, context_directory, is_ssh, remote};
 use super::request::CONTEXT_NAME;
 
-/// Named contexts, told apart by what they are.
+/// Named contexts, sorted by kind.
 #[derive(Debug, Default)]
 pub(super) struct NamedContexts {
-    /// Those that are directories, by the name of their local source.
+    /// Contexts that are directories, by the name of their local source.
     pub(super) directories: BTreeMap<String, PathBuf>,
-    /// Directories of OCI layouts.
+    /// Directories of OCI layouts, by their name in the graph.
     pub(super) layouts: BTreeMap<String, PathBuf>,
-    /// All of them, as the frontend takes them.
+    /// All named contexts, in the form that the frontend expects.
     pub(super) values: BTreeMap<String, String>,
-    /// Whether one is a repository that is reached by SSH.
+    /// `true` if a context is a repository that git reaches through SSH.
     pub(super) uses_ssh: bool,
 }
 
 impl NamedContexts {
-    /// Takes in each `NAME=VALUE`, and the main context where that is elsewhere.
+    /// Parses each `NAME=VALUE`, and adds the main context if it is remote.
     pub(super) fn new(texts: &[String], main: &ContextPlace) -> Result<Self> {
         let mut named = Self::default();
         for text in texts {
@@ -57,7 +57,7 @@ impl NamedContexts {
         Ok(())
     }
 
-    /// Makes the directory of `DIR[:TAG][@DIGEST]` absolute and remembers it.
+    /// Makes the directory of `DIR[:TAG][@DIGEST]` absolute and records it.
     fn layout(&mut self, text: &str) -> Result<String> {
         let digest = text.find("@sha256:").unwrap_or(text.len());
         let tag = match text[..digest].rfind(':') {

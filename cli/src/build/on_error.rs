@@ -1,8 +1,8 @@
-//! What happens when a step fails: `--on-error`.
+//! The reaction to a failed step: `--on-error`.
 //!
-//! A shell is opened when everything else has ended: the steps that ran beside the failed one were
-//! stopped, the display is closed, the failure is on the screen, and signals are the shell's. It
-//! makes no difference to the build, which has failed and is recorded so.
+//! The shell opens after everything else has ended: concurrent steps are stopped, the display is
+//! closed, the failure is printed, and the shell receives signals. The shell doesn't affect the
+//! build, which has failed and is recorded as failed.
 
 use std::io::IsTerminal;
 
@@ -17,7 +17,7 @@ use super::session::Failure;
 use crate::container::{Passing, Signals, Terminal, attend, standard_input};
 use crate::printer::Printer;
 
-/// What happens when a step fails.
+/// The reaction to a failed step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum OnError {
     /// The build ends
@@ -27,7 +27,7 @@ pub(crate) enum OnError {
     Shell,
 }
 
-/// Refuses a shell that could read nothing, because the build has read it all.
+/// Rejects a shell if the build reads all of standard input, which leaves the shell no input.
 pub(super) fn check(
     on_error: OnError,
     context: &ContextPlace,
@@ -41,13 +41,13 @@ pub(super) fn check(
     Ok(())
 }
 
-/// Tells whether a failure is that of a program, so that what it failed in can be entered.
+/// Returns `true` if a program failed in a step, so that a shell can open there.
 pub(super) fn can_be_entered(failure: &Failure) -> bool {
     let Failure::Solve(SolveError::Step { error, .. }) = failure else { return false };
     matches!(**error, StepError::Exit { .. })
 }
 
-/// Opens a shell in the step that failed, and returns when it has ended.
+/// Opens a shell in the failed step, and returns after the shell has ended.
 pub(super) async fn enter(failure: &Failure, printer: &Printer) -> Result<()> {
     let Failure::Solve(SolveError::Step { error, name, .. }) = failure else {
         printer.note("there is no failed step to open a shell in");
@@ -70,7 +70,7 @@ async fn shell(step: &FailedStep, printer: &Printer) -> Result<()> {
     let io = Io { input, output: passing.sink(), namespace: None, gate: None };
     let signals = Signals::catch();
     let running = step.shell(terminal.as_ref().map(Terminal::size), io).await?;
-    // How the shell ends is nobody's business: people leave it after a command that failed.
+    // The shell's exit status is ignored: users often leave it after a failed command.
     attend(running, signals, terminal, &passing).await.map_err(|failure| failure.error)?;
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What is done with what was built.
+//! The outputs of a build.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use super::images::Step;
 use crate::commands::build::{BuildArguments, Right};
 use crate::printer::Stdout;
 
-/// Makes out where the image goes: where the arguments say, else into the store.
+/// Returns the outputs that the arguments name, or an image in the store.
 pub(super) fn resolve(arguments: &BuildArguments, tags: &[Reference]) -> Result<Vec<Output>> {
     let texts = arguments.outputs.iter().filter(|text| !text.is_empty());
     let mut outputs = texts.map(|text| Output::parse(text)).collect::<Result<Vec<_>, _>>()?;
@@ -54,7 +54,7 @@ pub(super) fn resolve(arguments: &BuildArguments, tags: &[Reference]) -> Result<
     Ok(outputs)
 }
 
-/// Says of every image what is typed after `--annotation`.
+/// Adds the annotations of `--annotation` to every image.
 fn annotate(outputs: &mut [Output], texts: &[String]) -> Result<()> {
     let mut annotations = Annotations::default();
     for text in texts.iter().filter(|text| !text.is_empty()) {
@@ -72,7 +72,7 @@ fn annotate(outputs: &mut [Output], texts: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// What an export works with.
+/// The context of an export.
 pub(super) struct Exporting {
     pub(super) store: Store,
     pub(super) worker: Arc<Worker>,
@@ -80,7 +80,7 @@ pub(super) struct Exporting {
     pub(super) limits: ArchiveLimits,
     pub(super) events: EventSender,
     pub(super) cancel: CancellationToken,
-    /// Where streams go.
+    /// The standard output, for outputs that are streams.
     pub(super) stdout: Stdout,
 }
 
@@ -106,7 +106,7 @@ impl Exporting {
         self.work(name, work).await
     }
 
-    /// Does the work of a step on a thread that may block.
+    /// Runs the work of a step on a thread that may block.
     async fn work<T: Send + 'static>(
         self,
         name: &'static str,
@@ -134,7 +134,7 @@ impl Exporting {
     }
 }
 
-/// Reports an export as a step, or as part of one.
+/// A reporter of an export, as a step or as part of one.
 pub(super) struct Reporter<'a> {
     pub(super) id: VertexId,
     pub(super) events: &'a EventSender,
@@ -152,12 +152,12 @@ impl Progress for Reporter<'_> {
     }
 }
 
-/// Gets layers of base images, from a thread that may block.
+/// A fetcher of layers of base images, for threads that may block.
 struct Fetcher<'a> {
     blobs: &'a Blobs,
     worker: &'a Worker,
     runtime: Handle,
-    /// The step that they are fetched for, and where its events go.
+    /// The step that fetches the layers, and the sender of its events.
     report: (VertexId, &'a EventSender),
 }
 

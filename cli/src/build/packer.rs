@@ -1,4 +1,4 @@
-//! Layers that are packed while the build runs.
+//! Packing of layers while the build runs.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -11,15 +11,15 @@ use kiln_worker::{Fill, LayerPacker};
 
 use super::output::Reporter;
 
-/// Packs layers as the first output wants them.
+/// A packer with the first output's compression.
 #[derive(Debug)]
 struct Packer {
     store: Store,
     packing: Packing,
 }
 
-/// Returns what packs layers that never have a tree. There is none where the image is kept in the
-/// store, since it is going to be run, or files are wanted.
+/// Returns a packer for layers that are never mounted as a tree. Returns `None` if an output keeps
+/// the image in the store, where it is likely to be run, or exports files.
 pub(super) fn packer(store: &Store, outputs: &[Output]) -> Option<Arc<dyn LayerPacker>> {
     let packing = outputs.first()?.packing;
     outputs

@@ -1,4 +1,4 @@
-//! Where the main context and the Dockerfile are.
+//! The locations of the main context and the Dockerfile.
 
 use std::path::{Path, PathBuf};
 
@@ -7,38 +7,38 @@ use anyhow::{Context, Result, bail};
 use super::files::TEXT_LIMIT;
 use crate::once::Sources;
 
-/// Where the main context is.
+/// The location of the main context.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum ContextPlace {
-    /// A directory.
+    /// The path of a local directory.
     Directory(PathBuf),
-    /// An archive on standard input, or no context but a Dockerfile there.
+    /// Standard input, which holds an archive or a Dockerfile without a context.
     StandardInput,
-    /// A repository or a file behind a URL.
+    /// The address of a repository or a file.
     Remote(String),
 }
 
-/// Where a Dockerfile is.
+/// The location of a Dockerfile.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum DockerfilePlace {
-    /// In the context, under its usual name.
+    /// In the context, under its default name.
     Context,
-    /// At a path that the user has given.
+    /// At a path that the user names.
     Path(PathBuf),
     /// On standard input.
     StandardInput,
-    /// Behind a URL.
+    /// At a URL.
     Remote(String),
-    /// Read already, from a place that can be read once or that is elsewhere.
+    /// Contents that were read already, because the location is remote or can be read only once.
     Text {
-        /// The place.
+        /// The name of the location.
         name: String,
-        /// What was read.
+        /// The contents.
         text: Vec<u8>,
     },
 }
 
-/// Makes out where the main context is.
+/// Returns the location of the main context.
 pub(super) fn context_place(path: &Path) -> Result<ContextPlace> {
     if path.as_os_str() == "-" {
         return Ok(ContextPlace::StandardInput);
@@ -50,7 +50,7 @@ pub(super) fn context_place(path: &Path) -> Result<ContextPlace> {
     }
 }
 
-/// Makes out where the Dockerfile is.
+/// Returns the location of the Dockerfile.
 pub(super) fn dockerfile_place(
     file: Option<PathBuf>,
     context: &ContextPlace,
@@ -71,14 +71,14 @@ pub(super) fn dockerfile_place(
     Ok(place)
 }
 
-/// Tells whether a Dockerfile is named by its address.
+/// Returns `true` if the user names the Dockerfile by a URL.
 fn is_url(text: &str) -> bool {
     text.starts_with("http://") || text.starts_with("https://")
 }
 
-/// Returns the address of a context that is elsewhere.
+/// Returns the address of a remote context; `None` for a local path.
 pub(super) fn remote(text: &str) -> Option<String> {
-    // Docker's old way to name a repository, as import paths of Go are.
+    // Docker's old notation for a repository, like a Go import path.
     let Some(path) = text.strip_prefix("github.com/") else {
         return kiln_frontend::is_remote_context(text).then(|| text.to_owned());
     };
@@ -87,12 +87,13 @@ pub(super) fn remote(text: &str) -> Option<String> {
     Some(format!("https://github.com/{}.git{options}", path.strip_suffix(".git").unwrap_or(path)))
 }
 
-/// Tells whether an address elsewhere is reached by SSH: that of a repository without scheme is.
+/// Returns `true` if git reaches an address through SSH, as it does any repository without a
+/// scheme.
 pub(super) fn is_ssh(url: &str) -> bool {
     url.split_once("://").is_none_or(|(scheme, _)| scheme.eq_ignore_ascii_case("ssh"))
 }
 
-/// Returns the absolute path of a context that is a directory.
+/// Returns the absolute path of a context directory.
 pub(super) fn context_directory(path: &Path) -> Result<PathBuf> {
     let text = path.to_string_lossy();
     let metadata = std::fs::metadata(path)

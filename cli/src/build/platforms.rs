@@ -1,17 +1,17 @@
-//! The platforms to build for: `--platform`.
+//! The target platforms: `--platform`.
 
 use anyhow::{Context, Result};
 use kiln_exporter::Output;
 use kiln_oci::Platform;
 
-/// What stands for this machine's own platform.
+/// The value that stands for this machine's platform.
 const LOCAL: &str = "local";
 
-/// Makes out the platforms to build for, in the order in which they are first named; none where
-/// nobody has asked for any.
+/// Parses the target platforms, without duplicates, in the order of their first mention. Returns
+/// none if the user names none.
 pub(crate) fn platforms(texts: &[String]) -> Result<Vec<Platform>> {
     let mut platforms = Vec::new();
-    // An empty variable is none.
+    // An empty environment variable counts as unset.
     for text in texts.iter().filter(|text| !text.is_empty()).flat_map(|text| text.split(',')) {
         let platform = platform(text.trim())?;
         if !platforms.contains(&platform) {
@@ -21,7 +21,7 @@ pub(crate) fn platforms(texts: &[String]) -> Result<Vec<Platform>> {
     Ok(platforms)
 }
 
-/// Reads a platform as docker spells it.
+/// Parses a platform in docker's notation.
 pub(crate) fn platform(text: &str) -> Result<Platform> {
     if text.eq_ignore_ascii_case(LOCAL) {
         return Ok(Platform::host());
@@ -29,7 +29,7 @@ pub(crate) fn platform(text: &str) -> Result<Platform> {
     text.parse().with_context(|| format!("invalid platform {text:?}"))
 }
 
-/// Refuses outputs that can't hold several platforms, before anything is built for them.
+/// Rejects outputs that can't hold several platforms, before the build begins.
 pub(super) fn check_outputs(platforms: &[Platform], outputs: &[Output]) -> Result<()> {
     if platforms.len() > 1 {
         outputs.iter().try_for_each(|output| output.check_platforms(platforms, true))?;
@@ -37,7 +37,7 @@ pub(super) fn check_outputs(platforms: &[Platform], outputs: &[Output]) -> Resul
     Ok(())
 }
 
-/// Returns a platform as part of a file's name: `linux_arm_v7`.
+/// Returns a platform as part of a file name, such as `linux_arm_v7`.
 pub(crate) fn file_name(platform: &Platform) -> String {
     platform.specifier().replace('/', "_")
 }

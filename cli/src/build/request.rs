@@ -1,4 +1,4 @@
-//! What a build was asked for.
+//! The request of a build: its parsed arguments.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -28,84 +28,84 @@ use crate::limits;
 use crate::once::Sources;
 use crate::settings::Settings;
 
-/// The name by which a graph refers to the main context.
+/// The name of the main context in graphs.
 pub(super) const CONTEXT_NAME: &str = "context";
 
-/// What a build was asked for.
+/// The request of a build.
 #[derive(Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(crate) struct BuildRequest {
-    /// Where the main context is.
+    /// The location of the main context.
     pub(super) context: ContextPlace,
-    /// Most bytes of an archive on standard input, and of a file from a URL; `None` for no limit.
+    /// The most bytes of an archive on standard input or of a file from a URL; `None` for no limit.
     pub(super) input_limit: Option<u64>,
-    /// Limits of git.
+    /// The limits of memory and time for git.
     pub(super) git: GitLimits,
-    /// Where the Dockerfile is.
+    /// The location of the Dockerfile.
     pub(super) dockerfile: DockerfilePlace,
-    /// The stage to build.
+    /// The stage to build; `None` for the last one.
     pub(super) target: Option<String>,
-    /// Build arguments.
+    /// The values of `--build-arg`, by name.
     pub(super) build_args: BTreeMap<String, String>,
-    /// Labels.
+    /// The values of `--label`, by name.
     pub(super) labels: BTreeMap<String, String>,
     /// Named contexts that are directories, by the name of their local source.
     pub(super) directories: BTreeMap<String, PathBuf>,
-    /// Directories of OCI layouts.
+    /// Directories of OCI layouts, by their name in the graph.
     pub(super) layouts: BTreeMap<String, PathBuf>,
-    /// Named contexts as the frontend takes them.
+    /// Named contexts in the form that the frontend expects.
     pub(super) named_contexts: BTreeMap<String, String>,
-    /// Whether images are to be what their registries have now.
+    /// `true` if the build resolves images at their registries even if the store has them.
     pub(super) pull: bool,
-    /// Whether a context is a repository that is reached by SSH.
+    /// `true` if a context is a repository that git reaches through SSH.
     pub(super) uses_ssh: bool,
-    /// The platforms to build for; none where nobody has asked for any.
+    /// The target platforms; empty if the user names none.
     pub(super) platforms: Vec<Platform>,
     /// The network of steps that name none.
     pub(super) network: Network,
-    /// What steps may do beyond the sandbox.
+    /// The entitlements of steps beyond the sandbox.
     pub(super) allowed: Allowed,
-    /// More hosts: name and address.
+    /// Additional hosts: name and address.
     pub(super) hosts: Vec<(String, String)>,
     /// The OCI runtime that runs steps.
     pub(super) runtime: Option<PathBuf>,
-    /// What steps may use, where it's no matter to their results.
+    /// Resource limits that don't affect the results of steps.
     pub(super) resources: Limits,
-    /// What steps may use, as the graph says it.
+    /// Resource limits that are part of the graph.
     pub(super) limits: ProcessLimits,
-    /// Secrets by ID.
+    /// The sources of secrets, by ID.
     pub(super) secrets: BTreeMap<String, SecretSource>,
-    /// The sockets of SSH agents that are lent to the build, by ID.
+    /// The sockets of SSH agents that the build may use, by ID.
     pub(super) agents: BTreeMap<String, PathBuf>,
-    /// Stages whose steps run in any case; all where it is empty.
+    /// Stages whose steps don't use the cache; an empty list means all stages.
     pub(super) no_cache: Option<Vec<String>>,
-    /// Caches elsewhere.
+    /// External caches to import and export.
     pub(super) caches: Caches,
-    /// Where the image goes.
+    /// The outputs to write.
     pub(super) outputs: Vec<Output>,
-    /// What is said about the image.
+    /// The attestations to attach to the images.
     pub(super) attest: AttestOptions,
-    /// Why images that were to be loaded are kept here.
+    /// The reason why images for an engine stay in the store instead.
     pub(super) kept: Option<String>,
-    /// What happens when a step fails.
+    /// The reaction to a failed step.
     pub(super) on_error: OnError,
-    /// How many steps run at once; `None` for what suits the machine.
+    /// The most steps that run at once; `None` for a default that suits the machine.
     pub(super) jobs: Option<usize>,
-    /// Whether it is said why steps ran.
+    /// `true` if the build prints why steps ran.
     pub(super) explain: bool,
-    /// How much steps may print.
+    /// The limits of the output of steps.
     pub(super) log_limits: LogLimits,
-    /// Whether ignore files and `--exclude` count where BuildKit heeds them, and nowhere else.
+    /// `true` if ignore files and `--exclude` apply only where `BuildKit` applies them.
     pub(super) strict_buildkit: bool,
 }
 
 impl BuildRequest {
-    /// Returns the platforms that were asked for.
+    /// Returns the target platforms that the user names.
     pub(crate) fn platforms(&self) -> &[Platform] {
         &self.platforms
     }
 
-    /// Returns the addresses that the user has named as contexts.
+    /// Returns the addresses that the user names as contexts.
     pub(super) fn addresses(&self) -> Vec<String> {
         let context = match &self.context {
             ContextPlace::Remote(url) => Some(url),
@@ -114,7 +114,7 @@ impl BuildRequest {
         context.into_iter().chain(self.named_contexts.values()).cloned().collect()
     }
 
-    /// Makes out what was asked for.
+    /// Parses the arguments into a request.
     pub(crate) fn resolve(arguments: BuildArguments) -> Result<Self> {
         let context = places::context_place(&arguments.context)?;
         let tags = arguments.tags.iter().map(|tag| parse_tag(tag)).collect::<Result<Vec<_>>>()?;
@@ -174,14 +174,14 @@ impl BuildRequest {
         })
     }
 
-    /// Fetches a Dockerfile that is behind a URL.
+    /// Fetches a Dockerfile at a URL.
     ///
     /// # Errors
-    /// Fails where it can't be fetched.
+    /// Fails if the Dockerfile can't be fetched.
     pub(crate) async fn fetch_dockerfile(&mut self, settings: &Settings) -> Result<()> {
         let DockerfilePlace::Remote(url) = &self.dockerfile else { return Ok(()) };
         let doing = "fetch the Dockerfile";
-        // The error begins with the URL.
+        // The error's text begins with the URL.
         let failed = |error: kiln_registry::Error| {
             let text = format!("{doing} {error}");
             anyhow::Error::new(error).context(text)
@@ -197,7 +197,7 @@ impl BuildRequest {
         Ok(())
     }
 
-    /// Looks for who is to take images that are to be loaded.
+    /// Finds the engine for each output that loads an image.
     pub(crate) async fn find_engines(&mut self, settings: &Settings) -> Result<()> {
         for output in &mut self.outputs {
             let OutputKind::Load(choice) = &output.kind else { continue };
@@ -217,7 +217,7 @@ impl BuildRequest {
         platforms::check_outputs(&self.platforms, &self.outputs)
     }
 
-    /// Returns the names that images are to have.
+    /// Returns the names of the images.
     pub(super) fn names(&self) -> Vec<String> {
         let mut names = Vec::new();
         for name in self.outputs.iter().flat_map(|output| &output.names) {
@@ -230,7 +230,7 @@ impl BuildRequest {
     }
 }
 
-/// Returns the stages whose steps run in any case: all for an empty list.
+/// Returns the stages whose steps don't use the cache; an empty list means all.
 fn uncached_stages(is_all: bool, stages: Vec<String>) -> Option<Vec<String>> {
     if is_all {
         return Some(Vec::new());
@@ -238,7 +238,7 @@ fn uncached_stages(is_all: bool, stages: Vec<String>) -> Option<Vec<String>> {
     (!stages.is_empty()).then_some(stages)
 }
 
-/// Reads the limits of git: bytes of memory and seconds, of which zero stands for no limit.
+/// Parses the limits of git: bytes of memory and seconds. Zero means no limit.
 fn git_limits(memory: &str, seconds: u64) -> Result<GitLimits> {
     let memory = limits::size_limit(memory).context("invalid --git-memory")?;
     let patience = (seconds > 0).then(|| Duration::from_secs(seconds));
@@ -253,7 +253,7 @@ fn parse_tag(text: &str) -> Result<Reference> {
     Ok(tag)
 }
 
-/// Returns how much steps may print, by the variables that BuildKit reads for this.
+/// Returns the limits of the output of steps, from the environment variables that BuildKit reads.
 fn log_limits(is_unlimited: bool) -> LogLimits {
     if is_unlimited {
         return LogLimits::NONE;
@@ -261,7 +261,7 @@ fn log_limits(is_unlimited: bool) -> LogLimits {
     let default = LogLimits::default();
     let limit = |name, default| {
         let value = std::env::var(name).ok().and_then(|text| text.parse::<i64>().ok());
-        // Negative numbers stand for no limit.
+        // A negative number means no limit.
         value.map_or(default, |bytes| u64::try_from(bytes).ok())
     };
     LogLimits {

@@ -1,11 +1,11 @@
-//! What steps may use: what of it is in the graph.
+//! The resource limits that are part of the graph.
 
 use anyhow::{Context, Result};
 use kiln_frontend::ProcessLimits;
 
 use crate::limits;
 
-/// Makes out what steps may use.
+/// Parses the size of `/dev/shm` and the ulimits.
 pub(super) fn process_limits(
     shm_size: Option<&str>,
     ulimits: &[String],

@@ -1,4 +1,4 @@
-//! Secrets that are lent to a build: `--secret`.
+//! Secrets of a build: `--secret`.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -8,10 +8,10 @@ use kiln_worker::SecretSource;
 
 use crate::once::Sources;
 
-/// Most bytes of a secret that can be read once, as BuildKit has it.
+/// The most bytes of a secret from a source that can be read only once; BuildKit's limit.
 const LIMIT: u64 = 500 * 1024;
 
-/// Returns secrets by ID.
+/// Parses the secrets and returns their sources by ID.
 pub(super) fn secrets(
     texts: &[String],
     sources: &mut Sources,
@@ -35,7 +35,7 @@ fn parse_secret(text: &str, sources: &mut Sources) -> Result<(String, SecretSour
     }
     let Some(id) = id.filter(|id| !id.is_empty()) else { bail!("invalid secret {text:?}: no id") };
     if kind.as_deref() == Some("env") && variable.is_none() {
-        // With `type=env`, a source is the name of a variable.
+        // With `type=env`, the source is the name of a variable.
         variable = file.take().map(|path| path.to_string_lossy().into_owned());
     }
     let mut from_file = |path: PathBuf| {
@@ -53,7 +53,7 @@ fn parse_secret(text: &str, sources: &mut Sources) -> Result<(String, SecretSour
         (Some(path), None) => from_file(path)?,
         (None, Some(name)) => from_environment(&name)
             .with_context(|| format!("secret {id}: environment variable {name}"))?,
-        // Neither: the variable of that name where it is set, else the file.
+        // Neither is given: the source is the variable of that name if it is set, else the file.
         (None, None) => match from_environment(&id) {
             Ok(value) if kind.as_deref() != Some("file") => value,
             _ => from_file(PathBuf::from(&id))?,

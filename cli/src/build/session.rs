@@ -1,4 +1,4 @@
-//! One build at work.
+//! A build in progress.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use crate::commands::sync;
 use crate::hints;
 use crate::printer::{Printer, causes};
 
-/// What a build works with.
+/// The request, tools and state of a build.
 pub(super) struct Session<'a> {
     pub(super) request: &'a BuildRequest,
     pub(super) input: &'a Input,
@@ -31,29 +31,29 @@ pub(super) struct Session<'a> {
     pub(super) events: EventSender,
     pub(super) cancel: CancellationToken,
     pub(super) printer: &'a Printer,
-    /// Build checks that fired, to be shown at the end.
+    /// The findings of the build checks, which are printed at the end.
     pub(super) warnings: RefCell<Vec<Warning>>,
 }
 
-/// What a build has come to.
+/// The outcome of a build that succeeded.
 #[derive(Debug)]
 pub(crate) struct Done {
-    /// What was written.
+    /// The images and files that the exporter wrote.
     pub(crate) exported: kiln_exporter::Exported,
-    /// How many steps there were.
+    /// The number of steps.
     pub(crate) steps: usize,
-    /// How many of them were known.
+    /// The number of steps whose results came from the cache.
     pub(crate) cached: usize,
 }
 
-/// Why a build has failed.
+/// The reason for a failed build.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// The Dockerfile is wrong.
+    /// Errors in the Dockerfile.
     Dockerfile(Vec<kiln_frontend::Error>),
-    /// A step failed.
+    /// A failed step.
     Solve(SolveError),
-    /// Anything else.
+    /// Any other error.
     Other(anyhow::Error),
 }
 
@@ -64,13 +64,13 @@ impl From<anyhow::Error> for Failure {
 }
 
 impl Failure {
-    /// Tells whether a step failed by itself, and not because the build was stopped.
+    /// Returns `true` if a step failed by itself, rather than because the build was stopped.
     pub(crate) fn is_of_a_step(&self) -> bool {
         let Self::Solve(SolveError::Step { error, .. }) = self else { return false };
         !matches!(**error, StepError::Cancelled)
     }
 
-    /// Returns what helps against it, besides what a step has printed.
+    /// Returns a hint against the failure. Doesn't include the output of the step.
     pub(crate) fn hint(&self) -> Option<String> {
         match self {
             Self::Dockerfile(errors) => errors.iter().find_map(|error| error.hint.clone()),
@@ -83,7 +83,7 @@ impl Failure {
         }
     }
 
-    /// Returns the error in one line.
+    /// Returns the error on one line.
     pub(crate) fn summary(&self) -> anyhow::Error {
         match self {
             Self::Dockerfile(errors) => anyhow::Error::msg(
@@ -99,7 +99,7 @@ impl Failure {
 }
 
 impl Session<'_> {
-    /// Lowers, solves and exports.
+    /// Lowers the Dockerfile, solves the graphs, and exports the result.
     pub(super) async fn run(&self) -> Result<Done, Failure> {
         let begun = time::OffsetDateTime::now_utc();
         let importing = self.begin_imports();
@@ -121,7 +121,7 @@ impl Session<'_> {
         }
     }
 
-    /// Gets ready to take results from caches elsewhere.
+    /// Prepares the import of results and cache mounts from external caches.
     async fn prepare(&self, graph: &Arc<Graph>, cache: &RemoteCache) {
         self.tools.worker.know_bases(graph).await;
         let mut filling = None;
@@ -135,7 +135,7 @@ impl Session<'_> {
         }
     }
 
-    /// Solves and exports.
+    /// Solves the graph and exports the result.
     async fn make(
         &self,
         lowered: &[(Platform, Lowered)],
@@ -164,7 +164,7 @@ impl Session<'_> {
         let tops: Vec<LayerId> = images.iter().filter_map(|image| image.layer.clone()).collect();
         let mut outputs = self.request.outputs.clone();
         if !cache.is_local() {
-            // All may have to be written once more, and a stream can't be taken back.
+            // A retry writes all outputs again, but can't rewind a stream. So streams come last.
             outputs.sort_by_key(kiln_exporter::Output::is_stdout);
         }
         let request = ExportRequest {
@@ -182,7 +182,7 @@ impl Session<'_> {
         Ok(Done { exported, steps, cached })
     }
 
-    /// Returns what an export works with.
+    /// Returns the context of an export.
     pub(super) fn exporting(&self) -> Exporting {
         let Tools { store, resolver, worker, .. } = self.tools;
         Exporting {
@@ -202,7 +202,7 @@ impl Session<'_> {
         }
     }
 
-    /// Refuses what can't be written of these images, before anything is built for it.
+    /// Rejects outputs that can't hold these images, before the build begins.
     fn check_outputs(&self, lowered: &[(Platform, Lowered)]) -> Result<(), Failure> {
         let platforms: Vec<Platform> = lowered.iter().map(|(it, _)| it.clone()).collect();
         let is_index = platforms.len() > 1 || lowered.iter().any(|(_, it)| it.multi_platform);
@@ -219,13 +219,13 @@ impl Session<'_> {
         checked.map_err(|error| Failure::Other(error.into()))
     }
 
-    /// Lowers, and returns the graph of each platform.
+    /// Lowers the Dockerfile and returns the graph of each platform.
     pub(super) fn graphs(&self) -> Result<Vec<Definition>, Failure> {
         Ok(self.lower()?.iter().map(|(_, lowered)| lowered.definition()).collect())
     }
 }
 
-/// Returns the image of each platform. `outputs` are the files of those that have any.
+/// Returns the image of each platform. `outputs` holds the results of the images with files.
 fn images(
     lowered: Vec<(Platform, Lowered)>,
     outputs: Vec<Output>,

@@ -1,8 +1,9 @@
-//! Answers to the frontend about sources elsewhere: their times, for `SOURCE_DATE_EPOCH`, and the files of
+//! Sources that the frontend asks about: their times for `SOURCE_DATE_EPOCH`, and the files of
 //! named contexts.
 //!
-//! A source is brought in as any step would, and its files tell the time: those of a repository have
-//! the commit's time, a downloaded file has the time that the server told, or 1970 where it told none.
+//! kiln fetches such a source like any step does and takes the time from its files: the files of a
+//! repository have the commit's time; a downloaded file has the time that the server reports, or
+//! 1970 without one.
 
 use std::io::Read;
 use std::path::Path;
@@ -20,20 +21,20 @@ use super::images::Step;
 use super::tools::{Tools, check_privileges};
 use crate::redact;
 
-/// How much of a file tells whether it is an archive.
+/// The number of bytes of a file that are inspected to recognize an archive.
 const START: u64 = 1024;
 
-/// Files of contexts, and times of sources elsewhere.
+/// Files of contexts, together with the times of remote sources.
 pub(super) struct TimedFiles<'a> {
-    /// The files.
+    /// The files of the main and named contexts.
     pub(super) files: &'a Files,
-    /// Who brings sources in.
+    /// The tools that fetch sources.
     pub(super) tools: &'a Tools,
-    /// Where progress goes.
+    /// The sender of progress events.
     pub(super) events: &'a EventSender,
-    /// Cancelled to stop.
+    /// The token that stops the fetching.
     pub(super) cancel: &'a CancellationToken,
-    /// The runtime.
+    /// A handle to the Tokio runtime.
     pub(super) runtime: Handle,
 }
 
@@ -75,7 +76,7 @@ impl ContextFiles for TimedFiles<'_> {
 }
 
 impl TimedFiles<'_> {
-    /// Brings a source in and opens its files.
+    /// Fetches a source and opens its files.
     async fn fetch(&self, source: &SourceOp, step: &Step<'_>) -> Result<Dir> {
         check_privileges()?;
         let (events, cancel) = (self.events.clone(), self.cancel.clone());
@@ -106,7 +107,7 @@ impl TimedFiles<'_> {
     }
 }
 
-/// Returns the latest time of what lies in a directory.
+/// Returns the latest modification time of a directory's files.
 fn newest(root: &Dir) -> Result<Option<i64>> {
     use std::os::unix::ffi::OsStrExt as _;
     let mut newest = None;

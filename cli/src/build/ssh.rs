@@ -1,4 +1,4 @@
-//! SSH agents that are lent to a build.
+//! SSH agents of a build: `--ssh`.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::FileTypeExt;
@@ -6,16 +6,16 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-/// The ID of the agent of mounts and repositories that name none.
+/// The ID of the agent for mounts and repositories that name none.
 pub(super) const DEFAULT: &str = "default";
 
-/// Returns the sockets of agents by ID.
+/// Parses the values of `--ssh` and returns the agents' sockets by ID.
 pub(super) fn agents(texts: &[String]) -> Result<BTreeMap<String, PathBuf>> {
     let own = std::env::var_os("SSH_AUTH_SOCK").filter(|path| !path.is_empty()).map(PathBuf::from);
     texts.iter().map(|text| parse(text, own.as_deref())).collect()
 }
 
-/// Makes out `ID[=SOCKET]`; without a socket it is the caller's own agent.
+/// Parses `ID[=SOCKET]`. Without a socket, uses the caller's own agent.
 fn parse(text: &str, own: Option<&Path>) -> Result<(String, PathBuf)> {
     let (id, path) = match text.split_once('=') {
         Some((id, path)) => (id, Some(PathBuf::from(path))),

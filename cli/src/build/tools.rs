@@ -1,4 +1,4 @@
-//! What turns graphs into files: made once for a build.
+//! The components that turn graphs into files. A build creates them once.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -23,29 +23,29 @@ use crate::redact::Redactor;
 use crate::rootless;
 use crate::settings::Settings;
 
-/// Where some work reports to, and what ends it.
+/// The event sender and cancellation token of some work.
 #[derive(Clone, Copy)]
 pub(super) struct Reporting<'a> {
-    /// Takes the events of the work.
+    /// The sender of the work's events.
     pub(super) events: &'a EventSender,
-    /// Is cancelled when the work is to stop.
+    /// The token that stops the work.
     pub(super) cancel: &'a CancellationToken,
 }
 
-/// What turns graphs into files.
+/// The components that turn graphs into files.
 pub(super) struct Tools {
     pub(super) store: Store,
     pub(super) resolver: Arc<ImageResolver>,
     pub(super) worker: Arc<Worker>,
-    /// Packs layers while steps run; `None` where no output needs any packed.
+    /// The packer that works while steps run; `None` if no output needs packed layers.
     pub(super) ahead: Option<Arc<Ahead>>,
-    /// Takes out of names what must not be kept.
+    /// The redactor for secrets in the names of steps.
     redactor: Arc<Redactor>,
     jobs: usize,
 }
 
 impl Tools {
-    /// Makes them. `directory` is the main context, where that is one.
+    /// Creates the tools. `directory` is the main context if it is a local directory.
     pub(super) fn new(
         request: &BuildRequest,
         settings: &Settings,
@@ -83,7 +83,7 @@ impl Tools {
                 contexts: request.addresses(),
                 environment: settings.git_environment(),
                 known_hosts: settings.known_hosts(),
-                // Only who builds may lend keys, not a Dockerfile.
+                // Only the user may lend SSH keys; a Dockerfile may not.
                 ssh_agent: request
                     .agents
                     .get(ssh::DEFAULT)
@@ -96,7 +96,7 @@ impl Tools {
         Ok(Self { store, resolver, worker, ahead, redactor, jobs })
     }
 
-    /// Solves graphs as one, by what the store knows.
+    /// Solves several graphs as one, with the store's cache.
     pub(super) async fn solve(
         &self,
         definitions: &[Definition],
@@ -114,7 +114,7 @@ impl Tools {
         cache.redacted(Arc::new(move |name| redactor.text(name)))
     }
 
-    /// Solves a graph by what a cache knows.
+    /// Solves a graph with a cache.
     pub(super) async fn solve_graph(
         &self,
         graph: &Arc<Graph>,
@@ -137,12 +137,12 @@ impl Tools {
     }
 }
 
-/// Checks graphs, and makes one of them.
+/// Checks several graphs and merges them into one.
 pub(super) fn load(definitions: &[Definition]) -> Result<Arc<Graph>> {
     Ok(Arc::new(Graph::load_all(definitions).context("check the build graph")?))
 }
 
-/// Refuses to work without the privileges that layers need.
+/// Fails without the privileges that layers need.
 pub(super) fn check_privileges() -> Result<()> {
     if !rootless::is_privileged() {
         bail!("files of images can't be made here: kiln is neither root nor in a user namespace");

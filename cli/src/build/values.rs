@@ -1,19 +1,20 @@
-//! What a build is given by name: `--build-arg` and `--label`.
+//! Named values of a build: `--build-arg` and `--label`.
 
 use std::collections::BTreeMap;
 
 use anyhow::{Result, bail};
 
-/// The argument that says which time is the latest that an image may tell.
+/// The argument that limits the times in an image.
 const EPOCH: &str = "SOURCE_DATE_EPOCH";
 
-/// Makes out build arguments.
+/// Parses build arguments.
 pub(super) fn build_args(texts: &[String]) -> Result<BTreeMap<String, String>> {
     let mut arguments = BTreeMap::new();
     for text in texts {
         let (name, value) = match text.split_once('=') {
             Some((name, value)) => (name, Some(value.to_owned())),
-            // Without a value it is the environment's; a variable that isn't set is no argument.
+            // An argument without a value takes it from the environment; an unset variable is no
+            // argument.
             None => (text.as_str(), std::env::var(text).ok()),
         };
         if name.is_empty() {
@@ -23,7 +24,7 @@ pub(super) fn build_args(texts: &[String]) -> Result<BTreeMap<String, String>> {
             arguments.insert(name.to_owned(), value);
         }
     }
-    // As buildx does: the one variable that need not be named.
+    // Like buildx, kiln passes this one variable even if the user doesn't name it.
     if !texts.iter().any(|text| text.split('=').next() == Some(EPOCH))
         && let Ok(epoch) = std::env::var(EPOCH)
         && !epoch.is_empty()
@@ -33,7 +34,7 @@ pub(super) fn build_args(texts: &[String]) -> Result<BTreeMap<String, String>> {
     Ok(arguments)
 }
 
-/// Makes out labels.
+/// Parses labels.
 pub(super) fn labels(texts: &[String]) -> Result<BTreeMap<String, String>> {
     let parse = |text: &String| {
         let (name, value) = text.split_once('=').unwrap_or((text, ""));

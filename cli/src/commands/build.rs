@@ -193,8 +193,8 @@ pub(crate) struct BuildArguments {
 }
 
 impl BuildArguments {
-    /// Tells whether files of images are made or read: a question about a Dockerfile in a directory
-    /// needs none.
+    /// Returns `true` if the command creates or reads files of images. A query about a Dockerfile
+    /// in a local directory does neither.
     pub(crate) fn needs_ids(&self) -> bool {
         let is_question = self.check || self.dump_llb.is_some() || self.call != Call::BUILD;
         !(is_question && self.build_contexts.is_empty() && self.context.is_dir())
@@ -212,7 +212,7 @@ pub(crate) enum Network {
     None,
 }
 
-/// What a Dockerfile can't decide by itself.
+/// An entitlement that a Dockerfile can't grant itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Right {
     /// RUN --network=host
@@ -226,10 +226,10 @@ pub(crate) enum Right {
     LocalDelete,
 }
 
-/// What lets an output remove files outside of the working directory.
+/// The entitlement to remove files outside the working directory for an output.
 pub(crate) const LOCAL_DELETE: &str = "buildx.local.delete";
 
-/// How progress is shown.
+/// The display of progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ProgressMode {
     /// Live in a terminal, plain otherwise
@@ -248,8 +248,8 @@ pub(crate) enum ProgressMode {
 }
 
 impl ProgressMode {
-    /// Returns the mode that was asked for: on the command line, where `--quiet` counts more than `--progress`,
-    /// else by the value of the environment's variable. An empty one is none.
+    /// Returns the requested mode: from the command line, where `--quiet` overrides `--progress`,
+    /// or else from the environment variable. An empty variable counts as unset.
     pub(crate) fn of(arguments: &BuildArguments, variable: Option<String>) -> Result<Self> {
         match (arguments.quiet, arguments.progress) {
             (true, _) => Ok(Self::Quiet),
@@ -265,13 +265,13 @@ impl ProgressMode {
         }
     }
 
-    /// Tells whether people read what is shown.
+    /// Returns `true` if the output is meant for people.
     pub(crate) fn is_for_people(self) -> bool {
         matches!(self, Self::Auto | Self::Plain | Self::Tty)
     }
 }
 
-/// Builds.
+/// Runs `kiln build`.
 pub(crate) async fn run(
     arguments: BuildArguments,
     settings: &Settings,
@@ -281,12 +281,12 @@ pub(crate) async fn run(
         kiln_exporter::use_threads(threads.into())?;
     }
     if let Some(path) = &arguments.iidfile {
-        // The file of an earlier build must not pass for this one's.
+        // The file of an earlier build must not be mistaken for this build's.
         remove_old(path).context("remove the file of an earlier build")?;
     }
     let progress = ProgressMode::of(&arguments, std::env::var("BUILDKIT_PROGRESS").ok())?;
     let progress = match progress {
-        // A live display and a log don't go together.
+        // A live display would be mixed up with log lines.
         ProgressMode::Auto if settings.debug => ProgressMode::Plain,
         progress => progress,
     };
@@ -320,7 +320,7 @@ pub(crate) async fn run(
     Ok(ExitCode::SUCCESS)
 }
 
-/// Writes the graph of each platform, and builds nothing.
+/// Writes the graph of each platform without building.
 async fn dump_graphs(
     path: &Path,
     request: BuildRequest,

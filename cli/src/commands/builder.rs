@@ -1,4 +1,4 @@
-//! `kiln builder`: what docker has for its builders, where it means something without one.
+//! `kiln builder`: docker's commands for its builder that make sense without a daemon.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -29,7 +29,7 @@ enum BuilderCommand {
 }
 
 impl BuilderArguments {
-    /// Tells whether the command makes, reads or removes files of images.
+    /// Returns `true` if the command creates, reads or removes files of images.
     pub(crate) fn needs_ids(&self) -> bool {
         match &self.command {
             BuilderCommand::Build(arguments) => arguments.needs_ids(),
@@ -39,7 +39,7 @@ impl BuilderArguments {
     }
 }
 
-/// Looks after the build cache.
+/// Runs a command of `kiln builder`.
 pub(crate) async fn run(
     arguments: BuilderArguments,
     settings: &Settings,

@@ -43,7 +43,7 @@ enum BuildsCommand {
     Rm(rm::RmArguments),
 }
 
-/// How an answer looks.
+/// The format of the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Format {
     /// For people
@@ -53,7 +53,7 @@ enum Format {
     Json,
 }
 
-/// Looks.
+/// Runs a command of `kiln builds`.
 pub(crate) fn run(
     arguments: &BuildsArguments,
     settings: &Settings,
@@ -70,7 +70,7 @@ pub(crate) fn run(
     }
 }
 
-/// Returns how long a build took, or has run by now; `None` for one that was killed.
+/// Returns the duration of a build, until now if it is still running; `None` if it was killed.
 fn duration(row: &BuildRow) -> Option<Duration> {
     let end = match row.ended_at {
         Some(end) => end,
@@ -82,7 +82,7 @@ fn duration(row: &BuildRow) -> Option<Duration> {
     Some(Duration::from_nanos(u64::try_from(end - row.started_at).unwrap_or_default()))
 }
 
-/// Returns a time as programs read it.
+/// Returns a time in RFC 3339 for programs.
 pub(super) fn timestamp(nanoseconds: i64) -> Option<String> {
     let time = OffsetDateTime::from_unix_timestamp_nanos(nanoseconds.into()).ok()?;
     time.format(&Rfc3339).ok()

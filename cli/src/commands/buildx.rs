@@ -1,4 +1,4 @@
-//! `kiln buildx`: what docker's builds are called where scripts name the plugin.
+//! `kiln buildx`: the build commands under the name of docker's plugin, for scripts that use it.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -39,7 +39,7 @@ enum BuildxCommand {
 }
 
 impl BuildxArguments {
-    /// Tells whether the command makes, reads or removes files of images.
+    /// Returns `true` if the command creates, reads or removes files of images.
     pub(crate) fn needs_ids(&self) -> bool {
         match &self.command {
             BuildxCommand::Build(arguments) => arguments.needs_ids(),
@@ -49,7 +49,7 @@ impl BuildxArguments {
     }
 }
 
-/// Does what one of the commands says.
+/// Runs a command of `kiln buildx`.
 pub(crate) async fn run(
     arguments: BuildxArguments,
     settings: &Settings,

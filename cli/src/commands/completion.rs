@@ -29,7 +29,7 @@ enum CompletedShell {
     Powershell,
 }
 
-/// Prints the script.
+/// Prints the completion script.
 pub(crate) fn run(arguments: &CompletionArguments, printer: &Printer) -> ExitCode {
     printer.bytes(&script(arguments.shell));
     ExitCode::SUCCESS
@@ -49,8 +49,8 @@ fn script(shell: CompletedShell) -> Vec<u8> {
     script
 }
 
-/// Returns a command with its arguments and the commands below it, without hidden ones: the scripts offer all that a
-/// command has.
+/// Returns a command with its visible arguments and subcommands. The scripts would offer hidden
+/// ones, too.
 fn visible(command: &Command) -> Command {
     let arguments = command.get_arguments().filter(|argument| !argument.is_hide_set());
     let below = command.get_subcommands().filter(|below| !below.is_hide_set()).map(visible);
@@ -66,7 +66,7 @@ fn visible(command: &Command) -> Command {
         .disable_version_flag(true)
 }
 
-/// Takes colons out of the names of an argument's values: those end a field of zsh's.
+/// Removes colons from the value names of an argument: a colon ends a field in zsh's completions.
 fn without_colons(argument: Arg) -> Arg {
     let names = argument.get_value_names().unwrap_or_default();
     let names: Vec<String> = names.iter().map(|name| name.replace(':', " ")).collect();

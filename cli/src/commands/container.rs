@@ -1,5 +1,4 @@
-//! `kiln container`: what docker has for its containers, where it means something without keeping
-//! them.
+//! `kiln container`: docker's container commands that make sense without keeping containers.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -25,7 +24,7 @@ enum ContainerCommand {
     Other(Vec<OsString>),
 }
 
-/// Runs a container.
+/// Runs a command of `kiln container`.
 pub(crate) async fn run(
     arguments: ContainerArguments,
     settings: &Settings,

@@ -1,4 +1,4 @@
-//! `kiln debug`: what kiln works with, for people to read.
+//! `kiln debug`: internal files in readable form.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use kiln_llb::{Definition, Graph, dump};
 
 use crate::printer::Printer;
 
-/// Most bytes of a graph.
+/// The most bytes of a graph.
 const GRAPH_LIMIT: u64 = 256 << 20;
 
 #[derive(Debug, Args)]
@@ -37,7 +37,7 @@ struct LlbArguments {
     dot: bool,
 }
 
-/// Looks.
+/// Runs a command of `kiln debug`.
 pub(crate) fn run(arguments: &DebugArguments, printer: &Printer) -> Result<ExitCode> {
     match &arguments.command {
         DebugCommand::Llb(arguments) => llb(arguments, printer),

@@ -33,7 +33,7 @@ pub(crate) struct DiffArguments {
     format: Format,
 }
 
-/// How the answer looks.
+/// The format of the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Format {
     /// For people
@@ -42,10 +42,10 @@ enum Format {
     Json,
 }
 
-/// The exit status of trouble, as of `diff`.
+/// The exit status for an error, as for `diff`.
 const TROUBLE: u8 = 2;
 
-/// Compares two images.
+/// Runs `kiln diff`.
 pub(crate) async fn run(
     arguments: DiffArguments,
     settings: &Settings,
@@ -61,7 +61,7 @@ pub(crate) async fn run(
     }
 }
 
-/// Tells whether the images differ, and how.
+/// Prints the differences between two images. Returns `true` if they differ.
 async fn differ(arguments: &DiffArguments, settings: &Settings, printer: &Printer) -> Result<bool> {
     let platform = arguments.platform.as_deref().map(parse_platform).transpose()?;
     let store = settings.store()?;

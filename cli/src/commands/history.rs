@@ -49,7 +49,7 @@ pub(crate) struct HistoryArguments {
     platform: Option<String>,
 }
 
-/// How much of an instruction is shown.
+/// The most characters of an instruction that the table shows.
 const INSTRUCTION: usize = 45;
 
 const LISTING: Listing<'_> = Listing {
@@ -67,7 +67,7 @@ const LISTING: Listing<'_> = Listing {
 /// The columns of a table for programs.
 const EXACT: &str = "{{.ID}}\t{{.CreatedAt}}\t{{.CreatedBy}}\t{{.Size}}\t{{.Comment}}";
 
-/// Shows an image's history.
+/// Runs `kiln history`.
 pub(crate) fn run(
     arguments: &HistoryArguments,
     settings: &Settings,
@@ -102,7 +102,7 @@ pub(crate) fn run(
     Ok(ExitCode::SUCCESS)
 }
 
-/// Returns the steps, oldest first, each with the packed size of its layer.
+/// Returns the steps, oldest first, each with the compressed size of its layer.
 fn entries(store: &Store, image: &StoredImage) -> Result<Vec<(History, u64)>> {
     let manifest = image::manifest(store, &image.digest)?;
     let mut sizes = manifest.layers.iter().map(|layer| layer.size);
@@ -148,7 +148,7 @@ fn rfc3339(seconds: i64) -> String {
     time.and_then(|time| time.format(format).ok()).unwrap_or_default()
 }
 
-/// Shortens an instruction to what a table has room for.
+/// Shortens an instruction to the width of the table's column.
 fn shorten(text: &str) -> String {
     if crate::progress::columns(text) <= INSTRUCTION {
         return text.to_owned();

@@ -1,4 +1,4 @@
-//! `kiln image`: the commands for images, one file for each; most have a short name of their own.
+//! `kiln image`: the commands for images, one per file. Most have a short name as well.
 
 pub(super) mod prune;
 
@@ -61,7 +61,7 @@ enum ImageCommand {
 }
 
 impl ImageArguments {
-    /// Tells whether the command makes, reads or removes files of images.
+    /// Returns `true` if the command creates, reads or removes files of images.
     pub(crate) fn needs_ids(&self) -> bool {
         match &self.command {
             ImageCommand::Build(arguments) => arguments.needs_ids(),
@@ -71,7 +71,7 @@ impl ImageArguments {
     }
 }
 
-/// Does what one of the commands says.
+/// Runs a command of `kiln image`.
 pub(crate) async fn run(
     arguments: ImageArguments,
     settings: &Settings,

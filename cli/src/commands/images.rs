@@ -64,7 +64,7 @@ const LISTING: Listing<'_> = Listing {
 const WITH_DIGESTS: &str =
     "{{.Repository}}\t{{.Tag}}\t{{.Digest}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}";
 
-/// Lists the images of the store.
+/// Runs `kiln images`.
 pub(crate) fn run(
     arguments: &ImagesArguments,
     settings: &Settings,
@@ -111,8 +111,8 @@ fn listing(arguments: &ImagesArguments) -> Listing<'static> {
     Listing { table, ..LISTING }
 }
 
-/// Returns repository and tag of each row that an image has: one for each tag, and one for each
-/// repository that it has a name by digest in alone.
+/// Returns the repository and tag of each of an image's rows: one row for each tag, and one for
+/// each repository in which the image is named by digest only.
 fn rows_of(image: &NamedImage) -> Vec<(String, String)> {
     let none = || NONE.to_owned();
     let (tagged, pinned): (Vec<&Reference>, Vec<_>) =
@@ -159,7 +159,7 @@ fn row(
     ]
 }
 
-/// Returns a time as Go prints it.
+/// Returns a time in the format of Go's `time.Time.String`.
 fn created_at(seconds: i64) -> String {
     let format = time::macros::format_description!(
         "[year]-[month]-[day] [hour]:[minute]:[second] +0000 UTC"

@@ -1,4 +1,4 @@
-//! `kiln imagetools`: images that stay in their registries, one file for each command.
+//! `kiln imagetools`: commands for images in registries, one per file.
 
 mod create;
 mod inspect;
@@ -25,7 +25,7 @@ enum ImagetoolsCommand {
     Inspect(inspect::InspectArguments),
 }
 
-/// Works on images of registries.
+/// Runs a command of `kiln imagetools`.
 pub(crate) async fn run(
     arguments: ImagetoolsArguments,
     settings: &Settings,

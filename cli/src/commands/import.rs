@@ -46,10 +46,10 @@ pub(crate) struct ImportArguments {
     platform: Option<String>,
 }
 
-/// Keeps images from getting the default path: an image that is imported has what it is given.
+/// An empty `PATH`, which keeps the frontend from adding the default one to an imported image.
 const NO_PATH: &str = "PATH=";
 
-/// Imports a file system.
+/// Runs `kiln import`.
 pub(crate) async fn run(
     arguments: ImportArguments,
     settings: &Settings,
@@ -69,7 +69,7 @@ pub(crate) async fn run(
     let store = settings.store()?;
     let source = arguments.source;
     let is_url = source.starts_with("http://") || source.starts_with("https://");
-    // As docker has it, the name of a file isn't told.
+    // As in docker, the name of a local file isn't recorded.
     let told = if is_url { kiln_registry::fetch::redacted(&source) } else { "-".to_owned() };
     let mut archive: Box<dyn Read + Send> = match source.as_str() {
         "-" => Box::new(std::io::stdin()),
@@ -100,17 +100,17 @@ pub(crate) async fn run(
     Ok(ExitCode::SUCCESS)
 }
 
-/// How many entries of an archive are looked at for those that tell what it is.
+/// The most entries of an archive that are inspected to recognize its type.
 const ENTRIES: usize = 10_000;
 
-/// Tells whether a file is an archive of images, as `kiln save` and docker write them, uncompressed.
+/// Returns `true` for an uncompressed archive of images, as `kiln save` and docker write it.
 fn holds_images(path: &Path) -> bool {
     if !path.is_file() {
         return false;
     }
     let Ok(mut file) = File::open(path) else { return false };
     let (mut has_list, mut has_config) = (false, false);
-    // Before docker 1.10 there was no list.
+    // Before version 1.10, docker wrote no manifest list.
     let (mut has_json, mut has_layer) = (false, false);
     for _ in 0..ENTRIES {
         let mut header = [0; 512];
@@ -142,7 +142,7 @@ fn parse_name(text: &str) -> Result<Reference> {
     Ok(name)
 }
 
-/// Downloads a file to one without a name.
+/// Downloads a URL into an unnamed file.
 async fn download(
     url: &str,
     limit: Option<u64>,
@@ -159,7 +159,7 @@ async fn download(
     Ok(file)
 }
 
-/// Returns the config that instructions make of an empty one.
+/// Applies instructions to an empty config.
 fn changed(changes: &[String], platform: &Platform) -> Result<ContainerConfig> {
     let mut text = "FROM base\n".to_owned();
     for change in changes {
@@ -196,7 +196,7 @@ fn refusal(change: &str, errors: &[kiln_frontend::Error]) -> anyhow::Error {
     anyhow::anyhow!("invalid change {change:?}: {problem}")
 }
 
-/// Tells whether an instruction changes what an image says, and nothing else.
+/// Returns `true` if an instruction changes only an image's config.
 fn is_change(kind: &InstructionKind) -> bool {
     matches!(
         kind,
@@ -214,7 +214,7 @@ fn is_change(kind: &InstructionKind) -> bool {
     )
 }
 
-/// A base that says nothing, and a context without files.
+/// A base image with an empty config, and a context without files.
 struct Empty<'a> {
     platform: &'a Platform,
 }

@@ -23,7 +23,7 @@ pub(crate) struct InfoArguments {
     format: Option<String>,
 }
 
-/// Shows what there is, under docker's names.
+/// Runs `kiln info`, with docker's field names.
 pub(crate) fn run(
     arguments: &InfoArguments,
     settings: &Settings,
@@ -93,7 +93,7 @@ fn document(settings: &Settings) -> Result<Value> {
     }))
 }
 
-/// Returns the snapshotter's name, and why it isn't overlayfs where that was tried.
+/// Returns the snapshotter's name, and the reason if overlayfs doesn't work.
 fn snapshotter(store: &Store) -> Result<(&'static str, Option<String>)> {
     if !rootless::is_privileged() {
         let reason = "nothing can be mounted without root or a user namespace".to_owned();
@@ -103,7 +103,7 @@ fn snapshotter(store: &Store) -> Result<(&'static str, Option<String>)> {
     Ok((found.snapshotter.name(), found.reason.clone()))
 }
 
-/// Returns the features that the kernel lacks, as people read them.
+/// Returns the features that the kernel lacks, in readable form.
 fn features(document: &Value) -> String {
     let features = document.as_array().map(Vec::as_slice).unwrap_or_default();
     let missing = features.iter().filter(|feature| feature["Available"] == false);
@@ -112,7 +112,7 @@ fn features(document: &Value) -> String {
     if missing.is_empty() { "all".to_owned() } else { format!("all but {}", missing.join(", ")) }
 }
 
-/// Returns what the distribution calls itself.
+/// Returns the name of the Linux distribution.
 fn operating_system() -> String {
     let text = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
     let name = text.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));

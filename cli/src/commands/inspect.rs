@@ -30,14 +30,14 @@ pub(crate) struct InspectArguments {
     platform: Option<String>,
 }
 
-/// What can be inspected.
+/// The type of object to inspect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Kind {
     /// Images: containers are never kept
     Image,
 }
 
-/// Prints a JSON array with an object for each image, in docker's terms.
+/// Prints a JSON array with one object per image, with docker's field names.
 pub(crate) fn run(
     arguments: &InspectArguments,
     settings: &Settings,

@@ -29,7 +29,7 @@ pub(crate) struct LoadArguments {
     quiet: bool,
 }
 
-/// Loads images.
+/// Runs `kiln load`.
 pub(crate) async fn run(
     arguments: LoadArguments,
     settings: &Settings,
@@ -74,7 +74,7 @@ pub(crate) async fn run(
     Ok(ExitCode::SUCCESS)
 }
 
-/// Says what docker says of an image.
+/// Prints docker's messages about a loaded image.
 fn report(store: &Store, image: &LoadedImage, printer: &Printer) {
     for named in &image.names {
         let name = named.name.familiar();
@@ -91,7 +91,7 @@ fn report(store: &Store, image: &LoadedImage, printer: &Printer) {
     }
 }
 
-/// Returns the ID of an image by the digest of its manifest.
+/// Returns the ID of the image whose manifest has a digest.
 fn id_of(store: &Store, digest: &Digest) -> Digest {
     let found = image::find(store, &digest.to_string(), Wanted::Any);
     found.ok().and_then(|found| found.first().map(|image| image.id)).unwrap_or(*digest)

@@ -12,7 +12,7 @@ use kiln_registry::{Credential, Credentials, Kept, registry_of};
 use crate::printer::{Printer, causes};
 use crate::settings::Settings;
 
-/// Most bytes of a password on standard input.
+/// The most bytes of a password on standard input.
 const PASSWORD: usize = 1 << 20;
 
 /// Log in to a registry
@@ -36,7 +36,7 @@ pub(crate) struct LoginArguments {
     password_stdin: bool,
 }
 
-/// Logs in.
+/// Runs `kiln login`.
 pub(crate) async fn run(
     arguments: LoginArguments,
     settings: &Settings,
@@ -63,7 +63,7 @@ pub(crate) async fn run(
     let (username, password) =
         tokio::task::block_in_place(|| ask(arguments, remembered.as_deref(), printer))?;
     let credential = Credential::Password { username: username.clone(), password };
-    // A wrong password is no reason to advise logging in.
+    // The hint to log in wouldn't help against a wrong password.
     let refused = |error: kiln_registry::Error| {
         if error.is_denied() { anyhow!("{}", causes(&error)) } else { error.into() }
     };
@@ -82,7 +82,7 @@ pub(crate) async fn run(
     Ok(ExitCode::SUCCESS)
 }
 
-/// Returns name and password, as typed or read.
+/// Returns the user name and password from the arguments, standard input or the terminal.
 fn ask(
     arguments: LoginArguments,
     remembered: Option<&str>,

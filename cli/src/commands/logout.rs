@@ -21,7 +21,7 @@ pub(crate) struct LogoutArguments {
     server: Option<String>,
 }
 
-/// Logs out.
+/// Runs `kiln logout`.
 pub(crate) async fn run(
     arguments: LogoutArguments,
     settings: &Settings,

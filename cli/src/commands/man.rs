@@ -1,4 +1,4 @@
-//! `kiln man`, by which packages and `make install` get the manual pages.
+//! `kiln man`: generates the manual pages for packages and `make install`.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -19,7 +19,7 @@ pub(crate) struct ManArguments {
     directory: PathBuf,
 }
 
-/// Writes the pages.
+/// Writes the manual pages.
 pub(crate) fn run(arguments: &ManArguments) -> Result<ExitCode> {
     let mut kiln = Arguments::command().disable_help_subcommand(true);
     kiln.build();
@@ -29,7 +29,7 @@ pub(crate) fn run(arguments: &ManArguments) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Writes the page of a command, and those of the commands below it.
+/// Writes the page of a command and the pages of its subcommands.
 fn write_pages(command: &Command, directory: &Path) -> std::io::Result<()> {
     let page = Man::new(command.clone()).source(concat!("kiln ", env!("CARGO_PKG_VERSION")));
     page.generate_to(directory)?;

@@ -37,7 +37,7 @@ struct InspectArguments {
     verbose: bool,
 }
 
-/// Looks into a registry.
+/// Runs a command of `kiln manifest`.
 pub(crate) async fn run(
     arguments: ManifestArguments,
     settings: &Settings,
@@ -75,7 +75,7 @@ async fn of_entry(client: &Client, index: &RemoteImage, entry: Entry) -> Result<
     describe(&manifest, &name, entry.platform)
 }
 
-/// Describes a manifest as docker does.
+/// Describes a manifest in docker's format.
 fn describe(image: &RemoteImage, name: &str, platform: Option<Value>) -> Result<Json> {
     let mut descriptor = vec![
         ("mediaType".to_owned(), Json::String(image.media_type.clone())),

@@ -1,4 +1,4 @@
-//! Commands that kiln doesn't have.
+//! Errors for commands that kiln doesn't have.
 
 use std::ffi::OsString;
 
@@ -9,8 +9,8 @@ use kiln_frontend::suggest::{Case, suggest};
 use crate::arguments::Arguments;
 use crate::docker;
 
-/// Says why there is no such command, and what to use instead: one of docker's, or a slip of the keys.
-/// `group` are the names before it.
+/// Returns the error for an unknown command. It explains what replaces one of docker's commands,
+/// and suggests a similar name otherwise. `group` holds the names before the command's.
 pub(crate) fn refuse(group: &[&str], words: &[OsString]) -> Error {
     let name = words.first().map(|word| word.to_string_lossy()).unwrap_or_default();
     if let Some(refusal) = docker::refused_command(&[group, &[&*name]].concat()) {

@@ -43,7 +43,7 @@ pub(crate) struct PruneArguments {
     volumes: bool,
 }
 
-/// Removes what is asked for.
+/// Runs `kiln prune`.
 pub(crate) fn run(
     arguments: &PruneArguments,
     settings: &Settings,
@@ -71,7 +71,7 @@ pub(crate) fn run(
     Ok(ExitCode::SUCCESS)
 }
 
-/// Says what was removed, where anything was.
+/// Prints the removed items, if any.
 pub(super) fn report(pruned: &Pruned, printer: &Printer) {
     if pruned.items.is_empty() {
         return;
@@ -90,7 +90,7 @@ pub(super) fn report(pruned: &Pruned, printer: &Printer) {
 
 impl PruneArguments {
     fn warning(&self) -> String {
-        // Images stay, but builds don't find their layers any more.
+        // Images stay, but builds don't reuse their layers any more.
         let cache = if self.all {
             "all build cache that nothing running uses, cache mounts, and what leads builds to the \
              layers of images"
@@ -102,7 +102,7 @@ impl PruneArguments {
     }
 }
 
-/// What is to be removed only.
+/// The filters for the items to remove.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Filters {
     kinds: Vec<CacheKind>,
@@ -137,7 +137,7 @@ impl Filters {
     }
 
     fn add_kind(&mut self, name: &str, others: bool) -> Result<()> {
-        // Those that BuildKit keeps and kiln has no need to: contexts are read where they are.
+        // Kinds of `BuildKit`'s cache that kiln lacks: for example, it reads contexts in place.
         let foreign = ["internal", "frontend", "source.local"];
         let kind = CacheKind::of(name);
         if kind.is_none() && !foreign.contains(&name) {
@@ -150,13 +150,13 @@ impl Filters {
         Ok(())
     }
 
-    /// Tells whether anything of the cache can be meant.
+    /// Returns `true` if an item of the cache can match.
     fn can_match(&self) -> bool {
         !self.has_kinds || !self.kinds.is_empty()
     }
 }
 
-/// How much is to stay, as BuildKit's garbage collection has it.
+/// The amounts of cache to keep, in bytes, with the semantics of BuildKit's garbage collection.
 #[derive(Debug, Default)]
 struct Keep {
     reserved: u64,
@@ -187,7 +187,8 @@ impl Keep {
         Ok(self.of(store.disk_usage()?.cache_bytes.0, free))
     }
 
-    /// Returns how much of a cache of `total` bytes is to stay where `free` bytes are free.
+    /// Returns the number of bytes to keep of a cache of `total` bytes, if the file system has
+    /// `free` bytes left.
     fn of(&self, total: u64, free: u64) -> u64 {
         let lacking = self.min_free.saturating_sub(free);
         let kept = match (self.max_used, lacking) {
@@ -195,7 +196,7 @@ impl Keep {
             (0, lacking) => total.saturating_sub(lacking),
             (most, lacking) => most.min(total.saturating_sub(lacking)),
         };
-        // Where enough is free, nothing has to go for it.
+        // With enough free space, nothing needs to be removed.
         let is_content = self.max_used == 0 && self.min_free > 0 && lacking == 0;
         if is_content { u64::MAX } else { kept.max(self.reserved) }
     }

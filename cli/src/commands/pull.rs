@@ -39,7 +39,7 @@ pub(crate) struct PullArguments {
     quiet: bool,
 }
 
-/// Pulls.
+/// Runs `kiln pull`.
 pub(crate) async fn run(
     arguments: PullArguments,
     settings: &Settings,
@@ -100,12 +100,12 @@ pub(crate) async fn run(
     Ok(ExitCode::SUCCESS)
 }
 
-/// Tells whether a name has neither tag nor digest.
+/// Returns `true` if a name has neither a tag nor a digest.
 fn is_bare(text: &str) -> bool {
     !text.contains('@') && !text.rsplit('/').next().unwrap_or(text).contains(':')
 }
 
-/// Pulls one image, with a live display where there is a terminal.
+/// Pulls one image, with a live display on a terminal.
 async fn pull(
     resolver: &ImageResolver,
     reference: &Reference,
@@ -126,7 +126,7 @@ async fn pull(
     Ok(pulled?)
 }
 
-/// What docker says of layers, at once or, where there is a live display, after it.
+/// A printer of docker's messages about layers. A live display delays them until it has ended.
 struct Lines<'a> {
     quiet: bool,
     live: bool,

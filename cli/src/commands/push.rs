@@ -38,7 +38,7 @@ pub(crate) struct PushArguments {
     quiet: bool,
 }
 
-/// What a push works with.
+/// The store, client and printer of a push.
 struct Tools {
     store: Store,
     client: Client,
@@ -47,7 +47,7 @@ struct Tools {
     printer: Printer,
 }
 
-/// Pushes.
+/// Runs `kiln push`.
 pub(crate) async fn run(
     arguments: PushArguments,
     settings: &Settings,
@@ -97,7 +97,7 @@ pub(crate) async fn run(
     Ok(ExitCode::SUCCESS)
 }
 
-/// Returns the images that are meant, with their names.
+/// Returns the images to push, with their names.
 fn rows(
     store: &Store,
     reference: &Reference,
@@ -129,7 +129,7 @@ fn rows(
 }
 
 impl Tools {
-    /// Pushes one image, and returns what is said of it at its end.
+    /// Pushes one image, and returns the lines to print at its end.
     fn push(
         &self,
         row: &ImageRow,
@@ -169,7 +169,7 @@ impl Tools {
         Ok(notes)
     }
 
-    /// Tells whether the manifests of an index that aren't here are in the repository.
+    /// Returns `true` if the repository has all manifests of the index that the store lacks.
     fn has_all(
         &self,
         shipment: &Shipment,
@@ -185,7 +185,7 @@ impl Tools {
     }
 }
 
-/// Says what docker says of layers.
+/// A printer of docker's messages about layers.
 struct Told<'a> {
     quiet: bool,
     printer: &'a Printer,
@@ -227,7 +227,7 @@ impl PushObserver for Told<'_> {
     }
 }
 
-/// Gets layers of base images that were never needed here.
+/// A fetcher of base image layers that the store lacks because no step needed them.
 struct Fetcher<'a> {
     blobs: &'a Blobs,
     runtime: &'a Handle,

@@ -24,7 +24,7 @@ pub(crate) struct RmiArguments {
     no_prune: bool,
 }
 
-/// Removes images; goes on after one that can't be removed, and fails at the end.
+/// Removes images. Continues after an image that can't be removed, and fails at the end.
 pub(crate) fn run(
     arguments: &RmiArguments,
     settings: &Settings,
@@ -56,8 +56,8 @@ pub(crate) fn run(
     Ok(code)
 }
 
-/// Says what became of an image, as docker does: the names after `untagged`, the digests after
-/// `deleted`.
+/// Returns docker's lines about a removed image: its names with the prefix `untagged`, and its
+/// digests with the prefix `deleted`.
 pub(super) fn report(
     removed: &Removed,
     untagged: &str,

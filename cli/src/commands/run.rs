@@ -154,7 +154,7 @@ impl RunArguments {
         self.words.first().map(String::as_str).unwrap_or_default()
     }
 
-    /// Returns the command with its arguments; none for the image's own.
+    /// Returns the command and its arguments; empty for the image's default command.
     pub(crate) fn command(&self) -> &[String] {
         self.words.get(1..).unwrap_or_default()
     }
@@ -172,7 +172,7 @@ pub(crate) enum RunNetwork {
     None,
 }
 
-/// When an image is asked of its registry.
+/// The policy for pulling the image from its registry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Pull {
     /// If the store hasn't got it
@@ -193,10 +193,10 @@ impl From<Pull> for PullPolicy {
     }
 }
 
-/// Exit status where kiln itself fails, as docker's.
+/// The exit status for a failure of kiln itself, as in docker.
 pub(crate) const OWN_FAILURE: u8 = 125;
 
-/// Reports why kiln can't run anything, and returns docker's exit status for it.
+/// Prints the reason why kiln can't run containers, and returns docker's exit status for it.
 pub(crate) fn refuse(printer: &Printer, error: &anyhow::Error) -> ExitCode {
     printer.error(error);
     ExitCode::from(OWN_FAILURE)

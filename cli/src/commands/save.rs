@@ -37,7 +37,7 @@ pub(crate) struct SaveArguments {
     platform: Option<String>,
 }
 
-/// Saves images.
+/// Runs `kiln save`.
 pub(crate) async fn run(
     arguments: SaveArguments,
     settings: &Settings,
@@ -86,7 +86,7 @@ pub(crate) async fn run(
     Ok(ExitCode::SUCCESS)
 }
 
-/// Returns the images that are meant, each once.
+/// Returns the images to save, without duplicates.
 fn choose(store: &Store, texts: &[String], platform: Option<&Platform>) -> Result<Vec<SavedImage>> {
     let mut images: Vec<SavedImage> = Vec::new();
     for text in texts {
@@ -101,8 +101,8 @@ fn choose(store: &Store, texts: &[String], platform: Option<&Platform>) -> Resul
     Ok(images)
 }
 
-/// Returns the images that a text stands for, and the names that they are to be saved with: none
-/// where they are named by ID.
+/// Returns the images that a text names, with the names to save them under. An image named by its
+/// ID is saved without a name.
 fn rows(store: &Store, text: &str) -> Result<Vec<(ImageRow, Option<Reference>)>> {
     let reference = text.parse::<Reference>().ok();
     if let Some(reference) = reference.as_ref().filter(|_| is_bare(text)) {
@@ -130,7 +130,7 @@ fn rows(store: &Store, text: &str) -> Result<Vec<(ImageRow, Option<Reference>)>>
     Ok(vec![(row, name)])
 }
 
-/// Tells whether a name has neither tag nor digest.
+/// Returns `true` if a name has neither a tag nor a digest.
 fn is_bare(text: &str) -> bool {
     !text.contains('@') && !text.rsplit('/').next().unwrap_or(text).contains(':')
 }
@@ -150,7 +150,7 @@ fn load(store: &Store, row: ImageRow, platform: Option<&Platform>) -> Result<Sav
     Ok(SavedImage { digest, media_type, size, manifest: image.digest, names: Vec::new() })
 }
 
-/// Gets layers of base images that nobody has looked into yet.
+/// A fetcher of base image layers that the store lacks because nothing has used them.
 struct Fetcher<'a> {
     blobs: Blobs,
     runtime: Handle,

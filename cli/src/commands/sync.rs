@@ -1,12 +1,13 @@
-//! `kiln sync`: makes what is stored survive a power loss.
+//! `kiln sync`: makes stored data survive a power loss.
 //!
-//! Nobody types it. A build that has stored something starts it as its last act, detached: flushing
-//! may take as long as the disk does, and nobody should wait for that.
+//! Users don't run this command. A build that has stored data starts it as its last act, as a
+//! detached process: flushing takes as long as the disk needs, and the user shouldn't wait for it.
 //!
-//! The user must not notice it either. A script may remove the store as soon as its command has ended,
-//! and `rm -rf` fails where a file appears in a directory that it has just emptied. So the flushing
-//! process makes all of its files (its directory in `tmp/`, the index's log) before it says that it is
-//! ready, and none afterwards; and the command that has started it ends after that ([`settle`]).
+//! The user must not notice the process either. A script may remove the store as soon as its
+//! command has ended, and `rm -rf` fails if a file appears in a directory that it has just emptied.
+//! So the flushing process creates all of its files (its directory in `tmp/`, the index's log)
+//! before it reports that it is ready, and none afterwards. The command that started it ends only
+//! after this report ([`settle`]).
 
 use std::io::{Read, Write};
 use std::os::unix::process::CommandExt;
@@ -18,20 +19,20 @@ use kiln_store::Store;
 
 use crate::settings::Settings;
 
-/// The command's name.
+/// The hidden command's name on the command line.
 pub(crate) const NAME: &str = "sync";
 
-/// What flushing processes say that this process has started.
+/// The standard outputs of the flushing processes that this process started. Each reports there
+/// that it is ready.
 static STARTED: Mutex<Vec<ChildStdout>> = Mutex::new(Vec::new());
 
-/// Flushes the store to the disk, and then, without haste, removes what the command that has ended
-/// meanwhile had no time for, and takes the seals of new trees. A store that has been removed meanwhile
-/// isn't made again. Who isn't root sees other owners here than builds do, and leaves the seals to
-/// `kiln system check`.
+/// Flushes the store to the disk. Then removes, at low priority, the leftovers of ended commands,
+/// and seals new trees. Doesn't recreate a store that was removed in the meantime. Without root,
+/// files have other owners here than in builds, so `kiln system check` seals the trees instead.
 pub(crate) fn run(settings: &Settings) -> Result<ExitCode> {
     if settings.root.join("kiln.db").exists() {
         let store = settings.store()?;
-        // Nothing but an end is listened for, and it is no matter whether anybody does.
+        // The command that started this process may have ended.
         let _ = std::io::stdout().write_all(b"\n");
         store.sync()?;
         let is_patient = rustix::process::nice(19).is_ok();
@@ -43,11 +44,11 @@ pub(crate) fn run(settings: &Settings) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Starts the flushing of a store in a process of its own, where there is something to flush, or
-/// the index's log has become long.
+/// Starts a process that flushes a store if the store has unflushed data or the index's log has
+/// become long.
 ///
 /// # Errors
-/// Fails where the process can't be started; then a power loss costs what was stored.
+/// Fails if the process can't be started. Then a power loss destroys what was stored.
 pub(crate) fn start(store: &Store) -> Result<()> {
     if !store.has_unsynced() && !store.has_long_log() {
         return Ok(());
@@ -69,15 +70,15 @@ pub(crate) fn start(store: &Store) -> Result<()> {
     Ok(())
 }
 
-/// Waits until the flushing processes make no more files. To be called at the end of a command.
+/// Waits until the flushing processes create no more files. Call it at the end of a command.
 pub(crate) fn settle() {
     for mut said in started().drain(..) {
-        // One that has died makes no more files either.
+        // A process that has died creates no more files either.
         let _ = said.read(&mut [0]);
     }
 }
 
 fn started() -> std::sync::MutexGuard<'static, Vec<ChildStdout>> {
-    // Pushing and taking leave nothing half done.
+    // A panic can't leave the vector in an invalid state.
     STARTED.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! `kiln system`: the store as a whole, one file for each command.
+//! `kiln system`: commands for the whole store, one per file.
 
 mod check;
 mod df;
@@ -34,7 +34,7 @@ enum SystemCommand {
     Other(Vec<OsString>),
 }
 
-/// Looks after the store.
+/// Runs a command of `kiln system`.
 pub(crate) fn run(
     arguments: &SystemArguments,
     settings: &Settings,

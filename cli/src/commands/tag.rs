@@ -23,7 +23,7 @@ pub(crate) struct TagArguments {
     target: String,
 }
 
-/// Names an image.
+/// Adds a name to an image.
 pub(crate) fn run(arguments: &TagArguments, settings: &Settings, _: &Printer) -> Result<ExitCode> {
     let target: Reference = arguments.target.parse().with_context(|| {
         format!("error parsing reference: {:?} is not a valid repository/tag", arguments.target)

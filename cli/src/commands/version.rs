@@ -18,10 +18,10 @@ pub(crate) struct VersionArguments {
     format: Option<String>,
 }
 
-/// kiln's version.
+/// kiln's version, from its manifest.
 pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// Shows the version.
+/// Runs `kiln version`.
 pub(crate) fn run(arguments: &VersionArguments, printer: &Printer) -> Result<ExitCode> {
     match arguments.format.as_deref().filter(|format| !format.is_empty()) {
         None => {
@@ -35,7 +35,7 @@ pub(crate) fn run(arguments: &VersionArguments, printer: &Printer) -> Result<Exi
     Ok(ExitCode::SUCCESS)
 }
 
-/// Prints a document on one line for `json`, else what a template makes of it.
+/// Prints a document: on one line for `json`, else through a template.
 pub(super) fn show(document: &Value, format: &str, printer: &Printer) -> Result<()> {
     let json = Json::of(document)?;
     if format == "json" {
@@ -46,7 +46,7 @@ pub(super) fn show(document: &Value, format: &str, printer: &Printer) -> Result<
     Ok(())
 }
 
-/// Returns docker's document: there, client and server may differ.
+/// Returns docker's version document. kiln is both its client and its server.
 fn document() -> Value {
     let platform = Platform::host();
     let both = json!({
@@ -59,7 +59,7 @@ fn document() -> Value {
     json!({"Client": both, "Server": both})
 }
 
-/// Returns the kernel's version.
+/// Returns the version of the running kernel.
 pub(super) fn kernel() -> String {
     rustix::system::uname().release().to_string_lossy().into_owned()
 }

@@ -1,23 +1,23 @@
-//! `--attach`: the streams that are passed on.
+//! `--attach`: the streams to pass on.
 
 use anyhow::{Result, bail};
 
-/// Streams of a program.
+/// A selection of a program's streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Streams {
-    /// Standard input.
+    /// `true` to pass on standard input.
     pub(super) input: bool,
-    /// Standard output.
+    /// `true` to pass on standard output.
     pub(super) output: bool,
-    /// Standard error.
+    /// `true` to pass on standard error.
     pub(super) error: bool,
 }
 
 impl Streams {
-    /// All of them.
+    /// The selection of all three streams.
     pub(super) const ALL: Self = Self { input: true, output: true, error: true };
 
-    /// Reads the values of `--attach`; without one it is all of them.
+    /// Parses the values of `--attach`. Selects all streams if there are none.
     pub(super) fn read(typed: &[String]) -> Result<Self> {
         if typed.is_empty() {
             return Ok(Self::ALL);

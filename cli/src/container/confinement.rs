@@ -1,4 +1,5 @@
-//! What a container may, and what it shares with the host: the flags of docker's that change either.
+//! The flags of docker's that set a container's privileges and the namespaces that it shares with
+//! the host.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +14,7 @@ use super::security;
 use crate::commands::run::{RunArguments, RunNetwork};
 use crate::printer::Printer;
 
-/// What was typed.
+/// The options that set privileges, namespaces and devices.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct ConfinementArguments {
     /// Give the container a capability, as `NET_ADMIN`, or ALL
@@ -54,7 +55,7 @@ pub(crate) struct ConfinementArguments {
     pub(crate) init: bool,
 }
 
-/// What was asked for.
+/// The privileges, namespaces and devices of a container.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Confinement {
     security: Security,
@@ -71,7 +72,7 @@ pub(super) struct Confinement {
 }
 
 impl Confinement {
-    /// Makes out what was asked for.
+    /// Parses the arguments.
     pub(super) fn new(run: &RunArguments) -> Result<Self> {
         let arguments = &run.confinement;
         let mut privileges = Privileges {
@@ -114,8 +115,8 @@ impl Confinement {
         })
     }
 
-    /// Checks that parameters are not those of the host's network, which a container may have got because
-    /// no other could be had.
+    /// Rejects network parameters for a container on the host's network. A container gets that
+    /// network, too, if no bridge can be created.
     pub(super) fn check_network(&self, network: Network) -> Result<()> {
         let of_network = self.sysctls.iter().find(|sysctl| sysctl.name.starts_with("net."));
         match of_network {
@@ -126,7 +127,7 @@ impl Confinement {
         }
     }
 
-    /// Says what is given away.
+    /// Prints a warning if the container is privileged.
     pub(super) fn warn(&self, printer: &Printer) {
         if self.security == Security::Privileged {
             printer.note(
@@ -136,7 +137,7 @@ impl Confinement {
         }
     }
 
-    /// Returns which devices control groups are to let be opened.
+    /// Returns the devices that control groups let the container open.
     pub(super) fn devices(&self) -> DeviceAccess {
         if self.security == Security::Privileged {
             DeviceAccess::Any
@@ -145,17 +146,17 @@ impl Confinement {
         }
     }
 
-    /// Checks that control groups do what they have to.
+    /// Checks that control groups can enforce the device rules.
     pub(super) fn check_groups(&self, groups: &Membership) -> Result<()> {
         if self.security == Security::Privileged { Ok(()) } else { self.devices.check(groups) }
     }
 
-    /// Tells whether the host's name is the container's.
+    /// Returns `true` if the container has the host's name.
     pub(super) fn has_host_name(&self) -> bool {
         self.shared.uts
     }
 
-    /// Writes it into a specification.
+    /// Applies the confinement to a specification.
     pub(super) fn apply(self, spec: &mut Spec) {
         spec.security = self.security;
         spec.privileges = self.privileges;
@@ -174,7 +175,7 @@ impl Confinement {
     }
 }
 
-/// Refuses a name for a container that has the host's.
+/// Rejects a name for a container that has the host's name.
 fn refuse_name(flag: &str, name: Option<&str>) -> Result<()> {
     if name.is_some_and(|name| !name.is_empty()) {
         bail!("{flag} and --uts host can't be combined");
@@ -182,7 +183,7 @@ fn refuse_name(flag: &str, name: Option<&str>) -> Result<()> {
     Ok(())
 }
 
-/// Reads `NAME=VALUE`, or a name alone.
+/// Parses annotations: `NAME=VALUE`, or a name alone.
 fn annotations(typed: &[String]) -> Result<BTreeMap<String, String>> {
     let read = |text: &String| {
         let (name, value) = text.split_once('=').unwrap_or((text, ""));
@@ -194,11 +195,11 @@ fn annotations(typed: &[String]) -> Result<BTreeMap<String, String>> {
     typed.iter().map(read).collect()
 }
 
-/// The name of all capabilities.
+/// The name that stands for all capabilities.
 const ALL: &str = "ALL";
 
-/// Adds capabilities to the default ones, and drops some, in docker's order: dropping all comes before
-/// adding, everything else after it.
+/// Returns the container's capabilities: the default ones, less `drop`, plus `add`. Like docker, it
+/// applies `ALL` in `drop` before the additions, and drops single capabilities after adding `ALL`.
 fn capabilities(add: &[String], drop: &[String]) -> Result<Capabilities> {
     let is_all = |name: &String| name.eq_ignore_ascii_case(ALL);
     let set = |names: &[String]| {
@@ -220,7 +221,7 @@ fn capabilities(add: &[String], drop: &[String]) -> Result<Capabilities> {
     Ok((Capabilities::DEFAULT - dropped) | added)
 }
 
-/// Kernel parameters that every IPC namespace has of its own.
+/// Kernel parameters that each IPC namespace has its own values of.
 const IPC_PARAMETERS: [&str; 8] = [
     "kernel.msgmax",
     "kernel.msgmnb",
@@ -232,7 +233,7 @@ const IPC_PARAMETERS: [&str; 8] = [
     "kernel.shm_rmid_forced",
 ];
 
-/// Reads `NAME=VALUE`, of a parameter that is the container's alone.
+/// Parses `NAME=VALUE`. The parameter must belong to one of the container's own namespaces.
 fn sysctl(text: &str, shared: SharedNamespaces, network: Option<RunNetwork>) -> Result<Sysctl> {
     let (name, value) = text.split_once('=').context("expected NAME=VALUE")?;
     let name = name.replace('/', ".");

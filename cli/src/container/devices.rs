@@ -9,19 +9,19 @@ use kiln_sandbox::{Mount, MountKind};
 
 use super::container_path;
 
-/// The devices that were asked for.
+/// The devices of a container.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Devices {
-    /// Device nodes.
+    /// Mounts of device nodes.
     pub(super) mounts: Vec<Mount>,
-    /// Which devices may be opened, and how.
+    /// The devices that the container may open, with their permissions.
     pub(super) rules: Vec<DeviceRule>,
-    /// A flag that means nothing where control groups don't enforce the rules.
+    /// A flag that has no effect unless control groups enforce the rules.
     enforced: Option<String>,
 }
 
 impl Devices {
-    /// Reads the values of `--device` and `--device-cgroup-rule`.
+    /// Parses the values of `--device` and `--device-cgroup-rule`.
     pub(super) fn new(devices: &[String], rules: &[String]) -> Result<Self> {
         let mut all = Self::default();
         for text in devices {
@@ -44,7 +44,7 @@ impl Devices {
         Ok(all)
     }
 
-    /// Returns what control groups are to see to.
+    /// Returns the device rules for control groups.
     pub(super) fn access(&self) -> DeviceAccess {
         if self.rules.is_empty() {
             DeviceAccess::Harmless
@@ -53,7 +53,7 @@ impl Devices {
         }
     }
 
-    /// Checks that control groups see to it where that matters.
+    /// Fails if a flag needs control groups to enforce the rules, and they can't.
     pub(super) fn check(&self, groups: &Membership) -> Result<()> {
         match &self.enforced {
             Some(flag) if !groups.filters_devices => bail!(
@@ -123,7 +123,7 @@ fn is_device(metadata: &std::fs::Metadata) -> bool {
     kind.is_char_device() || kind.is_block_device()
 }
 
-/// Reads `c 1:3 rwm`.
+/// Parses a rule such as `c 1:3 rwm`.
 fn rule(text: &str) -> Option<DeviceRule> {
     let words: Vec<&str> = text.split(' ').collect();
     let [kind, numbers, mode] = *words.as_slice() else { return None };
@@ -140,7 +140,7 @@ fn rule(text: &str) -> Option<DeviceRule> {
     is_mode.then_some(DeviceRule { kind, major, minor, read, write, make })
 }
 
-/// Reads a number, or a star for all.
+/// Parses a device number. `*` stands for all numbers.
 #[expect(clippy::option_option, reason = "no number, and all numbers, are two things")]
 fn number(text: &str) -> Option<Option<u32>> {
     if text == "*" { Some(None) } else { text.parse().ok().map(Some) }

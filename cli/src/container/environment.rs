@@ -1,4 +1,4 @@
-//! The environment of a container: the image's, files', and what is typed.
+//! The environment of a container: from the image, from files and from arguments.
 
 use std::path::Path;
 
@@ -7,10 +7,10 @@ use kiln_oci::ContainerConfig;
 
 use crate::commands::run::RunArguments;
 
-/// The `PATH` of images that name none, docker's.
+/// docker's `PATH` for images that set none.
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Combines the image's environment with files and arguments, which come last and so first.
+/// Combines the image's environment with files and arguments. Later sources override earlier ones.
 pub(super) fn resolve(
     config: &ContainerConfig,
     arguments: &RunArguments,
@@ -40,7 +40,7 @@ pub(super) fn resolve(
     Ok(environment)
 }
 
-/// Sets what the lines of a file say. Values are taken as they stand: nothing is quoted.
+/// Sets the variables of a file, one per line. Values are literal: quotes have no meaning.
 fn read_file(environment: &mut Vec<String>, text: &str, path: &Path) -> Result<()> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     for (number, line) in text.lines().enumerate() {
@@ -62,12 +62,12 @@ fn read_file(environment: &mut Vec<String>, text: &str, path: &Path) -> Result<(
     Ok(())
 }
 
-/// Takes a variable away that the image or a file sets.
+/// Removes a variable of the image or of a file.
 fn unset(environment: &mut Vec<String>, name: &str) {
     environment.retain(|entry| entry.split('=').next() != Some(name));
 }
 
-/// Sets `NAME=value`; `NAME` alone takes its value from the environment, where it has one.
+/// Sets `NAME=value`. `NAME` alone takes its value from kiln's environment if it is set there.
 fn set_or_inherit(environment: &mut Vec<String>, text: &str) {
     if text.contains('=') {
         set(environment, text);
@@ -76,7 +76,7 @@ fn set_or_inherit(environment: &mut Vec<String>, text: &str) {
     }
 }
 
-/// Sets a variable, in the place of an earlier one of that name.
+/// Sets a variable. Replaces an earlier variable of the same name.
 fn set(environment: &mut Vec<String>, variable: &str) {
     let name = |text: &str| text.split('=').next().unwrap_or_default().to_owned();
     let wanted = name(variable);

@@ -1,4 +1,4 @@
-//! The image of a container, for the platform that is asked for.
+//! The image of a container for the requested platform.
 
 use std::io::IsTerminal;
 
@@ -19,7 +19,7 @@ use crate::image::{StoredImage, Wanted, did_you_mean, find_rows};
 use crate::printer::Printer;
 use crate::progress::{self, Work};
 
-/// Finds images of containers, and shows what is done for it.
+/// A finder of container images that shows its progress.
 #[derive(Debug)]
 struct Finder<'a> {
     containers: &'a Containers,
@@ -28,25 +28,25 @@ struct Finder<'a> {
     printer: &'a Printer,
 }
 
-/// Where an image comes from.
+/// The source of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Source<'a> {
-    /// The store, by the digest of its manifest or index.
+    /// The store. The digest is that of a manifest or an index.
     Store(&'a Digest),
-    /// The store or the registry, as the policy says.
+    /// The store or the registry, as the pull policy decides.
     Policy(&'a Reference),
-    /// The registry.
+    /// The registry only.
     Registry(&'a Reference),
 }
 
-/// Returns the image, from the store or else its registry, and makes sure that it can run here.
+/// Returns the image from the store or its registry, and checks that its platform can run here.
 pub(super) async fn find_image(
     containers: &Containers,
     store: &Store,
     arguments: &RunArguments,
     printer: &Printer,
 ) -> Result<ContainerImage, Failure> {
-    // An empty variable is none.
+    // An empty environment variable counts as unset.
     let asked = arguments.platform.as_deref().filter(|text| !text.is_empty());
     let asked = asked.map(parse_platform).transpose()?;
     let finder = Finder { containers, store, arguments, printer };
@@ -74,7 +74,7 @@ impl Finder<'_> {
             && let Some(row) = find_rows(self.store, text)?.into_iter().next()
         {
             let digest = if asked.is_none() && !media_type::is_index(&row.media_type) {
-                // There is nothing to choose.
+                // A single image needs no choice of a platform.
                 row.digest
             } else {
                 let wanted = asked.map_or(Wanted::Here, Wanted::Platform);
@@ -83,7 +83,7 @@ impl Finder<'_> {
                     Ok(image) => return self.prepare(&image.digest, platform).await,
                     Err(lacking) => lacking.context(format!("image {text}")),
                 };
-                // The store has it for another platform, and the registry may have it for this one.
+                // The store has another platform's image; the registry may have the requested one.
                 if let Ok(reference) = text.parse::<Reference>()
                     && is_named
                     && policy != Pull::Never
@@ -99,7 +99,7 @@ impl Finder<'_> {
             text.parse().with_context(|| format!("invalid image name {text:?}"))?;
         let pulled = self.shown(Source::Policy(&reference), platform).await;
         pulled.map_err(|error| {
-            // The error names the image, but for how it was typed.
+            // The error names the image, except in the user's spelling.
             let near =
                 if policy == Pull::Always { String::new() } else { did_you_mean(self.store, text) };
             if near.is_empty() { error } else { error.context(format!("no image {text}{near}")) }
@@ -111,7 +111,7 @@ impl Finder<'_> {
         prepared.with_context(|| format!("prepare the image {}", self.arguments.image()))
     }
 
-    /// Brings an image in, and shows how far that is.
+    /// Loads an image and shows the progress.
     async fn shown(&self, source: Source<'_>, platform: &Platform) -> Result<ContainerImage> {
         let text = self.arguments.image();
         let reference = match source {
@@ -152,7 +152,7 @@ impl Finder<'_> {
             Source::Registry(reference) => pull(reference, Some(PullPolicy::Always)).await,
         };
         let found = step.end(found);
-        // With the last sender, the display ends.
+        // The display ends with the last sender.
         drop((context, sender));
         shown.await?;
         let (image, was_known) = found?;
@@ -162,7 +162,7 @@ impl Finder<'_> {
         Ok(image)
     }
 
-    /// Says what docker says before it pulls an image.
+    /// Prints docker's messages before the pull of an image.
     fn announce(&self, reference: &Reference, mode: ProgressMode) {
         if self.arguments.pull == Pull::Missing {
             let name = reference.familiar();
@@ -175,7 +175,7 @@ impl Finder<'_> {
         }
     }
 
-    /// Says what docker says after it has pulled an image.
+    /// Prints docker's messages after the pull of an image.
     fn conclude(&self, reference: &Reference, image: &ContainerImage, was_known: bool) {
         let status = if was_known { "Image is up to date" } else { "Downloaded newer image" };
         self.printer.note(format_args!("Digest: {}", image.digest));

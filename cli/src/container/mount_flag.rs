@@ -1,4 +1,4 @@
-//! `--mount`: volumes, paths of the host and directories in memory, by keys.
+//! `--mount`: volumes, host paths and tmpfs directories, as a list of keys.
 
 use std::path::PathBuf;
 
@@ -9,7 +9,7 @@ use super::volumes::{Source, Volume, name};
 use super::{container_path, propagation, tmpfs};
 use crate::arguments::flags::truth;
 
-/// What the keys say.
+/// The values of the keys.
 #[derive(Default)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a key of its own")]
 struct Keys<'a> {
@@ -20,17 +20,17 @@ struct Keys<'a> {
     is_empty: bool,
     is_flat: bool,
     is_made: bool,
-    /// Whether `bind-recursive=readonly` was typed.
+    /// `true` for `bind-recursive=readonly`.
     is_readonly_below: bool,
     part: Option<&'a str>,
     propagation: Option<Propagation>,
-    /// A key that is for one type of mounts alone, of each such type.
+    /// The keys that apply to one type of mount only.
     particular: Vec<&'a str>,
-    /// Options of a directory in memory.
+    /// The options of a tmpfs.
     memory: Vec<String>,
 }
 
-/// Returns what `type=…,src=…,dst=…` asks for.
+/// Parses `type=…,src=…,dst=…`.
 pub(super) fn parse(text: &str) -> Result<Volume> {
     let read = || {
         if text.is_empty() {
@@ -39,7 +39,7 @@ pub(super) fn parse(text: &str) -> Result<Volume> {
         let mut keys = Keys::default();
         let fields = fields(text)?;
         for field in &fields {
-            // What is quoted as a whole may hold a comma.
+            // A quoted field may contain a comma.
             keys.set(field).with_context(|| format!("field {field:?}"))?;
         }
         keys.volume()
@@ -47,7 +47,8 @@ pub(super) fn parse(text: &str) -> Result<Volume> {
     read().with_context(|| format!("invalid --mount {text:?}"))
 }
 
-/// Splits comma-separated values. One that is quoted as a whole may hold commas, and quotes that are doubled.
+/// Splits comma-separated values. A quoted value may contain commas; a doubled quote stands for
+/// one.
 fn fields(text: &str) -> Result<Vec<String>> {
     let (mut fields, mut rest) = (Vec::new(), text);
     loop {
@@ -69,7 +70,7 @@ fn fields(text: &str) -> Result<Vec<String>> {
     }
 }
 
-/// Returns what stands before the closing quote, and what stands behind it.
+/// Returns the text before the closing quote and the text after it.
 fn unquote(text: &str) -> Result<(String, &str)> {
     let (mut field, mut rest) = (String::new(), text);
     loop {
@@ -118,7 +119,7 @@ impl<'a> Keys<'a> {
             "volume-driver" if matches!(value, Some("local" | "")) => {}
             "volume-driver" => bail!("volumes are directories of kiln's store"),
             "volume-opt" => bail!("volumes are directories of kiln's store, without options"),
-            // Nobody lists volumes by their labels.
+            // kiln can't list volumes by label, so labels have no effect.
             "volume-label" => {}
             "tmpfs-size" => self.memory.push(format!("size={}", text()?)),
             "tmpfs-mode" => self.memory.push(format!("mode={}", text()?)),
@@ -139,7 +140,7 @@ impl<'a> Keys<'a> {
         Ok(())
     }
 
-    /// Refuses keys that are for other types, or contradict each other.
+    /// Rejects keys that belong to another type or contradict each other.
     fn check(&self, kind: &str) -> Result<()> {
         let is_other = |key: &&&str| !key.to_ascii_lowercase().starts_with(&format!("{kind}-"));
         if let Some(key) = self.particular.iter().find(is_other) {

@@ -1,11 +1,11 @@
-//! How a container finds names: `--dns`, `--dns-search`, `--dns-option`.
+//! A container's name resolution: `--dns`, `--dns-search`, `--dns-option`.
 
 use std::net::IpAddr;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
-/// What was typed.
+/// The options that set the name resolution.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct NameArguments {
     /// Address of a name server, in place of the host's
@@ -20,7 +20,7 @@ pub(crate) struct NameArguments {
 }
 
 impl NameArguments {
-    /// Checks what was typed.
+    /// Checks the values of the options.
     pub(super) fn check(&self) -> Result<()> {
         for text in &self.servers {
             text.parse::<IpAddr>()
@@ -33,7 +33,7 @@ impl NameArguments {
         Ok(())
     }
 
-    /// Returns a `resolv.conf` with what was typed in place of what it says.
+    /// Returns a `resolv.conf` in which the options replace the corresponding lines.
     pub(super) fn apply(&self, resolv_conf: &[u8]) -> Vec<u8> {
         let text = String::from_utf8_lossy(resolv_conf);
         let is_replaced = |line: &&str| match line.split_whitespace().next() {

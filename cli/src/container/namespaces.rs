@@ -1,10 +1,11 @@
-//! Namespaces that a container shares with the host: `--ipc`, `--pid`, `--uts`, `--userns`, `--cgroupns`.
+//! Namespaces that a container shares with the host: `--ipc`, `--pid`, `--uts`, `--userns`,
+//! `--cgroupns`.
 
 use anyhow::{Result, bail};
 use clap::Args;
 use kiln_sandbox::SharedNamespaces;
 
-/// The namespaces as they were typed.
+/// The options that share namespaces with the host.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct NamespaceArguments {
     /// Shared memory and message queues: private, shareable, host, or none for no /dev/shm
@@ -25,7 +26,7 @@ pub(crate) struct NamespaceArguments {
 }
 
 impl NamespaceArguments {
-    /// Returns the namespaces that are the host's.
+    /// Returns the namespaces that the container shares with the host.
     pub(super) fn shared(&self) -> Result<SharedNamespaces> {
         host("userns", self.userns.as_deref(), &[])?;
         Ok(SharedNamespaces {
@@ -36,13 +37,14 @@ impl NamespaceArguments {
         })
     }
 
-    /// Tells whether there is a `/dev/shm`.
+    /// Returns `true` if the container has a `/dev/shm`.
     pub(super) fn has_shared_memory(&self) -> bool {
         self.ipc.as_deref() != Some("none")
     }
 }
 
-/// Tells whether the host's is wanted.
+/// Returns `true` if the mode is `host`. Fails if the mode is neither empty, `host`, nor in
+/// `others`.
 fn host(flag: &str, mode: Option<&str>, others: &[&str]) -> Result<bool> {
     match mode {
         None | Some("") => Ok(false),

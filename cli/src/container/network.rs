@@ -1,4 +1,4 @@
-//! The network of a container: `--network`, `--publish`, and the files that go with it.
+//! The network of a container: `--network`, `--publish`, and the files in `/etc` that describe it.
 
 use std::fmt::Write;
 use std::net::Ipv4Addr;
@@ -18,12 +18,12 @@ use crate::commands::run::{RunArguments, RunNetwork};
 use crate::printer::Printer;
 use crate::settings::Settings;
 
-/// What was asked for.
+/// The requested network, ports and names.
 pub(super) struct Plan {
     kind: Kind,
     ports: Vec<Port>,
     publish_all: bool,
-    /// Ports that are exposed in addition to the image's.
+    /// The ports of `--expose`, in addition to the image's.
     exposed: Vec<Port>,
     hosts: Vec<(String, String)>,
     resolv_conf: Vec<u8>,
@@ -35,13 +35,14 @@ enum Kind {
     None,
     Bridge {
         bridge: Bridge,
-        /// Whether no other will do.
+        /// `true` if the run fails without a bridge; otherwise the container falls back to the
+        /// host's network.
         required: bool,
     },
 }
 
 impl Plan {
-    /// Checks what was asked for, and begins to prepare it.
+    /// Checks the arguments and starts to prepare a bridge if the container needs one.
     pub(super) fn new(
         arguments: &RunArguments,
         settings: &Settings,
@@ -92,7 +93,7 @@ impl Plan {
         })
     }
 
-    /// Makes the network, and publishes ports.
+    /// Creates the network and publishes the ports.
     pub(super) async fn connect(
         mut self,
         image: &ContainerConfig,
@@ -151,7 +152,7 @@ impl Plan {
     }
 }
 
-/// The network that a container has; it has to live as long as the container.
+/// The network of a container. It must outlive the container.
 pub(super) struct Connected {
     kind: Network,
     namespace: Option<NetworkNamespace>,
@@ -161,26 +162,26 @@ pub(super) struct Connected {
 }
 
 impl Connected {
-    /// Returns what the sandbox is told.
+    /// Returns the type of network for the specification.
     pub(super) fn kind(&self) -> Network {
         self.kind
     }
 
-    /// Waits until the container can use it.
+    /// Waits until the container can use the network.
     pub(super) async fn ready(&mut self) -> Result<()> {
         let Some(namespace) = &mut self.namespace else { return Ok(()) };
         namespace.ready().await.context("no bridge network")
     }
 
-    /// Returns what the sandbox is given.
+    /// Returns the network namespace for the sandbox; `None` without a bridge.
     pub(super) fn namespace(&self) -> Result<Option<OwnedFd>> {
         let namespace = self.namespace.as_ref();
         let fd = namespace.map(|namespace| namespace.fd().try_clone_to_owned()).transpose();
         fd.context("pass the network namespace on")
     }
 
-    /// Returns `/etc/resolv.conf`, `/etc/hosts` and `/etc/hostname` as files of the container's
-    /// own.
+    /// Returns `/etc/resolv.conf`, `/etc/hosts` and `/etc/hostname` as files that belong to the
+    /// container.
     pub(super) fn files(&self, hostname: &str, domain: Option<&str>) -> Vec<Mount> {
         let files = [
             ("resolv.conf", self.resolv_conf.clone()),
@@ -197,7 +198,7 @@ impl Connected {
 
     fn hosts_file(&self, hostname: &str, domain: Option<&str>) -> String {
         let own = self.namespace.as_ref();
-        // On the host's network the host's names are known.
+        // On the host's network, the container knows the names of the host's file.
         let mut text = match own {
             None => std::fs::read_to_string("/etc/hosts").unwrap_or_default(),
             Some(_) => String::new(),
@@ -214,10 +215,10 @@ impl Connected {
                 _ if address != HOST_GATEWAY => address.clone(),
                 Some(namespace) => namespace.gateway().to_string(),
                 None if self.kind == Network::Host => Ipv4Addr::LOCALHOST.to_string(),
-                // There is no way to the host.
+                // Without a network, the container can't reach the host.
                 None => continue,
             };
-            // Writing to a string doesn't fail.
+            // Writing to a string can't fail.
             let _ = writeln!(text, "{gateway}\t{name}");
         }
         text

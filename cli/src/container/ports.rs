@@ -6,15 +6,15 @@ use std::ops::RangeInclusive;
 use anyhow::{Context, Result, bail};
 use kiln_sandbox::network::{Port, Protocol};
 
-/// Most ports of one `--publish`, and of those that an image exposes.
+/// The most ports of one `--publish`, and of all ports that an image exposes.
 const MOST: usize = 4096;
 
-/// Reads `[[IP:][HOST]:]CONTAINER[/PROTOCOL]`, where both may be ranges.
+/// Parses `[[IP:][HOST]:]CONTAINER[/PROTOCOL]`. `HOST` and `CONTAINER` may be ranges.
 pub(super) fn parse(text: &str) -> Result<Vec<Port>> {
     read(text).with_context(|| format!("invalid --publish {text:?}"))
 }
 
-/// Reads `CONTAINER[/PROTOCOL]` of `--expose`.
+/// Parses `CONTAINER[/PROTOCOL]` of `--expose`.
 pub(super) fn expose(text: &str) -> Result<Vec<Port>> {
     if text.contains(':') {
         bail!("invalid --expose {text:?}: expected CONTAINER[/PROTOCOL]");
@@ -22,11 +22,11 @@ pub(super) fn expose(text: &str) -> Result<Vec<Port>> {
     read(text).with_context(|| format!("invalid --expose {text:?}"))
 }
 
-/// Returns the ports that an image exposes, as ports to be published anywhere.
+/// Returns the ports that an image exposes. The kernel chooses their ports on the host.
 pub(super) fn exposed<'a>(ports: impl IntoIterator<Item = &'a String>) -> Result<Vec<Port>> {
     let mut all = Vec::new();
     for text in ports {
-        // An image has no say in the host's addresses and ports.
+        // An image must not choose addresses and ports of the host.
         if text.contains(':') {
             bail!("the image exposes the port {text:?}: expected CONTAINER[/PROTOCOL]");
         }
@@ -54,13 +54,13 @@ fn read(text: &str) -> Result<Vec<Port>> {
     let (address, host) = rest.rsplit_once(':').unwrap_or(("", rest));
     let address = read_address(address)?;
     let one = |host, container| Port { address, host, container, protocol };
-    // 0 stands for any, as with sockets.
+    // 0 lets the kernel choose a port, as for sockets.
     if matches!(host, "" | "0") {
         return Ok(container.map(|port| one(0..=0, port)).collect());
     }
     let host = range(host)?;
     match container.len() {
-        // The first port of the host that is free.
+        // The container's port gets the first free port of the host's range.
         1 => Ok(vec![one(host, *container.start())]),
         length if length == host.len() => {
             Ok(host.zip(container).map(|(host, container)| one(host..=host, container)).collect())
@@ -75,7 +75,7 @@ fn read_address(text: &str) -> Result<Option<IpAddr>> {
     }
     let plain = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
     let address = plain.parse().with_context(|| format!("{text:?} is no IP address"))?;
-    // All addresses of IPv4 are the same as none: a container is reached by IPv6 in addition.
+    // `0.0.0.0` means no address: the container's port is then reachable by IPv6, too.
     Ok(Some(address).filter(|address| *address != IpAddr::from([0, 0, 0, 0])))
 }
 

@@ -1,4 +1,4 @@
-//! What runs in a container: the image's defaults, and what was asked for instead.
+//! The process of a container: the image's defaults, overridden by the arguments.
 
 use std::path::PathBuf;
 
@@ -44,7 +44,7 @@ pub(super) fn resolve(
 }
 
 fn rlimit(limit: Ulimit) -> Rlimit {
-    // -1 stands for none.
+    // -1 means no limit.
     let value = |value: i64| u64::try_from(value).ok();
     Rlimit { name: limit.name, soft: value(limit.soft), hard: value(limit.hard) }
 }
@@ -58,7 +58,8 @@ fn command(config: &ContainerConfig, arguments: &RunArguments) -> Vec<String> {
     let command = if !arguments.command().is_empty() {
         arguments.command().to_vec()
     } else if arguments.entrypoint.is_some() {
-        // The image's command belongs to the image's entrypoint.
+        // The image's command belongs to the image's entrypoint, so it doesn't apply to another
+        // one.
         Vec::new()
     } else {
         config.cmd.clone().unwrap_or_default()

@@ -1,14 +1,15 @@
-//! Whether mounts that are made later come and go between the host and a container.
+//! Propagation of later mounts between the host and a container.
 //!
-//! The kernel passes mounts on between those that are linked. Where what is mounted isn't linked with anything
-//! itself, nothing would ever come or go, and docker refuses to begin.
+//! The kernel propagates mounts between linked mounts only. If the host's mount of a path isn't
+//! linked itself, no mount would ever propagate, and kiln refuses to start the container, as docker
+//! does.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use kiln_sandbox::{Mount, MountKind, Propagation};
 
-/// Reads a mode, as `rshared`; `None` where it is none.
+/// Parses a mode such as `rshared`; returns `None` for other texts.
 pub(super) fn read(mode: &str) -> Option<Propagation> {
     match mode {
         "private" | "rprivate" => Some(Propagation::Private),
@@ -18,7 +19,7 @@ pub(super) fn read(mode: &str) -> Option<Propagation> {
     }
 }
 
-/// Checks that a path of the host can be linked with a container.
+/// Checks that mounts below a host path can propagate to or from a container.
 pub(super) fn check(path: &Path, propagation: Propagation) -> Result<()> {
     if propagation == Propagation::Private {
         return Ok(());
@@ -29,7 +30,7 @@ pub(super) fn check(path: &Path, propagation: Propagation) -> Result<()> {
 }
 
 fn check_in(table: &str, path: &Path, real: &Path, propagation: Propagation) -> Result<()> {
-    // Of several mounts at one place, the last one is on top.
+    // If several mounts share a mount point, the last one is visible.
     let rows = table.lines().filter_map(Row::of).filter(|row| real.starts_with(&row.place));
     let Some(row) = rows.max_by_key(|row| row.place.components().count()) else {
         bail!("{} is mounted nowhere", path.display());
@@ -46,7 +47,8 @@ fn check_in(table: &str, path: &Path, real: &Path, propagation: Propagation) -> 
     Ok(())
 }
 
-/// Refuses what is mounted in a directory that shares its mounts: it would be seen on the host, and stay there.
+/// Rejects mounts inside a directory with shared propagation: they would appear on the host and
+/// remain there.
 pub(super) fn check_nested(mounts: &[Mount]) -> Result<()> {
     let is_shared = |mount: &&Mount| {
         matches!(mount.kind, MountKind::Bind { propagation: Propagation::Shared, .. })
@@ -83,7 +85,7 @@ impl Row {
     }
 }
 
-/// Undoes what the kernel does to blanks, line ends and backslashes.
+/// Reverts the kernel's escapes of spaces, tabs, line breaks and backslashes.
 fn unescape(text: &str) -> String {
     let codes = [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")];
     codes.into_iter().fold(text.to_owned(), |text, (code, plain)| text.replace(code, plain))

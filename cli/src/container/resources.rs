@@ -1,4 +1,4 @@
-//! How much a container may use.
+//! The resource limits of a container.
 
 use anyhow::{Context, Result, bail};
 use kiln_sandbox::cgroup::{Cgroup, Groups, Limits};
@@ -9,10 +9,10 @@ use crate::limits::size_limit;
 use crate::printer::Printer;
 use crate::resources;
 
-/// The period that `--cpus` counts over, in microseconds.
+/// The period of the limit of `--cpus`, in microseconds.
 const CPU_PERIOD: f64 = 100_000.0;
 
-/// Makes out what was asked for.
+/// Parses the arguments.
 pub(super) fn limits(arguments: &RunArguments) -> Result<Limits> {
     let mut limits = resources::limits(&arguments.resources)?;
     if let Some(cpus) = arguments.cpus.filter(|cpus| *cpus != 0.0) {
@@ -36,7 +36,7 @@ pub(super) fn limits(arguments: &RunArguments) -> Result<Limits> {
     Ok(limits)
 }
 
-/// Returns how readily memory is swapped; -1 stands for the system's own choice.
+/// Parses the swappiness, from 0 to 100; -1 means the system's default.
 fn swappiness(typed: Option<i64>) -> Result<Option<u64>> {
     match typed {
         None | Some(-1) => Ok(None),
@@ -45,7 +45,7 @@ fn swappiness(typed: Option<i64>) -> Result<Option<u64>> {
     }
 }
 
-/// Returns how much memory is the last to be taken away.
+/// Parses the memory reservation, the number of bytes that the kernel reclaims last.
 fn reserved(text: Option<&str>, memory: Option<u64>) -> Result<Option<u64>> {
     let reserved = text.map(size_limit).transpose().context("invalid --memory-reservation")?;
     let reserved = reserved.flatten();
@@ -57,11 +57,11 @@ fn reserved(text: Option<&str>, memory: Option<u64>) -> Result<Option<u64>> {
     Ok(reserved)
 }
 
-/// Groups that are being made.
+/// A task that creates control groups.
 pub(super) type ComingGroup = JoinHandle<Result<Cgroup>>;
 
-/// Begins to make a container's groups, below `parent` unless that is empty. A runtime needs them
-/// everywhere.
+/// Starts to create a container's control groups, below `parent` unless that is empty. With
+/// `everywhere`, creates a group in every controller, as an OCI runtime requires.
 pub(super) fn group(limits: Limits, parent: String, everywhere: bool) -> ComingGroup {
     spawn_blocking(move || {
         let group = Groups::new().group(&limits, &parent, everywhere);
@@ -72,7 +72,7 @@ pub(super) fn group(limits: Limits, parent: String, everywhere: bool) -> ComingG
     })
 }
 
-/// Waits for the groups, and says what can't be limited.
+/// Waits for the control groups, and prints a warning for each limit that can't be set.
 pub(super) async fn ready(group: ComingGroup, printer: &Printer) -> Result<Cgroup> {
     let group = group.await.context("make control groups")??;
     for warning in group.warnings() {
@@ -81,7 +81,7 @@ pub(super) async fn ready(group: ComingGroup, printer: &Printer) -> Result<Cgrou
     Ok(group)
 }
 
-/// Tells of processes that the kernel has killed because the memory was used up.
+/// Prints the number of processes that the kernel killed because the container ran out of memory.
 pub(super) fn report(group: &Cgroup, printer: &Printer) {
     if let Some(out) = group.out_of_memory() {
         let noun = if out.kills == 1 { "process" } else { "processes" };

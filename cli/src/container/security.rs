@@ -7,7 +7,8 @@ use kiln_sandbox::{CallFilter, Capabilities, Privileges, SeccompProfile};
 
 use crate::arguments::flags::truth;
 
-/// Writes an option into privileges. A profile of system calls is for a container with `capabilities`.
+/// Applies a value of `--security-opt` to privileges. A seccomp profile depends on the container's
+/// `capabilities`.
 pub(super) fn set(
     privileges: &mut Privileges,
     option: &str,
@@ -26,7 +27,7 @@ pub(super) fn set(
             privileges.calls = CallFilter::Profile(profile(Path::new(path), capabilities)?);
         }
         ("apparmor", "unconfined") => privileges.apparmor = None,
-        // No label is ever set.
+        // kiln never sets an SELinux label.
         ("label", "disable") => {}
         ("apparmor", "") => bail!("expected the name of a profile, or unconfined"),
         ("apparmor", profile) => privileges.apparmor = Some(apparmor(profile)?),
@@ -40,7 +41,7 @@ pub(super) fn set(
     Ok(())
 }
 
-/// Returns the name of an AppArmor profile if the kernel confines programs by such profiles.
+/// Returns the name of an AppArmor profile. Fails if the kernel doesn't enforce such profiles.
 fn apparmor(profile: &str) -> Result<String> {
     let enabled = std::fs::read_to_string("/sys/module/apparmor/parameters/enabled");
     if !enabled.is_ok_and(|enabled| enabled.trim() == "Y") {
@@ -52,11 +53,11 @@ fn apparmor(profile: &str) -> Result<String> {
     Ok(profile.to_owned())
 }
 
-/// Reads a profile of system calls, in docker's format.
+/// Reads a seccomp profile in docker's format.
 fn profile(path: &Path, capabilities: Capabilities) -> Result<SeccompProfile> {
     let text = std::fs::read_to_string(path)
         .with_context(|| format!("read the seccomp profile {}", path.display()))?;
-    // The error has the line, and what was expected there.
+    // The error names the line and the expected contents.
     SeccompProfile::read(&text, capabilities)
         .with_context(|| format!("understand the seccomp profile {}", path.display()))
 }

@@ -1,4 +1,4 @@
-//! Signals on their way to a container.
+//! Forwarding of signals to a container.
 
 use std::future::poll_fn;
 use std::task::Poll;
@@ -8,7 +8,7 @@ use kiln_sandbox::Signaller;
 use nix::sys::signal::Signal;
 use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
 
-/// The signals that are passed on.
+/// The signals that kiln forwards.
 const FORWARDED: [Signal; 9] = [
     Signal::SIGINT,
     Signal::SIGTERM,
@@ -21,37 +21,37 @@ const FORWARDED: [Signal; 9] = [
     Signal::SIGTSTP,
 ];
 
-/// How many requests to end a command may ignore. As the first process of its namespace it ignores
-/// all that it has no handler for.
+/// The number of SIGINT and SIGTERM signals after which kiln kills the command. As the first
+/// process of its namespace, the command ignores signals without a handler.
 const PATIENCE: u32 = 3;
 
-/// How long kiln may take to end when the command was killed.
+/// The time that kiln may take to end after it has killed the command.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// Signals that are caught and wait to be passed on.
+/// The signals that kiln has caught and not yet forwarded.
 #[derive(Debug)]
 pub(crate) struct Signals {
     streams: Vec<(Signal, Stream)>,
 }
 
 impl Signals {
-    /// Catches signals from now on. To be called before the container starts: one that comes when
-    /// nobody listens yet has its usual effect, on kiln.
+    /// Starts to catch signals. Call it before the container starts: an earlier signal has its
+    /// usual effect on kiln.
     pub(crate) fn catch() -> Self {
         let catch = |forwarded: Signal| {
-            // A signal that can't be listened to keeps its usual effect.
+            // A signal that can't be caught keeps its usual effect.
             let stream = signal(SignalKind::from_raw(forwarded as i32)).ok()?;
             Some((forwarded, stream))
         };
         Self { streams: FORWARDED.into_iter().filter_map(catch).collect() }
     }
 
-    /// Catches none: each has its usual effect on kiln.
+    /// Catches no signals. Each has its usual effect on kiln.
     pub(crate) fn none() -> Self {
         Self { streams: Vec::new() }
     }
 
-    /// Passes signals on until it is aborted.
+    /// Forwards signals until the task is aborted.
     pub(super) async fn forward(mut self, signaller: Signaller) {
         let mut requests = 0;
         loop {
@@ -63,13 +63,14 @@ impl Signals {
             if requests >= PATIENCE {
                 signaller.send(Signal::SIGKILL as i32);
                 tokio::time::sleep(GRACE).await;
-                // What it has written waits for a reader who doesn't read, and so does kiln.
+                // kiln is still blocked: it writes the command's output to a reader that doesn't
+                // read.
                 nix::sys::signal::raise(Signal::SIGKILL).unwrap_or_default();
             }
         }
     }
 
-    /// Waits for a signal.
+    /// Returns the next signal.
     async fn next(&mut self) -> Signal {
         poll_fn(|context| {
             let received = |(signal, stream): &mut (Signal, Stream)| {

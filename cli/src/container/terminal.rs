@@ -1,4 +1,4 @@
-//! The user's terminal, connected to a container's.
+//! The connection between the user's terminal and a container's.
 
 use std::fs::File;
 use std::io::{IsTerminal, Read, Write};
@@ -22,10 +22,10 @@ pub(crate) struct Terminal {
 }
 
 impl Terminal {
-    /// Returns the terminal where one is asked for.
+    /// Returns the terminal if the user requests one.
     ///
     /// # Errors
-    /// Fails where input is to come from a terminal, and there is none.
+    /// Fails if `interactive` is set and standard input is not a terminal.
     pub(crate) fn open(asked: bool, interactive: bool) -> Result<Option<Self>> {
         if !asked {
             return Ok(None);
@@ -36,7 +36,7 @@ impl Terminal {
         Ok(Some(Self { interactive }))
     }
 
-    /// Returns the terminal's size.
+    /// Returns the terminal's size; 80 columns and 24 rows if it is unknown.
     #[expect(clippy::unused_self, reason = "there is a size only where there is a terminal")]
     pub(crate) fn size(&self) -> TerminalSize {
         let size =
@@ -44,18 +44,20 @@ impl Terminal {
         TerminalSize { rows: size.ws_row, columns: size.ws_col }
     }
 
-    /// Connects the terminal with the container's until the session is finished.
+    /// Connects the terminal to the container's terminal until the session is finished.
     pub(super) fn connect(self, theirs: OwnedFd, output: Passing) -> Result<Session> {
         let share = || theirs.try_clone().context("share the container's terminal");
         let (input, resized) = (share()?, share()?);
         let raw = if self.interactive { Some(RawMode::enter()?) } else { None };
         let mut tasks = JoinSet::new();
-        // From now on no change is missed; one that came since the container started is made up for.
+        // From here on, every change of the size is received. Pass on a change since the
+        // container's start.
         let changes = signal(SignalKind::window_change()).context("watch the terminal's size")?;
         pass_size(&resized);
         tasks.spawn(follow_size(changes, resized));
         if self.interactive {
-            // A read that waits for a key can't be called off: the thread ends with the process.
+            // A read that waits for a key can't be cancelled, so the thread lives until the process
+            // ends.
             thread("terminal input", move || {
                 let mut input = File::from(input);
                 copy(std::io::stdin(), |bytes| {
@@ -68,14 +70,14 @@ impl Terminal {
         let (done, shown) = oneshot::channel();
         thread("terminal output", move || {
             copy(File::from(theirs), |bytes| output.pass(OutputStream::Stdout, bytes));
-            // Whoever waited may have gone.
+            // The receiver is gone if the session was dropped.
             let _ = done.send(());
         })?;
         Ok(Session { shown, _tasks: tasks, _raw: raw })
     }
 }
 
-/// A connection of terminals. The user's has its old settings back when it is dropped.
+/// The connection of two terminals. Dropping it restores the settings of the user's terminal.
 pub(super) struct Session {
     shown: oneshot::Receiver<()>,
     _tasks: JoinSet<()>,
@@ -83,9 +85,9 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// Waits until all that the container has written is shown.
+    /// Waits until all output of the container is written.
     pub(super) async fn finish(self) {
-        // A thread that is gone has nothing to show any more.
+        // If the thread is gone, no output is left.
         let _ = self.shown.await;
     }
 }
@@ -103,10 +105,10 @@ async fn follow_size(mut changes: Signal, theirs: OwnedFd) {
     }
 }
 
-/// Gives the container's terminal the size of the user's.
+/// Sets the size of the container's terminal to that of the user's.
 fn pass_size(theirs: &OwnedFd) {
     if let Some(size) = window_size() {
-        // A container that has ended needs no size any more.
+        // A container that has ended doesn't need the size.
         let _ = rustix::termios::tcsetwinsize(theirs, size);
     }
 }
@@ -116,8 +118,8 @@ fn thread(name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
     thread.with_context(|| format!("start the thread for {name}")).map(drop)
 }
 
-/// Copies what comes as it comes, up to the end, or until nobody takes it: a terminal whose other side
-/// nobody holds any more reads as an error.
+/// Copies bytes as they arrive until the input ends or the output breaks. Reading a terminal fails
+/// once all descriptors of its other side are closed.
 fn copy(mut from: impl Read, mut to: impl FnMut(&[u8]) -> ControlFlow<()>) {
     let mut buffer = vec![0; 16 << 10];
     loop {
@@ -129,7 +131,7 @@ fn copy(mut from: impl Read, mut to: impl FnMut(&[u8]) -> ControlFlow<()>) {
     }
 }
 
-/// Standard input without line editing, echo and signal keys, until it is dropped.
+/// A guard that disables line editing, echo and signal keys on standard input until it is dropped.
 #[derive(Debug)]
 struct RawMode {
     saved: Termios,
@@ -149,7 +151,7 @@ impl RawMode {
 
 impl Drop for RawMode {
     fn drop(&mut self) {
-        // A terminal that has gone away needs no settings.
+        // A terminal that has disappeared doesn't need its settings.
         let _ = tcsetattr(std::io::stdin().as_fd(), OptionalActions::Drain, &self.saved);
     }
 }

@@ -1,4 +1,4 @@
-//! Directories in memory.
+//! tmpfs directories in a container: `--tmpfs`.
 
 use std::path::{Path, PathBuf};
 
@@ -8,17 +8,18 @@ use kiln_sandbox::{AccessTimes, Mount, MountKind, TmpfsOptions};
 use super::container_path;
 use crate::limits;
 
-/// The mode of such a directory, as everybody expects of `/tmp`.
+/// The default mode of a tmpfs: writable by all users, and sticky, like `/tmp`.
 const MODE: u32 = 0o1777;
 
-/// Returns the mount that `DST[:OPTIONS]` asks for.
+/// Parses `DST[:OPTIONS]`.
 pub(super) fn parse(text: &str) -> Result<Mount> {
     let (target, options) = text.split_once(':').unwrap_or((text, ""));
     let words = options.split(',').filter(|option| !option.is_empty());
     mount(container_path(target)?, words).with_context(|| format!("invalid --tmpfs {text:?}"))
 }
 
-/// Returns a mount with docker's default options, `noexec,nosuid,nodev`, changed by others in turn.
+/// Returns a mount with docker's default options `noexec,nosuid,nodev`. `words` override them in
+/// order.
 pub(super) fn mount<'a>(target: PathBuf, words: impl Iterator<Item = &'a str>) -> Result<Mount> {
     if target == Path::new("/") {
         bail!("nothing can be mounted over /");
@@ -47,7 +48,8 @@ pub(super) fn mount<'a>(target: PathBuf, words: impl Iterator<Item = &'a str>) -
                 "relatime" | "atime" | "norelatime" | "nostrictatime" => {
                     options.access_times = AccessTimes::Relative;
                 }
-                // Memory is written at once, and the kernel locks no file by its mode any more.
+                // These have no effect: a tmpfs has no delayed writes, and Linux no longer supports
+                // mandatory locks.
                 "nodev" | "defaults" | "async" | "sync" | "dirsync" | "nomand" | "diratime" => {}
                 "dev" => bail!("devices can't be opened there: --device passes one on"),
                 _ => bail!("the option {word:?} is not supported"),
@@ -58,7 +60,7 @@ pub(super) fn mount<'a>(target: PathBuf, words: impl Iterator<Item = &'a str>) -
     Ok(Mount { target, kind: MountKind::Tmpfs { size, mode, options } })
 }
 
-/// Reads a size, which may be a part of the machine's memory, as `50%`.
+/// Parses a size in bytes, or a percentage of the machine's memory such as `50%`.
 fn size_limit(text: &str) -> Result<Option<u64>> {
     let Some(percent) = text.strip_suffix('%') else { return limits::size_limit(text) };
     let percent = u64::from(number(percent)?);

@@ -1,4 +1,4 @@
-//! Volumes and directories of the host in a container.
+//! Volumes and host directories in a container.
 
 use std::collections::BTreeMap;
 use std::fs::Permissions;
@@ -12,18 +12,19 @@ use kiln_worker::container::{ContainerImage, Containers};
 
 use super::{container_path, mount_flag, propagation};
 
-/// What is mounted into a container, by target.
+/// The mounts of a container, by target.
 ///
-/// Containers aren't kept, and so neither are anonymous volumes: they lie in the process's part of
-/// the store's `tmp/`, which goes with the process however it ends.
+/// kiln doesn't keep containers, so it doesn't keep anonymous volumes either. They are in the
+/// process's directory in the store's `tmp/`, which is removed after the process has ended in any
+/// way.
 #[derive(Debug, Default)]
 pub(super) struct Volumes {
     mounts: BTreeMap<PathBuf, MountKind>,
-    /// Volumes are held as long as the container runs.
+    /// Guards that keep the volumes from being removed while the container runs.
     held: Vec<VolumeGuard>,
 }
 
-/// What new volumes are filled with.
+/// The source of the files of new volumes.
 struct Filler<'a> {
     containers: &'a Containers,
     image: &'a ContainerImage,
@@ -31,7 +32,7 @@ struct Filler<'a> {
 }
 
 impl Filler<'_> {
-    /// Makes a volume that is gone with this process.
+    /// Creates a volume that is removed with this process.
     fn anonymous(&self, volume: &Volume) -> Result<PathBuf> {
         let directory = self.store.temp_dir().context("make a volume")?;
         std::fs::set_permissions(&directory, Permissions::from_mode(0o755))
@@ -41,7 +42,7 @@ impl Filler<'_> {
         Ok(directory)
     }
 
-    /// Returns a volume that stays, and holds it.
+    /// Returns a named volume and a guard that keeps it.
     fn named(&self, name: &str, volume: &Volume) -> Result<(PathBuf, VolumeGuard)> {
         loop {
             let (directory, _) = self
@@ -49,7 +50,7 @@ impl Filler<'_> {
                 .volumes()
                 .filled(name, |directory| self.fill(volume, directory))
                 .with_context(|| format!("prepare the volume {name}"))?;
-            // One that was given up just now is made anew.
+            // If the volume was removed just before the guard was taken, create it again.
             if let Some(guard) = self.store.volumes().hold(name)? {
                 return Ok((directory, guard));
             }
@@ -65,8 +66,8 @@ impl Filler<'_> {
 }
 
 impl Volumes {
-    /// Prepares what was asked for, and an anonymous volume for every path that the image declares
-    /// and nothing else is mounted on.
+    /// Prepares the requested volumes. Adds an anonymous volume for each path that the image
+    /// declares, unless another mount covers it.
     pub(super) fn prepare(
         containers: &Containers,
         image: &ContainerImage,
@@ -96,7 +97,7 @@ impl Volumes {
             volumes.add(&volume.target, volume.bind(path))?;
         }
         for target in image.config.config.volumes.keys() {
-            // As docker, kiln takes a relative path for one of the root.
+            // Like docker, kiln resolves a relative path against the root directory.
             let volume = Volume::anonymous(Path::new("/").join(target));
             if !volumes.mounts.contains_key(&volume.target) {
                 let directory = filler.anonymous(&volume)?;
@@ -106,12 +107,12 @@ impl Volumes {
         Ok(volumes)
     }
 
-    /// Returns the volumes as something that grows.
+    /// Returns the named volumes for the watch of the store's size.
     pub(super) fn growing(&self) -> impl Iterator<Item = Growing> {
         self.held.iter().map(VolumeGuard::growing)
     }
 
-    /// Returns the mounts, those that others lie in first.
+    /// Returns the mounts, sorted so that a directory comes before the mounts inside it.
     pub(super) fn mounts(&self) -> impl Iterator<Item = Mount> {
         self.mounts
             .iter()
@@ -127,7 +128,7 @@ impl Volumes {
     }
 }
 
-/// Makes sure that there is something to mount.
+/// Checks that a host path exists. Creates a directory there if `is_made`.
 fn host_path(path: &Path, is_made: bool) -> Result<()> {
     if path.exists() {
         return Ok(());
@@ -138,47 +139,47 @@ fn host_path(path: &Path, is_made: bool) -> Result<()> {
     std::fs::create_dir_all(path).with_context(|| format!("make the directory {}", path.display()))
 }
 
-/// What `-v` and `--mount` ask for.
+/// A mount that `-v` or `--mount` requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Volume {
-    /// Where in the container.
+    /// The absolute path in the container.
     pub(super) target: PathBuf,
-    /// What.
+    /// The files to mount.
     pub(super) source: Source,
-    /// Whether it can't be written.
+    /// `true` for a read-only mount.
     pub(super) readonly: bool,
-    /// Whether what is mounted below it comes along.
+    /// `true` if mounts below the source are mounted, too.
     pub(super) recursive: bool,
-    /// Whether a new volume isn't filled with what the image has there.
+    /// `true` if a new volume stays empty; otherwise the image's files are copied into it.
     pub(super) is_empty: bool,
-    /// The part of it that is mounted; empty for all of it.
+    /// The subdirectory of the source to mount; empty for all of it.
     pub(super) part: PathBuf,
-    /// Whether mounts that are made later come and go.
+    /// The propagation of later mounts.
     pub(super) propagation: Propagation,
 }
 
-/// What is mounted.
+/// The files to mount.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Source {
-    /// A volume that goes with the container.
+    /// A volume that is removed with the container.
     Anonymous,
-    /// A volume that stays.
+    /// A volume that is kept, by its name.
     Named(String),
-    /// A path of the host, absolute.
+    /// A path of the host.
     Host {
-        /// Which.
+        /// The absolute path.
         path: PathBuf,
-        /// Whether a directory is made where nothing is.
+        /// `true` if a directory is created when the path doesn't exist.
         is_made: bool,
     },
-    /// A directory in memory.
+    /// A tmpfs.
     Memory(MountKind),
 }
 
-/// Returns all that is asked for.
+/// Parses the values of `-v` and `--mount`.
 ///
 /// # Errors
-/// Fails where something can't be understood, before anything is done.
+/// Fails if a value is invalid. No volume is created then.
 pub(super) fn asked(volumes: &[String], mounts: &[String]) -> Result<Vec<Volume>> {
     let volumes = volumes.iter().map(|text| Volume::parse(text));
     let mounts = mounts.iter().map(|text| mount_flag::parse(text));
@@ -186,7 +187,7 @@ pub(super) fn asked(volumes: &[String], mounts: &[String]) -> Result<Vec<Volume>
 }
 
 impl Volume {
-    /// Returns a volume that goes with the container.
+    /// Returns a volume that is removed with the container.
     pub(super) fn anonymous(target: PathBuf) -> Self {
         Self {
             target,
@@ -232,7 +233,7 @@ impl Volume {
         Ok(volume)
     }
 
-    /// Sets options, of which there is one of each kind at most.
+    /// Applies options. Each kind of option may occur once.
     fn set_all(&mut self, options: &str) -> Result<()> {
         let mut seen: Vec<Setting> = Vec::new();
         for option in options.split(',') {
@@ -260,14 +261,14 @@ impl Volume {
             Setting::Propagation => {
                 self.propagation = propagation::read(option).unwrap_or_default();
             }
-            // Files of the host are the container's own files, without delay; and no program is kept from
-            // them by its label.
+            // These have no effect: the container uses the host's files directly, and kiln sets no
+            // SELinux labels.
             Setting::Consistency | Setting::Label => {}
         }
     }
 }
 
-/// A kind of options.
+/// A kind of option.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Setting {
     Write,

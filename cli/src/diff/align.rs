@@ -1,19 +1,19 @@
-//! Which items of two lists stand for one another.
+//! Alignment of two lists: pairs of corresponding items.
 
-/// The places of two items that stand for one another, or of one that is in one list alone.
+/// The indexes of two corresponding items, or of an item that only one list has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Pair {
-    /// Its place in the first list.
+    /// The index in the first list; `None` if the first list lacks the item.
     pub(super) a: Option<usize>,
-    /// Its place in the second.
+    /// The index in the second list; `None` if the second list lacks the item.
     pub(super) b: Option<usize>,
 }
 
-/// Lists that are longer are compared place by place.
+/// The length above which lists are compared index by index.
 const LONGEST: usize = 1000;
 
-/// Pairs the items of two lists: as many as possible that are equal, in their order, and of those
-/// between them the first with the first.
+/// Pairs the items of two lists. Finds as many equal items as possible without changing their
+/// order, and pairs the items between them in order.
 pub(super) fn align<T: PartialEq>(a: &[T], b: &[T]) -> Vec<Pair> {
     let mut pairs = Vec::new();
     let (mut from_a, mut from_b) = (0, 0);
@@ -33,13 +33,13 @@ pub(super) fn align<T: PartialEq>(a: &[T], b: &[T]) -> Vec<Pair> {
     pairs
 }
 
-/// Returns the places of a longest common subsequence.
+/// Returns the indexes of a longest common subsequence.
 fn common<T: PartialEq>(a: &[T], b: &[T]) -> Vec<(usize, usize)> {
     if a.len() > LONGEST || b.len() > LONGEST {
         let places = 0..a.len().min(b.len());
         return places.filter(|&place| a[place] == b[place]).map(|place| (place, place)).collect();
     }
-    // How many items the rests from these places on have in common.
+    // The length of the longest common subsequence of the tails from these indexes on.
     let mut lengths = vec![vec![0_usize; b.len() + 1]; a.len() + 1];
     for i in (0..a.len()).rev() {
         for j in (0..b.len()).rev() {

@@ -1,11 +1,12 @@
-//! Manifests, configs and histories.
+//! Comparison of manifests, configs and histories.
 
 use super::align::align;
 use super::report::Change;
 use super::source::Side;
 use crate::format::Json;
 
-/// Returns how indexes differ: which platforms they have, and whose images are others.
+/// Returns the differences between two indexes: the platforms that one lacks or whose manifests
+/// differ.
 pub(super) fn index(a: &Side, b: &Side) -> Vec<Change> {
     let mut changes = Vec::new();
     if a.index.is_empty() || b.index.is_empty() {
@@ -25,8 +26,8 @@ pub(super) fn index(a: &Side, b: &Side) -> Vec<Change> {
     changes
 }
 
-/// Returns how the manifests differ. That of config and layers is told elsewhere, but for their
-/// kinds.
+/// Returns the differences between the manifests. Ignores their config and layers, which are
+/// compared separately, except for the config's media type.
 pub(super) fn manifest(a: &Side, b: &Side) -> Vec<Change> {
     let kind = |side: &Side| side.manifest.get("config")?.get("mediaType").cloned();
     let mut changes = Vec::new();
@@ -38,7 +39,7 @@ pub(super) fn manifest(a: &Side, b: &Side) -> Vec<Change> {
     changes
 }
 
-/// Returns how the configs differ, but for history and layers.
+/// Returns the differences between the configs, except for history and layers.
 pub(super) fn config(a: &Side, b: &Side) -> Vec<Change> {
     let rest = |side: &Side| without(&side.raw_config, &["history", "rootfs"]);
     let (a_rest, b_rest) = (rest(a), rest(b));
@@ -47,7 +48,7 @@ pub(super) fn config(a: &Side, b: &Side) -> Vec<Change> {
     changes
 }
 
-/// Returns how the histories differ; the steps that stand for one another are found first.
+/// Returns the differences between the histories, after aligning their steps.
 pub(super) fn history(a: &Side, b: &Side) -> Vec<Change> {
     let steps = |side: &Side| match side.raw_config.get("history") {
         Some(Json::List(steps)) => steps.clone(),
@@ -69,7 +70,7 @@ fn without(json: &Json, names: &[&str]) -> Json {
     Json::Object(kept.cloned().collect())
 }
 
-/// Adds how two values differ, down to the members that do.
+/// Adds the differences between two values, down to the members that differ.
 fn compare(path: &str, a: Option<&Json>, b: Option<&Json>, changes: &mut Vec<Change>) {
     match (a, b) {
         (a, b) if a == b => {}

@@ -1,4 +1,4 @@
-//! The entries of layers, and how two of them differ.
+//! The entries of layers and their comparison.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -14,7 +14,7 @@ use time::format_description::well_known::Rfc3339;
 
 use super::report::{EntryChange, EntryStatus};
 
-/// An entry of a layer, its content as a digest.
+/// An entry of a layer. Its content is kept as a digest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
     pub(super) kind: EntryType,
@@ -28,25 +28,25 @@ pub(super) struct Entry {
     content: Option<Digest>,
 }
 
-/// What the tar says of an entry besides what becomes of it.
+/// The properties of an entry's encoding, which don't affect the extracted file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Form {
     pub(super) dialect: Dialect,
     pub(super) owner_names: (Vec<u8>, Vec<u8>),
 }
 
-/// A layer's entries in their order, by their names without slashes around them.
+/// A layer's entries in order, each with its name without leading and trailing slashes.
 #[derive(Debug, Default)]
 pub(super) struct LayerEntries {
     pub(super) entries: Vec<(Vec<u8>, Entry, Form)>,
 }
 
-/// Reads layers, each once.
+/// A reader of layers that reads each layer once.
 pub(super) struct LayerReader<'a> {
     store: &'a Store,
     limits: ArchiveLimits,
     known: HashMap<Digest, Arc<LayerEntries>>,
-    /// Entries of all layers so far.
+    /// The number of entries of all layers so far.
     count: u64,
 }
 
@@ -55,7 +55,7 @@ impl<'a> LayerReader<'a> {
         Self { store, limits, known: HashMap::new(), count: 0 }
     }
 
-    /// Returns the entries of a layer, after making sure that it is what its diff ID says.
+    /// Returns the entries of a layer. Fails if the layer doesn't match its diff ID.
     pub(super) fn read(&mut self, diff_id: &Digest, blob: &LayerBlob) -> Result<Arc<LayerEntries>> {
         if let Some(known) = self.known.get(diff_id) {
             return Ok(Arc::clone(known));
@@ -117,7 +117,7 @@ fn summarise(
     Ok((normal(&entry.name), summary, form))
 }
 
-/// Returns the digest of a file's content, holes read as zeros.
+/// Returns the digest of a file's content. Holes count as zeros.
 fn digest(entry: &TarEntry, reader: &mut TarReader<'_>, buffer: &mut [u8]) -> io::Result<Digest> {
     let mut hasher = DigestHasher::new();
     let Some(segments) = &entry.segments else {
@@ -157,13 +157,13 @@ fn zeros(hasher: &mut DigestHasher, mut count: u64) {
     }
 }
 
-/// Returns a name without `.`, double slashes, and slashes around it; empty for the root.
+/// Returns a name without `.`, double slashes, and leading or trailing slashes; empty for the root.
 pub(super) fn normal(name: &[u8]) -> Vec<u8> {
     let parts = name.split(|byte| *byte == b'/').filter(|part| !matches!(*part, b"" | b"."));
     parts.collect::<Vec<_>>().join(&b'/')
 }
 
-/// Returns how two sets of entries differ, sorted by name.
+/// Returns the differences between two sets of entries, sorted by name.
 pub(super) fn compare<'a>(
     a: &BTreeMap<&'a [u8], &'a Entry>,
     b: &BTreeMap<&'a [u8], &'a Entry>,
@@ -184,7 +184,7 @@ pub(super) fn compare<'a>(
     changes
 }
 
-/// Returns what differs about two entries of a name.
+/// Returns the properties in which two entries of the same name differ.
 fn differences(a: &Entry, b: &Entry) -> BTreeMap<String, [String; 2]> {
     let mut what = BTreeMap::new();
     let mut add = |name: &str, a: String, b: String| {
@@ -237,12 +237,12 @@ fn time(time: Timestamp) -> String {
     text.unwrap_or_else(|| time.seconds.to_string())
 }
 
-/// Returns the beginning of a value in hexadecimal digits.
+/// Returns the first 64 bytes of a value in hexadecimal digits.
 fn hex(value: &[u8]) -> String {
     use std::fmt::Write as _;
     let mut text = String::from("0x");
     for byte in value.iter().take(64) {
-        // Writing to a string doesn't fail.
+        // Writing to a string can't fail.
         let _ = write!(text, "{byte:02x}");
     }
     if value.len() > 64 {
@@ -251,7 +251,7 @@ fn hex(value: &[u8]) -> String {
     text
 }
 
-/// Returns a name as people are shown it: what is no printable text is escaped.
+/// Returns a name for display. Escapes bytes that aren't printable text.
 pub(super) fn shown(name: &[u8]) -> String {
     let text = String::from_utf8_lossy(name);
     if text.chars().all(|c| !c.is_control() && c != char::REPLACEMENT_CHARACTER) {
@@ -260,7 +260,7 @@ pub(super) fn shown(name: &[u8]) -> String {
     name.escape_ascii().to_string()
 }
 
-/// Puts the file that a hard link leads to in its place.
+/// Returns a copy of a hard link's target for the path of the link.
 pub(super) fn follow(entry: &Entry, target: &Entry) -> Entry {
     Entry { mtime: target.mtime, xattrs: entry.xattrs.clone(), ..target.clone() }
 }

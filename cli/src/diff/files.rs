@@ -1,4 +1,4 @@
-//! Files as a container sees them.
+//! Comparison of the files that a container sees.
 
 use std::collections::BTreeMap;
 
@@ -9,14 +9,14 @@ use super::entries::{self, Entry, LayerEntries, LayerReader, follow};
 use super::report::EntryChange;
 use super::source::Side;
 
-/// Hides what layers below have of a name.
+/// The prefix of an entry that hides a name of the layers below.
 const WHITEOUT: &[u8] = b".wh.";
-/// Hides what layers below have in a directory.
+/// The name of an entry that hides a directory's contents in the layers below.
 const OPAQUE: &[u8] = b".wh..wh..opq";
-/// How many links lead from one to the next at most.
+/// The most symbolic links that are followed for one path.
 const LINKS: usize = 40;
 
-/// The files of an image, by their paths without a slash in front.
+/// The files of an image, by path without a leading slash.
 #[derive(Clone, Default)]
 struct Files(BTreeMap<Vec<u8>, Entry>);
 
@@ -58,7 +58,8 @@ impl Files {
         Ok(())
     }
 
-    /// Puts a layer on top. What it hides is of the layers below, wherever in it that stands.
+    /// Applies a layer. Its whiteouts hide only files of the layers below, whatever their position
+    /// in the layer.
     fn apply(&mut self, layer: &LayerEntries) {
         for (name, ..) in &layer.entries {
             let (parent, base) = split(name);
@@ -86,13 +87,13 @@ impl Files {
         }
     }
 
-    /// Returns the path that a hard link leads to.
+    /// Returns the path of a hard link's target.
     fn linked(&self, entry: &Entry) -> Vec<u8> {
         let (parent, base) = split(&entry.link);
         join(&self.real(parent), base)
     }
 
-    /// Returns where a directory is, links on the way followed.
+    /// Resolves the symbolic links in a directory's path.
     fn real(&self, path: &[u8]) -> Vec<u8> {
         let mut left: Vec<Vec<u8>> = parts(path);
         left.reverse();
@@ -137,7 +138,7 @@ fn parts(path: &[u8]) -> Vec<Vec<u8>> {
     parts.map(<[u8]>::to_vec).collect()
 }
 
-/// Splits a path into its parent, which may be empty, and its last part.
+/// Splits a path into its parent, which may be empty, and its last component.
 fn split(path: &[u8]) -> (&[u8], &[u8]) {
     match path.iter().rposition(|byte| *byte == b'/') {
         Some(slash) => (&path[..slash], &path[slash + 1..]),

@@ -1,4 +1,4 @@
-//! Layers, one by one.
+//! Comparison of layers.
 
 use std::collections::BTreeMap;
 
@@ -9,8 +9,8 @@ use super::entries::{self, Entry, LayerEntries, LayerReader};
 use super::report::{LayerChange, LayerStatus, LayerSummary};
 use super::source::Side;
 
-/// Compares the layers of two images: those with the same content stand for one another, and of those
-/// between them the first for the first.
+/// Compares the layers of two images. Pairs layers with the same content; layers between them are
+/// paired in order.
 pub(super) fn compare(
     a: &Side,
     b: &Side,
@@ -51,12 +51,12 @@ fn summary(side: &Side, place: usize) -> LayerSummary {
     }
 }
 
-/// Returns the entries by name; of several with a name the last one counts.
+/// Returns the entries by name. The last entry of a name wins.
 fn by_name(layer: &LayerEntries) -> BTreeMap<&[u8], &Entry> {
     layer.entries.iter().map(|(name, entry, _)| (name.as_slice(), entry)).collect()
 }
 
-/// Says how tars differ besides their entries.
+/// Returns the differences between two tars in properties other than the extracted files.
 fn forms(a: &LayerEntries, b: &LayerEntries, same_entries: bool) -> Vec<String> {
     let mut forms = Vec::new();
     let known: BTreeMap<&[u8], _> =

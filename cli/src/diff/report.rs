@@ -1,4 +1,4 @@
-//! What was found.
+//! The result of a comparison.
 
 use std::collections::BTreeMap;
 
@@ -9,33 +9,33 @@ use super::source::Side;
 use super::verdict::Verdict;
 use crate::format::Json;
 
-/// What makes two images differ.
+/// The differences between two images.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct Report {
-    /// The first image.
+    /// The summary of the first image.
     pub(super) a: Option<ImageSummary>,
-    /// The second.
+    /// The summary of the second image.
     pub(super) b: Option<ImageSummary>,
-    /// Whether they are the same, byte for byte.
+    /// `true` if the images are the same, byte for byte.
     pub(crate) identical: bool,
-    /// What all of it comes to.
+    /// The summary of the differences.
     pub(super) verdict: Verdict,
-    /// How the indexes differ, where both have one.
+    /// The differences between the indexes if both images have one.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) index: Vec<Change>,
-    /// How the manifests differ, but for what config and layers are.
+    /// The differences between the manifests, except for config and layers.
     pub(super) manifest: Vec<Change>,
-    /// How the configs differ, but for history and layers.
+    /// The differences between the configs, except for history and layers.
     pub(super) config: Vec<Change>,
-    /// How the histories differ.
+    /// The differences between the histories.
     pub(super) history: Vec<Change>,
-    /// All layers.
+    /// All layers, including equal ones.
     pub(super) layers: Vec<LayerChange>,
-    /// How the files differ that containers see.
+    /// The differences between the files that containers see.
     pub(super) files: Vec<EntryChange>,
 }
 
-/// Which image is compared.
+/// A summary of a compared image.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct ImageSummary {
     pub(super) name: String,
@@ -53,10 +53,10 @@ impl ImageSummary {
     }
 }
 
-/// A value that differs, or that only one has.
+/// A value that differs, or that only one image has.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Change {
-    /// Where it stands, as `config.Env[1]`.
+    /// The path of the value in its document, such as `config.Env[1]`.
     pub(super) path: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) a: Option<Json>,
@@ -64,23 +64,23 @@ pub(super) struct Change {
     pub(super) b: Option<Json>,
 }
 
-/// What became of a layer.
+/// The difference between two layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum LayerStatus {
-    /// The same blob.
+    /// Both images have the same blob.
     Same,
-    /// The same content in another blob.
+    /// Both images have the same content in different blobs.
     Repacked,
-    /// Other content.
+    /// The contents differ.
     Changed,
-    /// Only the second image has it.
+    /// Only the second image has the layer.
     Added,
-    /// Only the first image has it.
+    /// Only the first image has the layer.
     Removed,
 }
 
-/// A layer, or two that stand for one another.
+/// A layer, or two corresponding layers.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct LayerChange {
     pub(super) status: LayerStatus,
@@ -88,18 +88,18 @@ pub(super) struct LayerChange {
     pub(super) a: Option<LayerSummary>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) b: Option<LayerSummary>,
-    /// How the entries differ.
+    /// The differences between the entries.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) entries: Vec<EntryChange>,
-    /// How the tars differ besides.
+    /// Further differences between the tars.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) tar: Vec<String>,
 }
 
-/// A layer.
+/// A summary of a layer.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct LayerSummary {
-    /// Its place, from 1 on.
+    /// The layer's number, counted from 1.
     pub(super) number: usize,
     pub(super) diff_id: Digest,
     pub(super) digest: Digest,
@@ -107,24 +107,24 @@ pub(super) struct LayerSummary {
     pub(super) size: u64,
 }
 
-/// What became of an entry or a file.
+/// The difference between two entries or files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum EntryStatus {
-    /// Only the second has it.
+    /// Only the second image has the entry.
     Added,
-    /// Only the first has it.
+    /// Only the first image has the entry.
     Removed,
-    /// Both have it, and it differs.
+    /// Both images have the entry, with different properties.
     Changed,
 }
 
-/// An entry or a file that differs, or that only one has.
+/// An entry or a file that differs, or that only one image has.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct EntryChange {
     pub(super) path: String,
     pub(super) status: EntryStatus,
-    /// What differs: the value of the first and of the second.
+    /// The properties that differ, each with its values in the first and in the second image.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) what: BTreeMap<String, [String; 2]>,
 }

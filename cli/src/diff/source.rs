@@ -1,4 +1,4 @@
-//! Images that are named in one way or another.
+//! Lookup of the images to compare.
 
 use std::fs::File;
 use std::path::Path;
@@ -14,21 +14,22 @@ use crate::format::Json;
 use crate::image::{StoredImage, Wanted, find_rows};
 use crate::settings::Settings;
 
-/// Most bytes of a manifest, index or config.
+/// The most bytes of a manifest, index or config.
 const DOCUMENT: u64 = 16 << 20;
 
-/// One of the images that are compared. All of it is in the store.
+/// One of the two images. All of its parts are in the store.
 #[derive(Debug)]
 pub(crate) struct Side {
-    /// As it was named.
+    /// The name that the user gave.
     pub(super) name: String,
     pub(super) manifest_digest: Digest,
     pub(super) manifest: Json,
     pub(super) raw_config: Json,
     pub(super) config: ImageConfig,
-    /// The layers' blobs, base first.
+    /// The blobs of the layers, base first.
     pub(super) layers: Vec<LayerBlob>,
-    /// The platforms of the index, where there is one, and the digests of their manifests.
+    /// The platforms of the image's index with the digests of their manifests; empty without an
+    /// index.
     pub(super) index: Vec<(String, Digest)>,
 }
 
@@ -37,13 +38,13 @@ impl Side {
         self.config.rootfs.diff_ids()
     }
 
-    /// Returns the image ID: the digest of the config.
+    /// Returns the image ID, the digest of the config.
     pub(super) fn image_id(&self) -> Option<&Json> {
         self.manifest.get("config")?.get("digest")
     }
 }
 
-/// Finds images, and brings them into the store without a name.
+/// A finder of images that imports them into the store without a name.
 #[derive(Debug)]
 pub(crate) struct Finder {
     store: Store,
@@ -52,21 +53,21 @@ pub(crate) struct Finder {
     platform: Option<Platform>,
 }
 
-/// What is known of an image before its documents are read.
+/// An image whose documents have not been read yet.
 struct Located {
     row: ImageRow,
-    /// Where blobs can be had that the store lacks.
+    /// The repository of blobs that the store lacks.
     origin: Option<String>,
 }
 
 impl Finder {
-    /// Makes a finder of images for a platform, or for this machine's.
+    /// Creates a finder of images for a platform; this machine's for `None`.
     pub(crate) fn new(settings: &Settings, store: Store, platform: Option<Platform>) -> Self {
         let resolver = ImageResolver::new(ImageResolverOptions {
             store: store.clone(),
             layouts: std::collections::BTreeMap::new(),
             registry: settings.registries.client(),
-            // What the store has was looked for before.
+            // The store was searched already.
             policy: PullPolicy::Always,
             archive_limits: settings.archive_limits,
         });
@@ -75,11 +76,11 @@ impl Finder {
         Self { store, resolver, options, platform }
     }
 
-    /// Finds an image: of the store by name or ID, in an archive or a layout by its path, else in a
+    /// Finds an image: in the store by name or ID, in an archive or a layout by path, or else in a
     /// registry.
     ///
     /// # Errors
-    /// Fails where there is none, or not for the platform, and where a part of it can't be had.
+    /// Fails if the image or its platform doesn't exist, or if a part of it can't be fetched.
     pub(crate) async fn find(&self, text: &str) -> Result<Side> {
         let located = self.locate(text).await.with_context(|| format!("find {text}"))?;
         self.load(text, located).await.with_context(|| format!("read {text}"))
@@ -106,7 +107,7 @@ impl Finder {
         match std::fs::metadata(path) {
             Ok(file) if file.is_dir() => self.layout(text).await,
             Ok(_) => self.archive(text).await,
-            // A layout may have a tag behind it.
+            // A layout's path may end in a tag.
             Err(_) if path.rsplit_once(':').is_some_and(|(dir, _)| Path::new(dir).is_dir()) => {
                 self.layout(text).await
             }
@@ -152,7 +153,7 @@ impl Finder {
         Ok(Located { row: self.stored(resolved.digest)?, origin: Some(reference.name()) })
     }
 
-    /// Returns a row for a document that is in the store.
+    /// Returns a row for a document in the store.
     fn stored(&self, digest: Digest) -> Result<ImageRow> {
         let bytes = self.store.content().read(&digest, DOCUMENT)?;
         let media_type = check_document(&bytes, None).map_err(anyhow::Error::msg)?;

@@ -1,4 +1,4 @@
-//! A report for people.
+//! The text format of a report.
 
 use std::fmt::Write as _;
 
@@ -9,9 +9,9 @@ use crate::format::Json;
 use crate::printer::human_size;
 use crate::progress::clean_text;
 
-/// Returns a report as text; nothing where the images are the same. The first line says what it comes
-/// to. `-` marks what the first image
-/// alone has, `+` the second, `~` what differs, `=` what is the same.
+/// Returns a report as text; empty if the images are equal. The first line is the verdict. `-`
+/// marks parts of the first image only, `+` parts of the second only, `~` differences, and `=`
+/// equal parts.
 pub(crate) fn render(report: &Report) -> String {
     let mut text = String::new();
     if report.identical {
@@ -60,7 +60,7 @@ fn section(text: &mut String, heading: &str, is_empty: bool) {
 
 fn line(text: &mut String, depth: usize, content: &str) {
     let indent = "  ".repeat(depth);
-    // Writing to a string doesn't fail.
+    // Writing to a string can't fail.
     let _ = writeln!(text, "{}", format_args!("{indent}{content}").to_string().trim_end());
 }
 

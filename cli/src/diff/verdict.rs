@@ -1,31 +1,31 @@
-//! What a report comes to.
+//! The verdict of a report.
 
 use serde::Serialize;
 
 use super::report::{Change, EntryStatus, LayerChange, LayerStatus, Report};
 use super::source::Side;
 
-/// What a report comes to.
+/// A summary of the differences between two images.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Verdict {
-    /// The images are the same, byte for byte.
+    /// The images are equal, byte for byte.
     #[default]
     Identical,
-    /// The images have the same ID, and their layers are compressed in different ways.
+    /// The images have the same ID, and their layers differ in compression.
     Compression,
     /// The images have the same ID, and their manifests differ in more than the compression.
     Packing,
-    /// The images differ in times alone.
+    /// The images differ only in times.
     Times,
-    /// The images differ in times and compression alone.
+    /// The images differ only in times and compression.
     CompressionAndTimes,
-    /// The images differ in more.
+    /// The images differ in other properties.
     Different,
 }
 
 impl Verdict {
-    /// Judges two images by a complete report.
+    /// Returns the verdict for two images from their complete report.
     pub(super) fn of(a: &Side, b: &Side, report: &Report) -> Self {
         let is_repacked = report.layers.iter().any(is_repacked);
         if a.image_id() == b.image_id() {
@@ -42,7 +42,7 @@ impl Verdict {
         }
     }
 
-    /// Returns it as a line for people.
+    /// Returns the verdict as a sentence.
     pub(super) fn text(self) -> &'static str {
         match self {
             Self::Identical => "The images are the same.",
@@ -55,20 +55,20 @@ impl Verdict {
     }
 }
 
-/// Tells whether a member of a config or a history is a time.
+/// Returns `true` if the changed member of a config or history is a time.
 fn is_time(change: &Change) -> bool {
     let name = change.path.rsplit('.').next();
     name == Some("created") && change.a.is_some() && change.b.is_some()
 }
 
-/// Tells whether two layers are compressed in different ways.
+/// Returns `true` if two layers differ in their compression.
 fn is_repacked(layer: &LayerChange) -> bool {
     let kinds = (&layer.a, &layer.b);
     layer.status == LayerStatus::Repacked
         || matches!(kinds, (Some(a), Some(b)) if a.media_type != b.media_type)
 }
 
-/// Tells whether two layers differ in times at most.
+/// Returns `true` if two layers differ in times at most.
 fn has_same_files(layer: &LayerChange) -> bool {
     match layer.status {
         LayerStatus::Same | LayerStatus::Repacked => true,

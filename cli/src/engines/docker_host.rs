@@ -1,8 +1,8 @@
-//! Where docker's own client would look for its engine.
+//! The address of the Docker engine, as docker's own client determines it.
 //!
-//! As for docker, `DOCKER_HOST` counts before `DOCKER_CONTEXT`, and that before the context that
-//! `docker context use` has put into `config.json`. Contexts lie below docker's directory, in
-//! directories named after the SHA-256 of their names.
+//! As in docker, `DOCKER_HOST` overrides `DOCKER_CONTEXT`, which overrides the context that `docker
+//! context use` wrote to `config.json`. Contexts are in docker's directory, in subdirectories whose
+//! names are the SHA-256 digests of the contexts' names.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -13,22 +13,22 @@ use kiln_oci::Digest;
 use kiln_registry::{Warnings, json_problem};
 use serde::Deserialize;
 
-/// Where the engine listens where nobody says so.
+/// The engine's default socket.
 const SOCKET: &str = "/var/run/docker.sock";
-/// The context that the environment makes.
+/// The name of the context that uses the environment variables.
 const DEFAULT: &str = "default";
 
-/// Where docker's engine listens.
+/// The Docker engine to use.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct DockerHost {
-    /// Where.
+    /// The engine's address.
     pub(super) address: EngineAddress,
-    /// Whether somebody has said so.
+    /// `true` if the user named the engine or its context.
     pub(super) is_named: bool,
 }
 
 impl DockerHost {
-    /// Tells whether there is anything that could be spoken to.
+    /// Returns `false` if the engine's socket doesn't exist.
     pub(super) fn is_there(&self) -> bool {
         match &self.address {
             EngineAddress::Socket(path) => path.exists(),
@@ -62,7 +62,7 @@ struct Endpoint {
     skip_tls_verify: bool,
 }
 
-/// Finds out where it listens; `context` is the name of one that was asked for.
+/// Determines the engine to use. `context` is the context that the user names in the option.
 pub(super) fn find(
     context: Option<&str>,
     variable: &impl Fn(&str) -> Option<OsString>,
@@ -95,7 +95,7 @@ pub(super) fn find(
     Ok(DockerHost { address, is_named: true })
 }
 
-/// Returns the context in use, where the file that says so can be read.
+/// Returns the current context. An unreadable configuration file counts as none.
 fn current(directory: Option<&Path>, warnings: &Warnings) -> Option<String> {
     let path = directory?.join("config.json");
     let text = std::fs::read(&path).ok()?;
@@ -123,10 +123,10 @@ fn of_context(name: &str, directory: &Path) -> Result<DockerHost> {
     Ok(DockerHost { address, is_named: true })
 }
 
-/// The endpoint of a context that is an engine.
+/// The name of the endpoint of Docker engines in a context.
 const DOCKER: &str = "docker";
 
-/// Returns the certificates that lie in a directory.
+/// Returns the TLS settings for the certificates in a directory.
 fn tls(directory: &Path, insecure: bool) -> EngineTls {
     let file = |name: &str| Some(directory.join(name)).filter(|path| path.is_file());
     let identity = file("cert.pem").zip(file("key.pem"));

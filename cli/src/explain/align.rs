@@ -1,26 +1,26 @@
-//! Which step of an earlier build a step is, after the Dockerfile has changed.
+//! Alignment of the steps of two builds, between which the Dockerfile may have changed.
 //!
-//! Steps are told by their stage and by what they do. In each stage the longest sequence of steps
-//! that both builds have, in the same order, are the same steps; what stands between two of those is
-//! the same where the instruction is of the same kind; what has only moved is found last. A stage
-//! that has another name now is the one that it has most steps in common with.
+//! Steps are identified by their stage and their instruction. In each stage, the longest common
+//! sequence of equal steps corresponds. Steps between two of those correspond if their instructions
+//! are of the same kind. Steps that have only moved are found last. A renamed stage corresponds to
+//! the stage with which it shares most steps.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::history::StepRecord;
 
-/// The most pairs of steps that are compared one by one, beyond what is the same at both ends.
+/// The most pairs of steps to compare, in addition to the equal steps at both ends.
 const MOST: usize = 4 << 20;
 
-/// For each step of one build, which one of the other build it is.
+/// The corresponding step of the old build for each step of the new one.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Alignment {
     pub(super) old_of: Vec<Option<usize>>,
-    /// How many steps are word for word what they were.
+    /// The number of steps with equal texts.
     pub(super) equal: usize,
 }
 
-/// A step's place in its build, and what it does.
+/// A step's index in its build, and its instruction.
 struct Item<'a> {
     place: usize,
     text: &'a str,
@@ -44,7 +44,7 @@ pub(super) fn align(old: &[StepRecord], new: &[StepRecord]) -> Alignment {
     alignment
 }
 
-/// Returns the steps of each stage, in their order.
+/// Returns the steps of each stage in order.
 fn stages(steps: &[StepRecord]) -> BTreeMap<&str, Vec<Item<'_>>> {
     let mut stages: BTreeMap<&str, Vec<Item<'_>>> = BTreeMap::new();
     for (place, step) in steps.iter().enumerate().filter(|(_, step)| step.digest.is_some()) {
@@ -54,8 +54,8 @@ fn stages(steps: &[StepRecord]) -> BTreeMap<&str, Vec<Item<'_>>> {
     stages
 }
 
-/// Splits a step's name into its stage and what it does: `[build 2/3] RUN x` into `build` and
-/// `RUN x`. The digest of an image doesn't count.
+/// Splits a step's name into its stage and its instruction: `[build 2/3] RUN x` into `build` and
+/// `RUN x`. Ignores the digest of an image.
 fn split(name: &str) -> (&str, &str) {
     let Some((head, text)) = name.strip_prefix('[').and_then(|rest| rest.split_once("] ")) else {
         return ("", name);
@@ -65,7 +65,7 @@ fn split(name: &str) -> (&str, &str) {
         parts.is_some_and(|(a, b)| a.parse::<u32>().is_ok() && b.parse::<u32>().is_ok())
     };
     let label = match head.rsplit_once(' ') {
-        // Numbers are padded: ` 2/10`.
+        // Numbers are padded, as in ` 2/10`.
         Some((label, last)) if is_number(last) => label.trim_end(),
         None if is_number(head) => "",
         _ => head,
@@ -73,7 +73,7 @@ fn split(name: &str) -> (&str, &str) {
     (label, text.split_once("@sha256:").map_or(text, |(image, _)| image))
 }
 
-/// Returns the stage of another name that has most in common with `steps`.
+/// Returns the stage of another name that shares most steps with `steps`.
 fn renamed<'a, 'b>(
     steps: &[Item<'_>],
     old: &'b BTreeMap<&'a str, Vec<Item<'a>>>,
@@ -111,7 +111,8 @@ impl Alignment {
         self.find_moved(old, new, &taken);
     }
 
-    /// Takes a step for what stands elsewhere word for word, rather than for what stood in its place.
+    /// Maps steps to equal steps elsewhere in the stage, in preference to different steps at the
+    /// same position.
     fn find_moved(&mut self, old: &[Item<'_>], new: &[Item<'_>], taken: &BTreeSet<usize>) {
         let texts: BTreeMap<usize, &str> = old.iter().map(|it| (it.place, it.text)).collect();
         let mut free: BTreeMap<&str, VecDeque<usize>> = BTreeMap::new();
@@ -129,12 +130,12 @@ impl Alignment {
     }
 }
 
-/// Returns an instruction's name, by which steps are of one kind.
+/// Returns an instruction's name, which defines the kind of a step.
 fn keyword(text: &str) -> &str {
     text.split(' ').next().unwrap_or_default()
 }
 
-/// Returns the longest sequence of steps that are the same, as places in both.
+/// Returns the longest common sequence of equal steps, as pairs of indexes.
 fn common(old: &[Item<'_>], new: &[Item<'_>]) -> Vec<(usize, usize)> {
     let same = |(old, new): &(&Item<'_>, &Item<'_>)| old.text == new.text;
     let start = old.iter().zip(new).take_while(same).count();
@@ -149,13 +150,13 @@ fn common(old: &[Item<'_>], new: &[Item<'_>]) -> Vec<(usize, usize)> {
     found
 }
 
-/// Finds the longest common sequence by comparing everything with everything.
+/// Finds the longest common sequence by comparing all pairs.
 fn longest(old: &[Item<'_>], new: &[Item<'_>]) -> Vec<(usize, usize)> {
     let width = new.len() + 1;
     if old.is_empty() || new.is_empty() || old.len() * width > MOST {
         return Vec::new();
     }
-    // How long the longest one is of what follows.
+    // The length of the longest common sequence of the tails.
     let mut lengths = vec![0_u32; (old.len() + 1) * width];
     for (row, old) in old.iter().enumerate().rev() {
         for (column, new) in new.iter().enumerate().rev() {
@@ -219,18 +220,18 @@ mod tests {
         let old = ["[1/4] FROM a", "[2/4] RUN a", "[3/4] RUN b", "[4/4] COPY c /"];
         let same = [Some(0), Some(1), Some(2), Some(3)];
         assert_eq!(aligned(&old, &old), same);
-        // One is changed.
+        // One step is changed.
         let new = ["[1/4] FROM a", "[2/4] RUN x", "[3/4] RUN b", "[4/4] COPY c /"];
         assert_eq!(aligned(&old, &new), same);
-        // One is new, one is gone.
+        // One step is new, and one is removed.
         let new = ["[1/5] FROM a", "[2/5] RUN new", "[3/5] RUN a", "[4/5] RUN b", "[5/5] COPY c /"];
         assert_eq!(aligned(&old, &new), [Some(0), None, Some(1), Some(2), Some(3)]);
         let new = ["[1/3] FROM a", "[2/3] RUN b", "[3/3] COPY c /"];
         assert_eq!(aligned(&old, &new), [Some(0), Some(2), Some(3)]);
-        // Two have changed places.
+        // Two steps are swapped.
         let new = ["[1/4] FROM a", "[2/4] RUN b", "[3/4] RUN a", "[4/4] COPY c /"];
         assert_eq!(aligned(&old, &new), [Some(0), Some(2), Some(1), Some(3)]);
-        // Another kind of instruction is another step.
+        // An instruction of another kind is another step.
         let new = ["[1/4] FROM b", "[2/4] RUN a", "[3/4] WORKDIR /b", "[4/4] COPY d /"];
         assert_eq!(aligned(&old, &new), [Some(0), Some(1), None, Some(3)]);
         assert_eq!(align(&steps(&old), &steps(&new)).equal, 1);

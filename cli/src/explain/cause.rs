@@ -1,4 +1,4 @@
-//! Why a step ran.
+//! The causes of a step's run.
 
 use serde::Serialize;
 use time::OffsetDateTime;
@@ -7,190 +7,190 @@ use time::macros::format_description;
 
 use super::recipe::Value;
 
-/// How dates are shown.
+/// The format of dates in causes.
 const DATE: &[BorrowedFormatItem<'_>] =
     format_description!("[year]-[month]-[day] [hour]:[minute]:[second] UTC");
-/// The longest value that is shown whole, in characters.
+/// The most characters of a value that a cause shows.
 const LONGEST: usize = 100;
 
-/// Why a step ran, or what is different about it.
+/// The reason why a step ran, or a difference between two builds of it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub(crate) enum Cause {
-    /// Nobody has run it before, as far as is known.
+    /// No recorded build has run it before.
     NeverBuilt,
-    /// What it was made of before isn't known any more.
+    /// The parts of its earlier key aren't recorded any more.
     Unknown,
-    /// It was to run in any case.
+    /// The user disabled the cache for it.
     NoCache {
-        /// The option that says so.
+        /// The option that disables the cache.
         option: &'static str,
     },
-    /// It is made of something that was to run in any case.
+    /// An input of it ran without the cache.
     Fresh {
-        /// The step that it is made of.
+        /// The name of the input's step.
         step: String,
     },
-    /// It is made of something that is looked at in each build, and has no key of its own.
+    /// An input of it is read anew in each build and has no cache key.
     Ephemeral {
-        /// The step that it is made of.
+        /// The name of the input's step.
         step: String,
     },
-    /// Its result was known, and was removed.
+    /// Its result was cached and then pruned.
     Pruned {
-        /// When.
+        /// The time of the removal.
         at: String,
     },
-    /// Its result was known, and part of it was gone or damaged.
+    /// Its result was cached, and a part of it was missing or damaged.
     Lost {
-        /// When that was found.
+        /// The time at which kiln noticed the damage.
         #[serde(skip_serializing_if = "Option::is_none")]
         at: Option<String>,
     },
-    /// It was run like this, and has not come to an end.
+    /// A build with the same key ran it without finishing it.
     Unfinished {
-        /// The build.
+        /// The ID of that build.
         build: String,
-        /// What has become of it: `failed` or `canceled`.
+        /// The step's status in that build: `failed` or `canceled`.
         status: &'static str,
     },
-    /// The instruction is another one.
+    /// Its instruction has changed.
     Instruction {
-        /// What it was.
+        /// The earlier instruction.
         old: String,
-        /// What it is.
+        /// The current instruction.
         new: String,
     },
-    /// The base image is another one.
+    /// Its base image has changed.
     Base {
-        /// The image that it was.
+        /// The name of the earlier image.
         old_image: String,
-        /// Its digest.
+        /// The digest of the earlier image.
         old: String,
-        /// The image that it is.
+        /// The name of the current image.
         image: String,
-        /// Its digest.
+        /// The digest of the current image.
         new: String,
     },
     /// A build argument has another value.
     BuildArgument(Change),
-    /// A variable has another value, by `ENV` or `ARG`.
+    /// A variable of `ENV` or `ARG` has another value.
     Variable(Change),
-    /// Something else of the step has another value.
+    /// Another property of the step has another value.
     Property(Change),
-    /// A file that it reads is another one.
+    /// A file that it reads has changed.
     File {
-        /// Where it is in what it is read from.
+        /// The path of the file in its source.
         path: String,
-        /// What it is read from: a context or a step.
+        /// The source of the file: a context or a step.
         from: String,
-        /// What is different.
+        /// The file's difference.
         change: FileChange,
     },
-    /// Further files that it reads are others.
+    /// Further files that it reads have changed.
     MoreFiles {
-        /// How many.
+        /// The number of files.
         count: usize,
-        /// What they are read from.
+        /// The source of the files.
         from: String,
     },
-    /// What it reads of an input has changed, and which file isn't known.
+    /// Its files from an input have changed, and kiln doesn't know which.
     Content {
-        /// What it is read from.
+        /// The source of the files.
         from: String,
     },
-    /// A step that it is built on has another result, or is another one.
+    /// A step that it depends on has another result or was replaced.
     Step {
-        /// The step.
+        /// The name of that step.
         step: String,
-        /// The step that stood there before, where it is another one.
+        /// The earlier step, if it was replaced.
         #[serde(skip_serializing_if = "Option::is_none")]
         instead_of: Option<String>,
     },
-    /// It has more or fewer inputs.
+    /// The number of its inputs has changed.
     Inputs {
-        /// How many it had.
+        /// The earlier number of inputs.
         old: usize,
-        /// How many it has.
+        /// The current number of inputs.
         new: usize,
     },
-    /// It is in one of two builds only.
+    /// Only the later of two builds has it.
     Added,
-    /// It was in the earlier of two builds only.
+    /// Only the earlier of two builds has it.
     Removed,
 }
 
-/// Something that has another value.
+/// A named value that has changed.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Change {
-    /// Its name.
+    /// The name of the value.
     pub(crate) name: String,
-    /// What it was; none where it wasn't there.
+    /// The earlier value; `None` if it is new.
     pub(crate) old: Option<String>,
-    /// What it is; none where it isn't there.
+    /// The current value; `None` if it was removed.
     pub(crate) new: Option<String>,
 }
 
-/// What is different about a file.
+/// A difference between two versions of a file.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "what", rename_all = "kebab-case")]
 pub(crate) enum FileChange {
-    /// It wasn't there.
+    /// The file is new.
     Added,
-    /// It was excluded by an ignore file.
+    /// An ignore file no longer excludes the file.
     NoLongerIgnored,
-    /// It is gone.
+    /// The file was removed.
     Removed,
-    /// An ignore file excludes it.
+    /// An ignore file now excludes the file.
     Ignored,
-    /// It holds something else.
+    /// The contents differ.
     Content {
-        /// Its size in bytes.
+        /// The earlier size in bytes.
         old: u64,
-        /// Its size now.
+        /// The current size in bytes.
         new: u64,
     },
-    /// Its permission bits, in octal.
+    /// The permission bits differ. They are octal numbers.
     Mode {
-        /// What they were.
+        /// The earlier bits.
         old: String,
-        /// What they are.
+        /// The current bits.
         new: String,
     },
-    /// User and group, as `0:0`.
+    /// The owner differs. Owners are user and group IDs such as `0:0`.
     Owner {
-        /// Who it was.
+        /// The earlier owner.
         old: String,
-        /// Who it is.
+        /// The current owner.
         new: String,
     },
-    /// Its type.
+    /// The file types differ.
     Type {
-        /// What it was.
+        /// The earlier type.
         old: &'static str,
-        /// What it is.
+        /// The current type.
         new: &'static str,
     },
-    /// Where the link leads.
+    /// The targets of the symbolic link differ.
     Target {
-        /// Where it led.
+        /// The earlier target.
         old: String,
-        /// Where it leads.
+        /// The current target.
         new: String,
     },
-    /// The device's numbers, as `1:3`.
+    /// The device numbers differ. They are major and minor numbers such as `1:3`.
     Device {
-        /// What they were.
+        /// The earlier numbers.
         old: String,
-        /// What they are.
+        /// The current numbers.
         new: String,
     },
-    /// Its capabilities (`security.capability`).
+    /// The file capabilities (`security.capability`) differ.
     Capability,
 }
 
 impl Change {
-    /// Tells of two values that are different.
+    /// Returns the change of a value.
     pub(super) fn new(name: &str, old: Option<&Value>, new: Option<&Value>) -> Self {
         let shown = |value: Option<&Value>| value.map(|value| value.shown.clone());
         Self { name: name.to_owned(), old: shown(old), new: shown(new) }
@@ -215,7 +215,7 @@ impl Change {
 }
 
 impl Cause {
-    /// Returns it for people, in a line.
+    /// Returns the cause as a line of text.
     pub(crate) fn text(&self) -> String {
         match self {
             Self::NeverBuilt => "never built".to_owned(),
@@ -286,13 +286,13 @@ impl FileChange {
     }
 }
 
-/// Returns a time as dates are shown.
+/// Formats a time in nanoseconds since 1970.
 pub(super) fn date(nanoseconds: i64) -> String {
     let time = OffsetDateTime::from_unix_timestamp_nanos(nanoseconds.into()).ok();
     time.and_then(|time| time.format(DATE).ok()).unwrap_or_default()
 }
 
-/// Returns two texts that are different in a line each; of several lines the first that is.
+/// Returns the first lines in which two texts differ.
 fn differing(old: &str, new: &str) -> (String, String) {
     let (mut old_lines, mut new_lines) = (old.lines(), new.lines());
     loop {
@@ -307,7 +307,7 @@ fn differing(old: &str, new: &str) -> (String, String) {
     }
 }
 
-/// Quotes what would be invisible.
+/// Shows an empty text as `""`.
 fn around(old: &str, new: &str) -> (String, String) {
     let quoted = |text: &str| if text.is_empty() { "\"\"".to_owned() } else { text.to_owned() };
     (quoted(old), quoted(new))

@@ -1,5 +1,5 @@
-//! What makes two keys of a step differ, the nearest causes first: the instruction, its variables,
-//! the files that it reads, the steps that it is built on.
+//! Comparison of two keys of a step. The nearest causes come first: the instruction, its variables,
+//! the files that it reads, the steps that it depends on.
 
 use std::collections::BTreeSet;
 
@@ -11,20 +11,20 @@ use super::files;
 use super::recipe::{Input, Named, Recipe, Value};
 use crate::history::BuildRecord;
 
-/// How many characters of a digest are shown.
+/// The number of a digest's characters that causes show.
 const DIGEST: usize = 12;
 
-/// A step of a build, with what its key was made of.
+/// A step of a build, with the recipe of its key.
 #[derive(Clone, Copy)]
 pub(super) struct Side<'a> {
     pub(super) build: &'a BuildRecord,
-    /// Where it stands in the build.
+    /// The step's index in the build.
     pub(super) place: usize,
     pub(super) recipe: &'a Recipe,
 }
 
 impl Side<'_> {
-    /// Returns where the step stands that makes an input.
+    /// Returns the index of the step that produces an input.
     fn input(&self, number: usize) -> Option<usize> {
         self.build.steps[self.place].made_of.as_ref()?.inputs.get(number).copied()
     }
@@ -35,10 +35,10 @@ impl Side<'_> {
     }
 }
 
-/// Tells what is different; `old_of` tells which step of the old build a step of the new one is.
+/// Returns the differences. `old_of` maps steps of the new build to steps of the old one.
 ///
 /// # Errors
-/// Fails where the store can't be read.
+/// Fails if the store can't be read.
 pub(super) fn causes(
     listings: &Listings,
     old: Side<'_>,
@@ -64,7 +64,7 @@ pub(super) fn causes(
                 causes.extend(files::causes(listings, old, now, &from)?);
             }
             (Input::Content(_), Input::Content(_)) => {}
-            // Of one that was known, or came from a cache elsewhere, nobody has looked at the files.
+            // The content of one is unknown: its result was cached, or came from an external cache.
             (Input::Key(_), Input::Content(_)) | (Input::Content(_), Input::Key(_)) => {
                 causes.push(Cause::Content { from: new.name(from) });
             }
@@ -86,7 +86,7 @@ pub(super) fn causes(
     Ok(causes)
 }
 
-/// Returns what people call an input that files are read from.
+/// Returns the display name of an input that files are read from.
 fn input_name(step: &str, ingredients: &[Named]) -> String {
     let source = ingredients.iter().find(|named| named.name == "source");
     match source.and_then(|named| named.value.shown.strip_prefix("local://")) {
@@ -96,7 +96,7 @@ fn input_name(step: &str, ingredients: &[Named]) -> String {
     }
 }
 
-/// Tells what is different about what a step does.
+/// Adds the differences between the ops of two steps.
 fn op(old: Side<'_>, new: Side<'_>, causes: &mut Vec<Cause>) {
     if let Some(base) = base(old.recipe, new.recipe) {
         causes.push(base);
@@ -137,7 +137,7 @@ fn op(old: Side<'_>, new: Side<'_>, causes: &mut Vec<Cause>) {
     }
 }
 
-/// Tells of another base image.
+/// Returns the change of the base image, if any.
 fn base(old: &Recipe, new: &Recipe) -> Option<Cause> {
     let (before, now) = (old.get("digest")?, new.get("digest")?);
     if before == now {
@@ -159,13 +159,13 @@ fn base(old: &Recipe, new: &Recipe) -> Option<Cause> {
     })
 }
 
-/// Returns the ingredients that are different, in the order of the new recipe, then what is gone.
+/// Returns the changed ingredients in the order of the new recipe, then the removed ones.
 fn changed(old: &Recipe, new: &Recipe) -> Vec<Change> {
     let mut seen: BTreeSet<&str> = BTreeSet::new();
     let mut changed = Vec::new();
     for named in new.ingredients.iter().chain(&old.ingredients) {
         let name = named.name.as_str();
-        // A name may stand for several values, as the sources of a copy.
+        // A name may have several values, such as the sources of a copy.
         if !seen.insert(name) {
             continue;
         }
@@ -183,7 +183,7 @@ fn values<'a>(recipe: &'a Recipe, name: &str) -> Vec<&'a Value> {
     named.map(|named| &named.value).collect()
 }
 
-/// Returns the build arguments that have other values and that the instruction names.
+/// Returns the changed build arguments that the instruction names.
 fn given(old: Side<'_>, new: Side<'_>) -> Vec<Cause> {
     let Some(instruction) = &new.recipe.instruction else { return Vec::new() };
     let (before, now) = (&old.build.build_args, &new.build.build_args);
@@ -193,7 +193,8 @@ fn given(old: Side<'_>, new: Side<'_>) -> Vec<Cause> {
         let mut places = text.match_indices(name);
         places.any(|(at, _)| text[..at].ends_with('$') || text[..at].ends_with("${"))
     };
-    // Whether one that isn't kept has another value isn't known here; that something has, is.
+    // For an argument whose value isn't recorded, a change is possible but not certain. The step
+    // did change.
     let may_differ = |name: &&String| {
         let (old, new) = (before.get(*name), now.get(*name));
         old != new || old == Some(&None)
@@ -233,7 +234,8 @@ mod tests {
         }
     }
 
-    /// Returns a build of a step that makes the input of another, with a build argument.
+    /// Returns a build with a build argument, of two steps. The first one produces the input of the
+    /// second.
     fn build(argument: &str) -> BuildRecord {
         let step = |name: &str, inputs| StepRecord {
             name: name.to_owned(),
@@ -287,7 +289,7 @@ mod tests {
         let content = |text: &str| of(Input::Content(contents(text)));
         let step = Cause::Step { step: "RUN x".to_owned(), instead_of: None };
         assert_eq!(compared(&key("1"), &key("2")), [step]);
-        // There is no listing, or nobody has looked.
+        // The listing is missing, or the content was never computed.
         let unseen = [Cause::Content { from: "RUN x".to_owned() }];
         assert_eq!(compared(&content("1"), &content("2")), unseen);
         assert_eq!(compared(&key("1"), &content("2")), unseen);

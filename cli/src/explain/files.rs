@@ -1,4 +1,4 @@
-//! Which files make two content digests differ.
+//! The files in which two content digests differ.
 
 use kiln_store::{Listings, Result};
 use kiln_tree::{Difference, Listing, PatternMatcher, Place};
@@ -6,15 +6,15 @@ use kiln_tree::{Difference, Listing, PatternMatcher, Place};
 use super::cause::{Cause, FileChange};
 use super::recipe::Contents;
 
-/// The attribute of a local source that holds what its ignore file excludes.
+/// The attribute of a local source with the patterns of its ignore file.
 const EXCLUDES: &str = "local.excludepatterns";
-/// How many files are named.
+/// The most files that are named.
 const SHOWN: usize = 3;
 
-/// Tells which files are different.
+/// Returns the files that differ between two content digests.
 ///
 /// # Errors
-/// Fails where the store can't be read.
+/// Fails if the store can't be read.
 pub(super) fn causes(
     listings: &Listings,
     old: &Contents,
@@ -48,7 +48,7 @@ pub(super) fn causes(
     Ok(causes)
 }
 
-/// Returns where a file is from the root of what it is read from.
+/// Returns a file's path from the root of its source.
 fn whole_path(place: &Place<'_>, selected: &[String]) -> Vec<u8> {
     let below = place.path.as_ref();
     if let Some(whole) = below.strip_prefix(b"/") {
@@ -67,7 +67,7 @@ fn excludes(contents: &Contents) -> Option<PatternMatcher> {
     PatternMatcher::new(&patterns?).ok()
 }
 
-/// Returns how a file differs. `old` and `new` are what the two ignore files exclude.
+/// Returns the difference of a file. `old` and `new` are the patterns of the two ignore files.
 fn change(
     path: &[u8],
     difference: Difference,
@@ -92,7 +92,7 @@ fn change(
     }
 }
 
-/// Returns a path as it can be shown: names may hold anything.
+/// Returns a path for display. Escapes control characters.
 fn shown(path: &[u8]) -> String {
     let text = String::from_utf8_lossy(path);
     if text.is_empty() {

@@ -1,7 +1,7 @@
-//! What a key was made of, as it is kept: without credentials, and no longer than it helps.
+//! The recorded parts of a key, without credentials and of limited length.
 //!
-//! Where a value is masked or cut, a fingerprint stands beside it, so that a later one can be told
-//! from it: four bytes of a digest over random bytes of the store's and the value.
+//! A masked or shortened value has a fingerprint, which shows whether a later value is different.
+//! It is four bytes of a digest of random bytes of the store, followed by the value.
 
 use kiln_oci::{Digest, DigestHasher};
 use kiln_solver::{Ingredients, InputPart, StepKey};
@@ -10,24 +10,24 @@ use serde::{Deserialize, Serialize};
 
 use crate::redact::{self, Redactor};
 
-/// The longest value that is kept whole, in bytes.
+/// The length in bytes above which values are shortened.
 const LONGEST: usize = 4 << 10;
 
-/// What a key was made of.
+/// The parts of a key.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Recipe {
-    /// The digest of what stands for the op.
+    /// The shortened digest of the op.
     pub(super) salt: String,
-    /// The lines of the Dockerfile that it came from.
+    /// The lines of the Dockerfile that define the step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) instruction: Option<Value>,
-    /// What the op is made of.
+    /// The parts of the op.
     pub(super) ingredients: Vec<Named>,
-    /// Its inputs.
+    /// The inputs of the op.
     pub(super) inputs: Vec<Input>,
 }
 
-/// An ingredient.
+/// A named part of an op.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Named {
     pub(super) name: String,
@@ -35,55 +35,55 @@ pub(super) struct Named {
     pub(super) value: Value,
 }
 
-/// A value that may have been masked or cut.
+/// A value that may be masked or shortened.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Value {
-    /// What may be shown.
+    /// The text for display.
     #[serde(rename = "value")]
     pub(super) shown: String,
-    /// Tells it from others that look the same.
+    /// A fingerprint of the whole value if `shown` is masked or shortened.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) print: Option<u32>,
 }
 
-/// What a key says about an input.
+/// The part of a key that identifies an input.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Input {
-    /// The canonical key of the step that makes it.
+    /// The canonical key of the step that produces the input.
     Key(Digest),
-    /// What is selected of it.
+    /// The digest of the selected files.
     Content(Contents),
 }
 
-/// What is selected of an input.
+/// The files that are selected from an input.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Contents {
-    /// The digest of it.
+    /// The digest of the selected files.
     pub(super) digest: Digest,
     /// The paths that are selected.
     pub(super) selected: Vec<String>,
-    /// What a context is made of.
+    /// The parts of the op that reads a context.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) ingredients: Vec<Named>,
 }
 
-/// Makes recipes fit to be kept.
+/// A recorder of recipes, which masks and shortens their values.
 pub(crate) struct Recorder<'a> {
     redactor: &'a Redactor,
     pepper: Vec<u8>,
 }
 
 impl<'a> Recorder<'a> {
-    /// Takes what `redactor` knows out of recipes that are kept in `recipes`.
+    /// Creates a recorder for `recipes`. It removes the secrets of `redactor`.
     ///
     /// # Errors
-    /// Fails where the store can't be read.
+    /// Fails if the store can't be read.
     pub(crate) fn new(redactor: &'a Redactor, recipes: &Recipes) -> kiln_store::Result<Self> {
         Ok(Self { redactor, pepper: recipes.pepper()? })
     }
 
-    /// Returns what can be kept of what a key is made of.
+    /// Returns the recipe of a key.
     pub(crate) fn recipe(&self, key: &StepKey) -> Recipe {
         let inputs = key.inputs.iter().map(|input| match input.part {
             InputPart::Key(key) => Input::Key(key.0),

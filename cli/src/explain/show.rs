@@ -1,4 +1,4 @@
-//! An explanation for people.
+//! The text format of an explanation.
 
 use std::fmt::Write;
 
@@ -7,7 +7,7 @@ use crate::history::StepStatus;
 use crate::progress::clean_text;
 
 impl Explanation {
-    /// Returns the explanation in lines.
+    /// Returns the explanation as lines of text.
     pub(crate) fn text(&self) -> String {
         let mut text = String::new();
         if self.steps.is_empty() {
@@ -39,7 +39,7 @@ impl ExplainedStep {
         };
         let name = self.name.replace('\n', " ");
         let mut text = format!("  {name}{known}");
-        // What has changed by itself is enough; what it is built on has lines of its own.
+        // If the step itself has changed, its inputs are omitted: they have lines of their own.
         let is_own = |cause: &&Cause| !matches!(cause, Cause::Step { instead_of: None, .. });
         let has_own = self.causes.iter().any(|cause| is_own(&cause));
         for cause in self.causes.iter().filter(|cause| !has_own || is_own(cause)) {

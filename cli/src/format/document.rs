@@ -1,4 +1,4 @@
-//! Documents: what `inspect` commands show.
+//! Documents, the output of `inspect` commands.
 
 use anyhow::Result;
 use serde::Serialize;
@@ -6,33 +6,33 @@ use serde::Serialize;
 use super::json::Json;
 use super::template::{Data, Template};
 
-/// A document that can be printed, and looked into by templates.
+/// A document that can be printed as JSON or through a template.
 #[derive(Clone, Debug)]
 pub(crate) struct Document {
-    /// What is printed.
+    /// The document in the format `json`.
     json: Json,
-    /// What templates see.
+    /// The document that templates access.
     fields: Json,
-    /// How the parts of that are written.
+    /// The JSON form of the parts of `fields`.
     parts: Json,
 }
 
 impl Document {
-    /// Takes a document whose templates see more than is printed: what is empty too.
+    /// Creates a document whose templates can access empty fields, which the JSON output omits.
     pub(crate) fn with_fields(value: &impl Serialize, fields: &impl Serialize) -> Result<Self> {
         let json = Json::of(value)?;
         Ok(Self { fields: Json::of(fields)?, parts: json.clone(), json })
     }
 
-    /// Takes a document whose members go by other names in templates.
+    /// Creates a document whose members have other names in templates.
     pub(crate) fn renamed(json: Json, fields: Json) -> Self {
         Self { json, parts: fields.clone(), fields }
     }
 
-    /// Executes a template on the document; a line feed ends what it gives.
+    /// Executes a template on the document and appends a line feed.
     ///
     /// # Errors
-    /// Fails where the template can't be read, and where it asks for what isn't there.
+    /// Fails if the template is invalid or names an unknown field.
     pub(crate) fn execute(&self, template: &str) -> Result<String> {
         let data = Data::of(&self.fields, &self.parts).written_as(&self.json);
         let mut text = Template::parse(template, data.functions())?.execute(&data)?;
@@ -41,11 +41,11 @@ impl Document {
     }
 }
 
-/// Returns documents as `format` asks for them: an indented array where nothing is said, an array on
-/// one line for `json`, else what the template gives for each. Every line ends with a line feed.
+/// Renders documents in a format: an indented array if `format` is empty, an array on one line for
+/// `json`, else the template's output for each document. Every line ends with a line feed.
 ///
 /// # Errors
-/// Fails where the template can't be read, and where it asks for what isn't there.
+/// Fails if the template is invalid or names an unknown field.
 pub(crate) fn inspect(format: &str, documents: &[Document]) -> Result<String> {
     let all = || Json::List(documents.iter().map(|document| document.json.clone()).collect());
     match format {

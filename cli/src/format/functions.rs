@@ -1,4 +1,4 @@
-//! Docker's functions for templates; `println`, `len`, `index` and the like are Go's own.
+//! docker's functions for templates. `println`, `len`, `index` and the like are Go's own.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use super::template::Written;
 
 type Answer = Result<Value, TemplateError>;
 
-/// Returns the functions; `written` knows how objects are written.
+/// Returns the functions. `written` holds the JSON form of objects.
 pub(super) fn all(written: &Arc<Written>) -> FuncMap {
     let mut functions = FuncMap::new();
     let mut add = |name: &str, function: fn(&[Value]) -> Answer| {
@@ -34,8 +34,7 @@ pub(super) fn all(written: &Arc<Written>) -> FuncMap {
     functions
 }
 
-/// Returns the functions with which a table's heading is made: the names of columns stay as they
-/// are.
+/// Returns the functions for a table's heading, which leave the names of columns unchanged.
 pub(super) fn of_heading(mut functions: FuncMap) -> FuncMap {
     for name in ["json", "lower", "title", "truncate", "upper"] {
         let same = |arguments: &[Value]| Ok(arguments.first().cloned().unwrap_or(Value::Nil));
@@ -44,7 +43,7 @@ pub(super) fn of_heading(mut functions: FuncMap) -> FuncMap {
     functions
 }
 
-/// Writes a value as JSON, as Go's encoder does when it doesn't escape HTML.
+/// Writes a value as JSON, like Go's encoder without HTML escapes.
 fn encode(value: &Value, written: &Written, out: &mut String) {
     match value {
         Value::Nil | Value::Function(_) => out.push_str("null"),
@@ -103,7 +102,7 @@ fn text(name: &str, arguments: &[Value], change: impl Fn(&str) -> String) -> Ans
     Ok(Value::String(change(string(name, value)?).into()))
 }
 
-/// Returns a text with the first letter of every word in upper case.
+/// Returns a text with the first letter of each word in upper case.
 fn title(text: &str) -> String {
     let mut after_letter = false;
     let mut titled = String::with_capacity(text.len());
@@ -118,7 +117,7 @@ fn title(text: &str) -> String {
     titled
 }
 
-/// As Go's, where what a map of texts hasn't got is an empty text.
+/// Go's `index` function, except that a missing key of a map yields an empty text.
 fn index(arguments: &[Value]) -> Answer {
     let [value, keys @ ..] = arguments else { return Err(count("index", 2, arguments)) };
     let mut found = value.clone();

@@ -1,6 +1,7 @@
-//! JSON whose objects keep the order of their members.
+//! JSON values whose objects keep the order of their members.
 //!
-//! What docker prints has the order of Go's structs; a tree of `serde_json` values would sort it.
+//! docker prints members in the order of Go's structs. A tree of `serde_json` values would sort
+//! them.
 
 use std::fmt;
 
@@ -9,49 +10,49 @@ use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 use serde_json::Number;
 
-/// A JSON value.
+/// A JSON value whose objects keep the order of their members.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Json {
-    /// `null`.
+    /// The value `null`.
     Null,
-    /// A truth value.
+    /// `true` or `false`.
     Bool(bool),
     /// A number.
     Number(Number),
-    /// A text.
+    /// A string.
     String(String),
     /// An array.
     List(Vec<Self>),
-    /// An object.
+    /// An object: names and values in order.
     Object(Vec<(String, Self)>),
 }
 
 impl Json {
-    /// Returns what a value is in JSON, members in their order.
+    /// Serializes a value and keeps the order of its members.
     pub(crate) fn of(value: &impl Serialize) -> Result<Self> {
         let text = serde_json::to_string(value).context("encode as JSON")?;
         Self::parse(text.as_bytes())
     }
 
-    /// Reads JSON.
+    /// Parses a JSON text.
     pub(crate) fn parse(text: &[u8]) -> Result<Self> {
         serde_json::from_slice(text).context("parse JSON")
     }
 
-    /// Returns a member of an object; the last where there are several of the name.
+    /// Returns a member of an object. If several have the name, returns the last one.
     pub(crate) fn get(&self, name: &str) -> Option<&Self> {
         let Self::Object(members) = self else { return None };
         members.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value)
     }
 
-    /// Returns it on one line, with nothing escaped that needn't be.
+    /// Returns the JSON text on one line, with the fewest possible escapes.
     pub(crate) fn compact(&self) -> String {
-        // A tree of texts can be written, always.
+        // Serializing a tree of strings can't fail.
         let text = serde_json::to_string(self).unwrap_or_default();
         escape_separators(text)
     }
 
-    /// Returns it on many lines, each level indented by `indent`.
+    /// Returns the JSON text on several lines, each level indented by `indent`.
     pub(crate) fn pretty(&self, indent: &str) -> String {
         let mut bytes = Vec::new();
         let formatter = serde_json::ser::PrettyFormatter::with_indent(indent.as_bytes());
@@ -63,7 +64,8 @@ impl Json {
     }
 }
 
-/// Escapes what Go's encoder always escapes: to JavaScript these end a line.
+/// Escapes the line separators that Go's encoder always escapes, since they end a line in
+/// JavaScript.
 fn escape_separators(text: String) -> String {
     if !text.contains(['\u{2028}', '\u{2029}']) {
         return text;
@@ -71,7 +73,7 @@ fn escape_separators(text: String) -> String {
     text.replace('\u{2028}', "\\u2028").replace('\u{2029}', "\\u2029")
 }
 
-/// Escapes what Go's encoder escapes for the sake of HTML, unless it is told not to.
+/// Escapes the characters that Go's encoder escapes by default because of HTML.
 pub(super) fn escape_html(text: &str) -> String {
     text.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026")
 }

@@ -1,4 +1,4 @@
-//! Rows: tables, JSON lines, and templates.
+//! Rows in the form of tables, JSON lines, or templates.
 
 use anyhow::Result;
 
@@ -9,34 +9,34 @@ use super::template::{Data, Template};
 /// A field of a row.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Field {
-    /// Its name in templates and in JSON.
+    /// The field's name in templates and in JSON.
     pub(crate) name: &'static str,
-    /// What stands above it in a table.
+    /// The field's heading in tables.
     pub(crate) heading: &'static str,
 }
 
 impl Field {
-    /// Makes a field.
+    /// Creates a field.
     pub(crate) const fn new(name: &'static str, heading: &'static str) -> Self {
         Self { name, heading }
     }
 }
 
-/// What a listing's rows are made of.
+/// The layout of a listing's rows.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Listing<'a> {
     /// The fields of a row.
     pub(crate) fields: &'a [Field],
-    /// The template of a table where nothing else is asked for.
+    /// The template of the default table.
     pub(crate) table: &'a str,
 }
 
 impl Listing<'_> {
-    /// Returns the rows, whose texts are those of the fields in their order, as `format` asks for
-    /// them: `table`, `table TEMPLATE`, `json` or `TEMPLATE`. Every line ends with a line feed.
+    /// Renders rows in a format: `table`, `table TEMPLATE`, `json` or `TEMPLATE`. Each row holds
+    /// the texts of the fields in order. Every line ends with a line feed.
     ///
     /// # Errors
-    /// Fails where the template can't be read, and where it asks for what isn't there.
+    /// Fails if the template is invalid or names an unknown field.
     pub(crate) fn render(&self, format: &str, rows: &[Vec<String>]) -> Result<String> {
         let table = format.strip_prefix("table");
         let template = match table.unwrap_or(format) {
@@ -44,7 +44,7 @@ impl Listing<'_> {
             "json" if table.is_none() => "{{json .}}",
             template => template,
         };
-        // What a shell leaves of these between single quotes.
+        // Within single quotes, the shell passes these escapes on unchanged.
         let template = template.trim_matches(' ').replace("\\t", "\t").replace("\\n", "\n");
         let mut text = String::new();
         let heading = self.row(self.fields.iter().map(|field| field.heading));
@@ -53,7 +53,7 @@ impl Listing<'_> {
             text.push_str(&Template::parse(&template, functions)?.execute(&heading)?);
             text.push('\n');
         } else {
-            // A wrong template is an error even where there are no rows.
+            // Report an invalid template even if the listing is empty.
             Template::parse(&template, heading.functions())?;
         }
         for row in rows {

@@ -1,23 +1,23 @@
-//! Columns out of text with tabs, laid out as Go's `text/tabwriter` lays out docker's tables.
+//! Columns from text with tabs, laid out like docker's tables, which use Go's `text/tabwriter`.
 //!
-//! A cell is what a tab ends; what stands behind a line's last tab belongs to no column. A column is
-//! a run of lines that all have a cell there, and is as wide as its widest cell and the padding, but
-//! no narrower than its least width.
+//! A tab ends a cell. Text after a line's last tab belongs to no column. A column is a run of
+//! consecutive lines that have a cell there. Its width is that of its widest cell plus the padding,
+//! but at least the minimum width.
 
-/// How columns are laid out.
+/// The layout of columns.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Columns {
-    /// The least width of a column, padding included.
+    /// The minimum width of a column, including the padding.
     pub(crate) narrowest: usize,
-    /// Blanks between a column's widest cell and the next column.
+    /// The number of spaces after a column's widest cell.
     pub(crate) padding: usize,
 }
 
 impl Columns {
-    /// As docker's tables have them.
+    /// The layout of docker's tables.
     pub(crate) const DOCKER: Self = Self { narrowest: 10, padding: 3 };
 
-    /// Lays out lines whose cells end with tabs; every line ends with a line feed.
+    /// Aligns lines whose cells end with tabs. Every line ends with a line feed.
     pub(crate) fn align(self, text: &str) -> String {
         let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split('\t').collect()).collect();
         let (widths, text) = (Vec::new(), String::new());
@@ -30,13 +30,13 @@ impl Columns {
 struct Layout<'a> {
     columns: Columns,
     lines: &'a [Vec<&'a str>],
-    /// The widths of the columns to the left of the one that is looked at.
+    /// The widths of the columns to the left of the current one.
     widths: Vec<usize>,
     text: String,
 }
 
 impl Layout<'_> {
-    /// Writes the lines of a block, in which the columns so far are as wide as they are.
+    /// Writes the lines of a block that shares the columns to the left.
     fn block(&mut self, mut start: usize, end: usize) {
         let column = self.widths.len();
         let mut at = start;

@@ -1,4 +1,4 @@
-//! Go's templates.
+//! Go templates and the data that they access.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -9,17 +9,17 @@ use gotmpl::{FuncMap, MissingKey, TemplateError, Value};
 use super::functions;
 use super::json::Json;
 
-/// Maps whose keys are anybody's: one that isn't there is nothing, and no mistake.
+/// The maps with arbitrary keys. A missing key yields no value instead of an error.
 const FREE: &[&str] = &["Annotations", "ExposedPorts", "Labels", "Volumes", "annotations"];
 
-/// A template that has been parsed.
+/// A parsed template.
 pub(super) struct Template {
     text: String,
     parsed: gotmpl::Template,
 }
 
 impl Template {
-    /// Parses a template that is executed on `data`.
+    /// Parses a template with the given functions.
     pub(super) fn parse(text: &str, functions: FuncMap) -> Result<Self> {
         let template = gotmpl::Template::new("").missing_key(MissingKey::Error).funcs(functions);
         let parsed = template.parse(text);
@@ -27,10 +27,10 @@ impl Template {
         Ok(Self { text: text.to_owned(), parsed })
     }
 
-    /// Executes it.
+    /// Executes the template.
     ///
     /// # Errors
-    /// Fails with the names of the fields that there are where one is asked for that isn't.
+    /// Fails with a list of the known fields if the template names an unknown one.
     pub(super) fn execute(&self, data: &Data) -> Result<String> {
         let failed = |error: TemplateError| anyhow!("template parsing error: {error}");
         match self.parsed.execute_to_string(&data.value) {
@@ -47,7 +47,7 @@ impl Template {
         }
     }
 
-    /// Returns the names that stand before a field's, as `Config` in `.Config.Cmd`.
+    /// Returns the names before a field's name in its chain, such as `Config` in `.Config.Cmd`.
     fn chain_before(&self, key: &str) -> Vec<&str> {
         let is_name = |c: char| c.is_alphanumeric() || matches!(c, '_' | '.');
         let chains = self.text.split(|c: char| !is_name(c)).filter(|part| part.contains('.'));
@@ -61,30 +61,30 @@ impl Template {
     }
 }
 
-/// What a template is executed on, and how its objects are written as JSON: maps of templates are
-/// sorted and lack nothing, while docker's JSON has the order of its structs and leaves out what is
-/// empty.
+/// The data that a template accesses, together with the JSON form of its objects. Maps of templates
+/// are sorted and complete, whereas docker's JSON has the order of its structs and omits empty
+/// members.
 pub(super) struct Data {
     pub(super) value: Value,
     written: Arc<Written>,
 }
 
-/// The JSON of objects and lists, by the addresses of what was made of them, which lives as long as
-/// [`Data`].
+/// The JSON form of objects and lists. Keys are the addresses of the template values, which live as
+/// long as [`Data`].
 #[derive(Clone, Default)]
 pub(super) struct Written {
     maps: HashMap<usize, String>,
-    /// Lists that are empty because a document has none: these are null.
+    /// The empty lists that stand for missing members. Their JSON form is `null`.
     absent: HashSet<usize>,
 }
 
 impl Written {
-    /// Returns the JSON of a map that was made of a document.
+    /// Returns the JSON form of a map that was created from a document.
     pub(super) fn map(&self, map: &Arc<BTreeMap<Arc<str>, Value>>) -> Option<&str> {
         self.maps.get(&address(map)).map(String::as_str)
     }
 
-    /// Tells whether a list stands for one that a document hasn't got.
+    /// Returns `true` if an empty list stands for a missing member.
     pub(super) fn is_absent(&self, list: &Arc<[Value]>) -> bool {
         list.is_empty() && self.absent.contains(&list.as_ptr().addr())
     }
@@ -95,15 +95,15 @@ fn address(map: &Arc<BTreeMap<Arc<str>, Value>>) -> usize {
 }
 
 impl Data {
-    /// Takes a document: `fields` is what templates see, `json` what is written. Lists and objects that
-    /// `json` lacks are null when they are written by themselves.
+    /// Creates data for a document: templates access `fields`, and `json` is its JSON form. The
+    /// JSON form of lists and objects that `json` lacks is `null`.
     pub(super) fn of(fields: &Json, json: &Json) -> Self {
         let mut written = Written::default();
         let value = convert(fields, Some(json), &mut written);
         Self { value, written: Arc::new(written) }
     }
 
-    /// Has the whole written as another document.
+    /// Replaces the JSON form of the whole document.
     pub(super) fn written_as(self, json: &Json) -> Self {
         let Self { value, written } = self;
         let mut written = Arc::unwrap_or_clone(written);
@@ -113,7 +113,7 @@ impl Data {
         Self { value, written: Arc::new(written) }
     }
 
-    /// Takes fields that are texts, which are escaped where all are written at once.
+    /// Creates data for a row of texts. The JSON form of the whole row has HTML escapes.
     pub(super) fn of_row<'a>(fields: impl Iterator<Item = (&'a str, &'a str)>) -> Self {
         let fields: BTreeMap<Arc<str>, Value> =
             fields.map(|(name, text)| (name.into(), Value::String(text.into()))).collect();
@@ -132,7 +132,8 @@ impl Data {
         functions::all(&self.written)
     }
 
-    /// Returns the names of the fields at the end of a chain of fields, or else of all.
+    /// Returns the names of the fields of the object that a chain of fields leads to, or of the
+    /// whole data if there is no such object.
     fn names(&self, chain: &[&str]) -> Vec<&str> {
         let end = chain.iter().try_fold(&self.value, |value, name| value.field(name));
         match end.unwrap_or(&self.value) {

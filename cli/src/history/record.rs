@@ -1,4 +1,4 @@
-//! What is remembered of a build.
+//! The record of a build, which the store keeps as JSON.
 
 use std::collections::BTreeMap;
 
@@ -7,108 +7,108 @@ use kiln_oci::Digest;
 use kiln_store::{BuildRow, Removal, RemovalReason};
 use serde::{Deserialize, Serialize};
 
-/// A build, but for what has a column of its own. Nothing in it is a credential.
+/// The properties of a build that have no column of their own. Contains no credentials.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct BuildRecord {
-    /// The command, for a shell.
+    /// The command line, quoted for a shell.
     pub(crate) command: String,
     /// The context: a directory, a URL, or `-`.
     pub(crate) context: String,
-    /// The Dockerfile, where it isn't the context's own.
+    /// The Dockerfile; `None` for the context's default one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) dockerfile: Option<String>,
-    /// The stage.
+    /// The stage that was built.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) target: Option<String>,
-    /// The stages whose steps run in any case; all where it is empty.
+    /// The stages whose steps didn't use the cache; an empty list means all stages.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) no_cache: Option<Vec<String>>,
-    /// Build arguments; those that look like credentials without their values.
+    /// The build arguments. Those that look like credentials have no value.
     pub(crate) build_args: BTreeMap<String, Option<String>>,
     /// The IDs of secrets.
     pub(crate) secrets: Vec<String>,
     /// The IDs of SSH agents.
     pub(crate) ssh: Vec<String>,
-    /// The names that the image was to have.
+    /// The names of the image.
     pub(crate) tags: Vec<String>,
     /// The digest of the image config.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) image_id: Option<String>,
-    /// Why the build has failed.
+    /// The error of a failed build.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) error: Option<String>,
-    /// What was to be told.
+    /// Warnings of the build and of the build checks.
     pub(crate) warnings: Vec<String>,
-    /// How many steps there were that can be known.
+    /// The number of steps that can be cached.
     pub(crate) total_steps: usize,
-    /// How many of them were.
+    /// The number of steps whose results came from the cache.
     pub(crate) cached_steps: usize,
-    /// The steps in the order in which they were first heard of.
+    /// The steps in the order of their first events.
     pub(crate) steps: Vec<StepRecord>,
 }
 
-/// A step.
+/// The record of a step.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct StepRecord {
-    /// The number that it was shown with; zero for one that never began.
+    /// The number in the build's output; zero if the step never started.
     pub(crate) number: u32,
-    /// Its name.
+    /// The step's name, without credentials.
     pub(crate) name: String,
-    /// The digest of its op; none for a step outside of the graph.
+    /// The digest of the step's op; `None` for a step outside the graph.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) digest: Option<String>,
-    /// How it stands.
+    /// The step's last known status.
     pub(crate) status: StepStatus,
-    /// When it began, in milliseconds since the build did.
+    /// The time of the start, in milliseconds after the build's start.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) started_ms: Option<u64>,
-    /// How long it took.
+    /// The duration in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) duration_ms: Option<u64>,
-    /// Why it failed.
+    /// The error of a failed step.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) error: Option<String>,
-    /// How many bytes it has printed.
+    /// The number of bytes of output.
     pub(crate) log_bytes: u64,
-    /// What its cache key says; none of a step that never had one, as the reading of a context.
+    /// The step's cache key; `None` for a step without one, such as the reading of a context.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) made_of: Option<MadeOf>,
 }
 
-/// What a step's cache key says.
+/// A step's cache key and its lookup.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct MadeOf {
     /// The canonical key.
     pub(crate) key: Digest,
-    /// Where the steps stand in the record that make the inputs.
+    /// The indexes in the record of the steps that produce the inputs.
     pub(crate) inputs: Vec<usize>,
-    /// Whether the result was looked up.
+    /// The lookup of the result in the cache.
     #[serde(default, skip_serializing_if = "LookupRecord::is_asked")]
     pub(crate) lookup: LookupRecord,
-    /// Where the step stands because of which it wasn't.
+    /// The index of the step that prevented the lookup.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) because: Option<usize>,
-    /// Whether an earlier build had the same key.
+    /// `true` if an earlier build had the same key.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) seen: bool,
-    /// That the result was removed before the step ran.
+    /// The removal of the result before the step ran.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) removed: Option<RemovalRecord>,
 }
 
-/// Whether a result was looked up.
+/// The lookup of a result in the cache.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum LookupRecord {
-    /// It was.
+    /// The cache was searched.
     #[default]
     Asked,
-    /// The step was to run in any case.
+    /// The user disabled the cache for the step.
     Ignored,
-    /// Another step was, which this one is made of.
+    /// An input ran without the cache.
     Fresh,
-    /// Another step has no key of its own, which this one is made of.
+    /// An input has no cache key.
     Ephemeral,
 }
 
@@ -119,13 +119,13 @@ impl LookupRecord {
     }
 }
 
-/// How a result came to be gone, and when that was found, in nanoseconds since 1970.
+/// The reason for a result's removal, and its time in nanoseconds since 1970.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum RemovalRecord {
-    /// To make room, or because its user wanted it.
+    /// The result was evicted, or the user removed it.
     Pruned(i64),
-    /// Part of it was gone or damaged.
+    /// A part of the result was missing or damaged.
     Lost(i64),
 }
 
@@ -138,32 +138,32 @@ impl From<Removal> for RemovalRecord {
     }
 }
 
-/// How a step stands.
+/// The status of a step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum StepStatus {
-    /// It was never heard of again.
+    /// No further event was recorded.
     #[default]
     Pending,
-    /// It runs.
+    /// The step is running.
     Running,
-    /// Its result was known.
+    /// The result came from the cache.
     Cached,
-    /// It has done its work.
+    /// The step succeeded.
     Completed,
-    /// It has failed.
+    /// The step failed.
     Failed,
-    /// It was stopped.
+    /// The build stopped the step.
     Canceled,
 }
 
 impl StepStatus {
-    /// Tells whether the step has begun to work.
+    /// Returns `true` if the step has started to run.
     pub(crate) fn has_run(self) -> bool {
         !matches!(self, Self::Pending | Self::Cached)
     }
 
-    /// Returns its name as progress shows it.
+    /// Returns the status in the words of the progress display.
     pub(crate) fn word(self) -> &'static str {
         match self {
             Self::Pending => "PENDING",
@@ -177,23 +177,23 @@ impl StepStatus {
 }
 
 impl BuildRecord {
-    /// Reads what a row holds.
+    /// Parses the record of a row.
     pub(crate) fn of(row: &BuildRow) -> Result<Self> {
         serde_json::from_str(&row.record)
             .with_context(|| format!("the record of build {} is damaged", row.id))
     }
 
-    /// Returns how many steps were known, of how many.
+    /// Returns the number of cached steps and the number of all steps.
     pub(crate) fn counts(&self) -> (usize, usize) {
         if self.total_steps > 0 {
             return (self.cached_steps, self.total_steps);
         }
-        // A build that has made nothing counts what it has come to.
+        // The record of a build without a result has no totals, so count its steps.
         let steps = || self.steps.iter().filter(|step| step.digest.is_some());
         (steps().filter(|step| step.status == StepStatus::Cached).count(), steps().count())
     }
 
-    /// Returns a step by its number, or by how its digest begins.
+    /// Returns the step with a number, or with a prefix of its digest of at least six characters.
     pub(crate) fn step(&self, text: &str) -> Result<&StepRecord> {
         let number: Option<u32> = text.trim_start_matches('#').parse().ok();
         let digest = |step: &&StepRecord| {

@@ -1,4 +1,4 @@
-//! Writes down what happens, as it happens, on a thread of its own.
+//! The thread that records a build from its events.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -13,12 +13,12 @@ use super::record::{BuildRecord, LookupRecord, MadeOf, StepRecord, StepStatus};
 use crate::explain;
 use crate::redact::Redactor;
 
-/// How long a build runs before it is recorded for the first time: most are over before.
+/// The delay before the first record. Most builds end earlier.
 const FIRST: Duration = Duration::from_millis(200);
-/// How often what has happened is written at most.
+/// The minimum interval between two records.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// A build that is being recorded.
+/// The state of a recording.
 pub(super) struct Recorder {
     builds: Builds,
     recipes: Recipes,
@@ -28,15 +28,16 @@ pub(super) struct Recorder {
     begun: Instant,
     saved: Option<Instant>,
     changed: bool,
-    /// Where steps stand in the record.
+    /// The indexes of steps in the record.
     places: HashMap<VertexId, usize>,
     numbers: u32,
-    /// Keys that are not written down yet, and where their steps stand.
+    /// Keys that are not recorded yet, each with the index of its step.
     keys: Vec<(usize, Arc<StepKey>)>,
-    /// Where steps stand that have begun to work, and whose results may have been removed.
+    /// The indexes of steps that started since the last record. Their results may have been
+    /// removed.
     begun_steps: Vec<usize>,
     log: Option<BuildLogWriter>,
-    /// Why something couldn't be written, the first time.
+    /// The first error of a write.
     failure: Option<anyhow::Error>,
 }
 
@@ -65,7 +66,7 @@ impl Recorder {
         }
     }
 
-    /// Takes events until the last sender is gone.
+    /// Records events until the last sender is dropped.
     pub(super) fn run(mut self, mut events: EventReceiver) -> Self {
         loop {
             match events.recv_timeout(self.time_to_save()) {
@@ -83,22 +84,23 @@ impl Recorder {
                 Err(error) => self.fail(error),
             }
         }
-        // How the build has ended is known only when everything is shown, which may take its time.
+        // The outcome is known only after the display has ended, which may take long. So record the
+        // steps first.
         if self.saved.is_some() {
             self.record_now();
         }
         self
     }
 
-    /// Returns the number that a step is shown with.
+    /// Returns the number of a step in the build's output.
     pub(super) fn number(&self, id: VertexId) -> Option<u32> {
         self.places.get(&id).map(|place| self.record.steps[*place].number)
     }
 
-    /// Writes down how the build stands now.
+    /// Records the current state of the build.
     ///
     /// # Errors
-    /// Fails where that, or something before, couldn't be written.
+    /// Fails if this or an earlier write fails.
     pub(super) fn write(&mut self) -> Result<()> {
         self.write_keys().context("write down what keys are made of")?;
         self.row.record = serde_json::to_string(&self.record)?;
@@ -106,8 +108,8 @@ impl Recorder {
         self.failure.take().map_or(Ok(()), Err)
     }
 
-    /// Writes down what keys are made of that no build has met before, and notes which of them were
-    /// met, and which results have been removed.
+    /// Stores the recipes of keys that no earlier build had. Updates the steps' records with the
+    /// keys that earlier builds had, and with the removals of results.
     fn write_keys(&mut self) -> Result<()> {
         let keys = std::mem::take(&mut self.keys);
         if !keys.is_empty() {
@@ -220,7 +222,7 @@ impl Recorder {
         let (digest, seen, removed) = (key.key.0, false, None);
         let made_of = MadeOf { key: digest, inputs, lookup, because, seen, removed };
         self.record.steps[place].made_of = Some(made_of);
-        // A key of this build alone is of no use to another one.
+        // A key that depends on an ephemeral input is of no use to another build.
         if lookup != LookupRecord::Ephemeral {
             self.keys.push((place, key));
         }
@@ -249,7 +251,7 @@ impl Recorder {
         }
     }
 
-    /// Returns the log, begun where there is none yet: the build is recorded before.
+    /// Returns the log. Creates it if necessary, after recording the build.
     fn open_log(&mut self) -> Result<&mut BuildLogWriter> {
         let log = if let Some(log) = self.log.take() {
             log
@@ -263,8 +265,8 @@ impl Recorder {
         Ok(self.log.insert(log))
     }
 
-    /// Returns a step that something is heard of; it has a number from now on, which is the one that
-    /// plain progress gives it.
+    /// Returns a step for an event that shows it. Assigns the step's number if it has none, in the
+    /// order of plain progress.
     fn step(&mut self, id: VertexId) -> &mut StepRecord {
         let place = self.place(id);
         let step = &mut self.record.steps[place];
@@ -331,7 +333,7 @@ mod tests {
         assert_eq!(run.error.as_deref(), Some("no ***"));
         assert_eq!(record.step("#1").unwrap(), run);
         assert!(record.step("2").is_err());
-        // The log is what was printed.
+        // The log contains the output of the steps.
         let log: Vec<u8> =
             builds.read_log("x").unwrap().unwrap().flat_map(|record| record.bytes).collect();
         assert_eq!(log, b"one s3cret\ntwo\n");

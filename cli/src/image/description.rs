@@ -1,4 +1,4 @@
-//! Everything about an image, in docker's terms.
+//! The description of an image in docker's format.
 
 use anyhow::Result;
 use kiln_oci::{ContainerConfig, Descriptor, Digest};
@@ -10,7 +10,7 @@ use time::format_description::well_known::Rfc3339;
 use super::named::NamedImage;
 use crate::format::Document;
 
-/// What `docker image inspect` shows, member by member.
+/// The output of `docker image inspect`.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct Description<'a> {
@@ -89,7 +89,7 @@ pub(crate) fn describe(image: &NamedImage) -> Result<Document> {
     Document::with_fields(&description, &fields(&description)?)
 }
 
-/// Returns what templates see: what is empty, too.
+/// Returns the fields for templates, including empty ones.
 fn fields(description: &Description<'_>) -> Result<Value> {
     let mut fields = json!({
         "Created": "", "DockerVersion": "", "Variant": "", "OsVersion": "", "Parent": "",
@@ -114,7 +114,7 @@ fn merge(into: &mut Value, from: Value) {
     }
 }
 
-/// Describes an entry of an index, whose manifest `is_there` or not.
+/// Describes an entry of an index. `is_there` is `true` if the store has its manifest.
 fn describe_entry(entry: &Descriptor, is_there: bool) -> Value {
     json!({
         "ID": entry.digest,

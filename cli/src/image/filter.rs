@@ -1,4 +1,4 @@
-//! Which images a list has: docker's `--filter`.
+//! Filters for lists of images: docker's `--filter`.
 
 use anyhow::{Context, Result, bail};
 use kiln_oci::Reference;
@@ -10,20 +10,20 @@ use super::named::{NamedImage, find_named, is_tagged, repository};
 use crate::arguments::flags::truth;
 use crate::until;
 
-/// What a list of images is narrowed down by.
+/// The conditions on the images of a list.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Filters {
     dangling: Option<bool>,
     labels: Vec<Label>,
-    /// Times in nanoseconds since 1970: images are to be older than all of these,
+    /// Times in nanoseconds since 1970. Images must be older than all of them.
     before: Vec<i128>,
-    /// and younger than all of these.
+    /// Times in nanoseconds since 1970. Images must be newer than all of them.
     since: Vec<i128>,
-    /// Patterns of names, of which one has to match.
+    /// Patterns of names. At least one must match.
     references: Vec<String>,
 }
 
-/// A label that images are to have, or not to have.
+/// A condition on a label.
 #[derive(Clone, Debug)]
 struct Label {
     key: String,
@@ -31,17 +31,17 @@ struct Label {
     wanted: bool,
 }
 
-/// Filters of a list of images.
+/// The filters of lists.
 pub(crate) const OF_LISTS: &[&str] =
     &["dangling", "label", "before", "since", "reference", "until"];
-/// Filters of what is to be removed.
+/// The filters of removals.
 pub(crate) const OF_PRUNING: &[&str] = &["dangling", "label", "label!", "until"];
 
 impl Filters {
-    /// Reads filters, `NAME=VALUE` each; those in `known` are allowed.
+    /// Parses filters of the form `NAME=VALUE`. The names must be in `known`.
     ///
     /// # Errors
-    /// Fails where one can't be read, and where it names an image that isn't there.
+    /// Fails if a filter is invalid, or if it names an image that doesn't exist.
     pub(crate) fn parse(texts: &[String], known: &[&str], store: &Store) -> Result<Self> {
         let mut filters = Self::default();
         for text in texts {
@@ -79,12 +79,12 @@ impl Filters {
         Ok(())
     }
 
-    /// Tells whether anything is said about dangling images.
+    /// Returns the value of the filter `dangling`, if any.
     pub(crate) fn dangling(&self) -> Option<bool> {
         self.dangling
     }
 
-    /// Returns an image with those of its names that are to be listed; `None` where it isn't to be.
+    /// Returns an image with its names that match, or `None` if the image doesn't match.
     pub(crate) fn admit(&self, mut image: NamedImage) -> Option<NamedImage> {
         if !self.admits_config(&image) {
             return None;
@@ -98,13 +98,13 @@ impl Filters {
         let is_dangling = !image.names.iter().any(is_tagged);
         match self.dangling {
             Some(true) if !is_dangling => None,
-            // What was pulled by digest has a name still.
+            // An image that was pulled by digest still has a name.
             Some(false) if image.names.is_empty() => None,
             _ => Some(image),
         }
     }
 
-    /// Tells whether an image's labels and age are as asked for.
+    /// Returns `true` if an image's labels and age match.
     pub(crate) fn admits_config(&self, image: &NamedImage) -> bool {
         let created = image.created();
         let labels = &image.image.config.config.labels;
@@ -127,7 +127,7 @@ fn label(text: &str, wanted: bool) -> Label {
     Label { key: key.to_owned(), value, wanted }
 }
 
-/// Tells whether a name fits a pattern, with or without its tag.
+/// Returns `true` if a pattern matches a name with or without its tag.
 fn fits(pattern: &str, name: &Reference) -> bool {
     let matches =
         |text: &str| wildcard::matches(pattern.as_bytes(), text.as_bytes()).unwrap_or_default();

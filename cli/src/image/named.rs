@@ -13,24 +13,24 @@ use super::{StoredImage, Wanted, find_rows, list, no_such_image};
 /// An image of the store with all its names.
 #[derive(Debug)]
 pub(crate) struct NamedImage {
-    /// The image.
+    /// The image with its documents.
     pub(crate) image: StoredImage,
-    /// Its names, sorted.
+    /// The image's names, sorted.
     pub(crate) names: Vec<Reference>,
 }
 
 impl NamedImage {
-    /// Returns when the image was made, in nanoseconds since 1970; 0 where it doesn't tell.
+    /// Returns the image's creation time in nanoseconds since 1970; 0 if it is unknown.
     pub(crate) fn created(&self) -> i128 {
         self.image.config.created.as_deref().map_or(0, nanoseconds)
     }
 
-    /// Returns its names with a tag, as people write them.
+    /// Returns the names with a tag, in docker's short form.
     pub(crate) fn tags(&self) -> Vec<String> {
         self.names.iter().filter(|name| is_tagged(name)).map(Reference::familiar).collect()
     }
 
-    /// Returns its names by digest, one for each repository.
+    /// Returns the names by digest, one for each repository.
     pub(crate) fn digests(&self) -> Vec<String> {
         let digest = self.image.row.digest;
         let mut names: Vec<String> =
@@ -40,12 +40,12 @@ impl NamedImage {
     }
 }
 
-/// Tells whether a name is a tag: what was pulled by digest is none.
+/// Returns `true` if a name has a tag and no digest.
 pub(crate) fn is_tagged(name: &Reference) -> bool {
     name.tag().is_some() && name.digest().is_none()
 }
 
-/// Returns a name's repository as people write it, as `alpine` or `localhost:5000/app`.
+/// Returns a name's repository in docker's short form, such as `alpine` or `localhost:5000/app`.
 pub(crate) fn repository(name: &Reference) -> String {
     let full = name.name();
     let short = full.strip_prefix("docker.io/").unwrap_or(&full);
@@ -53,13 +53,13 @@ pub(crate) fn repository(name: &Reference) -> String {
     official.unwrap_or(short).to_owned()
 }
 
-/// Returns a time of an image in nanoseconds since 1970; 0 where it is none.
+/// Parses a time of an image into nanoseconds since 1970; returns 0 for an invalid one.
 pub(crate) fn nanoseconds(time: &str) -> i128 {
     OffsetDateTime::parse(time, &Rfc3339).map_or(0, OffsetDateTime::unix_timestamp_nanos)
 }
 
-/// Returns every image of the store, the newest first; those whose documents are damaged are left
-/// out with a word to `report`.
+/// Returns every image of the store, newest first. Skips images with damaged documents and passes a
+/// message to `report` for each.
 pub(crate) fn named(store: &Store, report: &mut dyn FnMut(String)) -> Result<Vec<NamedImage>> {
     let mut groups: BTreeMap<_, NamedImage> = BTreeMap::new();
     for image in list(store, report)? {
@@ -76,10 +76,10 @@ pub(crate) fn named(store: &Store, report: &mut dyn FnMut(String)) -> Result<Vec
     Ok(images)
 }
 
-/// Finds an image by a name, by the digits of its ID, or by its digest, with all its names.
+/// Finds an image by a name, by a prefix of its ID, or by its digest, with all its names.
 ///
 /// # Errors
-/// Fails where there is none, and where the digits are those of several.
+/// Fails if no image matches, or if the prefix matches several.
 pub(crate) fn find_named(store: &Store, text: &str, wanted: Wanted<'_>) -> Result<NamedImage> {
     let Some(row) = find_rows(store, text)?.into_iter().next() else {
         return Err(no_such_image(store, text));

@@ -1,4 +1,4 @@
-//! Images go as docker has them go: names first, and with the last name the image.
+//! Removal of images with docker's rules: a name at a time, and the image with its last name.
 
 use std::collections::BTreeSet;
 
@@ -9,20 +9,20 @@ use kiln_store::{Store, chain_id};
 use super::named::{NamedImage, is_tagged, named};
 use super::{Wanted, find_rows, no_such_image};
 
-/// What became of an image.
+/// The result of a removal.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Removed {
-    /// The names that it has lost.
+    /// The names that were removed.
     pub(crate) untagged: Vec<String>,
-    /// Its ID, where it is gone.
+    /// The ID of the image if it was removed.
     pub(crate) deleted: Option<Digest>,
-    /// The chains of layers that no other image has, the uppermost first. Some may stay: builds
-    /// have them in the cache.
+    /// The chain IDs of layers that no other image has, top layer first. The build cache may still
+    /// keep some of them.
     pub(crate) chains: Vec<Digest>,
 }
 
 impl Removed {
-    /// Returns the chains that are gone, now that garbage was collected.
+    /// Returns the chain IDs of the layers that garbage collection has removed.
     pub(crate) fn gone(&self, store: &Store) -> Result<Vec<Digest>> {
         let mut gone = Vec::new();
         for chain in &self.chains {
@@ -34,11 +34,11 @@ impl Removed {
     }
 }
 
-/// Takes the name away that `text` is, and the image with its last name; where it is an ID, the
-/// image with all its names, several of which take `force`.
+/// Removes the name `text`, and the image with its last name. If `text` is an ID, removes the image
+/// with all its names; several names require `force`.
 ///
 /// # Errors
-/// Fails where there is no such image, and where it has several names and nobody insists.
+/// Fails if the image doesn't exist, or if it has several names and `force` isn't set.
 pub(crate) fn remove(store: &Store, text: &str, force: bool) -> Result<Removed> {
     let Some(row) = find_rows(store, text)?.into_iter().next() else {
         return Err(no_such_image(store, text));
@@ -55,7 +55,7 @@ pub(crate) fn remove(store: &Store, text: &str, force: bool) -> Result<Removed> 
                 .is_some_and(|name| image.names.iter().any(|known| known.to_string() == *name))
     };
     let Some(image) = images.iter().find(|image| is_it(image)) else {
-        // Its documents are damaged: the rows can go all the same.
+        // The image's documents are damaged, so remove only its rows.
         let names = store.images().remove(&row.digest)?;
         let untagged = names.iter().map(|name| familiar(name)).collect();
         let deleted = Some(row.digest);
@@ -75,7 +75,7 @@ pub(crate) fn remove(store: &Store, text: &str, force: bool) -> Result<Removed> 
     }
     if let Some(name) = by_name {
         let mut left = image.names.iter().filter(|known| known.to_string() != *name);
-        // Names by digest of a repository go with its last tag.
+        // The last tag of a repository takes the names by digest of that repository with it.
         let repository = name.parse::<Reference>().map(|name| name.name()).unwrap_or_default();
         if left.any(|left| is_tagged(left) || left.name() != repository) {
             store.images().remove_name(name)?;
@@ -92,13 +92,14 @@ pub(crate) fn remove(store: &Store, text: &str, force: bool) -> Result<Removed> 
     delete(store, image, &images)
 }
 
-/// Returns the repository of `NAME@DIGEST`, which stands for all the names that the image has there.
+/// Returns the repository of `NAME@DIGEST`, which stands for all the image's names in that
+/// repository.
 fn by_digest(text: &str) -> Option<String> {
     let reference = text.parse::<Reference>().ok()?;
     reference.digest().map(|_| reference.name())
 }
 
-/// Removes an image with all its names; `images` are all that there are.
+/// Removes an image with all its names. `images` holds all images whose layers are kept.
 pub(crate) fn delete(store: &Store, image: &NamedImage, images: &[NamedImage]) -> Result<Removed> {
     let mut kept = BTreeSet::new();
     for other in images.iter().filter(|other| other.image.id != image.image.id) {
@@ -119,7 +120,7 @@ pub(crate) fn delete(store: &Store, image: &NamedImage, images: &[NamedImage]) -
     Ok(Removed { untagged, deleted: Some(image.image.id), chains })
 }
 
-/// Returns the chains of an image's layers, base first.
+/// Returns the chain IDs of an image's layers, base first.
 fn chains(image: &NamedImage) -> Vec<Digest> {
     let next = |below: &mut Option<Digest>, diff_id: &Digest| {
         *below = Some(chain_id(below.as_ref(), diff_id));
@@ -128,8 +129,8 @@ fn chains(image: &NamedImage) -> Vec<Digest> {
     image.image.config.rootfs.diff_ids().iter().scan(None, next).collect()
 }
 
-/// Tells whether an image that is removed by its ID has at most one tag, and all its names in one
-/// repository.
+/// Returns `true` if the names have at most one tag and belong to one repository. Such an image can
+/// be removed by its ID without `force`.
 fn is_single(names: &[Reference]) -> bool {
     let repositories: BTreeSet<String> = names.iter().map(Reference::name).collect();
     repositories.len() <= 1 && names.iter().filter(|name| is_tagged(name)).count() <= 1
@@ -139,7 +140,7 @@ fn familiar(name: &str) -> String {
     name.parse::<Reference>().map_or_else(|_| name.to_owned(), |reference| reference.familiar())
 }
 
-/// Tells whether there is no image of a name.
+/// Returns `true` if no image matches a name.
 pub(crate) fn is_missing(store: &Store, text: &str) -> bool {
     super::find(store, text, Wanted::Any).is_err()
 }

@@ -1,4 +1,4 @@
-//! Images that may have been meant where there is none of a name.
+//! Suggestions of image names that resemble a missing one.
 
 use anyhow::{Error, anyhow};
 use kiln_frontend::suggest::{Case, nearest};
@@ -7,15 +7,15 @@ use kiln_store::Store;
 
 use super::named::{is_tagged, repository};
 
-/// How many names are suggested.
+/// The most names to suggest.
 const SUGGESTED: usize = 3;
 
-/// Says that there is no image of a name, and which ones are called much the same.
+/// Returns the error for a missing image, with suggestions.
 pub(crate) fn no_such_image(store: &Store, text: &str) -> Error {
     anyhow!("no such image: {text}{}", did_you_mean(store, text))
 }
 
-/// Returns a suggestion in parentheses, with a blank before it; nothing where there is none.
+/// Returns the suggestions in parentheses after a space; empty if there are none.
 pub(crate) fn did_you_mean(store: &Store, text: &str) -> String {
     let names = similar(store, text);
     if names.is_empty() {
@@ -25,11 +25,12 @@ pub(crate) fn did_you_mean(store: &Store, text: &str) -> String {
     }
 }
 
-/// Returns names of the store that are much the same as another: of the same repository, of one that is
-/// called the same in another place, and of one whose name differs by a letter or two.
+/// Returns names of the store that resemble a name: names in the same repository or in one with the
+/// same last component. If there are none, returns names of the repository with the most similar
+/// spelling.
 pub(crate) fn similar(store: &Store, text: &str) -> Vec<String> {
     let Ok(wanted) = text.parse::<Reference>() else { return Vec::new() };
-    // It's a suggestion: where names can't be read, there is none.
+    // A suggestion isn't essential, so ignore an unreadable index.
     let rows = store.images().list().unwrap_or_default();
     let names = rows.iter().filter_map(|row| row.name.as_deref()?.parse::<Reference>().ok());
     let mut names: Vec<Reference> =

@@ -1,4 +1,4 @@
-//! Why a build has failed, with the lines that failed.
+//! The report of a failed build, with the relevant lines of the Dockerfile.
 
 use kiln_sandbox::SandboxError;
 use kiln_solver::{SolveError, StepError};
@@ -10,12 +10,12 @@ use crate::printer::Printer;
 use crate::redact;
 use crate::rootless;
 
-/// How many lines of a failed step's output are shown again.
+/// The most lines of a failed step's output in the report.
 const LOG_LINES: usize = 20;
-/// How many lines of the Dockerfile are shown around those that failed.
+/// The number of lines of the Dockerfile before and after the failed ones.
 const MARGIN: usize = 2;
 
-/// Reports a failure, and tells whether more was printed by the failed step than is shown here.
+/// Prints a failure. Returns `true` if the failed step printed more than the report shows.
 pub(crate) fn failure(
     printer: &Printer,
     failure: &Failure,
@@ -70,12 +70,13 @@ fn step_failure(
     is_cut
 }
 
-/// Returns what helps against an error.
+/// Returns the hint for a step's error.
 fn hint(error: &StepError, log: &[u8]) -> Option<String> {
     let error = match error {
         StepError::Other(error) => error,
         StepError::Exit { .. } => {
-            // What the kernel says to who wants to be, or to give to, a user that isn't there.
+            // The kernel's errors for switching to, or giving files to, a user ID that isn't
+            // mapped.
             let log = String::from_utf8_lossy(log);
             let refused = ["Invalid argument", "Operation not permitted"];
             let is_refused = refused.iter().any(|text| log.contains(text));
@@ -89,7 +90,7 @@ fn hint(error: &StepError, log: &[u8]) -> Option<String> {
     hints::of(error.as_ref())
 }
 
-/// Returns the end of a step's output below its name, and whether there was more.
+/// Returns the end of a step's output below its name, and `true` if it is shortened.
 fn log(name: &str, tail: &[u8]) -> (String, bool) {
     let lines: Vec<String> =
         tail.split(|&byte| byte == b'\n').map(|line| clean(line.trim_ascii_end())).collect();
@@ -99,8 +100,8 @@ fn log(name: &str, tail: &[u8]) -> (String, bool) {
     (format!("{rule}\n > {}:\n{shown}\n{rule}", clean(name.as_bytes())), first > 0)
 }
 
-/// Returns the lines from `start` to `end`, counted from 1, and a few around them, with a mark at
-/// those that are meant.
+/// Returns the lines from `start` to `end`, counted from 1, with a few lines around them. Marks the
+/// lines of the range.
 fn excerpt(name: &str, text: &str, start: usize, end: usize) -> String {
     let rule = "--------------------";
     let first = start.saturating_sub(MARGIN).max(1);
@@ -138,7 +139,7 @@ Dockerfile:3
         assert_eq!(excerpt("Dockerfile", text, 3, 4), expected);
         assert!(excerpt("Dockerfile", text, 1, 1).contains("   1 | >>> FROM base"));
         assert!(excerpt("Dockerfile", text, 7, 7).contains("   7 | >>> USER y"));
-        // Graphs of others may say anything.
+        // A graph from elsewhere may contain any line numbers.
         for (start, end) in [(0, 0), (9, 3), (1000, 2000)] {
             assert!(excerpt("Dockerfile", text, start, end).starts_with("Dockerfile:"));
         }

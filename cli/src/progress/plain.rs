@@ -1,6 +1,6 @@
 //! Progress as lines, for logs and pipes.
 //!
-//! The form is that of `docker buildx build --progress=plain`: `#3 [build 2/4] RUN make`, then
+//! The format is that of `docker buildx build --progress=plain`: `#3 [build 2/4] RUN make`, then
 //! `#3 0.214 output`, then `#3 DONE 1.2s`.
 
 use std::collections::BTreeMap;
@@ -13,36 +13,36 @@ use super::steps::{Part, Steps, extent, seconds};
 use super::text::clean;
 use crate::printer::human_size;
 
-/// How often a part is shown at most, and how long packing goes on before it is.
+/// The minimum interval between two lines of a part, and the delay before packing is shown.
 const PART_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How the names of parts begin that pack a layer.
+/// The prefix of the names of parts that pack a layer.
 const PACKING: &str = "packing layer ";
 
-/// Shows events until the last sender is gone.
+/// Shows events until the last sender is dropped.
 pub(super) async fn render(mut events: EventReceiver, writer: &mut dyn Write) {
     let (steps, packing) = (Steps::default(), BTreeMap::new());
     let mut plain = Plain { steps, packing, last: None, writer };
     while let Some(event) = events.recv().await {
-        // A log that nobody takes any more is no reason to end a build.
+        // An output that can't be written doesn't end the build.
         let _ = plain.show(event);
     }
     let _ = plain.rest();
 }
 
-/// The layers that a step packs: told of together, and only where it takes its time.
+/// The layers that a step packs. They are shown together, and only if packing takes long.
 struct Packing {
     begun: Instant,
-    /// How much of each was packed.
+    /// The number of packed bytes of each layer.
     layers: BTreeMap<String, u64>,
     is_told: bool,
 }
 
 struct Plain<'a> {
     steps: Steps,
-    /// What steps pack.
+    /// The packing in each step.
     packing: BTreeMap<VertexId, Packing>,
-    /// The step that was shown last: between two steps stands a blank line.
+    /// The step of the last line. A blank line separates the lines of two steps.
     last: Option<VertexId>,
     writer: &'a mut dyn Write,
 }
@@ -91,7 +91,8 @@ impl Plain<'_> {
         Ok(())
     }
 
-    /// Shows a step's name the first time that something is shown of it.
+    /// Prints a step's name before its first line, and a blank line if the step changes. Returns
+    /// the step's number.
     fn head(&mut self, id: VertexId) -> std::io::Result<usize> {
         let (number, new) = self.steps.number(id);
         if self.last != Some(id) {
@@ -123,7 +124,7 @@ impl Plain<'_> {
         }
     }
 
-    /// Shows the output that nothing has come after.
+    /// Prints the incomplete lines of all steps.
     fn rest(&mut self) -> std::io::Result<()> {
         for id in self.steps.ids() {
             self.end_log(id)?;
@@ -131,7 +132,7 @@ impl Plain<'_> {
         self.writer.flush()
     }
 
-    /// Notes how far the packing of a layer is.
+    /// Records the progress of packing a layer.
     fn pack(&mut self, id: VertexId, layer: String, bytes: u64) -> std::io::Result<()> {
         let new = || Packing { begun: Instant::now(), layers: BTreeMap::new(), is_told: false };
         let packing = self.packing.entry(id).or_insert_with(new);
@@ -143,7 +144,7 @@ impl Plain<'_> {
         self.line(id, "packing layers")
     }
 
-    /// Says what was packed, where that was begun to be told.
+    /// Prints the amount that was packed if the packing was shown.
     fn end_packing(&mut self, id: VertexId) -> std::io::Result<()> {
         let Some(packing) = self.packing.remove(&id).filter(|packing| packing.is_told) else {
             return Ok(());
@@ -262,7 +263,7 @@ mod tests {
         }
         let duration = Duration::from_secs(1);
         plain.show(Event::Completed { id: 1, duration }).unwrap();
-        // What is packed quickly isn't worth a line.
+        // Quick packing isn't shown.
         plain.show(part("next", 1000, true)).unwrap();
         plain.show(Event::Completed { id: 1, duration }).unwrap();
         assert_eq!(

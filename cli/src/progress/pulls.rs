@@ -1,6 +1,6 @@
-//! Layers on their way, as lines, for logs and pipes.
+//! The transfer of layers as lines, for logs and pipes.
 //!
-//! The words are those of `docker pull`. One that takes its time says every second how far it is.
+//! The words are those of `docker pull`. A slow layer gets a line every second.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -11,20 +11,20 @@ use kiln_solver::{Event, EventReceiver};
 use super::Work;
 use super::steps::extent;
 
-/// How often a layer is told of that takes its time.
+/// The interval between two lines of a slow layer.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// How the names of parts begin that unpack a layer.
+/// The prefix of the names of parts that unpack a layer.
 const EXTRACTING: &str = "extracting ";
-/// How many digits of a layer's digest are shown, as docker shows them.
+/// The number of a digest's characters that are shown, as in docker.
 const DIGITS: usize = 12;
 
-/// Shows events until the last sender is gone.
+/// Shows events until the last sender is dropped.
 pub(super) async fn render(mut events: EventReceiver, writer: &mut dyn Write, work: Work) {
     let tells_layers = work == Work::Pull { tells_layers: true };
     let mut lines = Lines { tells_layers, shown: BTreeMap::new(), writer };
     while let Some(event) = events.recv().await {
         if let Event::Status { name, current, total, done, .. } = event {
-            // A log that nobody takes any more is no reason to end a pull.
+            // An output that can't be written doesn't end the pull.
             let _ = lines.show(&name, current, total, done);
         }
     }
@@ -32,7 +32,7 @@ pub(super) async fn render(mut events: EventReceiver, writer: &mut dyn Write, wo
 
 struct Lines<'a> {
     tells_layers: bool,
-    /// When each part was begun, or was last told of.
+    /// The time of each part's start or of its last line.
     shown: BTreeMap<String, Instant>,
     writer: &'a mut dyn Write,
 }
@@ -70,7 +70,7 @@ impl Lines<'_> {
         }
     }
 
-    /// Says what becomes of a layer, where that is told of each.
+    /// Prints a layer's new state if every layer is shown.
     fn tell(&mut self, layer: &str, what: &str) -> std::io::Result<()> {
         if self.tells_layers && !what.is_empty() {
             writeln!(self.writer, "{layer}: {what}")?;

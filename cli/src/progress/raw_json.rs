@@ -1,10 +1,10 @@
-//! Progress for programs: BuildKit's status messages, each a line of JSON.
+//! Progress for programs: BuildKit's status messages as lines of JSON.
 //!
-//! The form is that of `docker buildx build --progress=rawjson`: every line is an object with one of
-//! the lists `vertexes`, `statuses`, `logs` and `warnings`. A vertex is written again, whole, whenever
-//! something about it changes; a status is a part of a vertex, as a layer that is downloaded. Bytes are
-//! in base64, times in RFC 3339. A step that is in no graph has a digest of its own, so that every
-//! vertex has one.
+//! The format is that of `docker buildx build --progress=rawjson`: every line is an object with one
+//! of the lists `vertexes`, `statuses`, `logs` and `warnings`. A vertex is written again as a whole
+//! whenever it changes. A status describes a part of a vertex, such as the download of a layer.
+//! Bytes are in base64, times in RFC 3339. A step outside the graph gets a digest of its own, so
+//! that every vertex has one.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -21,23 +21,23 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::build::Dockerfile;
 
-/// How serious a warning is, as BuildKit has it of all.
+/// The severity of all warnings, as in BuildKit.
 const LEVEL: u32 = 1;
 
-/// The error of a vertex that was cancelled, in BuildKit's words.
+/// The error of a cancelled vertex, in BuildKit's words.
 const CANCELLED: &str = "context canceled";
 
-/// Shows events until the last sender is gone.
+/// Shows events until the last sender is dropped.
 pub(super) async fn render(mut events: EventReceiver, writer: &mut dyn Write) {
     let mut raw = RawJson { vertexes: BTreeMap::new(), parts: BTreeMap::new(), writer };
     while let Some(event) = events.recv().await {
-        // A log that nobody takes any more is no reason to end a build.
+        // An output that can't be written doesn't end the build.
         let _ = raw.show(event, OffsetDateTime::now_utc());
     }
     let _ = raw.writer.flush();
 }
 
-/// Writes what the build checks have found, with the Dockerfile.
+/// Writes the findings of the build checks together with the Dockerfile.
 pub(super) fn raw_warnings(warnings: &[Warning], dockerfile: &Dockerfile, writer: &mut dyn Write) {
     for warning in warnings {
         let line = warning.spans.first().map(|span| format!(" (line {})", span.start));
@@ -64,7 +64,7 @@ pub(super) fn raw_warnings(warnings: &[Warning], dockerfile: &Dockerfile, writer
     }
 }
 
-/// The news that make one line.
+/// The contents of one line.
 #[derive(Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Message<'a> {
@@ -149,7 +149,7 @@ struct Position {
 
 struct RawJson<'a> {
     vertexes: BTreeMap<VertexId, Vertex>,
-    /// When parts of vertexes began that aren't done.
+    /// The start times of unfinished parts.
     parts: BTreeMap<(VertexId, String), String>,
     writer: &'a mut dyn Write,
 }
@@ -212,7 +212,7 @@ impl RawJson<'_> {
         }
     }
 
-    /// Returns a vertex; one that nobody has heard of is taken in without a name.
+    /// Returns a vertex. Adds an unnamed one if it is unknown.
     fn vertex(&mut self, id: VertexId) -> &mut Vertex {
         self.vertexes.entry(id).or_insert_with(|| Vertex {
             digest: Digest::of(format!("step {id} outside of the graph").as_bytes()).to_string(),
@@ -259,7 +259,7 @@ impl RawJson<'_> {
     }
 }
 
-/// How far a part is.
+/// The progress of a part.
 #[derive(Clone, Copy)]
 struct Extent {
     current: u64,
@@ -267,12 +267,12 @@ struct Extent {
     done: bool,
 }
 
-/// No step takes longer than can be taken from the time.
+/// The most that is subtracted from the current time for a step's duration, to stay in range.
 const DAY: Duration = Duration::from_hours(24);
 
-/// Returns a time as JSON has it.
+/// Formats a time in RFC 3339.
 fn told(time: OffsetDateTime) -> String {
-    // The years are four digits.
+    // This can't fail: the year has four digits.
     time.format(&Rfc3339).unwrap_or_default()
 }
 

@@ -1,4 +1,4 @@
-//! What is known of the steps of a build.
+//! The state of a build's steps for the displays.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -14,47 +14,47 @@ pub(super) struct Steps {
     numbers: usize,
 }
 
-/// A step.
+/// The state of a step.
 #[derive(Debug, Default)]
 pub(super) struct Step {
-    /// Its name, safe to show.
+    /// The step's name without control characters.
     pub(super) name: String,
-    /// Its number in the order in which steps are first shown; zero until then.
+    /// The step's number, in the order in which steps are first shown; zero before that.
     pub(super) number: usize,
-    /// When it began.
+    /// The time of the step's start.
     pub(super) begun: Option<Instant>,
-    /// Lines of its output that aren't complete yet.
+    /// The incomplete line of the step's output.
     pub(super) lines: Lines,
-    /// Its parts, as layers that are downloaded.
+    /// The step's parts by name, such as downloads of layers.
     pub(super) parts: BTreeMap<String, Part>,
 }
 
-/// Part of a step.
+/// A part of a step.
 #[derive(Debug)]
 pub(super) struct Part {
-    /// How much is done, in bytes.
+    /// The number of finished bytes.
     pub(super) current: u64,
-    /// How much there is.
+    /// The number of all bytes, if it is known.
     pub(super) total: Option<u64>,
-    /// When it began.
+    /// The time of the part's start.
     pub(super) begun: Instant,
-    /// When it was last shown.
+    /// The time at which the part was last shown.
     pub(super) shown: Option<Instant>,
 }
 
 impl Steps {
-    /// Takes in a step.
+    /// Adds a step or sets its name.
     pub(super) fn add(&mut self, id: VertexId, name: &str) {
         let name = super::text::clean(name.replace('\n', " ").as_bytes());
         self.steps.entry(id).or_default().name = name;
     }
 
-    /// Returns a step; one that nobody has heard of is taken in without a name.
+    /// Returns a step. Adds an unnamed one if it is unknown.
     pub(super) fn get(&mut self, id: VertexId) -> &mut Step {
         self.steps.entry(id).or_default()
     }
 
-    /// Returns the number that a step is shown with, and whether it is new.
+    /// Returns a step's number, and `true` if it was assigned just now.
     pub(super) fn number(&mut self, id: VertexId) -> (usize, bool) {
         let next = self.numbers + 1;
         let step = self.get(id);
@@ -66,23 +66,23 @@ impl Steps {
         (next, true)
     }
 
-    /// Returns the vertices.
+    /// Returns the vertices of all steps.
     pub(super) fn ids(&self) -> Vec<VertexId> {
         self.steps.keys().copied().collect()
     }
 
-    /// Returns how many steps there are.
+    /// Returns the number of steps.
     pub(super) fn len(&self) -> usize {
         self.steps.len()
     }
 }
 
-/// Returns a time span in seconds, with a digit behind the point.
+/// Formats a duration in seconds with one decimal place.
 pub(super) fn seconds(duration: Duration) -> String {
     format!("{:.1}s", duration.as_secs_f64())
 }
 
-/// Returns how far a part has come, as `1.2MB / 3.4MB`.
+/// Formats the progress of a part, such as `1.2MB / 3.4MB`.
 pub(super) fn extent(current: u64, total: Option<u64>) -> String {
     let current = crate::printer::human_size(current);
     match total {

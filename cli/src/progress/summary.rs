@@ -1,4 +1,4 @@
-//! What a build has come to, in a line or two.
+//! The summary of a finished build.
 
 use std::time::Duration;
 
@@ -8,8 +8,8 @@ use super::steps::seconds;
 use crate::build::Done;
 use crate::printer::{Printer, human_size};
 
-/// Says how many steps there were, how many were known, how long it took, what was made, and where it
-/// is.
+/// Prints the number of steps and of cached steps, the duration, and the results with their
+/// locations.
 pub(crate) fn summary(printer: &Printer, done: &Done, outputs: &[Output], elapsed: Duration) {
     let steps = if done.steps == 1 { "step" } else { "steps" };
     let cached = match done.cached {
@@ -33,7 +33,7 @@ pub(crate) fn summary(printer: &Printer, done: &Done, outputs: &[Output], elapse
     }
 }
 
-/// Says what was written where. Engines say it for themselves.
+/// Returns a line for each result and its location. Engines print their own messages.
 fn places(outputs: &[Output], names: &[String]) -> Vec<String> {
     let is_kept = outputs.iter().any(|output| output.kind == OutputKind::Image);
     let is_loaded = outputs.iter().any(|output| matches!(output.kind, OutputKind::Engine(_)));
@@ -53,7 +53,7 @@ fn places(outputs: &[Output], names: &[String]) -> Vec<String> {
     lines
 }
 
-/// Says which file or directory was written.
+/// Returns a line about the file or directory that was written.
 fn written(output: &Output) -> Option<String> {
     let (what, dest) = match &output.kind {
         OutputKind::Oci { dest } => ("an OCI archive", dest.clone()),

@@ -1,31 +1,31 @@
-//! Text that is safe to show.
+//! Removal of control characters from text, and its width on a terminal.
 
 use std::io::{self, Write};
 
 use unicode_width::UnicodeWidthChar;
 
-/// Returns a line of output without what could drive a terminal: escape sequences, control and
-/// formatting characters; tabs become blanks.
+/// Returns a line of output without anything that could control a terminal: escape sequences,
+/// control and formatting characters. Replaces tabs by spaces.
 pub(super) fn clean(line: &[u8]) -> String {
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     filtered(&String::from_utf8_lossy(line), "    ")
 }
 
-/// Returns lines without what could drive a terminal; tabs stay.
+/// Returns lines without anything that could control a terminal. Keeps tabs.
 pub(crate) fn printable(text: &str) -> String {
     let lines =
         text.split('\n').map(|line| filtered(line.strip_suffix('\r').unwrap_or(line), "\t"));
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// Passes on whole lines, without what could drive a terminal.
+/// A writer of whole lines that removes everything that could control a terminal.
 pub(super) struct PrintableLines<W> {
     writer: W,
     rest: Vec<u8>,
 }
 
 impl<W: Write> PrintableLines<W> {
-    /// Returns a writer that passes lines on to `writer`.
+    /// Creates a writer that writes lines to `writer`.
     pub(super) fn new(writer: W) -> Self {
         Self { writer, rest: Vec::new() }
     }
@@ -48,7 +48,7 @@ impl<W: Write> Write for PrintableLines<W> {
     }
 }
 
-/// Returns a line without what could drive a terminal, with `tab` in the place of tabs.
+/// Returns a line without anything that could control a terminal. Replaces tabs by `tab`.
 fn filtered(text: &str, tab: &str) -> String {
     if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
         return text.to_owned();
@@ -67,7 +67,7 @@ fn filtered(text: &str, tab: &str) -> String {
     clean
 }
 
-/// Returns lines without what could drive a terminal.
+/// Returns lines without anything that could control a terminal. Replaces tabs by spaces.
 pub(crate) fn clean_text(text: &str) -> String {
     text.split('\n').map(|line| clean(line.as_bytes())).collect::<Vec<_>>().join("\n")
 }
@@ -88,7 +88,7 @@ fn skip_escape(characters: &mut std::iter::Peekable<std::str::Chars<'_>>) {
                 }
             }
         }
-        // Sequences with intermediate bytes, as the choice of a character set.
+        // A sequence with an intermediate byte, such as the choice of a character set.
         Some(' '..='/') => {
             characters.next();
         }
@@ -101,8 +101,8 @@ fn skip_control_sequence(characters: &mut std::iter::Peekable<std::str::Chars<'_
     characters.next_if(|c| matches!(c, '@'..='~'));
 }
 
-/// Tells whether a character changes how others are shown, as by reversing their direction, by
-/// ending a line, or by making a character wider than its own width says, or is itself not shown.
+/// Returns `true` if a character is invisible or changes the display of others: reverses their
+/// direction, ends a line, or makes another character wider.
 fn is_formatting(character: char) -> bool {
     matches!(character,
         '\u{ad}'
@@ -117,13 +117,13 @@ fn is_formatting(character: char) -> bool {
         | '\u{e0000}'..='\u{e0fff}')
 }
 
-/// Returns how many columns a text takes at most. Terminals that draw several characters as one
-/// take fewer; to believe them would let a line wrap on those that don't.
+/// Returns the most columns that a text can occupy. Some terminals draw several characters as one
+/// and need fewer columns, but a line of that width would wrap on others.
 pub(crate) fn columns(text: &str) -> usize {
     text.chars().map(|character| character.width().unwrap_or_default()).sum()
 }
 
-/// Returns the longest beginning of `text` that isn't wider than `width` columns.
+/// Returns the longest prefix of `text` that fits into `width` columns.
 pub(crate) fn fit(text: &str, width: usize) -> &str {
     let mut used = 0;
     for (position, character) in text.char_indices() {
@@ -135,17 +135,18 @@ pub(crate) fn fit(text: &str, width: usize) -> &str {
     text
 }
 
-/// Cuts a stream into lines. Carriage returns end lines, too: a progress bar becomes lines.
+/// A splitter of a stream into lines. Carriage returns end lines, too, so that each state of a
+/// progress bar becomes a line.
 #[derive(Debug, Default)]
 pub(crate) struct Lines {
     rest: Vec<u8>,
 }
 
-/// How long a line may become before it is shown in pieces.
+/// The length in bytes above which a line is split.
 const LONGEST_LINE: usize = 64 << 10;
 
 impl Lines {
-    /// Takes more of the stream and returns the lines that are complete.
+    /// Adds bytes of the stream and returns the lines that they complete.
     pub(crate) fn push(&mut self, bytes: &[u8]) -> Vec<String> {
         let (mut lines, mut bytes) = (Vec::new(), bytes);
         while !bytes.is_empty() {
@@ -154,8 +155,9 @@ impl Lines {
             self.add(text, &mut lines);
             match behind.first() {
                 Some(b'\n') => lines.push(self.take()),
-                // Of `\r\n` the newline counts; what a lone one ends is complete. Several are as one,
-                // or a stream of nothing else would be kept whole.
+                // The line feed of `\r\n` ends the line. A lone `\r` ends it once other text
+                // follows. Several `\r` count as one, since a stream of nothing else would
+                // otherwise be buffered as a whole.
                 Some(_) if self.rest.last() == Some(&b'\r') => {}
                 Some(_) => self.rest.push(b'\r'),
                 None => {}
@@ -165,7 +167,7 @@ impl Lines {
         lines
     }
 
-    /// Adds text without ends of lines.
+    /// Adds text that contains no line ends.
     fn add(&mut self, mut text: &[u8], lines: &mut Vec<String>) {
         if !text.is_empty() && self.rest.last() == Some(&b'\r') {
             lines.push(self.take());
@@ -179,7 +181,7 @@ impl Lines {
         self.rest.extend_from_slice(text);
     }
 
-    /// Returns what is left at the end of the stream.
+    /// Returns the incomplete line at the end of the stream.
     pub(crate) fn finish(&mut self) -> Option<String> {
         (!self.rest.is_empty()).then(|| self.take())
     }

@@ -1,8 +1,9 @@
 //! Progress on a terminal.
 //!
-//! What has ended is written once and scrolls away; below it a few lines live: the state of the
-//! build, and for each running step a line with its time, its parts, and the last of its output.
-//! Every change is one write, between the marks of a synchronized update, so that nothing flickers.
+//! Finished steps are written once and scroll away. Below them a few lines are live: the state of
+//! the build, and for each running step a line with its time, its parts, and the end of its output.
+//! Every change is a single write within a synchronized update, so that the display doesn't
+//! flicker.
 
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -13,12 +14,12 @@ use super::Work;
 use super::steps::{Part, Steps, extent, seconds};
 use super::text::{clean, columns, fit};
 
-/// How often the display changes at most.
+/// The minimum interval between two frames.
 const FRAME: Duration = Duration::from_millis(100);
-/// How many lines of a running step's output are shown.
+/// The most lines of a running step's output.
 const LOG_LINES: usize = 6;
 
-/// A terminal.
+/// A terminal with its size in columns and lines.
 pub(super) struct Screen<W> {
     writer: W,
     size: fn() -> Option<(usize, usize)>,
@@ -35,7 +36,7 @@ impl Screen<std::io::Stderr> {
     }
 }
 
-/// Shows events until the last sender is gone.
+/// Shows events until the last sender is dropped.
 pub(super) async fn render<W: Write>(
     mut events: EventReceiver,
     screen: &mut Screen<W>,
@@ -66,15 +67,15 @@ struct Running {
 }
 
 struct Display {
-    /// The verb of the heading, as `Building`.
+    /// The verb of the heading, such as `Building`.
     verb: &'static str,
     begun: Instant,
     steps: Steps,
     running: Vec<Running>,
-    /// Lines that have ended and are still to be written.
+    /// The finished lines that are not written yet.
     ended: Vec<String>,
     finished: usize,
-    /// How many lines live below what has been written.
+    /// The number of live lines below the written ones.
     live: usize,
 }
 
@@ -91,7 +92,7 @@ impl Display {
         }
     }
 
-    /// Waits until something of some extent is done, and tells whether anything is.
+    /// Waits until work is done that takes time. Returns `false` if the events end before.
     async fn wait(&mut self, events: &mut EventReceiver) -> bool {
         while let Some(event) = events.recv().await {
             let is_begun = matches!(event, Event::Status { .. });
@@ -124,7 +125,7 @@ impl Display {
                 if done {
                     parts.remove(&clean(name.as_bytes()));
                 } else if !self.running.iter().any(|running| running.id == id) {
-                    // It waits for something before it begins.
+                    // The step waits for something before it starts.
                     self.show(id);
                 }
             }
@@ -143,7 +144,7 @@ impl Display {
         }
     }
 
-    /// Gives a step a line of the live display.
+    /// Adds a step to the live display.
     fn show(&mut self, id: VertexId) {
         let log = std::collections::VecDeque::new();
         self.running.push(Running { id, begun: Instant::now(), log });
@@ -170,7 +171,7 @@ impl Display {
             frame += &spread(&line, width);
             frame.push('\n');
         }
-        // The cursor stands below, and what scrolled away could not be drawn over.
+        // The cursor is on the line below. Lines that have scrolled away can't be redrawn.
         let room = height.saturating_sub(1);
         let live = if last { Vec::new() } else { self.live_lines(room) };
         for line in &live {
@@ -179,13 +180,13 @@ impl Display {
         }
         self.live = live.len();
         frame += "\u{1b}[?2026l";
-        // A terminal that has gone away is no reason to end a build.
+        // A terminal that has disappeared doesn't end the build.
         let _ = screen.writer.write_all(frame.as_bytes());
         let _ = screen.writer.flush();
     }
 
-    /// Returns at most `room` lines. Every running step has its line before any has more; what
-    /// they print shares the rest.
+    /// Returns at most `room` lines. Every running step gets one line first; their parts and output
+    /// share the rest.
     fn live_lines(&mut self, room: usize) -> Vec<String> {
         let mut lines = vec![format!(
             "[+] {} {} ({}/{})",
@@ -223,10 +224,10 @@ impl Display {
     }
 }
 
-/// Fits a line into `width` columns; what follows a NUL stands at the right edge. What is in front of it
-/// is cut, but for what follows an SOH.
+/// Fits a line into `width` columns. Text after a NUL is aligned to the right. The text before it
+/// is shortened, except for the part after an SOH.
 fn spread(line: &str, width: usize) -> String {
-    // The last column stays free: some terminals wrap when it is written.
+    // The last column stays empty: some terminals wrap the line otherwise.
     let width = width.saturating_sub(1);
     let Some((left, right)) = line.split_once('\u{0}') else { return fit(line, width).to_owned() };
     let room = width.saturating_sub(columns(right) + 1);
@@ -241,7 +242,7 @@ fn spread(line: &str, width: usize) -> String {
     format!("{left}{}{right}", " ".repeat(gap))
 }
 
-/// Returns a name that takes at most `width` columns, and shows where it was cut.
+/// Shortens a name to `width` columns and marks the cut with an ellipsis.
 fn shortened(name: &str, width: usize) -> String {
     if columns(name) <= width {
         return name.to_owned();
@@ -329,7 +330,7 @@ mod tests {
         }
         display.draw(&mut screen, false);
         let rows = shown(&screen);
-        // Nine lines: the state, three steps, and one line of output for each.
+        // Nine lines: the heading, three steps, and one line of output for each.
         assert_eq!(rows.iter().filter(|row| row.starts_with(" => step")).count(), 3, "{rows:?}");
         assert_eq!(rows.iter().filter(|row| row.ends_with("# four")).count(), 3, "{rows:?}");
         for id in 4..=20 {
@@ -459,7 +460,7 @@ mod tests {
         let rows = shown(&screen);
         assert!(rows.iter().all(|row| columns(row) < 20), "{rows:?}");
         assert!(rows[1].ends_with("x 0.0s"), "{rows:?}");
-        // Terminals without any room are no reason to fail.
+        // A terminal without room must not cause a panic.
         screen.size = || Some((1, 1));
         display.draw(&mut screen, false);
         display.draw(&mut screen, true);

@@ -1,4 +1,4 @@
-//! What the build checks have found, at the end of a build.
+//! The findings of the build checks at the end of a build.
 
 use kiln_frontend::Warning;
 use kiln_frontend::error::render_warning;
@@ -7,7 +7,7 @@ use super::text::clean_text;
 use crate::build::Dockerfile;
 use crate::printer::Printer;
 
-/// Shows warnings with their lines, below their number.
+/// Prints warnings with their lines of the Dockerfile, below their number.
 pub(crate) fn warnings(printer: &Printer, warnings: &[Warning], dockerfile: &Dockerfile) {
     if warnings.is_empty() {
         return;

@@ -1,4 +1,4 @@
-//! What is attested of images: statements that stand beside them in an index.
+//! Attestations: statements about images in the same index.
 
 use anyhow::Result;
 use kiln_registry::Client;
@@ -6,21 +6,21 @@ use kiln_registry::Client;
 use super::RemoteImage;
 use crate::format::Json;
 
-/// Marks the entry of an index that holds statements about another.
+/// The annotation that marks an index entry as a document about another entry.
 pub(crate) const REFERENCE_TYPE: &str = "vnd.docker.reference.type";
-/// Names the other.
+/// The annotation with the digest of the other entry.
 const REFERENCE_DIGEST: &str = "vnd.docker.reference.digest";
 const ATTESTATION: &str = "attestation-manifest";
 const PREDICATE: &str = "in-toto.io/predicate-type";
-/// Most bytes of a statement.
+/// The most bytes of a statement.
 const STATEMENT: u64 = 64 << 20;
 
 /// A kind of statement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// How an image was built.
+    /// The provenance of an image.
     Provenance,
-    /// What it is made of.
+    /// The bill of materials of an image.
     Sbom,
 }
 
@@ -32,7 +32,7 @@ impl Kind {
         }
     }
 
-    /// Returns the name that buildx has for the predicate.
+    /// Returns buildx's name for the predicate.
     fn name(self) -> &'static str {
         match self {
             Self::Provenance => "SLSA",
@@ -41,8 +41,8 @@ impl Kind {
     }
 }
 
-/// Returns the statements about the images of an index: by platform, or alone where there is one
-/// image. An object without members where there are none.
+/// Returns the statements about the images of an index as an object by platform, or the only
+/// statement if there is one image. Returns an empty object without statements.
 pub(crate) async fn statements(client: &Client, index: &RemoteImage, kind: Kind) -> Result<Json> {
     let mut found = Vec::new();
     let parsed = index.parse()?;

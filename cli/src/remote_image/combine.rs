@@ -1,4 +1,4 @@
-//! An index of images that there are.
+//! Combination of existing images into an index.
 
 use std::collections::BTreeMap;
 
@@ -10,12 +10,12 @@ use serde_json::{Map, Value, json};
 use super::attestation::REFERENCE_TYPE;
 use super::{Entry, RemoteImage};
 
-/// Something that goes into an index, with the repository that has it.
+/// An image to combine.
 #[derive(Clone, Debug)]
 pub(crate) struct Source {
-    /// A manifest or an index.
+    /// The manifest or index, with its repository.
     pub(crate) image: RemoteImage,
-    /// More that its entry is to say, as a descriptor has it.
+    /// Additional fields of its entry in the index.
     pub(crate) more: Map<String, Value>,
 }
 
@@ -23,23 +23,24 @@ pub(crate) struct Source {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Annotations {
     index: BTreeMap<String, String>,
-    /// With the platform of the entries that are meant; `None` for all.
+    /// Annotations of entries: platform, key and value. Without a platform, they apply to all
+    /// entries.
     entries: Vec<(Option<String>, String, String)>,
 }
 
-/// What was put together.
+/// The result of a combination.
 #[derive(Clone, Debug)]
 pub(crate) struct Combined {
-    /// The document's bytes.
+    /// The contents of the document.
     pub(crate) bytes: Vec<u8>,
-    /// Its media type.
+    /// The document's media type.
     pub(crate) media_type: String,
-    /// What it names, with the repository that has it.
+    /// The entries of the document, each with its current repository.
     pub(crate) parts: Vec<(Repository, Entry)>,
 }
 
 impl Annotations {
-    /// Reads `[index:|manifest-descriptor[PLATFORM]:]KEY=VALUE`.
+    /// Parses `[index:|manifest-descriptor[PLATFORM]:]KEY=VALUE`.
     pub(crate) fn add(&mut self, text: &str) -> Result<()> {
         let Some((key, value)) = text.split_once('=') else {
             bail!("invalid annotation {text:?}: expected KEY=VALUE");
@@ -80,8 +81,8 @@ impl Annotations {
     }
 }
 
-/// Puts images together: the entries of indexes, and manifests, each once, in their order. One index
-/// that nothing is to be said about stays as it is, to the byte.
+/// Combines images into an index: manifests and the entries of indexes, in order and without
+/// duplicates. A single source without additions stays unchanged, byte for byte.
 pub(crate) async fn combine(
     client: &Client,
     sources: &[Source],
@@ -130,7 +131,7 @@ pub(crate) async fn combine(
     })
 }
 
-/// Returns an index or a manifest as it is.
+/// Returns an index or a manifest unchanged.
 fn untouched(image: &RemoteImage) -> Result<Combined> {
     let parsed = image.parse()?;
     let parts = if image.is_index() { parsed.manifests } else { Vec::new() };
@@ -141,7 +142,7 @@ fn untouched(image: &RemoteImage) -> Result<Combined> {
     })
 }
 
-/// Returns the entries that a source has in an index.
+/// Returns the entries of a source for an index.
 async fn of_source(client: &Client, source: &Source) -> Result<Vec<Map<String, Value>>> {
     let image = &source.image;
     if image.is_index() {
@@ -160,7 +161,7 @@ async fn of_source(client: &Client, source: &Source) -> Result<Vec<Map<String, V
     Ok(vec![entry])
 }
 
-/// Adds what another entry for the same says: annotations one by one.
+/// Merges another entry for the same document. Annotations are merged one by one.
 fn merge(entry: &mut Map<String, Value>, more: Map<String, Value>) {
     for (name, value) in more {
         match (name.as_str(), entry.get_mut(&name), value) {
@@ -191,7 +192,7 @@ fn annotate(entry: &mut Map<String, Value>, annotations: &Annotations) {
     }
 }
 
-/// Returns the digest that a combined document has.
+/// Returns the digest of a combined document.
 pub(crate) fn digest(combined: &Combined) -> Digest {
     Digest::of(&combined.bytes)
 }

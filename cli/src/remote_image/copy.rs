@@ -1,5 +1,5 @@
-//! From repository to repository: what is there already stays, what the same registry has elsewhere is
-//! mounted, and only the rest goes through here, in a file without a name.
+//! Copies of images between repositories. Existing blobs are skipped, and blobs of the same
+//! registry are mounted. Only the others are transferred, through an unnamed temporary file.
 
 use std::sync::Arc;
 
@@ -11,20 +11,20 @@ use kiln_store::Store;
 
 use super::{Entry, RemoteImage};
 
-/// How deep indexes may be nested.
+/// The most levels of nested indexes.
 const DEPTH: u32 = 4;
 
-/// Copies what documents name.
+/// A copier of documents and their contents.
 #[derive(Clone, Debug)]
 pub(crate) struct Copier {
-    /// Who speaks to registries.
+    /// The client for both registries.
     pub(crate) client: Client,
-    /// Where files are on their way.
+    /// The store whose temporary area holds blobs in transit.
     pub(crate) store: Store,
 }
 
 impl Copier {
-    /// Brings a manifest or index of a repository, and all that it names, into another.
+    /// Copies a document and its contents from one repository to another.
     pub(crate) async fn document(
         &self,
         entry: &Entry,
@@ -54,7 +54,7 @@ impl Copier {
         Ok(())
     }
 
-    /// Brings what a document names into a repository.
+    /// Copies the contents of a document to a repository.
     pub(crate) async fn contents(&self, image: &RemoteImage, to: &Repository) -> Result<()> {
         if image.repository == *to {
             return Ok(());
@@ -71,7 +71,7 @@ impl Copier {
             }
             return Ok(());
         }
-        // What lies elsewhere for good isn't in registries.
+        // Foreign layers are never in a registry.
         let blobs = parsed.layers.iter().chain(&parsed.config).filter(|blob| blob.urls.is_none());
         try_join_all(blobs.map(|blob| self.blob(blob, from, to))).await?;
         Ok(())

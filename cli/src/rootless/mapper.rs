@@ -1,7 +1,8 @@
-//! The process that has kiln's ids mapped.
+//! The process that maps kiln's IDs.
 //!
-//! The same binary once more, started while kiln is still outside of its user namespace: it waits
-//! for a byte, and runs the two programs that may write maps. When kiln ends before, it ends too.
+//! It is a second instance of the same binary. kiln starts it before entering its user namespace.
+//! The process waits for a byte, then runs the two programs that may write maps. If kiln ends
+//! before, it ends too.
 
 use std::io::{Read, Write};
 use std::os::unix::process::CommandExt;
@@ -12,18 +13,18 @@ use anyhow::{Context, Result, bail};
 use super::Plan;
 use crate::printer::Printer;
 
-/// The name under which the program runs when it is the mapper.
+/// The program name that makes the process the mapper.
 const MARKER: &str = "kiln-id-mapper";
-/// What stands between the two programs' arguments.
+/// The separator between the arguments of the two programs.
 const NEXT: &str = "--";
 
-/// The process, as kiln sees it.
+/// A handle to the process.
 pub(super) struct Mapper {
     child: Child,
 }
 
 impl Mapper {
-    /// Starts it. It does nothing yet.
+    /// Starts the process. It then waits.
     pub(super) fn start(plan: Plan) -> Result<Self> {
         let pid = std::process::id().to_string();
         let mut command = Command::new("/proc/self/exe");
@@ -38,7 +39,7 @@ impl Mapper {
         Ok(Self { child: command.spawn().context("start kiln once more, to map user ids")? })
     }
 
-    /// Has the ids of this process mapped.
+    /// Makes the process map the IDs of this one, and waits for its end.
     pub(super) fn map(mut self) -> Result<()> {
         if let Some(mut stdin) = self.child.stdin.take() {
             stdin.write_all(b"!").context("have user ids mapped")?;
@@ -52,7 +53,7 @@ impl Mapper {
     }
 }
 
-/// Becomes the mapper where this process was started as one.
+/// Acts as the mapper if this process was started as one.
 pub(crate) fn map_if_asked() -> Option<ExitCode> {
     let mut arguments = std::env::args_os();
     if arguments.next()? != MARKER {

@@ -1,17 +1,18 @@
-//! Why a machine allows no user namespaces, and what to change.
+//! Explanations of why a machine allows no user namespaces.
 
 use std::io;
 
 use anyhow::Error;
 
-/// The kernel's switches: the value that forbids user namespaces, and one that doesn't.
+/// The kernel's settings, each with the value that forbids user namespaces and one that allows
+/// them.
 const SWITCHES: [(&str, &str, &str); 3] = [
     ("user.max_user_namespaces", "0", "10000"),
     ("kernel.unprivileged_userns_clone", "0", "1"),
     ("kernel.apparmor_restrict_unprivileged_userns", "1", "0"),
 ];
 
-/// Explains why the kernel has refused a user namespace.
+/// Adds an explanation to the kernel's error for a user namespace.
 pub(super) fn explain(error: io::Error) -> Error {
     let reason = reason(&error, |switch| {
         let path = format!("/proc/sys/{}", switch.replace('.', "/"));

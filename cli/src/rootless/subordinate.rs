@@ -1,14 +1,14 @@
-//! Subordinate ids: `/etc/subuid` and `/etc/subgid` (subuid(5)).
+//! Subordinate IDs: `/etc/subuid` and `/etc/subgid` (subuid(5)).
 
-/// Most lines that the kernel takes in a map.
+/// The most ranges of a map: the kernel accepts 340 lines, and one maps the caller.
 const MOST: usize = 339;
 
-/// Ranges of ids that somebody may use: the first, and how many.
+/// Ranges of IDs that a user may map: the first ID and the count.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Ranges(Vec<(u32, u32)>);
 
 impl Ranges {
-    /// Reads the ranges that a user has, by name or by number; `None` where there are none.
+    /// Parses the ranges of a user, who is named or numbered; returns `None` if there are none.
     pub(super) fn of(text: &str, name: &str, uid: u32) -> Option<Self> {
         let number = uid.to_string();
         let range = |line: &str| {
@@ -19,7 +19,7 @@ impl Ranges {
         };
         let mut ranges: Vec<(u32, u32)> =
             text.lines().filter_map(range).filter(|(_, count)| *count > 0).collect();
-        // A range that is there by name and by number can be used once.
+        // A range that is listed by name and by number can be mapped only once.
         let mut seen = Vec::new();
         ranges.retain(|range| {
             !seen.contains(range) && {
@@ -31,12 +31,12 @@ impl Ranges {
         (!ranges.is_empty()).then_some(Self(ranges))
     }
 
-    /// Returns the map, as arguments: `own` becomes 0, and the ranges what follows.
+    /// Returns the map as arguments: `own` becomes 0, and the ranges become the IDs from 1.
     pub(super) fn arguments(&self, own: u32) -> Vec<String> {
         let mut numbers = vec![0, own, 1];
         let mut next = 1_u32;
         for (first, count) in &self.0 {
-            // What would be beyond the highest id is left out.
+            // Drop IDs beyond the highest one.
             let count = (*count).min(u32::MAX - next);
             if count > 0 {
                 numbers.extend([next, *first, count]);

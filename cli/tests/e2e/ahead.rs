@@ -1,4 +1,4 @@
-//! Layers that are packed while the build still runs.
+//! Layers that are packed while the build is still running.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
@@ -9,7 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::kiln;
 
-/// The last step runs until somebody lets it go on.
+/// A Dockerfile whose last step runs until the test opens a gate.
 const DOCKERFILE: &str = "\
 FROM base AS unneeded
 RUN seq 1 2000 > /unneeded
@@ -20,7 +20,7 @@ RUN --mount=type=cache,target=/gate touch /gate/closed && \\
 COPY --from=unneeded /unneeded /
 ";
 
-/// Waits until there is something to be found.
+/// Polls `find` until it finds something.
 fn wait<T>(what: &str, mut find: impl FnMut() -> Option<T>) -> T {
     let begun = Instant::now();
     loop {
@@ -32,7 +32,7 @@ fn wait<T>(what: &str, mut find: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// Returns the file `name` below `directory`.
+/// Returns the path of the file `name` below `directory`.
 fn find(directory: &Path, name: &str) -> Option<PathBuf> {
     for entry in std::fs::read_dir(directory).ok()?.flatten() {
         let path = entry.path();
@@ -46,7 +46,7 @@ fn find(directory: &Path, name: &str) -> Option<PathBuf> {
     None
 }
 
-/// Starts a build, and returns it with the gate when its first layers are packed.
+/// Starts a build and waits for its first packed layers. Returns the build and the gate.
 fn started(kiln: &Kiln) -> (Child, PathBuf) {
     kiln.write("ctx/Dockerfile", DOCKERFILE);
     let base = format!("base=oci-layout://{}", kiln.base().display());
@@ -56,7 +56,7 @@ fn started(kiln: &Kiln) -> (Child, PathBuf) {
     let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let gate = wait("the gate", || find(&kiln.root().join("mounts"), "closed"));
     let blobs = kiln.root().join("content/blobs/sha256");
-    // The base image's, and the one of the first step.
+    // The base image's layer and the layer of the first step.
     wait("packed layers", || (std::fs::read_dir(&blobs).ok()?.count() >= 2).then_some(()));
     (child, gate)
 }
@@ -71,7 +71,8 @@ fn layers_are_packed_before_the_build_is_over() {
     std::fs::write(gate.with_file_name("open"), "").unwrap();
     assert!(child.wait().unwrap().success());
     assert!(kiln.path("image.tar").exists());
-    // Four layers and the two documents of the image, but not the stage that only was copied from.
+    // Four layers and the two documents of the image, without the layer of the stage that is only a
+    // source of copies.
     let blobs = std::fs::read_dir(kiln.root().join("content/blobs/sha256")).unwrap().count();
     assert!(blobs <= 6, "{blobs} blobs");
 }
@@ -86,7 +87,7 @@ fn a_build_that_is_stopped_stops_packing() {
     kill_process(Pid::from_child(&child), Signal::INT).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(130));
     kiln.run(&["system", "check"]).success();
-    // What was packed is used by the next build.
+    // The next build uses the packed layers.
     std::fs::write(gate.with_file_name("open"), "").unwrap();
     let output = format!("type=oci,dest={}", kiln.path("image.tar").display());
     kiln.build("ctx", &["-o", &output]).success();

@@ -1,4 +1,4 @@
-//! What is said of images: annotations, labels, metadata files.
+//! Metadata of images: annotations, labels, metadata files.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ fn read(path: &Path) -> Value {
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }
 
-/// Returns the document of a layout that a descriptor refers to.
+/// Returns the document of a layout that a descriptor names.
 fn follow(layout: &Path, descriptor: &Value) -> Value {
     let digest = descriptor["digest"].as_str().unwrap();
     read(&layout.join("blobs").join(digest.replace(':', "/")))
@@ -42,7 +42,7 @@ fn annotations_stand_where_they_are_meant() {
     let top = &top["manifests"][0];
     assert_eq!(top["annotations"]["three"], "3");
     assert_eq!(top["annotations"]["org.opencontainers.image.ref.name"], "1");
-    // An image without layers has no time, unless it is given one.
+    // An image without layers has no time unless the build sets one.
     assert!(top["annotations"]["org.opencontainers.image.created"].is_null(), "{top}");
     let index = follow(&layout, top);
     assert_eq!(index["annotations"], json!({"three": "3"}));

@@ -1,4 +1,4 @@
-//! `kiln save`, `load` and `import`, with docker's engine at the other end where there is one.
+//! `kiln save`, `load` and `import`, together with docker's engine if the machine has one.
 
 use std::process::Command;
 
@@ -45,7 +45,7 @@ fn images_are_saved_and_loaded_as_they_are() {
     builder.run(&["image", "save", "--output", "all.tar", all[0], all[1], all[2]]).success();
     assert_eq!(std::fs::read(builder.path("all.tar")).unwrap(), archive);
 
-    // Compressed in any way, from a file or a pipe, it is the same images.
+    // The images are the same with any compression, from a file or a pipe.
     for (name, compress) in [
         ("all.tar", None),
         ("all.tar.gz", Some("gzip")),
@@ -73,7 +73,7 @@ fn images_are_saved_and_loaded_as_they_are() {
         assert_eq!(kiln.run(&arm).success(), "map[arch:arm64]\n");
     }
 
-    // One platform alone, and an image by its ID, which has no name then.
+    // Saves a single platform, and an image by its ID, which has no name then.
     let kiln = kiln();
     let id = builder.run(&["images", "-q", "--no-trunc", "two"]).success();
     builder.run(&["save", "-o", "arm.tar", "--platform", "linux/arm64", "several"]).success();
@@ -119,7 +119,7 @@ fn oci_archives_of_others_are_loaded() {
         run(skopeo.current_dir(builder.path(""))).success();
         let kiln = kiln();
         let archive = builder.path("other.tar");
-        // skopeo writes an image's config anew for OCI, with other bytes.
+        // skopeo rewrites an image's config for OCI, which changes its bytes.
         let id = if destination.starts_with("oci") {
             format!("{}\n", config_digest(&builder))
         } else {
@@ -143,7 +143,7 @@ fn config_digest(builder: &Kiln) -> String {
     manifest["config"]["digest"].as_str().unwrap().to_owned()
 }
 
-/// Makes a root file system, and a tar of it.
+/// Creates a root file system and a tar of it.
 fn root_fs(kiln: &Kiln) -> String {
     kiln.write("rootfs/etc/motd", "hello\n");
     kiln.write("rootfs/bin/tool", "tool\n");
@@ -153,7 +153,7 @@ fn root_fs(kiln: &Kiln) -> String {
     kiln.path("rootfs.tar.gz").display().to_string()
 }
 
-/// What is changed by `--change`, and what an image says then.
+/// Values of `--change`, each with a template and its expected output for the image.
 const CHANGES: &[(&str, &str, &str)] = &[
     ("CMD echo $X", "{{json .Config.Cmd}}", "[\"/bin/sh\",\"-c\",\"echo $X\"]"),
     ("ENTRYPOINT [\"/bin/tool\", \"-x\"]", "{{json .Config.Entrypoint}}", "[\"/bin/tool\",\"-x\"]"),
@@ -172,9 +172,9 @@ const CHANGES: &[(&str, &str, &str)] = &[
     ),
 ];
 
-/// Imports the same with an engine.
+/// Imports the same archive with an engine.
 fn import_with_docker(engine: &DockerEngine, import: &[&str]) {
-    // One of version 20 doesn't take STOPSIGNAL yet.
+    // Version 20 of the engine doesn't accept STOPSIGNAL yet.
     let theirs: Vec<&str> = import.iter().copied().filter(|word| *word != "--change").collect();
     let word = |word: &&str| !word.starts_with("STOPSIGNAL");
     let theirs = theirs.into_iter().filter(word).flat_map(|word| {
@@ -269,7 +269,7 @@ fn archives_from_before_docker_1_10_are_images() {
         return;
     }
     let kiln = kiln();
-    // The base image's own layer is the first one.
+    // The first layer is the base image's own.
     let base = format!("base=oci-layout://{}", kiln.base().display());
     kiln.write("Dockerfile", "FROM base\nCMD [\"cat\", \"/f\"]\n");
     let output = "type=docker,dest=base.tar";
@@ -304,7 +304,7 @@ fn archives_from_before_docker_1_10_are_images() {
     if cfg!(target_arch = "x86_64") {
         assert_eq!(kiln.run(&["run", "--rm", "old:1"]).success(), "old\n");
     }
-    // Others take archives of images, too, or say that it is one.
+    // Other commands accept archives of images, or recognize them.
     let same = kiln.run(&["diff", "docker-archive:old.tar", "old:1"]);
     assert_eq!(same.code, 0, "{}", same.stderr);
     let imported = kiln.run(&["import", "old.tar"]);

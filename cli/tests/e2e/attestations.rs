@@ -1,4 +1,4 @@
-//! Provenance and bills of materials: what is said about an image, and where it is kept.
+//! Provenance and bills of materials: their contents and the places where they are kept.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -17,7 +17,7 @@ const STATUS: &str = "Package: demo\nStatus: install ok installed\nVersion: 1.0-
 const DOCKERFILE: &str = "FROM base\nARG VERSION\nARG API_TOKEN\nCOPY status /var/lib/dpkg/status\n\
                           COPY os-release /etc/os-release\nLABEL version=$VERSION\n";
 
-/// Makes a context with a package database.
+/// Creates a context with a package database.
 fn write_context(kiln: &Kiln, dockerfile: &str) {
     kiln.write("ctx/Dockerfile", dockerfile);
     kiln.write("ctx/status", STATUS);
@@ -28,7 +28,7 @@ fn json_of(path: &Path) -> Value {
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }
 
-/// A layout that was taken out of its archive.
+/// A layout that was unpacked from its archive.
 struct Layout(PathBuf);
 
 impl Layout {
@@ -120,7 +120,7 @@ fn statements_stand_beside_the_image_in_an_index() {
     assert_eq!(manifest["artifactType"], "application/vnd.docker.attestation.manifest.v1+json");
 }
 
-/// Fails unless provenance tells all that it has to, and nothing that it must not.
+/// Asserts that the provenance contains everything that it must, and nothing that it must not.
 fn is_whole(provenance: &Value, layout: &Layout, image: &Value) {
     assert_eq!(provenance["predicateType"], SLSA);
     let text = provenance.to_string();
@@ -152,7 +152,7 @@ fn is_whole(provenance: &Value, layout: &Layout, image: &Value) {
     assert_eq!(layers, &json_of(&layout.blob(&image["digest"]))["layers"]);
 }
 
-/// Fails unless others take the image, and kiln itself does what it does with images.
+/// Asserts that other tools accept the image, and that kiln's own commands work on it.
 fn is_read_by_others(kiln: &Kiln, archive: &Path) {
     let image = format!("oci-archive:{}", archive.display());
     let raw = run(Command::new("skopeo").args(["inspect", "--raw", &image])).success();
@@ -222,7 +222,7 @@ fn statements_are_files_beside_files_and_the_same_anywhere() {
         "{predicate}"
     );
 
-    // What the image has isn't overwritten.
+    // Attestations don't overwrite files of the image.
     write_context(&kiln, "FROM scratch\nCOPY status /provenance.json\n");
     let error = kiln.build("ctx", &["--provenance", "--output", "other"]).failure();
     assert!(
@@ -277,7 +277,7 @@ fn statements_about_each_platform_are_pushed() {
     let other = crate::kiln();
     other.run(&["pull", &name]).success();
 
-    // In one place the files have the platforms' names.
+    // In a common directory, the file names contain the platform.
     write_context(&kiln, "FROM scratch\nARG TARGETARCH\nCOPY status /status.$TARGETARCH\n");
     let output = "type=local,dest=flat,platform-split=false";
     kiln.build("ctx", &[platforms, "--provenance=mode=min", "--output", output, "-o", "split"])

@@ -7,7 +7,7 @@ use kiln_testkit::{Need, skip};
 
 use crate::{kiln, steps};
 
-/// Returns a file of an image, by running `cat` in it.
+/// Returns the contents of a file in an image by running `cat` in a container.
 fn cat(kiln: &kiln_testkit::Kiln, image: &str, path: &str) -> String {
     kiln.run(&["run", "--rm", "--entrypoint", "cat", image, path]).success()
 }
@@ -61,7 +61,7 @@ fn a_failing_step_is_shown_with_its_lines_and_its_output() {
     assert!(stderr.contains("Dockerfile:3"), "{stderr}");
     assert!(!stderr.contains("echo never\n#"), "{stderr}");
     assert_eq!(kiln.run(&["images", "-q"]).success(), "\n".trim_start());
-    // What succeeded before the failure is not run again.
+    // Steps that succeeded before the failure don't run again.
     let again = kiln.build_text(dockerfile, &["-t", "img"]).failure();
     assert!(steps(&again).0 >= 1, "{again}");
 }
@@ -116,7 +116,7 @@ fn a_changed_file_reruns_what_needs_it_and_nothing_else() {
     let report = kiln.build("ctx", &["-t", "img"]).stderr;
     assert!(done(&report, "RUN echo x"), "{report}");
     assert!(!done(&report, "RUN echo y"), "{report}");
-    // What x makes is what it was: the copy finds that out by content.
+    // x produces the same files as before, and the copy finds its result by their content.
     assert!(!done(&report, "COPY --from=x"), "{report}");
 }
 

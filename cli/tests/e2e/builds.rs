@@ -15,7 +15,7 @@ fn inspect(kiln: &Kiln, build: &str) -> Value {
     serde_json::from_str(&text).unwrap()
 }
 
-/// Returns the step whose name holds `name`.
+/// Returns the step whose name contains `name`.
 fn step<'a>(build: &'a Value, name: &str) -> &'a Value {
     let steps = build["steps"].as_array().unwrap();
     steps.iter().find(|step| step["name"].as_str().unwrap().contains(name)).unwrap()
@@ -35,7 +35,7 @@ fn builds_are_remembered_with_their_steps_and_logs() {
     kiln.build_text(dockerfile, &arguments).success();
     kiln.build_text(dockerfile, &arguments).success();
     kiln.build_text(dockerfile, &["--build-arg", "V=x"]).failure();
-    // What isn't a build isn't recorded.
+    // A query isn't a build and isn't recorded.
     kiln.build_text(dockerfile, &["--call", "targets"]).success();
 
     let list = kiln.run(&["builds", "ls", "--format", "json"]).success();
@@ -49,7 +49,7 @@ fn builds_are_remembered_with_their_steps_and_logs() {
     let failed = kiln.run(&["builds", "ls", "-q", "--filter", "status=failed"]).success();
     assert_eq!(failed.trim(), ids[0]);
     let table = kiln.run(&["builds", "ls"]).success();
-    // Of "seconds ago" and "less than a second ago".
+    // "seconds ago" or "less than a second ago".
     let is_new = table.contains("second");
     assert!(table.starts_with("ID ") && table.contains("2/2") && is_new, "{table}");
 
@@ -109,7 +109,7 @@ fn a_failure_says_where_its_log_is_where_it_is_not_shown() {
     assert!(short.contains("\n10\n") && !short.contains("its whole log"), "{short}");
 }
 
-/// Starts a build that prints and then waits, and waits until it does.
+/// Starts a build that prints and then waits. Returns once it has printed.
 fn waiting(kiln: &Kiln, dockerfile: &str) -> std::process::Child {
     kiln.write("ctx/Dockerfile", dockerfile);
     let base = format!("base=oci-layout://{}", base_layout().display());
@@ -171,7 +171,7 @@ fn a_second_interrupt_ends_the_build_at_once() {
     let kiln = kiln();
     kiln.write("ctx/Dockerfile", "FROM base\nRUN yes\n");
     let base = format!("base=oci-layout://{}", base_layout().display());
-    // Nobody reads: what is waiting to be shown keeps the first interrupt from ending it.
+    // The output has no reader. The pending output keeps the build alive after the first interrupt.
     let mut build = kiln
         .command(&["build", "--progress=plain", "--no-log-limit", "--build-context", &base, "ctx"])
         .stderr(Stdio::piped())

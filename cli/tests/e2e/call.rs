@@ -90,7 +90,7 @@ key      true
     assert_eq!(targets["targets"][1]["default"], true);
     assert!(kiln.build_text(text, &["--call=dance"]).failure().contains("dance"));
     assert!(kiln.build_text("FROM\n", &["--call=targets"]).failure().contains("FROM requires"));
-    // Nothing was built by any of these.
+    // None of these has built anything.
     assert_eq!(kiln.run(&["images", "-q"]).success(), "");
 }
 

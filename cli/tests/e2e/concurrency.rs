@@ -17,7 +17,7 @@ fn steps_that_turn_out_to_be_the_same_run_once() {
     kiln.write("one/f", "same");
     kiln.write("two/f", "same");
     let contexts = ["one", "two"].map(|name| format!("{name}={}", kiln.path(name).display()));
-    // Which file is copied isn't known before it is read, and each run makes something else.
+    // The builds only know the copied file after reading it, and each run produces another one.
     let stage = |from: &str| {
         format!("COPY --from={from} f /f\nRUN sleep 0.2 && head -c 16 /dev/urandom > /id\n")
     };
@@ -30,7 +30,7 @@ fn steps_that_turn_out_to_be_the_same_run_once() {
     let [one, two] = &contexts;
     let arguments = ["--build-context", one, "--build-context", two];
     kiln.build_text(&dockerfile, &arguments).success();
-    // Nor where nothing is looked up.
+    // The same holds without the cache.
     kiln.build_text(&dockerfile, &[&arguments[..], &["--no-cache"]].concat()).success();
 }
 
@@ -40,7 +40,7 @@ fn two_builds_at_once_run_each_step_once() {
         return;
     }
     let kiln = kiln();
-    // Each step makes something that no other run of it would make.
+    // Each run of a step produces different files.
     let step = |step| format!("RUN sleep 0.2 && head -c 16 /dev/urandom > /id{step}\n");
     let steps = (0..6).map(step).collect::<Vec<_>>().concat();
     let other = "COPY --from=0 /id5 /\nRUN head -c 16 /dev/urandom > /x\n";
@@ -67,7 +67,8 @@ fn two_builds_at_once_run_each_step_once() {
     assert_eq!(layers("one"), layers("two"));
 }
 
-/// The step tells when it runs, and runs for as long as a secret says, which is no part of its key.
+/// A step that prints when it runs. A secret, which is not part of its key, determines how long it
+/// runs.
 const SLOW: &str = "FROM base
 RUN --mount=type=secret,id=time echo going; sleep $(cat /run/secrets/time); head -c 16 /dev/urandom > /id
 ";

@@ -1,4 +1,4 @@
-//! Contexts that are no directories: standard input, archives and repositories elsewhere.
+//! Contexts other than directories: standard input, and remote archives and repositories.
 
 use std::io::Write;
 use std::path::Path;
@@ -10,7 +10,7 @@ use kiln_testkit::{Answer, FileServer, Kiln, Need, skip};
 use crate::repository::{GIT, Repository};
 use crate::{kiln, steps};
 
-/// Builds with something on standard input.
+/// Builds with `input` on standard input.
 fn build_stream(kiln: &Kiln, input: &[u8], arguments: &[&str]) -> Output {
     let base = format!("base=oci-layout://{}", base_layout().display());
     let mut all = vec!["build", "--progress", "plain", "--build-context", &base];
@@ -20,7 +20,7 @@ fn build_stream(kiln: &Kiln, input: &[u8], arguments: &[&str]) -> Output {
     let mut child = command.spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
     let input = input.to_vec();
-    // A build that fails early doesn't read all.
+    // A build that fails early doesn't read everything.
     let writer = std::thread::spawn(move || drop(stdin.write_all(&input)));
     let output = child.wait_with_output().unwrap();
     writer.join().unwrap();
@@ -31,7 +31,7 @@ fn build_stream(kiln: &Kiln, input: &[u8], arguments: &[&str]) -> Output {
     }
 }
 
-/// Returns the directory `name` of the working directory as an archive; `compression` is an option of tar.
+/// Returns a directory as an archive. `compression` holds options of tar.
 fn tar(directory: &Path, compression: &[&str]) -> Vec<u8> {
     let output = Command::new("tar")
         .args(compression)
@@ -66,7 +66,7 @@ fn a_dockerfile_may_be_called_in_lower_case() {
     for name in ["a", "b", "c"] {
         assert_eq!(std::fs::read_to_string(kiln.path(name).join("f")).unwrap(), "lower");
     }
-    // Where there are both, the usual one counts.
+    // If both files exist, the one with the default name counts.
     kiln.write("lower/Dockerfile", "FROM scratch\nCOPY Dockerfile /\n");
     kiln.run(&["build", "-o", &output("d"), "lower"]).success();
     assert!(kiln.path("d/Dockerfile").exists());
@@ -80,7 +80,7 @@ fn standard_input_is_a_dockerfile_or_an_archive() {
     let kiln = kiln();
     build_stream(&kiln, b"FROM base\nRUN echo typed > /f\n", &["-t", "a", "-"]).success();
     assert_eq!(cat(&kiln, "a", "/f"), "typed\n");
-    // There are no files.
+    // The context has no files.
     let empty = build_stream(&kiln, b"FROM base\nCOPY x /\n", &["-"]).failure();
     assert!(empty.contains("/x"), "{empty}");
 
@@ -143,7 +143,7 @@ fn archives_on_standard_input_are_hostile() {
         assert_eq!(found.stdout, "");
     }
 
-    // What is a bomb depends on the limit.
+    // The limit defines which archive counts as a bomb.
     kiln.write("ctx/Dockerfile", "FROM scratch\nCOPY big /\n");
     std::fs::File::create(kiln.path("ctx/big")).unwrap().set_len(64 << 20).unwrap();
     let archive = tar(&kiln.path("ctx"), &["-z"]);
@@ -152,7 +152,7 @@ fn archives_on_standard_input_are_hostile() {
     build_stream(&kiln, &archive, &["--input-limit", "65m", "-"]).success();
 }
 
-/// Builds what is elsewhere.
+/// Builds a remote context.
 fn build_url(kiln: &Kiln, url: &str, arguments: &[&str]) -> Output {
     build_stream(kiln, b"", &[arguments, &[url]].concat())
 }
@@ -234,7 +234,7 @@ fn urls_are_contexts_or_dockerfiles() {
     let again = build_url(&kiln, &server.url("/x.tar"), &["-t", "b"]);
     assert!(!again.stderr.contains("failed") && steps(&again.stderr).0 >= 1, "{}", again.stderr);
 
-    // Named, a file is a file.
+    // As a named context, a file is just a file.
     let named = format!("more={}", server.url("/d"));
     let dockerfile = "FROM base\nCOPY --from=more context /c\n";
     kiln.build_text(dockerfile, &["-t", "c", "--build-context", &named]).success();
@@ -260,7 +260,7 @@ fn files_below(directory: &Path) -> Vec<String> {
     found
 }
 
-/// A context with an ignore file, in which ignore files of other directories count for nothing.
+/// A context with an ignore file. Ignore files in other directories have no effect.
 const IGNORED: [(&str, &str); 11] = [
     (
         ".dockerignore",
@@ -318,7 +318,7 @@ fn ignore_files_count_in_every_context() {
         assert_eq!(build(place, &[]), usual, "{place}");
         assert_eq!(build(place, &["-f", "Dockerfile.own"][..]), own, "{place}");
     }
-    // What is left out changes what is built, whatever the cache knows.
+    // Excluded files affect the result, even with a cache of the other mode.
     let strict = ["--strict-buildkit"];
     for place in &places[1..] {
         let all = build(place, &strict);
@@ -350,7 +350,7 @@ fn what_remote_contexts_leave_out_is_seen_by_no_instruction() {
     build(seen, &["-t", "a"]).success();
     let listing = "/c/d/.dockerignore\n/c/d/e/keep.log\n/c/f\n/c/keep.log\n";
     assert_eq!(cat(&kiln, "a", "/seen"), listing);
-    // Stages are no contexts, and one may be made of what the ignore file leaves out elsewhere.
+    // Ignore files don't apply to stages, even if a stage has files that they exclude elsewhere.
     let stage = "FROM base AS s\nRUN touch /secret /a.log\nFROM base\n\
                  COPY --from=s /secret /a.log /\nRUN ls /secret /a.log > /seen\n";
     build(stage, &["-t", "b"]).success();
@@ -440,7 +440,7 @@ fn excludes_are_about_what_is_named_too() {
         ("COPY --exclude=d */a */b /x/", "", "x/a x/b"),
         ("COPY --exclude=* --exclude=!b d/* /", "b", "a b"),
         ("COPY --exclude=**/a a d/a d/b /", "b", "a b"),
-        // The patterns of a directory that is named are about what is in it.
+        // Patterns apply to the contents of the named directory.
         ("COPY --exclude=* --exclude=!a d /", "a", "a"),
         ("COPY --exclude=d d /x", "x/a x/b", "x/a x/b"),
         ("COPY --exclude=a d /", "b", "b"),
@@ -453,17 +453,17 @@ fn excludes_are_about_what_is_named_too() {
         assert_eq!(build(instruction, &["--strict-buildkit"]), of_buildkit, "{instruction}");
         assert_eq!(build(instruction, &[]), expected, "{instruction} again");
     }
-    // BuildKit misses what it leaves out.
+    // BuildKit fails here, because it misses the file that it excludes.
     kiln.write("Dockerfile", "FROM scratch\nCOPY --parents --exclude=a a d/a b /\n");
     let line = ["build", "-f", "Dockerfile", "-o", "type=local,dest=parents", "ctx"];
     kiln.run(&line).success();
     assert_eq!(files_below(&kiln.path("parents")), ["b", "d/a"]);
     kiln.run(&[&line[..], &["--strict-buildkit"]].concat()).failure();
-    // What isn't there is missed all the same.
+    // A missing file is still an error.
     kiln.write("Dockerfile", "FROM scratch\nCOPY --exclude=none none b /\n");
     let missing = kiln.run(&["build", "-f", "Dockerfile", "ctx"]).failure();
     assert!(missing.contains("\"/none\": not found"), "{missing}");
-    // Nothing that the patterns are about is named: the graph is BuildKit's.
+    // The graph equals BuildKit's, because the patterns match none of the named files.
     let graph = |text: &str, strict: &[&str]| {
         kiln.write("Dockerfile", text);
         let line = ["build", "-f", "Dockerfile", "--dump-llb", "graph", "ctx"];

@@ -1,4 +1,4 @@
-//! A build that is killed leaves garbage at worst, and the next one sweeps it up.
+//! A killed build leaves garbage at most, which the next build removes.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -9,7 +9,7 @@ use kiln_testkit::{Need, skip};
 
 use crate::kiln;
 
-/// Returns a Dockerfile of short steps of every kind, none of which an earlier round has run.
+/// Returns a Dockerfile with short steps of every kind. No earlier round has run any of them.
 fn dockerfile(round: u32) -> String {
     let run = |step| format!("RUN echo {round} {step} > /f{step} && rm -f /bin/vi\n");
     let runs = (0..4).map(run).collect::<Vec<_>>().concat();
@@ -52,7 +52,7 @@ fn a_killed_build_is_forgotten() {
     kiln.run(&arguments).success();
     let whole = begun.elapsed();
 
-    // The moments are spread over the build's time, in an order and with an offset that vary.
+    // The moments are spread over the build's duration in a varying order, with a varying offset.
     let seed = std::process::id();
     for round in 1..=20 {
         kiln.write("ctx/Dockerfile", dockerfile(round));
@@ -72,7 +72,7 @@ fn a_killed_build_is_forgotten() {
     assert_store_is_whole(&kiln.root());
 }
 
-/// Tells whether there is an archive that can't be read to its end.
+/// Returns `true` if an archive exists but can't be read to its end.
 fn archive_is_torn(archive: &Path) -> bool {
     archive.exists()
         && !std::process::Command::new("tar")
@@ -84,8 +84,8 @@ fn archive_is_torn(archive: &Path) -> bool {
             .success()
 }
 
-/// Checks every blob against its name, the index against itself, and that nothing unfinished lies
-/// around.
+/// Asserts that every blob matches its name, that the index is consistent, and that no unfinished
+/// files are left.
 fn assert_store_is_whole(root: &Path) {
     let blobs = root.join("content/blobs/sha256");
     let mut checked = 0;
@@ -113,7 +113,7 @@ fn an_interrupted_build_stops_what_runs() {
         return;
     }
     let kiln = kiln();
-    // A number that no other process has on its command line.
+    // A number that no other process has in its command line.
     let seconds = format!("1{:06}", std::process::id());
     kiln.write("ctx/Dockerfile", format!("FROM base\nRUN echo before\nRUN sleep {seconds}\n"));
     let base = format!("base=oci-layout://{}", base_layout().display());

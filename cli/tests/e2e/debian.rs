@@ -9,7 +9,7 @@ use kiln_testkit::{Kiln, Need, base, skip};
 use crate::kiln;
 use crate::own_image::{build_own_image, run_own_image};
 
-/// Returns a Debian root file system as a tar, made by debootstrap once per target directory.
+/// Returns a Debian root file system as a tar. debootstrap creates it once per target directory.
 fn debian() -> PathBuf {
     let target = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
     let tar = target.join("debian-bookworm.tar");
@@ -40,12 +40,12 @@ fn a_compiled_program_is_built_in_debian_and_run_from_scratch() {
     }
     let kiln = kiln();
     build_debian(&kiln);
-    // Without the base image of the other tests: the name `base` is a stage's here.
+    // Without the base image of the other tests: here, `base` is the name of a stage.
     let build = |arguments: &[&str]| {
         kiln.run(&[&["build", "--progress=plain"], arguments].concat()).success();
     };
 
-    // The chain of testdata/golden/llb/stage-from-chain, with C in place of Go.
+    // The chain of testdata/golden/llb/stage-from-chain, with C instead of Go.
     let golden = base::repository().join("testdata/golden/llb/stage-from-chain/Dockerfile");
     let chain = std::fs::read_to_string(golden).unwrap();
     let chain = chain
@@ -69,7 +69,7 @@ fn a_compiled_program_is_built_in_debian_and_run_from_scratch() {
     kiln.write("ctx/flags.mk", "");
     kiln.write("ctx/cmd/main.c", PROGRAM);
     build(&["-t", "server", "ctx"]);
-    // That was on the bridge; the mirror is reached by the host's network, too.
+    // The builds above used the bridge. The mirror is reachable through the host's network, too.
     kiln.write("host/Dockerfile", "FROM debian:bookworm\nRUN apt-get update\n");
     build(&["--network=host", "host"]);
     assert_eq!(kiln.run(&["run", "--rm", "server"]).success(), "hello from server\n");
@@ -81,7 +81,7 @@ fn a_compiled_program_is_built_in_debian_and_run_from_scratch() {
 fn build_debian(kiln: &Kiln) {
     kiln.write("debian/Dockerfile", "FROM scratch\nADD debian.tar /\nCMD [\"bash\"]\n");
     let archive = kiln.path("debian/debian.tar");
-    // What isn't root's is changed by who owns it, and is no link to what others use.
+    // Another account gets its own copy: a hard link would change the owner of the shared file.
     let is_shared = kiln.account().is_none() && std::fs::hard_link(debian(), &archive).is_ok();
     if !is_shared {
         std::fs::copy(debian(), archive).unwrap();
@@ -104,7 +104,8 @@ fn debians_tools_are_installed_and_used_without_root() {
     assert_eq!(seen, "hello from C\n");
 }
 
-/// Packages whose scripts add users, and files of other owners; programs made with them.
+/// A Dockerfile that installs packages whose scripts add users and files of other owners, and
+/// builds programs.
 const TOOLS: &str = r#"FROM debian:bookworm
 RUN apt-get update && \
     apt-get install -y --no-install-recommends python3 git build-essential openssh-client

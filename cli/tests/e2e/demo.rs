@@ -1,4 +1,4 @@
-//! What `make demo` shows.
+//! The steps of `make demo`.
 
 use kiln_testkit::environment::base_layout;
 use kiln_testkit::{Need, base, skip};

@@ -9,14 +9,14 @@ use serde_json::Value;
 
 use crate::kiln;
 
-/// Compares two images, which differ, and returns how.
+/// Compares two different images and returns the report.
 fn report(kiln: &Kiln, a: &str, b: &str) -> Value {
     let output = kiln.run(&["diff", "--format", "json", a, b]);
     assert_eq!(output.code, 1, "{}", output.stderr);
     serde_json::from_str(&output.stdout).unwrap()
 }
 
-/// Imports what a script has made of the directory `fs`, and returns the image's ID.
+/// Imports the directory `fs` after a script has filled it. Returns the image's ID.
 fn import(kiln: &Kiln, script: &str, tar: &str) -> String {
     let script = format!(
         "rm -rf fs && mkdir fs && cd fs && {script} && cd .. && tar -C fs {tar} -cf fs.tar ."
@@ -28,12 +28,13 @@ fn import(kiln: &Kiln, script: &str, tar: &str) -> String {
 const FILES: &str = "mkdir -p a/b && echo 1 > a/one && echo 22 > a/b/two && ln -s one a/link && \
                      ln a/one a/hard && touch -d @1000000000 . a a/b a/one a/b/two && \
                      touch -hd @1000000000 a/link";
-/// What tar is told, so that it writes the same each time.
+/// The options that make tar's output reproducible.
 const SAME: &str = "--sort=name --owner=0 --group=0 --numeric-owner --format=ustar";
 
-/// What is done to the files, and what differs then about those that a container sees.
+/// Changes to the files, each with the expected differences between the files that a container
+/// sees.
 const CHANGES: &[(&str, &[&str])] = &[
-    // A second name is a file of its own to a container; in the tar it is a link that has a mode.
+    // For a container, a second name is a separate file; in the tar it is a link with a mode.
     ("chmod 600 a/one", &["changed a/hard mode", "changed a/one mode"]),
     ("echo 2 > a/b/two", &["changed a/b/two content,size"]),
     ("rm a/link && ln -s two a/link", &["changed a/link link"]),
@@ -64,7 +65,7 @@ fn entries_differ_in_many_ways() {
     assert_eq!(serde_json::from_str::<Value>(&json).unwrap()["identical"], true);
 
     for (change, expected) in CHANGES {
-        // Whatever is done, times stay, unless they are what is changed.
+        // Times stay the same unless the change is about times.
         let touch = "touch -cd @1000000000 a/one a/b/two";
         let touch = if change.starts_with("touch") { "true" } else { touch };
         let times = format!("touch -cd @1000000000 a a/b; touch -chd @1000000000 a/link; {touch}");
@@ -189,7 +190,7 @@ fn images_are_compared_wherever_they_are() {
     for place in [remote.as_str(), "a.tar", "./a.tar", "oci-archive:a.tar"] {
         assert_eq!(kiln.run(&["diff", "a", place]).code, 0, "{place}");
     }
-    // Packed otherwise, it is the same content.
+    // The content is the same with another compression.
     let zstd = "type=oci,dest=zstd.tar,compression=zstd,force-compression=true";
     build(&kiln, A, &["--output", zstd]);
     for place in ["layout:tag", "zstd.tar"] {

@@ -1,4 +1,5 @@
-//! Copies that become layers without a tree: they hold what a tree would have held.
+//! Layers of copies that are packed without a tree. They must equal layers that are packed from a
+//! tree.
 
 use std::path::Path;
 use std::process::Command;
@@ -8,7 +9,7 @@ use kiln_testkit::{Kiln, Need, skip};
 
 use crate::kiln;
 
-/// Steps before the last one, which is the one that nobody reads.
+/// The steps before the last one, whose result no step reads.
 const DOCKERFILE: &str = "\
 FROM base AS other
 RUN mkdir -p /o/p && echo s > /o/p/s && ln /o/p/s /o/hard && ln -s p/s /o/link && chmod 4711 /o/p/s
@@ -17,8 +18,8 @@ RUN mkdir -p /app/sub /srv/data && echo old > /app/sub/a.txt && ln -s /srv/data 
  && chmod 700 /app && chown 5:6 /app/sub && touch -d @1000000000 /app /app/sub /srv /srv/data
 ";
 
-/// Returns the files of the last layer of an OCI archive with modes, owners, times (those of the
-/// build itself left out) and links, and the digest of each content.
+/// Returns the files of the last layer of an OCI archive with modes, owners, times (except those of
+/// the build itself) and links, and the digest of each content.
 fn last_layer(kiln: &Kiln, archive: &Path) -> String {
     let script = r"
 import hashlib, io, json, sys, tarfile
@@ -44,7 +45,7 @@ fn a_last_copy_makes_the_layer_that_a_tree_would_make() {
     if skip("a_last_copy_makes_the_layer_that_a_tree_would_make", &needs) {
         return;
     }
-    // The layers of `--link` are read by the step that puts them on top of the others.
+    // A later step reads the layers of `--link` when it puts them on top of the others.
     for (last, is_direct) in [
         ("COPY . /", true),
         ("COPY . /app", true),
@@ -75,7 +76,7 @@ fn a_last_copy_makes_the_layer_that_a_tree_would_make() {
         let trees = trees(&kiln);
         let direct = last_layer(&kiln, &archive);
         assert!(!direct.is_empty(), "{last}");
-        // Files want trees, which are packed afterwards.
+        // An output of files requires trees, and the layers are packed from them afterwards.
         std::fs::remove_dir_all(kiln.root()).unwrap();
         let to_files = format!("type=local,dest={}", kiln.path("out").display());
         kiln.build("ctx", &["--output", &to_files]).success();
@@ -85,7 +86,7 @@ fn a_last_copy_makes_the_layer_that_a_tree_would_make() {
     }
 }
 
-/// Returns how many layers have trees.
+/// Returns the number of layers that have trees.
 fn trees(kiln: &Kiln) -> usize {
     std::fs::read_dir(kiln.root().join("snapshots")).unwrap().count()
 }
@@ -123,7 +124,7 @@ fn a_base_that_nothing_runs_in_is_never_unpacked() {
     let archive = kiln.path("image.tar");
     let to_archive = format!("type=oci,dest={}", archive.display());
     let to_files = format!("type=local,dest={}", kiln.path("out").display());
-    // What a copy finds there is the base's, or was made by the copies before it.
+    // The destination of the copy belongs to the base or was created by earlier copies.
     for last in [
         "COPY f /etc/f",
         "COPY f /tmp/deep/er/",
@@ -139,7 +140,7 @@ fn a_base_that_nothing_runs_in_is_never_unpacked() {
         kiln.build("ctx", &["--output", &to_files]).success();
         kiln.build("ctx", &["--output", &to_archive]).success();
         assert_eq!(direct, last_layer(&kiln, &archive), "{last}");
-        // What is linked, and the same on top of the others.
+        // A linked layer has a tree of its own and one on top of the others.
         let made = 2 * usize::from(last.contains("--link"));
         assert!(trees <= made, "{last}: {trees} trees");
         std::fs::remove_dir_all(kiln.root()).unwrap();

@@ -1,9 +1,10 @@
-//! The image commands beside docker's own: the same images, the same words.
+//! kiln's image commands compared with docker's: the same images, the same output.
 //!
-//! Every case has its expected text, so that it is checked without an engine too; where there is an
-//! engine, it is asked the same. Two things differ by definition. Sizes: kiln tells how many bytes an
-//! image's blobs have, packed, an engine of version 20 how many bytes its files have. And digests:
-//! kiln knows an image's digest always, such an engine only when a registry has told it.
+//! Every case has an expected text, so it is checked without an engine, too. If the machine has an
+//! engine, the test runs the same command there. Two things differ by definition. The first is
+//! sizes: kiln reports the compressed size of an image's blobs, version 20 of the engine the size
+//! of its files. The second is digests: kiln always knows an image's digest, whereas such an engine
+//! knows it only from a registry.
 
 use kiln_testkit::environment::run;
 use kiln_testkit::peers::DockerEngine;
@@ -11,17 +12,17 @@ use kiln_testkit::{Kiln, Need, skip};
 
 use crate::kiln;
 
-/// Says what kiln is asked, and docker where it is there.
+/// Runs commands in kiln, and in docker if it is available.
 struct Sides<'a> {
     kiln: &'a Kiln,
     engine: Option<&'a DockerEngine>,
-    /// The IDs, by what stands for them in expected texts.
+    /// Placeholders of expected texts with their IDs.
     ids: Vec<(&'static str, String)>,
 }
 
 impl Sides<'_> {
-    /// Runs a command with both, and fails where what they print isn't `expected`, in which `{NAME}`
-    /// stands for the short ID of an image and `{NAME!}` for its ID.
+    /// Runs a command in both, and asserts that they print `expected`. In it, `{NAME}` stands for
+    /// the short ID of an image and `{NAME!}` for its ID.
     #[track_caller]
     fn say(&self, arguments: &[&str], expected: &str) {
         let mut expected = expected.to_owned();
@@ -42,7 +43,7 @@ impl Sides<'_> {
         }
     }
 
-    /// Runs a command with both, and fails where they differ in more than sizes.
+    /// Runs a command in both, and asserts that the outputs differ only in sizes.
     #[track_caller]
     fn agree(&self, arguments: &[&str]) {
         let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
@@ -59,7 +60,7 @@ impl Sides<'_> {
     }
 }
 
-/// Puts a word in the place of each size, and of the blanks behind it.
+/// Replaces each size and the spaces after it by a fixed word.
 fn without_sizes(text: &str) -> String {
     let mut out = String::new();
     for line in text.lines() {
@@ -89,7 +90,7 @@ fn engine(test: &str) -> Option<DockerEngine> {
     (!skip(test, &needs)).then(DockerEngine::start)
 }
 
-/// Builds three images, one of which has no name, and saves them to `all.tar`.
+/// Builds three images, one of them without a name, and saves them to `all.tar`.
 fn build(kiln: &Kiln) -> Vec<(&'static str, String)> {
     let build = |dockerfile: &str, epoch: &str, names: &[&str]| {
         let epoch = format!("SOURCE_DATE_EPOCH={epoch}");
@@ -114,10 +115,10 @@ fn image_commands_say_what_dockers_say() {
     let builder = kiln();
     let ids = build(&builder);
     let archive = builder.path("all.tar").display().to_string();
-    // Loaded rather than built: no cache holds layers on either side.
+    // Load the images instead of building them, so that no cache holds their layers on either side.
     let kiln = kiln();
     let sides = Sides { kiln: &kiln, engine: engine.as_ref(), ids };
-    // In which order an engine says this is up to Go's maps.
+    // The order of an engine's lines depends on Go's maps.
     let loaded = kiln.run(&["load", "-i", &archive]).success();
     let expected = format!(
         "Loaded image: alpha:1\nLoaded image: alpha:2\nLoaded image: team/alpha:1\n\
@@ -136,7 +137,7 @@ fn image_commands_say_what_dockers_say() {
 
 fn lists(sides: &Sides<'_>) {
     let all = "{beta}: beta\n{gone}: <none>\n{alpha}: alpha\n{alpha}: alpha\n{alpha}: team/alpha\n";
-    // The two repositories of an image come in any order from an engine: alone they agree.
+    // An engine lists the two repositories of an image in random order. So compare each alone.
     assert_eq!(
         sides
             .kiln
@@ -284,7 +285,7 @@ fn removals(sides: &Sides<'_>) {
         &["image", "rm", "alpha:1", "team/alpha:1"],
         "Untagged: alpha:1\nUntagged: team/alpha:1\n",
     );
-    // With the last name goes the image, and with it the chains of its layers, the uppermost first.
+    // The last name takes the image with it, and the chains of its layers, top layer first.
     let layers =
         sides.kiln.run(&["inspect", "-f", "{{join .RootFS.Layers \" \"}}", "alpha:2"]).success();
     let (first, second) = layers.trim().split_once(' ').unwrap();
@@ -307,7 +308,7 @@ fn removals(sides: &Sides<'_>) {
         "Total reclaimed space: 0B\n",
     );
     sides.say(&["tag", "beta:1", "beta:2"], "");
-    // By ID and by force, all names go.
+    // With an ID and --force, all names are removed.
     let layer =
         sides.kiln.run(&["inspect", "-f", "{{index .RootFS.Layers 0}}", "beta:1"]).success();
     sides.say(

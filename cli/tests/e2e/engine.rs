@@ -1,4 +1,4 @@
-//! A real Docker engine takes what kiln writes.
+//! A real Docker engine loads archives that kiln writes.
 
 use kiln_testkit::environment::run;
 use kiln_testkit::peers::DockerEngine;
@@ -37,7 +37,7 @@ fn a_docker_engine_loads_and_runs_what_kiln_runs() {
     };
     assert_eq!(run_with(&[]), ours);
     assert_eq!(run_with(&["you"]), kiln.run(&["run", "--rm", "example/app:1", "you"]).success());
-    // The engine's ID of the image is ours.
+    // The engine computes the same image ID as kiln.
     let id = run(&mut engine.docker(&["images", "-q", "--no-trunc", "example/app:1"])).success();
     assert_eq!(id, kiln.run(&["images", "-q", "--no-trunc", "example/app:1"]).success());
 }

@@ -1,4 +1,4 @@
-//! `kiln build --explain` and `kiln builds explain`, beyond what the mutations show.
+//! `kiln build --explain` and `kiln builds explain`, in addition to the mutation tests.
 
 use kiln_testkit::environment::base_layout;
 use kiln_testkit::{Kiln, Need, skip};
@@ -6,13 +6,13 @@ use serde_json::Value;
 
 use crate::kiln;
 
-/// Returns what is said about the steps of a build.
+/// Returns the explanation of a build's steps.
 fn explained(kiln: &Kiln, arguments: &[&str]) -> Value {
     let all = [&["builds", "explain", "--format", "json"], arguments].concat();
     serde_json::from_str(&kiln.run(&all).success()).unwrap()
 }
 
-/// Returns the first cause that is told of the step whose name holds `name`.
+/// Returns the first cause of the step whose name contains `name`.
 fn cause<'a>(explained: &'a Value, name: &str) -> &'a Value {
     let steps = explained["steps"].as_array().unwrap();
     let step = steps.iter().find(|step| step["name"].as_str().unwrap().contains(name));
@@ -64,7 +64,7 @@ fn any_two_builds_are_compared() {
     kiln.build("ctx", &["--explain"]).success();
     kiln.write("ctx/f", "two!\n");
     kiln.write("ctx/Dockerfile", dockerfile.replace("RUN echo same\n", ""));
-    // The explanation is said whatever the display is.
+    // The explanation is printed with any display.
     let base = format!("base=oci-layout://{}", base_layout().display());
     for progress in ["quiet", "tty"] {
         let flag = format!("--progress={progress}");
@@ -85,11 +85,11 @@ fn any_two_builds_are_compared() {
     let text = kiln.run(&["builds", "explain", "^2", "^3"]).success();
     assert!(text.contains("RUN echo same\n      not there before"), "{text}");
     assert_eq!(explained(&kiln, &["^1", "^2"])["steps"].as_array().unwrap().len(), 0);
-    // What was known is not why another step ran: nothing did, though another file is there.
+    // No step ran, although another file has changed, so there is nothing to explain.
     assert_eq!(explained(&kiln, &["latest"])["steps"].as_array().unwrap().len(), 0);
     assert!(kiln.run(&["builds", "explain", "none"]).failure().contains("there is no build none"));
 
-    // The same project in another place is known by its steps.
+    // kiln recognizes the same project in another directory by its steps.
     kiln.write("elsewhere/Dockerfile", dockerfile.replace("RUN echo same\n", ""));
     kiln.write("elsewhere/f", "three\n");
     kiln.build("elsewhere", &[]).success();

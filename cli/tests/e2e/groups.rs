@@ -1,4 +1,4 @@
-//! Control groups: what steps and containers may use.
+//! Control groups: the resource limits of steps and containers.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -9,13 +9,13 @@ use kiln_testkit::{Kiln, Need, skip};
 
 use crate::kiln;
 
-/// A string that doubles until there is no memory left.
+/// A script that doubles a string until the memory is used up.
 const GREED: &str = "x=0123456789; while :; do x=$x$x; done";
 
-/// Finds a file of control groups among those that a program sees.
+/// The start of a command that prints a file of the control groups that a program sees.
 const FIND: &str = "cat $(find /sys/fs/cgroup -name ";
 
-/// Finds the groups below one that have a part of a name.
+/// Finds the groups below a directory whose name contains `name`.
 fn walk(directory: &Path, name: &str, found: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
@@ -91,7 +91,7 @@ fn steps_use_no_more_than_they_may() {
     let greedy = format!("FROM base\nRUN {GREED}\n");
     let failed = kiln.build_text(&greedy, &["-m", "16m"]).failure();
     assert!(failed.contains("killed: out of memory (limit 16 MiB)"), "{failed}");
-    // A program that the shell has started; the shell tells its own way.
+    // The shell starts the greedy program and survives it.
     let greedy = format!("FROM base\nRUN sh -c '{GREED}' || exit 3\n");
     let failed = kiln.build_text(&greedy, &["--memory", "16m"]).failure();
     assert!(failed.contains("exit code: 3: out of memory (limit 16 MiB)"), "{failed}");
@@ -184,7 +184,7 @@ fn steps_use_the_devices_that_debootstrap_makes() {
         return;
     }
     let kiln = kiln();
-    // What debootstrap tries first, in the tree that it makes.
+    // debootstrap's first test in the tree that it creates.
     let dockerfile = "FROM base\nRUN mkdir -p /target/dev && mknod -m 666 /target/dev/test c 1 3 && \
                       echo test > /target/dev/test && rm /target/dev/test && \
                       mknod -m 666 /target/dev/zero c 1 5 && mknod /target/dev/sda b 8 0 && \

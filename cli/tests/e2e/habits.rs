@@ -1,4 +1,4 @@
-//! docker's habits: command lines as docker takes them.
+//! docker's habits: command lines in the form that docker accepts.
 
 use std::process::Command;
 
@@ -7,7 +7,7 @@ use kiln_testkit::{Need, skip};
 
 use crate::kiln;
 
-/// What kiln makes of docker's commands and flags.
+/// The table of docker's commands and flags, and their support in kiln.
 const TABLE: &str = include_str!("../../src/docker/table.tsv");
 
 #[test]
@@ -110,7 +110,7 @@ fn progress_is_shown_to_programs_or_to_nobody() {
     assert_eq!((warnings.len(), &warnings[0]["range"][0]["start"]["line"]), (1, &1.into()));
     let again = build("rawjson", "echo told; echo error >&2");
     assert!(again.stderr.contains("\"cached\":true"), "{}", again.stderr);
-    // The environment names the way, too.
+    // The environment variable sets the mode, too.
     let mut command = kiln.command(&["build", "--build-context", &base, "c"]);
     let output = command.env("BUILDKIT_PROGRESS", "rawjson").output().unwrap();
     assert!(output.stderr.starts_with(b"{\"vertexes\":["), "{output:?}");
@@ -182,7 +182,7 @@ fn the_table_has_all_of_dockers_flags() {
     for command in commands {
         let help = run(Command::new("docker").args(command.split(' ')).arg("--help")).stdout;
         if command == "buildx" && !help.contains("Usage:  docker buildx") {
-            // The plugin isn't everywhere: docker shows its own help in place of it.
+            // Some machines lack the plugin; docker then prints its own help.
             continue;
         }
         for line in help.lines() {
@@ -291,7 +291,7 @@ fn names_that_are_not_here_are_told_from_those_that_are() {
     let refused = kiln.build_text("FROM 127.0.0.1:1/x\n", &[]).failure();
     let near = refused.find("hint: the store has 127.0.0.1:1/x:1").unwrap();
     assert!(near < refused.find("check that the registry is running").unwrap(), "{refused}");
-    // What is elsewhere alone is told as such.
+    // The message names outputs outside the store.
     let written = kiln.build_text("FROM base\n", &["-t", "y", "-o", "type=oci,dest=y.tar"]).stderr;
     let expected = "wrote an OCI archive of y:latest to y.tar\n\
                     the local store doesn't have the image: -o type=image adds it\n";

@@ -42,7 +42,7 @@ fn images_are_listed_inspected_and_removed() {
     assert!(removed.ends_with(&format!("Deleted: {id}\n")), "{removed}");
     assert!(kiln.run(&["rmi", "one:a"]).failure().contains("no such image: one:a"));
     assert_eq!(kiln.run(&["images", "-q"]).success(), "");
-    // The cache still knows the steps.
+    // The cache still has the steps.
     let again = kiln.build_text(dockerfile, &["-t", "one:a"]);
     assert!(crate::steps(&again.stderr).0 >= 1, "{}", again.stderr);
     assert_eq!(kiln.run(&["run", "--rm", "one:a", "cat", "/f"]).success(), "1\n");
@@ -69,7 +69,7 @@ fn names_by_digest_stand_for_a_repository() {
     let (digest, id) = (images("{{.Digest}}").remove(0), images("{{.ID}}").remove(0));
     let at = |repository: &str| format!("{repository}@{digest}");
 
-    // Names in another repository are none of its business.
+    // Removing an image in one repository doesn't affect names in another.
     let elsewhere = kiln.run(&["rmi", &at("three")]).failure();
     assert!(elsewhere.contains(&format!("no such image: {}", at("three"))), "{elsewhere}");
     let other = format!("one@sha256:{}", "0".repeat(64));
@@ -81,7 +81,7 @@ fn names_by_digest_stand_for_a_repository() {
     assert_eq!(removed, format!("Untagged: registry.example/two:latest\nDeleted: {id}\n"));
     assert_eq!(names(), [""; 0]);
 
-    // An ID stands for the image with all its names: several take --force, as with docker.
+    // An ID stands for the image with all its names. As in docker, several names require --force.
     build();
     let short = &id["sha256:".len()..][..12];
     for text in [short, &id, &digest] {

@@ -1,4 +1,4 @@
-//! `kiln imagetools` and `kiln manifest`, against Debian's docker-registry.
+//! `kiln imagetools` and `kiln manifest`, tested with Debian's docker-registry.
 
 use std::process::Command;
 
@@ -11,7 +11,7 @@ use crate::kiln;
 
 const NEEDS: [Need; 2] = [Need::Program("docker-registry"), Need::Program("skopeo")];
 
-/// Returns the document that a name stands for, as skopeo gets it.
+/// Returns the document of a name, fetched by skopeo.
 fn raw(name: &str) -> Value {
     let name = format!("docker://{name}");
     let mut skopeo = Command::new("skopeo");
@@ -25,7 +25,7 @@ fn architectures(index: &Value) -> Vec<&str> {
     manifests.map(|entry| entry["platform"]["architecture"].as_str().unwrap()).collect()
 }
 
-/// Pushes an image for each architecture, tagged by it.
+/// Pushes an image for each architecture, and tags it with the architecture.
 fn push(kiln: &Kiln, repository: &str, architectures: &[&str]) {
     kiln.write("text/file", "content\n");
     for architecture in architectures {
@@ -61,14 +61,14 @@ fn an_index_is_made_of_images_without_a_build() {
     assert_eq!(architectures(&index), ["amd64", "arm64"]);
     assert_eq!(uploads(&registry.take_log()), 0);
 
-    // Once more, with another: what is there already stays, and nothing is there twice.
+    // Append another image: existing entries stay, and none is duplicated.
     create(&["--append", "-t", &both, &arm, &s390x]).success();
     let index = raw(&both);
     assert_eq!(architectures(&index), ["amd64", "arm64", "s390x"]);
     kiln.run(&["pull", "-q", "--platform", "linux/s390x", &both]).success();
 
-    // To another repository of the registry by mounts, and to another registry through here; an index
-    // stays as it is.
+    // Copy to another repository of the registry by mounts, and to another registry by a transfer.
+    // The index stays unchanged.
     let (near, far) =
         (format!("{}/near:1", registry.address()), format!("{}/far:1", elsewhere.address()));
     registry.take_log();
@@ -88,7 +88,7 @@ fn an_index_is_made_of_images_without_a_build() {
     only_looked_at(&kiln, &both, &amd, &index);
 }
 
-/// With annotations, of digests and of a file; `index` is what `both` stands for.
+/// Creates images with annotations, from digests and from a file. `index` is the index of `both`.
 fn only_looked_at(kiln: &Kiln, both: &str, amd: &str, index: &Value) {
     let create = |arguments: &[&str]| kiln.run(&[&["imagetools", "create"], arguments].concat());
     let digest = index["manifests"][1]["digest"].as_str().unwrap();
@@ -205,7 +205,7 @@ fn templates(kiln: &Kiln, both: &str, amd: &str) {
     assert!(error.contains("no field Nothing; there are Manifest, Name"), "{error}");
 }
 
-/// `index` has the images of `app` for amd64 and arm64.
+/// Tests `kiln manifest`. `index` has the images of `app` for amd64 and arm64.
 fn manifests(kiln: &Kiln, app: &str, index: &Value) {
     let (amd, both) = (format!("{app}:amd64"), format!("{app}:both"));
     let digest = |place: usize| index["manifests"][place]["digest"].as_str().unwrap().to_owned();

@@ -1,4 +1,4 @@
-//! Completions, manual pages, and what `make install` puts where.
+//! Completions, manual pages, and the files that `make install` installs.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -9,7 +9,7 @@ use kiln_testkit::{Kiln, base};
 
 use crate::kiln;
 
-/// Returns the completions that bash offers for words, of which the last is unfinished.
+/// Returns bash's completions of the last, unfinished word.
 fn completions(kiln: &Kiln, words: &[&str]) -> Vec<String> {
     let script = kiln.write("kiln.bash", kiln.run(&["completion", "bash"]).success());
     let program = r#". "$1" && shift && COMP_WORDS=("$@") && COMP_CWORD=$(($# - 1))

@@ -1,5 +1,5 @@
-//! What a program sees and may, beside what Docker's engine lets it: every difference is one that
-//! `docs/internals/security.md` explains.
+//! The view and the rights of a program in kiln, compared with those in Docker's engine.
+//! `docs/internals/security.md` explains every difference.
 
 use std::collections::BTreeSet;
 
@@ -9,10 +9,10 @@ use kiln_testkit::{Need, skip};
 
 use crate::kiln;
 
-/// Where differences are explained.
+/// The document that explains the differences.
 const DOCUMENT: &str = include_str!("../../../docs/internals/security.md");
 
-/// Says everything, in parts that begin with a word of their own.
+/// A script that reports everything, in parts with a headline each.
 const REPORT: &str = "\
 echo '== status'; cat /proc/self/status
 echo '== descriptor'; for n in 0 1 2; do stat -c '%A' /proc/self/fd/$n; readlink /proc/self/fd/$n; done | paste -d ' ' - -
@@ -29,7 +29,7 @@ echo '== call'; for c in 'mount -t tmpfs x /tmp' 'unshare -U true' 'unshare -m t
 echo '== network'; ls /sys/class/net
 ";
 
-/// What of `/proc/self/status` says what a program may, and not what it happens to be.
+/// The lines of `/proc/self/status` that describe a program's rights rather than its state.
 const STATUS: [&str; 18] = [
     "Umask",
     "Uid",
@@ -51,7 +51,7 @@ const STATUS: [&str; 18] = [
     "Mems_allowed_list",
 ];
 
-/// Beginnings of what may differ. Each stands, in the same words, in the document.
+/// The prefixes of lines that may differ. Each occurs in the same words in the document.
 const EXPLAINED: [&str; 13] = [
     "status SigIgn",
     "variable HOSTNAME",
@@ -68,7 +68,7 @@ const EXPLAINED: [&str; 13] = [
     "limit Max",
 ];
 
-/// Namespaces of this process, by which those that a program shares are told.
+/// Returns the namespaces of this process, by which the test recognizes shared ones.
 fn namespaces() -> BTreeSet<String> {
     let read =
         |entry: std::io::Result<std::fs::DirEntry>| std::fs::read_link(entry.unwrap().path());
@@ -76,8 +76,8 @@ fn namespaces() -> BTreeSet<String> {
     all.flatten().map(|link| link.display().to_string()).collect()
 }
 
-/// Makes lines of a report that can be compared: a word for the part, and what doesn't change from
-/// one run to the next.
+/// Converts a report into comparable lines. Each starts with a word for its part, and omits values
+/// that change between runs.
 fn normalise(report: &str) -> BTreeSet<String> {
     let ours = namespaces();
     let mut lines = BTreeSet::new();
@@ -103,7 +103,7 @@ fn normalise(report: &str) -> BTreeSet<String> {
                 })
             }
             "device" => (words.len() > 4).then(|| {
-                // Without the time.
+                // Drop the time.
                 let name = line.split(':').nth(1).unwrap_or_default();
                 format!(
                     "{} {} {} {}",
@@ -129,7 +129,7 @@ fn normalise(report: &str) -> BTreeSet<String> {
     lines
 }
 
-/// Returns where a mount is, of which kind, and what can't be done there.
+/// Returns the target and type of a mount and the restrictions on it.
 fn mount(words: &[&str]) -> String {
     let kept = ["ro", "rw", "nosuid", "nodev", "noexec"];
     let options: Vec<&str> = words[3].split(',').filter(|option| kept.contains(option)).collect();
@@ -177,7 +177,7 @@ fn programs_see_what_dockers_see() {
     let step = "RUN sh /report.sh > /tmp/seen\n";
     kiln.write("docker/Dockerfile", format!("FROM root\n{step}"));
     let mut build = engine.docker(&["build", "--network=none", "-t", "built"]);
-    // The builder that the engine has itself.
+    // The engine's built-in builder.
     run(build.arg(kiln.path("docker")).env("DOCKER_BUILDKIT", "0")).success();
     let docker =
         run(&mut engine.docker(&["run", "--rm", "--network=none", "built", "cat", "/tmp/seen"]));

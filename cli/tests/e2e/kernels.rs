@@ -1,6 +1,6 @@
-//! kiln on another kernel: the short list of `testdata/tools/kernels`, on Debian 12's.
+//! kiln on another kernel: the short list of `testdata/tools/kernels`, on Debian 12's kernel.
 //!
-//! `make test-kernels` runs the whole list, on more kernels and on many file systems.
+//! `make test-kernels` runs the whole list on more kernels and on many file systems.
 
 use std::process::Command;
 
@@ -8,7 +8,7 @@ use kiln_testkit::base::repository;
 use kiln_testkit::environment::run;
 use kiln_testkit::{Need, skip};
 
-/// The harness's exit status where the machine lacks something; it says what.
+/// The harness's exit status if the machine lacks a requirement. The harness prints which one.
 const MISSING: i32 = 2;
 
 #[test]

@@ -1,4 +1,4 @@
-//! What steps and containers may use.
+//! The limits of steps and containers.
 
 use std::path::Path;
 use std::process::Command;
@@ -107,7 +107,7 @@ fn steps_reach_the_agent_that_is_lent() {
     assert!(refused.contains("SSH_AUTH_SOCK isn't set"), "{refused}");
 }
 
-/// Copies a program of the host, and the libraries that it needs, below a directory.
+/// Copies a program of the host and its libraries below a directory.
 fn copy_program(program: &str, to: &Path) {
     let libraries = run(Command::new("ldd").arg(program)).success();
     let paths = libraries.split_whitespace().filter(|word| word.starts_with('/'));
@@ -129,7 +129,7 @@ fn a_step_asks_an_agent_for_its_keys() {
     copy_program("/usr/bin/ssh-add", &kiln.path("context/files"));
     let socket = kiln.path("agent");
     let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
-    // An agent without keys, which counts what it is asked.
+    // An agent without keys that counts its requests.
     let agent = std::thread::spawn(move || {
         let (mut client, _) = listener.accept().unwrap();
         let mut request = [0; 5];
@@ -153,7 +153,8 @@ fn paths_have_the_length_that_archives_take() {
         return;
     }
     let kiln = kiln();
-    // Two chains of directories, and then one of them in the other: no path names what is there.
+    // Two chains of directories, one of which then moves into the other: no path is long enough for
+    // the result.
     let name = "n".repeat(200);
     let chain = vec![name.as_str(); 15].join("/");
     let script = format!("mkdir -p /a/{chain} /b/{chain} && mv /b/{name} /a/{chain}/");
@@ -163,12 +164,12 @@ fn paths_have_the_length_that_archives_take() {
         let refused = kiln.build_text(&dockerfile, &["--snapshotter", snapshotter]).failure();
         assert!(refused.contains(&format!("\"/a/{}\"… {limit}", &name[..78])), "{refused}");
         assert!(refused.contains(">>> RUN mkdir"), "{refused}");
-        // What is gone when the step ends is no part of the image.
+        // Files that are removed before the step ends are not part of the image.
         let back = format!("mv /a/{chain}/{name} /b/ && rm -r /a /b");
         let dockerfile = format!("FROM base\nRUN {script} && {back}\n");
         kiln.build_text(&dockerfile, &["--snapshotter", snapshotter]).success();
     }
-    // Each path fits into an archive, and what copies make of them does not.
+    // Each path fits into an archive, but the paths after the copy do not.
     kiln.write("ctx/Dockerfile", format!("FROM base\nCOPY d /{chain}/\n"));
     kiln.write(&format!("ctx/d/{chain}/f"), "f");
     let refused = kiln.build("ctx", &[]).failure();
@@ -177,7 +178,7 @@ fn paths_have_the_length_that_archives_take() {
     let step = format!("FROM base\nRUN mkdir -p /a/{chain} /b/{chain}\nFROM base\n");
     let copy = format!("{step}COPY --from=0 /a /{chain}/\nCOPY --from=0 /b /c/\n");
     assert!(kiln.build_text(&copy, &[]).failure().contains(limit));
-    // So it is with a context, where it isn't excluded.
+    // The same holds for a context, unless the directory is excluded.
     let inner = kiln.path("inner");
     std::fs::create_dir_all(inner.join(&chain)).unwrap();
     let outer = kiln.path("outer");

@@ -1,4 +1,4 @@
-//! Files that a step sees: those of its base, and the mounts that BuildKit makes too.
+//! The files that a step sees: those of its base, and the mounts that BuildKit creates, too.
 
 use std::collections::BTreeSet;
 
@@ -6,13 +6,13 @@ use kiln_testkit::{Need, skip};
 
 use crate::kiln;
 
-/// Paths that a step sees besides its base's, with what is below them.
+/// The paths that a step sees in addition to its base's. The test ignores their contents.
 const MOUNTED: [&str; 3] = ["/dev", "/proc", "/sys"];
 
 /// Files that are mounted for a step's network.
 const FILES: [&str; 3] = ["/etc", "/etc/hosts", "/etc/resolv.conf"];
 
-/// Lists every file but what is mounted.
+/// A command that lists every file outside those mounts.
 const LIST: &str =
     "find / -path /dev -prune -o -path /proc -prune -o -path /sys -prune -o -print | sort";
 
@@ -70,7 +70,7 @@ fn is_mounted(path: &str) -> bool {
     path == "/" || MOUNTED.contains(&path) || FILES.contains(&path) || path.starts_with("/real/")
 }
 
-/// Returns the paths below a directory, as seen from it.
+/// Returns the paths below a directory, relative to it.
 fn paths(directory: &std::path::Path) -> BTreeSet<String> {
     let output =
         std::process::Command::new("find").arg(".").current_dir(directory).output().unwrap();

@@ -19,7 +19,8 @@ fn take_golden(kiln: &Kiln, name: &str) -> Value {
     serde_json::from_slice(&std::fs::read(case.join("expected.json")).unwrap()).unwrap()
 }
 
-/// Writes the graph of `ctx` and returns it; the bytes on standard output are those of a file.
+/// Returns the graph of `ctx`. Asserts that the output to a file and to standard output is the
+/// same.
 fn dump(kiln: &Kiln, arguments: &[&str]) -> Vec<u8> {
     let file = kiln.path("graph.llb");
     let mut to_file = vec!["--dump-llb", file.to_str().unwrap()];
@@ -36,7 +37,7 @@ fn dump(kiln: &Kiln, arguments: &[&str]) -> Vec<u8> {
     bytes
 }
 
-/// Returns what `kiln debug llb` prints of a graph on standard input.
+/// Returns the output of `kiln debug llb` for a graph on standard input.
 fn show(kiln: &Kiln, graph: &[u8], arguments: &[&str]) -> (bool, String) {
     let mut all = vec!["debug", "llb"];
     all.extend_from_slice(arguments);
@@ -48,8 +49,8 @@ fn show(kiln: &Kiln, graph: &[u8], arguments: &[&str]) -> (bool, String) {
     (output.status.success(), String::from_utf8(output.stdout).unwrap())
 }
 
-/// Fails unless the protobuf types read the graph, write the same bytes again, and the graph is
-/// one that can be solved.
+/// Asserts that the protobuf types read the graph and write the same bytes again, and that the
+/// solver accepts it.
 fn check_bytes(graph: &[u8]) -> pb::Definition {
     let message = pb::Definition::decode(graph).unwrap();
     assert_eq!(message.encode_to_vec(), graph);
@@ -107,7 +108,7 @@ fn graphs_with_bases_and_contexts_are_read_back_unchanged() {
     let (_, dot) = show(&kiln, &graph, &["--dot"]);
     assert!(dot.starts_with("digraph {") && dot.ends_with("}\n"), "{dot}");
     assert_eq!(dot.matches(" shape=ellipse ").count(), 2, "{dot}");
-    // Nothing was built, nothing was named.
+    // The build has created no image and no name.
     assert_eq!(kiln.run(&["images", "-q"]).success(), "");
 }
 
@@ -124,7 +125,7 @@ fn an_empty_image_has_an_empty_graph() {
 fn what_is_no_graph_is_refused() {
     let kiln = kiln();
     assert!(!show(&kiln, b"no graph", &[]).0);
-    // A definition whose only op is none.
+    // A definition whose only op is invalid.
     assert!(!show(&kiln, &[0x0a, 0x02, 0xff, 0xff], &[]).0);
     let stderr = kiln.run(&["debug", "llb", "nowhere"]).failure();
     assert!(stderr.contains("nowhere"), "{stderr}");

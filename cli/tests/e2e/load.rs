@@ -1,4 +1,4 @@
-//! `--load`: images for engines that run them.
+//! `--load`: loads images into engines that run them.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use kiln_testkit::{Kiln, Need, skip};
 
 use crate::kiln;
 
-/// Builds the context `ctx` with more arguments and more in the environment.
+/// Builds the context `ctx` with additional arguments and environment variables.
 fn build(kiln: &Kiln, environment: &[(&str, &str)], arguments: &[&str]) -> Output {
     let base = format!("base=oci-layout://{}", kiln.base().display());
     let mut all = vec!["build", "--progress", "plain", "--build-context", &base];
@@ -19,7 +19,7 @@ fn build(kiln: &Kiln, environment: &[(&str, &str)], arguments: &[&str]) -> Outpu
     run(kiln.command(&all).envs(environment.iter().copied()))
 }
 
-/// Returns the line that says where an image went.
+/// Returns the line about the destination of an image.
 fn told(output: Output) -> String {
     let stderr = output.stderr.clone();
     output.success();
@@ -51,31 +51,31 @@ fn a_docker_engine_gets_what_it_lacks() {
     assert_eq!(ran("app:1"), "generated\n");
     let id = run(&mut engine.docker(&["images", "-q", "--no-trunc", "app:1"])).success();
 
-    // Nothing has changed: nothing is sent, whatever it is called.
+    // The image is unchanged, so nothing is sent, under any name.
     assert_eq!(load(&["--load", "-t", "app:1"]), format!("{place}it was there already"));
     let again = ["--output", "type=docker", "-t", "app:2", "-t", "other/name", "--iidfile", "id"];
     assert_eq!(load(&again), format!("{place}it was there already"));
     assert_eq!(ran("other/name:latest"), "generated\n");
     assert_eq!(std::fs::read_to_string(kiln.path("id")).unwrap(), id.trim());
 
-    // One more layer, one less, and another one.
+    // One additional layer, one layer less, and a different one.
     kiln.write("ctx/Dockerfile", format!("{dockerfile}RUN echo more >> /data\n"));
     assert_eq!(load(&["--load", "-t", "app:3"]), format!("{place}1 layer sent, 3 there already"));
     assert_eq!(ran("app:3"), "generated\nmore\n");
     kiln.write("ctx/Dockerfile", "FROM base\nCOPY large /\nCMD [\"ls\", \"/large\"]\n");
     assert_eq!(load(&["--load", "-t", "app:4"]), format!("{place}0 layers sent, 2 there already"));
     assert_eq!(ran("app:4"), "/large\n");
-    // Nothing of it is in kiln's own store, or has a name there.
+    // kiln's own store has neither the images nor their names.
     assert_eq!(kiln.run(&["images", "-q"]).success(), "");
 
-    // What was removed is sent again.
+    // Removed layers are sent again.
     let all = ["app:1", "app:2", "app:3", "app:4", "other/name"];
     run(engine.docker(&["rmi", "--force"]).args(all)).success();
     kiln.write("ctx/Dockerfile", dockerfile);
     assert_eq!(load(&["--load"]), format!("{place}3 layers sent, 0 there already"));
     assert_eq!(ran(id.trim()), "generated\n");
 
-    // A context says where the engine is, too; what it can't hold is refused before it is built.
+    // A docker context sets the engine, too. Unsupported outputs fail before the build.
     let name = "sha256 of mine";
     let directory = kiln_oci::Digest::of(name.as_bytes()).hex();
     let meta = format!(r#"{{"Name": "{name}", "Endpoints": {{"docker": {{"Host": "{host}"}}}}}}"#);
@@ -102,7 +102,7 @@ fn an_unchanged_gibibyte_is_loaded_at_once() {
     file.set_len(1 << 30).unwrap();
     let load = || told(build(&kiln, &environment, &["--load", "-t", "large"]));
     assert!(load().ends_with("1 layer sent, 0 there already"));
-    // The machine may be busy: it takes one of many.
+    // The machine may be busy, so one quick attempt of many is enough.
     let is_quick = |_| {
         let begun = Instant::now();
         assert!(load().ends_with("it was there already"));
@@ -132,7 +132,7 @@ fn engines_of_every_kind_are_told_apart() {
         kiln.write("ctx/Dockerfile", text);
     };
     write("");
-    // On containerd's image store an image is its index, and comes as a whole.
+    // On containerd's image store an image is its index, and is sent as a whole.
     let two = ["--platform", "linux/amd64,linux/arm64", "-t", "two:1", "--iidfile", "id"];
     assert_eq!(load(&two), "2 layers sent");
     let archives = engine.take_archives();
@@ -147,12 +147,12 @@ fn engines_of_every_kind_are_told_apart() {
     assert_eq!(load(&["-t", "one:1"]), "1 layer sent");
     assert!(engine.take_archives()[0].contains(&"manifest.json".to_owned()));
 
-    // What is gone by the time that it is needed is sent after all.
+    // kiln sends a layer again if the engine has lost it in the meantime.
     engine.switch(EngineSwitches::default());
     kiln.write("ctx/f", "content");
     let three = "FROM scratch\nCOPY f /1\nCOPY f /2\nCOPY f /3\n";
     kiln.write("ctx/Dockerfile", three);
-    // Layers that are packed are taken as they are.
+    // Compressed layers are sent unchanged.
     build(&kiln, &environment, &["-t", "three"]).success();
     let built = build(&kiln, &environment, &["--load"]);
     assert!(!built.stderr.contains("packing layer"), "{}", built.stderr);
@@ -193,7 +193,7 @@ fn containerd_takes_images_and_indexes() {
     assert_eq!(listed, "docker.io/example/app:1\n");
     let checked = run(&mut engine.ctr(&["images", "check"])).success();
     assert!(checked.contains("complete (3/3)") && checked.contains("true"), "{checked}");
-    // Its layers can be mounted, with what the image has in them.
+    // Its layers can be mounted and hold the image's files.
     let mount = kiln.path("mount");
     std::fs::create_dir(&mount).unwrap();
     let mounting = ["images", "mount", "docker.io/example/app:1", mount.to_str().unwrap()];
@@ -228,7 +228,7 @@ fn podman_takes_images_and_runs_them() {
     let ran = podman(&["run", "--rm", "--network=none", "docker.io/example/app:1"]);
     assert_eq!(ran, "generated\n");
 
-    // Archives of both kinds, and an index, of which it takes what is for this machine.
+    // Archives of both kinds, and an index. The engine takes the image for this machine.
     for (kind, name, platform) in
         [("docker", "one", "local"), ("oci", "two", "local"), ("oci", "three", "local,linux/s390x")]
     {
@@ -251,7 +251,7 @@ fn nobody_who_runs_images_is_no_reason_to_fail() {
     }
     let kiln = kiln();
     kiln.write("ctx/Dockerfile", "FROM scratch\nCOPY Dockerfile /\n");
-    // There are no programs on this path, but a Docker engine may listen at its usual place.
+    // This path has no programs, but a Docker engine may listen on its default socket.
     if !std::path::Path::new("/var/run/docker.sock").exists() {
         let built = build(&kiln, &[("PATH", "/nowhere")], &["--load", "-t", "app:1"]);
         let said = built.stderr.clone();
@@ -264,7 +264,7 @@ fn nobody_who_runs_images_is_no_reason_to_fail() {
     assert!(!built.stderr.contains("kept in"), "{}", built.stderr);
     built.success();
 
-    // Whoever was named has to be there.
+    // A named engine must be available.
     let nowhere = [("DOCKER_HOST", "unix:///nowhere/docker.sock")];
     let error = build(&kiln, &nowhere, &["--load"]).failure();
     let problem = "speak to the Docker engine at unix:///nowhere/docker.sock";

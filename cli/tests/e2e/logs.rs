@@ -1,4 +1,4 @@
-//! Everything that steps print arrives, however slowly it is read.
+//! All output of steps arrives, even with a slow reader.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -10,13 +10,13 @@ use kiln_testkit::{Need, skip};
 
 use crate::kiln;
 
-/// How many bytes are printed, in lines of so many.
+/// The number of printed bytes, and the length of a line.
 const PRINTED: usize = 200_000_000;
 const LINE: usize = 1000;
-/// Most memory of a build.
+/// The most memory of a build, in bytes.
 const MEMORY: u64 = 100 << 20;
 
-/// Returns the most memory that a process has held.
+/// Returns the peak memory of a process in bytes.
 fn peak(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = status.lines().find(|line| line.starts_with("VmHWM:"));
@@ -42,7 +42,7 @@ fn a_flood_arrives_whole_at_a_slow_reader_and_in_the_history() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // Nobody reads until the step has printed everything.
+    // The test reads only after the step has printed everything.
     let has_printed = || {
         let seen = kiln.run(&["builds", "inspect", "--format=json"]).stdout;
         serde_json::from_str(&seen).is_ok_and(|build: serde_json::Value| {
@@ -58,7 +58,7 @@ fn a_flood_arrives_whole_at_a_slow_reader_and_in_the_history() {
     let mut shown = BufReader::with_capacity(1 << 20, build.stderr.take().unwrap());
     let (mut printed, mut line) = (Vec::with_capacity(PRINTED), Vec::new());
     while shown.read_until(b'\n', &mut line).unwrap() > 0 {
-        // Each line has the step's number and a time before it.
+        // Each line starts with the step's number and a time.
         if line.ends_with(b"xxx\n") {
             printed.extend_from_slice(&line[line.len() - LINE..]);
         }

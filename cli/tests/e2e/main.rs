@@ -1,4 +1,4 @@
-//! kiln as a user drives it, judged by real peers where there are any.
+//! End-to-end tests of the kiln binary, checked with real peers where the machine has them.
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 mod ahead;
@@ -65,8 +65,7 @@ fn kiln() -> Kiln {
     Kiln::new(env!("CARGO_BIN_EXE_kiln"))
 }
 
-/// Returns how many steps a plain progress report shows as taken from the cache, and how many as
-/// done.
+/// Returns the number of cached steps and the number of executed steps in a plain progress report.
 fn steps(progress: &str) -> (usize, usize) {
     let count = |word: &str| {
         progress

@@ -7,10 +7,10 @@ use kiln_testkit::{Kiln, Need, run_in_world, skip};
 
 use crate::kiln;
 
-/// What the bridge takes.
+/// The requirements of the bridge.
 const BRIDGE: [Need; 3] = [Need::Root, Need::Program("nft"), Need::Program("ip")];
 
-/// A server that greets whoever comes, until the test ends.
+/// Starts a server that greets every caller until the test ends. Returns its port.
 fn greeter(address: Ipv4Addr) -> u16 {
     let listener = TcpListener::bind((address, 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -58,15 +58,15 @@ fn a_step_is_on_a_network_of_its_own() {
         address.contains("inet ") && !address.contains(&format!("inet {gateway}/")),
         "{address}"
     );
-    // IPv6 on its own loopback device alone.
+    // IPv6 works on the loopback device of the step only.
     let six = text(&kiln, "img", "cat /six");
     assert!(six.lines().all(|line| line.ends_with(" lo")), "{six}");
 
-    // The host's network, for who asks for it and may.
+    // A step can use the host's network if it requests it and the user allows it.
     let host = format!("FROM base\nRUN nc -w 3 127.0.0.1 {loopback} </dev/null | grep greetings\n");
     kiln.build_text(&host, &["--network", "host"]).success();
     kiln.build_text(&host, &[]).failure();
-    // On it, the host is at home.
+    // There, the host itself is on the loopback address.
     let home = format!("FROM base\nRUN --network=host {}\n", call(loopback));
     let flags = ["--allow", "network.host", "--add-host", "host:host-gateway"];
     kiln.build_text(&home, &flags).success();
@@ -78,8 +78,8 @@ fn steps_at_the_same_time_have_addresses_of_their_own() {
         return;
     }
     let kiln = kiln();
-    // Two builds of ten stages each. A step tells when it had which address, and that no other
-    // step can be reached.
+    // Two builds of ten stages each. A step prints its address and the times of its use, and that
+    // it can't reach any other step.
     let stages = |build: usize| {
         let stage = |stage: usize| {
             format!(
@@ -128,7 +128,8 @@ fn packets_get_out_and_nobody_gets_in() {
     }
     let kiln = kiln();
     kiln.write("who.py", WHO);
-    // A host that doesn't forward, and one with Docker's filter; both let steps out.
+    // A host that doesn't forward packets, and one with Docker's filter. Steps reach the outside on
+    // both.
     let script = r"
 out python3 who.py 203.0.113.2 7000 &
 until_there out busybox nc -w 1 203.0.113.2 7000 </dev/null >/dev/null
@@ -167,7 +168,7 @@ echo kept out
     let output = run_in_world(&kiln, script);
     let said = format!("{}{}", output.stdout, output.stderr);
     assert_eq!(output.code, 0, "{said}");
-    // Seen from outside it is the host that calls.
+    // From outside, calls come from the host's address.
     assert_eq!(said.matches("from 203.0.113.1").count(), 5, "{said}");
     assert!(said.contains("forward 1"), "{said}");
     assert!(said.contains("iifname \"out0\" oifname \"out0\" drop"), "{said}");
@@ -176,7 +177,7 @@ echo kept out
     assert!(said.contains("kept out"), "{said}");
 }
 
-/// Tells callers who they are.
+/// A server that tells callers their address.
 const WHO: &str = "
 import socket, sys
 server = socket.create_server((sys.argv[1], int(sys.argv[2])))
@@ -186,7 +187,7 @@ while True:
     caller.close()
 ";
 
-/// A name server that knows one answer.
+/// A name server with a single answer.
 const NAMES: &str = "
 import socket, struct, threading
 def answer(question):
@@ -223,7 +224,8 @@ fn names_are_asked_of_the_hosts_own_server() {
     }
     let kiln = kiln();
     kiln.write("names.py", NAMES);
-    // By datagrams and by a connection; the server is on loopback, where a step can't reach it.
+    // By datagrams and by a connection. The server is on loopback, where a step can't reach it
+    // directly.
     let script = r"
 echo 'nameserver 127.0.0.1' > resolv.conf
 mount --bind resolv.conf /etc/resolv.conf
@@ -243,7 +245,7 @@ build 'FROM base\nRUN ! nc -w 2 10.75.72.1 53 </dev/null\n' --no-cache
     let said = format!("{}{}", output.stdout, output.stderr);
     assert_eq!(output.code, 0, "{said}");
     let (before, after) = said.split_once("---\n").unwrap();
-    // Nobody listens: the question fails at once.
+    // No server listens, so the query fails at once.
     assert!(before.contains("nameserver 127.0.0.11") && !before.contains("192.0.2.77"), "{said}");
     assert!(after.contains("nameserver 127.0.0.11"), "{said}");
     assert!(after.contains("Address: 192.0.2.77"), "{said}");

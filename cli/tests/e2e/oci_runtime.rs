@@ -1,4 +1,4 @@
-//! Steps and containers run by runc: a second opinion on what the sandbox does.
+//! Steps and containers under runc, whose behaviour serves as a reference for the sandbox.
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use crate::kiln;
 
 const NEEDS: [Need; 2] = [Need::Root, Need::Program("runc")];
 
-/// What both are to say the same of.
+/// A script whose output must be the same in both.
 const REPORT: &str = "grep -E '^(Uid|Gid|Groups|Cap|NoNewPrivs|Seccomp:|SigBlk|SigIgn|Umask)' /proc/self/status; \
     env -0 | tr '\\0' '\\n' | sort; ls /proc/self/fd; pwd; hostname; ulimit -n; ulimit -Hn; \
     ls -l /dev | awk '{ print $1, $3, $4, $NF }' | grep -v total; df -k /dev/shm | tail -n 1 | awk '{ print $2 }'; \
@@ -23,7 +23,7 @@ const REPORT: &str = "grep -E '^(Uid|Gid|Groups|Cap|NoNewPrivs|Seccomp:|SigBlk|S
     stat -c '%U %a' . /etc/hosts; cat /etc/resolv.conf | wc -l; test -t 0 || echo no terminal; \
     touch /proc/x /sys/x 2>&1; id";
 
-/// Builds with the sandbox and with runc, and returns what each says at last.
+/// Builds with the sandbox and with runc. Returns the last output of each.
 fn both(kiln: &Kiln, dockerfile: &str, arguments: &[&str]) -> [String; 2] {
     ["", "runc"].map(|runtime| {
         let output = kiln.path(&format!("image-{runtime}"));
@@ -111,7 +111,7 @@ fn runc_fails_as_the_sandbox_does() {
     assert!(failed.contains("killed: out of memory (limit 24 MiB)"), "{failed}");
     let unknown = kiln.build_text("FROM base\n", &["--oci-runtime", "no-such"]).failure();
     assert!(unknown.contains("there is no OCI runtime no-such on the path"), "{unknown}");
-    // One that isn't a runtime at all.
+    // A program that isn't a runtime.
     let odd = kiln.build_text("FROM base\nRUN true\n", &["--oci-runtime", "/bin/false"]).failure();
     assert!(odd.contains("did not complete successfully"), "{odd}");
 }
@@ -128,12 +128,12 @@ fn containers_are_run_by_runc() {
         command.env("KILN_OCI_RUNTIME", "runc");
         kiln_testkit::environment::run(&mut command)
     };
-    // The environment names the runtime.
+    // The environment variable sets the runtime.
     assert_eq!(run(&["img", "sh", "-c", "exit 5"]).code, 5);
     assert_eq!(run(&["img", "no-such-program"]).code, 127);
     let seen = run(&["-v", "keep:/k", "img", "sh", "-c", "echo kept > /k/f; cat /k/f"]);
     assert_eq!(seen.success(), "kept\n");
-    // Its own group lies below the one that is limited.
+    // Its own group is below the limited one.
     let script = "x=0123456789; while :; do x=$x$x; done";
     let greedy = run(&["-m", "24m", "--cpus", "0.9", "img", "sh", "-c", script]);
     assert_eq!(greedy.code, 137, "{}", greedy.stderr);
@@ -177,7 +177,8 @@ fn what_runc_started_dies_with_kiln() {
     build.kill().unwrap();
     build.wait().unwrap();
     until(&|| !runs());
-    // A kiln that needs but one group of its own sweeps those that runc needed everywhere.
+    // A kiln that needs only one group of its own also removes the groups that runc needed
+    // everywhere.
     let name = format!("kiln-{}-", build.id());
     let is_left = || !crate::groups::groups_called(&name).is_empty();
     until(&|| {

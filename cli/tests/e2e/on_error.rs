@@ -23,7 +23,7 @@ fn build(kiln: &Kiln, dockerfile: &str, (arguments, typed): (&[&str], &str)) -> 
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // A build that fails otherwise doesn't read.
+    // A build that fails in another way doesn't read its input.
     let _ = child.stdin.take().unwrap().write_all(typed.as_bytes());
     let output = child.wait_with_output().unwrap();
     Output {
@@ -54,7 +54,7 @@ fn a_shell_is_where_the_step_was() {
     assert!(at("opening a shell in ") < at("ERROR: failed to solve: "));
     assert!(!built.stderr.contains("to look into it"), "{}", built.stderr);
 
-    // What the shell did stays in the cache mount, and nowhere else.
+    // The shell's changes persist in the cache mount only.
     let look = FAILING.replace("&& exit 3", "&& cat /c/kept && wc -l < /tmp/half");
     let seen = kiln.build_text(&look, &["--secret", &secret]);
     assert!(seen.stderr.contains(" kept\n") && seen.stderr.contains(" 1\n"), "{}", seen.stderr);
@@ -82,10 +82,10 @@ fn a_shell_has_the_users_terminal() {
     terminal.expect("exit code: 3");
     terminal.expect("opening a shell");
     terminal.expect("# ");
-    // What says so is in the foreground already, where Ctrl-C goes.
+    // The program that prints this is in the foreground, so it receives Ctrl-C.
     terminal.press("sh -c 'echo $(cat /half) $(stty size) do\"\"ne; exec sleep 1000'\r");
     terminal.expect("half 30 100 done");
-    // Ctrl-C is the shell's, and not the end of the build.
+    // The shell receives Ctrl-C, and kiln keeps running.
     terminal.press("\u{3}");
     terminal.expect("# ");
     terminal.press("echo go''ing on; exit\r");
@@ -130,7 +130,7 @@ fn what_can_not_be_entered_is_said() {
     assert_eq!((empty.code, empty.stdout.as_str()), (1, ""));
     assert!(empty.stderr.contains("have no shell: none of /bin/bash, /bin/sh"), "{}", empty.stderr);
 
-    // A shell of the image's own, and a program that isn't there.
+    // A shell from the image, and a program that doesn't exist.
     let own = "FROM scratch\nCOPY --from=base /bin/busybox /own/sh\nSHELL [\"/own/sh\", \"-c\"]\n\
                RUN no-such-program\n";
     let own = build(&kiln, own, (&[], "echo entered\n"));
@@ -156,7 +156,7 @@ fn a_failure_names_the_command_that_enters_it() {
         "{command}"
     );
     assert!(!stderr.contains("canary-1"), "{stderr}");
-    // A shell takes it as it stands.
+    // A shell accepts the suggested command unchanged.
     let command = command.strip_prefix("kiln ").unwrap();
     let script = format!("echo 'echo entered' | {} {command}", env!("CARGO_BIN_EXE_kiln"));
     let mut shell = std::process::Command::new("sh");

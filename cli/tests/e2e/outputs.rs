@@ -1,4 +1,4 @@
-//! Outputs, judged by skopeo, umoci and tar.
+//! Outputs, checked with skopeo, umoci and tar.
 
 use std::process::Command;
 
@@ -111,7 +111,7 @@ fn several_outputs_are_written_by_one_build() {
         assert!(config.contains("cat"), "{config}");
     }
     let manifest = std::fs::read_to_string(kiln.path("one/manifest.json")).unwrap();
-    // The base comes as it was, what is new as it was asked for.
+    // The base's layers stay unchanged, and new layers have the requested compression.
     assert!(manifest.contains("layer.v1.tar+zstd"), "{manifest}");
     let image = format!("{}:three", at("unpacked"));
     run(Command::new("umoci").args(["unpack", "--image", &image]).arg(kiln.path("b"))).success();
@@ -122,7 +122,7 @@ fn several_outputs_are_written_by_one_build() {
     assert!(listing.lines().all(|line| line.contains("1970-01-01 00:01")), "{listing}");
     assert_eq!(kiln.run(&["images", "-q"]).success(), "");
 
-    // Nothing outside of the working directory is removed unless that is allowed.
+    // Removing files outside the working directory requires permission.
     let outside = tempfile::tempdir().unwrap();
     std::fs::write(outside.path().join("mine"), "").unwrap();
     for dest in [outside.path().to_str().unwrap(), "."] {
@@ -136,7 +136,7 @@ fn several_outputs_are_written_by_one_build() {
     kiln.build_text(DOCKERFILE, &allowed).success();
     assert!(!outside.path().join("mine").exists() && outside.path().join("d/x").exists());
 
-    // Built for the cache alone: there is nothing but what the next build finds.
+    // A build for the cache only. It leaves nothing except results for the next build.
     let only = "FROM base\nRUN echo only > /only\n";
     let built = kiln.build_text(only, &["--output", "type=cacheonly", "--iidfile", "iid"]);
     assert!(!built.stderr.contains("exporting manifest"), "{}", built.stderr);
@@ -179,7 +179,8 @@ fn the_same_build_gives_the_same_bytes() {
     };
     let (one, two) = (made("022", "UTC", 5), made("077", "Asia/Tokyo", 5));
     assert!(one == two);
-    // A later time of a file is told by what isn't rewritten, but the files have the epoch.
+    // A later file time changes the archives, whose times aren't rewritten. Exported files have the
+    // epoch's time.
     let later = made("022", "UTC", 1_800_000_000);
     assert!(later[0] != one[0] && later[3] == one[3]);
 }
@@ -219,7 +220,7 @@ fn named_files_are_written_where_they_are() {
         line.push("c");
         kiln.run(&line)
     };
-    // A device of its own: what if it were replaced?
+    // A device of the test's own, which may be replaced without harm.
     run(Command::new("mknod").arg(kiln.path("null")).args(["c", "1", "3"])).success();
     for option in options("null") {
         build(&option, "Dockerfile").success();

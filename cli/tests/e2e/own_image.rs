@@ -1,4 +1,4 @@
-//! kiln's own image, which the repository's `Dockerfile` describes.
+//! kiln's own image, built from the repository's `Dockerfile`.
 
 use std::path::Path;
 use std::process::Command;
@@ -8,11 +8,11 @@ use kiln_testkit::{Kiln, Need, base, skip};
 
 use crate::kiln;
 
-/// Builds the image, with this test's kiln and made-up certificates in place of stages.
+/// Builds the image with this test's kiln and dummy certificates instead of stages.
 pub(crate) fn build_own_image(kiln: &Kiln, arguments: &[&str]) {
     kiln.write("certificates/ca-certificates.crt", "certificates\n");
     std::fs::create_dir_all(kiln.path("binary")).unwrap();
-    // Without what debuggers need, as the one that is distributed.
+    // Strip debug information, as in the distributed image.
     run(Command::new("strip").arg("-o").arg(kiln.path("binary/kiln")).arg(kiln.binary())).success();
     let repository = base::repository();
     let mut all = vec!["build", "--progress=plain", "--build-context", "binary=binary"];
@@ -22,7 +22,7 @@ pub(crate) fn build_own_image(kiln: &Kiln, arguments: &[&str]) {
     kiln.run(&all).success();
 }
 
-/// Runs the image as a user does. Its kiln isn't static in tests, and gets the libraries of this machine.
+/// Runs the image as a user does. The test's kiln isn't static and gets this machine's libraries.
 pub(crate) fn run_own_image(kiln: &Kiln, image: &str, arguments: &[&str]) -> String {
     let libraries = ["/lib", "/lib64", "/usr/lib"].into_iter();
     let libraries: Vec<String> = libraries

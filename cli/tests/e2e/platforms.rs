@@ -1,4 +1,4 @@
-//! Builds for several platforms, and containers of another one.
+//! Builds for several platforms, and containers of another platform.
 
 use std::path::Path;
 use std::process::Command;
@@ -13,7 +13,7 @@ use crate::kiln;
 
 const AMD64_ONLY: bool = cfg!(target_arch = "x86_64");
 
-/// Returns what skopeo shows of an image, as it is.
+/// Returns an image's manifest or index from skopeo.
 fn raw(image: &str) -> Value {
     let mut inspect = Command::new("skopeo");
     let shown = run(inspect.args(["inspect", "--raw", "--tls-verify=false", image])).success();
@@ -31,7 +31,7 @@ fn platforms(index: &Value) -> Vec<String> {
     index["manifests"].as_array().unwrap().iter().map(name).collect()
 }
 
-/// Builds with the base image for two platforms at hand.
+/// Builds with a base image for two platforms.
 fn build(kiln: &Kiln, dockerfile: &str, arguments: &[&str]) -> kiln_testkit::environment::Output {
     kiln.write("two/Dockerfile", dockerfile);
     let base = format!("base=oci-layout://{}", platforms_layout().display());
@@ -92,21 +92,21 @@ CMD uname -m; cat /own /made /machine /random
     assert_eq!(other[..4], ["aarch64", "aarch64", "for arm64 on x86_64", "x86_64"]);
     assert_eq!(own[4], other[4], "the shared step ran once");
 
-    // The image is one thing, of two platforms.
+    // The image is a single object with two platforms.
     let id = std::fs::read_to_string(kiln.path("id")).unwrap();
     assert_eq!(kiln.run(&["run", "--rm", &id, "uname", "-m"]).success(), "x86_64\n");
     assert_eq!(kiln.run(&["images", "-q", "--no-trunc"]).success(), format!("{id}\n"));
     let error = kiln.run(&["run", "--platform", "linux/s390x", "two"]).failure();
     assert!(error.contains("linux/s390x: there is linux/amd64, linux/arm64"), "{error}");
 
-    // Again, for the same platforms in another order: everything is known.
+    // Again, for the same platforms in another order: every step is cached.
     let again = build(&kiln, dockerfile, &["--platform=arm64", "--platform=linux/amd64"]);
     let progress = again.stderr.clone();
     again.success();
     assert!(progress.contains("all cached"), "{progress}");
 }
 
-/// Fails unless skopeo finds both platforms in an archive, and takes one out.
+/// Asserts that skopeo finds both platforms in an archive and extracts one.
 fn is_read_by_skopeo(kiln: &Kiln, archive: &Path) {
     let image = format!("oci-archive:{}", archive.display());
     assert_eq!(platforms(&raw(&image)), ["linux/amd64", "linux/arm64"]);
@@ -125,7 +125,7 @@ fn a_foreign_container_works_as_its_own() {
         return;
     }
     let kiln = kiln();
-    // Without --platform the image stays what its base is.
+    // Without --platform the image has its base's platform.
     let dockerfile = "FROM --platform=linux/arm64 base\nRUN echo u:x:1000:1000::/:/bin/sh >> /etc/passwd && id -u u > /id\n\
                       USER u\n";
     build(&kiln, dockerfile, &["-t", "arm"]).success();
@@ -179,7 +179,7 @@ fn four_platforms_are_one_index_for_everybody() {
     let built = kiln.build_text(CROSS, &outputs);
     let progress = built.stderr.clone();
     built.success();
-    // What doesn't depend on the target runs once, what does once for each.
+    // Steps that don't depend on the target run once, the others once per platform.
     assert_eq!(progress.matches("] RUN head").count(), 1, "{progress}");
     assert_eq!(progress.matches("] RUN echo").count(), 4, "{progress}");
     let image = format!("oci-archive:{}", archive.display());
@@ -194,15 +194,15 @@ fn four_platforms_are_one_index_for_everybody() {
     assert_eq!((sent("/four/manifests/1 "), sent("/four/manifests/")), (1, 5), "{log:#?}");
     kiln.build_text(CROSS, &["--platform", FOUR, "-t", "four"]).success();
 
-    // Everybody else can copy it, all of it.
+    // Other tools can copy the whole image.
     let copied = format!("docker://{}/copied:1", registry.address());
     let verify = ["--src-tls-verify=false", "--dest-tls-verify=false"];
     let copy = ["copy", "--all", "--insecure-policy", verify[0], verify[1], &pushed, &copied];
     run(Command::new("skopeo").args(copy)).success();
     assert_eq!(raw(&copied), raw(&pushed));
 
-    // Each takes what was built for it, of the registry's image and of the store's. Version 7 runs
-    // what was built for 6.
+    // Each target uses its own image, from the registry and from the store. Version 7 can run
+    // version 6's image.
     for base in [&format!("{}/four:1", registry.address()), "four"] {
         let text = format!("FROM {base}\n");
         let dest = kiln.path("taken");
@@ -286,7 +286,7 @@ fn one_platform_is_a_plain_image_unless_asked_otherwise() {
     assert_eq!(top(&["--platform", "local,linux/mips64le"]), index);
     assert_eq!(top(&["--build-arg", "BUILDKIT_MULTI_PLATFORM=1"]), index);
 
-    // The environment asks where no flag does.
+    // Without a flag, the environment variable selects the platform.
     for (value, arguments, architecture) in [
         ("linux/s390x", &["build", "-t", "x", "text"][..], "s390x"),
         ("linux/s390x", &["build", "-t", "x", "--platform", "linux/arm64", "text"], "arm64"),
@@ -324,7 +324,7 @@ fn graphs_and_questions_are_for_several_platforms() {
     assert!(error.contains("what/ever/is/this"), "{error}");
 }
 
-/// Returns an architecture that no emulator is registered for, as images and as qemu name it.
+/// Returns an architecture without a registered emulator, with its names for images and for qemu.
 fn without_emulator() -> Option<&'static str> {
     let known = ["s390x", "riscv64", "ppc64le"];
     known.into_iter().find(|name| !emulators().join(format!("qemu-{name}")).exists())

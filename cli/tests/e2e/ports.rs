@@ -7,7 +7,7 @@ use crate::kiln;
 const NEEDS: [Need; 4] =
     [Need::Root, Need::Program("nft"), Need::Program("ip"), Need::Program("curl")];
 
-/// Returns a kiln with an image that serves: who calls, by http on port 80.
+/// Returns a kiln with the image of a server that returns its caller's address by HTTP on port 80.
 fn server() -> Kiln {
     let kiln = kiln();
     let script = "#!/bin/sh\\necho Content-type: text/plain\\necho\\necho you are $REMOTE_ADDR\\n";
@@ -20,8 +20,8 @@ fn server() -> Kiln {
     kiln
 }
 
-/// More words for scripts: `ask ADDRESS` asks a server who one is; `leftovers` tells what is left
-/// of containers.
+/// Additional shell functions: `ask ADDRESS` asks a server for the caller's address; `leftovers`
+/// lists remains of containers.
 const WORDS: &str = r#"
 plain() { tr -d '[]' | sed 's/::ffff://'; }
 ask() {
@@ -82,7 +82,7 @@ echo gone
 "#;
     let said = run(&kiln, script);
     assert!(said.contains("outside: you are 203.0.113.2\n"), "{said}");
-    // By way of the host: the bridge's address.
+    // The packets pass through the host, so the caller has the bridge's address.
     let gateway = "you are 10.75.72.1";
     assert!(said.contains(&format!("loopback: {gateway} {gateway} {gateway}\n")), "{said}");
     assert!(said.contains(&format!("own: {gateway}\n")), "{said}");
@@ -128,7 +128,7 @@ until_there nothing_left
     assert_eq!(said.matches("echo of hello").count(), 2, "{said}");
 }
 
-/// Sends datagrams back.
+/// A server that sends datagrams back.
 const ECHO: &str = "
 import socket
 server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -138,7 +138,7 @@ while True:
     server.sendto(datagram, sender)
 ";
 
-/// Sends a datagram until it comes back.
+/// A client that sends a datagram until it comes back.
 const ASK: &str = "
 import socket, sys
 asking = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)

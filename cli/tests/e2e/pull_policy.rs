@@ -1,11 +1,11 @@
-//! Whether an image of the store or the registry's counts, where both have one of a name.
+//! Preference between an image of the store and one of the registry with the same name.
 
 use kiln_testkit::peers::DockerRegistry;
 use kiln_testkit::{Kiln, Need, skip};
 
 use crate::kiln;
 
-/// Builds an image that says `word` when it runs.
+/// Builds an image that prints `word`.
 fn speaker(kiln: &Kiln, name: &str, word: &str) {
     let dockerfile = format!("FROM base\nRUN echo {word} > /word\nCMD [\"cat\", \"/word\"]\n");
     kiln.build_text(&dockerfile, &["-t", name]).success();
@@ -37,7 +37,7 @@ fn who_is_asked_decides_which_image_it_is() {
     assert_eq!((says("missing"), says("never")), ("store\n".to_owned(), "store\n".to_owned()));
     assert_eq!(says("always"), "registry\n");
 
-    // What only the store has isn't there for who asks the registry, and the other way about.
+    // --pull ignores an image that only the store has; --pull=never ignores the registry.
     speaker(&kiln, &format!("{name}:local"), "store");
     let local = format!("FROM {name}:local\n");
     let stderr = kiln.build_text(&local, &["--pull"]).failure();

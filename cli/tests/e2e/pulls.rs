@@ -1,4 +1,4 @@
-//! Pulls: their progress, the certificates that they trust, and their failures.
+//! Pulls: their progress, their trusted certificates, and their failures.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use kiln_testkit::{FakeRegistry, Kiln, Need, skip};
 use crate::kiln;
 use crate::terminal::Terminal;
 
-/// Pushes an image with a layer of 2 MB to a registry, and returns its name.
+/// Pushes an image with a layer of 2 MB to a registry. Returns its name.
 fn image(kiln: &Kiln, registry: &FakeRegistry) -> String {
     let name = format!("{}/x/image", registry.address());
     let text = "FROM base\nRUN head -c 2000000 /dev/urandom > /random\nCMD [\"echo\", \"hello\"]\n";
@@ -17,7 +17,7 @@ fn image(kiln: &Kiln, registry: &FakeRegistry) -> String {
     name
 }
 
-/// Returns what is shown on a terminal of 80 columns until `end` is.
+/// Asserts that a terminal of 80 columns shows `begin`, then a pull's progress, then `end`.
 fn on_terminal(kiln: &Kiln, line: &[&str], begin: &str, end: &str) {
     let (mut terminal, other) = Terminal::open();
     terminal.resize(24, 80);
@@ -73,7 +73,8 @@ fn pulls_show_how_far_they_are() {
         let quiet = kiln().run(&["run", flag, &name]);
         assert_eq!((quiet.stdout.as_str(), quiet.stderr.as_str()), ("hello\n", ""));
     }
-    // What the store has is run without a word, however it came there; nobody is asked.
+    // An image in the store runs without messages and without a request, whatever command brought
+    // it there.
     registry.take_requests();
     for kiln in [&pulled, &run] {
         let again = kiln.run(&["run", &name]);
@@ -125,7 +126,7 @@ fn a_certificate_of_dockers_manual_is_trusted_by_all_commands() {
     );
     assert!(!built.stderr.contains("WARN"), "{}", built.stderr);
     kiln.run(&["imagetools", "inspect", &name]).success();
-    // As a mirror, too; what a stranger with the same certificate says is not believed.
+    // The same for a mirror. kiln doesn't trust another server with the same certificate.
     let mirror =
         format!("[registry.\"docker.io\"]\nmirrors = [\"{address}\"]\nonly-mirrors = true\n");
     kiln.write("home/.config/kiln/registries.toml", mirror);
@@ -137,7 +138,7 @@ fn a_certificate_of_dockers_manual_is_trusted_by_all_commands() {
     assert!(refused.contains(problem), "{refused}");
 }
 
-/// Asserts that what was said names a problem so many times, and behind it the way out, once.
+/// Asserts that the output contains a problem `times` times, and its hint once after it.
 #[track_caller]
 fn names(said: &str, problem: &str, times: usize, hint: &str) {
     assert_eq!(said.matches(problem).count(), times, "{problem}: {said}");
@@ -180,7 +181,7 @@ fn mistakes_are_said_once_with_the_way_out() {
         ] {
             names(&kiln.run(line).failure(), problem, 1, &hint);
         }
-        // A build says it at the step, and again at its end.
+        // A build prints the problem at the step, and again at its end.
         let from = kiln.build_text(&format!("FROM {name}\n"), &["--pull"]).failure();
         names(&from, problem, 2, &hint);
         let cached = kiln.build_text("FROM base\n", &["--cache-from", &name]);

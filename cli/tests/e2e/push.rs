@@ -1,4 +1,5 @@
-//! Images to registries and back: Debian's docker-registry, its log as the witness.
+//! Pushes to registries and pulls from them. The log of Debian's docker-registry shows the
+//! requests.
 
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -12,7 +13,7 @@ use crate::kiln;
 
 const NEEDS: [Need; 3] = [Need::Root, Need::Program("docker-registry"), Need::Program("openssl")];
 
-/// Returns how many blobs were uploaded according to a registry's log.
+/// Returns the number of uploaded blobs in a registry's log.
 fn uploads(log: &[String]) -> usize {
     let is_end = |line: &&String| line.starts_with("PUT ") && line.contains("/blobs/uploads/");
     log.iter().filter(is_end).inspect(|line| assert!(line.ends_with(" 201"), "{line}")).count()
@@ -52,7 +53,7 @@ fn builds_pushes_and_pulls(kiln: &Kiln, registry: &DockerRegistry) {
     assert_eq!(again.matches(": Layer already exists\n").count(), 2, "{again}");
     assert_eq!(uploads(&registry.take_log()), 0);
 
-    // One more layer: it is sent, and the config that tells of it.
+    // One more layer: kiln uploads it and the new config.
     let two = format!("{name}:2");
     kiln.build_text(&format!("{dockerfile}RUN echo two > /two\n"), &["-t", &two]).success();
     assert_eq!(kiln.run(&["push", "--quiet", &two]).success(), format!("{two}\n"));
@@ -136,7 +137,7 @@ fn a_base_that_nobody_runs_in_stays_where_it_is() {
     let mounted = |line: &&String| line.starts_with("POST ") && line.ends_with(" 201");
     assert_eq!(log.iter().filter(mounted).count(), 2, "{log:#?}");
 
-    // Another registry gets all of it, through here.
+    // Another registry gets everything, through this machine.
     let copy = format!("{}/copy", elsewhere.address());
     kiln.build("context", &["-t", &copy, "--output", "type=registry"]).success();
     assert_eq!(downloads(&registry.take_log()), 2);
@@ -158,7 +159,7 @@ fn a_base_of_several_platforms_stays_where_it_is() {
     let kiln = kiln();
     registry.take_log();
     let derived = format!("{}/team/derived:1", registry.address());
-    // A second output that keeps nothing changes nothing.
+    // A second output that keeps nothing has no effect.
     let arguments = ["-t", &derived, "--push", "-o", "type=registry", "-o", "type=cacheonly"];
     let text = format!("FROM {base}\nLABEL a=b\n");
     kiln.build_text(&text, &[&platforms[..], &arguments].concat()).success();
@@ -171,8 +172,8 @@ fn a_base_of_several_platforms_stays_where_it_is() {
     let is_layer = |bytes: &Vec<u8>| bytes.starts_with(&[0x1f, 0x8b]);
     assert!(!blobs.values().any(is_layer), "no layer has come here");
 
-    // In the base's own repository nothing has to be mounted. A registry that mounts nothing gets
-    // what it lacks, and what it has isn't fetched.
+    // In the base's own repository no mount is necessary. A registry that mounts nothing gets the
+    // missing blobs, and kiln fetches no blob that the registry has.
     let own = format!("{base}:own");
     kiln.build_text(&text, &[platforms[0], platforms[1], "-t", &own, "--push"]).success();
     let log = registry.take_log();
@@ -180,8 +181,8 @@ fn a_base_of_several_platforms_stays_where_it_is() {
     fake_registry_without_mounts();
 }
 
-/// Pushes on a base of the fake registry, which mounts nothing: to the repository that has it, and to
-/// another.
+/// Pushes an image based on one in a fake registry that mounts nothing: to the base's repository
+/// and to another one.
 fn fake_registry_without_mounts() {
     let registry = FakeRegistry::start();
     let base = format!("{}/base", registry.address());
@@ -218,7 +219,8 @@ fn outputs_are_pushed_as_buildx_does() {
     let index: serde_json::Value = serde_json::from_str(&run(&mut skopeo).success()).unwrap();
     assert_eq!(index["manifests"].as_array().unwrap().len(), 4);
 
-    // Pulled for one platform, pushed elsewhere: that one. In the same repository: all of it.
+    // An image that was pulled for one platform: another repository gets that platform, the same
+    // repository all.
     kiln.run(&["pull", "--platform", "linux/arm64", &several]).success();
     let same = kiln.run(&["push", &several]).success();
     assert!(!same.contains("Info:"), "{same}");

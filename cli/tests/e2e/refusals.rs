@@ -1,4 +1,4 @@
-//! Machines that don't let a user be root of a namespace, or not wholly: what kiln says of them.
+//! kiln's errors on machines that forbid user namespaces or restrict root in them.
 
 use std::process::Command;
 
@@ -11,7 +11,7 @@ fn skipped(test: &str) -> bool {
     skip(test, &[Need::Accounts, Need::Program("unshare"), Need::Program("setpriv")])
 }
 
-/// Returns a command that runs `script` with kiln's command line behind it, by `unshare`.
+/// Returns a command that runs `script` under `unshare`, with kiln's command line as its arguments.
 fn apart(kiln: &Kiln, how: &[&str], script: &str) -> Command {
     let inner = kiln.command(&["run", "img", "id"]);
     let mut command = Command::new("unshare");
@@ -26,7 +26,7 @@ fn a_switch_that_forbids_namespaces_is_named() {
     if skipped("a_switch_that_forbids_namespaces_is_named") {
         return;
     }
-    // A root without privileges, in a namespace where the switch is off.
+    // A root without privileges, in a namespace with the kernel's setting off.
     let kiln = Kiln::new(BINARY);
     let script = "echo 0 > /proc/sys/user/max_user_namespaces && \
                   exec setpriv --bounding-set=-sys_admin --inh-caps=-sys_admin";

@@ -30,7 +30,7 @@ fn a_base_comes_from_a_layout_and_from_a_registry() {
         assert_eq!(kiln.run(&["run", "--rm", image]).success(), "built\n");
     }
 
-    // A layout can be named by tag and by digest, too.
+    // A layout can be named with a tag or a digest, too.
     let index = std::fs::read_to_string(base_layout().join("index.json")).unwrap();
     let index: serde_json::Value = serde_json::from_str(&index).unwrap();
     let digest = index["manifests"][0]["digest"].as_str().unwrap();
@@ -40,12 +40,12 @@ fn a_base_comes_from_a_layout_and_from_a_registry() {
         kiln.build_text(dockerfile, &["--build-context", &context]).success();
     }
 
-    // An image that isn't there is an error that names it.
+    // The error for a missing image names it.
     let missing = format!("FROM {}/missing:1\n", registry.address());
     let stderr = kiln.build_text(&missing, &[]).failure();
     assert!(stderr.contains("missing:1"), "{stderr}");
 
-    // An image of the local store is a base like any other.
+    // An image of the local store can be a base.
     kiln.build_text("FROM from-layout\nRUN cat /f > /g\n", &["-t", "next"]).success();
     assert_eq!(kiln.run(&["run", "--rm", "next", "cat", "/g"]).success(), "built\n");
 }

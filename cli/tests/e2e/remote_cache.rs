@@ -1,4 +1,4 @@
-//! Caches elsewhere: what one store knows, in another.
+//! External caches: the results of one store in another.
 
 use std::path::{Path, PathBuf};
 
@@ -11,8 +11,8 @@ use crate::{kiln, steps};
 
 const NEEDS: [Need; 2] = [Need::Root, Need::Program("docker-registry")];
 
-/// Two stages, of which the first leaves more behind than the second takes; contents, modes, links
-/// and deletions; a cache mount with an owner and one without.
+/// Two stages. The first creates more files than the second copies. They have contents, modes,
+/// links and deletions; one cache mount has an owner and one doesn't.
 const DOCKERFILE: &str = "\
 FROM base AS make
 WORKDIR /work
@@ -29,7 +29,7 @@ COPY --from=make /work/out /work/also /bin/
 LABEL made=here
 ";
 
-/// Mounts the same caches, and tells what is in them.
+/// A Dockerfile that mounts the same caches and prints their contents.
 const LOOK: &str = "\
 FROM base
 RUN --mount=type=cache,target=/cache --mount=type=cache,id=own,uid=7,mode=0700,target=/own \\
@@ -49,7 +49,7 @@ fn ready() -> Kiln {
     kiln
 }
 
-/// Builds, and returns what was said and the digest of the image.
+/// Builds. Returns the output and the digest of the image.
 fn build(kiln: &Kiln, context: &str, arguments: &[&str]) -> (String, String) {
     let iid = kiln.path("iid");
     let mut all = vec!["--iidfile", iid.to_str().unwrap(), "-t", "app"];
@@ -61,7 +61,7 @@ fn build(kiln: &Kiln, context: &str, arguments: &[&str]) -> (String, String) {
     (built.stderr, std::fs::read_to_string(&iid).unwrap() + &manifest.stdout)
 }
 
-/// Returns how many steps of a graph ran, rather than were known.
+/// Returns the number of steps of a graph that ran, without the cached ones.
 fn ran(progress: &str) -> usize {
     let named = |number: &str| {
         let start = format!("{number} [");
@@ -90,7 +90,7 @@ fn documents(directory: &Path) -> (Value, Value) {
     (manifest, config)
 }
 
-/// Returns what isn't in the cache mounts.
+/// Returns the expected texts that the cache mounts lack.
 fn missing_in_mounts(kiln: &Kiln) -> String {
     let seen = kiln.build("look", &["--no-cache"]);
     ["cached", "owned", "750 0 directory", "700 7 directory"]
@@ -156,7 +156,7 @@ fn through_a_directory(ready: impl Fn() -> Kiln) {
     let types = |of: &Value| of.as_array().unwrap().clone();
     let is_zstd = |layer: &Value| layer["mediaType"].as_str().unwrap().ends_with("+zstd");
     let packed = types(&manifest["layers"]).iter().filter(|layer| is_zstd(layer)).count();
-    // All but the base image's own.
+    // All layers except the base image's own.
     assert_eq!(packed, types(&manifest["layers"]).len() - 1, "{manifest:#}");
     assert_eq!(config["mounts"].as_array().unwrap().len(), 2);
 
@@ -164,11 +164,11 @@ fn through_a_directory(ready: impl Fn() -> Kiln) {
     let (said, same) = build(&there, "app", &["--cache-from", &from]);
     assert_eq!((ran(&said), same), (0, image.clone()), "{said}");
     assert_eq!(missing_in_mounts(&there), "");
-    // What was taken over stays.
+    // The imported results stay in the store.
     let (said, same) = build(&there, "app", &[]);
     assert_eq!((ran(&said), same), (0, image.clone()), "{said}");
 
-    // A change runs what comes after it alone, on layers that are unpacked for it.
+    // After a change, only the later steps run, on layers that are unpacked for them.
     let other = ready();
     other.write("app/in/b", "changed\n");
     let (said, changed) = build(&other, "app", &["--cache-from", &from]);
@@ -176,7 +176,7 @@ fn through_a_directory(ready: impl Fn() -> Kiln) {
     assert_eq!(ran(&said), 4, "{said}");
     assert_eq!(other.run(&["run", "--rm", "app", "cat", "/bin/also"]).success(), "a\nchanged\n");
 
-    // Exported once more, without anything known but from the cache, it is the same.
+    // A new export from results of the cache alone produces the same cache.
     let second = here.path("second");
     let to = format!("type=local,dest={},mode=max,cache-mounts=true", second.display());
     let passing = ready();
@@ -216,13 +216,13 @@ fn the_least_of_a_cache_is_what_the_image_is_made_of() {
     let from = format!("type=local,src={}", least.display());
     let (said, same) = build(&there, "app", &["--cache-from", &from]);
     assert_eq!((ran(&said), same), (0, image), "{said}");
-    // A directory that caches are written to again and again doesn't grow.
+    // Repeated exports to a directory don't make it grow.
     let blobs = || std::fs::read_dir(least.join("blobs/sha256")).unwrap().count();
     let before = blobs();
     there.write("app/in/a", "new\n");
     build(&there, "app", &["--cache-from", &from, "--no-cache", arguments[0]]);
     assert_eq!(blobs(), before);
-    // Under another tag, both are there.
+    // With another tag, the directory holds both caches.
     let tagged = format!("{},tag=two", arguments[0]);
     there.write("app/in/a", "newer\n");
     let (_, image) = build(&there, "app", &[&tagged]);
@@ -254,7 +254,7 @@ fn caches_go_through_a_registry() {
             "type=inline",
         ],
     );
-    // An inline cache is part of the image; without it, it is another.
+    // An inline cache is part of the image, so the image differs without it.
     let (_, plain) = build(&here, "app", &[]);
     assert_ne!(plain, image);
 
@@ -266,7 +266,7 @@ fn caches_go_through_a_registry() {
         assert_eq!(missing_in_mounts(&there).is_empty(), from == cache);
     }
 
-    // What is pushed to where the cache is need not come here.
+    // A push to the registry that has the cache doesn't require a download of the layers.
     let there = ready();
     registry.take_log();
     let pushed = there.build("app", &["--cache-from", &cache, "-t", &app, "--push"]);
@@ -282,7 +282,7 @@ fn caches_go_through_a_registry() {
     there.run(&["pull", &app]).success();
     assert_eq!(there.run(&["run", "--rm", &app, "cat", "/bin/out"]).success(), "a\nb\n");
 
-    // An image is a cache where it is asked for as one, and nowhere else.
+    // An image serves as a cache only if the user names it as one.
     let inline = name("inline:1");
     let images = ["--cache-to", "type=inline", "-t", &inline, "--push"];
     assert_eq!(here.build("app", &images).code, 0);
@@ -318,7 +318,7 @@ fn a_directory_is_written_to_and_no_other() {
         built.stderr
     };
     let count = |path: &Path| std::fs::read_dir(path).unwrap().count();
-    // Somebody has had a hand in the directory.
+    // An attacker has changed the directory.
     std::fs::create_dir_all(&outside).unwrap();
     std::fs::create_dir_all(&dest).unwrap();
     std::os::unix::fs::symlink(&outside, dest.join("blobs")).unwrap();
@@ -326,7 +326,7 @@ fn a_directory_is_written_to_and_no_other() {
     assert_eq!(count(&outside), 0);
     assert!(!build(1, &["--cache-from", &from]).contains("WARN: "));
 
-    // What has rotted is made again.
+    // Damaged blobs are written again.
     std::fs::remove_dir_all(&dest).unwrap();
     build(1, &["--cache-to", &to]);
     let (manifest, _) = documents(&dest);
@@ -340,7 +340,7 @@ fn a_directory_is_written_to_and_no_other() {
     assert!(built.code == 0 && !built.stderr.contains("WARN: "), "{}", built.stderr);
     assert_eq!(there.run(&["run", "--rm", "x", "cat", "/x"]).success(), "1\n");
 
-    // Nothing of what isn't a cache goes.
+    // An export doesn't remove files that aren't part of a cache.
     std::fs::remove_dir_all(&dest).unwrap();
     copy(kiln.base(), &dest);
     let before = count(&dest.join("blobs/sha256"));
@@ -352,7 +352,7 @@ fn a_directory_is_written_to_and_no_other() {
     assert_eq!(kiln.build_text(text, &["--build-context", &context]).code, 0);
 }
 
-/// Damages a cache in a directory, whose manifest and config are these.
+/// A function that damages a cache in a directory, given its manifest and config.
 type Damage = fn(&Path, &(Value, Value));
 
 const DAMAGES: [(&str, Damage); 7] = [
@@ -388,7 +388,7 @@ fn blobs_of(manifest: &Value) -> Vec<Value> {
     layers.iter().map(|layer| layer["digest"].clone()).collect()
 }
 
-/// Changes a bit of a file.
+/// Flips a bit of a file.
 fn flip(path: &Path) {
     let mut bytes = std::fs::read(path).unwrap();
     let middle = bytes.len() / 2;
@@ -418,7 +418,8 @@ fn a_cache_that_is_of_no_use_is_a_miss() {
         assert!(built.stderr.contains("WARN: "), "{name}: {}", built.stderr);
         assert_eq!(there.run(&["run", "--rm", "app", "cat", "/bin/also"]).success(), "a\nb\n");
         there.run(&["system", "check"]).success();
-        // A good one beside it is used, and asked for what the first can't keep.
+        // kiln uses an intact cache beside it, and requests from it the blobs that the first one
+        // lacks.
         let there = ready();
         let second = format!("type=local,src={}", good.display());
         let (said, same) = build(&there, "app", &["--cache-from", &from, "--cache-from", &second]);
@@ -453,7 +454,7 @@ fn what_cannot_be_reached_or_is_no_cache_is_a_miss() {
     });
     registry.put_manifest("a/newer", "latest", index, newer.to_string().as_bytes());
     let name = |name: &str| format!("{}/{name}", registry.address());
-    // The port was free a moment ago, and nobody else is told of it.
+    // The port was free a moment ago, and no other process knows it.
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let nobody = format!("{free}/x");
     let (buildkit, newer, missing) = (name("a/buildkit"), name("a/newer"), name("a/missing"));
@@ -468,7 +469,7 @@ fn what_cannot_be_reached_or_is_no_cache_is_a_miss() {
     }
     assert_eq!(built.stderr.matches("the cache is not used").count(), 4, "{}", built.stderr);
     assert_eq!(steps(&built.stderr).0, 0, "{}", built.stderr);
-    // One that can't be written is a failure, unless it doesn't matter.
+    // A failed export fails the build, unless errors are ignored.
     let to = format!("type=registry,ref={nobody}");
     let failed = kiln.build_text("FROM base\nRUN echo x > /x\n", &["--cache-to", &to]).failure();
     assert!(failed.contains("export the cache"), "{failed}");
@@ -519,7 +520,7 @@ COPY of-context /
     let build = |kiln: &Kiln, more: &str| {
         let arguments = arguments(kiln, more);
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        // The stage that runs is this machine's.
+        // The stage that runs is for this machine's platform.
         let text = dockerfile.replace("FROM base AS", "FROM --platform=$BUILDPLATFORM base AS");
         kiln.write("app/Dockerfile", text);
         let built = kiln.build("app", &arguments);

@@ -1,4 +1,4 @@
-//! Repositories of tests.
+//! Git repositories for tests.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -7,10 +7,10 @@ use kiln_testkit::environment::run;
 use kiln_testkit::peers::GitDaemon;
 use kiln_testkit::{FileServer, Kiln, Need};
 
-/// What tests with repositories need.
+/// The requirements of tests with repositories.
 pub(crate) const GIT: [Need; 2] = [Need::Root, Need::Program("git")];
 
-/// A repository in the making, and the daemon that serves it.
+/// A repository under construction, and the daemon that serves it.
 pub(crate) struct Repository {
     pub(crate) work: PathBuf,
     pub(crate) served: tempfile::TempDir,
@@ -42,7 +42,7 @@ impl Repository {
         std::fs::write(path, content).unwrap();
     }
 
-    /// Commits everything, brings it to the daemon, and returns the commit.
+    /// Commits all changes, pushes them to the daemon's repository, and returns the commit.
     pub(crate) fn commit(&self) -> String {
         self.git(&["add", "--all"]);
         self.git(&["commit", "--quiet", "--allow-empty", "--message=x"]);
@@ -50,7 +50,7 @@ impl Repository {
         self.git(&["rev-parse", "HEAD"])
     }
 
-    /// Has a plain file server serve what was committed, as git takes it over HTTP.
+    /// Serves the commits from a plain file server, for git's simple HTTP protocol.
     pub(crate) fn serve_plainly(&self, server: &FileServer) {
         let bare = self.served.path().join("r.git");
         run(Command::new("git").arg("-C").arg(&bare).arg("update-server-info")).success();

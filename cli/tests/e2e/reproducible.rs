@@ -1,4 +1,4 @@
-//! The same input makes the same bytes: on any number of threads, by whoever builds, at any time.
+//! The same input produces the same bytes: with any number of threads, for any user, at any time.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,11 +10,12 @@ use kiln_testkit::{Kiln, Need, skip};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_kiln");
 
-/// When everything happens, as far as images tell.
+/// The time in images, in seconds since 1970.
 const EPOCH: u64 = 1_600_000_000;
 
-/// Layers of every origin: a program's, a copy's that a program reads, an archive's, and copies' that
-/// nothing reads. What programs make has its times set, since they have the kernel's clock.
+/// Layers of every origin: from a program, from a copy that a program reads, from an archive, and
+/// from copies that no step reads. Programs set the times of their files, since the kernel's clock
+/// would give them the current time.
 const DOCKERFILE: &str = r"FROM base AS made
 RUN mkdir -p /out/deep && seq 1 20000 > /out/numbers && ln /out/numbers /out/hard && \
     ln -s deep /out/link && chmod 2750 /out/deep && find /out | xargs touch -h -d @1500000000
@@ -27,15 +28,15 @@ COPY --chown=7:8 --chmod=640 more/file /new
 COPY . /all/
 ";
 
-/// How a build is run.
+/// The circumstances of a build.
 #[derive(Clone, Copy, Default)]
 struct How {
     threads: Option<&'static str>,
     umask: Option<&'static str>,
     environment: &'static [(&'static str, &'static str)],
-    /// Whether the clock is two hours on.
+    /// `true` to run two hours in the future.
     is_later: bool,
-    /// Whether files are wanted first, so that all layers are packed from trees.
+    /// `true` to export files first, so that all layers are packed from trees.
     has_trees: bool,
 }
 
@@ -55,7 +56,7 @@ impl How {
         let script = format!("umask {umask}; exec \"$@\"");
         command.args(["-c", &script, "sh"]);
         if self.is_later {
-            // What files get when they are made is the kernel's time still.
+            // faketime doesn't change the times that the kernel gives to new files.
             command.args(["faketime", "-m", "-f", "+2h"]);
         }
         command.arg(plain.get_program()).args(plain.get_args()).env_clear();
@@ -69,7 +70,7 @@ impl How {
     }
 }
 
-/// A name, who builds, and how.
+/// The name, the user and the circumstances of a case.
 type Case = (&'static str, fn(&str) -> Kiln, How);
 
 fn prepare(kiln: &Kiln) {
@@ -92,7 +93,7 @@ fn prepare(kiln: &Kiln) {
     }
 }
 
-/// Builds into archives alone, whose last copies make no trees, and into everything else; returns the
+/// Builds into archives, whose last copies have no trees, and into all other outputs. Returns the
 /// digest of each output.
 fn outputs(kiln: &Kiln, how: How) -> BTreeMap<String, String> {
     let dest = |name: &str| kiln.path(name).display().to_string();
@@ -117,10 +118,10 @@ fn outputs(kiln: &Kiln, how: How) -> BTreeMap<String, String> {
         found.insert(name.to_owned(), sum(&kiln.path(name)));
     }
     found.insert("layout".to_owned(), sum(&kiln.path("layout/index.json")));
-    // What the store has, and a registry would get: the manifest of the image.
+    // The store has the image's manifest, which a push would upload.
     let list = ["images", "--no-trunc", "--format", "{{.ID}} {{.Digest}}", "example.com/b"];
     found.insert("image".to_owned(), kiln.run(&list).success());
-    // As root, so that owners that a user can't see are left out.
+    // root lists the files, without their owners, which a user can't see.
     let listing = r"cd $0 && find . -mindepth 1 -printf '%p %y %m %T@ %l\n' | sort && find . -type f -exec sha256sum {} + | sort";
     let listing = run(Command::new("sh").args(["-c", listing]).arg(kiln.path("files"))).success();
     found.insert("files".to_owned(), listing);
@@ -152,7 +153,7 @@ fn the_same_input_makes_the_same_bytes() {
     for (case, place, how) in cases {
         let kiln = place(BINARY);
         prepare(&kiln);
-        // A second has passed since the last one.
+        // Wait for the next second.
         let second = |time: SystemTime| time.duration_since(UNIX_EPOCH).unwrap().as_secs();
         let begun = second(SystemTime::now());
         while second(SystemTime::now()) == begun {
@@ -162,7 +163,7 @@ fn the_same_input_makes_the_same_bytes() {
         assert_eq!(found["oci.tar"], found["again.tar"], "{case}: made with trees and without");
         let expected = expected.get_or_insert_with(|| found.clone());
         assert_eq!(&found, expected, "{case}");
-        // All of it is known now.
+        // Every step is cached now.
         assert_eq!(outputs(&kiln, how), *expected, "{case}, from the cache");
     }
 }

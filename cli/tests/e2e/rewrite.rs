@@ -1,4 +1,4 @@
-//! `rewrite-timestamp=true`: no file of a new layer is later than `SOURCE_DATE_EPOCH`.
+//! `rewrite-timestamp=true`: no file of a new layer is newer than `SOURCE_DATE_EPOCH`.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -48,7 +48,7 @@ fn times(layer: &Path) -> BTreeMap<String, i64> {
     listing.lines().map(time).collect()
 }
 
-/// Builds into a layout, as it was said in `how` of the output.
+/// Builds into a layout. `how` holds further fields of the output.
 fn layout(kiln: &Kiln, how: &str, arguments: &[&str]) -> std::path::PathBuf {
     let dest = kiln.path(&format!("layout-{}", how.len()));
     let output = format!("type=oci,tar=false,dest={}{how}", dest.display());
@@ -85,7 +85,8 @@ fn times_of_new_layers_are_rewritten_and_of_base_layers_kept() {
     let config = read(&blob(&one, &written["config"]["digest"]));
     assert_eq!(config["created"], "2001-09-09T01:46:40Z");
 
-    // Another store, at another time, told by the environment: the same image.
+    // Another store, at another time, with the variable in the environment, produces the same
+    // image.
     let second = fresh();
     let dest = second.path("again");
     let output = format!("type=oci,tar=false,dest={},rewrite-timestamp=true", dest.display());
@@ -93,10 +94,10 @@ fn times_of_new_layers_are_rewritten_and_of_base_layers_kept() {
     let build = ["build", "--build-context", &base, "--output", &output, "ctx"];
     run(second.command(&build).env("SOURCE_DATE_EPOCH", EPOCH)).success();
     assert_eq!(manifest(&dest).1, digest);
-    // Not without rewriting, where the times of files are what they were.
+    // Without rewriting, files keep their times, and the image differs.
     assert_ne!(manifest(&layout(&second, ",name=x", &argument)).1, digest);
 
-    // Known layers are rewritten once, whatever they are written to, and compressed as.
+    // Cached layers are rewritten once, for any output and any compression.
     let output = "type=image,rewrite-timestamp=true,name=rewritten";
     let again = first.build("ctx", &["--output", output, argument[0], argument[1], "--iidfile=id"]);
     assert!(!again.stderr.contains("rewriting layer"), "{}", again.stderr);
@@ -113,7 +114,7 @@ fn times_of_new_layers_are_rewritten_and_of_base_layers_kept() {
     let layer = manifest(&own).0["layers"][1]["digest"].clone();
     assert_eq!(times(&blob(&own, &layer))["copied"], 7);
 
-    // Without a time there is nothing to rewrite to.
+    // Without a time, kiln rewrites nothing.
     let output = format!("type=oci,dest={},rewrite-timestamp=true", first.path("x.tar").display());
     let without = first.build("ctx", &["--output", &output]);
     let warning = "rewrite-timestamp is specified, but no source-date-epoch was found";

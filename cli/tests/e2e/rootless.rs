@@ -1,4 +1,4 @@
-//! kiln without root: the same images, by users with many ids and with one.
+//! kiln without root produces the same images, for users with many IDs and for users with one.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::process::Stdio;
@@ -11,7 +11,7 @@ use crate::run::pass_a_terminal_through;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_kiln");
 
-/// Everything that an owner, a mode or an attribute can be about; times are set.
+/// Files with every kind of owner, mode and attribute. Their times are set.
 const DOCKERFILE: &str = r"FROM base AS made
 RUN mkdir -p /d/gone /d/kept /d/hidden && echo x > /d/gone/f && echo x > /d/hidden/below && \
     echo setuid > /d/suid && chmod 4755 /d/suid && mkdir /d/sgid && chmod 3775 /d/sgid && \
@@ -27,13 +27,14 @@ RUN touch /unpacked/capable && touch -d @1000000000 /unpacked/capable && rm /own
     touch -d @1000000000 /owned
 ";
 
-/// What only more than one id can do.
+/// Steps that require more than one ID.
 const MANY: &str = "RUN chown 5:6 /d/kept && chown -h 7:8 /d/link && chown nobody /d/sgid && \
                     touch -h -d @1000000000 /d/kept /d/link /d/sgid /d\n\
                     RUN mkdir /mine && chown 33 /mine && touch -d @1000000000 /mine\n\
                     USER 33:44\nRUN echo mine > /mine/f && touch -d @1000000000 /mine/f /mine\n";
 
-/// Makes an archive with files of other owners, a file with capabilities, and attributes.
+/// A script that creates an archive with files of other owners, a file with capabilities, and
+/// attributes.
 const ARCHIVE: &str = r"
 import struct, sys, tarfile
 with tarfile.open(sys.argv[1], 'w', format=tarfile.PAX_FORMAT) as tar:
@@ -56,7 +57,7 @@ fn skipped(test: &str) -> bool {
     skip(test, &[Need::Accounts, Need::Program("python3")])
 }
 
-/// Builds and returns the digest of the manifest, and what the archive lists.
+/// Builds. Returns the digest of the manifest and the listing of the archive.
 fn image(kiln: &Kiln, dockerfile: &str) -> (String, String) {
     kiln.write("build/Dockerfile", dockerfile);
     kiln.write("build/ctx/file", "content\n");
@@ -91,7 +92,7 @@ fn images_are_what_root_would_have_built() {
     assert_eq!(listing_of_many, listing);
     assert_eq!(index_of_many, index);
     assert!(listing.contains("70000") && listing.contains("654321"), "{listing}");
-    // Built upon, the image gives the same once more: owners come back out of the blobs.
+    // A build on the image produces the same again: the blobs hold the owners.
     let again = "FROM image\nUSER 0\nCOPY --from=image /unpacked /again/\nRUN touch /d/suid /unpacked/dir/far && \
                  touch -d @1000000000 /d/suid /unpacked/dir/far\n";
     let rebuild = |kiln: &Kiln| {
@@ -120,13 +121,13 @@ fn a_single_id_records_owners() {
     let (index_of_single, listing_of_single) = image(&single, DOCKERFILE);
     assert_eq!(listing_of_single, listing);
     assert_eq!(index_of_single, index);
-    // Where nobody else is, what a step is given for others is root's.
+    // With a single ID, secrets and cache mounts for other users belong to root.
     single.write("secret", "value\n");
     let secret = format!("id=s,src={}", single.path("secret").display());
     let mounts = "FROM base\nRUN --mount=type=secret,id=s,uid=7,mode=0400 \
                   --mount=type=cache,target=/c,uid=7 grep value /run/secrets/s && touch /c/f\n";
     single.build_text(mounts, &["--secret", &secret]).success();
-    // What a step itself tries is the kernel's business, and the way out is told.
+    // The kernel refuses other IDs to a step, and kiln prints a hint.
     for step in ["RUN touch /f && chown 5 /f", "USER 5\nRUN true"] {
         let failed = single.build_text(&format!("FROM base\n{step}\n"), &[]).failure();
         assert!(failed.contains("package uidmap"), "{failed}");
@@ -153,14 +154,14 @@ fn a_container_is_root_of_what_belongs_to_the_user() {
     let user = kiln.account().unwrap().uid();
     assert_eq!(uid("shared/g"), user, "root inside is who runs kiln");
     assert!(uid("shared/h") != user && uid("shared/h") > 5, "others are subordinate");
-    // Other namespaces than root's, with the same in them.
+    // The container has other namespaces than root's, with the same contents.
     let script = "ls /sys/class/net; ls /sys/fs/cgroup | wc -l; ls /proc | grep -c '^[0-9]'";
     let seen = kiln.run(&["run", "--network", "none", "img", "sh", "-c", script]).success();
     assert_eq!(seen.lines().next(), Some("lo"), "{seen}");
     assert_eq!(kiln.run(&["run", "img", "sh", "-c", "exit 9"]).code, 9);
     let failed = kiln.run(&["run", "img", "mount", "-t", "tmpfs", "none", "/mnt"]);
     assert!(failed.failure().contains("denied"), "no more rights than containers of root have");
-    // Files of the user's own come out, whoever they belong to inside.
+    // Exported files belong to the user, whatever their owner inside is.
     let out = kiln.path("out");
     let local = format!("type=local,dest={}", out.display());
     kiln.build_text("FROM base\nCOPY --chown=9:9 Dockerfile /d\n", &["--output", &local]).success();
@@ -227,12 +228,12 @@ fn the_store_is_the_users_and_of_one_kind() {
     let mode = home.join("kiln").metadata().unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o700);
 
-    // The same store with other ids would have other owners in it.
+    // With other IDs, the same store would contain other owners.
     many.build_text("FROM base\nRUN touch /f && chown 5 /f\n", &["-t", "img"]).success();
     let root = many.root();
     let refused = run(Kiln::new(BINARY).command(&["run", "img", "true"]).env("KILN_ROOT", &root));
     assert!(refused.failure().contains("was made with other user ids"));
-    // Removing images takes files of all owners away.
+    // Removing images removes files of all owners.
     many.run(&["rmi", "img"]).success();
 }
 
@@ -258,7 +259,7 @@ fn repositories_and_archives_are_contexts_without_root() {
     let base = format!("base=oci-layout://{}", kiln.base().display());
     let mut command = kiln.command(&["build", "--build-context", &base, "-"]);
     run(command.stdin(std::fs::File::open(archive).unwrap())).success();
-    // Questions about a Dockerfile take no ids, and so no user namespace.
+    // Queries about a Dockerfile require no IDs, and so no user namespace.
     kiln.write("text/Dockerfile", "FROM scratch\nCOPY Dockerfile /\n");
     let said = kiln.run(&["build", "--check", "text"]).success();
     assert!(said.contains("no warnings"), "{said}");
@@ -287,7 +288,7 @@ fn a_killed_build_leaves_nothing_behind() {
         let mut processes = std::fs::read_dir("/proc").unwrap().flatten();
         !processes.any(|entry| std::fs::read(entry.path().join("cmdline")).is_ok_and(is_step))
     });
-    // Without a namespace nothing of it can be removed; what can't be is left to the next build.
+    // Commands without a namespace can't remove these files. The next build removes them.
     kiln.run(&["images"]).success();
     kiln.build_text("FROM base\nRUN true\n", &[]).success();
     let left = || std::fs::read_dir(kiln.root().join("tmp")).unwrap().count();

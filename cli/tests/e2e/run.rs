@@ -44,7 +44,7 @@ fn the_exit_status_is_the_commands() {
     let code = |arguments: &[&str]| kiln.run(&[&["run", "--rm"], arguments].concat()).code;
     assert_eq!(code(&["img", "true"]), 0);
     assert_eq!(code(&["img", "sh", "-c", "exit 7"]), 7);
-    // A signal that ends what the shell has started; process 1 is beyond the reach of its own.
+    // The signal ends a child of the shell; process 1 ignores its own signals.
     assert_eq!(code(&["img", "sh", "-c", "sh -c 'kill -9 $$'; exit $?"]), 137);
     assert_eq!(code(&["img", "no-such-program"]), 127);
     assert_eq!(code(&["img", "/etc/passwd"]), 126);
@@ -60,7 +60,7 @@ fn volumes_are_filled_and_binds_are_shared() {
     kiln.write("shared/f", "host\n");
     let shared = kiln.path("shared");
     let run = |arguments: &[&str]| kiln.run(&[&["run", "--rm"], arguments].concat());
-    // The image's content and owner, and writable.
+    // The volume has the image's content and owner, and is writable.
     let script = "cat /vol/f; stat -c %u:%g /vol; echo more > /vol/g && cat /vol/g";
     let seen = run(&["-u", "0", "img", "sh", "-c", script]).success();
     assert_eq!(seen, "image\n7:8\nmore\n");
@@ -74,7 +74,7 @@ fn volumes_are_filled_and_binds_are_shared() {
     // A named volume outlives its container.
     run(&["-u", "0", "-v", "keep:/k", "img", "sh", "-c", "echo kept > /k/f"]).success();
     assert_eq!(run(&["-v", "keep:/k", "img", "cat", "/k/f"]).success(), "kept\n");
-    // Nothing of a container is left in the image.
+    // The container hasn't changed the image.
     assert_eq!(run(&["img", "cat", "/vol/f"]).success(), "image\n");
 }
 
@@ -92,7 +92,7 @@ fn standard_input_is_passed_where_asked_for() {
             .stdout(std::process::Stdio::piped())
             .spawn()
             .unwrap();
-        // Without -i nobody reads: the pipe may be closed already.
+        // Without -i no process reads the pipe, which may be closed already.
         let _ = child.stdin.take().unwrap().write_all(b"typed\n");
         String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap()
     };
@@ -133,7 +133,7 @@ fn a_terminal_is_passed_through() {
     pass_a_terminal_through(&kiln(), &[]);
 }
 
-/// Uses a shell in a container as somebody at a terminal does.
+/// Uses a shell in a container like a user at a terminal.
 pub(crate) fn pass_a_terminal_through(kiln: &Kiln, options: &[&str]) {
     prepare(kiln);
     let (mut terminal, other) = Terminal::open();
@@ -153,18 +153,18 @@ pub(crate) fn pass_a_terminal_through(kiln: &Kiln, options: &[&str]) {
     terminal.expect("/dev/pts/0 30 100 done");
     terminal.resize(40, 120);
     terminal.expect("$ ");
-    // The size has to arrive on its way through kiln.
+    // The new size must pass through kiln.
     terminal.press("while test \"$(stty size)\" != '40 120'; do :; done; echo resi''zed\r");
     terminal.expect("resized");
     terminal.expect("$ ");
-    // Told by the program in the foreground: the shell itself would lose a Ctrl-C before that.
+    // The program in the foreground prints this. Before that, the shell would lose a Ctrl-C.
     terminal.press("sh -c \"echo be''gun; exec sleep 1000\"; echo never\r");
     terminal.expect("begun");
     terminal.press("\u{3}");
     terminal.expect("$ ");
     terminal.press("exit 5\r");
     assert_eq!(child.wait().unwrap().code(), Some(5));
-    // The user's terminal is what it was.
+    // The user's terminal has its old settings.
     let after = rustix::termios::tcgetattr(&other).unwrap();
     assert_eq!(format!("{before:?}"), format!("{after:?}"));
 }

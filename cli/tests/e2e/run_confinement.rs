@@ -11,13 +11,14 @@ use kiln_testkit::{Kiln, Need, skip};
 use crate::kiln;
 use crate::run_options::{prepared, run};
 
-/// The options that choose what runs a container: nothing for the sandbox, and runc where it is there.
+/// Returns the options for each runtime: none for the sandbox, and those for runc if it is
+/// installed.
 fn runtimes() -> Vec<&'static [&'static str]> {
     let runc: Option<&[&str]> = find_program("runc").map(|_| &["--oci-runtime", "runc"][..]);
     [&[][..]].into_iter().chain(runc).collect()
 }
 
-/// Runs a script by root of the container.
+/// Runs a script as root of the container.
 fn root(kiln: &Kiln, options: &[&str], script: &str) -> kiln_testkit::Output {
     run(kiln, &[&["-u", "0", "--network", "none"], options].concat(), script)
 }
@@ -56,13 +57,13 @@ fn system_calls_are_those_of_a_profile() {
         assert_eq!(says(&[]), format!("{full}linked\n{rest}Seccomp:\t2\n"), "{runtime:?}");
         let time = says(&["--cap-add", "SYS_TIME"]);
         assert!(!time.contains("linked"), "{runtime:?}: {time}");
-        // A privileged container keeps to a profile, too, and has the capability.
+        // The profile applies to a privileged container, too, which has the capability.
         let privileged = says(&["--privileged"]);
         assert_eq!(
             privileged.replace("ln: /w/l: Operation not permitted\n", ""),
             format!("{full}{rest}named\nSeccomp:\t2\n")
         );
-        // So does a user other than root, who can't install a filter.
+        // It also applies to a user other than root, who can't install a filter.
         let typed = [&["--privileged", "--security-opt", &option], runtime].concat();
         assert_eq!(run(&kiln, &typed, "mkdir /tmp/d 2>/dev/null; id -u").success(), "1000\n");
         let paths = [&["--security-opt", "systempaths=unconfined"], runtime].concat();
@@ -83,7 +84,8 @@ fn system_calls_are_those_of_a_profile() {
     for part in ["profile.json", "invalid type: integer `1`, expected a string at line 2"] {
         assert!(shown.contains(part), "{shown}");
     }
-    // What the program itself takes to begin may be refused, which is said and no success.
+    // A profile may refuse the system calls that start the program. Then the run fails with an
+    // error.
     kiln.write("profile.json", "{ \"defaultAction\": \"SCMP_ACT_ERRNO\" }");
     assert_ne!(root(&kiln, &["--security-opt", &option], "true").code, 0);
 }
@@ -95,7 +97,7 @@ fn devices_are_opened_as_far_as_is_allowed() {
     }
     let kiln = prepared();
     let script = "head -c 1 /dev/mine >/dev/null 2>&1 && echo read; (echo x > /dev/mine) 2>/dev/null && echo wrote; true";
-    // A device that no container may open by itself, and that the one who runs the test can open.
+    // A device that containers may not open by default, but that the test's user can open.
     let can_open = std::fs::File::open("/dev/fuse").is_ok();
     let opened = |text: &'static str| if can_open { text } else { "" };
     for runtime in runtimes() {
@@ -142,7 +144,7 @@ fn an_insecure_step_may_all_that_kiln_may() {
         text.lines().find(|line| line.starts_with("CapEff")).unwrap().to_owned()
     };
     let own = capabilities("/proc/self/status");
-    // The nodes that kiln itself can open tell what a step could.
+    // A step could open the nodes that kiln itself can open.
     let nodes = [("c", 1, 11), ("b", 7, 0), ("c", 10, 229), ("c", 10, 237)];
     let openable = nodes.iter().filter(|(kind, major, minor)| {
         let node = kiln.path("node");
@@ -174,13 +176,13 @@ fn an_insecure_step_may_all_that_kiln_may() {
         kiln.build_text(&text, &[&more, arguments].concat()).success();
         kiln.run(&["run", "--network", "none", "a", "cat", "/seen"]).success()
     };
-    // With limits or without, beside a step that devices are filtered for.
+    // With and without limits, beside a step with a device filter.
     for arguments in [&[][..], &["--memory", "256m"]] {
         let insecure = seen("--security=insecure", arguments);
         let expected = format!("{openable}{own}\nNoNewPrivs:\t0\nSeccomp:\t0\ninside\n");
         assert!(insecure.starts_with(&expected), "{arguments:?}: {insecure}\n{expected}");
         assert!(insecure.ends_with("mounted\nloops\nset\nwritable\n"), "{insecure}");
-        // Its processes and its name are its own all the same.
+        // It still has its own processes and its own name.
         let processes = insecure.strip_prefix(&expected).unwrap().lines().next().unwrap();
         assert!(processes.trim().parse::<u32>().unwrap() < 6, "{insecure}");
     }
@@ -210,13 +212,13 @@ fn processes_are_the_hosts_and_end_with_the_container() {
             || execute(Command::new("pgrep").args(["-f", &format!("^sleep {word}$")])).code == 0;
         let shared = [&["--pid", "host"], runtime].concat();
         assert_eq!(root(&kiln, &shared, &look).success(), "seen\nother\n", "{runtime:?}");
-        // What it leaves behind ends with it, in sessions of their own, too.
+        // Its remaining processes end with it, even in sessions of their own.
         let leave = format!(
             "setsid sh -c 'sleep {word} & sleep {word}' >/dev/null 2>&1 & sleep 0.3; exit 3"
         );
         assert_eq!(root(&kiln, &shared, &leave).code, 3, "{runtime:?}");
         assert!(!runs(), "{runtime:?}");
-        // It dies with kiln.
+        // The container dies with kiln.
         let options = ["run", "--rm", "-u", "0", "--network", "none", "--pid", "host"];
         let script = format!("sleep {word} & sleep {word}");
         let arguments = [&options[..], runtime, &["img", "sh", "-c", &script]].concat();
@@ -248,7 +250,7 @@ fn process_1_of_runc_is_kilns_own() {
         assert_eq!(refused.code, 125);
         assert!(refused.stderr.contains("it takes a static kiln"), "{}", refused.stderr);
     }
-    // The libraries that the kiln under test needs.
+    // The libraries of the kiln under test.
     let libraries: Vec<String> = ["/lib", "/lib64", "/usr/lib", "/usr/lib64"]
         .into_iter()
         .filter(|path| Path::new(path).is_dir())
@@ -303,7 +305,7 @@ fn names_streams_and_memory_are_chosen() {
     assert_eq!(attached(&["STDERR"]), (String::new(), "err\n".to_owned()));
     assert_eq!(attached(&["stdout", "stderr"]), ("out\n".to_owned(), "err\n".to_owned()));
     assert_eq!(root(&kiln, &["-a", "out"], "true").code, 125);
-    // A variable that isn't there isn't there in the container either.
+    // A variable that isn't set here isn't set in the container either.
     assert_eq!(
         root(&kiln, &["-e", "PATH_NOT_SET", "-e", "A="], "env | grep -E '^(A|PATH_)'").success(),
         "A=\n"
@@ -313,7 +315,7 @@ fn names_streams_and_memory_are_chosen() {
     assert_eq!(limits.success(), "ran\n");
 }
 
-/// Runs a shell's script in a mount namespace of its own.
+/// Runs a shell script in a mount namespace of its own.
 fn apart(kiln: &Kiln, script: &str) -> kiln_testkit::Output {
     let mut command = Command::new("unshare");
     command.args(["-m", "--propagation", "private", "sh", "-e", "-c", script]);
@@ -347,7 +349,7 @@ fn mounts_come_and_go_as_they_are_linked() {
     let until = "; do n=$((n + 1)); test $n -lt 200 || exit 9; sleep 0.05; done";
     for runtime in runtimes() {
         let runtime = runtime.join(" ");
-        // The host mounts something, and the container sees it where it is linked.
+        // The host mounts a file system, and the container sees it if the mounts are linked.
         let comes = |mode: &str| {
             let script = format!(
                 "mount -t tmpfs none {place}; mount --make-shared {place}; mkdir {place}/sub; \
@@ -360,7 +362,8 @@ fn mounts_come_and_go_as_they_are_linked() {
         assert_eq!(comes("rshared"), "new\n", "{runtime}");
 
         assert_eq!(comes("rprivate"), "", "{runtime}");
-        // The container mounts something, and the host sees it where both are linked.
+        // The container mounts a file system, and the host sees it if the mounts are linked in both
+        // directions.
         let goes = |mode: &str| {
             let script = format!(
                 "mount -t tmpfs none {place}; mount --make-shared {place}; mkdir {place}/sub; \
@@ -388,7 +391,7 @@ fn a_platform_that_the_store_lacks_is_fetched() {
     }
     let (registry, kiln) = (DockerRegistry::start(), kiln());
     let name = format!("{}/two:1", registry.address());
-    // What runs is this machine's, whatever it is said to be for.
+    // The programs are this machine's, although the image is for other platforms.
     let dockerfile = "FROM --platform=$BUILDPLATFORM base AS cross\nARG TARGETARCH\nRUN echo $TARGETARCH > /arch\n\
                       FROM scratch\nCOPY --from=cross / /\n";
     let output = format!("type=registry,name={name}");
@@ -409,7 +412,7 @@ fn a_platform_that_the_store_lacks_is_fetched() {
     assert_eq!(says(&["--platform", "linux/arm64"]).success(), "arm64\n");
     let fetched = registry.take_log();
     assert!(fetched.iter().any(|line| line.contains("/two/blobs/")), "{fetched:#?}");
-    // Both are there from now on.
+    // From now on the store has both platforms.
     assert_eq!(says(&["--platform", "linux/arm64"]).success(), "arm64\n");
     assert_eq!(says(&["--platform", "linux/amd64"]).success(), "amd64\n");
     assert_eq!(registry.take_log(), [""; 0]);

@@ -1,4 +1,4 @@
-//! `kiln run`'s options for what a container may, has mounted and is called.
+//! `kiln run`'s options for rights, mounts and names of containers.
 
 use kiln_testkit::{Kiln, Need, skip};
 
@@ -9,7 +9,7 @@ pub(crate) fn run(kiln: &Kiln, options: &[&str], script: &str) -> kiln_testkit::
     kiln.run(&[&["run", "--rm"], options, &command].concat())
 }
 
-/// Builds the image `img`, with a setuid program.
+/// Builds the image `img` with a setuid program.
 pub(crate) fn prepared() -> Kiln {
     let kiln = kiln();
     let dockerfile = "FROM base\nRUN rm -f /bin/su && cp /bin/busybox /bin/su && chmod 4755 /bin/su && \
@@ -77,12 +77,12 @@ fn mounts_and_names_are_chosen() {
     let (m, n) = seen.split_once('\n').unwrap();
     assert!(m.contains("nosuid,nodev,noexec") && m.contains("mode=700"), "{seen}");
     assert!(n.contains("nosuid,nodev") && !n.contains("noexec"), "{seen}");
-    // A part of a volume, which is filled unless that isn't wanted.
+    // A subdirectory of a volume. The volume is filled unless an option prevents it.
     says(&["-u", "0", "-v", "kept:/w"], "mkdir -p /w/a && echo part > /w/a/f");
     let part = ["--mount", "src=kept,dst=/p,volume-subpath=a,ro"];
     assert_eq!(says(&part, "cat /p/f"), "part\n");
     assert_eq!(says(&["-v", "empty:/etc:nocopy"], "ls /etc | grep -v -E 'resolv|host'; true"), "");
-    // Names.
+    // Names of the container.
     let host = nix::unistd::gethostname().unwrap().into_string().unwrap();
     assert_eq!(says(&["--network", "host"], "hostname").trim(), host);
     assert_eq!(says(&["-h", "box", "-w", ""], "hostname; pwd"), "box\n/w\n");
@@ -96,7 +96,7 @@ fn mounts_and_names_are_chosen() {
     assert!(written.len() == 64 && written.starts_with(name.trim()), "{written} {name}");
     let again = run(&kiln, &["--cidfile", &id], "true");
     assert!(again.code == 125 && again.stderr.contains("is there already"), "{}", again.stderr);
-    // These change nothing, and are taken.
+    // kiln accepts these options without effect.
     let accepted =
         ["--label", "a=b", "--health-cmd", "true", "--stop-signal", "INT", "--expose", "80"];
     says(&accepted, "true");

@@ -1,6 +1,6 @@
-//! Many builds at once on one store, some of them killed, with a cap that bites.
+//! Many concurrent builds on one store, some of them killed, with a low limit of its size.
 //!
-//! What is run here is a small part of what `testdata/tools/soak` does by default.
+//! The test runs a small part of the default work of `testdata/tools/soak`.
 
 use std::path::Path;
 use std::process::Command;

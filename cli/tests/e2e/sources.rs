@@ -1,4 +1,4 @@
-//! Files behind URLs, and repositories.
+//! Files at URLs, and repositories.
 
 use std::path::Path;
 use std::process::Command;
@@ -17,7 +17,7 @@ fn shell(kiln: &Kiln, image: &str, script: &str) -> String {
     kiln.run(&["run", "--rm", image, "sh", "-c", script]).success()
 }
 
-/// Tells whether a plain report shows a step as run.
+/// Returns `true` if a plain report shows that a step ran.
 fn ran(report: &str, step: &str) -> bool {
     let line = report.lines().find(|line| line.contains(step)).expect("the step is shown");
     let number = line.split(' ').next().unwrap();
@@ -105,7 +105,7 @@ fn servers_are_hostile() {
         let stderr = kiln.build_text(&dockerfile, &["--input-limit", "8m"]).failure();
         assert!(stderr.contains(word) && stderr.contains(&url), "{path}: {stderr}");
     }
-    // The name in the URL counts, whatever the server says.
+    // The name in the URL counts; kiln ignores the server's.
     let disposition = "attachment; filename=\"../../../../x\"";
     server.put("/named", Answer::of("named\n").with("Content-Disposition", disposition));
     let dockerfile = format!("FROM base\nADD {} /d/\n", server.url("/named"));
@@ -169,7 +169,7 @@ fn repositories_are_checked_out() {
     assert!(ran(&again.stderr, "RUN ls -A"), "{}", again.stderr);
     assert!(cat(&kiln, "a", "/list").contains("new"));
 
-    // A commit is enough: nobody is asked any more.
+    // A commit ID is enough, so kiln sends no request.
     let pinned = format!("FROM base\nADD {url}#{first} /commit\n");
     drop(repository);
     kiln.build_text(&pinned, &["-t", "a"]).success();
@@ -196,7 +196,7 @@ fn submodules_and_long_commits_are_taken() {
     assert_eq!(cat(&kiln, "a", "/r/sub/f"), "inner\n");
     assert_eq!(shell(&kiln, "a", "ls -A /r/sub /without/sub"), "/r/sub:\nf\n\n/without/sub:\n");
 
-    // A repository whose ids are SHA-256.
+    // A repository with SHA-256 object IDs.
     let other = repository.served.path().join("long");
     let mut init = Command::new("git");
     run(init.args(["init", "--quiet", "--object-format=sha256"]).arg(&other)).success();
@@ -249,7 +249,7 @@ fn references_and_directories_are_hostile() {
         assert!(!stderr.contains("canary-secret"), "{fragment}: {stderr}");
     }
     assert!(!touched.exists());
-    // What climbs ends at the root, and a link is a link.
+    // `..` stops at the root, and a link stays a link.
     let dockerfile = format!("FROM base\nADD {url}#main:../../d /up\nADD {url}#main /r\n");
     kiln.build_text(&dockerfile, &["-t", "a"]).success();
     assert_eq!(
@@ -283,7 +283,7 @@ fn nothing_of_the_hosts_git_counts_and_nothing_of_the_repositorys_runs() {
     kiln.build_text(&format!("FROM base\nADD {url} /r\n"), &["-t", "a"]).success();
     assert_eq!(cat(&kiln, "a", "/r/f"), "content\n");
 
-    // Submodules are fetched as the repository is: not from files, and not by programs.
+    // Submodules are fetched like the repository, never from files or by programs.
     let canary = kiln.path("canary.git");
     repository.git(&["clone", "--quiet", "--bare", ".", canary.to_str().unwrap()]);
     for address in [
@@ -332,7 +332,7 @@ fn passwords_reach_git_and_nobody_else() {
         let found = run(grep.args(["-rl", "canary-password"]).arg(&place));
         assert_eq!(found.stdout, "", "{}", place.display());
     }
-    // A token goes over https alone, whether its name has the host or not.
+    // kiln sends a token only over https, whether the secret's name contains the host or not.
     let token = kiln.write("token", "canary-token");
     let dockerfile = format!("FROM base\nADD {url} /r\n");
     for id in ["GIT_AUTH_TOKEN", "GIT_AUTH_TOKEN.127.0.0.1"] {
@@ -435,7 +435,7 @@ fn keys_are_lent_by_who_builds_and_not_by_a_dockerfile() {
     let repository = Repository::new(&kiln);
     repository.write("Dockerfile", "FROM base\nCOPY Dockerfile /f\n");
     repository.commit();
-    // It runs here what the real one would run on the other side.
+    // The script runs the remote command on this machine.
     let log = kiln.path("ssh.log");
     let script = format!(
         "#!/bin/sh\necho \"$SSH_AUTH_SOCK $*\" >> {}\nfor last; do :; done\nexec sh -c \"$last\"\n",

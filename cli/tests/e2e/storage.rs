@@ -1,4 +1,4 @@
-//! What the store takes on the disk: the account of it, giving parts of it up, and a cap.
+//! The store's disk usage: its report, its reduction, and its limit.
 
 use std::path::Path;
 use std::process::Command;
@@ -9,24 +9,24 @@ use kiln_testkit::{Kiln, Need, skip};
 
 use crate::kiln;
 
-/// Returns what `du` says of a directory.
+/// Returns the size of a directory according to `du`.
 fn du(path: &Path) -> u64 {
     let output = Command::new("du").args(["-s", "--block-size=1"]).arg(path).output().unwrap();
     String::from_utf8_lossy(&output.stdout).split('\t').next().unwrap().parse().unwrap_or_default()
 }
 
-/// Does some work, and returns the most that a directory took meanwhile.
+/// Runs `work`. Returns its result and the peak size of a directory in the meantime.
 fn peak<T>(path: &Path, work: impl FnOnce() -> T) -> (T, u64) {
     let (is_over, most) = (AtomicBool::new(false), AtomicU64::new(0));
     let value = std::thread::scope(|scope| {
         scope.spawn(|| {
             while !is_over.load(Ordering::Relaxed) {
-                // What is moved while `du` goes by, it counts twice; but not twice in a row.
+                // `du` counts a file that moves during its run twice, but not in two runs in a row.
                 most.fetch_max(du(path).min(du(path)), Ordering::Relaxed);
                 std::thread::sleep(Duration::from_millis(20));
             }
         });
-        // Where it panics, looking has to end all the same.
+        // Even if the work panics, the measuring thread must end.
         let value = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
         is_over.store(true, Ordering::Relaxed);
         value.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
@@ -34,14 +34,13 @@ fn peak<T>(path: &Path, work: impl FnOnce() -> T) -> (T, u64) {
     (value, most.into_inner())
 }
 
-/// Builds a text into an archive outside of the store, with a cap.
+/// Builds a Dockerfile into an archive outside the store, with a limit.
 fn capped(kiln: &Kiln, cap: &str, dockerfile: &str) -> kiln_testkit::environment::Output {
     let archive = format!("type=oci,dest={}", kiln.path("out.tar").display());
     kiln.build_text(dockerfile, &["--max-storage", cap, "-o", &archive])
 }
 
-/// Returns a step that writes so many mebibytes, of which no two builds have the same, and not faster
-/// than a disk does.
+/// Returns a step that writes random data of a size in MiB, no faster than a disk.
 fn writes(name: u32, mebibytes: u32) -> String {
     format!(
         "RUN for i in $(seq {mebibytes}); do head -c 1048576 /dev/urandom >> /f{name}; \
@@ -49,7 +48,7 @@ fn writes(name: u32, mebibytes: u32) -> String {
     )
 }
 
-/// The cap of these tests, as the option has it `64m`.
+/// The limit of these tests; the option's `64m`.
 const CAP: u64 = 64 << 20;
 
 #[test]
@@ -94,7 +93,7 @@ fn builds_stay_below_the_cap_and_the_oldest_cache_makes_room() {
     let first = capped(&kiln, "64m", &dockerfile(0));
     assert!(!first.stderr.contains("all cached"), "it has made room: {}", first.stderr);
 
-    // What is too much for it fails, and leaves the store whole.
+    // A build that exceeds the limit fails, and leaves the store intact.
     let (failed, most) =
         peak(&kiln.root(), || capped(&kiln, "64m", &format!("FROM base\n{}", writes(9, 100))));
     let error = failed.failure();
@@ -112,7 +111,7 @@ fn builds_stay_below_the_cap_and_the_oldest_cache_makes_room() {
     assert!(error.contains("config.toml") && error.contains("invalid size"), "{error}");
 }
 
-/// Returns what `kiln system df` says of a kind of things.
+/// Returns a field of `kiln system df` for a kind of object.
 fn told(kiln: &Kiln, kind: &str, field: &str) -> u64 {
     let format = format!("{{{{.Type}}}}={{{{.{field}}}}}");
     let shown = kiln.run(&["system", "df", "--format", &format]).success();
@@ -122,7 +121,7 @@ fn told(kiln: &Kiln, kind: &str, field: &str) -> u64 {
 }
 
 fn assert_is_what_du_says(kiln: &Kiln) {
-    // A build's last act, flushing the store, changes the index still.
+    // The last act of a build, the flush of the store, still changes the index.
     kiln_testkit::peers::wait_until("the account is what du says", || {
         let shown = kiln.run(&["system", "df", "--format", "{{.SizeBytes}}"]).success();
         let told: u64 = shown.lines().map(|line| line.parse::<u64>().unwrap()).sum();
@@ -131,7 +130,7 @@ fn assert_is_what_du_says(kiln: &Kiln) {
     });
 }
 
-/// A build that leaves a bit of everything behind.
+/// A build that leaves every kind of object behind.
 const MIXED: &str = "FROM base AS a
 RUN head -c 3000000 /dev/urandom > /a && ln /a /b && seq 300000
 FROM base
@@ -194,12 +193,12 @@ fn what_is_stored_is_accounted_for_and_pruned() {
     assert_eq!(kiln.run(&["system", "check"]).success(), "The store is in order.\n");
 }
 
-/// Gives up what is stored, part by part.
+/// Prunes the store part by part.
 fn assert_is_pruned(kiln: &Kiln) {
-    // Nobody has said yes.
+    // Without a confirmation, nothing is removed.
     let asked = kiln.run(&["prune"]).success();
     assert!(asked.contains("[y/N]"), "{asked}");
-    // Documents of the image that was written elsewhere are garbage.
+    // Documents of an image that was exported elsewhere are garbage.
     let kept = kiln.run(&["prune", "-f", "--keep-storage", "1g"]).success();
     assert!(kept.starts_with("Total reclaimed space: "), "{kept}");
     let since = kiln.run(&["builder", "prune", "-f", "--filter", "until=24h"]).success();
@@ -251,7 +250,7 @@ fn what_a_running_container_uses_stays() {
     output.read_to_string(&mut rest).unwrap();
     assert!(child.wait().unwrap().success());
     assert!(rest.starts_with("kept\nvolume\n"), "{rest}");
-    // Now nobody uses it any more.
+    // Now nothing uses it any more.
     kiln.run(&["system", "prune", "-af", "--volumes"]).success();
     assert_eq!(kiln.run(&["images", "-q"]).success(), "");
     let asked = kiln.run(&["prune", "-a"]).success();

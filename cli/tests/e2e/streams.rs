@@ -1,4 +1,4 @@
-//! Standard output that can't be written, and readers that go away.
+//! Standard output that can't be written, and readers that close their pipe.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -67,13 +67,14 @@ fn output_that_can_not_be_written_is_an_error() {
         assert!(stderr.ends_with(message), "{line:?}: {stderr}");
         assert_eq!(stderr.matches("left on device").count(), 1, "{line:?}: {stderr}");
     }
-    // What a program writes to standard error is its result, too.
+    // A program's standard error is part of the result, too.
     let full = File::options().write(true).open("/dev/full").unwrap();
     let mut command = kiln.command(&["run", "--rm", "img", "sh", "-c", "echo x >&2"]);
     assert_eq!(command.stderr(full).status().unwrap().code(), Some(1));
 }
 
-/// Runs a command whose reader goes after a line, and returns how it has ended and what it has said.
+/// Runs a command whose reader closes the pipe after a line. Returns the exit status and standard
+/// error.
 fn head(mut command: Command) -> (std::process::ExitStatus, String) {
     let begun = Instant::now();
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -93,7 +94,7 @@ fn a_reader_that_goes_away_ends_the_writer() {
     let kiln = built();
     for line in [
         &["run", "--rm", "img", "yes"][..],
-        // The shell doesn't mind that it can't write.
+        // The shell ignores that it can't write.
         &["run", "--rm", "img", "sh", "-c", "trap '' PIPE; while :; do echo x; done 2>/dev/null"],
         &["run", "--rm", "-t", "img", "yes"],
         &["run", "--rm", "--network", "host", "img", "sh", "-c", "yes >&2 & yes"],
@@ -115,7 +116,7 @@ fn a_reader_that_goes_away_ends_the_writer() {
     {
         let mut shell = Command::new("sh");
         let inner = kiln.command(line);
-        // `head` is gone before there is anything to write.
+        // `head` ends before kiln writes.
         shell.args(["-c", "{ sleep 0.2; \"$0\" \"$@\"; echo $? >&2; } | head -n 0"]);
         shell.arg(inner.get_program()).args(inner.get_args());
         shell.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
@@ -134,11 +135,11 @@ fn a_terminal_whose_reader_goes_away_ends_the_writer() {
     let mut command = kiln.command_on_terminal(&["run", "--rm", "-it", "img", "yes"]);
     command.stdin(other);
     let (status, stderr) = head(command);
-    // `setsid` reports how it ended as shells do.
+    // `setsid` reports a signal in the shells' convention.
     assert!(status.code() == Some(128 + SIGPIPE) || status.signal() == Some(SIGPIPE), "{stderr}");
 }
 
-/// Runs a command line of bash's, where `kiln` is kiln.
+/// Runs a bash command line in which `kiln` is the kiln under test.
 fn bash(kiln: &Kiln, script: &str) -> kiln_testkit::Output {
     let inner = kiln.command::<&str>(&[]);
     let mut shell = Command::new("bash");
@@ -161,7 +162,7 @@ fn what_can_be_read_once_is_given_to_all() {
     kiln.write("d/Dockerfile", format!("FROM base\n{secret}\n{other}\n"));
     let both = "--secret id=q,src=/dev/stdin --secret id=r,src=/dev/stdin";
     bash(&kiln, &format!("echo x | kiln build {base} {both} d")).success();
-    // A Dockerfile, with a context of any kind.
+    // A Dockerfile with any kind of context.
     kiln.write("e/file", "text\n");
     let dockerfile = "-f <(printf 'FROM scratch\\nCOPY file /\\n') -o out";
     for context in ["e", "- < <(tar -C e -c file)"] {
@@ -203,7 +204,7 @@ fn broken_configuration_is_never_passed_over_in_silence() {
     let refused = kiln.run(&build).failure();
     assert!(refused.contains("registries.toml: line 2: "), "{refused}");
     std::fs::remove_file(own).unwrap();
-    // Of others, the files are ignored, and the user is told; once.
+    // kiln ignores invalid files of other programs, and warns the user once.
     kiln.write("home/.config/docker/daemon.json", "{\n \"registry-mirrors\": [],\n}\n");
     kiln.write("home/.docker/config.json", "{\"auths\": {},\n}\n");
     for (line, warning) in [
@@ -214,7 +215,7 @@ fn broken_configuration_is_never_passed_over_in_silence() {
         let warning = format!("{warning}; the file is ignored\n");
         assert_eq!(refused.matches(&warning).count(), 1, "{refused}");
     }
-    // A file that can't be read isn't written over either.
+    // kiln doesn't overwrite a file that it can't read.
     let mut login = kiln.command(&["login", "-u", "u", "-p", "p", "127.0.0.1:1"]);
     assert_ne!(run(&mut login).code, 0);
     let left = std::fs::read_to_string(kiln.path("home/.docker/config.json")).unwrap();

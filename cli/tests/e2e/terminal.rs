@@ -1,13 +1,13 @@
-//! A terminal for tests.
+//! A pseudoterminal for tests.
 
-/// A terminal that a test types on and reads from.
+/// A terminal on which a test types and reads.
 pub(crate) struct Terminal {
     keyboard: std::fs::File,
     shown: String,
 }
 
 impl Terminal {
-    /// Returns a terminal, and the descriptor of its other side.
+    /// Opens a terminal. Returns it with the descriptor of its other side.
     pub(crate) fn open() -> (Self, std::fs::File) {
         use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
         let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
@@ -32,7 +32,7 @@ impl Terminal {
         std::io::Write::write_all(&mut self.keyboard, keys.as_bytes()).unwrap();
     }
 
-    /// Reads until `text` is shown, after what was waited for before.
+    /// Reads until `text` appears after the previously expected text.
     pub(crate) fn expect(&mut self, text: &str) {
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
         while !self.shown.contains(text) {
@@ -44,7 +44,7 @@ impl Terminal {
                 continue;
             }
             let mut buffer = [0; 4096];
-            // A terminal that nobody is connected to any more reads as an error.
+            // Reading fails once the other side is closed.
             let read = std::io::Read::read(&mut self.keyboard, &mut buffer).unwrap_or(0);
             assert!(read > 0, "the terminal was closed after {:?}", self.shown);
             self.shown.push_str(&String::from_utf8_lossy(&buffer[..read]));

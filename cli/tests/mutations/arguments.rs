@@ -1,4 +1,4 @@
-//! Changes to what the build is given.
+//! Changes to the arguments of the build.
 
 use super::project::Change::Arguments;
 use super::project::{FOLLOWS, Mutation, mutation, then};
@@ -94,7 +94,8 @@ fn anew() -> Vec<Mutation> {
             &[Arguments(&["--no-cache-filter", "tools"])],
             &[("RUN echo \"tool", "asked for by --no-cache-filter")],
         ),
-        // Nothing but the Dockerfile settles what base images and working directories are.
+        // The option doesn't apply to base images and working directories, whose results depend
+        // only on the Dockerfile.
         mutation(
             "everything anew",
             &[Arguments(&["--no-cache"])],
@@ -115,7 +116,7 @@ fn anew() -> Vec<Mutation> {
     ]
 }
 
-/// A platform whose programs run here, too.
+/// A platform whose programs run on this machine, too.
 fn platform() -> Vec<Mutation> {
     let platform = "platform: linux/amd64 → linux/amd64/v2";
     let reruns = everything(FOLLOWS).into_iter().map(|(step, cause)| {
@@ -132,8 +133,8 @@ pub(crate) fn mutations() -> Vec<Mutation> {
     [without_effect(), values(), surroundings(), anew(), here].concat()
 }
 
-/// Returns all steps that are built on the base image, with their causes; the working directory
-/// comes first.
+/// Returns all steps that depend on the base image, with their causes. The working directory comes
+/// first.
 fn everything(cause: &'static str) -> Vec<(&'static str, &'static str)> {
     let steps = [
         "WORKDIR /src",

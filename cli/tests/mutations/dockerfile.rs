@@ -3,18 +3,18 @@
 use super::project::Change::{Arguments, Edit, Write};
 use super::project::{FOLLOWS, Mutation, mutation, then};
 
-/// What is built on the first instructions of the stage `build`.
+/// The steps that depend on the first instructions of the stage `build`.
 const BUILD: [&str; 6] =
     ["type=cache", "COPY --from=tools", "COPY --exclude", "scripts/", "RUN <<EOF", "type=secret"];
 
 type Reruns = Vec<(&'static str, &'static str)>;
 
-/// Returns what reruns in the stage `build` from a step on.
+/// Returns the steps of the stage `build` that rerun from a step on.
 fn build(first: &[(&'static str, &'static str)], done: usize) -> Reruns {
     then(first, &BUILD[done..])
 }
 
-/// Returns what reruns where the program has changed, too.
+/// Adds the steps that rerun if the program changes, too.
 fn with_program(mut reruns: Reruns) -> Reruns {
     let out = ("COPY --from=build /out", "file out: content changed");
     let following = ["/conf /app/conf", "COPY assets", "/app/motd", "RUN echo \"plain\""];

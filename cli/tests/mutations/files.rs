@@ -5,17 +5,17 @@ use super::project::Change::{
 };
 use super::project::{FOLLOWS, Mutation, mutation, then};
 
-/// What is built on the sources.
+/// The steps that depend on the sources.
 const AFTER_SOURCES: [&str; 3] = ["scripts/ ./scripts/", "RUN <<EOF", "type=secret"];
-/// What is built on the program.
+/// The steps that depend on the program.
 const AFTER_OUT: [&str; 4] = ["/conf /app/conf", "COPY assets", "/app/motd", "RUN echo \"plain\""];
 
-/// Returns what reruns where the sources have changed, but the program hasn't.
+/// Returns the steps that rerun if the sources change, but the program doesn't.
 fn sources(cause: &'static str) -> Vec<(&'static str, &'static str)> {
     then(&[("COPY --exclude=*.md src", cause)], &AFTER_SOURCES)
 }
 
-/// Returns what reruns where the program has changed, too.
+/// Returns the steps that rerun if the program changes, too.
 fn program(cause: &'static str) -> Vec<(&'static str, &'static str)> {
     let out = ("COPY --from=build /out", "file out: content changed");
     let mut reruns = sources(cause);
@@ -23,7 +23,7 @@ fn program(cause: &'static str) -> Vec<(&'static str, &'static str)> {
     reruns
 }
 
-/// Returns what reruns where the assets have changed.
+/// Returns the steps that rerun if the assets change.
 fn assets(cause: &'static str) -> Vec<(&'static str, &'static str)> {
     then(&[("COPY assets", cause)], &AFTER_OUT[2..])
 }

@@ -1,8 +1,8 @@
-//! A project that is changed in one thing at a time: what reruns is exactly what has to, and the
-//! explanation names the cause.
+//! Single changes to a project: exactly the necessary steps rerun, and the explanation names the
+//! cause.
 //!
-//! Each mutation is a row of a table: what is changed, and the steps that rerun, each with its cause.
-//! Before each the project is built as it was, which must run nothing.
+//! Each mutation is a row of a table: the changes, and the steps that rerun, each with its cause.
+//! Before each mutation, the test builds the original project, which must run no step.
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 mod arguments;

@@ -1,4 +1,4 @@
-//! The project, and how it is changed and built.
+//! The project, its changes and its builds.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -51,7 +51,7 @@ USER 1000
 CMD ["cat", "/app/out"]
 "#;
 
-/// Its files, with their modes.
+/// The project's files with their modes.
 const FILES: [(&str, &str, u32); 16] = [
     ("go.mod", "module app\n", 0o644),
     ("go.sum", "h1:x\n", 0o644),
@@ -71,48 +71,48 @@ const FILES: [(&str, &str, u32); 16] = [
     (".dockerignore", "*.log\n**/*.log\n", 0o644),
 ];
 
-/// What is done to the project, or to the build.
+/// A change to the project or to the build.
 #[derive(Clone, Debug)]
 pub(crate) enum Change {
-    /// A file is written, or written anew.
+    /// Creates or overwrites a file.
     Write(&'static str, &'static str),
-    /// A directory is made.
+    /// Creates a directory.
     MakeDir(&'static str),
-    /// A file's permission bits are set.
+    /// Sets a file's permission bits.
     Mode(&'static str, u32),
-    /// A file gets another owner.
+    /// Sets a file's owner.
     Owner(&'static str, u32),
-    /// A file gets another modification time.
+    /// Sets a file's modification time.
     Touch(&'static str),
-    /// A file or directory is removed.
+    /// Removes a file or directory.
     Remove(&'static str),
-    /// A file gets another name.
+    /// Renames a file.
     Rename(&'static str, &'static str),
-    /// A link is made, or made anew.
+    /// Creates or replaces a symbolic link.
     Link(&'static str, &'static str),
-    /// A text of the Dockerfile is replaced, everywhere.
+    /// Replaces a text everywhere in the Dockerfile.
     Edit(&'static str, &'static str),
-    /// The build is given further arguments; `OTHER` stands for another base image's directory.
+    /// Adds arguments to the build. `OTHER` stands for the directory of another base image.
     Arguments(&'static [&'static str]),
-    /// The build is run with another umask.
+    /// Runs the build with another umask.
     Umask(&'static str),
 }
 
-/// A change, and the steps that rerun because of it.
+/// Changes, and the steps that rerun because of them.
 #[derive(Clone, Debug)]
 pub(crate) struct Mutation {
-    /// What it is about.
+    /// The name of the mutation in messages.
     pub(crate) name: &'static str,
     pub(crate) changes: Vec<Change>,
-    /// A part of each step's name, and a part of its first cause; [`FOLLOWS`] for a step that reruns
-    /// because the one that it is built on did.
+    /// A part of each step's name, and a part of its first cause; [`FOLLOWS`] for a step that
+    /// reruns because its input did.
     pub(crate) reruns: Vec<(&'static str, &'static str)>,
 }
 
-/// The cause of a step that is built on one that has changed.
+/// The cause of a step whose input has changed.
 pub(crate) const FOLLOWS: &str = "follows from ";
 
-/// Makes a row of the table.
+/// Creates a row of the table.
 pub(crate) fn mutation(
     name: &'static str,
     changes: &[Change],
@@ -121,7 +121,7 @@ pub(crate) fn mutation(
     Mutation { name, changes: changes.to_vec(), reruns: reruns.to_vec() }
 }
 
-/// Returns steps that follow from one before.
+/// Returns steps that rerun after earlier ones: `first` with their causes, then `following`.
 pub(crate) fn then(
     first: &[(&'static str, &'static str)],
     following: &[&'static str],
@@ -136,10 +136,10 @@ pub(crate) struct Project {
 }
 
 impl Project {
-    /// Makes the project and builds it for the first time.
+    /// Creates the project and builds it for the first time.
     pub(crate) fn new() -> Self {
         let project = Self { kiln: Kiln::new(env!("CARGO_BIN_EXE_kiln")) };
-        // Another base image, with the same files.
+        // Another base image with the same files.
         let other = format!("type=oci,tar=false,dest={}", project.kiln.path("other").display());
         let labelled = "FROM base\nLABEL other=yes\n";
         project.kiln.build_text(labelled, &["--output", &other]).success();
@@ -224,7 +224,7 @@ impl Project {
         }
     }
 
-    /// Builds the project as it was, then with the changes, and returns what is wrong with that.
+    /// Builds the original project, then the changed one. Returns a description of any deviation.
     pub(crate) fn try_out(&self, mutation: &Mutation) -> Option<String> {
         let name = mutation.name;
         self.write();
@@ -249,8 +249,7 @@ fn set_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
 }
 
-/// Returns the names of the steps that have done work, by their numbers, as plain progress shows
-/// them.
+/// Returns the names of the executed steps by their numbers, from plain progress.
 fn ran(progress: &str) -> BTreeMap<u32, String> {
     let lines = progress.lines().filter_map(|line| line.strip_prefix('#')?.split_once(' '));
     let mut names: BTreeMap<u32, String> = BTreeMap::new();
@@ -258,7 +257,7 @@ fn ran(progress: &str) -> BTreeMap<u32, String> {
     for (number, text) in lines {
         let Ok(number) = number.parse::<u32>() else { continue };
         let name = names.entry(number).or_insert_with(|| text.to_owned()).clone();
-        // Contexts and images are looked at in each build.
+        // Contexts and images are read in each build.
         let is_of_graph = name.starts_with('[') && !name.starts_with("[internal] load");
         if text.starts_with("DONE ") && is_of_graph {
             ran.insert(number, name);
@@ -267,7 +266,8 @@ fn ran(progress: &str) -> BTreeMap<u32, String> {
     ran
 }
 
-/// Tells what is wrong with what ran and with how that was explained.
+/// Compares the executed steps and their explanation with the expected ones. Returns the first
+/// deviation.
 fn problem(
     progress: &str,
     explained: &Value,
@@ -299,7 +299,7 @@ fn problem(
     None
 }
 
-/// Returns the first cause that is shown of a step.
+/// Returns the first cause of a step in the output.
 fn shown<'a>(progress: &'a str, step: &str) -> &'a str {
     let mut lines = progress.lines().skip_while(|line| *line != "why steps ran:");
     lines.find(|line| line.trim_start() == step);

@@ -1,4 +1,4 @@
-//! Archives, as layers and through `ADD`.
+//! Hostile archives, as layers and through `ADD`.
 
 use std::fmt::Write as _;
 use std::process::Command;
@@ -8,7 +8,7 @@ use kiln_testkit::environment::run;
 use crate::arena::{Arena, is_rootless, measured};
 use crate::images::{Layout, Tar, context, gzip};
 
-/// Returns archives that lead outside, with what they are called.
+/// Returns archives that lead outside, with their names.
 fn corpus(arena: &Arena) -> Vec<(&'static str, Tar)> {
     let (canary, secret) = (arena.canary(""), arena.canary("secret"));
     let (climbing, new) = (arena.climbing(""), arena.canary("planted"));
@@ -64,7 +64,7 @@ fn links_and_names_lead_nowhere() {
         let image = arena.image("evil", &archive);
         let built = arena.build(&format!("FROM evil\n{read}"), &[&image]);
         assert!(!built.stderr.contains("panicked"), "{name}: {}", built.stderr);
-        // What a hostile layer left is the ground for the next one.
+        // The next archive is unpacked on the files of a hostile layer.
         arena.build("FROM evil\nADD evil.tar /\nCOPY Dockerfile /l/planted\n", &[&image]);
         let local = format!("type=local,dest={}", arena.kiln.path("out").display());
         arena.build("FROM evil\n", &[&image, "--output", &local]);
@@ -92,7 +92,7 @@ fn real_archives_are_unpacked() {
         .file("./dotted/../name", "name\n")
         .file(".wh.not-a-whiteout-in-add", "x")
         .end();
-    // In a user namespace there are no devices, and BuildKit leaves them out.
+    // A user namespace permits no devices, and BuildKit omits them.
     let device = if is_rootless() { "test ! -e /null" } else { "test -c /null" };
     let checks = format!(
         "RUN for f in /a/hard /a/b/c/d/up /a/absolute; do grep -q content $f || exit 1; done; \
@@ -135,7 +135,7 @@ fn bombs_are_defused() {
             let seen = arena.note(seen).failure();
             assert!(seen.contains("exceeds the limit"), "{seen}");
             assert!(memory < 160 << 20, "{memory} bytes");
-            // The same is no bomb where the user says so, and by default.
+            // The same archive is unpacked if the user raises the limits, and by default.
             arena.build(dockerfile, &[&image, "--archive-limits", "ratio=0,entries=0"]).success();
             arena.build(dockerfile, &[&image, "--no-cache"]).success();
         }
@@ -166,7 +166,7 @@ fn four_thousand_levels_are_survived() {
     arena.finish();
 }
 
-/// Writes archives whose headers disagree with each other, or are damaged.
+/// A script that writes archives with damaged or contradictory headers.
 const ARCHIVES: &str = "import io, sys, tarfile, random\n\
         def tar(fmt, name, size_record=None, size=None):\n\
         \x20 b = io.BytesIO()\n\
@@ -195,15 +195,15 @@ const ARCHIVES: &str = "import io, sys, tarfile, random\n\
         for record in ('0', '512', '1', '1024', '-1', '99999999999999999999', 'x', '0512', ' 512', '5_12'):\n\
         \x20 put(tar(tarfile.PAX_FORMAT, 'pax', record))\n";
 
-/// Lists an archive.
+/// A script that lists an archive.
 const LISTING: &str = "import sys, tarfile\n\
         try:\n\
         \x20 t = tarfile.open(sys.argv[1])\n\
         \x20 for i in t: print(i.name)\n\
         except Exception: print('REFUSED')\n";
 
-/// What GNU tar and Python find in an archive is what is found here, or it is refused: no entry can
-/// be smuggled past those who look into archives with them.
+/// kiln finds the same entries in an archive as GNU tar and Python, or rejects it. So no entry can
+/// be hidden from people who inspect archives with these tools.
 #[test]
 fn no_entry_is_seen_here_alone() {
     let Some(arena) = Arena::new("no_entry_is_seen_here_alone") else { return };

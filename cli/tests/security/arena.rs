@@ -13,15 +13,15 @@ use std::time::Duration;
 use kiln_testkit::environment::{Output, run};
 use kiln_testkit::{Kiln, Need, skip};
 
-/// Tells whether kiln is run by a user who isn't root: these tests are compiled twice.
+/// Returns `true` if kiln runs as a user other than root. These tests are compiled twice.
 pub(crate) fn is_rootless() -> bool {
     module_path!().starts_with("security_rootless::")
 }
 
-/// What the canary knows and nobody else may.
+/// The secret of the canary.
 pub(crate) const SECRET: &str = "canary-7f3a91c2e5d8";
 
-/// Most bytes of a compressed blob that are searched.
+/// The most bytes of a compressed blob that are searched.
 const SEARCHED: u64 = 64 << 20;
 
 /// A hermetic kiln, and a canary beside it.
@@ -29,12 +29,12 @@ pub(crate) struct Arena {
     pub(crate) kiln: Kiln,
     outside: tempfile::TempDir,
     before: BTreeMap<PathBuf, String>,
-    /// What commands have said.
+    /// The output of all commands.
     said: RefCell<String>,
 }
 
 impl Arena {
-    /// Makes an arena; `None` where the test must be skipped.
+    /// Creates an arena; returns `None` if the test must be skipped.
     pub(crate) fn new(test: &str) -> Option<Self> {
         let need = if is_rootless() { Need::Accounts } else { Need::Root };
         if skip(test, &[need]) {
@@ -56,30 +56,30 @@ impl Arena {
         rustix::fs::mknodat(rustix::fs::CWD, at("fifo"), rustix::fs::FileType::Fifo, mode, 0)
             .unwrap();
         if let Some(account) = kiln.account() {
-            // All of it could be read and written by who runs kiln.
+            // The user who runs kiln could read and write all of it.
             account.hand_over(outside.path(), Path::new(""));
         }
         let before = look(outside.path());
         Some(Self { kiln, outside, before, said: RefCell::default() })
     }
 
-    /// Returns a path of the canary, as text.
+    /// Returns a path in the canary as text.
     pub(crate) fn canary(&self, name: &str) -> String {
         self.outside.path().join(name).to_str().unwrap().to_owned()
     }
 
-    /// Returns the canary's path after so many `..` that they lead to any root.
+    /// Returns a path in the canary after enough `..` to reach any root.
     pub(crate) fn climbing(&self, name: &str) -> String {
         format!("{}{}", "../".repeat(40), self.canary(name).trim_start_matches('/'))
     }
 
-    /// Builds a Dockerfile in `ctx` and notes what was said.
+    /// Builds a Dockerfile in `ctx` and records the output.
     pub(crate) fn build(&self, dockerfile: &str, arguments: &[&str]) -> Output {
         self.kiln.write("ctx/Dockerfile", dockerfile);
         self.note(self.kiln.build("ctx", arguments))
     }
 
-    /// Returns a command that builds `directory`, with the base image and `image` at hand.
+    /// Returns a command that builds `directory` with the base image as a named context.
     pub(crate) fn command(&self, directory: &str, arguments: &[&str]) -> Command {
         let base = format!("base=oci-layout://{}", self.kiln.base().display());
         let mut all = vec!["build", "--progress", "plain", "--build-context", &base];
@@ -88,19 +88,19 @@ impl Arena {
         self.kiln.command(&all)
     }
 
-    /// Notes what a command said.
+    /// Records the output of a command.
     pub(crate) fn note(&self, output: Output) -> Output {
         let mut said = self.said.borrow_mut();
         write!(said, "{}{}", output.stdout, output.stderr).unwrap();
         output
     }
 
-    /// Tells whether a word was said.
+    /// Returns `true` if an output contains a word.
     pub(crate) fn has_said(&self, word: &str) -> bool {
         self.said.borrow().contains(word)
     }
 
-    /// Checks that the canary is what it was, and that nothing of its secret went anywhere.
+    /// Asserts that the canary is unchanged, and that its secret is in no output and no file.
     #[track_caller]
     pub(crate) fn check(&self) {
         assert_eq!(look(self.outside.path()), self.before, "the canary has changed");
@@ -112,7 +112,7 @@ impl Arena {
         }
     }
 
-    /// Checks for the last time, and also that the store can be used.
+    /// Runs the last check, and asserts that the store still works.
     #[track_caller]
     pub(crate) fn finish(self) {
         self.check();
@@ -120,7 +120,7 @@ impl Arena {
     }
 }
 
-/// Describes everything of a tree but when it was read.
+/// Describes a tree completely, except for access times.
 fn look(root: &Path) -> BTreeMap<PathBuf, String> {
     let mut all = BTreeMap::new();
     let mut pending = vec![root.to_owned()];
@@ -144,8 +144,8 @@ fn look(root: &Path) -> BTreeMap<PathBuf, String> {
     all
 }
 
-/// Returns the files below `place` that hold a word: in their content, compressed or not, in their
-/// names or in what they link to.
+/// Returns the files below `place` that contain a word: in their content, compressed or not, in
+/// their names or in the targets of links.
 pub(crate) fn search(place: &Path, word: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut pending = vec![place.to_owned()];
@@ -163,7 +163,7 @@ pub(crate) fn search(place: &Path, word: &str) -> Vec<PathBuf> {
                 kind if kind.is_symlink() => {
                     holds(path.read_link().unwrap_or_default().as_os_str().as_bytes())
                 }
-                // The base's busybox knows no secret, and is large.
+                // The base's busybox is large and contains no secret.
                 kind if kind.is_file() && !path.ends_with("bin/busybox") => {
                     holds_inside(&path, word)
                 }
@@ -180,12 +180,12 @@ fn holds_inside(path: &Path, word: &str) -> bool {
     let Ok(file) = std::fs::File::open(path) else { return false };
     let mut plain = Vec::new();
     let Ok((reader, _)) = kiln_tree::decompress(file) else { return false };
-    // What is read before an error counts, too.
+    // Search the bytes before an error, too.
     let _ = reader.take(SEARCHED).read_to_end(&mut plain);
     memory_contains(&plain, word.as_bytes())
 }
 
-/// As fast as an unoptimised build allows: only where the first byte fits.
+/// As fast as an unoptimised build allows: compares only where the first byte matches.
 fn memory_contains(bytes: &[u8], word: &[u8]) -> bool {
     let mut rest = bytes;
     while let Some(at) = rest.iter().position(|byte| *byte == word[0]) {
@@ -197,7 +197,7 @@ fn memory_contains(bytes: &[u8], word: &[u8]) -> bool {
     false
 }
 
-/// Runs a command to its end, and returns how much memory it held at most, in bytes.
+/// Runs a command to its end. Returns its output and its peak memory in bytes.
 pub(crate) fn measured(command: &mut Command) -> (Output, u64) {
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let status = format!("/proc/{}/status", child.id());
@@ -220,17 +220,17 @@ pub(crate) fn measured(command: &mut Command) -> (Output, u64) {
     (output, watch.join().unwrap())
 }
 
-/// Returns how often a race is run that is run `few` times by default.
+/// Returns the number of rounds of a race, which is `few` by default.
 pub(crate) fn rounds(few: u32) -> u32 {
     few * factor("KILN_SECURITY_ROUNDS")
 }
 
-/// Returns how long something may take that takes less than `seconds` on any real machine.
+/// Returns the time limit for work that takes less than `seconds` on real hardware.
 pub(crate) fn patience(seconds: u64) -> Duration {
     Duration::from_secs(seconds) * factor("KILN_SECURITY_PATIENCE")
 }
 
-/// Returns the number that a variable holds, 1 by default.
+/// Returns the number in an environment variable; 1 by default.
 fn factor(variable: &str) -> u32 {
     std::env::var(variable).map_or(1, |text| text.parse().expect("it is a number"))
 }
@@ -240,7 +240,7 @@ pub(crate) fn host(program: &str, arguments: &[&str]) -> Output {
     run(Command::new(program).args(arguments))
 }
 
-/// A module that only one of the two targets has would be shown for one user only.
+/// A module that only one of the two targets has would test only one kind of user.
 #[test]
 fn both_targets_have_the_same_modules() {
     let modules = |text: &str| {
@@ -252,7 +252,7 @@ fn both_targets_have_the_same_modules() {
     assert_eq!(modules(include_str!("../security_rootless.rs")), of_root);
 }
 
-/// The harness finds what it looks for: otherwise all the other tests would pass, too.
+/// The harness finds leaks. Otherwise all other tests would pass vacuously.
 #[test]
 fn a_leak_would_be_found() {
     let Some(arena) = Arena::new("a_leak_would_be_found") else { return };

@@ -1,4 +1,4 @@
-//! What `COPY` and `ADD` take, and where they put it.
+//! Sources and destinations of `COPY` and `ADD`.
 
 use std::os::unix::fs::symlink;
 

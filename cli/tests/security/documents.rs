@@ -1,4 +1,4 @@
-//! Manifests, indexes, digests and blobs that lie.
+//! Manifests, indexes, digests and blobs with false contents.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::arena::Arena;
 use crate::images::{Layout, Tar, context};
 
-/// Writes a layout whose index is changed by a test.
+/// Writes a layout with a changed index.
 fn spoilt_index(arena: &Arena, change: impl FnOnce(&mut Value)) -> String {
     let directory = arena.kiln.path("spoilt");
     let _ = std::fs::remove_dir_all(&directory);
@@ -20,7 +20,7 @@ fn spoilt_index(arena: &Arena, change: impl FnOnce(&mut Value)) -> String {
     context("spoilt", &directory)
 }
 
-/// Writes a layout whose manifest is changed by a test.
+/// Writes a layout with a changed manifest.
 fn spoilt_manifest(arena: &Arena, change: impl FnOnce(&mut Value)) -> String {
     let directory = arena.kiln.path("spoilt");
     let _ = std::fs::remove_dir_all(&directory);
@@ -106,7 +106,7 @@ fn a_document_is_one_thing() {
     arena.finish();
 }
 
-/// An image is no source of the cache: its history says what it likes.
+/// An image doesn't feed the cache, since its history may contain anything.
 #[test]
 fn an_image_poisons_no_cache() {
     let Some(arena) = Arena::new("an_image_poisons_no_cache") else { return };
@@ -130,7 +130,7 @@ fn files(place: &Path) -> Vec<PathBuf> {
     entries.filter(|path| path.is_file()).collect()
 }
 
-/// One bit is flipped in each blob that the store holds, one after the other.
+/// Flips a bit in each blob of the store, one blob at a time.
 #[test]
 fn a_flipped_bit_is_found_before_use() {
     let Some(arena) = Arena::new("a_flipped_bit_is_found_before_use") else { return };
@@ -155,7 +155,7 @@ fn a_flipped_bit_is_found_before_use() {
             }
         }
         let _ = std::fs::remove_dir_all(&out);
-        // What was found to be broken is made again.
+        // kiln replaces the damaged blob.
         arena.build(dockerfile, &["-t", "img"]).success();
     }
     arena.build("FROM img\nRUN grep built /f\n", &["--output", &output]).success();

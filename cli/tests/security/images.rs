@@ -1,4 +1,4 @@
-//! Archives and images as nobody honest makes them.
+//! Hostile archives and images.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -10,7 +10,7 @@ use tar::EntryType;
 
 use crate::arena::Arena;
 
-/// A tar in the making, whose names nobody checks.
+/// A tar under construction, with unchecked names.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tar(Vec<u8>);
 
@@ -83,21 +83,21 @@ impl Tar {
     }
 }
 
-/// Compresses.
+/// Compresses bytes with gzip.
 pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     encoder.write_all(bytes).unwrap();
     encoder.finish().unwrap()
 }
 
-/// An OCI layout that a test spoils.
+/// An OCI layout that a test may damage.
 pub(crate) struct Layout {
     pub(crate) config: Value,
     pub(crate) manifest: Value,
 }
 
 impl Layout {
-    /// Begins with the base image.
+    /// Starts with the base image.
     pub(crate) fn of_base() -> Self {
         let index = read(&base_layout().join("index.json"));
         let manifest = read(&blob_path(base_layout(), &index["manifests"][0]["digest"]));
@@ -105,7 +105,7 @@ impl Layout {
         Self { config, manifest }
     }
 
-    /// Adds a layer, whose blob goes to `directory`.
+    /// Adds a layer and writes its blob to `directory`.
     pub(crate) fn layer(&mut self, directory: &Path, tar: &[u8], is_packed: bool) {
         let blob = if is_packed { gzip(tar) } else { tar.to_vec() };
         let suffix = if is_packed { "+gzip" } else { "" };
@@ -120,7 +120,7 @@ impl Layout {
         self.config["history"].as_array_mut().unwrap().push(step);
     }
 
-    /// Writes the layout.
+    /// Writes the layout to a directory.
     pub(crate) fn write(&mut self, directory: &Path) {
         let config = serde_json::to_vec(&self.config).unwrap();
         self.manifest["config"]["digest"] = json!(put(directory, &config));
@@ -164,12 +164,13 @@ fn put(directory: &Path, blob: &[u8]) -> String {
 }
 
 impl Arena {
-    /// Makes an image of the base and a layer, and returns the argument that brings it in as `name`.
+    /// Creates an image of the base and a layer. Returns the argument that adds it to a build as
+    /// `name`.
     pub(crate) fn image(&self, name: &str, layer: &[u8]) -> String {
         self.image_with(name, layer, |_| {})
     }
 
-    /// Makes an image of the base, a layer and a changed config.
+    /// Creates an image of the base, a layer and a changed config.
     pub(crate) fn image_with(
         &self,
         name: &str,
@@ -185,7 +186,7 @@ impl Arena {
     }
 }
 
-/// Returns the argument that brings a layout in.
+/// Returns the argument that adds a layout to a build.
 pub(crate) fn context(name: &str, directory: &Path) -> String {
     format!("--build-context={name}=oci-layout://{}:latest", directory.display())
 }

@@ -1,4 +1,4 @@
-//! A store in which bits have flipped.
+//! A store with flipped bits.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,23 +14,24 @@ use crate::arena::{Arena, is_rootless, rounds};
 const DOCKERFILE: &str = "FROM base AS other\nRUN echo other > /o\nFROM base\nRUN echo built > /f\n\
      RUN cat /f /f > /g && chmod 600 /g\nCOPY Dockerfile /h\nCOPY --from=other /o /o\n";
 
-/// A store that is damaged again and again.
+/// A store that is damaged repeatedly.
 struct Victim {
     arena: Arena,
-    /// The store as it was before.
+    /// A copy of the undamaged store.
     intact: PathBuf,
 }
 
 impl Victim {
-    /// Who opens the index leaves files of its own beside it: with root's hands this is no store of
-    /// another user's any more. The code under test is the same for both.
+    /// Builds the store; `None` if the test must be skipped. Opening the index as root creates
+    /// files beside it, which would break another user's store. The tested code is the same for
+    /// both users.
     fn new(test: &str) -> Option<Self> {
         let arena = if is_rootless() { None } else { Arena::new(test) }?;
         arena.build(DOCKERFILE, &["-t", "img"]).success();
         let root = arena.kiln.root();
         let root = root.to_str().unwrap();
         arena.note(arena.kiln.run(&["sync"])).success();
-        // Nothing stays in the log: the file of the index is all there is.
+        // Move the log into the index's file, so that the file is complete.
         let index = Connection::open(arena.kiln.root().join("kiln.db")).unwrap();
         index.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
         drop(index);
@@ -46,7 +47,7 @@ impl Victim {
     }
 
     fn restore(&self) {
-        // What flushes the store after a build may still be at it.
+        // The process that flushes the store after a build may still run.
         let is_gone = || fs::remove_dir_all(self.root()).is_ok() || !self.root().exists();
         let mut tries = 0..500;
         while !is_gone() {
@@ -56,7 +57,8 @@ impl Victim {
         run(Command::new("cp").args(["-a"]).arg(&self.intact).arg(self.root())).success();
     }
 
-    /// Builds to a layout; tells whether that went well, and then the image is a right one.
+    /// Builds into a layout. Returns `true` if the build succeeds, in which case the image is
+    /// correct.
     fn build(&self, what: &str) -> bool {
         let out = self.arena.kiln.path("out");
         let _ = fs::remove_dir_all(&out);
@@ -80,8 +82,8 @@ impl Victim {
         true
     }
 
-    /// Damages the store, and checks that no wrong image comes of it: the build makes again what is
-    /// damaged, or says what to do, and that helps.
+    /// Damages the store, and asserts that no wrong image results: the build replaces the damaged
+    /// parts, or fails with a command that repairs the store.
     fn survives(&self, what: &str, damage: impl FnOnce(&Path)) {
         damage(&self.root());
         let was_built = self.build(what);
@@ -104,7 +106,7 @@ fn json(path: &Path) -> Value {
     serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
 }
 
-/// Checks that every descriptor of a layout tells the truth, and every diff ID.
+/// Asserts that every descriptor and diff ID of a layout is correct.
 fn check_layout(layout: &Path) {
     let blob = |descriptor: &Value| {
         let digest = descriptor["digest"].as_str().unwrap();
@@ -133,7 +135,7 @@ fn flip(path: &Path, at: usize) {
     fs::write(path, bytes).unwrap();
 }
 
-/// Returns the files in trees, without the many names of busybox.
+/// Returns the files in trees, except the many names of busybox.
 fn files_of_trees(root: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     let mut pending = vec![root.join("snapshots")];
@@ -193,7 +195,7 @@ fn rows_that_say_something_else_make_no_wrong_image() {
         victim.survives(&damage, |root| {
             let index = Connection::open(root.join("kiln.db")).unwrap();
             let mut triggers = Vec::new();
-            // These would make the sums right again.
+            // These triggers would correct the checksums.
             for trigger in ["layers_updated", "layer_blobs_updated", "images_updated"] {
                 let sql = "SELECT sql FROM sqlite_master WHERE name = ?1";
                 let sql: String = index.query_row(sql, [trigger], |row| row.get(0)).unwrap();
@@ -213,7 +215,7 @@ fn flipped_bits_of_the_index_make_no_wrong_image() {
     let length = victim.root().join("kiln.db").metadata().unwrap().len() as usize;
     let count = rounds(16) as usize;
     for round in 0..count {
-        // All over the file, mostly where pages have their cells: at their ends.
+        // Positions all over the file, mostly at the ends of pages, where their cells are.
         let page = round * (length / 4096) / count;
         let at = page * 4096 + [4095, 4000, 3, 3800][round % 4];
         victim.survives(&format!("byte {at} of {length}"), |root| flip(&root.join("kiln.db"), at));

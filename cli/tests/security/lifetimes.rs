@@ -1,4 +1,4 @@
-//! Ends of steps that leave something behind: processes, and descriptors that others hold.
+//! Steps that end while processes, or descriptors of other processes, remain.
 
 use std::fs::{File, OpenOptions};
 use std::os::fd::AsRawFd as _;
@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::arena::{Arena, is_rootless};
 
-/// Returns how long to sleep: a number that no other process sleeps for.
+/// Returns a duration of sleep that no other process uses.
 fn word() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(60);
     format!("{}.{}", NEXT.fetch_add(1, Ordering::Relaxed), std::process::id())
@@ -31,13 +31,13 @@ fn sleepers(word: &str) -> Vec<i32> {
     pids.filter(has_line).collect()
 }
 
-/// Waits for a process that sleeps, and returns it.
+/// Waits for a sleeping process and returns it.
 fn sleeper(word: &str) -> i32 {
     wait_until("the step sleeps", || !sleepers(word).is_empty());
     sleepers(word)[0]
 }
 
-/// Returns a line of what `/proc` says of a process.
+/// Returns a field of a process's `/proc` status.
 fn status(pid: i32, name: &str) -> String {
     let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(":\t"));
@@ -48,7 +48,7 @@ fn send(pid: i32, signal: Signal) {
     kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
 }
 
-/// Returns the processes above one, up to kiln: the program, kiln's helpers, and kiln.
+/// Returns the ancestors of a process up to kiln: the program, kiln's helpers, and kiln.
 fn ancestors(pid: i32) -> Vec<i32> {
     let mut all = Vec::new();
     let mut pid = pid;
@@ -59,12 +59,12 @@ fn ancestors(pid: i32) -> Vec<i32> {
     all
 }
 
-/// Opens a file of the step's as the step sees it.
+/// Opens a path inside a step's root directory.
 fn open(pid: i32, path: &str, options: &OpenOptions) -> File {
     options.open(format!("/proc/{pid}/root/{path}")).unwrap()
 }
 
-/// A build whose first step writes `/tool` and sleeps until it is told otherwise.
+/// A build whose first step writes `/tool` and sleeps until it is killed.
 struct Building {
     kiln: Child,
     words: [String; 2],
@@ -74,7 +74,7 @@ impl Building {
     fn start(arena: &Arena, tree: (&str, &str), options: &[&str]) -> Self {
         let (snapshotter, from) = tree;
         let words = [word(), word()];
-        // The program comes from elsewhere where the image is empty.
+        // An empty image has no program, so it comes from a mount.
         let run = |script: &str| {
             format!(
                 "RUN --mount=from=base,target=/b [\"/b/bin/busybox\", \"sh\", \"-c\", \"{script}\"]\n"
@@ -95,12 +95,12 @@ impl Building {
         Self { kiln, words }
     }
 
-    /// Returns the process that a step sleeps in.
+    /// Returns the sleeping process of a step.
     fn sleeper(&self, step: usize) -> i32 {
         sleeper(&self.words[step])
     }
 
-    /// Returns whether the build has succeeded, and what it said.
+    /// Waits for the build and returns its exit code and output.
     fn end(self, arena: &Arena) -> kiln_testkit::Output {
         let output = self.kiln.wait_with_output().unwrap();
         arena.note(kiln_testkit::Output {
@@ -110,8 +110,8 @@ impl Building {
         })
     }
 
-    /// Asserts that the build succeeds, that its second step reads what the first has written, and that the
-    /// store is whole.
+    /// Asserts that the build succeeds, that its second step reads the first one's file, and that
+    /// the store is intact.
     fn end_well(self, arena: &Arena, tree: (&str, &str)) {
         let output = self.end(arena);
         assert!(output.stderr.contains("good"), "{tree:?}: {}", output.stderr);
@@ -131,7 +131,7 @@ fn a_writer_outside_of_a_step_fails_it() {
         let held = open(step, "tool", OpenOptions::new().read(true).write(true));
         send(step, Signal::KILL);
         let said = building.end(&arena).failure();
-        // Without root, kiln can't look at what root holds.
+        // Without root, kiln can't inspect root's descriptors.
         let file = if is_rootless() { "one of its files" } else { "/tool" };
         let why = format!("a process outside of the step still holds {file} open for writing");
         assert!(said.contains(&why), "{tree:?}: {said}");
@@ -195,11 +195,11 @@ fn a_writer_changes_no_layer_of_a_runtime() {
             assert!(said.contains("a process outside of the step still holds"), "{said}");
             continue;
         }
-        // The runtime has mounts of its own of a directory: what is kept is a copy of it.
+        // The runtime has its own mounts of the directory, so kiln keeps a copy of it.
         let later = building.sleeper(1);
         rustix::io::pwrite(&held, b"evil\n", 0).unwrap();
         let flags = rustix::fs::OFlags::CREATE | rustix::fs::OFlags::WRONLY;
-        // A directory that was copied may be gone already.
+        // A copied directory may be removed already.
         let _ = rustix::fs::openat(&root, "added", flags, rustix::fs::Mode::RWXU);
         send(later, Signal::KILL);
         building.end_well(&arena, tree);
@@ -207,7 +207,7 @@ fn a_writer_changes_no_layer_of_a_runtime() {
     arena.finish();
 }
 
-/// Which processes are killed, all at the same moment.
+/// The processes to kill at the same time.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Killed {
     Helper,
@@ -218,8 +218,8 @@ enum Killed {
 #[test]
 fn everything_ends_with_kiln_and_with_its_helper() {
     let Some(arena) = Arena::new("everything_ends_with_kiln_and_with_its_helper") else { return };
-    // With a setuid program the kernel forgets whose death is the program's, as it does for programs that
-    // ask for that.
+    // With a setuid program, the kernel resets the parent-death signal, as it does for programs
+    // that request it.
     let image = "FROM base\nRUN chmod u+s /bin/busybox\n";
     arena.build(image, &["-t", "setuid"]).success();
     let ways: [&[&str]; 3] = [&[], &["-t"], &["--pid", "host"]];
@@ -235,7 +235,7 @@ fn everything_ends_with_kiln_and_with_its_helper() {
     arena.finish();
 }
 
-/// Runs a container, kills processes, and sees to it that nothing of the container stays.
+/// Runs a container, kills processes, and asserts that no process of the container remains.
 fn end(arena: &Arena, arguments: &[&str], killed: Killed, word: &str) {
     let context = format!("{arguments:?}, {killed:?}");
     let terminal = rustix::pty::openpt(rustix::pty::OpenptFlags::RDWR).unwrap();
@@ -252,13 +252,13 @@ fn end(arena: &Arena, arguments: &[&str], killed: Killed, word: &str) {
     let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     wait_until("both sleep", || sleepers(word).len() == 2);
     let direct = sleepers(word).into_iter().map(ancestors).min_by_key(Vec::len).unwrap();
-    // The program, the helper, where there is one its keeper, and kiln.
+    // The program, the helper, its keeper if it has one, and kiln.
     let (helper, kiln) = (direct[1], *direct.last().unwrap());
     match killed {
         Killed::Helper => send(helper, Signal::KILL),
         Killed::Kiln => send(kiln, Signal::KILL),
         Killed::Both => {
-            // Neither sees the other die.
+            // Neither of them can react to the death of the other.
             send(kiln, Signal::STOP);
             send(helper, Signal::KILL);
             send(kiln, Signal::KILL);

@@ -1,15 +1,15 @@
 //! Attacks that have worked against other builders and runtimes, through the `kiln` binary.
 //!
-//! Each test plays in an [`arena::Arena`]: beside the store lies a canary, a tree that no build may
-//! change and whose secret none may see. A test attacks, shows that the innocent twin of the attack
-//! works, and ends with [`arena::Arena::finish`], which looks at the canary and searches everything
-//! that kiln has written. `docs/internals/security.md` says which test stands for which promise.
+//! Each test runs in an [`arena::Arena`]. Beside the store is a canary, a tree that no build may
+//! change and whose secret no build may read. A test attacks, shows that the harmless variant of
+//! the attack works, and ends with [`arena::Arena::finish`], which checks the canary and searches
+//! all files of kiln for the secret. `docs/internals/security.md` says which test stands for which promise.
 //!
-//! All of it is run twice: as root, and (the target `security_rootless`) by a user who isn't, to whom
-//! the canary belongs then.
+//! All tests run twice: as root, and as another user, who then owns the canary (the target
+//! `security_rootless`).
 //!
-//! Races are lost or won by chance: `KILN_SECURITY_ROUNDS` multiplies how often they are run. On an
-//! emulated machine everything takes long: `KILN_SECURITY_PATIENCE` multiplies what it may take.
+//! Races depend on chance: `KILN_SECURITY_ROUNDS` multiplies their rounds. An emulated machine is
+//! slow: `KILN_SECURITY_PATIENCE` multiplies the time limits.
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 mod archives;

@@ -1,4 +1,4 @@
-//! Mounts of `RUN`: where they come from and where they go.
+//! Sources and targets of the mounts of `RUN`.
 
 use crate::arena::Arena;
 use crate::images::Tar;

@@ -1,4 +1,4 @@
-//! Steps and containers on the bridge are apart from each other and from the host.
+//! Isolation of steps and containers on the bridge from each other and from the host.
 
 use kiln_testkit::{Need, run_in_world, skip};
 
@@ -7,11 +7,11 @@ use crate::arena::{Arena, is_rootless};
 const NEEDS: [Need; 4] =
     [Need::Root, Need::Program("nft"), Need::Program("ip"), Need::Program("curl")];
 
-/// A container serves. A step can't reach it, though the host can; and a step that may do what it
-/// likes with its interface takes the container's address and gets none of its callers.
+/// A container runs a server. A step can't reach it, though the host can. A step with full control
+/// of its interface takes the container's address and receives none of its callers.
 #[test]
 fn nobody_reaches_or_impersonates_another() {
-    // Without root there is no bridge.
+    // Without root, kiln has no bridge.
     if is_rootless() || skip("nobody_reaches_or_impersonates_another", &NEEDS) {
         return;
     }
@@ -47,7 +47,7 @@ cat thief
     arena.finish();
 }
 
-/// What is published on one address is published on no other.
+/// A port that is published on one address is not reachable on others.
 #[test]
 fn a_port_is_published_where_it_was_asked_for() {
     if is_rootless() || skip("a_port_is_published_where_it_was_asked_for", &NEEDS) {

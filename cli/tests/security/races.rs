@@ -1,4 +1,4 @@
-//! Paths that change between a look at them and their use.
+//! Paths that change between their check and their use.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -8,11 +8,11 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use crate::arena::{Arena, rounds};
 
-/// How often the attacker changes a path in every race.
+/// The least number of changes by the attacker in every race.
 const LEAST: u64 = 10_000;
 
-/// Exchanges two paths as fast as can be while `action` runs, [`LEAST`] times or more, and says how
-/// often it was.
+/// Exchanges two paths as fast as possible while `action` runs. Prints the number of exchanges and
+/// asserts that it is at least [`LEAST`].
 #[expect(clippy::print_stdout, reason = "how often it was is asked for")]
 fn while_swapping(race: &str, (a, b): (&Path, &Path), action: impl FnOnce()) {
     let (stop, count) = (AtomicBool::new(false), AtomicU64::new(0));
@@ -52,7 +52,7 @@ fn a_context_that_changes_leads_nowhere() {
     arena.finish();
 }
 
-/// A step renames what another's mounts are to come from and to go to, in a cache that both share.
+/// A step renames the sources and targets of another step's mounts, in a cache that both share.
 #[test]
 fn a_shared_cache_that_changes_leads_nowhere() {
     let Some(arena) = Arena::new("a_shared_cache_that_changes_leads_nowhere") else { return };
@@ -91,7 +91,7 @@ fn a_shared_cache_that_changes_leads_nowhere() {
     assert!(attacker.try_wait().unwrap().is_none(), "the attacker has given up");
     arena.build(&format!("FROM base\nRUN {cache} touch /c/stop\n"), &["--no-cache"]);
     attacker.wait().unwrap();
-    // The same by an attacker who is a thousand times as fast as a shell.
+    // The same by an attacker who is a thousand times faster than a shell.
     let data = cache_directory(&arena);
     assert!(data.join("d").exists() && data.join("swap").is_symlink());
     while_swapping("a shared cache's directory", (&data.join("d"), &data.join("swap")), || {
@@ -100,7 +100,7 @@ fn a_shared_cache_that_changes_leads_nowhere() {
     arena.finish();
 }
 
-/// Returns where the only cache mount lies.
+/// Returns the directory of the only cache mount.
 fn cache_directory(arena: &Arena) -> PathBuf {
     let mounts = std::fs::read_dir(arena.kiln.root().join("mounts")).unwrap();
     let mounts: Vec<_> = mounts.map(|mount| mount.unwrap().path()).collect();

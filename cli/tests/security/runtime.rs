@@ -1,4 +1,4 @@
-//! What a `RUN` step can reach of the machine and of kiln.
+//! The parts of the machine and of kiln that a `RUN` step can reach.
 
 use crate::arena::{Arena, SECRET, host, is_rootless, rounds};
 use crate::images::Tar;
@@ -6,14 +6,14 @@ use crate::images::Tar;
 #[test]
 fn the_running_program_can_not_be_overwritten() {
     let Some(mut arena) = Arena::new("the_running_program_can_not_be_overwritten") else { return };
-    // A file that whoever runs kiln may well write.
+    // A file that the user who runs kiln may write.
     arena.kiln.own_binary();
     let binary = arena.kiln.path("kiln");
     let kiln = || kiln_oci::Digest::of(&std::fs::read(&binary).unwrap());
     let before = kiln();
     let attack = "RUN for e in /proc/*/exe /proc/*/task/*/exe /proc/1/fd/*; do \
                   (echo overwritten >> $e) 2>/dev/null; (: > $e) 2>/dev/null; done; true\n";
-    // A shell that is the runtime itself: what the kernel starts is /proc/self/exe.
+    // A shell that is the runtime itself: the kernel starts /proc/self/exe.
     let layer = Tar::default().symlink("bin/sh", "/proc/self/exe").end();
     let image = arena.image("evil", &layer);
     arena.build(&format!("FROM base\nUSER root\n{attack}"), &[]).success();
@@ -132,7 +132,7 @@ fn the_environment_is_what_was_declared() {
     let out = arena.kiln.path("out");
     let output = format!("type=local,dest={}", out.display());
     let mut command = arena.command("ctx", &["--build-arg", "GIVEN=x", "--output", &output]);
-    // What a CI machine has in its environment.
+    // Typical environment variables of a CI machine.
     for name in ["AWS_SECRET_ACCESS_KEY", "SSH_AUTH_SOCK", "HTTP_PROXY", "LD_PRELOAD_", "DECLARED"]
     {
         command.env(name, SECRET);
@@ -140,7 +140,7 @@ fn the_environment_is_what_was_declared() {
     arena.note(kiln_testkit::environment::run(&mut command)).success();
     let seen = std::fs::read_to_string(out.join("env")).unwrap();
     let path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-    // The shell adds the last three.
+    // The shell adds these three.
     let added = ["OLDPWD", "PWD", "SHLVL"];
     let declared: Vec<&str> =
         seen.lines().filter(|line| !added.iter().any(|name| line.starts_with(name))).collect();
@@ -173,7 +173,7 @@ fn no_network_reaches_nothing() {
     let port = listener.local_addr().unwrap().port();
     let served = std::thread::spawn(move || {
         use std::io::Write as _;
-        // One caller is expected, the innocent one.
+        // The server expects one caller, the harmless one.
         listener.accept().unwrap().0.write_all(b"reached\n").unwrap();
     });
     let call = format!("nc -w 2 127.0.0.1 {port} </dev/null");
@@ -184,7 +184,7 @@ fn no_network_reaches_nothing() {
     arena.build(&alone, &[]).success();
     arena.build(&alone.replace("--network=none ", ""), &["--network", "none"]).success();
     if !is_rootless() {
-        // On the bridge, where the other end is the step's own.
+        // On the bridge, the loopback address is the step's own.
         arena.build(&format!("FROM base\nRUN ! {call}\n"), &[]).success();
     }
     let host = format!("FROM base\nRUN {call} | grep reached\n");

@@ -1,4 +1,4 @@
-//! What builds are told in confidence.
+//! Secrets of builds, of every kind.
 
 use std::os::unix::net::UnixListener;
 use std::process::{Command, Stdio};
@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::arena::{Arena, SECRET, host, search};
 
-/// The variables for proxies, each of which gets a canary.
+/// The environment variables for proxies. Each gets a canary.
 const PROXIES: [&str; 10] = [
     "HTTP_PROXY",
     "http_proxy",
@@ -24,7 +24,7 @@ const PROXIES: [&str; 10] = [
     "no_proxy",
 ];
 
-/// Returns a canary, in which the name of the place is seen where it is found.
+/// Returns a canary that contains the name of its place, so that a finding shows its origin.
 fn canary(place: &str) -> String {
     format!("{SECRET}-{place}")
 }
@@ -40,7 +40,7 @@ fn base64(text: &str) -> String {
     String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap()
 }
 
-/// Starts a registry that has the base image, for who knows a password.
+/// Starts a registry with the base image that requires a password.
 fn registry() -> FakeRegistry {
     let registry = FakeRegistry::start();
     let blob = |digest: &Value| {
@@ -63,7 +63,7 @@ fn registry() -> FakeRegistry {
     registry
 }
 
-/// Starts a server that has a file, one behind an address that is a secret, and a repository.
+/// Starts a server with a file, a file at a secret address, and a repository.
 fn server(arena: &Arena) -> FileServer {
     let server = FileServer::start();
     server.put("/f", Answer::of("content\n"));
@@ -80,7 +80,7 @@ fn server(arena: &Arena) -> FileServer {
     server
 }
 
-/// A build that is told everything that can be told in confidence.
+/// A build with secrets of every kind.
 struct Confidant {
     arena: Arena,
     server: FileServer,
@@ -134,7 +134,7 @@ impl Confidant {
         Self { arena, server, registry, arguments, dockerfile, _agent: agent }
     }
 
-    /// Runs a build with everything, and notes what it says, but for lines of the Dockerfile.
+    /// Runs a build with all secrets. Records its output without lines of the Dockerfile.
     fn build(&self, dockerfile: &str, arguments: &[&str]) -> Output {
         self.arena.kiln.write("text/Dockerfile", dockerfile);
         let told = self.arguments.iter().map(String::as_str);
@@ -145,7 +145,7 @@ impl Confidant {
             command.env(name, format!("http://u:{}@127.0.0.1:1", canary("own-proxy")));
         }
         let mut seen = run(&mut command);
-        // The step's text, as the Dockerfile has it, is all that may be said of it.
+        // The output may quote the step's text from the Dockerfile, and nothing else.
         for line in dockerfile.lines().filter(|line| line.contains(SECRET)) {
             seen.stderr = seen.stderr.replace(line, "");
         }
@@ -153,7 +153,7 @@ impl Confidant {
     }
 }
 
-/// More than twenty canaries, each told in another way, are found nowhere.
+/// More than twenty canaries, each passed in a different way, appear nowhere.
 #[test]
 fn secrets_are_kept() {
     if skip("secrets_are_kept", &[Need::Program("git")]) {
@@ -164,19 +164,19 @@ fn secrets_are_kept() {
     let out = confidant.arena.kiln.path("out");
     std::fs::create_dir_all(&out).unwrap();
     for output in ["oci", "docker", "tar", "local"] {
-        // Archives for docker have no place for what is said about the image.
+        // Docker archives can't hold attestations.
         let provenance = format!("--provenance=mode=max,disabled={}", output == "docker");
         let output = format!("type={output},dest={}", out.join(output).display());
         let arguments = ["--no-cache", "--debug", &provenance, "--output", &output];
         confidant.build(&confidant.dockerfile, &arguments).success();
     }
     check_provenance(&confidant, &out.join("local/provenance.json"));
-    // A token for repositories doesn't go over plain http.
+    // kiln doesn't send a token for repositories over plain http.
     let token = confidant.arena.kiln.write("token", canary("token"));
     let token = format!("id=GIT_AUTH_TOKEN,src={}", token.display());
     let arguments = ["--no-cache", "-t", "img", "--secret", &token];
     confidant.build(&confidant.dockerfile, &arguments).success();
-    // They were of use: each server was told what it wants to know.
+    // The secrets were used: each server received its credentials.
     let asked = confidant.server.take_requests();
     let token = base64(&format!("x-access-token:{}", canary("token")));
     assert!(!format!("{asked:?}").contains(&token), "{asked:?}");
@@ -190,13 +190,13 @@ fn secrets_are_kept() {
     assert!(asked.iter().any(|asked| asked.path.contains(&canary("signature"))));
     let asked = confidant.registry.take_requests();
     assert!(asked.iter().any(|asked| asked.headers.contains_key("authorization")));
-    // The history knows how it was built, but nothing that was told in confidence.
+    // The history has the build's options, but no secrets.
     for arguments in [&["builds", "ls", "--no-trunc"][..], &["builds", "inspect", "--format=json"]]
     {
         let seen = confidant.arena.note(confidant.arena.kiln.run(arguments)).success();
         assert!(arguments[1] == "ls" || seen.contains("HTTP_PROXY"), "{seen}");
     }
-    // What fails says nothing of them either.
+    // Failed builds don't reveal secrets either.
     let failing = [
         confidant.dockerfile.replace("/f /f\n", "/missing /f\n"),
         confidant.dockerfile.replace("/r.git /git\n", "/missing.git /git\n"),
@@ -215,12 +215,12 @@ fn secrets_are_kept() {
     }
     check_encoded(&confidant.arena);
     confidant.arena.check();
-    // The text of a Dockerfile that has secrets in it is not kept anywhere else.
+    // The text of a Dockerfile with secrets isn't stored anywhere else.
     assert_eq!(search(&confidant.arena.kiln.path("text"), SECRET).len(), 1);
     confidant.arena.finish();
 }
 
-/// Fails unless provenance tells what came into the build, and nothing that was told in confidence.
+/// Asserts that provenance names the build's sources and contains no secrets.
 fn check_provenance(confidant: &Confidant, path: &std::path::Path) {
     let provenance: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
     let (build, run) =
@@ -243,7 +243,7 @@ fn check_provenance(confidant: &Confidant, path: &std::path::Path) {
     assert!(digest(&confidant.server.url("/r.git"))["sha1"].is_string());
 }
 
-/// Looks for what is a secret in another form.
+/// Searches for encoded secrets.
 fn check_encoded(arena: &Arena) {
     let basic = |place: &str| base64(&format!("user:{}", canary(place)));
     let words = [TOKEN.to_owned(), basic("url"), basic("git"), basic("context"), basic("login")];
@@ -267,7 +267,7 @@ fn secrets_are_what_was_given() {
     let plain = arena.kiln.write("plain", "plain");
     arena.build(&dockerfile, &["--secret", &format!("id=file,src={}", plain.display())]).success();
     arena.build("FROM base\nRUN --mount=type=secret,id=none,required true\n", &[]).failure();
-    // A graph names secrets and doesn't hold them.
+    // A graph names secrets without their values.
     let graph = arena.kiln.path("out/graph");
     std::fs::create_dir_all(arena.kiln.path("out")).unwrap();
     let secret = arena.kiln.write("told", SECRET);
@@ -291,7 +291,7 @@ fn rows(arena: &Arena) -> String {
 #[test]
 fn the_history_keeps_no_credentials() {
     let Some(arena) = Arena::new("the_history_keeps_no_credentials") else { return };
-    // Said by kiln itself, for the Dockerfile has it in names, errors and warnings.
+    // The Dockerfile uses the secret in names, errors and warnings, which kiln prints itself.
     let dockerfile = "FROM base\nARG NPM_TOKEN PLAIN\nARG LEVEL\nENV A=$PLAIN\nWORKDIR /$NPM_TOKEN\n\
                       COPY ${NPM_TOKEN} /x\n";
     let context = format!("more=https://u:{SECRET}@127.0.0.1:1/x.git");
@@ -313,7 +313,7 @@ fn the_history_keeps_no_credentials() {
     assert!(!seen.contains(SECRET), "{seen}");
     let rows = rows(&arena);
     assert!(rows.contains("COPY ***") && !rows.contains(SECRET), "{rows}");
-    // So do the records of results, and what keys were made of.
+    // The same holds for the records of results and for recipes.
     assert!(rows.contains("WORKDIR /***") && rows.contains("local://context"), "{rows}");
     arena.kiln.write("ctx/Dockerfile", dockerfile.replace("COPY", "RUN true\n# COPY"));
     let other = format!("{SECRET}-other");
@@ -333,7 +333,7 @@ fn the_history_keeps_no_credentials() {
     let text = arena.kiln.run(&["builds", "inspect"]).success();
     assert!(text.contains("NPM_TOKEN (value not kept)") && !text.contains(SECRET), "{text}");
 
-    // What a step prints is in its log, and nowhere else.
+    // The output of a step is in its log only.
     let dockerfile = "FROM base\nRUN --mount=type=secret,id=s cat /run/secrets/s; echo; exit 3\n";
     let value = arena.kiln.write("value", SECRET);
     let secret = format!("id=s,src={}", value.display());

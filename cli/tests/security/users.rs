@@ -1,9 +1,9 @@
-//! Users, and the files of an image that say who they are.
+//! Users, and the files of an image that define them.
 
 use crate::arena::{Arena, is_rootless, measured, patience};
 use crate::images::Tar;
 
-/// Most memory that kiln may hold, in bytes.
+/// The most memory of kiln, in bytes.
 const MEMORY: u64 = 64 << 20;
 
 #[test]
@@ -60,7 +60,7 @@ fn hostile_user_files_fail_fast() {
                 let start = std::time::Instant::now();
                 let (seen, memory) = measured(&mut arena.command("ctx", &[&image]));
                 let seen = arena.note(seen);
-                // For COPY, as for BuildKit, who isn't in the file is root.
+                // Like BuildKit, COPY treats an unknown user as root.
                 let is_refused = seen.code != 0 || step.starts_with("COPY");
                 assert!(is_refused, "{name} {what}: {step}: {}", seen.stderr);
                 assert!(memory < MEMORY, "{name} {what}: {memory} bytes");
@@ -73,7 +73,7 @@ fn hostile_user_files_fail_fast() {
     let (seen, memory) = measured(&mut arena.command("ctx", &[]));
     assert!(arena.note(seen).code != 0);
     assert!(memory < MEMORY, "{memory} bytes");
-    // A link that stays inside is a file like any other.
+    // A link that stays inside is a regular file.
     let accounts = "root:x:0:0::/:/bin/sh\nx:x:77:78::/:/bin/sh\n";
     let layer =
         Tar::default().file("etc/accounts", accounts).symlink("etc/passwd", "/etc/accounts");

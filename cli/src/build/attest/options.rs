@@ -7,7 +7,7 @@ use clap::Args;
 use kiln_exporter::attest::SlsaVersion;
 use kiln_exporter::{Attestations, Output, csv_fields};
 
-/// What is said about the image.
+/// The options that attach attestations to images.
 #[derive(Debug, Default, Args)]
 pub(crate) struct AttestArguments {
     /// Say how the image was made: true, false, or parameters as mode=min|max (SLSA); the same as
@@ -27,25 +27,25 @@ pub(crate) struct AttestArguments {
 const PROVENANCE: &str = "provenance";
 const SBOM: &str = "sbom";
 
-/// What is to be said about images.
+/// The attestations to attach to images.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct AttestOptions {
-    /// How they were made.
+    /// The options of the provenance; `None` for no provenance.
     pub(super) provenance: Option<ProvenanceOptions>,
-    /// What is in them: the name of the file in outputs of files.
+    /// The name of the file with the bill of materials in outputs of files; `None` for no bill.
     pub(super) sbom: Option<String>,
 }
 
-/// How much provenance tells.
+/// The amount of detail in the provenance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mode {
-    /// Nothing of the values that were given, nor of the steps.
+    /// Without the values of arguments, and without steps.
     Min,
-    /// Everything but credentials.
+    /// Everything except credentials.
     Max,
 }
 
-/// What is to be said of how images were made.
+/// The options of the provenance.
 #[expect(clippy::struct_excessive_bools, reason = "each is a parameter of its own")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ProvenanceOptions {
@@ -55,14 +55,14 @@ pub(super) struct ProvenanceOptions {
     pub(super) file_name: String,
     pub(super) reproducible: bool,
     pub(super) inline_only: bool,
-    /// Whether it is told when the build was, and which.
+    /// `true` if the provenance holds the build's ID and times.
     pub(super) timestamps: bool,
-    /// Whether the build fails where something in it has no digest.
+    /// `true` if the build fails when a material has no digest.
     pub(super) complete_materials: bool,
 }
 
 impl AttestOptions {
-    /// Makes out what was typed.
+    /// Parses the arguments.
     pub(in crate::build) fn resolve(arguments: &AttestArguments) -> Result<Self> {
         let AttestArguments { attests, provenance, sbom } = arguments;
         let mut options = Self::default();
@@ -81,14 +81,14 @@ impl AttestOptions {
         Ok(options)
     }
 
-    /// Refuses outputs that can't hold what is to be said, before anything is built for them.
+    /// Rejects outputs that can't hold the attestations, before the build begins.
     pub(in crate::build) fn check(&self, outputs: &[Output]) -> Result<()> {
         let is_inline = self.provenance.as_ref().is_none_or(|it| it.inline_only);
         let is_asked_for = self.sbom.is_some() || !is_inline;
         Ok(Attestations::check_outputs(is_asked_for, outputs)?)
     }
 
-    /// Takes in `type=TYPE,…` and returns the type.
+    /// Adds `type=TYPE,…` to the options and returns the type.
     fn add(&mut self, text: &str) -> Result<String> {
         let mut keys = Keys::read(text)?;
         let kind = keys.take("type").context("type is required: provenance or sbom")?;
@@ -115,7 +115,7 @@ impl AttestOptions {
     }
 }
 
-/// Returns what a short form stands for.
+/// Expands the value of a short form into the value of `--attest`.
 fn canonical(kind: &str, text: &str) -> String {
     match boolean(text) {
         Some(wanted) => format!("type={kind},disabled={}", !wanted),
@@ -124,7 +124,7 @@ fn canonical(kind: &str, text: &str) -> String {
     }
 }
 
-/// The fields that have not been used yet.
+/// The fields of an option that the parser has not taken yet.
 struct Keys(BTreeMap<String, String>);
 
 impl Keys {
@@ -152,7 +152,7 @@ impl Keys {
         boolean(&text).with_context(|| format!("{key} is {text:?}, expected true or false"))
     }
 
-    /// Takes the name of a file, without directories.
+    /// Takes the name of a file. The name must not contain directories.
     fn file_name(&mut self, default: &str) -> Result<String> {
         let name = self.take("filename").unwrap_or_else(|| default.to_owned());
         if name.is_empty() || name.contains('/') || name == "." || name == ".." {
@@ -200,7 +200,7 @@ impl Keys {
     }
 }
 
-/// Reads a boolean as Go's `strconv.ParseBool` does.
+/// Parses a boolean as Go's `strconv.ParseBool` does.
 fn boolean(text: &str) -> Option<bool> {
     match text {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),

@@ -1,5 +1,4 @@
-//! What a build was asked for, as its provenance tells it: with the names that `BuildKit`'s clients
-//! use.
+//! The build's request in its provenance, with the names that `BuildKit`'s clients use.
 
 use kiln_exporter::attest::provenance::{ConfigSource, Request};
 use kiln_frontend::Options;
@@ -15,7 +14,7 @@ const LABEL: &str = "label:";
 const NAMED_CONTEXT: &str = "context:";
 const LAYOUT: &str = "oci-layout://";
 
-/// Returns what was asked for.
+/// Returns the request with its options and the secrets and agents of its steps.
 pub(super) fn request(request: &BuildRequest, sources: &Sources) -> Request {
     let Options {
         target,
@@ -34,7 +33,7 @@ pub(super) fn request(request: &BuildRequest, sources: &Sources) -> Request {
     args.extend(labels.into_iter().map(prefixed(LABEL)));
     let contexts = named_contexts.into_iter().filter(|(name, _)| name != CONTEXT_NAME);
     args.extend(contexts.map(|(name, value)| {
-        // Where a directory lies is nobody's business.
+        // The provenance doesn't reveal the directory's path.
         let value = if value.starts_with(LAYOUT) { format!("{LAYOUT}{name}") } else { value };
         (format!("{NAMED_CONTEXT}{name}"), redact::urls(&value).into_owned())
     }));
@@ -62,7 +61,7 @@ pub(super) fn request(request: &BuildRequest, sources: &Sources) -> Request {
     }
 }
 
-/// Takes credentials out, and tells whether there were none.
+/// Removes credentials. Returns `true` if the request contained none.
 pub(super) fn hide_credentials(request: &mut Request, redactor: &Redactor) -> bool {
     let before = request.args.len();
     request.args.retain(|name, value| {
@@ -78,7 +77,8 @@ pub(super) fn hide_credentials(request: &mut Request, redactor: &Redactor) -> bo
     is_whole
 }
 
-/// Leaves out values that were given, and what was lent, and tells whether there were values.
+/// Removes the values of arguments and labels, and the secrets and SSH agents. Returns `true` if it
+/// removed values.
 pub(super) fn reduce(request: &mut Request) -> bool {
     let before = request.args.len();
     request.args.retain(|name, _| !name.starts_with(BUILD_ARG) && !name.starts_with(LABEL));
@@ -87,7 +87,7 @@ pub(super) fn reduce(request: &mut Request) -> bool {
     request.args.len() < before
 }
 
-/// Returns what the build was read from.
+/// Returns the source of the Dockerfile.
 pub(super) fn config_source(
     request: &BuildRequest,
     dockerfile: &str,
@@ -98,7 +98,7 @@ pub(super) fn config_source(
         return ConfigSource { path, ..ConfigSource::default() };
     };
     let uri = redact::urls(url).into_owned();
-    // The subdirectory is no part of what was fetched.
+    // A fetched source is known without its subdirectory.
     let (address, fragment) = uri.split_once('#').unwrap_or((&uri, ""));
     let reference = fragment.split(':').next().unwrap_or_default();
     let fetched =

@@ -1,4 +1,4 @@
-//! What came into a build, and what it asked for besides.
+//! The sources of a build, and the secrets and agents that it uses.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,14 +15,14 @@ use super::super::places::{ContextPlace, DockerfilePlace};
 use super::super::request::BuildRequest;
 use crate::redact;
 
-/// The ID of an SSH agent that has none.
+/// The ID of an SSH agent that a step uses without an ID.
 const DEFAULT_AGENT: &str = "default";
 
-/// What came into a build.
+/// The sources of a build.
 #[derive(Debug, Default)]
 pub(super) struct Sources {
     dependencies: BTreeSet<Dependency>,
-    /// Directories of the machine that builds.
+    /// Directories of the machine that runs the build.
     pub(super) locals: BTreeSet<Local>,
     secrets: BTreeMap<String, bool>,
     agents: BTreeMap<String, bool>,
@@ -30,14 +30,14 @@ pub(super) struct Sources {
 }
 
 impl Sources {
-    /// Finds out what came into a build.
+    /// Collects the sources of a build.
     pub(super) fn of(
         definition: &Definition,
         request: &BuildRequest,
         worker: &Worker,
     ) -> Result<Self> {
         let mut sources = Self::default();
-        // The Dockerfile is read from the context, even if nothing else is.
+        // The build reads the Dockerfile from the context, even if no step uses the context.
         if let ContextPlace::Remote(_) = &request.context
             && let Some(edge) = kiln_frontend::remote_context(&options(request))?
             && let Some(OpKind::Source(op)) = &edge.node().op().kind
@@ -105,12 +105,12 @@ impl Sources {
         self.dependencies.insert(dependency);
     }
 
-    /// Tells whether everything that came in has a digest.
+    /// Returns `true` if every source has a digest.
     pub(super) fn is_complete(&self) -> bool {
         self.locals.is_empty() && self.dependencies.iter().all(|it| !it.digest.is_empty())
     }
 
-    /// Returns what has none, for people.
+    /// Returns a readable list of the sources without a digest.
     pub(super) fn untold(&self) -> String {
         let locals = self.locals.iter().map(|local| format!("the directory {:?}", local.name));
         let without = self.dependencies.iter().filter(|it| it.digest.is_empty());
@@ -118,22 +118,22 @@ impl Sources {
         all.join(", ")
     }
 
-    /// Tells whether a step has had a network.
+    /// Returns `true` if a step had access to a network.
     pub(super) fn uses_network(&self) -> bool {
         self.uses_network
     }
 
-    /// Returns the secrets that steps asked for.
+    /// Returns the secrets that steps request.
     pub(super) fn secrets(&self) -> Vec<Lent> {
         lent(&self.secrets)
     }
 
-    /// Returns the SSH agents that steps asked for.
+    /// Returns the SSH agents that steps request.
     pub(super) fn agents(&self) -> Vec<Lent> {
         lent(&self.agents)
     }
 
-    /// Returns what came from an address.
+    /// Returns the source that was fetched from an address.
     pub(super) fn find(&self, uri: &str) -> Option<&Dependency> {
         self.dependencies.iter().find(|dependency| dependency.uri == uri)
     }
@@ -143,7 +143,7 @@ impl Sources {
     }
 }
 
-/// Notes something lent; what one step can't do without isn't optional.
+/// Records a secret or agent. It is optional only if every step that uses it can run without it.
 fn lend(all: &mut BTreeMap<String, bool>, id: &str, optional: bool) {
     let id = if id.is_empty() { DEFAULT_AGENT } else { id };
     let known = all.entry(id.to_owned()).or_insert(optional);
@@ -154,8 +154,8 @@ fn lent(all: &BTreeMap<String, bool>) -> Vec<Lent> {
     all.iter().map(|(id, optional)| Lent { id: id.clone(), optional: *optional }).collect()
 }
 
-/// Returns an image by its package URL. Where it has a tag, that is how it was named, and the digest
-/// is what was found.
+/// Returns an image as a dependency, named by its package URL. If the reference has a tag, the URL
+/// holds the tag, and the dependency's digest is the resolved one.
 fn image(kind: &str, text: &str, platform: Option<&Platform>) -> Dependency {
     let Ok(reference) = text.parse::<Reference>() else {
         return Dependency { uri: text.to_owned(), digest: BTreeMap::new() };
@@ -166,7 +166,7 @@ fn image(kind: &str, text: &str, platform: Option<&Platform>) -> Dependency {
     Dependency { uri, digest: digest.into_iter().collect() }
 }
 
-/// Returns the address of a repository with what was asked for of it, without a subdirectory.
+/// Returns the address of a repository with its requested ref, without a subdirectory.
 fn repository(op: &SourceOp, rest: &str) -> String {
     let (address, fragment) = rest.split_once('#').unwrap_or((rest, ""));
     let reference = fragment.split(':').next().unwrap_or_default();

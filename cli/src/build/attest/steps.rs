@@ -1,4 +1,4 @@
-//! The steps of a build, as its provenance tells them (`mode=max`).
+//! The steps of a build in its provenance (`mode=max`).
 
 use std::collections::BTreeMap;
 
@@ -11,10 +11,10 @@ use serde_json::{Map, Value, json};
 
 use crate::redact::Redactor;
 
-/// Attributes of sources that say something of the machine, and nothing of the build.
+/// Attributes of sources that describe the machine rather than the build.
 const OWN_ATTRIBUTES: [&str; 4] = ["local.session", "local.unique", "oci.session", "oci.store"];
 
-/// Returns the steps of a graph, inputs before their users.
+/// Returns the steps of a graph. Inputs come before the steps that use them.
 pub(super) fn steps(definition: &Definition, redactor: &Redactor) -> Result<BuildSteps> {
     let mut steps = BuildSteps::default();
     let mut numbers: BTreeMap<Digest, usize> = BTreeMap::new();
@@ -46,7 +46,7 @@ pub(super) fn steps(definition: &Definition, redactor: &Redactor) -> Result<Buil
     Ok(steps)
 }
 
-/// Takes out of an op what is nobody's business.
+/// Removes private values from an op.
 fn hide(op: &mut Value, redactor: &Redactor) {
     if let Some(Value::Object(attributes)) = op.pointer_mut("/Op/source/attrs") {
         attributes.retain(|name, _| !OWN_ATTRIBUTES.contains(&name.as_str()));
@@ -57,7 +57,8 @@ fn hide(op: &mut Value, redactor: &Redactor) {
     hide_texts(op, redactor);
 }
 
-/// Takes credentials out of all texts. An op is nested as deep as its schema is, and no deeper.
+/// Removes credentials from all texts. The recursion is bounded: an op is only as deep as its
+/// schema.
 fn hide_texts(value: &mut Value, redactor: &Redactor) {
     match value {
         Value::String(text) => *text = redactor.text(text),
@@ -69,7 +70,7 @@ fn hide_texts(value: &mut Value, redactor: &Redactor) {
     }
 }
 
-/// Returns the Dockerfile, and the places in it that steps come from.
+/// Returns the Dockerfile and the location of each step in it.
 fn source(
     definition: &Definition,
     numbers: &BTreeMap<Digest, usize>,

@@ -1,5 +1,5 @@
-//! The repository that the context lies in, as a hint: nobody checks whether the context is what was
-//! committed. Git's files are read, and nothing is run.
+//! The repository that contains the context. It is a hint only: kiln doesn't check that the context
+//! equals the commit. kiln reads git's files and runs no program.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -10,10 +10,11 @@ use super::super::places::ContextPlace;
 use super::super::request::BuildRequest;
 use crate::redact;
 
-/// Most bytes of one of git's files.
+/// The most bytes that are read from one of git's files.
 const LIMIT: u64 = 4 << 20;
 
-/// Returns what is known of the repository: `source`, its address, and `revision`, the commit.
+/// Returns the repository's address as `source`, and its commit as `revision`, as far as they are
+/// known.
 pub(super) fn of(request: &BuildRequest) -> BTreeMap<String, String> {
     match &request.context {
         ContextPlace::Directory(directory) => of_directory(directory),
@@ -29,19 +30,19 @@ fn of_directory(directory: &Path) -> BTreeMap<String, String> {
     told.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
 }
 
-/// A repository's directories.
+/// The directories of a repository.
 struct Repository {
-    /// That of the working tree.
+    /// The directory of this working tree.
     own: PathBuf,
-    /// That of all working trees.
+    /// The directory that all working trees share.
     common: PathBuf,
 }
 
-/// Returns the repository whose working tree begins in a directory.
+/// Returns the repository whose working tree has its root in a directory.
 fn repository(directory: &Path) -> Option<Repository> {
     let mut own = directory.join(".git");
     if own.is_file() {
-        // A working tree beside the repository, or a submodule.
+        // The directory is an additional working tree or a submodule.
         own = directory.join(read(&own)?.strip_prefix("gitdir:")?.trim());
     }
     own.join("HEAD").is_file().then(|| {
@@ -67,7 +68,7 @@ impl Repository {
         is_commit.then_some(commit)
     }
 
-    /// Returns the address of `origin`.
+    /// Returns the URL of the remote `origin`.
     fn origin(&self) -> Option<String> {
         let config = read(&self.common.join("config"))?;
         let mut is_origin = false;

@@ -39,7 +39,7 @@ pub(super) fn run(
     Ok(ExitCode::SUCCESS)
 }
 
-/// Returns all that is known of a build.
+/// Returns the record of a build with all its steps.
 fn object(row: &BuildRow, record: &BuildRecord) -> Result<Value> {
     let (cached, total) = record.counts();
     let mut all = serde_json::to_value(record)?;
@@ -85,7 +85,7 @@ fn text(row: &BuildRow, record: &BuildRecord) -> String {
     ];
     let mut text = String::new();
     for (name, value) in lines.iter().filter(|(_, value)| !value.is_empty()) {
-        // Writing to a string doesn't fail.
+        // Writing to a string can't fail.
         let _ = writeln!(text, "{:12} {}", format!("{name}:"), value.replace('\n', " "));
     }
     for warning in &record.warnings {

@@ -64,14 +64,14 @@ fn write(
     plain.end()
 }
 
-/// Prints lines as plain progress does.
+/// A printer of lines in the format of plain progress.
 struct Plain<'a> {
     record: &'a BuildRecord,
-    /// Whether there is one step only, whose number needs not be told.
+    /// `true` for a single step, whose number is omitted.
     is_alone: bool,
-    /// Lines of steps that aren't complete yet, and when they were begun.
+    /// The incomplete lines of steps, and the times of their latest bytes in milliseconds.
     lines: BTreeMap<u32, (Lines, u32)>,
-    /// The step that was shown last.
+    /// The number of the step that printed the last line.
     last: u32,
     out: &'a mut dyn Write,
 }
@@ -104,7 +104,7 @@ impl Plain<'_> {
         writeln!(self.out, "#{number} {}.{:03} {line}", age / 1000, age % 1000)
     }
 
-    /// Prints the lines that nothing has come after, and why steps have failed.
+    /// Prints the remaining incomplete lines and the errors of failed steps.
     fn end(mut self) -> std::io::Result<()> {
         for (number, (mut lines, at)) in std::mem::take(&mut self.lines) {
             if let Some(line) = lines.finish() {

@@ -13,7 +13,7 @@ use crate::history::BuildRecord;
 use crate::printer::{Printer, human_age, human_duration, table};
 use crate::progress::clean_text;
 
-/// The longest name that is shown whole.
+/// The most characters of a name that the table shows.
 const NAME: usize = 40;
 
 #[derive(Debug, Args)]
@@ -85,7 +85,7 @@ fn name(row: &BuildRow, is_whole: bool) -> String {
     name.chars().take(NAME - 1).chain(['…']).collect()
 }
 
-/// Returns what is known of a build at a glance.
+/// Returns the summary of a build.
 fn object(row: &BuildRow) -> Result<Value> {
     let (cached, total) = BuildRecord::of(row)?.counts();
     Ok(json!({

@@ -26,7 +26,7 @@ pub(super) fn run(arguments: &RmArguments, builds: &Builds, printer: &Printer) -
         }
         return Ok(ExitCode::SUCCESS);
     }
-    // All are found before any goes: `^1` is another one afterwards.
+    // All builds are resolved before the first is removed: a removal changes the meaning of `^1`.
     let found: Vec<_> = arguments.builds.iter().map(|text| history::find(builds, text)).collect();
     let mut code = ExitCode::SUCCESS;
     for row in found {

@@ -29,7 +29,7 @@ pub(super) struct PruneArguments {
     filters: Vec<String>,
 }
 
-/// Removes images, and then what nothing reaches any more.
+/// Runs `kiln image prune`.
 pub(super) fn run(
     arguments: &PruneArguments,
     settings: &Settings,
@@ -37,7 +37,7 @@ pub(super) fn run(
 ) -> Result<ExitCode> {
     let store = settings.store()?;
     let filters = Filters::parse(&arguments.filters, OF_PRUNING, &store)?;
-    // As docker has it, this filter says the same as the flag.
+    // As in docker, this filter has the same effect as the flag.
     let all = filters.dangling().map_or(arguments.all, |dangling| !dangling);
     let what = if all {
         "all images that no running container uses, those with names too"
@@ -52,8 +52,8 @@ pub(super) fn run(
     Ok(ExitCode::SUCCESS)
 }
 
-/// Removes images that have no name, or all, and what nothing reaches then, and says what was removed.
-/// Returns how many bytes that has freed.
+/// Removes unnamed images, or all, then collects garbage, and prints the removed images. Returns
+/// the number of bytes that this freed.
 pub(in crate::commands) fn remove_unused(
     store: &Store,
     all: bool,
@@ -77,7 +77,7 @@ pub(in crate::commands) fn remove_unused(
     let together = store.images().together();
     for image in doomed {
         removed.push(delete(store, &image, &kept)?);
-        // Layers that several share are told of once, with the first.
+        // A layer that several removed images share is listed once, with the first of them.
         kept.push(image);
     }
     together.end()?;

@@ -56,7 +56,7 @@ pub(super) struct CreateArguments {
     progress: ProgressMode,
 }
 
-/// Puts images together, and pushes what comes of it.
+/// Runs `kiln imagetools create`.
 pub(super) async fn run(
     arguments: CreateArguments,
     settings: &Settings,
@@ -104,7 +104,7 @@ fn parse_tag(text: &str) -> Result<Reference> {
     Ok(tag)
 }
 
-/// Returns what is put together, in its order: what `--append` adds to, files, and what was typed.
+/// Returns the sources in their order: the image that `--append` extends, files, and arguments.
 async fn sources(
     client: &Client,
     arguments: &CreateArguments,
@@ -131,7 +131,7 @@ async fn sources(
     Ok(found)
 }
 
-/// Finds a source: a descriptor, a digest, or a name.
+/// Resolves a source: a descriptor, a digest, or a name.
 async fn source(client: &Client, text: &str, tags: &[Reference]) -> Result<Source> {
     if text.starts_with('{') {
         let more: Map<String, Value> = serde_json::from_str(text).context("invalid descriptor")?;
@@ -148,7 +148,7 @@ async fn source(client: &Client, text: &str, tags: &[Reference]) -> Result<Sourc
     Ok(Source { image, more: Map::new() })
 }
 
-/// Finds what is named by its digest alone: in the repositories of the tags.
+/// Finds an image by its digest in the repositories of the tags.
 async fn in_repository(
     client: &Client,
     digest: &Digest,
@@ -164,7 +164,7 @@ async fn in_repository(
     Err(problem)
 }
 
-/// Brings everything into the repository of a tag, and gives it the tag.
+/// Copies all parts into the repository of a tag and pushes the result under the tag.
 async fn push(
     copier: &Copier,
     combined: &Combined,
@@ -176,7 +176,7 @@ async fn push(
         copier.document(part, from, &to).await?;
     }
     let whole = digest(combined);
-    // A manifest as it is names blobs, which are nobody's parts.
+    // If the result is a single source unchanged, its blobs aren't parts and are copied here.
     for source in sources.iter().filter(|source| source.image.digest == whole) {
         copier.contents(&source.image, &to).await?;
     }

@@ -27,7 +27,7 @@ pub(super) struct InspectArguments {
     format: String,
 }
 
-/// Shows an image of a registry.
+/// Runs `kiln imagetools inspect`.
 pub(super) async fn run(
     arguments: InspectArguments,
     settings: &Settings,
@@ -50,10 +50,10 @@ pub(super) async fn run(
     Ok(ExitCode::SUCCESS)
 }
 
-/// Describes an image as buildx does.
+/// Describes an image in buildx's format.
 fn describe(name: &str, image: &RemoteImage) -> Result<String> {
     let mut head = String::new();
-    // Writing to a string doesn't fail.
+    // Writing to a string can't fail.
     let _ = writeln!(
         head,
         "Name:\t{name}\nMediaType:\t{}\nDigest:\t{}",
@@ -94,7 +94,7 @@ fn describe_entry(part: &mut String, entry: &Entry, image: &RemoteImage) {
     }
 }
 
-/// Returns what templates look into. Only what one speaks of is fetched.
+/// Returns the document for a template. Fetches only the parts that the template names.
 async fn document(
     client: &Client,
     name: &str,
@@ -132,7 +132,7 @@ async fn document(
     Ok(Document::renamed(Json::Object(members), fields))
 }
 
-/// Returns descriptor and, of an index, entries.
+/// Returns the descriptor of an image and, for an index, its entries.
 fn manifest(image: &RemoteImage) -> Result<Json> {
     let json = image.json()?;
     let mut members = Vec::new();
@@ -150,7 +150,7 @@ fn manifest(image: &RemoteImage) -> Result<Json> {
     Ok(Json::Object(members))
 }
 
-/// Returns the config of a manifest, or those of an index by platform; of one image alone, its own.
+/// Returns the config of an image. For an index of several images, returns the configs by platform.
 async fn configs(client: &Client, image: &RemoteImage) -> Result<Json> {
     if !image.is_index() {
         return image.config(client).await;

@@ -1,11 +1,11 @@
-//! Asking for a name and a password on the terminal.
+//! Prompts for a user name and a password on the terminal.
 
 use std::io::{BufRead, Write};
 
 use anyhow::{Context, Result};
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 
-/// Asks for a name; what is remembered is taken where nothing is typed.
+/// Prompts for a user name. Returns the remembered one if the user presses only Enter.
 pub(super) fn username(remembered: Option<&str>) -> Result<String> {
     let default = remembered.map_or_else(String::new, |name| format!(" ({name})"));
     let typed = read(&format!("Username{default}: "))?;
@@ -15,12 +15,12 @@ pub(super) fn username(remembered: Option<&str>) -> Result<String> {
     })
 }
 
-/// Asks for a password, which isn't shown while it is typed.
+/// Prompts for a password without echo.
 pub(super) fn password() -> Result<String> {
     let silence = Silence::begin()?;
     let typed = read("Password: ");
     drop(silence);
-    // The line break that ended it wasn't shown either.
+    // The terminal didn't echo the user's line break either.
     let _ = writeln!(anstream::stderr());
     typed
 }
@@ -34,7 +34,7 @@ fn read(question: &str) -> Result<String> {
     Ok(line.trim_end_matches(['\r', '\n']).to_owned())
 }
 
-/// Keeps the terminal from showing what is typed, until dropped.
+/// A guard that disables the terminal's echo until it is dropped.
 struct Silence(Termios);
 
 impl Silence {

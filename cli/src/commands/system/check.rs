@@ -17,7 +17,7 @@ pub(crate) struct CheckArguments {
     repair: bool,
 }
 
-/// Checks the store. What was repaired is no failure.
+/// Checks the store. Repaired damage isn't a failure.
 pub(crate) fn run(
     arguments: &CheckArguments,
     settings: &Settings,

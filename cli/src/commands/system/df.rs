@@ -14,7 +14,7 @@ use crate::printer::{Printer, human_age, human_size, table};
 use crate::progress::clean_text;
 use crate::settings::Settings;
 
-/// The longest description that is shown whole.
+/// The most characters of a description that the table shows.
 const DESCRIPTION: usize = 60;
 
 /// Show what images, volumes, the cache and everything else take on the disk
@@ -44,7 +44,7 @@ const LISTING: Listing<'_> = Listing {
     table: "{{.Type}}\t{{.TotalCount}}\t{{.Active}}\t{{.Size}}\t{{.Reclaimable}}",
 };
 
-/// Tells it.
+/// Runs `kiln system df`.
 pub(super) fn run(
     arguments: &DfArguments,
     settings: &Settings,
@@ -63,7 +63,7 @@ pub(super) fn run(
     Ok(ExitCode::SUCCESS)
 }
 
-/// Returns a row for each kind of things.
+/// Returns one row per kind of object.
 fn rows(usage: &DiskUsage) -> Vec<Vec<String>> {
     let mounts = |part: &&CacheUsage| part.kind == CacheKind::CacheMount;
     let layers = || usage.cache.iter().filter(|part| !mounts(part));
@@ -109,8 +109,8 @@ fn rows(usage: &DiskUsage) -> Vec<Vec<String>> {
     ]
 }
 
-/// Returns the row of a kind of things: how many there are, how many of those are in use, how many
-/// bytes they take, and how many of those can be freed.
+/// Returns the row of a kind of object: their number, the number in use, their size in bytes, and
+/// the number of reclaimable bytes.
 fn row(kind: &str, total: usize, active: usize, bytes: u64, reclaimable: u64) -> Vec<String> {
     let share = (reclaimable * 100).checked_div(bytes);
     let share = share.map(|share| format!(" ({share}%)")).unwrap_or_default();
@@ -125,7 +125,7 @@ fn row(kind: &str, total: usize, active: usize, bytes: u64, reclaimable: u64) ->
     ]
 }
 
-/// Lists everything.
+/// Lists every object.
 fn details(store: &Store, usage: &DiskUsage, printer: &Printer) -> Result<String> {
     let images = named(store, &mut |damage| {
         printer.note(format_args!("WARNING: {damage}"));
@@ -212,7 +212,7 @@ fn cache_row(part: &CacheUsage, now: OffsetDateTime) -> Vec<String> {
     ]
 }
 
-/// Returns what made a part of the cache: records of steps have their name.
+/// Returns the description of a part of the cache. For a step's record, it is the step's name.
 fn description(part: &CacheUsage) -> String {
     let record: Option<Value> = serde_json::from_str(&part.description).ok();
     let name = record.as_ref().and_then(|record| record["name"].as_str());
@@ -223,7 +223,7 @@ fn age(nanoseconds: i64, now: OffsetDateTime) -> String {
     format!("{} ago", human_age(now.unix_timestamp() - nanoseconds / 1_000_000_000))
 }
 
-/// Returns everything for programs, sizes in bytes and times in RFC 3339.
+/// Returns the usage as JSON: sizes in bytes, times in RFC 3339.
 fn document(usage: &DiskUsage) -> Value {
     let images = usage.images.iter().map(|image| {
         json!({

@@ -31,7 +31,8 @@ pub(super) struct PruneArguments {
     filters: Vec<String>,
 }
 
-/// Removes images first: what they hold is cache then.
+/// Runs `kiln system prune`. Removes images first, since this turns their contents into unused
+/// cache.
 pub(super) fn run(
     arguments: &PruneArguments,
     settings: &Settings,
