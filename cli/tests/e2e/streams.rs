@@ -78,12 +78,19 @@ fn output_that_can_not_be_written_is_an_error() {
 fn head(mut command: Command) -> (std::process::ExitStatus, String) {
     let begun = Instant::now();
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // A full pipe of errors would keep the line from coming.
+    let mut errors = child.stderr.take().unwrap();
+    let errors = std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        errors.read_to_end(&mut bytes).unwrap();
+        bytes
+    });
     let mut line = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
     assert!(line.ends_with('\n'), "{line:?}");
-    let output = child.wait_with_output().unwrap();
+    let status = child.wait().unwrap();
     assert!(begun.elapsed() < Duration::from_secs(20), "{command:?} took {:?}", begun.elapsed());
-    (output.status, String::from_utf8_lossy(&output.stderr).into_owned())
+    (status, String::from_utf8_lossy(&errors.join().unwrap()).into_owned())
 }
 
 #[test]
