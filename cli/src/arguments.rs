@@ -70,7 +70,9 @@ impl Arguments {
     ///
     /// # Errors
     /// Fails if the command line is invalid, and if it requests help or the version.
-    pub(crate) fn read(words: impl IntoIterator<Item = OsString>) -> Result<Self, flags::Misread> {
+    pub(crate) fn read(
+        words: impl IntoIterator<Item = OsString>,
+    ) -> Result<Self, flags::UsageError> {
         flags::parse(words)
     }
 }

@@ -2,7 +2,6 @@
 
 mod ahead;
 mod attest;
-mod audience;
 mod cache_export;
 mod caches;
 mod call;
@@ -16,6 +15,7 @@ mod invocation;
 mod lowering;
 mod metadata;
 mod named_contexts;
+mod observers;
 mod on_error;
 mod output;
 mod packer;
@@ -53,10 +53,10 @@ use crate::commands::build::ProgressMode;
 use crate::printer::Printer;
 use crate::progress;
 use crate::settings::Settings;
-use audience::Audience;
 use context::Input;
 use invocation::Invocation;
 use lowering::options;
+use observers::Observers;
 use session::Session;
 use tools::{Reporting, Tools};
 
@@ -66,12 +66,12 @@ pub(crate) struct Built {
     /// The images and files that the exporter wrote.
     pub(crate) exported: kiln_exporter::Exported,
     /// Further facts for the metadata file.
-    aside: Aside,
+    aside: BuildDetails,
 }
 
 /// Facts about a build that don't depend on its outputs.
 #[derive(Debug)]
-struct Aside {
+struct BuildDetails {
     /// The findings of the build checks.
     warnings: Vec<Warning>,
     /// The Dockerfile of the findings.
@@ -136,13 +136,13 @@ async fn with_session<T>(
     console: Console<'_>,
     done: Recorded<T>,
     work: impl AsyncFnOnce(&Session<'_>) -> Result<T, Failure>,
-) -> Result<Ended<(T, Aside)>> {
+) -> Result<Ended<(T, BuildDetails)>> {
     let Console { mode, printer } = console;
     let store = settings.store()?;
     let input = tokio::task::block_in_place(|| Input::local(request, &store))?;
     let directory = input.as_ref().and_then(|input| input.directory.as_deref());
     let redactor = Arc::new(history::redactor(request));
-    let (events, audience) = Audience::gather(request, mode, done.is_some(), &store, &redactor)?;
+    let (events, audience) = Observers::gather(request, mode, done.is_some(), &store, &redactor)?;
     let tools = Tools::new(request, settings, store, redactor, directory)?;
     let cancel = audience.cancel();
     let reporting = Reporting { events: &events, cancel: &cancel };
@@ -177,7 +177,7 @@ async fn with_session<T>(
     match outcome {
         Ok(value) => {
             let dockerfile = input.map(|input| input.dockerfile).unwrap_or_default();
-            Ok(Ok((value, Aside { warnings, dockerfile, id: seen.id() })))
+            Ok(Ok((value, BuildDetails { warnings, dockerfile, id: seen.id() })))
         }
         Err(failure) => {
             let is_cut = progress::failure(printer, &failure, dockerfile);

@@ -135,7 +135,7 @@ pub(crate) async fn run(
         write_file(path, id.hex().as_bytes()).context("write the container's ID")?;
     }
     let signals = if arguments.sig_proxy { Signals::catch() } else { Signals::none() };
-    let passing = Passing::only(printer, streams);
+    let passing = OutputForwarder::only(printer, streams);
     let running = start(&sandbox, &spec, input, passing.sink(), &mut network).await?;
     // The store evicts cache as the container's files grow. If that isn't enough, the container
     // goes on.
@@ -266,7 +266,7 @@ pub(crate) async fn attend(
     mut running: Running,
     signals: Signals,
     terminal: Option<Terminal>,
-    passing: &Passing,
+    passing: &OutputForwarder,
 ) -> Result<Exit, Failure> {
     let signaller = running.signaller();
     let mut tasks = tokio::task::JoinSet::new();
@@ -308,14 +308,14 @@ pub(crate) fn standard_input() -> Result<Input> {
 
 /// A writer of a program's output to kiln's own output.
 #[derive(Clone, Debug)]
-pub(crate) struct Passing {
+pub(crate) struct OutputForwarder {
     printer: Printer,
     /// The token that is cancelled when kiln's output can't be written any more.
     lost: CancellationToken,
     streams: Streams,
 }
 
-impl Passing {
+impl OutputForwarder {
     /// Passes on all streams.
     pub(crate) fn to(printer: &Printer) -> Self {
         Self::only(printer, Streams::ALL)

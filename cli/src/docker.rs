@@ -181,7 +181,7 @@ mod tests {
 
     use super::*;
     use crate::arguments::Arguments;
-    use crate::arguments::flags::Misread;
+    use crate::arguments::flags::UsageError;
 
     /// The arguments that each command requires after its flags.
     const BEHIND: &[(&str, &str)] = &[
@@ -199,7 +199,7 @@ mod tests {
         ("buildx", "version"),
     ];
 
-    fn read(words: &str) -> Result<Arguments, Misread> {
+    fn read(words: &str) -> Result<Arguments, UsageError> {
         Arguments::read(words.split_whitespace().map(Into::into))
     }
 

@@ -21,7 +21,7 @@ const CONTAINERD: (&str, &str) = ("/run/containerd/containerd.sock", "default");
 
 /// The destination of a loaded image.
 #[derive(Debug)]
-pub(crate) enum Taker {
+pub(crate) enum LoadTarget {
     /// An engine on this machine.
     Engine(Engine),
     /// kiln's own store. The text is the reason, unless the user chose the store.
@@ -32,31 +32,34 @@ pub(crate) enum Taker {
 ///
 /// # Errors
 /// Fails if the user names an engine that isn't available.
-pub(crate) async fn find(choice: &EngineChoice, warnings: &Warnings) -> Result<Taker> {
+pub(crate) async fn find(choice: &EngineChoice, warnings: &Warnings) -> Result<LoadTarget> {
     let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
     let host = || docker_host::find(choice.context.as_deref(), &variable, warnings);
     match choice.engine.as_deref() {
-        Some("docker") => docker(&host()?).await.map(Taker::Engine),
-        Some("podman") => podman().map(Taker::Engine),
-        Some("containerd") => containerd(&variable).map(Taker::Engine),
-        Some("kiln") => Ok(Taker::Store(None)),
+        Some("docker") => docker(&host()?).await.map(LoadTarget::Engine),
+        Some("podman") => podman().map(LoadTarget::Engine),
+        Some("containerd") => containerd(&variable).map(LoadTarget::Engine),
+        Some("kiln") => Ok(LoadTarget::Store(None)),
         _ => any(&host()?, &variable).await,
     }
 }
 
 /// Returns the first available engine, or kiln's store.
-async fn any(host: &DockerHost, variable: &impl Fn(&str) -> Option<OsString>) -> Result<Taker> {
+async fn any(
+    host: &DockerHost,
+    variable: &impl Fn(&str) -> Option<OsString>,
+) -> Result<LoadTarget> {
     let mut reason = "no Docker engine, podman or containerd was found".to_owned();
     match docker(host).await {
-        Ok(engine) => return Ok(Taker::Engine(engine)),
+        Ok(engine) => return Ok(LoadTarget::Engine(engine)),
         Err(error) if host.is_named => return Err(error),
         Err(error) if host.is_there() => reason = format!("{error:#}"),
         Err(_) => {}
     }
     if let Ok(engine) = podman().or_else(|_| containerd(variable)) {
-        return Ok(Taker::Engine(engine));
+        return Ok(LoadTarget::Engine(engine));
     }
-    Ok(Taker::Store(Some(reason)))
+    Ok(LoadTarget::Store(Some(reason)))
 }
 
 async fn docker(host: &DockerHost) -> Result<Engine> {

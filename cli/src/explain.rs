@@ -67,7 +67,7 @@ pub(crate) struct ExplainedStep {
 }
 
 /// An earlier build whose steps are aligned with those of the current one.
-struct Earlier {
+struct EarlierBuild {
     row: BuildRow,
     record: BuildRecord,
     alignment: Alignment,
@@ -78,7 +78,7 @@ struct Earlier {
 /// # Errors
 /// Fails if the store can't be read.
 pub(crate) fn of_build(store: &Store, row: &BuildRow, record: &BuildRecord) -> Result<Explanation> {
-    let mut asker = Asker { store, row, record, earlier: Vec::new(), loaded: 0 };
+    let mut asker = Explainer { store, row, record, earlier: Vec::new(), loaded: 0 };
     let ran = |place: &usize| {
         let step = &record.steps[*place];
         step.made_of.is_some() && step.status.has_run()
@@ -151,17 +151,17 @@ pub(crate) fn between(
 }
 
 /// A search for the causes of one build's steps.
-struct Asker<'a> {
+struct Explainer<'a> {
     store: &'a Store,
     row: &'a BuildRow,
     record: &'a BuildRecord,
     /// The earlier builds to compare with, in order of preference.
-    earlier: Vec<Earlier>,
+    earlier: Vec<EarlierBuild>,
     /// The number of groups of earlier builds that were read: of the same context, and others.
     loaded: u8,
 }
 
-impl Asker<'_> {
+impl Explainer<'_> {
     /// Returns the build that a step was compared with, and the step's causes.
     fn causes(&mut self, place: usize) -> Result<(Option<String>, Vec<Cause>)> {
         let Some(made_of) = &self.record.steps[place].made_of else {
@@ -255,7 +255,7 @@ impl Asker<'_> {
             let steps = self.record.steps.iter().filter(|step| step.digest.is_some()).count();
             // In another project, an unrelated step may look the same.
             if self.loaded == 0 || alignment.equal * 2 > steps {
-                self.earlier.push(Earlier { row, record, alignment });
+                self.earlier.push(EarlierBuild { row, record, alignment });
             }
         }
         self.loaded += 1;

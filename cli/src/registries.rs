@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Result;
-use kiln_registry::{Client, CredentialFiles, HostSources, Options, Pace, Proxies, Warnings};
+use kiln_registry::{
+    Client, CredentialFiles, HostSources, MinimumSpeed, Options, Proxies, Warnings,
+};
 
 use crate::once::Sources;
 use crate::printer::Printer;
@@ -21,7 +23,7 @@ pub(crate) struct Registries {
     proxies: Proxies,
     warnings: Warnings,
     /// The minimum speed of a server; `None` for no limit.
-    pub(crate) pace: Option<Pace>,
+    pub(crate) pace: Option<MinimumSpeed>,
 }
 
 impl Registries {
@@ -86,7 +88,7 @@ impl Registries {
             none: proxy("NO_PROXY", "no_proxy"),
         };
         let credentials = credentials.into_iter().flatten().collect();
-        let (warnings, pace) = (Warnings::default(), Some(Pace::default()));
+        let (warnings, pace) = (Warnings::default(), Some(MinimumSpeed::default()));
         Self { credentials, hosts, proxies, warnings, pace }
     }
 

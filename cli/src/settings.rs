@@ -5,7 +5,7 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use kiln_registry::Pace;
+use kiln_registry::MinimumSpeed;
 use kiln_sandbox::network::{Bridge, BridgeOptions};
 use kiln_store::{Snapshotter, Store, StoreOptions};
 use kiln_tree::{ArchiveLimits, Ids};
@@ -55,7 +55,7 @@ impl Settings {
             Registries::of_environment(arguments.registries_config.clone(), printer)?;
         let speed = limits::size_limit(&arguments.min_download_speed)
             .context("invalid --min-download-speed")?;
-        registries.pace = speed.and_then(Pace::of_speed);
+        registries.pace = speed.and_then(MinimumSpeed::of_speed);
         // Read the file even if the argument overrides it, so that the user learns of mistakes in
         // it.
         let config = Config::of_environment()?;

@@ -204,9 +204,9 @@ mod tests {
     use crate::compression::Compression;
     use crate::progress::Silent;
 
-    struct Nobody;
+    struct NoFetcher;
 
-    impl BlobFetcher for Nobody {
+    impl BlobFetcher for NoFetcher {
         fn fetch(&self, _: &LayerBlob) -> std::result::Result<(), Failure> {
             Err("nothing is fetched here".into())
         }
@@ -228,7 +228,7 @@ mod tests {
         let parse = |text: &&str| Output::parse(text).unwrap();
         let outputs: Vec<Output> = outputs.iter().map(parse).collect();
         let (store, limits) = (store.clone(), ArchiveLimits::default());
-        let context = AheadContext { store, limits, fetcher: Box::new(Nobody), progress };
+        let context = AheadContext { store, limits, fetcher: Box::new(NoFetcher), progress };
         PackAhead::new(&outputs, context)
     }
 

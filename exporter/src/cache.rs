@@ -33,8 +33,8 @@ use self::document::Documents;
 use self::spec::{CacheTarget, CacheTo};
 use crate::error::{Error, Result};
 use crate::export::ExportContext;
-use crate::push::{Document, Freight, PushContext, Shipment, push};
-use crate::registry::Told;
+use crate::push::{Document, PushBlob, PushContext, Shipment, push};
+use crate::registry::PushProgress;
 
 pub use self::inline::inline_cache;
 
@@ -94,7 +94,7 @@ pub fn export_cache(
             let problem =
                 || Error::Unsupported("there is nobody to speak to registries".to_owned());
             let remote = context.remote.ok_or_else(problem)?;
-            let observer = Told(progress);
+            let observer = PushProgress(progress);
             let (store, fetcher) = (context.store, context.fetcher);
             let context = PushContext { store, remote, fetcher, observer: &observer };
             let shipment = shipment(&contents, &documents);
@@ -118,7 +118,7 @@ fn shipment(contents: &Contents, documents: &Documents) -> Shipment {
     let mut add = |digest, size, media_type: &str, bytes: Option<Bytes>| {
         let (media_type, is_layer) = (media_type.to_owned(), bytes.is_none());
         if !shipment.freight.iter().any(|known| known.digest == digest) {
-            shipment.freight.push(Freight { digest, size, media_type, bytes, is_layer });
+            shipment.freight.push(PushBlob { digest, size, media_type, bytes, is_layer });
         }
     };
     for blob in contents.blobs() {

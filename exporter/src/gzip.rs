@@ -37,7 +37,7 @@ pub struct GzipWriter<W> {
     /// The current block. `before` holds the previous one.
     buffer: Vec<u8>,
     before: Arc<Vec<u8>>,
-    under_way: VecDeque<UnderWay>,
+    under_way: VecDeque<PendingBlock>,
     begun: bool,
     crc: crc32fast::Hasher,
     length: u64,
@@ -46,7 +46,7 @@ pub struct GzipWriter<W> {
 /// A block in compression and its share of the budget. The only block of a writer may have no
 /// share.
 #[derive(Debug)]
-struct UnderWay {
+struct PendingBlock {
     block: Receiver<io::Result<Block>>,
     _permit: Option<BlockPermit>,
 }
@@ -109,7 +109,7 @@ impl<W: Write> GzipWriter<W> {
             // The receiver is gone if the writer was dropped.
             let _ = sender.send(deflate(&block, &before, level));
         });
-        self.under_way.push_back(UnderWay { block: receiver, _permit: permit });
+        self.under_way.push_back(PendingBlock { block: receiver, _permit: permit });
         Ok(())
     }
 

@@ -12,7 +12,7 @@ mod send;
 mod shipment;
 
 pub use send::{PushContext, PushObserver, push};
-pub use shipment::{Document, Freight, Shipment};
+pub use shipment::{Document, PushBlob, Shipment};
 
 use kiln_registry::Client;
 use tokio::runtime::Handle;

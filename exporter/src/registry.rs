@@ -9,7 +9,7 @@ use crate::assemble::Assembled;
 use crate::error::{Error, Result};
 use crate::export::ExportContext;
 use crate::progress::Progress;
-use crate::push::{Freight, PushContext, PushObserver, Shipment, push};
+use crate::push::{PushBlob, PushContext, PushObserver, Shipment, push};
 use crate::spec::Output;
 
 /// Pushes an image under each of its names, or by digest only.
@@ -29,7 +29,7 @@ pub(crate) fn write(
     }
     let shipment = Shipment::of(assembled)?;
     let progress = context.progress;
-    let observer = Told(progress);
+    let observer = PushProgress(progress);
     let pushing =
         PushContext { store: context.store, remote, fetcher: context.fetcher, observer: &observer };
     progress.status("pushing layers", 0, None, false);
@@ -46,15 +46,15 @@ pub(crate) fn write(
 }
 
 /// A push observer that reports to an export's progress.
-pub(crate) struct Told<'a>(pub(crate) &'a dyn Progress);
+pub(crate) struct PushProgress<'a>(pub(crate) &'a dyn Progress);
 
-impl PushObserver for Told<'_> {
-    fn sending(&self, blob: &Freight, sent: u64) {
+impl PushObserver for PushProgress<'_> {
+    fn sending(&self, blob: &PushBlob, sent: u64) {
         let name = format!("pushing layer {}", blob.digest);
         self.0.status(&name, sent, Some(blob.size), false);
     }
 
-    fn done(&self, blob: &Freight, how: &Pushed) {
+    fn done(&self, blob: &PushBlob, how: &Pushed) {
         let name = match how {
             Pushed::Sent => {
                 let name = format!("pushing layer {}", blob.digest);

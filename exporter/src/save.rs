@@ -11,7 +11,7 @@ use crate::archive::{self, Body, Files, blob_path};
 use crate::docker;
 use crate::error::{Error, Result};
 use crate::export::ExportContext;
-use crate::push::{Freight, Shipment};
+use crate::push::{PushBlob, Shipment};
 use crate::spec::Destination;
 
 /// The maximum size of a manifest in bytes.
@@ -71,7 +71,7 @@ pub fn save(
 }
 
 /// Fetches a blob unless the store has it.
-fn bring(blob: &Freight, context: &ExportContext<'_>) -> Result<()> {
+fn bring(blob: &PushBlob, context: &ExportContext<'_>) -> Result<()> {
     let content = context.store.content();
     if content.hold(&blob.digest)? && content.size(&blob.digest)?.is_some() {
         return Ok(());

@@ -134,12 +134,12 @@ impl Graph {
         let order = shape
             .order(targets.iter().map(|target| target.0))
             .map_err(|Cycle(number)| GraphError::Cycle { op: decoded[number].0 })?;
-        Ok(Self::assemble(&Said::merge(definitions), decoded, &order, &targets))
+        Ok(Self::assemble(&MergedMetadata::merge(definitions), decoded, &order, &targets))
     }
 
     /// Creates the graph with the vertices in the order `order`.
     fn assemble(
-        said: &Said,
+        said: &MergedMetadata,
         decoded: Vec<(Digest, Op)>,
         order: &[usize],
         targets: &[(usize, u32)],
@@ -282,13 +282,13 @@ impl FileActionKind {
 
 /// The combined metadata of several definitions.
 #[derive(Default)]
-struct Said {
+struct MergedMetadata {
     metadata: BTreeMap<Digest, OpMetadata>,
     locations: BTreeMap<Digest, Vec<SourceLocation>>,
     sources: Vec<SourceInfo>,
 }
 
-impl Said {
+impl MergedMetadata {
     /// Combines the metadata. The first definition takes precedence, but `ignore_cache` of any of
     /// them applies.
     fn merge(definitions: &[Definition]) -> Self {

@@ -102,7 +102,7 @@ impl Scopes {
 }
 
 /// The target of a request, as far as authentication depends on it.
-pub(crate) struct Asking<'a> {
+pub(crate) struct AuthRequest<'a> {
     pub(crate) endpoint: &'a Endpoint,
     /// The base URL of the endpoint.
     pub(crate) base: &'a Url,
@@ -112,17 +112,17 @@ pub(crate) struct Asking<'a> {
 }
 
 type Slot = Arc<tokio::sync::Mutex<Option<Authorization>>>;
-type Held = Arc<tokio::sync::OnceCell<Option<Credential>>>;
+type CachedCredential = Arc<tokio::sync::OnceCell<Option<Credential>>>;
 
 /// The authorizations by origin, account and scopes, and the credentials by account and repository.
 #[derive(Debug, Default)]
 pub(crate) struct Authorizations {
     slots: Mutex<HashMap<(String, String, String), Slot>>,
-    held: Mutex<HashMap<(String, String), Held>>,
+    held: Mutex<HashMap<(String, String), CachedCredential>>,
 }
 
 impl Authorizations {
-    fn slot(&self, asking: &Asking<'_>) -> Slot {
+    fn slot(&self, asking: &AuthRequest<'_>) -> Slot {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         let origin = asking.base.origin().ascii_serialization();
         let key = (origin, asking.endpoint.account.clone(), asking.scopes.0.join(" "));
@@ -130,7 +130,7 @@ impl Authorizations {
     }
 
     /// Returns the authorization for a request if one is known and fresh.
-    pub(crate) async fn get(&self, asking: &Asking<'_>) -> Option<Authorization> {
+    pub(crate) async fn get(&self, asking: &AuthRequest<'_>) -> Option<Authorization> {
         let slot = self.slot(asking);
         let known = slot.lock().await.clone();
         known.filter(Authorization::is_fresh)
@@ -141,7 +141,7 @@ impl Authorizations {
     pub(crate) async fn answer(
         &self,
         transport: &Transport,
-        asking: &Asking<'_>,
+        asking: &AuthRequest<'_>,
         refusal: &Response,
         used: Option<&Authorization>,
     ) -> Result<Authorization, Failure> {
@@ -165,7 +165,7 @@ impl Authorizations {
     async fn credential(
         &self,
         transport: &Transport,
-        asking: &Asking<'_>,
+        asking: &AuthRequest<'_>,
     ) -> Result<Option<Credential>, Problem> {
         let key = (asking.endpoint.account.clone(), asking.repository.to_owned());
         let held = {
@@ -187,7 +187,7 @@ impl Authorizations {
 /// Answers a challenge with the credentials, or anonymously without them.
 pub(crate) async fn grant(
     transport: &Transport,
-    asking: &Asking<'_>,
+    asking: &AuthRequest<'_>,
     refusal: &Response,
     credential: Option<&Credential>,
     offline: bool,

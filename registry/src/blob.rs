@@ -31,7 +31,7 @@ pub enum Length {
 
 /// The beginning of a blob that an earlier attempt has stored.
 #[derive(Debug, Default)]
-pub struct Beginning {
+pub struct PartialBlob {
     /// The hasher, updated with the stored bytes.
     pub hasher: DigestHasher,
     /// The number of stored bytes.
@@ -71,7 +71,7 @@ impl Client {
         digest: &Digest,
         length: Length,
     ) -> Result<BlobStream, Error> {
-        self.rest_of_blob(repository, digest, length, Beginning::default()).await
+        self.rest_of_blob(repository, digest, length, PartialBlob::default()).await
     }
 
     /// Resumes the download of a blob after its `beginning`. The whole blob is verified at the end.
@@ -80,7 +80,7 @@ impl Client {
         repository: &Repository,
         digest: &Digest,
         length: Length,
-        beginning: Beginning,
+        beginning: PartialBlob,
     ) -> Result<BlobStream, Error> {
         let sources = self.transport.sources(repository.registry(), false);
         let sources = sources.map_err(|problem| problem.of(repository, repository))?;

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use reqwest::RequestBuilder;
 use reqwest::header::CONTENT_LENGTH;
 
-use crate::limits::Pulse;
+use crate::limits::UploadActivity;
 
 /// The number of bytes of one read from a file.
 const PIECE: u64 = 256 << 10;
@@ -56,7 +56,7 @@ impl Body {
     }
 
     /// Adds the body to a request. `pulse` beats for each piece that is sent.
-    pub(crate) fn attach(&self, request: RequestBuilder, pulse: &Pulse) -> RequestBuilder {
+    pub(crate) fn attach(&self, request: RequestBuilder, pulse: &UploadActivity) -> RequestBuilder {
         match self {
             Self::Empty => request,
             Self::Bytes(bytes) => request.body(bytes.clone()),

@@ -15,7 +15,7 @@ use crate::endpoint::{Endpoint, authority_of, same_origin};
 use crate::error::{Error, Problem};
 use crate::hosts::HostSources;
 use crate::http::Proxies;
-use crate::limits::{Listing, Pace};
+use crate::limits::{Listing, MinimumSpeed};
 use crate::repository::Repository;
 use crate::transport::{Call, Target, Transport};
 use crate::warnings::Warnings;
@@ -38,7 +38,7 @@ pub struct Options {
     /// The time limit for each wait for bytes.
     pub read_timeout: Duration,
     /// The minimum speed of a server; `None` for no limit.
-    pub pace: Option<Pace>,
+    pub pace: Option<MinimumSpeed>,
     /// The largest blob, in bytes, that one request uploads. An interruption of a larger one would
     /// cost too much.
     pub monolithic: u64,
@@ -64,7 +64,7 @@ impl Default for Options {
             backoff: Duration::from_millis(300),
             connect_timeout: Duration::from_secs(20),
             read_timeout: Duration::from_mins(1),
-            pace: Some(Pace::default()),
+            pace: Some(MinimumSpeed::default()),
             monolithic: 1 << 30,
             chunk: 64 << 20,
             credentials: Arc::new(Anonymous),

@@ -57,7 +57,7 @@ enum Cause {
     HttpsOnly,
     /// The server's answer isn't TLS, or is empty.
     NoTls,
-    Certificate(Flaw),
+    Certificate(CertificateProblem),
     /// The server rejects the client's certificate or requires one.
     ClientCertificate(String),
     Lookup {
@@ -77,7 +77,7 @@ enum Cause {
 
 /// A flaw of a server's certificate.
 #[derive(Debug)]
-enum Flaw {
+enum CertificateProblem {
     UnknownAuthority,
     Expired(String),
     NotYetValid(String),
@@ -230,7 +230,7 @@ impl fmt::Display for ConnectionError {
 
 impl StdError for ConnectionError {}
 
-impl Flaw {
+impl CertificateProblem {
     fn of(error: &CertificateError) -> Self {
         match error {
             CertificateError::UnknownIssuer => Self::UnknownAuthority,
@@ -287,7 +287,7 @@ impl Flaw {
     }
 }
 
-impl fmt::Display for Flaw {
+impl fmt::Display for CertificateProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::UnknownAuthority => f.write_str("is signed by an unknown authority"),
@@ -311,7 +311,9 @@ impl fmt::Display for Flaw {
 /// Returns the cause if TLS failed.
 fn tls(error: &reqwest::Error) -> Option<Cause> {
     Some(match find::<rustls::Error>(error, |_| true)? {
-        rustls::Error::InvalidCertificate(problem) => Cause::Certificate(Flaw::of(problem)),
+        rustls::Error::InvalidCertificate(problem) => {
+            Cause::Certificate(CertificateProblem::of(problem))
+        }
         rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => Cause::NoTls,
         rustls::Error::AlertReceived(alert) if is_about_client(*alert) => {
             Cause::ClientCertificate(format!("{alert:?}"))

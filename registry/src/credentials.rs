@@ -10,7 +10,7 @@ mod helper;
 
 use std::fmt;
 
-pub use files::{CredentialFiles, Kept};
+pub use files::{CredentialFiles, CredentialPlace};
 
 /// The key of Docker Hub in credential files: the URL of Docker's first index.
 pub const HUB_KEY: &str = "https://index.docker.io/v1/";

@@ -7,7 +7,7 @@ use reqwest::StatusCode;
 
 use crate::connection_error::{ConnectionError, Place, Role};
 use crate::endpoint::{Endpoint, authority_of};
-use crate::limits::Pace;
+use crate::limits::MinimumSpeed;
 use crate::repository::Repository;
 
 /// A failed request, with its target. The message contains the whole cause, and the error has no
@@ -67,7 +67,7 @@ pub enum Problem {
     TooLarge(u64),
     /// The server sends more slowly than the required pace.
     #[error("the server sends less than {} bytes in {} seconds", .0.bytes, .0.window.as_secs_f32())]
-    TooSlow(Pace),
+    TooSlow(MinimumSpeed),
     /// The server neither accepted nor sent any bytes for this time.
     #[error("nothing was taken or sent by the server for {} seconds", .0.as_secs_f32())]
     Stalled(Duration),

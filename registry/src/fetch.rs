@@ -17,7 +17,7 @@ use crate::client::Client;
 use crate::connection_error::{Place, Role};
 use crate::endpoint::{authority_of, same_origin};
 use crate::error::{Error, Problem};
-use crate::limits::{Pace, PacedBody};
+use crate::limits::{MinimumSpeed, PacedBody};
 use crate::retry::retry_after;
 use crate::transport::{REDIRECTS, is_redirect, log, redirect_target};
 
@@ -56,7 +56,7 @@ pub enum FetchAnswer {
 pub struct FetchedFile {
     target: String,
     response: Response,
-    pace: Option<Pace>,
+    pace: Option<MinimumSpeed>,
 }
 
 /// Returns a URL for display: without user and password, and without credentials in its query.
@@ -179,7 +179,7 @@ fn secret_value(text: &str) -> Result<HeaderValue, Problem> {
 fn answer(
     request: &FetchRequest,
     response: Response,
-    pace: Option<Pace>,
+    pace: Option<MinimumSpeed>,
 ) -> Result<FetchAnswer, (Problem, Option<std::time::Duration>)> {
     let status = response.status();
     let known = request.etag.as_deref().map(strength_aside);

@@ -66,17 +66,17 @@ mod verifier;
 #[cfg(test)]
 mod tests;
 
-pub use blob::{Beginning, BlobStream, Length};
+pub use blob::{BlobStream, Length, PartialBlob};
 pub use body::{BlobSource, Sent};
 pub use client::{Client, ManifestResponse, Options};
 pub use connection_error::ConnectionError;
-pub use credentials::{Anonymous, Credential, CredentialFiles, Credentials, Kept};
+pub use credentials::{Anonymous, Credential, CredentialFiles, CredentialPlace, Credentials};
 pub use document::check_document;
 pub use error::{Error, Problem};
 pub use fetch::{FetchAnswer, FetchRequest, FetchedFile};
 pub use hosts::HostSources;
 pub use http::{Peer, Proxies};
-pub use limits::Pace;
+pub use limits::MinimumSpeed;
 pub use login::registry_of;
 pub use platform::select_platform;
 pub use push::{BlobUpload, Pushed};

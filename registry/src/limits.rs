@@ -1,8 +1,8 @@
 //! Limits on the answers of servers.
 //!
-//! [`Gate`] limits the number of concurrent transfers, [`Pace`] the duration of an answer,
-//! [`Pulse`] the time that a server may stall an upload, and [`Listing`] the length of paged lists.
-//! `read_limited` in `transport` limits the size of one document and reads it at a [`Pace`].
+//! [`Gate`] limits the number of concurrent transfers, [`MinimumSpeed`] the duration of an answer,
+//! [`UploadActivity`] the time that a server may stall an upload, and [`Listing`] the length of paged lists.
+//! `read_limited` in `transport` limits the size of one document and reads it at a [`MinimumSpeed`].
 
 use std::collections::{HashMap, HashSet};
 use std::pin::pin;
@@ -20,7 +20,7 @@ use crate::error::Problem;
 const WINDOW: Duration = Duration::from_secs(30);
 /// The default minimum speed of a download in bytes per second.
 const SLOWEST: u64 = 1 << 10;
-/// The maximum pause within an answer's body if there is no [`Pace`].
+/// The maximum pause within an answer's body if there is no [`MinimumSpeed`].
 const SILENCE: Duration = Duration::from_mins(1);
 /// The factor on the time limit for answers to uploads. Sent bytes wait in buffers, and registries
 /// move blobs before they answer.
@@ -34,14 +34,14 @@ const LIST_ENTRIES: usize = 500_000;
 
 /// The minimum speed of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pace {
+pub struct MinimumSpeed {
     /// The number of bytes that must arrive in each window.
     pub bytes: u64,
     /// The length of a window. The time that the client spends on writing doesn't count.
     pub window: Duration,
 }
 
-impl Pace {
+impl MinimumSpeed {
     /// Returns a pace in bytes per second. Returns `None`, which means no limit, for zero.
     pub fn of_speed(bytes_per_second: u64) -> Option<Self> {
         let bytes = bytes_per_second.saturating_mul(WINDOW.as_secs());
@@ -49,7 +49,7 @@ impl Pace {
     }
 }
 
-impl Default for Pace {
+impl Default for MinimumSpeed {
     fn default() -> Self {
         Self { bytes: SLOWEST * WINDOW.as_secs(), window: WINDOW }
     }
@@ -58,7 +58,7 @@ impl Default for Pace {
 /// A reader of one answer's body that enforces a pace.
 #[derive(Debug)]
 pub(crate) struct PacedBody {
-    pace: Option<Pace>,
+    pace: Option<MinimumSpeed>,
     /// The time spent waiting in this window.
     waited: Duration,
     /// The number of bytes received in this window.
@@ -66,7 +66,7 @@ pub(crate) struct PacedBody {
 }
 
 impl PacedBody {
-    pub(crate) fn new(pace: Option<Pace>) -> Self {
+    pub(crate) fn new(pace: Option<MinimumSpeed>) -> Self {
         Self { pace, waited: Duration::ZERO, received: 0 }
     }
 
@@ -108,9 +108,9 @@ impl PacedBody {
 ///
 /// A whole request may take hours, so its duration can't be limited.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Pulse(Arc<AtomicU64>);
+pub(crate) struct UploadActivity(Arc<AtomicU64>);
 
-impl Pulse {
+impl UploadActivity {
     /// Signals that more bytes are about to be sent.
     pub(crate) fn beat(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
@@ -261,7 +261,7 @@ mod tests {
 
     #[test]
     fn speeds_are_paces() {
-        assert_eq!(Pace::of_speed(0), None);
-        assert_eq!(Pace::of_speed(SLOWEST), Some(Pace::default()));
+        assert_eq!(MinimumSpeed::of_speed(0), None);
+        assert_eq!(MinimumSpeed::of_speed(SLOWEST), Some(MinimumSpeed::default()));
     }
 }

@@ -4,7 +4,7 @@ use kiln_oci::Reference;
 use reqwest::header::HeaderMap;
 use reqwest::{Method, StatusCode};
 
-use crate::auth::{Asking, Scopes, grant};
+use crate::auth::{AuthRequest, Scopes, grant};
 use crate::body::Body;
 use crate::client::Client;
 use crate::credentials::Credential;
@@ -64,7 +64,8 @@ impl Client {
         if response.status() != StatusCode::UNAUTHORIZED {
             return Err(crate::transport::failure(response, &endpoint, pace).await);
         }
-        let asking = Asking { endpoint: &endpoint, base: &base, repository: "", scopes: &scopes };
+        let asking =
+            AuthRequest { endpoint: &endpoint, base: &base, repository: "", scopes: &scopes };
         let granted = grant(&self.transport, &asking, &response, Some(credential), true).await?;
         let proof = Some(&granted.authorization);
         let response = self.transport.follow(&call, &base, base.clone(), proof).await?;

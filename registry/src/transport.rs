@@ -9,7 +9,7 @@ use reqwest::{Method, Response, StatusCode, Url};
 use serde::Deserialize;
 use tokio::sync::OnceCell;
 
-use crate::auth::{Asking, Authorization, Authorizations, Scopes};
+use crate::auth::{AuthRequest, Authorization, Authorizations, Scopes};
 use crate::body::Body;
 use crate::client::Options;
 use crate::connection_error::{ConnectionError, Place, Role};
@@ -17,7 +17,7 @@ use crate::endpoint::{Endpoint, authority_of, forbidden, is_loopback, same_origi
 use crate::error::{Problem, sanitize};
 use crate::hosts::{Hosts, Scheme};
 use crate::http::{HttpClients, Timeouts, Trust};
-use crate::limits::{Gate, Pace, PacedBody, Pulse};
+use crate::limits::{Gate, MinimumSpeed, PacedBody, UploadActivity};
 use crate::retry::{Failure, backoff, retry_after};
 
 /// The maximum number of redirects.
@@ -235,7 +235,7 @@ impl Transport {
         let base = self.base(call.endpoint).await?;
         let url = address(call, &base)?;
         let Call { endpoint, repository, scopes, .. } = call;
-        let asking = Asking { endpoint, base: &base, repository, scopes };
+        let asking = AuthRequest { endpoint, base: &base, repository, scopes };
         let known = self.authorizations.get(&asking).await;
         let response = self.follow(call, &base, url.clone(), known.as_ref()).await?;
         let refused = response.status() == StatusCode::UNAUTHORIZED;
@@ -266,7 +266,7 @@ impl Transport {
                     request = request.header(AUTHORIZATION, authorization.header());
                 }
             }
-            let pulse = Pulse::default();
+            let pulse = UploadActivity::default();
             let sending = call.body.attach(request, &pulse).send();
             let response = match call.body {
                 Body::Part { .. } => pulse.watch(self.options.read_timeout, sending).await?,
@@ -391,7 +391,7 @@ pub(crate) fn redirect_target(response: &Response) -> Result<Url, Problem> {
 async fn read_limited(
     mut response: Response,
     limit: u64,
-    pace: Option<Pace>,
+    pace: Option<MinimumSpeed>,
 ) -> Result<Vec<u8>, Problem> {
     if response.content_length().is_some_and(|length| length > limit) {
         return Err(Problem::TooLarge(limit));
@@ -408,13 +408,13 @@ async fn read_limited(
 
 /// The body of a registry's error (distribution specification, "Error Codes").
 #[derive(Default, Deserialize)]
-struct Complaint {
+struct ErrorResponse {
     #[serde(default)]
-    errors: Vec<ComplaintError>,
+    errors: Vec<ErrorEntry>,
 }
 
 #[derive(Deserialize)]
-struct ComplaintError {
+struct ErrorEntry {
     #[serde(default)]
     code: String,
     #[serde(default)]
@@ -433,22 +433,22 @@ fn place(endpoint: &Endpoint, url: &Url) -> Place {
 pub(crate) async fn failure(
     response: Response,
     endpoint: &Endpoint,
-    pace: Option<Pace>,
+    pace: Option<MinimumSpeed>,
 ) -> Failure {
     let pause = retry_after(response.headers());
     Failure { problem: complaint(response, endpoint, pace).await, pause }
 }
 
 /// Returns the problem of a refused request, with the registry's message.
-async fn complaint(response: Response, endpoint: &Endpoint, pace: Option<Pace>) -> Problem {
+async fn complaint(response: Response, endpoint: &Endpoint, pace: Option<MinimumSpeed>) -> Problem {
     let (status, url) = (response.status(), response.url().clone());
     let body = read_limited(response, COMPLAINT, pace).await.unwrap_or_default();
     if wants_https(status, &url, &body) {
         return ConnectionError::https_only(place(endpoint, &url)).into();
     }
-    let complaint: Complaint = serde_json::from_slice(&body).unwrap_or_default();
+    let complaint: ErrorResponse = serde_json::from_slice(&body).unwrap_or_default();
     let first = complaint.errors.into_iter().next();
-    let said = |error: ComplaintError| {
+    let said = |error: ErrorEntry| {
         if error.message.is_empty() { error.code } else { error.message }
     };
     let message = sanitize(&first.map(said).unwrap_or_default());

@@ -29,10 +29,10 @@
 //!   used.
 
 mod devices;
-mod house;
 mod layout;
 mod limits;
 mod memory;
+mod own_group;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -43,11 +43,11 @@ use std::sync::{Arc, Mutex, Once, PoisonError};
 use serde::{Deserialize, Serialize};
 
 pub use self::devices::{DeviceKind, DeviceRule};
-use self::house::House;
 use self::layout::{Hierarchy, Layout};
 pub use self::limits::{DeviceAccess, Limits, Swap};
 use self::memory::Memory;
 pub use self::memory::OutOfMemory;
+use self::own_group::OwnGroup;
 
 /// The control groups of a program.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,13 +73,13 @@ struct Inner {
     /// The houses by place; `None` if none can be built there. Programs with access to more than
     /// harmless devices have separate houses, because a group can't have more than the ones above
     /// it.
-    houses: Mutex<Houses>,
+    houses: Mutex<OwnGroups>,
     rooms: AtomicU64,
     swept: Once,
 }
 
 /// The houses by place, and by whether their programs may open more than harmless devices.
-type Houses = BTreeMap<(PathBuf, bool), Option<Arc<House>>>;
+type OwnGroups = BTreeMap<(PathBuf, bool), Option<Arc<OwnGroup>>>;
 
 /// The place of a program's groups.
 #[derive(Clone, Copy)]
@@ -104,12 +104,12 @@ enum Unlimited {
 #[derive(Debug, Default)]
 pub struct Cgroup {
     membership: Membership,
-    shown: Vec<Shown>,
+    shown: Vec<HierarchyView>,
     warnings: Vec<String>,
     rooms: Vec<PathBuf>,
     memory: Option<Memory>,
     /// The houses of the groups. They are kept as long as a program runs in them.
-    houses: Vec<Arc<House>>,
+    houses: Vec<Arc<OwnGroup>>,
 }
 
 impl Default for Groups {
@@ -242,7 +242,7 @@ impl Groups {
         std::fs::create_dir(&room)?;
         group.rooms.push(room.clone());
         if hierarchy.has("cpuset") && !hierarchy.unified {
-            house::inherit_cpuset(&room)?;
+            own_group::inherit_cpuset(&room)?;
         }
         group.show(hierarchy);
         if hierarchy.unified {
@@ -254,11 +254,11 @@ impl Groups {
         Ok(room)
     }
 
-    fn house(&self, hierarchy: &Hierarchy, place: Place<'_>) -> io::Result<Arc<House>> {
+    fn house(&self, hierarchy: &Hierarchy, place: Place<'_>) -> io::Result<Arc<OwnGroup>> {
         self.inner.swept.call_once(|| {
             // A killed process may have left houses in hierarchies that this process doesn't use.
             for hierarchy in &self.inner.layout.hierarchies {
-                house::sweep(&hierarchy.place(""), hierarchy.unified);
+                own_group::sweep(&hierarchy.place(""), hierarchy.unified);
             }
         });
         let key = (hierarchy.place(place.parent), place.opens_devices);
@@ -266,7 +266,7 @@ impl Groups {
         if let Some(known) = houses.get(&key) {
             return known.clone().ok_or_else(|| io::Error::other("no groups can be made"));
         }
-        match House::build(&key.0, hierarchy) {
+        match OwnGroup::build(&key.0, hierarchy) {
             Ok(house) => {
                 let house = Arc::new(house);
                 houses.insert(key, Some(Arc::clone(&house)));
@@ -329,7 +329,7 @@ impl Cgroup {
     }
 
     /// Returns the hierarchies in which the program has groups of its own.
-    pub fn shown(&self) -> &[Shown] {
+    pub fn shown(&self) -> &[HierarchyView] {
         &self.shown
     }
 
@@ -347,7 +347,7 @@ impl Cgroup {
 
 /// A hierarchy that a container sees below `/sys/fs/cgroup`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Shown {
+pub struct HierarchyView {
     /// The name of the hierarchy's directory.
     pub name: String,
     /// `true` for version 2 of control groups.
@@ -360,7 +360,7 @@ impl Cgroup {
     fn show(&mut self, hierarchy: &Hierarchy) {
         let Some(name) = hierarchy.mount.file_name().and_then(|name| name.to_str()) else { return };
         let (name, controllers) = (name.to_owned(), hierarchy.controllers.clone());
-        self.shown.push(Shown { name, unified: hierarchy.unified, controllers });
+        self.shown.push(HierarchyView { name, unified: hierarchy.unified, controllers });
     }
 }
 
@@ -368,7 +368,7 @@ impl Drop for Cgroup {
     fn drop(&mut self) {
         for room in &self.rooms {
             // The next kiln removes the groups that can't be removed now.
-            let _ = house::remove(room);
+            let _ = own_group::remove(room);
         }
     }
 }

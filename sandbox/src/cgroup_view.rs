@@ -10,7 +10,7 @@ use std::path::Path;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::MountAttrFlags;
 
-use super::cgroup::Shown;
+use super::cgroup::HierarchyView;
 use super::mount_handle::{MountHandle, restrict_attached};
 use super::wire::Failure;
 use crate::sys::MountAttributes;
@@ -27,7 +27,7 @@ pub(super) enum View {
 
 impl View {
     /// Creates the mounts of the view. Returns `None` if the program gets none.
-    pub(super) fn new(readonly: bool, shown: &[Shown]) -> Option<Self> {
+    pub(super) fn new(readonly: bool, shown: &[HierarchyView]) -> Option<Self> {
         let attributes = attributes(readonly);
         if has_version_2_alone() {
             // Without privileges, this mount may fail.

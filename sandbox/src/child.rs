@@ -19,7 +19,7 @@ use super::root::{Missing, Root, is_pipe};
 use super::seccomp::Filter;
 use super::sources::{Linked, Sources, open_inside};
 use super::spec::{Network, Process, Spec, Sysctl, User};
-use super::stubs::Made;
+use super::stubs::CreatedStubs;
 use super::wire::{self, Failure, Report};
 use super::{identity, init, oci, seal, seccomp};
 use crate::sys::{self, MountAttributes};
@@ -55,7 +55,7 @@ fn take_output(stdout: &OwnedFd, stderr: &OwnedFd) -> Result<(), Failure> {
 }
 
 /// The attached root file system and everything else that the program needs.
-struct Furnished {
+struct PreparedRoot {
     root: Root,
     stdin: OwnedFd,
     terminal: Option<Terminal>,
@@ -93,7 +93,7 @@ fn become_program(task: Task) -> Result<std::convert::Infallible, Failure> {
         rustix::system::setdomainname(name.as_bytes())
             .map_err(Failure::doing("set the domain name"))?;
     }
-    let Furnished { root, stdin, terminal, user, home, kept } = furnished;
+    let PreparedRoot { root, stdin, terminal, user, home, kept } = furnished;
     let ready = Ready { made: root.into_made(), kept };
     connect(&stdin, terminal.as_ref(), &user)?;
     identity::set_limits(&spec.process.rlimits)?;
@@ -158,7 +158,7 @@ struct Identity {
 
 /// The report and descriptors that kiln receives when the setup is complete.
 pub(super) struct Ready {
-    pub(super) made: Made,
+    pub(super) made: CreatedStubs,
     pub(super) kept: Vec<OwnedFd>,
 }
 
@@ -203,7 +203,7 @@ fn execute(
 }
 
 /// Creates all mounts and attaches them to the new root.
-fn furnish(spec: &Spec, anchor: &Path, input: Option<OwnedFd>) -> Result<Furnished, Failure> {
+fn furnish(spec: &Spec, anchor: &Path, input: Option<OwnedFd>) -> Result<PreparedRoot, Failure> {
     let linked = Linked::clone_of(&spec.mounts)?;
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     mount_change("/", private).map_err(Failure::doing("make mounts private"))?;
@@ -238,7 +238,7 @@ fn furnish(spec: &Spec, anchor: &Path, input: Option<OwnedFd>) -> Result<Furnish
     };
     let mounts: Vec<_> = mounts.iter().map(AsFd::as_fd).collect();
     let kept = seal::handles(spec, root.fd().as_fd(), &mounts)?;
-    Ok(Furnished { root, stdin, terminal, user, home, kept })
+    Ok(PreparedRoot { root, stdin, terminal, user, home, kept })
 }
 
 pub(super) fn resolve_user(

@@ -75,11 +75,11 @@ struct Helper {
     programs: Vec<Program>,
     filter: Result<Filter, Failure>,
     /// The helper's keeper, if the helper isn't process 1 of a namespace.
-    kept: Option<Kept>,
+    kept: Option<KeptHelper>,
 }
 
 /// The extra state of a helper in the host's process namespace.
-struct Kept {
+struct KeptHelper {
     /// The helper's own process descriptor.
     itself: OwnedFd,
     /// The keeper's process descriptor. `None` after the keeper has ended.
@@ -112,7 +112,7 @@ impl Helper {
         let door = io::stdin().as_fd().try_clone_to_owned()?;
         rustix::stdio::dup2_stdin(null()?)?;
         let _ = rustix::thread::set_name(c"kiln-sandbox");
-        let kept = if getpid().is_init() { None } else { Some(Kept::split()?) };
+        let kept = if getpid().is_init() { None } else { Some(KeptHelper::split()?) };
         // The helper handles no signals, and programs must start with the default dispositions.
         sys::reset_signals();
         let filter = compile_filter(Capabilities::DEFAULT);
@@ -164,7 +164,7 @@ impl Helper {
 
     fn wait(&self) -> io::Result<Vec<Event>> {
         let (mut events, mut watched) = (Vec::new(), Vec::new());
-        if let Some(Kept { keeper: Some(keeper), .. }) = &self.kept {
+        if let Some(KeptHelper { keeper: Some(keeper), .. }) = &self.kept {
             events.push(Event::KeeperEnded);
             watched.push(PollFd::new(keeper, PollFlags::IN));
         }
@@ -344,7 +344,7 @@ fn null() -> io::Result<OwnedFd> {
     Ok(rustix::fs::open("/dev/null", flags, Mode::empty())?)
 }
 
-impl Kept {
+impl KeptHelper {
     /// Splits this process into keeper and helper: see [`keeper`].
     fn split() -> io::Result<Self> {
         let keeper = Some(keeper::split()?);

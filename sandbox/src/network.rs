@@ -83,13 +83,13 @@ struct Inner {
     worked: AtomicBool,
 }
 
-type Coming = AbortOnDropHandle<Result<NetworkNamespace, NetworkError>>;
+type PendingNamespace = AbortOnDropHandle<Result<NetworkNamespace, NetworkError>>;
 
 #[derive(Debug, Default)]
 struct Pool {
     /// The number of announced steps that haven't taken a namespace yet.
     expected: usize,
-    coming: VecDeque<Coming>,
+    coming: VecDeque<PendingNamespace>,
 }
 
 impl Bridge {

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use super::mount_handle::MountHandle;
 use super::sources::open_inside;
-use super::stubs::{CopiedUp, Look, Made, keeping_times, open_below};
+use super::stubs::{CopiedUp, CreatedStubs, Look, keeping_times, open_below};
 use super::wire::Failure;
 
 /// The maximum number of links that are followed while a path is created.
@@ -41,7 +41,7 @@ pub(super) struct Root {
     device: u64,
     /// The directory that receives an overlay's changes.
     upper: Option<OwnedFd>,
-    made: Made,
+    made: CreatedStubs,
     /// The directories that are known to be in the upper directory or in `made`.
     known: BTreeSet<PathBuf>,
 }
@@ -63,7 +63,14 @@ impl Root {
             .map_err(Failure::doing("open upper directory"))?;
         let device = device_of(&fd)?;
         let anchor = anchor.to_owned();
-        Ok(Self { fd, anchor, device, upper, made: Made::default(), known: BTreeSet::new() })
+        Ok(Self {
+            fd,
+            anchor,
+            device,
+            upper,
+            made: CreatedStubs::default(),
+            known: BTreeSet::new(),
+        })
     }
 
     /// Returns the descriptor of the root directory.
@@ -72,7 +79,7 @@ impl Root {
     }
 
     /// Returns the list of created files and directories.
-    pub(super) fn into_made(self) -> Made {
+    pub(super) fn into_made(self) -> CreatedStubs {
         self.made
     }
 

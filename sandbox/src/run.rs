@@ -274,7 +274,7 @@ impl Sandbox {
             sink: io.output,
             terminal: None,
             state: State::SettingUp,
-            made: stubs::Made::default(),
+            made: stubs::CreatedStubs::default(),
             cleanup: stubs::Cleanup::of(&spec.rootfs),
             log: log.map(File::from),
             seal: Seal::of(spec),
@@ -333,7 +333,7 @@ pub struct Running {
     sink: OutputSink,
     terminal: Option<OwnedFd>,
     state: State,
-    made: stubs::Made,
+    made: stubs::CreatedStubs,
     cleanup: Option<stubs::Cleanup>,
     /// The error log of a runtime.
     log: Option<File>,

@@ -11,7 +11,7 @@ use kiln_tree::Upper;
 use serde::{Deserialize, Serialize};
 
 use super::capabilities::Capabilities;
-use super::cgroup::{DeviceRule, Membership, Shown};
+use super::cgroup::{DeviceRule, HierarchyView, Membership};
 use super::seccomp::SeccompProfile;
 
 /// The specification of a program in a sandbox.
@@ -49,7 +49,7 @@ pub struct Spec {
     pub cgroups: Membership,
     /// The hierarchies that the process sees below `/sys/fs/cgroup`. A host with version 2 only
     /// always shows it.
-    pub shown_cgroups: Vec<Shown>,
+    pub shown_cgroups: Vec<HierarchyView>,
     /// The size of `/dev/shm` in bytes. `None` for no `/dev/shm`.
     pub shm_size: Option<u64>,
     /// The devices that the program may open in addition to harmless ones, if its control groups

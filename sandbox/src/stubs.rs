@@ -24,7 +24,7 @@ use super::spec::Tree;
 /// The files and directories created in the root file system. Paths are real and relative to the
 /// root.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Made {
+pub(super) struct CreatedStubs {
     /// The mount points, parents before children.
     pub(super) stubs: Vec<PathBuf>,
     /// The directories that were copied up to the upper directory, parents before children.
@@ -104,7 +104,7 @@ impl Cleanup {
     }
 
     /// Removes the created files and directories that are still empty.
-    pub(super) fn remove(&self, made: &Made) -> Result<(), SandboxError> {
+    pub(super) fn remove(&self, made: &CreatedStubs) -> Result<(), SandboxError> {
         if made.stubs.is_empty() {
             return Ok(());
         }
@@ -206,11 +206,11 @@ mod tests {
 
     use super::*;
 
-    fn made(stubs: &[&str]) -> Made {
-        Made { stubs: stubs.iter().map(PathBuf::from).collect(), copied_up: Vec::new() }
+    fn made(stubs: &[&str]) -> CreatedStubs {
+        CreatedStubs { stubs: stubs.iter().map(PathBuf::from).collect(), copied_up: Vec::new() }
     }
 
-    fn clean(upper: &Path, made: &Made) {
+    fn clean(upper: &Path, made: &CreatedStubs) {
         Cleanup::of(&Tree::Directory(upper.to_owned())).unwrap().remove(made).unwrap();
     }
 

@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::run::Exit;
-use super::stubs::Made;
+use super::stubs::CreatedStubs;
 
 /// The maximum size of a received message in bytes. kiln's messages are small, and the
 /// specification is in a memory file.
@@ -47,7 +47,7 @@ pub(super) enum Report {
     Terminal,
     /// The setup is complete, and the child is about to execute the program. The mounts of kept
     /// trees are in the message's descriptors.
-    Ready(Made),
+    Ready(CreatedStubs),
     /// The program could not be run.
     Failed(Failure),
     /// The program and all its processes have ended.

@@ -20,10 +20,10 @@ use tokio::time::Instant;
 use crate::cache::Cache;
 use crate::event::{Event, LogTail, VertexId};
 use crate::executor::{Executor, StepError};
-use crate::key::{Key, KeyPart, Taint, nonce};
+use crate::key::{Key, KeyPart, NoLookup, nonce};
 use crate::plan::Plan;
 use crate::solve::{SolveError, SolveOptions, Solved};
-use crate::task::{Outputs, Report, Stop, World};
+use crate::task::{Outputs, Report, Stop, TaskContext};
 use order::{Priority, wait};
 
 /// The maximum number of vertices that wait for a lock or hold one without running. Each lock may
@@ -77,11 +77,11 @@ struct State<O, G> {
     key: KeyState,
     /// The canonical key and its taint. Valid once `key` is [`KeyState::Known`].
     canonical: Key,
-    taint: Taint,
+    taint: NoLookup,
     /// The parts that the canonical key is the hash of.
     parts: Vec<KeyPart>,
     result: ResultState<O>,
-    told: Told,
+    told: Notified,
     guard: Option<G>,
     /// The vertices with the same key that take over the result.
     followers: Vec<usize>,
@@ -98,7 +98,7 @@ struct State<O, G> {
 /// The arrivals that the users of a vertex have counted. Other moves may come between an arrival
 /// and its delivery to the users, so the users count what they miss by these flags.
 #[derive(Clone, Copy, Debug, Default)]
-struct Told {
+struct Notified {
     key: bool,
     result: bool,
 }
@@ -118,7 +118,7 @@ type TaskEnd<O, G> = Result<(Id, TaskResult<O, G>), JoinError>;
 /// The state of one solve.
 pub(crate) struct Driver<E: Executor, C: Cache<Output = E::Output>> {
     plan: Plan,
-    world: World<E, C>,
+    world: TaskContext<E, C>,
     options: SolveOptions,
     nonce: Vec<u8>,
     states: Vec<State<E::Output, C::Guard>>,
@@ -153,14 +153,14 @@ where
     C: Cache<Output = E::Output>,
 {
     /// Creates the driver of `plan` in its initial state.
-    pub(crate) fn new(plan: Plan, world: World<E, C>, options: SolveOptions) -> Self {
+    pub(crate) fn new(plan: Plan, world: TaskContext<E, C>, options: SolveOptions) -> Self {
         let states = plan.steps.iter().enumerate().map(|(number, step)| State {
             key: KeyState::Unasked,
             canonical: Key(Digest::from_bytes([0; 32])),
-            taint: Taint::default(),
+            taint: NoLookup::default(),
             parts: Vec::new(),
             result: ResultState::Unasked,
-            told: Told::default(),
+            told: Notified::default(),
             guard: None,
             followers: Vec::new(),
             open_users: step.users.len() + usize::from(plan.is_target(number)),

@@ -29,14 +29,14 @@ impl fmt::Debug for Key {
 
 /// The reasons why a key isn't looked up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Taint {
+pub(crate) struct NoLookup {
     /// `true` if the key depends on something that exists in this build only.
     pub(crate) ephemeral: bool,
     /// `true` if the key depends on a result that is made again although it may be cached.
     pub(crate) fresh: bool,
 }
 
-impl Taint {
+impl NoLookup {
     /// Returns `true` if the key can be looked up.
     pub(crate) fn is_none(self) -> bool {
         self == Self::default()

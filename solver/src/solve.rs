@@ -12,7 +12,7 @@ use crate::event::{Event, EventSender, VertexId};
 use crate::executor::{Executor, StepError};
 use crate::key::Key;
 use crate::plan::Plan;
-use crate::task::World;
+use crate::task::TaskContext;
 
 /// The options of a solve.
 #[derive(Clone, Debug)]
@@ -106,6 +106,6 @@ where
         SolveError::Step { name, locations, id, log_tail: Vec::new(), log_length: 0, error }
     })?;
     let cancel = options.cancel.child_token();
-    let world = World { graph, executor, cache, cancel };
+    let world = TaskContext { graph, executor, cache, cancel };
     Driver::new(plan, world, options).run().await
 }

@@ -70,14 +70,14 @@ async fn telling<T>(lock: impl Future<Output = T>, told: Option<&(VertexId, Even
 
 /// The values that all tasks of a build share.
 #[derive(Debug)]
-pub(crate) struct World<E, C> {
+pub(crate) struct TaskContext<E, C> {
     pub(crate) graph: Arc<Graph>,
     pub(crate) executor: Arc<E>,
     pub(crate) cache: Arc<C>,
     pub(crate) cancel: CancellationToken,
 }
 
-impl<E, C> Clone for World<E, C> {
+impl<E, C> Clone for TaskContext<E, C> {
     fn clone(&self) -> Self {
         Self {
             graph: Arc::clone(&self.graph),
@@ -88,7 +88,7 @@ impl<E, C> Clone for World<E, C> {
     }
 }
 
-/// The arguments of [`World::run`].
+/// The arguments of [`TaskContext::run`].
 pub(crate) struct Run<O, G> {
     pub(crate) number: usize,
     pub(crate) inputs: Vec<O>,
@@ -102,7 +102,7 @@ pub(crate) struct Run<O, G> {
     pub(crate) outputs: usize,
 }
 
-impl<E, C> World<E, C>
+impl<E, C> TaskContext<E, C>
 where
     E: Executor,
     C: Cache<Output = E::Output>,

@@ -62,7 +62,7 @@ impl Store {
                 for record in records {
                     cache::forget(transaction, &inventory.records[record].key)?;
                 }
-                Ok((Doomed::of(transaction, &inventory)?, value))
+                Ok((Unreachable::of(transaction, &inventory)?, value))
             })?;
             collected.layers = doomed.layers.len() as u64;
             collected.blobs = doomed.blobs.len() as u64;
@@ -85,12 +85,12 @@ impl Store {
 }
 
 /// The parts whose rows are deleted.
-struct Doomed {
+struct Unreachable {
     layers: Vec<String>,
     blobs: Vec<Digest>,
 }
 
-impl Doomed {
+impl Unreachable {
     /// Deletes the rows of unreachable parts.
     fn of(transaction: &Connection, inventory: &Inventory) -> rusqlite::Result<Self> {
         let garbage = inventory.garbage();

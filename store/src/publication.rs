@@ -2,7 +2,7 @@
 //!
 //! `index.json` lists all named images, so a write takes time in proportion to their number. A
 //! caller that names or removes many images does so between [`Images::together`] and
-//! [`Together::end`]. Then the index is written after 100 changes, after 200, after 400 and so on,
+//! [`Batch::end`]. Then the index is written after 100 changes, after 200, after 400 and so on,
 //! and at the end. The total takes as long as a few writes of the last version.
 //!
 //! If a process is killed before the end, the index lacks its last changes. The next process that
@@ -61,20 +61,20 @@ impl Publication {
 
 /// A series of changes to names. While it exists, only few of them cause a write of the index.
 #[derive(Debug)]
-pub struct Together {
+pub struct Batch {
     images: Images,
     is_over: bool,
 }
 
 impl Images {
     /// Begins a series of changes to names.
-    pub fn together(&self) -> Together {
+    pub fn together(&self) -> Batch {
         self.inner.publication.defer();
-        Together { images: self.clone(), is_over: false }
+        Batch { images: self.clone(), is_over: false }
     }
 }
 
-impl Together {
+impl Batch {
     /// Ends the series and writes the index.
     ///
     /// # Errors
@@ -90,7 +90,7 @@ impl Together {
     }
 }
 
-impl Drop for Together {
+impl Drop for Batch {
     fn drop(&mut self) {
         if !self.is_over {
             // The caller reports an earlier error, which matters more to the user.

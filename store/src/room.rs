@@ -45,13 +45,13 @@ const GIVES_UP: i64 = 2;
 #[derive(Debug, Default)]
 pub(crate) struct Room {
     cap: Option<u64>,
-    held: Mutex<Held>,
+    held: Mutex<Claims>,
     /// The lock that lets one thread at a time make room.
     making: Mutex<()>,
 }
 
 #[derive(Debug, Default)]
-struct Held {
+struct Claims {
     /// The sum of all claims of this process in bytes.
     claimed: u64,
     /// The reservation of this process in bytes.
@@ -91,7 +91,7 @@ impl Room {
         self.cap.map_or(0, |cap| cap / 16)
     }
 
-    fn held(&self) -> MutexGuard<'_, Held> {
+    fn held(&self) -> MutexGuard<'_, Claims> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

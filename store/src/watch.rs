@@ -32,7 +32,7 @@ const RATIO: u32 = 20;
 
 /// A growing directory, and the claim on its growth.
 #[derive(Clone, Debug)]
-pub struct Growing {
+pub struct WatchedDirectory {
     path: PathBuf,
     /// The size in bytes at the beginning.
     base: u64,
@@ -55,37 +55,41 @@ struct Shared {
 
 impl PendingTree {
     /// Returns the tree as a growing directory.
-    pub fn growing(&self) -> Growing {
-        Growing { path: self.dir().to_owned(), base: 0, claim: Arc::clone(self.claim()) }
+    pub fn growing(&self) -> WatchedDirectory {
+        WatchedDirectory { path: self.dir().to_owned(), base: 0, claim: Arc::clone(self.claim()) }
     }
 }
 
 impl CacheMountGuard {
     /// Returns the cache mount as a growing directory.
-    pub fn growing(&self) -> Growing {
+    pub fn growing(&self) -> WatchedDirectory {
         let (path, base) = (self.dir().to_owned(), self.base());
-        Growing { path, base, claim: Arc::clone(self.claim()) }
+        WatchedDirectory { path, base, claim: Arc::clone(self.claim()) }
     }
 }
 
 impl VolumeGuard {
     /// Returns the volume as a growing directory.
-    pub fn growing(&self) -> Growing {
+    pub fn growing(&self) -> WatchedDirectory {
         let (path, base) = (self.path().to_owned(), self.base());
-        Growing { path, base, claim: Arc::clone(self.claim()) }
+        WatchedDirectory { path, base, claim: Arc::clone(self.claim()) }
     }
 }
 
 impl Store {
     /// Returns a directory in this process's part of `tmp/` as a growing directory.
-    pub fn growing(&self, path: &Path) -> Growing {
+    pub fn growing(&self, path: &Path) -> WatchedDirectory {
         let claim = Arc::new(Claim::new(&self.inner().room));
-        Growing { path: path.to_owned(), base: 0, claim }
+        WatchedDirectory { path: path.to_owned(), base: 0, claim }
     }
 
     /// Watches directories to which a program is going to write. If there is no room for its
     /// output, calls `stop`, which must stop the program. Returns `None` if the store has no cap.
-    pub fn watch(&self, growing: Vec<Growing>, stop: impl Fn() + Send + 'static) -> Option<Watch> {
+    pub fn watch(
+        &self,
+        growing: Vec<WatchedDirectory>,
+        stop: impl Fn() + Send + 'static,
+    ) -> Option<Watch> {
         self.inner().room.cap()?;
         let (inner, shared) = (Arc::clone(self.inner()), Arc::new(Shared::default()));
         let seen = Arc::clone(&shared);
@@ -131,7 +135,12 @@ impl Shared {
     }
 }
 
-fn look_on(inner: &Arc<Inner>, shared: &Shared, growing: &[Growing], stop: &(impl Fn() + Send)) {
+fn look_on(
+    inner: &Arc<Inner>,
+    shared: &Shared,
+    growing: &[WatchedDirectory],
+    stop: &(impl Fn() + Send),
+) {
     let step = inner.room.headroom() / 8;
     let (mut full, mut walked, mut cost) = (0, Instant::now(), QUIET);
     while shared.goes_on() {
@@ -161,7 +170,7 @@ fn look_on(inner: &Arc<Inner>, shared: &Shared, growing: &[Growing], stop: &(imp
 }
 
 /// Claims the current sizes of directories. Returns the number of bytes by which they have grown.
-fn look(growing: &[Growing]) -> u64 {
+fn look(growing: &[WatchedDirectory]) -> u64 {
     let mut grown = 0;
     for place in growing {
         // A directory that is being moved is measured the next time.

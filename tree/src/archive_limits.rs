@@ -49,7 +49,7 @@ impl ArchiveLimits {
             return Ok((plain, compression));
         };
         let free_bytes = self.free_bytes;
-        Ok((Box::new(Growing { plain, packed, grown: 0, max_ratio, free_bytes }), compression))
+        Ok((Box::new(RatioReader { plain, packed, grown: 0, max_ratio, free_bytes }), compression))
     }
 }
 
@@ -68,7 +68,7 @@ impl<R: Read> Read for Counted<R> {
 }
 
 /// A reader that compares a decoder's output with its input.
-struct Growing<'a> {
+struct RatioReader<'a> {
     plain: Box<dyn Read + Send + 'a>,
     packed: Arc<AtomicU64>,
     grown: u64,
@@ -76,7 +76,7 @@ struct Growing<'a> {
     free_bytes: u64,
 }
 
-impl Read for Growing<'_> {
+impl Read for RatioReader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let length = self.plain.read(buffer)?;
         self.grown = self.grown.saturating_add(length as u64);

@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, OFlags, linkat};
 use rustix::io::Errno;
 
-use crate::copy::source::{Copier, Manner};
+use crate::copy::source::{Copier, Treatment};
 use crate::copy::{CopyOptions, place};
 use crate::digest::select::{Picked, Selected};
 use crate::dir::{Dir, entry_names};
@@ -77,12 +77,12 @@ fn lay(layer: &Dir, dest: &Dir, files: Files) -> Result<()> {
         }
     }
     let manner = match files {
-        Files::Shared => Manner::Share,
+        Files::Shared => Treatment::Share,
         Files::Own => {
             let files = picked.iter().map(|picked| &picked.entry.metadata);
             let blocks = files.filter(|file| file.is_file()).map(|file| file.blocks * 512);
             dest.take_room(blocks.sum())?;
-            Manner::Apart
+            Treatment::Apart
         }
     };
     let options = CopyOptions { always_replace: true, ..CopyOptions::default() };
@@ -175,7 +175,7 @@ pub fn extract(tree: &Dir, touched: &[Touched], into: &Dir, file_marks: bool) ->
     into.take_room(files.filter(|file| file.is_file()).map(|file| file.blocks * 512).sum())?;
     let options = CopyOptions::default();
     let selected = Selected { path: Vec::new(), entries: picked };
-    let copier = Copier::new(View::of(tree), into, &options).with(Manner::Layer { file_marks });
+    let copier = Copier::new(View::of(tree), into, &options).with(Treatment::Layer { file_marks });
     copier.copy(selected, Path::new("/"))?;
     copy_root(tree, into)?;
     extracted.file_marks = copier.has_marked_by_files();
@@ -217,7 +217,7 @@ pub fn part(tree: &Dir, paths: &[Vec<u8>]) -> Result<()> {
         let options = CopyOptions::default();
         let target = Path::new("/").join(names::path(&beside));
         Copier::new(View::of(&parent), &parent, &options)
-            .with(Manner::Apart)
+            .with(Treatment::Apart)
             .copy(selected, &target)?;
         rustix::fs::renameat(
             parent.as_fd(),

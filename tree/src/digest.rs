@@ -120,7 +120,7 @@ pub fn examine(
     view: View<'_>,
     selections: &[Selection],
     remembered: Option<&dyn FileDigests>,
-) -> Result<Examined> {
+) -> Result<SelectedContents> {
     let mut selected = Vec::with_capacity(selections.len());
     for selection in selections {
         selected.push(select::select(view, selection)?);
@@ -128,17 +128,17 @@ pub fn examine(
     let files = selected.iter().flatten().flat_map(|selected| &selected.entries);
     let files = files.map(|picked| &picked.entry).filter(|entry| entry.metadata.is_file());
     let contents = contents::read(view.dir, &files.collect::<Vec<_>>(), remembered)?;
-    Ok(Examined { selected, contents })
+    Ok(SelectedContents { selected, contents })
 }
 
 /// The entries that selections select, with the hashes of files.
-pub struct Examined {
+pub struct SelectedContents {
     selected: Vec<Vec<Selected>>,
     /// The size and hash of each file, in order.
     contents: Vec<Contents>,
 }
 
-impl Examined {
+impl SelectedContents {
     /// Returns the content digest.
     pub fn digest(&self) -> Digest {
         let mut contents = self.contents.iter();

@@ -97,7 +97,7 @@ impl From<Metadata> for Look {
 }
 
 /// A directory with its path, and the paths of its subdirectories.
-type Seen = (Vec<u8>, Arc<Directory>, Vec<Vec<u8>>);
+type VisitedDirectory = (Vec<u8>, Arc<Directory>, Vec<Vec<u8>>);
 
 impl TreeState {
     /// Reads the state of a tree, which must not change meanwhile.
@@ -117,7 +117,7 @@ impl TreeState {
         let mut level = vec![Vec::new()];
         while !level.is_empty() {
             let look = |path: Vec<u8>| self.look_at(root.as_fd(), path);
-            let seen: Vec<Seen> = if level.len() < FEW {
+            let seen: Vec<VisitedDirectory> = if level.len() < FEW {
                 level.into_iter().map(look).collect::<Result<_>>()?
             } else {
                 level.into_par_iter().map(look).collect::<Result<_>>()?
@@ -166,7 +166,7 @@ impl TreeState {
         self.directories.keys()
     }
 
-    fn look_at(&self, root: BorrowedFd<'_>, path: Vec<u8>) -> Result<Seen> {
+    fn look_at(&self, root: BorrowedFd<'_>, path: Vec<u8>) -> Result<VisitedDirectory> {
         let failed = |errno| Error::io("look at", names::path(&path), errno);
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
         let fd = open_without_links(root, &path, flags).map_err(failed)?;

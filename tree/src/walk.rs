@@ -170,7 +170,7 @@ struct Listed {
 }
 
 /// A directory whose entries are being examined.
-struct Here<'a> {
+struct OpenDirectory<'a> {
     dir: BorrowedFd<'a>,
     /// The whole path of the directory.
     path: &'a [u8],
@@ -179,7 +179,7 @@ struct Here<'a> {
 }
 
 /// An entry that may be hidden.
-struct Seen {
+struct Candidate {
     entry: Entry,
     /// `true` if the entry is excluded, and shown only if an entry below it is.
     hidden: bool,
@@ -191,7 +191,7 @@ struct Seen {
 struct Part {
     directory: usize,
     chunk: usize,
-    seen: Vec<Seen>,
+    seen: Vec<Candidate>,
 }
 
 struct Walk<'a> {
@@ -215,7 +215,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Examines the entry at which the walk starts.
-    fn start(&self, path: &[u8]) -> Result<Option<(Seen, Option<Place>)>> {
+    fn start(&self, path: &[u8]) -> Result<Option<(Candidate, Option<Place>)>> {
         if path.is_empty() {
             return self.start_at_root().map(Some);
         }
@@ -229,11 +229,11 @@ impl<'a> Walk<'a> {
         let matches = self.view.excludes.map(|excludes| matches_above(excludes, path));
         let matches = matches.unwrap_or_default();
         let directory = EntryPath::from(parent.to_vec()).to_directory();
-        let here = Here { dir: fd.as_fd(), path: parent, shared: directory.as_ref() };
+        let here = OpenDirectory { dir: fd.as_fd(), path: parent, shared: directory.as_ref() };
         self.look_at(&here, name, &matches)
     }
 
-    fn start_at_root(&self) -> Result<(Seen, Option<Place>)> {
+    fn start_at_root(&self) -> Result<(Candidate, Option<Place>)> {
         let failed = |errno| Error::io("stat", Path::new("/"), errno);
         let mut metadata = Metadata::of_fd(self.root).map_err(failed)?;
         if let Some(owner) = self.view.owner {
@@ -248,7 +248,7 @@ impl<'a> Walk<'a> {
         let entry = Entry { path: EntryPath::default(), metadata, target: Vec::new(), xattrs };
         let matches = ParentMatches::default();
         let place = Place { directory, path: None, matches, hidden: false };
-        Ok((Seen { entry, hidden: false, below: Some(directory) }, Some(place)))
+        Ok((Candidate { entry, hidden: false, below: Some(directory) }, Some(place)))
     }
 
     /// Removes the record of an owner from the attributes, and applies it if it is valid.
@@ -337,7 +337,7 @@ impl<'a> Walk<'a> {
         let end = listed.names.len().min(start + CHUNK);
         let mut kept = Vec::with_capacity(end - start);
         let Listed { place, path, fd, .. } = listed;
-        let here = Here { dir: fd.as_fd(), path, shared: place.path.as_ref() };
+        let here = OpenDirectory { dir: fd.as_fd(), path, shared: place.path.as_ref() };
         for name in &listed.names[start..end] {
             match self.look_at(&here, name, &place.matches) {
                 Ok(Some((seen, below))) => {
@@ -357,10 +357,10 @@ impl<'a> Walk<'a> {
     /// shown.
     fn look_at(
         &self,
-        here: &Here<'_>,
+        here: &OpenDirectory<'_>,
         name: &[u8],
         matches: &ParentMatches,
-    ) -> Result<Option<(Seen, Option<Place>)>> {
+    ) -> Result<Option<(Candidate, Option<Place>)>> {
         let mut matches_here = ParentMatches::default();
         let mut hidden = false;
         if let Some(excludes) = self.view.excludes {
@@ -380,12 +380,12 @@ impl<'a> Walk<'a> {
             path_limit::check_name(here.path, name, overlay::added(entry.metadata.kind))?;
         }
         if !entry.metadata.is_dir() {
-            return Ok((!hidden).then_some((Seen { entry, hidden, below: None }, None)));
+            return Ok((!hidden).then_some((Candidate { entry, hidden, below: None }, None)));
         }
         let directory = self.number();
         let path = entry.path.to_directory();
         let place = Place { directory, path, matches: matches_here, hidden };
-        Ok(Some((Seen { entry, hidden, below: Some(directory) }, Some(place))))
+        Ok(Some((Candidate { entry, hidden, below: Some(directory) }, Some(place))))
     }
 
     fn inspect(

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use kiln_oci::{Digest, HashingReader};
-use kiln_registry::{Beginning, Client, Length, Repository};
+use kiln_registry::{Client, Length, PartialBlob, Repository};
 use kiln_solver::{EventSender, VertexId};
 use kiln_store::{BlobWriter, LayerBlob, Store};
 use kiln_tree::ArchiveLimits;
@@ -231,7 +231,7 @@ impl Blobs {
             return Ok(());
         }
         let length = Length::Exactly(blob.size);
-        let beginning = Beginning { hasher: writer.hasher(), size: writer.written() };
+        let beginning = PartialBlob { hasher: writer.hasher(), size: writer.written() };
         let stream = self.registry.rest_of_blob(repository, &blob.digest, length, beginning);
         stream.await?.copy_to(writer, |bytes| part.advance(bytes)).await?;
         Ok(())

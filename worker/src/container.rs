@@ -7,7 +7,7 @@ use std::sync::Arc;
 use kiln_oci::{Digest, ImageConfig, Platform};
 use kiln_sandbox::Tree;
 use kiln_solver::StepContext;
-use kiln_store::{AssembledTree, Growing, LayerId, Store};
+use kiln_store::{AssembledTree, LayerId, Store, WatchedDirectory};
 use kiln_tree::{CopyOptions, Dir};
 
 use crate::draft::Draft;
@@ -53,7 +53,7 @@ impl ContainerRoot {
     }
 
     /// Returns the directories that grow when the container writes files.
-    pub fn growing(&self) -> Vec<Growing> {
+    pub fn growing(&self) -> Vec<WatchedDirectory> {
         self.draft.growing()
     }
 

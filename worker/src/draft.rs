@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use kiln_sandbox::Tree;
-use kiln_store::{Growing, LayerId, PendingTree, Store};
+use kiln_store::{LayerId, PendingTree, Store, WatchedDirectory};
 use kiln_tree::{
     CopyOptions, Dir, Files, Overlay, TreeState, Upper, Watch, assemble, extract, part,
 };
@@ -91,7 +91,7 @@ impl Draft {
     }
 
     /// Returns the directories that grow when files are written.
-    pub(crate) fn growing(&self) -> Vec<Growing> {
+    pub(crate) fn growing(&self) -> Vec<WatchedDirectory> {
         let work = self.work.as_ref().map(|work| work.tree.growing());
         std::iter::once(self.pending.growing()).chain(work).collect()
     }

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use kiln_solver::StepContext;
-use kiln_store::{Growing, KeyGuard, Store};
+use kiln_store::{KeyGuard, Store, WatchedDirectory};
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, Result};
@@ -31,7 +31,7 @@ pub(crate) async fn lock(store: &Store, key: &str) -> Result<KeyGuard> {
 /// gets too full.
 pub(crate) async fn with_room<T>(
     store: &Store,
-    growing: Vec<Growing>,
+    growing: Vec<WatchedDirectory>,
     work: impl Future<Output = Result<T>>,
 ) -> Result<T> {
     let full = CancellationToken::new();

@@ -28,13 +28,13 @@ use crate::printer::Printer;
 
 /// A command line that can't be parsed, or that requests help or the version.
 #[derive(Debug)]
-pub(crate) struct Misread {
+pub(crate) struct UsageError {
     error: Box<Error>,
     /// The names of the command, such as `["image", "prune"]`.
     path: Vec<String>,
 }
 
-impl Misread {
+impl UsageError {
     /// Replaces the usage in the message by the command's general one: clap's would list options
     /// whose values came from the environment as if the user had typed them.
     fn new(mut error: Error, path: Vec<String>, command: &Command) -> Self {
@@ -93,7 +93,7 @@ fn strings(path: &[String]) -> Vec<&str> {
 const USAGE: u8 = 2;
 
 /// Parses a command line. The first word is the program's name.
-pub(super) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Arguments, Misread> {
+pub(super) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Arguments, UsageError> {
     let words: Vec<OsString> = words.into_iter().collect();
     let error = match parse_by(Arguments::command(), &words) {
         Ok(arguments) => return Ok(arguments),
@@ -106,9 +106,9 @@ pub(super) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Argumen
     if error.use_stderr() && words.iter().any(|word| has_value(word)) {
         let command = with_values(command);
         return parse_by(command.clone(), &words)
-            .map_err(|error| Misread::new(error, path, &command));
+            .map_err(|error| UsageError::new(error, path, &command));
     }
-    Err(Misread::new(error, path, &command))
+    Err(UsageError::new(error, path, &command))
 }
 
 fn parse_by(mut command: Command, words: &[OsString]) -> Result<Arguments, Error> {

@@ -9,7 +9,7 @@ use kiln_exporter::write_file;
 use kiln_frontend::Warning;
 use serde_json::{Map, Value, json};
 
-use super::{Aside, Built};
+use super::{BuildDetails, Built};
 
 /// The environment variable that adds warnings, as for buildx.
 const WARNINGS: &str = "BUILDX_METADATA_WARNINGS";
@@ -47,7 +47,7 @@ impl Built {
 }
 
 /// Returns the findings of the build checks in the format of BuildKit's client.
-fn warnings(aside: &Aside) -> Value {
+fn warnings(aside: &BuildDetails) -> Value {
     let dockerfile = &aside.dockerfile;
     let source = json!({
         "filename": dockerfile.name,
@@ -94,7 +94,7 @@ mod tests {
             message: "wrong".to_owned(),
             spans: vec![kiln_frontend::Span::line(3)],
         };
-        let aside = Aside {
+        let aside = BuildDetails {
             warnings: vec![warning],
             dockerfile: super::super::Dockerfile::default(),
             id: Some("abc".to_owned()),

@@ -14,7 +14,7 @@ use kiln_worker::FailedStep;
 
 use super::places::{ContextPlace, DockerfilePlace};
 use super::session::Failure;
-use crate::container::{Passing, Signals, Terminal, attend, standard_input};
+use crate::container::{OutputForwarder, Signals, Terminal, attend, standard_input};
 use crate::printer::Printer;
 
 /// The reaction to a failed step.
@@ -66,7 +66,7 @@ pub(super) async fn enter(failure: &Failure, printer: &Printer) -> Result<()> {
 async fn shell(step: &FailedStep, printer: &Printer) -> Result<()> {
     let terminal = Terminal::open(std::io::stdin().is_terminal(), true)?;
     let input = if terminal.is_some() { Input::Null } else { standard_input()? };
-    let passing = Passing::to(printer);
+    let passing = OutputForwarder::to(printer);
     let io = Io { input, output: passing.sink(), namespace: None, gate: None };
     let signals = Signals::catch();
     let running = step.shell(terminal.as_ref().map(Terminal::size), io).await?;

@@ -23,7 +23,7 @@ use super::{output, platforms, resources, secrets, ssh, values};
 use kiln_solver::LogLimits;
 
 use crate::commands::build::{BuildArguments, Network, Right};
-use crate::engines::{self, Taker};
+use crate::engines::{self, LoadTarget};
 use crate::limits;
 use crate::once::Sources;
 use crate::settings::Settings;
@@ -202,11 +202,11 @@ impl BuildRequest {
         for output in &mut self.outputs {
             let OutputKind::Load(choice) = &output.kind else { continue };
             match engines::find(choice, settings.registries.warnings()).await? {
-                Taker::Store(reason) => {
+                LoadTarget::Store(reason) => {
                     output.kind = OutputKind::Image;
                     self.kept = reason;
                 }
-                Taker::Engine(engine) => {
+                LoadTarget::Engine(engine) => {
                     if !engine.keeps_blobs() && !output.is_packing_given {
                         output.packing.compression = Compression::Uncompressed;
                     }

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
-use kiln_registry::{Credential, Credentials, Kept, registry_of};
+use kiln_registry::{Credential, CredentialPlace, Credentials, registry_of};
 
 use crate::printer::{Printer, causes};
 use crate::settings::Settings;
@@ -70,7 +70,7 @@ pub(crate) async fn run(
     let kept = client.login(&registry, &credential).await.map_err(refused)?;
     let name = registry.clone();
     let put = move || files.put(&name, &username, &kept);
-    if let Kept::File(path) = tokio::task::spawn_blocking(put).await?? {
+    if let CredentialPlace::File(path) = tokio::task::spawn_blocking(put).await?? {
         printer.note(format_args!(
             "WARNING! Your password will be stored unencrypted in {}.\n\
              Configure a credential helper to remove this warning. See\n\

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use kiln_exporter::push::{Freight, PushContext, PushObserver, Shipment, push};
+use kiln_exporter::push::{PushBlob, PushContext, PushObserver, Shipment, push};
 use kiln_exporter::{BlobFetcher, Remote};
 use kiln_oci::Reference;
 use kiln_registry::{Client, Pushed, Repository};
@@ -154,7 +154,7 @@ impl Tools {
             notes.push("Info: not all platforms of the image are here".to_owned());
             notes.push(format!("Info: pushed the only one that is: {whole} -> {top}"));
         }
-        let observer = Told { quiet: self.quiet, printer: &self.printer, step, events };
+        let observer = PushProgress { quiet: self.quiet, printer: &self.printer, step, events };
         for blob in shipment.freight.iter().filter(|blob| blob.is_layer) {
             observer.line(blob, "Preparing");
         }
@@ -186,33 +186,33 @@ impl Tools {
 }
 
 /// A printer of docker's messages about layers.
-struct Told<'a> {
+struct PushProgress<'a> {
     quiet: bool,
     printer: &'a Printer,
     step: VertexId,
     events: &'a EventSender,
 }
 
-impl Told<'_> {
-    fn line(&self, blob: &Freight, what: &str) {
+impl PushProgress<'_> {
+    fn line(&self, blob: &PushBlob, what: &str) {
         if !self.quiet {
             self.printer.line(format_args!("{}: {what}", blob.digest.short()));
         }
     }
 
-    fn status(&self, blob: &Freight, current: u64, done: bool) {
+    fn status(&self, blob: &PushBlob, current: u64, done: bool) {
         let (id, total) = (self.step, Some(blob.size));
         let name = blob.digest.to_string();
         self.events.send(Event::Status { id, name, current, total, done });
     }
 }
 
-impl PushObserver for Told<'_> {
-    fn sending(&self, blob: &Freight, sent: u64) {
+impl PushObserver for PushProgress<'_> {
+    fn sending(&self, blob: &PushBlob, sent: u64) {
         self.status(blob, sent, false);
     }
 
-    fn done(&self, blob: &Freight, how: &Pushed) {
+    fn done(&self, blob: &PushBlob, how: &Pushed) {
         if *how == Pushed::Sent {
             self.status(blob, blob.size, true);
         }

@@ -58,11 +58,11 @@ fn reserved(text: Option<&str>, memory: Option<u64>) -> Result<Option<u64>> {
 }
 
 /// A task that creates control groups.
-pub(super) type ComingGroup = JoinHandle<Result<Cgroup>>;
+pub(super) type PendingGroup = JoinHandle<Result<Cgroup>>;
 
 /// Starts to create a container's control groups, below `parent` unless that is empty. With
 /// `everywhere`, creates a group in every controller, as an OCI runtime requires.
-pub(super) fn group(limits: Limits, parent: String, everywhere: bool) -> ComingGroup {
+pub(super) fn group(limits: Limits, parent: String, everywhere: bool) -> PendingGroup {
     spawn_blocking(move || {
         let group = Groups::new().group(&limits, &parent, everywhere);
         group.with_context(|| match parent.as_str() {
@@ -73,7 +73,7 @@ pub(super) fn group(limits: Limits, parent: String, everywhere: bool) -> ComingG
 }
 
 /// Waits for the control groups, and prints a warning for each limit that can't be set.
-pub(super) async fn ready(group: ComingGroup, printer: &Printer) -> Result<Cgroup> {
+pub(super) async fn ready(group: PendingGroup, printer: &Printer) -> Result<Cgroup> {
     let group = group.await.context("make control groups")??;
     for warning in group.warnings() {
         printer.note(format_args!("WARNING: {warning}"));

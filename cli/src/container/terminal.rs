@@ -13,7 +13,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
-use super::Passing;
+use super::OutputForwarder;
 
 /// The user's terminal.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ impl Terminal {
     }
 
     /// Connects the terminal to the container's terminal until the session is finished.
-    pub(super) fn connect(self, theirs: OwnedFd, output: Passing) -> Result<Session> {
+    pub(super) fn connect(self, theirs: OwnedFd, output: OutputForwarder) -> Result<Session> {
         let share = || theirs.try_clone().context("share the container's terminal");
         let (input, resized) = (share()?, share()?);
         let raw = if self.interactive { Some(RawMode::enter()?) } else { None };

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use kiln_sandbox::{Mount, MountKind, Propagation, Tree};
-use kiln_store::{Growing, Store, VolumeGuard};
+use kiln_store::{Store, VolumeGuard, WatchedDirectory};
 use kiln_worker::container::{ContainerImage, Containers};
 
 use super::{container_path, mount_flag, propagation};
@@ -108,7 +108,7 @@ impl Volumes {
     }
 
     /// Returns the named volumes for the watch of the store's size.
-    pub(super) fn growing(&self) -> impl Iterator<Item = Growing> {
+    pub(super) fn growing(&self) -> impl Iterator<Item = WatchedDirectory> {
         self.held.iter().map(VolumeGuard::growing)
     }
 

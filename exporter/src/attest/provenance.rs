@@ -92,10 +92,10 @@ pub struct Request {
     pub args: BTreeMap<String, String>,
     /// The secrets that the steps request.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub secrets: Vec<Lent>,
+    pub secrets: Vec<SessionInput>,
     /// The SSH agents that the steps request.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub ssh: Vec<Lent>,
+    pub ssh: Vec<SessionInput>,
     /// The local directories of the build.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub locals: Vec<Local>,
@@ -103,7 +103,7 @@ pub struct Request {
 
 /// A secret or an SSH agent that a step uses.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct Lent {
+pub struct SessionInput {
     /// The ID in the step's mount option.
     pub id: String,
     /// `true` if the step runs without it, too.

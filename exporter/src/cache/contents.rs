@@ -20,7 +20,7 @@ use crate::progress::Progress;
 const LAYERS_AT_ONCE: usize = 4;
 
 /// A layer of a cache.
-pub(super) struct Stacked {
+pub(super) struct ChainLayer {
     /// The number of the layer below.
     pub(super) parent: Option<usize>,
     /// `true` if the layer came with a base image.
@@ -40,7 +40,7 @@ pub(super) struct Mount {
 /// The layers and mounts of a cache.
 pub(super) struct Contents {
     /// The layers. Each comes after the layer below it.
-    pub(super) layers: Vec<Stacked>,
+    pub(super) layers: Vec<ChainLayer>,
     pub(super) mounts: Vec<Mount>,
     /// The layers and mounts that the cache lacks, each with the reason.
     pub(super) left_out: Vec<String>,
@@ -94,7 +94,7 @@ impl Contents {
             if number == next {
                 let blobs = context.store.layers().blobs(&layer.id)?;
                 let is_base = blobs.iter().any(kiln_store::LayerBlob::came_with_an_image);
-                self.layers.push(Stacked { parent, is_base, packed: None, blob: None });
+                self.layers.push(ChainLayer { parent, is_base, packed: None, blob: None });
                 layers.push(layer);
             }
             parent = Some(number);

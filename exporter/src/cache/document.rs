@@ -9,7 +9,7 @@ use kiln_oci::{Digest, limits, media_type};
 use serde::Serialize;
 
 use super::CacheRequest;
-use super::contents::{Contents, Stacked};
+use super::contents::{ChainLayer, Contents};
 use super::spec::CacheTo;
 use crate::assemble::json;
 use crate::compression::Compression;
@@ -137,7 +137,7 @@ fn config(request: &CacheRequest, contents: &Contents) -> CacheConfig {
     CacheConfig { version: CACHE_VERSION, layers, records, links, mounts }
 }
 
-fn describe(layer: &Stacked, parent: Option<u32>) -> Option<CacheLayer> {
+fn describe(layer: &ChainLayer, parent: Option<u32>) -> Option<CacheLayer> {
     let (packed, blob) = (layer.packed.as_ref()?, layer.blob.clone()?);
     let (diff_id, created_at, base) = (packed.diff_id, packed.created_at, layer.is_base);
     Some(CacheLayer { parent, diff_id, created_at, base, blob })

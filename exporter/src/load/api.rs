@@ -140,12 +140,12 @@ impl Inspected {
 
 /// A message in the response to a load.
 #[derive(Deserialize)]
-struct Told {
+struct LoadMessage {
     error: Option<String>,
 }
 
 #[derive(Deserialize)]
-struct Complaint {
+struct EngineError {
     message: String,
 }
 
@@ -270,7 +270,7 @@ async fn checked(response: Response, path: &str) -> Result<Response, ApiError> {
     }
     let text = read(response, path).await.unwrap_or_default();
     let message = serde_json::from_slice(&text)
-        .map_or_else(|_| status.to_string(), |complaint: Complaint| complaint.message);
+        .map_or_else(|_| status.to_string(), |complaint: EngineError| complaint.message);
     Err(ApiError::Refused { request: path.to_owned(), message })
 }
 
@@ -290,7 +290,7 @@ async fn read(mut response: Response, path: &str) -> Result<Vec<u8>, ApiError> {
 /// Returns the first error among the messages of a load.
 fn complaint(text: &[u8]) -> Option<String> {
     serde_json::Deserializer::from_slice(text)
-        .into_iter::<Told>()
+        .into_iter::<LoadMessage>()
         .map_while(Result::ok)
         .find_map(|told| told.error)
 }

@@ -10,7 +10,7 @@ use kiln_oci::{Digest, Reference};
 use kiln_registry::{BlobSource, BlobUpload, Pushed, Repository};
 use kiln_store::{CACHE_ORIGIN, LayerBlob, Store};
 
-use super::{Freight, Remote, Shipment};
+use super::{PushBlob, Remote, Shipment};
 use crate::error::{Error, Result};
 use crate::progress::BlobFetcher;
 
@@ -20,9 +20,9 @@ const INTERVAL: Duration = Duration::from_millis(100);
 /// A receiver of a push's progress. Its methods must return at once.
 pub trait PushObserver: Send + Sync {
     /// Reports the number of bytes sent of a blob.
-    fn sending(&self, blob: &Freight, sent: u64);
+    fn sending(&self, blob: &PushBlob, sent: u64);
     /// Reports that a blob is in the repository.
-    fn done(&self, blob: &Freight, how: &Pushed);
+    fn done(&self, blob: &PushBlob, how: &Pushed);
     /// Returns `true` if the push should stop.
     fn cancelled(&self) -> bool {
         false
@@ -85,13 +85,13 @@ pub fn push(
 }
 
 /// A blob that isn't in the store, with its origins.
-struct Far<'a> {
-    freight: &'a Freight,
+struct RemoteBlob<'a> {
+    freight: &'a PushBlob,
     blobs: Vec<LayerBlob>,
 }
 
 /// Returns the blobs that aren't in the store.
-fn lazy<'a>(shipment: &'a Shipment, store: &Store) -> Result<Vec<Far<'a>>> {
+fn lazy<'a>(shipment: &'a Shipment, store: &Store) -> Result<Vec<RemoteBlob<'a>>> {
     let mut far = Vec::new();
     for freight in shipment.freight.iter().filter(|it| it.bytes.is_none()) {
         let content = store.content();
@@ -105,7 +105,7 @@ fn lazy<'a>(shipment: &'a Shipment, store: &Store) -> Result<Vec<Far<'a>>> {
             size: freight.size,
             origin: Some(origin),
         });
-        far.push(Far { freight, blobs: blobs.collect() });
+        far.push(RemoteBlob { freight, blobs: blobs.collect() });
     }
     Ok(far)
 }
@@ -124,7 +124,7 @@ fn sources(digest: &Digest, store: &Store) -> Result<Vec<Repository>> {
 
 /// Returns the blobs in `far` that the repository has or has mounted.
 async fn settle(
-    far: &[Far<'_>],
+    far: &[RemoteBlob<'_>],
     repository: &Repository,
     context: &PushContext<'_>,
 ) -> Result<Vec<Option<(Digest, Pushed)>>> {
@@ -142,8 +142,8 @@ async fn settle(
 }
 
 /// Downloads the blobs that neither the store nor the registry has.
-fn fetch(to_send: &[&Freight], far: &[Far<'_>], context: &PushContext<'_>) -> Result<()> {
-    let wanted: Vec<&Far<'_>> = far
+fn fetch(to_send: &[&PushBlob], far: &[RemoteBlob<'_>], context: &PushContext<'_>) -> Result<()> {
+    let wanted: Vec<&RemoteBlob<'_>> = far
         .iter()
         .filter(|far| to_send.iter().any(|blob| blob.digest == far.freight.digest))
         .collect();
@@ -155,7 +155,7 @@ fn fetch(to_send: &[&Freight], far: &[Far<'_>], context: &PushContext<'_>) -> Re
     })
 }
 
-fn fetch_one(far: &Far<'_>, context: &PushContext<'_>) -> Result<()> {
+fn fetch_one(far: &RemoteBlob<'_>, context: &PushContext<'_>) -> Result<()> {
     let name = far.freight.digest.to_string();
     let mut problem = kiln_store::Error::Missing { what: "blob", name: name.clone() }.into();
     for blob in &far.blobs {
@@ -169,14 +169,14 @@ fn fetch_one(far: &Far<'_>, context: &PushContext<'_>) -> Result<()> {
 
 /// The upload of one blob.
 struct Upload<'a> {
-    freight: &'a Freight,
+    freight: &'a PushBlob,
     blob: BlobUpload,
     sent: Arc<AtomicU64>,
     from: Vec<Repository>,
 }
 
 impl<'a> Upload<'a> {
-    fn prepare(freight: &'a Freight, context: &PushContext<'_>) -> Result<Self> {
+    fn prepare(freight: &'a PushBlob, context: &PushContext<'_>) -> Result<Self> {
         let source = match &freight.bytes {
             Some(bytes) => BlobSource::Bytes(bytes.clone()),
             None => BlobSource::File(Arc::new(context.store.content().open(&freight.digest)?)),

@@ -18,7 +18,7 @@ const DEPTH: u32 = 4;
 
 /// A blob to upload.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Freight {
+pub struct PushBlob {
     /// The digest of the blob.
     pub digest: Digest,
     /// The size in bytes.
@@ -46,7 +46,7 @@ pub struct Document {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Shipment {
     /// The blobs. They are uploaded before the documents.
-    pub freight: Vec<Freight>,
+    pub freight: Vec<PushBlob>,
     /// The documents in the order of upload. The last one receives the names.
     pub documents: Vec<Document>,
     /// The manifests that the index refers to but the store lacks. They are not uploaded.
@@ -61,7 +61,7 @@ impl Shipment {
             for layer in &image.layers {
                 let media_type = layer.compression.media_type(true).to_owned();
                 let (digest, size) = (layer.digest, layer.size);
-                shipment.add(Freight { digest, size, media_type, bytes: None, is_layer: true });
+                shipment.add(PushBlob { digest, size, media_type, bytes: None, is_layer: true });
             }
             shipment.blob(&image.config);
             shipment.document(&image.manifest);
@@ -122,7 +122,7 @@ impl Shipment {
         Ok(())
     }
 
-    fn add(&mut self, freight: Freight) {
+    fn add(&mut self, freight: PushBlob) {
         if !self.freight.iter().any(|known| known.digest == freight.digest) {
             self.freight.push(freight);
         }
@@ -130,7 +130,7 @@ impl Shipment {
 
     /// Adds a document that is uploaded as a blob.
     fn blob(&mut self, document: &assemble::Document) {
-        self.add(Freight {
+        self.add(PushBlob {
             digest: document.descriptor.digest,
             size: document.descriptor.size,
             media_type: document.descriptor.media_type.to_owned(),
@@ -171,10 +171,10 @@ impl Shipment {
     }
 }
 
-fn freight(descriptor: &Descriptor, is_layer: bool) -> Result<Freight> {
+fn freight(descriptor: &Descriptor, is_layer: bool) -> Result<PushBlob> {
     let (digest, size) = (digest_of(descriptor)?, descriptor.size);
     let media_type = descriptor.media_type.clone();
-    Ok(Freight { digest, size, media_type, bytes: None, is_layer })
+    Ok(PushBlob { digest, size, media_type, bytes: None, is_layer })
 }
 
 fn digest_of(descriptor: &Descriptor) -> Result<Digest> {

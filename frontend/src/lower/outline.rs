@@ -59,7 +59,7 @@ impl Needs {
 
 /// The contents of the outline, by name.
 #[derive(Default)]
-struct Told<'a> {
+struct OutlineEntries<'a> {
     args: BTreeMap<&'a str, &'a DeclaredArg>,
     secrets: BTreeMap<&'a str, (bool, Span)>,
     agents: BTreeMap<&'a str, (bool, Span)>,
@@ -68,7 +68,7 @@ struct Told<'a> {
 impl Lowering<'_> {
     /// Returns the outline of the target and all stages that it reads.
     pub(super) fn outline(&self, target: StageId, source: &[u8]) -> Outline {
-        let mut told = Told::default();
+        let mut told = OutlineEntries::default();
         let mut visited = vec![false; self.stages.len()];
         let mut pending = vec![target];
         while let Some(id) = pending.pop() {
@@ -99,7 +99,7 @@ impl Lowering<'_> {
         }
     }
 
-    fn tell<'a>(&'a self, needs: &'a Needs, told: &mut Told<'a>) {
+    fn tell<'a>(&'a self, needs: &'a Needs, told: &mut OutlineEntries<'a>) {
         let mut pending: Vec<&str> =
             needs.from_args.iter().chain(&needs.args).map(String::as_str).collect();
         let mut seen = BTreeSet::new();

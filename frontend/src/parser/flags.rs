@@ -5,7 +5,7 @@ use crate::suggest::{Case, suggest};
 
 /// The type of a flag's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Takes {
+pub(super) enum ValueKind {
     /// A boolean: `true`, `false`, or no value for `true`.
     Truth,
     /// A string, given at most once.
@@ -15,7 +15,7 @@ pub(super) enum Takes {
 }
 
 /// The flags that an instruction accepts, with their types.
-pub(super) type Known = [(&'static str, Takes)];
+pub(super) type Known = [(&'static str, ValueKind)];
 
 /// The flags of an instruction, checked.
 #[derive(Debug, Default)]
@@ -75,13 +75,13 @@ fn check(flag: Flag, given: &[Flag], known: &Known) -> Result<Flag, String> {
         let message = format!("unknown flag: --{name}");
         return Err(suggest(message, name, known.iter().map(|(name, _)| *name), Case::Sensitive));
     };
-    if *takes != Takes::Texts && given.iter().any(|other| other.name == *name) {
+    if *takes != ValueKind::Texts && given.iter().any(|other| other.name == *name) {
         return Err(format!("duplicate flag specified: --{name}"));
     }
     let missing = Err(format!("missing a value on flag: --{name}"));
     match (takes, flag.value.as_deref()) {
-        (Takes::Truth, Some("")) | (Takes::Text | Takes::Texts, None) => missing,
-        (Takes::Truth, Some(value))
+        (ValueKind::Truth, Some("")) | (ValueKind::Text | ValueKind::Texts, None) => missing,
+        (ValueKind::Truth, Some(value))
             if !value.eq_ignore_ascii_case("true") && !value.eq_ignore_ascii_case("false") =>
         {
             Err(format!("expecting boolean value for flag --{name}, not: {value}"))

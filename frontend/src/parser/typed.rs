@@ -1,6 +1,6 @@
 //! Conversion of nodes to typed instructions.
 
-use super::flags::{Flags, Known, Takes};
+use super::flags::{Flags, Known, ValueKind};
 use super::node::{Args, Node};
 use super::{duration, heredoc};
 use crate::instruction::run::parse_run_flags;
@@ -34,37 +34,37 @@ const KEYWORDS: [&str; 18] = [
 ];
 
 const ADD_FLAGS: &Known = &[
-    ("chown", Takes::Text),
-    ("chmod", Takes::Text),
-    ("link", Takes::Truth),
-    ("keep-git-dir", Takes::Truth),
-    ("checksum", Takes::Text),
-    ("unpack", Takes::Truth),
-    ("exclude", Takes::Texts),
+    ("chown", ValueKind::Text),
+    ("chmod", ValueKind::Text),
+    ("link", ValueKind::Truth),
+    ("keep-git-dir", ValueKind::Truth),
+    ("checksum", ValueKind::Text),
+    ("unpack", ValueKind::Truth),
+    ("exclude", ValueKind::Texts),
 ];
 
 const COPY_FLAGS: &Known = &[
-    ("chown", Takes::Text),
-    ("from", Takes::Text),
-    ("chmod", Takes::Text),
-    ("link", Takes::Truth),
-    ("exclude", Takes::Texts),
-    ("parents", Takes::Truth),
+    ("chown", ValueKind::Text),
+    ("from", ValueKind::Text),
+    ("chmod", ValueKind::Text),
+    ("link", ValueKind::Truth),
+    ("exclude", ValueKind::Texts),
+    ("parents", ValueKind::Truth),
 ];
 
 const HEALTHCHECK_FLAGS: &Known = &[
-    ("interval", Takes::Text),
-    ("timeout", Takes::Text),
-    ("start-period", Takes::Text),
-    ("start-interval", Takes::Text),
-    ("retries", Takes::Text),
+    ("interval", ValueKind::Text),
+    ("timeout", ValueKind::Text),
+    ("start-period", ValueKind::Text),
+    ("start-interval", ValueKind::Text),
+    ("retries", ValueKind::Text),
 ];
 
 const RUN_FLAGS: &Known = &[
-    ("device", Takes::Texts),
-    ("mount", Takes::Texts),
-    ("network", Takes::Text),
-    ("security", Takes::Text),
+    ("device", ValueKind::Texts),
+    ("mount", ValueKind::Texts),
+    ("network", ValueKind::Text),
+    ("security", ValueKind::Text),
 ];
 
 /// A `FROM` or an instruction of a stage.
@@ -160,7 +160,7 @@ fn from(node: &Node) -> Result<Stage, String> {
             quote(written_name)
         ));
     }
-    let flags = Flags::parse(&node.flags, &[("platform", Takes::Text)])?;
+    let flags = Flags::parse(&node.flags, &[("platform", ValueKind::Text)])?;
     Ok(Stage {
         doc: doc_comment(&node.comments, &name),
         name,

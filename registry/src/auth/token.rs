@@ -13,7 +13,7 @@ use serde::Deserialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::{Asking, Authorization};
+use super::{AuthRequest, Authorization};
 use crate::connection_error::{Place, Role};
 use crate::credentials::Credential;
 use crate::endpoint::{authority_of, forbidden, is_of_registry};
@@ -61,7 +61,7 @@ struct Answer {
 /// A token server and the parameters of the request.
 pub(super) struct Server<'a> {
     pub(super) transport: &'a Transport,
-    pub(super) asking: &'a Asking<'a>,
+    pub(super) asking: &'a AuthRequest<'a>,
     pub(super) realm: String,
     pub(super) service: Option<String>,
 }
@@ -205,12 +205,12 @@ impl Server<'_> {
 fn said(body: &[u8]) -> String {
     #[derive(Default, Deserialize)]
     #[serde(default)]
-    struct Complaint {
+    struct TokenError {
         details: String,
         error_description: String,
         message: String,
     }
-    let Complaint { details, error_description, message } =
+    let TokenError { details, error_description, message } =
         serde_json::from_slice(body).unwrap_or_default();
     let texts = [details, error_description, message];
     let text = texts.into_iter().find(|text| !text.is_empty());

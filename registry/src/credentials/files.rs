@@ -16,7 +16,7 @@ pub struct CredentialFiles {
 
 /// The storage that new credentials went to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Kept {
+pub enum CredentialPlace {
     /// The credential helper that the first file names.
     Helper,
     /// This file, readable by everyone with access to it.
@@ -50,15 +50,15 @@ impl CredentialFiles {
         registry: &str,
         username: &str,
         credential: &Credential,
-    ) -> Result<Kept, CredentialError> {
+    ) -> Result<CredentialPlace, CredentialError> {
         let mut file = self.first()?;
         let kept = if let Some(helper) = file.helper(registry)? {
             helper.store(key_of(registry), username, credential)?;
             file.put(registry, None);
-            Kept::Helper
+            CredentialPlace::Helper
         } else {
             file.put(registry, Some((username, credential)));
-            Kept::File(file.path().to_owned())
+            CredentialPlace::File(file.path().to_owned())
         };
         file.write()?;
         Ok(kept)

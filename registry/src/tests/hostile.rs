@@ -57,7 +57,7 @@ async fn lists_of_tags_end() {
 
 #[tokio::test]
 async fn blobs_that_hardly_come_are_given_up() {
-    let pace = |bytes| Some(Pace { bytes, window: Duration::from_millis(200) });
+    let pace = |bytes| Some(MinimumSpeed { bytes, window: Duration::from_millis(200) });
     let content = vec![7; 10_000];
     for (bytes, is_slow) in [(100, false), (9_000, true)] {
         let scene = scene_with(|options| options.pace = pace(bytes));

@@ -108,7 +108,7 @@ struct Requirements {
 }
 
 /// The container's capabilities, the machine and the kernel's version.
-struct Circumstances {
+struct Conditions {
     capabilities: Capabilities,
     machine: &'static str,
     kernel: (u32, u32),
@@ -123,11 +123,11 @@ impl SeccompProfile {
         let release = rustix::system::uname().release().to_string_lossy().into_owned();
         let kernel = version(&release).unwrap_or_default();
         let machine = std::env::consts::ARCH;
-        read(text, &Circumstances { capabilities, machine, kernel })
+        read(text, &Conditions { capabilities, machine, kernel })
     }
 }
 
-fn read(text: &str, here: &Circumstances) -> serde_json::Result<SeccompProfile> {
+fn read(text: &str, here: &Conditions) -> serde_json::Result<SeccompProfile> {
     let members = serde_json::from_str::<Document>(text)?.members;
     let default = action(members.default_action, members.default_errno_ret)
         .map_err(serde_json::Error::custom)?;
@@ -209,7 +209,7 @@ fn action(name: ActionName, number: Option<u16>) -> Result<Action, &'static str>
 
 impl Requirements {
     /// Returns `true` if all requirements are met.
-    fn are_met_by(&self, here: &Circumstances) -> bool {
+    fn are_met_by(&self, here: &Conditions) -> bool {
         let caps = self.caps.iter().flatten().all(|name| here.has(name));
         let machine =
             self.arches.as_ref().is_none_or(|names| names.is_empty() || here.is_one_of(names));
@@ -217,14 +217,14 @@ impl Requirements {
     }
 
     /// Returns `true` if one of the requirements is met.
-    fn is_any_met_by(&self, here: &Circumstances) -> bool {
+    fn is_any_met_by(&self, here: &Conditions) -> bool {
         self.caps.iter().flatten().any(|name| here.has(name))
             || self.arches.as_ref().is_some_and(|names| here.is_one_of(names))
             || self.min_kernel.is_some_and(|kernel| here.kernel >= kernel)
     }
 }
 
-impl Circumstances {
+impl Conditions {
     fn has(&self, name: &str) -> bool {
         Capabilities::named(name).is_some_and(|one| self.capabilities.contain(one))
     }
@@ -275,8 +275,8 @@ fn version(text: &str) -> Option<(u32, u32)> {
 mod tests {
     use super::*;
 
-    fn circumstances(capabilities: Capabilities) -> Circumstances {
-        Circumstances { capabilities, machine: "x86_64", kernel: (5, 10) }
+    fn circumstances(capabilities: Capabilities) -> Conditions {
+        Conditions { capabilities, machine: "x86_64", kernel: (5, 10) }
     }
 
     fn names(text: &str, capabilities: Capabilities) -> String {

@@ -7,7 +7,7 @@ use super::{Driver, KeyState, Move, ResultState};
 use crate::cache::Cache;
 use crate::event::{Event, VertexId};
 use crate::executor::Executor;
-use crate::key::{Key, KeyPart, Taint};
+use crate::key::{Key, KeyPart, NoLookup};
 use crate::made_of::{InputPart, Lookup, StepInput, StepKey};
 use crate::solve::VertexKeys;
 
@@ -23,7 +23,7 @@ where
         if self.plan.steps[number].rule.ephemeral {
             let digest = self.world.graph.vertices()[number].digest;
             let key = Key::of("ephemeral", &self.nonce, &[KeyPart::Content(digest)]);
-            let taint = Taint { ephemeral: true, fresh: false };
+            let taint = NoLookup { ephemeral: true, fresh: false };
             self.set_key(number, key, taint, Vec::new());
             return;
         }
@@ -140,7 +140,7 @@ where
     }
 
     /// Sends the event that lists the parts of a key. `taint` is the taint of the parts.
-    fn tell_key(&self, number: usize, key: Key, taint: Taint, parts: &[KeyPart], by_link: bool) {
+    fn tell_key(&self, number: usize, key: Key, taint: NoLookup, parts: &[KeyPart], by_link: bool) {
         let rule = &self.plan.steps[number].rule;
         let selected = |index: usize| {
             let place = rule.content_inputs.iter().position(|content| *content == index);
@@ -172,9 +172,9 @@ where
         self.tell(number, |id| Event::Keyed { id, key: key.into() });
     }
 
-    fn lookup(&self, number: usize, taint: Taint) -> Lookup {
+    fn lookup(&self, number: usize, taint: NoLookup) -> Lookup {
         let step = &self.plan.steps[number];
-        let first = |is_it: fn(&Taint) -> bool| {
+        let first = |is_it: fn(&NoLookup) -> bool| {
             // Content inputs carry no taint.
             let counts = |index: &usize| !step.rule.content_inputs.contains(index);
             let inputs = self.world.graph.vertices()[number].inputs.iter().enumerate();
@@ -194,12 +194,18 @@ where
         }
     }
 
-    pub(super) fn set_key(&mut self, number: usize, key: Key, taint: Taint, parts: Vec<KeyPart>) {
+    pub(super) fn set_key(
+        &mut self,
+        number: usize,
+        key: Key,
+        taint: NoLookup,
+        parts: Vec<KeyPart>,
+    ) {
         let fresh = self.plan.steps[number].ignore_cache;
         let state = &mut self.states[number];
         state.key = KeyState::Known;
         state.canonical = key;
-        state.taint = taint.and(Taint { fresh, ephemeral: false });
+        state.taint = taint.and(NoLookup { fresh, ephemeral: false });
         state.parts = parts;
         self.moves.push_back(Move::KeyKnown(number));
     }
@@ -211,9 +217,9 @@ where
         &self,
         number: usize,
         contents: Option<&[Digest]>,
-    ) -> (Vec<KeyPart>, Taint) {
+    ) -> (Vec<KeyPart>, NoLookup) {
         let rule = &self.plan.steps[number].rule;
-        let mut taint = Taint::default();
+        let mut taint = NoLookup::default();
         let inputs = self.world.graph.vertices()[number].inputs.iter().enumerate();
         let parts = inputs.map(|(index, (input, output))| {
             let place = rule.content_inputs.iter().position(|content| *content == index);

@@ -8,10 +8,10 @@ const TAIL: usize = 64 << 10;
 
 /// A shared buffer with the last bytes of a step's output.
 #[derive(Clone, Debug, Default)]
-pub struct LogTail(Arc<Mutex<Kept>>);
+pub struct LogTail(Arc<Mutex<TailBuffer>>);
 
 #[derive(Debug, Default)]
-struct Kept {
+struct TailBuffer {
     bytes: VecDeque<u8>,
     total: u64,
 }
@@ -44,7 +44,7 @@ impl LogTail {
         kept.bytes.extend(bytes);
     }
 
-    fn lock(&self) -> MutexGuard<'_, Kept> {
+    fn lock(&self) -> MutexGuard<'_, TailBuffer> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

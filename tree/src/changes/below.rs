@@ -18,12 +18,12 @@ use crate::pack::overlay;
 use crate::walk::{list_names, open_without_links};
 
 /// A directory of a chain, open in each layer that has a part of it.
-pub(super) struct Below {
+pub(super) struct LowerDirectory {
     /// The parts with their layers' numbers in the chain, uppermost first.
     parts: Vec<(usize, Dir)>,
 }
 
-impl Below {
+impl LowerDirectory {
     /// Opens the directory at a real path in the given layers of a chain.
     pub(super) fn open(chain: &[PathBuf], path: &[u8], layers: &[usize]) -> Result<Self> {
         let open = |layer: &usize| {

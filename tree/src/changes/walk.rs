@@ -13,7 +13,7 @@ use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
 
 use super::Mark;
-use super::below::Below;
+use super::below::LowerDirectory;
 use super::compare::{Located, is_unchanged};
 use crate::dir::Dir;
 use crate::error::{Error, Result};
@@ -72,7 +72,7 @@ struct Place {
 struct Listed {
     place: Place,
     upper: OwnedFd,
-    below: Below,
+    below: LowerDirectory,
     names: Vec<Vec<u8>>,
 }
 
@@ -126,7 +126,7 @@ impl Walk<'_> {
         let failed = |errno| Error::io("read", names::path(&place.path), errno);
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
         let upper = open_without_links(self.upper.as_fd(), &place.path, flags).map_err(failed)?;
-        let below = Below::open(self.chain, &place.path, &place.layers)?;
+        let below = LowerDirectory::open(self.chain, &place.path, &place.layers)?;
         // In an added directory, only subdirectories and possible deletions matter. All other
         // entries are part of the layer anyway.
         let kinds = [FileType::Directory, FileType::CharacterDevice, FileType::Unknown];

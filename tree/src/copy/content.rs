@@ -19,7 +19,7 @@ const SMALL: u64 = 16 * 1024;
 
 /// The copy methods that failed between the two file systems. A copy doesn't try them again.
 #[derive(Debug, Default)]
-pub(super) struct Abilities {
+pub(super) struct FailedMethods {
     no_clone: AtomicBool,
     no_range: AtomicBool,
 }
@@ -30,7 +30,7 @@ pub(super) fn copy(
     from: &File,
     metadata: &Metadata,
     to: &File,
-    abilities: &Abilities,
+    abilities: &FailedMethods,
     buffer: &mut [u8],
 ) -> io::Result<()> {
     let size = metadata.size;
@@ -72,7 +72,7 @@ fn copy_range(
     to: &File,
     start: u64,
     length: u64,
-    abilities: &Abilities,
+    abilities: &FailedMethods,
     buffer: &mut [u8],
 ) -> io::Result<()> {
     let (mut input, mut output, end) = (start, start, start + length);
@@ -128,7 +128,7 @@ mod tests {
 
     use super::*;
 
-    fn copied(from: &File, abilities: &Abilities) -> (Vec<u8>, u64) {
+    fn copied(from: &File, abilities: &FailedMethods) -> (Vec<u8>, u64) {
         use std::os::fd::AsFd as _;
         let temp = tempfile::NamedTempFile::new().unwrap();
         let metadata = Metadata::of_fd(from.as_fd()).unwrap();
@@ -149,9 +149,9 @@ mod tests {
         sparse.write_all_at(b"begin", 1_000_000).unwrap();
         sparse.write_all_at(b"middle", 5_000_000).unwrap();
         sparse.set_len(20_000_000).unwrap();
-        let slow = Abilities { no_clone: true.into(), no_range: true.into() };
-        let range = Abilities { no_clone: true.into(), no_range: false.into() };
-        for abilities in [slow, range, Abilities::default()] {
+        let slow = FailedMethods { no_clone: true.into(), no_range: true.into() };
+        let range = FailedMethods { no_clone: true.into(), no_range: false.into() };
+        for abilities in [slow, range, FailedMethods::default()] {
             for file in [dense, sparse] {
                 let mut expected = vec![0; file.metadata().unwrap().len() as usize];
                 file.read_exact_at(&mut expected, 0).unwrap();

@@ -11,7 +11,7 @@ use rustix::fs::{AtFlags, linkat, symlinkat};
 use rustix::io::Errno;
 
 use super::CopyOptions;
-use super::content::{self, Abilities};
+use super::content::{self, FailedMethods};
 use super::place::{Place, finish};
 use crate::assemble;
 use crate::attributes::{Attributes, Xattr};
@@ -30,7 +30,7 @@ const TASK: usize = 32;
 
 /// The treatment of files with several names, and of the marks of deletions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Manner {
+pub(crate) enum Treatment {
     /// Hard links between the copied files are kept. A mark is copied like any other device.
     Plain,
     /// Hard links between the copied files are kept. A mark becomes a file if the file system
@@ -50,8 +50,8 @@ pub(crate) struct Copier<'a> {
     source: View<'a>,
     dest: &'a Dir,
     options: &'a CopyOptions,
-    manner: Manner,
-    abilities: Abilities,
+    manner: Treatment,
+    abilities: FailedMethods,
     /// `true` if the file system refuses overlayfs's marks.
     file_marks: AtomicBool,
 }
@@ -106,7 +106,7 @@ struct Work {
 }
 
 /// The resources that a task reuses from file to file.
-struct Hands<'a> {
+struct TaskBuffers<'a> {
     opener: Opener<'a>,
     place: Place<'a>,
     buffer: Vec<u8>,
@@ -114,13 +114,13 @@ struct Hands<'a> {
 
 impl<'a> Copier<'a> {
     pub(crate) fn new(source: View<'a>, dest: &'a Dir, options: &'a CopyOptions) -> Self {
-        let (manner, abilities) = (Manner::Plain, Abilities::default());
+        let (manner, abilities) = (Treatment::Plain, FailedMethods::default());
         Self { source, dest, options, manner, abilities, file_marks: AtomicBool::new(false) }
     }
 
     /// Sets the treatment of hard links and marks.
-    pub(crate) fn with(self, manner: Manner) -> Self {
-        let file_marks = AtomicBool::new(manner == Manner::Layer { file_marks: true });
+    pub(crate) fn with(self, manner: Treatment) -> Self {
+        let file_marks = AtomicBool::new(manner == Treatment::Layer { file_marks: true });
         Self { manner, file_marks, ..self }
     }
 
@@ -132,12 +132,12 @@ impl<'a> Copier<'a> {
     /// Copies the entries to `target`, a real path whose parent exists.
     pub(crate) fn copy(&self, selected: Selected, target: &Path) -> Result<()> {
         let work = self.prepare(selected, target)?;
-        let hands = || Hands {
+        let hands = || TaskBuffers {
             opener: Opener::new(self.source.dir),
             place: Place::new(self.dest),
             buffer: vec![0; content::CHUNK],
         };
-        let make = |hands: &mut Hands<'a>, jobs: &[Job]| {
+        let make = |hands: &mut TaskBuffers<'a>, jobs: &[Job]| {
             jobs.iter().try_for_each(|job| self.make(hands, job, &job.path(target)))
         };
         if work.jobs.len() > TASK {
@@ -175,7 +175,7 @@ impl<'a> Copier<'a> {
                 let job = Job { occupied: !is_fresh, picked };
                 let metadata = &job.picked.entry.metadata;
                 let inode = (metadata.device, metadata.inode);
-                let is_apart = matches!(self.manner, Manner::Apart | Manner::Share);
+                let is_apart = matches!(self.manner, Treatment::Apart | Treatment::Share);
                 if !metadata.is_file() || metadata.links < 2 || is_apart {
                     work.jobs.push(job);
                 } else if let Some(first) = inodes.get(&inode) {
@@ -204,7 +204,7 @@ impl<'a> Copier<'a> {
     }
 
     /// Runs the second pass for one file, link or node.
-    fn make(&self, hands: &mut Hands<'a>, job: &Job, path: &Path) -> Result<()> {
+    fn make(&self, hands: &mut TaskBuffers<'a>, job: &Job, path: &Path) -> Result<()> {
         let entry = &job.picked.entry;
         if job.occupied {
             hands.place.clear(path)?;
@@ -212,14 +212,14 @@ impl<'a> Copier<'a> {
         let attributes = attributes(self.options, &entry.metadata);
         let error = |errno| Error::io("copy to", path, errno);
         let (dir, name) = hands.place.of(path)?;
-        if self.manner == Manner::Share
+        if self.manner == Treatment::Share
             && assemble::link(self.source.dir, &entry.path.to_vec(), dir, name).is_ok()
         {
             return Ok(());
         }
         match entry.metadata.kind {
             FileKind::CharDevice { major: 0, minor: 0 }
-                if matches!(self.manner, Manner::Layer { .. }) =>
+                if matches!(self.manner, Treatment::Layer { .. }) =>
             {
                 self.mark(dir, name, &attributes).map_err(error)
             }
@@ -252,7 +252,7 @@ impl<'a> Copier<'a> {
         name: &[u8],
         attributes: &Attributes,
     ) -> Result<File, Errno> {
-        let mode = attributes.mode.filter(|_| self.manner != Manner::Plain);
+        let mode = attributes.mode.filter(|_| self.manner != Treatment::Plain);
         edit::create_with_mode(dir, name, mode.unwrap_or(0o600)).map(File::from)
     }
 

@@ -36,7 +36,7 @@ pub(super) struct Filter {
 }
 
 /// A directory above the current entry.
-struct Above {
+struct Ancestor {
     path: Vec<u8>,
     matches: Matches,
     /// The directory's entry, until an entry below it is selected.
@@ -94,7 +94,7 @@ impl Filter {
             selected.extend(entries.map(picked));
             return selected;
         }
-        let mut way: Vec<Above> = Vec::new();
+        let mut way: Vec<Ancestor> = Vec::new();
         let start = Matches::default();
         for entry in entries {
             let path = entry.path.tail(cut);
@@ -117,7 +117,7 @@ impl Filter {
                 Some(entry)
             };
             if is_dir {
-                way.push(Above { path, matches, waiting });
+                way.push(Ancestor { path, matches, waiting });
             }
         }
         selected

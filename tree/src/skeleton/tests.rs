@@ -40,11 +40,11 @@ fn list(archives: &[Vec<u8>]) -> Option<Skeleton> {
 }
 
 /// The entry at a path: `None` if it is uncertain, `Some(None)` if it doesn't exist.
-type Told = Option<Option<(FileKind, u32, Owner)>>;
+type FoundEntry = Option<Option<(FileKind, u32, Owner)>>;
 
 /// Returns the entry and the real path of a path in a tree. Times are left out, since those of
 /// parents without entries are unknown.
-fn told(tree: &dyn Below, path: &str) -> (Told, Option<PathBuf>) {
+fn told(tree: &dyn Below, path: &str) -> (FoundEntry, Option<PathBuf>) {
     let entry = tree.entry(path.as_ref()).ok().map(|found| {
         found.map(|found| match found.kind {
             FileKind::Directory => (found.kind, found.mode, owner_of(&found)),

@@ -29,7 +29,7 @@ const BATCH: usize = 250;
 
 /// The results for all archives.
 #[derive(Debug, Default)]
-struct Tally {
+struct Counts {
     cases: usize,
     accepted: usize,
     /// The number of accepted archives that both others read in the same way.
@@ -40,7 +40,7 @@ struct Tally {
     problems: Vec<String>,
 }
 
-impl Tally {
+impl Counts {
     #[track_caller]
     fn check(&self) {
         let (cases, accepted, agreed) = (self.cases, self.accepted, self.agreed);
@@ -58,7 +58,7 @@ fn number_of(variable: &str, default: usize) -> usize {
 fn archives_are_read_as_others_read_them() {
     let (cases, seed) = (number_of("KILN_TAR_CASES", 1500), number_of("KILN_TAR_SEED", 1));
     let mut generator = Generator::new(Random::new(seed as u64));
-    let mut tally = Tally::default();
+    let mut tally = Counts::default();
     while tally.cases < cases && tally.problems.len() < 10 {
         let count = BATCH.min(cases - tally.cases);
         let archives: Vec<Vec<u8>> = (0..count).map(|_| generator.archive()).collect();
@@ -73,14 +73,14 @@ fn archives_are_read_as_others_read_them() {
 #[test]
 fn archives_of_others_are_taken() {
     let archives = gnu::everything();
-    let mut tally = Tally::default();
+    let mut tally = Counts::default();
     compare(&archives, &mut tally);
     tally.check();
     assert_eq!(tally.accepted, archives.len(), "{tally:?}");
 }
 
 /// Compares the results of all three readers for each archive.
-fn compare(archives: &[Vec<u8>], tally: &mut Tally) {
+fn compare(archives: &[Vec<u8>], tally: &mut Counts) {
     let place = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
     for (number, archive) in archives.iter().enumerate() {
         std::fs::write(place.path().join(format!("{number}.tar")), archive).unwrap();

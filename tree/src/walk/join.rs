@@ -2,11 +2,11 @@
 
 use std::mem;
 
-use super::{Entry, Part, Seen};
+use super::{Candidate, Entry, Part};
 
 /// A directory whose entries are being joined.
 struct Level {
-    rest: std::vec::IntoIter<Seen>,
+    rest: std::vec::IntoIter<Candidate>,
     /// The index of the directory's entry in the list, if it is only shown for the entries below
     /// it.
     hidden: Option<usize>,
@@ -17,7 +17,7 @@ struct Level {
 pub(super) fn join(mut parts: Vec<Part>) -> Vec<Entry> {
     parts.sort_unstable_by_key(|part| (part.directory, part.chunk));
     let directories = parts.last().map_or(0, |part| part.directory + 1);
-    let mut below: Vec<Vec<Seen>> = Vec::new();
+    let mut below: Vec<Vec<Candidate>> = Vec::new();
     below.resize_with(directories, Vec::new);
     let mut total = 0;
     for part in parts {

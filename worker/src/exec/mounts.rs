@@ -19,7 +19,7 @@ use kiln_llb::op::{CacheMount, CacheSharing, ExecOp, Mount, MountKind, SecretMou
 use kiln_sandbox::{
     Mount as SandboxMount, MountKind as SandboxKind, Propagation, TmpfsOptions, Tree,
 };
-use kiln_store::{AssembledTree, CacheMountGuard, Growing, LayerId, Sharing};
+use kiln_store::{AssembledTree, CacheMountGuard, LayerId, Sharing, WatchedDirectory};
 use kiln_tree::{CopyOptions, Selection};
 
 use super::secret::Secrets;
@@ -296,7 +296,7 @@ pub(crate) fn cache_mount_key(
 
 impl Prepared {
     /// Returns the directories of the store that the program writes to.
-    pub(super) fn growing(&self) -> Vec<Growing> {
+    pub(super) fn growing(&self) -> Vec<WatchedDirectory> {
         let outputs = self.outputs.iter().filter_map(|(_, outcome)| match outcome {
             Outcome::Written(draft) | Outcome::Root(draft) => Some(draft),
             Outcome::Unchanged(_) => None,

@@ -26,10 +26,10 @@ pub struct LostBlob {
 
 /// The lost blobs that this process has noticed.
 #[derive(Debug, Default)]
-pub(crate) struct LostBlobs(Mutex<BTreeMap<(String, Digest), Noted>>);
+pub(crate) struct LostBlobs(Mutex<BTreeMap<(String, Digest), LostRecord>>);
 
 #[derive(Debug)]
-struct Noted {
+struct LostRecord {
     blob: LostBlob,
     told: bool,
 }
@@ -38,14 +38,14 @@ impl LostBlobs {
     /// Adds a lost blob.
     pub(crate) fn note(&self, blob: LostBlob) {
         let promise = (blob.place.clone(), blob.digest);
-        self.all().entry(promise).or_insert(Noted { blob, told: false });
+        self.all().entry(promise).or_insert(LostRecord { blob, told: false });
     }
 
     /// Returns the blobs that were added since the last call.
     pub(crate) fn take(&self) -> Vec<LostBlob> {
         let mut lost = self.all();
         let new = lost.values_mut().filter(|noted| !noted.told);
-        let tell = |noted: &mut Noted| {
+        let tell = |noted: &mut LostRecord| {
             noted.told = true;
             noted.blob.clone()
         };
@@ -59,7 +59,7 @@ impl LostBlobs {
         !lost.contains_key(&(place.to_owned(), *digest)) && broken() < PATIENCE
     }
 
-    fn all(&self) -> std::sync::MutexGuard<'_, BTreeMap<(String, Digest), Noted>> {
+    fn all(&self) -> std::sync::MutexGuard<'_, BTreeMap<(String, Digest), LostRecord>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

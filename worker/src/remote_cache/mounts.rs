@@ -24,10 +24,10 @@ use crate::worker::{Worker, platform};
 impl RemoteCache {
     /// Returns the cache mounts that a graph uses, the store lacks and remote caches have, each
     /// with the caches' contents for it.
-    fn missing_mounts(&self, graph: &Graph) -> BTreeMap<&str, Vec<Offer<'_>>> {
+    fn missing_mounts(&self, graph: &Graph) -> BTreeMap<&str, Vec<MountSource<'_>>> {
         let used: BTreeSet<&str> =
             graph.vertices().iter().flat_map(caches).map(|(_, cache)| cache.id.as_str()).collect();
-        let mut missing: BTreeMap<&str, Vec<Offer<'_>>> = BTreeMap::new();
+        let mut missing: BTreeMap<&str, Vec<MountSource<'_>>> = BTreeMap::new();
         for import in self.imports.iter().filter(|import| import.wants_mounts) {
             let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
             for mount in &import.config.mounts {
@@ -74,7 +74,7 @@ impl RemoteCache {
 }
 
 /// A cache and its content for a cache mount.
-type Offer<'a> = (&'a ImportedCache, &'a CacheMountContent);
+type MountSource<'a> = (&'a ImportedCache, &'a CacheMountContent);
 
 async fn fill(
     import: &ImportedCache,

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
-use kiln_exporter::attest::provenance::{Dependency, Lent, Local};
+use kiln_exporter::attest::provenance::{Dependency, Local, SessionInput};
 use kiln_exporter::attest::purl;
 use kiln_llb::op::{MountKind, NetMode, OpKind, SourceOp};
 use kiln_llb::{Definition, Op};
@@ -124,12 +124,12 @@ impl Sources {
     }
 
     /// Returns the secrets that steps request.
-    pub(super) fn secrets(&self) -> Vec<Lent> {
+    pub(super) fn secrets(&self) -> Vec<SessionInput> {
         lent(&self.secrets)
     }
 
     /// Returns the SSH agents that steps request.
-    pub(super) fn agents(&self) -> Vec<Lent> {
+    pub(super) fn agents(&self) -> Vec<SessionInput> {
         lent(&self.agents)
     }
 
@@ -150,8 +150,8 @@ fn lend(all: &mut BTreeMap<String, bool>, id: &str, optional: bool) {
     *known &= optional;
 }
 
-fn lent(all: &BTreeMap<String, bool>) -> Vec<Lent> {
-    all.iter().map(|(id, optional)| Lent { id: id.clone(), optional: *optional }).collect()
+fn lent(all: &BTreeMap<String, bool>) -> Vec<SessionInput> {
+    all.iter().map(|(id, optional)| SessionInput { id: id.clone(), optional: *optional }).collect()
 }
 
 /// Returns an image as a dependency, named by its package URL. If the reference has a tag, the URL

@@ -25,7 +25,7 @@ const ATTEMPTS: u32 = 10;
 
 /// A group that is locked as long as this process lives. Dropping the value removes the group.
 #[derive(Debug)]
-pub(super) struct House {
+pub(super) struct OwnGroup {
     path: PathBuf,
     _lock: File,
     filters_devices: OnceLock<bool>,
@@ -33,7 +33,7 @@ pub(super) struct House {
     made: Vec<PathBuf>,
 }
 
-impl House {
+impl OwnGroup {
     /// Creates a house and removes the unlocked ones beside it.
     pub(super) fn build(place: &Path, hierarchy: &Hierarchy) -> io::Result<Self> {
         let made = make_above(place, hierarchy)?;
@@ -75,7 +75,7 @@ impl House {
     }
 }
 
-impl Drop for House {
+impl Drop for OwnGroup {
     fn drop(&mut self) {
         // The next kiln removes the groups that can't be removed now.
         let _ = remove(&self.path);
@@ -223,10 +223,10 @@ mod tests {
     fn what_a_dead_kiln_left_is_swept_and_what_a_living_one_has_is_not() {
         let directory = tempfile::tempdir().unwrap();
         let place = directory.path().join("made/by/us");
-        let first = House::build(&place, &hierarchy(directory.path())).unwrap();
+        let first = OwnGroup::build(&place, &hierarchy(directory.path())).unwrap();
         std::fs::create_dir_all(place.join("kiln-1-00000000deadbeef/3")).unwrap();
         std::fs::create_dir(place.join("kiln-others")).unwrap();
-        let second = House::build(&place, &hierarchy(directory.path())).unwrap();
+        let second = OwnGroup::build(&place, &hierarchy(directory.path())).unwrap();
         assert!(first.path().is_dir() && second.path().is_dir());
         assert!(
             !place.join("kiln-1-00000000deadbeef").exists() && place.join("kiln-others").is_dir()

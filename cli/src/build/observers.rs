@@ -23,7 +23,7 @@ use crate::redact::Redactor;
 use crate::signals::Interruption;
 
 /// The observers of a build.
-pub(super) struct Audience {
+pub(super) struct Observers {
     display: Pin<Box<dyn Future<Output = Result<()>>>>,
     recording: Option<Recording>,
     interruption: Interruption,
@@ -32,13 +32,13 @@ pub(super) struct Audience {
 }
 
 /// The findings of the observers after the build.
-pub(super) struct Seen {
+pub(super) struct Observed {
     /// The exit status for a build that a signal ended.
     pub(super) exit_status: Option<u8>,
     recorded: Option<Recorded>,
 }
 
-impl Audience {
+impl Observers {
     /// Starts to observe the events and signals. The history records the build if `is_recorded`.
     pub(super) fn gather(
         request: &BuildRequest,
@@ -76,11 +76,11 @@ impl Audience {
         outcome: Result<Option<&Done>, &Failure>,
         warnings: &[Warning],
         printer: &Printer,
-    ) -> Result<Seen> {
+    ) -> Result<Observed> {
         self.display.await?;
         let exit_status = self.interruption.exit_status();
         let Some(recording) = self.recording else {
-            return Ok(Seen { exit_status, recorded: None });
+            return Ok(Observed { exit_status, recorded: None });
         };
         let warnings = warnings.iter().map(|found| format!("{}: {}", found.rule, found.message));
         let ending = history::ending(outcome, &self.interruption, warnings.collect());
@@ -90,11 +90,11 @@ impl Audience {
                 printer.note(format_args!("WARNING: the build is not recorded: {error:#}"));
             })
             .ok();
-        Ok(Seen { exit_status, recorded })
+        Ok(Observed { exit_status, recorded })
     }
 }
 
-impl Seen {
+impl Observed {
     /// Returns the exit code of a failure: 1, or the code of the signal that ended the build.
     pub(super) fn exit_code(&self, failure: &Failure) -> ExitCode {
         match self.exit_status {
