@@ -85,7 +85,7 @@ pub(crate) struct GlobalArguments {
     /// `$XDG_DATA_HOME/kiln`]
     #[arg(long, global = true, env = "KILN_ROOT", value_name = "DIR", hide_env_values = true)]
     pub(crate) root: Option<PathBuf>,
-    /// How much an archive may become, of a layer or of ADD: RATIO times its size where it grows
+    /// The most that an archive of a layer or of ADD may become: RATIO times its size where it grows
     /// beyond SIZE, and so many entries; 0 for no limit
     #[arg(
         long,
@@ -115,7 +115,7 @@ pub(crate) struct GlobalArguments {
         hide_env_values = true
     )]
     pub(crate) max_storage: Option<String>,
-    /// How layers are laid one on top of the other: by overlayfs, or by copying files [default:
+    /// The way in which layers are stacked: by overlayfs, or by copying files [default:
     /// overlay where the store's file system and the kernel can do it, else copy]
     #[arg(
         long,

@@ -185,3 +185,22 @@ fn links_of_documents_lead_somewhere() {
     }
     assert!(broken.is_empty(), "{}", broken.join("\n"));
 }
+
+#[test]
+fn docs_are_noun_phrases_and_verb_phrases() {
+    const QUESTIONS: [&str; 9] =
+        ["What", "Who", "Which", "Whether", "How", "Where", "When", "Why", "Tells"];
+    let mut found = Vec::new();
+    for path in sources() {
+        let text = std::fs::read_to_string(&path).unwrap();
+        for (number, line) in text.lines().enumerate() {
+            let line = line.trim_start();
+            let doc = line.strip_prefix("/// ").or_else(|| line.strip_prefix("//! "));
+            let first = doc.and_then(|doc| doc.split(' ').next()).unwrap_or_default();
+            if QUESTIONS.contains(&first) {
+                found.push(format!("{}:{}: {line}", path.display(), number + 1));
+            }
+        }
+    }
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}

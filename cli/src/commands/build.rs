@@ -40,7 +40,7 @@ pub(crate) struct BuildArguments {
         hide_env_values = true
     )]
     pub(crate) git_memory: String,
-    /// How many seconds git may make no progress; 0 for no limit
+    /// The number of seconds that git may make no progress; 0 for no limit
     #[arg(
         long,
         value_name = "SECONDS",
@@ -69,7 +69,7 @@ pub(crate) struct BuildArguments {
     /// manifest-descriptor, index-descriptor
     #[arg(long = "annotation", value_name = "[PLACES:]KEY=VALUE")]
     pub(crate) annotations: Vec<String>,
-    /// Where the image goes: type=image|registry|oci|docker|local|tar|cacheonly[,dest=PATH][,…], or a directory; `-`
+    /// The destination: type=image|registry|oci|docker|local|tar|cacheonly[,dest=PATH][,…], or a directory; `-`
     /// writes a tar of the files to standard output
     #[arg(short, long = "output", value_name = "OUTPUT")]
     pub(crate) outputs: Vec<String>,
@@ -85,7 +85,7 @@ pub(crate) struct BuildArguments {
     /// not; by default an image of the store comes before the registry's
     #[arg(long)]
     pub(crate) pull: bool,
-    /// What is said about the image
+    /// The attestations of the image
     #[command(flatten)]
     pub(crate) attest: AttestArguments,
     /// Platforms to build for, separated by commas or given several times; `local` is this
@@ -95,7 +95,7 @@ pub(crate) struct BuildArguments {
     /// Network of RUN steps that name none
     #[arg(long, value_enum, default_value = "default")]
     pub(crate) network: Network,
-    /// What RUN steps may do beyond the sandbox; --network=host allows network.host too
+    /// Something that RUN steps may do beyond the sandbox; --network=host allows network.host too
     #[arg(long = "allow", value_enum, value_name = "RIGHT")]
     pub(crate) allow: Vec<Right>,
     /// More lines for /etc/hosts in RUN steps, as `name:address`; the address host-gateway is this
@@ -108,10 +108,10 @@ pub(crate) struct BuildArguments {
     /// Resource limit of RUN steps, as `nofile=1024:2048`; -1 for none
     #[arg(long = "ulimit", value_name = "NAME=SOFT[:HARD]")]
     pub(crate) ulimits: Vec<String>,
-    /// How much RUN steps may use
+    /// The resource limits of RUN steps
     #[command(flatten)]
     pub(crate) resources: ResourceArguments,
-    /// What runs it
+    /// The runtime of RUN steps
     #[command(flatten)]
     pub(crate) runtime: RuntimeArguments,
     /// Secret for RUN --mount=type=secret, as `id=ID[,src=FILE|,env=NAME]`
@@ -128,7 +128,7 @@ pub(crate) struct BuildArguments {
     /// Run the build checks and build nothing; the same as --call=check
     #[arg(long, conflicts_with_all = ["call", "dump_llb", "outputs", "push", "load", "iidfile"])]
     pub(crate) check: bool,
-    /// What is asked of the Dockerfile: build, check (or lint), outline (what the target can be
+    /// The request to the Dockerfile: build, check (or lint), outline (what the target can be
     /// given), targets; `,format=json` for programs
     #[arg(
         long,
@@ -166,7 +166,7 @@ pub(crate) struct BuildArguments {
     #[arg(long, env = "KILN_STRICT_BUILDKIT", hide_env_values = true)]
     #[arg(value_parser = clap::builder::FalseyValueParser::new())]
     pub(crate) strict_buildkit: bool,
-    /// What happens when a RUN step fails
+    /// The reaction to a RUN step that fails
     #[arg(long, value_enum, default_value = "fail", value_name = "ACTION")]
     #[arg(conflicts_with_all = ["dump_llb", "check", "call"])]
     pub(crate) on_error: OnError,
@@ -178,7 +178,7 @@ pub(crate) struct BuildArguments {
     #[arg(long, value_name = "N", env = "KILN_THREADS")]
     #[arg(value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) threads: Option<u16>,
-    /// How progress is shown; without it, `BUILDKIT_PROGRESS` says so
+    /// The display of progress; without it, `BUILDKIT_PROGRESS` says so
     #[arg(long, value_enum, default_value = "auto")]
     pub(crate) progress: ProgressMode,
     /// Print nothing but the image ID

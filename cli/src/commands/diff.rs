@@ -28,7 +28,7 @@ pub(crate) struct DiffArguments {
     /// Compare the images for this platform, where there are several [default: this machine's]
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     platform: Option<String>,
-    /// How the answer looks
+    /// The format of the output
     #[arg(long, value_enum, default_value = "text", hide_default_value = true)]
     format: Format,
 }

@@ -41,7 +41,7 @@ pub(crate) struct HistoryArguments {
         action = ArgAction::Set
     )]
     human: bool,
-    /// How the list looks: table, "table TEMPLATE", json, or a Go template
+    /// The format of the list: table, "table TEMPLATE", json, or a Go template
     #[arg(long, value_name = "FORMAT")]
     format: Option<String>,
     /// Show the image for this platform, where there are several [default: this machine's]

@@ -36,7 +36,7 @@ pub(crate) struct ImagesArguments {
     /// since=IMAGE, until=TIME, reference=PATTERN
     #[arg(short, long = "filter", value_name = "FILTER")]
     filters: Vec<String>,
-    /// How the list looks: table, "table TEMPLATE", json, or a Go template
+    /// The format of the list: table, "table TEMPLATE", json, or a Go template
     #[arg(long, value_name = "FORMAT")]
     format: Option<String>,
 }

@@ -25,7 +25,7 @@ use crate::settings::Settings;
 /// Make an image of a root file system in a tar, compressed or not
 #[derive(Debug, Args)]
 pub(crate) struct ImportArguments {
-    /// Where the tar is; - for standard input
+    /// The place of the tar; - for standard input
     #[arg(value_name = "FILE|URL|-")]
     source: String,
     /// The image's name; the tag is `latest` where there is none
@@ -38,7 +38,7 @@ pub(crate) struct ImportArguments {
     /// Most bytes of a file from a URL, as 16g; 0 for no limit
     #[arg(long, value_name = "SIZE", default_value = "64g")]
     input_limit: String,
-    /// What the image's history is to say
+    /// The comment in the image's history
     #[arg(short, long, value_name = "TEXT")]
     message: Option<String>,
     /// The image's platform [default: this machine's]

@@ -18,7 +18,7 @@ use crate::settings::Settings;
 /// Show what kiln works with on this machine
 #[derive(Debug, Args)]
 pub(crate) struct InfoArguments {
-    /// How it looks: json, or a Go template
+    /// The format of the output: json, or a Go template
     #[arg(short, long, value_name = "FORMAT")]
     format: Option<String>,
 }

@@ -19,10 +19,10 @@ pub(crate) struct InspectArguments {
     /// Names or IDs
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<String>,
-    /// How it looks: json for an array on one line, or a Go template for each image
+    /// The format of the output: json for an array on one line, or a Go template for each image
     #[arg(short, long, value_name = "FORMAT", default_value = "", hide_default_value = true)]
     format: String,
-    /// What is looked for
+    /// The type of the objects
     #[arg(long = "type", value_enum, default_value = "image", hide_default_value = true)]
     kind: Kind,
     /// Show the image for this platform, where there are several [default: this machine's]

@@ -15,7 +15,7 @@ use crate::until;
 
 /// Remove the build cache
 ///
-/// What images and running builds and containers use is never removed. Layers go before those that
+/// Never removes what images, running builds and containers use. Layers go before those that
 /// they stand on, and those first that were used the longest time ago.
 #[derive(Debug, Args)]
 pub(crate) struct PruneArguments {

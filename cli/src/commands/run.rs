@@ -60,16 +60,16 @@ pub(crate) struct RunArguments {
     /// Size of /dev/shm, as 64m
     #[arg(long, value_name = "SIZE")]
     pub(crate) shm_size: Option<String>,
-    /// What it may
+    /// The privileges of the container
     #[command(flatten)]
     pub(crate) confinement: ConfinementArguments,
-    /// How it finds names
+    /// The name servers of the container
     #[command(flatten)]
     pub(crate) names: NameArguments,
     /// Memory that is the last to be taken from the container where memory is short, as 64m
     #[arg(long, value_name = "SIZE")]
     pub(crate) memory_reservation: Option<String>,
-    /// How readily memory of the container is swapped, from 0 to 100
+    /// The readiness to swap memory of the container, from 0 to 100
     #[arg(long, value_name = "NUMBER", allow_negative_numbers = true)]
     pub(crate) memory_swappiness: Option<i64>,
     /// Have processes wait where the container's memory is used up, in place of killing one
@@ -89,10 +89,10 @@ pub(crate) struct RunArguments {
     /// Expose a port in addition to the image's: --publish-all publishes it
     #[arg(long, value_name = "PORT[/udp]")]
     pub(crate) expose: Vec<String>,
-    /// How much it may use
+    /// The resource limits of the container
     #[command(flatten)]
     pub(crate) resources: ResourceArguments,
-    /// What runs it
+    /// The runtime of the container
     #[command(flatten)]
     pub(crate) runtime: RuntimeArguments,
     /// Most processors' time, as 1.5
@@ -136,7 +136,7 @@ pub(crate) struct RunArguments {
     /// NIS domain name of the container, which names in /etc/hosts get, too
     #[arg(long, value_name = "NAME")]
     pub(crate) domainname: Option<String>,
-    /// When the registry is asked for the image
+    /// The cases in which kiln asks the registry for the image
     #[arg(long, value_enum, default_value = "missing")]
     pub(crate) pull: Pull,
     /// Run the image for this platform [default: this machine's]

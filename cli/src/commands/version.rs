@@ -13,7 +13,7 @@ use crate::printer::Printer;
 /// Show kiln's version
 #[derive(Debug, Args)]
 pub(crate) struct VersionArguments {
-    /// How it looks: json, or a Go template
+    /// The format of the output: json, or a Go template
     #[arg(short, long, value_name = "FORMAT")]
     format: Option<String>,
 }

@@ -41,13 +41,13 @@ pub(crate) struct ConfinementArguments {
     /// Set a kernel parameter of the container's namespaces, as net.core.somaxconn=1024
     #[arg(long = "sysctl", value_name = "NAME=VALUE")]
     pub(crate) sysctls: Vec<String>,
-    /// What it shares with the host
+    /// The namespaces that the container shares with the host
     #[command(flatten)]
     pub(crate) namespaces: NamespaceArguments,
     /// Tell an OCI runtime something about the container
     #[arg(long = "annotation", value_name = "NAME=VALUE")]
     pub(crate) annotations: Vec<String>,
-    /// How soon the kernel kills the container where memory is short, from -1000 to 1000
+    /// The priority at which the kernel kills the container if memory is short, from -1000 to 1000
     #[arg(long, value_name = "NUMBER")]
     pub(crate) oom_score_adj: Option<i32>,
     /// Run a process beside the command that passes signals on and reaps orphans

@@ -13,14 +13,14 @@ use crate::printer::Printer;
 
 #[derive(Debug, Args)]
 pub(super) struct ExplainArguments {
-    /// Which build; with another one, the earlier of the two
+    /// The build; with a second one, the earlier of the two
     #[arg(value_name = "BUILD", default_value = "latest")]
     build: String,
     /// A build to be compared with the first: what is different about each of its steps is said,
     /// whether the step ran or not
     #[arg(value_name = "BUILD")]
     other: Option<String>,
-    /// How the answer looks
+    /// The format of the output
     #[arg(long, value_enum, default_value = "pretty", hide_default_value = true)]
     format: Format,
 }

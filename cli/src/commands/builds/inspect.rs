@@ -16,10 +16,10 @@ use crate::progress::clean_text;
 
 #[derive(Debug, Args)]
 pub(super) struct InspectArguments {
-    /// Which build
+    /// The build
     #[arg(value_name = "BUILD", default_value = "latest")]
     build: String,
-    /// How the answer looks
+    /// The format of the output
     #[arg(long, value_enum, default_value = "pretty", hide_default_value = true)]
     format: Format,
 }

@@ -14,7 +14,7 @@ use crate::progress::{Lines, clean_text};
 
 #[derive(Debug, Args)]
 pub(super) struct LogsArguments {
-    /// Which build
+    /// The build
     #[arg(value_name = "BUILD", default_value = "latest")]
     build: String,
     /// Only what this step has printed: its number, as progress and `inspect` show it, or how its

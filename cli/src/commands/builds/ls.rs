@@ -28,7 +28,7 @@ pub(super) struct LsArguments {
     /// status=running|completed|failed|canceled|interrupted, several times for one of several
     #[arg(long = "filter", value_name = "FILTER")]
     filters: Vec<String>,
-    /// How the list looks: a table, or a JSON object for each build
+    /// The format of the list: a table, or a JSON object for each build
     #[arg(long, value_enum, default_value = "pretty", hide_default_value = true)]
     format: Format,
 }

@@ -11,7 +11,7 @@ use crate::printer::Printer;
 
 #[derive(Debug, Args)]
 pub(super) struct RmArguments {
-    /// Which builds
+    /// The builds to remove
     #[arg(value_name = "BUILD", required_unless_present = "all", conflicts_with = "all")]
     builds: Vec<String>,
     /// All builds but those that run

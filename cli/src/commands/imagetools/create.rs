@@ -51,7 +51,7 @@ pub(super) struct CreateArguments {
         action = ArgAction::Set
     )]
     prefer_index: bool,
-    /// How progress is shown
+    /// The display of progress
     #[arg(long, value_enum, default_value = "auto", hide_default_value = true)]
     progress: ProgressMode,
 }

@@ -26,7 +26,7 @@ pub(super) struct DfArguments {
     /// List every image, volume and part of the cache
     #[arg(short, long)]
     verbose: bool,
-    /// How the answer looks: table, "table TEMPLATE", json, or a Go template
+    /// The format of the output: table, "table TEMPLATE", json, or a Go template
     #[arg(long, value_name = "FORMAT")]
     format: Option<String>,
 }
