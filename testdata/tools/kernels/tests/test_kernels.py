@@ -1,4 +1,5 @@
 import os
+import re
 import subprocess
 import tempfile
 import unittest
@@ -32,6 +33,11 @@ class Scenarios(unittest.TestCase):
     def test_the_lists_name_scenarios(self):
         for names in (scenarios.SHORT, scenarios.GROUPS, scenarios.FILES):
             self.assertLessEqual(set(names), set(scenarios.everything()))
+
+    def test_what_scenarios_call_is_none_itself(self):
+        with open(os.path.join(scenarios.HERE, 'scenarios'), encoding='utf-8') as file:
+            words = set(re.findall(r'^    ([a-z_]+)$', file.read(), re.MULTILINE))
+        self.assertEqual(words & set(scenarios.everything()), set())
 
     def test_what_runs_say_is_judged(self):
         seen, others = outcomes(SAID)
