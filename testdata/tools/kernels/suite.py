@@ -128,7 +128,8 @@ class Suite:
         if directory:
             os.chmod(directory, 0o755)
         guest = self.machine(kernel, modules=share.modules, shared=directory)
-        settings = {'SNAPSHOTTER': self.options.snapshotter, 'STORE': shares.STORE}
+        # The server takes its time, too.
+        settings = {'SNAPSHOTTER': self.options.snapshotter, 'STORE': shares.STORE, 'LIMIT': '900'}
         command = share.command(f'sh /work/runner /work {" ".join(names)}')
         lines = guest.run('v2', command, settings, seconds=3600)
         self.note_guest(table, f'{name}, Linux {kernel}', names, lines)
