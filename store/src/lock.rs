@@ -95,6 +95,12 @@ pub(crate) fn open(path: &Path) -> Result<File> {
     options.open(path).map_err(Error::io("open", path))
 }
 
+/// Opens an existing lock file. NFS requires a descriptor that is open for writing for an exclusive
+/// lock.
+pub(crate) fn open_existing(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).open(path)
+}
+
 /// Takes an exclusive lock if it is free. Returns `true` on success.
 pub(crate) fn try_lock(file: &File, path: &Path) -> Result<bool> {
     answer(file.try_lock(), path)
@@ -149,6 +155,18 @@ mod tests {
         drop(held);
         assert!(KeyGuard::try_acquire(&keys, "a/../b").unwrap().is_some());
         assert_eq!(std::fs::metadata(&keys).unwrap().len(), 0, "nothing is ever written");
+    }
+
+    #[test]
+    fn files_that_get_locked_are_open_for_writing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        assert_eq!(open_existing(&path).unwrap_err().kind(), io::ErrorKind::NotFound);
+        let made = open(&path).unwrap();
+        for file in [open_existing(&path).unwrap(), made] {
+            let flags = rustix::fs::fcntl_getfl(&file).unwrap();
+            assert!(flags.contains(rustix::fs::OFlags::RDWR), "{flags:?}");
+        }
     }
 
     #[test]
