@@ -181,7 +181,7 @@ fn takes_marks(inner: &Inner) -> Result<bool> {
     Ok(made.is_ok() && listed.unwrap_or(false))
 }
 
-/// Tells whether files can have capabilities.
+/// Returns `true` if files can have capabilities.
 fn keeps_capabilities(inner: &Inner) -> Result<bool> {
     let path = inner.process.fresh();
     private::write(&path, b"").map_err(Error::io("create", &path))?;
@@ -190,7 +190,7 @@ fn keeps_capabilities(inner: &Inner) -> Result<bool> {
     Ok(keeps)
 }
 
-/// Tells whether a file's file system has capabilities. Where the process may not set them, it is
+/// Returns `true` if a file's file system has capabilities. If the process may not set them, it is
 /// taken to.
 fn takes_capabilities(file: &Path) -> bool {
     use rustix::fs::{XattrFlags, setxattr};
