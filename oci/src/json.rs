@@ -1,7 +1,9 @@
 //! JSON whose bytes are a function of the value alone, and the limit on foreign documents.
 
+mod nulls;
+
 use serde::Serialize;
-use serde::de::Error as _;
+use serde::de::{DeserializeOwned, Error as _};
 
 /// The number of values that a foreign document may have. In memory each takes up to a hundred bytes,
 /// and in the document no more than two.
@@ -26,6 +28,18 @@ pub fn check_amount(document: &[u8]) -> Result<(), serde_json::Error> {
         return Ok(());
     }
     Err(serde_json::Error::custom(format!("it has more than {MOST_VALUES} values")))
+}
+
+/// Reads a document of an image as Go's decoder reads it: `null` in any place is the zero of what is
+/// read there, an empty text, list or map, or the number 0.
+///
+/// # Errors
+/// Fails where it isn't JSON, or not what is read.
+pub fn from_go<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, serde_json::Error> {
+    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    let value = T::deserialize(nulls::Nullable(&mut deserializer))?;
+    deserializer.end()?;
+    Ok(value)
 }
 
 /// Returns `value` as compact JSON with the keys of every object sorted.

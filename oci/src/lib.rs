@@ -20,7 +20,7 @@ pub mod text;
 pub use config::{ContainerConfig, Empty, HealthcheckConfig, History, ImageConfig, RootFs};
 pub use digest::{Digest, DigestHasher, HashingReader, HashingWriter, ParseDigestError};
 pub use limits::TooLarge;
-pub use manifest::parse_manifest;
+pub use manifest::{parse_index, parse_manifest};
 pub use oci_spec::image::{
     Descriptor, DescriptorBuilder, ImageIndex, ImageIndexBuilder, ImageManifest,
     ImageManifestBuilder, MediaType,

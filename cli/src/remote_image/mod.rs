@@ -5,7 +5,7 @@ pub(crate) mod combine;
 pub(crate) mod copy;
 
 use anyhow::{Context, Result, bail};
-use kiln_oci::{Digest, Reference, media_type};
+use kiln_oci::{Digest, Reference, json, media_type};
 use kiln_registry::{Client, Repository};
 use serde::Deserialize;
 use serde_json::Value;
@@ -14,6 +14,9 @@ use crate::format::Json;
 
 /// Most bytes of a config.
 const CONFIG: u64 = 16 << 20;
+/// Most images that an index names, layers that a manifest names, and documents that are copied with
+/// one. A registry is asked for each.
+const MOST_PARTS: usize = 1000;
 
 /// A manifest or an index of a registry.
 #[derive(Clone, Debug)]
@@ -106,9 +109,18 @@ impl RemoteImage {
     }
 
     /// Returns what it names.
+    ///
+    /// # Errors
+    /// Fails where it is malformed, or names more than a registry is asked for.
     pub(crate) fn parse(&self) -> Result<Parsed> {
-        serde_json::from_slice(&self.bytes)
-            .with_context(|| format!("parse {}@{}", self.repository, self.digest))
+        let parsed: Parsed = json::from_go(&self.bytes)
+            .with_context(|| format!("parse {}@{}", self.repository, self.digest))?;
+        let count = parsed.manifests.len().max(parsed.layers.len());
+        if count > MOST_PARTS {
+            let name = format!("{}@{}", self.repository, self.digest);
+            bail!("{name} names {count} images or layers, more than {MOST_PARTS}");
+        }
+        Ok(parsed)
     }
 
     /// Returns it as JSON, members in their order.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use kiln_oci::{Descriptor, Digest, ImageIndex, media_type, parse_manifest};
+use kiln_oci::{Descriptor, Digest, media_type, parse_index, parse_manifest};
 use kiln_store::Store;
 
 use crate::assemble::{self, Assembled};
@@ -101,7 +101,7 @@ impl Shipment {
         let bytes = Bytes::from(store.content().read(digest, DOCUMENT)?);
         let invalid = |error: serde_json::Error| Error::Config(format!("{digest}: {error}"));
         if media_type::is_index(kind) {
-            let index: ImageIndex = serde_json::from_slice(&bytes).map_err(invalid)?;
+            let index = parse_index(&bytes).map_err(invalid)?;
             for entry in index.manifests() {
                 let named = digest_of(entry)?;
                 if store.content().size(&named)?.is_none() {

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use kiln_oci::{
-    Descriptor, Digest, ImageConfig, ImageIndex, ImageManifest, Reference, media_type,
+    Descriptor, Digest, ImageConfig, ImageManifest, Reference, media_type, parse_index,
     parse_manifest,
 };
 use kiln_registry::check_document;
@@ -31,8 +31,7 @@ pub(super) fn images(files: &ArchiveFiles, options: &LoadOptions) -> Result<Vec<
     if !media_type::is_index(&media_type) {
         return Err(Error::image(INDEX, "is no index"));
     }
-    let index: ImageIndex =
-        serde_json::from_slice(&bytes).map_err(|error| Error::image(INDEX, error))?;
+    let index = parse_index(&bytes).map_err(|error| Error::image(INDEX, error))?;
     check_count(index.manifests().len())?;
     let layout = Layout { files, options, known: RefCell::default() };
     let tags = layout.tags()?;
@@ -133,7 +132,7 @@ impl Layout<'_> {
         if depth == 0 {
             return Err(Error::image(digest, "indexes are nested too deeply"));
         }
-        let index: ImageIndex = serde_json::from_slice(bytes).map_err(invalid)?;
+        let index = parse_index(bytes).map_err(invalid)?;
         let mut any = None;
         for entry in index.manifests() {
             let digest = digest_of(entry)?;

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use kiln_oci::{Descriptor, Digest, ImageIndex};
+use kiln_oci::{Descriptor, Digest, parse_index};
 use kiln_tree::Dir;
 
 use crate::error::{Error, Result};
@@ -51,7 +51,7 @@ pub(crate) fn find_tag(directory: &Path, tag: &str) -> Result<Digest> {
     let shown = || directory.join("index.json");
     let file = Dir::open(directory)?.open_file(Path::new("index.json"))?;
     let bytes = read_limited(file, "index.json", DOCUMENT_LIMIT)?;
-    let index: ImageIndex = serde_json::from_slice(&bytes)
+    let index = parse_index(&bytes)
         .map_err(|error| Error::image(shown().display(), format!("invalid index: {error}")))?;
     let is_tagged = |entry: &&Descriptor| {
         let annotations = entry.annotations().as_ref();

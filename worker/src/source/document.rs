@@ -1,6 +1,8 @@
 //! Manifests and indexes, as hostile as the world they come from.
 
-use kiln_oci::{Descriptor, Digest, ImageIndex, ImageManifest, limits, media_type, parse_manifest};
+use kiln_oci::{
+    Descriptor, Digest, ImageIndex, ImageManifest, limits, media_type, parse_index, parse_manifest,
+};
 use kiln_registry::check_document;
 
 use crate::error::{Error, Result};
@@ -25,7 +27,7 @@ impl Document {
         let media_type =
             check_document(bytes, None).map_err(|problem| Error::image(name, problem))?;
         let parsed = if media_type::is_index(&media_type) {
-            serde_json::from_slice(bytes).map(|index| Self::Index(Box::new(index)))
+            parse_index(bytes).map(|index| Self::Index(Box::new(index)))
         } else {
             parse_manifest(bytes).map(|manifest| Self::Manifest(Box::new(manifest)))
         };

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use kiln_oci::{Descriptor, Digest, ImageIndex, Platform};
+use kiln_oci::{Descriptor, Digest, ImageIndex, Platform, parse_index};
 use kiln_registry::select_platform;
 
 use super::document::{DOCUMENT_LIMIT, digest_of};
@@ -72,7 +72,7 @@ impl LayoutReference {
     fn index(&self) -> Result<ImageIndex> {
         let path = self.directory.join("index.json");
         let bytes = read_limited(&path, DOCUMENT_LIMIT)?;
-        serde_json::from_slice(&bytes)
+        parse_index(&bytes)
             .map_err(|error| Error::image(path.display(), format!("invalid index: {error}")))
     }
 }
