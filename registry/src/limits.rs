@@ -1,7 +1,8 @@
 //! The limits that every answer of a server is held to.
 //!
 //! [`Gate`] bounds the transfers that are under way at once, [`Pace`] the time that a server may take
-//! over an answer, [`Pulse`] the time that it may leave an upload lying, and [`Listing`] the lists that come in pages. The size of one document is bounded by
+//! over an answer, [`in_time`] that of a document as a whole, [`Pulse`] the time that it may leave an
+//! upload lying, and [`Listing`] the lists that come in pages. The size of one document is bounded by
 //! [`crate::transport::read_limited`], which reads at a [`Pace`] too.
 
 use std::collections::{HashMap, HashSet};
@@ -20,6 +21,9 @@ use crate::error::Problem;
 const WINDOW: Duration = Duration::from_secs(30);
 /// The least speed of a download, in bytes per second.
 const SLOWEST: u64 = 1 << 10;
+/// The time that a document may take as a whole. At the least speed of a download, the largest ones
+/// would take hours.
+const DOCUMENT: Duration = Duration::from_mins(10);
 /// The time that an answer's body may pause where it has no pace.
 const SILENCE: Duration = Duration::from_mins(1);
 /// How much longer than others an answer to an upload may take: what was sent lies in buffers, and
@@ -39,20 +43,36 @@ pub struct Pace {
     pub bytes: u64,
     /// The time that a client waits for them. Time that it spends on writing doesn't count.
     pub window: Duration,
+    /// The time that a client waits for a document, which is a manifest, a config, a statement or a
+    /// list with all its pages. Of nothing else the time as a whole is limited.
+    pub document: Duration,
 }
 
 impl Pace {
     /// Returns the pace of so many bytes per second; `None`, which is no limit, for zero.
     pub fn of_speed(bytes_per_second: u64) -> Option<Self> {
         let bytes = bytes_per_second.saturating_mul(WINDOW.as_secs());
-        (bytes > 0).then_some(Self { bytes, window: WINDOW })
+        (bytes > 0).then_some(Self { bytes, window: WINDOW, document: DOCUMENT })
     }
 }
 
 impl Default for Pace {
     fn default() -> Self {
-        Self { bytes: SLOWEST * WINDOW.as_secs(), window: WINDOW }
+        Self { bytes: SLOWEST * WINDOW.as_secs(), window: WINDOW, document: DOCUMENT }
     }
+}
+
+/// Waits for a document.
+///
+/// # Errors
+/// Fails where it isn't there in the time that the pace gives it, and where `document` fails.
+pub(crate) async fn in_time<T>(
+    pace: Option<Pace>,
+    document: impl Future<Output = Result<T, Problem>>,
+) -> Result<T, Problem> {
+    let Some(pace) = pace else { return document.await };
+    let answer = tokio::time::timeout(pace.document, document).await;
+    answer.unwrap_or(Err(Problem::Late(pace.document)))
 }
 
 /// The pace of one answer's body.
