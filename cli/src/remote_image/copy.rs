@@ -1,29 +1,37 @@
 //! From repository to repository: what is there already stays, what the same registry has elsewhere is
 //! mounted, and only the rest goes through here, in a file without a name.
 
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail};
 use futures_util::future::try_join_all;
-use kiln_oci::Reference;
+use kiln_oci::{Digest, Reference};
 use kiln_registry::{BlobSource, BlobUpload, Client, Length, Repository};
 use kiln_store::Store;
 
-use super::{Entry, RemoteImage};
+use super::{Entry, MOST_PARTS, RemoteImage};
 
 /// How deep indexes may be nested.
 const DEPTH: u32 = 4;
 
 /// Copies what documents name.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Copier {
     /// Who speaks to registries.
     pub(crate) client: Client,
     /// Where files are on their way.
     pub(crate) store: Store,
+    /// The documents that were asked for, by where they go, each with how deep it may be nested.
+    known: Mutex<HashMap<Repository, HashSet<(Digest, u32)>>>,
 }
 
 impl Copier {
+    /// Returns a copier that has copied nothing.
+    pub(crate) fn new(client: Client, store: Store) -> Self {
+        Self { client, store, known: Mutex::default() }
+    }
+
     /// Brings a manifest or index of a repository, and all that it names, into another.
     pub(crate) async fn document(
         &self,
@@ -39,7 +47,10 @@ impl Copier {
         (from, to): (&Repository, &Repository),
         depth: u32,
     ) -> Result<()> {
-        if from == to || self.client.has_manifest(to, &entry.digest).await? {
+        if from == to || !self.is_first(to, (entry.digest, depth))? {
+            return Ok(());
+        }
+        if self.client.has_manifest(to, &entry.digest).await? {
             return Ok(());
         }
         let image = RemoteImage::by_digest(&self.client, from, &entry.digest).await?;
@@ -50,6 +61,20 @@ impl Copier {
         let name: Reference = format!("{to}@{}", image.digest).parse()?;
         self.client.push_manifest(&name, &image.media_type, image.bytes.into()).await?;
         Ok(())
+    }
+
+    /// Tells whether a document wasn't asked for before.
+    ///
+    /// # Errors
+    /// Fails where too many were.
+    fn is_first(&self, to: &Repository, document: (Digest, u32)) -> Result<bool> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = known.entry(to.clone()).or_default();
+        let is_first = known.insert(document);
+        if known.len() > MOST_PARTS {
+            bail!("{to}: more than {MOST_PARTS} images would be copied");
+        }
+        Ok(is_first)
     }
 
     /// Brings what a document names into a repository.
