@@ -4,6 +4,7 @@ use std::error::Error as StdError;
 
 use kiln_frontend::suggest::{Case, nearest};
 use kiln_worker::Error;
+use kiln_worker::network::NetworkError;
 
 /// Returns what helps against an error, or against one of its causes, where something is known to.
 pub(crate) fn of(error: &(dyn StdError + 'static)) -> Option<String> {
@@ -13,6 +14,9 @@ pub(crate) fn of(error: &(dyn StdError + 'static)) -> Option<String> {
 fn of_one(error: &(dyn StdError + 'static)) -> Option<String> {
     if let Some(error) = error.downcast_ref() {
         return of_worker(error);
+    }
+    if let Some(error) = error.downcast_ref::<NetworkError>() {
+        return error.hint().map(str::to_owned);
     }
     // Errors that only pass a registry's on don't name it as their cause.
     if let Some(kiln_exporter::Error::Registry(error)) = error.downcast_ref() {

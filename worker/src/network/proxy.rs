@@ -1,13 +1,21 @@
 //! Passing connections and datagrams on, from a socket of the host to a namespace.
+//!
+//! A connection has two directions, and each ends by itself: a caller that has said all gets the rest of
+//! the answer. A connection holds its place until both have ended, one has failed, or its peer doesn't
+//! answer the kernel's probes any more. One of which half has ended holds it only as long as something
+//! passes now and then: whoever closes both halves at once looks the same from here.
 
 use std::collections::HashMap;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener as StdTcpListener, UdpSocket as StdUdpSocket};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::io::copy_bidirectional;
+use rustix::net::sockopt;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
@@ -20,6 +28,13 @@ use super::ports::Protocol;
 const CONNECTIONS: usize = 4096;
 /// The part of the descriptors of this process that connections may take.
 const SHARE: usize = 4;
+/// How long nothing may pass through a connection of which half has ended.
+const HALF_OPEN: Duration = Duration::from_mins(10);
+/// How long nothing comes before the kernel asks whether the peer is still there, and how often and how
+/// many times it asks.
+const PROBES: (Duration, Duration, u32) = (Duration::from_mins(1), Duration::from_secs(15), 8);
+/// Bytes of one direction of a connection that are under way.
+const UNDER_WAY: usize = 8 << 10;
 /// How long the namespace may take to accept a connection.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long a sender of datagrams may be silent before it is forgotten.
@@ -37,7 +52,11 @@ const MAX_DATAGRAM: usize = 65_535;
 
 /// The room for connections of one namespace.
 #[derive(Clone, Debug)]
-pub(super) struct Room(Arc<Semaphore>);
+pub(super) struct Room {
+    places: Arc<Semaphore>,
+    /// How long nothing may pass through a connection of which half has ended.
+    half_open: Duration,
+}
 
 impl Default for Room {
     fn default() -> Self {
@@ -49,7 +68,7 @@ impl Default for Room {
 
 impl Room {
     fn of(connections: usize) -> Self {
-        Self(Arc::new(Semaphore::new(connections)))
+        Self { places: Arc::new(Semaphore::new(connections)), half_open: HALF_OPEN }
     }
 }
 
@@ -70,25 +89,98 @@ pub(super) fn start(
     Ok(())
 }
 
-async fn pass_connections(listener: TcpListener, to: SocketAddr, Room(room): Room) {
+async fn pass_connections(listener: TcpListener, to: SocketAddr, room: Room) {
     let mut tasks = JoinSet::new();
     loop {
         while tasks.try_join_next().is_some() {}
-        let Ok((mut client, _)) = listener.accept().await else {
+        let Ok((client, _)) = listener.accept().await else {
             // Too many descriptors, mostly: it passes.
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
-        let Ok(place) = Arc::clone(&room).acquire_owned().await else { return };
+        let Ok(place) = Arc::clone(&room.places).acquire_owned().await else { return };
+        let half_open = room.half_open;
         tasks.spawn(async move {
             // Nobody listens there: the caller is told by the connection's end.
             let connected = timeout(PATIENCE, TcpStream::connect(to)).await;
-            let Ok(Ok(mut server)) = connected else { return };
-            let _ = client.set_nodelay(true);
-            let _ = server.set_nodelay(true);
-            let _ = copy_bidirectional(&mut client, &mut server).await;
+            let Ok(Ok(server)) = connected else { return };
+            prepare(&client);
+            prepare(&server);
+            pass_both(client, server, half_open).await;
             drop(place);
         });
+    }
+}
+
+/// Sets what makes a connection quick, and lets the kernel find out whether its peer is there. A kernel
+/// that can't has connections that are slower or stay longer.
+fn prepare(stream: &TcpStream) {
+    let (idle, interval, count) = PROBES;
+    let _ = stream.set_nodelay(true);
+    let _ = sockopt::set_tcp_keepidle(stream, idle);
+    let _ = sockopt::set_tcp_keepintvl(stream, interval);
+    let _ = sockopt::set_tcp_keepcnt(stream, count);
+    let _ = sockopt::set_socket_keepalive(stream, true);
+}
+
+/// Passes on what both sides of a connection say, until both have said all, one of them fails, or half
+/// of it has ended and nothing passes any more.
+async fn pass_both(mut client: TcpStream, mut server: TcpStream, half_open: Duration) {
+    let activity = Activity::default();
+    let ((from_client, to_client), (from_server, to_server)) = (client.split(), server.split());
+    let both = async {
+        tokio::try_join!(
+            pass(from_client, to_server, &activity),
+            pass(from_server, to_client, &activity)
+        )
+    };
+    tokio::select! {
+        _ = both => {}
+        () = activity.cease(half_open) => {}
+    }
+}
+
+/// Passes on one direction of a connection, its end, too.
+async fn pass(
+    mut from: ReadHalf<'_>,
+    mut to: WriteHalf<'_>,
+    activity: &Activity,
+) -> io::Result<()> {
+    let mut buffer = vec![0; UNDER_WAY];
+    loop {
+        let length = from.read(&mut buffer).await?;
+        if length == 0 {
+            activity.is_half_open.store(true, Ordering::Relaxed);
+            return to.shutdown().await;
+        }
+        to.write_all(&buffer[..length]).await?;
+        activity.turns.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Signs of life of a connection.
+#[derive(Debug, Default)]
+struct Activity {
+    /// The number of pieces that were passed on.
+    turns: AtomicU64,
+    /// Whether one direction has ended.
+    is_half_open: AtomicBool,
+}
+
+impl Activity {
+    /// Waits until half of the connection has ended and nothing has passed for a time.
+    async fn cease(&self, silence: Duration) {
+        let state = || {
+            let is_half_open = self.is_half_open.load(Ordering::Relaxed);
+            (is_half_open, self.turns.load(Ordering::Relaxed))
+        };
+        loop {
+            let before = state();
+            tokio::time::sleep(silence).await;
+            if before.0 && state() == before {
+                return;
+            }
+        }
     }
 }
 
@@ -154,19 +246,76 @@ async fn pass_for(
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-
     use super::*;
 
-    #[tokio::test]
-    async fn connections_beyond_the_limit_wait() {
+    /// Returns a server, the port that leads to it, and what passes connections on.
+    async fn scene(room: Room) -> (TcpListener, SocketAddr, JoinSet<()>) {
         let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let to = server.local_addr().unwrap();
         let socket = StdTcpListener::bind("127.0.0.1:0").unwrap();
         socket.set_nonblocking(true).unwrap();
         let port = socket.local_addr().unwrap();
         let mut tasks = JoinSet::new();
-        start(&mut tasks, socket.into(), (Protocol::Tcp, to), &Room::of(2)).unwrap();
+        start(&mut tasks, socket.into(), (Protocol::Tcp, to), &room).unwrap();
+        (server, port, tasks)
+    }
+
+    #[tokio::test]
+    async fn a_caller_that_has_said_all_gets_the_rest_of_the_answer() {
+        let (server, port, _tasks) = scene(Room::of(2)).await;
+        let mut client = TcpStream::connect(port).await.unwrap();
+        client.write_all(b"all").await.unwrap();
+        client.shutdown().await.unwrap();
+        let (mut served, _) = server.accept().await.unwrap();
+        let mut asked = String::new();
+        served.read_to_string(&mut asked).await.unwrap();
+        assert_eq!(asked, "all");
+        let answer = vec![7; 3_000_000];
+        let read = async {
+            // A slow reader.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            let mut got = Vec::new();
+            client.read_to_end(&mut got).await.map(|_| got)
+        };
+        let write = async {
+            served.write_all(&answer).await?;
+            served.shutdown().await
+        };
+        let (got, written) = tokio::join!(read, write);
+        written.unwrap();
+        assert!(got.unwrap() == answer);
+    }
+
+    #[tokio::test]
+    async fn half_of_a_connection_holds_no_place_for_ever() {
+        let room = Room { half_open: Duration::from_millis(200), ..Room::of(1) };
+        let (server, port, _tasks) = scene(room).await;
+        let gone = TcpStream::connect(port).await.unwrap();
+        let (mut served, _) = server.accept().await.unwrap();
+        // Nothing passes, but both halves are there.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        served.write_all(b"a").await.unwrap();
+        drop(gone);
+        let mut other = TcpStream::connect(port).await.unwrap();
+        other.write_all(b"b").await.unwrap();
+        // The server neither answers nor hangs up.
+        let accepted = timeout(Duration::from_secs(10), server.accept()).await;
+        let (mut served, _) = accepted.unwrap().unwrap();
+        assert_eq!(served.read_u8().await.unwrap(), b'b');
+    }
+
+    #[tokio::test]
+    async fn the_kernel_asks_whether_peers_are_there() {
+        let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(server.local_addr().unwrap()).await.unwrap();
+        prepare(&stream);
+        assert!(sockopt::socket_keepalive(&stream).unwrap());
+        assert_eq!(sockopt::tcp_keepidle(&stream).unwrap(), PROBES.0);
+    }
+
+    #[tokio::test]
+    async fn connections_beyond_the_limit_wait() {
+        let (server, port, _tasks) = scene(Room::of(2)).await;
         let (first, second) = (TcpStream::connect(port).await, TcpStream::connect(port).await);
         let mut third = TcpStream::connect(port).await.unwrap();
         third.write_all(b"third").await.unwrap();
