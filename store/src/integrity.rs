@@ -15,6 +15,7 @@ use kiln_tree::{Dir, Selection, View};
 
 use crate::error::{Error, Result};
 use crate::layers::{Layer, LayerId, Layers};
+use crate::lock::KeyGuard;
 use crate::name;
 use crate::store::Store;
 
@@ -115,19 +116,49 @@ impl Layers {
 }
 
 impl Store {
+    /// Returns the right to seal trees, unless another process has it: each would read the same files.
+    ///
+    /// # Errors
+    /// Fails where the file of keys can't be opened.
+    pub fn sealer(&self) -> Result<Option<Sealer>> {
+        let key = KeyGuard::try_acquire(&self.inner().keys(), SEALS)?;
+        Ok(key.map(|key| Sealer { store: self.clone(), _key: key }))
+    }
+}
+
+/// The key of the process that seals trees.
+const SEALS: &str = "seals";
+
+/// The right to seal trees, which one process has at a time.
+#[derive(Debug)]
+pub struct Sealer {
+    store: Store,
+    _key: KeyGuard,
+}
+
+impl Sealer {
     /// Takes the seals of trees that have none yet, so that [`Store::check`] can tell later whether
-    /// they are still what they are now. Reads everything in them. A tree that is removed meanwhile
-    /// or was touched is left alone.
+    /// they are still what they are now, of those that others store meanwhile, too. Reads everything in
+    /// them. A tree that is removed meanwhile or was touched is left alone.
+    ///
+    /// # Errors
+    /// Fails where the index does.
     pub fn seal_trees(&self) -> Result<()> {
-        let layers = self.layers();
-        for id in layers.with_trees()? {
-            let Ok(Some(layer)) = layers.get(&id) else { continue };
-            let Some(TreeRecord { stamp, seal: None, .. }) = layer.tree else { continue };
-            let Ok(seal) = layers.seal_of(&id) else { continue };
-            if layers.stamp_of(&id).ok() == Some(stamp) {
-                layers.record(&id, &stamp, &seal)?;
+        let layers = self.store.layers();
+        loop {
+            let mut sealed = 0;
+            for id in layers.with_trees()? {
+                let Ok(Some(layer)) = layers.get(&id) else { continue };
+                let Some(TreeRecord { stamp, seal: None, .. }) = layer.tree else { continue };
+                let Ok(seal) = layers.seal_of(&id) else { continue };
+                if layers.stamp_of(&id).ok() == Some(stamp) {
+                    layers.record(&id, &stamp, &seal)?;
+                    sealed += 1;
+                }
+            }
+            if sealed == 0 {
+                return Ok(());
             }
         }
-        Ok(())
     }
 }

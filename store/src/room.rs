@@ -96,7 +96,7 @@ impl Room {
     /// Claims bytes where there is room, else tells how many are missing.
     fn take(&self, inner: &Inner, cap: u64, bytes: u64) -> Result<std::result::Result<(), u64>> {
         let mut held = self.held();
-        let needed = held.claimed + bytes;
+        let needed = held.claimed.saturating_add(bytes);
         if needed > held.granted {
             let (before, more, chunk) = (held.granted, needed - held.granted, self.chunk());
             let own = store_bytes(inner)?;
@@ -129,7 +129,7 @@ impl Room {
             // What is being removed goes first.
             inner.trash.settle();
             let Err(missing) = self.take(inner, cap, bytes)? else { return Ok(()) };
-            if evict(inner, (missing, missing + self.headroom() / 2))? > 0 {
+            if evict(inner, (missing, missing.saturating_add(self.headroom() / 2)))? > 0 {
                 continue;
             }
             if !wait_for_others(inner, self.held().granted)? {
@@ -216,7 +216,7 @@ impl Claim {
     /// Fails where there is no room for them, and none can be made.
     pub(crate) fn add(&self, inner: &Arc<Inner>, bytes: u64) -> Result<()> {
         if self.room.cap.is_some() {
-            let bytes = bytes.div_ceil(BLOCK) * BLOCK;
+            let bytes = bytes.div_ceil(BLOCK).saturating_mul(BLOCK);
             self.room.claim(inner, bytes)?;
             self.bytes.fetch_add(bytes, Ordering::Relaxed);
         }

@@ -126,10 +126,10 @@ impl<'a> Plan<'a> {
     /// Plans the tar of the tree below `dir`.
     ///
     /// # Errors
-    /// Fails where the tree can't be walked, or is not whole: overlayfs can leave a file's bytes or
-    /// a directory's entries in a layer below.
+    /// Fails where the tree can't be walked, has a path that is too long for an archive, or is not
+    /// whole: overlayfs can leave a file's bytes or a directory's entries in a layer below.
     pub fn new(dir: &'a Dir, options: PackOptions) -> Result<Self> {
-        let view = View::of(dir);
+        let view = View::of_layer(dir);
         let mut entries = walk::entries(view, "/".as_ref())?;
         if options.whiteouts == Whiteouts::Overlay {
             entries = overlay::with_marks_of_overlayfs(entries);

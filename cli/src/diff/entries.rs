@@ -1,8 +1,8 @@
 //! The entries of layers, and how two of them differ.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io;
 use std::sync::Arc;
+use std::{fmt, io};
 
 use anyhow::{Context, Result, bail};
 use kiln_oci::{Digest, DigestHasher, HashingReader};
@@ -25,8 +25,29 @@ pub(super) struct Entry {
     mtime: Timestamp,
     device: (u32, u32),
     xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
-    content: Option<Digest>,
+    content: Option<Content>,
 }
+
+/// The digest of a file's content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Content {
+    /// Of its bytes.
+    Whole(Digest),
+    /// Of where it has holes, and of the bytes between them: there are too many zeros to read.
+    Sparse(Digest),
+}
+
+impl fmt::Display for Content {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Whole(digest) => digest.fmt(f),
+            Self::Sparse(digest) => write!(f, "{digest} (holes and what is between them)"),
+        }
+    }
+}
+
+/// Bytes of holes in a file that are digested as zeros. A file of more may stand for hours of work.
+const MOST_ZEROS: u64 = 1 << 30;
 
 /// What the tar says of an entry besides what becomes of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +62,12 @@ pub(super) struct LayerEntries {
     pub(super) entries: Vec<(Vec<u8>, Entry, Form)>,
 }
 
+/// Memory for names that the limit of entries allows for each entry, on average: names as long as they
+/// can be are no way around the limit.
+const NAME: u64 = 128;
+/// Memory for names that is there in any case.
+const LEAST_NAMES: u64 = 4 << 20;
+
 /// Reads layers, each once.
 pub(super) struct LayerReader<'a> {
     store: &'a Store,
@@ -48,11 +75,13 @@ pub(super) struct LayerReader<'a> {
     known: HashMap<Digest, Arc<LayerEntries>>,
     /// Entries of all layers so far.
     count: u64,
+    /// Bytes of their names.
+    names: u64,
 }
 
 impl<'a> LayerReader<'a> {
     pub(super) fn new(store: &'a Store, limits: ArchiveLimits) -> Self {
-        Self { store, limits, known: HashMap::new(), count: 0 }
+        Self { store, limits, known: HashMap::new(), count: 0, names: 0 }
     }
 
     /// Returns the entries of a layer, after making sure that it is what its diff ID says.
@@ -75,8 +104,12 @@ impl<'a> LayerReader<'a> {
         let mut buffer = vec![0; 128 << 10];
         while let Some(entry) = reader.next_entry()? {
             self.count += 1;
-            if self.limits.max_entries.is_some_and(|most| self.count > most) {
-                bail!("the layers exceed the limit of entries");
+            self.names += (entry.name.len() + entry.link.len()) as u64;
+            let exceeds = |most: u64| {
+                self.count > most || self.names > most.saturating_mul(NAME).max(LEAST_NAMES)
+            };
+            if self.limits.max_entries.is_some_and(exceeds) {
+                bail!("the layers exceed the limit of entries, or names as long as theirs are");
             }
             layer.entries.push(summarise(entry, &mut reader, &mut buffer)?);
         }
@@ -118,19 +151,26 @@ fn summarise(
 }
 
 /// Returns the digest of a file's content, holes read as zeros.
-fn digest(entry: &TarEntry, reader: &mut TarReader<'_>, buffer: &mut [u8]) -> io::Result<Digest> {
+fn digest(entry: &TarEntry, reader: &mut TarReader<'_>, buffer: &mut [u8]) -> io::Result<Content> {
     let mut hasher = DigestHasher::new();
     let Some(segments) = &entry.segments else {
         loop {
             match reader.read(buffer)? {
-                0 => return Ok(hasher.finish()),
+                0 => return Ok(Content::Whole(hasher.finish())),
                 length => hasher.update(&buffer[..length]),
             }
         }
     };
+    let stored: u64 = segments.iter().map(|segment| segment.length).sum();
+    let is_whole = entry.size - stored.min(entry.size) <= MOST_ZEROS;
+    let hole = |hasher: &mut DigestHasher, length: u64| match (is_whole, length) {
+        (true, length) => zeros(hasher, length),
+        (false, 0) => {}
+        (false, length) => hasher.update(format!("hole of {length} bytes").as_bytes()),
+    };
     let mut at = 0;
     for segment in segments {
-        zeros(&mut hasher, segment.offset.saturating_sub(at));
+        hole(&mut hasher, segment.offset.saturating_sub(at));
         let mut left = segment.length;
         while left > 0 {
             let wanted = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
@@ -144,8 +184,9 @@ fn digest(entry: &TarEntry, reader: &mut TarReader<'_>, buffer: &mut [u8]) -> io
         }
         at = segment.offset + segment.length;
     }
-    zeros(&mut hasher, entry.size.saturating_sub(at));
-    Ok(hasher.finish())
+    hole(&mut hasher, entry.size.saturating_sub(at));
+    let digest = hasher.finish();
+    Ok(if is_whole { Content::Whole(digest) } else { Content::Sparse(digest) })
 }
 
 fn zeros(hasher: &mut DigestHasher, mut count: u64) {
