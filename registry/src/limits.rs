@@ -66,13 +66,17 @@ impl Default for Pace {
 ///
 /// # Errors
 /// Fails where it isn't there in the time that the pace gives it, and where `document` fails.
-pub(crate) async fn in_time<T>(
+pub(crate) fn in_time<T>(
     pace: Option<Pace>,
     document: impl Future<Output = Result<T, Problem>>,
-) -> Result<T, Problem> {
-    let Some(pace) = pace else { return document.await };
-    let answer = tokio::time::timeout(pace.document, document).await;
-    answer.unwrap_or(Err(Problem::Late(pace.document)))
+) -> impl Future<Output = Result<T, Problem>> {
+    // Callers hold it in their own futures, which are large enough.
+    let document = Box::pin(document);
+    async move {
+        let Some(pace) = pace else { return document.await };
+        let answer = tokio::time::timeout(pace.document, document).await;
+        answer.unwrap_or(Err(Problem::Late(pace.document)))
+    }
 }
 
 /// The pace of one answer's body.

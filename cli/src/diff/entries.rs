@@ -305,3 +305,44 @@ pub(super) fn shown(name: &[u8]) -> String {
 pub(super) fn follow(entry: &Entry, target: &Entry) -> Entry {
     Entry { mtime: target.mtime, xattrs: entry.xattrs.clone(), ..target.clone() }
 }
+
+#[cfg(test)]
+impl LayerEntries {
+    /// Reads the entries of a tar.
+    pub(super) fn of_tar(mut tar: &[u8]) -> Self {
+        let (mut reader, mut layer) = (TarReader::new(&mut tar), Self::default());
+        while let Some(entry) = reader.next_entry().unwrap() {
+            layer.entries.push(summarise(entry, &mut reader, &mut [0; 1000]).unwrap());
+        }
+        layer
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::FileExt as _;
+
+    use super::*;
+
+    #[test]
+    fn holes_of_200_gib_are_not_read() {
+        let temp = tempfile::tempdir().unwrap();
+        let content = |size: u64, data: u64, sparse: bool| {
+            let file = std::fs::File::create(temp.path().join("f")).unwrap();
+            file.set_len(size).unwrap();
+            file.write_all_at(b"data", data).unwrap();
+            let mut tar = std::process::Command::new("tar");
+            tar.arg("-C").arg(temp.path()).args(sparse.then_some("-S"));
+            let tar = tar.args(["-c", "f"]).output().unwrap().stdout;
+            LayerEntries::of_tar(&tar).entries[0].1.content.unwrap()
+        };
+        let small = content(1 << 20, 100_000, true);
+        assert_eq!(small, content(1 << 20, 100_000, false), "holes are zeros");
+        assert!(matches!(small, Content::Whole(_)));
+        let large = content(200 << 30, 100 << 30, true);
+        assert_eq!(large, content(200 << 30, 100 << 30, true));
+        assert_ne!(large, content(200 << 30, 101 << 30, true));
+        assert_ne!(large, content(201 << 30, 100 << 30, true));
+        assert!(large.to_string().ends_with("(holes and what is between them)"));
+    }
+}

@@ -119,7 +119,9 @@ impl<'a> Removal<'a> {
         is_doomed: impl FnMut(&mut NamedImage) -> bool,
     ) -> Result<Vec<Removed>> {
         let doomed: Vec<NamedImage> = self.images.extract_if(.., is_doomed).collect();
-        doomed.iter().for_each(|image| self.release(image));
+        for image in &doomed {
+            self.release(image);
+        }
         doomed.iter().map(|image| self.remove_image(image)).collect()
     }
 

@@ -161,3 +161,26 @@ impl RemoteImage {
 pub(crate) fn parse_reference(text: &str) -> Result<Reference> {
     text.parse().with_context(|| format!("invalid image {text:?}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(document: &Value) -> Result<Parsed> {
+        let reference = parse_reference("registry.example/a").unwrap();
+        let bytes = document.to_string().into_bytes();
+        let (digest, media_type) = (Digest::of(&bytes), media_type::OCI_INDEX.to_owned());
+        RemoteImage { repository: Repository::from(&reference), digest, media_type, bytes }.parse()
+    }
+
+    #[test]
+    fn documents_name_as_much_as_a_registry_is_asked_for() {
+        let entry = serde_json::json!({"digest": Digest::of(b""), "size": 1, "mediaType": null});
+        for list in ["manifests", "layers"] {
+            let many = |count| serde_json::json!({ list: vec![&entry; count], "config": null });
+            assert!(parsed(&many(MOST_PARTS)).is_ok(), "{list}");
+            let error = parsed(&many(MOST_PARTS + 1)).unwrap_err().to_string();
+            assert!(error.contains("names 1001 images or layers, more than 1000"), "{error}");
+        }
+    }
+}
