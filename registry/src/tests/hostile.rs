@@ -57,7 +57,7 @@ async fn lists_of_tags_end() {
 
 #[tokio::test]
 async fn blobs_that_hardly_come_are_given_up() {
-    let document = Duration::from_secs(60);
+    let document = Duration::from_mins(1);
     let pace = |bytes| Some(Pace { bytes, window: Duration::from_millis(200), document });
     let content = vec![7; 10_000];
     for (bytes, is_slow) in [(100, false), (9_000, true)] {
