@@ -121,6 +121,10 @@ impl Room {
     /// Claims bytes; makes room for them where there is none.
     fn claim(&self, inner: &Arc<Inner>, bytes: u64) -> Result<()> {
         let Some(cap) = self.cap else { return Ok(()) };
+        // The header of an archive may say anything. Neither the cache nor time makes room for that.
+        if bytes > cap {
+            return Err(Error::Full { cap, needed: bytes });
+        }
         if self.take(inner, cap, bytes)?.is_ok() {
             return Ok(());
         }
@@ -394,6 +398,9 @@ mod tests {
         assert!(matches!(error, Error::Full { cap: CAP, .. }), "{error}");
         assert!(error.to_string().contains("--max-storage"), "{error}");
         assert!(store.layers().exists(&first).unwrap());
+        let tree = store.layers().begin().unwrap();
+        assert!(matches!(tree.claim_for(u64::MAX).unwrap_err(), Error::Full { .. }));
+        drop(tree);
         let mut writer = store.content().writer().unwrap();
         let mut written = 0;
         let error = loop {
