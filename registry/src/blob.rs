@@ -88,7 +88,7 @@ impl Client {
         Ok(blob)
     }
 
-    /// Waits for the right to transfer a blob. Nobody has been asked for it then.
+    /// Waits for the right to transfer a blob. The registry isn't asked yet.
     async fn unopened_blob(
         &self,
         repository: &Repository,

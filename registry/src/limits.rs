@@ -44,7 +44,7 @@ pub struct Pace {
     /// The time that a client waits for them. Time that it spends on writing doesn't count.
     pub window: Duration,
     /// The time that a client waits for a document, which is a manifest, a config, a statement or a
-    /// list with all its pages. Of nothing else the time as a whole is limited.
+    /// list with all its pages. Layers and files have no such limit.
     pub document: Duration,
 }
 

@@ -132,8 +132,8 @@ where
         Ok(Report::Loaded(found.filter(|found| found.len() >= outputs)))
     }
 
-    /// Digests the contents of the inputs `inputs` of a vertex. Somebody is told where that takes a
-    /// while.
+    /// Digests the contents of the inputs `inputs` of a vertex. A status event is sent for the vertex of
+    /// `told` where that takes more than a second.
     pub(crate) async fn digest(
         self,
         number: usize,

@@ -96,7 +96,8 @@ where
         self.arrive(number, outputs);
     }
 
-    /// Returns the vertex on whose behalf others are told what it waits for, unless it isn't shown.
+    /// Returns the vertex and the channel for events about what it waits for; `None` for a vertex that
+    /// isn't shown.
     pub(super) fn told(&self, number: usize) -> Option<(VertexId, EventSender)> {
         let is_visible = self.plan.steps[number].visible();
         is_visible.then(|| (number as VertexId, self.options.events.clone()))

@@ -2,8 +2,8 @@
 //!
 //! A connection has two directions, and each ends by itself: a caller that has said all gets the rest of
 //! the answer. A connection holds its place until both have ended, one has failed, or its peer doesn't
-//! answer the kernel's probes any more. One of which half has ended holds it only as long as something
-//! passes now and then: whoever closes both halves at once looks the same from here.
+//! answer the kernel's probes any more. A connection of which half has ended holds its place only as long as
+//! something passes now and then: a caller that has closed both halves at once looks the same.
 
 use std::collections::HashMap;
 use std::io;
